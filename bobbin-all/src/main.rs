@@ -1,0 +1,2 @@
+//! bobbin-all
+fn main() {}

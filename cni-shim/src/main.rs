@@ -1,0 +1,2 @@
+//! bobbin-shim
+fn main() {}

@@ -1,0 +1,1 @@
+//! The manifests of the kinds, generated from the types.

@@ -1,0 +1,176 @@
+//! `AddressPool`: subnets to hand out, cut into blocks of one size.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+/// What a user writes: the subnets, how they are cut, and who may use them.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[kube(
+    group = "bobbin.dev",
+    version = "v1beta1",
+    kind = "AddressPool",
+    plural = "addresspools",
+    shortname = "ap",
+    status = "AddressPoolStatus",
+    derive = "PartialEq",
+    doc = "A pool of pod addresses: subnets, cut into blocks that nodes claim."
+)]
+#[serde(rename_all = "camelCase")]
+pub struct AddressPoolSpec {
+    /// The subnets to hand out, in order. Entries may only be appended.
+    pub subnets: Vec<Subnet>,
+    /// A block has 2^blockSizeBits addresses (pairs). Immutable.
+    #[serde(default = "default_block_size_bits")]
+    pub block_size_bits: i64,
+    /// Addresses or CIDRs that are never assigned.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reserved: Vec<String>,
+    /// Namespaces whose pods may use the pool; absent or empty: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<LabelSelector>,
+    /// Nodes that may claim blocks of the pool; absent or empty: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<LabelSelector>,
+    /// No new addresses are handed out; those in use stay.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
+    /// Seconds that an address rests after it was freed.
+    #[serde(default = "default_cooldown_seconds")]
+    pub cooldown_seconds: i64,
+    /// The most blocks that one node may hold; absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_blocks_per_node: Option<i64>,
+}
+
+fn default_block_size_bits() -> i64 {
+    5
+}
+
+fn default_cooldown_seconds() -> i64 {
+    130
+}
+
+/// One entry of a pool: a subnet of either family, or one of each with the same number of host bits.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[serde(rename_all = "camelCase")]
+pub struct Subnet {
+    /// An IPv4 CIDR.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv4: Option<String>,
+    /// An IPv6 CIDR.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<String>,
+}
+
+/// What the operator says of the pool.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct AddressPoolStatus {
+    /// The generation that this status is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Addresses by family.
+    #[serde(default)]
+    pub addresses: AddressCounts,
+    /// Addresses (pairs) that are free; the FREE column.
+    #[serde(default)]
+    pub free: i64,
+    /// Addresses (pairs) that are assigned; the USED column.
+    #[serde(default)]
+    pub used: i64,
+    /// Blocks of the pool.
+    #[serde(default)]
+    pub blocks: BlockCounts,
+    /// The subnet entries that are carved, or about to be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accepted_subnets: Vec<AcceptedSubnet>,
+    /// The indices between which the free blocks lie; absent: there is no free block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free_window: Option<FreeWindow>,
+    /// `Ready` and `Exhausted`, and `Terminating` while the pool waits for its last address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+/// Counts of addresses, by family; a family that the pool does not have is absent.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct AddressCounts {
+    /// IPv4 addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv4: Option<FamilyCounts>,
+    /// IPv6 addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<FamilyCounts>,
+}
+
+/// Counts of addresses of one family. Each saturates at 2^53 − 1.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FamilyCounts {
+    /// All addresses of the accepted subnets.
+    pub total: i64,
+    /// Addresses that are never assigned.
+    pub reserved: i64,
+    /// Addresses that an assignment holds.
+    pub assigned: i64,
+    /// Addresses freed in the last `cooldownSeconds`.
+    pub cooling: i64,
+    /// The rest.
+    pub free: i64,
+}
+
+/// Counts of blocks. Each saturates at 2^53 − 1.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BlockCounts {
+    /// Blocks that the accepted subnets have room for, carved or not.
+    pub total: i64,
+    /// Blocks that a node has claimed.
+    pub claimed: i64,
+    /// Blocks that no node has claimed, carved or not.
+    pub free: i64,
+}
+
+/// A subnet entry of the spec that the operator has looked at.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct AcceptedSubnet {
+    /// The entry's IPv4 CIDR.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv4: Option<String>,
+    /// The entry's IPv6 CIDR.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<String>,
+    /// `Pending` until the operator has looked at all pools and blocks afresh, then `Accepted`. Only accepted entries are carved.
+    pub state: Acceptance,
+    /// When the entry was first written as pending (RFC 3339); the earlier of two overlapping entries wins.
+    pub since: k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime,
+}
+
+/// How far the acceptance of a subnet entry has come.
+#[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acceptance {
+    /// Written down, not yet confirmed.
+    Pending,
+    /// Confirmed: blocks may be carved from it.
+    Accepted,
+}
+
+/// Indices of blocks: `first <= index <= last`.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FreeWindow {
+    /// The lowest index of a free block.
+    pub first: i64,
+    /// The highest index of a free block.
+    pub last: i64,
+}
+
+/// Condition types and reasons of an `AddressPool`.
+pub mod condition {
+    /// True when the pool's subnets are carved and its blocks can be claimed.
+    pub const READY: &str = "Ready";
+    /// True when no address of the pool is free.
+    pub const EXHAUSTED: &str = "Exhausted";
+    /// True while a deleted pool waits for its last address.
+    pub const TERMINATING: &str = "Terminating";
+}
+

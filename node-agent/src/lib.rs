@@ -1,0 +1,1 @@
+//! bobbin-node-agent
