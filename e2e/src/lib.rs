@@ -1,1 +1,4 @@
 //! bobbin-e2e
+
+pub mod control_plane;
+pub mod programs;

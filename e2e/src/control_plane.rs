@@ -1,0 +1,246 @@
+//! A real etcd and kube-apiserver, for tests of the schema, of the agent on its own, and as the head of a whole cluster.
+//!
+//! Callers choose by [`Options`] and speak to it by [`ControlPlane::client`] or a kubeconfig. Controller manager, scheduler
+//! and nodes are not started here. Whatever ends the process, both programs end with it.
+
+mod audit;
+mod certificates;
+mod child;
+mod door;
+mod options;
+mod scratch;
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use nix::sys::signal::Signal;
+
+pub use audit::{AuditLog, Entry, Mark};
+pub use certificates::Certificates;
+pub use child::{Running, mortal, spawn};
+pub use door::Door;
+pub use options::{ADMIN, CONTROLLER_MANAGER, Options, SCHEDULER, Token, node_token};
+pub use scratch::Scratch;
+
+use crate::programs::Programs;
+
+/// How long the API server may take from exec to ready, on a machine that is busy with other things.
+const START: Duration = Duration::from_secs(180);
+/// How long one look at it may take.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// A running control plane. Dropped: both programs are killed and its directory is removed.
+#[derive(Debug)]
+pub struct ControlPlane {
+    // In the order in which they go.
+    apiserver: Option<Running>,
+    etcd: Running,
+    door: Option<Door>,
+    scratch: Scratch,
+    options: Options,
+    certificates: Certificates,
+    ca: String,
+    programs: Programs,
+    inside: SocketAddr,
+    etcd_url: String,
+}
+
+impl ControlPlane {
+    /// Starts both programs and waits until the API server is ready.
+    pub async fn start(options: Options) -> Result<Self> {
+        // Refused when the process has one already, which serves as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let programs = Programs::find()?;
+        let scratch = Scratch::make("bobbin-control-plane-")?;
+        let (port, etcd_ports) = match (&options.netns, options.port) {
+            // Nobody else is in there.
+            (Some(_), port) => (port.unwrap_or(6443), [2379, 2380]),
+            (None, Some(port)) => (port, free_ports()?),
+            (None, None) => (free_ports::<1>()?[0], free_ports()?),
+        };
+        let inside = SocketAddr::new(options.address, port);
+        let certificates = Certificates::make(&scratch.path().join("pki"), &options.addresses(), &options.names())?;
+        let ca = std::fs::read_to_string(certificates.file("ca.crt"))?;
+        std::fs::write(scratch.path().join("tokens.csv"), options.token_file())?;
+        std::fs::write(scratch.path().join("audit-policy.yaml"), audit::POLICY)?;
+
+        let etcd_url = format!("http://127.0.0.1:{}", etcd_ports[0]);
+        let etcd = start_etcd(&programs, &scratch, &options, &etcd_url, etcd_ports[1])?;
+        let door = options.netns.as_deref().map(|netns| Door::open(netns, inside)).transpose()?;
+        let mut this =
+            Self { apiserver: None, etcd, door, scratch, options, certificates, ca, programs, inside, etcd_url };
+        this.start_apiserver().await?;
+        Ok(this)
+    }
+
+    /// The API server's URL for this process, and for every program in its network namespace.
+    pub fn url(&self) -> String {
+        format!("https://{}", self.door.as_ref().map_or(self.inside, Door::outside))
+    }
+
+    /// The API server's URL for programs in network namespaces that reach [`Options::address`]. The same as [`Self::url`] without a namespace.
+    pub fn inside_url(&self) -> String {
+        format!("https://{}", self.inside)
+    }
+
+    /// The certificate of the authority that signed the API server's.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca
+    }
+
+    /// The keys and certificates; `service-account.key` and `ca.crt` are what a controller manager is given.
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
+    }
+
+    /// The directory of the control plane's files and logs.
+    pub fn directory(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// A kubeconfig of the administrator (group system:masters), for programs in this process's network namespace.
+    pub fn admin_kubeconfig(&self) -> Result<PathBuf> {
+        self.kubeconfig_for(ADMIN)
+    }
+
+    /// A kubeconfig with a token of [`Options::tokens`] (or of a ServiceAccount), for programs in this process's network namespace.
+    pub fn kubeconfig_for(&self, token: &str) -> Result<PathBuf> {
+        self.write_kubeconfig(token, &self.url(), "outside")
+    }
+
+    /// The same for programs in network namespaces that reach [`Options::address`].
+    pub fn kubeconfig_inside(&self, token: &str) -> Result<PathBuf> {
+        self.write_kubeconfig(token, &self.inside_url(), "inside")
+    }
+
+    fn write_kubeconfig(&self, token: &str, url: &str, place: &str) -> Result<PathBuf> {
+        let path = self.scratch.path().join(format!("kubeconfig-{place}-{}", short_hash(token)));
+        let text = serde_json::json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "bobbin",
+            "clusters": [{"name": "bobbin", "cluster": {"server": url, "certificate-authority": self.certificates.file("ca.crt")}}],
+            "users": [{"name": "bobbin", "user": {"token": token}}],
+            "contexts": [{"name": "bobbin", "context": {"cluster": "bobbin", "user": "bobbin"}}],
+        });
+        std::fs::write(&path, text.to_string()).with_context(|| format!("{} can't be written", path.display()))?;
+        Ok(path)
+    }
+
+    /// A client of the administrator.
+    pub async fn client(&self) -> Result<kube::Client> {
+        self.client_for(ADMIN).await
+    }
+
+    /// A client with a token. It never repeats a request by itself.
+    pub async fn client_for(&self, token: &str) -> Result<kube::Client> {
+        let file = Kubeconfig::read_from(self.kubeconfig_for(token)?)?;
+        let mut config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+        config.default_retry = false;
+        Ok(kube::Client::try_from(config)?)
+    }
+
+    /// The audit log; it has entries only with [`Options::audit`].
+    pub fn audit(&self) -> AuditLog {
+        AuditLog::at(&self.scratch.path().join("audit.log"))
+    }
+
+    /// An outage: kills the API server. Connections to it break, new ones are refused.
+    pub fn stop_apiserver(&mut self) {
+        self.apiserver = None;
+    }
+
+    /// Starts the API server again at the same address, and waits until it is ready.
+    pub async fn start_apiserver(&mut self) -> Result<()> {
+        if self.apiserver.is_none() {
+            let program = self.programs.path("kube-apiserver")?;
+            let log = self.scratch.path().join("kube-apiserver.log");
+            let arguments =
+                self.options.apiserver_arguments(self.scratch.path(), &self.certificates, self.inside, &self.etcd_url);
+            self.apiserver = Some(Running::start(&program, self.options.netns.as_deref(), &log, arguments)?);
+        }
+        self.await_ready().await
+    }
+
+    /// An outage of the worse kind: the API server keeps its connections, takes new ones, and answers nothing.
+    pub fn freeze_apiserver(&self) -> Result<()> {
+        self.apiserver.as_ref().context("the API server is stopped")?.signal(Signal::SIGSTOP)
+    }
+
+    /// Ends [`Self::freeze_apiserver`].
+    pub fn thaw_apiserver(&self) -> Result<()> {
+        self.apiserver.as_ref().context("the API server is stopped")?.signal(Signal::SIGCONT)
+    }
+
+    async fn await_ready(&mut self) -> Result<()> {
+        let client = self.client().await?;
+        let deadline = Instant::now() + START;
+        loop {
+            self.etcd.must_be_running()?;
+            let apiserver = self.apiserver.as_mut().context("the API server is stopped")?;
+            apiserver.must_be_running()?;
+            let request = http_get("/readyz")?;
+            if let Ok(Ok(_)) = tokio::time::timeout(LOOK, client.request_text(request)).await {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "the API server was not ready within {} s; the end of its log:\n{}",
+                    START.as_secs(),
+                    apiserver.log_tail()
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+fn http_get(path: &str) -> Result<http::Request<Vec<u8>>> {
+    Ok(http::Request::get(path).body(Vec::new())?)
+}
+
+fn start_etcd(programs: &Programs, scratch: &Scratch, options: &Options, url: &str, peer_port: u16) -> Result<Running> {
+    let peer = format!("http://127.0.0.1:{peer_port}");
+    let data = scratch.path().join("etcd");
+    let mut arguments = vec![
+        format!("--data-dir={}", data.display()),
+        format!("--listen-client-urls={url}"),
+        format!("--advertise-client-urls={url}"),
+        format!("--listen-peer-urls={peer}"),
+        format!("--initial-advertise-peer-urls={peer}"),
+        format!("--initial-cluster=default={peer}"),
+        "--log-level=warn".to_owned(),
+    ];
+    if !options.fsync {
+        arguments.push("--unsafe-no-fsync".to_owned());
+    }
+    Running::start(&programs.path("etcd")?, options.netns.as_deref(), &scratch.path().join("etcd.log"), arguments)
+}
+
+/// Ports of the loopback that nobody listens on now.
+fn free_ports<const N: usize>() -> Result<[u16; N]> {
+    let listeners = (0..N).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<Vec<_>>>()?;
+    let mut ports = [0; N];
+    for (port, listener) in ports.iter_mut().zip(&listeners) {
+        *port = listener.local_addr()?.port();
+    }
+    Ok(ports)
+}
+
+/// A name for a file of a secret that does not show the secret.
+fn short_hash(text: &str) -> String {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+/// The first address of a service range: the API server's own Service.
+fn first_of(range: &str) -> Option<IpAddr> {
+    let net: ipnet::IpNet = range.trim().parse().ok()?;
+    Some(match net.network() {
+        IpAddr::V4(address) => IpAddr::from((u32::from(address) + 1).to_be_bytes()),
+        IpAddr::V6(address) => IpAddr::from((u128::from(address) + 1).to_be_bytes()),
+    })
+}

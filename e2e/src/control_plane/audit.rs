@@ -1,0 +1,143 @@
+//! The API server's own count of calls: its audit log, read by tests that bound what Bobbin asks of it.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+/// The policy of the log: who, what and how it ended, of every request, never the bodies.
+pub const POLICY: &str =
+    "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n";
+
+/// The audit log of a control plane. An entry is there when the call has ended, a moment after its caller has the answer.
+#[derive(Clone, Debug)]
+pub struct AuditLog {
+    path: PathBuf,
+}
+
+/// A place in the log; calls after it are those of [`AuditLog::since`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark(u64);
+
+/// One call. A watch is entered when it starts and again when it ends (`stage`).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// `ResponseStarted` (of watches only), `ResponseComplete` or `Panic`.
+    pub stage: String,
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`.
+    pub verb: String,
+    /// Path and query.
+    #[serde(rename = "requestURI", default)]
+    pub request_uri: String,
+    /// Who called.
+    pub user: User,
+    /// The program that called, as it says itself.
+    #[serde(default)]
+    pub user_agent: String,
+    /// What was asked for; absent for paths like `/readyz`.
+    pub object_ref: Option<ObjectRef>,
+    /// The answer.
+    pub response_status: Option<ResponseStatus>,
+}
+
+/// The caller.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct User {
+    /// The user's name.
+    #[serde(default)]
+    pub username: String,
+}
+
+/// What a call is about.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ObjectRef {
+    /// Plural, lower case.
+    pub resource: String,
+    /// `status`, …
+    pub subresource: String,
+    /// Empty for cluster-scoped kinds.
+    pub namespace: String,
+    /// Empty for lists and creates by generated name.
+    pub name: String,
+}
+
+/// How a call ended.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct ResponseStatus {
+    /// The HTTP status.
+    #[serde(default)]
+    pub code: u16,
+}
+
+impl Entry {
+    /// The resource's plural, or nothing.
+    pub fn resource(&self) -> &str {
+        self.object_ref.as_ref().map_or("", |object| &object.resource)
+    }
+
+    /// The object's name, or nothing.
+    pub fn name(&self) -> &str {
+        self.object_ref.as_ref().map_or("", |object| &object.name)
+    }
+
+    /// The HTTP status of the answer, 0 if there was none.
+    pub fn code(&self) -> u16 {
+        self.response_status.as_ref().map_or(0, |status| status.code)
+    }
+
+    /// Whether the call has ended (a watch also has an entry when it starts).
+    pub fn is_complete(&self) -> bool {
+        self.stage == "ResponseComplete"
+    }
+
+    /// Whether it asks for a change.
+    pub fn is_write(&self) -> bool {
+        matches!(self.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection")
+    }
+
+    /// Whether it asks for objects, once.
+    pub fn is_read(&self) -> bool {
+        matches!(self.verb.as_str(), "get" | "list")
+    }
+}
+
+impl AuditLog {
+    pub(super) fn at(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
+    /// The present end of the log.
+    pub fn mark(&self) -> Mark {
+        Mark(std::fs::metadata(&self.path).map_or(0, |file| file.len()))
+    }
+
+    /// All calls.
+    pub fn entries(&self) -> Result<Vec<Entry>> {
+        self.since(Mark::default())
+    }
+
+    /// The calls after a mark. A line that is still being written is left for the next time.
+    pub fn since(&self, mark: Mark) -> Result<Vec<Entry>> {
+        let mut text = String::new();
+        let mut file = File::open(&self.path)
+            .with_context(|| format!("no audit log at {}: start with Options::audit", self.path.display()))?;
+        file.seek(SeekFrom::Start(mark.0))?;
+        file.read_to_string(&mut text)?;
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole
+            .lines()
+            .map(|line| {
+                serde_json::from_str(line).with_context(|| format!("the audit log has a line of another form: {line}"))
+            })
+            .collect()
+    }
+
+    /// The ended calls after a mark that pass `filter`.
+    pub fn calls(&self, mark: Mark, filter: impl Fn(&Entry) -> bool) -> Result<Vec<Entry>> {
+        Ok(self.since(mark)?.into_iter().filter(|entry| entry.is_complete() && filter(entry)).collect())
+    }
+}
