@@ -1,1 +1,14 @@
-//! bobbin-apiserver
+//! How Bobbin's programs speak to the Kubernetes API server: clients, deadlines, the three outcomes of a write, watches, leadership.
+//!
+//! The operator and the node agent call this; it knows none of Bobbin's own kinds and decides nothing about addresses.
+
+pub mod backoff;
+pub mod connect;
+pub mod lease;
+pub mod outcome;
+pub mod watch;
+
+pub use backoff::backoff;
+pub use connect::{Clients, ConnectError, connect};
+pub use outcome::{Outcome, ReadError, Refusal, UnknownWhy, read, write};
+pub use watch::{Watch, WatchAge, watch};

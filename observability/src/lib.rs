@@ -1,1 +1,11 @@
-//! bobbin-observability
+//! What a running program shows of itself: logs, metrics, and whether it lives and is ready.
+//!
+//! The operator and the node agent call this; it knows nothing of Kubernetes or of addresses.
+
+pub mod logs;
+pub mod metrics;
+pub mod server;
+
+pub use logs::{LogFormat, init_logs};
+pub use metrics::Metrics;
+pub use server::{Health, Server, serve};

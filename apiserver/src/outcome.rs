@@ -1,0 +1,133 @@
+//! What came of a call to the API server. A write has three outcomes, and "unknown" is one of them. Decides nothing.
+
+use std::time::Duration;
+
+use kube::Error;
+use kube::core::Status;
+
+/// What came of a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome<T> {
+    /// The API server did it and answered with this.
+    Done(T),
+    /// The API server said no: nothing was written.
+    Refused(Refusal),
+    /// It may have been written or not, or may yet be: read it back before anything is built on it.
+    Unknown(UnknownWhy),
+}
+
+/// Why the API server said no to a write.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// An object of that name is there.
+    #[error("an object of that name exists already")]
+    AlreadyExists,
+    /// The object has changed since it was read, or its UID is not the one expected.
+    #[error("the object has changed since it was read")]
+    Conflict,
+    /// There is no such object.
+    #[error("there is no such object")]
+    NotFound,
+    /// The object breaks a rule of the schema or of an admission policy.
+    #[error("the API server calls it invalid: {0}")]
+    Invalid(String),
+    /// We may not do that.
+    #[error("the API server forbids it: {0}; check the RBAC rules and admission policies of the chart")]
+    Forbidden(String),
+    /// Another answer below 500.
+    #[error("the API server refused it ({0}): {1}")]
+    Other(u16, String),
+}
+
+/// Why nobody knows whether a write was done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnknownWhy {
+    /// Our deadline passed before an answer came.
+    #[error("no answer from the API server within {0:?}")]
+    Deadline(Duration),
+    /// The connection failed before an answer came.
+    #[error("the connection to the API server failed: {0}")]
+    Transport(String),
+    /// The server answered 429 or 5xx, which says nothing of what it did.
+    #[error("the API server answered {0}: {1}")]
+    Server(u16, String),
+}
+
+/// Why a read has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// There is no such object: an answer, not a failure.
+    #[error("there is no such object")]
+    NotFound,
+    /// The API server is away, overloaded or slow.
+    #[error("{0}")]
+    Unreachable(UnknownWhy),
+    /// The API server does not let us read that.
+    #[error("{0}")]
+    Refused(Refusal),
+}
+
+/// Awaits a write for at most `deadline`.
+pub async fn write<T>(deadline: Duration, call: impl Future<Output = kube::Result<T>>) -> Outcome<T> {
+    match tokio::time::timeout(deadline, call).await {
+        Err(_) => Outcome::Unknown(UnknownWhy::Deadline(deadline)),
+        Ok(Ok(done)) => Outcome::Done(done),
+        Ok(Err(error)) => match classify(error) {
+            Ok(refusal) => Outcome::Refused(refusal),
+            Err(why) => Outcome::Unknown(why),
+        },
+    }
+}
+
+/// Awaits a read for at most `deadline`.
+pub async fn read<T>(deadline: Duration, call: impl Future<Output = kube::Result<T>>) -> Result<T, ReadError> {
+    match tokio::time::timeout(deadline, call).await {
+        Err(_) => Err(ReadError::Unreachable(UnknownWhy::Deadline(deadline))),
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(match classify(error) {
+            Ok(Refusal::NotFound) => ReadError::NotFound,
+            Ok(refusal) => ReadError::Refused(refusal),
+            Err(why) => ReadError::Unreachable(why),
+        }),
+    }
+}
+
+/// A plain no, or an error after which nobody knows.
+fn classify(error: Error) -> Result<Refusal, UnknownWhy> {
+    match error {
+        Error::Api(status) => status_says(&status),
+        // Errors from before anything was sent: nothing was written and the same call will fail again.
+        Error::BuildRequest(error) => Ok(Refusal::Other(0, error.to_string())),
+        other => Err(UnknownWhy::Transport(other.to_string())),
+    }
+}
+
+fn status_says(status: &Status) -> Result<Refusal, UnknownWhy> {
+    let message = || status.message.clone();
+    match status.code {
+        _ if status.is_already_exists() => Ok(Refusal::AlreadyExists),
+        _ if status.is_conflict() => Ok(Refusal::Conflict),
+        _ if status.is_not_found() => Ok(Refusal::NotFound),
+        _ if status.is_invalid() => Ok(Refusal::Invalid(message())),
+        _ if status.is_forbidden() => Ok(Refusal::Forbidden(message())),
+        409 => Ok(Refusal::Conflict),
+        404 => Ok(Refusal::NotFound),
+        403 => Ok(Refusal::Forbidden(message())),
+        429 => Err(UnknownWhy::Server(429, message())),
+        code @ 400..=499 => Ok(Refusal::Other(code, message())),
+        code => Err(UnknownWhy::Server(code, message())),
+    }
+}
+
+impl<T> Outcome<T> {
+    /// What was done, if it is known to be done.
+    pub fn done(self) -> Option<T> {
+        match self {
+            Outcome::Done(done) => Some(done),
+            Outcome::Refused(_) | Outcome::Unknown(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,45 @@
+//! What each answer of an API server means for who waits for it.
+
+use super::*;
+
+fn status(code: u16, reason: &str) -> Error {
+    Error::Api(Box::new(Status { code, reason: reason.into(), message: "why".into(), ..Status::default() }))
+}
+
+async fn written(error: Error) -> Outcome<()> {
+    write(Duration::from_secs(1), std::future::ready(Err(error))).await
+}
+
+#[tokio::test]
+async fn a_plain_no_is_a_refusal() {
+    assert_eq!(written(status(409, "AlreadyExists")).await, Outcome::Refused(Refusal::AlreadyExists));
+    assert_eq!(written(status(409, "Conflict")).await, Outcome::Refused(Refusal::Conflict));
+    assert_eq!(written(status(404, "NotFound")).await, Outcome::Refused(Refusal::NotFound));
+    assert_eq!(written(status(422, "Invalid")).await, Outcome::Refused(Refusal::Invalid("why".into())));
+    assert_eq!(written(status(403, "Forbidden")).await, Outcome::Refused(Refusal::Forbidden("why".into())));
+    assert_eq!(written(status(400, "BadRequest")).await, Outcome::Refused(Refusal::Other(400, "why".into())));
+}
+
+#[tokio::test]
+async fn an_overloaded_or_failing_server_leaves_the_outcome_unknown() {
+    for code in [429, 500, 502, 503, 504] {
+        assert_eq!(written(status(code, "")).await, Outcome::Unknown(UnknownWhy::Server(code, "why".into())));
+    }
+    let broken = Error::ReadEvents(std::io::Error::other("reset"));
+    assert!(matches!(written(broken).await, Outcome::Unknown(UnknownWhy::Transport(_))));
+}
+
+#[tokio::test]
+async fn silence_until_the_deadline_leaves_the_outcome_unknown() {
+    let deadline = Duration::from_millis(1);
+    let outcome: Outcome<()> = write(deadline, std::future::pending()).await;
+    assert_eq!(outcome, Outcome::Unknown(UnknownWhy::Deadline(deadline)));
+    let answer: Result<(), _> = read(deadline, std::future::pending()).await;
+    assert_eq!(answer, Err(ReadError::Unreachable(UnknownWhy::Deadline(deadline))));
+}
+
+#[tokio::test]
+async fn a_missing_object_is_an_answer_of_a_read() {
+    let answer: Result<(), _> = read(Duration::from_secs(1), std::future::ready(Err(status(404, "NotFound")))).await;
+    assert_eq!(answer, Err(ReadError::NotFound));
+}

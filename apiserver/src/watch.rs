@@ -1,0 +1,150 @@
+//! A watch that never ends: lists, follows, and begins again after each failure. Decides nothing about what it sees.
+
+use std::fmt::Debug;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+
+use crate::backoff::{backoff, jittered};
+
+/// After a failure the watch tries again within this time.
+const RETRY_BASE: Duration = Duration::from_millis(200);
+/// However long the API server is away, a try is made this often.
+const RETRY_CAP: Duration = Duration::from_secs(5);
+/// A watch that failed and then has been silent for this long is in order again: its connection stands, or it would have failed.
+const SILENCE_MEANS_WELL: Duration = Duration::from_secs(15);
+
+/// The events of a watch, without its failures: those are logged, and waited out.
+///
+/// After a failure that lost events, `Init`, `InitApply`…, `InitDone` come again: what is not among them is gone.
+pub struct Watch<K> {
+    events: BoxStream<'static, Event<K>>,
+    age: WatchAge,
+}
+
+impl<K> Watch<K> {
+    /// A handle that tells how fresh what this watch has shown is.
+    pub fn age(&self) -> WatchAge {
+        self.age.clone()
+    }
+}
+
+impl<K> Stream for Watch<K> {
+    type Item = Event<K>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event<K>>> {
+        self.events.poll_next_unpin(context)
+    }
+}
+
+/// Tells how fresh a watch is.
+#[derive(Clone)]
+pub struct WatchAge(Arc<Mutex<Seen>>);
+
+struct Seen {
+    synced: bool,
+    last_event: Instant,
+    failing_since: Option<Instant>,
+    last_failure: Instant,
+}
+
+impl WatchAge {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self(Arc::new(Mutex::new(Seen { synced: false, last_event: now, failing_since: None, last_failure: now })))
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&mut Seen) -> T) -> T {
+        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether the first list is complete.
+    pub fn synced(&self) -> bool {
+        self.with(|seen| seen.synced)
+    }
+
+    /// Time since the last event (or since the start, before the first). A quiet cluster has none for long.
+    pub fn last_event(&self) -> Duration {
+        self.with(|seen| seen.last_event.elapsed())
+    }
+
+    /// For how long the watch has been failing; `None` while it is in order.
+    pub fn failing(&self) -> Option<Duration> {
+        self.with(|seen| {
+            let since = seen.failing_since?;
+            if seen.last_failure.elapsed() > SILENCE_MEANS_WELL {
+                seen.failing_since = None;
+                return None;
+            }
+            Some(since.elapsed())
+        })
+    }
+
+    fn failed(&self) -> Instant {
+        self.with(|seen| {
+            seen.last_failure = Instant::now();
+            *seen.failing_since.get_or_insert_with(Instant::now)
+        })
+    }
+
+    fn event<K>(&self, event: &Event<K>) {
+        // Init only says that a list is about to be tried.
+        if matches!(event, Event::Init) {
+            return;
+        }
+        self.with(|seen| {
+            seen.last_event = Instant::now();
+            seen.failing_since = None;
+            seen.synced |= matches!(event, Event::InitDone);
+        });
+    }
+}
+
+/// Watches what `api` names for ever. `api` should be of [`Clients::watches`](crate::Clients).
+///
+/// Without a timeout of its own, each watch call lasts 60 to 120 s, so that a dead connection is noticed within that time.
+/// The managed fields of what it shows are gone.
+pub fn watch<K>(api: Api<K>, config: watcher::Config) -> Watch<K>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    K::DynamicType: Default,
+{
+    let kind = std::any::type_name::<K>().rsplit("::").next().unwrap_or_default();
+    let seconds = config.timeout.unwrap_or_else(|| jittered(Duration::from_secs(120)).as_secs() as u32);
+    let age = WatchAge::new();
+    let state = (watcher::watcher(api, config.timeout(seconds)).boxed(), age.clone(), 0_u32);
+    let events = futures::stream::unfold(state, move |(mut inner, age, mut failures)| async move {
+        loop {
+            match inner.next().await? {
+                Ok(mut event) => {
+                    age.event(&event);
+                    if !matches!(event, Event::Init) {
+                        failures = 0;
+                    }
+                    if let Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) = &mut event {
+                        object.meta_mut().managed_fields = None;
+                    }
+                    return Some((event, (inner, age, failures)));
+                }
+                Err(error) => {
+                    let since = age.failed();
+                    if failures == 0 {
+                        tracing::info!(kind, %error, "a watch failed and begins again");
+                    } else {
+                        tracing::debug!(kind, %error, failures, failing_for = ?since.elapsed(), "a watch still fails");
+                    }
+                    tokio::time::sleep(backoff(failures, RETRY_BASE, RETRY_CAP)).await;
+                    failures = failures.saturating_add(1);
+                }
+            }
+        }
+    });
+    Watch { events: events.boxed(), age }
+}
