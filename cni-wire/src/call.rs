@@ -1,0 +1,104 @@
+//! One CNI call, read from a request's environment and checked: the agent dispatches on it.
+
+use crate::{CniError, PodArgs, Request, Verb, code};
+
+/// The longest container ID: it is part of a file's name and of a link's alias, and both end.
+pub const MAX_CONTAINER_ID: usize = 200;
+/// The longest interface name that the kernel takes (IFNAMSIZ − 1).
+pub const MAX_IF_NAME: usize = 15;
+
+/// What the environment says. What a verb needs is there; the rest may be empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// `CNI_COMMAND`.
+    pub verb: Verb,
+    /// `CNI_CONTAINERID`; empty only for STATUS, GC and VERSION.
+    pub container_id: String,
+    /// `CNI_IFNAME`; empty only for STATUS, GC and VERSION.
+    pub if_name: String,
+    /// `CNI_NETNS`; there for ADD and CHECK.
+    pub netns: Option<String>,
+    /// `CNI_ARGS`.
+    pub pod: PodArgs,
+}
+
+impl Call {
+    /// Reads and checks the environment of a request.
+    ///
+    /// # Errors
+    /// Code 4 with the variable's name, if one that the verb needs is missing or malformed.
+    pub fn read(request: &Request) -> Result<Call, CniError> {
+        let word = request.variable("CNI_COMMAND").unwrap_or_default();
+        let verb = Verb::parse(word).ok_or_else(|| {
+            refuse(format!("CNI_COMMAND is {word:?}, but must be ADD, DEL, CHECK, GC, STATUS or VERSION"))
+        })?;
+        let of = |name| request.variable(name).unwrap_or_default();
+        let (container_id, if_name, netns) = (of("CNI_CONTAINERID"), of("CNI_IFNAME"), of("CNI_NETNS"));
+        let attachment = matches!(verb, Verb::Add | Verb::Del | Verb::Check);
+        if attachment {
+            let needs_netns = verb != Verb::Del;
+            let missing: Vec<&str> = [
+                ("CNI_CONTAINERID", container_id, true),
+                ("CNI_NETNS", netns, needs_netns),
+                ("CNI_IFNAME", if_name, true),
+            ]
+            .into_iter()
+            .filter(|(_, value, needed)| *needed && value.is_empty())
+            .map(|(name, _, _)| name)
+            .collect();
+            if !missing.is_empty() {
+                return Err(refuse(format!(
+                    "{verb} needs {} in the environment: the container runtime must set it",
+                    missing.join(", ")
+                )));
+            }
+            check_container_id(container_id)?;
+            check_if_name(if_name)?;
+        }
+        Ok(Call {
+            verb,
+            container_id: container_id.to_owned(),
+            if_name: if_name.to_owned(),
+            netns: (!netns.is_empty()).then(|| netns.to_owned()),
+            pod: if attachment { PodArgs::parse(of("CNI_ARGS"))? } else { PodArgs::default() },
+        })
+    }
+}
+
+/// The specification: it starts with an alphanumeric character; alphanumerics, `_`, `.` and `-` follow.
+fn check_container_id(id: &str) -> Result<(), CniError> {
+    let well_formed = id.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'));
+    if !well_formed {
+        return Err(refuse(format!(
+            "CNI_CONTAINERID is {id:?}, but must be letters, digits, '_', '.' and '-', a letter or digit first"
+        )));
+    }
+    if id.len() > MAX_CONTAINER_ID {
+        return Err(refuse(format!(
+            "CNI_CONTAINERID has {} characters, but may have {MAX_CONTAINER_ID} at most",
+            id.len()
+        )));
+    }
+    Ok(())
+}
+
+/// The kernel's rule for a link's name.
+fn check_if_name(name: &str) -> Result<(), CniError> {
+    let well_formed = name.len() <= MAX_IF_NAME
+        && !matches!(name, "." | "..")
+        && !name.chars().any(|c| c == '/' || c == ':' || c.is_whitespace() || c.is_control());
+    if well_formed {
+        return Ok(());
+    }
+    Err(refuse(format!(
+        "CNI_IFNAME is {name:?}, but must have 1 to {MAX_IF_NAME} characters without '/', ':' and white space, and not be '.' or '..'"
+    )))
+}
+
+fn refuse(msg: String) -> CniError {
+    CniError::new(code::INVALID_ENVIRONMENT, msg)
+}
+
+#[cfg(test)]
+mod tests;

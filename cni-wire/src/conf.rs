@@ -1,0 +1,152 @@
+//! The network configuration on stdin, as far as Bobbin reads it. All settings are the agent's own; here is only CNI's.
+
+use crate::{AddResult, CniError, Verb, Version, code};
+use serde_json::{Map, Value};
+
+/// One plugin's configuration, made by the runtime from the conflist.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NetConf {
+    /// `cniVersion`.
+    pub cni_version: Version,
+    /// `name`: the network's.
+    pub name: String,
+    /// `type`: the plugin's executable.
+    pub kind: String,
+    /// `prevResult`: what ADD answered (for CHECK and DEL), or the plugin before us in a chain did.
+    pub prev_result: Option<AddResult>,
+    /// `runtimeConfig`: what the runtime filled in for our capabilities. Bobbin has none, so nothing is expected.
+    pub runtime_config: Map<String, Value>,
+    valid_attachments: Option<Vec<ValidAttachment>>,
+}
+
+/// An entry of `cni.dev/valid-attachments`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ValidAttachment {
+    /// `containerID`.
+    pub container_id: String,
+    /// `ifname`.
+    pub if_name: String,
+}
+
+impl NetConf {
+    /// Reads stdin for a verb.
+    ///
+    /// # Errors
+    /// 6: no JSON; 7: JSON, but no network configuration; 1: a version that Bobbin does not speak, or that lacks the verb.
+    pub fn parse(stdin: &[u8], verb: Verb) -> Result<NetConf, CniError> {
+        if stdin.iter().all(u8::is_ascii_whitespace) {
+            return Err(CniError::new(
+                code::DECODING_FAILURE,
+                format!("{verb} got no network configuration on stdin: the container runtime must write it there"),
+            ));
+        }
+        let value: Value = serde_json::from_slice(stdin).map_err(|error| {
+            CniError::new(
+                code::DECODING_FAILURE,
+                format!(
+                    "the network configuration on stdin is no JSON ({error}): see the conflist under /etc/cni/net.d"
+                ),
+            )
+        })?;
+        let Value::Object(conf) = value else {
+            return Err(invalid("the network configuration on stdin must be a JSON object".to_owned()));
+        };
+        let cni_version = read_version(&conf, verb)?;
+        let name = text(&conf, "name")?.ok_or_else(|| {
+            invalid("the network configuration on stdin has no \"name\": name the network in the conflist".to_owned())
+        })?;
+        Ok(NetConf {
+            cni_version,
+            name: name.to_owned(),
+            kind: text(&conf, "type")?.unwrap_or_default().to_owned(),
+            prev_result: match conf.get("prevResult") {
+                None | Some(Value::Null) => None,
+                // A DEL goes by what the agent knows; a result that can't be read is no reason to keep the container.
+                Some(result) if verb == Verb::Del => AddResult::from_json(result).ok(),
+                Some(result) => Some(
+                    AddResult::from_json(result)
+                        .map_err(|why| invalid(format!("\"prevResult\" on stdin is no CNI result: {why}")))?,
+                ),
+            },
+            runtime_config: match conf.get("runtimeConfig") {
+                None | Some(Value::Null) => Map::new(),
+                Some(Value::Object(filled)) => filled.clone(),
+                Some(_) => return Err(invalid("\"runtimeConfig\" on stdin must be a JSON object".to_owned())),
+            },
+            valid_attachments: read_attachments(&conf)?,
+        })
+    }
+
+    /// What GC must keep.
+    ///
+    /// # Errors
+    /// 7, if the list is missing: "nothing is valid" must be said by an empty list, not by silence.
+    pub fn valid_attachments(&self) -> Result<&[ValidAttachment], CniError> {
+        self.valid_attachments.as_deref().ok_or_else(|| {
+            invalid("GC needs \"cni.dev/valid-attachments\" in the network configuration: without the list nothing is freed".to_owned())
+        })
+    }
+
+    /// The text of `cniVersion`, whatever it is, from bytes that may be anything; what an error answer echoes.
+    pub fn version_text(stdin: &[u8]) -> String {
+        serde_json::from_slice::<Value>(stdin)
+            .ok()
+            .and_then(|conf| conf.get("cniVersion")?.as_str().map(str::to_owned))
+            .unwrap_or_else(|| Version::LATEST.text().to_owned())
+    }
+}
+
+fn read_version(conf: &Map<String, Value>, verb: Verb) -> Result<Version, CniError> {
+    let refuse = |msg| Err(CniError::new(code::INCOMPATIBLE_VERSION, msg));
+    let Some(asked) = text(conf, "cniVersion")? else {
+        return refuse(format!(
+            "the network configuration on stdin has no \"cniVersion\"; Bobbin speaks {}",
+            Version::NAMED
+        ));
+    };
+    match Version::parse(asked) {
+        None => refuse(format!(
+            "CNI version {asked:?} is not supported; Bobbin speaks {}: set one of them as \"cniVersion\" in the conflist",
+            Version::NAMED
+        )),
+        Some(version) if !version.allows(verb) => refuse(format!(
+            "CNI version {version} has no {verb}: it came with {}",
+            if verb == Verb::Check { "0.4.0" } else { "1.1.0" }
+        )),
+        Some(version) => Ok(version),
+    }
+}
+
+fn read_attachments(conf: &Map<String, Value>) -> Result<Option<Vec<ValidAttachment>>, CniError> {
+    let list = match conf.get("cni.dev/valid-attachments") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Array(list)) => list,
+        Some(_) => return Err(invalid("\"cni.dev/valid-attachments\" must be a list".to_owned())),
+    };
+    list.iter()
+        .map(|entry| {
+            let of = |name| entry.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
+            match (of("containerID"), of("ifname")) {
+                (Some(container_id), Some(if_name)) => Ok(ValidAttachment { container_id, if_name }),
+                _ => Err(invalid(format!("\"cni.dev/valid-attachments\" has the entry {entry}, which lacks \"containerID\" or \"ifname\": nothing is freed"))),
+            }
+        })
+        .collect::<Result<_, _>>()
+        .map(Some)
+}
+
+fn text<'a>(conf: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, CniError> {
+    match conf.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if text.is_empty() => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(other) => Err(invalid(format!("{name:?} on stdin must be a text, but is {other}"))),
+    }
+}
+
+fn invalid(msg: String) -> CniError {
+    CniError::new(code::INVALID_CONFIG, msg)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+//! The frame in which the shim carries one CNI call to the agent and its answer back. Both use it; it knows no CNI.
+//!
+//! Request: `BOB1`, u32 LE length + NUL-separated `KEY=VALUE` entries, u32 LE length + stdin. The network namespace's
+//! descriptor, if there is one, rides on the first byte (`SCM_RIGHTS`). Response: u8 exit status, u32 LE length + stdout.
+
+use std::fmt;
+
+/// The first bytes of a request; another number is another format.
+pub const MAGIC: [u8; 4] = *b"BOB1";
+/// The most bytes that all environment entries may have.
+pub const MAX_ENVIRONMENT: usize = 64 * 1024;
+/// The most bytes that stdin, or stdout, may have (GC lists every container of a node).
+pub const MAX_BODY: usize = 4 * 1024 * 1024;
+
+/// One CNI call: the `CNI_*` environment and the bytes on stdin.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// Names and values; a name has no `=`, neither has a NUL.
+    pub env: Vec<(String, String)>,
+    /// The network configuration, untouched.
+    pub stdin: Vec<u8>,
+}
+
+/// The answer: what the shim exits with and prints.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Response {
+    /// 0 or 1.
+    pub exit: u8,
+    /// The result or the error object; may be empty.
+    pub stdout: Vec<u8>,
+}
+
+/// Why bytes are no frame, or a call does not fit one. None can be mended by trying again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameError {
+    /// The first bytes are not `BOB1`: another program, or a shim of another version.
+    Magic,
+    /// A length is above its limit.
+    TooLong,
+    /// The bytes end before the frame does.
+    Short,
+    /// Bytes follow the frame.
+    Trailing,
+    /// An environment entry is not UTF-8, has no `=`, or has a NUL or `=` where none may be.
+    Environment,
+    /// The exit status is neither 0 nor 1.
+    Exit,
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FrameError::Magic => "the bytes do not begin with BOB1, so the two sides are not of one version of Bobbin",
+            FrameError::TooLong => "a part of the frame is longer than allowed",
+            FrameError::Short => "the frame ends too early",
+            FrameError::Trailing => "bytes follow the frame",
+            FrameError::Environment => "an environment entry is not KEY=VALUE in UTF-8",
+            FrameError::Exit => "the exit status is neither 0 nor 1",
+        })
+    }
+}
+
+impl std::error::Error for FrameError {}
+
+impl Request {
+    /// The bytes of the request.
+    ///
+    /// # Errors
+    /// `TooLong` and `Environment`, if the call does not fit a frame.
+    pub fn encode(&self) -> Result<Vec<u8>, FrameError> {
+        let mut environment = Vec::new();
+        for (place, (name, value)) in self.env.iter().enumerate() {
+            if name.contains(['=', '\0']) || value.contains('\0') {
+                return Err(FrameError::Environment);
+            }
+            if place > 0 {
+                environment.push(0);
+            }
+            environment.extend_from_slice(name.as_bytes());
+            environment.push(b'=');
+            environment.extend_from_slice(value.as_bytes());
+        }
+        let mut frame = Vec::with_capacity(12 + environment.len() + self.stdin.len());
+        frame.extend_from_slice(&MAGIC);
+        push_part(&mut frame, &environment, MAX_ENVIRONMENT)?;
+        push_part(&mut frame, &self.stdin, MAX_BODY)?;
+        Ok(frame)
+    }
+
+    /// How many bytes the frame that begins with `bytes` has at least; complete as soon as `bytes` has as many.
+    ///
+    /// # Errors
+    /// `Magic` and `TooLong`, as soon as they can be seen.
+    pub fn needed(bytes: &[u8]) -> Result<usize, FrameError> {
+        let seen = bytes.len().min(MAGIC.len());
+        if bytes[..seen] != MAGIC[..seen] {
+            return Err(FrameError::Magic);
+        }
+        let environment = match length_at(bytes, 4, MAX_ENVIRONMENT)? {
+            Some(length) => length,
+            None => return Ok(8),
+        };
+        Ok(match length_at(bytes, 8 + environment, MAX_BODY)? {
+            Some(stdin) => 12 + environment + stdin,
+            None => 12 + environment,
+        })
+    }
+
+    /// Reads a complete frame.
+    ///
+    /// # Errors
+    /// Any of `FrameError` but `Exit`.
+    pub fn decode(bytes: &[u8]) -> Result<Request, FrameError> {
+        let needed = Request::needed(bytes)?;
+        whole(bytes, needed)?;
+        let environment = length_at(bytes, 4, MAX_ENVIRONMENT)?.ok_or(FrameError::Short)?;
+        let text = std::str::from_utf8(&bytes[8..8 + environment]).map_err(|_| FrameError::Environment)?;
+        let mut env = Vec::new();
+        if !text.is_empty() {
+            for entry in text.split('\0') {
+                let (name, value) = entry.split_once('=').ok_or(FrameError::Environment)?;
+                env.push((name.to_owned(), value.to_owned()));
+            }
+        }
+        Ok(Request { env, stdin: bytes[12 + environment..].to_vec() })
+    }
+
+    /// The value of an environment entry; the first, if there are more.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.env.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+impl Response {
+    /// The bytes of the response.
+    ///
+    /// # Errors
+    /// `TooLong` and `Exit`, if it does not fit a frame.
+    pub fn encode(&self) -> Result<Vec<u8>, FrameError> {
+        if self.exit > 1 {
+            return Err(FrameError::Exit);
+        }
+        let mut frame = Vec::with_capacity(5 + self.stdout.len());
+        frame.push(self.exit);
+        push_part(&mut frame, &self.stdout, MAX_BODY)?;
+        Ok(frame)
+    }
+
+    /// How many bytes the frame that begins with `bytes` has at least; complete as soon as `bytes` has as many.
+    ///
+    /// # Errors
+    /// `Exit` and `TooLong`, as soon as they can be seen.
+    pub fn needed(bytes: &[u8]) -> Result<usize, FrameError> {
+        if bytes.first().is_some_and(|exit| *exit > 1) {
+            return Err(FrameError::Exit);
+        }
+        Ok(5 + length_at(bytes, 1, MAX_BODY)?.unwrap_or(0))
+    }
+
+    /// Reads a complete frame.
+    ///
+    /// # Errors
+    /// `Exit`, `TooLong`, `Short`, `Trailing`.
+    pub fn decode(bytes: &[u8]) -> Result<Response, FrameError> {
+        let needed = Response::needed(bytes)?;
+        whole(bytes, needed)?;
+        Ok(Response { exit: bytes[0], stdout: bytes[5..].to_vec() })
+    }
+}
+
+fn push_part(frame: &mut Vec<u8>, part: &[u8], limit: usize) -> Result<(), FrameError> {
+    if part.len() > limit {
+        return Err(FrameError::TooLong);
+    }
+    frame.extend_from_slice(&(part.len() as u32).to_le_bytes());
+    frame.extend_from_slice(part);
+    Ok(())
+}
+
+/// The length field at `place`, if the bytes reach so far.
+fn length_at(bytes: &[u8], place: usize, limit: usize) -> Result<Option<usize>, FrameError> {
+    let Some(field) = bytes.get(place..place + 4).and_then(|field| <[u8; 4]>::try_from(field).ok()) else {
+        return Ok(None);
+    };
+    let length = u32::from_le_bytes(field) as usize;
+    if length > limit { Err(FrameError::TooLong) } else { Ok(Some(length)) }
+}
+
+fn whole(bytes: &[u8], needed: usize) -> Result<(), FrameError> {
+    match bytes.len().cmp(&needed) {
+        std::cmp::Ordering::Less => Err(FrameError::Short),
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Greater => Err(FrameError::Trailing),
+    }
+}
+
+#[cfg(test)]
+mod tests;
