@@ -1,0 +1,52 @@
+//! The identity of an attachment: what CNI adds and deletes. Never the pod's name, for names come back.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Container ID and interface name, as CNI gives them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AttachmentKey {
+    /// `CNI_CONTAINERID`.
+    pub container_id: String,
+    /// `CNI_IFNAME`.
+    pub if_name: String,
+}
+
+/// The text is not `<containerID>/<ifName>`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not an attachment: expected <containerID>/<ifName>")]
+pub struct AttachmentKeyError(String);
+
+impl AttachmentKey {
+    /// The attachment of an interface in a container.
+    pub fn new(container_id: impl Into<String>, if_name: impl Into<String>) -> Self {
+        Self { container_id: container_id.into(), if_name: if_name.into() }
+    }
+}
+
+impl fmt::Display for AttachmentKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.container_id, self.if_name)
+    }
+}
+
+impl FromStr for AttachmentKey {
+    type Err = AttachmentKeyError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('/') {
+            Some((container_id, if_name))
+                if !container_id.is_empty() && !if_name.is_empty() && !if_name.contains('/') =>
+            {
+                Ok(Self::new(container_id, if_name))
+            }
+            _ => Err(AttachmentKeyError(text.to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

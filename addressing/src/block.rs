@@ -1,0 +1,146 @@
+//! The addresses of one block: where it lies and which pair stands at which offset.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
+
+use crate::pair::Pair;
+use crate::subnet::{SubnetError, SubnetPair, both};
+
+/// The most bits that a block may have: 65,536 addresses.
+pub const MOST_BITS: u8 = 16;
+
+/// The name of an `AddressBlock`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BlockName(pub String);
+
+impl From<&str> for BlockName {
+    fn from(name: &str) -> Self {
+        Self(name.to_owned())
+    }
+}
+
+impl From<String> for BlockName {
+    fn from(name: String) -> Self {
+        Self(name)
+    }
+}
+
+impl AsRef<str> for BlockName {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for BlockName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The CIDRs of a block: of either family, or one of each with the same number of host bits (0 to 16).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BlockRange {
+    /// The IPv4 half.
+    pub ipv4: Option<Ipv4Net>,
+    /// The IPv6 half.
+    pub ipv6: Option<Ipv6Net>,
+}
+
+/// Why two texts are not the range of a block.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BlockError {
+    /// Not even a subnet.
+    #[error(transparent)]
+    Subnet(#[from] SubnetError),
+    /// More than 65,536 addresses.
+    #[error("{range} has 2^{bits} addresses, a block at most 2^16: it is not a block")]
+    TooLarge {
+        /// What was given.
+        range: SubnetPair,
+        /// Its host bits.
+        bits: u8,
+    },
+}
+
+impl BlockRange {
+    /// Reads a block's `ipv4` and `ipv6`.
+    pub fn parse(ipv4: Option<&str>, ipv6: Option<&str>) -> Result<Self, BlockError> {
+        let range = SubnetPair::parse(ipv4, ipv6)?;
+        let bits = range.host_bits();
+        if bits > MOST_BITS {
+            return Err(BlockError::TooLarge { range, bits });
+        }
+        Ok(Self { ipv4: range.ipv4, ipv6: range.ipv6 })
+    }
+
+    /// How many pairs the block has: all 2^bits.
+    #[allow(clippy::len_without_is_empty)] // a block has at least one
+    pub fn len(&self) -> u32 {
+        1 << self.as_subnet().host_bits().min(MOST_BITS)
+    }
+
+    /// The pair at an offset; `None` behind the end.
+    pub fn pair(&self, offset: u32) -> Option<Pair> {
+        (offset < self.len()).then(|| Pair {
+            ipv4: self.ipv4.map(|net| Ipv4Addr::from(u32::from(net.network()) | offset)),
+            ipv6: self.ipv6.map(|net| Ipv6Addr::from(u128::from(net.network()) | u128::from(offset))),
+        })
+    }
+
+    /// Where in the block an address of either family stands; `None` if it is not of the block.
+    pub fn offset_of(&self, address: IpAddr) -> Option<u32> {
+        let offset = match address {
+            IpAddr::V4(address) => {
+                let net = self.ipv4.filter(|net| net.contains(&address))?;
+                u32::from(address) - u32::from(net.network())
+            }
+            IpAddr::V6(address) => {
+                let net = self.ipv6.filter(|net| net.contains(&address))?;
+                u32::try_from(u128::from(address) - u128::from(net.network())).ok()?
+            }
+        };
+        (offset < self.len()).then_some(offset)
+    }
+
+    /// Whether an address is of both, in either family.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.overlaps_subnet(&other.as_subnet())
+    }
+
+    /// Whether an address is of both, in either family.
+    pub fn overlaps_subnet(&self, subnet: &SubnetPair) -> bool {
+        self.as_subnet().overlaps(subnet)
+    }
+
+    /// Whether all addresses of the block are of the subnet, family by family.
+    pub fn is_within(&self, subnet: &SubnetPair) -> bool {
+        self.as_subnet().same_families(subnet)
+            && (self.ipv4.is_none() || both(self.ipv4, subnet.ipv4, |block, net| net.contains(&block)))
+            && (self.ipv6.is_none() || both(self.ipv6, subnet.ipv6, |block, net| net.contains(&block)))
+    }
+
+    /// The same range as a subnet.
+    pub fn as_subnet(&self) -> SubnetPair {
+        SubnetPair { ipv4: self.ipv4, ipv6: self.ipv6 }
+    }
+}
+
+impl From<Pair> for BlockRange {
+    /// The range of one pair: `/32` and `/128`.
+    fn from(pair: Pair) -> Self {
+        Self { ipv4: pair.ipv4.map(Ipv4Net::from), ipv6: pair.ipv6.map(Ipv6Net::from) }
+    }
+}
+
+impl fmt::Display for BlockRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_subnet().fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,163 @@
+//! Which block of a pool lies where: the arithmetic between a pool-global index, a range and an address.
+//!
+//! Indices count the blocks of all subnets in order. A subnet counts for at most 2^40 blocks and a pool has at most 64
+//! subnets, so an index is below 2^46 and no step of the arithmetic can overflow.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Range;
+
+use ipnet::{Ipv4Net, Ipv6Net};
+
+use crate::block::{BlockRange, MOST_BITS};
+use crate::family::Family;
+use crate::reserved::Reserved;
+use crate::subnet::SubnetPair;
+
+/// The most subnets that a pool has.
+pub const MOST_SUBNETS: usize = 64;
+/// A subnet counts for at most 2^40 blocks; what lies behind them is not used.
+pub const MOST_BLOCK_BITS: u8 = 40;
+
+/// The blocks of a pool's subnets, none of them in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolLayout {
+    block_bits: u8,
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    subnet: SubnetPair,
+    span: Range<u64>,
+}
+
+/// Why subnets can't be laid out in blocks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LayoutError {
+    /// More than 64 subnets.
+    #[error("a pool has at most 64 subnets, this one {0}: make a second pool")]
+    TooManySubnets(usize),
+    /// More than 65,536 addresses a block.
+    #[error("blockSizeBits is {0}: a block has 2^0 to 2^16 addresses, give 0 to 16")]
+    BlockTooLarge(u8),
+    /// A subnet has not even one block.
+    #[error(
+        "subnet {subnet} has 2^{bits} addresses, less than one block of 2^{block_bits}: give a larger subnet or a smaller blockSizeBits"
+    )]
+    SubnetTooSmall {
+        /// The subnet.
+        subnet: SubnetPair,
+        /// Its host bits.
+        bits: u8,
+        /// The pool's `blockSizeBits`.
+        block_bits: u8,
+    },
+    /// Some entries have other families than the first.
+    #[error("subnet {0} has other families than the pool's first: give every entry the same families")]
+    FamiliesDiffer(SubnetPair),
+    /// Two entries share addresses.
+    #[error("subnets {0} and {1} of one pool overlap: remove one")]
+    Overlap(SubnetPair, SubnetPair),
+}
+
+impl PoolLayout {
+    /// Lays out subnets in order. No subnet at all is a pool without a block.
+    pub fn new(subnets: &[SubnetPair], block_size_bits: u8) -> Result<Self, LayoutError> {
+        if subnets.len() > MOST_SUBNETS {
+            return Err(LayoutError::TooManySubnets(subnets.len()));
+        }
+        if block_size_bits > MOST_BITS {
+            return Err(LayoutError::BlockTooLarge(block_size_bits));
+        }
+        let mut entries: Vec<Entry> = Vec::with_capacity(subnets.len());
+        let mut start = 0;
+        for subnet in subnets {
+            let bits = subnet.host_bits();
+            if bits < block_size_bits {
+                return Err(LayoutError::SubnetTooSmall { subnet: *subnet, bits, block_bits: block_size_bits });
+            }
+            if !subnet.same_families(&subnets[0]) {
+                return Err(LayoutError::FamiliesDiffer(*subnet));
+            }
+            if let Some(other) = entries.iter().find(|entry| entry.subnet.overlaps(subnet)) {
+                return Err(LayoutError::Overlap(other.subnet, *subnet));
+            }
+            let end = start + (1_u64 << (bits - block_size_bits).min(MOST_BLOCK_BITS));
+            entries.push(Entry { subnet: *subnet, span: start..end });
+            start = end;
+        }
+        Ok(Self { block_bits: block_size_bits, entries })
+    }
+
+    /// How many blocks the pool has room for.
+    pub fn block_count(&self) -> u64 {
+        self.entries.last().map_or(0, |entry| entry.span.end)
+    }
+
+    /// The indices of the blocks of one entry, counted from 0; empty if there is no such entry.
+    pub fn span(&self, entry: usize) -> Range<u64> {
+        self.entries.get(entry).map_or(0..0, |entry| entry.span.clone())
+    }
+
+    /// The block at an index; `None` behind the last.
+    pub fn block(&self, index: u64) -> Option<BlockRange> {
+        let entry = self.entries.get(self.entries.partition_point(|entry| entry.span.end <= index))?;
+        let start = u128::from(index - entry.span.start) << self.block_bits;
+        Some(BlockRange {
+            ipv4: entry.subnet.ipv4.map(|net| slice_ipv4(net, start, self.block_bits)),
+            ipv6: entry.subnet.ipv6.map(|net| slice_ipv6(net, start, self.block_bits)),
+        })
+    }
+
+    /// The index of the block that an address is of; `None` if it is of no block of the pool.
+    pub fn index_of(&self, address: IpAddr) -> Option<u64> {
+        self.entries.iter().find_map(|entry| {
+            let offset = match address {
+                IpAddr::V4(address) => {
+                    let net = entry.subnet.ipv4.filter(|net| net.contains(&address))?;
+                    u128::from(u32::from(address) - u32::from(net.network()))
+                }
+                IpAddr::V6(address) => {
+                    let net = entry.subnet.ipv6.filter(|net| net.contains(&address))?;
+                    u128::from(address) - u128::from(net.network())
+                }
+            };
+            let index = entry.span.start + u64::try_from(offset >> self.block_bits).ok()?.min(1 << MOST_BLOCK_BITS);
+            (index < entry.span.end).then_some(index)
+        })
+    }
+
+    /// How many addresses of a family the blocks have; 0 if the pool does not have the family.
+    pub fn address_count(&self, family: Family) -> u128 {
+        let has = self.entries.first().is_some_and(|entry| match family {
+            Family::Ipv4 => entry.subnet.ipv4.is_some(),
+            Family::Ipv6 => entry.subnet.ipv6.is_some(),
+        });
+        if has { u128::from(self.block_count()) << self.block_bits } else { 0 }
+    }
+
+    /// How many pairs of the blocks are reserved: the same number for each family that the pool has.
+    pub fn reserved_count(&self, reserved: &Reserved) -> u128 {
+        self.entries
+            .iter()
+            .map(|entry| {
+                let used = u128::from(entry.span.end - entry.span.start) << self.block_bits;
+                reserved.count_among_first(&entry.subnet, used)
+            })
+            .sum()
+    }
+}
+
+/// The slice of an IPv4 subnet that begins `start` addresses behind its first.
+fn slice_ipv4(net: Ipv4Net, start: u128, bits: u8) -> Ipv4Net {
+    let start = u32::try_from(start).expect("a block begins inside its subnet, which has at most 2^32 addresses");
+    Ipv4Net::new_assert(Ipv4Addr::from(u32::from(net.network()) | start), 32 - bits)
+}
+
+/// The slice of an IPv6 subnet that begins `start` addresses behind its first.
+fn slice_ipv6(net: Ipv6Net, start: u128, bits: u8) -> Ipv6Net {
+    Ipv6Net::new_assert(Ipv6Addr::from(u128::from(net.network()) | start), 128 - bits)
+}
+
+#[cfg(test)]
+mod tests;
