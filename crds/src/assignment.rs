@@ -1,8 +1,12 @@
-//! `IPAssignment`: one address, or pair, held by one attachment.
+//! `IPAssignment`: one address, or pair, held by one attachment. The agent of its node writes and deletes it.
+
+mod rules;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
+
+use crate::rule::{self, Family};
 
 /// Who holds the address. Immutable.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -15,39 +19,67 @@ use serde::{Deserialize, Serialize};
     derive = "PartialEq",
     selectable = ".spec.nodeName",
     selectable = ".spec.poolName",
+    selectable = ".spec.blockName",
+    selectable = ".spec.podNamespace",
+    category = "bobbin",
+    printcolumn(name = "IPv4", type_ = "string", json_path = ".spec.ipv4", description = "The IPv4 address"),
+    printcolumn(name = "IPv6", type_ = "string", json_path = ".spec.ipv6", description = "The IPv6 address"),
+    printcolumn(name = "Namespace", type_ = "string", json_path = ".spec.podNamespace", description = "The pod's namespace"),
+    printcolumn(name = "Pod", type_ = "string", json_path = ".spec.podName", description = "The pod that holds the address"),
+    printcolumn(name = "Node", type_ = "string", json_path = ".spec.nodeName", description = "The pod's node"),
+    printcolumn(name = "Pool", type_ = "string", json_path = ".spec.poolName", description = "The pool that the address is of"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the address was recorded"),
+    validation = rules::name(),
     doc = "An address, or a pair, and the attachment (container and interface) that holds it. Its name is the address."
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = rule::immutable("an assignment can't be changed: delete it and create another"),
+    validation = rule::some_family("an assignment")
+)]
 pub struct IPAssignmentSpec {
     /// The pool that the address is of.
+    #[schemars(length(min = 1, max = 63))]
     pub pool_name: String,
     /// The block that the address is of.
+    #[schemars(length(min = 1, max = 253))]
     pub block_name: String,
     /// The node whose agent wrote this.
+    #[schemars(length(min = 1, max = 253))]
     pub node_name: String,
     /// The IPv4 address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 15))]
+    #[x_kube(validation = rule::address(Family::V4))]
     pub ipv4: Option<String>,
     /// The IPv6 address, in canonical text (RFC 5952).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 39))]
+    #[x_kube(validation = rule::address(Family::V6))]
     pub ipv6: Option<String>,
     /// The attachment's container ID (CNI_CONTAINERID).
     #[serde(rename = "containerID")]
+    #[schemars(length(min = 1, max = 256))]
     pub container_id: String,
     /// The attachment's interface in the container (CNI_IFNAME).
+    #[schemars(length(min = 1, max = 15))]
     pub if_name: String,
     /// The pod's namespace; absent when the runtime named no pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
     pub pod_namespace: Option<String>,
     /// The pod's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub pod_name: Option<String>,
     /// The pod's UID.
     #[serde(rename = "podUID", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
     pub pod_uid: Option<String>,
     /// When the address was assigned (RFC 3339).
     pub created_at: MicroTime,
     /// The boot of the node in which the address was assigned.
     #[serde(rename = "bootID")]
+    #[schemars(length(max = 128))]
     pub boot_id: String,
 }

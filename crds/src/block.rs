@@ -1,8 +1,15 @@
-//! `AddressBlock`: one slice of a pool, free or claimed by one node.
+//! `AddressBlock`: one slice of a pool, free or claimed by one node. The operator makes it, agents claim it.
+
+mod rules;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
+
+use crate::rule::{self, Family};
+
+/// The highest index of a block: 64 subnets of 2^40 blocks each.
+pub const LAST_INDEX: i64 = (1 << 46) - 1;
 
 /// The slice and, while it is claimed, the node that has it.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -15,31 +22,57 @@ use serde::{Deserialize, Serialize};
     derive = "PartialEq",
     selectable = ".spec.nodeName",
     selectable = ".spec.poolName",
+    category = "bobbin",
+    printcolumn(name = "IPv4", type_ = "string", json_path = ".spec.ipv4", description = "The block's IPv4 addresses"),
+    printcolumn(name = "IPv6", type_ = "string", json_path = ".spec.ipv6", description = "The block's IPv6 addresses"),
+    printcolumn(name = "Pool", type_ = "string", json_path = ".spec.poolName", description = "The pool that the block is cut from"),
+    printcolumn(name = "Node", type_ = "string", json_path = ".spec.nodeName", description = "The node that has claimed the block; empty: free"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the block was carved"),
+    validation = rules::name(),
     doc = "A block of addresses of a pool, free or claimed by one node. Made and deleted by the operator."
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = rules::range_stays(),
+    validation = rules::claimed_or_free(),
+    validation = rules::not_from_node_to_node(),
+    validation = rule::some_family("a block"),
+    validation = rule::same_size()
+)]
 pub struct AddressBlockSpec {
     /// The pool that the block is cut from.
+    #[schemars(length(min = 1, max = 63))]
     pub pool_name: String,
     /// The place of the block in the pool, counted over all its subnets in order.
+    #[schemars(range(min = 0, max = 70_368_744_177_663_i64))]
     pub index: i64,
     /// The block's IPv4 CIDR.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 18))]
+    #[x_kube(validation = rule::cidr(Family::V4), validation = rule::no_host_bits(), validation = rule::narrow(Family::V4, 16))]
     pub ipv4: Option<String>,
     /// The block's IPv6 CIDR.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 43))]
+    #[x_kube(validation = rule::cidr(Family::V6), validation = rule::no_host_bits(), validation = rule::narrow(Family::V6, 112))]
     pub ipv6: Option<String>,
     /// The node that has claimed the block; absent: free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub node_name: Option<String>,
     /// The UID of that node.
     #[serde(rename = "nodeUID", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
     pub node_uid: Option<String>,
     /// The node's IPv4 address at the claim.
     #[serde(rename = "nodeIPv4", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 15))]
+    #[x_kube(validation = rule::address(Family::V4))]
     pub node_ipv4: Option<String>,
     /// The node's IPv6 address at the claim.
     #[serde(rename = "nodeIPv6", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 39))]
+    #[x_kube(validation = rule::address(Family::V6))]
     pub node_ipv6: Option<String>,
     /// When the block was last given back (RFC 3339); absent: never claimed.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -2,11 +2,12 @@
 //!
 //! Everybody reads these types; nobody here talks to an API server.
 
-pub mod block;
 pub mod assignment;
+pub mod block;
 pub mod manifest;
 pub mod name;
 pub mod pool;
+mod rule;
 
 pub use assignment::{IPAssignment, IPAssignmentSpec};
 pub use block::{AddressBlock, AddressBlockSpec};

@@ -1,1 +1,67 @@
-//! The manifests of the kinds, generated from the types.
+//! The manifests of the kinds, generated from the types: for the chart, for tests, and for whoever installs by hand.
+
+#[cfg(test)]
+mod tests;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+use serde_json::Value;
+
+use crate::{AddressBlock, AddressPool, IPAssignment};
+
+/// Why a manifest could not be made. It is a mistake in the types, found by the first test.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// The definition has no form as a tree of values.
+    #[error("the definition of a kind can't be taken apart: look at its type in crds/src")]
+    Tree(#[from] serde_json::Error),
+    /// The tree has no form as YAML.
+    #[error("the definition of a kind can't be written as YAML: look at its type in crds/src")]
+    Yaml(#[from] serde_saphyr::ser::Error),
+}
+
+/// The definitions of the three kinds.
+pub fn all() -> Result<Vec<CustomResourceDefinition>, ManifestError> {
+    [AddressPool::crd(), AddressBlock::crd(), IPAssignment::crd()].into_iter().map(finish).collect()
+}
+
+/// What is not said by the types: Helm leaves the definitions, and with them all objects, when the chart is uninstalled; and
+/// an absent field is absent, never `null`.
+fn finish(definition: CustomResourceDefinition) -> Result<CustomResourceDefinition, ManifestError> {
+    let mut tree = serde_json::to_value(definition)?;
+    if let Some(schemas) = tree.pointer_mut("/spec/versions") {
+        forbid_null(schemas);
+    }
+    let mut definition: CustomResourceDefinition = serde_json::from_value(tree)?;
+    definition.metadata.annotations.get_or_insert_default().insert("helm.sh/resource-policy".into(), "keep".into());
+    Ok(definition)
+}
+
+/// Removes `nullable`, which `Option` puts into a schema.
+fn forbid_null(tree: &mut Value) {
+    match tree {
+        Value::Object(fields) => {
+            fields.retain(|name, value| name != "nullable" || !value.is_boolean());
+            fields.values_mut().for_each(forbid_null);
+        }
+        Value::Array(items) => items.iter_mut().for_each(forbid_null),
+        _ => {}
+    }
+}
+
+/// A definition as YAML.
+pub fn yaml(definition: &CustomResourceDefinition) -> Result<String, ManifestError> {
+    Ok(serde_saphyr::to_string(&serde_json::to_value(definition)?)?)
+}
+
+/// The chart's file of a definition: its name, and its text as a Helm template.
+pub fn template(definition: &CustomResourceDefinition) -> Result<(String, String), ManifestError> {
+    let text = yaml(definition)?.replace("{{", "{{ \"{{\" }}");
+    let name = format!("{}.yaml", definition.spec.names.plural);
+    Ok((
+        name,
+        format!(
+            "# Generated from crds/src by `cargo run -p bobbin-crds --bin crdgen`; change the types, not this file.\n{text}"
+        ),
+    ))
+}

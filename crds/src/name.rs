@@ -11,7 +11,5 @@ pub fn block(pool: &str, index: i64) -> String {
 ///
 /// Returns `None` when neither is given.
 pub fn assignment(ipv4: Option<Ipv4Addr>, ipv6: Option<Ipv6Addr>) -> Option<String> {
-    ipv4.map(|a| a.to_string()).or_else(|| {
-        ipv6.map(|a| a.segments().map(|group| format!("{group:04x}")).join("-"))
-    })
+    ipv4.map(|a| a.to_string()).or_else(|| ipv6.map(|a| a.segments().map(|group| format!("{group:04x}")).join("-")))
 }

@@ -1,8 +1,18 @@
-//! `AddressPool`: subnets to hand out, cut into blocks of one size.
+//! `AddressPool`: subnets to hand out, cut into blocks of one size. Users write it; operator and agents read it.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+mod rules;
+mod selector;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, MicroTime};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
+
+use crate::rule::{self, Family};
+
+/// The most entries that a pool's `subnets` may have.
+pub const MOST_SUBNETS: usize = 64;
+/// The most entries that a pool's `reserved` may have.
+pub const MOST_RESERVED: usize = 256;
 
 /// What a user writes: the subnets, how they are cut, and who may use them.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -14,32 +24,54 @@ use serde::{Deserialize, Serialize};
     shortname = "ap",
     status = "AddressPoolStatus",
     derive = "PartialEq",
+    category = "bobbin",
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "Whether blocks of the pool can be claimed"),
+    printcolumn(name = "Free", type_ = "integer", json_path = ".status.free", description = "Addresses (pairs) that are free"),
+    printcolumn(name = "Used", type_ = "integer", json_path = ".status.used", description = "Addresses (pairs) that pods hold"),
+    printcolumn(name = "Blocks", type_ = "integer", json_path = ".status.blocks.claimed", description = "Blocks that nodes have claimed"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the pool was made"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why the pool is ready or not", priority = 1),
+    printcolumn(name = "Subnets", type_ = "string", json_path = ".spec.subnets[*]['ipv4','ipv6']", description = "The subnets", priority = 1),
+    validation = rules::name(),
     doc = "A pool of pod addresses: subnets, cut into blocks that nodes claim."
 )]
+#[x_kube(validation = rules::block_fits())]
 #[serde(rename_all = "camelCase")]
 pub struct AddressPoolSpec {
-    /// The subnets to hand out, in order. Entries may only be appended.
+    /// The subnets to hand out, in order: 1 to 64 entries, all with the same families. Entries may only be appended.
+    #[schemars(length(min = 1, max = 64))]
+    #[x_kube(validation = rules::same_families(), validation = rules::no_overlap(), validation = rules::append_only())]
     pub subnets: Vec<Subnet>,
-    /// A block has 2^blockSizeBits addresses (pairs). Immutable.
+    /// A block has 2^blockSizeBits addresses (pairs): 0 to 16. Immutable.
     #[serde(default = "default_block_size_bits")]
+    #[schemars(range(min = 0, max = 16))]
+    #[x_kube(validation = rule::immutable("blockSizeBits can't be changed, because blocks of the old size may be in use: put the old value back, or make another pool and set draining on this one"))]
     pub block_size_bits: i64,
     /// Addresses or CIDRs that are never assigned.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(max = 43)))]
+    #[x_kube(validation = rules::reserved())]
     pub reserved: Vec<String>,
     /// Namespaces whose pods may use the pool; absent or empty: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "selector::schema")]
+    #[x_kube(validation = rules::selector())]
     pub namespace_selector: Option<LabelSelector>,
     /// Nodes that may claim blocks of the pool; absent or empty: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "selector::schema")]
+    #[x_kube(validation = rules::selector())]
     pub node_selector: Option<LabelSelector>,
     /// No new addresses are handed out; those in use stay.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub draining: bool,
-    /// Seconds that an address rests after it was freed.
+    /// Seconds that an address rests after it was freed: 0 to 86400. The default is longer than a connection attempt is remembered.
     #[serde(default = "default_cooldown_seconds")]
+    #[schemars(range(min = 0, max = 86400))]
     pub cooldown_seconds: i64,
     /// The most blocks that one node may hold; absent: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub max_blocks_per_node: Option<i64>,
 }
 
@@ -54,12 +86,17 @@ fn default_cooldown_seconds() -> i64 {
 /// One entry of a pool: a subnet of either family, or one of each with the same number of host bits.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = rule::some_family("an entry of subnets"), validation = rule::same_size())]
 pub struct Subnet {
-    /// An IPv4 CIDR.
+    /// An IPv4 CIDR of /8 to /32, like 10.64.0.0/16.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 18))]
+    #[x_kube(validation = rule::cidr(Family::V4), validation = rule::no_host_bits(), validation = rule::narrow(Family::V4, 8))]
     pub ipv4: Option<String>,
-    /// An IPv6 CIDR.
+    /// An IPv6 CIDR of /32 to /128, like fd00:64::/112.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 43))]
+    #[x_kube(validation = rule::cidr(Family::V6), validation = rule::no_host_bits(), validation = rule::narrow(Family::V6, 32))]
     pub ipv6: Option<String>,
 }
 
@@ -84,12 +121,15 @@ pub struct AddressPoolStatus {
     pub blocks: BlockCounts,
     /// The subnet entries that are carved, or about to be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
     pub accepted_subnets: Vec<AcceptedSubnet>,
     /// The indices between which the free blocks lie; absent: there is no free block.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free_window: Option<FreeWindow>,
     /// `Ready` and `Exhausted`, and `Terminating` while the pool waits for its last address.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 }
 
@@ -143,7 +183,7 @@ pub struct AcceptedSubnet {
     /// `Pending` until the operator has looked at all pools and blocks afresh, then `Accepted`. Only accepted entries are carved.
     pub state: Acceptance,
     /// When the entry was first written as pending (RFC 3339); the earlier of two overlapping entries wins.
-    pub since: k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime,
+    pub since: MicroTime,
 }
 
 /// How far the acceptance of a subnet entry has come.
@@ -173,4 +213,3 @@ pub mod condition {
     /// True while a deleted pool waits for its last address.
     pub const TERMINATING: &str = "Terminating";
 }
-

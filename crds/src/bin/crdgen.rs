@@ -1,0 +1,57 @@
+//! Writes the chart's manifests of the kinds from the types; with `--check` only says whether they are stale.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use bobbin_crds::manifest;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => write(),
+        ["--check"] => check(),
+        _ => Err("crdgen takes no argument, or --check".into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => {
+            eprintln!("{sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Files = Vec<(std::path::PathBuf, String)>;
+
+fn files() -> Result<Files, Box<dyn std::error::Error>> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/bobbin/templates/crds");
+    let mut files = Files::new();
+    for definition in manifest::all()? {
+        let (name, text) = manifest::template(&definition)?;
+        files.push((directory.join(name), text));
+    }
+    Ok(files)
+}
+
+fn write() -> Result<(), Box<dyn std::error::Error>> {
+    for (path, text) in files()? {
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory)?;
+        }
+        std::fs::write(&path, text).map_err(|error| format!("{} can't be written: {error}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn check() -> Result<(), Box<dyn std::error::Error>> {
+    for (path, text) in files()? {
+        if std::fs::read_to_string(&path).unwrap_or_default() != text {
+            return Err(format!(
+                "{} is stale: run `cargo run -p bobbin-crds --bin crdgen` and commit what it writes",
+                path.display()
+            )
+            .into());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! The schema of a label selector, with bounds: CEL rules are admitted only over what has a largest size.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+/// `metav1.LabelSelector` with at most 64 labels, 64 requirements and 64 values each.
+pub(crate) fn schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "properties": {
+            "matchLabels": {
+                "description": "Labels that must be there with these values.",
+                "type": "object",
+                "maxProperties": 64,
+                "additionalProperties": {"type": "string", "maxLength": 63},
+            },
+            "matchExpressions": {
+                "description": "Requirements that must all hold.",
+                "type": "array",
+                "maxItems": 64,
+                "items": {
+                    "type": "object",
+                    "required": ["key", "operator"],
+                    "properties": {
+                        "key": {"description": "The label.", "type": "string", "minLength": 1, "maxLength": 317},
+                        "operator": {
+                            "description": "In or NotIn with values; Exists or DoesNotExist without.",
+                            "type": "string",
+                            "maxLength": 12,
+                        },
+                        "values": {
+                            "description": "The values of In and NotIn.",
+                            "type": "array",
+                            "maxItems": 64,
+                            "items": {"type": "string", "maxLength": 63},
+                        },
+                    },
+                },
+            },
+        },
+    })
+}
