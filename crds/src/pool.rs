@@ -1,5 +1,6 @@
 //! `AddressPool`: subnets to hand out, cut into blocks of one size. Users write it; operator and agents read it.
 
+mod reserved;
 mod rules;
 mod selector;
 
@@ -49,8 +50,7 @@ pub struct AddressPoolSpec {
     pub block_size_bits: i64,
     /// Addresses or CIDRs that are never assigned.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256), inner(length(max = 43)))]
-    #[x_kube(validation = rules::reserved())]
+    #[schemars(schema_with = "reserved::schema")]
     pub reserved: Vec<String>,
     /// Namespaces whose pods may use the pool; absent or empty: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]

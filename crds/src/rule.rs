@@ -63,7 +63,7 @@ pub(crate) fn cidr(family: Family) -> Rule {
 pub(crate) fn no_host_bits() -> Rule {
     telling_rule(
         "!isCIDR(self) || cidr(self) == cidr(self).masked()",
-        "self + ' has bits set behind its prefix: write ' + string(cidr(self).masked())",
+        "self + ' has bits set behind its prefix: write the first address of the subnet, or a longer prefix'",
     )
 }
 
@@ -82,7 +82,7 @@ pub(crate) fn address(family: Family) -> Rule {
     telling_rule(
         format!("isIP(self) && ip(self).family() == {number} && ip.isCanonical(self)"),
         format!(
-            "isIP(self) && ip(self).family() == {number} ? self + ' is not in canonical form: write ' + string(ip(self)) : \"'\" + self + \"' is no IPv{number} address: write one like {example}, without a prefix\""
+            "\"'\" + self + \"' is no IPv{number} address in canonical form: write one like {example}, in lower case, as short as it can be, without a prefix\""
         ),
     )
 }
@@ -92,11 +92,20 @@ pub(crate) fn some_family(what: &str) -> Rule {
     rule("has(self.ipv4) || has(self.ipv6)", format!("{what} has no address: give ipv4, ipv6 or both"))
 }
 
-/// Both families have the same number of addresses.
+/// Both families have the same number of addresses. Guarded against what other rules refuse.
 pub(crate) fn same_size() -> Rule {
+    let prefixes = texts(104..=128);
     telling_rule(
         "!has(self.ipv4) || !has(self.ipv6) || !isCIDR(self.ipv4) || !isCIDR(self.ipv6) || cidr(self.ipv4).ip().family() != 4 || cidr(self.ipv6).ip().family() != 6 \
-         || cidr(self.ipv4).prefixLength() + 96 == cidr(self.ipv6).prefixLength()",
-        "self.ipv4 + ' and ' + self.ipv6 + ' differ in size: addresses go out in pairs, so give the IPv6 subnet the prefix /' + string(cidr(self.ipv4).prefixLength() + 96)",
+         || cidr(self.ipv4).prefixLength() < 8 || cidr(self.ipv4).prefixLength() + 96 == cidr(self.ipv6).prefixLength()",
+        format!(
+            "self.ipv4 + ' and ' + self.ipv6 + ' differ in size, but addresses go out in pairs: give the IPv6 subnet the prefix /' + {prefixes}[cidr(self.ipv4).prefixLength() - 8]"
+        ),
     )
+}
+
+/// A list of texts to pick one from by a number. `string(number)` has no largest size, so the API server admits it in no sentence.
+pub(crate) fn texts(numbers: impl IntoIterator<Item = u32>) -> String {
+    let texts: Vec<String> = numbers.into_iter().map(|number| format!("'{number}'")).collect();
+    format!("[{}]", texts.join(","))
 }

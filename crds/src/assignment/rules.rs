@@ -11,6 +11,6 @@ pub(crate) fn name() -> Rule {
     telling_rule(
         "has(self.spec.ipv4) ? self.metadata.name == self.spec.ipv4 : !has(self.spec.ipv6) || !isIP(self.spec.ipv6) \
          || (self.metadata.name.size() == 39 && isIP(self.metadata.name.replace('-', ':')) && ip(self.metadata.name.replace('-', ':')) == ip(self.spec.ipv6))",
-        "'the name ' + self.metadata.name + ' is not the address: name it ' + (has(self.spec.ipv4) ? self.spec.ipv4 : self.spec.ipv6 + ' in full, eight groups of four digits with dashes between them')",
+        "'the name is not the address: name it ' + (has(self.spec.ipv4) ? self.spec.ipv4 : self.spec.ipv6 + ' in full, eight groups of four digits with dashes between them')",
     )
 }

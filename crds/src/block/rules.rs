@@ -6,16 +6,18 @@ use crate::rule::{rule, telling_rule};
 
 /// The name tells pool and index.
 pub(crate) fn name() -> Rule {
-    telling_rule(
-        "self.metadata.name == self.spec.poolName + '-' + string(self.spec.index)",
-        "'the name of a block is its poolName and its index: name it ' + self.spec.poolName + '-' + string(self.spec.index)",
+    rule(
+        "self.metadata.name.startsWith(self.spec.poolName + '-') && self.metadata.name.substring(self.spec.poolName.size() + 1) == string(self.spec.index)",
+        "the name of a block is its poolName, a dash and its index: name it so",
     )
 }
 
 /// What the block is cut from, and where, stays.
 pub(crate) fn range_stays() -> Rule {
     rule(
-        "self.poolName == oldSelf.poolName && self.index == oldSelf.index && self.?ipv4 == oldSelf.?ipv4 && self.?ipv6 == oldSelf.?ipv6",
+        "self.poolName == oldSelf.poolName && self.index == oldSelf.index \
+         && has(self.ipv4) == has(oldSelf.ipv4) && (!has(self.ipv4) || self.ipv4 == oldSelf.ipv4) \
+         && has(self.ipv6) == has(oldSelf.ipv6) && (!has(self.ipv6) || self.ipv6 == oldSelf.ipv6)",
         "poolName, index, ipv4 and ipv6 of a block can't be changed, because addresses of it may be in use: leave them as they were",
     )
 }

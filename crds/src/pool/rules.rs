@@ -2,7 +2,7 @@
 
 use kube::core::Rule;
 
-use crate::rule::{rule, telling_rule};
+use crate::rule::{rule, telling_rule, texts};
 
 /// True for two entries that have an address in common. Both are valid.
 const OVERLAP: &str = "((has(a.ipv4) && has(b.ipv4) && (cidr(a.ipv4).containsCIDR(b.ipv4) || cidr(b.ipv4).containsCIDR(a.ipv4))) \
@@ -13,9 +13,9 @@ const UNREADABLE: &str = "self.exists(s, (has(s.ipv4) && !isCIDR(s.ipv4)) || (ha
 
 /// The name is a label, so that the names of its blocks fit.
 pub(crate) fn name() -> Rule {
-    telling_rule(
+    rule(
         "self.metadata.name.size() <= 63 && !self.metadata.name.contains('.')",
-        "'the name ' + self.metadata.name + ' does not fit: its blocks are named after the pool, so give it at most 63 letters, digits and dashes, without a dot'",
+        "the name does not fit, because its blocks are named after the pool: give it at most 63 letters, digits and dashes, without a dot",
     )
 }
 
@@ -30,10 +30,11 @@ pub(crate) fn append_only() -> Rule {
 
 /// No address is in two entries.
 pub(crate) fn no_overlap() -> Rule {
+    let numbers = texts(0..64);
     telling_rule(
-        format!("{UNREADABLE} || self.all(a, self.exists_one(b, {OVERLAP}))"),
+        format!("{UNREADABLE} || self.all(i, a, self.all(j, b, i <= j || !{OVERLAP}))"),
         format!(
-            "'entries of subnets overlap: ' + self.filter(a, !self.exists_one(b, {OVERLAP})).map(a, has(a.ipv4) ? a.ipv4 : a.ipv6).join(', ') + '; remove or narrow all but one of them'"
+            "'subnets[' + {numbers}[self.transformList(i, a, self.exists(j, b, i > j && {OVERLAP}), i)[0]] + '] overlaps an entry before it: remove or narrow one of them'"
         ),
     )
 }
@@ -46,23 +47,25 @@ pub(crate) fn same_families() -> Rule {
     )
 }
 
-/// A block is not larger than any entry.
+/// A block is not larger than any entry. Guarded against what other rules refuse.
 pub(crate) fn block_fits() -> Rule {
     const TOO_SMALL: &str = "((has(s.ipv4) && isCIDR(s.ipv4) && cidr(s.ipv4).ip().family() == 4 && cidr(s.ipv4).prefixLength() + self.blockSizeBits > 32) \
         || (has(s.ipv6) && isCIDR(s.ipv6) && cidr(s.ipv6).ip().family() == 6 && cidr(s.ipv6).prefixLength() + self.blockSizeBits > 128))";
+    let (sizes, numbers) = (texts((0..=16).map(|bits| 1 << bits)), texts(0..64));
     telling_rule(
-        format!("!self.subnets.exists(s, {TOO_SMALL})"),
+        format!("self.blockSizeBits < 0 || self.blockSizeBits > 16 || !self.subnets.exists(s, {TOO_SMALL})"),
         format!(
-            "'a block of 2^' + string(self.blockSizeBits) + ' addresses is larger than the subnet ' + self.subnets.filter(s, {TOO_SMALL}).map(s, has(s.ipv4) ? s.ipv4 : s.ipv6).join(', ') + ': give a smaller blockSizeBits or a larger subnet'"
+            "'subnets[' + {numbers}[self.subnets.transformList(i, s, {TOO_SMALL}, i)[0]] + '] is smaller than a block of ' + {sizes}[self.blockSizeBits] + ' addresses: give a smaller blockSizeBits or a larger subnet'"
         ),
     )
 }
 
-/// Each entry is an address, or a CIDR without stray bits.
+/// An entry of `reserved` is an address, or a CIDR without stray bits.
 pub(crate) fn reserved() -> Rule {
     telling_rule(
-        "self.all(r, isIP(r) || (isCIDR(r) && cidr(r) == cidr(r).masked()))",
-        "'reserved has ' + self.filter(r, !isIP(r) && !(isCIDR(r) && cidr(r) == cidr(r).masked())).map(r, isCIDR(r) ? r + ' with bits set behind its prefix (' + string(cidr(r).masked()) + ' is meant?)' : \"'\" + r + \"'\").join(', ') + ': write addresses like 10.64.0.1 or CIDRs like 10.64.0.0/28'",
+        "isIP(self) || (isCIDR(self) && cidr(self) == cidr(self).masked())",
+        "isCIDR(self) ? self + ' has bits set behind its prefix: write the first address of the subnet, or a longer prefix' \
+         : \"'\" + self + \"' is no address and no CIDR: write one like 10.64.0.1 or 10.64.0.0/28\"",
     )
 }
 
