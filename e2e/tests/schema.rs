@@ -1,30 +1,39 @@
-//! The schema of the three kinds against a real kube-apiserver: each rule accepted and refused.
+//! The schemas of the three kinds against a real kube-apiserver: each rule accepts what is right and refuses what is wrong
+//! with its sentence, and nothing but that sentence.
 
-use anyhow::Result;
-use bobbin_e2e::control_plane::{ControlPlane, Options};
+#[path = "schema/assignment.rs"]
+mod assignment;
+#[path = "schema/block.rs"]
+mod block;
+#[path = "schema/largest.rs"]
+mod largest;
+#[path = "schema/pool.rs"]
+mod pool;
+#[path = "schema/server.rs"]
+mod server;
+#[path = "schema/surface.rs"]
+mod surface;
 
-fn main() -> Result<()> {
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+use server::Server;
+
+fn main() -> anyhow::Result<ExitCode> {
+    let arguments = Arguments::from_args();
+    if arguments.list {
+        return Ok(libtest_mimic::run(&arguments, tests(&Server::absent())).exit_code());
+    }
     let runtime = tokio::runtime::Runtime::new()?;
-    runtime.block_on(async {
-        let t = std::time::Instant::now();
-        let mut plane = ControlPlane::start(Options {
-            audit: true,
-            netns: std::env::var_os("NS").map(Into::into),
-            ..Options::default()
-        })
-        .await?;
-        println!("{:?} {}", t.elapsed(), plane.url());
-        let client = plane.client().await?;
-        println!("{:?}", client.apiserver_version().await?);
-        let n1 = plane.client_for("node-n1").await?;
-        println!("{:?}", n1.list_core_api_versions().await?);
-        println!("{}", plane.audit().entries()?.len());
-        let t = std::time::Instant::now();
-        plane.stop_apiserver();
-        println!("{:?}", client.apiserver_version().await.is_err());
-        plane.start_apiserver().await?;
-        println!("{:?}", t.elapsed());
-        println!("{:?}", client.apiserver_version().await.is_ok());
-        Ok(())
-    })
+    let (control_plane, server) = runtime.block_on(Server::start())?;
+    let conclusion = libtest_mimic::run(&arguments, tests(&server));
+    drop(control_plane);
+    Ok(conclusion.exit_code())
+}
+
+fn tests(server: &Server) -> Vec<libtest_mimic::Trial> {
+    [pool::tests, block::tests, assignment::tests, largest::tests, surface::tests]
+        .into_iter()
+        .flat_map(|tests| tests(server))
+        .collect()
 }

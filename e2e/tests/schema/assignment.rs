@@ -1,0 +1,172 @@
+//! The rules of `IPAssignment`.
+
+use anyhow::{Result, ensure};
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+
+use super::server::Server;
+
+/// An assignment with a name, of addresses.
+pub fn assignment(name: &str, ipv4: Option<&str>, ipv6: Option<&str>) -> Value {
+    let mut object = json!({
+        "apiVersion": "bobbin.dev/v1beta1", "kind": "IPAssignment", "metadata": {"name": name},
+        "spec": {
+            "poolName": "default", "blockName": "default-0", "nodeName": "n1", "containerID": "c0ffee", "ifName": "eth0",
+            "podNamespace": "shop", "podName": "cart-0", "podUID": "8f2b", "createdAt": "2026-01-02T03:04:05.000000Z", "bootID": "b1",
+        },
+    });
+    if let Some(ipv4) = ipv4 {
+        object["spec"]["ipv4"] = json!(ipv4);
+    }
+    if let Some(ipv6) = ipv6 {
+        object["spec"]["ipv6"] = json!(ipv6);
+    }
+    object
+}
+
+fn with(mut object: Value, field: &str, value: Value) -> Value {
+    object["spec"][field] = value;
+    object
+}
+
+pub fn tests(server: &Server) -> Vec<Trial> {
+    [names(server), addresses(server), changes(server)].into_iter().flatten().collect()
+}
+
+fn names(server: &Server) -> Vec<Trial> {
+    let is_not = |is: &str| format!("the name is not the address: name it {is}");
+    let full = "fd00-0064-0000-0000-0000-0000-0000-0005";
+    let in_full = "fd00:64::5 in full, eight groups of four digits with dashes between them";
+    vec![
+        server.accepts("an assignment named by its IPv4 address", assignment("10.1.0.1", Some("10.1.0.1"), None)),
+        server
+            .accepts("a pair named by its IPv4 address", assignment("10.1.0.2", Some("10.1.0.2"), Some("fd00:64::2"))),
+        server.accepts("an IPv6 address named in full", assignment(full, None, Some("fd00:64::5"))),
+        server.refuses(
+            "a name that is another IPv4 address",
+            assignment("10.1.0.3", Some("10.1.0.4"), None),
+            &is_not("10.1.0.4"),
+        ),
+        server.refuses("a name that is a word", assignment("cart-0", Some("10.1.0.5"), None), &is_not("10.1.0.5")),
+        server.refuses(
+            "a pair named by its IPv6 address",
+            assignment("fd00-0064-0000-0000-0000-0000-0000-0006", Some("10.1.0.6"), Some("fd00:64::6")),
+            "name it 10.1.0.6",
+        ),
+        server.refuses(
+            "a name that is another IPv6 address",
+            assignment("fd00-0064-0000-0000-0000-0000-0000-0007", None, Some("fd00:64::5")),
+            in_full,
+        ),
+        server.refuses(
+            "an IPv6 address named in short",
+            assignment("fd00-64--5", None, Some("fd00:64::5")),
+            &is_not(in_full),
+        ),
+        server.refuses(
+            "an IPv6 address named without leading zeros",
+            assignment("fd00-64-0-0-0-0-0-5", None, Some("fd00:64::5")),
+            in_full,
+        ),
+        server.refuses(
+            "a name of 39 characters that is no address",
+            assignment(&"a".repeat(39), None, Some("fd00:64::5")),
+            in_full,
+        ),
+        server.test("refused: the same address a second time, whoever asks", |server| async move {
+            let first = assignment("10.1.0.9", Some("10.1.0.9"), None);
+            server.create(&first).await?;
+            let second = server.create(&with(first.clone(), "containerID", json!("other"))).await;
+            server.delete(&first).await?;
+            already_exists(second.err())
+        }),
+    ]
+}
+
+fn already_exists(error: Option<anyhow::Error>) -> Result<()> {
+    let status = error.as_ref().and_then(|error| match error.downcast_ref() {
+        Some(kube::Error::Api(status)) => Some(status.reason.clone()),
+        _ => None,
+    });
+    ensure!(status.as_deref() == Some("AlreadyExists"), "not AlreadyExists but {error:?}");
+    Ok(())
+}
+
+fn addresses(server: &Server) -> Vec<Trial> {
+    vec![
+        server.accepts("an assignment of no pod", {
+            let mut object = assignment("10.2.0.1", Some("10.2.0.1"), None);
+            if let Some(spec) = object["spec"].as_object_mut() {
+                spec.retain(|field, _| !field.starts_with("pod"));
+            }
+            object
+        }),
+        server.refuses(
+            "an assignment without an address",
+            assignment("10.2.0.2", None, None),
+            "an assignment has no address: give ipv4, ipv6 or both",
+        ),
+        server.refuses(
+            "an IPv6 address not in canonical text",
+            assignment("10.2.0.3", Some("10.2.0.3"), Some("fd00:0064::5")),
+            "'fd00:0064::5' is no IPv6 address in canonical form: write one like fd00:64::5, in lower case, as short as it can be, without a prefix",
+        ),
+        server.refuses(
+            "an IPv6 address in capitals",
+            assignment("10.2.0.4", Some("10.2.0.4"), Some("FD00:64::5")),
+            "'FD00:64::5' is no IPv6 address in canonical form",
+        ),
+        server.refuses(
+            "an IPv6 address in the place of the IPv4 address",
+            assignment("10.2.0.5", Some("10.2.0.5"), Some("10.2.0.5")),
+            "'10.2.0.5' is no IPv6 address in canonical form",
+        ),
+        server.refuses(
+            "an address with a prefix",
+            assignment("10.2.0.6", Some("10.2.0.6"), Some("fd00:64::5/64")),
+            "'fd00:64::5/64' is no IPv6 address",
+        ),
+        server.refuses(
+            "an interface name longer than Linux has",
+            with(assignment("10.2.0.7", Some("10.2.0.7"), None), "ifName", json!("sixteen-letters-")),
+            "spec.ifName: Too long: may not be more than 15",
+        ),
+        server.refuses(
+            "an empty container ID",
+            with(assignment("10.2.0.8", Some("10.2.0.8"), None), "containerID", json!("")),
+            "spec.containerID in body should be at least 1 chars long",
+        ),
+    ]
+}
+
+fn changes(server: &Server) -> Vec<Trial> {
+    let sentence = "an assignment can't be changed: delete it and create another";
+    let of = |name: &str| assignment(name, Some(name), None);
+    let mut tests: Vec<Trial> = [
+        ("10.3.0.1", "containerID"),
+        ("10.3.0.2", "podUID"),
+        ("10.3.0.3", "nodeName"),
+        ("10.3.0.4", "blockName"),
+        ("10.3.0.5", "bootID"),
+    ]
+    .into_iter()
+    .map(|(name, field)| {
+        server.refuses_change(
+            &format!("an assignment whose {field} changes"),
+            of(name),
+            with(of(name), field, json!("other")),
+            sentence,
+        )
+    })
+    .collect();
+    tests.push(server.refuses_change(
+        "an assignment that gains an address",
+        of("10.3.0.6"),
+        with(of("10.3.0.6"), "ipv6", json!("fd00::6")),
+        sentence,
+    ));
+    let mut labelled = of("10.3.0.7");
+    labelled["metadata"]["labels"] = json!({"seen": "yes"});
+    tests.push(server.accepts_change("an assignment that gets a label", of("10.3.0.7"), labelled));
+    tests
+}

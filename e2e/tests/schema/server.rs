@@ -1,0 +1,165 @@
+//! The API server under test, with the kinds installed, and the two questions that the tests ask it: is this accepted, is
+//! this refused with that sentence.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use bobbin_crds::manifest;
+use bobbin_e2e::control_plane::{ControlPlane, Options};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, DeleteParams, DynamicObject, PostParams};
+use kube::core::response::StatusCause;
+use kube::core::{ApiResource, GroupVersionKind, Status};
+use kube::runtime::wait::{await_condition, conditions};
+use libtest_mimic::{Failed, Trial};
+use serde_json::Value;
+use tokio::runtime::Handle;
+
+/// How long one test may take.
+const TEST: Duration = Duration::from_secs(60);
+
+/// What every test holds; cheap to clone.
+#[derive(Clone)]
+pub struct Server {
+    inner: Option<Arc<(kube::Client, Handle)>>,
+}
+
+impl Server {
+    /// No server, for a run that only lists the tests.
+    pub fn absent() -> Self {
+        Self { inner: None }
+    }
+
+    /// Starts a control plane and installs the kinds.
+    pub async fn start() -> Result<(ControlPlane, Self)> {
+        let control_plane = ControlPlane::start(Options::default()).await?;
+        let client = control_plane.client().await?;
+        let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+        for definition in manifest::all()? {
+            let name = definition.metadata.name.clone().unwrap_or_default();
+            api.create(&PostParams::default(), &definition).await.with_context(|| format!("{name} is not admitted"))?;
+            let established = await_condition(api.clone(), &name, conditions::is_crd_established());
+            tokio::time::timeout(TEST, established).await.with_context(|| format!("{name} is not established"))??;
+        }
+        Ok((control_plane, Self { inner: Some(Arc::new((client, Handle::current()))) }))
+    }
+
+    /// A client of the administrator.
+    pub fn client(&self) -> Result<kube::Client> {
+        Ok(self.inner.as_ref().context("the server was not started")?.0.clone())
+    }
+
+    /// Any kind of ours.
+    pub fn api(&self, kind: &str) -> Result<Api<DynamicObject>> {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("bobbin.dev", "v1beta1", kind));
+        Ok(Api::all_with(self.client()?, &resource))
+    }
+
+    /// A test; its name is the sentence that it shows.
+    pub fn test<F, R>(&self, sentence: &str, run: F) -> Trial
+    where
+        F: FnOnce(Self) -> R + Send + 'static,
+        R: Future<Output = Result<()>> + Send + 'static,
+    {
+        let server = self.clone();
+        Trial::test(sentence, move || {
+            let inner = server.inner.clone().ok_or("the server was not started")?;
+            let run = async move { tokio::time::timeout(TEST, run(server)).await.context("the test took too long")? };
+            inner.1.block_on(run).map_err(|error| Failed::from(format!("{error:#}")))
+        })
+    }
+
+    /// A test that an object is accepted.
+    pub fn accepts(&self, sentence: &str, object: Value) -> Trial {
+        self.test(&format!("accepted: {sentence}"), |server| async move {
+            server.create(&object).await.context("it is refused")?;
+            server.delete(&object).await
+        })
+    }
+
+    /// A test that an object is refused with these words and for no other reason.
+    pub fn refuses(&self, sentence: &str, object: Value, words: &str) -> Trial {
+        let words = words.to_owned();
+        self.test(&format!("refused: {sentence}"), |server| async move {
+            let answer = server.create(&object).await;
+            if answer.is_ok() {
+                server.delete(&object).await?;
+            }
+            refused(answer, &words)
+        })
+    }
+
+    /// A test that an object may become another.
+    pub fn accepts_change(&self, sentence: &str, old: Value, new: Value) -> Trial {
+        self.test(&format!("accepted: {sentence}"), |server| async move {
+            server.create(&old).await.context("the first state is refused")?;
+            let answer = server.replace(&new).await;
+            server.delete(&old).await?;
+            answer.context("it is refused").map(drop)
+        })
+    }
+
+    /// A test that an object may not become another, with these words and for no other reason.
+    pub fn refuses_change(&self, sentence: &str, old: Value, new: Value, words: &str) -> Trial {
+        let words = words.to_owned();
+        self.test(&format!("refused: {sentence}"), |server| async move {
+            server.create(&old).await.context("the first state is refused")?;
+            let answer = server.replace(&new).await;
+            server.delete(&old).await?;
+            refused(answer, &words)
+        })
+    }
+
+    /// Creates an object.
+    pub async fn create(&self, object: &Value) -> Result<DynamicObject> {
+        let typed: DynamicObject = serde_json::from_value(object.clone())?;
+        Ok(self.api(text(object, "/kind"))?.create(&PostParams::default(), &typed).await?)
+    }
+
+    /// Replaces an object by another of its name, whatever it is now.
+    pub async fn replace(&self, object: &Value) -> Result<DynamicObject> {
+        let api = self.api(text(object, "/kind"))?;
+        let mut typed: DynamicObject = serde_json::from_value(object.clone())?;
+        let name = text(object, "/metadata/name");
+        typed.metadata.resource_version = api.get(name).await?.metadata.resource_version;
+        Ok(api.replace(name, &PostParams::default(), &typed).await?)
+    }
+
+    /// Deletes an object.
+    pub async fn delete(&self, object: &Value) -> Result<()> {
+        self.api(text(object, "/kind"))?.delete(text(object, "/metadata/name"), &DeleteParams::default()).await?;
+        Ok(())
+    }
+}
+
+/// Requires that an answer is a refusal for exactly one reason, which has these words.
+pub fn refused(answer: Result<DynamicObject>, words: &str) -> Result<()> {
+    let status = refused_among_others(answer, words)?;
+    // The API server says so itself when a bound is exceeded and it leaves the rules alone.
+    let is_reason = |cause: &&StatusCause| !cause.message.contains("some validation rules were not checked");
+    let reasons = status.details.iter().flat_map(|details| &details.causes).filter(is_reason).count();
+    ensure!(reasons == 1, "it is refused for {reasons} reasons, not one: {}", status.message);
+    Ok(())
+}
+
+/// Requires that an answer is a refusal for reasons of which one has these words.
+pub fn refused_among_others(answer: Result<DynamicObject>, words: &str) -> Result<Status> {
+    let error = match answer {
+        Ok(_) => bail!("it is accepted"),
+        Err(error) => error,
+    };
+    let Some(kube::Error::Api(status)) = error.downcast_ref::<kube::Error>() else { return Err(error) };
+    ensure!(status.code == 422, "it is refused, but not as invalid: {}", status.message);
+    ensure!(
+        status.message.contains(words),
+        "it is refused without the words\n  {words}\nbut with\n  {}",
+        status.message
+    );
+    Ok(Status::clone(status))
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
