@@ -32,7 +32,6 @@ pub const MOST_RESERVED: usize = 256;
     printcolumn(name = "Blocks", type_ = "integer", json_path = ".status.blocks.claimed", description = "Blocks that nodes have claimed"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the pool was made"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why the pool is ready or not", priority = 1),
-    printcolumn(name = "Subnets", type_ = "string", json_path = ".spec.subnets[*]['ipv4','ipv6']", description = "The subnets", priority = 1),
     validation = rules::name(),
     doc = "A pool of pod addresses: subnets, cut into blocks that nodes claim."
 )]

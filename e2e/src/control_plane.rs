@@ -28,7 +28,7 @@ pub use scratch::Scratch;
 use crate::programs::Programs;
 
 /// How long the API server may take from exec to ready, on a machine that is busy with other things.
-const START: Duration = Duration::from_secs(180);
+const START: Duration = Duration::from_mins(3);
 /// How long one look at it may take.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -62,7 +62,7 @@ impl ControlPlane {
             (None, None) => (free_ports::<1>()?[0], free_ports()?),
         };
         let inside = SocketAddr::new(options.address, port);
-        let certificates = Certificates::make(&scratch.path().join("pki"), &options.addresses(), &options.names())?;
+        let certificates = Certificates::make(&scratch.path().join("pki"), &options.addresses(), options::NAMES)?;
         let ca = std::fs::read_to_string(certificates.file("ca.crt"))?;
         std::fs::write(scratch.path().join("tokens.csv"), options.token_file())?;
         std::fs::write(scratch.path().join("audit-policy.yaml"), audit::POLICY)?;

@@ -1,6 +1,8 @@
 //! The schemas of the three kinds against a real kube-apiserver: each rule accepts what is right and refuses what is wrong
 //! with its sentence, and nothing but that sentence.
 
+#![allow(clippy::needless_pass_by_value, reason = "tests build objects out of objects")]
+
 #[path = "schema/assignment.rs"]
 mod assignment;
 #[path = "schema/block.rs"]

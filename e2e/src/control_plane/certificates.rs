@@ -14,7 +14,7 @@ pub struct Certificates {
 
 impl Certificates {
     /// Makes the authority `ca`, `apiserver` (for the names and addresses given), `kubelet-client` and the key `service-account`.
-    pub fn make(directory: &Path, addresses: &[IpAddr], names: &[String]) -> Result<Self> {
+    pub fn make(directory: &Path, addresses: &[IpAddr], names: &[&str]) -> Result<Self> {
         std::fs::create_dir_all(directory).with_context(|| format!("{} can't be made", directory.display()))?;
         let this = Self { directory: directory.to_owned() };
         this.key("ca")?;
@@ -32,9 +32,8 @@ impl Certificates {
 
     /// Makes a client certificate `NAME.crt` and `NAME.key` for a user and its groups.
     pub fn client(&self, name: &str, user: &str, groups: &[&str]) -> Result<()> {
-        let mut subject: String = groups.iter().map(|group| format!("/O={group}")).collect();
-        subject.push_str("/CN=");
-        subject.push_str(user);
+        let groups = groups.iter().flat_map(|group| ["/O=", group]);
+        let subject: String = groups.chain(["/CN=", user]).collect();
         self.issue(name, &subject, "extendedKeyUsage=clientAuth\n")
     }
 

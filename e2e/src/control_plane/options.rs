@@ -14,6 +14,15 @@ pub const SCHEDULER: &str = "scheduler";
 /// How many nodes have tokens from the start: `n1`, `n2` and so on.
 const NODES: usize = 40;
 
+/// All names that the API server is called by.
+pub(super) const NAMES: &[&str] = &[
+    "localhost",
+    "kubernetes",
+    "kubernetes.default",
+    "kubernetes.default.svc",
+    "kubernetes.default.svc.cluster.local",
+];
+
 /// The token of the kubelet of a node.
 pub fn node_token(node: &str) -> String {
     format!("node-{node}")
@@ -105,19 +114,6 @@ impl Options {
         all.sort_unstable();
         all.dedup();
         all
-    }
-
-    /// All names that it is called by.
-    #[allow(clippy::unused_self, reason = "it reads as the pair of addresses()")]
-    pub(super) fn names(&self) -> Vec<String> {
-        let names = [
-            "localhost",
-            "kubernetes",
-            "kubernetes.default",
-            "kubernetes.default.svc",
-            "kubernetes.default.svc.cluster.local",
-        ];
-        names.map(str::to_owned).to_vec()
     }
 
     pub(super) fn apiserver_arguments(
