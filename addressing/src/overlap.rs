@@ -3,7 +3,8 @@
 //! The operator writes an entry as pending, then lists all pools and blocks afresh, then asks here, then writes the answer
 //! with the pool's resourceVersion. Of two overlapping entries whichever lists later sees the other, so never are both
 //! accepted, whatever the clocks of two operators say: an overlapping entry that is pending *later* does not lose by this
-//! look (it may have listed before ours was written), it makes ours wait until it has been decided.
+//! look (it may have listed before ours was written), it makes ours wait until it has been decided. And an entry is not
+//! written at all while another has its addresses ([`may_begin`]), so that one withdrawn does not keep the other waiting.
 
 use std::fmt;
 
@@ -75,6 +76,23 @@ pub enum Overlap {
         /// Its addresses.
         range: BlockRange,
     },
+}
+
+/// Whether an entry of the pool may be written as pending: `Err` says what has its addresses already, pending or not.
+///
+/// A look at a cache is good enough; [`decide`] is what keeps two from being accepted.
+pub fn may_begin<'a>(
+    pool_uid: &str,
+    subnet: SubnetPair,
+    all: impl IntoIterator<Item = &'a Entry>,
+    strays: impl IntoIterator<Item = &'a Stray>,
+) -> Result<(), Overlap> {
+    let last =
+        Entry { pool_uid: pool_uid.to_owned(), pool: String::new(), since: i64::MAX, state: State::Pending, subnet };
+    match decide(&last, all, strays) {
+        Decision::Accept => Ok(()),
+        Decision::Wait(overlap) | Decision::Withdraw(overlap) => Err(overlap),
+    }
 }
 
 /// Decides on `entry`, given all entries of all pools (its own pool's, and itself, are passed over) and what is left over.

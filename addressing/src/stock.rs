@@ -118,7 +118,7 @@ fn spare_is_due(pool: &PoolUse, more: u32) -> bool {
     !is_run_out(pool) && left_for_others && !recently && wants_spare(pool, pool.blocks.iter(), more)
 }
 
-/// Whether held, cooling and waiting are 75 % or more of these blocks and `more` empty ones.
+/// Whether held, cooling and waiting are 75 % or more of these blocks and `more` empty ones, and less than a block's worth is free.
 fn wants_spare<'a>(pool: &PoolUse, blocks: impl Iterator<Item = &'a BlockUse>, more: u32) -> bool {
     let mut used = u64::from(pool.waiting);
     let mut usable = u64::from(more) * u64::from(pool.block_len);
@@ -128,7 +128,7 @@ fn wants_spare<'a>(pool: &PoolUse, blocks: impl Iterator<Item = &'a BlockUse>, m
         used += u64::from(block.held) + u64::from(block.cooling);
         usable += u64::from(block.usable);
     }
-    any && used > 0 && used * 4 >= usable * 3
+    any && used > 0 && used * 4 >= usable * 3 && usable.saturating_sub(used) < u64::from(pool.block_len)
 }
 
 fn give_backs(pool: &PoolUse) -> Vec<BlockName> {

@@ -1,1 +1,15 @@
-//! Tests of `counts`.
+//! Counts stop where JSON numbers lose exactness.
+
+use super::*;
+
+#[test]
+fn counts_saturate_at_two_to_the_53_minus_one() {
+    assert_eq!(saturating(0), 0);
+    assert_eq!(saturating(u128::from(MOST as u64)), MOST);
+    assert_eq!(saturating(1 << 53), MOST);
+    assert_eq!(saturating(u128::MAX), MOST);
+    assert_eq!(add(MOST, 1), MOST);
+    assert_eq!(add(i64::MAX, i64::MAX), MOST);
+    assert_eq!(subtract(3, 5), 0);
+    assert_eq!(subtract(5, 3), 2);
+}

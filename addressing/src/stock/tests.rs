@@ -1,1 +1,230 @@
-//! Tests of `stock`.
+//! When a node claims and gives back, and that the two never chase each other.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const IDLE: Duration = Duration::from_secs(300);
+
+fn block(name: &str, held: u32) -> BlockUse {
+    BlockUse {
+        name: name.into(),
+        held,
+        cooling: 0,
+        usable: 32,
+        empty_for: (held == 0).then_some(Duration::ZERO),
+        was_used: true,
+    }
+}
+
+fn empty(name: &str, seconds: u64) -> BlockUse {
+    BlockUse { empty_for: Some(Duration::from_secs(seconds)), ..block(name, 0) }
+}
+
+fn pool(blocks: Vec<BlockUse>) -> PoolUse {
+    PoolUse {
+        blocks,
+        waiting: 0,
+        claiming: 0,
+        block_len: 32,
+        free_blocks: 100,
+        exhausted: false,
+        draining: false,
+        deleting: false,
+        claimable: true,
+        max_blocks: None,
+        block_idle: IDLE,
+        gave_back_for_others: None,
+    }
+}
+
+fn claim(pool: &PoolUse) -> u32 {
+    decide(pool).claim
+}
+
+fn back(pool: &PoolUse) -> Vec<String> {
+    decide(pool).give_back.into_iter().map(|name| name.0).collect()
+}
+
+#[test]
+fn the_first_block_is_claimed_when_somebody_wants_an_address() {
+    assert_eq!(claim(&pool(vec![])), 0);
+    assert_eq!(claim(&PoolUse { waiting: 1, ..pool(vec![]) }), 1);
+    assert_eq!(claim(&PoolUse { waiting: 1, claiming: 1, ..pool(vec![]) }), 0, "one is under way");
+    assert_eq!(claim(&PoolUse { waiting: 1, ..pool(vec![block("a", 3)]) }), 0, "29 are free");
+}
+
+#[test]
+fn a_burst_claims_as_many_blocks_as_it_needs_and_a_spare() {
+    assert_eq!(claim(&PoolUse { waiting: 100, ..pool(vec![]) }), 5, "100 of 128 are more than 75 %");
+    assert_eq!(claim(&PoolUse { waiting: 65, ..pool(vec![]) }), 3, "65 of 96 are less");
+    assert_eq!(claim(&PoolUse { waiting: 100, claiming: 4, ..pool(vec![]) }), 1);
+}
+
+#[test]
+fn a_spare_is_claimed_at_75_percent_cooling_included() {
+    assert_eq!(claim(&pool(vec![block("a", 23)])), 0);
+    assert_eq!(claim(&pool(vec![block("a", 24)])), 1);
+    assert_eq!(claim(&pool(vec![BlockUse { cooling: 10, ..block("a", 14) }])), 1);
+    assert_eq!(claim(&PoolUse { claiming: 1, ..pool(vec![block("a", 24)]) }), 0);
+    assert_eq!(claim(&pool(vec![BlockUse { usable: 16, ..block("a", 12) }])), 1, "reserved ones are not capacity");
+    assert_eq!(claim(&PoolUse { block_len: 1, ..pool(vec![BlockUse { usable: 1, ..block("a", 1) }]) }), 1);
+}
+
+#[test]
+fn no_spare_is_claimed_from_a_pool_that_closes_or_runs_out_or_beyond_the_limit() {
+    let full = || pool(vec![block("a", 32)]);
+    for (why, pool) in [
+        ("draining", PoolUse { draining: true, ..full() }),
+        ("deleting", PoolUse { deleting: true, ..full() }),
+        ("exhausted", PoolUse { exhausted: true, ..full() }),
+        ("no free block", PoolUse { free_blocks: 0, ..full() }),
+        ("the last free block", PoolUse { free_blocks: 1, ..full() }),
+        ("limit", PoolUse { max_blocks: Some(1), ..full() }),
+        ("not for this node", PoolUse { claimable: false, ..full() }),
+        ("gave one back for others", PoolUse { gave_back_for_others: Some(Duration::from_secs(299)), ..full() }),
+    ] {
+        assert_eq!(decide(&pool), StockDecision::default(), "{why}");
+    }
+    assert_eq!(claim(&PoolUse { gave_back_for_others: Some(IDLE), ..full() }), 1);
+}
+
+#[test]
+fn a_demanded_block_is_tried_for_though_the_status_says_none_is_free() {
+    assert_eq!(claim(&PoolUse { waiting: 1, exhausted: true, free_blocks: 0, ..pool(vec![block("a", 32)]) }), 1);
+    assert_eq!(claim(&PoolUse { waiting: 1, draining: true, ..pool(vec![]) }), 0);
+    assert_eq!(claim(&PoolUse { waiting: 90, max_blocks: Some(2), ..pool(vec![block("a", 32)]) }), 1);
+}
+
+#[test]
+fn idle_blocks_go_back_but_the_last() {
+    assert_eq!(back(&pool(vec![empty("a", 299), empty("b", 299)])), [""; 0]);
+    assert_eq!(back(&pool(vec![empty("a", 301), empty("b", 302), empty("c", 300)])), ["b", "a"]);
+    assert_eq!(back(&pool(vec![empty("a", 9999)])), [""; 0]);
+    assert_eq!(back(&pool(vec![block("a", 3), empty("b", 300)])), ["b"]);
+    assert_eq!(back(&pool(vec![block("a", 24), empty("b", 9999)])), [""; 0], "it would be claimed again as the spare");
+}
+
+#[test]
+fn empty_blocks_go_back_at_once_when_others_need_them() {
+    let one = || pool(vec![empty("a", 0)]);
+    assert_eq!(back(&PoolUse { exhausted: true, ..one() }), ["a"]);
+    assert_eq!(back(&PoolUse { free_blocks: 0, ..one() }), ["a"]);
+    assert_eq!(back(&PoolUse { draining: true, ..one() }), ["a"]);
+    assert_eq!(back(&PoolUse { deleting: true, ..one() }), ["a"]);
+    assert_eq!(back(&PoolUse { exhausted: true, ..pool(vec![block("a", 1)]) }), [""; 0]);
+}
+
+#[test]
+fn a_block_claimed_for_a_pod_is_not_given_back_before_the_pod_came() {
+    let fresh = |millis| BlockUse { was_used: false, empty_for: Some(Duration::from_millis(millis)), ..block("a", 0) };
+    assert_eq!(back(&PoolUse { exhausted: true, waiting: 1, ..pool(vec![fresh(9000)]) }), [""; 0]);
+    assert_eq!(back(&PoolUse { exhausted: true, ..pool(vec![fresh(2900)]) }), [""; 0]);
+    assert_eq!(back(&PoolUse { exhausted: true, ..pool(vec![fresh(3000)]) }), ["a"]);
+    assert_eq!(back(&PoolUse { draining: true, waiting: 1, ..pool(vec![fresh(0)]) }), ["a"]);
+}
+
+#[test]
+fn a_one_block_pool_follows_its_pod() {
+    // its pod has left this node; another node waits; nothing is free
+    let left = PoolUse { exhausted: true, free_blocks: 0, ..pool(vec![empty("a", 0)]) };
+    assert_eq!(back(&left), ["a"]);
+    // given back, the pool has a block again: this node must not take it as a spare
+    let after = PoolUse {
+        exhausted: false,
+        free_blocks: 1,
+        blocks: vec![],
+        gave_back_for_others: Some(Duration::ZERO),
+        ..left
+    };
+    assert_eq!(decide(&after), StockDecision::default());
+}
+
+prop_compose! {
+    fn any_block()(name in 0_u32..1000, held in 0_u32..=8, cooling in 0_u32..=8, reserved in 0_u32..=4, seconds in 0_u64..600, was_used: bool)
+        -> BlockUse
+    {
+        let usable = 8 - reserved;
+        let held = held.min(usable);
+        BlockUse {
+            name: format!("p-{name}").into(), held, cooling: cooling.min(usable - held), usable,
+            empty_for: (held == 0).then_some(Duration::from_secs(seconds)), was_used,
+        }
+    }
+}
+
+prop_compose! {
+    fn any_pool()(
+        blocks in prop::collection::vec(any_block(), 0..6), waiting in 0_u32..20, claiming in 0_u32..3, free_blocks in 0_u64..5,
+        exhausted: bool, closing in 0..8, claimable in prop::bool::weighted(0.9), max_blocks in prop::option::of(1_u32..8),
+        gave_back in prop::option::of(0_u64..600),
+    ) -> PoolUse {
+        let mut blocks = blocks;
+        blocks.sort_by(|a, b| a.name.cmp(&b.name));
+        blocks.dedup_by(|a, b| a.name == b.name);
+        PoolUse {
+            blocks, waiting, claiming, block_len: 8, free_blocks, exhausted: exhausted && free_blocks == 0,
+            draining: closing == 1, deleting: closing == 2, claimable, max_blocks, block_idle: IDLE,
+            gave_back_for_others: gave_back.map(Duration::from_secs),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+    #[test]
+    fn claiming_and_giving_back_never_chase_each_other(pool in any_pool()) {
+        let decision = decide(&pool);
+        prop_assert!(decision.claim == 0 || decision.give_back.is_empty());
+
+        // given back: the same facts without those blocks ask for no claim
+        let mut after = pool.clone();
+        after.blocks.retain(|block| !decision.give_back.contains(&block.name));
+        after.free_blocks += decision.give_back.len() as u64;
+        if !decision.give_back.is_empty() {
+            if pool.exhausted || pool.free_blocks == 0 { after.gave_back_for_others = Some(Duration::ZERO); }
+            after.exhausted = false;
+            prop_assert_eq!(decide(&after).claim, 0, "claims again what it gave back: {:?}", decision);
+        }
+
+        // claimed: the same facts with those blocks give none of them back, and ask for no more
+        if decision.claim > 0 && u64::from(decision.claim) <= pool.free_blocks && pool.claiming == 0 {
+            let mut after = pool.clone();
+            after.free_blocks -= u64::from(decision.claim);
+            after.exhausted = false;
+            for i in 0..decision.claim {
+                after.blocks.push(BlockUse {
+                    name: format!("new-{i}").into(), held: 0, cooling: 0, usable: 8, empty_for: Some(Duration::ZERO), was_used: false,
+                });
+            }
+            let next = decide(&after);
+            prop_assert_eq!(next.claim, 0, "asks for more than it asked for: {:?}", decision);
+            prop_assert!(!next.give_back.iter().any(|name| name.0.starts_with("new-")), "gives back what it claimed");
+        }
+    }
+
+    #[test]
+    fn what_is_used_is_never_given_back_and_the_limit_holds(pool in any_pool()) {
+        let decision = decide(&pool);
+        for name in &decision.give_back {
+            let block = pool.blocks.iter().find(|block| block.name == *name).unwrap();
+            prop_assert_eq!(block.held, 0);
+        }
+        if let Some(most) = pool.max_blocks {
+            let have = pool.blocks.len() as u32 + pool.claiming;
+            prop_assert!(decision.claim == 0 || have + decision.claim <= most);
+        }
+        if !pool.draining && !pool.deleting && pool.free_blocks > 0 {
+            prop_assert!(pool.blocks.is_empty() || decision.give_back.len() < pool.blocks.len(), "the last one stays");
+        }
+    }
+}
+
+#[test]
+fn the_stock_serves_all_nodes_at_once_and_is_small_against_a_large_pool() {
+    assert_eq!(stock_target(1000, 0, 1 << 19), 4008);
+    assert_eq!(stock_target(3, 0, 1 << 40), 20);
+    assert_eq!(stock_target(3, 5, 8), 3);
+    assert_eq!(stock_target(3, 9, 8), 0);
+    assert_eq!(stock_target(u64::MAX, 0, 1 << 46), 1 << 46);
+}
