@@ -122,6 +122,11 @@ fn addresses(server: &Server) -> Vec<Trial> {
             "'10.2.0.5' is no IPv6 address in canonical form",
         ),
         server.refuses(
+            "an IPv4 address with leading zeros",
+            assignment("010.2.0.9", Some("010.2.0.9"), None),
+            "'010.2.0.9' is no IPv4 address in canonical form",
+        ),
+        server.refuses(
             "an address with a prefix",
             assignment("10.2.0.6", Some("10.2.0.6"), Some("fd00:64::5/64")),
             "'fd00:64::5/64' is no IPv6 address",

@@ -100,6 +100,11 @@ fn ranges(server: &Server) -> Vec<Trial> {
             cut("r13", &[("ipv4", json!("10.0.0.0/15")), ("ipv6", Value::Null)]),
             "10.0.0.0/15 is too wide: write a subnet of /16 to /32",
         ),
+        server.refuses(
+            "an IPv6 block of more than 65,536 addresses",
+            cut("r14", &[("ipv6", json!("fd00::/111")), ("ipv4", Value::Null)]),
+            "fd00::/111 is too wide: write a subnet of /112 to /128",
+        ),
     ]
 }
 

@@ -146,10 +146,7 @@ pub fn refused(answer: Result<DynamicObject>, words: &str) -> Result<()> {
 
 /// Requires that an answer is a refusal for reasons of which one has these words.
 pub fn refused_among_others(answer: Result<DynamicObject>, words: &str) -> Result<Status> {
-    let error = match answer {
-        Ok(_) => bail!("it is accepted"),
-        Err(error) => error,
-    };
+    let Err(error) = answer else { bail!("it is accepted") };
     let Some(kube::Error::Api(status)) = error.downcast_ref::<kube::Error>() else { return Err(error) };
     ensure!(status.code == 422, "it is refused, but not as invalid: {}", status.message);
     ensure!(
