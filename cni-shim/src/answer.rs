@@ -1,0 +1,60 @@
+//! What the shim itself prints: error objects written by hand, since it has no JSON library.
+
+use bobbin_cni_wire::{Response, Version};
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Prints a response and gives the exit status.
+pub fn print(response: &Response) -> ExitCode {
+    let mut stdout = std::io::stdout().lock();
+    let printed = stdout.write_all(&response.stdout).and_then(|()| stdout.flush());
+    if printed.is_ok() && response.exit == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// An error object of the specification, in the version that stdin asks for. The message is the parts joined.
+pub fn error(stdin: &[u8], code: u32, parts: &[&str]) -> Response {
+    let mut object = String::from("{\"cniVersion\":\"");
+    object.push_str(version_asked(stdin).unwrap_or(Version::LATEST.text()));
+    object.push_str("\",\"code\":");
+    object.push_str(&code.to_string());
+    object.push_str(",\"msg\":\"");
+    for part in parts {
+        escape(part, &mut object);
+    }
+    object.push_str("\"}\n");
+    Response { exit: 1, stdout: object.into_bytes() }
+}
+
+/// Escapes what JSON does not allow in a text (RFC 8259, section 7).
+fn escape(text: &str, into: &mut String) {
+    for character in text.chars() {
+        match character {
+            '"' => into.push_str("\\\""),
+            '\\' => into.push_str("\\\\"),
+            '\n' => into.push_str("\\n"),
+            control if control < ' ' => {
+                into.push_str("\\u00");
+                for digit in [u32::from(control) >> 4, u32::from(control) & 15] {
+                    into.push(char::from_digit(digit, 16).unwrap_or('0'));
+                }
+            }
+            plain => into.push(plain),
+        }
+    }
+}
+
+/// The `cniVersion` in stdin by a scan for the word; `None` if there is none that could be a version.
+pub fn version_asked(stdin: &[u8]) -> Option<&str> {
+    const WORD: &[u8] = b"\"cniVersion\"";
+    let place = stdin.windows(WORD.len()).position(|window| window == WORD)?;
+    let rest =
+        stdin[place + WORD.len()..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start().strip_prefix(b"\"")?;
+    let text = &rest[..rest.iter().position(|byte| *byte == b'"')?];
+    let plain = !text.is_empty()
+        && text.len() <= 32
+        && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b".-+".contains(byte));
+    if plain { std::str::from_utf8(text).ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+//! One CNI call from start to end: read the environment and stdin, ask the agent, or say why that was not possible.
+
+use crate::agent::{self, Agent, Unreachable};
+use crate::{answer, status};
+use bobbin_cni_wire::frame::{MAX_BODY, Response};
+use bobbin_cni_wire::{Request, SOCKET, Verb, Version, code};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The environment variable with another socket than `/run/bobbin/agent.sock`; for tests. The markers lie beside the socket.
+const SOCKET_VARIABLE: &str = "BOBBIN_SOCKET";
+
+/// Carries the call that this process was started for.
+pub fn carry() -> Response {
+    let Some(word) = std::env::var_os("CNI_COMMAND") else {
+        return answer::error(
+            b"",
+            code::INVALID_ENVIRONMENT,
+            &["bobbin is a CNI plugin: a container runtime starts it, with CNI_COMMAND in the environment"],
+        );
+    };
+    let mut stdin = Vec::new();
+    // One byte more than allowed tells "too long" from "just fits".
+    let read = std::io::stdin().lock().take(MAX_BODY as u64 + 1).read_to_end(&mut stdin);
+    let Some(verb) = word.to_str().and_then(Verb::parse) else {
+        return answer::error(
+            &stdin,
+            code::INVALID_ENVIRONMENT,
+            &["CNI_COMMAND is \"", &word.to_string_lossy(), "\", but must be ADD, DEL, CHECK, GC, STATUS or VERSION"],
+        );
+    };
+    if read.is_err() {
+        return answer::error(&stdin, code::IO_FAILURE, &["the network configuration on stdin could not be read"]);
+    }
+    if stdin.len() > MAX_BODY {
+        return answer::error(&stdin, code::IO_FAILURE, &["the network configuration on stdin is longer than 4 MiB"]);
+    }
+    if verb == Verb::Version {
+        let asked = answer::version_asked(&stdin).and_then(Version::parse);
+        return Response { exit: 0, stdout: Version::answer(asked).into_bytes() };
+    }
+    ask(verb, stdin)
+}
+
+fn ask(verb: Verb, stdin: Vec<u8>) -> Response {
+    let netns = match open_netns(verb) {
+        Ok(netns) => netns,
+        Err(path) => {
+            return answer::error(
+                &stdin,
+                code::CONTAINER_UNKNOWN,
+                &[verb.word(), ": CNI_NETNS is \"", &path, "\", which can't be opened: is the container still there?"],
+            );
+        }
+    };
+    let request = Request { env: environment(), stdin };
+    let Ok(frame) = request.encode() else {
+        return answer::error(
+            &request.stdin,
+            code::INVALID_ENVIRONMENT,
+            &[verb.word(), ": the CNI_* environment is longer than 64 KiB, or has a name that no variable may have"],
+        );
+    };
+    let socket = std::env::var_os(SOCKET_VARIABLE).map_or_else(|| PathBuf::from(SOCKET), PathBuf::from);
+    let markers = socket.parent().unwrap_or(Path::new("/"));
+    match Agent::new(&socket, patience(verb)).ask(&frame, netns.as_ref()) {
+        Ok(response) => {
+            status::reached(markers);
+            response
+        }
+        Err(why) if verb == Verb::Status => status::unreached(markers, &request.stdin, why),
+        Err(why) => unreached(verb, &socket, &request.stdin, why),
+    }
+}
+
+/// The answer to ADD, DEL, CHECK and GC without an agent. A DEL's text must never say that something was not found:
+/// containerd takes that for success and forgets the container.
+fn unreached(verb: Verb, socket: &Path, stdin: &[u8], why: Unreachable) -> Response {
+    let socket = socket.to_string_lossy();
+    let parts: &[&str] = &[
+        verb.word(),
+        ": ",
+        why.sentence(),
+        " (",
+        &socket,
+        "): it is tried again; if this lasts, see whether the pod bobbin-agent of this node runs",
+    ];
+    answer::error(stdin, code::TRY_AGAIN_LATER, parts)
+}
+
+/// How long the agent may take. ADD is held up to 30 s while a pool is full; kubelet gives up after minutes;
+/// STATUS must be answered within 1 s.
+fn patience(verb: Verb) -> Duration {
+    match verb {
+        Verb::Status => agent::STATUS_PATIENCE,
+        Verb::Add | Verb::Gc => Duration::from_secs(60),
+        Verb::Del | Verb::Check | Verb::Version => Duration::from_secs(30),
+    }
+}
+
+/// The network namespace's descriptor. A DEL goes on without it: the namespace may be gone, and the path may be empty.
+///
+/// Errors: the path that ADD or CHECK named in vain.
+fn open_netns(verb: Verb) -> Result<Option<OwnedFd>, String> {
+    let path = match verb {
+        Verb::Add | Verb::Check | Verb::Del => std::env::var_os("CNI_NETNS").filter(|path| !path.is_empty()),
+        Verb::Gc | Verb::Status | Verb::Version => None,
+    };
+    // Without a path the agent says what is missing in the environment.
+    let Some(path) = path else { return Ok(None) };
+    // Not blocking: the path could be a pipe.
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+    match open(Path::new(&path), flags, Mode::empty()) {
+        Ok(netns) => Ok(Some(netns)),
+        Err(_) if verb == Verb::Del => Ok(None),
+        Err(_) => Err(path.to_string_lossy().into_owned()),
+    }
+}
+
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter(|(name, _)| name.as_encoded_bytes().starts_with(b"CNI_"))
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+        .collect()
+}

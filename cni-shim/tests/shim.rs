@@ -1,0 +1,208 @@
+//! The shim as the container runtime executes it, against an agent played by the test: what it sends, what it prints, and what
+//! it says when there is no agent.
+
+use bobbin_cni_wire::{Request, Response};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use std::io::{IoSliceMut, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+struct Ran {
+    exit: i32,
+    stdout: String,
+}
+
+impl Ran {
+    fn error(&self) -> serde_json::Value {
+        assert_eq!(self.exit, 1, "{}", self.stdout);
+        serde_json::from_str(&self.stdout).unwrap()
+    }
+}
+
+fn shim(run: &Path, env: &[(&str, &str)], stdin: &[u8]) -> Ran {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bobbin"))
+        .env_clear()
+        .env("BOBBIN_SOCKET", run.join("agent.sock"))
+        .envs(env.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The shim may end without reading all of a stdin that is too long.
+    let _ = child.stdin.take().unwrap().write_all(stdin);
+    let output = child.wait_with_output().unwrap();
+    Ran { exit: output.status.code().unwrap(), stdout: String::from_utf8(output.stdout).unwrap() }
+}
+
+/// Answers one call with what `reply` makes of it; gives back the request and whether a descriptor came along.
+fn agent(
+    run: &Path,
+    reply: impl FnOnce(UnixStream) + Send + 'static,
+) -> std::thread::JoinHandle<(Request, Option<u64>)> {
+    let listener = UnixListener::bind(run.join("agent.sock")).unwrap();
+    std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let (mut bytes, mut inode) = (Vec::new(), None);
+        while bytes.len() < Request::needed(&bytes).unwrap() {
+            let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
+            let mut buffer = vec![0; 65536];
+            let mut parts = [IoSliceMut::new(&mut buffer)];
+            let message =
+                recvmsg::<()>(stream.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC).unwrap();
+            for control in message.cmsgs().unwrap() {
+                if let ControlMessageOwned::ScmRights(descriptors) = control {
+                    let path = format!("/proc/self/fd/{}", descriptors[0]);
+                    inode = Some(std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap()));
+                }
+            }
+            let count = message.bytes;
+            assert!(count > 0, "the shim hung up early");
+            bytes.extend_from_slice(&buffer[..count]);
+        }
+        reply(stream);
+        (Request::decode(&bytes).unwrap(), inode)
+    })
+}
+
+fn answering(exit: u8, stdout: &[u8]) -> impl FnOnce(UnixStream) + Send + 'static {
+    let frame = Response { exit, stdout: stdout.to_vec() }.encode().unwrap();
+    move |mut stream| stream.write_all(&frame).unwrap()
+}
+
+fn inode(path: &Path) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).unwrap())
+}
+
+const CONF: &[u8] = br#"{"cniVersion":"1.0.0","name":"bobbin","type":"bobbin"}"#;
+
+#[test]
+fn an_add_goes_to_the_agent_with_its_namespace_and_its_answer_comes_back_untouched() {
+    let run = TempDir::new().unwrap();
+    let netns = run.path().join("netns");
+    std::fs::write(&netns, "").unwrap();
+    let agent = agent(run.path(), answering(0, b"{\"ips\": [] }\n"));
+    let env =
+        [("CNI_COMMAND", "ADD"), ("CNI_NETNS", netns.to_str().unwrap()), ("CNI_ARGS", "A=1;B=2"), ("PATH", "/bin")];
+    let ran = shim(run.path(), &env, CONF);
+    assert_eq!((ran.exit, ran.stdout.as_str()), (0, "{\"ips\": [] }\n"));
+    let (request, descriptor) = agent.join().unwrap();
+    assert_eq!(request.stdin, CONF);
+    assert_eq!(request.variable("CNI_ARGS"), Some("A=1;B=2"));
+    assert_eq!(request.variable("PATH"), None);
+    assert_eq!(descriptor, Some(inode(&netns)));
+}
+
+#[test]
+fn a_long_stdin_and_a_long_answer_pass_whole() {
+    let run = TempDir::new().unwrap();
+    let stdin = [CONF, &vec![b' '; 1_000_000]].concat();
+    let agent = agent(run.path(), answering(1, &vec![b'x'; 1_000_000]));
+    let ran = shim(run.path(), &[("CNI_COMMAND", "GC")], &stdin);
+    assert_eq!((ran.exit, ran.stdout.len()), (1, 1_000_000));
+    assert_eq!(agent.join().unwrap().0.stdin, stdin);
+}
+
+#[test]
+fn a_del_goes_on_when_the_namespace_is_gone() {
+    let run = TempDir::new().unwrap();
+    for netns in ["/gone/away", ""] {
+        let agent = agent(run.path(), answering(0, b""));
+        let ran = shim(run.path(), &[("CNI_COMMAND", "DEL"), ("CNI_NETNS", netns)], CONF);
+        assert_eq!((ran.exit, ran.stdout.as_str()), (0, ""));
+        assert_eq!(agent.join().unwrap().1, None);
+        std::fs::remove_file(run.path().join("agent.sock")).unwrap();
+    }
+}
+
+#[test]
+fn an_add_or_check_into_a_namespace_that_is_gone_is_refused_with_its_path() {
+    let run = TempDir::new().unwrap();
+    for verb in ["ADD", "CHECK"] {
+        let error = shim(run.path(), &[("CNI_COMMAND", verb), ("CNI_NETNS", "/gone/away")], CONF).error();
+        assert_eq!(error["code"], 3);
+        assert!(error["msg"].as_str().unwrap().contains("/gone/away"), "{error}");
+    }
+}
+
+#[test]
+fn without_an_agent_it_says_try_again_later_and_never_that_something_was_not_found() {
+    let run = TempDir::new().unwrap();
+    for verb in ["ADD", "DEL", "CHECK", "GC"] {
+        let error = shim(run.path(), &[("CNI_COMMAND", verb)], CONF).error();
+        assert_eq!((&error["code"], &error["cniVersion"]), (&11.into(), &"1.0.0".into()));
+        let text = error["msg"].as_str().unwrap().to_lowercase();
+        assert!(text.contains("agent") && !text.contains("not found") && !text.contains("no such file"), "{text}");
+    }
+}
+
+#[test]
+fn an_agent_that_hangs_up_or_talks_nonsense_is_try_again_later() {
+    for reply in [&b""[..], &[0, 9, 0, 0, 0, b'x'], b"HTTP/1.1 200"] {
+        let run = TempDir::new().unwrap();
+        let agent = agent(run.path(), move |mut stream| stream.write_all(reply).unwrap());
+        let error = shim(run.path(), &[("CNI_COMMAND", "DEL")], CONF).error();
+        assert_eq!(error["code"], 11);
+        agent.join().unwrap();
+    }
+}
+
+#[test]
+fn version_needs_no_agent() {
+    let run = TempDir::new().unwrap();
+    for (stdin, version) in
+        [(r#"{"cniVersion":"0.4.0"}"#, "0.4.0"), (r#"{"cniVersion":"7.0.0"}"#, "1.1.0"), ("", "1.1.0")]
+    {
+        let ran = shim(run.path(), &[("CNI_COMMAND", "VERSION")], stdin.as_bytes());
+        let answer: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!((ran.exit, answer["cniVersion"].as_str()), (0, Some(version)));
+        assert_eq!(answer["supportedVersions"], serde_json::json!(["0.3.1", "0.4.0", "1.0.0", "1.1.0"]));
+    }
+}
+
+#[test]
+fn a_bad_environment_or_a_stdin_without_end_is_one_sentence() {
+    let run = TempDir::new().unwrap();
+    assert_eq!(shim(run.path(), &[], b"").error()["code"], 4);
+    assert_eq!(shim(run.path(), &[("CNI_COMMAND", "JU\"MP")], b"{").error()["code"], 4);
+    assert_eq!(shim(run.path(), &[("CNI_COMMAND", "ADD")], &vec![b' '; 5 << 20]).error()["code"], 5);
+    let long = "a".repeat(70_000);
+    assert_eq!(shim(run.path(), &[("CNI_COMMAND", "ADD"), ("CNI_ARGS", &long)], CONF).error()["code"], 4);
+}
+
+#[test]
+fn status_fails_until_the_agent_was_ready_once_and_again_after_a_minute_without_it() {
+    let run = TempDir::new().unwrap();
+    let status = || shim(run.path(), &[("CNI_COMMAND", "STATUS")], CONF);
+    assert_eq!(status().error()["code"], 50);
+    std::fs::write(run.path().join("ready"), "").unwrap();
+    assert_eq!(status().exit, 0);
+    assert_eq!(status().exit, 0);
+    // A minute passes: the marker says when the agent was first missed, in milliseconds since boot.
+    let marker = run.path().join("unreached");
+    let first: u64 = std::fs::read_to_string(&marker).unwrap().parse().unwrap();
+    std::fs::write(&marker, first.saturating_sub(60_000).to_string()).unwrap();
+    assert_eq!(status().error()["code"], 50);
+    // The agent answers once, and the minute begins anew.
+    let agent = agent(run.path(), answering(0, b""));
+    assert_eq!(status().exit, 0);
+    agent.join().unwrap();
+    assert!(!marker.exists());
+    assert_eq!(status().exit, 0);
+}
+
+#[test]
+fn status_answers_within_a_second_when_the_agent_is_silent() {
+    let run = TempDir::new().unwrap();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let agent = agent(run.path(), move |_stream| stopped.recv().unwrap());
+    let start = Instant::now();
+    let error = shim(run.path(), &[("CNI_COMMAND", "STATUS")], CONF).error();
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert_eq!(error["code"], 50);
+    stop.send(()).unwrap();
+    agent.join().unwrap();
+}
