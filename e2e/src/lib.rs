@@ -1,4 +1,14 @@
-//! bobbin-e2e
+//! bobbin-e2e: a real cluster on one machine, and what is told with it. The demo, the benches and the tests are its callers; it
+//! knows Bobbin only as a chart, an image and three kinds of objects.
 
+pub mod cluster;
 pub mod control_plane;
+pub mod fabric;
+pub mod image;
+pub mod namespace;
+pub mod node;
+pub mod pod;
+pub mod product;
 pub mod programs;
+pub mod run;
+pub mod until;

@@ -1,0 +1,201 @@
+//! A whole cluster: control plane, fabric, nodes. The vocabulary that the demo, the benches and the tests are written in.
+//!
+//! Dropped: everything is gone. Killed: the keeper of the run ([`crate::run`]) sees to it.
+
+mod bobbin;
+mod events;
+mod membership;
+mod objects;
+mod options;
+mod reference;
+mod routes;
+mod workload;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+
+pub use bobbin::CHART;
+pub use options::{Network, Options};
+pub use workload::{CONTAINER, Workload};
+
+use crate::control_plane::{self, CONTROLLER_MANAGER, ControlPlane, Running, SCHEDULER};
+use crate::fabric::{Fabric, Place};
+use crate::image;
+use crate::namespace::Namespace;
+use crate::node::{Joining, Node};
+use crate::product::Product;
+use crate::programs::Programs;
+use crate::run::Run;
+use routes::Routes;
+
+/// kube-proxy's token.
+const KUBE_PROXY: &str = "kube-proxy";
+
+/// A running cluster.
+pub struct Cluster {
+    // In the order in which they go: who asks goes before who answers, and the run last.
+    routes: Routes,
+    nodes: BTreeMap<String, Node>,
+    controllers: Vec<Running>,
+    control_plane: ControlPlane,
+    client: kube::Client,
+    programs: Programs,
+    namespace: Namespace,
+    fabric: Arc<Fabric>,
+    joining: Joining,
+    options: Options,
+    run: Run,
+}
+
+impl Cluster {
+    /// Starts a cluster. With [`Network::Bobbin`] it has no network yet: that is what [`Cluster::install`] is for.
+    pub async fn start(options: Options) -> Result<Self> {
+        let run = Run::begin()?;
+        let programs = Programs::find()?;
+        let directory = programs.path("kubelet")?.parent().context("programs are in a directory")?.to_owned();
+        let fabric = Arc::new(Fabric::make()?);
+        let namespace = Namespace::make()?;
+        let place = Place::control_plane();
+        fabric.plug("control-plane", place, &namespace)?;
+        let images = make_images(&run, &programs, options.network)?;
+
+        let mut head = control_plane::Options {
+            netns: Some(namespace.path()),
+            address: IpAddr::V4(place.ipv4),
+            other_addresses: vec![IpAddr::V6(place.ipv6)],
+            fsync: options.fsync,
+            audit: options.audit,
+            ..control_plane::Options::default()
+        };
+        head.add_token(KUBE_PROXY, "system:kube-proxy", &[]);
+        let control_plane = ControlPlane::start(head).await?;
+        let client = control_plane.client().await?;
+        let controllers = start_controllers(&run, &programs, &control_plane, &namespace)?;
+        let joining = Joining {
+            kubelet: PathBuf::new(),
+            kube_proxy: control_plane.kubeconfig_inside(KUBE_PROXY)?,
+            ca: control_plane.certificates().file("ca.crt"),
+            images,
+            programs: directory,
+        };
+        let routes = Routes::keep(client.clone(), namespace.clone());
+        let mut this = Self {
+            routes, nodes: BTreeMap::new(), controllers, control_plane, client, programs, namespace, fabric, joining, options, run,
+        };
+        let names: Vec<String> = (1..=this.options.nodes).map(|number| format!("n{number}")).collect();
+        this.add_nodes(&names).await?;
+        Ok(this)
+    }
+
+    /// The run's ID.
+    pub fn run(&self) -> &Run {
+        &self.run
+    }
+
+    /// The API server and etcd, and the audit log.
+    pub fn control_plane(&self) -> &ControlPlane {
+        &self.control_plane
+    }
+
+    /// The same, to stop and start it.
+    pub fn control_plane_mut(&mut self) -> &mut ControlPlane {
+        &mut self.control_plane
+    }
+
+    /// The switch.
+    pub fn fabric(&self) -> &Fabric {
+        &self.fabric
+    }
+
+    /// The control plane's network namespace.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// A client of the administrator.
+    pub fn client(&self) -> kube::Client {
+        self.client.clone()
+    }
+
+    /// Where the programs of the cluster are.
+    pub fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
+    /// Whether the routes to pods on the control plane have been kept without an error so far.
+    pub fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
+    /// Runs `kubectl` as the administrator and gives what it prints.
+    pub fn kubectl<const N: usize>(&self, words: [&str; N]) -> Result<String> {
+        self.run_program("kubectl", &words)
+    }
+
+    /// Runs `helm` as the administrator and gives what it prints.
+    pub fn helm<const N: usize>(&self, words: [&str; N]) -> Result<String> {
+        self.run_program("helm", &words)
+    }
+
+    fn run_program(&self, program: &str, words: &[&str]) -> Result<String> {
+        let home = self.run.make_directory("home")?;
+        let end = Command::new(self.programs.path(program)?)
+            .args(words)
+            .env("KUBECONFIG", self.control_plane.admin_kubeconfig()?)
+            .env("HOME", &home)
+            .env("XDG_CACHE_HOME", home.join("cache"))
+            .env("XDG_CONFIG_HOME", home.join("config"))
+            .env("XDG_DATA_HOME", home.join("data"))
+            .stdin(std::process::Stdio::null())
+            .output()
+            .with_context(|| format!("{program} did not start"))?;
+        if !end.status.success() {
+            bail!("`{program} {}` failed: {}", words.join(" "), String::from_utf8_lossy(&end.stderr).trim());
+        }
+        Ok(String::from_utf8_lossy(&end.stdout).into_owned())
+    }
+}
+
+/// The archives that every node loads.
+fn make_images(run: &Run, programs: &Programs, network: Network) -> Result<Vec<PathBuf>> {
+    let directory = run.make_directory("images")?;
+    let mut images = vec![image::tools(programs, &directory)?];
+    if network == Network::Bobbin {
+        let product = Product::find()?;
+        images.push(image::product(product.all(), product.shim(), &directory)?);
+    }
+    Ok(images)
+}
+
+fn start_controllers(run: &Run, programs: &Programs, head: &ControlPlane, namespace: &Namespace) -> Result<Vec<Running>> {
+    let start = |name: &str, token: &str, more: &[String]| -> Result<Running> {
+        let mut arguments = vec![
+            format!("--kubeconfig={}", head.kubeconfig_inside(token)?.display()),
+            "--leader-elect=false".to_owned(),
+            "--kube-api-qps=500".to_owned(),
+            "--kube-api-burst=1000".to_owned(),
+        ];
+        arguments.extend_from_slice(more);
+        let log = run.directory().join(format!("{name}.log"));
+        Running::start(Path::new(&programs.path(name)?), Some(&namespace.path()), &log, arguments)
+    };
+    let pki = head.certificates();
+    let manager = [
+        format!("--service-account-private-key-file={}", pki.file("service-account.key")),
+        format!("--root-ca-file={}", pki.file("ca.crt")),
+        "--use-service-account-credentials=true".to_owned(),
+        "--allocate-node-cidrs=false".to_owned(),
+        "--concurrent-gc-syncs=5".to_owned(),
+        // A rolling update that goes on in seconds, not in tens of them.
+        "--node-monitor-period=2s".to_owned(),
+    ];
+    Ok(vec![
+        start("kube-controller-manager", CONTROLLER_MANAGER, &manager)?,
+        start("kube-scheduler", SCHEDULER, &[])?,
+    ])
+}

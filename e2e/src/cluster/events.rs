@@ -1,0 +1,29 @@
+//! Events, as `kubectl describe` shows them: where a user reads why a pod has no address.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use k8s_openapi::api::core::v1::Event;
+use kube::api::{Api, ListParams};
+
+use super::Cluster;
+use crate::until::{Look, until};
+
+impl Cluster {
+    /// The messages of all events about an object, the latest last.
+    pub async fn events_about(&self, namespace: &str, name: &str) -> Result<Vec<String>> {
+        let selector = ListParams::default().fields(&format!("involvedObject.name={name}"));
+        let events = Api::<Event>::namespaced(self.client(), namespace).list(&selector).await?;
+        Ok(events.items.into_iter().filter_map(|event| event.message).collect())
+    }
+
+    /// Waits for an event about an object that contains all the words, and gives its message.
+    pub async fn await_event(&self, namespace: &str, name: &str, words: &[&str], within: Duration) -> Result<String> {
+        until(&format!("an event about {namespace}/{name} says {words:?}"), within, || async move {
+            let messages = self.events_about(namespace, name).await?;
+            let found = messages.iter().find(|message| words.iter().all(|word| message.contains(word)));
+            Ok(found.map_or_else(|| Look::NotYet(format!("{messages:?}")), |message| Look::Yes(message.clone())))
+        })
+        .await
+    }
+}

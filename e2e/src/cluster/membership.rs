@@ -1,0 +1,101 @@
+//! Nodes that come and go.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use k8s_openapi::api::core::v1;
+use kube::api::{Api, DeleteParams};
+
+use super::{Cluster, Network, reference};
+use crate::control_plane::node_token;
+use crate::node::{Joining, Node};
+use crate::until::{Look, so, until};
+
+/// How long nodes may take from boot to Ready on a busy machine.
+const READY: Duration = Duration::from_secs(120);
+
+impl Cluster {
+    /// A node by its name.
+    pub fn node(&self, name: &str) -> Result<&Node> {
+        self.nodes.get(name).with_context(|| format!("the cluster has no node {name}"))
+    }
+
+    /// The same, to cut its power or boot it.
+    pub fn node_mut(&mut self, name: &str) -> Result<&mut Node> {
+        self.nodes.get_mut(name).with_context(|| format!("the cluster has no node {name}"))
+    }
+
+    /// All nodes, in the order of their names.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// Adds machines, all at once, and waits until their kubelets have been started.
+    pub async fn add_nodes(&mut self, names: &[String]) -> Result<()> {
+        let mut booting = Vec::new();
+        for name in names {
+            if self.nodes.contains_key(name) {
+                bail!("the cluster has a node {name} already");
+            }
+            let joining =
+                Joining { kubelet: self.control_plane.kubeconfig_inside(&node_token(name))?, ..self.joining.clone() };
+            let mut node = Node::new(&self.run, &self.fabric, name, joining)?;
+            let (network, programs) = (self.options.network, self.joining.programs.clone());
+            booting.push(tokio::task::spawn_blocking(move || -> Result<Node> {
+                if network == Network::Reference {
+                    reference::install(&node, &programs)?;
+                }
+                node.boot()?;
+                Ok(node)
+            }));
+        }
+        for node in booting {
+            let node = node.await.map_err(|_| anyhow!("the thread that boots a node panicked"))??;
+            self.nodes.insert(node.name().to_owned(), node);
+        }
+        if self.options.network == Network::Reference {
+            reference::route(self)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a machine away for ever and deletes its Node.
+    pub async fn remove_node(&mut self, name: &str) -> Result<()> {
+        drop(self.nodes.remove(name).with_context(|| format!("the cluster has no node {name}"))?);
+        self.delete_node_object(name).await
+    }
+
+    /// Deletes a Node, as an administrator does; the machine is not told.
+    pub async fn delete_node_object(&self, name: &str) -> Result<()> {
+        Api::<v1::Node>::all(self.client()).delete(name, &DeleteParams::default()).await?;
+        Ok(())
+    }
+
+    /// Waits until each node that is on is Ready.
+    pub async fn await_nodes_ready(&self) -> Result<()> {
+        let api: Api<v1::Node> = Api::all(self.client());
+        let names: Vec<&String> = self.nodes.iter().filter(|(_, node)| node.is_on()).map(|(name, _)| name).collect();
+        let api = &api;
+        let names = &names;
+        until("all nodes are Ready", READY, || async move {
+            for name in names {
+                let Some(node) = api.get_opt(name).await? else { return Ok(Look::NotYet(format!("no Node {name}"))) };
+                if let Some(why) = not_ready(&node) {
+                    return Ok(Look::NotYet(format!("{name}: {why}")));
+                }
+            }
+            Ok(so(true, String::new))
+        })
+        .await
+    }
+}
+
+/// Why a node is not Ready, if it is not.
+pub fn not_ready(node: &v1::Node) -> Option<String> {
+    let conditions = node.status.as_ref()?.conditions.as_deref().unwrap_or_default();
+    match conditions.iter().find(|condition| condition.type_ == "Ready") {
+        Some(ready) if ready.status == "True" => None,
+        Some(ready) => Some(ready.message.clone().unwrap_or_else(|| ready.status.clone())),
+        None => Some("it has no condition Ready".to_owned()),
+    }
+}

@@ -1,0 +1,93 @@
+//! Container images made by hand: a layer, its configuration, a manifest, in a docker-archive that `ctr images import` takes.
+//!
+//! There is no registry: every image is loaded into every node, and pods use `imagePullPolicy: Never`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use crate::programs::Programs;
+
+/// What holds a pod's namespaces.
+pub const PAUSE: &str = "bobbin.test/pause:1";
+/// What test pods run: `/agnhost` and, in `/bin`, busybox.
+pub const TOOLS: &str = "bobbin.test/tools:1";
+/// What is under test: `/bobbin-all` and `/bobbin`.
+pub const PRODUCT: &str = "bobbin.test/bobbin:1";
+
+/// One tag of an image and what it runs by itself.
+struct Tag<'a> {
+    name: &'a str,
+    entrypoint: &'a [&'a str],
+}
+
+/// Makes the archive of the images that tests use.
+pub fn tools(programs: &Programs, directory: &Path) -> Result<PathBuf> {
+    let root = directory.join("tools");
+    std::fs::create_dir_all(root.join("bin"))?;
+    place(&programs.path("agnhost")?, &root.join("agnhost"))?;
+    let busybox = Path::new("/bin/busybox");
+    place(busybox, &root.join("bin/busybox")).context("install the package busybox-static")?;
+    for name in ["sh", "sleep", "cat", "ip", "ping", "nc", "wget", "hostname", "ls", "true", "httpd", "udhcpc"] {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(name))?;
+    }
+    let pause = directory.join("pause");
+    std::fs::create_dir_all(&pause)?;
+    place(busybox, &pause.join("busybox"))?;
+    // It only has to be there. As a first process it takes no signal but SIGKILL, which is what ends a sandbox.
+    let forever = ["/busybox", "sleep", "2147483647"];
+    let images = [
+        (root.as_path(), Tag { name: TOOLS, entrypoint: &[] }),
+        (pause.as_path(), Tag { name: PAUSE, entrypoint: &forever }),
+    ];
+    archive(directory, "tools.tar", &images)
+}
+
+/// Makes the archive of the product's image.
+pub fn product(all: &Path, shim: &Path, directory: &Path) -> Result<PathBuf> {
+    let root = directory.join("product");
+    std::fs::create_dir_all(&root)?;
+    place(all, &root.join("bobbin-all"))?;
+    place(shim, &root.join("bobbin"))?;
+    archive(directory, "product.tar", &[(&root, Tag { name: PRODUCT, entrypoint: &["/bobbin-all"] })])
+}
+
+fn place(from: &Path, to: &Path) -> Result<()> {
+    std::fs::copy(from, to).with_context(|| format!("{} is missing", from.display()))?;
+    Ok(())
+}
+
+/// Packs one layer per image and the list of images.
+fn archive(directory: &Path, name: &str, images: &[(&Path, Tag<'_>)]) -> Result<PathBuf> {
+    let parts = directory.join(format!("{name}.parts"));
+    std::fs::create_dir_all(&parts)?;
+    let mut list = Vec::new();
+    for (number, (root, tag)) in images.iter().enumerate() {
+        let (layer, config) = (format!("{number}.layer.tar"), format!("{number}.json"));
+        run(Command::new("tar").args(["--owner=0", "--group=0", "--mtime=@0", "--sort=name", "-cf"]).arg(parts.join(&layer)).arg("-C").arg(root).arg("."))?;
+        let sum = run(Command::new("sha256sum").arg(parts.join(&layer)))?;
+        let digest = sum.split_whitespace().next().context("sha256sum printed nothing")?;
+        let about = json!({
+            "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "os": "linux",
+            "config": {"Entrypoint": tag.entrypoint, "Env": ["PATH=/bin:/"], "WorkingDir": "/"},
+            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
+        });
+        std::fs::write(parts.join(&config), about.to_string())?;
+        list.push(json!({"Config": config, "RepoTags": [tag.name], "Layers": [layer]}));
+    }
+    std::fs::write(parts.join("manifest.json"), json!(list).to_string())?;
+    let packed = directory.join(name);
+    run(Command::new("tar").arg("-cf").arg(&packed).arg("-C").arg(&parts).arg("."))?;
+    std::fs::remove_dir_all(&parts)?;
+    Ok(packed)
+}
+
+fn run(command: &mut Command) -> Result<String> {
+    let end = command.stdin(Stdio::null()).output().with_context(|| format!("{command:?} did not start"))?;
+    if !end.status.success() {
+        bail!("{command:?} failed: {}", String::from_utf8_lossy(&end.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&end.stdout).into_owned())
+}

@@ -1,0 +1,80 @@
+//! Network namespaces of the test cluster: the switch, the control plane, each node.
+//!
+//! A namespace lives as long as this process holds it open or a process is in it; it has no name in the file system, so that
+//! none can be left behind. Nothing here touches the namespace that the tests run in.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sched::{CloneFlags, setns, unshare};
+
+/// A network namespace. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Namespace {
+    file: Arc<File>,
+}
+
+impl Namespace {
+    /// A new one, with nothing but a loopback, which is up.
+    pub fn make() -> Result<Self> {
+        let made = std::thread::spawn(|| -> Result<File> {
+            unshare(CloneFlags::CLONE_NEWNET).context("no network namespace can be made: run as root")?;
+            Ok(File::open("/proc/thread-self/ns/net")?)
+        });
+        let file = made.join().map_err(|_| anyhow!("the thread that makes a network namespace panicked"))??;
+        let this = Self { file: Arc::new(file) };
+        this.ip("link set lo up")?;
+        Ok(this)
+    }
+
+    /// The namespace that a path leads to, like `/proc/PID/ns/net`.
+    pub fn at(path: &Path) -> Result<Self> {
+        let file = File::open(path).with_context(|| format!("the network namespace {} is gone", path.display()))?;
+        Ok(Self { file: Arc::new(file) })
+    }
+
+    /// A path that other processes can enter it by, as long as this process lives.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()))
+    }
+
+    /// Runs commands of iproute2 inside, one a line (`ip -batch`); the first that fails ends it.
+    pub fn ip(&self, lines: &str) -> Result<()> {
+        let mut child = self
+            .command("ip")
+            .args(["-batch", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("the program ip is missing: install the package iproute2")?;
+        child.stdin.take().context("ip has no input")?.write_all(lines.as_bytes())?;
+        let end = child.wait_with_output()?;
+        if !end.status.success() {
+            bail!("ip refused one of these commands: {lines}: {}", String::from_utf8_lossy(&end.stderr).trim());
+        }
+        Ok(())
+    }
+
+    /// A command that runs inside. The rest of the machine (mounts, processes) is as outside.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.path().display())).arg("--").arg(program);
+        command
+    }
+
+    /// Runs a function in a thread that is inside, and gives its answer. The function must not wait for ever.
+    pub fn run<T: Send + 'static>(&self, function: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+        let file = self.file.clone();
+        let inside = std::thread::spawn(move || -> Result<T> {
+            setns(file.as_fd(), CloneFlags::CLONE_NEWNET).context("the network namespace can't be entered")?;
+            Ok(function())
+        });
+        inside.join().map_err(|_| anyhow!("the thread inside the namespace panicked"))?
+    }
+}

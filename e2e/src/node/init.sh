@@ -1,0 +1,40 @@
+# The first process of a node: mounts what a machine has of its own, starts its programs, and stays. Killing it is a power cut.
+# Environment: DISK (the node's directory), PROGRAMS, NODE.
+set -eu
+mount --make-rprivate /
+for place in etc opt var/lib var/log; do mount --bind "$DISK/$place" "/$place"; done
+mkdir -p /var/lib/kubelet /etc/cni/net.d /opt/cni/bin /var/log/pods /var/log/containers
+mount --bind /var/lib/kubelet /var/lib/kubelet
+mount --make-rshared /var/lib/kubelet
+mount -t tmpfs -o mode=755 tmpfs /run
+mount --make-rshared /run
+mkdir -p /run/lock
+
+# What the kernel keeps once for all its namespaces, and a machine has of its own: the boot ID; and settings that a kubelet would
+# write for the whole machine, which finds here what it wants and leaves the machine's alone.
+cp "$DISK/boot-id" /run/boot-id
+mount --bind /run/boot-id /proc/sys/kernel/random/boot_id
+mkdir /run/sysctl
+while read -r setting value; do
+  file=/run/sysctl/${setting//\//.}
+  echo "$value" >"$file"
+  mount --bind "$file" "/proc/sys/$setting"
+done <<END
+vm/overcommit_memory 1
+vm/panic_on_oom 0
+kernel/panic 10
+kernel/panic_on_oops 1
+kernel/keys/root_maxkeys 1000000
+kernel/keys/root_maxbytes 25000000
+END
+
+hostname "$NODE"
+export PATH="$PROGRAMS:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+containerd --config "$DISK/containerd.toml" >>"$DISK/containerd.log" 2>&1 &
+# The harness loads images and then says go.
+until [ -e "$DISK/go" ]; do sleep 0.05; done
+kubelet --config="$DISK/kubelet.yaml" --kubeconfig="$DISK/kubelet.kubeconfig" --hostname-override="$NODE" --node-ip="$NODE_IP" \
+  --root-dir=/var/lib/kubelet --cert-dir=/var/lib/kubelet/pki --v=2 >>"$DISK/kubelet.log" 2>&1 &
+kube-proxy --config="$DISK/kube-proxy.yaml" >>"$DISK/kube-proxy.log" 2>&1 &
+# As the first process it inherits orphans; bash reaps them while it waits.
+while :; do sleep 3600 & wait $!; done

@@ -1,0 +1,119 @@
+//! One run of a test cluster: its ID, its directory, and the keeper that removes all that is its own when the run ends, however it ends.
+//!
+//! [`crate::cluster::Cluster`] makes one. Everything outside the directory that carries the ID (cgroups) is named `bob-ID-…`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::control_plane::Scratch;
+
+/// Where directories of runs begin.
+const PREFIX: &str = "bobbin-cluster-";
+/// Removes what is left of a run.
+const CLEAN: &str = include_str!("run/clean.sh");
+
+/// A run. Dropped, killed or crashed: the keeper waits for the end of its pipe and then cleans up.
+#[derive(Debug)]
+pub struct Run {
+    id: String,
+    scratch: Scratch,
+    keeper: Child,
+}
+
+impl Run {
+    /// Begins a run, after removing what runs that ended badly have left, keeper and all.
+    pub fn begin() -> Result<Self> {
+        clean_stale()?;
+        let scratch = Scratch::make(PREFIX)?;
+        let name = scratch.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let id = name.trim_start_matches(PREFIX).to_owned();
+        let keeper = Command::new("setsid")
+            .args(["bash", "-c", &format!("cat >/dev/null\n{CLEAN}"), "bob-keeper", &id])
+            .arg(scratch.path())
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("the keeper of the run did not start: setsid and bash are needed")?;
+        Ok(Self { id, scratch, keeper })
+    }
+
+    /// The ID: a few letters and digits, different in every run on this machine.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The directory of the run.
+    pub fn directory(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// A directory in it, made if it is missing.
+    pub fn make_directory(&self, name: &str) -> Result<PathBuf> {
+        let path = self.directory().join(name);
+        std::fs::create_dir_all(&path).with_context(|| format!("{} can't be made", path.display()))?;
+        Ok(path)
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        // Nothing can be done about a keeper that failed; the next run cleans up.
+        let _ = self.keeper.wait();
+    }
+}
+
+/// Removes what is left of runs that have ended: a run lives as long as it holds its lock.
+fn clean_stale() -> Result<()> {
+    let mut ids: Vec<String> = names_in(&std::env::temp_dir())
+        .filter_map(|name| name.strip_prefix(PREFIX).map(str::to_owned))
+        .chain(cgroup_roots().iter().flat_map(|root| names_in(root)).filter_map(|name| id_of(&name)))
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    for id in ids {
+        let directory = std::env::temp_dir().join(format!("{PREFIX}{id}"));
+        if lives(&directory) {
+            continue;
+        }
+        Command::new("bash")
+            .args(["-c", CLEAN, "bob-cleaner", &id])
+            .arg(&directory)
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .status()
+            .context("bash is missing: what earlier runs left can't be removed")?;
+    }
+    Ok(())
+}
+
+/// Whether the run of a directory lives: its lock is held, or it is being made right now and has none yet.
+fn lives(directory: &Path) -> bool {
+    match std::fs::File::open(directory.join("lock")) {
+        Ok(lock) => lock.try_lock().is_err(),
+        Err(_) => directory.join("lock.new").exists(),
+    }
+}
+
+/// The run ID in the name `bob-ID-…`.
+fn id_of(name: &str) -> Option<String> {
+    name.strip_prefix("bob-")?.split_once('-').map(|(id, _)| id.to_owned())
+}
+
+fn names_in(directory: &Path) -> impl Iterator<Item = String> + use<> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
+}
+
+/// The roots that cgroups of ours lie under: every controller of cgroup v1, or the one root of v2.
+pub fn cgroup_roots() -> Vec<PathBuf> {
+    let root = Path::new("/sys/fs/cgroup");
+    if root.join("cgroup.controllers").exists() {
+        return vec![root.to_owned()];
+    }
+    names_in(root).map(|name| root.join(name)).filter(|path| path.join("cgroup.procs").exists()).collect()
+}
