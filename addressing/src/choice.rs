@@ -6,6 +6,7 @@ use std::fmt;
 pub const DEFAULT_POOL: &str = "default";
 
 /// What the choice needs to know of a pool.
+#[allow(clippy::struct_excessive_bools, reason = "facts, each of its own")]
 #[derive(Clone, Copy, Debug)]
 pub struct PoolFacts<'a> {
     /// The pool's name.

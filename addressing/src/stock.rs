@@ -31,6 +31,7 @@ pub struct BlockUse {
 }
 
 /// What the decision needs to know of one pool on this node.
+#[allow(clippy::struct_excessive_bools, reason = "facts, each of its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolUse {
     /// The node's blocks of the pool.

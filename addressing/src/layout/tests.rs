@@ -61,7 +61,7 @@ proptest! {
             prop_assert_eq!(layout.address_count(family), count as u128);
         }
         let reserved = Reserved::parse(&[
-            format!("10.0.0.{}/{reserved_len}", reserved_from),
+            format!("10.0.0.{reserved_from}/{reserved_len}"),
             format!("fd00::{reserved_from:x}/120"),
             "10.1.0.0".to_owned(),
         ]).unwrap();

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const IDLE: Duration = Duration::from_secs(300);
+const IDLE: Duration = Duration::from_mins(5);
 
 fn block(name: &str, held: u32) -> BlockUse {
     BlockUse {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const APART: Duration = Duration::from_secs(60);
+const APART: Duration = Duration::from_mins(1);
 
 fn at(seconds: u64) -> BootTime {
     BootTime(Duration::from_secs(seconds))

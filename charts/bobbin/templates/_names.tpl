@@ -1,0 +1,59 @@
+{{/* Labels of every object. Takes a dict of `root` and `component`. */}}
+{{- define "bobbin.labels" -}}
+{{ include "bobbin.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
+{{- end }}
+
+{{/* Labels that select the pods of a component. */}}
+{{- define "bobbin.selector" -}}
+app.kubernetes.io/name: bobbin
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{/* The image with its tag. */}}
+{{- define "bobbin.image" -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
+{{/* The environment that both programs read: who they are, and where the API server is. */}}
+{{- define "bobbin.env" -}}
+- name: POD_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+- name: POD_NAMESPACE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.namespace
+{{- with .Values.apiServer.host }}
+- name: KUBERNETES_SERVICE_HOST
+  value: {{ . | quote }}
+- name: KUBERNETES_SERVICE_PORT
+  value: {{ $.Values.apiServer.port | quote }}
+{{- end }}
+{{- end }}
+
+{{/* An address and a port in one. Takes `bindAddress` and `port`. */}}
+{{- define "bobbin.socketAddress" -}}
+{{- if contains ":" .bindAddress }}[{{ .bindAddress }}]{{ else }}{{ .bindAddress }}{{ end }}:{{ .port }}
+{{- end }}
+
+{{/* Liveness and readiness. */}}
+{{- define "bobbin.probes" -}}
+livenessProbe:
+  httpGet:
+    path: /healthz
+    port: health
+  initialDelaySeconds: 10
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 6
+readinessProbe:
+  httpGet:
+    path: /readyz
+    port: health
+  periodSeconds: 2
+  timeoutSeconds: 2
+{{- end }}
