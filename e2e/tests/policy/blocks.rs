@@ -1,0 +1,137 @@
+//! What an agent may do to blocks.
+
+use anyhow::Result;
+use bobbin_crds::AddressBlock;
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference};
+use kube::api::{Api, DeleteParams, PostParams};
+use kube::{Client, ResourceExt};
+use libtest_mimic::Trial;
+
+use crate::place::{Place, claim, give_back, refused};
+
+pub fn tests(place: &Place) -> Vec<Trial> {
+    vec![
+        place.test("an agent claims a free block for its node and gives it back", claims_and_gives_back),
+        place.test("an agent claims after its Node was re-created", claims_after_its_node_was_re_created),
+        place.test("refused: claiming for another node", claiming_for_another_node),
+        place.test("refused: freeing another node's block", freeing_another_nodes_block),
+        place.test("refused: taking the finalizer off a block", removing_the_finalizer),
+        place.test("refused: a finalizer of another kind", adding_a_finalizer),
+        place.test("refused: a claim without the finalizer", claiming_without_the_finalizer),
+        place.test("refused: changing a free block without claiming it", changing_a_free_block),
+        place.test("refused: freeSince of a block that is kept", setting_free_since),
+        place.test("refused: an owner for the garbage collector", adding_an_owner),
+        place.test("refused: a claim with a token of no pod", claiming_with_a_token_of_no_pod),
+        place.test("the operator is not held to a node", operator_changes_any),
+    ]
+}
+
+async fn replace(client: Client, block: &AddressBlock) -> kube::Result<AddressBlock> {
+    Api::all(client).replace(&block.name_any(), &PostParams::default(), block).await
+}
+
+async fn claims_and_gives_back(place: Place) -> Result<()> {
+    let mut block = place.block(None).await?;
+    claim(&mut block, "n1");
+    let mut block = replace(place.agent()?, &block).await?;
+    give_back(&mut block);
+    let mut block = replace(place.agent()?, &block).await?;
+    claim(&mut block, "n1");
+    replace(place.agent()?, &block).await?;
+    Ok(())
+}
+
+async fn claims_after_its_node_was_re_created(place: Place) -> Result<()> {
+    let nodes: Api<Node> = Api::all(place.admin()?);
+    let mut node = nodes.get("n1").await?;
+    nodes.delete("n1", &DeleteParams::default()).await?;
+    node.metadata.resource_version = None;
+    node.metadata.uid = None;
+    nodes.create(&PostParams::default(), &node).await?;
+    let mut block = place.block(None).await?;
+    claim(&mut block, "n1");
+    replace(place.agent()?, &block).await?;
+    Ok(())
+}
+
+async fn claiming_for_another_node(place: Place) -> Result<()> {
+    let mut block = place.block(None).await?;
+    claim(&mut block, "n2");
+    let words = format!(
+        "the agent of node n1 may not claim block {} for node n2: it may claim for its own node only",
+        block.name_any()
+    );
+    refused(replace(place.agent()?, &block).await, 403, &words)
+}
+
+async fn freeing_another_nodes_block(place: Place) -> Result<()> {
+    let mut block = place.block(Some("n2")).await?;
+    give_back(&mut block);
+    let words = format!("block {} is claimed by node n2, so the agent of node n1 may not change it", block.name_any());
+    refused(replace(place.agent()?, &block).await, 403, &words)
+}
+
+async fn removing_the_finalizer(place: Place) -> Result<()> {
+    let mut block = place.block(Some("n1")).await?;
+    give_back(&mut block);
+    block.metadata.finalizers = None;
+    refused(replace(place.agent()?, &block).await, 403, "may not remove a finalizer of block")
+}
+
+async fn adding_a_finalizer(place: Place) -> Result<()> {
+    let mut block = place.block(None).await?;
+    claim(&mut block, "n1");
+    block.metadata.finalizers.get_or_insert_default().push("example.com/mine".to_owned());
+    refused(replace(place.agent()?, &block).await, 403, "may add no finalizer but bobbin.dev/in-use")
+}
+
+async fn claiming_without_the_finalizer(place: Place) -> Result<()> {
+    let mut block = place.block(None).await?;
+    claim(&mut block, "n1");
+    block.metadata.finalizers = None;
+    refused(replace(place.agent()?, &block).await, 403, "lacks the finalizer bobbin.dev/in-use")
+}
+
+async fn changing_a_free_block(place: Place) -> Result<()> {
+    let mut block = place.block(None).await?;
+    block.spec.free_since = Some(MicroTime(jiff::Timestamp::UNIX_EPOCH));
+    refused(replace(place.agent()?, &block).await, 403, "may only claim it, not change it otherwise")
+}
+
+async fn setting_free_since(place: Place) -> Result<()> {
+    let mut block = place.block(Some("n1")).await?;
+    block.spec.free_since = Some(MicroTime(jiff::Timestamp::UNIX_EPOCH));
+    refused(replace(place.agent()?, &block).await, 403, "may set freeSince of block")
+}
+
+async fn adding_an_owner(place: Place) -> Result<()> {
+    let mut block = place.block(Some("n1")).await?;
+    let owner = OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Node".to_owned(),
+        name: "n1".to_owned(),
+        uid: "0f1e2d3c-0000-4000-8000-000000000009".to_owned(),
+        ..OwnerReference::default()
+    };
+    block.metadata.owner_references = Some(vec![owner]);
+    refused(replace(place.agent()?, &block).await, 403, "an owner: the garbage collector would delete it")
+}
+
+async fn claiming_with_a_token_of_no_pod(place: Place) -> Result<()> {
+    let mut block = place.block(None).await?;
+    claim(&mut block, "n1");
+    refused(
+        replace(place.agent_of_no_pod()?, &block).await,
+        403,
+        "this token of the agents' service account names no node",
+    )
+}
+
+async fn operator_changes_any(place: Place) -> Result<()> {
+    let mut block = place.block(Some("n2")).await?;
+    give_back(&mut block);
+    block.metadata.finalizers = None;
+    replace(place.operator()?, &block).await?;
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! What the roles keep from agent and operator altogether, and what each needs and has.
+
+use anyhow::Result;
+use bobbin_crds::{AddressBlock, IPAssignment};
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::{Client, ResourceExt};
+use libtest_mimic::Trial;
+
+use crate::place::{NAMESPACE, Place, refused};
+
+pub fn tests(place: &Place) -> Vec<Trial> {
+    vec![
+        place.test("refused: an agent that deletes records by the collection", deleting_a_collection),
+        place.test("refused: an agent that makes or deletes blocks", making_and_deleting_blocks),
+        place.test("refused: secrets", reading_secrets),
+        place.test("agent and operator may do what they do and no more", may_do_what_they_do),
+    ]
+}
+
+async fn deleting_a_collection(place: Place) -> Result<()> {
+    let all = ListParams::default();
+    let own = ListParams::default().fields("spec.nodeName=n1");
+    for which in [all, own] {
+        let answer = Api::<IPAssignment>::all(place.agent()?).delete_collection(&DeleteParams::default(), &which).await;
+        refused(answer, 403, "cannot deletecollection resource \"ipassignments\"")?;
+    }
+    let answer = Api::<AddressBlock>::all(place.operator()?)
+        .delete_collection(&DeleteParams::default(), &ListParams::default())
+        .await;
+    refused(answer, 403, "cannot deletecollection resource \"addressblocks\"")
+}
+
+async fn making_and_deleting_blocks(place: Place) -> Result<()> {
+    let block = place.block(Some("n1")).await?;
+    let api: Api<AddressBlock> = Api::all(place.agent()?);
+    refused(api.delete(&block.name_any(), &DeleteParams::default()).await, 403, "cannot delete resource")?;
+    refused(
+        api.create(&PostParams::default(), &AddressBlock::new("default-999", block.spec)).await,
+        403,
+        "cannot create resource",
+    )
+}
+
+async fn reading_secrets(place: Place) -> Result<()> {
+    for client in [place.agent()?, place.operator()?] {
+        let answer = Api::<Secret>::namespaced(client, NAMESPACE).list(&ListParams::default()).await;
+        refused(answer, 403, "cannot list resource \"secrets\"")?;
+    }
+    Ok(())
+}
+
+/// Who, group, resource, verbs allowed, verbs refused.
+const TABLE: &[(&str, &str, &str, &str, &str)] = &[
+    ("agent", "bobbin.dev", "addresspools", "get list watch", "create update patch delete deletecollection"),
+    ("agent", "bobbin.dev", "addresspools/status", "", "get update patch"),
+    ("agent", "bobbin.dev", "addressblocks", "get list watch update", "create patch delete deletecollection"),
+    ("agent", "bobbin.dev", "ipassignments", "get list watch create delete", "update patch deletecollection"),
+    ("agent", "", "nodes", "get list watch", "create update patch delete"),
+    ("agent", "", "pods", "get list watch", "create update patch delete"),
+    ("agent", "", "namespaces", "get list watch", "create update patch delete"),
+    ("agent", "events.k8s.io", "events", "create patch", "delete list"),
+    ("operator", "bobbin.dev", "addresspools", "get list watch update patch", "create delete deletecollection"),
+    ("operator", "bobbin.dev", "addresspools/status", "get update patch", ""),
+    ("operator", "bobbin.dev", "addressblocks", "get list watch create update patch delete", "deletecollection"),
+    ("operator", "bobbin.dev", "ipassignments", "get list watch delete", "create update patch deletecollection"),
+    ("operator", "", "nodes", "get list watch", "create update patch delete"),
+    ("operator", "", "pods", "", "get list watch create delete"),
+    ("operator", "", "namespaces", "", "get list watch"),
+    ("operator", "coordination.k8s.io", "leases", "create", "get update delete list"),
+];
+
+async fn may_do_what_they_do(place: Place) -> Result<()> {
+    let mut wrong = Vec::new();
+    for (who, group, resource, allowed, refused) in TABLE {
+        let client = if *who == "agent" { place.agent()? } else { place.operator()? };
+        for (verbs, expected) in [(allowed, true), (refused, false)] {
+            for verb in verbs.split_whitespace() {
+                if may(&client, group, resource, verb, None).await? != expected {
+                    wrong.push(format!("{who} {verb} {resource}: expected {expected}"));
+                }
+            }
+        }
+    }
+    for verb in ["get", "update", "patch"] {
+        if !may(&place.operator()?, "coordination.k8s.io", "leases", verb, Some("bobbin-operator")).await? {
+            wrong.push(format!("operator {verb} its lease: expected true"));
+        }
+    }
+    anyhow::ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+async fn may(client: &Client, group: &str, resource: &str, verb: &str, name: Option<&str>) -> Result<bool> {
+    let (resource, subresource) = match resource.split_once('/') {
+        Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
+        None => (resource, None),
+    };
+    let namespace = (group == "coordination.k8s.io").then(|| NAMESPACE.to_owned());
+    let attributes = ResourceAttributes {
+        group: Some(group.to_owned()),
+        resource: Some(resource.to_owned()),
+        subresource,
+        verb: Some(verb.to_owned()),
+        namespace,
+        name: name.map(ToOwned::to_owned),
+        ..ResourceAttributes::default()
+    };
+    let spec =
+        SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), ..SelfSubjectAccessReviewSpec::default() };
+    let review = SelfSubjectAccessReview { spec, ..SelfSubjectAccessReview::default() };
+    let answer = Api::<SelfSubjectAccessReview>::all(client.clone()).create(&PostParams::default(), &review).await?;
+    Ok(answer.status.is_some_and(|status| status.allowed))
+}
