@@ -42,7 +42,7 @@ impl fmt::Display for BlockName {
 }
 
 /// The CIDRs of a block: of either family, or one of each with the same number of host bits (0 to 16).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct BlockRange {
     /// The IPv4 half.
     pub ipv4: Option<Ipv4Net>,
