@@ -1,0 +1,80 @@
+//! What attachments cost the API server, by its own audit log.
+
+use anyhow::{Result, ensure};
+use bobbin_e2e::control_plane::Entry;
+use bobbin_e2e::lone_node::{AGENT_USER, LoneNode, PATIENCE};
+use bobbin_e2e::until::{so, until};
+use serde_json::json;
+
+use super::end;
+
+pub async fn one_write_no_read(node: &mut LoneNode) -> Result<()> {
+    // One block has room for all, so that no claim is counted.
+    node.apply_pool("counted", json!({"subnets": [{"ipv4": "10.66.0.0/16"}], "blockSizeBits": 8})).await?;
+    let mut pods = Vec::new();
+    for number in 0..101 {
+        pods.push(node.kube_pod("default", &format!("counted-{number}"), Some("counted")).await?);
+    }
+    // The first claims the block; a spare is claimed too, if the agent wants one.
+    node.add(&pods[0])?;
+    until("the agent has claimed what it wants", PATIENCE, || async {
+        let blocks = node.own_blocks("counted").await?.len();
+        Ok(so(blocks >= 1 && node.assignments().await?.len() == 1, || format!("{blocks} blocks")))
+    })
+    .await?;
+    let audit = node.control_plane.audit();
+    for (verb, what) in [("ADD", "create"), ("DEL", "delete")] {
+        let mark = audit.mark();
+        for pod in &pods[1..] {
+            node.call(&pod.call(verb))?.ok()?;
+        }
+        let of_agent = |entry: &Entry| entry.user.username == AGENT_USER && (entry.is_write() || entry.is_read());
+        until(&format!("the API server has counted 100 of {what}"), PATIENCE, || async {
+            let seen =
+                audit.calls(mark, |one| of_agent(one) && one.verb == what && one.resource() == "ipassignments")?.len();
+            Ok(so(seen >= 100, || format!("{seen}")))
+        })
+        .await?;
+        let calls = audit.calls(mark, of_agent)?;
+        let named: Vec<String> =
+            calls.iter().map(|one| format!("{} {} {}", one.verb, one.resource(), one.name())).collect();
+        let others: Vec<&String> =
+            named.iter().filter(|name| !name.starts_with(&format!("{what} ipassignments"))).collect();
+        ensure!(
+            named.len() == 100 && others.is_empty(),
+            "{} calls for 100 times {verb}; others: {others:?}",
+            named.len()
+        );
+    }
+    node.del(&pods[0])?;
+    for number in 0..101 {
+        node.delete_kube_pod("default", &format!("counted-{number}")).await?;
+    }
+    end(node, Vec::new()).await
+}
+
+pub async fn exported_before_the_first_add(node: &mut LoneNode) -> Result<()> {
+    node.apply_pool(
+        "exported",
+        json!({"subnets": [{"ipv4": "10.67.0.0/24", "ipv6": "fd00:67::/120"}], "blockSizeBits": 2}),
+    )
+    .await?;
+    let mut pods = Vec::new();
+    for number in 0..9 {
+        let pod = node.kube_pod("default", &format!("exported-{number}"), Some("exported")).await?;
+        node.add(&pod)?;
+        let export = node.table(119)?;
+        for address in pod.addresses()? {
+            let inside = |dst: &str| dst.parse::<ipnet::IpNet>().is_ok_and(|net| net.contains(&address));
+            ensure!(
+                export.iter().any(|(dst, dev)| inside(dst) && dev == "lo"),
+                "{address} is in no block of {export:?}"
+            );
+        }
+        pods.push(pod);
+    }
+    for number in 0..9 {
+        node.delete_kube_pod("default", &format!("exported-{number}")).await?;
+    }
+    end(node, pods).await
+}

@@ -1,0 +1,145 @@
+//! SIGKILL for the agent, containers that end without a word, reboots: no address is lost and none is given twice.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use bobbin_e2e::lone_node::{LoneNode, Plugin, Pod};
+use bobbin_e2e::until::{so, until};
+
+use super::{add_pods, all_is_right, end, node_is_empty};
+
+const CHURN: Duration = Duration::from_secs(20);
+const WORKERS: usize = 6;
+
+/// Pods that are alive: their ADD succeeded, and no DEL was asked for.
+type Alive = Arc<Mutex<Vec<Pod>>>;
+
+pub async fn killed_under_churn(node: &mut LoneNode) -> Result<()> {
+    let alive: Alive = Arc::default();
+    let stop = Arc::new(AtomicBool::new(false));
+    let netns = node.path("netns");
+    let workers: Vec<_> = (0..WORKERS)
+        .map(|_| {
+            let (alive, stop, plugin, netns) = (alive.clone(), stop.clone(), node.plugin(), netns.clone());
+            std::thread::spawn(move || churn(&plugin, &netns, &alive, &stop))
+        })
+        .collect();
+    let (start, mut seed, mut kills) = (Instant::now(), 0x2545_F491_4F6C_DD1D_u64, 0);
+    while start.elapsed() < CHURN {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        tokio::time::sleep(Duration::from_millis(20 + (seed >> 33) % 700)).await;
+        node.kill_agent();
+        kills += 1;
+        node.start_agent_only()?;
+        // The pods can't change hands while they are looked at.
+        let alive = alive.lock().unwrap_or_else(PoisonError::into_inner);
+        node.no_address_twice(&alive.iter().collect::<Vec<_>>()).with_context(|| format!("after {kills} kills"))?;
+    }
+    stop.store(true, Ordering::Release);
+    let mut cycles = 0;
+    for worker in workers {
+        cycles += worker.join().map_err(|_| anyhow::anyhow!("a worker panicked"))??;
+    }
+    node.await_agent(super::CATCH_UP).await?;
+    let pods = std::mem::take(&mut *alive.lock().unwrap_or_else(PoisonError::into_inner));
+    println!("{kills} kills, {cycles} pods begun, {} alive at the end", pods.len());
+    ensure!(cycles > 50, "only {cycles} pods were begun: the agent hardly serves");
+    for pod in &pods {
+        ensure!(pod.addresses()?.len() == 2, "{} has lost an address", pod.container_id);
+    }
+    all_is_right(node, &pods).await?;
+    end(node, pods).await
+}
+
+/// Adds and deletes pods as containerd does: a failed ADD gets a DEL, a failed DEL is tried again.
+fn churn(plugin: &Plugin, netns: &std::path::Path, alive: &Alive, stop: &AtomicBool) -> Result<usize> {
+    let mut begun = 0;
+    while !stop.load(Ordering::Acquire) {
+        let pod = Pod::make(netns)?;
+        begun += 1;
+        if plugin.call(&pod.call("ADD"))?.exit == 0 {
+            let leaves = {
+                let mut alive = alive.lock().unwrap_or_else(PoisonError::into_inner);
+                alive.push(pod);
+                (alive.len() > 3 * WORKERS).then(|| alive.remove(0))
+            };
+            if let Some(pod) = leaves {
+                del(plugin, &pod)?;
+            }
+        } else {
+            del(plugin, &pod)?;
+        }
+    }
+    Ok(begun)
+}
+
+fn del(plugin: &Plugin, pod: &Pod) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        let answer = plugin.call(&pod.call("DEL"))?;
+        if answer.exit == 0 {
+            return Ok(());
+        }
+        ensure!(answer.error()?.code == 11 && start.elapsed() < super::CATCH_UP, "DEL: {}", answer.stdout);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+pub async fn late_del(node: &mut LoneNode) -> Result<()> {
+    let mut old = Vec::new();
+    let mut last: Option<Pod> = None;
+    for _ in 0..50 {
+        let pod = node.pod()?;
+        node.add(&pod)?;
+        if let Some(before) = last.replace(pod) {
+            node.del(&before)?;
+            old.push(before.call("DEL"));
+        }
+    }
+    let pod = last.context("a pod is left")?;
+    let result = node.add(&pod)?;
+    for call in &old {
+        node.call(call)?.ok()?;
+    }
+    node.call(&pod.check(&result))?.ok()?;
+    let pods = vec![pod];
+    all_is_right(node, &pods).await?;
+    end(node, pods).await
+}
+
+pub async fn swept(node: &mut LoneNode) -> Result<()> {
+    let pods = add_pods(node, 4)?;
+    let mut gone = add_pods(node, 2)?;
+    node.await_records(&super::ids(&pods).into_iter().chain(super::ids(&gone)).collect::<Vec<_>>(), super::CATCH_UP)
+        .await?;
+    gone.clear();
+    all_is_right(node, &pods).await?;
+    until("the journal forgot them", super::CATCH_UP, || async {
+        let journal = std::fs::read_dir(node.run_dir().join("attachments"))?.count();
+        Ok(so(journal == 4, || format!("{journal} entries")))
+    })
+    .await?;
+    end(node, pods).await
+}
+
+pub async fn rebooted(node: &mut LoneNode) -> Result<()> {
+    let pods = add_pods(node, 8)?;
+    node.await_records(&super::ids(&pods), super::CATCH_UP).await?;
+    node.kill_agent();
+    // What a reboot does to the node: namespaces, links, rules, our routes and /run are gone, and the boot has another ID.
+    drop(pods);
+    node.namespace.ip("-force route flush table 116")?;
+    node.namespace.ip("route flush table 119")?;
+    for entry in std::fs::read_dir(node.run_dir())? {
+        let path = entry?.path();
+        if path.is_dir() { std::fs::remove_dir_all(path)? } else { std::fs::remove_file(path)? }
+    }
+    std::fs::write(node.path("boot-id"), "22222222-2222-2222-2222-222222222222\n")?;
+    node.start_agent().await?;
+    let pods = add_pods(node, 2)?;
+    all_is_right(node, &pods).await?;
+    end(node, pods).await?;
+    node_is_empty(node).await
+}

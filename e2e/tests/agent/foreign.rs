@@ -1,0 +1,111 @@
+//! What is not ours stays, what is ours is repaired, and an ADD that fails leaves nothing.
+
+use anyhow::{Result, ensure};
+use bobbin_e2e::lone_node::{Call, LoneNode, PATIENCE, ip_json};
+use bobbin_e2e::until::{so, until};
+use serde_json::Value;
+
+use super::{add_pods, end, node_is_empty};
+
+pub async fn survive(node: &mut LoneNode) -> Result<()> {
+    node.namespace.ip(
+        "route add 198.51.100.0/24 via 10.100.0.254 proto 99 table 116\nroute add 198.51.101.0/24 via 10.100.0.254 proto 99 table 119\n\
+         route add 198.51.102.0/24 via 10.100.0.254\nrule add from 198.51.100.7 table 77 priority 1999\n\
+         link add foreign0 type veth peer name foreign1\n",
+    )?;
+    let file = node.path("cni-conf").join("05-foreign.conflist");
+    std::fs::write(&file, r#"{"cniVersion":"1.0.0","name":"foreign","plugins":[{"type":"loopback"}]}"#)?;
+    let pods = add_pods(node, 2)?;
+    node.kill_agent();
+    node.start_agent().await?;
+    until("a configuration that sorts before ours is reported", PATIENCE, || async {
+        Ok(so(node.agent_log().contains("05-foreign.conflist"), || "not in the log".to_owned()))
+    })
+    .await?;
+    end(node, pods).await?;
+    for (table, dst) in [(116, "198.51.100.0/24"), (119, "198.51.101.0/24"), (254, "198.51.102.0/24")] {
+        ensure!(node.table(table)?.iter().any(|(seen, _)| seen == dst), "{dst} is gone from table {table}");
+    }
+    let rules = ip_json(&node.namespace, "rule show")?;
+    let priorities: Vec<u64> = rules
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|rule| rule.get("priority").and_then(Value::as_u64))
+        .collect();
+    ensure!(priorities.contains(&1999) && priorities.contains(&2000), "{priorities:?}");
+    ensure!(file.exists(), "the foreign CNI file is gone");
+    std::fs::remove_file(&file)?;
+    node.namespace.ip("link del foreign0\nrule del priority 1999\nroute del 198.51.100.0/24 table 116\nroute del 198.51.101.0/24 table 119\nroute del 198.51.102.0/24")
+}
+
+pub async fn repaired(node: &mut LoneNode) -> Result<()> {
+    let pods = add_pods(node, 2)?;
+    let wanted = |table: Vec<(String, String)>| {
+        let mut table = table;
+        table.sort();
+        table
+    };
+    let (before_116, before_119) = (wanted(node.table(116)?), wanted(node.table(119)?));
+    for line in [
+        "route flush table 116",
+        "route flush table 119",
+        "-6 route flush table 116",
+        "-4 rule del priority 2000",
+        "-6 rule del priority 2000",
+    ] {
+        node.namespace.ip(line)?;
+    }
+    until("routes and rules are back", PATIENCE, || async {
+        let rules: Vec<Value> = ["-4 rule show", "-6 rule show"]
+            .into_iter()
+            .map(|what| ip_json(&node.namespace, what))
+            .collect::<Result<_>>()?;
+        let ours = |rules: &Value| rules.as_array().is_some_and(|all| all.iter().any(|rule| rule["priority"] == 2000));
+        let same = wanted(node.table(116)?) == before_116 && wanted(node.table(119)?) == before_119;
+        Ok(so(same && rules.iter().all(ours), || format!("{:?} {:?}", node.table(116), node.table(119))))
+    })
+    .await?;
+    end(node, pods).await
+}
+
+pub async fn failed_add_leaves_nothing(node: &mut LoneNode) -> Result<()> {
+    // Into an interface that exists; into the node's own namespace; into a file; for a pod that nobody knows.
+    let pod = node.pod()?;
+    pod.namespace.ip("link add eth0 type veth peer name foreign")?;
+    let file = node.path("no-namespace");
+    std::fs::write(&file, "")?;
+    let unknown = "K8S_POD_NAMESPACE=default;K8S_POD_NAME=nobody;K8S_POD_UID=0";
+    let other = node.pod()?;
+    for call in [
+        pod.call("ADD"),
+        Call { netns: Some(node.namespace.path()), ..other.call("ADD") },
+        Call { netns: Some(file), ..other.call("ADD") },
+        other.call("ADD").args(unknown),
+    ] {
+        let error = node.call(&call)?.error()?;
+        ensure!(!error.text.is_empty() && !error.text.contains('\n'), "{error:?}");
+        node_is_empty(node).await?;
+    }
+    // A foreign route has the very address: the next one is taken, or the ADD fails cleanly.
+    let first = node.pod()?;
+    let result = node.add(&first)?;
+    node.del(&first)?;
+    let taken = super::addresses(&result);
+    let last: u8 = taken[0].rsplit('.').next().unwrap_or_default().parse()?;
+    let net = taken[0].trim_end_matches(char::is_numeric).to_owned();
+    for number in (last..=last.saturating_add(4)).map(|number| format!("{net}{number}")) {
+        node.namespace.ip(&format!("route add {number}/32 dev uplink proto 99 table 116"))?;
+    }
+    let next = node.pod()?;
+    let answer = node.call(&next.call("ADD"))?;
+    if answer.exit == 0 {
+        ensure!(node.attachments()?.len() == 1, "{:?}", node.attachments()?);
+    }
+    node.del(&next)?;
+    node_is_empty(node).await?;
+    for number in (last..=last.saturating_add(4)).map(|number| format!("{net}{number}")) {
+        node.namespace.ip(&format!("route del {number}/32 dev uplink proto 99 table 116"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,124 @@
+//! Pods start and stop whatever the way to the API server is like, and the records are right soon afterwards.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use bobbin_e2e::lone_node::{LoneNode, PATIENCE};
+use bobbin_e2e::proxy::Weather;
+use bobbin_e2e::until::{so, until};
+use serde_json::json;
+
+use super::{add_pods, all_is_right, end};
+
+/// An outage is no reason for a pod to wait much longer than the confirmation may take.
+const ADD_IN_OUTAGE: Duration = Duration::from_secs(3);
+
+pub async fn refused(node: &mut LoneNode) -> Result<()> {
+    through(node, Weather::Refuse).await
+}
+
+pub async fn black_hole(node: &mut LoneNode) -> Result<()> {
+    through(node, Weather::BlackHole).await
+}
+
+async fn through(node: &mut LoneNode, weather: Weather) -> Result<()> {
+    let mut pods = add_pods(node, 6)?;
+    node.await_records(&super::ids(&pods), PATIENCE).await?;
+    node.proxy.set(weather);
+    let start = Instant::now();
+    for pod in pods.drain(..3) {
+        node.del(&pod)?;
+    }
+    pods.extend(add_pods(node, 6)?);
+    // Begun and ended within the outage: nothing of it must remain.
+    for pod in add_pods(node, 2)? {
+        node.del(&pod)?;
+    }
+    ensure!(start.elapsed() < ADD_IN_OUTAGE * 13, "13 calls took {:?}", start.elapsed());
+    // Across a restart, too.
+    node.kill_agent();
+    node.start_agent().await?;
+    pods.extend(add_pods(node, 2)?);
+    node.proxy.set(Weather::Healthy);
+    all_is_right(node, &pods).await?;
+    end(node, pods).await
+}
+
+pub async fn no_operator(node: &mut LoneNode) -> Result<()> {
+    node.stop_operator();
+    let pods = add_pods(node, 5)?;
+    all_is_right(node, &pods).await?;
+    let ended = end(node, pods).await;
+    node.start_operator()?;
+    ended
+}
+
+pub async fn lost_answers(node: &mut LoneNode) -> Result<()> {
+    let mut pods = add_pods(node, 3)?;
+    node.await_records(&super::ids(&pods), PATIENCE).await?;
+    for _ in 0..3 {
+        node.proxy.set(Weather::LoseAnswers);
+        pods.extend(add_pods(node, 2)?);
+        node.del(&pods.remove(0))?;
+        let short_lived = add_pods(node, 1)?;
+        node.del(&short_lived[0])?;
+        node.proxy.set(Weather::Healthy);
+        all_is_right(node, &pods).await?;
+    }
+    end(node, pods).await
+}
+
+pub async fn lost_claim(node: &mut LoneNode) -> Result<()> {
+    node.apply_pool("lossy", json!({"subnets": [{"ipv4": "10.68.0.0/24"}], "blockSizeBits": 1})).await?;
+    let mut pods = Vec::new();
+    for number in 0..6 {
+        pods.push(node.kube_pod("default", &format!("lossy-{number}"), Some("lossy")).await?);
+    }
+    let mut added = Vec::new();
+    for (number, pod) in pods.iter().enumerate() {
+        if number % 2 == 1 {
+            node.proxy.set(Weather::LoseAnswers);
+        }
+        let call = pod.call("ADD");
+        let plugin = node.plugin();
+        let running = std::thread::spawn(move || plugin.call(&call));
+        if number % 2 == 1 {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            node.proxy.set(Weather::Healthy);
+        }
+        let answer = running.join().map_err(|_| anyhow::anyhow!("the thread of the call panicked"))??;
+        if answer.exit == 0 {
+            added.push(pod);
+        } else {
+            // As containerd does after a failed ADD.
+            node.del(pod)?;
+        }
+    }
+    node.no_address_twice(&added)?;
+    let ids: Vec<&str> = added.iter().map(|pod| pod.container_id.as_str()).collect();
+    node.await_records(&ids, super::CATCH_UP).await?;
+    until("table 119 has exactly the blocks that the API says are the node's", super::CATCH_UP, || async {
+        let mut claimed: Vec<String> = node
+            .blocks()
+            .await?
+            .into_iter()
+            .filter(|block| block.spec.node_name.is_some())
+            .filter_map(|block| block.spec.ipv4)
+            .collect();
+        let mut exported: Vec<String> = node
+            .table(119)?
+            .into_iter()
+            .map(|(dst, _)| dst)
+            .filter(|dst| dst.contains('.'))
+            .map(|dst| if dst.contains('/') { dst } else { format!("{dst}/32") })
+            .collect();
+        claimed.sort();
+        exported.sort();
+        Ok(so(claimed == exported, || format!("claimed {claimed:?}, exported {exported:?}")))
+    })
+    .await?;
+    for number in 0..6 {
+        node.delete_kube_pod("default", &format!("lossy-{number}")).await?;
+    }
+    end(node, pods).await
+}

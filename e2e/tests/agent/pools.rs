@@ -1,0 +1,177 @@
+//! Which pool a pod gets, and what is said when a pool can't serve.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use bobbin_e2e::lone_node::{Answer, Call, LoneNode, Pod};
+use serde_json::{Value, json};
+
+use super::{HOLD, addresses, end};
+
+/// A held ADD goes on within this time of its reason's end.
+const GOES_ON: Duration = Duration::from_secs(5);
+
+/// A pool of four addresses, and four pods that have them.
+async fn run_full(node: &LoneNode, name: &str, subnet: &str) -> Result<Vec<Pod>> {
+    node.apply_pool(name, json!({"subnets": [{"ipv4": subnet}], "blockSizeBits": 1, "cooldownSeconds": 300})).await?;
+    let mut pods = Vec::new();
+    for number in 0..4 {
+        let pod = node.kube_pod("default", &format!("{name}-{number}"), Some(name)).await?;
+        node.add(&pod)?;
+        pods.push(pod);
+    }
+    Ok(pods)
+}
+
+async fn done(node: &LoneNode, pods: Vec<Pod>) -> Result<()> {
+    for pod in &pods {
+        let args = pod.args.clone().unwrap_or_default();
+        let field =
+            |key: &str| args.split(';').find_map(|entry| entry.strip_prefix(key)).unwrap_or_default().to_owned();
+        node.delete_kube_pod(&field("K8S_POD_NAMESPACE="), &field("K8S_POD_NAME=")).await?;
+    }
+    end(node, pods).await
+}
+
+/// Begins an ADD that is held; gives its answer when it is asked for.
+fn held(node: &LoneNode, pod: &Pod) -> std::thread::JoinHandle<Result<Answer>> {
+    let (plugin, call) = (node.plugin(), pod.call("ADD"));
+    std::thread::spawn(move || plugin.call(&call))
+}
+
+pub async fn full(node: &mut LoneNode) -> Result<()> {
+    let mut pods = run_full(node, "tiny", "10.69.0.0/30").await?;
+    pods.push(node.kube_pod("default", "tiny-4", Some("tiny")).await?);
+    let waiting = held(node, &pods[4]);
+    // Meanwhile others are served at once.
+    let start = Instant::now();
+    let other = node.pod()?;
+    node.add(&other)?;
+    node.del(&other)?;
+    ensure!(start.elapsed() < Duration::from_secs(2), "another pool's pod waited {:?}", start.elapsed());
+    node.call(&Call { verb: "STATUS", ..Call::default() })?.ok()?;
+    let answer = waiting.join().map_err(|_| anyhow::anyhow!("the ADD's thread panicked"))??;
+    ensure!(answer.took >= HOLD / 2, "the ADD was held {:?} only", answer.took);
+    let error = answer.error()?;
+    for word in ["tiny", "n1"] {
+        ensure!(error.text.contains(word), "{word:?} is not in {error:?}");
+    }
+    done(node, pods).await
+}
+
+pub async fn held_until_freed(node: &mut LoneNode) -> Result<()> {
+    let mut pods = run_full(node, "freed", "10.69.1.0/30").await?;
+    pods.push(node.kube_pod("default", "freed-4", Some("freed")).await?);
+    let waiting = held(node, &pods[4]);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let freed = Instant::now();
+    node.del(&pods[0])?;
+    let answer = waiting.join().map_err(|_| anyhow::anyhow!("the ADD's thread panicked"))??;
+    answer.ok()?;
+    ensure!(freed.elapsed() < GOES_ON, "it went on after {:?}", freed.elapsed());
+    node.no_address_twice(&pods.iter().collect::<Vec<_>>())?;
+    done(node, pods).await
+}
+
+pub async fn held_until_appended(node: &mut LoneNode) -> Result<()> {
+    let mut pods = run_full(node, "grown", "10.69.2.0/30").await?;
+    pods.push(node.kube_pod("default", "grown-4", Some("grown")).await?);
+    let waiting = held(node, &pods[4]);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let grown = Instant::now();
+    let subnets = json!([{"ipv4": "10.69.2.0/30"}, {"ipv4": "10.69.2.8/30"}]);
+    node.apply_pool_only("grown", json!({"subnets": subnets, "blockSizeBits": 1, "cooldownSeconds": 300})).await?;
+    let answer = waiting.join().map_err(|_| anyhow::anyhow!("the ADD's thread panicked"))??;
+    let result = answer.ok()?;
+    ensure!(grown.elapsed() < GOES_ON, "it went on after {:?}", grown.elapsed());
+    ensure!(addresses(&result)[0].parse::<std::net::Ipv4Addr>()?.octets()[3] >= 8, "{result}");
+    done(node, pods).await
+}
+
+/// The pool that an address is of, by its third number.
+async fn pool_of(node: &LoneNode, namespace: &str, name: &str, annotation: Option<&str>) -> Result<String> {
+    let pod = node.kube_pod(namespace, name, annotation).await?;
+    let result: Value = node.add(&pod)?;
+    let given = addresses(&result);
+    node.del(&pod)?;
+    node.delete_kube_pod(namespace, name).await?;
+    let first = given.first().context("no address")?;
+    Ok(match first.rsplit_once('.').map(|(net, _)| net) {
+        Some("10.70.1") => "by-pod".to_owned(),
+        Some("10.70.2") => "by-namespace".to_owned(),
+        Some("10.70.3") => "team-c".to_owned(),
+        Some(net) if net.starts_with("10.64.") => "default".to_owned(),
+        _ => first.clone(),
+    })
+}
+
+pub async fn order_of_sources(node: &mut LoneNode) -> Result<()> {
+    for (pool, subnet) in [("by-pod", "10.70.1.0/24"), ("by-namespace", "10.70.2.0/24"), ("team-c", "10.70.3.0/24")] {
+        node.apply_pool(pool, json!({"subnets": [{"ipv4": subnet}]})).await?;
+    }
+    node.make_namespace("team-b", Some("by-namespace")).await?;
+    node.make_namespace("team-c", None).await?;
+    node.make_namespace("team-d", None).await?;
+    for (namespace, annotation, pool) in [
+        ("team-b", Some("by-pod"), "by-pod"),
+        ("team-b", None, "by-namespace"),
+        ("team-b", Some(""), "by-namespace"),
+        ("team-c", None, "team-c"),
+        ("team-c", Some("by-pod"), "by-pod"),
+        ("team-d", None, "default"),
+    ] {
+        let name = format!("source-{}", annotation.map_or("none", |name| if name.is_empty() { "empty" } else { name }));
+        let seen = pool_of(node, namespace, &name, annotation).await?;
+        ensure!(seen == pool, "a pod of {namespace} with {annotation:?} got an address of {seen}, not {pool}");
+    }
+    end(node, Vec::new()).await
+}
+
+pub async fn refusals(node: &mut LoneNode) -> Result<()> {
+    let subnet = |net: &str| json!([{"ipv4": net}]);
+    node.apply_pool_only("leaving", json!({"subnets": subnet("10.71.0.0/24"), "draining": true})).await?;
+    node.apply_pool(
+        "of-others",
+        json!({"subnets": subnet("10.71.1.0/24"), "namespaceSelector": {"matchLabels": {"team": "others"}}}),
+    )
+    .await?;
+    node.apply_pool(
+        "elsewhere",
+        json!({"subnets": subnet("10.71.2.0/24"), "nodeSelector": {"matchLabels": {"rack": "none"}}}),
+    )
+    .await?;
+    node.apply_pool_only("overlapping", json!({"subnets": subnet("10.71.1.0/25")})).await?;
+    for (pool, words) in [
+        ("absent", ["absent", "no"]),
+        ("leaving", ["leaving", "drain"]),
+        ("of-others", ["of-others", "default"]),
+        ("elsewhere", ["elsewhere", "n1"]),
+        ("overlapping", ["overlapping", "ready"]),
+    ] {
+        let pod = node.kube_pod("default", &format!("refused-{pool}"), Some(pool)).await?;
+        let error = node.call(&pod.call("ADD"))?.error()?;
+        for word in words {
+            ensure!(error.text.contains(word), "{word:?} is not in {error:?}");
+        }
+        ensure!(pod.addresses()?.is_empty() && !error.text.contains('\n'), "{error:?}");
+        node.del(&pod)?;
+        node.delete_kube_pod("default", &format!("refused-{pool}")).await?;
+    }
+    end(node, Vec::new()).await
+}
+
+pub async fn one_family(node: &mut LoneNode) -> Result<()> {
+    node.apply_pool("only-four", json!({"subnets": [{"ipv4": "10.73.0.0/24"}]})).await?;
+    node.apply_pool("only-six", json!({"subnets": [{"ipv6": "fd00:73::/120"}]})).await?;
+    for (pool, beginning) in [("only-four", "10.73.0."), ("only-six", "fd00:73::")] {
+        let pod = node.kube_pod("default", pool, Some(pool)).await?;
+        let result = node.add(&pod)?;
+        let given = addresses(&result);
+        ensure!(given.len() == 1 && given[0].starts_with(beginning), "{given:?}");
+        ensure!(pod.addresses()?.len() == 1, "the kernel has {:?}", pod.addresses()?);
+        node.call(&pod.check(&result))?.ok()?;
+        node.del(&pod)?;
+        node.delete_kube_pod("default", pool).await?;
+    }
+    end(node, Vec::new()).await
+}

@@ -1,0 +1,254 @@
+//! The CNI specification, verb by verb, as `cnitool` and as containerd call: shim, agent and a real API server on one node.
+//!
+//! All tests share the node and take turns.
+
+#[path = "conformance/bad_input.rs"]
+mod bad_input;
+#[path = "conformance/check.rs"]
+mod check;
+#[path = "conformance/del.rs"]
+mod del;
+#[path = "conformance/gc.rs"]
+mod gc;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use bobbin_e2e::lone_node::{Call, Choice, LoneNode, PATIENCE, own_mounts};
+use libtest_mimic::{Arguments, Failed, Trial};
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+macro_rules! test {
+    ($shared:expr, $handle:expr, $sentence:expr, $function:path) => {{
+        let (shared, handle): (Arc<Mutex<Option<LoneNode>>>, tokio::runtime::Handle) =
+            ($shared.clone(), $handle.clone());
+        Trial::test($sentence, move || {
+            let run = async {
+                let mut place = shared.lock().await;
+                if place.is_none() {
+                    *place = Some(LoneNode::ready(Choice::default()).await?);
+                }
+                let node = place.as_mut().context("the node is there")?;
+                $function(node).await
+            };
+            handle.block_on(run).map_err(|error: anyhow::Error| Failed::from(format!("{error:#}")))
+        })
+    }};
+}
+
+fn main() -> Result<ExitCode> {
+    own_mounts()?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let handle = runtime.handle().clone();
+    let shared = Arc::new(Mutex::new(None));
+    let tests = vec![
+        test!(shared, handle, "cnitool adds, checks and deletes", cnitool_goes_through),
+        test!(shared, handle, "a result has the shape of the version that was asked for", results_by_version),
+        test!(
+            shared,
+            handle,
+            "a repeated ADD gets the same answer, also from an agent that was restarted",
+            repeated_add
+        ),
+        test!(shared, handle, "ADD fails if the interface exists, and leaves it alone", add_into_an_existing_interface),
+        test!(shared, handle, "a container may have two interfaces", two_interfaces),
+        test!(shared, handle, "twenty containers are added and deleted at once", twenty_at_once),
+        test!(shared, handle, "STATUS is success, and VERSION names four versions", status_and_version),
+        test!(
+            shared,
+            handle,
+            "without an agent every call says try again later, and STATUS stays success",
+            without_an_agent
+        ),
+        test!(shared, handle, "DEL succeeds again and again", del::repeated),
+        test!(shared, handle, "DEL succeeds when namespace, link or result are missing", del::with_something_missing),
+        test!(shared, handle, "DEL succeeds when the agent's record is missing", del::without_a_record),
+        test!(shared, handle, "DEL of a container that was never added succeeds", del::of_a_stranger),
+        test!(shared, handle, "CHECK succeeds after ADD", check::succeeds),
+        test!(shared, handle, "CHECK names a missing link", check::names_a_link),
+        test!(shared, handle, "CHECK names a missing address", check::names_an_address),
+        test!(shared, handle, "CHECK names a missing route in the container", check::names_a_route),
+        test!(
+            shared,
+            handle,
+            "CHECK names a missing route of the node, or finds it repaired",
+            check::names_a_host_route
+        ),
+        test!(shared, handle, "CHECK names a missing rule, or finds it repaired", check::names_a_rule),
+        test!(shared, handle, "CHECK of a container that was never added fails", check::of_a_stranger),
+        test!(
+            shared,
+            handle,
+            "GC frees what is not listed, at the second call while its namespace lives",
+            gc::frees_the_unlisted
+        ),
+        test!(shared, handle, "GC frees at once what is not listed and has no namespace", gc::frees_what_is_gone),
+        test!(shared, handle, "GC without its list is an error and frees nothing", gc::without_a_list),
+        test!(shared, handle, "malformed stdin is one sentence and leaves nothing", bad_input::stdin),
+        test!(shared, handle, "a malformed environment is one sentence and leaves nothing", bad_input::environment),
+        test!(shared, handle, "an unknown version is code 1 and names the known ones", bad_input::version),
+        test!(
+            shared,
+            handle,
+            "a namespace that is missing, no namespace, or the node's own is refused",
+            bad_input::namespace
+        ),
+    ];
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    let conclusion = libtest_mimic::run(&arguments, tests);
+    drop(runtime.block_on(shared.lock()).take());
+    Ok(conclusion.exit_code())
+}
+
+/// The addresses in a result, without prefix lengths.
+fn addresses(result: &Value) -> Vec<String> {
+    let ips = result.get("ips").and_then(Value::as_array).into_iter().flatten();
+    ips.filter_map(|ip| ip.get("address")?.as_str()?.split('/').next().map(str::to_owned)).collect()
+}
+
+/// Fails if anything of the container is left: link, record under `/run`, record in the API.
+async fn nothing_is_left(node: &LoneNode, container_id: &str) -> Result<()> {
+    let links = node.attachments()?;
+    ensure!(!links.keys().any(|alias| alias.contains(container_id)), "a link of {container_id} is left");
+    for entry in std::fs::read_dir(node.run_dir().join("attachments"))? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        ensure!(!name.contains(container_id), "the record {name} is left");
+    }
+    bobbin_e2e::until::until("no assignment of the container is left", PATIENCE, || async {
+        let left = node.assignments().await?.into_iter().find(|one| one.spec.container_id == container_id);
+        Ok(bobbin_e2e::until::so(left.is_none(), || format!("{:?}", left.and_then(|one| one.metadata.name))))
+    })
+    .await
+}
+
+async fn cnitool_goes_through(node: &mut LoneNode) -> Result<()> {
+    let pod = node.pod()?;
+    let result = node.cnitool("add", &pod.netns, None)?.ok()?;
+    let mut given = addresses(&result);
+    given.sort();
+    let mut seen: Vec<String> = pod.addresses()?.iter().map(ToString::to_string).collect();
+    seen.sort();
+    ensure!(given == seen && given.len() == 2, "the result says {given:?}, the kernel {seen:?}");
+    node.cnitool("check", &pod.netns, None)?.ok()?;
+    node.cnitool("status", &pod.netns, None)?.ok()?;
+    node.cnitool("del", &pod.netns, None)?.ok()?;
+    node.cnitool("del", &pod.netns, None)?.ok()?;
+    ensure!(pod.addresses()?.is_empty(), "addresses are left in the container");
+    Ok(())
+}
+
+async fn results_by_version(node: &mut LoneNode) -> Result<()> {
+    for (version, family, mtu) in
+        [("0.3.1", true, false), ("0.4.0", true, false), ("1.0.0", false, false), ("1.1.0", false, true)]
+    {
+        let pod = node.pod()?;
+        let result = node.call(&pod.call("ADD").with("cniVersion", json!(version)))?.ok()?;
+        ensure!(result["cniVersion"] == version, "{result}");
+        let ips = result["ips"].as_array().context("no ips")?;
+        ensure!(ips.len() == 2, "{result}");
+        for ip in ips {
+            ensure!(ip.get("version").is_some() == family, "{version}: {ip}");
+            let place = ip["interface"].as_u64().context("an address without an interface")? as usize;
+            ensure!(result["interfaces"][place]["sandbox"] == json!(pod.netns), "{version}: {result}");
+            ensure!(result["interfaces"][place]["name"] == "eth0", "{version}: {result}");
+        }
+        for interface in result["interfaces"].as_array().context("no interfaces")? {
+            ensure!(interface.get("mtu").is_some() == mtu && interface["mac"].is_string(), "{version}: {interface}");
+        }
+        if version != "0.3.1" {
+            node.call(&pod.check(&result).with("cniVersion", json!(version)))?.ok()?;
+        }
+        let del = pod.call("DEL").with("cniVersion", json!(version)).with("prevResult", result);
+        ensure!(node.call(&del)?.ok()?.is_null(), "DEL printed something");
+        nothing_is_left(node, &pod.container_id).await?;
+    }
+    Ok(())
+}
+
+async fn repeated_add(node: &mut LoneNode) -> Result<()> {
+    let pod = node.pod()?;
+    let first = node.add(&pod)?;
+    ensure!(node.add(&pod)? == first, "the second ADD answered otherwise");
+    node.kill_agent();
+    node.start_agent().await?;
+    ensure!(node.add(&pod)? == first, "the ADD after a restart answered otherwise");
+    node.del(&pod)?;
+    nothing_is_left(node, &pod.container_id).await
+}
+
+async fn add_into_an_existing_interface(node: &mut LoneNode) -> Result<()> {
+    let pod = node.pod()?;
+    pod.namespace.ip("link add eth0 type veth peer name foreign\naddr add 192.0.2.1/24 dev eth0\n")?;
+    let error = node.call(&pod.call("ADD"))?.error()?;
+    ensure!(error.text.contains("eth0"), "{error:?}");
+    ensure!(pod.addresses()? == ["192.0.2.1".parse::<std::net::IpAddr>()?], "the foreign link was touched");
+    node.del(&pod)?;
+    ensure!(pod.addresses()?.len() == 1, "DEL removed a foreign link");
+    nothing_is_left(node, &pod.container_id).await
+}
+
+async fn two_interfaces(node: &mut LoneNode) -> Result<()> {
+    let pod = node.pod()?;
+    let second = |verb| Call::of(verb, &pod.container_id, "net1", Some(&pod.netns));
+    let one = addresses(&node.add(&pod)?);
+    let two = addresses(&node.call(&second("ADD"))?.ok()?);
+    ensure!(one.iter().all(|address| !two.contains(address)), "{one:?} {two:?}");
+    node.call(&second("DEL"))?.ok()?;
+    ensure!(pod.addresses()?.len() == 2, "the DEL of net1 took addresses of eth0");
+    node.del(&pod)?;
+    nothing_is_left(node, &pod.container_id).await
+}
+
+async fn twenty_at_once(node: &mut LoneNode) -> Result<()> {
+    let pods = (0..20).map(|_| node.pod()).collect::<Result<Vec<_>>>()?;
+    let (answers, _) = node.plugin().call_at_once(pods.iter().map(|pod| pod.call("ADD")).collect())?;
+    let mut given = Vec::new();
+    for answer in &answers {
+        given.extend(addresses(&answer.ok()?));
+    }
+    given.sort();
+    given.dedup();
+    ensure!(given.len() == 40, "twenty pairs are {} addresses", given.len());
+    node.no_address_twice(&pods.iter().collect::<Vec<_>>())?;
+    let (answers, _) = node.plugin().call_at_once(pods.iter().map(|pod| pod.call("DEL")).collect())?;
+    for (answer, pod) in answers.iter().zip(&pods) {
+        answer.ok()?;
+        nothing_is_left(node, &pod.container_id).await?;
+    }
+    Ok(())
+}
+
+async fn status_and_version(node: &mut LoneNode) -> Result<()> {
+    node.call(&Call { verb: "STATUS", ..Call::default() })?.ok()?;
+    let older = Call { verb: "STATUS", ..Call::default() }.with("cniVersion", json!("1.0.0"));
+    ensure!(node.call(&older)?.error()?.code == 1, "STATUS came with 1.1.0");
+    let version = node.call(&Call { verb: "VERSION", ..Call::default() })?.ok()?;
+    ensure!(version["supportedVersions"] == json!(["0.3.1", "0.4.0", "1.0.0", "1.1.0"]), "{version}");
+    Ok(())
+}
+
+async fn without_an_agent(node: &mut LoneNode) -> Result<()> {
+    let (pod, other) = (node.pod()?, node.pod()?);
+    let result = node.add(&pod)?;
+    node.kill_agent();
+    let list = json!([{"containerID": pod.container_id, "ifname": "eth0"}]);
+    for call in [
+        other.call("ADD"),
+        pod.call("DEL"),
+        pod.check(&result),
+        Call { verb: "GC", ..Call::default() }.with("cni.dev/valid-attachments", list),
+    ] {
+        let error = node.call(&call)?.error()?;
+        ensure!(error.code == 11, "{} says {error:?}", call.verb);
+        let text = error.text.to_lowercase();
+        ensure!(text.contains("agent") && !text.contains("not found") && !text.contains("no such file"), "{error:?}");
+    }
+    node.call(&Call { verb: "STATUS", ..Call::default() })?.ok()?;
+    node.call(&Call { verb: "VERSION", ..Call::default() })?.ok()?;
+    node.start_agent().await?;
+    node.call(&pod.check(&result))?.ok()?;
+    node.del(&pod)
+}

@@ -1,0 +1,67 @@
+//! GC frees what the runtime does not list, nothing else, and never by mistake.
+
+use anyhow::{Result, ensure};
+use bobbin_e2e::lone_node::{Answer, Call, LoneNode};
+use serde_json::{Value, json};
+
+use super::nothing_is_left;
+
+/// GC that lists all that has a record but these.
+async fn gc_without(node: &LoneNode, unlisted: &[&str]) -> Result<Answer> {
+    let all = node.assignments().await?;
+    let listed = all.iter().filter(|one| !unlisted.contains(&one.spec.container_id.as_str()));
+    let list: Vec<Value> =
+        listed.map(|one| json!({"containerID": one.spec.container_id, "ifname": one.spec.if_name})).collect();
+    node.call(&Call { verb: "GC", ..Call::default() }.with("cni.dev/valid-attachments", json!(list)))
+}
+
+pub async fn frees_the_unlisted(node: &mut LoneNode) -> Result<()> {
+    let (kept, first, second) = (node.pod()?, node.pod()?, node.pod()?);
+    let result = node.add(&kept)?;
+    node.add(&first)?;
+    node.add(&second)?;
+    let records = [kept.container_id.as_str(), &first.container_id, &second.container_id];
+    bobbin_e2e::until::until("the records are there", bobbin_e2e::lone_node::PATIENCE, || async {
+        let all = node.assignments().await?;
+        let there = records.iter().filter(|id| all.iter().any(|one| one.spec.container_id == **id)).count();
+        Ok(bobbin_e2e::until::so(there == 3, || format!("{there} of 3")))
+    })
+    .await?;
+    let unlisted = [first.container_id.as_str(), &second.container_id];
+    gc_without(node, &unlisted).await?.ok()?;
+    ensure!(first.addresses()?.len() == 2, "a container whose namespace lives was freed by one GC alone");
+    gc_without(node, &unlisted).await?.ok()?;
+    for id in unlisted {
+        nothing_is_left(node, id).await?;
+    }
+    node.call(&kept.check(&result))?.ok()?;
+    node.del(&kept)
+}
+
+pub async fn frees_what_is_gone(node: &mut LoneNode) -> Result<()> {
+    let pod = node.pod()?;
+    node.add(&pod)?;
+    let id = pod.container_id.clone();
+    drop(pod);
+    // The kernel takes a namespace apart a moment after its last holder let go.
+    bobbin_e2e::until::until("the link went with its namespace", bobbin_e2e::lone_node::PATIENCE, || async {
+        let links = node.attachments()?;
+        Ok(bobbin_e2e::until::so(!links.keys().any(|alias| alias.contains(&id)), || "it is there".to_owned()))
+    })
+    .await?;
+    gc_without(node, &[&id]).await?.ok()?;
+    nothing_is_left(node, &id).await
+}
+
+pub async fn without_a_list(node: &mut LoneNode) -> Result<()> {
+    let pod = node.pod()?;
+    let result = node.add(&pod)?;
+    for _ in 0..2 {
+        let error = node.call(&Call { verb: "GC", ..Call::default() })?.error()?;
+        ensure!(error.code == 7 && error.text.contains("valid-attachments"), "{error:?}");
+    }
+    let older = Call { verb: "GC", ..Call::default() }.with("cniVersion", json!("1.0.0"));
+    ensure!(node.call(&older)?.error()?.code == 1, "GC came with 1.1.0");
+    node.call(&pod.check(&result))?.ok()?;
+    node.del(&pod)
+}
