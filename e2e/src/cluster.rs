@@ -4,11 +4,13 @@
 
 mod bobbin;
 mod events;
+mod holdings;
 mod membership;
 mod objects;
 mod options;
 mod reference;
 mod routes;
+mod shim;
 mod workload;
 
 use std::collections::BTreeMap;
@@ -19,8 +21,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
-pub use bobbin::CHART;
+pub use bobbin::{CHART, NAMESPACE};
+pub use holdings::Holdings;
+pub use membership::not_ready;
+pub use objects::condition_of;
 pub use options::{Network, Options};
+pub use shim::{Answer, Call};
 pub use workload::{CONTAINER, Workload};
 
 use crate::control_plane::{self, CONTROLLER_MANAGER, ControlPlane, Running, SCHEDULER};
@@ -85,7 +91,17 @@ impl Cluster {
         };
         let routes = Routes::keep(client.clone(), namespace.clone());
         let mut this = Self {
-            routes, nodes: BTreeMap::new(), controllers, control_plane, client, programs, namespace, fabric, joining, options, run,
+            routes,
+            nodes: BTreeMap::new(),
+            controllers,
+            control_plane,
+            client,
+            programs,
+            namespace,
+            fabric,
+            joining,
+            options,
+            run,
         };
         let names: Vec<String> = (1..=this.options.nodes).map(|number| format!("n{number}")).collect();
         this.add_nodes(&names).await?;
@@ -125,6 +141,11 @@ impl Cluster {
     /// Where the programs of the cluster are.
     pub fn programs(&self) -> &Programs {
         &self.programs
+    }
+
+    /// Fails, with the end of its log, if the controller manager or the scheduler has ended.
+    pub fn controllers_must_be_running(&mut self) -> Result<()> {
+        self.controllers.iter_mut().try_for_each(Running::must_be_running)
     }
 
     /// Whether the routes to pods on the control plane have been kept without an error so far.
@@ -172,7 +193,12 @@ fn make_images(run: &Run, programs: &Programs, network: Network) -> Result<Vec<P
     Ok(images)
 }
 
-fn start_controllers(run: &Run, programs: &Programs, head: &ControlPlane, namespace: &Namespace) -> Result<Vec<Running>> {
+fn start_controllers(
+    run: &Run,
+    programs: &Programs,
+    head: &ControlPlane,
+    namespace: &Namespace,
+) -> Result<Vec<Running>> {
     let start = |name: &str, token: &str, more: &[String]| -> Result<Running> {
         let mut arguments = vec![
             format!("--kubeconfig={}", head.kubeconfig_inside(token)?.display()),
@@ -194,8 +220,5 @@ fn start_controllers(run: &Run, programs: &Programs, head: &ControlPlane, namesp
         // A rolling update that goes on in seconds, not in tens of them.
         "--node-monitor-period=2s".to_owned(),
     ];
-    Ok(vec![
-        start("kube-controller-manager", CONTROLLER_MANAGER, &manager)?,
-        start("kube-scheduler", SCHEDULER, &[])?,
-    ])
+    Ok(vec![start("kube-controller-manager", CONTROLLER_MANAGER, &manager)?, start("kube-scheduler", SCHEDULER, &[])?])
 }

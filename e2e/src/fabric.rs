@@ -20,10 +20,7 @@ impl Place {
     pub fn number(number: u8) -> Self {
         // Shown in hexadecimal but written in decimal, so that both families read the same: 10.100.0.11 and fd00:100::11.
         let last = u16::from(number / 100) * 0x100 + u16::from(number / 10 % 10) * 0x10 + u16::from(number % 10);
-        Self {
-            ipv4: Ipv4Addr::new(10, 100, 0, number),
-            ipv6: Ipv6Addr::new(0xfd00, 0x100, 0, 0, 0, 0, 0, last),
-        }
+        Self { ipv4: Ipv4Addr::new(10, 100, 0, number), ipv6: Ipv6Addr::new(0xfd00, 0x100, 0, 0, 0, 0, 0, last) }
     }
 
     /// The switch.
@@ -38,7 +35,10 @@ impl Place {
 
     /// The node `nN`.
     pub fn node(name: &str) -> Result<Self> {
-        let number: u8 = name.strip_prefix('n').and_then(|digits| digits.parse().ok()).filter(|n| (1..=40).contains(n))
+        let number: u8 = name
+            .strip_prefix('n')
+            .and_then(|digits| digits.parse().ok())
+            .filter(|n| (1..=40).contains(n))
             .with_context(|| format!("a node of the test cluster is called n1 to n40, not {name}"))?;
         Ok(Self::number(10 + number))
     }

@@ -66,7 +66,12 @@ fn archive(directory: &Path, name: &str, images: &[(&Path, Tag<'_>)]) -> Result<
     let mut list = Vec::new();
     for (number, (root, tag)) in images.iter().enumerate() {
         let (layer, config) = (format!("{number}.layer.tar"), format!("{number}.json"));
-        run(Command::new("tar").args(["--owner=0", "--group=0", "--mtime=@0", "--sort=name", "-cf"]).arg(parts.join(&layer)).arg("-C").arg(root).arg("."))?;
+        run(Command::new("tar")
+            .args(["--owner=0", "--group=0", "--mtime=@0", "--sort=name", "-cf"])
+            .arg(parts.join(&layer))
+            .arg("-C")
+            .arg(root)
+            .arg("."))?;
         let sum = run(Command::new("sha256sum").arg(parts.join(&layer)))?;
         let digest = sum.split_whitespace().next().context("sha256sum printed nothing")?;
         let about = json!({

@@ -3,12 +3,17 @@
 
 pub mod cluster;
 pub mod control_plane;
+pub mod demo;
 pub mod fabric;
 pub mod image;
+pub mod lone_node;
 pub mod namespace;
 pub mod node;
+pub mod paths;
 pub mod pod;
+pub mod pools;
 pub mod product;
 pub mod programs;
+pub mod proxy;
 pub mod run;
 pub mod until;

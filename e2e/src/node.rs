@@ -96,7 +96,12 @@ impl Node {
         let _ = std::fs::remove_file(self.disk.join("go"));
         let namespace = Namespace::make()?;
         self.fabric.plug(&self.name, self.place, &namespace)?;
-        let init = Running::start(Path::new("unshare"), Some(&namespace.path()), &self.disk.join("init.log"), self.arguments())?;
+        let init = Running::start(
+            Path::new("unshare"),
+            Some(&namespace.path()),
+            &self.disk.join("init.log"),
+            self.arguments(),
+        )?;
         self.power = Some(Power { init, namespace });
         if first_boot {
             self.load_images()?;
@@ -108,7 +113,9 @@ impl Node {
     fn arguments(&self) -> Vec<String> {
         let Place { ipv4, ipv6 } = self.place;
         let mut arguments: Vec<String> =
-            ["--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "--", "env"].map(str::to_owned).into();
+            ["--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "--", "env"]
+                .map(str::to_owned)
+                .into();
         arguments.push(format!("DISK={}", self.disk.display()));
         arguments.push(format!("PROGRAMS={}", self.joining.programs.display()));
         arguments.push(format!("NODE={}", self.name));
@@ -124,12 +131,24 @@ impl Node {
                 power.init.must_be_running()?;
             }
             if Instant::now() > deadline {
-                bail!("containerd of {} did not answer within {} s: {error:#}; its log is {}", self.name, CONTAINERD.as_secs(), self.disk.join("containerd.log").display());
+                bail!(
+                    "containerd of {} did not answer within {} s: {error:#}; its log is {}",
+                    self.name,
+                    CONTAINERD.as_secs(),
+                    self.disk.join("containerd.log").display()
+                );
             }
             std::thread::sleep(Duration::from_millis(100));
         }
         for image in &self.joining.images {
-            self.exec([OsStr::new("ctr"), OsStr::new("-n"), OsStr::new("k8s.io"), OsStr::new("images"), OsStr::new("import"), image.as_os_str()])?;
+            self.exec([
+                OsStr::new("ctr"),
+                OsStr::new("-n"),
+                OsStr::new("k8s.io"),
+                OsStr::new("images"),
+                OsStr::new("import"),
+                image.as_os_str(),
+            ])?;
         }
         Ok(())
     }
@@ -176,15 +195,13 @@ impl Node {
 
     /// A command that runs on it, in all its namespaces.
     pub fn command<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Result<Command> {
-        let power = self.power.as_ref().with_context(|| format!("{} is off", self.name))?;
         let mut command = Command::new("nsenter");
-        command.arg(format!("--target={}", first_process(&power.init)?));
+        command.arg(format!("--target={}", self.first_process()?));
         command.args(["--mount", "--uts", "--net", "--pid", "--"]).args(words).current_dir("/").stdin(Stdio::null());
-        let path = format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", self.joining.programs.display());
-        Ok({
-            command.env("PATH", path);
-            command
-        })
+        let path =
+            format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", self.joining.programs.display());
+        command.env("PATH", path);
+        Ok(command)
     }
 
     /// Runs a command on it and gives what it prints; fails with its error text if it fails.
@@ -199,10 +216,14 @@ impl Node {
         Ok(String::from_utf8_lossy(&end.stdout).into_owned())
     }
 
+    /// Its first process, as the machine numbers it: for `nsenter` by hand.
+    pub fn first_process(&self) -> Result<i32> {
+        first_process(&self.power.as_ref().with_context(|| format!("{} is off", self.name))?.init)
+    }
+
     /// A path of the node as this process sees it.
     pub fn path(&self, path: &str) -> Result<PathBuf> {
-        let power = self.power.as_ref().with_context(|| format!("{} is off", self.name))?;
-        Ok(PathBuf::from(format!("/proc/{}/root{path}", first_process(&power.init)?)))
+        Ok(PathBuf::from(format!("/proc/{}/root{path}", self.first_process()?)))
     }
 
     /// The cgroups of one of its pods.

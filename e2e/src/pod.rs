@@ -84,7 +84,10 @@ impl Pod {
     /// Opens a fresh connection to another pod and checks that it is that pod which answers.
     pub fn can_reach(&self, other: &Pod, family: Family) -> Result<()> {
         let to = SocketAddr::new(other.address(family)?, PORT);
-        let answer = self.netns.run(move || who_answers(to))?.with_context(|| format!("{} does not reach {}", self.name, other.name))?;
+        let answer = self
+            .netns
+            .run(move || who_answers(to))?
+            .with_context(|| format!("{} does not reach {}", self.name, other.name))?;
         ensure!(answer == other.name, "{} reached {answer} at {to}, which is the address of {}", self.name, other.name);
         Ok(())
     }

@@ -15,6 +15,12 @@ pub const NAMESPACE: &str = "bobbin-system";
 impl Cluster {
     /// `helm upgrade --install` of the chart with values (`key=value`) on top of the test cluster's own, and waits until it runs.
     pub async fn install(&self, values: &[&str]) -> Result<()> {
+        self.roll_out(values)?;
+        self.await_nodes_ready().await
+    }
+
+    /// The same without waiting for the nodes, which are not Ready while Bobbin leaves them.
+    pub fn roll_out(&self, values: &[&str]) -> Result<()> {
         let (repository, tag) = PRODUCT.rsplit_once(':').unwrap_or((PRODUCT, ""));
         let own = [
             format!("image.repository={repository}"),
@@ -22,13 +28,23 @@ impl Cluster {
             "image.pullPolicy=Never".to_owned(),
             "network.routing=direct".to_owned(),
         ];
-        let mut words: Vec<&str> =
-            ["upgrade", "--install", "bobbin", CHART, "--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout", "120s"].into();
+        let mut words: Vec<&str> = [
+            "upgrade",
+            "--install",
+            "bobbin",
+            CHART,
+            "--namespace",
+            NAMESPACE,
+            "--create-namespace",
+            "--wait",
+            "--timeout",
+            "120s",
+        ]
+        .into();
         for value in own.iter().map(String::as_str).chain(values.iter().copied()) {
             words.extend(["--set", value]);
         }
-        self.run_program("helm", &words)?;
-        self.await_nodes_ready().await
+        self.run_program("helm", &words).map(drop)
     }
 
     /// `helm uninstall`, and waits until its pods are gone.

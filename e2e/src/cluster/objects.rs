@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PropagationPolicy};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PropagationPolicy,
+};
 use kube::core::GroupVersion;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -62,7 +64,9 @@ impl Cluster {
         until(&format!("{} {name} is gone", object["kind"]), within, || async move {
             Ok(match api.get_opt(name).await? {
                 None => Look::Yes(()),
-                Some(left) => Look::NotYet(format!("status {}, finalizers {:?}", left.data["status"], left.metadata.finalizers)),
+                Some(left) => {
+                    Look::NotYet(format!("status {}, finalizers {:?}", left.data["status"], left.metadata.finalizers))
+                }
             })
         })
         .await
@@ -82,13 +86,23 @@ impl Cluster {
         until(&format!("{} {name}: {what}", object["kind"]), within, || async move {
             let Some(seen) = api.get_opt(name).await? else { return Ok(Look::NotYet("there is none".to_owned())) };
             let seen = serde_json::to_value(seen)?;
-            Ok(if passes(&seen) { Look::Yes(seen) } else { Look::NotYet(json!({"spec": seen["spec"], "status": seen["status"]}).to_string()) })
+            Ok(if passes(&seen) {
+                Look::Yes(seen)
+            } else {
+                Look::NotYet(json!({"spec": seen["spec"], "status": seen["status"]}).to_string())
+            })
         })
         .await
     }
 
     /// Waits for a condition (`Ready`, `Exhausted`, …) of an object to have a status.
-    pub async fn await_condition(&self, object: impl Serialize, condition: &str, status: &str, within: Duration) -> Result<Value> {
+    pub async fn await_condition(
+        &self,
+        object: impl Serialize,
+        condition: &str,
+        status: &str,
+        within: Duration,
+    ) -> Result<Value> {
         let what = format!("condition {condition} is {status}");
         self.await_object(object, &what, within, |seen| condition_of(seen, condition)["status"] == status).await
     }

@@ -133,7 +133,10 @@ impl Cluster {
 
     /// Deletes all pods and what makes pods in a namespace, and waits until they are gone.
     pub async fn delete_all_pods(&self, namespace: &str) -> Result<()> {
-        self.run_program("kubectl", &["-n", namespace, "delete", "deployment,statefulset,daemonset,pod", "--all", "--wait=false"])?;
+        self.run_program(
+            "kubectl",
+            &["-n", namespace, "delete", "deployment,statefulset,daemonset,pod", "--all", "--wait=false"],
+        )?;
         self.await_no_pods(namespace, "", READY).await
     }
 
@@ -161,35 +164,57 @@ impl Cluster {
     }
 
     /// Waits until so many pods of a selection are Ready, and gives them in the order of their names.
-    pub async fn await_ready_pods(&self, namespace: &str, fields: &str, labels: &str, count: usize, within: Duration) -> Result<Vec<Pod>> {
+    pub async fn await_ready_pods(
+        &self,
+        namespace: &str,
+        fields: &str,
+        labels: &str,
+        count: usize,
+        within: Duration,
+    ) -> Result<Vec<Pod>> {
         let api: Api<v1::Pod> = Api::namespaced(self.client(), namespace);
         let selection = ListParams::default().fields(fields).labels(labels);
         let (api, selection) = (&api, &selection);
-        let ready = until(&format!("{count} pods of {namespace} ({fields}{labels}) are Ready"), within, || async move {
-            let pods = api.list(selection).await?.items;
-            let ready = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none() && is_ready(pod)).count();
-            if ready < count {
-                let waiting = pods.iter().find(|pod| !is_ready(pod));
-                let why = match waiting {
-                    Some(pod) => format!("{}: {:?}", pod.name_any(), self.events_about(namespace, &pod.name_any()).await?.last()),
-                    None => String::new(),
-                };
-                return Ok(Look::NotYet(format!("{ready} are; {why}")));
-            }
-            Ok(Look::Yes(pods))
-        })
-        .await?;
-        let mut pods: Vec<v1::Pod> = ready.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none() && is_ready(pod)).collect();
+        let ready =
+            until(&format!("{count} pods of {namespace} ({fields}{labels}) are Ready"), within, || async move {
+                let pods = api.list(selection).await?.items;
+                let ready =
+                    pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none() && is_ready(pod)).count();
+                if ready < count {
+                    let waiting = pods.iter().find(|pod| !is_ready(pod));
+                    let why = match waiting {
+                        Some(pod) => format!(
+                            "{}: {:?}",
+                            pod.name_any(),
+                            self.events_about(namespace, &pod.name_any()).await?.last()
+                        ),
+                        None => String::new(),
+                    };
+                    return Ok(Look::NotYet(format!("{ready} are; {why}")));
+                }
+                Ok(Look::Yes(pods))
+            })
+            .await?;
+        let mut pods: Vec<v1::Pod> =
+            ready.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none() && is_ready(pod)).collect();
         pods.sort_by_key(ResourceExt::name_any);
         pods.iter().map(|pod| Pod::find(self, pod)).collect()
     }
 
-    /// Waits until a selection has no pod.
+    /// Waits until a selection by fields has no pod.
     pub async fn await_no_pods(&self, namespace: &str, fields: &str, within: Duration) -> Result<()> {
+        self.await_none(namespace, ListParams::default().fields(fields), within).await
+    }
+
+    /// Waits until a selection by labels has no pod.
+    pub async fn await_no_pods_labelled(&self, namespace: &str, labels: &str, within: Duration) -> Result<()> {
+        self.await_none(namespace, ListParams::default().labels(labels), within).await
+    }
+
+    async fn await_none(&self, namespace: &str, selection: ListParams, within: Duration) -> Result<()> {
         let api: Api<v1::Pod> = Api::namespaced(self.client(), namespace);
-        let selection = ListParams::default().fields(fields);
         let (api, selection) = (&api, &selection);
-        until(&format!("no pod is left in {namespace} {fields}"), within, || async move {
+        until(&format!("no pod is left in {namespace}"), within, || async move {
             let left: Vec<String> = api.list(selection).await?.items.iter().map(ResourceExt::name_any).collect();
             Ok(so(left.is_empty(), || left.join(", ")))
         })

@@ -75,6 +75,7 @@ fn kubelet(facts: &Facts<'_>) -> serde_json::Value {
         "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
         "failCgroupV1": false, "failSwapOn": false,
         "kubeAPIQPS": 200, "kubeAPIBurst": 400, "eventRecordQPS": 0, "registryPullQPS": 0,
+        "staticPodPath": "/etc/kubernetes/manifests", "fileCheckFrequency": "500ms",
         "maxPods": 300, "serializeImagePulls": false,
         // The disk and the memory are the machine's: whatever else runs there must not evict pods here.
         "evictionHard": {"imagefs.available": "0%", "nodefs.available": "0%", "nodefs.inodesFree": "0%", "memory.available": "1Mi"},

@@ -3,7 +3,7 @@
 set -eu
 mount --make-rprivate /
 for place in etc opt var/lib var/log; do mount --bind "$DISK/$place" "/$place"; done
-mkdir -p /var/lib/kubelet /etc/cni/net.d /opt/cni/bin /var/log/pods /var/log/containers
+mkdir -p /var/lib/kubelet /etc/cni/net.d /etc/kubernetes/manifests /opt/cni/bin /var/log/pods /var/log/containers
 mount --bind /var/lib/kubelet /var/lib/kubelet
 mount --make-rshared /var/lib/kubelet
 mount -t tmpfs -o mode=755 tmpfs /run

@@ -1,0 +1,169 @@
+//! The demo: what Bobbin is for, told on a cluster of three nodes. Called by `make demo` only.
+
+mod keep;
+mod tell;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1;
+use kube::api::Api;
+
+use crate::cluster::{Cluster, Options, Workload};
+use crate::paths;
+use crate::pod::Pod;
+pub use keep::{Stay, how_to_use, run_and_leave, stay};
+use tell::{show, tell};
+
+/// Pods of the Deployment: four on each node.
+const WEB: usize = 12;
+/// Pods of the namespace with a pool of its own.
+const PAYMENTS: usize = 3;
+/// Addresses of the pool that runs full.
+const TINY: usize = 4;
+/// How long pods may take on a busy machine.
+const PODS: Duration = Duration::from_secs(90);
+
+/// What the demo has seen.
+#[derive(Debug)]
+pub struct Outcome {
+    pods: usize,
+    nodes: usize,
+    paths: usize,
+    failures: Vec<String>,
+    duplicates: usize,
+    spread: bool,
+}
+
+impl Outcome {
+    /// Whether all is as it should be.
+    pub fn is_good(&self) -> bool {
+        self.failures.is_empty() && self.duplicates == 0 && self.spread && self.pods >= 12 && self.paths >= 300
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let working = self.paths - self.failures.len();
+        write!(
+            f,
+            "demo: {} pods on {} nodes, {working} of {} paths work, {} duplicates",
+            self.pods, self.nodes, self.paths, self.duplicates
+        )
+    }
+}
+
+/// Tells the story; the cluster is the caller's, to leave or to drop.
+pub async fn run() -> Result<(Cluster, Outcome)> {
+    tell(
+        "three machines and a control plane, each in namespaces of its own: real etcd, kube-apiserver, containerd, kubelet, kube-proxy",
+    );
+    let cluster = Cluster::start(Options::default()).await?;
+    tell(
+        "helm install bobbin: an operator that cuts pools into blocks, an agent on each node that claims blocks and wires pods",
+    );
+    cluster.install(&[]).await?;
+    show("kubectl get nodes", &cluster.kubectl(["get", "nodes", "-o", "wide", "--no-headers=false"])?, 4);
+
+    tell("two pools: `default` for everybody, `payments` for the namespace of that name");
+    for file in ["default", "payments"] {
+        cluster.kubectl(["apply", "-f", &manifest(file)])?;
+        let pool = pool(file);
+        cluster.await_condition(&pool, "Ready", "True", Duration::from_secs(20)).await?;
+    }
+    tell("12 pods in the namespace shop and 3 in payments, spread over the nodes");
+    cluster.make_namespace("shop", &[]).await?;
+    cluster.make_namespace("payments", &[]).await?;
+    cluster.deploy("shop", "web", WEB).await?;
+    cluster.deploy("payments", "ledger", PAYMENTS).await?;
+    let web = cluster.await_ready_pods("shop", "", "app=web", WEB, PODS).await?;
+    let ledger = cluster.await_ready_pods("payments", "", "app=ledger", PAYMENTS, PODS).await?;
+    let pods: Vec<Pod> = web.iter().chain(&ledger).cloned().collect();
+
+    show("kubectl get addresspools", &cluster.kubectl(["get", "addresspools"])?, 20);
+    show("kubectl get addressblocks", &cluster.kubectl(["get", "addressblocks"])?, 14);
+    show("kubectl get ipassignments", &cluster.kubectl(["get", "ipassignments"])?, 20);
+    let node = cluster.node("n1")?;
+    tell(
+        "on node n1: table 116 has a route for each of its pods, table 119 its blocks, for any routing daemon to import",
+    );
+    for words in [
+        ["ip", "-4", "route", "show", "table", "116"],
+        ["ip", "-6", "route", "show", "table", "116"],
+        ["ip", "-4", "route", "show", "table", "119"],
+        ["ip", "-6", "route", "show", "table", "119"],
+    ] {
+        show(&words.join(" "), &node.exec(words)?, 12);
+    }
+
+    tell(
+        "every path, each by a connection of its own, IPv4 and IPv6: pod to pod, pod to node, node to pod, pod to Service",
+    );
+    let outcome = walk(&cluster, &pods, &web).await?;
+    run_full(&cluster).await?;
+    Ok((cluster, outcome))
+}
+
+async fn walk(cluster: &Cluster, pods: &[Pod], web: &[Pod]) -> Result<Outcome> {
+    let service = Api::<v1::Service>::namespaced(cluster.client(), "shop").get("web").await?;
+    let addresses = service.spec.and_then(|spec| spec.cluster_ips).context("the Service has no addresses")?;
+    let service: Vec<IpAddr> = addresses.iter().filter_map(|ip| ip.parse().ok()).collect();
+    let kinds = [
+        ("pod to pod", paths::pod_to_pod(pods)?),
+        ("pod to node", paths::pod_to_node(cluster, pods)),
+        ("node to pod", paths::node_to_pod(cluster, pods)?),
+        ("pod to Service", paths::pod_to_service(pods, &service, web)),
+    ];
+    let (mut count, mut failures) = (0, Vec::new());
+    for (kind, paths) in kinds {
+        let failed = tokio::task::spawn_blocking({
+            let paths = paths.clone();
+            move || paths::failures(&paths)
+        })
+        .await??;
+        tell(&format!("{kind}: {} of {} work", paths.len() - failed.len(), paths.len()));
+        count += paths.len();
+        failures.extend(failed);
+    }
+    for failure in failures.iter().take(10) {
+        tell(failure);
+    }
+    let holdings = cluster.holdings().await?;
+    let spread = cluster.nodes().all(|node| pods.iter().filter(|pod| pod.node == node.name()).count() >= 3);
+    Ok(Outcome {
+        pods: pods.len(),
+        nodes: cluster.nodes().count(),
+        paths: count,
+        failures,
+        duplicates: holdings.duplicates.len(),
+        spread,
+    })
+}
+
+/// A pool with fewer addresses than pods, and what its user is told.
+async fn run_full(cluster: &Cluster) -> Result<()> {
+    tell("a pool of four addresses and five pods for it: the fifth waits, and its event says why and what to do");
+    cluster.kubectl(["apply", "-f", &manifest("tiny")])?;
+    cluster.await_condition(pool("tiny"), "Ready", "True", Duration::from_secs(20)).await?;
+    cluster.make_namespace("tiny", &[]).await?;
+    for number in 1..=TINY {
+        cluster.create_pod(&Workload::pod("tiny", &format!("pod-{number}")).on("n1")).await?;
+    }
+    cluster.await_ready_pods("tiny", "", "", TINY, PODS).await?;
+    cluster.create_pod(&Workload::pod("tiny", "one-too-many").on("n1")).await?;
+    let message = cluster.await_event("tiny", "one-too-many", &["tiny", "n1"], Duration::from_secs(45)).await?;
+    show("kubectl describe pod one-too-many", &message, 4);
+    let nodes = cluster.kubectl(["get", "nodes", "--no-headers"])?;
+    ensure!(!nodes.contains("NotReady"), "a full pool made a node NotReady:\n{nodes}");
+    show("kubectl get addresspool tiny", &cluster.kubectl(["get", "addresspool", "tiny"])?, 3);
+    Ok(())
+}
+
+fn manifest(name: &str) -> String {
+    format!("{}/demo/{name}.yaml", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn pool(name: &str) -> serde_json::Value {
+    serde_json::json!({"apiVersion": "bobbin.dev/v1beta1", "kind": "AddressPool", "metadata": {"name": name}})
+}

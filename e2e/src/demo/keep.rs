@@ -1,0 +1,89 @@
+//! `KEEP=1`: the cluster stays when the demo ends. A second process, in a session of its own, tells the story and then holds the
+//! cluster; the first passes its words on until it hears how it went.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cluster::Cluster;
+
+/// Tells the second process that it is one.
+const STAY: &str = "BOBBIN_DEMO_STAYS";
+/// The last line of its story, with the exit code; nobody sees it.
+const END: &str = "\u{4}demo ends with ";
+
+/// Which of the processes this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stay {
+    /// Tell the story, clean up.
+    No,
+    /// Start another that stays.
+    Ask,
+    /// Tell the story, then hold the cluster.
+    Yes,
+}
+
+impl Stay {
+    /// Reads the environment.
+    pub fn from_environment() -> Self {
+        match (std::env::var_os(STAY), std::env::var("KEEP").as_deref()) {
+            (Some(_), _) => Self::Yes,
+            (None, Ok("" | "0") | Err(_)) => Self::No,
+            (None, Ok(_)) => Self::Ask,
+        }
+    }
+}
+
+/// Starts the process that stays, passes on what it says, and ends as it went.
+pub fn run_and_leave() -> Result<ExitCode> {
+    let mut child = Command::new("setsid")
+        .arg(std::env::current_exe()?)
+        .env(STAY, "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("setsid did not start: install util-linux")?;
+    let words = BufReader::new(child.stdout.take().context("the demo has no output")?);
+    for line in words.lines() {
+        let line = line?;
+        match line.strip_prefix(END) {
+            Some(code) => return Ok(ExitCode::from(code.parse::<u8>().unwrap_or(1))),
+            None => println!("{line}"),
+        }
+    }
+    // It ended without a word of how it went: an error, which it has printed.
+    child.wait()?;
+    Ok(ExitCode::FAILURE)
+}
+
+/// Says how to use the cluster.
+pub fn how_to_use(cluster: &Cluster) -> Result<()> {
+    let kubeconfig = cluster.control_plane().admin_kubeconfig()?;
+    let kubectl = cluster.programs().path("kubectl")?;
+    println!("\nThe cluster stays. Use it:");
+    println!(
+        "  export KUBECONFIG={} PATH={}:$PATH",
+        kubeconfig.display(),
+        kubectl.parent().unwrap_or(&kubectl).display()
+    );
+    for node in cluster.nodes() {
+        println!("  nsenter --target {} --all    # a shell on {}", node.first_process()?, node.name());
+    }
+    println!("  kill {}    # ends it; nothing stays behind\n", std::process::id());
+    Ok(())
+}
+
+/// Says how it went, and holds the cluster until a signal.
+pub async fn stay(cluster: Cluster, good: bool) -> Result<()> {
+    println!("{END}{}", u8::from(!good));
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    drop(cluster);
+    Ok(())
+}

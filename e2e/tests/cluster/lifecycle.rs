@@ -1,0 +1,182 @@
+//! Pods, pools and Bobbin itself come and go; addresses are neither held twice nor lost.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bobbin_e2e::cluster::{Call, Cluster, Workload};
+use bobbin_e2e::image::TOOLS;
+use bobbin_e2e::paths;
+use bobbin_e2e::pools::Pool;
+use bobbin_e2e::until::{so, until};
+use libtest_mimic::Trial;
+use serde_json::json;
+
+use crate::stage::{Stage, VALUES};
+
+const PODS: Duration = Duration::from_secs(90);
+/// Pods of the StatefulSet, and how often all of them are deleted: together the 50 times.
+const REPLICAS: usize = 5;
+const ROUNDS: usize = 10;
+
+pub fn tests(stage: &Stage) -> Vec<Trial> {
+    vec![
+        stage.test(
+            "StatefulSet pods deleted and recreated 50 times, the shim called again with each old container ID afterwards: no duplicate, no leak",
+            fifty_times,
+        ),
+        stage.test("a pool deleted while used waits and says who holds it, then goes", a_used_pool_waits),
+        stage.test("a pool deleted in the foreground while used waits, then goes", a_used_pool_waits_in_foreground),
+        stage.test("leaving: the node is clean of ours afterwards", leaving),
+    ]
+}
+
+async fn fifty_times(cluster: &mut Cluster) -> Result<()> {
+    cluster.make_namespace("again", &[]).await?;
+    let labels = json!({"app": "db"});
+    cluster
+        .apply(json!({
+            "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"namespace": "again", "name": "db"},
+            "spec": {
+                "replicas": REPLICAS, "serviceName": "db", "podManagementPolicy": "Parallel", "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": {
+                    "terminationGracePeriodSeconds": 0, "automountServiceAccountToken": false,
+                    "containers": [{"name": "main", "image": TOOLS, "imagePullPolicy": "Never",
+                        "command": ["/agnhost", "netexec", "--http-port=8080", "--udp-port=8080"]}],
+                }},
+            },
+        }))
+        .await?;
+    let mut seen: BTreeSet<(String, String)> = BTreeSet::new();
+    for _ in 0..ROUNDS {
+        cluster.await_ready_pods("again", "", "app=db", REPLICAS, PODS).await?;
+        cluster.await_no_leak_and_no_duplicate(Duration::from_secs(20)).await?;
+        seen.extend(containers(cluster).await?);
+        let old: BTreeSet<String> =
+            cluster.assignments_of("again").await?.into_iter().filter_map(|record| record.spec.pod_uid).collect();
+        cluster.kubectl(["-n", "again", "delete", "pod", "-l", "app=db", "--wait=false"])?;
+        let old = &old;
+        let cluster = &*cluster;
+        until("the old pods are gone", PODS, || async move {
+            let left = cluster
+                .assignments_of("again")
+                .await?
+                .into_iter()
+                .filter(|record| record.spec.pod_uid.as_ref().is_some_and(|uid| old.contains(uid)))
+                .count();
+            Ok(so(left == 0, || format!("{left} records of old pods")))
+        })
+        .await?;
+    }
+    let pods = cluster.await_ready_pods("again", "", "app=db", REPLICAS, PODS).await?;
+    cluster.await_no_leak_and_no_duplicate(Duration::from_secs(20)).await?;
+    let alive = containers(cluster).await?;
+    ensure!(seen.is_disjoint(&alive) && seen.len() >= REPLICAS * ROUNDS, "{} old containers were seen", seen.len());
+
+    let before = cluster.assignments_of("again").await?;
+    for (node, container) in &seen {
+        let answer = cluster.shim(node, &Call::late_del(container))?;
+        ensure!(answer.ok, "a late DEL of {container} on {node} failed: {}", answer.said);
+    }
+    ensure!(cluster.assignments_of("again").await?.len() == before.len(), "a late DEL freed an address that is in use");
+    cluster.await_no_leak_and_no_duplicate(Duration::from_secs(20)).await?;
+    let failures = paths::failures(&paths::pod_to_pod(&pods)?)?;
+    ensure!(failures.is_empty(), "after the late DELs: {}", failures.join("\n"));
+    Ok(())
+}
+
+/// Node and container of every attachment of the test.
+async fn containers(cluster: &Cluster) -> Result<BTreeSet<(String, String)>> {
+    let records = cluster.assignments_of("again").await?;
+    Ok(records.into_iter().map(|record| (record.spec.node_name, record.spec.container_id)).collect())
+}
+
+async fn a_used_pool_waits(cluster: &mut Cluster) -> Result<()> {
+    waits_then_goes(cluster, "going", 82, false).await
+}
+
+async fn a_used_pool_waits_in_foreground(cluster: &mut Cluster) -> Result<()> {
+    waits_then_goes(cluster, "going-first", 83, true).await
+}
+
+async fn waits_then_goes(cluster: &Cluster, name: &str, second: u8, foreground: bool) -> Result<()> {
+    let pool = Pool::named(name).subnet(&format!("10.{second}.0.0/24"), &format!("fd00:{second}::/120")).build();
+    cluster.apply(&pool).await?;
+    cluster.await_condition(&pool, "Ready", "True", Duration::from_secs(20)).await?;
+    cluster.make_namespace(name, &[]).await?;
+    let one = cluster.create_ready_pod(Workload::pod(name, "one").on("n1")).await?;
+    let two = cluster.create_ready_pod(Workload::pod(name, "two").on("n2")).await?;
+    if foreground {
+        cluster.delete_in_foreground(&pool).await?
+    } else {
+        cluster.delete(&pool).await?
+    }
+    let seen = cluster.await_condition(&pool, "Terminating", "True", Duration::from_secs(15)).await?;
+    let message =
+        bobbin_e2e::cluster::condition_of(&seen, "Terminating")["message"].as_str().unwrap_or_default().to_owned();
+    ensure!(
+        message.contains('2') && message.contains("n1") && message.contains("n2"),
+        "it does not say who holds it: {message:?}"
+    );
+    // What is in use stays in use.
+    one.can_reach(&two, bobbin_e2e::pod::Family::V4)?;
+    ensure!(
+        cluster.blocks_of_pool(name).await?.iter().any(|block| block.spec.node_name.as_deref() == Some("n1")),
+        "a used block is gone"
+    );
+    cluster.delete_all_pods(name).await?;
+    cluster.await_gone(&pool, Duration::from_secs(40)).await?;
+    ensure!(cluster.blocks_of_pool(name).await?.is_empty(), "blocks are left of a pool that is gone");
+    Ok(())
+}
+
+async fn leaving(cluster: &mut Cluster) -> Result<()> {
+    cluster.make_namespace("last", &[]).await?;
+    cluster.create_ready_pod(Workload::pod("last", "holds-out").on("n1")).await?;
+    let mut values = VALUES.to_vec();
+    values.extend(["agent.mode=remove", "agent.maxUnavailable=100%"]);
+    cluster.roll_out(&values)?;
+    // Nodes without pods are left at once, the other says what it waits for.
+    for name in ["n2", "n3"] {
+        await_clean(cluster, name).await?;
+    }
+    let node = cluster.node("n1")?;
+    ensure!(
+        !node.exec(["ip", "route", "show", "table", "116"])?.is_empty(),
+        "n1 lost its routes while a pod needs them"
+    );
+    cluster.delete_all_pods("last").await?;
+    await_clean(cluster, "n1").await?;
+
+    // And back again, for the tests after this one.
+    cluster.install(&VALUES).await?;
+    cluster.make_namespace("last", &[]).await?;
+    cluster.create_ready_pod(Workload::pod("last", "first").on("n1")).await.map(drop)
+}
+
+/// Waits until nothing of ours is on a node.
+async fn await_clean(cluster: &Cluster, name: &str) -> Result<()> {
+    let node = cluster.node(name)?;
+    until(&format!("{name} is clean of ours"), Duration::from_secs(60), || async move {
+        let mut left = Vec::new();
+        for (words, sign) in [
+            (&["ls", "/etc/cni/net.d"][..], "bobbin"),
+            (&["ls", "/opt/cni/bin"], "bobbin"),
+            (&["ip", "rule"], "2000:"),
+            (&["ip", "-6", "rule"], "2000:"),
+            (&["ip", "link"], "bob"),
+            (&["nft", "list", "tables"], "bobbin"),
+        ] {
+            let seen = node.exec(words)?;
+            left.extend(seen.lines().filter(|line| line.contains(sign)).map(str::to_owned));
+        }
+        for (family, table) in [("-4", "116"), ("-4", "119"), ("-6", "116"), ("-6", "119")] {
+            // A table that nobody ever used is no table.
+            let seen = node.exec(["ip", family, "route", "show", "table", table]).unwrap_or_default();
+            left.extend(seen.lines().map(str::to_owned));
+        }
+        Ok(so(left.is_empty(), || left.join("; ")))
+    })
+    .await
+    .with_context(|| format!("leaving {name}"))
+}

@@ -1,0 +1,71 @@
+//! Nodes are deleted, lose their power, come back.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use bobbin_e2e::cluster::{Cluster, Workload};
+use bobbin_e2e::pod::FAMILIES;
+use bobbin_e2e::until::{so, until};
+use libtest_mimic::Trial;
+
+use crate::stage::{NODE_GONE, Stage};
+
+pub fn tests(stage: &Stage) -> Vec<Trial> {
+    vec![
+        stage.test("a node power-cut and rebooted: its old addresses are free, its new pods run", power_cut),
+        stage.test("a node deleted: its blocks are free again", node_deleted),
+    ]
+}
+
+async fn power_cut(cluster: &mut Cluster) -> Result<()> {
+    cluster.make_namespace("dusk", &[]).await?;
+    for number in 0..3 {
+        cluster.create_ready_pod(Workload::pod("dusk", &format!("old-{number}")).on("n3")).await?;
+    }
+    let witness = cluster.create_ready_pod(Workload::pod("dusk", "witness").on("n1")).await?;
+    let old: BTreeSet<String> = cluster
+        .assignments_of("dusk")
+        .await?
+        .into_iter()
+        .filter(|record| record.spec.node_name == "n3")
+        .map(|record| record.spec.container_id)
+        .collect();
+    ensure!(old.len() == 3, "{} records of n3", old.len());
+
+    cluster.node_mut("n3")?.power_cut();
+    cluster.kubectl(["-n", "dusk", "delete", "pod", "old-0", "old-1", "old-2", "--force", "--grace-period=0"])?;
+    cluster.node_mut("n3")?.boot()?;
+    cluster.await_nodes_ready().await?;
+
+    let new = cluster.create_ready_pod(Workload::pod("dusk", "new").on("n3")).await?;
+    for family in FAMILIES {
+        witness.can_reach(&new, family)?;
+        new.can_reach(&witness, family)?;
+    }
+    let (cluster, old) = (&*cluster, &old);
+    until("the old addresses are free", Duration::from_secs(40), || async move {
+        let records = cluster.assignments().await?;
+        let left = records.iter().filter(|record| old.contains(&record.spec.container_id)).count();
+        Ok(so(left == 0, || format!("{left} old records are left")))
+    })
+    .await?;
+    cluster.await_no_leak_and_no_duplicate(Duration::from_secs(20)).await
+}
+
+async fn node_deleted(cluster: &mut Cluster) -> Result<()> {
+    cluster.add_nodes(&["n4".to_owned()]).await?;
+    cluster.await_nodes_ready().await?;
+    cluster.make_namespace("gone", &[]).await?;
+    cluster.create_ready_pod(Workload::pod("gone", "a").on("n4")).await?;
+    ensure!(!cluster.blocks_of_node("n4").await?.is_empty(), "n4 has no block");
+
+    cluster.remove_node("n4").await?;
+    let cluster = &*cluster;
+    until("the blocks and addresses of n4 are free", Duration::from_secs(NODE_GONE + 40), || async move {
+        let blocks = cluster.blocks_of_node("n4").await?.len();
+        let records = cluster.assignments().await?.iter().filter(|record| record.spec.node_name == "n4").count();
+        Ok(so(blocks == 0 && records == 0, || format!("{blocks} blocks, {records} addresses")))
+    })
+    .await
+}

@@ -1,0 +1,136 @@
+//! Programs of Bobbin or of the cluster go away, and pods do not notice.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bobbin_e2e::cluster::{Cluster, NAMESPACE, Workload, not_ready};
+use bobbin_e2e::namespace::Namespace;
+use bobbin_e2e::pod::{PORT, who_answers};
+use bobbin_e2e::until::{Look, so, until};
+use k8s_openapi::api::core::v1;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, ListParams};
+use libtest_mimic::Trial;
+use serde_json::json;
+
+use crate::probe::Probes;
+use crate::stage::{Stage, VALUES};
+
+const PODS: Duration = Duration::from_secs(90);
+
+pub fn tests(stage: &Stage) -> Vec<Trial> {
+    vec![
+        stage.test("all agents deleted at once: probes lose nothing, nodes stay Ready, EndpointSlices do not change, no address twice", all_agents_deleted),
+        stage.test("helm upgrade under running pods loses nothing", helm_upgrade),
+        stage.test("pods start and stop with API server and operator stopped", api_server_and_operator_stopped),
+    ]
+}
+
+async fn all_agents_deleted(cluster: &mut Cluster) -> Result<()> {
+    cluster.make_namespace("steady", &[]).await?;
+    cluster.deploy("steady", "web", 6).await?;
+    let pods = cluster.await_ready_pods("steady", "", "app=web", 6, PODS).await?;
+    let from = pods.first().context("there are pods")?;
+    let to = pods.iter().find(|pod| pod.node != from.node).context("all pods are on one node")?;
+    let slices = endpoint_slices(cluster).await?;
+    let probes = Probes::start(from, to)?;
+
+    let agents: Api<v1::Pod> = Api::namespaced(cluster.client(), NAMESPACE);
+    let selector = ListParams::default().labels("app.kubernetes.io/component=agent");
+    let old: Vec<String> = agents.list(&selector).await?.items.iter().filter_map(ResourceExt::uid).collect();
+    ensure!(old.len() == cluster.nodes().count(), "{} agents run", old.len());
+    agents.delete_collection(&DeleteParams::default().grace_period(0), &selector).await?;
+    let (agents, selector, old) = (&agents, &selector, &old);
+    let nodes: Api<v1::Node> = Api::all(cluster.client());
+    let nodes = &nodes;
+    until("all agents are new and Ready", PODS, || async move {
+        for node in nodes.list(&ListParams::default()).await?.items {
+            if let Some(why) = not_ready(&node) {
+                // Not a reason to look again: it must not have happened.
+                return Ok(Look::Yes(Err(anyhow::anyhow!("{} became NotReady: {why}", node.name_any()))));
+            }
+        }
+        let now = agents.list(selector).await?.items;
+        let new = now.iter().filter(|pod| !old.contains(&pod.uid().unwrap_or_default()) && is_ready(pod)).count();
+        Ok(if new == old.len() { Look::Yes(Ok(())) } else { Look::NotYet(format!("{new} are")) })
+    })
+    .await??;
+    cluster.create_ready_pod(Workload::pod("steady", "late").on(&to.node)).await?;
+
+    probes.must_have_lost_nothing()?;
+    ensure!(endpoint_slices(cluster).await? == slices, "an EndpointSlice changed");
+    cluster.await_no_leak_and_no_duplicate(Duration::from_secs(20)).await
+}
+
+/// Name and resource version of the EndpointSlices of the test's Service.
+async fn endpoint_slices(cluster: &Cluster) -> Result<Vec<(String, Option<String>)>> {
+    let slices = Api::<EndpointSlice>::namespaced(cluster.client(), "steady").list(&ListParams::default()).await?;
+    Ok(slices.items.iter().map(|slice| (slice.name_any(), slice.resource_version())).collect())
+}
+
+fn is_ready(pod: &v1::Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+async fn helm_upgrade(cluster: &mut Cluster) -> Result<()> {
+    cluster.make_namespace("upgraded", &[]).await?;
+    let from = cluster.create_ready_pod(Workload::pod("upgraded", "from").on("n1")).await?;
+    let to = cluster.create_ready_pod(Workload::pod("upgraded", "to").on("n2")).await?;
+    let probes = Probes::start(&from, &to)?;
+    let mut values = VALUES.to_vec();
+    // Another template for both programs, so that all of them roll.
+    values.extend(["agent.logFormat=json", "operator.logFormat=json", "agent.maxUnavailable=100%"]);
+    cluster.install(&values).await?;
+    cluster.kubectl(["-n", NAMESPACE, "rollout", "status", "daemonset/bobbin-agent", "--timeout=60s"])?;
+    cluster.create_ready_pod(Workload::pod("upgraded", "later").on("n1")).await?;
+    probes.must_have_lost_nothing()?;
+    cluster.await_no_leak_and_no_duplicate(Duration::from_secs(20)).await
+}
+
+/// Kubelet starts pods without an API server from files: static pods.
+async fn api_server_and_operator_stopped(cluster: &mut Cluster) -> Result<()> {
+    const UID: &str = "5ca1ab1e-0000-4000-8000-000000000001";
+    // Namespace and pool are known to the agent, and n1 has a block.
+    cluster.make_namespace("dark", &[]).await?;
+    let before = cluster.create_ready_pod(Workload::pod("dark", "before").on("n1")).await?;
+    cluster.kubectl(["-n", NAMESPACE, "scale", "deployment/bobbin-operator", "--replicas=0"])?;
+    cluster.await_no_pods_labelled(NAMESPACE, "app.kubernetes.io/component=operator", Duration::from_secs(30)).await?;
+    cluster.control_plane_mut().stop_apiserver();
+
+    let mut manifest = Workload::pod("dark", "static").manifest();
+    manifest["metadata"]["uid"] = json!(UID);
+    let file = cluster.node("n1")?.path("/etc/kubernetes/manifests/static.json")?;
+    std::fs::write(&file, manifest.to_string())?;
+    let node = cluster.node("n1")?;
+    let address = until("a static pod runs and is reached, with the API server down", PODS, || async {
+        let Some(pid) = node.processes_of_pod(UID).first().copied() else {
+            return Ok(Look::NotYet("it has no process".to_owned()));
+        };
+        let own = Namespace::at(format!("/proc/{pid}/ns/net").as_ref())?;
+        let text = own.command("ip").args(["-4", "-o", "addr", "show", "dev", "eth0"]).output()?;
+        let text = String::from_utf8_lossy(&text.stdout).into_owned();
+        let Some(address) = text.split_whitespace().skip_while(|word| *word != "inet").nth(1) else {
+            return Ok(Look::NotYet(text));
+        };
+        let address: std::net::IpAddr = address.split('/').next().unwrap_or_default().parse()?;
+        before.netns().run(move || who_answers((address, PORT).into()))??;
+        Ok(Look::Yes(address))
+    })
+    .await?;
+    ensure!(Some(address) != before.ipv4.map(Into::into), "the static pod has the address of another");
+    std::fs::remove_file(&file)?;
+    until("the static pod stops, with the API server down", PODS, || async {
+        let routes = node.exec(["ip", "-4", "route", "show", "table", "116"])?;
+        let left = routes.lines().any(|line| line.starts_with(&format!("{address} ")));
+        Ok(so(!left && node.processes_of_pod(UID).is_empty(), || routes))
+    })
+    .await?;
+
+    cluster.control_plane_mut().start_apiserver().await?;
+    cluster.kubectl(["-n", NAMESPACE, "scale", "deployment/bobbin-operator", "--replicas=2"])?;
+    cluster.kubectl(["-n", NAMESPACE, "rollout", "status", "deployment/bobbin-operator", "--timeout=90s"])?;
+    cluster.await_nodes_ready().await?;
+    cluster.await_no_leak_and_no_duplicate(Duration::from_secs(60)).await
+}

@@ -1,0 +1,96 @@
+//! Probes that run while something is done to the cluster: a UDP echo and a fresh TCP connection every 10 ms, from one pod to another.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use bobbin_e2e::namespace::Namespace;
+use bobbin_e2e::pod::{FAMILIES, PORT, Pod, who_answers};
+
+/// Time between two probes.
+const EVERY: Duration = Duration::from_millis(10);
+/// A probe without an answer in this time is lost. The machine may be busy; a lost packet is lost for ever.
+const ANSWER: Duration = Duration::from_secs(2);
+
+type Count = (usize, Vec<String>);
+
+/// Running probes.
+pub struct Probes {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Result<Count>>>,
+}
+
+impl Probes {
+    /// Starts probes from the first pod to the second, TCP and UDP in both families.
+    pub fn start(from: &Pod, to: &Pod) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut threads = Vec::new();
+        for family in FAMILIES {
+            let address = SocketAddr::new(to.address(family)?, PORT);
+            let name = to.name.clone();
+            threads.push(probe(from.netns().clone(), stop.clone(), move || {
+                let answer = who_answers(address)?;
+                ensure!(answer == name, "{answer} answered");
+                Ok(())
+            }));
+            threads.push(probe(from.netns().clone(), stop.clone(), move || echo(address)));
+        }
+        Ok(Self { stop, threads })
+    }
+
+    /// Ends them, and fails if one was lost or if hardly any was sent.
+    pub fn must_have_lost_nothing(self) -> Result<()> {
+        self.stop.store(true, Ordering::Release);
+        for thread in self.threads {
+            let (sent, lost) = thread.join().map_err(|_| anyhow!("a probe panicked"))??;
+            ensure!(
+                lost.is_empty(),
+                "{} of {sent} probes were lost: {:?}",
+                lost.len(),
+                lost.iter().take(3).collect::<Vec<_>>()
+            );
+            ensure!(sent >= 50, "only {sent} probes were sent");
+        }
+        Ok(())
+    }
+}
+
+fn probe(
+    namespace: Namespace,
+    stop: Arc<AtomicBool>,
+    once: impl Fn() -> Result<()> + Send + 'static,
+) -> JoinHandle<Result<Count>> {
+    std::thread::spawn(move || {
+        namespace.run(move || {
+            let (mut sent, mut lost) = (0, Vec::new());
+            while !stop.load(Ordering::Acquire) {
+                let start = Instant::now();
+                if let Err(error) = once() {
+                    lost.push(format!("{error:#}"));
+                }
+                sent += 1;
+                std::thread::sleep(EVERY.saturating_sub(start.elapsed()));
+            }
+            (sent, lost)
+        })
+    })
+}
+
+fn echo(to: SocketAddr) -> Result<()> {
+    let here: SocketAddr = if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
+    let socket = UdpSocket::bind(here)?;
+    socket.connect(to)?;
+    socket.set_read_timeout(Some(ANSWER))?;
+    socket.send(b"echo bobbin")?;
+    let mut buffer = [0; 64];
+    let count = socket.recv(&mut buffer).context("no answer by UDP")?;
+    ensure!(
+        buffer[..count].starts_with(b"bobbin"),
+        "the answer by UDP is {:?}",
+        String::from_utf8_lossy(&buffer[..count])
+    );
+    Ok(())
+}

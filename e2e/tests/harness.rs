@@ -1,0 +1,122 @@
+//! The test cluster itself, with the reference plugins for a network: that its nodes are real, can die and come back, and that
+//! nothing of it stays behind, whatever ends the run.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bobbin_e2e::cluster::{Cluster, Network, Options, Workload};
+use bobbin_e2e::paths;
+use bobbin_e2e::pod::Family;
+use bobbin_e2e::run::cgroup_roots;
+use bobbin_e2e::until::{so, until};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// Set for a process that only starts a cluster, prints its directory and waits to be killed.
+const VICTIM: &str = "BOBBIN_TEST_VICTIM";
+
+fn main() -> Result<ExitCode> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    if std::env::var_os(VICTIM).is_some() {
+        let cluster = runtime.block_on(Cluster::start(options(1)))?;
+        println!("{}", cluster.run().directory().display());
+        loop {
+            std::thread::park();
+        }
+    }
+    let handle = runtime.handle().clone();
+    let test = move |sentence: &str, run: fn() -> Run| {
+        let handle = handle.clone();
+        Trial::test(sentence, move || handle.block_on(run()).map_err(|error| Failed::from(format!("{error:#}"))))
+    };
+    let tests = vec![
+        test(
+            "pods of the reference plugins reach each other across three real kubelets",
+            || Box::pin(reference_pods()),
+        ),
+        test("a node loses its power, boots, and runs pods again; another joins", || Box::pin(power_comes_back())),
+        test("after SIGKILL nothing is left: no process, namespace, mount, cgroup or directory", || {
+            Box::pin(nothing_is_left())
+        }),
+    ];
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    Ok(libtest_mimic::run(&arguments, tests).exit_code())
+}
+
+type Run = std::pin::Pin<Box<dyn Future<Output = Result<()>>>>;
+
+fn options(nodes: usize) -> Options {
+    Options { nodes, network: Network::Reference, ..Options::default() }
+}
+
+async fn reference_pods() -> Result<()> {
+    let cluster = Cluster::start(options(3)).await?;
+    cluster.await_nodes_ready().await?;
+    cluster.make_namespace("reach", &[]).await?;
+    cluster.deploy("reach", "web", 6).await?;
+    let pods = cluster.await_ready_pods("reach", "", "app=web", 6, Duration::from_secs(90)).await?;
+    let failures = paths::failures(&paths::pod_to_pod(&pods)?)?;
+    ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    Ok(())
+}
+
+async fn power_comes_back() -> Result<()> {
+    let mut cluster = Cluster::start(options(1)).await?;
+    cluster.await_nodes_ready().await?;
+    cluster.make_namespace("dusk", &[]).await?;
+    cluster.create_ready_pod(Workload::pod("dusk", "before").on("n1")).await?;
+    cluster.node_mut("n1")?.power_cut();
+    ensure!(cgroups(cluster.run().id()).is_empty(), "cgroups are left of a node without power");
+    cluster.node_mut("n1")?.boot()?;
+    cluster.add_nodes(&["n2".to_owned()]).await?;
+    cluster.await_nodes_ready().await?;
+    let here = cluster.create_ready_pod(Workload::pod("dusk", "after").on("n1")).await?;
+    let there = cluster.create_ready_pod(Workload::pod("dusk", "there").on("n2")).await?;
+    here.can_reach(&there, Family::V4)?;
+    there.can_reach(&here, Family::V6)
+}
+
+async fn nothing_is_left() -> Result<()> {
+    let mut victim =
+        Command::new(std::env::current_exe()?).env(VICTIM, "1").stdout(Stdio::piped()).stdin(Stdio::null()).spawn()?;
+    let mut directory = String::new();
+    BufReader::new(victim.stdout.take().context("the victim has no output")?).read_line(&mut directory)?;
+    let directory = PathBuf::from(directory.trim());
+    let id =
+        directory.to_string_lossy().rsplit_once('-').map(|(_, id)| id.to_owned()).context("the directory has no ID")?;
+    ensure!(!cgroups(&id).is_empty() && !processes(&directory).is_empty(), "the victim has no cluster");
+    victim.kill()?;
+    victim.wait()?;
+    until("all is gone", Duration::from_secs(30), || async {
+        let left = (cgroups(&id), processes(&directory), mounts(&directory), directory.exists());
+        Ok(so(left.0.is_empty() && left.1.is_empty() && left.2.is_empty() && !left.3, || format!("{left:?}")))
+    })
+    .await
+}
+
+fn cgroups(id: &str) -> Vec<PathBuf> {
+    let own = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with(&format!("bob-{id}-"));
+    cgroup_roots()
+        .iter()
+        .filter_map(|root| std::fs::read_dir(root).ok())
+        .flat_map(|entries| entries.flatten().filter(own).map(|entry| entry.path()).collect::<Vec<_>>())
+        .collect()
+}
+
+/// Processes that name the directory. Those of a node hold its namespaces: without them the kernel has removed these.
+fn processes(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let commands = entries.filter_map(|entry| std::fs::read_to_string(entry.path().join("cmdline")).ok());
+    commands
+        .filter(|command| command.contains(&*directory.to_string_lossy()))
+        .map(|command| command.replace('\0', " "))
+        .collect()
+}
+
+fn mounts(directory: &Path) -> Vec<String> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    mounts.lines().filter(|line| line.contains(&*directory.to_string_lossy())).map(str::to_owned).collect()
+}
