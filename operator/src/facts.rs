@@ -1,0 +1,369 @@
+//! What the watches have shown, in as few bytes as the decisions need: counts per block, not objects per address.
+//!
+//! `feed` writes it, everybody else asks it for views by value. It lags behind the API server, so nothing is freed, accepted
+//! or deleted on its word alone: it says where to look.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bobbin_addressing::{BlockRange, Pair};
+use bobbin_crds::{AddressBlock, AddressPool, FINALIZER};
+
+use crate::slim::{SlimAssignment, SlimNode};
+
+/// What is known of all objects.
+#[derive(Default)]
+pub(crate) struct Facts {
+    pools: HashMap<Arc<str>, Arc<AddressPool>>,
+    blocks: HashMap<Arc<str>, BTreeMap<u64, BlockFact>>,
+    assignments: HashMap<IpAddr, AssignmentFact>,
+    /// How many assignments name a block, whether the block is there or not.
+    assigned: HashMap<Arc<str>, BTreeMap<u64, u32>>,
+    freed: HashMap<Arc<str>, VecDeque<(Instant, u32)>>,
+    nodes: HashMap<Arc<str>, NodeFact>,
+    /// Nodes that were out of service when they were last seen.
+    left_out_of_service: HashSet<Arc<str>>,
+    names: HashSet<Arc<str>>,
+}
+
+/// A block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BlockFact {
+    pub(crate) index: u64,
+    pub(crate) range: Option<BlockRange>,
+    /// The node that has claimed it.
+    pub(crate) node: Option<Arc<str>>,
+    pub(crate) finalizer: bool,
+    pub(crate) deleting: bool,
+    pub(crate) uid: Box<str>,
+    pub(crate) version: Box<str>,
+    /// How many assignments name it.
+    pub(crate) assigned: u32,
+}
+
+#[derive(Clone, Debug)]
+struct AssignmentFact {
+    pool: Arc<str>,
+    /// The block's index; `u64::MAX` if the block's name is not one of the pool.
+    block: u64,
+    node: Arc<str>,
+    ipv6: Option<Ipv6Addr>,
+}
+
+#[derive(Clone, Debug)]
+struct NodeFact {
+    out_of_service: bool,
+}
+
+/// What a change may matter to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Touched {
+    /// The pools, by name.
+    pub(crate) pools: Vec<Arc<str>>,
+    /// Whether a pool, or a pool's first or last block, came or went.
+    pub(crate) population: bool,
+    /// Whether nodes, or what they own, changed.
+    pub(crate) nodes: bool,
+}
+
+/// One pool, as far as it is known.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PoolView {
+    pub(crate) pool: Option<Arc<AddressPool>>,
+    /// Its blocks in the order of their indices.
+    pub(crate) blocks: Vec<BlockFact>,
+    pub(crate) used: u64,
+    pub(crate) cooling: u64,
+    /// When `cooling` will be less.
+    pub(crate) warmer_in: Option<Duration>,
+    pub(crate) nodes: usize,
+    pub(crate) pools: usize,
+}
+
+/// An assignment whose block is not there, or is another node's.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Loose {
+    pub(crate) name: String,
+    pub(crate) range: BlockRange,
+    pub(crate) node: Arc<str>,
+    /// The node that has the block; `None`: the block is free or not there.
+    pub(crate) owner: Option<Arc<str>>,
+    pub(crate) block_is_there: bool,
+}
+
+impl Facts {
+    fn name(&mut self, text: &str) -> Arc<str> {
+        if let Some(name) = self.names.get(text) {
+            return Arc::clone(name);
+        }
+        let name: Arc<str> = text.into();
+        self.names.insert(Arc::clone(&name));
+        name
+    }
+
+    /// A pool came or changed.
+    pub(crate) fn pool(&mut self, pool: AddressPool) -> Touched {
+        let name = self.name(pool.metadata.name.as_deref().unwrap_or_default());
+        let new = self.pools.insert(Arc::clone(&name), Arc::new(pool)).is_none();
+        Touched { pools: vec![name], population: new, nodes: false }
+    }
+
+    /// A pool is gone.
+    pub(crate) fn no_pool(&mut self, name: &str) -> Touched {
+        let Some((name, _)) = self.pools.remove_entry(name) else { return Touched::default() };
+        self.freed.remove(&name);
+        Touched { pools: vec![name], population: true, nodes: false }
+    }
+
+    /// A block came or changed.
+    pub(crate) fn block(&mut self, block: AddressBlock) -> Touched {
+        let Ok(index) = u64::try_from(block.spec.index) else { return Touched::default() };
+        let pool = self.name(&block.spec.pool_name);
+        let node = block.spec.node_name.as_deref().filter(|name| !name.is_empty()).map(|name| self.name(name));
+        let fact = BlockFact {
+            index,
+            range: BlockRange::parse(block.spec.ipv4.as_deref(), block.spec.ipv6.as_deref()).ok(),
+            node,
+            finalizer: block.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER),
+            deleting: block.metadata.deletion_timestamp.is_some(),
+            uid: block.metadata.uid.unwrap_or_default().into(),
+            version: block.metadata.resource_version.unwrap_or_default().into(),
+            assigned: 0,
+        };
+        let blocks = self.blocks.entry(Arc::clone(&pool)).or_default();
+        let population = blocks.is_empty();
+        blocks.insert(index, fact);
+        Touched { pools: vec![pool], population, nodes: true }
+    }
+
+    /// A block is gone.
+    pub(crate) fn no_block(&mut self, pool: &str, index: u64) -> Touched {
+        let Some((name, blocks)) =
+            self.blocks.get_key_value(pool).map(|(name, _)| Arc::clone(name)).zip(self.blocks.get_mut(pool))
+        else {
+            return Touched::default();
+        };
+        blocks.remove(&index);
+        let population = blocks.is_empty();
+        if population {
+            self.blocks.remove(&name);
+        }
+        Touched { pools: vec![name], population, nodes: true }
+    }
+
+    /// An assignment came. Assignments never change.
+    pub(crate) fn assignment(&mut self, assignment: &SlimAssignment) -> Touched {
+        let Some(address) = assignment_address(assignment) else { return Touched::default() };
+        let spec = &assignment.spec;
+        let (pool, node) = (self.name(&spec.pool_name), self.name(&spec.node_name));
+        let block = block_index(&spec.pool_name, &spec.block_name).unwrap_or(u64::MAX);
+        let ipv6 = spec.ipv6.as_deref().and_then(|text| text.parse().ok());
+        let fact = AssignmentFact { pool: Arc::clone(&pool), block, node, ipv6 };
+        let replaced = self.assignments.insert(address, fact);
+        if let Some(old) = replaced {
+            self.uncount(&old);
+        }
+        *self.assigned.entry(Arc::clone(&pool)).or_default().entry(block).or_default() += 1;
+        Touched { pools: vec![pool], population: false, nodes: true }
+    }
+
+    /// An assignment is gone: its address rests from now on.
+    pub(crate) fn no_assignment(&mut self, address: IpAddr) -> Touched {
+        let Some(fact) = self.assignments.remove(&address) else { return Touched::default() };
+        self.uncount(&fact);
+        let freed = self.freed.entry(Arc::clone(&fact.pool)).or_default();
+        match freed.back_mut() {
+            Some((when, count)) if when.elapsed() < Duration::from_millis(500) => *count += 1,
+            _ => freed.push_back((Instant::now(), 1)),
+        }
+        Touched { pools: vec![fact.pool], population: false, nodes: true }
+    }
+
+    fn uncount(&mut self, fact: &AssignmentFact) {
+        let Some(blocks) = self.assigned.get_mut(&fact.pool) else { return };
+        if let Some(count) = blocks.get_mut(&fact.block) {
+            *count -= 1;
+            if *count == 0 {
+                blocks.remove(&fact.block);
+            }
+        }
+        if blocks.is_empty() {
+            self.assigned.remove(&fact.pool);
+        }
+    }
+
+    /// A node came or changed.
+    pub(crate) fn node(&mut self, node: &SlimNode) -> Touched {
+        let name = self.name(node.metadata.name.as_deref().unwrap_or_default());
+        self.left_out_of_service.remove(&name);
+        let fact = NodeFact { out_of_service: node.out_of_service() };
+        let new = self.nodes.insert(Arc::clone(&name), fact).is_none();
+        Touched { pools: if new { self.all_pools() } else { Vec::new() }, population: false, nodes: true }
+    }
+
+    /// A node is gone. `last` is how it was when it went, if that is known.
+    pub(crate) fn no_node(&mut self, name: &str, last: Option<&SlimNode>) -> Touched {
+        let Some((name, fact)) = self.nodes.remove_entry(name) else { return Touched::default() };
+        if fact.out_of_service || last.is_some_and(SlimNode::out_of_service) {
+            self.left_out_of_service.insert(name);
+        }
+        Touched { pools: Vec::new(), population: false, nodes: true }
+    }
+
+    fn all_pools(&self) -> Vec<Arc<str>> {
+        self.pools.keys().cloned().collect()
+    }
+
+    /// The names of all pools.
+    pub(crate) fn pool_names(&self) -> Vec<String> {
+        self.pools.keys().map(|name| name.to_string()).collect()
+    }
+
+    /// The names of all nodes.
+    pub(crate) fn node_names(&self) -> Vec<String> {
+        self.nodes.keys().map(|name| name.to_string()).collect()
+    }
+
+    /// Pool and index of all blocks.
+    pub(crate) fn block_keys(&self) -> Vec<(Arc<str>, u64)> {
+        self.blocks.iter().flat_map(|(pool, blocks)| blocks.keys().map(|index| (Arc::clone(pool), *index))).collect()
+    }
+
+    /// The addresses of all assignments.
+    pub(crate) fn assignment_addresses(&self) -> Vec<IpAddr> {
+        self.assignments.keys().copied().collect()
+    }
+
+    /// Everything that somebody has to look after: pools, and names of pools that blocks were left by.
+    pub(crate) fn kept(&self) -> HashSet<Arc<str>> {
+        self.pools.keys().chain(self.blocks.keys()).cloned().collect()
+    }
+
+    /// All pools.
+    pub(crate) fn pools(&self) -> Vec<Arc<AddressPool>> {
+        self.pools.values().cloned().collect()
+    }
+
+    /// One pool.
+    pub(crate) fn view(&mut self, name: &str) -> PoolView {
+        let pool = self.pools.get(name).cloned();
+        let assigned = self.assigned.get(name);
+        let count = |index| assigned.and_then(|blocks| blocks.get(&index)).copied().unwrap_or(0);
+        let blocks = self.blocks.get(name).into_iter().flat_map(BTreeMap::values);
+        let blocks = blocks.map(|block| BlockFact { assigned: count(block.index), ..block.clone() }).collect();
+        let used = assigned.map_or(0, |blocks| blocks.values().map(|count| u64::from(*count)).sum());
+        let rest = pool.as_ref().map_or(0, |pool| pool.spec.cooldown_seconds);
+        let rest = Duration::from_secs(u64::try_from(rest).unwrap_or(0));
+        let freed = self.freed.get_mut(name);
+        let (cooling, warmer_in) = freed.map_or((0, None), |freed| cooling(freed, rest));
+        PoolView { pool, blocks, used, cooling, warmer_in, nodes: self.nodes.len(), pools: self.pools.len() }
+    }
+
+    /// How many addresses of a pool are held on which nodes, most first; blocks that are claimed count where no address is held.
+    pub(crate) fn holders(&self, pool: &str) -> Vec<(Arc<str>, u64)> {
+        let mut holders: HashMap<&Arc<str>, u64> = HashMap::new();
+        for block in self.blocks.get(pool).into_iter().flat_map(BTreeMap::values) {
+            if let Some(node) = &block.node {
+                holders.entry(node).or_default();
+            }
+        }
+        for fact in self.assignments.values().filter(|fact| &*fact.pool == pool) {
+            *holders.entry(&fact.node).or_default() += 1;
+        }
+        let mut holders: Vec<_> = holders.into_iter().map(|(node, count)| (Arc::clone(node), count)).collect();
+        holders.sort_by(|(a, most), (b, least)| least.cmp(most).then_with(|| a.cmp(b)));
+        holders
+    }
+
+    /// Names of nodes that own a block or an assignment and are not there, and whether each left out of service.
+    pub(crate) fn owners_gone(&self) -> HashMap<Arc<str>, bool> {
+        let blocks = self.blocks.values().flat_map(BTreeMap::values).filter_map(|block| block.node.as_ref());
+        let owners: HashSet<&Arc<str>> = blocks.chain(self.assignments.values().map(|fact| &fact.node)).collect();
+        owners
+            .into_iter()
+            .filter(|owner| !self.nodes.contains_key(*owner))
+            .map(|owner| (Arc::clone(owner), self.left_out_of_service.contains(owner)))
+            .collect()
+    }
+
+    /// Assignments whose block is not there or not their node's.
+    pub(crate) fn loose(&self) -> Vec<Loose> {
+        let mut loose = Vec::new();
+        for (address, fact) in &self.assignments {
+            let block = self.blocks.get(&fact.pool).and_then(|blocks| blocks.get(&fact.block));
+            let owner = block.and_then(|block| block.node.clone());
+            if owner.as_ref() != Some(&fact.node) {
+                loose.push(Loose {
+                    name: assignment_name(*address),
+                    range: range_of(*address, fact.ipv6),
+                    node: Arc::clone(&fact.node),
+                    owner,
+                    block_is_there: block.is_some(),
+                });
+            }
+        }
+        loose
+    }
+
+    /// Blocks of other pools than this: their names and ranges.
+    pub(crate) fn blocks_of_others(&self, pool: &str) -> Vec<(String, BlockRange)> {
+        let others = self.blocks.iter().filter(|(name, _)| &***name != pool);
+        let blocks = others.flat_map(|(name, blocks)| blocks.values().map(move |block| (name, block)));
+        blocks.filter_map(|(name, block)| Some((format!("{name}-{}", block.index), block.range?))).collect()
+    }
+
+    /// Forgets names that nothing has any more, and what was known of nodes that own nothing.
+    pub(crate) fn tidy(&mut self) {
+        let gone = self.owners_gone();
+        self.left_out_of_service.retain(|name| gone.contains_key(name));
+        self.freed.retain(|name, _| self.pools.contains_key(name));
+        // One is the set's own, so a name with no other is used by nothing.
+        self.names.retain(|name| Arc::strong_count(name) > 1);
+    }
+}
+
+fn cooling(freed: &mut VecDeque<(Instant, u32)>, rest: Duration) -> (u64, Option<Duration>) {
+    while freed.front().is_some_and(|(when, _)| when.elapsed() >= rest) {
+        freed.pop_front();
+    }
+    let count = freed.iter().map(|(_, count)| u64::from(*count)).sum();
+    (count, freed.front().map(|(when, _)| rest.saturating_sub(when.elapsed())))
+}
+
+/// The index of a block's name, if it is one of the pool's.
+pub(crate) fn block_index(pool: &str, block: &str) -> Option<u64> {
+    block.strip_prefix(pool)?.strip_prefix('-')?.parse().ok()
+}
+
+/// The address that an assignment is named after.
+pub(crate) fn assignment_address(assignment: &SlimAssignment) -> Option<IpAddr> {
+    let name = assignment.metadata.name.as_deref()?;
+    name.parse::<std::net::Ipv4Addr>().map(IpAddr::V4).or_else(|_| name.replace('-', ":").parse().map(IpAddr::V6)).ok()
+}
+
+/// The range of an assignment's addresses.
+pub(crate) fn assignment_range(assignment: &SlimAssignment) -> Option<BlockRange> {
+    let ipv6 = assignment.spec.ipv6.as_deref().and_then(|text| text.parse().ok());
+    let ipv4 = assignment.spec.ipv4.as_deref().and_then(|text| text.parse().ok());
+    Some(Pair { ipv4, ipv6 }).filter(|pair| pair.ipv4.is_some() || pair.ipv6.is_some()).map(BlockRange::from)
+}
+
+fn assignment_name(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => bobbin_crds::name::assignment(Some(address), None),
+        IpAddr::V6(address) => bobbin_crds::name::assignment(None, Some(address)),
+    }
+    .unwrap_or_default()
+}
+
+fn range_of(address: IpAddr, ipv6: Option<Ipv6Addr>) -> BlockRange {
+    BlockRange::from(match address {
+        IpAddr::V4(address) => Pair { ipv4: Some(address), ipv6 },
+        IpAddr::V6(address) => Pair { ipv4: None, ipv6: Some(address) },
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+//! Every half minute: void records, and forgetting what the facts need no more. One task.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bobbin_apiserver::{ReadError, read};
+use bobbin_crds::AddressBlock;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::core::PartialObjectMeta;
+
+use crate::facts::Loose;
+use crate::fresh::READ;
+use crate::reclaim::{delete_assignment, is_gone};
+use crate::run::Shared;
+use crate::slim::SlimAssignment;
+use crate::void_record::Suspects;
+
+/// How often.
+const EVERY: Duration = Duration::from_secs(30);
+/// At most this many records are looked at closely in one turn.
+const MOST: usize = 20;
+
+/// Runs for ever.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut suspects = Suspects::default();
+    loop {
+        tokio::time::sleep(bobbin_apiserver::backoff::jittered(EVERY)).await;
+        if !shared.ages.synced() {
+            continue;
+        }
+        let loose = shared.board.facts(|facts| {
+            facts.tidy();
+            facts.loose()
+        });
+        let old = suspects.look(loose, Instant::now());
+        shared.metrics.void_records.set(i64::try_from(old.len()).unwrap_or(i64::MAX));
+        if !shared.leads() {
+            continue;
+        }
+        for record in old.into_iter().take(MOST) {
+            if let Err(why) = look_closely(&shared, &record).await {
+                tracing::debug!(record = record.name, %why, "a void record stays: it could not be looked at");
+            }
+        }
+    }
+}
+
+/// Reads record, block, Node and pod live, and deletes the record only if it is void and its Node or pod is gone.
+async fn look_closely(shared: &Shared, suspect: &Loose) -> Result<(), ReadError> {
+    let records: Api<SlimAssignment> = Api::all(shared.clients.requests.clone());
+    let record = match read(READ, records.get(&suspect.name)).await {
+        Err(ReadError::NotFound) => return Ok(()),
+        record => record?,
+    };
+    let blocks: Api<AddressBlock> = Api::all(shared.clients.requests.clone());
+    let owner = match read(READ, blocks.get(&record.spec.block_name)).await {
+        Err(ReadError::NotFound) => None,
+        block => block?.spec.node_name.filter(|node| !node.is_empty()),
+    };
+    if owner.as_deref() == Some(&record.spec.node_name) {
+        return Ok(());
+    }
+    let node = &record.spec.node_name;
+    let owner = owner.as_deref().unwrap_or("nobody");
+    // What a deleted node owned has a wait of its own, in `reclaim`.
+    if is_gone(shared, node).await? {
+        return Ok(());
+    }
+    if !pod_is_gone(shared, &record).await? {
+        tracing::warn!(
+            address = suspect.name,
+            node,
+            block = record.spec.block_name,
+            owner,
+            "a record of a pod names a node that does not have its block: it stays while the pod lives; delete the pod"
+        );
+        return Ok(());
+    }
+    let Some(uid) = record.metadata.uid else { return Ok(()) };
+    if delete_assignment(&records, suspect.name.clone(), uid).await {
+        tracing::warn!(
+            address = suspect.name,
+            node,
+            block = record.spec.block_name,
+            owner,
+            "a void record was removed"
+        );
+    }
+    Ok(())
+}
+
+/// Whether the pod of a record is gone. A record without a pod has no such evidence.
+async fn pod_is_gone(shared: &Shared, record: &SlimAssignment) -> Result<bool, ReadError> {
+    let spec = &record.spec;
+    let (Some(namespace), Some(name), Some(uid)) = (&spec.pod_namespace, &spec.pod_name, &spec.pod_uid) else {
+        return Ok(false);
+    };
+    let pods: Api<Pod> = Api::namespaced(shared.clients.requests.clone(), namespace);
+    let pod: Result<PartialObjectMeta<Pod>, _> = read(READ, pods.get_metadata(name)).await;
+    match pod {
+        Err(ReadError::NotFound) => Ok(true),
+        // A mirror pod's UID is not the one the runtime knows.
+        Ok(pod) => Ok(pod.metadata.uid.as_ref() != Some(uid)
+            && !pod.metadata.annotations.is_some_and(|all| all.contains_key("kubernetes.io/config.mirror"))),
+        Err(error) => Err(error),
+    }
+}
