@@ -1,0 +1,151 @@
+//! Measurements from outside, as containerd calls: exec of the plugin, Bobbin (real agent, real API server that waits for its disk)
+//! against `ptp` + `host-local`, in alternating rounds of one run. `bin/bench.rs` is the caller; tests do not measure.
+
+mod bars;
+mod calls;
+mod packet;
+mod report;
+mod rounds;
+mod samples;
+mod stages;
+mod start;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+pub use report::Report;
+
+use crate::lone_node::{Choice, LoneNode, PATIENCE, Pod};
+use crate::proxy::Weather;
+use samples::Samples;
+
+/// Where the agent serves its metrics, inside the node's namespace.
+const METRICS: &str = "127.0.0.1:9116";
+/// The pool of pods with IPv4 only; `default` has both families.
+const IPV4_POOL: &str = "v4";
+/// Pods that are there when memory and restarts are measured.
+const MANY: usize = 250;
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    rounds: usize,
+    one_by_one: usize,
+    /// A dual-stack ADD of the reference waits for duplicate address detection, about 1.8 s each.
+    one_by_one_reference_dual: usize,
+    at_once: usize,
+}
+
+impl Extent {
+    /// `BENCH_ROUNDS` sets the rounds.
+    fn from_environment() -> Result<Self> {
+        let rounds = match std::env::var("BENCH_ROUNDS") {
+            Ok(text) => text.parse().context("BENCH_ROUNDS must be a number of rounds")?,
+            Err(_) => 5,
+        };
+        ensure!(rounds > 0, "BENCH_ROUNDS must be at least 1");
+        Ok(Self { rounds, one_by_one: 40, one_by_one_reference_dual: 3, at_once: 100 })
+    }
+}
+
+/// Measures everything.
+pub async fn run() -> Result<Report> {
+    let extent = Extent::from_environment()?;
+    let mut report = Report::default();
+    eprintln!("bench: starting etcd (with fsync), API server, operator and agent");
+    let agent = vec![format!("--metrics-address={METRICS}")];
+    let mut node = LoneNode::ready(Choice { fsync: true, agent, ..Choice::default() }).await?;
+    node.apply_pool(IPV4_POOL, json!({"subnets": [{"ipv4": "10.65.0.0/16"}]})).await?;
+
+    let pods = pod_objects(&node, extent.at_once).await?;
+    rounds::measure(&node, extent, &pods, &mut report).await?;
+    stages::read(&node, &mut report)?;
+    packet::measure(&node, &mut report).await?;
+    start::measure(&node, &mut report)?;
+    calls::per_attachment(&node, &pods, &mut report).await?;
+    calls::idle(&node, &mut report).await?;
+    memory_and_restart(&mut node, &mut report).await?;
+    bars::judge(&mut report);
+    Ok(report)
+}
+
+/// The names of a Pod object that sandboxes are made for.
+#[derive(Clone, Debug)]
+struct KubePod {
+    name: String,
+    uid: String,
+    ipv4_only: bool,
+}
+
+impl KubePod {
+    /// A fresh sandbox of the pod, as when kubelet starts it (again).
+    fn sandbox(&self, node: &LoneNode) -> Result<Pod> {
+        let mut pod = node.pod()?;
+        pod.is_of("default", &self.name, &self.uid);
+        Ok(pod)
+    }
+}
+
+/// Pod objects of both kinds. Kubernetes knows a pod before its sandbox is made, so making them is not measured.
+async fn pod_objects(node: &LoneNode, count: usize) -> Result<Vec<KubePod>> {
+    let mut pods = Vec::new();
+    for (ipv4_only, prefix) in [(true, "four"), (false, "dual")] {
+        for number in 0..count {
+            let name = format!("{prefix}-{number}");
+            let pod = node.kube_pod("default", &name, ipv4_only.then_some(IPV4_POOL)).await?;
+            let args = pod.args.clone().unwrap_or_default();
+            let uid = args.rsplit_once("K8S_POD_UID=").map(|(_, uid)| uid.to_owned()).context("the pod has no UID")?;
+            pods.push(KubePod { name, uid, ipv4_only });
+        }
+    }
+    Ok(pods)
+}
+
+/// The agent with many pods: its memory, and how soon it serves again.
+async fn memory_and_restart(node: &mut LoneNode, report: &mut Report) -> Result<()> {
+    eprintln!("bench: memory and restart with {MANY} pods");
+    let mut pods = Vec::with_capacity(MANY);
+    for _ in 0..MANY {
+        let pod = node.pod()?;
+        node.add(&pod)?;
+        pods.push(pod);
+    }
+    let ids: Vec<&str> = pods.iter().map(|pod| pod.container_id.as_str()).collect();
+    node.await_records(&ids, PATIENCE).await?;
+    report.agent_kib = Some(node.agent_memory()?);
+    for weather in [Weather::Healthy, Weather::Refuse, Weather::BlackHole] {
+        let mut samples = Samples::default();
+        for _ in 0..3 {
+            node.kill_agent();
+            node.proxy.set(weather);
+            let took = first_add(node).await.with_context(|| format!("restart, {weather:?}"))?;
+            samples.add(took);
+            node.proxy.set(Weather::Healthy);
+        }
+        report.restarts.push((weather, samples));
+    }
+    let (answers, _) = node.plugin().call_at_once(pods.iter().map(|pod| pod.call("DEL")).collect())?;
+    for answer in answers {
+        answer.ok()?;
+    }
+    Ok(())
+}
+
+/// From exec of the agent to the answer of the first ADD.
+async fn first_add(node: &mut LoneNode) -> Result<Duration> {
+    let pod = node.pod()?;
+    let start = std::time::Instant::now();
+    node.start_agent_only()?;
+    loop {
+        let answer = node.call(&pod.call("ADD"))?;
+        if answer.exit == 0 {
+            let took = start.elapsed();
+            node.del(&pod)?;
+            return Ok(took);
+        }
+        ensure!(start.elapsed() < PATIENCE, "no ADD succeeded: {}", answer.stdout.trim());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}

@@ -1,0 +1,132 @@
+//! What was measured and judged, and its text: rows, bars, one last line.
+
+use std::fmt;
+
+use super::samples::Samples;
+use crate::proxy::Weather;
+
+/// One thing measured, with the reference beside it where there is one.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// What.
+    pub name: String,
+    /// Ours.
+    pub ours: Samples,
+    /// The reference's.
+    pub reference: Option<Samples>,
+}
+
+/// A bar, and whether it holds.
+#[derive(Clone, Debug)]
+pub struct Bar {
+    /// What is asked.
+    pub name: String,
+    /// What was seen, and what is allowed, in words.
+    pub seen: String,
+    /// Whether it holds.
+    pub holds: bool,
+    /// Where the time goes, if it does not.
+    pub stage: String,
+}
+
+/// Everything.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// In the order in which they were measured.
+    pub rows: Vec<Row>,
+    /// Calls that failed, by what they were.
+    pub errors: Vec<String>,
+    /// The size of the shim in bytes.
+    pub shim_bytes: Option<u64>,
+    /// API calls (writes, reads) of one ADD, and of one DEL, as a mean.
+    pub calls: Vec<(&'static str, f64, f64)>,
+    /// API calls of an idle agent in an hour, beside watches.
+    pub idle_calls: Option<f64>,
+    /// The agent's resident memory with many pods.
+    pub agent_kib: Option<u64>,
+    /// From exec of the agent to the first ADD, by what the API server does.
+    pub restarts: Vec<(Weather, Samples)>,
+    /// Mean times of an ADD's stages in the agent, in milliseconds.
+    pub stages: Vec<(String, f64)>,
+    /// See [`Bar`].
+    pub bars: Vec<Bar>,
+}
+
+impl Report {
+    /// The row of a name.
+    pub fn row(&self, name: &str) -> Option<&Row> {
+        self.rows.iter().find(|row| row.name == name)
+    }
+
+    /// Adds a row.
+    pub fn add(&mut self, name: &str, ours: Samples, reference: Option<Samples>) {
+        self.rows.push(Row { name: name.to_owned(), ours, reference });
+    }
+
+    fn row_count(&self) -> usize {
+        let single = [self.shim_bytes.is_some(), self.idle_calls.is_some(), self.agent_kib.is_some()];
+        self.rows.len() + self.restarts.len() + self.calls.len() + single.into_iter().filter(|there| *there).count()
+    }
+}
+
+fn times(samples: &Samples) -> String {
+    let read = |percent| samples.percentile(percent).map_or("-".to_owned(), |millis| format!("{millis:.2}"));
+    format!("{:>8} {:>8} {:>8} {:>6}", read(50), read(95), read(99), samples.count())
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "times in ms{:>42} {:>35} {:>7}", "Bobbin", "ptp + host-local", "ratio")?;
+        let head = format!("{:>8} {:>8} {:>8} {:>6}", "p50", "p95", "p99", "count");
+        writeln!(f, "{:<26} {head}   {head}", "")?;
+        for row in &self.rows {
+            write!(f, "{:<26} {}", row.name, times(&row.ours))?;
+            if let Some(reference) = &row.reference {
+                write!(f, "   {}", times(reference))?;
+                if let (Some(ours), Some(theirs)) = (row.ours.percentile(50), reference.percentile(50)) {
+                    write!(f, " {:>7.2}", ours / theirs)?;
+                }
+            }
+            writeln!(f)?;
+        }
+        for (weather, samples) in &self.restarts {
+            writeln!(f, "{:<26} {}", format!("restart, API {}", word(*weather)), times(samples))?;
+        }
+        for (verb, writes, reads) in &self.calls {
+            writeln!(f, "{:<26} {writes:.2} writes, {reads:.2} reads", format!("API calls of one {verb}"))?;
+        }
+        if let Some(calls) = self.idle_calls {
+            writeln!(f, "{:<26} {calls:.0} an hour", "API calls of an idle agent")?;
+        }
+        if let Some(kib) = self.agent_kib {
+            writeln!(f, "{:<26} {:.1} MiB", "agent, 250 pods", kib as f64 / 1024.0)?;
+        }
+        if let Some(bytes) = self.shim_bytes {
+            writeln!(f, "{:<26} {:.3} MiB", "shim", bytes as f64 / 1_048_576.0)?;
+        }
+        for (stage, millis) in &self.stages {
+            writeln!(f, "{:<26} {millis:.2} mean", format!("stage: {stage}"))?;
+        }
+        for error in &self.errors {
+            writeln!(f, "error: {error}")?;
+        }
+        for bar in &self.bars {
+            let (mark, stage) =
+                if bar.holds { ("hold  ", String::new()) } else { ("MISSED", format!("; {}", bar.stage)) };
+            writeln!(f, "{mark} {:<44} {}{stage}", bar.name, bar.seen)?;
+        }
+        let held = self.bars.iter().filter(|bar| bar.holds).count();
+        writeln!(f, "bench: {} rows, {} bars, {held} hold", self.row_count(), self.bars.len())
+    }
+}
+
+/// The weather as a word.
+pub fn word(weather: Weather) -> &'static str {
+    match weather {
+        Weather::Healthy => "healthy",
+        Weather::Refuse => "refusing",
+        Weather::BlackHole => "silent",
+        Weather::LoseAnswers => "losing answers",
+        Weather::Delay(_) => "slow",
+    }
+}

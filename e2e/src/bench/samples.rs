@@ -1,0 +1,47 @@
+//! Durations and their percentiles.
+
+use std::time::Duration;
+
+/// What was measured for one row.
+#[derive(Clone, Debug, Default)]
+pub struct Samples {
+    sorted: Vec<Duration>,
+}
+
+impl Samples {
+    /// One more.
+    pub fn add(&mut self, took: Duration) {
+        let place = self.sorted.partition_point(|seen| *seen <= took);
+        self.sorted.insert(place, took);
+    }
+
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.sorted.len()
+    }
+
+    /// The smallest sample that at least so many percent do not exceed (nearest rank), in milliseconds; none without samples.
+    pub fn percentile(&self, percent: usize) -> Option<f64> {
+        let rank = (self.sorted.len() * percent).div_ceil(100).max(1);
+        self.sorted.get(rank - 1).map(|took| took.as_secs_f64() * 1000.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Nearest ranks.
+
+    use super::*;
+
+    #[test]
+    fn percentiles_are_samples() {
+        let mut samples = Samples::default();
+        assert_eq!(samples.percentile(50), None);
+        for millis in (1..=100).rev() {
+            samples.add(Duration::from_millis(millis));
+        }
+        let read = |percent| samples.percentile(percent).map(f64::round);
+        assert_eq!((read(50), read(95), read(99), read(100)), (Some(50.0), Some(95.0), Some(99.0), Some(100.0)));
+        assert_eq!(samples.count(), 100);
+    }
+}

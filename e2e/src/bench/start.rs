@@ -1,0 +1,38 @@
+//! The shim on its own: its size, and start to exit against `/bin/true`.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+
+use super::Report;
+use super::samples::Samples;
+use crate::lone_node::LoneNode;
+
+const TIMES: usize = 300;
+
+/// Measures by turns.
+pub fn measure(node: &LoneNode, report: &mut Report) -> Result<()> {
+    eprintln!("bench: the shim alone");
+    let shim = node.product.shim();
+    report.shim_bytes = Some(std::fs::metadata(shim)?.len());
+    let (mut ours, mut theirs) = (Samples::default(), Samples::default());
+    for _ in 0..TIMES {
+        run(shim, &mut ours)?;
+        run(Path::new("/bin/true"), &mut theirs)?;
+    }
+    report.add("shim, against /bin/true", ours, Some(theirs));
+    Ok(())
+}
+
+/// VERSION needs no agent: what is measured is start and end.
+fn run(program: &Path, samples: &mut Samples) -> Result<()> {
+    let mut command = Command::new(program);
+    command.env_clear().env("CNI_COMMAND", "VERSION").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let start = Instant::now();
+    let status = command.status().with_context(|| format!("{} did not start", program.display()))?;
+    samples.add(start.elapsed());
+    ensure!(status.success(), "{} failed: {status}", program.display());
+    Ok(())
+}
