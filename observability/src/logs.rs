@@ -35,10 +35,11 @@ impl std::fmt::Display for LogFormat {
     }
 }
 
-/// Sends log lines to standard error; `RUST_LOG` filters them, without it `info` and above is shown.
+/// Sends log lines to standard error; `RUST_LOG` filters them, without it `info` and above is shown, but for the client of the
+/// API server: who calls it says what failed.
 /// A second call does nothing.
 pub fn init_logs(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client=off"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     let _ = match format {
         LogFormat::Text => lines.with_ansi(false).try_init(),

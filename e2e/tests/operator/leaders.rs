@@ -1,0 +1,90 @@
+//! Leadership, and an API server that goes away: each is taken up again by itself.
+
+use anyhow::{Context, Result};
+use bobbin_crds::AddressBlock;
+use bobbin_e2e::control_plane::{ADMIN, ControlPlane, Options};
+use bobbin_e2e::until::{Look, so, until};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
+use kube::api::{ListParams, PostParams};
+use libtest_mimic::Trial;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::world::{SOON, World, arguments, install};
+
+pub fn tests(world: &World) -> Vec<Trial> {
+    vec![
+        world.test("one_of_two_operators_leads_and_the_other_follows_it", succession),
+        world.test("an_operator_goes_on_by_itself_after_the_api_server_was_away", outage),
+    ]
+}
+
+async fn succession(world: World) -> Result<()> {
+    let namespaces: Api<Namespace> = Api::all(world.client()?);
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "election"}});
+    namespaces.create(&PostParams::default(), &serde_json::from_value(namespace)?).await?;
+    let leases: Api<Lease> = Api::namespaced(world.client()?, "election");
+    let leader = || async {
+        let lease = leases.get("bobbin-operator").await?;
+        Ok(lease
+            .spec
+            .and_then(|spec| spec.holder_identity)
+            .filter(|holder| !holder.is_empty())
+            .map_or(Look::NotYet("nobody leads".into()), Look::Yes))
+    };
+    let stops = [CancellationToken::new(), CancellationToken::new()];
+    for (number, stop) in stops.iter().enumerate() {
+        let flags = ["--namespace=election", "--retry-period=300ms"];
+        world.operator(&number.to_string(), &flags, stop.clone())?;
+    }
+    let first: usize = until("somebody leads", SOON, leader).await?.parse()?;
+    stops[first].cancel();
+    // It lets go of the lease, so nobody waits for the lease to run out.
+    until("the other leads", SOON, || async {
+        let Look::Yes(now) = leader().await? else { return Ok(Look::NotYet("nobody leads".into())) };
+        Ok(so(now != first.to_string(), || now))
+    })
+    .await?;
+    stops[1 - first].cancel();
+    Ok(())
+}
+
+async fn outage(_world: World) -> Result<()> {
+    let mut control_plane = ControlPlane::start(Options::default()).await?;
+    let client = control_plane.client().await?;
+    install(&client).await?;
+    let stop = CancellationToken::new();
+    let args = arguments(&control_plane.kubeconfig_for(ADMIN)?, "lonely", &["--namespace=default"])?;
+    let operator = tokio::spawn(bobbin_operator::operate(args, stop.clone()));
+    let blocks: Api<AddressBlock> = Api::all(client.clone());
+    let carved = |pool: &'static str| {
+        let (client, blocks) = (client.clone(), blocks.clone());
+        async move {
+            let subnet = if pool == "before" { "10.90.0.0/16" } else { "10.91.0.0/16" };
+            let object = json!({"apiVersion": "bobbin.dev/v1beta1", "kind": "AddressPool", "metadata": {"name": pool}, "spec": {"subnets": [{"ipv4": subnet}]}});
+            let pools: Api<bobbin_crds::AddressPool> = Api::all(client);
+            pools.create(&PostParams::default(), &serde_json::from_value(object)?).await.context(pool)?;
+            until(&format!("pool {pool} is carved"), SOON * 2, || async {
+                let params = ListParams::default().fields(&format!("spec.poolName={pool}"));
+                let seen = blocks.list(&params).await?.items.len();
+                Ok(so(seen >= 8, || format!("{seen} blocks")))
+            })
+            .await
+        }
+    };
+    carved("before").await?;
+    control_plane.stop_apiserver();
+    // Longer than the lease's renewal: leadership lapses meanwhile.
+    let away = std::time::Instant::now();
+    until("the API server has been away for a while", SOON, || async {
+        Ok(so(away.elapsed() > std::time::Duration::from_secs(12), String::new))
+    })
+    .await?;
+    control_plane.start_apiserver().await?;
+    carved("after").await?;
+    anyhow::ensure!(!operator.is_finished(), "the operator ended");
+    stop.cancel();
+    operator.await?
+}

@@ -1,0 +1,104 @@
+//! Two pools that want the same addresses: the entry that came later loses, and never do both win.
+
+use anyhow::{Result, ensure};
+use bobbin_addressing::BlockRange;
+use bobbin_crds::pool::condition;
+use bobbin_crds::{AddressBlock, AddressPoolStatus};
+use bobbin_e2e::until::{so, until};
+use kube::api::{DeleteParams, ListParams};
+use libtest_mimic::Trial;
+use serde_json::json;
+
+use crate::world::{SOON, World, accepted, says, why};
+
+pub fn tests(world: &World) -> Vec<Trial> {
+    vec![
+        world.test("the_later_of_two_overlapping_pools_is_not_carved_until_the_other_goes", later_loses),
+        world.test("an_older_pool_that_appends_what_a_younger_one_uses_loses_that_entry_only", older_appends),
+        world.test("of_pools_made_at_the_same_moment_exactly_one_wins", same_moment),
+        world.test("an_overlap_in_ipv6_alone_counts", ipv6_alone),
+    ]
+}
+
+fn refused(status: &AddressPoolStatus) -> bool {
+    why(status, condition::READY).starts_with("Overlaps: ")
+}
+
+async fn later_loses(world: World) -> Result<()> {
+    world.pool("over-a", json!({"subnets": [{"ipv4": "10.20.0.0/16"}]})).await?;
+    world.until_ready("over-a").await?;
+    world.pool("over-b", json!({"subnets": [{"ipv4": "10.20.7.0/24"}]})).await?;
+    let status = world.until_status("over-b", "is refused", SOON, refused).await?;
+    let message = why(&status, condition::READY);
+    ensure!(says(&status, condition::READY) == "False" && accepted(&status) == 0, "{status:?}");
+    ensure!(message.contains("over-a") && message.contains("10.20.0.0/16"), "{message}");
+    ensure!(world.blocks_of("over-b").await?.is_empty(), "it was carved all the same");
+    world.pools()?.delete("over-a", &DeleteParams::default()).await?;
+    world.until_ready("over-b").await?;
+    Ok(())
+}
+
+async fn older_appends(world: World) -> Result<()> {
+    world.pool("old", json!({"subnets": [{"ipv4": "10.21.0.0/24"}]})).await?;
+    world.until_ready("old").await?;
+    world.pool("young", json!({"subnets": [{"ipv4": "10.22.0.0/24"}]})).await?;
+    world.until_ready("young").await?;
+    world.change("old", json!({"subnets": [{"ipv4": "10.21.0.0/24"}, {"ipv4": "10.22.0.0/16"}]})).await?;
+    let status = world.until_status("old", "says that an entry overlaps", SOON, refused).await?;
+    ensure!(accepted(&status) == 1 && says(&status, condition::READY) == "True", "{status:?}");
+    ensure!(why(&status, condition::READY).contains("young"), "{status:?}");
+    let young = world.until_ready("young").await?;
+    ensure!(accepted(&young) == 1 && !refused(&young), "{young:?}");
+    let strays = world.blocks_of("old").await?.into_iter().filter(|block| block.spec.index >= 8).count();
+    ensure!(strays == 0, "{strays} blocks of the refused entry were carved");
+    world.pools()?.delete("young", &DeleteParams::default()).await?;
+    world.until_status("old", "has all its entries", SOON, |status| accepted(status) == 2 && !refused(status)).await?;
+    Ok(())
+}
+
+async fn same_moment(world: World) -> Result<()> {
+    for round in 0..6 {
+        let names: Vec<String> = (0..4).map(|number| format!("race-{round}-{number}")).collect();
+        let subnet = format!("10.{}.0.0/22", 30 + round);
+        futures::future::try_join_all(
+            names.iter().map(|name| world.pool(name, json!({"subnets": [{"ipv4": subnet}]}))),
+        )
+        .await?;
+        until("exactly one pool wins and the others say so", SOON, || async {
+            let (mut won, mut lost, mut seen) = (0, 0, Vec::new());
+            for name in &names {
+                let status = world.pools()?.get(name).await?.status.unwrap_or_default();
+                won += accepted(&status);
+                lost += usize::from(refused(&status) && status.accepted_subnets.is_empty());
+                seen.push(why(&status, condition::READY));
+            }
+            ensure!(won <= 1, "{won} pools have the same addresses: {seen:?}");
+            Ok(so(won == 1 && lost == names.len() - 1, || format!("{seen:?}")))
+        })
+        .await?;
+        no_overlapping_blocks(&world).await?;
+    }
+    Ok(())
+}
+
+async fn no_overlapping_blocks(world: &World) -> Result<()> {
+    let blocks: Vec<AddressBlock> = world.blocks()?.list(&ListParams::default()).await?.items;
+    let mut ranges = Vec::new();
+    for block in blocks {
+        let range = BlockRange::parse(block.spec.ipv4.as_deref(), block.spec.ipv6.as_deref())?;
+        ranges.push((range, block.metadata.name.unwrap_or_default()));
+    }
+    for (number, (range, name)) in ranges.iter().enumerate() {
+        let other = ranges[..number].iter().find(|(other, _)| other.overlaps(range));
+        ensure!(other.is_none(), "{name} overlaps {other:?}");
+    }
+    Ok(())
+}
+
+async fn ipv6_alone(world: World) -> Result<()> {
+    world.pool("six-a", json!({"subnets": [{"ipv4": "10.40.0.0/24", "ipv6": "fd40::/120"}]})).await?;
+    world.until_ready("six-a").await?;
+    world.pool("six-b", json!({"subnets": [{"ipv4": "10.41.0.0/24", "ipv6": "fd40::/120"}]})).await?;
+    world.until_status("six-b", "is refused", SOON, refused).await?;
+    Ok(())
+}

@@ -1,0 +1,297 @@
+//! A control plane with the kinds installed, two operators at work, and what a test does to them: pools, nodes, and the part
+//! of the agents.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use bobbin_crds::pool::{Acceptance, condition};
+use bobbin_crds::{AddressBlock, AddressPool, AddressPoolStatus, FINALIZER, IPAssignment, manifest};
+use bobbin_e2e::control_plane::{ADMIN, ControlPlane, Options};
+use bobbin_e2e::until::{Look, so, until};
+use clap::Parser;
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::runtime::wait::{await_condition, conditions};
+use libtest_mimic::{Failed, Trial};
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+/// How long one test may take.
+const TEST: Duration = Duration::from_mins(2);
+/// How long what happens at once may take, on a machine that is busy with other things.
+pub const SOON: Duration = Duration::from_secs(20);
+/// How long a deleted node's blocks stay its own.
+pub const NODE_GONE: Duration = Duration::from_secs(6);
+
+/// What every test holds; cheap to clone.
+#[derive(Clone)]
+pub struct World(Option<Arc<Inner>>);
+
+struct Inner {
+    client: kube::Client,
+    kubeconfig: std::path::PathBuf,
+    runtime: Handle,
+    stop: CancellationToken,
+}
+
+impl World {
+    /// No world, for a run that only lists the tests.
+    pub fn absent() -> Self {
+        Self(None)
+    }
+
+    /// Starts the control plane and two operators.
+    pub async fn start() -> Result<(ControlPlane, Self)> {
+        let control_plane = ControlPlane::start(Options::default()).await?;
+        let client = control_plane.client().await?;
+        install(&client).await?;
+        let kubeconfig = control_plane.kubeconfig_for(ADMIN)?;
+        let inner = Inner { client, kubeconfig, runtime: Handle::current(), stop: CancellationToken::new() };
+        let world = Self(Some(Arc::new(inner)));
+        for number in 1..=2 {
+            world.operator(&format!("operator-{number}"), &["--no-leader-election"], world.inner()?.stop.clone())?;
+        }
+        Ok((control_plane, world))
+    }
+
+    /// Starts another operator. It ends with `stop`.
+    pub fn operator(&self, identity: &str, flags: &[&str], stop: CancellationToken) -> Result<()> {
+        let inner = self.inner()?;
+        let args = arguments(&inner.kubeconfig, identity, flags)?;
+        inner.runtime.spawn(async move {
+            if let Err(error) = bobbin_operator::operate(args, stop).await {
+                tracing::error!("an operator ended: {error:#}");
+            }
+        });
+        Ok(())
+    }
+
+    /// Ends the operators.
+    pub fn stop(&self) {
+        if let Some(inner) = &self.0 {
+            inner.stop.cancel();
+        }
+    }
+
+    fn inner(&self) -> Result<&Inner> {
+        self.0.as_deref().context("the control plane was not started")
+    }
+
+    /// A test; its name is the sentence that it shows.
+    pub fn test<F, R>(&self, sentence: &str, run: F) -> Trial
+    where
+        F: FnOnce(Self) -> R + Send + 'static,
+        R: Future<Output = Result<()>> + Send + 'static,
+    {
+        let world = self.clone();
+        Trial::test(sentence, move || {
+            let runtime =
+                world.inner().map(|inner| inner.runtime.clone()).map_err(|error| Failed::from(format!("{error:#}")))?;
+            let run = async move { tokio::time::timeout(TEST, run(world)).await.context("the test took too long")? };
+            runtime.block_on(run).map_err(|error| Failed::from(format!("{error:#}")))
+        })
+    }
+
+    pub fn client(&self) -> Result<kube::Client> {
+        Ok(self.inner()?.client.clone())
+    }
+
+    pub fn pools(&self) -> Result<Api<AddressPool>> {
+        Ok(Api::all(self.client()?))
+    }
+
+    pub fn blocks(&self) -> Result<Api<AddressBlock>> {
+        Ok(Api::all(self.client()?))
+    }
+
+    pub fn assignments(&self) -> Result<Api<IPAssignment>> {
+        Ok(Api::all(self.client()?))
+    }
+
+    /// Makes a pool.
+    pub async fn pool(&self, name: &str, spec: Value) -> Result<AddressPool> {
+        let pool = json!({"apiVersion": "bobbin.dev/v1beta1", "kind": "AddressPool", "metadata": {"name": name}, "spec": spec});
+        self.pools()?
+            .create(&PostParams::default(), &serde_json::from_value(pool)?)
+            .await
+            .with_context(|| format!("pool {name}"))
+    }
+
+    /// Changes a pool's spec.
+    pub async fn change(&self, name: &str, spec: Value) -> Result<()> {
+        let patch = Patch::Merge(json!({"spec": spec}));
+        self.pools()?.patch(name, &PatchParams::default(), &patch).await?;
+        Ok(())
+    }
+
+    /// Waits until a pool's status is so, of its newest spec.
+    pub async fn until_status(
+        &self,
+        name: &str,
+        what: &str,
+        within: Duration,
+        is: impl Fn(&AddressPoolStatus) -> bool,
+    ) -> Result<AddressPoolStatus> {
+        until(&format!("pool {name} {what}"), within, || async {
+            let pool = self.pools()?.get(name).await?;
+            let status = pool.status.unwrap_or_default();
+            let new = status.observed_generation == pool.metadata.generation;
+            Ok(if new && is(&status) { Look::Yes(status) } else { Look::NotYet(serde_json::to_string(&status)?) })
+        })
+        .await
+    }
+
+    /// Waits until a pool is ready and has free blocks.
+    pub async fn until_ready(&self, name: &str) -> Result<AddressPoolStatus> {
+        self.until_status(name, "is ready", SOON, |status| {
+            says(status, condition::READY) == "True" && status.free_window.is_some()
+        })
+        .await
+    }
+
+    /// All blocks of a pool, in the order of their indices.
+    pub async fn blocks_of(&self, pool: &str) -> Result<Vec<AddressBlock>> {
+        let params = ListParams::default().fields(&format!("spec.poolName={pool}"));
+        let mut blocks = self.blocks()?.list(&params).await?.items;
+        blocks.sort_by_key(|block| block.spec.index);
+        Ok(blocks)
+    }
+
+    /// Claims a block as an agent does.
+    pub async fn claim(&self, block: &str, node: &str, node_uid: &str) -> Result<AddressBlock> {
+        until(&format!("{node} claims {block}"), SOON, || async {
+            let mut claimed = self.blocks()?.get(block).await?;
+            claimed.spec.node_name = Some(node.to_owned());
+            claimed.spec.node_uid = Some(node_uid.to_owned());
+            claimed.spec.free_since = None;
+            claimed.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+            Ok(Look::Yes(self.blocks()?.replace(block, &PostParams::default(), &claimed).await?))
+        })
+        .await
+    }
+
+    /// Gives a block back as an agent does.
+    pub async fn give_back(&self, block: &str) -> Result<()> {
+        until(&format!("{block} goes back"), SOON, || async {
+            let mut free = self.blocks()?.get(block).await?;
+            (free.spec.node_name, free.spec.node_uid) = (None, None);
+            free.spec.free_since = Some(serde_json::from_value(json!("2026-01-01T00:00:00.000000Z"))?);
+            self.blocks()?.replace(block, &PostParams::default(), &free).await?;
+            Ok(Look::Yes(()))
+        })
+        .await
+    }
+
+    /// Records that an IPv4 address is held, as an agent does.
+    pub async fn record(&self, address: &str, block: &str, node: &str) -> Result<()> {
+        let pool = block.rsplit_once('-').context("a block's name has a dash")?.0;
+        let record = json!({
+            "apiVersion": "bobbin.dev/v1beta1", "kind": "IPAssignment", "metadata": {"name": address},
+            "spec": {
+                "poolName": pool, "blockName": block, "nodeName": node, "ipv4": address,
+                "containerID": format!("container-{}", address.replace('.', "-")), "ifName": "eth0",
+                "createdAt": "2026-01-01T00:00:00.000000Z", "bootID": "boot",
+            },
+        });
+        self.assignments()?
+            .create(&PostParams::default(), &serde_json::from_value(record)?)
+            .await
+            .with_context(|| address.to_owned())?;
+        Ok(())
+    }
+
+    /// Deletes the record of an address.
+    pub async fn forget(&self, address: &str) -> Result<()> {
+        self.assignments()?.delete(address, &DeleteParams::default()).await?;
+        Ok(())
+    }
+
+    /// Makes a node and returns its UID.
+    pub async fn node(&self, name: &str) -> Result<String> {
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
+        let nodes: Api<Node> = Api::all(self.client()?);
+        let node = nodes.create(&PostParams::default(), &serde_json::from_value(node)?).await?;
+        node.metadata.uid.context("a node has a UID")
+    }
+
+    /// Deletes a node.
+    pub async fn delete_node(&self, name: &str) -> Result<()> {
+        Api::<Node>::all(self.client()?).delete(name, &DeleteParams::default()).await?;
+        Ok(())
+    }
+
+    /// Says that a node's machine is off.
+    pub async fn taint_out_of_service(&self, name: &str) -> Result<()> {
+        let taint = json!({"spec": {"taints": [{"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}]}});
+        Api::<Node>::all(self.client()?).patch(name, &PatchParams::default(), &Patch::Merge(taint)).await?;
+        Ok(())
+    }
+
+    /// The node that has a block; empty: nobody.
+    pub async fn owner(&self, block: &str) -> Result<String> {
+        Ok(self.blocks()?.get(block).await?.spec.node_name.unwrap_or_default())
+    }
+
+    /// Waits until a block is free.
+    pub async fn until_free(&self, block: &str, within: Duration) -> Result<AddressBlock> {
+        until(&format!("{block} is free, without finalizer"), within, || async {
+            let seen = self.blocks()?.get(block).await?;
+            let free = seen.spec.node_name.is_none() && seen.metadata.finalizers.iter().flatten().next().is_none();
+            Ok(if free { Look::Yes(seen) } else { Look::NotYet(serde_json::to_string(&seen.spec)?) })
+        })
+        .await
+    }
+
+    /// Waits until a pool is gone.
+    pub async fn until_gone(&self, pool: &str) -> Result<()> {
+        until(&format!("pool {pool} is gone"), SOON, || async {
+            let seen = self.pools()?.get_opt(pool).await?;
+            Ok(so(seen.is_none(), || serde_json::to_string(&seen).unwrap_or_default()))
+        })
+        .await
+    }
+}
+
+/// The settings of an operator in a test.
+pub fn arguments(kubeconfig: &std::path::Path, identity: &str, flags: &[&str]) -> Result<bobbin_operator::Args> {
+    let mut words = vec!["bobbin-operator".to_owned()];
+    words.push(format!("--kubeconfig={}", kubeconfig.display()));
+    words.push(format!("--identity={identity}"));
+    words.push(format!("--node-gone-seconds={}", NODE_GONE.as_secs()));
+    words.push("--status-interval=1s".to_owned());
+    words.extend(flags.iter().map(|&flag| flag.to_owned()));
+    bobbin_operator::Args::try_parse_from(words).map_err(|error| anyhow!("{error}"))
+}
+
+/// Installs the kinds.
+pub async fn install(client: &kube::Client) -> Result<()> {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for definition in manifest::all()? {
+        let name = definition.metadata.name.clone().unwrap_or_default();
+        api.create(&PostParams::default(), &definition).await.with_context(|| format!("{name} is not admitted"))?;
+        let established = await_condition(api.clone(), &name, conditions::is_crd_established());
+        tokio::time::timeout(TEST, established).await.with_context(|| format!("{name} is not established"))??;
+    }
+    Ok(())
+}
+
+/// The status of a condition; empty: it is not there.
+pub fn says<'a>(status: &'a AddressPoolStatus, type_: &str) -> &'a str {
+    status.conditions.iter().find(|condition| condition.type_ == type_).map_or("", |condition| &condition.status)
+}
+
+/// Reason and message of a condition.
+pub fn why(status: &AddressPoolStatus, type_: &str) -> String {
+    let condition = status.conditions.iter().find(|condition| condition.type_ == type_);
+    condition.map_or_else(String::new, |condition| format!("{}: {}", condition.reason, condition.message))
+}
+
+/// How many entries are accepted.
+pub fn accepted(status: &AddressPoolStatus) -> usize {
+    status.accepted_subnets.iter().filter(|entry| entry.state == Acceptance::Accepted).count()
+}
