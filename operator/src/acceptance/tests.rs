@@ -1,1 +1,138 @@
+//! The acceptance protocol, step by step and with two operators in every order.
 
+use bobbin_crds::pool::Subnet;
+use bobbin_crds::{AddressPoolSpec, AddressPoolStatus};
+use k8s_openapi::jiff::Timestamp;
+
+use super::*;
+
+fn at(second: i64) -> MicroTime {
+    MicroTime(Timestamp::from_second(second).expect("it is a time"))
+}
+
+fn subnet(ipv4: &str) -> Subnet {
+    Subnet { ipv4: Some(ipv4.into()), ipv6: None }
+}
+
+fn pool(name: &str, subnets: &[&str], listed: &[(&str, Acceptance, i64)]) -> AddressPool {
+    let subnets = subnets.iter().map(|text| subnet(text)).collect();
+    let mut pool = AddressPool::new(name, AddressPoolSpec { subnets, ..AddressPoolSpec::default() });
+    pool.metadata.uid = Some(format!("uid-{name}"));
+    let accepted_subnets = listed
+        .iter()
+        .map(|(text, state, since)| AcceptedSubnet {
+            ipv4: Some((*text).into()),
+            ipv6: None,
+            state: *state,
+            since: at(*since),
+        })
+        .collect();
+    pool.status = Some(AddressPoolStatus { accepted_subnets, ..AddressPoolStatus::default() });
+    pool
+}
+
+fn states(ruling: &Ruling) -> Vec<(&str, Acceptance)> {
+    ruling.listed.iter().map(|listed| (listed.ipv4.as_deref().unwrap_or_default(), listed.state)).collect()
+}
+
+use Acceptance::{Accepted, Pending};
+
+const A: &str = "10.0.0.0/24";
+const B: &str = "10.0.1.0/24";
+
+#[test]
+fn a_new_entry_is_proposed_then_confirmed() {
+    let new = pool("p", &[A, B], &[(A, Accepted, 1)]);
+    assert!(is_open(&new) && !is_pending(&new));
+    let proposed = propose(&new, &entries([&new]), &[], at(5));
+    assert_eq!(states(&proposed), [(A, Accepted), (B, Pending)]);
+    let pending = pool("p", &[A, B], &[(A, Accepted, 1), (B, Pending, 5)]);
+    assert!(is_pending(&pending));
+    let confirmed = confirm(&pending, &entries([&pending]), &[]);
+    assert_eq!(states(&confirmed), [(A, Accepted), (B, Accepted)]);
+    assert!(!is_open(&pool("p", &[A], &[(A, Accepted, 1)])));
+}
+
+#[test]
+fn an_entry_that_would_lose_is_not_even_proposed() {
+    let winner = pool("w", &["10.0.0.0/16"], &[("10.0.0.0/16", Accepted, 9)]);
+    let new = pool("p", &[A], &[]);
+    let ruling = propose(&new, &entries([&winner, &new]), &[], at(1));
+    assert!(ruling.listed.is_empty());
+    assert!(ruling.refused[0].to_string().contains("\"w\""), "{}", ruling.refused[0]);
+}
+
+#[test]
+fn a_withdrawn_entry_leaves_the_others() {
+    let winner = pool("w", &[B], &[(B, Accepted, 9)]);
+    let pending = pool("p", &[A, B], &[(A, Accepted, 1), (B, Pending, 5)]);
+    let ruling = confirm(&pending, &entries([&winner, &pending]), &[]);
+    assert_eq!((states(&ruling), ruling.refused.len()), (vec![(A, Accepted)], 1));
+}
+
+#[test]
+fn what_an_earlier_pool_left_is_in_the_way() {
+    let range = bobbin_addressing::BlockRange::parse(Some("10.0.0.32/27"), None).expect("it is a range");
+    let left = [Stray { what: "AddressBlock old-1".into(), range }];
+    let pending = pool("p", &[A], &[(A, Pending, 5)]);
+    let ruling = confirm(&pending, &entries([&pending]), &left);
+    assert!(ruling.listed.is_empty() && ruling.refused[0].to_string().contains("AddressBlock old-1"));
+    assert_eq!(propose(&pool("p", &[A], &[]), &[], &left, at(1)).refused.len(), 1);
+}
+
+#[test]
+fn an_entry_listed_but_not_in_the_spec_stays_listed() {
+    let odd = pool("p", &[A], &[(B, Accepted, 1), (A, Accepted, 1)]);
+    let ruling = propose(&odd, &entries([&odd]), &[], at(5));
+    assert_eq!(states(&ruling).len(), 2);
+}
+
+/// Two operators, one pool each, the same addresses, clocks apart by any amount: every interleaving of propose, look and
+/// confirm, where a look sees what was written before it and a write is refused if the pool was written since the look.
+#[test]
+fn in_no_order_of_steps_are_both_accepted() {
+    #[derive(Clone)]
+    struct Op {
+        step: u8,
+        seen: Option<Vec<Entry>>,
+    }
+    fn explore(pools: [AddressPool; 2], ops: [Op; 2], clocks: [i64; 2], depth: u8, ends: &mut [u32; 2]) {
+        let accepted = pools.iter().filter(|pool| {
+            pool.status
+                .as_ref()
+                .is_some_and(|status| status.accepted_subnets.iter().any(|entry| entry.state == Accepted))
+        });
+        let accepted = accepted.count();
+        assert!(accepted <= 1, "both pools have the addresses");
+        if depth == 0 {
+            ends[accepted] += 1;
+            return;
+        }
+        for number in 0..2 {
+            let (mut pools, mut ops) = (pools.clone(), ops.clone());
+            let ruling = match ops[number].step {
+                0 => {
+                    let open = is_open(&pools[number]) && !is_pending(&pools[number]);
+                    let all = if open { entries(&pools) } else { Vec::new() };
+                    open.then(|| propose(&pools[number], &all, &[], at(clocks[number])))
+                }
+                1 => {
+                    ops[number].seen = Some(entries(&pools));
+                    None
+                }
+                _ => ops[number].seen.take().map(|seen| confirm(&pools[number], &seen, &[])),
+            };
+            ops[number].step = (ops[number].step + 1) % 3;
+            if let Some(ruling) = ruling {
+                pools[number].status.get_or_insert_default().accepted_subnets = ruling.listed;
+            }
+            explore(pools, ops, clocks, depth - 1, ends);
+        }
+    }
+    for clocks in [[1, 2], [2, 1], [5, 5]] {
+        let op = Op { step: 0, seen: None };
+        let mut ends = [0; 2];
+        explore([pool("a", &[A], &[]), pool("b", &["10.0.0.128/25"], &[])], [op.clone(), op], clocks, 12, &mut ends);
+        assert!(ends[1] > ends[0], "mostly one of them wins: {ends:?}");
+    }
+}
