@@ -10,11 +10,12 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1;
 use kube::api::Api;
 
-use crate::cluster::{Cluster, Options, Workload};
+use crate::cluster::{Cluster, Workload};
 use crate::paths;
 use crate::pod::Pod;
 pub use keep::{Stay, how_to_use, run_and_leave, stay};
-use tell::{show, tell};
+use tell::show;
+pub use tell::tell;
 
 /// Pods of the Deployment: four on each node.
 const WEB: usize = 12;
@@ -54,12 +55,8 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-/// Tells the story; the cluster is the caller's, to leave or to drop.
-pub async fn run() -> Result<(Cluster, Outcome)> {
-    tell(
-        "three machines and a control plane, each in namespaces of its own: real etcd, kube-apiserver, containerd, kubelet, kube-proxy",
-    );
-    let cluster = Cluster::start(Options::default()).await?;
+/// Tells the story on a cluster that has no network yet.
+pub async fn run(cluster: &Cluster) -> Result<Outcome> {
     tell(
         "helm install bobbin: an operator that cuts pools into blocks, an agent on each node that claims blocks and wires pods",
     );
@@ -100,9 +97,9 @@ pub async fn run() -> Result<(Cluster, Outcome)> {
     tell(
         "every path, each by a connection of its own, IPv4 and IPv6: pod to pod, pod to node, node to pod, pod to Service",
     );
-    let outcome = walk(&cluster, &pods, &web).await?;
-    run_full(&cluster).await?;
-    Ok((cluster, outcome))
+    let outcome = walk(cluster, &pods, &web).await?;
+    run_full(cluster).await?;
+    Ok(outcome)
 }
 
 async fn walk(cluster: &Cluster, pods: &[Pod], web: &[Pod]) -> Result<Outcome> {

@@ -21,7 +21,7 @@ use crate::run::{Run, cgroup_roots};
 /// The first process.
 const INIT: &str = include_str!("node/init.sh");
 /// How long containerd may take from boot to its first answer, on a busy machine.
-const CONTAINERD: Duration = Duration::from_secs(60);
+const CONTAINERD: Duration = Duration::from_mins(1);
 
 /// What a node needs to know of the cluster that it joins.
 #[derive(Clone, Debug)]

@@ -2,25 +2,46 @@
 
 use std::process::ExitCode;
 
-use bobbin_e2e::demo::{self, Stay};
+use bobbin_e2e::cluster::{Cluster, Options};
+use bobbin_e2e::demo::{self, Stay, tell};
 
 fn main() -> anyhow::Result<ExitCode> {
     let stay = Stay::from_environment();
     if stay == Stay::Ask {
         return demo::run_and_leave();
     }
-    let runtime = tokio::runtime::Runtime::new()?;
-    runtime.block_on(async {
-        let (cluster, outcome) = demo::run().await?;
-        let good = outcome.is_good();
-        if stay == Stay::Yes {
-            demo::how_to_use(&cluster)?;
-            println!("{outcome}");
-            demo::stay(cluster, good).await?;
-        } else {
-            drop(cluster);
-            println!("{outcome}");
+    tokio::runtime::Runtime::new()?.block_on(async {
+        match play(stay).await {
+            Ok(code) => Ok(code),
+            Err(error) => {
+                eprintln!("demo: {error:#}");
+                Ok(ExitCode::FAILURE)
+            }
         }
-        Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })
+}
+
+async fn play(stay: Stay) -> anyhow::Result<ExitCode> {
+    tell(
+        "three machines and a control plane, each in namespaces of its own: real etcd, kube-apiserver, containerd, kubelet, kube-proxy",
+    );
+    let cluster = Cluster::start(Options::default()).await?;
+    let outcome = demo::run(&cluster).await;
+    let good = outcome.as_ref().is_ok_and(demo::Outcome::is_good);
+    let last = match outcome {
+        Ok(outcome) => outcome.to_string(),
+        Err(error) => format!("demo: {error:#}"),
+    };
+    if stay == Stay::Yes {
+        demo::how_to_use(&cluster)?;
+        println!("{last}");
+        demo::stay(cluster, good).await?;
+    } else {
+        if !good {
+            tell(&cluster.account());
+        }
+        drop(cluster);
+        println!("{last}");
+    }
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -50,6 +50,6 @@ impl Cluster {
     /// `helm uninstall`, and waits until its pods are gone.
     pub async fn uninstall(&self) -> Result<()> {
         self.helm(["uninstall", "bobbin", "--namespace", NAMESPACE, "--wait", "--timeout", "120s"])?;
-        self.await_no_pods(NAMESPACE, "", Duration::from_secs(60)).await
+        self.await_no_pods(NAMESPACE, "", Duration::from_mins(1)).await
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use k8s_openapi::api::core::v1::Event;
 use kube::api::{Api, ListParams};
 
-use super::Cluster;
+use super::{Cluster, NAMESPACE};
 use crate::until::{Look, until};
 
 impl Cluster {
@@ -15,6 +15,32 @@ impl Cluster {
         let selector = ListParams::default().fields(&format!("involvedObject.name={name}"));
         let events = Api::<Event>::namespaced(self.client(), namespace).list(&selector).await?;
         Ok(events.items.into_iter().filter_map(|event| event.message).collect())
+    }
+
+    /// What a person would look at first when something went wrong: pods, warnings, the last words of Bobbin's programs.
+    pub fn account(&self) -> String {
+        let looks: [&[&str]; 5] = [
+            &["get", "nodes", "-o", "wide"],
+            &["get", "pods", "-A", "-o", "wide"],
+            &["get", "addresspools,addressblocks"],
+            &["get", "events", "-A", "--field-selector=type=Warning", "--sort-by=.lastTimestamp"],
+            &[
+                "-n",
+                NAMESPACE,
+                "logs",
+                "-l",
+                "app.kubernetes.io/name=bobbin",
+                "--prefix",
+                "--tail=40",
+                "--max-log-requests=12",
+            ],
+        ];
+        let mut account = String::new();
+        for words in looks {
+            let seen = self.run_program("kubectl", words).unwrap_or_else(|error| format!("{error:#}"));
+            account.extend(["\n$ kubectl ", &words.join(" "), "\n", &seen]);
+        }
+        account
     }
 
     /// Waits for an event about an object that contains all the words, and gives its message.

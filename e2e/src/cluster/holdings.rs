@@ -98,7 +98,7 @@ fn compare(pods: &[v1::Pod], records: &[IPAssignment]) -> Holdings {
     let mut holdings = Holdings::default();
     let mut held: BTreeMap<&str, &str> = BTreeMap::new();
     let mut running = BTreeSet::new();
-    let own_network = |pod: &&v1::Pod| !pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true));
+    let own_network = |pod: &&v1::Pod| pod.spec.as_ref().is_none_or(|spec| spec.host_network != Some(true));
     for pod in pods.iter().filter(own_network) {
         let status = pod.status.as_ref();
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();

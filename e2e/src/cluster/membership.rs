@@ -12,7 +12,7 @@ use crate::node::{Joining, Node};
 use crate::until::{Look, so, until};
 
 /// How long nodes may take from boot to Ready on a busy machine.
-const READY: Duration = Duration::from_secs(120);
+const READY: Duration = Duration::from_mins(2);
 
 impl Cluster {
     /// A node by its name.

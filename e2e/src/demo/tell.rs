@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 /// One line of the story.
-pub(super) fn tell(sentence: &str) {
+pub fn tell(sentence: &str) {
     static START: OnceLock<Instant> = OnceLock::new();
     let seconds = START.get_or_init(Instant::now).elapsed().as_secs_f32();
     println!("{seconds:6.1} s  {sentence}");

@@ -10,7 +10,7 @@ use libtest_mimic::Trial;
 
 use crate::stage::{BLOCK_IDLE, Stage};
 
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_mins(1);
 /// What a held ADD may take from an address coming free; on top of it comes what kubelet takes to show the pod Ready.
 const GOES_ON: Duration = Duration::from_secs(5);
 
@@ -65,7 +65,7 @@ async fn subnet_is_appended(cluster: &mut Cluster) -> Result<()> {
 /// The fifth pod has its record within the bar, and then is Ready.
 async fn goes_on(cluster: &Cluster, namespace: &str) -> Result<()> {
     let start = Instant::now();
-    bobbin_e2e::until::until("the held pod has an address", Duration::from_secs(60), || async {
+    bobbin_e2e::until::until("the held pod has an address", Duration::from_mins(1), || async {
         let records = cluster.assignments_of(namespace).await?;
         let found = records.iter().any(|record| record.spec.pod_name.as_deref() == Some("fifth"));
         Ok(bobbin_e2e::until::so(found, || format!("{} records", records.len())))

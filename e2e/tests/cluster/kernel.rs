@@ -36,7 +36,7 @@ async fn exported_first(cluster: &mut Cluster) -> Result<()> {
     for number in 0..5 {
         cluster.create_pod(&Workload::pod("exported", &format!("pod-{number}")).on("n1")).await?;
     }
-    let pods = cluster.await_ready_pods("exported", "", "", 5, Duration::from_secs(60)).await?;
+    let pods = cluster.await_ready_pods("exported", "", "", 5, Duration::from_mins(1)).await?;
     monitor.kill();
     let log = std::fs::read_to_string(&log)?;
     for pod in &pods {

@@ -107,9 +107,9 @@ async fn waits_then_goes(cluster: &Cluster, name: &str, second: u8, foreground: 
     let one = cluster.create_ready_pod(Workload::pod(name, "one").on("n1")).await?;
     let two = cluster.create_ready_pod(Workload::pod(name, "two").on("n2")).await?;
     if foreground {
-        cluster.delete_in_foreground(&pool).await?
+        cluster.delete_in_foreground(&pool).await?;
     } else {
-        cluster.delete(&pool).await?
+        cluster.delete(&pool).await?;
     }
     let seen = cluster.await_condition(&pool, "Terminating", "True", Duration::from_secs(15)).await?;
     let message =
@@ -157,7 +157,7 @@ async fn leaving(cluster: &mut Cluster) -> Result<()> {
 /// Waits until nothing of ours is on a node.
 async fn await_clean(cluster: &Cluster, name: &str) -> Result<()> {
     let node = cluster.node(name)?;
-    until(&format!("{name} is clean of ours"), Duration::from_secs(60), || async move {
+    until(&format!("{name} is clean of ours"), Duration::from_mins(1), || async move {
         let mut left = Vec::new();
         for (words, sign) in [
             (&["ls", "/etc/cni/net.d"][..], "bobbin"),

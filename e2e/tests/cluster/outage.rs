@@ -132,5 +132,5 @@ async fn api_server_and_operator_stopped(cluster: &mut Cluster) -> Result<()> {
     cluster.kubectl(["-n", NAMESPACE, "scale", "deployment/bobbin-operator", "--replicas=2"])?;
     cluster.kubectl(["-n", NAMESPACE, "rollout", "status", "deployment/bobbin-operator", "--timeout=90s"])?;
     cluster.await_nodes_ready().await?;
-    cluster.await_no_leak_and_no_duplicate(Duration::from_secs(60)).await
+    cluster.await_no_leak_and_no_duplicate(Duration::from_mins(1)).await
 }

@@ -14,7 +14,7 @@ use libtest_mimic::{Failed, Trial};
 use tokio::runtime::Runtime;
 
 /// How long one test may take.
-const TEST: Duration = Duration::from_secs(240);
+const TEST: Duration = Duration::from_mins(4);
 /// Seconds that a deleted node's blocks wait.
 pub const NODE_GONE: u64 = 8;
 /// Seconds that an empty block waits.
@@ -53,6 +53,9 @@ impl Stage {
             }
             let cluster = place.as_mut().context("the stage is empty")?;
             let result = tokio::time::timeout(TEST, run(cluster)).await.context("the test took too long");
+            if result.as_ref().map_or(true, Result::is_err) {
+                eprintln!("{}", cluster.account());
+            }
             let tidy = tokio::time::timeout(TEST, tidy(cluster)).await.context("tidying up took too long");
             Ok::<_, anyhow::Error>((result.and_then(|result| result), tidy.and_then(|result| result)))
         })?;
@@ -117,7 +120,7 @@ async fn tidy(cluster: &mut Cluster) -> Result<()> {
     let pools: Api<AddressPool> = Api::all(cluster.client());
     for pool in pools.list(&ListParams::default()).await?.items.iter().filter(|pool| pool.name_any() != "default") {
         pools.delete(&pool.name_any(), &DeleteParams::default()).await?;
-        cluster.await_gone(pool, Duration::from_secs(60)).await?;
+        cluster.await_gone(pool, Duration::from_mins(1)).await?;
     }
     cluster.await_nodes_ready().await
 }
