@@ -36,6 +36,14 @@ pub struct Breaker {
     pub population: usize,
 }
 
+impl Breaker {
+    /// Stops a pass that would free more than 10 % of all, and at least five.
+    pub fn of(would_free: usize, population: usize) -> Option<Breaker> {
+        (would_free >= LEAST_TO_STOP && would_free.saturating_mul(10) > population)
+            .then_some(Breaker { would_free, population })
+    }
+}
+
 impl<K> Default for TwoLooks<K> {
     fn default() -> Self {
         Self { suspect_since: HashMap::new() }
@@ -62,8 +70,8 @@ impl<K: Clone + Eq + Hash + Ord> TwoLooks<K> {
                 }
             }
         }
-        if free.len() >= LEAST_TO_STOP && free.len().saturating_mul(10) > population {
-            return Verdict { tripped: Some(Breaker { would_free: free.len(), population }), free: Vec::new() };
+        if let Some(breaker) = Breaker::of(free.len(), population) {
+            return Verdict { tripped: Some(breaker), free: Vec::new() };
         }
         for key in &free {
             self.suspect_since.remove(key);

@@ -1,1 +1,31 @@
-//! bobbin-node-agent
+//! The node agent: claims blocks, assigns addresses, wires pods, programs kernel routes, and keeps the API server's records and the
+//! kernel in step. `bobbin-all` calls [`run()`].
+//!
+//! `run` puts the parts together; `serve` and `verb` answer the runtime; `ledger` owns who has what; `journal` keeps it; `claim`,
+//! `stock`, `adopt` and `record` speak to the API server; `repair`, `sweep` and `restore` hold ledger and kernel together.
+
+mod adopt;
+mod agent;
+mod args;
+mod choose;
+mod claim;
+mod direct;
+mod event;
+mod exported;
+mod install;
+mod journal;
+mod late;
+mod leave;
+mod ledger;
+mod metrics;
+mod record;
+mod repair;
+mod restore;
+mod run;
+mod serve;
+mod stock;
+mod sweep;
+mod verb;
+mod watch;
+
+pub use run::run;

@@ -1,0 +1,92 @@
+//! What is asked of the network for one attachment, what it answers, and the names both sides of a veth get.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use bobbin_addressing::{AttachmentKey, Pair};
+
+use crate::settings::Settings;
+
+/// How aliases of our host links begin; the attachment follows.
+pub(crate) const ALIAS_PREFIX: &str = "bobbin:";
+
+/// One attachment as it should be wired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wiring {
+    /// Whose link it is; the interface name is the name in the container.
+    pub key: AttachmentKey,
+    /// The pod's addresses.
+    pub pair: Pair,
+    /// The node's own IPv4 address: source of what the node itself sends to the pod.
+    pub node_ipv4: Option<Ipv4Addr>,
+    /// The node's own IPv6 address, likewise.
+    pub node_ipv6: Option<Ipv6Addr>,
+}
+
+/// One attachment as it was wired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Name of the link on the node.
+    pub host_if: String,
+    /// Index of the link on the node.
+    pub host_index: u32,
+    /// MAC address of the link on the node.
+    pub host_mac: [u8; 6],
+    /// MAC address of the interface in the container.
+    pub container_mac: [u8; 6],
+    /// MTU of both, in bytes.
+    pub mtu: u32,
+}
+
+/// One of our links as the node has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenLink {
+    /// Whose link it is, from its alias.
+    pub key: AttachmentKey,
+    /// Name of the link on the node.
+    pub host_if: String,
+    /// Index of the link on the node.
+    pub host_index: u32,
+    /// The addresses that the pod table has on it.
+    pub pair: Pair,
+}
+
+/// FNV-1a, 64 bits: names must be the same after an upgrade of the compiler.
+fn fnv(text: &str, salt: u8) -> u64 {
+    std::iter::once(salt).chain(text.bytes()).fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+/// The alias of the attachment's host link.
+pub(crate) fn alias(key: &AttachmentKey) -> String {
+    format!("{ALIAS_PREFIX}{key}")
+}
+
+/// The attachment that an alias names.
+pub(crate) fn key_of_alias(alias: &str) -> Option<AttachmentKey> {
+    alias.strip_prefix(ALIAS_PREFIX)?.parse().ok()
+}
+
+/// The name of the attachment's host link: prefix and twelve hexadecimal digits, 15 characters at most.
+pub(crate) fn host_name(settings: &Settings, key: &AttachmentKey) -> String {
+    let prefix: String = settings.veth_prefix.chars().take(3).collect();
+    format!("{prefix}{:012x}", fnv(&key.to_string(), 0) & 0xffff_ffff_ffff)
+}
+
+/// Whether a name is one that [`host_name`] makes.
+pub(crate) fn is_host_name(settings: &Settings, name: &str) -> bool {
+    let prefix: String = settings.veth_prefix.chars().take(3).collect();
+    name.strip_prefix(prefix.as_str())
+        .is_some_and(|hash| hash.len() == 12 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// The locally administered MAC addresses of the host's and the container's side. Fixed by the attachment, so that
+/// the permanent neighbours can be repaired without looking into the container.
+pub(crate) fn macs(key: &AttachmentKey) -> ([u8; 6], [u8; 6]) {
+    let text = key.to_string();
+    let mac = |salt| {
+        let [_, _, a, b, c, d, e, f] = fnv(&text, salt).to_be_bytes();
+        [(a & 0xfc) | 0x02, b, c, d, e, f]
+    };
+    (mac(b'h'), mac(b'c'))
+}

@@ -1,0 +1,102 @@
+//! The container's side of an attachment: what is set there, and what of it is missing later.
+//!
+//! Every function runs on a thread that has entered the container's namespace, with a socket opened there.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+
+use bobbin_addressing::Pair;
+use ipnet::IpNet;
+
+use crate::neighbour::Neighbour;
+use crate::route::{MAIN, Route};
+use crate::socket::{Ask, KernelError, Netlink};
+use crate::{address, link, neighbour, route, sysctl};
+
+/// The pod's IPv4 gateway: link-local, nobody's address, answered by a permanent neighbour.
+pub(crate) const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// The pod's IPv6 gateway.
+pub(crate) const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+/// The gateway of an address's family.
+pub(crate) fn gateway(own: IpAddr) -> IpAddr {
+    if own.is_ipv4() { GATEWAY_V4.into() } else { GATEWAY_V6.into() }
+}
+
+fn routes(own: IpAddr, index: u32, protocol: u8) -> [Route; 2] {
+    let gateway = gateway(own);
+    let all = IpNet::new_assert(if own.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }, 0);
+    [
+        Route::over(MAIN, protocol, gateway.into(), Some(index), None),
+        Route::over(MAIN, protocol, all, Some(index), Some(gateway)),
+    ]
+}
+
+/// What the container's side is made from.
+pub(crate) struct Side<'a> {
+    pub(crate) if_name: &'a str,
+    pub(crate) index: u32,
+    pub(crate) pair: Pair,
+    pub(crate) host_mac: [u8; 6],
+    pub(crate) protocol: u8,
+}
+
+/// Makes the container's side: sysctls before the link is up, then all the rest in one datagram.
+pub(crate) fn wire(side: &Side<'_>, sysctl_root: &Path) -> Result<(), KernelError> {
+    let ipv6 = sysctl_root.join("ipv6/conf").join(side.if_name);
+    if side.pair.ipv6.is_some() {
+        sysctl::set(&ipv6.join("disable_ipv6"), "0")?;
+    }
+    if side.pair.ipv6.is_some() || ipv6.exists() {
+        sysctl::set(&ipv6.join("accept_dad"), "0")?;
+        sysctl::set(&ipv6.join("accept_ra"), "0")?;
+    }
+    let mut asks: Vec<Ask> = vec![link::up(link::LOOPBACK), link::up(side.index)];
+    for own in side.pair.addresses() {
+        asks.push(address::add(side.index, own));
+        asks.push(Neighbour::permanent(side.index, gateway(own), side.host_mac).set());
+        asks.extend(routes(own, side.index, side.protocol).iter().map(Route::add));
+    }
+    Netlink::route()?.all(asks)
+}
+
+/// What of the container's side is not as [`wire`] made it, each as a phrase.
+pub(crate) fn misses(side: &Side<'_>, mac: [u8; 6], mtu: u32) -> Result<Vec<String>, KernelError> {
+    let mut netlink = Netlink::route()?;
+    let Some(link) = link::by_name(&mut netlink, side.if_name)? else {
+        return Ok(vec![format!("link {} is missing", side.if_name)]);
+    };
+    let mut missing = Vec::new();
+    let name = side.if_name;
+    if side.index != 0 && link.index != side.index {
+        missing.push(format!("link {name} is not the peer of the node's link"));
+    }
+    if !link.up {
+        missing.push(format!("link {name} is down"));
+    }
+    if link.mac != mac {
+        missing.push(format!("link {name} has another MAC address than ADD gave it"));
+    }
+    if link.mtu != mtu {
+        missing.push(format!("link {name} has MTU {} instead of {mtu}", link.mtu));
+    }
+    let addresses = address::list(&mut netlink)?;
+    let main = route::list(&mut netlink, MAIN)?;
+    let neighbours = neighbour::list(&mut netlink)?;
+    for own in side.pair.addresses() {
+        if !addresses.contains(&(link.index, own)) {
+            missing.push(format!("address {own} on {name} is missing"));
+        }
+        for wanted in routes(own, link.index, side.protocol) {
+            let there = |seen: &Route| seen.to == wanted.to && seen.link == wanted.link && seen.via == wanted.via;
+            if !main.iter().any(there) {
+                missing.push(format!("route {wanted} is missing"));
+            }
+        }
+        let wanted = Neighbour::permanent(link.index, gateway(own), side.host_mac);
+        if !neighbours.contains(&wanted) {
+            missing.push(format!("permanent neighbour {} on {name} is missing", wanted.address));
+        }
+    }
+    Ok(missing)
+}

@@ -1,0 +1,58 @@
+//! Network namespaces: telling them apart and entering one. The only file that calls `setns`, and only ever on a plain
+//! thread that ends afterwards: a pooled thread left in a pod's namespace would wire the next pod into it.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::fstat;
+use tokio::sync::oneshot;
+
+use crate::socket::KernelError;
+
+/// Device and inode: equal exactly for the same namespace.
+pub(crate) type Identity = (u64, u64);
+
+/// Which namespace a descriptor is of.
+pub(crate) fn identity(netns: impl AsFd) -> Result<Identity, KernelError> {
+    let stat = fstat(netns).map_err(|errno| KernelError::io("look at a network namespace")(errno.into()))?;
+    Ok((stat.st_dev, stat.st_ino))
+}
+
+/// The calling thread's namespace.
+pub(crate) fn current() -> Result<Identity, KernelError> {
+    let file = File::open("/proc/thread-self/ns/net").map_err(KernelError::io("open /proc/thread-self/ns/net"))?;
+    identity(&file)
+}
+
+/// Whether a descriptor is of the calling thread's own namespace. Unreadable counts as "ours": nothing is to be done
+/// in a namespace that can't be told from the node's.
+pub fn netns_is_ours(netns: impl AsFd) -> bool {
+    match (identity(netns), current()) {
+        (Ok(theirs), Ok(ours)) => theirs == ours,
+        _ => true,
+    }
+}
+
+/// Moves the calling thread, which must be one of [`on_thread`]'s, for good.
+#[allow(clippy::disallowed_methods)]
+pub(crate) fn enter(netns: impl AsFd) -> Result<(), KernelError> {
+    setns(netns, CloneFlags::CLONE_NEWNET).map_err(|errno| KernelError::io("enter the network namespace")(errno.into()))
+}
+
+/// Runs a closure on a plain thread of its own, which ends with it. It runs to its end even if nobody waits any more.
+pub(crate) async fn on_thread<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<KernelError> + Send + 'static,
+{
+    let (done, result) = oneshot::channel();
+    let run = move || drop(done.send(work()));
+    std::thread::Builder::new()
+        .name("bobbin-wire".to_owned())
+        .stack_size(512 << 10)
+        .spawn(run)
+        .map_err(KernelError::io("start a thread"))?;
+    let lost = || KernelError::io("finish the work on a thread")(std::io::Error::other("the thread ended early"));
+    result.await.unwrap_or_else(|_| Err(lost().into()))
+}

@@ -1,0 +1,176 @@
+//! The handle on the node's network that the agent holds: its settings, its sockets and what is under way.
+//!
+//! Each operation is in the file of its name; this one owns what they share.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Semaphore, watch};
+
+use crate::attachment::{SeenLink, key_of_alias};
+use crate::detach::Leaving;
+use crate::netns::{self, Identity, on_thread};
+use crate::route::Route;
+use crate::settings::Settings;
+use crate::socket::{KernelError, Netlink};
+use crate::{clash, link, monitor, mtu, route};
+
+/// How many attachments are wired at one time. The kernel does one after another anyway; more would only queue there.
+const SIDE_BY_SIDE: usize = 4;
+/// Sockets kept for the next request.
+const IDLE_SOCKETS: usize = 8;
+
+/// The node's network. Cheap to clone; all clones share everything.
+#[derive(Clone)]
+pub struct Network {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) settings: Settings,
+    pub(crate) home: Identity,
+    pub(crate) wiring: Arc<Semaphore>,
+    /// Host links being made or removed now, which nobody else may repair or take for left over.
+    pub(crate) under_way: Mutex<HashSet<String>>,
+    pub(crate) leaving: Leaving,
+    /// The MTU for new pods; 0: not looked up yet.
+    pub(crate) mtu: AtomicU32,
+    pub(crate) changed: watch::Sender<u64>,
+    pub(crate) warnings: Mutex<Vec<String>>,
+    idle: Mutex<Vec<Netlink>>,
+    ports: Mutex<HashSet<u32>>,
+}
+
+/// A lock whose holder panicked still guards whole values: every change under it is a single step.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Network {
+    /// Opens the network of the calling thread's namespace and looks for clashes ([`Network::warnings`]). Changes
+    /// nothing.
+    pub async fn open(settings: Settings) -> Result<Self, KernelError> {
+        let (changed, _) = watch::channel(0);
+        on_thread(move || {
+            let inner = Inner {
+                settings,
+                home: netns::current()?,
+                wiring: Arc::new(Semaphore::new(SIDE_BY_SIDE)),
+                under_way: Mutex::default(),
+                leaving: Leaving::default(),
+                mtu: AtomicU32::new(0),
+                changed,
+                warnings: Mutex::default(),
+                idle: Mutex::default(),
+                ports: Mutex::default(),
+            };
+            let network = Self { inner: Arc::new(inner) };
+            let clashes = network.inner.with_netlink(|netlink| clash::find(netlink, &network.inner.settings))?;
+            *lock(&network.inner.warnings) = clashes;
+            monitor::start(&network.inner)?;
+            Ok(network)
+        })
+        .await
+    }
+
+    /// The settings it was opened with.
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// Clashes with other owners of our numbers as last seen (at start and by each [`Network::converge`]), one
+    /// sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        lock(&self.inner.warnings).clone()
+    }
+
+    /// A number that grows when links, routes, rules or the filter were changed by somebody else. A hint, coalesced:
+    /// answer it with [`Network::converge`].
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.changed.subscribe()
+    }
+
+    /// The MTU that pods get now, in bytes.
+    pub async fn uplink_mtu(&self, node: Vec<IpAddr>) -> Result<u32, KernelError> {
+        let inner = self.inner.clone();
+        on_thread(move || inner.with_netlink(|netlink| inner.look_up_mtu(netlink, &node))).await
+    }
+
+    /// Our links with their attachments and addresses: what an agent rebuilds itself from.
+    pub async fn links(&self) -> Result<Vec<SeenLink>, KernelError> {
+        let inner = self.inner.clone();
+        on_thread(move || {
+            inner.with_netlink(|netlink| {
+                let routes = route::list(netlink, inner.settings.pod_table)?;
+                Ok(link::list(netlink)?.iter().filter_map(|link| seen(link, &routes, inner.settings.protocol)).collect())
+            })
+        })
+        .await
+    }
+}
+
+fn seen(link: &link::Link, routes: &[Route], protocol: u8) -> Option<SeenLink> {
+    let key = link.is_ours().then(|| key_of_alias(&link.alias)).flatten()?;
+    let mut pair = bobbin_addressing::Pair::default();
+    for route in routes.iter().filter(|route| route.link == Some(link.index) && route.protocol == protocol) {
+        match route.to.addr() {
+            IpAddr::V4(address) if route.to.prefix_len() == 32 => pair.ipv4 = Some(address),
+            IpAddr::V6(address) if route.to.prefix_len() == 128 => pair.ipv6 = Some(address),
+            _ => {}
+        }
+    }
+    Some(SeenLink { key, host_if: link.name.clone(), host_index: link.index, pair })
+}
+
+impl Inner {
+    /// Runs with a socket of the node's namespace: one that lies idle, or a new one.
+    pub(crate) fn with_netlink<T, E: From<KernelError>>(
+        &self,
+        work: impl FnOnce(&mut Netlink) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut netlink = self.take_netlink()?;
+        let result = work(&mut netlink);
+        self.give_back(netlink);
+        result
+    }
+
+    /// A socket of the node's namespace. To be called before a thread enters another one.
+    pub(crate) fn take_netlink(&self) -> Result<Netlink, KernelError> {
+        if let Some(netlink) = lock(&self.idle).pop() {
+            return Ok(netlink);
+        }
+        let netlink = Netlink::route()?;
+        lock(&self.ports).insert(netlink.port);
+        Ok(netlink)
+    }
+
+    /// Keeps a socket for the next request, unless an answer may still be under way on it.
+    pub(crate) fn give_back(&self, netlink: Netlink) {
+        let mut idle = lock(&self.idle);
+        if !netlink.torn && idle.len() < IDLE_SOCKETS {
+            idle.push(netlink);
+        }
+    }
+
+    /// Whether a notice comes from a request of ours.
+    pub(crate) fn is_own_port(&self, port: u32) -> bool {
+        lock(&self.ports).contains(&port)
+    }
+
+    /// The MTU for new pods, looked up anew.
+    pub(crate) fn look_up_mtu(&self, netlink: &mut Netlink, node: &[IpAddr]) -> Result<u32, KernelError> {
+        let mtu = mtu::detect(netlink, &self.settings, node)?;
+        self.mtu.store(mtu, Ordering::Relaxed);
+        Ok(mtu)
+    }
+
+    /// The MTU for new pods as last looked up: `converge` and the monitor keep it fresh.
+    pub(crate) fn known_mtu(&self, netlink: &mut Netlink, node: &[IpAddr]) -> Result<u32, KernelError> {
+        match self.mtu.load(Ordering::Relaxed) {
+            0 => self.look_up_mtu(netlink, node),
+            mtu => Ok(mtu),
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What the verbs share: the ledger, the journal, the node's network, the view of the cluster, the recorder. Made by run; holds no logic
+//! but the two steps that several verbs take: keeping an attachment, and ending one.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bobbin_addressing::{AttachmentKey, Pair, TwoLooks};
+use bobbin_kernel::{KernelError, Network, Wiring, boot_time};
+use tokio::sync::OwnedMutexGuard;
+use tokio_util::sync::CancellationToken;
+
+use crate::args::Args;
+use crate::event::Events;
+use crate::exported::Exported;
+use crate::journal::Journal;
+use crate::ledger::{Attachment, Ledger, Phase};
+use crate::metrics::Metrics;
+use crate::record::Recorder;
+use crate::stock::Stock;
+use crate::watch::ClusterView;
+
+/// The agent of one node.
+pub struct Agent {
+    /// The settings.
+    pub args: Args,
+    /// This boot.
+    pub boot_id: String,
+    /// Blocks, addresses, attachments.
+    pub ledger: Arc<Ledger>,
+    /// What outlives the agent.
+    pub journal: Journal,
+    /// The kernel.
+    pub network: Network,
+    /// The routes of the node's blocks.
+    pub exported: Exported,
+    /// The cluster, as the watches show it.
+    pub view: ClusterView,
+    /// The records at the API server.
+    pub recorder: Recorder,
+    /// The node's blocks.
+    pub stock: Stock,
+    /// Events on pods and nodes.
+    pub events: Events,
+    /// Counts and latencies.
+    pub metrics: Metrics,
+    /// What GC calls have not listed.
+    pub unlisted: Mutex<TwoLooks<AttachmentKey>>,
+    /// Whether forwarding, rule and anti-spoofing are in place, by family.
+    pub prepared: [AtomicBool; 2],
+    /// One verb at a time for one attachment.
+    pub turns: Turns,
+    /// The agent is to stop: held ADDs end.
+    pub stop: CancellationToken,
+}
+
+/// The address could not be taken out of use, so it stays held; the sweep tries again.
+#[derive(Debug, thiserror::Error)]
+#[error("address {pair} of {key} could not be taken out of use, so it stays held: {source}")]
+pub struct EndError {
+    key: AttachmentKey,
+    pair: Pair,
+    source: KernelError,
+}
+
+impl Agent {
+    /// How an attachment is, or should be, wired.
+    pub fn wiring(&self, key: &AttachmentKey, pair: Pair) -> Wiring {
+        let node = self.view.node();
+        Wiring {
+            key: key.clone(),
+            pair,
+            node_ipv4: node.as_ref().and_then(|node| node.ipv4).filter(|_| pair.ipv4.is_some()),
+            node_ipv6: node.as_ref().and_then(|node| node.ipv6).filter(|_| pair.ipv6.is_some()),
+        }
+    }
+
+    /// Forwarding, rule and anti-spoofing for the families of a pair: done once, checked by repair ever after.
+    pub async fn prepare(&self, pair: Pair) -> Result<(), KernelError> {
+        let [ipv4, ipv6] = &self.prepared;
+        let (need4, need6) = (pair.ipv4.is_some(), pair.ipv6.is_some());
+        if (!need4 || ipv4.load(Ordering::Acquire)) && (!need6 || ipv6.load(Ordering::Acquire)) {
+            return Ok(());
+        }
+        self.network.prepare(need4, need6).await?;
+        ipv4.fetch_or(need4, Ordering::Release);
+        ipv6.fetch_or(need6, Ordering::Release);
+        Ok(())
+    }
+
+    /// Changes an attachment in ledger and journal. `None`: it ended meanwhile.
+    pub fn update(&self, key: &AttachmentKey, change: impl FnOnce(&mut Attachment)) -> Option<Attachment> {
+        let attachment = self.ledger.update(key, change)?;
+        if let Err(error) = self.journal.keep(&attachment) {
+            tracing::error!(%key, %error, "an attachment could not be written down; a restart finds it by its link");
+        }
+        Some(attachment)
+    }
+
+    /// Ends an attachment: out of use in the kernel, then its record, then the journal, then the ledger. A crash between any two leaves
+    /// the address held, and the sweep or the runtime's next DEL goes on from there.
+    pub async fn end(&self, attachment: &Attachment) -> Result<(), EndError> {
+        let (key, pair) = (&attachment.key, attachment.pair);
+        self.ledger.update(key, |attachment| attachment.phase = Phase::Deleting);
+        self.network.detach(key, pair).await.map_err(|source| EndError { key: key.clone(), pair, source })?;
+        let uid = self.ledger.attachment(key).and_then(|attachment| attachment.assignment_uid);
+        // Durable when the call returns; nobody waits for the API server.
+        drop(self.recorder.delete_pair(pair, key, uid));
+        let now = boot_time();
+        if let Err(error) = self.journal.forget(key, pair, now) {
+            tracing::error!(%key, %error, "an ended attachment is still written down; a restart would hold its address until the sweep");
+        }
+        self.ledger.release(key, now);
+        Ok(())
+    }
+
+    /// Somebody else has a record of an address that this node handed out: it is not used again here, and everybody is told.
+    pub fn report_duplicate(&self, pair: Pair, key: &AttachmentKey, by: &str) {
+        self.ledger.retire(pair);
+        self.metrics.duplicates.inc();
+        tracing::error!(%pair, %key, by, "duplicate address: another attachment has a record of it; this node does not hand it out again");
+        self.events.node_warning(
+            "DuplicateAddress",
+            &format!("address {pair}, which attachment {key} was to have, is recorded for {by}: the node does not hand it out again; see who wrote that record"),
+        );
+    }
+
+    /// How long a freed address of a pool rests.
+    pub fn cooldown(&self, pool: &str) -> Duration {
+        let known = self.view.pool(pool);
+        Duration::from_secs(known.map_or(130, |pool| pool.spec.cooldown_seconds.max(0).unsigned_abs()))
+    }
+}
+
+/// Serializes the verbs of one attachment; different attachments never wait for each other.
+#[derive(Debug, Default)]
+pub struct Turns(Mutex<HashMap<AttachmentKey, Arc<Waiting>>>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    lock: Arc<tokio::sync::Mutex<()>>,
+    /// Somebody wants the attachment gone: an ADD that is held for it gives up.
+    gone: tokio::sync::Notify,
+}
+
+/// The turn of a verb; another one of the same attachment waits until it is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    waiting: Arc<Waiting>,
+    _guard: OwnedMutexGuard<()>,
+}
+
+impl Turn {
+    /// Comes when a DEL waits for this turn to end.
+    pub async fn called_off(&self) {
+        self.waiting.gone.notified().await;
+    }
+}
+
+impl Turns {
+    /// Waits until no other verb works on the attachment, at most `deadline`; `None`: it is still being worked on.
+    pub async fn take(&self, key: &AttachmentKey, deadline: Duration) -> Option<Turn> {
+        let waiting = self.waiting(key);
+        let guard = tokio::time::timeout(deadline, Arc::clone(&waiting.lock).lock_owned()).await.ok()?;
+        Some(Turn { waiting, _guard: guard })
+    }
+
+    /// The same for a DEL: an ADD that waits for an address of that attachment gives up.
+    pub async fn take_over(&self, key: &AttachmentKey, deadline: Duration) -> Option<Turn> {
+        self.waiting(key).gone.notify_waiters();
+        self.take(key, deadline).await
+    }
+
+    fn waiting(&self, key: &AttachmentKey) -> Arc<Waiting> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // What nobody holds or waits for is not kept.
+        if all.len() > 512 {
+            all.retain(|_, waiting| Arc::strong_count(waiting) > 1);
+        }
+        Arc::clone(all.entry(key.clone()).or_default())
+    }
+}

@@ -1,0 +1,150 @@
+//! Which pool a pod gets its address from, out of what the view knows; the rule itself is `addressing::choice`. Called by ADD and, for
+//! pods on their way, by stock; it never claims anything.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bobbin_addressing::choice::{self, Choice, PoolFacts, Refusal};
+use bobbin_addressing::{Expression, Selector};
+use bobbin_apiserver::ReadError;
+use bobbin_cni_wire::{CniError, code};
+use bobbin_crds::AddressPool;
+use bobbin_crds::pool::condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+use crate::args::UnknownPod;
+use crate::ledger::PodRef;
+use crate::watch::{ClusterView, NamespaceFacts, NodeFacts, PodFacts, PodLookup};
+
+/// How long an ADD waits for the watches to show its pod, namespace or the pools.
+const WATCH_WAIT: Duration = Duration::from_millis(300);
+
+/// Why a pod gets no pool.
+#[derive(Debug, thiserror::Error)]
+pub enum ChooseError {
+    /// The pool that is named can't serve; waiting alone does not help.
+    #[error("{pod} gets no address: {refusal}")]
+    Refused {
+        /// The pod, in words.
+        pod: String,
+        /// The sentence.
+        refusal: Refusal,
+    },
+    /// The API server knows no such pod: it was deleted, or the runtime is ahead.
+    #[error("{0} gets no address: the API server knows no pod of that name and UID; it was deleted or replaced, and if not, the runtime's next try finds it")]
+    PodGone(String),
+    /// Nobody can say which pool the pod is to have.
+    #[error("{0} gets no address: its pool is unknown while the API server is unreachable; the runtime tries again (an agent with --unknown-pod=default would take the pool \"default\")")]
+    Unreachable(String),
+}
+
+impl ChooseError {
+    /// As the runtime is told.
+    pub fn to_cni(&self) -> CniError {
+        let code = match self {
+            ChooseError::Refused { .. } => code::POOL_REFUSED,
+            ChooseError::PodGone(_) | ChooseError::Unreachable(_) => code::TRY_AGAIN_LATER,
+        };
+        CniError::new(code, self.to_string())
+    }
+}
+
+/// Chooses for a pod of this node; without a pod (cnitool) the pool is `default`. Makes no call when the watches are up to date.
+///
+/// # Errors
+/// See [`ChooseError`].
+pub async fn choose_pool(view: &ClusterView, pod: Option<&PodRef>, unknown: UnknownPod) -> Result<Choice, ChooseError> {
+    let Some(pod) = pod.filter(|pod| !pod.name.is_empty()) else {
+        return decide(view, "a call without K8S_POD_NAME", None, None);
+    };
+    let words = format!("pod {}/{} on node {}", pod.namespace, pod.name, view.node_name());
+    if !view.pools_known(WATCH_WAIT).await {
+        return Err(ChooseError::Unreachable(words));
+    }
+    let facts = match view.pod(&pod.namespace, &pod.name, &pod.uid, WATCH_WAIT).await {
+        PodLookup::Known(facts) => Some(facts),
+        PodLookup::NotSeen => return Err(ChooseError::PodGone(words)),
+        PodLookup::Unreachable => None,
+    };
+    match view.namespace_soon(&pod.namespace, WATCH_WAIT).await {
+        Ok(namespace) => decide(view, &words, facts.as_ref(), Some((&pod.namespace, namespace.as_ref()))),
+        Err(error) => unknown_namespace(view, words, &error, facts.as_ref(), unknown),
+    }
+}
+
+fn unknown_namespace(
+    view: &ClusterView,
+    words: String,
+    error: &ReadError,
+    pod: Option<&PodFacts>,
+    unknown: UnknownPod,
+) -> Result<Choice, ChooseError> {
+    tracing::debug!(%error, "{words}: its namespace is unknown");
+    if unknown == UnknownPod::Refuse && pod.and_then(|pod| pod.pool.as_ref()).is_none() {
+        return Err(ChooseError::Unreachable(words));
+    }
+    decide(view, &words, pod, None)
+}
+
+/// What a pod on its way here will get, as far as the watches know; for claiming ahead.
+pub fn expected_pool(view: &ClusterView, pod: &PodFacts) -> Option<String> {
+    let namespace = view.namespace(&pod.namespace)?;
+    decide(view, "a pod on its way", Some(pod), Some((&pod.namespace, Some(&namespace)))).ok().map(|choice| choice.pool)
+}
+
+fn decide(
+    view: &ClusterView,
+    words: &str,
+    pod: Option<&PodFacts>,
+    namespace: Option<(&str, Option<&NamespaceFacts>)>,
+) -> Result<Choice, ChooseError> {
+    let node = view.node();
+    let pools: BTreeMap<String, _> = view.pools().into_iter().map(|pool| (pool_name(&pool).to_owned(), pool)).collect();
+    let facts = namespace.and_then(|(_, facts)| facts);
+    choice::choose(
+        pod.and_then(|pod| pod.pool.as_deref()),
+        facts.and_then(|facts| facts.pool.as_deref()),
+        namespace.map(|(name, _)| name),
+        |name| pools.get(name).map(|pool| pool_facts(pool, facts, node.as_ref())),
+    )
+    .map_err(|refusal| ChooseError::Refused { pod: words.to_owned(), refusal })
+}
+
+/// What the choice needs to know of a pool.
+pub fn pool_facts<'a>(pool: &'a AddressPool, namespace: Option<&NamespaceFacts>, node: Option<&NodeFacts>) -> PoolFacts<'a> {
+    let conditions = pool.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let ready = conditions.iter().find(|condition| condition.type_ == condition::READY);
+    let nothing = BTreeMap::new();
+    PoolFacts {
+        name: pool_name(pool),
+        ready: ready.is_some_and(|condition| condition.status == "True"),
+        not_ready_why: ready.map(|condition| condition.message.as_str()).filter(|message| !message.is_empty()),
+        draining: pool.spec.draining,
+        deleting: pool.metadata.deletion_timestamp.is_some(),
+        admits_namespace: admits(
+            pool.spec.namespace_selector.as_ref(),
+            namespace.map_or(&nothing, |namespace| &namespace.labels),
+        ),
+        admits_node: admits(pool.spec.node_selector.as_ref(), node.map_or(&nothing, |node| &node.labels)),
+    }
+}
+
+/// Whether labels match a selector; absent or empty admits all, one that can't be read nothing.
+pub fn admits(selector: Option<&LabelSelector>, labels: &BTreeMap<String, String>) -> bool {
+    let Some(selector) = selector else { return true };
+    let expressions = selector.match_expressions.iter().flatten();
+    let parsed: Result<Vec<_>, _> = expressions
+        .map(|each| Expression::parse(&each.key, &each.operator, each.values.as_deref().unwrap_or_default()))
+        .collect();
+    parsed.is_ok_and(|match_expressions| {
+        let match_labels = selector.match_labels.clone().unwrap_or_default();
+        Selector { match_labels, match_expressions }.admits(labels)
+    })
+}
+
+fn pool_name(pool: &AddressPool) -> &str {
+    pool.metadata.name.as_deref().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+//! With `--routing=direct`: the routes to the other nodes' blocks, out of a watch on all claimed blocks. Repair asks for them; nothing
+//! here touches the kernel. The one thing an agent watches that grows with the cluster (design §4, rule 7).
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bobbin_addressing::BlockRange;
+use bobbin_apiserver::Clients;
+use bobbin_crds::AddressBlock;
+use bobbin_kernel::DirectRoute;
+use futures::StreamExt;
+use kube::runtime::watcher::{Config, Event};
+use kube::{Api, ResourceExt};
+use tokio::sync::watch;
+
+/// The other nodes' blocks. Cheap to clone.
+#[derive(Clone)]
+pub struct Direct(Arc<Inner>);
+
+struct Inner {
+    node_name: String,
+    routes: Mutex<Option<BTreeMap<String, DirectRoute>>>,
+    changed: watch::Sender<u64>,
+}
+
+impl Direct {
+    /// For the agent of a node; knows nothing until [`Direct::run`] has listed once.
+    pub fn new(node_name: &str) -> Direct {
+        let inner = Inner { node_name: node_name.to_owned(), routes: Mutex::default(), changed: watch::channel(0).0 };
+        Direct(Arc::new(inner))
+    }
+
+    /// The routes that should be there; `None` until the blocks were listed once: then those in the kernel are left as they are.
+    pub fn direct_routes(&self) -> Option<Vec<DirectRoute>> {
+        self.routes().as_ref().map(|routes| routes.values().copied().collect())
+    }
+
+    /// Counts up on every change.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.0.changed.subscribe()
+    }
+
+    /// Watches for ever.
+    pub async fn run(&self, clients: &Clients) {
+        let api: Api<AddressBlock> = Api::all(clients.watches.clone());
+        let mut events = bobbin_apiserver::watch(api, Config::default().fields("spec.nodeName!="));
+        let mut listed = BTreeMap::new();
+        while let Some(event) = events.next().await {
+            let changed = match event {
+                Event::Init => {
+                    listed.clear();
+                    false
+                }
+                Event::InitApply(block) => {
+                    listed.extend(route_to(&block, &self.0.node_name).map(|route| (block.name_any(), route)));
+                    false
+                }
+                Event::InitDone => self.put(std::mem::take(&mut listed)),
+                Event::Apply(block) => {
+                    let route = route_to(&block, &self.0.node_name);
+                    self.change(block.name_any(), route)
+                }
+                Event::Delete(block) => self.change(block.name_any(), None),
+            };
+            if changed {
+                self.0.changed.send_modify(|count| *count += 1);
+            }
+        }
+    }
+
+    fn put(&self, all: BTreeMap<String, DirectRoute>) -> bool {
+        let mut routes = self.routes();
+        let changed = routes.as_ref() != Some(&all);
+        *routes = Some(all);
+        changed
+    }
+
+    fn change(&self, block: String, route: Option<DirectRoute>) -> bool {
+        let mut routes = self.routes();
+        let Some(known) = routes.as_mut() else { return false };
+        match route {
+            Some(route) => known.insert(block, route) != Some(route),
+            None => known.remove(&block).is_some(),
+        }
+    }
+
+    fn routes(&self) -> MutexGuard<'_, Option<BTreeMap<String, DirectRoute>>> {
+        self.0.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The route to a block of another node, by the addresses that the node wrote with its claim.
+fn route_to(block: &AddressBlock, node_name: &str) -> Option<DirectRoute> {
+    let spec = &block.spec;
+    if spec.node_name.as_deref().is_none_or(|name| name == node_name) {
+        return None;
+    }
+    let range = BlockRange::parse(spec.ipv4.as_deref(), spec.ipv6.as_deref()).ok()?;
+    let via4: Option<Ipv4Addr> = spec.node_ipv4.as_ref().and_then(|address| address.parse().ok());
+    let via6: Option<Ipv6Addr> = spec.node_ipv6.as_ref().and_then(|address| address.parse().ok());
+    Some(DirectRoute { block: range, via4, via6 })
+}
+
+#[cfg(test)]
+mod tests {
+    use bobbin_crds::AddressBlockSpec;
+
+    use super::*;
+
+    fn block(node: Option<&str>) -> AddressBlock {
+        let text = |text: &str| Some(text.to_owned());
+        let spec = AddressBlockSpec {
+            pool_name: "default".to_owned(),
+            ipv4: text("10.64.0.32/27"),
+            ipv6: text("fd00::20/123"),
+            node_name: node.map(ToOwned::to_owned),
+            node_ipv4: text("192.0.2.7"),
+            ..AddressBlockSpec::default()
+        };
+        AddressBlock::new("default-1", spec)
+    }
+
+    #[test]
+    fn only_other_nodes_blocks_have_a_route_and_by_the_addresses_that_are_known() {
+        assert_eq!(route_to(&block(Some("n1")), "n1"), None);
+        assert_eq!(route_to(&block(None), "n1"), None);
+        let route = route_to(&block(Some("n2")), "n1").unwrap();
+        assert_eq!((route.via4, route.via6), (Some(Ipv4Addr::new(192, 0, 2, 7)), None));
+    }
+
+    #[test]
+    fn before_the_first_list_nothing_is_known_rather_than_nothing_is_there() {
+        let direct = Direct::new("n1");
+        assert_eq!(direct.direct_routes(), None);
+        assert!(direct.put(BTreeMap::new()));
+        assert_eq!(direct.direct_routes(), Some(Vec::new()));
+        assert!(direct.change("default-1".to_owned(), route_to(&block(Some("n2")), "n1")));
+        assert!(!direct.change("default-1".to_owned(), route_to(&block(Some("n2")), "n1")));
+        assert!(direct.change("default-1".to_owned(), route_to(&block(None), "n1")));
+    }
+}

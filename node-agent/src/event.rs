@@ -1,0 +1,166 @@
+//! Kubernetes Events on the pod, the pool or the node, with the sentence that the log or the CNI error has. Called by whoever tells a
+//! user something; publishing never fails, delays or repeats anything.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bobbin_crds::AddressPool;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use kube::Resource;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::ledger::PodRef;
+use crate::watch::{ClusterView, NodeFacts};
+
+/// The same sentence on the same object is published so often at most.
+const REPEAT: Duration = Duration::from_secs(60);
+/// Events that wait to be published; what is more is dropped, since it is in the log.
+const QUEUE: usize = 64;
+/// The pause between two, so that a flood of errors stays a trickle for the API server.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long publishing one may take.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// The API's limit for a note, in bytes.
+const NOTE: usize = 1024;
+
+/// Publishes events. Cheap to clone.
+#[derive(Clone)]
+pub struct Events {
+    queue: mpsc::Sender<Note>,
+    view: Option<ClusterView>,
+    told: Arc<Mutex<HashMap<(String, String), Instant>>>,
+}
+
+struct Note {
+    about: ObjectReference,
+    warning: bool,
+    reason: &'static str,
+    sentence: String,
+}
+
+impl Events {
+    /// Starts publishing for the agent of the view's node; inside the runtime.
+    pub fn start(client: Client, view: &ClusterView) -> Events {
+        let (queue, notes) = mpsc::channel(QUEUE);
+        let reporter = Reporter { controller: "bobbin-agent".to_owned(), instance: Some(view.node_name().to_owned()) };
+        tokio::spawn(publish(Recorder::new(client, reporter), notes));
+        Events { queue, view: Some(view.clone()), told: Arc::default() }
+    }
+
+    /// Something is wrong for a pod.
+    pub fn pod_warning(&self, pod: &PodRef, reason: &'static str, sentence: &str) {
+        if pod.name.is_empty() {
+            return;
+        }
+        let about = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            namespace: Some(pod.namespace.clone()),
+            name: Some(pod.name.clone()),
+            uid: Some(pod.uid.clone()).filter(|uid| !uid.is_empty()),
+            ..ObjectReference::default()
+        };
+        self.tell(about, true, reason, sentence);
+    }
+
+    /// Something is wrong with a pool, as this node sees it.
+    pub fn pool_warning(&self, pool: &AddressPool, reason: &'static str, sentence: &str) {
+        self.tell(pool.object_ref(&()), true, reason, sentence);
+    }
+
+    /// Something is wrong with this node.
+    pub fn node_warning(&self, reason: &'static str, sentence: &str) {
+        self.tell_node(true, reason, sentence);
+    }
+
+    /// Something happened on this node that is worth knowing.
+    pub fn node_note(&self, reason: &'static str, sentence: &str) {
+        self.tell_node(false, reason, sentence);
+    }
+
+    /// A Node that was never seen has no UID to tell about; then the log has it alone.
+    fn tell_node(&self, warning: bool, reason: &'static str, sentence: &str) {
+        if let Some(node) = self.view.as_ref().and_then(ClusterView::node) {
+            self.tell(about_node(&node), warning, reason, sentence);
+        }
+    }
+
+    fn tell(&self, about: ObjectReference, warning: bool, reason: &'static str, sentence: &str) {
+        let whom = format!("{:?}/{:?}/{:?}", about.kind, about.namespace, about.name);
+        if !self.is_new((whom, format!("{reason}: {sentence}")), Instant::now()) {
+            return;
+        }
+        let note = Note { about, warning, reason, sentence: shortened(sentence) };
+        if self.queue.try_send(note).is_err() {
+            tracing::debug!(reason, "too many events wait; this one is in the log only");
+        }
+    }
+
+    fn is_new(&self, what: (String, String), now: Instant) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.retain(|_, at| now.duration_since(*at) < REPEAT);
+        told.insert(what, now).is_none()
+    }
+}
+
+fn about_node(node: &NodeFacts) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Node".to_owned()),
+        name: Some(node.name.clone()),
+        uid: Some(node.uid.clone()),
+        ..ObjectReference::default()
+    }
+}
+
+/// At most as long as the API takes.
+fn shortened(sentence: &str) -> String {
+    let end = (0..=sentence.len().min(NOTE)).rev().find(|end| sentence.is_char_boundary(*end)).unwrap_or(0);
+    sentence[..end].to_owned()
+}
+
+async fn publish(recorder: Recorder, mut notes: mpsc::Receiver<Note>) {
+    while let Some(note) = notes.recv().await {
+        let event = Event {
+            type_: if note.warning { EventType::Warning } else { EventType::Normal },
+            reason: note.reason.to_owned(),
+            note: Some(note.sentence),
+            action: note.reason.to_owned(),
+            secondary: None,
+        };
+        match tokio::time::timeout(DEADLINE, recorder.publish(&event, &note.about)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, reason = note.reason, "an event was not taken"),
+            Err(_) => tracing::debug!(reason = note.reason, "an event was not answered"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_sentence_is_cut_between_characters() {
+        assert_eq!(shortened("ä").as_str(), "ä");
+        let long = "ä".repeat(NOTE);
+        assert_eq!(shortened(&long).len(), NOTE);
+        assert!(shortened(&format!("x{long}")).len() < NOTE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sentence_is_told_once_a_minute() {
+        let (queue, _notes) = mpsc::channel(1);
+        let events = Events { queue, view: None, told: Arc::default() };
+        let what = ("Pod/a".to_owned(), "Full: no address".to_owned());
+        assert!(events.is_new(what.clone(), Instant::now()));
+        assert!(!events.is_new(what.clone(), Instant::now()));
+        tokio::time::advance(REPEAT).await;
+        assert!(events.is_new(what, Instant::now()));
+    }
+}

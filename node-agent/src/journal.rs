@@ -1,0 +1,219 @@
+//! What must outlive the agent but not a reboot: one file per attachment, the node's blocks, the resting addresses, the boot. Written by
+//! the verbs and run; read once by restore. It never decides that something is free: a file that can't be read stays, and is reported.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use bobbin_addressing::{AttachmentKey, BootTime, Pair};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::ledger::{Attachment, HeldBlock, Resting};
+
+/// The directory under `--run-dir`, on a tmpfs: a rename is the whole crash safety that it needs, and a reboot empties it.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    root: PathBuf,
+}
+
+/// A file of the journal could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("{} could not be {what}: {source}", path.display())]
+pub struct JournalError {
+    path: PathBuf,
+    what: &'static str,
+    source: io::Error,
+}
+
+/// What [`Journal::load`] found.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// The attachments.
+    pub attachments: Vec<Attachment>,
+    /// Files of attachments that can't be read: what they stand for is in use.
+    pub unreadable: Vec<PathBuf>,
+    /// The blocks that were this node's when the agent last wrote them down.
+    pub blocks: Vec<HeldBlock>,
+    /// Addresses that rest.
+    pub resting: Vec<Resting>,
+}
+
+/// Which boot the directory is of.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Boot {
+    boot_id: String,
+}
+
+impl Journal {
+    /// Makes the directories.
+    ///
+    /// # Errors
+    /// They can't be made.
+    pub fn open(run_dir: &Path) -> Result<Journal, JournalError> {
+        let journal = Journal { root: run_dir.to_owned() };
+        for dir in [journal.attachments(), journal.rests()] {
+            fs::create_dir_all(&dir).map_err(|source| JournalError { path: dir, what: "made", source })?;
+        }
+        Ok(journal)
+    }
+
+    /// Whether the directory is of an earlier boot, or of none; from now on it is of this one. What an earlier boot left is removed: its
+    /// links are gone with it.
+    ///
+    /// # Errors
+    /// The marker can't be written.
+    pub fn begin_boot(&self, boot_id: &str) -> Result<bool, JournalError> {
+        let path = self.root.join("boot");
+        let ours = Boot { boot_id: boot_id.to_owned() };
+        match read::<Boot>(&path) {
+            Ok(found) if found == ours => return Ok(false),
+            Ok(_) => {
+                for dir in [self.attachments(), self.rests()] {
+                    for path in files(&dir) {
+                        remove(&path)?;
+                    }
+                }
+                for name in ["blocks.json", "ready", "cluster.json"] {
+                    remove(&self.root.join(name))?;
+                }
+            }
+            Err(_) => {}
+        }
+        write(&path, &ours)?;
+        Ok(true)
+    }
+
+    /// Reads everything. What can't be read is reported, never dropped.
+    pub fn load(&self) -> Kept {
+        let mut kept = Kept::default();
+        for path in files(&self.attachments()) {
+            match read::<Attachment>(&path) {
+                Ok(attachment) => kept.attachments.push(attachment),
+                Err(error) => {
+                    tracing::error!(path = %path.display(), %error, "the record of an attachment can't be read: its address counts as in use");
+                    kept.unreadable.push(path);
+                }
+            }
+        }
+        kept.resting = files(&self.rests()).iter().filter_map(|path| read(path).ok()).collect();
+        let blocks = self.root.join("blocks.json");
+        kept.blocks = read(&blocks).unwrap_or_else(|error| {
+            if blocks.exists() {
+                tracing::error!(path = %blocks.display(), %error, "the list of blocks can't be read: it is asked for anew");
+            }
+            Vec::new()
+        });
+        kept
+    }
+
+    /// Keeps an attachment.
+    ///
+    /// # Errors
+    /// The file can't be written; what was there before is untouched.
+    pub fn keep(&self, attachment: &Attachment) -> Result<(), JournalError> {
+        write(&self.attachment(&attachment.key), attachment)
+    }
+
+    /// Forgets an attachment whose address rests from `since`: the rest is written first.
+    ///
+    /// # Errors
+    /// A file can't be written or removed.
+    pub fn forget(&self, key: &AttachmentKey, pair: Pair, since: BootTime) -> Result<(), JournalError> {
+        write(&self.rest(pair), &Resting { pair, since })?;
+        remove(&self.attachment(key))
+    }
+
+    /// Removes a file that [`Journal::load`] could not read, once what it stands for is known to be gone.
+    ///
+    /// # Errors
+    /// It can't be removed.
+    pub fn discard(&self, path: &Path) -> Result<(), JournalError> {
+        remove(path)
+    }
+
+    /// Forgets rests that began before a moment.
+    pub fn prune_rests(&self, before: BootTime) {
+        for path in files(&self.rests()) {
+            if read::<Resting>(&path).is_ok_and(|rest| rest.since < before) {
+                if let Err(error) = remove(&path) {
+                    tracing::warn!(%error, "an old rest stays");
+                }
+            }
+        }
+    }
+
+    /// Keeps the list of blocks.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn keep_blocks(&self, blocks: &[HeldBlock]) -> Result<(), JournalError> {
+        write(&self.root.join("blocks.json"), &blocks)
+    }
+
+    /// Says that the agent has been ready since boot: STATUS of the plugin asks for the file.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn mark_ready(&self) -> Result<(), JournalError> {
+        write(&self.ready(), &())
+    }
+
+    /// Whether the agent has been ready since boot.
+    pub fn was_ready(&self) -> bool {
+        self.ready().exists()
+    }
+
+    fn ready(&self) -> PathBuf {
+        self.root.join("ready")
+    }
+
+    fn attachments(&self) -> PathBuf {
+        self.root.join("attachments")
+    }
+
+    fn rests(&self) -> PathBuf {
+        self.root.join("resting")
+    }
+
+    fn attachment(&self, key: &AttachmentKey) -> PathBuf {
+        self.attachments().join(format!("{}-{}.json", key.container_id, key.if_name))
+    }
+
+    fn rest(&self, pair: Pair) -> PathBuf {
+        let name: Vec<String> = pair.addresses().map(|address| address.to_string()).collect();
+        self.rests().join(format!("{}.json", name.join("_")))
+    }
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "json")).collect()
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
+    Ok(serde_json::from_slice(&fs::read(path)?)?)
+}
+
+/// Writes beside and renames: a reader sees the old or the new, whole.
+fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), JournalError> {
+    let failed = |source| JournalError { path: path.to_owned(), what: "written", source };
+    let beside = path.with_extension("new");
+    let bytes = serde_json::to_vec(value).map_err(|error| failed(error.into()))?;
+    let mut file = fs::File::create(&beside).map_err(failed)?;
+    file.write_all(&bytes).map_err(failed)?;
+    fs::rename(&beside, path).map_err(failed)
+}
+
+/// Removes a file; one that is not there is removed.
+fn remove(path: &Path) -> Result<(), JournalError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(JournalError { path: path.to_owned(), what: "removed", source })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+//! The journal against what a crash may leave.
+
+use std::time::Duration;
+
+use super::*;
+use crate::ledger::{Phase, PodRef};
+
+fn attachment(id: &str) -> Attachment {
+    Attachment {
+        key: AttachmentKey { container_id: id.to_owned(), if_name: "eth0".to_owned() },
+        pair: Pair { ipv4: Some("10.0.0.5".parse().unwrap()), ipv6: Some("fd00::5".parse().unwrap()) },
+        block: "p-0".to_owned(),
+        pool: "p".to_owned(),
+        pod: PodRef { namespace: "a".to_owned(), name: "b".to_owned(), uid: "c".to_owned() },
+        created_at: jiff::Timestamp::UNIX_EPOCH,
+        boot_id: "boot".to_owned(),
+        assignment_uid: Some("u".to_owned()),
+        phase: Phase::Live,
+        netns: Some("/run/netns/x".to_owned()),
+        links: None,
+    }
+}
+
+#[test]
+fn what_is_kept_is_loaded() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    assert!(journal.begin_boot("boot").unwrap());
+    journal.keep(&attachment("x")).unwrap();
+    let kept = journal.load();
+    assert_eq!(kept.attachments, [attachment("x")]);
+    assert!(kept.unreadable.is_empty());
+    assert!(!journal.begin_boot("boot").unwrap());
+    assert_eq!(journal.load().attachments.len(), 1);
+}
+
+#[test]
+fn a_file_cut_at_any_byte_is_reported_and_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    journal.keep(&attachment("x")).unwrap();
+    let path = journal.attachment(&attachment("x").key);
+    let whole = fs::read(&path).unwrap();
+    for end in 0..whole.len() {
+        fs::write(&path, &whole[..end]).unwrap();
+        let kept = journal.load();
+        assert!(kept.attachments.is_empty());
+        assert_eq!(kept.unreadable, std::slice::from_ref(&path));
+        assert!(path.exists());
+    }
+}
+
+#[test]
+fn a_half_written_file_beside_is_not_taken_for_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    journal.keep(&attachment("x")).unwrap();
+    fs::write(journal.attachments().join("y-eth0.new"), b"{").unwrap();
+    let kept = journal.load();
+    assert_eq!(kept.attachments.len(), 1);
+    assert!(kept.unreadable.is_empty());
+}
+
+#[test]
+fn a_forgotten_attachment_rests() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    journal.keep(&attachment("x")).unwrap();
+    let since = BootTime(Duration::from_secs(7));
+    journal.forget(&attachment("x").key, attachment("x").pair, since).unwrap();
+    journal.forget(&attachment("x").key, attachment("x").pair, since).unwrap();
+    let kept = journal.load();
+    assert!(kept.attachments.is_empty());
+    assert_eq!(kept.resting, [Resting { pair: attachment("x").pair, since }]);
+    journal.prune_rests(BootTime(Duration::from_secs(8)));
+    assert!(journal.load().resting.is_empty());
+}
+
+#[test]
+fn another_boot_begins_with_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    journal.begin_boot("one").unwrap();
+    journal.keep(&attachment("x")).unwrap();
+    journal.mark_ready().unwrap();
+    assert!(journal.begin_boot("two").unwrap());
+    assert!(journal.load().attachments.is_empty());
+    assert!(!journal.was_ready());
+}

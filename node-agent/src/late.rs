@@ -1,0 +1,30 @@
+//! Verdicts of the API server that came after their ADD had answered. Called by run with what the recorder tells; frees nothing.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::agent::Agent;
+use crate::record::{LateVerdict, Verdict};
+
+/// Takes in late verdicts, for ever.
+pub async fn run(agent: Arc<Agent>, mut verdicts: mpsc::UnboundedReceiver<LateVerdict>) {
+    while let Some(LateVerdict { key, pair, verdict }) = verdicts.recv().await {
+        match verdict {
+            Verdict::Recorded { uid } => {
+                // `None`: it ended meanwhile, and the recorder deletes what it has just created.
+                let same = agent.ledger.attachment(&key).is_some_and(|attachment| attachment.pair == pair);
+                if same {
+                    agent.update(&key, |attachment| attachment.assignment_uid = Some(uid));
+                }
+            }
+            // The pod keeps running; the address is not used again here.
+            Verdict::Taken { by } => agent.report_duplicate(pair, &key, &by),
+            Verdict::Refused(why) => {
+                let sentence = format!("the API server refuses the record of address {pair}, which attachment {key} holds on node {}: {why}; the pod keeps it", agent.args.node_name);
+                tracing::error!("{sentence}");
+                agent.events.node_warning("RecordRefused", &sentence);
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! An attachment and what is kept of it under the run directory. Pure data.
+
+use bobbin_addressing::{AttachmentKey, Pair};
+use serde::{Deserialize, Serialize};
+
+/// The pod of an attachment; each field is empty when the runtime named none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PodRef {
+    /// K8S_POD_NAMESPACE.
+    pub namespace: String,
+    /// K8S_POD_NAME.
+    pub name: String,
+    /// K8S_POD_UID.
+    pub uid: String,
+}
+
+/// How far an attachment has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// ADD has not answered yet.
+    Adding,
+    /// ADD has answered.
+    Live,
+    /// DEL has begun.
+    Deleting,
+}
+
+/// One container's interface and the address it holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Container ID and interface name.
+    pub key: AttachmentKey,
+    /// The address, or the pair.
+    pub pair: Pair,
+    /// The block that it is of; empty when a restart could not find out.
+    pub block: String,
+    /// The pool that it is of.
+    pub pool: String,
+    /// The pod.
+    pub pod: PodRef,
+    /// When the address was assigned.
+    pub created_at: jiff::Timestamp,
+    /// The boot in which it was assigned.
+    pub boot_id: String,
+    /// The UID of its record at the API server, once that is confirmed.
+    pub assignment_uid: Option<String>,
+    /// How far it has come.
+    pub phase: Phase,
+    /// The container's network namespace, as the runtime named it.
+    pub netns: Option<String>,
+    /// What ADD answered about the links.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub links: Option<Links>,
+}
+
+/// The two ends of the attachment's veth pair.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Links {
+    /// The name on the host.
+    pub host_if: String,
+    /// The hardware address on the host.
+    pub host_mac: String,
+    /// The hardware address in the container.
+    pub container_mac: String,
+    /// The MTU of both, in bytes.
+    pub mtu: u32,
+}

@@ -1,0 +1,279 @@
+//! The ledger against a model: whatever comes in whatever order, no address is held twice, and nobody's address is freed by another's DEL.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const COOLDOWN: Duration = Duration::from_secs(10);
+
+fn at(seconds: u64) -> BootTime {
+    BootTime(Duration::from_secs(seconds))
+}
+
+fn key(container: usize) -> AttachmentKey {
+    AttachmentKey::new(format!("c{container}"), "eth0")
+}
+
+/// Block `index` of four addresses in both families; even ones are of pool `a`, odd ones of pool `b`.
+fn block(index: usize) -> HeldBlock {
+    let range = BlockRange::parse(Some(&format!("10.0.0.{}/30", index * 4)), Some(&format!("fd00::{:x}/126", index * 4))).unwrap();
+    let pool = if index % 2 == 0 { "a" } else { "b" };
+    HeldBlock {
+        name: format!("{pool}-{index}"),
+        uid: format!("u{index}"),
+        resource_version: "1".to_owned(),
+        pool: pool.to_owned(),
+        index: index as i64,
+        range,
+        free_since: None,
+    }
+}
+
+fn assign(ledger: &Ledger, container: usize, pool: &str, now: BootTime, early: bool) -> Result<Attachment, AssignError> {
+    let (key, pod) = (key(container), PodRef::default());
+    let request = Request {
+        key: &key,
+        pod: &pod,
+        pool,
+        cooldown: COOLDOWN,
+        boot_id: "boot",
+        netns: None,
+        at: jiff::Timestamp::UNIX_EPOCH,
+    };
+    if early { ledger.assign_early(&request, now) } else { ledger.assign(&request, now) }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Assign { pool_b: bool, early: bool },
+    /// DEL of the n-th attachment that lives.
+    Release(usize),
+    /// DEL of a container that ended long ago.
+    ReleaseLate(usize),
+    /// ADD of a container that has an attachment.
+    AssignAgain(usize),
+    AddBlock(usize),
+    LoseBlock(usize),
+    GiveBack { block: usize, gave_up: bool },
+    Wait(u64),
+    /// The agent starts again; the blocks are known at once, or only after the attachments.
+    Restart { blocks_late: bool },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (any::<bool>(), prop::bool::weighted(0.2)).prop_map(|(pool_b, early)| Step::Assign { pool_b, early }),
+        5 => (0_usize..16).prop_map(Step::Release),
+        2 => (0_usize..64).prop_map(Step::ReleaseLate),
+        1 => (0_usize..16).prop_map(Step::AssignAgain),
+        3 => (0_usize..4).prop_map(Step::AddBlock),
+        1 => (0_usize..4).prop_map(Step::LoseBlock),
+        2 => (0_usize..4, any::<bool>()).prop_map(|(block, gave_up)| Step::GiveBack { block, gave_up }),
+        2 => (1_u64..8).prop_map(Step::Wait),
+        1 => any::<bool>().prop_map(|blocks_late| Step::Restart { blocks_late }),
+    ]
+}
+
+#[derive(Default)]
+struct World {
+    ledger: Ledger,
+    now: u64,
+    /// Who holds which address, and who held one before.
+    live: Vec<(usize, Attachment)>,
+    ended: Vec<usize>,
+    next: usize,
+    /// When an address of a block that has been here since was freed.
+    freed: HashMap<IpAddr, u64>,
+    blocks: HashSet<usize>,
+}
+
+impl World {
+    fn take(&mut self, step: &Step) {
+        match step {
+            Step::Assign { pool_b, early } => self.assign(if *pool_b { "b" } else { "a" }, *early),
+            Step::Release(nth) => {
+                if !self.live.is_empty() {
+                    let (container, attachment) = self.live.remove(nth % self.live.len());
+                    let released = self.ledger.release(&key(container), at(self.now)).expect("it lives");
+                    assert_eq!(released.pair, attachment.pair);
+                    self.freed.extend(attachment.pair.addresses().map(|address| (address, self.now)));
+                    self.ended.push(container);
+                }
+            }
+            Step::ReleaseLate(nth) => {
+                if !self.ended.is_empty() {
+                    let container = self.ended[nth % self.ended.len()];
+                    assert_eq!(self.ledger.release(&key(container), at(self.now)), None);
+                }
+            }
+            Step::AssignAgain(nth) => {
+                if !self.live.is_empty() {
+                    let (container, attachment) = &self.live[nth % self.live.len()];
+                    match assign(&self.ledger, *container, "a", at(self.now), false) {
+                        Err(AssignError::AlreadyHeld(known)) => assert_eq!(known.pair, attachment.pair),
+                        other => panic!("a second address for one attachment: {other:?}"),
+                    }
+                }
+            }
+            Step::AddBlock(index) => {
+                self.ledger.add_block(block(*index), None, &Reserved::default());
+                self.blocks.insert(*index);
+            }
+            Step::LoseBlock(index) => {
+                let stranded = self.ledger.lose_block(&block(*index).name);
+                assert_eq!(stranded.len(), if self.blocks.contains(index) { self.live_in(*index) } else { 0 });
+                self.forget(*index);
+            }
+            Step::GiveBack { block: index, gave_up } => self.give_back(*index, *gave_up),
+            Step::Wait(seconds) => self.now += seconds,
+            Step::Restart { blocks_late } => self.restart(*blocks_late),
+        }
+    }
+
+    fn assign(&mut self, pool: &str, early: bool) {
+        let container = self.next;
+        if let Ok(attachment) = assign(&self.ledger, container, pool, at(self.now), early) {
+            self.next += 1;
+            assert_eq!(attachment.pool, pool);
+            let home = self.blocks.iter().map(|index| block(*index)).find(|block| block.name == attachment.block);
+            let home = home.expect("an address comes from a block of this node");
+            for address in attachment.pair.addresses() {
+                assert!(home.range.offset_of(address).is_some());
+                if let (Some(freed), false) = (self.freed.get(&address), early) {
+                    assert!(self.now - freed >= COOLDOWN.as_secs(), "{address} rested from {freed} to {} only", self.now);
+                }
+            }
+            self.live.push((container, attachment));
+        }
+    }
+
+    fn give_back(&mut self, index: usize, gave_up: bool) {
+        let name = block(index).name;
+        match self.ledger.begin_release(&name) {
+            Ok(_) => {
+                assert_eq!(self.live_in(index), 0, "a block in use went back");
+                let pool = block(index).pool;
+                while let Ok(attachment) = assign(&self.ledger, self.next, &pool, at(self.now), true) {
+                    assert_ne!(attachment.block, name, "an address came from a block that goes back");
+                    self.live.push((self.next, attachment));
+                    self.next += 1;
+                }
+                self.ledger.end_release(&name, gave_up);
+                if gave_up {
+                    self.forget(index);
+                }
+            }
+            Err(StillUsed::Held(held)) => assert_eq!(held as usize, self.live_in(index)),
+            Err(StillUsed::NotHeld) => assert!(!self.blocks.contains(&index)),
+        }
+    }
+
+    fn restart(&mut self, blocks_late: bool) {
+        let before = std::mem::take(&mut self.ledger);
+        let blocks = || before.blocks().into_iter().for_each(|block| self.ledger.add_block(block, None, &Reserved::default()));
+        if !blocks_late {
+            blocks();
+        }
+        before.attachments().into_iter().for_each(|attachment| self.ledger.restore(attachment));
+        self.ledger.rest(&before.resting());
+        if blocks_late {
+            blocks();
+        }
+    }
+
+    fn live_in(&self, index: usize) -> usize {
+        let range = block(index).range;
+        let inside = |pair: Pair| pair.addresses().any(|address| range.offset_of(address).is_some());
+        self.live.iter().filter(|(_, attachment)| inside(attachment.pair)).count()
+    }
+
+    fn forget(&mut self, index: usize) {
+        self.blocks.remove(&index);
+        let range = block(index).range;
+        self.freed.retain(|address, _| range.offset_of(*address).is_none());
+    }
+
+    fn check(&self) {
+        let attachments = self.ledger.attachments();
+        let mut seen = HashSet::new();
+        for attachment in &attachments {
+            for address in attachment.pair.addresses() {
+                assert!(seen.insert(address), "{address} is held twice");
+            }
+        }
+        let ours: HashSet<(AttachmentKey, Pair)> = self.live.iter().map(|(container, one)| (key(*container), one.pair)).collect();
+        let theirs: HashSet<(AttachmentKey, Pair)> = attachments.into_iter().map(|one| (one.key, one.pair)).collect();
+        assert_eq!(ours, theirs);
+        for index in &self.blocks {
+            let name = block(*index).name;
+            let uses = self.ledger.pool_use(&block(*index).pool, COOLDOWN);
+            let held = uses.iter().find(|one| one.name.0 == name).map_or(0, |one| one.held as usize);
+            assert_eq!(held, self.live_in(*index), "block {name}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #[test]
+    fn no_address_is_held_twice_and_no_release_is_anothers(steps in prop::collection::vec(step(), 1..120)) {
+        let mut world = World::default();
+        for step in &steps {
+            world.take(step);
+            world.check();
+        }
+    }
+}
+
+#[test]
+fn every_address_of_a_block_goes_out_once() {
+    let ledger = Ledger::new();
+    ledger.add_block(block(0), None, &Reserved::default());
+    let pairs: HashSet<Pair> = (0..4).map(|container| assign(&ledger, container, "a", at(1), false).unwrap().pair).collect();
+    assert_eq!(pairs.len(), 4);
+    assert_eq!(assign(&ledger, 4, "a", at(1), false), Err(AssignError::NoneRested { blocks: 1 }));
+    assert_eq!(assign(&ledger, 4, "b", at(1), false), Err(AssignError::NoBlock));
+}
+
+#[test]
+fn the_longest_rested_goes_out_first_and_early_only_when_asked() {
+    let ledger = Ledger::new();
+    ledger.add_block(block(0), None, &Reserved::default());
+    let held: Vec<Attachment> = (0..4).map(|container| assign(&ledger, container, "a", at(1), false).unwrap()).collect();
+    ledger.release(&key(2), at(5));
+    ledger.release(&key(1), at(6));
+    assert!(assign(&ledger, 10, "a", at(7), false).is_err());
+    assert_eq!(assign(&ledger, 10, "a", at(7), true).unwrap().pair, held[2].pair);
+    assert!(assign(&ledger, 11, "a", at(15), false).is_err());
+    assert_eq!(assign(&ledger, 11, "a", at(16), false).unwrap().pair, held[1].pair);
+}
+
+#[test]
+fn a_retired_address_goes_out_no_more_also_when_its_block_comes_back() {
+    let ledger = Ledger::new();
+    ledger.add_block(block(0), None, &Reserved::default());
+    let first = assign(&ledger, 0, "a", at(1), false).unwrap();
+    ledger.retire(first.pair);
+    ledger.release(&key(0), at(1));
+    ledger.lose_block("a-0");
+    ledger.add_block(block(0), None, &Reserved::default());
+    for container in 1..4 {
+        assert_ne!(assign(&ledger, container, "a", at(100), false).unwrap().pair, first.pair);
+    }
+    assert!(assign(&ledger, 4, "a", at(100), true).is_err());
+}
+
+#[test]
+fn an_address_that_two_attachments_have_is_held_until_both_are_gone() {
+    let ledger = Ledger::new();
+    ledger.add_block(block(0), None, &Reserved::default());
+    let first = assign(&ledger, 0, "a", at(1), false).unwrap();
+    ledger.restore(Attachment { key: key(9), ..first.clone() });
+    ledger.release(&key(0), at(2));
+    assert_eq!(ledger.begin_release("a-0"), Err(StillUsed::Held(1)));
+    ledger.release(&key(9), at(3));
+    assert!(ledger.begin_release("a-0").is_ok());
+}

@@ -1,0 +1,322 @@
+//! The records (IPAssignments) of this node's attachments at the API server: created and deleted with one write each, serial per
+//! address, sent again until their outcome is known. Called by the verbs, restore and adopt; it never decides who holds an address,
+//! and nobody waits for it longer than they like.
+
+mod api;
+mod deletions;
+mod lane;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bobbin_addressing::{AttachmentKey, Pair};
+use bobbin_apiserver::{Clients, backoff};
+use bobbin_crds::name;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
+
+use crate::ledger::Attachment;
+use deletions::{Deletion, Deletions};
+use lane::{Lane, Step};
+
+/// Writes under way at once: as many as a few connections carry; more would only open more connections.
+const FRESH_AT_ONCE: usize = 16;
+/// The same for what is sent again or was left from before: it never delays a new ADD.
+const REPLAYED_AT_ONCE: usize = 4;
+
+/// What the API server says of a record that was to be created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The record is there, and ours.
+    Recorded {
+        /// Its UID, the precondition of its deletion.
+        uid: String,
+    },
+    /// Another attachment has a record of that address: take another address and report the duplicate.
+    Taken {
+        /// Whose it is, in words.
+        by: String,
+    },
+    /// The API server refuses such a record; what it said.
+    Refused(String),
+}
+
+/// A verdict for which nobody waits any more.
+#[derive(Clone, Debug)]
+pub struct LateVerdict {
+    /// The attachment that the record is of.
+    pub key: AttachmentKey,
+    /// The address.
+    pub pair: Pair,
+    /// What the API server said.
+    pub verdict: Verdict,
+}
+
+/// Creates and deletes records. Cheap to clone.
+#[derive(Clone)]
+pub struct Recorder(Arc<Inner>);
+
+struct Inner {
+    node_name: String,
+    clients: Clients,
+    deletions: Deletions,
+    lanes: Mutex<HashMap<String, Lane>>,
+    pending: AtomicUsize,
+    fresh: Semaphore,
+    replayed: Semaphore,
+    probe: Semaphore,
+    failures: AtomicU32,
+    healthy: watch::Sender<bool>,
+    late: Box<dyn Fn(LateVerdict) + Send + Sync>,
+}
+
+impl Recorder {
+    /// Opens the recorder. `late` is told each verdict that its ADD did not wait for; it must not block.
+    ///
+    /// # Errors
+    /// The directory of the queued deletions under `run_dir` can't be made or read.
+    pub fn open(
+        clients: Clients,
+        node_name: &str,
+        run_dir: &Path,
+        late: impl Fn(LateVerdict) + Send + Sync + 'static,
+    ) -> std::io::Result<Recorder> {
+        Ok(Recorder(Arc::new(Inner {
+            node_name: node_name.to_owned(),
+            clients,
+            deletions: Deletions::open(&run_dir.join("deletions"))?,
+            lanes: Mutex::new(HashMap::new()),
+            pending: AtomicUsize::new(0),
+            fresh: Semaphore::new(FRESH_AT_ONCE),
+            replayed: Semaphore::new(REPLAYED_AT_ONCE),
+            probe: Semaphore::new(1),
+            failures: AtomicU32::new(0),
+            healthy: watch::channel(true).0,
+            late: Box::new(late),
+        })))
+    }
+
+    /// Takes up what the last run left: the queued deletions, and the attachments whose record is not confirmed. Called once, before
+    /// the first ADD; inside the runtime.
+    pub fn restore<'a>(&self, attachments: impl IntoIterator<Item = &'a Attachment>) {
+        for deletion in self.0.deletions.load() {
+            self.push(&deletion.name, lane::Wish::delete(deletion.key.clone(), deletion.uid.clone(), None), true);
+        }
+        for attachment in attachments {
+            if attachment.assignment_uid.is_none() {
+                drop(self.create_again(attachment));
+            }
+        }
+    }
+
+    /// Creates the record of an attachment. The answer comes once the API server has given its verdict: never, while it is away. Wait
+    /// with [`within`]. A verdict that nobody waits for goes to `late`.
+    pub fn create(&self, attachment: &Attachment) -> oneshot::Receiver<Verdict> {
+        self.enqueue(attachment, false)
+    }
+
+    /// Like [`Recorder::create`], behind everything that is new: for records that are missing.
+    pub fn create_again(&self, attachment: &Attachment) -> oneshot::Receiver<Verdict> {
+        self.enqueue(attachment, true)
+    }
+
+    fn enqueue(&self, attachment: &Attachment, replayed: bool) -> oneshot::Receiver<Verdict> {
+        let (reply, answer) = oneshot::channel();
+        match api::record_of(attachment, &self.0.node_name) {
+            Some((name, record)) => {
+                let wish = lane::Wish::create(attachment.key.clone(), attachment.pair, Box::new(record), reply);
+                self.push(&name, wish, replayed);
+            }
+            None => drop(reply.send(Verdict::Refused(format!("attachment {} has no address to record", attachment.key)))),
+        }
+        answer
+    }
+
+    /// Deletes the record of an address, if it is still the attachment's. Durable when this returns: DEL need not wait for the answer,
+    /// which comes when the record is gone. `uid` is what the create answered; without it the record is read first.
+    pub fn delete(&self, name: &str, key: &AttachmentKey, uid: Option<String>) -> oneshot::Receiver<()> {
+        let (reply, answer) = oneshot::channel();
+        let deletion = Deletion { name: name.to_owned(), key: key.clone(), uid: uid.clone() };
+        if let Err(error) = self.0.deletions.keep(&deletion) {
+            tracing::warn!(name, %key, %error, "the deletion of a record could not be written down; after a restart the relist would find it");
+        }
+        self.push(name, lane::Wish::delete(key.clone(), uid, Some(reply)), false);
+        answer
+    }
+
+    /// Deletes the record of a pair; see [`Recorder::delete`]. A pair without addresses has none.
+    pub fn delete_pair(&self, pair: Pair, key: &AttachmentKey, uid: Option<String>) -> Option<oneshot::Receiver<()>> {
+        record_name(pair).map(|name| self.delete(&name, key, uid))
+    }
+
+    /// Records that wait to be created or deleted.
+    pub fn pending(&self) -> usize {
+        self.0.pending.load(Ordering::Relaxed)
+    }
+
+    /// Whether the last write was answered. While it was not, ADDs don't wait for a verdict.
+    pub fn healthy(&self) -> bool {
+        *self.0.healthy.borrow()
+    }
+
+    /// Follows [`Recorder::healthy`].
+    pub fn health(&self) -> watch::Receiver<bool> {
+        self.0.healthy.subscribe()
+    }
+
+    /// Whether something waits to be written for that address.
+    pub fn busy(&self, name: &str) -> bool {
+        self.lanes().get(name).is_some_and(|lane| !lane.is_idle())
+    }
+
+    /// Whether something waits to be written for that pair.
+    pub fn busy_with(&self, pair: Pair) -> bool {
+        record_name(pair).is_some_and(|name| self.busy(&name))
+    }
+
+    fn push(&self, name: &str, wish: lane::Wish, replayed: bool) {
+        let mut lanes = self.lanes();
+        // A lane is in the map as long as somebody runs it, empty or not.
+        let runs = lanes.contains_key(name);
+        let lane = lanes.entry(name.to_owned()).or_default();
+        let before = lane.len();
+        let cancelled = lane.push(wish);
+        let after = lane.len();
+        drop(lanes);
+        self.count(before, after);
+        for key in cancelled {
+            self.0.deletions.forget(name, &key);
+        }
+        if !runs {
+            tokio::spawn(self.clone().run_lane(name.to_owned(), replayed));
+        }
+    }
+
+    fn count(&self, before: usize, after: usize) {
+        if after >= before {
+            self.0.pending.fetch_add(after - before, Ordering::Relaxed);
+        } else {
+            self.0.pending.fetch_sub(before - after, Ordering::Relaxed);
+        }
+    }
+
+    /// Does one address's writes in their order, until there are none.
+    async fn run_lane(self, name: String, mut replayed: bool) {
+        loop {
+            let permit = self.turn(replayed).await;
+            // Only now: until it is our turn, what was wanted may be called off.
+            let Some(step) = self.next(&name) else { return };
+            let outcome = self.0.call(&name, step).await;
+            drop(permit);
+            let answered = outcome != lane::Outcome::Unknown;
+            replayed |= !answered;
+            let (done, over) = self.learn(&name, outcome);
+            self.note(answered);
+            self.tell(&name, done);
+            if over {
+                return;
+            }
+        }
+    }
+
+    /// The next step; without one the lane is closed.
+    fn next(&self, name: &str) -> Option<Step> {
+        let mut lanes = self.lanes();
+        let step = lanes.get_mut(name)?.next();
+        if step.is_none() {
+            lanes.remove(name);
+        }
+        step
+    }
+
+    /// Takes in an outcome; whether the lane is closed by it.
+    fn learn(&self, name: &str, outcome: lane::Outcome) -> (lane::Done, bool) {
+        let mut lanes = self.lanes();
+        let Some(lane) = lanes.get_mut(name) else { return (lane::Done::NotYet, true) };
+        let before = lane.len();
+        let done = lane.learn(outcome);
+        let after = lane.len();
+        let over = lane.is_idle();
+        if over {
+            lanes.remove(name);
+        }
+        drop(lanes);
+        self.count(before, after);
+        (done, over)
+    }
+
+    /// Waits for the turn of a write: while the API server is away one write at a time feels for it, with growing pauses.
+    async fn turn(&self, replayed: bool) -> Option<SemaphorePermit<'_>> {
+        let mut healthy = self.0.healthy.subscribe();
+        if !*healthy.borrow_and_update() {
+            let probe = tokio::select! {
+                permit = self.0.probe.acquire() => permit.ok(),
+                _ = healthy.wait_for(|healthy| *healthy) => None,
+            };
+            if probe.is_some() {
+                let pause = backoff(self.0.failures.load(Ordering::Relaxed), Duration::from_millis(100), Duration::from_secs(3));
+                if tokio::time::timeout(pause, healthy.wait_for(|healthy| *healthy)).await.is_err() {
+                    return probe;
+                }
+            }
+        }
+        let lot = if replayed { &self.0.replayed } else { &self.0.fresh };
+        lot.acquire().await.ok()
+    }
+
+    fn note(&self, answered: bool) {
+        let failures = if answered {
+            self.0.failures.store(0, Ordering::Relaxed);
+            0
+        } else {
+            self.0.failures.fetch_add(1, Ordering::Relaxed) + 1
+        };
+        let changed = self.0.healthy.send_if_modified(|healthy| std::mem::replace(healthy, answered) != answered);
+        if changed && answered {
+            tracing::info!(pending = self.pending(), "the API server takes records again");
+        } else if changed {
+            tracing::warn!(failures, "the API server did not answer a record's write; pods go on, their records follow");
+        }
+    }
+
+    fn tell(&self, name: &str, done: lane::Done) {
+        match done {
+            lane::Done::NotYet => {}
+            lane::Done::Created { key, pair, reply, verdict } => {
+                if let Err(verdict) = reply.send(verdict) {
+                    (self.0.late)(LateVerdict { key, pair, verdict });
+                }
+            }
+            lane::Done::Deleted { key, reply } => {
+                self.0.deletions.forget(name, &key);
+                if let Some(reply) = reply {
+                    // DEL does not wait; nobody listening is the rule.
+                    let _ = reply.send(());
+                }
+            }
+        }
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, HashMap<String, Lane>> {
+        self.0.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The name of the record of a pair.
+pub fn record_name(pair: Pair) -> Option<String> {
+    name::assignment(pair.ipv4, pair.ipv6)
+}
+
+/// Waits for a verdict no longer than `wait`; a verdict is never lost between here and `late`.
+pub async fn within(mut answer: oneshot::Receiver<Verdict>, wait: Duration) -> Option<Verdict> {
+    if let Ok(verdict) = tokio::time::timeout(wait, &mut answer).await {
+        return verdict.ok();
+    }
+    answer.close();
+    answer.try_recv().ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! One call for one step of a lane, and what its answer means.
+
+use std::time::Duration;
+
+use bobbin_addressing::AttachmentKey;
+use bobbin_apiserver::{self as apiserver, ReadError, Refusal, UnknownWhy};
+use bobbin_crds::{IPAssignment, IPAssignmentSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::Api;
+use kube::api::{DeleteParams, PostParams, Preconditions};
+
+use super::lane::{Outcome, Step};
+use super::{Inner, record_name};
+use crate::ledger::Attachment;
+
+/// How long one call may take. The ADD waits less; this is for the record itself.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// The record of an attachment, and its name; `None` without an address.
+pub(super) fn record_of(attachment: &Attachment, node_name: &str) -> Option<(String, IPAssignment)> {
+    let name = record_name(attachment.pair)?;
+    let pod = &attachment.pod;
+    let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let spec = IPAssignmentSpec {
+        pool_name: attachment.pool.clone(),
+        block_name: attachment.block.clone(),
+        node_name: node_name.to_owned(),
+        ipv4: attachment.pair.ipv4.map(|address| address.to_string()),
+        ipv6: attachment.pair.ipv6.map(|address| address.to_string()),
+        container_id: attachment.key.container_id.clone(),
+        if_name: attachment.key.if_name.clone(),
+        pod_namespace: given(&pod.namespace),
+        pod_name: given(&pod.name),
+        pod_uid: given(&pod.uid),
+        created_at: MicroTime(attachment.created_at),
+        boot_id: attachment.boot_id.clone(),
+    };
+    Some((name.clone(), IPAssignment::new(&name, spec)))
+}
+
+impl Inner {
+    /// Makes the call of a step.
+    pub(super) async fn call(&self, name: &str, step: Step) -> Outcome {
+        let api: Api<IPAssignment> = Api::all(self.clients.requests.clone());
+        match step {
+            Step::Post(record) => {
+                let params = PostParams::default();
+                meant_by_post(apiserver::write(DEADLINE, api.create(&params, &record)).await)
+            }
+            Step::Get(key) => match apiserver::read(DEADLINE, api.get(name)).await {
+                Ok(found) => whose(&found, &key, &self.node_name),
+                Err(ReadError::NotFound) => Outcome::Absent,
+                Err(ReadError::Refused(refusal)) => {
+                    tracing::warn!(name, %refusal, "the record of an address can't be read");
+                    Outcome::Unknown
+                }
+                Err(ReadError::Unreachable(why)) => unknown(name, &why),
+            },
+            Step::Delete(uid) => {
+                let only = Preconditions { uid: Some(uid), resource_version: None };
+                let params = DeleteParams::default().preconditions(only);
+                match apiserver::write(DEADLINE, api.delete(name, &params)).await {
+                    apiserver::Outcome::Done(_) => Outcome::Gone,
+                    apiserver::Outcome::Refused(Refusal::NotFound | Refusal::Conflict) => Outcome::Gone,
+                    apiserver::Outcome::Refused(refusal) => {
+                        tracing::error!(name, %refusal, "the record of a freed address can't be deleted");
+                        Outcome::Refused(refusal.to_string())
+                    }
+                    apiserver::Outcome::Unknown(why) => unknown(name, &why),
+                }
+            }
+        }
+    }
+}
+
+fn meant_by_post(outcome: apiserver::Outcome<IPAssignment>) -> Outcome {
+    match outcome {
+        apiserver::Outcome::Done(created) => Outcome::Ours(created.metadata.uid.unwrap_or_default()),
+        apiserver::Outcome::Refused(Refusal::AlreadyExists) => Outcome::Exists,
+        // Not the record is missing but its kind: the definitions are not installed yet.
+        apiserver::Outcome::Refused(Refusal::NotFound) => Outcome::Unknown,
+        apiserver::Outcome::Refused(refusal) => Outcome::Refused(refusal.to_string()),
+        apiserver::Outcome::Unknown(why) => {
+            tracing::debug!(%why, "the outcome of a create is unknown");
+            Outcome::Unknown
+        }
+    }
+}
+
+fn unknown(name: &str, why: &UnknownWhy) -> Outcome {
+    tracing::debug!(name, %why, "no answer about the record of an address");
+    Outcome::Unknown
+}
+
+/// Whether a record is the attachment's.
+fn whose(found: &IPAssignment, key: &AttachmentKey, node_name: &str) -> Outcome {
+    let spec = &found.spec;
+    if spec.container_id == key.container_id && spec.if_name == key.if_name && spec.node_name == node_name {
+        return Outcome::Ours(found.metadata.uid.clone().unwrap_or_default());
+    }
+    let pod = match (&spec.pod_namespace, &spec.pod_name) {
+        (Some(namespace), Some(name)) => format!("pod {namespace}/{name}, "),
+        _ => String::new(),
+    };
+    Outcome::Others(format!("{pod}container {} interface {} on node {}", spec.container_id, spec.if_name, spec.node_name))
+}

@@ -1,0 +1,209 @@
+//! The writes that wait for one address, in their order, and what follows from each answer. Pure: the recorder asks for the next step,
+//! makes the call, and tells what came of it.
+
+use std::collections::VecDeque;
+
+use bobbin_addressing::{AttachmentKey, Pair};
+use bobbin_crds::IPAssignment;
+use tokio::sync::oneshot;
+
+use super::Verdict;
+
+/// Something that is to be written.
+pub(super) enum Wish {
+    /// A record is to be there.
+    Create {
+        /// Whose.
+        key: AttachmentKey,
+        /// The address.
+        pair: Pair,
+        /// The record.
+        record: Box<IPAssignment>,
+        /// Who wants the verdict.
+        reply: oneshot::Sender<Verdict>,
+        /// An attempt was sent and nobody knows what came of it: read before sending again.
+        doubt: bool,
+    },
+    /// The record of that attachment is to be gone.
+    Delete {
+        /// Whose.
+        key: AttachmentKey,
+        /// Its UID, if known.
+        uid: Option<String>,
+        /// Who wants to know.
+        reply: Option<oneshot::Sender<()>>,
+    },
+}
+
+impl Wish {
+    pub(super) fn create(key: AttachmentKey, pair: Pair, record: Box<IPAssignment>, reply: oneshot::Sender<Verdict>) -> Wish {
+        Wish::Create { key, pair, record, reply, doubt: false }
+    }
+
+    pub(super) fn delete(key: AttachmentKey, uid: Option<String>, reply: Option<oneshot::Sender<()>>) -> Wish {
+        Wish::Delete { key, uid, reply }
+    }
+}
+
+/// The next call.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Step {
+    /// Create this record.
+    Post(Box<IPAssignment>),
+    /// Read the record and say whose it is.
+    Get(AttachmentKey),
+    /// Delete the record with that UID.
+    Delete(String),
+}
+
+/// What came of the call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Post: created; Get: it is there and the attachment's. Its UID.
+    Ours(String),
+    /// Get: another's; in words.
+    Others(String),
+    /// Get, Delete: there is none.
+    Absent,
+    /// Post: there is one already.
+    Exists,
+    /// Delete: done, or what is there has another UID.
+    Gone,
+    /// The API server says no, and why.
+    Refused(String),
+    /// Nobody knows.
+    Unknown,
+}
+
+/// What is finished by an outcome.
+pub(super) enum Done {
+    /// Nothing: another step follows.
+    NotYet,
+    /// A create has its verdict.
+    Created { key: AttachmentKey, pair: Pair, reply: oneshot::Sender<Verdict>, verdict: Verdict },
+    /// A delete is over.
+    Deleted { key: AttachmentKey, reply: Option<oneshot::Sender<()>> },
+}
+
+/// The queue of one address. What is at its front may be under way.
+#[derive(Default)]
+pub(super) struct Lane {
+    wishes: VecDeque<Wish>,
+    /// The step that `next` gave and `learn` has not heard of.
+    under_way: Option<Step>,
+}
+
+impl Lane {
+    /// Queues a wish. A delete calls off a create of the same attachment of which nothing was sent; both are then over, and the keys
+    /// whose deletion is so done are returned.
+    pub(super) fn push(&mut self, wish: Wish) -> Vec<AttachmentKey> {
+        let Wish::Delete { key, uid: None, .. } = &wish else {
+            self.wishes.push_back(wish);
+            return Vec::new();
+        };
+        let unsent = self.wishes.iter().enumerate().rposition(|(place, other)| {
+            let sent = place == 0 && self.under_way.is_some();
+            matches!(other, Wish::Create { key: created, doubt: false, .. } if created == key && !sent)
+        });
+        match unsent {
+            Some(place) => {
+                self.wishes.remove(place);
+                let Wish::Delete { key, reply, .. } = wish else { return Vec::new() };
+                if let Some(reply) = reply {
+                    // DEL does not wait; nobody listening is the rule.
+                    let _ = reply.send(());
+                }
+                vec![key]
+            }
+            None => {
+                self.wishes.push_back(wish);
+                Vec::new()
+            }
+        }
+    }
+
+    /// The call to make now; `None` when there is nothing left. The call counts as sent.
+    pub(super) fn next(&mut self) -> Option<Step> {
+        let step = match self.wishes.front()? {
+            Wish::Create { record, doubt: false, .. } => Step::Post(record.clone()),
+            Wish::Create { key, doubt: true, .. } | Wish::Delete { key, uid: None, .. } => Step::Get(key.clone()),
+            Wish::Delete { uid: Some(uid), .. } => Step::Delete(uid.clone()),
+        };
+        self.under_way = Some(step.clone());
+        Some(step)
+    }
+
+    /// Whether anything waits, without sending it.
+    pub(super) fn is_idle(&self) -> bool {
+        self.wishes.is_empty()
+    }
+
+    /// How many wishes wait or are under way.
+    pub(super) fn len(&self) -> usize {
+        self.wishes.len()
+    }
+
+    /// Takes in what came of the last step.
+    pub(super) fn learn(&mut self, outcome: Outcome) -> Done {
+        let Some(step) = self.under_way.take() else { return Done::NotYet };
+        let called_off = self.called_off();
+        match (self.wishes.front_mut(), step, outcome) {
+            (None, ..) => Done::NotYet,
+            (Some(Wish::Create { .. }), _, Outcome::Ours(uid)) => self.created(Verdict::Recorded { uid }),
+            (Some(Wish::Create { .. }), _, Outcome::Others(by)) => self.created(Verdict::Taken { by }),
+            (Some(Wish::Create { .. }), _, Outcome::Refused(why)) => self.created(Verdict::Refused(why)),
+            (Some(Wish::Create { doubt, .. }), Step::Post(_), Outcome::Exists | Outcome::Unknown) => {
+                *doubt = true;
+                Done::NotYet
+            }
+            (Some(Wish::Create { doubt, .. }), Step::Get(_), Outcome::Absent) => {
+                if called_off {
+                    return self.created(Verdict::Refused("the attachment is gone".to_owned()));
+                }
+                *doubt = false;
+                Done::NotYet
+            }
+            (Some(Wish::Create { .. }), ..) => Done::NotYet,
+            (Some(Wish::Delete { uid, .. }), Step::Get(_), Outcome::Ours(found)) => {
+                *uid = Some(found);
+                Done::NotYet
+            }
+            (Some(Wish::Delete { .. }), _, Outcome::Unknown) => Done::NotYet,
+            // A refused delete (no right to) is tried again by the relist, not for ever here.
+            (Some(Wish::Delete { .. }), ..) => self.deleted(),
+        }
+    }
+
+    /// Whether the attachment that is being recorded is to be deleted again.
+    fn called_off(&self) -> bool {
+        let Some(Wish::Create { key: created, .. }) = self.wishes.front() else { return false };
+        self.wishes.iter().skip(1).any(|wish| matches!(wish, Wish::Delete { key, .. } if key == created))
+    }
+
+    fn created(&mut self, verdict: Verdict) -> Done {
+        let Some(Wish::Create { key, pair, reply, .. }) = self.wishes.pop_front() else { return Done::NotYet };
+        if let Verdict::Recorded { uid } = &verdict {
+            self.name_uid(&key, uid);
+        }
+        Done::Created { key, pair, reply, verdict }
+    }
+
+    /// The delete behind a create needs no read to know the UID.
+    fn name_uid(&mut self, created: &AttachmentKey, found: &str) {
+        for wish in &mut self.wishes {
+            if let Wish::Delete { key, uid: uid @ None, .. } = wish
+                && key == created
+            {
+                *uid = Some(found.to_owned());
+            }
+        }
+    }
+
+    fn deleted(&mut self) -> Done {
+        let Some(Wish::Delete { key, reply, .. }) = self.wishes.pop_front() else { return Done::NotYet };
+        Done::Deleted { key, reply }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,85 @@
+//! Keeps the node's network as it should be: compares at start, when the kernel tells of a change, and every minute. What should be there
+//! comes from the ledger; the comparing and mending is the kernel crate's. Run by run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bobbin_kernel::Desired;
+
+use crate::agent::Agent;
+use crate::direct::Direct;
+use crate::ledger::Phase;
+
+/// Without news from the kernel.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// News are gathered so long: our own changes are most of them.
+const GATHER: Duration = Duration::from_millis(500);
+/// A pass takes milliseconds; one that hangs is given up and tried again.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Repairs, for ever.
+pub async fn run(agent: Arc<Agent>, direct: Option<Direct>) {
+    let mut changes = agent.network.changes();
+    let mut routes = direct.as_ref().map(Direct::changed);
+    loop {
+        changes.mark_unchanged();
+        pass(&agent, direct.as_ref()).await;
+        tokio::select! {
+            () = agent.stop.cancelled() => return,
+            () = tokio::time::sleep(INTERVAL) => {}
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    tokio::time::sleep(INTERVAL).await;
+                }
+                tokio::time::sleep(GATHER).await;
+            }
+            () = changed(routes.as_mut()) => {}
+        }
+    }
+}
+
+async fn changed(routes: Option<&mut tokio::sync::watch::Receiver<u64>>) {
+    let over = match routes {
+        Some(routes) => routes.changed().await.is_err(),
+        None => true,
+    };
+    if over {
+        std::future::pending().await
+    }
+}
+
+/// One comparison.
+pub async fn pass(agent: &Agent, direct: Option<&Direct>) {
+    let (_fence, blocks) = agent.exported.hold().await;
+    let attachments = agent.ledger.attachments();
+    let ipv4 = blocks.iter().any(|block| block.ipv4.is_some()) || attachments.iter().any(|each| each.pair.ipv4.is_some());
+    let ipv6 = blocks.iter().any(|block| block.ipv6.is_some()) || attachments.iter().any(|each| each.pair.ipv6.is_some());
+    let desired = Desired {
+        ipv4,
+        ipv6,
+        blocks,
+        pods: attachments
+            .iter()
+            .filter(|attachment| attachment.phase != Phase::Deleting)
+            .map(|attachment| agent.wiring(&attachment.key, attachment.pair))
+            .collect(),
+        direct: match direct {
+            None => Some(Vec::new()),
+            Some(direct) => direct.direct_routes(),
+        },
+    };
+    match tokio::time::timeout(DEADLINE, agent.network.converge(&desired)).await {
+        Ok(Ok(repairs)) => {
+            for repair in &repairs {
+                agent.metrics.repairs.inc();
+                tracing::warn!("repaired the node's network: {repair}");
+            }
+            if !repairs.is_empty() {
+                let what: Vec<String> = repairs.iter().take(5).map(ToString::to_string).collect();
+                agent.events.node_note("NetworkRepaired", &format!("{} of the node's network put right: {}", repairs.len(), what.join("; ")));
+            }
+        }
+        Ok(Err(error)) => tracing::error!(%error, "the node's network could not be compared; the next pass tries again"),
+        Err(_) => tracing::error!("comparing the node's network took longer than {DEADLINE:?}; the next pass tries again"),
+    }
+}

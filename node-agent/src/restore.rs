@@ -1,0 +1,102 @@
+//! Fills the ledger at start, out of the journal and the kernel: the union of both, for missing evidence means "in use". Called by run
+//! before the first call is served; it asks the API server nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::time::Duration;
+
+use bobbin_addressing::{AttachmentKey, Pair, Reserved};
+use bobbin_kernel::SeenLink;
+use jiff::Timestamp;
+
+use crate::claim::resting_since;
+use crate::journal::{Journal, Kept};
+use crate::ledger::{Attachment, Ledger, Phase, PodRef};
+use crate::watch::ClusterView;
+
+/// Enters the blocks and attachments that are on the node. Returns the attachments.
+pub fn restore(ledger: &Ledger, journal: &Journal, view: &ClusterView, links: Vec<SeenLink>, boot_id: &str) -> Vec<Attachment> {
+    let Kept { attachments, unreadable, blocks, resting } = journal.load();
+    for block in blocks {
+        let reserved = view.pool(&block.pool).map(|pool| Reserved::parse(&pool.spec.reserved).unwrap_or_default());
+        let cooldown = view.pool(&block.pool).map_or(0, |pool| pool.spec.cooldown_seconds.max(0).unsigned_abs());
+        let since = resting_since(&block, Duration::from_secs(cooldown), Timestamp::now(), bobbin_kernel::boot_time());
+        ledger.add_block(block, since, &reserved.unwrap_or_default());
+    }
+    ledger.rest(&resting);
+    let all = union(attachments, links, boot_id, Timestamp::now());
+    for (attachment, source) in &all {
+        ledger.restore(attachment.clone());
+        if *source == Source::Kernel {
+            tracing::warn!(key = %attachment.key, pair = %attachment.pair, "an attachment has a link but no record under the run directory; it is written down again");
+            if let Err(error) = journal.keep(attachment) {
+                tracing::error!(key = %attachment.key, %error, "an attachment could not be written down");
+            }
+        }
+    }
+    // A record that can't be read and belongs to no link still counts: with no address, until two looks agree that it is gone.
+    let mut nameless: Vec<(Attachment, Source)> = Vec::new();
+    for key in unreadable.iter().filter_map(|path| key_of(path)).filter(|key| ledger.attachment(key).is_none()) {
+        tracing::error!(%key, "a record that can't be read belongs to no link; no record of it at the API server is freed until it is swept");
+        // An empty UID: there is no address to record.
+        let attachment = of_kernel(key, Pair::default(), Some(String::new()), boot_id, Timestamp::now());
+        ledger.restore(attachment.clone());
+        nameless.push((attachment, Source::Journal));
+    }
+    let all = all.into_iter().chain(nameless);
+    // What the ledger made of them: pool and block come from the blocks it has.
+    all.map(|(attachment, _)| ledger.attachment(&attachment.key).unwrap_or(attachment)).collect()
+}
+
+/// Where an attachment was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// In the journal, and perhaps in the kernel.
+    Journal,
+    /// In the kernel alone, or with other addresses there.
+    Kernel,
+}
+
+/// All attachments that the journal or the kernel has. Where they differ about an address, the kernel is right.
+fn union(kept: Vec<Attachment>, links: Vec<SeenLink>, boot_id: &str, now: Timestamp) -> Vec<(Attachment, Source)> {
+    let mut seen: HashMap<AttachmentKey, SeenLink> = links.into_iter().map(|link| (link.key.clone(), link)).collect();
+    let mut all: BTreeMap<AttachmentKey, (Attachment, Source)> = BTreeMap::new();
+    for mut attachment in kept {
+        let routed = seen.remove(&attachment.key).map(|link| link.pair).unwrap_or_default();
+        let pair = Pair { ipv4: routed.ipv4.or(attachment.pair.ipv4), ipv6: routed.ipv6.or(attachment.pair.ipv6) };
+        let source = if pair == attachment.pair { Source::Journal } else { Source::Kernel };
+        attachment.pair = pair;
+        all.insert(attachment.key.clone(), (attachment, source));
+    }
+    for (key, link) in seen {
+        let attachment = of_kernel(key.clone(), link.pair, None, boot_id, now);
+        all.insert(key, (attachment, Source::Kernel));
+    }
+    all.into_values().collect()
+}
+
+/// What is known of an attachment that no record tells of.
+fn of_kernel(key: AttachmentKey, pair: Pair, assignment_uid: Option<String>, boot_id: &str, now: Timestamp) -> Attachment {
+    Attachment {
+        key,
+        pair,
+        block: String::new(),
+        pool: String::new(),
+        pod: PodRef::default(),
+        created_at: now,
+        boot_id: boot_id.to_owned(),
+        assignment_uid,
+        phase: Phase::Live,
+        netns: None,
+        links: None,
+    }
+}
+
+/// The attachment that a file of the journal is of: `<containerID>-<ifName>.json`.
+fn key_of(path: &Path) -> Option<AttachmentKey> {
+    let (container_id, if_name) = path.file_stem()?.to_str()?.rsplit_once('-')?;
+    Some(AttachmentKey::new(container_id, if_name))
+}
+
+#[cfg(test)]
+mod tests;

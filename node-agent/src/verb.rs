@@ -1,0 +1,82 @@
+//! The verbs of the CNI specification, one file each. Called by serve with a frame; turns every outcome into the answer that the runtime
+//! gets.
+
+pub mod add;
+pub mod check;
+pub mod del;
+pub mod gc;
+pub mod status;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bobbin_addressing::AttachmentKey;
+use bobbin_cni_wire::{Call, CniError, NetConf, Request, Response, Verb, Version, code};
+use tracing::Instrument;
+
+use crate::agent::Agent;
+use crate::ledger::PodRef;
+
+/// How long a verb waits for another one on the same attachment.
+pub(crate) const TURN: Duration = Duration::from_secs(40);
+
+/// Answers one call.
+pub async fn answer(agent: &Arc<Agent>, request: &Request, netns: Option<OwnedFd>) -> Response {
+    let call = match Call::read(request) {
+        Ok(call) => call,
+        Err(error) => return refuse(&error, &request.stdin),
+    };
+    let key = AttachmentKey { container_id: call.container_id.clone(), if_name: call.if_name.clone() };
+    let span = tracing::info_span!("attach", verb = %call.verb, container = %key.container_id, ifname = %key.if_name);
+    let begun = Instant::now();
+    let result = dispatch(agent, &call, key, &request.stdin, netns).instrument(span.clone()).await;
+    agent.metrics.observe(call.verb, begun.elapsed(), result.is_ok());
+    match result {
+        Ok(stdout) => Response { exit: 0, stdout },
+        Err(error) => {
+            let _entered = span.enter();
+            tracing::warn!(code = error.code, pod = call.pod.name.as_deref().unwrap_or_default(), "{error}");
+            refuse(&error, &request.stdin)
+        }
+    }
+}
+
+async fn dispatch(
+    agent: &Arc<Agent>,
+    call: &Call,
+    key: AttachmentKey,
+    stdin: &[u8],
+    netns: Option<OwnedFd>,
+) -> Result<Vec<u8>, CniError> {
+    if call.verb == Verb::Version {
+        return Ok(Version::answer(None).into_bytes());
+    }
+    let conf = NetConf::parse(stdin, call.verb)?;
+    match call.verb {
+        Verb::Add => add::add(agent, call, key, &conf, netns).await,
+        Verb::Del => del::del(agent, &key).await.map(|()| Vec::new()),
+        Verb::Check => check::check(agent, &key, &conf, netns).await.map(|()| Vec::new()),
+        Verb::Status => status::status(agent).map(|()| Vec::new()),
+        Verb::Gc => gc::gc(agent, &conf).await.map(|()| Vec::new()),
+        Verb::Version => Ok(Vec::new()),
+    }
+}
+
+fn refuse(error: &CniError, stdin: &[u8]) -> Response {
+    Response { exit: 1, stdout: error.to_json(&NetConf::version_text(stdin)) }
+}
+
+/// The pod of a call.
+fn pod_of(call: &Call) -> PodRef {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    PodRef { namespace: text(&call.pod.namespace), name: text(&call.pod.name), uid: text(&call.pod.uid) }
+}
+
+/// Another verb has been at work on the attachment for very long.
+fn busy(key: &AttachmentKey) -> CniError {
+    CniError::new(
+        code::TRY_AGAIN_LATER,
+        format!("another call for attachment {key} is still under way; the runtime tries again"),
+    )
+}

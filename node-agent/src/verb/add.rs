@@ -1,0 +1,191 @@
+//! ADD: an address, a record and a wired pod, or an error and nothing left behind (design of the life of an address: ARCHITECTURE.md).
+
+mod address;
+mod result;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bobbin_addressing::AttachmentKey;
+use bobbin_cni_wire::{Call, CniError, NetConf, code};
+use bobbin_kernel::{AttachError, Attached};
+use tokio::time::Instant;
+
+use super::{TURN, busy, pod_of};
+use crate::agent::{Agent, Turn};
+use crate::choose::choose_pool;
+use crate::ledger::{Attachment, Links, Phase, PodRef};
+use crate::record::{Verdict, within};
+
+/// How many addresses with a foreign record an ADD passes over.
+const DUPLICATES: usize = 8;
+
+/// Adds the attachment; answers the result's bytes.
+///
+/// # Errors
+/// What the runtime is told; nothing is left behind.
+pub async fn add(
+    agent: &Arc<Agent>,
+    call: &Call,
+    key: AttachmentKey,
+    conf: &NetConf,
+    netns: Option<OwnedFd>,
+) -> Result<Vec<u8>, CniError> {
+    let path = call.netns.clone().unwrap_or_default();
+    let netns = netns.ok_or_else(|| {
+        CniError::new(code::INVALID_ENVIRONMENT, format!("CNI_NETNS {path:?} of {key} did not arrive as a network namespace: the runtime must name one that exists"))
+    })?;
+    if bobbin_kernel::netns_is_ours(&netns) {
+        return Err(CniError::new(
+            code::INVALID_ENVIRONMENT,
+            format!("CNI_NETNS {path:?} of {key} is the node's own network namespace: the runtime must name the container's"),
+        ));
+    }
+    let turn = agent.turns.take(&key, TURN).await.ok_or_else(|| busy(&key))?;
+    if let Some(known) = agent.ledger.attachment(&key) {
+        if let Some(answer) = repeated(agent, &known, conf, &path, &netns).await {
+            return Ok(answer);
+        }
+        agent.end(&known).await.map_err(|error| kernel_refused(&error.to_string()))?;
+    }
+    fresh(agent, &turn, &key, &pod_of(call), conf, &path, netns).await
+}
+
+/// The answer to a repeated ADD, if everything is as the first one left it.
+async fn repeated(agent: &Agent, known: &Attachment, conf: &NetConf, path: &str, netns: &OwnedFd) -> Option<Vec<u8>> {
+    if known.phase != Phase::Live {
+        return None;
+    }
+    let netns = netns.try_clone().ok()?;
+    let wiring = agent.wiring(&known.key, known.pair);
+    let misses = agent.network.check(&wiring, netns).await.ok()?;
+    let links = known.links.as_ref().filter(|_| misses.is_empty())?;
+    Some(result::of(known, links, conf, path).to_json(conf.cni_version))
+}
+
+async fn fresh(
+    agent: &Arc<Agent>,
+    turn: &Turn,
+    key: &AttachmentKey,
+    pod: &PodRef,
+    conf: &NetConf,
+    path: &str,
+    netns: OwnedFd,
+) -> Result<Vec<u8>, CniError> {
+    let until = Instant::now() + agent.args.hold_add;
+    let known_pod = (!pod.name.is_empty()).then_some(pod);
+    let choice = choose_pool(&agent.view, known_pod, agent.args.unknown_pod).await.map_err(|error| {
+        let told = error.to_cni();
+        agent.events.pod_warning(pod, "NoAddress", &told.msg);
+        told
+    })?;
+    for _ in 0..DUPLICATES {
+        let attachment = address::take(agent, turn, key, pod, &choice.pool, path, until).await?;
+        let netns = netns.try_clone().map_err(|error| kernel_refused(&error.to_string()))?;
+        match confirmed(agent, &attachment, netns).await? {
+            Confirmed::Ours(links) => {
+                tracing::info!(pair = %attachment.pair, pool = choice.pool, chosen_by = ?choice.source, pod = %format!("{}/{}", pod.namespace, pod.name), "added");
+                return Ok(result::of(&attachment, &links, conf, path).to_json(conf.cni_version));
+            }
+            Confirmed::Taken { by } => agent.report_duplicate(attachment.pair, key, &by),
+        }
+    }
+    Err(CniError::new(
+        code::TRY_AGAIN_LATER,
+        format!("{DUPLICATES} addresses of pool {:?} that node {} has claimed are recorded for others: see the node's events DuplicateAddress; the runtime tries again", choice.pool, agent.args.node_name),
+    ))
+}
+
+enum Confirmed {
+    Ours(Links),
+    /// Undone: somebody else has a record of the address.
+    Taken { by: String },
+}
+
+/// Wires the pod and, side by side, records the address. On an error nothing of either is left.
+async fn confirmed(agent: &Arc<Agent>, attachment: &Attachment, netns: OwnedFd) -> Result<Confirmed, CniError> {
+    let key = &attachment.key;
+    if let Err(error) = agent.journal.keep(attachment) {
+        agent.ledger.release(key, bobbin_kernel::boot_time());
+        return Err(CniError::new(code::IO_FAILURE, format!("attachment {key} could not be written down: {error}; see that the node's {} can be written", agent.args.run_dir.display())));
+    }
+    let wait = if agent.recorder.healthy() { agent.args.confirm_wait } else { Duration::ZERO };
+    let until = Instant::now() + wait;
+    let verdict = agent.recorder.create(attachment);
+    let wired = match wire(agent, attachment, netns).await {
+        Ok(attached) => attached,
+        Err(error) => {
+            drop(verdict);
+            undo(agent, attachment).await;
+            return Err(error);
+        }
+    };
+    let uid = match within(verdict, until.saturating_duration_since(Instant::now())).await {
+        Some(Verdict::Recorded { uid }) => Some(uid),
+        Some(Verdict::Taken { by }) => {
+            undo(agent, attachment).await;
+            return Ok(Confirmed::Taken { by });
+        }
+        Some(Verdict::Refused(why)) => {
+            undo(agent, attachment).await;
+            return Err(CniError::new(
+                code::TRY_AGAIN_LATER,
+                format!("the API server refuses the record of address {} for {key} on node {}: {why}; see the agent's rights and the block {}", attachment.pair, agent.args.node_name, attachment.block),
+            ));
+        }
+        None => None,
+    };
+    let links = links_of(&wired);
+    agent.update(key, |attachment| {
+        attachment.phase = Phase::Live;
+        attachment.links = Some(links.clone());
+        if uid.is_some() {
+            attachment.assignment_uid = uid;
+        }
+    });
+    Ok(Confirmed::Ours(links))
+}
+
+async fn wire(agent: &Arc<Agent>, attachment: &Attachment, netns: OwnedFd) -> Result<Attached, CniError> {
+    agent.prepare(attachment.pair).await.map_err(|error| kernel_refused(&error.to_string()))?;
+    let begun = std::time::Instant::now();
+    let wiring = agent.wiring(&attachment.key, attachment.pair);
+    let attached = agent.network.attach(&wiring, netns).await;
+    agent.metrics.wired(begun.elapsed());
+    attached.map_err(|error| {
+        let node = &agent.args.node_name;
+        let key = &attachment.key;
+        let code = match &error {
+            AttachError::InterfaceExists { .. } => code::INTERFACE_EXISTS,
+            AttachError::HostNetns(_) => code::INVALID_ENVIRONMENT,
+            AttachError::NetnsGone { .. } => code::CONTAINER_UNKNOWN,
+            _ => code::KERNEL_REFUSED,
+        };
+        CniError::new(code, format!("{key} on node {node} could not be wired: {error}"))
+    })
+}
+
+/// Undoes an ADD. What can't be undone stays held, and the sweep goes on with it.
+async fn undo(agent: &Agent, attachment: &Attachment) {
+    if let Err(error) = agent.end(attachment).await {
+        tracing::error!(%error, "a failed ADD could not be undone");
+    }
+}
+
+fn links_of(attached: &Attached) -> Links {
+    Links {
+        host_if: attached.host_if.clone(),
+        host_mac: mac(attached.host_mac),
+        container_mac: mac(attached.container_mac),
+        mtu: attached.mtu,
+    }
+}
+
+fn mac(bytes: [u8; 6]) -> String {
+    bytes.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+pub(super) fn kernel_refused(why: &str) -> CniError {
+    CniError::new(code::KERNEL_REFUSED, why.to_owned())
+}

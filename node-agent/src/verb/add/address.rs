@@ -1,0 +1,110 @@
+//! An address for an ADD: from the node's blocks, from a block that is claimed now, or, when the pool is full, the one that comes free
+//! while the ADD is held.
+
+use std::sync::Arc;
+
+use bobbin_addressing::AttachmentKey;
+use bobbin_cni_wire::{CniError, code};
+use bobbin_kernel::boot_time;
+use tokio::time::{Instant, timeout_at};
+
+use crate::agent::{Agent, Turn};
+use crate::claim::ClaimError;
+use crate::ledger::{AssignError, Attachment, PodRef, Request};
+use crate::stock::Demand;
+
+/// Takes an address, waiting for one until `until` at most.
+///
+/// # Errors
+/// The pool has none for this node: code 11, with the pool, the node, the number and what to do.
+pub(super) async fn take(
+    agent: &Arc<Agent>,
+    turn: &Turn,
+    key: &AttachmentKey,
+    pod: &PodRef,
+    pool: &str,
+    netns: &str,
+    until: Instant,
+) -> Result<Attachment, CniError> {
+    let cooldown = agent.cooldown(pool);
+    let request = Request {
+        key,
+        pod,
+        pool,
+        cooldown,
+        boot_id: &agent.boot_id,
+        netns: Some(netns),
+        at: jiff::Timestamp::now(),
+    };
+    let mut ledger = agent.ledger.changed();
+    let mut view = agent.view.changed();
+    let mut demand: Option<Demand> = None;
+    let mut told = false;
+    loop {
+        ledger.mark_unchanged();
+        view.mark_unchanged();
+        match agent.ledger.assign(&request, boot_time()) {
+            Ok(attachment) => return Ok(attachment),
+            Err(AssignError::AlreadyHeld(known)) => {
+                return Err(CniError::new(code::TRY_AGAIN_LATER, format!("attachment {key} holds {} since another call; the runtime tries again", known.pair)));
+            }
+            Err(AssignError::NoneRested { .. } | AssignError::NoBlock) => {}
+        }
+        let waits = demand.is_some();
+        let demand = demand.get_or_insert_with(|| agent.stock.demand(pool));
+        let trouble = agent.stock.trouble(pool).filter(|_| waits);
+        if trouble.as_deref().is_some_and(is_final) {
+            // No block is to be had: an address that still rests goes out early, for a pod that starts beats one that doesn't.
+            if let Ok(attachment) = agent.ledger.assign_early(&request, boot_time()) {
+                agent.metrics.early.inc();
+                tracing::warn!(pair = %attachment.pair, pool, "an address went out before its rest was over: the pool has no other for this node");
+                return Ok(attachment);
+            }
+            if !told {
+                told = true;
+                agent.events.pod_warning(pod, "PoolExhausted", &sentence(agent, pool, trouble.as_deref()));
+            }
+        }
+        let woken = async {
+            tokio::select! {
+                _ = ledger.changed() => None,
+                _ = view.changed() => None,
+                () = demand.tried() => None,
+                () = turn.called_off() => Some("the runtime wants it deleted"),
+                () = agent.stop.cancelled() => Some("the agent stops; the runtime tries again"),
+            }
+        };
+        let woken = timeout_at(until, woken).await;
+        if let Ok(Some(why)) = woken {
+            return Err(CniError::new(code::TRY_AGAIN_LATER, format!("{key} waited for an address of pool {pool:?} until {why}")));
+        }
+        if woken.is_err() {
+            let msg = sentence(agent, pool, agent.stock.trouble(pool).as_deref());
+            if !told {
+                agent.events.pod_warning(pod, "PoolExhausted", &msg);
+            }
+            return Err(CniError::new(code::TRY_AGAIN_LATER, msg));
+        }
+    }
+}
+
+/// Whether a failed claim says that no block can be had now. A lost race does not.
+fn is_final(trouble: &ClaimError) -> bool {
+    !matches!(trouble, ClaimError::Busy(_) | ClaimError::Contended(_))
+}
+
+fn sentence(agent: &Agent, pool: &str, trouble: Option<&ClaimError>) -> String {
+    let node = &agent.args.node_name;
+    let uses = agent.ledger.pool_use(pool, agent.cooldown(pool));
+    let held: u32 = uses.iter().map(|block| block.held).sum();
+    let why = trouble.map_or_else(|| "no block could be claimed in time".to_owned(), ToString::to_string);
+    let free = agent
+        .view
+        .pool(pool)
+        .and_then(|pool| pool.status.as_ref().map(|status| (status.used, status.blocks.claimed, status.blocks.total)))
+        .map_or_else(String::new, |(used, claimed, total)| format!("; in all of the pool {used} addresses are in use and {claimed} of {total} blocks are claimed"));
+    format!(
+        "pool {pool:?} has no free address for node {node}: {held} are in use in its {} blocks, and {why}{free}; append a subnet to the pool, or delete pods that use it; the ADD is tried again by itself",
+        uses.len()
+    )
+}

@@ -1,0 +1,281 @@
+//! What the agent knows of the cluster: its own Node, blocks and pods, and the pools and namespaces, fed by five watches and kept under
+//! the run directory, so that ADD is answered without a read and with the API server away. Asked by choose, claim, stock and the verbs;
+//! it never writes to the API server, and nobody decides from it who owns a block or an address.
+
+mod facts;
+mod feed;
+mod saved;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bobbin_apiserver::{Clients, ReadError, WatchAge};
+use bobbin_crds::{AddressBlock, AddressPool};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::Api;
+use kube::core::PartialObjectMeta;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+pub use facts::{NamespaceFacts, NodeFacts, PodFacts};
+pub(crate) use saved::replace as replace_file;
+
+/// How long the one fetch of a pod that the watch has not seen may take.
+const FETCH_DEADLINE: Duration = Duration::from_secs(2);
+/// The same while the watch does not work either: an agent that has just started answers within 1 s, API server or not.
+const DOUBTFUL_DEADLINE: Duration = Duration::from_millis(400);
+
+/// The five watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feed {
+    /// The Node of this agent.
+    Node,
+    /// The blocks that name this node.
+    Blocks,
+    /// The metadata of the pods on this node.
+    Pods,
+    /// All pools.
+    Pools,
+    /// The metadata of all namespaces.
+    Namespaces,
+}
+
+const FEEDS: usize = 5;
+
+/// What asking for a pod gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PodLookup {
+    /// The pod with that very UID.
+    Known(PodFacts),
+    /// The API server knows no such pod, or another pod of that name: this one is gone.
+    NotSeen,
+    /// Neither the watch nor the API server could tell in time.
+    Unreachable,
+}
+
+/// A change of a block that names, or named, this node.
+#[derive(Clone, Debug)]
+pub enum BlockNews {
+    /// The block is, or is again, as it says.
+    Is(Box<AddressBlock>),
+    /// The block no longer names this node, or is gone. A hint: its owner is read before anything is built on it.
+    Left(String),
+    /// The whole list, after a watch began anew.
+    All(Vec<AddressBlock>),
+}
+
+/// The agent's view. Cheap to clone.
+#[derive(Clone)]
+pub struct ClusterView(Arc<Inner>);
+
+struct Inner {
+    node_name: String,
+    clients: Option<Clients>,
+    saved: PathBuf,
+    facts: Mutex<Facts>,
+    changed: watch::Sender<u64>,
+    pods_changed: watch::Sender<u64>,
+    block_news: Mutex<Option<mpsc::UnboundedSender<BlockNews>>>,
+}
+
+#[derive(Default)]
+struct Facts {
+    node: Option<NodeFacts>,
+    pods: HashMap<(String, String), PodFacts>,
+    pools: BTreeMap<String, Arc<AddressPool>>,
+    namespaces: HashMap<String, NamespaceFacts>,
+    /// Pods that came to this node while we watched, until somebody asks.
+    newly_scheduled: Vec<PodFacts>,
+    feeds: [Option<WatchAge>; FEEDS],
+}
+
+impl ClusterView {
+    /// Opens the view with what the last run of the agent kept under `run_dir`; a missing or unreadable file is an empty view.
+    pub fn open(clients: Clients, node_name: &str, run_dir: &Path) -> ClusterView {
+        Self::with(Some(clients), node_name, run_dir)
+    }
+
+    fn with(clients: Option<Clients>, node_name: &str, run_dir: &Path) -> ClusterView {
+        let saved = run_dir.join("cluster.json");
+        let facts = saved::load(&saved, node_name);
+        ClusterView(Arc::new(Inner {
+            node_name: node_name.to_owned(),
+            clients,
+            saved,
+            facts: Mutex::new(facts),
+            changed: watch::channel(0).0,
+            pods_changed: watch::channel(0).0,
+            block_news: Mutex::new(None),
+        }))
+    }
+
+    /// Where news of own blocks go, in order. Called once, by `adopt`, before [`ClusterView::run`].
+    pub fn block_news(&self) -> mpsc::UnboundedReceiver<BlockNews> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        *self.0.block_news.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        receiver
+    }
+
+    /// Watches, and keeps what it sees; returns only when the future is dropped.
+    pub async fn run(&self) {
+        let Some(clients) = self.0.clients.clone() else { return };
+        tokio::join!(feed::run(self, &clients), saved::keep(self));
+    }
+
+    /// The pod with that UID: from the watch; else, when the watch is alive, after up to `wait` for it; else by one fetch with a deadline.
+    pub async fn pod(&self, namespace: &str, name: &str, uid: &str, wait: Duration) -> PodLookup {
+        let mut changed = self.0.pods_changed.subscribe();
+        let until = Instant::now() + wait;
+        loop {
+            if let Some(pod) = self.cached_pod(namespace, name, uid) {
+                return PodLookup::Known(pod);
+            }
+            if !self.feed_alive(Feed::Pods) {
+                break;
+            }
+            if !woken(&mut changed, until).await {
+                break;
+            }
+        }
+        self.fetch_pod(namespace, name, uid).await
+    }
+
+    async fn fetch_pod(&self, namespace: &str, name: &str, uid: &str) -> PodLookup {
+        let Some(clients) = &self.0.clients else { return PodLookup::Unreachable };
+        let api: Api<PartialObjectMeta<Pod>> = Api::namespaced(clients.requests.clone(), namespace);
+        match bobbin_apiserver::read(self.deadline(Feed::Pods), api.get(name)).await {
+            Ok(pod) => {
+                let facts = PodFacts::of(&pod.metadata);
+                if facts.is(uid) { PodLookup::Known(facts) } else { PodLookup::NotSeen }
+            }
+            Err(ReadError::NotFound) => PodLookup::NotSeen,
+            Err(error) => {
+                tracing::debug!(namespace, name, %error, "the pod could not be fetched");
+                PodLookup::Unreachable
+            }
+        }
+    }
+
+    /// The pod as the watch has it, if it is the one with that UID (for a mirror pod: the UID that kubelet uses).
+    pub fn cached_pod(&self, namespace: &str, name: &str, uid: &str) -> Option<PodFacts> {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.facts().pods.get(&key).filter(|pod| pod.is(uid)).cloned()
+    }
+
+    /// The namespace, as last seen.
+    pub fn namespace(&self, name: &str) -> Option<NamespaceFacts> {
+        self.facts().namespaces.get(name).cloned()
+    }
+
+    /// The pool, as last seen.
+    pub fn pool(&self, name: &str) -> Option<Arc<AddressPool>> {
+        self.facts().pools.get(name).cloned()
+    }
+
+    /// The namespace: as last seen; else after up to `wait` for the watch; else by one fetch with a deadline.
+    ///
+    /// # Errors
+    /// Neither could tell in time. `Ok(None)`: there is no such namespace.
+    pub async fn namespace_soon(&self, name: &str, wait: Duration) -> Result<Option<NamespaceFacts>, ReadError> {
+        let until = Instant::now() + wait;
+        let mut changed = self.0.changed.subscribe();
+        loop {
+            if let Some(namespace) = self.namespace(name) {
+                return Ok(Some(namespace));
+            }
+            if !self.feed_alive(Feed::Namespaces) || !woken(&mut changed, until).await {
+                break;
+            }
+        }
+        let Some(clients) = &self.0.clients else { return Ok(None) };
+        let api: Api<PartialObjectMeta<Namespace>> = Api::all(clients.requests.clone());
+        match bobbin_apiserver::read(self.deadline(Feed::Namespaces), api.get(name)).await {
+            Ok(namespace) => Ok(Some(NamespaceFacts::of(&namespace.metadata))),
+            Err(ReadError::NotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits up to `wait` until the pools were listed once; what an earlier run kept counts as listed. False: they were not.
+    pub async fn pools_known(&self, wait: Duration) -> bool {
+        let until = Instant::now() + wait;
+        let mut changed = self.0.changed.subscribe();
+        loop {
+            if self.knows(Feed::Pools) || !self.facts().pools.is_empty() {
+                return true;
+            }
+            if !woken(&mut changed, until).await {
+                return false;
+            }
+        }
+    }
+
+    /// All pools, as last seen, by name.
+    pub fn pools(&self) -> Vec<Arc<AddressPool>> {
+        self.facts().pools.values().cloned().collect()
+    }
+
+    /// Whether a missing pool or namespace means that there is none: false as long as nothing was ever listed.
+    pub fn knows(&self, feed: Feed) -> bool {
+        self.facts().feeds[feed as usize].as_ref().is_some_and(WatchAge::synced)
+    }
+
+    /// The Node of this agent; `None` until it was seen once.
+    pub fn node(&self) -> Option<NodeFacts> {
+        self.facts().node.clone()
+    }
+
+    /// The name of the Node that this agent serves.
+    pub fn node_name(&self) -> &str {
+        &self.0.node_name
+    }
+
+    /// Pods that came to this node since the last call, to claim a block for before their ADD comes.
+    pub fn take_newly_scheduled(&self) -> Vec<PodFacts> {
+        std::mem::take(&mut self.facts().newly_scheduled)
+    }
+
+    /// Counts up on every change of what the view says.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.0.changed.subscribe()
+    }
+
+    /// Whether all watches are alive.
+    pub fn api_healthy(&self) -> bool {
+        self.facts().feeds.iter().all(|age| age.as_ref().is_some_and(well))
+    }
+
+    fn feed_alive(&self, feed: Feed) -> bool {
+        self.facts().feeds[feed as usize].as_ref().is_some_and(well)
+    }
+
+    fn deadline(&self, feed: Feed) -> Duration {
+        if self.feed_alive(feed) { FETCH_DEADLINE } else { DOUBTFUL_DEADLINE }
+    }
+
+    fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.0.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn touch(&self, feed: Feed) {
+        if feed == Feed::Pods {
+            self.0.pods_changed.send_modify(|count| *count += 1);
+        }
+        self.0.changed.send_modify(|count| *count += 1);
+    }
+}
+
+/// Waits for a change until then; whether there was one.
+async fn woken(changed: &mut watch::Receiver<u64>, until: Instant) -> bool {
+    matches!(tokio::time::timeout_at(until, changed.changed()).await, Ok(Ok(())))
+}
+
+/// Listed once, and not failing.
+fn well(age: &WatchAge) -> bool {
+    age.synced() && age.failing().is_none()
+}
+
+#[cfg(test)]
+mod tests;
