@@ -117,7 +117,7 @@ where
     K::DynamicType: Default,
 {
     let kind = std::any::type_name::<K>().rsplit("::").next().unwrap_or_default();
-    let seconds = config.timeout.unwrap_or_else(|| jittered(Duration::from_secs(120)).as_secs() as u32);
+    let seconds = config.timeout.unwrap_or_else(|| jittered(Duration::from_mins(2)).as_secs() as u32);
     let age = WatchAge::new();
     let state = (watcher::watcher(api, config.timeout(seconds)).boxed(), age.clone(), 0_u32);
     let events = futures::stream::unfold(state, move |(mut inner, age, mut failures)| async move {

@@ -57,7 +57,7 @@ pub(crate) fn is_pending(pool: &AddressPool) -> bool {
 
 /// First step: which absent entries are to be written as pending, going by what the watches have shown. One that would be
 /// withdrawn at once is not written, so that two pools don't take turns for ever.
-pub(crate) fn propose(pool: &AddressPool, all: &[Entry], strays: &[Stray], now: MicroTime) -> Ruling {
+pub(crate) fn propose(pool: &AddressPool, all: &[Entry], strays: &[Stray], now: &MicroTime) -> Ruling {
     let old = accepted_entries(pool.status.as_ref());
     let mut ruling = Ruling::default();
     for wanted in &pool.spec.subnets {

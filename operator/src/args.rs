@@ -71,7 +71,7 @@ mod tests {
     fn a_time_is_a_number_with_a_unit() {
         assert_eq!(duration("200ms"), Ok(Duration::from_millis(200)));
         assert_eq!(duration("5"), Ok(Duration::from_secs(5)));
-        assert_eq!(duration("15m"), Ok(Duration::from_secs(900)));
+        assert_eq!(duration("15m"), Ok(Duration::from_mins(15)));
         assert!(duration("5 s").is_err() && duration("s").is_err() && duration("").is_err());
         assert!(duration("99999999999999999999s").is_err() && duration("9999999999999999999h").is_err());
     }

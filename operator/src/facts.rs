@@ -218,12 +218,12 @@ impl Facts {
 
     /// The names of all pools.
     pub(crate) fn pool_names(&self) -> Vec<String> {
-        self.pools.keys().map(|name| name.to_string()).collect()
+        self.pools.keys().map(ToString::to_string).collect()
     }
 
     /// The names of all nodes.
     pub(crate) fn node_names(&self) -> Vec<String> {
-        self.nodes.keys().map(|name| name.to_string()).collect()
+        self.nodes.keys().map(ToString::to_string).collect()
     }
 
     /// Pool and index of all blocks.

@@ -53,7 +53,7 @@ impl Board {
         self.nodes.notify_one();
     }
 
-    fn tell(&self, touched: Touched) {
+    fn tell(&self, touched: &Touched) {
         if !touched.pools.is_empty() {
             let keepers = self.keepers.lock().unwrap_or_else(PoisonError::into_inner);
             touched.pools.iter().filter_map(|pool| keepers.get(pool)).for_each(|bell| bell.notify_one());
@@ -144,18 +144,18 @@ async fn follow<K, I: Eq + Hash + Debug>(board: Arc<Board>, mut events: Watch<K>
             Event::Init => listed.clear(),
             Event::InitApply(object) => {
                 listed.extend((kind.key)(&object));
-                board.tell(board.facts(|facts| (kind.apply)(facts, object)));
+                board.tell(&board.facts(|facts| (kind.apply)(facts, object)));
             }
-            Event::Apply(object) => board.tell(board.facts(|facts| (kind.apply)(facts, object))),
+            Event::Apply(object) => board.tell(&board.facts(|facts| (kind.apply)(facts, object))),
             Event::Delete(object) => {
                 if let Some(key) = (kind.key)(&object) {
-                    board.tell(board.facts(|facts| (kind.remove)(facts, &key, Some(&object))));
+                    board.tell(&board.facts(|facts| (kind.remove)(facts, &key, Some(&object))));
                 }
             }
             Event::InitDone => {
                 for key in board.facts(|facts| (kind.all)(facts)) {
                     if !listed.contains(&key) {
-                        board.tell(board.facts(|facts| (kind.remove)(facts, &key, None)));
+                        board.tell(&board.facts(|facts| (kind.remove)(facts, &key, None)));
                     }
                 }
                 listed = HashSet::new();

@@ -32,7 +32,7 @@ const TOGETHER: Duration = Duration::from_millis(10);
 /// A pool whose subnets are not all accepted is looked at this often: what is in its way may be gone.
 const RETRY_OVERLAP: Duration = Duration::from_millis(500);
 /// A pool that has nothing to do is looked at this often.
-const IDLE: Duration = Duration::from_secs(600);
+const IDLE: Duration = Duration::from_mins(10);
 /// A block that was carved and that the watch has not shown within this time is not there.
 const UNSEEN: Duration = Duration::from_secs(10);
 
@@ -182,7 +182,7 @@ impl Keeper {
         }
         let (pools, strays) = self.shared.board.facts(|facts| (facts.pools(), strays(facts, &self.name, pool)));
         let entries = acceptance::entries(pools.iter().map(AsRef::as_ref));
-        let proposed = acceptance::propose(pool, &entries, &strays, MicroTime(Timestamp::now()));
+        let proposed = acceptance::propose(pool, &entries, &strays, &MicroTime(Timestamp::now()));
         let mut pool = pool.clone();
         if proposed.listed != old {
             // Written down before the look: whoever looks later sees it.
@@ -213,12 +213,11 @@ impl Keeper {
         refused: &[Overlap],
     ) -> Result<AddressPool, TurnError> {
         let shape = shape_of(pool, listed);
-        let status = self.status(pool, view, &shape, listed.to_vec(), refused, &[]);
+        let status = Self::status(pool, view, &shape, listed.to_vec(), refused, &[]);
         self.write_status(pool, view, status).await
     }
 
     fn status(
-        &self,
         pool: &AddressPool,
         view: &PoolView,
         shape: &Result<PoolShape, String>,
@@ -257,7 +256,7 @@ impl Keeper {
     ) -> Result<Duration, TurnError> {
         let deleting = pool.metadata.deletion_timestamp.is_some();
         let holders = if deleting { self.shared.board.facts(|facts| facts.holders(&self.name)) } else { Vec::new() };
-        let status = self.status(pool, view, shape, listed, refused, &holders);
+        let status = Self::status(pool, view, shape, listed, refused, &holders);
         self.shared.metrics.pool(&self.name, &status);
         let interval = status::interval(self.shared.status_interval, view.nodes, view.pools);
         let rest = self.last_status.map_or(Duration::ZERO, |last| interval.saturating_sub(last.elapsed()));

@@ -69,14 +69,14 @@ impl OperatorMetrics {
     pub(crate) fn pool(&self, pool: &str, status: &AddressPoolStatus) {
         for (family, counts) in [("ipv4", status.addresses.ipv4), ("ipv6", status.addresses.ipv6)] {
             let Some(counts) = counts else { continue };
-            let states = [
+            let all = [
                 ("total", counts.total),
                 ("reserved", counts.reserved),
                 ("assigned", counts.assigned),
                 ("cooling", counts.cooling),
                 ("free", counts.free),
             ];
-            for (state, count) in states {
+            for (state, count) in all {
                 self.addresses.get_or_create(&AddressLabels { pool: pool.to_owned(), family, state }).set(count);
             }
         }
@@ -84,9 +84,9 @@ impl OperatorMetrics {
         for (state, count) in [("total", blocks.total), ("claimed", blocks.claimed), ("free", blocks.free)] {
             self.blocks.get_or_create(&StateLabels { pool: pool.to_owned(), state }).set(count);
         }
-        for (state, type_) in [("ready", "Ready"), ("exhausted", "Exhausted"), ("terminating", "Terminating")] {
+        for (state, kind) in [("ready", "Ready"), ("exhausted", "Exhausted"), ("terminating", "Terminating")] {
             let holds =
-                crate::status::find(&status.conditions, type_).is_some_and(|condition| condition.status == "True");
+                crate::status::find(&status.conditions, kind).is_some_and(|condition| condition.status == "True");
             self.conditions.get_or_create(&StateLabels { pool: pool.to_owned(), state }).set(i64::from(holds));
         }
     }

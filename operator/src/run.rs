@@ -181,7 +181,7 @@ async fn keep_pools(shared: Arc<Shared>) {
         }
         // A pool of the same name may come again at once, with a write of the old keeper still under way: its keeper stays a while.
         for (name, (keeper, idle)) in &mut keepers {
-            if !kept.contains(name) && idle.get_or_insert_with(Instant::now).elapsed() > Duration::from_secs(60) {
+            if !kept.contains(name) && idle.get_or_insert_with(Instant::now).elapsed() > Duration::from_mins(1) {
                 keeper.abort();
             }
         }

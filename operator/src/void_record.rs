@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::facts::Loose;
 
 /// A record must have been void for this long: a claim, or the news of one, may be under way.
-pub(crate) const APART: Duration = Duration::from_secs(60);
+pub(crate) const APART: Duration = Duration::from_mins(1);
 
 /// Since when each record has been void without a break.
 #[derive(Debug, Default)]

@@ -44,7 +44,7 @@ const B: &str = "10.0.1.0/24";
 fn a_new_entry_is_proposed_then_confirmed() {
     let new = pool("p", &[A, B], &[(A, Accepted, 1)]);
     assert!(is_open(&new) && !is_pending(&new));
-    let proposed = propose(&new, &entries([&new]), &[], at(5));
+    let proposed = propose(&new, &entries([&new]), &[], &at(5));
     assert_eq!(states(&proposed), [(A, Accepted), (B, Pending)]);
     let pending = pool("p", &[A, B], &[(A, Accepted, 1), (B, Pending, 5)]);
     assert!(is_pending(&pending));
@@ -57,7 +57,7 @@ fn a_new_entry_is_proposed_then_confirmed() {
 fn an_entry_that_would_lose_is_not_even_proposed() {
     let winner = pool("w", &["10.0.0.0/16"], &[("10.0.0.0/16", Accepted, 9)]);
     let new = pool("p", &[A], &[]);
-    let ruling = propose(&new, &entries([&winner, &new]), &[], at(1));
+    let ruling = propose(&new, &entries([&winner, &new]), &[], &at(1));
     assert!(ruling.listed.is_empty());
     assert!(ruling.refused[0].to_string().contains("\"w\""), "{}", ruling.refused[0]);
 }
@@ -77,13 +77,13 @@ fn what_an_earlier_pool_left_is_in_the_way() {
     let pending = pool("p", &[A], &[(A, Pending, 5)]);
     let ruling = confirm(&pending, &entries([&pending]), &left);
     assert!(ruling.listed.is_empty() && ruling.refused[0].to_string().contains("AddressBlock old-1"));
-    assert_eq!(propose(&pool("p", &[A], &[]), &[], &left, at(1)).refused.len(), 1);
+    assert_eq!(propose(&pool("p", &[A], &[]), &[], &left, &at(1)).refused.len(), 1);
 }
 
 #[test]
 fn an_entry_listed_but_not_in_the_spec_stays_listed() {
     let odd = pool("p", &[A], &[(B, Accepted, 1), (A, Accepted, 1)]);
-    let ruling = propose(&odd, &entries([&odd]), &[], at(5));
+    let ruling = propose(&odd, &entries([&odd]), &[], &at(5));
     assert_eq!(states(&ruling).len(), 2);
 }
 
@@ -96,7 +96,7 @@ fn in_no_order_of_steps_are_both_accepted() {
         step: u8,
         seen: Option<Vec<Entry>>,
     }
-    fn explore(pools: [AddressPool; 2], ops: [Op; 2], clocks: [i64; 2], depth: u8, ends: &mut [u32; 2]) {
+    fn explore(pools: &[AddressPool; 2], ops: &[Op; 2], clocks: [i64; 2], depth: u8, ends: &mut [u32; 2]) {
         let accepted = pools.iter().filter(|pool| {
             pool.status
                 .as_ref()
@@ -114,7 +114,7 @@ fn in_no_order_of_steps_are_both_accepted() {
                 0 => {
                     let open = is_open(&pools[number]) && !is_pending(&pools[number]);
                     let all = if open { entries(&pools) } else { Vec::new() };
-                    open.then(|| propose(&pools[number], &all, &[], at(clocks[number])))
+                    open.then(|| propose(&pools[number], &all, &[], &at(clocks[number])))
                 }
                 1 => {
                     ops[number].seen = Some(entries(&pools));
@@ -126,13 +126,13 @@ fn in_no_order_of_steps_are_both_accepted() {
             if let Some(ruling) = ruling {
                 pools[number].status.get_or_insert_default().accepted_subnets = ruling.listed;
             }
-            explore(pools, ops, clocks, depth - 1, ends);
+            explore(&pools, &ops, clocks, depth - 1, ends);
         }
     }
     for clocks in [[1, 2], [2, 1], [5, 5]] {
         let op = Op { step: 0, seen: None };
         let mut ends = [0; 2];
-        explore([pool("a", &[A], &[]), pool("b", &["10.0.0.128/25"], &[])], [op.clone(), op], clocks, 12, &mut ends);
+        explore(&[pool("a", &[A], &[]), pool("b", &["10.0.0.128/25"], &[])], &[op.clone(), op], clocks, 12, &mut ends);
         assert!(ends[1] > ends[0], "mostly one of them wins: {ends:?}");
     }
 }
