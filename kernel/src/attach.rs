@@ -3,7 +3,7 @@
 //! Called for an ADD. Half a millisecond of kernel work: one request makes the pair, one datagram the container's
 //! side, one the node's, all from one thread that has entered the container's namespace and then ends.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Mutex;
@@ -26,7 +26,9 @@ const CARRIER: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
     /// The container has an interface of that name.
-    #[error("interface {name} exists in the container already, so it can't be made for {attachment}; delete it, or use another interface name")]
+    #[error(
+        "interface {name} exists in the container already, so it can't be made for {attachment}; delete it, or use another interface name"
+    )]
     InterfaceExists {
         /// The interface's name.
         name: String,
@@ -42,7 +44,9 @@ pub enum AttachError {
         attachment: String,
     },
     /// The namespace is the node's own.
-    #[error("the network namespace given for {0} is the node's own, which Bobbin does not wire; a pod on the host network needs no CNI call")]
+    #[error(
+        "the network namespace given for {0} is the node's own, which Bobbin does not wire; a pod on the host network needs no CNI call"
+    )]
     HostNetns(String),
     /// The descriptor is no network namespace (any more).
     #[error("the network namespace of {attachment} is gone: {source}; the runtime has to make a new sandbox")]
@@ -69,20 +73,26 @@ pub enum AttachError {
 
 /// Marks a host link as being worked on for as long as it lives.
 pub(crate) struct UnderWay<'a> {
-    links: &'a Mutex<HashSet<String>>,
+    links: &'a Mutex<HashMap<String, usize>>,
     name: String,
 }
 
 impl<'a> UnderWay<'a> {
-    pub(crate) fn begin(links: &'a Mutex<HashSet<String>>, name: &str) -> Self {
-        lock(links).insert(name.to_owned());
+    pub(crate) fn begin(links: &'a Mutex<HashMap<String, usize>>, name: &str) -> Self {
+        *lock(links).entry(name.to_owned()).or_default() += 1;
         Self { links, name: name.to_owned() }
     }
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        lock(self.links).remove(&self.name);
+        let mut links = lock(self.links);
+        if let Some(count) = links.get_mut(&self.name) {
+            *count -= 1;
+            if *count == 0 {
+                links.remove(&self.name);
+            }
+        }
     }
 }
 
@@ -271,9 +281,12 @@ fn in_use(inner: &Inner, netlink: &mut Netlink, wanted: &Route) -> Result<Attach
         None => "gone again by now: try again".to_owned(),
         Some(seen) => {
             let link = seen.link.map(|index| link::by_index(netlink, index)).transpose()?.flatten();
-            let over = link.map_or_else(|| "no link".to_owned(), |link| {
-                if link.alias.is_empty() { link.name } else { format!("{} ({})", link.name, link.alias) }
-            });
+            let over = link.map_or_else(
+                || "no link".to_owned(),
+                |link| {
+                    if link.alias.is_empty() { link.name } else { format!("{} ({})", link.name, link.alias) }
+                },
+            );
             let whose = if seen.protocol == inner.settings.protocol { "Bobbin's own" } else { "another program's" };
             format!("{whose} (protocol {}) over {over}", seen.protocol)
         }

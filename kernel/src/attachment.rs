@@ -52,9 +52,9 @@ pub struct SeenLink {
 
 /// FNV-1a, 64 bits: names must be the same after an upgrade of the compiler.
 fn fnv(text: &str, salt: u8) -> u64 {
-    std::iter::once(salt).chain(text.bytes()).fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    std::iter::once(salt)
+        .chain(text.bytes())
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 /// The alias of the attachment's host link.

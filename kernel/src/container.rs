@@ -25,7 +25,8 @@ pub(crate) fn gateway(own: IpAddr) -> IpAddr {
 
 fn routes(own: IpAddr, index: u32, protocol: u8) -> [Route; 2] {
     let gateway = gateway(own);
-    let all = IpNet::new_assert(if own.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }, 0);
+    let all =
+        IpNet::new_assert(if own.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }, 0);
     [
         Route::over(MAIN, protocol, gateway.into(), Some(index), None),
         Route::over(MAIN, protocol, all, Some(index), Some(gateway)),

@@ -16,7 +16,7 @@ use crate::neighbour::{self, Neighbour};
 use crate::netns::on_thread;
 use crate::network::{Inner, Network, lock};
 use crate::route::{self, MAIN, Route};
-use crate::socket::{Ask, KernelError, Netlink, gone_is_fine};
+use crate::socket::{Ask, KernelError, Netlink, is_gone};
 use crate::{clash, export, link, prepare, sysctl};
 
 /// What should be there.
@@ -90,26 +90,42 @@ impl Work<'_> {
         self.note(what, result);
     }
 
+    /// Adds a route; somebody of ours who was quicker is no repair.
+    fn add(&mut self, what: String, ask: Ask) {
+        let result = self.netlink.one(ask.what, ask.message).map(drop);
+        if !result.as_ref().is_err_and(|error| error.errno() == Some(nix::libc::EEXIST)) {
+            self.note(what, result);
+        }
+    }
+
+    /// Removes something; what is gone by itself is no repair.
     fn remove(&mut self, what: String, ask: Ask) {
-        let result = gone_is_fine(self.netlink.one(ask.what, ask.message));
-        self.note(what, result);
+        match self.netlink.one(ask.what, ask.message).map(drop) {
+            Err(error) if is_gone(&error) => {}
+            result => self.note(what, result),
+        }
     }
 }
 
 fn converge(inner: &Inner, netlink: &mut Netlink, desired: &Desired) -> Result<Vec<Repair>, KernelError> {
+    let settings = &inner.settings;
     let prepared = prepare::prepare(inner, netlink, desired.ipv4, desired.ipv6)?;
     let repairs = prepared.into_iter().map(|what| Repair { what, repaired: true }).collect();
     let mut work = Work { netlink, repairs };
-    let busy = lock(&inner.under_way).clone();
     let nodes: Vec<IpAddr> = desired.pods.first().map(node_addresses).unwrap_or_default();
-    let mtu = inner.look_up_mtu(work.netlink, &nodes)?;
+    inner.look_up_mtu(work.netlink, &nodes)?;
+    // The tables are read first, then who is at work, then the links: a route seen without its link is really stale.
+    let mut there = route::list(work.netlink, settings.pod_table)?;
+    there.extend(route::list(work.netlink, settings.export_table)?);
+    let main = route::list(work.netlink, MAIN)?;
+    let busy: HashSet<String> = lock(&inner.under_way).keys().cloned().collect();
     let links = link::list(work.netlink)?;
     let by_name: HashMap<&str, &Link> = links.iter().map(|link| (link.name.as_str(), link)).collect();
     let neighbours = neighbour::list(work.netlink)?;
-    let mut wanted: Vec<Route> = desired.blocks.iter().flat_map(|block| export::routes(&inner.settings, block)).collect();
-    let mut passed_over: HashSet<u32> = links.iter().filter(|link| busy.contains(&link.name)).map(|link| link.index).collect();
+    let mut wanted: Vec<Route> =
+        blocks(inner, desired).iter().flat_map(|block| export::routes(settings, block)).collect();
     for pod in &desired.pods {
-        let name = host_name(&inner.settings, &pod.key);
+        let name = host_name(settings, &pod.key);
         if busy.contains(&name) {
             continue;
         }
@@ -120,26 +136,36 @@ fn converge(inner: &Inner, netlink: &mut Netlink, desired: &Desired) -> Result<V
             }
             Some(link) => {
                 wanted.extend(host_routes(inner, pod, link.index));
-                repair_link(inner, &mut work, pod, link, mtu, &neighbours);
+                repair_link(inner, &mut work, pod, link, &neighbours);
             }
         }
     }
     // Attachments the caller does not list (yet) keep their routes: what is wired is in use until it is detached.
     let listed: HashSet<String> = desired.pods.iter().map(|pod| alias(&pod.key)).collect();
-    passed_over.extend(links.iter().filter(|link| link.is_ours() && !listed.contains(&link.alias)).map(|link| link.index));
+    let unlisted = |link: &&Link| busy.contains(&link.name) || (link.is_ours() && !listed.contains(&link.alias));
+    let passed_over: HashSet<u32> = links.iter().filter(unlisted).map(|link| link.index).collect();
     sweep_half_made(inner, &mut work, &links, &busy);
-    for table in [inner.settings.pod_table, inner.settings.export_table] {
-        // A link that came after the list was read is an attachment that has just been wired: a route never outlives its link.
-        let known: HashSet<u32> = links.iter().map(|link| link.index).collect();
-        let keep = |route: &Route| route.link.is_some_and(|index| passed_over.contains(&index) || !known.contains(&index));
-        repair_table(&mut work, table, inner.settings.protocol, &wanted, keep)?;
-    }
+    let keep = |route: &Route| route.link.is_some_and(|index| passed_over.contains(&index));
+    repair_table(&mut work, &there, settings.protocol, &wanted, keep);
     if let Some(direct) = &desired.direct {
         let direct: Vec<Route> = direct.iter().flat_map(|one| direct_routes(inner, one)).collect();
-        repair_table(&mut work, MAIN, inner.settings.direct_protocol, &direct, |_| false)?;
+        repair_table(&mut work, &main, settings.direct_protocol, &direct, |_| false);
     }
-    *lock(&inner.warnings) = clash::find(work.netlink, &inner.settings)?;
+    *lock(&inner.warnings) = clash::find(work.netlink, settings)?;
     Ok(work.repairs)
+}
+
+/// The blocks to show: the caller's list, corrected by what was exported and withdrawn since it was made.
+fn blocks(inner: &Inner, desired: &Desired) -> HashSet<BlockRange> {
+    let mut blocks: HashSet<BlockRange> = desired.blocks.iter().copied().collect();
+    for (block, shown) in lock(&inner.exported).iter() {
+        if *shown {
+            blocks.insert(*block)
+        } else {
+            blocks.remove(block)
+        };
+    }
+    blocks
 }
 
 fn direct_routes(inner: &Inner, direct: &DirectRoute) -> Vec<Route> {
@@ -153,16 +179,8 @@ fn direct_routes(inner: &Inner, direct: &DirectRoute) -> Vec<Route> {
     pairs.into_iter().filter_map(made).collect()
 }
 
-/// Puts one table right: stale routes of ours go, missing ones come, foreign ones in their place are named.
-fn repair_table(
-    work: &mut Work<'_>,
-    table: u32,
-    protocol: u8,
-    wanted: &[Route],
-    keep: impl Fn(&Route) -> bool,
-) -> Result<(), KernelError> {
-    let there = route::list(work.netlink, table)?;
-    let wanted: Vec<&Route> = wanted.iter().filter(|route| route.table == table).collect();
+/// Puts tables right: stale routes of ours go, missing ones come, foreign ones in their place are named.
+fn repair_table(work: &mut Work<'_>, there: &[Route], protocol: u8, wanted: &[Route], keep: impl Fn(&Route) -> bool) {
     for stale in there.iter().filter(|seen| seen.protocol == protocol && !keep(seen)) {
         if !wanted.iter().any(|route| route.same_place(stale)) {
             work.remove(format!("removed the stale route {stale}"), stale.delete());
@@ -177,7 +195,7 @@ fn repair_table(
             (Some(ours), _) if agrees(ours, route) || keep(ours) => {}
             (Some(ours), _) => {
                 work.remove(format!("removed the wrong route {ours}"), ours.delete());
-                work.ask(format!("added route {route}"), route.add());
+                work.add(format!("added route {route}"), route.add());
             }
             (None, Some(foreign)) => {
                 let what = format!(
@@ -186,10 +204,9 @@ fn repair_table(
                 );
                 work.repairs.push(Repair { what, repaired: false });
             }
-            (None, None) => work.ask(format!("added the missing route {route}"), route.add()),
+            (None, None) => work.add(format!("added the missing route {route}"), route.add()),
         }
     }
-    Ok(())
 }
 
 /// Whether a route seen is the one wanted. The kernel fills in the link of a route that names only a gateway.
@@ -198,7 +215,9 @@ fn agrees(seen: &Route, wanted: &Route) -> bool {
     link && seen.via == wanted.via && seen.source == wanted.source && seen.blackhole == wanted.blackhole
 }
 
-fn repair_link(inner: &Inner, work: &mut Work<'_>, pod: &Wiring, link: &Link, mtu: u32, neighbours: &[Neighbour]) {
+/// The MTU is left as it was made: changed on one side only it would drop packets. New pods get the new one, and path
+/// MTU discovery serves the old.
+fn repair_link(inner: &Inner, work: &mut Work<'_>, pod: &Wiring, link: &Link, neighbours: &[Neighbour]) {
     let settings = &inner.settings;
     let name = &link.name;
     let (host_mac, container_mac) = macs(&pod.key);
@@ -212,9 +231,6 @@ fn repair_link(inner: &Inner, work: &mut Work<'_>, pod: &Wiring, link: &Link, mt
     }
     if !link.up {
         work.ask(format!("brought {name} up again"), link::up(link.index));
-    }
-    if link.mtu != mtu {
-        work.ask(format!("set MTU of {name} from {} to {mtu}", link.mtu), link::set_mtu(link.index, mtu));
     }
     for (path, value) in host_settings(pod, name) {
         match sysctl::set(&settings.sysctl_root.join(&path), value) {
@@ -240,7 +256,7 @@ fn sweep_half_made(inner: &Inner, work: &mut Work<'_>, links: &[Link], busy: &Ha
             && is_host_name(&inner.settings, &link.name)
             && !busy.contains(&link.name);
         // One being made by now was not there, or was busy, when the list was read: look again at both.
-        if half_made && !lock(&inner.under_way).contains(&link.name) {
+        if half_made && !lock(&inner.under_way).contains_key(&link.name) {
             let still = link::by_index(work.netlink, link.index);
             if still.is_ok_and(|still| still.is_some_and(|still| still.alias.is_empty() && still.name == link.name)) {
                 work.remove(format!("removed {}, a link that was only half made", link.name), link::delete(link.index));

@@ -3,8 +3,8 @@
 //! Called for a DEL. Removing a link costs the kernel a grace period of some 17 ms whatever the number of links, so
 //! links of detaches that are under way together go in one request, by a link group that holds them and nothing else.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bobbin_addressing::{AttachmentKey, Pair};
 use tokio::sync::oneshot;
@@ -58,7 +58,7 @@ impl Network {
                 !std::mem::replace(&mut queue.running, true)
             };
             if leads {
-                remove_all(&inner);
+                lead(&inner)?;
             }
             Ok::<_, KernelError>(Some(left))
         })
@@ -105,6 +105,20 @@ fn take_out(
     Ok(Some((link, alias)))
 }
 
+/// Starts the thread that removes batches: nobody's own detach is to wait for the ones after it.
+fn lead(inner: &Arc<Inner>) -> Result<(), KernelError> {
+    let shared = inner.clone();
+    let run = move || remove_all(&shared);
+    let spawned = std::thread::Builder::new().name("bobbin-remove".to_owned()).stack_size(512 << 10).spawn(run);
+    spawned.map(drop).map_err(|error| {
+        // Whoever waits is told by the closed channel, and the next detach leads.
+        let mut queue = lock(&inner.leaving.queue);
+        queue.running = false;
+        queue.waiting.clear();
+        KernelError::io("start a thread")(error)
+    })
+}
+
 /// Removes batch after batch until none waits. While one is in its grace period the next collects.
 fn remove_all(inner: &Inner) {
     loop {
@@ -121,7 +135,8 @@ fn remove_all(inner: &Inner) {
 }
 
 fn remove(inner: &Inner, batch: Vec<Waiting>) {
-    let whole = if batch.len() > 1 { inner.with_netlink(|netlink| remove_group(inner, netlink, &batch)) } else { Ok(false) };
+    let whole =
+        if batch.len() > 1 { inner.with_netlink(|netlink| remove_group(inner, netlink, &batch)) } else { Ok(false) };
     let removed = match whole {
         Ok(removed) => removed,
         Err(error) => {

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::link::LOOPBACK;
 use crate::netns::on_thread;
-use crate::network::Network;
+use crate::network::{Network, lock};
 use crate::route::Route;
 use crate::settings::Settings;
 use crate::socket::{Ask, KernelError, gone_is_fine};
@@ -20,7 +20,8 @@ pub(crate) fn networks(block: &BlockRange) -> impl Iterator<Item = IpNet> + use<
 /// The routes of a block: the blackhole first, so that an exported block never loops.
 pub(crate) fn routes(settings: &Settings, block: &BlockRange) -> Vec<Route> {
     let blackholes = networks(block).map(|net| Route::blackhole(settings.pod_table, settings.protocol, net));
-    let exports = networks(block).map(|net| Route::over(settings.export_table, settings.protocol, net, Some(LOOPBACK), None));
+    let exports =
+        networks(block).map(|net| Route::over(settings.export_table, settings.protocol, net, Some(LOOPBACK), None));
     blackholes.chain(exports).collect()
 }
 
@@ -29,6 +30,7 @@ impl Network {
     pub async fn export(&self, block: &BlockRange) -> Result<(), KernelError> {
         let inner = self.inner.clone();
         let routes = routes(&inner.settings, block);
+        lock(&inner.exported).insert(*block, true);
         on_thread(move || {
             inner.with_netlink(|netlink| {
                 let answers = netlink.ask(routes.iter().map(Route::add).collect())?;
@@ -37,7 +39,9 @@ impl Network {
                         Err(error) if error.errno() == Some(nix::libc::EEXIST) => {
                             let there = crate::route::list(netlink, wanted.table)?;
                             let same = there.iter().find(|seen| seen.same_place(wanted));
-                            if same.is_none_or(|seen| seen.protocol != wanted.protocol || seen.blackhole != wanted.blackhole) {
+                            if same.is_none_or(|seen| {
+                                seen.protocol != wanted.protocol || seen.blackhole != wanted.blackhole
+                            }) {
                                 return Err(KernelError::Foreign(format!(
                                     "{} is not exported: table {} has a route for it of another program (protocol {}); \
                                      remove that route, or give Bobbin another table",
@@ -59,6 +63,7 @@ impl Network {
     /// Takes a block's routes away, the exported one first. Idempotent.
     pub async fn withdraw(&self, block: &BlockRange) -> Result<(), KernelError> {
         let inner = self.inner.clone();
+        lock(&inner.exported).insert(*block, false);
         let asks: Vec<Ask> = routes(&inner.settings, block).iter().rev().map(Route::delete).collect();
         on_thread(move || inner.with_netlink(|netlink| netlink.ask(asks)?.into_iter().try_for_each(gone_is_fine))).await
     }

@@ -129,10 +129,10 @@ pub(crate) fn create_pair(birth: &Birth<'_>) -> Ask {
 
 /// Sets what makes a host link ours and quiet: alias, group, no link-local address.
 pub(crate) fn adopt(index: u32, alias: &str, group: u32) -> Ask {
-    let message = Message::new(SET, ACK, &fixed(index, 0, 0)).attr(ALIAS, alias.as_bytes()).u32(GROUP, group).nest(
-        FAMILIES,
-        |families| families.nest(INET6, |inet6| inet6.attr(INET6_ADDRESS_MODE, &[1])),
-    );
+    let message = Message::new(SET, ACK, &fixed(index, 0, 0))
+        .attr(ALIAS, alias.as_bytes())
+        .u32(GROUP, group)
+        .nest(FAMILIES, |families| families.nest(INET6, |inet6| inet6.attr(INET6_ADDRESS_MODE, &[1])));
     Ask::new(format!("label link {index} {alias}"), message)
 }
 
@@ -145,11 +145,6 @@ pub(crate) fn adopt_without_ipv6(index: u32, alias: &str, group: u32) -> Ask {
 /// Brings a link up.
 pub(crate) fn up(index: u32) -> Ask {
     Ask::new(format!("bring up link {index}"), Message::new(SET, ACK, &fixed(index, UP, UP)))
-}
-
-/// Sets a link's MTU.
-pub(crate) fn set_mtu(index: u32, mtu: u32) -> Ask {
-    Ask::new(format!("set MTU {mtu} on link {index}"), Message::new(SET, ACK, &fixed(index, 0, 0)).u32(MTU, mtu))
 }
 
 /// Sets a link's MAC address.

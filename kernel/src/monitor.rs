@@ -93,7 +93,10 @@ fn matters(inner: &Inner, notice: &Reply) -> bool {
         }),
         // Neighbours: only permanent ones are ours, and losing one is the only thing that matters.
         28 => false,
-        29 => body.get(8..10).is_some_and(|state| u16::from_ne_bytes([state[0], state[1]]) & 0x80 != 0) && notice.port != 0,
+        29 => {
+            body.get(8..10).is_some_and(|state| u16::from_ne_bytes([state[0], state[1]]) & 0x80 != 0)
+                && notice.port != 0
+        }
         // Addresses: the uplink may be another one now.
         20 | 21 => false,
         32 | 33 => true,

@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
+use crate::address;
 use crate::link::{self, Link};
 use crate::route::{self, MAIN};
 use crate::settings::Settings;
 use crate::socket::{KernelError, Netlink};
-use crate::address;
 
 const LEAST: u32 = 1280;
 const MOST: u32 = 65535;
@@ -23,8 +23,10 @@ pub(crate) fn detect(netlink: &mut Netlink, settings: &Settings, node: &[IpAddr]
 }
 
 fn uplink(netlink: &mut Netlink, node: &[IpAddr]) -> Result<Option<Link>, KernelError> {
-    let mut defaults: Vec<_> =
-        route::list(netlink, MAIN)?.into_iter().filter(|route| route.to.prefix_len() == 0 && !route.blackhole).collect();
+    let mut defaults: Vec<_> = route::list(netlink, MAIN)?
+        .into_iter()
+        .filter(|route| route.to.prefix_len() == 0 && !route.blackhole)
+        .collect();
     defaults.sort_by_key(|route| (route.to.addr().is_ipv6(), route.metric));
     for index in defaults.iter().filter_map(|route| route.link) {
         if let Some(link) = link::by_index(netlink, index)?.filter(|link| link.index != link::LOOPBACK) {

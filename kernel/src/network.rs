@@ -2,11 +2,12 @@
 //!
 //! Each operation is in the file of its name; this one owns what they share.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bobbin_addressing::BlockRange;
 use tokio::sync::{Semaphore, watch};
 
 use crate::attachment::{SeenLink, key_of_alias};
@@ -33,7 +34,9 @@ pub(crate) struct Inner {
     pub(crate) home: Identity,
     pub(crate) wiring: Arc<Semaphore>,
     /// Host links being made or removed now, which nobody else may repair or take for left over.
-    pub(crate) under_way: Mutex<HashSet<String>>,
+    pub(crate) under_way: Mutex<HashMap<String, usize>>,
+    /// What [`Network::export`] and [`Network::withdraw`] said last of a block: newer than any list a caller compares by.
+    pub(crate) exported: Mutex<HashMap<BlockRange, bool>>,
     pub(crate) leaving: Leaving,
     /// The MTU for new pods; 0: not looked up yet.
     pub(crate) mtu: AtomicU32,
@@ -59,6 +62,7 @@ impl Network {
                 home: netns::current()?,
                 wiring: Arc::new(Semaphore::new(SIDE_BY_SIDE)),
                 under_way: Mutex::default(),
+                exported: Mutex::default(),
                 leaving: Leaving::default(),
                 mtu: AtomicU32::new(0),
                 changed,
@@ -104,7 +108,10 @@ impl Network {
         on_thread(move || {
             inner.with_netlink(|netlink| {
                 let routes = route::list(netlink, inner.settings.pod_table)?;
-                Ok(link::list(netlink)?.iter().filter_map(|link| seen(link, &routes, inner.settings.protocol)).collect())
+                Ok(link::list(netlink)?
+                    .iter()
+                    .filter_map(|link| seen(link, &routes, inner.settings.protocol))
+                    .collect())
             })
         })
         .await

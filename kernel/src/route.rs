@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::message::{ACK, CREATE, EXCL, Message, REPLACE, ROOT_DUMP, Reply, attributes, u32_at};
+use crate::message::{ACK, CREATE, EXCL, Message, ROOT_DUMP, Reply, attributes, u32_at};
 use crate::socket::{Ask, KernelError, Netlink};
 
 const NEW: u16 = 24;
@@ -99,11 +99,6 @@ impl Route {
     /// Adds it; `EEXIST` when another is in its place.
     pub(crate) fn add(&self) -> Ask {
         Ask::new(format!("add route {self}"), self.message(NEW, ACK | CREATE | EXCL))
-    }
-
-    /// Puts it in the place of what is there: only for places that are ours.
-    pub(crate) fn replace(&self) -> Ask {
-        Ask::new(format!("set route {self}"), self.message(NEW, ACK | CREATE | REPLACE))
     }
 
     /// Removes it, and no other: table, prefix, metric, protocol, type and link must agree.

@@ -113,7 +113,8 @@ impl Netlink {
                 socket.set_netlink_get_strict_chk(true)?;
             }
             // 100 acknowledgements of one datagram, or a long dump, must not overrun.
-            setsockopt(&socket, sockopt::RcvBufForce, &(4 << 20)).or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &(1 << 20)))?;
+            setsockopt(&socket, sockopt::RcvBufForce, &(4 << 20))
+                .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &(1 << 20)))?;
             Ok(Self { socket, sequence: 0, port, torn: false })
         };
         open().map_err(KernelError::io("open a netlink socket"))
@@ -155,14 +156,24 @@ impl Netlink {
     }
 
     /// The same between two messages that make it one transaction (nftables).
-    pub(crate) fn transaction(&mut self, begin: Message, asks: Vec<Ask>, end: Message) -> Result<Vec<Answer>, KernelError> {
+    pub(crate) fn transaction(
+        &mut self,
+        begin: Message,
+        asks: Vec<Ask>,
+        end: Message,
+    ) -> Result<Vec<Answer>, KernelError> {
         self.sequence += 1;
         let answers = self.exchange(begin.finish(self.sequence), asks, Some(end));
         self.torn |= answers.is_err();
         answers
     }
 
-    fn exchange(&mut self, mut bytes: Vec<u8>, asks: Vec<Ask>, end: Option<Message>) -> Result<Vec<Answer>, KernelError> {
+    fn exchange(
+        &mut self,
+        mut bytes: Vec<u8>,
+        asks: Vec<Ask>,
+        end: Option<Message>,
+    ) -> Result<Vec<Answer>, KernelError> {
         let first = self.sequence + 1;
         let mut answers: Vec<Answer> = Vec::new();
         let mut open: Vec<Option<(String, bool)>> = Vec::new();
@@ -185,10 +196,12 @@ impl Netlink {
         let start = Instant::now();
         while open.iter().any(Option::is_some) {
             let left = DEADLINE.saturating_sub(start.elapsed());
-            let received = self.receive(left).map_err(KernelError::io(format!("hear the answer to {}", label(&open))))?;
+            let received =
+                self.receive(left).map_err(KernelError::io(format!("hear the answer to {}", label(&open))))?;
             let Some(received) = received else { return Err(KernelError::Unanswered(DEADLINE, label(&open))) };
             for reply in received {
-                let Some(index) = reply.sequence.checked_sub(first).map(|at| at as usize).filter(|at| *at < open.len()) else {
+                let Some(index) = reply.sequence.checked_sub(first).map(|at| at as usize).filter(|at| *at < open.len())
+                else {
                     continue;
                 };
                 if reply.kind == ERROR || reply.kind == DONE {
@@ -249,11 +262,16 @@ fn words(reply: &Reply) -> Option<String> {
     attributes(tail).into_iter().find(|(kind, _)| *kind == 1).map(|(_, text)| text_of(text))
 }
 
-/// Takes "it is already gone" for success.
-pub(crate) fn gone_is_fine(answer: Result<Vec<Reply>, KernelError>) -> Result<(), KernelError> {
+/// Whether an error says that what was to be removed is gone already.
+pub(crate) fn is_gone(error: &KernelError) -> bool {
     use nix::libc::{EADDRNOTAVAIL, ENODEV, ENOENT, ESRCH};
+    matches!(error.errno(), Some(ENODEV | ENOENT | ESRCH | EADDRNOTAVAIL))
+}
+
+/// Takes "it is already gone" for success.
+pub(crate) fn gone_is_fine(answer: Answer) -> Result<(), KernelError> {
     match answer {
-        Err(KernelError::Refused { errno: ENODEV | ENOENT | ESRCH | EADDRNOTAVAIL, .. }) => Ok(()),
+        Err(error) if is_gone(&error) => Ok(()),
         other => other.map(drop),
     }
 }

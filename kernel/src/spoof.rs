@@ -46,15 +46,20 @@ fn equals(list: Message, value: u32) -> Message {
 }
 
 fn rule(settings: &Settings) -> Message {
-    Message::new(NEW_RULE, ACK | CREATE | APPEND, &fixed()).text(1, &settings.nft_table).text(2, CHAIN).nest(4, |list| {
-        let list = expression(list, "meta", |data| data.be32(1, REGISTER).be32(2, META_INPUT_GROUP));
-        let list = equals(list, settings.link_group);
-        let list = expression(list, "fib", |data| {
-            data.be32(1, REGISTER).be32(2, FIB_OUT_LINK).be32(3, FIB_SOURCE_AND_INPUT)
-        });
-        let list = equals(list, 0);
-        expression(list, "immediate", |data| data.be32(1, 0).nest(2, |inner| inner.nest(2, |verdict| verdict.be32(1, 0))))
-    })
+    Message::new(NEW_RULE, ACK | CREATE | APPEND, &fixed()).text(1, &settings.nft_table).text(2, CHAIN).nest(
+        4,
+        |list| {
+            let list = expression(list, "meta", |data| data.be32(1, REGISTER).be32(2, META_INPUT_GROUP));
+            let list = equals(list, settings.link_group);
+            let list = expression(list, "fib", |data| {
+                data.be32(1, REGISTER).be32(2, FIB_OUT_LINK).be32(3, FIB_SOURCE_AND_INPUT)
+            });
+            let list = equals(list, 0);
+            expression(list, "immediate", |data| {
+                data.be32(1, 0).nest(2, |inner| inner.nest(2, |verdict| verdict.be32(1, 0)))
+            })
+        },
+    )
 }
 
 /// Writes the table anew: one transaction, so no packet sees it half made.
@@ -67,13 +72,16 @@ pub(crate) fn write(netlink: &mut Netlink, settings: &Settings) -> Result<(), Ke
         .be32(5, ACCEPT)
         .text(7, "filter");
     let what = |step: &str| format!("write the nftables table inet {} ({step})", settings.nft_table);
-    transact(netlink, vec![
-        Ask::new(what("table"), table()),
-        Ask::new(what("the old one"), delete_message(settings)),
-        Ask::new(what("table"), table()),
-        Ask::new(what("chain"), chain),
-        Ask::new(what("rule"), rule(settings)),
-    ])
+    transact(
+        netlink,
+        vec![
+            Ask::new(what("table"), table()),
+            Ask::new(what("the old one"), delete_message(settings)),
+            Ask::new(what("table"), table()),
+            Ask::new(what("chain"), chain),
+            Ask::new(what("rule"), rule(settings)),
+        ],
+    )
 }
 
 fn delete_message(settings: &Settings) -> Message {

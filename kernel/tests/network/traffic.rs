@@ -1,0 +1,76 @@
+//! What attach is for: packets pass, the very first at once, in the families a pod has.
+
+use crate::node::{NODE_V4, NODE_V6, Pod, network, on_a_node, round_trip, socket};
+
+#[test]
+fn the_first_packet_passes_at_once_between_pods_and_node_in_both_families() {
+    on_a_node(|| async {
+        let network = network().await;
+        for round in 0..5 {
+            let (a, b) = (Pod::dual(1 + 2 * round), Pod::dual(2 + 2 * round));
+            for pod in [&a, &b] {
+                network.attach(&pod.wiring, pod.netns()).await.expect("attach");
+            }
+            for (name, from, to) in [
+                ("pod to pod IPv4", a.socket(a.v4()), b.socket(b.v4())),
+                ("pod to pod IPv6", a.socket(a.v6()), b.socket(b.v6())),
+                ("node to pod IPv4", socket(NODE_V4.into()), a.socket(a.v4())),
+                ("node to pod IPv6", socket(NODE_V6.into()), a.socket(a.v6())),
+                ("pod to node IPv4", b.socket(b.v4()), socket(NODE_V4.into())),
+                ("pod to node IPv6", b.socket(b.v6()), socket(NODE_V6.into())),
+            ] {
+                let first = round_trip(&from, &to).unwrap_or_else(|| panic!("{name}: the first packet is lost"));
+                let second = round_trip(&from, &to).unwrap_or_else(|| panic!("{name}: the second packet is lost"));
+                println!("{name}: first {first:?}, second {second:?}");
+                assert!(first.as_millis() < 100, "{name}: the first took {first:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn the_node_speaks_to_a_pod_from_its_own_address() {
+    on_a_node(|| async {
+        let network = network().await;
+        let pod = Pod::dual(5);
+        network.attach(&pod.wiring, pod.netns()).await.expect("attach");
+        for (any, own, node) in
+            [("0.0.0.0", pod.v4(), NODE_V4.into()), ("::", pod.v6(), std::net::IpAddr::from(NODE_V6))]
+        {
+            let from = socket(any.parse().expect("an address"));
+            from.connect((own, 9)).expect("a route");
+            assert_eq!(from.local_addr().expect("an address").ip(), node);
+        }
+    });
+}
+
+#[test]
+fn a_pod_of_one_family_has_only_that_one() {
+    on_a_node(|| async {
+        let network = network().await;
+        let (four, six) = (Pod::new(4, true, false), Pod::new(6, false, true));
+        for pod in [&four, &six] {
+            network.attach(&pod.wiring, pod.netns()).await.expect("attach");
+            assert_eq!(network.check(&pod.wiring, pod.netns()).await.expect("check"), []);
+        }
+        assert!(round_trip(&socket(NODE_V4.into()), &four.socket(four.v4())).is_some());
+        assert!(round_trip(&socket(NODE_V6.into()), &six.socket(six.v6())).is_some());
+        assert_eq!(six.ip("-4 route").trim(), "");
+        assert!(!four.ip("-6 route").contains("default"));
+    });
+}
+
+#[test]
+fn links_have_the_uplinks_mtu_and_the_host_side_no_address() {
+    on_a_node(|| async {
+        let network = network().await;
+        let pod = Pod::dual(7);
+        let attached = network.attach(&pod.wiring, pod.netns()).await.expect("attach");
+        assert_eq!(attached.mtu, 1400);
+        assert!(pod.ip("link show eth0").contains("mtu 1400"));
+        let shown = crate::node::ip(&format!("addr show dev {}", attached.host_if));
+        assert!(shown.contains("mtu 1400") && !shown.contains("inet"), "{shown}");
+        let link = crate::node::ip(&format!("link show dev {}", attached.host_if));
+        assert!(link.contains("alias bobbin:container7/eth0"), "{link}");
+    });
+}
