@@ -79,7 +79,11 @@ pub async fn run(cluster: &Cluster) -> Result<Outcome> {
     let pods: Vec<Pod> = web.iter().chain(&ledger).cloned().collect();
 
     show("kubectl get addresspools", &cluster.kubectl(["get", "addresspools"])?, 20);
-    show("kubectl get addressblocks", &cluster.kubectl(["get", "addressblocks"])?, 14);
+    show(
+        "kubectl get addressblocks --field-selector spec.nodeName!=",
+        &cluster.kubectl(["get", "addressblocks", "--field-selector", "spec.nodeName!="])?,
+        14,
+    );
     show("kubectl get ipassignments", &cluster.kubectl(["get", "ipassignments"])?, 20);
     let node = cluster.node("n1")?;
     tell(
@@ -149,7 +153,7 @@ async fn run_full(cluster: &Cluster) -> Result<()> {
     }
     cluster.await_ready_pods("tiny", "", "", TINY, PODS).await?;
     cluster.create_pod(&Workload::pod("tiny", "one-too-many").on("n1")).await?;
-    let message = cluster.await_event("tiny", "one-too-many", &["tiny", "n1"], Duration::from_secs(45)).await?;
+    let message = cluster.await_warning("tiny", "one-too-many", &["tiny", "n1"], Duration::from_secs(45)).await?;
     show("kubectl describe pod one-too-many", &message, 4);
     let nodes = cluster.kubectl(["get", "nodes", "--no-headers"])?;
     ensure!(!nodes.contains("NotReady"), "a full pool made a node NotReady:\n{nodes}");

@@ -63,7 +63,7 @@ impl Node {
         let place = Place::node(name)?;
         let disk = run.make_directory(name)?;
         let cgroup = format!("bob-{}-{name}", run.id());
-        files::lay_out(&disk)?;
+        files::lay_out(&disk, &joining.programs)?;
         files::write(&disk, &files::Facts { name, place, cgroup: &cgroup, ca: &joining.ca })?;
         std::fs::copy(&joining.kubelet, disk.join("kubelet.kubeconfig"))?;
         std::fs::copy(&joining.kube_proxy, disk.join("kube-proxy.kubeconfig"))?;

@@ -10,9 +10,9 @@ use super::{Cluster, NAMESPACE};
 use crate::until::{Look, until};
 
 impl Cluster {
-    /// The messages of all events about an object, the latest last.
-    pub async fn events_about(&self, namespace: &str, name: &str) -> Result<Vec<String>> {
-        let selector = ListParams::default().fields(&format!("involvedObject.name={name}"));
+    /// The messages of all warnings about an object, the latest last.
+    pub async fn warnings_about(&self, namespace: &str, name: &str) -> Result<Vec<String>> {
+        let selector = ListParams::default().fields(&format!("involvedObject.name={name},type=Warning"));
         let events = Api::<Event>::namespaced(self.client(), namespace).list(&selector).await?;
         Ok(events.items.into_iter().filter_map(|event| event.message).collect())
     }
@@ -31,7 +31,7 @@ impl Cluster {
                 "-l",
                 "app.kubernetes.io/name=bobbin",
                 "--prefix",
-                "--tail=40",
+                "--tail=12",
                 "--max-log-requests=12",
             ],
         ];
@@ -43,10 +43,10 @@ impl Cluster {
         account
     }
 
-    /// Waits for an event about an object that contains all the words, and gives its message.
-    pub async fn await_event(&self, namespace: &str, name: &str, words: &[&str], within: Duration) -> Result<String> {
-        until(&format!("an event about {namespace}/{name} says {words:?}"), within, || async move {
-            let messages = self.events_about(namespace, name).await?;
+    /// Waits for a warning about an object that contains all the words, and gives its message.
+    pub async fn await_warning(&self, namespace: &str, name: &str, words: &[&str], within: Duration) -> Result<String> {
+        until(&format!("a warning about {namespace}/{name} says {words:?}"), within, || async move {
+            let messages = self.warnings_about(namespace, name).await?;
             let found = messages.iter().find(|message| words.iter().all(|word| message.contains(word)));
             Ok(found.map_or_else(|| Look::NotYet(format!("{messages:?}")), |message| Look::Yes(message.clone())))
         })

@@ -17,9 +17,8 @@ fn ranges(node: &Node) -> (String, String) {
 /// Puts plugins and configuration on a node's disk.
 pub(super) fn install(node: &Node, programs: &Path) -> Result<()> {
     let (plugins, configuration) = (node.disk().join("opt/cni/bin"), node.disk().join("etc/cni/net.d"));
-    std::fs::create_dir_all(&plugins)?;
     std::fs::create_dir_all(&configuration)?;
-    for plugin in ["ptp", "host-local", "loopback", "portmap"] {
+    for plugin in ["ptp", "host-local"] {
         std::fs::copy(programs.join(plugin), plugins.join(plugin))?;
     }
     std::fs::write(configuration.join("10-reference.conflist"), conflist(node).to_string())?;

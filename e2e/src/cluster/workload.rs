@@ -82,7 +82,7 @@ pub(super) fn template(labels: &Value, node: Option<&str>) -> Value {
     let mut template = json!({
         "metadata": {"labels": labels},
         "spec": {
-            "terminationGracePeriodSeconds": 0, "automountServiceAccountToken": false, "enableServiceLinks": false,
+            "terminationGracePeriodSeconds": 0, "dnsPolicy": "Default", "automountServiceAccountToken": false, "enableServiceLinks": false,
             // A node that is down for a test keeps its pods until the test says otherwise.
             "tolerations": [{"operator": "Exists", "effect": "NoExecute"}],
             "containers": [{
@@ -186,7 +186,7 @@ impl Cluster {
                         Some(pod) => format!(
                             "{}: {:?}",
                             pod.name_any(),
-                            self.events_about(namespace, &pod.name_any()).await?.last()
+                            self.warnings_about(namespace, &pod.name_any()).await?.last()
                         ),
                         None => String::new(),
                     };

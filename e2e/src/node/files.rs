@@ -10,7 +10,7 @@ use crate::fabric::Place;
 use crate::image::PAUSE;
 
 /// Lays out the node's disk.
-pub(super) fn lay_out(disk: &Path) -> Result<()> {
+pub(super) fn lay_out(disk: &Path, programs: &Path) -> Result<()> {
     for directory in ["opt", "var/lib", "var/log"] {
         std::fs::create_dir_all(disk.join(directory))?;
     }
@@ -21,6 +21,13 @@ pub(super) fn lay_out(disk: &Path) -> Result<()> {
     }
     // Network configuration of the machine is none of the node's.
     let _ = std::fs::remove_dir_all(disk.join("etc/cni"));
+    // Plugins that every node has, by the package kubernetes-cni: containerd calls `loopback` itself, `portmap` can be chained.
+    let plugins = disk.join("opt/cni/bin");
+    std::fs::create_dir_all(&plugins)?;
+    for plugin in ["loopback", "portmap"] {
+        std::fs::copy(programs.join(plugin), plugins.join(plugin))
+            .with_context(|| format!("{plugin} is missing in {}", programs.display()))?;
+    }
     Ok(())
 }
 

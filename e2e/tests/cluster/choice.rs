@@ -70,7 +70,7 @@ async fn await_seen(cluster: &Cluster) -> Result<()> {
 async fn no_such_pool(cluster: &mut Cluster) -> Result<()> {
     cluster.make_namespace("typo", &[]).await?;
     cluster.create_pod(&Workload::pod("typo", "a").annotated("bobbin.dev/pool", "defualt")).await?;
-    cluster.await_event("typo", "a", &["defualt"], TOLD).await?;
+    cluster.await_warning("typo", "a", &["defualt"], TOLD).await?;
     nothing_is_held(cluster, "typo").await?;
     // The pool comes to be, and the pod goes on.
     cluster.apply(Pool::named("defualt").subnet("10.72.0.0/24", "fd00:72::/120").build()).await?;
@@ -87,7 +87,7 @@ async fn draining(cluster: &mut Cluster) -> Result<()> {
         .await?;
     cluster.make_namespace("late", &[]).await?;
     cluster.create_pod(&Workload::pod("late", "a").annotated("bobbin.dev/pool", "old")).await?;
-    cluster.await_event("late", "a", &["old", "drain"], TOLD).await?;
+    cluster.await_warning("late", "a", &["old", "drain"], TOLD).await?;
     nothing_is_held(cluster, "late").await
 }
 
@@ -98,7 +98,7 @@ async fn not_this_node(cluster: &mut Cluster) -> Result<()> {
     cluster.make_namespace("racks", &[]).await?;
     cluster.create_ready_pod(Workload::pod("racks", "right").annotated("bobbin.dev/pool", "rack").on("n2")).await?;
     cluster.create_pod(&Workload::pod("racks", "wrong").annotated("bobbin.dev/pool", "rack").on("n1")).await?;
-    cluster.await_event("racks", "wrong", &["rack", "n1"], TOLD).await?;
+    cluster.await_warning("racks", "wrong", &["rack", "n1"], TOLD).await?;
     ensure!(cluster.assignments_of("racks").await?.len() == 1, "the refused pod has an address");
     Ok(())
 }

@@ -76,7 +76,7 @@ async fn a_pool_of_a_namespace(cluster: &mut Cluster) -> Result<()> {
     }
 
     cluster.create_pod(&Workload::pod("red", "thief").annotated("bobbin.dev/pool", "blue")).await?;
-    let message = cluster.await_event("red", "thief", &["blue", "red"], Duration::from_secs(40)).await?;
+    let message = cluster.await_warning("red", "thief", &["blue", "red"], Duration::from_secs(40)).await?;
     ensure!(cluster.assignments_of("red").await?.len() == 1, "the refused pod has an address; it was told: {message}");
     Ok(())
 }

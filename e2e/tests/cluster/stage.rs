@@ -47,34 +47,40 @@ impl Stage {
     fn play(&self, run: impl AsyncFnOnce(&mut Cluster) -> Result<()>) -> Result<()> {
         // A test that panicked has left the cluster as any that failed.
         let mut place = self.cluster.lock().unwrap_or_else(PoisonError::into_inner);
-        let (result, tidy) = self.runtime.block_on(async {
+        let result = self.runtime.block_on(async {
             if place.is_none() {
                 *place = Some(start().await.context("the stage could not be set up")?);
             }
             let cluster = place.as_mut().context("the stage is empty")?;
-            let result = tokio::time::timeout(TEST, run(cluster)).await.context("the test took too long");
-            if result.as_ref().map_or(true, Result::is_err) {
+            let result = match tokio::time::timeout(TEST, run(cluster)).await.context("the test took too long") {
+                Ok(Ok(())) => tokio::time::timeout(TEST, tidy(cluster))
+                    .await
+                    .context("tidying up took too long")
+                    .and_then(|result| result)
+                    .context("the test passed, but what it left could not be tidied up"),
+                Ok(Err(error)) | Err(error) => Err(error),
+            };
+            if result.is_err() {
                 eprintln!("{}", cluster.account());
             }
-            let tidy = tokio::time::timeout(TEST, tidy(cluster)).await.context("tidying up took too long");
-            Ok::<_, anyhow::Error>((result.and_then(|result| result), tidy.and_then(|result| result)))
-        })?;
-        if result.is_err() && std::env::var_os("BOBBIN_STOP").is_some() {
-            eprintln!(
-                "{result:?}\nBOBBIN_STOP: the cluster is in {:?}",
-                place.as_ref().map(|cluster| cluster.run().directory().to_owned())
-            );
-            loop {
-                std::thread::park();
+            result
+        });
+        if result.is_err() {
+            if std::env::var_os("BOBBIN_STOP").is_some() {
+                eprintln!("{result:?}");
+                eprintln!(
+                    "BOBBIN_STOP: {:?}",
+                    place.as_ref().map(|cluster| cluster.control_plane().admin_kubeconfig())
+                );
+                loop {
+                    std::thread::park();
+                }
             }
-        }
-        if tidy.is_err() {
-            // The next test gets a new one.
+            // Nobody knows what is left: the next test gets a new cluster.
             let _guard = self.runtime.enter();
             *place = None;
         }
-        result?;
-        tidy.context("the test passed, but what it left could not be tidied up")
+        result
     }
 
     /// Takes the cluster down.
