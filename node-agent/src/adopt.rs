@@ -128,7 +128,9 @@ impl Adopt {
                         progress.send_modify(|adopted| adopted.blocks = true);
                         return next;
                     }
-                    (Err(error), _) | (_, Err(error)) => tracing::debug!(%error, "own records and blocks could not be listed yet"),
+                    (Err(error), _) | (_, Err(error)) => {
+                        tracing::debug!(%error, "own records and blocks could not be listed yet");
+                    }
                 }
             }
             tokio::time::sleep(backoff(attempt, Duration::from_millis(50), Duration::from_secs(3))).await;
@@ -195,7 +197,9 @@ impl Adopt {
         match self.claims.renew(name, node).await {
             Ok(Some(block)) => self.refresh(&block),
             Ok(None) => self.lose(name).await,
-            Err(error) => tracing::warn!(block = name, %error, "a block that seems lost could not be read; it is read again with the next news of it"),
+            Err(error) => {
+                tracing::warn!(block = name, %error, "a block that seems lost could not be read; it is read again with the next news of it");
+            }
         }
     }
 
@@ -223,7 +227,9 @@ impl Adopt {
                 Ok(Some(block)) if known => self.refresh(&block),
                 Ok(Some(block)) => self.take_in(&block).await,
                 Ok(None) => self.lose(&name).await,
-                Err(error) => tracing::warn!(block = name, %error, "a block of an earlier Node of this name could not be renewed"),
+                Err(error) => {
+                    tracing::warn!(block = name, %error, "a block of an earlier Node of this name could not be renewed");
+                }
             }
         }
     }
@@ -285,7 +291,10 @@ impl Adopt {
                 // Which blocks are ours is known only once they were compared.
                 Finding::Void { .. } if !progress.borrow().blocks => {}
                 Finding::Void { name, block } => {
-                    let sentence = format!("record {name} says that its address is of block {block}, which node {} does not own: it is void; the operator removes it", self.view.node_name());
+                    let sentence = format!(
+                        "record {name} says that its address is of block {block}, which node {} does not own: it is void; the operator removes it",
+                        self.view.node_name()
+                    );
                     tracing::warn!(record = name, block, "{sentence}");
                     self.events.node_warning("VoidRecord", &sentence);
                 }
@@ -296,7 +305,9 @@ impl Adopt {
             progress.send_modify(|adopted| adopted.tripped += 1);
             let sentence = format!(
                 "{} of {} records of node {} have no attachment that lives: that is too many to free by itself; see whether the agent's state under its run directory was lost, and delete the records that are wrong",
-                breaker.would_free, breaker.population, self.view.node_name()
+                breaker.would_free,
+                breaker.population,
+                self.view.node_name()
             );
             tracing::error!("{sentence}");
             self.events.node_warning("RecordsStray", &sentence);

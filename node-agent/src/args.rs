@@ -135,7 +135,8 @@ pub enum Mode {
 /// Reads `200ms`, `30s`, `15m` or `1h`; a bare number is an error, since nobody can tell its unit.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let wrong = || format!("{text:?} is no duration: write a whole number and a unit, one of ms, s, m, h (for example 30s)");
+    let wrong =
+        || format!("{text:?} is no duration: write a whole number and a unit, one of ms, s, m, h (for example 30s)");
     let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
     let millis = match &text[digits..] {
         "ms" => Some(number),

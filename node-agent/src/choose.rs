@@ -31,10 +31,14 @@ pub enum ChooseError {
         refusal: Refusal,
     },
     /// The API server knows no such pod: it was deleted, or the runtime is ahead.
-    #[error("{0} gets no address: the API server knows no pod of that name and UID; it was deleted or replaced, and if not, the runtime's next try finds it")]
+    #[error(
+        "{0} gets no address: the API server knows no pod of that name and UID; it was deleted or replaced, and if not, the runtime's next try finds it"
+    )]
     PodGone(String),
     /// Nobody can say which pool the pod is to have.
-    #[error("{0} gets no address: its pool is unknown while the API server is unreachable; the runtime tries again (an agent with --unknown-pod=default would take the pool \"default\")")]
+    #[error(
+        "{0} gets no address: its pool is unknown while the API server is unreachable; the runtime tries again (an agent with --unknown-pod=default would take the pool \"default\")"
+    )]
     Unreachable(String),
 }
 
@@ -111,7 +115,11 @@ fn decide(
 }
 
 /// What the choice needs to know of a pool.
-pub fn pool_facts<'a>(pool: &'a AddressPool, namespace: Option<&NamespaceFacts>, node: Option<&NodeFacts>) -> PoolFacts<'a> {
+pub fn pool_facts<'a>(
+    pool: &'a AddressPool,
+    namespace: Option<&NamespaceFacts>,
+    node: Option<&NodeFacts>,
+) -> PoolFacts<'a> {
     let conditions = pool.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     let ready = conditions.iter().find(|condition| condition.type_ == condition::READY);
     let nothing = BTreeMap::new();

@@ -16,6 +16,7 @@ use bobbin_crds::{AddressBlock, AddressPool, name};
 use jiff::Timestamp;
 use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt};
+use prometheus_client::metrics::counter::Counter;
 
 use crate::choose::pool_facts;
 use crate::ledger::{HeldBlock, Ledger};
@@ -109,7 +110,7 @@ struct Inner {
     /// Blocks that are on their way back.
     going_back: Mutex<HashSet<String>>,
     attempts: AtomicU64,
-    conflicts: AtomicU64,
+    conflicts: Counter,
 }
 
 impl Claims {
@@ -123,13 +124,13 @@ impl Claims {
             under_way: Mutex::default(),
             going_back: Mutex::default(),
             attempts: AtomicU64::new(0),
-            conflicts: AtomicU64::new(0),
+            conflicts: Counter::default(),
         }))
     }
 
-    /// Races lost to other nodes, so far.
-    pub fn conflicts(&self) -> u64 {
-        self.0.conflicts.load(Ordering::Relaxed)
+    /// The count of races lost to other nodes, to be shown.
+    pub fn conflicts(&self) -> Counter {
+        self.0.conflicts.clone()
     }
 
     /// Claims a block of a pool: confirmed by the API server, then exported, then in the ledger. Two calls as a rule, three when the
@@ -146,7 +147,11 @@ impl Claims {
     }
 
     /// Exports a block that the API server says is ours, then puts it into the ledger.
-    pub(crate) async fn take_in(&self, block: &AddressBlock, pool: Option<&AddressPool>) -> Result<HeldBlock, ClaimError> {
+    pub(crate) async fn take_in(
+        &self,
+        block: &AddressBlock,
+        pool: Option<&AddressPool>,
+    ) -> Result<HeldBlock, ClaimError> {
         let held = held(block).map_err(|why| ClaimError::NotReady {
             pool: block.spec.pool_name.clone(),
             node: self.0.view.node_name().to_owned(),
@@ -169,7 +174,8 @@ impl Claims {
 
     fn admission(&self, pool: &str) -> Result<(Arc<AddressPool>, NodeFacts), ClaimError> {
         let name = self.0.view.node_name().to_owned();
-        let refuse = |why: &str| ClaimError::NotReady { pool: pool.to_owned(), node: name.clone(), why: why.to_owned() };
+        let refuse =
+            |why: &str| ClaimError::NotReady { pool: pool.to_owned(), node: name.clone(), why: why.to_owned() };
         let node = self.0.view.node().ok_or_else(|| refuse("its Node object has not been seen yet"))?;
         let known = self.0.view.pool(pool).ok_or_else(|| refuse("there is no such pool"))?;
         let facts = pool_facts(&known, None, Some(&node));
@@ -204,7 +210,8 @@ impl Claims {
         for _ in 0..ROUNDS {
             let listed = self.list_free(&pool_name).await?;
             let seed = self.seed();
-            let Some(free) = best_of(listed, &passed, &node.name, seed, Timestamp::now(), pool.spec.cooldown_seconds) else {
+            let Some(free) = best_of(listed, &passed, &node.name, seed, Timestamp::now(), pool.spec.cooldown_seconds)
+            else {
                 return Err(ClaimError::PoolFull(pool_name));
             };
             match self.try_claim(free, node).await? {
@@ -238,20 +245,24 @@ impl Claims {
     }
 
     /// One update of one block. `Ok(Err(name))`: somebody else was quicker.
-    async fn try_claim(&self, free: AddressBlock, node: &NodeFacts) -> Result<Result<AddressBlock, String>, ClaimError> {
+    async fn try_claim(
+        &self,
+        free: AddressBlock,
+        node: &NodeFacts,
+    ) -> Result<Result<AddressBlock, String>, ClaimError> {
         let block = free.name_any();
         let pool = free.spec.pool_name.clone();
         let rested_since = free.spec.free_since.clone();
         // The answer says no more when the block became free; its addresses still rest.
         let with_rest = |mut ours: AddressBlock| {
-            ours.spec.free_since = rested_since.clone();
+            ours.spec.free_since.clone_from(&rested_since);
             ours
         };
         let wanted = claimed(free, node);
         match bobbin_apiserver::write(DEADLINE, self.api().replace(&block, &PostParams::default(), &wanted)).await {
             Outcome::Done(ours) => Ok(Ok(with_rest(ours))),
             Outcome::Refused(Refusal::Conflict | Refusal::NotFound) => {
-                self.0.conflicts.fetch_add(1, Ordering::Relaxed);
+                self.0.conflicts.inc();
                 Ok(Err(block))
             }
             Outcome::Refused(refusal) => {
@@ -296,7 +307,10 @@ impl Claims {
         }
         let Some(node) = self.0.view.node() else {
             self.keep(&held).await;
-            return Err(GiveBackError::Unreachable { block: block.to_owned(), why: "the Node object is unknown".to_owned() });
+            return Err(GiveBackError::Unreachable {
+                block: block.to_owned(),
+                why: "the Node object is unknown".to_owned(),
+            });
         };
         self.until_free(&held, &node).await;
         self.0.ledger.end_release(block, true);
@@ -319,16 +333,23 @@ impl Claims {
                 Ok(block) => {
                     let wanted = released(block, Timestamp::now());
                     let write = self.api();
-                    match bobbin_apiserver::write(DEADLINE, write.replace(&held.name, &PostParams::default(), &wanted)).await {
+                    match bobbin_apiserver::write(DEADLINE, write.replace(&held.name, &PostParams::default(), &wanted))
+                        .await
+                    {
                         Outcome::Done(_) | Outcome::Refused(Refusal::NotFound) => return,
                         Outcome::Refused(Refusal::Conflict) => continue,
-                        Outcome::Refused(refusal) => tracing::error!(block = held.name, %refusal, "a block can't be given back; trying on"),
-                        Outcome::Unknown(why) => tracing::debug!(block = held.name, %why, "the outcome of a give-back is unknown"),
+                        Outcome::Refused(refusal) => {
+                            tracing::error!(block = held.name, %refusal, "a block can't be given back; trying on");
+                        }
+                        Outcome::Unknown(why) => {
+                            tracing::debug!(block = held.name, %why, "the outcome of a give-back is unknown");
+                        }
                     }
                 }
                 Err(error) => tracing::debug!(block = held.name, %error, "a block that goes back can't be read"),
             }
-            tokio::time::sleep(bobbin_apiserver::backoff(attempt, Duration::from_millis(200), Duration::from_secs(5))).await;
+            tokio::time::sleep(bobbin_apiserver::backoff(attempt, Duration::from_millis(200), Duration::from_secs(5)))
+                .await;
         }
     }
 

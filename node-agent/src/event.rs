@@ -17,7 +17,7 @@ use crate::ledger::PodRef;
 use crate::watch::{ClusterView, NodeFacts};
 
 /// The same sentence on the same object is published so often at most.
-const REPEAT: Duration = Duration::from_secs(60);
+const REPEAT: Duration = Duration::from_mins(1);
 /// Events that wait to be published; what is more is dropped, since it is in the log.
 const QUEUE: usize = 64;
 /// The pause between two, so that a flood of errors stays a trickle for the API server.

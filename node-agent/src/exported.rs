@@ -32,7 +32,13 @@ impl Exported {
     /// For the blocks that the ledger has at start.
     pub fn new(network: Network, journal: Journal, ledger: Arc<Ledger>) -> Exported {
         let ranges = ledger.blocks().into_iter().map(|block| block.range).collect();
-        Exported(Arc::new(Inner { network, journal, ledger, ranges: Mutex::new(ranges), fence: tokio::sync::Mutex::default() }))
+        Exported(Arc::new(Inner {
+            network,
+            journal,
+            ledger,
+            ranges: Mutex::new(ranges),
+            fence: tokio::sync::Mutex::default(),
+        }))
     }
 
     /// Keeps others from changing the blocks' routes, and tells which should be there.
@@ -93,7 +99,11 @@ impl Exports for Exported {
     /// no block in the journal that may be another node's.
     fn withdraw(&self, range: BlockRange) -> BoxFuture<'_, Result<(), ExportFailed>> {
         async move {
-            let failed = |error: JournalError| ExportFailed { block: range.to_string(), what: "withdrawn", why: error.to_string() };
+            let failed = |error: JournalError| ExportFailed {
+                block: range.to_string(),
+                what: "withdrawn",
+                why: error.to_string(),
+            };
             self.write_list(Some(range)).map_err(failed)?;
             let _fence = self.0.fence.lock().await;
             self.ranges().remove(&range);

@@ -47,7 +47,8 @@ pub enum InstallError {
 /// The copy could not be made.
 pub fn install_shim(args: &Args) -> Result<(), InstallError> {
     let path = args.cni_bin_dir.join(PLUGIN);
-    let bytes = std::fs::read(&args.shim_path).map_err(|source| InstallError::File { path: args.shim_path.clone(), source })?;
+    let bytes =
+        std::fs::read(&args.shim_path).map_err(|source| InstallError::File { path: args.shim_path.clone(), source })?;
     put(&path, &bytes, 0o755).map_err(|source| InstallError::File { path, source })
 }
 
@@ -63,7 +64,11 @@ pub async fn install_conflist(args: &Args) -> Result<(), InstallError> {
     }
     let version = version_for(&args.cni_version, &known)?;
     if Version::parse(&args.cni_version).is_some_and(|wanted| wanted > version) {
-        tracing::warn!(wanted = args.cni_version, written = version.text(), "a chained plugin does not know the CNI version wanted; the configuration names an older one");
+        tracing::warn!(
+            wanted = args.cni_version,
+            written = version.text(),
+            "a chained plugin does not know the CNI version wanted; the configuration names an older one"
+        );
     }
     let path = args.cni_conf_dir.join(CONFLIST);
     put(&path, &render(version, &plugins), 0o644).map_err(|source| InstallError::File { path, source })
@@ -136,7 +141,10 @@ async fn versions_of(bin_dir: &Path, plugin: &Value) -> Vec<Version> {
             Vec::new()
         }
         Err(_) => {
-            tracing::warn!(plugin = name, "a chained plugin did not say in time which CNI versions it supports; the oldest is assumed");
+            tracing::warn!(
+                plugin = name,
+                "a chained plugin did not say in time which CNI versions it supports; the oldest is assumed"
+            );
             Vec::new()
         }
     }

@@ -124,21 +124,13 @@ impl Journal {
         remove(&self.attachment(key))
     }
 
-    /// Removes a file that [`Journal::load`] could not read, once what it stands for is known to be gone.
-    ///
-    /// # Errors
-    /// It can't be removed.
-    pub fn discard(&self, path: &Path) -> Result<(), JournalError> {
-        remove(path)
-    }
-
     /// Forgets rests that began before a moment.
     pub fn prune_rests(&self, before: BootTime) {
         for path in files(&self.rests()) {
-            if read::<Resting>(&path).is_ok_and(|rest| rest.since < before) {
-                if let Err(error) = remove(&path) {
-                    tracing::warn!(%error, "an old rest stays");
-                }
+            if read::<Resting>(&path).is_ok_and(|rest| rest.since < before)
+                && let Err(error) = remove(&path)
+            {
+                tracing::warn!(%error, "an old rest stays");
             }
         }
     }

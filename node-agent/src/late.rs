@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use crate::agent::Agent;
+use crate::ledger::Phase;
 use crate::record::{LateVerdict, Verdict};
 
 /// Takes in late verdicts, for ever.
@@ -13,7 +14,10 @@ pub async fn run(agent: Arc<Agent>, mut verdicts: mpsc::UnboundedReceiver<LateVe
         match verdict {
             Verdict::Recorded { uid } => {
                 // `None`: it ended meanwhile, and the recorder deletes what it has just created.
-                let same = agent.ledger.attachment(&key).is_some_and(|attachment| attachment.pair == pair);
+                let same = agent
+                    .ledger
+                    .attachment(&key)
+                    .is_some_and(|attachment| attachment.pair == pair && attachment.phase != Phase::Deleting);
                 if same {
                     agent.update(&key, |attachment| attachment.assignment_uid = Some(uid));
                 }
@@ -21,7 +25,10 @@ pub async fn run(agent: Arc<Agent>, mut verdicts: mpsc::UnboundedReceiver<LateVe
             // The pod keeps running; the address is not used again here.
             Verdict::Taken { by } => agent.report_duplicate(pair, &key, &by),
             Verdict::Refused(why) => {
-                let sentence = format!("the API server refuses the record of address {pair}, which attachment {key} holds on node {}: {why}; the pod keeps it", agent.args.node_name);
+                let sentence = format!(
+                    "the API server refuses the record of address {pair}, which attachment {key} holds on node {}: {why}; the pod keeps it",
+                    agent.args.node_name
+                );
                 tracing::error!("{sentence}");
                 agent.events.node_warning("RecordRefused", &sentence);
             }

@@ -16,7 +16,7 @@ use crate::ledger::{Attachment, Ledger};
 use crate::record::Recorder;
 
 /// How often it is said again what is waited for.
-const REMIND: Duration = Duration::from_secs(60);
+const REMIND: Duration = Duration::from_mins(1);
 /// How long queued deletions of records may take before leaving goes on without them.
 const RECORDS: Duration = Duration::from_secs(30);
 /// How long a block may take to go back before leaving goes on; the operator takes it back then.
@@ -55,14 +55,20 @@ impl Leave {
         match self.network.tear_down().await {
             Ok(gone) => tracing::info!(gone = gone.join(", "), "removed rule, routes and filter"),
             Err(error) => {
-                let sentence = format!("the network of node {} could not be cleaned: {error}; remove our rule, tables and nftables table by hand, or reboot", self.args.node_name);
+                let sentence = format!(
+                    "the network of node {} could not be cleaned: {error}; remove our rule, tables and nftables table by hand, or reboot",
+                    self.args.node_name
+                );
                 tracing::error!("{sentence}");
                 self.events.node_warning("NotClean", &sentence);
             }
         }
         remove_shim(&self.args)?;
         forget_state(&self.args.run_dir);
-        let sentence = format!("node {} is clean of Bobbin; uninstall it, or set agent.mode to run to use it again", self.args.node_name);
+        let sentence = format!(
+            "node {} is clean of Bobbin; uninstall it, or set agent.mode to run to use it again",
+            self.args.node_name
+        );
         tracing::info!("{sentence}");
         self.events.node_note("Removed", &sentence);
         Ok(())
@@ -100,7 +106,10 @@ impl Leave {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         if self.recorder.pending() > 0 {
-            tracing::warn!(pending = self.recorder.pending(), "records could not be deleted in time; the operator deletes them once the node is gone");
+            tracing::warn!(
+                pending = self.recorder.pending(),
+                "records could not be deleted in time; the operator deletes them once the node is gone"
+            );
         }
     }
 
@@ -108,8 +117,13 @@ impl Leave {
         for block in self.ledger.blocks() {
             match tokio::time::timeout(BLOCK, self.claims.give_back(&block.name)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(block = block.name, %error, "a block stays this node's; the operator takes it back once the node is gone"),
-                Err(_) => tracing::warn!(block = block.name, "a block could not be given back in time; the operator takes it back once the node is gone"),
+                Ok(Err(error)) => {
+                    tracing::warn!(block = block.name, %error, "a block stays this node's; the operator takes it back once the node is gone");
+                }
+                Err(_) => tracing::warn!(
+                    block = block.name,
+                    "a block could not be given back in time; the operator takes it back once the node is gone"
+                ),
             }
         }
     }

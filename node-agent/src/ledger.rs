@@ -125,7 +125,9 @@ impl Ledger {
 
     /// The blocks that are not on their way back: what a restart may go on assigning from.
     pub fn blocks_to_keep(&self) -> Vec<HeldBlock> {
-        self.read(|state| state.blocks.values().filter(|block| !block.releasing).map(|block| block.held.clone()).collect())
+        self.read(|state| {
+            state.blocks.values().filter(|block| !block.releasing).map(|block| block.held.clone()).collect()
+        })
     }
 
     /// One block.
@@ -143,13 +145,12 @@ impl Ledger {
         });
     }
 
-    /// Reads the reserved addresses of a pool anew.
+    /// Takes in what a pool reserves now; says nothing to anybody if that is what it reserved before.
     pub fn set_reserved(&self, pool: &str, reserved: &Reserved) {
-        self.write(|state| {
-            for block in state.blocks.values_mut().filter(|block| block.held.pool == pool) {
-                block.occupancy.set_reserved(reserved);
-            }
-        });
+        let changed = self.lock().set_reserved(pool, reserved);
+        if changed {
+            self.changed.send_modify(|count| *count += 1);
+        }
     }
 
     /// Takes an address for an attachment: one never used or rested long enough, from the fullest block that has one.
@@ -229,6 +230,7 @@ impl Ledger {
     }
 
     /// All resting addresses.
+    #[cfg(test)]
     pub fn resting(&self) -> Vec<Resting> {
         self.read(State::resting)
     }

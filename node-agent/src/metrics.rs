@@ -12,7 +12,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 /// Upper bounds in seconds: an ADD takes about 1 ms, a held one up to half a minute.
-const BOUNDS: [f64; 15] = [0.000_25, 0.000_5, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 2.0, 10.0, 40.0];
+const BOUNDS: [f64; 15] =
+    [0.000_25, 0.000_5, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 2.0, 10.0, 40.0];
 
 /// A call.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -82,15 +83,43 @@ impl Metrics {
         };
         registry.register("cni_call_duration_seconds", "Time from a CNI call to its answer", metrics.calls.clone());
         registry.register("wiring_duration_seconds", "Time that the kernel took to wire a pod", metrics.wiring.clone());
-        registry.register("verdict_wait_seconds", "Time that an ADD waited for its record after the wiring", metrics.recording.clone());
-        registry.register("early_reuse", "Addresses handed out before they had rested, for want of others", metrics.early.clone());
-        registry.register("duplicates", "Addresses that another attachment had a record of", metrics.duplicates.clone());
-        registry.register("repairs", "What another program changed in the node's network and was put right", metrics.repairs.clone());
+        registry.register(
+            "verdict_wait_seconds",
+            "Time that an ADD waited for its record after the wiring",
+            metrics.recording.clone(),
+        );
+        registry.register(
+            "early_reuse",
+            "Addresses handed out before they had rested, for want of others",
+            metrics.early.clone(),
+        );
+        registry.register(
+            "duplicates",
+            "Addresses that another attachment had a record of",
+            metrics.duplicates.clone(),
+        );
+        registry.register(
+            "repairs",
+            "What another program changed in the node's network and was put right",
+            metrics.repairs.clone(),
+        );
         registry.register("collected", "Attachments that GC freed", metrics.collected.clone());
         registry.register("swept", "Attachments that the sweep freed because nobody called DEL", metrics.swept.clone());
-        registry.register("breaker_stops", "Passes that freed nothing because they would have freed too much", metrics.breaker.clone());
-        registry.register("last_sweep_seconds", "When the sweep last looked at all attachments, since 1970", metrics.last_sweep.clone());
-        registry.register("node_addresses", "Addresses of the node's blocks by pool and state", metrics.addresses.clone());
+        registry.register(
+            "breaker_stops",
+            "Passes that freed nothing because they would have freed too much",
+            metrics.breaker.clone(),
+        );
+        registry.register(
+            "last_sweep_seconds",
+            "When the sweep last looked at all attachments, since 1970",
+            metrics.last_sweep.clone(),
+        );
+        registry.register(
+            "node_addresses",
+            "Addresses of the node's blocks by pool and state",
+            metrics.addresses.clone(),
+        );
         registry.register("attachments", "Attachments on the node", metrics.attachments.clone());
         registry.register("records_pending", "Records that wait to be written", metrics.pending.clone());
         metrics

@@ -129,7 +129,9 @@ impl Recorder {
                 let wish = lane::Wish::create(attachment.key.clone(), attachment.pair, Box::new(record), reply);
                 self.push(&name, wish, replayed);
             }
-            None => drop(reply.send(Verdict::Refused(format!("attachment {} has no address to record", attachment.key)))),
+            None => {
+                drop(reply.send(Verdict::Refused(format!("attachment {} has no address to record", attachment.key))));
+            }
         }
         answer
     }
@@ -159,11 +161,6 @@ impl Recorder {
     /// Whether the last write was answered. While it was not, ADDs don't wait for a verdict.
     pub fn healthy(&self) -> bool {
         *self.0.healthy.borrow()
-    }
-
-    /// Follows [`Recorder::healthy`].
-    pub fn health(&self) -> watch::Receiver<bool> {
-        self.0.healthy.subscribe()
     }
 
     /// Whether something waits to be written for that address.
@@ -256,7 +253,11 @@ impl Recorder {
                 _ = healthy.wait_for(|healthy| *healthy) => None,
             };
             if probe.is_some() {
-                let pause = backoff(self.0.failures.load(Ordering::Relaxed), Duration::from_millis(100), Duration::from_secs(3));
+                let pause = backoff(
+                    self.0.failures.load(Ordering::Relaxed),
+                    Duration::from_millis(100),
+                    Duration::from_secs(3),
+                );
                 if tokio::time::timeout(pause, healthy.wait_for(|healthy| *healthy)).await.is_err() {
                     return probe;
                 }
@@ -277,7 +278,10 @@ impl Recorder {
         if changed && answered {
             tracing::info!(pending = self.pending(), "the API server takes records again");
         } else if changed {
-            tracing::warn!(failures, "the API server did not answer a record's write; pods go on, their records follow");
+            tracing::warn!(
+                failures,
+                "the API server did not answer a record's write; pods go on, their records follow"
+            );
         }
     }
 

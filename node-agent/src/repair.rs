@@ -11,7 +11,7 @@ use crate::direct::Direct;
 use crate::ledger::Phase;
 
 /// Without news from the kernel.
-const INTERVAL: Duration = Duration::from_secs(60);
+const INTERVAL: Duration = Duration::from_mins(1);
 /// News are gathered so long: our own changes are most of them.
 const GATHER: Duration = Duration::from_millis(500);
 /// A pass takes milliseconds; one that hangs is given up and tried again.
@@ -27,8 +27,8 @@ pub async fn run(agent: Arc<Agent>, direct: Option<Direct>) {
         tokio::select! {
             () = agent.stop.cancelled() => return,
             () = tokio::time::sleep(INTERVAL) => {}
-            changed = changes.changed() => {
-                if changed.is_err() {
+            news = changes.changed() => {
+                if news.is_err() {
                     tokio::time::sleep(INTERVAL).await;
                 }
                 tokio::time::sleep(GATHER).await;
@@ -44,7 +44,7 @@ async fn changed(routes: Option<&mut tokio::sync::watch::Receiver<u64>>) {
         None => true,
     };
     if over {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -52,8 +52,10 @@ async fn changed(routes: Option<&mut tokio::sync::watch::Receiver<u64>>) {
 pub async fn pass(agent: &Agent, direct: Option<&Direct>) {
     let (_fence, blocks) = agent.exported.hold().await;
     let attachments = agent.ledger.attachments();
-    let ipv4 = blocks.iter().any(|block| block.ipv4.is_some()) || attachments.iter().any(|each| each.pair.ipv4.is_some());
-    let ipv6 = blocks.iter().any(|block| block.ipv6.is_some()) || attachments.iter().any(|each| each.pair.ipv6.is_some());
+    let ipv4 =
+        blocks.iter().any(|block| block.ipv4.is_some()) || attachments.iter().any(|each| each.pair.ipv4.is_some());
+    let ipv6 =
+        blocks.iter().any(|block| block.ipv6.is_some()) || attachments.iter().any(|each| each.pair.ipv6.is_some());
     let desired = Desired {
         ipv4,
         ipv6,
@@ -76,10 +78,17 @@ pub async fn pass(agent: &Agent, direct: Option<&Direct>) {
             }
             if !repairs.is_empty() {
                 let what: Vec<String> = repairs.iter().take(5).map(ToString::to_string).collect();
-                agent.events.node_note("NetworkRepaired", &format!("{} of the node's network put right: {}", repairs.len(), what.join("; ")));
+                agent.events.node_note(
+                    "NetworkRepaired",
+                    &format!("{} of the node's network put right: {}", repairs.len(), what.join("; ")),
+                );
             }
         }
-        Ok(Err(error)) => tracing::error!(%error, "the node's network could not be compared; the next pass tries again"),
-        Err(_) => tracing::error!("comparing the node's network took longer than {DEADLINE:?}; the next pass tries again"),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the node's network could not be compared; the next pass tries again");
+        }
+        Err(_) => {
+            tracing::error!("comparing the node's network took longer than {DEADLINE:?}; the next pass tries again");
+        }
     }
 }

@@ -15,7 +15,13 @@ use crate::ledger::{Attachment, Ledger, Phase, PodRef};
 use crate::watch::ClusterView;
 
 /// Enters the blocks and attachments that are on the node. Returns the attachments.
-pub fn restore(ledger: &Ledger, journal: &Journal, view: &ClusterView, links: Vec<SeenLink>, boot_id: &str) -> Vec<Attachment> {
+pub fn restore(
+    ledger: &Ledger,
+    journal: &Journal,
+    view: &ClusterView,
+    links: Vec<SeenLink>,
+    boot_id: &str,
+) -> Vec<Attachment> {
     let Kept { attachments, unreadable, blocks, resting } = journal.load();
     for block in blocks {
         let reserved = view.pool(&block.pool).map(|pool| Reserved::parse(&pool.spec.reserved).unwrap_or_default());
@@ -76,7 +82,13 @@ fn union(kept: Vec<Attachment>, links: Vec<SeenLink>, boot_id: &str, now: Timest
 }
 
 /// What is known of an attachment that no record tells of.
-fn of_kernel(key: AttachmentKey, pair: Pair, assignment_uid: Option<String>, boot_id: &str, now: Timestamp) -> Attachment {
+fn of_kernel(
+    key: AttachmentKey,
+    pair: Pair,
+    assignment_uid: Option<String>,
+    boot_id: &str,
+    now: Timestamp,
+) -> Attachment {
     Attachment {
         key,
         pair,

@@ -1,12 +1,14 @@
 //! The order of start and stop: kernel and journal first, then the socket, then the API server; configuration last. Called by
 //! `bobbin-all`; holds no rule of its own.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
+use bobbin_addressing::stock::BlockUse;
 use bobbin_apiserver::Clients;
 use bobbin_kernel::{Network, Settings};
 use bobbin_observability::{Health, Metrics as Page, init_logs};
@@ -24,7 +26,7 @@ use crate::exported::Exported;
 use crate::journal::Journal;
 use crate::leave::Leave;
 use crate::ledger::Ledger;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, PoolState};
 use crate::record::Recorder;
 use crate::stock::Stock;
 use crate::watch::ClusterView;
@@ -47,7 +49,9 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
         .to_owned();
     let journal = Journal::open(&args.run_dir)?;
     let rebooted = journal.begin_boot(&boot_id)?;
-    let clients = bobbin_apiserver::connect(args.kubeconfig.as_deref(), concat!("bobbin-agent/", env!("CARGO_PKG_VERSION"))).await?;
+    let clients =
+        bobbin_apiserver::connect(args.kubeconfig.as_deref(), concat!("bobbin-agent/", env!("CARGO_PKG_VERSION")))
+            .await?;
     let network = Network::open(settings(&args)).await.context("the node's network can't be managed")?;
     let view = ClusterView::open(clients.clone(), &args.node_name, &args.run_dir);
     let events = Events::start(clients.requests.clone(), &view);
@@ -70,6 +74,7 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let stock = Stock::new(view.clone(), Arc::clone(&ledger), claims.clone(), args.block_idle);
     let mut page = Page::default();
     let metrics = Metrics::register(page.registry());
+    page.registry().register("claim_conflicts", "Blocks that another node claimed first", claims.conflicts());
     let agent = Arc::new(Agent {
         boot_id,
         ledger,
@@ -195,8 +200,7 @@ async fn page_of(agent: &Arc<Agent>, page: Page) -> anyhow::Result<()> {
         .with_context(|| format!("metrics and health can't be served at {address}"))?;
     let (asked, stop) = (Arc::clone(agent), agent.stop.clone());
     let health = Arc::new(move || {
-        asked.metrics.attachments.set(i64::try_from(asked.ledger.attachment_count()).unwrap_or(i64::MAX));
-        asked.metrics.pending.set(i64::try_from(asked.recorder.pending()).unwrap_or(i64::MAX));
+        sample(&asked);
         if asked.args.mode == Mode::Remove || asked.journal.was_ready() {
             Health::well()
         } else {
@@ -205,6 +209,26 @@ async fn page_of(agent: &Arc<Agent>, page: Page) -> anyhow::Result<()> {
     });
     tokio::spawn(server.run(Arc::new(page), health, async move { stop.cancelled().await }));
     Ok(())
+}
+
+/// Sets the gauges; the probes ask often enough.
+fn sample(agent: &Agent) {
+    let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+    agent.metrics.attachments.set(count(agent.ledger.attachment_count()));
+    agent.metrics.pending.set(count(agent.recorder.pending()));
+    // A pool of which nothing is left here is not shown with its last numbers.
+    agent.metrics.addresses.clear();
+    let pools: BTreeSet<String> = agent.ledger.blocks().into_iter().map(|block| block.pool).collect();
+    for pool in pools {
+        let uses = agent.ledger.pool_use(&pool, agent.cooldown(&pool));
+        let sum = |of: fn(&BlockUse) -> u32| uses.iter().map(|block| i64::from(of(block))).sum();
+        let free = |block: &BlockUse| block.usable.saturating_sub(block.held).saturating_sub(block.cooling);
+        for (state, number) in
+            [("held", sum(|block| block.held)), ("cooling", sum(|block| block.cooling)), ("free", sum(free))]
+        {
+            agent.metrics.addresses.get_or_create(&PoolState { pool: pool.clone(), state }).set(number);
+        }
+    }
 }
 
 fn settings(args: &Args) -> Settings {

@@ -36,10 +36,10 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
             _ => {}
         }
     }
-    if let Err(error) = std::fs::remove_file(&beside) {
-        if error.kind() != io::ErrorKind::NotFound {
-            return Err(error);
-        }
+    if let Err(error) = std::fs::remove_file(&beside)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
     }
     let listener = UnixListener::bind(&beside)?;
     std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o600))?;
@@ -77,11 +77,15 @@ pub async fn serve(listener: UnixListener, agent: Arc<Agent>, stop: Cancellation
 async fn converse(mut stream: UnixStream, agent: &Arc<Agent>) -> io::Result<()> {
     let peer = stream.peer_cred()?;
     if peer.uid() != nix::unistd::geteuid().as_raw() {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("a process of user {} may not call", peer.uid())));
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("a process of user {} may not call", peer.uid()),
+        ));
     }
     let (request, netns) = late(PATIENCE, receive(&mut stream)).await?;
     let response = verb::answer(agent, &request, netns).await;
-    let frame = response.encode().or_else(|_| Response { exit: 1, stdout: Vec::new() }.encode()).map_err(io::Error::other)?;
+    let frame =
+        response.encode().or_else(|_| Response { exit: 1, stdout: Vec::new() }.encode()).map_err(io::Error::other)?;
     late(PATIENCE, async {
         stream.write_all(&frame).await?;
         stream.shutdown().await

@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bobbin_addressing::Reserved;
 use bobbin_addressing::stock::{BlockUse, PoolUse, decide};
 use bobbin_crds::AddressPool;
 use bobbin_crds::pool::condition;
@@ -130,12 +131,18 @@ impl Stock {
         }
         let mut pools = self.pools();
         if pools.values().any(PoolState::expects) {
-            let served: Vec<String> = self.0.ledger.attachments().into_iter().map(|attachment| attachment.pod.uid).collect();
+            let served: Vec<String> =
+                self.0.ledger.attachments().into_iter().map(|attachment| attachment.pod.uid).collect();
             pools.values_mut().for_each(|state| state.forget_expected(&served, now));
         }
     }
 
     fn look_at(&self, name: &str, pool: &AddressPool) -> Duration {
+        match Reserved::parse(&pool.spec.reserved) {
+            Ok(reserved) => self.0.ledger.set_reserved(name, &reserved),
+            // The schema refuses such a pool; what was reserved before stays so.
+            Err(error) => tracing::warn!(pool = name, %error, "what the pool reserves can't be read"),
+        }
         let cooldown = Duration::from_secs(pool.spec.cooldown_seconds.max(0).unsigned_abs());
         let blocks = self.0.ledger.pool_use(name, cooldown);
         let now = Instant::now();

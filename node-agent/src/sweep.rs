@@ -13,7 +13,7 @@ use crate::agent::Agent;
 use crate::ledger::{Attachment, Phase};
 
 /// Rests older than any cool-down: a day is the longest that a pool may ask for.
-const OLD_REST: Duration = Duration::from_secs(86_400);
+const OLD_REST: Duration = Duration::from_hours(24);
 
 /// Sweeps every `--sweep-interval` until `stop`.
 pub async fn run(agent: &Arc<Agent>, stop: CancellationToken) {
@@ -47,7 +47,8 @@ async fn look(agent: &Arc<Agent>, looks: &mut TwoLooks<AttachmentKey>) {
     } else {
         agent.metrics.last_sweep.set(jiff::Timestamp::now().as_second());
     }
-    let unfinished = all.iter().filter(|one| one.phase == Phase::Deleting && linked.contains(&one.key)).map(|one| one.key.clone());
+    let unfinished =
+        all.iter().filter(|one| one.phase == Phase::Deleting && linked.contains(&one.key)).map(|one| one.key.clone());
     let decided: Vec<AttachmentKey> = verdict.free.into_iter().chain(unfinished).collect();
     for attachment in all.iter().filter(|attachment| decided.contains(&attachment.key)) {
         free(agent, attachment).await;

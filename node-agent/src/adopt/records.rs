@@ -46,7 +46,8 @@ pub(super) fn judge(
     blocks: &BTreeMap<String, BlockRange>,
     boot_id: &str,
 ) -> Vec<Finding> {
-    let by_key: HashMap<&AttachmentKey, &Attachment> = living.iter().map(|attachment| (&attachment.key, attachment)).collect();
+    let by_key: HashMap<&AttachmentKey, &Attachment> =
+        living.iter().map(|attachment| (&attachment.key, attachment)).collect();
     let mut recorded: HashMap<AttachmentKey, String> = HashMap::new();
     let mut findings = Vec::new();
     for record in records {
@@ -67,7 +68,8 @@ pub(super) fn judge(
         }
     }
     // Only what had its record confirmed, or ADD answered, can lack one: the others are on their way.
-    let unrecorded = living.iter().filter(|attachment| attachment.phase == Phase::Live && !recorded.contains_key(&attachment.key));
+    let unrecorded =
+        living.iter().filter(|attachment| attachment.phase == Phase::Live && !recorded.contains_key(&attachment.key));
     findings.extend(unrecorded.map(|attachment| Finding::Unrecorded(Box::new(attachment.clone()))));
     findings
 }
@@ -75,7 +77,9 @@ pub(super) fn judge(
 fn is_of_own_block(record: &IPAssignment, blocks: &BTreeMap<String, BlockRange>) -> bool {
     let addresses = [&record.spec.ipv4, &record.spec.ipv6].into_iter().flatten();
     let parsed: Vec<IpAddr> = addresses.filter_map(|address| address.parse().ok()).collect();
-    blocks.get(&record.spec.block_name).is_some_and(|range| parsed.iter().all(|address| range.offset_of(*address).is_some()))
+    blocks
+        .get(&record.spec.block_name)
+        .is_some_and(|range| parsed.iter().all(|address| range.offset_of(*address).is_some()))
 }
 
 #[cfg(test)]

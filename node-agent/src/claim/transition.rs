@@ -29,7 +29,11 @@ pub(crate) enum Standing {
 pub(crate) fn standing(block: &AddressBlock, node: &NodeFacts) -> Standing {
     match block.spec.node_name.as_deref() {
         Some(name) if name == node.name => {
-            if block.spec.node_uid.as_deref() == Some(&node.uid) { Standing::Ours } else { Standing::EarlierSelf }
+            if block.spec.node_uid.as_deref() == Some(&node.uid) {
+                Standing::Ours
+            } else {
+                Standing::EarlierSelf
+            }
         }
         Some(_) => Standing::Others,
         None if block.metadata.deletion_timestamp.is_some() => Standing::Others,
@@ -83,7 +87,9 @@ pub(super) fn best_of(
     cooldown_seconds: i64,
 ) -> Option<AddressBlock> {
     let to_be_had = listed.into_iter().filter(|block| {
-        block.spec.node_name.is_none() && block.metadata.deletion_timestamp.is_none() && !passed.contains(&block.name_any())
+        block.spec.node_name.is_none()
+            && block.metadata.deletion_timestamp.is_none()
+            && !passed.contains(&block.name_any())
     });
     to_be_had.min_by_key(|block| {
         let shuffled = hash::stable(&[node.as_bytes(), block.name_any().as_bytes(), &seed.to_le_bytes()]);

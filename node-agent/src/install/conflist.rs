@@ -11,10 +11,14 @@ use super::{CONFLIST, PLUGIN};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChainedError {
     /// No JSON list of objects.
-    #[error("the chained plugins (--chained) are no JSON list of plugin configurations: {0}; write for example [{{\"type\":\"portmap\",\"capabilities\":{{\"portMappings\":true}}}}]")]
+    #[error(
+        "the chained plugins (--chained) are no JSON list of plugin configurations: {0}; write for example [{{\"type\":\"portmap\",\"capabilities\":{{\"portMappings\":true}}}}]"
+    )]
     NoList(String),
     /// A plugin without a usable type.
-    #[error("chained plugin number {0} (--chained) has no \"type\" that names an executable of the CNI directory; give it one, without slashes")]
+    #[error(
+        "chained plugin number {0} (--chained) has no \"type\" that names an executable of the CNI directory; give it one, without slashes"
+    )]
     NoType(usize),
     /// The version is none of ours.
     #[error("CNI version {0:?} (--cni-version) is not one of {named}; use one of these", named = Version::NAMED)]

@@ -18,6 +18,8 @@ pub(super) struct State {
     pub(super) attachments: HashMap<AttachmentKey, Attachment>,
     /// Rests of addresses whose block is not, or not yet, here.
     rests: HashMap<Pair, BootTime>,
+    /// What each pool reserves, as last said.
+    reserved: HashMap<String, Reserved>,
     /// Addresses that are not to be handed out from here, whether their block is there or not.
     retired: HashSet<Pair>,
 }
@@ -60,16 +62,16 @@ impl State {
         reserved: &Reserved,
         now: BootTime,
     ) {
-        if let Some(known) = self.blocks.get_mut(&held.name) {
-            if known.held.range == held.range {
-                known.occupancy.set_reserved(reserved);
-                known.held = held;
-                return;
-            }
+        // What stock has read of the pool counts more than what the caller may have missed.
+        let known = self.reserved.get(&held.pool).cloned();
+        let reserved = known.as_ref().unwrap_or(reserved);
+        if let Some(known) = self.blocks.get_mut(&held.name).filter(|known| known.held.range == held.range) {
+            known.occupancy.set_reserved(reserved);
+            known.held = held;
+            return;
         }
         let occupancy = Occupancy::new(held.range, reserved, resting_since);
-        let mut block =
-            Block { held, occupancy, releasing: false, empty_since: Some(now), was_used: false };
+        let mut block = Block { held, occupancy, releasing: false, empty_since: Some(now), was_used: false };
         for attachment in self.attachments.values_mut() {
             if let Some(offset) = block.offset_of(attachment.pair) {
                 block.hold(offset);
@@ -86,7 +88,24 @@ impl State {
         }
     }
 
-    pub(super) fn assign(&mut self, request: &Request<'_>, now: BootTime, early: bool) -> Result<Attachment, AssignError> {
+    /// Whether anything changed by it.
+    pub(super) fn set_reserved(&mut self, pool: &str, reserved: &Reserved) -> bool {
+        if self.reserved.get(pool) == Some(reserved) {
+            return false;
+        }
+        self.reserved.insert(pool.to_owned(), reserved.clone());
+        for block in self.blocks.values_mut().filter(|block| block.held.pool == pool) {
+            block.occupancy.set_reserved(reserved);
+        }
+        true
+    }
+
+    pub(super) fn assign(
+        &mut self,
+        request: &Request<'_>,
+        now: BootTime,
+        early: bool,
+    ) -> Result<Attachment, AssignError> {
         if let Some(known) = self.attachments.get(request.key) {
             return Err(AssignError::AlreadyHeld(Box::new(known.clone())));
         }
@@ -143,9 +162,10 @@ impl State {
     pub(super) fn release(&mut self, key: &AttachmentKey, now: BootTime) -> Option<Attachment> {
         let attachment = self.attachments.remove(key)?;
         // Two attachments with one address: only what an earlier fault left can be so. The address stays held while one is left.
-        let shared = self.attachments.values().any(|other| {
-            other.pair.addresses().any(|address| attachment.pair.addresses().any(|mine| mine == address))
-        });
+        let shared = self
+            .attachments
+            .values()
+            .any(|other| other.pair.addresses().any(|address| attachment.pair.addresses().any(|mine| mine == address)));
         if !shared {
             match self.find(attachment.pair) {
                 Some((block, offset)) => block.free(offset, now),
@@ -201,16 +221,14 @@ impl State {
             .collect()
     }
 
+    #[cfg(test)]
     pub(super) fn resting(&self) -> Vec<Resting> {
-        self.blocks
-            .values()
-            .flat_map(|block| {
-                block
-                    .occupancy
-                    .resting()
-                    .filter_map(|(offset, since)| block.held.range.pair(offset).map(|pair| Resting { pair, since }))
-            })
-            .collect()
+        let in_blocks = self.blocks.values().flat_map(|block| {
+            let pair_at = |(offset, since)| block.held.range.pair(offset).map(|pair| Resting { pair, since });
+            block.occupancy.resting().filter_map(pair_at)
+        });
+        let elsewhere = self.rests.iter().map(|(pair, since)| Resting { pair: *pair, since: *since });
+        in_blocks.chain(elsewhere).collect()
     }
 
     pub(super) fn rest(&mut self, resting: &[Resting]) {

@@ -19,20 +19,28 @@ fn key(container: usize) -> AttachmentKey {
 
 /// Block `index` of four addresses in both families; even ones are of pool `a`, odd ones of pool `b`.
 fn block(index: usize) -> HeldBlock {
-    let range = BlockRange::parse(Some(&format!("10.0.0.{}/30", index * 4)), Some(&format!("fd00::{:x}/126", index * 4))).unwrap();
-    let pool = if index % 2 == 0 { "a" } else { "b" };
+    let range =
+        BlockRange::parse(Some(&format!("10.0.0.{}/30", index * 4)), Some(&format!("fd00::{:x}/126", index * 4)))
+            .unwrap();
+    let pool = if index.is_multiple_of(2) { "a" } else { "b" };
     HeldBlock {
         name: format!("{pool}-{index}"),
         uid: format!("u{index}"),
         resource_version: "1".to_owned(),
         pool: pool.to_owned(),
-        index: index as i64,
+        index: i64::try_from(index).unwrap(),
         range,
         free_since: None,
     }
 }
 
-fn assign(ledger: &Ledger, container: usize, pool: &str, now: BootTime, early: bool) -> Result<Attachment, AssignError> {
+fn assign(
+    ledger: &Ledger,
+    container: usize,
+    pool: &str,
+    now: BootTime,
+    early: bool,
+) -> Result<Attachment, AssignError> {
     let (key, pod) = (key(container), PodRef::default());
     let request = Request {
         key: &key,
@@ -48,7 +56,10 @@ fn assign(ledger: &Ledger, container: usize, pool: &str, now: BootTime, early: b
 
 #[derive(Clone, Debug)]
 enum Step {
-    Assign { pool_b: bool, early: bool },
+    Assign {
+        pool_b: bool,
+        early: bool,
+    },
     /// DEL of the n-th attachment that lives.
     Release(usize),
     /// DEL of a container that ended long ago.
@@ -57,10 +68,15 @@ enum Step {
     AssignAgain(usize),
     AddBlock(usize),
     LoseBlock(usize),
-    GiveBack { block: usize, gave_up: bool },
+    GiveBack {
+        block: usize,
+        gave_up: bool,
+    },
     Wait(u64),
     /// The agent starts again; the blocks are known at once, or only after the attachments.
-    Restart { blocks_late: bool },
+    Restart {
+        blocks_late: bool,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -143,7 +159,11 @@ impl World {
             for address in attachment.pair.addresses() {
                 assert!(home.range.offset_of(address).is_some());
                 if let (Some(freed), false) = (self.freed.get(&address), early) {
-                    assert!(self.now - freed >= COOLDOWN.as_secs(), "{address} rested from {freed} to {} only", self.now);
+                    assert!(
+                        self.now - freed >= COOLDOWN.as_secs(),
+                        "{address} rested from {freed} to {} only",
+                        self.now
+                    );
                 }
             }
             self.live.push((container, attachment));
@@ -173,7 +193,8 @@ impl World {
 
     fn restart(&mut self, blocks_late: bool) {
         let before = std::mem::take(&mut self.ledger);
-        let blocks = || before.blocks().into_iter().for_each(|block| self.ledger.add_block(block, None, &Reserved::default()));
+        let blocks =
+            || before.blocks().into_iter().for_each(|block| self.ledger.add_block(block, None, &Reserved::default()));
         if !blocks_late {
             blocks();
         }
@@ -204,7 +225,8 @@ impl World {
                 assert!(seen.insert(address), "{address} is held twice");
             }
         }
-        let ours: HashSet<(AttachmentKey, Pair)> = self.live.iter().map(|(container, one)| (key(*container), one.pair)).collect();
+        let ours: HashSet<(AttachmentKey, Pair)> =
+            self.live.iter().map(|(container, one)| (key(*container), one.pair)).collect();
         let theirs: HashSet<(AttachmentKey, Pair)> = attachments.into_iter().map(|one| (one.key, one.pair)).collect();
         assert_eq!(ours, theirs);
         for index in &self.blocks {
@@ -232,7 +254,8 @@ proptest! {
 fn every_address_of_a_block_goes_out_once() {
     let ledger = Ledger::new();
     ledger.add_block(block(0), None, &Reserved::default());
-    let pairs: HashSet<Pair> = (0..4).map(|container| assign(&ledger, container, "a", at(1), false).unwrap().pair).collect();
+    let pairs: HashSet<Pair> =
+        (0..4).map(|container| assign(&ledger, container, "a", at(1), false).unwrap().pair).collect();
     assert_eq!(pairs.len(), 4);
     assert_eq!(assign(&ledger, 4, "a", at(1), false), Err(AssignError::NoneRested { blocks: 1 }));
     assert_eq!(assign(&ledger, 4, "b", at(1), false), Err(AssignError::NoBlock));
@@ -242,7 +265,8 @@ fn every_address_of_a_block_goes_out_once() {
 fn the_longest_rested_goes_out_first_and_early_only_when_asked() {
     let ledger = Ledger::new();
     ledger.add_block(block(0), None, &Reserved::default());
-    let held: Vec<Attachment> = (0..4).map(|container| assign(&ledger, container, "a", at(1), false).unwrap()).collect();
+    let held: Vec<Attachment> =
+        (0..4).map(|container| assign(&ledger, container, "a", at(1), false).unwrap()).collect();
     ledger.release(&key(2), at(5));
     ledger.release(&key(1), at(6));
     assert!(assign(&ledger, 10, "a", at(7), false).is_err());

@@ -60,8 +60,8 @@ impl Inner {
                 let only = Preconditions { uid: Some(uid), resource_version: None };
                 let params = DeleteParams::default().preconditions(only);
                 match apiserver::write(DEADLINE, api.delete(name, &params)).await {
-                    apiserver::Outcome::Done(_) => Outcome::Gone,
-                    apiserver::Outcome::Refused(Refusal::NotFound | Refusal::Conflict) => Outcome::Gone,
+                    apiserver::Outcome::Done(_)
+                    | apiserver::Outcome::Refused(Refusal::NotFound | Refusal::Conflict) => Outcome::Gone,
                     apiserver::Outcome::Refused(refusal) => {
                         tracing::error!(name, %refusal, "the record of a freed address can't be deleted");
                         Outcome::Refused(refusal.to_string())
@@ -102,5 +102,8 @@ fn whose(found: &IPAssignment, key: &AttachmentKey, node_name: &str) -> Outcome 
         (Some(namespace), Some(name)) => format!("pod {namespace}/{name}, "),
         _ => String::new(),
     };
-    Outcome::Others(format!("{pod}container {} interface {} on node {}", spec.container_id, spec.if_name, spec.node_name))
+    Outcome::Others(format!(
+        "{pod}container {} interface {} on node {}",
+        spec.container_id, spec.if_name, spec.node_name
+    ))
 }

@@ -52,7 +52,10 @@ impl Deletions {
             }
         };
         let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
-        paths.filter(|path| path.extension().is_some_and(|kind| kind == "json")).filter_map(|path| read(&path)).collect()
+        paths
+            .filter(|path| path.extension().is_some_and(|kind| kind == "json"))
+            .filter_map(|path| read(&path))
+            .collect()
     }
 
     fn path(&self, name: &str, key: &AttachmentKey) -> PathBuf {

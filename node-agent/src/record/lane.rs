@@ -36,7 +36,12 @@ pub(super) enum Wish {
 }
 
 impl Wish {
-    pub(super) fn create(key: AttachmentKey, pair: Pair, record: Box<IPAssignment>, reply: oneshot::Sender<Verdict>) -> Wish {
+    pub(super) fn create(
+        key: AttachmentKey,
+        pair: Pair,
+        record: Box<IPAssignment>,
+        reply: oneshot::Sender<Verdict>,
+    ) -> Wish {
         Wish::Create { key, pair, record, reply, doubt: false }
     }
 
@@ -105,21 +110,17 @@ impl Lane {
             let sent = place == 0 && self.under_way.is_some();
             matches!(other, Wish::Create { key: created, doubt: false, .. } if created == key && !sent)
         });
-        match unsent {
-            Some(place) => {
-                self.wishes.remove(place);
-                let Wish::Delete { key, reply, .. } = wish else { return Vec::new() };
-                if let Some(reply) = reply {
-                    // DEL does not wait; nobody listening is the rule.
-                    let _ = reply.send(());
-                }
-                vec![key]
-            }
-            None => {
-                self.wishes.push_back(wish);
-                Vec::new()
-            }
+        let Some(place) = unsent else {
+            self.wishes.push_back(wish);
+            return Vec::new();
+        };
+        self.wishes.remove(place);
+        let Wish::Delete { key, reply, .. } = wish else { return Vec::new() };
+        if let Some(reply) = reply {
+            // DEL does not wait; nobody listening is the rule.
+            let _ = reply.send(());
         }
+        vec![key]
     }
 
     /// The call to make now; `None` when there is nothing left. The call counts as sent.
@@ -148,7 +149,6 @@ impl Lane {
         let Some(step) = self.under_way.take() else { return Done::NotYet };
         let called_off = self.called_off();
         match (self.wishes.front_mut(), step, outcome) {
-            (None, ..) => Done::NotYet,
             (Some(Wish::Create { .. }), _, Outcome::Ours(uid)) => self.created(Verdict::Recorded { uid }),
             (Some(Wish::Create { .. }), _, Outcome::Others(by)) => self.created(Verdict::Taken { by }),
             (Some(Wish::Create { .. }), _, Outcome::Refused(why)) => self.created(Verdict::Refused(why)),
@@ -163,12 +163,11 @@ impl Lane {
                 *doubt = false;
                 Done::NotYet
             }
-            (Some(Wish::Create { .. }), ..) => Done::NotYet,
             (Some(Wish::Delete { uid, .. }), Step::Get(_), Outcome::Ours(found)) => {
                 *uid = Some(found);
                 Done::NotYet
             }
-            (Some(Wish::Delete { .. }), _, Outcome::Unknown) => Done::NotYet,
+            (None | Some(Wish::Create { .. }), ..) | (Some(Wish::Delete { .. }), _, Outcome::Unknown) => Done::NotYet,
             // A refused delete (no right to) is tried again by the relist, not for ever here.
             (Some(Wish::Delete { .. }), ..) => self.deleted(),
         }

@@ -89,9 +89,8 @@ impl PoolState {
             // The status tells when to try again; a blind try now and then, in case it does not.
             Some(ClaimError::PoolFull(_)) => Duration::from_secs(20),
             Some(ClaimError::Contended(_) | ClaimError::Busy(_)) => Duration::from_secs(1),
-            Some(ClaimError::NotReady { .. } | ClaimError::Limit { .. }) => Duration::from_secs(30),
             Some(ClaimError::Unreachable { .. } | ClaimError::Export(_)) if self.waiting > 0 => Duration::from_secs(3),
-            Some(ClaimError::Unreachable { .. } | ClaimError::Export(_)) => Duration::from_secs(30),
+            Some(_) => Duration::from_secs(30),
         };
         self.not_before = Some(now + backoff(self.failures, Duration::from_millis(200), cap));
         self.failures = self.failures.saturating_add(1);

@@ -39,7 +39,9 @@ pub async fn add(
     if bobbin_kernel::netns_is_ours(&netns) {
         return Err(CniError::new(
             code::INVALID_ENVIRONMENT,
-            format!("CNI_NETNS {path:?} of {key} is the node's own network namespace: the runtime must name the container's"),
+            format!(
+                "CNI_NETNS {path:?} of {key} is the node's own network namespace: the runtime must name the container's"
+            ),
         ));
     }
     let turn = agent.turns.take(&key, TURN).await.ok_or_else(|| busy(&key))?;
@@ -93,14 +95,19 @@ async fn fresh(
     }
     Err(CniError::new(
         code::TRY_AGAIN_LATER,
-        format!("{DUPLICATES} addresses of pool {:?} that node {} has claimed are recorded for others: see the node's events DuplicateAddress; the runtime tries again", choice.pool, agent.args.node_name),
+        format!(
+            "{DUPLICATES} addresses of pool {:?} that node {} has claimed are recorded for others: see the node's events DuplicateAddress; the runtime tries again",
+            choice.pool, agent.args.node_name
+        ),
     ))
 }
 
 enum Confirmed {
     Ours(Links),
     /// Undone: somebody else has a record of the address.
-    Taken { by: String },
+    Taken {
+        by: String,
+    },
 }
 
 /// Wires the pod and, side by side, records the address. On an error nothing of either is left.
@@ -108,7 +115,13 @@ async fn confirmed(agent: &Arc<Agent>, attachment: &Attachment, netns: OwnedFd) 
     let key = &attachment.key;
     if let Err(error) = agent.journal.keep(attachment) {
         agent.ledger.release(key, bobbin_kernel::boot_time());
-        return Err(CniError::new(code::IO_FAILURE, format!("attachment {key} could not be written down: {error}; see that the node's {} can be written", agent.args.run_dir.display())));
+        return Err(CniError::new(
+            code::IO_FAILURE,
+            format!(
+                "attachment {key} could not be written down: {error}; see that the node's {} can be written",
+                agent.args.run_dir.display()
+            ),
+        ));
     }
     let wait = if agent.recorder.healthy() { agent.args.confirm_wait } else { Duration::ZERO };
     let until = Instant::now() + wait;
@@ -121,7 +134,10 @@ async fn confirmed(agent: &Arc<Agent>, attachment: &Attachment, netns: OwnedFd) 
             return Err(error);
         }
     };
-    let uid = match within(verdict, until.saturating_duration_since(Instant::now())).await {
+    let waits = std::time::Instant::now();
+    let verdict = within(verdict, until.saturating_duration_since(Instant::now())).await;
+    agent.metrics.waited(waits.elapsed());
+    let uid = match verdict {
         Some(Verdict::Recorded { uid }) => Some(uid),
         Some(Verdict::Taken { by }) => {
             undo(agent, attachment).await;
@@ -131,7 +147,10 @@ async fn confirmed(agent: &Arc<Agent>, attachment: &Attachment, netns: OwnedFd) 
             undo(agent, attachment).await;
             return Err(CniError::new(
                 code::TRY_AGAIN_LATER,
-                format!("the API server refuses the record of address {} for {key} on node {}: {why}; see the agent's rights and the block {}", attachment.pair, agent.args.node_name, attachment.block),
+                format!(
+                    "the API server refuses the record of address {} for {key} on node {}: {why}; see the agent's rights and the block {}",
+                    attachment.pair, agent.args.node_name, attachment.block
+                ),
             ));
         }
         None => None,

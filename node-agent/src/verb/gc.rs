@@ -31,7 +31,12 @@ pub async fn gc(agent: &Arc<Agent>, conf: &NetConf) -> Result<(), CniError> {
         .network
         .links()
         .await
-        .map_err(|error| CniError::new(code::KERNEL_REFUSED, format!("GC on node {} freed nothing: the links can't be read: {error}", agent.args.node_name)))?
+        .map_err(|error| {
+            CniError::new(
+                code::KERNEL_REFUSED,
+                format!("GC on node {} freed nothing: the links can't be read: {error}", agent.args.node_name),
+            )
+        })?
         .into_iter()
         .map(|link| link.key)
         .collect();
@@ -77,7 +82,9 @@ async fn free_one(agent: &Arc<Agent>, seen: &Attachment) -> Result<(), String> {
     let key = &seen.key;
     let Some(_turn) = agent.turns.take(key, TURN).await else { return Err(format!("{key} is being worked on")) };
     // A later ADD of the same key is another attachment.
-    let Some(attachment) = agent.ledger.attachment(key).filter(|now| now.created_at == seen.created_at) else { return Ok(()) };
+    let Some(attachment) = agent.ledger.attachment(key).filter(|now| now.created_at == seen.created_at) else {
+        return Ok(());
+    };
     agent.end(&attachment).await.map_err(|error| error.to_string())?;
     agent.metrics.collected.inc();
     tracing::info!(%key, pair = %attachment.pair, "GC freed an attachment that the runtime does not list");

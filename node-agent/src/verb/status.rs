@@ -14,6 +14,9 @@ pub fn status(agent: &Agent) -> Result<(), CniError> {
     }
     Err(CniError::new(
         code::NOT_AVAILABLE,
-        format!("the agent of node {} has not been ready since boot: it waits to see its Node and its blocks at the API server", agent.args.node_name),
+        format!(
+            "the agent of node {} has not been ready since boot: it waits to see its Node and its blocks at the API server",
+            agent.args.node_name
+        ),
     ))
 }

@@ -28,8 +28,13 @@ pub(super) async fn run(view: &ClusterView, clients: &Clients) {
     );
 }
 
-async fn feed<K>(view: &ClusterView, feed: Feed, api: Api<K>, config: Config, mut apply: impl FnMut(&ClusterView, Event<K>))
-where
+async fn feed<K>(
+    view: &ClusterView,
+    feed: Feed,
+    api: Api<K>,
+    config: Config,
+    mut apply: impl FnMut(&ClusterView, Event<K>),
+) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     K::DynamicType: Default,
 {

@@ -23,7 +23,10 @@ struct Copy {
 
 /// What the last run kept; nothing, if it was another node's.
 pub(super) fn load(path: &Path, node_name: &str) -> Facts {
-    let copy = match std::fs::read(path).map_err(anyhow::Error::from).and_then(|bytes| Ok(serde_json::from_slice::<Copy>(&bytes)?)) {
+    let copy = match std::fs::read(path)
+        .map_err(anyhow::Error::from)
+        .and_then(|bytes| Ok(serde_json::from_slice::<Copy>(&bytes)?))
+    {
         Ok(copy) => copy,
         Err(error) => {
             tracing::debug!(path = %path.display(), %error, "no kept view of the cluster");

@@ -27,18 +27,13 @@ pub(super) async fn take(
     until: Instant,
 ) -> Result<Attachment, CniError> {
     let cooldown = agent.cooldown(pool);
-    let request = Request {
-        key,
-        pod,
-        pool,
-        cooldown,
-        boot_id: &agent.boot_id,
-        netns: Some(netns),
-        at: jiff::Timestamp::now(),
-    };
+    let request =
+        Request { key, pod, pool, cooldown, boot_id: &agent.boot_id, netns: Some(netns), at: jiff::Timestamp::now() };
     let mut ledger = agent.ledger.changed();
     let mut view = agent.view.changed();
     let mut demand: Option<Demand> = None;
+    // What stock says of its last claim counts from the first claim that this ADD has asked for: an earlier one is history.
+    let mut answered = false;
     let mut told = false;
     loop {
         ledger.mark_unchanged();
@@ -46,13 +41,15 @@ pub(super) async fn take(
         match agent.ledger.assign(&request, boot_time()) {
             Ok(attachment) => return Ok(attachment),
             Err(AssignError::AlreadyHeld(known)) => {
-                return Err(CniError::new(code::TRY_AGAIN_LATER, format!("attachment {key} holds {} since another call; the runtime tries again", known.pair)));
+                return Err(CniError::new(
+                    code::TRY_AGAIN_LATER,
+                    format!("attachment {key} holds {} since another call; the runtime tries again", known.pair),
+                ));
             }
             Err(AssignError::NoneRested { .. } | AssignError::NoBlock) => {}
         }
-        let waits = demand.is_some();
         let demand = demand.get_or_insert_with(|| agent.stock.demand(pool));
-        let trouble = agent.stock.trouble(pool).filter(|_| waits);
+        let trouble = agent.stock.trouble(pool).filter(|_| answered);
         if trouble.as_deref().is_some_and(is_final) {
             // No block is to be had: an address that still rests goes out early, for a pod that starts beats one that doesn't.
             if let Ok(attachment) = agent.ledger.assign_early(&request, boot_time()) {
@@ -62,29 +59,43 @@ pub(super) async fn take(
             }
             if !told {
                 told = true;
-                agent.events.pod_warning(pod, "PoolExhausted", &sentence(agent, pool, trouble.as_deref()));
+                tell(agent, pod, pool, &sentence(agent, pool, trouble.as_deref()));
             }
         }
         let woken = async {
             tokio::select! {
                 _ = ledger.changed() => None,
                 _ = view.changed() => None,
-                () = demand.tried() => None,
+                () = demand.tried() => {
+                    answered = true;
+                    None
+                }
                 () = turn.called_off() => Some("the runtime wants it deleted"),
                 () = agent.stop.cancelled() => Some("the agent stops; the runtime tries again"),
             }
         };
         let woken = timeout_at(until, woken).await;
         if let Ok(Some(why)) = woken {
-            return Err(CniError::new(code::TRY_AGAIN_LATER, format!("{key} waited for an address of pool {pool:?} until {why}")));
+            return Err(CniError::new(
+                code::TRY_AGAIN_LATER,
+                format!("{key} waited for an address of pool {pool:?} until {why}"),
+            ));
         }
         if woken.is_err() {
             let msg = sentence(agent, pool, agent.stock.trouble(pool).as_deref());
             if !told {
-                agent.events.pod_warning(pod, "PoolExhausted", &msg);
+                tell(agent, pod, pool, &msg);
             }
             return Err(CniError::new(code::TRY_AGAIN_LATER, msg));
         }
+    }
+}
+
+/// The sentence as events: on the pod, and on the pool, whose owner can do something about it.
+fn tell(agent: &Agent, pod: &PodRef, pool: &str, sentence: &str) {
+    agent.events.pod_warning(pod, "PoolExhausted", sentence);
+    if let Some(pool) = agent.view.pool(pool) {
+        agent.events.pool_warning(&pool, "PoolExhausted", sentence);
     }
 }
 
@@ -102,7 +113,9 @@ fn sentence(agent: &Agent, pool: &str, trouble: Option<&ClaimError>) -> String {
         .view
         .pool(pool)
         .and_then(|pool| pool.status.as_ref().map(|status| (status.used, status.blocks.claimed, status.blocks.total)))
-        .map_or_else(String::new, |(used, claimed, total)| format!("; in all of the pool {used} addresses are in use and {claimed} of {total} blocks are claimed"));
+        .map_or_else(String::new, |(used, claimed, total)| {
+            format!("; in all of the pool {used} addresses are in use and {claimed} of {total} blocks are claimed")
+        });
     format!(
         "pool {pool:?} has no free address for node {node}: {held} are in use in its {} blocks, and {why}{free}; append a subnet to the pool, or delete pods that use it; the ADD is tried again by itself",
         uses.len()

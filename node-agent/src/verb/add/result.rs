@@ -16,7 +16,12 @@ pub(super) fn of(attachment: &Attachment, links: &Links, conf: &NetConf, netns: 
     let previous = conf.prev_result.clone().unwrap_or_default();
     let mut result = AddResult { dns: previous.dns, ..AddResult::default() };
     result.interfaces = vec![
-        Interface { name: links.host_if.clone(), mac: Some(links.host_mac.clone()), mtu: Some(links.mtu), ..Interface::default() },
+        Interface {
+            name: links.host_if.clone(),
+            mac: Some(links.host_mac.clone()),
+            mtu: Some(links.mtu),
+            ..Interface::default()
+        },
         Interface {
             name: attachment.key.if_name.clone(),
             mac: Some(links.container_mac.clone()),
