@@ -85,7 +85,7 @@ fn matters(inner: &Inner, notice: &Reply) -> bool {
         16 | 17 => Link::read(notice).is_none_or(|link| {
             let ours = link.is_ours() || is_host_name(&inner.settings, &link.name);
             // The kernel's own notices of a link of ours coming and going follow from our requests.
-            !ours || (notice.port != 0 && !inner.is_own_port(notice.port)) || (notice.kind == 16 && !link.up)
+            !ours || notice.port != 0
         }),
         24 | 25 => route_table(body).is_some_and(|table| {
             let ours = [inner.settings.pod_table, inner.settings.export_table].contains(&table);

@@ -121,12 +121,6 @@ impl Pod {
     pub fn socket(&self, own: IpAddr) -> UdpSocket {
         self.inside(move || socket(own))
     }
-
-    /// The name of its link on the node.
-    pub async fn host_if(&self, network: &Network) -> String {
-        let links = network.links().await.expect("links");
-        links.into_iter().find(|link| link.key == self.wiring.key).expect("the pod has a link").host_if
-    }
 }
 
 /// A UDP socket in the calling thread's namespace.
