@@ -127,3 +127,6 @@ fn first_bytes(stream: &UnixStream, bytes: &mut [u8]) -> io::Result<(usize, Opti
     });
     Ok((received.bytes, netns))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+//! The socket, called as the shim calls it.
+
+use std::io::{IoSlice, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream as Shim;
+use std::path::PathBuf;
+
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+
+use super::*;
+
+/// A stdin that does not fit the first read.
+fn call() -> Request {
+    Request { env: vec![("CNI_COMMAND".to_owned(), "ADD".to_owned())], stdin: vec![b'x'; 100_000] }
+}
+
+async fn received(
+    path: PathBuf,
+    shim: impl FnOnce(Shim, &[u8]) + Send + 'static,
+) -> io::Result<(Request, Option<OwnedFd>)> {
+    let listener = bind(&path).unwrap();
+    let frame = call().encode().unwrap();
+    let shim = std::thread::spawn(move || shim(Shim::connect(&path).unwrap(), &frame));
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let result = late(PATIENCE, receive(&mut stream)).await;
+    drop(stream);
+    shim.join().unwrap();
+    result
+}
+
+#[tokio::test]
+async fn a_call_comes_whole_and_with_its_namespace() {
+    let dir = tempfile::tempdir().unwrap();
+    let (request, netns) = received(dir.path().join("agent.sock"), |mut shim, frame| {
+        let own = std::fs::File::open("/proc/self/ns/net").unwrap();
+        let rights = [own.as_raw_fd()];
+        let control = [ControlMessage::ScmRights(&rights)];
+        let sent = sendmsg::<()>(shim.as_raw_fd(), &[IoSlice::new(&frame[..5])], &control, MsgFlags::empty(), None);
+        shim.write_all(&frame[sent.unwrap()..]).unwrap();
+    })
+    .await
+    .unwrap();
+    assert_eq!(request, call());
+    assert!(bobbin_kernel::netns_is_ours(&netns.unwrap()));
+}
+
+#[tokio::test]
+async fn a_call_without_a_namespace_comes_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let shim = |mut shim: Shim, frame: &[u8]| shim.write_all(frame).unwrap();
+    let (request, netns) = received(dir.path().join("agent.sock"), shim).await.unwrap();
+    assert_eq!(request, call());
+    assert!(netns.is_none());
+}
+
+#[tokio::test]
+async fn half_a_call_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let shim = |mut shim: Shim, frame: &[u8]| shim.write_all(&frame[..frame.len() / 2]).unwrap();
+    assert!(received(dir.path().join("agent.sock"), shim).await.is_err());
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_call_are_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    // The agent hangs up in the middle, so the rest may find nobody.
+    let shim = |mut shim: Shim, _: &[u8]| drop(shim.write_all(&[b'G'; 64]));
+    let refused = received(dir.path().join("agent.sock"), shim).await.unwrap_err();
+    assert_ne!(refused.kind(), io::ErrorKind::TimedOut);
+}
+
+#[tokio::test]
+async fn a_stale_socket_is_replaced_and_only_root_may_connect() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.sock");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let _listener = bind(&path).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(Shim::connect(&path).is_ok());
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_socket_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.sock");
+    std::fs::write(&path, b"mine").unwrap();
+    assert!(bind(&path).unwrap_err().to_string().contains("is no socket"));
+    assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+}
