@@ -121,10 +121,11 @@ async fn foreign_things_survive(cluster: &mut Cluster) -> Result<()> {
     const TEXT: &str = r#"{"cniVersion": "1.0.0", "name": "foreign", "plugins": [{"type": "ptp"}]}"#;
     let node = cluster.node("n3")?;
     node.namespace()?.ip(
-        "rule add to 198.51.100.0/24 priority 1999 table 50\n-6 rule add to 2001:db8:5::/48 priority 1999 table 50\n\
+        "rule add to 198.51.100.0/24 priority 1999 table 50\n\
          route add 198.51.100.0/24 dev lo table 50\nroute add 198.51.100.0/25 dev lo table 116 proto static\n\
          route add 198.51.100.128/25 dev lo table 119 proto static\nroute add 2001:db8:5::/64 dev lo table 119 proto static\n",
     )?;
+    node.exec(["ip", "-6", "rule", "add", "to", "2001:db8:5::/48", "priority", "1999", "table", "50"])?;
     std::fs::write(node.path(FILE)?, TEXT)?;
     cluster.make_namespace("guests", &[]).await?;
     cluster.create_ready_pod(Workload::pod("guests", "a").on("n3")).await?;
@@ -149,9 +150,10 @@ async fn foreign_things_survive(cluster: &mut Cluster) -> Result<()> {
     }
     ensure!(node.exec(["cat", FILE])? == TEXT, "{FILE} was changed");
     node.namespace()?.ip(
-        "rule del priority 1999\n-6 rule del priority 1999\nroute flush table 50\nroute del 198.51.100.0/25 table 116\n\
+        "rule del priority 1999\nroute flush table 50\nroute del 198.51.100.0/25 table 116\n\
          route del 198.51.100.128/25 table 119\nroute del 2001:db8:5::/64 table 119\n",
     )?;
+    node.exec(["ip", "-6", "rule", "del", "priority", "1999"])?;
     node.exec(["rm", FILE]).map(drop)
 }
 
