@@ -33,6 +33,9 @@ fn routes(own: IpAddr, index: u32, protocol: u8) -> [Route; 2] {
     ]
 }
 
+/// The metric of a second interface's routes, its index added: above the 1024 that the kernel gives IPv6 routes by itself.
+const BEHIND: u32 = 2000;
+
 /// What the container's side is made from.
 pub(crate) struct Side<'a> {
     pub(crate) if_name: &'a str,
@@ -58,7 +61,17 @@ pub(crate) fn wire(side: &Side<'_>, sysctl_root: &Path) -> Result<(), KernelErro
         asks.push(Neighbour::permanent(side.index, gateway(own), side.host_mac).set());
         asks.extend(routes(own, side.index, side.protocol).iter().map(Route::add));
     }
-    Netlink::route()?.all(asks)
+    let mut netlink = Netlink::route()?;
+    match netlink.all(asks) {
+        Err(error) if error.errno() == Some(nix::libc::EEXIST) => netlink.all(routes_behind(side)),
+        done => done,
+    }
+}
+
+/// The routes of a container's second interface: its first keeps the default route, and these serve who binds to the second.
+fn routes_behind(side: &Side<'_>) -> Vec<Ask> {
+    let behind = |route: Route| Route { metric: BEHIND + side.index, ..route }.add();
+    side.pair.addresses().flat_map(|own| routes(own, side.index, side.protocol)).map(behind).collect()
 }
 
 /// What of the container's side is not as [`wire`] made it, each as a phrase.
