@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bobbin_addressing::AttachmentKey;
 use bobbin_kernel::Desired;
 
 use crate::agent::Agent;
@@ -62,7 +63,7 @@ pub async fn pass(agent: &Agent, direct: Option<&Direct>) {
         blocks,
         pods: attachments
             .iter()
-            .filter(|attachment| attachment.phase != Phase::Deleting)
+            .filter(|attachment| attachment.phase == Phase::Live)
             .map(|attachment| agent.wiring(&attachment.key, attachment.pair))
             .collect(),
         direct: match direct {
@@ -71,7 +72,12 @@ pub async fn pass(agent: &Agent, direct: Option<&Direct>) {
         },
     };
     match tokio::time::timeout(DEADLINE, agent.network.converge(&desired)).await {
-        Ok(Ok(repairs)) => {
+        Ok(Ok(mut repairs)) => {
+            // A pod that was deleted while the kernel was looked at misses nothing.
+            let ended = |key: &AttachmentKey| agent.ledger.attachment(key).is_none_or(|now| now.phase != Phase::Live);
+            let ended: Vec<String> =
+                desired.pods.iter().map(|pod| &pod.key).filter(|key| ended(key)).map(ToString::to_string).collect();
+            repairs.retain(|repair| repair.repaired || !ended.iter().any(|key| repair.what.contains(key)));
             for repair in &repairs {
                 agent.metrics.repairs.inc();
                 tracing::warn!("repaired the node's network: {repair}");
