@@ -12,9 +12,9 @@ use crate::namespace::Namespace;
 /// What `ip -j ARGUMENTS` says in a namespace.
 pub fn ip_json(namespace: &Namespace, arguments: &str) -> Result<Value> {
     let output = namespace.command("ip").arg("-j").args(arguments.split_whitespace()).output()?;
-    // A table without routes is an error to iproute2, and nothing to us.
+    // A table without routes is an error to iproute2, sometimes in the middle of a list, and nothing to us.
     let text = String::from_utf8_lossy(&output.stdout);
-    if text.trim().is_empty() {
+    if matches!(text.trim(), "" | "[") {
         return Ok(Value::Array(Vec::new()));
     }
     serde_json::from_str(&text).with_context(|| format!("ip -j {arguments} printed {text:?}"))

@@ -130,8 +130,11 @@ pub async fn rebooted(node: &mut LoneNode) -> Result<()> {
     node.kill_agent();
     // What a reboot does to the node: namespaces, links, rules, our routes and /run are gone, and the boot has another ID.
     drop(pods);
-    node.namespace.ip("-force route flush table 116")?;
-    node.namespace.ip("route flush table 119")?;
+    for table in
+        ["-4 route flush table 116", "-6 route flush table 116", "-4 route flush table 119", "-6 route flush table 119"]
+    {
+        node.namespace.command("ip").args(table.split(' ')).status()?;
+    }
     for entry in std::fs::read_dir(node.run_dir())? {
         let path = entry?.path();
         if path.is_dir() { std::fs::remove_dir_all(path)? } else { std::fs::remove_file(path)? }

@@ -47,14 +47,16 @@ pub async fn repaired(node: &mut LoneNode) -> Result<()> {
         table
     };
     let (before_116, before_119) = (wanted(node.table(116)?), wanted(node.table(119)?));
-    for line in [
-        "route flush table 116",
-        "route flush table 119",
+    for arguments in [
+        "-4 route flush table 116",
         "-6 route flush table 116",
+        "-4 route flush table 119",
+        "-6 route flush table 119",
         "-4 rule del priority 2000",
         "-6 rule del priority 2000",
     ] {
-        node.namespace.ip(line)?;
+        let status = node.namespace.command("ip").args(arguments.split(' ')).status()?;
+        ensure!(status.success(), "ip {arguments}: {status}");
     }
     until("routes and rules are back", PATIENCE, || async {
         let rules: Vec<Value> = ["-4 rule show", "-6 rule show"]

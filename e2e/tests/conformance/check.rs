@@ -38,8 +38,8 @@ pub async fn names_an_address(node: &mut LoneNode) -> Result<()> {
 }
 
 pub async fn names_a_route(node: &mut LoneNode) -> Result<()> {
-    broken(node, &["route"], |pod, _| pod.namespace.ip("-4 route del default"))?;
-    broken(node, &["route"], |pod, _| pod.namespace.ip("-6 route del default"))
+    broken(node, &["route"], |pod, _| pod.namespace.ip("route del default via 169.254.1.1"))?;
+    broken(node, &["route"], |pod, _| pod.namespace.ip("route del default via fe80::1 dev eth0"))
 }
 
 pub async fn names_a_host_route(node: &mut LoneNode) -> Result<()> {
@@ -49,7 +49,7 @@ pub async fn names_a_host_route(node: &mut LoneNode) -> Result<()> {
 
 pub async fn names_a_rule(node: &mut LoneNode) -> Result<()> {
     let place = node.namespace.clone();
-    named_or_repaired(node, "rule", &|_, _| place.ip("-4 rule del priority 2000"))
+    named_or_repaired(node, "rule", &|_, _| place.ip("rule del priority 2000"))
 }
 
 /// The agent repairs what is the node's within moments of the kernel's notice: CHECK may come first or find it mended, but in
