@@ -103,6 +103,7 @@ impl Node {
             self.arguments(),
         )?;
         self.power = Some(Power { init, namespace });
+        self.await_containerd()?;
         if first_boot {
             self.load_images()?;
         }
@@ -124,7 +125,7 @@ impl Node {
         arguments
     }
 
-    fn load_images(&mut self) -> Result<()> {
+    fn await_containerd(&mut self) -> Result<()> {
         let deadline = Instant::now() + CONTAINERD;
         while let Err(error) = self.exec(["ctr", "version"]) {
             if let Some(power) = self.power.as_mut() {
@@ -140,6 +141,10 @@ impl Node {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
+        Ok(())
+    }
+
+    fn load_images(&self) -> Result<()> {
         for image in &self.joining.images {
             self.exec([
                 OsStr::new("ctr"),

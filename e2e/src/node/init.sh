@@ -30,11 +30,20 @@ END
 
 hostname "$NODE"
 export PATH="$PROGRAMS:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-containerd --config "$DISK/containerd.toml" >>"$DISK/containerd.log" 2>&1 &
+# As systemd does it: what ends is started again.
+keep() {
+  local log=$1
+  shift
+  while :; do
+    "$@" >>"$log" 2>&1 || true
+    sleep 0.5
+  done
+}
+keep "$DISK/containerd.log" containerd --config "$DISK/containerd.toml" &
 # The harness loads images and then says go.
 until [ -e "$DISK/go" ]; do sleep 0.05; done
-kubelet --config="$DISK/kubelet.yaml" --kubeconfig="$DISK/kubelet.kubeconfig" --hostname-override="$NODE" --node-ip="$NODE_IP" \
-  --root-dir=/var/lib/kubelet --cert-dir=/var/lib/kubelet/pki --v=2 >>"$DISK/kubelet.log" 2>&1 &
-kube-proxy --config="$DISK/kube-proxy.yaml" >>"$DISK/kube-proxy.log" 2>&1 &
+keep "$DISK/kubelet.log" kubelet --config="$DISK/kubelet.yaml" --kubeconfig="$DISK/kubelet.kubeconfig" --hostname-override="$NODE" \
+  --node-ip="$NODE_IP" --root-dir=/var/lib/kubelet --cert-dir=/var/lib/kubelet/pki --v=2 &
+keep "$DISK/kube-proxy.log" kube-proxy --config="$DISK/kube-proxy.yaml" &
 # As the first process it inherits orphans; bash reaps them while it waits.
 while :; do sleep 3600 & wait $!; done
