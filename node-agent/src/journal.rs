@@ -4,12 +4,16 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bobbin_addressing::{AttachmentKey, BootTime, Pair};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::{Attachment, HeldBlock, Resting};
+
+/// How a file ends that is not yet in its place.
+const BESIDE: &str = "new";
 
 /// The directory under `--run-dir`, on a tmpfs: a rename is the whole crash safety that it needs, and a reboot empties it.
 #[derive(Clone, Debug)]
@@ -52,8 +56,9 @@ impl Journal {
     /// They can't be made.
     pub fn open(run_dir: &Path) -> Result<Journal, JournalError> {
         let journal = Journal { root: run_dir.to_owned() };
-        for dir in [journal.attachments(), journal.rests()] {
-            fs::create_dir_all(&dir).map_err(|source| JournalError { path: dir, what: "made", source })?;
+        for dir in [journal.root.clone(), journal.attachments(), journal.rests()] {
+            let made = fs::create_dir_all(&dir).and_then(|()| tidy(&dir));
+            made.map_err(|source| JournalError { path: dir, what: "made", source })?;
         }
         Ok(journal)
     }
@@ -187,14 +192,26 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     Ok(serde_json::from_slice(&fs::read(path)?)?)
 }
 
-/// Writes beside and renames: a reader sees the old or the new, whole.
+/// Writes beside and renames: a reader sees the old or the new, whole. Each write has a file of its own beside, for two may be under way.
 fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), JournalError> {
+    static WRITES: AtomicU64 = AtomicU64::new(0);
     let failed = |source| JournalError { path: path.to_owned(), what: "written", source };
-    let beside = path.with_extension("new");
+    let beside = path.with_extension(format!("{}.{BESIDE}", WRITES.fetch_add(1, Ordering::Relaxed)));
     let bytes = serde_json::to_vec(value).map_err(|error| failed(error.into()))?;
     let mut file = fs::File::create(&beside).map_err(failed)?;
     file.write_all(&bytes).map_err(failed)?;
     fs::rename(&beside, path).map_err(failed)
+}
+
+/// Removes what an agent that was killed was about to write.
+fn tidy(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|end| end == BESIDE) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes a file; one that is not there is removed.

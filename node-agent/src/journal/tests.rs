@@ -59,6 +59,8 @@ fn a_half_written_file_beside_is_not_taken_for_one() {
     let kept = journal.load();
     assert_eq!(kept.attachments.len(), 1);
     assert!(kept.unreadable.is_empty());
+    Journal::open(dir.path()).unwrap();
+    assert_eq!(fs::read_dir(journal.attachments()).unwrap().count(), 1);
 }
 
 #[test]
