@@ -149,10 +149,8 @@ async fn foreign_things_survive(cluster: &mut Cluster) -> Result<()> {
         ensure!(seen.contains(expected), "`{}` does not show {expected} any more:\n{seen}", words.join(" "));
     }
     ensure!(node.exec(["cat", FILE])? == TEXT, "{FILE} was changed");
-    node.namespace()?.ip(
-        "rule del priority 1999\nroute flush table 50\nroute del 198.51.100.0/25 table 116\n\
-         route del 198.51.100.128/25 table 119\nroute del 2001:db8:5::/64 table 119\n",
-    )?;
+    node.namespace()?.ip("rule del priority 1999\nroute flush table 50\nroute del 198.51.100.0/25 table 116\n\
+         route del 198.51.100.128/25 table 119\nroute del 2001:db8:5::/64 table 119\n")?;
     node.exec(["ip", "-6", "rule", "del", "priority", "1999"])?;
     node.exec(["rm", FILE]).map(drop)
 }
