@@ -51,7 +51,17 @@ impl Product {
         let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
         let profile = std::env::var("BOBBIN_PROFILE").unwrap_or_else(|_| "release".to_owned());
         for (package, profile) in [("bobbin-all", profile.as_str()), ("bobbin-shim", "shim")] {
-            let status = Command::new("cargo")
+            let mut cargo = Command::new("cargo");
+            // What the cargo that started us says of its package makes build scripts of others run again, and minutes pass.
+            for (name, _) in std::env::vars_os() {
+                let ours = name.to_str().is_some_and(|name| {
+                    name.starts_with("CARGO") && !matches!(name, "CARGO_HOME" | "CARGO_TARGET_DIR")
+                });
+                if ours {
+                    cargo.env_remove(&name);
+                }
+            }
+            let status = cargo
                 .current_dir(root)
                 .args(["build", "--locked", "--profile", profile, "--package", package, "--target", &platform])
                 .env("RUSTFLAGS", "-C target-feature=+crt-static")
