@@ -3,8 +3,9 @@
 //! Called for a DEL. Removing a link costs the kernel a grace period of some 17 ms whatever the number of links, so
 //! links of detaches that are under way together go in one request, by a link group that holds them and nothing else.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bobbin_addressing::{AttachmentKey, Pair};
 use tokio::sync::oneshot;
@@ -26,6 +27,27 @@ const FIRST_GROUP: u32 = 0x0b0b_0000;
 pub(crate) struct Leaving {
     queue: Mutex<Queue>,
     batches: AtomicU32,
+    /// Detaches that have begun and are not in the queue yet.
+    arriving: AtomicUsize,
+}
+
+/// How long a batch waits for detaches that have begun: less than the grace period they would else wait for alone.
+const GATHER: Duration = Duration::from_millis(15);
+
+/// One detach that has begun; it has arrived when this is dropped.
+struct Arriving(Arc<Inner>);
+
+impl Arriving {
+    fn begin(inner: &Arc<Inner>) -> Self {
+        inner.leaving.arriving.fetch_add(1, Ordering::AcqRel);
+        Self(inner.clone())
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.0.leaving.arriving.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 #[derive(Default)]
@@ -48,6 +70,7 @@ impl Network {
         let key = key.clone();
         let name = host_name(&inner.settings, &key);
         let _under_way = UnderWay::begin(&self.inner.under_way, &name);
+        let arriving = Arriving::begin(&inner);
         let left = on_thread(move || {
             let queued = inner.with_netlink(|netlink| take_out(&inner, netlink, &key, pair))?;
             let Some((link, alias)) = queued else { return Ok(None) };
@@ -57,6 +80,7 @@ impl Network {
                 queue.waiting.push(Waiting { index: link.index, alias, done });
                 !std::mem::replace(&mut queue.running, true)
             };
+            drop(arriving);
             if leads {
                 lead(&inner)?;
             }
@@ -122,6 +146,10 @@ fn lead(inner: &Arc<Inner>) -> Result<(), KernelError> {
 /// Removes batch after batch until none waits. While one is in its grace period the next collects.
 fn remove_all(inner: &Inner) {
     loop {
+        let start = Instant::now();
+        while inner.leaving.arriving.load(Ordering::Acquire) > 0 && start.elapsed() < GATHER {
+            std::thread::sleep(Duration::from_micros(100));
+        }
         let batch = {
             let mut queue = lock(&inner.leaving.queue);
             if queue.waiting.is_empty() {

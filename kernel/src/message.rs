@@ -92,6 +92,12 @@ impl Message {
         self.flags() & ACK != 0
     }
 
+    /// Asks for no acknowledgement: only a refusal is answered.
+    pub(crate) fn quiet(&mut self) {
+        let flags = self.flags() & !ACK;
+        self.bytes[6..8].copy_from_slice(&flags.to_ne_bytes());
+    }
+
     /// Whether it asks for a dump.
     pub(crate) fn is_dump(&self) -> bool {
         self.flags() & ROOT_DUMP == ROOT_DUMP && self.flags() & CREATE == 0 && !self.wants_ack()

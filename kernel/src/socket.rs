@@ -177,9 +177,16 @@ impl Netlink {
         let first = self.sequence + 1;
         let mut answers: Vec<Answer> = Vec::new();
         let mut open: Vec<Option<(String, bool)>> = Vec::new();
-        for ask in asks {
+        // Requests are done in order and a refusal is always answered: outside a transaction the last one's
+        // acknowledgement is that of all.
+        let last_speaks_for_all = end.is_none() && asks.iter().all(|ask| ask.message.wants_ack());
+        let last = asks.len();
+        for (index, mut ask) in asks.into_iter().enumerate() {
             self.sequence += 1;
-            open.push(Some((ask.what, ask.message.wants_ack() || ask.message.is_dump())));
+            if last_speaks_for_all && index + 1 < last {
+                ask.message.quiet();
+            }
+            open.push(Some((ask.what, last_speaks_for_all || ask.message.wants_ack() || ask.message.is_dump())));
             answers.push(Ok(Vec::new()));
             bytes.extend(ask.message.finish(self.sequence));
         }
@@ -204,6 +211,9 @@ impl Netlink {
                 else {
                     continue;
                 };
+                if last_speaks_for_all && index + 1 == last && reply.kind == ERROR {
+                    open[..index].fill(None);
+                }
                 if reply.kind == ERROR || reply.kind == DONE {
                     let errno = -i32::from_ne_bytes(u32_at(&reply.payload, 0).to_ne_bytes());
                     if let Some((what, _)) = open[index].take()
