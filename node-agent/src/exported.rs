@@ -24,8 +24,9 @@ struct Inner {
     ledger: Arc<Ledger>,
     /// The ranges whose routes are up, or are just being put up.
     ranges: Mutex<BTreeSet<BlockRange>>,
-    /// Held while routes of blocks are compared or changed, so that repair never mends what a claim is about to do.
-    fence: tokio::sync::Mutex<()>,
+    /// Held while routes of blocks are compared or changed, so that repair never mends what a claim is about to do. False once
+    /// the node is left: then nothing is put right any more.
+    fence: tokio::sync::Mutex<bool>,
 }
 
 impl Exported {
@@ -37,15 +38,20 @@ impl Exported {
             journal,
             ledger,
             ranges: Mutex::new(ranges),
-            fence: tokio::sync::Mutex::default(),
+            fence: tokio::sync::Mutex::new(true),
         }))
     }
 
-    /// Keeps others from changing the blocks' routes, and tells which should be there.
-    pub async fn hold(&self) -> (tokio::sync::MutexGuard<'_, ()>, Vec<BlockRange>) {
+    /// Keeps others from changing the blocks' routes, and tells which should be there; `None`: the node is left.
+    pub async fn hold(&self) -> Option<(tokio::sync::MutexGuard<'_, bool>, Vec<BlockRange>)> {
         let fence = self.0.fence.lock().await;
         let ranges = self.ranges().iter().copied().collect();
-        (fence, ranges)
+        fence.then_some(()).map(|()| (fence, ranges))
+    }
+
+    /// From now on nothing is put right: what is taken down stays down.
+    pub async fn close(&self) {
+        *self.0.fence.lock().await = false;
     }
 
     /// Writes the list of blocks down whenever it changes.

@@ -11,6 +11,7 @@ use bobbin_kernel::Network;
 use crate::args::Args;
 use crate::claim::Claims;
 use crate::event::Events;
+use crate::exported::Exported;
 use crate::install::{InstallError, remove_conflist, remove_shim};
 use crate::ledger::{Attachment, Ledger};
 use crate::record::Recorder;
@@ -36,6 +37,8 @@ pub struct Leave {
     pub claims: Claims,
     /// The node's network.
     pub network: Network,
+    /// Repair ends before the network is taken down.
+    pub exported: Exported,
     /// Events on the node.
     pub events: Events,
 }
@@ -52,6 +55,7 @@ impl Leave {
         self.wait_for_pods().await;
         self.wait_for_records().await;
         self.give_blocks_back().await;
+        self.exported.close().await;
         match self.network.tear_down().await {
             Ok(gone) => tracing::info!(gone = gone.join(", "), "removed rule, routes and filter"),
             Err(error) => {

@@ -1,6 +1,7 @@
 //! Keeps the node's network as it should be: compares at start, when the kernel tells of a change, and every minute. What should be there
 //! comes from the ledger; the comparing and mending is the kernel crate's. Run by run.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,10 +22,11 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// Repairs, for ever.
 pub async fn run(agent: Arc<Agent>, direct: Option<Direct>) {
     let mut changes = agent.network.changes();
+    let mut told = HashSet::new();
     let mut routes = direct.as_ref().map(Direct::changed);
     loop {
         changes.mark_unchanged();
-        pass(&agent, direct.as_ref()).await;
+        pass(&agent, direct.as_ref(), &mut told).await;
         tokio::select! {
             () = agent.stop.cancelled() => return,
             () = tokio::time::sleep(INTERVAL) => {}
@@ -49,9 +51,9 @@ async fn changed(routes: Option<&mut tokio::sync::watch::Receiver<u64>>) {
     }
 }
 
-/// One comparison.
-pub async fn pass(agent: &Agent, direct: Option<&Direct>) {
-    let (_fence, blocks) = agent.exported.hold().await;
+/// One comparison. `told` are the things that could not be put right and that are known already.
+async fn pass(agent: &Agent, direct: Option<&Direct>, told: &mut HashSet<String>) {
+    let Some((_fence, blocks)) = agent.exported.hold().await else { return };
     let attachments = agent.ledger.attachments();
     let ipv4 =
         blocks.iter().any(|block| block.ipv4.is_some()) || attachments.iter().any(|each| each.pair.ipv4.is_some());
@@ -78,6 +80,10 @@ pub async fn pass(agent: &Agent, direct: Option<&Direct>) {
             let ended: Vec<String> =
                 desired.pods.iter().map(|pod| &pod.key).filter(|key| ended(key)).map(ToString::to_string).collect();
             repairs.retain(|repair| repair.repaired || !ended.iter().any(|key| repair.what.contains(key)));
+            let open: HashSet<String> =
+                repairs.iter().filter(|repair| !repair.repaired).map(|repair| repair.what.clone()).collect();
+            repairs.retain(|repair| repair.repaired || !told.contains(&repair.what));
+            *told = open;
             for repair in &repairs {
                 agent.metrics.repairs.inc();
                 tracing::warn!("repaired the node's network: {repair}");

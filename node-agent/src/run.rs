@@ -187,6 +187,7 @@ async fn leave(agent: Arc<Agent>, claims: Claims, mut adopted: watch::Receiver<A
         recorder: agent.recorder.clone(),
         claims,
         network: agent.network.clone(),
+        exported: agent.exported.clone(),
         events: agent.events.clone(),
     };
     report(&agent, leave.run().await.err());
