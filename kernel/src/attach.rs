@@ -222,7 +222,7 @@ fn finish(
         host_mac: pair.host_mac,
         protocol: settings.protocol,
     };
-    container::wire(&side, &settings.sysctl_root)?;
+    let mut inside = container::wire(&side, &settings.sysctl_root)?;
     let (routes, asks) = host_side(inner, wiring, pair.host_index, pair.container_mac);
     let answers = netlink.ask(asks)?;
     for (index, answer) in answers.into_iter().enumerate() {
@@ -234,6 +234,7 @@ fn finish(
         }
     }
     await_carrier(netlink, pair.host_index)?;
+    container::await_addresses(&mut inside, wiring.pair)?;
     Ok(())
 }
 

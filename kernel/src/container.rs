@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use bobbin_addressing::Pair;
 use ipnet::IpNet;
@@ -33,6 +34,8 @@ fn routes(own: IpAddr, index: u32, protocol: u8) -> [Route; 2] {
     ]
 }
 
+/// How long an address may take until it can receive; it comes in any case.
+const RECEIVES: Duration = Duration::from_secs(1);
 /// The metric of a second interface's routes, its index added: above the 1024 that the kernel gives IPv6 routes by itself.
 const BEHIND: u32 = 2000;
 
@@ -45,8 +48,8 @@ pub(crate) struct Side<'a> {
     pub(crate) protocol: u8,
 }
 
-/// Makes the container's side: sysctls before the link is up, then all the rest in one datagram.
-pub(crate) fn wire(side: &Side<'_>, sysctl_root: &Path) -> Result<(), KernelError> {
+/// Makes the container's side: sysctls before the link is up, then all the rest in one datagram. Answers the socket for [`await_addresses`].
+pub(crate) fn wire(side: &Side<'_>, sysctl_root: &Path) -> Result<Netlink, KernelError> {
     let ipv6 = sysctl_root.join("ipv6/conf").join(side.if_name);
     if side.pair.ipv6.is_some() {
         sysctl::set(&ipv6.join("disable_ipv6"), "0")?;
@@ -63,9 +66,22 @@ pub(crate) fn wire(side: &Side<'_>, sysctl_root: &Path) -> Result<(), KernelErro
     }
     let mut netlink = Netlink::route()?;
     match netlink.all(asks) {
-        Err(error) if error.errno() == Some(nix::libc::EEXIST) => netlink.all(routes_behind(side)),
-        done => done,
+        Err(error) if error.errno() == Some(nix::libc::EEXIST) => netlink.all(routes_behind(side))?,
+        done => done?,
     }
+    Ok(netlink)
+}
+
+/// The kernel lets an IPv6 address receive from a work queue, `nodad` or not (addrconf_dad_work): until then the answer to the
+/// pod's first packet would be dropped. On an idle machine it is done before we look.
+pub(crate) fn await_addresses(netlink: &mut Netlink, pair: Pair) -> Result<(), KernelError> {
+    let start = Instant::now();
+    if let Some(own) = pair.ipv6.map(IpAddr::V6) {
+        while !route::is_local(netlink, own)? && start.elapsed() < RECEIVES {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    }
+    Ok(())
 }
 
 /// The routes of a container's second interface: its first keeps the default route, and these serve who binds to the second.

@@ -22,6 +22,7 @@ const TABLE: u16 = 15;
 const ONLINK: u32 = 4;
 const CLONED: u32 = 0x200;
 const UNICAST: u8 = 1;
+const LOCAL: u8 = 2;
 const BLACKHOLE: u8 = 6;
 const SCOPE_LINK: u8 = 253;
 /// The metric an IPv6 route gets that names none.
@@ -196,6 +197,16 @@ pub(crate) fn list(netlink: &mut Netlink, table: u32) -> Result<Vec<Route>, Kern
         }
     }
     Ok(found)
+}
+
+/// Whether packets to an address end in this namespace, as the kernel looks it up.
+pub(crate) fn is_local(netlink: &mut Netlink, own: IpAddr) -> Result<bool, KernelError> {
+    let mut fixed = [0; 12];
+    fixed[0] = family(own);
+    fixed[1] = IpNet::from(own).prefix_len();
+    let message = Message::new(GET, 0, &fixed).attr(DESTINATION, &octets(own));
+    let found = netlink.one(format!("look up {own}"), message)?;
+    Ok(found.iter().any(|reply| reply.kind == NEW && reply.payload.get(7) == Some(&LOCAL)))
 }
 
 /// The table, or the whole family, does not exist.
