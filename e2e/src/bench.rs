@@ -61,10 +61,9 @@ pub async fn run() -> Result<Report> {
 
     let pods = pod_objects(&node, extent.at_once).await?;
     rounds::measure(&node, extent, &pods, &mut report).await?;
-    stages::read(&node, &mut report)?;
-    packet::measure(&node, &mut report).await?;
+    packet::measure(&node, &mut report)?;
     start::measure(&node, &mut report)?;
-    calls::per_attachment(&node, &pods, &mut report).await?;
+    calls::per_attachment(&node, &mut report).await?;
     calls::idle(&node, &mut report).await?;
     memory_and_restart(&mut node, &mut report).await?;
     bars::judge(&mut report);

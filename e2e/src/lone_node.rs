@@ -3,6 +3,7 @@
 //!
 //! The agent reaches the API server through a [`Proxy`] that a test can spoil.
 
+mod echo;
 mod objects;
 mod plugin;
 mod pod;
@@ -13,10 +14,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 
+pub use echo::EchoServer;
 pub use plugin::{Answer, Call, CniError, Plugin};
 pub use pod::{Pod, fresh_id};
 pub use view::{Attachment, ip_json};
@@ -71,8 +73,28 @@ pub struct LoneNode {
     pub product: Product,
     /// Where cnitool and the reference plugins are.
     pub programs: Programs,
+    _run: RunDirectory,
     scratch: Scratch,
     choice: Choice,
+}
+
+/// The agent's `--run-dir`: in memory, as `/run` is.
+struct RunDirectory(PathBuf);
+
+impl RunDirectory {
+    fn make(path: PathBuf) -> Result<Self> {
+        std::fs::create_dir(&path)?;
+        mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), None::<&str>)
+            .with_context(|| format!("no tmpfs can be mounted at {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for RunDirectory {
+    fn drop(&mut self) {
+        // The mount is in this process's own mount namespace and goes with it in any case.
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+    }
 }
 
 /// Gives this process, before it has a second thread, mounts of its own: pods' namespaces have paths, and cnitool a cache, that are
@@ -91,7 +113,8 @@ impl LoneNode {
     pub async fn start(choice: Choice) -> Result<Self> {
         let product = Product::find()?;
         let scratch = Scratch::make("bobbin-lone-node-")?;
-        for name in ["bin", "run", "cni-bin", "cni-conf", "netns", "host-local"] {
+        let run = RunDirectory::make(scratch.path().join("run"))?;
+        for name in ["bin", "cni-bin", "cni-conf", "netns", "host-local"] {
             std::fs::create_dir(scratch.path().join(name))?;
         }
         for name in ["bobbin-agent", "bobbin-operator"] {
@@ -121,6 +144,7 @@ impl LoneNode {
             fabric,
             product,
             programs,
+            _run: run,
             scratch,
             choice,
         };

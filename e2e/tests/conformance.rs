@@ -15,7 +15,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use bobbin_e2e::lone_node::{Call, Choice, LoneNode, PATIENCE, own_mounts};
+use bobbin_e2e::lone_node::{
+    Call, Choice, EchoServer, FABRIC_IPV4, FABRIC_IPV6, LoneNode, PATIENCE, ip_json, own_mounts,
+};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
@@ -55,6 +57,7 @@ fn main() -> Result<ExitCode> {
         test!(shared, handle, "ADD fails if the interface exists, and leaves it alone", add_into_an_existing_interface),
         test!(shared, handle, "a container may have two interfaces", two_interfaces),
         test!(shared, handle, "twenty containers are added and deleted at once", twenty_at_once),
+        test!(shared, handle, "the first packet of a pod arrives, in both families", first_packet),
         test!(shared, handle, "STATUS is success, and VERSION names four versions", status_and_version),
         test!(
             shared,
@@ -217,6 +220,28 @@ async fn twenty_at_once(node: &mut LoneNode) -> Result<()> {
     for (answer, pod) in answers.iter().zip(&pods) {
         answer.ok()?;
         nothing_is_left(node, &pod.container_id).await?;
+    }
+    Ok(())
+}
+
+async fn first_packet(node: &mut LoneNode) -> Result<()> {
+    for address in [FABRIC_IPV4, FABRIC_IPV6] {
+        let server = EchoServer::start(node, address)?;
+        for number in 0..50 {
+            let pod = node.pod()?;
+            node.add(&pod)?;
+            let seen = || {
+                let table = node.table(116).unwrap_or_default();
+                let neighbours = ip_json(&node.namespace, "neigh show").unwrap_or_default();
+                let inside = (pod.ip_json("route show"), pod.ip_json("neigh show"), pod.ip_json("-s link show eth0"));
+                format!(
+                    "pod {number}: table 116 {table:?}; neighbours {neighbours}; inside {inside:?}; the agent's log:\n{}",
+                    node.agent_log_tail()
+                )
+            };
+            server.ask::<2>(&pod).with_context(seen)?;
+            node.del(&pod)?;
+        }
     }
     Ok(())
 }

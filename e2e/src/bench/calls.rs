@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use serde_json::json;
 
-use super::{KubePod, Report};
+use super::Report;
 use crate::control_plane::Entry;
-use crate::lone_node::{AGENT_USER, LoneNode, PATIENCE, Pod};
+use crate::lone_node::{AGENT_USER, LoneNode, PATIENCE};
 use crate::until::{so, until};
 
-/// Few enough for the blocks that the node has, so that no claim is counted.
-const ATTACHMENTS: usize = 10;
+/// One block of the pool has room for them, so that no claim is counted: claims are shared by a block's addresses.
+const ATTACHMENTS: usize = 100;
 /// How long an idle agent is watched.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -19,9 +20,16 @@ fn of_agent(entry: &Entry) -> bool {
 }
 
 /// Counts the calls of some ADDs and DELs.
-pub async fn per_attachment(node: &LoneNode, pods: &[KubePod], report: &mut Report) -> Result<()> {
+pub async fn per_attachment(node: &LoneNode, report: &mut Report) -> Result<()> {
+    node.apply_pool("counted", json!({"subnets": [{"ipv4": "10.66.0.0/16"}], "blockSizeBits": 8})).await?;
+    let mut sandboxes = Vec::with_capacity(ATTACHMENTS);
+    for number in 0..=ATTACHMENTS {
+        sandboxes.push(node.kube_pod("default", &format!("counted-{number}"), Some("counted")).await?);
+    }
+    // The first has the block claimed.
+    let first = sandboxes.remove(0);
+    node.add(&first)?;
     let audit = node.control_plane.audit();
-    let sandboxes = pods.iter().take(ATTACHMENTS).map(|pod| pod.sandbox(node)).collect::<Result<Vec<Pod>>>()?;
     for (verb, what) in [("ADD", "create"), ("DEL", "delete")] {
         let mark = audit.mark();
         for pod in &sandboxes {
@@ -39,7 +47,7 @@ pub async fn per_attachment(node: &LoneNode, pods: &[KubePod], report: &mut Repo
             (calls.iter().filter(|one| one.is_write()).count(), calls.iter().filter(|one| one.is_read()).count());
         report.calls.push((verb, share(writes), share(reads)));
     }
-    Ok(())
+    node.del(&first)
 }
 
 /// Counts the calls of an agent that has nothing to do.

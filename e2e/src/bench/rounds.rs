@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::samples::Samples;
+use super::stages::Totals;
 use super::{Extent, KubePod, Report};
 use crate::lone_node::{LoneNode, Plugin, Pod};
 
@@ -19,6 +20,7 @@ struct Times {
 
 /// Measures all rounds.
 pub async fn measure(node: &LoneNode, extent: Extent, pods: &[KubePod], report: &mut Report) -> Result<()> {
+    let mut stages = Totals::default();
     for (dual, family) in [(false, "IPv4"), (true, "dual")] {
         let (mut ours, mut theirs) = (Times::default(), Times::default());
         let kube_pods: Vec<&KubePod> = pods.iter().filter(|pod| pod.ipv4_only != dual).collect();
@@ -29,9 +31,10 @@ pub async fn measure(node: &LoneNode, extent: Extent, pods: &[KubePod], report: 
             // Who begins changes from round to round.
             for turn in [round % 2, 1 - round % 2] {
                 if turn == 0 {
-                    one_round(node, &node.plugin(), &kube_pods, extent.one_by_one, &mut ours, report).await?;
+                    one_round(node, &node.plugin(), &kube_pods, extent.one_by_one, &mut ours, &mut stages, report)
+                        .await?;
                 } else {
-                    one_round(node, &reference, &kube_pods, few, &mut theirs, report).await?;
+                    one_round(node, &reference, &kube_pods, few, &mut theirs, &mut stages, report).await?;
                 }
             }
         }
@@ -40,6 +43,7 @@ pub async fn measure(node: &LoneNode, extent: Extent, pods: &[KubePod], report: 
         report.add(&format!("{} ADDs at once, {family}", extent.at_once), ours.add_at_once, Some(theirs.add_at_once));
         report.add(&format!("{} DELs at once, {family}", extent.at_once), ours.del_at_once, Some(theirs.del_at_once));
     }
+    stages.tell(report);
     Ok(())
 }
 
@@ -49,11 +53,14 @@ async fn one_round(
     kube_pods: &[&KubePod],
     one_by_one: usize,
     times: &mut Times,
+    stages: &mut Totals,
     report: &mut Report,
 ) -> Result<()> {
     let pods = kube_pods.iter().take(one_by_one).map(|pod| pod.sandbox(node)).collect::<Result<Vec<_>>>()?;
+    let before = Totals::read(node)?;
     let pods = each(plugin, "ADD", pods, &mut times.add, report)?;
     let pods = each(plugin, "DEL", pods, &mut times.del, report)?;
+    stages.gather(before, Totals::read(node)?);
     drop(pods);
     node.await_records(&[], Duration::from_secs(60)).await?;
     let pods = kube_pods.iter().map(|pod| pod.sandbox(node)).collect::<Result<Vec<_>>>()?;

@@ -1,4 +1,5 @@
-//! Where an ADD's time goes inside the agent, from its own metrics: said beside a bar that is missed.
+//! Where the time of a call goes inside the agent, from its own metrics: said beside a bar that is missed. Only what is counted while
+//! calls are made one by one is told; a hundred at once wait for each other.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -17,16 +18,36 @@ const STAGES: [(&str, &str, &str); 4] = [
     ("cni_call_duration_seconds", "verb=\"DEL\"", "DEL in the agent"),
 ];
 
-/// Reads the means.
-pub fn read(node: &LoneNode, report: &mut Report) -> Result<()> {
-    let text = node.namespace.run(fetch)?.context("the agent's metrics can't be read")?;
-    for (name, label, stage) in STAGES {
-        let (sum, count) = (total(&text, &format!("{name}_sum"), label), total(&text, &format!("{name}_count"), label));
-        if count > 0.0 {
-            report.stages.push((stage.to_owned(), sum / count * 1000.0));
+/// Sums (seconds) and counts of the stages so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Totals([(f64, f64); STAGES.len()]);
+
+impl Totals {
+    /// As the agent says now.
+    pub fn read(node: &LoneNode) -> Result<Self> {
+        let text = node.namespace.run(fetch)?.context("the agent's metrics can't be read")?;
+        let of = |(name, label, _): (&str, &str, &str)| {
+            (total(&text, &format!("{name}_sum"), label), total(&text, &format!("{name}_count"), label))
+        };
+        Ok(Self(STAGES.map(of)))
+    }
+
+    /// Adds what was counted between two looks.
+    pub fn gather(&mut self, before: Self, after: Self) {
+        for (place, sum) in self.0.iter_mut().enumerate() {
+            sum.0 += after.0[place].0 - before.0[place].0;
+            sum.1 += after.0[place].1 - before.0[place].1;
         }
     }
-    Ok(())
+
+    /// Puts the means into the report.
+    pub fn tell(&self, report: &mut Report) {
+        for ((sum, count), (_, _, stage)) in self.0.iter().zip(STAGES) {
+            if *count > 0.0 {
+                report.stages.push((stage.to_owned(), sum / count * 1000.0));
+            }
+        }
+    }
 }
 
 fn fetch() -> Result<String> {
