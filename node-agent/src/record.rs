@@ -321,6 +321,3 @@ pub async fn within(mut answer: oneshot::Receiver<Verdict>, wait: Duration) -> O
     answer.close();
     answer.try_recv().ok()
 }
-
-#[cfg(test)]
-mod tests;

@@ -256,6 +256,3 @@ fn next_change(pool: &PoolUse) -> Duration {
     let waits = empty.flat_map(|empty| ages.into_iter().filter_map(move |age| age.checked_sub(empty)));
     waits.filter(|wait| !wait.is_zero()).min().unwrap_or(LOOK)
 }
-
-#[cfg(test)]
-mod tests;

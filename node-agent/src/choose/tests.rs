@@ -1,1 +1,111 @@
-//! tests
+//! The choice with what the view knows; the rule itself is tested in `addressing`.
+
+use bobbin_addressing::choice::{Reason, Source};
+use serde_json::{Value, json};
+
+use super::*;
+
+fn pool(name: &str, spec: Value, ready: bool) -> AddressPool {
+    let mut whole = json!({"subnets": [{"ipv4": "10.64.0.0/16"}]});
+    whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    let status = if ready { "True" } else { "False" };
+    serde_json::from_value(json!({
+        "apiVersion": "bobbin.dev/v1beta1", "kind": "AddressPool", "metadata": {"name": name}, "spec": whole,
+        "status": {"conditions": [{
+            "type": "Ready", "status": status, "reason": "Overlaps", "message": "overlaps pool \"x\"",
+            "lastTransitionTime": "2026-11-21T00:00:00Z"
+        }]}
+    }))
+    .unwrap()
+}
+
+fn namespace(pool: Option<&str>, labels: &[(&str, &str)]) -> NamespaceFacts {
+    NamespaceFacts {
+        labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        pool: pool.map(ToOwned::to_owned),
+    }
+}
+
+fn pod(name: &str, pool: Option<&str>) -> PodFacts {
+    PodFacts {
+        namespace: "shop".to_owned(),
+        name: name.to_owned(),
+        uid: format!("uid-{name}"),
+        kubelet_uid: None,
+        pool: pool.map(ToOwned::to_owned),
+    }
+}
+
+fn reference(name: &str) -> PodRef {
+    PodRef { namespace: "shop".to_owned(), name: name.to_owned(), uid: format!("uid-{name}") }
+}
+
+fn node() -> NodeFacts {
+    let labels = [("zone".to_owned(), "a".to_owned())].into();
+    NodeFacts { name: "n1".to_owned(), uid: "u".to_owned(), ipv4: None, ipv6: None, labels }
+}
+
+fn view(namespaces: Vec<(&str, NamespaceFacts)>, pods: Vec<PodFacts>) -> ClusterView {
+    let admits = |labels: Value| json!({"matchLabels": labels});
+    let pools = vec![
+        pool("default", json!({}), true),
+        pool("team", json!({"namespaceSelector": admits(json!({"team": "red"}))}), true),
+        pool("far", json!({"nodeSelector": admits(json!({"zone": "b"}))}), true),
+        pool("drain", json!({"draining": true}), true),
+        pool("broken", json!({}), false),
+    ];
+    ClusterView::of(Some(node()), pools, namespaces, pods)
+}
+
+async fn choose(view: &ClusterView, pod: &str) -> Result<Choice, ChooseError> {
+    choose_pool(view, Some(&reference(pod)), UnknownPod::Refuse).await
+}
+
+#[tokio::test]
+async fn a_call_without_a_pod_gets_the_pool_default() {
+    let choice = choose_pool(&view(vec![], vec![]), Some(&PodRef::default()), UnknownPod::Refuse).await.unwrap();
+    assert_eq!((choice.pool.as_str(), choice.source), ("default", Source::Default));
+}
+
+#[tokio::test]
+async fn each_reason_not_to_serve_is_told_with_pod_and_node() {
+    let pods = ["far", "drain", "broken", "team", "nowhere"].map(|name| pod(name, Some(name))).to_vec();
+    let view = view(vec![("shop", namespace(None, &[]))], pods);
+    for (name, reason) in [
+        ("far", Reason::NodeNotAdmitted),
+        ("drain", Reason::Draining),
+        ("broken", Reason::NotReady(Some("overlaps pool \"x\"".to_owned()))),
+        ("team", Reason::NamespaceNotAdmitted),
+        ("nowhere", Reason::Missing),
+    ] {
+        let error = choose(&view, name).await.unwrap_err();
+        let told = error.to_cni();
+        assert_eq!(told.code, code::POOL_REFUSED, "{told}");
+        assert!(told.msg.contains(&format!("pod shop/{name} on node n1")), "{told}");
+        let ChooseError::Refused { refusal, .. } = error else { panic!("{name}: {error}") };
+        assert_eq!(refusal.reason, reason);
+    }
+}
+
+#[tokio::test]
+async fn a_namespaces_labels_and_annotation_count() {
+    let view = view(vec![("shop", namespace(Some("team"), &[("team", "red")]))], vec![pod("web", None)]);
+    let choice = choose(&view, "web").await.unwrap();
+    assert_eq!((choice.pool.as_str(), choice.source), ("team", Source::NamespaceAnnotation));
+    assert_eq!(expected_pool(&view, &pod("next", None)).as_deref(), Some("team"));
+}
+
+#[tokio::test]
+async fn without_the_api_server_a_known_namespace_decides_for_an_unknown_pod() {
+    let view = view(vec![("shop", namespace(Some("team"), &[("team", "red")]))], vec![]);
+    assert_eq!(choose(&view, "web").await.unwrap().pool, "team");
+}
+
+#[test]
+fn a_selector_that_means_nothing_admits_nothing_and_an_empty_one_all() {
+    let selector = |value: Value| serde_json::from_value::<LabelSelector>(value).unwrap();
+    let labels = node().labels;
+    assert!(admits(None, &labels) && admits(Some(&selector(json!({}))), &labels));
+    let broken = json!({"matchExpressions": [{"key": "zone", "operator": "Near", "values": ["a"]}]});
+    assert!(!admits(Some(&selector(broken)), &labels));
+}

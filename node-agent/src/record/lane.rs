@@ -187,10 +187,10 @@ impl Lane {
         Done::Created { key, pair, reply, verdict }
     }
 
-    /// The delete behind a create needs no read to know the UID.
+    /// The delete behind a create needs no read to know the UID; one that knew an earlier record's UID means this one all the same.
     fn name_uid(&mut self, created: &AttachmentKey, found: &str) {
         for wish in &mut self.wishes {
-            if let Wish::Delete { key, uid: uid @ None, .. } = wish
+            if let Wish::Delete { key, uid, .. } = wish
                 && key == created
             {
                 *uid = Some(found.to_owned());

@@ -66,7 +66,7 @@ pub(super) async fn keep(view: &ClusterView) {
     }
 }
 
-fn bytes(view: &ClusterView) -> serde_json::Result<Vec<u8>> {
+pub(super) fn bytes(view: &ClusterView) -> serde_json::Result<Vec<u8>> {
     let copy = {
         let facts = view.facts();
         // Nothing was listed yet: keep what an earlier run wrote.

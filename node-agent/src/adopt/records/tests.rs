@@ -1,1 +1,90 @@
-//! tests
+//! Records and attachments, compared.
+
+use bobbin_addressing::Pair;
+use bobbin_crds::IPAssignmentSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+
+use super::*;
+use crate::ledger::PodRef;
+
+fn attachment(number: u8) -> Attachment {
+    Attachment {
+        key: AttachmentKey::new(format!("c{number}"), "eth0"),
+        pair: Pair { ipv4: Some([10, 64, 0, number].into()), ipv6: None },
+        block: "default-0".to_owned(),
+        pool: "default".to_owned(),
+        pod: PodRef::default(),
+        created_at: jiff::Timestamp::UNIX_EPOCH,
+        boot_id: "now".to_owned(),
+        assignment_uid: None,
+        phase: Phase::Live,
+        netns: None,
+        links: None,
+    }
+}
+
+fn record(container: &str, number: u8, boot: &str) -> IPAssignment {
+    let spec = IPAssignmentSpec {
+        pool_name: "default".to_owned(),
+        block_name: "default-0".to_owned(),
+        node_name: "n1".to_owned(),
+        ipv4: Some(format!("10.64.0.{number}")),
+        ipv6: None,
+        container_id: container.to_owned(),
+        if_name: "eth0".to_owned(),
+        pod_namespace: None,
+        pod_name: None,
+        pod_uid: None,
+        created_at: MicroTime(jiff::Timestamp::UNIX_EPOCH),
+        boot_id: boot.to_owned(),
+    };
+    let mut record = IPAssignment::new(&format!("10.64.0.{number}"), spec);
+    record.metadata.uid = Some(format!("uid-{number}"));
+    record
+}
+
+fn blocks() -> BTreeMap<String, BlockRange> {
+    [("default-0".to_owned(), BlockRange::parse(Some("10.64.0.0/27"), None).unwrap())].into()
+}
+
+fn seen(container: &str, number: u8) -> Seen {
+    Seen { name: format!("10.64.0.{number}"), key: AttachmentKey::new(container, "eth0"), uid: format!("uid-{number}") }
+}
+
+#[test]
+fn what_agrees_is_no_finding() {
+    assert_eq!(judge(&[record("c1", 1, "now")], &[attachment(1)], &blocks(), "now"), []);
+}
+
+#[test]
+fn a_living_attachment_keeps_its_record_whatever_boot_that_names() {
+    assert_eq!(judge(&[record("c1", 1, "before")], &[attachment(1)], &blocks(), "now"), []);
+}
+
+#[test]
+fn a_dead_ones_record_is_looked_at_twice_in_this_boot_and_free_at_once_of_another() {
+    let records = [record("c1", 1, "now"), record("c2", 2, "before")];
+    let found = judge(&records, &[], &blocks(), "now");
+    assert_eq!(found, [Finding::NobodyLives(seen("c1", 1)), Finding::OtherBoot(seen("c2", 2))]);
+}
+
+#[test]
+fn an_attachment_that_moved_to_another_address_does_not_keep_the_old_record() {
+    let records = [record("c1", 7, "now"), record("c1", 1, "now")];
+    assert_eq!(judge(&records, &[attachment(1)], &blocks(), "now"), [Finding::NobodyLives(seen("c1", 7))]);
+}
+
+#[test]
+fn only_an_attachment_that_add_answered_can_lack_a_record() {
+    let adding = Attachment { phase: Phase::Adding, ..attachment(2) };
+    let deleting = Attachment { phase: Phase::Deleting, ..attachment(3) };
+    let found = judge(&[], &[attachment(1), adding, deleting], &blocks(), "now");
+    assert_eq!(found, [Finding::Unrecorded(Box::new(attachment(1)))]);
+}
+
+#[test]
+fn a_record_outside_our_blocks_is_void_and_told() {
+    let void = |name: &str| Finding::Void { name: name.to_owned(), block: "default-0".to_owned() };
+    assert_eq!(judge(&[record("c1", 1, "now")], &[attachment(1)], &BTreeMap::new(), "now"), [void("10.64.0.1")]);
+    assert_eq!(judge(&[record("c40", 40, "now")], &[attachment(40)], &blocks(), "now"), [void("10.64.0.40")]);
+}

@@ -1,1 +1,199 @@
-//! tests
+//! A lane against a server that loses answers: whatever it loses, in the end the record of the last attachment stands, or none.
+
+use bobbin_addressing::{AttachmentKey, Pair};
+use bobbin_crds::{IPAssignment, IPAssignmentSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use proptest::prelude::*;
+use tokio::sync::oneshot;
+
+use super::*;
+
+fn key(number: usize) -> AttachmentKey {
+    AttachmentKey::new(format!("c{number}"), "eth0")
+}
+
+fn record(number: usize) -> Box<IPAssignment> {
+    let spec = IPAssignmentSpec {
+        pool_name: "default".to_owned(),
+        block_name: "default-0".to_owned(),
+        node_name: "n1".to_owned(),
+        ipv4: Some("10.64.0.5".to_owned()),
+        ipv6: None,
+        container_id: key(number).container_id,
+        if_name: "eth0".to_owned(),
+        pod_namespace: None,
+        pod_name: None,
+        pod_uid: None,
+        created_at: MicroTime(jiff::Timestamp::UNIX_EPOCH),
+        boot_id: "boot".to_owned(),
+    };
+    Box::new(IPAssignment::new("10.64.0.5", spec))
+}
+
+fn create(number: usize) -> (Wish, oneshot::Receiver<Verdict>) {
+    let (reply, answer) = oneshot::channel();
+    (Wish::create(key(number), Pair { ipv4: None, ipv6: None }, record(number), reply), answer)
+}
+
+/// What the API server has of the one address.
+#[derive(Default)]
+struct Server {
+    stands: Option<(AttachmentKey, String)>,
+    uids: usize,
+    writes: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    None,
+    /// The call does what it says, and the answer is lost.
+    AnswerLost,
+    /// The call never arrives.
+    CallLost,
+}
+
+impl Server {
+    fn call(&mut self, step: &Step, fault: Fault) -> Outcome {
+        if matches!(fault, Fault::CallLost) {
+            return Outcome::Unknown;
+        }
+        let outcome = match step {
+            Step::Post(_) if self.stands.is_some() => Outcome::Exists,
+            Step::Post(record) => {
+                self.uids += 1;
+                self.writes += 1;
+                let uid = format!("uid-{}", self.uids);
+                self.stands = Some((AttachmentKey::new(&record.spec.container_id, &record.spec.if_name), uid.clone()));
+                Outcome::Ours(uid)
+            }
+            Step::Get(key) => match &self.stands {
+                None => Outcome::Absent,
+                Some((whose, uid)) if whose == key => Outcome::Ours(uid.clone()),
+                Some((whose, _)) => Outcome::Others(whose.to_string()),
+            },
+            Step::Delete(uid) => {
+                self.writes += 1;
+                if self.stands.as_ref().is_some_and(|(_, known)| known == uid) {
+                    self.stands = None;
+                }
+                Outcome::Gone
+            }
+        };
+        if matches!(fault, Fault::AnswerLost) { Outcome::Unknown } else { outcome }
+    }
+}
+
+fn run(lane: &mut Lane, server: &mut Server, mut faults: impl Iterator<Item = Fault>) {
+    for _ in 0..1000 {
+        let Some(step) = lane.next() else { return };
+        let outcome = server.call(&step, faults.next().unwrap_or(Fault::None));
+        if let Done::Created { reply, verdict, .. } = lane.learn(outcome) {
+            let _ = reply.send(verdict);
+        }
+    }
+    panic!("the lane does not come to rest");
+}
+
+#[test]
+fn a_healthy_create_and_delete_are_one_write_each_and_no_read() {
+    let (mut lane, mut server) = (Lane::default(), Server::default());
+    let (wish, mut answer) = create(1);
+    lane.push(wish);
+    let Some(Step::Post(_)) = lane.next() else { panic!("a create begins with something else than a create") };
+    let posted = server.call(&Step::Post(record(1)), Fault::None);
+    let Done::Created { reply, verdict: Verdict::Recorded { uid }, .. } = lane.learn(posted) else {
+        panic!("not recorded")
+    };
+    drop(reply);
+    assert!(answer.try_recv().is_err());
+    lane.push(Wish::delete(key(1), Some(uid.clone()), None));
+    assert_eq!(lane.next(), Some(Step::Delete(uid)));
+    assert!(matches!(lane.learn(Outcome::Gone), Done::Deleted { .. }));
+    assert!(lane.is_idle() && lane.next().is_none());
+}
+
+#[test]
+fn a_create_that_was_not_sent_is_called_off_by_its_delete() {
+    let mut lane = Lane::default();
+    lane.push(create(1).0);
+    assert_eq!(lane.push(Wish::delete(key(1), None, None)), [key(1)]);
+    assert!(lane.is_idle());
+}
+
+#[test]
+fn a_create_that_was_sent_is_waited_for_before_its_delete() {
+    let (mut lane, mut server) = (Lane::default(), Server::default());
+    lane.push(create(1).0);
+    let step = lane.next().unwrap();
+    assert!(lane.push(Wish::delete(key(1), None, None)).is_empty());
+    // The server takes the record, the answer is lost.
+    let outcome = server.call(&step, Fault::AnswerLost);
+    assert!(matches!(lane.learn(outcome), Done::NotYet));
+    run(&mut lane, &mut server, std::iter::empty());
+    assert_eq!(server.stands, None);
+}
+
+#[test]
+fn anothers_record_is_named_and_left_alone() {
+    let (mut lane, mut server) = (Lane::default(), Server::default());
+    server.stands = Some((AttachmentKey::new("other", "eth0"), "uid-x".to_owned()));
+    let (wish, mut answer) = create(1);
+    lane.push(wish);
+    lane.push(Wish::delete(key(2), None, None));
+    run(&mut lane, &mut server, std::iter::empty());
+    assert_eq!(answer.try_recv(), Ok(Verdict::Taken { by: "other/eth0".to_owned() }));
+    assert!(server.stands.is_some());
+    assert_eq!(server.writes, 0);
+}
+
+fn faults() -> impl Strategy<Value = Fault> {
+    prop_oneof![3 => Just(Fault::None), 2 => Just(Fault::AnswerLost), 2 => Just(Fault::CallLost)]
+}
+
+proptest! {
+    /// Attachments come and go on one address, DEL with the UID where ADD has learnt it, without where not; between the wishes the
+    /// lane takes some steps.
+    #[test]
+    fn in_the_end_the_last_attachments_record_stands(
+        lives in prop::collection::vec((0_usize..4, 0_usize..4), 1..6),
+        ends in any::<bool>(),
+        trouble in prop::collection::vec(faults(), 0..60),
+    ) {
+        let (mut lane, mut server) = (Lane::default(), Server::default());
+        let mut trouble = trouble.into_iter();
+        let mut verdicts = Vec::new();
+        let mut steps = |lane: &mut Lane, server: &mut Server, count: usize| {
+            for _ in 0..count {
+                let Some(step) = lane.next() else { return };
+                let outcome = server.call(&step, trouble.next().unwrap_or(Fault::None));
+                if let Done::Created { reply, verdict, .. } = lane.learn(outcome) {
+                    let _ = reply.send(verdict);
+                }
+            }
+        };
+        for (number, (before, after)) in lives.iter().enumerate() {
+            let (wish, mut answer) = create(number);
+            lane.push(wish);
+            steps(&mut lane, &mut server, *before);
+            let last = number + 1 == lives.len();
+            if !last || ends {
+                let uid = match answer.try_recv() {
+                    Ok(Verdict::Recorded { uid }) => Some(uid),
+                    _ => None,
+                };
+                lane.push(Wish::delete(key(number), uid, None));
+                steps(&mut lane, &mut server, *after);
+            } else {
+                verdicts.push(answer);
+            }
+        }
+        run(&mut lane, &mut server, trouble);
+        let stands = server.stands.map(|(key, _)| key);
+        prop_assert_eq!(stands, (!ends).then(|| key(lives.len() - 1)));
+        for mut answer in verdicts {
+            let recorded = matches!(answer.try_recv(), Ok(Verdict::Recorded { .. }));
+            prop_assert!(recorded || ends, "the last attachment is not told that it is recorded");
+        }
+        prop_assert!(lane.is_idle());
+    }
+}

@@ -1,1 +1,58 @@
-//! tests
+//! When a claim may be tried again, and for whom blocks are claimed ahead.
+
+use super::*;
+
+fn full() -> Option<Arc<ClaimError>> {
+    Some(Arc::new(ClaimError::PoolFull("p".to_owned())))
+}
+
+#[test]
+fn a_full_pool_is_asked_again_when_its_status_shows_a_free_block() {
+    let now = Instant::now();
+    let mut state = PoolState::default();
+    assert_eq!(state.may_claim(now), None);
+    state.pool_says(0, Some("1"));
+    state.claim_ended(full(), now);
+    assert!(state.may_claim(now).is_some() && state.trouble.is_some());
+    state.pool_says(0, Some("2"));
+    assert!(state.may_claim(now).is_some(), "nothing is free, so nothing is tried");
+    state.pool_says(1, Some("3"));
+    assert_eq!(state.may_claim(now), None);
+    state.claim_ended(None, now);
+    assert!(state.trouble.is_none());
+}
+
+#[test]
+fn blind_tries_become_rare_but_never_end() {
+    let now = Instant::now();
+    let mut state = PoolState::default();
+    for _ in 0..40 {
+        state.claim_ended(full(), now);
+        let wait = state.may_claim(now).unwrap();
+        assert!(wait <= Duration::from_secs(20));
+    }
+    assert!(state.may_claim(now).unwrap() >= Duration::from_secs(10));
+    assert_eq!(state.may_claim(now + Duration::from_secs(20)), None);
+}
+
+#[test]
+fn a_pod_on_its_way_counts_until_it_has_an_address_or_does_not_come() {
+    let now = Instant::now();
+    let mut state = PoolState::default();
+    state.expect("a".to_owned(), now);
+    state.expect("b".to_owned(), now);
+    state.expect("b".to_owned(), now);
+    assert_eq!(state.expected(), 2);
+    state.forget_expected(&["a".to_owned()], now);
+    assert_eq!(state.expected(), 1);
+    state.forget_expected(&[], now + EXPECT);
+    assert!(!state.expects());
+}
+
+#[test]
+fn every_end_of_a_claim_wakes_the_adds_that_wait() {
+    let mut state = PoolState::default();
+    let tried = state.tried.subscribe();
+    state.claim_ended(full(), Instant::now());
+    assert!(tried.has_changed().unwrap());
+}
