@@ -85,8 +85,9 @@ pub(crate) fn is_host_name(settings: &Settings, name: &str) -> bool {
 pub(crate) fn macs(key: &AttachmentKey) -> ([u8; 6], [u8; 6]) {
     let text = key.to_string();
     let mac = |salt| {
-        let [_, _, a, b, c, d, e, f] = fnv(&text, salt).to_be_bytes();
-        [(a & 0xfc) | 0x02, b, c, d, e, f]
+        let [_, _, mut mac @ ..] = fnv(&text, salt).to_be_bytes();
+        mac[0] = (mac[0] & 0xfc) | 0x02;
+        mac
     };
     (mac(b'h'), mac(b'c'))
 }

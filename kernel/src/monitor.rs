@@ -13,8 +13,8 @@ use crate::network::Inner;
 use crate::route;
 use crate::socket::{KernelError, Netlink};
 
-/// Links, neighbours, IPv4 addresses, IPv4 routes, IPv4 rules, IPv6 addresses, IPv6 routes, IPv6 rules.
-const GROUPS: [u32; 8] = [1, 3, 5, 7, 8, 9, 11, 19];
+/// Links, neighbours, IPv4 routes, IPv4 rules, IPv6 routes, IPv6 rules.
+const GROUPS: [u32; 6] = [1, 3, 7, 8, 11, 19];
 const NFTABLES: [u32; 1] = [7];
 /// How often the thread looks whether anybody still wants to know.
 const LOOK_UP: Duration = Duration::from_millis(500);
@@ -91,14 +91,11 @@ fn matters(inner: &Inner, notice: &Reply) -> bool {
             let ours = [inner.settings.pod_table, inner.settings.export_table].contains(&table);
             notice.port != 0 && (ours || table == route::MAIN)
         }),
-        // Neighbours: only permanent ones are ours, and losing one is the only thing that matters.
-        28 => false,
+        // Of neighbours only permanent ones are, and losing one is all that matters.
         29 => {
             body.get(8..10).is_some_and(|state| u16::from_ne_bytes([state[0], state[1]]) & 0x80 != 0)
                 && notice.port != 0
         }
-        // Addresses: the uplink may be another one now.
-        20 | 21 => false,
         32 | 33 => true,
         kind => kind >> 8 == 10 && notice.port != 0 && names_table(body, &inner.settings.nft_table),
     }

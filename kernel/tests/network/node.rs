@@ -20,8 +20,11 @@ pub fn on_a_node<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'stat
         for line in [
             "link set lo up",
             "link add bob-up type veth peer name bob-fabric",
-            "link set bob-up mtu 1400 up",
+            // No link-local addresses of its own, which would come a second later and look like a trace of a test.
+            "link set bob-fabric addrgenmode none",
+            "link set bob-up addrgenmode none",
             "link set bob-fabric up",
+            "link set bob-up mtu 1400 up",
             "addr add 192.0.2.1/24 dev bob-up",
             "-6 addr add 2001:db8::1/64 dev bob-up nodad",
             "route add default via 192.0.2.254",
@@ -48,7 +51,7 @@ pub fn ip(line: &str) -> String {
 /// Runs a program in the calling thread's namespace; its output.
 pub fn run(program: &str, line: &str) -> String {
     let output = Command::new(program).args(line.split_whitespace()).output();
-    let output = output.unwrap_or_else(|error| panic!("{program} is missing on this machine: {error}"));
+    let output = output.expect("`ip` (iproute2) and `nft` (nftables) are installed");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{program} {line}: {}", String::from_utf8_lossy(&output.stderr));
     text
