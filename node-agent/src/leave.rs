@@ -1,5 +1,5 @@
 //! Leaving (`--mode=remove`): takes from the node what the agent put there, once no pod needs it any more, and says what it waits for.
-//! Called by run in place of the stock; while it waits, DEL is served as ever. When all is gone it returns; the process stays, since a
+//! Called by run in place of the stock; while it waits, DEL is served as ever and ADD is refused. When all is gone it returns; the process stays, since a
 //! DaemonSet would start it again and again.
 
 use std::path::Path;
@@ -49,10 +49,11 @@ impl Leave {
     /// # Errors
     /// The configuration could not be removed: then nothing else is, since new pods would still be sent to us.
     pub async fn run(&self) -> Result<(), InstallError> {
+        // The configuration last of what pods need: without it containerd calls no DEL either.
+        self.wait_for_pods().await;
         if remove_conflist(&self.args)? {
             tracing::info!("removed the CNI configuration; new pods need another plugin from now on");
         }
-        self.wait_for_pods().await;
         self.wait_for_records().await;
         self.give_blocks_back().await;
         self.exported.close().await;

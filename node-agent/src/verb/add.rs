@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::{TURN, busy, pod_of};
 use crate::agent::{Agent, Turn};
+use crate::args::Mode;
 use crate::choose::choose_pool;
 use crate::ledger::{Attachment, Links, Phase, PodRef};
 use crate::record::{Verdict, within};
@@ -32,6 +33,15 @@ pub async fn add(
     conf: &NetConf,
     netns: Option<OwnedFd>,
 ) -> Result<Vec<u8>, CniError> {
+    if agent.args.mode == Mode::Remove {
+        return Err(CniError::new(
+            code::TRY_AGAIN_LATER,
+            format!(
+                "{key} gets no address: Bobbin is leaving node {} (agent.mode=remove); use another CNI plugin there, or set agent.mode to run",
+                agent.args.node_name
+            ),
+        ));
+    }
     let path = call.netns.clone().unwrap_or_default();
     let netns = netns.ok_or_else(|| {
         CniError::new(code::INVALID_ENVIRONMENT, format!("CNI_NETNS {path:?} of {key} did not arrive as a network namespace: the runtime must name one that exists"))
