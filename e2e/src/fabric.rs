@@ -76,8 +76,11 @@ impl Fabric {
         let Place { ipv4, ipv6 } = place;
         // The kernel takes a moment to remove the port of a machine that lost its power.
         let _ = self.namespace.ip(&format!("link del {name}"));
+        // A machine has the same network card after a reboot: its neighbours need not learn another address.
+        let [_, _, _, number] = ipv4.octets();
         self.namespace.ip(&format!(
-            "link add {name} type veth peer name eth0 netns {}\nlink set {name} master br0\nlink set {name} up\n",
+            "link add {name} type veth peer name eth0 address 02:00:0a:64:00:{number:02x} netns {}\n\
+             link set {name} master br0\nlink set {name} up\n",
             machine.path().display()
         ))?;
         let switch = Place::switch();

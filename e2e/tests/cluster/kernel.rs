@@ -227,10 +227,10 @@ async fn bird_learns(cluster: &mut Cluster) -> Result<()> {
         ensure!(answer == pod.name, "{answer} answered the switch");
     }
     drop(daemons);
-    // BIRD leaves its routes when it is killed.
+    // BIRD may leave its routes when it is killed.
     for block in blocks {
         for range in [block.spec.ipv4, block.spec.ipv6].into_iter().flatten() {
-            fabric.ip(&format!("route del {range}\n"))?;
+            let _ = fabric.ip(&format!("route del {range}\n"));
         }
     }
     Ok(())
