@@ -28,7 +28,7 @@ use transition::{best_of, claimed, released};
 /// How long one call may take.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// How many free blocks a fall-back list shows.
-const LIST_LIMIT: u32 = 50;
+const LIST_LIMIT: u32 = 500;
 /// How often a lost race is run again within one claim.
 const ROUNDS: usize = 3;
 

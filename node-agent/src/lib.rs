@@ -28,4 +28,7 @@ mod sweep;
 mod verb;
 mod watch;
 
+pub use claim::{ClaimError, Claims, ExportFailed, Exports};
+pub use ledger::{HeldBlock, Ledger};
 pub use run::run;
+pub use watch::ClusterView;

@@ -1,0 +1,274 @@
+//! Many nodes claim blocks at once, by the agent's own code, against a real kube-apiserver: no block goes to two nodes, no claim needs
+//! more than a few calls, and what a node knows may be as old as it likes.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use bobbin_addressing::BlockRange;
+use bobbin_crds::{AddressBlock, AddressBlockSpec, AddressPool, manifest, name};
+use bobbin_e2e::control_plane::{ADMIN, AuditLog, ControlPlane, Options};
+use bobbin_e2e::until::{Look, until};
+use bobbin_node_agent::{ClaimError, Claims, ClusterView, ExportFailed, Exports, HeldBlock, Ledger};
+use futures::future::{BoxFuture, join_all};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Api;
+use kube::api::{ListParams, PostParams};
+use kube::runtime::wait::{await_condition, conditions};
+use libtest_mimic::{Arguments, Failed, Trial};
+use serde_json::json;
+use tokio::runtime::Handle;
+
+/// How long one test may take.
+const TEST: Duration = Duration::from_mins(3);
+/// Nodes that claim at once.
+const NODES: usize = 200;
+
+fn main() -> Result<ExitCode> {
+    let arguments = Arguments::from_args();
+    if arguments.list {
+        return Ok(libtest_mimic::run(&arguments, tests(None)).exit_code());
+    }
+    let runtime = tokio::runtime::Runtime::new()?;
+    let (control_plane, world) = runtime.block_on(World::start())?;
+    let conclusion = libtest_mimic::run(&arguments, tests(Some(&(runtime.handle().clone(), world))));
+    drop(control_plane);
+    Ok(conclusion.exit_code())
+}
+
+fn tests(world: Option<&(Handle, World)>) -> Vec<Trial> {
+    let test = |name: &str, run: fn(World) -> BoxFuture<'static, Result<()>>| {
+        let world = world.cloned();
+        Trial::test(name, move || {
+            let (runtime, world) = world.ok_or_else(|| Failed::from("no control plane was started"))?;
+            let outcome = runtime.block_on(async { tokio::time::timeout(TEST, run(world)).await });
+            outcome
+                .map_err(|_| format!("not done within {} s", TEST.as_secs()))?
+                .map_err(|error| Failed::from(format!("{error:#}")))
+        })
+    };
+    vec![
+        test("two_hundred_nodes_claim_at_once_without_a_duplicate_and_with_few_calls", |world| {
+            Box::pin(at_once(world))
+        }),
+        test("a_view_that_knows_nothing_right_still_claims_the_one_free_block", |world| Box::pin(stale(world))),
+        test("a_full_pool_is_said_to_be_full", |world| Box::pin(full(world))),
+        test("a_block_that_is_given_back_rests_and_can_be_claimed_by_another", |world| Box::pin(given_back(world))),
+    ]
+}
+
+/// A control plane with the kinds installed and nobody at work.
+#[derive(Clone)]
+struct World {
+    client: kube::Client,
+    kubeconfig: PathBuf,
+    audit: AuditLog,
+    scratch: Arc<tempfile::TempDir>,
+}
+
+/// One node's claiming part.
+struct Node {
+    name: String,
+    claims: Claims,
+    ledger: Arc<Ledger>,
+}
+
+/// No kernel: the routes are another test's.
+struct Nowhere;
+
+impl Exports for Nowhere {
+    fn export(&self, _: BlockRange) -> BoxFuture<'_, Result<(), ExportFailed>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn withdraw(&self, _: BlockRange) -> BoxFuture<'_, Result<(), ExportFailed>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+impl World {
+    async fn start() -> Result<(ControlPlane, World)> {
+        let options = Options { audit: true, ..Options::default() };
+        let control_plane = ControlPlane::start(options).await?;
+        let client = control_plane.client().await?;
+        let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+        for definition in manifest::all()? {
+            let name = definition.metadata.name.clone().unwrap_or_default();
+            api.create(&PostParams::default(), &definition).await.with_context(|| format!("{name} is not admitted"))?;
+            let established = await_condition(api.clone(), &name, conditions::is_crd_established());
+            tokio::time::timeout(TEST, established).await.with_context(|| format!("{name} is not established"))??;
+        }
+        let kubeconfig = control_plane.kubeconfig_for(ADMIN)?;
+        let audit = control_plane.audit();
+        let world = World { client, kubeconfig, audit, scratch: Arc::new(tempfile::tempdir()?) };
+        Ok((control_plane, world))
+    }
+
+    /// Carves free blocks of a pool, as the operator would.
+    async fn carve(&self, pool: &str, second_octet: u8, indices: impl IntoIterator<Item = i64>) -> Result<()> {
+        let blocks = self.blocks();
+        let made = indices.into_iter().map(|index| {
+            let blocks = blocks.clone();
+            let spec = AddressBlockSpec {
+                pool_name: pool.to_owned(),
+                index,
+                ipv4: Some(format!("10.{second_octet}.{}.{}/27", index / 8, index % 8 * 32)),
+                ..AddressBlockSpec::default()
+            };
+            let block = AddressBlock::new(&name::block(pool, index), spec);
+            async move { blocks.create(&PostParams::default(), &block).await }
+        });
+        for one in made {
+            one.await?;
+        }
+        Ok(())
+    }
+
+    fn blocks(&self) -> Api<AddressBlock> {
+        Api::all(self.client.clone())
+    }
+
+    /// A node whose agent knows what an earlier run of it kept: its Node, and the pool with this window of free blocks.
+    async fn node(&self, node: &str, pool: &AddressPool) -> Result<Node> {
+        let directory =
+            self.scratch.path().join(format!("{node}-{}", pool.metadata.name.as_deref().unwrap_or_default()));
+        std::fs::create_dir_all(&directory)?;
+        let facts =
+            json!({"name": node, "uid": format!("uid-{node}"), "ipv4": "192.0.2.1", "ipv6": null, "labels": {}});
+        let kept = json!({"node": facts, "pods": [], "pools": [pool], "namespaces": []});
+        std::fs::write(directory.join("cluster.json"), serde_json::to_vec(&kept)?)?;
+        let clients = bobbin_apiserver::connect(Some(&self.kubeconfig), node).await?;
+        let view = ClusterView::open(clients.clone(), node, &directory);
+        let ledger = Arc::new(Ledger::new());
+        let claims = Claims::new(clients, view, Arc::clone(&ledger), Arc::new(Nowhere));
+        Ok(Node { name: node.to_owned(), claims, ledger })
+    }
+}
+
+/// A pool that is ready and says that its free blocks lie in the window.
+fn pool(name: &str, second_octet: u8, window: Option<(i64, i64)>) -> Result<AddressPool> {
+    let status = json!({
+        "blocks": {"total": 2048, "claimed": 0, "free": 2048},
+        "freeWindow": window.map(|(first, last)| json!({"first": first, "last": last})),
+        "conditions": [{"type": "Ready", "status": "True", "reason": "Carved", "message": "", "lastTransitionTime": "2026-11-21T00:00:00Z"}]
+    });
+    Ok(serde_json::from_value(json!({
+        "apiVersion": "bobbin.dev/v1beta1", "kind": "AddressPool", "metadata": {"name": name},
+        "spec": {"subnets": [{"ipv4": format!("10.{second_octet}.0.0/16")}]}, "status": status
+    }))?)
+}
+
+async fn at_once(world: World) -> Result<()> {
+    let carved = i64::try_from(NODES)? * 4 + 8;
+    world.carve("many", 64, 0..carved).await?;
+    let pool = pool("many", 64, Some((0, carved - 1)))?;
+    let mut nodes = Vec::new();
+    for number in 0..NODES {
+        nodes.push(world.node(&format!("many-{number}"), &pool).await?);
+    }
+    let mark = world.audit.mark();
+    let start = Instant::now();
+    let claimed =
+        join_all(nodes.iter().map(|node| async move { (node, node.claims.claim("many").await, start.elapsed()) }))
+            .await;
+    let whole = start.elapsed();
+
+    let mut taken: BTreeMap<String, &str> = BTreeMap::new();
+    for (node, outcome, _) in &claimed {
+        let block: &HeldBlock = outcome.as_ref().map_err(|error| anyhow::anyhow!("{}: {error}", node.name))?;
+        if let Some(other) = taken.insert(block.name.clone(), &node.name) {
+            anyhow::bail!("{} is of {other} and of {}", block.name, node.name);
+        }
+        ensure!(node.ledger.blocks() == [block.clone()], "the ledger of {} has another block", node.name);
+    }
+    let stored = world.blocks().list(&ListParams::default().fields("spec.poolName=many")).await?;
+    for block in stored {
+        let name = block.metadata.name.unwrap_or_default();
+        let owner = taken.get(&name).copied();
+        ensure!(block.spec.node_name.as_deref() == owner, "{name} is of {:?}, not of {owner:?}", block.spec.node_name);
+    }
+
+    let calls = until("each claim's calls are in the audit log", Duration::from_secs(20), || async {
+        let entries = world
+            .audit
+            .calls(mark, |entry| entry.user_agent.starts_with("many-") && entry.resource() == "addressblocks")?;
+        let mut calls: BTreeMap<String, usize> = BTreeMap::new();
+        for entry in &entries {
+            *calls.entry(entry.user_agent.clone()).or_default() += 1;
+        }
+        let updates = entries.iter().filter(|entry| entry.verb == "update" && entry.code() == 200).count();
+        Ok(if updates == NODES { Look::Yes(calls) } else { Look::NotYet(format!("{updates} of {NODES} claims")) })
+    })
+    .await?;
+    let mut counts: Vec<usize> = calls.values().copied().collect();
+    counts.sort_unstable();
+    let (p50, p90, most) = (counts[NODES / 2], counts[NODES * 9 / 10], counts[NODES - 1]);
+    let over = counts.iter().filter(|count| **count > 3).count();
+    println!("{NODES} claims in {whole:?}: calls p50 {p50}, p90 {p90}, most {most}, more than three: {over}");
+    ensure!(p50 == 2, "half of the claims took more than a read and an update: p50 {p50}");
+    ensure!(p90 <= 3, "a claim took {p90} calls at p90");
+    ensure!(most <= 6, "a claim took {most} calls");
+    Ok(())
+}
+
+async fn stale(world: World) -> Result<()> {
+    world.carve("stale", 65, [1500]).await?;
+    for (node, window) in [("stale-1", Some((0, 40))), ("stale-2", None)] {
+        let node = world.node(node, &pool("stale", 65, window)?).await?;
+        let block = node.claims.claim("stale").await?;
+        ensure!(block.name == "stale-1500" && block.index == 1500, "claimed {}", block.name);
+        node.claims.give_back(&block.name).await?;
+        ensure!(node.ledger.blocks().is_empty(), "a block that went back is still held");
+    }
+    Ok(())
+}
+
+async fn full(world: World) -> Result<()> {
+    world.carve("full", 66, [0, 1]).await?;
+    let pool = pool("full", 66, Some((0, 1)))?;
+    let mut holders = HashSet::new();
+    for number in 0..2 {
+        let node = world.node(&format!("full-{number}"), &pool).await?;
+        holders.insert(node.claims.claim("full").await?.name);
+    }
+    ensure!(holders.len() == 2, "two nodes have the same block");
+    let late = world.node("full-late", &pool).await?;
+    let mark = world.audit.mark();
+    let refused = late.claims.claim("full").await;
+    ensure!(matches!(refused, Err(ClaimError::PoolFull(_))), "{refused:?}");
+    let calls = until("the calls are in the audit log", Duration::from_secs(10), || async {
+        let calls = world.audit.calls(mark, |entry| entry.user_agent == "full-late")?;
+        Ok(if calls.iter().any(|call| call.verb == "list") {
+            Look::Yes(calls)
+        } else {
+            Look::NotYet(format!("{} calls", calls.len()))
+        })
+    })
+    .await?;
+    ensure!(calls.len() <= 2, "to find a pool full took {} calls", calls.len());
+    Ok(())
+}
+
+async fn given_back(world: World) -> Result<()> {
+    world.carve("back", 67, [3]).await?;
+    let pool = pool("back", 67, Some((3, 3)))?;
+    let first = world.node("back-1", &pool).await?;
+    let block = first.claims.claim("back").await?;
+    let stored = world.blocks().get(&block.name).await?;
+    ensure!(stored.metadata.finalizers.as_deref() == Some(&["bobbin.dev/in-use".to_owned()][..]), "no finalizer");
+    ensure!(
+        stored.spec.node_uid.as_deref() == Some("uid-back-1") && stored.spec.free_since.is_none(),
+        "{:?}",
+        stored.spec
+    );
+    first.claims.give_back(&block.name).await?;
+    let stored = world.blocks().get(&block.name).await?;
+    ensure!(stored.spec.node_name.is_none() && stored.spec.free_since.is_some(), "{:?}", stored.spec);
+    let second = world.node("back-2", &pool).await?;
+    let again = second.claims.claim("back").await?;
+    ensure!(again.name == block.name && again.free_since.is_some(), "its addresses are not known to rest");
+    Ok(())
+}
