@@ -54,6 +54,17 @@ pub struct LateVerdict {
     pub verdict: Verdict,
 }
 
+/// Where a wish for a record comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// An ADD waits.
+    Fresh,
+    /// The API server's list lacks it.
+    Missing,
+    /// The last run of the agent did not hear whether it is there.
+    Restored,
+}
+
 /// Creates and deletes records. Cheap to clone.
 #[derive(Clone)]
 pub struct Recorder(Arc<Inner>);
@@ -106,7 +117,7 @@ impl Recorder {
         }
         for attachment in attachments {
             if attachment.assignment_uid.is_none() {
-                drop(self.create_again(attachment));
+                drop(self.enqueue(attachment, Origin::Restored));
             }
         }
     }
@@ -114,20 +125,24 @@ impl Recorder {
     /// Creates the record of an attachment. The answer comes once the API server has given its verdict: never, while it is away. Wait
     /// with [`within`]. A verdict that nobody waits for goes to `late`.
     pub fn create(&self, attachment: &Attachment) -> oneshot::Receiver<Verdict> {
-        self.enqueue(attachment, false)
+        self.enqueue(attachment, Origin::Fresh)
     }
 
     /// Like [`Recorder::create`], behind everything that is new: for records that are missing.
     pub fn create_again(&self, attachment: &Attachment) -> oneshot::Receiver<Verdict> {
-        self.enqueue(attachment, true)
+        self.enqueue(attachment, Origin::Missing)
     }
 
-    fn enqueue(&self, attachment: &Attachment, replayed: bool) -> oneshot::Receiver<Verdict> {
+    fn enqueue(&self, attachment: &Attachment, origin: Origin) -> oneshot::Receiver<Verdict> {
         let (reply, answer) = oneshot::channel();
         match api::record_of(attachment, &self.0.node_name) {
             Some((name, record)) => {
-                let wish = lane::Wish::create(attachment.key.clone(), attachment.pair, Box::new(record), reply);
-                self.push(&name, wish, replayed);
+                let mut wish = lane::Wish::create(attachment.key.clone(), attachment.pair, Box::new(record), reply);
+                if origin == Origin::Restored {
+                    // The last run may have sent it: read first, and let no DEL call it off unread.
+                    wish = wish.in_doubt();
+                }
+                self.push(&name, wish, origin != Origin::Fresh);
             }
             None => {
                 drop(reply.send(Verdict::Refused(format!("attachment {} has no address to record", attachment.key))));

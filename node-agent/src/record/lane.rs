@@ -45,6 +45,14 @@ impl Wish {
         Wish::Create { key, pair, record, reply, doubt: false }
     }
 
+    /// A create of which an attempt may have been sent before this queue was there.
+    pub(super) fn in_doubt(mut self) -> Wish {
+        if let Wish::Create { doubt, .. } = &mut self {
+            *doubt = true;
+        }
+        self
+    }
+
     pub(super) fn delete(key: AttachmentKey, uid: Option<String>, reply: Option<oneshot::Sender<()>>) -> Wish {
         Wish::Delete { key, uid, reply }
     }

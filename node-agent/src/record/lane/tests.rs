@@ -197,3 +197,19 @@ proptest! {
         prop_assert!(lane.is_idle());
     }
 }
+
+#[test]
+fn a_delete_does_not_call_off_a_create_that_the_last_run_may_have_sent() {
+    let (mut server, mut lane) = (Server::default(), Lane::default());
+    // The last run sent it, and was killed before the answer came.
+    server.call(&Step::Post(record(0)), Fault::AnswerLost);
+    let (wish, _answer) = create(0);
+    lane.push(wish.in_doubt());
+    let called_off = lane.push(Wish::delete(key(0), None, None));
+    assert!(called_off.is_empty());
+    while let Some(step) = lane.next() {
+        let outcome = server.call(&step, Fault::None);
+        lane.learn(outcome);
+    }
+    assert_eq!(server.stands, None);
+}
