@@ -24,6 +24,8 @@ use crate::{clash, export, link, prepare, sysctl};
 pub struct Desired {
     /// The node's claimed blocks.
     pub blocks: Vec<BlockRange>,
+    /// `blocks` may lack some of the node's: then no block's routes are removed.
+    pub blocks_may_lack: bool,
     /// The node's live attachments.
     pub pods: Vec<Wiring>,
     /// With `--routing=direct`: the other nodes' blocks. `None`: not known yet, what is there stays.
@@ -145,7 +147,9 @@ fn converge(inner: &Inner, netlink: &mut Netlink, desired: &Desired) -> Result<V
     let unlisted = |link: &&Link| busy.contains(&link.name) || (link.is_ours() && !listed.contains(&link.alias));
     let passed_over: HashSet<u32> = links.iter().filter(unlisted).map(|link| link.index).collect();
     sweep_half_made(inner, &mut work, &links, &busy);
-    let keep = |route: &Route| route.link.is_some_and(|index| passed_over.contains(&index));
+    let block_stays =
+        |route: &Route| desired.blocks_may_lack && (route.blackhole || route.link == Some(link::LOOPBACK));
+    let keep = |route: &Route| block_stays(route) || route.link.is_some_and(|index| passed_over.contains(&index));
     repair_table(&mut work, &there, settings.protocol, &wanted, keep);
     if let Some(direct) = &desired.direct {
         let direct: Vec<Route> = direct.iter().flat_map(|one| direct_routes(inner, one)).collect();

@@ -31,7 +31,7 @@ impl Network {
         let inner = self.inner.clone();
         let routes = routes(&inner.settings, block);
         lock(&inner.exported).insert(*block, true);
-        on_thread(move || {
+        let exported = on_thread(move || {
             inner.with_netlink(|netlink| {
                 let answers = netlink.ask(routes.iter().map(Route::add).collect())?;
                 for (answer, wanted) in answers.into_iter().zip(&routes) {
@@ -57,7 +57,12 @@ impl Network {
                 Ok(())
             })
         })
-        .await
+        .await;
+        if exported.is_err() {
+            // Nobody builds on it: what there is of it goes with the next comparison.
+            lock(&self.inner.exported).insert(*block, false);
+        }
+        exported
     }
 
     /// Takes a block's routes away, the exported one first. Idempotent.

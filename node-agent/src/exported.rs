@@ -102,18 +102,18 @@ impl Exports for Exported {
     }
 
     /// The block leaves the journal before its route goes, and its route before the API server is asked: a restart at any moment finds
-    /// no block in the journal that may be another node's.
+    /// no block in the journal that may be another node's. The route goes even if the journal can't be written.
     fn withdraw(&self, range: BlockRange) -> BoxFuture<'_, Result<(), ExportFailed>> {
         async move {
-            let failed = |error: JournalError| ExportFailed {
+            let written = self.write_list(Some(range));
+            let _fence = self.0.fence.lock().await;
+            self.ranges().remove(&range);
+            Exports::withdraw(&self.0.network, range).await?;
+            written.map_err(|error| ExportFailed {
                 block: range.to_string(),
                 what: "withdrawn",
                 why: error.to_string(),
-            };
-            self.write_list(Some(range)).map_err(failed)?;
-            let _fence = self.0.fence.lock().await;
-            self.ranges().remove(&range);
-            Exports::withdraw(&self.0.network, range).await
+            })
         }
         .boxed()
     }

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use bobbin_addressing::AttachmentKey;
 use bobbin_kernel::Desired;
+use tokio::sync::watch;
 
+use crate::adopt::Adopted;
 use crate::agent::Agent;
 use crate::direct::Direct;
 use crate::ledger::Phase;
@@ -20,13 +22,14 @@ const GATHER: Duration = Duration::from_millis(500);
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Repairs, for ever.
-pub async fn run(agent: Arc<Agent>, direct: Option<Direct>) {
+pub async fn run(agent: Arc<Agent>, direct: Option<Direct>, adopted: watch::Receiver<Adopted>) {
     let mut changes = agent.network.changes();
     let mut told = HashSet::new();
     let mut routes = direct.as_ref().map(Direct::changed);
     loop {
         changes.mark_unchanged();
-        pass(&agent, direct.as_ref(), &mut told).await;
+        let lacking = !adopted.borrow().blocks;
+        pass(&agent, direct.as_ref(), lacking, &mut told).await;
         tokio::select! {
             () = agent.stop.cancelled() => return,
             () = tokio::time::sleep(INTERVAL) => {}
@@ -51,8 +54,8 @@ async fn changed(routes: Option<&mut tokio::sync::watch::Receiver<u64>>) {
     }
 }
 
-/// One comparison. `told` are the things that could not be put right and that are known already.
-async fn pass(agent: &Agent, direct: Option<&Direct>, told: &mut HashSet<String>) {
+/// One comparison. Until the API server has told which blocks are the node's, the journal's list may lack some. `told` are the things that could not be put right and that are known already.
+async fn pass(agent: &Agent, direct: Option<&Direct>, blocks_may_lack: bool, told: &mut HashSet<String>) {
     let Some((_fence, blocks)) = agent.exported.hold().await else { return };
     let attachments = agent.ledger.attachments();
     let ipv4 =
@@ -63,6 +66,7 @@ async fn pass(agent: &Agent, direct: Option<&Direct>, told: &mut HashSet<String>
         ipv4,
         ipv6,
         blocks,
+        blocks_may_lack,
         pods: attachments
             .iter()
             .filter(|attachment| attachment.phase == Phase::Live)

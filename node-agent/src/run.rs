@@ -129,7 +129,7 @@ async fn background(agent: &Arc<Agent>, clients: &Clients, claims: Claims) -> an
     tasks.spawn(async move { view.run().await });
     tasks.spawn(adopt.run(news, progress));
     tasks.spawn(async move { exported.keep_list(&stop).await });
-    tasks.spawn(repair::run(Arc::clone(agent), direct.clone()));
+    tasks.spawn(repair::run(Arc::clone(agent), direct.clone(), adopted.clone()));
     if let Some(direct) = direct {
         let clients = clients.clone();
         tasks.spawn(async move { direct.run(&clients).await });

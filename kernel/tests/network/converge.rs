@@ -8,6 +8,7 @@ use crate::node::{Pod, block, ip, links, network, on_a_node, run};
 
 fn desired(pods: &[&Pod]) -> Desired {
     Desired {
+        blocks_may_lack: false,
         blocks: vec![block()],
         pods: pods.iter().map(|pod| pod.wiring.clone()).collect(),
         direct: Some(Vec::new()),
@@ -201,6 +202,8 @@ fn an_attachment_that_is_not_listed_keeps_its_routes() {
     on_a_node(|| async {
         let (network, pod) = (network().await, Pod::dual(1));
         network.attach(&pod.wiring, pod.netns()).await.expect("attach");
+        let lacking = Desired { blocks: Vec::new(), blocks_may_lack: true, ..desired(&[]) };
+        assert_eq!(repairs(&network, &lacking).await, Vec::<String>::new());
         let none = Desired { blocks: Vec::new(), ..desired(&[]) };
         assert_eq!(repairs(&network, &none).await, Vec::<String>::new());
         assert_eq!(network.check(&pod.wiring, pod.netns()).await.expect("check"), []);

@@ -56,24 +56,37 @@ pub async fn add(
     }
     let turn = agent.turns.take(&key, TURN).await.ok_or_else(|| busy(&key))?;
     if let Some(known) = agent.ledger.attachment(&key) {
-        if let Some(answer) = repeated(agent, &known, conf, &path, &netns).await {
-            return Ok(answer);
+        match repeated(agent, &known, conf, &path, &netns).await? {
+            Some(answer) => return Ok(answer),
+            None => agent.end(&known).await.map_err(|error| kernel_refused(&error.to_string()))?,
         }
-        agent.end(&known).await.map_err(|error| kernel_refused(&error.to_string()))?;
     }
     fresh(agent, &turn, &key, &pod_of(call), conf, &path, netns).await
 }
 
-/// The answer to a repeated ADD, if everything is as the first one left it.
-async fn repeated(agent: &Agent, known: &Attachment, conf: &NetConf, path: &str, netns: &OwnedFd) -> Option<Vec<u8>> {
-    if known.phase != Phase::Live {
-        return None;
-    }
-    let netns = netns.try_clone().ok()?;
+/// The answer to a repeated ADD, if everything is as the first one left it. `None`: something is definitely missing.
+///
+/// # Errors
+/// The kernel could not tell: what can't be read is in use, and stays.
+async fn repeated(
+    agent: &Agent,
+    known: &Attachment,
+    conf: &NetConf,
+    path: &str,
+    netns: &OwnedFd,
+) -> Result<Option<Vec<u8>>, CniError> {
+    let Some(links) = known.links.as_ref().filter(|_| known.phase == Phase::Live) else { return Ok(None) };
+    let unknown = |why: String| {
+        let what = format!(
+            "whether {} is wired as before could not be read: {why}; nothing was changed, the runtime tries again",
+            known.key
+        );
+        CniError::new(code::TRY_AGAIN_LATER, what)
+    };
+    let netns = netns.try_clone().map_err(|error| unknown(error.to_string()))?;
     let wiring = agent.wiring(&known.key, known.pair);
-    let misses = agent.network.check(&wiring, netns).await.ok()?;
-    let links = known.links.as_ref().filter(|_| misses.is_empty())?;
-    Some(result::of(known, links, conf, path).to_json(conf.cni_version))
+    let misses = agent.network.check(&wiring, netns).await.map_err(|error| unknown(error.to_string()))?;
+    Ok(misses.is_empty().then(|| result::of(known, links, conf, path).to_json(conf.cni_version)))
 }
 
 async fn fresh(
