@@ -11,7 +11,8 @@ enum Program {
 
 fn main() -> ExitCode {
     let mut args: Vec<OsString> = std::env::args_os().collect();
-    let called = args.first().map(Path::new).and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
+    let called =
+        args.first().map(Path::new).and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
     let program = match called {
         "bobbin-operator" => Some(Program::Operator),
         "bobbin-agent" => Some(Program::Agent),

@@ -233,3 +233,19 @@ fn changes_by_others_are_hinted_and_our_own_are_not() {
         }
     });
 }
+
+#[test]
+fn a_short_list_of_blocks_takes_no_route_away() {
+    on_a_node(|| async {
+        network().await.export(&block()).await.expect("export");
+        // An agent that has just started, and whose list of blocks was lost.
+        let restarted = network().await;
+        let lacking = Desired { blocks: Vec::new(), blocks_may_lack: true, ..desired(&[]) };
+        restarted.converge(&lacking).await.expect("converge");
+        let before = ip("route show table 119");
+        assert!(!before.trim().is_empty(), "the export was withdrawn");
+        let complete = Desired { blocks_may_lack: false, ..lacking };
+        restarted.converge(&complete).await.expect("converge");
+        assert!(ip("route show table 119").trim().is_empty(), "a block that is not the node's is still exported");
+    });
+}
