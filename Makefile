@@ -1,6 +1,6 @@
 # The menu. Everything runs as root on one Linux machine; nothing outside its own namespaces, target/ and ~/.cache/bobbin is touched.
 .DEFAULT_GOAL := help
-.PHONY: help prepare programs product demo test bench lint
+.PHONY: help prepare programs product image demo test bench lint
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 20
@@ -13,6 +13,9 @@ programs: ## build the programs of the test cluster (Kubernetes, etcd, container
 
 product: ## build what goes into Bobbin's image
 	@cargo run --quiet --locked --package bobbin-e2e --bin product
+
+image: ## pack Bobbin's image into target/bobbin-image.tar (a docker-archive, to be pushed to your registry)
+	@cargo run --quiet --locked --package bobbin-e2e --bin product -- target/bobbin-image.tar
 
 demo: prepare ## a cluster of three nodes with Bobbin on it, and every path between its pods (KEEP=1 leaves it)
 	@cargo run --quiet --locked --package bobbin-e2e --bin demo

@@ -188,7 +188,7 @@ fn make_images(run: &Run, programs: &Programs, network: Network) -> Result<Vec<P
     let mut images = vec![image::tools(programs, &directory)?];
     if network == Network::Bobbin {
         let product = Product::find()?;
-        images.push(image::product(product.all(), product.shim(), &directory)?);
+        images.push(image::product(product.all(), product.shim(), &directory, image::PRODUCT)?);
     }
     Ok(images)
 }

@@ -45,13 +45,13 @@ pub fn tools(programs: &Programs, directory: &Path) -> Result<PathBuf> {
     archive(directory, "tools.tar", &images)
 }
 
-/// Makes the archive of the product's image.
-pub fn product(all: &Path, shim: &Path, directory: &Path) -> Result<PathBuf> {
+/// Makes the archive of the product's image, under that name.
+pub fn product(all: &Path, shim: &Path, directory: &Path, name: &str) -> Result<PathBuf> {
     let root = directory.join("product");
     std::fs::create_dir_all(&root)?;
     place(all, &root.join("bobbin-all"))?;
     place(shim, &root.join("bobbin"))?;
-    archive(directory, "product.tar", &[(&root, Tag { name: PRODUCT, entrypoint: &["/bobbin-all"] })])
+    archive(directory, "product.tar", &[(&root, Tag { name, entrypoint: &["/bobbin-all"] })])
 }
 
 fn place(from: &Path, to: &Path) -> Result<()> {

@@ -1,7 +1,22 @@
-//! Builds what goes into Bobbin's image and prints where it is. `make product` calls it, and tests before they measure time.
+//! Builds what goes into Bobbin's image and prints where it is (`make product`; tests call it before they measure time). With the path of
+//! a file as its argument it packs the image there (`make image`): a docker-archive, for `skopeo copy`, `docker load` or `ctr images import`.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use bobbin_e2e::{image, product::Product};
+
+/// The name inside the archive: the chart's defaults for `image.repository` and `image.tag`.
+const NAME: &str = concat!("bobbin:", env!("CARGO_PKG_VERSION"));
 
 fn main() -> anyhow::Result<()> {
-    let product = bobbin_e2e::product::Product::find()?;
+    let product = Product::find()?;
     println!("{}\n{}", product.all().display(), product.shim().display());
+    if let Some(path) = std::env::args_os().nth(1).map(PathBuf::from) {
+        let directory = tempfile::tempdir()?;
+        let packed = image::product(product.all(), product.shim(), directory.path(), NAME)?;
+        std::fs::copy(&packed, &path).with_context(|| format!("the image can't be written to {}", path.display()))?;
+        println!("{} ({NAME})", path.display());
+    }
     Ok(())
 }
