@@ -48,7 +48,7 @@ pub enum UnknownWhy {
     /// The connection failed before an answer came.
     #[error("the connection to the API server failed: {0}")]
     Transport(String),
-    /// The server answered 429 or 5xx, which says nothing of what it did.
+    /// The server answered 401 (our token is being renewed), 429 or 5xx: the same call may be answered otherwise in a moment.
     #[error("the API server answered {0}: {1}")]
     Server(u16, String),
 }
@@ -113,7 +113,7 @@ fn status_says(status: &Status) -> Result<Refusal, UnknownWhy> {
         409 => Ok(Refusal::Conflict),
         404 => Ok(Refusal::NotFound),
         403 => Ok(Refusal::Forbidden(message())),
-        429 => Err(UnknownWhy::Server(429, message())),
+        code @ (401 | 429) => Err(UnknownWhy::Server(code, message())),
         code @ 400..=499 => Ok(Refusal::Other(code, message())),
         code => Err(UnknownWhy::Server(code, message())),
     }

@@ -23,7 +23,10 @@ pub async fn run(agent: Arc<Agent>, mut verdicts: mpsc::UnboundedReceiver<LateVe
                 }
             }
             // The pod keeps running; the address is not used again here.
-            Verdict::Taken { by } => agent.report_duplicate(pair, &key, &by),
+            Verdict::Taken { by, own_node: true } => {
+                tracing::warn!(%pair, %key, by, "a record that this node left behind stands in an attachment's place; the relist replaces it");
+            }
+            Verdict::Taken { by, own_node: false } => agent.report_duplicate(pair, &key, &by),
             Verdict::Refused(why) => {
                 let sentence = format!(
                     "the API server refuses the record of address {pair}, which attachment {key} holds on node {}: {why}; the pod keeps it",

@@ -4,27 +4,31 @@
 
 mod api;
 mod deletions;
+mod health;
 mod lane;
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bobbin_addressing::{AttachmentKey, Pair};
 use bobbin_apiserver::{Clients, backoff};
 use bobbin_crds::name;
-use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use crate::ledger::Attachment;
 use deletions::{Deletion, Deletions};
+use health::{Call, Health};
 use lane::{Lane, Step};
 
 /// Writes under way at once: as many as a few connections carry; more would only open more connections.
 const FRESH_AT_ONCE: usize = 16;
 /// The same for what is sent again or was left from before: it never delays a new ADD.
 const REPLAYED_AT_ONCE: usize = 4;
+/// The first pause after the API server refused something that must not be given up, and the longest.
+const REFUSED_PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 
 /// What the API server says of a record that was to be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,10 +38,12 @@ pub enum Verdict {
         /// Its UID, the precondition of its deletion.
         uid: String,
     },
-    /// Another attachment has a record of that address: take another address and report the duplicate.
+    /// Another attachment has a record of that address: take another address, and report the duplicate if it is another node's.
     Taken {
         /// Whose it is, in words.
         by: String,
+        /// The record is of this node, which has no such attachment at that address: left behind, and removed by the relist.
+        own_node: bool,
     },
     /// The API server refuses such a record; what it said.
     Refused(String),
@@ -78,8 +84,7 @@ struct Inner {
     fresh: Semaphore,
     replayed: Semaphore,
     probe: Semaphore,
-    failures: AtomicU32,
-    healthy: watch::Sender<bool>,
+    health: Health,
     late: Box<dyn Fn(LateVerdict) + Send + Sync>,
 }
 
@@ -103,8 +108,7 @@ impl Recorder {
             fresh: Semaphore::new(FRESH_AT_ONCE),
             replayed: Semaphore::new(REPLAYED_AT_ONCE),
             probe: Semaphore::new(1),
-            failures: AtomicU32::new(0),
-            healthy: watch::channel(true).0,
+            health: Health::new(),
             late: Box::new(late),
         })))
     }
@@ -173,9 +177,9 @@ impl Recorder {
         self.0.pending.load(Ordering::Relaxed)
     }
 
-    /// Whether the last write was answered. While it was not, ADDs don't wait for a verdict.
+    /// Whether writes are answered. While they are not, ADDs don't wait for a verdict.
     pub fn healthy(&self) -> bool {
-        *self.0.healthy.borrow()
+        self.0.health.is_good()
     }
 
     /// Whether something waits to be written for that address.
@@ -216,16 +220,36 @@ impl Recorder {
 
     /// Does one address's writes in their order, until there are none.
     async fn run_lane(self, name: String, mut replayed: bool) {
+        let mut refusals = 0_u32;
         loop {
             let permit = self.turn(replayed).await;
             // Only now: until it is our turn, what was wanted may be called off.
             let Some(step) = self.next(&name) else { return };
+            let call = Call::of(&step);
             let outcome = self.0.call(&name, step).await;
-            drop(permit);
             let answered = outcome != lane::Outcome::Unknown;
             replayed |= !answered;
             let (done, over) = self.learn(&name, outcome);
-            self.note(answered);
+            // Before the permit goes: the next probe's pause depends on it.
+            self.note(call, answered);
+            drop(permit);
+            if let lane::Done::Later(why) = &done {
+                if refusals == 0 {
+                    tracing::error!(
+                        name,
+                        ?call,
+                        why,
+                        "the API server refuses it; tried again slowly, see the agent's rights"
+                    );
+                }
+                let [first, longest] = REFUSED_PAUSES;
+                tokio::time::sleep(backoff(refusals, first, longest)).await;
+                refusals = refusals.saturating_add(1);
+                continue;
+            }
+            if answered {
+                refusals = 0;
+            }
             self.tell(&name, done);
             if over {
                 return;
@@ -259,50 +283,50 @@ impl Recorder {
         (done, over)
     }
 
-    /// Waits for the turn of a write: while the API server is away one write at a time feels for it, with growing pauses.
+    /// Waits for the turn of a call: while the API server takes no writes one call at a time feels for it, with growing pauses.
     async fn turn(&self, replayed: bool) -> Option<SemaphorePermit<'_>> {
-        let mut healthy = self.0.healthy.subscribe();
-        if !*healthy.borrow_and_update() {
-            let probe = tokio::select! {
-                permit = self.0.probe.acquire() => permit.ok(),
-                _ = healthy.wait_for(|healthy| *healthy) => None,
-            };
-            if probe.is_some() {
-                let pause = backoff(
-                    self.0.failures.load(Ordering::Relaxed),
-                    Duration::from_millis(100),
-                    Duration::from_secs(3),
-                );
-                if tokio::time::timeout(pause, healthy.wait_for(|healthy| *healthy)).await.is_err() {
-                    return probe;
-                }
+        let lot = if replayed { &self.0.replayed } else { &self.0.fresh };
+        loop {
+            if let Some(probe) = self.probe().await {
+                return Some(probe);
+            }
+            let permit = lot.acquire().await.ok()?;
+            // It may have taken long: those who were let in together don't all run into the same failure.
+            if self.healthy() {
+                return Some(permit);
             }
         }
-        let lot = if replayed { &self.0.replayed } else { &self.0.fresh };
-        lot.acquire().await.ok()
     }
 
-    fn note(&self, answered: bool) {
-        let failures = if answered {
-            self.0.failures.store(0, Ordering::Relaxed);
-            0
-        } else {
-            self.0.failures.fetch_add(1, Ordering::Relaxed) + 1
+    /// The one call that feels for the API server; `None` once that takes writes.
+    async fn probe(&self) -> Option<SemaphorePermit<'_>> {
+        let mut healthy = self.0.health.subscribe();
+        if *healthy.borrow_and_update() {
+            return None;
+        }
+        let probe = tokio::select! {
+            permit = self.0.probe.acquire() => permit.ok()?,
+            _ = healthy.wait_for(|healthy| *healthy) => return None,
         };
-        let changed = self.0.healthy.send_if_modified(|healthy| std::mem::replace(healthy, answered) != answered);
+        let pause = self.0.health.pause();
+        match tokio::time::timeout(pause, healthy.wait_for(|healthy| *healthy)).await {
+            Ok(_) => None,
+            Err(_) => Some(probe),
+        }
+    }
+
+    fn note(&self, call: Call, answered: bool) {
+        let changed = self.0.health.learn(call, answered);
         if changed && answered {
             tracing::info!(pending = self.pending(), "the API server takes records again");
         } else if changed {
-            tracing::warn!(
-                failures,
-                "the API server did not answer a record's write; pods go on, their records follow"
-            );
+            tracing::warn!(?call, "the API server did not answer about a record; pods go on, their records follow");
         }
     }
 
     fn tell(&self, name: &str, done: lane::Done) {
         match done {
-            lane::Done::NotYet => {}
+            lane::Done::NotYet | lane::Done::Later(_) => {}
             lane::Done::Created { key, pair, reply, verdict } => {
                 if let Err(verdict) = reply.send(verdict) {
                     (self.0.late)(LateVerdict { key, pair, verdict });

@@ -22,7 +22,7 @@ async fn a_plain_no_is_a_refusal() {
 
 #[tokio::test]
 async fn an_overloaded_or_failing_server_leaves_the_outcome_unknown() {
-    for code in [429, 500, 502, 503, 504] {
+    for code in [401, 429, 500, 502, 503, 504] {
         assert_eq!(written(status(code, "")).await, Outcome::Unknown(UnknownWhy::Server(code, "why".into())));
     }
     let broken = Error::ReadEvents(std::io::Error::other("reset"));

@@ -50,10 +50,7 @@ impl Inner {
             Step::Get(key) => match apiserver::read(DEADLINE, api.get(name)).await {
                 Ok(found) => whose(&found, &key, &self.node_name),
                 Err(ReadError::NotFound) => Outcome::Absent,
-                Err(ReadError::Refused(refusal)) => {
-                    tracing::warn!(name, %refusal, "the record of an address can't be read");
-                    Outcome::Unknown
-                }
+                Err(ReadError::Refused(refusal)) => Outcome::Refused(refusal.to_string()),
                 Err(ReadError::Unreachable(why)) => unknown(name, &why),
             },
             Step::Delete(uid) => {
@@ -62,10 +59,7 @@ impl Inner {
                 match apiserver::write(DEADLINE, api.delete(name, &params)).await {
                     apiserver::Outcome::Done(_)
                     | apiserver::Outcome::Refused(Refusal::NotFound | Refusal::Conflict) => Outcome::Gone,
-                    apiserver::Outcome::Refused(refusal) => {
-                        tracing::error!(name, %refusal, "the record of a freed address can't be deleted");
-                        Outcome::Refused(refusal.to_string())
-                    }
+                    apiserver::Outcome::Refused(refusal) => Outcome::Refused(refusal.to_string()),
                     apiserver::Outcome::Unknown(why) => unknown(name, &why),
                 }
             }
@@ -102,8 +96,11 @@ fn whose(found: &IPAssignment, key: &AttachmentKey, node_name: &str) -> Outcome 
         (Some(namespace), Some(name)) => format!("pod {namespace}/{name}, "),
         _ => String::new(),
     };
-    Outcome::Others(format!(
-        "{pod}container {} interface {} on node {}",
-        spec.container_id, spec.if_name, spec.node_name
-    ))
+    Outcome::Others {
+        by: format!("{pod}container {} interface {} on node {}", spec.container_id, spec.if_name, spec.node_name),
+        own_node: spec.node_name == node_name,
+    }
 }
+
+#[cfg(test)]
+mod tests;

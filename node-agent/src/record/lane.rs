@@ -74,8 +74,13 @@ pub(super) enum Step {
 pub(super) enum Outcome {
     /// Post: created; Get: it is there and the attachment's. Its UID.
     Ours(String),
-    /// Get: another's; in words.
-    Others(String),
+    /// Get: another's.
+    Others {
+        /// Whose, in words.
+        by: String,
+        /// The record is of this node.
+        own_node: bool,
+    },
     /// Get, Delete: there is none.
     Absent,
     /// Post: there is one already.
@@ -92,6 +97,8 @@ pub(super) enum Outcome {
 pub(super) enum Done {
     /// Nothing: another step follows.
     NotYet,
+    /// Nothing, and why: the API server refuses what must not be given up. The same step again, after a pause.
+    Later(String),
     /// A create has its verdict.
     Created { key: AttachmentKey, pair: Pair, reply: oneshot::Sender<Verdict>, verdict: Verdict },
     /// A delete is over.
@@ -158,7 +165,11 @@ impl Lane {
         let called_off = self.called_off();
         match (self.wishes.front_mut(), step, outcome) {
             (Some(Wish::Create { .. }), _, Outcome::Ours(uid)) => self.created(Verdict::Recorded { uid }),
-            (Some(Wish::Create { .. }), _, Outcome::Others(by)) => self.created(Verdict::Taken { by }),
+            (Some(Wish::Create { .. }), _, Outcome::Others { by, own_node }) => {
+                self.created(Verdict::Taken { by, own_node })
+            }
+            // An unread record may be there, and an undeleted one is: neither is over.
+            (Some(_), Step::Get(_) | Step::Delete(_), Outcome::Refused(why)) => Done::Later(why),
             (Some(Wish::Create { .. }), _, Outcome::Refused(why)) => self.created(Verdict::Refused(why)),
             (Some(Wish::Create { doubt, .. }), Step::Post(_), Outcome::Exists | Outcome::Unknown) => {
                 *doubt = true;
@@ -176,7 +187,6 @@ impl Lane {
                 Done::NotYet
             }
             (None | Some(Wish::Create { .. }), ..) | (Some(Wish::Delete { .. }), _, Outcome::Unknown) => Done::NotYet,
-            // A refused delete (no right to) is tried again by the relist, not for ever here.
             (Some(Wish::Delete { .. }), ..) => self.deleted(),
         }
     }

@@ -113,7 +113,10 @@ async fn fresh(
                 tracing::info!(pair = %attachment.pair, pool = choice.pool, chosen_by = ?choice.source, pod = %format!("{}/{}", pod.namespace, pod.name), "added");
                 return Ok(result::of(&attachment, &links, conf, path).to_json(conf.cni_version));
             }
-            Confirmed::Taken { by } => agent.report_duplicate(attachment.pair, key, &by),
+            Confirmed::Taken { by, own_node: true } => {
+                tracing::warn!(pair = %attachment.pair, %key, by, "this node left a record of the address behind; passed over until the relist removes it");
+            }
+            Confirmed::Taken { by, own_node: false } => agent.report_duplicate(attachment.pair, key, &by),
         }
     }
     Err(CniError::new(
@@ -130,6 +133,7 @@ enum Confirmed {
     /// Undone: somebody else has a record of the address.
     Taken {
         by: String,
+        own_node: bool,
     },
 }
 
@@ -162,9 +166,9 @@ async fn confirmed(agent: &Arc<Agent>, attachment: &Attachment, netns: OwnedFd) 
     agent.metrics.waited(waits.elapsed());
     let uid = match verdict {
         Some(Verdict::Recorded { uid }) => Some(uid),
-        Some(Verdict::Taken { by }) => {
+        Some(Verdict::Taken { by, own_node }) => {
             undo(agent, attachment).await;
-            return Ok(Confirmed::Taken { by });
+            return Ok(Confirmed::Taken { by, own_node });
         }
         Some(Verdict::Refused(why)) => {
             undo(agent, attachment).await;

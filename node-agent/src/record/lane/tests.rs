@@ -69,7 +69,7 @@ impl Server {
             Step::Get(key) => match &self.stands {
                 None => Outcome::Absent,
                 Some((whose, uid)) if whose == key => Outcome::Ours(uid.clone()),
-                Some((whose, _)) => Outcome::Others(whose.to_string()),
+                Some((whose, _)) => Outcome::Others { by: whose.to_string(), own_node: false },
             },
             Step::Delete(uid) => {
                 self.writes += 1;
@@ -141,7 +141,7 @@ fn anothers_record_is_named_and_left_alone() {
     lane.push(wish);
     lane.push(Wish::delete(key(2), None, None));
     run(&mut lane, &mut server, std::iter::empty());
-    assert_eq!(answer.try_recv(), Ok(Verdict::Taken { by: "other/eth0".to_owned() }));
+    assert_eq!(answer.try_recv(), Ok(Verdict::Taken { by: "other/eth0".to_owned(), own_node: false }));
     assert!(server.stands.is_some());
     assert_eq!(server.writes, 0);
 }
@@ -212,4 +212,48 @@ fn a_delete_does_not_call_off_a_create_that_the_last_run_may_have_sent() {
         lane.learn(outcome);
     }
     assert_eq!(server.stands, None);
+}
+
+#[test]
+fn a_refused_delete_or_read_stays_until_it_is_done() {
+    let (mut lane, mut server) = (Lane::default(), Server::default());
+    server.stands = Some((key(1), "uid-x".to_owned()));
+    lane.push(Wish::delete(key(1), None, None));
+    let refused = || Outcome::Refused("forbidden".to_owned());
+    for _ in 0..3 {
+        assert_eq!(lane.next(), Some(Step::Get(key(1))));
+        assert!(matches!(lane.learn(refused()), Done::Later(_)));
+    }
+    lane.next();
+    lane.learn(Outcome::Ours("uid-x".to_owned()));
+    for _ in 0..3 {
+        assert_eq!(lane.next(), Some(Step::Delete("uid-x".to_owned())));
+        assert!(matches!(lane.learn(refused()), Done::Later(_)));
+        assert!(!lane.is_idle());
+    }
+    run(&mut lane, &mut server, std::iter::empty());
+    assert_eq!(server.stands, None);
+}
+
+#[test]
+fn a_create_in_doubt_gets_no_verdict_from_a_refused_read() {
+    let mut lane = Lane::default();
+    let (wish, _answer) = create(1);
+    lane.push(wish.in_doubt());
+    assert_eq!(lane.next(), Some(Step::Get(key(1))));
+    assert!(matches!(lane.learn(Outcome::Refused("forbidden".to_owned())), Done::Later(_)));
+    assert_eq!(lane.next(), Some(Step::Get(key(1))));
+}
+
+#[test]
+fn a_delete_behind_a_create_means_the_record_that_was_created_whatever_it_knew_before() {
+    let mut lane = Lane::default();
+    lane.push(create(1).0);
+    lane.next();
+    lane.push(Wish::delete(key(1), Some("of before".to_owned()), None));
+    lane.push(Wish::delete(key(2), Some("another's".to_owned()), None));
+    lane.learn(Outcome::Ours("new".to_owned()));
+    assert_eq!(lane.next(), Some(Step::Delete("new".to_owned())));
+    lane.learn(Outcome::Gone);
+    assert_eq!(lane.next(), Some(Step::Delete("another's".to_owned())));
 }

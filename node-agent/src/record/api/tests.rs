@@ -1,0 +1,32 @@
+//! Whose a record is.
+
+use super::*;
+
+fn found(container: &str, node: &str) -> IPAssignment {
+    let spec = IPAssignmentSpec {
+        pool_name: "default".to_owned(),
+        block_name: "default-0".to_owned(),
+        node_name: node.to_owned(),
+        ipv4: Some("10.64.0.5".to_owned()),
+        ipv6: None,
+        container_id: container.to_owned(),
+        if_name: "eth0".to_owned(),
+        pod_namespace: None,
+        pod_name: None,
+        pod_uid: None,
+        created_at: MicroTime(jiff::Timestamp::UNIX_EPOCH),
+        boot_id: "boot".to_owned(),
+    };
+    let mut record = IPAssignment::new("10.64.0.5", spec);
+    record.metadata.uid = Some("uid".to_owned());
+    record
+}
+
+#[test]
+fn a_record_that_this_node_left_behind_is_told_from_another_nodes() {
+    let key = AttachmentKey::new("c1", "eth0");
+    assert_eq!(whose(&found("c1", "n1"), &key, "n1"), Outcome::Ours("uid".to_owned()));
+    assert!(matches!(whose(&found("c2", "n1"), &key, "n1"), Outcome::Others { own_node: true, .. }));
+    assert!(matches!(whose(&found("c2", "n2"), &key, "n1"), Outcome::Others { own_node: false, .. }));
+    assert!(matches!(whose(&found("c1", "n2"), &key, "n1"), Outcome::Others { own_node: false, .. }));
+}
