@@ -34,20 +34,21 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             facts.loose()
         });
         let old = suspects.look(loose, Instant::now());
-        shared.metrics.void_records.set(i64::try_from(old.len()).unwrap_or(i64::MAX));
+        shared.metrics.void_records.set(i64::try_from(old).unwrap_or(i64::MAX));
         if !shared.leads() {
             continue;
         }
-        for record in old.into_iter().take(MOST) {
-            if let Err(why) = look_closely(&shared, &record).await {
+        for record in suspects.due(MOST, Instant::now()) {
+            if let Err(why) = look_closely(&shared, &mut suspects, &record).await {
                 tracing::debug!(record = record.name, %why, "a void record stays: it could not be looked at");
             }
         }
     }
 }
 
-/// Reads record, block, Node and pod live, and deletes the record only if it is void and its Node or pod is gone.
-async fn look_closely(shared: &Shared, suspect: &Loose) -> Result<(), ReadError> {
+/// Reads record, block, Node and pod live, and deletes the record only if it is void and its pod was gone by an earlier
+/// look too: until then its agent, which can see the container, has the say.
+async fn look_closely(shared: &Shared, suspects: &mut Suspects, suspect: &Loose) -> Result<(), ReadError> {
     let records: Api<SlimAssignment> = Api::all(shared.clients.requests.clone());
     let record = match read(READ, records.get(&suspect.name)).await {
         Err(ReadError::NotFound) => return Ok(()),
@@ -68,6 +69,7 @@ async fn look_closely(shared: &Shared, suspect: &Loose) -> Result<(), ReadError>
         return Ok(());
     }
     if !pod_is_gone(shared, &record).await? {
+        suspects.pod_lives(suspect);
         tracing::warn!(
             address = suspect.name,
             node,
@@ -78,6 +80,16 @@ async fn look_closely(shared: &Shared, suspect: &Loose) -> Result<(), ReadError>
         return Ok(());
     }
     let Some(uid) = record.metadata.uid else { return Ok(()) };
+    if !suspects.pod_is_gone(suspect, &uid, Instant::now()) {
+        tracing::info!(
+            address = suspect.name,
+            node,
+            block = record.spec.block_name,
+            owner,
+            "a record of a pod that is gone names a node that does not have its block: its agent has a quarter of an hour to judge"
+        );
+        return Ok(());
+    }
     if delete_assignment(&records, suspect.name.clone(), uid).await {
         tracing::warn!(
             address = suspect.name,
