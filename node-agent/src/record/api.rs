@@ -73,6 +73,12 @@ fn meant_by_post(outcome: apiserver::Outcome<IPAssignment>) -> Outcome {
         apiserver::Outcome::Refused(Refusal::AlreadyExists) => Outcome::Exists,
         // Not the record is missing but its kind: the definitions are not installed yet.
         apiserver::Outcome::Refused(Refusal::NotFound) => Outcome::Unknown,
+        // An API server that has just started refuses all until its rights and policies are loaded. What it really forbids stays
+        // queued: the address is the node's by its claim, and a record is never given up.
+        apiserver::Outcome::Refused(Refusal::Forbidden(why)) => {
+            tracing::warn!(%why, "the API server forbids a record; trying again");
+            Outcome::Unknown
+        }
         apiserver::Outcome::Refused(refusal) => Outcome::Refused(refusal.to_string()),
         apiserver::Outcome::Unknown(why) => {
             tracing::debug!(%why, "the outcome of a create is unknown");
