@@ -97,7 +97,7 @@ fn unreached(verb: Verb, socket: &Path, stdin: &[u8], why: Unreachable) -> Respo
 fn patience(verb: Verb) -> Duration {
     match verb {
         Verb::Status => agent::STATUS_PATIENCE,
-        Verb::Add | Verb::Gc => Duration::from_secs(60),
+        Verb::Add | Verb::Gc => Duration::from_mins(1),
         Verb::Del | Verb::Check | Verb::Version => Duration::from_secs(30),
     }
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// How long an agent that was ready once may be away before STATUS fails.
-const GRACE: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_mins(1);
 /// The file that the agent makes once it has been ready since boot.
 const READY: &str = "ready";
 /// The file with the time of the first call that did not reach the agent, in milliseconds since boot.
@@ -42,7 +42,7 @@ pub fn unreached(markers: &Path, stdin: &[u8], why: Unreachable) -> Response {
         // A time that lies ahead is of an earlier boot.
         .filter(|first| *first <= now);
     match first {
-        Some(first) if now - first >= GRACE => {
+        Some(first) if now.saturating_sub(first) >= GRACE => {
             fail(&["STATUS: ", why.sentence(), ", for more than 60 s: see the pod bobbin-agent of this node"])
         }
         Some(_) => Response::default(),

@@ -1,6 +1,8 @@
 //! The shim as the container runtime executes it, against an agent played by the test: what it sends, what it prints, and what
 //! it says when there is no agent.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use bobbin_cni_wire::{Request, Response};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use std::io::{IoSliceMut, Write};

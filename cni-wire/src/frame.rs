@@ -96,9 +96,8 @@ impl Request {
         if bytes[..seen] != MAGIC[..seen] {
             return Err(FrameError::Magic);
         }
-        let environment = match length_at(bytes, 4, MAX_ENVIRONMENT)? {
-            Some(length) => length,
-            None => return Ok(8),
+        let Some(environment) = length_at(bytes, 4, MAX_ENVIRONMENT)? else {
+            return Ok(8);
         };
         Ok(match length_at(bytes, 8 + environment, MAX_BODY)? {
             Some(stdin) => 12 + environment + stdin,

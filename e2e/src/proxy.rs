@@ -142,7 +142,7 @@ fn serve(
                 if poll(&mut look, PollTimeout::from(LOOK_MS)).is_ok_and(|ready| ready > 0)
                     && let Ok((near, _)) = open.accept()
                 {
-                    begin(near, target, state);
+                    begin(&near, target, state);
                 }
             }
             None if weather == Weather::Refuse => std::thread::sleep(Duration::from_millis(u64::from(LOOK_MS))),
@@ -151,12 +151,12 @@ fn serve(
     }
 }
 
-fn begin(near: TcpStream, target: SocketAddr, state: &Arc<Mutex<Shared>>) {
+fn begin(near: &TcpStream, target: SocketAddr, state: &Arc<Mutex<Shared>>) {
     let Ok(far) = TcpStream::connect_timeout(&target, CONNECT) else { return };
     let _ = (near.set_nonblocking(false), near.set_nodelay(true), far.set_nodelay(true));
     let (Ok(near_too), Ok(far_too)) = (near.try_clone(), far.try_clone()) else { return };
     lock(state).open.push((near_too, far_too));
-    for (from, to, answers) in [(&near, &far, false), (&far, &near, true)] {
+    for (from, to, answers) in [(near, &far, false), (&far, near, true)] {
         let (Ok(from), Ok(to), state) = (from.try_clone(), to.try_clone(), state.clone()) else { return };
         std::thread::spawn(move || pass(from, to, answers, &state));
     }

@@ -30,7 +30,7 @@ use tokio::sync::Mutex;
 /// How long a held ADD is held here.
 const HOLD: Duration = Duration::from_secs(6);
 /// How long it may take until the records are right again.
-const CATCH_UP: Duration = Duration::from_secs(60);
+const CATCH_UP: Duration = Duration::from_mins(1);
 
 macro_rules! test {
     ($shared:expr, $handle:expr, $sentence:expr, $function:path) => {{

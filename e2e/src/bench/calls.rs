@@ -13,7 +13,7 @@ use crate::until::{so, until};
 /// One block of the pool has room for them, so that no claim is counted: claims are shared by a block's addresses.
 const ATTACHMENTS: usize = 100;
 /// How long an idle agent is watched.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 fn of_agent(entry: &Entry) -> bool {
     entry.user.username == AGENT_USER && (entry.is_write() || entry.is_read())

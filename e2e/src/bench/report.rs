@@ -111,12 +111,12 @@ impl fmt::Display for Report {
             writeln!(f, "error: {error}")?;
         }
         for bar in &self.bars {
-            let (mark, stage) =
+            let (verdict, stage) =
                 if bar.holds { ("hold  ", String::new()) } else { ("MISSED", format!("; {}", bar.stage)) };
-            writeln!(f, "{mark} {:<44} {}{stage}", bar.name, bar.seen)?;
+            writeln!(f, "{verdict} {:<44} {}{stage}", bar.name, bar.seen)?;
         }
-        let held = self.bars.iter().filter(|bar| bar.holds).count();
-        writeln!(f, "bench: {} rows, {} bars, {held} hold", self.row_count(), self.bars.len())
+        let holding = self.bars.iter().filter(|bar| bar.holds).count();
+        writeln!(f, "bench: {} rows, {} bars, {holding} hold", self.row_count(), self.bars.len())
     }
 }
 

@@ -62,7 +62,7 @@ async fn one_round(
     let pods = each(plugin, "DEL", pods, &mut times.del, report)?;
     stages.gather(before, Totals::read(node)?);
     drop(pods);
-    node.await_records(&[], Duration::from_secs(60)).await?;
+    node.await_records(&[], Duration::from_mins(1)).await?;
     let pods = kube_pods.iter().map(|pod| pod.sandbox(node)).collect::<Result<Vec<_>>>()?;
     for (verb, samples) in [("ADD", &mut times.add_at_once), ("DEL", &mut times.del_at_once)] {
         let (answers, took) = plugin.call_at_once(pods.iter().map(|pod| pod.call(verb)).collect())?;
@@ -78,7 +78,7 @@ async fn one_round(
         }
     }
     drop(pods);
-    node.await_records(&[], Duration::from_secs(60)).await
+    node.await_records(&[], Duration::from_mins(1)).await
 }
 
 /// Calls for one pod after another, in a thread that is in the node's namespace, so that nothing but the call is measured.

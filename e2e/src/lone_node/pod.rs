@@ -48,7 +48,7 @@ impl Pod {
     /// A call for `eth0`.
     pub fn call(&self, verb: &'static str) -> Call {
         let mut call = Call::of(verb, &self.container_id, "eth0", Some(&self.netns));
-        call.args = self.args.clone();
+        call.args.clone_from(&self.args);
         call
     }
 

@@ -95,8 +95,8 @@ pub async fn failed_add_leaves_nothing(node: &mut LoneNode) -> Result<()> {
     node.del(&first)?;
     let taken = super::addresses(&result);
     let last: u8 = taken[0].rsplit('.').next().unwrap_or_default().parse()?;
-    let net = taken[0].trim_end_matches(char::is_numeric).to_owned();
-    for number in (last..=last.saturating_add(4)).map(|number| format!("{net}{number}")) {
+    let beginning = taken[0].trim_end_matches(char::is_numeric).to_owned();
+    for number in (last..=last.saturating_add(4)).map(|number| format!("{beginning}{number}")) {
         node.namespace.ip(&format!("route add {number}/32 dev uplink proto 99 table 116"))?;
     }
     let next = node.pod()?;
@@ -106,7 +106,7 @@ pub async fn failed_add_leaves_nothing(node: &mut LoneNode) -> Result<()> {
     }
     node.del(&next)?;
     node_is_empty(node).await?;
-    for number in (last..=last.saturating_add(4)).map(|number| format!("{net}{number}")) {
+    for number in (last..=last.saturating_add(4)).map(|number| format!("{beginning}{number}")) {
         node.namespace.ip(&format!("route del {number}/32 dev uplink proto 99 table 116"))?;
     }
     Ok(())

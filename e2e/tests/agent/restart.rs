@@ -48,11 +48,11 @@ pub async fn within_a_second(node: &mut LoneNode) -> Result<()> {
     }
     all_is_right(node, &pods).await?;
     let rest = pods.split_off(100);
-    end_all_at_once(node, rest)?;
+    end_all_at_once(node, &rest)?;
     end(node, pods).await
 }
 
-fn end_all_at_once(node: &LoneNode, pods: Vec<bobbin_e2e::lone_node::Pod>) -> Result<()> {
+fn end_all_at_once(node: &LoneNode, pods: &[bobbin_e2e::lone_node::Pod]) -> Result<()> {
     let (answers, _) = node.plugin().call_at_once(pods.iter().map(|pod| pod.call("DEL")).collect())?;
     for answer in answers {
         answer.ok()?;
