@@ -2,6 +2,8 @@
 //! agent was away) and own records (missing ones, those of another boot, those whose attachment is gone). A background task of run; it
 //! assigns nothing, and frees a record only by the attachment's own identity.
 
+mod blocks;
+mod doubts;
 mod records;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -10,25 +12,24 @@ use std::time::Duration;
 
 use bobbin_addressing::{BlockRange, TwoLooks};
 use bobbin_apiserver::{Clients, ReadError, backoff};
-use bobbin_crds::{AddressBlock, IPAssignment};
+use bobbin_crds::IPAssignment;
+use kube::Api;
 use kube::api::ListParams;
-use kube::{Api, ResourceExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use crate::claim::{Claims, Standing, standing};
+use crate::claim::Claims;
 use crate::event::Events;
-use crate::ledger::{HeldBlock, Ledger};
+use crate::ledger::Ledger;
 use crate::record::Recorder;
-use crate::watch::{BlockNews, ClusterView, NodeFacts};
+use crate::watch::{BlockNews, ClusterView};
+use doubts::Doubts;
 use records::{Finding, Seen, judge};
 
 /// How long one list may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Records per page of a list.
 const PAGE: u32 = 500;
-/// A block that the watch shows and the ledger lacks may be one that is just claimed or given back: it is looked at again after this.
-const SETTLE: Duration = Duration::from_secs(3);
 
 /// What the task needs.
 pub struct Adopt {
@@ -67,26 +68,20 @@ impl Adopt {
     /// Runs for ever; `progress` tells others how far it is. `news` is the view's [`ClusterView::block_news`].
     pub async fn run(self, mut news: mpsc::UnboundedReceiver<BlockNews>, progress: watch::Sender<Adopted>) {
         let mut looks = TwoLooks::new();
-        // Records of an earlier boot go first: what is queued for deletion is deleted before its address is recorded again.
-        let mut due = Instant::now() + self.first(&mut looks, &progress).await;
-        let mut failures = 0;
-        let mut settle: Option<Instant> = None;
+        let mut doubts = Doubts::default();
         let mut node = self.view.changed();
-        let mut uid = self.view.node().map(|node| node.uid);
+        // Records of an earlier boot go first: what is queued for deletion is deleted before its address is recorded again.
+        let (next, mut uid) = self.first(&mut looks, &mut doubts, &progress).await;
+        let mut due = Instant::now() + next;
+        let mut failures = 0;
         loop {
+            let settle = doubts.due();
             tokio::select! {
                 some = news.recv() => match some {
-                    Some(news) => {
-                        if self.hear(news).await {
-                            settle.get_or_insert_with(|| Instant::now() + SETTLE);
-                        }
-                    }
+                    Some(news) => self.hear(news, &mut doubts).await,
                     None => return,
                 },
-                () = tokio::time::sleep_until(settle.unwrap_or(due)), if settle.is_some() => {
-                    settle = None;
-                    self.recheck().await;
-                }
+                () = tokio::time::sleep_until(settle.unwrap_or(due)), if settle.is_some() => self.settle(&mut doubts).await,
                 changed = node.changed() => {
                     if changed.is_err() {
                         return;
@@ -94,7 +89,10 @@ impl Adopt {
                     let now = self.view.node().map(|node| node.uid);
                     if now != uid {
                         uid = now;
-                        self.recheck().await;
+                        // Whose the blocks of the earlier Node are is to be read before anything goes out of them.
+                        self.ledger.blocks().iter().for_each(|block| self.ledger.suspend(&block.name));
+                        doubts.all();
+                        self.settle(&mut doubts).await;
                     }
                 }
                 () = tokio::time::sleep_until(due) => {
@@ -116,17 +114,22 @@ impl Adopt {
     }
 
     /// Compares own records and own blocks with the API server's, until that has succeeded once. Returns when to look at the records
-    /// next.
-    async fn first(&self, looks: &mut TwoLooks<Seen>, progress: &watch::Sender<Adopted>) -> Duration {
+    /// next, and the UID of the Node that the blocks were compared for.
+    async fn first(
+        &self,
+        looks: &mut TwoLooks<Seen>,
+        doubts: &mut Doubts,
+        progress: &watch::Sender<Adopted>,
+    ) -> (Duration, Option<String>) {
         for attempt in 0.. {
             if let Some(node) = self.view.node() {
                 let records = self.compare_records(looks, progress).await;
                 let blocks = if records.is_ok() { self.claims.own_blocks().await } else { Ok(BTreeMap::new()) };
                 match (records, blocks) {
                     (Ok(next), Ok(blocks)) => {
-                        self.compare_blocks(&blocks, &node).await;
+                        self.compare_blocks(&blocks, &node, doubts).await;
                         progress.send_modify(|adopted| adopted.blocks = true);
-                        return next;
+                        return (next, Some(node.uid));
                     }
                     (Err(error), _) | (_, Err(error)) => {
                         tracing::debug!(%error, "own records and blocks could not be listed yet");
@@ -135,125 +138,7 @@ impl Adopt {
             }
             tokio::time::sleep(backoff(attempt, Duration::from_millis(50), Duration::from_secs(3))).await;
         }
-        self.relist_interval
-    }
-
-    /// Lists own blocks afresh and compares.
-    async fn recheck(&self) {
-        let Some(node) = self.view.node() else { return };
-        match self.claims.own_blocks().await {
-            Ok(blocks) => self.compare_blocks(&blocks, &node).await,
-            Err(error) => tracing::debug!(%error, "own blocks could not be listed; the watch lists them when it can"),
-        }
-    }
-
-    /// Acts on a lost block at once. True: something is there that the ledger lacks, perhaps because a claim is under way; look again
-    /// in a moment.
-    async fn hear(&self, news: BlockNews) -> bool {
-        let Some(node) = self.view.node() else { return true };
-        let going_back = self.claims.going_back();
-        match news {
-            // A list of the watch may be older than what the ledger knows: it only says what to look at afresh.
-            BlockNews::All(blocks) => {
-                let listed: HashSet<String> = blocks.iter().map(ResourceExt::name_any).collect();
-                let held: HashSet<String> = self.ledger.blocks().into_iter().map(|block| block.name).collect();
-                blocks.iter().any(|block| standing(block, &node) != Standing::Ours)
-                    || held.symmetric_difference(&listed).any(|name| !going_back.contains(name))
-            }
-            BlockNews::Left(name) => {
-                if self.ledger.block(&name).is_some() && !going_back.contains(&name) {
-                    self.look_again(&name, &node).await;
-                }
-                false
-            }
-            BlockNews::Is(block) => {
-                let name = block.name_any();
-                match (standing(&block, &node), self.ledger.block(&name)) {
-                    (_, Some(_)) if going_back.contains(&name) => false,
-                    (Standing::Ours, Some(_)) => {
-                        self.refresh(&block);
-                        false
-                    }
-                    (_, Some(_)) => {
-                        self.look_again(&name, &node).await;
-                        false
-                    }
-                    (Standing::EarlierSelf, None) => true,
-                    (Standing::Ours, None) => !self.claims.is_claiming(&block.spec.pool_name),
-                    (Standing::Free | Standing::Others, None) => false,
-                }
-            }
-        }
-    }
-
-    fn refresh(&self, block: &AddressBlock) {
-        let uid = block.metadata.uid.as_deref().unwrap_or_default();
-        let version = block.metadata.resource_version.as_deref().unwrap_or_default();
-        self.ledger.refresh_block(&block.name_any(), uid, version);
-    }
-
-    /// Reads a block that seems lost, and believes that.
-    async fn look_again(&self, name: &str, node: &NodeFacts) {
-        match self.claims.renew(name, node).await {
-            Ok(Some(block)) => self.refresh(&block),
-            Ok(None) => self.lose(name).await,
-            Err(error) => {
-                tracing::warn!(block = name, %error, "a block that seems lost could not be read; it is read again with the next news of it");
-            }
-        }
-    }
-
-    /// What the API server says is ours and the ledger lacks is taken in, what it says is not is lost.
-    async fn compare_blocks(&self, blocks: &BTreeMap<String, AddressBlock>, node: &NodeFacts) {
-        let releasing = self.claims.going_back();
-        for held in self.ledger.blocks() {
-            if !releasing.contains(&held.name) && !blocks.contains_key(&held.name) {
-                self.look_again(&held.name, node).await;
-            }
-        }
-        for block in blocks.values() {
-            let name = block.name_any();
-            let known = self.ledger.block(&name).is_some();
-            // What a claim under way has just got, that claim exports and enters itself.
-            if releasing.contains(&name) || (!known && self.claims.is_claiming(&block.spec.pool_name)) {
-                continue;
-            }
-            let ours = match standing(block, node) {
-                Standing::Ours => Ok(Some(block.clone())),
-                Standing::EarlierSelf => self.claims.renew(&name, node).await,
-                Standing::Free | Standing::Others => Ok(None),
-            };
-            match ours {
-                Ok(Some(block)) if known => self.refresh(&block),
-                Ok(Some(block)) => self.take_in(&block).await,
-                Ok(None) => self.lose(&name).await,
-                Err(error) => {
-                    tracing::warn!(block = name, %error, "a block of an earlier Node of this name could not be renewed");
-                }
-            }
-        }
-    }
-
-    async fn take_in(&self, block: &AddressBlock) {
-        let name = block.name_any();
-        // Of the pool only the cool-down and the reserved addresses count, and a pool that is gone has neither.
-        let pool = self.view.pool(&block.spec.pool_name);
-        match self.claims.take_in(block, pool.as_deref()).await {
-            Ok(_) => tracing::info!(block = name, "took in a block that the API server says is this node's"),
-            Err(error) => tracing::error!(block = name, %error, "a block of this node could not be taken in"),
-        }
-    }
-
-    /// The block is not ours: no assignment, no route; the pods that have addresses of it run on, out of the pool's way.
-    async fn lose(&self, name: &str) {
-        let Some(held) = self.ledger.block(name) else { return };
-        let stranded = self.ledger.lose_block(name);
-        if let Err(error) = self.claims.exports().withdraw(held.range).await {
-            tracing::error!(block = name, %error, "the route of a lost block is still exported; the next repair tries again");
-        }
-        let sentence = lost_sentence(&held, self.view.node_name(), stranded.len());
-        tracing::error!(block = name, pods = stranded.len(), "{sentence}");
-        self.events.node_warning("BlockLost", &sentence);
+        (self.relist_interval, None)
     }
 
     /// Lists own records and does what follows. Returns when to look next.
@@ -337,11 +222,4 @@ impl Adopt {
             }
         }
     }
-}
-
-fn lost_sentence(block: &HeldBlock, node: &str, pods: usize) -> String {
-    format!(
-        "node {node} lost block {} ({}) of pool {}: the API server says that it is not this node's; its route is withdrawn, {pods} pods still have addresses of it: delete them, so that they get others",
-        block.name, block.range, block.pool
-    )
 }

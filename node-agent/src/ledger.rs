@@ -217,6 +217,28 @@ impl Ledger {
         self.write(|state| state.end_release(block, gave_up));
     }
 
+    /// Assigns nothing from a block whose owner is in doubt, until [`Self::resume`]; what it has assigned goes on.
+    pub fn suspend(&self, block: &str) {
+        self.set_suspended(block, true);
+    }
+
+    /// The block is this node's after all.
+    pub fn resume(&self, block: &str) {
+        self.set_suspended(block, false);
+    }
+
+    /// Whether the block is there and its owner in doubt.
+    pub fn is_suspended(&self, block: &str) -> bool {
+        self.read(|state| state.blocks.get(block).is_some_and(|block| block.suspended))
+    }
+
+    fn set_suspended(&self, block: &str, suspended: bool) {
+        let changed = self.lock().set_suspended(block, suspended);
+        if changed {
+            self.changed.send_modify(|count| *count += 1);
+        }
+    }
+
     /// Forgets a block that is no longer this node's. Its attachments go on; their addresses are assigned no more.
     /// Returns the attachments that have addresses of it.
     pub fn lose_block(&self, block: &str) -> Vec<Attachment> {

@@ -167,11 +167,12 @@ impl Stock {
                 state.trouble = Some(Arc::new(refused));
             }
         }
-        if state.claiming == 0 && std::mem::take(&mut state.unanswered) {
-            state.tried.send_modify(|count| *count += 1);
-        }
+        state.answer();
         // Without the API server an empty block is better kept: it serves pods.
         if !decision.give_back.is_empty() && !state.giving_back && healthy {
+            if let Some(wait) = state.may_give_back(now) {
+                return next.min(wait);
+            }
             state.giving_back = true;
             let for_others = facts.exhausted || facts.free_blocks == 0;
             let names = decision.give_back.into_iter().map(|block| block.0).collect();
@@ -202,7 +203,11 @@ impl Stock {
     /// Claims some blocks, one after another.
     async fn claim(self, pool: String, count: u32) {
         for left in (1..=count).rev() {
-            let result = self.0.claims.claim(&pool).await;
+            let doubt = |error| {
+                self.pools().entry(pool.clone()).or_default().claim_doubted(error);
+                self.0.wake.notify_one();
+            };
+            let result = self.0.claims.claim_telling(&pool, &doubt).await;
             let failed = result.is_err();
             if let Err(error) = &result {
                 tracing::info!(pool, %error, "no block was claimed");
@@ -221,16 +226,20 @@ impl Stock {
     }
 
     async fn give_back(self, pool: String, blocks: Vec<String>, for_others: bool) {
+        let mut failed = false;
         for block in blocks {
             match self.0.claims.give_back(&block).await {
                 Ok(()) if for_others => {
                     self.pools().entry(pool.clone()).or_default().gave_back_for_others = Some(Instant::now());
                 }
                 Ok(()) => {}
-                Err(error) => tracing::info!(block, %error, "a block stays"),
+                Err(error) => {
+                    failed = true;
+                    tracing::info!(block, %error, "a block stays");
+                }
             }
         }
-        self.pools().entry(pool).or_default().giving_back = false;
+        self.pools().entry(pool).or_default().give_back_ended(failed, Instant::now());
         self.0.wake.notify_one();
     }
 

@@ -31,6 +31,8 @@ pub(super) struct Block {
     pub(super) occupancy: Occupancy,
     /// On its way back: nothing is assigned from it.
     pub(super) releasing: bool,
+    /// Its owner is in doubt: nothing is assigned from it until it is known again.
+    pub(super) suspended: bool,
     empty_since: Option<BootTime>,
     was_used: bool,
 }
@@ -71,7 +73,8 @@ impl State {
             return;
         }
         let occupancy = Occupancy::new(held.range, reserved, resting_since);
-        let mut block = Block { held, occupancy, releasing: false, empty_since: Some(now), was_used: false };
+        let mut block =
+            Block { held, occupancy, releasing: false, suspended: false, empty_since: Some(now), was_used: false };
         for attachment in self.attachments.values_mut() {
             if let Some(offset) = block.offset_of(attachment.pair) {
                 block.hold(offset);
@@ -109,7 +112,7 @@ impl State {
         if let Some(known) = self.attachments.get(request.key) {
             return Err(AssignError::AlreadyHeld(Box::new(known.clone())));
         }
-        let usable = |block: &&Block| block.held.pool == request.pool && !block.releasing;
+        let usable = |block: &&Block| block.held.pool == request.pool && !block.releasing && !block.suspended;
         let blocks = self.blocks.values().filter(usable).count();
         if blocks == 0 {
             return Err(AssignError::NoBlock);
@@ -199,6 +202,12 @@ impl State {
         } else if let Some(block) = self.blocks.get_mut(name) {
             block.releasing = false;
         }
+    }
+
+    /// Whether anything changed by it.
+    pub(super) fn set_suspended(&mut self, name: &str, suspended: bool) -> bool {
+        let block = self.blocks.get_mut(name).filter(|block| block.suspended != suspended);
+        block.map(|block| block.suspended = suspended).is_some()
     }
 
     pub(super) fn lose_block(&mut self, name: &str) -> Vec<Attachment> {

@@ -301,3 +301,20 @@ fn an_address_that_two_attachments_have_is_held_until_both_are_gone() {
     ledger.release(&key(9), at(3));
     assert!(ledger.begin_release("a-0").is_ok());
 }
+
+#[test]
+fn nothing_goes_out_of_a_block_in_doubt_not_even_early() {
+    let ledger = Ledger::new();
+    ledger.add_block(block(0), None, &Reserved::default());
+    let first = assign(&ledger, 0, "a", at(1), false).unwrap();
+    ledger.release(&key(0), at(2));
+    let mut changed = ledger.changed();
+    ledger.suspend("a-0");
+    assert!(ledger.is_suspended("a-0"));
+    assert_eq!(assign(&ledger, 1, "a", at(3), false), Err(AssignError::NoBlock));
+    assert_eq!(assign(&ledger, 1, "a", at(3), true), Err(AssignError::NoBlock));
+    changed.mark_unchanged();
+    ledger.resume("a-0");
+    assert!(changed.has_changed().unwrap(), "ADDs that wait hear of it");
+    assert_ne!(assign(&ledger, 1, "a", at(3), false).unwrap().pair, first.pair);
+}

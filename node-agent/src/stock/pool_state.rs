@@ -33,6 +33,10 @@ pub(super) struct PoolState {
     expected: HashMap<String, Instant>,
     failures: u32,
     not_before: Option<Instant>,
+    /// A claim under way has written and can't find out with what outcome.
+    in_doubt: bool,
+    give_back_failures: u32,
+    no_give_back_before: Option<Instant>,
     seen: Option<String>,
 }
 
@@ -75,8 +79,42 @@ impl PoolState {
         self.not_before.and_then(|at| at.checked_duration_since(now)).filter(|wait| !wait.is_zero())
     }
 
+    /// ADDs that wait hear what is known: no claim is under way, or one that may take as long as the API server is away.
+    pub(super) fn answer(&mut self) {
+        if (self.claiming == 0 || self.in_doubt) && std::mem::take(&mut self.unanswered) {
+            self.tried.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// A claim under way goes on, but nobody knows how long: who waits does so for no block.
+    pub(super) fn claim_doubted(&mut self, error: ClaimError) {
+        self.in_doubt = true;
+        self.unanswered = false;
+        self.trouble = Some(Arc::new(error));
+        self.tried.send_modify(|count| *count += 1);
+    }
+
+    /// `None`: blocks may be given back now; else how long not.
+    pub(super) fn may_give_back(&self, now: Instant) -> Option<Duration> {
+        self.no_give_back_before.and_then(|at| at.checked_duration_since(now)).filter(|wait| !wait.is_zero())
+    }
+
+    /// Give-backs have ended; a failure is not repeated at once.
+    pub(super) fn give_back_ended(&mut self, failed: bool, now: Instant) {
+        self.giving_back = false;
+        if failed {
+            let pause = backoff(self.give_back_failures, Duration::from_millis(200), Duration::from_secs(30));
+            self.no_give_back_before = Some(now + pause);
+            self.give_back_failures = self.give_back_failures.saturating_add(1);
+        } else {
+            self.give_back_failures = 0;
+            self.no_give_back_before = None;
+        }
+    }
+
     /// A claim succeeded, or failed for that reason.
     pub(super) fn claim_ended(&mut self, error: Option<Arc<ClaimError>>, now: Instant) {
+        self.in_doubt = false;
         self.unanswered = false;
         self.tried.send_modify(|count| *count += 1);
         let cap = match error.as_deref() {
