@@ -1,4 +1,4 @@
-//! Which pool a pod gets its address from, and why, or the sentence that says why it gets none (design §3).
+//! Which pool a pod gets its address from, and why, or the sentence that says why it gets none.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! How many blocks a node has of a pool, and how many free blocks the operator keeps carved (design §4.5, §6).
+//! How many blocks a node has of a pool, and how many free blocks the operator keeps carved.
 //!
 //! The agent asks [`decide`] whenever something changes. Claiming and giving back never follow from the same facts: a block
 //! goes back only if without it no spare would be claimed, and a spare is claimed only if the pool has more than one free

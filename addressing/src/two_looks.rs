@@ -1,4 +1,4 @@
-//! Freeing only what two looks apart in time both found dead, and never much of everything at once (design §4.2).
+//! Freeing only what two looks apart in time both found dead, and never much of everything at once.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;

@@ -1,4 +1,4 @@
-//! Claims a free block for this node and gives one back (design §6). Called by stock and adopt only; it decides nothing about when,
+//! Claims a free block for this node and gives one back. Called by stock and adopt only; it decides nothing about when,
 //! and builds on no write whose outcome it does not know.
 
 mod export;

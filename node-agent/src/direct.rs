@@ -1,5 +1,5 @@
 //! With `--routing=direct`: the routes to the other nodes' blocks, out of a watch on all claimed blocks. Repair asks for them; nothing
-//! here touches the kernel. The one thing an agent watches that grows with the cluster (design §4, rule 7).
+//! here touches the kernel. The one thing an agent watches that grows with the cluster.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};

@@ -1,4 +1,4 @@
-//! Which subnet entries of a pool are carved: the protocol of design §3. Pure; `keeper` fetches and writes, `fresh` looks.
+//! Which subnet entries of a pool are carved: the protocol of acceptance. Pure; `keeper` fetches and writes, `fresh` looks.
 //!
 //! An entry goes from absent to `Pending` (written), to a look at all pools, blocks and assignments that began after that
 //! write, to `Accepted` or absent (written with the resourceVersion that the look saw). Two operators can't both win: each

@@ -1,7 +1,7 @@
 //! When what a deleted node owns is free. Pure; `reclaim` asks, looks at the Node itself, and frees.
 //!
 //! A machine whose Node was deleted is off, or in contact again within the wait: Kubernetes' own assumption, and the only one
-//! (design §4.1). A Node that is there under the same name, whatever its UID, has an agent that takes its blocks up again.
+//!. A Node that is there under the same name, whatever its UID, has an agent that takes its blocks up again.
 
 use std::collections::HashMap;
 use std::sync::Arc;

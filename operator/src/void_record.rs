@@ -1,6 +1,6 @@
 //! Records of a node that does not have their block: which of them are looked at closely. Pure; `sweep` asks.
 //!
-//! Such a record is void (design §9), or it is of a pod whose node has lost the block and keeps the pod alive. So it goes only
+//! Such a record is void, or it is of a pod whose node has lost the block and keeps the pod alive. So it goes only
 //! on positive evidence, found live: its Node is gone, or its pod is. While the Node is there its agent has the first word: a
 //! pod object that is gone says nothing of the container, so it must have been seen gone twice, as far apart as the agent's own
 //! looks. In doubt it stays, and is counted.

@@ -1,4 +1,4 @@
-//! Gives a block back (design §4.4): no assignment, no route, then the block itself. Called by stock and leave; it decides nothing about when.
+//! Gives a block back: no assignment, no route, then the block itself. Called by stock and leave; it decides nothing about when.
 
 use std::time::Duration;
 
