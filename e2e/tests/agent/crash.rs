@@ -130,6 +130,13 @@ pub async fn rebooted(node: &mut LoneNode) -> Result<()> {
     node.kill_agent();
     // What a reboot does to the node: namespaces, links, rules, our routes and /run are gone, and the boot has another ID.
     drop(pods);
+    // The kernel takes a moment to remove namespaces and what is in them; after a reboot they never were.
+    let seen = &*node;
+    until("the links are gone", super::CATCH_UP, || async {
+        let links = seen.attachments()?.len();
+        Ok(so(links == 0, || format!("{links} links")))
+    })
+    .await?;
     for table in
         ["-4 route flush table 116", "-6 route flush table 116", "-4 route flush table 119", "-6 route flush table 119"]
     {
