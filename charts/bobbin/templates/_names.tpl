@@ -14,7 +14,7 @@ app.kubernetes.io/component: {{ .component }}
 
 {{/* The image with its tag. */}}
 {{- define "bobbin.image" -}}
-{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{ .Values.image.repository }}{{ if not (contains "@" .Values.image.repository) }}:{{ with .Values.image.tag }}{{ if kindIs "float64" . }}{{ int64 . }}{{ else }}{{ . }}{{ end }}{{ else }}{{ .Chart.AppVersion }}{{ end }}{{ end }}
 {{- end }}
 
 {{/* The environment that both programs read: who they are, and where the API server is. */}}
@@ -42,10 +42,14 @@ app.kubernetes.io/component: {{ .component }}
 
 {{/* Liveness and readiness. */}}
 {{- define "bobbin.probes" -}}
+{{- $local := has .bindAddress (list "127.0.0.1" "::1") }}
 livenessProbe:
   httpGet:
     path: /healthz
     port: health
+    {{- if $local }}
+    host: {{ .bindAddress | quote }}
+    {{- end }}
   initialDelaySeconds: 10
   periodSeconds: 10
   timeoutSeconds: 5
@@ -54,6 +58,9 @@ readinessProbe:
   httpGet:
     path: /readyz
     port: health
+    {{- if $local }}
+    host: {{ .bindAddress | quote }}
+    {{- end }}
   periodSeconds: 2
   timeoutSeconds: 2
 {{- end }}
