@@ -8,6 +8,7 @@ mod objects;
 mod plugin;
 mod pod;
 mod reference;
+mod turns;
 mod view;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use serde_json::{Value, json};
 pub use echo::EchoServer;
 pub use plugin::{Answer, Call, CniError, Plugin};
 pub use pod::{Pod, fresh_id};
+pub use turns::Turns;
 pub use view::{Attachment, ip_json};
 
 use crate::control_plane::{ControlPlane, Options, Running, Scratch};

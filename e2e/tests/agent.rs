@@ -16,129 +16,66 @@ mod pools;
 mod restart;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use bobbin_e2e::lone_node::{Choice, LoneNode, Pod, own_mounts};
-use bobbin_e2e::proxy::Weather;
+use anyhow::{Result, ensure};
+use bobbin_e2e::lone_node::{Choice, LoneNode, Pod, Turns};
 use bobbin_e2e::until::{so, until};
-use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
-use tokio::sync::Mutex;
 
 /// How long a held ADD is held here.
 const HOLD: Duration = Duration::from_secs(6);
 /// How long it may take until the records are right again.
 const CATCH_UP: Duration = Duration::from_mins(1);
 
-macro_rules! test {
-    ($shared:expr, $handle:expr, $sentence:expr, $function:path) => {{
-        let (shared, handle): (Arc<Mutex<Option<LoneNode>>>, tokio::runtime::Handle) =
-            ($shared.clone(), $handle.clone());
-        Trial::test($sentence, move || {
-            let run = async {
-                let mut place = shared.lock().await;
-                if place.is_none() {
-                    *place = Some(begin().await?);
-                }
-                let node = place.as_mut().context("the node is there")?;
-                node.proxy.set(Weather::Healthy);
-                let result = $function(node).await;
-                if result.is_err() {
-                    // What a failed test left must not fail the next.
-                    *place = None;
-                }
-                result
-            };
-            handle.block_on(run).map_err(|error: anyhow::Error| Failed::from(format!("{error:#}")))
-        })
-    }};
-}
-
-async fn begin() -> Result<LoneNode> {
-    let flags = [format!("--hold-add={}s", HOLD.as_secs()), "--sweep-interval=2s".to_owned()];
-    LoneNode::ready(Choice { agent: flags.to_vec(), ..Choice::default() }).await
-}
-
 fn main() -> Result<ExitCode> {
-    own_mounts()?;
-    let runtime = tokio::runtime::Runtime::new()?;
-    let handle = runtime.handle().clone();
-    let shared = Arc::new(Mutex::new(None));
+    let flags = [format!("--hold-add={}s", HOLD.as_secs()), "--sweep-interval=2s".to_owned()];
+    let turns = Turns::on(Choice { agent: flags.to_vec(), ..Choice::default() })?;
     let tests = vec![
-        test!(
-            shared,
-            handle,
+        turns.test(
             "an ADD and a DEL cost one write and no read each, by the API server's own count",
-            api_calls::one_write_no_read
+            api_calls::one_write_no_read,
         ),
-        test!(
-            shared,
-            handle,
-            "table 119 has a block before its first ADD returns",
-            api_calls::exported_before_the_first_add
-        ),
-        test!(
-            shared,
-            handle,
-            "pods start and stop while the API server refuses, and the records catch up",
-            outage::refused
-        ),
-        test!(
-            shared,
-            handle,
+        turns.test("table 119 has a block before its first ADD returns", api_calls::exported_before_the_first_add),
+        turns.test("pods start and stop while the API server refuses, and the records catch up", outage::refused),
+        turns.test(
             "pods start and stop while the API server is a black hole, and the records catch up",
-            outage::black_hole
+            outage::black_hole,
         ),
-        test!(shared, handle, "pods start and stop without an operator", outage::no_operator),
-        test!(
-            shared,
-            handle,
+        turns.test("pods start and stop without an operator", outage::no_operator),
+        turns.test(
             "writes whose answers are lost are read back: no record too many, none missing",
-            outage::lost_answers
+            outage::lost_answers,
         ),
-        test!(shared, handle, "a claim whose answer is lost is neither lost nor doubled", outage::lost_claim),
-        test!(
-            shared,
-            handle,
+        turns.test("a claim whose answer is lost is neither lost nor doubled", outage::lost_claim),
+        turns.test(
             "a restart with 250 attachments serves within 1 s: healthy, refused, swallowed",
-            restart::within_a_second
+            restart::within_a_second,
         ),
-        test!(
-            shared,
-            handle,
+        turns.test(
             "an agent killed at any moment under churn loses no address and gives none twice",
-            crash::killed_under_churn
+            crash::killed_under_churn,
         ),
-        test!(shared, handle, "a late DEL with an old container ID changes nothing", crash::late_del),
-        test!(shared, handle, "an attachment whose namespace is gone is swept without a DEL", crash::swept),
-        test!(shared, handle, "after a reboot the old addresses are free and the records gone", crash::rebooted),
-        test!(shared, handle, "a full pool says so in one sentence, and STATUS stays success", pools::full),
-        test!(shared, handle, "a held ADD goes on when an address comes free", pools::held_until_freed),
-        test!(shared, handle, "a held ADD goes on when a subnet is appended", pools::held_until_appended),
-        test!(
-            shared,
-            handle,
+        turns.test("a late DEL with an old container ID changes nothing", crash::late_del),
+        turns.test("an attachment whose namespace is gone is swept without a DEL", crash::swept),
+        turns.test("after a reboot the old addresses are free and the records gone", crash::rebooted),
+        turns.test("a full pool says so in one sentence, and STATUS stays success", pools::full),
+        turns.test("a held ADD goes on when an address comes free", pools::held_until_freed),
+        turns.test("a held ADD goes on when a subnet is appended", pools::held_until_appended),
+        turns.test(
             "pod annotation beats namespace annotation beats namespace name beats default",
-            pools::order_of_sources
+            pools::order_of_sources,
         ),
-        test!(shared, handle, "a pool that can't serve is named with its reason", pools::refusals),
-        test!(shared, handle, "pools of one family give one address", pools::one_family),
-        test!(
-            shared,
-            handle,
+        turns.test("a pool that can't serve is named with its reason", pools::refusals),
+        turns.test("pools of one family give one address", pools::one_family),
+        turns.test(
             "a foreign route, rule and CNI file survive, and a file that sorts first is reported",
-            foreign::survive
+            foreign::survive,
         ),
-        test!(shared, handle, "what another program removes is repaired", foreign::repaired),
-        test!(shared, handle, "a failed ADD leaves nothing behind", foreign::failed_add_leaves_nothing),
+        turns.test("what another program removes is repaired", foreign::repaired),
+        turns.test("a failed ADD leaves nothing behind", foreign::failed_add_leaves_nothing),
     ];
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads = Some(1);
-    let conclusion = libtest_mimic::run(&arguments, tests);
-    drop(runtime.block_on(shared.lock()).take());
-    Ok(conclusion.exit_code())
+    Ok(turns.run(tests))
 }
 
 /// The addresses in a result, without prefix lengths.

@@ -12,98 +12,43 @@ mod del;
 mod gc;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use bobbin_e2e::lone_node::{
-    Call, Choice, EchoServer, FABRIC_IPV4, FABRIC_IPV6, LoneNode, PATIENCE, ip_json, own_mounts,
-};
-use libtest_mimic::{Arguments, Failed, Trial};
+use bobbin_e2e::lone_node::{Call, Choice, EchoServer, FABRIC_IPV4, FABRIC_IPV6, LoneNode, PATIENCE, Turns, ip_json};
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
-
-macro_rules! test {
-    ($shared:expr, $handle:expr, $sentence:expr, $function:path) => {{
-        let (shared, handle): (Arc<Mutex<Option<LoneNode>>>, tokio::runtime::Handle) =
-            ($shared.clone(), $handle.clone());
-        Trial::test($sentence, move || {
-            let run = async {
-                let mut place = shared.lock().await;
-                if place.is_none() {
-                    *place = Some(LoneNode::ready(Choice::default()).await?);
-                }
-                let node = place.as_mut().context("the node is there")?;
-                $function(node).await
-            };
-            handle.block_on(run).map_err(|error: anyhow::Error| Failed::from(format!("{error:#}")))
-        })
-    }};
-}
 
 fn main() -> Result<ExitCode> {
-    own_mounts()?;
-    let runtime = tokio::runtime::Runtime::new()?;
-    let handle = runtime.handle().clone();
-    let shared = Arc::new(Mutex::new(None));
+    let turns = Turns::on(Choice::default())?;
     let tests = vec![
-        test!(shared, handle, "cnitool adds, checks and deletes", cnitool_goes_through),
-        test!(shared, handle, "a result has the shape of the version that was asked for", results_by_version),
-        test!(
-            shared,
-            handle,
-            "a repeated ADD gets the same answer, also from an agent that was restarted",
-            repeated_add
-        ),
-        test!(shared, handle, "ADD fails if the interface exists, and leaves it alone", add_into_an_existing_interface),
-        test!(shared, handle, "a container may have two interfaces", two_interfaces),
-        test!(shared, handle, "twenty containers are added and deleted at once", twenty_at_once),
-        test!(shared, handle, "the first packet of a pod arrives, in both families", first_packet),
-        test!(shared, handle, "STATUS is success, and VERSION names four versions", status_and_version),
-        test!(
-            shared,
-            handle,
-            "without an agent every call says try again later, and STATUS stays success",
-            without_an_agent
-        ),
-        test!(shared, handle, "DEL succeeds again and again", del::repeated),
-        test!(shared, handle, "DEL succeeds when namespace, link or result are missing", del::with_something_missing),
-        test!(shared, handle, "DEL succeeds when the agent's record is missing", del::without_a_record),
-        test!(shared, handle, "DEL of a container that was never added succeeds", del::of_a_stranger),
-        test!(shared, handle, "CHECK succeeds after ADD", check::succeeds),
-        test!(shared, handle, "CHECK names a missing link", check::names_a_link),
-        test!(shared, handle, "CHECK names a missing address", check::names_an_address),
-        test!(shared, handle, "CHECK names a missing route in the container", check::names_a_route),
-        test!(
-            shared,
-            handle,
-            "CHECK names a missing route of the node, or finds it repaired",
-            check::names_a_host_route
-        ),
-        test!(shared, handle, "CHECK names a missing rule, or finds it repaired", check::names_a_rule),
-        test!(shared, handle, "CHECK of a container that was never added fails", check::of_a_stranger),
-        test!(
-            shared,
-            handle,
-            "GC frees what is not listed, at the second call while its namespace lives",
-            gc::frees_the_unlisted
-        ),
-        test!(shared, handle, "GC frees at once what is not listed and has no namespace", gc::frees_what_is_gone),
-        test!(shared, handle, "GC without its list is an error and frees nothing", gc::without_a_list),
-        test!(shared, handle, "malformed stdin is one sentence and leaves nothing", bad_input::stdin),
-        test!(shared, handle, "a malformed environment is one sentence and leaves nothing", bad_input::environment),
-        test!(shared, handle, "an unknown version is code 1 and names the known ones", bad_input::version),
-        test!(
-            shared,
-            handle,
-            "a namespace that is missing, no namespace, or the node's own is refused",
-            bad_input::namespace
-        ),
+        turns.test("cnitool adds, checks and deletes", cnitool_goes_through),
+        turns.test("a result has the shape of the version that was asked for", results_by_version),
+        turns.test("a repeated ADD gets the same answer, also from an agent that was restarted", repeated_add),
+        turns.test("ADD fails if the interface exists, and leaves it alone", add_into_an_existing_interface),
+        turns.test("a container may have two interfaces", two_interfaces),
+        turns.test("twenty containers are added and deleted at once", twenty_at_once),
+        turns.test("the first packet of a pod arrives, in both families", first_packet),
+        turns.test("STATUS is success, and VERSION names four versions", status_and_version),
+        turns.test("without an agent every call says try again later, and STATUS stays success", without_an_agent),
+        turns.test("DEL succeeds again and again", del::repeated),
+        turns.test("DEL succeeds when namespace, link or result are missing", del::with_something_missing),
+        turns.test("DEL succeeds when the agent's record is missing", del::without_a_record),
+        turns.test("DEL of a container that was never added succeeds", del::of_a_stranger),
+        turns.test("CHECK succeeds after ADD", check::succeeds),
+        turns.test("CHECK names a missing link", check::names_a_link),
+        turns.test("CHECK names a missing address", check::names_an_address),
+        turns.test("CHECK names a missing route in the container", check::names_a_route),
+        turns.test("CHECK names a missing route of the node, or finds it repaired", check::names_a_host_route),
+        turns.test("CHECK names a missing rule, or finds it repaired", check::names_a_rule),
+        turns.test("CHECK of a container that was never added fails", check::of_a_stranger),
+        turns.test("GC frees what is not listed, at the second call while its namespace lives", gc::frees_the_unlisted),
+        turns.test("GC frees at once what is not listed and has no namespace", gc::frees_what_is_gone),
+        turns.test("GC without its list is an error and frees nothing", gc::without_a_list),
+        turns.test("malformed stdin is one sentence and leaves nothing", bad_input::stdin),
+        turns.test("a malformed environment is one sentence and leaves nothing", bad_input::environment),
+        turns.test("an unknown version is code 1 and names the known ones", bad_input::version),
+        turns.test("a namespace that is missing, no namespace, or the node's own is refused", bad_input::namespace),
     ];
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads = Some(1);
-    let conclusion = libtest_mimic::run(&arguments, tests);
-    drop(runtime.block_on(shared.lock()).take());
-    Ok(conclusion.exit_code())
+    Ok(turns.run(tests))
 }
 
 /// The addresses in a result, without prefix lengths.
