@@ -74,7 +74,8 @@ pub struct AddressBlockSpec {
     #[schemars(length(max = 39))]
     #[x_kube(validation = rule::address(Family::V6))]
     pub node_ipv6: Option<String>,
-    /// When the block was last given back (RFC 3339); absent: never claimed.
+    /// When the block was last given back (RFC 3339); absent: it never was. A claim leaves it: whoever has the block knows by it
+    /// since when its addresses rest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free_since: Option<MicroTime>,
 }

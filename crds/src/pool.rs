@@ -201,6 +201,9 @@ pub struct FreeWindow {
     pub first: i64,
     /// The highest index of a free block.
     pub last: i64,
+    /// How many of these blocks are free.
+    #[serde(default)]
+    pub free: i64,
 }
 
 /// Condition types and reasons of an `AddressPool`.

@@ -14,6 +14,7 @@ use bobbin_e2e::control_plane::{ADMIN, AuditLog, ControlPlane, Options};
 use bobbin_e2e::until::{Look, until};
 use bobbin_node_agent::{ClaimError, Claims, ClusterView, ExportFailed, Exports, HeldBlock, Ledger};
 use futures::future::{BoxFuture, join_all};
+use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
 use kube::api::{ListParams, PostParams};
@@ -25,7 +26,7 @@ use tokio::runtime::Handle;
 /// How long one test may take.
 const TEST: Duration = Duration::from_mins(3);
 /// Nodes that claim at once.
-const NODES: usize = 200;
+const NODES: usize = 1000;
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::from_args();
@@ -51,7 +52,7 @@ fn tests(world: Option<&(Handle, World)>) -> Vec<Trial> {
         })
     };
     vec![
-        test("two_hundred_nodes_claim_at_once_without_a_duplicate_and_with_few_calls", |world| {
+        test("a_thousand_nodes_claim_at_once_without_a_duplicate_and_with_three_calls_at_p99", |world| {
             Box::pin(at_once(world))
         }),
         test("a_view_that_knows_nothing_right_still_claims_the_one_free_block", |world| Box::pin(stale(world))),
@@ -115,16 +116,18 @@ impl World {
             let spec = AddressBlockSpec {
                 pool_name: pool.to_owned(),
                 index,
-                ipv4: Some(format!("10.{second_octet}.{}.{}/27", index / 8, index % 8 * 32)),
+                ipv4: Some(format!(
+                    "10.{}.{}.{}/27",
+                    i64::from(second_octet) + index / 2048,
+                    index / 8 % 256,
+                    index % 8 * 32
+                )),
                 ..AddressBlockSpec::default()
             };
             let block = AddressBlock::new(&name::block(pool, index), spec);
-            async move { blocks.create(&PostParams::default(), &block).await }
+            async move { blocks.create(&PostParams::default(), &block).await.map(drop) }
         });
-        for one in made {
-            one.await?;
-        }
-        Ok(())
+        stream::iter(made).buffer_unordered(16).try_collect().await.map_err(Into::into)
     }
 
     fn blocks(&self) -> Api<AddressBlock> {
@@ -141,6 +144,8 @@ impl World {
         let kept = json!({"node": facts, "pods": [], "pools": [pool], "namespaces": []});
         std::fs::write(directory.join("cluster.json"), serde_json::to_vec(&kept)?)?;
         let clients = bobbin_apiserver::connect(Some(&self.kubeconfig), node).await?;
+        // An agent that runs has its connection: that is not a claim's to make.
+        clients.requests.apiserver_version().await?;
         let view = ClusterView::open(clients.clone(), node, &directory);
         let ledger = Arc::new(Ledger::new());
         let claims = Claims::new(clients, view, Arc::clone(&ledger), Arc::new(Nowhere));
@@ -152,7 +157,7 @@ impl World {
 fn pool(name: &str, second_octet: u8, window: Option<(i64, i64)>) -> Result<AddressPool> {
     let status = json!({
         "blocks": {"total": 2048, "claimed": 0, "free": 2048},
-        "freeWindow": window.map(|(first, last)| json!({"first": first, "last": last})),
+        "freeWindow": window.map(|(first, last)| json!({"first": first, "last": last, "free": last - first + 1})),
         "conditions": [{"type": "Ready", "status": "True", "reason": "Carved", "message": "", "lastTransitionTime": "2026-11-21T00:00:00Z"}]
     });
     Ok(serde_json::from_value(json!({
@@ -163,8 +168,8 @@ fn pool(name: &str, second_octet: u8, window: Option<(i64, i64)>) -> Result<Addr
 
 async fn at_once(world: World) -> Result<()> {
     let carved = i64::try_from(NODES)? * 4 + 8;
-    world.carve("many", 64, 0..carved).await?;
-    let pool = pool("many", 64, Some((0, carved - 1)))?;
+    world.carve("many", 80, 0..carved).await?;
+    let pool = pool("many", 80, Some((0, carved - 1)))?;
     let mut nodes = Vec::new();
     for number in 0..NODES {
         nodes.push(world.node(&format!("many-{number}"), &pool).await?);
@@ -199,18 +204,28 @@ async fn at_once(world: World) -> Result<()> {
         for entry in &entries {
             *calls.entry(entry.user_agent.clone()).or_default() += 1;
         }
-        let updates = entries.iter().filter(|entry| entry.verb == "update" && entry.code() == 200).count();
-        Ok(if updates == NODES { Look::Yes(calls) } else { Look::NotYet(format!("{updates} of {NODES} claims")) })
+
+        let writes = entries.iter().filter(|entry| matches!(entry.verb.as_str(), "patch" | "update"));
+        let won = writes.filter(|entry| entry.code() == 200).count();
+        Ok(if won == NODES { Look::Yes(calls) } else { Look::NotYet(format!("{won} of {NODES} claims")) })
     })
     .await?;
     let mut counts: Vec<usize> = calls.values().copied().collect();
     counts.sort_unstable();
-    let (p50, p90, most) = (counts[NODES / 2], counts[NODES * 9 / 10], counts[NODES - 1]);
+    let (p50, p99, most) = (counts[NODES / 2], counts[NODES * 99 / 100], counts[NODES - 1]);
     let over = counts.iter().filter(|count| **count > 3).count();
-    println!("{NODES} claims in {whole:?}: calls p50 {p50}, p90 {p90}, most {most}, more than three: {over}");
-    ensure!(p50 == 2, "half of the claims took more than a read and an update: p50 {p50}");
-    ensure!(p90 <= 3, "a claim took {p90} calls at p90");
-    ensure!(most <= 6, "a claim took {most} calls");
+    let mut times: Vec<Duration> = claimed.iter().map(|(_, _, time)| *time).collect();
+    times.sort_unstable();
+    let (half, slow) = (times[NODES / 2], times[NODES * 99 / 100]);
+    println!(
+        "{NODES} claims in {} ms: p50 {} ms, p99 {} ms; calls p50 {p50}, p99 {p99}, most {most}, more than three: {over}",
+        whole.as_millis(),
+        half.as_millis(),
+        slow.as_millis()
+    );
+    ensure!(p50 == 1, "half of the claims took more than one call: p50 {p50}");
+    ensure!(p99 <= 3, "a claim took {p99} calls at p99");
+    ensure!(most <= 7, "a claim took {most} calls");
     Ok(())
 }
 
@@ -248,7 +263,7 @@ async fn full(world: World) -> Result<()> {
         })
     })
     .await?;
-    ensure!(calls.len() <= 2, "to find a pool full took {} calls", calls.len());
+    ensure!(calls.len() <= 3, "to find a pool full took {} calls", calls.len());
     Ok(())
 }
 

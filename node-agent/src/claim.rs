@@ -138,8 +138,8 @@ impl Claims {
         self.0.conflicts.clone()
     }
 
-    /// Claims a block of a pool: confirmed by the API server, then exported, then in the ledger. Two calls as a rule, three when the
-    /// block that was looked at is not free; however large the pool, however old what the view says. One claim per pool at a time.
+    /// Claims a block of a pool: confirmed by the API server, then exported, then in the ledger. One call as a rule and three at most,
+    /// however large the pool, but for a view out of date or a race that is lost twice. One claim per pool at a time.
     ///
     /// # Errors
     /// See [`ClaimError`]. After an unknown outcome the block is read back until it is known whose it is, so no error leaves a block
@@ -198,14 +198,10 @@ impl Claims {
         node: &NodeFacts,
     ) -> Result<Option<HeldBlock>, ClaimError> {
         let read = self.renew(block, node).await.map_err(|error| unreachable(pool_name, &error))?;
-        let Some(mut ours) = read else {
+        let Some(ours) = read else {
             self.unexported().forget(block);
             return Ok(None);
         };
-        let since = self.unexported().free_since(block);
-        if since.is_some() {
-            ours.spec.free_since = since;
-        }
         self.take_in(&ours, pool).await.map(Some)
     }
 
@@ -217,7 +213,7 @@ impl Claims {
             why,
         })?;
         if let Err(error) = self.0.exports.export(held.range).await {
-            self.unexported().note(&held.name, &held.pool, block.spec.free_since.clone());
+            self.unexported().note(&held.name, &held.pool);
             return Err(error.into());
         }
         let cooldown = pool.map_or(0, |pool| pool.spec.cooldown_seconds.max(0).unsigned_abs());

@@ -168,7 +168,6 @@ impl World {
             let mut claimed = self.blocks()?.get(block).await?;
             claimed.spec.node_name = Some(node.to_owned());
             claimed.spec.node_uid = Some(node_uid.to_owned());
-            claimed.spec.free_since = None;
             claimed.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
             Ok(Look::Yes(self.blocks()?.replace(block, &PostParams::default(), &claimed).await?))
         })

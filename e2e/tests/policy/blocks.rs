@@ -1,18 +1,20 @@
 //! What an agent may do to blocks.
 
-use anyhow::Result;
-use bobbin_crds::AddressBlock;
+use anyhow::{Result, ensure};
+use bobbin_crds::{AddressBlock, FINALIZER};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference};
-use kube::api::{Api, DeleteParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use libtest_mimic::Trial;
+use serde_json::json;
 
 use crate::place::{Place, claim, give_back, refused};
 
 pub fn tests(place: &Place) -> Vec<Trial> {
     vec![
         place.test("an agent claims a free block for its node and gives it back", claims_and_gives_back),
+        place.test("an agent claims a free block unread, by a patch, for its own node only", claims_by_patch),
         place.test("an agent claims after its Node was re-created", claims_after_its_node_was_re_created),
         place.test("refused: claiming for another node", claiming_for_another_node),
         place.test("refused: freeing another node's block", freeing_another_nodes_block),
@@ -39,6 +41,30 @@ async fn claims_and_gives_back(place: Place) -> Result<()> {
     let mut block = replace(place.agent()?, &block).await?;
     claim(&mut block, "n1");
     replace(place.agent()?, &block).await?;
+    Ok(())
+}
+
+async fn claims_by_patch(place: Place) -> Result<()> {
+    let blocks: Api<AddressBlock> = Api::all(place.agent()?);
+    let claim = |node: &str| -> Result<Patch<()>> {
+        Ok(Patch::Json(serde_json::from_value(json!([
+            {"op": "test", "path": "/spec/nodeName", "value": null},
+            {"op": "test", "path": "/metadata/finalizers", "value": null},
+            {"op": "add", "path": "/metadata/finalizers", "value": [FINALIZER]},
+            {"op": "add", "path": "/spec/nodeName", "value": node},
+            {"op": "add", "path": "/spec/nodeUID", "value": "0f1e2d3c-0000-4000-8000-000000000001"},
+        ]))?))
+    };
+    let block = place.block(None).await?.name_any();
+    let in_anothers_name = blocks.patch(&block, &PatchParams::default(), &claim("n2")?).await;
+    refused(in_anothers_name, 403, "it may claim for its own node only")?;
+    let claimed = blocks.patch(&block, &PatchParams::default(), &claim("n1")?).await?;
+    ensure!(claimed.spec.node_name.as_deref() == Some("n1"), "{:?}", claimed.spec);
+    // Once it is somebody's, the patch fits it no more, whoever sends it.
+    let taken = place.block(Some("n2")).await?.name_any();
+    for block in [block, taken] {
+        refused(blocks.patch(&block, &PatchParams::default(), &claim("n1")?).await, 422, "")?;
+    }
     Ok(())
 }
 

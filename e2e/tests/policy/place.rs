@@ -190,7 +190,6 @@ pub fn claim(block: &mut AddressBlock, node: &str) {
     block.spec.node_name = Some(node.to_owned());
     block.spec.node_uid = Some("0f1e2d3c-0000-4000-8000-000000000001".to_owned());
     block.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
-    block.spec.free_since = None;
 }
 
 /// Writes into a block that it is given back, as an agent does: the finalizer is the operator's to remove.

@@ -8,6 +8,7 @@ use bobbin_crds::{AddressBlock, FINALIZER};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::ResourceExt;
+use serde_json::{Value, json};
 
 use crate::ledger::HeldBlock;
 use crate::watch::NodeFacts;
@@ -41,18 +42,37 @@ pub(crate) fn standing(block: &AddressBlock, node: &NodeFacts) -> Standing {
     }
 }
 
-/// The block as this Node's. With the finalizer: from now on its addresses may be in use.
+/// The block as this Node's. With the finalizer: from now on its addresses may be in use. `freeSince` stays: they may still rest.
 pub(super) fn claimed(mut block: AddressBlock, node: &NodeFacts) -> AddressBlock {
     block.spec.node_name = Some(node.name.clone());
     block.spec.node_uid = Some(node.uid.clone());
     block.spec.node_ipv4 = node.ipv4.map(|address| address.to_string());
     block.spec.node_ipv6 = node.ipv6.map(|address| address.to_string());
-    block.spec.free_since = None;
     let finalizers = block.finalizers_mut();
     if !finalizers.iter().any(|finalizer| finalizer == FINALIZER) {
         finalizers.push(FINALIZER.to_owned());
     }
     block
+}
+
+/// The claim on a block that was not read, as a JSON patch: only if the block is nobody's and has no finalizer. To the API server the test
+/// for null holds where there is no such field. It applies the patch to one version of the block, and again if that has changed.
+pub(super) fn claim_patch(node: &NodeFacts) -> Value {
+    let mut patch = vec![
+        json!({"op": "test", "path": "/spec/nodeName", "value": null}),
+        json!({"op": "test", "path": "/metadata/finalizers", "value": null}),
+        json!({"op": "add", "path": "/metadata/finalizers", "value": [FINALIZER]}),
+        json!({"op": "add", "path": "/spec/nodeName", "value": node.name}),
+        json!({"op": "add", "path": "/spec/nodeUID", "value": node.uid}),
+    ];
+    let addresses =
+        [("nodeIPv4", node.ipv4.map(|ip| ip.to_string())), ("nodeIPv6", node.ipv6.map(|ip| ip.to_string()))];
+    for (field, address) in addresses {
+        if let Some(address) = address {
+            patch.push(json!({"op": "add", "path": format!("/spec/{field}"), "value": address}));
+        }
+    }
+    Value::Array(patch)
 }
 
 /// The block as nobody's. The finalizer stays: taking it off is the operator's.

@@ -62,7 +62,7 @@ fn every_address_is_counted_once() {
     let counts = status.addresses.ipv4.expect("the pool has IPv4");
     assert_eq!((counts.total, counts.reserved, counts.assigned, counts.cooling, counts.free), (64, 17, 5, 4, 38));
     assert_eq!((status.blocks.total, status.blocks.claimed, status.blocks.free), (4, 1, 2));
-    assert_eq!(status.free_window, Some(FreeWindow { first: 2, last: 2 }));
+    assert_eq!(status.free_window, Some(FreeWindow { first: 2, last: 2, free: 1 }));
     assert_eq!((status.used, status.free, status.addresses.ipv6), (5, 38, None));
 }
 
@@ -139,7 +139,7 @@ fn counts_are_written_less_often_where_many_nodes_watch_many_pools() {
 #[test]
 fn the_window_leaves_out_what_lies_far_apart() {
     assert_eq!(window::of(&[]), None);
-    assert_eq!(window::of(&[7]), Some(FreeWindow { first: 7, last: 7 }));
-    assert_eq!(window::of(&[0, 1, 2, 5]), Some(FreeWindow { first: 0, last: 5 }));
-    assert_eq!(window::of(&[0, 1000, 1001, 1002]), Some(FreeWindow { first: 1000, last: 1002 }));
+    assert_eq!(window::of(&[7]), Some(FreeWindow { first: 7, last: 7, free: 1 }));
+    assert_eq!(window::of(&[0, 1, 2, 5]), Some(FreeWindow { first: 0, last: 5, free: 4 }));
+    assert_eq!(window::of(&[0, 1000, 1001, 1002]), Some(FreeWindow { first: 1000, last: 1002, free: 3 }));
 }

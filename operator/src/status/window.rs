@@ -8,14 +8,19 @@ pub(super) fn of(free: &[u64]) -> Option<FreeWindow> {
     let (first, last) = (*free.first()?, *free.last()?);
     let len = free.len() as u64;
     if (last - first) / 2 < len {
-        return Some(window(first, last));
+        return Some(window(free));
     }
     let most = free.len() - free.len() / 4;
     let narrowest = free.windows(most).min_by_key(|part| part[most - 1] - part[0])?;
-    Some(window(narrowest[0], narrowest[most - 1]))
+    Some(window(narrowest))
 }
 
-fn window(first: u64, last: u64) -> FreeWindow {
+fn window(free: &[u64]) -> FreeWindow {
     // An index is below 2^46.
-    FreeWindow { first: i64::try_from(first).unwrap_or(i64::MAX), last: i64::try_from(last).unwrap_or(i64::MAX) }
+    let index = |index: Option<&u64>| index.map_or(0, |index| i64::try_from(*index).unwrap_or(i64::MAX));
+    FreeWindow {
+        first: index(free.first()),
+        last: index(free.last()),
+        free: i64::try_from(free.len()).unwrap_or(i64::MAX),
+    }
 }

@@ -41,7 +41,7 @@ fn a_claim_names_node_and_finalizer_and_a_give_back_leaves_only_the_finalizer() 
     assert_eq!(standing(&ours, &node("u1")), Standing::Ours);
     assert_eq!(standing(&ours, &node("u2")), Standing::EarlierSelf);
     assert_eq!(ours.spec.node_ipv4.as_deref(), Some("192.0.2.1"));
-    assert_eq!((ours.spec.node_ipv6.clone(), ours.spec.free_since.clone()), (None, None));
+    assert_eq!((ours.spec.node_ipv6.clone(), ours.spec.free_since.clone()), (None, freed(1, 10).spec.free_since));
     assert_eq!(claimed(ours.clone(), &node("u2")).finalizers(), [FINALIZER]);
     let back = released(ours, now());
     assert_eq!(standing(&back, &node("u1")), Standing::Free);

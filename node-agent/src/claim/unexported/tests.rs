@@ -3,16 +3,13 @@
 use super::*;
 
 #[test]
-fn a_block_is_kept_with_its_rest_until_it_is_in_use_or_anothers() {
-    let since = Some(MicroTime(jiff::Timestamp::UNIX_EPOCH));
+fn a_block_is_kept_until_it_is_in_use_or_anothers() {
     let mut unexported = Unexported::default();
-    unexported.note("a-1", "a", since.clone());
-    unexported.note("b-1", "b", None);
+    unexported.note("a-1", "a");
+    unexported.note("b-1", "b");
+    unexported.note("a-1", "a");
     assert_eq!(unexported.of("a"), ["a-1"]);
-    // A read of the claimed block no longer tells since when it rests.
-    unexported.note("a-1", "a", None);
-    assert_eq!(unexported.free_since("a-1"), since);
     unexported.forget("a-1");
-    assert!(unexported.of("a").is_empty() && unexported.free_since("a-1").is_none());
+    assert!(unexported.of("a").is_empty());
     assert_eq!(unexported.of("b"), ["b-1"]);
 }
