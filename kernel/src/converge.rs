@@ -219,8 +219,9 @@ fn agrees(seen: &Route, wanted: &Route) -> bool {
     link && seen.via == wanted.via && seen.source == wanted.source && seen.blackhole == wanted.blackhole
 }
 
-/// The MTU is left as it was made: changed on one side only it would drop packets. New pods get the new one, and path
-/// MTU discovery serves the old.
+/// The MTU is left as it was made: from here only the node's side can be changed (`IFLA_TARGET_NETNSID` in RTM_SETLINK moves a link, it
+/// does not reach one elsewhere), and a veth drops what is larger than the receiving side's MTU. New pods get the new MTU; old ones
+/// learn of a smaller uplink by path MTU discovery (RFC 1191, RFC 8201).
 fn repair_link(inner: &Inner, work: &mut Work<'_>, pod: &Wiring, link: &Link, neighbours: &[Neighbour]) {
     let settings = &inner.settings;
     let name = &link.name;

@@ -1,6 +1,10 @@
 //! What attach is for: packets pass, the very first at once, in the families a pod has.
 
-use crate::node::{NODE_V4, NODE_V6, Pod, network, on_a_node, round_trip, socket};
+use std::time::{Duration, Instant};
+
+use bobbin_kernel::Desired;
+
+use crate::node::{NODE_V4, NODE_V6, Pod, ip, network, on_a_node, round_trip, socket};
 
 #[test]
 fn the_first_packet_passes_at_once_between_pods_and_node_in_both_families() {
@@ -57,6 +61,31 @@ fn a_pod_of_one_family_has_only_that_one() {
         assert!(round_trip(&socket(NODE_V6.into()), &six.socket(six.v6())).is_some());
         assert_eq!(six.ip("-4 route").trim(), "");
         assert!(!four.ip("-6 route").contains("default"));
+    });
+}
+
+#[test]
+fn a_smaller_uplink_is_the_mtu_of_new_pods_and_running_ones_learn_of_it() {
+    on_a_node(|| async {
+        let (network, old, new) = (network().await, Pod::dual(1), Pod::dual(2));
+        network.attach(&old.wiring, old.netns()).await.expect("attach");
+        ip("link set bob-up mtu 1300");
+        let desired = Desired { pods: vec![old.wiring.clone()], ipv4: true, ipv6: true, ..Desired::default() };
+        assert_eq!(network.converge(&desired).await.expect("converge"), [], "a pod that runs keeps its link as it is");
+        assert_eq!(network.attach(&new.wiring, new.netns()).await.expect("attach").mtu, 1300);
+        // Too large for the uplink: the node's kernel says so to the pod, whose kernel remembers (path MTU discovery).
+        for (own, far, route) in [
+            (old.v4(), "192.0.2.9:9", "route get 192.0.2.9"),
+            (old.v6(), "[2001:db8::9]:9", "-6 route get 2001:db8::9"),
+        ] {
+            let far: std::net::SocketAddr = far.parse().expect("an address");
+            old.socket(own).send_to(&[0; 1340], far).expect("send");
+            let start = Instant::now();
+            while !old.ip(route).contains("mtu 1300") {
+                assert!(start.elapsed() < Duration::from_secs(5), "{}", old.ip(route));
+                std::thread::yield_now();
+            }
+        }
     });
 }
 
