@@ -59,6 +59,10 @@ pub async fn run() -> Result<Report> {
     let mut node = LoneNode::ready(Choice { fsync: true, agent, ..Choice::default() }).await?;
     node.apply_pool(IPV4_POOL, json!({"subnets": [{"ipv4": "10.65.0.0/16"}]})).await?;
 
+    // An API server holds back creates of a kind that was defined less than two seconds ago.
+    for pool in ["default", IPV4_POOL] {
+        node.await_free_blocks(pool).await?;
+    }
     let pods = pod_objects(&node, extent.at_once).await?;
     rounds::measure(&node, extent, &pods, &mut report).await?;
     packet::measure(&node, &mut report)?;

@@ -115,8 +115,8 @@ fn stage(report: &Report, verb: &str, row: &str) -> String {
     let parts: Vec<String> = report
         .stages
         .iter()
-        .filter(|(name, _)| name.starts_with(verb) || verb == "ADD" && name.starts_with("of that"))
-        .map(|(name, millis)| format!("{name} {millis:.2} ms"))
+        .filter(|stage| stage.name.starts_with(verb) || verb == "ADD" && stage.name.starts_with("of that"))
+        .map(ToString::to_string)
         .collect();
     format!("one {verb} takes {seen:.2} ms from outside: {}", parts.join(", "))
 }

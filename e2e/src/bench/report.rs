@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::samples::Samples;
+use super::stages::Stage;
 use crate::proxy::Weather;
 
 /// One thing measured, with the reference beside it where there is one.
@@ -34,8 +35,10 @@ pub struct Bar {
 pub struct Report {
     /// In the order in which they were measured.
     pub rows: Vec<Row>,
-    /// Calls that failed, by what they were.
+    /// Calls of ours that failed, by what they were.
     pub errors: Vec<String>,
+    /// Calls of the reference that failed: told, and no bar of ours.
+    pub reference_errors: Vec<String>,
     /// The size of the shim in bytes.
     pub shim_bytes: Option<u64>,
     /// API calls (writes, reads) of one ADD, and of one DEL, as a mean.
@@ -46,8 +49,8 @@ pub struct Report {
     pub agent_kib: Option<u64>,
     /// From exec of the agent to the first ADD, by what the API server does.
     pub restarts: Vec<(Weather, Samples)>,
-    /// Mean times of an ADD's stages in the agent, in milliseconds.
-    pub stages: Vec<(String, f64)>,
+    /// Stages of calls in the agent.
+    pub stages: Vec<Stage>,
     /// See [`Bar`].
     pub bars: Vec<Bar>,
 }
@@ -104,11 +107,14 @@ impl fmt::Display for Report {
         if let Some(bytes) = self.shim_bytes {
             writeln!(f, "{:<26} {:.3} MiB", "shim", bytes as f64 / 1_048_576.0)?;
         }
-        for (stage, millis) in &self.stages {
-            writeln!(f, "{:<26} {millis:.2} mean", format!("stage: {stage}"))?;
+        for stage in &self.stages {
+            writeln!(f, "stage: {stage}")?;
         }
         for error in &self.errors {
             writeln!(f, "error: {error}")?;
+        }
+        for error in &self.reference_errors {
+            writeln!(f, "error of the reference: {error}")?;
         }
         for bar in &self.bars {
             let (verdict, stage) =

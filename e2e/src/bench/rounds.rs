@@ -16,6 +16,8 @@ struct Times {
     del: Samples,
     add_at_once: Samples,
     del_at_once: Samples,
+    /// Calls that failed.
+    errors: Vec<String>,
 }
 
 /// Measures all rounds.
@@ -31,13 +33,14 @@ pub async fn measure(node: &LoneNode, extent: Extent, pods: &[KubePod], report: 
             // Who begins changes from round to round.
             for turn in [round % 2, 1 - round % 2] {
                 if turn == 0 {
-                    one_round(node, &node.plugin(), &kube_pods, extent.one_by_one, &mut ours, &mut stages, report)
-                        .await?;
+                    one_round(node, &node.plugin(), &kube_pods, extent.one_by_one, &mut ours, &mut stages).await?;
                 } else {
-                    one_round(node, &reference, &kube_pods, few, &mut theirs, &mut stages, report).await?;
+                    one_round(node, &reference, &kube_pods, few, &mut theirs, &mut Totals::default()).await?;
                 }
             }
         }
+        report.errors.extend(ours.errors);
+        report.reference_errors.extend(theirs.errors);
         report.add(&format!("ADD {family}"), ours.add, Some(theirs.add));
         report.add(&format!("DEL {family}"), ours.del, Some(theirs.del));
         report.add(&format!("{} ADDs at once, {family}", extent.at_once), ours.add_at_once, Some(theirs.add_at_once));
@@ -54,13 +57,12 @@ async fn one_round(
     one_by_one: usize,
     times: &mut Times,
     stages: &mut Totals,
-    report: &mut Report,
 ) -> Result<()> {
     let pods = kube_pods.iter().take(one_by_one).map(|pod| pod.sandbox(node)).collect::<Result<Vec<_>>>()?;
     let before = Totals::read(node)?;
-    let pods = each(plugin, "ADD", pods, &mut times.add, report)?;
-    let pods = each(plugin, "DEL", pods, &mut times.del, report)?;
-    stages.gather(before, Totals::read(node)?);
+    let pods = each(plugin, "ADD", pods, &mut times.add, &mut times.errors)?;
+    let pods = each(plugin, "DEL", pods, &mut times.del, &mut times.errors)?;
+    stages.gather(&before, &Totals::read(node)?);
     drop(pods);
     node.await_records(&[], Duration::from_mins(1)).await?;
     let pods = kube_pods.iter().map(|pod| pod.sandbox(node)).collect::<Result<Vec<_>>>()?;
@@ -70,7 +72,7 @@ async fn one_round(
         let failed: Vec<&str> =
             answers.iter().filter(|answer| answer.exit != 0).map(|answer| answer.stdout.trim()).collect();
         if let Some(first) = failed.first() {
-            report.errors.push(format!(
+            times.errors.push(format!(
                 "{} of {} {verb}s at once failed, the first: {first}",
                 failed.len(),
                 answers.len()
@@ -87,7 +89,7 @@ fn each(
     verb: &'static str,
     pods: Vec<Pod>,
     samples: &mut Samples,
-    report: &mut Report,
+    errors: &mut Vec<String>,
 ) -> Result<Vec<Pod>> {
     let inside = plugin.clone();
     let (pods, answers) = plugin.namespace.run(move || {
@@ -99,7 +101,7 @@ fn each(
         if answer.exit == 0 {
             samples.add(answer.took);
         } else {
-            report.errors.push(format!("{verb} failed: {}", answer.stdout.trim()));
+            errors.push(format!("{verb} failed: {}", answer.stdout.trim()));
         }
     }
     Ok(pods)

@@ -66,6 +66,16 @@ impl LoneNode {
         })
     }
 
+    /// Waits until a pool has carved blocks that are free.
+    pub async fn await_free_blocks(&self, pool: &str) -> Result<()> {
+        let pools: Api<AddressPool> = Api::all(self.client.clone());
+        until(&format!("the pool {pool} has free blocks"), PATIENCE, || async {
+            let status = pools.get(pool).await?.status.unwrap_or_default();
+            Ok(so(status.free_window.is_some(), || format!("{status:?}")))
+        })
+        .await
+    }
+
     /// Creates or changes a pool.
     pub async fn apply_pool_only(&self, name: &str, spec: Value) -> Result<()> {
         let pools: Api<AddressPool> = Api::all(self.client.clone());
