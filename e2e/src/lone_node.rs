@@ -4,6 +4,7 @@
 //! The agent reaches the API server through a [`Proxy`] that a test can spoil.
 
 mod echo;
+mod faults;
 mod objects;
 mod plugin;
 mod pod;
@@ -20,6 +21,7 @@ use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 
 pub use echo::EchoServer;
+pub use faults::{Fault, Faults};
 pub use plugin::{Answer, Call, CniError, Plugin};
 pub use pod::{Pod, fresh_id};
 pub use turns::Turns;

@@ -14,6 +14,8 @@ mod outage;
 mod pools;
 #[path = "agent/restart.rs"]
 mod restart;
+#[path = "agent/steps.rs"]
+mod steps;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -74,6 +76,8 @@ fn main() -> Result<ExitCode> {
         ),
         turns.test("what another program removes is repaired", foreign::repaired),
         turns.test("a failed ADD leaves nothing behind", foreign::failed_add_leaves_nothing),
+        turns.test("a failing step at each point of ADD leaves nothing behind", steps::failing),
+        turns.test("an agent killed at each point of ADD leaves nothing behind", steps::killed),
     ];
     Ok(turns.run(tests))
 }

@@ -25,13 +25,12 @@ pub(crate) fn current() -> Result<Identity, KernelError> {
     identity(&file)
 }
 
-/// Whether a descriptor is of the calling thread's own namespace. Unreadable counts as "ours": nothing is to be done
-/// in a namespace that can't be told from the node's.
-pub fn netns_is_ours(netns: impl AsFd) -> bool {
-    match (identity(netns), current()) {
-        (Ok(theirs), Ok(ours)) => theirs == ours,
-        _ => true,
-    }
+/// Whether a descriptor is of the calling thread's own namespace.
+///
+/// # Errors
+/// One of the two can't be looked at: nothing is to be done in a namespace that can't be told from the node's.
+pub fn netns_is_ours(netns: impl AsFd) -> Result<bool, KernelError> {
+    Ok(identity(netns)? == current()?)
 }
 
 /// Moves the calling thread, which must be one of [`on_thread`]'s, for good.

@@ -99,7 +99,8 @@ impl Agent {
     }
 
     /// Ends an attachment: out of use in the kernel, then its record, then the journal, then the ledger. A crash between any two leaves
-    /// the address held, and the sweep or the runtime's next DEL goes on from there.
+    /// the address held, and the sweep or the runtime's next DEL goes on from there; so does a journal that can't be written, which is no
+    /// error of the runtime's.
     pub async fn end(&self, attachment: &Attachment) -> Result<(), EndError> {
         let (key, pair) = (&attachment.key, attachment.pair);
         self.ledger.update(key, |attachment| attachment.phase = Phase::Deleting);
@@ -109,7 +110,9 @@ impl Agent {
         drop(self.recorder.delete_pair(pair, key, uid));
         let now = boot_time();
         if let Err(error) = self.journal.forget(key, pair, now) {
-            tracing::error!(%key, %error, "an ended attachment is still written down; a restart would hold its address until the sweep");
+            // As long as a file says that the address is in use nobody else gets it, or a restart would find two who have it.
+            tracing::error!(%key, %error, "an ended attachment is still written down, so its address stays held; the sweep tries again");
+            return Ok(());
         }
         self.ledger.release(key, now);
         Ok(())

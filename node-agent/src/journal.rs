@@ -199,8 +199,12 @@ fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), JournalError> {
     let beside = path.with_extension(format!("{}.{BESIDE}", WRITES.fetch_add(1, Ordering::Relaxed)));
     let bytes = serde_json::to_vec(value).map_err(|error| failed(error.into()))?;
     let mut file = fs::File::create(&beside).map_err(failed)?;
-    file.write_all(&bytes).map_err(failed)?;
-    fs::rename(&beside, path).map_err(failed)
+    let written = file.write_all(&bytes).and_then(|()| fs::rename(&beside, path));
+    if written.is_err() {
+        // If that fails, too, the next start removes it.
+        let _ = fs::remove_file(&beside);
+    }
+    written.map_err(failed)
 }
 
 /// Removes what an agent that was killed was about to write.

@@ -65,6 +65,8 @@ async fn free(agent: &Arc<Agent>, seen: &Attachment) {
         return;
     }
     match agent.end(&now).await {
+        // It is out of use, but still written down, as was said.
+        Ok(()) if agent.ledger.attachment(key).is_some() => {}
         Ok(()) => {
             agent.metrics.swept.inc();
             tracing::info!(%key, pair = %now.pair, pod = %format!("{}/{}", now.pod.namespace, now.pod.name), "freed an attachment whose link is gone and for which nobody called DEL");

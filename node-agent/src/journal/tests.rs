@@ -64,6 +64,15 @@ fn a_half_written_file_beside_is_not_taken_for_one() {
 }
 
 #[test]
+fn a_write_that_fails_leaves_nothing_beside() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = Journal::open(dir.path()).unwrap();
+    fs::create_dir(journal.attachment(&attachment("x").key)).unwrap();
+    journal.keep(&attachment("x")).unwrap_err();
+    assert_eq!(fs::read_dir(journal.attachments()).unwrap().count(), 1);
+}
+
+#[test]
 fn a_forgotten_attachment_rests() {
     let dir = tempfile::tempdir().unwrap();
     let journal = Journal::open(dir.path()).unwrap();

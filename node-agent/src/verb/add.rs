@@ -46,7 +46,12 @@ pub async fn add(
     let netns = netns.ok_or_else(|| {
         CniError::new(code::INVALID_ENVIRONMENT, format!("CNI_NETNS {path:?} of {key} did not arrive as a network namespace: the runtime must name one that exists"))
     })?;
-    if bobbin_kernel::netns_is_ours(&netns) {
+    let ours = bobbin_kernel::netns_is_ours(&netns).map_err(|error| {
+        kernel_refused(&format!(
+            "CNI_NETNS {path:?} of {key} can't be told from the node's own network namespace: {error}"
+        ))
+    })?;
+    if ours {
         return Err(CniError::new(
             code::INVALID_ENVIRONMENT,
             format!(
@@ -106,8 +111,11 @@ async fn fresh(
         told
     })?;
     for _ in 0..DUPLICATES {
+        // Before an address is taken: from then on whatever fails has to be undone.
+        let netns = netns.try_clone().map_err(|error| {
+            kernel_refused(&format!("the network namespace {path:?} of {key} could not be held open: {error}"))
+        })?;
         let attachment = address::take(agent, turn, key, pod, &choice.pool, path, until).await?;
-        let netns = netns.try_clone().map_err(|error| kernel_refused(&error.to_string()))?;
         match confirmed(agent, &attachment, netns).await? {
             Confirmed::Ours(links) => {
                 tracing::info!(pair = %attachment.pair, pool = choice.pool, chosen_by = ?choice.source, pod = %format!("{}/{}", pod.namespace, pod.name), "added");
