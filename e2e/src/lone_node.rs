@@ -80,6 +80,7 @@ pub struct LoneNode {
     _run: RunDirectory,
     scratch: Scratch,
     choice: Choice,
+    agent_flags: Vec<String>,
 }
 
 /// The agent's `--run-dir`: in memory, as `/run` is.
@@ -151,6 +152,7 @@ impl LoneNode {
             _run: run,
             scratch,
             choice,
+            agent_flags: Vec::new(),
         };
         this.write_kubeconfig()?;
         this.install_kinds().await?;
@@ -227,7 +229,10 @@ impl LoneNode {
             format!("--cni-conf-dir={}", self.path("cni-conf").display()),
             format!("--shim-path={}", self.product.shim().display()),
         ];
-        arguments.extend(self.choice.agent.iter().cloned());
+        let name = |flag: &String| flag.split('=').next().unwrap_or_default().to_owned();
+        let replaced: Vec<String> = self.agent_flags.iter().map(name).collect();
+        arguments.extend(self.choice.agent.iter().filter(|flag| !replaced.contains(&name(flag))).cloned());
+        arguments.extend(self.agent_flags.iter().cloned());
         let program = self.path("bin/bobbin-agent");
         let netns = self.namespace.path();
         self.agent = Some(Running::start(&program, Some(&netns), &self.path("agent.log"), arguments)?);
@@ -285,9 +290,9 @@ impl LoneNode {
         std::fs::read_to_string(self.path("agent.log")).unwrap_or_default()
     }
 
-    /// The flags of the next agent.
+    /// Flags of the next agents, in the place of those that the node was started with, by their names.
     pub fn set_agent_flags(&mut self, flags: &[&str]) {
-        self.choice.agent = flags.iter().map(|&flag| flag.to_owned()).collect();
+        self.agent_flags = flags.iter().map(|&flag| flag.to_owned()).collect();
     }
 
     /// Bobbin, as the runtime of this node calls it.

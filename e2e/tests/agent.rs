@@ -6,6 +6,8 @@
 mod api_calls;
 #[path = "agent/crash.rs"]
 mod crash;
+#[path = "agent/duplicate.rs"]
+mod duplicate;
 #[path = "agent/foreign.rs"]
 mod foreign;
 #[path = "agent/outage.rs"]
@@ -73,6 +75,11 @@ fn main() -> Result<ExitCode> {
         turns.test(
             "a foreign route, rule and CNI file survive, and a file that sorts first is reported",
             foreign::survive,
+        ),
+        turns.test("an address that is recorded for another node is passed over and reported", duplicate::passed_over),
+        turns.test(
+            "a duplicate that is found late is reported: the pod keeps running, the address does not go out again",
+            duplicate::found_late,
         ),
         turns.test("what another program removes is repaired", foreign::repaired),
         turns.test("a failed ADD leaves nothing behind", foreign::failed_add_leaves_nothing),

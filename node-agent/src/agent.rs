@@ -119,13 +119,16 @@ impl Agent {
     }
 
     /// Somebody else has a record of an address that this node handed out: it is not used again here, and everybody is told.
-    pub fn report_duplicate(&self, pair: Pair, key: &AttachmentKey, by: &str) {
+    pub fn report_duplicate(&self, pair: Pair, key: &AttachmentKey, by: &str, found: Found) {
         self.ledger.retire(pair);
         self.metrics.duplicates.inc();
         tracing::error!(%pair, %key, by, "duplicate address: another attachment has a record of it; this node does not hand it out again");
         self.events.node_warning(
             "DuplicateAddress",
-            &format!("address {pair}, which attachment {key} was to have, is recorded for {by}: the node does not hand it out again; see who wrote that record"),
+            &match found {
+                Found::InTime => format!("address {pair}, which attachment {key} was to have, is recorded for {by}: the attachment gets another, and this node does not hand the address out again; see who wrote that record"),
+                Found::Late => format!("address {pair}, which attachment {key} has, is recorded for {by}, too: the pod keeps running, and this node does not hand the address out again; find out which of the two is to have it, and delete the other pod"),
+            },
         );
     }
 
@@ -134,6 +137,15 @@ impl Agent {
         let known = self.view.pool(pool);
         Duration::from_secs(known.map_or(130, |pool| pool.spec.cooldown_seconds.max(0).unsigned_abs()))
     }
+}
+
+/// When it was found that an address is recorded for somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Before its ADD was answered.
+    InTime,
+    /// When the pod had it.
+    Late,
 }
 
 /// Serializes the verbs of one attachment; different attachments never wait for each other.

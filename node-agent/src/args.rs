@@ -22,8 +22,11 @@ pub struct Args {
     /// The file with the identity of this boot.
     #[arg(long, env = "BOBBIN_BOOT_ID_PATH", default_value = "/proc/sys/kernel/random/boot_id")]
     pub boot_id_path: PathBuf,
-    /// How long an ADD waits for the API server's verdict on its record before it goes on without.
-    #[arg(long, env = "BOBBIN_CONFIRM_WAIT", default_value = "200ms", value_parser = duration)]
+    /// How long an ADD waits for the API server's verdict on its record, counted from the request that is made side by side with the wiring,
+    /// before it goes on without. The claim on the block is what makes the address the node's; the verdict finds a claim gone wrong (an API
+    /// server restored from an old backup) before the pod starts rather than after. Most verdicts come within 5 ms; waiting for all
+    /// would give the API server's slowest writes to pods' starts.
+    #[arg(long, env = "BOBBIN_CONFIRM_WAIT", default_value = "5ms", value_parser = duration)]
     pub confirm_wait: Duration,
     /// How long an ADD waits for an address when its pool is full.
     #[arg(long, env = "BOBBIN_HOLD_ADD", default_value = "30s", value_parser = duration)]

@@ -18,6 +18,8 @@ use crate::watch::{ClusterView, NodeFacts};
 
 /// The same sentence on the same object is published so often at most.
 const REPEAT: Duration = Duration::from_mins(1);
+/// What is said again within this time is counted in one event.
+const SERIES: Duration = Duration::from_mins(6);
 /// Events that wait to be published; what is more is dropped, since it is in the log.
 const QUEUE: usize = 64;
 /// The pause between two, so that a flood of errors stays a trickle for the API server.
@@ -47,7 +49,7 @@ impl Events {
     pub fn start(client: Client, view: &ClusterView) -> Events {
         let (queue, notes) = mpsc::channel(QUEUE);
         let reporter = Reporter { controller: "bobbin-agent".to_owned(), instance: Some(view.node_name().to_owned()) };
-        tokio::spawn(publish(Recorder::new(client, reporter), notes));
+        tokio::spawn(publish(client, reporter, notes));
         Events { queue, view: Some(view.clone()), told: Arc::default() }
     }
 
@@ -123,8 +125,18 @@ fn shortened(sentence: &str) -> String {
     sentence[..end].to_owned()
 }
 
-async fn publish(recorder: Recorder, mut notes: mpsc::Receiver<Note>) {
+async fn publish(client: Client, reporter: Reporter, mut notes: mpsc::Receiver<Note>) {
+    // A recorder counts all events of one reason on one object as one, with the words of the first. So each sentence has its own, and
+    // only what is said again is counted.
+    let mut recorders: HashMap<String, (Recorder, Instant)> = HashMap::new();
     while let Some(note) = notes.recv().await {
+        recorders.retain(|_, (_, at)| at.elapsed() < SERIES);
+        if recorders.len() >= QUEUE {
+            recorders.clear();
+        }
+        let new = || (Recorder::new(client.clone(), reporter.clone()), Instant::now());
+        let (recorder, at) = recorders.entry(note.sentence.clone()).or_insert_with(new);
+        *at = Instant::now();
         let event = Event {
             type_: if note.warning { EventType::Warning } else { EventType::Normal },
             reason: note.reason.to_owned(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use crate::agent::Agent;
+use crate::agent::{Agent, Found};
 use crate::ledger::Phase;
 use crate::record::{LateVerdict, Verdict};
 
@@ -26,7 +26,7 @@ pub async fn run(agent: Arc<Agent>, mut verdicts: mpsc::UnboundedReceiver<LateVe
             Verdict::Taken { by, own_node: true } => {
                 tracing::warn!(%pair, %key, by, "a record that this node left behind stands in an attachment's place; the relist replaces it");
             }
-            Verdict::Taken { by, own_node: false } => agent.report_duplicate(pair, &key, &by),
+            Verdict::Taken { by, own_node: false } => agent.report_duplicate(pair, &key, &by, Found::Late),
             Verdict::Refused(why) => {
                 let sentence = format!(
                     "the API server refuses the record of address {pair}, which attachment {key} holds on node {}: {why}; the pod keeps it",

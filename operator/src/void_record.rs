@@ -95,6 +95,7 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const JUST_BEFORE: Duration = Duration::from_secs(LOOKS_APART.as_secs() - 1);
 
     fn loose(name: &str) -> Loose {
         let range = BlockRange::parse(Some("10.0.0.1/32"), None).expect("it is a range");
@@ -122,7 +123,7 @@ mod tests {
         let now = start + APART;
         assert_eq!(suspects.due(2, now), [loose("a"), loose("b")]);
         assert_eq!(suspects.due(2, now + SECOND), [loose("c")]);
-        assert_eq!(suspects.due(2, now + LOOKS_APART - SECOND), []);
+        assert_eq!(suspects.due(2, now + JUST_BEFORE), []);
         assert_eq!(suspects.due(9, now + LOOKS_APART), [loose("a"), loose("b")]);
         assert_eq!(suspects.look(all(), now + LOOKS_APART), 3);
     }
@@ -133,7 +134,7 @@ mod tests {
         let a = loose("a");
         suspects.look(vec![a.clone()], start);
         assert!(!suspects.pod_is_gone(&a, "u1", start));
-        assert!(!suspects.pod_is_gone(&a, "u1", start + LOOKS_APART - SECOND));
+        assert!(!suspects.pod_is_gone(&a, "u1", start + JUST_BEFORE));
         assert!(suspects.pod_is_gone(&a, "u1", start + LOOKS_APART));
         // Another record of the same name, a pod seen alive in between, and a record that was in order in between: all anew.
         assert!(!suspects.pod_is_gone(&a, "u2", start + LOOKS_APART));

@@ -64,7 +64,7 @@ impl Histogram {
 
     /// Counts of two series with the same bound, an ADD that went well and one that did not, are one.
     fn add(&mut self, bound: f64, value: f64) {
-        match self.buckets.iter_mut().find(|(known, _)| *known == bound) {
+        match self.buckets.iter_mut().find(|(known, _)| known.total_cmp(&bound).is_eq()) {
             Some((_, count)) => *count += value,
             None => self.buckets.push((bound, value)),
         }
@@ -160,7 +160,7 @@ mod tests {
         let mut gathered = Histogram::default();
         gathered.plus(&look(3), 1.0);
         gathered.plus(&look(1), -1.0);
-        assert!((gathered.sum - 0.2).abs() < 1e-9 && gathered.count == 200.0);
+        assert!((gathered.sum - 0.2).abs() < 1e-9 && (gathered.count - 200.0).abs() < 1e-9);
         assert_eq!((gathered.at_most(0.5), gathered.at_most(0.99), gathered.at_most(1.0)), (1.0, 2.0, f64::INFINITY));
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use bobbin_crds::{AddressBlock, AddressPool, IPAssignment, POOL_ANNOTATION};
 use k8s_openapi::api::core::v1::{Namespace as KubeNamespace, Node, Pod as KubePod};
+use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -128,6 +129,13 @@ impl LoneNode {
     pub async fn own_blocks(&self, pool: &str) -> Result<Vec<AddressBlock>> {
         let own = |block: &AddressBlock| block.spec.pool_name == pool && block.spec.node_name.as_deref() == Some(NODE);
         Ok(self.blocks().await?.into_iter().filter(own).collect())
+    }
+
+    /// What warnings of this reason say, of whatever object.
+    pub async fn warnings(&self, reason: &str) -> Result<Vec<String>> {
+        let events: Api<Event> = Api::all(self.client.clone());
+        let fields = ListParams::default().fields(&format!("reason={reason}"));
+        Ok(events.list(&fields).await?.items.into_iter().filter_map(|event| event.note).collect())
     }
 
     /// Waits until the records in the API are those of the attachments that have these container IDs, and no others.

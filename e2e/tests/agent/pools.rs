@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use bobbin_e2e::lone_node::{Answer, Call, LoneNode, Pod};
+use bobbin_e2e::lone_node::{Answer, Call, LoneNode, PATIENCE, Pod};
+use bobbin_e2e::until::{so, until};
 use serde_json::{Value, json};
 
 use super::{HOLD, addresses, end};
@@ -39,6 +40,16 @@ fn held(node: &LoneNode, pod: &Pod) -> std::thread::JoinHandle<Result<Answer>> {
     std::thread::spawn(move || plugin.call(&call))
 }
 
+/// Waits until a pod of the pool has been told that it waits.
+async fn is_held(node: &LoneNode, pool: &str) -> Result<()> {
+    until("an event says that the pool is full", PATIENCE, || async {
+        let messages = node.warnings("PoolExhausted").await?;
+        let said = messages.iter().any(|message| message.contains(&format!("{pool:?}")));
+        Ok(so(said, || format!("{messages:?}")))
+    })
+    .await
+}
+
 pub async fn full(node: &mut LoneNode) -> Result<()> {
     let mut pods = run_full(node, "tiny", "10.69.0.0/30").await?;
     pods.push(node.kube_pod("default", "tiny-4", Some("tiny")).await?);
@@ -63,7 +74,7 @@ pub async fn held_until_freed(node: &mut LoneNode) -> Result<()> {
     let mut pods = run_full(node, "freed", "10.69.1.0/30").await?;
     pods.push(node.kube_pod("default", "freed-4", Some("freed")).await?);
     let waiting = held(node, &pods[4]);
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    is_held(node, "freed").await?;
     let freed = Instant::now();
     node.del(&pods[0])?;
     let answer = waiting.join().map_err(|_| anyhow::anyhow!("the ADD's thread panicked"))??;
@@ -77,7 +88,7 @@ pub async fn held_until_appended(node: &mut LoneNode) -> Result<()> {
     let mut pods = run_full(node, "grown", "10.69.2.0/30").await?;
     pods.push(node.kube_pod("default", "grown-4", Some("grown")).await?);
     let waiting = held(node, &pods[4]);
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    is_held(node, "grown").await?;
     let grown = Instant::now();
     let subnets = json!([{"ipv4": "10.69.2.0/30"}, {"ipv4": "10.69.2.8/30"}]);
     node.apply_pool_only("grown", json!({"subnets": subnets, "blockSizeBits": 1, "cooldownSeconds": 300})).await?;

@@ -94,7 +94,7 @@ async fn unused(world: World) -> Result<()> {
     world.until_ready("unused").await?;
     world.pools()?.delete("unused", &DeleteParams::default()).await?;
     world.until_gone("unused").await?;
-    until("no block is left", Duration::from_secs(60), || async {
+    until("no block is left", Duration::from_mins(1), || async {
         let blocks = world.blocks_of("unused").await?;
         Ok(so(blocks.is_empty(), || format!("{} blocks", blocks.len())))
     })

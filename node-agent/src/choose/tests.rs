@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn pool(name: &str, spec: Value, ready: bool) -> AddressPool {
+fn pool(name: &str, spec: &Value, ready: bool) -> AddressPool {
     let mut whole = json!({"subnets": [{"ipv4": "10.64.0.0/16"}]});
     whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
     let status = if ready { "True" } else { "False" };
@@ -48,11 +48,11 @@ fn node() -> NodeFacts {
 fn view(namespaces: Vec<(&str, NamespaceFacts)>, pods: Vec<PodFacts>) -> ClusterView {
     let admits = |labels: Value| json!({"matchLabels": labels});
     let pools = vec![
-        pool("default", json!({}), true),
-        pool("team", json!({"namespaceSelector": admits(json!({"team": "red"}))}), true),
-        pool("far", json!({"nodeSelector": admits(json!({"zone": "b"}))}), true),
-        pool("drain", json!({"draining": true}), true),
-        pool("broken", json!({}), false),
+        pool("default", &json!({}), true),
+        pool("team", &json!({"namespaceSelector": admits(json!({"team": "red"}))}), true),
+        pool("far", &json!({"nodeSelector": admits(json!({"zone": "b"}))}), true),
+        pool("drain", &json!({"draining": true}), true),
+        pool("broken", &json!({}), false),
     ];
     ClusterView::of(Some(node()), pools, namespaces, pods)
 }

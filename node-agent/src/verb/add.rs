@@ -13,7 +13,7 @@ use bobbin_kernel::{AttachError, Attached};
 use tokio::time::Instant;
 
 use super::{TURN, busy, pod_of};
-use crate::agent::{Agent, Turn};
+use crate::agent::{Agent, Found, Turn};
 use crate::args::Mode;
 use crate::choose::choose_pool;
 use crate::ledger::{Attachment, Links, Phase, PodRef};
@@ -124,7 +124,9 @@ async fn fresh(
             Confirmed::Taken { by, own_node: true } => {
                 tracing::warn!(pair = %attachment.pair, %key, by, "this node left a record of the address behind; passed over until the relist removes it");
             }
-            Confirmed::Taken { by, own_node: false } => agent.report_duplicate(attachment.pair, key, &by),
+            Confirmed::Taken { by, own_node: false } => {
+                agent.report_duplicate(attachment.pair, key, &by, Found::InTime);
+            }
         }
     }
     Err(CniError::new(

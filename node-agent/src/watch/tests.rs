@@ -66,7 +66,7 @@ async fn a_restart_knows_what_was_seen_before_and_another_nodes_view_is_no_view(
     assert!(again.pool("default").is_some() && again.namespace("a").is_some());
     assert!(again.cached_pod("a", "web-0", "u1").is_some() && again.cached_pod("a", "web-0", "u2").is_none());
     assert!(again.pools_known(Duration::ZERO).await && !again.knows(Feed::Pools));
-    assert_eq!(again.pod("a", "web-0", "u2", Duration::from_secs(60)).await, PodLookup::Unreachable);
+    assert_eq!(again.pod("a", "web-0", "u2", Duration::from_mins(1)).await, PodLookup::Unreachable);
     assert!(ClusterView::with(None, "n2", directory.path()).node().is_none());
     std::fs::write(&path, b"{\"node\":").unwrap();
     assert!(ClusterView::with(None, "n1", directory.path()).node().is_none());

@@ -73,7 +73,8 @@ fn halves_reserved_by_either_family_make_a_whole() {
 fn a_vast_reserved_part_of_a_vast_pool_costs_nothing() {
     let subnet = Subnet { ipv4: None, ipv6: Some("fd00::/32".into()) };
     let shape = of(vec![subnet], 1, &["fd00::/90"], 5);
-    assert_eq!(reserved_spans(&shape), [0..(1 << 33)]);
+    let [span] = reserved_spans(&shape).try_into().unwrap();
+    assert_eq!(span, 0..(1 << 33));
     assert_eq!(carve(&shape, &[], &[], 2), [1 << 33, (1 << 33) + 1]);
     let whole = of(vec![Subnet { ipv4: None, ipv6: Some("fd00::/32".into()) }], 1, &["fd00::/16"], 5);
     assert_eq!(carve(&whole, &[], &[], 2), [] as [u64; 0]);

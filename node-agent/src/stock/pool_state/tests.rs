@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn full() -> Option<Arc<ClaimError>> {
-    Some(Arc::new(ClaimError::PoolFull("p".to_owned())))
+fn full() -> Arc<ClaimError> {
+    Arc::new(ClaimError::PoolFull("p".to_owned()))
 }
 
 #[test]
@@ -12,7 +12,7 @@ fn a_full_pool_is_asked_again_when_its_status_shows_a_free_block() {
     let mut state = PoolState::default();
     assert_eq!(state.may_claim(now), None);
     state.pool_says(0, Some("1"));
-    state.claim_ended(full(), now);
+    state.claim_ended(Some(full()), now);
     assert!(state.may_claim(now).is_some() && state.trouble.is_some());
     state.pool_says(0, Some("2"));
     assert!(state.may_claim(now).is_some(), "nothing is free, so nothing is tried");
@@ -27,7 +27,7 @@ fn blind_tries_become_rare_but_never_end() {
     let now = Instant::now();
     let mut state = PoolState::default();
     for _ in 0..40 {
-        state.claim_ended(full(), now);
+        state.claim_ended(Some(full()), now);
         let wait = state.may_claim(now).unwrap();
         assert!(wait <= Duration::from_secs(20));
     }
@@ -53,7 +53,7 @@ fn a_pod_on_its_way_counts_until_it_has_an_address_or_does_not_come() {
 fn every_end_of_a_claim_wakes_the_adds_that_wait() {
     let mut state = PoolState::default();
     let tried = state.tried.subscribe();
-    state.claim_ended(full(), Instant::now());
+    state.claim_ended(Some(full()), Instant::now());
     assert!(tried.has_changed().unwrap());
 }
 

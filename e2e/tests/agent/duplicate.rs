@@ -1,0 +1,140 @@
+//! A claim gone wrong: the records say that addresses of this node's block are another node's. Found in time, the ADD takes the next
+//! address; found late, the pod keeps running, and the address does not go out again.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bobbin_crds::{IPAssignment, IPAssignmentSpec};
+use bobbin_e2e::lone_node::{LoneNode, PATIENCE, Pod};
+use bobbin_e2e::proxy::Weather;
+use bobbin_e2e::until::{so, until};
+use kube::Api;
+use kube::api::{DeleteParams, PostParams};
+use serde_json::json;
+
+use super::addresses;
+
+/// The container that the other node's records name.
+const ELSEWHERE: &str = "elsewhere";
+
+/// A block of four addresses that this node has, its first pod, and which of the others are recorded for node n9.
+struct Wrong {
+    pool: &'static str,
+    pods: Vec<Pod>,
+    recorded: Vec<String>,
+    left: String,
+}
+
+impl Wrong {
+    /// All addresses but the first pod's and one more are recorded for node n9.
+    async fn claim(node: &LoneNode, pool: &'static str, third_octet: u8) -> Result<Self> {
+        let subnet = format!("10.90.{third_octet}.0/30");
+        node.apply_pool(pool, json!({"subnets": [{"ipv4": subnet}], "blockSizeBits": 2, "cooldownSeconds": 0})).await?;
+        node.await_free_blocks(pool).await?;
+        let first = node.kube_pod("default", &format!("{pool}-0"), Some(pool)).await?;
+        let held = addresses(&node.add(&first)?);
+        let mut others: Vec<String> =
+            (0..4).map(|last| format!("10.90.{third_octet}.{last}")).filter(|ip| !held.contains(ip)).collect();
+        let left = others.pop().context("four addresses, one of them held")?;
+        let wrong = Self { pool, pods: vec![first], recorded: others, left };
+        for address in &wrong.recorded {
+            wrong.record(node, address).await?;
+        }
+        Ok(wrong)
+    }
+
+    async fn record(&self, node: &LoneNode, address: &str) -> Result<()> {
+        let spec: IPAssignmentSpec = serde_json::from_value(json!({
+            "poolName": self.pool, "blockName": format!("{}-0", self.pool), "nodeName": "n9", "ipv4": address,
+            "containerID": ELSEWHERE, "ifName": "eth0", "createdAt": "2026-01-01T00:00:00.000000Z", "bootID": "boot",
+        }))?;
+        records(node).create(&PostParams::default(), &IPAssignment::new(address, spec)).await?;
+        Ok(())
+    }
+
+    async fn next_pod(&mut self, node: &LoneNode) -> Result<&Pod> {
+        let pod = node.kube_pod("default", &format!("{}-{}", self.pool, self.pods.len()), Some(self.pool)).await?;
+        self.pods.push(pod);
+        self.pods.last().context("one was pushed")
+    }
+
+    /// The other node's records are as they were, whatever happened here; then everything goes.
+    async fn end(self, node: &LoneNode) -> Result<()> {
+        for pod in &self.pods {
+            node.del(pod)?;
+        }
+        node.await_records(&vec![ELSEWHERE; self.recorded.len()], PATIENCE).await?;
+        for address in &self.recorded {
+            let record = records(node).get(address).await?;
+            ensure!(record.spec.container_id == ELSEWHERE, "the record of {address} is now {:?}", record.spec);
+            records(node).delete(address, &DeleteParams::default()).await?;
+        }
+        for number in 0..self.pods.len() {
+            node.delete_kube_pod("default", &format!("{}-{number}", self.pool)).await?;
+        }
+        drop(self.pods);
+        super::node_is_empty(node).await
+    }
+}
+
+fn records(node: &LoneNode) -> Api<IPAssignment> {
+    Api::all(node.client.clone())
+}
+
+async fn with_flags(node: &mut LoneNode, flags: &[&str]) -> Result<()> {
+    node.kill_agent();
+    node.set_agent_flags(flags);
+    node.start_agent().await
+}
+
+/// Duplicates that were reported, by address.
+async fn reported(node: &LoneNode, address: &str) -> Result<()> {
+    until(&format!("an event on the node reports the duplicate {address}"), PATIENCE, || async {
+        let messages = node.warnings("DuplicateAddress").await?;
+        let found = messages.iter().any(|message| message.contains(address) && message.contains("n9"));
+        Ok(so(found, || format!("{messages:?}")))
+    })
+    .await
+}
+
+pub async fn passed_over(node: &mut LoneNode) -> Result<()> {
+    with_flags(node, &["--confirm-wait=20s", "--hold-add=1s"]).await?;
+    let mut wrong = Wrong::claim(node, "early", 0).await?;
+    let pod = wrong.next_pod(node).await?;
+    let got = addresses(&node.add(pod)?);
+    ensure!(got == [wrong.left.clone()], "{got:?} although only {} is not recorded for n9", wrong.left);
+    // Nothing but recorded addresses is left, and none of them goes out.
+    let pod = wrong.next_pod(node).await?;
+    let error = node.call(&pod.call("ADD"))?.error()?;
+    ensure!(error.code == 11 && error.text.contains("early"), "{error:?}");
+    for address in wrong.recorded.clone() {
+        reported(node, &address).await?;
+    }
+    with_flags(node, &[]).await?;
+    wrong.end(node).await
+}
+
+pub async fn found_late(node: &mut LoneNode) -> Result<()> {
+    with_flags(node, &["--confirm-wait=1ms", "--hold-add=1s"]).await?;
+    let mut wrong = Wrong::claim(node, "late", 1).await?;
+    let left = wrong.left.clone();
+    wrong.record(node, &left).await?;
+    wrong.recorded.push(left);
+    let pod = wrong.next_pod(node).await?.call("ADD");
+    node.proxy.set(Weather::Delay(Duration::from_millis(300)));
+    let got = addresses(&node.call(&pod)?.ok()?);
+    node.proxy.set(Weather::Healthy);
+    let [address] = got.as_slice() else { anyhow::bail!("the pod got {got:?}") };
+    reported(node, address).await?;
+    // The pod keeps what it has, and it does not go out again when it ends.
+    let runs = &wrong.pods[1];
+    ensure!(runs.addresses()?.iter().any(|ip| ip.to_string() == *address), "the pod has lost {address}");
+    node.del(runs)?;
+    let pod = wrong.next_pod(node).await?;
+    let answer = node.call(&pod.call("ADD"))?;
+    if let Ok(result) = answer.ok() {
+        ensure!(!addresses(&result).contains(address), "{address} went out again");
+    }
+    with_flags(node, &[]).await?;
+    wrong.end(node).await
+}
