@@ -51,6 +51,8 @@ pub struct Agent {
     pub prepared: [AtomicBool; 2],
     /// One verb at a time for one attachment.
     pub turns: Turns,
+    /// A duplicate was found since the agent started: ADDs wait longer for their verdicts.
+    pub careful: AtomicBool,
     /// The agent is to stop: held ADDs end.
     pub stop: CancellationToken,
 }
@@ -99,9 +101,9 @@ impl Agent {
     }
 
     /// Ends an attachment: out of use in the kernel, then its record, then the journal, then the ledger. A crash between any two leaves
-    /// the address held, and the sweep or the runtime's next DEL goes on from there; so does a journal that can't be written, which is no
-    /// error of the runtime's.
-    pub async fn end(&self, attachment: &Attachment) -> Result<(), EndError> {
+    /// the address held, and the sweep or the runtime's next DEL goes on from there. `false`: so does a journal that can't be written, which
+    /// is no error of the runtime's.
+    pub async fn end(&self, attachment: &Attachment) -> Result<bool, EndError> {
         let (key, pair) = (&attachment.key, attachment.pair);
         self.ledger.update(key, |attachment| attachment.phase = Phase::Deleting);
         self.network.detach(key, pair).await.map_err(|source| EndError { key: key.clone(), pair, source })?;
@@ -112,15 +114,16 @@ impl Agent {
         if let Err(error) = self.journal.forget(key, pair, now) {
             // As long as a file says that the address is in use nobody else gets it, or a restart would find two who have it.
             tracing::error!(%key, %error, "an ended attachment is still written down, so its address stays held; the sweep tries again");
-            return Ok(());
+            return Ok(false);
         }
         self.ledger.release(key, now);
-        Ok(())
+        Ok(true)
     }
 
     /// Somebody else has a record of an address that this node handed out: it is not used again here, and everybody is told.
     pub fn report_duplicate(&self, pair: Pair, key: &AttachmentKey, by: &str, found: Found) {
         self.ledger.retire(pair);
+        self.careful.store(true, Ordering::Relaxed);
         self.metrics.duplicates.inc();
         tracing::error!(%pair, %key, by, "duplicate address: another attachment has a record of it; this node does not hand it out again");
         self.events.node_warning(

@@ -23,9 +23,10 @@ pub struct Args {
     #[arg(long, env = "BOBBIN_BOOT_ID_PATH", default_value = "/proc/sys/kernel/random/boot_id")]
     pub boot_id_path: PathBuf,
     /// How long an ADD waits for the API server's verdict on its record, counted from the request that is made side by side with the wiring,
-    /// before it goes on without. The claim on the block is what makes the address the node's; the verdict finds a claim gone wrong (an API
-    /// server restored from an old backup) before the pod starts rather than after. Most verdicts come within 5 ms; waiting for all
-    /// would give the API server's slowest writes to pods' starts.
+    /// before it goes on without. The claim on the block is what makes the address the node's; the verdict shows a claim gone wrong (an API
+    /// server restored from an old backup): in time the ADD takes another address, later the pod keeps running and the duplicate is
+    /// reported. Most records are confirmed within 5 ms by an API server nearby; to wait for all would make pods' starts as slow
+    /// as its slowest writes. Once a duplicate was found the ADDs of the node wait half a second at least.
     #[arg(long, env = "BOBBIN_CONFIRM_WAIT", default_value = "5ms", value_parser = duration)]
     pub confirm_wait: Duration,
     /// How long an ADD waits for an address when its pool is full.

@@ -125,9 +125,14 @@ fn shortened(sentence: &str) -> String {
     sentence[..end].to_owned()
 }
 
+/// What is counted in one event.
+fn series_of(note: &Note) -> String {
+    if note.about.kind.as_deref() == Some("Node") { note.sentence.clone() } else { String::new() }
+}
+
 async fn publish(client: Client, reporter: Reporter, mut notes: mpsc::Receiver<Note>) {
-    // A recorder counts all events of one reason on one object as one, with the words of the first. So each sentence has its own, and
-    // only what is said again is counted.
+    // A recorder counts all events of one reason on one object as one, with the words of the first. That is right for a pod or a pool, whose
+    // sentences differ in their numbers; on a node they are of different addresses or files, so there each sentence has a recorder.
     let mut recorders: HashMap<String, (Recorder, Instant)> = HashMap::new();
     while let Some(note) = notes.recv().await {
         recorders.retain(|_, (_, at)| at.elapsed() < SERIES);
@@ -135,7 +140,7 @@ async fn publish(client: Client, reporter: Reporter, mut notes: mpsc::Receiver<N
             recorders.clear();
         }
         let new = || (Recorder::new(client.clone(), reporter.clone()), Instant::now());
-        let (recorder, at) = recorders.entry(note.sentence.clone()).or_insert_with(new);
+        let (recorder, at) = recorders.entry(series_of(&note)).or_insert_with(new);
         *at = Instant::now();
         let event = Event {
             type_: if note.warning { EventType::Warning } else { EventType::Normal },

@@ -1,6 +1,7 @@
 //! Verdicts of the API server that came after their ADD had answered. Called by run with what the recorder tells; frees nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -8,11 +9,16 @@ use crate::agent::{Agent, Found};
 use crate::ledger::Phase;
 use crate::record::{LateVerdict, Verdict};
 
+/// How long the ADD of a late verdict may take to end. Without the UID a DEL reads the record first, no more.
+const TURN: Duration = Duration::from_secs(1);
+
 /// Takes in late verdicts, for ever.
 pub async fn run(agent: Arc<Agent>, mut verdicts: mpsc::UnboundedReceiver<LateVerdict>) {
     while let Some(LateVerdict { key, pair, verdict }) = verdicts.recv().await {
         match verdict {
             Verdict::Recorded { uid } => {
+                // The ADD may be writing down what it knows at this moment.
+                let Some(_turn) = agent.turns.take(&key, TURN).await else { continue };
                 // `None`: it ended meanwhile, and the recorder deletes what it has just created.
                 let same = agent
                     .ledger

@@ -30,6 +30,9 @@ const REPLAYED_AT_ONCE: usize = 4;
 /// The first pause after the API server refused something that must not be given up, and the longest.
 const REFUSED_PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 
+/// How long it may take to find out whose the record is that stands in the place of a new one.
+const WHOSE: Duration = Duration::from_secs(1);
+
 /// What the API server says of a record that was to be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -127,9 +130,23 @@ impl Recorder {
     }
 
     /// Creates the record of an attachment. The answer comes once the API server has given its verdict: never, while it is away. Wait
-    /// with [`within`]. A verdict that nobody waits for goes to `late`.
+    /// with [`Recorder::verdict`]. A verdict that nobody waits for goes to `late`.
     pub fn create(&self, attachment: &Attachment) -> oneshot::Receiver<Verdict> {
         self.enqueue(attachment, Origin::Fresh)
+    }
+
+    /// Waits for a verdict no longer than `wait`, or until it is known whose the record is that stands in its place; a verdict is never lost
+    /// between here and `late`.
+    pub async fn verdict(&self, mut answer: oneshot::Receiver<Verdict>, pair: Pair, wait: Duration) -> Option<Verdict> {
+        if let Ok(verdict) = tokio::time::timeout(wait, &mut answer).await {
+            return verdict.ok();
+        }
+        let stands = record_name(pair).is_some_and(|name| self.lanes().get(&name).is_some_and(Lane::found_a_record));
+        if stands && let Ok(verdict) = tokio::time::timeout(WHOSE, &mut answer).await {
+            return verdict.ok();
+        }
+        answer.close();
+        answer.try_recv().ok()
     }
 
     /// Like [`Recorder::create`], behind everything that is new: for records that are missing.
@@ -350,13 +367,4 @@ impl Recorder {
 /// The name of the record of a pair.
 pub fn record_name(pair: Pair) -> Option<String> {
     name::assignment(pair.ipv4, pair.ipv6)
-}
-
-/// Waits for a verdict no longer than `wait`; a verdict is never lost between here and `late`.
-pub async fn within(mut answer: oneshot::Receiver<Verdict>, wait: Duration) -> Option<Verdict> {
-    if let Ok(verdict) = tokio::time::timeout(wait, &mut answer).await {
-        return verdict.ok();
-    }
-    answer.close();
-    answer.try_recv().ok()
 }

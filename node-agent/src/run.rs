@@ -74,7 +74,11 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let stock = Stock::new(view.clone(), Arc::clone(&ledger), claims.clone(), args.block_idle);
     let mut page = Page::default();
     let metrics = Metrics::register(page.registry());
-    page.registry().register("claim_conflicts", "Blocks that another node claimed first", claims.conflicts());
+    page.registry().register(
+        "claim_conflicts",
+        "Tries at blocks that were not to be had: other nodes were quicker, or what the pool's status says is old",
+        claims.conflicts(),
+    );
     let agent = Arc::new(Agent {
         boot_id,
         ledger,
@@ -89,6 +93,7 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
         unlisted: Mutex::default(),
         prepared: [AtomicBool::new(false), AtomicBool::new(false)],
         turns: Turns::default(),
+        careful: AtomicBool::new(false),
         stop: stop.clone(),
         args,
     });

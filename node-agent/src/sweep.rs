@@ -34,7 +34,10 @@ async fn look(agent: &Arc<Agent>, looks: &mut TwoLooks<AttachmentKey>) {
     let all = agent.ledger.attachments();
     let Some(linked) = linked(agent).await else { return };
     let mut suspects = HashSet::new();
-    for attachment in &all {
+    // What a DEL has begun to end needs no second look: the DEL is the evidence.
+    let (unfinished, rest): (Vec<&Attachment>, Vec<&Attachment>) =
+        all.iter().partition(|attachment| attachment.phase == Phase::Deleting);
+    for attachment in rest {
         if !linked.contains(&attachment.key) && is_idle(agent, &attachment.key).await {
             suspects.insert(attachment.key.clone());
         }
@@ -47,8 +50,7 @@ async fn look(agent: &Arc<Agent>, looks: &mut TwoLooks<AttachmentKey>) {
     } else {
         agent.metrics.last_sweep.set(jiff::Timestamp::now().as_second());
     }
-    let unfinished =
-        all.iter().filter(|one| one.phase == Phase::Deleting && linked.contains(&one.key)).map(|one| one.key.clone());
+    let unfinished = unfinished.into_iter().map(|attachment| attachment.key.clone());
     let decided: Vec<AttachmentKey> = verdict.free.into_iter().chain(unfinished).collect();
     for attachment in all.iter().filter(|attachment| decided.contains(&attachment.key)) {
         free(agent, attachment).await;
@@ -66,8 +68,11 @@ async fn free(agent: &Arc<Agent>, seen: &Attachment) {
     }
     match agent.end(&now).await {
         // It is out of use, but still written down, as was said.
-        Ok(()) if agent.ledger.attachment(key).is_some() => {}
-        Ok(()) => {
+        Ok(false) => {}
+        Ok(true) if now.phase == Phase::Deleting => {
+            tracing::info!(%key, pair = %now.pair, "ended what a DEL, or an ADD that failed, had begun to end");
+        }
+        Ok(true) => {
             agent.metrics.swept.inc();
             tracing::info!(%key, pair = %now.pair, pod = %format!("{}/{}", now.pod.namespace, now.pod.name), "freed an attachment whose link is gone and for which nobody called DEL");
         }

@@ -69,21 +69,28 @@ pub async fn lost_answers(node: &mut LoneNode) -> Result<()> {
 }
 
 pub async fn lost_claim(node: &mut LoneNode) -> Result<()> {
-    node.apply_pool("lossy", json!({"subnets": [{"ipv4": "10.68.0.0/24"}], "blockSizeBits": 1})).await?;
+    // Known before the pool is there, the pods make the agent claim nothing ahead.
     let mut pods = Vec::new();
-    for number in 0..6 {
+    for number in 0..4 {
         pods.push(node.kube_pod("default", &format!("lossy-{number}"), Some("lossy")).await?);
     }
+    node.apply_pool("lossy", json!({"subnets": [{"ipv4": "10.68.0.0/24"}], "blockSizeBits": 1})).await?;
+    node.await_free_blocks("lossy").await?;
     let mut added = Vec::new();
     for (number, pod) in pods.iter().enumerate() {
-        if number % 2 == 1 {
+        // The second pod fills the block of two, so a spare is claimed.
+        let claims = number == 1;
+        if claims {
             node.proxy.set(Weather::LoseAnswers);
         }
-        let call = pod.call("ADD");
-        let plugin = node.plugin();
+        let (call, plugin) = (pod.call("ADD"), node.plugin());
         let running = std::thread::spawn(move || plugin.call(&call));
-        if number % 2 == 1 {
-            tokio::time::sleep(Duration::from_millis(300)).await;
+        if claims {
+            until("the API server has done what its answer is lost of", PATIENCE, || async {
+                let blocks = node.own_blocks("lossy").await?.len();
+                Ok(so(blocks == 2, || format!("{blocks} blocks")))
+            })
+            .await?;
             node.proxy.set(Weather::Healthy);
         }
         let answer = running.join().map_err(|_| anyhow::anyhow!("the thread of the call panicked"))??;
@@ -94,6 +101,7 @@ pub async fn lost_claim(node: &mut LoneNode) -> Result<()> {
             node.del(pod)?;
         }
     }
+    ensure!(node.agent_log().contains("the outcome of a claim is unknown"), "no claim's answer was lost");
     node.no_address_twice(&added)?;
     let ids: Vec<&str> = added.iter().map(|pod| pod.container_id.as_str()).collect();
     node.await_records(&ids, super::CATCH_UP).await?;

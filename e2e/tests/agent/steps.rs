@@ -53,7 +53,7 @@ const LISTENERS: [&str; 2] = ["bobbin-notices", "bobbin-filter"];
 /// How the shim's sentence begins when the agent gave no answer: only then something may be left until the runtime's DEL.
 const UNANSWERED: &str = "the Bobbin agent of this node";
 /// What the agent says when the sweep had to end an attachment.
-const SWEPT: &str = "nobody called DEL";
+const SWEPT: [&str; 2] = ["nobody called DEL", "had begun to end"];
 /// The addresses of the pool; an address that stays held is soon missed.
 const ADDRESSES: usize = 8;
 
@@ -236,7 +236,10 @@ impl Walk {
         println!("{} ADDs, {} of them failed; faults: {}", self.steps, self.failed, faults.join(", "));
         ensure!(self.failed >= self.steps / 4, "only {} of {} ADDs failed", self.failed, self.steps);
         let log = node.agent_log();
-        let swept = log.lines().find(|line| line.contains(SWEPT) && self.undone.iter().any(|id| line.contains(id)));
+        let by_sweep = |line: &&str| {
+            SWEPT.iter().any(|words| line.contains(words)) && self.undone.iter().any(|id| line.contains(id))
+        };
+        let swept = log.lines().find(by_sweep);
         ensure!(swept.is_none(), "an ADD left its address to the sweep: {swept:?}");
         node.call(&self.stays.check(&self.result))?.ok().context("CHECK of the pod that stayed")?;
         let mut pods = Vec::new();

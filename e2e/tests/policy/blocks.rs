@@ -23,6 +23,7 @@ pub fn tests(place: &Place) -> Vec<Trial> {
         place.test("refused: a claim without the finalizer", claiming_without_the_finalizer),
         place.test("refused: changing a free block without claiming it", changing_a_free_block),
         place.test("refused: freeSince of a block that is kept", setting_free_since),
+        place.test("refused: a claim that forgets since when the block rests", claiming_without_its_rest),
         place.test("refused: an owner for the garbage collector", adding_an_owner),
         place.test("refused: a claim with a token of no pod", claiming_with_a_token_of_no_pod),
         place.test("the operator is not held to a node", operator_changes_any),
@@ -128,6 +129,15 @@ async fn changing_a_free_block(place: Place) -> Result<()> {
 async fn setting_free_since(place: Place) -> Result<()> {
     let mut block = place.block(Some("n1")).await?;
     block.spec.free_since = Some(MicroTime(jiff::Timestamp::UNIX_EPOCH));
+    refused(replace(place.agent()?, &block).await, 403, "may set freeSince of block")
+}
+
+async fn claiming_without_its_rest(place: Place) -> Result<()> {
+    let mut block = place.block(Some("n1")).await?;
+    give_back(&mut block);
+    let mut block = replace(place.agent()?, &block).await?;
+    claim(&mut block, "n1");
+    block.spec.free_since = None;
     refused(replace(place.agent()?, &block).await, 403, "may set freeSince of block")
 }
 

@@ -34,13 +34,16 @@ enum Shot {
 }
 
 /// The blocks to try unread, in this node's own order: as many as make a fourth call rare where most of the window is free,
-/// however many nodes claim at once, else one.
+/// however many nodes claim at once, else one. A block that still rests may be among them; its addresses rest on, and the node
+/// claims another for the pods that wait. Where it may not have another, so it tries none unread.
 fn guesses(pool: &AddressPool, node: &str, seed: u64) -> impl Iterator<Item = i64> + use<> {
     let window = pool.status.as_ref().and_then(|status| status.free_window);
     let span = window.and_then(|window| Some((u64::try_from(window.first).ok()?, u64::try_from(window.last).ok()?)));
-    let most_are_free = window.is_some_and(|window| window.free > (window.last - window.first) / 4 * 3);
+    let most_are_free = window.is_some_and(|window| window.free * 4 > (window.last - window.first + 1) * 3);
+    let few = if most_are_free { GUESSES } else { 1 };
+    let few = if pool.spec.max_blocks_per_node.is_some() { 0 } else { few };
     let order = span.map(|(first, last)| candidates(node, &pool.name_any(), first, last, seed));
-    order.into_iter().flatten().take(if most_are_free { GUESSES } else { 1 }).filter_map(|index| index.try_into().ok())
+    order.into_iter().flatten().take(few).filter_map(|index| index.try_into().ok())
 }
 
 impl Claims {
@@ -52,8 +55,10 @@ impl Claims {
         doubt: Doubt<'_>,
     ) -> Result<AddressBlock, ClaimError> {
         let pool_name = pool.name_any();
-        for index in guesses(pool, &node.name, self.seed()) {
-            let block = name::block(&pool_name, index);
+        // Not the node's own: such a block is in the ledger until it has gone back, or waits for its route.
+        let waiting = self.unexported().of(&pool_name);
+        let others = |block: &String| self.0.ledger.block(block).is_none() && !waiting.contains(block);
+        for block in guesses(pool, &node.name, self.seed()).map(|index| name::block(&pool_name, index)).filter(others) {
             match self.settle(&pool_name, &block, node, doubt, self.patch(&block, node)).await? {
                 Shot::Ours(ours) => return Ok(*ours),
                 Shot::Taken => {}
@@ -157,3 +162,6 @@ impl Claims {
         self.0.attempts.fetch_add(1, Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests;

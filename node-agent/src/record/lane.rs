@@ -111,6 +111,8 @@ pub(super) struct Lane {
     wishes: VecDeque<Wish>,
     /// The step that `next` gave and `learn` has not heard of.
     under_way: Option<Step>,
+    /// A record stands in the place of the one that is to be created, and it is not known yet whose.
+    found: bool,
 }
 
 impl Lane {
@@ -154,6 +156,11 @@ impl Lane {
         self.wishes.is_empty()
     }
 
+    /// Whether a record stands in the place of the one that is to be created, not known yet whose.
+    pub(super) fn found_a_record(&self) -> bool {
+        self.found
+    }
+
     /// How many wishes wait or are under way.
     pub(super) fn len(&self) -> usize {
         self.wishes.len()
@@ -163,6 +170,7 @@ impl Lane {
     pub(super) fn learn(&mut self, outcome: Outcome) -> Done {
         let Some(step) = self.under_way.take() else { return Done::NotYet };
         let called_off = self.called_off();
+        self.found = outcome == Outcome::Exists;
         match (self.wishes.front_mut(), step, outcome) {
             (Some(Wish::Create { .. }), _, Outcome::Ours(uid)) => self.created(Verdict::Recorded { uid }),
             (Some(Wish::Create { .. }), _, Outcome::Others { by, own_node }) => {

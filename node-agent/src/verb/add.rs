@@ -5,6 +5,7 @@ mod result;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bobbin_addressing::AttachmentKey;
@@ -17,8 +18,10 @@ use crate::agent::{Agent, Found, Turn};
 use crate::args::Mode;
 use crate::choose::choose_pool;
 use crate::ledger::{Attachment, Links, Phase, PodRef};
-use crate::record::{Verdict, within};
+use crate::record::Verdict;
 
+/// How long an ADD waits for its verdict at least once a duplicate was found on the node.
+const CAREFUL_WAIT: Duration = Duration::from_millis(500);
 /// How many addresses with a foreign record an ADD passes over.
 const DUPLICATES: usize = 8;
 
@@ -63,7 +66,9 @@ pub async fn add(
     if let Some(known) = agent.ledger.attachment(&key) {
         match repeated(agent, &known, conf, &path, &netns).await? {
             Some(answer) => return Ok(answer),
-            None => agent.end(&known).await.map_err(|error| kernel_refused(&error.to_string()))?,
+            None => {
+                agent.end(&known).await.map_err(|error| kernel_refused(&error.to_string()))?;
+            }
         }
     }
     fresh(agent, &turn, &key, &pod_of(call), conf, &path, netns).await
@@ -160,7 +165,11 @@ async fn confirmed(agent: &Arc<Agent>, attachment: &Attachment, netns: OwnedFd) 
             ),
         ));
     }
-    let wait = if agent.recorder.healthy() { agent.args.confirm_wait } else { Duration::ZERO };
+    let wait = match agent.recorder.healthy() {
+        true if agent.careful.load(Ordering::Relaxed) => agent.args.confirm_wait.max(CAREFUL_WAIT),
+        true => agent.args.confirm_wait,
+        false => Duration::ZERO,
+    };
     let until = Instant::now() + wait;
     let verdict = agent.recorder.create(attachment);
     let wired = match wire(agent, attachment, netns).await {
@@ -172,7 +181,8 @@ async fn confirmed(agent: &Arc<Agent>, attachment: &Attachment, netns: OwnedFd) 
         }
     };
     let waits = std::time::Instant::now();
-    let verdict = within(verdict, until.saturating_duration_since(Instant::now())).await;
+    let wait = until.saturating_duration_since(Instant::now());
+    let verdict = agent.recorder.verdict(verdict, attachment.pair, wait).await;
     agent.metrics.waited(waits.elapsed());
     let uid = match verdict {
         Some(Verdict::Recorded { uid }) => Some(uid),

@@ -73,9 +73,9 @@ fn stopped(agent: &Agent, breaker: Breaker) -> CniError {
     CniError::new(code::TRY_AGAIN_LATER, format!("GC on node {}: {breaker}", agent.args.node_name))
 }
 
-/// Whether ADD had answered before the GC began.
+/// Whether ADD had answered before the GC began. What a DEL has begun to end, the sweep ends.
 fn is_old(attachment: &Attachment, begun: jiff::Timestamp) -> bool {
-    attachment.phase != Phase::Adding && attachment.created_at < begun
+    attachment.phase == Phase::Live && attachment.created_at < begun
 }
 
 async fn free_one(agent: &Arc<Agent>, seen: &Attachment) -> Result<(), String> {
@@ -85,7 +85,9 @@ async fn free_one(agent: &Arc<Agent>, seen: &Attachment) -> Result<(), String> {
     let Some(attachment) = agent.ledger.attachment(key).filter(|now| now.created_at == seen.created_at) else {
         return Ok(());
     };
-    agent.end(&attachment).await.map_err(|error| error.to_string())?;
+    if !agent.end(&attachment).await.map_err(|error| error.to_string())? {
+        return Err(format!("{key} is out of use, but still written down"));
+    }
     agent.metrics.collected.inc();
     tracing::info!(%key, pair = %attachment.pair, "GC freed an attachment that the runtime does not list");
     Ok(())

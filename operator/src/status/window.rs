@@ -1,4 +1,4 @@
-//! The window of indices that agents look for free blocks in: a claim reads one block of it, so most of it should be free.
+//! The window of indices that agents look for free blocks in: a claim tries blocks of it unread, so most of it should be free.
 
 use bobbin_crds::pool::FreeWindow;
 

@@ -257,3 +257,20 @@ fn a_delete_behind_a_create_means_the_record_that_was_created_whatever_it_knew_b
     lane.learn(Outcome::Gone);
     assert_eq!(lane.next(), Some(Step::Delete("another's".to_owned())));
 }
+
+#[test]
+fn a_record_that_stands_in_the_place_is_known_until_it_is_known_whose_it_is() {
+    let mut lane = Lane::default();
+    let (wish, mut answer) = create(1);
+    lane.push(wish);
+    assert!(matches!(lane.next(), Some(Step::Post(_))) && !lane.found_a_record());
+    assert!(matches!(lane.learn(Outcome::Exists), Done::NotYet) && lane.found_a_record());
+    assert!(matches!(lane.next(), Some(Step::Get(_))));
+    let Done::Created { reply, verdict, .. } = lane.learn(Outcome::Others { by: "c2".to_owned(), own_node: false })
+    else {
+        panic!("the read ends the create");
+    };
+    assert!(!lane.found_a_record() && answer.try_recv().is_err());
+    reply.send(verdict).unwrap();
+    assert!(matches!(answer.try_recv().unwrap(), Verdict::Taken { .. }));
+}
