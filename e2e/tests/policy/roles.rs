@@ -55,7 +55,7 @@ async fn reading_secrets(place: Place) -> Result<()> {
 const TABLE: &[(&str, &str, &str, &str, &str)] = &[
     ("agent", "bobbin.dev", "addresspools", "get list watch", "create update patch delete deletecollection"),
     ("agent", "bobbin.dev", "addresspools/status", "", "get update patch"),
-    ("agent", "bobbin.dev", "addressblocks", "get list watch update", "create patch delete deletecollection"),
+    ("agent", "bobbin.dev", "addressblocks", "get list watch update patch", "create delete deletecollection"),
     ("agent", "bobbin.dev", "ipassignments", "get list watch create delete", "update patch deletecollection"),
     ("agent", "", "nodes", "get list watch", "create update patch delete"),
     ("agent", "", "pods", "get list watch", "create update patch delete"),
