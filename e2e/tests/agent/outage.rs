@@ -125,7 +125,7 @@ pub async fn lost_claim(node: &mut LoneNode) -> Result<()> {
         Ok(so(claimed == exported, || format!("claimed {claimed:?}, exported {exported:?}")))
     })
     .await?;
-    for number in 0..6 {
+    for number in 0..pods.len() {
         node.delete_kube_pod("default", &format!("lossy-{number}")).await?;
     }
     end(node, pods).await
