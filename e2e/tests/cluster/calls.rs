@@ -39,7 +39,12 @@ async fn one_write_no_read(cluster: &mut Cluster) -> Result<()> {
         "{PODS} ADDs cost {:?}",
         told(about_records)
     );
-    let reads: Vec<&Entry> = calls.iter().filter(|call| call.is_read()).collect();
+    // An agent that has lost a block of an earlier test's pool looks after it in its own time.
+    let of_another_pool = |call: &Entry| {
+        let block = call.request_uri.split("/addressblocks/").nth(1);
+        block.is_some_and(|block| !block.starts_with("counted-"))
+    };
+    let reads: Vec<&Entry> = calls.iter().filter(|call| call.is_read() && !of_another_pool(call)).collect();
     ensure!(reads.is_empty(), "{PODS} ADDs cost the reads {:?}", told(reads));
 
     let mark = audit.mark();

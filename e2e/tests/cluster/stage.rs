@@ -103,6 +103,14 @@ async fn start() -> Result<Cluster> {
     Ok(cluster)
 }
 
+/// What an earlier test deleted may have ended since it was listed.
+fn gone_is_fine<T>(answer: kube::Result<T>) -> Result<()> {
+    match answer {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        other => Ok(other.map(drop)?),
+    }
+}
+
 /// Everything is on, no test's pod, namespace or pool is left.
 async fn tidy(cluster: &mut Cluster) -> Result<()> {
     cluster.control_plane_mut().start_apiserver().await?;
@@ -120,12 +128,12 @@ async fn tidy(cluster: &mut Cluster) -> Result<()> {
     for namespace in namespaces.list(&ListParams::default()).await?.items.iter().map(ResourceExt::name_any) {
         if !ESTABLISHED.contains(&namespace.as_str()) {
             cluster.delete_all_pods(&namespace).await?;
-            namespaces.delete(&namespace, &DeleteParams::default()).await?;
+            gone_is_fine(namespaces.delete(&namespace, &DeleteParams::default()).await)?;
         }
     }
     let pools: Api<AddressPool> = Api::all(cluster.client());
     for pool in pools.list(&ListParams::default()).await?.items.iter().filter(|pool| pool.name_any() != "default") {
-        pools.delete(&pool.name_any(), &DeleteParams::default()).await?;
+        gone_is_fine(pools.delete(&pool.name_any(), &DeleteParams::default()).await)?;
         cluster.await_gone(pool, Duration::from_mins(1)).await?;
     }
     cluster.await_nodes_ready().await
