@@ -7,6 +7,7 @@ mod audit;
 mod certificates;
 mod child;
 mod door;
+mod kinds;
 mod options;
 mod scratch;
 
@@ -22,6 +23,7 @@ pub use audit::{AuditLog, Entry, Mark};
 pub use certificates::Certificates;
 pub use child::{Running, mortal, spawn};
 pub use door::Door;
+pub use kinds::install_kinds;
 pub use options::{ADMIN, CONTROLLER_MANAGER, Options, SCHEDULER, Token, node_token};
 pub use scratch::Scratch;
 

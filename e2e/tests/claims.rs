@@ -7,18 +7,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use bobbin_addressing::BlockRange;
-use bobbin_crds::{AddressBlock, AddressBlockSpec, AddressPool, manifest, name};
-use bobbin_e2e::control_plane::{ADMIN, AuditLog, ControlPlane, Options};
+use bobbin_crds::{AddressBlock, AddressBlockSpec, AddressPool, name};
+use bobbin_e2e::control_plane::{ADMIN, AuditLog, ControlPlane, Options, install_kinds};
 use bobbin_e2e::until::{Look, until};
 use bobbin_node_agent::{ClaimError, Claims, ClusterView, ExportFailed, Exports, HeldBlock, Ledger};
 use futures::future::{BoxFuture, join_all};
 use futures::{StreamExt, TryStreamExt, stream};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
 use kube::api::{ListParams, PostParams};
-use kube::runtime::wait::{await_condition, conditions};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::json;
 use tokio::runtime::Handle;
@@ -95,13 +93,7 @@ impl World {
         let options = Options { audit: true, ..Options::default() };
         let control_plane = ControlPlane::start(options).await?;
         let client = control_plane.client().await?;
-        let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-        for definition in manifest::all()? {
-            let name = definition.metadata.name.clone().unwrap_or_default();
-            api.create(&PostParams::default(), &definition).await.with_context(|| format!("{name} is not admitted"))?;
-            let established = await_condition(api.clone(), &name, conditions::is_crd_established());
-            tokio::time::timeout(TEST, established).await.with_context(|| format!("{name} is not established"))??;
-        }
+        install_kinds(&client).await?;
         let kubeconfig = control_plane.kubeconfig_for(ADMIN)?;
         let audit = control_plane.audit();
         let world = World { client, kubeconfig, audit, scratch: Arc::new(tempfile::tempdir()?) };

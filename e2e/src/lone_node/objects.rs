@@ -7,26 +7,16 @@ use anyhow::{Context, Result};
 use bobbin_crds::{AddressBlock, AddressPool, IPAssignment, POOL_ANNOTATION};
 use k8s_openapi::api::core::v1::{Namespace as KubeNamespace, Node, Pod as KubePod};
 use k8s_openapi::api::events::v1::Event;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use super::{LoneNode, NODE, NODE_IPV4, NODE_IPV6, PATIENCE, Pod};
+use crate::control_plane::install_kinds;
 use crate::until::{Look, so, until};
 
 impl LoneNode {
     pub(super) async fn install_kinds(&self) -> Result<()> {
-        let kinds: Api<CustomResourceDefinition> = Api::all(self.client.clone());
-        for kind in bobbin_crds::manifest::all()? {
-            kinds.create(&PostParams::default(), &kind).await?;
-        }
-        until("the three kinds are served", PATIENCE, || async {
-            let pools = Api::<AddressPool>::all(self.client.clone()).list(&ListParams::default()).await;
-            let blocks = Api::<AddressBlock>::all(self.client.clone()).list(&ListParams::default()).await;
-            let assignments = Api::<IPAssignment>::all(self.client.clone()).list(&ListParams::default()).await;
-            Ok(so(pools.is_ok() && blocks.is_ok() && assignments.is_ok(), || "not served".to_owned()))
-        })
-        .await?;
+        install_kinds(&self.client).await?;
         self.make_namespace("bobbin-system", None).await?;
         until("the namespace default is there", PATIENCE, || async {
             let namespaces: Api<KubeNamespace> = Api::all(self.client.clone());

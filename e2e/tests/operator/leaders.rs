@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use bobbin_crds::AddressBlock;
-use bobbin_e2e::control_plane::{ADMIN, ControlPlane, Options};
+use bobbin_e2e::control_plane::{ADMIN, ControlPlane, Options, install_kinds};
 use bobbin_e2e::until::{Look, so, until};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
@@ -12,7 +12,7 @@ use libtest_mimic::Trial;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{SOON, World, arguments, install};
+use crate::world::{SOON, World, arguments};
 
 pub fn tests(world: &World) -> Vec<Trial> {
     vec![
@@ -54,7 +54,7 @@ async fn succession(world: World) -> Result<()> {
 async fn outage(_world: World) -> Result<()> {
     let mut control_plane = ControlPlane::start(Options::default()).await?;
     let client = control_plane.client().await?;
-    install(&client).await?;
+    install_kinds(&client).await?;
     let stop = CancellationToken::new();
     let args = arguments(&control_plane.kubeconfig_for(ADMIN)?, "lonely", &["--namespace=default"])?;
     let operator = tokio::spawn(bobbin_operator::operate(args, stop.clone()));

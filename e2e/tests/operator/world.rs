@@ -7,15 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use bobbin_crds::pool::{Acceptance, condition};
-use bobbin_crds::{AddressBlock, AddressPool, AddressPoolStatus, FINALIZER, IPAssignment, manifest};
-use bobbin_e2e::control_plane::{ADMIN, ControlPlane, Options};
+use bobbin_crds::{AddressBlock, AddressPool, AddressPoolStatus, FINALIZER, IPAssignment};
+use bobbin_e2e::control_plane::{ADMIN, ControlPlane, Options, install_kinds};
 use bobbin_e2e::until::{Look, so, until};
 use clap::Parser;
 use k8s_openapi::api::core::v1::Node;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::runtime::wait::{await_condition, conditions};
 use libtest_mimic::{Failed, Trial};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
@@ -49,7 +47,7 @@ impl World {
     pub async fn start() -> Result<(ControlPlane, Self)> {
         let control_plane = ControlPlane::start(Options::default()).await?;
         let client = control_plane.client().await?;
-        install(&client).await?;
+        install_kinds(&client).await?;
         let kubeconfig = control_plane.kubeconfig_for(ADMIN)?;
         let inner = Inner { client, kubeconfig, runtime: Handle::current(), stop: CancellationToken::new() };
         let world = Self(Some(Arc::new(inner)));
@@ -265,18 +263,6 @@ pub fn arguments(kubeconfig: &std::path::Path, identity: &str, flags: &[&str]) -
     words.push("--status-interval=1s".to_owned());
     words.extend(flags.iter().map(|&flag| flag.to_owned()));
     bobbin_operator::Args::try_parse_from(words).map_err(|error| anyhow!("{error}"))
-}
-
-/// Installs the kinds.
-pub async fn install(client: &kube::Client) -> Result<()> {
-    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for definition in manifest::all()? {
-        let name = definition.metadata.name.clone().unwrap_or_default();
-        api.create(&PostParams::default(), &definition).await.with_context(|| format!("{name} is not admitted"))?;
-        let established = await_condition(api.clone(), &name, conditions::is_crd_established());
-        tokio::time::timeout(TEST, established).await.with_context(|| format!("{name} is not established"))??;
-    }
-    Ok(())
 }
 
 /// The status of a condition; empty: it is not there.

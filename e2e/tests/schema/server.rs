@@ -6,13 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use bobbin_crds::manifest;
-use bobbin_e2e::control_plane::{ControlPlane, Options};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use bobbin_e2e::control_plane::{ControlPlane, Options, install_kinds};
 use kube::api::{Api, DeleteParams, DynamicObject, PostParams};
 use kube::core::response::StatusCause;
 use kube::core::{ApiResource, GroupVersionKind, Status};
-use kube::runtime::wait::{await_condition, conditions};
 use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
 use tokio::runtime::Handle;
@@ -36,13 +33,7 @@ impl Server {
     pub async fn start() -> Result<(ControlPlane, Self)> {
         let control_plane = ControlPlane::start(Options::default()).await?;
         let client = control_plane.client().await?;
-        let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-        for definition in manifest::all()? {
-            let name = definition.metadata.name.clone().unwrap_or_default();
-            api.create(&PostParams::default(), &definition).await.with_context(|| format!("{name} is not admitted"))?;
-            let established = await_condition(api.clone(), &name, conditions::is_crd_established());
-            tokio::time::timeout(TEST, established).await.with_context(|| format!("{name} is not established"))??;
-        }
+        install_kinds(&client).await?;
         Ok((control_plane, Self { inner: Some(Arc::new((client, Handle::current()))) }))
     }
 
