@@ -35,13 +35,29 @@ pub struct Entry {
     pub subnet: SubnetPair,
 }
 
-/// A block or an assignment that an earlier pool of the same name or range left.
+/// What has addresses outside of pools: a block or an assignment that an earlier pool of the same name or range left, or a node itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stray {
     /// What it is, with its kind: `AddressBlock old-7`.
     pub what: String,
     /// Its addresses.
     pub range: BlockRange,
+    /// What it is to a pool, and what to do: the end of a sentence.
+    pub why: &'static str,
+}
+
+impl Stray {
+    /// A block or an assignment.
+    pub fn left(what: String, range: BlockRange) -> Self {
+        let why = "which an earlier pool left: its addresses may be in use; delete the pods that use them, or wait until it is gone";
+        Self { what, range, why }
+    }
+
+    /// The address of a machine.
+    pub fn of_node(what: String, range: BlockRange) -> Self {
+        let why = "a route to which as a pod's would cut the node off: make the pool of subnets that no machine is in";
+        Self { what, range, why }
+    }
 }
 
 /// What becomes of a pending entry.
@@ -71,10 +87,8 @@ pub enum Overlap {
     Left {
         /// Our entry.
         ours: SubnetPair,
-        /// What is left.
-        what: String,
-        /// Its addresses.
-        range: BlockRange,
+        /// What has them, and why that counts.
+        stray: Stray,
     },
 }
 
@@ -116,7 +130,7 @@ pub fn decide<'a>(
         wait.get_or_insert(overlap);
     }
     if let Some(stray) = strays.into_iter().find(|stray| stray.range.overlaps_subnet(&entry.subnet)) {
-        return Decision::Withdraw(Overlap::Left { ours: entry.subnet, what: stray.what.clone(), range: stray.range });
+        return Decision::Withdraw(Overlap::Left { ours: entry.subnet, stray: stray.clone() });
     }
     wait.map_or(Decision::Accept, Decision::Wait)
 }
@@ -128,10 +142,9 @@ impl fmt::Display for Overlap {
                 f,
                 "subnet {ours} overlaps subnet {subnet} of pool {pool:?}, which came earlier: delete one of the two pools, or make this one anew with other subnets"
             ),
-            Self::Left { ours, what, range } => write!(
-                f,
-                "subnet {ours} overlaps {what} ({range}), which an earlier pool left: its addresses may be in use; delete the pods that use them, or wait until it is gone"
-            ),
+            Self::Left { ours, stray } => {
+                write!(f, "subnet {ours} overlaps {} ({}), {}", stray.what, stray.range, stray.why)
+            }
         }
     }
 }

@@ -90,12 +90,12 @@ pub struct Subnet {
     /// An IPv4 CIDR of /8 to /32, like 10.64.0.0/16.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 18))]
-    #[x_kube(validation = rule::cidr(Family::V4), validation = rule::no_host_bits(), validation = rule::narrow(Family::V4, 8))]
+    #[x_kube(validation = rule::cidr(Family::V4), validation = rule::no_host_bits(), validation = rule::narrow(Family::V4, 8), validation = rule::for_pods(Family::V4))]
     pub ipv4: Option<String>,
     /// An IPv6 CIDR of /32 to /128, like fd00:64::/112.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 43))]
-    #[x_kube(validation = rule::cidr(Family::V6), validation = rule::no_host_bits(), validation = rule::narrow(Family::V6, 32))]
+    #[x_kube(validation = rule::cidr(Family::V6), validation = rule::no_host_bits(), validation = rule::narrow(Family::V6, 32), validation = rule::for_pods(Family::V6))]
     pub ipv6: Option<String>,
 }
 

@@ -67,6 +67,17 @@ pub(crate) fn no_host_bits() -> Rule {
     )
 }
 
+/// A CIDR of addresses that a pod can have and others can reach: no loopback, multicast, link-local or unspecified ones.
+pub(crate) fn for_pods(family: Family) -> Rule {
+    let (example, _) = family.example();
+    telling_rule(
+        "!isCIDR(self) || cidr(self).ip().isGlobalUnicast()",
+        format!(
+            "self + ' is of addresses that no pod can have (loopback, multicast, link-local or unspecified): write a unicast subnet like {example}'"
+        ),
+    )
+}
+
 /// A CIDR with a prefix of at least so many bits.
 pub(crate) fn narrow(family: Family, bits: u8) -> Rule {
     let number = family.number();

@@ -8,10 +8,11 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bobbin_addressing::overlap::Stray;
 use bobbin_addressing::{BlockRange, Pair};
 use bobbin_crds::{AddressBlock, AddressPool, FINALIZER};
 
-use crate::slim::{SlimAssignment, SlimNode};
+use crate::slim::{SlimAssignment, SlimNode, stray_of};
 
 /// What is known of all objects.
 #[derive(Default)]
@@ -55,6 +56,7 @@ struct AssignmentFact {
 #[derive(Clone, Debug)]
 struct NodeFact {
     out_of_service: bool,
+    addresses: Vec<IpAddr>,
 }
 
 /// What a change may matter to.
@@ -198,7 +200,7 @@ impl Facts {
     pub(crate) fn node(&mut self, node: &SlimNode) -> Touched {
         let name = self.name(node.metadata.name.as_deref().unwrap_or_default());
         self.left_out_of_service.remove(&name);
-        let fact = NodeFact { out_of_service: node.out_of_service() };
+        let fact = NodeFact { out_of_service: node.out_of_service(), addresses: node.addresses() };
         let new = self.nodes.insert(Arc::clone(&name), fact).is_none();
         Touched { pools: if new { self.all_pools() } else { Vec::new() }, population: false, nodes: true }
     }
@@ -210,6 +212,12 @@ impl Facts {
             self.left_out_of_service.insert(name);
         }
         Touched { pools: Vec::new(), population: false, nodes: true }
+    }
+
+    /// The nodes' own addresses, each as what no pool may have.
+    pub(crate) fn node_addresses(&self) -> Vec<Stray> {
+        let all = self.nodes.iter().flat_map(|(name, fact)| fact.addresses.iter().map(move |address| (name, *address)));
+        all.map(|(name, address)| stray_of(name, address)).collect()
     }
 
     fn all_pools(&self) -> Vec<Arc<str>> {

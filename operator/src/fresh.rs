@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use crate::acceptance;
 use crate::facts::{assignment_range, block_index};
 use crate::layout::{PoolShape, accepted_entries};
-use crate::slim::SlimAssignment;
+use crate::slim::{SlimAssignment, SlimNode};
 
 /// How long one read may take.
 pub(crate) const READ: Duration = Duration::from_secs(10);
@@ -31,7 +31,7 @@ pub(crate) struct Look {
     pub(crate) strays: Vec<Stray>,
 }
 
-/// Looks at all pools, blocks and assignments. `None`: the pool is gone.
+/// Looks at all pools, blocks, assignments and nodes. `None`: the pool is gone.
 pub(crate) async fn look(clients: &Clients, name: &str) -> Result<Option<Look>, ReadError> {
     let pools: Api<AddressPool> = Api::all(clients.requests.clone());
     // A list without resourceVersion is a quorum read: it sees every write that was answered before.
@@ -59,7 +59,7 @@ pub(crate) async fn look(clients: &Clients, name: &str) -> Result<Option<Look>, 
         if block.spec.pool_name == name && shape.as_ref().and_then(|shape| shape.layout.block(index)) == Some(range) {
             ours.insert(block_name);
         } else {
-            strays.push(Stray { what: format!("AddressBlock {block_name}"), range });
+            strays.push(Stray::left(format!("AddressBlock {block_name}"), range));
         }
     })
     .await?;
@@ -69,10 +69,11 @@ pub(crate) async fn look(clients: &Clients, name: &str) -> Result<Option<Look>, 
         let of_ours = block_index(name, &spec.block_name).is_some() && ours.contains(&spec.block_name);
         if in_the_way(&range) && !of_ours {
             let address = assignment.metadata.name.unwrap_or_default();
-            strays.push(Stray { what: format!("IPAssignment {address} of node {}", spec.node_name), range });
+            strays.push(Stray::left(format!("IPAssignment {address} of node {}", spec.node_name), range));
         }
     })
     .await?;
+    each(clients, "", |node: SlimNode| strays.extend(node.strays().filter(|stray| in_the_way(&stray.range)))).await?;
     Ok(Some(Look { pool, entries, strays }))
 }
 

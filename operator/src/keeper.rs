@@ -356,7 +356,8 @@ fn strays(facts: &crate::facts::Facts, name: &str, pool: &AddressPool) -> Vec<St
         facts.blocks_of_others(name).into_iter().map(|(block, range)| (format!("AddressBlock {block}"), range));
     let records = facts.loose().into_iter().filter(|loose| !loose.block_is_there);
     let records = records.map(|loose| (format!("IPAssignment {} of node {}", loose.name, loose.node), loose.range));
-    blocks.chain(records).filter(|(_, range)| overlaps(range)).map(|(what, range)| Stray { what, range }).collect()
+    let left = blocks.chain(records).map(|(what, range)| Stray::left(what, range));
+    left.chain(facts.node_addresses()).filter(|stray| overlaps(&stray.range)).collect()
 }
 
 /// The pool's shape with these entries listed.

@@ -40,7 +40,7 @@ fn the_entry_that_came_later_loses_whichever_pool_is_older() {
 fn what_an_earlier_pool_left_is_not_carved_over() {
     let ours = entry("a", 5, State::Pending, "10.0.0.0/16");
     let range = BlockRange::parse(Some("10.0.9.0/27"), None).unwrap();
-    let stray = Stray { what: "AddressBlock a-288".to_owned(), range };
+    let stray = Stray::left("AddressBlock a-288".to_owned(), range);
     let Decision::Withdraw(overlap) = decide(&ours, &[], [&stray]) else { panic!("carved over a block") };
     assert_eq!(
         overlap.to_string(),

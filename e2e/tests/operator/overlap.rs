@@ -5,7 +5,9 @@ use bobbin_addressing::BlockRange;
 use bobbin_crds::pool::condition;
 use bobbin_crds::{AddressBlock, AddressPoolStatus};
 use bobbin_e2e::until::{so, until};
-use kube::api::{DeleteParams, ListParams};
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use libtest_mimic::Trial;
 use serde_json::json;
 
@@ -17,6 +19,7 @@ pub fn tests(world: &World) -> Vec<Trial> {
         world.test("an_older_pool_that_appends_what_a_younger_one_uses_loses_that_entry_only", older_appends),
         world.test("of_pools_made_at_the_same_moment_exactly_one_wins", same_moment),
         world.test("an_overlap_in_ipv6_alone_counts", ipv6_alone),
+        world.test("a_pool_over_the_address_of_a_node_is_refused_and_says_whose", over_a_node),
     ]
 }
 
@@ -36,6 +39,26 @@ async fn later_loses(world: World) -> Result<()> {
     world.pools()?.delete("over-a", &DeleteParams::default()).await?;
     world.until_ready("over-b").await?;
     Ok(())
+}
+
+async fn over_a_node(world: World) -> Result<()> {
+    world.node("at-home").await?;
+    let status = json!({"status": {"addresses": [
+        {"type": "InternalIP", "address": "192.0.2.7"}, {"type": "InternalIP", "address": "2001:db8:7::7"}, {"type": "Hostname", "address": "at-home"},
+    ]}});
+    let nodes: Api<Node> = Api::all(world.client()?);
+    nodes.patch_status("at-home", &PatchParams::default(), &Patch::Merge(status)).await?;
+    for (pool, subnet) in
+        [("cuts-off", json!({"ipv4": "192.0.2.0/27"})), ("cuts-off-6", json!({"ipv6": "2001:db8:7::/120"}))]
+    {
+        world.pool(pool, json!({"subnets": [subnet]})).await?;
+        let status = world.until_status(pool, "is refused", SOON, refused).await?;
+        let message = why(&status, condition::READY);
+        ensure!(message.contains("Node at-home") && message.contains("cut the node off"), "{message}");
+        ensure!(world.blocks_of(pool).await?.is_empty(), "it was carved all the same");
+    }
+    world.delete_node("at-home").await?;
+    world.until_ready("cuts-off").await.map(drop)
 }
 
 async fn older_appends(world: World) -> Result<()> {

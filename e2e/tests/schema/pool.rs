@@ -52,6 +52,11 @@ fn subnets(server: &Server) -> Vec<Trial> {
         server.refuses("an IPv4 subnet with stray host bits", subnets("s15", v4(&["10.1.2.3/16"])), "10.1.2.3/16 has bits set behind its prefix: write the first address of the subnet, or a longer prefix"),
         server.refuses("an IPv6 subnet with stray host bits", subnets("s16", v6(&["fd00::1:5/112"])), "fd00::1:5/112 has bits set behind its prefix: write the first address of the subnet, or a longer prefix"),
         server.refuses("an IPv4 subnet wider than /8", subnets("s17", v4(&["10.0.0.0/7"])), "10.0.0.0/7 is too wide: write a subnet of /8 to /32"),
+        server.refuses("a loopback subnet", subnets("s21", v4(&["127.0.0.0/24"])), "127.0.0.0/24 is of addresses that no pod can have (loopback, multicast, link-local or unspecified): write a unicast subnet like 10.64.0.0/16"),
+        server.refuses("a multicast subnet", subnets("s22", v4(&["224.0.0.0/24"])), "224.0.0.0/24 is of addresses that no pod can have"),
+        server.refuses("a subnet of unspecified addresses", subnets("s23", v4(&["0.0.0.0/8"])), "0.0.0.0/8 is of addresses that no pod can have"),
+        server.refuses("a link-local IPv6 subnet", subnets("s24", v6(&["fe80::/120"])), "fe80::/120 is of addresses that no pod can have"),
+        server.refuses("a multicast IPv6 subnet", subnets("s25", v6(&["ff02::/120"])), "ff02::/120 is of addresses that no pod can have"),
         server.refuses("an IPv6 subnet wider than /32", subnets("s18", v6(&["fd00::/31"])), "fd00::/31 is too wide: write a subnet of /32 to /128"),
         server.refuses(
             "families of one entry that differ in size",

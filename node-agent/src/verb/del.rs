@@ -16,7 +16,12 @@ use crate::agent::Agent;
 pub async fn del(agent: &Arc<Agent>, key: &AttachmentKey) -> Result<(), CniError> {
     let _turn = agent.turns.take_over(key, TURN).await.ok_or_else(|| busy(key))?;
     let ended = match agent.ledger.attachment(key) {
-        Some(attachment) => agent.end(&attachment).await.map(drop).map_err(|error| error.to_string()),
+        Some(attachment) => agent.end(&attachment).await.map_err(|error| error.to_string()).map(|ended| {
+            if ended {
+                let pod = format!("{}/{}", attachment.pod.namespace, attachment.pod.name);
+                tracing::info!(pair = %attachment.pair, pod, "removed");
+            }
+        }),
         // Nobody's address is freed by it; but a link that bears its name goes.
         None => agent.network.detach(key, Pair { ipv4: None, ipv6: None }).await.map_err(|error| error.to_string()),
     };
