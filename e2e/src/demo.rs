@@ -78,6 +78,10 @@ pub async fn run(cluster: &Cluster) -> Result<Outcome> {
     let ledger = cluster.await_ready_pods("payments", "", "app=ledger", PAYMENTS, PODS).await?;
     let pods: Vec<Pod> = web.iter().chain(&ledger).cloned().collect();
 
+    // Counts are written every few seconds only.
+    for (file, used) in [("default", WEB), ("payments", PAYMENTS)] {
+        cluster.await_object(pool(file), "counts its pods", PODS, |seen| seen["status"]["used"] == used).await?;
+    }
     show("kubectl get addresspools", &cluster.kubectl(["get", "addresspools"])?, 20);
     show(
         "kubectl get addressblocks --field-selector spec.nodeName!=",

@@ -149,7 +149,7 @@ fn waits_for(left: &[Attachment], node: &str) -> String {
     names.truncate(NAMED);
     let rest = if more == 0 { String::new() } else { format!(" and {more} more") };
     format!(
-        "leaving node {node} waits for {} attachments to end: {}{rest}; delete or move these pods, or set --force to cut them off",
+        "leaving node {node} waits for {} attachments to end: {}{rest}; delete or move these pods, or set agent.force=true to cut them off",
         left.len(),
         names.join(", ")
     )
