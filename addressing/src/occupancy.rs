@@ -80,10 +80,17 @@ impl Occupancy {
         }
     }
 
-    /// Never picks the address again, for somebody else has it too. Who holds it here goes on.
+    /// Does not pick the address until [`Self::reinstate`], for somebody else has it too. Who holds it here goes on.
     pub fn retire(&mut self, offset: u32) {
         if offset < self.range.len() {
             self.retired.insert(offset as usize);
+        }
+    }
+
+    /// Takes [`Self::retire`] back.
+    pub fn reinstate(&mut self, offset: u32) {
+        if offset < self.range.len() {
+            self.retired.set(offset as usize, false);
         }
     }
 

@@ -2,6 +2,8 @@
 //! blocks; it never does IO, and its lock is never held across an await.
 
 mod attachment;
+mod block;
+mod block_state;
 mod state;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,26 +17,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 pub use attachment::{Attachment, Links, Phase, PodRef};
+pub use block::{BlockView, HeldBlock, SavedBlock};
+pub use block_state::{BlockEvent, BlockState, Release};
+pub use state::Arrival;
 use state::State;
 
-/// A block that the API server has confirmed as this node's.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeldBlock {
-    /// The object's name.
-    pub name: String,
-    /// Its UID.
-    pub uid: String,
-    /// Its resourceVersion when it was last read or written.
-    pub resource_version: String,
-    /// The pool that it is of.
-    pub pool: String,
-    /// Its place in the pool.
-    pub index: i64,
-    /// Its addresses.
-    pub range: BlockRange,
-    /// When it was given back before this node claimed it.
-    pub free_since: Option<jiff::Timestamp>,
-}
+use crate::freshness::Proof;
 
 /// What an ADD asks for.
 #[derive(Clone, Debug)]
@@ -72,15 +60,34 @@ pub enum AssignError {
     NoBlock,
 }
 
-/// The block can't go back.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StillUsed {
-    /// Addresses of it are held.
-    #[error("{0} addresses of it are in use")]
-    Held(u32),
-    /// It is not, or no longer, this node's, or goes back already.
-    #[error("it is not this node's to give back")]
-    NotHeld,
+/// An address for an ADD, and what its answer depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// The attachment with its address.
+    pub attachment: Attachment,
+    /// What the block was like when the address was taken.
+    pub permit: Permit,
+}
+
+/// What a block was like when an ADD took an address of it. The ADD asks [`Ledger::stands`] before it answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Permit {
+    /// The block's name.
+    pub block: String,
+    /// What the API server's word on the block was worth.
+    pub proof: Proof,
+    epoch: u64,
+}
+
+/// The record of another attachment for an address of a block of ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForeignRecord {
+    /// The address.
+    pub pair: Pair,
+    /// The record's name.
+    pub name: String,
+    /// Whose it is, in words.
+    pub by: String,
 }
 
 /// A resting address, as it is kept over a restart.
@@ -111,56 +118,131 @@ impl Ledger {
         Self::default()
     }
 
-    /// Adds a block whose claim the API server has confirmed and whose route is exported. Attachments that have addresses of it hold
-    /// them from now on. A block that is there already is refreshed.
-    pub fn add_block(&self, block: HeldBlock, resting_since: Option<BootTime>, reserved: &Reserved) {
+    /// Notes that a claim on a block is about to be sent. False: the block is here already, so it is not to be claimed.
+    pub fn begin_claim(&self, block: &str, pool: &str) -> bool {
+        self.change(|state| state.begin_claim(block, pool))
+    }
+
+    /// Takes in a block that the API server says is ours: the answer to a claim, or one that is not here. Attachments that have
+    /// addresses of it hold them from now on. False: it is here in another state, and nothing happened.
+    pub fn arrive(&self, arrival: Arrival) -> bool {
+        self.change(|state| state.arrive(arrival))
+    }
+
+    /// Takes in a block of the checkpoint.
+    pub fn restore_block(&self, arrival: Arrival, block_state: BlockState) {
+        self.write(|state| state.restore_block(arrival, block_state));
+    }
+
+    /// Applies an event to a block; whether its state changed. Events that let more addresses go out come from the checkpoint only.
+    pub fn on(&self, block: &str, event: BlockEvent) -> bool {
+        self.change(|state| state.on(block, event))
+    }
+
+    /// Puts every block that counts as ours in doubt.
+    pub fn doubt_all(&self) {
+        self.change(State::doubt_all);
+    }
+
+    /// Begins to give a block back. False: an address of it is in use, or its state forbids it.
+    pub fn begin_release(&self, block: &str) -> bool {
+        self.change(|state| state.begin_release(block))
+    }
+
+    /// Takes one release in a pool back whose last write was not sent. Whether there was one.
+    pub fn cancel_release(&self, pool: &str) -> bool {
         let now = bobbin_kernel::boot_time();
-        self.write(|state| state.add_block(block, resting_since, reserved, now));
+        self.change(|state| state.cancel_release(pool, now))
     }
 
-    /// All blocks, those that are going back included.
-    pub fn blocks(&self) -> Vec<HeldBlock> {
-        self.read(|state| state.blocks.values().map(|block| block.held.clone()).collect())
+    /// A block in doubt is ours but the node leaves: begins to give it back. False: an address of it is in use.
+    pub fn release_doubted(&self, block: &str) -> bool {
+        let now = bobbin_kernel::boot_time();
+        self.change(|state| state.release_doubted(block, now))
     }
 
-    /// The blocks that are not on their way back: what a restart may go on assigning from.
-    pub fn blocks_to_keep(&self) -> Vec<HeldBlock> {
-        self.read(|state| {
-            state.blocks.values().filter(|block| !block.releasing).map(|block| block.held.clone()).collect()
-        })
+    /// A block in doubt is nobody's: forgets it, unless an address of it is in use.
+    pub fn found_vacant(&self, block: &str) -> bool {
+        self.change(|state| state.found_vacant(block))
+    }
+
+    /// A block in doubt is another node's. Returns the attachments that still have addresses of it.
+    pub fn found_others(&self, block: &str) -> Vec<Attachment> {
+        self.write(|state| state.found_others(block))
+    }
+
+    /// Notes what the API server last said of a block that is ours.
+    pub fn refresh(&self, block: &str, uid: &str, resource_version: &str, deleting: bool) {
+        self.change(|state| state.refresh(block, uid, resource_version, deleting));
+    }
+
+    /// Notes that the API server says the block is ours. `records_seen`: its records were listed, too.
+    pub fn prove(&self, block: &str, proof: Proof, records_seen: bool) {
+        self.lock().prove(block, proof, records_seen);
+    }
+
+    /// All blocks but those whose first claim is under way.
+    pub fn blocks(&self) -> Vec<BlockView> {
+        self.read(State::views)
     }
 
     /// One block.
-    pub fn block(&self, name: &str) -> Option<HeldBlock> {
-        self.read(|state| state.blocks.get(name).map(|block| block.held.clone()))
+    pub fn block(&self, name: &str) -> Option<BlockView> {
+        self.read(|state| state.blocks.get(name)?.view())
     }
 
-    /// Notes what the API server last said of a block: its resourceVersion and UID.
-    pub fn refresh_block(&self, name: &str, uid: &str, resource_version: &str) {
-        self.write(|state| {
-            if let Some(block) = state.blocks.get_mut(name) {
-                uid.clone_into(&mut block.held.uid);
-                resource_version.clone_into(&mut block.held.resource_version);
-            }
-        });
+    /// The state of a block; `None`: the node has nothing to do with it.
+    pub fn block_state(&self, name: &str) -> Option<BlockState> {
+        self.read(|state| state.blocks.get(name).map(block::Block::state))
+    }
+
+    /// How many blocks of a pool count as ours, claims under way included.
+    pub fn block_count(&self, pool: &str) -> usize {
+        let ours = |block: &&block::Block| block.pool == pool && block.state().counts_as_ours();
+        self.read(|state| state.blocks.values().filter(ours).count())
+    }
+
+    /// How many blocks of a pool are on their way into service.
+    pub fn blocks_coming(&self, pool: &str) -> usize {
+        let coming = |block: &&block::Block| {
+            block.pool == pool && matches!(block.state(), BlockState::Claiming | BlockState::Exporting { .. })
+        };
+        self.read(|state| state.blocks.values().filter(coming).count())
+    }
+
+    /// The attachments that have addresses of a block.
+    pub fn residents(&self, block: &str) -> Vec<Attachment> {
+        self.read(|state| state.residents_of(block))
+    }
+
+    /// The ranges whose routes should be in the kernel.
+    pub fn exported(&self) -> Vec<BlockRange> {
+        self.blocks().into_iter().filter(|block| block.state.exported()).map(|block| block.held.range).collect()
+    }
+
+    /// The blocks as the checkpoint should have them once these transitions are made.
+    pub fn saved_with(&self, promotions: &[(String, BlockEvent)]) -> Vec<SavedBlock> {
+        self.read(|state| state.saved_with(promotions))
     }
 
     /// Takes in what a pool reserves now; says nothing to anybody if that is what it reserved before.
     pub fn set_reserved(&self, pool: &str, reserved: &Reserved) {
-        let changed = self.lock().set_reserved(pool, reserved);
-        if changed {
-            self.changed.send_modify(|count| *count += 1);
-        }
+        self.change(|state| state.set_reserved(pool, reserved));
     }
 
     /// Takes an address for an attachment: one never used or rested long enough, from the fullest block that has one.
-    pub fn assign(&self, request: &Request<'_>, now: BootTime) -> Result<Attachment, AssignError> {
+    pub fn assign(&self, request: &Request<'_>, now: BootTime) -> Result<Taken, AssignError> {
         self.try_write(|state| state.assign(request, now, false))
     }
 
     /// Takes the address that rests longest although it has not rested the whole cool-down: a pod that starts beats one that doesn't.
-    pub fn assign_early(&self, request: &Request<'_>, now: BootTime) -> Result<Attachment, AssignError> {
+    pub fn assign_early(&self, request: &Request<'_>, now: BootTime) -> Result<Taken, AssignError> {
         self.try_write(|state| state.assign(request, now, true))
+    }
+
+    /// Whether the block that an ADD took its address from was never in doubt since.
+    pub fn stands(&self, permit: &Permit) -> bool {
+        self.read(|state| state.stands(permit))
     }
 
     /// Enters an attachment that already has its address: one of the journal, or one that only the kernel knows.
@@ -199,53 +281,23 @@ impl Ledger {
         self.read(|state| state.attachments.len())
     }
 
-    /// Never hands this address out again from here: somebody else has a record of it.
-    pub fn retire(&self, pair: Pair) {
-        self.write(|state| state.retire(pair));
+    /// Does not hand an address out while another attachment has a record of it.
+    pub fn pass_over(&self, record: ForeignRecord) {
+        self.write(|state| state.pass_over(record.pair, record));
     }
 
-    /// Stops assigning from a block, to give it back.
-    ///
-    /// # Errors
-    /// `StillUsed`, and nothing changes.
-    pub fn begin_release(&self, block: &str) -> Result<HeldBlock, StillUsed> {
-        self.try_write(|state| state.begin_release(block))
+    /// The record of the other attachment is gone: the address may go out again.
+    pub fn end_pass_over(&self, pair: Pair) -> bool {
+        let now = bobbin_kernel::boot_time();
+        self.change(|state| state.end_pass_over(pair, now))
     }
 
-    /// Ends what [`Self::begin_release`] began: the block is gone, or it stayed and is assigned from again.
-    pub fn end_release(&self, block: &str, gave_up: bool) {
-        self.write(|state| state.end_release(block, gave_up));
+    /// The addresses that are passed over.
+    pub fn passed_over(&self) -> Vec<ForeignRecord> {
+        self.read(State::passed_over)
     }
 
-    /// Assigns nothing from a block whose owner is in doubt, until [`Self::resume`]; what it has assigned goes on.
-    pub fn suspend(&self, block: &str) {
-        self.set_suspended(block, true);
-    }
-
-    /// The block is this node's after all.
-    pub fn resume(&self, block: &str) {
-        self.set_suspended(block, false);
-    }
-
-    /// Whether the block is there and its owner in doubt.
-    pub fn is_suspended(&self, block: &str) -> bool {
-        self.read(|state| state.blocks.get(block).is_some_and(|block| block.suspended))
-    }
-
-    fn set_suspended(&self, block: &str, suspended: bool) {
-        let changed = self.lock().set_suspended(block, suspended);
-        if changed {
-            self.changed.send_modify(|count| *count += 1);
-        }
-    }
-
-    /// Forgets a block that is no longer this node's. Its attachments go on; their addresses are assigned no more.
-    /// Returns the attachments that have addresses of it.
-    pub fn lose_block(&self, block: &str) -> Vec<Attachment> {
-        self.write(|state| state.lose_block(block))
-    }
-
-    /// The node's blocks of a pool, as the stock decision wants them; blocks on their way back aside.
+    /// The node's serving blocks of a pool, as the stock decision wants them.
     pub fn pool_use(&self, pool: &str, cooldown: Duration) -> Vec<BlockUse> {
         let now = bobbin_kernel::boot_time();
         self.read(|state| state.pool_use(pool, cooldown, now))
@@ -275,6 +327,15 @@ impl Ledger {
         let result = change(&mut self.lock());
         self.changed.send_modify(|count| *count += 1);
         result
+    }
+
+    /// Like [`Self::write`], but wakes nobody when nothing changed.
+    fn change(&self, change: impl FnOnce(&mut State) -> bool) -> bool {
+        let changed = change(&mut self.lock());
+        if changed {
+            self.changed.send_modify(|count| *count += 1);
+        }
+        changed
     }
 
     fn try_write<T, E>(&self, change: impl FnOnce(&mut State) -> Result<T, E>) -> Result<T, E> {

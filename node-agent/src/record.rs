@@ -6,6 +6,7 @@ mod api;
 mod deletions;
 mod health;
 mod lane;
+mod read;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -22,6 +23,7 @@ use crate::ledger::Attachment;
 use deletions::{Deletion, Deletions};
 use health::{Call, Health};
 use lane::{Lane, Step};
+pub(crate) use read::{RecordRead, address_of, own_records, own_records_of, pair_of, read_record, records_of};
 
 /// Writes under way at once: as many as a few connections carry; more would only open more connections.
 const FRESH_AT_ONCE: usize = 16;
@@ -45,8 +47,12 @@ pub enum Verdict {
     Taken {
         /// Whose it is, in words.
         by: String,
-        /// The record is of this node, which has no such attachment at that address: left behind, and removed by the relist.
-        own_node: bool,
+        /// The node that the record names.
+        node: String,
+        /// The attachment that the record names.
+        holder: AttachmentKey,
+        /// The record's UID.
+        uid: String,
     },
     /// The API server refuses such a record; what it said.
     Refused(String),
@@ -149,9 +155,9 @@ impl Recorder {
         answer.try_recv().ok()
     }
 
-    /// Like [`Recorder::create`], behind everything that is new: for records that are missing.
-    pub fn create_again(&self, attachment: &Attachment) -> oneshot::Receiver<Verdict> {
-        self.enqueue(attachment, Origin::Missing)
+    /// Like [`Recorder::create`], behind everything that is new: for records that are missing. The verdict goes to `late`.
+    pub fn create_again(&self, attachment: &Attachment) {
+        drop(self.enqueue(attachment, Origin::Missing));
     }
 
     fn enqueue(&self, attachment: &Attachment, origin: Origin) -> oneshot::Receiver<Verdict> {
@@ -202,6 +208,11 @@ impl Recorder {
     /// Whether something waits to be written for that address.
     pub fn busy(&self, name: &str) -> bool {
         self.lanes().get(name).is_some_and(|lane| !lane.is_idle())
+    }
+
+    /// The names of the records for which something waits to be written.
+    pub fn busy_names(&self) -> Vec<String> {
+        self.lanes().iter().filter(|(_, lane)| !lane.is_idle()).map(|(name, _)| name.clone()).collect()
     }
 
     /// Whether something waits to be written for that pair.

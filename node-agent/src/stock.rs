@@ -1,7 +1,8 @@
-//! Keeps this node's blocks of each pool: claims for ADDs that wait, for pods on their way and for the spare, gives empty ones back.
-//! A background task; what to do is decided by `addressing::stock`, how by claim. A pool whose claim hangs delays no other pool.
+//! Keeps this node's blocks of each pool: claims for ADDs that wait, for pods on their way and for the spare, retires what may give
+//! nothing new, releases what is empty. What to do is decided by `addressing::stock`. A pool whose claim hangs delays no other pool.
 
 mod pool_state;
+mod retire;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::choose::{expected_pool, pool_facts};
+use crate::block_checkpoint::BlockCheckpoint;
 use crate::claim::{ClaimError, Claims};
 use crate::ledger::Ledger;
 use crate::watch::ClusterView;
@@ -32,7 +34,10 @@ struct Inner {
     view: ClusterView,
     ledger: Arc<Ledger>,
     claims: Claims,
+    checkpoint: BlockCheckpoint,
     block_idle: Duration,
+    /// The node is being left: every block retires.
+    leaving: bool,
     pools: Mutex<HashMap<String, PoolState>>,
     wake: Notify,
 }
@@ -65,10 +70,18 @@ impl Drop for Demand {
 }
 
 impl Stock {
-    /// Keeps the stock by `claims`; `block_idle` is how long an empty block stays.
-    pub fn new(view: ClusterView, ledger: Arc<Ledger>, claims: Claims, block_idle: Duration) -> Stock {
+    /// Keeps the stock by `claims`; `block_idle` is how long an empty block stays. `leaving`: every block retires.
+    pub fn new(
+        view: ClusterView,
+        ledger: Arc<Ledger>,
+        claims: Claims,
+        checkpoint: BlockCheckpoint,
+        block_idle: Duration,
+        leaving: bool,
+    ) -> Stock {
         let wake = Notify::new();
-        Stock(Arc::new(Inner { view, ledger, claims, block_idle, pools: Mutex::default(), wake }))
+        let pools = Mutex::default();
+        Stock(Arc::new(Inner { view, ledger, claims, checkpoint, block_idle, leaving, pools, wake }))
     }
 
     /// Asks for an address of a pool, now. Follow the ledger's changes, and drop the answer when the wait is over.
@@ -89,7 +102,7 @@ impl Stock {
         self.pools().get(pool).and_then(|state| state.trouble.clone())
     }
 
-    /// Looks whenever something changed, for ever. Call once the node's own blocks are in the ledger.
+    /// Looks whenever something changed, for ever.
     pub async fn run(&self) {
         let mut ledger = self.0.ledger.changed();
         let mut view = self.0.view.changed();
@@ -107,10 +120,11 @@ impl Stock {
     /// One look at all pools. Returns when time alone may next change something.
     fn look(&self) -> Duration {
         self.note_expected();
+        self.retire();
         let known = self.0.view.pools();
         let held = self.0.ledger.blocks();
         let names: BTreeSet<String> =
-            known.iter().map(|pool| pool.name_any()).chain(held.into_iter().map(|block| block.pool)).collect();
+            known.iter().map(|pool| pool.name_any()).chain(held.into_iter().map(|block| block.held.pool)).collect();
         let mut next = LOOK;
         for name in names {
             // A pool that the view does not know cannot be judged: nothing is claimed from it and nothing given back.
@@ -153,11 +167,17 @@ impl Stock {
         let facts = self.use_of(pool, blocks, state, now);
         let decision = decide(&facts);
         let mut next = next_change(&facts);
+        // A block on its way back serves sooner than another one could be claimed.
+        if state.waiting > 0 && self.0.ledger.cancel_release(name) {
+            tracing::info!(pool = name, "a pod waits for an address: a block that was being released stays");
+            return next;
+        }
         if decision.claim > 0 {
             match state.may_claim(now) {
                 None => {
                     state.claiming += decision.claim;
-                    tokio::spawn(self.clone().claim(name.to_owned(), decision.claim));
+                    let cooled_only = facts.blocks.iter().any(all_cool);
+                    tokio::spawn(self.clone().claim(name.to_owned(), decision.claim, cooled_only));
                 }
                 Some(wait) => next = next.min(wait),
             }
@@ -169,14 +189,13 @@ impl Stock {
         }
         state.answer();
         // Without the API server an empty block is better kept: it serves pods.
-        if !decision.give_back.is_empty() && !state.giving_back && healthy {
-            if let Some(wait) = state.may_give_back(now) {
-                return next.min(wait);
-            }
-            state.giving_back = true;
+        if healthy {
             let for_others = facts.exhausted || facts.free_blocks == 0;
-            let names = decision.give_back.into_iter().map(|block| block.0).collect();
-            tokio::spawn(self.clone().give_back(name.to_owned(), names, for_others));
+            for block in decision.give_back {
+                if self.0.ledger.begin_release(&block.0) && for_others {
+                    state.gave_back_for_others = Some(now);
+                }
+            }
         }
         next
     }
@@ -184,16 +203,17 @@ impl Stock {
     fn use_of(&self, pool: &AddressPool, blocks: Vec<BlockUse>, state: &PoolState, now: Instant) -> PoolUse {
         let node = self.0.view.node();
         let facts = pool_facts(pool, None, node.as_ref());
+        let pool_name = pool.metadata.name.as_deref().unwrap_or_default();
         PoolUse {
             blocks,
             waiting: state.waiting.saturating_add(state.expected()),
-            claiming: state.claiming,
+            claiming: state.claiming.max(u32::try_from(self.0.ledger.blocks_coming(pool_name)).unwrap_or(u32::MAX)),
             block_len: 1_u32.checked_shl(u32::try_from(pool.spec.block_size_bits).unwrap_or(0)).unwrap_or(1),
             free_blocks: free_blocks(pool),
             exhausted: is_exhausted(pool),
             draining: facts.draining,
             deleting: facts.deleting,
-            claimable: facts.ready && facts.admits_node && node.is_some(),
+            claimable: facts.ready && facts.admits_node && node.is_some() && !self.0.leaving,
             max_blocks: pool.spec.max_blocks_per_node.map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
             block_idle: self.0.block_idle,
             gave_back_for_others: state.gave_back_for_others.map(|at| now.duration_since(at)),
@@ -201,13 +221,13 @@ impl Stock {
     }
 
     /// Claims some blocks, one after another.
-    async fn claim(self, pool: String, count: u32) {
+    async fn claim(self, pool: String, count: u32, cooled_only: bool) {
         for left in (1..=count).rev() {
-            let doubt = |error| {
-                self.pools().entry(pool.clone()).or_default().claim_doubted(error);
+            let on_unknown = |error| {
+                self.pools().entry(pool.clone()).or_default().claim_outcome_unknown(error);
                 self.0.wake.notify_one();
             };
-            let result = self.0.claims.claim_telling(&pool, &doubt).await;
+            let result = self.0.claims.claim_telling(&pool, cooled_only, &on_unknown).await;
             let failed = result.is_err();
             if let Err(error) = &result {
                 tracing::info!(pool, %error, "no block was claimed");
@@ -225,24 +245,6 @@ impl Stock {
         }
     }
 
-    async fn give_back(self, pool: String, blocks: Vec<String>, for_others: bool) {
-        let mut failed = false;
-        for block in blocks {
-            match self.0.claims.give_back(&block).await {
-                Ok(()) if for_others => {
-                    self.pools().entry(pool.clone()).or_default().gave_back_for_others = Some(Instant::now());
-                }
-                Ok(()) => {}
-                Err(error) => {
-                    failed = true;
-                    tracing::info!(block, %error, "a block stays");
-                }
-            }
-        }
-        self.pools().entry(pool).or_default().give_back_ended(failed, Instant::now());
-        self.0.wake.notify_one();
-    }
-
     fn pools(&self) -> MutexGuard<'_, HashMap<String, PoolState>> {
         self.0.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -256,6 +258,11 @@ fn free_blocks(pool: &AddressPool) -> u64 {
 fn is_exhausted(pool: &AddressPool) -> bool {
     let conditions = pool.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     conditions.iter().any(|condition| condition.type_ == condition::EXHAUSTED && condition.status == "True")
+}
+
+/// Whether the node has such a block, another one that cools is of no use.
+fn all_cool(block: &BlockUse) -> bool {
+    block.cooling > 0 && block.held + block.cooling >= block.usable
 }
 
 /// When an empty block is next old enough for something.

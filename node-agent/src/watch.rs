@@ -1,6 +1,6 @@
-//! What the agent knows of the cluster: its own Node, blocks and pods, and the pools and namespaces, fed by five watches and kept under
-//! the run directory, so that ADD is answered without a read and with the API server away. Asked by choose, claim, stock and the verbs;
-//! it never writes to the API server, and nobody decides from it who owns a block or an address.
+//! What the agent knows of the cluster: its own Node and pods, and the pools and namespaces, fed by watches and kept under the run
+//! directory, so that ADD is answered without a read and with the API server away. It never writes to the API server, and nobody decides
+//! from it who owns a block or an address.
 
 mod facts;
 mod feed;
@@ -12,13 +12,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bobbin_apiserver::{Clients, ReadError, WatchAge};
-use bobbin_crds::{AddressBlock, AddressPool};
+use bobbin_crds::AddressPool;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::Api;
 use kube::core::PartialObjectMeta;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::freshness::Freshness;
 pub use facts::{NamespaceFacts, NodeFacts, PodFacts};
 pub(crate) use saved::replace as replace_file;
 
@@ -27,13 +28,9 @@ const FETCH_DEADLINE: Duration = Duration::from_secs(2);
 /// The same while the watch does not work either: an agent that has just started answers within 1 s, API server or not.
 const DOUBTFUL_DEADLINE: Duration = Duration::from_millis(400);
 
-/// The five watches.
+/// The watches of what is not this node's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feed {
-    /// The Node of this agent.
-    Node,
-    /// The blocks that name this node.
-    Blocks,
     /// The metadata of the pods on this node.
     Pods,
     /// All pools.
@@ -42,7 +39,7 @@ pub enum Feed {
     Namespaces,
 }
 
-const FEEDS: usize = 5;
+const FEEDS: usize = 3;
 
 /// What asking for a pod gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,15 +52,15 @@ pub enum PodLookup {
     Unreachable,
 }
 
-/// A change of a block that names, or named, this node.
-#[derive(Clone, Debug)]
-pub enum BlockNews {
-    /// The block is, or is again, as it says.
-    Is(Box<AddressBlock>),
-    /// The block no longer names this node, or is gone. A hint: its owner is read before anything is built on it.
-    Left(String),
-    /// The whole list, after a watch began anew.
-    All(Vec<AddressBlock>),
+/// What an own Node that was seen changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeChange {
+    /// It is another Node of the same name, or there is none any more, or it is out of service by now.
+    pub doubt: bool,
+    /// It has another UID than before.
+    pub replaced: bool,
+    /// Anything at all.
+    pub any: bool,
 }
 
 /// The agent's view. Cheap to clone.
@@ -77,12 +74,16 @@ struct Inner {
     facts: Mutex<Facts>,
     changed: watch::Sender<u64>,
     pods_changed: watch::Sender<u64>,
-    block_news: Mutex<Option<mpsc::UnboundedSender<BlockNews>>>,
+    freshness: Arc<Freshness>,
 }
 
 #[derive(Default)]
 struct Facts {
     node: Option<NodeFacts>,
+    /// The API server said that there is no such Node.
+    node_deleted: bool,
+    /// The own blocks were read since the agent started, and those that the ledger lacked were taken in.
+    own_blocks_known: bool,
     pods: HashMap<(String, String), PodFacts>,
     pools: BTreeMap<String, Arc<AddressPool>>,
     namespaces: HashMap<String, NamespaceFacts>,
@@ -93,11 +94,16 @@ struct Facts {
 
 impl ClusterView {
     /// Opens the view with what the last run of the agent kept under `run_dir`; a missing or unreadable file is an empty view.
-    pub fn open(clients: Clients, node_name: &str, run_dir: &Path) -> ClusterView {
-        Self::with(Some(clients), node_name, run_dir)
+    pub fn open(clients: Clients, node_name: &str, run_dir: &Path, freshness: Arc<Freshness>) -> ClusterView {
+        Self::with(Some(clients), node_name, run_dir, freshness)
     }
 
-    fn with(clients: Option<Clients>, node_name: &str, run_dir: &Path) -> ClusterView {
+    fn with(
+        clients: Option<Clients>,
+        node_name: &str,
+        run_dir: &Path,
+        freshness: Arc<Freshness>,
+    ) -> ClusterView {
         let saved = run_dir.join("cluster.json");
         let facts = saved::load(&saved, node_name);
         ClusterView(Arc::new(Inner {
@@ -107,15 +113,8 @@ impl ClusterView {
             facts: Mutex::new(facts),
             changed: watch::channel(0).0,
             pods_changed: watch::channel(0).0,
-            block_news: Mutex::new(None),
+            freshness,
         }))
-    }
-
-    /// Where news of own blocks go, in order. Called once, by `adopt`, before [`ClusterView::run`].
-    pub fn block_news(&self) -> mpsc::UnboundedReceiver<BlockNews> {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        *self.0.block_news.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
-        receiver
     }
 
     /// Watches, and keeps what it sees; returns only when the future is dropped.
@@ -227,6 +226,53 @@ impl ClusterView {
         self.facts().node.clone()
     }
 
+    /// Takes in the own Node as it was read; `None`: there is none of that name.
+    pub fn saw_node(&self, seen: Option<NodeFacts>) -> NodeChange {
+        let mut facts = self.facts();
+        let change = match (&seen, &facts.node) {
+            (None, _) => NodeChange { doubt: !facts.node_deleted, replaced: false, any: !facts.node_deleted },
+            (Some(seen), known) => {
+                let replaced = known.as_ref().is_some_and(|known| known.uid != seen.uid);
+                let returned = std::mem::take(&mut facts.node_deleted);
+                let switched_off = seen.out_of_service && known.as_ref().is_none_or(|known| !known.out_of_service);
+                let any = returned || known.as_ref() != Some(seen);
+                NodeChange { doubt: replaced || returned || switched_off, replaced, any }
+            }
+        };
+        match seen {
+            Some(seen) => facts.node = Some(seen),
+            // It stays known by its UID: whoever claims in its name is refused by nothing but the next Node's UID.
+            None => facts.node_deleted = true,
+        }
+        drop(facts);
+        if change.any {
+            self.0.changed.send_modify(|count| *count += 1);
+        }
+        change
+    }
+
+    /// Whether the Node was deleted or is out of service: then nothing is claimed or assigned.
+    pub fn node_is_gone(&self) -> bool {
+        let facts = self.facts();
+        facts.node_deleted || facts.node.as_ref().is_some_and(|node| node.out_of_service)
+    }
+
+    /// Notes that the own blocks were read and taken in.
+    pub fn set_own_blocks_known(&self) {
+        self.facts().own_blocks_known = true;
+        self.0.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Whether the own blocks were read and taken in since the agent started.
+    pub fn own_blocks_known(&self) -> bool {
+        self.facts().own_blocks_known
+    }
+
+    /// How fresh the API server's word is.
+    pub fn freshness(&self) -> &Freshness {
+        &self.0.freshness
+    }
+
     /// The name of the Node that this agent serves.
     pub fn node_name(&self) -> &str {
         &self.0.node_name
@@ -244,7 +290,7 @@ impl ClusterView {
 
     /// Whether all watches are alive.
     pub fn api_healthy(&self) -> bool {
-        self.facts().feeds.iter().all(|age| age.as_ref().is_some_and(well))
+        self.facts().feeds.iter().all(|age| age.as_ref().is_some_and(well)) && !self.0.freshness.failing()
     }
 
     fn feed_alive(&self, feed: Feed) -> bool {

@@ -1,5 +1,4 @@
-//! Finds a free block and claims it: the calls of one claim to the API server. Called by claim only; it exports nothing and enters nothing
-//! into the ledger.
+//! Finds a free block and claims it: the calls of one claim to the API server.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -7,153 +6,169 @@ use std::time::Duration;
 
 use bobbin_addressing::window::candidates;
 use bobbin_apiserver::{Outcome, ReadError, Refusal};
-use bobbin_crds::{AddressBlock, AddressPool, name};
+use bobbin_crds::{AddressPool, name};
+use bobbin_kernel::boot_time;
 use jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
 
-use super::transition::{self, best_of, claimed};
-use super::{ClaimError, Claims, DEADLINE, ROUNDS, Standing, standing, unreachable};
+use super::{ClaimError, Claims, unreachable};
+use crate::blocks::read::{BlockRead, Owner, best_of};
+use crate::freshness::ReadStart;
+use crate::ledger::{BlockEvent, HeldBlock};
 use crate::watch::NodeFacts;
 
-/// How many free blocks a fall-back list shows.
-const LIST_LIMIT: u32 = 500;
+/// How often a lost race is run again within one claim.
+const ROUNDS: usize = 3;
 /// How many blocks are tried unread at most.
-const GUESSES: usize = 3;
+const UNREAD: usize = 3;
+/// The first pause between two reads of a block whose claim has an unknown outcome, and the longest.
+const READ_BACK_PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(3)];
 
 /// Told once when the outcome of a claim can't be found out at once; the claim goes on.
-pub(crate) type Doubt<'a> = &'a (dyn Fn(ClaimError) + Send + Sync);
+pub(crate) type OnUnknown<'a> = &'a (dyn Fn(ClaimError) + Send + Sync);
 
-/// What became of one try to claim one block.
-enum Shot {
-    Ours(Box<AddressBlock>),
-    /// Somebody else was quicker.
+/// What became of one attempt to claim one block.
+enum ClaimAttempt {
+    Ours(HeldBlock),
+    /// Somebody else was quicker, or it is in the ledger already.
     Taken,
     /// There is no such block.
     Gone,
 }
 
-/// The blocks to try unread, in this node's own order: as many as make a fourth call rare where most of the window is free,
-/// however many nodes claim at once, else one. A block that still rests may be among them; its addresses rest on, and the node
-/// claims another for the pods that wait. Where it may not have another, so it tries none unread.
-fn guesses(pool: &AddressPool, node: &str, seed: u64) -> impl Iterator<Item = i64> + use<> {
+/// One attempt: the block, and whether it had our finalizer before.
+struct Attempt<'a> {
+    pool: &'a AddressPool,
+    node: &'a NodeFacts,
+    block: &'a str,
+    had_finalizer: bool,
+    start: ReadStart,
+}
+
+/// The blocks to try unread, in this node's own order: as many as make a fourth call rare where most of the window is free, however
+/// many nodes claim at once, else one. A block that still cools may be among them; its addresses cool on, and if the node needs one that
+/// has cooled it reads first. Where the node may not have another, it tries none unread.
+fn unread_candidates(pool: &AddressPool, node: &str, seed: u64) -> impl Iterator<Item = i64> + use<> {
     let window = pool.status.as_ref().and_then(|status| status.free_window);
     let span = window.and_then(|window| Some((u64::try_from(window.first).ok()?, u64::try_from(window.last).ok()?)));
-    let most_are_free = window.is_some_and(|window| window.free * 4 > (window.last - window.first + 1) * 3);
-    let few = if most_are_free { GUESSES } else { 1 };
+    let most_are_free = window.is_some_and(|window| {
+        i128::from(window.free) * 4 > (i128::from(window.last) - i128::from(window.first) + 1) * 3
+    });
+    let few = if most_are_free { UNREAD } else { 1 };
     let few = if pool.spec.max_blocks_per_node.is_some() { 0 } else { few };
     let order = span.map(|(first, last)| candidates(node, &pool.name_any(), first, last, seed));
     order.into_iter().flatten().take(few).filter_map(|index| index.try_into().ok())
 }
 
 impl Claims {
-    /// Finds a free block and claims it; the answer is the API server's own.
-    pub(super) async fn confirmed(
+    /// Finds a free block, claims it, and takes it into the ledger.
+    pub(super) async fn find(
         &self,
         pool: &AddressPool,
         node: &NodeFacts,
-        doubt: Doubt<'_>,
-    ) -> Result<AddressBlock, ClaimError> {
+        cooled_only: bool,
+        on_unknown: OnUnknown<'_>,
+    ) -> Result<HeldBlock, ClaimError> {
         let pool_name = pool.name_any();
-        // Not the node's own: such a block is in the ledger until it has gone back, or waits for its route.
-        let waiting = self.unexported().of(&pool_name);
-        let others = |block: &String| self.0.ledger.block(block).is_none() && !waiting.contains(block);
-        for block in guesses(pool, &node.name, self.seed()).map(|index| name::block(&pool_name, index)).filter(others) {
-            match self.settle(&pool_name, &block, node, doubt, self.patch(&block, node)).await? {
-                Shot::Ours(ours) => return Ok(*ours),
-                Shot::Taken => {}
+        let unread = unread_candidates(pool, &node.name, self.seed()).filter(|_| !cooled_only);
+        for block in unread.map(|index| name::block(&pool_name, index)) {
+            let start = self.0.freshness.begin_read(boot_time());
+            let attempt = Attempt { pool, node, block: &block, had_finalizer: false, start };
+            match self.attempt(&attempt, None, on_unknown).await? {
+                ClaimAttempt::Ours(held) => return Ok(held),
+                ClaimAttempt::Taken => {}
                 // What the window says is out of date.
-                Shot::Gone => break,
+                ClaimAttempt::Gone => break,
             }
         }
+        let cooldown = Duration::from_secs(pool.spec.cooldown_seconds.max(0).unsigned_abs());
         let mut passed = HashSet::new();
         for _ in 0..ROUNDS {
-            let listed = self.list_free(&pool_name).await?;
-            let seed = self.seed();
-            let Some(free) = best_of(listed, &passed, &node.name, seed, Timestamp::now(), pool.spec.cooldown_seconds)
-            else {
-                return Err(ClaimError::PoolFull(pool_name));
+            let start = self.0.freshness.begin_read(boot_time());
+            let listed = self.0.api.list_free(&pool_name).await.map_err(|error| unreachable(&pool_name, &error))?;
+            let any = !listed.is_empty();
+            let may_claim = |block: &str| !passed.contains(block) && self.0.ledger.block_state(block).is_none();
+            let best =
+                best_of(listed, &node.name, self.seed(), Timestamp::now(), cooldown, cooled_only, may_claim);
+            let Some(free) = best else {
+                let full = ClaimError::PoolFull(pool_name.clone());
+                return Err(if cooled_only && any { ClaimError::OnlyCooling(pool_name) } else { full });
             };
-            let block = free.name_any();
-            match self.settle(&pool_name, &block, node, doubt, self.replace(&block, free, node)).await? {
-                Shot::Ours(ours) => return Ok(*ours),
-                Shot::Taken | Shot::Gone => passed.insert(block),
+            let attempt = Attempt { pool, node, block: &free.name, had_finalizer: free.finalizer, start };
+            match self.attempt(&attempt, Some(&free), on_unknown).await? {
+                ClaimAttempt::Ours(held) => return Ok(held),
+                ClaimAttempt::Taken | ClaimAttempt::Gone => passed.insert(free.name.clone()),
             };
         }
         Err(ClaimError::Contended(pool_name))
     }
 
-    /// Claims a block that was not read: the API server applies this to what the block is at that moment, or refuses it.
-    async fn patch(&self, block: &str, node: &NodeFacts) -> Outcome<AddressBlock> {
-        match serde_json::from_value(transition::claim_patch(node)) {
-            Ok(patch) => {
-                let patch: Patch<()> = Patch::Json(patch);
-                bobbin_apiserver::write(DEADLINE, self.api().patch(block, &PatchParams::default(), &patch)).await
-            }
-            Err(error) => Outcome::Refused(Refusal::Invalid(error.to_string())),
-        }
-    }
-
-    /// Claims a block as it was read.
-    async fn replace(&self, block: &str, free: AddressBlock, node: &NodeFacts) -> Outcome<AddressBlock> {
-        let wanted = claimed(free, node);
-        match bobbin_apiserver::write(DEADLINE, self.api().replace(block, &PostParams::default(), &wanted)).await {
-            // Of a block as it was read, that is no lost race.
-            Outcome::Refused(Refusal::Invalid(why)) => Outcome::Refused(Refusal::Other(422, why)),
-            outcome => outcome,
-        }
-    }
-
-    async fn list_free(&self, pool: &str) -> Result<Vec<AddressBlock>, ClaimError> {
-        let free = ListParams::default().fields(&format!("spec.poolName={pool},spec.nodeName=")).limit(LIST_LIMIT);
-        let listed = bobbin_apiserver::read(DEADLINE, self.api().list(&free)).await;
-        listed.map(|list| list.items).map_err(|error| unreachable(pool, &error))
-    }
-
-    /// What became of one try. An outcome that nobody knows is found out first.
-    async fn settle(
+    /// Tries to claim one block, unread or as it was read. The ledger has it as `claiming` until the outcome is known.
+    async fn attempt(
         &self,
-        pool: &str,
-        block: &str,
-        node: &NodeFacts,
-        doubt: Doubt<'_>,
-        write: impl Future<Output = Outcome<AddressBlock>>,
-    ) -> Result<Shot, ClaimError> {
-        match write.await {
-            Outcome::Done(ours) => Ok(Shot::Ours(Box::new(ours))),
+        attempt: &Attempt<'_>,
+        read: Option<&BlockRead>,
+        on_unknown: OnUnknown<'_>,
+    ) -> Result<ClaimAttempt, ClaimError> {
+        let pool = attempt.pool.name_any();
+        if !self.0.ledger.begin_claim(attempt.block, &pool) {
+            return Ok(ClaimAttempt::Taken);
+        }
+        let written = match read {
+            Some(read) => self.0.api.claim(read, attempt.node).await,
+            None => self.0.api.claim_unread(attempt.block, attempt.node).await,
+        };
+        let not_ours = match written {
+            Outcome::Done(ours) => return self.arrived(attempt, &ours),
             Outcome::Refused(Refusal::Conflict | Refusal::Invalid(_)) => {
                 self.0.conflicts.inc();
-                Ok(Shot::Taken)
+                Ok(ClaimAttempt::Taken)
             }
-            Outcome::Refused(Refusal::NotFound) => Ok(Shot::Gone),
+            Outcome::Refused(Refusal::NotFound) => Ok(ClaimAttempt::Gone),
             Outcome::Refused(refusal) => Err(ClaimError::NotReady {
-                pool: pool.to_owned(),
-                node: node.name.clone(),
-                why: format!("block {block}: {refusal}"),
+                pool: pool.clone(),
+                node: attempt.node.name.clone(),
+                why: format!("block {}: {refusal}", attempt.block),
             }),
             Outcome::Unknown(why) => {
+                let block = attempt.block;
                 tracing::warn!(block, %why, "the outcome of a claim is unknown; the block is read back and not used until then");
-                let untold =
-                    || doubt(ClaimError::Unreachable { pool: pool.to_owned(), why: format!("block {block}: {why}") });
-                let ours = self.read_back(block, node, untold).await;
-                Ok(ours.map_or(Shot::Taken, |ours| Shot::Ours(Box::new(ours))))
+                let tell = || on_unknown(ClaimError::Unreachable { pool: pool.clone(), why: format!("block {block}: {why}") });
+                match self.read_back(block, attempt.node, tell).await {
+                    Some(ours) => return self.arrived(attempt, &ours),
+                    None => Ok(ClaimAttempt::Taken),
+                }
             }
+        };
+        self.0.ledger.on(attempt.block, BlockEvent::ClaimFailed);
+        not_ours
+    }
+
+    fn arrived(&self, attempt: &Attempt<'_>, ours: &BlockRead) -> Result<ClaimAttempt, ClaimError> {
+        let taken = self.take_in(ours, attempt.had_finalizer, Some(attempt.pool), attempt.start, true);
+        let held = taken.map_err(|why| {
+            self.0.ledger.on(attempt.block, BlockEvent::ClaimFailed);
+            ClaimError::NotReady { pool: attempt.pool.name_any(), node: attempt.node.name.clone(), why }
+        })?;
+        // The Node may be another one by now.
+        if self.0.view.node().is_none_or(|node| ours.owner(&node) != Owner::Us) {
+            self.0.ledger.on(&held.name, BlockEvent::Doubt);
         }
+        Ok(ClaimAttempt::Ours(held))
     }
 
     /// Reads a block until it is known whether it is ours; says so once if the first read can't tell.
-    async fn read_back(&self, block: &str, node: &NodeFacts, doubt: impl Fn()) -> Option<AddressBlock> {
+    async fn read_back(&self, block: &str, node: &NodeFacts, tell: impl Fn()) -> Option<BlockRead> {
         for attempt in 0.. {
-            match bobbin_apiserver::read(DEADLINE, self.api().get(block)).await {
-                Ok(found) if standing(&found, node) == Standing::Ours => return Some(found),
+            match self.0.api.get(block).await {
+                Ok(found) if found.owner(node) == Owner::Us => return Some(found),
                 Ok(_) | Err(ReadError::NotFound) => return None,
                 Err(error) => tracing::debug!(block, %error, "a block can't be read back yet"),
             }
             if attempt == 0 {
-                doubt();
+                tell();
             }
-            let pause = bobbin_apiserver::backoff(attempt, Duration::from_millis(200), Duration::from_secs(3));
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(bobbin_apiserver::backoff(attempt, READ_BACK_PAUSES[0], READ_BACK_PAUSES[1])).await;
         }
         None
     }

@@ -53,6 +53,21 @@ pub struct Attachment {
     pub links: Option<Links>,
 }
 
+impl Attachment {
+    /// Whether it should have a record at the API server: its ADD was answered, no DEL has begun, and it has an address.
+    pub fn needs_record(&self) -> bool {
+        self.phase == Phase::Live && self.pair != Pair::default()
+    }
+
+    /// The pod in words, for messages: its name, or the container if the runtime named no pod.
+    pub fn pod_name(&self) -> String {
+        match self.pod.name.as_str() {
+            "" => format!("container {}", self.key),
+            name => format!("{}/{name}", self.pod.namespace),
+        }
+    }
+}
+
 /// The two ends of the attachment's veth pair.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Links {

@@ -1,15 +1,17 @@
 //! What the ledger's lock guards, and the changes to it. Pure: time comes in as a value.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use bobbin_addressing::block::BlockName;
-use bobbin_addressing::occupancy::Occupancy;
 use bobbin_addressing::reserved::Reserved;
 use bobbin_addressing::stock::BlockUse;
 use bobbin_addressing::{AttachmentKey, BootTime, Pair};
 
-use super::{AssignError, Attachment, HeldBlock, Phase, Request, Resting, StillUsed};
+use super::block::{Block, BlockView, Body, HeldBlock, SavedBlock};
+use super::block_state::{BlockEvent, BlockState, Next};
+use super::{AssignError, Attachment, ForeignRecord, Permit, Phase, Request, Resting, Taken};
+use crate::freshness::Proof;
 
 /// Blocks and attachments. Invariant: an address of a block is held in its occupancy exactly if an attachment has it.
 #[derive(Debug, Default)]
@@ -20,74 +22,168 @@ pub(super) struct State {
     rests: HashMap<Pair, BootTime>,
     /// What each pool reserves, as last said.
     reserved: HashMap<String, Reserved>,
-    /// Addresses that are not to be handed out from here, whether their block is there or not.
-    retired: HashSet<Pair>,
+    /// Addresses that another attachment has a record of, whether their block is here or not.
+    passed_over: HashMap<Pair, ForeignRecord>,
+    /// The next block's epoch: one that comes back never has the epoch it had.
+    epochs: u64,
 }
 
-/// A block and its addresses.
-#[derive(Debug)]
-pub(super) struct Block {
-    pub(super) held: HeldBlock,
-    pub(super) occupancy: Occupancy,
-    /// On its way back: nothing is assigned from it.
-    pub(super) releasing: bool,
-    /// Its owner is in doubt: nothing is assigned from it until it is known again.
-    pub(super) suspended: bool,
-    empty_since: Option<BootTime>,
-    was_used: bool,
-}
-
-impl Block {
-    fn offset_of(&self, pair: Pair) -> Option<u32> {
-        pair.addresses().find_map(|address| self.held.range.offset_of(address))
-    }
-
-    fn hold(&mut self, offset: u32) {
-        self.occupancy.hold(offset);
-        self.empty_since = None;
-        self.was_used = true;
-    }
-
-    fn free(&mut self, offset: u32, now: BootTime) {
-        self.occupancy.free(offset, now);
-        if self.occupancy.is_empty() {
-            self.empty_since = Some(now);
-        }
-    }
+/// What is known of a block when it comes in.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// The block, as the API server has it.
+    pub held: HeldBlock,
+    /// Since when its addresses rest; `None`: they have rested enough.
+    pub resting_since: Option<BootTime>,
+    /// What its pool reserves, as far as the caller knows.
+    pub reserved: Reserved,
+    /// What the API server's word on it is worth.
+    pub proof: Proof,
+    /// Now.
+    pub now: BootTime,
+    /// It does not serve before this moment.
+    pub not_before: BootTime,
 }
 
 impl State {
-    pub(super) fn add_block(
-        &mut self,
-        held: HeldBlock,
-        resting_since: Option<BootTime>,
-        reserved: &Reserved,
-        now: BootTime,
-    ) {
-        // What stock has read of the pool counts more than what the caller may have missed.
-        let known = self.reserved.get(&held.pool).cloned();
-        let reserved = known.as_ref().unwrap_or(reserved);
-        if let Some(known) = self.blocks.get_mut(&held.name).filter(|known| known.held.range == held.range) {
-            known.occupancy.set_reserved(reserved);
-            known.held = held;
-            return;
+    fn next_epoch(&mut self) -> u64 {
+        self.epochs += 1 << 32;
+        self.epochs
+    }
+
+    /// A claim on a block is about to be sent. False: the block is here already, in whatever state.
+    pub(super) fn begin_claim(&mut self, name: &str, pool: &str) -> bool {
+        if self.blocks.contains_key(name) {
+            return false;
         }
-        let occupancy = Occupancy::new(held.range, reserved, resting_since);
-        let mut block =
-            Block { held, occupancy, releasing: false, suspended: false, empty_since: Some(now), was_used: false };
+        let epoch = self.next_epoch();
+        self.blocks.insert(name.to_owned(), Block::claiming(pool, epoch));
+        true
+    }
+
+    /// The API server confirmed a claim, or says that a block which is not here is ours. False: the block is here in another state.
+    pub(super) fn arrive(&mut self, arrival: Arrival) -> bool {
+        let Arrival { held, resting_since, reserved, proof, now, not_before } = arrival;
+        let claimed = match self.blocks.get(&held.name).map(Block::state) {
+            None => BlockState::Claiming,
+            Some(BlockState::Claiming) => BlockState::Claiming,
+            Some(_) => return false,
+        };
+        let Next::State(state) = claimed.on(BlockEvent::ClaimConfirmed { now, not_before }) else { return false };
+        // What was read of the pool later counts more than what the caller may have missed.
+        let reserved = self.reserved.get(&held.pool).cloned().unwrap_or(reserved);
+        let body = Body::new(held, &reserved, resting_since, proof, now);
+        self.insert(body, state);
+        true
+    }
+
+    /// A block of the checkpoint comes back with a restart of the agent.
+    pub(super) fn restore_block(&mut self, arrival: Arrival, state: BlockState) {
+        let Arrival { held, resting_since, reserved, proof, now, .. } = arrival;
+        let mut body = Body::new(held, &reserved, resting_since, proof, now);
+        // The checkpoint does not say, and an address that was in use must cool.
+        body.was_used = true;
+        self.insert(body, state);
+    }
+
+    fn insert(&mut self, mut body: Body, state: BlockState) {
         for attachment in self.attachments.values_mut() {
-            if let Some(offset) = block.offset_of(attachment.pair) {
-                block.hold(offset);
-                attachment.block.clone_from(&block.held.name);
-                attachment.pool.clone_from(&block.held.pool);
+            if let Some(offset) = body.offset_of(attachment.pair) {
+                body.hold(offset);
+                attachment.block.clone_from(&body.held.name);
+                attachment.pool.clone_from(&body.held.pool);
             }
         }
-        self.blocks.insert(block.held.name.clone(), block);
+        let epoch = self.next_epoch();
+        self.blocks.insert(body.held.name.clone(), Block::known(body, state, epoch));
         for (pair, since) in std::mem::take(&mut self.rests) {
             self.rest_one(pair, since);
         }
-        for pair in self.retired.clone() {
-            self.retire(pair);
+        for (pair, record) in self.passed_over.clone() {
+            self.pass_over(pair, record);
+        }
+    }
+
+    /// Applies an event to a block. Whether anything changed by it.
+    pub(super) fn on(&mut self, name: &str, event: BlockEvent) -> bool {
+        let Some(block) = self.blocks.get_mut(name) else { return false };
+        match block.on(event) {
+            Some(changed) => changed,
+            None => {
+                self.blocks.remove(name);
+                true
+            }
+        }
+    }
+
+    /// [`BlockEvent::Release`], if no address of the block is in use.
+    pub(super) fn begin_release(&mut self, name: &str) -> bool {
+        self.residents(name) == Some(0) && self.on(name, BlockEvent::Release)
+    }
+
+    /// [`BlockEvent::FoundOurs`] and [`BlockEvent::Release`] in one, if no address of the block is in use.
+    pub(super) fn release_doubted(&mut self, name: &str, now: BootTime) -> bool {
+        self.residents(name) == Some(0)
+            && self.on(name, BlockEvent::FoundOurs { now })
+            && self.on(name, BlockEvent::Release)
+    }
+
+    /// [`BlockEvent::FoundVacant`], if no address of the block is in use.
+    pub(super) fn found_vacant(&mut self, name: &str) -> bool {
+        self.residents(name) == Some(0) && self.on(name, BlockEvent::FoundVacant)
+    }
+
+    /// Another node has the block: it is lost, or forgotten if nobody here has an address of it.
+    pub(super) fn found_others(&mut self, name: &str) -> Vec<Attachment> {
+        self.on(name, BlockEvent::FoundOthers);
+        let residents = self.residents_of(name);
+        if residents.is_empty() {
+            self.on(name, BlockEvent::Vacated);
+        }
+        residents
+    }
+
+    fn residents(&self, name: &str) -> Option<u32> {
+        self.blocks.get(name).map(Block::residents)
+    }
+
+    /// The attachments that have addresses of a block.
+    pub(super) fn residents_of(&self, name: &str) -> Vec<Attachment> {
+        let Some(body) = self.blocks.get(name).and_then(|block| block.body.as_ref()) else { return Vec::new() };
+        self.attachments.values().filter(|attachment| body.offset_of(attachment.pair).is_some()).cloned().collect()
+    }
+
+    /// Takes one cancellable release of a pool back, the one that has come least far. Whether there was one.
+    pub(super) fn cancel_release(&mut self, pool: &str, now: BootTime) -> bool {
+        let event = BlockEvent::ReleaseCancelled { now };
+        let cancellable = |block: &&Block| {
+            block.pool == pool && block.state().on(event) != Next::Unchanged && !block.is_deleting()
+        };
+        let found = self.blocks.iter().filter(|(_, block)| cancellable(block)).map(|(name, _)| name.clone()).next();
+        found.is_some_and(|name| self.on(&name, event))
+    }
+
+    pub(super) fn doubt_all(&mut self) -> bool {
+        let names: Vec<String> = self.blocks.keys().cloned().collect();
+        names.iter().fold(false, |changed, name| self.on(name, BlockEvent::Doubt) || changed)
+    }
+
+    /// Takes in what the API server last said of a block that is ours. Whether anything but the resourceVersion changed.
+    pub(super) fn refresh(&mut self, name: &str, uid: &str, resource_version: &str, deleting: bool) -> bool {
+        let Some(body) = self.blocks.get_mut(name).and_then(|block| block.body.as_mut()) else { return false };
+        let changed = body.held.deleting != deleting || body.held.uid != uid;
+        uid.clone_into(&mut body.held.uid);
+        resource_version.clone_into(&mut body.held.resource_version);
+        body.held.deleting = deleting;
+        changed
+    }
+
+    /// The API server says that the block is ours. A block whose records were not seen yet needs that first.
+    pub(super) fn prove(&mut self, name: &str, proof: Proof, records_seen: bool) {
+        if let Some(body) = self.blocks.get_mut(name).and_then(|block| block.body.as_mut())
+            && (records_seen || body.proof != Proof::RecordsUnseen)
+        {
+            body.proof = proof;
         }
     }
 
@@ -97,67 +193,64 @@ impl State {
             return false;
         }
         self.reserved.insert(pool.to_owned(), reserved.clone());
-        for block in self.blocks.values_mut().filter(|block| block.held.pool == pool) {
-            block.occupancy.set_reserved(reserved);
+        for body in self.blocks.values_mut().filter_map(|block| block.body.as_mut()) {
+            if body.held.pool == pool {
+                body.occupancy.set_reserved(reserved);
+            }
         }
         true
     }
 
-    pub(super) fn assign(
-        &mut self,
-        request: &Request<'_>,
-        now: BootTime,
-        early: bool,
-    ) -> Result<Attachment, AssignError> {
+    pub(super) fn assign(&mut self, request: &Request<'_>, now: BootTime, early: bool) -> Result<Taken, AssignError> {
         if let Some(known) = self.attachments.get(request.key) {
             return Err(AssignError::AlreadyHeld(Box::new(known.clone())));
         }
-        let usable = |block: &&Block| block.held.pool == request.pool && !block.releasing && !block.suspended;
-        let blocks = self.blocks.values().filter(usable).count();
-        if blocks == 0 {
+        let serving: Vec<(&String, &Block, &Body)> = self
+            .blocks
+            .iter()
+            .filter(|(_, block)| block.pool == request.pool && block.state().assignable())
+            .filter_map(|(name, block)| Some((name, block, block.body.as_ref()?)))
+            .collect();
+        if serving.is_empty() {
             return Err(AssignError::NoBlock);
         }
         let found = if early {
-            self.blocks
-                .values()
-                .filter(usable)
-                .filter_map(|block| block.occupancy.longest_resting().map(|(offset, since)| (since, block, offset)))
-                .min_by_key(|(since, _, _)| *since)
-                .map(|(_, block, offset)| (block.held.name.clone(), offset))
+            let longest = |(name, block, body): &(&String, &Block, &Body)| {
+                body.occupancy.longest_resting().map(|(offset, since)| (since, (*name).clone(), block.epoch(), offset))
+            };
+            serving.iter().filter_map(longest).min().map(|(_, name, epoch, offset)| (name, epoch, offset))
         } else {
-            self.blocks
-                .values()
-                .filter(usable)
-                .filter_map(|block| block.occupancy.pick_rested(now, request.cooldown).map(|offset| (block, offset)))
-                .max_by_key(|(block, _)| (block.occupancy.held(), std::cmp::Reverse(block.held.index)))
-                .map(|(block, offset)| (block.held.name.clone(), offset))
+            serving
+                .iter()
+                .filter_map(|(name, block, body)| {
+                    let offset = body.occupancy.pick_rested(now, request.cooldown)?;
+                    let fullest = (body.occupancy.held(), std::cmp::Reverse(body.held.index));
+                    Some((fullest, ((*name).clone(), block.epoch(), offset)))
+                })
+                .max_by_key(|(fullest, _)| *fullest)
+                .map(|(_, found)| found)
         };
-        let (name, offset) = found.ok_or(AssignError::NoneRested { blocks })?;
-        let block = self.blocks.get_mut(&name).ok_or(AssignError::NoBlock)?;
-        let pair = block.held.range.pair(offset).ok_or(AssignError::NoneRested { blocks })?;
-        block.hold(offset);
-        let attachment = Attachment {
-            key: request.key.clone(),
-            pair,
-            block: name,
-            pool: request.pool.to_owned(),
-            pod: request.pod.clone(),
-            created_at: request.at,
-            boot_id: request.boot_id.to_owned(),
-            assignment_uid: None,
-            phase: Phase::Adding,
-            netns: request.netns.map(ToOwned::to_owned),
-            links: None,
-        };
+        let blocks = serving.len();
+        let (name, epoch, offset) = found.ok_or(AssignError::NoneRested { blocks })?;
+        let body = self.blocks.get_mut(&name).and_then(|block| block.body.as_mut()).ok_or(AssignError::NoBlock)?;
+        let pair = body.held.range.pair(offset).ok_or(AssignError::NoneRested { blocks })?;
+        body.hold(offset);
+        let permit = Permit { block: name.clone(), epoch, proof: body.proof };
+        let attachment = request.attachment(pair, name);
         self.attachments.insert(request.key.clone(), attachment.clone());
-        Ok(attachment)
+        Ok(Taken { attachment, permit })
+    }
+
+    /// Whether the block that an ADD took its address from was never in doubt since.
+    pub(super) fn stands(&self, permit: &Permit) -> bool {
+        self.blocks.get(&permit.block).is_some_and(|block| block.epoch() == permit.epoch)
     }
 
     pub(super) fn restore(&mut self, mut attachment: Attachment) {
-        if let Some((block, offset)) = self.find(attachment.pair) {
-            block.hold(offset);
-            attachment.block.clone_from(&block.held.name);
-            attachment.pool.clone_from(&block.held.pool);
+        if let Some((body, offset)) = self.find(attachment.pair) {
+            body.hold(offset);
+            attachment.block.clone_from(&body.held.name);
+            attachment.pool.clone_from(&body.held.pool);
         }
         self.attachments.insert(attachment.key.clone(), attachment);
     }
@@ -171,70 +264,81 @@ impl State {
             .any(|other| other.pair.addresses().any(|address| attachment.pair.addresses().any(|mine| mine == address)));
         if !shared {
             match self.find(attachment.pair) {
-                Some((block, offset)) => block.free(offset, now),
+                Some((body, offset)) => {
+                    body.free(offset, now);
+                    let name = body.held.name.clone();
+                    if self.residents(&name) == Some(0) {
+                        // Means something to a lost block only.
+                        self.on(&name, BlockEvent::Vacated);
+                    }
+                }
                 None => self.rest_one(attachment.pair, now),
             }
         }
         Some(attachment)
     }
 
-    pub(super) fn retire(&mut self, pair: Pair) {
-        self.retired.insert(pair);
-        if let Some((block, offset)) = self.find(pair) {
-            block.occupancy.retire(offset);
+    /// Does not hand an address out while another attachment has a record of it.
+    pub(super) fn pass_over(&mut self, pair: Pair, record: ForeignRecord) {
+        self.passed_over.insert(pair, record);
+        if let Some((body, offset)) = self.find(pair) {
+            body.occupancy.retire(offset);
         }
     }
 
-    pub(super) fn begin_release(&mut self, name: &str) -> Result<HeldBlock, StillUsed> {
-        let block = self.blocks.get_mut(name).filter(|block| !block.releasing).ok_or(StillUsed::NotHeld)?;
-        match block.occupancy.held() {
-            0 => {
-                block.releasing = true;
-                Ok(block.held.clone())
-            }
-            held => Err(StillUsed::Held(held)),
+    /// The record is gone: the address may go out again, after the cool-down.
+    pub(super) fn end_pass_over(&mut self, pair: Pair, now: BootTime) -> bool {
+        let known = self.passed_over.remove(&pair).is_some();
+        if known && let Some((body, offset)) = self.find(pair) {
+            body.occupancy.reinstate(offset);
+            body.occupancy.rest_since(offset, now);
         }
+        known
     }
 
-    pub(super) fn end_release(&mut self, name: &str, gave_up: bool) {
-        if gave_up {
-            self.blocks.remove(name);
-        } else if let Some(block) = self.blocks.get_mut(name) {
-            block.releasing = false;
-        }
+    pub(super) fn passed_over(&self) -> Vec<ForeignRecord> {
+        self.passed_over.values().cloned().collect()
     }
 
-    /// Whether anything changed by it.
-    pub(super) fn set_suspended(&mut self, name: &str, suspended: bool) -> bool {
-        let block = self.blocks.get_mut(name).filter(|block| block.suspended != suspended);
-        block.map(|block| block.suspended = suspended).is_some()
+    pub(super) fn views(&self) -> Vec<BlockView> {
+        self.blocks.values().filter_map(Block::view).collect()
     }
 
-    pub(super) fn lose_block(&mut self, name: &str) -> Vec<Attachment> {
-        let Some(block) = self.blocks.remove(name) else { return Vec::new() };
-        self.attachments.values().filter(|attachment| block.offset_of(attachment.pair).is_some()).cloned().collect()
+    /// The blocks as a checkpoint has them once these transitions are made.
+    pub(super) fn saved_with(&self, promotions: &[(String, BlockEvent)]) -> Vec<SavedBlock> {
+        let state = |view: &BlockView| {
+            let of_this = promotions.iter().filter(|(name, _)| *name == view.held.name);
+            of_this.fold(Some(view.state), |state, (_, event)| match state?.on(*event) {
+                Next::State(next) => Some(next),
+                Next::Unchanged => state,
+                Next::Forgotten => None,
+            })
+        };
+        let saved = |view: BlockView| Some(SavedBlock { state: state(&view)?, block: view.held });
+        self.views().into_iter().filter_map(saved).collect()
     }
 
     pub(super) fn pool_use(&self, pool: &str, cooldown: Duration, now: BootTime) -> Vec<BlockUse> {
-        self.blocks
-            .values()
-            .filter(|block| block.held.pool == pool && !block.releasing)
-            .map(|block| BlockUse {
-                name: BlockName(block.held.name.clone()),
-                held: block.occupancy.held(),
-                cooling: block.occupancy.cooling(now, cooldown),
-                usable: block.occupancy.usable(),
-                empty_for: block.empty_since.map(|since| now.since(since)),
-                was_used: block.was_used,
+        let serving = self.blocks.values().filter(|block| block.pool == pool && block.state().assignable());
+        serving
+            .filter_map(|block| block.body.as_ref())
+            .map(|body| BlockUse {
+                name: BlockName(body.held.name.clone()),
+                held: body.occupancy.held(),
+                cooling: body.occupancy.cooling(now, cooldown),
+                usable: body.occupancy.usable(),
+                empty_for: body.empty_since.map(|since| now.since(since)),
+                was_used: body.was_used,
             })
             .collect()
     }
 
     #[cfg(test)]
     pub(super) fn resting(&self) -> Vec<Resting> {
-        let in_blocks = self.blocks.values().flat_map(|block| {
-            let pair_at = |(offset, since)| block.held.range.pair(offset).map(|pair| Resting { pair, since });
-            block.occupancy.resting().filter_map(pair_at)
+        let bodies = self.blocks.values().filter_map(|block| block.body.as_ref());
+        let in_blocks = bodies.flat_map(|body| {
+            let pair_at = |(offset, since)| body.held.range.pair(offset).map(|pair| Resting { pair, since });
+            body.occupancy.resting().filter_map(pair_at)
         });
         let elsewhere = self.rests.iter().map(|(pair, since)| Resting { pair: *pair, since: *since });
         in_blocks.chain(elsewhere).collect()
@@ -248,14 +352,33 @@ impl State {
 
     fn rest_one(&mut self, pair: Pair, since: BootTime) {
         match self.find(pair) {
-            Some((block, offset)) => block.occupancy.rest_since(offset, since),
+            Some((body, offset)) => body.occupancy.rest_since(offset, since),
             None => {
                 self.rests.insert(pair, since);
             }
         }
     }
 
-    fn find(&mut self, pair: Pair) -> Option<(&mut Block, u32)> {
-        self.blocks.values_mut().find_map(|block| block.offset_of(pair).map(|offset| (block, offset)))
+    fn find(&mut self, pair: Pair) -> Option<(&mut Body, u32)> {
+        let bodies = self.blocks.values_mut().filter_map(|block| block.body.as_mut());
+        bodies.filter_map(|body| body.offset_of(pair).map(|offset| (body, offset))).next()
+    }
+}
+
+impl Request<'_> {
+    fn attachment(&self, pair: Pair, block: String) -> Attachment {
+        Attachment {
+            key: self.key.clone(),
+            pair,
+            block,
+            pool: self.pool.to_owned(),
+            pod: self.pod.clone(),
+            created_at: self.at,
+            boot_id: self.boot_id.to_owned(),
+            assignment_uid: None,
+            phase: Phase::Adding,
+            netns: self.netns.map(ToOwned::to_owned),
+            links: None,
+        }
     }
 }

@@ -10,7 +10,7 @@ use kube::Api;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 
 use super::lane::{Outcome, Step};
-use super::{Inner, record_name};
+use super::{Inner, RecordRead, record_name};
 use crate::ledger::Attachment;
 
 /// How long one call may take. The ADD waits less; this is for the record itself.
@@ -48,7 +48,7 @@ impl Inner {
                 meant_by_post(apiserver::write(DEADLINE, api.create(&params, &record)).await)
             }
             Step::Get(key) => match apiserver::read(DEADLINE, api.get(name)).await {
-                Ok(found) => whose(&found, &key, &self.node_name),
+                Ok(found) => whose(RecordRead::of(found), &key, &self.node_name),
                 Err(ReadError::NotFound) => Outcome::Absent,
                 Err(ReadError::Refused(refusal)) => Outcome::Refused(refusal.to_string()),
                 Err(ReadError::Unreachable(why)) => unknown(name, &why),
@@ -93,19 +93,11 @@ fn unknown(name: &str, why: &UnknownWhy) -> Outcome {
 }
 
 /// Whether a record is the attachment's.
-fn whose(found: &IPAssignment, key: &AttachmentKey, node_name: &str) -> Outcome {
-    let spec = &found.spec;
-    if spec.container_id == key.container_id && spec.if_name == key.if_name && spec.node_name == node_name {
-        return Outcome::Ours(found.metadata.uid.clone().unwrap_or_default());
+fn whose(found: RecordRead, key: &AttachmentKey, node_name: &str) -> Outcome {
+    if found.key == *key && found.node_name == node_name {
+        return Outcome::Ours(found.uid);
     }
-    let pod = match (&spec.pod_namespace, &spec.pod_name) {
-        (Some(namespace), Some(name)) => format!("pod {namespace}/{name}, "),
-        _ => String::new(),
-    };
-    Outcome::Others {
-        by: format!("{pod}container {} interface {} on node {}", spec.container_id, spec.if_name, spec.node_name),
-        own_node: spec.node_name == node_name,
-    }
+    Outcome::Others { by: found.by(), node: found.node_name, holder: found.key, uid: found.uid }
 }
 
 #[cfg(test)]

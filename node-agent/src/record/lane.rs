@@ -78,8 +78,12 @@ pub(super) enum Outcome {
     Others {
         /// Whose, in words.
         by: String,
-        /// The record is of this node.
-        own_node: bool,
+        /// The node that it names.
+        node: String,
+        /// The attachment that it names.
+        holder: AttachmentKey,
+        /// Its UID.
+        uid: String,
     },
     /// Get, Delete: there is none.
     Absent,
@@ -173,8 +177,8 @@ impl Lane {
         self.found = outcome == Outcome::Exists;
         match (self.wishes.front_mut(), step, outcome) {
             (Some(Wish::Create { .. }), _, Outcome::Ours(uid)) => self.created(Verdict::Recorded { uid }),
-            (Some(Wish::Create { .. }), _, Outcome::Others { by, own_node }) => {
-                self.created(Verdict::Taken { by, own_node })
+            (Some(Wish::Create { .. }), _, Outcome::Others { by, node, holder, uid }) => {
+                self.created(Verdict::Taken { by, node, holder, uid })
             }
             // An unread record may be there, and an undeleted one is: neither is over.
             (Some(_), Step::Get(_) | Step::Delete(_), Outcome::Refused(why)) => Done::Later(why),

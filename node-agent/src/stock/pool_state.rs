@@ -20,8 +20,6 @@ pub(super) struct PoolState {
     pub waiting: u32,
     /// Claims under way.
     pub claiming: u32,
-    /// Blocks are on their way back.
-    pub giving_back: bool,
     /// When a block was last given back because the pool had no other left.
     pub gave_back_for_others: Option<Instant>,
     /// Why the last claim failed.
@@ -35,8 +33,6 @@ pub(super) struct PoolState {
     not_before: Option<Instant>,
     /// A claim under way has written and can't find out with what outcome.
     in_doubt: bool,
-    give_back_failures: u32,
-    no_give_back_before: Option<Instant>,
     seen: Option<String>,
 }
 
@@ -64,7 +60,7 @@ impl PoolState {
     pub(super) fn pool_says(&mut self, free_blocks: u64, resource_version: Option<&str>) {
         if self.seen.as_deref() != resource_version {
             self.seen = resource_version.map(ToOwned::to_owned);
-            let full = self.trouble.as_deref().is_some_and(|trouble| matches!(trouble, ClaimError::PoolFull(_)));
+            let full = self.trouble.as_deref().is_some_and(|trouble| matches!(trouble, ClaimError::PoolFull(_) | ClaimError::OnlyCooling(_)));
             if free_blocks > 0 || !full {
                 self.not_before = None;
             }
@@ -87,29 +83,11 @@ impl PoolState {
     }
 
     /// A claim under way goes on, but nobody knows how long: who waits does so for no block.
-    pub(super) fn claim_doubted(&mut self, error: ClaimError) {
+    pub(super) fn claim_outcome_unknown(&mut self, error: ClaimError) {
         self.in_doubt = true;
         self.unanswered = false;
         self.trouble = Some(Arc::new(error));
         self.tried.send_modify(|count| *count += 1);
-    }
-
-    /// `None`: blocks may be given back now; else how long not.
-    pub(super) fn may_give_back(&self, now: Instant) -> Option<Duration> {
-        self.no_give_back_before.and_then(|at| at.checked_duration_since(now)).filter(|wait| !wait.is_zero())
-    }
-
-    /// Give-backs have ended; a failure is not repeated at once.
-    pub(super) fn give_back_ended(&mut self, failed: bool, now: Instant) {
-        self.giving_back = false;
-        if failed {
-            let pause = backoff(self.give_back_failures, Duration::from_millis(200), Duration::from_secs(30));
-            self.no_give_back_before = Some(now + pause);
-            self.give_back_failures = self.give_back_failures.saturating_add(1);
-        } else {
-            self.give_back_failures = 0;
-            self.no_give_back_before = None;
-        }
     }
 
     /// A claim succeeded, or failed for that reason.
@@ -125,9 +103,9 @@ impl PoolState {
                 return;
             }
             // The status tells when to try again; a blind try now and then, in case it does not.
-            Some(ClaimError::PoolFull(_)) => Duration::from_secs(20),
-            Some(ClaimError::Contended(_) | ClaimError::Busy(_)) => Duration::from_secs(1),
-            Some(ClaimError::Unreachable { .. } | ClaimError::Export(_)) if self.waiting > 0 => Duration::from_secs(3),
+            Some(ClaimError::PoolFull(_) | ClaimError::OnlyCooling(_)) => Duration::from_secs(20),
+            Some(ClaimError::Contended(_)) => Duration::from_secs(1),
+            Some(ClaimError::Unreachable { .. } | ClaimError::NotInService { .. }) if self.waiting > 0 => Duration::from_secs(3),
             Some(_) => Duration::from_secs(30),
         };
         self.not_before = Some(now + backoff(self.failures, Duration::from_millis(200), cap));

@@ -11,8 +11,11 @@ use serde::{Deserialize, Serialize};
 /// The annotation by which the API server's copy of a static pod names the UID that kubelet uses for it.
 const MIRROR_UID: &str = "kubernetes.io/config.hash";
 
+/// The taint of a Node whose machine is off, by somebody's word.
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
 /// The Node of this agent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeFacts {
     /// Its name.
     pub name: String,
@@ -24,12 +27,28 @@ pub struct NodeFacts {
     pub ipv6: Option<Ipv6Addr>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// It carries the taint `node.kubernetes.io/out-of-service`.
+    #[serde(default)]
+    pub out_of_service: bool,
+    /// Its condition Ready is True.
+    #[serde(default)]
+    pub ready: bool,
 }
 
 impl NodeFacts {
+    /// The fields of a block that name the node's addresses, and what they should say.
+    pub fn addresses(&self) -> [(&'static str, Option<String>); 2] {
+        [
+            ("nodeIPv4", self.ipv4.map(|address| address.to_string())),
+            ("nodeIPv6", self.ipv6.map(|address| address.to_string())),
+        ]
+    }
+
     /// What counts of a Node.
     pub fn of(node: &Node) -> NodeFacts {
         let addresses = node.status.as_ref().and_then(|status| status.addresses.as_ref());
+        let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+        let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
         let internal = || addresses.into_iter().flatten().filter(|address| address.type_ == "InternalIP");
         NodeFacts {
             name: node.metadata.name.clone().unwrap_or_default(),
@@ -37,6 +56,8 @@ impl NodeFacts {
             ipv4: internal().find_map(|address| address.address.parse().ok()),
             ipv6: internal().find_map(|address| address.address.parse().ok()),
             labels: node.metadata.labels.clone().unwrap_or_default(),
+            out_of_service: taints.into_iter().flatten().any(|taint| taint.key == OUT_OF_SERVICE),
+            ready: conditions.into_iter().flatten().any(|one| one.type_ == "Ready" && one.status == "True"),
         }
     }
 }

@@ -1,27 +1,25 @@
-//! The five watches that feed the view. Run by [`ClusterView::run`]; they never end, whatever the API server says.
+//! The watches of pods, pools and namespaces that feed the view. Run by [`ClusterView::run`]; they never end, whatever the API server says.
 
 use std::fmt::Debug;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use bobbin_apiserver::Clients;
-use bobbin_crds::{AddressBlock, AddressPool};
+use bobbin_crds::AddressPool;
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::{Config, Event};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use super::{BlockNews, ClusterView, Feed, NamespaceFacts, NodeFacts, PodFacts};
+use super::{ClusterView, Feed, NamespaceFacts, PodFacts};
 
-/// Runs all five, side by side.
+/// Runs all three, side by side.
 pub(super) async fn run(view: &ClusterView, clients: &Clients) {
     let client = &clients.watches;
     let all = Config::default;
     let mine = |field: &str| all().fields(&format!("{field}={}", view.node_name()));
     tokio::join!(
-        feed(view, Feed::Node, Api::<Node>::all(client.clone()), mine("metadata.name"), node),
-        feed(view, Feed::Blocks, Api::<AddressBlock>::all(client.clone()), mine("spec.nodeName"), blocks()),
         feed(view, Feed::Pods, Api::<PartialObjectMeta<Pod>>::all(client.clone()), mine("spec.nodeName"), pods()),
         feed(view, Feed::Pools, Api::<AddressPool>::all(client.clone()), all(), pools()),
         feed(view, Feed::Namespaces, Api::<PartialObjectMeta<Namespace>>::all(client.clone()), all(), namespaces()),
@@ -47,39 +45,6 @@ async fn feed<K>(
             // An empty list is news too: now what is missing is known to be missing.
             view.touch(feed);
         }
-    }
-}
-
-fn node(view: &ClusterView, event: Event<Node>) {
-    let seen = match event {
-        Event::Apply(node) | Event::InitApply(node) => NodeFacts::of(&node),
-        // A deleted Node stays known by its UID: whoever claims in its name is refused by nothing but the next Node's UID.
-        Event::Delete(_) | Event::Init | Event::InitDone => return,
-    };
-    let mut facts = view.facts();
-    if facts.node.as_ref() != Some(&seen) {
-        facts.node = Some(seen);
-        drop(facts);
-        view.touch(Feed::Node);
-    }
-}
-
-fn blocks() -> impl FnMut(&ClusterView, Event<AddressBlock>) {
-    let mut listed = Vec::new();
-    move |view, event| {
-        let news = match event {
-            Event::Init => return listed.clear(),
-            Event::InitApply(block) => return listed.push(block),
-            Event::InitDone => BlockNews::All(std::mem::take(&mut listed)),
-            Event::Apply(block) => BlockNews::Is(Box::new(block)),
-            Event::Delete(block) => BlockNews::Left(block.name_any()),
-        };
-        let sender = view.0.block_news.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(sender) = sender {
-            // Nobody listens only while the agent stops.
-            let _ = sender.send(news);
-        }
-        view.touch(Feed::Blocks);
     }
 }
 

@@ -11,7 +11,7 @@ fn tried(first: i64, last: i64, free: i64, limit: Option<i64>) -> Vec<i64> {
         "status": {"freeWindow": {"first": first, "last": last, "free": free}},
     }))
     .unwrap();
-    guesses(&pool, "n1", 7).collect()
+    unread_candidates(&pool, "n1", 7).collect()
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn a_claim_in_doubt_answers_the_adds_that_wait_and_those_that_come_until_it_ends
     let mut tried = state.tried.subscribe();
     state.answer();
     assert!(!tried.has_changed().unwrap(), "a claim under way answers when it ends");
-    state.claim_doubted(ClaimError::Unreachable { pool: "p".to_owned(), why: String::new() });
+    state.claim_outcome_unknown(ClaimError::Unreachable { pool: "p".to_owned(), why: String::new() });
     assert!(tried.has_changed().unwrap() && state.trouble.is_some());
     tried.mark_unchanged();
     state.unanswered = true;
@@ -75,20 +75,4 @@ fn a_claim_in_doubt_answers_the_adds_that_wait_and_those_that_come_until_it_ends
     state.unanswered = true;
     state.answer();
     assert!(!tried.has_changed().unwrap() && state.trouble.is_none());
-}
-
-#[test]
-fn a_give_back_that_fails_is_spaced_out_until_one_succeeds() {
-    let now = Instant::now();
-    let mut state = PoolState { giving_back: true, ..PoolState::default() };
-    assert_eq!(state.may_give_back(now), None);
-    state.give_back_ended(true, now);
-    assert!(!state.giving_back && state.may_give_back(now).is_some_and(|wait| wait <= Duration::from_millis(200)));
-    for _ in 0..40 {
-        state.give_back_ended(true, now);
-    }
-    assert!(state.may_give_back(now).is_some_and(|wait| wait >= Duration::from_secs(15)));
-    assert_eq!(state.may_give_back(now + Duration::from_secs(30)), None);
-    state.give_back_ended(false, now);
-    assert_eq!(state.may_give_back(now), None);
 }

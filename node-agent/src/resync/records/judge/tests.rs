@@ -1,11 +1,9 @@
 //! Records and attachments, compared.
 
 use bobbin_addressing::Pair;
-use bobbin_crds::IPAssignmentSpec;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::*;
-use crate::ledger::PodRef;
+use crate::ledger::{Phase, PodRef};
 
 fn attachment(number: u8) -> Attachment {
     Attachment {
@@ -23,32 +21,26 @@ fn attachment(number: u8) -> Attachment {
     }
 }
 
-fn record(container: &str, number: u8, boot: &str) -> IPAssignment {
-    let spec = IPAssignmentSpec {
-        pool_name: "default".to_owned(),
+fn record(container: &str, number: u8, boot: &str) -> RecordRead {
+    RecordRead {
+        name: format!("10.64.0.{number}"),
+        uid: format!("uid-{number}"),
         block_name: "default-0".to_owned(),
         node_name: "n1".to_owned(),
         ipv4: Some(format!("10.64.0.{number}")),
         ipv6: None,
-        container_id: container.to_owned(),
-        if_name: "eth0".to_owned(),
-        pod_namespace: None,
-        pod_name: None,
-        pod_uid: None,
-        created_at: MicroTime(jiff::Timestamp::UNIX_EPOCH),
+        key: AttachmentKey::new(container, "eth0"),
+        pod: PodRef::default(),
         boot_id: boot.to_owned(),
-    };
-    let mut record = IPAssignment::new(&format!("10.64.0.{number}"), spec);
-    record.metadata.uid = Some(format!("uid-{number}"));
-    record
+    }
 }
 
 fn blocks() -> BTreeMap<String, BlockRange> {
     [("default-0".to_owned(), BlockRange::parse(Some("10.64.0.0/27"), None).unwrap())].into()
 }
 
-fn seen(container: &str, number: u8) -> Seen {
-    Seen { name: format!("10.64.0.{number}"), key: AttachmentKey::new(container, "eth0"), uid: format!("uid-{number}") }
+fn seen(container: &str, number: u8) -> SeenRecord {
+    SeenRecord { name: format!("10.64.0.{number}"), key: AttachmentKey::new(container, "eth0"), uid: format!("uid-{number}") }
 }
 
 #[test]

@@ -1,0 +1,173 @@
+//! A block in doubt: the API server says whose it is. What is ours goes on, what is free and has residents is claimed back at once, what
+//! is another node's is lost.
+
+use std::time::Duration;
+
+use bobbin_apiserver::{Outcome, ReadError};
+use bobbin_kernel::boot_time;
+
+use super::read::{BlockRead, Owner};
+use super::{Inner, Step};
+use crate::ledger::{Attachment, BlockEvent, BlockView};
+use crate::watch::NodeFacts;
+
+/// How often a block that can't be settled is read.
+const UNSETTLED_PAUSE: Duration = Duration::from_secs(10);
+/// How long the records of residents may take before their block is claimed back without them.
+const RECORDS_DEADLINE: Duration = Duration::from_secs(5);
+/// How often records that are being written are looked at.
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
+
+impl Inner {
+    /// One step of a block in `doubted`.
+    pub(super) async fn read_back(&self, name: &str) -> Step {
+        let Some(block) = self.with.ledger.block(name) else { return Step::Again };
+        let Some(node) = self.with.view.node() else { return Step::Failed };
+        let start = self.with.freshness.begin_read(boot_time());
+        let read = match self.api.get(name).await {
+            Ok(read) => read,
+            Err(ReadError::NotFound) => return self.absent(&block).await,
+            Err(error) => {
+                tracing::debug!(block = name, %error, "a block in doubt can't be read; nothing is assigned from it until it is");
+                self.with.freshness.failed();
+                return Step::Failed;
+            }
+        };
+        self.with.freshness.answered(boot_time());
+        match read.owner(&node) {
+            Owner::Us if self.with.view.node_is_gone() => self.of_a_node_that_is_gone(name),
+            Owner::Us => {
+                self.with.ledger.refresh(name, &read.uid, &read.resource_version, read.deleting);
+                self.with.ledger.prove(name, start.proof(), false);
+                match self.with.checkpoint.promote(name, BlockEvent::FoundOurs { now: boot_time() }).await {
+                    Ok(_) => Step::Again,
+                    Err(_) => Step::Failed,
+                }
+            }
+            Owner::EarlierSelf => self.write_node(&read, &node).await,
+            Owner::Nobody => self.vacant(&block, &read, &node).await,
+            Owner::Others => self.lost(&block, &read).await,
+        }
+    }
+
+    /// The Node was deleted: what is in use stays, what is not goes back while the agent still can.
+    fn of_a_node_that_is_gone(&self, name: &str) -> Step {
+        if self.with.ledger.release_doubted(name) { Step::Again } else { Step::Wait(UNSETTLED_PAUSE) }
+    }
+
+    async fn write_node(&self, read: &BlockRead, node: &NodeFacts) -> Step {
+        if self.with.view.node_is_gone() {
+            return Step::Wait(UNSETTLED_PAUSE);
+        }
+        match self.api.claim(read, node).await {
+            Outcome::Done(_) => {
+                tracing::info!(block = read.name, "wrote this Node's UID into a block of an earlier Node of its name");
+                // Read again: the next step finds it ours.
+                Step::Again
+            }
+            Outcome::Refused(why) => {
+                tracing::debug!(block = read.name, %why, "a block of an earlier Node was not renewed yet");
+                Step::Failed
+            }
+            Outcome::Unknown(_) => Step::Failed,
+        }
+    }
+
+    /// The block is free: forgotten without residents, else their records are written and it is claimed back.
+    async fn vacant(&self, block: &BlockView, read: &BlockRead, node: &NodeFacts) -> Step {
+        let name = &block.held.name;
+        if self.with.ledger.found_vacant(name) {
+            self.withdraw(block).await;
+            return Step::Again;
+        }
+        if self.with.view.node_is_gone() {
+            return Step::Wait(UNSETTLED_PAUSE);
+        }
+        self.record_residents(&self.with.ledger.residents(name)).await;
+        match self.api.claim(read, node).await {
+            Outcome::Done(_) => {
+                let sentence = format!(
+                    "block {name} ({}) of pool {} was free although {} pods of node {} have addresses of it: the node claimed it back; see who edited or restored it: kubectl get addressblock {name} -o yaml --show-managed-fields",
+                    block.held.range, block.held.pool, block.residents, node.name
+                );
+                tracing::warn!(block = name, "{sentence}");
+                self.with.events.node_warning("BlockReclaimed", &sentence);
+                Step::Again
+            }
+            Outcome::Refused(why) => {
+                tracing::debug!(block = name, %why, "a block with residents was not claimed back yet");
+                Step::Again
+            }
+            Outcome::Unknown(_) => Step::Failed,
+        }
+    }
+
+    /// There is no such block. With residents the operator carves it again, claimed for this node.
+    async fn absent(&self, block: &BlockView) -> Step {
+        let name = &block.held.name;
+        if self.with.ledger.found_vacant(name) {
+            self.withdraw(block).await;
+            return Step::Again;
+        }
+        self.record_residents(&self.with.ledger.residents(name)).await;
+        let sentence = format!(
+            "block {name} ({}) of pool {} was deleted although {} pods of node {} have addresses of it: nothing is assigned from it until the operator carves it again",
+            block.held.range, block.held.pool, block.residents, self.with.view.node_name()
+        );
+        self.with.events.node_warning("BlockMissing", &sentence);
+        Step::Wait(UNSETTLED_PAUSE)
+    }
+
+    /// Another node has the block: its route goes; pods that have addresses of it run on and are reported.
+    async fn lost(&self, block: &BlockView, read: &BlockRead) -> Step {
+        let name = &block.held.name;
+        let stranded = self.with.ledger.found_others(name);
+        self.withdraw(block).await;
+        let owner = read.node_name.as_deref().unwrap_or("nobody");
+        let sentence = format!(
+            "node {} lost block {name} ({}) of pool {} to node {owner}: its route is withdrawn, and {} pods still have addresses of it: {}",
+            self.with.view.node_name(),
+            block.held.range,
+            block.held.pool,
+            stranded.len(),
+            if stranded.is_empty() { "nothing is to be done".to_owned() } else { format!("delete them, so that they get others: {}", named(&stranded)) },
+        );
+        tracing::error!(block = name, owner, pods = stranded.len(), "{sentence}");
+        self.with.events.node_warning("BlockLost", &sentence);
+        // Records of its residents are compared at once.
+        self.with.resync.notify_one();
+        Step::Again
+    }
+
+    async fn withdraw(&self, block: &BlockView) {
+        if let Err(error) = self.with.exports.withdraw(block.held.range).await {
+            tracing::warn!(block = block.held.name, %error, "the route of a block that is not ours is still exported; the next comparison removes it");
+        }
+    }
+
+    /// Residents are recorded before their block is claimed back: who claims it first sees them then.
+    async fn record_residents(&self, residents: &[Attachment]) {
+        let unrecorded: Vec<_> = residents.iter().filter(|attachment| attachment.needs_record()).collect();
+        for attachment in &unrecorded {
+            self.with.recorder.create_again(attachment);
+        }
+        let all = async {
+            while unrecorded.iter().any(|attachment| self.with.recorder.busy_with(attachment.pair)) {
+                tokio::time::sleep(BUSY_PAUSE).await;
+            }
+        };
+        if tokio::time::timeout(RECORDS_DEADLINE, all).await.is_err() {
+            tracing::debug!("the records of a block's residents are not confirmed yet");
+        }
+    }
+}
+
+/// The pods of attachments, the first five by name.
+fn named(attachments: &[Attachment]) -> String {
+    let mut names: Vec<String> = attachments.iter().map(Attachment::pod_name).collect();
+    names.sort();
+    let more = names.len().saturating_sub(5);
+    names.truncate(5);
+    let rest = if more == 0 { String::new() } else { format!(" and {more} more") };
+    format!("{}{rest}", names.join(", "))
+}

@@ -1,0 +1,139 @@
+//! A block on its way back to the pool: our records deleted and confirmed, then the route withdrawn, then a pause for the routers, then
+//! one conditional write. An ADD may take it back until that write is sent; an unknown answer is read. Retried until done.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bobbin_addressing::BlockRange;
+use bobbin_apiserver::{Outcome, ReadError, Refusal};
+use tokio::time::timeout;
+
+use super::read::Owner;
+use super::{Inner, Step};
+use crate::ledger::{BlockEvent, BlockState, Release};
+use crate::record::{address_of, own_records_of};
+
+/// How long the deletion of one record is waited for before the block's records are listed again.
+const DELETION_DEADLINE: Duration = Duration::from_secs(10);
+/// How often a record that is being written is looked at.
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
+
+impl Inner {
+    /// One step of a block in `releasing`.
+    pub(super) async fn release(&self, name: &str, stage: Release) -> Step {
+        match stage {
+            Release::Records => self.delete_records(name).await,
+            Release::Withdrawn => self.withdraw_and_send(name).await,
+            Release::Sent => self.read_release(name).await,
+        }
+    }
+
+    /// Deletes this node's records in the block. Records of other nodes don't hold it up.
+    async fn delete_records(&self, name: &str) -> Step {
+        let Some(block) = self.with.ledger.block(name) else { return Step::Again };
+        if self.writes_in(&block.held.range) {
+            return Step::Wait(BUSY_PAUSE);
+        }
+        let left = match own_records_of(&self.with.clients, name, self.with.view.node_name()).await {
+            Ok(left) => left,
+            Err(error) => {
+                tracing::debug!(block = name, %error, "the records of a block that is released can't be listed yet");
+                return Step::Failed;
+            }
+        };
+        if left.is_empty() {
+            self.with.ledger.on(name, BlockEvent::RecordsGone);
+            return Step::Again;
+        }
+        for record in left {
+            let deleted = self.with.recorder.delete(&record.name, &record.key, Some(record.uid));
+            if timeout(DELETION_DEADLINE, deleted).await.is_err() {
+                return Step::Failed;
+            }
+        }
+        Step::Again
+    }
+
+    /// Whether a record in the range is being written or waits to be.
+    fn writes_in(&self, range: &BlockRange) -> bool {
+        let inside = |name: &String| address_of(name).is_some_and(|address: IpAddr| range.offset_of(address).is_some());
+        self.with.recorder.busy_names().iter().any(inside)
+    }
+
+    async fn withdraw_and_send(&self, name: &str) -> Step {
+        let Some(block) = self.with.ledger.block(name) else { return Step::Again };
+        // A restart must not find a block in the checkpoint as serving that may be another node's by then.
+        if let Err(error) = self.with.checkpoint.flush().await {
+            tracing::debug!(block = name, %error, "a release waits for the checkpoint");
+            return Step::Failed;
+        }
+        if let Err(error) = self.with.exports.withdraw(block.held.range).await {
+            tracing::warn!(block = name, %error, "a block is not given back yet: its route could not be withdrawn");
+            return Step::Failed;
+        }
+        if self.left_within(name, self.with.times.fabric_settle()).await {
+            return Step::Again;
+        }
+        if !self.with.ledger.on(name, BlockEvent::ReleaseSent) {
+            return Step::Again;
+        }
+        if self.with.checkpoint.flush().await.is_err() {
+            self.with.ledger.on(name, BlockEvent::ReleaseFailed);
+            return Step::Failed;
+        }
+        // The resourceVersion may have grown while the routers forgot the block.
+        let block = self.with.ledger.block(name).unwrap_or(block);
+        match self.api.release(&block, block.was_used).await {
+            Outcome::Done(()) | Outcome::Refused(Refusal::NotFound) => self.released(name),
+            Outcome::Refused(Refusal::Conflict) => self.read_release(name).await,
+            Outcome::Refused(refusal) => {
+                tracing::error!(block = name, %refusal, "a block can't be given back; it is tried again");
+                self.with.ledger.on(name, BlockEvent::ReleaseFailed);
+                Step::Failed
+            }
+            Outcome::Unknown(why) => {
+                tracing::debug!(block = name, %why, "the outcome of a release is unknown; the block is read");
+                self.read_release(name).await
+            }
+        }
+    }
+
+    /// Waits so long; whether the block left `withdrawn` meanwhile.
+    async fn left_within(&self, name: &str, pause: Duration) -> bool {
+        let mut changed = self.with.ledger.changed();
+        let left = async {
+            while self.with.ledger.block_state(name) == Some(BlockState::Releasing(Release::Withdrawn)) {
+                if changed.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        timeout(pause, left).await.is_ok()
+    }
+
+    /// What became of a write that was sent.
+    async fn read_release(&self, name: &str) -> Step {
+        let Some(node) = self.with.view.node() else { return Step::Failed };
+        match self.api.get(name).await {
+            Err(ReadError::NotFound) => self.released(name),
+            Ok(read) if matches!(read.owner(&node), Owner::Nobody | Owner::Others) => self.released(name),
+            // Ours, also in the name of an earlier Node: nobody else would give it back.
+            Ok(read) => {
+                self.with.ledger.refresh(name, &read.uid, &read.resource_version, read.deleting);
+                self.with.ledger.on(name, BlockEvent::ReleaseFailed);
+                Step::Again
+            }
+            Err(error) => {
+                tracing::debug!(block = name, %error, "a block that is released can't be read yet");
+                Step::Failed
+            }
+        }
+    }
+
+    fn released(&self, name: &str) -> Step {
+        if self.with.ledger.on(name, BlockEvent::Released) {
+            tracing::info!(block = name, "gave a block back");
+        }
+        Step::Again
+    }
+}

@@ -1,0 +1,106 @@
+//! Freshness, sign by sign.
+
+use std::time::Duration;
+
+use super::*;
+
+fn at(seconds: u64) -> BootTime {
+    BootTime(Duration::from_secs(seconds))
+}
+
+fn heard_at(seconds: u64) -> Freshness {
+    let freshness = Freshness::new(Times::new(1.0, Duration::from_secs(300)), at(0));
+    freshness.answered(at(0));
+    freshness.heard(Kind::Node, at(seconds));
+    freshness.heard(Kind::Blocks, at(seconds));
+    freshness
+}
+
+#[test]
+fn nothing_is_proven_when_the_agent_starts() {
+    let freshness = heard_at(1);
+    assert!(!freshness.proves(Proof::None, at(1)));
+    assert!(!freshness.proves(Proof::RecordsUnseen, at(1)));
+    assert!(!freshness.proves(Proof::Confirmed(Generation(0)), at(1)));
+    assert!(freshness.proves(freshness.begin_read(at(1)).proof(), at(1)));
+}
+
+#[test]
+fn each_sign_of_trouble_ends_the_proof_and_a_read_begun_before_it_does_not_renew_it() {
+    for sign in [
+        Trouble::WatchBroke,
+        Trouble::WentBack,
+        Trouble::Duplicate,
+        Trouble::NodeReplaced,
+        Trouble::Unauthorized,
+        Trouble::Outage,
+    ] {
+        let freshness = heard_at(1);
+        let before = freshness.begin_read(at(1));
+        freshness.trouble(sign);
+        assert!(!freshness.proves(before.proof(), at(1)), "{sign:?}");
+        assert!(freshness.proves(freshness.begin_read(at(1)).proof(), at(1)), "{sign:?}");
+    }
+}
+
+#[test]
+fn silence_of_either_watch_ends_the_proof_and_one_read_renews_it() {
+    let freshness = heard_at(10);
+    let proof = freshness.begin_read(at(10)).proof();
+    assert!(freshness.proves(proof, at(99)));
+    assert!(!freshness.proves(proof, at(100)));
+    freshness.heard(Kind::Node, at(100));
+    assert!(!freshness.proves(proof, at(100)));
+    freshness.read(Kind::Blocks, freshness.begin_read(at(100)));
+    assert!(freshness.proves(proof, at(100)));
+}
+
+#[test]
+fn a_resource_version_that_went_back_is_a_sign_of_trouble() {
+    let freshness = heard_at(1);
+    let proof = freshness.begin_read(at(1)).proof();
+    assert!(!freshness.saw_version(Kind::Blocks, "10"));
+    assert!(!freshness.saw_version(Kind::Node, "5"));
+    assert!(!freshness.saw_version(Kind::Blocks, "not a number"));
+    assert!(freshness.proves(proof, at(1)));
+    assert!(freshness.saw_version(Kind::Blocks, "9"));
+    assert!(!freshness.proves(proof, at(1)));
+    assert!(!freshness.saw_version(Kind::Blocks, "9"));
+}
+
+#[test]
+fn an_outage_counts_from_the_last_contact_and_only_if_calls_failed() {
+    let freshness = heard_at(1);
+    // Nobody called for a minute: silence is no outage.
+    freshness.answered(at(61));
+    assert_eq!(freshness.quiet_until(at(61)), None);
+    freshness.failed();
+    freshness.answered(at(70));
+    assert_eq!(freshness.quiet_until(at(70)), None);
+    freshness.failed();
+    assert_eq!(freshness.last_contact(at(75)), at(70));
+    freshness.answered(at(81));
+    assert_eq!(freshness.quiet_until(at(81)), Some(at(96)));
+    assert_eq!(freshness.quiet_until(at(96)), None);
+}
+
+#[test]
+fn an_agent_that_starts_judges_the_outage_by_the_checkpoint() {
+    let freshness = Freshness::new(Times::new(1.0, Duration::from_secs(300)), at(100));
+    freshness.answered(at(105));
+    assert_eq!(freshness.quiet_until(at(105)), None);
+    let freshness = Freshness::new(Times::new(1.0, Duration::from_secs(300)), at(100));
+    freshness.answered(at(111));
+    assert_eq!(freshness.quiet_until(at(111)), Some(at(126)));
+}
+
+#[test]
+fn a_rejected_token_is_a_sign_of_trouble_only_when_it_lasts() {
+    let freshness = heard_at(1);
+    let proof = freshness.begin_read(at(1)).proof();
+    freshness.unauthorized(at(1));
+    freshness.unauthorized(at(61));
+    assert!(freshness.proves(proof, at(61)));
+    freshness.unauthorized(at(62));
+    assert!(!freshness.proves(proof, at(62)));
+}

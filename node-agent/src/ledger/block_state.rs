@@ -1,0 +1,229 @@
+//! The state of one block on this node, and every transition between states. Pure.
+//!
+//! What may be assigned, exported, trusted after a restart or counted as stock is derived from the state and stands nowhere else. The
+//! table of transitions is in ARCHITECTURE.md.
+
+use bobbin_addressing::BootTime;
+use serde::{Deserialize, Serialize};
+
+/// Where a block stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BlockState {
+    /// A claim was sent, and its outcome is unknown.
+    Claiming,
+    /// The API server confirmed the claim. The route is being written, or the quiet time after an outage runs.
+    Exporting {
+        /// Since when.
+        since: BootTime,
+        /// It does not serve before this moment.
+        not_before: BootTime,
+    },
+    /// Confirmed and exported: addresses go out.
+    Serving,
+    /// Ours, but nothing new goes out: its pool or subnet closes, the node is not admitted or leaves, or the block is being deleted.
+    Retiring,
+    /// Something says that the block may not be ours. Nothing goes out until a read tells.
+    Doubted {
+        /// The state that it returns to if it is ours.
+        before: Settled,
+    },
+    /// No address is in use; the block is on its way back to the pool.
+    Releasing(Release),
+    /// Another node has it. Attachments that still have addresses of it are reported.
+    Lost,
+}
+
+/// The states in which a block is ours by the API server's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Settled {
+    /// See [`BlockState::Exporting`].
+    Exporting {
+        /// It does not serve before this moment.
+        not_before: BootTime,
+    },
+    /// See [`BlockState::Serving`].
+    Serving,
+    /// See [`BlockState::Retiring`].
+    Retiring,
+}
+
+/// How far a release has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Release {
+    /// Our records of its addresses are being deleted.
+    Records,
+    /// The records are gone; the route is being withdrawn, or the routers get time to forget it.
+    Withdrawn,
+    /// The write that gives the block back was sent, perhaps without an answer.
+    Sent,
+}
+
+/// Something that happened to a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockEvent {
+    /// The API server confirmed the claim, at this moment. The block does not serve before `not_before`.
+    ClaimConfirmed {
+        /// Now.
+        now: BootTime,
+        /// The end of the quiet time; now if there is none.
+        not_before: BootTime,
+    },
+    /// The claim did not get the block.
+    ClaimFailed,
+    /// The route is written, and the checkpoint says so.
+    Exported,
+    /// The route could not be written in time.
+    ExportFailed,
+    /// Nothing new may go out.
+    Retire,
+    /// New addresses may go out again, and the checkpoint says so.
+    Reopen,
+    /// The block may not be ours.
+    Doubt,
+    /// A read says that it is ours. Returning to service is a matter of the checkpoint first.
+    FoundOurs {
+        /// Now.
+        now: BootTime,
+    },
+    /// A read says that it is another node's.
+    FoundOthers,
+    /// A read says that it is nobody's, or there is no such block, and nobody here has an address of it.
+    FoundVacant,
+    /// No address is in use, and the block is to go back.
+    Release,
+    /// The records are gone: the route goes next.
+    RecordsGone,
+    /// The write that gives the block back is being sent.
+    ReleaseSent,
+    /// A read after an unknown outcome says that the block is still ours.
+    ReleaseFailed,
+    /// The API server says that the block is not ours any more.
+    Released,
+    /// An ADD wants the block after all.
+    ReleaseCancelled {
+        /// Now.
+        now: BootTime,
+    },
+    /// The last attachment with an address of a lost block ended.
+    Vacated,
+}
+
+/// What becomes of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// It goes on in this state.
+    State(BlockState),
+    /// The node has nothing to do with it any more.
+    Forgotten,
+    /// The event says nothing new to a block in this state.
+    Unchanged,
+}
+
+impl BlockState {
+    /// What an event makes of the block.
+    #[must_use]
+    pub fn on(self, event: BlockEvent) -> Next {
+        use BlockEvent as E;
+        use BlockState as S;
+        match (self, event) {
+            (S::Claiming, E::ClaimConfirmed { now, not_before }) => {
+                Next::State(S::Exporting { since: now, not_before })
+            }
+            (S::Claiming, E::ClaimFailed)
+            | (S::Doubted { .. }, E::FoundVacant)
+            | (S::Releasing(_), E::Released)
+            | (S::Lost, E::Vacated | E::FoundVacant) => Next::Forgotten,
+            (S::Exporting { .. }, E::Exported) | (S::Retiring, E::Reopen) => Next::State(S::Serving),
+            (S::Serving, E::Retire) => Next::State(S::Retiring),
+            (S::Exporting { .. } | S::Serving | S::Retiring, E::Doubt) => Next::State(S::Doubted { before: self.settled() }),
+            (S::Doubted { before }, E::FoundOurs { now }) => Next::State(before.resume(now)),
+            // Claimed back: it is exported anew before anything goes out.
+            (S::Lost, E::FoundOurs { now }) => Next::State(S::Exporting { since: now, not_before: now }),
+            (S::Doubted { .. }, E::FoundOthers) => Next::State(S::Lost),
+            (S::Exporting { .. }, E::ExportFailed) | (S::Exporting { .. } | S::Serving | S::Retiring, E::Release) => {
+                Next::State(S::Releasing(Release::Records))
+            }
+            (S::Releasing(Release::Records), E::RecordsGone) | (S::Releasing(Release::Sent), E::ReleaseFailed) => {
+                Next::State(S::Releasing(Release::Withdrawn))
+            }
+            (S::Releasing(Release::Withdrawn), E::ReleaseSent) => Next::State(S::Releasing(Release::Sent)),
+            (S::Releasing(Release::Records | Release::Withdrawn), E::ReleaseCancelled { now }) => {
+                Next::State(S::Exporting { since: now, not_before: now })
+            }
+            _ => Next::Unchanged,
+        }
+    }
+
+    /// Whether new addresses may go out.
+    pub fn assignable(self) -> bool {
+        self == BlockState::Serving
+    }
+
+    /// Whether the block's routes should be in the kernel. What is in doubt stays exported, for pods may use it.
+    pub fn exported(self) -> bool {
+        match self {
+            BlockState::Claiming | BlockState::Lost => false,
+            BlockState::Releasing(release) => release == Release::Records,
+            BlockState::Exporting { .. } | BlockState::Serving | BlockState::Retiring | BlockState::Doubted { .. } => true,
+        }
+    }
+
+    /// Whether the API server may say that the block is this node's: it counts against `maxBlocksPerNode`.
+    pub fn counts_as_ours(self) -> bool {
+        self != BlockState::Lost
+    }
+
+    /// Whether an ADD that took an address while the block was in `before` must not be answered now.
+    pub fn revokes(self, before: BlockState) -> bool {
+        before.assignable() && matches!(self, BlockState::Doubted { .. } | BlockState::Lost)
+    }
+
+    /// The state that a restart begins with; `None`: a restart forgets it and learns of it from the API server. `trusted`: the agent was
+    /// away for so short a time that what served may go on serving without the API server's word.
+    #[must_use]
+    pub fn restored(self, trusted: bool) -> Option<BlockState> {
+        match self {
+            BlockState::Claiming => None,
+            BlockState::Serving if trusted => Some(BlockState::Serving),
+            BlockState::Exporting { .. } | BlockState::Serving | BlockState::Retiring => {
+                Some(BlockState::Doubted { before: self.settled() })
+            }
+            BlockState::Doubted { .. } | BlockState::Releasing(_) | BlockState::Lost => Some(self),
+        }
+    }
+
+    fn settled(self) -> Settled {
+        match self {
+            BlockState::Serving => Settled::Serving,
+            BlockState::Retiring => Settled::Retiring,
+            BlockState::Exporting { not_before, .. } => Settled::Exporting { not_before },
+            _ => Settled::Exporting { not_before: BootTime::default() },
+        }
+    }
+
+    /// The state's name in logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            BlockState::Claiming => "claiming",
+            BlockState::Exporting { .. } => "exporting",
+            BlockState::Serving => "serving",
+            BlockState::Retiring => "retiring",
+            BlockState::Doubted { .. } => "doubted",
+            BlockState::Releasing(_) => "releasing",
+            BlockState::Lost => "lost",
+        }
+    }
+}
+
+impl Settled {
+    fn resume(self, now: BootTime) -> BlockState {
+        match self {
+            Settled::Exporting { not_before } => BlockState::Exporting { since: now, not_before },
+            Settled::Serving => BlockState::Serving,
+            Settled::Retiring => BlockState::Retiring,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! The table of transitions, as ARCHITECTURE.md has it, and what is derived from a state.
+
+use std::time::Duration;
+
+use super::BlockState as S;
+use super::*;
+
+fn now() -> BootTime {
+    BootTime(Duration::from_secs(7))
+}
+
+fn exporting() -> S {
+    S::Exporting { since: now(), not_before: now() }
+}
+
+fn states() -> Vec<S> {
+    let settled = [Settled::Exporting { not_before: now() }, Settled::Serving, Settled::Retiring];
+    let releases = [Release::Records, Release::Withdrawn, Release::Sent];
+    let mut all = vec![S::Claiming, exporting(), S::Serving, S::Retiring, S::Lost];
+    all.extend(settled.map(|before| S::Doubted { before }));
+    all.extend(releases.map(S::Releasing));
+    all
+}
+
+fn events() -> Vec<BlockEvent> {
+    use BlockEvent as E;
+    let now = now();
+    vec![
+        E::ClaimConfirmed { now, not_before: now },
+        E::ClaimFailed,
+        E::Exported,
+        E::ExportFailed,
+        E::Retire,
+        E::Reopen,
+        E::Doubt,
+        E::FoundOurs { now },
+        E::FoundOthers,
+        E::FoundVacant,
+        E::Release,
+        E::RecordsGone,
+        E::ReleaseSent,
+        E::ReleaseFailed,
+        E::Released,
+        E::ReleaseCancelled { now },
+        E::Vacated,
+    ]
+}
+
+#[test]
+fn a_block_serves_only_after_a_confirmed_claim_an_export_and_an_end_of_doubt() {
+    for state in states() {
+        for event in events() {
+            if state.on(event) == Next::State(S::Serving) {
+                let allowed = matches!(
+                    (state, event),
+                    (S::Exporting { .. }, BlockEvent::Exported)
+                        | (S::Retiring, BlockEvent::Reopen)
+                        | (S::Doubted { before: Settled::Serving }, BlockEvent::FoundOurs { .. })
+                );
+                assert!(allowed, "{state:?} must not serve on {event:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn doubt_reaches_every_state_that_is_ours_and_does_not_move_a_release() {
+    for state in states() {
+        let next = state.on(BlockEvent::Doubt);
+        match state {
+            S::Exporting { .. } | S::Serving | S::Retiring => {
+                assert!(matches!(next, Next::State(S::Doubted { .. })), "{state:?}");
+            }
+            _ => assert_eq!(next, Next::Unchanged, "{state:?}"),
+        }
+    }
+}
+
+#[test]
+fn doubt_that_ends_well_leads_back_to_where_the_block_was() {
+    for state in [exporting(), S::Serving, S::Retiring] {
+        let Next::State(doubted) = state.on(BlockEvent::Doubt) else { panic!("{state:?}") };
+        assert_eq!(doubted.on(BlockEvent::FoundOurs { now: now() }), Next::State(state));
+    }
+}
+
+#[test]
+fn a_release_can_be_cancelled_only_until_its_write_is_sent() {
+    let cancel = BlockEvent::ReleaseCancelled { now: now() };
+    assert_eq!(S::Releasing(Release::Records).on(cancel), Next::State(exporting()));
+    assert_eq!(S::Releasing(Release::Withdrawn).on(cancel), Next::State(exporting()));
+    assert_eq!(S::Releasing(Release::Sent).on(cancel), Next::Unchanged);
+    assert_eq!(
+        S::Releasing(Release::Sent).on(BlockEvent::ReleaseFailed),
+        Next::State(S::Releasing(Release::Withdrawn))
+    );
+}
+
+#[test]
+fn a_block_is_forgotten_only_when_the_api_server_or_the_last_resident_says_so() {
+    for state in states() {
+        for event in events() {
+            if state.on(event) == Next::Forgotten {
+                let allowed = matches!(
+                    (state, event),
+                    (S::Claiming, BlockEvent::ClaimFailed)
+                        | (S::Doubted { .. }, BlockEvent::FoundVacant)
+                        | (S::Releasing(_), BlockEvent::Released)
+                        | (S::Lost, BlockEvent::Vacated | BlockEvent::FoundVacant)
+                );
+                assert!(allowed, "{state:?} must not be forgotten on {event:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn only_a_serving_block_is_assignable_and_it_is_exported() {
+    for state in states() {
+        assert_eq!(state.assignable(), state == S::Serving);
+        assert!(!state.assignable() || state.exported());
+    }
+    assert!(S::Releasing(Release::Records).exported());
+    assert!(!S::Releasing(Release::Withdrawn).exported());
+    assert!(!S::Lost.exported());
+}
+
+#[test]
+fn a_restart_trusts_nothing_but_what_served_and_that_only_after_a_short_absence() {
+    assert_eq!(S::Serving.restored(true), Some(S::Serving));
+    assert_eq!(S::Serving.restored(false), Some(S::Doubted { before: Settled::Serving }));
+    assert_eq!(S::Claiming.restored(true), None);
+    for state in states() {
+        let restored = state.restored(true);
+        assert!(state == S::Serving || restored.is_none_or(|restored| !restored.assignable()), "{state:?}");
+    }
+    let doubted = S::Doubted { before: Settled::Serving };
+    assert_eq!(doubted.restored(true), Some(doubted));
+}

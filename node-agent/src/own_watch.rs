@@ -1,0 +1,259 @@
+//! The watches of this node's own Node and own blocks. Unlike kube's watcher they see bookmarks, notice silence, and never resume with an
+//! old resourceVersion after anything but their own timeout. What they see takes effect in the callback: doubt waits behind nothing.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bobbin_apiserver::{Clients, ReadError, UnknownWhy, backoff};
+use bobbin_crds::AddressBlock;
+use bobbin_kernel::boot_time;
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::{Api, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+
+use crate::blocks::read::{BlockRead, Owner};
+use crate::freshness::{Freshness, Kind, ReadStart, Trouble};
+use crate::ledger::{BlockEvent, BlockState, Ledger};
+use crate::watch::{ClusterView, NodeFacts};
+
+/// How long a list, and the opening of a watch, may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// How long the API server keeps a watch open: the longest that kube allows (it refuses 295 s and more).
+const WATCH_TIMEOUT: Duration = Duration::from_secs(294);
+/// A watch that ended this much before its timeout was ended by something else.
+const EARLY: Duration = Duration::from_secs(5);
+/// The first pause after a failure, and the longest.
+const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
+
+/// What the watches act on.
+#[derive(Clone)]
+pub struct OwnWatches {
+    /// The clients.
+    pub clients: Clients,
+    /// The view.
+    pub view: ClusterView,
+    /// The ledger.
+    pub ledger: Arc<Ledger>,
+    /// How fresh the API server's word is.
+    pub freshness: Arc<Freshness>,
+    /// Wakes the resync.
+    pub resync: Arc<Notify>,
+}
+
+/// What a watch shows.
+enum Seen<K> {
+    /// All there is, by a consistent read that was begun then.
+    All(Vec<K>, ReadStart),
+    Is(K),
+    /// The object left what is watched, or is gone.
+    Left(K),
+}
+
+/// Why a watch has to begin with a list.
+enum Broke {
+    /// The connection ended, or the API server said so: it was in contact until now.
+    Closed,
+    /// Nothing was heard of it.
+    Silent,
+}
+
+impl OwnWatches {
+    /// Watches for ever.
+    pub async fn run(self) {
+        let node = format!("metadata.name={}", self.view.node_name());
+        let blocks = format!("spec.nodeName={}", self.view.node_name());
+        tokio::join!(
+            self.follow(Kind::Node, node, Api::<Node>::all(self.clients.watches.clone()), |seen| self.node(seen)),
+            self.follow(Kind::Blocks, blocks, Api::<AddressBlock>::all(self.clients.watches.clone()), |seen| self.block(seen)),
+        );
+    }
+
+    /// Lists and watches, again and again.
+    async fn follow<K>(&self, kind: Kind, fields: String, api: Api<K>, mut see: impl FnMut(Seen<K>))
+    where
+        K: kube::Resource + Clone + DeserializeOwned + Debug,
+    {
+        let mut failures = 0;
+        loop {
+            let start = self.freshness.begin_read(boot_time());
+            let listed = bobbin_apiserver::read(DEADLINE, api.list(&ListParams::default().fields(&fields))).await;
+            match listed {
+                Ok(list) => {
+                    failures = 0;
+                    self.freshness.answered(boot_time());
+                    let version = list.metadata.resource_version.clone().unwrap_or_default();
+                    // A list that went back is still the truth of now; the proof that it gives counts from a new generation.
+                    let start = if self.freshness.saw_version(kind, &version) { self.freshness.begin_read(boot_time()) } else { start };
+                    self.freshness.read(kind, start);
+                    see(Seen::All(list.items, start));
+                    if matches!(self.watch(kind, &fields, &api, version, &mut see).await, Broke::Closed) {
+                        self.freshness.answered(boot_time());
+                    }
+                    self.freshness.failed();
+                    self.freshness.trouble(Trouble::WatchBroke);
+                }
+                Err(error) => {
+                    if let ReadError::Unreachable(UnknownWhy::Server(401, _)) = &error {
+                        self.freshness.unauthorized(boot_time());
+                    }
+                    self.freshness.failed();
+                    if failures == 0 {
+                        tracing::info!(?kind, %error, "the node's own objects can't be listed; trying again");
+                    }
+                    tokio::time::sleep(backoff(failures, PAUSES[0], PAUSES[1])).await;
+                    failures = failures.saturating_add(1);
+                }
+            }
+        }
+    }
+
+    /// Watches until the watch breaks. Its own timeout is no break: it goes on where it was.
+    async fn watch<K>(
+        &self,
+        kind: Kind,
+        fields: &str,
+        api: &Api<K>,
+        mut version: String,
+        see: &mut impl FnMut(Seen<K>),
+    ) -> Broke
+    where
+        K: kube::Resource + Clone + DeserializeOwned + Debug,
+    {
+        let params = WatchParams::default().fields(fields).timeout(WATCH_TIMEOUT.as_secs() as u32);
+        loop {
+            let begun = Instant::now();
+            let opened = match timeout(DEADLINE, api.watch(&params, &version)).await {
+                Ok(Ok(stream)) => stream.boxed(),
+                Ok(Err(error)) => {
+                    tracing::info!(?kind, %error, "a watch can't be opened; listing again");
+                    return Broke::Closed;
+                }
+                Err(_) => return Broke::Silent,
+            };
+            let mut events = opened;
+            loop {
+                let event = match timeout(WATCH_TIMEOUT + EARLY, events.try_next()).await {
+                    Err(_) => return Broke::Silent,
+                    Ok(Err(error)) => {
+                        tracing::info!(?kind, %error, "a watch broke; listing again");
+                        return Broke::Closed;
+                    }
+                    Ok(Ok(None)) => break,
+                    Ok(Ok(Some(event))) => event,
+                };
+                let seen = match event {
+                    WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                        version = object.resource_version().unwrap_or(version);
+                        Some(Seen::Is(object))
+                    }
+                    WatchEvent::Deleted(object) => {
+                        version = object.resource_version().unwrap_or(version);
+                        Some(Seen::Left(object))
+                    }
+                    WatchEvent::Bookmark(bookmark) => {
+                        version = bookmark.metadata.resource_version;
+                        None
+                    }
+                    WatchEvent::Error(status) => {
+                        tracing::info!(?kind, %status, "the API server ended a watch; listing again");
+                        return Broke::Closed;
+                    }
+                };
+                let now = boot_time();
+                self.freshness.heard(kind, now);
+                self.freshness.answered(now);
+                self.freshness.saw_version(kind, &version);
+                if let Some(seen) = seen {
+                    see(seen);
+                }
+            }
+            if begun.elapsed() + EARLY < WATCH_TIMEOUT {
+                tracing::info!(?kind, "the API server closed a watch early; listing again");
+                return Broke::Closed;
+            }
+        }
+    }
+
+    fn node(&self, seen: Seen<Node>) {
+        let node = match seen {
+            Seen::All(nodes, _) => nodes.first().map(NodeFacts::of),
+            Seen::Is(node) => Some(NodeFacts::of(&node)),
+            Seen::Left(_) => None,
+        };
+        node_seen(&self.view, &self.ledger, &self.freshness, &self.resync, node);
+    }
+
+    fn block(&self, seen: Seen<AddressBlock>) {
+        match seen {
+            Seen::All(blocks, start) => self.all_blocks(blocks.into_iter().map(BlockRead::of).collect(), start),
+            Seen::Is(block) => self.block_is(&BlockRead::of(block)),
+            Seen::Left(block) => {
+                self.ledger.on(&block.name_any(), BlockEvent::Doubt);
+            }
+        }
+    }
+
+    fn all_blocks(&self, listed: Vec<BlockRead>, start: ReadStart) {
+        let node = self.view.node();
+        for held in self.ledger.blocks() {
+            let read = listed.iter().find(|read| read.name == held.held.name);
+            match (read, &node) {
+                (Some(read), Some(node)) if read.owner(node) == Owner::Us => {
+                    self.ledger.refresh(&read.name, &read.uid, &read.resource_version, read.deleting);
+                    self.ledger.prove(&read.name, start.proof(), false);
+                }
+                _ => {
+                    self.ledger.on(&held.held.name, BlockEvent::Doubt);
+                }
+            }
+        }
+        if listed.iter().any(|read| self.ledger.block_state(&read.name).is_none()) {
+            self.resync.notify_one();
+        }
+    }
+
+    fn block_is(&self, read: &BlockRead) {
+        let Some(node) = self.view.node() else {
+            self.ledger.on(&read.name, BlockEvent::Doubt);
+            return;
+        };
+        match (read.owner(&node), self.ledger.block_state(&read.name)) {
+            (_, Some(BlockState::Claiming)) | (Owner::Nobody | Owner::Others, None) => {}
+            (Owner::Us, Some(_)) => {
+                self.ledger.refresh(&read.name, &read.uid, &read.resource_version, read.deleting);
+                if !read.names_addresses_of(&node) {
+                    self.resync.notify_one();
+                }
+            }
+            (_, Some(_)) => {
+                self.ledger.on(&read.name, BlockEvent::Doubt);
+            }
+            (Owner::Us | Owner::EarlierSelf, None) => self.resync.notify_one(),
+        }
+    }
+}
+
+/// Takes in the own Node as it was read: another UID, a deletion or the out-of-service taint puts every block in doubt at once.
+pub(crate) fn node_seen(
+    view: &ClusterView,
+    ledger: &Ledger,
+    freshness: &Freshness,
+    resync: &Notify,
+    node: Option<NodeFacts>,
+) {
+    let change = view.saw_node(node);
+    if change.replaced {
+        freshness.trouble(Trouble::NodeReplaced);
+    }
+    if change.doubt {
+        ledger.doubt_all();
+    }
+    if change.any {
+        resync.notify_one();
+    }
+}

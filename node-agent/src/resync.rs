@@ -1,0 +1,176 @@
+//! The one routine that compares everything the node owns at the API server with what should be there: records, blocks, addresses in the
+//! blocks, addresses passed over. It runs at start, on news and every quarter of an hour, and would be right with any one of these alone.
+
+mod blocks;
+mod passed_over;
+mod records;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bobbin_addressing::TwoLooks;
+use bobbin_apiserver::{Clients, ReadError, backoff};
+use bobbin_kernel::boot_time;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::blocks::api::BlockApi;
+use crate::claim::Claims;
+use crate::event::Events;
+use crate::freshness::{Freshness, Kind};
+use crate::journal::Journal;
+use crate::ledger::Ledger;
+use crate::record::Recorder;
+use crate::times::Times;
+use crate::watch::ClusterView;
+use records::SeenRecord;
+
+/// News that come together are looked at together.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// The first pause after a pass that failed, and the longest.
+const RETRY_PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(3)];
+
+/// What the routine needs.
+pub struct Resync {
+    /// The clients.
+    pub clients: Clients,
+    /// The view.
+    pub view: ClusterView,
+    /// The ledger.
+    pub ledger: Arc<Ledger>,
+    /// Takes in blocks that the ledger lacks.
+    pub claims: Claims,
+    /// The records.
+    pub recorder: Recorder,
+    /// How fresh the API server's word is.
+    pub freshness: Arc<Freshness>,
+    /// The checkpoint.
+    pub journal: Journal,
+    /// Events on the node.
+    pub events: Events,
+    /// This boot.
+    pub boot_id: String,
+    /// How often it runs without news (`--relist-interval`).
+    pub interval: Duration,
+    /// How far apart two looks at a record without an attachment are, at least.
+    pub looks_apart: Duration,
+    /// Waits.
+    pub times: Times,
+    /// Wakes it.
+    pub hint: Arc<Notify>,
+}
+
+/// How far it has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resynced {
+    /// Own blocks were compared with the API server's since the agent started.
+    pub blocks: bool,
+    /// Passes that ended.
+    pub passes: u64,
+}
+
+/// What is remembered between passes.
+#[derive(Default)]
+struct Memory {
+    looks: TwoLooks<SeenRecord>,
+    records_due: Option<Instant>,
+    passed_over_due: Option<Instant>,
+    /// The signs of trouble that the last comparison of records has seen.
+    troubles: u64,
+}
+
+impl Resync {
+    /// Runs for ever; `progress` tells others how far it is.
+    pub async fn run(self, progress: watch::Sender<Resynced>) {
+        let mut memory = Memory::default();
+        let mut troubles = self.freshness.troubles();
+        let mut failures = 0;
+        loop {
+            let trouble = *troubles.borrow_and_update();
+            let next = match self.pass(&mut memory, trouble, &progress).await {
+                Ok(next) => {
+                    failures = 0;
+                    next
+                }
+                Err(error) => {
+                    if let ReadError::Unreachable(_) = &error {
+                        self.freshness.failed();
+                    }
+                    tracing::debug!(%error, "a resync did not end; trying again");
+                    failures += 1;
+                    backoff(failures - 1, RETRY_PAUSES[0], RETRY_PAUSES[1])
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(next) => {}
+                () = self.hint.notified() => tokio::time::sleep(DEBOUNCE).await,
+                changed = troubles.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// One comparison. Returns when the next is due without news.
+    async fn pass(
+        &self,
+        memory: &mut Memory,
+        trouble: u64,
+        progress: &watch::Sender<Resynced>,
+    ) -> Result<Duration, ReadError> {
+        let now = Instant::now();
+        let interval = bobbin_apiserver::backoff::jittered(self.times.resync(self.interval).mul_f64(4.0 / 3.0));
+        self.compare_node().await?;
+        // Records first: after an outage, who claims a block later must find the records of its residents.
+        if memory.records_due.is_none_or(|due| due <= now) || memory.troubles != trouble {
+            let again = self.compare_records(memory, progress.borrow().blocks).await?;
+            memory.troubles = trouble;
+            memory.records_due = Some(now + again.unwrap_or(interval).min(interval));
+        }
+        self.compare_blocks().await?;
+        self.view.set_own_blocks_known();
+        progress.send_modify(|done| done.blocks = true);
+        self.see_records_of_new_blocks().await?;
+        if memory.passed_over_due.is_none_or(|due| due <= now) {
+            self.recheck_passed_over().await;
+            memory.passed_over_due = Some(now + self.times.passed_over_recheck());
+        }
+        progress.send_modify(|done| done.passes += 1);
+        let mut next = memory.records_due.map_or(interval, |due| due.saturating_duration_since(Instant::now()));
+        if !self.ledger.passed_over().is_empty() {
+            next = next.min(self.times.passed_over_recheck());
+        }
+        Ok(next.max(DEBOUNCE))
+    }
+
+    fn block_api(&self) -> BlockApi {
+        BlockApi::new(&self.clients)
+    }
+
+    /// The ranges of the blocks that count as this node's.
+    fn own_ranges(&self) -> BTreeMap<String, bobbin_addressing::BlockRange> {
+        let ours = self.ledger.blocks().into_iter().filter(|block| block.state.counts_as_ours());
+        ours.map(|block| (block.held.name, block.held.range)).collect()
+    }
+
+    /// The own Node, by a consistent read.
+    async fn compare_node(&self) -> Result<(), ReadError> {
+        use k8s_openapi::api::core::v1::Node;
+        // The watch tells as much, unless it was silent for long.
+        let silence = self.freshness.silence(boot_time())[Kind::Node as usize];
+        if self.view.node().is_some() && silence.is_some_and(|silence| silence < self.times.silence()) {
+            return Ok(());
+        }
+        let api: kube::Api<Node> = kube::Api::all(self.clients.requests.clone());
+        let start = self.freshness.begin_read(boot_time());
+        let node = match bobbin_apiserver::read(crate::blocks::api::DEADLINE, api.get(self.view.node_name())).await {
+            Ok(node) => Some(crate::watch::NodeFacts::of(&node)),
+            Err(ReadError::NotFound) => None,
+            Err(error) => return Err(error),
+        };
+        self.freshness.answered(boot_time());
+        self.freshness.read(Kind::Node, start);
+        let absent = node.is_none();
+        crate::own_watch::node_seen(&self.view, &self.ledger, &self.freshness, &Notify::new(), node);
+        if absent && self.view.node().is_none() { Err(ReadError::NotFound) } else { Ok(()) }
+    }
+}

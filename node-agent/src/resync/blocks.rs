@@ -1,0 +1,134 @@
+//! Own blocks: what a consistent list says of them, brought into the ledger. What the list does not say is ours is put in doubt and read
+//! by its own task; what the ledger lacks is read once more and taken in; addresses of the Node are put right.
+
+use bobbin_apiserver::{Outcome, ReadError};
+use bobbin_kernel::boot_time;
+
+use super::Resync;
+use crate::blocks::read::{BlockRead, Owner};
+use crate::freshness::Kind;
+use crate::ledger::{BlockEvent, BlockState, ForeignRecord};
+use crate::record::{pair_of, records_of};
+use crate::watch::NodeFacts;
+
+impl Resync {
+    /// Compares own blocks with the ledger.
+    pub(super) async fn compare_blocks(&self) -> Result<(), ReadError> {
+        let Some(node) = self.view.node() else { return Err(ReadError::NotFound) };
+        let mut start = self.freshness.begin_read(boot_time());
+        let own = self.block_api().list_own(&node.name).await?;
+        self.freshness.answered(boot_time());
+        if self.freshness.saw_version(Kind::Blocks, &own.resource_version) {
+            start = self.freshness.begin_read(boot_time());
+        }
+        for held in self.ledger.blocks() {
+            match own.blocks.get(&held.held.name) {
+                Some(read) if read.owner(&node) == Owner::Us => {
+                    self.ledger.refresh(&read.name, &read.uid, &read.resource_version, read.deleting);
+                    self.ledger.prove(&read.name, start.proof(), false);
+                    if !read.names_addresses_of(&node) {
+                        self.write_addresses(read, &node).await;
+                    }
+                }
+                _ if held.state == BlockState::Lost => self.try_claim_back(&held.held.name, &node).await,
+                _ => {
+                    self.ledger.on(&held.held.name, BlockEvent::Doubt);
+                }
+            }
+        }
+        self.freshness.read(Kind::Blocks, start);
+        for name in own.blocks.keys().filter(|name| self.ledger.block_state(name).is_none()) {
+            self.take_in(name, &node).await?;
+        }
+        Ok(())
+    }
+
+    /// A block that is ours names addresses that the Node does not have, or not any more.
+    async fn write_addresses(&self, read: &BlockRead, node: &NodeFacts) {
+        match self.block_api().claim(read, node).await {
+            Outcome::Done(now) => {
+                self.ledger.refresh(&now.name, &now.uid, &now.resource_version, now.deleting);
+                tracing::info!(block = read.name, "wrote the node's addresses into its block");
+            }
+            // The watch shows the block as it is, and wakes the next resync.
+            Outcome::Refused(why) => tracing::debug!(block = read.name, %why, "a block's addresses were not put right"),
+            Outcome::Unknown(why) => tracing::debug!(block = read.name, %why, "a block's addresses were not put right"),
+        }
+    }
+
+    /// Takes in a block that the API server says is ours and that the ledger lacks, if a read that began just now says so too: the list may
+    /// be older than a release that has ended since.
+    async fn take_in(&self, name: &str, node: &NodeFacts) -> Result<(), ReadError> {
+        let start = self.freshness.begin_read(boot_time());
+        let mut read = match self.block_api().get(name).await {
+            Err(ReadError::NotFound) => return Ok(()),
+            read => read?,
+        };
+        if read.owner(node) == Owner::EarlierSelf && !self.view.node_is_gone() {
+            match self.block_api().claim(&read, node).await {
+                Outcome::Done(now) => read = now,
+                // The next pass reads it again.
+                Outcome::Refused(_) | Outcome::Unknown(_) => {
+                    self.hint.notify_one();
+                    return Ok(());
+                }
+            }
+        }
+        if read.owner(node) != Owner::Us || self.ledger.block_state(name).is_some() {
+            return Ok(());
+        }
+        let pool = self.view.pool(&read.pool);
+        // Whether it had the finalizer before its claim is not known any more.
+        match self.claims.take_in(&read, true, pool.as_deref(), start, false) {
+            Ok(_) => tracing::info!(block = name, "took in a block that the API server says is this node's"),
+            Err(why) => {
+                tracing::error!(block = name, "{why}");
+                self.events.node_warning("BlockUnreadable", &why);
+            }
+        }
+        Ok(())
+    }
+
+    /// A lost block with residents that is free again is claimed back, their records first.
+    async fn try_claim_back(&self, name: &str, node: &NodeFacts) {
+        let read = match self.block_api().get(name).await {
+            Ok(read) => read,
+            Err(error) => return tracing::debug!(block = name, %error, "a lost block can't be read"),
+        };
+        match read.owner(node) {
+            Owner::Nobody if !self.view.node_is_gone() => {
+                if let Outcome::Done(_) = self.block_api().claim(&read, node).await {
+                    tracing::info!(block = name, "claimed a lost block back: it was free again");
+                    self.ledger.on(name, BlockEvent::FoundOurs { now: boot_time() });
+                }
+            }
+            Owner::Us => {
+                self.ledger.on(name, BlockEvent::FoundOurs { now: boot_time() });
+            }
+            _ => {}
+        }
+    }
+
+    /// Blocks that were claimed with their finalizer on, or right after an outage: an address that another attachment has a record of
+    /// belongs to a resident of another node, so it is passed over. Then the block is proven.
+    pub(super) async fn see_records_of_new_blocks(&self) -> Result<(), ReadError> {
+        use crate::freshness::Proof;
+        let unseen = self.ledger.blocks().into_iter().filter(|block| block.proof == Proof::RecordsUnseen);
+        for block in unseen {
+            // The list must be made after the quiet time, in which other nodes write the records of their residents.
+            if self.freshness.quiet_until(boot_time()).is_some() {
+                return Ok(());
+            }
+            let start = self.freshness.begin_read(boot_time());
+            for record in records_of(&self.clients, &block.held.name).await? {
+                if record.node_name == self.view.node_name() {
+                    continue;
+                }
+                let Some(pair) = pair_of(&block.held.range, &record.name) else { continue };
+                self.pass_over(ForeignRecord { pair, name: record.name.clone(), by: record.by() });
+            }
+            self.ledger.prove(&block.held.name, start.proof(), true);
+        }
+        Ok(())
+    }
+}

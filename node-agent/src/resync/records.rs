@@ -1,0 +1,87 @@
+//! Own records and living attachments, compared: a missing record is written again, one of an earlier boot goes, one that nobody here has
+//! goes only when two looks apart in time agree.
+
+mod judge;
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use bobbin_apiserver::ReadError;
+use bobbin_kernel::boot_time;
+
+use super::{Memory, Resync};
+use crate::record::own_records;
+use judge::{Finding, judge};
+pub(super) use judge::SeenRecord;
+
+impl Resync {
+    /// Lists own records and does what follows. Returns when to look again if something has to be looked at twice.
+    pub(super) async fn compare_records(
+        &self,
+        memory: &mut Memory,
+        blocks_known: bool,
+    ) -> Result<Option<Duration>, ReadError> {
+        // Only who lived before the list, and still lives, can lack a record: the others' are on their way.
+        let before: HashMap<_, _> =
+            self.ledger.attachments().into_iter().map(|attachment| (attachment.key, attachment.created_at)).collect();
+        let records = own_records(&self.clients, self.view.node_name()).await?;
+        // The records first, what lives second: an ADD in between has no record in the list and is left alone.
+        let living = self.ledger.attachments();
+        let mut suspects = HashSet::new();
+        for finding in judge(&records, &living, &self.own_ranges(), &self.boot_id) {
+            match finding {
+                Finding::OtherBoot(seen) => {
+                    tracing::info!(record = seen.name, key = %seen.key, "released an address of an earlier boot");
+                    drop(self.recorder.delete(&seen.name, &seen.key, Some(seen.uid)));
+                }
+                Finding::NobodyLives(seen) if !self.recorder.busy(&seen.name) => {
+                    suspects.insert(seen);
+                }
+                Finding::NobodyLives(_) => {}
+                Finding::Unrecorded(attachment) => {
+                    let old = before.get(&attachment.key) == Some(&attachment.created_at);
+                    if old && !self.recorder.busy_with(attachment.pair) {
+                        tracing::info!(key = %attachment.key, pair = %attachment.pair, "an attachment has no record; it is written again");
+                        self.recorder.create_again(&attachment);
+                    }
+                }
+                // Which blocks are ours is known only once they were compared.
+                Finding::Void { .. } if !blocks_known => {}
+                Finding::Void { name, block } => self.tell_void(&name, &block),
+            }
+        }
+        self.free_unheld(memory, &suspects, records.len());
+        Ok((!suspects.is_empty()).then_some(self.looks_apart))
+    }
+
+    /// Deletes records that two looks apart in time found without an attachment, unless they are suspiciously many.
+    fn free_unheld(&self, memory: &mut Memory, suspects: &HashSet<SeenRecord>, records: usize) {
+        let verdict = memory.looks.look(suspects, records, boot_time(), self.looks_apart);
+        if let Some(breaker) = &verdict.tripped {
+            let sentence = format!(
+                "{} of {} records of node {} have no attachment there: that is too many to delete without proof; see whether the agent's state under its run directory was lost, and delete the records that are wrong: kubectl get ipassignments --field-selector spec.nodeName={2}",
+                breaker.would_free,
+                breaker.population,
+                self.view.node_name()
+            );
+            tracing::error!("{sentence}");
+            self.events.node_warning("RecordsWithoutAttachment", &sentence);
+        }
+        for seen in verdict.free {
+            // The last look: an ADD may have taken the address meanwhile.
+            if self.ledger.attachment(&seen.key).is_none() {
+                tracing::info!(record = seen.name, key = %seen.key, "released an address that no attachment has");
+                drop(self.recorder.delete(&seen.name, &seen.key, Some(seen.uid)));
+            }
+        }
+    }
+
+    fn tell_void(&self, name: &str, block: &str) {
+        let sentence = format!(
+            "record {name} says that its address is of block {block}, which is not node {}'s: the record is void, and the operator deletes it once its pod is gone",
+            self.view.node_name()
+        );
+        tracing::warn!(record = name, block, "{sentence}");
+        self.events.node_warning("VoidRecord", &sentence);
+    }
+}
