@@ -3,12 +3,18 @@
 //! The operator and the node agent call this; it knows none of Bobbin's own kinds and decides nothing about addresses.
 
 pub mod backoff;
+pub mod call;
 pub mod connect;
 pub mod lease;
+pub mod lenient;
+pub mod node;
 pub mod outcome;
 pub mod watch;
 
 pub use backoff::backoff;
+pub use call::{create, delete};
 pub use connect::{Clients, ConnectError, connect};
+pub use lenient::{Lenient, Notice, Unreadable, UnreadableObjects};
+pub use node::SlimNode;
 pub use outcome::{Outcome, ReadError, Refusal, UnknownWhy, read, write};
 pub use watch::{Watch, WatchAge, watch};

@@ -116,11 +116,11 @@ where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     K::DynamicType: Default,
 {
-    let kind = std::any::type_name::<K>().rsplit("::").next().unwrap_or_default();
+    let kind = K::kind(&K::DynamicType::default()).into_owned();
     let seconds = config.timeout.unwrap_or_else(|| jittered(Duration::from_mins(2)).as_secs() as u32);
     let age = WatchAge::new();
-    let state = (watcher::watcher(api, config.timeout(seconds)).boxed(), age.clone(), 0_u32);
-    let events = futures::stream::unfold(state, move |(mut inner, age, mut failures)| async move {
+    let state = (watcher::watcher(api, config.timeout(seconds)).boxed(), age.clone(), kind, 0_u32);
+    let events = futures::stream::unfold(state, move |(mut inner, age, kind, mut failures)| async move {
         loop {
             match inner.next().await? {
                 Ok(mut event) => {
@@ -131,7 +131,7 @@ where
                     if let Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) = &mut event {
                         object.meta_mut().managed_fields = None;
                     }
-                    return Some((event, (inner, age, failures)));
+                    return Some((event, (inner, age, kind, failures)));
                 }
                 Err(error) => {
                     let since = age.failed();

@@ -77,6 +77,7 @@ pub struct IPAssignmentSpec {
     #[schemars(length(max = 128))]
     pub pod_uid: Option<String>,
     /// When the address was assigned (RFC 3339).
+    #[serde(deserialize_with = "crate::time::else_future")]
     pub created_at: MicroTime,
     /// The boot of the node in which the address was assigned.
     #[serde(rename = "bootID")]

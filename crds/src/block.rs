@@ -76,6 +76,6 @@ pub struct AddressBlockSpec {
     pub node_ipv6: Option<String>,
     /// When the block was last given back (RFC 3339); absent: it never was. A claim leaves it: whoever has the block knows by it
     /// since when its addresses rest.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::time::else_future_optional")]
     pub free_since: Option<MicroTime>,
 }

@@ -8,6 +8,7 @@ pub mod manifest;
 pub mod name;
 pub mod pool;
 mod rule;
+pub mod time;
 
 pub use assignment::{IPAssignment, IPAssignmentSpec};
 pub use block::{AddressBlock, AddressBlockSpec};

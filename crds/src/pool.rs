@@ -126,7 +126,7 @@ pub struct AddressPoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free_window: Option<FreeWindow>,
     /// `Ready` and `Exhausted`, and `Terminating` while the pool waits for its last address.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "crate::time::conditions")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -182,6 +182,7 @@ pub struct AcceptedSubnet {
     /// `Pending` until the operator has looked at all pools and blocks afresh, then `Accepted`. Only accepted entries are carved.
     pub state: Acceptance,
     /// When the entry was first written as pending (RFC 3339); the earlier of two overlapping entries wins.
+    #[serde(deserialize_with = "crate::time::else_past")]
     pub since: MicroTime,
 }
 

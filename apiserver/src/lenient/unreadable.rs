@@ -1,0 +1,136 @@
+//! Which objects can't be read: counted by kind, each logged once. Every program has one, shared by all its watches and reads.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Resource;
+use kube::runtime::watcher::Event;
+
+use super::Lenient;
+
+/// Namespace (empty: none) and name.
+type Key = (String, String);
+
+/// The objects that can't be read now. Cheap to clone: clones share one register.
+#[derive(Clone, Debug, Default)]
+pub struct UnreadableObjects(Arc<Mutex<HashMap<String, Kind>>>);
+
+#[derive(Debug, Default)]
+struct Kind {
+    /// What is wrong with each.
+    objects: HashMap<Key, String>,
+    /// Those that a list which is under way has shown.
+    listed: HashSet<Key>,
+}
+
+/// An object that can't be read, and was not known as such before.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Notice {
+    /// The object, for an event.
+    pub object: ObjectReference,
+    /// What happened, why, and the next command.
+    pub text: String,
+}
+
+impl UnreadableObjects {
+    /// Follows a watch: call it with each event before the event is used.
+    ///
+    /// Returns a notice, logged already, for an object that is new here: an event should tell it.
+    pub fn event<K>(&self, event: &Event<Lenient<K>>) -> Option<Notice>
+    where
+        K: Resource,
+        K::DynamicType: Default,
+    {
+        match event {
+            Event::Init => self.with(&kind::<K>(), |kind| kind.listed.clear()),
+            Event::InitApply(object) => {
+                if let Lenient::Unreadable(object) = object {
+                    let key = key(&object.metadata);
+                    self.with(&kind::<K>(), |kind| kind.listed.insert(key));
+                }
+                return self.note(object);
+            }
+            Event::InitDone => self.with(&kind::<K>(), |kind| {
+                let listed = std::mem::take(&mut kind.listed);
+                kind.objects.retain(|key, _| listed.contains(key));
+            }),
+            Event::Apply(object) => return self.note(object),
+            Event::Delete(object) => self.gone(object),
+        }
+        None
+    }
+
+    /// An object was read, or came as the answer to a write.
+    ///
+    /// Returns a notice, logged already, if it can't be read and was not known as such before.
+    pub fn note<K>(&self, object: &Lenient<K>) -> Option<Notice>
+    where
+        K: Resource,
+        K::DynamicType: Default,
+    {
+        let kind = kind::<K>();
+        let key = key(object.meta());
+        let Lenient::Unreadable(unreadable) = object else {
+            self.with(&kind, |known| known.objects.remove(&key));
+            return None;
+        };
+        let before = self.with(&kind, |known| known.objects.insert(key, unreadable.why.clone()));
+        if before.as_ref() == Some(&unreadable.why) {
+            return None;
+        }
+        let notice = notice(object, &unreadable.why);
+        tracing::warn!(kind, name = object.name(), "{}", notice.text);
+        Some(notice)
+    }
+
+    /// An object was deleted.
+    pub fn gone<K>(&self, object: &Lenient<K>)
+    where
+        K: Resource,
+        K::DynamicType: Default,
+    {
+        self.with(&kind::<K>(), |kind| kind.objects.remove(&key(object.meta())));
+    }
+
+    /// How many objects of each kind can't be read. A kind of which none was ever seen is absent.
+    pub fn counts(&self) -> BTreeMap<String, usize> {
+        let kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kinds.iter().map(|(kind, known)| (kind.clone(), known.objects.len())).collect()
+    }
+
+    fn with<T>(&self, kind: &str, look: impl FnOnce(&mut Kind) -> T) -> T {
+        let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        look(kinds.entry(kind.to_owned()).or_default())
+    }
+}
+
+fn kind<K>() -> String
+where
+    K: Resource,
+    K::DynamicType: Default,
+{
+    K::kind(&K::DynamicType::default()).into_owned()
+}
+
+fn key(metadata: &kube::api::ObjectMeta) -> Key {
+    (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
+}
+
+fn notice<K>(object: &Lenient<K>, why: &str) -> Notice
+where
+    K: Resource,
+    K::DynamicType: Default,
+{
+    let dynamic = K::DynamicType::default();
+    let (kind, plural, group) = (K::kind(&dynamic), K::plural(&dynamic), K::group(&dynamic));
+    let resource = if group.is_empty() { plural.into_owned() } else { format!("{plural}.{group}") };
+    let name = object.name();
+    let namespace = object.meta().namespace.as_deref().map(|name| format!(" --namespace {name}")).unwrap_or_default();
+    Notice {
+        object: object.object_ref(&dynamic),
+        text: format!(
+            "{kind} {name} can't be read and counts as in use: {why}; correct it: kubectl edit {resource} {name}{namespace}"
+        ),
+    }
+}

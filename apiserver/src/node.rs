@@ -1,0 +1,98 @@
+//! A Node, as much of it as Bobbin's programs use. Never written back.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::Node;
+use kube::Resource;
+use kube::api::ObjectMeta;
+use serde::{Deserialize, Deserializer};
+
+/// The taint of a Node whose machine is known to be off.
+pub const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
+/// A Node. Read it as `Lenient<SlimNode>`.
+#[derive(Resource, Clone, Debug, Default, Deserialize, PartialEq)]
+#[resource(inherit = "Node")]
+pub struct SlimNode {
+    /// Name, UID, labels.
+    pub metadata: ObjectMeta,
+    /// What was asked of the Node.
+    #[serde(default)]
+    pub spec: SlimNodeSpec,
+    /// What its kubelet says.
+    #[serde(default)]
+    pub status: SlimNodeStatus,
+}
+
+/// What was asked of a Node.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+pub struct SlimNodeSpec {
+    /// The Node is cordoned.
+    #[serde(default)]
+    pub unschedulable: bool,
+    /// Its taints.
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub taints: Vec<SlimTaint>,
+}
+
+/// A taint.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct SlimTaint {
+    /// What tells it from others.
+    pub key: String,
+    /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`.
+    #[serde(default)]
+    pub effect: String,
+}
+
+/// What a Node's kubelet says.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+pub struct SlimNodeStatus {
+    /// The machine's addresses and names.
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub addresses: Vec<SlimNodeAddress>,
+    /// Its conditions.
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub conditions: Vec<SlimNodeCondition>,
+}
+
+/// An address or name of a machine.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct SlimNodeAddress {
+    /// `InternalIP`, `ExternalIP`, `Hostname` or another.
+    #[serde(rename = "type", default)]
+    pub type_: String,
+    /// The address, or the name.
+    pub address: String,
+}
+
+/// A condition of a Node.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct SlimNodeCondition {
+    /// `Ready` or another.
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+}
+
+impl SlimNode {
+    /// The machine's addresses of all types; its names are passed over.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        self.status.addresses.iter().filter_map(|one| one.address.parse().ok()).collect()
+    }
+
+    /// Whether somebody has said that the machine is off.
+    pub fn out_of_service(&self) -> bool {
+        self.spec.taints.iter().any(|taint| taint.key == OUT_OF_SERVICE)
+    }
+
+    /// Whether the kubelet says that the Node is ready, and the node controller has heard of it lately.
+    pub fn is_ready(&self) -> bool {
+        self.status.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    }
+}
+
+fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}

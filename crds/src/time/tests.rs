@@ -1,0 +1,84 @@
+use serde_json::json;
+
+use super::*;
+use crate::{AddressBlockSpec, AddressPoolStatus, IPAssignmentSpec};
+
+/// What Kubernetes takes for a time and this program does not, and what no schema lets through.
+const UNREADABLE: [&str; 6] = [
+    r#""2026-01-01T00:00:00.000000+99:99""#,
+    r#""9999-12-31T23:59:59.000000Z""#,
+    r#""""#,
+    "7",
+    r#"{"a": [1]}"#,
+    "[null]",
+];
+
+fn unreadable() -> impl Iterator<Item = serde_json::Value> {
+    UNREADABLE.iter().map(|text| serde_json::from_str(text).expect("it is JSON"))
+}
+
+#[test]
+fn a_free_since_that_can_not_be_read_counts_as_the_far_future() {
+    for time in unreadable() {
+        let spec = json!({"poolName": "p", "index": 0, "freeSince": time});
+        let spec: AddressBlockSpec = serde_json::from_value(spec).expect("the block is readable");
+        assert_eq!(spec.free_since, Some(MicroTime(Timestamp::MAX)));
+    }
+}
+
+#[test]
+fn a_readable_free_since_is_what_it_says_and_an_absent_one_is_absent() {
+    let spec = json!({"poolName": "p", "index": 0, "freeSince": "2026-01-01T00:00:00.5Z"});
+    let spec: AddressBlockSpec = serde_json::from_value(spec).expect("the block is readable");
+    assert_eq!(spec.free_since.map(|time| time.0), "2026-01-01T00:00:00.5Z".parse().ok());
+    for spec in [json!({"poolName": "p", "index": 0}), json!({"poolName": "p", "index": 0, "freeSince": null})] {
+        let spec: AddressBlockSpec = serde_json::from_value(spec).expect("the block is readable");
+        assert_eq!(spec.free_since, None);
+    }
+}
+
+#[test]
+fn an_assignment_with_an_unreadable_time_is_readable() {
+    for time in unreadable() {
+        let spec = json!({
+            "poolName": "p", "blockName": "p-0", "nodeName": "n", "ipv4": "10.0.0.1", "containerID": "c", "ifName": "eth0",
+            "createdAt": time, "bootID": "b",
+        });
+        let spec: IPAssignmentSpec = serde_json::from_value(spec).expect("the assignment is readable");
+        assert_eq!(spec.created_at, MicroTime(Timestamp::MAX));
+    }
+}
+
+#[test]
+fn a_pool_with_unreadable_times_keeps_its_conditions_and_accepted_subnets() {
+    for time in unreadable() {
+        let status = json!({
+            "acceptedSubnets": [{"ipv4": "10.0.0.0/24", "state": "Accepted", "since": time}],
+            "conditions": [{"type": "Ready", "status": "True", "reason": "Carved", "message": "m", "lastTransitionTime": time}],
+        });
+        let status: AddressPoolStatus = serde_json::from_value(status).expect("the status is readable");
+        assert_eq!(status.accepted_subnets[0].since, MicroTime(Timestamp::UNIX_EPOCH));
+        let condition = &status.conditions[0];
+        assert_eq!((condition.type_.as_str(), condition.status.as_str()), ("Ready", "True"));
+        assert_eq!(condition.last_transition_time, Time(Timestamp::UNIX_EPOCH));
+    }
+}
+
+#[test]
+fn a_time_is_clamped_between_a_cool_down_ago_and_now() {
+    let now = Timestamp::from_second(1_000_000).expect("it is a time");
+    let at = |second| Timestamp::from_second(second).expect("it is a time");
+    let clamped = |time| clamped(&MicroTime(time), now, Duration::from_secs(130));
+    assert_eq!(clamped(at(999_950)), at(999_950));
+    assert_eq!(clamped(at(5)), at(999_870));
+    assert_eq!(clamped(at(1_000_001)), now);
+    assert_eq!(clamped(Timestamp::MAX), now);
+    assert_eq!(super::clamped(&MicroTime(Timestamp::MIN), now, Duration::MAX), Timestamp::MIN);
+}
+
+#[test]
+fn the_time_that_stands_for_an_unreadable_one_can_be_written() {
+    let text = serde_json::to_value(MicroTime(Timestamp::MAX)).expect("it can be written");
+    let read: MicroTime = serde_json::from_value(text).expect("it can be read");
+    assert_eq!(read.0.as_microsecond(), Timestamp::MAX.as_microsecond());
+}
