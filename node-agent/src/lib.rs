@@ -7,6 +7,7 @@
 mod adopt;
 mod agent;
 mod args;
+mod atomic_file;
 mod choose;
 mod claim;
 mod direct;

@@ -20,7 +20,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 pub use facts::{NamespaceFacts, NodeFacts, PodFacts};
-pub(crate) use saved::replace as replace_file;
 
 /// How long the one fetch of a pod that the watch has not seen may take.
 const FETCH_DEADLINE: Duration = Duration::from_secs(2);
