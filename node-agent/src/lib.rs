@@ -23,6 +23,7 @@ mod record;
 mod repair;
 mod restore;
 mod run;
+mod run_dir;
 mod serve;
 mod stock;
 mod sweep;
