@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bobbin_addressing::{AttachmentKey, Pair, TwoLooks};
 use bobbin_kernel::{KernelError, Network, Wiring, boot_time};
+use bobbin_observability::Progress;
 use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +19,7 @@ use crate::journal::Journal;
 use crate::ledger::{Attachment, Ledger, Phase};
 use crate::metrics::Metrics;
 use crate::record::Recorder;
+use crate::run_dir::RunDir;
 use crate::stock::Stock;
 use crate::watch::ClusterView;
 
@@ -25,6 +27,10 @@ use crate::watch::ClusterView;
 pub struct Agent {
     /// The settings.
     pub args: Args,
+    /// What outlives the agent lies there; locked.
+    pub run_dir: Arc<RunDir>,
+    /// Which loops make progress.
+    pub progress: Progress,
     /// This boot.
     pub boot_id: String,
     /// Blocks, addresses, attachments.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bobbin_observability::LogFormat;
 use clap::{Parser, ValueEnum};
 
 /// Gives the pods of this node their addresses and routes.
@@ -13,6 +14,9 @@ pub struct Args {
     /// The name of the Node object that this agent serves.
     #[arg(long, env = "NODE_NAME")]
     pub node_name: String,
+    /// The name of the agent's own pod, for another agent that waits for the run directory.
+    #[arg(long, env = "POD_NAME")]
+    pub pod_name: Option<String>,
     /// The kubeconfig to reach the API server with; absent: KUBECONFIG, else the pod's service account.
     #[arg(long, env = "BOBBIN_KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
@@ -104,9 +108,9 @@ pub struct Args {
     /// How often the node's records are compared with what lives on it.
     #[arg(long, env = "BOBBIN_RELIST_INTERVAL", default_value = "15m", value_parser = duration)]
     pub relist_interval: Duration,
-    /// How logs are written: `text` or `json`.
-    #[arg(long, env = "BOBBIN_LOG_FORMAT", default_value = "text")]
-    pub log_format: String,
+    /// How log lines look: text or json.
+    #[arg(long, env = "BOBBIN_LOG_FORMAT", default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
 }
 
 /// What a pod gets whose pool is unknown.

@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 
 use crate::args::Args;
+use crate::atomic_file;
 pub use conflist::ChainedError;
 use conflist::{chained, render, supported, version_for};
 
@@ -115,19 +116,13 @@ fn remove(path: &Path) -> Result<bool, InstallError> {
     }
 }
 
-/// Writes beside and renames. The name beside ends in neither .conf, .conflist nor .json: no runtime takes it for a configuration.
+/// Writes a file unless it is there with these bytes and this mode.
 fn put(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<()> {
     let current = std::fs::metadata(path).is_ok_and(|seen| seen.permissions().mode() & 0o777 == mode);
     if current && std::fs::read(path).is_ok_and(|present| present == bytes) {
         return Ok(());
     }
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".bobbin-new");
-    let beside = PathBuf::from(beside);
-    std::fs::write(&beside, bytes)?;
-    std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(mode))?;
-    std::fs::File::open(&beside)?.sync_all()?;
-    std::fs::rename(&beside, path)
+    atomic_file::replace_durably(path, bytes, mode)
 }
 
 /// The versions that a plugin says it supports; none if it does not answer.

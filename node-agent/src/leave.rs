@@ -15,6 +15,7 @@ use crate::exported::Exported;
 use crate::install::{InstallError, remove_conflist, remove_shim};
 use crate::ledger::{Attachment, Ledger};
 use crate::record::Recorder;
+use crate::run_dir::RunDir;
 
 /// How often it is said again what is waited for.
 const REMIND: Duration = Duration::from_mins(1);
@@ -41,6 +42,8 @@ pub struct Leave {
     pub exported: Exported,
     /// Events on the node.
     pub events: Events,
+    /// The run directory.
+    pub run_dir: Arc<RunDir>,
 }
 
 impl Leave {
@@ -69,6 +72,9 @@ impl Leave {
             }
         }
         remove_shim(&self.args)?;
+        if let Err(error) = self.run_dir.forget() {
+            tracing::warn!("{error}");
+        }
         forget_state(&self.args.run_dir);
         let sentence = format!(
             "node {} is clean of Bobbin; uninstall it, or set agent.mode to run to use it again",

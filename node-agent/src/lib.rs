@@ -7,6 +7,7 @@
 mod adopt;
 mod agent;
 mod args;
+mod atomic_file;
 mod choose;
 mod claim;
 mod direct;
@@ -22,6 +23,7 @@ mod record;
 mod repair;
 mod restore;
 mod run;
+mod run_dir;
 mod serve;
 mod stock;
 mod sweep;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::Context;
 use bobbin_addressing::stock::BlockUse;
 use bobbin_apiserver::Clients;
-use bobbin_kernel::{Network, Settings};
-use bobbin_observability::{Health, Metrics as Page, init_logs};
+use bobbin_kernel::{Network, Settings, boot_time};
+use bobbin_observability::{Health, Metrics as Page, Progress, init_logs};
 use clap::Parser;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -28,9 +28,11 @@ use crate::leave::Leave;
 use crate::ledger::Ledger;
 use crate::metrics::{Metrics, PoolState};
 use crate::record::Recorder;
+use crate::run_dir::heartbeat::HEARTBEAT_DEADLINE;
+use crate::run_dir::{Identity, Previous, RunDir, RunDirError};
 use crate::stock::Stock;
 use crate::watch::ClusterView;
-use crate::{install, late, repair, restore, serve, sweep};
+use crate::{install, late, repair, restore, run_dir, serve, sweep};
 
 /// How long calls under way may take after a signal.
 const LAST_CALLS: Duration = Duration::from_secs(5);
@@ -41,12 +43,23 @@ const LAST_CALLS: Duration = Duration::from_secs(5);
 /// What it can't start without: the run directory, the kernel, the socket. Never the API server.
 pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let args = Args::try_parse_from(args).unwrap_or_else(|error| error.exit());
-    init_logs(args.log_format.parse().unwrap_or_default());
+    init_logs(args.log_format);
     let stop = on_signal()?;
     let boot_id = std::fs::read_to_string(&args.boot_id_path)
         .with_context(|| format!("the boot ID can't be read from {}", args.boot_id_path.display()))?
         .trim()
         .to_owned();
+    let locked = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        locked = RunDir::lock(&args.run_dir, &args.node_name, args.pod_name.as_deref()) => locked,
+    };
+    let (run_dir, previous) = locked?;
+    if let Previous::SameNode(identity) = &previous {
+        let (absent, silent) =
+            (identity.absent_for(&boot_id, boot_time()), identity.without_contact_for(&boot_id, boot_time()));
+        tracing::info!(uid = identity.node_uid, ?absent, without_contact = ?silent, "found the checkpoint of an earlier agent");
+    }
+    run_dir.save(&previous.identity(&args.node_name, &boot_id, boot_time()))?;
     let journal = Journal::open(&args.run_dir)?;
     let rebooted = journal.begin_boot(&boot_id)?;
     let clients =
@@ -95,9 +108,11 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
         turns: Turns::default(),
         careful: AtomicBool::new(false),
         stop: stop.clone(),
+        run_dir: Arc::new(run_dir),
+        progress: Progress::default(),
         args,
     });
-    let listener = serve::bind(&agent.args.run_dir.join("agent.sock")).context("the socket can't be bound")?;
+    let listener = serve::bind(&agent.run_dir.socket()).context("the socket can't be bound")?;
     let serving = tokio::spawn(serve::serve(listener, Arc::clone(&agent), stop.clone()));
     tracing::info!(node = agent.args.node_name, "serving");
     tokio::spawn(late::run(Arc::clone(&agent), verdicts));
@@ -106,11 +121,25 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     tokio::select! {
         () = stop.cancelled() => {}
         ended = tasks => ended?,
+        ended = heartbeat(&agent) => ended?,
     }
     if tokio::time::timeout(LAST_CALLS, serving).await.is_err() {
         tracing::warn!("calls under way were cut off; the runtime repeats them");
     }
     Ok(())
+}
+
+/// Keeps run directory and identity; the Node's UID and the last contact are those that the watches show.
+async fn heartbeat(agent: &Agent) -> Result<(), RunDirError> {
+    let identity = || Identity {
+        node_name: agent.args.node_name.clone(),
+        node_uid: agent.view.node().map(|node| node.uid),
+        boot_id: agent.boot_id.clone(),
+        heartbeat: boot_time(),
+        last_contact: None,
+    };
+    let beat = agent.progress.register("heartbeat", HEARTBEAT_DEADLINE);
+    run_dir::heartbeat::run(&agent.run_dir, identity, beat, agent.stop.clone()).await
 }
 
 /// Everything beside the socket. Ends only with an error: what can't go on restarts the whole agent, which loses nothing by it.
@@ -194,6 +223,7 @@ async fn leave(agent: Arc<Agent>, claims: Claims, mut adopted: watch::Receiver<A
         network: agent.network.clone(),
         exported: agent.exported.clone(),
         events: agent.events.clone(),
+        run_dir: Arc::clone(&agent.run_dir),
     };
     report(&agent, leave.run().await.err());
     agent.stop.cancelled().await;

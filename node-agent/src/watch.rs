@@ -21,7 +21,6 @@ use tokio::time::Instant;
 
 use crate::freshness::Freshness;
 pub use facts::{NamespaceFacts, NodeFacts, PodFacts};
-pub(crate) use saved::replace as replace_file;
 
 /// How long the one fetch of a pod that the watch has not seen may take.
 const FETCH_DEADLINE: Duration = Duration::from_secs(2);

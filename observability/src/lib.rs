@@ -4,8 +4,10 @@
 
 pub mod logs;
 pub mod metrics;
+pub mod progress;
 pub mod server;
 
 pub use logs::{LogFormat, init_logs};
 pub use metrics::Metrics;
+pub use progress::{Beat, Progress};
 pub use server::{Health, Server, serve};

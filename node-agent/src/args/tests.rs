@@ -22,3 +22,9 @@ fn durations_need_a_unit_and_do_not_overflow() {
         assert!(duration(wrong).is_err(), "{wrong:?} was taken for a duration");
     }
 }
+
+#[test]
+fn an_unknown_log_format_is_refused_with_the_choices() {
+    let refused = Args::try_parse_from(["bobbin-agent", "--node-name=n1", "--log-format=xml"]).unwrap_err().to_string();
+    assert!(refused.contains("--log-format") && refused.contains("text or json"), "{refused}");
+}

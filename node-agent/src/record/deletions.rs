@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use bobbin_addressing::AttachmentKey;
 use serde::{Deserialize, Serialize};
 
+use crate::atomic_file;
+
 /// A record that is to go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Deletion {
@@ -24,12 +26,13 @@ pub(super) struct Deletions(PathBuf);
 impl Deletions {
     pub(super) fn open(directory: &Path) -> std::io::Result<Deletions> {
         std::fs::create_dir_all(directory)?;
+        atomic_file::tidy(directory)?;
         Ok(Deletions(directory.to_owned()))
     }
 
     /// Writes one down; a second one of the same attachment takes its place.
     pub(super) fn keep(&self, deletion: &Deletion) -> std::io::Result<()> {
-        crate::watch::replace_file(&self.path(&deletion.name, &deletion.key), &serde_json::to_vec(deletion)?)
+        atomic_file::replace(&self.path(&deletion.name, &deletion.key), &serde_json::to_vec(deletion)?, 0o600)
     }
 
     /// Forgets one that is done.

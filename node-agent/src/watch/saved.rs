@@ -8,6 +8,8 @@ use bobbin_crds::AddressPool;
 use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 
+use crate::atomic_file;
+
 use super::{ClusterView, Facts, NamespaceFacts, NodeFacts, PodFacts};
 
 /// How long changes are gathered before they are written.
@@ -59,7 +61,7 @@ pub(super) async fn keep(view: &ClusterView) {
             }
         };
         let path = view.0.saved.clone();
-        let written = tokio::task::spawn_blocking(move || replace(&path, &bytes)).await;
+        let written = tokio::task::spawn_blocking(move || atomic_file::replace(&path, &bytes, 0o600)).await;
         if let Ok(Err(error)) = written {
             tracing::warn!(%error, path = %view.0.saved.display(), "the view of the cluster could not be kept; a restart without the API server would know less");
         }
@@ -78,12 +80,4 @@ pub(super) fn bytes(view: &ClusterView) -> serde_json::Result<Vec<u8>> {
         }
     };
     serde_json::to_vec(&copy)
-}
-
-/// Writes a file so that a reader sees the old one or the new one, whole.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    std::fs::write(&temporary, bytes)?;
-    std::fs::rename(&temporary, path)
 }

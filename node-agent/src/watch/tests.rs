@@ -60,7 +60,7 @@ async fn a_restart_knows_what_was_seen_before_and_another_nodes_view_is_no_view(
         facts.namespaces.insert("a".to_owned(), NamespaceFacts::of(&metadata));
     }
     let path = directory.path().join("cluster.json");
-    replace_file(&path, &saved::bytes(&view).unwrap()).unwrap();
+    std::fs::write(&path, saved::bytes(&view).unwrap()).unwrap();
     let again = ClusterView::with(None, "n1", directory.path());
     assert_eq!(again.node(), view.node());
     assert!(again.pool("default").is_some() && again.namespace("a").is_some());

@@ -1,0 +1,101 @@
+//! Files that a reader sees old or new, never half: written under another name in the same directory and renamed. What a crash left
+//! beside them is removed by [`tidy`].
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::{Builder, NamedTempFile};
+
+/// How a file's name begins until it is renamed.
+const PREFIX: &str = ".bobbin-";
+/// How it ends: no runtime takes it for a CNI configuration, and no reader of `*.json` for one of its files.
+const SUFFIX: &str = ".tmp";
+
+/// Replaces a file on a tmpfs. It survives a crash of this program, not one of the machine.
+///
+/// # Errors
+/// The directory can't be written. The file is as it was.
+pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    Pending::create(path, mode)?.fill(bytes)?.commit()
+}
+
+/// Replaces a file on a disk: file and directory are synced, so that it survives a crash of the machine, too.
+///
+/// # Errors
+/// The directory can't be written or synced. The file is as it was, or is the new one, whole.
+pub fn replace_durably(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let filled = Pending::create(path, mode)?.fill(bytes)?;
+    filled.0.file.as_file().sync_all()?;
+    filled.commit()?;
+    File::open(directory_of(path))?.sync_all()
+}
+
+/// Removes what writers that were killed left in a directory. Call it before the first write there: it would take another writer's
+/// file, too.
+///
+/// # Errors
+/// The directory can't be read, or a file not be removed.
+pub fn tidy(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if is_stray(&entry.file_name().to_string_lossy()) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a file. True: it was there.
+///
+/// # Errors
+/// It is there and can't be removed.
+pub fn remove(path: &Path) -> io::Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_stray(name: &str) -> bool {
+    name.starts_with(PREFIX) && name.ends_with(SUFFIX)
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A file that has its own name beside the one that it is for. Dropped before [`Filled::commit`], it is removed.
+struct Pending {
+    file: NamedTempFile,
+    path: PathBuf,
+}
+
+/// The same with its content.
+struct Filled(Pending);
+
+impl Pending {
+    fn create(path: &Path, mode: u32) -> io::Result<Pending> {
+        let file = Builder::new().prefix(PREFIX).suffix(SUFFIX).tempfile_in(directory_of(path))?;
+        // Not by the builder: there the umask would take bits away.
+        file.as_file().set_permissions(Permissions::from_mode(mode))?;
+        Ok(Pending { file, path: path.to_owned() })
+    }
+
+    fn fill(mut self, bytes: &[u8]) -> io::Result<Filled> {
+        self.file.as_file_mut().write_all(bytes)?;
+        Ok(Filled(self))
+    }
+}
+
+impl Filled {
+    fn commit(self) -> io::Result<()> {
+        let Pending { file, path } = self.0;
+        file.persist(path).map(drop).map_err(|failed| failed.error)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,97 @@
+//! What a crash at each step leaves, and what the next start makes of it.
+
+use super::*;
+
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn a_file_is_replaced_whole_with_its_mode_and_nothing_is_left_beside() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.json");
+    for (bytes, mode_wanted) in [(&b"one"[..], 0o644), (b"two", 0o600), (b"three", 0o755)] {
+        replace(&path, bytes, mode_wanted).unwrap();
+        assert_eq!((fs::read(&path).unwrap(), mode(&path)), (bytes.to_vec(), mode_wanted));
+    }
+    replace_durably(&path, b"four", 0o644).unwrap();
+    assert_eq!((fs::read(&path).unwrap(), mode(&path)), (b"four".to_vec(), 0o644));
+    assert_eq!(names(dir.path()), ["agent.json"]);
+}
+
+/// A killed writer: nothing is dropped.
+fn crash<T>(writer: T) {
+    std::mem::forget(writer);
+}
+
+#[test]
+fn a_crash_before_the_rename_leaves_the_old_file_and_a_stray_that_the_next_start_removes() {
+    let crashes: [fn(&Path); 3] = [
+        |path| crash(Pending::create(path, 0o644).unwrap()),
+        |path| {
+            let mut half = Pending::create(path, 0o644).unwrap();
+            half.file.as_file_mut().write_all(b"ne").unwrap();
+            crash(half);
+        },
+        |path| crash(Pending::create(path, 0o644).unwrap().fill(b"new").unwrap()),
+    ];
+    for crashed in crashes {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("10-bobbin.conflist");
+        replace(&path, b"old", 0o644).unwrap();
+        crashed(&path);
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        let stray = names(dir.path()).into_iter().find(|name| is_stray(name)).unwrap();
+        assert_eq!(Path::new(&stray).extension().unwrap(), "tmp", "a reader could take it for its file");
+        tidy(dir.path()).unwrap();
+        assert_eq!(names(dir.path()), ["10-bobbin.conflist"]);
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+    }
+}
+
+#[test]
+fn a_crash_after_the_rename_leaves_the_new_file_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.json");
+    replace(&path, b"old", 0o644).unwrap();
+    Pending::create(&path, 0o644).unwrap().fill(b"new").unwrap().commit().unwrap();
+    tidy(dir.path()).unwrap();
+    assert_eq!((fs::read(&path).unwrap(), names(dir.path())), (b"new".to_vec(), vec!["agent.json".to_owned()]));
+}
+
+#[test]
+fn a_write_that_fails_leaves_the_old_file_and_no_stray() {
+    let dir = tempfile::tempdir().unwrap();
+    // A directory can't be replaced by a file.
+    let path = dir.path().join("taken");
+    fs::create_dir_all(path.join("inner")).unwrap();
+    assert!(replace(&path, b"new", 0o644).is_err());
+    assert_eq!(names(dir.path()), ["taken"]);
+    assert!(replace(&dir.path().join("nowhere/file"), b"new", 0o644).is_err());
+}
+
+#[test]
+fn files_of_others_are_no_strays() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in [".bobbin-notes", "x.tmp", "bobbin-1.tmp", "10-calico.conflist"] {
+        fs::write(dir.path().join(name), b"").unwrap();
+    }
+    tidy(dir.path()).unwrap();
+    assert_eq!(names(dir.path()).len(), 4);
+}
+
+#[test]
+fn removing_what_is_not_there_is_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    assert!(!remove(&path).unwrap());
+    replace(&path, b"", 0o644).unwrap();
+    assert!(remove(&path).unwrap());
+}

@@ -1,0 +1,58 @@
+//! Moves the checkpoint of another node out of the way, into a directory of its own beside the new one.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{HEALTH_SOCKET, IDENTITY, LOCK, SOCKET};
+
+/// How the name of such a directory begins.
+const ASIDE: &str = "other-node-";
+/// As much of the node's name as surely fits in a file name (NAME_MAX is 255).
+const MAX_NAME: usize = 200;
+
+/// What makes up the checkpoint: all but the lock, the sockets and what was moved before.
+pub(super) fn content(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut content = Vec::new();
+    for entry in fs::read_dir(root)? {
+        let entry = entry?;
+        if !stays(&entry.file_name()) {
+            content.push(entry.path());
+        }
+    }
+    Ok(content)
+}
+
+fn stays(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    [LOCK, SOCKET, HEALTH_SOCKET].contains(&name.as_ref()) || name.starts_with(ASIDE)
+}
+
+/// Moves the content. The identity goes last: after a crash the next start sees it still and goes on, into a further directory.
+pub(super) fn set_aside(root: &Path, node: &str) -> io::Result<PathBuf> {
+    let target = make_directory(root, node)?;
+    let mut content = content(root)?;
+    content.sort_by_key(|path| path.file_name() == Some(OsStr::new(IDENTITY)));
+    for path in content {
+        if let Some(name) = path.file_name() {
+            fs::rename(&path, target.join(name))?;
+        }
+    }
+    Ok(target)
+}
+
+fn make_directory(root: &Path, node: &str) -> io::Result<PathBuf> {
+    // The name comes from a file, so it may be anything.
+    let plain = |letter: &char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-');
+    let node: String = node.chars().filter(plain).take(MAX_NAME).collect();
+    let mut number = 1_u32;
+    loop {
+        let target = root.join(format!("{ASIDE}{node}-{number}"));
+        match fs::create_dir(&target) {
+            Ok(()) => return Ok(target),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! Who wrote the checkpoint, and when it was last known to run: the content of `agent.json`. Pure.
+
+use std::time::Duration;
+
+use bobbin_addressing::BootTime;
+use serde::{Deserialize, Serialize};
+
+/// The node that a checkpoint is of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Identity {
+    /// The name of its Node object.
+    pub node_name: String,
+    /// The UID of its Node object; none until the agent has seen it.
+    #[serde(rename = "nodeUID")]
+    pub node_uid: Option<String>,
+    /// The boot that the times are counted from.
+    #[serde(rename = "bootID")]
+    pub boot_id: String,
+    /// When the agent was last known to run.
+    pub heartbeat: BootTime,
+    /// When the API server last answered; none if it never did.
+    pub last_contact: Option<BootTime>,
+}
+
+impl Identity {
+    /// How long no agent has run, at least to the interval of its heartbeats. `None`: the times are of another boot, so nobody knows.
+    pub fn absent_for(&self, boot_id: &str, now: BootTime) -> Option<Duration> {
+        (self.boot_id == boot_id).then(|| now.since(self.heartbeat))
+    }
+
+    /// How long ago the API server last answered. `None`: nobody knows, or it never did.
+    pub fn without_contact_for(&self, boot_id: &str, now: BootTime) -> Option<Duration> {
+        self.last_contact.filter(|_| self.boot_id == boot_id).map(|contact| now.since(contact))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity() -> Identity {
+        Identity {
+            node_name: "n1".to_owned(),
+            node_uid: Some("u1".to_owned()),
+            boot_id: "b1".to_owned(),
+            heartbeat: BootTime(Duration::from_secs(100)),
+            last_contact: Some(BootTime(Duration::from_secs(40))),
+        }
+    }
+
+    #[test]
+    fn times_of_another_boot_say_nothing() {
+        let now = BootTime(Duration::from_secs(130));
+        assert_eq!(identity().absent_for("b1", now), Some(Duration::from_secs(30)));
+        assert_eq!(identity().without_contact_for("b1", now), Some(Duration::from_secs(90)));
+        assert_eq!(identity().absent_for("b2", now), None);
+        assert_eq!(identity().without_contact_for("b2", now), None);
+        assert_eq!(Identity { last_contact: None, ..identity() }.without_contact_for("b1", now), None);
+    }
+
+    #[test]
+    fn the_file_uses_the_names_of_the_api() {
+        let json = serde_json::to_value(identity()).unwrap();
+        let mut names: Vec<&String> = json.as_object().unwrap().keys().collect();
+        names.sort();
+        assert_eq!(names, ["bootID", "heartbeat", "lastContact", "nodeName", "nodeUID"]);
+    }
+}

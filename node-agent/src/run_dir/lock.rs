@@ -1,0 +1,79 @@
+//! The lock file: an exclusive `flock(2)`, which the kernel releases when its process ends, however it ends.
+
+use std::fmt;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+/// Who has the lock, as the lock file tells it. For people: nothing is decided from it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Its process, in its own PID namespace.
+    pid: Option<u32>,
+    /// Its pod.
+    pod: Option<String>,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.pod, self.pid) {
+            (Some(pod), Some(pid)) => write!(out, "pod {pod}, process {pid}"),
+            (Some(pod), None) => write!(out, "pod {pod}"),
+            (None, Some(pid)) => write!(out, "process {pid}"),
+            (None, None) => out.write_str("it has not said who it is"),
+        }
+    }
+}
+
+/// The lock. Dropped, it is released.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+/// What came of a try.
+#[derive(Debug)]
+pub(super) enum Tried {
+    Locked(Lock),
+    Held(Holder),
+}
+
+impl Lock {
+    /// Takes the lock if nobody has it. A file that was replaced between its opening and its locking is not the directory's lock, so it
+    /// counts as held, and the next try opens the new one.
+    pub(super) fn try_take(path: &Path, pod_name: Option<&str>) -> io::Result<Tried> {
+        let mut options = OpenOptions::new();
+        let mut file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(Tried::Held(holder(&mut file))),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        let mut lock = Lock(file);
+        if !lock.is_at(path)? {
+            return Ok(Tried::Held(Holder::default()));
+        }
+        let holder = Holder { pid: Some(std::process::id()), pod: pod_name.map(str::to_owned) };
+        lock.0.set_len(0)?;
+        lock.0.write_all(&serde_json::to_vec(&holder)?)?;
+        Ok(Tried::Locked(lock))
+    }
+
+    /// Whether this is the file of that name.
+    pub(super) fn is_at(&self, path: &Path) -> io::Result<bool> {
+        let ours = self.0.metadata()?;
+        match std::fs::metadata(path) {
+            Ok(found) => Ok((found.dev(), found.ino()) == (ours.dev(), ours.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What the file says; nothing, if its holder has not written it yet.
+fn holder(file: &mut File) -> Holder {
+    let mut bytes = Vec::new();
+    let read = file.rewind().and_then(|()| file.take(4096).read_to_end(&mut bytes));
+    read.ok().and_then(|_| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}

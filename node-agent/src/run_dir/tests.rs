@@ -1,0 +1,180 @@
+//! Two agents, another node's checkpoint, and what a crash or a stranger leaves.
+
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+
+fn identity(node_name: &str, uid: &str) -> Identity {
+    Identity {
+        node_name: node_name.to_owned(),
+        node_uid: Some(uid.to_owned()),
+        boot_id: "b1".to_owned(),
+        heartbeat: BootTime(Duration::from_secs(5)),
+        last_contact: None,
+    }
+}
+
+/// The checkpoint of an agent that has ended.
+async fn checkpoint(path: &Path, identity: &Identity) {
+    let (run_dir, _) = RunDir::lock(path, &identity.node_name, None).await.unwrap();
+    run_dir.save(identity).unwrap();
+    fs::create_dir(path.join("attachments")).unwrap();
+    fs::write(path.join("attachments/c1-eth0.json"), b"{}").unwrap();
+    fs::write(path.join("ready"), b"").unwrap();
+}
+
+fn names(path: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn a_new_directory_holds_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run/bobbin");
+    let (run_dir, previous) = RunDir::lock(&path, "n1", None).await.unwrap();
+    assert_eq!(previous, Previous::Nothing);
+    run_dir.save(&identity("n1", "u1")).unwrap();
+    assert_eq!(names(&path), ["agent.json", "lock"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_agent_waits_until_the_first_has_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, _) = RunDir::lock(dir.path(), "n1", Some("bobbin-agent-abc")).await.unwrap();
+    let mut second = std::pin::pin!(RunDir::lock(dir.path(), "n1", None));
+    assert!(tokio::time::timeout(REMINDER_INTERVAL * 5, &mut second).await.is_err(), "two agents have one directory");
+    let Tried::Held(holder) = Lock::try_take(&dir.path().join(LOCK), None).unwrap() else { panic!("it is not locked") };
+    assert_eq!(holder.to_string(), format!("pod bobbin-agent-abc, process {}", std::process::id()));
+    drop(first);
+    second.await.unwrap();
+}
+
+#[tokio::test]
+async fn the_checkpoint_of_the_same_node_is_kept_and_told_with_its_uid() {
+    let dir = tempfile::tempdir().unwrap();
+    checkpoint(dir.path(), &identity("n1", "u1")).await;
+    let (_run_dir, previous) = RunDir::lock(dir.path(), "n1", None).await.unwrap();
+    assert_eq!(previous, Previous::SameNode(identity("n1", "u1")));
+    assert_eq!(names(dir.path()), ["agent.json", "attachments", "lock", "ready"]);
+}
+
+#[tokio::test]
+async fn the_checkpoint_of_another_node_is_set_aside_whole_and_more_than_once() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join(SOCKET), b"").unwrap();
+    for (number, node, next) in [(1, "n1", "n2"), (1, "n2", "n1"), (2, "n1", "n2")] {
+        checkpoint(dir.path(), &identity(node, "u1")).await;
+        let (run_dir, previous) = RunDir::lock(dir.path(), next, None).await.unwrap();
+        let set_aside = dir.path().join(format!("other-node-{node}-{number}"));
+        assert_eq!(previous, Previous::OtherNode { name: node.to_owned(), set_aside: set_aside.clone() });
+        assert_eq!(names(&set_aside), ["agent.json", "attachments", "ready"]);
+        assert_eq!(names(&set_aside.join("attachments")), ["c1-eth0.json"]);
+        assert!(aside::content(dir.path()).unwrap().is_empty());
+        assert!(run_dir.socket().exists(), "the socket's name stays");
+    }
+}
+
+#[tokio::test]
+async fn a_move_that_a_crash_interrupted_is_finished_by_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    checkpoint(dir.path(), &identity("n1", "u1")).await;
+    fs::create_dir(dir.path().join("other-node-n1-1")).unwrap();
+    fs::rename(dir.path().join("ready"), dir.path().join("other-node-n1-1/ready")).unwrap();
+    let (_run_dir, previous) = RunDir::lock(dir.path(), "n2", None).await.unwrap();
+    let set_aside = dir.path().join("other-node-n1-2");
+    assert_eq!(previous, Previous::OtherNode { name: "n1".to_owned(), set_aside: set_aside.clone() });
+    assert_eq!(names(&set_aside), ["agent.json", "attachments"]);
+}
+
+#[tokio::test]
+async fn a_strange_name_in_the_identity_leads_nowhere_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let strange = format!("../../{}", "x".repeat(400));
+    checkpoint(dir.path(), &identity(&strange, "u1")).await;
+    let (_run_dir, previous) = RunDir::lock(dir.path(), "n1", None).await.unwrap();
+    let Previous::OtherNode { set_aside, .. } = previous else { panic!("{previous:?}") };
+    assert_eq!(set_aside.parent(), Some(dir.path()));
+}
+
+#[tokio::test]
+async fn a_checkpoint_whose_identity_is_unreadable_or_missing_is_kept_and_counts_as_in_use() {
+    for identity_file in [Some(&b"{\"nodeName\":"[..]), None] {
+        let dir = tempfile::tempdir().unwrap();
+        checkpoint(dir.path(), &identity("n1", "u1")).await;
+        match identity_file {
+            Some(bytes) => fs::write(dir.path().join(IDENTITY), bytes).unwrap(),
+            None => fs::remove_file(dir.path().join(IDENTITY)).unwrap(),
+        }
+        let (_run_dir, previous) = RunDir::lock(dir.path(), "n1", None).await.unwrap();
+        assert_eq!(previous, Previous::Unknown);
+        assert!(dir.path().join("attachments/c1-eth0.json").exists());
+    }
+}
+
+#[tokio::test]
+async fn what_a_crash_left_half_written_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    checkpoint(dir.path(), &identity("n1", "u1")).await;
+    fs::write(dir.path().join(".bobbin-half.tmp"), b"{").unwrap();
+    RunDir::lock(dir.path(), "n1", None).await.unwrap();
+    assert!(!dir.path().join(".bobbin-half.tmp").exists());
+}
+
+#[tokio::test]
+async fn a_lock_file_that_was_removed_is_locked_anew_unless_another_agent_was_quicker() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bobbin");
+    let (first, _) = RunDir::lock(&path, "n1", None).await.unwrap();
+    assert!(!first.keep_lock().unwrap());
+    fs::remove_dir_all(&path).unwrap();
+    assert!(first.keep_lock().unwrap());
+    assert!(matches!(Lock::try_take(&path.join(LOCK), None).unwrap(), Tried::Held(_)));
+    fs::remove_file(path.join(LOCK)).unwrap();
+    let (_second, _) = RunDir::lock(&path, "n1", Some("other")).await.unwrap();
+    let told = first.keep_lock().unwrap_err().to_string();
+    assert!(told.contains("pod other") && told.contains(&path.display().to_string()), "{told}");
+}
+
+#[tokio::test]
+async fn a_directory_that_can_not_be_written_is_told_in_one_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, b"").unwrap();
+    let told = RunDir::lock(&file.join("run"), "n1", None).await.unwrap_err().to_string();
+    assert!(told.contains(&file.display().to_string()) && told.contains("--run-dir"), "{told}");
+    fs::create_dir(dir.path().join(LOCK)).unwrap();
+    let told = RunDir::lock(dir.path(), "n1", None).await.unwrap_err().to_string();
+    assert!(told.contains("could not be locked") && told.contains("mount it writable"), "{told}");
+}
+
+#[tokio::test]
+async fn a_node_that_is_left_keeps_no_identity() {
+    let dir = tempfile::tempdir().unwrap();
+    let (run_dir, _) = RunDir::lock(dir.path(), "n1", None).await.unwrap();
+    run_dir.save(&identity("n1", "u1")).unwrap();
+    run_dir.forget().unwrap();
+    run_dir.save(&identity("n1", "u1")).unwrap();
+    drop(run_dir);
+    assert_eq!(RunDir::lock(dir.path(), "n2", None).await.unwrap().1, Previous::Nothing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_heartbeat_keeps_the_identity_current_and_ends_the_agent_when_another_took_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (run_dir, _) = RunDir::lock(dir.path(), "n1", None).await.unwrap();
+    let progress = bobbin_observability::Progress::default();
+    let beat = progress.register("heartbeat", heartbeat::HEARTBEAT_DEADLINE);
+    let begun = Instant::now();
+    let now = || Identity { heartbeat: BootTime(begun.elapsed()), ..identity("n1", "u1") };
+    let mut running = std::pin::pin!(heartbeat::run(&run_dir, now, beat, CancellationToken::new()));
+    assert!(tokio::time::timeout(Duration::from_secs(25), &mut running).await.is_err());
+    let written: Identity = serde_json::from_slice(&fs::read(dir.path().join(IDENTITY)).unwrap()).unwrap();
+    assert_eq!(written.heartbeat, BootTime(heartbeat::HEARTBEAT_INTERVAL * 2));
+    fs::remove_file(dir.path().join(LOCK)).unwrap();
+    let (_other, _) = RunDir::lock(dir.path(), "n1", None).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(25), &mut running).await.unwrap();
+    assert!(matches!(ended, Err(RunDirError::TakenOver { .. })), "{ended:?}");
+}
