@@ -9,16 +9,17 @@ use std::time::Duration;
 use bobbin_addressing::{AttachmentKey, Pair, TwoLooks};
 use bobbin_kernel::{KernelError, Network, Wiring, boot_time};
 use bobbin_observability::Progress;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{Notify, OwnedMutexGuard, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Args;
 use crate::event::Events;
 use crate::exported::Exported;
+use crate::freshness::{Freshness, Trouble};
 use crate::journal::Journal;
-use crate::ledger::{Attachment, Ledger, Phase};
+use crate::ledger::{Attachment, ForeignRecord, Ledger, Phase};
 use crate::metrics::Metrics;
-use crate::record::Recorder;
+use crate::record::{Recorder, record_name};
 use crate::run_dir::RunDir;
 use crate::stock::Stock;
 use crate::watch::ClusterView;
@@ -57,8 +58,12 @@ pub struct Agent {
     pub prepared: [AtomicBool; 2],
     /// One verb at a time for one attachment.
     pub turns: Turns,
-    /// A duplicate was found since the agent started: ADDs wait longer for their verdicts.
-    pub careful: AtomicBool,
+    /// How fresh the API server's word is.
+    pub freshness: Arc<Freshness>,
+    /// Wakes the resync.
+    pub resync: Arc<Notify>,
+    /// Own blocks were read since the agent started, or that took too long.
+    pub first_read: watch::Receiver<bool>,
     /// The agent is to stop: held ADDs end.
     pub stop: CancellationToken,
 }
@@ -97,6 +102,12 @@ impl Agent {
         Ok(())
     }
 
+    /// Waits until own blocks were read since the agent started, at most as long as an agent that starts may take for it.
+    pub async fn await_first_read(&self) {
+        // An error says that the agent stops.
+        let _ = self.first_read.clone().wait_for(|read| *read).await;
+    }
+
     /// Changes an attachment in ledger and journal. `None`: it ended meanwhile.
     pub fn update(&self, key: &AttachmentKey, change: impl FnOnce(&mut Attachment)) -> Option<Attachment> {
         let attachment = self.ledger.update(key, change)?;
@@ -126,19 +137,38 @@ impl Agent {
         Ok(true)
     }
 
-    /// Somebody else has a record of an address that this node handed out: it is not used again here, and everybody is told.
-    pub fn report_duplicate(&self, pair: Pair, key: &AttachmentKey, by: &str, found: Found) {
-        self.ledger.retire(pair);
-        self.careful.store(true, Ordering::Relaxed);
+    /// Somebody else has a record of an address that this node handed out: it is passed over until that record is gone, and everybody is
+    /// told.
+    pub fn report_duplicate(&self, attachment: &Attachment, by: &str, outcome: DuplicateOutcome) {
+        let Attachment { key, pair, .. } = attachment;
+        if let Some(name) = record_name(*pair) {
+            let record = ForeignRecord { pair: *pair, name, by: by.to_owned() };
+            if let Err(error) = self.journal.keep_passed_over(&record) {
+                tracing::error!(%error, "an address that is passed over could not be written down");
+            }
+            self.ledger.pass_over(record);
+        }
+        self.freshness.trouble(Trouble::Duplicate);
         self.metrics.duplicates.inc();
-        tracing::error!(%pair, %key, by, "duplicate address: another attachment has a record of it; this node does not hand it out again");
-        self.events.node_warning(
-            "DuplicateAddress",
-            &match found {
-                Found::InTime => format!("address {pair}, which attachment {key} was to have, is recorded for {by}: the attachment gets another, and this node does not hand the address out again; see who wrote that record"),
-                Found::Late => format!("address {pair}, which attachment {key} has, is recorded for {by}, too: the pod keeps running, and this node does not hand the address out again; find out which of the two is to have it, and delete the other pod"),
-            },
-        );
+        let pod = attachment.pod_name();
+        let sentence = match outcome {
+            DuplicateOutcome::NotUsed => format!(
+                "address {pair}, meant for pod {pod}, is recorded for {by}: the pod gets another address, and this node does not hand {pair} out while that record exists; see who wrote it: kubectl get ipassignments -o wide | grep {pair}"
+            ),
+            DuplicateOutcome::Ended => format!(
+                "address {pair} of pod {pod} is recorded for {by}, whose node has the block {}: the pod has lost its network; delete the pod, so that it gets another address",
+                attachment.block
+            ),
+            DuplicateOutcome::Void => format!(
+                "address {pair} of pod {pod} is recorded for {by}, whose node does not have the block {}: the pod keeps the address, and that record is void; the operator deletes it once its pod is gone",
+                attachment.block
+            ),
+        };
+        tracing::error!(%pair, %key, by, "duplicate address: {sentence}");
+        self.events.node_warning("DuplicateAddress", &sentence);
+        if outcome == DuplicateOutcome::Ended {
+            self.events.pod_warning(&attachment.pod, "DuplicateAddress", &sentence);
+        }
     }
 
     /// How long a freed address of a pool rests.
@@ -148,13 +178,15 @@ impl Agent {
     }
 }
 
-/// When it was found that an address is recorded for somebody else.
+/// What becomes of an attachment whose address is recorded for another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// Before its ADD was answered.
-    InTime,
-    /// When the pod had it.
-    Late,
+pub enum DuplicateOutcome {
+    /// Its ADD was not answered yet: it gets another address.
+    NotUsed,
+    /// The other node has the block: the attachment ended.
+    Ended,
+    /// The other record is void.
+    Void,
 }
 
 /// Serializes the verbs of one attachment; different attachments never wait for each other.

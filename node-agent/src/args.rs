@@ -26,13 +26,17 @@ pub struct Args {
     /// The file with the identity of this boot.
     #[arg(long, env = "BOBBIN_BOOT_ID_PATH", default_value = "/proc/sys/kernel/random/boot_id")]
     pub boot_id_path: PathBuf,
-    /// How long an ADD waits for the API server's verdict on its record, counted from the request that is made side by side with the wiring,
-    /// before it goes on without. The claim on the block is what makes the address the node's; the verdict shows a claim gone wrong (an API
-    /// server restored from an old backup): in time the ADD takes another address, later the pod keeps running and the duplicate is
-    /// reported. Most records are confirmed within 5 ms by an API server nearby; to wait for all would make pods' starts as slow
-    /// as its slowest writes. Once a duplicate was found the ADDs of the node wait half a second at least.
-    #[arg(long, env = "BOBBIN_CONFIRM_WAIT", default_value = "5ms", value_parser = duration)]
+    /// How long an ADD waits for the answer to its record when the API server's recent word does not prove that its block is this node's:
+    /// after a start of the agent, a broken or silent watch, a duplicate. From a proven block it does not wait.
+    #[arg(long, env = "BOBBIN_CONFIRM_WAIT", default_value = "500ms", value_parser = duration)]
     pub confirm_wait: Duration,
+    /// How long the operator waits before it frees what a deleted node held; an agent that was away for more than half of it asks the API
+    /// server before it assigns.
+    #[arg(long, env = "BOBBIN_NODE_GONE_SECONDS", default_value_t = 300)]
+    pub node_gone_seconds: u64,
+    /// Multiplies the protocol's own waits. For tests.
+    #[arg(long, env = "BOBBIN_TIME_SCALE", default_value_t = 1.0, hide = true)]
+    pub time_scale: f64,
     /// How long an ADD waits for an address when its pool is full.
     #[arg(long, env = "BOBBIN_HOLD_ADD", default_value = "30s", value_parser = duration)]
     pub hold_add: Duration,

@@ -10,7 +10,7 @@ use bobbin_addressing::{AttachmentKey, BootTime, Pair};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::{Attachment, HeldBlock, Resting};
+use crate::ledger::{Attachment, ForeignRecord, Resting, SavedBlock};
 
 /// How a file ends that is not yet in its place.
 const BESIDE: &str = "new";
@@ -38,9 +38,11 @@ pub struct Kept {
     /// Files of attachments that can't be read: what they stand for is in use.
     pub unreadable: Vec<PathBuf>,
     /// The blocks that were this node's when the agent last wrote them down.
-    pub blocks: Vec<HeldBlock>,
+    pub blocks: Vec<SavedBlock>,
     /// Addresses that rest.
     pub resting: Vec<Resting>,
+    /// Addresses that another attachment had a record of.
+    pub passed_over: Vec<ForeignRecord>,
 }
 
 /// Which boot the directory is of.
@@ -56,7 +58,7 @@ impl Journal {
     /// They can't be made.
     pub fn open(run_dir: &Path) -> Result<Journal, JournalError> {
         let journal = Journal { root: run_dir.to_owned() };
-        for dir in [journal.root.clone(), journal.attachments(), journal.rests()] {
+        for dir in [journal.root.clone(), journal.attachments(), journal.rests(), journal.passed_over()] {
             let made = fs::create_dir_all(&dir).and_then(|()| tidy(&dir));
             made.map_err(|source| JournalError { path: dir, what: "made", source })?;
         }
@@ -74,7 +76,7 @@ impl Journal {
         match read::<Boot>(&path) {
             Ok(found) if found == ours => return Ok(false),
             Ok(_) => {
-                for dir in [self.attachments(), self.rests()] {
+                for dir in [self.attachments(), self.rests(), self.passed_over()] {
                     for path in files(&dir) {
                         remove(&path)?;
                     }
@@ -102,6 +104,7 @@ impl Journal {
             }
         }
         kept.resting = files(&self.rests()).iter().filter_map(|path| read(path).ok()).collect();
+        kept.passed_over = files(&self.passed_over()).iter().filter_map(|path| read(path).ok()).collect();
         let blocks = self.root.join("blocks.json");
         kept.blocks = read(&blocks).unwrap_or_else(|error| {
             if blocks.exists() {
@@ -129,6 +132,22 @@ impl Journal {
         remove(&self.attachment(key))
     }
 
+    /// Keeps an address that is passed over.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn keep_passed_over(&self, record: &ForeignRecord) -> Result<(), JournalError> {
+        write(&self.passed_over().join(format!("{}.json", record.name)), record)
+    }
+
+    /// Forgets an address that was passed over.
+    ///
+    /// # Errors
+    /// The file can't be removed.
+    pub fn forget_passed_over(&self, record: &ForeignRecord) -> Result<(), JournalError> {
+        remove(&self.passed_over().join(format!("{}.json", record.name)))
+    }
+
     /// Forgets rests that began before a moment.
     pub fn prune_rests(&self, before: BootTime) {
         for path in files(&self.rests()) {
@@ -144,7 +163,7 @@ impl Journal {
     ///
     /// # Errors
     /// It can't be written.
-    pub fn keep_blocks(&self, blocks: &[HeldBlock]) -> Result<(), JournalError> {
+    pub fn keep_blocks(&self, blocks: &[SavedBlock]) -> Result<(), JournalError> {
         write(&self.root.join("blocks.json"), &blocks)
     }
 
@@ -171,6 +190,10 @@ impl Journal {
 
     fn rests(&self) -> PathBuf {
         self.root.join("resting")
+    }
+
+    fn passed_over(&self) -> PathBuf {
+        self.root.join("passed-over")
     }
 
     fn attachment(&self, key: &AttachmentKey) -> PathBuf {

@@ -1,46 +1,77 @@
-//! Verdicts of the API server that came after their ADD had answered. Called by run with what the recorder tells; frees nothing.
+//! Verdicts of the API server that came after their ADD had answered.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::agent::{Agent, Found};
-use crate::ledger::Phase;
-use crate::record::{LateVerdict, Verdict};
+use crate::agent::{Agent, DuplicateOutcome};
+use crate::blocks::api::BlockApi;
+use crate::ledger::{Attachment, Phase};
+use crate::record::{LateVerdict, Verdict, record_name};
 
 /// How long the ADD of a late verdict may take to end. Without the UID a DEL reads the record first, no more.
 const TURN: Duration = Duration::from_secs(1);
+/// How long a verb that works on the attachment is waited for before a duplicate is left to the next resync.
+const DUPLICATE_TURN: Duration = Duration::from_secs(10);
 
-/// Takes in late verdicts, for ever.
-pub async fn run(agent: Arc<Agent>, mut verdicts: mpsc::UnboundedReceiver<LateVerdict>) {
-    while let Some(LateVerdict { key, pair, verdict }) = verdicts.recv().await {
-        match verdict {
-            Verdict::Recorded { uid } => {
-                // The ADD may be writing down what it knows at this moment.
-                let Some(_turn) = agent.turns.take(&key, TURN).await else { continue };
-                // `None`: it ended meanwhile, and the recorder deletes what it has just created.
-                let same = agent
-                    .ledger
-                    .attachment(&key)
-                    .is_some_and(|attachment| attachment.pair == pair && attachment.phase != Phase::Deleting);
-                if same {
-                    agent.update(&key, |attachment| attachment.assignment_uid = Some(uid));
+/// Takes in late verdicts, for ever. One that needs the API server delays no other.
+pub async fn run(agent: Arc<Agent>, blocks: BlockApi, mut verdicts: mpsc::UnboundedReceiver<LateVerdict>) {
+    while let Some(verdict) = verdicts.recv().await {
+        tokio::spawn(take_in(Arc::clone(&agent), blocks.clone(), verdict));
+    }
+}
+
+async fn take_in(agent: Arc<Agent>, blocks: BlockApi, late: LateVerdict) {
+    let LateVerdict { key, pair, verdict } = late;
+    // `None`: it ended meanwhile, and the recorder deletes what it has just created.
+    let same = |attachment: &Attachment| attachment.pair == pair && attachment.phase != Phase::Deleting;
+    let living = || agent.ledger.attachment(&key).filter(same);
+    match verdict {
+        Verdict::Recorded { uid } => {
+            // The ADD may be writing down what it knows at this moment.
+            let Some(_turn) = agent.turns.take(&key, TURN).await else { return };
+            if living().is_some() {
+                agent.update(&key, |attachment| attachment.assignment_uid = Some(uid));
+            }
+        }
+        Verdict::Taken { by, node, holder, uid } if node == agent.args.node_name => {
+            let Some(attachment) = living() else { return };
+            if agent.ledger.attachment(&holder).is_some() {
+                return agent.report_duplicate(&attachment, &by, DuplicateOutcome::Void);
+            }
+            tracing::info!(%pair, %key, by, "this node left a record behind: it is replaced");
+            if let Some(name) = record_name(pair) {
+                drop(agent.recorder.delete(&name, &holder, Some(uid)));
+                agent.recorder.create_again(&attachment);
+            }
+        }
+        Verdict::Taken { by, node, .. } => {
+            let Some(attachment) = living() else { return };
+            match blocks.get(&attachment.block).await {
+                Ok(block) if block.node_name.as_deref() == Some(node.as_str()) => {
+                    let Some(_turn) = agent.turns.take(&key, DUPLICATE_TURN).await else { return };
+                    let Some(attachment) = living() else { return };
+                    match agent.end(&attachment).await {
+                        Ok(_) => agent.report_duplicate(&attachment, &by, DuplicateOutcome::Ended),
+                        Err(error) => {
+                            tracing::error!(%error, "an attachment whose address is another node's could not be ended; the sweep tries again")
+                        }
+                    }
+                }
+                Ok(_) => agent.report_duplicate(&attachment, &by, DuplicateOutcome::Void),
+                Err(error) => {
+                    tracing::warn!(%pair, %key, by, %error, "an address is recorded for another attachment, and its block can't be read; the next resync looks again");
                 }
             }
-            // The pod keeps running; the address is not used again here.
-            Verdict::Taken { by, own_node: true } => {
-                tracing::warn!(%pair, %key, by, "a record that this node left behind stands in an attachment's place; the relist replaces it");
-            }
-            Verdict::Taken { by, own_node: false } => agent.report_duplicate(pair, &key, &by, Found::Late),
-            Verdict::Refused(why) => {
-                let sentence = format!(
-                    "the API server refuses the record of address {pair}, which attachment {key} holds on node {}: {why}; the pod keeps it",
-                    agent.args.node_name
-                );
-                tracing::error!("{sentence}");
-                agent.events.node_warning("RecordRefused", &sentence);
-            }
+        }
+        Verdict::Refused(why) => {
+            let sentence = format!(
+                "the API server refuses the record of address {pair}, which attachment {key} holds on node {}: {why}; the pod keeps the address",
+                agent.args.node_name
+            );
+            tracing::error!("{sentence}");
+            agent.events.node_warning("RecordRefused", &sentence);
         }
     }
 }

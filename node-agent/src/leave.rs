@@ -1,6 +1,6 @@
 //! Leaving (`--mode=remove`): takes from the node what the agent put there, once no pod needs it any more, and says what it waits for.
-//! Called by run in place of the stock; while it waits, DEL is served as ever and ADD is refused. When all is gone it returns; the process stays, since a
-//! DaemonSet would start it again and again.
+//! While it waits, DEL is served as ever and ADD is refused; the stock retires and releases the blocks. When all is gone it returns; the
+//! process stays, since a DaemonSet would start it again and again.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,20 +9,17 @@ use std::time::Duration;
 use bobbin_kernel::Network;
 
 use crate::args::Args;
-use crate::claim::Claims;
 use crate::event::Events;
 use crate::exported::Exported;
 use crate::install::{InstallError, remove_conflist, remove_shim};
-use crate::ledger::{Attachment, Ledger};
+use crate::ledger::{Attachment, BlockView, Ledger};
 use crate::record::Recorder;
 use crate::run_dir::RunDir;
 
 /// How often it is said again what is waited for.
 const REMIND: Duration = Duration::from_mins(1);
-/// How long queued deletions of records may take before leaving goes on without them.
-const RECORDS: Duration = Duration::from_secs(30);
-/// How long a block may take to go back before leaving goes on; the operator takes it back then.
-const BLOCK: Duration = Duration::from_secs(30);
+/// With `force`: how long blocks and records may take before leaving goes on without them.
+const FORCED: Duration = Duration::from_secs(30);
 /// Names in a sentence; more are counted.
 const NAMED: usize = 5;
 
@@ -34,8 +31,6 @@ pub struct Leave {
     pub ledger: Arc<Ledger>,
     /// The records that go before the blocks.
     pub recorder: Recorder,
-    /// The blocks' way back.
-    pub claims: Claims,
     /// The node's network.
     pub network: Network,
     /// Repair ends before the network is taken down.
@@ -57,8 +52,7 @@ impl Leave {
         if remove_conflist(&self.args)? {
             tracing::info!("removed the CNI configuration; new pods need another plugin from now on");
         }
-        self.wait_for_records().await;
-        self.give_blocks_back().await;
+        let left = self.wait_for_blocks().await;
         self.exported.close().await;
         match self.network.tear_down().await {
             Ok(gone) => tracing::info!(gone = gone.join(", "), "removed rule, routes and filter"),
@@ -76,10 +70,17 @@ impl Leave {
             tracing::warn!("{error}");
         }
         forget_state(&self.args.run_dir);
-        let sentence = format!(
-            "node {} is clean of Bobbin; uninstall it, or set agent.mode to run to use it again",
-            self.args.node_name
-        );
+        let node = &self.args.node_name;
+        if left > 0 {
+            let sentence = format!(
+                "node {node} is not clean: {left} blocks are left to the operator, which frees them once the Node is deleted; see: kubectl get addressblocks --field-selector spec.nodeName={node}"
+            );
+            tracing::warn!("{sentence}");
+            self.events.node_warning("NotClean", &sentence);
+            return Ok(());
+        }
+        let sentence =
+            format!("node {node} is clean of Bobbin; uninstall it, or set agent.mode to run to use it again");
         tracing::info!("{sentence}");
         self.events.node_note("Removed", &sentence);
         Ok(())
@@ -111,44 +112,48 @@ impl Leave {
         }
     }
 
-    async fn wait_for_records(&self) {
-        let until = tokio::time::Instant::now() + RECORDS;
-        while self.recorder.pending() > 0 && tokio::time::Instant::now() < until {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        if self.recorder.pending() > 0 {
-            tracing::warn!(
-                pending = self.recorder.pending(),
-                "records could not be deleted in time; the operator deletes them once the node is gone"
-            );
-        }
-    }
-
-    async fn give_blocks_back(&self) {
-        for block in self.ledger.blocks() {
-            match tokio::time::timeout(BLOCK, self.claims.give_back(&block.name)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tracing::warn!(block = block.name, %error, "a block stays this node's; the operator takes it back once the node is gone");
-                }
-                Err(_) => tracing::warn!(
-                    block = block.name,
-                    "a block could not be given back in time; the operator takes it back once the node is gone"
-                ),
+    /// Waits until every block has gone back and every record is deleted. Returns how many blocks are left, which only `force` allows.
+    async fn wait_for_blocks(&self) -> usize {
+        let begun = tokio::time::Instant::now();
+        let mut changed = self.ledger.changed();
+        let mut told = begun;
+        loop {
+            changed.mark_unchanged();
+            let blocks: Vec<BlockView> =
+                self.ledger.blocks().into_iter().filter(|block| block.state.counts_as_ours()).collect();
+            let records = self.recorder.pending();
+            if blocks.is_empty() && records == 0 {
+                return 0;
             }
+            if self.args.force && begun.elapsed() >= FORCED {
+                return blocks.len();
+            }
+            if told.elapsed() >= REMIND {
+                told = tokio::time::Instant::now();
+                let sentence = waits_for_blocks(&blocks, records, &self.args.node_name);
+                tracing::info!("{sentence}");
+                self.events.node_note("Waiting", &sentence);
+            }
+            // The records change without the ledger.
+            let _ = tokio::time::timeout(Duration::from_millis(500), changed.changed()).await;
         }
     }
 }
 
+/// What is waited for once no pod is left, in one sentence.
+fn waits_for_blocks(blocks: &[BlockView], records: usize, node: &str) -> String {
+    let named: Vec<String> =
+        blocks.iter().take(NAMED).map(|block| format!("{} ({})", block.held.name, block.state.name())).collect();
+    format!(
+        "leaving node {node} waits for {} blocks to go back and {records} records to be deleted: {}; see that the API server answers, or set agent.force=true to leave them to the operator",
+        blocks.len(),
+        named.join(", ")
+    )
+}
+
 /// What is waited for, in one sentence.
 fn waits_for(left: &[Attachment], node: &str) -> String {
-    let mut names: Vec<String> = left
-        .iter()
-        .map(|attachment| match attachment.pod.name.as_str() {
-            "" => format!("container {}", attachment.key),
-            name => format!("{}/{name}", attachment.pod.namespace),
-        })
-        .collect();
+    let mut names: Vec<String> = left.iter().map(Attachment::pod_name).collect();
     names.sort();
     names.dedup();
     let more = names.len().saturating_sub(NAMED);
@@ -163,7 +168,7 @@ fn waits_for(left: &[Attachment], node: &str) -> String {
 
 /// The kept state; the socket and the directory stay while the process runs.
 fn forget_state(run_dir: &Path) {
-    for directory in ["attachments", "deletions", "resting"] {
+    for directory in ["attachments", "deletions", "resting", "passed-over"] {
         gone(std::fs::remove_dir_all(run_dir.join(directory)), directory);
     }
     for file in ["blocks.json", "cluster.json", "ready", "boot"] {

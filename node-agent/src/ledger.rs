@@ -351,4 +351,6 @@ impl Ledger {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

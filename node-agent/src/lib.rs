@@ -1,36 +1,44 @@
 //! The node agent: claims blocks, assigns addresses, wires pods, programs kernel routes, and keeps the API server's records and the
 //! kernel in step. `bobbin-all` calls [`run()`].
 //!
-//! `run` puts the parts together; `serve` and `verb` answer the runtime; `ledger` owns who has what; `journal` keeps it; `claim`,
-//! `stock`, `adopt` and `record` speak to the API server; `repair`, `sweep` and `restore` hold ledger and kernel together.
+//! `run` puts the parts together; `serve` and `verb` answer the runtime; `ledger` owns who has what and the state of every block;
+//! `journal` keeps it; `blocks`, `claim`, `stock` and `record` speak to the API server; `resync` compares; `repair`, `sweep` and
+//! `restore` hold ledger and kernel together.
 
-mod adopt;
 mod agent;
 mod args;
 mod atomic_file;
+mod block_checkpoint;
+mod blocks;
 mod choose;
 mod claim;
+mod claiming;
 mod direct;
 mod event;
 mod exported;
+mod freshness;
 mod install;
 mod journal;
 mod late;
 mod leave;
 mod ledger;
 mod metrics;
+mod own_watch;
 mod record;
 mod repair;
 mod restore;
+mod resync;
 mod run;
 mod run_dir;
 mod serve;
 mod stock;
 mod sweep;
+mod times;
 mod verb;
 mod watch;
 
 pub use claim::{ClaimError, Claims, ExportFailed, Exports};
+pub use claiming::ClaimingNode;
 pub use ledger::{HeldBlock, Ledger};
 pub use run::run;
 pub use watch::ClusterView;

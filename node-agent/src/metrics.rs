@@ -39,6 +39,8 @@ pub struct Metrics {
     recording: Histogram,
     /// Addresses handed out before they had rested, for want of others.
     pub early: Counter,
+    /// ADDs from a block that the API server's recent word did not prove to be this node's: they wait for their record.
+    pub unproven: Counter,
     /// Addresses that another attachment had a record of.
     pub duplicates: Counter,
     /// What another program had changed in the node's network and the agent put right.
@@ -71,6 +73,7 @@ impl Metrics {
             wiring: histogram(),
             recording: histogram(),
             early: Counter::default(),
+            unproven: Counter::default(),
             duplicates: Counter::default(),
             repairs: Counter::default(),
             collected: Counter::default(),
@@ -92,6 +95,11 @@ impl Metrics {
             "early_reuse",
             "Addresses handed out before they had rested, for want of others",
             metrics.early.clone(),
+        );
+        registry.register(
+            "unproven_adds",
+            "ADDs that waited for their record because the API server's word on their block was not recent",
+            metrics.unproven.clone(),
         );
         registry.register(
             "duplicates",

@@ -5,11 +5,10 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_apiserver::{Clients, ReadError, UnknownWhy, backoff};
+use bobbin_apiserver::{Clients, Lenient, ReadError, SlimNode, UnknownWhy, backoff};
 use bobbin_crds::AddressBlock;
 use bobbin_kernel::boot_time;
 use futures::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::Node;
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::{Api, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -68,8 +67,14 @@ impl OwnWatches {
         let node = format!("metadata.name={}", self.view.node_name());
         let blocks = format!("spec.nodeName={}", self.view.node_name());
         tokio::join!(
-            self.follow(Kind::Node, node, Api::<Node>::all(self.clients.watches.clone()), |seen| self.node(seen)),
-            self.follow(Kind::Blocks, blocks, Api::<AddressBlock>::all(self.clients.watches.clone()), |seen| self.block(seen)),
+            self.follow(Kind::Node, node, Api::<Lenient<SlimNode>>::all(self.clients.watches.clone()), |seen| self
+                .node(seen)),
+            self.follow(
+                Kind::Blocks,
+                blocks,
+                Api::<Lenient<AddressBlock>>::all(self.clients.watches.clone()),
+                |seen| self.block(seen)
+            ),
         );
     }
 
@@ -88,7 +93,11 @@ impl OwnWatches {
                     self.freshness.answered(boot_time());
                     let version = list.metadata.resource_version.clone().unwrap_or_default();
                     // A list that went back is still the truth of now; the proof that it gives counts from a new generation.
-                    let start = if self.freshness.saw_version(kind, &version) { self.freshness.begin_read(boot_time()) } else { start };
+                    let start = if self.freshness.saw_version(kind, &version) {
+                        self.freshness.begin_read(boot_time())
+                    } else {
+                        start
+                    };
                     self.freshness.read(kind, start);
                     see(Seen::All(list.items, start));
                     if matches!(self.watch(kind, &fields, &api, version, &mut see).await, Broke::Closed) {
@@ -179,21 +188,34 @@ impl OwnWatches {
         }
     }
 
-    fn node(&self, seen: Seen<Node>) {
-        let node = match seen {
-            Seen::All(nodes, _) => nodes.first().map(NodeFacts::of),
-            Seen::Is(node) => Some(NodeFacts::of(&node)),
+    fn node(&self, seen: Seen<Lenient<SlimNode>>) {
+        let node = match &seen {
+            Seen::All(nodes, _) => nodes.first(),
+            Seen::Is(node) => Some(node),
             Seen::Left(_) => None,
         };
+        if let Some(node) = node {
+            let _ = self.view.unreadable().note(node);
+        }
+        // A Node that can't be read is there, as it was.
+        let Ok(node) = node.map(NodeFacts::of).transpose() else { return };
         node_seen(&self.view, &self.ledger, &self.freshness, &self.resync, node);
     }
 
-    fn block(&self, seen: Seen<AddressBlock>) {
+    fn block(&self, seen: Seen<Lenient<AddressBlock>>) {
         match seen {
-            Seen::All(blocks, start) => self.all_blocks(blocks.into_iter().map(BlockRead::of).collect(), start),
-            Seen::Is(block) => self.block_is(&BlockRead::of(block)),
+            Seen::All(blocks, start) => {
+                for block in &blocks {
+                    let _ = self.view.unreadable().note(block);
+                }
+                self.all_blocks(blocks.into_iter().map(BlockRead::of).collect(), start);
+            }
+            Seen::Is(block) => {
+                let _ = self.view.unreadable().note(&block);
+                self.block_is(&BlockRead::of(block));
+            }
             Seen::Left(block) => {
-                self.ledger.on(&block.name_any(), BlockEvent::Doubt);
+                self.ledger.on(block.name(), BlockEvent::Doubt);
             }
         }
     }
@@ -207,6 +229,7 @@ impl OwnWatches {
                     self.ledger.refresh(&read.name, &read.uid, &read.resource_version, read.deleting);
                     self.ledger.prove(&read.name, start.proof(), false);
                 }
+                (Some(read), _) if !read.readable => {}
                 _ => {
                     self.ledger.on(&held.held.name, BlockEvent::Doubt);
                 }
@@ -223,7 +246,7 @@ impl OwnWatches {
             return;
         };
         match (read.owner(&node), self.ledger.block_state(&read.name)) {
-            (_, Some(BlockState::Claiming)) | (Owner::Nobody | Owner::Others, None) => {}
+            (_, Some(BlockState::Claiming)) | (Owner::Nobody | Owner::Others, None) | (Owner::Unknown, _) => {}
             (Owner::Us, Some(_)) => {
                 self.ledger.refresh(&read.name, &read.uid, &read.resource_version, read.deleting);
                 if !read.names_addresses_of(&node) {

@@ -9,10 +9,10 @@ use bobbin_addressing::AttachmentKey;
 use bobbin_kernel::Desired;
 use tokio::sync::watch;
 
-use crate::adopt::Adopted;
 use crate::agent::Agent;
 use crate::direct::Direct;
 use crate::ledger::Phase;
+use crate::resync::Resynced;
 
 /// Without news from the kernel.
 const INTERVAL: Duration = Duration::from_mins(1);
@@ -22,13 +22,13 @@ const GATHER: Duration = Duration::from_millis(500);
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Repairs, for ever.
-pub async fn run(agent: Arc<Agent>, direct: Option<Direct>, adopted: watch::Receiver<Adopted>) {
+pub async fn run(agent: Arc<Agent>, direct: Option<Direct>, resynced: watch::Receiver<Resynced>) {
     let mut changes = agent.network.changes();
     let mut told = HashSet::new();
     let mut routes = direct.as_ref().map(Direct::changed);
     loop {
         changes.mark_unchanged();
-        let lacking = !adopted.borrow().blocks;
+        let lacking = !resynced.borrow().blocks;
         pass(&agent, direct.as_ref(), lacking, &mut told).await;
         tokio::select! {
             () = agent.stop.cancelled() => return,

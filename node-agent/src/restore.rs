@@ -9,27 +9,43 @@ use bobbin_addressing::{AttachmentKey, Pair, Reserved};
 use bobbin_kernel::SeenLink;
 use jiff::Timestamp;
 
-use crate::claim::resting_since;
+use crate::blocks::read::resting_since;
+use crate::freshness::Proof;
 use crate::journal::{Journal, Kept};
-use crate::ledger::{Attachment, Ledger, Phase, PodRef};
+use crate::ledger::{Arrival, Attachment, Ledger, Phase, PodRef, SavedBlock};
 use crate::watch::ClusterView;
 
-/// Enters the blocks and attachments that are on the node. Returns the attachments.
+/// Enters the blocks and attachments that are on the node. Returns the attachments. `trusted`: the agent was away for so short a time
+/// that blocks which served may serve before the API server has spoken.
 pub fn restore(
     ledger: &Ledger,
     journal: &Journal,
     view: &ClusterView,
     links: Vec<SeenLink>,
     boot_id: &str,
+    trusted: bool,
 ) -> Vec<Attachment> {
-    let Kept { attachments, unreadable, blocks, resting } = journal.load();
-    for block in blocks {
-        let reserved = view.pool(&block.pool).map(|pool| Reserved::parse(&pool.spec.reserved).unwrap_or_default());
-        let cooldown = view.pool(&block.pool).map_or(0, |pool| pool.spec.cooldown_seconds.max(0).unsigned_abs());
-        let since = resting_since(&block, Duration::from_secs(cooldown), Timestamp::now(), bobbin_kernel::boot_time());
-        ledger.add_block(block, since, &reserved.unwrap_or_default());
+    let Kept { attachments, unreadable, blocks, resting, passed_over } = journal.load();
+    let now = bobbin_kernel::boot_time();
+    for SavedBlock { block, state } in blocks {
+        let Some(state) = state.restored(trusted) else { continue };
+        let pool = view.pool(&block.pool);
+        let reserved = pool.as_ref().and_then(|pool| Reserved::parse(&pool.spec.reserved).ok());
+        let cooldown = pool.map_or(0, |pool| pool.spec.cooldown_seconds.max(0).unsigned_abs());
+        let arrival = Arrival {
+            resting_since: resting_since(block.free_since, Duration::from_secs(cooldown), Timestamp::now(), now),
+            held: block,
+            reserved: reserved.unwrap_or_default(),
+            proof: Proof::None,
+            now,
+            not_before: now,
+        };
+        ledger.restore_block(arrival, state);
     }
     ledger.rest(&resting);
+    for record in passed_over {
+        ledger.pass_over(record);
+    }
     let all = union(attachments, links, boot_id, Timestamp::now());
     for (attachment, source) in &all {
         ledger.restore(attachment.clone());

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bobbin_addressing::TwoLooks;
-use bobbin_apiserver::{Clients, ReadError, backoff};
+use bobbin_apiserver::{Clients, Lenient, ReadError, SlimNode, backoff};
 use bobbin_kernel::boot_time;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -23,7 +23,7 @@ use crate::journal::Journal;
 use crate::ledger::Ledger;
 use crate::record::Recorder;
 use crate::times::Times;
-use crate::watch::ClusterView;
+use crate::watch::{ClusterView, NodeFacts};
 use records::SeenRecord;
 
 /// News that come together are looked at together.
@@ -122,7 +122,8 @@ impl Resync {
         self.compare_node().await?;
         // Records first: after an outage, who claims a block later must find the records of its residents.
         if memory.records_due.is_none_or(|due| due <= now) || memory.troubles != trouble {
-            let again = self.compare_records(memory, progress.borrow().blocks).await?;
+            let blocks_known = progress.borrow().blocks;
+            let again = self.compare_records(memory, blocks_known).await?;
             memory.troubles = trouble;
             memory.records_due = Some(now + again.unwrap_or(interval).min(interval));
         }
@@ -154,16 +155,19 @@ impl Resync {
 
     /// The own Node, by a consistent read.
     async fn compare_node(&self) -> Result<(), ReadError> {
-        use k8s_openapi::api::core::v1::Node;
         // The watch tells as much, unless it was silent for long.
         let silence = self.freshness.silence(boot_time())[Kind::Node as usize];
         if self.view.node().is_some() && silence.is_some_and(|silence| silence < self.times.silence()) {
             return Ok(());
         }
-        let api: kube::Api<Node> = kube::Api::all(self.clients.requests.clone());
+        let api: kube::Api<Lenient<SlimNode>> = kube::Api::all(self.clients.requests.clone());
         let start = self.freshness.begin_read(boot_time());
         let node = match bobbin_apiserver::read(crate::blocks::api::DEADLINE, api.get(self.view.node_name())).await {
-            Ok(node) => Some(crate::watch::NodeFacts::of(&node)),
+            Ok(node) => match NodeFacts::of(&node) {
+                Ok(node) => Some(node),
+                // It is there, as it was.
+                Err(_) => return if self.view.node().is_some() { Ok(()) } else { Err(ReadError::NotFound) },
+            },
             Err(ReadError::NotFound) => None,
             Err(error) => return Err(error),
         };

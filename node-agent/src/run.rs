@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
+use bobbin_addressing::BootTime;
 use bobbin_addressing::stock::BlockUse;
 use bobbin_apiserver::Clients;
 use bobbin_kernel::{Network, Settings, boot_time};
@@ -16,21 +17,27 @@ use clap::Parser;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::adopt::{Adopt, Adopted};
 use crate::agent::{Agent, Turns};
 use crate::args::{Args, Mode, Routing};
+use crate::block_checkpoint::{BlockCheckpoint, BlockCheckpointWriter};
+use crate::blocks::api::BlockApi;
+use crate::blocks::{BlockTasks, Blocks};
 use crate::claim::Claims;
 use crate::direct::Direct;
 use crate::event::Events;
 use crate::exported::Exported;
+use crate::freshness::Freshness;
 use crate::journal::Journal;
 use crate::leave::Leave;
 use crate::ledger::Ledger;
 use crate::metrics::{Metrics, PoolState};
+use crate::own_watch::OwnWatches;
 use crate::record::Recorder;
+use crate::resync::{Resync, Resynced};
 use crate::run_dir::heartbeat::HEARTBEAT_DEADLINE;
 use crate::run_dir::{Identity, Previous, RunDir, RunDirError};
 use crate::stock::Stock;
+use crate::times::{self, Times};
 use crate::watch::ClusterView;
 use crate::{install, late, repair, restore, run_dir, serve, sweep};
 
@@ -65,8 +72,10 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let clients =
         bobbin_apiserver::connect(args.kubeconfig.as_deref(), concat!("bobbin-agent/", env!("CARGO_PKG_VERSION")))
             .await?;
+    let times = Times::new(args.time_scale, Duration::from_secs(args.node_gone_seconds));
+    let freshness = Arc::new(Freshness::new(times, last_contact(&previous, &boot_id)));
     let network = Network::open(settings(&args)).await.context("the node's network can't be managed")?;
-    let view = ClusterView::open(clients.clone(), &args.node_name, &args.run_dir);
+    let view = ClusterView::open(clients.clone(), &args.node_name, &args.run_dir, Arc::clone(&freshness));
     let events = Events::start(clients.requests.clone(), &view);
     for warning in network.warnings() {
         tracing::warn!("{warning}");
@@ -74,17 +83,21 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     }
     let ledger = Arc::new(Ledger::new());
     let links = network.links().await.context("the links on the node can't be read")?;
-    let living = restore::restore(&ledger, &journal, &view, links, &boot_id);
-    tracing::info!(attachments = living.len(), blocks = ledger.blocks().len(), rebooted, "restored");
+    let trusted = is_trusted(&previous, &view, &boot_id, times);
+    let living = restore::restore(&ledger, &journal, &view, links, &boot_id, trusted);
+    tracing::info!(attachments = living.len(), blocks = ledger.blocks().len(), rebooted, trusted, "restored");
     let (to_late, verdicts) = mpsc::unbounded_channel();
     let recorder = Recorder::open(clients.clone(), &args.node_name, &args.run_dir, move |verdict| {
         // Nobody listens only while the agent stops; the next start lists the records.
         let _ = to_late.send(verdict);
     })?;
     recorder.restore(&living);
-    let exported = Exported::new(network.clone(), journal.clone(), Arc::clone(&ledger));
-    let claims = Claims::new(clients.clone(), view.clone(), Arc::clone(&ledger), Arc::new(exported.clone()));
-    let stock = Stock::new(view.clone(), Arc::clone(&ledger), claims.clone(), args.block_idle);
+    let exported = Exported::new(network.clone(), Arc::clone(&ledger));
+    let (checkpoint, checkpoint_writer) = BlockCheckpoint::new(Arc::clone(&ledger), journal.clone());
+    let claims = Claims::new(&clients, view.clone(), Arc::clone(&ledger), Arc::clone(&freshness));
+    let leaving = args.mode == Mode::Remove;
+    let stock =
+        Stock::new(view.clone(), Arc::clone(&ledger), claims.clone(), checkpoint.clone(), args.block_idle, leaving);
     let mut page = Page::default();
     let metrics = Metrics::register(page.registry());
     page.registry().register(
@@ -92,6 +105,7 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
         "Tries at blocks that were not to be had: other nodes were quicker, or what the pool's status says is old",
         claims.conflicts(),
     );
+    let (tell_first_read, first_read) = watch::channel(false);
     let agent = Arc::new(Agent {
         boot_id,
         ledger,
@@ -106,7 +120,9 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
         unlisted: Mutex::default(),
         prepared: [AtomicBool::new(false), AtomicBool::new(false)],
         turns: Turns::default(),
-        careful: AtomicBool::new(false),
+        freshness,
+        resync: Arc::default(),
+        first_read,
         stop: stop.clone(),
         run_dir: Arc::new(run_dir),
         progress: Progress::default(),
@@ -115,8 +131,9 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let listener = serve::bind(&agent.run_dir.socket()).context("the socket can't be bound")?;
     let serving = tokio::spawn(serve::serve(listener, Arc::clone(&agent), stop.clone()));
     tracing::info!(node = agent.args.node_name, "serving");
-    tokio::spawn(late::run(Arc::clone(&agent), verdicts));
-    let tasks = background(&agent, &clients, claims);
+    tokio::spawn(late::run(Arc::clone(&agent), BlockApi::new(&clients), verdicts));
+    let protocol = Protocol { clients, claims, checkpoint, checkpoint_writer, times, tell_first_read };
+    let tasks = background(&agent, protocol);
     page_of(&agent, page).await?;
     tokio::select! {
         () = stop.cancelled() => {}
@@ -136,43 +153,101 @@ async fn heartbeat(agent: &Agent) -> Result<(), RunDirError> {
         node_uid: agent.view.node().map(|node| node.uid),
         boot_id: agent.boot_id.clone(),
         heartbeat: boot_time(),
-        last_contact: None,
+        last_contact: Some(agent.freshness.last_contact(boot_time())),
     };
     let beat = agent.progress.register("heartbeat", HEARTBEAT_DEADLINE);
     run_dir::heartbeat::run(&agent.run_dir, identity, beat, agent.stop.clone()).await
 }
 
+/// When the API server was last in contact, as far as an earlier run of this boot knows. A new boot has no quiet time.
+fn last_contact(previous: &Previous, boot_id: &str) -> BootTime {
+    let now = boot_time();
+    match previous {
+        Previous::SameNode(identity) => {
+            identity.without_contact_for(boot_id, now).map_or(now, |silent| now.before(silent))
+        }
+        Previous::Nothing | Previous::Unknown | Previous::OtherNode { .. } => now,
+    }
+}
+
+/// Whether blocks that served when the checkpoint was written may serve before the API server has spoken: the agent was away for so short
+/// a time that nobody can have reclaimed them, and the checkpoint is of the Node that was last seen.
+fn is_trusted(previous: &Previous, view: &ClusterView, boot_id: &str, times: Times) -> bool {
+    let Previous::SameNode(identity) = previous else { return false };
+    let same_node = view.node().is_some_and(|node| identity.node_uid.as_deref() == Some(&node.uid));
+    let absent = identity.absent_for(boot_id, boot_time());
+    same_node && absent.is_some_and(|absent| absent < times.longest_absence())
+}
+
+/// What speaks to the API server about this node's blocks.
+struct Protocol {
+    clients: Clients,
+    claims: Claims,
+    checkpoint: BlockCheckpoint,
+    checkpoint_writer: BlockCheckpointWriter,
+    times: Times,
+    tell_first_read: watch::Sender<bool>,
+}
+
 /// Everything beside the socket. Ends only with an error: what can't go on restarts the whole agent, which loses nothing by it.
-async fn background(agent: &Arc<Agent>, clients: &Clients, claims: Claims) -> anyhow::Result<()> {
-    let news = agent.view.block_news();
-    let (progress, adopted) = watch::channel(Adopted::default());
-    let adopt = Adopt {
+async fn background(agent: &Arc<Agent>, protocol: Protocol) -> anyhow::Result<()> {
+    let Protocol { clients, claims, checkpoint, checkpoint_writer, times, tell_first_read } = protocol;
+    let (progress, resynced) = watch::channel(Resynced::default());
+    let resync = Resync {
         clients: clients.clone(),
         view: agent.view.clone(),
         ledger: Arc::clone(&agent.ledger),
-        claims: claims.clone(),
+        claims,
         recorder: agent.recorder.clone(),
+        freshness: Arc::clone(&agent.freshness),
+        journal: agent.journal.clone(),
         events: agent.events.clone(),
         boot_id: agent.boot_id.clone(),
-        relist_interval: agent.args.relist_interval,
+        interval: agent.args.relist_interval,
         looks_apart: agent.args.sweep_interval,
+        times,
+        hint: Arc::clone(&agent.resync),
     };
+    let own = OwnWatches {
+        clients: clients.clone(),
+        view: agent.view.clone(),
+        ledger: Arc::clone(&agent.ledger),
+        freshness: Arc::clone(&agent.freshness),
+        resync: Arc::clone(&agent.resync),
+    };
+    let blocks = Blocks::new(BlockTasks {
+        clients: clients.clone(),
+        view: agent.view.clone(),
+        ledger: Arc::clone(&agent.ledger),
+        checkpoint,
+        exports: Arc::new(agent.exported.clone()),
+        recorder: agent.recorder.clone(),
+        freshness: Arc::clone(&agent.freshness),
+        events: agent.events.clone(),
+        times,
+        resync: Arc::clone(&agent.resync),
+    });
     let direct = (agent.args.routing == Routing::Direct).then(|| Direct::new(&agent.args.node_name));
     let mut tasks = tokio::task::JoinSet::new();
-    let (view, exported, stop) = (agent.view.clone(), agent.exported.clone(), agent.stop.clone());
+    let view = agent.view.clone();
     tasks.spawn(async move { view.run().await });
-    tasks.spawn(adopt.run(news, progress));
-    tasks.spawn(async move { exported.keep_list(&stop).await });
-    tasks.spawn(repair::run(Arc::clone(agent), direct.clone(), adopted.clone()));
+    tasks.spawn(own.run());
+    tasks.spawn(resync.run(progress));
+    tasks.spawn(checkpoint_writer.run(agent.stop.clone()));
+    tasks.spawn(async move { blocks.run().await });
+    tasks.spawn(first_read(tell_first_read, resynced.clone(), agent.stop.clone()));
+    tasks.spawn(repair::run(Arc::clone(agent), direct.clone(), resynced.clone()));
     if let Some(direct) = direct {
         let clients = clients.clone();
         tasks.spawn(async move { direct.run(&clients).await });
     }
     let sweeper = Arc::clone(agent);
     tasks.spawn(async move { sweep::run(&sweeper, sweeper.stop.clone()).await });
+    let stock = agent.stock.clone();
+    tasks.spawn(async move { stock.run().await });
     match agent.args.mode {
-        Mode::Run => tasks.spawn(live(Arc::clone(agent), adopted)),
-        Mode::Remove => tasks.spawn(leave(Arc::clone(agent), claims, adopted)),
+        Mode::Run => tasks.spawn(live(Arc::clone(agent), resynced)),
+        Mode::Remove => tasks.spawn(leave(Arc::clone(agent), resynced)),
     };
     match tasks.join_next().await {
         Some(Ok(())) if agent.stop.is_cancelled() => Ok(()),
@@ -182,8 +257,16 @@ async fn background(agent: &Arc<Agent>, clients: &Clients, claims: Claims) -> an
     }
 }
 
-/// Installs the plugin, becomes ready, installs the configuration, keeps the stock.
-async fn live(agent: Arc<Agent>, mut adopted: watch::Receiver<Adopted>) {
+/// Tells the ADDs that wait when own blocks were read, or that it takes too long: then the blocks of the checkpoint serve without.
+async fn first_read(tell: watch::Sender<bool>, mut resynced: watch::Receiver<Resynced>, stop: CancellationToken) {
+    // Too long, or over: both let the ADDs go on.
+    let _ = tokio::time::timeout(times::FIRST_READ, resynced.wait_for(|done| done.blocks)).await;
+    let _ = tell.send(true);
+    stop.cancelled().await;
+}
+
+/// Installs the plugin, becomes ready, installs the configuration.
+async fn live(agent: Arc<Agent>, mut resynced: watch::Receiver<Resynced>) {
     if agent.args.install {
         for competitor in install::competitors(&agent.args) {
             tracing::warn!("{competitor}");
@@ -193,7 +276,7 @@ async fn live(agent: Arc<Agent>, mut adopted: watch::Receiver<Adopted>) {
     }
     if !agent.journal.was_ready() {
         // An ADD would be served from now on: the Node is known, its blocks are.
-        let _ = adopted.wait_for(|adopted| adopted.blocks).await;
+        let _ = resynced.wait_for(|resynced| resynced.blocks).await;
         if let Err(error) = agent.journal.mark_ready() {
             tracing::error!(%error, "STATUS can't say yes");
         }
@@ -201,8 +284,7 @@ async fn live(agent: Arc<Agent>, mut adopted: watch::Receiver<Adopted>) {
     if agent.args.install {
         report(&agent, install::install_conflist(&agent.args).await.err());
     }
-    let _ = adopted.wait_for(|adopted| adopted.blocks).await;
-    agent.stock.run().await;
+    agent.stop.cancelled().await;
 }
 
 fn report(agent: &Agent, failed: Option<install::InstallError>) {
@@ -213,13 +295,12 @@ fn report(agent: &Agent, failed: Option<install::InstallError>) {
 }
 
 /// Leaves the node, then waits for the signal: a DaemonSet would start it again.
-async fn leave(agent: Arc<Agent>, claims: Claims, mut adopted: watch::Receiver<Adopted>) {
-    let _ = adopted.wait_for(|adopted| adopted.blocks).await;
+async fn leave(agent: Arc<Agent>, mut resynced: watch::Receiver<Resynced>) {
+    let _ = resynced.wait_for(|resynced| resynced.blocks).await;
     let leave = Leave {
         args: agent.args.clone(),
         ledger: Arc::clone(&agent.ledger),
         recorder: agent.recorder.clone(),
-        claims,
         network: agent.network.clone(),
         exported: agent.exported.clone(),
         events: agent.events.clone(),
@@ -254,7 +335,7 @@ fn sample(agent: &Agent) {
     agent.metrics.pending.set(count(agent.recorder.pending()));
     // A pool of which nothing is left here is not shown with its last numbers.
     agent.metrics.addresses.clear();
-    let pools: BTreeSet<String> = agent.ledger.blocks().into_iter().map(|block| block.pool).collect();
+    let pools: BTreeSet<String> = agent.ledger.blocks().into_iter().map(|block| block.held.pool).collect();
     for pool in pools {
         let uses = agent.ledger.pool_use(&pool, agent.cooldown(&pool));
         let sum = |of: fn(&BlockUse) -> u32| uses.iter().map(|block| i64::from(of(block))).sum();

@@ -16,8 +16,8 @@ use kube::ResourceExt;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::choose::{expected_pool, pool_facts};
 use crate::block_checkpoint::BlockCheckpoint;
+use crate::choose::{expected_pool, pool_facts};
 use crate::claim::{ClaimError, Claims};
 use crate::ledger::Ledger;
 use crate::watch::ClusterView;

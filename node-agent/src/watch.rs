@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bobbin_apiserver::{Clients, ReadError, WatchAge};
+use bobbin_apiserver::{Clients, Lenient, ReadError, UnreadableObjects, WatchAge};
 use bobbin_crds::AddressPool;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::Api;
 use kube::core::PartialObjectMeta;
+use kube::{Api, Resource};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -74,6 +74,7 @@ struct Inner {
     changed: watch::Sender<u64>,
     pods_changed: watch::Sender<u64>,
     freshness: Arc<Freshness>,
+    unreadable: UnreadableObjects,
 }
 
 #[derive(Default)]
@@ -97,12 +98,7 @@ impl ClusterView {
         Self::with(Some(clients), node_name, run_dir, freshness)
     }
 
-    fn with(
-        clients: Option<Clients>,
-        node_name: &str,
-        run_dir: &Path,
-        freshness: Arc<Freshness>,
-    ) -> ClusterView {
+    fn with(clients: Option<Clients>, node_name: &str, run_dir: &Path, freshness: Arc<Freshness>) -> ClusterView {
         let saved = run_dir.join("cluster.json");
         let facts = saved::load(&saved, node_name);
         ClusterView(Arc::new(Inner {
@@ -113,6 +109,7 @@ impl ClusterView {
             changed: watch::channel(0).0,
             pods_changed: watch::channel(0).0,
             freshness,
+            unreadable: UnreadableObjects::default(),
         }))
     }
 
@@ -142,10 +139,10 @@ impl ClusterView {
 
     async fn fetch_pod(&self, namespace: &str, name: &str, uid: &str) -> PodLookup {
         let Some(clients) = &self.0.clients else { return PodLookup::Unreachable };
-        let api: Api<PartialObjectMeta<Pod>> = Api::namespaced(clients.requests.clone(), namespace);
+        let api: Api<Lenient<PartialObjectMeta<Pod>>> = Api::namespaced(clients.requests.clone(), namespace);
         match bobbin_apiserver::read(self.deadline(Feed::Pods), api.get(name)).await {
             Ok(pod) => {
-                let facts = PodFacts::of(&pod.metadata);
+                let facts = PodFacts::of(pod.meta());
                 if facts.is(uid) { PodLookup::Known(facts) } else { PodLookup::NotSeen }
             }
             Err(ReadError::NotFound) => PodLookup::NotSeen,
@@ -188,9 +185,9 @@ impl ClusterView {
             }
         }
         let Some(clients) = &self.0.clients else { return Ok(None) };
-        let api: Api<PartialObjectMeta<Namespace>> = Api::all(clients.requests.clone());
+        let api: Api<Lenient<PartialObjectMeta<Namespace>>> = Api::all(clients.requests.clone());
         match bobbin_apiserver::read(self.deadline(Feed::Namespaces), api.get(name)).await {
-            Ok(namespace) => Ok(Some(NamespaceFacts::of(&namespace.metadata))),
+            Ok(namespace) => Ok(Some(NamespaceFacts::of(namespace.meta()))),
             Err(ReadError::NotFound) => Ok(None),
             Err(error) => Err(error),
         }
@@ -228,20 +225,20 @@ impl ClusterView {
     /// Takes in the own Node as it was read; `None`: there is none of that name.
     pub fn saw_node(&self, seen: Option<NodeFacts>) -> NodeChange {
         let mut facts = self.facts();
+        let was_deleted = std::mem::replace(&mut facts.node_deleted, seen.is_none());
         let change = match (&seen, &facts.node) {
-            (None, _) => NodeChange { doubt: !facts.node_deleted, replaced: false, any: !facts.node_deleted },
+            (None, _) => NodeChange { doubt: !was_deleted, replaced: false, any: !was_deleted },
             (Some(seen), known) => {
                 let replaced = known.as_ref().is_some_and(|known| known.uid != seen.uid);
-                let returned = std::mem::take(&mut facts.node_deleted);
+                let returned = was_deleted;
                 let switched_off = seen.out_of_service && known.as_ref().is_none_or(|known| !known.out_of_service);
                 let any = returned || known.as_ref() != Some(seen);
                 NodeChange { doubt: replaced || returned || switched_off, replaced, any }
             }
         };
-        match seen {
-            Some(seen) => facts.node = Some(seen),
-            // It stays known by its UID: whoever claims in its name is refused by nothing but the next Node's UID.
-            None => facts.node_deleted = true,
+        // A deleted Node stays known by its UID.
+        if seen.is_some() {
+            facts.node = seen;
         }
         drop(facts);
         if change.any {
@@ -265,6 +262,11 @@ impl ClusterView {
     /// Whether the own blocks were read and taken in since the agent started.
     pub fn own_blocks_known(&self) -> bool {
         self.facts().own_blocks_known
+    }
+
+    /// The objects that can't be read.
+    pub fn unreadable(&self) -> &UnreadableObjects {
+        &self.0.unreadable
     }
 
     /// How fresh the API server's word is.

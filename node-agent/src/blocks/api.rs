@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bobbin_apiserver::{Clients, Outcome, ReadError, Refusal};
+use bobbin_apiserver::{Clients, Lenient, Outcome, ReadError, Refusal};
 use bobbin_crds::{AddressBlock, FINALIZER};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -31,7 +31,7 @@ pub(crate) struct OwnBlocks {
 /// Speaks to the API server about blocks, for one node. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct BlockApi {
-    api: Api<AddressBlock>,
+    api: Api<Lenient<AddressBlock>>,
 }
 
 impl BlockApi {
@@ -82,8 +82,8 @@ impl BlockApi {
             "spec": spec,
         });
         let patch = Patch::Merge(patch);
-        let call = self.api.patch(&block.held.name, &PatchParams::default(), &patch);
-        match bobbin_apiserver::write(DEADLINE, call).await {
+        let params = PatchParams::default();
+        match bobbin_apiserver::write(DEADLINE, self.api.patch(&block.held.name, &params, &patch)).await {
             Outcome::Done(_) => Outcome::Done(()),
             Outcome::Refused(refusal) => Outcome::Refused(refusal),
             Outcome::Unknown(why) => Outcome::Unknown(why),

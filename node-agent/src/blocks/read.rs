@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use bobbin_addressing::{BlockRange, BootTime, hash};
+use bobbin_apiserver::Lenient;
 use bobbin_crds::{AddressBlock, FINALIZER};
 use jiff::Timestamp;
-use kube::ResourceExt;
+use kube::Resource;
 
 use crate::ledger::HeldBlock;
 use crate::watch::NodeFacts;
@@ -22,6 +23,8 @@ pub(crate) struct BlockRead {
     pub finalizer: bool,
     /// It has any finalizer.
     pub has_finalizers: bool,
+    /// Its spec can be read.
+    pub readable: bool,
     pub pool: String,
     pub index: i64,
     /// `None`: it can't be read, so nothing is assigned from it.
@@ -44,32 +47,43 @@ pub(crate) enum Owner {
     EarlierSelf,
     /// Another node's, or free and about to be deleted.
     Others,
+    /// It can't be read: nothing follows from it.
+    Unknown,
 }
 
 impl BlockRead {
-    pub(crate) fn of(block: AddressBlock) -> BlockRead {
-        let finalizers = block.finalizers();
-        BlockRead {
-            name: block.name_any(),
-            uid: block.metadata.uid.clone().unwrap_or_default(),
-            resource_version: block.metadata.resource_version.clone().unwrap_or_default(),
-            deleting: block.metadata.deletion_timestamp.is_some(),
+    /// Takes in an object. One that can't be read is there, and nobody knows whose it is.
+    pub(crate) fn of(block: Lenient<AddressBlock>) -> BlockRead {
+        let metadata = block.meta().clone();
+        let finalizers = metadata.finalizers.unwrap_or_default();
+        let seen = BlockRead {
+            name: metadata.name.unwrap_or_default(),
+            uid: metadata.uid.unwrap_or_default(),
+            resource_version: metadata.resource_version.unwrap_or_default(),
+            deleting: metadata.deletion_timestamp.is_some(),
             finalizer: finalizers.iter().any(|finalizer| finalizer == FINALIZER),
             has_finalizers: !finalizers.is_empty(),
-            pool: block.spec.pool_name.clone(),
-            index: block.spec.index,
-            range: BlockRange::parse(block.spec.ipv4.as_deref(), block.spec.ipv6.as_deref()).ok(),
-            node_name: block.spec.node_name.clone().filter(|name| !name.is_empty()),
-            node_uid: block.spec.node_uid.clone(),
-            node_ipv4: block.spec.node_ipv4.clone(),
-            node_ipv6: block.spec.node_ipv6.clone(),
-            free_since: block.spec.free_since.as_ref().map(|since| since.0),
+            ..BlockRead::default()
+        };
+        let Some(spec) = block.readable().map(|block| block.spec.clone()) else { return seen };
+        BlockRead {
+            readable: true,
+            pool: spec.pool_name,
+            index: spec.index,
+            range: BlockRange::parse(spec.ipv4.as_deref(), spec.ipv6.as_deref()).ok(),
+            node_name: spec.node_name.filter(|name| !name.is_empty()),
+            node_uid: spec.node_uid,
+            node_ipv4: spec.node_ipv4,
+            node_ipv6: spec.node_ipv6,
+            free_since: spec.free_since.map(|since| since.0),
+            ..seen
         }
     }
 
     /// Whose the block is.
     pub(crate) fn owner(&self, node: &NodeFacts) -> Owner {
         match self.node_name.as_deref() {
+            _ if !self.readable => Owner::Unknown,
             Some(name) if name == node.name => {
                 if self.node_uid.as_deref() == Some(&node.uid) {
                     Owner::Us
@@ -88,24 +102,24 @@ impl BlockRead {
         node.addresses().into_iter().map(|(_, address)| address).eq([self.node_ipv4.clone(), self.node_ipv6.clone()])
     }
 
-    /// How long the block has been free; `None`: it never was anybody's. A time to come is another machine's clock, or junk: the block
-    /// is free since just now.
-    fn free_for(&self, now: Timestamp) -> Option<Duration> {
-        self.free_since.map(|since| Duration::try_from(now.duration_since(since)).unwrap_or_default())
-    }
-
     /// Whether the addresses of a free block have cooled. One that still has our finalizer cools from its claim.
     pub(crate) fn has_cooled(&self, now: Timestamp, cooldown: Duration) -> bool {
-        cooldown.is_zero() || (!self.finalizer && self.free_for(now).is_none_or(|free| free >= cooldown))
+        cooldown.is_zero() || (!self.finalizer && free_for(self.free_since, now).is_none_or(|free| free >= cooldown))
     }
 
-    /// Since when, in boot time, the addresses of this block rest; `None` when they have rested enough. `claimed`: as it was before the
-    /// claim, which is when a block that still had its finalizer begins to cool.
-    pub(crate) fn resting_since(&self, finalized: bool, cooldown: Duration, now: Timestamp, boot: BootTime) -> Option<BootTime> {
-        if finalized && !cooldown.is_zero() {
+    /// Since when, in boot time, the addresses of a block rest that was just claimed; `None` when they have rested enough. A block that
+    /// still had our finalizer cools from its claim.
+    pub(crate) fn resting_since(
+        &self,
+        had_finalizer: bool,
+        cooldown: Duration,
+        now: Timestamp,
+        boot: BootTime,
+    ) -> Option<BootTime> {
+        if had_finalizer && !cooldown.is_zero() {
             return Some(boot);
         }
-        self.free_for(now).filter(|free| *free < cooldown).map(|free| boot.before(free))
+        resting_since(self.free_since, cooldown, now, boot)
     }
 
     /// The block as the ledger keeps it.
@@ -114,7 +128,10 @@ impl BlockRead {
     /// A sentence, if its range can't be read.
     pub(crate) fn held(&self) -> Result<HeldBlock, String> {
         let range = self.range.ok_or_else(|| {
-            format!("block {} can't be read, so nothing is assigned from it; see: kubectl get addressblock {0} -o yaml", self.name)
+            format!(
+                "block {} can't be read, so nothing is assigned from it; see: kubectl get addressblock {0} -o yaml",
+                self.name
+            )
         })?;
         Ok(HeldBlock {
             name: self.name.clone(),
@@ -127,6 +144,22 @@ impl BlockRead {
             deleting: self.deleting,
         })
     }
+}
+
+/// How long a block has been free; `None`: it never was anybody's. A time to come is another machine's clock, or junk: the block is free
+/// since just now.
+fn free_for(since: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
+    since.map(|since| Duration::try_from(now.duration_since(since)).unwrap_or_default())
+}
+
+/// Since when, in boot time, the addresses of a block rest that became free then; `None` when they have rested enough.
+pub(crate) fn resting_since(
+    since: Option<Timestamp>,
+    cooldown: Duration,
+    now: Timestamp,
+    boot: BootTime,
+) -> Option<BootTime> {
+    free_for(since, now).filter(|free| *free < cooldown).map(|free| boot.before(free))
 }
 
 /// The free block to claim of those listed: cooled ones by hash of (node, block), then, unless only cooled ones will do, the one that
@@ -143,6 +176,7 @@ pub(crate) fn best_of(
     let to_be_had = listed.into_iter().filter(|block| {
         block.node_name.is_none()
             && !block.deleting
+            && block.readable
             && block.range.is_some()
             && may_claim(&block.name)
             && (!cooled_only || block.has_cooled(now, cooldown))

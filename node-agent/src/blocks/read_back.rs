@@ -47,6 +47,7 @@ impl Inner {
             Owner::EarlierSelf => self.write_node(&read, &node).await,
             Owner::Nobody => self.vacant(&block, &read, &node).await,
             Owner::Others => self.lost(&block, &read).await,
+            Owner::Unknown => Step::Wait(UNSETTLED_PAUSE),
         }
     }
 
@@ -112,7 +113,10 @@ impl Inner {
         self.record_residents(&self.with.ledger.residents(name)).await;
         let sentence = format!(
             "block {name} ({}) of pool {} was deleted although {} pods of node {} have addresses of it: nothing is assigned from it until the operator carves it again",
-            block.held.range, block.held.pool, block.residents, self.with.view.node_name()
+            block.held.range,
+            block.held.pool,
+            block.residents,
+            self.with.view.node_name()
         );
         self.with.events.node_warning("BlockMissing", &sentence);
         Step::Wait(UNSETTLED_PAUSE)
@@ -130,7 +134,11 @@ impl Inner {
             block.held.range,
             block.held.pool,
             stranded.len(),
-            if stranded.is_empty() { "nothing is to be done".to_owned() } else { format!("delete them, so that they get others: {}", named(&stranded)) },
+            if stranded.is_empty() {
+                "nothing is to be done".to_owned()
+            } else {
+                format!("delete them, so that they get others: {}", named(&stranded))
+            },
         );
         tracing::error!(block = name, owner, pods = stranded.len(), "{sentence}");
         self.with.events.node_warning("BlockLost", &sentence);

@@ -117,6 +117,7 @@ impl Inner {
         match self.api.get(name).await {
             Err(ReadError::NotFound) => self.released(name),
             Ok(read) if matches!(read.owner(&node), Owner::Nobody | Owner::Others) => self.released(name),
+            Ok(read) if read.owner(&node) == Owner::Unknown => Step::Failed,
             // Ours, also in the name of an earlier Node: nobody else would give it back.
             Ok(read) => {
                 self.with.ledger.refresh(name, &read.uid, &read.resource_version, read.deleting);

@@ -18,7 +18,10 @@ impl Inner {
             tracing::error!(block = name, %error, "a claimed block goes back: its route could not be written");
             self.with.events.node_warning(
                 "ExportFailed",
-                &format!("node {} gives block {name} back, because its route could not be written: {error}", self.with.view.node_name()),
+                &format!(
+                    "node {} gives block {name} back, because its route could not be written: {error}",
+                    self.with.view.node_name()
+                ),
             );
             self.with.ledger.on(name, BlockEvent::ExportFailed);
             return Step::Again;

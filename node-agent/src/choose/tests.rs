@@ -42,7 +42,7 @@ fn reference(name: &str) -> PodRef {
 
 fn node() -> NodeFacts {
     let labels = [("zone".to_owned(), "a".to_owned())].into();
-    NodeFacts { name: "n1".to_owned(), uid: "u".to_owned(), ipv4: None, ipv6: None, labels }
+    NodeFacts { name: "n1".to_owned(), uid: "u".to_owned(), labels, ..NodeFacts::default() }
 }
 
 fn view(namespaces: Vec<(&str, NamespaceFacts)>, pods: Vec<PodFacts>) -> ClusterView {

@@ -88,8 +88,7 @@ impl Claims {
             let listed = self.0.api.list_free(&pool_name).await.map_err(|error| unreachable(&pool_name, &error))?;
             let any = !listed.is_empty();
             let may_claim = |block: &str| !passed.contains(block) && self.0.ledger.block_state(block).is_none();
-            let best =
-                best_of(listed, &node.name, self.seed(), Timestamp::now(), cooldown, cooled_only, may_claim);
+            let best = best_of(listed, &node.name, self.seed(), Timestamp::now(), cooldown, cooled_only, may_claim);
             let Some(free) = best else {
                 let full = ClaimError::PoolFull(pool_name.clone());
                 return Err(if cooled_only && any { ClaimError::OnlyCooling(pool_name) } else { full });
@@ -133,7 +132,8 @@ impl Claims {
             Outcome::Unknown(why) => {
                 let block = attempt.block;
                 tracing::warn!(block, %why, "the outcome of a claim is unknown; the block is read back and not used until then");
-                let tell = || on_unknown(ClaimError::Unreachable { pool: pool.clone(), why: format!("block {block}: {why}") });
+                let tell =
+                    || on_unknown(ClaimError::Unreachable { pool: pool.clone(), why: format!("block {block}: {why}") });
                 match self.read_back(block, attempt.node, tell).await {
                     Some(ours) => return self.arrived(attempt, &ours),
                     None => Ok(ClaimAttempt::Taken),
@@ -162,6 +162,9 @@ impl Claims {
         for attempt in 0.. {
             match self.0.api.get(block).await {
                 Ok(found) if found.owner(node) == Owner::Us => return Some(found),
+                Ok(found) if found.owner(node) == Owner::Unknown => {
+                    tracing::debug!(block, "a block can't be read, so it counts as claimed");
+                }
                 Ok(_) | Err(ReadError::NotFound) => return None,
                 Err(error) => tracing::debug!(block, %error, "a block can't be read back yet"),
             }

@@ -135,7 +135,9 @@ impl BlockState {
             | (S::Lost, E::Vacated | E::FoundVacant) => Next::Forgotten,
             (S::Exporting { .. }, E::Exported) | (S::Retiring, E::Reopen) => Next::State(S::Serving),
             (S::Serving, E::Retire) => Next::State(S::Retiring),
-            (S::Exporting { .. } | S::Serving | S::Retiring, E::Doubt) => Next::State(S::Doubted { before: self.settled() }),
+            (S::Exporting { .. } | S::Serving | S::Retiring, E::Doubt) => {
+                Next::State(S::Doubted { before: self.settled() })
+            }
             (S::Doubted { before }, E::FoundOurs { now }) => Next::State(before.resume(now)),
             // Claimed back: it is exported anew before anything goes out.
             (S::Lost, E::FoundOurs { now }) => Next::State(S::Exporting { since: now, not_before: now }),
@@ -164,7 +166,9 @@ impl BlockState {
         match self {
             BlockState::Claiming | BlockState::Lost => false,
             BlockState::Releasing(release) => release == Release::Records,
-            BlockState::Exporting { .. } | BlockState::Serving | BlockState::Retiring | BlockState::Doubted { .. } => true,
+            BlockState::Exporting { .. } | BlockState::Serving | BlockState::Retiring | BlockState::Doubted { .. } => {
+                true
+            }
         }
     }
 

@@ -13,6 +13,9 @@ use super::block_state::{BlockEvent, BlockState, Next};
 use super::{AssignError, Attachment, ForeignRecord, Permit, Phase, Request, Resting, Taken};
 use crate::freshness::Proof;
 
+/// The longest cool-down that a pool may ask for: older rests mean nothing.
+const LONGEST_COOLDOWN: Duration = Duration::from_hours(24);
+
 /// Blocks and attachments. Invariant: an address of a block is held in its occupancy exactly if an attachment has it.
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -110,10 +113,24 @@ impl State {
         match block.on(event) {
             Some(changed) => changed,
             None => {
-                self.blocks.remove(name);
+                let forgotten = self.blocks.remove(name).and_then(|block| block.body);
+                // A block that was given back says itself since when its addresses rest.
+                if event != BlockEvent::Released {
+                    self.keep_rests(forgotten);
+                }
                 true
             }
         }
+    }
+
+    /// Keeps the rests of a block that is forgotten, should it come back.
+    fn keep_rests(&mut self, forgotten: Option<Body>) {
+        let Some(body) = forgotten else { return };
+        for (offset, since) in body.occupancy.resting() {
+            self.rests.extend(body.held.range.pair(offset).map(|pair| (pair, since)));
+        }
+        let newest = self.rests.values().max().copied().unwrap_or_default();
+        self.rests.retain(|_, since| newest.since(*since) < LONGEST_COOLDOWN);
     }
 
     /// [`BlockEvent::Release`], if no address of the block is in use.
@@ -156,9 +173,8 @@ impl State {
     /// Takes one cancellable release of a pool back, the one that has come least far. Whether there was one.
     pub(super) fn cancel_release(&mut self, pool: &str, now: BootTime) -> bool {
         let event = BlockEvent::ReleaseCancelled { now };
-        let cancellable = |block: &&Block| {
-            block.pool == pool && block.state().on(event) != Next::Unchanged && !block.is_deleting()
-        };
+        let cancellable =
+            |block: &&Block| block.pool == pool && block.state().on(event) != Next::Unchanged && !block.is_deleting();
         let found = self.blocks.iter().filter(|(_, block)| cancellable(block)).map(|(name, _)| name.clone()).next();
         found.is_some_and(|name| self.on(&name, event))
     }

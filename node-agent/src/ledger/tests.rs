@@ -31,6 +31,40 @@ fn block(index: usize) -> HeldBlock {
         index: i64::try_from(index).unwrap(),
         range,
         free_since: None,
+        deleting: false,
+    }
+}
+
+/// Takes a block in and brings it into service.
+fn add(ledger: &Ledger, held: HeldBlock) {
+    let name = held.name.clone();
+    let arrival = Arrival {
+        held,
+        resting_since: None,
+        reserved: Reserved::default(),
+        proof: Proof::None,
+        now: at(0),
+        not_before: at(0),
+    };
+    if !ledger.arrive(arrival) {
+        ledger.on(&name, BlockEvent::FoundOurs { now: at(0) });
+    }
+    ledger.on(&name, BlockEvent::Exported);
+}
+
+/// Another node has the block.
+fn lose(ledger: &Ledger, name: &str) -> Vec<Attachment> {
+    ledger.on(name, BlockEvent::Doubt);
+    ledger.found_others(name)
+}
+
+/// A block that began to be released is gone, or stays after all.
+fn end_release(ledger: &Ledger, name: &str, gave_up: bool) {
+    if gave_up {
+        ledger.on(name, BlockEvent::Released);
+    } else {
+        ledger.on(name, BlockEvent::ReleaseCancelled { now: at(0) });
+        ledger.on(name, BlockEvent::Exported);
     }
 }
 
@@ -51,7 +85,8 @@ fn assign(
         netns: None,
         at: jiff::Timestamp::UNIX_EPOCH,
     };
-    if early { ledger.assign_early(&request, now) } else { ledger.assign(&request, now) }
+    let taken = if early { ledger.assign_early(&request, now) } else { ledger.assign(&request, now) };
+    taken.map(|taken| taken.attachment)
 }
 
 #[derive(Clone, Debug)]
@@ -135,12 +170,13 @@ impl World {
                 }
             }
             Step::AddBlock(index) => {
-                self.ledger.add_block(block(*index), None, &Reserved::default());
+                add(&self.ledger, block(*index));
                 self.blocks.insert(*index);
             }
             Step::LoseBlock(index) => {
-                let stranded = self.ledger.lose_block(&block(*index).name);
-                assert_eq!(stranded.len(), if self.blocks.contains(index) { self.live_in(*index) } else { 0 });
+                let name = block(*index).name;
+                let known = self.ledger.block(&name).is_some();
+                assert_eq!(lose(&self.ledger, &name).len(), if known { self.live_in(*index) } else { 0 });
                 self.forget(*index);
             }
             Step::GiveBack { block: index, gave_up } => self.give_back(*index, *gave_up),
@@ -172,29 +208,28 @@ impl World {
 
     fn give_back(&mut self, index: usize, gave_up: bool) {
         let name = block(index).name;
-        match self.ledger.begin_release(&name) {
-            Ok(_) => {
-                assert_eq!(self.live_in(index), 0, "a block in use went back");
-                let pool = block(index).pool;
-                while let Ok(attachment) = assign(&self.ledger, self.next, &pool, at(self.now), true) {
-                    assert_ne!(attachment.block, name, "an address came from a block that goes back");
-                    self.live.push((self.next, attachment));
-                    self.next += 1;
-                }
-                self.ledger.end_release(&name, gave_up);
-                if gave_up {
-                    self.forget(index);
-                }
-            }
-            Err(StillUsed::Held(held)) => assert_eq!(held as usize, self.live_in(index)),
-            Err(StillUsed::NotHeld) => assert!(!self.blocks.contains(&index)),
+        if !self.ledger.begin_release(&name) {
+            return assert!(!self.blocks.contains(&index) || self.live_in(index) > 0);
+        }
+        assert_eq!(self.live_in(index), 0, "a block in use was released");
+        let pool = block(index).pool;
+        while let Ok(attachment) = assign(&self.ledger, self.next, &pool, at(self.now), true) {
+            assert_ne!(attachment.block, name, "an address came from a block that is released");
+            self.live.push((self.next, attachment));
+            self.next += 1;
+        }
+        end_release(&self.ledger, &name, gave_up);
+        if gave_up {
+            self.forget(index);
         }
     }
 
     fn restart(&mut self, blocks_late: bool) {
         let before = std::mem::take(&mut self.ledger);
-        let blocks =
-            || before.blocks().into_iter().for_each(|block| self.ledger.add_block(block, None, &Reserved::default()));
+        let blocks = || {
+            let ours = before.blocks().into_iter().filter(|block| block.state.counts_as_ours());
+            ours.for_each(|block| add(&self.ledger, block.held));
+        };
         if !blocks_late {
             blocks();
         }
@@ -253,7 +288,7 @@ proptest! {
 #[test]
 fn every_address_of_a_block_goes_out_once() {
     let ledger = Ledger::new();
-    ledger.add_block(block(0), None, &Reserved::default());
+    add(&ledger, block(0));
     let pairs: HashSet<Pair> =
         (0..4).map(|container| assign(&ledger, container, "a", at(1), false).unwrap().pair).collect();
     assert_eq!(pairs.len(), 4);
@@ -264,7 +299,7 @@ fn every_address_of_a_block_goes_out_once() {
 #[test]
 fn the_longest_rested_goes_out_first_and_early_only_when_asked() {
     let ledger = Ledger::new();
-    ledger.add_block(block(0), None, &Reserved::default());
+    add(&ledger, block(0));
     let held: Vec<Attachment> =
         (0..4).map(|container| assign(&ledger, container, "a", at(1), false).unwrap()).collect();
     ledger.release(&key(2), at(5));
@@ -276,45 +311,116 @@ fn the_longest_rested_goes_out_first_and_early_only_when_asked() {
 }
 
 #[test]
-fn a_retired_address_goes_out_no_more_also_when_its_block_comes_back() {
+fn an_address_is_passed_over_while_another_has_its_record_also_when_its_block_comes_back() {
     let ledger = Ledger::new();
-    ledger.add_block(block(0), None, &Reserved::default());
+    add(&ledger, block(0));
     let first = assign(&ledger, 0, "a", at(1), false).unwrap();
-    ledger.retire(first.pair);
+    ledger.pass_over(ForeignRecord { pair: first.pair, name: "10.0.0.0".into(), by: "n9".into() });
     ledger.release(&key(0), at(1));
-    ledger.lose_block("a-0");
-    ledger.add_block(block(0), None, &Reserved::default());
+    lose(&ledger, "a-0");
+    add(&ledger, block(0));
     for container in 1..4 {
         assert_ne!(assign(&ledger, container, "a", at(100), false).unwrap().pair, first.pair);
     }
     assert!(assign(&ledger, 4, "a", at(100), true).is_err());
+    assert!(ledger.end_pass_over(first.pair));
+    assert_eq!(assign(&ledger, 4, "a", at(100), true).unwrap().pair, first.pair);
 }
 
 #[test]
 fn an_address_that_two_attachments_have_is_held_until_both_are_gone() {
     let ledger = Ledger::new();
-    ledger.add_block(block(0), None, &Reserved::default());
+    add(&ledger, block(0));
     let first = assign(&ledger, 0, "a", at(1), false).unwrap();
     ledger.restore(Attachment { key: key(9), ..first.clone() });
     ledger.release(&key(0), at(2));
-    assert_eq!(ledger.begin_release("a-0"), Err(StillUsed::Held(1)));
+    assert!(!ledger.begin_release("a-0"));
     ledger.release(&key(9), at(3));
-    assert!(ledger.begin_release("a-0").is_ok());
+    assert!(ledger.begin_release("a-0"));
 }
 
 #[test]
 fn nothing_goes_out_of_a_block_in_doubt_not_even_early() {
     let ledger = Ledger::new();
-    ledger.add_block(block(0), None, &Reserved::default());
+    add(&ledger, block(0));
     let first = assign(&ledger, 0, "a", at(1), false).unwrap();
     ledger.release(&key(0), at(2));
     let mut changed = ledger.changed();
-    ledger.suspend("a-0");
-    assert!(ledger.is_suspended("a-0"));
+    ledger.on("a-0", BlockEvent::Doubt);
     assert_eq!(assign(&ledger, 1, "a", at(3), false), Err(AssignError::NoBlock));
     assert_eq!(assign(&ledger, 1, "a", at(3), true), Err(AssignError::NoBlock));
     changed.mark_unchanged();
-    ledger.resume("a-0");
+    ledger.on("a-0", BlockEvent::FoundOurs { now: at(3) });
     assert!(changed.has_changed().unwrap(), "ADDs that wait hear of it");
     assert_ne!(assign(&ledger, 1, "a", at(3), false).unwrap().pair, first.pair);
+}
+
+fn permit_of(ledger: &Ledger, container: usize) -> Permit {
+    let (key, pod) = (key(container), PodRef::default());
+    let request = Request {
+        key: &key,
+        pod: &pod,
+        pool: "a",
+        cooldown: COOLDOWN,
+        boot_id: "boot",
+        netns: None,
+        at: jiff::Timestamp::UNIX_EPOCH,
+    };
+    ledger.assign(&request, at(1)).unwrap().permit
+}
+
+#[test]
+fn an_add_is_not_answered_if_its_block_was_ever_in_doubt_meanwhile() {
+    let ledger = Ledger::new();
+    add(&ledger, block(0));
+    let permit = permit_of(&ledger, 0);
+    assert!(ledger.stands(&permit));
+    ledger.on("a-0", BlockEvent::Retire);
+    assert!(ledger.stands(&permit), "a retiring block is still ours");
+    ledger.on("a-0", BlockEvent::Reopen);
+    ledger.on("a-0", BlockEvent::Doubt);
+    assert!(!ledger.stands(&permit));
+    ledger.on("a-0", BlockEvent::FoundOurs { now: at(2) });
+    assert!(!ledger.stands(&permit), "nobody knows what happened while it was in doubt");
+    let permit = permit_of(&ledger, 1);
+    assert!(ledger.stands(&permit));
+    lose(&ledger, "a-0");
+    ledger.release(&key(0), at(3));
+    ledger.release(&key(1), at(3));
+    assert_eq!(ledger.block_state("a-0"), None, "a lost block is forgotten with its last resident");
+    add(&ledger, block(0));
+    assert!(!ledger.stands(&permit), "a block that comes back is another one");
+}
+
+#[test]
+fn a_checkpoint_says_what_the_ledger_will_say_and_not_what_it_says() {
+    let ledger = Ledger::new();
+    let held = block(0);
+    let arrival = Arrival {
+        held: held.clone(),
+        resting_since: None,
+        reserved: Reserved::default(),
+        proof: Proof::None,
+        now: at(0),
+        not_before: at(0),
+    };
+    ledger.arrive(arrival);
+    let promotion = [("a-0".to_owned(), BlockEvent::Exported)];
+    assert_eq!(ledger.saved_with(&promotion), [SavedBlock { block: held, state: BlockState::Serving }]);
+    assert!(!ledger.block_state("a-0").unwrap().assignable());
+}
+
+#[test]
+fn a_waiting_pod_takes_a_release_back_until_its_write_is_sent() {
+    let ledger = Ledger::new();
+    add(&ledger, block(0));
+    assert!(ledger.begin_release("a-0"));
+    assert!(!ledger.cancel_release("b"), "of another pool");
+    assert!(ledger.cancel_release("a"));
+    assert!(matches!(ledger.block_state("a-0"), Some(BlockState::Exporting { .. })));
+    ledger.on("a-0", BlockEvent::Exported);
+    assert!(ledger.begin_release("a-0"));
+    ledger.on("a-0", BlockEvent::RecordsGone);
+    ledger.on("a-0", BlockEvent::ReleaseSent);
+    assert!(!ledger.cancel_release("a"));
 }

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use bobbin_addressing::AttachmentKey;
-use bobbin_apiserver::{self as apiserver, ReadError, Refusal, UnknownWhy};
+use bobbin_apiserver::{self as apiserver, Lenient, ReadError, Refusal, UnknownWhy};
 use bobbin_crds::{IPAssignment, IPAssignmentSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::Api;
-use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::Resource;
+use kube::api::{DeleteParams, Preconditions};
 
 use super::lane::{Outcome, Step};
 use super::{Inner, RecordRead, record_name};
@@ -41,12 +42,9 @@ pub(super) fn record_of(attachment: &Attachment, node_name: &str) -> Option<(Str
 impl Inner {
     /// Makes the call of a step.
     pub(super) async fn call(&self, name: &str, step: Step) -> Outcome {
-        let api: Api<IPAssignment> = Api::all(self.clients.requests.clone());
+        let api: Api<Lenient<IPAssignment>> = Api::all(self.clients.requests.clone());
         match step {
-            Step::Post(record) => {
-                let params = PostParams::default();
-                meant_by_post(apiserver::write(DEADLINE, api.create(&params, &record)).await)
-            }
+            Step::Post(record) => meant_by_post(apiserver::write(DEADLINE, apiserver::create(&api, &*record)).await),
             Step::Get(key) => match apiserver::read(DEADLINE, api.get(name)).await {
                 Ok(found) => whose(RecordRead::of(found), &key, &self.node_name),
                 Err(ReadError::NotFound) => Outcome::Absent,
@@ -56,7 +54,7 @@ impl Inner {
             Step::Delete(uid) => {
                 let only = Preconditions { uid: Some(uid), resource_version: None };
                 let params = DeleteParams::default().preconditions(only);
-                match apiserver::write(DEADLINE, api.delete(name, &params)).await {
+                match apiserver::write(DEADLINE, apiserver::delete(&api, name, &params)).await {
                     apiserver::Outcome::Done(_)
                     | apiserver::Outcome::Refused(Refusal::NotFound | Refusal::Conflict) => Outcome::Gone,
                     apiserver::Outcome::Refused(refusal) => Outcome::Refused(refusal.to_string()),
@@ -67,9 +65,9 @@ impl Inner {
     }
 }
 
-fn meant_by_post(outcome: apiserver::Outcome<IPAssignment>) -> Outcome {
+fn meant_by_post(outcome: apiserver::Outcome<Lenient<IPAssignment>>) -> Outcome {
     match outcome {
-        apiserver::Outcome::Done(created) => Outcome::Ours(created.metadata.uid.unwrap_or_default()),
+        apiserver::Outcome::Done(created) => Outcome::Ours(created.meta().uid.clone().unwrap_or_default()),
         apiserver::Outcome::Refused(Refusal::AlreadyExists) => Outcome::Exists,
         // Not the record is missing but its kind: the definitions are not installed yet.
         apiserver::Outcome::Refused(Refusal::NotFound) => Outcome::Unknown,

@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use bobbin_addressing::{AttachmentKey, BlockRange, Pair};
-use bobbin_apiserver::{Clients, ReadError, read};
+use bobbin_apiserver::{Clients, Lenient, ReadError, read};
 use bobbin_crds::IPAssignment;
 use kube::api::ListParams;
-use kube::{Api, ResourceExt};
+use kube::{Api, Resource};
 
 use crate::ledger::PodRef;
 
@@ -31,8 +31,11 @@ pub(crate) struct RecordRead {
 }
 
 impl RecordRead {
-    pub(crate) fn of(record: IPAssignment) -> RecordRead {
-        let (name, uid) = (record.name_any(), record.metadata.uid.clone().unwrap_or_default());
+    /// Takes in an object. One that can't be read is nobody's that this node knows.
+    pub(crate) fn of(record: Lenient<IPAssignment>) -> RecordRead {
+        let metadata = record.meta();
+        let (name, uid) = (metadata.name.clone().unwrap_or_default(), metadata.uid.clone().unwrap_or_default());
+        let Ok(record) = record.into_result() else { return RecordRead { name, uid, ..RecordRead::default() } };
         let spec = record.spec;
         RecordRead {
             name,
@@ -83,12 +86,12 @@ pub(crate) async fn own_records_of(clients: &Clients, block: &str, node: &str) -
 
 /// One record.
 pub(crate) async fn read_record(clients: &Clients, name: &str) -> Result<RecordRead, ReadError> {
-    let api: Api<IPAssignment> = Api::all(clients.requests.clone());
+    let api: Api<Lenient<IPAssignment>> = Api::all(clients.requests.clone());
     read(DEADLINE, api.get(name)).await.map(RecordRead::of)
 }
 
 async fn list(clients: &Clients, fields: &str) -> Result<Vec<RecordRead>, ReadError> {
-    let api: Api<IPAssignment> = Api::all(clients.requests.clone());
+    let api: Api<Lenient<IPAssignment>> = Api::all(clients.requests.clone());
     let mut page = ListParams::default().fields(fields).limit(PAGE);
     let mut all = Vec::new();
     loop {

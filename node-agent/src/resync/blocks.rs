@@ -30,6 +30,7 @@ impl Resync {
                         self.write_addresses(read, &node).await;
                     }
                 }
+                Some(read) if !read.readable => {}
                 _ if held.state == BlockState::Lost => self.try_claim_back(&held.held.name, &node).await,
                 _ => {
                     self.ledger.on(&held.held.name, BlockEvent::Doubt);

@@ -22,7 +22,9 @@ impl Resync {
                 Err(ReadError::NotFound) => self.end_pass_over(&passed),
                 Ok(record) if record.node_name == self.view.node_name() => self.end_pass_over(&passed),
                 Ok(_) => {}
-                Err(error) => tracing::debug!(record = passed.name, %error, "a record can't be read; its address stays passed over"),
+                Err(error) => {
+                    tracing::debug!(record = passed.name, %error, "a record can't be read; its address stays passed over")
+                }
             }
         }
     }

@@ -11,8 +11,8 @@ use bobbin_kernel::boot_time;
 
 use super::{Memory, Resync};
 use crate::record::own_records;
-use judge::{Finding, judge};
 pub(super) use judge::SeenRecord;
+use judge::{Finding, judge};
 
 impl Resync {
     /// Lists own records and does what follows. Returns when to look again if something has to be looked at twice.

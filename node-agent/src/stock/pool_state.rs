@@ -60,7 +60,10 @@ impl PoolState {
     pub(super) fn pool_says(&mut self, free_blocks: u64, resource_version: Option<&str>) {
         if self.seen.as_deref() != resource_version {
             self.seen = resource_version.map(ToOwned::to_owned);
-            let full = self.trouble.as_deref().is_some_and(|trouble| matches!(trouble, ClaimError::PoolFull(_) | ClaimError::OnlyCooling(_)));
+            let full = self
+                .trouble
+                .as_deref()
+                .is_some_and(|trouble| matches!(trouble, ClaimError::PoolFull(_) | ClaimError::OnlyCooling(_)));
             if free_blocks > 0 || !full {
                 self.not_before = None;
             }
@@ -105,7 +108,9 @@ impl PoolState {
             // The status tells when to try again; a blind try now and then, in case it does not.
             Some(ClaimError::PoolFull(_) | ClaimError::OnlyCooling(_)) => Duration::from_secs(20),
             Some(ClaimError::Contended(_)) => Duration::from_secs(1),
-            Some(ClaimError::Unreachable { .. } | ClaimError::NotInService { .. }) if self.waiting > 0 => Duration::from_secs(3),
+            Some(ClaimError::Unreachable { .. } | ClaimError::NotInService { .. }) if self.waiting > 0 => {
+                Duration::from_secs(3)
+            }
             Some(_) => Duration::from_secs(30),
         };
         self.not_before = Some(now + backoff(self.failures, Duration::from_millis(200), cap));

@@ -5,7 +5,6 @@ mod result;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bobbin_addressing::AttachmentKey;
@@ -14,16 +13,14 @@ use bobbin_kernel::{AttachError, Attached};
 use tokio::time::Instant;
 
 use super::{TURN, busy, pod_of};
-use crate::agent::{Agent, Found, Turn};
+use crate::agent::{Agent, DuplicateOutcome, Turn};
 use crate::args::Mode;
 use crate::choose::choose_pool;
-use crate::ledger::{Attachment, Links, Phase, PodRef};
+use crate::ledger::{Attachment, Links, Permit, Phase, PodRef, Taken};
 use crate::record::Verdict;
 
-/// How long an ADD waits for its verdict at least once a duplicate was found on the node.
-const CAREFUL_WAIT: Duration = Duration::from_millis(500);
-/// How many addresses with a foreign record an ADD passes over.
-const DUPLICATES: usize = 8;
+/// How many addresses an ADD tries that turn out to be recorded for others, or to be of a block in doubt.
+const ATTEMPTS: usize = 8;
 
 /// Adds the attachment; answers the result's bytes.
 ///
@@ -115,29 +112,32 @@ async fn fresh(
         agent.events.pod_warning(pod, "NoAddress", &told.msg);
         told
     })?;
-    for _ in 0..DUPLICATES {
+    agent.await_first_read().await;
+    for _ in 0..ATTEMPTS {
         // Before an address is taken: from then on whatever fails has to be undone.
         let netns = netns.try_clone().map_err(|error| {
             kernel_refused(&format!("the network namespace {path:?} of {key} could not be held open: {error}"))
         })?;
-        let attachment = address::take(agent, turn, key, pod, &choice.pool, path, until).await?;
-        match confirmed(agent, &attachment, netns).await? {
+        let Taken { attachment, permit } = address::take(agent, turn, key, pod, &choice.pool, path, until).await?;
+        match confirmed(agent, &attachment, &permit, netns).await? {
             Confirmed::Ours(links) => {
                 tracing::info!(pair = %attachment.pair, pool = choice.pool, chosen_by = ?choice.source, pod = %format!("{}/{}", pod.namespace, pod.name), "added");
                 return Ok(result::of(&attachment, &links, conf, path).to_json(conf.cni_version));
             }
-            Confirmed::Taken { by, own_node: true } => {
-                tracing::warn!(pair = %attachment.pair, %key, by, "this node left a record of the address behind; passed over until the relist removes it");
+            Confirmed::Doubted => {
+                tracing::info!(pair = %attachment.pair, %key, block = permit.block, "the block of an address came in doubt: the pod gets another address");
             }
-            Confirmed::Taken { by, own_node: false } => {
-                agent.report_duplicate(attachment.pair, key, &by, Found::InTime);
+            Confirmed::Taken { by, node } if node == agent.args.node_name => {
+                tracing::warn!(pair = %attachment.pair, %key, by, "this node left a record of the address behind; passed over until the resync removes it");
+                agent.resync.notify_one();
             }
+            Confirmed::Taken { by, .. } => agent.report_duplicate(&attachment, &by, DuplicateOutcome::NotUsed),
         }
     }
     Err(CniError::new(
         code::TRY_AGAIN_LATER,
         format!(
-            "{DUPLICATES} addresses of pool {:?} that node {} has claimed are recorded for others: see the node's events DuplicateAddress; the runtime tries again",
+            "{ATTEMPTS} addresses of pool {:?} on node {} are recorded for others, or their blocks came in doubt: see the events of the node (kubectl describe node {1}); the runtime tries again",
             choice.pool, agent.args.node_name
         ),
     ))
@@ -148,12 +148,19 @@ enum Confirmed {
     /// Undone: somebody else has a record of the address.
     Taken {
         by: String,
-        own_node: bool,
+        node: String,
     },
+    /// Undone: the block may not be ours any more.
+    Doubted,
 }
 
 /// Wires the pod and, side by side, records the address. On an error nothing of either is left.
-async fn confirmed(agent: &Arc<Agent>, attachment: &Attachment, netns: OwnedFd) -> Result<Confirmed, CniError> {
+async fn confirmed(
+    agent: &Arc<Agent>,
+    attachment: &Attachment,
+    permit: &Permit,
+    netns: OwnedFd,
+) -> Result<Confirmed, CniError> {
     let key = &attachment.key;
     if let Err(error) = agent.journal.keep(attachment) {
         agent.ledger.release(key, bobbin_kernel::boot_time());
@@ -165,11 +172,7 @@ async fn confirmed(agent: &Arc<Agent>, attachment: &Attachment, netns: OwnedFd) 
             ),
         ));
     }
-    let wait = match agent.recorder.healthy() {
-        true if agent.careful.load(Ordering::Relaxed) => agent.args.confirm_wait.max(CAREFUL_WAIT),
-        true => agent.args.confirm_wait,
-        false => Duration::ZERO,
-    };
+    let wait = confirm_wait(agent, permit);
     let until = Instant::now() + wait;
     let verdict = agent.recorder.create(attachment);
     let wired = match wire(agent, attachment, netns).await {
@@ -186,9 +189,9 @@ async fn confirmed(agent: &Arc<Agent>, attachment: &Attachment, netns: OwnedFd) 
     agent.metrics.waited(waits.elapsed());
     let uid = match verdict {
         Some(Verdict::Recorded { uid }) => Some(uid),
-        Some(Verdict::Taken { by, own_node }) => {
+        Some(Verdict::Taken { by, node, .. }) => {
             undo(agent, attachment).await;
-            return Ok(Confirmed::Taken { by, own_node });
+            return Ok(Confirmed::Taken { by, node });
         }
         Some(Verdict::Refused(why)) => {
             undo(agent, attachment).await;
@@ -202,6 +205,10 @@ async fn confirmed(agent: &Arc<Agent>, attachment: &Attachment, netns: OwnedFd) 
         }
         None => None,
     };
+    if !agent.ledger.stands(permit) {
+        undo(agent, attachment).await;
+        return Ok(Confirmed::Doubted);
+    }
     let links = links_of(&wired);
     agent.update(key, |attachment| {
         attachment.phase = Phase::Live;
@@ -211,6 +218,18 @@ async fn confirmed(agent: &Arc<Agent>, attachment: &Attachment, netns: OwnedFd) 
         }
     });
     Ok(Confirmed::Ours(links))
+}
+
+/// How long an ADD waits for the answer to its record. The claim on the block makes the address the node's; the answer only guards
+/// against a claim gone wrong, so a proven block needs none. While the API server is away there is none to wait for.
+fn confirm_wait(agent: &Agent, permit: &Permit) -> Duration {
+    if agent.freshness.proves(permit.proof, bobbin_kernel::boot_time()) {
+        return Duration::ZERO;
+    }
+    agent.metrics.unproven.inc();
+    // Behind this ADD the block is read, so that the next one need not wait.
+    agent.resync.notify_one();
+    if agent.recorder.healthy() && !agent.freshness.failing() { agent.args.confirm_wait } else { Duration::ZERO }
 }
 
 async fn wire(agent: &Arc<Agent>, attachment: &Attachment, netns: OwnedFd) -> Result<Attached, CniError> {

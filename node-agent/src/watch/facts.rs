@@ -3,16 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use bobbin_apiserver::lenient::Unreadable;
+use bobbin_apiserver::{Lenient, SlimNode};
 use bobbin_crds::POOL_ANNOTATION;
-use k8s_openapi::api::core::v1::Node;
 use kube::core::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
 /// The annotation by which the API server's copy of a static pod names the UID that kubelet uses for it.
 const MIRROR_UID: &str = "kubernetes.io/config.hash";
-
-/// The taint of a Node whose machine is off, by somebody's word.
-const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 /// The Node of this agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,20 +43,24 @@ impl NodeFacts {
     }
 
     /// What counts of a Node.
-    pub fn of(node: &Node) -> NodeFacts {
-        let addresses = node.status.as_ref().and_then(|status| status.addresses.as_ref());
-        let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
-        let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-        let internal = || addresses.into_iter().flatten().filter(|address| address.type_ == "InternalIP");
-        NodeFacts {
+    ///
+    /// # Errors
+    /// The object can't be read.
+    pub fn of(node: &Lenient<SlimNode>) -> Result<NodeFacts, Unreadable> {
+        let node = match node {
+            Lenient::Readable(node) => node,
+            Lenient::Unreadable(unreadable) => return Err((**unreadable).clone()),
+        };
+        let internal = || node.status.addresses.iter().filter(|address| address.type_ == "InternalIP");
+        Ok(NodeFacts {
             name: node.metadata.name.clone().unwrap_or_default(),
             uid: node.metadata.uid.clone().unwrap_or_default(),
             ipv4: internal().find_map(|address| address.address.parse().ok()),
             ipv6: internal().find_map(|address| address.address.parse().ok()),
             labels: node.metadata.labels.clone().unwrap_or_default(),
-            out_of_service: taints.into_iter().flatten().any(|taint| taint.key == OUT_OF_SERVICE),
-            ready: conditions.into_iter().flatten().any(|one| one.type_ == "Ready" && one.status == "True"),
-        }
+            out_of_service: node.out_of_service(),
+            ready: node.is_ready(),
+        })
     }
 }
 

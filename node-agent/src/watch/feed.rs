@@ -3,13 +3,13 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use bobbin_apiserver::Clients;
+use bobbin_apiserver::{Clients, Lenient};
 use bobbin_crds::AddressPool;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::{Config, Event};
-use kube::{Api, Resource, ResourceExt};
+use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 
 use super::{ClusterView, Feed, NamespaceFacts, PodFacts};
@@ -20,18 +20,30 @@ pub(super) async fn run(view: &ClusterView, clients: &Clients) {
     let all = Config::default;
     let mine = |field: &str| all().fields(&format!("{field}={}", view.node_name()));
     tokio::join!(
-        feed(view, Feed::Pods, Api::<PartialObjectMeta<Pod>>::all(client.clone()), mine("spec.nodeName"), pods()),
-        feed(view, Feed::Pools, Api::<AddressPool>::all(client.clone()), all(), pools()),
-        feed(view, Feed::Namespaces, Api::<PartialObjectMeta<Namespace>>::all(client.clone()), all(), namespaces()),
+        feed(
+            view,
+            Feed::Pods,
+            Api::<Lenient<PartialObjectMeta<Pod>>>::all(client.clone()),
+            mine("spec.nodeName"),
+            pods()
+        ),
+        feed(view, Feed::Pools, Api::<Lenient<AddressPool>>::all(client.clone()), all(), pools()),
+        feed(
+            view,
+            Feed::Namespaces,
+            Api::<Lenient<PartialObjectMeta<Namespace>>>::all(client.clone()),
+            all(),
+            namespaces()
+        ),
     );
 }
 
 async fn feed<K>(
     view: &ClusterView,
     feed: Feed,
-    api: Api<K>,
+    api: Api<Lenient<K>>,
     config: Config,
-    mut apply: impl FnMut(&ClusterView, Event<K>),
+    mut apply: impl FnMut(&ClusterView, Event<Lenient<K>>),
 ) where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     K::DynamicType: Default,
@@ -40,6 +52,8 @@ async fn feed<K>(
     view.facts().feeds[feed as usize] = Some(events.age());
     while let Some(event) = events.next().await {
         let complete = matches!(event, Event::InitDone);
+        // Logged there; the operator tells it by an event.
+        let _ = view.0.unreadable.event(&event);
         apply(view, event);
         if complete {
             // An empty list is news too: now what is missing is known to be missing.
@@ -48,21 +62,21 @@ async fn feed<K>(
     }
 }
 
-fn pods() -> impl FnMut(&ClusterView, Event<PartialObjectMeta<Pod>>) {
+fn pods() -> impl FnMut(&ClusterView, Event<Lenient<PartialObjectMeta<Pod>>>) {
     let mut listed = std::collections::HashMap::new();
     let key = |pod: &PodFacts| (pod.namespace.clone(), pod.name.clone());
     move |view, event| {
         match event {
             Event::Init => return listed.clear(),
             Event::InitApply(pod) => {
-                let pod = PodFacts::of(&pod.metadata);
+                let pod = PodFacts::of(pod.meta());
                 listed.insert(key(&pod), pod);
                 return;
             }
             Event::InitDone => view.facts().pods = std::mem::take(&mut listed),
             Event::Apply(pod) => {
-                let leaving = pod.metadata.deletion_timestamp.is_some();
-                let pod = PodFacts::of(&pod.metadata);
+                let leaving = pod.meta().deletion_timestamp.is_some();
+                let pod = PodFacts::of(pod.meta());
                 let mut facts = view.facts();
                 let before = facts.pods.insert(key(&pod), pod.clone());
                 if before.as_ref() == Some(&pod) {
@@ -73,7 +87,7 @@ fn pods() -> impl FnMut(&ClusterView, Event<PartialObjectMeta<Pod>>) {
                 }
             }
             Event::Delete(pod) => {
-                let pod = PodFacts::of(&pod.metadata);
+                let pod = PodFacts::of(pod.meta());
                 let mut facts = view.facts();
                 if facts.pods.get(&key(&pod)).is_some_and(|known| known.uid == pod.uid) {
                     facts.pods.remove(&key(&pod));
@@ -84,49 +98,53 @@ fn pods() -> impl FnMut(&ClusterView, Event<PartialObjectMeta<Pod>>) {
     }
 }
 
-fn pools() -> impl FnMut(&ClusterView, Event<AddressPool>) {
+fn pools() -> impl FnMut(&ClusterView, Event<Lenient<AddressPool>>) {
     let mut listed = std::collections::BTreeMap::new();
-    let slim = |pool: AddressPool| (pool.name_any(), Arc::new(pool));
+    let known = |view: &ClusterView, name: &str| view.facts().pools.get(name).cloned();
     move |view, event| {
         match event {
             Event::Init => return listed.clear(),
             Event::InitApply(pool) => {
-                let (name, pool) = slim(pool);
-                listed.insert(name, pool);
+                let name = pool.name().to_owned();
+                // A pool that can't be read is as it was when it could.
+                let pool = pool.into_result().map(Arc::new).ok().or_else(|| known(view, &name));
+                listed.extend(pool.map(|pool| (name, pool)));
                 return;
             }
             Event::InitDone => view.facts().pools = std::mem::take(&mut listed),
             Event::Apply(pool) => {
-                let (name, pool) = slim(pool);
-                view.facts().pools.insert(name, pool);
+                let name = pool.name().to_owned();
+                if let Ok(pool) = pool.into_result() {
+                    view.facts().pools.insert(name, Arc::new(pool));
+                }
             }
             Event::Delete(pool) => {
-                view.facts().pools.remove(&pool.name_any());
+                view.facts().pools.remove(pool.name());
             }
         }
         view.touch(Feed::Pools);
     }
 }
 
-fn namespaces() -> impl FnMut(&ClusterView, Event<PartialObjectMeta<Namespace>>) {
+fn namespaces() -> impl FnMut(&ClusterView, Event<Lenient<PartialObjectMeta<Namespace>>>) {
     let mut listed = std::collections::HashMap::new();
     move |view, event| {
         match event {
             Event::Init => return listed.clear(),
             Event::InitApply(namespace) => {
-                listed.insert(namespace.name_any(), NamespaceFacts::of(&namespace.metadata));
+                listed.insert(namespace.name().to_owned(), NamespaceFacts::of(namespace.meta()));
                 return;
             }
             Event::InitDone => view.facts().namespaces = std::mem::take(&mut listed),
             Event::Apply(namespace) => {
-                let seen = NamespaceFacts::of(&namespace.metadata);
-                let before = view.facts().namespaces.insert(namespace.name_any(), seen.clone());
+                let seen = NamespaceFacts::of(namespace.meta());
+                let before = view.facts().namespaces.insert(namespace.name().to_owned(), seen.clone());
                 if before.as_ref() == Some(&seen) {
                     return;
                 }
             }
             Event::Delete(namespace) => {
-                view.facts().namespaces.remove(&namespace.name_any());
+                view.facts().namespaces.remove(&namespace.name().to_owned());
             }
         }
         view.touch(Feed::Namespaces);

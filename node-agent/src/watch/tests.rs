@@ -1,7 +1,7 @@
 //! The view without an API server: whose pod it is, and what a restart knows.
 
+use bobbin_apiserver::SlimNode;
 use bobbin_crds::AddressPoolSpec;
-use k8s_openapi::api::core::v1::Node;
 use kube::core::ObjectMeta;
 use serde_json::json;
 
@@ -11,7 +11,14 @@ fn pod(metadata: serde_json::Value) -> PodFacts {
     PodFacts::of(&serde_json::from_value::<ObjectMeta>(metadata).unwrap())
 }
 
-fn node() -> Node {
+fn freshness() -> Arc<Freshness> {
+    Arc::new(Freshness::new(
+        crate::times::Times::new(1.0, Duration::from_secs(300)),
+        bobbin_addressing::BootTime::default(),
+    ))
+}
+
+fn node() -> Lenient<SlimNode> {
     serde_json::from_value(json!({
         "metadata": {"name": "n1", "uid": "u1", "labels": {"zone": "a"}},
         "status": {"addresses": [
@@ -25,7 +32,7 @@ fn node() -> Node {
 
 #[test]
 fn a_nodes_first_internal_address_of_each_family_counts() {
-    let facts = NodeFacts::of(&node());
+    let facts = NodeFacts::of(&node()).unwrap();
     assert_eq!(facts.ipv4, Some([192, 0, 2, 1].into()));
     assert_eq!(facts.ipv6, Some("fd00::1".parse().unwrap()));
     assert_eq!((facts.name.as_str(), facts.uid.as_str()), ("n1", "u1"));
@@ -47,11 +54,11 @@ fn a_pod_of_the_same_name_is_another_pod_and_a_mirror_pod_goes_by_kubelets_uid()
 #[tokio::test]
 async fn a_restart_knows_what_was_seen_before_and_another_nodes_view_is_no_view() {
     let directory = tempfile::tempdir().unwrap();
-    let view = ClusterView::with(None, "n1", directory.path());
+    let view = ClusterView::with(None, "n1", directory.path(), freshness());
     assert!(view.node().is_none());
     {
         let mut facts = view.facts();
-        facts.node = Some(NodeFacts::of(&node()));
+        facts.node = Some(NodeFacts::of(&node()).unwrap());
         let web = pod(json!({"namespace": "a", "name": "web-0", "uid": "u1"}));
         facts.pods.insert(("a".to_owned(), "web-0".to_owned()), web);
         let pool = AddressPool::new("default", AddressPoolSpec::default());
@@ -61,15 +68,15 @@ async fn a_restart_knows_what_was_seen_before_and_another_nodes_view_is_no_view(
     }
     let path = directory.path().join("cluster.json");
     std::fs::write(&path, saved::bytes(&view).unwrap()).unwrap();
-    let again = ClusterView::with(None, "n1", directory.path());
+    let again = ClusterView::with(None, "n1", directory.path(), freshness());
     assert_eq!(again.node(), view.node());
     assert!(again.pool("default").is_some() && again.namespace("a").is_some());
     assert!(again.cached_pod("a", "web-0", "u1").is_some() && again.cached_pod("a", "web-0", "u2").is_none());
     assert!(again.pools_known(Duration::ZERO).await && !again.knows(Feed::Pools));
     assert_eq!(again.pod("a", "web-0", "u2", Duration::from_mins(1)).await, PodLookup::Unreachable);
-    assert!(ClusterView::with(None, "n2", directory.path()).node().is_none());
+    assert!(ClusterView::with(None, "n2", directory.path(), freshness()).node().is_none());
     std::fs::write(&path, b"{\"node\":").unwrap();
-    assert!(ClusterView::with(None, "n1", directory.path()).node().is_none());
+    assert!(ClusterView::with(None, "n1", directory.path(), freshness()).node().is_none());
 }
 
 impl ClusterView {
@@ -80,7 +87,7 @@ impl ClusterView {
         namespaces: Vec<(&str, NamespaceFacts)>,
         pods: Vec<PodFacts>,
     ) -> ClusterView {
-        let view = ClusterView::with(None, "n1", Path::new("/nonexistent"));
+        let view = ClusterView::with(None, "n1", Path::new("/nonexistent"), freshness());
         {
             let mut facts = view.facts();
             facts.node = node;

@@ -69,7 +69,7 @@ impl Server {
             Step::Get(key) => match &self.stands {
                 None => Outcome::Absent,
                 Some((whose, uid)) if whose == key => Outcome::Ours(uid.clone()),
-                Some((whose, _)) => Outcome::Others { by: whose.to_string(), own_node: false },
+                Some((whose, uid)) => others(whose, uid),
             },
             Step::Delete(uid) => {
                 self.writes += 1;
@@ -133,6 +133,11 @@ fn a_create_that_was_sent_is_waited_for_before_its_delete() {
     assert_eq!(server.stands, None);
 }
 
+/// The record is another attachment's.
+fn others(holder: &AttachmentKey, uid: &str) -> Outcome {
+    Outcome::Others { by: holder.to_string(), node: "n9".to_owned(), holder: holder.clone(), uid: uid.to_owned() }
+}
+
 #[test]
 fn anothers_record_is_named_and_left_alone() {
     let (mut lane, mut server) = (Lane::default(), Server::default());
@@ -141,7 +146,15 @@ fn anothers_record_is_named_and_left_alone() {
     lane.push(wish);
     lane.push(Wish::delete(key(2), None, None));
     run(&mut lane, &mut server, std::iter::empty());
-    assert_eq!(answer.try_recv(), Ok(Verdict::Taken { by: "other/eth0".to_owned(), own_node: false }));
+    assert_eq!(
+        answer.try_recv(),
+        Ok(Verdict::Taken {
+            by: "other/eth0".to_owned(),
+            node: "n9".to_owned(),
+            holder: AttachmentKey::new("other", "eth0"),
+            uid: "uid-x".to_owned(),
+        })
+    );
     assert!(server.stands.is_some());
     assert_eq!(server.writes, 0);
 }
@@ -266,8 +279,7 @@ fn a_record_that_stands_in_the_place_is_known_until_it_is_known_whose_it_is() {
     assert!(matches!(lane.next(), Some(Step::Post(_))) && !lane.found_a_record());
     assert!(matches!(lane.learn(Outcome::Exists), Done::NotYet) && lane.found_a_record());
     assert!(matches!(lane.next(), Some(Step::Get(_))));
-    let Done::Created { reply, verdict, .. } = lane.learn(Outcome::Others { by: "c2".to_owned(), own_node: false })
-    else {
+    let Done::Created { reply, verdict, .. } = lane.learn(others(&key(2), "uid-2")) else {
         panic!("the read ends the create");
     };
     assert!(!lane.found_a_record() && answer.try_recv().is_err());

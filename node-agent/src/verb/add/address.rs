@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::agent::{Agent, Turn};
 use crate::claim::ClaimError;
-use crate::ledger::{AssignError, Attachment, PodRef, Request};
+use crate::ledger::{AssignError, PodRef, Request, Taken};
 use crate::stock::Demand;
 
 /// Takes an address, waiting for one until `until` at most.
@@ -25,7 +25,7 @@ pub(super) async fn take(
     pool: &str,
     netns: &str,
     until: Instant,
-) -> Result<Attachment, CniError> {
+) -> Result<Taken, CniError> {
     let cooldown = agent.cooldown(pool);
     let request =
         Request { key, pod, pool, cooldown, boot_id: &agent.boot_id, netns: Some(netns), at: jiff::Timestamp::now() };
@@ -39,7 +39,7 @@ pub(super) async fn take(
         ledger.mark_unchanged();
         view.mark_unchanged();
         match agent.ledger.assign(&request, boot_time()) {
-            Ok(attachment) => return Ok(attachment),
+            Ok(taken) => return Ok(taken),
             Err(AssignError::AlreadyHeld(known)) => {
                 return Err(CniError::new(
                     code::TRY_AGAIN_LATER,
@@ -52,10 +52,10 @@ pub(super) async fn take(
         let trouble = agent.stock.trouble(pool).filter(|_| answered);
         if trouble.as_deref().is_some_and(is_final) {
             // No block is to be had: an address that still rests goes out early, for a pod that starts beats one that doesn't.
-            if let Ok(attachment) = agent.ledger.assign_early(&request, boot_time()) {
+            if let Ok(taken) = agent.ledger.assign_early(&request, boot_time()) {
                 agent.metrics.early.inc();
-                tracing::warn!(pair = %attachment.pair, pool, "an address went out before its rest was over: the pool has no other for this node");
-                return Ok(attachment);
+                tracing::warn!(pair = %taken.attachment.pair, pool, "an address went out before its cool-down was over: the pool has no other for this node");
+                return Ok(taken);
             }
             if !told {
                 told = true;
@@ -101,7 +101,7 @@ fn tell(agent: &Agent, pod: &PodRef, pool: &str, sentence: &str) {
 
 /// Whether a failed claim says that no block can be had now. A lost race does not.
 fn is_final(trouble: &ClaimError) -> bool {
-    !matches!(trouble, ClaimError::Busy(_) | ClaimError::Contended(_))
+    !matches!(trouble, ClaimError::Contended(_))
 }
 
 fn sentence(agent: &Agent, pool: &str, trouble: Option<&ClaimError>) -> String {

@@ -40,7 +40,11 @@ fn blocks() -> BTreeMap<String, BlockRange> {
 }
 
 fn seen(container: &str, number: u8) -> SeenRecord {
-    SeenRecord { name: format!("10.64.0.{number}"), key: AttachmentKey::new(container, "eth0"), uid: format!("uid-{number}") }
+    SeenRecord {
+        name: format!("10.64.0.{number}"),
+        key: AttachmentKey::new(container, "eth0"),
+        uid: format!("uid-{number}"),
+    }
 }
 
 #[test]

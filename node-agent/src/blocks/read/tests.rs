@@ -1,0 +1,86 @@
+//! Whose a block is, what cools, and which free block is claimed.
+
+use jiff::ToSpan;
+
+use super::*;
+
+fn node(uid: &str) -> NodeFacts {
+    NodeFacts { name: "n1".into(), uid: uid.into(), ipv4: Some([192, 0, 2, 1].into()), ..NodeFacts::default() }
+}
+
+fn block(index: i64) -> BlockRead {
+    BlockRead {
+        name: format!("default-{index}"),
+        pool: "default".into(),
+        index,
+        readable: true,
+        range: BlockRange::parse(Some(&format!("10.64.0.{}/27", index * 32)), None).ok(),
+        ..BlockRead::default()
+    }
+}
+
+fn freed(index: i64, ago_seconds: i64) -> BlockRead {
+    BlockRead { free_since: Some(now() - ago_seconds.seconds()), ..block(index) }
+}
+
+fn now() -> Timestamp {
+    "2026-11-21T06:00:00Z".parse().unwrap()
+}
+
+const COOLDOWN: Duration = Duration::from_secs(130);
+
+fn best(listed: Vec<BlockRead>, cooled_only: bool) -> Option<String> {
+    best_of(listed, "n1", 1, now(), COOLDOWN, cooled_only, |name| name != "default-7").map(|block| block.name)
+}
+
+#[test]
+fn name_and_uid_decide_whose_a_block_is() {
+    let claimed =
+        |name: &str, uid: &str| BlockRead { node_name: Some(name.into()), node_uid: Some(uid.into()), ..block(1) };
+    assert_eq!(claimed("n1", "u1").owner(&node("u1")), Owner::Us);
+    assert_eq!(claimed("n1", "u1").owner(&node("u2")), Owner::EarlierSelf);
+    assert_eq!(claimed("n2", "u1").owner(&node("u1")), Owner::Others);
+    assert_eq!(block(1).owner(&node("u1")), Owner::Nobody);
+    assert_eq!(BlockRead { deleting: true, ..block(1) }.owner(&node("u1")), Owner::Others);
+    assert_eq!(BlockRead { readable: false, ..claimed("n1", "u1") }.owner(&node("u1")), Owner::Unknown);
+}
+
+#[test]
+fn a_cooled_block_is_claimed_first_then_the_one_that_has_cooled_longest() {
+    assert_eq!(best(vec![freed(1, 10), freed(2, 131)], false), Some("default-2".into()));
+    assert_eq!(best(vec![freed(1, 10), freed(2, 20)], false), Some("default-2".into()));
+    assert_eq!(best(vec![freed(1, 10), freed(2, 20)], true), None);
+    assert_eq!(best(vec![freed(1, 10), block(2)], true), Some("default-2".into()));
+}
+
+#[test]
+fn a_block_that_is_claimed_going_unreadable_or_in_the_ledger_is_never_claimed() {
+    let claimed = BlockRead { node_name: Some("n2".into()), ..block(1) };
+    let going = BlockRead { deleting: true, ..block(2) };
+    let unreadable = BlockRead { readable: false, ..block(3) };
+    assert_eq!(best(vec![claimed, going, unreadable, block(7)], false), None);
+}
+
+#[test]
+fn a_block_that_still_has_its_finalizer_cools_from_its_claim_and_comes_last() {
+    let finalized = BlockRead { finalizer: true, has_finalizers: true, ..freed(1, 1000) };
+    assert!(!finalized.has_cooled(now(), COOLDOWN));
+    assert!(finalized.has_cooled(now(), Duration::ZERO));
+    let boot = BootTime(Duration::from_secs(5000));
+    assert_eq!(finalized.resting_since(true, COOLDOWN, now(), boot), Some(boot));
+    assert_eq!(freed(1, 1000).resting_since(false, COOLDOWN, now(), boot), None);
+    assert_eq!(best(vec![finalized, freed(2, 20)], false), Some("default-2".into()));
+}
+
+#[test]
+fn a_free_since_to_come_counts_as_now_however_far_it_lies() {
+    let boot = BootTime(Duration::from_secs(5000));
+    for since in [now() + 1.hour(), Timestamp::MAX] {
+        assert_eq!(resting_since(Some(since), COOLDOWN, now(), boot), Some(boot));
+    }
+    assert_eq!(
+        resting_since(Some(now() - 30.seconds()), COOLDOWN, now(), boot),
+        Some(boot.before(Duration::from_secs(30)))
+    );
+    assert_eq!(resting_since(None, COOLDOWN, now(), boot), None);
+}

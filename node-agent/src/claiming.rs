@@ -1,0 +1,99 @@
+//! A node that claims and releases blocks and does nothing else: no pods, no kernel. For tests and benchmarks of the protocol with
+//! thousands of nodes against a real API server.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bobbin_apiserver::Clients;
+use bobbin_kernel::boot_time;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::block_checkpoint::BlockCheckpoint;
+use crate::blocks::{BlockTasks, Blocks};
+use crate::claim::{Claims, Exports};
+use crate::event::Events;
+use crate::freshness::Freshness;
+use crate::journal::{Journal, JournalError};
+use crate::ledger::Ledger;
+use crate::record::Recorder;
+use crate::times::Times;
+use crate::watch::ClusterView;
+
+/// Why a claiming node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimingError {
+    /// Its run directory can't be written.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Its queue of deletions can't be made.
+    #[error("the queue of deletions can't be made: {0}")]
+    Deletions(#[from] std::io::Error),
+}
+
+/// One such node. Dropped, it ends.
+pub struct ClaimingNode {
+    /// Claims for it.
+    pub claims: Claims,
+    /// Its blocks.
+    pub ledger: Arc<Ledger>,
+    /// What it knows of the cluster: what lies in its run directory, for it watches nothing.
+    pub view: ClusterView,
+    _tasks: JoinSet<()>,
+}
+
+impl ClaimingNode {
+    /// Starts one with the view of the cluster that lies in `run_dir`; inside the runtime. `scale` multiplies the protocol's waits.
+    ///
+    /// # Errors
+    /// The run directory can't be written.
+    pub fn start(
+        clients: &Clients,
+        node_name: &str,
+        run_dir: &Path,
+        exports: Arc<dyn Exports>,
+        scale: f64,
+    ) -> Result<ClaimingNode, ClaimingError> {
+        let times = Times::new(scale, Duration::from_secs(300));
+        let freshness = Arc::new(Freshness::new(times, boot_time()));
+        let journal = Journal::open(run_dir)?;
+        let view = ClusterView::open(clients.clone(), node_name, run_dir, Arc::clone(&freshness));
+        view.set_own_blocks_known();
+        let ledger = Arc::new(Ledger::new());
+        let (checkpoint, writer) = BlockCheckpoint::new(Arc::clone(&ledger), journal);
+        let blocks = Blocks::new(BlockTasks {
+            clients: clients.clone(),
+            view: view.clone(),
+            ledger: Arc::clone(&ledger),
+            checkpoint,
+            exports,
+            recorder: Recorder::open(clients.clone(), node_name, run_dir, |_| {})?,
+            freshness: Arc::clone(&freshness),
+            events: Events::start(clients.requests.clone(), &view),
+            times,
+            resync: Arc::default(),
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(writer.run(CancellationToken::new()));
+        tasks.spawn(async move { blocks.run().await });
+        let claims = Claims::new(clients, view.clone(), Arc::clone(&ledger), freshness);
+        Ok(ClaimingNode { claims, ledger, view, _tasks: tasks })
+    }
+
+    /// Gives a block back and waits until it is gone. False: it is not free, or did not go within `deadline`.
+    pub async fn release(&self, block: &str, deadline: Duration) -> bool {
+        let mut changed = self.ledger.changed();
+        if !self.ledger.begin_release(block) {
+            return false;
+        }
+        let gone = async {
+            while self.ledger.block_state(block).is_some() {
+                if changed.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(deadline, gone).await.is_ok()
+    }
+}
