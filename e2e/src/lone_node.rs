@@ -9,6 +9,7 @@ mod objects;
 mod plugin;
 mod pod;
 mod reference;
+mod status;
 mod turns;
 mod view;
 
@@ -244,17 +245,15 @@ impl LoneNode {
         let deadline = Instant::now() + patience;
         loop {
             self.agent.as_mut().context("the agent was not started")?.must_be_running()?;
-            let socket = self.run_dir().join("agent.sock").exists();
-            let answer = self.call(&Call { verb: "STATUS", ..Call::default() })?;
-            // The shim vouches for an agent that it does not reach, and leaves a marker.
-            if socket && answer.exit == 0 && !self.run_dir().join("unreached").exists() {
+            // Not through the shim: it vouches for an agent that was ready once.
+            let Err(says) = status::of_agent(&self.run_dir().join("agent.sock"), &self.plugin().conf) else {
                 return Ok(());
-            }
+            };
             if Instant::now() > deadline {
                 bail!(
                     "the agent was not ready within {} s: STATUS says {}; the end of its log:\n{}",
                     patience.as_secs(),
-                    answer.stdout.trim(),
+                    says,
                     self.agent_log_tail()
                 );
             }
