@@ -11,7 +11,7 @@ use anyhow::Context;
 use bobbin_addressing::stock::BlockUse;
 use bobbin_apiserver::Clients;
 use bobbin_kernel::{Network, Settings, boot_time};
-use bobbin_observability::{Health, Metrics as Page, Progress, init_logs};
+use bobbin_observability::{Health, Metrics as Page, PortError, Progress, Server, init_logs};
 use clap::Parser;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -112,12 +112,12 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
         progress: Progress::default(),
         args,
     });
-    let listener = serve::bind(&agent.run_dir.socket()).context("the socket can't be bound")?;
-    let serving = tokio::spawn(serve::serve(listener, Arc::clone(&agent), stop.clone()));
+    serve_page(&agent, page);
+    let socket = serve::Socket::bind(&agent.run_dir.socket())?;
+    let serving = tokio::spawn(serve::serve(socket, Arc::clone(&agent), stop.clone()));
     tracing::info!(node = agent.args.node_name, "serving");
     tokio::spawn(late::run(Arc::clone(&agent), verdicts));
     let tasks = background(&agent, &clients, claims);
-    page_of(&agent, page).await?;
     tokio::select! {
         () = stop.cancelled() => {}
         ended = tasks => ended?,
@@ -171,7 +171,13 @@ async fn background(agent: &Arc<Agent>, clients: &Clients, claims: Claims) -> an
     let sweeper = Arc::clone(agent);
     tasks.spawn(async move { sweep::run(&sweeper, sweeper.stop.clone()).await });
     match agent.args.mode {
-        Mode::Run => tasks.spawn(live(Arc::clone(agent), adopted)),
+        Mode::Run => {
+            let (tell_serves, serves) = watch::channel(false);
+            if agent.args.install {
+                tasks.spawn(install::run(Arc::clone(agent), serves));
+            }
+            tasks.spawn(live(Arc::clone(agent), adopted, tell_serves))
+        }
         Mode::Remove => tasks.spawn(leave(Arc::clone(agent), claims, adopted)),
     };
     match tasks.join_next().await {
@@ -182,34 +188,18 @@ async fn background(agent: &Arc<Agent>, clients: &Clients, claims: Claims) -> an
     }
 }
 
-/// Installs the plugin, becomes ready, installs the configuration, keeps the stock.
-async fn live(agent: Arc<Agent>, mut adopted: watch::Receiver<Adopted>) {
-    if agent.args.install {
-        for competitor in install::competitors(&agent.args) {
-            tracing::warn!("{competitor}");
-            agent.events.node_warning("OtherConfiguration", &competitor);
-        }
-        report(&agent, install::install_shim(&agent.args).err());
-    }
-    if !agent.journal.was_ready() {
+/// Becomes ready, which lets the configuration be installed, and keeps the stock.
+async fn live(agent: Arc<Agent>, mut adopted: watch::Receiver<Adopted>, serves: watch::Sender<bool>) {
+    if !agent.run_dir.was_ready() {
         // An ADD would be served from now on: the Node is known, its blocks are.
         let _ = adopted.wait_for(|adopted| adopted.blocks).await;
-        if let Err(error) = agent.journal.mark_ready() {
-            tracing::error!(%error, "STATUS can't say yes");
+        if let Err(error) = agent.run_dir.mark_ready() {
+            tracing::error!("the plugin can't answer STATUS while the agent is away: {error}");
         }
     }
-    if agent.args.install {
-        report(&agent, install::install_conflist(&agent.args).await.err());
-    }
+    serves.send_replace(true);
     let _ = adopted.wait_for(|adopted| adopted.blocks).await;
     agent.stock.run().await;
-}
-
-fn report(agent: &Agent, failed: Option<install::InstallError>) {
-    if let Some(error) = failed {
-        tracing::error!("{error}");
-        agent.events.node_warning("NotInstalled", &error.to_string());
-    }
 }
 
 /// Leaves the node, then waits for the signal: a DaemonSet would start it again.
@@ -225,26 +215,32 @@ async fn leave(agent: Arc<Agent>, claims: Claims, mut adopted: watch::Receiver<A
         events: agent.events.clone(),
         run_dir: Arc::clone(&agent.run_dir),
     };
-    report(&agent, leave.run().await.err());
+    if let Err(error) = leave.run().await {
+        tracing::error!("{error}");
+        agent.events.node_warning("NotRemoved", &error.to_string());
+    }
     agent.stop.cancelled().await;
 }
 
-async fn page_of(agent: &Arc<Agent>, page: Page) -> anyhow::Result<()> {
-    let Some(address) = agent.args.metrics_address else { return Ok(()) };
-    let server = bobbin_observability::Server::bind(address)
-        .await
-        .with_context(|| format!("metrics and health can't be served at {address}"))?;
-    let (asked, stop) = (Arc::clone(agent), agent.stop.clone());
+/// Metrics and health: for probes on a socket of the run directory, for everybody at `--metrics-address`. Neither stops the agent.
+fn serve_page(agent: &Arc<Agent>, page: Page) {
+    let asked = Arc::clone(agent);
     let health = Arc::new(move || {
         sample(&asked);
-        if asked.args.mode == Mode::Remove || asked.journal.was_ready() {
-            Health::well()
-        } else {
-            Health::not_ready("its Node and its blocks have not been seen at the API server since boot")
-        }
+        let ready = asked.args.mode == Mode::Remove || asked.run_dir.was_ready();
+        let missing = || "its Node and its blocks have not been seen at the API server since boot".to_owned();
+        Health::of(&asked.progress, ready.then_some(()).ok_or_else(missing))
     });
-    tokio::spawn(server.run(Arc::new(page), health, async move { stop.cancelled().await }));
-    Ok(())
+    let server = Server::new(Arc::new(page), health);
+    if let Some(address) = agent.args.metrics_address {
+        let (events, stop, server) = (agent.events.clone(), agent.stop.clone(), server.clone());
+        tokio::spawn(async move {
+            let failed = |error: &PortError| events.node_warning("MetricsPort", &error.to_string());
+            server.serve_at(address, failed, stop.cancelled_owned()).await;
+        });
+    }
+    let (path, stop) = (agent.run_dir.health_socket(), agent.stop.clone());
+    tokio::spawn(async move { serve::serve_probes(&path, server, stop).await });
 }
 
 /// Sets the gauges; the probes ask often enough.

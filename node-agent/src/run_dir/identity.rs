@@ -1,5 +1,6 @@
-//! Who wrote the checkpoint, and when it was last known to run: the content of `agent.json`. Pure.
+//! Whose checkpoint it is, and when its agent was last known to run: the content of `agent.json`. Pure.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bobbin_addressing::BootTime;
@@ -32,6 +33,43 @@ impl Identity {
     /// How long ago the API server last answered. `None`: nobody knows, or it never did.
     pub fn without_contact_for(&self, boot_id: &str, now: BootTime) -> Option<Duration> {
         self.last_contact.filter(|_| self.boot_id == boot_id).map(|contact| now.since(contact))
+    }
+}
+
+/// What the directory held when it was locked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Previous {
+    /// No checkpoint: a new node, or a reboot emptied the directory.
+    Nothing,
+    /// The checkpoint of an agent of the same Node name. The Node's UID may be another one: compare it before any block is trusted.
+    SameNode(Identity),
+    /// A checkpoint without a readable identity. It is kept, because what it names may be in use; its node's UID is unknown.
+    Unknown,
+    /// The checkpoint of a node of another name. It was moved away, and nothing of it is to be used.
+    OtherNode {
+        /// That node.
+        name: String,
+        /// Where its files are now.
+        set_aside: PathBuf,
+    },
+}
+
+impl Previous {
+    /// What the starting agent saves until it sees its Node. The UID of the previous one stays: what is in the checkpoint is of that UID.
+    pub fn identity(&self, node_name: &str, boot_id: &str, now: BootTime) -> Identity {
+        let previous = match self {
+            Previous::SameNode(previous) => Some(previous),
+            Previous::Nothing | Previous::Unknown | Previous::OtherNode { .. } => None,
+        };
+        Identity {
+            node_name: node_name.to_owned(),
+            node_uid: previous.and_then(|previous| previous.node_uid.clone()),
+            boot_id: boot_id.to_owned(),
+            heartbeat: now,
+            last_contact: previous
+                .filter(|previous| previous.boot_id == boot_id)
+                .and_then(|previous| previous.last_contact),
+        }
     }
 }
 
