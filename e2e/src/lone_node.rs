@@ -220,6 +220,21 @@ impl LoneNode {
 
     /// Starts the agent.
     pub fn start_agent_only(&mut self) -> Result<()> {
+        self.agent = Some(self.spawn_agent("agent.log")?);
+        Ok(())
+    }
+
+    /// Starts one more agent of this node, which writes its log to a file of its own.
+    pub fn start_second_agent(&self) -> Result<Running> {
+        self.spawn_agent("second-agent.log")
+    }
+
+    /// Kills the agent; this one, which runs already, is the node's from now on.
+    pub fn replace_agent(&mut self, agent: Running) {
+        self.agent = Some(agent);
+    }
+
+    fn spawn_agent(&self, log: &str) -> Result<Running> {
         let mut arguments = vec![
             format!("--node-name={NODE}"),
             format!("--kubeconfig={}", self.path("agent.kubeconfig").display()),
@@ -236,8 +251,7 @@ impl LoneNode {
         arguments.extend(self.agent_flags.iter().cloned());
         let program = self.path("bin/bobbin-agent");
         let netns = self.namespace.path();
-        self.agent = Some(Running::start(&program, Some(&netns), &self.path("agent.log"), arguments)?);
-        Ok(())
+        Running::start(&program, Some(&netns), &self.path(log), arguments)
     }
 
     /// Waits until the agent itself (not the shim for it) answers STATUS with success.

@@ -73,8 +73,8 @@ pub struct RunDir {
     path: PathBuf,
     pod_name: Option<String>,
     lock: Mutex<Lock>,
-    /// The node was left: nothing is written down any more.
-    left: AtomicBool,
+    /// The node was left: nothing is written down any more. Held while identity or marker is written.
+    left: Mutex<bool>,
     /// The agent has been ready since boot.
     ready: AtomicBool,
 }
@@ -94,7 +94,7 @@ impl RunDir {
             path: path.to_owned(),
             pod_name: pod_name.map(str::to_owned),
             lock: Mutex::new(lock),
-            left: AtomicBool::default(),
+            left: Mutex::default(),
             ready: AtomicBool::default(),
         };
         let previous = run_dir.previous(node_name)?;
@@ -135,7 +135,8 @@ impl RunDir {
 
     /// Makes a marker again that another program removed.
     fn keep_marker(&self) -> Result<(), RunDirError> {
-        if self.left.load(Ordering::Acquire) || !self.ready.load(Ordering::Acquire) || self.has_marker() {
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        if *left || !self.ready.load(Ordering::Acquire) || self.has_marker() {
             return Ok(());
         }
         let path = self.path.join(READY_MARKER);
@@ -151,7 +152,8 @@ impl RunDir {
     /// # Errors
     /// It can't be written; the old one is untouched.
     pub fn save(&self, identity: &Identity) -> Result<(), RunDirError> {
-        if self.left.load(Ordering::Acquire) {
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        if *left {
             return Ok(());
         }
         let path = self.path.join(IDENTITY);
@@ -166,7 +168,8 @@ impl RunDir {
     /// # Errors
     /// It can't be removed.
     pub fn forget(&self) -> Result<(), RunDirError> {
-        self.left.store(true, Ordering::Release);
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        *left = true;
         for name in [READY_MARKER, IDENTITY] {
             let path = self.path.join(name);
             atomic_file::remove(&path).map_err(|source| unusable(&self.path, &path, "removed", source))?;
