@@ -59,7 +59,8 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
             (identity.absent_for(&boot_id, boot_time()), identity.without_contact_for(&boot_id, boot_time()));
         tracing::info!(uid = identity.node_uid, ?absent, without_contact = ?silent, "found the checkpoint of an earlier agent");
     }
-    run_dir.save(&previous.identity(&args.node_name, &boot_id, boot_time()))?;
+    let identity = previous.identity(&args.node_name, &boot_id, boot_time());
+    run_dir.save(&identity)?;
     let journal = Journal::open(&args.run_dir)?;
     let rebooted = journal.begin_boot(&boot_id)?;
     let clients =
@@ -117,11 +118,12 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let serving = tokio::spawn(serve::serve(socket, Arc::clone(&agent), stop.clone()));
     tracing::info!(node = agent.args.node_name, "serving");
     tokio::spawn(late::run(Arc::clone(&agent), verdicts));
-    let tasks = background(&agent, &clients, claims);
+    let (progress, adopted) = watch::channel(Adopted::default());
+    let tasks = background(&agent, &clients, claims, progress, adopted.clone());
     tokio::select! {
         () = stop.cancelled() => {}
         ended = tasks => ended?,
-        ended = heartbeat(&agent) => ended?,
+        ended = heartbeat(&agent, &identity, adopted) => ended?,
     }
     if tokio::time::timeout(LAST_CALLS, serving).await.is_err() {
         tracing::warn!("calls under way were cut off; the runtime repeats them");
@@ -129,23 +131,25 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Keeps run directory and identity; the Node's UID and the last contact are those that the watches show.
-async fn heartbeat(agent: &Agent) -> Result<(), RunDirError> {
-    let identity = || Identity {
-        node_name: agent.args.node_name.clone(),
-        node_uid: agent.view.node().map(|node| node.uid),
-        boot_id: agent.boot_id.clone(),
-        heartbeat: boot_time(),
-        last_contact: None,
+/// Keeps run directory and identity. The blocks are trusted once they were read.
+async fn heartbeat(agent: &Agent, started: &Identity, adopted: watch::Receiver<Adopted>) -> Result<(), RunDirError> {
+    let identity = || {
+        let seen = agent.view.node().map(|node| node.uid);
+        started.at(boot_time(), adopted.borrow().blocks, seen, None)
     };
     let beat = agent.progress.register("heartbeat", HEARTBEAT_DEADLINE);
     run_dir::heartbeat::run(&agent.run_dir, identity, beat, agent.stop.clone()).await
 }
 
 /// Everything beside the socket. Ends only with an error: what can't go on restarts the whole agent, which loses nothing by it.
-async fn background(agent: &Arc<Agent>, clients: &Clients, claims: Claims) -> anyhow::Result<()> {
+async fn background(
+    agent: &Arc<Agent>,
+    clients: &Clients,
+    claims: Claims,
+    progress: watch::Sender<Adopted>,
+    adopted: watch::Receiver<Adopted>,
+) -> anyhow::Result<()> {
     let news = agent.view.block_news();
-    let (progress, adopted) = watch::channel(Adopted::default());
     let adopt = Adopt {
         clients: clients.clone(),
         view: agent.view.clone(),
