@@ -81,9 +81,11 @@ pub async fn taken_port(node: &mut LoneNode) -> Result<()> {
         Ok(so(told.iter().any(|one| one.contains(&address.to_string())), || format!("{told:?}")))
     })
     .await?;
-    let health = node.run_dir().join("health.sock");
-    bobbin_observability::probe(&health, "/healthz")?;
-    bobbin_observability::probe(&health, "/readyz")?;
+    for path in ["/healthz", "/readyz"] {
+        let mut probe = std::process::Command::new(node.product.all());
+        let output = probe.arg("probe").arg(node.run_dir().join("health.sock")).arg(path).output()?;
+        ensure!(output.status.success(), "{path}: {}", String::from_utf8_lossy(&output.stderr));
+    }
     drop(other);
     until("metrics are served at the port", CATCH_UP, || async {
         let connected = node.namespace.run(move || connect(address))?;
