@@ -1,4 +1,7 @@
-//! One executable for operator and agent: which of them it is, the name it is called by says, or else its first argument.
+//! One executable for operator, agent and the agent's probe: which of them it is, the name it is called by says, or else its first
+//! argument.
+
+mod probe;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -7,6 +10,7 @@ use std::process::ExitCode;
 enum Program {
     Operator,
     Agent,
+    Probe,
 }
 
 fn main() -> ExitCode {
@@ -21,14 +25,25 @@ fn main() -> ExitCode {
             match named.to_str() {
                 Some("operator") => Some(Program::Operator),
                 Some("agent") => Some(Program::Agent),
+                Some("probe") => Some(Program::Probe),
                 _ => None,
             }
         }
     };
-    let Some(program) = program else {
-        eprintln!("bobbin-all: say which program it is to be: bobbin-all operator … or bobbin-all agent …");
-        return ExitCode::from(2);
-    };
+    match program {
+        Some(Program::Operator) => run(bobbin_operator::run(args)),
+        Some(Program::Agent) => run(bobbin_node_agent::run(args)),
+        Some(Program::Probe) => probe::run(&args),
+        None => {
+            eprintln!(
+                "bobbin-all: name the program to run: bobbin-all operator …, bobbin-all agent … or bobbin-all probe …"
+            );
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(program: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
     // Two threads are plenty: both programs wait most of the time.
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
@@ -37,12 +52,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ended = runtime.block_on(async {
-        match program {
-            Program::Operator => bobbin_operator::run(args).await,
-            Program::Agent => bobbin_node_agent::run(args).await,
-        }
-    });
+    let ended = runtime.block_on(program);
     runtime.shutdown_background();
     match ended {
         Ok(()) => ExitCode::SUCCESS,

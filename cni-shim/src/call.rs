@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The environment variable with another socket than `/run/bobbin/agent.sock`; for tests. The markers lie beside the socket.
+/// The environment variable with another socket than `/run/bobbin/agent.sock`; for tests. The ready marker lies beside the socket.
 const SOCKET_VARIABLE: &str = "BOBBIN_SOCKET";
 
 /// Carries the call that this process was started for.
@@ -66,13 +66,11 @@ fn ask(verb: Verb, stdin: Vec<u8>) -> Response {
         );
     };
     let socket = std::env::var_os(SOCKET_VARIABLE).map_or_else(|| PathBuf::from(SOCKET), PathBuf::from);
-    let markers = socket.parent().unwrap_or(Path::new("/"));
     match Agent::new(&socket, patience(verb)).ask(&frame, netns.as_ref()) {
-        Ok(response) => {
-            status::reached(markers);
-            response
+        Ok(response) => response,
+        Err(why) if verb == Verb::Status => {
+            status::without_agent(socket.parent().unwrap_or(Path::new("/")), &request.stdin, why)
         }
-        Err(why) if verb == Verb::Status => status::unreached(markers, &request.stdin, why),
         Err(why) => unreached(verb, &socket, &request.stdin, why),
     }
 }

@@ -1,4 +1,4 @@
-//! Time since boot: wall clocks jump, and the markers under `/run` live as long as a boot does.
+//! Time since boot: wall clocks jump, and a call has a deadline.
 
 use nix::time::{ClockId, clock_gettime};
 use std::time::Duration;

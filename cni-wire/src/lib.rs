@@ -33,5 +33,5 @@ pub use {
 
 /// Where the agent listens, unless a test says otherwise.
 pub const SOCKET: &str = "/run/bobbin/agent.sock";
-/// The file that the agent makes once it has been ready since boot; STATUS without an agent asks for it.
-pub const READY_MARKER: &str = "/run/bobbin/ready";
+/// The file, beside the socket, that the agent makes once it has been ready since boot; STATUS without an agent asks for it.
+pub const READY_MARKER: &str = "ready";

@@ -9,6 +9,7 @@ mod objects;
 mod plugin;
 mod pod;
 mod reference;
+mod status;
 mod turns;
 mod view;
 
@@ -219,6 +220,21 @@ impl LoneNode {
 
     /// Starts the agent.
     pub fn start_agent_only(&mut self) -> Result<()> {
+        self.agent = Some(self.spawn_agent("agent.log")?);
+        Ok(())
+    }
+
+    /// Starts one more agent of this node, which writes its log to a file of its own.
+    pub fn start_second_agent(&self) -> Result<Running> {
+        self.spawn_agent("second-agent.log")
+    }
+
+    /// Kills the agent; this one, which runs already, is the node's from now on.
+    pub fn replace_agent(&mut self, agent: Running) {
+        self.agent = Some(agent);
+    }
+
+    fn spawn_agent(&self, log: &str) -> Result<Running> {
         let mut arguments = vec![
             format!("--node-name={NODE}"),
             format!("--kubeconfig={}", self.path("agent.kubeconfig").display()),
@@ -235,8 +251,7 @@ impl LoneNode {
         arguments.extend(self.agent_flags.iter().cloned());
         let program = self.path("bin/bobbin-agent");
         let netns = self.namespace.path();
-        self.agent = Some(Running::start(&program, Some(&netns), &self.path("agent.log"), arguments)?);
-        Ok(())
+        Running::start(&program, Some(&netns), &self.path(log), arguments)
     }
 
     /// Waits until the agent itself (not the shim for it) answers STATUS with success.
@@ -244,17 +259,15 @@ impl LoneNode {
         let deadline = Instant::now() + patience;
         loop {
             self.agent.as_mut().context("the agent was not started")?.must_be_running()?;
-            let socket = self.run_dir().join("agent.sock").exists();
-            let answer = self.call(&Call { verb: "STATUS", ..Call::default() })?;
-            // The shim vouches for an agent that it does not reach, and leaves a marker.
-            if socket && answer.exit == 0 && !self.run_dir().join("unreached").exists() {
+            // Not through the shim: it vouches for an agent that was ready once.
+            let Err(says) = status::of_agent(&self.run_dir().join("agent.sock"), &self.plugin().conf) else {
                 return Ok(());
-            }
+            };
             if Instant::now() > deadline {
                 bail!(
                     "the agent was not ready within {} s: STATUS says {}; the end of its log:\n{}",
                     patience.as_secs(),
-                    answer.stdout.trim(),
+                    says,
                     self.agent_log_tail()
                 );
             }

@@ -10,6 +10,8 @@ mod crash;
 mod duplicate;
 #[path = "agent/foreign.rs"]
 mod foreign;
+#[path = "agent/host.rs"]
+mod host;
 #[path = "agent/outage.rs"]
 mod outage;
 #[path = "agent/pools.rs"]
@@ -82,6 +84,12 @@ fn main() -> Result<ExitCode> {
             duplicate::found_late,
         ),
         turns.test("what another program removes is repaired", foreign::repaired),
+        turns.test("a plugin or configuration that disappears is put back within a minute", host::installation),
+        turns.test("a second agent waits for the run directory and says who has it", host::second_agent),
+        turns.test("the checkpoint of a node of another name is set aside", host::other_node),
+        turns.test("a metrics port that is taken keeps no pod waiting, and is had when it is free", host::taken_port),
+        turns.test("a socket or marker that is removed is made again", host::run_dir_emptied),
+        turns.test("an unknown log format is refused with the choices", host::log_format),
         turns.test("a failed ADD leaves nothing behind", foreign::failed_add_leaves_nothing),
         turns.test("a failing step at each point of ADD leaves nothing behind", steps::failing),
         turns.test("an agent killed at each point of ADD leaves nothing behind", steps::killed),

@@ -1,7 +1,7 @@
 //! Kubernetes Events on the pod, the pool or the node, with the sentence that the log or the CNI error has. Called by whoever tells a
 //! user something; publishing never fails, delays or repeats anything.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -33,12 +33,19 @@ const NOTE: usize = 1024;
 #[derive(Clone)]
 pub struct Events {
     queue: mpsc::Sender<Note>,
-    view: Option<ClusterView>,
     told: Arc<Mutex<HashMap<(String, String), Instant>>>,
 }
 
+/// What an event is about.
+#[derive(Clone)]
+enum About {
+    /// This node, whose UID is known only when its Node was seen.
+    Node,
+    Object(ObjectReference),
+}
+
 struct Note {
-    about: ObjectReference,
+    about: About,
     warning: bool,
     reason: &'static str,
     sentence: String,
@@ -49,8 +56,8 @@ impl Events {
     pub fn start(client: Client, view: &ClusterView) -> Events {
         let (queue, notes) = mpsc::channel(QUEUE);
         let reporter = Reporter { controller: "bobbin-agent".to_owned(), instance: Some(view.node_name().to_owned()) };
-        tokio::spawn(publish(client, reporter, notes));
-        Events { queue, view: Some(view.clone()), told: Arc::default() }
+        tokio::spawn(publish(client, reporter, view.clone(), notes));
+        Events { queue, told: Arc::default() }
     }
 
     /// Something is wrong for a pod.
@@ -66,12 +73,12 @@ impl Events {
             uid: Some(pod.uid.clone()).filter(|uid| !uid.is_empty()),
             ..ObjectReference::default()
         };
-        self.tell(about, true, reason, sentence);
+        self.tell(About::Object(about), true, reason, sentence);
     }
 
     /// Something is wrong with a pool, as this node sees it.
     pub fn pool_warning(&self, pool: &AddressPool, reason: &'static str, sentence: &str) {
-        self.tell(pool.object_ref(&()), true, reason, sentence);
+        self.tell(About::Object(pool.object_ref(&())), true, reason, sentence);
     }
 
     /// Something is wrong with this node.
@@ -84,15 +91,15 @@ impl Events {
         self.tell_node(false, reason, sentence);
     }
 
-    /// A Node that was never seen has no UID to tell about; then the log has it alone.
     fn tell_node(&self, warning: bool, reason: &'static str, sentence: &str) {
-        if let Some(node) = self.view.as_ref().and_then(ClusterView::node) {
-            self.tell(about_node(&node), warning, reason, sentence);
-        }
+        self.tell(About::Node, warning, reason, sentence);
     }
 
-    fn tell(&self, about: ObjectReference, warning: bool, reason: &'static str, sentence: &str) {
-        let whom = format!("{:?}/{:?}/{:?}", about.kind, about.namespace, about.name);
+    fn tell(&self, about: About, warning: bool, reason: &'static str, sentence: &str) {
+        let whom = match &about {
+            About::Node => "Node".to_owned(),
+            About::Object(about) => format!("{:?}/{:?}/{:?}", about.kind, about.namespace, about.name),
+        };
         if !self.is_new((whom, format!("{reason}: {sentence}")), Instant::now()) {
             return;
         }
@@ -127,14 +134,47 @@ fn shortened(sentence: &str) -> String {
 
 /// What is counted in one event.
 fn series_of(note: &Note) -> String {
-    if note.about.kind.as_deref() == Some("Node") { note.sentence.clone() } else { String::new() }
+    match note.about {
+        About::Node => note.sentence.clone(),
+        About::Object(_) => String::new(),
+    }
 }
 
-async fn publish(client: Client, reporter: Reporter, mut notes: mpsc::Receiver<Note>) {
+/// The next note that can be published: what is about this node waits until its Node was seen.
+async fn next(
+    view: &ClusterView,
+    notes: &mut mpsc::Receiver<Note>,
+    early: &mut VecDeque<Note>,
+) -> Option<(Note, ObjectReference)> {
+    let mut changed = view.changed();
+    loop {
+        let ours = view.node();
+        if let Some(node) = &ours
+            && let Some(note) = early.pop_front()
+        {
+            return Some((note, about_node(node)));
+        }
+        let note = tokio::select! {
+            received = notes.recv() => received?,
+            Ok(()) = changed.changed(), if !early.is_empty() => continue,
+        };
+        match (note.about.clone(), ours) {
+            (About::Object(about), _) => return Some((note, about)),
+            (About::Node, Some(ours)) => return Some((note, about_node(&ours))),
+            (About::Node, None) if early.len() < QUEUE => early.push_back(note),
+            (About::Node, None) => {
+                tracing::debug!(reason = note.reason, "too many events wait; this one is in the log only");
+            }
+        }
+    }
+}
+
+async fn publish(client: Client, reporter: Reporter, view: ClusterView, mut notes: mpsc::Receiver<Note>) {
+    let mut early = VecDeque::new();
     // A recorder counts all events of one reason on one object as one, with the words of the first. That is right for a pod or a pool, whose
     // sentences differ in their numbers; on a node they are of different addresses or files, so there each sentence has a recorder.
     let mut recorders: HashMap<String, (Recorder, Instant)> = HashMap::new();
-    while let Some(note) = notes.recv().await {
+    while let Some((note, about)) = next(&view, &mut notes, &mut early).await {
         recorders.retain(|_, (_, at)| at.elapsed() < SERIES);
         if recorders.len() >= QUEUE {
             recorders.clear();
@@ -149,7 +189,7 @@ async fn publish(client: Client, reporter: Reporter, mut notes: mpsc::Receiver<N
             action: note.reason.to_owned(),
             secondary: None,
         };
-        match tokio::time::timeout(DEADLINE, recorder.publish(&event, &note.about)).await {
+        match tokio::time::timeout(DEADLINE, recorder.publish(&event, &about)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, reason = note.reason, "an event was not taken"),
             Err(_) => tracing::debug!(reason = note.reason, "an event was not answered"),
@@ -173,7 +213,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_sentence_is_told_once_a_minute() {
         let (queue, _notes) = mpsc::channel(1);
-        let events = Events { queue, view: None, told: Arc::default() };
+        let events = Events { queue, told: Arc::default() };
         let what = ("Pod/a".to_owned(), "Full: no address".to_owned());
         assert!(events.is_new(what.clone(), Instant::now()));
         assert!(!events.is_new(what.clone(), Instant::now()));

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bobbin_addressing::{AttachmentKey, BootTime, Pair};
+use bobbin_cni_wire::READY_MARKER;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -81,7 +82,7 @@ impl Journal {
                         remove(&path)?;
                     }
                 }
-                for name in ["blocks.json", "ready", "cluster.json"] {
+                for name in ["blocks.json", READY_MARKER, "cluster.json"] {
                     remove(&self.root.join(name))?;
                 }
             }
@@ -165,23 +166,6 @@ impl Journal {
     /// It can't be written.
     pub fn keep_blocks(&self, blocks: &[SavedBlock]) -> Result<(), JournalError> {
         write(&self.root.join("blocks.json"), &blocks)
-    }
-
-    /// Says that the agent has been ready since boot: STATUS of the plugin asks for the file.
-    ///
-    /// # Errors
-    /// It can't be written.
-    pub fn mark_ready(&self) -> Result<(), JournalError> {
-        write(&self.ready(), &())
-    }
-
-    /// Whether the agent has been ready since boot.
-    pub fn was_ready(&self) -> bool {
-        self.ready().exists()
-    }
-
-    fn ready(&self) -> PathBuf {
-        self.root.join("ready")
     }
 
     fn attachments(&self) -> PathBuf {

@@ -171,7 +171,7 @@ fn forget_state(run_dir: &Path) {
     for directory in ["attachments", "deletions", "resting", "passed-over"] {
         gone(std::fs::remove_dir_all(run_dir.join(directory)), directory);
     }
-    for file in ["blocks.json", "cluster.json", "ready", "boot"] {
+    for file in ["blocks.json", "cluster.json", "boot"] {
         gone(std::fs::remove_file(run_dir.join(file)), file);
     }
 }

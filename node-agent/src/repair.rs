@@ -26,7 +26,9 @@ pub async fn run(agent: Arc<Agent>, direct: Option<Direct>, resynced: watch::Rec
     let mut changes = agent.network.changes();
     let mut told = HashSet::new();
     let mut routes = direct.as_ref().map(Direct::changed);
+    let beat = agent.progress.register("repair", DEADLINE * 4);
     loop {
+        beat.made();
         changes.mark_unchanged();
         let lacking = !resynced.borrow().blocks;
         pass(&agent, direct.as_ref(), lacking, &mut told).await;

@@ -12,7 +12,7 @@ use bobbin_addressing::BootTime;
 use bobbin_addressing::stock::BlockUse;
 use bobbin_apiserver::Clients;
 use bobbin_kernel::{Network, Settings, boot_time};
-use bobbin_observability::{Health, Metrics as Page, Progress, init_logs};
+use bobbin_observability::{Health, Metrics as Page, PortError, Progress, Server, init_logs};
 use clap::Parser;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -66,7 +66,8 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
             (identity.absent_for(&boot_id, boot_time()), identity.without_contact_for(&boot_id, boot_time()));
         tracing::info!(uid = identity.node_uid, ?absent, without_contact = ?silent, "found the checkpoint of an earlier agent");
     }
-    run_dir.save(&previous.identity(&args.node_name, &boot_id, boot_time()))?;
+    let identity = previous.identity(&args.node_name, &boot_id, boot_time());
+    run_dir.save(&identity)?;
     let journal = Journal::open(&args.run_dir)?;
     let rebooted = journal.begin_boot(&boot_id)?;
     let clients =
@@ -128,17 +129,18 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
         progress: Progress::default(),
         args,
     });
-    let listener = serve::bind(&agent.run_dir.socket()).context("the socket can't be bound")?;
-    let serving = tokio::spawn(serve::serve(listener, Arc::clone(&agent), stop.clone()));
+    serve_page(&agent, page);
+    let socket = serve::Socket::bind(&agent.run_dir.socket())?;
+    let serving = tokio::spawn(serve::serve(socket, Arc::clone(&agent), stop.clone()));
     tracing::info!(node = agent.args.node_name, "serving");
     tokio::spawn(late::run(Arc::clone(&agent), BlockApi::new(&clients), verdicts));
-    let protocol = Protocol { clients, claims, checkpoint, checkpoint_writer, times, tell_first_read };
-    let tasks = background(&agent, protocol);
-    page_of(&agent, page).await?;
+    let (progress, resynced) = watch::channel(Resynced::default());
+    let protocol = Protocol { clients, claims, checkpoint, checkpoint_writer, times, tell_first_read, progress };
+    let tasks = background(&agent, protocol, resynced.clone());
     tokio::select! {
         () = stop.cancelled() => {}
         ended = tasks => ended?,
-        ended = heartbeat(&agent) => ended?,
+        ended = heartbeat(&agent, &identity, resynced) => ended?,
     }
     if tokio::time::timeout(LAST_CALLS, serving).await.is_err() {
         tracing::warn!("calls under way were cut off; the runtime repeats them");
@@ -146,14 +148,12 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Keeps run directory and identity; the Node's UID and the last contact are those that the watches show.
-async fn heartbeat(agent: &Agent) -> Result<(), RunDirError> {
-    let identity = || Identity {
-        node_name: agent.args.node_name.clone(),
-        node_uid: agent.view.node().map(|node| node.uid),
-        boot_id: agent.boot_id.clone(),
-        heartbeat: boot_time(),
-        last_contact: Some(agent.freshness.last_contact(boot_time())),
+/// Keeps run directory and identity. The blocks are trusted once they were read.
+async fn heartbeat(agent: &Agent, started: &Identity, resynced: watch::Receiver<Resynced>) -> Result<(), RunDirError> {
+    let identity = || {
+        let seen = agent.view.node().map(|node| node.uid);
+        let contact = agent.freshness.last_contact(boot_time());
+        started.at(boot_time(), resynced.borrow().blocks, seen, Some(contact))
     };
     let beat = agent.progress.register("heartbeat", HEARTBEAT_DEADLINE);
     run_dir::heartbeat::run(&agent.run_dir, identity, beat, agent.stop.clone()).await
@@ -187,12 +187,12 @@ struct Protocol {
     checkpoint_writer: BlockCheckpointWriter,
     times: Times,
     tell_first_read: watch::Sender<bool>,
+    progress: watch::Sender<Resynced>,
 }
 
 /// Everything beside the socket. Ends only with an error: what can't go on restarts the whole agent, which loses nothing by it.
-async fn background(agent: &Arc<Agent>, protocol: Protocol) -> anyhow::Result<()> {
-    let Protocol { clients, claims, checkpoint, checkpoint_writer, times, tell_first_read } = protocol;
-    let (progress, resynced) = watch::channel(Resynced::default());
+async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Receiver<Resynced>) -> anyhow::Result<()> {
+    let Protocol { clients, claims, checkpoint, checkpoint_writer, times, tell_first_read, progress } = protocol;
     let resync = Resync {
         clients: clients.clone(),
         view: agent.view.clone(),
@@ -246,7 +246,13 @@ async fn background(agent: &Arc<Agent>, protocol: Protocol) -> anyhow::Result<()
     let stock = agent.stock.clone();
     tasks.spawn(async move { stock.run().await });
     match agent.args.mode {
-        Mode::Run => tasks.spawn(live(Arc::clone(agent), resynced)),
+        Mode::Run => {
+            let (tell_serves, serves) = watch::channel(false);
+            if agent.args.install {
+                tasks.spawn(install::run(Arc::clone(agent), serves));
+            }
+            tasks.spawn(live(Arc::clone(agent), resynced, tell_serves))
+        }
         Mode::Remove => tasks.spawn(leave(Arc::clone(agent), resynced)),
     };
     match tasks.join_next().await {
@@ -265,33 +271,17 @@ async fn first_read(tell: watch::Sender<bool>, mut resynced: watch::Receiver<Res
     stop.cancelled().await;
 }
 
-/// Installs the plugin, becomes ready, installs the configuration.
-async fn live(agent: Arc<Agent>, mut resynced: watch::Receiver<Resynced>) {
-    if agent.args.install {
-        for competitor in install::competitors(&agent.args) {
-            tracing::warn!("{competitor}");
-            agent.events.node_warning("OtherConfiguration", &competitor);
-        }
-        report(&agent, install::install_shim(&agent.args).err());
-    }
-    if !agent.journal.was_ready() {
+/// Becomes ready, which lets the configuration be installed.
+async fn live(agent: Arc<Agent>, mut resynced: watch::Receiver<Resynced>, serves: watch::Sender<bool>) {
+    if !agent.run_dir.was_ready() {
         // An ADD would be served from now on: the Node is known, its blocks are.
         let _ = resynced.wait_for(|resynced| resynced.blocks).await;
-        if let Err(error) = agent.journal.mark_ready() {
-            tracing::error!(%error, "STATUS can't say yes");
+        if let Err(error) = agent.run_dir.mark_ready() {
+            tracing::error!("the plugin can't answer STATUS while the agent is away: {error}");
         }
     }
-    if agent.args.install {
-        report(&agent, install::install_conflist(&agent.args).await.err());
-    }
+    serves.send_replace(true);
     agent.stop.cancelled().await;
-}
-
-fn report(agent: &Agent, failed: Option<install::InstallError>) {
-    if let Some(error) = failed {
-        tracing::error!("{error}");
-        agent.events.node_warning("NotInstalled", &error.to_string());
-    }
 }
 
 /// Leaves the node, then waits for the signal: a DaemonSet would start it again.
@@ -306,26 +296,32 @@ async fn leave(agent: Arc<Agent>, mut resynced: watch::Receiver<Resynced>) {
         events: agent.events.clone(),
         run_dir: Arc::clone(&agent.run_dir),
     };
-    report(&agent, leave.run().await.err());
+    if let Err(error) = leave.run().await {
+        tracing::error!("{error}");
+        agent.events.node_warning("NotRemoved", &error.to_string());
+    }
     agent.stop.cancelled().await;
 }
 
-async fn page_of(agent: &Arc<Agent>, page: Page) -> anyhow::Result<()> {
-    let Some(address) = agent.args.metrics_address else { return Ok(()) };
-    let server = bobbin_observability::Server::bind(address)
-        .await
-        .with_context(|| format!("metrics and health can't be served at {address}"))?;
-    let (asked, stop) = (Arc::clone(agent), agent.stop.clone());
+/// Metrics and health: for probes on a socket of the run directory, for everybody at `--metrics-address`. Neither stops the agent.
+fn serve_page(agent: &Arc<Agent>, page: Page) {
+    let asked = Arc::clone(agent);
     let health = Arc::new(move || {
         sample(&asked);
-        if asked.args.mode == Mode::Remove || asked.journal.was_ready() {
-            Health::well()
-        } else {
-            Health::not_ready("its Node and its blocks have not been seen at the API server since boot")
-        }
+        let ready = asked.args.mode == Mode::Remove || asked.run_dir.was_ready();
+        let missing = || "its Node and its blocks have not been seen at the API server since boot".to_owned();
+        Health::of(&asked.progress, ready.then_some(()).ok_or_else(missing))
     });
-    tokio::spawn(server.run(Arc::new(page), health, async move { stop.cancelled().await }));
-    Ok(())
+    let server = Server::new(Arc::new(page), health);
+    if let Some(address) = agent.args.metrics_address {
+        let (events, stop, server) = (agent.events.clone(), agent.stop.clone(), server.clone());
+        tokio::spawn(async move {
+            let failed = |error: &PortError| events.node_warning("MetricsPort", &error.to_string());
+            server.serve_at(address, failed, stop.cancelled_owned()).await;
+        });
+    }
+    let (path, stop) = (agent.run_dir.health_socket(), agent.stop.clone());
+    tokio::spawn(async move { serve::serve_probes(&path, server, stop).await });
 }
 
 /// Sets the gauges; the probes ask often enough.

@@ -13,11 +13,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use bobbin_addressing::BootTime;
 use tokio::time::Instant;
 
-pub use identity::Identity;
+pub use identity::{Identity, Previous};
 pub use lock::Holder;
+
+use bobbin_cni_wire::READY_MARKER;
 
 use crate::atomic_file;
 use lock::{Lock, Tried};
@@ -66,51 +67,16 @@ pub enum RunDirError {
     },
 }
 
-/// What the directory held when it was locked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Previous {
-    /// No checkpoint: a new node, or a reboot emptied the directory.
-    Nothing,
-    /// The checkpoint of an agent of the same Node name. The Node's UID may be another one: compare it before any block is trusted.
-    SameNode(Identity),
-    /// A checkpoint without a readable identity. It is kept, because what it names may be in use; its node's UID is unknown.
-    Unknown,
-    /// The checkpoint of a node of another name. It was moved away, and nothing of it is to be used.
-    OtherNode {
-        /// That node.
-        name: String,
-        /// Where its files are now.
-        set_aside: PathBuf,
-    },
-}
-
-impl Previous {
-    /// What the starting agent saves until it sees its Node. The UID of the previous one stays: what is in the checkpoint is of that UID.
-    pub fn identity(&self, node_name: &str, boot_id: &str, now: BootTime) -> Identity {
-        let previous = match self {
-            Previous::SameNode(previous) => Some(previous),
-            Previous::Nothing | Previous::Unknown | Previous::OtherNode { .. } => None,
-        };
-        Identity {
-            node_name: node_name.to_owned(),
-            node_uid: previous.and_then(|previous| previous.node_uid.clone()),
-            boot_id: boot_id.to_owned(),
-            heartbeat: now,
-            last_contact: previous
-                .filter(|previous| previous.boot_id == boot_id)
-                .and_then(|previous| previous.last_contact),
-        }
-    }
-}
-
 /// The run directory, locked. The lock ends with this value, or with the process.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
     pod_name: Option<String>,
     lock: Mutex<Lock>,
-    /// The node was left: nothing is written down any more.
-    left: AtomicBool,
+    /// The node was left: nothing is written down any more. Held while identity or marker is written.
+    left: Mutex<bool>,
+    /// The agent has been ready since boot.
+    ready: AtomicBool,
 }
 
 impl RunDir {
@@ -128,7 +94,8 @@ impl RunDir {
             path: path.to_owned(),
             pod_name: pod_name.map(str::to_owned),
             lock: Mutex::new(lock),
-            left: AtomicBool::new(false),
+            left: Mutex::default(),
+            ready: AtomicBool::default(),
         };
         let previous = run_dir.previous(node_name)?;
         Ok((run_dir, previous))
@@ -144,12 +111,49 @@ impl RunDir {
         self.path.join(SOCKET)
     }
 
+    /// Where probes ask.
+    pub fn health_socket(&self) -> PathBuf {
+        self.path.join(HEALTH_SOCKET)
+    }
+
+    /// Whether the agent has been ready since boot: STATUS goes by it. A marker that is removed later changes nothing.
+    pub fn was_ready(&self) -> bool {
+        if self.has_marker() {
+            self.ready.store(true, Ordering::Release);
+        }
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// Says that the agent has been ready since boot. The plugin asks for the marker when the agent is away.
+    ///
+    /// # Errors
+    /// The marker can't be written. The agent itself knows all the same, and the heartbeat tries again.
+    pub fn mark_ready(&self) -> Result<(), RunDirError> {
+        self.ready.store(true, Ordering::Release);
+        self.keep_marker()
+    }
+
+    /// Makes a marker again that another program removed.
+    fn keep_marker(&self) -> Result<(), RunDirError> {
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        if *left || !self.ready.load(Ordering::Acquire) || self.has_marker() {
+            return Ok(());
+        }
+        let path = self.path.join(READY_MARKER);
+        atomic_file::replace(&path, b"", 0o644).map_err(|source| unusable(&self.path, &path, "written", source))
+    }
+
+    fn has_marker(&self) -> bool {
+        self.path.join(READY_MARKER).exists()
+    }
+
     /// Writes the identity; a reader sees the old or the new one, whole. After [`RunDir::forget`] it writes nothing.
     ///
     /// # Errors
     /// It can't be written; the old one is untouched.
     pub fn save(&self, identity: &Identity) -> Result<(), RunDirError> {
-        if self.left.load(Ordering::Acquire) {
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        if *left {
             return Ok(());
         }
         let path = self.path.join(IDENTITY);
@@ -159,14 +163,18 @@ impl RunDir {
             .map_err(|source| unusable(&self.path, &path, "written", source))
     }
 
-    /// Forgets the identity for good: the node is left, and the directory holds no checkpoint any more.
+    /// Forgets identity and marker for good: the node is left, and the directory holds no checkpoint any more.
     ///
     /// # Errors
     /// It can't be removed.
     pub fn forget(&self) -> Result<(), RunDirError> {
-        self.left.store(true, Ordering::Release);
-        let path = self.path.join(IDENTITY);
-        atomic_file::remove(&path).map(drop).map_err(|source| unusable(&self.path, &path, "removed", source))
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        *left = true;
+        for name in [READY_MARKER, IDENTITY] {
+            let path = self.path.join(name);
+            atomic_file::remove(&path).map_err(|source| unusable(&self.path, &path, "removed", source))?;
+        }
+        Ok(())
     }
 
     /// Makes sure that the lock is still the directory's: a lock file that another program removed is made and locked again. True: it

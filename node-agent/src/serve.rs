@@ -1,62 +1,59 @@
 //! The unix socket: takes a shim's call with the network namespace's descriptor, hands it to the verbs, carries the answer back. Knows
 //! frames, no addresses.
 
+mod socket;
+
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bobbin_cni_wire::{Request, Response};
+use bobbin_observability::Server;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::agent::Agent;
 use crate::verb;
+pub use socket::Socket;
 
 /// How long a shim may take to send its call, and to take the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Binds the socket under another name and renames it: whoever finds it can connect. Only root may.
-///
-/// # Errors
-/// Something that is no socket has the name, or the directory can't be written.
-pub fn bind(path: &Path) -> io::Result<UnixListener> {
-    let beside = path.with_extension("new");
-    for name in [path, &beside] {
-        match std::fs::symlink_metadata(name) {
-            Ok(found) if !found.file_type().is_socket() => {
-                return Err(io::Error::other(format!("{} is there and is no socket: remove it", name.display())));
-            }
-            _ => {}
-        }
-    }
-    if let Err(error) = std::fs::remove_file(&beside)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        return Err(error);
-    }
-    let listener = UnixListener::bind(&beside)?;
-    std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o600))?;
-    std::fs::rename(&beside, path)?;
-    Ok(listener)
-}
+/// How often the accept loop beats and looks whether its socket is still in place.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// How long it may go without a turn, or accept nothing although calls arrive, before it counts as hanging.
+const ACCEPT_DEADLINE: Duration = Duration::from_mins(1);
+/// The pause after a call could not be accepted.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Serves until `stop`; calls under way are finished.
-pub async fn serve(listener: UnixListener, agent: Arc<Agent>, stop: CancellationToken) {
+pub async fn serve(mut socket: Socket, agent: Arc<Agent>, stop: CancellationToken) {
+    let beat = agent.progress.register("serve", ACCEPT_DEADLINE);
     let calls = TaskTracker::new();
+    let mut check = tokio::time::interval(CHECK_INTERVAL);
+    let (mut failing, mut lost) = (false, false);
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            accepted = socket.listener.accept() => accepted,
+            _ = check.tick() => {
+                put_back(&mut socket, &mut lost);
+                if !failing {
+                    beat.made();
+                }
+                continue;
+            }
         };
         match accepted {
             Ok((stream, _)) => {
+                failing = false;
+                beat.made();
                 let agent = Arc::clone(&agent);
                 calls.spawn(async move {
                     if let Err(error) = converse(stream, &agent).await {
@@ -65,13 +62,67 @@ pub async fn serve(listener: UnixListener, agent: Arc<Agent>, stop: Cancellation
                 });
             }
             Err(error) => {
-                tracing::error!(%error, "the socket accepts no call");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                if !failing {
+                    tracing::error!(%error, "the socket accepts no call");
+                }
+                failing = true;
+                tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
             }
         }
     }
     calls.close();
     calls.wait().await;
+}
+
+/// Answers probes on a socket of their own until `stop`: a metrics port that another program has must not restart the agent.
+pub async fn serve_probes(path: &Path, server: Server, stop: CancellationToken) {
+    let mut failing = false;
+    while !stop.is_cancelled() {
+        let bound = Socket::bind(path);
+        if let Err(error) = &bound
+            && !failing
+        {
+            tracing::error!("{error}; until then the agent answers no probe");
+        }
+        failing = bound.is_err();
+        let serving = async {
+            match bound {
+                Ok(socket) => {
+                    let (listener, place) = socket.split();
+                    let serving = server.clone().serve(listener, stop.clone().cancelled_owned());
+                    tokio::select! {
+                        () = serving => {}
+                        () = place.lost(CHECK_INTERVAL) => {}
+                    }
+                }
+                Err(_) => tokio::time::sleep(CHECK_INTERVAL).await,
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = serving => {}
+        }
+    }
+}
+
+/// Binds the socket again if another program removed it. `failing`: it could not be bound before, as was said.
+fn put_back(socket: &mut Socket, failing: &mut bool) {
+    if socket.place.is_here() {
+        return;
+    }
+    let path = socket.place.path().to_owned();
+    match Socket::bind(&path) {
+        Ok(new) => {
+            tracing::warn!("another program removed or replaced the socket {}; it is made again", path.display());
+            *socket = new;
+            *failing = false;
+        }
+        Err(error) if !*failing => {
+            tracing::error!("{error}");
+            *failing = true;
+        }
+        Err(_) => {}
+    }
 }
 
 async fn converse(mut stream: UnixStream, agent: &Arc<Agent>) -> io::Result<()> {

@@ -15,13 +15,17 @@ use crate::ledger::{Attachment, Phase};
 /// Rests older than any cool-down: a day is the longest that a pool may ask for.
 const OLD_REST: Duration = Duration::from_hours(24);
 
+/// How long a look may take before the loop counts as hanging.
+const DEADLINE: Duration = Duration::from_mins(5);
+
 /// Sweeps every `--sweep-interval` until `stop`.
 pub async fn run(agent: &Arc<Agent>, stop: CancellationToken) {
     let mut looks = TwoLooks::new();
+    let beat = agent.progress.register("sweep", DEADLINE);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(agent.args.sweep_interval) => {}
+            () = beat.while_idle(tokio::time::sleep(agent.args.sweep_interval)) => {}
         }
         look(agent, &mut looks).await;
         agent.journal.prune_rests(boot_time().before(OLD_REST));

@@ -4,10 +4,12 @@
 
 pub mod logs;
 pub mod metrics;
+pub mod probe;
 pub mod progress;
 pub mod server;
 
 pub use logs::{LogFormat, init_logs};
 pub use metrics::Metrics;
+pub use probe::probe;
 pub use progress::{Beat, Progress};
-pub use server::{Health, Server, serve};
+pub use server::{Health, PortError, Server};

@@ -77,6 +77,12 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_log_format_is_refused_with_the_choices() {
+        let refused = Args::try_parse_from(["bobbin-operator", "--log-format=xml"]).map(drop).unwrap_err().to_string();
+        assert!(refused.contains("--log-format") && refused.contains("text or json"), "{refused}");
+    }
+
+    #[test]
     fn the_defaults_stand() {
         let args = Args::try_parse_from(["bobbin-operator"]).expect("no flag is required");
         assert_eq!((args.node_gone_seconds, args.status_interval), (300, Duration::from_secs(5)));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use bobbin_apiserver::lease::{Election, Leadership};
 use bobbin_apiserver::{Clients, connect};
-use bobbin_observability::{Health, Metrics, init_logs, serve};
+use bobbin_observability::{Health, Metrics, Progress, Server, init_logs};
 use clap::Parser;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
@@ -21,6 +21,9 @@ use crate::feed::{self, Ages, Board};
 use crate::metrics::OperatorMetrics;
 use crate::{keeper, reclaim, sweep};
 
+/// How long a loop that turns at least every 30 s may go without a turn before it counts as hanging.
+const LOOP_DEADLINE: Duration = Duration::from_mins(2);
+
 /// What all tasks share.
 pub(crate) struct Shared {
     pub(crate) clients: Clients,
@@ -28,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) ages: Ages,
     pub(crate) metrics: OperatorMetrics,
     pub(crate) events: Events,
+    /// Which loops make progress.
+    pub(crate) progress: Progress,
     pub(crate) node_gone: Duration,
     pub(crate) status_interval: Duration,
     leadership: watch::Receiver<Leadership>,
@@ -85,6 +90,7 @@ pub async fn operate(args: Args, stop: CancellationToken) -> anyhow::Result<()> 
     let (tell_role, role) = watch::channel(false);
     let shared = Arc::new(Shared {
         events: Events::new(clients.requests.clone(), &args.identity),
+        progress: Progress::default(),
         clients,
         board,
         ages,
@@ -100,12 +106,8 @@ pub async fn operate(args: Args, stop: CancellationToken) -> anyhow::Result<()> 
     tasks.spawn(keep_pools(Arc::clone(&shared)));
     if let Some(address) = args.metrics_address {
         let (asked, stop) = (Arc::clone(&shared), stop.clone());
-        let health = Arc::new(move || health(&asked));
-        tasks.spawn(async move {
-            if let Err(error) = serve(address, Arc::new(page), health, stop.cancelled_owned()).await {
-                tracing::error!(%address, %error, "metrics and health can't be served: give another --metrics-address");
-            }
-        });
+        let server = Server::new(Arc::new(page), Arc::new(move || health(&asked)));
+        tasks.spawn(async move { server.serve_at(address, |_| {}, stop.cancelled_owned()).await });
     }
     tracing::info!(identity = args.identity, "the operator runs");
     // Every task runs for ever: one that ends has panicked, and the program ends with it, to be started anew.
@@ -151,7 +153,9 @@ fn stand(
 /// Tells everybody when this operator begins or ceases to act.
 async fn follow_role(shared: Arc<Shared>, tell: watch::Sender<bool>) {
     let mut leadership = shared.leadership.clone();
+    let beat = shared.progress.register("role", LOOP_DEADLINE);
     loop {
+        beat.made();
         let acts = shared.leads() && shared.ages.synced();
         shared.metrics.leads.set(i64::from(shared.leads()));
         shared.metrics.watch_failing.set(shared.ages.failing().map_or(0.0, |(_, time)| time.as_secs_f64()));
@@ -171,7 +175,9 @@ async fn follow_role(shared: Arc<Shared>, tell: watch::Sender<bool>) {
 async fn keep_pools(shared: Arc<Shared>) {
     let mut tasks = JoinSet::new();
     let mut keepers: HashMap<Arc<str>, (AbortHandle, Option<Instant>)> = HashMap::new();
+    let beat = shared.progress.register("pools", LOOP_DEADLINE);
     loop {
+        beat.made();
         let kept = shared.board.facts(|facts| facts.kept());
         for name in &kept {
             let started = keepers
@@ -207,14 +213,18 @@ async fn keep_pools(shared: Arc<Shared>) {
 }
 
 fn health(shared: &Shared) -> Health {
-    // The API server being away is no reason to be restarted: it would not help.
+    Health::of(&shared.progress, ready(shared))
+}
+
+/// The API server being away is no reason to be restarted: it would not help.
+fn ready(shared: &Shared) -> Result<(), String> {
     if !shared.ages.synced() {
-        return Health::not_ready("the operator has not seen all pools, blocks, assignments and nodes yet");
+        return Err("the operator has not seen all pools, blocks, assignments and nodes yet".to_owned());
     }
     match shared.ages.failing() {
         Some((kind, time)) if time > Duration::from_secs(30) => {
-            Health::not_ready(format!("the watch of {kind} has been failing for {} s", time.as_secs()))
+            Err(format!("the watch of {kind} has been failing for {} s", time.as_secs()))
         }
-        _ => Health::well(),
+        _ => Ok(()),
     }
 }

@@ -40,27 +40,32 @@ app.kubernetes.io/component: {{ .component }}
 {{- if contains ":" .bindAddress }}[{{ .bindAddress }}]{{ else }}{{ .bindAddress }}{{ end }}:{{ .port }}
 {{- end }}
 
-{{/* Liveness and readiness. */}}
-{{- define "bobbin.probes" -}}
-{{- $local := has .bindAddress (list "127.0.0.1" "::1") }}
+{{/* Liveness of a program that kubelet asks at its port. /healthz fails only after a loop has missed its own deadline. */}}
+{{- define "bobbin.liveness" -}}
 livenessProbe:
   httpGet:
     path: /healthz
-    port: health
-    {{- if $local }}
-    host: {{ .bindAddress | quote }}
-    {{- end }}
+    {{- include "bobbin.probePort" . | nindent 4 }}
   initialDelaySeconds: 10
-  periodSeconds: 10
-  timeoutSeconds: 5
-  failureThreshold: 6
+  periodSeconds: 20
+  timeoutSeconds: 10
+  failureThreshold: 3
+{{- end }}
+
+{{/* Readiness. */}}
+{{- define "bobbin.readiness" -}}
 readinessProbe:
   httpGet:
     path: /readyz
-    port: health
-    {{- if $local }}
-    host: {{ .bindAddress | quote }}
-    {{- end }}
+    {{- include "bobbin.probePort" . | nindent 4 }}
   periodSeconds: 2
   timeoutSeconds: 2
+{{- end }}
+
+{{/* Where kubelet asks. Takes `bindAddress`. */}}
+{{- define "bobbin.probePort" -}}
+port: health
+{{- if has .bindAddress (list "127.0.0.1" "::1") }}
+host: {{ .bindAddress | quote }}
+{{- end }}
 {{- end }}

@@ -1,7 +1,7 @@
 //! The configuration's content, its version, and how files are put.
 
 use clap::Parser;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -34,14 +34,24 @@ fn written(directory: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(directory.join("conf").join(CONFLIST)).unwrap()).unwrap()
 }
 
+async fn reconciled(args: &Args) -> Installed {
+    Installer::new(args.clone()).reconcile(true).await
+}
+
+fn reasons(done: &Installed) -> Vec<&'static str> {
+    done.problems.iter().map(|problem| problem.reason).collect()
+}
+
 #[tokio::test]
 async fn the_shim_and_then_the_configuration_are_put_whole_and_taken_away_again() {
     let directory = tempfile::tempdir().unwrap();
     let args = args(directory.path(), &[]);
-    install_shim(&args).unwrap();
-    install_shim(&args).unwrap();
-    install_conflist(&args).await.unwrap();
-    let shim = std::fs::metadata(directory.path().join("bin/bobbin")).unwrap();
+    let paths = [directory.path().join("bin/bobbin"), directory.path().join("conf").join(CONFLIST)];
+    let mut installer = Installer::new(args.clone());
+    assert_eq!(installer.reconcile(false).await.new, paths[..1], "the configuration waits until the agent serves");
+    assert_eq!(installer.reconcile(true).await.new, paths[1..]);
+    assert_eq!(installer.reconcile(true).await, Installed::default());
+    let shim = std::fs::metadata(&paths[0]).unwrap();
     assert_eq!(shim.permissions().mode() & 0o777, 0o755);
     assert_eq!(
         written(directory.path()),
@@ -52,6 +62,78 @@ async fn the_shim_and_then_the_configuration_are_put_whole_and_taken_away_again(
     assert!(remove_shim(&args).unwrap() && !remove_shim(&args).unwrap());
 }
 
+/// A file, and what another program does to it.
+type Spoilt<'a> = (&'a Path, fn(&Path));
+
+#[tokio::test]
+async fn what_is_removed_or_changed_later_is_put_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut installer = Installer::new(args(directory.path(), &[]));
+    installer.reconcile(true).await;
+    let (plugin, conflist) = (directory.path().join("bin/bobbin"), directory.path().join("conf").join(CONFLIST));
+    let spoilt: [Spoilt; 5] = [
+        (&plugin, |path| std::fs::remove_file(path).unwrap()),
+        (&conflist, |path| std::fs::remove_file(path).unwrap()),
+        (&plugin, |path| std::fs::write(path, b"#!/bin/fals\n").unwrap()),
+        (&plugin, |path| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap()),
+        (&conflist, |path| std::fs::write(path, b"{}").unwrap()),
+    ];
+    for (path, spoil) in spoilt {
+        spoil(path);
+        let done = installer.reconcile(true).await;
+        assert_eq!((done.restored.as_slice(), done.new.as_slice()), (&[path.to_owned()][..], &[][..]));
+        assert_eq!(installer.reconcile(true).await, Installed::default());
+    }
+}
+
+#[tokio::test]
+async fn without_a_plugin_there_is_no_configuration_and_both_come_when_it_can_be_installed() {
+    let directory = tempfile::tempdir().unwrap();
+    let args = args(directory.path(), &[]);
+    let (bin, conflist) = (directory.path().join("bin"), directory.path().join("conf").join(CONFLIST));
+    std::fs::write(&conflist, b"{}").unwrap();
+    // Not even root can write into a file.
+    std::fs::remove_dir(&bin).unwrap();
+    std::fs::write(&bin, b"").unwrap();
+    let mut installer = Installer::new(args);
+    let done = installer.reconcile(true).await;
+    assert_eq!(reasons(&done), ["NotInstalled"]);
+    assert!(done.problems[0].sentence.contains("withheld until the plugin is there"), "{:?}", done.problems);
+    assert!(!conflist.exists());
+    std::fs::remove_file(&bin).unwrap();
+    std::fs::create_dir(&bin).unwrap();
+    assert_eq!(installer.reconcile(true).await.new.len(), 2);
+    assert!(conflist.exists() && bin.join(PLUGIN).exists());
+}
+
+#[tokio::test]
+async fn an_older_plugin_keeps_the_configuration_that_is_there_but_gets_no_new_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let args = args(directory.path(), &[]);
+    let conflist = directory.path().join("conf").join(CONFLIST);
+    plugin(directory.path(), PLUGIN, "");
+    std::fs::remove_file(&args.shim_path).unwrap();
+    let done = reconciled(&args).await;
+    assert!(done.problems[0].sentence.contains("the older plugin there stays in use"), "{:?}", done.problems);
+    assert!(!conflist.exists());
+    std::fs::write(&conflist, b"{}").unwrap();
+    assert_eq!(reasons(&reconciled(&args).await), ["NotInstalled"]);
+    assert_eq!(std::fs::read(&conflist).unwrap(), b"{}");
+}
+
+#[tokio::test]
+async fn what_a_killed_agent_left_half_written_is_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let args = args(directory.path(), &[]);
+    for sub in ["bin", "conf"] {
+        std::fs::write(directory.path().join(sub).join(".bobbin-half.tmp"), b"").unwrap();
+    }
+    reconciled(&args).await;
+    for sub in ["bin", "conf"] {
+        assert_eq!(std::fs::read_dir(directory.path().join(sub)).unwrap().count(), 1);
+    }
+}
+
 #[tokio::test]
 async fn the_version_is_the_highest_that_every_chained_plugin_says_it_supports() {
     let directory = tempfile::tempdir().unwrap();
@@ -59,16 +141,19 @@ async fn the_version_is_the_highest_that_every_chained_plugin_says_it_supports()
     let args = args(directory.path(), &[chained]);
     plugin(directory.path(), "portmap", r#""0.3.1","0.4.0","1.0.0","1.1.0""#);
     plugin(directory.path(), "tuning", r#""0.3.1","0.4.0","1.0.0""#);
-    install_conflist(&args).await.unwrap();
+    let mut installer = Installer::new(args);
+    assert_eq!(reasons(&installer.reconcile(true).await), ["OlderVersion"]);
     let list = written(directory.path());
     assert_eq!(list["cniVersion"], "1.0.0");
     assert_eq!(list["plugins"][1], json!({"type": "portmap", "capabilities": {"portMappings": true}}));
+    // The same installer asks again, because the file has changed; what it wrote itself was not changed by somebody else.
     plugin(directory.path(), "tuning", r#""0.3.1","1.1.0""#);
-    install_conflist(&args).await.unwrap();
+    let done = installer.reconcile(true).await;
+    assert_eq!((done.new.len(), done.restored.len(), reasons(&done).len()), (1, 0, 0));
     assert_eq!(written(directory.path())["cniVersion"], "1.1.0");
     // One that is missing says nothing.
     std::fs::remove_file(directory.path().join("bin/tuning")).unwrap();
-    install_conflist(&args).await.unwrap();
+    assert_eq!(reasons(&installer.reconcile(true).await), ["ChainedPlugin", "OlderVersion"]);
     assert_eq!(written(directory.path())["cniVersion"], "0.3.1");
 }
 
@@ -81,12 +166,13 @@ fn a_configuration_that_sorts_before_ours_is_told_and_left_alone() {
     }
     let told = competitors(&args);
     assert_eq!(told.len(), 1, "{told:?}");
-    assert!(told[0].contains("05-other.conflist") && told[0].contains("node n1"), "{}", told[0]);
+    let sentence = &told[0].sentence;
+    assert!(sentence.contains("05-other.conflist") && sentence.contains("node n1"), "{sentence}");
     assert_eq!(std::fs::read_dir(directory.path().join("conf")).unwrap().count(), 5);
 }
 
 #[tokio::test]
-async fn settings_that_make_no_sense_are_told_by_name_and_write_nothing() {
+async fn settings_that_make_no_sense_are_told_by_name_and_write_no_configuration() {
     let directory = tempfile::tempdir().unwrap();
     for (word, told) in [
         ("--chained={\"type\":\"portmap\"}", "--chained"),
@@ -94,8 +180,8 @@ async fn settings_that_make_no_sense_are_told_by_name_and_write_nothing() {
         ("--chained=[{\"type\":\"portmap\"},{}]", "number 2"),
         ("--cni-version=2.0.0", "2.0.0"),
     ] {
-        let error = install_conflist(&args(directory.path(), &[word])).await.unwrap_err().to_string();
-        assert!(error.contains(told), "{word}: {error}");
+        let done = reconciled(&args(directory.path(), &[word])).await;
+        assert!(done.problems[0].sentence.contains(told), "{word}: {:?}", done.problems);
     }
     assert_eq!(std::fs::read_dir(directory.path().join("conf")).unwrap().count(), 0);
 }

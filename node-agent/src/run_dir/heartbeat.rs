@@ -1,4 +1,4 @@
-//! Keeps the identity file current and the lock held while the agent runs, so that the next one knows how long nobody ran.
+//! Keeps identity file and ready marker current and the lock held while the agent runs, so that the next one knows how long nobody ran.
 
 use std::time::Duration;
 
@@ -52,5 +52,6 @@ fn turn(run_dir: &RunDir, identity: &Identity) -> Result<(), RunDirError> {
             run_dir.path().display()
         );
     }
+    run_dir.keep_marker()?;
     run_dir.save(identity)
 }

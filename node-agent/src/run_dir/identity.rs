@@ -1,5 +1,6 @@
-//! Who wrote the checkpoint, and when it was last known to run: the content of `agent.json`. Pure.
+//! Whose checkpoint it is, and when its agent was last known to run: the content of `agent.json`. Pure.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bobbin_addressing::BootTime;
@@ -29,9 +30,68 @@ impl Identity {
         (self.boot_id == boot_id).then(|| now.since(self.heartbeat))
     }
 
+    /// What to write down now. While the node's blocks are not `trusted` (the agent was away for too long, or the Node has another UID, and
+    /// they have not been read since), UID and heartbeat stay as they were: after a crash the next agent must doubt them, too.
+    #[must_use]
+    pub fn at(
+        &self,
+        now: BootTime,
+        trusted: bool,
+        node_uid: Option<String>,
+        last_contact: Option<BootTime>,
+    ) -> Identity {
+        let mut identity = self.clone();
+        identity.last_contact = last_contact.or(self.last_contact);
+        if trusted {
+            identity.node_uid = node_uid.or(identity.node_uid);
+            identity.heartbeat = now;
+        }
+        identity
+    }
+
     /// How long ago the API server last answered. `None`: nobody knows, or it never did.
     pub fn without_contact_for(&self, boot_id: &str, now: BootTime) -> Option<Duration> {
         self.last_contact.filter(|_| self.boot_id == boot_id).map(|contact| now.since(contact))
+    }
+}
+
+/// What the directory held when it was locked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Previous {
+    /// No checkpoint: a new node, or a reboot emptied the directory.
+    Nothing,
+    /// The checkpoint of an agent of the same Node name. The Node's UID may be another one: compare it before any block is trusted.
+    SameNode(Identity),
+    /// A checkpoint without a readable identity. It is kept, because what it names may be in use; its node's UID is unknown.
+    Unknown,
+    /// The checkpoint of a node of another name. It was moved away, and nothing of it is to be used.
+    OtherNode {
+        /// That node.
+        name: String,
+        /// Where its files are now.
+        set_aside: PathBuf,
+    },
+}
+
+impl Previous {
+    /// What the starting agent saves until it trusts the node's blocks: UID and times of the previous one, for the checkpoint is of that
+    /// UID, and a crash must not make its blocks look younger. Times of another boot count as now.
+    pub fn identity(&self, node_name: &str, boot_id: &str, now: BootTime) -> Identity {
+        let previous = match self {
+            Previous::SameNode(previous) => Some(previous),
+            Previous::Nothing | Previous::Unknown | Previous::OtherNode { .. } => None,
+        };
+        Identity {
+            node_name: node_name.to_owned(),
+            node_uid: previous.and_then(|previous| previous.node_uid.clone()),
+            boot_id: boot_id.to_owned(),
+            heartbeat: previous
+                .filter(|previous| previous.boot_id == boot_id)
+                .map_or(now, |previous| previous.heartbeat),
+            last_contact: previous
+                .filter(|previous| previous.boot_id == boot_id)
+                .and_then(|previous| previous.last_contact),
+        }
     }
 }
 
@@ -57,6 +117,31 @@ mod tests {
         assert_eq!(identity().absent_for("b2", now), None);
         assert_eq!(identity().without_contact_for("b2", now), None);
         assert_eq!(Identity { last_contact: None, ..identity() }.without_contact_for("b1", now), None);
+    }
+
+    #[test]
+    fn neither_a_restart_nor_a_heartbeat_makes_doubted_blocks_look_trusted() {
+        let now = BootTime(Duration::from_mins(15));
+        let started = Previous::SameNode(identity()).identity("n1", "b1", now);
+        assert_eq!(started, identity());
+        let doubted = started.at(now, false, Some("u2".to_owned()), Some(now));
+        assert_eq!(doubted, Identity { last_contact: Some(now), ..identity() });
+        let trusted = doubted.at(now, true, Some("u2".to_owned()), None);
+        let expected = Identity { node_uid: Some("u2".to_owned()), heartbeat: now, ..doubted };
+        assert_eq!(trusted, expected);
+        assert_eq!(trusted.at(now, true, None, None), expected, "a Node that is not seen is the one that was seen");
+    }
+
+    #[test]
+    fn the_first_agent_of_a_boot_or_of_a_node_begins_now_and_without_a_uid_of_another_node() {
+        let now = BootTime(Duration::from_secs(9));
+        let rebooted = Previous::SameNode(identity()).identity("n1", "b2", now);
+        assert_eq!((rebooted.heartbeat, rebooted.last_contact, rebooted.node_uid), (now, None, Some("u1".to_owned())));
+        let other = Previous::OtherNode { name: "n0".to_owned(), set_aside: PathBuf::new() };
+        for previous in [Previous::Nothing, Previous::Unknown, other] {
+            let identity = previous.identity("n1", "b2", now);
+            assert_eq!((identity.heartbeat, identity.last_contact, identity.node_uid), (now, None, None));
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Two agents, another node's checkpoint, and what a crash or a stranger leaves.
 
+use bobbin_addressing::BootTime;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -177,4 +178,32 @@ async fn the_heartbeat_keeps_the_identity_current_and_ends_the_agent_when_anothe
     let (_other, _) = RunDir::lock(dir.path(), "n1", None).await.unwrap();
     let ended = tokio::time::timeout(Duration::from_secs(25), &mut running).await.unwrap();
     assert!(matches!(ended, Err(RunDirError::TakenOver { .. })), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_ready_marker_that_is_removed_is_made_again_unless_the_node_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let (run_dir, _) = RunDir::lock(dir.path(), "n1", None).await.unwrap();
+    let marker = dir.path().join(READY_MARKER);
+    run_dir.keep_marker().unwrap();
+    assert!(!run_dir.was_ready() && !marker.exists());
+    run_dir.mark_ready().unwrap();
+    assert!(run_dir.was_ready() && marker.exists());
+    fs::remove_file(&marker).unwrap();
+    assert!(run_dir.was_ready(), "it was ready since boot");
+    run_dir.keep_marker().unwrap();
+    assert!(marker.exists());
+    run_dir.forget().unwrap();
+    run_dir.keep_marker().unwrap();
+    assert!(!marker.exists());
+}
+
+#[tokio::test]
+async fn a_restarted_agent_was_ready_if_the_marker_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, _) = RunDir::lock(dir.path(), "n1", None).await.unwrap();
+    first.mark_ready().unwrap();
+    drop(first);
+    let (second, _) = RunDir::lock(dir.path(), "n1", None).await.unwrap();
+    assert!(second.was_ready());
 }

@@ -2,6 +2,7 @@
 
 use std::io::{IoSlice, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream as Shim;
 use std::path::PathBuf;
 
@@ -18,7 +19,7 @@ async fn received(
     path: PathBuf,
     shim: impl FnOnce(Shim, &[u8]) + Send + 'static,
 ) -> io::Result<(Request, Option<OwnedFd>)> {
-    let listener = bind(&path).unwrap();
+    let listener = Socket::bind(&path).unwrap().listener;
     let frame = call().encode().unwrap();
     let shim = std::thread::spawn(move || shim(Shim::connect(&path).unwrap(), &frame));
     let (mut stream, _) = listener.accept().await.unwrap();
@@ -74,7 +75,7 @@ async fn a_stale_socket_is_replaced_and_only_root_may_connect() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("agent.sock");
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-    let _listener = bind(&path).unwrap();
+    let _socket = Socket::bind(&path).unwrap();
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(Shim::connect(&path).is_ok());
 }
@@ -84,6 +85,69 @@ async fn a_file_that_is_no_socket_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("agent.sock");
     std::fs::write(&path, b"mine").unwrap();
-    assert!(bind(&path).unwrap_err().to_string().contains("is no socket"));
+    assert!(Socket::bind(&path).unwrap_err().to_string().contains("is no socket"));
     assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+}
+
+#[tokio::test]
+async fn a_socket_of_another_program_is_not_taken_away_from_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.sock");
+    let other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let told = Socket::bind(&path).unwrap_err().to_string();
+    assert!(told.contains(&format!("another program (process {})", std::process::id())), "{told}");
+    drop(other);
+    Socket::bind(&path).unwrap();
+}
+
+#[tokio::test]
+async fn a_directory_that_can_not_be_written_is_told_in_one_sentence() {
+    let path = Path::new("/proc/agent.sock");
+    let told = Socket::bind(path).unwrap_err().to_string();
+    assert!(told.contains("/proc/agent.sock") && told.contains("must be able to write"), "{told}");
+}
+
+#[tokio::test]
+async fn a_socket_that_was_removed_or_replaced_is_missed_and_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("agent.sock");
+    let mut socket = Socket::bind(&path).unwrap();
+    let mut failing = false;
+    for replaced in [false, true] {
+        std::fs::remove_file(&path).unwrap();
+        if replaced {
+            std::fs::write(&path, b"mine").unwrap();
+            put_back(&mut socket, &mut failing);
+            assert!(failing, "a file of somebody else was replaced");
+            std::fs::remove_file(&path).unwrap();
+        }
+        put_back(&mut socket, &mut failing);
+        assert!(!failing && socket.place.is_here());
+        assert!(Shim::connect(&path).is_ok());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_are_answered_again_after_their_socket_was_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("health.sock");
+    let progress = bobbin_observability::Progress::default();
+    let server = Server::new(Arc::default(), Arc::new(move || bobbin_observability::Health::of(&progress, Ok(()))));
+    let stop = CancellationToken::new();
+    let (at, until) = (path.clone(), stop.clone());
+    let serving = tokio::spawn(async move { serve_probes(&at, server, until).await });
+    let probed = || {
+        let path = path.clone();
+        async move {
+            let asked = move || bobbin_observability::probe(&path, "/healthz");
+            while tokio::task::spawn_blocking(asked.clone()).await.unwrap().is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), probed()).await.unwrap();
+    std::fs::remove_file(&path).unwrap();
+    tokio::time::timeout(Duration::from_secs(30), probed()).await.unwrap();
+    stop.cancel();
+    tokio::time::timeout(Duration::from_secs(30), serving).await.unwrap().unwrap();
 }

@@ -9,7 +9,7 @@ use crate::agent::Agent;
 /// # Errors
 /// Code 50.
 pub fn status(agent: &Agent) -> Result<(), CniError> {
-    if agent.journal.was_ready() {
+    if agent.run_dir.was_ready() {
         return Ok(());
     }
     Err(CniError::new(

@@ -1,0 +1,134 @@
+//! What other programs do to the agent's files, sockets and port.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use bobbin_e2e::lone_node::{Call, LoneNode, PATIENCE};
+use bobbin_e2e::until::{so, until};
+
+use super::{CATCH_UP, add_pods, end};
+
+/// The plugin and the configuration are compared more often than once in this time.
+const PUT_BACK: Duration = Duration::from_mins(1);
+
+pub async fn installation(node: &mut LoneNode) -> Result<()> {
+    let (plugin, conflist) = (node.path("cni-bin/bobbin"), node.path("cni-conf/10-bobbin.conflist"));
+    let written = (fs::read(&plugin)?, fs::read(&conflist)?);
+    fs::remove_file(&plugin)?;
+    fs::write(&conflist, b"{}")?;
+    until("plugin and configuration are as they were", PUT_BACK, || async {
+        let now = (fs::read(&plugin)?, fs::read(&conflist)?);
+        Ok(so(now == written, || String::from_utf8_lossy(&now.1).into_owned()))
+    })
+    .await?;
+    for path in [&plugin, &conflist] {
+        let sentence = format!("another program removed or changed {}", path.display());
+        until("the node has a warning of it", PATIENCE, || async {
+            let told = node.warnings("InstallationRestored").await?;
+            Ok(so(told.iter().any(|one| one.contains(&sentence)), || format!("{told:?}")))
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+pub async fn second_agent(node: &mut LoneNode) -> Result<()> {
+    let pods = add_pods(node, 1)?;
+    let second = node.start_second_agent()?;
+    let log = node.path("second-agent.log");
+    until("the second agent says that it waits", PATIENCE, || async {
+        let text = fs::read_to_string(&log)?;
+        Ok(so(text.contains("is locked by another agent (process "), || text))
+    })
+    .await?;
+    node.await_agent(PATIENCE).await?;
+    node.replace_agent(second);
+    node.await_agent(PATIENCE).await?;
+    let text = fs::read_to_string(&log)?;
+    ensure!(text.matches("is locked by another agent").count() == 1, "{text}");
+    node.kill_agent();
+    node.start_agent().await?;
+    end(node, pods).await
+}
+
+pub async fn other_node(node: &mut LoneNode) -> Result<()> {
+    node.kill_agent();
+    let path = node.run_dir().join("agent.json");
+    let mut identity: serde_json::Value = serde_json::from_slice(&fs::read(&path)?)?;
+    identity["nodeName"] = "n0".into();
+    fs::write(&path, identity.to_string())?;
+    node.start_agent().await?;
+    let set_aside = node.run_dir().join("other-node-n0-1");
+    ensure!(set_aside.join("agent.json").exists() && set_aside.join("attachments").exists(), "nothing was set aside");
+    let log = node.agent_log();
+    ensure!(log.contains("holds the checkpoint of node n0, but this agent serves node n1"), "{log}");
+    let pods = add_pods(node, 1)?;
+    end(node, pods).await?;
+    Ok(fs::remove_dir_all(set_aside)?)
+}
+
+pub async fn taken_port(node: &mut LoneNode) -> Result<()> {
+    let other = node.namespace.run(|| TcpListener::bind("127.0.0.1:0"))??;
+    let address = other.local_addr()?;
+    node.set_agent_flags(&[&format!("--metrics-address={address}")]);
+    node.kill_agent();
+    node.start_agent().await?;
+    let pods = add_pods(node, 2)?;
+    until("the node has a warning of it", PATIENCE, || async {
+        let told = node.warnings("MetricsPort").await?;
+        Ok(so(told.iter().any(|one| one.contains(&address.to_string())), || format!("{told:?}")))
+    })
+    .await?;
+    for path in ["/healthz", "/readyz"] {
+        let mut probe = std::process::Command::new(node.product.all());
+        let output = probe.arg("probe").arg(node.run_dir().join("health.sock")).arg(path).output()?;
+        ensure!(output.status.success(), "{path}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    drop(other);
+    until("metrics are served at the port", CATCH_UP, || async {
+        let connected = node.namespace.run(move || connect(address))?;
+        Ok(so(connected.is_ok(), || format!("{connected:?}")))
+    })
+    .await?;
+    let log = node.agent_log();
+    ensure!(log.matches("metrics and health can't be served").count() == 1, "{log}");
+    node.set_agent_flags(&[]);
+    node.kill_agent();
+    node.start_agent().await?;
+    end(node, pods).await
+}
+
+fn connect(address: SocketAddr) -> std::io::Result<()> {
+    std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1)).map(drop)
+}
+
+pub async fn run_dir_emptied(node: &mut LoneNode) -> Result<()> {
+    for name in ["agent.sock", "health.sock", "ready", "lock", "agent.json"] {
+        fs::remove_file(node.run_dir().join(name))?;
+    }
+    node.await_agent(PATIENCE).await?;
+    until("everything is there again", PATIENCE, || async {
+        let missing: Vec<&str> = ["health.sock", "ready", "lock", "agent.json"]
+            .into_iter()
+            .filter(|name| !node.run_dir().join(name).exists())
+            .collect();
+        Ok(so(missing.is_empty(), || format!("{missing:?} are missing")))
+    })
+    .await?;
+    let status = node.call(&Call { verb: "STATUS", ..Call::default() })?;
+    ensure!(status.exit == 0, "{}", status.stdout);
+    let pods = add_pods(node, 1)?;
+    end(node, pods).await
+}
+
+pub async fn log_format(node: &mut LoneNode) -> Result<()> {
+    for program in ["bobbin-agent", "bobbin-operator"] {
+        let mut command = std::process::Command::new(node.path("bin").join(program));
+        let output = command.args(["--log-format=xml"]).env("NODE_NAME", "n1").output()?;
+        let told = String::from_utf8_lossy(&output.stderr);
+        ensure!(!output.status.success() && told.contains("text or json"), "{program}: {told}");
+    }
+    Ok(())
+}

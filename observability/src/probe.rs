@@ -1,0 +1,49 @@
+//! Asks a program's server over its unix socket, as an exec probe does. Blocking: it needs no runtime.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long connecting, asking and answering may take each.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
+/// An answer is one sentence; more is cut off.
+const MAX_ANSWER: u64 = 64 * 1024;
+
+/// Why a probe failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// Nobody answered.
+    #[error("{} does not answer: {source}", socket.display())]
+    Silent {
+        /// The socket.
+        socket: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The program says that it is not well; its sentence.
+    #[error("{0}")]
+    Unwell(String),
+}
+
+/// Asks for a path such as `/healthz`.
+///
+/// # Errors
+/// Nobody answers, or the answer is not 200.
+pub fn probe(socket: &Path, path: &str) -> Result<(), ProbeError> {
+    let answer = ask(socket, path).map_err(|source| ProbeError::Silent { socket: socket.to_owned(), source })?;
+    let text = String::from_utf8_lossy(&answer);
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let status = head.split_whitespace().nth(1).unwrap_or_default();
+    if status == "200" { Ok(()) } else { Err(ProbeError::Unwell(format!("{status}: {}", body.trim()))) }
+}
+
+fn ask(socket: &Path, path: &str) -> io::Result<Vec<u8>> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())?;
+    let mut answer = Vec::new();
+    stream.take(MAX_ANSWER).read_to_end(&mut answer)?;
+    Ok(answer)
+}

@@ -1,0 +1,66 @@
+//! The pages, asked as a probe asks, and a port that another program has.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::net::UnixListener;
+
+use super::*;
+use crate::probe::{ProbeError, probe};
+
+fn server(progress: &Progress, ready: Result<(), String>) -> Server {
+    let progress = progress.clone();
+    Server::new(Arc::default(), Arc::new(move || Health::of(&progress, ready.clone())))
+}
+
+#[tokio::test]
+async fn healthz_names_the_loop_that_hangs_and_readyz_says_what_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("health.sock");
+    let progress = Progress::default();
+    let beat = progress.register("repair", Duration::ZERO);
+    let listener = UnixListener::bind(&socket).unwrap();
+    tokio::spawn(server(&progress, Err("no Node yet".to_owned())).serve(listener, std::future::pending()));
+    let ask = |path: &'static str| {
+        let socket = socket.clone();
+        tokio::task::spawn_blocking(move || probe(&socket, path))
+    };
+    let Err(ProbeError::Unwell(why)) = ask("/readyz").await.unwrap() else { panic!("it is ready") };
+    assert_eq!(why, "503: no Node yet");
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    let Err(ProbeError::Unwell(why)) = ask("/healthz").await.unwrap() else { panic!("it lives") };
+    assert!(why.starts_with("503: loop \"repair\" has made no progress"), "{why}");
+    drop(beat);
+    ask("/healthz").await.unwrap().unwrap();
+    ask("/metrics").await.unwrap().unwrap();
+}
+
+#[test]
+fn a_program_that_is_not_there_fails_its_probe() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = probe(&dir.path().join("health.sock"), "/healthz").unwrap_err().to_string();
+    assert!(told.contains("health.sock does not answer"), "{told}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_port_that_another_program_has_is_told_once_and_had_when_it_is_free() {
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap();
+    let told = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&told);
+    let serving = tokio::spawn(server(&Progress::default(), Ok(())).serve_at(
+        address,
+        move |error| {
+            assert!(error.to_string().contains("--metrics-address"), "{error}");
+            count.fetch_add(1, Ordering::Relaxed);
+        },
+        std::future::pending(),
+    ));
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    assert_eq!(told.load(Ordering::Relaxed), 1);
+    drop(other);
+    tokio::time::sleep(MAX_RETRY_INTERVAL).await;
+    while tokio::net::TcpStream::connect(address).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    serving.abort();
+}
