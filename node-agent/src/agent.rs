@@ -1,14 +1,12 @@
 //! What the verbs share: the ledger, the journal, the node's network, the view of the cluster, the recorder. Made by run; holds no logic
 //! but the two steps that several verbs take: keeping an attachment, and ending one.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bobbin_addressing::{AttachmentKey, Pair, TwoLooks};
 use bobbin_kernel::{KernelError, Network, Wiring, boot_time};
-use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Args;
@@ -19,6 +17,7 @@ use crate::ledger::{Attachment, Ledger, Phase};
 use crate::metrics::Metrics;
 use crate::record::Recorder;
 use crate::stock::Stock;
+use crate::turns::Turns;
 use crate::watch::ClusterView;
 
 /// The agent of one node.
@@ -149,53 +148,4 @@ pub enum Found {
     InTime,
     /// When the pod had it.
     Late,
-}
-
-/// Serializes the verbs of one attachment; different attachments never wait for each other.
-#[derive(Debug, Default)]
-pub struct Turns(Mutex<HashMap<AttachmentKey, Arc<Waiting>>>);
-
-#[derive(Debug, Default)]
-struct Waiting {
-    lock: Arc<tokio::sync::Mutex<()>>,
-    /// Somebody wants the attachment gone: an ADD that is held for it gives up.
-    gone: tokio::sync::Notify,
-}
-
-/// The turn of a verb; another one of the same attachment waits until it is dropped.
-#[derive(Debug)]
-pub struct Turn {
-    waiting: Arc<Waiting>,
-    _guard: OwnedMutexGuard<()>,
-}
-
-impl Turn {
-    /// Comes when a DEL waits for this turn to end.
-    pub async fn called_off(&self) {
-        self.waiting.gone.notified().await;
-    }
-}
-
-impl Turns {
-    /// Waits until no other verb works on the attachment, at most `deadline`; `None`: it is still being worked on.
-    pub async fn take(&self, key: &AttachmentKey, deadline: Duration) -> Option<Turn> {
-        let waiting = self.waiting(key);
-        let guard = tokio::time::timeout(deadline, Arc::clone(&waiting.lock).lock_owned()).await.ok()?;
-        Some(Turn { waiting, _guard: guard })
-    }
-
-    /// The same for a DEL: an ADD that waits for an address of that attachment gives up.
-    pub async fn take_over(&self, key: &AttachmentKey, deadline: Duration) -> Option<Turn> {
-        self.waiting(key).gone.notify_waiters();
-        self.take(key, deadline).await
-    }
-
-    fn waiting(&self, key: &AttachmentKey) -> Arc<Waiting> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // What nobody holds or waits for is not kept.
-        if all.len() > 512 {
-            all.retain(|_, waiting| Arc::strong_count(waiting) > 1);
-        }
-        Arc::clone(all.entry(key.clone()).or_default())
-    }
 }

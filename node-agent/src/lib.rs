@@ -25,6 +25,7 @@ mod run;
 mod serve;
 mod stock;
 mod sweep;
+mod turns;
 mod verb;
 mod watch;
 

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::adopt::{Adopt, Adopted};
-use crate::agent::{Agent, Turns};
+use crate::agent::Agent;
 use crate::args::{Args, Mode, Routing};
 use crate::claim::Claims;
 use crate::direct::Direct;
@@ -29,6 +29,7 @@ use crate::ledger::Ledger;
 use crate::metrics::{Metrics, PoolState};
 use crate::record::Recorder;
 use crate::stock::Stock;
+use crate::turns::Turns;
 use crate::watch::ClusterView;
 use crate::{install, late, repair, restore, serve, sweep};
 

@@ -73,6 +73,14 @@ fn pod_of(call: &Call) -> PodRef {
     PodRef { namespace: text(&call.pod.namespace), name: text(&call.pod.name), uid: text(&call.pod.uid) }
 }
 
+/// A DEL ended an ADD that waited.
+fn called_off(key: &AttachmentKey, what: &str) -> CniError {
+    CniError::new(
+        code::TRY_AGAIN_LATER,
+        format!("the ADD of {key} ended while it waited for {what}: the runtime called DEL for the same attachment"),
+    )
+}
+
 /// Another verb has been at work on the attachment for very long.
 fn busy(key: &AttachmentKey) -> CniError {
     CniError::new(

@@ -13,12 +13,13 @@ use bobbin_cni_wire::{Call, CniError, NetConf, code};
 use bobbin_kernel::{AttachError, Attached};
 use tokio::time::Instant;
 
-use super::{TURN, busy, pod_of};
-use crate::agent::{Agent, Found, Turn};
+use super::{TURN, busy, called_off, pod_of};
+use crate::agent::{Agent, Found};
 use crate::args::Mode;
 use crate::choose::choose_pool;
 use crate::ledger::{Attachment, Links, Phase, PodRef};
 use crate::record::Verdict;
+use crate::turns::Turn;
 
 /// How long an ADD waits for its verdict at least once a duplicate was found on the node.
 const CAREFUL_WAIT: Duration = Duration::from_millis(500);
@@ -110,7 +111,8 @@ async fn fresh(
 ) -> Result<Vec<u8>, CniError> {
     let until = Instant::now() + agent.args.hold_add;
     let known_pod = (!pod.name.is_empty()).then_some(pod);
-    let choice = choose_pool(&agent.view, known_pod, agent.args.unknown_pod).await.map_err(|error| {
+    let choice = turn.unless_called_off(choose_pool(&agent.view, known_pod, agent.args.unknown_pod)).await;
+    let choice = choice.ok_or_else(|| called_off(key, "its pod and its pool"))?.map_err(|error| {
         let told = error.to_cni();
         agent.events.pod_warning(pod, "NoAddress", &told.msg);
         told
@@ -121,7 +123,7 @@ async fn fresh(
             kernel_refused(&format!("the network namespace {path:?} of {key} could not be held open: {error}"))
         })?;
         let attachment = address::take(agent, turn, key, pod, &choice.pool, path, until).await?;
-        match confirmed(agent, &attachment, netns).await? {
+        match confirmed(agent, turn, &attachment, netns).await? {
             Confirmed::Ours(links) => {
                 tracing::info!(pair = %attachment.pair, pool = choice.pool, chosen_by = ?choice.source, pod = %format!("{}/{}", pod.namespace, pod.name), "added");
                 return Ok(result::of(&attachment, &links, conf, path).to_json(conf.cni_version));
@@ -153,7 +155,12 @@ enum Confirmed {
 }
 
 /// Wires the pod and, side by side, records the address. On an error nothing of either is left.
-async fn confirmed(agent: &Arc<Agent>, attachment: &Attachment, netns: OwnedFd) -> Result<Confirmed, CniError> {
+async fn confirmed(
+    agent: &Arc<Agent>,
+    turn: &Turn,
+    attachment: &Attachment,
+    netns: OwnedFd,
+) -> Result<Confirmed, CniError> {
     let key = &attachment.key;
     if let Err(error) = agent.journal.keep(attachment) {
         agent.ledger.release(key, bobbin_kernel::boot_time());
@@ -182,8 +189,12 @@ async fn confirmed(agent: &Arc<Agent>, attachment: &Attachment, netns: OwnedFd) 
     };
     let waits = std::time::Instant::now();
     let wait = until.saturating_duration_since(Instant::now());
-    let verdict = agent.recorder.verdict(verdict, attachment.pair, wait).await;
+    let verdict = turn.unless_called_off(agent.recorder.verdict(verdict, attachment.pair, wait)).await;
     agent.metrics.waited(waits.elapsed());
+    let Some(verdict) = verdict else {
+        undo(agent, attachment).await;
+        return Err(called_off(key, "the API server's answer to its record"));
+    };
     let uid = match verdict {
         Some(Verdict::Recorded { uid }) => Some(uid),
         Some(Verdict::Taken { by, own_node }) => {

@@ -8,10 +8,11 @@ use bobbin_cni_wire::{CniError, code};
 use bobbin_kernel::boot_time;
 use tokio::time::{Instant, timeout_at};
 
-use crate::agent::{Agent, Turn};
+use crate::agent::Agent;
 use crate::claim::ClaimError;
 use crate::ledger::{AssignError, Attachment, PodRef, Request};
 use crate::stock::Demand;
+use crate::turns::Turn;
 
 /// Takes an address, waiting for one until `until` at most.
 ///
