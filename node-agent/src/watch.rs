@@ -86,8 +86,8 @@ struct Facts {
     pods: HashMap<(String, String), PodFacts>,
     pools: BTreeMap<String, Arc<AddressPool>>,
     namespaces: HashMap<String, NamespaceFacts>,
-    /// Pods that came to this node while we watched, until somebody asks.
-    newly_scheduled: Vec<PodFacts>,
+    /// Pods that came to this node while we watched, until somebody asks or they are gone: never more than there are pods.
+    newly_scheduled: HashMap<(String, String), PodFacts>,
     feeds: [Option<WatchAge>; FEEDS],
 }
 
@@ -234,7 +234,7 @@ impl ClusterView {
 
     /// Pods that came to this node since the last call, to claim a block for before their ADD comes.
     pub fn take_newly_scheduled(&self) -> Vec<PodFacts> {
-        std::mem::take(&mut self.facts().newly_scheduled)
+        std::mem::take(&mut self.facts().newly_scheduled).into_values().collect()
     }
 
     /// Counts up on every change of what the view says.
