@@ -60,9 +60,12 @@ pub struct Agent {
 #[derive(Debug, thiserror::Error)]
 #[error("address {pair} of {key} could not be taken out of use, so it stays held: {source}")]
 pub struct EndError {
-    key: AttachmentKey,
-    pair: Pair,
-    source: KernelError,
+    /// The attachment.
+    pub key: AttachmentKey,
+    /// Its address.
+    pub pair: Pair,
+    /// Why.
+    pub source: KernelError,
 }
 
 impl Agent {
