@@ -1,11 +1,11 @@
 //! What the verbs share: the ledger, the journal, the node's network, the view of the cluster, the recorder. Made by run; holds no logic
 //! but the two steps that several verbs take: keeping an attachment, and ending one.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bobbin_addressing::{AttachmentKey, Pair, TwoLooks};
+use bobbin_addressing::{AttachmentKey, Pair};
 use bobbin_kernel::{KernelError, Network, Wiring, boot_time};
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +18,8 @@ use crate::metrics::Metrics;
 use crate::record::Recorder;
 use crate::stock::Stock;
 use crate::turns::Turns;
+use crate::verb::gc::Unlisted;
+use crate::waiting_pods::WaitingPods;
 use crate::watch::ClusterView;
 
 /// The agent of one node.
@@ -45,7 +47,9 @@ pub struct Agent {
     /// Counts and latencies.
     pub metrics: Metrics,
     /// What GC calls have not listed.
-    pub unlisted: Mutex<TwoLooks<AttachmentKey>>,
+    pub unlisted: Unlisted,
+    /// The pods that wait for an address.
+    pub waiting: WaitingPods,
     /// Whether forwarding, rule and anti-spoofing are in place, by family.
     pub prepared: [AtomicBool; 2],
     /// One verb at a time for one attachment.

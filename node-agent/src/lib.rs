@@ -2,7 +2,7 @@
 //! kernel in step. `bobbin-all` calls [`run()`].
 //!
 //! `run` puts the parts together; `serve` and `verb` answer the runtime; `ledger` owns who has what; `journal` keeps it; `claim`,
-//! `stock`, `adopt` and `record` speak to the API server; `repair`, `sweep` and `restore` hold ledger and kernel together.
+//! `stock`, `adopt` and `record` speak to the API server; `repair`, `stale_attachments` and `restore` hold ledger and kernel together.
 
 mod adopt;
 mod agent;
@@ -18,15 +18,18 @@ mod late;
 mod leave;
 mod ledger;
 mod metrics;
+mod pod_gone;
+mod presence;
 mod record;
 mod repair;
 mod restore;
 mod run;
 mod serve;
+mod stale_attachments;
 mod stock;
-mod sweep;
 mod turns;
 mod verb;
+mod waiting_pods;
 mod watch;
 
 pub use claim::{ClaimError, Claims, ExportFailed, Exports};

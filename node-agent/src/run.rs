@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -30,8 +30,10 @@ use crate::metrics::{Metrics, PoolState};
 use crate::record::Recorder;
 use crate::stock::Stock;
 use crate::turns::Turns;
+use crate::verb::gc::Unlisted;
+use crate::waiting_pods::WaitingPods;
 use crate::watch::ClusterView;
-use crate::{install, late, repair, restore, serve, sweep};
+use crate::{install, late, repair, restore, serve, stale_attachments};
 
 /// How long calls under way may take after a signal.
 const LAST_CALLS: Duration = Duration::from_secs(5);
@@ -91,7 +93,8 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
         stock,
         events,
         metrics,
-        unlisted: Mutex::default(),
+        unlisted: Unlisted::default(),
+        waiting: WaitingPods::default(),
         prepared: [AtomicBool::new(false), AtomicBool::new(false)],
         turns: Turns::default(),
         careful: AtomicBool::new(false),
@@ -140,8 +143,8 @@ async fn background(agent: &Arc<Agent>, clients: &Clients, claims: Claims) -> an
         let clients = clients.clone();
         tasks.spawn(async move { direct.run(&clients).await });
     }
-    let sweeper = Arc::clone(agent);
-    tasks.spawn(async move { sweep::run(&sweeper, sweeper.stop.clone()).await });
+    let (stale, requests) = (Arc::clone(agent), clients.requests.clone());
+    tasks.spawn(async move { stale_attachments::run(&stale, requests, stale_attachments::POD_ABSENCE).await });
     match agent.args.mode {
         Mode::Run => tasks.spawn(live(Arc::clone(agent), adopted)),
         Mode::Remove => tasks.spawn(leave(Arc::clone(agent), claims, adopted)),

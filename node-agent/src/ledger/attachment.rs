@@ -38,6 +38,10 @@ pub struct Attachment {
     pub pool: String,
     /// The pod.
     pub pod: PodRef,
+    /// Whether the API server once showed this agent a pod of that very UID: only then its absence proves anything. Never for a static
+    /// pod.
+    #[serde(default)]
+    pub pod_seen: bool,
     /// When the address was assigned.
     pub created_at: jiff::Timestamp,
     /// The boot in which it was assigned.
@@ -48,6 +52,9 @@ pub struct Attachment {
     pub phase: Phase,
     /// The container's network namespace, as the runtime named it.
     pub netns: Option<String>,
+    /// `name` of the network configuration of its ADD; absent if nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// What ADD answered about the links.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub links: Option<Links>,

@@ -142,11 +142,13 @@ impl State {
             block: name,
             pool: request.pool.to_owned(),
             pod: request.pod.clone(),
+            pod_seen: request.pod_seen,
             created_at: request.at,
             boot_id: request.boot_id.to_owned(),
             assignment_uid: None,
             phase: Phase::Adding,
             netns: request.netns.map(ToOwned::to_owned),
+            network: request.network.map(ToOwned::to_owned),
             links: None,
         };
         self.attachments.insert(request.key.clone(), attachment.clone());

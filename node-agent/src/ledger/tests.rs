@@ -49,6 +49,8 @@ fn assign(
         cooldown: COOLDOWN,
         boot_id: "boot",
         netns: None,
+        network: None,
+        pod_seen: false,
         at: jiff::Timestamp::UNIX_EPOCH,
     };
     if early { ledger.assign_early(&request, now) } else { ledger.assign(&request, now) }

@@ -13,10 +13,12 @@ use bobbin_cni_wire::{Call, CniError, NetConf, code};
 use bobbin_kernel::{AttachError, Attached};
 use tokio::time::Instant;
 
-use super::{TURN, busy, called_off, pod_of};
+use address::Wanted;
+
+use super::{Failure, TURN, busy, called_off, pod_of};
 use crate::agent::{Agent, Found};
 use crate::args::Mode;
-use crate::choose::choose_pool;
+use crate::choose::{Chosen, choose_pool};
 use crate::ledger::{Attachment, Links, Phase, PodRef};
 use crate::record::Verdict;
 use crate::turns::Turn;
@@ -36,7 +38,7 @@ pub async fn add(
     key: AttachmentKey,
     conf: &NetConf,
     netns: Option<OwnedFd>,
-) -> Result<Vec<u8>, CniError> {
+) -> Result<Vec<u8>, Failure> {
     if agent.args.mode == Mode::Remove {
         return Err(CniError::new(
             code::TRY_AGAIN_LATER,
@@ -44,7 +46,8 @@ pub async fn add(
                 "{key} gets no address: Bobbin is leaving node {} (agent.mode=remove); use another CNI plugin there, or set agent.mode to run",
                 agent.args.node_name
             ),
-        ));
+        )
+        .into());
     }
     let path = call.netns.clone().unwrap_or_default();
     let netns = netns.ok_or_else(|| {
@@ -61,7 +64,8 @@ pub async fn add(
             format!(
                 "CNI_NETNS {path:?} of {key} is the node's own network namespace: the runtime must name the container's"
             ),
-        ));
+        )
+        .into());
     }
     let turn = agent.turns.take(&key, TURN).await.ok_or_else(|| busy(&key))?;
     if let Some(known) = agent.ledger.attachment(&key) {
@@ -108,21 +112,22 @@ async fn fresh(
     conf: &NetConf,
     path: &str,
     netns: OwnedFd,
-) -> Result<Vec<u8>, CniError> {
+) -> Result<Vec<u8>, Failure> {
     let until = Instant::now() + agent.args.hold_add;
-    let known_pod = (!pod.name.is_empty()).then_some(pod);
-    let choice = turn.unless_called_off(choose_pool(&agent.view, known_pod, agent.args.unknown_pod)).await;
-    let choice = choice.ok_or_else(|| called_off(key, "its pod and its pool"))?.map_err(|error| {
+    let chosen = turn.unless_called_off(choose_pool(&agent.view, pod, agent.args.unknown_pod)).await;
+    let chosen = chosen.ok_or_else(|| called_off(key, "its pod and its pool"))?;
+    let Chosen { choice, pod, pod_seen } = chosen.map_err(|error| {
         let told = error.to_cni();
         agent.events.pod_warning(pod, "NoAddress", &told.msg);
         told
     })?;
+    let wanted = Wanted { key, pod: &pod, pod_seen, pool: &choice.pool, netns: path, network: &conf.name };
     for _ in 0..DUPLICATES {
         // Before an address is taken: from then on whatever fails has to be undone.
         let netns = netns.try_clone().map_err(|error| {
             kernel_refused(&format!("the network namespace {path:?} of {key} could not be held open: {error}"))
         })?;
-        let attachment = address::take(agent, turn, key, pod, &choice.pool, path, until).await?;
+        let attachment = address::take(agent, turn, &wanted, until).await?;
         match confirmed(agent, turn, &attachment, netns).await? {
             Confirmed::Ours(links) => {
                 tracing::info!(pair = %attachment.pair, pool = choice.pool, chosen_by = ?choice.source, pod = %format!("{}/{}", pod.namespace, pod.name), "added");
@@ -142,7 +147,8 @@ async fn fresh(
             "{DUPLICATES} addresses of pool {:?} that node {} has claimed are recorded for others: see the node's events DuplicateAddress; the runtime tries again",
             choice.pool, agent.args.node_name
         ),
-    ))
+    )
+    .into())
 }
 
 enum Confirmed {
