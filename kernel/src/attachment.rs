@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bobbin_addressing::{AttachmentKey, Pair};
 
+use crate::netns::NetnsRef;
 use crate::settings::Settings;
 
 /// How aliases of our host links begin; the attachment follows.
@@ -35,6 +36,9 @@ pub struct Attached {
     pub container_mac: [u8; 6],
     /// MTU of both, in bytes.
     pub mtu: u32,
+    /// The container's network namespace; `None` if the kernel told no ID for it. Then the attachment counts as in use
+    /// until its DEL.
+    pub netns: Option<NetnsRef>,
 }
 
 /// One of our links as the node has it.
@@ -65,6 +69,19 @@ pub(crate) fn alias(key: &AttachmentKey) -> String {
 /// The attachment that an alias names.
 pub(crate) fn key_of_alias(alias: &str) -> Option<AttachmentKey> {
     alias.strip_prefix(ALIAS_PREFIX)?.parse().ok()
+}
+
+/// The alias of `lo` in a container's namespace.
+pub(crate) fn container_alias(container_id: &str) -> String {
+    format!("{ALIAS_PREFIX}{container_id}")
+}
+
+/// The container that the alias of a `lo` names. An alias that is not exactly ours names none: another program wrote it.
+pub(crate) fn container_of_alias(alias: &str) -> Option<&str> {
+    let id = alias.strip_prefix(ALIAS_PREFIX)?;
+    let first_fits = id.bytes().next()?.is_ascii_alphanumeric();
+    let fits = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
+    (first_fits && fits).then_some(id)
 }
 
 /// The name of the attachment's host link: prefix and twelve hexadecimal digits, 15 characters at most.

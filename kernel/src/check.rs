@@ -43,6 +43,7 @@ impl Network {
             netns::enter(&netns).map_err(gone)?;
             let (host_mac, container_mac) = macs(&wiring.key);
             let side = Side {
+                container_id: &wiring.key.container_id,
                 if_name: &wiring.key.if_name,
                 index: peer,
                 pair: wiring.pair,

@@ -7,11 +7,12 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bobbin_addressing::BlockRange;
+use bobbin_addressing::AttachmentKey;
 use tokio::sync::{Semaphore, watch};
 
-use crate::attachment::{SeenLink, key_of_alias};
+use crate::attachment::{SeenLink, host_name};
 use crate::detach::Leaving;
+use crate::in_place::InPlace;
 use crate::netns::{self, Identity, on_thread};
 use crate::route::Route;
 use crate::settings::Settings;
@@ -32,11 +33,12 @@ pub struct Network {
 pub(crate) struct Inner {
     pub(crate) settings: Settings,
     pub(crate) home: Identity,
+    /// The cookie of the node's namespace; `None`: the kernel tells none.
+    pub(crate) cookie: Option<u64>,
     pub(crate) wiring: Arc<Semaphore>,
     /// Host links being made or removed now, which nobody else may repair or take for left over.
     pub(crate) under_way: Mutex<HashMap<String, usize>>,
-    /// What [`Network::export`] and [`Network::withdraw`] said last of a block: newer than any list a caller compares by.
-    pub(crate) exported: Mutex<HashMap<BlockRange, bool>>,
+    pub(crate) in_place: Mutex<InPlace>,
     pub(crate) leaving: Leaving,
     /// The MTU for new pods; 0: not looked up yet.
     pub(crate) mtu: AtomicU32,
@@ -60,9 +62,10 @@ impl Network {
             let inner = Inner {
                 settings,
                 home: netns::current()?,
+                cookie: cookie(),
                 wiring: Arc::new(Semaphore::new(SIDE_BY_SIDE)),
                 under_way: Mutex::default(),
-                exported: Mutex::default(),
+                in_place: Mutex::default(),
                 leaving: Leaving::default(),
                 mtu: AtomicU32::new(0),
                 changed,
@@ -82,6 +85,11 @@ impl Network {
     /// The settings it was opened with.
     pub fn settings(&self) -> &Settings {
         &self.inner.settings
+    }
+
+    /// The name that an attachment's link has on the node.
+    pub fn host_if(&self, key: &AttachmentKey) -> String {
+        host_name(&self.inner.settings, key)
     }
 
     /// Clashes with other owners of our numbers as last seen (at start and by each [`Network::converge`]), one
@@ -119,7 +127,7 @@ impl Network {
 }
 
 fn seen(link: &link::Link, routes: &[Route], protocol: u8) -> Option<SeenLink> {
-    let key = link.is_ours().then(|| key_of_alias(&link.alias)).flatten()?;
+    let key = link.owner()?;
     let mut pair = bobbin_addressing::Pair::default();
     for route in routes.iter().filter(|route| route.link == Some(link.index) && route.protocol == protocol) {
         match route.to.addr() {
@@ -131,7 +139,18 @@ fn seen(link: &link::Link, routes: &[Route], protocol: u8) -> Option<SeenLink> {
     Some(SeenLink { key, host_if: link.name.clone(), host_index: link.index, pair })
 }
 
+/// Without it every attachment counts as in use until its DEL.
+fn cookie() -> Option<u64> {
+    let cookie = Netlink::route().and_then(|netlink| netlink.netns_cookie());
+    cookie.inspect_err(|error| tracing::warn!(%error, "ended network namespaces can't be recognised on this node")).ok()
+}
+
 impl Inner {
+    /// The names of host links that are being made or removed now.
+    pub(crate) fn busy(&self) -> HashSet<String> {
+        lock(&self.under_way).keys().cloned().collect()
+    }
+
     /// Runs with a socket of the node's namespace: one that lies idle, or a new one.
     pub(crate) fn with_netlink<T, E: From<KernelError>>(
         &self,

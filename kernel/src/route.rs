@@ -185,12 +185,24 @@ pub(crate) fn address(bytes: &[u8]) -> Option<IpAddr> {
 
 /// All routes of one table, both families. Tables that do not exist are empty.
 pub(crate) fn list(netlink: &mut Netlink, table: u32) -> Result<Vec<Route>, KernelError> {
+    dump(netlink, table, 0, &format!("routes of table {table}"))
+}
+
+/// The routes of one table that carry a protocol number, both families. The kernel leaves the others out.
+pub(crate) fn list_of(netlink: &mut Netlink, table: u32, protocol: u8) -> Result<Vec<Route>, KernelError> {
+    let found = dump(netlink, table, protocol, &format!("routes of protocol {protocol} in table {table}"))?;
+    Ok(found.into_iter().filter(|route| route.protocol == protocol).collect())
+}
+
+/// `protocol` 0: any.
+fn dump(netlink: &mut Netlink, table: u32, protocol: u8, what: &str) -> Result<Vec<Route>, KernelError> {
     let mut found = Vec::new();
     for family in [2u8, 10] {
         let mut fixed = [0; 12];
         fixed[0] = family;
+        fixed[5] = protocol;
         let message = Message::new(GET, ROOT_DUMP, &fixed).u32(TABLE, table);
-        match netlink.dump(&format!("routes of table {table}"), &message) {
+        match netlink.dump(what, &message) {
             Ok(list) => found.extend(list.iter().filter_map(Route::read).filter(|route| route.table == table)),
             Err(error) if is_absent(&error) => {}
             Err(error) => return Err(error),

@@ -6,7 +6,8 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use netlink_sys::{Socket, SocketAddr, protocols};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::libc;
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::message::{Message, Reply, attributes, replies, text_of, u32_at};
@@ -83,6 +84,11 @@ impl Ask {
 /// What one request of a datagram came to.
 pub(crate) type Answer = Result<Vec<Reply>, KernelError>;
 
+/// The socket option of that name, which nix does not have.
+#[derive(Clone, Copy, Debug)]
+struct NetnsCookie;
+nix::getsockopt_impl!(NetnsCookie, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, u64, sockopt::GetStruct<u64>);
+
 /// One open socket; its namespace is that of the thread that opened it.
 pub(crate) struct Netlink {
     socket: Socket,
@@ -118,6 +124,12 @@ impl Netlink {
             Ok(Self { socket, sequence: 0, port, torn: false })
         };
         open().map_err(KernelError::io("open a netlink socket"))
+    }
+
+    /// The cookie of the namespace that the socket belongs to (Linux 5.14 and later).
+    pub(crate) fn netns_cookie(&self) -> Result<u64, KernelError> {
+        getsockopt(&self.socket, NetnsCookie)
+            .map_err(|errno| KernelError::io("read the cookie of the network namespace")(errno.into()))
     }
 
     /// Subscribes to multicast groups, for the monitor.
