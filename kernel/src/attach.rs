@@ -16,7 +16,7 @@ use crate::neighbour::Neighbour;
 use crate::netns::{self, NetnsRef, on_thread};
 use crate::network::{Inner, Network, lock};
 use crate::route::{self, Route};
-use crate::socket::{Ask, KernelError, Netlink, gone_is_fine};
+use crate::socket::{Ask, KernelError, Netlink};
 use crate::{netns_id, sysctl};
 
 /// How long the node's side may take to be able to send once the container's side is up.
@@ -121,7 +121,7 @@ fn attach(inner: &Inner, wiring: &Wiring, netns: &OwnedFd) -> Result<Attached, A
     let result = create(inner, &mut netlink, wiring, netns, &host_if).and_then(|attached| {
         let finished = finish(inner, &mut netlink, wiring, netns, &attached);
         if finished.is_err()
-            && let Err(error) = undo(&mut netlink, attached.host_index)
+            && let Err(error) = link::remove(&mut netlink, &inner.echoes, attached.host_index)
         {
             tracing::warn!(%error, link = host_if, "a link of an attachment that failed stays behind until it is swept");
         }
@@ -184,7 +184,7 @@ fn create(
                     // Without an answer the pair may be there: look, and remove it if it is the one just made.
                     let made = link::by_name(&mut Netlink::route()?, host_if)?;
                     if let Some(made) = made.filter(|made| made.mac == host_mac && made.alias.is_empty()) {
-                        undo(&mut Netlink::route()?, made.index)?;
+                        link::remove(&mut Netlink::route()?, &inner.echoes, made.index)?;
                     }
                     AttachError::Kernel(error)
                 }
@@ -335,11 +335,6 @@ fn await_carrier(netlink: &mut Netlink, index: u32) -> Result<(), KernelError> {
         }
     }
     Ok(())
-}
-
-fn undo(netlink: &mut Netlink, index: u32) -> Result<(), KernelError> {
-    let delete = link::delete(index);
-    gone_is_fine(netlink.one(delete.what, delete.message))
 }
 
 /// The node's own addresses.

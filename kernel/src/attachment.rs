@@ -84,17 +84,21 @@ pub(crate) fn container_of_alias(alias: &str) -> Option<&str> {
     (first_fits && fits).then_some(id)
 }
 
-/// The name of the attachment's host link: prefix and twelve hexadecimal digits, 15 characters at most.
+/// The longest name of a link: IFNAMSIZ without the NUL.
+const NAME_LENGTH: usize = 15;
+
+/// The name of the attachment's host link: the prefix, and as many hexadecimal digits of a hash as fit behind it.
 pub(crate) fn host_name(settings: &Settings, key: &AttachmentKey) -> String {
-    let prefix: String = settings.veth_prefix.chars().take(3).collect();
-    format!("{prefix}{:012x}", fnv(&key.to_string(), 0) & 0xffff_ffff_ffff)
+    let prefix = &settings.veth_prefix;
+    let digits = format!("{:016x}", fnv(&key.to_string(), 0));
+    let fitting = NAME_LENGTH.saturating_sub(prefix.len());
+    format!("{prefix}{}", &digits[digits.len().saturating_sub(fitting)..])
 }
 
 /// Whether a name is one that [`host_name`] makes.
 pub(crate) fn is_host_name(settings: &Settings, name: &str) -> bool {
-    let prefix: String = settings.veth_prefix.chars().take(3).collect();
-    name.strip_prefix(prefix.as_str())
-        .is_some_and(|hash| hash.len() == 12 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    let hash = name.strip_prefix(settings.veth_prefix.as_str());
+    name.len() == NAME_LENGTH && hash.is_some_and(|hash| hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// The locally administered MAC addresses of the host's and the container's side. Fixed by the attachment, so that

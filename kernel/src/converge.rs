@@ -92,8 +92,8 @@ fn converge(inner: &Inner, netlink: &mut Netlink, desired: &Desired) -> Result<V
             continue;
         }
         let owner = Owner::pod(pod, lock(&inner.in_place).has_pod(pod));
-        let routed = |index| own_link::is_routed(&there, settings, pod.pair, index);
-        match own.find(settings, &pod.key, routed) {
+        let carries = |index| own_link::is_routed(&there, settings, pod.pair, index);
+        match own.find(settings, &pod.key, carries) {
             Some(link) => {
                 known.insert(link.index);
                 wanted.extend(pod::routes(inner, &owner, pod, link.index));

@@ -5,8 +5,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use bobbin_addressing::AttachmentKey;
 
 use crate::attachment::key_of_alias;
+use crate::echoes::Echoes;
 use crate::message::{ACK, CREATE, EXCL, Message, ROOT_DUMP, Reply, attributes, text_of, u32_at};
-use crate::socket::{Ask, KernelError, Netlink};
+use crate::socket::{Ask, KernelError, Netlink, gone_is_fine};
 
 const NEW: u16 = 16;
 const DELETE: u16 = 17;
@@ -190,8 +191,17 @@ pub(crate) fn set_group(index: u32, group: u32) -> Ask {
 }
 
 /// Removes one link, and with it its peer.
-pub(crate) fn delete(index: u32) -> Ask {
+fn delete(index: u32) -> Ask {
     Ask::new(format!("remove link {index}"), Message::new(DELETE, ACK, &fixed(index, 0, 0)))
+}
+
+/// Removes one link of ours; one that is gone already is fine.
+pub(crate) fn remove(netlink: &mut Netlink, echoes: &Echoes, index: u32) -> Result<(), KernelError> {
+    let delete = delete(index);
+    echoes.removing(index);
+    let removed = gone_is_fine(netlink.one(delete.what, delete.message));
+    echoes.removed(index);
+    removed
 }
 
 /// Removes all links of a group: the caller has looked that all of them are to go.

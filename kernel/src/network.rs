@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::attachment::{SeenLink, host_name};
 use crate::detach::Leaving;
+use crate::echoes::Echoes;
 use crate::in_place::InPlace;
 use crate::netns::{self, Identity, on_thread};
 use crate::route::Route;
@@ -44,8 +45,8 @@ pub(crate) struct Inner {
     pub(crate) mtu: AtomicU32,
     pub(crate) changed: watch::Sender<u64>,
     pub(crate) warnings: Mutex<Vec<String>>,
+    pub(crate) echoes: Arc<Echoes>,
     idle: Mutex<Vec<Netlink>>,
-    ports: Mutex<HashSet<u32>>,
 }
 
 /// A lock whose holder panicked still guards whole values: every change under it is a single step.
@@ -57,6 +58,7 @@ impl Network {
     /// Opens the network of the calling thread's namespace and looks for clashes ([`Network::warnings`]). Changes
     /// nothing.
     pub async fn open(settings: Settings) -> Result<Self, KernelError> {
+        settings.check()?;
         let (changed, _) = watch::channel(0);
         on_thread(move || {
             let inner = Inner {
@@ -70,8 +72,8 @@ impl Network {
                 mtu: AtomicU32::new(0),
                 changed,
                 warnings: Mutex::default(),
+                echoes: Arc::default(),
                 idle: Mutex::default(),
-                ports: Mutex::default(),
             };
             let network = Self { inner: Arc::new(inner) };
             let clashes = network.inner.with_netlink(|netlink| clash::find(netlink, &network.inner.settings))?;
@@ -164,12 +166,8 @@ impl Inner {
 
     /// A socket of the node's namespace. To be called before a thread enters another one.
     pub(crate) fn take_netlink(&self) -> Result<Netlink, KernelError> {
-        if let Some(netlink) = lock(&self.idle).pop() {
-            return Ok(netlink);
-        }
-        let netlink = Netlink::route()?;
-        lock(&self.ports).insert(netlink.port);
-        Ok(netlink)
+        let idle = lock(&self.idle).pop();
+        idle.map_or_else(|| Ok(Netlink::route()?.known_to(&self.echoes)), Ok)
     }
 
     /// Keeps a socket for the next request, unless an answer may still be under way on it.
@@ -178,11 +176,6 @@ impl Inner {
         if !netlink.torn && idle.len() < IDLE_SOCKETS {
             idle.push(netlink);
         }
-    }
-
-    /// Whether a notice comes from a request of ours.
-    pub(crate) fn is_own_port(&self, port: u32) -> bool {
-        lock(&self.ports).contains(&port)
     }
 
     /// The MTU for new pods, looked up anew.

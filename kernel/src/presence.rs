@@ -73,8 +73,8 @@ fn presence(
     let namespaces = look_up(netlink, &ids);
     let judge = |(key, netns): (AttachmentKey, Option<NetnsRef>)| {
         let pair = lock(&inner.in_place).pod(&key).map_or_else(Pair::default, |wiring| wiring.pair);
-        let routed = |index| own_link::is_routed(&routes, settings, pair, index);
-        let link = own.find(settings, &key, routed);
+        let carries = |index| own_link::is_routed(&routes, settings, pair, index);
+        let link = own.find(settings, &key, carries);
         let being_changed = busy.contains(&host_name(settings, &key));
         let known = netns.filter(|netns| usable(*netns) && !being_changed);
         let namespace = known.and_then(|netns| Some((netns.id, namespaces.get(&netns.id)?)));

@@ -211,14 +211,30 @@ fn dump(netlink: &mut Netlink, table: u32, protocol: u8, what: &str) -> Result<V
     Ok(found)
 }
 
-/// Whether packets to an address end in this namespace, as the kernel looks it up.
+/// The link over which packets to an address leave; `None`: there is no way.
+pub(crate) fn link_to(netlink: &mut Netlink, address: IpAddr) -> Result<Option<u32>, KernelError> {
+    let found = match look_up(netlink, address) {
+        Err(KernelError::Refused { .. }) => return Ok(None),
+        found => found?,
+    };
+    let leads_out = |reply: &&Reply| reply.kind == NEW && reply.payload.get(7) == Some(&UNICAST);
+    let Some(body) = found.iter().find(leads_out).and_then(|reply| reply.payload.get(12..)) else { return Ok(None) };
+    Ok(attributes(body).into_iter().find(|(kind, _)| *kind == OUT).map(|(_, link)| u32_at(link, 0)))
+}
+
+/// Whether packets to an address end in this namespace.
 pub(crate) fn is_local(netlink: &mut Netlink, own: IpAddr) -> Result<bool, KernelError> {
-    let mut fixed = [0; 12];
-    fixed[0] = family(own);
-    fixed[1] = IpNet::from(own).prefix_len();
-    let message = Message::new(GET, 0, &fixed).attr(DESTINATION, &octets(own));
-    let found = netlink.one(format!("look up {own}"), message)?;
+    let found = look_up(netlink, own)?;
     Ok(found.iter().any(|reply| reply.kind == NEW && reply.payload.get(7) == Some(&LOCAL)))
+}
+
+/// The kernel's own answer to where a packet to an address goes.
+fn look_up(netlink: &mut Netlink, address: IpAddr) -> Result<Vec<Reply>, KernelError> {
+    let mut fixed = [0; 12];
+    fixed[0] = family(address);
+    fixed[1] = IpNet::from(address).prefix_len();
+    let message = Message::new(GET, 0, &fixed).attr(DESTINATION, &octets(address));
+    netlink.one(format!("look up {address}"), message)
 }
 
 /// The table, or the whole family, does not exist.

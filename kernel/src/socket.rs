@@ -3,6 +3,7 @@
 //! Every other file speaks to the kernel through it. A socket stays bound to the namespace of the thread that opened it.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netlink_sys::{Socket, SocketAddr, protocols};
@@ -10,7 +11,10 @@ use nix::libc;
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
+use crate::echoes::Echoes;
 use crate::message::{Message, Reply, attributes, replies, text_of, u32_at};
+use crate::notice_filter;
+use crate::settings::Settings;
 
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
@@ -48,6 +52,9 @@ pub enum KernelError {
         /// Why it failed.
         source: std::io::Error,
     },
+    /// A setting that nothing works with.
+    #[error("{0}")]
+    Setting(String),
     /// What is there is somebody else's.
     #[error("{0}")]
     Foreign(String),
@@ -96,12 +103,33 @@ pub(crate) struct Netlink {
     pub(crate) port: u32,
     /// An answer may still be under way: the socket is not to be used again.
     pub(crate) torn: bool,
+    echoes: Option<Arc<Echoes>>,
+}
+
+impl Drop for Netlink {
+    fn drop(&mut self) {
+        if let Some(echoes) = &self.echoes {
+            echoes.closed(self.port);
+        }
+    }
 }
 
 impl Netlink {
     /// Opens a socket for routes, links and neighbours in the calling thread's namespace.
     pub(crate) fn route() -> Result<Self, KernelError> {
         Self::open(protocols::NETLINK_ROUTE)
+    }
+
+    /// Lets the monitor know that notices of this socket's requests are ours, for as long as it is open.
+    pub(crate) fn known_to(mut self, echoes: &Arc<Echoes>) -> Self {
+        echoes.opened(self.port);
+        self.echoes = Some(echoes.clone());
+        self
+    }
+
+    /// Lets the kernel drop notices that can't concern us.
+    pub(crate) fn filter(&self, settings: &Settings) -> Result<(), KernelError> {
+        notice_filter::attach(self.socket.as_fd(), settings).map_err(KernelError::io("filter the kernel's notices"))
     }
 
     /// Opens a socket for nftables in the calling thread's namespace.
@@ -121,7 +149,7 @@ impl Netlink {
             // 100 acknowledgements of one datagram, or a long dump, must not overrun.
             setsockopt(&socket, sockopt::RcvBufForce, &(4 << 20))
                 .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &(1 << 20)))?;
-            Ok(Self { socket, sequence: 0, port, torn: false })
+            Ok(Self { socket, sequence: 0, port, torn: false, echoes: None })
         };
         open().map_err(KernelError::io("open a netlink socket"))
     }

@@ -95,8 +95,8 @@ pub(super) fn sweep_half_made(
         let ours = link.kind == "veth" && link.group == settings.link_group && is_host_name(settings, &link.name);
         ours && link.alias.is_empty() && !link.up
     };
-    let routed = |link: &Link| routes.iter().any(|route| route.link == Some(link.index));
-    for link in links.iter().filter(|link| half_made(link) && !known.contains(&link.index) && !routed(link)) {
+    let carries = |link: &Link| routes.iter().any(|route| route.link == Some(link.index));
+    for link in links.iter().filter(|link| half_made(link) && !known.contains(&link.index) && !carries(link)) {
         // One that is being made by now was not there, or was busy, when the list was read: look again at both.
         if lock(&inner.under_way).contains_key(&link.name) {
             continue;
@@ -104,7 +104,8 @@ pub(super) fn sweep_half_made(
         let still = link::by_index(work.netlink, link.index);
         if still.is_ok_and(|still| still.is_some_and(|still| half_made(&still) && still.name == link.name)) {
             let what = format!("removed {}, a link that was only half made", link.name);
-            work.remove(&Owner::node(), what, link::delete(link.index));
+            let removed = link::remove(work.netlink, &inner.echoes, link.index);
+            work.note(&Owner::node(), what, removed);
         }
     }
 }
