@@ -1,6 +1,7 @@
 //! An attachment and what is kept of it under the run directory. Pure data.
 
 use bobbin_addressing::{AttachmentKey, Pair};
+use bobbin_kernel::NetnsRef;
 use serde::{Deserialize, Serialize};
 
 /// The pod of an attachment; each field is empty when the runtime named none.
@@ -71,4 +72,7 @@ pub struct Links {
     pub container_mac: String,
     /// The MTU of both, in bytes.
     pub mtu: u32,
+    /// The container's network namespace as the kernel knows it; `None`: it can't be recognised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<NetnsRef>,
 }

@@ -262,6 +262,7 @@ fn links_of(attached: &Attached) -> Links {
         host_mac: mac(attached.host_mac),
         container_mac: mac(attached.container_mac),
         mtu: attached.mtu,
+        netns: attached.netns,
     }
 }
 
