@@ -19,7 +19,6 @@ mod leave;
 mod ledger;
 mod metrics;
 mod pod_gone;
-mod presence;
 mod record;
 mod repair;
 mod restore;

@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 
 use bobbin_addressing::two_looks::Breaker;
 use bobbin_addressing::{AttachmentKey, TwoLooks};
-use bobbin_kernel::boot_time;
+use bobbin_kernel::{Presence, boot_time};
 use kube::Client;
 
 use crate::agent::Agent;
 use crate::ledger::{Attachment, Phase};
 use crate::pod_gone::{Candidate, PodGone};
-use crate::presence::{Presence, presence};
 use decision::{Evidence, Identity, identity};
 
 /// The time between the two reads that prove that a pod is gone.
@@ -120,8 +119,9 @@ async fn idle(agent: &Agent, living: Vec<Attachment>) -> Vec<Attachment> {
 
 /// What the kernel has of each; nothing of any, if it can't be read.
 async fn presence_of(agent: &Agent, attachments: &[Attachment]) -> HashMap<AttachmentKey, Presence> {
-    let asked = attachments.iter().map(|attachment| (attachment.key.clone(), None)).collect();
-    presence(&agent.network, asked).await.unwrap_or_else(|error| {
+    let netns = |attachment: &Attachment| attachment.links.as_ref().and_then(|links| links.netns);
+    let asked = attachments.iter().map(|attachment| (attachment.key.clone(), netns(attachment))).collect();
+    agent.network.presence(asked).await.unwrap_or_else(|error| {
         tracing::warn!(%error, "the kernel can't tell which namespaces are gone, so every attachment counts as in use");
         HashMap::new()
     })

@@ -19,6 +19,8 @@ fn attachment(id: &str) -> Attachment {
         assignment_uid: None,
         phase: Phase::Live,
         netns: None,
+        pod_seen: false,
+        network: None,
         links: None,
     }
 }
