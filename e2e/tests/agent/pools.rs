@@ -116,7 +116,7 @@ pub async fn said_once(node: &mut LoneNode) -> Result<()> {
         let lines: Vec<&str> = log.lines().filter(|line| line.contains(sentence)).collect();
         ensure!(lines.len() == 1, "{sentence:?} stands in {lines:?}");
     }
-    let warned = |line: &&str| line.contains("WARN") && line.contains("pool \"said\" has no free address");
+    let warned = |line: &&str| line.contains("WARN") && line.contains("said-4");
     let warnings: Vec<&str> = log.lines().filter(warned).collect();
     ensure!(warnings.len() == 1, "{warnings:?}");
     done(node, pods).await

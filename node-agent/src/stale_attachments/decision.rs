@@ -8,6 +8,7 @@ use bobbin_addressing::two_looks::{Breaker, Verdict};
 use jiff::Timestamp;
 
 use crate::ledger::Attachment;
+use crate::verb::del::BY_HAND;
 
 /// An attachment and when it began: a later ADD with the same key is another attachment.
 pub(super) type Identity = (AttachmentKey, Timestamp);
@@ -64,7 +65,7 @@ pub(super) fn decide(
 /// Why nothing was freed, and what to do about it.
 pub(super) fn stopped_sentence(node: &str, Breaker { would_free, population }: Breaker) -> String {
     format!(
-        "{would_free} of {population} attachments on node {node} look abandoned, which is too many to free without a DEL: none was freed; compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and run `CNI_COMMAND=DEL` of the plugin for each container that is gone, or drain and reboot the node"
+        "{would_free} of {population} attachments on node {node} look abandoned, which is too many to free without a DEL: none was freed; compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {BY_HAND}"
     )
 }
 

@@ -10,6 +10,9 @@ use nix::errno::Errno;
 use super::{TURN, busy};
 use crate::agent::{Agent, EndError};
 
+/// How somebody frees an attachment by hand, for sentences that name a remedy.
+pub const BY_HAND: &str = "for each container that is gone run echo '{\"cniVersion\":\"1.0.0\",\"name\":\"bobbin\",\"type\":\"bobbin\"}' | CNI_COMMAND=DEL CNI_CONTAINERID=<ID> CNI_IFNAME=eth0 /opt/cni/bin/bobbin";
+
 /// Ends the attachment with that very container ID and interface, and no other.
 ///
 /// # Errors

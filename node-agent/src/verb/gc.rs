@@ -11,6 +11,7 @@ use bobbin_cni_wire::{CniError, NetConf, code};
 use bobbin_kernel::boot_time;
 
 use super::TURN;
+use super::del::BY_HAND;
 use crate::agent::Agent;
 use crate::ledger::Attachment;
 
@@ -49,7 +50,7 @@ fn stopped(agent: &Agent, network: &str, breaker: Breaker) -> CniError {
     let Breaker { would_free, population } = breaker;
     let node = &agent.args.node_name;
     let sentence = format!(
-        "GC of network {network:?} on node {node} freed nothing: the runtime listed all but {would_free} of {population} attachments, and that is too many to free at once; compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and run `CNI_COMMAND=DEL` of the plugin for each container that is gone"
+        "GC of network {network:?} on node {node} freed nothing: the runtime listed all but {would_free} of {population} attachments, and that is too many to free at once; compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {BY_HAND}"
     );
     agent.metrics.breaker.inc();
     agent.events.node_warning("GcStopped", &sentence);
