@@ -68,6 +68,8 @@ fn main() -> Result<ExitCode> {
         turns.test("a full pool says so in one sentence, and STATUS stays success", pools::full),
         turns.test("a held ADD goes on when an address comes free", pools::held_until_freed),
         turns.test("a held ADD goes on when a subnet is appended", pools::held_until_appended),
+        turns.test("a DEL ends the held ADD of its attachment at once", pools::called_off),
+        turns.test("a wait for an address is one line when it begins and one when it ends", pools::said_once),
         turns.test(
             "pod annotation beats namespace annotation beats namespace name beats default",
             pools::order_of_sources,

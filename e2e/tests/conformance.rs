@@ -41,7 +41,9 @@ fn main() -> Result<ExitCode> {
         turns.test("CHECK names a missing rule, or finds it repaired", check::names_a_rule),
         turns.test("CHECK of a container that was never added fails", check::of_a_stranger),
         turns.test("GC frees what is not listed, at the second call while its namespace lives", gc::frees_the_unlisted),
-        turns.test("GC frees at once what is not listed and has no namespace", gc::frees_what_is_gone),
+        turns.test("GC frees what is not listed and has lost its link, at the second call", gc::frees_what_is_gone),
+        turns.test("GC of one network leaves the attachments of another", gc::leaves_other_networks),
+        turns.test("a runtime that passes no pod UID gets an address of the pod's pool", without_a_uid),
         turns.test("GC without its list is an error and frees nothing", gc::without_a_list),
         turns.test("malformed stdin is one sentence and leaves nothing", bad_input::stdin),
         turns.test("a malformed environment is one sentence and leaves nothing", bad_input::environment),
@@ -189,6 +191,26 @@ async fn first_packet(node: &mut LoneNode) -> Result<()> {
         }
     }
     Ok(())
+}
+
+async fn without_a_uid(node: &mut LoneNode) -> Result<()> {
+    let pools = json!({"subnets": [{"ipv4": "10.71.0.0/28"}], "blockSizeBits": 2});
+    node.apply_pool("by-name", pools).await?;
+    let mut pod = node.kube_pod("default", "nameless", Some("by-name")).await?;
+    let args = pod.args.take().context("a pod of the API has CNI_ARGS")?;
+    let (without, uid) = args.split_once(";K8S_POD_UID=").context("no UID to leave out")?;
+    let result = node.call(&pod.call("ADD").args(without))?.ok()?;
+    let given = addresses(&result);
+    ensure!(given.len() == 1 && given[0].starts_with("10.71.0."), "{result}");
+    let file = node.run_dir().join("attachments").join(format!("{}-eth0.json", pod.container_id));
+    let kept: Value = serde_json::from_slice(&std::fs::read(file)?)?;
+    ensure!(kept["pod"]["uid"] == uid, "the UID that was found is not kept: {kept}");
+    node.delete_kube_pod("default", "nameless").await?;
+    let other = node.pod()?;
+    let error = node.call(&other.call("ADD").args(without))?.error()?;
+    ensure!(error.code == 11 && error.text.contains("default/nameless"), "{error:?}");
+    node.del(&pod)?;
+    nothing_is_left(node, &pod.container_id).await
 }
 
 async fn status_and_version(node: &mut LoneNode) -> Result<()> {

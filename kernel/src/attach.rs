@@ -13,11 +13,11 @@ use crate::attachment::{Attached, Wiring, alias, host_name, macs};
 use crate::container::{self, Side};
 use crate::link::{self, Birth};
 use crate::neighbour::Neighbour;
-use crate::netns::{self, on_thread};
+use crate::netns::{self, NetnsRef, on_thread};
 use crate::network::{Inner, Network, lock};
 use crate::route::{self, Route};
-use crate::socket::{Ask, KernelError, Netlink, gone_is_fine};
-use crate::sysctl;
+use crate::socket::{Ask, KernelError, Netlink};
+use crate::{netns_id, sysctl};
 
 /// How long the node's side may take to be able to send once the container's side is up.
 const CARRIER: Duration = Duration::from_secs(1);
@@ -121,9 +121,12 @@ fn attach(inner: &Inner, wiring: &Wiring, netns: &OwnedFd) -> Result<Attached, A
     let result = create(inner, &mut netlink, wiring, netns, &host_if).and_then(|attached| {
         let finished = finish(inner, &mut netlink, wiring, netns, &attached);
         if finished.is_err()
-            && let Err(error) = undo(&mut netlink, attached.host_index)
+            && let Err(error) = link::remove(&mut netlink, &inner.echoes, attached.host_index)
         {
             tracing::warn!(%error, link = host_if, "a link of an attachment that failed stays behind until it is swept");
+        }
+        if finished.is_ok() {
+            lock(&inner.in_place).put_pod(wiring);
         }
         finished.map(|()| attached.attached)
     });
@@ -164,34 +167,56 @@ fn create(
         group: inner.settings.link_group,
         netns: netns.as_fd(),
     };
-    if let Err(error) = netlink.all(vec![link::create_pair(&birth)]) {
-        return Err(match error.errno() {
-            Some(nix::libc::EEXIST) if link::by_name(netlink, host_if)?.is_some() => {
-                AttachError::LinkExists { host_if: host_if.to_owned(), attachment: attachment() }
-            }
-            Some(nix::libc::EEXIST) => {
-                AttachError::InterfaceExists { name: wiring.key.if_name.clone(), attachment: attachment() }
-            }
-            Some(nix::libc::EINVAL | nix::libc::EBADF) if !is_netns(netns) => {
-                AttachError::NetnsGone { attachment: attachment(), source: error }
-            }
-            _ => {
-                // Without an answer the pair may be there: look, and remove it if it is the one just made.
-                let made = link::by_name(&mut Netlink::route()?, host_if)?;
-                if let Some(made) = made.filter(|made| made.mac == host_mac && made.alias.is_empty()) {
-                    undo(&mut Netlink::route()?, made.index)?;
+    let (made, id) = match make(netlink, &birth) {
+        Ok(made) => made,
+        Err(error) => {
+            return Err(match error.errno() {
+                Some(nix::libc::EEXIST) if link::by_name(netlink, host_if)?.is_some() => {
+                    AttachError::LinkExists { host_if: host_if.to_owned(), attachment: attachment() }
                 }
-                AttachError::Kernel(error)
-            }
-        });
-    }
-    let Some(made) = link::by_name(netlink, host_if)? else {
+                Some(nix::libc::EEXIST) => {
+                    AttachError::InterfaceExists { name: wiring.key.if_name.clone(), attachment: attachment() }
+                }
+                Some(nix::libc::EINVAL | nix::libc::EBADF) if !is_netns(netns) => {
+                    AttachError::NetnsGone { attachment: attachment(), source: error }
+                }
+                _ => {
+                    // Without an answer the pair may be there: look, and remove it if it is the one just made.
+                    let made = link::by_name(&mut Netlink::route()?, host_if)?;
+                    if let Some(made) = made.filter(|made| made.mac == host_mac && made.alias.is_empty()) {
+                        link::remove(&mut Netlink::route()?, &inner.echoes, made.index)?;
+                    }
+                    AttachError::Kernel(error)
+                }
+            });
+        }
+    };
+    let Some(made) = made else {
         let attachment = attachment();
         let what = format!("find {host_if}, the link just made for {attachment}");
         return Err(KernelError::io(what)(std::io::Error::from_raw_os_error(nix::libc::ENODEV)).into());
     };
-    let attached = Attached { host_if: host_if.to_owned(), host_index: made.index, host_mac, container_mac, mtu };
+    let netns = id.zip(inner.cookie).map(|(id, cookie)| NetnsRef { id, cookie });
+    let attached =
+        Attached { host_if: host_if.to_owned(), host_index: made.index, host_mac, container_mac, mtu, netns };
     Ok(Pair { attached, host_index: made.index, container_index: made.peer })
+}
+
+/// Makes the pair and looks at it, in one datagram: the host link, and the ID of the container's namespace.
+fn make(netlink: &mut Netlink, birth: &Birth<'_>) -> Result<(Option<link::Link>, Option<i32>), KernelError> {
+    let asks = vec![
+        link::create_pair(birth),
+        link::get(birth.host_if),
+        netns_id::give(birth.netns),
+        netns_id::get(birth.netns),
+    ];
+    let mut answers = netlink.ask(asks)?.into_iter();
+    let mut next = || answers.next().unwrap_or_else(|| Ok(Vec::new()));
+    next()?;
+    let link = link::found(next())?;
+    // Usually the kernel has given an ID already, when it told of the new pair. No ID is no reason to fail an ADD.
+    drop(next());
+    Ok((link, next().ok().as_deref().and_then(netns_id::read)))
 }
 
 fn is_netns(netns: &OwnedFd) -> bool {
@@ -216,6 +241,7 @@ fn finish(
     }
     netns::enter(netns).map_err(|source| AttachError::NetnsGone { attachment: wiring.key.to_string(), source })?;
     let side = Side {
+        container_id: &wiring.key.container_id,
         if_name: &wiring.key.if_name,
         index: pair.container_index,
         pair: wiring.pair,
@@ -309,11 +335,6 @@ fn await_carrier(netlink: &mut Netlink, index: u32) -> Result<(), KernelError> {
         }
     }
     Ok(())
-}
-
-fn undo(netlink: &mut Netlink, index: u32) -> Result<(), KernelError> {
-    let delete = link::delete(index);
-    gone_is_fine(netlink.one(delete.what, delete.message))
 }
 
 /// The node's own addresses.

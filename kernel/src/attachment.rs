@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bobbin_addressing::{AttachmentKey, Pair};
 
+use crate::netns::NetnsRef;
 use crate::settings::Settings;
 
 /// How aliases of our host links begin; the attachment follows.
@@ -35,6 +36,9 @@ pub struct Attached {
     pub container_mac: [u8; 6],
     /// MTU of both, in bytes.
     pub mtu: u32,
+    /// The container's network namespace; `None` if the kernel told no ID for it. Then the attachment counts as in use
+    /// until its DEL.
+    pub netns: Option<NetnsRef>,
 }
 
 /// One of our links as the node has it.
@@ -67,17 +71,34 @@ pub(crate) fn key_of_alias(alias: &str) -> Option<AttachmentKey> {
     alias.strip_prefix(ALIAS_PREFIX)?.parse().ok()
 }
 
-/// The name of the attachment's host link: prefix and twelve hexadecimal digits, 15 characters at most.
+/// The alias of `lo` in a container's namespace.
+pub(crate) fn container_alias(container_id: &str) -> String {
+    format!("{ALIAS_PREFIX}{container_id}")
+}
+
+/// The container that the alias of a `lo` names. An alias that is not exactly ours names none: another program wrote it.
+pub(crate) fn container_of_alias(alias: &str) -> Option<&str> {
+    let id = alias.strip_prefix(ALIAS_PREFIX)?;
+    let first_fits = id.bytes().next()?.is_ascii_alphanumeric();
+    let fits = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
+    (first_fits && fits).then_some(id)
+}
+
+/// The longest name of a link: IFNAMSIZ without the NUL.
+const NAME_LENGTH: usize = 15;
+
+/// The name of the attachment's host link: the prefix, and as many hexadecimal digits of a hash as fit behind it.
 pub(crate) fn host_name(settings: &Settings, key: &AttachmentKey) -> String {
-    let prefix: String = settings.veth_prefix.chars().take(3).collect();
-    format!("{prefix}{:012x}", fnv(&key.to_string(), 0) & 0xffff_ffff_ffff)
+    let prefix = &settings.veth_prefix;
+    let digits = format!("{:016x}", fnv(&key.to_string(), 0));
+    let fitting = NAME_LENGTH.saturating_sub(prefix.len());
+    format!("{prefix}{}", &digits[digits.len().saturating_sub(fitting)..])
 }
 
 /// Whether a name is one that [`host_name`] makes.
 pub(crate) fn is_host_name(settings: &Settings, name: &str) -> bool {
-    let prefix: String = settings.veth_prefix.chars().take(3).collect();
-    name.strip_prefix(prefix.as_str())
-        .is_some_and(|hash| hash.len() == 12 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    let hash = name.strip_prefix(settings.veth_prefix.as_str());
+    name.len() == NAME_LENGTH && hash.is_some_and(|hash| hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// The locally administered MAC addresses of the host's and the container's side. Fixed by the attachment, so that

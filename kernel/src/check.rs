@@ -9,6 +9,7 @@ use crate::container::{self, Side};
 use crate::neighbour::{self, Neighbour};
 use crate::netns::{self, on_thread};
 use crate::network::{Inner, Network};
+use crate::own_link::{self, OwnLinks};
 use crate::prepare::families;
 use crate::rule::{self, Rule};
 use crate::socket::{KernelError, Netlink};
@@ -43,6 +44,7 @@ impl Network {
             netns::enter(&netns).map_err(gone)?;
             let (host_mac, container_mac) = macs(&wiring.key);
             let side = Side {
+                container_id: &wiring.key.container_id,
                 if_name: &wiring.key.if_name,
                 index: peer,
                 pair: wiring.pair,
@@ -65,19 +67,25 @@ fn node_side(inner: &Inner, netlink: &mut Netlink, wiring: &Wiring) -> Result<(V
     let name = host_name(settings, &wiring.key);
     let mut peer = 0;
     let mut mtu = inner.known_mtu(netlink, &node_addresses(wiring))?;
-    let link = link::by_name(netlink, &name)?.filter(|link| link.alias == alias(&wiring.key));
-    match &link {
+    let routes = route::list(netlink, settings.pod_table)?;
+    let links = link::list(netlink)?;
+    let carries = |index| own_link::is_routed(&routes, settings, wiring.pair, index);
+    let link = OwnLinks::of(&links).find(settings, &wiring.key, carries);
+    match link {
         None => miss(format!("link {name} is missing")),
         Some(link) => {
             peer = link.peer;
             mtu = link.mtu;
+            if link.alias != alias(&wiring.key) {
+                miss(format!("link {} has lost its alias", link.name));
+            }
             if !link.up {
                 miss(format!("link {name} is down"));
             }
             if link.group != settings.link_group {
                 miss(format!("link {name} is in group {} instead of {}", link.group, settings.link_group));
             }
-            for (path, value) in host_settings(wiring, &name) {
+            for (path, value) in host_settings(wiring, &link.name) {
                 if sysctl::get(&settings.sysctl_root.join(&path))? != value {
                     miss(format!("setting {path} is not {value}"));
                 }
@@ -85,7 +93,6 @@ fn node_side(inner: &Inner, netlink: &mut Netlink, wiring: &Wiring) -> Result<(V
         }
     }
     let index = link.map_or(0, |link| link.index);
-    let routes = route::list(netlink, settings.pod_table)?;
     for wanted in host_routes(inner, wiring, index) {
         if !routes.contains(&wanted) {
             miss(format!("route {wanted} is missing"));

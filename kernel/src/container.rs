@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bobbin_addressing::Pair;
 use ipnet::IpNet;
 
+use crate::attachment::container_alias;
 use crate::neighbour::Neighbour;
 use crate::route::{MAIN, Route};
 use crate::socket::{Ask, KernelError, Netlink};
@@ -41,6 +42,7 @@ const BEHIND: u32 = 2000;
 
 /// What the container's side is made from.
 pub(crate) struct Side<'a> {
+    pub(crate) container_id: &'a str,
     pub(crate) if_name: &'a str,
     pub(crate) index: u32,
     pub(crate) pair: Pair,
@@ -58,7 +60,8 @@ pub(crate) fn wire(side: &Side<'_>, sysctl_root: &Path) -> Result<Netlink, Kerne
         sysctl::set(&ipv6.join("accept_dad"), "0")?;
         sysctl::set(&ipv6.join("accept_ra"), "0")?;
     }
-    let mut asks: Vec<Ask> = vec![link::up(link::LOOPBACK), link::up(side.index)];
+    let mut asks: Vec<Ask> =
+        vec![link::up_as(link::LOOPBACK, &container_alias(side.container_id)), link::up(side.index)];
     for own in side.pair.addresses() {
         asks.push(address::add(side.index, own));
         asks.push(Neighbour::permanent(side.index, gateway(own), side.host_mac).set());

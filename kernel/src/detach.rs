@@ -11,12 +11,14 @@ use bobbin_addressing::{AttachmentKey, Pair};
 use tokio::sync::oneshot;
 
 use crate::attach::UnderWay;
-use crate::attachment::{alias, host_name, macs};
+use crate::attachment::{host_name, macs};
+use crate::echoes::Echoes;
 use crate::link::{self, Link};
 use crate::neighbour::Neighbour;
 use crate::netns::on_thread;
 use crate::network::{Inner, Network, lock};
-use crate::route::Route;
+use crate::own_link::{self, OwnLinks};
+use crate::route::{self, Route};
 use crate::socket::{Ask, KernelError, Netlink, gone_is_fine};
 
 /// Where the groups of links that are leaving begin: far from the small numbers people choose.
@@ -63,8 +65,8 @@ struct Waiting {
 }
 
 impl Network {
-    /// Unwires an attachment: routes and neighbours first, then the link. What is gone already is success. A link
-    /// of that name which does not carry the attachment's alias is not touched.
+    /// Unwires an attachment: routes and neighbours first, then the link. What is gone already is success. Its link is
+    /// found also under another name or alias; what is another attachment's or another program's is not touched.
     pub async fn detach(&self, key: &AttachmentKey, pair: Pair) -> Result<(), KernelError> {
         let inner = self.inner.clone();
         let key = key.clone();
@@ -97,14 +99,16 @@ impl Network {
     }
 }
 
-/// The attachment's link: by its name, else (another prefix, an earlier version) by its alias.
-fn find(inner: &Inner, netlink: &mut Netlink, key: &AttachmentKey, alias: &str) -> Result<Option<Link>, KernelError> {
-    let named = link::by_name(netlink, &host_name(&inner.settings, key))?;
-    if let Some(link) = named {
-        let half_made = link.alias.is_empty() && link.kind == "veth" && link.mac == macs(key).0;
-        return Ok((link.alias == alias || half_made).then_some(link));
+/// The attachment's link: usually by its name at once, else by a look at all links.
+fn find(inner: &Inner, netlink: &mut Netlink, key: &AttachmentKey, pair: Pair) -> Result<Option<Link>, KernelError> {
+    let settings = &inner.settings;
+    let named = link::by_name(netlink, &host_name(settings, key))?;
+    if let Some(link) = named.filter(|link| link.owner().as_ref() == Some(key)) {
+        return Ok(Some(link));
     }
-    Ok(link::list(netlink)?.into_iter().find(|link| link.is_ours() && link.alias == alias))
+    let routes = route::list(netlink, settings.pod_table)?;
+    let carries = |index| own_link::is_routed(&routes, settings, pair, index);
+    Ok(OwnLinks::of(&link::list(netlink)?).find(settings, key, carries).cloned())
 }
 
 /// Takes the address out of use; the link that is left, if there is one.
@@ -114,8 +118,8 @@ fn take_out(
     key: &AttachmentKey,
     pair: Pair,
 ) -> Result<Option<(Link, String)>, KernelError> {
-    let alias = alias(key);
-    let Some(link) = find(inner, netlink, key, &alias)? else { return Ok(None) };
+    lock(&inner.in_place).remove_pod(key);
+    let Some(link) = find(inner, netlink, key, pair)? else { return Ok(None) };
     let settings = &inner.settings;
     let mut asks: Vec<Ask> = Vec::new();
     for own in pair.addresses() {
@@ -173,19 +177,19 @@ fn remove(inner: &Inner, batch: Vec<Waiting>) {
         }
     };
     for waiting in batch {
-        let result = if removed { Ok(()) } else { inner.with_netlink(|netlink| remove_one(netlink, &waiting)) };
+        let result =
+            if removed { Ok(()) } else { inner.with_netlink(|netlink| remove_one(netlink, &inner.echoes, &waiting)) };
         // Nobody waits any more: the link is gone all the same.
         drop(waiting.done.send(result));
     }
 }
 
 /// Removes a link that still is the one that was looked up.
-fn remove_one(netlink: &mut Netlink, waiting: &Waiting) -> Result<(), KernelError> {
+fn remove_one(netlink: &mut Netlink, echoes: &Echoes, waiting: &Waiting) -> Result<(), KernelError> {
     if link::by_index(netlink, waiting.index)?.is_none_or(|link| link.alias != waiting.alias) {
         return Ok(());
     }
-    let delete = link::delete(waiting.index);
-    gone_is_fine(netlink.one(delete.what, delete.message))
+    link::remove(netlink, echoes, waiting.index)
 }
 
 /// Moves the links to a group of their own, looks that the group holds nothing else, and removes it.
@@ -205,6 +209,13 @@ fn remove_group(inner: &Inner, netlink: &mut Netlink, batch: &[Waiting]) -> Resu
         tracing::warn!(group, "a link group holds a link that is not leaving; removing one by one");
         return Ok(false);
     }
+    for link in &members {
+        inner.echoes.removing(link.index);
+    }
     let delete = link::delete_group(group);
-    gone_is_fine(netlink.one(delete.what, delete.message)).map(|()| true)
+    let removed = gone_is_fine(netlink.one(delete.what, delete.message));
+    for link in &members {
+        inner.echoes.removed(link.index);
+    }
+    removed.map(|()| true)
 }

@@ -30,8 +30,8 @@ impl Network {
     pub async fn export(&self, block: &BlockRange) -> Result<(), KernelError> {
         let inner = self.inner.clone();
         let routes = routes(&inner.settings, block);
-        lock(&inner.exported).insert(*block, true);
-        let exported = on_thread(move || {
+        let block = *block;
+        on_thread(move || {
             inner.with_netlink(|netlink| {
                 let answers = netlink.ask(routes.iter().map(Route::add).collect())?;
                 for (answer, wanted) in answers.into_iter().zip(&routes) {
@@ -54,21 +54,18 @@ impl Network {
                         answer => drop(answer?),
                     }
                 }
+                // What a failed export left goes with the next comparison, unless the caller lists the block.
+                lock(&inner.in_place).put_block(block);
                 Ok(())
             })
         })
-        .await;
-        if exported.is_err() {
-            // Nobody builds on it: what there is of it goes with the next comparison.
-            lock(&self.inner.exported).insert(*block, false);
-        }
-        exported
+        .await
     }
 
     /// Takes a block's routes away, the exported one first. Idempotent.
     pub async fn withdraw(&self, block: &BlockRange) -> Result<(), KernelError> {
         let inner = self.inner.clone();
-        lock(&inner.exported).insert(*block, false);
+        lock(&inner.in_place).remove_block(block);
         let asks: Vec<Ask> = routes(&inner.settings, block).iter().rev().map(Route::delete).collect();
         on_thread(move || inner.with_netlink(|netlink| netlink.ask(asks)?.into_iter().try_for_each(gone_is_fine))).await
     }

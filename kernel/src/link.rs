@@ -2,9 +2,12 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use crate::attachment::{ALIAS_PREFIX, key_of_alias};
+use bobbin_addressing::AttachmentKey;
+
+use crate::attachment::key_of_alias;
+use crate::echoes::Echoes;
 use crate::message::{ACK, CREATE, EXCL, Message, ROOT_DUMP, Reply, attributes, text_of, u32_at};
-use crate::socket::{Ask, KernelError, Netlink};
+use crate::socket::{Ask, KernelError, Netlink, gone_is_fine};
 
 const NEW: u16 = 16;
 const DELETE: u16 = 17;
@@ -21,6 +24,8 @@ const ALIAS: u16 = 20;
 const FAMILIES: u16 = 26;
 const GROUP: u16 = 27;
 const NAMESPACE: u16 = 28;
+const PEER_NETNS: u16 = 37;
+const TARGET_NETNS: u16 = 46;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
 const VETH_PEER: u16 = 1;
@@ -39,6 +44,8 @@ pub(crate) struct Link {
     pub(crate) mac: Vec<u8>,
     pub(crate) mtu: u32,
     pub(crate) peer: u32,
+    /// The ID of the peer's namespace, if that is another one.
+    pub(crate) peer_netns: Option<i32>,
     pub(crate) group: u32,
     pub(crate) up: bool,
     pub(crate) alias: String,
@@ -50,7 +57,12 @@ pub(crate) struct Link {
 impl Link {
     /// Whether the alias says that the link is ours.
     pub(crate) fn is_ours(&self) -> bool {
-        self.kind == "veth" && self.alias.starts_with(ALIAS_PREFIX) && key_of_alias(&self.alias).is_some()
+        self.owner().is_some()
+    }
+
+    /// The attachment that the alias names.
+    pub(crate) fn owner(&self) -> Option<AttachmentKey> {
+        if self.kind == "veth" { key_of_alias(&self.alias) } else { None }
     }
 
     /// Whether packets can leave: its queue is in place, not the placeholder of a link without carrier.
@@ -68,6 +80,7 @@ impl Link {
                 NAME => link.name = text_of(value),
                 MTU => link.mtu = u32_at(value, 0),
                 LINK => link.peer = u32_at(value, 0),
+                PEER_NETNS => link.peer_netns = Some(i32::from_ne_bytes(u32_at(value, 0).to_ne_bytes())),
                 QDISC => link.qdisc = text_of(value),
                 GROUP => link.group = u32_at(value, 0),
                 ALIAS => link.alias = text_of(value),
@@ -142,6 +155,12 @@ pub(crate) fn adopt_without_ipv6(index: u32, alias: &str, group: u32) -> Ask {
     Ask::new(format!("label link {index} {alias}"), message)
 }
 
+/// Brings a link up and labels it.
+pub(crate) fn up_as(index: u32, alias: &str) -> Ask {
+    let message = Message::new(SET, ACK, &fixed(index, UP, UP)).attr(ALIAS, alias.as_bytes());
+    Ask::new(format!("bring up link {index} as {alias}"), message)
+}
+
 /// Brings a link up.
 pub(crate) fn up(index: u32) -> Ask {
     Ask::new(format!("bring up link {index}"), Message::new(SET, ACK, &fixed(index, UP, UP)))
@@ -153,6 +172,18 @@ pub(crate) fn set_mac(index: u32, mac: [u8; 6]) -> Ask {
     Ask::new(format!("set the MAC address of link {index}"), message)
 }
 
+/// Sets a link's alias.
+pub(crate) fn set_alias(index: u32, alias: &str) -> Ask {
+    let message = Message::new(SET, ACK, &fixed(index, 0, 0)).attr(ALIAS, alias.as_bytes());
+    Ask::new(format!("set the alias of link {index} to {alias}"), message)
+}
+
+/// Renames a link; `EBUSY` before Linux 6.2 while it is up.
+pub(crate) fn rename(index: u32, name: &str) -> Ask {
+    let message = Message::new(SET, ACK, &fixed(index, 0, 0)).text(NAME, name);
+    Ask::new(format!("rename link {index} to {name}"), message)
+}
+
 /// Moves a link to another group.
 pub(crate) fn set_group(index: u32, group: u32) -> Ask {
     let message = Message::new(SET, ACK, &fixed(index, 0, 0)).u32(GROUP, group);
@@ -160,8 +191,17 @@ pub(crate) fn set_group(index: u32, group: u32) -> Ask {
 }
 
 /// Removes one link, and with it its peer.
-pub(crate) fn delete(index: u32) -> Ask {
+fn delete(index: u32) -> Ask {
     Ask::new(format!("remove link {index}"), Message::new(DELETE, ACK, &fixed(index, 0, 0)))
+}
+
+/// Removes one link of ours; one that is gone already is fine.
+pub(crate) fn remove(netlink: &mut Netlink, echoes: &Echoes, index: u32) -> Result<(), KernelError> {
+    let delete = delete(index);
+    echoes.removing(index);
+    let removed = gone_is_fine(netlink.one(delete.what, delete.message));
+    echoes.removed(index);
+    removed
 }
 
 /// Removes all links of a group: the caller has looked that all of them are to go.
@@ -172,8 +212,19 @@ pub(crate) fn delete_group(group: u32) -> Ask {
 
 /// The link of a name, or `None`.
 pub(crate) fn by_name(netlink: &mut Netlink, name: &str) -> Result<Option<Link>, KernelError> {
-    let message = Message::new(GET, 0, &fixed(0, 0, 0)).text(NAME, name);
-    found(netlink.one(format!("look for link {name}"), message))
+    let ask = get(name);
+    found(netlink.one(ask.what, ask.message))
+}
+
+/// Asks for the link of a name; [`found`] reads the answer.
+pub(crate) fn get(name: &str) -> Ask {
+    Ask::new(format!("look for link {name}"), Message::new(GET, 0, &fixed(0, 0, 0)).text(NAME, name))
+}
+
+/// Asks for the `lo` of the namespace that an ID leads to.
+pub(crate) fn loopback_of(netns: i32) -> Ask {
+    let message = Message::new(GET, 0, &fixed(LOOPBACK, 0, 0)).attr(TARGET_NETNS, &netns.to_ne_bytes());
+    Ask::new(format!("look at lo in network namespace ID {netns}"), message)
 }
 
 /// The link of an index, or `None`.
@@ -181,7 +232,8 @@ pub(crate) fn by_index(netlink: &mut Netlink, index: u32) -> Result<Option<Link>
     found(netlink.one(format!("look for link {index}"), Message::new(GET, 0, &fixed(index, 0, 0))))
 }
 
-fn found(answer: Result<Vec<Reply>, KernelError>) -> Result<Option<Link>, KernelError> {
+/// The link in an answer, or `None` when there is none.
+pub(crate) fn found(answer: Result<Vec<Reply>, KernelError>) -> Result<Option<Link>, KernelError> {
     match answer {
         Ok(list) => Ok(list.first().and_then(Link::read)),
         Err(error) if error.errno() == Some(nix::libc::ENODEV) => Ok(None),

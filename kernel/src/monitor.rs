@@ -11,29 +11,35 @@ use crate::link::Link;
 use crate::message::Reply;
 use crate::network::Inner;
 use crate::route;
+use crate::settings::Settings;
 use crate::socket::{KernelError, Netlink};
 
 /// Links, neighbours, IPv4 routes, IPv4 rules, IPv6 routes, IPv6 rules.
 const GROUPS: [u32; 6] = [1, 3, 7, 8, 11, 19];
 const NFTABLES: [u32; 1] = [7];
+const NEW_LINK: u16 = 16;
+const DELETED_LINK: u16 = 17;
 /// How often the thread looks whether anybody still wants to know.
 const LOOK_UP: Duration = Duration::from_millis(500);
 
 /// Starts listening, in the calling thread's namespace. The sockets are open when it returns: no later change is missed.
 pub(crate) fn start(inner: &Arc<Inner>) -> Result<(), KernelError> {
-    let routes = subscribe_routes()?;
+    let routes = subscribe_routes(&inner.settings)?;
     listen(Arc::downgrade(inner), "bobbin-notices", routes, subscribe_routes)?;
-    let filter = subscribe_filter()?;
+    let filter = subscribe_filter(&inner.settings)?;
     listen(Arc::downgrade(inner), "bobbin-filter", filter, subscribe_filter)
 }
 
-fn subscribe_routes() -> Result<Netlink, KernelError> {
+fn subscribe_routes(settings: &Settings) -> Result<Netlink, KernelError> {
     let mut netlink = Netlink::route()?;
+    if let Err(error) = netlink.filter(settings) {
+        tracing::warn!(%error, "each change of a foreign route wakes the agent for a moment");
+    }
     netlink.subscribe(&GROUPS)?;
     Ok(netlink)
 }
 
-fn subscribe_filter() -> Result<Netlink, KernelError> {
+fn subscribe_filter(_: &Settings) -> Result<Netlink, KernelError> {
     let mut netlink = Netlink::netfilter()?;
     netlink.subscribe(&NFTABLES)?;
     Ok(netlink)
@@ -43,20 +49,23 @@ fn listen(
     inner: Weak<Inner>,
     name: &str,
     mut netlink: Netlink,
-    again: fn() -> Result<Netlink, KernelError>,
+    again: fn(&Settings) -> Result<Netlink, KernelError>,
 ) -> Result<(), KernelError> {
     let run = move || {
         loop {
             let received = netlink.receive(LOOK_UP);
             let Some(inner) = inner.upgrade() else { return };
             let tell = match received {
-                Ok(None) => false,
+                Ok(None) => {
+                    inner.echoes.all_read();
+                    false
+                }
                 Ok(Some(notices)) => notices.iter().any(|notice| matters(&inner, notice)),
                 // Notices were lost: whatever they said, look at everything.
                 Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => true,
                 Err(error) => {
                     tracing::warn!(%error, "the kernel's notices broke off; listening anew");
-                    match again() {
+                    match again(&inner.settings) {
                         Ok(fresh) => netlink = fresh,
                         Err(error) => {
                             tracing::warn!(%error, "cannot listen to the kernel's notices yet");
@@ -77,19 +86,20 @@ fn listen(
 
 /// Whether somebody else changed what could be ours.
 fn matters(inner: &Inner, notice: &Reply) -> bool {
-    if inner.is_own_port(notice.port) {
-        return false;
-    }
     let body = notice.payload.as_slice();
     match notice.kind {
-        16 | 17 => Link::read(notice).is_none_or(|link| {
+        // Whoever removed it, and in whichever namespace: the kernel does not always tell whose request it was.
+        DELETED_LINK => Link::read(notice).is_none_or(|link| !inner.echoes.is_own_removal(link.index)),
+        _ if inner.echoes.is_own_port(notice.port) => false,
+        NEW_LINK => Link::read(notice).is_none_or(|link| {
             let ours = link.is_ours() || is_host_name(&inner.settings, &link.name);
-            // The kernel's own notices of a link of ours coming and going follow from our requests.
+            // The kernel's own notices of a link of ours follow from our requests, or from its other end.
             !ours || notice.port != 0
         }),
         24 | 25 => route_table(body).is_some_and(|table| {
             let ours = [inner.settings.pod_table, inner.settings.export_table].contains(&table);
-            notice.port != 0 && (ours || table == route::MAIN)
+            let direct = table == route::MAIN && body.get(5) == Some(&inner.settings.direct_protocol);
+            notice.port != 0 && (ours || direct)
         }),
         // Of neighbours only permanent ones are, and losing one is all that matters.
         29 => {

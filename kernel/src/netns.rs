@@ -6,9 +6,19 @@ use std::os::fd::AsFd;
 
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::fstat;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::socket::KernelError;
+
+/// A network namespace as the agent's own namespace sees it: still valid after the agent restarts, not after a reboot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetnsRef {
+    /// The ID that the observing namespace has for it. The kernel reuses the IDs of ended namespaces at once.
+    pub id: i32,
+    /// `SO_NETNS_COOKIE` of the observing namespace, the agent's: under another cookie the ID means nothing.
+    pub cookie: u64,
+}
 
 /// Device and inode: equal exactly for the same namespace.
 pub(crate) type Identity = (u64, u64);

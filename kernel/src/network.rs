@@ -7,11 +7,13 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bobbin_addressing::BlockRange;
+use bobbin_addressing::AttachmentKey;
 use tokio::sync::{Semaphore, watch};
 
-use crate::attachment::{SeenLink, key_of_alias};
+use crate::attachment::{SeenLink, host_name};
 use crate::detach::Leaving;
+use crate::echoes::Echoes;
+use crate::in_place::InPlace;
 use crate::netns::{self, Identity, on_thread};
 use crate::route::Route;
 use crate::settings::Settings;
@@ -32,18 +34,19 @@ pub struct Network {
 pub(crate) struct Inner {
     pub(crate) settings: Settings,
     pub(crate) home: Identity,
+    /// The cookie of the node's namespace; `None`: the kernel tells none.
+    pub(crate) cookie: Option<u64>,
     pub(crate) wiring: Arc<Semaphore>,
     /// Host links being made or removed now, which nobody else may repair or take for left over.
     pub(crate) under_way: Mutex<HashMap<String, usize>>,
-    /// What [`Network::export`] and [`Network::withdraw`] said last of a block: newer than any list a caller compares by.
-    pub(crate) exported: Mutex<HashMap<BlockRange, bool>>,
+    pub(crate) in_place: Mutex<InPlace>,
     pub(crate) leaving: Leaving,
     /// The MTU for new pods; 0: not looked up yet.
     pub(crate) mtu: AtomicU32,
     pub(crate) changed: watch::Sender<u64>,
     pub(crate) warnings: Mutex<Vec<String>>,
+    pub(crate) echoes: Arc<Echoes>,
     idle: Mutex<Vec<Netlink>>,
-    ports: Mutex<HashSet<u32>>,
 }
 
 /// A lock whose holder panicked still guards whole values: every change under it is a single step.
@@ -55,20 +58,22 @@ impl Network {
     /// Opens the network of the calling thread's namespace and looks for clashes ([`Network::warnings`]). Changes
     /// nothing.
     pub async fn open(settings: Settings) -> Result<Self, KernelError> {
+        settings.check()?;
         let (changed, _) = watch::channel(0);
         on_thread(move || {
             let inner = Inner {
                 settings,
                 home: netns::current()?,
+                cookie: cookie(),
                 wiring: Arc::new(Semaphore::new(SIDE_BY_SIDE)),
                 under_way: Mutex::default(),
-                exported: Mutex::default(),
+                in_place: Mutex::default(),
                 leaving: Leaving::default(),
                 mtu: AtomicU32::new(0),
                 changed,
                 warnings: Mutex::default(),
+                echoes: Arc::default(),
                 idle: Mutex::default(),
-                ports: Mutex::default(),
             };
             let network = Self { inner: Arc::new(inner) };
             let clashes = network.inner.with_netlink(|netlink| clash::find(netlink, &network.inner.settings))?;
@@ -82,6 +87,11 @@ impl Network {
     /// The settings it was opened with.
     pub fn settings(&self) -> &Settings {
         &self.inner.settings
+    }
+
+    /// The name that an attachment's link has on the node.
+    pub fn host_if(&self, key: &AttachmentKey) -> String {
+        host_name(&self.inner.settings, key)
     }
 
     /// Clashes with other owners of our numbers as last seen (at start and by each [`Network::converge`]), one
@@ -119,7 +129,7 @@ impl Network {
 }
 
 fn seen(link: &link::Link, routes: &[Route], protocol: u8) -> Option<SeenLink> {
-    let key = link.is_ours().then(|| key_of_alias(&link.alias)).flatten()?;
+    let key = link.owner()?;
     let mut pair = bobbin_addressing::Pair::default();
     for route in routes.iter().filter(|route| route.link == Some(link.index) && route.protocol == protocol) {
         match route.to.addr() {
@@ -131,7 +141,18 @@ fn seen(link: &link::Link, routes: &[Route], protocol: u8) -> Option<SeenLink> {
     Some(SeenLink { key, host_if: link.name.clone(), host_index: link.index, pair })
 }
 
+/// Without it every attachment counts as in use until its DEL.
+fn cookie() -> Option<u64> {
+    let cookie = Netlink::route().and_then(|netlink| netlink.netns_cookie());
+    cookie.inspect_err(|error| tracing::warn!(%error, "ended network namespaces can't be recognised on this node")).ok()
+}
+
 impl Inner {
+    /// The names of host links that are being made or removed now.
+    pub(crate) fn busy(&self) -> HashSet<String> {
+        lock(&self.under_way).keys().cloned().collect()
+    }
+
     /// Runs with a socket of the node's namespace: one that lies idle, or a new one.
     pub(crate) fn with_netlink<T, E: From<KernelError>>(
         &self,
@@ -145,12 +166,8 @@ impl Inner {
 
     /// A socket of the node's namespace. To be called before a thread enters another one.
     pub(crate) fn take_netlink(&self) -> Result<Netlink, KernelError> {
-        if let Some(netlink) = lock(&self.idle).pop() {
-            return Ok(netlink);
-        }
-        let netlink = Netlink::route()?;
-        lock(&self.ports).insert(netlink.port);
-        Ok(netlink)
+        let idle = lock(&self.idle).pop();
+        idle.map_or_else(|| Ok(Netlink::route()?.known_to(&self.echoes)), Ok)
     }
 
     /// Keeps a socket for the next request, unless an answer may still be under way on it.
@@ -159,11 +176,6 @@ impl Inner {
         if !netlink.torn && idle.len() < IDLE_SOCKETS {
             idle.push(netlink);
         }
-    }
-
-    /// Whether a notice comes from a request of ours.
-    pub(crate) fn is_own_port(&self, port: u32) -> bool {
-        lock(&self.ports).contains(&port)
     }
 
     /// The MTU for new pods, looked up anew.

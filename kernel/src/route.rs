@@ -185,12 +185,24 @@ pub(crate) fn address(bytes: &[u8]) -> Option<IpAddr> {
 
 /// All routes of one table, both families. Tables that do not exist are empty.
 pub(crate) fn list(netlink: &mut Netlink, table: u32) -> Result<Vec<Route>, KernelError> {
+    dump(netlink, table, 0, &format!("routes of table {table}"))
+}
+
+/// The routes of one table that carry a protocol number, both families. The kernel leaves the others out.
+pub(crate) fn list_of(netlink: &mut Netlink, table: u32, protocol: u8) -> Result<Vec<Route>, KernelError> {
+    let found = dump(netlink, table, protocol, &format!("routes of protocol {protocol} in table {table}"))?;
+    Ok(found.into_iter().filter(|route| route.protocol == protocol).collect())
+}
+
+/// `protocol` 0: any.
+fn dump(netlink: &mut Netlink, table: u32, protocol: u8, what: &str) -> Result<Vec<Route>, KernelError> {
     let mut found = Vec::new();
     for family in [2u8, 10] {
         let mut fixed = [0; 12];
         fixed[0] = family;
+        fixed[5] = protocol;
         let message = Message::new(GET, ROOT_DUMP, &fixed).u32(TABLE, table);
-        match netlink.dump(&format!("routes of table {table}"), &message) {
+        match netlink.dump(what, &message) {
             Ok(list) => found.extend(list.iter().filter_map(Route::read).filter(|route| route.table == table)),
             Err(error) if is_absent(&error) => {}
             Err(error) => return Err(error),
@@ -199,14 +211,30 @@ pub(crate) fn list(netlink: &mut Netlink, table: u32) -> Result<Vec<Route>, Kern
     Ok(found)
 }
 
-/// Whether packets to an address end in this namespace, as the kernel looks it up.
+/// The link over which packets to an address leave; `None`: there is no way.
+pub(crate) fn link_to(netlink: &mut Netlink, address: IpAddr) -> Result<Option<u32>, KernelError> {
+    let found = match look_up(netlink, address) {
+        Err(KernelError::Refused { .. }) => return Ok(None),
+        found => found?,
+    };
+    let leads_out = |reply: &&Reply| reply.kind == NEW && reply.payload.get(7) == Some(&UNICAST);
+    let Some(body) = found.iter().find(leads_out).and_then(|reply| reply.payload.get(12..)) else { return Ok(None) };
+    Ok(attributes(body).into_iter().find(|(kind, _)| *kind == OUT).map(|(_, link)| u32_at(link, 0)))
+}
+
+/// Whether packets to an address end in this namespace.
 pub(crate) fn is_local(netlink: &mut Netlink, own: IpAddr) -> Result<bool, KernelError> {
-    let mut fixed = [0; 12];
-    fixed[0] = family(own);
-    fixed[1] = IpNet::from(own).prefix_len();
-    let message = Message::new(GET, 0, &fixed).attr(DESTINATION, &octets(own));
-    let found = netlink.one(format!("look up {own}"), message)?;
+    let found = look_up(netlink, own)?;
     Ok(found.iter().any(|reply| reply.kind == NEW && reply.payload.get(7) == Some(&LOCAL)))
+}
+
+/// The kernel's own answer to where a packet to an address goes.
+fn look_up(netlink: &mut Netlink, address: IpAddr) -> Result<Vec<Reply>, KernelError> {
+    let mut fixed = [0; 12];
+    fixed[0] = family(address);
+    fixed[1] = IpNet::from(address).prefix_len();
+    let message = Message::new(GET, 0, &fixed).attr(DESTINATION, &octets(address));
+    netlink.one(format!("look up {address}"), message)
 }
 
 /// The table, or the whole family, does not exist.

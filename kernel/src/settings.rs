@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::socket::KernelError;
+
 /// Tables, priorities, protocol numbers and names (design: "The node's network"). All are settings because another
 /// program on the node may already use one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +20,7 @@ pub struct Settings {
     pub direct_protocol: u8,
     /// Link group of the pods' host links; the spoof filter matches it.
     pub link_group: u32,
-    /// How names of host links begin: at most three characters.
+    /// How names of host links begin: one to four lower-case letters.
     pub veth_prefix: String,
     /// Name of the nftables table, in family inet.
     pub nft_table: String,
@@ -26,6 +28,23 @@ pub struct Settings {
     pub mtu: Option<u32>,
     /// Where `/proc/sys/net` can be written.
     pub sysctl_root: PathBuf,
+}
+
+/// The most characters of a prefix: with the hash behind it a name stays unique on a node.
+const LONGEST_PREFIX: usize = 4;
+
+impl Settings {
+    /// Whether links can be named by these settings.
+    pub(crate) fn check(&self) -> Result<(), KernelError> {
+        let prefix = &self.veth_prefix;
+        let fits = (1..=LONGEST_PREFIX).contains(&prefix.len()) && prefix.bytes().all(|byte| byte.is_ascii_lowercase());
+        if fits {
+            return Ok(());
+        }
+        Err(KernelError::Setting(format!(
+            "names of links can't begin with {prefix:?}: set --veth-prefix to one to four lower-case letters"
+        )))
+    }
 }
 
 impl Default for Settings {

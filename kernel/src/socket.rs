@@ -3,13 +3,18 @@
 //! Every other file speaks to the kernel through it. A socket stays bound to the namespace of the thread that opened it.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netlink_sys::{Socket, SocketAddr, protocols};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::libc;
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
+use crate::echoes::Echoes;
 use crate::message::{Message, Reply, attributes, replies, text_of, u32_at};
+use crate::notice_filter;
+use crate::settings::Settings;
 
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
@@ -47,6 +52,9 @@ pub enum KernelError {
         /// Why it failed.
         source: std::io::Error,
     },
+    /// A setting that nothing works with.
+    #[error("{0}")]
+    Setting(String),
     /// What is there is somebody else's.
     #[error("{0}")]
     Foreign(String),
@@ -83,6 +91,11 @@ impl Ask {
 /// What one request of a datagram came to.
 pub(crate) type Answer = Result<Vec<Reply>, KernelError>;
 
+/// The socket option of that name, which nix does not have.
+#[derive(Clone, Copy, Debug)]
+struct NetnsCookie;
+nix::getsockopt_impl!(NetnsCookie, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, u64, sockopt::GetStruct<u64>);
+
 /// One open socket; its namespace is that of the thread that opened it.
 pub(crate) struct Netlink {
     socket: Socket,
@@ -90,12 +103,33 @@ pub(crate) struct Netlink {
     pub(crate) port: u32,
     /// An answer may still be under way: the socket is not to be used again.
     pub(crate) torn: bool,
+    echoes: Option<Arc<Echoes>>,
+}
+
+impl Drop for Netlink {
+    fn drop(&mut self) {
+        if let Some(echoes) = &self.echoes {
+            echoes.closed(self.port);
+        }
+    }
 }
 
 impl Netlink {
     /// Opens a socket for routes, links and neighbours in the calling thread's namespace.
     pub(crate) fn route() -> Result<Self, KernelError> {
         Self::open(protocols::NETLINK_ROUTE)
+    }
+
+    /// Lets the monitor know that notices of this socket's requests are ours, for as long as it is open.
+    pub(crate) fn known_to(mut self, echoes: &Arc<Echoes>) -> Self {
+        echoes.opened(self.port);
+        self.echoes = Some(echoes.clone());
+        self
+    }
+
+    /// Lets the kernel drop notices that can't concern us.
+    pub(crate) fn filter(&self, settings: &Settings) -> Result<(), KernelError> {
+        notice_filter::attach(self.socket.as_fd(), settings).map_err(KernelError::io("filter the kernel's notices"))
     }
 
     /// Opens a socket for nftables in the calling thread's namespace.
@@ -115,9 +149,15 @@ impl Netlink {
             // 100 acknowledgements of one datagram, or a long dump, must not overrun.
             setsockopt(&socket, sockopt::RcvBufForce, &(4 << 20))
                 .or_else(|_| setsockopt(&socket, sockopt::RcvBuf, &(1 << 20)))?;
-            Ok(Self { socket, sequence: 0, port, torn: false })
+            Ok(Self { socket, sequence: 0, port, torn: false, echoes: None })
         };
         open().map_err(KernelError::io("open a netlink socket"))
+    }
+
+    /// The cookie of the namespace that the socket belongs to (Linux 5.14 and later).
+    pub(crate) fn netns_cookie(&self) -> Result<u64, KernelError> {
+        getsockopt(&self.socket, NetnsCookie)
+            .map_err(|errno| KernelError::io("read the cookie of the network namespace")(errno.into()))
     }
 
     /// Subscribes to multicast groups, for the monitor.

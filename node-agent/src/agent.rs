@@ -1,15 +1,14 @@
 //! What the verbs share: the ledger, the journal, the node's network, the view of the cluster, the recorder. Made by run; holds no logic
 //! but the two steps that several verbs take: keeping an attachment, and ending one.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bobbin_addressing::{AttachmentKey, Pair, TwoLooks};
+use bobbin_addressing::{AttachmentKey, Pair};
 use bobbin_kernel::{KernelError, Network, Wiring, boot_time};
 use bobbin_observability::Progress;
-use tokio::sync::{Notify, OwnedMutexGuard, watch};
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Args;
@@ -22,6 +21,9 @@ use crate::metrics::Metrics;
 use crate::record::{Recorder, record_name};
 use crate::run_dir::RunDir;
 use crate::stock::Stock;
+use crate::turns::Turns;
+use crate::verb::gc::Unlisted;
+use crate::waiting_pods::WaitingPods;
 use crate::watch::ClusterView;
 
 /// The agent of one node.
@@ -53,7 +55,9 @@ pub struct Agent {
     /// Counts and latencies.
     pub metrics: Metrics,
     /// What GC calls have not listed.
-    pub unlisted: Mutex<TwoLooks<AttachmentKey>>,
+    pub unlisted: Unlisted,
+    /// The pods that wait for an address.
+    pub waiting: WaitingPods,
     /// Whether forwarding, rule and anti-spoofing are in place, by family.
     pub prepared: [AtomicBool; 2],
     /// One verb at a time for one attachment.
@@ -72,9 +76,12 @@ pub struct Agent {
 #[derive(Debug, thiserror::Error)]
 #[error("address {pair} of {key} could not be taken out of use, so it stays held: {source}")]
 pub struct EndError {
-    key: AttachmentKey,
-    pair: Pair,
-    source: KernelError,
+    /// The attachment.
+    pub key: AttachmentKey,
+    /// Its address.
+    pub pair: Pair,
+    /// Why.
+    pub source: KernelError,
 }
 
 impl Agent {
@@ -187,53 +194,4 @@ pub enum DuplicateOutcome {
     Ended,
     /// The other record is void.
     Void,
-}
-
-/// Serializes the verbs of one attachment; different attachments never wait for each other.
-#[derive(Debug, Default)]
-pub struct Turns(Mutex<HashMap<AttachmentKey, Arc<Waiting>>>);
-
-#[derive(Debug, Default)]
-struct Waiting {
-    lock: Arc<tokio::sync::Mutex<()>>,
-    /// Somebody wants the attachment gone: an ADD that is held for it gives up.
-    gone: tokio::sync::Notify,
-}
-
-/// The turn of a verb; another one of the same attachment waits until it is dropped.
-#[derive(Debug)]
-pub struct Turn {
-    waiting: Arc<Waiting>,
-    _guard: OwnedMutexGuard<()>,
-}
-
-impl Turn {
-    /// Comes when a DEL waits for this turn to end.
-    pub async fn called_off(&self) {
-        self.waiting.gone.notified().await;
-    }
-}
-
-impl Turns {
-    /// Waits until no other verb works on the attachment, at most `deadline`; `None`: it is still being worked on.
-    pub async fn take(&self, key: &AttachmentKey, deadline: Duration) -> Option<Turn> {
-        let waiting = self.waiting(key);
-        let guard = tokio::time::timeout(deadline, Arc::clone(&waiting.lock).lock_owned()).await.ok()?;
-        Some(Turn { waiting, _guard: guard })
-    }
-
-    /// The same for a DEL: an ADD that waits for an address of that attachment gives up.
-    pub async fn take_over(&self, key: &AttachmentKey, deadline: Duration) -> Option<Turn> {
-        self.waiting(key).gone.notify_waiters();
-        self.take(key, deadline).await
-    }
-
-    fn waiting(&self, key: &AttachmentKey) -> Arc<Waiting> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // What nobody holds or waits for is not kept.
-        if all.len() > 512 {
-            all.retain(|_, waiting| Arc::strong_count(waiting) > 1);
-        }
-        Arc::clone(all.entry(key.clone()).or_default())
-    }
 }

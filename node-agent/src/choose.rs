@@ -53,27 +53,61 @@ impl ChooseError {
     }
 }
 
-/// Chooses for a pod of this node; without a pod (cnitool) the pool is `default`. Makes no call when the watches are up to date.
+/// The pool for a pod, and what was learnt of the pod on the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// The pool, and which source named it.
+    pub choice: Choice,
+    /// The pod as the runtime named it, with its UID filled in if the runtime passed none.
+    pub pod: PodRef,
+    /// Whether the API server showed this agent a pod of that very UID. Never for a static pod: only its mirror has a pod object,
+    /// and that has another UID.
+    pub pod_seen: bool,
+}
+
+/// Chooses for a pod of this node; without a pod (cnitool) the pool is `default`. Makes no call when the watches are up to date and
+/// the runtime passed the pod's UID.
 ///
 /// # Errors
 /// See [`ChooseError`].
-pub async fn choose_pool(view: &ClusterView, pod: Option<&PodRef>, unknown: UnknownPod) -> Result<Choice, ChooseError> {
-    let Some(pod) = pod.filter(|pod| !pod.name.is_empty()) else {
-        return decide(view, "a call without K8S_POD_NAME", None, None);
-    };
+pub async fn choose_pool(view: &ClusterView, pod: &PodRef, unknown: UnknownPod) -> Result<Chosen, ChooseError> {
+    if pod.name.is_empty() {
+        let choice = decide(view, "a call without K8S_POD_NAME", None, None)?;
+        return Ok(Chosen { choice, pod: pod.clone(), pod_seen: false });
+    }
     let words = format!("pod {}/{} on node {}", pod.namespace, pod.name, view.node_name());
     if !view.pools_known(WATCH_WAIT).await {
         return Err(ChooseError::Unreachable(words));
     }
-    let facts = match view.pod(&pod.namespace, &pod.name, &pod.uid, WATCH_WAIT).await {
-        PodLookup::Known(facts) => Some(facts),
+    let (facts, pod, pod_seen) = match view.pod(&pod.namespace, &pod.name, &pod.uid, WATCH_WAIT).await {
+        PodLookup::Known(facts) => {
+            let named = named(pod, &facts);
+            // A pod that was found by name alone may run on another node: only the watch of this node's pods tells.
+            let on_node = || view.cached_pod(&named.namespace, &named.name, &named.uid).is_some();
+            let seen = facts.uid == named.uid && (!pod.uid.is_empty() || on_node());
+            (Some(facts), named, seen)
+        }
         PodLookup::NotSeen => return Err(ChooseError::PodGone(words)),
-        PodLookup::Unreachable => None,
+        // Without a UID the last pod of that name is the best guess at the annotation, but nobody can say that it is this pod.
+        PodLookup::Unreachable => {
+            let guess = pod.uid.is_empty().then(|| view.cached_pod_by_name(&pod.namespace, &pod.name)).flatten();
+            (guess, pod.clone(), false)
+        }
     };
-    match view.namespace_soon(&pod.namespace, WATCH_WAIT).await {
+    let choice = match view.namespace_soon(&pod.namespace, WATCH_WAIT).await {
         Ok(namespace) => decide(view, &words, facts.as_ref(), Some((&pod.namespace, namespace.as_ref()))),
         Err(error) => unknown_namespace(view, words, &error, facts.as_ref(), unknown),
-    }
+    }?;
+    Ok(Chosen { choice, pod, pod_seen })
+}
+
+/// The pod with the UID that kubelet uses for it, if the runtime passed none.
+fn named(pod: &PodRef, facts: &PodFacts) -> PodRef {
+    let uid = match pod.uid.as_str() {
+        "" => facts.kubelet_uid.clone().unwrap_or_else(|| facts.uid.clone()),
+        uid => uid.to_owned(),
+    };
+    PodRef { uid, ..pod.clone() }
 }
 
 fn unknown_namespace(

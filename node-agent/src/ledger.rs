@@ -31,6 +31,8 @@ pub struct Request<'a> {
     pub key: &'a AttachmentKey,
     /// The pod, as far as the runtime named it.
     pub pod: &'a PodRef,
+    /// Whether the API server showed this agent a pod of that UID.
+    pub pod_seen: bool,
     /// The pool that was chosen.
     pub pool: &'a str,
     /// How long a freed address of the pool rests.
@@ -39,6 +41,8 @@ pub struct Request<'a> {
     pub boot_id: &'a str,
     /// The container's network namespace, as the runtime named it.
     pub netns: Option<&'a str>,
+    /// The name of the CNI network that the ADD was for.
+    pub network: Option<&'a str>,
     /// The time of day, for the record.
     pub at: jiff::Timestamp,
 }

@@ -2,8 +2,8 @@
 //! kernel in step. `bobbin-all` calls [`run()`].
 //!
 //! `run` puts the parts together; `serve` and `verb` answer the runtime; `ledger` owns who has what and the state of every block;
-//! `journal` keeps it; `blocks`, `claim`, `stock` and `record` speak to the API server; `resync` compares; `repair`, `sweep` and
-//! `restore` hold ledger and kernel together.
+//! `journal` keeps it; `blocks`, `claim`, `stock` and `record` speak to the API server; `resync` compares; `repair`,
+//! `stale_attachments` and `restore` hold ledger and kernel together.
 
 mod agent;
 mod args;
@@ -24,6 +24,7 @@ mod leave;
 mod ledger;
 mod metrics;
 mod own_watch;
+mod pod_gone;
 mod record;
 mod repair;
 mod restore;
@@ -31,10 +32,12 @@ mod resync;
 mod run;
 mod run_dir;
 mod serve;
+mod stale_attachments;
 mod stock;
-mod sweep;
 mod times;
+mod turns;
 mod verb;
+mod waiting_pods;
 mod watch;
 
 pub use claim::{ClaimError, Claims, ExportFailed, Exports};

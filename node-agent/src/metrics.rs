@@ -55,6 +55,8 @@ pub struct Metrics {
     pub last_sweep: Gauge,
     /// Addresses of the node's blocks.
     pub addresses: Family<PoolState, Gauge>,
+    /// Attachments whose link is gone while their namespace exists: pods without a network.
+    pub broken: Gauge,
     /// Attachments on the node.
     pub attachments: Gauge,
     /// Records that wait to be written.
@@ -81,6 +83,7 @@ impl Metrics {
             breaker: Counter::default(),
             last_sweep: Gauge::default(),
             addresses: Family::default(),
+            broken: Gauge::default(),
             attachments: Gauge::default(),
             pending: Gauge::default(),
         };
@@ -127,6 +130,11 @@ impl Metrics {
             "node_addresses",
             "Addresses of the node's blocks by pool and state",
             metrics.addresses.clone(),
+        );
+        registry.register(
+            "broken_attachments",
+            "Attachments that have lost their interface: their pods run without a network",
+            metrics.broken.clone(),
         );
         registry.register("attachments", "Attachments on the node", metrics.attachments.clone());
         registry.register("records_pending", "Records that wait to be written", metrics.pending.clone());

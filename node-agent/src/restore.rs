@@ -116,6 +116,8 @@ fn of_kernel(
         assignment_uid,
         phase: Phase::Live,
         netns: None,
+        pod_seen: false,
+        network: None,
         links: None,
     }
 }

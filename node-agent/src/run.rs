@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -17,7 +17,7 @@ use clap::Parser;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::{Agent, Turns};
+use crate::agent::Agent;
 use crate::args::{Args, Mode, Routing};
 use crate::block_checkpoint::{BlockCheckpoint, BlockCheckpointWriter};
 use crate::blocks::api::BlockApi;
@@ -38,8 +38,11 @@ use crate::run_dir::heartbeat::HEARTBEAT_DEADLINE;
 use crate::run_dir::{Identity, Previous, RunDir, RunDirError};
 use crate::stock::Stock;
 use crate::times::{self, Times};
+use crate::turns::Turns;
+use crate::verb::gc::Unlisted;
+use crate::waiting_pods::WaitingPods;
 use crate::watch::ClusterView;
-use crate::{install, late, repair, restore, run_dir, serve, sweep};
+use crate::{install, late, repair, restore, run_dir, serve, stale_attachments};
 
 /// How long calls under way may take after a signal.
 const LAST_CALLS: Duration = Duration::from_secs(5);
@@ -118,7 +121,8 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
         stock,
         events,
         metrics,
-        unlisted: Mutex::default(),
+        unlisted: Unlisted::default(),
+        waiting: WaitingPods::default(),
         prepared: [AtomicBool::new(false), AtomicBool::new(false)],
         turns: Turns::default(),
         freshness,
@@ -241,8 +245,8 @@ async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Rec
         let clients = clients.clone();
         tasks.spawn(async move { direct.run(&clients).await });
     }
-    let sweeper = Arc::clone(agent);
-    tasks.spawn(async move { sweep::run(&sweeper, sweeper.stop.clone()).await });
+    let (stale, requests) = (Arc::clone(agent), clients.requests.clone());
+    tasks.spawn(async move { stale_attachments::run(&stale, requests, times.pod_gone_apart()).await });
     let stock = agent.stock.clone();
     tasks.spawn(async move { stock.run().await });
     match agent.args.mode {

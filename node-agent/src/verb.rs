@@ -21,6 +21,26 @@ use crate::ledger::PodRef;
 /// How long a verb waits for another one on the same attachment.
 pub(crate) const TURN: Duration = Duration::from_secs(40);
 
+/// Why a verb failed, and whether the log has it already.
+#[derive(Debug)]
+pub struct Failure {
+    error: CniError,
+    logged: bool,
+}
+
+impl From<CniError> for Failure {
+    fn from(error: CniError) -> Failure {
+        Failure { error, logged: false }
+    }
+}
+
+impl Failure {
+    /// An error that was logged where it happened, perhaps by an earlier try of the same pod.
+    pub(crate) fn logged(error: CniError) -> Failure {
+        Failure { error, logged: true }
+    }
+}
+
 /// Answers one call.
 pub async fn answer(agent: &Arc<Agent>, request: &Request, netns: Option<OwnedFd>) -> Response {
     let call = match Call::read(request) {
@@ -34,9 +54,14 @@ pub async fn answer(agent: &Arc<Agent>, request: &Request, netns: Option<OwnedFd
     agent.metrics.observe(call.verb, begun.elapsed(), result.is_ok());
     match result {
         Ok(stdout) => Response { exit: 0, stdout },
-        Err(error) => {
+        Err(Failure { error, logged }) => {
             let _entered = span.enter();
-            tracing::warn!(code = error.code, pod = call.pod.name.as_deref().unwrap_or_default(), "{error}");
+            let (code, pod) = (error.code, call.pod.name.as_deref().unwrap_or_default());
+            if logged {
+                tracing::debug!(code, pod, "{error}");
+            } else {
+                tracing::warn!(code, pod, "{error}");
+            }
             refuse(&error, &request.stdin)
         }
     }
@@ -48,19 +73,20 @@ async fn dispatch(
     key: AttachmentKey,
     stdin: &[u8],
     netns: Option<OwnedFd>,
-) -> Result<Vec<u8>, CniError> {
+) -> Result<Vec<u8>, Failure> {
     if call.verb == Verb::Version {
         return Ok(Version::answer(None).into_bytes());
     }
     let conf = NetConf::parse(stdin, call.verb)?;
     match call.verb {
-        Verb::Add => add::add(agent, call, key, &conf, netns).await,
-        Verb::Del => del::del(agent, &key).await.map(|()| Vec::new()),
-        Verb::Check => check::check(agent, &key, &conf, netns).await.map(|()| Vec::new()),
-        Verb::Status => status::status(agent).map(|()| Vec::new()),
-        Verb::Gc => gc::gc(agent, &conf).await.map(|()| Vec::new()),
-        Verb::Version => Ok(Vec::new()),
+        Verb::Add => return add::add(agent, call, key, &conf, netns).await,
+        Verb::Del => del::del(agent, &key).await?,
+        Verb::Check => check::check(agent, &key, &conf, netns).await?,
+        Verb::Status => status::status(agent)?,
+        Verb::Gc => gc::gc(agent, &conf).await?,
+        Verb::Version => {}
     }
+    Ok(Vec::new())
 }
 
 fn refuse(error: &CniError, stdin: &[u8]) -> Response {
@@ -71,6 +97,14 @@ fn refuse(error: &CniError, stdin: &[u8]) -> Response {
 fn pod_of(call: &Call) -> PodRef {
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     PodRef { namespace: text(&call.pod.namespace), name: text(&call.pod.name), uid: text(&call.pod.uid) }
+}
+
+/// A DEL ended an ADD that waited.
+fn called_off(key: &AttachmentKey, what: &str) -> CniError {
+    CniError::new(
+        code::TRY_AGAIN_LATER,
+        format!("the ADD of {key} ended while it waited for {what}: the runtime called DEL for the same attachment"),
+    )
 }
 
 /// Another verb has been at work on the attachment for very long.

@@ -87,8 +87,8 @@ struct Facts {
     pods: HashMap<(String, String), PodFacts>,
     pools: BTreeMap<String, Arc<AddressPool>>,
     namespaces: HashMap<String, NamespaceFacts>,
-    /// Pods that came to this node while we watched, until somebody asks.
-    newly_scheduled: Vec<PodFacts>,
+    /// Pods that came to this node while we watched, until somebody asks or they are gone: never more than there are pods.
+    newly_scheduled: HashMap<(String, String), PodFacts>,
     feeds: [Option<WatchAge>; FEEDS],
 }
 
@@ -120,10 +120,11 @@ impl ClusterView {
     }
 
     /// The pod with that UID: from the watch; else, when the watch is alive, after up to `wait` for it; else by one fetch with a deadline.
+    /// Without a UID the watch may still show an earlier pod of that name, so the pod is fetched.
     pub async fn pod(&self, namespace: &str, name: &str, uid: &str, wait: Duration) -> PodLookup {
         let mut changed = self.0.pods_changed.subscribe();
         let until = Instant::now() + wait;
-        loop {
+        while !uid.is_empty() {
             if let Some(pod) = self.cached_pod(namespace, name, uid) {
                 return PodLookup::Known(pod);
             }
@@ -143,7 +144,7 @@ impl ClusterView {
         match bobbin_apiserver::read(self.deadline(Feed::Pods), api.get(name)).await {
             Ok(pod) => {
                 let facts = PodFacts::of(pod.meta());
-                if facts.is(uid) { PodLookup::Known(facts) } else { PodLookup::NotSeen }
+                if uid.is_empty() || facts.is(uid) { PodLookup::Known(facts) } else { PodLookup::NotSeen }
             }
             Err(ReadError::NotFound) => PodLookup::NotSeen,
             Err(error) => {
@@ -157,6 +158,11 @@ impl ClusterView {
     pub fn cached_pod(&self, namespace: &str, name: &str, uid: &str) -> Option<PodFacts> {
         let key = (namespace.to_owned(), name.to_owned());
         self.facts().pods.get(&key).filter(|pod| pod.is(uid)).cloned()
+    }
+
+    /// The last pod of that name that the watch had, whatever its UID.
+    pub fn cached_pod_by_name(&self, namespace: &str, name: &str) -> Option<PodFacts> {
+        self.facts().pods.get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
     /// The namespace, as last seen.
@@ -281,7 +287,7 @@ impl ClusterView {
 
     /// Pods that came to this node since the last call, to claim a block for before their ADD comes.
     pub fn take_newly_scheduled(&self) -> Vec<PodFacts> {
-        std::mem::take(&mut self.facts().newly_scheduled)
+        std::mem::take(&mut self.facts().newly_scheduled).into_values().collect()
     }
 
     /// Counts up on every change of what the view says.

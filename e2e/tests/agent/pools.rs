@@ -84,6 +84,44 @@ pub async fn held_until_freed(node: &mut LoneNode) -> Result<()> {
     done(node, pods).await
 }
 
+pub async fn called_off(node: &mut LoneNode) -> Result<()> {
+    let mut pods = run_full(node, "off", "10.69.3.0/30").await?;
+    pods.push(node.kube_pod("default", "off-4", Some("off")).await?);
+    let waiting = held(node, &pods[4]);
+    is_held(node, "off").await?;
+    node.del(&pods[4])?;
+    let answer = waiting.join().map_err(|_| anyhow::anyhow!("the ADD's thread panicked"))??;
+    let error = answer.error()?;
+    // Another code or sentence would mean that the ADD was held to its end.
+    ensure!(error.code == 11 && error.text.contains("called DEL"), "{error:?}");
+    done(node, pods).await
+}
+
+pub async fn said_once(node: &mut LoneNode) -> Result<()> {
+    let mut pods = run_full(node, "said", "10.69.4.0/30").await?;
+    let waiting = node.kube_pod("default", "said-4", Some("said")).await?;
+    for _ in 0..2 {
+        // A runtime tries again with a new container.
+        let mut another = node.pod()?;
+        another.args.clone_from(&waiting.args);
+        let error = node.call(&another.call("ADD"))?.error()?;
+        ensure!(error.code == 11 && error.text.contains("has no free address"), "{error:?}");
+        node.del(&another)?;
+    }
+    node.del(&pods[0])?;
+    node.add(&waiting)?;
+    pods.push(waiting);
+    let log = node.agent_log();
+    for sentence in ["pod default/said-4 waits for an address", "pod default/said-4 no longer waits"] {
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains(sentence)).collect();
+        ensure!(lines.len() == 1, "{sentence:?} stands in {lines:?}");
+    }
+    let warned = |line: &&str| line.contains("WARN") && line.contains("said-4");
+    let warnings: Vec<&str> = log.lines().filter(warned).collect();
+    ensure!(warnings.len() == 1, "{warnings:?}");
+    done(node, pods).await
+}
+
 pub async fn held_until_appended(node: &mut LoneNode) -> Result<()> {
     let mut pods = run_full(node, "grown", "10.69.2.0/30").await?;
     pods.push(node.kube_pod("default", "grown-4", Some("grown")).await?);

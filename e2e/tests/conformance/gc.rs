@@ -21,12 +21,7 @@ pub async fn frees_the_unlisted(node: &mut LoneNode) -> Result<()> {
     node.add(&first)?;
     node.add(&second)?;
     let records = [kept.container_id.as_str(), &first.container_id, &second.container_id];
-    bobbin_e2e::until::until("the records are there", bobbin_e2e::lone_node::PATIENCE, || async {
-        let all = node.assignments().await?;
-        let there = records.iter().filter(|id| all.iter().any(|one| one.spec.container_id == **id)).count();
-        Ok(bobbin_e2e::until::so(there == 3, || format!("{there} of 3")))
-    })
-    .await?;
+    recorded(node, &records).await?;
     let unlisted = [first.container_id.as_str(), &second.container_id];
     gc_without(node, &unlisted).await?.ok()?;
     ensure!(first.addresses()?.len() == 2, "a container whose namespace lives was freed by one GC alone");
@@ -36,6 +31,38 @@ pub async fn frees_the_unlisted(node: &mut LoneNode) -> Result<()> {
     }
     node.call(&kept.check(&result))?.ok()?;
     node.del(&kept)
+}
+
+/// Records of these containers, whatever else there is.
+async fn recorded(node: &LoneNode, ids: &[&str]) -> Result<()> {
+    bobbin_e2e::until::until("the records are there", bobbin_e2e::lone_node::PATIENCE, || async {
+        let all = node.assignments().await?;
+        let there = ids.iter().filter(|id| all.iter().any(|one| one.spec.container_id == **id)).count();
+        Ok(bobbin_e2e::until::so(there == ids.len(), || format!("{there} of {}", ids.len())))
+    })
+    .await
+}
+
+pub async fn leaves_other_networks(node: &mut LoneNode) -> Result<()> {
+    let (ours, other) = (node.pod()?, node.pod()?);
+    let of_other = |verb: &'static str| other.call(verb).with("name", json!("other"));
+    let gc = |name: &str| {
+        let call = Call { verb: "GC", ..Call::default() }.with("name", json!(name));
+        node.call(&call.with("cni.dev/valid-attachments", json!([])))
+    };
+    let result = node.add(&ours)?;
+    node.call(&of_other("ADD"))?.ok()?;
+    recorded(node, &[&ours.container_id, &other.container_id]).await?;
+    for _ in 0..3 {
+        gc("a third")?.ok()?;
+    }
+    // One call for each of two networks are not two calls for one.
+    gc("other")?.ok()?;
+    ensure!(other.addresses()?.len() == 2, "one call of the network freed the attachment");
+    gc("other")?.ok()?;
+    nothing_is_left(node, &other.container_id).await?;
+    node.call(&ours.check(&result))?.ok()?;
+    node.del(&ours)
 }
 
 pub async fn frees_what_is_gone(node: &mut LoneNode) -> Result<()> {
@@ -49,6 +76,9 @@ pub async fn frees_what_is_gone(node: &mut LoneNode) -> Result<()> {
         Ok(bobbin_e2e::until::so(!links.keys().any(|alias| alias.contains(&id)), || "it is there".to_owned()))
     })
     .await?;
+    recorded(node, &[&id]).await?;
+    gc_without(node, &[&id]).await?.ok()?;
+    recorded(node, &[&id]).await?;
     gc_without(node, &[&id]).await?.ok()?;
     nothing_is_left(node, &id).await
 }

@@ -22,13 +22,14 @@ fn what_is_gone_is_gone_again() {
 }
 
 #[test]
-fn a_link_of_that_name_with_another_alias_is_left_alone() {
+fn another_programs_link_of_that_name_is_left_alone() {
     on_a_node(|| async {
         let (network, pod) = (network().await, Pod::dual(1));
-        let attached = network.attach(&pod.wiring, pod.netns()).await.expect("attach");
-        ip(&format!("link set {} alias somebody-else", attached.host_if));
+        let name = network.host_if(&pod.wiring.key);
+        ip(&format!("link add {name} type veth peer name other"));
+        ip(&format!("link set {name} alias somebody-else"));
         network.detach(&pod.wiring.key, pod.wiring.pair).await.expect("nothing of ours is there");
-        assert!(links().contains(&attached.host_if));
+        assert!(links().contains(&name));
     });
 }
 

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -48,9 +48,10 @@ pub fn ip(line: &str) -> String {
     run("ip", line)
 }
 
-/// Runs a program in the calling thread's namespace; its output.
+/// Runs a program in the calling thread's namespace, `EMPTY` being an empty argument; its output.
 pub fn run(program: &str, line: &str) -> String {
-    let output = Command::new(program).args(line.split_whitespace()).output();
+    let words = line.split_whitespace().map(|word| if word == "EMPTY" { "" } else { word });
+    let output = Command::new(program).args(words).output();
     let output = output.expect("`ip` (iproute2) and `nft` (nftables) are installed");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{program} {line}: {}", String::from_utf8_lossy(&output.stderr));
@@ -90,6 +91,18 @@ impl Pod {
         let key = AttachmentKey::new(format!("container{n}"), "eth0");
         let wiring = Wiring { key, pair, node_ipv4: Some(NODE_V4), node_ipv6: Some(NODE_V6) };
         Self { netns: made.join().expect("the namespace"), wiring }
+    }
+
+    /// Another interface of the same container, with other addresses.
+    pub fn second(&self, if_name: &str, n: u8) -> Self {
+        let mut wiring = Self::dual(n).wiring;
+        wiring.key = AttachmentKey::new(self.wiring.key.container_id.clone(), if_name);
+        Self { netns: self.netns(), wiring }
+    }
+
+    /// A path to the namespace, for other programs.
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.netns.as_raw_fd())
     }
 
     pub fn netns(&self) -> OwnedFd {
@@ -143,6 +156,15 @@ pub fn round_trip(from: &UdpSocket, to: &UdpSocket) -> Option<Duration> {
     to.send_to(b"back", sender).ok()?;
     from.recv_from(&mut buffer).ok()?;
     Some(start.elapsed())
+}
+
+/// Waits until something holds.
+pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let start = Instant::now();
+    while !holds().await {
+        assert!(start.elapsed() < Duration::from_secs(10), "{what}: not within 10 s");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 pub fn block() -> BlockRange {

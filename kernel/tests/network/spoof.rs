@@ -53,7 +53,7 @@ fn the_filter_is_one_rule_for_all_pods() {
         );
         assert_eq!(
             network.prepare(true, true).await.expect("prepare"),
-            Vec::<String>::new(),
+            Vec::<bobbin_kernel::Finding>::new(),
             "a second time changes nothing"
         );
     });

@@ -58,12 +58,12 @@ fn view(namespaces: Vec<(&str, NamespaceFacts)>, pods: Vec<PodFacts>) -> Cluster
 }
 
 async fn choose(view: &ClusterView, pod: &str) -> Result<Choice, ChooseError> {
-    choose_pool(view, Some(&reference(pod)), UnknownPod::Refuse).await
+    choose_pool(view, &reference(pod), UnknownPod::Refuse).await.map(|chosen| chosen.choice)
 }
 
 #[tokio::test]
 async fn a_call_without_a_pod_gets_the_pool_default() {
-    let choice = choose_pool(&view(vec![], vec![]), Some(&PodRef::default()), UnknownPod::Refuse).await.unwrap();
+    let choice = choose_pool(&view(vec![], vec![]), &PodRef::default(), UnknownPod::Refuse).await.unwrap().choice;
     assert_eq!((choice.pool.as_str(), choice.source), ("default", Source::Default));
 }
 
@@ -99,6 +99,36 @@ async fn a_namespaces_labels_and_annotation_count() {
 async fn without_the_api_server_a_known_namespace_decides_for_an_unknown_pod() {
     let view = view(vec![("shop", namespace(Some("team"), &[("team", "red")]))], vec![]);
     assert_eq!(choose(&view, "web").await.unwrap().pool, "team");
+}
+
+#[tokio::test]
+async fn a_pod_that_the_watch_shows_is_seen_and_a_static_pods_mirror_is_not() {
+    let mirror = PodFacts { kubelet_uid: Some("hash".to_owned()), ..pod("static", None) };
+    let view = view(vec![("shop", namespace(None, &[]))], vec![pod("web", None), mirror]);
+    let web = choose_pool(&view, &reference("web"), UnknownPod::Refuse).await.unwrap();
+    assert_eq!((web.pod, web.pod_seen), (reference("web"), true));
+    let of_kubelet = PodRef { uid: "hash".to_owned(), ..reference("static") };
+    let of_static = choose_pool(&view, &of_kubelet, UnknownPod::Refuse).await.unwrap();
+    assert_eq!((of_static.pod, of_static.pod_seen), (of_kubelet, false));
+}
+
+#[test]
+fn the_uid_of_a_pod_that_the_runtime_named_without_one_is_the_one_that_kubelet_uses() {
+    let without = PodRef { uid: String::new(), ..reference("web") };
+    assert_eq!(named(&without, &pod("web", None)).uid, "uid-web");
+    let mirror = PodFacts { kubelet_uid: Some("hash".to_owned()), ..pod("web", None) };
+    assert_eq!(named(&without, &mirror).uid, "hash");
+    assert_eq!(named(&reference("web"), &mirror).uid, "uid-web");
+}
+
+#[tokio::test]
+async fn without_a_uid_and_without_the_api_server_the_last_pod_of_that_name_names_the_pool_but_no_uid() {
+    let without = PodRef { uid: String::new(), ..reference("web") };
+    let labels = [("team", "red")];
+    let view = view(vec![("shop", namespace(None, &labels))], vec![pod("web", Some("team"))]);
+    let chosen = choose_pool(&view, &without, UnknownPod::Refuse).await.unwrap();
+    assert_eq!((chosen.choice.pool.as_str(), chosen.choice.source), ("team", Source::PodAnnotation));
+    assert_eq!((chosen.pod, chosen.pod_seen), (without, false));
 }
 
 #[test]

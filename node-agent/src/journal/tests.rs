@@ -17,6 +17,8 @@ fn attachment(id: &str) -> Attachment {
         assignment_uid: Some("u".to_owned()),
         phase: Phase::Live,
         netns: Some("/run/netns/x".to_owned()),
+        pod_seen: false,
+        network: None,
         links: None,
     }
 }

@@ -1,6 +1,7 @@
 //! An attachment and what is kept of it under the run directory. Pure data.
 
 use bobbin_addressing::{AttachmentKey, Pair};
+use bobbin_kernel::NetnsRef;
 use serde::{Deserialize, Serialize};
 
 /// The pod of an attachment; each field is empty when the runtime named none.
@@ -38,6 +39,10 @@ pub struct Attachment {
     pub pool: String,
     /// The pod.
     pub pod: PodRef,
+    /// Whether the API server once showed this agent a pod of that very UID: only then its absence proves anything. Never for a static
+    /// pod.
+    #[serde(default)]
+    pub pod_seen: bool,
     /// When the address was assigned.
     pub created_at: jiff::Timestamp,
     /// The boot in which it was assigned.
@@ -48,6 +53,9 @@ pub struct Attachment {
     pub phase: Phase,
     /// The container's network namespace, as the runtime named it.
     pub netns: Option<String>,
+    /// `name` of the network configuration of its ADD; absent if nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// What ADD answered about the links.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub links: Option<Links>,
@@ -79,4 +87,7 @@ pub struct Links {
     pub container_mac: String,
     /// The MTU of both, in bytes.
     pub mtu: u32,
+    /// The container's network namespace as the kernel knows it; `None`: it can't be recognised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<NetnsRef>,
 }

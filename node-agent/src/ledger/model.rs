@@ -174,6 +174,8 @@ fn attachment(container: usize, pair: Pair) -> Attachment {
         assignment_uid: None,
         phase: Phase::Live,
         netns: None,
+        network: None,
+        pod_seen: false,
         links: None,
     }
 }
@@ -379,6 +381,8 @@ impl World {
             let request = Request {
                 key: &key,
                 pod: &pod,
+                pod_seen: false,
+                network: None,
                 pool: "p",
                 cooldown: Duration::ZERO,
                 boot_id: "boot",

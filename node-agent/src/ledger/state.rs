@@ -389,11 +389,13 @@ impl Request<'_> {
             block,
             pool: self.pool.to_owned(),
             pod: self.pod.clone(),
+            pod_seen: self.pod_seen,
             created_at: self.at,
             boot_id: self.boot_id.to_owned(),
             assignment_uid: None,
             phase: Phase::Adding,
             netns: self.netns.map(ToOwned::to_owned),
+            network: self.network.map(ToOwned::to_owned),
             links: None,
         }
     }

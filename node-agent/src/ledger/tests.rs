@@ -83,6 +83,8 @@ fn assign(
         cooldown: COOLDOWN,
         boot_id: "boot",
         netns: None,
+        network: None,
+        pod_seen: false,
         at: jiff::Timestamp::UNIX_EPOCH,
     };
     let taken = if early { ledger.assign_early(&request, now) } else { ledger.assign(&request, now) };
@@ -360,6 +362,8 @@ fn permit_of(ledger: &Ledger, container: usize) -> Permit {
     let request = Request {
         key: &key,
         pod: &pod,
+        pod_seen: false,
+        network: None,
         pool: "a",
         cooldown: COOLDOWN,
         boot_id: "boot",

@@ -18,6 +18,8 @@ fn kept(id: &str, last: u8) -> Attachment {
         assignment_uid: Some("u".to_owned()),
         phase: Phase::Live,
         netns: None,
+        pod_seen: false,
+        network: None,
         links: None,
     }
 }

@@ -12,12 +12,15 @@ use bobbin_cni_wire::{Call, CniError, NetConf, code};
 use bobbin_kernel::{AttachError, Attached};
 use tokio::time::Instant;
 
-use super::{TURN, busy, pod_of};
-use crate::agent::{Agent, DuplicateOutcome, Turn};
+use address::Wanted;
+
+use super::{Failure, TURN, busy, called_off, pod_of};
+use crate::agent::{Agent, DuplicateOutcome};
 use crate::args::Mode;
-use crate::choose::choose_pool;
+use crate::choose::{Chosen, choose_pool};
 use crate::ledger::{Attachment, Links, Permit, Phase, PodRef, Taken};
 use crate::record::Verdict;
+use crate::turns::Turn;
 
 /// How many addresses an ADD tries that turn out to be recorded for others, or to be of a block in doubt.
 const ATTEMPTS: usize = 8;
@@ -32,7 +35,7 @@ pub async fn add(
     key: AttachmentKey,
     conf: &NetConf,
     netns: Option<OwnedFd>,
-) -> Result<Vec<u8>, CniError> {
+) -> Result<Vec<u8>, Failure> {
     if agent.args.mode == Mode::Remove {
         return Err(CniError::new(
             code::TRY_AGAIN_LATER,
@@ -40,7 +43,8 @@ pub async fn add(
                 "{key} gets no address: Bobbin is leaving node {} (agent.mode=remove); use another CNI plugin there, or set agent.mode to run",
                 agent.args.node_name
             ),
-        ));
+        )
+        .into());
     }
     let path = call.netns.clone().unwrap_or_default();
     let netns = netns.ok_or_else(|| {
@@ -57,7 +61,8 @@ pub async fn add(
             format!(
                 "CNI_NETNS {path:?} of {key} is the node's own network namespace: the runtime must name the container's"
             ),
-        ));
+        )
+        .into());
     }
     let turn = agent.turns.take(&key, TURN).await.ok_or_else(|| busy(&key))?;
     if let Some(known) = agent.ledger.attachment(&key) {
@@ -104,22 +109,24 @@ async fn fresh(
     conf: &NetConf,
     path: &str,
     netns: OwnedFd,
-) -> Result<Vec<u8>, CniError> {
+) -> Result<Vec<u8>, Failure> {
     let until = Instant::now() + agent.args.hold_add;
-    let known_pod = (!pod.name.is_empty()).then_some(pod);
-    let choice = choose_pool(&agent.view, known_pod, agent.args.unknown_pod).await.map_err(|error| {
+    let chosen = turn.unless_called_off(choose_pool(&agent.view, pod, agent.args.unknown_pod)).await;
+    let chosen = chosen.ok_or_else(|| called_off(key, "its pod and its pool"))?;
+    let Chosen { choice, pod, pod_seen } = chosen.map_err(|error| {
         let told = error.to_cni();
         agent.events.pod_warning(pod, "NoAddress", &told.msg);
         told
     })?;
     agent.await_first_read().await;
+    let wanted = Wanted { key, pod: &pod, pod_seen, pool: &choice.pool, netns: path, network: &conf.name };
     for _ in 0..ATTEMPTS {
         // Before an address is taken: from then on whatever fails has to be undone.
         let netns = netns.try_clone().map_err(|error| {
             kernel_refused(&format!("the network namespace {path:?} of {key} could not be held open: {error}"))
         })?;
-        let Taken { attachment, permit } = address::take(agent, turn, key, pod, &choice.pool, path, until).await?;
-        match confirmed(agent, &attachment, &permit, netns).await? {
+        let Taken { attachment, permit } = address::take(agent, turn, &wanted, until).await?;
+        match confirmed(agent, turn, &attachment, &permit, netns).await? {
             Confirmed::Ours(links) => {
                 tracing::info!(pair = %attachment.pair, pool = choice.pool, chosen_by = ?choice.source, pod = %format!("{}/{}", pod.namespace, pod.name), "added");
                 return Ok(result::of(&attachment, &links, conf, path).to_json(conf.cni_version));
@@ -140,7 +147,8 @@ async fn fresh(
             "{ATTEMPTS} addresses of pool {:?} on node {} are recorded for others, or their blocks came in doubt: see the events of the node (kubectl describe node {1}); the runtime tries again",
             choice.pool, agent.args.node_name
         ),
-    ))
+    )
+    .into())
 }
 
 enum Confirmed {
@@ -157,6 +165,7 @@ enum Confirmed {
 /// Wires the pod and, side by side, records the address. On an error nothing of either is left.
 async fn confirmed(
     agent: &Arc<Agent>,
+    turn: &Turn,
     attachment: &Attachment,
     permit: &Permit,
     netns: OwnedFd,
@@ -185,8 +194,12 @@ async fn confirmed(
     };
     let waits = std::time::Instant::now();
     let wait = until.saturating_duration_since(Instant::now());
-    let verdict = agent.recorder.verdict(verdict, attachment.pair, wait).await;
+    let verdict = turn.unless_called_off(agent.recorder.verdict(verdict, attachment.pair, wait)).await;
     agent.metrics.waited(waits.elapsed());
+    let Some(verdict) = verdict else {
+        undo(agent, attachment).await;
+        return Err(called_off(key, "the API server's answer to its record"));
+    };
     let uid = match verdict {
         Some(Verdict::Recorded { uid }) => Some(uid),
         Some(Verdict::Taken { by, node, .. }) => {
@@ -264,6 +277,7 @@ fn links_of(attached: &Attached) -> Links {
         host_mac: mac(attached.host_mac),
         container_mac: mac(attached.container_mac),
         mtu: attached.mtu,
+        netns: attached.netns,
     }
 }
 

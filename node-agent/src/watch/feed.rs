@@ -12,7 +12,7 @@ use kube::runtime::watcher::{Config, Event};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 
-use super::{ClusterView, Feed, NamespaceFacts, PodFacts};
+use super::{ClusterView, Facts, Feed, NamespaceFacts, PodFacts};
 
 /// Runs all three, side by side.
 pub(super) async fn run(view: &ClusterView, clients: &Clients) {
@@ -73,7 +73,12 @@ fn pods() -> impl FnMut(&ClusterView, Event<Lenient<PartialObjectMeta<Pod>>>) {
                 listed.insert(key(&pod), pod);
                 return;
             }
-            Event::InitDone => view.facts().pods = std::mem::take(&mut listed),
+            Event::InitDone => {
+                let mut facts = view.facts();
+                facts.pods = std::mem::take(&mut listed);
+                let Facts { pods, newly_scheduled, .. } = &mut *facts;
+                newly_scheduled.retain(|key, pod| pods.get(key).is_some_and(|known| known.uid == pod.uid));
+            }
             Event::Apply(pod) => {
                 let leaving = pod.meta().deletion_timestamp.is_some();
                 let pod = PodFacts::of(pod.meta());
@@ -83,7 +88,7 @@ fn pods() -> impl FnMut(&ClusterView, Event<Lenient<PartialObjectMeta<Pod>>>) {
                     return;
                 }
                 if !leaving && before.is_none_or(|before| before.uid != pod.uid) {
-                    facts.newly_scheduled.push(pod);
+                    facts.newly_scheduled.insert(key(&pod), pod);
                 }
             }
             Event::Delete(pod) => {
@@ -91,6 +96,7 @@ fn pods() -> impl FnMut(&ClusterView, Event<Lenient<PartialObjectMeta<Pod>>>) {
                 let mut facts = view.facts();
                 if facts.pods.get(&key(&pod)).is_some_and(|known| known.uid == pod.uid) {
                     facts.pods.remove(&key(&pod));
+                    facts.newly_scheduled.remove(&key(&pod));
                 }
             }
         }
@@ -148,5 +154,42 @@ fn namespaces() -> impl FnMut(&ClusterView, Event<Lenient<PartialObjectMeta<Name
             }
         }
         view.touch(Feed::Namespaces);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(name: &str, uid: &str) -> Lenient<PartialObjectMeta<Pod>> {
+        serde_json::from_value(json!({"metadata": {"namespace": "shop", "name": name, "uid": uid}})).unwrap()
+    }
+
+    fn expected(view: &ClusterView) -> Vec<String> {
+        let mut uids: Vec<String> = view.take_newly_scheduled().into_iter().map(|pod| pod.uid).collect();
+        uids.sort();
+        uids
+    }
+
+    #[test]
+    fn pods_that_nobody_asks_for_are_forgotten_with_their_objects() {
+        let view = ClusterView::of(None, Vec::new(), Vec::new(), Vec::new());
+        let mut apply = pods();
+        for number in 0..1000 {
+            apply(&view, Event::Apply(pod("web-0", &format!("u{number}"))));
+            apply(&view, Event::Delete(pod("web-0", &format!("u{number}"))));
+        }
+        apply(&view, Event::Apply(pod("web-0", "old")));
+        apply(&view, Event::Apply(pod("web-0", "new")));
+        assert_eq!(view.facts().newly_scheduled.len(), 1);
+        apply(&view, Event::Apply(pod("web-1", "missed")));
+        // The watch began anew without the deletion of web-1.
+        apply(&view, Event::Init);
+        apply(&view, Event::InitApply(pod("web-0", "new")));
+        apply(&view, Event::InitDone);
+        assert_eq!(expected(&view), ["new"]);
+        assert!(expected(&view).is_empty());
     }
 }

@@ -8,10 +8,29 @@ use bobbin_cni_wire::{CniError, code};
 use bobbin_kernel::boot_time;
 use tokio::time::{Instant, timeout_at};
 
-use crate::agent::{Agent, Turn};
+use super::super::{Failure, called_off};
+use crate::agent::Agent;
 use crate::claim::ClaimError;
-use crate::ledger::{AssignError, PodRef, Request, Taken};
+use crate::ledger::{AssignError, Attachment, PodRef, Request, Taken};
 use crate::stock::Demand;
+use crate::turns::Turn;
+use crate::waiting_pods::Waiter;
+
+/// What an ADD wants an address for.
+pub(super) struct Wanted<'a> {
+    /// The attachment.
+    pub key: &'a AttachmentKey,
+    /// Its pod.
+    pub pod: &'a PodRef,
+    /// Whether the API server showed a pod of that UID.
+    pub pod_seen: bool,
+    /// The pool that was chosen.
+    pub pool: &'a str,
+    /// The path of the container's network namespace.
+    pub netns: &'a str,
+    /// The name of the CNI network.
+    pub network: &'a str,
+}
 
 /// Takes an address, waiting for one until `until` at most.
 ///
@@ -20,15 +39,22 @@ use crate::stock::Demand;
 pub(super) async fn take(
     agent: &Arc<Agent>,
     turn: &Turn,
-    key: &AttachmentKey,
-    pod: &PodRef,
-    pool: &str,
-    netns: &str,
+    wanted: &Wanted<'_>,
     until: Instant,
-) -> Result<Taken, CniError> {
-    let cooldown = agent.cooldown(pool);
-    let request =
-        Request { key, pod, pool, cooldown, boot_id: &agent.boot_id, netns: Some(netns), at: jiff::Timestamp::now() };
+) -> Result<Taken, Failure> {
+    let Wanted { key, pod, pool, .. } = *wanted;
+    let waiter = Waiter::of(pod, key);
+    let request = Request {
+        key,
+        pod,
+        pod_seen: wanted.pod_seen,
+        pool,
+        cooldown: agent.cooldown(pool),
+        boot_id: &agent.boot_id,
+        netns: Some(wanted.netns),
+        network: Some(wanted.network),
+        at: jiff::Timestamp::now(),
+    };
     let mut ledger = agent.ledger.changed();
     let mut view = agent.view.changed();
     let mut demand: Option<Demand> = None;
@@ -39,12 +65,16 @@ pub(super) async fn take(
         ledger.mark_unchanged();
         view.mark_unchanged();
         match agent.ledger.assign(&request, boot_time()) {
-            Ok(taken) => return Ok(taken),
+            Ok(taken) => {
+                log_end(agent, &waiter, &taken.attachment);
+                return Ok(taken);
+            }
             Err(AssignError::AlreadyHeld(known)) => {
                 return Err(CniError::new(
                     code::TRY_AGAIN_LATER,
                     format!("attachment {key} holds {} since another call; the runtime tries again", known.pair),
-                ));
+                )
+                .into());
             }
             Err(AssignError::NoneRested { .. } | AssignError::NoBlock) => {}
         }
@@ -55,11 +85,12 @@ pub(super) async fn take(
             if let Ok(taken) = agent.ledger.assign_early(&request, boot_time()) {
                 agent.metrics.early.inc();
                 tracing::warn!(pair = %taken.attachment.pair, pool, "an address went out before its cool-down was over: the pool has no other for this node");
+                log_end(agent, &waiter, &taken.attachment);
                 return Ok(taken);
             }
             if !told {
                 told = true;
-                tell(agent, pod, pool, &sentence(agent, pool, trouble.as_deref()));
+                tell(agent, &waiter, pod, pool, &sentence(agent, pool, trouble.as_deref()));
             }
         }
         let woken = async {
@@ -70,29 +101,46 @@ pub(super) async fn take(
                     answered = true;
                     None
                 }
-                () = turn.called_off() => Some("the runtime wants it deleted"),
-                () = agent.stop.cancelled() => Some("the agent stops; the runtime tries again"),
+                () = turn.called_off() => Some(called_off(key, &format!("an address of pool {pool:?}"))),
+                () = agent.stop.cancelled() => Some(stopping(key, pool)),
             }
         };
         let woken = timeout_at(until, woken).await;
-        if let Ok(Some(why)) = woken {
-            return Err(CniError::new(
-                code::TRY_AGAIN_LATER,
-                format!("{key} waited for an address of pool {pool:?} until {why}"),
-            ));
+        if let Ok(Some(error)) = woken {
+            tracing::info!("{error}");
+            return Err(Failure::logged(error));
         }
         if woken.is_err() {
             let msg = sentence(agent, pool, agent.stock.trouble(pool).as_deref());
             if !told {
-                tell(agent, pod, pool, &msg);
+                tell(agent, &waiter, pod, pool, &msg);
             }
-            return Err(CniError::new(code::TRY_AGAIN_LATER, msg));
+            return Err(Failure::logged(CniError::new(code::TRY_AGAIN_LATER, msg)));
         }
     }
 }
 
-/// The sentence as events: on the pod, and on the pool, whose owner can do something about it.
-fn tell(agent: &Agent, pod: &PodRef, pool: &str, sentence: &str) {
+fn stopping(key: &AttachmentKey, pool: &str) -> CniError {
+    CniError::new(
+        code::TRY_AGAIN_LATER,
+        format!("the agent stops while {key} waits for an address of pool {pool:?}; the runtime tries again"),
+    )
+}
+
+/// The wait of this pod, if it had to wait, ends with an address.
+fn log_end(agent: &Agent, waiter: &Waiter, attachment: &Attachment) {
+    if let Some(waited) = agent.waiting.served(waiter, std::time::Instant::now()) {
+        let (tries, seconds) = (waited.tries, waited.took.as_secs());
+        tracing::info!(pair = %attachment.pair, pool = attachment.pool, tries, seconds, "{waiter} no longer waits: it has an address");
+    }
+}
+
+/// The sentence in the log, when the pod's wait begins, and as events: on the pod, and on the pool, whose owner can do something about
+/// it.
+fn tell(agent: &Agent, waiter: &Waiter, pod: &PodRef, pool: &str, sentence: &str) {
+    if agent.waiting.found_none(waiter, pool, std::time::Instant::now()) {
+        tracing::warn!("{waiter} waits for an address: {sentence}");
+    }
     agent.events.pod_warning(pod, "PoolExhausted", sentence);
     if let Some(pool) = agent.view.pool(pool) {
         agent.events.pool_warning(&pool, "PoolExhausted", sentence);

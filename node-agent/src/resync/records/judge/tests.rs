@@ -17,6 +17,8 @@ fn attachment(number: u8) -> Attachment {
         assignment_uid: None,
         phase: Phase::Live,
         netns: None,
+        pod_seen: false,
+        network: None,
         links: None,
     }
 }
