@@ -82,6 +82,7 @@ fn main() -> Result<ExitCode> {
         turns.test("an ADD waits for its record after 90 s of silence", signs::silence),
         turns.test("an ADD waits for its record after an answer with a lower resourceVersion", signs::lower_version),
         turns.test("an ADD waits for its record after a duplicate", signs::duplicate),
+        turns.test("an ADD waits for its record after more than 60 s of 401", signs::unauthorized),
         turns.test("an idle cluster makes the agent list nothing but for its resync", proven::idle),
         turns.test("leaving a node waits until its blocks have gone back", release::leaving),
     ];

@@ -1,5 +1,7 @@
 //! Addresses of this node's block that the other node has a record of.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use bobbin_e2e::lone_node::LoneNode;
 use bobbin_e2e::proxy::Weather;
@@ -7,7 +9,7 @@ use bobbin_e2e::until::{so, until};
 use serde_json::json;
 
 use super::scene::{Scene, answered, delete_record, is_saved, node_is_warned};
-use super::{AT_ONCE, with_flags};
+use super::{AT_ONCE, is_base, patience, with_flags};
 
 /// A pool of two addresses: one is this node's first pod's, the other is recorded for the other node.
 async fn one_recorded(node: &mut LoneNode, pool: &'static str, third: u8) -> Result<(Scene, std::net::IpAddr)> {
@@ -28,7 +30,9 @@ async fn one_recorded(node: &mut LoneNode, pool: &'static str, third: u8) -> Res
 pub async fn comes_back(node: &mut LoneNode) -> Result<()> {
     let (scene, recorded) = one_recorded(node, "comes-back", 41).await?;
     delete_record(node, recorded).await?;
-    until("the runtime's next try gets the address", AT_ONCE * 2, || async {
+    // The record is not of this node, so nothing tells of its end: the next resync may be what finds it.
+    let within = if is_base() { AT_ONCE * 2 } else { patience(Duration::from_mins(18)) };
+    until("the runtime's next try gets the address", within, || async {
         let answer = node.call(&scene.pods[1].call("ADD"))?;
         if answer.exit != 0 {
             node.del(&scene.pods[1])?;

@@ -6,8 +6,8 @@ use bobbin_e2e::lone_node::{LoneNode, NODE, PATIENCE};
 use bobbin_e2e::until::{so, until};
 use serde_json::json;
 
-use super::AT_ONCE;
 use super::scene::{READS, Scene, delete_record, node_is_warned, not_of, recorded_for};
+use super::{AT_ONCE, is_base, with_flags};
 
 pub async fn claimed_back(node: &mut LoneNode) -> Result<()> {
     let mut scene = Scene::begin(node, "back", 11, 28, 2, json!({})).await?;
@@ -74,12 +74,16 @@ pub async fn two_at_once(node: &mut LoneNode) -> Result<()> {
 }
 
 pub async fn during_add(node: &mut LoneNode) -> Result<()> {
+    if !is_base() {
+        // What the kernel does has its own pace.
+        with_flags(node, &["--time-scale=1"]).await?;
+    }
     let mut scene = Scene::begin(node, "during", 14, 28, 2, json!({})).await?;
     scene.add(node).await?;
     let block = scene.block(node, 0).await?;
     let next = scene.pod(node).await?;
     // Only the threads that wire a pod enter a namespace.
-    let slow = node.faults(&["-etrace=setns", "-einject=setns:delay_enter=4000000"]).await?;
+    let slow = node.faults(&["-etrace=setns", "-einject=setns:delay_enter=2500000"]).await?;
     let mark = node.api()?.mark();
     let adding = scene.begin_add(node, next);
     until("the ADD's record is sent", PATIENCE, || async {
@@ -95,5 +99,6 @@ pub async fn during_add(node: &mut LoneNode) -> Result<()> {
     let answer = adding.join().map_err(|_| anyhow!("the ADD's thread panicked"))??;
     slow.end(true).await?;
     not_of(&answer, &block)?;
+    with_flags(node, &[]).await?;
     scene.end(node).await
 }

@@ -63,11 +63,12 @@ pub async fn cancelled(node: &mut LoneNode) -> Result<()> {
         Ok(so(tries >= 2, || format!("{tries} tries")))
     })
     .await?;
-    scene.drain(node, false).await?;
+    scene.undrain(node).await?;
     let next = scene.pod(node).await?;
     node.add(&scene.pods[next])?;
     let sent = node.api()?.seen(mark, &writes(&block));
-    ensure!(sent.is_empty(), "the release was sent though an ADD waited: {sent:?}");
+    let sent: Vec<&str> = sent.iter().map(|write| write.verb).collect();
+    ensure!(sent.is_empty(), "the block went back and was claimed again though its record was still there: {sent:?}");
     ensure!(block.is_exported(node)?, "the block is not exported: {:?}", node.table(119)?);
     drop(refused);
     scene.end(node).await
@@ -107,13 +108,15 @@ pub async fn not_claimed_meanwhile(node: &mut LoneNode) -> Result<()> {
     let mark = node.api()?.mark();
     scene.drain(node, true).await?;
     is_free(node, &block).await?;
-    scene.drain(node, false).await?;
+    scene.undrain(node).await?;
     let next = scene.pod(node).await?;
     let adding = scene.begin_add(node, next);
-    // Right is that there is none, so this is as long as a wrong claim may take.
-    let claimed = until("a claim of the block was sent", Duration::from_secs(3), || async {
-        let sent = node.api()?.seen(mark, &writes(&block)).len();
-        Ok(so(sent >= 2, || format!("{sent} writes")))
+    // Right is that there is none, so this is as long as a wrong claim, and the event of it, may take.
+    let events = Selector::verbs(&["event"]).of("addressblocks").named(&block.name);
+    let claimed = until("a claim of the block was sent, and is told", Duration::from_secs(3), || async {
+        let (sent, told) = (node.api()?.seen(mark, &writes(&block)).len(), node.api()?.seen(mark, &events));
+        let claimed = told.last().is_some_and(|event| event.body.contains("\"ADDED\""));
+        Ok(so(sent >= 2 && claimed, || format!("{sent} writes, {} events", told.len())))
     });
     let claimed = claimed.await.is_ok();
     drop(held);

@@ -29,7 +29,7 @@ pub async fn without_events(node: &mut LoneNode) -> Result<()> {
         scene.add(node).await?;
     }
     let (block, address) = (scene.block(node, 0).await?, scene.address(1)?);
-    let _deaf = node.api()?.inject(Selector::verbs(&["watch"]), Fault::DropEvents);
+    let deaf = node.api()?.inject(Selector::verbs(&["watch"]), Fault::DropEvents);
     delete_record(node, address).await?;
     set_node_address(node, "10.100.0.56").await?;
     block.free(node).await?;
@@ -46,14 +46,14 @@ pub async fn without_events(node: &mut LoneNode) -> Result<()> {
     carries(node, &block, "10.100.0.56", AT_ONCE).await?;
     set_node_address(node, NODE_IPV4).await?;
     carries(node, &block, NODE_IPV4, RESYNC).await?;
-    drop(_deaf);
+    drop(deaf);
     with_flags(node, &[]).await?;
     scene.end(node).await
 }
 
 pub async fn pool(node: &mut LoneNode) -> Result<()> {
     often(node).await?;
-    let mut scene = Scene::begin(node, "deaf-pool", 72, 31, 1, json!({})).await?;
+    let mut scene = Scene::begin(node, "deaf-pool", 72, 29, 1, json!({})).await?;
     let pod = scene.add(node).await?;
     let block = scene.block(node, pod).await?;
     let deaf = node.api()?.inject(Selector::verbs(&["watch"]), Fault::DropEvents);

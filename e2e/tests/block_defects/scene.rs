@@ -93,6 +93,19 @@ impl Scene {
         node.apply_pool_only(self.pool, self.spec.clone()).await
     }
 
+    /// Clears `draining`, and waits until the agent's watch was shown it: before, an ADD would be refused.
+    pub async fn undrain(&mut self, node: &LoneNode) -> Result<()> {
+        let mark = node.api()?.mark();
+        self.drain(node, false).await?;
+        let events = Selector::verbs(&["event"]).of("addresspools").named(self.pool);
+        until("the watch shows that the pool does not drain any more", PATIENCE, || async {
+            let seen = node.api()?.seen(mark, &events);
+            let told = seen.last().is_some_and(|event| !event.body.contains("\"draining\":true"));
+            Ok(so(told, || format!("{} events", seen.len())))
+        })
+        .await
+    }
+
     /// The Pod objects' names, for waits on what the agent has written down.
     pub fn name_of(&self, number: usize) -> String {
         format!("{}-{number}", self.pool)

@@ -82,7 +82,26 @@ pub async fn agent_start(node: &mut LoneNode) -> Result<()> {
 pub async fn silence(node: &mut LoneNode) -> Result<()> {
     let stage = Stage::begin(node, "sign-silence", 93).await?;
     let held = Stage::hold_reads(node)?;
+    // No bookmark either.
+    let _silent = [
+        node.api()?.inject(Selector::verbs(&["watch"]).of("addressblocks"), Fault::Freeze),
+        node.api()?.inject(Selector::verbs(&["watch"]).of("nodes"), Fault::Freeze),
+    ];
     silence_passes().await;
+    stage.waits(node, held).await
+}
+
+pub async fn unauthorized(node: &mut LoneNode) -> Result<()> {
+    let stage = Stage::begin(node, "sign-401", 97).await?;
+    let refused = Selector::verbs(&["get", "list", "create", "update", "patch", "delete"]);
+    let refused = node.api()?.inject(refused, Fault::Refuse(401));
+    let other = node.pod()?;
+    node.add(&other)?;
+    // Longer than a minute, scaled.
+    silence_passes().await;
+    let held = Stage::hold_reads(node)?;
+    drop(refused);
+    node.del(&other)?;
     stage.waits(node, held).await
 }
 
