@@ -29,7 +29,7 @@ pub async fn silence_passes() {
 }
 
 /// An ADD, with records that take a moment: none of the addresses that the other node has recorded is the answer.
-async fn none_of_theirs(node: &LoneNode, scene: &mut Scene, block: &Block) -> Result<()> {
+async fn none_of_theirs(node: &LoneNode, scene: &mut Scene, block: &Block, mark: usize) -> Result<()> {
     let next = scene.pod(node).await?;
     let far = Fault::Delay(Duration::from_millis(100));
     let _far = node.api()?.inject(Selector::verbs(&["create"]).of("ipassignments"), far);
@@ -37,8 +37,9 @@ async fn none_of_theirs(node: &LoneNode, scene: &mut Scene, block: &Block) -> Re
     if let Some(address) = answered(&answer)? {
         ensure!(
             !block.range.contains(&address),
-            "two pods have {address}: this node's, and one of n9, which has block {} and the record",
-            block.name
+            "two pods have {address}: this node's, and one of n9, which has block {} and the record; the watch had told of {} changes of the block",
+            block.name,
+            node.api()?.seen(mark, &Selector::verbs(&["event"]).of("addressblocks").named(&block.name)).len()
         );
     }
     Ok(())
@@ -68,13 +69,13 @@ pub async fn half_open(node: &mut LoneNode) -> Result<()> {
         node.api()?.inject(Selector::verbs(&["watch"]).of("addressblocks"), Fault::Freeze),
         node.api()?.inject(Selector::verbs(&["watch"]).of("nodes"), Fault::Freeze),
     ];
-    let nodes: Api<Node> = Api::all(node.client.clone());
+    let (mark, nodes): (usize, Api<Node>) = (node.api()?.mark(), Api::all(node.client.clone()));
     nodes.delete(NODE, &DeleteParams::default()).await?;
     node.make_node().await?;
     block.hand_over(node).await?;
     block.record_others(node, scene.pool, &[taken], 0).await?;
     silence_passes().await;
-    none_of_theirs(node, &mut scene, &block).await?;
+    none_of_theirs(node, &mut scene, &block, mark).await?;
     node_is_warned(node, &["lost", &block.name]).await?;
     drop(frozen);
     with_flags(node, &[]).await?;
@@ -97,7 +98,7 @@ pub async fn from_the_future(node: &mut LoneNode) -> Result<()> {
     .await?;
     block.hand_over(node).await?;
     block.record_others(node, scene.pool, &[taken], 0).await?;
-    none_of_theirs(node, &mut scene, &block).await?;
+    none_of_theirs(node, &mut scene, &block, mark).await?;
     node_is_warned(node, &["lost", &block.name]).await?;
     drop(restored);
     with_flags(node, &[]).await?;

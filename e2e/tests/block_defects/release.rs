@@ -134,10 +134,13 @@ pub async fn not_claimed_meanwhile(node: &mut LoneNode) -> Result<()> {
 }
 
 pub async fn leaving(node: &mut LoneNode) -> Result<()> {
-    let mut scene = Scene::begin(node, "leaving", 5, 31, 1, json!({})).await?;
+    // Four blocks: the node keeps its last one, empty or not.
+    let mut scene = Scene::begin(node, "leaving", 5, 29, 1, json!({})).await?;
     let pod = scene.add(node).await?;
     let block = scene.block(node, pod).await?;
     scene.end(node).await?;
+    let owner = block.owner(node).await?;
+    ensure!(owner.as_deref() == Some(NODE), "the node's last block {} went back: it is {owner:?}'s", block.name);
     let refused = node.api()?.inject(writes(&block), Fault::Refuse(500));
     let before = node.agent_log().len();
     node.kill_agent();
