@@ -82,6 +82,23 @@ pub async fn half_open(node: &mut LoneNode) -> Result<()> {
     scene.end(node).await
 }
 
+pub async fn another_uid(node: &mut LoneNode) -> Result<()> {
+    let mut scene = Scene::begin(node, "another-uid", 85, 28, 2, json!({})).await?;
+    scene.add(node).await?;
+    let block = scene.block(node, 0).await?;
+    let nodes: Api<Node> = Api::all(node.client.clone());
+    nodes.delete(NODE, &DeleteParams::default()).await?;
+    node.make_node().await?;
+    let uid = nodes.get(NODE).await?.metadata.uid;
+    until("the block carries the UID of the new Node", PATIENCE, || async {
+        let now = block.get(node).await?.and_then(|block| block.spec.node_uid);
+        Ok(so(now == uid, || format!("{now:?}, not {uid:?}")))
+    })
+    .await?;
+    scene.add(node).await?;
+    scene.end(node).await
+}
+
 pub async fn from_the_future(node: &mut LoneNode) -> Result<()> {
     with_wait(node).await?;
     let mut scene = Scene::begin(node, "future", 83, 28, 2, json!({})).await?;
@@ -114,7 +131,7 @@ async fn fresh_version(node: &LoneNode) -> Result<u64> {
 }
 
 pub async fn idle(node: &mut LoneNode) -> Result<()> {
-    const SCALE: f64 = 0.02;
+    const SCALE: f64 = 0.01;
     let quarter = Duration::from_mins(15).mul_f64(SCALE);
     let flags: Vec<String> = scaled(SCALE).into_iter().collect();
     with_flags(node, &flags.iter().map(String::as_str).collect::<Vec<_>>()).await?;
