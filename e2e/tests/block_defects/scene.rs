@@ -100,7 +100,7 @@ impl Scene {
         let events = Selector::verbs(&["event"]).of("addresspools").named(self.pool);
         until("the watch shows that the pool does not drain any more", PATIENCE, || async {
             let seen = node.api()?.seen(mark, &events);
-            let told = seen.last().is_some_and(|event| !event.body.contains("\"draining\":true"));
+            let told = seen.last().is_some_and(|event| serves(&event.body));
             Ok(so(told, || format!("{} events", seen.len())))
         })
         .await
@@ -249,6 +249,14 @@ pub fn pools(node: &LoneNode) -> Api<AddressPool> {
 
 pub fn records(node: &LoneNode) -> Api<IPAssignment> {
     Api::all(node.client.clone())
+}
+
+/// Whether a watch's line shows a pool that is ready and does not drain.
+fn serves(line: &str) -> bool {
+    let event: Value = serde_json::from_str(line).unwrap_or_default();
+    let conditions = event["object"]["status"]["conditions"].as_array();
+    let ready = conditions.into_iter().flatten().any(|one| one["type"] == "Ready" && one["status"] == "True");
+    ready && event["object"]["spec"]["draining"] != true
 }
 
 /// The present time as the API writes it.

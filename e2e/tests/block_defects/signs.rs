@@ -93,6 +93,10 @@ pub async fn silence(node: &mut LoneNode) -> Result<()> {
 
 pub async fn unauthorized(node: &mut LoneNode) -> Result<()> {
     let stage = Stage::begin(node, "sign-401", 97).await?;
+    // The pool default has a block of this node from here on.
+    let first = node.pod()?;
+    node.add(&first)?;
+    node.del(&first)?;
     let refused = Selector::verbs(&["get", "list", "create", "update", "patch", "delete"]);
     let refused = node.api()?.inject(refused, Fault::Refuse(401));
     let other = node.pod()?;
