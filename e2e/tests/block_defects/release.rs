@@ -100,12 +100,11 @@ pub async fn not_claimed_meanwhile(node: &mut LoneNode) -> Result<()> {
     let mut scene = Scene::begin(node, "meanwhile", 4, 31, 1, json!({})).await?;
     let pod = scene.add(node).await?;
     let block = scene.block(node, pod).await?;
-    node.del(&scene.pods[pod])?;
-    node.await_records(&[], PATIENCE).await?;
     // It would delete the free block of a draining pool.
     node.stop_operator();
     let held = node.api()?.inject(writes(&block).once(), Fault::HoldAnswer);
     let mark = node.api()?.mark();
+    node.del(&scene.pods[pod])?;
     scene.drain(node, true).await?;
     is_free(node, &block).await?;
     scene.undrain(node).await?;
@@ -146,8 +145,9 @@ pub async fn failed_withdrawal(node: &mut LoneNode) -> Result<()> {
         Ok(so(hits >= 2, || format!("{hits} refusals")))
     });
     hits.await?;
-    faults.end(true).await?;
+    // The pool serves again before the kernel does: nothing asks for another release.
     scene.undrain(node).await?;
+    faults.end(true).await?;
     let next = scene.add(node).await?;
     let block = scene.block(node, next).await?;
     // Right is that it stays, so this is as long as a comparison that takes it away may need.
