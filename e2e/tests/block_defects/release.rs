@@ -150,8 +150,16 @@ pub async fn failed_withdrawal(node: &mut LoneNode) -> Result<()> {
     faults.end(true).await?;
     let next = scene.add(node).await?;
     let block = scene.block(node, next).await?;
-    // Right is that it stays, so this is as long as a comparison that takes it away may need.
-    let gone = until("the block of a pod is not exported", Duration::from_secs(3), || async {
+    // A comparison of the node's network begins, by what another program did, and ends.
+    let address = scene.address(next)?.to_string();
+    node.namespace.ip(&format!("route del {address} table 116\n"))?;
+    until("the pod's route is there again", PATIENCE, || async {
+        let routes = node.table(116)?;
+        Ok(so(routes.iter().any(|(dst, _)| *dst == address), || format!("{routes:?}")))
+    })
+    .await?;
+    // Right is that it stays, so this is as long as the rest of that comparison may need.
+    let gone = until("the block of a pod is not exported", Duration::from_secs(2), || async {
         Ok(so(!block.is_exported(node)?, || "exported".to_owned()))
     });
     let gone = gone.await.is_ok();
