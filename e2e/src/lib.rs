@@ -1,6 +1,7 @@
 //! bobbin-e2e: a real cluster on one machine, and what is told with it. The demo, the benches and the tests are its callers; it
 //! knows Bobbin only as a chart, an image and three kinds of objects.
 
+pub mod api_proxy;
 pub mod bench;
 pub mod cluster;
 pub mod control_plane;

@@ -28,6 +28,7 @@ pub use pod::{Pod, fresh_id};
 pub use turns::Turns;
 pub use view::{Attachment, ip_json};
 
+use crate::api_proxy::ApiProxy;
 use crate::control_plane::{ControlPlane, Options, Running, Scratch};
 use crate::namespace::Namespace;
 use crate::product::Product;
@@ -58,6 +59,8 @@ pub struct Choice {
     pub agent: Vec<String>,
     /// More flags of the operator.
     pub operator: Vec<String>,
+    /// Whether an [`ApiProxy`] is behind the [`Proxy`], for faults of single requests and watches ([`LoneNode::api`]).
+    pub api_proxy: bool,
 }
 
 /// The node and all it needs. Dropped: every process ends and every namespace goes.
@@ -66,6 +69,7 @@ pub struct LoneNode {
     operator: Option<Running>,
     /// What the agent reaches the API server through.
     pub proxy: Proxy,
+    api_proxy: Option<ApiProxy>,
     /// The control plane.
     pub control_plane: ControlPlane,
     /// A client of the administrator, not through the proxy.
@@ -137,13 +141,18 @@ impl LoneNode {
 
         let (namespace, fabric) = (Namespace::make()?, Namespace::make()?);
         wire(&namespace, &fabric)?;
-        let target = control_plane.url().trim_start_matches("https://").parse()?;
+        let api_proxy = if choice.api_proxy { Some(ApiProxy::start(&control_plane, AGENT_USER).await?) } else { None };
+        let target = match &api_proxy {
+            Some(api_proxy) => api_proxy.address(),
+            None => control_plane.url().trim_start_matches("https://").parse()?,
+        };
         let proxy = Proxy::start(&namespace, target)?;
         let programs = Programs::find()?;
         let mut this = Self {
             agent: None,
             operator: None,
             proxy,
+            api_proxy,
             control_plane,
             client,
             namespace,
@@ -168,6 +177,11 @@ impl LoneNode {
         this.apply_pool("default", json!({"subnets": [{"ipv4": "10.64.0.0/16", "ipv6": "fd00:64::/112"}]})).await?;
         this.start_agent().await?;
         Ok(this)
+    }
+
+    /// What spoils single requests and watches of the agent; the node was started with [`Choice::api_proxy`].
+    pub fn api(&self) -> Result<&ApiProxy> {
+        self.api_proxy.as_ref().context("the node was started without an API proxy")
     }
 
     /// A path among the files of this node.

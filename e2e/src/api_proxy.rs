@@ -1,0 +1,189 @@
+//! A proxy that ends TLS in front of the API server, so that a test can spoil single requests and single watches.
+//!
+//! [`crate::proxy::Proxy`] knows bytes only. This one knows verbs, resources and watch events. Whoever is to suffer gets a
+//! kubeconfig with its address; it speaks to the API server as the user of one token.
+
+mod faults;
+mod watches;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::Response;
+use http::{StatusCode, header};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+pub use faults::{Fault, Injected, Seen, Selector};
+use faults::{Faults, Place};
+
+use crate::control_plane::ControlPlane;
+
+/// The largest request body that is passed on.
+const LARGEST_REQUEST: usize = 4 << 20;
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// The proxy. Dropped: it ends, and its connections break.
+#[derive(Debug)]
+pub struct ApiProxy {
+    address: SocketAddr,
+    faults: Arc<Faults>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+#[derive(Clone)]
+struct Way {
+    client: kube::Client,
+    faults: Arc<Faults>,
+}
+
+impl ApiProxy {
+    /// Listens on a free port of this process's loopback; requests reach the API server with this token.
+    pub async fn start(control_plane: &ControlPlane, token: &str) -> Result<Self> {
+        let certificates = control_plane.certificates();
+        let chain =
+            CertificateDer::pem_file_iter(certificates.file("apiserver.crt"))?.collect::<Result<Vec<_>, _>>()?;
+        let key = PrivateKeyDer::from_pem_file(certificates.file("apiserver.key"))?;
+        let tls = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
+        let tcp = TcpListener::bind("127.0.0.1:0").await.context("the API proxy can't listen")?;
+        let address = tcp.local_addr()?;
+        let faults = Arc::new(Faults::default());
+        let way = Way { client: control_plane.client_for(token).await?, faults: Arc::clone(&faults) };
+        let app = axum::Router::new().fallback(pass).with_state(way);
+        let listener = TlsListener::on(tcp, TlsAcceptor::from(Arc::new(tls)))?;
+        let task = tokio::spawn(async move {
+            // It serves until it is aborted.
+            let _ = axum::serve(listener, app).await;
+        });
+        Ok(Self { address, faults, task })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Spoils the requests that the selector names, until the answer is dropped. Watches that are open are spoiled too.
+    #[must_use = "the fault ends when this is dropped"]
+    pub fn inject(&self, selector: Selector, fault: Fault) -> Injected {
+        Faults::inject(&self.faults, selector, fault)
+    }
+
+    /// How many requests and watch events it has seen; a place to count from.
+    pub fn mark(&self) -> usize {
+        self.faults.mark()
+    }
+
+    /// What it has seen since a mark and the selector names, in order.
+    pub fn seen(&self, since: usize, selector: &Selector) -> Vec<Seen> {
+        self.faults.seen(since, selector)
+    }
+}
+
+impl Drop for ApiProxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Connections after their TLS handshake.
+struct TlsListener {
+    address: SocketAddr,
+    ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
+}
+
+impl TlsListener {
+    /// Each handshake is a task of its own: one that hangs delays no other.
+    fn on(tcp: TcpListener, tls: TlsAcceptor) -> Result<Self> {
+        let (sender, ready) = mpsc::channel(1);
+        let address = tcp.local_addr()?;
+        tokio::spawn(async move {
+            loop {
+                let accepted = tokio::select! {
+                    accepted = tcp.accept() => accepted,
+                    () = sender.closed() => return,
+                };
+                let Ok((stream, from)) = accepted else { continue };
+                let (tls, sender) = (tls.clone(), sender.clone());
+                tokio::spawn(async move {
+                    if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+                        // Refused only when the proxy has ended.
+                        let _ = sender.send((stream, from)).await;
+                    }
+                });
+            }
+        });
+        Ok(Self { address, ready })
+    }
+}
+
+impl axum::serve::Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        match self.ready.recv().await {
+            Some(ready) => ready,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        Ok(self.address)
+    }
+}
+
+async fn pass(State(way): State<Way>, request: Request) -> Response {
+    match forward(&way, request).await {
+        Ok(response) => response,
+        Err(error) => answer(StatusCode::BAD_GATEWAY, &format!("{error:#}")),
+    }
+}
+
+async fn forward(way: &Way, request: Request) -> Result<Response> {
+    let (mut parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, LARGEST_REQUEST).await?;
+    let mut place = Place::of(&parts.method, &parts.uri);
+    place.id = way.faults.note(&place, &String::from_utf8_lossy(&body));
+    if let Some(code) = way.faults.refuses(&place) {
+        return Ok(answer(StatusCode::from_u16(code)?, "refused by the test"));
+    }
+    way.faults.held(&place, false).await;
+    let path = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    parts.uri = way.faults.rewound(&place, path).parse()?;
+    for name in [header::HOST, header::AUTHORIZATION, header::CONTENT_LENGTH, header::CONNECTION] {
+        parts.headers.remove(name);
+    }
+    let opened = way.faults.mark();
+    let response = way.client.send(http::Request::from_parts(parts, body.into())).await?;
+    let (parts, body) = response.into_parts();
+    if place.verb == "watch" && parts.status.is_success() {
+        return Ok(Response::from_parts(parts, watches::body(body, place, Arc::clone(&way.faults), opened)));
+    }
+    let bytes = body.collect_bytes().await?;
+    way.faults.held(&place, true).await;
+    let bytes = way.faults.aged(&place, bytes.to_vec());
+    let mut response = Response::from_parts(parts, Body::from(bytes));
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    response.headers_mut().remove(header::TRANSFER_ENCODING);
+    Ok(response)
+}
+
+fn answer(code: StatusCode, why: &str) -> Response {
+    let status = serde_json::json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": why, "reason": "", "code": code.as_u16(),
+    });
+    let mut response = Response::new(Body::from(status.to_string()));
+    *response.status_mut() = code;
+    response.headers_mut().insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response
+}

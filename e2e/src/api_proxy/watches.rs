@@ -1,0 +1,80 @@
+//! The body of a watch, line by line: what is dropped, what is frozen, what passes.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::body::{Body, BodyDataStream, Bytes};
+use futures::{StreamExt, stream};
+use serde_json::Value;
+
+use super::faults::{Faults, Place};
+
+struct Watch {
+    upstream: Pin<Box<BodyDataStream>>,
+    place: Place,
+    faults: Arc<Faults>,
+    opened: usize,
+    /// The beginning of a line whose end has not come.
+    rest: Vec<u8>,
+    lines: VecDeque<Vec<u8>>,
+    dead: bool,
+}
+
+/// The body as the client gets it.
+pub(super) fn body(upstream: kube::client::Body, place: Place, faults: Arc<Faults>, opened: usize) -> Body {
+    let upstream = Box::pin(Body::new(upstream).into_data_stream());
+    let watch = Watch { upstream, place, faults, opened, rest: Vec::new(), lines: VecDeque::new(), dead: false };
+    Body::from_stream(stream::unfold(watch, |mut watch| async move {
+        let line = watch.next().await?;
+        Some((line, watch))
+    }))
+}
+
+impl Watch {
+    async fn next(&mut self) -> Option<Result<Bytes, axum::Error>> {
+        loop {
+            while let Some(line) = self.lines.pop_front() {
+                if self.passes(&line).await {
+                    return Some(Ok(Bytes::from(line)));
+                }
+            }
+            let chunk = self.upstream.next().await;
+            self.die_if_frozen().await;
+            match chunk {
+                None => return None,
+                Some(Err(error)) => return Some(Err(error)),
+                Some(Ok(bytes)) => self.cut(&bytes),
+            }
+        }
+    }
+
+    fn cut(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.rest.push(*byte);
+            if *byte == b'\n' {
+                self.lines.push_back(std::mem::take(&mut self.rest));
+            }
+        }
+    }
+
+    async fn passes(&mut self, line: &[u8]) -> bool {
+        self.die_if_frozen().await;
+        let Ok(event) = serde_json::from_slice::<Value>(line) else { return true };
+        let is_change = matches!(event["type"].as_str(), Some("ADDED" | "MODIFIED" | "DELETED"));
+        if is_change && self.faults.drops_events(&self.place) {
+            return false;
+        }
+        let name = event["object"]["metadata"]["name"].as_str().unwrap_or_default();
+        self.faults.note(&self.place.event(name), &String::from_utf8_lossy(line));
+        true
+    }
+
+    /// A half-open connection: nothing comes any more, not even its end.
+    async fn die_if_frozen(&mut self) {
+        self.dead |= self.faults.frozen(&self.place, self.opened);
+        if self.dead {
+            std::future::pending::<()>().await;
+        }
+    }
+}

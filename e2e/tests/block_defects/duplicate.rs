@@ -1,0 +1,57 @@
+//! Addresses of this node's block that the other node has a record of.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use bobbin_e2e::lone_node::LoneNode;
+use bobbin_e2e::proxy::Weather;
+use bobbin_e2e::until::{so, until};
+use serde_json::json;
+
+use super::scene::{Scene, answered, delete_record, is_saved, node_is_warned};
+use super::{AT_ONCE, is_base, patience, with_flags};
+
+/// A pool of two addresses: one is this node's first pod's, the other is recorded for the other node.
+async fn one_recorded(node: &mut LoneNode, pool: &'static str, third: u8) -> Result<(Scene, std::net::IpAddr)> {
+    with_flags(node, &["--confirm-wait=5s"]).await?;
+    let mut scene = Scene::begin(node, pool, third, 31, 1, json!({})).await?;
+    scene.add(node).await?;
+    let taken = scene.address(0)?;
+    let recorded = scene.block(node, 0).await?.record_others(node, pool, &[taken], 0).await?[0];
+    let next = scene.pod(node).await?;
+    is_saved(node, &scene.name_of(next)).await?;
+    let error = node.call(&scene.pods[next].call("ADD"))?.error()?;
+    ensure!(error.code == 11, "{error:?}");
+    node.del(&scene.pods[next])?;
+    node_is_warned(node, &[&recorded.to_string(), "n9"]).await?;
+    Ok((scene, recorded))
+}
+
+pub async fn comes_back(node: &mut LoneNode) -> Result<()> {
+    let (scene, recorded) = one_recorded(node, "comes-back", 41).await?;
+    delete_record(node, recorded).await?;
+    // The record is not of this node, so nothing tells of its end: the next resync may be what finds it.
+    let within = if is_base() { AT_ONCE * 2 } else { patience(Duration::from_mins(18)) };
+    until("the runtime's next try gets the address", within, || async {
+        let answer = node.call(&scene.pods[1].call("ADD"))?;
+        if answer.exit != 0 {
+            node.del(&scene.pods[1])?;
+        }
+        Ok(so(answered(&answer)? == Some(recorded), || answer.stdout.clone()))
+    })
+    .await?;
+    with_flags(node, &[]).await?;
+    scene.end(node).await
+}
+
+pub async fn after_restart(node: &mut LoneNode) -> Result<()> {
+    let (scene, recorded) = one_recorded(node, "stays-away", 42).await?;
+    node.kill_agent();
+    node.proxy.set(Weather::Refuse);
+    node.start_agent().await?;
+    let answer = node.call(&scene.pods[1].call("ADD"))?;
+    ensure!(answered(&answer)?.is_none(), "after a restart the ADD answered {recorded}, which n9 has a record of");
+    node.proxy.set(Weather::Healthy);
+    with_flags(node, &[]).await?;
+    scene.end(node).await
+}

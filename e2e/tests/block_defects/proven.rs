@@ -1,0 +1,166 @@
+//! Proven blocks: an ADD does not wait for its record while the API server's recent word is good, and does when it is not.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use bobbin_e2e::api_proxy::{Fault, Selector};
+use bobbin_e2e::control_plane::Entry;
+use bobbin_e2e::lone_node::{AGENT_USER, LoneNode, NODE, PATIENCE};
+use bobbin_e2e::proxy::Weather;
+use bobbin_e2e::until::{so, until};
+use k8s_openapi::api::core::v1::{Namespace, Node};
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use serde_json::json;
+
+use super::scene::{Block, Scene, answered, node_is_warned};
+use super::{TIME_SCALE, is_base, scaled, with_flags};
+
+/// Silence of a watch after which its blocks are not proven.
+const SILENCE: Duration = Duration::from_secs(90);
+
+/// As long as an ADD of an unproven block waits for its record here; the code before knows only the time that every ADD waits.
+pub async fn with_wait(node: &mut LoneNode) -> Result<()> {
+    with_flags(node, if is_base() { &[] } else { &["--confirm-wait=2s"] }).await
+}
+
+/// The time that makes a watch's silence count has passed. Nothing tells of it from outside.
+pub async fn silence_passes() {
+    tokio::time::sleep(SILENCE.mul_f64(TIME_SCALE) + Duration::from_secs(1)).await;
+}
+
+/// An ADD, with records that take a moment: none of the addresses that the other node has recorded is the answer.
+async fn none_of_theirs(node: &LoneNode, scene: &mut Scene, block: &Block, mark: usize) -> Result<()> {
+    let next = scene.pod(node).await?;
+    let far = Fault::Delay(Duration::from_millis(100));
+    let _far = node.api()?.inject(Selector::verbs(&["create"]).of("ipassignments"), far);
+    let answer = node.call(&scene.pods[next].call("ADD"))?;
+    if let Some(address) = answered(&answer)? {
+        ensure!(
+            !block.range.contains(&address),
+            "two pods have {address}: this node's, and one of n9, which has block {} and the record; the watch had told of {} changes of the block",
+            block.name,
+            node.api()?.seen(mark, &Selector::verbs(&["event"]).of("addressblocks").named(&block.name)).len()
+        );
+    }
+    Ok(())
+}
+
+pub async fn no_wait(node: &mut LoneNode) -> Result<()> {
+    const WAIT: Duration = Duration::from_secs(20);
+    with_flags(node, &["--confirm-wait=20s"]).await?;
+    let mut scene = Scene::begin(node, "proven", 81, 28, 2, json!({})).await?;
+    scene.add(node).await?;
+    let next = scene.pod(node).await?;
+    let held = node.api()?.inject(Selector::verbs(&["create"]).of("ipassignments"), Fault::HoldRequest);
+    let answer = node.call(&scene.pods[next].call("ADD"))?;
+    drop(held);
+    ensure!(answered(&answer)?.is_some(), "{}", answer.stdout);
+    ensure!(answer.took < WAIT / 4, "the ADD waited {:?} for its record though its block is proven", answer.took);
+    with_flags(node, &[]).await?;
+    scene.end(node).await
+}
+
+pub async fn half_open(node: &mut LoneNode) -> Result<()> {
+    with_wait(node).await?;
+    let mut scene = Scene::begin(node, "half-open", 82, 28, 2, json!({})).await?;
+    scene.add(node).await?;
+    let (block, taken) = (scene.block(node, 0).await?, scene.address(0)?);
+    let frozen = [
+        node.api()?.inject(Selector::verbs(&["watch"]).of("addressblocks"), Fault::Freeze),
+        node.api()?.inject(Selector::verbs(&["watch"]).of("nodes"), Fault::Freeze),
+    ];
+    let (mark, nodes): (usize, Api<Node>) = (node.api()?.mark(), Api::all(node.client.clone()));
+    nodes.delete(NODE, &DeleteParams::default()).await?;
+    node.make_node().await?;
+    block.hand_over(node).await?;
+    block.record_others(node, scene.pool, &[taken], 0).await?;
+    silence_passes().await;
+    none_of_theirs(node, &mut scene, &block, mark).await?;
+    node_is_warned(node, &["lost", &block.name]).await?;
+    drop(frozen);
+    with_flags(node, &[]).await?;
+    scene.end(node).await
+}
+
+pub async fn another_uid(node: &mut LoneNode) -> Result<()> {
+    let mut scene = Scene::begin(node, "another-uid", 85, 28, 2, json!({})).await?;
+    scene.add(node).await?;
+    let block = scene.block(node, 0).await?;
+    let nodes: Api<Node> = Api::all(node.client.clone());
+    nodes.delete(NODE, &DeleteParams::default()).await?;
+    node.make_node().await?;
+    let uid = nodes.get(NODE).await?.metadata.uid;
+    until("the block carries the UID of the new Node", PATIENCE, || async {
+        let now = block.get(node).await?.and_then(|block| block.spec.node_uid);
+        Ok(so(now == uid, || format!("{now:?}, not {uid:?}")))
+    })
+    .await?;
+    scene.add(node).await?;
+    scene.end(node).await
+}
+
+pub async fn from_the_future(node: &mut LoneNode) -> Result<()> {
+    with_wait(node).await?;
+    let mut scene = Scene::begin(node, "future", 83, 28, 2, json!({})).await?;
+    scene.add(node).await?;
+    let (block, taken) = (scene.block(node, 0).await?, scene.address(0)?);
+    let restored = node.api()?.inject(Selector::verbs(&["watch"]), Fault::Rewind(fresh_version(node).await?));
+    let mark = node.api()?.mark();
+    node.proxy.set(Weather::Refuse);
+    node.proxy.set(Weather::Healthy);
+    until("the agent watches its blocks again", PATIENCE, || async {
+        let watches = node.api()?.seen(mark, &Selector::verbs(&["watch"]).of("addressblocks"));
+        Ok(so(!watches.is_empty(), || "not yet".to_owned()))
+    })
+    .await?;
+    block.hand_over(node).await?;
+    block.record_others(node, scene.pool, &[taken], 0).await?;
+    none_of_theirs(node, &mut scene, &block, mark).await?;
+    node_is_warned(node, &["lost", &block.name]).await?;
+    drop(restored);
+    with_flags(node, &[]).await?;
+    scene.end(node).await
+}
+
+/// A resourceVersion above all that the agent has seen.
+async fn fresh_version(node: &LoneNode) -> Result<u64> {
+    let namespaces: Api<Namespace> = Api::all(node.client.clone());
+    let patch = json!({"metadata": {"annotations": {"e2e/now": super::scene::now()}}});
+    let written = namespaces.patch("bobbin-system", &PatchParams::default(), &Patch::Merge(patch)).await?;
+    Ok(written.metadata.resource_version.context("no resourceVersion")?.parse()?)
+}
+
+pub async fn idle(node: &mut LoneNode) -> Result<()> {
+    const SCALE: f64 = 0.01;
+    let quarter = Duration::from_mins(15).mul_f64(SCALE);
+    let flags: Vec<String> = scaled(SCALE).into_iter().collect();
+    with_flags(node, &flags.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+    let mut scene = Scene::begin(node, "idle", 84, 28, 2, json!({})).await?;
+    scene.add(node).await?;
+    let next = scene.pod(node).await?;
+    // What the first ADD and the start brought about is over when a quarter of an hour has passed once.
+    tokio::time::sleep(quarter).await;
+    let (audit, begun) = (node.control_plane.audit(), Instant::now());
+    let mark = audit.mark();
+    tokio::time::sleep(quarter.saturating_sub(begun.elapsed())).await;
+    let own = |entry: &Entry| entry.user.username == AGENT_USER && entry.is_read();
+    let names = |entries: Vec<Entry>| -> Vec<String> {
+        entries.iter().map(|entry| format!("{} {} {}", entry.verb, entry.resource(), entry.name())).collect()
+    };
+    for resource in ["nodes", "addressblocks"] {
+        let reads = audit.calls(mark, |entry| own(entry) && entry.resource() == resource)?;
+        // One quarter has one resync, with jitter two.
+        ensure!(reads.len() <= 2, "an idle cluster was read: {:?}", names(reads));
+    }
+    let mark = audit.mark();
+    node.add(&scene.pods[next])?;
+    until("the ADD's record is in the audit log", PATIENCE, || async {
+        let written = audit.calls(mark, |entry| entry.user.username == AGENT_USER && entry.verb == "create")?;
+        Ok(so(!written.is_empty(), || "no create".to_owned()))
+    })
+    .await?;
+    let reads = audit.calls(mark, |entry| own(entry) && entry.resource() == "addressblocks")?;
+    ensure!(reads.len() <= 2, "one ADD after the silence read its blocks {} times", reads.len());
+    with_flags(node, &[]).await?;
+    scene.end(node).await.map_err(|error| anyhow!("after an idle quarter: {error:#}"))
+}
