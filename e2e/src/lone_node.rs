@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 pub use echo::EchoServer;
@@ -219,6 +220,12 @@ impl LoneNode {
 
     /// Starts the agent.
     pub fn start_agent_only(&mut self) -> Result<()> {
+        self.agent = Some(self.another_agent("agent.log")?);
+        Ok(())
+    }
+
+    /// Starts an agent with the same flags beside the node's own; it writes its log to `log` among the files of this node.
+    pub fn another_agent(&self, log: &str) -> Result<Running> {
         let mut arguments = vec![
             format!("--node-name={NODE}"),
             format!("--kubeconfig={}", self.path("agent.kubeconfig").display()),
@@ -231,12 +238,11 @@ impl LoneNode {
         ];
         let name = |flag: &String| flag.split('=').next().unwrap_or_default().to_owned();
         let replaced: Vec<String> = self.agent_flags.iter().map(name).collect();
-        arguments.extend(self.choice.agent.iter().filter(|flag| !replaced.contains(&name(flag))).cloned());
+        arguments.extend(self.choice.agent.iter().cloned());
+        arguments.retain(|flag| !replaced.contains(&name(flag)));
         arguments.extend(self.agent_flags.iter().cloned());
-        let program = self.path("bin/bobbin-agent");
         let netns = self.namespace.path();
-        self.agent = Some(Running::start(&program, Some(&netns), &self.path("agent.log"), arguments)?);
-        Ok(())
+        Running::start(&self.path("bin/bobbin-agent"), Some(&netns), &self.path(log), arguments)
     }
 
     /// Waits until the agent itself (not the shim for it) answers STATUS with success.
@@ -278,6 +284,11 @@ impl LoneNode {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
         Ok(line.split_whitespace().nth(1).context("no number in VmRSS")?.parse()?)
+    }
+
+    /// The agent's process.
+    pub fn agent_pid(&self) -> Result<Pid> {
+        Ok(self.agent.as_ref().context("the agent was not started")?.pid())
     }
 
     /// The last lines that the agent wrote.
