@@ -25,7 +25,8 @@ impl LoneNode {
         .await
     }
 
-    pub(super) async fn make_node(&self) -> Result<()> {
+    /// Creates the Node object, with its addresses.
+    pub async fn make_node(&self) -> Result<()> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let node =
             serde_json::from_value(json!({"metadata": {"name": NODE, "labels": {"kubernetes.io/hostname": NODE}}}))?;

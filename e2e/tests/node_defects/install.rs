@@ -17,10 +17,12 @@ pub async fn withheld(node: &mut LoneNode) -> Result<()> {
     // Nothing can be renamed over a directory that is not empty.
     std::fs::create_dir_all(plugin.join("in-the-way"))?;
     node.set_agent_flags(&scaled("0.1").iter().map(String::as_str).collect::<Vec<_>>());
+    let begun = node.agent_log().len();
     node.start_agent().await?;
-    until("an event says that the plugin could not be installed", PATIENCE, || async {
-        let told = node.warnings("NotInstalled").await?;
-        Ok(so(told.iter().any(|one| one.contains(PLUGIN)), || format!("{told:?}")))
+    until("the agent says that the plugin could not be installed", PATIENCE, || async {
+        let log = node.agent_log().split_off(begun);
+        let told = |line: &str| (line.contains("WARN") || line.contains("ERROR")) && line.contains(PLUGIN);
+        Ok(so(log.lines().any(told), || log))
     })
     .await?;
     probe::sweeps(node, 2).await?;
