@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 pub use echo::EchoServer;
@@ -234,13 +235,8 @@ impl LoneNode {
 
     /// Starts the agent.
     pub fn start_agent_only(&mut self) -> Result<()> {
-        self.agent = Some(self.spawn_agent("agent.log")?);
+        self.agent = Some(self.another_agent("agent.log")?);
         Ok(())
-    }
-
-    /// Starts one more agent of this node, which writes its log to a file of its own.
-    pub fn start_second_agent(&self) -> Result<Running> {
-        self.spawn_agent("second-agent.log")
     }
 
     /// Kills the agent; this one, which runs already, is the node's from now on.
@@ -248,7 +244,8 @@ impl LoneNode {
         self.agent = Some(agent);
     }
 
-    fn spawn_agent(&self, log: &str) -> Result<Running> {
+    /// Starts an agent with the same flags beside the node's own; it writes its log to `log` among the files of this node.
+    pub fn another_agent(&self, log: &str) -> Result<Running> {
         let mut arguments = vec![
             format!("--node-name={NODE}"),
             format!("--kubeconfig={}", self.path("agent.kubeconfig").display()),
@@ -261,11 +258,11 @@ impl LoneNode {
         ];
         let name = |flag: &String| flag.split('=').next().unwrap_or_default().to_owned();
         let replaced: Vec<String> = self.agent_flags.iter().map(name).collect();
-        arguments.extend(self.choice.agent.iter().filter(|flag| !replaced.contains(&name(flag))).cloned());
+        arguments.extend(self.choice.agent.iter().cloned());
+        arguments.retain(|flag| !replaced.contains(&name(flag)));
         arguments.extend(self.agent_flags.iter().cloned());
-        let program = self.path("bin/bobbin-agent");
         let netns = self.namespace.path();
-        Running::start(&program, Some(&netns), &self.path(log), arguments)
+        Running::start(&self.path("bin/bobbin-agent"), Some(&netns), &self.path(log), arguments)
     }
 
     /// Waits until the agent itself (not the shim for it) answers STATUS with success.
@@ -305,6 +302,11 @@ impl LoneNode {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
         Ok(line.split_whitespace().nth(1).context("no number in VmRSS")?.parse()?)
+    }
+
+    /// The agent's process.
+    pub fn agent_pid(&self) -> Result<Pid> {
+        Ok(self.agent.as_ref().context("the agent was not started")?.pid())
     }
 
     /// The last lines that the agent wrote.

@@ -25,7 +25,7 @@ impl LoneNode {
         .await
     }
 
-    /// Makes the Node object, with its addresses.
+    /// Creates the Node object, with its addresses.
     pub async fn make_node(&self) -> Result<()> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let node =
@@ -99,6 +99,12 @@ impl LoneNode {
         Ok(pod)
     }
 
+    /// The UID of a Pod object.
+    pub async fn kube_pod_uid(&self, namespace: &str, name: &str) -> Result<String> {
+        let pods: Api<KubePod> = Api::namespaced(self.client.clone(), namespace);
+        pods.get(name).await?.metadata.uid.context("the pod has no UID")
+    }
+
     /// Deletes a Pod object, at once.
     pub async fn delete_kube_pod(&self, namespace: &str, name: &str) -> Result<()> {
         let pods: Api<KubePod> = Api::namespaced(self.client.clone(), namespace);
@@ -127,6 +133,17 @@ impl LoneNode {
         let events: Api<Event> = Api::all(self.client.clone());
         let fields = ListParams::default().fields(&format!("reason={reason}"));
         Ok(events.list(&fields).await?.items.into_iter().filter_map(|event| event.note).collect())
+    }
+
+    /// What warnings about a pod say.
+    pub async fn pod_warnings(&self, namespace: &str, name: &str) -> Result<Vec<String>> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        let about = |event: &Event| {
+            let pod = event.regarding.as_ref();
+            event.type_.as_deref() == Some("Warning") && pod.is_some_and(|pod| pod.name.as_deref() == Some(name))
+        };
+        let all = events.list(&ListParams::default()).await?.items;
+        Ok(all.into_iter().filter(about).filter_map(|event| event.note).collect())
     }
 
     /// Waits until the records in the API are those of the attachments that have these container IDs, and no others.

@@ -36,7 +36,7 @@ pub async fn installation(node: &mut LoneNode) -> Result<()> {
 
 pub async fn second_agent(node: &mut LoneNode) -> Result<()> {
     let pods = add_pods(node, 1)?;
-    let second = node.start_second_agent()?;
+    let second = node.another_agent("second-agent.log")?;
     let log = node.path("second-agent.log");
     until("the second agent says that it waits", PATIENCE, || async {
         let text = fs::read_to_string(&log)?;

@@ -1,0 +1,191 @@
+//! Regression tests for defects of one node: a link that goes, a namespace that stays, two agents, a busy port, a full pool.
+//!
+//! Every test failed on version 0.1 for the reason its assertion names. All tests share the node; each cleans up.
+
+#[path = "node_defects/first_calls.rs"]
+mod first_calls;
+#[path = "node_defects/foreign_routes.rs"]
+mod foreign_routes;
+#[path = "node_defects/health.rs"]
+mod health;
+#[path = "node_defects/install.rs"]
+mod install;
+#[path = "node_defects/links.rs"]
+mod links;
+#[path = "node_defects/networks.rs"]
+mod networks;
+#[path = "node_defects/pod_gone.rs"]
+mod pod_gone;
+#[path = "node_defects/probe.rs"]
+mod probe;
+#[path = "node_defects/run_dir.rs"]
+mod run_dir;
+#[path = "node_defects/stale.rs"]
+mod stale;
+#[path = "node_defects/status.rs"]
+mod status;
+#[path = "node_defects/waiting.rs"]
+mod waiting;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bobbin_e2e::lone_node::{Choice, LoneNode, PATIENCE, Pod, Turns};
+use bobbin_e2e::until::{so, until};
+use serde_json::{Value, json};
+
+/// Where the agent serves metrics and health, inside the node.
+const METRICS: &str = "127.0.0.1:9119";
+/// How long it may take until the records are right again.
+const CATCH_UP: Duration = Duration::from_mins(1);
+
+fn main() -> Result<ExitCode> {
+    let flags = ["--hold-add=3s", "--sweep-interval=500ms", &format!("--metrics-address={METRICS}")].map(str::to_owned);
+    let turns = Turns::on(Choice { agent: flags.to_vec(), ..Choice::default() })?;
+    let tests = vec![
+        turns.test(
+            "thirty ADDs succeed as the first calls of a boot, also while the network is repaired",
+            first_calls::thirty_at_once,
+        ),
+        turns.test(
+            "a running pod whose host link was deleted keeps its address, and a Warning tells its owner",
+            links::deleted,
+        ),
+        turns.test("running pods keep links and routes when the prefix of link names changes", links::prefix_changed),
+        turns.test("a prefix of four letters is used in full", links::four_letters),
+        turns.test("a renamed link keeps its routes and gets its name back", links::renamed),
+        turns.test("a link whose alias was cleared is not deleted and gets its alias back", links::alias_cleared),
+        turns.test("GC for one network frees nothing of another network", networks::gc),
+        turns.test("a runtime that passes no pod UID is served by the pod's name", waiting::without_uid),
+        turns.test(
+            "a DEL ends the wait of its ADD at once, also when the ADD had not begun to wait",
+            waiting::called_off,
+        ),
+        turns
+            .test("a pod that waits for an address is one WARN, however often the runtime tries", waiting::one_warning),
+        turns.test("the CNI configuration is withheld until the plugin is installed", install::withheld),
+        turns.test("a plugin or configuration that was removed or changed is put back", install::put_back),
+        turns.test("a second agent waits for the run directory and says so", run_dir::second_agent),
+        turns.test("the run directory of another node name is set aside", run_dir::other_name),
+        turns.test("a Node that was re-created keeps its pods and gets its blocks written anew", run_dir::other_uid),
+        turns.test("records stay when the run directory was emptied without a reboot", run_dir::emptied),
+        turns
+            .test("an attachment is freed after an agent restart only if its namespace is gone", stale::across_restart),
+        turns.test("a pod whose interface was moved to another namespace is held with a Warning", stale::moved),
+        turns.test("a namespace that got the ID of one that is gone is not taken for it", stale::reused_id),
+        turns.test(
+            "a pod that is gone is freed though its namespace is kept, but not while the Node is not Ready",
+            pod_gone::freed,
+        ),
+        turns.test("STATUS succeeds however long an agent is away that was ready once", status::long_away),
+        turns.test("leaving the node removes every marker of the plugin", status::markers_forgotten),
+        turns.test("a busy metrics port leaves CNI served, and is taken when it comes free", health::busy_port),
+        turns.test("/healthz fails when a loop makes no progress", health::hung_loop),
+        turns.test("agent and operator refuse an unknown log format and name the known ones", health::log_format),
+        turns.test("foreign routes in table main cause no comparison and take no memory", foreign_routes::ignored),
+    ];
+    Ok(turns.run(tests))
+}
+
+/// The addresses in a result, without prefix lengths.
+fn addresses(result: &Value) -> Vec<String> {
+    let ips = result.get("ips").and_then(Value::as_array).into_iter().flatten();
+    ips.filter_map(|ip| ip.get("address")?.as_str()?.split('/').next().map(str::to_owned)).collect()
+}
+
+/// Whether the agent under test is of the code before these defects were fixed: then it does not know `--time-scale`.
+fn is_old() -> bool {
+    std::env::var_os("BOBBIN_PRODUCT").is_some_and(|value| !value.is_empty())
+}
+
+/// The agent's flag that makes its long waits this much shorter.
+fn scaled(scale: &str) -> Vec<String> {
+    if is_old() { Vec::new() } else { vec![format!("--time-scale={scale}")] }
+}
+
+/// A deadline for what the agent does within a minute, under a scale of 0.1.
+fn a_minute() -> Duration {
+    if is_old() { Duration::from_secs(65) } else { Duration::from_secs(20) }
+}
+
+/// Restarts the agent with these flags in the place of its own of the same names.
+async fn restart(node: &mut LoneNode, flags: &[String]) -> Result<()> {
+    node.kill_agent();
+    node.set_agent_flags(&flags.iter().map(String::as_str).collect::<Vec<_>>());
+    node.start_agent().await
+}
+
+/// Waits until the agent has looked twice at all attachments since this call began: so long it takes to free one whose namespace is gone.
+async fn looked_twice(node: &LoneNode) -> Result<()> {
+    let pod = node.pod()?;
+    node.add(&pod)?;
+    let id = pod.container_id.clone();
+    let recorded = async |wanted: bool| {
+        until(&format!("a record of {id}: {wanted}"), CATCH_UP, || async {
+            let there = node.assignments().await?.iter().any(|one| one.spec.container_id == id);
+            Ok(so(there == wanted, || format!("a record: {there}")))
+        })
+        .await
+        .with_context(|| format!("the end of the agent's log:\n{}", node.agent_log_tail()))
+    };
+    recorded(true).await?;
+    drop(pod);
+    recorded(false).await
+}
+
+/// Breaks a route of a pod and waits until it is back: the agent has compared the whole network since this call began.
+async fn compared(node: &LoneNode) -> Result<()> {
+    let pod = node.pod()?;
+    let address = addresses(&node.add(&pod)?).into_iter().next().context("an address")?;
+    node.namespace.ip(&format!("route del {address}/32 table 116"))?;
+    until("the route is repaired", PATIENCE, || async {
+        let there = node.table(116)?.iter().any(|(dst, _)| *dst == address);
+        Ok(so(there, || node.agent_log_tail()))
+    })
+    .await?;
+    node.del(&pod)
+}
+
+/// The host link of a pod's `eth0`, found by its alias.
+fn link_of(node: &LoneNode, pod: &Pod) -> Result<String> {
+    let alias = format!("bobbin:{}/eth0", pod.container_id);
+    Ok(node.attachments()?.remove(&alias).with_context(|| format!("no link has the alias {alias}"))?.link)
+}
+
+/// Fails if a pod has no record.
+async fn is_recorded(node: &LoneNode, pod: &Pod) -> Result<()> {
+    let all = node.assignments().await?;
+    ensure!(
+        all.iter().any(|one| one.spec.container_id == pod.container_id),
+        "the address of {} was freed: its record is gone; the end of the agent's log:\n{}",
+        pod.args.as_deref().unwrap_or(&pod.container_id),
+        node.agent_log_tail()
+    );
+    Ok(())
+}
+
+/// A pool with as many IPv4 addresses as two to the power of `bits`, in one block; freed addresses may be used again at once.
+async fn small_pool(node: &LoneNode, name: &str, subnet: &str, bits: u8) -> Result<()> {
+    let spec = json!({"subnets": [{"ipv4": subnet}], "blockSizeBits": bits, "cooldownSeconds": 0});
+    node.apply_pool(name, spec).await?;
+    node.await_free_blocks(name).await
+}
+
+/// Deletes pods that Kubernetes knows by these names in the namespace `default`, and waits until nothing of any pod is left.
+async fn end(node: &LoneNode, pods: Vec<Pod>, names: &[&str]) -> Result<()> {
+    for pod in &pods {
+        node.del(pod)?;
+    }
+    drop(pods);
+    for name in names {
+        node.delete_kube_pod("default", name).await?;
+    }
+    node.await_records(&[], CATCH_UP).await?;
+    until("no link and no checkpoint is left", CATCH_UP, || async {
+        let links = node.attachments()?.len();
+        let kept = std::fs::read_dir(node.run_dir().join("attachments"))?.count();
+        Ok(so(links == 0 && kept == 0, || format!("{links} links, {kept} checkpoints")))
+    })
+    .await
+}

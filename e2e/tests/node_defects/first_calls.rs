@@ -1,0 +1,80 @@
+//! Many ADDs at once before the agent has made its rules: each finds them made, by itself or by another.
+
+use std::fmt::Write;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use bobbin_e2e::lone_node::{LoneNode, PATIENCE, Pod};
+use bobbin_e2e::until::{so, until};
+use nix::sys::signal::{Signal, kill};
+
+use super::end;
+
+const CALLS: usize = 30;
+/// So often it is tried.
+const ROUNDS: usize = 5;
+/// Rules of others: what looks at all rules takes its time.
+const RULES: usize = 1000;
+
+pub async fn thirty_at_once(node: &mut LoneNode) -> Result<()> {
+    node.namespace.ip(&foreign_rules("add"))?;
+    for round in 0..ROUNDS {
+        node.kill_agent();
+        node.start_agent().await?;
+        let pods: Vec<Pod> = (0..CALLS).map(|_| node.pod()).collect::<Result<_>>()?;
+        let (calls, plugin) = (pods.iter().map(|pod| pod.call("ADD")).collect(), node.plugin());
+        // All calls wait in the socket's queue, and the rules are not there, as after a boot. Their removal makes the agent repair them.
+        kill(node.agent_pid()?, Signal::SIGSTOP)?;
+        until("the agent is stopped", PATIENCE, || async { Ok(so(is_stopped(node)?, || "it runs".to_owned())) })
+            .await?;
+        let adding = std::thread::spawn(move || plugin.call_at_once(calls));
+        let queued = until("all calls wait in the queue", PATIENCE, || async {
+            let waiting = queue(node)?;
+            Ok(so(waiting >= CALLS, || format!("{waiting} wait")))
+        })
+        .await;
+        for family in ["-4", "-6"] {
+            node.namespace.command("ip").args([family, "rule", "del", "priority", "2000"]).output()?;
+        }
+        kill(node.agent_pid()?, Signal::SIGCONT)?;
+        let (answers, _) = adding.join().map_err(|_| anyhow!("the thread of the calls panicked"))??;
+        queued?;
+        let failed: Vec<&str> =
+            answers.iter().filter(|answer| answer.exit != 0).map(|answer| answer.stdout.trim()).collect();
+        ensure!(failed.is_empty(), "in round {round} {} of {CALLS} ADDs failed, one with {}", failed.len(), failed[0]);
+        let (answers, _) = node.plugin().call_at_once(pods.iter().map(|pod| pod.call("DEL")).collect())?;
+        for answer in answers {
+            answer.ok()?;
+        }
+        end(node, pods, &[]).await?;
+    }
+    node.namespace.ip(&foreign_rules("del"))
+}
+
+fn foreign_rules(verb: &str) -> String {
+    let mut lines = String::new();
+    for number in 0..RULES {
+        let (high, low) = (number / 256, number % 256);
+        let _ = writeln!(lines, "rule {verb} from 203.{high}.113.{low} table 77 priority {}", 20_000 + number);
+    }
+    lines
+}
+
+/// Whether every thread of the agent has stopped.
+fn is_stopped(node: &LoneNode) -> Result<bool> {
+    for thread in std::fs::read_dir(format!("/proc/{}/task", node.agent_pid()?))? {
+        let status = std::fs::read_to_string(thread?.path().join("status"))?;
+        if !status.lines().any(|line| line.starts_with("State:") && line.contains("T (stopped)")) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The connections to the agent's socket that it has not taken yet.
+fn queue(node: &LoneNode) -> Result<usize> {
+    let output = node.namespace.command("ss").args(["-xlnH"]).output().context("the program ss is missing")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let directory = node.run_dir().display().to_string();
+    let line = text.lines().find(|line| line.contains(&directory)).context("nobody listens in the run directory")?;
+    Ok(line.split_whitespace().nth(2).context("no queue")?.parse()?)
+}

@@ -1,0 +1,89 @@
+//! What the agent shows of itself, and that showing it never gets in the way of pods.
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use bobbin_e2e::control_plane::Running;
+use bobbin_e2e::lone_node::{LoneNode, PATIENCE};
+use bobbin_e2e::until::{Look, so, until};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
+use super::{METRICS, a_minute, end, probe, restart, scaled};
+
+/// How long a program may take to refuse its flags.
+const REFUSES: Duration = Duration::from_secs(5);
+
+pub async fn busy_port(node: &mut LoneNode) -> Result<()> {
+    node.kill_agent();
+    let address: SocketAddr = METRICS.parse()?;
+    let busy = node.namespace.run(move || TcpListener::bind(address))??;
+    let begun = node.agent_log().len();
+    node.set_agent_flags(&scaled("0.1").iter().map(String::as_str).collect::<Vec<_>>());
+    node.start_agent().await.context("with a busy metrics port")?;
+    let pod = node.pod()?;
+    node.add(&pod)?;
+    until("the busy port is reported", PATIENCE, || async {
+        let log = node.agent_log().split_off(begun);
+        let told = |line: &str| (line.contains("WARN") || line.contains("ERROR")) && line.contains(METRICS);
+        Ok(so(log.lines().any(told), || log))
+    })
+    .await?;
+    drop(busy);
+    until("the port is taken when it is free", a_minute(), || async {
+        let (status, _) = probe::get(node, "/healthz")?;
+        Ok(so(status == 200, || status.to_string()))
+    })
+    .await?;
+    end(node, vec![pod], &[]).await?;
+    restart(node, &[]).await
+}
+
+pub async fn hung_loop(node: &mut LoneNode) -> Result<()> {
+    node.kill_agent();
+    // A file that can't be read to its end: nobody ever writes into the pipe. What installs the plugin hangs on it.
+    let pipe = node.path("hangs");
+    mkfifo(&pipe, Mode::S_IRWXU)?;
+    let mut flags = scaled("0.1");
+    flags.push(format!("--shim-path={}", pipe.display()));
+    node.set_agent_flags(&flags.iter().map(String::as_str).collect::<Vec<_>>());
+    node.start_agent_only()?;
+    let failed = until("/healthz fails and names the loop that hangs", a_minute() * 2, || async {
+        let (status, text) = probe::get(node, "/healthz")?;
+        let fails = status == 503 && text.contains("install");
+        Ok(so(fails, || format!("{status} {text}")))
+    })
+    .await;
+    node.kill_agent();
+    std::fs::remove_file(&pipe)?;
+    failed?;
+    restart(node, &[]).await
+}
+
+pub async fn log_format(node: &mut LoneNode) -> Result<()> {
+    let kubeconfig = format!("--kubeconfig={}", node.control_plane.admin_kubeconfig()?.display());
+    let run_dir = format!("--run-dir={}", node.path("log-format-run").display());
+    let runs = [
+        ("bobbin-operator", vec!["--namespace=bobbin-system".to_owned(), "--no-leader-election".to_owned()]),
+        ("bobbin-agent", vec!["--node-name=n9".to_owned(), run_dir]),
+    ];
+    for (program, mut flags) in runs {
+        flags.extend([kubeconfig.clone(), "--log-format=yaml".to_owned()]);
+        let (path, log) = (node.path("bin").join(program), node.path("log-format.log"));
+        std::fs::write(&log, "")?;
+        let mut running = Running::start(&path, Some(&node.namespace.path()), &log, flags)?;
+        let what = format!("{program} refuses --log-format=yaml");
+        let refused = until(&what, REFUSES, || {
+            let (ended, text) = (running.ended(), std::fs::read_to_string(&log));
+            async move {
+                let text = text?;
+                Ok(if ended.is_some() { Look::Yes(text) } else { Look::NotYet(format!("it runs: {text}")) })
+            }
+        });
+        let said = refused.await?;
+        let names = ["yaml", "text", "json"].into_iter().all(|word| said.contains(word));
+        ensure!(names, "{}", anyhow!("{program} ended without naming the log formats: {said}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,43 @@
+//! Two networks of the same plugin type: GC for one is about its own attachments only.
+
+use anyhow::{Context, Result, ensure};
+use bobbin_e2e::lone_node::{Call, LoneNode, Pod};
+use bobbin_e2e::until::{so, until};
+use serde_json::json;
+
+use super::{CATCH_UP, end};
+
+/// Two GCs for a network that list these pods alone: what they don't list goes with the second.
+fn two_gcs(node: &LoneNode, network: &str, listed: &[&Pod]) -> Result<()> {
+    let valid: Vec<_> = listed.iter().map(|pod| json!({"containerID": pod.container_id, "ifname": "eth0"})).collect();
+    for _ in 0..2 {
+        let call = Call { verb: "GC", ..Call::default() }.with("name", json!(network));
+        node.call(&call.with("cni.dev/valid-attachments", json!(valid)))?.ok()?;
+    }
+    Ok(())
+}
+
+pub async fn gc(node: &mut LoneNode) -> Result<()> {
+    let (first, second, third) = (node.pod()?, node.pod()?, node.pod()?);
+    let add = |pod: &Pod, network: &str| node.call(&pod.call("ADD").with("name", json!(network)))?.ok();
+    let result = add(&first, "net-a")?;
+    let unlisted = add(&second, "net-b")?;
+    let kept = add(&third, "net-b")?;
+    two_gcs(node, "net-b", &[&second, &third])?;
+    ensure!(
+        first.addresses()?.len() == 2,
+        "GC for the network net-b freed a running pod of the network net-a; the agent's log:\n{}",
+        node.agent_log_tail()
+    );
+    node.call(&first.check(&result).with("name", json!("net-a")))?.ok().context("CHECK of the pod of net-a")?;
+    node.call(&second.check(&unlisted).with("name", json!("net-b")))?.ok()?;
+    // The network's own list still counts.
+    two_gcs(node, "net-b", &[&third])?;
+    until("what net-b does not list is freed", CATCH_UP, || async {
+        let left = second.addresses()?.len();
+        Ok(so(left == 0, || format!("{left} addresses")))
+    })
+    .await?;
+    node.call(&third.check(&kept).with("name", json!("net-b")))?.ok()?;
+    end(node, vec![first, second, third], &[]).await
+}

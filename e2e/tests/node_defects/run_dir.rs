@@ -1,0 +1,141 @@
+//! Whose run directory it is: one agent at a time, one node name, and what is missing in it proves nothing.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bobbin_crds::AddressBlock;
+use bobbin_e2e::lone_node::{Call, LoneNode, NODE, PATIENCE};
+use bobbin_e2e::proxy::Weather;
+use bobbin_e2e::until::{so, until};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, DeleteParams};
+
+use super::{CATCH_UP, end, is_recorded, looked_twice, restart, small_pool};
+
+/// How long an agent may take to say that it waits, or to begin to serve.
+const SAYS: Duration = Duration::from_secs(10);
+
+pub async fn second_agent(node: &mut LoneNode) -> Result<()> {
+    let pod = node.pod()?;
+    let result = node.add(&pod)?;
+    // Its port is free, so that only the directory is in dispute.
+    node.set_agent_flags(&["--metrics-address=127.0.0.1:9120"]);
+    let second = node.another_agent("second-agent.log")?;
+    let path = node.path("second-agent.log");
+    let log = || std::fs::read_to_string(&path).unwrap_or_default();
+    let says = |line: &str| {
+        let line = line.to_lowercase();
+        line.contains("wait") && line.contains("lock")
+    };
+    until("the second agent says that it waits for the lock of the run directory, or serves", SAYS, || async {
+        let text = log();
+        Ok(so(text.lines().any(says) || text.contains("serving"), || text))
+    })
+    .await?;
+    ensure!(!log().contains("serving"), "the second agent serves beside the first: {}", log());
+    node.call(&pod.check(&result))?.ok().context("CHECK while a second agent waits")?;
+    let other = node.pod()?;
+    node.add(&other)?;
+    // The first one ends: the second takes over with all that it left.
+    node.kill_agent();
+    until("the second agent serves", PATIENCE, || async {
+        node.call(&Call { verb: "STATUS", ..Call::default() })?.ok()?;
+        node.call(&pod.check(&result))?.ok()?;
+        Ok(so(log().contains("serving"), log))
+    })
+    .await?;
+    drop(second);
+    restart(node, &[]).await?;
+    end(node, vec![pod, other], &[]).await
+}
+
+pub async fn other_name(node: &mut LoneNode) -> Result<()> {
+    // The node has a block, which its checkpoint names.
+    let pod = node.pod()?;
+    node.add(&pod)?;
+    end(node, vec![pod], &[]).await?;
+    node.kill_agent();
+    node.set_agent_flags(&["--node-name=n2"]);
+    node.proxy.set(Weather::Refuse);
+    node.start_agent_only()?;
+    let socket = || Call { verb: "VERSION", ..Call::default() };
+    until("the agent of n2 serves", PATIENCE, || async {
+        node.call(&socket())?.ok()?;
+        let log = node.agent_log();
+        let serves = log.lines().any(|line| line.contains("serving") && line.contains("n2"));
+        Ok(so(serves, || node.agent_log_tail()))
+    })
+    .await?;
+    let aside: Vec<_> = std::fs::read_dir(node.run_dir())?
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+        .filter(|name| name.starts_with(&format!("other-node-{NODE}")))
+        .collect();
+    ensure!(aside.len() == 1, "what n1 left in the run directory was not set aside: {aside:?}");
+    let pod = node.pod()?;
+    let answer = node.call(&pod.call("ADD"))?;
+    ensure!(answer.exit != 0, "the agent of n2 assigned an address of a block that is n1's: {}", answer.stdout.trim());
+    let error = answer.error()?;
+    // Nothing of the cluster is known either: no pool, or no block of one.
+    ensure!(matches!(error.code, 11 | 102), "{error:?}");
+    node.del(&pod)?;
+    node.kill_agent();
+    node.proxy.set(Weather::Healthy);
+    restart(node, &[]).await?;
+    for entry in std::fs::read_dir(node.run_dir())? {
+        let path = entry?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("other-node-")) {
+            std::fs::remove_dir_all(path)?;
+        }
+    }
+    Ok(())
+}
+
+pub async fn other_uid(node: &mut LoneNode) -> Result<()> {
+    let pod = node.pod()?;
+    let result = node.add(&pod)?;
+    node.await_records(&[&pod.container_id], CATCH_UP).await?;
+    node.kill_agent();
+    let nodes: Api<Node> = Api::all(node.client.clone());
+    nodes.delete(NODE, &DeleteParams::default()).await?;
+    node.make_node().await?;
+    let uid = nodes.get(NODE).await?.metadata.uid.context("the Node has a UID")?;
+    node.start_agent().await?;
+    until("the node's blocks name its new UID", CATCH_UP, || async {
+        let own = |block: &AddressBlock| block.spec.node_name.as_deref() == Some(NODE);
+        let blocks: Vec<AddressBlock> = node.blocks().await?.into_iter().filter(own).collect();
+        let old: Vec<_> = blocks.iter().filter(|block| block.spec.node_uid.as_deref() != Some(&*uid)).collect();
+        let right = old.is_empty() && !blocks.is_empty();
+        Ok(so(right, || format!("{} of {} blocks name another UID", old.len(), blocks.len())))
+    })
+    .await?;
+    looked_twice(node).await?;
+    is_recorded(node, &pod).await?;
+    node.call(&pod.check(&result))?.ok()?;
+    end(node, vec![pod], &[]).await
+}
+
+pub async fn emptied(node: &mut LoneNode) -> Result<()> {
+    small_pool(node, "emptied", "10.80.4.0/31", 1).await?;
+    let linked = node.kube_pod("default", "emptied-0", Some("emptied")).await?;
+    node.add(&linked)?;
+    let broken = node.kube_pod("default", "emptied-1", Some("emptied")).await?;
+    node.add(&broken)?;
+    node.await_records(&[&linked.container_id, &broken.container_id], CATCH_UP).await?;
+    node.kill_agent();
+    // Only its record says that this pod's address is in use.
+    node.namespace.ip(&format!("link del {}", super::link_of(node, &broken)?))?;
+    for entry in std::fs::read_dir(node.run_dir())? {
+        let path = entry?.path();
+        if path.is_dir() { std::fs::remove_dir_all(path)? } else { std::fs::remove_file(path)? }
+    }
+    node.start_agent().await?;
+    for _ in 0..3 {
+        looked_twice(node).await?;
+    }
+    is_recorded(node, &linked).await.context("of a pod whose link is there")?;
+    is_recorded(node, &broken).await.context("of a pod of this boot that only its record tells of")?;
+    let next = node.kube_pod("default", "emptied-2", Some("emptied")).await?;
+    let error = node.call(&next.call("ADD"))?.error()?;
+    ensure!(error.code == 11 && error.text.contains("has no free address"), "{error:?}");
+    end(node, vec![linked, broken, next], &["emptied-0", "emptied-1", "emptied-2"]).await
+}

@@ -1,0 +1,46 @@
+//! STATUS and the markers beside the socket that let the plugin answer it without an agent.
+
+use anyhow::{Context, Result, ensure};
+use bobbin_e2e::lone_node::{Call, LoneNode, PATIENCE};
+use bobbin_e2e::until::{so, until};
+
+use super::restart;
+
+fn status() -> Call {
+    Call { verb: "STATUS", ..Call::default() }
+}
+
+pub async fn long_away(node: &mut LoneNode) -> Result<()> {
+    let pod = node.pod()?;
+    node.add(&pod)?;
+    node.kill_agent();
+    node.call(&status())?.ok().context("STATUS just after the agent ended")?;
+    // Version 0.1 kept here since when the agent is away, in milliseconds of the boot: since the beginning.
+    std::fs::write(node.run_dir().join("unreached"), "1")?;
+    node.call(&status())?.ok().context("STATUS when the agent has been away for more than 60 s")?;
+    let other = node.pod()?;
+    let error = node.call(&other.call("ADD"))?.error()?;
+    ensure!(error.code == 11, "{error:?}");
+    std::fs::remove_file(node.run_dir().join("unreached"))?;
+    node.start_agent().await?;
+    super::end(node, vec![pod, other], &[]).await
+}
+
+pub async fn markers_forgotten(node: &mut LoneNode) -> Result<()> {
+    node.kill_agent();
+    node.call(&status())?.ok()?;
+    node.set_agent_flags(&["--mode=remove"]);
+    let begun = node.agent_log().len();
+    node.start_agent_only()?;
+    until("the agent has left the node", PATIENCE, || async {
+        let log = node.agent_log().split_off(begun);
+        Ok(so(log.contains("is clean of Bobbin"), || log))
+    })
+    .await?;
+    let left: Vec<String> = std::fs::read_dir(node.run_dir())?
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+        .filter(|name| !matches!(name.as_str(), "agent.sock" | "lock"))
+        .collect();
+    ensure!(left.is_empty(), "after leaving, the run directory still has {left:?}");
+    restart(node, &[]).await
+}
