@@ -67,7 +67,7 @@ impl Echoes {
         lock(&self.removals).0.remove(&link).is_some()
     }
 
-    /// All notices so far were read.
+    /// All notices of links and routes so far were read.
     pub(crate) fn all_read(&self) {
         lock(&self.ports).forget();
         lock(&self.removals).forget();

@@ -25,9 +25,9 @@ const LOOK_UP: Duration = Duration::from_millis(500);
 /// Starts listening, in the calling thread's namespace. The sockets are open when it returns: no later change is missed.
 pub(crate) fn start(inner: &Arc<Inner>) -> Result<(), KernelError> {
     let routes = subscribe_routes(&inner.settings)?;
-    listen(Arc::downgrade(inner), "bobbin-notices", routes, subscribe_routes)?;
+    listen(Arc::downgrade(inner), "bobbin-notices", routes, subscribe_routes, |inner| inner.echoes.all_read())?;
     let filter = subscribe_filter(&inner.settings)?;
-    listen(Arc::downgrade(inner), "bobbin-filter", filter, subscribe_filter)
+    listen(Arc::downgrade(inner), "bobbin-filter", filter, subscribe_filter, |_| ())
 }
 
 fn subscribe_routes(settings: &Settings) -> Result<Netlink, KernelError> {
@@ -50,6 +50,7 @@ fn listen(
     name: &str,
     mut netlink: Netlink,
     again: fn(&Settings) -> Result<Netlink, KernelError>,
+    all_read: fn(&Inner),
 ) -> Result<(), KernelError> {
     let run = move || {
         loop {
@@ -57,7 +58,7 @@ fn listen(
             let Some(inner) = inner.upgrade() else { return };
             let tell = match received {
                 Ok(None) => {
-                    inner.echoes.all_read();
+                    all_read(&inner);
                     false
                 }
                 Ok(Some(notices)) => notices.iter().any(|notice| matters(&inner, notice)),

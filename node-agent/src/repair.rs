@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bobbin_addressing::AttachmentKey;
-use bobbin_kernel::{Desired, Presence};
+use bobbin_kernel::{Desired, FindingKind, Presence};
 use tokio::sync::watch;
 
 use crate::agent::Agent;
@@ -91,7 +91,8 @@ async fn pass(agent: &Agent, direct: Option<&Direct>, blocks_may_lack: bool, pas
     };
     match found {
         Ok(Ok(findings)) => {
-            passes.without_direct_routes |= direct.is_none();
+            let removed = findings.iter().all(|found| found.kind != FindingKind::NotRepairable);
+            passes.without_direct_routes |= direct.is_none() && removed;
             let report = Report::of(findings, &mut passes.told);
             tell(agent, &report);
             let broken = broken(agent, &report).await;
