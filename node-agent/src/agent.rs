@@ -68,6 +68,8 @@ pub struct Agent {
     pub resync: Arc<Notify>,
     /// Own blocks were read since the agent started, or that took too long.
     pub first_read: watch::Receiver<bool>,
+    /// Own blocks were read since the agent started.
+    pub blocks_read: watch::Receiver<bool>,
     /// The agent is to stop: held ADDs end.
     pub stop: CancellationToken,
 }

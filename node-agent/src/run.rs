@@ -110,6 +110,7 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
         claims.conflicts(),
     );
     let (tell_first_read, first_read) = watch::channel(false);
+    let (tell_blocks_read, blocks_read) = watch::channel(false);
     let agent = Arc::new(Agent {
         boot_id,
         ledger,
@@ -128,6 +129,7 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
         freshness,
         resync: Arc::default(),
         first_read,
+        blocks_read,
         stop: stop.clone(),
         run_dir: Arc::new(run_dir),
         progress: Progress::default(),
@@ -139,12 +141,13 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     tracing::info!(node = agent.args.node_name, "serving");
     tokio::spawn(late::run(Arc::clone(&agent), BlockApi::new(&clients), verdicts));
     let (progress, resynced) = watch::channel(Resynced::default());
-    let protocol = Protocol { clients, claims, checkpoint, checkpoint_writer, times, tell_first_read, progress };
-    let tasks = background(&agent, protocol, resynced.clone());
+    let protocol =
+        Protocol { clients, claims, checkpoint, checkpoint_writer, times, tell_first_read, tell_blocks_read, progress };
+    let tasks = background(&agent, protocol, resynced);
     tokio::select! {
         () = stop.cancelled() => {}
         ended = tasks => ended?,
-        ended = heartbeat(&agent, &identity, resynced) => ended?,
+        ended = heartbeat(&agent, &identity) => ended?,
     }
     if tokio::time::timeout(LAST_CALLS, serving).await.is_err() {
         tracing::warn!("calls under way were cut off; the runtime repeats them");
@@ -153,14 +156,15 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
 }
 
 /// Keeps run directory and identity. The blocks are trusted once they were read.
-async fn heartbeat(agent: &Agent, started: &Identity, resynced: watch::Receiver<Resynced>) -> Result<(), RunDirError> {
+async fn heartbeat(agent: &Agent, started: &Identity) -> Result<(), RunDirError> {
     let identity = || {
         let seen = agent.view.node().map(|node| node.uid);
         let contact = agent.freshness.last_contact(boot_time());
-        started.at(boot_time(), resynced.borrow().blocks, seen, Some(contact))
+        started.at(boot_time(), *agent.blocks_read.borrow(), seen, Some(contact))
     };
     let beat = agent.progress.register("heartbeat", HEARTBEAT_DEADLINE);
-    run_dir::heartbeat::run(&agent.run_dir, identity, beat, agent.stop.clone()).await
+    // An agent that is killed soon after its first read is trusted by the next one.
+    run_dir::heartbeat::run(&agent.run_dir, identity, agent.blocks_read.clone(), beat, agent.stop.clone()).await
 }
 
 /// When the API server was last in contact, as far as an earlier run of this boot knows. A new boot has no quiet time.
@@ -191,12 +195,14 @@ struct Protocol {
     checkpoint_writer: BlockCheckpointWriter,
     times: Times,
     tell_first_read: watch::Sender<bool>,
+    tell_blocks_read: watch::Sender<bool>,
     progress: watch::Sender<Resynced>,
 }
 
 /// Everything beside the socket. Ends only with an error: what can't go on restarts the whole agent, which loses nothing by it.
 async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Receiver<Resynced>) -> anyhow::Result<()> {
-    let Protocol { clients, claims, checkpoint, checkpoint_writer, times, tell_first_read, progress } = protocol;
+    let Protocol { clients, claims, checkpoint, checkpoint_writer, times, tell_first_read, tell_blocks_read, progress } =
+        protocol;
     let resync = Resync {
         clients: clients.clone(),
         view: agent.view.clone(),
@@ -239,7 +245,7 @@ async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Rec
     tasks.spawn(resync.run(progress));
     tasks.spawn(checkpoint_writer.run(agent.stop.clone()));
     tasks.spawn(async move { blocks.run().await });
-    tasks.spawn(first_read(tell_first_read, resynced.clone(), agent.stop.clone()));
+    tasks.spawn(first_read(tell_first_read, tell_blocks_read, resynced.clone(), agent.stop.clone()));
     tasks.spawn(repair::run(Arc::clone(agent), direct.clone(), resynced.clone()));
     if let Some(direct) = direct {
         let clients = clients.clone();
@@ -268,10 +274,17 @@ async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Rec
 }
 
 /// Tells the ADDs that wait when own blocks were read, or that it takes too long: then the blocks of the checkpoint serve without.
-async fn first_read(tell: watch::Sender<bool>, mut resynced: watch::Receiver<Resynced>, stop: CancellationToken) {
+async fn first_read(
+    tell: watch::Sender<bool>,
+    tell_read: watch::Sender<bool>,
+    mut resynced: watch::Receiver<Resynced>,
+    stop: CancellationToken,
+) {
     // Too long, or over: both let the ADDs go on.
     let _ = tokio::time::timeout(times::FIRST_READ, resynced.wait_for(|done| done.blocks)).await;
-    let _ = tell.send(true);
+    tell.send_replace(true);
+    let _ = resynced.wait_for(|done| done.blocks).await;
+    tell_read.send_replace(true);
     stop.cancelled().await;
 }
 

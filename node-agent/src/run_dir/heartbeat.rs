@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bobbin_observability::Beat;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Identity, RunDir, RunDirError};
@@ -12,7 +13,7 @@ pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// How long the loop may go without a turn before it counts as hanging.
 pub const HEARTBEAT_DEADLINE: Duration = Duration::from_mins(1);
 
-/// Writes the identity every [`HEARTBEAT_INTERVAL`] until `stop`. A file that can't be written is reported when that begins and when it
+/// Writes the identity every [`HEARTBEAT_INTERVAL`], and at once when `news` change, until `stop`. A file that can't be written is reported when that begins and when it
 /// ends.
 ///
 /// # Errors
@@ -20,6 +21,7 @@ pub const HEARTBEAT_DEADLINE: Duration = Duration::from_mins(1);
 pub async fn run(
     run_dir: &RunDir,
     identity: impl Fn() -> Identity,
+    mut news: watch::Receiver<bool>,
     beat: Beat,
     stop: CancellationToken,
 ) -> Result<(), RunDirError> {
@@ -41,6 +43,7 @@ pub async fn run(
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(HEARTBEAT_INTERVAL) => {}
+            Ok(()) = news.changed() => {}
         }
     }
 }

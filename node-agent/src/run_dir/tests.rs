@@ -170,7 +170,13 @@ async fn the_heartbeat_keeps_the_identity_current_and_ends_the_agent_when_anothe
     let beat = progress.register("heartbeat", heartbeat::HEARTBEAT_DEADLINE);
     let begun = Instant::now();
     let now = || Identity { heartbeat: BootTime(begun.elapsed()), ..identity("n1", "u1") };
-    let mut running = std::pin::pin!(heartbeat::run(&run_dir, now, beat, CancellationToken::new()));
+    let mut running = std::pin::pin!(heartbeat::run(
+        &run_dir,
+        now,
+        tokio::sync::watch::channel(false).1,
+        beat,
+        CancellationToken::new()
+    ));
     assert!(tokio::time::timeout(Duration::from_secs(25), &mut running).await.is_err());
     let written: Identity = serde_json::from_slice(&fs::read(dir.path().join(IDENTITY)).unwrap()).unwrap();
     assert_eq!(written.heartbeat, BootTime(heartbeat::HEARTBEAT_INTERVAL * 2));
