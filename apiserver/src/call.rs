@@ -1,10 +1,13 @@
 //! Calls whose answers kube would decode too strictly. Each is one request; `write` gives it a deadline.
 
-use kube::api::{DeleteParams, PostParams};
+use std::fmt::Debug;
+
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::Request;
 use kube::{Api, Error, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::lenient::Lenient;
 
@@ -33,4 +36,29 @@ where
 {
     let request = Request::new(api.resource_url()).delete(name, params).map_err(Error::BuildRequest)?;
     api.clone().into_client().request_text(request).await.map(drop)
+}
+
+/// Applies a JSON patch (RFC 6902). Its first operation should test the UID or the resourceVersion that it was decided on:
+/// a test that does not hold is refused as [`Refusal::Conflict`](crate::Refusal::Conflict).
+///
+/// # Errors
+/// As [`Api::patch`]; and `operations` are no JSON patch.
+pub async fn patch<K>(api: &Api<K>, name: &str, operations: Value) -> kube::Result<K>
+where
+    K: Resource + Clone + DeserializeOwned + Debug,
+{
+    let patch: Patch<()> = Patch::Json(serde_json::from_value(operations).map_err(Error::SerdeError)?);
+    api.patch(name, &PatchParams::default(), &patch).await
+}
+
+/// The same for an object's status.
+///
+/// # Errors
+/// As [`patch`].
+pub async fn patch_status<K>(api: &Api<K>, name: &str, operations: Value) -> kube::Result<K>
+where
+    K: Resource + Clone + DeserializeOwned + Debug,
+{
+    let patch: Patch<()> = Patch::Json(serde_json::from_value(operations).map_err(Error::SerdeError)?);
+    api.patch_status(name, &PatchParams::default(), &patch).await
 }

@@ -5,13 +5,18 @@
 
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kube::api::{ObjectMeta, PostParams};
-use kube::{Api, Client};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ObjectMeta, TypeMeta};
+use kube::{Api, Client, Resource};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::backoff::jittered;
+use crate::call;
+use crate::lenient::Lenient;
 use crate::outcome::{Outcome, ReadError, read, write};
 
 /// Whose lease, and how patient we are.
@@ -58,6 +63,35 @@ struct Observed {
     since: Instant,
 }
 
+/// A Lease, as much of it as an election uses: its times are other machines' and are not read.
+#[derive(Resource, Clone, Debug, Deserialize, Serialize)]
+#[resource(inherit = "Lease")]
+#[serde(rename_all = "camelCase")]
+struct SlimLease {
+    /// For the creation only.
+    #[serde(skip_deserializing)]
+    api_version: String,
+    #[serde(skip_deserializing)]
+    kind: String,
+    metadata: ObjectMeta,
+    spec: Option<SlimLeaseSpec>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+struct SlimLeaseSpec {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    holder_identity: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease_duration_seconds: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease_transitions: Option<i32>,
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    acquire_time: Option<MicroTime>,
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    renew_time: Option<MicroTime>,
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
     Take,
@@ -66,7 +100,7 @@ enum Step {
 }
 
 /// What to do about a lease that reads `spec` and has not changed since `unchanged_for`.
-fn decide(spec: Option<&LeaseSpec>, identity: &str, unchanged_for: Duration) -> Step {
+fn decide(spec: Option<&SlimLeaseSpec>, identity: &str, unchanged_for: Duration) -> Step {
     let Some(spec) = spec else { return Step::Take };
     match spec.holder_identity.as_deref() {
         None | Some("") => Step::Take,
@@ -89,7 +123,7 @@ impl Election {
     ) -> (watch::Receiver<Leadership>, tokio::task::JoinHandle<()>) {
         let (tell, told) = watch::channel(Leadership::NONE);
         let task = tokio::spawn(async move {
-            let leases: Api<Lease> = Api::namespaced(client, &self.namespace);
+            let leases: Api<Lenient<SlimLease>> = Api::namespaced(client, &self.namespace);
             tokio::select! {
                 () = shutdown => {}
                 () = self.stand(&leases, &tell) => {}
@@ -101,7 +135,7 @@ impl Election {
         (told, task)
     }
 
-    async fn stand(&self, leases: &Api<Lease>, tell: &watch::Sender<Leadership>) {
+    async fn stand(&self, leases: &Api<Lenient<SlimLease>>, tell: &watch::Sender<Leadership>) {
         let mut observed = Observed { resource_version: None, since: Instant::now() };
         loop {
             let asked_at = Instant::now();
@@ -122,7 +156,7 @@ impl Election {
     }
 
     /// Reads the lease and takes or renews it if it may. Returns whether the lease is ours by the API server's own word.
-    async fn turn(&self, leases: &Api<Lease>, observed: &mut Observed) -> bool {
+    async fn turn(&self, leases: &Api<Lenient<SlimLease>>, observed: &mut Observed) -> bool {
         let deadline = self.renew_deadline / 2;
         let current = match read(deadline, leases.get(&self.name)).await {
             Ok(lease) => lease,
@@ -132,17 +166,15 @@ impl Election {
                 return false;
             }
         };
-        if observed.resource_version != current.metadata.resource_version {
-            *observed = Observed { resource_version: current.metadata.resource_version.clone(), since: Instant::now() };
+        let version = &current.meta().resource_version;
+        if observed.resource_version != *version {
+            *observed = Observed { resource_version: version.clone(), since: Instant::now() };
         }
-        let step = decide(current.spec.as_ref(), &self.identity, observed.since.elapsed());
+        let (step, operations) = self.next(&current, observed.since.elapsed());
         if step == Step::Look {
             return false;
         }
-        let mut wanted = current;
-        let old = wanted.spec.take().unwrap_or_default();
-        wanted.spec = Some(self.spec(&old, step == Step::Take));
-        match write(deadline, leases.replace(&self.name, &PostParams::default(), &wanted)).await {
+        match write(deadline, call::patch(leases, &self.name, operations)).await {
             Outcome::Done(_) => true,
             Outcome::Refused(why) => {
                 tracing::debug!(%why, lease = self.name, "somebody else wrote the lease");
@@ -155,36 +187,58 @@ impl Election {
         }
     }
 
-    async fn create(&self, leases: &Api<Lease>, deadline: Duration) -> bool {
-        let lease = Lease {
-            metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
-            spec: Some(self.spec(&LeaseSpec::default(), true)),
+    /// What to do about the lease, and the patch that does it if it is still as it was read.
+    fn next(&self, current: &Lenient<SlimLease>, unchanged_for: Duration) -> (Step, Value) {
+        let test = json!({"op": "test", "path": "/metadata/resourceVersion", "value": current.meta().resource_version});
+        let Some(lease) = current.readable() else {
+            // Somebody may hold it: nobody knows who, or for how long.
+            let step = if unchanged_for >= self.duration { Step::Take } else { Step::Look };
+            let spec = self.spec(&SlimLeaseSpec::default(), true);
+            return (step, json!([test, {"op": "add", "path": "/spec", "value": spec}]));
         };
-        write(deadline, leases.create(&PostParams::default(), &lease)).await.done().is_some()
+        let step = decide(lease.spec.as_ref(), &self.identity, unchanged_for);
+        let Some(old) = &lease.spec else {
+            let spec = self.spec(&SlimLeaseSpec::default(), true);
+            return (step, json!([test, {"op": "add", "path": "/spec", "value": spec}]));
+        };
+        let spec = json!(self.spec(old, step == Step::Take));
+        let fields = spec.as_object().into_iter().flatten();
+        let changes =
+            fields.map(|(field, value)| json!({"op": "add", "path": format!("/spec/{field}"), "value": value}));
+        (step, std::iter::once(test).chain(changes).collect())
     }
 
-    fn spec(&self, old: &LeaseSpec, taken: bool) -> LeaseSpec {
-        let now = MicroTime(k8s_openapi::jiff::Timestamp::now());
-        LeaseSpec {
+    async fn create(&self, leases: &Api<Lenient<SlimLease>>, deadline: Duration) -> bool {
+        let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
+        let TypeMeta { api_version, kind } = TypeMeta::resource::<Lease>();
+        let lease = SlimLease { api_version, kind, metadata, spec: Some(self.spec(&SlimLeaseSpec::default(), true)) };
+        write(deadline, call::create(leases, &lease)).await.done().is_some()
+    }
+
+    fn spec(&self, old: &SlimLeaseSpec, taken: bool) -> SlimLeaseSpec {
+        let now = MicroTime(Timestamp::now());
+        SlimLeaseSpec {
             holder_identity: Some(self.identity.clone()),
             lease_duration_seconds: Some(i32::try_from(self.duration.as_secs()).unwrap_or(i32::MAX).max(1)),
-            acquire_time: if taken { Some(now.clone()) } else { old.acquire_time.clone() },
+            acquire_time: taken.then(|| now.clone()),
             renew_time: Some(now),
             lease_transitions: Some(old.lease_transitions.unwrap_or(0).saturating_add(i32::from(taken))),
-            ..LeaseSpec::default()
         }
     }
 
-    async fn let_go(&self, leases: &Api<Lease>) {
+    async fn let_go(&self, leases: &Api<Lenient<SlimLease>>) {
         let deadline = Duration::from_secs(2);
-        let Ok(mut lease) = read(deadline, leases.get(&self.name)).await else { return };
-        let Some(spec) = lease.spec.as_mut().filter(|spec| spec.holder_identity.as_deref() == Some(&self.identity))
-        else {
+        let Ok(Lenient::Readable(lease)) = read(deadline, leases.get(&self.name)).await else { return };
+        let holder = lease.spec.and_then(|spec| spec.holder_identity);
+        if holder.as_ref() != Some(&self.identity) {
             return;
-        };
-        spec.holder_identity = None;
+        }
+        let operations = json!([
+            {"op": "test", "path": "/spec/holderIdentity", "value": self.identity},
+            {"op": "remove", "path": "/spec/holderIdentity"},
+        ]);
         // Refused or unknown: the lease then runs out by itself.
-        let _ = write(deadline, leases.replace(&self.name, &PostParams::default(), &lease)).await;
+        let _ = write(deadline, call::patch(leases, &self.name, operations)).await;
     }
 }
 
@@ -192,15 +246,19 @@ impl Election {
 mod tests {
     use super::*;
 
-    fn held_by(holder: &str) -> LeaseSpec {
-        LeaseSpec { holder_identity: Some(holder.into()), lease_duration_seconds: Some(15), ..LeaseSpec::default() }
+    fn held_by(holder: &str) -> SlimLeaseSpec {
+        SlimLeaseSpec {
+            holder_identity: Some(holder.into()),
+            lease_duration_seconds: Some(15),
+            ..SlimLeaseSpec::default()
+        }
     }
 
     #[test]
     fn a_lease_is_taken_only_when_it_is_free_or_was_not_renewed_for_its_duration() {
         let (short, long) = (Duration::from_secs(14), Duration::from_secs(15));
         assert_eq!(decide(None, "a", Duration::ZERO), Step::Take);
-        assert_eq!(decide(Some(&LeaseSpec::default()), "a", Duration::ZERO), Step::Take);
+        assert_eq!(decide(Some(&SlimLeaseSpec::default()), "a", Duration::ZERO), Step::Take);
         assert_eq!(decide(Some(&held_by("b")), "a", short), Step::Look);
         assert_eq!(decide(Some(&held_by("b")), "a", long), Step::Take);
         assert_eq!(decide(Some(&held_by("a")), "a", long), Step::Renew);
@@ -211,5 +269,41 @@ mod tests {
         assert!(!Leadership::NONE.held());
         assert!(Leadership::for_ever().held());
         assert!(!Leadership { until: Some(Instant::now()) }.held());
+    }
+
+    fn election() -> Election {
+        Election {
+            name: "l".into(),
+            namespace: "ns".into(),
+            identity: "a".into(),
+            duration: Duration::from_secs(15),
+            renew_deadline: Duration::from_secs(10),
+            retry_period: Duration::from_secs(2),
+        }
+    }
+
+    fn lease(spec: &Value) -> Lenient<SlimLease> {
+        let lease = json!({"metadata": {"name": "l", "resourceVersion": "7"}, "spec": spec});
+        serde_json::from_value(lease).expect("it has a name")
+    }
+
+    #[test]
+    fn a_renewal_keeps_the_fields_that_are_not_read_and_is_tied_to_what_was_read() {
+        let held = json!({"holderIdentity": "a", "leaseDurationSeconds": 15, "renewTime": "9999-12-31T23:59:59.000000Z", "strategy": "x"});
+        let (step, operations) = election().next(&lease(&held), Duration::ZERO);
+        assert_eq!(step, Step::Renew);
+        let all = operations.as_array().expect("it is a list");
+        let paths: Vec<_> = all.iter().filter_map(|operation| operation["path"].as_str()).collect();
+        let fields = ["holderIdentity", "leaseDurationSeconds", "leaseTransitions", "renewTime"];
+        assert_eq!(paths[0], "/metadata/resourceVersion");
+        assert_eq!(paths[1..], fields.map(|field| format!("/spec/{field}")));
+    }
+
+    #[test]
+    fn a_lease_that_can_not_be_read_is_taken_when_it_has_not_changed_for_its_duration() {
+        let odd = lease(&json!({"holderIdentity": 7}));
+        assert!(odd.readable().is_none());
+        assert_eq!(election().next(&odd, Duration::from_secs(14)).0, Step::Look);
+        assert_eq!(election().next(&odd, Duration::from_secs(15)).0, Step::Take);
     }
 }

@@ -12,7 +12,7 @@ pub mod outcome;
 pub mod watch;
 
 pub use backoff::backoff;
-pub use call::{create, delete};
+pub use call::{create, delete, patch, patch_status};
 pub use connect::{Clients, ConnectError, connect};
 pub use lenient::{Lenient, Notice, Unreadable, UnreadableObjects};
 pub use node::SlimNode;

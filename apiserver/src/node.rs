@@ -1,6 +1,6 @@
 //! A Node, as much of it as Bobbin's programs use. Never written back.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use k8s_openapi::api::core::v1::Node;
 use kube::Resource;
@@ -80,6 +80,20 @@ impl SlimNode {
     /// The machine's addresses of all types; its names are passed over.
     pub fn addresses(&self) -> Vec<IpAddr> {
         self.status.addresses.iter().filter_map(|one| one.address.parse().ok()).collect()
+    }
+
+    /// The first internal IPv4 address.
+    pub fn internal_ipv4(&self) -> Option<Ipv4Addr> {
+        self.internal().find_map(|address| address.parse().ok())
+    }
+
+    /// The first internal IPv6 address.
+    pub fn internal_ipv6(&self) -> Option<Ipv6Addr> {
+        self.internal().find_map(|address| address.parse().ok())
+    }
+
+    fn internal(&self) -> impl Iterator<Item = &str> {
+        self.status.addresses.iter().filter(|one| one.type_ == "InternalIP").map(|one| one.address.as_str())
     }
 
     /// Whether somebody has said that the machine is off.

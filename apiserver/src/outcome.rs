@@ -22,7 +22,7 @@ pub enum Refusal {
     /// An object of that name is there.
     #[error("an object of that name exists already")]
     AlreadyExists,
-    /// The object has changed since it was read, or its UID is not the one expected.
+    /// The object has changed since it was read, its UID is not the one expected, or a test of a JSON patch does not hold.
     #[error("the object has changed since it was read")]
     Conflict,
     /// There is no such object.
@@ -108,6 +108,7 @@ fn status_says(status: &Status) -> Result<Refusal, UnknownWhy> {
         _ if status.is_already_exists() => Ok(Refusal::AlreadyExists),
         _ if status.is_conflict() => Ok(Refusal::Conflict),
         _ if status.is_not_found() => Ok(Refusal::NotFound),
+        _ if status.is_invalid() && is_about_no_object(status) => Ok(Refusal::Conflict),
         _ if status.is_invalid() => Ok(Refusal::Invalid(message())),
         _ if status.is_forbidden() => Ok(Refusal::Forbidden(message())),
         409 => Ok(Refusal::Conflict),
@@ -117,6 +118,15 @@ fn status_says(status: &Status) -> Result<Refusal, UnknownWhy> {
         code @ 400..=499 => Ok(Refusal::Other(code, message())),
         code => Err(UnknownWhy::Server(code, message())),
     }
+}
+
+/// Whether an "invalid" names no object: the API server says so of a JSON patch that can't be applied. An object that breaks a
+/// rule is named.
+fn is_about_no_object(status: &Status) -> bool {
+    status
+        .details
+        .as_ref()
+        .is_some_and(|details| details.kind.is_empty() && details.name.is_empty() && details.causes.is_empty())
 }
 
 impl<T> Outcome<T> {

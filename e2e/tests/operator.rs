@@ -7,6 +7,8 @@ mod carving;
 mod finish;
 #[path = "operator/leaders.rs"]
 mod leaders;
+#[path = "operator/lenient.rs"]
+mod lenient;
 #[path = "operator/nodes.rs"]
 mod nodes;
 #[path = "operator/overlap.rs"]
@@ -36,7 +38,7 @@ fn main() -> anyhow::Result<ExitCode> {
 }
 
 fn tests(world: &World) -> Vec<libtest_mimic::Trial> {
-    [carving::tests, overlap::tests, finish::tests, nodes::tests, status::tests, leaders::tests]
+    [carving::tests, overlap::tests, finish::tests, nodes::tests, status::tests, leaders::tests, lenient::tests]
         .into_iter()
         .flat_map(|tests| tests(world))
         .collect()

@@ -1,12 +1,14 @@
 //! Which blocks to carve next. Pure; `keeper` asks and creates them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bobbin_addressing::BlockRange;
 use ipnet::IpNet;
 
+use crate::facts::Loose;
 use crate::layout::PoolShape;
 
 /// At most this many blocks are carved by one pass, so that a pass ends and looks again.
@@ -79,6 +81,55 @@ pub(crate) fn count_outside(spans: impl Iterator<Item = Range<u64>>, without: &[
             (span.end - span.start).saturating_sub(inside)
         })
         .sum()
+}
+
+/// The blocks that are not there while records say that addresses of them are in use.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Residents {
+    /// Indices that no free block may be carved at.
+    pub(crate) held: BTreeSet<u64>,
+    /// Those of which all records name the block itself and one node: to be carved again, claimed for that node.
+    pub(crate) again: BTreeMap<u64, Arc<str>>,
+}
+
+/// Goes through records without a block. `unreadable` are ranges of records that can't be read; `None`: it may be anywhere.
+pub(crate) fn residents(
+    shape: &PoolShape,
+    pool: &str,
+    there: &BTreeSet<u64>,
+    loose: &[Loose],
+    unreadable: &[Option<BlockRange>],
+) -> Residents {
+    let mut nodes: BTreeMap<u64, Option<Arc<str>>> = BTreeMap::new();
+    for record in loose.iter().filter(|record| !record.block_is_there) {
+        let touched = indices(shape, &record.range);
+        let whole = touched.first().copied().filter(|first| touched.iter().all(|index| index == first));
+        for index in touched {
+            let node = (&*record.pool == pool && record.block == index && whole == Some(index)).then_some(&record.node);
+            let known = nodes.entry(index).or_insert_with(|| node.cloned());
+            if known.as_ref() != node {
+                *known = None;
+            }
+        }
+    }
+    let anywhere = unreadable.contains(&None);
+    for index in unreadable.iter().flatten().flat_map(|range| indices(shape, range)) {
+        nodes.insert(index, None);
+    }
+    let reserved = reserved_spans(shape);
+    let is_carved = |index: &u64| {
+        shape.accepted_spans().any(|span| span.contains(index)) && !reserved.iter().any(|span| span.contains(index))
+    };
+    let again = nodes.iter().filter(|(index, _)| !anywhere && !there.contains(index) && is_carved(index));
+    let again = again.filter_map(|(index, node)| Some((*index, node.clone()?))).collect();
+    Residents { held: nodes.into_keys().collect(), again }
+}
+
+/// The indices of the blocks that a range touches.
+fn indices(shape: &PoolShape, range: &BlockRange) -> Vec<u64> {
+    let ipv4 = range.ipv4.map(|net| net.network().into());
+    let ipv6 = range.ipv6.map(|net| net.network().into());
+    ipv4.into_iter().chain(ipv6).filter_map(|address| shape.layout.index_of(address)).collect()
 }
 
 /// The next indices to carve, lowest first: `missing` of them, or as many as there are, at most 512.

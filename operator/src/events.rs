@@ -1,8 +1,9 @@
-//! Events on pools. Best effort: a failed one is logged and forgotten, and nobody waits for it.
+//! Events on pools, and on objects that can't be read. Best effort: a failed one is logged and forgotten, and nobody waits for it.
 
 use std::time::Duration;
 
 use bobbin_crds::AddressPool;
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 
@@ -23,6 +24,11 @@ impl Events {
 
     /// A warning about a pool.
     pub(crate) fn warn(&self, pool: &AddressPool, reason: &str, action: &str, note: &str) {
+        self.about(pool.object_ref(&()), reason, action, note);
+    }
+
+    /// A warning about any object.
+    pub(crate) fn about(&self, object: ObjectReference, reason: &str, action: &str, note: &str) {
         let note: String = note.chars().take(LONGEST / 4).collect();
         let event = Event {
             type_: EventType::Warning,
@@ -31,9 +37,9 @@ impl Events {
             action: action.to_owned(),
             secondary: None,
         };
-        let (recorder, reference) = (self.0.clone(), pool.object_ref(&()));
+        let recorder = self.0.clone();
         tokio::spawn(async move {
-            match tokio::time::timeout(DEADLINE, recorder.publish(&event, &reference)).await {
+            match tokio::time::timeout(DEADLINE, recorder.publish(&event, &object)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::debug!(%error, "an event could not be published"),
                 Err(_) => tracing::debug!("an event could not be published in time"),

@@ -3,16 +3,26 @@
 //! `feed` writes it, everybody else asks it for views by value. It lags behind the API server, so nothing is freed, accepted
 //! or deleted on its word alone: it says where to look.
 
+mod block;
+mod loose;
+mod unreadable;
+
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bobbin_addressing::BlockRange;
 use bobbin_addressing::overlap::Stray;
-use bobbin_addressing::{BlockRange, Pair};
-use bobbin_crds::{AddressBlock, AddressPool, FINALIZER};
+use bobbin_apiserver::{Lenient, SlimNode};
+use bobbin_crds::{AddressBlock, AddressPool};
 
-use crate::slim::{SlimAssignment, SlimNode, stray_of};
+use crate::slim::{SlimAssignment, stray_of};
+
+pub(crate) use block::{BlockFact, Holder, block_key};
+pub(crate) use loose::{Loose, assignment_range};
+use loose::{assignment_name, range_of};
+pub(crate) use unreadable::{InTheWay, address_of};
 
 /// What is known of all objects.
 #[derive(Default)]
@@ -27,21 +37,7 @@ pub(crate) struct Facts {
     /// Nodes that were out of service when they were last seen.
     left_out_of_service: HashSet<Arc<str>>,
     names: HashSet<Arc<str>>,
-}
-
-/// A block.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct BlockFact {
-    pub(crate) index: u64,
-    pub(crate) range: Option<BlockRange>,
-    /// The node that has claimed it.
-    pub(crate) node: Option<Arc<str>>,
-    pub(crate) finalizer: bool,
-    pub(crate) deleting: bool,
-    pub(crate) uid: Box<str>,
-    pub(crate) version: Box<str>,
-    /// How many assignments name it.
-    pub(crate) assigned: u32,
+    unreadable: unreadable::Unreadable,
 }
 
 #[derive(Clone, Debug)]
@@ -53,7 +49,7 @@ struct AssignmentFact {
     ipv6: Option<Ipv6Addr>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct NodeFact {
     out_of_service: bool,
     addresses: Vec<IpAddr>,
@@ -74,6 +70,8 @@ pub(crate) struct Touched {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PoolView {
     pub(crate) pool: Option<Arc<AddressPool>>,
+    /// The pool is there and can't be read.
+    pub(crate) unreadable: bool,
     /// Its blocks in the order of their indices.
     pub(crate) blocks: Vec<BlockFact>,
     pub(crate) used: u64,
@@ -82,17 +80,6 @@ pub(crate) struct PoolView {
     pub(crate) warmer_in: Option<Duration>,
     pub(crate) nodes: usize,
     pub(crate) pools: usize,
-}
-
-/// An assignment whose block is not there, or is another node's.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Loose {
-    pub(crate) name: String,
-    pub(crate) range: BlockRange,
-    pub(crate) node: Arc<str>,
-    /// The node that has the block; `None`: the block is free or not there.
-    pub(crate) owner: Option<Arc<str>>,
-    pub(crate) block_is_there: bool,
 }
 
 impl Facts {
@@ -106,42 +93,55 @@ impl Facts {
     }
 
     /// A pool came or changed.
-    pub(crate) fn pool(&mut self, pool: AddressPool) -> Touched {
-        let name = self.name(pool.metadata.name.as_deref().unwrap_or_default());
-        let new = self.pools.insert(Arc::clone(&name), Arc::new(pool)).is_none();
-        Touched { pools: vec![name], population: new, nodes: false }
+    pub(crate) fn pool(&mut self, pool: Lenient<AddressPool>) -> Touched {
+        let name = self.name(pool.name());
+        let known = self.pools.contains_key(&name) || self.unreadable.pools.contains(&name);
+        match pool {
+            Lenient::Readable(pool) => {
+                self.unreadable.pools.remove(&name);
+                self.pools.insert(Arc::clone(&name), Arc::new(pool));
+            }
+            // What it was before says nothing of what it is now.
+            Lenient::Unreadable(_) => {
+                self.pools.remove(&name);
+                self.unreadable.pools.insert(Arc::clone(&name));
+            }
+        }
+        Touched { pools: vec![name], population: !known, nodes: false }
     }
 
     /// A pool is gone.
     pub(crate) fn no_pool(&mut self, name: &str) -> Touched {
-        let Some((name, _)) = self.pools.remove_entry(name) else { return Touched::default() };
+        let unreadable = self.unreadable.pools.take(name);
+        let Some(name) = self.pools.remove_entry(name).map(|(name, _)| name).or(unreadable) else {
+            return Touched::default();
+        };
         self.freed.remove(&name);
         Touched { pools: vec![name], population: true, nodes: false }
     }
 
     /// A block came or changed.
-    pub(crate) fn block(&mut self, block: AddressBlock) -> Touched {
-        let Ok(index) = u64::try_from(block.spec.index) else { return Touched::default() };
-        let pool = self.name(&block.spec.pool_name);
-        let node = block.spec.node_name.as_deref().filter(|name| !name.is_empty()).map(|name| self.name(name));
-        let fact = BlockFact {
-            index,
-            range: BlockRange::parse(block.spec.ipv4.as_deref(), block.spec.ipv6.as_deref()).ok(),
-            node,
-            finalizer: block.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER),
-            deleting: block.metadata.deletion_timestamp.is_some(),
-            uid: block.metadata.uid.unwrap_or_default().into(),
-            version: block.metadata.resource_version.unwrap_or_default().into(),
-            assigned: 0,
+    pub(crate) fn block(&mut self, block: &Lenient<AddressBlock>) -> Touched {
+        let Some((pool, index)) = block_key(block.name()) else { return Touched::default() };
+        let pool = self.name(pool);
+        let mut fact = match block {
+            Lenient::Readable(block) => {
+                let node = block.spec.node_name.as_deref().filter(|name| !name.is_empty()).map(|name| self.name(name));
+                BlockFact::of(block, index, node)
+            }
+            Lenient::Unreadable(_) => BlockFact::unreadable(index),
         };
+        let assigned = self.assigned.get(&pool).and_then(|blocks| blocks.get(&index)).copied().unwrap_or(0);
         let blocks = self.blocks.entry(Arc::clone(&pool)).or_default();
         let population = blocks.is_empty();
+        fact.follow(blocks.get(&index), assigned);
         blocks.insert(index, fact);
         Touched { pools: vec![pool], population, nodes: true }
     }
 
     /// A block is gone.
-    pub(crate) fn no_block(&mut self, pool: &str, index: u64) -> Touched {
+    pub(crate) fn no_block(&mut self, name: &str) -> Touched {
+        let Some((pool, index)) = block_key(name) else { return Touched::default() };
         let Some((name, blocks)) =
             self.blocks.get_key_value(pool).map(|(name, _)| Arc::clone(name)).zip(self.blocks.get_mut(pool))
         else {
@@ -155,9 +155,18 @@ impl Facts {
         Touched { pools: vec![name], population, nodes: true }
     }
 
-    /// An assignment came. Assignments never change.
-    pub(crate) fn assignment(&mut self, assignment: &SlimAssignment) -> Touched {
-        let Some(address) = assignment_address(assignment) else { return Touched::default() };
+    /// An assignment came. Assignments never change, but one may become unreadable or readable.
+    pub(crate) fn assignment(&mut self, assignment: &Lenient<SlimAssignment>) -> Touched {
+        let address = address_of(assignment.name());
+        let Some((address, assignment)) = address.zip(assignment.readable()) else {
+            let earlier = address.and_then(|address| self.assignments.remove(&address));
+            if let Some(earlier) = earlier {
+                self.uncount(&earlier);
+            }
+            self.unreadable.assignments.insert(assignment.name().into(), address);
+            return Touched { pools: self.all_pools(), population: false, nodes: true };
+        };
+        self.unreadable.assignments.remove(assignment.metadata.name.as_deref().unwrap_or_default());
         let spec = &assignment.spec;
         let (pool, node) = (self.name(&spec.pool_name), self.name(&spec.node_name));
         let block = block_index(&spec.pool_name, &spec.block_name).unwrap_or(u64::MAX);
@@ -168,12 +177,20 @@ impl Facts {
             self.uncount(&old);
         }
         *self.assigned.entry(Arc::clone(&pool)).or_default().entry(block).or_default() += 1;
+        if let Some(block) = self.blocks.get_mut(&pool).and_then(|blocks| blocks.get_mut(&block)) {
+            block.is_used();
+        }
         Touched { pools: vec![pool], population: false, nodes: true }
     }
 
     /// An assignment is gone: its address rests from now on.
-    pub(crate) fn no_assignment(&mut self, address: IpAddr) -> Touched {
-        let Some(fact) = self.assignments.remove(&address) else { return Touched::default() };
+    pub(crate) fn no_assignment(&mut self, name: &str) -> Touched {
+        if self.unreadable.assignments.remove(name).is_some() {
+            return Touched { pools: self.all_pools(), population: false, nodes: true };
+        }
+        let Some(fact) = address_of(name).and_then(|address| self.assignments.remove(&address)) else {
+            return Touched::default();
+        };
         self.uncount(&fact);
         let freed = self.freed.entry(Arc::clone(&fact.pool)).or_default();
         match freed.back_mut() {
@@ -197,11 +214,17 @@ impl Facts {
     }
 
     /// A node came or changed.
-    pub(crate) fn node(&mut self, node: &SlimNode) -> Touched {
-        let name = self.name(node.metadata.name.as_deref().unwrap_or_default());
+    pub(crate) fn node(&mut self, node: &Lenient<SlimNode>) -> Touched {
+        let name = self.name(node.name());
         self.left_out_of_service.remove(&name);
-        let fact = NodeFact { out_of_service: node.out_of_service(), addresses: node.addresses() };
-        let new = self.nodes.insert(Arc::clone(&name), fact).is_none();
+        let known = self.nodes.get(&name);
+        let new = known.is_none();
+        let fact = match node.readable() {
+            Some(node) => NodeFact { out_of_service: node.out_of_service(), addresses: node.addresses() },
+            // It is there; its addresses are those it last had.
+            None => NodeFact { out_of_service: false, ..known.cloned().unwrap_or_default() },
+        };
+        self.nodes.insert(Arc::clone(&name), fact);
         Touched { pools: if new { self.all_pools() } else { Vec::new() }, population: false, nodes: true }
     }
 
@@ -214,6 +237,11 @@ impl Facts {
         Touched { pools: Vec::new(), population: false, nodes: true }
     }
 
+    /// Whether a node is there.
+    pub(crate) fn has_node(&self, name: &str) -> bool {
+        self.nodes.contains_key(name)
+    }
+
     /// The nodes' own addresses, each as what no pool may have.
     pub(crate) fn node_addresses(&self) -> Vec<Stray> {
         let all = self.nodes.iter().flat_map(|(name, fact)| fact.addresses.iter().map(move |address| (name, *address)));
@@ -221,12 +249,12 @@ impl Facts {
     }
 
     fn all_pools(&self) -> Vec<Arc<str>> {
-        self.pools.keys().cloned().collect()
+        self.pools.keys().chain(&self.unreadable.pools).cloned().collect()
     }
 
     /// The names of all pools.
     pub(crate) fn pool_names(&self) -> Vec<String> {
-        self.pools.keys().map(ToString::to_string).collect()
+        self.pools.keys().chain(&self.unreadable.pools).map(ToString::to_string).collect()
     }
 
     /// The names of all nodes.
@@ -234,22 +262,26 @@ impl Facts {
         self.nodes.keys().map(ToString::to_string).collect()
     }
 
-    /// Pool and index of all blocks.
-    pub(crate) fn block_keys(&self) -> Vec<(Arc<str>, u64)> {
-        self.blocks.iter().flat_map(|(pool, blocks)| blocks.keys().map(|index| (Arc::clone(pool), *index))).collect()
+    /// The names of all blocks.
+    pub(crate) fn block_names(&self) -> Vec<String> {
+        self.blocks
+            .iter()
+            .flat_map(|(pool, blocks)| blocks.keys().map(move |index| format!("{pool}-{index}")))
+            .collect()
     }
 
-    /// The addresses of all assignments.
-    pub(crate) fn assignment_addresses(&self) -> Vec<IpAddr> {
-        self.assignments.keys().copied().collect()
+    /// The names of all assignments.
+    pub(crate) fn assignment_names(&self) -> Vec<String> {
+        let readable = self.assignments.keys().map(|address| assignment_name(*address));
+        readable.chain(self.unreadable.assignments.keys().map(ToString::to_string)).collect()
     }
 
     /// Everything that somebody has to look after: pools, and names of pools that blocks were left by.
     pub(crate) fn kept(&self) -> HashSet<Arc<str>> {
-        self.pools.keys().chain(self.blocks.keys()).cloned().collect()
+        self.pools.keys().chain(&self.unreadable.pools).chain(self.blocks.keys()).cloned().collect()
     }
 
-    /// All pools.
+    /// All pools that can be read.
     pub(crate) fn pools(&self) -> Vec<Arc<AddressPool>> {
         self.pools.values().cloned().collect()
     }
@@ -259,21 +291,35 @@ impl Facts {
         let pool = self.pools.get(name).cloned();
         let assigned = self.assigned.get(name);
         let count = |index| assigned.and_then(|blocks| blocks.get(&index)).copied().unwrap_or(0);
+        let odd = |range| self.unreadable.assignments_in(range);
         let blocks = self.blocks.get(name).into_iter().flat_map(BTreeMap::values);
-        let blocks = blocks.map(|block| BlockFact { assigned: count(block.index), ..block.clone() }).collect();
+        let blocks = blocks
+            .map(|block| BlockFact { assigned: count(block.index).saturating_add(odd(block.range)), ..block.clone() })
+            .collect();
         let used = assigned.map_or(0, |blocks| blocks.values().map(|count| u64::from(*count)).sum());
+        let used = used + self.unreadable_of(name);
         let rest = pool.as_ref().map_or(0, |pool| pool.spec.cooldown_seconds);
         let rest = Duration::from_secs(u64::try_from(rest).unwrap_or(0));
         let freed = self.freed.get_mut(name);
         let (cooling, warmer_in) = freed.map_or((0, None), |freed| cooling(freed, rest));
-        PoolView { pool, blocks, used, cooling, warmer_in, nodes: self.nodes.len(), pools: self.pools.len() }
+        let unreadable = self.is_unreadable(name);
+        PoolView {
+            pool,
+            unreadable,
+            blocks,
+            used,
+            cooling,
+            warmer_in,
+            nodes: self.nodes.len(),
+            pools: self.pools.len(),
+        }
     }
 
     /// How many addresses of a pool are held on which nodes, most first; blocks that are claimed count where no address is held.
     pub(crate) fn holders(&self, pool: &str) -> Vec<(Arc<str>, u64)> {
         let mut holders: HashMap<&Arc<str>, u64> = HashMap::new();
         for block in self.blocks.get(pool).into_iter().flat_map(BTreeMap::values) {
-            if let Some(node) = &block.node {
+            if let Some(node) = block.holder.node() {
                 holders.entry(node).or_default();
             }
         }
@@ -287,32 +333,13 @@ impl Facts {
 
     /// Names of nodes that own a block or an assignment and are not there, and whether each left out of service.
     pub(crate) fn owners_gone(&self) -> HashMap<Arc<str>, bool> {
-        let blocks = self.blocks.values().flat_map(BTreeMap::values).filter_map(|block| block.node.as_ref());
+        let blocks = self.blocks.values().flat_map(BTreeMap::values).filter_map(|block| block.holder.node());
         let owners: HashSet<&Arc<str>> = blocks.chain(self.assignments.values().map(|fact| &fact.node)).collect();
         owners
             .into_iter()
             .filter(|owner| !self.nodes.contains_key(*owner))
             .map(|owner| (Arc::clone(owner), self.left_out_of_service.contains(owner)))
             .collect()
-    }
-
-    /// Assignments whose block is not there or not their node's.
-    pub(crate) fn loose(&self) -> Vec<Loose> {
-        let mut loose = Vec::new();
-        for (address, fact) in &self.assignments {
-            let block = self.blocks.get(&fact.pool).and_then(|blocks| blocks.get(&fact.block));
-            let owner = block.and_then(|block| block.node.clone());
-            if owner.as_ref() != Some(&fact.node) {
-                loose.push(Loose {
-                    name: assignment_name(*address),
-                    range: range_of(*address, fact.ipv6),
-                    node: Arc::clone(&fact.node),
-                    owner,
-                    block_is_there: block.is_some(),
-                });
-            }
-        }
-        loose
     }
 
     /// Blocks of other pools than this: their names and ranges.
@@ -326,7 +353,7 @@ impl Facts {
     pub(crate) fn tidy(&mut self) {
         let gone = self.owners_gone();
         self.left_out_of_service.retain(|name| gone.contains_key(name));
-        self.freed.retain(|name, _| self.pools.contains_key(name));
+        self.freed.retain(|name, _| self.pools.contains_key(name) || self.unreadable.pools.contains(name));
         // One is the set's own, so a name with no other is used by nothing.
         self.names.retain(|name| Arc::strong_count(name) > 1);
     }
@@ -343,34 +370,6 @@ fn cooling(freed: &mut VecDeque<(Instant, u32)>, rest: Duration) -> (u64, Option
 /// The index of a block's name, if it is one of the pool's.
 pub(crate) fn block_index(pool: &str, block: &str) -> Option<u64> {
     block.strip_prefix(pool)?.strip_prefix('-')?.parse().ok()
-}
-
-/// The address that an assignment is named after.
-pub(crate) fn assignment_address(assignment: &SlimAssignment) -> Option<IpAddr> {
-    let name = assignment.metadata.name.as_deref()?;
-    name.parse::<std::net::Ipv4Addr>().map(IpAddr::V4).or_else(|_| name.replace('-', ":").parse().map(IpAddr::V6)).ok()
-}
-
-/// The range of an assignment's addresses.
-pub(crate) fn assignment_range(assignment: &SlimAssignment) -> Option<BlockRange> {
-    let ipv6 = assignment.spec.ipv6.as_deref().and_then(|text| text.parse().ok());
-    let ipv4 = assignment.spec.ipv4.as_deref().and_then(|text| text.parse().ok());
-    Some(Pair { ipv4, ipv6 }).filter(|pair| pair.ipv4.is_some() || pair.ipv6.is_some()).map(BlockRange::from)
-}
-
-fn assignment_name(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(address) => bobbin_crds::name::assignment(Some(address), None),
-        IpAddr::V6(address) => bobbin_crds::name::assignment(None, Some(address)),
-    }
-    .unwrap_or_default()
-}
-
-fn range_of(address: IpAddr, ipv6: Option<Ipv6Addr>) -> BlockRange {
-    BlockRange::from(match address {
-        IpAddr::V4(address) => Pair { ipv4: Some(address), ipv6 },
-        IpAddr::V6(address) => Pair { ipv4: None, ipv6: Some(address) },
-    })
 }
 
 #[cfg(test)]

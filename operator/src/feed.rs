@@ -1,20 +1,18 @@
 //! Carries what the four watches show into the facts, and wakes who it matters to. Never decides and never calls anything else.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt::Debug;
-use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bobbin_apiserver::{Clients, Watch, WatchAge, watch};
+use bobbin_apiserver::{Clients, Lenient, Notice, SlimNode, UnreadableObjects, Watch, WatchAge, watch};
 use bobbin_crds::{AddressBlock, AddressPool};
 use futures::StreamExt;
-use kube::Api;
 use kube::runtime::watcher::{Config, Event};
-use tokio::sync::Notify;
+use kube::{Api, Resource};
+use tokio::sync::{Notify, mpsc};
 
-use crate::facts::{Facts, Touched, assignment_address};
-use crate::slim::{SlimAssignment, SlimNode};
+use crate::facts::{Facts, Touched};
+use crate::slim::SlimAssignment;
 
 /// A page of nodes: they are large, and only a few of their bytes are kept.
 const NODE_PAGE: u32 = 100;
@@ -28,6 +26,8 @@ pub(crate) struct Board {
     pub(crate) population: Notify,
     /// A node, or what a node owns, changed.
     pub(crate) nodes: Notify,
+    /// What can't be read.
+    pub(crate) unreadable: UnreadableObjects,
 }
 
 impl Board {
@@ -83,79 +83,86 @@ impl Ages {
     }
 }
 
-/// Starts the four watches. They run until the process ends or `tasks` is dropped.
-pub(crate) fn start(clients: &Clients, board: &Arc<Board>, tasks: &mut tokio::task::JoinSet<()>) -> Ages {
-    let pools = watch(Api::<AddressPool>::all(clients.watches.clone()), Config::default());
-    let blocks = watch(Api::<AddressBlock>::all(clients.watches.clone()), Config::default());
-    let assignments = watch(Api::<SlimAssignment>::all(clients.watches.clone()), Config::default());
-    let nodes = watch(Api::<SlimNode>::all(clients.watches.clone()), Config::default().page_size(NODE_PAGE));
+/// Starts the four watches. They run until the process ends or `tasks` is dropped. `notices` are of objects that can't be read.
+pub(crate) fn start(
+    clients: &Clients,
+    board: &Arc<Board>,
+    tasks: &mut tokio::task::JoinSet<()>,
+    notices: &mpsc::UnboundedSender<Notice>,
+) -> Ages {
+    let pools = watch(Api::all(clients.watches.clone()), Config::default());
+    let blocks = watch(Api::all(clients.watches.clone()), Config::default());
+    let assignments = watch(Api::all(clients.watches.clone()), Config::default());
+    let nodes = watch(Api::all(clients.watches.clone()), Config::default().page_size(NODE_PAGE));
     let ages = Ages(vec![
         ("AddressPool", pools.age()),
         ("AddressBlock", blocks.age()),
         ("IPAssignment", assignments.age()),
         ("Node", nodes.age()),
     ]);
-    tasks.spawn(follow(Arc::clone(board), pools, POOLS));
-    tasks.spawn(follow(Arc::clone(board), blocks, BLOCKS));
-    tasks.spawn(follow(Arc::clone(board), assignments, ASSIGNMENTS));
-    tasks.spawn(follow(Arc::clone(board), nodes, NODES));
+    tasks.spawn(follow(Arc::clone(board), pools, POOLS, notices.clone()));
+    tasks.spawn(follow(Arc::clone(board), blocks, BLOCKS, notices.clone()));
+    tasks.spawn(follow(Arc::clone(board), assignments, ASSIGNMENTS, notices.clone()));
+    tasks.spawn(follow(Arc::clone(board), nodes, NODES, notices.clone()));
     ages
 }
 
-/// How objects of a kind become facts.
-struct Kind<K, I> {
-    key: fn(&K) -> Option<I>,
-    apply: fn(&mut Facts, K) -> Touched,
+/// How objects of a kind become facts. Every object is known by its name.
+struct Kind<K> {
+    apply: fn(&mut Facts, Lenient<K>) -> Touched,
     /// The object as it was when it went is given where it is known.
-    remove: fn(&mut Facts, &I, Option<&K>) -> Touched,
-    all: fn(&Facts) -> Vec<I>,
+    remove: fn(&mut Facts, &str, Option<&K>) -> Touched,
+    all: fn(&Facts) -> Vec<String>,
 }
 
-const POOLS: Kind<AddressPool, String> = Kind {
-    key: |pool| pool.metadata.name.clone(),
-    apply: Facts::pool,
-    remove: |facts, name, _| facts.no_pool(name),
-    all: Facts::pool_names,
+const POOLS: Kind<AddressPool> =
+    Kind { apply: Facts::pool, remove: |facts, name, _| facts.no_pool(name), all: Facts::pool_names };
+const BLOCKS: Kind<AddressBlock> = Kind {
+    apply: |facts, block| facts.block(&block),
+    remove: |facts, name, _| facts.no_block(name),
+    all: Facts::block_names,
 };
-const BLOCKS: Kind<AddressBlock, (Arc<str>, u64)> = Kind {
-    key: |block| Some((block.spec.pool_name.as_str().into(), u64::try_from(block.spec.index).ok()?)),
-    apply: Facts::block,
-    remove: |facts, (pool, index), _| facts.no_block(pool, *index),
-    all: Facts::block_keys,
-};
-const ASSIGNMENTS: Kind<SlimAssignment, std::net::IpAddr> = Kind {
-    key: assignment_address,
+const ASSIGNMENTS: Kind<SlimAssignment> = Kind {
     apply: |facts, assignment| facts.assignment(&assignment),
-    remove: |facts, address, _| facts.no_assignment(*address),
-    all: Facts::assignment_addresses,
+    remove: |facts, name, _| facts.no_assignment(name),
+    all: Facts::assignment_names,
 };
-const NODES: Kind<SlimNode, String> = Kind {
-    key: |node| node.metadata.name.clone(),
+const NODES: Kind<SlimNode> = Kind {
     apply: |facts, node| facts.node(&node),
     remove: |facts, name, node| facts.no_node(name, node),
     all: Facts::node_names,
 };
 
-async fn follow<K, I: Eq + Hash + Debug>(board: Arc<Board>, mut events: Watch<K>, kind: Kind<K, I>) {
+async fn follow<K>(
+    board: Arc<Board>,
+    mut events: Watch<Lenient<K>>,
+    kind: Kind<K>,
+    notices: mpsc::UnboundedSender<Notice>,
+) where
+    K: Resource,
+    K::DynamicType: Default,
+{
     // What a list that is under way has shown so far; what it does not show is gone.
-    let mut listed: HashSet<I> = HashSet::new();
+    let mut listed: HashSet<String> = HashSet::new();
     while let Some(event) = events.next().await {
+        if let Some(notice) = board.unreadable.event(&event) {
+            // Nobody listens only while the operator stops.
+            let _ = notices.send(notice);
+        }
         match event {
             Event::Init => listed.clear(),
             Event::InitApply(object) => {
-                listed.extend((kind.key)(&object));
+                listed.insert(object.name().to_owned());
                 board.tell(&board.facts(|facts| (kind.apply)(facts, object)));
             }
             Event::Apply(object) => board.tell(&board.facts(|facts| (kind.apply)(facts, object))),
             Event::Delete(object) => {
-                if let Some(key) = (kind.key)(&object) {
-                    board.tell(&board.facts(|facts| (kind.remove)(facts, &key, Some(&object))));
-                }
+                board.tell(&board.facts(|facts| (kind.remove)(facts, object.name(), object.readable())));
             }
             Event::InitDone => {
-                for key in board.facts(|facts| (kind.all)(facts)) {
-                    if !listed.contains(&key) {
-                        board.tell(&board.facts(|facts| (kind.remove)(facts, &key, None)));
+                for name in board.facts(|facts| (kind.all)(facts)) {
+                    if !listed.contains(&name) {
+                        board.tell(&board.facts(|facts| (kind.remove)(facts, &name, None)));
                     }
                 }
                 listed = HashSet::new();

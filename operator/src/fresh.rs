@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bobbin_addressing::overlap::{Entry, Stray};
 use bobbin_addressing::{BlockRange, SubnetPair};
-use bobbin_apiserver::{Clients, ReadError, read};
+use bobbin_apiserver::{Clients, Lenient, ReadError, SlimNode, read};
 use bobbin_crds::pool::Acceptance;
 use bobbin_crds::{AddressBlock, AddressPool};
 use kube::api::ListParams;
@@ -13,9 +13,9 @@ use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 
 use crate::acceptance;
-use crate::facts::{assignment_range, block_index};
+use crate::facts::{InTheWay, assignment_range, block_index, block_key};
 use crate::layout::{PoolShape, accepted_entries};
-use crate::slim::{SlimAssignment, SlimNode};
+use crate::slim::{SlimAssignment, strays_of};
 
 /// How long one read may take.
 pub(crate) const READ: Duration = Duration::from_secs(10);
@@ -31,13 +31,16 @@ pub(crate) struct Look {
     pub(crate) strays: Vec<Stray>,
 }
 
-/// Looks at all pools, blocks, assignments and nodes. `None`: the pool is gone.
+/// Looks at all pools, blocks, assignments and nodes. `None`: the pool is gone, or can't be read any more.
 pub(crate) async fn look(clients: &Clients, name: &str) -> Result<Option<Look>, ReadError> {
-    let pools: Api<AddressPool> = Api::all(clients.requests.clone());
-    // A list without resourceVersion is a quorum read: it sees every write that was answered before.
-    let pools = read(READ, pools.list(&ListParams::default())).await?.items;
+    let (mut pools, mut unreadable) = (Vec::new(), Vec::new());
+    each(clients, "", |pool: Lenient<AddressPool>| match pool {
+        Lenient::Readable(pool) => pools.push(pool),
+        Lenient::Unreadable(pool) => unreadable.push(InTheWay::pool(pool.name())),
+    })
+    .await?;
     let entries = acceptance::entries(&pools);
-    let Some(pool) = pools.into_iter().find(|pool| pool.metadata.name.as_deref() == Some(name)) else {
+    let Some(pool) = pools.iter().find(|pool| pool.metadata.name.as_deref() == Some(name)).cloned() else {
         return Ok(None);
     };
     let shape = PoolShape::read(&pool).ok();
@@ -49,9 +52,16 @@ pub(crate) async fn look(clients: &Clients, name: &str) -> Result<Option<Look>, 
     let in_the_way = |range: &BlockRange| pending.iter().any(|subnet| range.overlaps_subnet(subnet));
     let mut strays = Vec::new();
     let mut ours: HashSet<String> = HashSet::new();
-    each(clients, "", |block: AddressBlock| {
+    each(clients, "", |block: Lenient<AddressBlock>| {
+        let block_name = block.name().to_owned();
+        let key = block_key(&block_name);
+        let Some(block) = block.readable() else {
+            let pool = key.and_then(|(name, _)| pools.iter().find(|pool| pool.metadata.name.as_deref() == Some(name)));
+            let layout = pool.and_then(|pool| PoolShape::read(pool).ok()).map(|shape| shape.layout);
+            unreadable.push(InTheWay::block(&block_name, key.map(|(_, index)| index), layout.as_ref()));
+            return;
+        };
         let Ok(range) = BlockRange::parse(block.spec.ipv4.as_deref(), block.spec.ipv6.as_deref()) else { return };
-        let block_name = block.metadata.name.unwrap_or_default();
         if !in_the_way(&range) {
             return;
         }
@@ -63,27 +73,36 @@ pub(crate) async fn look(clients: &Clients, name: &str) -> Result<Option<Look>, 
         }
     })
     .await?;
-    each(clients, "", |assignment: SlimAssignment| {
-        let Some(range) = assignment_range(&assignment) else { return };
+    each(clients, "", |assignment: Lenient<SlimAssignment>| {
+        let address = assignment.name();
+        let Some(assignment) = assignment.readable() else {
+            unreadable.push(InTheWay::assignment(address));
+            return;
+        };
+        let Some(range) = assignment_range(assignment) else { return };
         let spec = &assignment.spec;
         let of_ours = block_index(name, &spec.block_name).is_some() && ours.contains(&spec.block_name);
         if in_the_way(&range) && !of_ours {
-            let address = assignment.metadata.name.unwrap_or_default();
             strays.push(Stray::left(format!("IPAssignment {address} of node {}", spec.node_name), range));
         }
     })
     .await?;
-    each(clients, "", |node: SlimNode| strays.extend(node.strays().filter(|stray| in_the_way(&stray.range)))).await?;
+    each(clients, "", |node: Lenient<SlimNode>| {
+        let of_node = node.readable().into_iter().flat_map(strays_of);
+        strays.extend(of_node.filter(|stray| in_the_way(&stray.range)));
+    })
+    .await?;
+    strays.extend(unreadable.iter().flat_map(|object| object.strays(&pending)));
     Ok(Some(Look { pool, entries, strays }))
 }
 
 /// Reads all objects that `fields` selects (empty: all), page by page.
-pub(crate) async fn each<K>(clients: &Clients, fields: &str, mut see: impl FnMut(K)) -> Result<(), ReadError>
+pub(crate) async fn each<K>(clients: &Clients, fields: &str, mut see: impl FnMut(Lenient<K>)) -> Result<(), ReadError>
 where
     K: Resource + Clone + std::fmt::Debug + DeserializeOwned,
     K::DynamicType: Default,
 {
-    let objects: Api<K> = Api::all(clients.requests.clone());
+    let objects: Api<Lenient<K>> = Api::all(clients.requests.clone());
     let mut params = ListParams::default().limit(PAGE);
     if !fields.is_empty() {
         params = params.fields(fields);
@@ -96,4 +115,11 @@ where
             None => return Ok(()),
         }
     }
+}
+
+/// Whether no record names a block, by a quorum read.
+pub(crate) async fn is_unrecorded(clients: &Clients, block: &str) -> Result<bool, ReadError> {
+    let records: Api<Lenient<SlimAssignment>> = Api::all(clients.requests.clone());
+    let params = ListParams::default().fields(&format!("spec.blockName={block}")).limit(1);
+    Ok(read(READ, records.list(&params)).await?.items.is_empty())
 }

@@ -4,6 +4,8 @@
 //! Every write carries the resourceVersion or UID of what was looked at, so a second operator is only in the way of itself.
 
 mod blocks;
+mod carving;
+mod residents;
 mod write;
 
 use std::collections::BTreeMap;
@@ -11,20 +13,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bobbin_addressing::overlap::{Overlap, Stray};
-use bobbin_addressing::stock::stock_target;
-use bobbin_apiserver::{ReadError, Refusal, UnknownWhy, backoff};
+use bobbin_apiserver::{Lenient, ReadError, Refusal, UnknownWhy, backoff};
 use bobbin_crds::pool::{AcceptedSubnet, condition};
-use bobbin_crds::{AddressPool, AddressPoolStatus, FINALIZER};
+use bobbin_crds::{AddressBlock, AddressPool, AddressPoolStatus, FINALIZER};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::acceptance::{self, Ruling};
-use crate::carve;
 use crate::facts::{BlockFact, PoolView};
 use crate::finish::{self, Left};
 use crate::fresh;
 use crate::layout::{PoolShape, accepted_entries};
 use crate::run::Shared;
+use crate::slim::SlimAssignment;
 use crate::status::{self, Inputs, Urgency};
 
 /// Changes that come within this time are looked at together.
@@ -115,6 +116,10 @@ impl Keeper {
     /// Does what is to be done now. Returns when to look again if nothing happens.
     async fn turn(&mut self) -> Result<Duration, TurnError> {
         let mut view = self.view();
+        if view.unreadable {
+            // Nothing of it is carved, freed or deleted; an event has told it.
+            return Ok(IDLE);
+        }
         blocks::release(&self.shared, &view, &self.name).await?;
         let Some(pool) = view.pool.clone() else {
             return self.orphans(&view).await;
@@ -131,8 +136,10 @@ impl Keeper {
         let (pool, ruling) = self.accept(&pool, &view).await?;
         let shape = shape_of(&pool, &ruling.listed);
         if let Ok(shape) = &shape {
+            let residents = self.residents(shape, &view);
+            self.carve_again(&pool, shape, &residents, &mut view).await?;
             if !pool.spec.draining && ruling.listed == accepted_entries(pool.status.as_ref()) {
-                self.carve(&pool, shape, &mut view).await?;
+                self.carve(&pool, shape, &residents, &mut view).await?;
             }
             blocks::remove_useless(&self.shared, shape, &view).await?;
         }
@@ -288,35 +295,6 @@ impl Keeper {
         }
     }
 
-    /// Keeps the stock of free blocks.
-    async fn carve(&mut self, pool: &AddressPool, shape: &PoolShape, view: &mut PoolView) -> Result<(), TurnError> {
-        let claimed = view.blocks.iter().filter(|block| block.node.is_some()).count() as u64;
-        let free = view.blocks.iter().filter(|block| status::claimable(shape, block)).count() as u64;
-        let target = stock_target(view.nodes as u64, claimed, shape.layout.block_count());
-        let missing = target.saturating_sub(free);
-        if missing == 0 {
-            return Ok(());
-        }
-        let there = view.blocks.iter().map(|block| block.index).collect();
-        let held = self.shared.board.facts(|facts| facts.loose()).into_iter().filter(|loose| !loose.block_is_there);
-        let held = held.flat_map(|loose| blocks::indices(shape, &loose.range)).collect();
-        let next = carve::next(shape, &there, &held, &carve::reserved_spans(shape), missing);
-        if next.is_empty() || !blocks::may_carve(&self.shared, pool).await? {
-            return Ok(());
-        }
-        for block in blocks::create(&self.shared, &self.name, shape, &next).await? {
-            view.blocks.push(block.clone());
-            self.carved.insert(block.index, (block, Instant::now()));
-        }
-        view.blocks.sort_by_key(|block| block.index);
-        if next.len() as u64 >= missing {
-            return Ok(());
-        }
-        // There is more to carve, or nothing left to carve: another turn tells.
-        self.shared.board.bell(&self.name).notify_one();
-        Ok(())
-    }
-
     /// A deleted pool: gives its free blocks up, says who holds the rest, and lets it go when nothing is left.
     async fn finish(&mut self, pool: &AddressPool, view: &PoolView) -> Result<Duration, TurnError> {
         blocks::delete(&self.shared, finish::deletable(view), &self.name).await?;
@@ -333,8 +311,8 @@ impl Keeper {
     async fn is_unused(&self) -> Result<bool, TurnError> {
         let fields = format!("spec.poolName={}", self.name);
         let mut left = 0;
-        fresh::each(&self.shared.clients, &fields, |_: bobbin_crds::AddressBlock| left += 1).await?;
-        fresh::each(&self.shared.clients, &fields, |_: crate::slim::SlimAssignment| left += 1).await?;
+        fresh::each(&self.shared.clients, &fields, |_: Lenient<AddressBlock>| left += 1).await?;
+        fresh::each(&self.shared.clients, &fields, |_: Lenient<SlimAssignment>| left += 1).await?;
         Ok(left == 0)
     }
 
@@ -357,7 +335,8 @@ fn strays(facts: &crate::facts::Facts, name: &str, pool: &AddressPool) -> Vec<St
     let records = facts.loose().into_iter().filter(|loose| !loose.block_is_there);
     let records = records.map(|loose| (format!("IPAssignment {} of node {}", loose.name, loose.node), loose.range));
     let left = blocks.chain(records).map(|(what, range)| Stray::left(what, range));
-    left.chain(facts.node_addresses()).filter(|stray| overlaps(&stray.range)).collect()
+    let known = left.chain(facts.node_addresses()).filter(|stray| overlaps(&stray.range));
+    known.chain(facts.in_the_way(name).iter().flat_map(|object| object.strays(&wanted))).collect()
 }
 
 /// The pool's shape with these entries listed.

@@ -22,6 +22,11 @@ struct StateLabels {
     state: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabels {
+    kind: String,
+}
+
 /// What the operator counts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OperatorMetrics {
@@ -35,6 +40,7 @@ pub(crate) struct OperatorMetrics {
     pub(crate) void_records: Gauge,
     pub(crate) nodes_gone: Gauge,
     pub(crate) leads: Gauge,
+    unreadable: Family<KindLabels, Gauge>,
     pub(crate) watch_failing: Gauge<f64, AtomicU64>,
 }
 
@@ -57,12 +63,24 @@ impl OperatorMetrics {
             self.void_records.clone(),
         );
         registry.register("operator_nodes_gone", "Deleted nodes that still own something", self.nodes_gone.clone());
+        registry.register(
+            "operator_unreadable_objects",
+            "Objects that can't be read and count as in use, by kind",
+            self.unreadable.clone(),
+        );
         registry.register("operator_leads", "1 if this operator leads", self.leads.clone());
         registry.register(
             "operator_watch_failing_seconds",
             "For how long a watch has been failing",
             self.watch_failing.clone(),
         );
+    }
+
+    /// Shows how many objects of each kind can't be read.
+    pub(crate) fn unreadable(&self, counts: impl IntoIterator<Item = (String, usize)>) {
+        for (kind, count) in counts {
+            self.unreadable.get_or_create(&KindLabels { kind }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     /// Shows a pool's status.

@@ -7,18 +7,21 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bobbin_apiserver::{Outcome, ReadError, Refusal, backoff, read, write};
-use bobbin_crds::{AddressBlock, FINALIZER};
+use bobbin_addressing::BlockRange;
+use bobbin_apiserver::{Lenient, Outcome, ReadError, Refusal, SlimNode, backoff, delete, patch, read, write};
+use bobbin_crds::AddressBlock;
 use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
-use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, Preconditions};
+use serde_json::json;
 
+use crate::facts::InTheWay;
 use crate::fresh::{READ, each};
 use crate::node_gone::Waiting;
 use crate::run::Shared;
-use crate::slim::{SlimAssignment, SlimNode};
+use crate::slim::SlimAssignment;
 
 /// How long one write may take.
 const WRITE: Duration = Duration::from_secs(10);
@@ -68,19 +71,55 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
+/// What a deleted node owns and may be freed.
+#[derive(Default)]
+struct Owned {
+    /// Names and UIDs.
+    assignments: Vec<(String, String)>,
+    blocks: Vec<AddressBlock>,
+    /// Ranges of assignments that can't be read, and stay; `None`: it may be anywhere.
+    kept: Vec<Option<BlockRange>>,
+}
+
+impl Owned {
+    fn assignment(&mut self, assignment: Lenient<SlimAssignment>, is_unreadable: impl Fn(&str) -> bool) {
+        match assignment {
+            Lenient::Readable(assignment) if !is_unreadable(&assignment.spec.pool_name) => {
+                self.assignments.extend(assignment.metadata.name.zip(assignment.metadata.uid));
+            }
+            Lenient::Readable(_) => {}
+            Lenient::Unreadable(assignment) => self.kept.push(InTheWay::assignment(assignment.name()).range),
+        }
+    }
+
+    /// A block is freed only if nothing of it is unreadable: not the block, not its pool, no record in it.
+    fn block(&mut self, block: Lenient<AddressBlock>, is_unreadable: impl Fn(&str) -> bool) {
+        let Lenient::Readable(block) = block else { return };
+        let range = BlockRange::parse(block.spec.ipv4.as_deref(), block.spec.ipv6.as_deref()).ok();
+        let holds = |kept: &Option<BlockRange>| match (kept, range) {
+            (Some(kept), Some(range)) => kept.overlaps(&range),
+            _ => true,
+        };
+        if !is_unreadable(&block.spec.pool_name) && !self.kept.iter().any(holds) {
+            self.blocks.push(block);
+        }
+    }
+}
+
 /// Frees what a node owns, if the Node is gone by the API server's own word. Returns whether it was.
 async fn take_back(shared: &Shared, node: &str) -> Result<bool, ReadError> {
     let fields = format!("spec.nodeName={node}");
-    let (mut assignments, mut blocks): (Vec<(String, String)>, Vec<AddressBlock>) = (Vec::new(), Vec::new());
-    each(&shared.clients, &fields, |assignment: SlimAssignment| {
-        let metadata = assignment.metadata;
-        assignments.extend(metadata.name.zip(metadata.uid));
-    })
-    .await?;
-    each(&shared.clients, &fields, |block: AddressBlock| blocks.push(block)).await?;
+    let is_unreadable = |pool: &str| shared.board.facts(|facts| facts.is_unreadable(pool));
+    let mut owned = Owned { kept: shared.board.facts(|facts| facts.unreadable_assignments()), ..Owned::default() };
+    each(&shared.clients, &fields, |assignment| owned.assignment(assignment, is_unreadable)).await?;
+    each(&shared.clients, &fields, |block| owned.block(block, is_unreadable)).await?;
     if !is_gone(shared, node).await? {
         tracing::info!(node, "the Node is there: what it owns stays its own");
         return Ok(false);
+    }
+    let Owned { assignments, blocks, .. } = owned;
+    if assignments.is_empty() && blocks.is_empty() {
+        return Ok(true);
     }
     tracing::info!(
         node,
@@ -88,7 +127,7 @@ async fn take_back(shared: &Shared, node: &str) -> Result<bool, ReadError> {
         blocks = blocks.len(),
         "the Node is gone: what it owned is free"
     );
-    let api: Api<SlimAssignment> = Api::all(shared.clients.requests.clone());
+    let api: Api<Lenient<SlimAssignment>> = Api::all(shared.clients.requests.clone());
     let deletions = assignments.into_iter().map(|(name, uid)| delete_assignment(&api, name, uid));
     let kept = futures::stream::iter(deletions).buffer_unordered(AT_ONCE).filter(|freed| {
         if *freed {
@@ -103,14 +142,14 @@ async fn take_back(shared: &Shared, node: &str) -> Result<bool, ReadError> {
             "some assignments could not be deleted".into(),
         )));
     }
-    let api: Api<AddressBlock> = Api::all(shared.clients.requests.clone());
+    let api: Api<Lenient<AddressBlock>> = Api::all(shared.clients.requests.clone());
     futures::stream::iter(blocks).map(|block| free(shared, &api, block)).buffer_unordered(AT_ONCE).count().await;
     Ok(true)
 }
 
 /// Whether no Node has the name, by a quorum read.
 pub(crate) async fn is_gone(shared: &Shared, node: &str) -> Result<bool, ReadError> {
-    let nodes: Api<SlimNode> = Api::all(shared.clients.requests.clone());
+    let nodes: Api<Lenient<SlimNode>> = Api::all(shared.clients.requests.clone());
     match read(READ, nodes.get(node)).await {
         Ok(_) => Ok(false),
         Err(ReadError::NotFound) => Ok(true),
@@ -119,11 +158,11 @@ pub(crate) async fn is_gone(shared: &Shared, node: &str) -> Result<bool, ReadErr
 }
 
 /// Deletes the assignment of that UID. Returns whether it is gone: refused because another one has its name counts as gone.
-pub(crate) async fn delete_assignment(api: &Api<SlimAssignment>, name: String, uid: String) -> bool {
+pub(crate) async fn delete_assignment(api: &Api<Lenient<SlimAssignment>>, name: String, uid: String) -> bool {
     let preconditions = Preconditions { uid: Some(uid), resource_version: None };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-    match write(WRITE, api.delete(&name, &params)).await {
-        Outcome::Done(_) | Outcome::Refused(Refusal::NotFound | Refusal::Conflict) => true,
+    match write(WRITE, delete(api, &name, &params)).await {
+        Outcome::Done(()) | Outcome::Refused(Refusal::NotFound | Refusal::Conflict) => true,
         Outcome::Refused(why) => {
             tracing::warn!(assignment = name, %why, "an assignment could not be deleted");
             false
@@ -135,13 +174,24 @@ pub(crate) async fn delete_assignment(api: &Api<SlimAssignment>, name: String, u
     }
 }
 
-async fn free(shared: &Shared, api: &Api<AddressBlock>, mut block: AddressBlock) {
-    let name = block.metadata.name.clone().unwrap_or_default();
-    let spec = &mut block.spec;
-    (spec.node_name, spec.node_uid, spec.node_ipv4, spec.node_ipv6) = (None, None, None, None);
-    spec.free_since = Some(MicroTime(Timestamp::now()));
-    block.metadata.finalizers.get_or_insert_default().retain(|finalizer| finalizer != FINALIZER);
-    match write(WRITE, api.replace(&name, &PostParams::default(), &block)).await {
+/// Frees a block. Its finalizer stays until the keeper of its pool has found no record in it.
+async fn free(shared: &Shared, api: &Api<Lenient<AddressBlock>>, block: AddressBlock) {
+    let (spec, metadata) = (&block.spec, &block.metadata);
+    let name = metadata.name.as_deref().unwrap_or_default();
+    let claim = [
+        ("nodeName", spec.node_name.is_some()),
+        ("nodeUID", spec.node_uid.is_some()),
+        ("nodeIPv4", spec.node_ipv4.is_some()),
+        ("nodeIPv6", spec.node_ipv6.is_some()),
+    ];
+    let claim = claim.into_iter().filter(|(_, is_there)| *is_there);
+    let mut operations = vec![
+        json!({"op": "test", "path": "/metadata/uid", "value": metadata.uid}),
+        json!({"op": "test", "path": "/metadata/resourceVersion", "value": metadata.resource_version}),
+        json!({"op": "add", "path": "/spec/freeSince", "value": MicroTime(Timestamp::now())}),
+    ];
+    operations.extend(claim.map(|(field, _)| json!({"op": "remove", "path": format!("/spec/{field}")})));
+    match write(WRITE, patch(api, name, operations.into())).await {
         Outcome::Done(_) => {
             shared.metrics.freed_blocks.inc();
         }

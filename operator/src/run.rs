@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bobbin_apiserver::lease::{Election, Leadership};
-use bobbin_apiserver::{Clients, connect};
+use bobbin_apiserver::{Clients, Notice, connect};
 use bobbin_observability::{Health, Metrics, Progress, Server, init_logs};
 use clap::Parser;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -85,7 +85,8 @@ pub async fn operate(args: Args, stop: CancellationToken) -> anyhow::Result<()> 
 
     let board = Arc::new(Board::default());
     let mut tasks = JoinSet::new();
-    let ages = feed::start(&clients, &board, &mut tasks);
+    let (notices, unreadable) = mpsc::unbounded_channel();
+    let ages = feed::start(&clients, &board, &mut tasks, &notices);
     let (leadership, election) = stand(&args, &clients, &stop);
     let (tell_role, role) = watch::channel(false);
     let shared = Arc::new(Shared {
@@ -101,6 +102,7 @@ pub async fn operate(args: Args, stop: CancellationToken) -> anyhow::Result<()> 
         role,
     });
     tasks.spawn(follow_role(Arc::clone(&shared), tell_role));
+    tasks.spawn(tell_unreadable(Arc::clone(&shared), unreadable));
     tasks.spawn(reclaim::run(Arc::clone(&shared)));
     tasks.spawn(sweep::run(Arc::clone(&shared)));
     tasks.spawn(keep_pools(Arc::clone(&shared)));
@@ -158,6 +160,7 @@ async fn follow_role(shared: Arc<Shared>, tell: watch::Sender<bool>) {
         beat.made();
         let acts = shared.leads() && shared.ages.synced();
         shared.metrics.leads.set(i64::from(shared.leads()));
+        shared.metrics.unreadable(shared.board.unreadable.counts());
         shared.metrics.watch_failing.set(shared.ages.failing().map_or(0.0, |(_, time)| time.as_secs_f64()));
         if tell.send_if_modified(|before| std::mem::replace(before, acts) != acts) {
             shared.board.wake_all();
@@ -169,6 +172,18 @@ async fn follow_role(shared: Arc<Shared>, tell: watch::Sender<bool>) {
             () = tokio::time::sleep(nap) => {}
         }
     }
+}
+
+/// Publishes events about objects that can't be read, once this operator leads.
+async fn tell_unreadable(shared: Arc<Shared>, mut notices: mpsc::UnboundedReceiver<Notice>) {
+    while let Some(notice) = notices.recv().await {
+        while !shared.leads() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        shared.events.about(notice.object, "Unreadable", "Decode", &notice.text);
+    }
+    // The watches have ended, and the program ends with them.
+    std::future::pending::<()>().await;
 }
 
 /// Starts a keeper for each pool that comes, and ends it when nothing of the pool is left.

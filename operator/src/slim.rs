@@ -1,18 +1,15 @@
-//! The kinds as the operator's watches read them: what it needs and nothing more, so that 50,000 of them pass through a
+//! Records as the operator's watches read them: what it needs and nothing more, so that 50,000 of them pass through a
 //! small memory, and so that a field it does not read can't break it. Never written back.
 
 use std::net::IpAddr;
 
 use bobbin_addressing::overlap::Stray;
 use bobbin_addressing::{BlockRange, Pair};
+use bobbin_apiserver::SlimNode;
 use bobbin_crds::IPAssignment;
-use k8s_openapi::api::core::v1::Node;
 use kube::Resource;
 use kube::api::ObjectMeta;
 use serde::Deserialize;
-
-/// The taint of a node whose machine is known to be off.
-const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 /// An `IPAssignment`.
 #[derive(Resource, Clone, Debug, Deserialize)]
@@ -37,55 +34,10 @@ pub(crate) struct SlimAssignmentSpec {
     pub(crate) pod_uid: Option<String>,
 }
 
-/// A `Node`.
-#[derive(Resource, Clone, Debug, Deserialize)]
-#[resource(inherit = "Node")]
-pub(crate) struct SlimNode {
-    pub(crate) metadata: ObjectMeta,
-    #[serde(default)]
-    spec: SlimNodeSpec,
-    #[serde(default)]
-    status: SlimNodeStatus,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-struct SlimNodeStatus {
-    #[serde(default)]
-    addresses: Vec<SlimNodeAddress>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct SlimNodeAddress {
-    address: String,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-struct SlimNodeSpec {
-    #[serde(default)]
-    taints: Vec<SlimTaint>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct SlimTaint {
-    key: String,
-}
-
-impl SlimNode {
-    /// The machine's addresses; its names are passed over.
-    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
-        self.status.addresses.iter().filter_map(|one| one.address.parse().ok()).collect()
-    }
-
-    /// The machine's addresses, each as what no pool may have.
-    pub(crate) fn strays(&self) -> impl Iterator<Item = Stray> {
-        let name = self.metadata.name.clone().unwrap_or_default();
-        self.addresses().into_iter().map(move |address| stray_of(&name, address))
-    }
-
-    /// Whether somebody has said that the machine is off.
-    pub(crate) fn out_of_service(&self) -> bool {
-        self.spec.taints.iter().any(|taint| taint.key == OUT_OF_SERVICE)
-    }
+/// The machine's addresses, each as what no pool may have.
+pub(crate) fn strays_of(node: &SlimNode) -> impl Iterator<Item = Stray> {
+    let name = node.metadata.name.clone().unwrap_or_default();
+    node.addresses().into_iter().map(move |address| stray_of(&name, address))
 }
 
 /// A node's own address in the way of a pool: a route to it as a pod's would cut the node off.

@@ -12,7 +12,7 @@ use bobbin_crds::{AddressPool, AddressPoolStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::carve::{all_reserved, count_outside, reserved_spans};
-use crate::facts::{BlockFact, PoolView};
+use crate::facts::{BlockFact, Holder, PoolView};
 use crate::layout::PoolShape;
 
 pub(crate) use conditions::find;
@@ -62,7 +62,7 @@ pub(crate) fn compute(inputs: &Inputs<'_>) -> AddressPoolStatus {
         status.free_window = window::of(&free);
         counted.total = family.total;
         counted.free_blocks = status.blocks.free;
-        counted.free_in_claimed = view.blocks.iter().any(|block| block.node.is_some() && has_room(shape, block));
+        counted.free_in_claimed = view.blocks.iter().any(|block| !block.is_free() && has_room(shape, block));
     }
     let old = pool.status.as_ref().map_or(&[][..], |status| &status.conditions);
     status.conditions = conditions::all(inputs, &counted, old);
@@ -71,14 +71,14 @@ pub(crate) fn compute(inputs: &Inputs<'_>) -> AddressPoolStatus {
 
 /// Whether an agent may claim the block: it is free, of an accepted entry, where it should be, and not wholly reserved.
 pub(crate) fn claimable(shape: &PoolShape, block: &BlockFact) -> bool {
-    block.node.is_none() && !block.deleting && belongs(shape, block)
+    block.is_free() && !block.deleting && belongs(shape, block)
 }
 
 /// Whether the block is one that the pool would carve.
 pub(crate) fn belongs(shape: &PoolShape, block: &BlockFact) -> bool {
     let range = shape.layout.block(block.index);
     range.is_some()
-        && range == block.range
+        && (range == block.range || block.holder == Holder::Unknown)
         && shape.accepted_spans().any(|span| span.contains(&block.index))
         && range.is_some_and(|range| !all_reserved(shape, &range))
 }
@@ -115,9 +115,8 @@ fn addresses(shape: &PoolShape, view: &PoolView) -> AddressCounts {
 fn blocks(shape: &PoolShape, view: &PoolView) -> BlockCounts {
     let total: u64 = shape.accepted_spans().map(|span| span.end - span.start).sum();
     let usable = count_outside(shape.accepted_spans(), &reserved_spans(shape));
-    let claimed = view.blocks.iter().filter(|block| block.node.is_some()).count() as u64;
-    let claimed_of_usable =
-        view.blocks.iter().filter(|block| block.node.is_some() && belongs(shape, block)).count() as u64;
+    let claimed = view.blocks.iter().filter(|block| !block.is_free()).count() as u64;
+    let claimed_of_usable = view.blocks.iter().filter(|block| !block.is_free() && belongs(shape, block)).count() as u64;
     BlockCounts {
         total: saturating(total.into()),
         claimed: saturating(claimed.into()),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bobbin_apiserver::{ReadError, read};
+use bobbin_apiserver::{Lenient, ReadError, read};
 use bobbin_crds::AddressBlock;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -49,15 +49,23 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 /// Reads record, block, Node and pod live, and deletes the record only if it is void and its pod was gone by an earlier
 /// look too: until then its agent, which can see the container, has the say.
 async fn look_closely(shared: &Shared, suspects: &mut Suspects, suspect: &Loose) -> Result<(), ReadError> {
-    let records: Api<SlimAssignment> = Api::all(shared.clients.requests.clone());
+    let records: Api<Lenient<SlimAssignment>> = Api::all(shared.clients.requests.clone());
     let record = match read(READ, records.get(&suspect.name)).await {
         Err(ReadError::NotFound) => return Ok(()),
         record => record?,
     };
-    let blocks: Api<AddressBlock> = Api::all(shared.clients.requests.clone());
+    // What can't be read can't be called void: the record, its block, its pool.
+    let Lenient::Readable(record) = record else { return Ok(()) };
+    if shared.board.facts(|facts| facts.is_unreadable(&record.spec.pool_name)) {
+        return Ok(());
+    }
+    let blocks: Api<Lenient<AddressBlock>> = Api::all(shared.clients.requests.clone());
     let owner = match read(READ, blocks.get(&record.spec.block_name)).await {
         Err(ReadError::NotFound) => None,
-        block => block?.spec.node_name.filter(|node| !node.is_empty()),
+        block => {
+            let Lenient::Readable(block) = block? else { return Ok(()) };
+            block.spec.node_name.filter(|node| !node.is_empty())
+        }
     };
     if owner.as_deref() == Some(&record.spec.node_name) {
         return Ok(());
@@ -108,12 +116,12 @@ async fn pod_is_gone(shared: &Shared, record: &SlimAssignment) -> Result<bool, R
     let (Some(namespace), Some(name), Some(uid)) = (&spec.pod_namespace, &spec.pod_name, &spec.pod_uid) else {
         return Ok(false);
     };
-    let pods: Api<Pod> = Api::namespaced(shared.clients.requests.clone(), namespace);
-    let pod: Result<PartialObjectMeta<Pod>, _> = read(READ, pods.get_metadata(name)).await;
-    match pod {
+    let pods: Api<Lenient<PartialObjectMeta<Pod>>> = Api::namespaced(shared.clients.requests.clone(), namespace);
+    match read(READ, pods.get(name)).await {
         Err(ReadError::NotFound) => Ok(true),
+        Ok(Lenient::Unreadable(_)) => Ok(false),
         // A mirror pod's UID is not the one the runtime knows.
-        Ok(pod) => Ok(pod.metadata.uid.as_ref() != Some(uid)
+        Ok(Lenient::Readable(pod)) => Ok(pod.metadata.uid.as_ref() != Some(uid)
             && !pod.metadata.annotations.is_some_and(|all| all.contains_key("kubernetes.io/config.mirror"))),
         Err(error) => Err(error),
     }

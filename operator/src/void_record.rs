@@ -99,7 +99,15 @@ mod tests {
 
     fn loose(name: &str) -> Loose {
         let range = BlockRange::parse(Some("10.0.0.1/32"), None).expect("it is a range");
-        Loose { name: name.into(), range, node: "n1".into(), owner: None, block_is_there: true }
+        Loose {
+            name: name.into(),
+            range,
+            node: "n1".into(),
+            pool: "p".into(),
+            block: 0,
+            owner: None,
+            block_is_there: true,
+        }
     }
 
     #[test]

@@ -222,8 +222,8 @@ proptest! {
 
 #[test]
 fn the_stock_serves_all_nodes_at_once_and_is_small_against_a_large_pool() {
-    assert_eq!(stock_target(1000, 0, 1 << 19), 4008);
-    assert_eq!(stock_target(3, 0, 1 << 40), 20);
+    assert_eq!(stock_target(1000, 0, 1 << 19), 6008);
+    assert_eq!(stock_target(3, 0, 1 << 40), 26);
     assert_eq!(stock_target(3, 5, 8), 3);
     assert_eq!(stock_target(3, 9, 8), 0);
     assert_eq!(stock_target(u64::MAX, 0, 1 << 46), 1 << 46);

@@ -21,6 +21,17 @@ async fn a_plain_no_is_a_refusal() {
 }
 
 #[tokio::test]
+async fn a_json_patch_that_can_not_be_applied_is_a_conflict_and_an_invalid_object_is_not() {
+    let invalid = |details: &str| {
+        let text = format!(r#"{{"code": 422, "reason": "Invalid", "message": "why", "details": {details}}}"#);
+        Error::Api(Box::new(serde_json::from_str(&text).expect("it is a status")))
+    };
+    assert_eq!(written(invalid("{}")).await, Outcome::Refused(Refusal::Conflict));
+    let named = invalid(r#"{"name": "p-0", "kind": "AddressBlock"}"#);
+    assert_eq!(written(named).await, Outcome::Refused(Refusal::Invalid("why".into())));
+}
+
+#[tokio::test]
 async fn an_overloaded_or_failing_server_leaves_the_outcome_unknown() {
     for code in [401, 429, 500, 502, 503, 504] {
         assert_eq!(written(status(code, "")).await, Outcome::Unknown(UnknownWhy::Server(code, "why".into())));

@@ -1,10 +1,12 @@
 //! Carving: a small stock ahead of demand, refilled, of the right blocks.
 
-use std::time::{Duration, Instant};
-
 use anyhow::{Result, ensure};
+use bobbin_crds::FINALIZER;
 use bobbin_crds::pool::condition;
-use bobbin_e2e::until::{so, until};
+use bobbin_e2e::until::{Look, so, until};
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use libtest_mimic::Trial;
 use serde_json::json;
 
@@ -19,6 +21,9 @@ pub fn tests(world: &World) -> Vec<Trial> {
         world.test("the_largest_ipv6_pool_is_carved_a_little_and_its_counts_stop", largest),
         world.test("a_pool_of_one_block_is_carved", one_block),
         world.test("a_block_that_is_given_back_loses_its_finalizer", given_back),
+        world.test("a_block_that_went_back_unused_rests_no_longer_and_one_of_unknown_use_does", went_back_unused),
+        world.test("a_free_block_keeps_its_finalizer_while_a_record_lies_in_it_and_then_only_foreign_ones", recorded),
+        world.test("a_block_that_is_gone_is_made_again_for_the_one_living_node_that_its_records_name", made_again),
         world.test("addresses_that_an_earlier_pool_left_are_not_carved_over", left_over),
     ]
 }
@@ -43,14 +48,11 @@ async fn refill(world: World) -> Result<()> {
     for round in 0..5 {
         let before = world.blocks_of("refill").await?.len();
         world.claim(&format!("refill-{round}"), "a-node", "a-uid").await?;
-        let start = Instant::now();
         until("another block is carved", SOON, || async {
             let now = world.blocks_of("refill").await?.len();
             Ok(so(now > before, || format!("{now} blocks")))
         })
         .await?;
-        // The bar is a second; the machine is busy with other tests.
-        ensure!(start.elapsed() < Duration::from_secs(3), "it took {:?}", start.elapsed());
     }
     Ok(())
 }
@@ -136,6 +138,94 @@ async fn given_back(world: World) -> Result<()> {
     let block = world.until_free("back-3", SOON).await?;
     ensure!(block.spec.free_since.is_some(), "{:?}", block.spec);
     Ok(())
+}
+
+async fn went_back_unused(world: World) -> Result<()> {
+    world.pool("unused-back", json!({"subnets": [{"ipv4": "10.9.0.0/24"}]})).await?;
+    world.until_ready("unused-back").await?;
+    let free = json!({"spec": {"nodeName": null, "nodeUID": null}});
+    let uid = world.node("unused-node").await?;
+    world.claim("unused-back-3", "unused-node", &uid).await?;
+    world.patch_block("unused-back-3", &free).await?;
+    let block = world.until_free("unused-back-3", SOON).await?;
+    ensure!(block.spec.free_since.is_none(), "{:?}", block.spec);
+    world.claim("unused-back-4", "unused-node", &uid).await?;
+    world.record("10.9.0.129", "unused-back-4", "unused-node").await?;
+    world.forget("10.9.0.129").await?;
+    world.patch_block("unused-back-4", &free).await?;
+    let block = world.until_free("unused-back-4", SOON).await?;
+    ensure!(block.spec.free_since.is_some(), "{:?}", block.spec);
+    Ok(())
+}
+
+async fn recorded(world: World) -> Result<()> {
+    let uid = world.node("recorded-node").await?;
+    world.pool("recorded", json!({"subnets": [{"ipv4": "10.10.0.0/24"}]})).await?;
+    world.until_ready("recorded").await?;
+    for block in ["recorded-1", "recorded-2"] {
+        world.claim(block, "recorded-node", &uid).await?;
+    }
+    world.record("10.10.0.33", "recorded-1", "recorded-node").await?;
+    let finalizers = json!({"metadata": {"finalizers": ["example.com/other", FINALIZER]}});
+    world.patch_block("recorded-1", &finalizers).await?;
+    world.give_back("recorded-1").await?;
+    // Given back later and let go: so the operators have looked at the first, too.
+    world.give_back("recorded-2").await?;
+    world.until_free("recorded-2", SOON).await?;
+    let block = world.blocks()?.get("recorded-1").await?;
+    let finalizers = block.metadata.finalizers.clone().unwrap_or_default();
+    ensure!(finalizers.iter().any(|finalizer| finalizer == FINALIZER), "{finalizers:?}");
+    let given_back = block.spec.free_since.clone();
+    world.forget("10.10.0.33").await?;
+    until("our finalizer is gone and the other is not", SOON, || async {
+        let block = world.blocks()?.get("recorded-1").await?;
+        let finalizers = block.metadata.finalizers.unwrap_or_default();
+        Ok(so(finalizers == ["example.com/other"] && block.spec.free_since > given_back, || format!("{finalizers:?}")))
+    })
+    .await
+}
+
+async fn made_again(world: World) -> Result<()> {
+    let mut uids = Vec::new();
+    for node in ["again-a", "again-b"] {
+        uids.push(world.node(node).await?);
+        let status = json!({"status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.77"}]}});
+        let nodes: Api<Node> = Api::all(world.client()?);
+        nodes.patch_status(node, &PatchParams::default(), &Patch::Merge(status)).await?;
+    }
+    world.pool("made-again", json!({"subnets": [{"ipv4": "10.11.0.0/24"}]})).await?;
+    world.until_ready("made-again").await?;
+    for block in ["made-again-1", "made-again-2"] {
+        world.claim(block, "again-a", &uids[0]).await?;
+    }
+    world.record("10.11.0.33", "made-again-1", "again-a").await?;
+    world.record("10.11.0.34", "made-again-1", "again-b").await?;
+    world.record("10.11.0.65", "made-again-2", "again-a").await?;
+    for block in ["made-again-1", "made-again-2"] {
+        world.patch_block(block, &json!({"metadata": {"finalizers": null}})).await?;
+        world.blocks()?.delete(block, &DeleteParams::default()).await?;
+    }
+    let block = until("the second block is there again", SOON, || async {
+        let block = world.blocks()?.get_opt("made-again-2").await?;
+        Ok(block.map_or(Look::NotYet("it is not there".into()), Look::Yes))
+    })
+    .await?;
+    let spec = &block.spec;
+    ensure!(spec.node_name.as_deref() == Some("again-a") && spec.node_uid.as_ref() == Some(&uids[0]), "{spec:?}");
+    ensure!(
+        spec.node_ipv4.as_deref() == Some("192.0.2.77") && spec.ipv4.as_deref() == Some("10.11.0.64/27"),
+        "{spec:?}"
+    );
+    ensure!(block.metadata.finalizers.as_deref() == Some(&[FINALIZER.to_owned()][..]), "{:?}", block.metadata);
+    let other = world.blocks()?.get_opt("made-again-1").await?;
+    ensure!(other.is_none(), "a block whose records name two nodes was made again: {other:?}");
+    world.forget("10.11.0.34").await?;
+    until("the first block is there again, for the node that is left", SOON, || async {
+        let block = world.blocks()?.get_opt("made-again-1").await?;
+        let node = block.and_then(|block| block.spec.node_name);
+        Ok(so(node.as_deref() == Some("again-a"), || format!("{node:?}")))
+    })
+    .await
 }
 
 async fn left_over(world: World) -> Result<()> {

@@ -10,6 +10,7 @@ use kube::Api;
 use kube::api::{ListParams, PostParams};
 use libtest_mimic::Trial;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
 use crate::world::{SOON, World, arguments};
@@ -56,7 +57,10 @@ async fn outage(_world: World) -> Result<()> {
     let client = control_plane.client().await?;
     install_kinds(&client).await?;
     let stop = CancellationToken::new();
-    let args = arguments(&control_plane.kubeconfig_for(ADMIN)?, "lonely", &["--namespace=default"])?;
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let metrics = format!("--metrics-address=127.0.0.1:{port}");
+    let flags = ["--namespace=default", "--renew-deadline=3s", "--lease-duration=5s", "--retry-period=300ms", &metrics];
+    let args = arguments(&control_plane.kubeconfig_for(ADMIN)?, "lonely", &flags)?;
     let operator = tokio::spawn(bobbin_operator::operate(args, stop.clone()));
     let blocks: Api<AddressBlock> = Api::all(client.clone());
     let carved = |pool: &'static str| {
@@ -76,10 +80,9 @@ async fn outage(_world: World) -> Result<()> {
     };
     carved("before").await?;
     control_plane.stop_apiserver();
-    // Longer than the lease's renewal: leadership lapses meanwhile.
-    let away = std::time::Instant::now();
-    until("the API server has been away for a while", SOON, || async {
-        Ok(so(away.elapsed() > std::time::Duration::from_secs(12), String::new))
+    until("the leadership has lapsed", SOON, || async {
+        let page = metrics_page(port).await?;
+        Ok(so(page.lines().any(|line| line == "bobbin_operator_leads 0"), || page.clone()))
     })
     .await?;
     control_plane.start_apiserver().await?;
@@ -87,4 +90,13 @@ async fn outage(_world: World) -> Result<()> {
     anyhow::ensure!(!operator.is_finished(), "the operator ended");
     stop.cancel();
     operator.await?
+}
+
+/// The metrics of an operator, as it serves them.
+async fn metrics_page(port: u16) -> Result<String> {
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await?;
+    Ok(page)
 }

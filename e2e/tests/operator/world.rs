@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use bobbin_crds::pool::{Acceptance, condition};
 use bobbin_crds::{AddressBlock, AddressPool, AddressPoolStatus, FINALIZER, IPAssignment};
 use bobbin_e2e::control_plane::{ADMIN, ControlPlane, Options, install_kinds};
+use bobbin_e2e::product::Product;
 use bobbin_e2e::until::{Look, so, until};
 use clap::Parser;
 use k8s_openapi::api::core::v1::Node;
@@ -45,21 +46,40 @@ impl World {
 
     /// Starts the control plane and two operators.
     pub async fn start() -> Result<(ControlPlane, Self)> {
-        let control_plane = ControlPlane::start(Options::default()).await?;
-        let client = control_plane.client().await?;
-        install_kinds(&client).await?;
-        let kubeconfig = control_plane.kubeconfig_for(ADMIN)?;
-        let inner = Inner { client, kubeconfig, runtime: Handle::current(), stop: CancellationToken::new() };
-        let world = Self(Some(Arc::new(inner)));
+        let (control_plane, world) = Self::without_operators().await?;
         for number in 1..=2 {
             world.operator(&format!("operator-{number}"), &["--no-leader-election"], world.inner()?.stop.clone())?;
         }
         Ok((control_plane, world))
     }
 
-    /// Starts another operator. It ends with `stop`.
+    /// Starts a control plane that no operator works on.
+    pub async fn without_operators() -> Result<(ControlPlane, Self)> {
+        let control_plane = ControlPlane::start(Options::default()).await?;
+        let client = control_plane.client().await?;
+        install_kinds(&client).await?;
+        let kubeconfig = control_plane.kubeconfig_for(ADMIN)?;
+        let inner = Inner { client, kubeconfig, runtime: Handle::current(), stop: CancellationToken::new() };
+        Ok((control_plane, Self(Some(Arc::new(inner)))))
+    }
+
+    /// Starts another operator. It ends with `stop`. With `BOBBIN_PRODUCT` it is the program in that directory.
     pub fn operator(&self, identity: &str, flags: &[&str], stop: CancellationToken) -> Result<()> {
         let inner = self.inner()?;
+        if std::env::var_os("BOBBIN_PRODUCT").is_some_and(|value| !value.is_empty()) {
+            let words = words(&inner.kubeconfig, identity, flags);
+            let mut program = tokio::process::Command::new(Product::find()?.all());
+            program.arg0("bobbin-operator").args(&words[1..]).kill_on_drop(true);
+            let _inside = inner.runtime.enter();
+            let mut program = program.spawn()?;
+            inner.runtime.spawn(async move {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    _ = program.wait() => {}
+                }
+            });
+            return Ok(());
+        }
         let args = arguments(&inner.kubeconfig, identity, flags)?;
         inner.runtime.spawn(async move {
             if let Err(error) = bobbin_operator::operate(args, stop).await {
@@ -172,6 +192,15 @@ impl World {
         .await
     }
 
+    /// Patches a block.
+    pub async fn patch_block(&self, block: &str, patch: &Value) -> Result<()> {
+        self.blocks()?
+            .patch(block, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .map(drop)
+            .context(block.to_owned())
+    }
+
     /// Gives a block back as an agent does.
     pub async fn give_back(&self, block: &str) -> Result<()> {
         until(&format!("{block} goes back"), SOON, || async {
@@ -256,13 +285,20 @@ impl World {
 
 /// The settings of an operator in a test.
 pub fn arguments(kubeconfig: &std::path::Path, identity: &str, flags: &[&str]) -> Result<bobbin_operator::Args> {
+    bobbin_operator::Args::try_parse_from(words(kubeconfig, identity, flags)).map_err(|error| anyhow!("{error}"))
+}
+
+/// The command line of an operator in a test. Flags replace those that are given otherwise.
+fn words(kubeconfig: &std::path::Path, identity: &str, flags: &[&str]) -> Vec<String> {
     let mut words = vec!["bobbin-operator".to_owned()];
     words.push(format!("--kubeconfig={}", kubeconfig.display()));
     words.push(format!("--identity={identity}"));
-    words.push(format!("--node-gone-seconds={}", NODE_GONE.as_secs()));
+    if !flags.iter().any(|flag| flag.starts_with("--node-gone-seconds=")) {
+        words.push(format!("--node-gone-seconds={}", NODE_GONE.as_secs()));
+    }
     words.push("--status-interval=1s".to_owned());
     words.extend(flags.iter().map(|&flag| flag.to_owned()));
-    bobbin_operator::Args::try_parse_from(words).map_err(|error| anyhow!("{error}"))
+    words
 }
 
 /// The status of a condition; empty: it is not there.

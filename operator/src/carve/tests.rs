@@ -84,3 +84,41 @@ fn a_vast_reserved_part_of_a_vast_pool_costs_nothing() {
 fn one_pass_has_an_end() {
     assert_eq!(carve(&shape(&["10.0.0.0/8"], 1, &[], 0), &[], &[], u64::MAX).len(), 512);
 }
+
+fn loose(name: &str, node: &str, pool: &str, block: u64) -> Loose {
+    let range = BlockRange::parse(Some(&format!("{name}/32")), None).expect("it is a range");
+    Loose { name: name.into(), range, node: node.into(), pool: pool.into(), block, owner: None, block_is_there: false }
+}
+
+#[test]
+fn an_absent_block_is_carved_again_only_for_the_one_node_that_all_its_records_name() {
+    let shape = shape(&["10.0.0.0/24"], 1, &[], 5);
+    let again = |records: &[Loose], unreadable: &[Option<BlockRange>]| {
+        let residents = residents(&shape, "p", &BTreeSet::new(), records, unreadable);
+        let held: Vec<u64> = residents.held.into_iter().collect();
+        (held, residents.again.into_iter().map(|(index, node)| (index, node.to_string())).collect::<Vec<_>>())
+    };
+    let for_n1 = || (vec![1], vec![(1, "n1".to_owned())]);
+    let nobody = || (vec![1], vec![]);
+    let first = loose("10.0.0.33", "n1", "p", 1);
+    assert_eq!(again(&[first.clone(), loose("10.0.0.34", "n1", "p", 1)], &[]), for_n1());
+    // Another node, another pool, another block: whose the block was is not sure.
+    for other in
+        [loose("10.0.0.34", "n2", "p", 1), loose("10.0.0.34", "n1", "earlier", 1), loose("10.0.0.34", "n1", "p", 2)]
+    {
+        assert_eq!(again(&[first.clone(), other.clone()], &[]), nobody());
+        assert_eq!(again(&[other, first.clone()], &[]), nobody());
+    }
+    let odd = BlockRange::parse(Some("10.0.0.40/32"), None).expect("it is a range");
+    assert_eq!(again(std::slice::from_ref(&first), &[Some(odd)]), nobody());
+    assert_eq!(again(std::slice::from_ref(&first), &[None]), nobody());
+    let there = Loose { block_is_there: true, ..first };
+    assert_eq!(again(&[there], &[]), (vec![], vec![]));
+}
+
+#[test]
+fn a_block_of_an_entry_that_is_not_accepted_is_not_carved_again() {
+    let shape = shape(&["10.0.0.0/24"], 0, &[], 5);
+    let residents = residents(&shape, "p", &BTreeSet::new(), &[loose("10.0.0.33", "n1", "p", 1)], &[]);
+    assert_eq!((residents.held.len(), residents.again.len()), (1, 0));
+}

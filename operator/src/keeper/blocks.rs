@@ -1,16 +1,23 @@
-//! Writes to the blocks of one pool: creates, deletes, and takes the finalizer off those that are free. Never changes who has one.
+//! Writes to the blocks of one pool: creates, deletes, and takes the finalizer off those that are free. Never changes who has
+//! one that is there.
 
-use bobbin_addressing::BlockRange;
-use bobbin_apiserver::{Outcome, Refusal, write};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bobbin_apiserver::{Lenient, Outcome, ReadError, Refusal, patch, write};
 use bobbin_crds::{AddressBlock, AddressBlockSpec, AddressPool, name};
 use futures::StreamExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
 use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, Preconditions};
+use serde_json::json;
 
-use super::TurnError;
 use super::write::{WRITE, live};
+use super::{TurnError, residents};
 use crate::facts::{BlockFact, PoolView};
 use crate::finish;
+use crate::fresh;
 use crate::layout::{PoolShape, accepted_entries};
 use crate::run::Shared;
 use crate::status;
@@ -18,7 +25,7 @@ use crate::status;
 /// How many writes are under way at once.
 const AT_ONCE: usize = 16;
 
-fn api(shared: &Shared) -> Api<AddressBlock> {
+fn api(shared: &Shared) -> Api<Lenient<AddressBlock>> {
     Api::all(shared.clients.requests.clone())
 }
 
@@ -41,13 +48,46 @@ pub(super) async fn create(
     shape: &PoolShape,
     indices: &[u64],
 ) -> Result<Vec<BlockFact>, TurnError> {
-    let blocks: Vec<AddressBlock> = indices.iter().filter_map(|index| block(pool, shape, *index)).collect();
-    let creations: Vec<_> = blocks.into_iter().map(|block| create_one(api(shared), block)).collect();
+    let blocks = indices.iter().filter_map(|index| Some((*index, block(pool, shape, *index)?))).collect();
+    create_all(shared, blocks).await
+}
+
+/// Creates blocks that are gone while records of one living node name them, claimed for that node.
+///
+/// What the watches show only says where to look: records and Node are read here.
+pub(super) async fn create_again(
+    shared: &Shared,
+    pool: &str,
+    shape: &PoolShape,
+    again: &BTreeMap<u64, Arc<str>>,
+) -> Result<Vec<BlockFact>, TurnError> {
+    let mut blocks = Vec::new();
+    for (index, node) in again {
+        let Some(block) = block(pool, shape, *index) else { continue };
+        if let Some(block) = residents::claimed(shared, block, node).await? {
+            blocks.push((*index, block));
+        }
+    }
+    create_all(shared, blocks).await
+}
+
+async fn create_all(shared: &Shared, blocks: Vec<(u64, AddressBlock)>) -> Result<Vec<BlockFact>, TurnError> {
+    let creations: Vec<_> = blocks
+        .into_iter()
+        .map(|(index, block)| async move {
+            let api = api(shared);
+            let outcome = write(WRITE, bobbin_apiserver::create(&api, &block)).await;
+            (index, block.spec.node_name.clone(), outcome)
+        })
+        .collect();
     let outcomes: Vec<_> = futures::stream::iter(creations).buffer_unordered(AT_ONCE).collect().await;
     let (mut created, mut failed) = (Vec::new(), None);
-    for outcome in outcomes {
+    for (index, node, outcome) in outcomes {
         match outcome {
-            Outcome::Done(block) => created.push(fact(&block)),
+            Outcome::Done(Lenient::Readable(block)) => {
+                created.push(BlockFact::of(&block, index, node.map(Into::into)));
+            }
+            Outcome::Done(Lenient::Unreadable(_)) => created.push(BlockFact::unreadable(index)),
             Outcome::Refused(Refusal::AlreadyExists) => {}
             Outcome::Refused(why) => failed = Some(TurnError::Refused { what: "a new block", why }),
             // Read back by the watch: if it is there it shows, if not the next turn creates it.
@@ -59,10 +99,6 @@ pub(super) async fn create(
         Some(error) if created.is_empty() => Err(error),
         _ => Ok(created),
     }
-}
-
-async fn create_one(api: Api<AddressBlock>, block: AddressBlock) -> Outcome<AddressBlock> {
-    write(WRITE, async { api.create(&PostParams::default(), &block).await }).await
 }
 
 fn block(pool: &str, shape: &PoolShape, index: u64) -> Option<AddressBlock> {
@@ -78,26 +114,6 @@ fn block(pool: &str, shape: &PoolShape, index: u64) -> Option<AddressBlock> {
     Some(AddressBlock::new(&name::block(pool, index), spec))
 }
 
-fn fact(block: &AddressBlock) -> BlockFact {
-    BlockFact {
-        index: u64::try_from(block.spec.index).unwrap_or(u64::MAX),
-        range: BlockRange::parse(block.spec.ipv4.as_deref(), block.spec.ipv6.as_deref()).ok(),
-        node: None,
-        finalizer: false,
-        deleting: false,
-        uid: block.metadata.uid.clone().unwrap_or_default().into(),
-        version: block.metadata.resource_version.clone().unwrap_or_default().into(),
-        assigned: 0,
-    }
-}
-
-/// The indices of the blocks that a range touches.
-pub(super) fn indices(shape: &PoolShape, range: &BlockRange) -> Vec<u64> {
-    let ipv4 = range.ipv4.map(|net| net.network().into());
-    let ipv6 = range.ipv6.map(|net| net.network().into());
-    ipv4.into_iter().chain(ipv6).filter_map(|address| shape.layout.index_of(address)).collect()
-}
-
 /// One free block as it was seen: what a write to it is tied to.
 struct Seen {
     name: String,
@@ -109,19 +125,38 @@ fn seen(pool: &str, block: &BlockFact) -> Seen {
     Seen { name: format!("{pool}-{}", block.index), uid: block.uid.to_string(), version: block.version.to_string() }
 }
 
-/// Takes our finalizer off free blocks.
+/// Takes our finalizer off free blocks that no record lies in, and writes down since when their addresses rest.
 pub(super) async fn release(shared: &Shared, view: &PoolView, pool: &str) -> Result<(), TurnError> {
-    let releases: Vec<_> = finish::releasable(view).map(|block| release_one(api(shared), seen(pool, block))).collect();
+    let releases: Vec<_> = finish::releasable(view).map(|block| release_one(shared, pool, block.clone())).collect();
     let outcomes: Vec<_> = futures::stream::iter(releases).buffer_unordered(AT_ONCE).collect().await;
-    outcomes.into_iter().try_for_each(|outcome| harmless("a block's finalizer", outcome))
+    outcomes.into_iter().try_for_each(|outcome| harmless("a block's finalizer", outcome?))
 }
 
-async fn release_one(api: Api<AddressBlock>, block: Seen) -> Outcome<()> {
-    // All of a block's finalizers are ours.
-    let patch =
-        serde_json::json!({"metadata": {"uid": block.uid, "resourceVersion": block.version, "finalizers": null}});
-    let patch = Patch::Merge(patch);
-    write(WRITE, async { api.patch(&block.name, &PatchParams::default(), &patch).await.map(|_| ()) }).await
+async fn release_one(shared: &Shared, pool: &str, block: BlockFact) -> Result<Outcome<()>, ReadError> {
+    let Seen { name, uid, version } = seen(pool, &block);
+    let Some(place) = block.finalizer else { return Ok(Outcome::Done(())) };
+    // The watch may lag: a record that it has not shown keeps the finalizer as well.
+    if !fresh::is_unrecorded(&shared.clients, &name).await? {
+        return Ok(Outcome::Done(()));
+    }
+    let mut operations = vec![
+        json!({"op": "test", "path": "/metadata/uid", "value": uid}),
+        json!({"op": "test", "path": "/metadata/resourceVersion", "value": version}),
+        json!({"op": "remove", "path": format!("/metadata/finalizers/{place}")}),
+    ];
+    if !block.went_back_unused() {
+        operations.push(json!({"op": "add", "path": "/spec/freeSince", "value": MicroTime(Timestamp::now())}));
+    }
+    Ok(done(write(WRITE, patch(&api(shared), &name, operations.into())).await))
+}
+
+/// Without what the API server answered: the watch shows it.
+fn done<T>(outcome: Outcome<T>) -> Outcome<()> {
+    match outcome {
+        Outcome::Done(_) => Outcome::Done(()),
+        Outcome::Refused(why) => Outcome::Refused(why),
+        Outcome::Unknown(why) => Outcome::Unknown(why),
+    }
 }
 
 /// Deletes these blocks, if they are as they were seen: free.
@@ -133,16 +168,16 @@ pub(super) fn delete<'a>(
     delete_all(api(shared), blocks.map(|block| seen(pool, block)).collect())
 }
 
-async fn delete_all(api: Api<AddressBlock>, blocks: Vec<Seen>) -> Result<(), TurnError> {
+async fn delete_all(api: Api<Lenient<AddressBlock>>, blocks: Vec<Seen>) -> Result<(), TurnError> {
     let deletions: Vec<_> = blocks.into_iter().map(|block| delete_one(api.clone(), block)).collect();
     let outcomes: Vec<_> = futures::stream::iter(deletions).buffer_unordered(AT_ONCE).collect().await;
     outcomes.into_iter().try_for_each(|outcome| harmless("a block's deletion", outcome))
 }
 
-async fn delete_one(api: Api<AddressBlock>, block: Seen) -> Outcome<()> {
+async fn delete_one(api: Api<Lenient<AddressBlock>>, block: Seen) -> Outcome<()> {
     let preconditions = Preconditions { uid: Some(block.uid), resource_version: Some(block.version) };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-    write(WRITE, async { api.delete(&block.name, &params).await.map(|_| ()) }).await
+    write(WRITE, bobbin_apiserver::delete(&api, &block.name, &params)).await
 }
 
 /// Deletes free blocks that nobody should claim: of an earlier pool of the same name, or wholly reserved by now.

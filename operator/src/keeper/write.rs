@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use bobbin_apiserver::{Outcome, ReadError, Refusal, read, write};
+use bobbin_apiserver::{Lenient, Outcome, ReadError, Refusal, patch, patch_status, read, write};
 use bobbin_crds::{AddressPool, AddressPoolStatus, FINALIZER};
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
 
 use super::TurnError;
 use crate::fresh::READ;
@@ -24,12 +24,25 @@ pub(super) fn settled<T>(what: &'static str, outcome: Outcome<T>) -> Result<T, T
     }
 }
 
-fn api(shared: &Shared) -> Api<AddressPool> {
+fn api(shared: &Shared) -> Api<Lenient<AddressPool>> {
     Api::all(shared.clients.requests.clone())
 }
 
 fn name(pool: &AddressPool) -> &str {
     pool.metadata.name.as_deref().unwrap_or_default()
+}
+
+/// A pool as a write answered. One that can't be read is looked at anew by what the watch shows.
+fn readable(answer: Lenient<AddressPool>) -> Result<AddressPool, TurnError> {
+    answer.into_result().map_err(|_| TurnError::Stale)
+}
+
+/// Operations that hold for the pool as it was read only.
+fn tied_to(pool: &AddressPool, operations: impl IntoIterator<Item = Value>) -> Value {
+    let test = |field: &str, value: Option<&String>| json!({"op": "test", "path": format!("/metadata/{field}"), "value": value});
+    let metadata = &pool.metadata;
+    let tests = [test("uid", metadata.uid.as_ref()), test("resourceVersion", metadata.resource_version.as_ref())];
+    tests.into_iter().chain(operations).collect()
 }
 
 /// Replaces the status.
@@ -38,38 +51,32 @@ pub(super) async fn status(
     pool: &AddressPool,
     status: AddressPoolStatus,
 ) -> Result<AddressPool, TurnError> {
-    let mut wanted = pool.clone();
-    wanted.status = Some(status);
-    let call =
-        write(WRITE, async { api(shared).replace_status(name(pool), &PostParams::default(), &wanted).await }).await;
+    let operations = tied_to(pool, [json!({"op": "add", "path": "/status", "value": status})]);
+    let call = write(WRITE, patch_status(&api(shared), name(pool), operations)).await;
     let written = settled("a pool's status", call)?;
     shared.metrics.status_writes.inc();
-    Ok(written)
+    readable(written)
 }
 
 /// Puts our finalizer on.
 pub(super) async fn add_finalizer(shared: &Shared, pool: &AddressPool) -> Result<AddressPool, TurnError> {
-    let mut finalizers = pool.metadata.finalizers.clone().unwrap_or_default();
-    finalizers.push(FINALIZER.to_owned());
-    finalize(shared, pool, finalizers).await
+    let operation = match &pool.metadata.finalizers {
+        Some(_) => json!({"op": "add", "path": "/metadata/finalizers/-", "value": FINALIZER}),
+        None => json!({"op": "add", "path": "/metadata/finalizers", "value": [FINALIZER]}),
+    };
+    finalize(shared, pool, operation).await.and_then(readable)
 }
 
 /// Takes our finalizer off; others stay.
 pub(super) async fn remove_finalizer(shared: &Shared, pool: &AddressPool) -> Result<(), TurnError> {
-    let mut finalizers = pool.metadata.finalizers.clone().unwrap_or_default();
-    if finalizers.iter().all(|finalizer| finalizer != FINALIZER) {
-        return Ok(());
-    }
-    finalizers.retain(|finalizer| finalizer != FINALIZER);
-    finalize(shared, pool, finalizers).await.map(|_| ())
+    let place = pool.metadata.finalizers.iter().flatten().position(|finalizer| finalizer == FINALIZER);
+    let Some(place) = place else { return Ok(()) };
+    let operation = json!({"op": "remove", "path": format!("/metadata/finalizers/{place}")});
+    finalize(shared, pool, operation).await.map(drop)
 }
 
-async fn finalize(shared: &Shared, pool: &AddressPool, finalizers: Vec<String>) -> Result<AddressPool, TurnError> {
-    let patch = serde_json::json!({"metadata": {
-        "uid": pool.metadata.uid, "resourceVersion": pool.metadata.resource_version, "finalizers": finalizers,
-    }});
-    let patch = Patch::Merge(patch);
-    let call = write(WRITE, async { api(shared).patch(name(pool), &PatchParams::default(), &patch).await }).await;
+async fn finalize(shared: &Shared, pool: &AddressPool, operation: Value) -> Result<Lenient<AddressPool>, TurnError> {
+    let call = write(WRITE, patch(&api(shared), name(pool), tied_to(pool, [operation]))).await;
     settled("a pool's finalizer", call)
 }
 
@@ -82,10 +89,10 @@ pub(super) async fn pool_is_gone(shared: &Shared, pool: &str) -> Result<bool, Tu
     }
 }
 
-/// The pool, by a quorum read.
+/// The pool, by a quorum read. Stale: it is gone, or can't be read any more.
 pub(super) async fn live(shared: &Shared, pool: &str) -> Result<AddressPool, TurnError> {
     match read(READ, api(shared).get(pool)).await {
-        Ok(pool) => Ok(pool),
+        Ok(pool) => readable(pool),
         Err(ReadError::NotFound) => Err(TurnError::Stale),
         Err(error) => Err(error.into()),
     }

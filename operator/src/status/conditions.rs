@@ -43,7 +43,10 @@ pub(super) fn all(inputs: &Inputs<'_>, counted: &Counted, old: &[Condition]) -> 
             observed_generation: inputs.pool.metadata.generation,
         }
     };
-    conditions.into_iter().map(made).collect()
+    let ours = conditions.into_iter().map(made);
+    // Those of others are left alone.
+    ours.chain(old.iter().filter(|old| ![READY, EXHAUSTED, TERMINATING].contains(&old.type_.as_str())).cloned())
+        .collect()
 }
 
 fn ready(inputs: &Inputs<'_>) -> Says {
@@ -92,7 +95,7 @@ fn exhausted(inputs: &Inputs<'_>, counted: &Counted) -> Says {
 }
 
 fn terminating(inputs: &Inputs<'_>, counted: &Counted) -> Says {
-    let blocks = inputs.view.blocks.iter().filter(|block| block.node.is_some()).count();
+    let blocks = inputs.view.blocks.iter().filter(|block| !block.is_free()).count();
     if counted.used == 0 && blocks == 0 {
         return says(true, "Empty", "no address of the pool is in use: it goes now");
     }

@@ -30,12 +30,10 @@ fn block(index: u64, range: &str, node: Option<&str>, assigned: u32) -> BlockFac
     BlockFact {
         index,
         range: Some(BlockRange::parse(Some(range), None).expect("it is a range")),
-        node: node.map(Into::into),
-        finalizer: node.is_some(),
-        deleting: false,
-        uid: "u".into(),
-        version: "1".into(),
+        holder: node.map_or(Holder::Nobody, |node| Holder::Node(node.into())),
+        finalizer: node.map(|_| 0),
         assigned,
+        ..BlockFact::default()
     }
 }
 
