@@ -70,6 +70,13 @@ pub async fn other_node(node: &mut LoneNode) -> Result<()> {
 }
 
 pub async fn taken_port(node: &mut LoneNode) -> Result<()> {
+    // An agent that is killed before it has kept its view begins without any pool.
+    let view = node.run_dir().join("cluster.json");
+    until("the agent has kept the pool in its view", PATIENCE, || async {
+        let kept = fs::read_to_string(&view)?;
+        Ok(so(kept.contains("10.64.0.0/16"), || kept))
+    })
+    .await?;
     let other = node.namespace.run(|| TcpListener::bind("127.0.0.1:0"))??;
     let address = other.local_addr()?;
     node.set_agent_flags(&[&format!("--metrics-address={address}")]);
