@@ -80,7 +80,6 @@ fn main() -> Result<ExitCode> {
             "a foreign route, rule and CNI file survive, and a file that sorts first is reported",
             foreign::survive,
         ),
-        turns.test("an address that is recorded for another node is passed over and reported", duplicate::passed_over),
         turns.test(
             "a duplicate that is found late is reported: the pod keeps running, the address does not go out again",
             duplicate::found_late,

@@ -41,7 +41,7 @@ const AT_ONCE: Duration = Duration::from_secs(10);
 
 fn main() -> Result<ExitCode> {
     let mut flags = vec![HOLD_ADD.to_owned()];
-    flags.extend(scaled(TIME_SCALE));
+    flags.push(scaled(TIME_SCALE));
     let turns = Turns::on(Choice { agent: flags, api_proxy: true, ..Choice::default() })?;
     let tests = vec![
         turns.test("a block goes back only after its records are deleted", release::records_first),
@@ -91,19 +91,14 @@ fn main() -> Result<ExitCode> {
     Ok(turns.run(tests))
 }
 
-/// Whether the executables are those of the code before the agent had a time scale.
-fn is_base() -> bool {
-    std::env::var_os("BOBBIN_PRODUCT").is_some_and(|value| !value.is_empty())
-}
-
 /// The flag that shortens the agent's waits.
-fn scaled(scale: f64) -> Option<String> {
-    (!is_base()).then(|| format!("--time-scale={scale}"))
+fn scaled(scale: f64) -> String {
+    format!("--time-scale={scale}")
 }
 
 /// How long to wait for what the agent does within `real`, unscaled; with room for a busy machine.
 fn patience(real: Duration) -> Duration {
-    if is_base() { real } else { AT_ONCE + real.mul_f64(TIME_SCALE) }
+    AT_ONCE + real.mul_f64(TIME_SCALE)
 }
 
 /// Restarts the agent with these flags beside the usual ones.

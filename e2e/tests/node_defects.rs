@@ -94,19 +94,14 @@ fn addresses(result: &Value) -> Vec<String> {
     ips.filter_map(|ip| ip.get("address")?.as_str()?.split('/').next().map(str::to_owned)).collect()
 }
 
-/// Whether the agent under test is of the code before these defects were fixed: then it does not know `--time-scale`.
-fn is_old() -> bool {
-    std::env::var_os("BOBBIN_PRODUCT").is_some_and(|value| !value.is_empty())
-}
-
 /// The agent's flag that makes its long waits this much shorter.
 fn scaled(scale: &str) -> Vec<String> {
-    if is_old() { Vec::new() } else { vec![format!("--time-scale={scale}")] }
+    vec![format!("--time-scale={scale}")]
 }
 
 /// A deadline for what the agent does within a minute, under a scale of 0.1.
 fn a_minute() -> Duration {
-    if is_old() { Duration::from_secs(65) } else { Duration::from_secs(20) }
+    Duration::from_secs(20)
 }
 
 /// Restarts the agent with these flags in the place of its own of the same names.

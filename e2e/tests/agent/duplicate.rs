@@ -101,23 +101,6 @@ async fn reported(node: &LoneNode, address: &str) -> Result<()> {
     .await
 }
 
-pub async fn passed_over(node: &mut LoneNode) -> Result<()> {
-    with_flags(node, &["--confirm-wait=20s", "--hold-add=5s"]).await?;
-    let mut wrong = Wrong::claim(node, "early", 0, 2).await?;
-    let pod = wrong.next_pod(node).await?;
-    let got = addresses(&node.add(pod)?);
-    ensure!(got == [wrong.left.clone()], "{got:?} although only {} is not recorded for n9", wrong.left);
-    // Nothing but recorded addresses is left, and none of them goes out.
-    let pod = wrong.next_pod(node).await?;
-    let error = node.call(&pod.call("ADD"))?.error()?;
-    ensure!(error.code == 11 && error.text.contains("has no free address"), "{error:?}");
-    for address in wrong.recorded.clone() {
-        reported(node, &address).await?;
-    }
-    with_flags(node, &[]).await?;
-    wrong.end(node).await
-}
-
 pub async fn found_late(node: &mut LoneNode) -> Result<()> {
     with_flags(node, &["--confirm-wait=1ms", "--hold-add=5s"]).await?;
     let mut wrong = Wrong::claim(node, "late", 1, 1).await?;

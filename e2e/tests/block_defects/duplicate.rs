@@ -9,7 +9,7 @@ use bobbin_e2e::until::{so, until};
 use serde_json::json;
 
 use super::scene::{Scene, answered, delete_record, is_saved, node_is_warned};
-use super::{AT_ONCE, is_base, patience, with_flags};
+use super::{patience, with_flags};
 
 /// A pool of two addresses: one is this node's first pod's, the other is recorded for the other node.
 async fn one_recorded(node: &mut LoneNode, pool: &'static str, third: u8) -> Result<(Scene, std::net::IpAddr)> {
@@ -31,7 +31,7 @@ pub async fn comes_back(node: &mut LoneNode) -> Result<()> {
     let (scene, recorded) = one_recorded(node, "comes-back", 41).await?;
     delete_record(node, recorded).await?;
     // The record is not of this node, so nothing tells of its end: the next resync may be what finds it.
-    let within = if is_base() { AT_ONCE * 2 } else { patience(Duration::from_mins(18)) };
+    let within = patience(Duration::from_mins(18));
     until("the runtime's next try gets the address", within, || async {
         let answer = node.call(&scene.pods[1].call("ADD"))?;
         if answer.exit != 0 {

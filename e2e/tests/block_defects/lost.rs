@@ -7,7 +7,7 @@ use bobbin_e2e::until::{so, until};
 use serde_json::json;
 
 use super::scene::{READS, Scene, delete_record, node_is_warned, not_of, recorded_for};
-use super::{AT_ONCE, is_base, with_flags};
+use super::{AT_ONCE, with_flags};
 
 pub async fn claimed_back(node: &mut LoneNode) -> Result<()> {
     let mut scene = Scene::begin(node, "back", 11, 28, 2, json!({})).await?;
@@ -74,10 +74,8 @@ pub async fn two_at_once(node: &mut LoneNode) -> Result<()> {
 }
 
 pub async fn during_add(node: &mut LoneNode) -> Result<()> {
-    if !is_base() {
-        // What the kernel does has its own pace.
-        with_flags(node, &["--time-scale=1"]).await?;
-    }
+    // What the kernel does has its own pace.
+    with_flags(node, &["--time-scale=1"]).await?;
     let mut scene = Scene::begin(node, "during", 14, 28, 2, json!({})).await?;
     scene.add(node).await?;
     let block = scene.block(node, 0).await?;

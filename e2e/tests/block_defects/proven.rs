@@ -13,14 +13,14 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
 use super::scene::{Block, Scene, answered, node_is_warned};
-use super::{TIME_SCALE, is_base, scaled, with_flags};
+use super::{TIME_SCALE, scaled, with_flags};
 
 /// Silence of a watch after which its blocks are not proven.
 const SILENCE: Duration = Duration::from_secs(90);
 
 /// As long as an ADD of an unproven block waits for its record here; the code before knows only the time that every ADD waits.
 pub async fn with_wait(node: &mut LoneNode) -> Result<()> {
-    with_flags(node, if is_base() { &[] } else { &["--confirm-wait=2s"] }).await
+    with_flags(node, &["--confirm-wait=2s"]).await
 }
 
 /// The time that makes a watch's silence count has passed. Nothing tells of it from outside.
@@ -133,7 +133,7 @@ async fn fresh_version(node: &LoneNode) -> Result<u64> {
 pub async fn idle(node: &mut LoneNode) -> Result<()> {
     const SCALE: f64 = 0.01;
     let quarter = Duration::from_mins(15).mul_f64(SCALE);
-    let flags: Vec<String> = scaled(SCALE).into_iter().collect();
+    let flags = vec![scaled(SCALE)];
     with_flags(node, &flags.iter().map(String::as_str).collect::<Vec<_>>()).await?;
     let mut scene = Scene::begin(node, "idle", 84, 28, 2, json!({})).await?;
     scene.add(node).await?;

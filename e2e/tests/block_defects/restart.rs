@@ -10,7 +10,7 @@ use bobbin_e2e::until::{so, until};
 use serde_json::json;
 
 use super::scene::{READS, Scene, answered, is_saved, not_of};
-use super::{is_base, with_flags};
+use super::with_flags;
 
 /// How the shim's sentence begins when the agent gave no answer.
 const UNANSWERED: &str = "the Bobbin agent of this node";
@@ -40,9 +40,7 @@ pub async fn read_first(node: &mut LoneNode) -> Result<()> {
     // Healthy, and a little further away.
     let far = Fault::Delay(Duration::from_millis(100));
     let far = node.api()?.inject(Selector::verbs(&["get", "list", "watch"]).of("addressblocks"), far);
-    if !is_base() {
-        node.set_agent_flags(&["--time-scale=1"]);
-    }
+    node.set_agent_flags(&["--time-scale=1"]);
     node.start_agent_only()?;
     let answer = first_add(node, &scene.pods[next])?;
     drop(far);
