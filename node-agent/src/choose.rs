@@ -71,13 +71,17 @@ pub struct Chosen {
 /// # Errors
 /// See [`ChooseError`].
 pub async fn choose_pool(view: &ClusterView, pod: &PodRef, unknown: UnknownPod) -> Result<Chosen, ChooseError> {
-    if pod.name.is_empty() {
-        let choice = decide(view, "a call without K8S_POD_NAME", None, None)?;
-        return Ok(Chosen { choice, pod: pod.clone(), pod_seen: false });
-    }
-    let words = format!("pod {}/{} on node {}", pod.namespace, pod.name, view.node_name());
+    let words = match pod.name.as_str() {
+        "" => "a call without K8S_POD_NAME".to_owned(),
+        name => format!("pod {}/{name} on node {}", pod.namespace, view.node_name()),
+    };
+    // A pool that an agent has not seen yet may be there.
     if !view.pools_known(WATCH_WAIT).await {
         return Err(ChooseError::Unreachable(words));
+    }
+    if pod.name.is_empty() {
+        let choice = decide(view, &words, None, None)?;
+        return Ok(Chosen { choice, pod: pod.clone(), pod_seen: false });
     }
     let (facts, pod, pod_seen) = match view.pod(&pod.namespace, &pod.name, &pod.uid, WATCH_WAIT).await {
         PodLookup::Known(facts) => {

@@ -26,6 +26,7 @@ mod metrics;
 mod own_watch;
 mod pod_gone;
 mod record;
+mod record_watch;
 mod repair;
 mod restore;
 mod resync;

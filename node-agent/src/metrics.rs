@@ -27,7 +27,7 @@ struct Call {
 pub struct PoolState {
     /// The pool.
     pub pool: String,
-    /// `held`, `cooling` or `free`.
+    /// Of addresses `held`, `cooling` or `free`; of blocks the name of their state.
     pub state: &'static str,
 }
 
@@ -57,6 +57,8 @@ pub struct Metrics {
     pub addresses: Family<PoolState, Gauge>,
     /// Attachments whose link is gone while their namespace exists: pods without a network.
     pub broken: Gauge,
+    /// The node's blocks by state.
+    pub blocks: Family<PoolState, Gauge>,
     /// Attachments on the node.
     pub attachments: Gauge,
     /// Records that wait to be written.
@@ -84,6 +86,7 @@ impl Metrics {
             last_sweep: Gauge::default(),
             addresses: Family::default(),
             broken: Gauge::default(),
+            blocks: Family::default(),
             attachments: Gauge::default(),
             pending: Gauge::default(),
         };
@@ -136,6 +139,7 @@ impl Metrics {
             "Attachments that have lost their interface: their pods run without a network",
             metrics.broken.clone(),
         );
+        registry.register("node_blocks", "The node's blocks by pool and state", metrics.blocks.clone());
         registry.register("attachments", "Attachments on the node", metrics.attachments.clone());
         registry.register("records_pending", "Records that wait to be written", metrics.pending.clone());
         metrics

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_addressing::TwoLooks;
 use bobbin_apiserver::{Clients, Lenient, ReadError, SlimNode, backoff};
 use bobbin_kernel::boot_time;
+use bobbin_observability::Progress;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -21,6 +21,7 @@ use crate::event::Events;
 use crate::freshness::{Freshness, Kind};
 use crate::journal::Journal;
 use crate::ledger::Ledger;
+use crate::pod_gone::PodGone;
 use crate::record::Recorder;
 use crate::times::Times;
 use crate::watch::{ClusterView, NodeFacts};
@@ -28,6 +29,8 @@ use records::SeenRecord;
 
 /// News that come together are looked at together.
 const DEBOUNCE: Duration = Duration::from_millis(50);
+/// A pass makes a bounded number of calls with deadlines of seconds; one that takes so long hangs.
+const PASS_DEADLINE: Duration = Duration::from_mins(5);
 /// The first pause after a pass that failed, and the longest.
 const RETRY_PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(3)];
 
@@ -53,10 +56,10 @@ pub struct Resync {
     pub boot_id: String,
     /// How often it runs without news (`--relist-interval`).
     pub interval: Duration,
-    /// How far apart two looks at a record without an attachment are, at least.
-    pub looks_apart: Duration,
     /// Waits.
     pub times: Times,
+    /// Where it says that it makes progress.
+    pub beats: Progress,
     /// Wakes it.
     pub hint: Arc<Notify>,
 }
@@ -71,9 +74,9 @@ pub struct Resynced {
 }
 
 /// What is remembered between passes.
-#[derive(Default)]
 struct Memory {
-    looks: TwoLooks<SeenRecord>,
+    /// Records without an attachment, and whether their pods are gone.
+    pods_gone: PodGone<SeenRecord>,
     records_due: Option<Instant>,
     passed_over_due: Option<Instant>,
     /// The signs of trouble that the last comparison of records has seen.
@@ -83,8 +86,10 @@ struct Memory {
 impl Resync {
     /// Runs for ever; `progress` tells others how far it is.
     pub async fn run(self, progress: watch::Sender<Resynced>) {
-        let mut memory = Memory::default();
+        let pods_gone = PodGone::new(self.view.node_name(), self.times.pod_gone_apart());
+        let mut memory = Memory { pods_gone, records_due: None, passed_over_due: None, troubles: 0 };
         let mut troubles = self.freshness.troubles();
+        let beat = self.beats.register("resync", PASS_DEADLINE);
         let mut failures = 0;
         loop {
             let trouble = *troubles.borrow_and_update();
@@ -102,11 +107,15 @@ impl Resync {
                     backoff(failures - 1, RETRY_PAUSES[0], RETRY_PAUSES[1])
                 }
             };
-            tokio::select! {
-                () = tokio::time::sleep(next) => {}
-                () = self.hint.notified() => tokio::time::sleep(DEBOUNCE).await,
-                changed = troubles.changed() => if changed.is_err() { return },
-            }
+            let pause = async {
+                tokio::select! {
+                    () = tokio::time::sleep(next) => {}
+                    () = self.hint.notified() => tokio::time::sleep(DEBOUNCE).await,
+                    // The sender is ours as long as this runs.
+                    _ = troubles.changed() => {}
+                }
+            };
+            beat.while_idle(pause).await;
         }
     }
 

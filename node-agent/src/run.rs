@@ -42,7 +42,7 @@ use crate::turns::Turns;
 use crate::verb::gc::Unlisted;
 use crate::waiting_pods::WaitingPods;
 use crate::watch::ClusterView;
-use crate::{install, late, repair, restore, run_dir, serve, stale_attachments};
+use crate::{install, late, record_watch, repair, restore, run_dir, serve, stale_attachments};
 
 /// How long calls under way may take after a signal.
 const LAST_CALLS: Duration = Duration::from_secs(5);
@@ -100,8 +100,15 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let (checkpoint, checkpoint_writer) = BlockCheckpoint::new(Arc::clone(&ledger), journal.clone());
     let claims = Claims::new(&clients, view.clone(), Arc::clone(&ledger), Arc::clone(&freshness));
     let leaving = args.mode == Mode::Remove;
-    let stock =
-        Stock::new(view.clone(), Arc::clone(&ledger), claims.clone(), checkpoint.clone(), args.block_idle, leaving);
+    let stock = Stock::new(
+        view.clone(),
+        Arc::clone(&ledger),
+        claims.clone(),
+        checkpoint.clone(),
+        events.clone(),
+        args.block_idle,
+        leaving,
+    );
     let mut page = Page::default();
     let metrics = Metrics::register(page.registry());
     page.registry().register(
@@ -214,8 +221,8 @@ async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Rec
         events: agent.events.clone(),
         boot_id: agent.boot_id.clone(),
         interval: agent.args.relist_interval,
-        looks_apart: agent.args.sweep_interval,
         times,
+        beats: agent.progress.clone(),
         hint: Arc::clone(&agent.resync),
     };
     let own = OwnWatches {
@@ -242,6 +249,12 @@ async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Rec
     let view = agent.view.clone();
     tasks.spawn(async move { view.run().await });
     tasks.spawn(own.run());
+    tasks.spawn(record_watch::run(
+        clients.clone(),
+        agent.view.clone(),
+        Arc::clone(&agent.ledger),
+        agent.recorder.clone(),
+    ));
     tasks.spawn(resync.run(progress));
     tasks.spawn(checkpoint_writer.run(agent.stop.clone()));
     tasks.spawn(async move { blocks.run().await });
@@ -349,6 +362,11 @@ fn sample(agent: &Agent) {
     // A pool of which nothing is left here is not shown with its last numbers.
     agent.metrics.addresses.clear();
     let pools: BTreeSet<String> = agent.ledger.blocks().into_iter().map(|block| block.held.pool).collect();
+    agent.metrics.blocks.clear();
+    for block in agent.ledger.blocks() {
+        let labels = PoolState { pool: block.held.pool, state: block.state.name() };
+        agent.metrics.blocks.get_or_create(&labels).inc();
+    }
     for pool in pools {
         let uses = agent.ledger.pool_use(&pool, agent.cooldown(&pool));
         let sum = |of: fn(&BlockUse) -> u32| uses.iter().map(|block| i64::from(of(block))).sum();

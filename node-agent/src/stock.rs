@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::block_checkpoint::BlockCheckpoint;
 use crate::choose::{expected_pool, pool_facts};
 use crate::claim::{ClaimError, Claims};
+use crate::event::Events;
 use crate::ledger::Ledger;
 use crate::watch::ClusterView;
 use pool_state::PoolState;
@@ -35,6 +36,7 @@ struct Inner {
     ledger: Arc<Ledger>,
     claims: Claims,
     checkpoint: BlockCheckpoint,
+    events: Events,
     block_idle: Duration,
     /// The node is being left: every block retires.
     leaving: bool,
@@ -76,12 +78,13 @@ impl Stock {
         ledger: Arc<Ledger>,
         claims: Claims,
         checkpoint: BlockCheckpoint,
+        events: Events,
         block_idle: Duration,
         leaving: bool,
     ) -> Stock {
         let wake = Notify::new();
         let pools = Mutex::default();
-        Stock(Arc::new(Inner { view, ledger, claims, checkpoint, block_idle, leaving, pools, wake }))
+        Stock(Arc::new(Inner { view, ledger, claims, checkpoint, events, block_idle, leaving, pools, wake }))
     }
 
     /// Asks for an address of a pool, now. Follow the ledger's changes, and drop the answer when the wait is over.

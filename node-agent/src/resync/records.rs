@@ -1,15 +1,17 @@
 //! Own records and living attachments, compared: a missing record is written again, one of an earlier boot goes, one that nobody here has
-//! goes only when two looks apart in time agree.
+//! goes only when two reads apart in time prove that its pod is gone.
 
 mod judge;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
+use bobbin_addressing::Breaker;
 use bobbin_apiserver::ReadError;
 use bobbin_kernel::boot_time;
 
 use super::{Memory, Resync};
+use crate::pod_gone::Candidate;
 use crate::record::own_records;
 pub(super) use judge::SeenRecord;
 use judge::{Finding, judge};
@@ -27,17 +29,19 @@ impl Resync {
         let records = own_records(&self.clients, self.view.node_name()).await?;
         // The records first, what lives second: an ADD in between has no record in the list and is left alone.
         let living = self.ledger.attachments();
-        let mut suspects = HashSet::new();
+        let mut suspects = Vec::new();
         for finding in judge(&records, &living, &self.own_ranges(), &self.boot_id) {
             match finding {
                 Finding::OtherBoot(seen) => {
                     tracing::info!(record = seen.name, key = %seen.key, "released an address of an earlier boot");
                     drop(self.recorder.delete(&seen.name, &seen.key, Some(seen.uid)));
                 }
-                Finding::NobodyLives(seen) if !self.recorder.busy(&seen.name) => {
-                    suspects.insert(seen);
+                Finding::NobodyLives(seen, pod) if !self.recorder.busy(&seen.name) => {
+                    // The API server's own UIDs have the form of RFC 4122; a static pod's is a plain hash, and proves nothing there.
+                    let from_api = pod.uid.contains('-');
+                    suspects.push(Candidate { key: seen, pod, seen: from_api });
                 }
-                Finding::NobodyLives(_) => {}
+                Finding::NobodyLives(..) => {}
                 Finding::Unrecorded(attachment) => {
                     let old = before.get(&attachment.key) == Some(&attachment.created_at);
                     if old && !self.recorder.busy_with(attachment.pair) {
@@ -50,27 +54,27 @@ impl Resync {
                 Finding::Void { name, block } => self.tell_void(&name, &block),
             }
         }
-        self.free_unheld(memory, &suspects, records.len());
-        Ok((!suspects.is_empty()).then_some(self.looks_apart))
+        self.free_unheld(memory, &suspects, records.len()).await;
+        Ok((!suspects.is_empty()).then(|| self.times.pod_gone_apart()))
     }
 
-    /// Deletes records that two looks apart in time found without an attachment, unless they are suspiciously many.
-    fn free_unheld(&self, memory: &mut Memory, suspects: &HashSet<SeenRecord>, records: usize) {
-        let verdict = memory.looks.look(suspects, records, boot_time(), self.looks_apart);
-        if let Some(breaker) = &verdict.tripped {
+    /// Deletes records without an attachment whose pods are gone, unless they are suspiciously many.
+    async fn free_unheld(&self, memory: &mut Memory, suspects: &[Candidate<SeenRecord>], records: usize) {
+        let gone = memory.pods_gone.look(&self.clients.requests, suspects, boot_time()).await;
+        if let Some(breaker) = Breaker::of(gone.len(), records) {
             let sentence = format!(
-                "{} of {} records of node {} have no attachment there: that is too many to delete without proof; see whether the agent's state under its run directory was lost, and delete the records that are wrong: kubectl get ipassignments --field-selector spec.nodeName={2}",
+                "{} of {} records of node {} have neither an attachment nor a pod: that is too many to delete at once; see whether the agent's state under its run directory was lost, and delete the records that are wrong: kubectl get ipassignments --field-selector spec.nodeName={2}",
                 breaker.would_free,
                 breaker.population,
                 self.view.node_name()
             );
             tracing::error!("{sentence}");
-            self.events.node_warning("RecordsWithoutAttachment", &sentence);
+            return self.events.node_warning("RecordsWithoutAttachment", &sentence);
         }
-        for seen in verdict.free {
+        for seen in gone {
             // The last look: an ADD may have taken the address meanwhile.
             if self.ledger.attachment(&seen.key).is_none() {
-                tracing::info!(record = seen.name, key = %seen.key, "released an address that no attachment has");
+                tracing::info!(record = seen.name, key = %seen.key, "released an address that no attachment has and whose pod is gone");
                 drop(self.recorder.delete(&seen.name, &seen.key, Some(seen.uid)));
             }
         }

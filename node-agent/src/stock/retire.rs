@@ -80,6 +80,9 @@ impl Stock {
                 (BlockState::Serving, Some(why)) => {
                     tracing::info!(block = name, ?why, residents = block.residents, "a block gives no new addresses");
                     self.0.ledger.on(name, BlockEvent::Retire);
+                    if why == RetireReason::BlockDeleted && block.residents > 0 {
+                        self.tell_deleted(&block);
+                    }
                     self.0.ledger.begin_release(name);
                 }
                 (BlockState::Retiring | BlockState::Exporting { .. }, Some(_)) => {
@@ -89,6 +92,15 @@ impl Stock {
                 _ => {}
             }
         }
+    }
+
+    fn tell_deleted(&self, block: &BlockView) {
+        let (name, node) = (&block.held.name, self.0.view.node_name());
+        let sentence = format!(
+            "block {name} ({}) of pool {} is being deleted, but {} pods of node {node} have addresses of it: it gives no new ones and goes when the last of them ends; see them: kubectl get ipassignments --field-selector spec.blockName={name}",
+            block.held.range, block.held.pool, block.residents
+        );
+        self.0.events.node_warning("BlockInUse", &sentence);
     }
 
     fn reopen(&self, block: &str) {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use bobbin_addressing::{AttachmentKey, BlockRange};
 
-use crate::ledger::Attachment;
+use crate::ledger::{Attachment, PodRef};
 use crate::record::{RecordRead, record_name};
 
 /// A record, as far as freeing it needs.
@@ -24,8 +24,8 @@ pub(crate) struct SeenRecord {
 pub(crate) enum Finding {
     /// The record is of another boot of the node, and its attachment did not live on: it is gone for certain.
     OtherBoot(SeenRecord),
-    /// Nothing on the node has the record's address. Look twice.
-    NobodyLives(SeenRecord),
+    /// Nothing on the node has the record's address: in use, unless its pod is gone.
+    NobodyLives(SeenRecord, PodRef),
     /// An attachment lives and has no record.
     Unrecorded(Box<Attachment>),
     /// The record says that its address is of a block that this node does not own.
@@ -55,7 +55,7 @@ pub(crate) fn judge(
         if lives {
             recorded.insert(key, name);
         } else if record.boot_id == boot_id {
-            findings.push(Finding::NobodyLives(seen));
+            findings.push(Finding::NobodyLives(seen, record.pod.clone()));
         } else {
             findings.push(Finding::OtherBoot(seen));
             continue;

@@ -3,7 +3,7 @@
 use bobbin_addressing::Pair;
 
 use super::*;
-use crate::ledger::{Phase, PodRef};
+use crate::ledger::Phase;
 
 fn attachment(number: u8) -> Attachment {
     Attachment {
@@ -60,16 +60,19 @@ fn a_living_attachment_keeps_its_record_whatever_boot_that_names() {
 }
 
 #[test]
-fn a_dead_ones_record_is_looked_at_twice_in_this_boot_and_free_at_once_of_another() {
+fn a_record_without_attachment_is_suspect_in_this_boot_and_free_at_once_of_another() {
     let records = [record("c1", 1, "now"), record("c2", 2, "before")];
     let found = judge(&records, &[], &blocks(), "now");
-    assert_eq!(found, [Finding::NobodyLives(seen("c1", 1)), Finding::OtherBoot(seen("c2", 2))]);
+    assert_eq!(found, [Finding::NobodyLives(seen("c1", 1), PodRef::default()), Finding::OtherBoot(seen("c2", 2))]);
 }
 
 #[test]
 fn an_attachment_that_moved_to_another_address_does_not_keep_the_old_record() {
     let records = [record("c1", 7, "now"), record("c1", 1, "now")];
-    assert_eq!(judge(&records, &[attachment(1)], &blocks(), "now"), [Finding::NobodyLives(seen("c1", 7))]);
+    assert_eq!(
+        judge(&records, &[attachment(1)], &blocks(), "now"),
+        [Finding::NobodyLives(seen("c1", 7), PodRef::default())]
+    );
 }
 
 #[test]
