@@ -109,7 +109,8 @@ impl Blocks {
             let step = match state {
                 BlockState::Exporting { since, not_before } => self.0.serve(&name, since, not_before).await,
                 BlockState::Releasing(stage) => self.0.release(&name, stage).await,
-                _ => self.0.read_back(&name).await,
+                BlockState::Doubted { doubts, .. } => self.0.read_back(&name, doubts).await,
+                _ => break,
             };
             let pause = match step {
                 Step::Again => {

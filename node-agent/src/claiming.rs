@@ -68,7 +68,7 @@ impl ClaimingNode {
             ledger: Arc::clone(&ledger),
             checkpoint,
             exports,
-            recorder: Recorder::open(clients.clone(), node_name, run_dir, |_| {})?,
+            recorder: Recorder::open(clients.clone(), node_name, run_dir, Arc::clone(&freshness), |_| {})?,
             freshness: Arc::clone(&freshness),
             events: Events::start(clients.requests.clone(), &view),
             times,

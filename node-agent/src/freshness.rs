@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bobbin_addressing::BootTime;
+use bobbin_apiserver::UnknownWhy;
 use tokio::sync::watch;
 
 use crate::times::Times;
@@ -51,9 +52,13 @@ pub enum Kind {
     Node,
     /// Own blocks.
     Blocks,
+    /// Own records.
+    Records,
 }
 
-const KINDS: usize = 2;
+const KINDS: usize = 3;
+/// The kinds whose watches must have been heard of lately.
+const WATCHED: [Kind; 2] = [Kind::Node, Kind::Blocks];
 
 /// A read that was begun: what it answers is worth no more than the generation in which it began.
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +107,7 @@ impl Freshness {
     pub fn proves(&self, proof: Proof, now: BootTime) -> bool {
         let state = self.state();
         let fresh = |heard: &Option<BootTime>| heard.is_some_and(|at| now.since(at) < self.times.silence());
-        proof == Proof::Confirmed(state.generation) && state.heard.iter().all(fresh)
+        proof == Proof::Confirmed(state.generation) && WATCHED.iter().all(|kind| fresh(&state.heard[*kind as usize]))
     }
 
     /// Begins a consistent read of own Node and own blocks.
@@ -119,15 +124,23 @@ impl Freshness {
     /// The watch of that kind gave an event or a bookmark.
     pub fn heard(&self, kind: Kind, now: BootTime) {
         self.state().heard[kind as usize] = Some(now);
+        self.in_contact(now);
     }
 
-    /// Notes the resourceVersion of an answer; true if it went back. A resourceVersion that is no number is not compared.
-    pub fn saw_version(&self, kind: Kind, resource_version: &str) -> bool {
+    /// The highest resourceVersion seen of a kind. The answer to a request that is sent now must not be below it.
+    pub fn version(&self, kind: Kind) -> u64 {
+        self.state().versions[kind as usize]
+    }
+
+    /// Notes the resourceVersion of an answer to a request, or of a watch, that began when `floor` was known; true if it went back. A
+    /// resourceVersion that is no number is not compared.
+    pub fn saw_version(&self, kind: Kind, resource_version: &str, floor: u64) -> bool {
         let Ok(version) = resource_version.parse::<u64>() else { return false };
-        let mut state = self.state();
-        let before = std::mem::replace(&mut state.versions[kind as usize], version);
-        drop(state);
-        let went_back = version < before;
+        let went_back = version < floor;
+        {
+            let known = &mut self.state().versions[kind as usize];
+            *known = if went_back { version } else { version.max(*known) };
+        }
         if went_back {
             self.trouble(Trouble::WentBack);
         }
@@ -146,10 +159,15 @@ impl Freshness {
         self.troubles.subscribe()
     }
 
-    /// The API server answered.
+    /// The API server answered a request.
     pub fn answered(&self, now: BootTime) {
+        self.state().unauthorized_since = None;
+        self.in_contact(now);
+    }
+
+    /// The API server was heard of: by an answer, or by a watch, which needs no valid token once it is open.
+    pub fn in_contact(&self, now: BootTime) {
         let mut state = self.state();
-        state.unauthorized_since = None;
         let away = now.since(state.last_contact);
         let long = std::mem::take(&mut state.failing) && away > self.times.outage();
         state.last_contact = now;
@@ -158,6 +176,15 @@ impl Freshness {
             drop(state);
             tracing::info!(away_seconds = away.as_secs(), "the API server is back after an outage");
             self.trouble(Trouble::Outage);
+        }
+    }
+
+    /// What became of a request, for the agent's knowledge of outages and of its token.
+    pub fn outcome(&self, unanswered: Option<&UnknownWhy>, now: BootTime) {
+        match unanswered {
+            None => self.answered(now),
+            Some(UnknownWhy::Server(401, _)) => self.unauthorized(now),
+            Some(_) => self.failed(),
         }
     }
 

@@ -209,7 +209,7 @@ impl Ledger {
     /// How many blocks of a pool are on their way into service.
     pub fn blocks_coming(&self, pool: &str) -> usize {
         let coming = |block: &&block::Block| {
-            block.pool == pool && matches!(block.state(), BlockState::Claiming | BlockState::Exporting { .. })
+            block.pool == pool && matches!(block.state(), BlockState::Claiming { .. } | BlockState::Exporting { .. })
         };
         self.read(|state| state.blocks.values().filter(coming).count())
     }

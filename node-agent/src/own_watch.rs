@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_apiserver::{Clients, Lenient, ReadError, SlimNode, UnknownWhy, backoff};
+use bobbin_apiserver::{Clients, Lenient, ReadError, SlimNode, backoff};
 use bobbin_crds::AddressBlock;
 use bobbin_kernel::boot_time;
 use futures::{StreamExt, TryStreamExt};
@@ -85,7 +85,7 @@ impl OwnWatches {
     {
         let mut failures = 0;
         loop {
-            let start = self.freshness.begin_read(boot_time());
+            let (start, floor) = (self.freshness.begin_read(boot_time()), self.freshness.version(kind));
             let listed = bobbin_apiserver::read(DEADLINE, api.list(&ListParams::default().fields(&fields))).await;
             match listed {
                 Ok(list) => {
@@ -93,7 +93,7 @@ impl OwnWatches {
                     self.freshness.answered(boot_time());
                     let version = list.metadata.resource_version.clone().unwrap_or_default();
                     // A list that went back is still the truth of now; the proof that it gives counts from a new generation.
-                    let start = if self.freshness.saw_version(kind, &version) {
+                    let start = if self.freshness.saw_version(kind, &version, floor) {
                         self.freshness.begin_read(boot_time())
                     } else {
                         start
@@ -101,14 +101,14 @@ impl OwnWatches {
                     self.freshness.read(kind, start);
                     see(Seen::All(list.items, start));
                     if matches!(self.watch(kind, &fields, &api, version, &mut see).await, Broke::Closed) {
-                        self.freshness.answered(boot_time());
+                        self.freshness.in_contact(boot_time());
                     }
                     self.freshness.failed();
                     self.freshness.trouble(Trouble::WatchBroke);
                 }
                 Err(error) => {
-                    if let ReadError::Unreachable(UnknownWhy::Server(401, _)) = &error {
-                        self.freshness.unauthorized(boot_time());
+                    if let ReadError::Unreachable(why) = &error {
+                        self.freshness.outcome(Some(why), boot_time());
                     }
                     self.freshness.failed();
                     if failures == 0 {
@@ -155,6 +155,7 @@ impl OwnWatches {
                     Ok(Ok(None)) => break,
                     Ok(Ok(Some(event))) => event,
                 };
+                let before = version.parse().unwrap_or_default();
                 let seen = match event {
                     WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                         version = object.resource_version().unwrap_or(version);
@@ -173,10 +174,8 @@ impl OwnWatches {
                         return Broke::Closed;
                     }
                 };
-                let now = boot_time();
-                self.freshness.heard(kind, now);
-                self.freshness.answered(now);
-                self.freshness.saw_version(kind, &version);
+                self.freshness.heard(kind, boot_time());
+                self.freshness.saw_version(kind, &version, before);
                 if let Some(seen) = seen {
                     see(seen);
                 }
@@ -246,7 +245,9 @@ impl OwnWatches {
             return;
         };
         match (read.owner(&node), self.ledger.block_state(&read.name)) {
-            (_, Some(BlockState::Claiming)) | (Owner::Nobody | Owner::Others, None) | (Owner::Unknown, _) => {}
+            (Owner::Us, Some(BlockState::Claiming { .. }))
+            | (Owner::Nobody | Owner::Others, None)
+            | (Owner::Unknown, _) => {}
             (Owner::Us, Some(_)) => {
                 self.ledger.refresh(&read.name, &read.uid, &read.resource_version, read.deleting);
                 if !read.names_addresses_of(&node) {

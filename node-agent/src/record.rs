@@ -19,6 +19,7 @@ use bobbin_apiserver::{Clients, backoff};
 use bobbin_crds::name;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
+use crate::freshness::Freshness;
 use crate::ledger::Attachment;
 use deletions::{Deletion, Deletions};
 use health::{Call, Health};
@@ -94,6 +95,7 @@ struct Inner {
     replayed: Semaphore,
     probe: Semaphore,
     health: Health,
+    freshness: Arc<Freshness>,
     late: Box<dyn Fn(LateVerdict) + Send + Sync>,
 }
 
@@ -106,6 +108,7 @@ impl Recorder {
         clients: Clients,
         node_name: &str,
         run_dir: &Path,
+        freshness: Arc<Freshness>,
         late: impl Fn(LateVerdict) + Send + Sync + 'static,
     ) -> std::io::Result<Recorder> {
         Ok(Recorder(Arc::new(Inner {
@@ -118,6 +121,7 @@ impl Recorder {
             replayed: Semaphore::new(REPLAYED_AT_ONCE),
             probe: Semaphore::new(1),
             health: Health::new(),
+            freshness,
             late: Box::new(late),
         })))
     }

@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bobbin_apiserver::{Clients, Lenient, ReadError, SlimNode, backoff};
+use bobbin_crds::AddressPool;
 use bobbin_kernel::boot_time;
 use bobbin_observability::Progress;
+use kube::api::ListParams;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -99,8 +101,8 @@ impl Resync {
                     next
                 }
                 Err(error) => {
-                    if let ReadError::Unreachable(_) = &error {
-                        self.freshness.failed();
+                    if let ReadError::Unreachable(why) = &error {
+                        self.freshness.outcome(Some(why), boot_time());
                     }
                     tracing::debug!(%error, "a resync did not end; trying again");
                     failures += 1;
@@ -110,9 +112,10 @@ impl Resync {
             let pause = async {
                 tokio::select! {
                     () = tokio::time::sleep(next) => {}
-                    () = self.hint.notified() => tokio::time::sleep(DEBOUNCE).await,
+                    // While the API server is away, news must not make the pauses shorter.
+                    () = self.hint.notified(), if failures == 0 => tokio::time::sleep(DEBOUNCE).await,
                     // The sender is ours as long as this runs.
-                    _ = troubles.changed() => {}
+                    _ = troubles.changed(), if failures == 0 => {}
                 }
             };
             beat.while_idle(pause).await;
@@ -127,8 +130,13 @@ impl Resync {
         progress: &watch::Sender<Resynced>,
     ) -> Result<Duration, ReadError> {
         let now = Instant::now();
-        let interval = bobbin_apiserver::backoff::jittered(self.times.resync(self.interval).mul_f64(4.0 / 3.0));
+        // Once to one and a half times the interval, so that the nodes of a cluster spread out.
+        let interval = self.times.resync(self.interval);
+        let interval = interval / 2 + bobbin_apiserver::backoff::jittered(interval);
         self.compare_node().await?;
+        if memory.records_due.is_some_and(|due| due <= now) {
+            self.compare_pools().await?;
+        }
         // Records first: after an outage, who claims a block later must find the records of its residents.
         if memory.records_due.is_none_or(|due| due <= now) || memory.troubles != trouble {
             let blocks_known = progress.borrow().blocks;
@@ -160,6 +168,14 @@ impl Resync {
     fn own_ranges(&self) -> BTreeMap<String, bobbin_addressing::BlockRange> {
         let ours = self.ledger.blocks().into_iter().filter(|block| block.state.counts_as_ours());
         ours.map(|block| (block.held.name, block.held.range)).collect()
+    }
+
+    /// The pools, by a consistent list: a watch that lost an event would else show a draining pool as open for ever.
+    async fn compare_pools(&self) -> Result<(), ReadError> {
+        let api: kube::Api<Lenient<AddressPool>> = kube::Api::all(self.clients.requests.clone());
+        let list = bobbin_apiserver::read(crate::blocks::api::DEADLINE, api.list(&ListParams::default())).await?;
+        self.view.saw_pools(list.items);
+        Ok(())
     }
 
     /// The own Node, by a consistent read.

@@ -91,10 +91,11 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let living = restore::restore(&ledger, &journal, &view, links, &boot_id, trusted);
     tracing::info!(attachments = living.len(), blocks = ledger.blocks().len(), rebooted, trusted, "restored");
     let (to_late, verdicts) = mpsc::unbounded_channel();
-    let recorder = Recorder::open(clients.clone(), &args.node_name, &args.run_dir, move |verdict| {
-        // Nobody listens only while the agent stops; the next start lists the records.
-        let _ = to_late.send(verdict);
-    })?;
+    let recorder =
+        Recorder::open(clients.clone(), &args.node_name, &args.run_dir, Arc::clone(&freshness), move |verdict| {
+            // Nobody listens only while the agent stops; the next start lists the records.
+            let _ = to_late.send(verdict);
+        })?;
     recorder.restore(&living);
     let exported = Exported::new(network.clone(), Arc::clone(&ledger));
     let (checkpoint, checkpoint_writer) = BlockCheckpoint::new(Arc::clone(&ledger), journal.clone());

@@ -213,6 +213,24 @@ impl ClusterView {
         }
     }
 
+    /// Takes in all pools by a consistent list. One that can't be read is as it was when it could.
+    pub fn saw_pools(&self, listed: Vec<Lenient<AddressPool>>) {
+        let mut facts = self.facts();
+        let mut pools = BTreeMap::new();
+        for pool in listed {
+            let name = pool.name().to_owned();
+            let known = facts.pools.get(&name).cloned();
+            let pool = pool.into_result().map(Arc::new).ok().or(known);
+            pools.extend(pool.map(|pool| (name, pool)));
+        }
+        let changed = facts.pools != pools;
+        facts.pools = pools;
+        drop(facts);
+        if changed {
+            self.touch(Feed::Pools);
+        }
+    }
+
     /// All pools, as last seen, by name.
     pub fn pools(&self) -> Vec<Arc<AddressPool>> {
         self.facts().pools.values().cloned().collect()

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use bobbin_e2e::lone_node::LoneNode;
+use bobbin_e2e::api_proxy::{Fault, Selector};
+use bobbin_e2e::lone_node::{LoneNode, PATIENCE};
 use bobbin_e2e::proxy::Weather;
 use bobbin_e2e::until::{so, until};
 use serde_json::json;
 
-use super::scene::{Scene, answered, delete_record, is_saved, node_is_warned};
+use super::scene::{READS, Scene, answered, delete_record, is_saved, node_is_warned};
 use super::{patience, with_flags};
 
 /// A pool of two addresses: one is this node's first pod's, the other is recorded for the other node.
@@ -20,7 +21,13 @@ async fn one_recorded(node: &mut LoneNode, pool: &'static str, third: u8) -> Res
     let recorded = scene.block(node, 0).await?.record_others(node, pool, &[taken], 0).await?[0];
     let next = scene.pod(node).await?;
     is_saved(node, &scene.name_of(next)).await?;
+    // An agent that has just started waits for the answer to the record, as long as no read proves its block.
+    let held = node.api()?.inject(Selector::verbs(READS).of("addressblocks"), Fault::HoldRequest);
+    node.kill_agent();
+    node.start_agent_only()?;
+    node.await_agent(PATIENCE).await?;
     let error = node.call(&scene.pods[next].call("ADD"))?.error()?;
+    drop(held);
     ensure!(error.code == 11, "{error:?}");
     node.del(&scene.pods[next])?;
     node_is_warned(node, &[&recorded.to_string(), "n9"]).await?;

@@ -8,6 +8,7 @@ use bobbin_kernel::boot_time;
 
 use super::read::{BlockRead, Owner};
 use super::{Inner, Step};
+use crate::freshness::Proof;
 use crate::ledger::{Attachment, BlockEvent, BlockView};
 use crate::watch::NodeFacts;
 
@@ -19,8 +20,8 @@ const RECORDS_DEADLINE: Duration = Duration::from_secs(5);
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 impl Inner {
-    /// One step of a block in `doubted`.
-    pub(super) async fn read_back(&self, name: &str) -> Step {
+    /// One step of a block in `doubted`. What is read settles only the doubts that there were when the read began.
+    pub(super) async fn read_back(&self, name: &str, doubts: u32) -> Step {
         let Some(block) = self.with.ledger.block(name) else { return Step::Again };
         let Some(node) = self.with.view.node() else { return Step::Failed };
         let start = self.with.freshness.begin_read(boot_time());
@@ -39,7 +40,7 @@ impl Inner {
             Owner::Us => {
                 self.with.ledger.refresh(name, &read.uid, &read.resource_version, read.deleting);
                 self.with.ledger.prove(name, start.proof(), false);
-                match self.with.checkpoint.promote(name, BlockEvent::FoundOurs { now: boot_time() }).await {
+                match self.with.checkpoint.promote(name, BlockEvent::FoundOurs { now: boot_time(), doubts }).await {
                     Ok(_) => Step::Again,
                     Err(_) => Step::Failed,
                 }
@@ -93,6 +94,8 @@ impl Inner {
                 );
                 tracing::warn!(block = name, "{sentence}");
                 self.with.events.node_warning("BlockReclaimed", &sentence);
+                // Another node may have had it meanwhile: its residents' records are looked at first.
+                self.with.ledger.prove(name, Proof::RecordsUnseen, false);
                 Step::Again
             }
             Outcome::Refused(why) => {

@@ -59,13 +59,16 @@ fn silence_of_either_watch_ends_the_proof_and_one_read_renews_it() {
 fn a_resource_version_that_went_back_is_a_sign_of_trouble() {
     let freshness = heard_at(1);
     let proof = freshness.begin_read(at(1)).proof();
-    assert!(!freshness.saw_version(Kind::Blocks, "10"));
-    assert!(!freshness.saw_version(Kind::Node, "5"));
-    assert!(!freshness.saw_version(Kind::Blocks, "not a number"));
+    assert!(!freshness.saw_version(Kind::Blocks, "10", 0));
+    assert!(!freshness.saw_version(Kind::Node, "5", 0));
+    assert!(!freshness.saw_version(Kind::Blocks, "not a number", 10));
+    // The answer to a request that was sent before the last one was answered.
+    assert!(!freshness.saw_version(Kind::Blocks, "9", 8));
+    assert_eq!(freshness.version(Kind::Blocks), 10);
     assert!(freshness.proves(proof, at(1)));
-    assert!(freshness.saw_version(Kind::Blocks, "9"));
+    assert!(freshness.saw_version(Kind::Blocks, "9", freshness.version(Kind::Blocks)));
     assert!(!freshness.proves(proof, at(1)));
-    assert!(!freshness.saw_version(Kind::Blocks, "9"));
+    assert_eq!(freshness.version(Kind::Blocks), 9);
 }
 
 #[test]
@@ -99,6 +102,9 @@ fn a_rejected_token_is_a_sign_of_trouble_only_when_it_lasts() {
     let freshness = heard_at(1);
     let proof = freshness.begin_read(at(1)).proof();
     freshness.unauthorized(at(1));
+    // A watch that was opened before goes on.
+    freshness.heard(Kind::Node, at(30));
+    freshness.heard(Kind::Blocks, at(30));
     freshness.unauthorized(at(61));
     assert!(freshness.proves(proof, at(61)));
     freshness.unauthorized(at(62));

@@ -107,7 +107,7 @@ impl Body {
 impl Block {
     /// A claim on it is about to be sent.
     pub(super) fn claiming(pool: &str, epoch: u64) -> Block {
-        Block { pool: pool.to_owned(), state: BlockState::Claiming, epoch, body: None }
+        Block { pool: pool.to_owned(), state: BlockState::Claiming { doubted: false }, epoch, body: None }
     }
 
     /// A block that is known to be ours, in a state.

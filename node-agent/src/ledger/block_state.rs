@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BlockState {
     /// A claim was sent, and its outcome is unknown.
-    Claiming,
+    Claiming {
+        /// Something said meanwhile that the block is not ours, which may be older or newer than the claim.
+        doubted: bool,
+    },
     /// The API server confirmed the claim. The route is being written, or the quiet time after an outage runs.
     Exporting {
         /// Since when.
@@ -26,6 +29,8 @@ pub enum BlockState {
     Doubted {
         /// The state that it returns to if it is ours.
         before: Settled,
+        /// Counts the doubts: a read that began before the last of them settles nothing.
+        doubts: u32,
     },
     /// No address is in use; the block is on its way back to the pool.
     Releasing(Release),
@@ -80,8 +85,15 @@ pub enum BlockEvent {
     Reopen,
     /// The block may not be ours.
     Doubt,
-    /// A read says that it is ours. Returning to service is a matter of the checkpoint first.
+    /// A read says that it is ours. It goes back into service through the checkpoint.
     FoundOurs {
+        /// Now.
+        now: BootTime,
+        /// The doubts when the read began.
+        doubts: u32,
+    },
+    /// A lost block is ours again.
+    ClaimedBack {
         /// Now.
         now: BootTime,
     },
@@ -126,21 +138,30 @@ impl BlockState {
         use BlockEvent as E;
         use BlockState as S;
         match (self, event) {
-            (S::Claiming, E::ClaimConfirmed { now, not_before }) => {
+            (S::Claiming { doubted: false }, E::ClaimConfirmed { now, not_before }) => {
                 Next::State(S::Exporting { since: now, not_before })
             }
-            (S::Claiming, E::ClaimFailed)
+            (S::Claiming { doubted: true }, E::ClaimConfirmed { not_before, .. }) => {
+                Next::State(S::Doubted { before: Settled::Exporting { not_before }, doubts: 0 })
+            }
+            (S::Claiming { .. }, E::Doubt) => Next::State(S::Claiming { doubted: true }),
+            (S::Claiming { .. }, E::ClaimFailed)
             | (S::Doubted { .. }, E::FoundVacant)
             | (S::Releasing(_), E::Released)
             | (S::Lost, E::Vacated | E::FoundVacant) => Next::Forgotten,
             (S::Exporting { .. }, E::Exported) | (S::Retiring, E::Reopen) => Next::State(S::Serving),
             (S::Serving, E::Retire) => Next::State(S::Retiring),
             (S::Exporting { .. } | S::Serving | S::Retiring, E::Doubt) => {
-                Next::State(S::Doubted { before: self.settled() })
+                Next::State(S::Doubted { before: self.settled(), doubts: 0 })
             }
-            (S::Doubted { before }, E::FoundOurs { now }) => Next::State(before.resume(now)),
+            (S::Doubted { before, doubts }, E::Doubt) => {
+                Next::State(S::Doubted { before, doubts: doubts.wrapping_add(1) })
+            }
+            (S::Doubted { before, doubts }, E::FoundOurs { now, doubts: at_read }) if doubts == at_read => {
+                Next::State(before.resume(now))
+            }
             // Claimed back: it is exported anew before anything goes out.
-            (S::Lost, E::FoundOurs { now }) => Next::State(S::Exporting { since: now, not_before: now }),
+            (S::Lost, E::ClaimedBack { now }) => Next::State(S::Exporting { since: now, not_before: now }),
             (S::Doubted { .. }, E::FoundOthers) => Next::State(S::Lost),
             (S::Exporting { .. }, E::ExportFailed) | (S::Exporting { .. } | S::Serving | S::Retiring, E::Release) => {
                 Next::State(S::Releasing(Release::Records))
@@ -164,7 +185,7 @@ impl BlockState {
     /// Whether the block's routes should be in the kernel. What is in doubt stays exported, for pods may use it.
     pub fn exported(self) -> bool {
         match self {
-            BlockState::Claiming | BlockState::Lost => false,
+            BlockState::Claiming { .. } | BlockState::Lost => false,
             BlockState::Releasing(release) => release == Release::Records,
             BlockState::Exporting { .. } | BlockState::Serving | BlockState::Retiring | BlockState::Doubted { .. } => {
                 true
@@ -187,10 +208,10 @@ impl BlockState {
     #[must_use]
     pub fn restored(self, trusted: bool) -> Option<BlockState> {
         match self {
-            BlockState::Claiming => None,
+            BlockState::Claiming { .. } => None,
             BlockState::Serving if trusted => Some(BlockState::Serving),
             BlockState::Exporting { .. } | BlockState::Serving | BlockState::Retiring => {
-                Some(BlockState::Doubted { before: self.settled() })
+                Some(BlockState::Doubted { before: self.settled(), doubts: 0 })
             }
             BlockState::Doubted { .. } | BlockState::Releasing(_) | BlockState::Lost => Some(self),
         }
@@ -208,7 +229,7 @@ impl BlockState {
     /// The state's name in logs and metrics.
     pub fn name(self) -> &'static str {
         match self {
-            BlockState::Claiming => "claiming",
+            BlockState::Claiming { .. } => "claiming",
             BlockState::Exporting { .. } => "exporting",
             BlockState::Serving => "serving",
             BlockState::Retiring => "retiring",

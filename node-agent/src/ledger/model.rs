@@ -326,7 +326,7 @@ impl World {
 
     fn read_back_claims(&mut self, node: usize) {
         for block in 0..BLOCKS {
-            if self.nodes[node].ledger.block_state(&name(block)) == Some(BlockState::Claiming) {
+            if matches!(self.nodes[node].ledger.block_state(&name(block)), Some(BlockState::Claiming { .. })) {
                 if self.is_ours(node, block) {
                     self.arrive(node, block, Proof::RecordsUnseen);
                 } else {
@@ -346,15 +346,14 @@ impl World {
 
     fn resolve_doubts(&mut self, node: usize) {
         for block in 0..BLOCKS {
-            let doubted = matches!(self.nodes[node].ledger.block_state(&name(block)), Some(BlockState::Doubted { .. }));
-            if !doubted {
+            let Some(BlockState::Doubted { doubts, .. }) = self.nodes[node].ledger.block_state(&name(block)) else {
                 continue;
-            }
+            };
             let uid = self.nodes[node].uid;
             match self.owner(block) {
                 Some(Some((owner, _))) if owner == node => {
                     self.api.blocks.get_mut(&block).unwrap().owner = Some((node, uid));
-                    self.promote(node, block, BlockEvent::FoundOurs { now: at(0) });
+                    self.promote(node, block, BlockEvent::FoundOurs { now: at(0), doubts });
                 }
                 Some(Some(_)) => drop(self.nodes[node].ledger.found_others(&name(block))),
                 Some(None) => {
@@ -362,7 +361,7 @@ impl World {
                         self.write_residents_again(node);
                         *self.api.blocks.get_mut(&block).unwrap() =
                             Stored { owner: Some((node, uid)), finalizer: true, deleted: false };
-                        self.promote(node, block, BlockEvent::FoundOurs { now: at(0) });
+                        self.promote(node, block, BlockEvent::FoundOurs { now: at(0), doubts });
                     }
                 }
                 None => {

@@ -68,8 +68,8 @@ impl State {
     pub(super) fn arrive(&mut self, arrival: Arrival) -> bool {
         let Arrival { held, resting_since, reserved, proof, now, not_before } = arrival;
         let claimed = match self.blocks.get(&held.name).map(Block::state) {
-            None => BlockState::Claiming,
-            Some(BlockState::Claiming) => BlockState::Claiming,
+            None => BlockState::Claiming { doubted: false },
+            Some(claiming @ BlockState::Claiming { .. }) => claiming,
             Some(_) => return false,
         };
         let Next::State(state) = claimed.on(BlockEvent::ClaimConfirmed { now, not_before }) else { return false };
@@ -140,8 +140,9 @@ impl State {
 
     /// [`BlockEvent::FoundOurs`] and [`BlockEvent::Release`] in one, if no address of the block is in use.
     pub(super) fn release_doubted(&mut self, name: &str, now: BootTime) -> bool {
+        let Some(BlockState::Doubted { doubts, .. }) = self.blocks.get(name).map(Block::state) else { return false };
         self.residents(name) == Some(0)
-            && self.on(name, BlockEvent::FoundOurs { now })
+            && self.on(name, BlockEvent::FoundOurs { now, doubts })
             && self.on(name, BlockEvent::Release)
     }
 

@@ -47,7 +47,7 @@ fn add(ledger: &Ledger, held: HeldBlock) {
         not_before: at(0),
     };
     if !ledger.arrive(arrival) {
-        ledger.on(&name, BlockEvent::FoundOurs { now: at(0) });
+        ledger.on(&name, BlockEvent::ClaimedBack { now: at(0) });
     }
     ledger.on(&name, BlockEvent::Exported);
 }
@@ -352,7 +352,7 @@ fn nothing_goes_out_of_a_block_in_doubt_not_even_early() {
     assert_eq!(assign(&ledger, 1, "a", at(3), false), Err(AssignError::NoBlock));
     assert_eq!(assign(&ledger, 1, "a", at(3), true), Err(AssignError::NoBlock));
     changed.mark_unchanged();
-    ledger.on("a-0", BlockEvent::FoundOurs { now: at(3) });
+    ledger.on("a-0", BlockEvent::FoundOurs { now: at(3), doubts: 0 });
     assert!(changed.has_changed().unwrap(), "ADDs that wait hear of it");
     assert_ne!(assign(&ledger, 1, "a", at(3), false).unwrap().pair, first.pair);
 }
@@ -384,7 +384,7 @@ fn an_add_is_not_answered_if_its_block_was_ever_in_doubt_meanwhile() {
     ledger.on("a-0", BlockEvent::Reopen);
     ledger.on("a-0", BlockEvent::Doubt);
     assert!(!ledger.stands(&permit));
-    ledger.on("a-0", BlockEvent::FoundOurs { now: at(2) });
+    ledger.on("a-0", BlockEvent::FoundOurs { now: at(2), doubts: 0 });
     assert!(!ledger.stands(&permit), "nobody knows what happened while it was in doubt");
     let permit = permit_of(&ledger, 1);
     assert!(ledger.stands(&permit));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bobbin_addressing::AttachmentKey;
 use bobbin_apiserver::{self as apiserver, Lenient, ReadError, Refusal, UnknownWhy};
 use bobbin_crds::{IPAssignment, IPAssignmentSpec};
+use bobbin_kernel::boot_time;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::Api;
 use kube::Resource;
@@ -12,6 +13,7 @@ use kube::api::{DeleteParams, Preconditions};
 
 use super::lane::{Outcome, Step};
 use super::{Inner, RecordRead, record_name};
+use crate::freshness::Kind;
 use crate::ledger::Attachment;
 
 /// How long one call may take. The ADD waits less; this is for the record itself.
@@ -44,17 +46,31 @@ impl Inner {
     pub(super) async fn call(&self, name: &str, step: Step) -> Outcome {
         let api: Api<Lenient<IPAssignment>> = Api::all(self.clients.requests.clone());
         match step {
-            Step::Post(record) => meant_by_post(apiserver::write(DEADLINE, apiserver::create(&api, &*record)).await),
+            Step::Post(record) => {
+                let floor = self.freshness.version(Kind::Records);
+                let outcome = apiserver::write(DEADLINE, apiserver::create(&api, &*record)).await;
+                self.note(&outcome);
+                if let apiserver::Outcome::Done(created) = &outcome {
+                    let version = created.meta().resource_version.as_deref().unwrap_or_default();
+                    self.freshness.saw_version(Kind::Records, version, floor);
+                }
+                meant_by_post(outcome)
+            }
             Step::Get(key) => match apiserver::read(DEADLINE, api.get(name)).await {
                 Ok(found) => whose(RecordRead::of(found), &key, &self.node_name),
                 Err(ReadError::NotFound) => Outcome::Absent,
                 Err(ReadError::Refused(refusal)) => Outcome::Refused(refusal.to_string()),
-                Err(ReadError::Unreachable(why)) => unknown(name, &why),
+                Err(ReadError::Unreachable(why)) => {
+                    self.freshness.outcome(Some(&why), boot_time());
+                    unknown(name, &why)
+                }
             },
             Step::Delete(uid) => {
                 let only = Preconditions { uid: Some(uid), resource_version: None };
                 let params = DeleteParams::default().preconditions(only);
-                match apiserver::write(DEADLINE, apiserver::delete(&api, name, &params)).await {
+                let outcome = apiserver::write(DEADLINE, apiserver::delete(&api, name, &params)).await;
+                self.note(&outcome);
+                match outcome {
                     apiserver::Outcome::Done(_)
                     | apiserver::Outcome::Refused(Refusal::NotFound | Refusal::Conflict) => Outcome::Gone,
                     apiserver::Outcome::Refused(refusal) => Outcome::Refused(refusal.to_string()),
@@ -62,6 +78,14 @@ impl Inner {
                 }
             }
         }
+    }
+
+    fn note<T>(&self, outcome: &apiserver::Outcome<T>) {
+        let unanswered = match outcome {
+            apiserver::Outcome::Unknown(why) => Some(why),
+            apiserver::Outcome::Done(_) | apiserver::Outcome::Refused(_) => None,
+        };
+        self.freshness.outcome(unanswered, boot_time());
     }
 }
 

@@ -6,7 +6,7 @@ use bobbin_kernel::boot_time;
 
 use super::Resync;
 use crate::blocks::read::{BlockRead, Owner};
-use crate::freshness::Kind;
+use crate::freshness::{Kind, Proof};
 use crate::ledger::{BlockEvent, BlockState, ForeignRecord};
 use crate::record::{pair_of, records_of};
 use crate::watch::NodeFacts;
@@ -15,10 +15,10 @@ impl Resync {
     /// Compares own blocks with the ledger.
     pub(super) async fn compare_blocks(&self) -> Result<(), ReadError> {
         let Some(node) = self.view.node() else { return Err(ReadError::NotFound) };
-        let mut start = self.freshness.begin_read(boot_time());
+        let (mut start, floor) = (self.freshness.begin_read(boot_time()), self.freshness.version(Kind::Blocks));
         let own = self.block_api().list_own(&node.name).await?;
         self.freshness.answered(boot_time());
-        if self.freshness.saw_version(Kind::Blocks, &own.resource_version) {
+        if self.freshness.saw_version(Kind::Blocks, &own.resource_version, floor) {
             start = self.freshness.begin_read(boot_time());
         }
         for held in self.ledger.blocks() {
@@ -100,11 +100,12 @@ impl Resync {
             Owner::Nobody if !self.view.node_is_gone() => {
                 if let Outcome::Done(_) = self.block_api().claim(&read, node).await {
                     tracing::info!(block = name, "claimed a lost block back: it was free again");
-                    self.ledger.on(name, BlockEvent::FoundOurs { now: boot_time() });
+                    self.ledger.prove(name, Proof::RecordsUnseen, false);
+                    self.ledger.on(name, BlockEvent::ClaimedBack { now: boot_time() });
                 }
             }
             Owner::Us => {
-                self.ledger.on(name, BlockEvent::FoundOurs { now: boot_time() });
+                self.ledger.on(name, BlockEvent::ClaimedBack { now: boot_time() });
             }
             _ => {}
         }
@@ -113,7 +114,6 @@ impl Resync {
     /// Blocks that were claimed with their finalizer on, or right after an outage: an address that another attachment has a record of
     /// belongs to a resident of another node, so it is passed over. Then the block is proven.
     pub(super) async fn see_records_of_new_blocks(&self) -> Result<(), ReadError> {
-        use crate::freshness::Proof;
         let unseen = self.ledger.blocks().into_iter().filter(|block| block.proof == Proof::RecordsUnseen);
         for block in unseen {
             // The list must be made after the quiet time, in which other nodes write the records of their residents.

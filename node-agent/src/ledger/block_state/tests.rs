@@ -16,8 +16,15 @@ fn exporting() -> S {
 fn states() -> Vec<S> {
     let settled = [Settled::Exporting { not_before: now() }, Settled::Serving, Settled::Retiring];
     let releases = [Release::Records, Release::Withdrawn, Release::Sent];
-    let mut all = vec![S::Claiming, exporting(), S::Serving, S::Retiring, S::Lost];
-    all.extend(settled.map(|before| S::Doubted { before }));
+    let mut all = vec![
+        S::Claiming { doubted: false },
+        S::Claiming { doubted: true },
+        exporting(),
+        S::Serving,
+        S::Retiring,
+        S::Lost,
+    ];
+    all.extend(settled.map(|before| S::Doubted { before, doubts: 0 }));
     all.extend(releases.map(S::Releasing));
     all
 }
@@ -33,7 +40,8 @@ fn events() -> Vec<BlockEvent> {
         E::Retire,
         E::Reopen,
         E::Doubt,
-        E::FoundOurs { now },
+        E::FoundOurs { now, doubts: 0 },
+        E::ClaimedBack { now },
         E::FoundOthers,
         E::FoundVacant,
         E::Release,
@@ -55,7 +63,7 @@ fn a_block_serves_only_after_a_confirmed_claim_an_export_and_an_end_of_doubt() {
                     (state, event),
                     (S::Exporting { .. }, BlockEvent::Exported)
                         | (S::Retiring, BlockEvent::Reopen)
-                        | (S::Doubted { before: Settled::Serving }, BlockEvent::FoundOurs { .. })
+                        | (S::Doubted { before: Settled::Serving, .. }, BlockEvent::FoundOurs { .. })
                 );
                 assert!(allowed, "{state:?} must not serve on {event:?}");
             }
@@ -68,6 +76,8 @@ fn doubt_reaches_every_state_that_is_ours_and_does_not_move_a_release() {
     for state in states() {
         let next = state.on(BlockEvent::Doubt);
         match state {
+            S::Claiming { .. } => assert_eq!(next, Next::State(S::Claiming { doubted: true })),
+            S::Doubted { before, .. } => assert_eq!(next, Next::State(S::Doubted { before, doubts: 1 })),
             S::Exporting { .. } | S::Serving | S::Retiring => {
                 assert!(matches!(next, Next::State(S::Doubted { .. })), "{state:?}");
             }
@@ -80,8 +90,24 @@ fn doubt_reaches_every_state_that_is_ours_and_does_not_move_a_release() {
 fn doubt_that_ends_well_leads_back_to_where_the_block_was() {
     for state in [exporting(), S::Serving, S::Retiring] {
         let Next::State(doubted) = state.on(BlockEvent::Doubt) else { panic!("{state:?}") };
-        assert_eq!(doubted.on(BlockEvent::FoundOurs { now: now() }), Next::State(state));
+        assert_eq!(doubted.on(BlockEvent::FoundOurs { now: now(), doubts: 0 }), Next::State(state));
     }
+}
+
+#[test]
+fn a_read_that_began_before_the_last_doubt_settles_nothing() {
+    let doubted = S::Doubted { before: Settled::Serving, doubts: 0 };
+    let Next::State(again) = doubted.on(BlockEvent::Doubt) else { panic!("doubt counts") };
+    assert_eq!(again.on(BlockEvent::FoundOurs { now: now(), doubts: 0 }), Next::Unchanged);
+    assert_eq!(again.on(BlockEvent::FoundOurs { now: now(), doubts: 1 }), Next::State(S::Serving));
+}
+
+#[test]
+fn a_claim_that_was_doubted_before_its_answer_is_read_before_it_serves() {
+    let Next::State(claiming) = S::Claiming { doubted: false }.on(BlockEvent::Doubt) else { panic!("it is noted") };
+    let confirmed = claiming.on(BlockEvent::ClaimConfirmed { now: now(), not_before: now() });
+    let before = Settled::Exporting { not_before: now() };
+    assert_eq!(confirmed, Next::State(S::Doubted { before, doubts: 0 }));
 }
 
 #[test]
@@ -103,7 +129,7 @@ fn a_block_is_forgotten_only_when_the_api_server_or_the_last_resident_says_so() 
             if state.on(event) == Next::Forgotten {
                 let allowed = matches!(
                     (state, event),
-                    (S::Claiming, BlockEvent::ClaimFailed)
+                    (S::Claiming { .. }, BlockEvent::ClaimFailed)
                         | (S::Doubted { .. }, BlockEvent::FoundVacant)
                         | (S::Releasing(_), BlockEvent::Released)
                         | (S::Lost, BlockEvent::Vacated | BlockEvent::FoundVacant)
@@ -128,12 +154,12 @@ fn only_a_serving_block_is_assignable_and_it_is_exported() {
 #[test]
 fn a_restart_trusts_nothing_but_what_served_and_that_only_after_a_short_absence() {
     assert_eq!(S::Serving.restored(true), Some(S::Serving));
-    assert_eq!(S::Serving.restored(false), Some(S::Doubted { before: Settled::Serving }));
-    assert_eq!(S::Claiming.restored(true), None);
+    assert_eq!(S::Serving.restored(false), Some(S::Doubted { before: Settled::Serving, doubts: 0 }));
+    assert_eq!(S::Claiming { doubted: false }.restored(true), None);
     for state in states() {
         let restored = state.restored(true);
         assert!(state == S::Serving || restored.is_none_or(|restored| !restored.assignable()), "{state:?}");
     }
-    let doubted = S::Doubted { before: Settled::Serving };
+    let doubted = S::Doubted { before: Settled::Serving, doubts: 0 };
     assert_eq!(doubted.restored(true), Some(doubted));
 }
