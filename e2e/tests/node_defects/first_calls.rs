@@ -75,6 +75,9 @@ fn queue(node: &LoneNode) -> Result<usize> {
     let output = node.namespace.command("ss").args(["-xlnH"]).output().context("the program ss is missing")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let directory = node.run_dir().display().to_string();
-    let line = text.lines().find(|line| line.contains(&directory)).context("nobody listens in the run directory")?;
+    let line = text
+        .lines()
+        .find(|line| line.contains(&format!("{directory}/agent.")))
+        .context("nobody listens in the run directory")?;
     Ok(line.split_whitespace().nth(2).context("no queue")?.parse()?)
 }

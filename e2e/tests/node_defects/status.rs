@@ -39,7 +39,7 @@ pub async fn markers_forgotten(node: &mut LoneNode) -> Result<()> {
     .await?;
     let left: Vec<String> = std::fs::read_dir(node.run_dir())?
         .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
-        .filter(|name| !matches!(name.as_str(), "agent.sock" | "lock"))
+        .filter(|name| !matches!(name.as_str(), "agent.sock" | "health.sock" | "lock"))
         .collect();
     ensure!(left.is_empty(), "after leaving, the run directory still has {left:?}");
     restart(node, &[]).await
