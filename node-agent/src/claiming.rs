@@ -55,7 +55,7 @@ impl ClaimingNode {
         exports: Arc<dyn Exports>,
         scale: f64,
     ) -> Result<ClaimingNode, ClaimingError> {
-        let times = Times::new(scale, Duration::from_secs(300));
+        let times = Times::new(scale, Duration::from_mins(5));
         let freshness = Arc::new(Freshness::new(times, boot_time()));
         let journal = Journal::open(run_dir)?;
         let view = ClusterView::open(clients.clone(), node_name, run_dir, Arc::clone(&freshness));

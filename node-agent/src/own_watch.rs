@@ -187,8 +187,8 @@ impl OwnWatches {
         }
     }
 
-    fn node(&self, seen: Seen<Lenient<SlimNode>>) {
-        let node = match &seen {
+    fn node(&self, seen: &Seen<Lenient<SlimNode>>) {
+        let node = match seen {
             Seen::All(nodes, _) => nodes.first(),
             Seen::Is(node) => Some(node),
             Seen::Left(_) => None,
@@ -207,11 +207,12 @@ impl OwnWatches {
                 for block in &blocks {
                     let _ = self.view.unreadable().note(block);
                 }
-                self.all_blocks(blocks.into_iter().map(BlockRead::of).collect(), start);
+                let read: Vec<BlockRead> = blocks.iter().map(BlockRead::of).collect();
+                self.all_blocks(&read, start);
             }
             Seen::Is(block) => {
                 let _ = self.view.unreadable().note(&block);
-                self.block_is(&BlockRead::of(block));
+                self.block_is(&BlockRead::of(&block));
             }
             Seen::Left(block) => {
                 self.ledger.on(block.name(), BlockEvent::Doubt);
@@ -219,7 +220,7 @@ impl OwnWatches {
         }
     }
 
-    fn all_blocks(&self, listed: Vec<BlockRead>, start: ReadStart) {
+    fn all_blocks(&self, listed: &[BlockRead], start: ReadStart) {
         let node = self.view.node();
         for held in self.ledger.blocks() {
             let read = listed.iter().find(|read| read.name == held.held.name);

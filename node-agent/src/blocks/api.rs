@@ -41,7 +41,7 @@ impl BlockApi {
 
     /// One block, by a consistent read.
     pub(crate) async fn get(&self, name: &str) -> Result<BlockRead, ReadError> {
-        bobbin_apiserver::read(DEADLINE, self.api.get(name)).await.map(BlockRead::of)
+        bobbin_apiserver::read(DEADLINE, self.api.get(name)).await.map(|block| BlockRead::of(&block))
     }
 
     /// The blocks that name this node, by a consistent read.
@@ -49,7 +49,12 @@ impl BlockApi {
         let mine = ListParams::default().fields(&format!("spec.nodeName={node_name}"));
         let list = bobbin_apiserver::read(DEADLINE, self.api.list(&mine)).await?;
         let resource_version = list.metadata.resource_version.clone().unwrap_or_default();
-        let blocks = list.items.into_iter().map(BlockRead::of).map(|block| (block.name.clone(), block)).collect();
+        let blocks = list
+            .items
+            .into_iter()
+            .map(|block| BlockRead::of(&block))
+            .map(|block| (block.name.clone(), block))
+            .collect();
         Ok(OwnBlocks { blocks, resource_version })
     }
 
@@ -57,7 +62,7 @@ impl BlockApi {
     pub(crate) async fn list_free(&self, pool: &str) -> Result<Vec<BlockRead>, ReadError> {
         let free = ListParams::default().fields(&format!("spec.poolName={pool},spec.nodeName=")).limit(LIST_LIMIT);
         let list = bobbin_apiserver::read(DEADLINE, self.api.list(&free)).await?;
-        Ok(list.items.into_iter().map(BlockRead::of).collect())
+        Ok(list.items.into_iter().map(|block| BlockRead::of(&block)).collect())
     }
 
     /// Claims a block that was not read: the API server applies this to what the block is at that moment, or refuses it.
@@ -96,7 +101,7 @@ impl BlockApi {
             Err(error) => return Outcome::Refused(Refusal::Other(0, error.to_string())),
         };
         match bobbin_apiserver::write(DEADLINE, self.api.patch(name, &PatchParams::default(), &patch)).await {
-            Outcome::Done(block) => Outcome::Done(BlockRead::of(block)),
+            Outcome::Done(block) => Outcome::Done(BlockRead::of(&block)),
             Outcome::Refused(refusal) => Outcome::Refused(refusal),
             Outcome::Unknown(why) => Outcome::Unknown(why),
         }
@@ -134,10 +139,10 @@ fn write_node_patch(read: &BlockRead, node: &NodeFacts) -> Value {
     patch.push(json!({"op": "add", "path": "/spec/nodeUID", "value": node.uid}));
     let written = [&read.node_ipv4, &read.node_ipv6];
     for ((field, address), written) in node.addresses().into_iter().zip(written) {
-        let path = format!("/spec/{field}");
+        let pointer = format!("/spec/{field}");
         match (address, written) {
-            (Some(address), _) => patch.push(json!({"op": "add", "path": path, "value": address})),
-            (None, Some(_)) => patch.push(json!({"op": "remove", "path": path})),
+            (Some(address), _) => patch.push(json!({"op": "add", "path": pointer, "value": address})),
+            (None, Some(_)) => patch.push(json!({"op": "remove", "path": pointer})),
             (None, None) => {}
         }
     }

@@ -12,6 +12,7 @@ use crate::ledger::HeldBlock;
 use crate::watch::NodeFacts;
 
 /// What the agent reads of an `AddressBlock`.
+#[allow(clippy::struct_excessive_bools, reason = "facts, each of its own")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BlockRead {
     pub name: String,
@@ -53,7 +54,7 @@ pub(crate) enum Owner {
 
 impl BlockRead {
     /// Takes in an object. One that can't be read is there, and nobody knows whose it is.
-    pub(crate) fn of(block: Lenient<AddressBlock>) -> BlockRead {
+    pub(crate) fn of(block: &Lenient<AddressBlock>) -> BlockRead {
         let metadata = block.meta().clone();
         let finalizers = metadata.finalizers.unwrap_or_default();
         let seen = BlockRead {

@@ -110,17 +110,15 @@ impl State {
     /// Applies an event to a block. Whether anything changed by it.
     pub(super) fn on(&mut self, name: &str, event: BlockEvent) -> bool {
         let Some(block) = self.blocks.get_mut(name) else { return false };
-        match block.on(event) {
-            Some(changed) => changed,
-            None => {
-                let forgotten = self.blocks.remove(name).and_then(|block| block.body);
-                // A block that was given back says itself since when its addresses rest.
-                if event != BlockEvent::Released {
-                    self.keep_rests(forgotten);
-                }
-                true
-            }
+        if let Some(changed) = block.on(event) {
+            return changed;
         }
+        let forgotten = self.blocks.remove(name).and_then(|block| block.body);
+        // A block that was given back says itself since when its addresses rest.
+        if event != BlockEvent::Released {
+            self.keep_rests(forgotten);
+        }
+        true
     }
 
     /// Keeps the rests of a block that is forgotten, should it come back.
@@ -182,7 +180,11 @@ impl State {
 
     pub(super) fn doubt_all(&mut self) -> bool {
         let names: Vec<String> = self.blocks.keys().cloned().collect();
-        names.iter().fold(false, |changed, name| self.on(name, BlockEvent::Doubt) || changed)
+        let mut changed = false;
+        for name in names {
+            changed |= self.on(&name, BlockEvent::Doubt);
+        }
+        changed
     }
 
     /// Takes in what the API server last said of a block that is ours. Whether anything but the resourceVersion changed.
@@ -324,10 +326,10 @@ impl State {
     /// The blocks as a checkpoint has them once these transitions are made.
     pub(super) fn saved_with(&self, promotions: &[(String, BlockEvent)]) -> Vec<SavedBlock> {
         let state = |view: &BlockView| {
-            let of_this = promotions.iter().filter(|(name, _)| *name == view.held.name);
-            of_this.fold(Some(view.state), |state, (_, event)| match state?.on(*event) {
+            let mut of_this = promotions.iter().filter(|(name, _)| *name == view.held.name);
+            of_this.try_fold(view.state, |state, (_, event)| match state.on(*event) {
                 Next::State(next) => Some(next),
-                Next::Unchanged => state,
+                Next::Unchanged => Some(state),
                 Next::Forgotten => None,
             })
         };
@@ -377,8 +379,8 @@ impl State {
     }
 
     fn find(&mut self, pair: Pair) -> Option<(&mut Body, u32)> {
-        let bodies = self.blocks.values_mut().filter_map(|block| block.body.as_mut());
-        bodies.filter_map(|body| body.offset_of(pair).map(|offset| (body, offset))).next()
+        let mut bodies = self.blocks.values_mut().filter_map(|block| block.body.as_mut());
+        bodies.find_map(|body| body.offset_of(pair).map(|offset| (body, offset)))
     }
 }
 

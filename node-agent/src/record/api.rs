@@ -71,7 +71,7 @@ impl Inner {
                 let outcome = apiserver::write(DEADLINE, apiserver::delete(&api, name, &params)).await;
                 self.note(&outcome);
                 match outcome {
-                    apiserver::Outcome::Done(_)
+                    apiserver::Outcome::Done(())
                     | apiserver::Outcome::Refused(Refusal::NotFound | Refusal::Conflict) => Outcome::Gone,
                     apiserver::Outcome::Refused(refusal) => Outcome::Refused(refusal.to_string()),
                     apiserver::Outcome::Unknown(why) => unknown(name, &why),

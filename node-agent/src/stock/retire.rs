@@ -106,10 +106,9 @@ impl Stock {
     fn reopen(&self, block: &str) {
         let (checkpoint, block) = (self.0.checkpoint.clone(), block.to_owned());
         tokio::spawn(async move {
-            match checkpoint.promote(&block, BlockEvent::Reopen).await {
-                Ok(true) => tracing::info!(block, "a block gives new addresses again"),
-                // It is tried again at the next look.
-                Ok(false) | Err(_) => {}
+            // What fails is tried again at the next look.
+            if let Ok(true) = checkpoint.promote(&block, BlockEvent::Reopen).await {
+                tracing::info!(block, "a block gives new addresses again");
             }
         });
     }
