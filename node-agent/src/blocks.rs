@@ -23,6 +23,7 @@ use crate::record::Recorder;
 use crate::times::Times;
 use crate::watch::ClusterView;
 use api::BlockApi;
+pub(crate) use read_back::RECORDS_DEADLINE;
 
 /// Every block is looked at so often, whatever anybody says.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -49,8 +50,6 @@ pub struct BlockTasks {
     pub events: Events,
     /// Waits.
     pub times: Times,
-    /// Wakes the resync.
-    pub resync: Arc<Notify>,
 }
 
 /// Runs the tasks. Cheap to clone.

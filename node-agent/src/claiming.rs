@@ -72,7 +72,6 @@ impl ClaimingNode {
             freshness: Arc::clone(&freshness),
             events: Events::start(clients.requests.clone(), &view),
             times,
-            resync: Arc::default(),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(writer.run(CancellationToken::new()));

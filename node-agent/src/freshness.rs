@@ -43,6 +43,8 @@ pub enum Trouble {
     Unauthorized,
     /// The API server was away for long.
     Outage,
+    /// A block of this node went to another one.
+    BlockLost,
 }
 
 /// The kinds whose resourceVersions are compared.

@@ -55,7 +55,7 @@ async fn take_in(agent: Arc<Agent>, blocks: BlockApi, late: LateVerdict) {
                     match agent.end(&attachment).await {
                         Ok(_) => agent.report_duplicate(&attachment, &by, DuplicateOutcome::Ended),
                         Err(error) => {
-                            tracing::error!(%error, "an attachment whose address is another node's could not be ended; the sweep tries again")
+                            tracing::error!(%error, "an attachment whose address is another node's could not be ended; it is tried again");
                         }
                     }
                 }

@@ -68,7 +68,7 @@ impl OwnWatches {
         let blocks = format!("spec.nodeName={}", self.view.node_name());
         tokio::join!(
             self.follow(Kind::Node, node, Api::<Lenient<SlimNode>>::all(self.clients.watches.clone()), |seen| self
-                .node(seen)),
+                .node(&seen)),
             self.follow(
                 Kind::Blocks,
                 blocks,
@@ -249,6 +249,7 @@ impl OwnWatches {
             (Owner::Us, Some(BlockState::Claiming { .. }))
             | (Owner::Nobody | Owner::Others, None)
             | (Owner::Unknown, _) => {}
+            (Owner::Us, Some(BlockState::Lost)) | (Owner::Us | Owner::EarlierSelf, None) => self.resync.notify_one(),
             (Owner::Us, Some(_)) => {
                 self.ledger.refresh(&read.name, &read.uid, &read.resource_version, read.deleting);
                 if !read.names_addresses_of(&node) {
@@ -258,7 +259,6 @@ impl OwnWatches {
             (_, Some(_)) => {
                 self.ledger.on(&read.name, BlockEvent::Doubt);
             }
-            (Owner::Us | Owner::EarlierSelf, None) => self.resync.notify_one(),
         }
     }
 }

@@ -33,6 +33,8 @@ const REPLAYED_AT_ONCE: usize = 4;
 /// The first pause after the API server refused something that must not be given up, and the longest.
 const REFUSED_PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 
+/// How often records that are being written are looked at.
+const ANSWERED_PAUSE: Duration = Duration::from_millis(20);
 /// How long it may take to find out whose the record is that stands in the place of a new one.
 const WHOSE: Duration = Duration::from_secs(1);
 
@@ -162,6 +164,22 @@ impl Recorder {
     /// Like [`Recorder::create`], behind everything that is new: for records that are missing. The verdict goes to `late`.
     pub fn create_again(&self, attachment: &Attachment) {
         drop(self.enqueue(attachment, Origin::Missing));
+    }
+
+    /// [`Recorder::create_again`] for each that should have a record; returns when all are answered, or after `deadline`.
+    pub async fn create_all_again(&self, attachments: &[Attachment], deadline: Duration) {
+        let due: Vec<&Attachment> = attachments.iter().filter(|attachment| attachment.needs_record()).collect();
+        for attachment in &due {
+            self.create_again(attachment);
+        }
+        let all = async {
+            while due.iter().any(|attachment| self.busy_with(attachment.pair)) {
+                tokio::time::sleep(ANSWERED_PAUSE).await;
+            }
+        };
+        if tokio::time::timeout(deadline, all).await.is_err() {
+            tracing::debug!("records that were missing are not confirmed yet");
+        }
     }
 
     fn enqueue(&self, attachment: &Attachment, origin: Origin) -> oneshot::Receiver<Verdict> {

@@ -243,7 +243,6 @@ async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Rec
         freshness: Arc::clone(&agent.freshness),
         events: agent.events.clone(),
         times,
-        resync: Arc::clone(&agent.resync),
     });
     let direct = (agent.args.routing == Routing::Direct).then(|| Direct::new(&agent.args.node_name));
     let mut tasks = tokio::task::JoinSet::new();

@@ -84,8 +84,8 @@ mod tests {
     #[test]
     fn the_times_keep_their_order_at_every_scale() {
         for scale in [1.0, 0.1, 0.02] {
-            let times = Times::new(scale, Duration::from_secs(240).mul_f64(scale));
-            assert!(Duration::from_secs(60).mul_f64(scale) < times.silence());
+            let times = Times::new(scale, Duration::from_mins(4).mul_f64(scale));
+            assert!(Duration::from_mins(1).mul_f64(scale) < times.silence());
             assert!(times.silence() < times.longest_absence());
             assert!(times.outage() < times.quiet_after_outage());
         }

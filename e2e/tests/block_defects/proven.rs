@@ -133,7 +133,7 @@ async fn fresh_version(node: &LoneNode) -> Result<u64> {
 pub async fn idle(node: &mut LoneNode) -> Result<()> {
     const SCALE: f64 = 0.01;
     let quarter = Duration::from_mins(15).mul_f64(SCALE);
-    let flags = vec![scaled(SCALE)];
+    let flags = [scaled(SCALE)];
     with_flags(node, &flags.iter().map(String::as_str).collect::<Vec<_>>()).await?;
     let mut scene = Scene::begin(node, "idle", 84, 28, 2, json!({})).await?;
     scene.add(node).await?;

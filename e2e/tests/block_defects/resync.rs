@@ -18,7 +18,7 @@ const SCALE: f64 = 0.01;
 const RESYNC: Duration = Duration::from_secs(20);
 
 async fn often(node: &mut LoneNode) -> Result<()> {
-    let flags = vec![scaled(SCALE)];
+    let flags = [scaled(SCALE)];
     with_flags(node, &flags.iter().map(String::as_str).collect::<Vec<_>>()).await
 }
 

@@ -8,16 +8,14 @@ use bobbin_kernel::boot_time;
 
 use super::read::{BlockRead, Owner};
 use super::{Inner, Step};
-use crate::freshness::Proof;
+use crate::freshness::{Proof, Trouble};
 use crate::ledger::{Attachment, BlockEvent, BlockView};
 use crate::watch::NodeFacts;
 
 /// How often a block that can't be settled is read.
 const UNSETTLED_PAUSE: Duration = Duration::from_secs(10);
 /// How long the records of residents may take before their block is claimed back without them.
-const RECORDS_DEADLINE: Duration = Duration::from_secs(5);
-/// How often records that are being written are looked at.
-const BUSY_PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const RECORDS_DEADLINE: Duration = Duration::from_secs(5);
 
 impl Inner {
     /// One step of a block in `doubted`. What is read settles only the doubts that there were when the read began.
@@ -145,8 +143,8 @@ impl Inner {
         );
         tracing::error!(block = name, owner, pods = stranded.len(), "{sentence}");
         self.with.events.node_warning("BlockLost", &sentence);
-        // Records of its residents are compared at once.
-        self.with.resync.notify_one();
+        // The resync that follows compares the records of its residents, too.
+        self.with.freshness.trouble(Trouble::BlockLost);
         Step::Again
     }
 
@@ -158,18 +156,7 @@ impl Inner {
 
     /// Residents are recorded before their block is claimed back: who claims it first sees them then.
     async fn record_residents(&self, residents: &[Attachment]) {
-        let unrecorded: Vec<_> = residents.iter().filter(|attachment| attachment.needs_record()).collect();
-        for attachment in &unrecorded {
-            self.with.recorder.create_again(attachment);
-        }
-        let all = async {
-            while unrecorded.iter().any(|attachment| self.with.recorder.busy_with(attachment.pair)) {
-                tokio::time::sleep(BUSY_PAUSE).await;
-            }
-        };
-        if tokio::time::timeout(RECORDS_DEADLINE, all).await.is_err() {
-            tracing::debug!("the records of a block's residents are not confirmed yet");
-        }
+        self.with.recorder.create_all_again(residents, RECORDS_DEADLINE).await;
     }
 }
 

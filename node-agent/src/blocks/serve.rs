@@ -15,6 +15,10 @@ impl Inner {
                 tracing::warn!(block = name, %error, "a claimed block is not in service yet");
                 return Step::Failed;
             }
+            // A block that pods have addresses of stays, whatever its route.
+            if !self.with.ledger.begin_release(name) {
+                return Step::Failed;
+            }
             tracing::error!(block = name, %error, "a claimed block goes back: its route could not be written");
             self.with.events.node_warning(
                 "ExportFailed",
@@ -23,7 +27,6 @@ impl Inner {
                     self.with.view.node_name()
                 ),
             );
-            self.with.ledger.on(name, BlockEvent::ExportFailed);
             return Step::Again;
         }
         let quiet = not_before.since(boot_time());

@@ -9,7 +9,7 @@ fn at(seconds: u64) -> BootTime {
 }
 
 fn heard_at(seconds: u64) -> Freshness {
-    let freshness = Freshness::new(Times::new(1.0, Duration::from_secs(300)), at(0));
+    let freshness = Freshness::new(Times::new(1.0, Duration::from_mins(5)), at(0));
     freshness.answered(at(0));
     freshness.heard(Kind::Node, at(seconds));
     freshness.heard(Kind::Blocks, at(seconds));
@@ -34,6 +34,7 @@ fn each_sign_of_trouble_ends_the_proof_and_a_read_begun_before_it_does_not_renew
         Trouble::NodeReplaced,
         Trouble::Unauthorized,
         Trouble::Outage,
+        Trouble::BlockLost,
     ] {
         let freshness = heard_at(1);
         let before = freshness.begin_read(at(1));
@@ -89,10 +90,10 @@ fn an_outage_counts_from_the_last_contact_and_only_if_calls_failed() {
 
 #[test]
 fn an_agent_that_starts_judges_the_outage_by_the_checkpoint() {
-    let freshness = Freshness::new(Times::new(1.0, Duration::from_secs(300)), at(100));
+    let freshness = Freshness::new(Times::new(1.0, Duration::from_mins(5)), at(100));
     freshness.answered(at(105));
     assert_eq!(freshness.quiet_until(at(105)), None);
-    let freshness = Freshness::new(Times::new(1.0, Duration::from_secs(300)), at(100));
+    let freshness = Freshness::new(Times::new(1.0, Duration::from_mins(5)), at(100));
     freshness.answered(at(111));
     assert_eq!(freshness.quiet_until(at(111)), Some(at(126)));
 }

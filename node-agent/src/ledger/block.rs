@@ -137,7 +137,7 @@ impl Block {
             Next::Forgotten => None,
             Next::Unchanged => Some(false),
             Next::State(next) => {
-                if next.revokes(self.state) {
+                if next.revokes() {
                     self.epoch += 1;
                 }
                 if matches!(next, BlockState::Doubted { .. } | BlockState::Lost)

@@ -77,8 +77,6 @@ pub enum BlockEvent {
     ClaimFailed,
     /// The route is written, and the checkpoint says so.
     Exported,
-    /// The route could not be written in time.
-    ExportFailed,
     /// Nothing new may go out.
     Retire,
     /// New addresses may go out again, and the checkpoint says so.
@@ -163,9 +161,7 @@ impl BlockState {
             // Claimed back: it is exported anew before anything goes out.
             (S::Lost, E::ClaimedBack { now }) => Next::State(S::Exporting { since: now, not_before: now }),
             (S::Doubted { .. }, E::FoundOthers) => Next::State(S::Lost),
-            (S::Exporting { .. }, E::ExportFailed) | (S::Exporting { .. } | S::Serving | S::Retiring, E::Release) => {
-                Next::State(S::Releasing(Release::Records))
-            }
+            (S::Exporting { .. } | S::Serving | S::Retiring, E::Release) => Next::State(S::Releasing(Release::Records)),
             (S::Releasing(Release::Records), E::RecordsGone) | (S::Releasing(Release::Sent), E::ReleaseFailed) => {
                 Next::State(S::Releasing(Release::Withdrawn))
             }
@@ -198,9 +194,9 @@ impl BlockState {
         self != BlockState::Lost
     }
 
-    /// Whether an ADD that took an address while the block was in `before` must not be answered now.
-    pub fn revokes(self, before: BlockState) -> bool {
-        before.assignable() && matches!(self, BlockState::Doubted { .. } | BlockState::Lost)
+    /// Whether an ADD that took an address before the block came into this state must not be answered.
+    pub fn revokes(self) -> bool {
+        matches!(self, BlockState::Doubted { .. } | BlockState::Lost)
     }
 
     /// The state that a restart begins with; `None`: a restart forgets it and learns of it from the API server. `trusted`: the agent was

@@ -192,6 +192,14 @@ struct World {
     faults: bool,
 }
 
+/// Whose a block is by the API server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    NoSuchBlock,
+    Nobody,
+    Node((usize, u32)),
+}
+
 impl World {
     fn new(faults: bool) -> World {
         let node = |uid| Node {
@@ -206,7 +214,7 @@ impl World {
         World { api: Api { blocks, ..Api::default() }, snapshot: None, nodes, containers: 0, faults }
     }
 
-    fn held(&self, block: usize) -> HeldBlock {
+    fn held(block: usize) -> HeldBlock {
         HeldBlock {
             name: name(block),
             uid: format!("u{block}"),
@@ -219,17 +227,19 @@ impl World {
         }
     }
 
-    /// Whose a block is by the API server: `None`: there is no such block.
-    fn owner(&self, block: usize) -> Option<Option<(usize, u32)>> {
-        self.api.blocks.get(&block).filter(|stored| !stored.deleted).map(|stored| stored.owner)
+    fn owner(&self, block: usize) -> Owner {
+        match self.api.blocks.get(&block).filter(|stored| !stored.deleted) {
+            None => Owner::NoSuchBlock,
+            Some(stored) => stored.owner.map_or(Owner::Nobody, Owner::Node),
+        }
     }
 
     fn is_ours(&self, node: usize, block: usize) -> bool {
-        self.owner(block) == Some(Some((node, self.nodes[node].uid)))
+        self.owner(block) == Owner::Node((node, self.nodes[node].uid))
     }
 
     fn arrive(&mut self, node: usize, block: usize, proof: Proof) {
-        let held = self.held(block);
+        let held = World::held(block);
         let reserved = Reserved::default();
         let arrival = Arrival { held, resting_since: None, reserved, proof, now: at(0), not_before: at(0) };
         self.nodes[node].ledger.arrive(arrival);
@@ -310,7 +320,7 @@ impl World {
             return;
         }
         let uid = self.nodes[node].uid;
-        let free = self.owner(block) == Some(None);
+        let free = self.owner(block) == Owner::Nobody;
         let had_finalizer = self.api.blocks.get(&block).is_some_and(|stored| stored.finalizer);
         if free && let Some(stored) = self.api.blocks.get_mut(&block) {
             *stored = Stored { owner: Some((node, uid)), finalizer: true, deleted: false };
@@ -351,12 +361,12 @@ impl World {
             };
             let uid = self.nodes[node].uid;
             match self.owner(block) {
-                Some(Some((owner, _))) if owner == node => {
+                Owner::Node((owner, _)) if owner == node => {
                     self.api.blocks.get_mut(&block).unwrap().owner = Some((node, uid));
                     self.promote(node, block, BlockEvent::FoundOurs { now: at(0), doubts });
                 }
-                Some(Some(_)) => drop(self.nodes[node].ledger.found_others(&name(block))),
-                Some(None) => {
+                Owner::Node(_) => drop(self.nodes[node].ledger.found_others(&name(block))),
+                Owner::Nobody => {
                     if !self.nodes[node].ledger.found_vacant(&name(block)) {
                         self.write_residents_again(node);
                         *self.api.blocks.get_mut(&block).unwrap() =
@@ -364,7 +374,7 @@ impl World {
                         self.promote(node, block, BlockEvent::FoundOurs { now: at(0), doubts });
                     }
                 }
-                None => {
+                Owner::NoSuchBlock => {
                     self.nodes[node].ledger.found_vacant(&name(block));
                 }
             }
@@ -410,15 +420,15 @@ impl World {
 
     /// A Node that was just made again still has what its earlier self had.
     fn was_recreated(&self, node: usize, block: usize) -> bool {
-        matches!(self.owner(block), Some(Some((owner, _))) if owner == node)
+        matches!(self.owner(block), Owner::Node((owner, _)) if owner == node)
     }
 
     fn answer_records(&mut self, node: usize) {
         for container in std::mem::take(&mut self.nodes[node].unanswered) {
             let Some(pair) = self.nodes[node].pods.get(&container).copied() else { continue };
             let (owner, _) = *self.api.records.entry(pair).or_insert((node, container));
-            let block_owner = self.owner(block_of(pair)).flatten().map(|(node, _)| node);
-            if owner != node && block_owner == Some(owner) {
+            let others = matches!(self.owner(block_of(pair)), Owner::Node((block_owner, _)) if block_owner == owner);
+            if owner != node && others {
                 // Found late: the other node has the block, so this attachment ends.
                 self.nodes[node].pods.remove(&container);
                 self.nodes[node].ledger.release(&key(container), at(2));
@@ -597,7 +607,7 @@ impl World {
 
 /// The proof of a block whose claim the API server has just confirmed.
 fn proven() -> Proof {
-    Freshness::new(Times::new(1.0, Duration::from_secs(300)), at(0)).begin_read(at(0)).proof()
+    Freshness::new(Times::new(1.0, Duration::from_mins(5)), at(0)).begin_read(at(0)).proof()
 }
 
 proptest! {

@@ -5,6 +5,7 @@ use bobbin_apiserver::{Outcome, ReadError};
 use bobbin_kernel::boot_time;
 
 use super::Resync;
+use crate::blocks::RECORDS_DEADLINE;
 use crate::blocks::read::{BlockRead, Owner};
 use crate::freshness::{Kind, Proof};
 use crate::ledger::{BlockEvent, BlockState, ForeignRecord};
@@ -24,6 +25,8 @@ impl Resync {
         for held in self.ledger.blocks() {
             match own.blocks.get(&held.held.name) {
                 Some(read) if read.owner(&node) == Owner::Us => {
+                    // The answer to an earlier claim was lost.
+                    self.ledger.on(&read.name, BlockEvent::ClaimedBack { now: boot_time() });
                     self.ledger.refresh(&read.name, &read.uid, &read.resource_version, read.deleting);
                     self.ledger.prove(&read.name, start.proof(), false);
                     if !read.names_addresses_of(&node) {
@@ -98,6 +101,7 @@ impl Resync {
         };
         match read.owner(node) {
             Owner::Nobody if !self.view.node_is_gone() => {
+                self.recorder.create_all_again(&self.ledger.residents(name), RECORDS_DEADLINE).await;
                 if let Outcome::Done(_) = self.block_api().claim(&read, node).await {
                     tracing::info!(block = name, "claimed a lost block back: it was free again");
                     self.ledger.prove(name, Proof::RecordsUnseen, false);

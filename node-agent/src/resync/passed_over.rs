@@ -23,7 +23,7 @@ impl Resync {
                 Ok(record) if record.node_name == self.view.node_name() => self.end_pass_over(&passed),
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::debug!(record = passed.name, %error, "a record can't be read; its address stays passed over")
+                    tracing::debug!(record = passed.name, %error, "a record can't be read; its address stays passed over");
                 }
             }
         }

@@ -123,7 +123,7 @@ mod tests {
     use crate::freshness::Proof;
     use crate::ledger::HeldBlock;
 
-    fn pool(spec: serde_json::Value) -> AddressPool {
+    fn pool(spec: &serde_json::Value) -> AddressPool {
         serde_json::from_value(json!({
             "apiVersion": "bobbin.dev/v1beta1", "kind": "AddressPool", "metadata": {"name": "default"}, "spec": spec,
         }))
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn each_reason_retires_a_block_and_nothing_else_does() {
         let node = NodeFacts::default();
-        let open = pool(json!({"subnets": [{"ipv4": "10.64.0.0/16"}]}));
+        let open = pool(&json!({"subnets": [{"ipv4": "10.64.0.0/16"}]}));
         let reason_of = |block: &BlockView, around: Surroundings<'_>| reason(block, &around);
         assert_eq!(reason_of(&block(), around(Some(&open), &node)), None);
         let leaving = Surroundings { leaving: true, ..around(Some(&open), &node) };
@@ -162,11 +162,11 @@ mod tests {
         deleted.held.deleting = true;
         assert_eq!(reason_of(&deleted, around(Some(&open), &node)), Some(RetireReason::BlockDeleted));
         assert_eq!(reason_of(&block(), around(None, &node)), Some(RetireReason::PoolGone));
-        let draining = pool(json!({"subnets": [{"ipv4": "10.64.0.0/16"}], "draining": true}));
+        let draining = pool(&json!({"subnets": [{"ipv4": "10.64.0.0/16"}], "draining": true}));
         assert_eq!(reason_of(&block(), around(Some(&draining), &node)), Some(RetireReason::PoolCloses));
-        let moved = pool(json!({"subnets": [{"ipv4": "10.65.0.0/16"}]}));
+        let moved = pool(&json!({"subnets": [{"ipv4": "10.65.0.0/16"}]}));
         assert_eq!(reason_of(&block(), around(Some(&moved), &node)), Some(RetireReason::SubnetGone));
-        let others = pool(json!({
+        let others = pool(&json!({
             "subnets": [{"ipv4": "10.64.0.0/16"}], "nodeSelector": {"matchLabels": {"zone": "b"}},
         }));
         assert_eq!(reason_of(&block(), around(Some(&others), &node)), Some(RetireReason::NotAdmitted));
@@ -177,7 +177,7 @@ mod tests {
         let node = NodeFacts::default();
         let unknown = Surroundings { pools_known: false, ..around(None, &node) };
         assert_eq!(reason(&block(), &unknown), None);
-        let others = pool(json!({
+        let others = pool(&json!({
             "subnets": [{"ipv4": "10.64.0.0/16"}], "nodeSelector": {"matchLabels": {"zone": "b"}},
         }));
         let nodeless = Surroundings { node: None, ..around(Some(&others), &node) };

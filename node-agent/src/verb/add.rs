@@ -242,7 +242,7 @@ fn confirm_wait(agent: &Agent, permit: &Permit) -> Duration {
     agent.metrics.unproven.inc();
     // Behind this ADD the block is read, so that the next one need not wait.
     agent.resync.notify_one();
-    if agent.recorder.healthy() && !agent.freshness.failing() { agent.args.confirm_wait } else { Duration::ZERO }
+    if agent.freshness.failing() { Duration::ZERO } else { agent.args.confirm_wait }
 }
 
 async fn wire(agent: &Arc<Agent>, attachment: &Attachment, netns: OwnedFd) -> Result<Attached, CniError> {

@@ -46,10 +46,10 @@ impl NodeFacts {
     ///
     /// # Errors
     /// The object can't be read.
-    pub fn of(node: &Lenient<SlimNode>) -> Result<NodeFacts, Unreadable> {
+    pub fn of(node: &Lenient<SlimNode>) -> Result<NodeFacts, Box<Unreadable>> {
         let node = match node {
             Lenient::Readable(node) => node,
-            Lenient::Unreadable(unreadable) => return Err((**unreadable).clone()),
+            Lenient::Unreadable(unreadable) => return Err(unreadable.clone()),
         };
         let internal = || node.status.addresses.iter().filter(|address| address.type_ == "InternalIP");
         Ok(NodeFacts {

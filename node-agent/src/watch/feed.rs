@@ -150,7 +150,7 @@ fn namespaces() -> impl FnMut(&ClusterView, Event<Lenient<PartialObjectMeta<Name
                 }
             }
             Event::Delete(namespace) => {
-                view.facts().namespaces.remove(&namespace.name().to_owned());
+                view.facts().namespaces.remove(namespace.name());
             }
         }
         view.touch(Feed::Namespaces);

@@ -13,7 +13,7 @@ fn pod(metadata: serde_json::Value) -> PodFacts {
 
 fn freshness() -> Arc<Freshness> {
     Arc::new(Freshness::new(
-        crate::times::Times::new(1.0, Duration::from_secs(300)),
+        crate::times::Times::new(1.0, Duration::from_mins(5)),
         bobbin_addressing::BootTime::default(),
     ))
 }

@@ -36,7 +36,6 @@ fn events() -> Vec<BlockEvent> {
         E::ClaimConfirmed { now, not_before: now },
         E::ClaimFailed,
         E::Exported,
-        E::ExportFailed,
         E::Retire,
         E::Reopen,
         E::Doubt,
