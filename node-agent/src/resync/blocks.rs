@@ -8,8 +8,8 @@ use super::Resync;
 use crate::blocks::RECORDS_DEADLINE;
 use crate::blocks::read::{BlockRead, Owner};
 use crate::freshness::{Kind, Proof};
-use crate::ledger::{BlockEvent, BlockState, ForeignRecord};
-use crate::record::{pair_of, records_of};
+use crate::ledger::{BlockEvent, BlockState};
+use crate::record::records_of;
 use crate::watch::NodeFacts;
 
 impl Resync {
@@ -115,8 +115,8 @@ impl Resync {
         }
     }
 
-    /// Blocks that were claimed with their finalizer on, or right after an outage: an address that another attachment has a record of
-    /// belongs to a resident of another node, so it is passed over. Then the block is proven.
+    /// Blocks that were claimed with their finalizer on, or right after an outage: an address with a record that no
+    /// attachment here has may be a resident's of another node, so it is passed over. Then the block is proven.
     pub(super) async fn see_records_of_new_blocks(&self) -> Result<(), ReadError> {
         let unseen = self.ledger.blocks().into_iter().filter(|block| block.proof == Proof::RecordsUnseen);
         for block in unseen {
@@ -126,11 +126,9 @@ impl Resync {
             }
             let start = self.freshness.begin_read(boot_time());
             for record in records_of(&self.clients, &block.held.name).await? {
-                if record.node_name == self.view.node_name() {
-                    continue;
+                if !self.is_held(&record) {
+                    self.pass_over(&block.held.range, &record);
                 }
-                let Some(pair) = pair_of(&block.held.range, &record.name) else { continue };
-                self.pass_over(ForeignRecord { pair, name: record.name.clone(), by: record.by() });
             }
             self.ledger.prove(&block.held.name, start.proof(), true);
         }

@@ -1,14 +1,17 @@
-//! Addresses that another attachment has a record of: kept over a restart, and handed out again when that record is gone.
+//! Addresses with a record that no attachment here has: kept over a restart, and handed out again when that record is gone.
 
+use bobbin_addressing::BlockRange;
 use bobbin_apiserver::ReadError;
 
 use super::Resync;
-use crate::ledger::ForeignRecord;
-use crate::record::read_record;
+use crate::ledger::{Attachment, ForeignRecord};
+use crate::record::{RecordRead, pair_of, read_record, record_name};
 
 impl Resync {
-    /// Does not hand an address out while that record is there.
-    pub(super) fn pass_over(&self, record: ForeignRecord) {
+    /// Does not hand the record's address out while the record is there. A record outside the range passes nothing over.
+    pub(super) fn pass_over(&self, range: &BlockRange, record: &RecordRead) {
+        let Some(pair) = pair_of(range, &record.name) else { return };
+        let record = ForeignRecord { pair, name: record.name.clone(), by: record.by() };
         if let Err(error) = self.journal.keep_passed_over(&record) {
             tracing::error!(%error, "an address that is passed over could not be written down");
         }
@@ -20,13 +23,20 @@ impl Resync {
         for passed in self.ledger.passed_over() {
             match read_record(&self.clients, &passed.name).await {
                 Err(ReadError::NotFound) => self.end_pass_over(&passed),
-                Ok(record) if record.node_name == self.view.node_name() => self.end_pass_over(&passed),
+                Ok(record) if self.is_held(&record) => self.end_pass_over(&passed),
                 Ok(_) => {}
                 Err(error) => {
                     tracing::debug!(record = passed.name, %error, "a record can't be read; its address stays passed over");
                 }
             }
         }
+    }
+
+    /// Whether an attachment of this node has the record's address, or the record is about to be deleted.
+    pub(super) fn is_held(&self, record: &RecordRead) -> bool {
+        let held = |attachment: &Attachment| record_name(attachment.pair).as_deref() == Some(&record.name);
+        record.node_name == self.view.node_name()
+            && (self.ledger.attachment(&record.key).as_ref().is_some_and(held) || self.recorder.busy(&record.name))
     }
 
     fn end_pass_over(&self, passed: &ForeignRecord) {

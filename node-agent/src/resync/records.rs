@@ -36,12 +36,16 @@ impl Resync {
                     tracing::info!(record = seen.name, key = %seen.key, "released an address of an earlier boot");
                     drop(self.recorder.delete(&seen.name, &seen.key, Some(seen.uid)));
                 }
-                Finding::NobodyLives(seen, pod) if !self.recorder.busy(&seen.name) => {
+                Finding::NobodyLives(record) if !self.recorder.busy(&record.name) => {
+                    if let Some(range) = self.own_ranges().get(&record.block_name) {
+                        self.pass_over(range, record);
+                    }
+                    let pod = record.pod.clone();
                     // The API server's own UIDs have the form of RFC 4122; a static pod's is a plain hash, and proves nothing there.
                     let from_api = pod.uid.contains('-');
-                    suspects.push(Candidate { key: seen, pod, seen: from_api });
+                    suspects.push(Candidate { key: SeenRecord::of(record), pod, seen: from_api });
                 }
-                Finding::NobodyLives(..) => {}
+                Finding::NobodyLives(_) => {}
                 Finding::Unrecorded(attachment) => {
                     let old = before.get(&attachment.key) == Some(&attachment.created_at);
                     if old && !self.recorder.busy_with(attachment.pair) {

@@ -234,7 +234,7 @@ async fn confirmed(
 }
 
 /// How long an ADD waits for the answer to its record. The claim on the block makes the address the node's; the answer only guards
-/// against a claim gone wrong, so a proven block needs none. While the API server is away there is none to wait for.
+/// against a claim gone wrong, so a proven block needs none.
 fn confirm_wait(agent: &Agent, permit: &Permit) -> Duration {
     if agent.freshness.proves(permit.proof, bobbin_kernel::boot_time()) {
         return Duration::ZERO;
@@ -242,7 +242,7 @@ fn confirm_wait(agent: &Agent, permit: &Permit) -> Duration {
     agent.metrics.unproven.inc();
     // Behind this ADD the block is read, so that the next one need not wait.
     agent.resync.notify_one();
-    if agent.freshness.failing() { Duration::ZERO } else { agent.args.confirm_wait }
+    agent.args.confirm_wait
 }
 
 async fn wire(agent: &Arc<Agent>, attachment: &Attachment, netns: OwnedFd) -> Result<Attached, CniError> {

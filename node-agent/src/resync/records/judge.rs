@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use bobbin_addressing::{AttachmentKey, BlockRange};
 
-use crate::ledger::{Attachment, PodRef};
+use crate::ledger::Attachment;
 use crate::record::{RecordRead, record_name};
 
 /// A record, as far as freeing it needs.
@@ -19,13 +19,19 @@ pub(crate) struct SeenRecord {
     pub uid: String,
 }
 
+impl SeenRecord {
+    pub fn of(record: &RecordRead) -> SeenRecord {
+        SeenRecord { name: record.name.clone(), key: record.key.clone(), uid: record.uid.clone() }
+    }
+}
+
 /// Something that does not fit.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Finding {
+pub(crate) enum Finding<'a> {
     /// The record is of another boot of the node, and its attachment did not live on: it is gone for certain.
     OtherBoot(SeenRecord),
     /// Nothing on the node has the record's address: in use, unless its pod is gone.
-    NobodyLives(SeenRecord, PodRef),
+    NobodyLives(&'a RecordRead),
     /// An attachment lives and has no record.
     Unrecorded(Box<Attachment>),
     /// The record says that its address is of a block that this node does not own.
@@ -38,26 +44,25 @@ pub(crate) enum Finding {
 }
 
 /// Compares. `records` were listed before `living` was read.
-pub(crate) fn judge(
-    records: &[RecordRead],
+pub(crate) fn judge<'a>(
+    records: &'a [RecordRead],
     living: &[Attachment],
     blocks: &BTreeMap<String, BlockRange>,
     boot_id: &str,
-) -> Vec<Finding> {
+) -> Vec<Finding<'a>> {
     let by_key: HashMap<&AttachmentKey, &Attachment> =
         living.iter().map(|attachment| (&attachment.key, attachment)).collect();
     let mut recorded: HashMap<AttachmentKey, String> = HashMap::new();
     let mut findings = Vec::new();
     for record in records {
         let (key, name) = (record.key.clone(), record.name.clone());
-        let seen = SeenRecord { name: name.clone(), key: key.clone(), uid: record.uid.clone() };
         let lives = by_key.get(&key).is_some_and(|attachment| record_name(attachment.pair).as_deref() == Some(&name));
         if lives {
             recorded.insert(key, name);
         } else if record.boot_id == boot_id {
-            findings.push(Finding::NobodyLives(seen, record.pod.clone()));
+            findings.push(Finding::NobodyLives(record));
         } else {
-            findings.push(Finding::OtherBoot(seen));
+            findings.push(Finding::OtherBoot(SeenRecord::of(record)));
             continue;
         }
         if !is_of_own_block(record, blocks) {
