@@ -24,7 +24,7 @@ test: prepare ## all tests, or those whose name contains T (make test T=spoofed)
 	@e2e/run-tests $(T)
 
 bench: prepare ## ADD and DEL against the reference plugins, in one run
-	@cargo run --quiet --locked --package bobbin-e2e --bin bench
+	@cargo run --quiet --locked --release --package bobbin-e2e --bin bench
 
 lint: ## what a change must pass beside the tests: format, lints, dependency rules
 	cargo fmt --all --check

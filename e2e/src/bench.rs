@@ -1,32 +1,30 @@
 //! Measurements from outside, as containerd calls: exec of the plugin, Bobbin (real agent, real API server that waits for its disk)
-//! against `ptp` + `host-local`, in alternating rounds of one run. `bin/bench.rs` is the caller; tests do not measure.
+//! against `ptp` + `host-local`, in alternating rounds of one run; then many nodes against one API server. `bin/bench.rs` is the caller; tests
+//! do not measure.
 
 mod bars;
+mod boot;
 mod calls;
+mod claims;
 mod packet;
 mod report;
+mod restart;
 mod rounds;
 mod samples;
 mod stages;
 mod start;
-
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 pub use report::Report;
 
-use crate::lone_node::{Choice, LoneNode, PATIENCE, Pod};
-use crate::proxy::Weather;
-use samples::Samples;
+use crate::lone_node::{Choice, LoneNode, Pod};
 
 /// Where the agent serves its metrics, inside the node's namespace.
 const METRICS: &str = "127.0.0.1:9116";
 /// The pool of pods with IPv4 only; `default` has both families.
 const IPV4_POOL: &str = "v4";
-/// Pods that are there when memory and restarts are measured.
-const MANY: usize = 250;
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -68,8 +66,10 @@ pub async fn run() -> Result<Report> {
     packet::measure(&node, &mut report)?;
     start::measure(&node, &mut report)?;
     calls::per_attachment(&node, &mut report).await?;
-    calls::idle(&node, &mut report).await?;
-    memory_and_restart(&mut node, &mut report).await?;
+    boot::measure(&mut node, extent, &pods, &mut report).await?;
+    restart::measure(&mut node, &mut report).await?;
+    drop(node);
+    claims::measure(extent, &mut report).await?;
     bars::judge(&mut report);
     Ok(report)
 }
@@ -104,51 +104,4 @@ async fn pod_objects(node: &LoneNode, count: usize) -> Result<Vec<KubePod>> {
         }
     }
     Ok(pods)
-}
-
-/// The agent with many pods: its memory, and how soon it serves again.
-async fn memory_and_restart(node: &mut LoneNode, report: &mut Report) -> Result<()> {
-    eprintln!("bench: memory and restart with {MANY} pods");
-    let mut pods = Vec::with_capacity(MANY);
-    for _ in 0..MANY {
-        let pod = node.pod()?;
-        node.add(&pod)?;
-        pods.push(pod);
-    }
-    let ids: Vec<&str> = pods.iter().map(|pod| pod.container_id.as_str()).collect();
-    node.await_records(&ids, PATIENCE).await?;
-    report.agent_kib = Some(node.agent_memory()?);
-    for weather in [Weather::Healthy, Weather::Refuse, Weather::BlackHole] {
-        let mut samples = Samples::default();
-        for _ in 0..3 {
-            node.kill_agent();
-            node.proxy.set(weather);
-            let took = first_add(node).await.with_context(|| format!("restart, {weather:?}"))?;
-            samples.add(took);
-            node.proxy.set(Weather::Healthy);
-        }
-        report.restarts.push((weather, samples));
-    }
-    let (answers, _) = node.plugin().call_at_once(pods.iter().map(|pod| pod.call("DEL")).collect())?;
-    for answer in answers {
-        answer.ok()?;
-    }
-    Ok(())
-}
-
-/// From exec of the agent to the answer of the first ADD.
-async fn first_add(node: &mut LoneNode) -> Result<Duration> {
-    let pod = node.pod()?;
-    let start = std::time::Instant::now();
-    node.start_agent_only()?;
-    loop {
-        let answer = node.call(&pod.call("ADD"))?;
-        if answer.exit == 0 {
-            let took = start.elapsed();
-            node.del(&pod)?;
-            return Ok(took);
-        }
-        ensure!(start.elapsed() < PATIENCE, "no ADD succeeded: {}", answer.stdout.trim());
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
 }

@@ -1,6 +1,4 @@
-//! What the agent asks of the API server, by the API server's own audit log: per ADD and DEL, and idle.
-
-use std::time::Duration;
+//! What the agent asks of the API server, by the API server's own audit log, per ADD and DEL.
 
 use anyhow::Result;
 use serde_json::json;
@@ -12,8 +10,6 @@ use crate::until::{so, until};
 
 /// One block of the pool has room for them, so that no claim is counted: claims are shared by a block's addresses.
 const ATTACHMENTS: usize = 100;
-/// How long an idle agent is watched.
-const IDLE: Duration = Duration::from_mins(1);
 
 fn of_agent(entry: &Entry) -> bool {
     entry.user.username == AGENT_USER && (entry.is_write() || entry.is_read())
@@ -48,15 +44,4 @@ pub async fn per_attachment(node: &LoneNode, report: &mut Report) -> Result<()> 
         report.calls.push((verb, share(writes), share(reads)));
     }
     node.del(&first)
-}
-
-/// Counts the calls of an agent that has nothing to do.
-pub async fn idle(node: &LoneNode, report: &mut Report) -> Result<()> {
-    eprintln!("bench: an idle agent, {} s", IDLE.as_secs());
-    let audit = node.control_plane.audit();
-    let mark = audit.mark();
-    tokio::time::sleep(IDLE).await;
-    let calls = audit.calls(mark, of_agent)?.len();
-    report.idle_calls = Some(calls as f64 * 3600.0 / IDLE.as_secs_f64());
-    Ok(())
 }

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use super::bars::NOT_MEASURED;
+use super::claims::ClaimCalls;
 use super::samples::Samples;
-use super::stages::Stage;
+use super::stages::{Phase, Verb};
 use crate::proxy::Weather;
 
 /// One thing measured, with the reference beside it where there is one.
@@ -26,7 +28,7 @@ pub struct Bar {
     pub seen: String,
     /// Whether it holds.
     pub holds: bool,
-    /// Where the time goes, if it does not.
+    /// What costs most, if it does not.
     pub stage: String,
 }
 
@@ -39,18 +41,18 @@ pub struct Report {
     pub errors: Vec<String>,
     /// Calls of the reference that failed: told, and no bar of ours.
     pub reference_errors: Vec<String>,
-    /// The size of the shim in bytes.
-    pub shim_bytes: Option<u64>,
+    /// The size of the plugin in bytes.
+    pub plugin_bytes: Option<u64>,
     /// API calls (writes, reads) of one ADD, and of one DEL, as a mean.
     pub calls: Vec<(&'static str, f64, f64)>,
-    /// API calls of an idle agent in an hour, beside watches.
-    pub idle_calls: Option<f64>,
+    /// API calls of a thousand claims at once.
+    pub claim_calls: Option<ClaimCalls>,
     /// The agent's resident memory with many pods.
     pub agent_kib: Option<u64>,
     /// From exec of the agent to the first ADD, by what the API server does.
     pub restarts: Vec<(Weather, Samples)>,
-    /// Stages of calls in the agent.
-    pub stages: Vec<Stage>,
+    /// Where the time of Bobbin's calls went, by the way in which they were made.
+    pub phases: Vec<(&'static str, Phase)>,
     /// See [`Bar`].
     pub bars: Vec<Bar>,
 }
@@ -61,13 +63,18 @@ impl Report {
         self.rows.iter().find(|row| row.name == name)
     }
 
+    /// The calls that were made in one way.
+    pub fn phase(&self, name: &str) -> Option<&Phase> {
+        self.phases.iter().find(|(known, _)| *known == name).map(|(_, phase)| phase)
+    }
+
     /// Adds a row.
     pub fn add(&mut self, name: &str, ours: Samples, reference: Option<Samples>) {
         self.rows.push(Row { name: name.to_owned(), ours, reference });
     }
 
     fn row_count(&self) -> usize {
-        let single = [self.shim_bytes.is_some(), self.idle_calls.is_some(), self.agent_kib.is_some()];
+        let single = [self.plugin_bytes.is_some(), self.claim_calls.is_some(), self.agent_kib.is_some()];
         self.rows.len() + self.restarts.len() + self.calls.len() + single.into_iter().filter(|there| *there).count()
     }
 }
@@ -98,17 +105,21 @@ impl fmt::Display for Report {
         for (verb, writes, reads) in &self.calls {
             writeln!(f, "{:<26} {writes:.2} writes, {reads:.2} reads", format!("API calls of one {verb}"))?;
         }
-        if let Some(calls) = self.idle_calls {
-            writeln!(f, "{:<26} {calls:.0} an hour", "API calls of an idle agent")?;
+        if let Some(calls) = &self.claim_calls {
+            let [p50, p99, most] = [50, 99, 100].map(|percent| calls.percentile(percent).unwrap_or_default());
+            writeln!(f, "{:<26} p50 {p50}, p99 {p99}, most {most}", "API calls of one claim")?;
         }
         if let Some(kib) = self.agent_kib {
             writeln!(f, "{:<26} {:.1} MiB", "agent, 250 pods", kib as f64 / 1024.0)?;
         }
-        if let Some(bytes) = self.shim_bytes {
-            writeln!(f, "{:<26} {:.3} MiB", "shim", bytes as f64 / 1_048_576.0)?;
+        if let Some(bytes) = self.plugin_bytes {
+            writeln!(f, "{:<26} {:.3} MiB", "plugin", bytes as f64 / 1_048_576.0)?;
         }
-        for stage in &self.stages {
-            writeln!(f, "stage: {stage}")?;
+        for (name, phase) in &self.phases {
+            for (verb, percent) in [(Verb::Add, 50), (Verb::Add, 99), (Verb::Del, 50), (Verb::Del, 99)] {
+                let stages: Vec<String> = phase.stages(verb, percent).iter().map(ToString::to_string).collect();
+                writeln!(f, "stages of {} {name}, p{percent}: {}", verb.word(), stages.join(", "))?;
+            }
         }
         for error in &self.errors {
             writeln!(f, "error: {error}")?;
@@ -119,7 +130,10 @@ impl fmt::Display for Report {
         for bar in &self.bars {
             let (verdict, stage) =
                 if bar.holds { ("hold  ", String::new()) } else { ("MISSED", format!("; {}", bar.stage)) };
-            writeln!(f, "{verdict} {:<44} {}{stage}", bar.name, bar.seen)?;
+            writeln!(f, "{verdict} {:<86} {}{stage}", bar.name, bar.seen)?;
+        }
+        for (bar, why) in NOT_MEASURED {
+            writeln!(f, "not measured here: {bar} ({why})")?;
         }
         let holding = self.bars.iter().filter(|bar| bar.holds).count();
         writeln!(f, "bench: {} rows, {} bars, {holding} hold", self.row_count(), self.bars.len())

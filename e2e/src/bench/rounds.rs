@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::samples::Samples;
-use super::stages::Totals;
+use super::stages::{Phase, Totals, Verb};
 use super::{Extent, KubePod, Report};
 use crate::lone_node::{LoneNode, Plugin, Pod};
 
@@ -20,11 +20,19 @@ struct Times {
     errors: Vec<String>,
 }
 
+/// Where the time of Bobbin's calls goes.
+#[derive(Default)]
+struct Phases {
+    one_by_one: Phase,
+    at_once: Phase,
+}
+
 /// Measures all rounds.
 pub async fn measure(node: &LoneNode, extent: Extent, pods: &[KubePod], report: &mut Report) -> Result<()> {
-    let mut stages = Totals::default();
-    for (dual, family) in [(false, "IPv4"), (true, "dual")] {
-        let (mut ours, mut theirs) = (Times::default(), Times::default());
+    for (dual, family, names) in
+        [(false, "IPv4", ["one by one, IPv4", "at once, IPv4"]), (true, "dual", ["one by one, dual", "at once, dual"])]
+    {
+        let (mut ours, mut theirs, mut phases) = (Times::default(), Times::default(), Phases::default());
         let kube_pods: Vec<&KubePod> = pods.iter().filter(|pod| pod.ipv4_only != dual).collect();
         for round in 0..extent.rounds {
             eprintln!("bench: {family}, round {} of {}", round + 1, extent.rounds);
@@ -33,9 +41,10 @@ pub async fn measure(node: &LoneNode, extent: Extent, pods: &[KubePod], report: 
             // Who begins changes from round to round.
             for turn in [round % 2, 1 - round % 2] {
                 if turn == 0 {
-                    one_round(node, &node.plugin(), &kube_pods, extent.one_by_one, &mut ours, &mut stages).await?;
+                    let phases = Some(&mut phases);
+                    one_round(node, &node.plugin(), &kube_pods, extent.one_by_one, &mut ours, phases).await?;
                 } else {
-                    one_round(node, &reference, &kube_pods, few, &mut theirs, &mut Totals::default()).await?;
+                    one_round(node, &reference, &kube_pods, few, &mut theirs, None).await?;
                 }
             }
         }
@@ -45,8 +54,8 @@ pub async fn measure(node: &LoneNode, extent: Extent, pods: &[KubePod], report: 
         report.add(&format!("DEL {family}"), ours.del, Some(theirs.del));
         report.add(&format!("{} ADDs at once, {family}", extent.at_once), ours.add_at_once, Some(theirs.add_at_once));
         report.add(&format!("{} DELs at once, {family}", extent.at_once), ours.del_at_once, Some(theirs.del_at_once));
+        report.phases.extend(names.into_iter().zip([phases.one_by_one, phases.at_once]));
     }
-    stages.tell(report);
     Ok(())
 }
 
@@ -56,53 +65,78 @@ async fn one_round(
     kube_pods: &[&KubePod],
     one_by_one: usize,
     times: &mut Times,
-    stages: &mut Totals,
+    phases: Option<&mut Phases>,
 ) -> Result<()> {
-    let pods = kube_pods.iter().take(one_by_one).map(|pod| pod.sandbox(node)).collect::<Result<Vec<_>>>()?;
+    let (mut single, several) = phases.map(|phases| (&mut phases.one_by_one, &mut phases.at_once)).unzip();
+    let mut pods = kube_pods.iter().take(one_by_one).map(|pod| pod.sandbox(node)).collect::<Result<Vec<_>>>()?;
     let before = Totals::read(node)?;
-    let pods = each(plugin, "ADD", pods, &mut times.add, &mut times.errors)?;
-    let pods = each(plugin, "DEL", pods, &mut times.del, &mut times.errors)?;
-    stages.gather(&before, &Totals::read(node)?);
-    drop(pods);
-    node.await_records(&[], Duration::from_mins(1)).await?;
-    let pods = kube_pods.iter().map(|pod| pod.sandbox(node)).collect::<Result<Vec<_>>>()?;
-    for (verb, samples) in [("ADD", &mut times.add_at_once), ("DEL", &mut times.del_at_once)] {
-        let (answers, took) = plugin.call_at_once(pods.iter().map(|pod| pod.call(verb)).collect())?;
-        samples.add(took);
-        let failed: Vec<&str> =
-            answers.iter().filter(|answer| answer.exit != 0).map(|answer| answer.stdout.trim()).collect();
-        if let Some(first) = failed.first() {
-            times.errors.push(format!(
-                "{} of {} {verb}s at once failed, the first: {first}",
-                failed.len(),
-                answers.len()
-            ));
+    for (verb, samples) in [(Verb::Add, &mut times.add), (Verb::Del, &mut times.del)] {
+        let (sandboxes, took) = each(plugin, verb, pods, &mut times.errors)?;
+        pods = sandboxes;
+        for took in took {
+            samples.add(took);
+            if let Some(phase) = &mut single {
+                phase.seen(verb, took);
+            }
         }
     }
+    if let Some(phase) = single {
+        phase.gather(&before, &Totals::read(node)?);
+    }
     drop(pods);
+    node.await_records(&[], Duration::from_mins(1)).await?;
+    at_once(node, plugin, kube_pods, [&mut times.add_at_once, &mut times.del_at_once], &mut times.errors, several)?;
     node.await_records(&[], Duration::from_mins(1)).await
 }
 
-/// Calls for one pod after another, in a thread that is in the node's namespace, so that nothing but the call is measured.
-fn each(
+/// ADD of all pods at once, then DEL of all at once; `times` are those of ADD and of DEL.
+pub(super) fn at_once(
+    node: &LoneNode,
     plugin: &Plugin,
-    verb: &'static str,
-    pods: Vec<Pod>,
-    samples: &mut Samples,
+    kube_pods: &[&KubePod],
+    times: [&mut Samples; 2],
     errors: &mut Vec<String>,
-) -> Result<Vec<Pod>> {
+    mut phase: Option<&mut Phase>,
+) -> Result<()> {
+    let pods = kube_pods.iter().map(|pod| pod.sandbox(node)).collect::<Result<Vec<_>>>()?;
+    let before = Totals::read(node)?;
+    for (verb, samples) in [Verb::Add, Verb::Del].into_iter().zip(times) {
+        let (answers, took) = plugin.call_at_once(pods.iter().map(|pod| pod.call(verb.word())).collect())?;
+        samples.add(took);
+        if let Some(phase) = &mut phase {
+            for answer in &answers {
+                phase.seen(verb, answer.took);
+            }
+        }
+        let failed: Vec<&str> =
+            answers.iter().filter(|answer| answer.exit != 0).map(|answer| answer.stdout.trim()).collect();
+        if let Some(first) = failed.first() {
+            let (verb, count, all) = (verb.word(), failed.len(), answers.len());
+            errors.push(format!("{count} of {all} {verb}s at once failed, the first: {first}"));
+        }
+    }
+    if let Some(phase) = phase {
+        phase.gather(&before, &Totals::read(node)?);
+    }
+    Ok(())
+}
+
+/// Calls for one pod after another, in a thread that is in the node's namespace, so that nothing but the call is measured; the time of each
+/// that went well.
+fn each(plugin: &Plugin, verb: Verb, pods: Vec<Pod>, errors: &mut Vec<String>) -> Result<(Vec<Pod>, Vec<Duration>)> {
     let inside = plugin.clone();
     let (pods, answers) = plugin.namespace.run(move || {
-        let answers: Vec<_> = pods.iter().map(|pod| inside.call_here(&pod.call(verb))).collect();
+        let answers: Vec<_> = pods.iter().map(|pod| inside.call_here(&pod.call(verb.word()))).collect();
         (pods, answers)
     })?;
+    let mut times = Vec::with_capacity(answers.len());
     for answer in answers {
         let answer = answer?;
         if answer.exit == 0 {
-            samples.add(answer.took);
+            times.push(answer.took);
         } else {
-            errors.push(format!("{verb} failed: {}", answer.stdout.trim()));
+            errors.push(format!("{} failed: {}", verb.word(), answer.stdout.trim()));
         }
     }
-    Ok(pods)
+    Ok((pods, times))
 }

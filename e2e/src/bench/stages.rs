@@ -1,5 +1,4 @@
-//! Where the time of a call goes inside the agent, from its own metrics: said beside a bar that is missed. Only what is counted while
-//! calls are made one by one is told; a hundred at once wait for each other.
+//! Where the time of a call goes, from outside and by the agent's own metrics: the costliest stage is said beside a bar that is missed.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -8,39 +7,106 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::{METRICS, Report};
+use super::METRICS;
+use super::samples::Samples;
 use crate::lone_node::LoneNode;
 
-/// The histograms of the agent that are stages, and what they are called here.
-const STAGES: [(&str, &str, &str); 4] = [
-    ("cni_call_duration_seconds", "verb=\"ADD\"", "ADD in the agent"),
-    ("wiring_duration_seconds", "", "of that, the kernel's wiring"),
-    ("verdict_wait_seconds", "", "of that, waiting for the API server after it"),
-    ("cni_call_duration_seconds", "verb=\"DEL\"", "DEL in the agent"),
+/// The agent's histograms that are read: the name, and a label that tells series apart.
+const HISTOGRAMS: [(&str, &str); 4] = [
+    ("cni_call_duration_seconds", "verb=\"ADD\""),
+    ("wiring_duration_seconds", ""),
+    ("verdict_wait_seconds", ""),
+    ("cni_call_duration_seconds", "verb=\"DEL\""),
 ];
 
-/// What became of one stage in all calls.
-#[derive(Clone, Debug)]
+/// What a call is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// ADD.
+    Add,
+    /// DEL.
+    Del,
+}
+
+impl Verb {
+    /// As CNI writes it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Add => "ADD",
+            Self::Del => "DEL",
+        }
+    }
+}
+
+/// What one stage takes.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Stage {
-    /// What is measured.
+    /// Which.
     pub name: &'static str,
-    /// In milliseconds.
-    mean: f64,
-    /// The upper bound, in milliseconds, of the histogram's bucket that the median and the 99th percentile lie in.
-    at_most: [f64; 2],
+    /// In milliseconds, at the percentile that was asked for.
+    pub millis: f64,
 }
 
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [half, slowest] = self.at_most;
-        write!(f, "{} {:.2} ms in the mean (p50 below {half} ms, p99 below {slowest} ms)", self.name, self.mean)
+        write!(f, "{} {:.2} ms", self.name, self.millis)
     }
 }
 
-/// One histogram: its sum in seconds, its count, and the count up to each bound in seconds.
+/// All calls that were made in one way.
+#[derive(Clone, Debug, Default)]
+pub struct Phase {
+    add: Samples,
+    del: Samples,
+    agent: Totals,
+}
+
+impl Phase {
+    /// A call took so long, from exec of the plugin to its exit.
+    pub fn seen(&mut self, verb: Verb, took: Duration) {
+        match verb {
+            Verb::Add => self.add.add(took),
+            Verb::Del => self.del.add(took),
+        }
+    }
+
+    /// Adds what the agent counted between two looks.
+    pub fn gather(&mut self, before: &Totals, after: &Totals) {
+        for (place, histogram) in self.agent.0.iter_mut().enumerate() {
+            histogram.plus(&after.0[place], 1.0);
+            histogram.plus(&before.0[place], -1.0);
+        }
+    }
+
+    /// The stages of a verb at a percentile, the costliest first. The agent's buckets are read by interpolation, and percentiles of parts do
+    /// not add up exactly: this tells where to look.
+    pub fn stages(&self, verb: Verb, percent: usize) -> Vec<Stage> {
+        let [add, wiring, waiting, del] = self.agent.0.each_ref().map(|one| one.quantile(percent));
+        let samples = if verb == Verb::Add { &self.add } else { &self.del };
+        let Some(seen) = samples.percentile(percent) else { return Vec::new() };
+        let stage = |name, millis: f64| Stage { name, millis: millis.max(0.0) };
+        let mut stages = match verb {
+            Verb::Add => vec![
+                stage("exec of the plugin and its call", seen - add),
+                stage("the kernel's wiring", wiring),
+                stage("waiting for the record after the wiring", waiting),
+                stage("the agent's own work (address, checkpoint, queues)", add - wiring - waiting),
+            ],
+            Verb::Del => {
+                vec![
+                    stage("exec of the plugin and its call", seen - del),
+                    stage("the agent, removal of the link included", del),
+                ]
+            }
+        };
+        stages.sort_by(|one, other| other.millis.total_cmp(&one.millis));
+        stages
+    }
+}
+
+/// One histogram: its count, and the count up to each bound in seconds.
 #[derive(Clone, Debug, Default)]
 struct Histogram {
-    sum: f64,
     count: f64,
     buckets: Vec<(f64, f64)>,
 }
@@ -53,7 +119,6 @@ impl Histogram {
                 continue;
             };
             match part {
-                "_sum" => histogram.sum += value,
                 "_count" => histogram.count += value,
                 "_bucket" => histogram.add(bound(labels), value),
                 _ => {}
@@ -71,45 +136,38 @@ impl Histogram {
     }
 
     fn plus(&mut self, other: &Self, sign: f64) {
-        self.sum += sign * other.sum;
         self.count += sign * other.count;
         for (bound, count) in &other.buckets {
             self.add(*bound, sign * count);
         }
     }
 
-    /// The bound below which this share of the samples lies, in milliseconds.
-    fn at_most(&self, share: f64) -> f64 {
-        let enough = self.buckets.iter().filter(|(_, count)| *count >= share * self.count).map(|(bound, _)| *bound);
-        enough.fold(f64::INFINITY, f64::min) * 1000.0
+    /// The percentile in milliseconds, by interpolation within its bucket; the last bound where it lies above.
+    fn quantile(&self, percent: usize) -> f64 {
+        let rank = self.count * percent as f64 / 100.0;
+        let mut buckets = self.buckets.clone();
+        buckets.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+        let (mut below, mut counted) = (0.0, 0.0);
+        for (bound, count) in buckets {
+            if count >= rank && count > counted {
+                let share = (rank - counted) / (count - counted);
+                return 1000.0 * if bound.is_finite() { below + (bound - below) * share } else { below };
+            }
+            (below, counted) = (bound, count);
+        }
+        0.0
     }
 }
 
-/// The stages so far.
+/// What the agent has counted.
 #[derive(Clone, Debug, Default)]
-pub struct Totals([Histogram; STAGES.len()]);
+pub struct Totals([Histogram; HISTOGRAMS.len()]);
 
 impl Totals {
     /// As the agent says now.
     pub fn read(node: &LoneNode) -> Result<Self> {
         let text = node.namespace.run(fetch)?.context("the agent's metrics can't be read")?;
-        Ok(Self(STAGES.map(|(name, label, _)| Histogram::read(&text, name, label))))
-    }
-
-    /// Adds what was counted between two looks.
-    pub fn gather(&mut self, before: &Self, after: &Self) {
-        for (place, histogram) in self.0.iter_mut().enumerate() {
-            histogram.plus(&after.0[place], 1.0);
-            histogram.plus(&before.0[place], -1.0);
-        }
-    }
-
-    /// Puts the stages into the report.
-    pub fn tell(&self, report: &mut Report) {
-        for (histogram, (_, _, name)) in self.0.iter().zip(STAGES).filter(|(histogram, _)| histogram.count > 0.0) {
-            let mean = histogram.sum / histogram.count * 1000.0;
-            report.stages.push(Stage { name, mean, at_most: [histogram.at_most(0.5), histogram.at_most(0.99)] });
-        }
+        Ok(Self(HISTOGRAMS.map(|(name, label)| Histogram::read(&text, name, label))))
     }
 }
 
@@ -141,26 +199,47 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_histogram_tells_mean_and_percentiles_of_what_came_between_two_looks() {
-        let text = |more: u32| {
-            format!(
-                "# HELP x\nbobbin_agent_wiring_duration_seconds_sum {}\nbobbin_agent_wiring_duration_seconds_count {}\n\
-                 bobbin_agent_wiring_duration_seconds_bucket{{le=\"0.001\"}} {}\n\
-                 bobbin_agent_wiring_duration_seconds_bucket{{le=\"0.002\"}} {}\n\
-                 bobbin_agent_wiring_duration_seconds_bucket{{le=\"+Inf\"}} {}\n",
-                0.1 * f64::from(more),
-                100 * more,
-                60 * more,
-                99 * more,
-                100 * more
-            )
+    fn text(name: &str, labels: &str, calls: u32) -> String {
+        let bucket = |bound: &str, count: u32| {
+            let comma = if labels.is_empty() { "" } else { "," };
+            format!("bobbin_agent_{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}\n")
         };
-        let look = |more| Histogram::read(&text(more), "wiring_duration_seconds", "");
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+        format!("# HELP x\nbobbin_agent_{name}_sum{labels} 1\nbobbin_agent_{name}_count{labels} {}\n", 100 * calls)
+            + &bucket("0.001", 60 * calls)
+            + &bucket("0.002", 99 * calls)
+            + &bucket("+Inf", 100 * calls)
+    }
+
+    #[test]
+    fn a_histogram_tells_percentiles_of_what_came_between_two_looks() {
+        let look = |calls| Histogram::read(&text("wiring_duration_seconds", "", calls), "wiring_duration_seconds", "");
         let mut gathered = Histogram::default();
+        assert!(gathered.quantile(50).abs() < 1e-9);
         gathered.plus(&look(3), 1.0);
         gathered.plus(&look(1), -1.0);
-        assert!((gathered.sum - 0.2).abs() < 1e-9 && (gathered.count - 200.0).abs() < 1e-9);
-        assert_eq!((gathered.at_most(0.5), gathered.at_most(0.99), gathered.at_most(1.0)), (1.0, 2.0, f64::INFINITY));
+        assert!((gathered.count - 200.0).abs() < 1e-9);
+        let near = |percent, millis: f64| assert!((gathered.quantile(percent) - millis).abs() < 1e-9, "p{percent}");
+        near(30, 0.5);
+        near(60, 1.0);
+        near(99, 2.0);
+        // Above the last bound nothing is known.
+        near(100, 2.0);
+    }
+
+    #[test]
+    fn the_costliest_stage_comes_first() {
+        let agent = text("cni_call_duration_seconds", "verb=\"ADD\",result=\"ok\"", 1)
+            + &text("cni_call_duration_seconds", "verb=\"DEL\",result=\"ok\"", 1)
+            + &text("wiring_duration_seconds", "", 1);
+        let after = Totals(HISTOGRAMS.map(|(name, label)| Histogram::read(&agent, name, label)));
+        let mut phase = Phase::default();
+        assert_eq!(phase.stages(Verb::Add, 50), []);
+        phase.gather(&Totals::default(), &after);
+        phase.seen(Verb::Add, Duration::from_micros(1500));
+        phase.seen(Verb::Del, Duration::from_millis(10));
+        let first = |verb| phase.stages(verb, 60).first().map(ToString::to_string);
+        assert_eq!(first(Verb::Add).as_deref(), Some("the kernel's wiring 1.00 ms"));
+        assert_eq!(first(Verb::Del).as_deref(), Some("exec of the plugin and its call 9.00 ms"));
     }
 }

@@ -1,4 +1,4 @@
-//! The shim on its own: its size, and start to exit against `/bin/true`.
+//! The plugin on its own: its size, and start to exit against `/bin/true`.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -14,15 +14,15 @@ const TIMES: usize = 300;
 
 /// Measures by turns.
 pub fn measure(node: &LoneNode, report: &mut Report) -> Result<()> {
-    eprintln!("bench: the shim alone");
+    eprintln!("bench: the plugin alone");
     let shim = node.product.shim();
-    report.shim_bytes = Some(std::fs::metadata(shim)?.len());
+    report.plugin_bytes = Some(std::fs::metadata(shim)?.len());
     let (mut ours, mut theirs) = (Samples::default(), Samples::default());
     for _ in 0..TIMES {
         run(shim, &mut ours)?;
         run(Path::new("/bin/true"), &mut theirs)?;
     }
-    report.add("shim, against /bin/true", ours, Some(theirs));
+    report.add("plugin, /bin/true", ours, Some(theirs));
     Ok(())
 }
 

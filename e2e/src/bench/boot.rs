@@ -1,0 +1,63 @@
+//! A hundred ADDs at once as the first calls of a boot: the agent has started, and neither the kernel nor its run directory knows
+//! anything of an earlier one. By turns with a hundred of the reference.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::rounds::at_once;
+use super::samples::Samples;
+use super::stages::Phase;
+use super::{Extent, KubePod, Report};
+use crate::lone_node::{LoneNode, PATIENCE};
+use crate::until::{so, until};
+
+/// Measures all rounds, with IPv4 only, as the other bars of ADD.
+pub async fn measure(node: &mut LoneNode, extent: Extent, pods: &[KubePod], report: &mut Report) -> Result<()> {
+    let pods: Vec<&KubePod> = pods.iter().filter(|pod| pod.ipv4_only).collect();
+    let (mut ours, mut theirs) = (Samples::default(), Samples::default());
+    let mut phase = Phase::default();
+    for round in 0..extent.rounds {
+        eprintln!("bench: first calls of a boot, round {} of {}", round + 1, extent.rounds);
+        for turn in [round % 2, 1 - round % 2] {
+            if turn == 0 {
+                reboot(node, round).await?;
+                at_once(node, &node.plugin(), &pods, [&mut ours, &mut Samples::default()], &mut report.errors, {
+                    Some(&mut phase)
+                })?;
+            } else {
+                let errors = &mut report.reference_errors;
+                let reference = node.reference(false)?;
+                at_once(node, &reference, &pods, [&mut theirs, &mut Samples::default()], errors, None)?;
+            }
+            node.await_records(&[], Duration::from_mins(1)).await?;
+        }
+    }
+    report.add(&format!("{} ADDs at once, boot", extent.at_once), ours, Some(theirs));
+    report.phases.push(("at once, boot", phase));
+    Ok(())
+}
+
+/// What a reboot does to a node without pods: links, rules, routes, filter and `/run` are gone, and the boot has another ID.
+async fn reboot(node: &mut LoneNode, round: usize) -> Result<()> {
+    node.kill_agent();
+    let seen = &*node;
+    until("the links are gone", PATIENCE, || async {
+        let links = seen.attachments()?.len();
+        Ok(so(links == 0, || format!("{links} links")))
+    })
+    .await?;
+    for family in ["-4", "-6"] {
+        for what in ["rule del priority 2000", "route flush table 116", "route flush table 119"] {
+            // Refused where there is nothing to remove.
+            node.namespace.command("ip").arg(family).args(what.split(' ')).output()?;
+        }
+    }
+    node.namespace.command("nft").args(["flush", "ruleset"]).output()?;
+    for entry in std::fs::read_dir(node.run_dir())? {
+        let path = entry?.path();
+        if path.is_dir() { std::fs::remove_dir_all(path)? } else { std::fs::remove_file(path)? }
+    }
+    std::fs::write(node.path("boot-id"), format!("22222222-2222-2222-2222-{round:012}\n"))?;
+    node.start_agent().await
+}

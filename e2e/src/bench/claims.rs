@@ -1,0 +1,153 @@
+//! A thousand nodes claim their first block at once, by the agent's own code, against as many bare JSON patches at once over the same
+//! connections: what is measured is what the protocol costs beyond one conditional write.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use bobbin_crds::{AddressBlock, FINALIZER, name};
+use futures::future::try_join_all;
+use futures::{StreamExt, TryStreamExt, stream};
+use kube::Resource;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::core::Request;
+use serde_json::{Value, json};
+
+use super::samples::Samples;
+use super::{Extent, Report};
+use crate::claiming_nodes::{ClaimWorld, Claimer, carved_for, claim_at_once, pool};
+
+/// Nodes that claim at once.
+pub const NODES: usize = 1000;
+/// The pool they claim from.
+const POOL: &str = "default";
+/// How many blocks are freed at the same time between two turns.
+const SIDE_BY_SIDE: usize = 16;
+
+/// What was seen of claims at once, beside their time.
+#[derive(Debug, Default)]
+pub struct ClaimCalls {
+    /// API calls of each claim, in rising order.
+    counts: Vec<usize>,
+    /// Rounds in which a claim failed, or a block went to two nodes.
+    pub wrong: usize,
+}
+
+impl ClaimCalls {
+    fn add(&mut self, counts: Vec<usize>) {
+        self.counts.extend(counts);
+        self.counts.sort_unstable();
+    }
+
+    /// Calls of one claim in the mean.
+    pub fn mean(&self) -> f64 {
+        self.counts.iter().sum::<usize>() as f64 / self.counts.len().max(1) as f64
+    }
+
+    /// The nearest rank; none without claims.
+    pub fn percentile(&self, percent: usize) -> Option<f64> {
+        let rank = (self.counts.len() * percent).div_ceil(100).max(1);
+        self.counts.get(rank - 1).map(|count| *count as f64)
+    }
+}
+
+/// Measures by turns; who begins changes from round to round.
+pub async fn measure(extent: Extent, report: &mut Report) -> Result<()> {
+    eprintln!("bench: {NODES} nodes that claim at once, against bare patches: carving blocks");
+    if cfg!(debug_assertions) {
+        eprintln!("bench: this is a debug build, and so are the claims in it: their times are not the product's");
+    }
+    let (_control_plane, world) = ClaimWorld::start(true).await?;
+    let carved = carved_for(NODES)?;
+    world.carve(POOL, 80, 0..carved).await?;
+    let pool = pool(POOL, 80, Some((0, carved - 1)))?;
+    let (mut ours, mut bare, mut calls) = (Samples::default(), Samples::default(), ClaimCalls::default());
+    for round in 0..extent.rounds {
+        eprintln!("bench: {NODES} nodes, round {} of {}", round + 1, extent.rounds);
+        // Other names each time: which blocks a node tries follows from its name.
+        let prefix = format!("round{round}");
+        let nodes = world.nodes(&prefix, NODES, &pool).await?;
+        for turn in [round % 2, 1 - round % 2] {
+            let mark = world.audit.mark();
+            if turn == 0 {
+                let (claims, took) = claim_at_once(&nodes, POOL).await;
+                ours.add(took);
+                if let Err(error) = world.no_block_twice(POOL, &claims).await {
+                    calls.wrong += 1;
+                    report.errors.push(format!("{NODES} claims at once, round {}: {error:#}", round + 1));
+                } else {
+                    calls.add(world.calls_of_claims(mark, &prefix, NODES).await?);
+                }
+            } else {
+                bare.add(patch_at_once(&nodes).await?);
+                // The next turn's mark comes after these.
+                world.calls_of_claims(mark, &prefix, NODES).await?;
+            }
+            free_all(&world).await?;
+        }
+    }
+    report.add("1000 claims, bare patches", ours, Some(bare));
+    report.claim_calls = Some(calls);
+    Ok(())
+}
+
+/// Each node patches a block of its own, all at once. The answers are not decoded.
+async fn patch_at_once(nodes: &[Claimer]) -> Result<Duration> {
+    let requests = nodes
+        .iter()
+        .zip(0..)
+        .map(|(node, index)| Ok((node.clients.requests.clone(), bare_patch(&node.name, index)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let start = Instant::now();
+    try_join_all(requests.into_iter().map(|(client, request)| async move { client.request_text(request).await }))
+        .await
+        .context("a bare patch failed")?;
+    Ok(start.elapsed())
+}
+
+/// The patch of a claim, on a block that no other node patches.
+fn bare_patch(node: &str, index: i64) -> Result<http::Request<Vec<u8>>> {
+    let patch: Patch<()> = Patch::Json(serde_json::from_value(json!([
+        {"op": "test", "path": "/spec/nodeName", "value": null},
+        {"op": "test", "path": "/metadata/finalizers", "value": null},
+        {"op": "test", "path": "/metadata/deletionTimestamp", "value": null},
+        {"op": "add", "path": "/metadata/finalizers", "value": [FINALIZER]},
+        {"op": "add", "path": "/spec/nodeName", "value": node},
+        {"op": "add", "path": "/spec/nodeUID", "value": format!("uid-{node}")},
+        {"op": "add", "path": "/spec/nodeIPv4", "value": "192.0.2.1"},
+    ]))?);
+    let blocks = Request::new(AddressBlock::url_path(&(), None));
+    Ok(blocks.patch(&name::block(POOL, index), &PatchParams::default(), &patch)?)
+}
+
+/// Makes every block as it was carved.
+async fn free_all(world: &ClaimWorld) -> Result<()> {
+    let blocks = world.blocks();
+    let claimed =
+        blocks.list(&ListParams::default()).await?.items.into_iter().filter(|one| one.spec.node_name.is_some());
+    let free: Value = json!({
+        "metadata": {"finalizers": null},
+        "spec": {"nodeName": null, "nodeUID": null, "nodeIPv4": null, "nodeIPv6": null},
+    });
+    let freed = claimed.map(|block| {
+        let (blocks, patch) = (blocks.clone(), Patch::Merge(free.clone()));
+        let name = block.metadata.name.unwrap_or_default();
+        async move { blocks.patch(&name, &PatchParams::default(), &patch).await.map(drop) }
+    });
+    stream::iter(freed).buffer_unordered(SIDE_BY_SIDE).try_collect().await.context("a block could not be freed")
+}
+
+#[cfg(test)]
+mod tests {
+    //! Percentiles of calls.
+
+    use super::*;
+
+    #[test]
+    fn calls_of_several_rounds_have_common_percentiles() {
+        let mut calls = ClaimCalls::default();
+        assert_eq!(calls.percentile(50), None);
+        calls.add(vec![1; 98]);
+        calls.add(vec![2, 9]);
+        assert_eq!([50, 99, 100].map(|percent| calls.percentile(percent)), [Some(1.0), Some(2.0), Some(9.0)]);
+    }
+}
