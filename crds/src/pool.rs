@@ -4,6 +4,8 @@ mod reserved;
 mod rules;
 mod selector;
 
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, MicroTime};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
@@ -79,7 +81,18 @@ fn default_block_size_bits() -> i64 {
 }
 
 fn default_cooldown_seconds() -> i64 {
-    130
+    DEFAULT_COOLDOWN.as_secs().cast_signed()
+}
+
+/// How long an address rests after it was freed, in a pool that does not say so or that is not known.
+pub const DEFAULT_COOLDOWN: Duration = Duration::from_secs(130);
+
+impl AddressPoolSpec {
+    /// How long an address rests after it was freed.
+    #[must_use]
+    pub fn cooldown(&self) -> Duration {
+        Duration::from_secs(self.cooldown_seconds.max(0).unsigned_abs())
+    }
 }
 
 /// One entry of a pool: a subnet of either family, or one of each with the same number of host bits.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bobbin_addressing::{AttachmentKey, Pair};
+use bobbin_crds::DEFAULT_COOLDOWN;
 use bobbin_kernel::{KernelError, Network, Wiring, boot_time};
 use bobbin_observability::Progress;
 use tokio::sync::{Notify, watch};
@@ -182,8 +183,7 @@ impl Agent {
 
     /// How long a freed address of a pool rests.
     pub fn cooldown(&self, pool: &str) -> Duration {
-        let known = self.view.pool(pool);
-        Duration::from_secs(known.map_or(130, |pool| pool.spec.cooldown_seconds.max(0).unsigned_abs()))
+        self.view.pool(pool).map_or(DEFAULT_COOLDOWN, |pool| pool.spec.cooldown())
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bobbin_addressing::Reserved;
 use bobbin_apiserver::{Clients, ReadError};
-use bobbin_crds::AddressPool;
+use bobbin_crds::{AddressPool, DEFAULT_COOLDOWN};
 use bobbin_kernel::boot_time;
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -170,7 +170,7 @@ impl Claims {
     ) -> Result<HeldBlock, String> {
         let held = block.held()?;
         let now = boot_time();
-        let cooldown = Duration::from_secs(pool.map_or(0, |pool| pool.spec.cooldown_seconds.max(0).unsigned_abs()));
+        let cooldown = pool.map_or(DEFAULT_COOLDOWN, |pool| pool.spec.cooldown());
         let quiet = self.0.freshness.quiet_until(now).filter(|_| now_claimed);
         let proof = if quiet.is_some() || had_finalizer { Proof::RecordsUnseen } else { start.proof() };
         let arrived = self.0.ledger.arrive(Arrival {

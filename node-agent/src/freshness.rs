@@ -105,6 +105,11 @@ impl Freshness {
         Freshness { times, state: Mutex::new(state), troubles: watch::channel(0).0 }
     }
 
+    /// The waits that it goes by.
+    pub fn times(&self) -> Times {
+        self.times
+    }
+
     /// Whether an ADD from a block with this proof need not wait for its record.
     pub fn proves(&self, proof: Proof, now: BootTime) -> bool {
         let state = self.state();

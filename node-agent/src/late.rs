@@ -66,6 +66,9 @@ async fn take_in(agent: Arc<Agent>, blocks: BlockApi, late: LateVerdict) {
             }
         }
         Verdict::Refused(why) => {
+            if living().is_none() {
+                return;
+            }
             let sentence = format!(
                 "the API server refuses the record of address {pair}, which attachment {key} holds on node {}: {why}; the pod keeps the address",
                 agent.args.node_name

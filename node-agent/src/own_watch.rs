@@ -26,8 +26,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const WATCH_TIMEOUT: Duration = Duration::from_secs(294);
 /// A watch that ended this much before its timeout was ended by something else.
 const EARLY: Duration = Duration::from_secs(5);
-/// The first pause after a failure, and the longest.
-const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
+/// The first pause after a watch broke; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the watches act on.
 #[derive(Clone)]
@@ -83,13 +83,14 @@ impl OwnWatches {
     where
         K: kube::Resource + Clone + DeserializeOwned + Debug,
     {
-        let mut failures = 0;
+        let mut failures = 0_u32;
+        let longest_pause = self.freshness.times().watch_reconnect();
         loop {
+            let begun = Instant::now();
             let (start, floor) = (self.freshness.begin_read(boot_time()), self.freshness.version(kind));
             let listed = bobbin_apiserver::read(DEADLINE, api.list(&ListParams::default().fields(&fields))).await;
             match listed {
                 Ok(list) => {
-                    failures = 0;
                     self.freshness.answered(boot_time());
                     let version = list.metadata.resource_version.clone().unwrap_or_default();
                     // A list that went back is still the truth of now; the proof that it gives counts from a new generation.
@@ -114,10 +115,14 @@ impl OwnWatches {
                     if failures == 0 {
                         tracing::info!(?kind, %error, "the node's own objects can't be listed; trying again");
                     }
-                    tokio::time::sleep(backoff(failures, PAUSES[0], PAUSES[1])).await;
-                    failures = failures.saturating_add(1);
                 }
             }
+            // Who lists well and is refused the watch must not ask without pause.
+            if begun.elapsed() > 2 * longest_pause {
+                failures = 0;
+            }
+            tokio::time::sleep(backoff(failures, FIRST_PAUSE, longest_pause)).await;
+            failures = failures.saturating_add(1);
         }
     }
 

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::time::Duration;
 
 use bobbin_addressing::{AttachmentKey, Pair, Reserved};
+use bobbin_crds::DEFAULT_COOLDOWN;
 use bobbin_kernel::SeenLink;
 use jiff::Timestamp;
 
@@ -31,9 +31,9 @@ pub fn restore(
         let Some(state) = state.restored(trusted) else { continue };
         let pool = view.pool(&block.pool);
         let reserved = pool.as_ref().and_then(|pool| Reserved::parse(&pool.spec.reserved).ok());
-        let cooldown = pool.map_or(0, |pool| pool.spec.cooldown_seconds.max(0).unsigned_abs());
+        let cooldown = pool.map_or(DEFAULT_COOLDOWN, |pool| pool.spec.cooldown());
         let arrival = Arrival {
-            resting_since: resting_since(block.free_since, Duration::from_secs(cooldown), Timestamp::now(), now),
+            resting_since: resting_since(block.free_since, cooldown, Timestamp::now(), now),
             held: block,
             reserved: reserved.unwrap_or_default(),
             proof: Proof::None,

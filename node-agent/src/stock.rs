@@ -160,7 +160,7 @@ impl Stock {
             // The schema refuses such a pool; what was reserved before stays so.
             Err(error) => tracing::warn!(pool = name, %error, "what the pool reserves can't be read"),
         }
-        let cooldown = Duration::from_secs(pool.spec.cooldown_seconds.max(0).unsigned_abs());
+        let cooldown = pool.spec.cooldown();
         let blocks = self.0.ledger.pool_use(name, cooldown);
         let now = Instant::now();
         let healthy = self.0.view.api_healthy();

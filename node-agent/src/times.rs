@@ -38,6 +38,11 @@ impl Times {
         self.scaled(15)
     }
 
+    /// The longest pause before a broken watch of own blocks or own Node begins again.
+    pub fn watch_reconnect(self) -> Duration {
+        self.scaled(5)
+    }
+
     /// How long the route of a claimed block may fail to be written before the block goes back.
     pub fn export_deadline(self) -> Duration {
         self.scaled(60)
@@ -87,7 +92,7 @@ mod tests {
             let times = Times::new(scale, Duration::from_mins(4).mul_f64(scale));
             assert!(Duration::from_mins(1).mul_f64(scale) < times.silence());
             assert!(times.silence() < times.longest_absence());
-            assert!(times.outage() < times.quiet_after_outage());
+            assert!(times.watch_reconnect() < times.quiet_after_outage());
         }
     }
 }

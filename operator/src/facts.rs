@@ -298,8 +298,7 @@ impl Facts {
             .collect();
         let used = assigned.map_or(0, |blocks| blocks.values().map(|count| u64::from(*count)).sum());
         let used = used + self.unreadable_of(name);
-        let rest = pool.as_ref().map_or(0, |pool| pool.spec.cooldown_seconds);
-        let rest = Duration::from_secs(u64::try_from(rest).unwrap_or(0));
+        let rest = pool.as_ref().map_or(Duration::ZERO, |pool| pool.spec.cooldown());
         let freed = self.freed.get_mut(name);
         let (cooling, warmer_in) = freed.map_or((0, None), |freed| cooling(freed, rest));
         let unreadable = self.is_unreadable(name);

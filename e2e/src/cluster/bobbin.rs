@@ -27,6 +27,8 @@ impl Cluster {
             format!("image.tag={tag}"),
             "image.pullPolicy=Never".to_owned(),
             "network.routing=direct".to_owned(),
+            // The nodes share one kernel, so each has a boot ID in a file.
+            "agent.extraArgs[0]=--boot-id-path=/host/opt/cni/bin/boot-id".to_owned(),
         ];
         let mut words: Vec<&str> = [
             "upgrade",

@@ -14,6 +14,8 @@ mkdir -p /run/lock
 # write for the whole machine, which finds here what it wants and leaves the machine's alone.
 cp "$DISK/boot-id" /run/boot-id
 mount --bind /run/boot-id /proc/sys/kernel/random/boot_id
+# A container has a /proc of its own, which shows the kernel's boot ID: for it, where the agent can read it.
+cp "$DISK/boot-id" /opt/cni/bin/boot-id
 mkdir /run/sysctl
 while read -r setting value; do
   file=/run/sysctl/${setting//\//.}

@@ -81,7 +81,7 @@ impl Claims {
                 ClaimAttempt::Gone => break,
             }
         }
-        let cooldown = Duration::from_secs(pool.spec.cooldown_seconds.max(0).unsigned_abs());
+        let cooldown = pool.spec.cooldown();
         let mut passed = HashSet::new();
         for _ in 0..ROUNDS {
             let start = self.0.freshness.begin_read(boot_time());
