@@ -156,7 +156,11 @@ impl Agent {
             if let Err(error) = self.journal.keep_passed_over(&record) {
                 tracing::error!(%error, "an address that is passed over could not be written down");
             }
-            self.ledger.pass_over(record);
+            let news = self.ledger.pass_over(record);
+            // A void record is met again and again while it is there.
+            if !news && outcome == DuplicateOutcome::Void {
+                return tracing::debug!(%pair, %key, by, "a void record of an address in use is still there");
+            }
         }
         self.freshness.trouble(Trouble::Duplicate);
         self.metrics.duplicates.inc();

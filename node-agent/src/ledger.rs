@@ -153,10 +153,10 @@ impl Ledger {
         self.change(|state| state.begin_release(block))
     }
 
-    /// Takes one release in a pool back whose last write was not sent. Whether there was one.
-    pub fn cancel_release(&self, pool: &str) -> bool {
+    /// Takes one release of these blocks back whose last write was not sent. Whether there was one.
+    pub fn cancel_release(&self, blocks: &[String]) -> bool {
         let now = bobbin_kernel::boot_time();
-        self.change(|state| state.cancel_release(pool, now))
+        self.change(|state| state.cancel_release(blocks, now))
     }
 
     /// A block in doubt is ours but the node leaves: begins to give it back. False: an address of it is in use.
@@ -286,8 +286,8 @@ impl Ledger {
     }
 
     /// Does not hand an address out while another attachment has a record of it.
-    pub fn pass_over(&self, record: ForeignRecord) {
-        self.write(|state| state.pass_over(record.pair, record));
+    pub fn pass_over(&self, record: ForeignRecord) -> bool {
+        self.write(|state| state.pass_over(record.pair, record))
     }
 
     /// The record of the other attachment is gone: the address may go out again.

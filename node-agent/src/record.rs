@@ -172,7 +172,7 @@ impl Recorder {
     /// [`Recorder::create_again`] for each that should have a record; returns when all are answered, or after `deadline`.
     pub async fn create_all_again(&self, attachments: &[Attachment], deadline: Duration) {
         let due: Vec<&Attachment> = attachments.iter().filter(|attachment| attachment.needs_record()).collect();
-        for attachment in &due {
+        for attachment in due.iter().filter(|attachment| !self.busy_with(attachment.pair)) {
             self.create_again(attachment);
         }
         let all = async {

@@ -27,7 +27,7 @@ pub fn restore(
 ) -> Vec<Attachment> {
     let Kept { attachments, unreadable, blocks, resting, passed_over } = journal.load();
     let now = bobbin_kernel::boot_time();
-    for SavedBlock { block, state } in blocks {
+    for SavedBlock { block, state, records_seen } in blocks {
         let Some(state) = state.restored(trusted) else { continue };
         let pool = view.pool(&block.pool);
         let reserved = pool.as_ref().and_then(|pool| Reserved::parse(&pool.spec.reserved).ok());
@@ -36,7 +36,7 @@ pub fn restore(
             resting_since: resting_since(block.free_since, cooldown, Timestamp::now(), now),
             held: block,
             reserved: reserved.unwrap_or_default(),
-            proof: Proof::None,
+            proof: if records_seen { Proof::None } else { Proof::RecordsUnseen },
             now,
             not_before: now,
         };

@@ -115,7 +115,7 @@ impl Resync {
                     // While the API server is away, news must not make the pauses shorter.
                     () = self.hint.notified(), if failures == 0 => tokio::time::sleep(DEBOUNCE).await,
                     // The sender is ours as long as this runs.
-                    _ = troubles.changed(), if failures == 0 => {}
+                    _ = troubles.changed(), if failures == 0 => tokio::time::sleep(DEBOUNCE).await,
                 }
             };
             beat.while_idle(pause).await;

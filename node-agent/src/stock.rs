@@ -162,6 +162,7 @@ impl Stock {
         }
         let cooldown = pool.spec.cooldown();
         let blocks = self.0.ledger.pool_use(name, cooldown);
+        let wanted = self.wanted_blocks(name);
         let now = Instant::now();
         let healthy = self.0.view.api_healthy();
         let mut pools = self.pools();
@@ -171,7 +172,7 @@ impl Stock {
         let decision = decide(&facts);
         let mut next = next_change(&facts);
         // A block on its way back serves sooner than another one could be claimed.
-        if state.waiting > 0 && self.0.ledger.cancel_release(name) {
+        if state.waiting > 0 && self.0.ledger.cancel_release(&wanted) {
             tracing::info!(pool = name, "a pod waits for an address: a block that was being released stays");
             return next;
         }

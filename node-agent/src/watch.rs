@@ -92,6 +92,13 @@ struct Facts {
     feeds: [Option<WatchAge>; FEEDS],
 }
 
+/// Whether the first of two versions of a pool is later.
+fn is_later(one: &AddressPool, other: &AddressPool) -> bool {
+    let version =
+        |pool: &AddressPool| pool.metadata.resource_version.as_deref().and_then(|version| version.parse::<u64>().ok());
+    one.metadata.uid == other.metadata.uid && version(one) > version(other)
+}
+
 impl ClusterView {
     /// Opens the view with what the last run of the agent kept under `run_dir`; a missing or unreadable file is an empty view.
     pub fn open(clients: Clients, node_name: &str, run_dir: &Path, freshness: Arc<Freshness>) -> ClusterView {
@@ -220,7 +227,12 @@ impl ClusterView {
         for pool in listed {
             let name = pool.name().to_owned();
             let known = facts.pools.get(&name).cloned();
-            let pool = pool.into_result().map(Arc::new).ok().or(known);
+            // The watch may have shown a later version while the list was under way.
+            let pool = match pool.into_result() {
+                Ok(pool) if known.as_ref().is_some_and(|known| is_later(known, &pool)) => known,
+                Ok(pool) => Some(Arc::new(pool)),
+                Err(_) => known,
+            };
             pools.extend(pool.map(|pool| (name, pool)));
         }
         let changed = facts.pools != pools;

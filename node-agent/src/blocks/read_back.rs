@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bobbin_apiserver::{Outcome, ReadError};
+use bobbin_apiserver::{Outcome, ReadError, Refusal};
 use bobbin_kernel::boot_time;
 
 use super::read::{BlockRead, Owner};
@@ -84,6 +84,8 @@ impl Inner {
             return Step::Wait(UNSETTLED_PAUSE);
         }
         self.record_residents(&self.with.ledger.residents(name)).await;
+        // Another node may have had it meanwhile, also if the answer is lost: its residents' records are looked at first.
+        self.with.ledger.prove(name, Proof::RecordsUnseen, false);
         match self.api.claim(read, node).await {
             Outcome::Done(_) => {
                 let sentence = format!(
@@ -92,13 +94,12 @@ impl Inner {
                 );
                 tracing::warn!(block = name, "{sentence}");
                 self.with.events.node_warning("BlockReclaimed", &sentence);
-                // Another node may have had it meanwhile: its residents' records are looked at first.
-                self.with.ledger.prove(name, Proof::RecordsUnseen, false);
                 Step::Again
             }
+            Outcome::Refused(Refusal::Conflict) => Step::Again,
             Outcome::Refused(why) => {
                 tracing::debug!(block = name, %why, "a block with residents was not claimed back yet");
-                Step::Again
+                Step::Failed
             }
             Outcome::Unknown(_) => Step::Failed,
         }

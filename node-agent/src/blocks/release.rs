@@ -45,6 +45,13 @@ impl Inner {
             self.with.ledger.on(name, BlockEvent::RecordsGone);
             return Step::Again;
         }
+        if left.iter().any(|record| !record.readable) {
+            tracing::warn!(
+                block = name,
+                "a record in a block that is to be released can't be read; the block stays until it can"
+            );
+            return Step::Failed;
+        }
         for record in left {
             let deleted = self.with.recorder.delete(&record.name, &record.key, Some(record.uid));
             if timeout(DELETION_DEADLINE, deleted).await.is_err() {
@@ -81,11 +88,15 @@ impl Inner {
             self.with.ledger.on(name, BlockEvent::ReleaseFailed);
             return Step::Failed;
         }
-        // The resourceVersion may have grown while the routers forgot the block.
-        let block = self.with.ledger.block(name).unwrap_or(block);
+        self.send(name).await
+    }
+
+    /// Sends the write. The resourceVersion may have grown while the routers forgot the block.
+    async fn send(&self, name: &str) -> Step {
+        let Some(block) = self.with.ledger.block(name) else { return Step::Again };
         match self.api.release(&block, block.was_used).await {
             Outcome::Done(()) | Outcome::Refused(Refusal::NotFound) => self.released(name),
-            Outcome::Refused(Refusal::Conflict) => self.read_release(name).await,
+            Outcome::Refused(Refusal::Conflict) => Step::Again,
             Outcome::Refused(refusal) => {
                 tracing::error!(block = name, %refusal, "a block can't be given back; it is tried again");
                 self.with.ledger.on(name, BlockEvent::ReleaseFailed);
@@ -93,7 +104,7 @@ impl Inner {
             }
             Outcome::Unknown(why) => {
                 tracing::debug!(block = name, %why, "the outcome of a release is unknown; the block is read");
-                self.read_release(name).await
+                Step::Failed
             }
         }
     }
@@ -111,7 +122,8 @@ impl Inner {
         timeout(pause, left).await.is_ok()
     }
 
-    /// What became of a write that was sent.
+    /// What became of a write that was sent. If the block is still ours the write may yet arrive, so no ADD may take the block back: it is
+    /// sent again.
     async fn read_release(&self, name: &str) -> Step {
         let Some(node) = self.with.view.node() else { return Step::Failed };
         match self.api.get(name).await {
@@ -121,8 +133,7 @@ impl Inner {
             // Ours, also in the name of an earlier Node: nobody else would give it back.
             Ok(read) => {
                 self.with.ledger.refresh(name, &read.uid, &read.resource_version, read.deleting);
-                self.with.ledger.on(name, BlockEvent::ReleaseFailed);
-                Step::Again
+                self.send(name).await
             }
             Err(error) => {
                 tracing::debug!(block = name, %error, "a block that is released can't be read yet");

@@ -38,6 +38,9 @@ pub struct SavedBlock {
     pub block: HeldBlock,
     /// Its state.
     pub state: BlockState,
+    /// A list showed whether other attachments have records in it.
+    #[serde(default)]
+    pub records_seen: bool,
 }
 
 /// A block as others see it.
@@ -123,10 +126,6 @@ impl Block {
         self.epoch
     }
 
-    pub(super) fn is_deleting(&self) -> bool {
-        self.body.as_ref().is_some_and(|body| body.held.deleting)
-    }
-
     pub(super) fn residents(&self) -> u32 {
         self.body.as_ref().map_or(0, |body| body.occupancy.held())
     }
@@ -140,11 +139,13 @@ impl Block {
                 if next.revokes() {
                     self.epoch += 1;
                 }
-                if matches!(next, BlockState::Doubted { .. } | BlockState::Lost)
-                    && let Some(body) = &mut self.body
-                    && body.proof != Proof::RecordsUnseen
-                {
-                    body.proof = Proof::None;
+                if let Some(body) = &mut self.body {
+                    match next {
+                        // Another node may have residents in it by the time that it is ours again.
+                        BlockState::Lost => body.proof = Proof::RecordsUnseen,
+                        BlockState::Doubted { .. } if body.proof != Proof::RecordsUnseen => body.proof = Proof::None,
+                        _ => {}
+                    }
                 }
                 self.state = next;
                 Some(true)

@@ -105,7 +105,7 @@ pub enum BlockEvent {
     RecordsGone,
     /// The write that gives the block back is being sent.
     ReleaseSent,
-    /// A read after an unknown outcome says that the block is still ours.
+    /// The write was refused, or could not be sent for the checkpoint's sake.
     ReleaseFailed,
     /// The API server says that the block is not ours any more.
     Released,

@@ -270,7 +270,8 @@ impl World {
             Step::Release { node, block, answer_lost } => self.release(node, block, answer_lost),
             Step::ContinueRelease { node } => self.continue_releases(node),
             Step::CancelRelease { node } => {
-                self.nodes[node].ledger.cancel_release("p");
+                let names: Vec<String> = (0..BLOCKS).map(name).collect();
+                self.nodes[node].ledger.cancel_release(&names);
             }
             Step::Restart { node, trusted } => self.restart(node, trusted),
             Step::RecreateNode { node } => {
@@ -473,25 +474,24 @@ impl World {
 
     fn continue_releases(&mut self, node: usize) {
         for block in 0..BLOCKS {
-            match self.nodes[node].ledger.block_state(&name(block)) {
-                Some(BlockState::Releasing(Release::Sent)) if !self.was_recreated(node, block) => {
-                    self.nodes[node].ledger.on(&name(block), BlockEvent::Released);
-                }
-                Some(BlockState::Releasing(Release::Sent)) => {
-                    self.nodes[node].ledger.on(&name(block), BlockEvent::ReleaseFailed);
-                }
-                _ => {}
+            if self.nodes[node].ledger.block_state(&name(block)) != Some(BlockState::Releasing(Release::Sent)) {
+                continue;
             }
+            // What is still ours is sent again.
+            if self.was_recreated(node, block) {
+                self.api.blocks.get_mut(&block).unwrap().owner = None;
+            }
+            self.nodes[node].ledger.on(&name(block), BlockEvent::Released);
         }
     }
 
     fn restart(&mut self, node: usize, trusted: bool) {
         // The ledger changed since: what lets fewer addresses go out is written next, and may not have been.
         let fresh = Ledger::new();
-        for SavedBlock { block, state } in self.nodes[node].checkpoint.clone() {
+        for SavedBlock { block, state, records_seen } in self.nodes[node].checkpoint.clone() {
             if let Some(state) = state.restored(trusted) {
                 let reserved = Reserved::default();
-                let proof = Proof::None;
+                let proof = if records_seen { Proof::None } else { Proof::RecordsUnseen };
                 let arrival =
                     Arrival { held: block, resting_since: None, reserved, proof, now: at(0), not_before: at(0) };
                 fresh.restore_block(arrival, state);

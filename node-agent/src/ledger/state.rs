@@ -169,13 +169,9 @@ impl State {
         self.attachments.values().filter(|attachment| body.offset_of(attachment.pair).is_some()).cloned().collect()
     }
 
-    /// Takes one cancellable release of a pool back, the one that has come least far. Whether there was one.
-    pub(super) fn cancel_release(&mut self, pool: &str, now: BootTime) -> bool {
-        let event = BlockEvent::ReleaseCancelled { now };
-        let cancellable =
-            |block: &&Block| block.pool == pool && block.state().on(event) != Next::Unchanged && !block.is_deleting();
-        let found = self.blocks.iter().filter(|(_, block)| cancellable(block)).map(|(name, _)| name.clone()).next();
-        found.is_some_and(|name| self.on(&name, event))
+    /// Takes the first cancellable release of these blocks back. Whether there was one.
+    pub(super) fn cancel_release(&mut self, names: &[String], now: BootTime) -> bool {
+        names.iter().any(|name| self.on(name, BlockEvent::ReleaseCancelled { now }))
     }
 
     pub(super) fn doubt_all(&mut self) -> bool {
@@ -297,12 +293,14 @@ impl State {
         Some(attachment)
     }
 
-    /// Does not hand an address out while another attachment has a record of it.
-    pub(super) fn pass_over(&mut self, pair: Pair, record: ForeignRecord) {
+    /// Does not hand an address out while another attachment has a record of it. Whether that is news.
+    pub(super) fn pass_over(&mut self, pair: Pair, record: ForeignRecord) -> bool {
+        let news = self.passed_over.get(&pair) != Some(&record);
         self.passed_over.insert(pair, record);
         if let Some((body, offset)) = self.find(pair) {
             body.occupancy.retire(offset);
         }
+        news
     }
 
     /// The record is gone: the address may go out again, after the cool-down.
@@ -333,7 +331,10 @@ impl State {
                 Next::Forgotten => None,
             })
         };
-        let saved = |view: BlockView| Some(SavedBlock { state: state(&view)?, block: view.held });
+        let saved = |view: BlockView| {
+            let records_seen = view.proof != Proof::RecordsUnseen;
+            Some(SavedBlock { state: state(&view)?, block: view.held, records_seen })
+        };
         self.views().into_iter().filter_map(saved).collect()
     }
 

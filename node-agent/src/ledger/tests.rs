@@ -410,7 +410,10 @@ fn a_checkpoint_says_what_the_ledger_will_say_and_not_what_it_says() {
     };
     ledger.arrive(arrival);
     let promotion = [("a-0".to_owned(), BlockEvent::Exported)];
-    assert_eq!(ledger.saved_with(&promotion), [SavedBlock { block: held, state: BlockState::Serving }]);
+    assert_eq!(
+        ledger.saved_with(&promotion),
+        [SavedBlock { block: held, state: BlockState::Serving, records_seen: true }]
+    );
     assert!(!ledger.block_state("a-0").unwrap().assignable());
 }
 
@@ -419,12 +422,12 @@ fn a_waiting_pod_takes_a_release_back_until_its_write_is_sent() {
     let ledger = Ledger::new();
     add(&ledger, block(0));
     assert!(ledger.begin_release("a-0"));
-    assert!(!ledger.cancel_release("b"), "of another pool");
-    assert!(ledger.cancel_release("a"));
+    assert!(!ledger.cancel_release(&[]));
+    assert!(ledger.cancel_release(&["a-0".to_owned()]));
     assert!(matches!(ledger.block_state("a-0"), Some(BlockState::Exporting { .. })));
     ledger.on("a-0", BlockEvent::Exported);
     assert!(ledger.begin_release("a-0"));
     ledger.on("a-0", BlockEvent::RecordsGone);
     ledger.on("a-0", BlockEvent::ReleaseSent);
-    assert!(!ledger.cancel_release("a"));
+    assert!(!ledger.cancel_release(&["a-0".to_owned()]));
 }

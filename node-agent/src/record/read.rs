@@ -19,6 +19,8 @@ const PAGE: u32 = 500;
 /// What the agent reads of an `IPAssignment`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RecordRead {
+    /// Its body could be read. What can't be read counts as in use.
+    pub readable: bool,
     pub name: String,
     pub uid: String,
     pub node_name: String,
@@ -38,6 +40,7 @@ impl RecordRead {
         let Ok(record) = record.into_result() else { return RecordRead { name, uid, ..RecordRead::default() } };
         let spec = record.spec;
         RecordRead {
+            readable: true,
             name,
             uid,
             node_name: spec.node_name,

@@ -1,14 +1,14 @@
 //! Own blocks: what a consistent list says of them, brought into the ledger. What the list does not say is ours is put in doubt and read
 //! by its own task; what the ledger lacks is read once more and taken in; addresses of the Node are put right.
 
-use bobbin_apiserver::{Outcome, ReadError};
+use bobbin_apiserver::{Outcome, ReadError, Refusal};
 use bobbin_kernel::boot_time;
 
 use super::Resync;
 use crate::blocks::RECORDS_DEADLINE;
 use crate::blocks::read::{BlockRead, Owner};
 use crate::freshness::{Kind, Proof};
-use crate::ledger::{BlockEvent, BlockState};
+use crate::ledger::{BlockEvent, BlockState, BlockView};
 use crate::record::records_of;
 use crate::watch::NodeFacts;
 
@@ -72,10 +72,12 @@ impl Resync {
             match self.block_api().claim(&read, node).await {
                 Outcome::Done(now) => read = now,
                 // The next pass reads it again.
-                Outcome::Refused(_) | Outcome::Unknown(_) => {
+                Outcome::Refused(Refusal::Conflict) => {
                     self.hint.notify_one();
                     return Ok(());
                 }
+                Outcome::Refused(refusal) => return Err(ReadError::Refused(refusal)),
+                Outcome::Unknown(why) => return Err(ReadError::Unreachable(why)),
             }
         }
         if read.owner(node) != Owner::Us || self.ledger.block_state(name).is_some() {
@@ -104,7 +106,6 @@ impl Resync {
                 self.recorder.create_all_again(&self.ledger.residents(name), RECORDS_DEADLINE).await;
                 if let Outcome::Done(_) = self.block_api().claim(&read, node).await {
                     tracing::info!(block = name, "claimed a lost block back: it was free again");
-                    self.ledger.prove(name, Proof::RecordsUnseen, false);
                     self.ledger.on(name, BlockEvent::ClaimedBack { now: boot_time() });
                 }
             }
@@ -118,8 +119,9 @@ impl Resync {
     /// Blocks that were claimed with their finalizer on, or right after an outage: an address with a record that no
     /// attachment here has may be a resident's of another node, so it is passed over. Then the block is proven.
     pub(super) async fn see_records_of_new_blocks(&self) -> Result<(), ReadError> {
-        let unseen = self.ledger.blocks().into_iter().filter(|block| block.proof == Proof::RecordsUnseen);
-        for block in unseen {
+        let settled = |state| !matches!(state, BlockState::Doubted { .. } | BlockState::Lost);
+        let unseen = |block: &BlockView| block.proof == Proof::RecordsUnseen && settled(block.state);
+        for block in self.ledger.blocks().into_iter().filter(unseen) {
             // The list must be made after the quiet time, in which other nodes write the records of their residents.
             if self.freshness.quiet_until(boot_time()).is_some() {
                 return Ok(());

@@ -1,6 +1,6 @@
 //! Addresses with a record that no attachment here has: kept over a restart, and handed out again when that record is gone.
 
-use bobbin_addressing::BlockRange;
+use bobbin_addressing::{BlockRange, Pair};
 use bobbin_apiserver::ReadError;
 
 use super::Resync;
@@ -24,7 +24,8 @@ impl Resync {
             match read_record(&self.clients, &passed.name).await {
                 Err(ReadError::NotFound) => self.end_pass_over(&passed),
                 Ok(record) if self.is_held(&record) => self.end_pass_over(&passed),
-                Ok(_) => {}
+                // Whose block it is may have changed: the answer to another try to record the attachment here tells.
+                Ok(_) => self.record_again(passed.pair),
                 Err(error) => {
                     tracing::debug!(record = passed.name, %error, "a record can't be read; its address stays passed over");
                 }
@@ -39,10 +40,20 @@ impl Resync {
             && (self.ledger.attachment(&record.key).as_ref().is_some_and(held) || self.recorder.busy(&record.name))
     }
 
+    fn record_again(&self, pair: Pair) {
+        let living = self.ledger.attachments().into_iter().find(|attachment| attachment.pair == pair);
+        if let Some(attachment) = living.filter(Attachment::needs_record)
+            && !self.recorder.busy_with(pair)
+        {
+            self.recorder.create_again(&attachment);
+        }
+    }
+
     fn end_pass_over(&self, passed: &ForeignRecord) {
         if let Err(error) = self.journal.forget_passed_over(passed) {
             tracing::error!(%error, "an address that is free again is still written down as passed over");
         }
+        self.record_again(passed.pair);
         if self.ledger.end_pass_over(passed.pair) {
             tracing::info!(address = %passed.pair, "the record of another attachment is gone: the address can be handed out again");
         }

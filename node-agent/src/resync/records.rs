@@ -3,10 +3,10 @@
 
 mod judge;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use bobbin_addressing::Breaker;
+use bobbin_addressing::{Breaker, Pair};
 use bobbin_apiserver::ReadError;
 use bobbin_kernel::boot_time;
 
@@ -30,6 +30,7 @@ impl Resync {
         // The records first, what lives second: an ADD in between has no record in the list and is left alone.
         let living = self.ledger.attachments();
         let mut suspects = Vec::new();
+        let passed_over: HashSet<Pair> = self.ledger.passed_over().into_iter().map(|passed| passed.pair).collect();
         for finding in judge(&records, &living, &self.own_ranges(), &self.boot_id) {
             match finding {
                 Finding::OtherBoot(seen) => {
@@ -46,6 +47,8 @@ impl Resync {
                     suspects.push(Candidate { key: SeenRecord::of(record), pod, seen: from_api });
                 }
                 Finding::NobodyLives(_) => {}
+                // Its record is tried again when the one in its place is looked at.
+                Finding::Unrecorded(attachment) if passed_over.contains(&attachment.pair) => {}
                 Finding::Unrecorded(attachment) => {
                     let old = before.get(&attachment.key) == Some(&attachment.created_at);
                     if old && !self.recorder.busy_with(attachment.pair) {

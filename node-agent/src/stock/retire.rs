@@ -63,20 +63,31 @@ pub(super) fn reason(block: &BlockView, around: &Surroundings<'_>) -> Option<Ret
 }
 
 impl Stock {
+    fn reason(&self, block: &BlockView, node: Option<&NodeFacts>) -> Option<RetireReason> {
+        let pool = self.0.view.pool(&block.held.pool);
+        let around = Surroundings {
+            leaving: self.0.leaving,
+            node_gone: self.0.view.node_is_gone(),
+            pools_known: self.0.view.knows(Feed::Pools),
+            pool: pool.as_deref(),
+            node,
+        };
+        reason(block, &around)
+    }
+
+    /// The blocks of a pool that nothing stands against: their release may be taken back.
+    pub(super) fn wanted_blocks(&self, pool: &str) -> Vec<String> {
+        let node = self.0.view.node();
+        let wanted = |block: &BlockView| block.held.pool == pool && self.reason(block, node.as_ref()).is_none();
+        self.0.ledger.blocks().into_iter().filter(wanted).map(|block| block.held.name).collect()
+    }
+
     /// Retires and reopens blocks, and releases those that are retired and empty.
     pub(super) fn retire(&self) {
         let node = self.0.view.node();
         for block in self.0.ledger.blocks() {
-            let pool = self.0.view.pool(&block.held.pool);
-            let around = Surroundings {
-                leaving: self.0.leaving,
-                node_gone: self.0.view.node_is_gone(),
-                pools_known: self.0.view.knows(Feed::Pools),
-                pool: pool.as_deref(),
-                node: node.as_ref(),
-            };
             let name = &block.held.name;
-            match (block.state, reason(&block, &around)) {
+            match (block.state, self.reason(&block, node.as_ref())) {
                 (BlockState::Serving, Some(why)) => {
                     tracing::info!(block = name, ?why, residents = block.residents, "a block gives no new addresses");
                     self.0.ledger.on(name, BlockEvent::Retire);

@@ -54,7 +54,7 @@ pub(crate) fn judge<'a>(
         living.iter().map(|attachment| (&attachment.key, attachment)).collect();
     let mut recorded: HashMap<AttachmentKey, String> = HashMap::new();
     let mut findings = Vec::new();
-    for record in records {
+    for record in records.iter().filter(|record| record.readable) {
         let (key, name) = (record.key.clone(), record.name.clone());
         let lives = by_key.get(&key).is_some_and(|attachment| record_name(attachment.pair).as_deref() == Some(&name));
         if lives {

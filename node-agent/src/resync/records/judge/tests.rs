@@ -25,6 +25,7 @@ fn attachment(number: u8) -> Attachment {
 
 fn record(container: &str, number: u8, boot: &str) -> RecordRead {
     RecordRead {
+        readable: true,
         name: format!("10.64.0.{number}"),
         uid: format!("uid-{number}"),
         block_name: "default-0".to_owned(),
