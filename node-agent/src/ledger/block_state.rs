@@ -105,7 +105,7 @@ pub enum BlockEvent {
     RecordsGone,
     /// The write that gives the block back is being sent.
     ReleaseSent,
-    /// A read after an unknown outcome says that the block is still ours.
+    /// The write was refused, the checkpoint could not be written first, or a read says that the block is still ours.
     ReleaseFailed,
     /// The API server says that the block is not ours any more.
     Released,
