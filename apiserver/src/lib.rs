@@ -1,6 +1,6 @@
 //! How Bobbin's programs speak to the Kubernetes API server: clients, deadlines, the three outcomes of a write, watches, leadership.
 //!
-//! The operator and the node agent call this; it knows none of Bobbin's own kinds and decides nothing about addresses.
+//! It knows none of Bobbin's own kinds and decides nothing about addresses.
 
 pub mod backoff;
 pub mod call;

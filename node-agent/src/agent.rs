@@ -1,5 +1,5 @@
-//! What the verbs share: the ledger, the journal, the node's network, the view of the cluster, the recorder. Made by run; holds no logic
-//! but the two steps that several verbs take: keeping an attachment, and ending one.
+//! What the verbs share: the ledger, the journal, the node's network, the view of the cluster, the recorder. Holds no logic but the
+//! two steps that several verbs take: keeping an attachment, and ending one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

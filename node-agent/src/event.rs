@@ -1,5 +1,5 @@
-//! Kubernetes Events on the pod, the pool or the node, with the sentence that the log or the CNI error has. Called by whoever tells a
-//! user something; publishing never fails, delays or repeats anything.
+//! Kubernetes Events on the pod, the pool or the node, with the sentence that the log or the CNI error has. Publishing
+//! never fails, delays or repeats anything.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,5 +1,5 @@
-//! What must outlive the agent but not a reboot: one file per attachment, the node's blocks, the resting addresses, the boot. Written by
-//! the verbs and run; read once by restore. It never decides that something is free: a file that can't be read stays, and is reported.
+//! What must outlive the agent but not a reboot: one file per attachment, the node's blocks, the resting addresses, the boot. It
+//! never decides that something is free: a file that can't be read stays, and is reported.
 
 use std::fs;
 use std::io::{self, Write};

@@ -1,5 +1,5 @@
-//! Fills the ledger at start, out of the journal and the kernel: the union of both, for missing evidence means "in use". Called by run
-//! before the first call is served; it asks the API server nothing.
+//! Fills the ledger at start, out of the journal and the kernel: the union of both, for missing evidence means "in use". It asks
+//! the API server nothing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
