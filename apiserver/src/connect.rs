@@ -1,4 +1,4 @@
-//! Makes the two clients that a program has: one for requests, one for watches. Called once at start; makes no call itself.
+//! Makes the two clients that a program has: one for requests, one for watches. It makes no call itself.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Leader election over a `Lease`. An efficiency device only: whoever acts on it must be harmless beside a second leader.
 //!
-//! The operator calls this. Losing the lease, or the API server, ends nothing: the leadership lapses here first, by this
+//! Losing the lease, or the API server, ends nothing: the leadership lapses here first, by this
 //! machine's clock, and is taken again when it can be.
 
 use std::time::{Duration, Instant};

@@ -1,12 +1,13 @@
 //! How Bobbin's programs speak to the Kubernetes API server: clients, deadlines, the three outcomes of a write, watches, leadership.
 //!
-//! The operator and the node agent call this; it knows none of Bobbin's own kinds and decides nothing about addresses.
+//! It knows none of Bobbin's own kinds and decides nothing about addresses.
 
 pub mod backoff;
 pub mod call;
 pub mod connect;
 pub mod lease;
 pub mod lenient;
+pub mod message;
 pub mod node;
 pub mod outcome;
 pub mod watch;
@@ -15,6 +16,7 @@ pub use backoff::backoff;
 pub use call::{create, delete, patch, patch_status};
 pub use connect::{Clients, ConnectError, connect};
 pub use lenient::{Lenient, Notice, Unreadable, UnreadableObjects};
+pub use message::{LONGEST_NOTE, shortened};
 pub use node::SlimNode;
 pub use outcome::{Outcome, ReadError, Refusal, UnknownWhy, read, write};
 pub use watch::{Watch, WatchAge, watch};

@@ -1,6 +1,6 @@
 //! Wires one attachment: a veth pair, both its sides, routes and neighbours; all of it or nothing.
 //!
-//! Called for an ADD. Half a millisecond of kernel work: one request makes the pair, one datagram the container's
+//! Half a millisecond of kernel work: one request makes the pair, one datagram the container's
 //! side, one the node's, all from one thread that has entered the container's namespace and then ends.
 
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! Compares one attachment with what ADD made: each thing that is missing is named. Called for a CHECK; repairs nothing.
+//! Compares one attachment with what ADD made: each thing that is missing is named. Repairs nothing.
 
 use std::fmt;
 use std::os::fd::OwnedFd;

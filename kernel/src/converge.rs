@@ -1,6 +1,6 @@
 //! Compares the node with what should be there and puts right what is ours. Never touches what is not.
 //!
-//! Called at start, on the monitor's hints and every minute. Each difference is reported as a [`Finding`].
+//! Each difference is reported as a [`Finding`].
 
 mod pod;
 mod tables;

@@ -1,6 +1,6 @@
 //! Unwires attachments: the address goes out of use at once, the link with the next batch.
 //!
-//! Called for a DEL. Removing a link costs the kernel a grace period of some 17 ms whatever the number of links, so
+//! Removing a link costs the kernel a grace period of some 17 ms whatever the number of links, so
 //! links of detaches that are under way together go in one request, by a link group that holds them and nothing else.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};

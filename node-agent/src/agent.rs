@@ -1,5 +1,5 @@
-//! What the verbs share: the ledger, the journal, the node's network, the view of the cluster, the recorder. Made by run; holds no logic
-//! but the two steps that several verbs take: keeping an attachment, and ending one.
+//! What the verbs share: the ledger, the journal, the node's network, the view of the cluster, the recorder. Holds no logic but the
+//! two steps that several verbs take: keeping an attachment, and ending one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -151,8 +151,9 @@ impl Agent {
     /// told.
     pub fn report_duplicate(&self, attachment: &Attachment, by: &str, outcome: DuplicateOutcome) {
         let Attachment { key, pair, .. } = attachment;
-        if let Some(name) = record_name(*pair) {
-            let record = ForeignRecord { pair: *pair, name, by: by.to_owned() };
+        let name = record_name(*pair);
+        if let Some(name) = &name {
+            let record = ForeignRecord { pair: *pair, name: name.clone(), by: by.to_owned() };
             if let Err(error) = self.journal.keep_passed_over(&record) {
                 tracing::error!(%error, "an address that is passed over could not be written down");
             }
@@ -164,10 +165,11 @@ impl Agent {
         }
         self.freshness.trouble(Trouble::Duplicate);
         self.metrics.duplicates.inc();
+        let name = name.unwrap_or_default();
         let pod = attachment.pod_name();
         let sentence = match outcome {
             DuplicateOutcome::NotUsed => format!(
-                "address {pair}, meant for pod {pod}, is recorded for {by}: the pod gets another address, and this node does not hand {pair} out while that record exists; see who wrote it: kubectl get ipassignments -o wide | grep {pair}"
+                "address {pair}, meant for pod {pod}, is recorded for {by}: the pod gets another address, and this node does not hand {pair} out while that record exists; see who wrote it: kubectl get ipassignment {name} -o yaml"
             ),
             DuplicateOutcome::Ended => format!(
                 "address {pair} of pod {pod} is recorded for {by}, whose node has the block {}: the pod has lost its network; delete the pod, so that it gets another address",
@@ -176,6 +178,9 @@ impl Agent {
             DuplicateOutcome::Void => format!(
                 "address {pair} of pod {pod} is recorded for {by}, whose node does not have the block {}: the pod keeps the address, and that record is void; the operator deletes it once its pod is gone",
                 attachment.block
+            ),
+            DuplicateOutcome::SameNode => format!(
+                "address {pair} is held by two running pods of this node, {pod} and {by}: delete one of them, so that it gets another address"
             ),
         };
         tracing::error!(%pair, %key, by, "duplicate address: {sentence}");
@@ -200,4 +205,6 @@ pub enum DuplicateOutcome {
     Ended,
     /// The other record is void.
     Void,
+    /// The record is of another attachment of this node that lives: both keep the address.
+    SameNode,
 }

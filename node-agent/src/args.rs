@@ -1,4 +1,4 @@
-//! The agent's settings: flags, their environment variables and defaults. Read once by `run`; nothing here acts.
+//! The agent's settings: flags, their environment variables and defaults. Nothing here acts.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -106,10 +106,10 @@ pub struct Args {
     /// With `--mode=remove`: do not wait for the last attachment.
     #[arg(long, env = "BOBBIN_FORCE")]
     pub force: bool,
-    /// How often attachments are looked at whose network namespace may be gone.
+    /// How often the agent looks for attachments whose network namespace or pod is gone.
     #[arg(long, env = "BOBBIN_SWEEP_INTERVAL", default_value = "60s", value_parser = duration)]
     pub sweep_interval: Duration,
-    /// How often the node's records are compared with what lives on it.
+    /// How often blocks, records and node addresses are compared with the API server when nothing changed.
     #[arg(long, env = "BOBBIN_RELIST_INTERVAL", default_value = "15m", value_parser = duration)]
     pub relist_interval: Duration,
     /// How log lines look: text or json.

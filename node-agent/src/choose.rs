@@ -1,5 +1,5 @@
-//! Which pool a pod gets its address from, out of what the view knows; the rule itself is `addressing::choice`. Called by ADD and, for
-//! pods on their way, by stock; it never claims anything.
+//! Which pool a pod gets its address from, out of what the view knows; the rule itself is `addressing::choice`. It never
+//! claims anything.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

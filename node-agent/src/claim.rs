@@ -1,4 +1,4 @@
-//! Claims a free block for this node: one conditional write by which the API server makes the block ours, or says no. Called by stock; it
+//! Claims a free block for this node: one conditional write by which the API server makes the block ours, or says no. It
 //! decides nothing about when. The ledger knows of a claim before it is sent and until its outcome is known.
 
 mod export;
@@ -111,12 +111,12 @@ impl Claims {
         self.0.conflicts.clone()
     }
 
-    /// Claims a block of a pool and waits until it serves. One call as a rule and three at most, however large the pool, but for a view
-    /// out of date or a race that is lost twice. `cooled_only`: a block whose addresses still cool is of no use.
+    /// Claims a block of a pool and waits until it serves. One call as a rule, three at most while no race is lost, however large the
+    /// pool. `cooled_only`: a block whose addresses still cool is of no use.
     ///
     /// # Errors
     /// See [`ClaimError`]. After an unknown outcome the block is read back until it is known whose it is, so no error leaves a block
-    /// behind that is ours without being in the ledger.
+    /// behind that is ours without being in the ledger, except one whose range can't be read.
     pub async fn claim(&self, pool: &str, cooled_only: bool) -> Result<HeldBlock, ClaimError> {
         self.claim_telling(pool, cooled_only, &|_| {}).await
     }

@@ -1,10 +1,11 @@
-//! Kubernetes Events on the pod, the pool or the node, with the sentence that the log or the CNI error has. Called by whoever tells a
-//! user something; publishing never fails, delays or repeats anything.
+//! Kubernetes Events on the pod, the pool or the node, with the sentence that the log or the CNI error has. Publishing
+//! never fails, delays or repeats anything.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bobbin_apiserver::{LONGEST_NOTE, shortened};
 use bobbin_crds::AddressPool;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
@@ -26,8 +27,6 @@ const QUEUE: usize = 64;
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long publishing one may take.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// The API's limit for a note, in bytes.
-const NOTE: usize = 1024;
 
 /// Publishes events. Cheap to clone.
 #[derive(Clone)]
@@ -103,7 +102,7 @@ impl Events {
         if !self.is_new((whom, format!("{reason}: {sentence}")), Instant::now()) {
             return;
         }
-        let note = Note { about, warning, reason, sentence: shortened(sentence) };
+        let note = Note { about, warning, reason, sentence: shortened(sentence, LONGEST_NOTE) };
         if self.queue.try_send(note).is_err() {
             tracing::debug!(reason, "too many events wait; this one is in the log only");
         }
@@ -124,12 +123,6 @@ fn about_node(node: &NodeFacts) -> ObjectReference {
         uid: Some(node.uid.clone()),
         ..ObjectReference::default()
     }
-}
-
-/// At most as long as the API takes.
-fn shortened(sentence: &str) -> String {
-    let end = (0..=sentence.len().min(NOTE)).rev().find(|end| sentence.is_char_boundary(*end)).unwrap_or(0);
-    sentence[..end].to_owned()
 }
 
 /// What is counted in one event.
@@ -201,14 +194,6 @@ async fn publish(client: Client, reporter: Reporter, view: ClusterView, mut note
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_long_sentence_is_cut_between_characters() {
-        assert_eq!(shortened("ä").as_str(), "ä");
-        let long = "ä".repeat(NOTE);
-        assert_eq!(shortened(&long).len(), NOTE);
-        assert!(shortened(&format!("x{long}")).len() < NOTE);
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_sentence_is_told_once_a_minute() {

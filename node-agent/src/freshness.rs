@@ -156,7 +156,7 @@ impl Freshness {
 
     /// A sign of trouble: no block is proven until it is read again.
     pub fn trouble(&self, sign: Trouble) {
-        tracing::info!(?sign, "what the API server said of this node's blocks has to be read again");
+        tracing::info!(?sign, "sign of trouble: own blocks are unproven until they are read again");
         self.state().generation.0 += 1;
         self.troubles.send_modify(|count| *count += 1);
     }

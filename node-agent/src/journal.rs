@@ -1,5 +1,5 @@
-//! What must outlive the agent but not a reboot: one file per attachment, the node's blocks, the resting addresses, the boot. Written by
-//! the verbs and run; read once by restore. It never decides that something is free: a file that can't be read stays, and is reported.
+//! What must outlive the agent but not a reboot: one file per attachment, the node's blocks, the resting addresses, the boot. It
+//! never decides that something is free: a file that can't be read stays, and is reported.
 
 use std::fs;
 use std::io::{self, Write};
@@ -99,7 +99,7 @@ impl Journal {
             match read::<Attachment>(&path) {
                 Ok(attachment) => kept.attachments.push(attachment),
                 Err(error) => {
-                    tracing::error!(path = %path.display(), %error, "the record of an attachment can't be read: its address counts as in use");
+                    tracing::error!(path = %path.display(), %error, "the checkpoint of an attachment can't be read: its address counts as in use");
                     kept.unreadable.push(path);
                 }
             }
@@ -155,7 +155,7 @@ impl Journal {
             if read::<Resting>(&path).is_ok_and(|rest| rest.since < before)
                 && let Err(error) = remove(&path)
             {
-                tracing::warn!(%error, "an old rest stays");
+                tracing::warn!(%error, "the file of an expired cool-down could not be removed");
             }
         }
     }

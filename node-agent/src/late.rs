@@ -38,7 +38,7 @@ async fn take_in(agent: Arc<Agent>, blocks: BlockApi, late: LateVerdict) {
         Verdict::Taken { by, node, holder, uid } if node == agent.args.node_name => {
             let Some(attachment) = living() else { return };
             if agent.ledger.attachment(&holder).is_some() {
-                return agent.report_duplicate(&attachment, &by, DuplicateOutcome::Void);
+                return agent.report_duplicate(&attachment, &by, DuplicateOutcome::SameNode);
             }
             tracing::info!(%pair, %key, by, "this node left a record behind: it is replaced");
             if let Some(name) = record_name(pair) {
@@ -70,7 +70,7 @@ async fn take_in(agent: Arc<Agent>, blocks: BlockApi, late: LateVerdict) {
                 return;
             }
             let sentence = format!(
-                "the API server refuses the record of address {pair}, which attachment {key} holds on node {}: {why}; the pod keeps the address",
+                "the API server refuses the record of address {pair}, which attachment {key} holds on node {}: {why}; the pod keeps the address; check the agent's RBAC and the cluster's admission policies",
                 agent.args.node_name
             );
             tracing::error!("{sentence}");

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_kernel::Network;
+use bobbin_kernel::{KernelError, Network};
 
 use crate::args::Args;
 use crate::event::Events;
@@ -57,10 +57,7 @@ impl Leave {
         match self.network.tear_down().await {
             Ok(gone) => tracing::info!(gone = gone.join(", "), "removed rule, routes and filter"),
             Err(error) => {
-                let sentence = format!(
-                    "the network of node {} could not be cleaned: {error}; remove our rule, tables and nftables table by hand, or reboot",
-                    self.args.node_name
-                );
+                let sentence = not_cleaned(&self.args, &error);
                 tracing::error!("{sentence}");
                 self.events.node_warning("NotClean", &sentence);
             }
@@ -79,8 +76,9 @@ impl Leave {
             self.events.node_warning("NotClean", &sentence);
             return Ok(());
         }
-        let sentence =
-            format!("node {node} is clean of Bobbin; uninstall it, or set agent.mode to run to use it again");
+        let sentence = format!(
+            "Bobbin is removed from node {node}; helm uninstall may follow once every node says so, or set agent.mode=run to use it again"
+        );
         tracing::info!("{sentence}");
         self.events.node_note("Removed", &sentence);
         Ok(())
@@ -138,6 +136,14 @@ impl Leave {
             let _ = tokio::time::timeout(Duration::from_millis(500), changed.changed()).await;
         }
     }
+}
+
+/// What to do by hand where the network could not be cleaned. The error comes last, for it may be long and an event is cut.
+fn not_cleaned(args: &Args, error: &KernelError) -> String {
+    let Args { node_name, rule_priority, pod_table, export_table, nft_table, protocol, direct_protocol, .. } = args;
+    format!(
+        "the network of node {node_name} could not be cleaned; reboot it, or run there, as ip -4 and as ip -6: ip rule del priority {rule_priority} protocol {protocol}; ip route flush table {pod_table} proto {protocol}; ip route flush table {export_table} proto {protocol}; ip route flush table main proto {direct_protocol}; and once: nft delete table inet {nft_table}. What failed: {error}"
+    )
 }
 
 /// What is waited for once no pod is left, in one sentence.

@@ -159,7 +159,7 @@ impl Ledger {
         self.change(|state| state.cancel_release(blocks, now))
     }
 
-    /// A block in doubt is ours but the node leaves: begins to give it back. False: an address of it is in use.
+    /// A block in doubt is ours, but the Node was deleted or is out of service: begins to give it back. False: an address of it is in use.
     pub fn release_doubted(&self, block: &str) -> bool {
         let now = bobbin_kernel::boot_time();
         self.change(|state| state.release_doubted(block, now))

@@ -1,5 +1,5 @@
-//! What the agent counts: how long calls and their stages take, and what should be rare. Registered once by run, counted by the verbs,
-//! sweep and repair; nothing is decided from it.
+//! What the agent counts: how long calls and their stages take, and what should be rare. Nothing is
+//! decided from it.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ pub struct Metrics {
     pub repairs: Counter,
     /// Attachments that GC freed.
     pub collected: Counter,
-    /// Attachments that the sweep freed: their namespace was gone and nobody called DEL.
+    /// Attachments that the sweep freed: their namespace or pod was gone, and nobody called DEL.
     pub swept: Counter,
     /// Passes that freed nothing because they would have freed too much.
     pub breaker: Counter,

@@ -1,6 +1,5 @@
 //! The records (IPAssignments) of this node's attachments at the API server: created and deleted with one write each, serial per
-//! address, sent again until their outcome is known. Called by the verbs, restore and adopt; it never decides who holds an address,
-//! and nobody waits for it longer than they like.
+//! address, sent again until their outcome is known. It never decides who holds an address, and nobody waits for it longer than they like.
 
 mod api;
 mod deletions;

@@ -1,5 +1,5 @@
-//! Fills the ledger at start, out of the journal and the kernel: the union of both, for missing evidence means "in use". Called by run
-//! before the first call is served; it asks the API server nothing.
+//! Fills the ledger at start, out of the journal and the kernel: the union of both, for missing evidence means "in use". It asks
+//! the API server nothing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -50,16 +50,16 @@ pub fn restore(
     for (attachment, source) in &all {
         ledger.restore(attachment.clone());
         if *source == Source::Kernel {
-            tracing::warn!(key = %attachment.key, pair = %attachment.pair, "an attachment has a link but no record under the run directory; it is written down again");
+            tracing::warn!(key = %attachment.key, pair = %attachment.pair, "an attachment has a link but no checkpoint with its addresses; it is written again");
             if let Err(error) = journal.keep(attachment) {
                 tracing::error!(key = %attachment.key, %error, "an attachment could not be written down");
             }
         }
     }
-    // A record that can't be read and belongs to no link still counts: with no address, until two looks agree that it is gone.
+    // A checkpoint that can't be read and belongs to no link still counts: with no address, until two looks agree that it is gone.
     let mut nameless: Vec<(Attachment, Source)> = Vec::new();
     for key in unreadable.iter().filter_map(|path| key_of(path)).filter(|key| ledger.attachment(key).is_none()) {
-        tracing::error!(%key, "a record that can't be read belongs to no link; no record of it at the API server is freed until it is swept");
+        tracing::error!(%key, "the checkpoint of an attachment can't be read and no link has its key; none of its records is deleted until it is found gone");
         // An empty UID: there is no address to record.
         let attachment = of_kernel(key, Pair::default(), Some(String::new()), boot_id, Timestamp::now());
         ledger.restore(attachment.clone());

@@ -1,5 +1,5 @@
-//! The order of start and stop: kernel and journal first, then the socket, then the API server; configuration last. Called by
-//! `bobbin-all`; holds no rule of its own.
+//! The order of start and stop: kernel and journal first, then the socket, then the API server; configuration last. Holds no
+//! rule of its own.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;

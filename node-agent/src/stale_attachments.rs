@@ -194,6 +194,8 @@ async fn end(agent: &Arc<Agent>, seen: &Attachment, evidence: Evidence) {
             }
             tracing::info!(%key, pair = %now.pair, pod = %format!("{}/{}", now.pod.namespace, now.pod.name), "{evidence}");
         }
-        Err(error) => tracing::warn!(%error, "the next look tries again"),
+        Err(error) => {
+            tracing::warn!(%key, %error, "an attachment could not be freed; it is tried again at the next interval")
+        }
     }
 }

@@ -1,5 +1,4 @@
-//! The verbs of the CNI specification, one file each. Called by serve with a frame; turns every outcome into the answer that the runtime
-//! gets.
+//! The verbs of the CNI specification, one file each. They turn every outcome into the answer that the runtime gets.
 
 pub mod add;
 pub mod check;

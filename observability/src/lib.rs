@@ -1,6 +1,6 @@
 //! What a running program shows of itself: logs, metrics, and whether it lives and is ready.
 //!
-//! The operator and the node agent call this; it knows nothing of Kubernetes or of addresses.
+//! It knows nothing of Kubernetes or of addresses.
 
 pub mod logs;
 pub mod metrics;

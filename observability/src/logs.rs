@@ -1,4 +1,4 @@
-//! Where log lines go and how they look. Called once at start.
+//! Where log lines go and how they look.
 
 use std::str::FromStr;
 

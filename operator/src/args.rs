@@ -1,4 +1,4 @@
-//! The operator's settings: flags, their environment variables and defaults. Read once by `run`; nothing here acts.
+//! The operator's settings: flags, their environment variables and defaults. Nothing here acts.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bobbin_apiserver::{LONGEST_NOTE, shortened};
 use bobbin_crds::AddressPool;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -9,8 +10,6 @@ use kube::{Client, Resource};
 
 /// How long publishing one may take.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// The API server takes notes of at most 1 kB.
-const LONGEST: usize = 1000;
 
 /// Publishes events.
 #[derive(Clone)]
@@ -29,11 +28,10 @@ impl Events {
 
     /// A warning about any object.
     pub(crate) fn about(&self, object: ObjectReference, reason: &str, action: &str, note: &str) {
-        let note: String = note.chars().take(LONGEST / 4).collect();
         let event = Event {
             type_: EventType::Warning,
             reason: reason.to_owned(),
-            note: Some(note),
+            note: Some(shortened(note, LONGEST_NOTE)),
             action: action.to_owned(),
             secondary: None,
         };

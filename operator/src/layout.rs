@@ -1,4 +1,4 @@
-//! A pool's spec and status, read into arithmetic. Pure; called by every decision about one pool.
+//! A pool's spec and status, read into arithmetic. Pure.
 
 use std::ops::Range;
 

@@ -83,7 +83,8 @@ async fn look_closely(shared: &Shared, suspects: &mut Suspects, suspect: &Loose)
             node,
             block = record.spec.block_name,
             owner,
-            "a record of a pod names a node that does not have its block: it stays while the pod lives; delete the pod"
+            pod = pod_of(&record),
+            "the record of a running pod names node {node}, which does not have the block; delete the pod, so that it gets another address"
         );
         return Ok(());
     }
@@ -94,7 +95,7 @@ async fn look_closely(shared: &Shared, suspects: &mut Suspects, suspect: &Loose)
             node,
             block = record.spec.block_name,
             owner,
-            "a record of a pod that is gone names a node that does not have its block: its agent has a quarter of an hour to judge"
+            "a void record of a deleted pod: it is deleted if a second check in 15 minutes agrees"
         );
         return Ok(());
     }
@@ -108,6 +109,12 @@ async fn look_closely(shared: &Shared, suspects: &mut Suspects, suspect: &Loose)
         );
     }
     Ok(())
+}
+
+/// The pod that a record names.
+fn pod_of(record: &SlimAssignment) -> String {
+    let or_none = |name: &Option<String>| name.clone().unwrap_or_else(|| "(none)".to_owned());
+    format!("{}/{}", or_none(&record.spec.pod_namespace), or_none(&record.spec.pod_name))
 }
 
 /// Whether the pod of a record is gone. A record without a pod has no such evidence.

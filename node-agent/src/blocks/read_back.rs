@@ -113,10 +113,10 @@ impl Inner {
             return Step::Again;
         }
         self.record_residents(&self.with.ledger.residents(name)).await;
+        let pool = &block.held.pool;
         let sentence = format!(
-            "block {name} ({}) of pool {} was deleted although {} pods of node {} have addresses of it: nothing is assigned from it until the operator carves it again",
+            "block {name} ({}) of pool {pool} was deleted although {} pods of node {} have addresses of it: nothing is assigned from it until the operator carves it again; see: kubectl get addresspool {pool} -o yaml, and the log of bobbin-operator",
             block.held.range,
-            block.held.pool,
             block.residents,
             self.with.view.node_name()
         );
@@ -130,20 +130,20 @@ impl Inner {
         let stranded = self.with.ledger.found_others(name);
         self.withdraw(block).await;
         let owner = read.node_name.as_deref().unwrap_or("nobody");
-        let sentence = format!(
-            "node {} lost block {name} ({}) of pool {} to node {owner}: its route is withdrawn, and {} pods still have addresses of it: {}",
-            self.with.view.node_name(),
-            block.held.range,
-            block.held.pool,
-            stranded.len(),
-            if stranded.is_empty() {
-                "nothing is to be done".to_owned()
-            } else {
-                format!("delete them, so that they get others: {}", named(&stranded))
-            },
-        );
-        tracing::error!(block = name, owner, pods = stranded.len(), "{sentence}");
-        self.with.events.node_warning("BlockLost", &sentence);
+        let node = self.with.view.node_name();
+        if stranded.is_empty() {
+            tracing::info!("node {node} no longer has block {name}: node {owner} has it; no pod here used it");
+        } else {
+            let sentence = format!(
+                "node {node} lost block {name} ({}) of pool {} to node {owner}: its route is withdrawn, and {} pods still have addresses of it: delete them, so that they get others: {}",
+                block.held.range,
+                block.held.pool,
+                stranded.len(),
+                named(&stranded),
+            );
+            tracing::error!(block = name, owner, pods = stranded.len(), "{sentence}");
+            self.with.events.node_warning("BlockLost", &sentence);
+        }
         // The resync that follows compares the records of its residents, too.
         self.with.freshness.trouble(Trouble::BlockLost);
         Step::Again

@@ -23,8 +23,11 @@ impl Inner {
             self.with.events.node_warning(
                 "ExportFailed",
                 &format!(
-                    "node {} gives block {name} back, because its route could not be written: {error}",
-                    self.with.view.node_name()
+                    "node {} gives block {name} back: its route could not be written for {} s: {}; see the agent's log and: ip route show table {}",
+                    self.with.view.node_name(),
+                    self.with.times.export_deadline().as_secs(),
+                    error.why,
+                    error.table
                 ),
             );
             return Step::Again;

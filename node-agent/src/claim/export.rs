@@ -13,6 +13,8 @@ pub struct ExportFailed {
     pub block: String,
     /// "exported" or "withdrawn".
     pub what: &'static str,
+    /// The export table.
+    pub table: u32,
     /// What the kernel said.
     pub why: String,
 }
@@ -27,14 +29,16 @@ pub trait Exports: Send + Sync {
 
 impl Exports for Network {
     fn export(&self, range: BlockRange) -> BoxFuture<'_, Result<(), ExportFailed>> {
-        async move { Network::export(self, &range).await.map_err(|error| failed(range, "exported", &error)) }.boxed()
+        async move { Network::export(self, &range).await.map_err(|error| failed(self, range, "exported", &error)) }
+            .boxed()
     }
 
     fn withdraw(&self, range: BlockRange) -> BoxFuture<'_, Result<(), ExportFailed>> {
-        async move { Network::withdraw(self, &range).await.map_err(|error| failed(range, "withdrawn", &error)) }.boxed()
+        async move { Network::withdraw(self, &range).await.map_err(|error| failed(self, range, "withdrawn", &error)) }
+            .boxed()
     }
 }
 
-fn failed(range: BlockRange, what: &'static str, why: &impl ToString) -> ExportFailed {
-    ExportFailed { block: range.to_string(), what, why: why.to_string() }
+fn failed(network: &Network, range: BlockRange, what: &'static str, why: &impl ToString) -> ExportFailed {
+    ExportFailed { block: range.to_string(), what, table: network.settings().export_table, why: why.to_string() }
 }

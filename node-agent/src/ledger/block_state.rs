@@ -105,7 +105,7 @@ pub enum BlockEvent {
     RecordsGone,
     /// The write that gives the block back is being sent.
     ReleaseSent,
-    /// The write was refused, or could not be sent for the checkpoint's sake.
+    /// The write was refused, or the checkpoint could not be written before it.
     ReleaseFailed,
     /// The API server says that the block is not ours any more.
     Released,

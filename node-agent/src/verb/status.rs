@@ -15,7 +15,7 @@ pub fn status(agent: &Agent) -> Result<(), CniError> {
     Err(CniError::new(
         code::NOT_AVAILABLE,
         format!(
-            "the agent of node {} has not been ready since boot: it waits to see its Node and its blocks at the API server",
+            "the agent of node {} has not been ready since boot: it waits to see its Node and its blocks at the API server; see: kubectl logs of the bobbin-agent pod on this node",
             agent.args.node_name
         ),
     ))

@@ -1,5 +1,6 @@
 //! The conditions of a pool: what, where, why, what to do, each in one sentence.
 
+use bobbin_apiserver::shortened;
 use bobbin_crds::pool::condition::{EXHAUSTED, READY, TERMINATING};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
@@ -38,7 +39,7 @@ pub(super) fn all(inputs: &Inputs<'_>, counted: &Counted, old: &[Condition]) -> 
             type_: type_.to_owned(),
             status: status.to_owned(),
             reason: says.reason.to_owned(),
-            message: shortened(says.message),
+            message: shortened(&says.message, LONGEST),
             last_transition_time: since.unwrap_or_else(|| inputs.now.clone()),
             observed_generation: inputs.pool.metadata.generation,
         }
@@ -114,13 +115,4 @@ fn terminating(inputs: &Inputs<'_>, counted: &Counted) -> Says {
             holders.len()
         ),
     )
-}
-
-fn shortened(mut text: String) -> String {
-    if text.len() > LONGEST {
-        let end = (0..=LONGEST).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-        text.truncate(end);
-        text.push('…');
-    }
-    text
 }
