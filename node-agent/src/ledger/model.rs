@@ -42,6 +42,8 @@ struct Node {
     pods: BTreeMap<usize, Pair>,
     /// Attachments whose record was not answered yet.
     unanswered: BTreeSet<usize>,
+    /// Addresses of which it told that another attachment has a record.
+    told: BTreeSet<Pair>,
 }
 
 #[derive(Clone, Debug)]
@@ -208,6 +210,7 @@ impl World {
             uid,
             pods: BTreeMap::new(),
             unanswered: BTreeSet::new(),
+            told: BTreeSet::new(),
         };
         let blocks = (0..BLOCKS).map(|block| (block, Stored::default())).collect();
         let nodes = (0..NODES).map(|number| node(u32::try_from(number).unwrap() * 100)).collect();
@@ -428,6 +431,9 @@ impl World {
         for container in std::mem::take(&mut self.nodes[node].unanswered) {
             let Some(pair) = self.nodes[node].pods.get(&container).copied() else { continue };
             let (owner, _) = *self.api.records.entry(pair).or_insert((node, container));
+            if owner != node {
+                self.nodes[node].told.insert(pair);
+            }
             let others = matches!(self.owner(block_of(pair)), Owner::Node((block_owner, _)) if block_owner == owner);
             if owner != node && others {
                 // Found late: the other node has the block, so this attachment ends.
@@ -530,6 +536,7 @@ impl World {
             uid,
             pods: BTreeMap::new(),
             unanswered: BTreeSet::new(),
+            told: BTreeSet::new(),
         };
     }
 
@@ -579,7 +586,7 @@ impl World {
         }
     }
 
-    /// A duplicate that an edit by hand made is told at a node: the block of one of the two is lost there.
+    /// A duplicate that an edit by hand made is told at a node: the block of one of the two is lost there, or its record was refused.
     fn check_duplicates_are_reported(&self) {
         let mut holders: BTreeMap<Pair, Vec<usize>> = BTreeMap::new();
         for (number, node) in self.nodes.iter().enumerate() {
@@ -588,7 +595,8 @@ impl World {
         for (pair, nodes) in holders.into_iter().filter(|(_, nodes)| nodes.len() > 1) {
             let block = name(block_of(pair));
             let lost = |node: &usize| self.nodes[*node].ledger.block_state(&block) == Some(BlockState::Lost);
-            assert!(nodes.iter().any(lost), "{pair} is in use on the nodes {nodes:?}, and no node reports it");
+            let told = |node: &usize| lost(node) || self.nodes[*node].told.contains(&pair);
+            assert!(nodes.iter().any(told), "{pair} is in use on the nodes {nodes:?}, and no node reports it");
         }
     }
 
