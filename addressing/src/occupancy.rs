@@ -9,7 +9,7 @@ use crate::block::BlockRange;
 pub use crate::boot_time::BootTime;
 use crate::reserved::Reserved;
 
-/// Who is where in a block. An address is unused, held or resting; apart from that it may be reserved or retired, and
+/// Who is where in a block. An address is unused, held or cooling; apart from that it may be reserved or retired, and
 /// then it is never picked.
 #[derive(Clone, Debug)]
 pub struct Occupancy {
@@ -19,25 +19,25 @@ pub struct Occupancy {
     unused: FixedBitSet,
     reserved: FixedBitSet,
     retired: FixedBitSet,
-    /// The moment each resting address was freed, by offset and in order.
+    /// The moment each cooling address was freed, by offset and in order.
     since: Vec<Option<BootTime>>,
     resting: BTreeSet<(BootTime, u32)>,
 }
 
 impl Occupancy {
-    /// A block with no address held. All rest since the given moment (when the block was last given back), or none rests.
-    pub fn new(range: BlockRange, reserved: &Reserved, resting_since: Option<BootTime>) -> Self {
+    /// A block with no address held. All rest since the given moment (when the block was last given back), or none cools.
+    pub fn new(range: BlockRange, reserved: &Reserved, cooling_since: Option<BootTime>) -> Self {
         let len = range.len() as usize;
         let mut unused = FixedBitSet::with_capacity(len);
-        unused.set_range(.., resting_since.is_none());
+        unused.set_range(.., cooling_since.is_none());
         let mut this = Self {
             range,
             held: FixedBitSet::with_capacity(len),
             unused,
             reserved: FixedBitSet::with_capacity(len),
             retired: FixedBitSet::with_capacity(len),
-            since: vec![resting_since; len],
-            resting: resting_since
+            since: vec![cooling_since; len],
+            resting: cooling_since
                 .into_iter()
                 .flat_map(|at| (0..range.len()).map(move |offset| (at, offset)))
                 .collect(),
@@ -62,7 +62,7 @@ impl Occupancy {
         true
     }
 
-    /// Frees a held address; it rests from now on. Nothing happens if it is not held, so a repeated call does no harm.
+    /// Frees a held address; it cools from now on. Nothing happens if it is not held, so a repeated call does no harm.
     pub fn free(&mut self, offset: u32, now: BootTime) {
         if self.is_held(offset) {
             self.held.set(offset as usize, false);
@@ -70,8 +70,8 @@ impl Occupancy {
         }
     }
 
-    /// Notes that an address that is not held rests since a moment; the later of two moments counts.
-    pub fn rest_since(&mut self, offset: u32, at: BootTime) {
+    /// Notes that an address that is not held cools since a moment; the later of two moments counts.
+    pub fn cool_since(&mut self, offset: u32, at: BootTime) {
         if offset < self.range.len() && !self.is_held(offset) {
             let at = self.since[offset as usize].map_or(at, |known| known.max(at));
             self.unused.set(offset as usize, false);
@@ -81,14 +81,14 @@ impl Occupancy {
     }
 
     /// Does not pick the address until [`Self::reinstate`], for somebody else has it too. Who holds it here goes on.
-    pub fn retire(&mut self, offset: u32) {
+    pub fn exclude(&mut self, offset: u32) {
         if offset < self.range.len() {
             self.retired.insert(offset as usize);
         }
     }
 
     /// Takes [`Self::retire`] back.
-    pub fn reinstate(&mut self, offset: u32) {
+    pub fn include(&mut self, offset: u32) {
         if offset < self.range.len() {
             self.retired.set(offset as usize, false);
         }
@@ -104,18 +104,18 @@ impl Occupancy {
 
     /// The address to hand out next: one never used (the lowest), else the longest rested if it rested the whole
     /// cool-down. It is not taken yet: [`Self::hold`] does that.
-    pub fn pick_rested(&self, now: BootTime, cooldown: Duration) -> Option<u32> {
+    pub fn pick_cooled(&self, now: BootTime, cooldown: Duration) -> Option<u32> {
         self.first_unused().or_else(|| {
-            self.longest_resting().filter(|(_, since)| now.since(*since) >= cooldown).map(|(offset, _)| offset)
+            self.longest_cooling().filter(|(_, since)| now.since(*since) >= cooldown).map(|(offset, _)| offset)
         })
     }
 
-    /// The address that rests longest, and since when; reserved and retired ones aside.
-    pub fn longest_resting(&self) -> Option<(u32, BootTime)> {
+    /// The address that cools longest, and since when; reserved and retired ones aside.
+    pub fn longest_cooling(&self) -> Option<(u32, BootTime)> {
         self.resting.iter().find(|(_, offset)| self.may_be_picked(*offset)).map(|(since, offset)| (*offset, *since))
     }
 
-    /// All resting addresses, longest first, and since when.
+    /// All cooling addresses, longest first, and since when.
     pub fn resting(&self) -> impl Iterator<Item = (u32, BootTime)> + '_ {
         self.resting.iter().map(|(since, offset)| (*offset, *since))
     }
@@ -150,7 +150,7 @@ impl Occupancy {
             .count() as u32
     }
 
-    /// How many addresses [`Self::pick_rested`] could hand out now.
+    /// How many addresses [`Self::pick_cooled`] could hand out now.
     pub fn free_count(&self, now: BootTime, cooldown: Duration) -> u32 {
         let unused = self.unused.ones().filter(|offset| self.may_be_picked(*offset as u32)).count();
         let rested = self
@@ -176,7 +176,7 @@ impl Occupancy {
         self.resting.insert((at, offset));
     }
 
-    /// Ends the rest of an address, if it rests.
+    /// Ends the rest of an address, if it cools.
     fn wake(&mut self, offset: u32) {
         if let Some(at) = self.since[offset as usize].take() {
             self.resting.remove(&(at, offset));

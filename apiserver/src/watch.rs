@@ -19,7 +19,7 @@ const RETRY_BASE: Duration = Duration::from_millis(200);
 /// However long the API server is away, a try is made this often.
 const RETRY_CAP: Duration = Duration::from_secs(5);
 /// A watch that failed and then has been silent for this long is in order again: its connection stands, or it would have failed.
-const SILENCE_MEANS_WELL: Duration = Duration::from_secs(15);
+const RECOVERED_AFTER: Duration = Duration::from_secs(15);
 
 /// The events of a watch, without its failures: those are logged, and waited out.
 ///
@@ -79,7 +79,7 @@ impl WatchAge {
     pub fn failing(&self) -> Option<Duration> {
         self.with(|seen| {
             let since = seen.failing_since?;
-            if seen.last_failure.elapsed() > SILENCE_MEANS_WELL {
+            if seen.last_failure.elapsed() > RECOVERED_AFTER {
                 seen.failing_since = None;
                 return None;
             }

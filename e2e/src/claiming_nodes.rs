@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use bobbin_addressing::BlockRange;
 use bobbin_apiserver::Clients;
 use bobbin_crds::{AddressBlock, AddressBlockSpec, AddressPool, name};
-use bobbin_node_agent::{ClaimError, ClaimingNode, ExportFailed, Exports, HeldBlock};
+use bobbin_node_agent::{ClaimError, ExportFailed, Exports, HeldBlock, SimulatedNode};
 use futures::future::{BoxFuture, join_all};
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::Api;
@@ -43,7 +43,7 @@ pub struct Claimer {
     /// The node's name.
     pub name: String,
     /// Claims and ledger.
-    pub claiming: ClaimingNode,
+    pub claiming: SimulatedNode,
     /// The node's own connections.
     pub clients: Clients,
 }
@@ -115,7 +115,7 @@ impl ClaimWorld {
         let clients = bobbin_apiserver::connect(Some(&self.kubeconfig), node).await?;
         // An agent that runs has its connection: that is not a claim's to make.
         clients.requests.apiserver_version().await?;
-        let claiming = ClaimingNode::start(&clients, node, &directory, Arc::new(Nowhere), SCALE)?;
+        let claiming = SimulatedNode::start(&clients, node, &directory, Arc::new(Nowhere), SCALE)?;
         Ok(Claimer { name: node.to_owned(), claiming, clients })
     }
 

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Args;
+use crate::attachment_lock::Turns;
 use crate::event::Events;
 use crate::exported::Exported;
 use crate::freshness::{Freshness, Trouble};
@@ -22,7 +23,6 @@ use crate::metrics::Metrics;
 use crate::record::{Recorder, record_name};
 use crate::run_dir::RunDir;
 use crate::stock::Stock;
-use crate::turns::Turns;
 use crate::verb::gc::Unlisted;
 use crate::waiting_pods::WaitingPods;
 use crate::watch::ClusterView;
@@ -147,25 +147,26 @@ impl Agent {
         Ok(true)
     }
 
-    /// Somebody else has a record of an address that this node handed out: it is passed over until that record is gone, and everybody is
-    /// told.
+    /// Another attachment has a record of an address that this node handed out: the address is passed over until that record is gone, and no
+    /// block is proven until it is read again. Whether that is news.
+    pub fn pass_over(&self, pair: Pair, by: &str) -> bool {
+        let Some(name) = record_name(pair) else { return false };
+        let record = ForeignRecord { pair, name, by: by.to_owned() };
+        if let Err(error) = self.journal.keep_passed_over(&record) {
+            tracing::error!(%error, "an address that is passed over could not be written down");
+        }
+        let news = self.ledger.pass_over(record);
+        if news {
+            self.metrics.duplicates.inc();
+            self.freshness.trouble(Trouble::Duplicate);
+        }
+        news
+    }
+
+    /// Tells everybody what becomes of a duplicate.
     pub fn report_duplicate(&self, attachment: &Attachment, by: &str, outcome: DuplicateOutcome) {
         let Attachment { key, pair, .. } = attachment;
-        let name = record_name(*pair);
-        if let Some(name) = &name {
-            let record = ForeignRecord { pair: *pair, name: name.clone(), by: by.to_owned() };
-            if let Err(error) = self.journal.keep_passed_over(&record) {
-                tracing::error!(%error, "an address that is passed over could not be written down");
-            }
-            let news = self.ledger.pass_over(record);
-            // A void record is met again and again while it is there.
-            if !news && outcome == DuplicateOutcome::Void {
-                return tracing::debug!(%pair, %key, by, "a void record of an address in use is still there");
-            }
-        }
-        self.freshness.trouble(Trouble::Duplicate);
-        self.metrics.duplicates.inc();
-        let name = name.unwrap_or_default();
+        let name = record_name(*pair).unwrap_or_default();
         let pod = attachment.pod_name();
         let sentence = match outcome {
             DuplicateOutcome::NotUsed => format!(
@@ -190,7 +191,7 @@ impl Agent {
         }
     }
 
-    /// How long a freed address of a pool rests.
+    /// How long a freed address of a pool cools.
     pub fn cooldown(&self, pool: &str) -> Duration {
         self.view.pool(pool).map_or(DEFAULT_COOLDOWN, |pool| pool.spec.cooldown())
     }

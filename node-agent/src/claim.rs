@@ -26,7 +26,7 @@ pub use export::{ExportFailed, Exports};
 pub(crate) use find::OnUnknown;
 
 /// How long a confirmed block may take into service before an ADD is told why it waits.
-const INTO_SERVICE: Duration = Duration::from_secs(5);
+const SERVING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why no block was claimed.
 #[derive(Debug, thiserror::Error)]
@@ -147,7 +147,7 @@ impl Claims {
             }
         };
         let quiet = self.0.freshness.quiet_until(boot_time());
-        let waited = tokio::time::timeout(INTO_SERVICE, coming).await;
+        let waited = tokio::time::timeout(SERVING_TIMEOUT, coming).await;
         if waited.is_ok() {
             return Ok(());
         }
@@ -175,7 +175,7 @@ impl Claims {
         let proof = if quiet.is_some() || had_finalizer { Proof::RecordsUnseen } else { start.proof() };
         let arrived = self.0.ledger.arrive(Arrival {
             held: held.clone(),
-            resting_since: block.resting_since(had_finalizer && now_claimed, cooldown, Timestamp::now(), now),
+            cooling_since: block.cooling_since(had_finalizer && now_claimed, cooldown, Timestamp::now(), now),
             reserved: pool.and_then(|pool| Reserved::parse(&pool.spec.reserved).ok()).unwrap_or_default(),
             proof,
             now,

@@ -18,13 +18,13 @@ use crate::ledger::PodRef;
 use crate::watch::{ClusterView, NodeFacts};
 
 /// The same sentence on the same object is published so often at most.
-const REPEAT: Duration = Duration::from_mins(1);
+const DEDUP_INTERVAL: Duration = Duration::from_mins(1);
 /// What is said again within this time is counted in one event.
-const SERIES: Duration = Duration::from_mins(6);
+const SERIES_WINDOW: Duration = Duration::from_mins(6);
 /// Events that wait to be published; what is more is dropped, since it is in the log.
-const QUEUE: usize = 64;
+const MAX_QUEUED: usize = 64;
 /// The pause between two, so that a flood of errors stays a trickle for the API server.
-const PAUSE: Duration = Duration::from_millis(100);
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
 /// How long publishing one may take.
 const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -53,7 +53,7 @@ struct Note {
 impl Events {
     /// Starts publishing for the agent of the view's node; inside the runtime.
     pub fn start(client: Client, view: &ClusterView) -> Events {
-        let (queue, notes) = mpsc::channel(QUEUE);
+        let (queue, notes) = mpsc::channel(MAX_QUEUED);
         let reporter = Reporter { controller: "bobbin-agent".to_owned(), instance: Some(view.node_name().to_owned()) };
         tokio::spawn(publish(client, reporter, view.clone(), notes));
         Events { queue, told: Arc::default() }
@@ -110,7 +110,7 @@ impl Events {
 
     fn is_new(&self, what: (String, String), now: Instant) -> bool {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.retain(|_, at| now.duration_since(*at) < REPEAT);
+        told.retain(|_, at| now.duration_since(*at) < DEDUP_INTERVAL);
         told.insert(what, now).is_none()
     }
 }
@@ -154,7 +154,7 @@ async fn next(
         match (note.about.clone(), ours) {
             (About::Object(about), _) => return Some((note, about)),
             (About::Node, Some(ours)) => return Some((note, about_node(&ours))),
-            (About::Node, None) if early.len() < QUEUE => early.push_back(note),
+            (About::Node, None) if early.len() < MAX_QUEUED => early.push_back(note),
             (About::Node, None) => {
                 tracing::debug!(reason = note.reason, "too many events wait; this one is in the log only");
             }
@@ -168,8 +168,8 @@ async fn publish(client: Client, reporter: Reporter, view: ClusterView, mut note
     // sentences differ in their numbers; on a node they are of different addresses or files, so there each sentence has a recorder.
     let mut recorders: HashMap<String, (Recorder, Instant)> = HashMap::new();
     while let Some((note, about)) = next(&view, &mut notes, &mut early).await {
-        recorders.retain(|_, (_, at)| at.elapsed() < SERIES);
-        if recorders.len() >= QUEUE {
+        recorders.retain(|_, (_, at)| at.elapsed() < SERIES_WINDOW);
+        if recorders.len() >= MAX_QUEUED {
             recorders.clear();
         }
         let new = || (Recorder::new(client.clone(), reporter.clone()), Instant::now());
@@ -187,7 +187,7 @@ async fn publish(client: Client, reporter: Reporter, view: ClusterView, mut note
             Ok(Err(error)) => tracing::debug!(%error, reason = note.reason, "an event was not taken"),
             Err(_) => tracing::debug!(reason = note.reason, "an event was not answered"),
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(PUBLISH_INTERVAL).await;
     }
 }
 
@@ -202,7 +202,7 @@ mod tests {
         let what = ("Pod/a".to_owned(), "Full: no address".to_owned());
         assert!(events.is_new(what.clone(), Instant::now()));
         assert!(!events.is_new(what.clone(), Instant::now()));
-        tokio::time::advance(REPEAT).await;
+        tokio::time::advance(DEDUP_INTERVAL).await;
         assert!(events.is_new(what, Instant::now()));
     }
 }

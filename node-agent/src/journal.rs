@@ -1,4 +1,4 @@
-//! What must outlive the agent but not a reboot: one file per attachment, the node's blocks, the resting addresses, the boot. It
+//! What must outlive the agent but not a reboot: one file per attachment, the node's blocks, the cooling addresses, the boot. It
 //! never decides that something is free: a file that can't be read stays, and is reported.
 
 use std::fs;
@@ -11,7 +11,7 @@ use bobbin_cni_wire::READY_MARKER;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::{Attachment, ForeignRecord, Resting, SavedBlock};
+use crate::ledger::{Attachment, CoolingAddress, ForeignRecord, SavedBlock};
 
 /// How a file ends that is not yet in its place.
 const BESIDE: &str = "new";
@@ -41,7 +41,7 @@ pub struct Kept {
     /// The blocks that were this node's when the agent last wrote them down.
     pub blocks: Vec<SavedBlock>,
     /// Addresses that rest.
-    pub resting: Vec<Resting>,
+    pub cooling: Vec<CoolingAddress>,
     /// Addresses that another attachment had a record of.
     pub passed_over: Vec<ForeignRecord>,
 }
@@ -59,7 +59,7 @@ impl Journal {
     /// They can't be made.
     pub fn open(run_dir: &Path) -> Result<Journal, JournalError> {
         let journal = Journal { root: run_dir.to_owned() };
-        for dir in [journal.root.clone(), journal.attachments(), journal.rests(), journal.passed_over()] {
+        for dir in [journal.root.clone(), journal.attachments(), journal.cooling_addresses(), journal.passed_over()] {
             let made = fs::create_dir_all(&dir).and_then(|()| tidy(&dir));
             made.map_err(|source| JournalError { path: dir, what: "made", source })?;
         }
@@ -77,7 +77,7 @@ impl Journal {
         match read::<Boot>(&path) {
             Ok(found) if found == ours => return Ok(false),
             Ok(_) => {
-                for dir in [self.attachments(), self.rests(), self.passed_over()] {
+                for dir in [self.attachments(), self.cooling_addresses(), self.passed_over()] {
                     for path in files(&dir) {
                         remove(&path)?;
                     }
@@ -104,7 +104,7 @@ impl Journal {
                 }
             }
         }
-        kept.resting = files(&self.rests()).iter().filter_map(|path| read(path).ok()).collect();
+        kept.cooling = files(&self.cooling_addresses()).iter().filter_map(|path| read(path).ok()).collect();
         kept.passed_over = files(&self.passed_over()).iter().filter_map(|path| read(path).ok()).collect();
         let blocks = self.root.join("blocks.json");
         kept.blocks = read(&blocks).unwrap_or_else(|error| {
@@ -124,12 +124,12 @@ impl Journal {
         write(&self.attachment(&attachment.key), attachment)
     }
 
-    /// Forgets an attachment whose address rests from `since`: the rest is written first.
+    /// Forgets an attachment whose address cools from `since`: the rest is written first.
     ///
     /// # Errors
     /// A file can't be written or removed.
     pub fn forget(&self, key: &AttachmentKey, pair: Pair, since: BootTime) -> Result<(), JournalError> {
-        write(&self.rest(pair), &Resting { pair, since })?;
+        write(&self.rest(pair), &CoolingAddress { pair, since })?;
         remove(&self.attachment(key))
     }
 
@@ -149,10 +149,10 @@ impl Journal {
         remove(&self.passed_over().join(format!("{}.json", record.name)))
     }
 
-    /// Forgets rests that began before a moment.
-    pub fn prune_rests(&self, before: BootTime) {
-        for path in files(&self.rests()) {
-            if read::<Resting>(&path).is_ok_and(|rest| rest.since < before)
+    /// Forgets cools that began before a moment.
+    pub fn prune_cooling(&self, before: BootTime) {
+        for path in files(&self.cooling_addresses()) {
+            if read::<CoolingAddress>(&path).is_ok_and(|rest| rest.since < before)
                 && let Err(error) = remove(&path)
             {
                 tracing::warn!(%error, "the file of an expired cool-down could not be removed");
@@ -172,7 +172,7 @@ impl Journal {
         self.root.join("attachments")
     }
 
-    fn rests(&self) -> PathBuf {
+    fn cooling_addresses(&self) -> PathBuf {
         self.root.join("resting")
     }
 
@@ -186,7 +186,7 @@ impl Journal {
 
     fn rest(&self, pair: Pair) -> PathBuf {
         let name: Vec<String> = pair.addresses().map(|address| address.to_string()).collect();
-        self.rests().join(format!("{}.json", name.join("_")))
+        self.cooling_addresses().join(format!("{}.json", name.join("_")))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bobbin_apiserver::backoff;
 use tokio::sync::mpsc;
 
 use crate::agent::{Agent, DuplicateOutcome};
@@ -11,9 +12,12 @@ use crate::ledger::{Attachment, Phase};
 use crate::record::{LateVerdict, Verdict, record_name};
 
 /// How long the ADD of a late verdict may take to end. Without the UID a DEL reads the record first, no more.
-const TURN: Duration = Duration::from_secs(1);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a verb that works on the attachment is waited for before a duplicate is left to the next resync.
-const DUPLICATE_TURN: Duration = Duration::from_secs(10);
+const DUPLICATE_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The first and the longest pause between two reads of the block of a duplicate.
+const READ_PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(10)];
 
 /// Takes in late verdicts, for ever. One that needs the API server delays no other.
 pub async fn run(agent: Arc<Agent>, blocks: BlockApi, mut verdicts: mpsc::UnboundedReceiver<LateVerdict>) {
@@ -30,15 +34,18 @@ async fn take_in(agent: Arc<Agent>, blocks: BlockApi, late: LateVerdict) {
     match verdict {
         Verdict::Recorded { uid } => {
             // The ADD may be writing down what it knows at this moment.
-            let Some(_turn) = agent.turns.take(&key, TURN).await else { return };
+            let Some(_turn) = agent.turns.take(&key, LOCK_TIMEOUT).await else { return };
             if living().is_some() {
                 agent.update(&key, |attachment| attachment.assignment_uid = Some(uid));
             }
         }
         Verdict::Taken { by, node, holder, uid } if node == agent.args.node_name => {
             let Some(attachment) = living() else { return };
-            if agent.ledger.attachment(&holder).is_some() {
-                return agent.report_duplicate(&attachment, &by, DuplicateOutcome::SameNode);
+            if agent.ledger.attachment(&holder).is_some_and(|other| other.pair == pair) {
+                if agent.pass_over(pair, &by) {
+                    agent.report_duplicate(&attachment, &by, DuplicateOutcome::SameNode);
+                }
+                return;
             }
             tracing::info!(%pair, %key, by, "this node left a record behind: it is replaced");
             if let Some(name) = record_name(pair) {
@@ -48,20 +55,36 @@ async fn take_in(agent: Arc<Agent>, blocks: BlockApi, late: LateVerdict) {
         }
         Verdict::Taken { by, node, .. } => {
             let Some(attachment) = living() else { return };
-            match blocks.get(&attachment.block).await {
-                Ok(block) if block.node_name.as_deref() == Some(node.as_str()) => {
-                    let Some(_turn) = agent.turns.take(&key, DUPLICATE_TURN).await else { return };
-                    let Some(attachment) = living() else { return };
-                    match agent.end(&attachment).await {
-                        Ok(_) => agent.report_duplicate(&attachment, &by, DuplicateOutcome::Ended),
-                        Err(error) => {
-                            tracing::error!(%error, "an attachment whose address is another node's could not be ended; it is tried again");
-                        }
+            // At once: what proved the block before proves nothing now.
+            let news = agent.pass_over(pair, &by);
+            let mut attempt = 0;
+            let block = loop {
+                match blocks.get(&attachment.block).await {
+                    Ok(block) => break block,
+                    Err(error) => {
+                        tracing::warn!(%pair, %key, by, %error, "an address is recorded for another attachment, and its block can't be read yet");
                     }
                 }
-                Ok(_) => agent.report_duplicate(&attachment, &by, DuplicateOutcome::Void),
+                // The record is tried again every minute: the first to meet it stays.
+                if !news || living().is_none() {
+                    return;
+                }
+                tokio::time::sleep(backoff(attempt, READ_PAUSES[0], READ_PAUSES[1])).await;
+                attempt += 1;
+            };
+            if block.node_name.as_deref() != Some(node.as_str()) {
+                // A void record is met again and again while it is there.
+                if news {
+                    agent.report_duplicate(&attachment, &by, DuplicateOutcome::Void);
+                }
+                return;
+            }
+            let Some(_turn) = agent.turns.take(&key, DUPLICATE_LOCK_TIMEOUT).await else { return };
+            let Some(attachment) = living() else { return };
+            match agent.end(&attachment).await {
+                Ok(_) => agent.report_duplicate(&attachment, &by, DuplicateOutcome::Ended),
                 Err(error) => {
-                    tracing::warn!(%pair, %key, by, %error, "an address is recorded for another attachment, and its block can't be read; the next resync looks again");
+                    tracing::error!(%error, "an attachment whose address is another node's could not be ended; it is tried again");
                 }
             }
         }

@@ -17,9 +17,9 @@ use crate::record::Recorder;
 use crate::run_dir::RunDir;
 
 /// How often it is said again what is waited for.
-const REMIND: Duration = Duration::from_mins(1);
+const REMINDER_INTERVAL: Duration = Duration::from_mins(1);
 /// With `force`: how long blocks and records may take before leaving goes on without them.
-const FORCED: Duration = Duration::from_secs(30);
+const FORCED_RELEASE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Names in a sentence; more are counted.
 const NAMED: usize = 5;
 
@@ -99,7 +99,7 @@ impl Leave {
             }
             tracing::info!("{sentence}");
             self.events.node_note("Waiting", &sentence);
-            let until = tokio::time::Instant::now() + REMIND;
+            let until = tokio::time::Instant::now() + REMINDER_INTERVAL;
             // One line a minute, however many pods go in it.
             while self.ledger.attachment_count() > 0 {
                 match tokio::time::timeout_at(until, changed.changed()).await {
@@ -123,10 +123,10 @@ impl Leave {
             if blocks.is_empty() && records == 0 {
                 return 0;
             }
-            if self.args.force && begun.elapsed() >= FORCED {
+            if self.args.force && begun.elapsed() >= FORCED_RELEASE_TIMEOUT {
                 return blocks.len();
             }
-            if told.elapsed() >= REMIND {
+            if told.elapsed() >= REMINDER_INTERVAL {
                 told = tokio::time::Instant::now();
                 let sentence = waits_for_blocks(&blocks, records, &self.args.node_name);
                 tracing::info!("{sentence}");

@@ -35,7 +35,7 @@ pub struct Request<'a> {
     pub pod_seen: bool,
     /// The pool that was chosen.
     pub pool: &'a str,
-    /// How long a freed address of the pool rests.
+    /// How long a freed address of the pool cools.
     pub cooldown: Duration,
     /// This boot.
     pub boot_id: &'a str,
@@ -55,7 +55,7 @@ pub enum AssignError {
     AlreadyHeld(Box<Attachment>),
     /// The node has blocks of the pool, but none with an address that may go out now.
     #[error("no address of the node's {blocks} blocks is free")]
-    NoneRested {
+    NoneCooled {
         /// How many blocks of the pool the node has.
         blocks: usize,
     },
@@ -73,7 +73,7 @@ pub struct Taken {
     pub permit: Permit,
 }
 
-/// What a block was like when an ADD took an address of it. The ADD asks [`Ledger::stands`] before it answers.
+/// What a block was like when an ADD took an address of it. The ADD asks [`Ledger::permit_is_valid`] before it answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permit {
     /// The block's name.
@@ -94,9 +94,9 @@ pub struct ForeignRecord {
     pub by: String,
 }
 
-/// A resting address, as it is kept over a restart.
+/// A cooling address, as it is kept over a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Resting {
+pub struct CoolingAddress {
     /// The address.
     pub pair: Pair,
     /// When it was freed, in boot time.
@@ -239,14 +239,14 @@ impl Ledger {
         self.try_write(|state| state.assign(request, now, false))
     }
 
-    /// Takes the address that rests longest although it has not rested the whole cool-down: a pod that starts beats one that doesn't.
+    /// Takes the address that cools longest although it has not rested the whole cool-down: a pod that starts beats one that doesn't.
     pub fn assign_early(&self, request: &Request<'_>, now: BootTime) -> Result<Taken, AssignError> {
         self.try_write(|state| state.assign(request, now, true))
     }
 
     /// Whether the block that an ADD took its address from was never in doubt since.
-    pub fn stands(&self, permit: &Permit) -> bool {
-        self.read(|state| state.stands(permit))
+    pub fn permit_is_valid(&self, permit: &Permit) -> bool {
+        self.read(|state| state.permit_is_valid(permit))
     }
 
     /// Enters an attachment that already has its address: one of the journal, or one that only the kernel knows.
@@ -265,7 +265,7 @@ impl Ledger {
         })
     }
 
-    /// Ends an attachment; its address rests from now on. `None`: there is no such attachment, and nothing happens.
+    /// Ends an attachment; its address cools from now on. `None`: there is no such attachment, and nothing happens.
     pub fn release(&self, key: &AttachmentKey, now: BootTime) -> Option<Attachment> {
         self.write(|state| state.release(key, now))
     }
@@ -307,14 +307,14 @@ impl Ledger {
         self.read(|state| state.pool_use(pool, cooldown, now))
     }
 
-    /// All resting addresses.
+    /// All cooling addresses.
     #[cfg(test)]
-    pub fn resting(&self) -> Vec<Resting> {
+    pub fn resting(&self) -> Vec<CoolingAddress> {
         self.read(State::resting)
     }
 
     /// Puts kept addresses to rest again, where they are not held; those of blocks that are not there yet when the block comes.
-    pub fn rest(&self, resting: &[Resting]) {
+    pub fn rest(&self, resting: &[CoolingAddress]) {
         self.write(|state| state.rest(resting));
     }
 

@@ -25,7 +25,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// How long the API server keeps a watch open: the longest that kube allows (it refuses 295 s and more).
 const WATCH_TIMEOUT: Duration = Duration::from_secs(294);
 /// A watch that ended this much before its timeout was ended by something else.
-const EARLY: Duration = Duration::from_secs(5);
+const EARLY_CLOSE_MARGIN: Duration = Duration::from_secs(5);
 /// The first pause after a watch broke; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
@@ -151,7 +151,7 @@ impl OwnWatches {
             };
             let mut events = opened;
             loop {
-                let event = match timeout(WATCH_TIMEOUT + EARLY, events.try_next()).await {
+                let event = match timeout(WATCH_TIMEOUT + EARLY_CLOSE_MARGIN, events.try_next()).await {
                     Err(_) => return Broke::Silent,
                     Ok(Err(error)) => {
                         tracing::info!(?kind, %error, "a watch broke; listing again");
@@ -185,7 +185,7 @@ impl OwnWatches {
                     see(seen);
                 }
             }
-            if begun.elapsed() + EARLY < WATCH_TIMEOUT {
+            if begun.elapsed() + EARLY_CLOSE_MARGIN < WATCH_TIMEOUT {
                 tracing::info!(?kind, "the API server closed a watch early; listing again");
                 return Broke::Closed;
             }

@@ -4,8 +4,8 @@
 mod api;
 mod deletions;
 mod health;
-mod lane;
 mod read;
+mod write_queue;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -22,8 +22,8 @@ use crate::freshness::Freshness;
 use crate::ledger::Attachment;
 use deletions::{Deletion, Deletions};
 use health::{Call, Health};
-use lane::{Lane, Step};
 pub(crate) use read::{RecordRead, address_of, own_records, own_records_of, pair_of, read_record, records_of};
+use write_queue::{Step, WriteQueue};
 
 /// Writes under way at once: as many as a few connections carry; more would only open more connections.
 const FRESH_AT_ONCE: usize = 16;
@@ -35,7 +35,7 @@ const REFUSED_PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_se
 /// How often records that are being written are looked at.
 const ANSWERED_PAUSE: Duration = Duration::from_millis(20);
 /// How long it may take to find out whose the record is that stands in the place of a new one.
-const WHOSE: Duration = Duration::from_secs(1);
+const OWNER_LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the API server says of a record that was to be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub struct LateVerdict {
     pub verdict: Verdict,
 }
 
-/// Where a wish for a record comes from.
+/// Where a write for a record comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
     /// An ADD waits.
@@ -90,7 +90,7 @@ struct Inner {
     node_name: String,
     clients: Clients,
     deletions: Deletions,
-    lanes: Mutex<HashMap<String, Lane>>,
+    write_queues: Mutex<HashMap<String, WriteQueue>>,
     pending: AtomicUsize,
     fresh: Semaphore,
     replayed: Semaphore,
@@ -116,7 +116,7 @@ impl Recorder {
             node_name: node_name.to_owned(),
             clients,
             deletions: Deletions::open(&run_dir.join("deletions"))?,
-            lanes: Mutex::new(HashMap::new()),
+            write_queues: Mutex::new(HashMap::new()),
             pending: AtomicUsize::new(0),
             fresh: Semaphore::new(FRESH_AT_ONCE),
             replayed: Semaphore::new(REPLAYED_AT_ONCE),
@@ -131,7 +131,11 @@ impl Recorder {
     /// the first ADD; inside the runtime.
     pub fn restore<'a>(&self, attachments: impl IntoIterator<Item = &'a Attachment>) {
         for deletion in self.0.deletions.load() {
-            self.push(&deletion.name, lane::Wish::delete(deletion.key.clone(), deletion.uid.clone(), None), true);
+            self.push(
+                &deletion.name,
+                write_queue::PendingWrite::delete(deletion.key.clone(), deletion.uid.clone(), None),
+                true,
+            );
         }
         for attachment in attachments {
             if attachment.assignment_uid.is_none() {
@@ -155,8 +159,9 @@ impl Recorder {
         {
             return verdict.ok();
         }
-        let stands = record_name(pair).is_some_and(|name| self.lanes().get(&name).is_some_and(Lane::found_a_record));
-        if stands && let Ok(verdict) = tokio::time::timeout(WHOSE, &mut answer).await {
+        let stands = record_name(pair)
+            .is_some_and(|name| self.write_queues().get(&name).is_some_and(WriteQueue::found_a_record));
+        if stands && let Ok(verdict) = tokio::time::timeout(OWNER_LOOKUP_TIMEOUT, &mut answer).await {
             return verdict.ok();
         }
         answer.close();
@@ -188,12 +193,13 @@ impl Recorder {
         let (reply, answer) = oneshot::channel();
         match api::record_of(attachment, &self.0.node_name) {
             Some((name, record)) => {
-                let mut wish = lane::Wish::create(attachment.key.clone(), attachment.pair, Box::new(record), reply);
+                let mut write =
+                    write_queue::PendingWrite::create(attachment.key.clone(), attachment.pair, Box::new(record), reply);
                 if origin == Origin::Restored {
                     // The last run may have sent it: read first, and let no DEL call it off unread.
-                    wish = wish.in_doubt();
+                    write = write.in_doubt();
                 }
-                self.push(&name, wish, origin != Origin::Fresh);
+                self.push(&name, write, origin != Origin::Fresh);
             }
             None => {
                 drop(reply.send(Verdict::Refused(format!("attachment {} has no address to record", attachment.key))));
@@ -210,7 +216,7 @@ impl Recorder {
         if let Err(error) = self.0.deletions.keep(&deletion) {
             tracing::warn!(name, %key, %error, "the deletion of a record could not be written down; after a restart the relist would find it");
         }
-        self.push(name, lane::Wish::delete(key.clone(), uid, Some(reply)), false);
+        self.push(name, write_queue::PendingWrite::delete(key.clone(), uid, Some(reply)), false);
         answer
     }
 
@@ -231,12 +237,16 @@ impl Recorder {
 
     /// Whether something waits to be written for that address.
     pub fn busy(&self, name: &str) -> bool {
-        self.lanes().get(name).is_some_and(|lane| !lane.is_idle())
+        self.write_queues().get(name).is_some_and(|write_queue| !write_queue.is_idle())
     }
 
     /// The names of the records for which something waits to be written.
     pub fn busy_names(&self) -> Vec<String> {
-        self.lanes().iter().filter(|(_, lane)| !lane.is_idle()).map(|(name, _)| name.clone()).collect()
+        self.write_queues()
+            .iter()
+            .filter(|(_, write_queue)| !write_queue.is_idle())
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 
     /// Whether something waits to be written for that pair.
@@ -244,21 +254,21 @@ impl Recorder {
         record_name(pair).is_some_and(|name| self.busy(&name))
     }
 
-    fn push(&self, name: &str, wish: lane::Wish, replayed: bool) {
-        let mut lanes = self.lanes();
-        // A lane is in the map as long as somebody runs it, empty or not.
-        let runs = lanes.contains_key(name);
-        let lane = lanes.entry(name.to_owned()).or_default();
-        let before = lane.len();
-        let cancelled = lane.push(wish);
-        let after = lane.len();
-        drop(lanes);
+    fn push(&self, name: &str, write: write_queue::PendingWrite, replayed: bool) {
+        let mut write_queues = self.write_queues();
+        // A write_queue is in the map as long as somebody runs it, empty or not.
+        let runs = write_queues.contains_key(name);
+        let write_queue = write_queues.entry(name.to_owned()).or_default();
+        let before = write_queue.len();
+        let cancelled = write_queue.push(write);
+        let after = write_queue.len();
+        drop(write_queues);
         self.count(before, after);
         for key in cancelled {
             self.0.deletions.forget(name, &key);
         }
         if !runs {
-            tokio::spawn(self.clone().run_lane(name.to_owned(), replayed));
+            tokio::spawn(self.clone().run_write_queue(name.to_owned(), replayed));
         }
     }
 
@@ -271,7 +281,7 @@ impl Recorder {
     }
 
     /// Does one address's writes in their order, until there are none.
-    async fn run_lane(self, name: String, mut replayed: bool) {
+    async fn run_write_queue(self, name: String, mut replayed: bool) {
         let mut refusals = 0_u32;
         loop {
             let permit = self.turn(replayed).await;
@@ -279,13 +289,13 @@ impl Recorder {
             let Some(step) = self.next(&name) else { return };
             let call = Call::of(&step);
             let outcome = self.0.call(&name, step).await;
-            let answered = outcome != lane::Outcome::Unknown;
+            let answered = outcome != write_queue::Outcome::Unknown;
             replayed |= !answered;
             let (done, over) = self.learn(&name, outcome);
             // Before the permit goes: the next probe's pause depends on it.
             self.note(call, answered);
             drop(permit);
-            if let lane::Done::Later(why) = &done {
+            if let write_queue::Done::Later(why) = &done {
                 if refusals == 0 {
                     tracing::error!(
                         name,
@@ -309,28 +319,28 @@ impl Recorder {
         }
     }
 
-    /// The next step; without one the lane is closed.
+    /// The next step; without one the write_queue is closed.
     fn next(&self, name: &str) -> Option<Step> {
-        let mut lanes = self.lanes();
-        let step = lanes.get_mut(name)?.next();
+        let mut write_queues = self.write_queues();
+        let step = write_queues.get_mut(name)?.next();
         if step.is_none() {
-            lanes.remove(name);
+            write_queues.remove(name);
         }
         step
     }
 
-    /// Takes in an outcome; whether the lane is closed by it.
-    fn learn(&self, name: &str, outcome: lane::Outcome) -> (lane::Done, bool) {
-        let mut lanes = self.lanes();
-        let Some(lane) = lanes.get_mut(name) else { return (lane::Done::NotYet, true) };
-        let before = lane.len();
-        let done = lane.learn(outcome);
-        let after = lane.len();
-        let over = lane.is_idle();
+    /// Takes in an outcome; whether the write_queue is closed by it.
+    fn learn(&self, name: &str, outcome: write_queue::Outcome) -> (write_queue::Done, bool) {
+        let mut write_queues = self.write_queues();
+        let Some(write_queue) = write_queues.get_mut(name) else { return (write_queue::Done::NotYet, true) };
+        let before = write_queue.len();
+        let done = write_queue.learn(outcome);
+        let after = write_queue.len();
+        let over = write_queue.is_idle();
         if over {
-            lanes.remove(name);
+            write_queues.remove(name);
         }
-        drop(lanes);
+        drop(write_queues);
         self.count(before, after);
         (done, over)
     }
@@ -376,15 +386,15 @@ impl Recorder {
         }
     }
 
-    fn tell(&self, name: &str, done: lane::Done) {
+    fn tell(&self, name: &str, done: write_queue::Done) {
         match done {
-            lane::Done::NotYet | lane::Done::Later(_) => {}
-            lane::Done::Created { key, pair, reply, verdict } => {
+            write_queue::Done::NotYet | write_queue::Done::Later(_) => {}
+            write_queue::Done::Created { key, pair, reply, verdict } => {
                 if let Err(verdict) = reply.send(verdict) {
                     (self.0.late)(LateVerdict { key, pair, verdict });
                 }
             }
-            lane::Done::Deleted { key, reply } => {
+            write_queue::Done::Deleted { key, reply } => {
                 self.0.deletions.forget(name, &key);
                 if let Some(reply) = reply {
                     // DEL does not wait; nobody listening is the rule.
@@ -394,8 +404,8 @@ impl Recorder {
         }
     }
 
-    fn lanes(&self) -> MutexGuard<'_, HashMap<String, Lane>> {
-        self.0.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn write_queues(&self) -> MutexGuard<'_, HashMap<String, WriteQueue>> {
+        self.0.write_queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -9,7 +9,7 @@ use bobbin_crds::DEFAULT_COOLDOWN;
 use bobbin_kernel::SeenLink;
 use jiff::Timestamp;
 
-use crate::blocks::read::resting_since;
+use crate::blocks::read::cooling_since;
 use crate::freshness::Proof;
 use crate::journal::{Journal, Kept};
 use crate::ledger::{Arrival, Attachment, Ledger, Phase, PodRef, SavedBlock};
@@ -25,7 +25,7 @@ pub fn restore(
     boot_id: &str,
     trusted: bool,
 ) -> Vec<Attachment> {
-    let Kept { attachments, unreadable, blocks, resting, passed_over } = journal.load();
+    let Kept { attachments, unreadable, blocks, cooling, passed_over } = journal.load();
     let now = bobbin_kernel::boot_time();
     for SavedBlock { block, state, records_seen } in blocks {
         let Some(state) = state.restored(trusted) else { continue };
@@ -33,7 +33,7 @@ pub fn restore(
         let reserved = pool.as_ref().and_then(|pool| Reserved::parse(&pool.spec.reserved).ok());
         let cooldown = pool.map_or(DEFAULT_COOLDOWN, |pool| pool.spec.cooldown());
         let arrival = Arrival {
-            resting_since: resting_since(block.free_since, cooldown, Timestamp::now(), now),
+            cooling_since: cooling_since(block.free_since, cooldown, Timestamp::now(), now),
             held: block,
             reserved: reserved.unwrap_or_default(),
             proof: if records_seen { Proof::None } else { Proof::RecordsUnseen },
@@ -42,7 +42,7 @@ pub fn restore(
         };
         ledger.restore_block(arrival, state);
     }
-    ledger.rest(&resting);
+    ledger.rest(&cooling);
     for record in passed_over {
         ledger.pass_over(record);
     }

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::Agent;
 use crate::args::{Args, Mode, Routing};
+use crate::attachment_lock::Turns;
 use crate::block_checkpoint::{BlockCheckpoint, BlockCheckpointWriter};
 use crate::blocks::api::BlockApi;
 use crate::blocks::{BlockTasks, Blocks};
@@ -38,7 +39,6 @@ use crate::run_dir::heartbeat::HEARTBEAT_DEADLINE;
 use crate::run_dir::{Identity, Previous, RunDir, RunDirError};
 use crate::stock::Stock;
 use crate::times::{self, Times};
-use crate::turns::Turns;
 use crate::verb::gc::Unlisted;
 use crate::waiting_pods::WaitingPods;
 use crate::watch::ClusterView;
@@ -294,7 +294,7 @@ async fn first_read(
     stop: CancellationToken,
 ) {
     // Too long, or over: both let the ADDs go on.
-    let _ = tokio::time::timeout(times::FIRST_READ, resynced.wait_for(|done| done.blocks)).await;
+    let _ = tokio::time::timeout(times::FIRST_READ_TIMEOUT, resynced.wait_for(|done| done.blocks)).await;
     tell.send_replace(true);
     let _ = resynced.wait_for(|done| done.blocks).await;
     tell_read.send_replace(true);

@@ -18,7 +18,7 @@ use crate::pod_gone::{Candidate, PodGone};
 use decision::{Evidence, Identity, identity};
 
 /// Longer than any cooldown: a day is the longest that a pool may ask for.
-const OLD_REST: Duration = Duration::from_hours(24);
+const MAX_COOLDOWN: Duration = Duration::from_hours(24);
 
 /// What earlier looks found.
 struct Looks {
@@ -43,7 +43,7 @@ pub async fn run(agent: &Arc<Agent>, client: Client, pod_absence: Duration) {
             () = tokio::time::sleep(agent.args.sweep_interval) => {}
         }
         look(agent, &client, &mut looks).await;
-        agent.journal.prune_rests(boot_time().before(OLD_REST));
+        agent.journal.prune_cooling(boot_time().before(MAX_COOLDOWN));
         for (waiter, waited) in agent.waiting.given_up(Instant::now()) {
             let (tries, seconds) = (waited.tries, waited.took.as_secs());
             tracing::info!(
@@ -195,7 +195,7 @@ async fn end(agent: &Arc<Agent>, seen: &Attachment, evidence: Evidence) {
             tracing::info!(%key, pair = %now.pair, pod = %format!("{}/{}", now.pod.namespace, now.pod.name), "{evidence}");
         }
         Err(error) => {
-            tracing::warn!(%key, %error, "an attachment could not be freed; it is tried again at the next interval")
+            tracing::warn!(%key, %error, "an attachment could not be freed; it is tried again at the next interval");
         }
     }
 }

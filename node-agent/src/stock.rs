@@ -25,7 +25,7 @@ use crate::watch::ClusterView;
 use pool_state::PoolState;
 
 /// Something that time alone brings about is looked for at least so often. It costs the API server nothing.
-const LOOK: Duration = Duration::from_secs(15);
+const CHECK_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Wants of this node, by pool. Cheap to clone.
 #[derive(Clone)]
@@ -128,7 +128,7 @@ impl Stock {
         let held = self.0.ledger.blocks();
         let names: BTreeSet<String> =
             known.iter().map(|pool| pool.name_any()).chain(held.into_iter().map(|block| block.held.pool)).collect();
-        let mut next = LOOK;
+        let mut next = CHECK_INTERVAL;
         for name in names {
             // A pool that the view does not know cannot be judged: nothing is claimed from it and nothing given back.
             if let Some(pool) = self.0.view.pool(&name) {
@@ -274,5 +274,5 @@ fn next_change(pool: &PoolUse) -> Duration {
     let ages = [pool.block_idle, bobbin_addressing::stock::FIRST_USE];
     let empty = pool.blocks.iter().filter_map(|block| block.empty_for);
     let waits = empty.flat_map(|empty| ages.into_iter().filter_map(move |age| age.checked_sub(empty)));
-    waits.filter(|wait| !wait.is_zero()).min().unwrap_or(LOOK)
+    waits.filter(|wait| !wait.is_zero()).min().unwrap_or(CHECK_INTERVAL)
 }

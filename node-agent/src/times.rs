@@ -80,7 +80,7 @@ impl Times {
 }
 
 /// How long an ADD waits for the first read of own blocks after the agent has started.
-pub const FIRST_READ: Duration = Duration::from_millis(300);
+pub const FIRST_READ_TIMEOUT: Duration = Duration::from_millis(300);
 
 #[cfg(test)]
 mod tests {

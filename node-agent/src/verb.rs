@@ -18,7 +18,7 @@ use crate::agent::Agent;
 use crate::ledger::PodRef;
 
 /// How long a verb waits for another one on the same attachment.
-pub(crate) const TURN: Duration = Duration::from_secs(40);
+pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Why a verb failed, and whether the log has it already.
 #[derive(Debug)]

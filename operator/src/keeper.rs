@@ -29,13 +29,13 @@ use crate::slim::SlimAssignment;
 use crate::status::{self, Inputs, Urgency};
 
 /// Changes that come within this time are looked at together.
-const TOGETHER: Duration = Duration::from_millis(10);
+const DEBOUNCE: Duration = Duration::from_millis(10);
 /// A pool whose subnets are not all accepted is looked at this often: what is in its way may be gone.
-const RETRY_OVERLAP: Duration = Duration::from_millis(500);
+const OVERLAP_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// A pool that has nothing to do is looked at this often.
-const IDLE: Duration = Duration::from_mins(10);
+const IDLE_INTERVAL: Duration = Duration::from_mins(10);
 /// A block that was carved and that the watch has not shown within this time is not there.
-const UNSEEN: Duration = Duration::from_secs(10);
+const CARVED_BLOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a turn did not end.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +93,7 @@ pub(crate) async fn keep(shared: Arc<Shared>, name: Arc<str>) {
                     () = bell.notified() => {}
                     () = tokio::time::sleep(next) => {}
                 }
-                tokio::time::sleep(TOGETHER).await;
+                tokio::time::sleep(DEBOUNCE).await;
             }
             Err(error) => {
                 let (base, cap) = match &error {
@@ -118,7 +118,7 @@ impl Keeper {
         let mut view = self.view();
         if view.unreadable {
             // Nothing of it is carved, freed or deleted; an event has told it.
-            return Ok(IDLE);
+            return Ok(IDLE_INTERVAL);
         }
         blocks::release(&self.shared, &view, &self.name).await?;
         let Some(pool) = view.pool.clone() else {
@@ -145,14 +145,14 @@ impl Keeper {
         }
         let again = self.tell(&pool, &view, &shape, ruling.listed, &ruling.refused).await?;
         let open = ruling.waits || !ruling.refused.is_empty();
-        Ok(if open { again.min(RETRY_OVERLAP) } else { again })
+        Ok(if open { again.min(OVERLAP_RETRY_INTERVAL) } else { again })
     }
 
     /// The pool as the watches have shown it, with what was carved since.
     fn view(&mut self) -> PoolView {
         let mut view = self.shared.board.facts(|facts| facts.view(&self.name));
         let shown: std::collections::HashSet<u64> = view.blocks.iter().map(|block| block.index).collect();
-        self.carved.retain(|index, (_, when)| !shown.contains(index) && when.elapsed() < UNSEEN);
+        self.carved.retain(|index, (_, when)| !shown.contains(index) && when.elapsed() < CARVED_BLOCK_TIMEOUT);
         if !self.carved.is_empty() {
             view.blocks.extend(self.carved.values().map(|(block, _)| block.clone()));
             view.blocks.sort_by_key(|block| block.index);
@@ -267,13 +267,13 @@ impl Keeper {
         self.shared.metrics.pool(&self.name, &status);
         let interval = status::interval(self.shared.status_interval, view.nodes, view.pools);
         let rest = self.last_status.map_or(Duration::ZERO, |last| interval.saturating_sub(last.elapsed()));
-        let warmer = view.warmer_in.unwrap_or(IDLE).max(TOGETHER);
+        let warmer = view.warmer_in.unwrap_or(IDLE_INTERVAL).max(DEBOUNCE);
         match status::urgency(pool.status.as_ref(), &status) {
-            Urgency::Never => Ok(warmer.min(IDLE)),
+            Urgency::Never => Ok(warmer.min(IDLE_INTERVAL)),
             Urgency::Soon if !rest.is_zero() => Ok(rest),
             Urgency::Soon | Urgency::Now => {
                 self.write_status(pool, view, status).await?;
-                Ok(warmer.min(IDLE))
+                Ok(warmer.min(IDLE_INTERVAL))
             }
         }
     }

@@ -28,7 +28,7 @@ const WRITE: Duration = Duration::from_secs(10);
 /// How many writes are under way at once.
 const AT_ONCE: usize = 16;
 /// A look is taken at least this often.
-const LOOK: Duration = Duration::from_secs(30);
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Runs for ever.
 pub(crate) async fn run(shared: Arc<Shared>) {
@@ -40,7 +40,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         shared.metrics.nodes_gone.set(i64::try_from(gone.len()).unwrap_or(i64::MAX));
         failures.retain(|node, _| gone.contains_key(node));
         let due = waiting.look(&gone, Instant::now(), shared.node_gone);
-        let mut again = due.next.unwrap_or(LOOK).min(LOOK);
+        let mut again = due.next.unwrap_or(CHECK_INTERVAL).min(CHECK_INTERVAL);
         for node in due.now {
             if !shared.leads() {
                 again = again.min(Duration::from_secs(1));

@@ -17,15 +17,15 @@ use crate::slim::SlimAssignment;
 use crate::void_record::Suspects;
 
 /// How often.
-const EVERY: Duration = Duration::from_secs(30);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// At most this many records are looked at closely in one turn.
-const MOST: usize = 20;
+const MAX_CHECKS: usize = 20;
 
 /// Runs for ever.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut suspects = Suspects::default();
     loop {
-        tokio::time::sleep(bobbin_apiserver::backoff::jittered(EVERY)).await;
+        tokio::time::sleep(bobbin_apiserver::backoff::jittered(SWEEP_INTERVAL)).await;
         if !shared.ages.synced() {
             continue;
         }
@@ -38,7 +38,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         if !shared.leads() {
             continue;
         }
-        for record in suspects.due(MOST, Instant::now()) {
+        for record in suspects.due(MAX_CHECKS, Instant::now()) {
             if let Err(why) = look_closely(&shared, &mut suspects, &record).await {
                 tracing::debug!(record = record.name, %why, "a void record stays: it could not be looked at");
             }

@@ -43,7 +43,7 @@ fn step() -> impl Strategy<Value = Step> {
 enum Place {
     Unused,
     Held,
-    Resting(BootTime),
+    CoolingAddress(BootTime),
 }
 
 /// The naive model.
@@ -65,7 +65,7 @@ impl Model {
     fn longest(&self) -> Option<(u32, BootTime)> {
         let mut resting: Vec<(BootTime, u32)> = Vec::new();
         for (offset, place) in self.places.iter().enumerate() {
-            if let (Place::Resting(since), true) = (*place, self.may(offset)) {
+            if let (Place::CoolingAddress(since), true) = (*place, self.may(offset)) {
                 resting.push((since, offset as u32));
             }
         }
@@ -86,18 +86,18 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
     #[test]
     fn a_block_does_what_the_naive_model_does(
-        resting_since in prop::option::of(0_u64..40), steps in prop::collection::vec(step(), 1..120),
+        cooling_since in prop::option::of(0_u64..40), steps in prop::collection::vec(step(), 1..120),
     ) {
         let mut now = at(40);
-        let mut block = Occupancy::new(block(3), &Reserved::default(), resting_since.map(at));
-        let first = resting_since.map_or(Place::Unused, |since| Place::Resting(at(since)));
+        let mut block = Occupancy::new(block(3), &Reserved::default(), cooling_since.map(at));
+        let first = cooling_since.map_or(Place::Unused, |since| Place::CoolingAddress(at(since)));
         let mut model = Model { places: vec![first; 8], retired: vec![false; 8], reserved: None };
         for step in steps {
             match step {
                 Step::Pick | Step::Early => {
                     let early = matches!(step, Step::Early);
                     let expected = if early { model.longest().map(|(offset, _)| offset) } else { model.pick(now) };
-                    let picked = if early { block.longest_resting().map(|(offset, _)| offset) } else { block.pick_rested(now, COOLDOWN) };
+                    let picked = if early { block.longest_cooling().map(|(offset, _)| offset) } else { block.pick_cooled(now, COOLDOWN) };
                     prop_assert_eq!(picked, expected);
                     if let Some(offset) = picked {
                         prop_assert!(model.places[offset as usize] != Place::Held, "handed out a held address");
@@ -113,19 +113,19 @@ proptest! {
                 Step::Free(offset) => {
                     block.free(offset, now);
                     if let Some(place) = model.places.get_mut(offset as usize).filter(|place| **place == Place::Held) {
-                        *place = Place::Resting(now);
+                        *place = Place::CoolingAddress(now);
                     }
                 }
                 Step::Rest(offset, since) => {
-                    block.rest_since(offset, at(since));
+                    block.cool_since(offset, at(since));
                     match model.places.get_mut(offset as usize) {
-                        Some(Place::Resting(known)) => *known = (*known).max(at(since)),
-                        Some(place @ Place::Unused) => *place = Place::Resting(at(since)),
+                        Some(Place::CoolingAddress(known)) => *known = (*known).max(at(since)),
+                        Some(place @ Place::Unused) => *place = Place::CoolingAddress(at(since)),
                         _ => {}
                     }
                 }
                 Step::Retire(offset) => {
-                    block.retire(offset);
+                    block.exclude(offset);
                     if let Some(retired) = model.retired.get_mut(offset as usize) { *retired = true; }
                 }
                 Step::Reserve(offset) => {
@@ -138,11 +138,11 @@ proptest! {
             prop_assert_eq!(block.held(), held);
             prop_assert_eq!(block.is_empty(), held == 0);
             prop_assert_eq!(block.usable() as usize, (0..8).filter(|i| model.may(*i)).count());
-            let cooling = |place| matches!(place, Place::Resting(since) if now.0 < since.0 + COOLDOWN);
-            let free = |place| match place { Place::Unused => true, Place::Held => false, Place::Resting(since) => now.0 >= since.0 + COOLDOWN };
+            let cooling = |place| matches!(place, Place::CoolingAddress(since) if now.0 < since.0 + COOLDOWN);
+            let free = |place| match place { Place::Unused => true, Place::Held => false, Place::CoolingAddress(since) => now.0 >= since.0 + COOLDOWN };
             prop_assert_eq!(block.cooling(now, COOLDOWN) as usize, model.eligible(cooling).len());
             prop_assert_eq!(block.free_count(now, COOLDOWN) as usize, model.eligible(free).len());
-            prop_assert_eq!(block.resting().count(), model.places.iter().filter(|place| matches!(place, Place::Resting(_))).count());
+            prop_assert_eq!(block.resting().count(), model.places.iter().filter(|place| matches!(place, Place::CoolingAddress(_))).count());
         }
     }
 }
@@ -151,7 +151,7 @@ proptest! {
 fn all_addresses_go_out_first_and_last_included() {
     let mut block = Occupancy::new(block(4), &Reserved::default(), None);
     let mut given = Vec::new();
-    while let Some(offset) = block.pick_rested(at(0), COOLDOWN) {
+    while let Some(offset) = block.pick_cooled(at(0), COOLDOWN) {
         assert!(block.hold(offset));
         given.push(offset);
     }
@@ -164,7 +164,7 @@ fn a_block_of_one_and_a_block_of_65536_are_blocks() {
         let mut block = Occupancy::new(block(bits), &Reserved::default(), Some(at(5)));
         let len = 1 << bits;
         assert_eq!(block.cooling(at(14), COOLDOWN), len);
-        assert_eq!(block.pick_rested(at(14), COOLDOWN), None);
+        assert_eq!(block.pick_cooled(at(14), COOLDOWN), None);
         assert_eq!(block.free_count(at(15), COOLDOWN), len);
         assert!(block.hold(len - 1));
         assert!(!block.hold(len));
@@ -178,9 +178,9 @@ fn a_second_free_does_not_free_the_next_holder() {
     assert!(block.hold(0));
     block.free(0, at(1));
     block.free(0, at(9));
-    assert_eq!(block.longest_resting(), Some((0, at(1))), "a repeated free must not lengthen the rest");
+    assert_eq!(block.longest_cooling(), Some((0, at(1))), "a repeated free must not lengthen the rest");
     assert!(block.hold(0));
-    assert_eq!(block.pick_rested(at(100), COOLDOWN), None);
+    assert_eq!(block.pick_cooled(at(100), COOLDOWN), None);
 }
 
 #[test]
@@ -193,7 +193,7 @@ fn never_used_goes_before_rested_and_longest_rested_first() {
         block.free(offset, at(time));
     }
     let mut order = Vec::new();
-    while let Some(offset) = block.pick_rested(at(100), COOLDOWN) {
+    while let Some(offset) = block.pick_cooled(at(100), COOLDOWN) {
         assert!(block.hold(offset));
         order.push(offset);
     }

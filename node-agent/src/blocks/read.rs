@@ -110,7 +110,7 @@ impl BlockRead {
 
     /// Since when, in boot time, the addresses of a block rest that was just claimed; `None` when they have rested enough. A block that
     /// still had our finalizer cools from its claim.
-    pub(crate) fn resting_since(
+    pub(crate) fn cooling_since(
         &self,
         had_finalizer: bool,
         cooldown: Duration,
@@ -120,7 +120,7 @@ impl BlockRead {
         if had_finalizer && !cooldown.is_zero() {
             return Some(boot);
         }
-        resting_since(self.free_since, cooldown, now, boot)
+        cooling_since(self.free_since, cooldown, now, boot)
     }
 
     /// The block as the ledger keeps it.
@@ -154,7 +154,7 @@ fn free_for(since: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
 }
 
 /// Since when, in boot time, the addresses of a block rest that became free then; `None` when they have rested enough.
-pub(crate) fn resting_since(
+pub(crate) fn cooling_since(
     since: Option<Timestamp>,
     cooldown: Duration,
     now: Timestamp,

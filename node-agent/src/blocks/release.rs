@@ -22,8 +22,8 @@ impl Inner {
     /// One step of a block in `releasing`.
     pub(super) async fn release(&self, name: &str, stage: Release) -> Step {
         match stage {
-            Release::Records => self.delete_records(name).await,
-            Release::Withdrawn => self.withdraw_and_send(name).await,
+            Release::DeletingRecords => self.delete_records(name).await,
+            Release::WithdrawingRoute => self.withdraw_and_send(name).await,
             Release::Sent => self.read_release(name).await,
         }
     }
@@ -113,7 +113,7 @@ impl Inner {
     async fn left_within(&self, name: &str, pause: Duration) -> bool {
         let mut changed = self.with.ledger.changed();
         let left = async {
-            while self.with.ledger.block_state(name) == Some(BlockState::Releasing(Release::Withdrawn)) {
+            while self.with.ledger.block_state(name) == Some(BlockState::Releasing(Release::WithdrawingRoute)) {
                 if changed.changed().await.is_err() {
                     return;
                 }

@@ -84,9 +84,9 @@ fn a_forgotten_attachment_rests() {
     journal.forget(&attachment("x").key, attachment("x").pair, since).unwrap();
     let kept = journal.load();
     assert!(kept.attachments.is_empty());
-    assert_eq!(kept.resting, [Resting { pair: attachment("x").pair, since }]);
-    journal.prune_rests(BootTime(Duration::from_secs(8)));
-    assert!(journal.load().resting.is_empty());
+    assert_eq!(kept.cooling, [CoolingAddress { pair: attachment("x").pair, since }]);
+    journal.prune_cooling(BootTime(Duration::from_secs(8)));
+    assert!(journal.load().cooling.is_empty());
 }
 
 #[test]

@@ -81,11 +81,11 @@ impl Body {
     pub(super) fn new(
         held: HeldBlock,
         reserved: &Reserved,
-        resting_since: Option<BootTime>,
+        cooling_since: Option<BootTime>,
         proof: Proof,
         now: BootTime,
     ) -> Body {
-        let occupancy = Occupancy::new(held.range, reserved, resting_since);
+        let occupancy = Occupancy::new(held.range, reserved, cooling_since);
         Body { held, occupancy, proof, empty_since: Some(now), was_used: false }
     }
 

@@ -56,9 +56,9 @@ pub enum Settled {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Release {
     /// Our records of its addresses are being deleted.
-    Records,
+    DeletingRecords,
     /// The records are gone; the route is being withdrawn, or the routers get time to forget it.
-    Withdrawn,
+    WithdrawingRoute,
     /// The write that gives the block back was sent, perhaps without an answer.
     Sent,
 }
@@ -161,12 +161,13 @@ impl BlockState {
             // Claimed back: it is exported anew before anything goes out.
             (S::Lost, E::ClaimedBack { now }) => Next::State(S::Exporting { since: now, not_before: now }),
             (S::Doubted { .. }, E::FoundOthers) => Next::State(S::Lost),
-            (S::Exporting { .. } | S::Serving | S::Retiring, E::Release) => Next::State(S::Releasing(Release::Records)),
-            (S::Releasing(Release::Records), E::RecordsGone) | (S::Releasing(Release::Sent), E::ReleaseFailed) => {
-                Next::State(S::Releasing(Release::Withdrawn))
+            (S::Exporting { .. } | S::Serving | S::Retiring, E::Release) => {
+                Next::State(S::Releasing(Release::DeletingRecords))
             }
-            (S::Releasing(Release::Withdrawn), E::ReleaseSent) => Next::State(S::Releasing(Release::Sent)),
-            (S::Releasing(Release::Records | Release::Withdrawn), E::ReleaseCancelled { now }) => {
+            (S::Releasing(Release::DeletingRecords), E::RecordsGone)
+            | (S::Releasing(Release::Sent), E::ReleaseFailed) => Next::State(S::Releasing(Release::WithdrawingRoute)),
+            (S::Releasing(Release::WithdrawingRoute), E::ReleaseSent) => Next::State(S::Releasing(Release::Sent)),
+            (S::Releasing(Release::DeletingRecords | Release::WithdrawingRoute), E::ReleaseCancelled { now }) => {
                 Next::State(S::Exporting { since: now, not_before: now })
             }
             _ => Next::Unchanged,
@@ -182,7 +183,7 @@ impl BlockState {
     pub fn exported(self) -> bool {
         match self {
             BlockState::Claiming { .. } | BlockState::Lost => false,
-            BlockState::Releasing(release) => release == Release::Records,
+            BlockState::Releasing(release) => release == Release::DeletingRecords,
             BlockState::Exporting { .. } | BlockState::Serving | BlockState::Retiring | BlockState::Doubted { .. } => {
                 true
             }

@@ -244,7 +244,7 @@ impl World {
     fn arrive(&mut self, node: usize, block: usize, proof: Proof) {
         let held = World::held(block);
         let reserved = Reserved::default();
-        let arrival = Arrival { held, resting_since: None, reserved, proof, now: at(0), not_before: at(0) };
+        let arrival = Arrival { held, cooling_since: None, reserved, proof, now: at(0), not_before: at(0) };
         self.nodes[node].ledger.arrive(arrival);
     }
 
@@ -499,7 +499,7 @@ impl World {
                 let reserved = Reserved::default();
                 let proof = if records_seen { Proof::None } else { Proof::RecordsUnseen };
                 let arrival =
-                    Arrival { held: block, resting_since: None, reserved, proof, now: at(0), not_before: at(0) };
+                    Arrival { held: block, cooling_since: None, reserved, proof, now: at(0), not_before: at(0) };
                 fresh.restore_block(arrival, state);
             }
         }

@@ -10,10 +10,10 @@ use bobbin_addressing::{AttachmentKey, BootTime, Pair};
 
 use super::block::{Block, BlockView, Body, HeldBlock, SavedBlock};
 use super::block_state::{BlockEvent, BlockState, Next};
-use super::{AssignError, Attachment, ForeignRecord, Permit, Phase, Request, Resting, Taken};
+use super::{AssignError, Attachment, CoolingAddress, ForeignRecord, Permit, Phase, Request, Taken};
 use crate::freshness::Proof;
 
-/// The longest cool-down that a pool may ask for: older rests mean nothing.
+/// The longest cool-down that a pool may ask for: older cools mean nothing.
 const LONGEST_COOLDOWN: Duration = Duration::from_hours(24);
 
 /// Blocks and attachments. Invariant: an address of a block is held in its occupancy exactly if an attachment has it.
@@ -22,7 +22,7 @@ pub(super) struct State {
     pub(super) blocks: BTreeMap<String, Block>,
     pub(super) attachments: HashMap<AttachmentKey, Attachment>,
     /// Rests of addresses whose block is not, or not yet, here.
-    rests: HashMap<Pair, BootTime>,
+    cooling_addresses: HashMap<Pair, BootTime>,
     /// What each pool reserves, as last said.
     reserved: HashMap<String, Reserved>,
     /// Addresses that another attachment has a record of, whether their block is here or not.
@@ -37,7 +37,7 @@ pub struct Arrival {
     /// The block, as the API server has it.
     pub held: HeldBlock,
     /// Since when its addresses rest; `None`: they have rested enough.
-    pub resting_since: Option<BootTime>,
+    pub cooling_since: Option<BootTime>,
     /// What its pool reserves, as far as the caller knows.
     pub reserved: Reserved,
     /// What the API server's word on it is worth.
@@ -66,7 +66,7 @@ impl State {
 
     /// The API server confirmed a claim, or says that a block which is not here is ours. False: the block is here in another state.
     pub(super) fn arrive(&mut self, arrival: Arrival) -> bool {
-        let Arrival { held, resting_since, reserved, proof, now, not_before } = arrival;
+        let Arrival { held, cooling_since, reserved, proof, now, not_before } = arrival;
         let claimed = match self.blocks.get(&held.name).map(Block::state) {
             None => BlockState::Claiming { doubted: false },
             Some(claiming @ BlockState::Claiming { .. }) => claiming,
@@ -75,15 +75,15 @@ impl State {
         let Next::State(state) = claimed.on(BlockEvent::ClaimConfirmed { now, not_before }) else { return false };
         // What was read of the pool later counts more than what the caller may have missed.
         let reserved = self.reserved.get(&held.pool).cloned().unwrap_or(reserved);
-        let body = Body::new(held, &reserved, resting_since, proof, now);
+        let body = Body::new(held, &reserved, cooling_since, proof, now);
         self.insert(body, state);
         true
     }
 
     /// A block of the checkpoint comes back with a restart of the agent.
     pub(super) fn restore_block(&mut self, arrival: Arrival, state: BlockState) {
-        let Arrival { held, resting_since, reserved, proof, now, .. } = arrival;
-        let mut body = Body::new(held, &reserved, resting_since, proof, now);
+        let Arrival { held, cooling_since, reserved, proof, now, .. } = arrival;
+        let mut body = Body::new(held, &reserved, cooling_since, proof, now);
         // The checkpoint does not say, and an address that was in use must cool.
         body.was_used = true;
         self.insert(body, state);
@@ -99,8 +99,8 @@ impl State {
         }
         let epoch = self.next_epoch();
         self.blocks.insert(body.held.name.clone(), Block::known(body, state, epoch));
-        for (pair, since) in std::mem::take(&mut self.rests) {
-            self.rest_one(pair, since);
+        for (pair, since) in std::mem::take(&mut self.cooling_addresses) {
+            self.cool_one(pair, since);
         }
         for (pair, record) in self.passed_over.clone() {
             self.pass_over(pair, record);
@@ -116,19 +116,19 @@ impl State {
         let forgotten = self.blocks.remove(name).and_then(|block| block.body);
         // A block that was given back says itself since when its addresses rest.
         if event != BlockEvent::Released {
-            self.keep_rests(forgotten);
+            self.keep_cooling(forgotten);
         }
         true
     }
 
-    /// Keeps the rests of a block that is forgotten, should it come back.
-    fn keep_rests(&mut self, forgotten: Option<Body>) {
+    /// Keeps the cools of a block that is forgotten, should it come back.
+    fn keep_cooling(&mut self, forgotten: Option<Body>) {
         let Some(body) = forgotten else { return };
         for (offset, since) in body.occupancy.resting() {
-            self.rests.extend(body.held.range.pair(offset).map(|pair| (pair, since)));
+            self.cooling_addresses.extend(body.held.range.pair(offset).map(|pair| (pair, since)));
         }
-        let newest = self.rests.values().max().copied().unwrap_or_default();
-        self.rests.retain(|_, since| newest.since(*since) < LONGEST_COOLDOWN);
+        let newest = self.cooling_addresses.values().max().copied().unwrap_or_default();
+        self.cooling_addresses.retain(|_, since| newest.since(*since) < LONGEST_COOLDOWN);
     }
 
     /// [`BlockEvent::Release`], if no address of the block is in use.
@@ -231,14 +231,14 @@ impl State {
         }
         let found = if early {
             let longest = |(name, block, body): &(&String, &Block, &Body)| {
-                body.occupancy.longest_resting().map(|(offset, since)| (since, (*name).clone(), block.epoch(), offset))
+                body.occupancy.longest_cooling().map(|(offset, since)| (since, (*name).clone(), block.epoch(), offset))
             };
             serving.iter().filter_map(longest).min().map(|(_, name, epoch, offset)| (name, epoch, offset))
         } else {
             serving
                 .iter()
                 .filter_map(|(name, block, body)| {
-                    let offset = body.occupancy.pick_rested(now, request.cooldown)?;
+                    let offset = body.occupancy.pick_cooled(now, request.cooldown)?;
                     let fullest = (body.occupancy.held(), std::cmp::Reverse(body.held.index));
                     Some((fullest, ((*name).clone(), block.epoch(), offset)))
                 })
@@ -246,9 +246,9 @@ impl State {
                 .map(|(_, found)| found)
         };
         let blocks = serving.len();
-        let (name, epoch, offset) = found.ok_or(AssignError::NoneRested { blocks })?;
+        let (name, epoch, offset) = found.ok_or(AssignError::NoneCooled { blocks })?;
         let body = self.blocks.get_mut(&name).and_then(|block| block.body.as_mut()).ok_or(AssignError::NoBlock)?;
-        let pair = body.held.range.pair(offset).ok_or(AssignError::NoneRested { blocks })?;
+        let pair = body.held.range.pair(offset).ok_or(AssignError::NoneCooled { blocks })?;
         body.hold(offset);
         let permit = Permit { block: name.clone(), epoch, proof: body.proof };
         let attachment = request.attachment(pair, name);
@@ -257,7 +257,7 @@ impl State {
     }
 
     /// Whether the block that an ADD took its address from was never in doubt since.
-    pub(super) fn stands(&self, permit: &Permit) -> bool {
+    pub(super) fn permit_is_valid(&self, permit: &Permit) -> bool {
         self.blocks.get(&permit.block).is_some_and(|block| block.epoch() == permit.epoch)
     }
 
@@ -287,7 +287,7 @@ impl State {
                         self.on(&name, BlockEvent::Vacated);
                     }
                 }
-                None => self.rest_one(attachment.pair, now),
+                None => self.cool_one(attachment.pair, now),
             }
         }
         Some(attachment)
@@ -298,7 +298,7 @@ impl State {
         let news = self.passed_over.get(&pair) != Some(&record);
         self.passed_over.insert(pair, record);
         if let Some((body, offset)) = self.find(pair) {
-            body.occupancy.retire(offset);
+            body.occupancy.exclude(offset);
         }
         news
     }
@@ -307,8 +307,8 @@ impl State {
     pub(super) fn end_pass_over(&mut self, pair: Pair, now: BootTime) -> bool {
         let known = self.passed_over.remove(&pair).is_some();
         if known && let Some((body, offset)) = self.find(pair) {
-            body.occupancy.reinstate(offset);
-            body.occupancy.rest_since(offset, now);
+            body.occupancy.include(offset);
+            body.occupancy.cool_since(offset, now);
         }
         known
     }
@@ -354,27 +354,28 @@ impl State {
     }
 
     #[cfg(test)]
-    pub(super) fn resting(&self) -> Vec<Resting> {
+    pub(super) fn resting(&self) -> Vec<CoolingAddress> {
         let bodies = self.blocks.values().filter_map(|block| block.body.as_ref());
         let in_blocks = bodies.flat_map(|body| {
-            let pair_at = |(offset, since)| body.held.range.pair(offset).map(|pair| Resting { pair, since });
+            let pair_at = |(offset, since)| body.held.range.pair(offset).map(|pair| CoolingAddress { pair, since });
             body.occupancy.resting().filter_map(pair_at)
         });
-        let elsewhere = self.rests.iter().map(|(pair, since)| Resting { pair: *pair, since: *since });
+        let elsewhere =
+            self.cooling_addresses.iter().map(|(pair, since)| CoolingAddress { pair: *pair, since: *since });
         in_blocks.chain(elsewhere).collect()
     }
 
-    pub(super) fn rest(&mut self, resting: &[Resting]) {
-        for Resting { pair, since } in resting {
-            self.rest_one(*pair, *since);
+    pub(super) fn rest(&mut self, resting: &[CoolingAddress]) {
+        for CoolingAddress { pair, since } in resting {
+            self.cool_one(*pair, *since);
         }
     }
 
-    fn rest_one(&mut self, pair: Pair, since: BootTime) {
+    fn cool_one(&mut self, pair: Pair, since: BootTime) {
         match self.find(pair) {
-            Some((body, offset)) => body.occupancy.rest_since(offset, since),
+            Some((body, offset)) => body.occupancy.cool_since(offset, since),
             None => {
-                self.rests.insert(pair, since);
+                self.cooling_addresses.insert(pair, since);
             }
         }
     }

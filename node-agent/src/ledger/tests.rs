@@ -40,7 +40,7 @@ fn add(ledger: &Ledger, held: HeldBlock) {
     let name = held.name.clone();
     let arrival = Arrival {
         held,
-        resting_since: None,
+        cooling_since: None,
         reserved: Reserved::default(),
         proof: Proof::None,
         now: at(0),
@@ -294,7 +294,7 @@ fn every_address_of_a_block_goes_out_once() {
     let pairs: HashSet<Pair> =
         (0..4).map(|container| assign(&ledger, container, "a", at(1), false).unwrap().pair).collect();
     assert_eq!(pairs.len(), 4);
-    assert_eq!(assign(&ledger, 4, "a", at(1), false), Err(AssignError::NoneRested { blocks: 1 }));
+    assert_eq!(assign(&ledger, 4, "a", at(1), false), Err(AssignError::NoneCooled { blocks: 1 }));
     assert_eq!(assign(&ledger, 4, "b", at(1), false), Err(AssignError::NoBlock));
 }
 
@@ -378,22 +378,22 @@ fn an_add_is_not_answered_if_its_block_was_ever_in_doubt_meanwhile() {
     let ledger = Ledger::new();
     add(&ledger, block(0));
     let permit = permit_of(&ledger, 0);
-    assert!(ledger.stands(&permit));
+    assert!(ledger.permit_is_valid(&permit));
     ledger.on("a-0", BlockEvent::Retire);
-    assert!(ledger.stands(&permit), "a retiring block is still ours");
+    assert!(ledger.permit_is_valid(&permit), "a retiring block is still ours");
     ledger.on("a-0", BlockEvent::Reopen);
     ledger.on("a-0", BlockEvent::Doubt);
-    assert!(!ledger.stands(&permit));
+    assert!(!ledger.permit_is_valid(&permit));
     ledger.on("a-0", BlockEvent::FoundOurs { now: at(2), doubts: 0 });
-    assert!(!ledger.stands(&permit), "nobody knows what happened while it was in doubt");
+    assert!(!ledger.permit_is_valid(&permit), "nobody knows what happened while it was in doubt");
     let permit = permit_of(&ledger, 1);
-    assert!(ledger.stands(&permit));
+    assert!(ledger.permit_is_valid(&permit));
     lose(&ledger, "a-0");
     ledger.release(&key(0), at(3));
     ledger.release(&key(1), at(3));
     assert_eq!(ledger.block_state("a-0"), None, "a lost block is forgotten with its last resident");
     add(&ledger, block(0));
-    assert!(!ledger.stands(&permit), "a block that comes back is another one");
+    assert!(!ledger.permit_is_valid(&permit), "a block that comes back is another one");
 }
 
 #[test]
@@ -402,7 +402,7 @@ fn a_checkpoint_says_what_the_ledger_will_say_and_not_what_it_says() {
     let held = block(0);
     let arrival = Arrival {
         held: held.clone(),
-        resting_since: None,
+        cooling_since: None,
         reserved: Reserved::default(),
         proof: Proof::None,
         now: at(0),

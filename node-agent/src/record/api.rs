@@ -1,4 +1,4 @@
-//! One call for one step of a lane, and what its answer means.
+//! One call for one step of a write_queue, and what its answer means.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use kube::Api;
 use kube::Resource;
 use kube::api::{DeleteParams, Preconditions};
 
-use super::lane::{Outcome, Step};
+use super::write_queue::{Outcome, Step};
 use super::{Inner, RecordRead, record_name};
 use crate::freshness::Kind;
 use crate::ledger::Attachment;

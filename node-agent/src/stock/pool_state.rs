@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::claim::ClaimError;
 
 /// A pod on its way is waited for so long.
-const EXPECT: Duration = Duration::from_secs(20);
+const EXPECTED_POD_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// One pool.
 #[derive(Default)]
@@ -53,7 +53,7 @@ impl PoolState {
 
     /// Those that have one, or don't come (pods on the host's network never do), are waited for no more.
     pub(super) fn forget_expected(&mut self, served: &[String], now: Instant) {
-        self.expected.retain(|uid, since| now.duration_since(*since) < EXPECT && !served.contains(uid));
+        self.expected.retain(|uid, since| now.duration_since(*since) < EXPECTED_POD_TIMEOUT && !served.contains(uid));
     }
 
     /// Takes in the pool's status: a change of it that leaves free blocks ends the pause after failed claims.
@@ -73,7 +73,7 @@ impl PoolState {
     /// `None`: a claim may be tried now; else how long not.
     pub(super) fn may_claim(&self, now: Instant) -> Option<Duration> {
         if self.claiming > 0 {
-            return Some(EXPECT);
+            return Some(EXPECTED_POD_TIMEOUT);
         }
         self.not_before.and_then(|at| at.checked_duration_since(now)).filter(|wait| !wait.is_zero())
     }

@@ -14,13 +14,13 @@ use tokio::time::Instant;
 
 use address::Wanted;
 
-use super::{Failure, TURN, busy, called_off, pod_of};
+use super::{Failure, LOCK_TIMEOUT, busy, called_off, pod_of};
 use crate::agent::{Agent, DuplicateOutcome};
 use crate::args::Mode;
+use crate::attachment_lock::Turn;
 use crate::choose::{Chosen, choose_pool};
 use crate::ledger::{Attachment, Links, Permit, Phase, PodRef, Taken};
 use crate::record::Verdict;
-use crate::turns::Turn;
 
 /// How many addresses an ADD tries that turn out to be recorded for others, or to be of a block in doubt.
 const ATTEMPTS: usize = 8;
@@ -64,7 +64,7 @@ pub async fn add(
         )
         .into());
     }
-    let turn = agent.turns.take(&key, TURN).await.ok_or_else(|| busy(&key))?;
+    let turn = agent.turns.take(&key, LOCK_TIMEOUT).await.ok_or_else(|| busy(&key))?;
     if let Some(known) = agent.ledger.attachment(&key) {
         match repeated(agent, &known, conf, &path, &netns).await? {
             Some(answer) => return Ok(answer),
@@ -138,7 +138,10 @@ async fn fresh(
                 tracing::warn!(pair = %attachment.pair, %key, by, "this node left a record of the address behind; passed over until the resync removes it");
                 agent.resync.notify_one();
             }
-            Confirmed::Taken { by, .. } => agent.report_duplicate(&attachment, &by, DuplicateOutcome::NotUsed),
+            Confirmed::Taken { by, .. } => {
+                agent.pass_over(attachment.pair, &by);
+                agent.report_duplicate(&attachment, &by, DuplicateOutcome::NotUsed);
+            }
         }
     }
     Err(CniError::new(
@@ -218,7 +221,7 @@ async fn confirmed(
         }
         None => None,
     };
-    if !agent.ledger.stands(permit) {
+    if !agent.ledger.permit_is_valid(permit) {
         undo(agent, attachment).await;
         return Ok(Confirmed::Doubted);
     }

@@ -7,7 +7,7 @@ use bobbin_cni_wire::{CniError, code};
 use bobbin_kernel::KernelError;
 use nix::errno::Errno;
 
-use super::{TURN, busy};
+use super::{LOCK_TIMEOUT, busy};
 use crate::agent::{Agent, EndError};
 
 /// How somebody frees an attachment by hand, for sentences that name a remedy.
@@ -18,7 +18,7 @@ pub const BY_HAND: &str = "for each container that is gone run echo '{\"cniVersi
 /// # Errors
 /// The kernel did not take the address out of use, so it stays held: code 11, the runtime tries again.
 pub async fn del(agent: &Arc<Agent>, key: &AttachmentKey) -> Result<(), CniError> {
-    let _turn = agent.turns.take_over(key, TURN).await.ok_or_else(|| busy(key))?;
+    let _turn = agent.turns.take_over(key, LOCK_TIMEOUT).await.ok_or_else(|| busy(key))?;
     let ended = if let Some(attachment) = agent.ledger.attachment(key) {
         agent.end(&attachment).await.map(|ended| {
             if ended {

@@ -10,7 +10,7 @@ use bobbin_addressing::two_looks::Breaker;
 use bobbin_cni_wire::{CniError, NetConf, code};
 use bobbin_kernel::boot_time;
 
-use super::TURN;
+use super::LOCK_TIMEOUT;
 use super::del::BY_HAND;
 use crate::agent::Agent;
 use crate::ledger::Attachment;
@@ -59,7 +59,9 @@ fn stopped(agent: &Agent, network: &str, breaker: Breaker) -> CniError {
 
 async fn free_one(agent: &Arc<Agent>, seen: &Attachment) -> Result<(), String> {
     let key = &seen.key;
-    let Some(_turn) = agent.turns.take(key, TURN).await else { return Err(format!("{key} is being worked on")) };
+    let Some(_turn) = agent.turns.take(key, LOCK_TIMEOUT).await else {
+        return Err(format!("{key} is being worked on"));
+    };
     // A later ADD of the same key is another attachment.
     let Some(attachment) = agent.ledger.attachment(key).filter(|now| now.created_at == seen.created_at) else {
         return Ok(());

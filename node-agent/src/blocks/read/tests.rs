@@ -67,8 +67,8 @@ fn a_block_that_still_has_its_finalizer_cools_from_its_claim_and_comes_last() {
     assert!(!finalized.has_cooled(now(), COOLDOWN));
     assert!(finalized.has_cooled(now(), Duration::ZERO));
     let boot = BootTime(Duration::from_secs(5000));
-    assert_eq!(finalized.resting_since(true, COOLDOWN, now(), boot), Some(boot));
-    assert_eq!(freed(1, 1000).resting_since(false, COOLDOWN, now(), boot), None);
+    assert_eq!(finalized.cooling_since(true, COOLDOWN, now(), boot), Some(boot));
+    assert_eq!(freed(1, 1000).cooling_since(false, COOLDOWN, now(), boot), None);
     assert_eq!(best(vec![finalized, freed(2, 20)], false), Some("default-2".into()));
 }
 
@@ -76,11 +76,11 @@ fn a_block_that_still_has_its_finalizer_cools_from_its_claim_and_comes_last() {
 fn a_free_since_to_come_counts_as_now_however_far_it_lies() {
     let boot = BootTime(Duration::from_secs(5000));
     for since in [now() + 1.hour(), Timestamp::MAX] {
-        assert_eq!(resting_since(Some(since), COOLDOWN, now(), boot), Some(boot));
+        assert_eq!(cooling_since(Some(since), COOLDOWN, now(), boot), Some(boot));
     }
     assert_eq!(
-        resting_since(Some(now() - 30.seconds()), COOLDOWN, now(), boot),
+        cooling_since(Some(now() - 30.seconds()), COOLDOWN, now(), boot),
         Some(boot.before(Duration::from_secs(30)))
     );
-    assert_eq!(resting_since(None, COOLDOWN, now(), boot), None);
+    assert_eq!(cooling_since(None, COOLDOWN, now(), boot), None);
 }

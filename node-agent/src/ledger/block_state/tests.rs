@@ -15,7 +15,7 @@ fn exporting() -> S {
 
 fn states() -> Vec<S> {
     let settled = [Settled::Exporting { not_before: now() }, Settled::Serving, Settled::Retiring];
-    let releases = [Release::Records, Release::Withdrawn, Release::Sent];
+    let releases = [Release::DeletingRecords, Release::WithdrawingRoute, Release::Sent];
     let mut all = vec![
         S::Claiming { doubted: false },
         S::Claiming { doubted: true },
@@ -112,12 +112,12 @@ fn a_claim_that_was_doubted_before_its_answer_is_read_before_it_serves() {
 #[test]
 fn a_release_can_be_cancelled_only_until_its_write_is_sent() {
     let cancel = BlockEvent::ReleaseCancelled { now: now() };
-    assert_eq!(S::Releasing(Release::Records).on(cancel), Next::State(exporting()));
-    assert_eq!(S::Releasing(Release::Withdrawn).on(cancel), Next::State(exporting()));
+    assert_eq!(S::Releasing(Release::DeletingRecords).on(cancel), Next::State(exporting()));
+    assert_eq!(S::Releasing(Release::WithdrawingRoute).on(cancel), Next::State(exporting()));
     assert_eq!(S::Releasing(Release::Sent).on(cancel), Next::Unchanged);
     assert_eq!(
         S::Releasing(Release::Sent).on(BlockEvent::ReleaseFailed),
-        Next::State(S::Releasing(Release::Withdrawn))
+        Next::State(S::Releasing(Release::WithdrawingRoute))
     );
 }
 
@@ -145,8 +145,8 @@ fn only_a_serving_block_is_assignable_and_it_is_exported() {
         assert_eq!(state.assignable(), state == S::Serving);
         assert!(!state.assignable() || state.exported());
     }
-    assert!(S::Releasing(Release::Records).exported());
-    assert!(!S::Releasing(Release::Withdrawn).exported());
+    assert!(S::Releasing(Release::DeletingRecords).exported());
+    assert!(!S::Releasing(Release::WithdrawingRoute).exported());
     assert!(!S::Lost.exported());
 }
 

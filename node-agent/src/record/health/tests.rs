@@ -37,21 +37,21 @@ fn reads_follow_each_other_without_a_pause_and_a_failed_write_brings_it_back() {
     assert!(health.pause() >= LONGEST / 2);
 }
 
-/// Many lanes that must read first, one call at a time: reads are answered, creates are not, until they are.
+/// Many write_queues that must read first, one call at a time: reads are answered, creates are not, until they are.
 #[test]
 fn health_returns_though_every_lane_reads_first_and_each_pause_buys_one_write_at_most() {
     let health = Health::new();
     health.learn(Call::Post, false);
     let mut reads_first = [true; 100];
-    let (mut pauses, mut failed, mut lane) = (0, 0, 0);
+    let (mut pauses, mut failed, mut write_queue) = (0, 0, 0);
     while !health.is_good() {
         pauses += usize::from(!health.pause().is_zero());
-        let write = !reads_first[lane];
+        let write = !reads_first[write_queue];
         let answered = !write || failed == 250;
         failed += usize::from(!answered);
         health.learn(if write { Call::Post } else { Call::Get }, answered);
-        reads_first[lane] = write;
-        lane = (lane + 1) % reads_first.len();
+        reads_first[write_queue] = write;
+        write_queue = (write_queue + 1) % reads_first.len();
     }
     assert!(failed == 250 && pauses >= failed && pauses <= failed + 1, "{pauses} pauses for {failed} failed writes");
 }

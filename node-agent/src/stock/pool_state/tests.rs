@@ -45,7 +45,7 @@ fn a_pod_on_its_way_counts_until_it_has_an_address_or_does_not_come() {
     assert_eq!(state.expected(), 2);
     state.forget_expected(&["a".to_owned()], now);
     assert_eq!(state.expected(), 1);
-    state.forget_expected(&[], now + EXPECT);
+    state.forget_expected(&[], now + EXPECTED_POD_TIMEOUT);
     assert!(!state.expects());
 }
 

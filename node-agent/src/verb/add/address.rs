@@ -10,10 +10,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::super::{Failure, called_off};
 use crate::agent::Agent;
+use crate::attachment_lock::Turn;
 use crate::claim::ClaimError;
 use crate::ledger::{AssignError, Attachment, PodRef, Request, Taken};
 use crate::stock::Demand;
-use crate::turns::Turn;
 use crate::waiting_pods::Waiter;
 
 /// What an ADD wants an address for.
@@ -76,12 +76,12 @@ pub(super) async fn take(
                 )
                 .into());
             }
-            Err(AssignError::NoneRested { .. } | AssignError::NoBlock) => {}
+            Err(AssignError::NoneCooled { .. } | AssignError::NoBlock) => {}
         }
         let demand = demand.get_or_insert_with(|| agent.stock.demand(pool));
         let trouble = agent.stock.trouble(pool).filter(|_| answered);
         if trouble.as_deref().is_some_and(is_final) {
-            // No block is to be had: an address that still rests goes out early, for a pod that starts beats one that doesn't.
+            // No block is to be had: an address that still cools goes out early, for a pod that starts beats one that doesn't.
             if let Ok(taken) = agent.ledger.assign_early(&request, boot_time()) {
                 agent.metrics.early.inc();
                 tracing::warn!(pair = %taken.attachment.pair, pool, "an address went out before its cool-down was over: the pool has no other for this node");

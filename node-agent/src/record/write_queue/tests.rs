@@ -1,4 +1,4 @@
-//! A lane against a server that loses answers: whatever it loses, in the end the record of the last attachment stands, or none.
+//! A write_queue against a server that loses answers: whatever it loses, in the end the record of the last attachment stands, or none.
 
 use bobbin_addressing::{AttachmentKey, Pair};
 use bobbin_crds::{IPAssignment, IPAssignmentSpec};
@@ -30,9 +30,9 @@ fn record(number: usize) -> Box<IPAssignment> {
     Box::new(IPAssignment::new("10.64.0.5", spec))
 }
 
-fn create(number: usize) -> (Wish, oneshot::Receiver<Verdict>) {
+fn create(number: usize) -> (PendingWrite, oneshot::Receiver<Verdict>) {
     let (reply, answer) = oneshot::channel();
-    (Wish::create(key(number), Pair { ipv4: None, ipv6: None }, record(number), reply), answer)
+    (PendingWrite::create(key(number), Pair { ipv4: None, ipv6: None }, record(number), reply), answer)
 }
 
 /// What the API server has of the one address.
@@ -83,53 +83,53 @@ impl Server {
     }
 }
 
-fn run(lane: &mut Lane, server: &mut Server, mut faults: impl Iterator<Item = Fault>) {
+fn run(write_queue: &mut WriteQueue, server: &mut Server, mut faults: impl Iterator<Item = Fault>) {
     for _ in 0..1000 {
-        let Some(step) = lane.next() else { return };
+        let Some(step) = write_queue.next() else { return };
         let outcome = server.call(&step, faults.next().unwrap_or(Fault::None));
-        if let Done::Created { reply, verdict, .. } = lane.learn(outcome) {
+        if let Done::Created { reply, verdict, .. } = write_queue.learn(outcome) {
             let _ = reply.send(verdict);
         }
     }
-    panic!("the lane does not come to rest");
+    panic!("the write_queue does not come to rest");
 }
 
 #[test]
 fn a_healthy_create_and_delete_are_one_write_each_and_no_read() {
-    let (mut lane, mut server) = (Lane::default(), Server::default());
-    let (wish, mut answer) = create(1);
-    lane.push(wish);
-    let Some(Step::Post(_)) = lane.next() else { panic!("a create begins with something else than a create") };
+    let (mut write_queue, mut server) = (WriteQueue::default(), Server::default());
+    let (write, mut answer) = create(1);
+    write_queue.push(write);
+    let Some(Step::Post(_)) = write_queue.next() else { panic!("a create begins with something else than a create") };
     let posted = server.call(&Step::Post(record(1)), Fault::None);
-    let Done::Created { reply, verdict: Verdict::Recorded { uid }, .. } = lane.learn(posted) else {
+    let Done::Created { reply, verdict: Verdict::Recorded { uid }, .. } = write_queue.learn(posted) else {
         panic!("not recorded")
     };
     drop(reply);
     assert!(answer.try_recv().is_err());
-    lane.push(Wish::delete(key(1), Some(uid.clone()), None));
-    assert_eq!(lane.next(), Some(Step::Delete(uid)));
-    assert!(matches!(lane.learn(Outcome::Gone), Done::Deleted { .. }));
-    assert!(lane.is_idle() && lane.next().is_none());
+    write_queue.push(PendingWrite::delete(key(1), Some(uid.clone()), None));
+    assert_eq!(write_queue.next(), Some(Step::Delete(uid)));
+    assert!(matches!(write_queue.learn(Outcome::Gone), Done::Deleted { .. }));
+    assert!(write_queue.is_idle() && write_queue.next().is_none());
 }
 
 #[test]
 fn a_create_that_was_not_sent_is_called_off_by_its_delete() {
-    let mut lane = Lane::default();
-    lane.push(create(1).0);
-    assert_eq!(lane.push(Wish::delete(key(1), None, None)), [key(1)]);
-    assert!(lane.is_idle());
+    let mut write_queue = WriteQueue::default();
+    write_queue.push(create(1).0);
+    assert_eq!(write_queue.push(PendingWrite::delete(key(1), None, None)), [key(1)]);
+    assert!(write_queue.is_idle());
 }
 
 #[test]
 fn a_create_that_was_sent_is_waited_for_before_its_delete() {
-    let (mut lane, mut server) = (Lane::default(), Server::default());
-    lane.push(create(1).0);
-    let step = lane.next().unwrap();
-    assert!(lane.push(Wish::delete(key(1), None, None)).is_empty());
+    let (mut write_queue, mut server) = (WriteQueue::default(), Server::default());
+    write_queue.push(create(1).0);
+    let step = write_queue.next().unwrap();
+    assert!(write_queue.push(PendingWrite::delete(key(1), None, None)).is_empty());
     // The server takes the record, the answer is lost.
     let outcome = server.call(&step, Fault::AnswerLost);
-    assert!(matches!(lane.learn(outcome), Done::NotYet));
-    run(&mut lane, &mut server, std::iter::empty());
+    assert!(matches!(write_queue.learn(outcome), Done::NotYet));
+    run(&mut write_queue, &mut server, std::iter::empty());
     assert_eq!(server.stands, None);
 }
 
@@ -140,12 +140,12 @@ fn others(holder: &AttachmentKey, uid: &str) -> Outcome {
 
 #[test]
 fn anothers_record_is_named_and_left_alone() {
-    let (mut lane, mut server) = (Lane::default(), Server::default());
+    let (mut write_queue, mut server) = (WriteQueue::default(), Server::default());
     server.stands = Some((AttachmentKey::new("other", "eth0"), "uid-x".to_owned()));
-    let (wish, mut answer) = create(1);
-    lane.push(wish);
-    lane.push(Wish::delete(key(2), None, None));
-    run(&mut lane, &mut server, std::iter::empty());
+    let (write, mut answer) = create(1);
+    write_queue.push(write);
+    write_queue.push(PendingWrite::delete(key(2), None, None));
+    run(&mut write_queue, &mut server, std::iter::empty());
     assert_eq!(
         answer.try_recv(),
         Ok(Verdict::Taken {
@@ -164,125 +164,125 @@ fn faults() -> impl Strategy<Value = Fault> {
 }
 
 proptest! {
-    /// Attachments come and go on one address, DEL with the UID where ADD has learnt it, without where not; between the wishes the
-    /// lane takes some steps.
+    /// Attachments come and go on one address, DEL with the UID where ADD has learnt it, without where not; between the writes the
+    /// write_queue takes some steps.
     #[test]
     fn in_the_end_the_last_attachments_record_stands(
         lives in prop::collection::vec((0_usize..4, 0_usize..4), 1..6),
         ends in any::<bool>(),
         trouble in prop::collection::vec(faults(), 0..60),
     ) {
-        let (mut lane, mut server) = (Lane::default(), Server::default());
+        let (mut write_queue, mut server) = (WriteQueue::default(), Server::default());
         let mut trouble = trouble.into_iter();
         let mut verdicts = Vec::new();
-        let mut steps = |lane: &mut Lane, server: &mut Server, count: usize| {
+        let mut steps = |write_queue: &mut WriteQueue, server: &mut Server, count: usize| {
             for _ in 0..count {
-                let Some(step) = lane.next() else { return };
+                let Some(step) = write_queue.next() else { return };
                 let outcome = server.call(&step, trouble.next().unwrap_or(Fault::None));
-                if let Done::Created { reply, verdict, .. } = lane.learn(outcome) {
+                if let Done::Created { reply, verdict, .. } = write_queue.learn(outcome) {
                     let _ = reply.send(verdict);
                 }
             }
         };
         for (number, (before, after)) in lives.iter().enumerate() {
-            let (wish, mut answer) = create(number);
-            lane.push(wish);
-            steps(&mut lane, &mut server, *before);
+            let (write, mut answer) = create(number);
+            write_queue.push(write);
+            steps(&mut write_queue, &mut server, *before);
             let last = number + 1 == lives.len();
             if !last || ends {
                 let uid = match answer.try_recv() {
                     Ok(Verdict::Recorded { uid }) => Some(uid),
                     _ => None,
                 };
-                lane.push(Wish::delete(key(number), uid, None));
-                steps(&mut lane, &mut server, *after);
+                write_queue.push(PendingWrite::delete(key(number), uid, None));
+                steps(&mut write_queue, &mut server, *after);
             } else {
                 verdicts.push(answer);
             }
         }
-        run(&mut lane, &mut server, trouble);
+        run(&mut write_queue, &mut server, trouble);
         let stands = server.stands.map(|(key, _)| key);
         prop_assert_eq!(stands, (!ends).then(|| key(lives.len() - 1)));
         for mut answer in verdicts {
             let recorded = matches!(answer.try_recv(), Ok(Verdict::Recorded { .. }));
             prop_assert!(recorded || ends, "the last attachment is not told that it is recorded");
         }
-        prop_assert!(lane.is_idle());
+        prop_assert!(write_queue.is_idle());
     }
 }
 
 #[test]
 fn a_delete_does_not_call_off_a_create_that_the_last_run_may_have_sent() {
-    let (mut server, mut lane) = (Server::default(), Lane::default());
+    let (mut server, mut write_queue) = (Server::default(), WriteQueue::default());
     // The last run sent it, and was killed before the answer came.
     server.call(&Step::Post(record(0)), Fault::AnswerLost);
-    let (wish, _answer) = create(0);
-    lane.push(wish.in_doubt());
-    let called_off = lane.push(Wish::delete(key(0), None, None));
+    let (write, _answer) = create(0);
+    write_queue.push(write.in_doubt());
+    let called_off = write_queue.push(PendingWrite::delete(key(0), None, None));
     assert!(called_off.is_empty());
-    while let Some(step) = lane.next() {
+    while let Some(step) = write_queue.next() {
         let outcome = server.call(&step, Fault::None);
-        lane.learn(outcome);
+        write_queue.learn(outcome);
     }
     assert_eq!(server.stands, None);
 }
 
 #[test]
 fn a_refused_delete_or_read_stays_until_it_is_done() {
-    let (mut lane, mut server) = (Lane::default(), Server::default());
+    let (mut write_queue, mut server) = (WriteQueue::default(), Server::default());
     server.stands = Some((key(1), "uid-x".to_owned()));
-    lane.push(Wish::delete(key(1), None, None));
+    write_queue.push(PendingWrite::delete(key(1), None, None));
     let refused = || Outcome::Refused("forbidden".to_owned());
     for _ in 0..3 {
-        assert_eq!(lane.next(), Some(Step::Get(key(1))));
-        assert!(matches!(lane.learn(refused()), Done::Later(_)));
+        assert_eq!(write_queue.next(), Some(Step::Get(key(1))));
+        assert!(matches!(write_queue.learn(refused()), Done::Later(_)));
     }
-    lane.next();
-    lane.learn(Outcome::Ours("uid-x".to_owned()));
+    write_queue.next();
+    write_queue.learn(Outcome::Ours("uid-x".to_owned()));
     for _ in 0..3 {
-        assert_eq!(lane.next(), Some(Step::Delete("uid-x".to_owned())));
-        assert!(matches!(lane.learn(refused()), Done::Later(_)));
-        assert!(!lane.is_idle());
+        assert_eq!(write_queue.next(), Some(Step::Delete("uid-x".to_owned())));
+        assert!(matches!(write_queue.learn(refused()), Done::Later(_)));
+        assert!(!write_queue.is_idle());
     }
-    run(&mut lane, &mut server, std::iter::empty());
+    run(&mut write_queue, &mut server, std::iter::empty());
     assert_eq!(server.stands, None);
 }
 
 #[test]
 fn a_create_in_doubt_gets_no_verdict_from_a_refused_read() {
-    let mut lane = Lane::default();
-    let (wish, _answer) = create(1);
-    lane.push(wish.in_doubt());
-    assert_eq!(lane.next(), Some(Step::Get(key(1))));
-    assert!(matches!(lane.learn(Outcome::Refused("forbidden".to_owned())), Done::Later(_)));
-    assert_eq!(lane.next(), Some(Step::Get(key(1))));
+    let mut write_queue = WriteQueue::default();
+    let (write, _answer) = create(1);
+    write_queue.push(write.in_doubt());
+    assert_eq!(write_queue.next(), Some(Step::Get(key(1))));
+    assert!(matches!(write_queue.learn(Outcome::Refused("forbidden".to_owned())), Done::Later(_)));
+    assert_eq!(write_queue.next(), Some(Step::Get(key(1))));
 }
 
 #[test]
 fn a_delete_behind_a_create_means_the_record_that_was_created_whatever_it_knew_before() {
-    let mut lane = Lane::default();
-    lane.push(create(1).0);
-    lane.next();
-    lane.push(Wish::delete(key(1), Some("of before".to_owned()), None));
-    lane.push(Wish::delete(key(2), Some("another's".to_owned()), None));
-    lane.learn(Outcome::Ours("new".to_owned()));
-    assert_eq!(lane.next(), Some(Step::Delete("new".to_owned())));
-    lane.learn(Outcome::Gone);
-    assert_eq!(lane.next(), Some(Step::Delete("another's".to_owned())));
+    let mut write_queue = WriteQueue::default();
+    write_queue.push(create(1).0);
+    write_queue.next();
+    write_queue.push(PendingWrite::delete(key(1), Some("of before".to_owned()), None));
+    write_queue.push(PendingWrite::delete(key(2), Some("another's".to_owned()), None));
+    write_queue.learn(Outcome::Ours("new".to_owned()));
+    assert_eq!(write_queue.next(), Some(Step::Delete("new".to_owned())));
+    write_queue.learn(Outcome::Gone);
+    assert_eq!(write_queue.next(), Some(Step::Delete("another's".to_owned())));
 }
 
 #[test]
 fn a_record_that_stands_in_the_place_is_known_until_it_is_known_whose_it_is() {
-    let mut lane = Lane::default();
-    let (wish, mut answer) = create(1);
-    lane.push(wish);
-    assert!(matches!(lane.next(), Some(Step::Post(_))) && !lane.found_a_record());
-    assert!(matches!(lane.learn(Outcome::Exists), Done::NotYet) && lane.found_a_record());
-    assert!(matches!(lane.next(), Some(Step::Get(_))));
-    let Done::Created { reply, verdict, .. } = lane.learn(others(&key(2), "uid-2")) else {
+    let mut write_queue = WriteQueue::default();
+    let (write, mut answer) = create(1);
+    write_queue.push(write);
+    assert!(matches!(write_queue.next(), Some(Step::Post(_))) && !write_queue.found_a_record());
+    assert!(matches!(write_queue.learn(Outcome::Exists), Done::NotYet) && write_queue.found_a_record());
+    assert!(matches!(write_queue.next(), Some(Step::Get(_))));
+    let Done::Created { reply, verdict, .. } = write_queue.learn(others(&key(2), "uid-2")) else {
         panic!("the read ends the create");
     };
-    assert!(!lane.found_a_record() && answer.try_recv().is_err());
+    assert!(!write_queue.found_a_record() && answer.try_recv().is_err());
     reply.send(verdict).unwrap();
     assert!(matches!(answer.try_recv().unwrap(), Verdict::Taken { .. }));
 }

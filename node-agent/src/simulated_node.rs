@@ -33,7 +33,7 @@ pub enum ClaimingError {
 }
 
 /// One such node. Dropped, it ends.
-pub struct ClaimingNode {
+pub struct SimulatedNode {
     /// Claims for it.
     pub claims: Claims,
     /// Its blocks.
@@ -43,7 +43,7 @@ pub struct ClaimingNode {
     _tasks: JoinSet<()>,
 }
 
-impl ClaimingNode {
+impl SimulatedNode {
     /// Starts one with the view of the cluster that lies in `run_dir`; inside the runtime. `scale` multiplies the protocol's waits.
     ///
     /// # Errors
@@ -54,7 +54,7 @@ impl ClaimingNode {
         run_dir: &Path,
         exports: Arc<dyn Exports>,
         scale: f64,
-    ) -> Result<ClaimingNode, ClaimingError> {
+    ) -> Result<SimulatedNode, ClaimingError> {
         let times = Times::new(scale, Duration::from_mins(5));
         let freshness = Arc::new(Freshness::new(times, boot_time()));
         let journal = Journal::open(run_dir)?;
@@ -77,7 +77,7 @@ impl ClaimingNode {
         tasks.spawn(writer.run(CancellationToken::new()));
         tasks.spawn(async move { blocks.run().await });
         let claims = Claims::new(clients, view.clone(), Arc::clone(&ledger), freshness);
-        Ok(ClaimingNode { claims, ledger, view, _tasks: tasks })
+        Ok(SimulatedNode { claims, ledger, view, _tasks: tasks })
     }
 
     /// Gives a block back and waits until it is gone. False: it is not free, or did not go within `deadline`.

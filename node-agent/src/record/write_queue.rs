@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::Verdict;
 
 /// Something that is to be written.
-pub(super) enum Wish {
+pub(super) enum PendingWrite {
     /// A record is to be there.
     Create {
         /// Whose.
@@ -35,26 +35,26 @@ pub(super) enum Wish {
     },
 }
 
-impl Wish {
+impl PendingWrite {
     pub(super) fn create(
         key: AttachmentKey,
         pair: Pair,
         record: Box<IPAssignment>,
         reply: oneshot::Sender<Verdict>,
-    ) -> Wish {
-        Wish::Create { key, pair, record, reply, doubt: false }
+    ) -> PendingWrite {
+        PendingWrite::Create { key, pair, record, reply, doubt: false }
     }
 
     /// A create of which an attempt may have been sent before this queue was there.
-    pub(super) fn in_doubt(mut self) -> Wish {
-        if let Wish::Create { doubt, .. } = &mut self {
+    pub(super) fn in_doubt(mut self) -> PendingWrite {
+        if let PendingWrite::Create { doubt, .. } = &mut self {
             *doubt = true;
         }
         self
     }
 
-    pub(super) fn delete(key: AttachmentKey, uid: Option<String>, reply: Option<oneshot::Sender<()>>) -> Wish {
-        Wish::Delete { key, uid, reply }
+    pub(super) fn delete(key: AttachmentKey, uid: Option<String>, reply: Option<oneshot::Sender<()>>) -> PendingWrite {
+        PendingWrite::Delete { key, uid, reply }
     }
 }
 
@@ -111,32 +111,32 @@ pub(super) enum Done {
 
 /// The queue of one address. What is at its front may be under way.
 #[derive(Default)]
-pub(super) struct Lane {
-    wishes: VecDeque<Wish>,
+pub(super) struct WriteQueue {
+    writes: VecDeque<PendingWrite>,
     /// The step that `next` gave and `learn` has not heard of.
     under_way: Option<Step>,
     /// A record stands in the place of the one that is to be created, and it is not known yet whose.
     found: bool,
 }
 
-impl Lane {
-    /// Queues a wish. A delete calls off a create of the same attachment of which nothing was sent; both are then over, and the keys
+impl WriteQueue {
+    /// Queues a write. A delete calls off a create of the same attachment of which nothing was sent; both are then over, and the keys
     /// whose deletion is so done are returned.
-    pub(super) fn push(&mut self, wish: Wish) -> Vec<AttachmentKey> {
-        let Wish::Delete { key, uid: None, .. } = &wish else {
-            self.wishes.push_back(wish);
+    pub(super) fn push(&mut self, write: PendingWrite) -> Vec<AttachmentKey> {
+        let PendingWrite::Delete { key, uid: None, .. } = &write else {
+            self.writes.push_back(write);
             return Vec::new();
         };
-        let unsent = self.wishes.iter().enumerate().rposition(|(place, other)| {
+        let unsent = self.writes.iter().enumerate().rposition(|(place, other)| {
             let sent = place == 0 && self.under_way.is_some();
-            matches!(other, Wish::Create { key: created, doubt: false, .. } if created == key && !sent)
+            matches!(other, PendingWrite::Create { key: created, doubt: false, .. } if created == key && !sent)
         });
         let Some(place) = unsent else {
-            self.wishes.push_back(wish);
+            self.writes.push_back(write);
             return Vec::new();
         };
-        self.wishes.remove(place);
-        let Wish::Delete { key, reply, .. } = wish else { return Vec::new() };
+        self.writes.remove(place);
+        let PendingWrite::Delete { key, reply, .. } = write else { return Vec::new() };
         if let Some(reply) = reply {
             // DEL does not wait; nobody listening is the rule.
             let _ = reply.send(());
@@ -146,10 +146,12 @@ impl Lane {
 
     /// The call to make now; `None` when there is nothing left. The call counts as sent.
     pub(super) fn next(&mut self) -> Option<Step> {
-        let step = match self.wishes.front()? {
-            Wish::Create { record, doubt: false, .. } => Step::Post(record.clone()),
-            Wish::Create { key, doubt: true, .. } | Wish::Delete { key, uid: None, .. } => Step::Get(key.clone()),
-            Wish::Delete { uid: Some(uid), .. } => Step::Delete(uid.clone()),
+        let step = match self.writes.front()? {
+            PendingWrite::Create { record, doubt: false, .. } => Step::Post(record.clone()),
+            PendingWrite::Create { key, doubt: true, .. } | PendingWrite::Delete { key, uid: None, .. } => {
+                Step::Get(key.clone())
+            }
+            PendingWrite::Delete { uid: Some(uid), .. } => Step::Delete(uid.clone()),
         };
         self.under_way = Some(step.clone());
         Some(step)
@@ -157,7 +159,7 @@ impl Lane {
 
     /// Whether anything waits, without sending it.
     pub(super) fn is_idle(&self) -> bool {
-        self.wishes.is_empty()
+        self.writes.is_empty()
     }
 
     /// Whether a record stands in the place of the one that is to be created, not known yet whose.
@@ -165,9 +167,9 @@ impl Lane {
         self.found
     }
 
-    /// How many wishes wait or are under way.
+    /// How many writes wait or are under way.
     pub(super) fn len(&self) -> usize {
-        self.wishes.len()
+        self.writes.len()
     }
 
     /// Takes in what came of the last step.
@@ -175,42 +177,43 @@ impl Lane {
         let Some(step) = self.under_way.take() else { return Done::NotYet };
         let called_off = self.called_off();
         self.found = outcome == Outcome::Exists;
-        match (self.wishes.front_mut(), step, outcome) {
-            (Some(Wish::Create { .. }), _, Outcome::Ours(uid)) => self.created(Verdict::Recorded { uid }),
-            (Some(Wish::Create { .. }), _, Outcome::Others { by, node, holder, uid }) => {
+        match (self.writes.front_mut(), step, outcome) {
+            (Some(PendingWrite::Create { .. }), _, Outcome::Ours(uid)) => self.created(Verdict::Recorded { uid }),
+            (Some(PendingWrite::Create { .. }), _, Outcome::Others { by, node, holder, uid }) => {
                 self.created(Verdict::Taken { by, node, holder, uid })
             }
             // An unread record may be there, and an undeleted one is: neither is over.
             (Some(_), Step::Get(_) | Step::Delete(_), Outcome::Refused(why)) => Done::Later(why),
-            (Some(Wish::Create { .. }), _, Outcome::Refused(why)) => self.created(Verdict::Refused(why)),
-            (Some(Wish::Create { doubt, .. }), Step::Post(_), Outcome::Exists | Outcome::Unknown) => {
+            (Some(PendingWrite::Create { .. }), _, Outcome::Refused(why)) => self.created(Verdict::Refused(why)),
+            (Some(PendingWrite::Create { doubt, .. }), Step::Post(_), Outcome::Exists | Outcome::Unknown) => {
                 *doubt = true;
                 Done::NotYet
             }
-            (Some(Wish::Create { doubt, .. }), Step::Get(_), Outcome::Absent) => {
+            (Some(PendingWrite::Create { doubt, .. }), Step::Get(_), Outcome::Absent) => {
                 if called_off {
                     return self.created(Verdict::Refused("the attachment is gone".to_owned()));
                 }
                 *doubt = false;
                 Done::NotYet
             }
-            (Some(Wish::Delete { uid, .. }), Step::Get(_), Outcome::Ours(found)) => {
+            (Some(PendingWrite::Delete { uid, .. }), Step::Get(_), Outcome::Ours(found)) => {
                 *uid = Some(found);
                 Done::NotYet
             }
-            (None | Some(Wish::Create { .. }), ..) | (Some(Wish::Delete { .. }), _, Outcome::Unknown) => Done::NotYet,
-            (Some(Wish::Delete { .. }), ..) => self.deleted(),
+            (None | Some(PendingWrite::Create { .. }), ..)
+            | (Some(PendingWrite::Delete { .. }), _, Outcome::Unknown) => Done::NotYet,
+            (Some(PendingWrite::Delete { .. }), ..) => self.deleted(),
         }
     }
 
     /// Whether the attachment that is being recorded is to be deleted again.
     fn called_off(&self) -> bool {
-        let Some(Wish::Create { key: created, .. }) = self.wishes.front() else { return false };
-        self.wishes.iter().skip(1).any(|wish| matches!(wish, Wish::Delete { key, .. } if key == created))
+        let Some(PendingWrite::Create { key: created, .. }) = self.writes.front() else { return false };
+        self.writes.iter().skip(1).any(|write| matches!(write, PendingWrite::Delete { key, .. } if key == created))
     }
 
     fn created(&mut self, verdict: Verdict) -> Done {
-        let Some(Wish::Create { key, pair, reply, .. }) = self.wishes.pop_front() else { return Done::NotYet };
+        let Some(PendingWrite::Create { key, pair, reply, .. }) = self.writes.pop_front() else { return Done::NotYet };
         if let Verdict::Recorded { uid } = &verdict {
             self.name_uid(&key, uid);
         }
@@ -219,8 +222,8 @@ impl Lane {
 
     /// The delete behind a create needs no read to know the UID; one that knew an earlier record's UID means this one all the same.
     fn name_uid(&mut self, created: &AttachmentKey, found: &str) {
-        for wish in &mut self.wishes {
-            if let Wish::Delete { key, uid, .. } = wish
+        for write in &mut self.writes {
+            if let PendingWrite::Delete { key, uid, .. } = write
                 && key == created
             {
                 *uid = Some(found.to_owned());
@@ -229,7 +232,7 @@ impl Lane {
     }
 
     fn deleted(&mut self) -> Done {
-        let Some(Wish::Delete { key, reply, .. }) = self.wishes.pop_front() else { return Done::NotYet };
+        let Some(PendingWrite::Delete { key, reply, .. }) = self.writes.pop_front() else { return Done::NotYet };
         Done::Deleted { key, reply }
     }
 }
