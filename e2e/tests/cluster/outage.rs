@@ -5,10 +5,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::cluster::{Cluster, NAMESPACE, Workload, not_ready};
 use bobbin_e2e::namespace::Namespace;
-use bobbin_e2e::pod::{PORT, who_answers};
+use bobbin_e2e::pod::{FAMILIES, PORT, who_answers};
 use bobbin_e2e::until::{Look, so, until};
 use k8s_openapi::api::core::v1;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams};
 use libtest_mimic::Trial;
@@ -33,7 +33,7 @@ async fn all_agents_deleted(cluster: &mut Cluster) -> Result<()> {
     let pods = cluster.await_ready_pods("steady", "", "app=web", 6, PODS).await?;
     let from = pods.first().context("there are pods")?;
     let to = pods.iter().find(|pod| pod.node != from.node).context("all pods are on one node")?;
-    let slices = endpoint_slices(cluster).await?;
+    let slices = settled_slices(cluster, pods.len()).await?;
     let probes = Probes::start(from, to)?;
 
     let agents: Api<v1::Pod> = Api::namespaced(cluster.client(), NAMESPACE);
@@ -59,14 +59,34 @@ async fn all_agents_deleted(cluster: &mut Cluster) -> Result<()> {
     cluster.create_ready_pod(Workload::pod("steady", "late").on(&to.node)).await?;
 
     probes.must_have_lost_nothing()?;
-    ensure!(endpoint_slices(cluster).await? == slices, "an EndpointSlice changed");
+    let now = endpoint_slices(cluster).await?;
+    ensure!(versions(&now) == versions(&slices), "an EndpointSlice changed: it was {slices:?} and is {now:?}");
     cluster.await_no_leak_and_no_duplicate(Duration::from_secs(20)).await
 }
 
-/// Name and resource version of the EndpointSlices of the test's Service.
-async fn endpoint_slices(cluster: &Cluster) -> Result<Vec<(String, Option<String>)>> {
-    let slices = Api::<EndpointSlice>::namespaced(cluster.client(), "steady").list(&ListParams::default()).await?;
-    Ok(slices.items.iter().map(|slice| (slice.name_any(), slice.resource_version())).collect())
+/// The EndpointSlices of the test's Service, once each of its pods is a ready endpoint.
+async fn settled_slices(cluster: &Cluster, pods: usize) -> Result<Vec<EndpointSlice>> {
+    until("every pod is a ready endpoint in both families", PODS, || async {
+        let ready: Vec<usize> = endpoint_slices(cluster).await?.iter().map(ready_endpoints).collect();
+        Ok(so(ready == [pods; FAMILIES.len()], || format!("{ready:?} endpoints are ready")))
+    })
+    .await?;
+    endpoint_slices(cluster).await
+}
+
+fn ready_endpoints(slice: &EndpointSlice) -> usize {
+    let ready =
+        |endpoint: &&Endpoint| endpoint.conditions.as_ref().is_some_and(|conditions| conditions.ready == Some(true));
+    slice.endpoints.iter().filter(ready).count()
+}
+
+async fn endpoint_slices(cluster: &Cluster) -> Result<Vec<EndpointSlice>> {
+    Ok(Api::<EndpointSlice>::namespaced(cluster.client(), "steady").list(&ListParams::default()).await?.items)
+}
+
+/// Name and resource version of each.
+fn versions(slices: &[EndpointSlice]) -> Vec<(String, Option<String>)> {
+    slices.iter().map(|slice| (slice.name_any(), slice.resource_version())).collect()
 }
 
 fn is_ready(pod: &v1::Pod) -> bool {
