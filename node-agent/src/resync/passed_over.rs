@@ -15,7 +15,16 @@ impl Resync {
         if let Err(error) = self.journal.keep_passed_over(&record) {
             tracing::error!(%error, "an address that is passed over could not be written down");
         }
-        self.ledger.pass_over(record);
+        let sentence = format!(
+            "address {pair} of this node's block is recorded for {}: node {} does not hand it out while that record exists; see it: kubectl get ipassignment {} -o yaml",
+            record.by,
+            self.view.node_name(),
+            record.name
+        );
+        if self.ledger.pass_over(record) {
+            tracing::warn!("{sentence}");
+            self.events.node_warning("AddressPassedOver", &sentence);
+        }
     }
 
     /// Reads the record of every address that is passed over.
