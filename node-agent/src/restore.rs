@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use crate::blocks::read::cooling_since;
 use crate::freshness::Proof;
 use crate::journal::{Journal, Kept};
-use crate::ledger::{Arrival, Attachment, Ledger, Phase, PodRef, SavedBlock};
+use crate::ledger::{Arrival, Attachment, BlockEvent, Ledger, Phase, PodRef, SavedBlock};
 use crate::watch::ClusterView;
 
 /// Enters the blocks and attachments that are on the node. Returns the attachments. `trusted`: the agent was away for so short a time
@@ -64,6 +64,10 @@ pub fn restore(
         let attachment = of_kernel(key, Pair::default(), Some(String::new()), boot_id, Timestamp::now());
         ledger.restore(attachment.clone());
         nameless.push((attachment, Source::Journal));
+    }
+    // A lost block is kept for its residents only; the last of them may have ended while no agent ran.
+    for block in ledger.blocks().into_iter().filter(|block| block.residents == 0) {
+        ledger.on(&block.held.name, BlockEvent::Vacated);
     }
     let all = all.into_iter().chain(nameless);
     // What the ledger made of them: pool and block come from the blocks it has.
