@@ -10,7 +10,6 @@ use bobbin_kernel::SeenLink;
 use jiff::Timestamp;
 
 use crate::blocks::read::cooling_since;
-use crate::freshness::Proof;
 use crate::journal::{Journal, Kept};
 use crate::ledger::{Arrival, Attachment, BlockEvent, Ledger, Phase, PodRef, SavedBlock};
 use crate::watch::ClusterView;
@@ -27,7 +26,9 @@ pub fn restore(
 ) -> Vec<Attachment> {
     let Kept { attachments, unreadable, blocks, cooling, passed_over } = journal.load();
     let now = bobbin_kernel::boot_time();
-    for SavedBlock { block, state, records_seen } in blocks {
+    for saved in blocks {
+        let proof = saved.proof();
+        let SavedBlock { block, state, .. } = saved;
         let Some(state) = state.restored(trusted) else { continue };
         let pool = view.pool(&block.pool);
         let reserved = pool.as_ref().and_then(|pool| Reserved::parse(&pool.spec.reserved).ok());
@@ -36,7 +37,7 @@ pub fn restore(
             cooling_since: cooling_since(block.free_since, cooldown, Timestamp::now(), now),
             held: block,
             reserved: reserved.unwrap_or_default(),
-            proof: if records_seen { Proof::None } else { Proof::RecordsUnseen },
+            proof,
             now,
             not_before: now,
         };

@@ -43,6 +43,14 @@ pub struct SavedBlock {
     pub records_seen: bool,
 }
 
+impl SavedBlock {
+    /// What the API server's word on it is worth after a restart.
+    #[must_use]
+    pub fn proof(&self) -> Proof {
+        if self.records_seen { Proof::None } else { Proof::RecordsUnseen }
+    }
+}
+
 /// A block as others see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockView {

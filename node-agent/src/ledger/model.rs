@@ -494,10 +494,11 @@ impl World {
     fn restart(&mut self, node: usize, trusted: bool) {
         // The ledger changed since: what lets fewer addresses go out is written next, and may not have been.
         let fresh = Ledger::new();
-        for SavedBlock { block, state, records_seen } in self.nodes[node].checkpoint.clone() {
+        for saved in self.nodes[node].checkpoint.clone() {
+            let proof = saved.proof();
+            let SavedBlock { block, state, .. } = saved;
             if let Some(state) = state.restored(trusted) {
                 let reserved = Reserved::default();
-                let proof = if records_seen { Proof::None } else { Proof::RecordsUnseen };
                 let arrival =
                     Arrival { held: block, cooling_since: None, reserved, proof, now: at(0), not_before: at(0) };
                 fresh.restore_block(arrival, state);

@@ -299,7 +299,7 @@ fn every_address_of_a_block_goes_out_once() {
 }
 
 #[test]
-fn the_longest_rested_goes_out_first_and_early_only_when_asked() {
+fn the_longest_cooled_goes_out_first_and_early_only_when_asked() {
     let ledger = Ledger::new();
     add(&ledger, block(0));
     let held: Vec<Attachment> =
@@ -430,4 +430,38 @@ fn a_waiting_pod_takes_a_release_back_until_its_write_is_sent() {
     ledger.on("a-0", BlockEvent::RecordsGone);
     ledger.on("a-0", BlockEvent::ReleaseSent);
     assert!(!ledger.cancel_release(&["a-0".to_owned()]));
+}
+
+#[test]
+fn a_block_that_reads_free_stays_while_an_address_of_it_is_in_use() {
+    let ledger = Ledger::new();
+    add(&ledger, block(0));
+    let resident = assign(&ledger, 1, "a", at(0), false).unwrap();
+    ledger.on("a-0", BlockEvent::Doubt);
+    assert!(!ledger.found_vacant("a-0"));
+    ledger.release(&resident.key, at(1));
+    assert!(ledger.found_vacant("a-0"));
+    assert_eq!(ledger.block_state("a-0"), None);
+}
+
+#[test]
+fn a_restart_does_not_take_records_for_seen_that_no_list_showed() {
+    for (proof, after) in [(Proof::RecordsUnseen, Proof::RecordsUnseen), (Proof::None, Proof::None)] {
+        let ledger = Ledger::new();
+        let (held, reserved) = (block(0), Reserved::default());
+        ledger.arrive(Arrival { held, cooling_since: None, reserved, proof, now: at(0), not_before: at(0) });
+        assert_eq!(ledger.saved_with(&[])[0].proof(), after);
+    }
+}
+
+#[test]
+fn a_lost_block_has_records_of_others_until_a_list_shows_none() {
+    let ledger = Ledger::new();
+    add(&ledger, block(0));
+    assign(&ledger, 1, "a", at(0), false).unwrap();
+    ledger.on("a-0", BlockEvent::Doubt);
+    ledger.found_others("a-0");
+    ledger.on("a-0", BlockEvent::ClaimedBack { now: at(1) });
+    ledger.prove("a-0", Proof::None, false);
+    assert_eq!(ledger.block("a-0").unwrap().proof, Proof::RecordsUnseen);
 }
