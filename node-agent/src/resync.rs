@@ -71,8 +71,6 @@ pub struct Resync {
 pub struct Resynced {
     /// Own blocks were compared with the API server's since the agent started.
     pub blocks: bool,
-    /// Passes that ended.
-    pub passes: u64,
 }
 
 /// What is remembered between passes.
@@ -152,7 +150,6 @@ impl Resync {
             self.recheck_passed_over().await;
             memory.passed_over_due = Some(now + self.times.passed_over_recheck());
         }
-        progress.send_modify(|done| done.passes += 1);
         let mut next = memory.records_due.map_or(interval, |due| due.saturating_duration_since(Instant::now()));
         if !self.ledger.passed_over().is_empty() {
             next = next.min(self.times.passed_over_recheck());
