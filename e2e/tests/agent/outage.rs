@@ -68,7 +68,23 @@ pub async fn lost_answers(node: &mut LoneNode) -> Result<()> {
     end(node, pods).await
 }
 
+/// Leaves the agent with several open connections to the API server: while answers are lost no new one can be opened, and a request that
+/// needs one would never arrive.
+async fn open_connections(node: &mut LoneNode) -> Result<()> {
+    let pods = (0..6).map(|_| node.pod()).collect::<Result<Vec<_>>>()?;
+    let calls: Vec<_> = pods.iter().map(|pod| (pod.call("ADD"), node.plugin())).collect();
+    let running: Vec<_> =
+        calls.into_iter().map(|(call, plugin)| std::thread::spawn(move || plugin.call(&call))).collect();
+    for call in running {
+        let answer = call.join().map_err(|_| anyhow::anyhow!("the thread of the call panicked"))??;
+        ensure!(answer.exit == 0, "{}", answer.stdout);
+    }
+    node.await_records(&super::ids(&pods), PATIENCE).await?;
+    end(node, pods).await
+}
+
 pub async fn lost_claim(node: &mut LoneNode) -> Result<()> {
+    open_connections(node).await?;
     // Known before the pool is there, the pods make the agent claim nothing ahead.
     let mut pods = Vec::new();
     for number in 0..4 {
