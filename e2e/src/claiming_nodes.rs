@@ -20,7 +20,7 @@ use serde_json::json;
 use crate::control_plane::{ADMIN, AuditLog, ControlPlane, Mark, Options, install_kinds};
 use crate::until::{Look, until};
 
-/// The protocol's own waits are so much shorter here.
+/// The agent's protocol waits are multiplied by this, so that a test does not last minutes.
 const SCALE: f64 = 0.01;
 /// How many blocks are carved, and how many nodes connect, at the same time.
 const SIDE_BY_SIDE: usize = 16;

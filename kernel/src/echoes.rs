@@ -17,7 +17,7 @@ pub(crate) struct Echoes {
     removals: Mutex<Kept>,
 }
 
-/// Numbers in use (`false`) and over (`true`).
+/// The numbers that are followed: `false` while one is in use, `true` once it is over and its last notices may still come.
 #[derive(Debug, Default)]
 struct Kept(HashMap<u32, bool>);
 

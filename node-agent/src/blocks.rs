@@ -34,7 +34,7 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5
 pub struct BlockTasks {
     /// The clients.
     pub clients: Clients,
-    /// The view.
+    /// What is known of the cluster's objects.
     pub view: ClusterView,
     /// The ledger.
     pub ledger: Arc<Ledger>,

@@ -42,7 +42,7 @@ pub enum InstallError {
         withheld(*.kept)
     )]
     Plugin {
-        /// Its place.
+        /// Where it was to be written.
         path: PathBuf,
         /// Why.
         source: std::io::Error,

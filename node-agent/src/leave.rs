@@ -132,7 +132,7 @@ impl Leave {
                 tracing::info!("{sentence}");
                 self.events.node_note("Waiting", &sentence);
             }
-            // The records change without the ledger.
+            // Deleted records change nothing in the ledger, so they are looked for at least this often.
             let _ = tokio::time::timeout(Duration::from_millis(500), changed.changed()).await;
         }
     }

@@ -34,7 +34,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 pub struct OwnWatches {
     /// The clients.
     pub clients: Clients,
-    /// The view.
+    /// What is known of the cluster's objects.
     pub view: ClusterView,
     /// The ledger.
     pub ledger: Arc<Ledger>,

@@ -40,7 +40,7 @@ const RETRY_PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_s
 pub struct Resync {
     /// The clients.
     pub clients: Clients,
-    /// The view.
+    /// What is known of the cluster's objects.
     pub view: ClusterView,
     /// The ledger.
     pub ledger: Arc<Ledger>,

@@ -1,4 +1,4 @@
-//! Which blocks may give nothing new, and why: decided anew at each look, from the pool, the Node and the block itself.
+//! Decides which blocks hand out no new addresses, and why. Nothing is stored: each look derives it from the pool, the Node and the block.
 
 use bobbin_addressing::SubnetPair;
 use bobbin_crds::AddressPool;
