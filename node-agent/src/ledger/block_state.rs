@@ -146,7 +146,7 @@ impl BlockState {
             (S::Claiming { .. }, E::ClaimFailed)
             | (S::Doubted { .. }, E::FoundVacant)
             | (S::Releasing(_), E::Released)
-            | (S::Lost, E::Vacated | E::FoundVacant) => Next::Forgotten,
+            | (S::Lost, E::Vacated) => Next::Forgotten,
             (S::Exporting { .. }, E::Exported) | (S::Retiring, E::Reopen) => Next::State(S::Serving),
             (S::Serving, E::Retire) => Next::State(S::Retiring),
             (S::Exporting { .. } | S::Serving | S::Retiring, E::Doubt) => {

@@ -131,7 +131,7 @@ fn a_block_is_forgotten_only_when_the_api_server_or_the_last_resident_says_so() 
                     (S::Claiming { .. }, BlockEvent::ClaimFailed)
                         | (S::Doubted { .. }, BlockEvent::FoundVacant)
                         | (S::Releasing(_), BlockEvent::Released)
-                        | (S::Lost, BlockEvent::Vacated | BlockEvent::FoundVacant)
+                        | (S::Lost, BlockEvent::Vacated)
                 );
                 assert!(allowed, "{state:?} must not be forgotten on {event:?}");
             }
