@@ -9,7 +9,7 @@ use bobbin_e2e::proxy::Weather;
 use bobbin_e2e::until::{so, until};
 use serde_json::json;
 
-use super::scene::{READS, Scene, answered, is_saved, not_of};
+use super::scene::{Block, READS, Scene, answered, in_contact, is_saved, not_of};
 use super::with_flags;
 
 /// How the shim's sentence begins when the agent gave no answer.
@@ -29,12 +29,18 @@ fn first_add(node: &LoneNode, pod: &Pod) -> Result<Answer> {
     }
 }
 
-pub async fn read_first(node: &mut LoneNode) -> Result<()> {
-    let mut scene = Scene::begin(node, "read-first", 21, 28, 2, json!({})).await?;
+/// A pool, the block of its first pod, and a second pod without an ADD that an agent which starts knows of.
+async fn one_of_two(node: &LoneNode, pool: &'static str, third: u8) -> Result<(Scene, Block, usize)> {
+    let mut scene = Scene::begin(node, pool, third, 28, 2, json!({})).await?;
     scene.add(node).await?;
     let block = scene.block(node, 0).await?;
     let next = scene.pod(node).await?;
     is_saved(node, &scene.name_of(next)).await?;
+    Ok((scene, block, next))
+}
+
+pub async fn read_first(node: &mut LoneNode) -> Result<()> {
+    let (scene, block, next) = one_of_two(node, "read-first", 21).await?;
     node.kill_agent();
     block.hand_over(node).await?;
     // Healthy, and a little further away.
@@ -50,11 +56,7 @@ pub async fn read_first(node: &mut LoneNode) -> Result<()> {
 }
 
 pub async fn records_fail(node: &mut LoneNode) -> Result<()> {
-    let mut scene = Scene::begin(node, "records-fail", 22, 28, 2, json!({})).await?;
-    scene.add(node).await?;
-    let block = scene.block(node, 0).await?;
-    let next = scene.pod(node).await?;
-    is_saved(node, &scene.name_of(next)).await?;
+    let (scene, block, next) = one_of_two(node, "records-fail", 22).await?;
     node.kill_agent();
     block.hand_over(node).await?;
     let lists = Selector::verbs(&["list"]).of("ipassignments");
@@ -74,11 +76,7 @@ pub async fn records_fail(node: &mut LoneNode) -> Result<()> {
 }
 
 pub async fn doubt_survives(node: &mut LoneNode) -> Result<()> {
-    let mut scene = Scene::begin(node, "doubt", 23, 28, 2, json!({})).await?;
-    scene.add(node).await?;
-    let block = scene.block(node, 0).await?;
-    let next = scene.pod(node).await?;
-    is_saved(node, &scene.name_of(next)).await?;
+    let (scene, block, next) = one_of_two(node, "doubt", 23).await?;
     let reads = Selector::verbs(READS).of("addressblocks");
     let failing = node.api()?.inject(reads.clone(), Fault::Refuse(500));
     let mark = node.api()?.mark();
@@ -113,7 +111,9 @@ pub async fn cooling(node: &mut LoneNode) -> Result<()> {
     node.start_agent_only()?;
     let answer = first_add(node, &scene.pods[after])?;
     ensure!(answered(&answer)? == Some(address), "after the restart no pod gets {address}: {}", answer.stdout);
+    let mark = node.api()?.mark();
     node.proxy.set(Weather::Healthy);
     node.await_agent(PATIENCE).await?;
+    in_contact(node, mark).await?;
     scene.end(node).await
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use bobbin_crds::{AddressBlock, AddressPool, IPAssignment, IPAssignmentSpec};
 use bobbin_e2e::api_proxy::{Fault, Selector};
 use bobbin_e2e::lone_node::{Answer, LoneNode, NODE, PATIENCE, Pod};
-use bobbin_e2e::until::{so, until};
+use bobbin_e2e::until::{Look, so, until};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::events::v1::Event;
@@ -303,6 +303,20 @@ pub async fn node_is_warned(node: &LoneNode, words: &[&str]) -> Result<()> {
         let warnings = node_warnings(node).await?;
         let said = warnings.iter().any(|note| words.iter().all(|word| note.contains(word)));
         Ok(so(said, || format!("{warnings:?}")))
+    })
+    .await
+}
+
+/// Waits until the agent, whose calls failed for a while, has listed again what an ADD needs.
+pub async fn in_contact(node: &LoneNode, mark: usize) -> Result<()> {
+    until("the agent is in contact again", PATIENCE, || async {
+        let seen = |kind| Ok::<_, anyhow::Error>(node.api()?.seen(mark, &Selector::verbs(&["list", "watch"]).of(kind)));
+        for kind in ["addresspools", "pods", "namespaces"] {
+            if seen(kind)?.is_empty() {
+                return Ok(Look::NotYet(format!("no list of {kind}")));
+            }
+        }
+        Ok(Look::Yes(()))
     })
     .await
 }

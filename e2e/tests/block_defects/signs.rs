@@ -14,7 +14,7 @@ use bobbin_e2e::until::{so, until};
 use serde_json::json;
 
 use super::proven::{silence_passes, with_wait};
-use super::scene::{READS, Scene, answered, is_saved};
+use super::scene::{READS, Scene, answered, in_contact, is_saved};
 use super::with_flags;
 
 struct Stage {
@@ -62,11 +62,7 @@ pub async fn broken_watch(node: &mut LoneNode) -> Result<()> {
     let mark = node.api()?.mark();
     node.proxy.set(Weather::Refuse);
     node.proxy.set(Weather::Healthy);
-    until("the agent is in contact again", PATIENCE, || async {
-        let pods = node.api()?.seen(mark, &Selector::verbs(&["list", "watch"]).of("pods"));
-        Ok(so(!pods.is_empty(), || "not yet".to_owned()))
-    })
-    .await?;
+    in_contact(node, mark).await?;
     stage.waits(node, held).await
 }
 
@@ -103,7 +99,14 @@ pub async fn unauthorized(node: &mut LoneNode) -> Result<()> {
     node.add(&other)?;
     // Longer than a minute, scaled.
     silence_passes().await;
+    let mark = node.api()?.mark();
     let held = Stage::hold_reads(node)?;
+    until("the token has been refused for longer than a minute", PATIENCE, || async {
+        // The second is sent when the answer to the first is known.
+        let tries = node.api()?.seen(mark, &Selector::verbs(&["create"]).of("ipassignments")).len();
+        Ok(so(tries >= 2, || format!("{tries} tries")))
+    })
+    .await?;
     drop(refused);
     node.del(&other)?;
     stage.waits(node, held).await
@@ -118,9 +121,10 @@ pub async fn lower_version(node: &mut LoneNode) -> Result<()> {
     node.add(&other)?;
     node.await_records(&[&stage.scene.pods[0].container_id, &other.container_id, "elsewhere", "elsewhere"], PATIENCE)
         .await?;
-    drop(old);
     node.del(&other)?;
     stage.next = stage.scene.pod(node).await?;
+    // Not before: its record may be read while the answer is still on its way.
+    drop(old);
     stage.waits(node, held).await
 }
 
