@@ -70,6 +70,7 @@ fn main() -> Result<ExitCode> {
         turns.test("the run directory of another node name is set aside", run_dir::other_name),
         turns.test("a Node that was re-created keeps its pods and gets its blocks written anew", run_dir::other_uid),
         turns.test("records stay when the run directory was emptied without a reboot", run_dir::emptied),
+        turns.test("an agent whose run directory is emptied goes on", run_dir::emptied_while_running),
         turns
             .test("an attachment is freed after an agent restart only if its namespace is gone", stale::across_restart),
         turns.test("a pod whose interface was moved to another namespace is held with a Warning", stale::moved),

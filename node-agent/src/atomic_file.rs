@@ -13,12 +13,20 @@ const PREFIX: &str = ".bobbin-";
 /// How it ends: no runtime takes it for a CNI configuration, and no reader of `*.json` for one of its files.
 const SUFFIX: &str = ".tmp";
 
-/// Replaces a file on a tmpfs. It survives a crash of this program, not one of the machine.
+/// Replaces a file on a tmpfs. It survives a crash of this program, not one of the machine. A directory that another program removed is
+/// made again.
 ///
 /// # Errors
 /// The directory can't be written. The file is as it was.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    Pending::create(path, mode)?.fill(bytes)?.commit()
+    let pending = match Pending::create(path, mode) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(directory_of(path))?;
+            Pending::create(path, mode)
+        }
+        created => created,
+    };
+    pending?.fill(bytes)?.commit()
 }
 
 /// Replaces a file on a disk: file and directory are synced, so that it survives a crash of the machine, too.

@@ -2,19 +2,19 @@
 //! never decides that something is free: a file that can't be read stays, and is reported.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bobbin_addressing::{AttachmentKey, BootTime, Pair};
 use bobbin_cni_wire::READY_MARKER;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::atomic_file;
 use crate::ledger::{Attachment, CoolingAddress, ForeignRecord, SavedBlock};
 
-/// How a file ends that is not yet in its place.
-const BESIDE: &str = "new";
+/// The mode of its files: they name pods.
+const MODE: u32 = 0o600;
 
 /// The directory under `--run-dir`, on a tmpfs: a rename is the whole crash safety that it needs, and a reboot empties it.
 #[derive(Clone, Debug)]
@@ -60,7 +60,7 @@ impl Journal {
     pub fn open(run_dir: &Path) -> Result<Journal, JournalError> {
         let journal = Journal { root: run_dir.to_owned() };
         for dir in [journal.root.clone(), journal.attachments(), journal.cooling_addresses(), journal.passed_over()] {
-            let made = fs::create_dir_all(&dir).and_then(|()| tidy(&dir));
+            let made = fs::create_dir_all(&dir).and_then(|()| atomic_file::tidy(&dir));
             made.map_err(|source| JournalError { path: dir, what: "made", source })?;
         }
         Ok(journal)
@@ -149,7 +149,7 @@ impl Journal {
         remove(&self.passed_over().join(format!("{}.json", record.name)))
     }
 
-    /// Forgets cools that began before a moment.
+    /// Forgets cool-downs that began before a moment.
     pub fn prune_cooling(&self, before: BootTime) {
         for path in files(&self.cooling_addresses()) {
             if read::<CoolingAddress>(&path).is_ok_and(|rest| rest.since < before)
@@ -199,40 +199,18 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     Ok(serde_json::from_slice(&fs::read(path)?)?)
 }
 
-/// Writes beside and renames: a reader sees the old or the new, whole. Each write has a file of its own beside, for two may be under way.
 fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), JournalError> {
-    static WRITES: AtomicU64 = AtomicU64::new(0);
-    let failed = |source| JournalError { path: path.to_owned(), what: "written", source };
-    let beside = path.with_extension(format!("{}.{BESIDE}", WRITES.fetch_add(1, Ordering::Relaxed)));
-    let bytes = serde_json::to_vec(value).map_err(|error| failed(error.into()))?;
-    let mut file = fs::File::create(&beside).map_err(failed)?;
-    let written = file.write_all(&bytes).and_then(|()| fs::rename(&beside, path));
-    if written.is_err() {
-        // If that fails, too, the next start removes it.
-        let _ = fs::remove_file(&beside);
-    }
-    written.map_err(failed)
+    let bytes = serde_json::to_vec(value).map_err(io::Error::from);
+    bytes.and_then(|bytes| atomic_file::replace(path, &bytes, MODE)).map_err(|source| JournalError {
+        path: path.to_owned(),
+        what: "written",
+        source,
+    })
 }
 
-/// Removes what an agent that was killed was about to write.
-fn tidy(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|end| end == BESIDE) {
-            fs::remove_file(path)?;
-        }
-    }
-    Ok(())
-}
-
-/// Removes a file; one that is not there is removed.
 fn remove(path: &Path) -> Result<(), JournalError> {
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(JournalError { path: path.to_owned(), what: "removed", source })
-        }
-        _ => Ok(()),
-    }
+    let removed = atomic_file::remove(path);
+    removed.map(drop).map_err(|source| JournalError { path: path.to_owned(), what: "removed", source })
 }
 
 #[cfg(test)]

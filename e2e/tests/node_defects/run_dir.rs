@@ -114,6 +114,31 @@ pub async fn other_uid(node: &mut LoneNode) -> Result<()> {
     end(node, vec![pod], &[]).await
 }
 
+fn empty_run_dir(node: &LoneNode) -> Result<()> {
+    for entry in std::fs::read_dir(node.run_dir())? {
+        let path = entry?.path();
+        if path.is_dir() { std::fs::remove_dir_all(path)? } else { std::fs::remove_file(path)? }
+    }
+    Ok(())
+}
+
+pub async fn emptied_while_running(node: &mut LoneNode) -> Result<()> {
+    let before = node.pod()?;
+    node.add(&before)?;
+    empty_run_dir(node)?;
+    // The agent binds its socket again.
+    node.await_agent(CATCH_UP).await?;
+    let after = node.pod()?;
+    node.add(&after)?;
+    node.kill_agent();
+    node.start_agent().await?;
+    let attachments = node.attachments()?;
+    ensure!(attachments.len() == 2, "{attachments:?}");
+    node.del(&before)?;
+    node.del(&after)?;
+    end(node, vec![before, after], &[]).await
+}
+
 pub async fn emptied(node: &mut LoneNode) -> Result<()> {
     small_pool(node, "emptied", "10.80.4.0/31", 1).await?;
     let linked = node.kube_pod("default", "emptied-0", Some("emptied")).await?;
@@ -124,10 +149,7 @@ pub async fn emptied(node: &mut LoneNode) -> Result<()> {
     node.kill_agent();
     // Only its record says that this pod's address is in use.
     node.namespace.ip(&format!("link del {}", super::link_of(node, &broken)?))?;
-    for entry in std::fs::read_dir(node.run_dir())? {
-        let path = entry?.path();
-        if path.is_dir() { std::fs::remove_dir_all(path)? } else { std::fs::remove_file(path)? }
-    }
+    empty_run_dir(node)?;
     node.start_agent().await?;
     for _ in 0..3 {
         looked_twice(node).await?;

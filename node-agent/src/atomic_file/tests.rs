@@ -74,7 +74,15 @@ fn a_write_that_fails_leaves_the_old_file_and_no_stray() {
     fs::create_dir_all(path.join("inner")).unwrap();
     assert!(replace(&path, b"new", 0o644).is_err());
     assert_eq!(names(dir.path()), ["taken"]);
-    assert!(replace(&dir.path().join("nowhere/file"), b"new", 0o644).is_err());
+    assert!(replace_durably(&dir.path().join("nowhere/file"), b"new", 0o644).is_err());
+}
+
+#[test]
+fn a_directory_that_was_removed_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("gone/file");
+    replace(&path, b"new", 0o644).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"new");
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn a_half_written_file_beside_is_not_taken_for_one() {
     let dir = tempfile::tempdir().unwrap();
     let journal = Journal::open(dir.path()).unwrap();
     journal.keep(&attachment("x")).unwrap();
-    fs::write(journal.attachments().join("y-eth0.new"), b"{").unwrap();
+    fs::write(journal.attachments().join(".bobbin-y.tmp"), b"{").unwrap();
     let kept = journal.load();
     assert_eq!(kept.attachments.len(), 1);
     assert!(kept.unreadable.is_empty());
