@@ -32,7 +32,9 @@ impl Resync {
         for passed in self.ledger.passed_over() {
             match read_record(&self.clients, &passed.name).await {
                 Err(ReadError::NotFound) => self.end_pass_over(&passed),
-                Ok(record) if self.is_held(&record) => self.end_pass_over(&passed),
+                Ok(record) if self.is_held(&record) && !self.has_two_holders(passed.pair) => {
+                    self.end_pass_over(&passed);
+                }
                 // Whose block it is may have changed: the answer to another try to record the attachment here tells.
                 Ok(_) => self.record_again(passed.pair),
                 Err(error) => {
@@ -47,6 +49,11 @@ impl Resync {
         let held = |attachment: &Attachment| record_name(attachment.pair).as_deref() == Some(&record.name);
         record.node_name == self.view.node_name()
             && (self.ledger.attachment(&record.key).as_ref().is_some_and(held) || self.recorder.busy(&record.name))
+    }
+
+    /// Whether two attachments here have the same address, which only an earlier fault leaves behind: that was told once.
+    fn has_two_holders(&self, pair: Pair) -> bool {
+        self.ledger.attachments().iter().filter(|attachment| attachment.pair == pair).count() > 1
     }
 
     fn record_again(&self, pair: Pair) {
