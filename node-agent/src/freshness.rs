@@ -58,6 +58,17 @@ pub enum Kind {
     Records,
 }
 
+impl Kind {
+    /// The name of its watch.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Node => "watch of the own Node",
+            Kind::Blocks => "watch of own blocks",
+            Kind::Records => "watch of own records",
+        }
+    }
+}
+
 const KINDS: usize = 3;
 /// The kinds whose watches must have been heard of lately.
 const WATCHED: [Kind; 2] = [Kind::Node, Kind::Blocks];
@@ -126,6 +137,11 @@ impl Freshness {
     pub fn read(&self, kind: Kind, start: ReadStart) {
         let heard = &mut self.state().heard[kind as usize];
         *heard = (*heard).max(Some(start.at));
+    }
+
+    /// Whether that kind was heard of since the read began.
+    pub fn heard_since(&self, kind: Kind, start: ReadStart) -> bool {
+        self.state().heard[kind as usize].is_some_and(|heard| heard > start.at)
     }
 
     /// The watch of that kind gave an event or a bookmark.

@@ -194,6 +194,10 @@ impl Resync {
             Err(error) => return Err(error),
         };
         self.freshness.answered(boot_time());
+        if self.freshness.heard_since(Kind::Node, start) && self.view.node().is_some() {
+            // The watch may have shown a newer Node meanwhile.
+            return Ok(());
+        }
         self.freshness.read(Kind::Node, start);
         let absent = node.is_none();
         crate::own_watch::node_seen(&self.view, &self.ledger, &self.freshness, &Notify::new(), node);
