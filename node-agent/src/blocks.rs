@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bobbin_apiserver::{Clients, backoff};
+use bobbin_observability::Progress;
 use tokio::sync::Notify;
 
 use crate::block_checkpoint::BlockCheckpoint;
@@ -29,6 +30,9 @@ pub(crate) use read_back::RECORDS_DEADLINE;
 const INTERVAL: Duration = Duration::from_secs(5);
 /// The first pause after a step that failed, and the longest.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
+
+/// A step takes a few calls to the API server and the kernel, each with a deadline of its own; one that takes this long hangs.
+const STEP_DEADLINE: Duration = Duration::from_mins(3);
 
 /// What the tasks of blocks work with.
 pub struct BlockTasks {
@@ -50,6 +54,8 @@ pub struct BlockTasks {
     pub events: Events,
     /// Waits.
     pub times: Times,
+    /// Where they say that they make progress.
+    pub progress: Progress,
 }
 
 /// Runs the tasks. Cheap to clone.
@@ -101,6 +107,7 @@ impl Blocks {
 
     /// Works on one block until its state needs nothing more.
     async fn settle(self, name: String) {
+        let beat = self.0.with.progress.register("block", STEP_DEADLINE);
         let mut failures = 0;
         let mut changed = self.0.with.ledger.changed();
         while let Some(state) = self.0.with.ledger.block_state(&name).filter(|state| needs_work(*state)) {
@@ -113,6 +120,7 @@ impl Blocks {
             };
             let pause = match step {
                 Step::Again => {
+                    beat.made();
                     failures = 0;
                     continue;
                 }
@@ -130,7 +138,7 @@ impl Blocks {
                     }
                 }
             };
-            let _ = tokio::time::timeout(pause, moved).await;
+            let _ = beat.while_idle(tokio::time::timeout(pause, moved)).await;
         }
         self.running().remove(&name);
         self.0.ended.notify_one();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bobbin_apiserver::{Clients, Lenient, ReadError, SlimNode, backoff};
 use bobbin_crds::AddressBlock;
 use bobbin_kernel::boot_time;
+use bobbin_observability::{Beat, Progress};
 use futures::{StreamExt, TryStreamExt};
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::{Api, ResourceExt};
@@ -28,6 +29,8 @@ const WATCH_TIMEOUT: Duration = Duration::from_secs(294);
 const EARLY_CLOSE_MARGIN: Duration = Duration::from_secs(5);
 /// The first pause after a watch broke; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// A list and what is made of it take much less, or fail; waits for events and pauses don't count.
+const PROGRESS_DEADLINE: Duration = Duration::from_mins(2);
 
 /// What the watches act on.
 #[derive(Clone)]
@@ -42,6 +45,8 @@ pub struct OwnWatches {
     pub freshness: Arc<Freshness>,
     /// Wakes the resync.
     pub resync: Arc<Notify>,
+    /// Where they say that they make progress.
+    pub progress: Progress,
 }
 
 /// What a watch shows.
@@ -83,6 +88,7 @@ impl OwnWatches {
     where
         K: kube::Resource + Clone + DeserializeOwned + Debug,
     {
+        let beat = self.progress.register(kind.name(), PROGRESS_DEADLINE);
         let mut failures = 0_u32;
         let longest_pause = self.freshness.times().watch_reconnect();
         loop {
@@ -101,7 +107,7 @@ impl OwnWatches {
                     };
                     self.freshness.read(kind, start);
                     see(Seen::All(list.items, start));
-                    if matches!(self.watch(kind, &fields, &api, version, &mut see).await, Broke::Closed) {
+                    if matches!(self.watch(kind, &fields, &api, version, &beat, &mut see).await, Broke::Closed) {
                         self.freshness.in_contact(boot_time());
                     }
                     self.freshness.failed();
@@ -121,7 +127,7 @@ impl OwnWatches {
             if begun.elapsed() > 2 * longest_pause {
                 failures = 0;
             }
-            tokio::time::sleep(backoff(failures, FIRST_PAUSE, longest_pause)).await;
+            beat.while_idle(tokio::time::sleep(backoff(failures, FIRST_PAUSE, longest_pause))).await;
             failures = failures.saturating_add(1);
         }
     }
@@ -133,6 +139,7 @@ impl OwnWatches {
         fields: &str,
         api: &Api<K>,
         mut version: String,
+        beat: &Beat,
         see: &mut impl FnMut(Seen<K>),
     ) -> Broke
     where
@@ -151,7 +158,8 @@ impl OwnWatches {
             };
             let mut events = opened;
             loop {
-                let event = match timeout(WATCH_TIMEOUT + EARLY_CLOSE_MARGIN, events.try_next()).await {
+                let event = match beat.while_idle(timeout(WATCH_TIMEOUT + EARLY_CLOSE_MARGIN, events.try_next())).await
+                {
                     Err(_) => return Broke::Silent,
                     Ok(Err(error)) => {
                         tracing::info!(?kind, %error, "a watch broke; listing again");

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bobbin_apiserver::Clients;
 use bobbin_kernel::boot_time;
+use bobbin_observability::Progress;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -72,6 +73,7 @@ impl SimulatedNode {
             freshness: Arc::clone(&freshness),
             events: Events::start(clients.requests.clone(), &view),
             times,
+            progress: Progress::default(),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(writer.run(CancellationToken::new()));

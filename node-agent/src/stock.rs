@@ -12,6 +12,7 @@ use bobbin_addressing::Reserved;
 use bobbin_addressing::stock::{BlockUse, PoolUse, decide};
 use bobbin_crds::AddressPool;
 use bobbin_crds::pool::condition;
+use bobbin_observability::Beat;
 use kube::ResourceExt;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -106,11 +107,12 @@ impl Stock {
     }
 
     /// Looks whenever something changed, for ever.
-    pub async fn run(&self) {
+    pub async fn run(&self, beat: Beat) {
         let mut ledger = self.0.ledger.changed();
         let mut view = self.0.view.changed();
         loop {
             let next = self.look();
+            beat.made();
             tokio::select! {
                 () = self.0.wake.notified() => {}
                 changed = ledger.changed() => if changed.is_err() { return },

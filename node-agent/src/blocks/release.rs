@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bobbin_addressing::BlockRange;
 use bobbin_apiserver::{Outcome, ReadError, Refusal};
+use futures::future::join_all;
 use tokio::time::timeout;
 
 use super::read::Owner;
@@ -13,7 +14,7 @@ use super::{Inner, Step};
 use crate::ledger::{BlockEvent, BlockState, Release};
 use crate::record::{address_of, own_records_of};
 
-/// How long the deletion of one record is waited for before the block's records are listed again.
+/// How long the deletions of a block's records are waited for before the block's records are listed again.
 const DELETION_DEADLINE: Duration = Duration::from_secs(10);
 /// How often a record that is being written is looked at.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
@@ -52,13 +53,12 @@ impl Inner {
             );
             return Step::Failed;
         }
-        for record in left {
-            let deleted = self.with.recorder.delete(&record.name, &record.key, Some(record.uid));
-            if timeout(DELETION_DEADLINE, deleted).await.is_err() {
-                return Step::Failed;
-            }
+        let deletions =
+            left.into_iter().map(|record| self.with.recorder.delete(&record.name, &record.key, Some(record.uid)));
+        match timeout(DELETION_DEADLINE, join_all(deletions)).await {
+            Ok(_) => Step::Again,
+            Err(_) => Step::Failed,
         }
-        Step::Again
     }
 
     /// Whether a record in the range is being written or waits to be.
