@@ -10,6 +10,7 @@ use bobbin_crds::DEFAULT_COOLDOWN;
 use bobbin_kernel::{KernelError, Network, Wiring, boot_time};
 use bobbin_observability::Progress;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Args;
@@ -112,10 +113,13 @@ impl Agent {
         Ok(())
     }
 
-    /// Waits until own blocks were read since the agent started, at most as long as an agent that starts may take for it.
-    pub async fn await_first_read(&self) {
+    /// Waits until own blocks were read since the agent started, at most as long as an agent that starts may take for it. Returns how long
+    /// it waited in vain.
+    pub async fn await_first_read(&self) -> Duration {
+        let begun = Instant::now();
         // An error says that the agent stops.
         let _ = self.first_read.clone().wait_for(|read| *read).await;
+        if *self.blocks_read.borrow() { Duration::ZERO } else { begun.elapsed() }
     }
 
     /// Changes an attachment in ledger and journal. `None`: it ended meanwhile.

@@ -27,8 +27,9 @@ pub struct Args {
     #[arg(long, env = "BOBBIN_BOOT_ID_PATH", default_value = "/proc/sys/kernel/random/boot_id")]
     pub boot_id_path: PathBuf,
     /// How long an ADD waits for the answer to its record when the API server's recent word does not prove that its block is this node's:
-    /// after a start of the agent, a broken or silent watch, a duplicate. From a proven block it does not wait.
-    #[arg(long, env = "BOBBIN_CONFIRM_WAIT", default_value = "500ms", value_parser = duration)]
+    /// after a start of the agent, a broken or silent watch, a duplicate. From a proven block it does not wait. What an ADD has waited for
+    /// the first read of an agent that starts counts, too.
+    #[arg(long, env = "BOBBIN_CONFIRM_WAIT", default_value = "450ms", value_parser = duration)]
     pub confirm_wait: Duration,
     /// How long the operator waits before it frees what a deleted node held; an agent that was away for more than half of it asks the API
     /// server before it assigns.

@@ -44,6 +44,8 @@ use crate::waiting_pods::WaitingPods;
 use crate::watch::ClusterView;
 use crate::{install, late, record_watch, repair, restore, run_dir, serve, stale_attachments};
 
+/// A loop that only waits for news looks around more often than this.
+const LOOP_DEADLINE: Duration = Duration::from_mins(2);
 /// How long calls under way may take after a signal.
 const LAST_CALLS: Duration = Duration::from_secs(5);
 
@@ -232,6 +234,7 @@ async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Rec
         ledger: Arc::clone(&agent.ledger),
         freshness: Arc::clone(&agent.freshness),
         resync: Arc::clone(&agent.resync),
+        progress: agent.progress.clone(),
     };
     let blocks = Blocks::new(BlockTasks {
         clients: clients.clone(),
@@ -243,6 +246,7 @@ async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Rec
         freshness: Arc::clone(&agent.freshness),
         events: agent.events.clone(),
         times,
+        progress: agent.progress.clone(),
     });
     let direct = (agent.args.routing == Routing::Direct).then(|| Direct::new(&agent.args.node_name));
     let mut tasks = tokio::task::JoinSet::new();
@@ -267,7 +271,8 @@ async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Rec
     let (stale, requests) = (Arc::clone(agent), clients.requests.clone());
     tasks.spawn(async move { stale_attachments::run(&stale, requests, times.pod_gone_apart()).await });
     let stock = agent.stock.clone();
-    tasks.spawn(async move { stock.run().await });
+    let beat = agent.progress.register("stock", LOOP_DEADLINE);
+    tasks.spawn(async move { stock.run(beat).await });
     match agent.args.mode {
         Mode::Run => {
             let (tell_serves, serves) = watch::channel(false);

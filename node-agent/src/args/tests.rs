@@ -9,7 +9,7 @@ use super::{Args, Mode, Routing, UnknownPod, duration};
 #[test]
 fn a_node_name_is_all_that_must_be_said() {
     let args = Args::try_parse_from(["bobbin-agent", "--node-name", "n1"]).unwrap();
-    assert_eq!(args.confirm_wait, Duration::from_millis(500));
+    assert_eq!(args.confirm_wait, Duration::from_millis(450));
     assert_eq!(args.relist_interval, Duration::from_mins(15));
     assert_eq!((args.mode, args.routing, args.unknown_pod), (Mode::Run, Routing::None, UnknownPod::Refuse));
 }

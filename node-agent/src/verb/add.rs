@@ -118,7 +118,7 @@ async fn fresh(
         agent.events.pod_warning(pod, "NoAddress", &told.msg);
         told
     })?;
-    agent.await_first_read().await;
+    let mut spent = agent.await_first_read().await;
     let wanted = Wanted { key, pod: &pod, pod_seen, pool: &choice.pool, netns: path, network: &conf.name };
     for _ in 0..ATTEMPTS {
         // Before an address is taken: from then on whatever fails has to be undone.
@@ -126,7 +126,9 @@ async fn fresh(
             kernel_refused(&format!("the network namespace {path:?} of {key} could not be held open: {error}"))
         })?;
         let Taken { attachment, permit } = address::take(agent, turn, &wanted, until).await?;
-        match confirmed(agent, turn, &attachment, &permit, netns).await? {
+        // Both are waits for the API server.
+        let wait = confirm_wait(agent, &permit).saturating_sub(std::mem::take(&mut spent));
+        match confirmed(agent, turn, &attachment, &permit, netns, wait).await? {
             Confirmed::Ours(links) => {
                 tracing::info!(pair = %attachment.pair, pool = choice.pool, chosen_by = ?choice.source, pod = %format!("{}/{}", pod.namespace, pod.name), "added");
                 return Ok(result::of(&attachment, &links, conf, path).to_json(conf.cni_version));
@@ -165,13 +167,15 @@ enum Confirmed {
     Doubted,
 }
 
-/// Wires the pod and, side by side, records the address. On an error nothing of either is left.
+/// Wires the pod and, side by side, records the address; waits for the answer to its record so long. On an error nothing of either is
+/// left.
 async fn confirmed(
     agent: &Arc<Agent>,
     turn: &Turn,
     attachment: &Attachment,
     permit: &Permit,
     netns: OwnedFd,
+    wait: Duration,
 ) -> Result<Confirmed, CniError> {
     let key = &attachment.key;
     if let Err(error) = agent.journal.keep(attachment) {
@@ -184,7 +188,6 @@ async fn confirmed(
             ),
         ));
     }
-    let wait = confirm_wait(agent, permit);
     let until = Instant::now() + wait;
     let verdict = agent.recorder.create(attachment);
     let wired = match wire(agent, attachment, netns).await {
