@@ -147,6 +147,8 @@ impl Recorder {
     /// Creates the record of an attachment. The answer comes once the API server has given its verdict: never, while it is away. Wait
     /// with [`Recorder::verdict`]. A verdict that nobody waits for goes to `late`.
     pub fn create(&self, attachment: &Attachment) -> oneshot::Receiver<Verdict> {
+        // An ADD waits much less than a pause between two probes.
+        self.0.health.hurry();
         self.enqueue(attachment, Origin::Fresh)
     }
 
@@ -345,7 +347,7 @@ impl Recorder {
         (done, over)
     }
 
-    /// Waits for the turn of a call: while the API server takes no writes one call at a time feels for it, with growing pauses.
+    /// Waits for the turn of a call: while the API server takes no writes one call at a time feels for it, with growing pauses that the next ADD ends.
     async fn turn(&self, replayed: bool) -> Option<SemaphorePermit<'_>> {
         let lot = if replayed { &self.0.replayed } else { &self.0.fresh };
         loop {
@@ -371,9 +373,10 @@ impl Recorder {
             _ = healthy.wait_for(|healthy| *healthy) => return None,
         };
         let pause = self.0.health.pause();
-        match tokio::time::timeout(pause, healthy.wait_for(|healthy| *healthy)).await {
-            Ok(_) => None,
-            Err(_) => Some(probe),
+        tokio::select! {
+            _ = healthy.wait_for(|healthy| *healthy) => None,
+            () = self.0.health.hurried() => Some(probe),
+            () = tokio::time::sleep(pause) => Some(probe),
         }
     }
 

@@ -18,9 +18,12 @@ use super::{TIME_SCALE, scaled, with_flags};
 /// Silence of a watch after which its blocks are not proven.
 const SILENCE: Duration = Duration::from_secs(90);
 
-/// As long as an ADD of an unproven block waits for its record here; the code before knows only the time that every ADD waits.
-pub async fn with_wait(node: &mut LoneNode) -> Result<()> {
-    with_flags(node, &["--confirm-wait=2s"]).await
+/// How long an ADD of an unproven block waits for its record here.
+pub const WAIT: &str = "2s";
+
+/// An agent with such a wait.
+pub async fn with_wait(node: &mut LoneNode, wait: &str) -> Result<()> {
+    with_flags(node, &[&format!("--confirm-wait={wait}")]).await
 }
 
 /// The time that makes a watch's silence count has passed. Nothing tells of it from outside.
@@ -46,7 +49,7 @@ async fn none_of_theirs(node: &LoneNode, scene: &mut Scene, block: &Block, mark:
 }
 
 pub async fn no_wait(node: &mut LoneNode) -> Result<()> {
-    const WAIT: Duration = Duration::from_secs(20);
+    const LONG: Duration = Duration::from_secs(20);
     with_flags(node, &["--confirm-wait=20s"]).await?;
     let mut scene = Scene::begin(node, "proven", 81, 28, 2, json!({})).await?;
     scene.add(node).await?;
@@ -55,13 +58,13 @@ pub async fn no_wait(node: &mut LoneNode) -> Result<()> {
     let answer = node.call(&scene.pods[next].call("ADD"))?;
     drop(held);
     ensure!(answered(&answer)?.is_some(), "{}", answer.stdout);
-    ensure!(answer.took < WAIT / 4, "the ADD waited {:?} for its record though its block is proven", answer.took);
+    ensure!(answer.took < LONG / 4, "the ADD waited {:?} for its record though its block is proven", answer.took);
     with_flags(node, &[]).await?;
     scene.end(node).await
 }
 
 pub async fn half_open(node: &mut LoneNode) -> Result<()> {
-    with_wait(node).await?;
+    with_wait(node, WAIT).await?;
     let mut scene = Scene::begin(node, "half-open", 82, 28, 2, json!({})).await?;
     scene.add(node).await?;
     let (block, taken) = (scene.block(node, 0).await?, scene.address(0)?);
@@ -100,7 +103,7 @@ pub async fn another_uid(node: &mut LoneNode) -> Result<()> {
 }
 
 pub async fn from_the_future(node: &mut LoneNode) -> Result<()> {
-    with_wait(node).await?;
+    with_wait(node, WAIT).await?;
     let mut scene = Scene::begin(node, "future", 83, 28, 2, json!({})).await?;
     scene.add(node).await?;
     let (block, taken) = (scene.block(node, 0).await?, scene.address(0)?);

@@ -13,9 +13,12 @@ use bobbin_e2e::proxy::Weather;
 use bobbin_e2e::until::{so, until};
 use serde_json::json;
 
-use super::proven::{silence_passes, with_wait};
+use super::proven::{WAIT, silence_passes, with_wait};
 use super::scene::{READS, Scene, answered, in_contact, is_saved};
 use super::with_flags;
+
+/// A wait that is shorter than the pauses between two tries of a record after some that failed.
+const SHORT: &str = "1s";
 
 struct Stage {
     scene: Scene,
@@ -24,8 +27,8 @@ struct Stage {
 }
 
 impl Stage {
-    async fn begin(node: &mut LoneNode, pool: &'static str, third: u8) -> Result<Self> {
-        with_wait(node).await?;
+    async fn begin(node: &mut LoneNode, pool: &'static str, third: u8, wait: &str) -> Result<Self> {
+        with_wait(node, wait).await?;
         let mut scene = Scene::begin(node, pool, third, 30, 2, json!({})).await?;
         scene.add(node).await?;
         let taken = scene.address(0)?;
@@ -57,7 +60,7 @@ impl Stage {
 }
 
 pub async fn broken_watch(node: &mut LoneNode) -> Result<()> {
-    let stage = Stage::begin(node, "sign-broken", 91).await?;
+    let stage = Stage::begin(node, "sign-broken", 91, WAIT).await?;
     let held = Stage::hold_reads(node)?;
     let mark = node.api()?.mark();
     node.proxy.set(Weather::Refuse);
@@ -67,7 +70,7 @@ pub async fn broken_watch(node: &mut LoneNode) -> Result<()> {
 }
 
 pub async fn agent_start(node: &mut LoneNode) -> Result<()> {
-    let stage = Stage::begin(node, "sign-start", 92).await?;
+    let stage = Stage::begin(node, "sign-start", 92, WAIT).await?;
     let held = Stage::hold_reads(node)?;
     node.kill_agent();
     node.start_agent_only()?;
@@ -76,7 +79,7 @@ pub async fn agent_start(node: &mut LoneNode) -> Result<()> {
 }
 
 pub async fn silence(node: &mut LoneNode) -> Result<()> {
-    let stage = Stage::begin(node, "sign-silence", 93).await?;
+    let stage = Stage::begin(node, "sign-silence", 93, WAIT).await?;
     let held = Stage::hold_reads(node)?;
     // No bookmark either.
     let _silent = [
@@ -88,7 +91,7 @@ pub async fn silence(node: &mut LoneNode) -> Result<()> {
 }
 
 pub async fn unauthorized(node: &mut LoneNode) -> Result<()> {
-    let stage = Stage::begin(node, "sign-401", 97).await?;
+    let stage = Stage::begin(node, "sign-401", 97, SHORT).await?;
     // The pool default has a block of this node from here on.
     let first = node.pod()?;
     node.add(&first)?;
@@ -103,7 +106,7 @@ pub async fn unauthorized(node: &mut LoneNode) -> Result<()> {
     let held = Stage::hold_reads(node)?;
     until("the token has been refused for longer than a minute", PATIENCE, || async {
         // The second is sent when the answer to the first is known.
-        let tries = node.api()?.seen(mark, &Selector::verbs(&["create"]).of("ipassignments")).len();
+        let tries = node.api()?.seen(mark, &Selector::verbs(&["get", "create"]).of("ipassignments")).len();
         Ok(so(tries >= 2, || format!("{tries} tries")))
     })
     .await?;
@@ -113,7 +116,7 @@ pub async fn unauthorized(node: &mut LoneNode) -> Result<()> {
 }
 
 pub async fn lower_version(node: &mut LoneNode) -> Result<()> {
-    let mut stage = Stage::begin(node, "sign-version", 94).await?;
+    let mut stage = Stage::begin(node, "sign-version", 94, WAIT).await?;
     // An ADD of another pool whose record is answered with a resourceVersion of long ago.
     let old = node.api()?.inject(Selector::verbs(&["create"]).of("ipassignments"), Fault::OldVersion);
     let held = Stage::hold_reads(node)?;
@@ -129,7 +132,7 @@ pub async fn lower_version(node: &mut LoneNode) -> Result<()> {
 }
 
 pub async fn duplicate(node: &mut LoneNode) -> Result<()> {
-    let stage = Stage::begin(node, "sign-duplicate", 95).await?;
+    let stage = Stage::begin(node, "sign-duplicate", 95, WAIT).await?;
     let other = Scene::begin(node, "sign-other", 96, 31, 1, json!({})).await?;
     let mut other = other;
     other.add(node).await?;

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bobbin_apiserver::backoff;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::write_queue::Step;
 
@@ -48,12 +48,13 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Health {
     good: watch::Sender<bool>,
+    hurry: Notify,
     state: Mutex<State>,
 }
 
 impl Health {
     pub(super) fn new() -> Health {
-        Health { good: watch::channel(true).0, state: Mutex::default() }
+        Health { good: watch::channel(true).0, hurry: Notify::new(), state: Mutex::default() }
     }
 
     pub(super) fn is_good(&self) -> bool {
@@ -70,6 +71,18 @@ impl Health {
     pub(super) fn pause(&self) -> Duration {
         let mut state = self.state();
         if std::mem::take(&mut state.go_on) { Duration::ZERO } else { backoff(state.failures, PAUSE, LONGEST) }
+    }
+
+    /// Somebody waits for a write: the next probe goes now.
+    pub(super) fn hurry(&self) {
+        if !self.is_good() {
+            self.hurry.notify_one();
+        }
+    }
+
+    /// Waits for [`Health::hurry`].
+    pub(super) async fn hurried(&self) {
+        self.hurry.notified().await;
     }
 
     /// Takes in whether a call was answered. Returns whether health changed by it.
