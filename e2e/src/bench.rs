@@ -6,6 +6,7 @@ mod bars;
 mod boot;
 mod calls;
 mod claims;
+mod foreign_routes;
 mod packet;
 mod report;
 mod restart;
@@ -63,6 +64,7 @@ pub async fn run() -> Result<Report> {
     }
     let pods = pod_objects(&node, extent.at_once).await?;
     rounds::measure(&node, extent, &pods, &mut report).await?;
+    foreign_routes::measure(&node, extent, &pods, &mut report).await?;
     packet::measure(&node, &mut report)?;
     start::measure(&node, &mut report)?;
     calls::per_attachment(&node, &mut report).await?;

@@ -1,5 +1,6 @@
 //! The bars, and whether what was measured holds them. Pure: from a report to its judgement.
 
+use super::foreign_routes;
 use super::report::{Bar, Report};
 use super::stages::Verb;
 use crate::proxy::Weather;
@@ -94,6 +95,9 @@ fn cni_bars(report: &Report) -> Vec<Bar> {
     let stage = costliest(report, "one by one, dual", Verb::Add, 50);
     let [dual, single] = ["ADD dual", "ADD IPv4"].map(|row| ours(report, row, 50));
     bars.push(ratio("ADD dual stack: p50 at most 1.1 of IPv4", dual, single, 1.1, &stage));
+    let [here, elsewhere] = [ours, theirs].map(|samples| samples(report, foreign_routes::ROW, 50));
+    let name = "ADD while 5,000 foreign routes change: p50 at most 1.05 of the same in another namespace";
+    bars.push(ratio(name, here, elsewhere, 1.05, "the monitor of routes"));
     bars.push(Bar {
         name: "no call fails".to_owned(),
         seen: format!("{} errors", report.errors.len()),
@@ -179,6 +183,6 @@ mod tests {
         judge(&mut report);
         let held: Vec<&str> = report.bars.iter().filter(|bar| bar.holds).map(|bar| bar.name.as_str()).collect();
         assert_eq!(held, ["no call fails"]);
-        assert!(report.to_string().ends_with("bench: 0 rows, 19 bars, 1 hold\n"), "{report}");
+        assert!(report.to_string().ends_with("bench: 0 rows, 20 bars, 1 hold\n"), "{report}");
     }
 }

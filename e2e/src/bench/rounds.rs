@@ -123,7 +123,12 @@ pub(super) fn at_once(
 
 /// Calls for one pod after another, in a thread that is in the node's namespace, so that nothing but the call is measured; the time of each
 /// that went well.
-fn each(plugin: &Plugin, verb: Verb, pods: Vec<Pod>, errors: &mut Vec<String>) -> Result<(Vec<Pod>, Vec<Duration>)> {
+pub(super) fn each(
+    plugin: &Plugin,
+    verb: Verb,
+    pods: Vec<Pod>,
+    errors: &mut Vec<String>,
+) -> Result<(Vec<Pod>, Vec<Duration>)> {
     let inside = plugin.clone();
     let (pods, answers) = plugin.namespace.run(move || {
         let answers: Vec<_> = pods.iter().map(|pod| inside.call_here(&pod.call(verb.word()))).collect();

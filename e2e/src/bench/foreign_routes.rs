@@ -1,0 +1,85 @@
+//! ADD while routes of others change in table main, as on a node that imports the cluster's blocks by BGP. Beside it ADD while the same
+//! routes change in the fabric's namespace: that takes as much of the machine, and the agent sees none of it.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use anyhow::{Context, Result, anyhow};
+
+use super::rounds::each;
+use super::samples::Samples;
+use super::stages::Verb;
+use super::{Extent, KubePod, Report};
+use crate::lone_node::{FABRIC_IPV4, LoneNode, NODE_IPV4, PATIENCE};
+use crate::namespace::Namespace;
+
+/// The row's name: the node's samples are ours.
+pub const ROW: &str = "ADD, node/fabric routes";
+/// Routes that change, over and over.
+const ROUTES: usize = 5000;
+
+/// Measures all rounds.
+pub async fn measure(node: &LoneNode, extent: Extent, pods: &[KubePod], report: &mut Report) -> Result<()> {
+    let pods: Vec<&KubePod> = pods.iter().filter(|pod| pod.ipv4_only).take(extent.one_by_one).collect();
+    let [mut here, mut elsewhere] = [Samples::default(), Samples::default()];
+    for round in 0..extent.rounds {
+        eprintln!("bench: foreign routes, round {} of {}", round + 1, extent.rounds);
+        for turn in [round % 2, 1 - round % 2] {
+            let (namespace, gateway, samples) = if turn == 0 {
+                (&node.namespace, FABRIC_IPV4, &mut here)
+            } else {
+                (&node.fabric, NODE_IPV4, &mut elsewhere)
+            };
+            let sandboxes = pods.iter().map(|pod| pod.sandbox(node)).collect::<Result<Vec<_>>>()?;
+            let changes = Changes::begin(namespace.clone(), gateway);
+            let (sandboxes, times) = each(&node.plugin(), Verb::Add, sandboxes, &mut report.errors)?;
+            changes.end()?;
+            for took in times {
+                samples.add(took);
+            }
+            each(&node.plugin(), Verb::Del, sandboxes, &mut report.errors)?;
+            node.await_records(&[], PATIENCE).await?;
+        }
+    }
+    report.add(ROW, here, Some(elsewhere));
+    Ok(())
+}
+
+/// Routes that come and go until [`Changes::end`].
+struct Changes {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<()>>,
+}
+
+impl Changes {
+    fn begin(namespace: Namespace, gateway: &str) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let batches = ["add", "del"].map(|verb| batch(verb, gateway));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                for batch in &batches {
+                    namespace.ip(batch)?;
+                }
+            }
+            Ok(())
+        });
+        Self { stop, thread }
+    }
+
+    fn end(self) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| anyhow!("the thread that changes routes panicked"))?.context("changing routes")
+    }
+}
+
+/// A batch for iproute2; protocol 12 is BIRD's.
+fn batch(verb: &str, gateway: &str) -> String {
+    let mut lines = String::new();
+    for number in 0..ROUTES {
+        let _ = writeln!(lines, "route {verb} 198.18.{}.{}/32 via {gateway} proto 12", number / 256, number % 256);
+    }
+    lines
+}
