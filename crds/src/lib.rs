@@ -12,7 +12,7 @@ pub mod time;
 
 pub use assignment::{IPAssignment, IPAssignmentSpec};
 pub use block::{AddressBlock, AddressBlockSpec};
-pub use pool::{AddressPool, AddressPoolSpec, AddressPoolStatus, DEFAULT_COOLDOWN};
+pub use pool::{AddressPool, AddressPoolSpec, AddressPoolStatus, DEFAULT_COOLDOWN, MAX_COOLDOWN};
 
 /// The finalizer that pools, and blocks from their claim on, carry while addresses of theirs may be in use.
 pub const FINALIZER: &str = "bobbin.dev/in-use";

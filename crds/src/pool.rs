@@ -68,7 +68,7 @@ pub struct AddressPoolSpec {
     pub draining: bool,
     /// Seconds that an address rests after it was freed: 0 to 86400. The default is longer than a connection attempt is remembered.
     #[serde(default = "default_cooldown_seconds")]
-    #[schemars(range(min = 0, max = 86400))]
+    #[schemars(range(min = 0, max = MAX_COOLDOWN.as_secs()))]
     pub cooldown_seconds: i64,
     /// The most blocks that one node may hold; absent: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -86,6 +86,8 @@ fn default_cooldown_seconds() -> i64 {
 
 /// How long an address rests after it was freed, in a pool that does not say so or that is not known.
 pub const DEFAULT_COOLDOWN: Duration = Duration::from_secs(130);
+/// The longest cool-down that a pool may ask for: the maximum of `cooldownSeconds`.
+pub const MAX_COOLDOWN: Duration = Duration::from_hours(24);
 
 impl AddressPoolSpec {
     /// How long an address rests after it was freed.

@@ -1,6 +1,6 @@
 //! Regression tests for defects of one node: a link that goes, a namespace that stays, two agents, a busy port, a full pool.
 //!
-//! Every test failed on version 0.1 for the reason its assertion names. All tests share the node; each cleans up.
+//! Most reproduce a defect of a version before the first release; the assertion names it. All tests share the node; each cleans up.
 
 #[path = "node_defects/first_calls.rs"]
 mod first_calls;

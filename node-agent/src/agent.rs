@@ -1,5 +1,5 @@
-//! What the verbs share: the ledger, the journal, the node's network, the view of the cluster, the recorder. Holds no logic but the
-//! two steps that several verbs take: keeping an attachment, and ending one.
+//! What the verbs and the background tasks share, and the steps that several of them take: wiring, keeping and ending an attachment, and
+//! reporting a duplicate.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ use crate::event::Events;
 use crate::exported::Exported;
 use crate::freshness::{Freshness, Trouble};
 use crate::journal::Journal;
-use crate::ledger::{Attachment, ForeignRecord, Ledger, Phase};
+use crate::ledger::{Attachment, ConflictingRecord, Ledger, Phase};
 use crate::metrics::Metrics;
 use crate::record::{Recorder, record_name};
 use crate::run_dir::RunDir;
@@ -132,8 +132,8 @@ impl Agent {
     }
 
     /// Ends an attachment: out of use in the kernel, then its record, then the journal, then the ledger. A crash between any two leaves
-    /// the address held, and the sweep or the runtime's next DEL goes on from there. `false`: so does a journal that can't be written, which
-    /// is no error of the runtime's.
+    /// the address held, and the sweep or the runtime's next DEL goes on from there. `false`: the checkpoint
+    /// could not be removed, so the address stays held; the runtime is not told.
     pub async fn end(&self, attachment: &Attachment) -> Result<bool, EndError> {
         let (key, pair) = (&attachment.key, attachment.pair);
         self.ledger.update(key, |attachment| attachment.phase = Phase::Deleting);
@@ -153,9 +153,9 @@ impl Agent {
 
     /// Another attachment has a record of an address that this node handed out: the address is passed over until that record is gone, and no
     /// block is proven until it is read again. Whether that is news.
-    pub fn pass_over(&self, pair: Pair, by: &str) -> bool {
+    pub fn found_duplicate(&self, pair: Pair, by: &str) -> bool {
         let Some(name) = record_name(pair) else { return false };
-        let record = ForeignRecord { pair, name, by: by.to_owned() };
+        let record = ConflictingRecord { pair, name, by: by.to_owned() };
         if let Err(error) = self.journal.keep_passed_over(&record) {
             tracing::error!(%error, "an address that is passed over could not be written down");
         }
@@ -171,21 +171,21 @@ impl Agent {
     pub fn report_duplicate(&self, attachment: &Attachment, by: &str, outcome: DuplicateOutcome) {
         let Attachment { key, pair, .. } = attachment;
         let name = record_name(*pair).unwrap_or_default();
-        let pod = attachment.pod_name();
+        let who = attachment.who();
         let sentence = match outcome {
             DuplicateOutcome::NotUsed => format!(
-                "address {pair}, meant for pod {pod}, is recorded for {by}: the pod gets another address, and this node does not hand {pair} out while that record exists; see who wrote it: kubectl get ipassignment {name} -o yaml"
+                "address {pair}, meant for {who}, is recorded for {by}: the pod gets another address, and this node does not hand {pair} out while that record exists; see who wrote it: kubectl get ipassignment {name} -o yaml"
             ),
             DuplicateOutcome::Ended => format!(
-                "address {pair} of pod {pod} is recorded for {by}, whose node has the block {}: the pod has lost its network; delete the pod, so that it gets another address",
+                "address {pair} of {who} is recorded for {by}, whose node has the block {}: the pod has lost its network; delete the pod, so that it gets another address",
                 attachment.block
             ),
             DuplicateOutcome::Void => format!(
-                "address {pair} of pod {pod} is recorded for {by}, whose node does not have the block {}: the pod keeps the address, and that record is void; the operator deletes it once its pod is gone",
+                "address {pair} of {who} is recorded for {by}, whose node does not have the block {}: the pod keeps the address, and that record is void; the operator deletes it once its pod is gone",
                 attachment.block
             ),
             DuplicateOutcome::SameNode => format!(
-                "address {pair} is held by two running pods of this node, {pod} and {by}: delete one of them, so that it gets another address"
+                "address {pair} is held by two running attachments of this node, {who} and {by}: delete one of them, so that it gets another address"
             ),
         };
         tracing::error!(%pair, %key, by, "duplicate address: {sentence}");

@@ -28,7 +28,7 @@ pub struct Args {
     pub boot_id_path: PathBuf,
     /// How long an ADD waits for the answer to its record when the API server's recent word does not prove that its block is this node's:
     /// after a start of the agent, a broken or silent watch, a duplicate. From a proven block it does not wait. What an ADD has waited for
-    /// the first read of an agent that starts counts, too.
+    /// the first read of an agent that starts counts, too. If another record has the address, any ADD waits up to 1 s more to read it.
     #[arg(long, env = "BOBBIN_CONFIRM_WAIT", default_value = "450ms", value_parser = duration)]
     pub confirm_wait: Duration,
     /// How long the operator waits before it frees what a deleted node held; an agent that was away for more than half of it asks the API

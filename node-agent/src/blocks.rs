@@ -26,7 +26,7 @@ use crate::watch::ClusterView;
 use api::BlockApi;
 pub(crate) use read_back::RECORDS_DEADLINE;
 
-/// Every block is looked at so often, whatever anybody says.
+/// How often every block is checked without news.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// The first pause after a step that failed, and the longest.
 const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];

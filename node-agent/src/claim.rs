@@ -159,7 +159,8 @@ impl Claims {
         Err(ClaimError::NotInService { block: held.name.clone(), pool: held.pool.clone(), why })
     }
 
-    /// Takes in a block that the API server says is ours. Before the claim it was as `before` says, if that was read.
+    /// Takes in a block that the API server says is ours. `had_finalizer`: it had our finalizer before the claim, or nobody knows.
+    /// `now_claimed`: the claim was made just now.
     pub(crate) fn take_in(
         &self,
         block: &BlockRead,

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::ledger::PodRef;
 use crate::watch::{ClusterView, NodeFacts};
 
-/// The same sentence on the same object is published so often at most.
+/// The same sentence on the same object is published at most once in this interval.
 const DEDUP_INTERVAL: Duration = Duration::from_mins(1);
 /// What is said again within this time is counted in one event.
 const SERIES_WINDOW: Duration = Duration::from_mins(6);

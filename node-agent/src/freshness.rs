@@ -21,8 +21,8 @@ pub struct Generation(u64);
 pub enum Proof {
     /// The API server has not spoken of the block since the agent started.
     None,
-    /// The block is ours, but it may still have records of attachments on another node: it was claimed with its finalizer on, or
-    /// right after an outage. A list of its records has to come first.
+    /// The block is ours, but another node may have recorded addresses of it: it had its finalizer when it was claimed, was claimed in
+    /// the quiet time, was claimed back, was lost for a while, or was taken in by the resync. A list of its records has to come first.
     RecordsUnseen,
     /// The API server said in this generation that the block is ours.
     Confirmed(Generation),

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::atomic_file;
-use crate::ledger::{Attachment, CoolingAddress, ForeignRecord, SavedBlock};
+use crate::ledger::{Attachment, ConflictingRecord, CoolingAddress, SavedBlock};
 
 /// The mode of its files: they name pods.
 const MODE: u32 = 0o600;
@@ -43,7 +43,7 @@ pub struct Kept {
     /// Addresses that rest.
     pub cooling: Vec<CoolingAddress>,
     /// Addresses that another attachment had a record of.
-    pub passed_over: Vec<ForeignRecord>,
+    pub passed_over: Vec<ConflictingRecord>,
 }
 
 /// Which boot the directory is of.
@@ -137,7 +137,7 @@ impl Journal {
     ///
     /// # Errors
     /// The file can't be written.
-    pub fn keep_passed_over(&self, record: &ForeignRecord) -> Result<(), JournalError> {
+    pub fn keep_passed_over(&self, record: &ConflictingRecord) -> Result<(), JournalError> {
         write(&self.passed_over().join(format!("{}.json", record.name)), record)
     }
 
@@ -145,7 +145,7 @@ impl Journal {
     ///
     /// # Errors
     /// The file can't be removed.
-    pub fn forget_passed_over(&self, record: &ForeignRecord) -> Result<(), JournalError> {
+    pub fn forget_passed_over(&self, record: &ConflictingRecord) -> Result<(), JournalError> {
         remove(&self.passed_over().join(format!("{}.json", record.name)))
     }
 

@@ -42,7 +42,7 @@ async fn take_in(agent: Arc<Agent>, blocks: BlockApi, late: LateVerdict) {
         Verdict::Taken { by, node, holder, uid } if node == agent.args.node_name => {
             let Some(attachment) = living() else { return };
             if agent.ledger.attachment(&holder).is_some_and(|other| other.pair == pair) {
-                if agent.pass_over(pair, &by) {
+                if agent.found_duplicate(pair, &by) {
                     agent.report_duplicate(&attachment, &by, DuplicateOutcome::SameNode);
                 }
                 return;
@@ -56,7 +56,7 @@ async fn take_in(agent: Arc<Agent>, blocks: BlockApi, late: LateVerdict) {
         Verdict::Taken { by, node, .. } => {
             let Some(attachment) = living() else { return };
             // At once: what proved the block before proves nothing now.
-            let news = agent.pass_over(pair, &by);
+            let news = agent.found_duplicate(pair, &by);
             let mut attempt = 0;
             let block = loop {
                 match blocks.get(&attachment.block).await {

@@ -12,7 +12,7 @@ use crate::args::Args;
 use crate::event::Events;
 use crate::exported::Exported;
 use crate::install::{InstallError, remove_conflist, remove_shim};
-use crate::ledger::{Attachment, BlockView, Ledger};
+use crate::ledger::{Attachment, BlockView, Ledger, first_names};
 use crate::record::Recorder;
 use crate::run_dir::RunDir;
 
@@ -159,16 +159,10 @@ fn waits_for_blocks(blocks: &[BlockView], records: usize, node: &str) -> String 
 
 /// What is waited for, in one sentence.
 fn waits_for(left: &[Attachment], node: &str) -> String {
-    let mut names: Vec<String> = left.iter().map(Attachment::pod_name).collect();
-    names.sort();
-    names.dedup();
-    let more = names.len().saturating_sub(NAMED);
-    names.truncate(NAMED);
-    let rest = if more == 0 { String::new() } else { format!(" and {more} more") };
     format!(
-        "leaving node {node} waits for {} attachments to end: {}{rest}; delete or move these pods, or set agent.force=true to cut them off",
+        "leaving node {node} waits for {} attachments to end: {}; delete or move these pods, or set agent.force=true to cut them off",
         left.len(),
-        names.join(", ")
+        first_names(left)
     )
 }
 

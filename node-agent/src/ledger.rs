@@ -16,7 +16,7 @@ use bobbin_addressing::{AttachmentKey, BootTime, Pair};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-pub use attachment::{Attachment, Links, Phase, PodRef};
+pub use attachment::{Attachment, Links, Phase, PodRef, first_names};
 pub use block::{BlockView, HeldBlock, SavedBlock};
 pub use block_state::{BlockEvent, BlockState, Release};
 pub use state::Arrival;
@@ -83,9 +83,9 @@ pub struct Permit {
     epoch: u64,
 }
 
-/// The record of another attachment for an address of a block of ours.
+/// A record of an address in a block of ours that no attachment here has, or another one has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ForeignRecord {
+pub struct ConflictingRecord {
     /// The address.
     pub pair: Pair,
     /// The record's name.
@@ -286,7 +286,7 @@ impl Ledger {
     }
 
     /// Does not hand an address out while another attachment has a record of it.
-    pub fn pass_over(&self, record: ForeignRecord) -> bool {
+    pub fn pass_over(&self, record: ConflictingRecord) -> bool {
         self.write(|state| state.pass_over(record.pair, record))
     }
 
@@ -297,7 +297,7 @@ impl Ledger {
     }
 
     /// The addresses that are passed over.
-    pub fn passed_over(&self) -> Vec<ForeignRecord> {
+    pub fn passed_over(&self) -> Vec<ConflictingRecord> {
         self.read(State::passed_over)
     }
 

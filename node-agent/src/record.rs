@@ -147,7 +147,7 @@ impl Recorder {
     /// Creates the record of an attachment. The answer comes once the API server has given its verdict: never, while it is away. Wait
     /// with [`Recorder::verdict`]. A verdict that nobody waits for goes to `late`.
     pub fn create(&self, attachment: &Attachment) -> oneshot::Receiver<Verdict> {
-        // An ADD waits much less than a pause between two probes.
+        // The pause between two probes may be longer than an ADD waits.
         self.0.health.hurry();
         self.enqueue(attachment, Origin::Fresh)
     }
@@ -216,7 +216,9 @@ impl Recorder {
         let (reply, answer) = oneshot::channel();
         let deletion = Deletion { name: name.to_owned(), key: key.clone(), uid: uid.clone() };
         if let Err(error) = self.0.deletions.keep(&deletion) {
-            tracing::warn!(name, %key, %error, "the deletion of a record could not be written down; after a restart the relist would find it");
+            tracing::warn!(
+                "the deletion of record {name} could not be written down: {error}; if the agent restarts before it is done, the resync deletes the record once its pod is gone; see that the run directory can be written"
+            );
         }
         self.push(name, write_queue::PendingWrite::delete(key.clone(), uid, Some(reply)), false);
         answer
@@ -232,8 +234,8 @@ impl Recorder {
         self.0.pending.load(Ordering::Relaxed)
     }
 
-    /// Whether writes are answered. While they are not, ADDs don't wait for a verdict.
-    pub fn healthy(&self) -> bool {
+    /// Whether the API server takes writes. While it does not, one call at a time probes it.
+    fn healthy(&self) -> bool {
         self.0.health.is_good()
     }
 
@@ -258,7 +260,7 @@ impl Recorder {
 
     fn push(&self, name: &str, write: write_queue::PendingWrite, replayed: bool) {
         let mut write_queues = self.write_queues();
-        // A write_queue is in the map as long as somebody runs it, empty or not.
+        // A queue is in the map while a task works on it, empty or not.
         let runs = write_queues.contains_key(name);
         let write_queue = write_queues.entry(name.to_owned()).or_default();
         let before = write_queue.len();
@@ -300,10 +302,7 @@ impl Recorder {
             if let write_queue::Done::Later(why) = &done {
                 if refusals == 0 {
                     tracing::error!(
-                        name,
-                        ?call,
-                        why,
-                        "the API server refuses it; tried again slowly, see the agent's rights"
+                        "the API server refuses a call for record {name} ({call:?}): {why}; it is tried again every 30 s at most; check ClusterRole bobbin-agent and the admission policies"
                     );
                 }
                 let [first, longest] = REFUSED_PAUSES;
@@ -321,7 +320,7 @@ impl Recorder {
         }
     }
 
-    /// The next step; without one the write_queue is closed.
+    /// The next step; without one the queue is removed.
     fn next(&self, name: &str) -> Option<Step> {
         let mut write_queues = self.write_queues();
         let step = write_queues.get_mut(name)?.next();
@@ -331,7 +330,7 @@ impl Recorder {
         step
     }
 
-    /// Takes in an outcome; whether the write_queue is closed by it.
+    /// Takes in an outcome; whether the queue is removed by it.
     fn learn(&self, name: &str, outcome: write_queue::Outcome) -> (write_queue::Done, bool) {
         let mut write_queues = self.write_queues();
         let Some(write_queue) = write_queues.get_mut(name) else { return (write_queue::Done::NotYet, true) };
@@ -347,7 +346,8 @@ impl Recorder {
         (done, over)
     }
 
-    /// Waits for the turn of a call: while the API server takes no writes one call at a time feels for it, with growing pauses that the next ADD ends.
+    /// Waits for the turn of a call. While the API server takes no writes, one call at a time probes it, with growing pauses that the next ADD
+    /// cuts short.
     async fn turn(&self, replayed: bool) -> Option<SemaphorePermit<'_>> {
         let lot = if replayed { &self.0.replayed } else { &self.0.fresh };
         loop {

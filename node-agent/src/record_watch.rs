@@ -2,6 +2,7 @@
 
 use bobbin_apiserver::{Clients, Lenient};
 use bobbin_crds::IPAssignment;
+use bobbin_observability::Beat;
 use futures::StreamExt;
 use kube::Api;
 use kube::core::PartialObjectMeta;
@@ -14,12 +15,12 @@ use crate::record::{Recorder, record_name};
 use crate::watch::ClusterView;
 
 /// Watches for ever. It only hastens what the resync does.
-pub async fn run(clients: Clients, view: ClusterView, ledger: Arc<Ledger>, recorder: Recorder) {
+pub async fn run(clients: Clients, view: ClusterView, ledger: Arc<Ledger>, recorder: Recorder, beat: Beat) {
     let api: Api<Lenient<PartialObjectMeta<IPAssignment>>> = Api::all(clients.watches.clone());
     let own = Config::default().fields(&format!("spec.nodeName={}", view.node_name()));
     let mut events = bobbin_apiserver::watch(api, own);
     let mut listed = HashSet::new();
-    while let Some(event) = events.next().await {
+    while let Some(event) = beat.while_idle(events.next()).await {
         let _ = view.unreadable().event(&event);
         match event {
             Event::Init => listed.clear(),

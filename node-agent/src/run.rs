@@ -27,7 +27,7 @@ use crate::claim::Claims;
 use crate::direct::Direct;
 use crate::event::Events;
 use crate::exported::Exported;
-use crate::freshness::Freshness;
+use crate::freshness::{Freshness, Kind};
 use crate::journal::Journal;
 use crate::leave::Leave;
 use crate::ledger::Ledger;
@@ -44,7 +44,7 @@ use crate::waiting_pods::WaitingPods;
 use crate::watch::ClusterView;
 use crate::{install, late, record_watch, repair, restore, run_dir, serve, stale_attachments};
 
-/// A loop that only waits for news looks around more often than this.
+/// The loops of stock and own records count as hanging after this.
 const LOOP_DEADLINE: Duration = Duration::from_mins(2);
 /// How long calls under way may take after a signal.
 const LAST_CALLS: Duration = Duration::from_secs(5);
@@ -258,6 +258,7 @@ async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Rec
         agent.view.clone(),
         Arc::clone(&agent.ledger),
         agent.recorder.clone(),
+        agent.progress.register(Kind::Records.name(), LOOP_DEADLINE),
     ));
     tasks.spawn(resync.run(progress));
     tasks.spawn(checkpoint_writer.run(agent.stop.clone()));
@@ -309,7 +310,7 @@ async fn first_read(
 /// Becomes ready, which lets the configuration be installed.
 async fn live(agent: Arc<Agent>, mut resynced: watch::Receiver<Resynced>, serves: watch::Sender<bool>) {
     if !agent.run_dir.was_ready() {
-        // An ADD would be served from now on: the Node is known, its blocks are.
+        // From now on an ADD can be served: the Node and its blocks are known.
         let _ = resynced.wait_for(|resynced| resynced.blocks).await;
         if let Err(error) = agent.run_dir.mark_ready() {
             tracing::error!("the plugin can't answer STATUS while the agent is away: {error}");

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bobbin_addressing::two_looks::Breaker;
 use bobbin_addressing::{AttachmentKey, TwoLooks};
+use bobbin_crds::MAX_COOLDOWN;
 use bobbin_kernel::{Presence, boot_time};
 use kube::Client;
 
@@ -16,9 +17,6 @@ use crate::agent::Agent;
 use crate::ledger::{Attachment, Phase};
 use crate::pod_gone::{Candidate, PodGone};
 use decision::{Evidence, Identity, identity};
-
-/// Longer than any cooldown: a day is the longest that a pool may ask for.
-const MAX_COOLDOWN: Duration = Duration::from_hours(24);
 
 /// What earlier looks found.
 struct Looks {

@@ -23,7 +23,7 @@ impl Times {
     }
 
     /// A watch of own blocks or own Node that showed neither event nor bookmark for this long proves nothing any more. The API server
-    /// sends a bookmark once a minute.
+    /// sends a bookmark about once a minute, but not always for a kind in which nothing changes: silence is no sign of trouble.
     pub fn silence(self) -> Duration {
         self.scaled(90)
     }
@@ -73,7 +73,7 @@ impl Times {
         self.node_gone / 2
     }
 
-    /// The interval of the resync, `interval` long in production.
+    /// The interval of the resync, before jitter.
     pub fn resync(self, interval: Duration) -> Duration {
         interval.mul_f64(self.scale)
     }
@@ -87,11 +87,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_times_keep_their_order_at_every_scale() {
+    fn the_times_keep_their_order_with_the_least_node_gone_seconds_that_the_chart_takes() {
+        let node_gone = Duration::from_mins(4);
         for scale in [1.0, 0.1, 0.02] {
-            let times = Times::new(scale, Duration::from_mins(4).mul_f64(scale));
+            let times = Times::new(scale, node_gone);
             assert!(Duration::from_mins(1).mul_f64(scale) < times.silence());
             assert!(times.silence() < times.longest_absence());
+            assert!(times.longest_absence() < node_gone);
             assert!(times.watch_reconnect() < times.quiet_after_outage());
         }
     }

@@ -37,8 +37,8 @@ async fn one_recorded(node: &mut LoneNode, pool: &'static str, third: u8) -> Res
 pub async fn comes_back(node: &mut LoneNode) -> Result<()> {
     let (scene, recorded) = one_recorded(node, "comes-back", 41).await?;
     delete_record(node, recorded).await?;
-    // The record is not of this node, so nothing tells of its end: the next resync may be what finds it.
-    let within = patience(Duration::from_mins(18));
+    // The record is not of this node, so no watch tells of its end. Records of passed-over addresses are read once a minute.
+    let within = patience(Duration::from_mins(2));
     until("the runtime's next try gets the address", within, || async {
         let answer = node.call(&scene.pods[1].call("ADD"))?;
         if answer.exit != 0 {

@@ -81,7 +81,7 @@ pub async fn during_add(node: &mut LoneNode) -> Result<()> {
     let block = scene.block(node, 0).await?;
     let next = scene.pod(node).await?;
     // Only the threads that wire a pod enter a namespace.
-    let slow = node.faults(&["-etrace=setns", "-einject=setns:delay_enter=2500000"]).await?;
+    let slow = node.faults(&["-etrace=setns", "-einject=setns:delay_enter=5000000"]).await?;
     let mark = node.api()?.mark();
     let adding = scene.begin_add(node, next);
     until("the ADD's record is sent", PATIENCE, || async {

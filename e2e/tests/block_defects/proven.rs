@@ -152,7 +152,7 @@ pub async fn idle(node: &mut LoneNode) -> Result<()> {
     };
     for resource in ["nodes", "addressblocks"] {
         let reads = audit.calls(mark, |entry| own(entry) && entry.resource() == resource)?;
-        // One quarter has one resync, with jitter two.
+        // The interval is at least a quarter: one resync, and one more for what the start left over.
         ensure!(reads.len() <= 2, "an idle cluster was read: {:?}", names(reads));
     }
     let mark = audit.mark();

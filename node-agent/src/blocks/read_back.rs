@@ -9,7 +9,7 @@ use bobbin_kernel::boot_time;
 use super::read::{BlockRead, Owner};
 use super::{Inner, Step};
 use crate::freshness::{Proof, Trouble};
-use crate::ledger::{Attachment, BlockEvent, BlockView};
+use crate::ledger::{Attachment, BlockEvent, BlockView, first_names};
 use crate::watch::NodeFacts;
 
 /// How often a block that can't be settled is read.
@@ -28,7 +28,9 @@ impl Inner {
             Err(ReadError::NotFound) => return self.absent(&block).await,
             Err(error) => {
                 tracing::debug!(block = name, %error, "a block in doubt can't be read; nothing is assigned from it until it is");
-                self.with.freshness.failed();
+                if let ReadError::Unreachable(why) = &error {
+                    self.with.freshness.outcome(Some(why), boot_time());
+                }
                 return Step::Failed;
             }
         };
@@ -129,17 +131,21 @@ impl Inner {
         let name = &block.held.name;
         let stranded = self.with.ledger.found_others(name);
         self.withdraw(block).await;
-        let owner = read.node_name.as_deref().unwrap_or("nobody");
+        let owner = read.node_name.as_deref().unwrap_or_default();
+        let taker = match owner {
+            "" => "it was freed and is being deleted".to_owned(),
+            owner => format!("node {owner} has it now"),
+        };
         let node = self.with.view.node_name();
         if stranded.is_empty() {
-            tracing::info!("node {node} no longer has block {name}: node {owner} has it; no pod here used it");
+            tracing::info!("node {node} no longer has block {name}: {taker}; no pod here used it");
         } else {
             let sentence = format!(
-                "node {node} lost block {name} ({}) of pool {} to node {owner}: its route is withdrawn, and {} pods still have addresses of it: delete them, so that they get others: {}",
+                "node {node} lost block {name} ({}) of pool {}: {taker}; its route is withdrawn, and {} pods still have addresses of it: delete them, so that they get others: {}",
                 block.held.range,
                 block.held.pool,
                 stranded.len(),
-                named(&stranded),
+                first_names(&stranded),
             );
             tracing::error!(block = name, owner, pods = stranded.len(), "{sentence}");
             self.with.events.node_warning("BlockLost", &sentence);
@@ -159,14 +165,4 @@ impl Inner {
     async fn record_residents(&self, residents: &[Attachment]) {
         self.with.recorder.create_all_again(residents, RECORDS_DEADLINE).await;
     }
-}
-
-/// The pods of attachments, the first five by name.
-fn named(attachments: &[Attachment]) -> String {
-    let mut names: Vec<String> = attachments.iter().map(Attachment::pod_name).collect();
-    names.sort();
-    let more = names.len().saturating_sub(5);
-    names.truncate(5);
-    let rest = if more == 0 { String::new() } else { format!(" and {more} more") };
-    format!("{}{rest}", names.join(", "))
 }

@@ -109,7 +109,7 @@ impl Inner {
         }
     }
 
-    /// Waits so long; whether the block left `withdrawn` meanwhile.
+    /// Waits for `pause`. Returns whether the block left `Releasing(WithdrawingRoute)` meanwhile.
     async fn left_within(&self, name: &str, pause: Duration) -> bool {
         let mut changed = self.with.ledger.changed();
         let left = async {

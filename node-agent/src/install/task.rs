@@ -51,7 +51,7 @@ fn tell(agent: &Agent, done: &Installed, told: &mut Told) {
     }
     for path in &done.restored {
         let sentence = format!(
-            "another program removed or changed {} on node {}; it is put back",
+            "another program removed or changed {} on node {}; Bobbin put it back; find out which program manages that directory there, or it happens again",
             path.display(),
             agent.args.node_name
         );

@@ -67,13 +67,25 @@ impl Attachment {
         self.phase == Phase::Live && self.pair != Pair::default()
     }
 
-    /// The pod in words, for messages: its name, or the container if the runtime named no pod.
-    pub fn pod_name(&self) -> String {
+    /// Whose it is, in words: `pod shop/web`, or the container if the runtime named no pod.
+    pub fn who(&self) -> String {
         match self.pod.name.as_str() {
             "" => format!("container {}", self.key),
-            name => format!("{}/{name}", self.pod.namespace),
+            name => format!("pod {}/{name}", self.pod.namespace),
         }
     }
+}
+
+/// Whose these attachments are, in words: the first few, and how many more.
+pub fn first_names(attachments: &[Attachment]) -> String {
+    const NAMED: usize = 5;
+    let mut names: Vec<String> = attachments.iter().map(Attachment::who).collect();
+    names.sort();
+    names.dedup();
+    let more = names.len().saturating_sub(NAMED);
+    names.truncate(NAMED);
+    let rest = if more == 0 { String::new() } else { format!(" and {more} more") };
+    format!("{}{rest}", names.join(", "))
 }
 
 /// The two ends of the attachment's veth pair.

@@ -412,7 +412,7 @@ impl World {
             if permit.proof != proven() && foreign.is_some() {
                 self.nodes[node].ledger.release(&key, at(1));
                 let by = "another node".to_owned();
-                self.nodes[node].ledger.pass_over(ForeignRecord { pair, name: name(block), by });
+                self.nodes[node].ledger.pass_over(ConflictingRecord { pair, name: name(block), by });
                 continue;
             }
             self.nodes[node].ledger.update(&key, |attachment| attachment.phase = Phase::Live);

@@ -7,26 +7,24 @@ use bobbin_addressing::block::BlockName;
 use bobbin_addressing::reserved::Reserved;
 use bobbin_addressing::stock::BlockUse;
 use bobbin_addressing::{AttachmentKey, BootTime, Pair};
+use bobbin_crds::MAX_COOLDOWN;
 
 use super::block::{Block, BlockView, Body, HeldBlock, SavedBlock};
 use super::block_state::{BlockEvent, BlockState, Next};
-use super::{AssignError, Attachment, CoolingAddress, ForeignRecord, Permit, Phase, Request, Taken};
+use super::{AssignError, Attachment, ConflictingRecord, CoolingAddress, Permit, Phase, Request, Taken};
 use crate::freshness::Proof;
-
-/// The longest cool-down that a pool may ask for: older cools mean nothing.
-const LONGEST_COOLDOWN: Duration = Duration::from_hours(24);
 
 /// Blocks and attachments. Invariant: an address of a block is held in its occupancy exactly if an attachment has it.
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) blocks: BTreeMap<String, Block>,
     pub(super) attachments: HashMap<AttachmentKey, Attachment>,
-    /// Rests of addresses whose block is not, or not yet, here.
+    /// Cool-downs of addresses whose block is not in the ledger.
     cooling_addresses: HashMap<Pair, BootTime>,
     /// What each pool reserves, as last said.
     reserved: HashMap<String, Reserved>,
     /// Addresses that another attachment has a record of, whether their block is here or not.
-    passed_over: HashMap<Pair, ForeignRecord>,
+    passed_over: HashMap<Pair, ConflictingRecord>,
     /// The next block's epoch: one that comes back never has the epoch it had.
     epochs: u64,
 }
@@ -121,14 +119,14 @@ impl State {
         true
     }
 
-    /// Keeps the cools of a block that is forgotten, should it come back.
+    /// Keeps the cool-downs of a forgotten block, in case it comes back.
     fn keep_cooling(&mut self, forgotten: Option<Body>) {
         let Some(body) = forgotten else { return };
         for (offset, since) in body.occupancy.resting() {
             self.cooling_addresses.extend(body.held.range.pair(offset).map(|pair| (pair, since)));
         }
         let newest = self.cooling_addresses.values().max().copied().unwrap_or_default();
-        self.cooling_addresses.retain(|_, since| newest.since(*since) < LONGEST_COOLDOWN);
+        self.cooling_addresses.retain(|_, since| newest.since(*since) < MAX_COOLDOWN);
     }
 
     /// [`BlockEvent::Release`], if no address of the block is in use.
@@ -294,7 +292,7 @@ impl State {
     }
 
     /// Does not hand an address out while another attachment has a record of it. Whether that is news.
-    pub(super) fn pass_over(&mut self, pair: Pair, record: ForeignRecord) -> bool {
+    pub(super) fn pass_over(&mut self, pair: Pair, record: ConflictingRecord) -> bool {
         let news = self.passed_over.get(&pair) != Some(&record);
         self.passed_over.insert(pair, record);
         if let Some((body, offset)) = self.find(pair) {
@@ -313,7 +311,7 @@ impl State {
         known
     }
 
-    pub(super) fn passed_over(&self) -> Vec<ForeignRecord> {
+    pub(super) fn passed_over(&self) -> Vec<ConflictingRecord> {
         self.passed_over.values().cloned().collect()
     }
 

@@ -317,7 +317,7 @@ fn an_address_is_passed_over_while_another_has_its_record_also_when_its_block_co
     let ledger = Ledger::new();
     add(&ledger, block(0));
     let first = assign(&ledger, 0, "a", at(1), false).unwrap();
-    ledger.pass_over(ForeignRecord { pair: first.pair, name: "10.0.0.0".into(), by: "n9".into() });
+    ledger.pass_over(ConflictingRecord { pair: first.pair, name: "10.0.0.0".into(), by: "n9".into() });
     ledger.release(&key(0), at(1));
     lose(&ledger, "a-0");
     add(&ledger, block(0));

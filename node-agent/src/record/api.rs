@@ -1,4 +1,4 @@
-//! One call for one step of a write_queue, and what its answer means.
+//! One call for one step of a record's write queue, and what its answer means.
 
 use std::time::Duration;
 

@@ -67,7 +67,7 @@ impl Health {
     }
 
     /// How long the next probe waits. None after a probe that was answered without proving anything, so that many reads don't put off
-    /// the write that does: each is followed by its write or ends its write_queue, and a write that fails brings the pause back.
+    /// the write that does: each is followed by its write or ends its queue, and a write that fails brings the pause back.
     pub(super) fn pause(&self) -> Duration {
         let mut state = self.state();
         if std::mem::take(&mut state.go_on) { Duration::ZERO } else { backoff(state.failures, PAUSE, LONGEST) }

@@ -79,12 +79,7 @@ impl Report {
 /// The sentence for a pod whose host link is gone. `host_if` is the link's name if ADD's answer is not known.
 pub(super) fn lost_interface(attachment: &Attachment, host_if: &str) -> String {
     let name = attachment.links.as_ref().map_or(host_if, |links| &links.host_if);
-    let pod = &attachment.pod;
-    let who = if pod.name.is_empty() {
-        format!("container {}", attachment.key.container_id)
-    } else {
-        format!("pod {}/{}", pod.namespace, pod.name)
-    };
+    let who = attachment.who();
     format!(
         "{who} ({}) has lost its interface {name}: it has no network; delete the pod to restore it",
         attachment.pair

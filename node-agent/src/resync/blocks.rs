@@ -116,8 +116,8 @@ impl Resync {
         }
     }
 
-    /// Blocks that were claimed with their finalizer on, or right after an outage: an address with a record that no
-    /// attachment here has may be a resident's of another node, so it is passed over. Then the block is proven.
+    /// Lists the records of each block with [`Proof::RecordsUnseen`]. An address with a record that no attachment here has is passed
+    /// over; then the block is proven.
     pub(super) async fn see_records_of_new_blocks(&self) -> Result<(), ReadError> {
         let settled = |state| !matches!(state, BlockState::Doubted { .. } | BlockState::Lost);
         let unseen = |block: &BlockView| block.proof == Proof::RecordsUnseen && settled(block.state);

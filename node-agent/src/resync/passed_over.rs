@@ -4,14 +4,14 @@ use bobbin_addressing::{BlockRange, Pair};
 use bobbin_apiserver::ReadError;
 
 use super::Resync;
-use crate::ledger::{Attachment, ForeignRecord};
+use crate::ledger::{Attachment, ConflictingRecord};
 use crate::record::{RecordRead, pair_of, read_record, record_name};
 
 impl Resync {
     /// Does not hand the record's address out while the record is there. A record outside the range passes nothing over.
     pub(super) fn pass_over(&self, range: &BlockRange, record: &RecordRead) {
         let Some(pair) = pair_of(range, &record.name) else { return };
-        let record = ForeignRecord { pair, name: record.name.clone(), by: record.by() };
+        let record = ConflictingRecord { pair, name: record.name.clone(), by: record.by() };
         if let Err(error) = self.journal.keep_passed_over(&record) {
             tracing::error!(%error, "an address that is passed over could not be written down");
         }
@@ -65,7 +65,7 @@ impl Resync {
         }
     }
 
-    fn end_pass_over(&self, passed: &ForeignRecord) {
+    fn end_pass_over(&self, passed: &ConflictingRecord) {
         if let Err(error) = self.journal.forget_passed_over(passed) {
             tracing::error!(%error, "an address that is free again is still written down as passed over");
         }

@@ -23,18 +23,17 @@ impl Resync {
         memory: &mut Memory,
         blocks_known: bool,
     ) -> Result<Option<Duration>, ReadError> {
-        // Only who lived before the list, and still lives, can lack a record: the others' are on their way.
+        // An attachment that began after the list is not missing its record: the record is on its way.
         let before: HashMap<_, _> =
             self.ledger.attachments().into_iter().map(|attachment| (attachment.key, attachment.created_at)).collect();
         let records = own_records(&self.clients, self.view.node_name()).await?;
-        // The records first, what lives second: an ADD in between has no record in the list and is left alone.
         let living = self.ledger.attachments();
         let mut suspects = Vec::new();
         let passed_over: HashSet<Pair> = self.ledger.passed_over().into_iter().map(|passed| passed.pair).collect();
         for finding in judge(&records, &living, &self.own_ranges(), &self.boot_id) {
             match finding {
                 Finding::OtherBoot(seen) => {
-                    tracing::info!(record = seen.name, key = %seen.key, "released an address of an earlier boot");
+                    tracing::info!(record = seen.name, key = %seen.key, "deleting a record of an earlier boot");
                     drop(self.recorder.delete(&seen.name, &seen.key, Some(seen.uid)));
                 }
                 Finding::NobodyLives(record) if !self.recorder.busy(&record.name) => {
@@ -81,7 +80,7 @@ impl Resync {
         for seen in gone {
             // The last look: an ADD may have taken the address meanwhile.
             if self.ledger.attachment(&seen.key).is_none() {
-                tracing::info!(record = seen.name, key = %seen.key, "released an address that no attachment has and whose pod is gone");
+                tracing::info!(record = seen.name, key = %seen.key, "deleting a record without an attachment: its pod is gone");
                 drop(self.recorder.delete(&seen.name, &seen.key, Some(seen.uid)));
             }
         }

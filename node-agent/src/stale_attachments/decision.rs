@@ -72,10 +72,7 @@ pub(super) fn stopped_sentence(node: &str, Breaker { would_free, population }: B
 /// What a user is told of an interface that left its namespace.
 pub(super) fn moved_sentence(attachment: &Attachment) -> String {
     let link = attachment.links.as_ref().map_or_else(String::new, |links| format!(" (host link {})", links.host_if));
-    let who = match attachment.pod.name.as_str() {
-        "" => format!("container {}", attachment.key),
-        name => format!("pod {}/{name}", attachment.pod.namespace),
-    };
+    let who = attachment.who();
     format!(
         "the network namespace of {who} ({}) is gone, but its interface{link} was moved to another namespace: the address stays held; delete the pod to free it",
         attachment.pair

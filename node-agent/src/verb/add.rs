@@ -22,7 +22,7 @@ use crate::choose::{Chosen, choose_pool};
 use crate::ledger::{Attachment, Links, Permit, Phase, PodRef, Taken};
 use crate::record::Verdict;
 
-/// How many addresses an ADD tries that turn out to be recorded for others, or to be of a block in doubt.
+/// How many addresses an ADD tries before it fails. It drops one that another record has, or whose block became doubted.
 const ATTEMPTS: usize = 8;
 
 /// Adds the attachment; answers the result's bytes.
@@ -134,14 +134,15 @@ async fn fresh(
                 return Ok(result::of(&attachment, &links, conf, path).to_json(conf.cni_version));
             }
             Confirmed::Doubted => {
-                tracing::info!(pair = %attachment.pair, %key, block = permit.block, "the block of an address came in doubt: the pod gets another address");
+                tracing::info!(pair = %attachment.pair, %key, block = permit.block, "the block of an address became doubted: the pod gets another address");
             }
             Confirmed::Taken { by, node } if node == agent.args.node_name => {
-                tracing::warn!(pair = %attachment.pair, %key, by, "this node left a record of the address behind; passed over until the resync removes it");
-                agent.resync.notify_one();
+                // A sign of trouble: the resync compares the records at once.
+                agent.found_duplicate(attachment.pair, &by);
+                tracing::warn!(pair = %attachment.pair, %key, by, "another record of this node has the address: the pod gets another one, and the address is passed over until that record is gone");
             }
             Confirmed::Taken { by, .. } => {
-                agent.pass_over(attachment.pair, &by);
+                agent.found_duplicate(attachment.pair, &by);
                 agent.report_duplicate(&attachment, &by, DuplicateOutcome::NotUsed);
             }
         }
@@ -149,7 +150,7 @@ async fn fresh(
     Err(CniError::new(
         code::TRY_AGAIN_LATER,
         format!(
-            "{ATTEMPTS} addresses of pool {:?} on node {} are recorded for others, or their blocks came in doubt: see the events of the node (kubectl describe node {1}); the runtime tries again",
+            "{ATTEMPTS} addresses of pool {:?} on node {} are recorded for others, or their blocks became doubted: see the events of the node (kubectl describe node {1}); the runtime tries again",
             choice.pool, agent.args.node_name
         ),
     )

@@ -35,7 +35,7 @@ pub(super) struct Wanted<'a> {
 /// Takes an address, waiting for one until `until` at most.
 ///
 /// # Errors
-/// The pool has none for this node: code 11, with the pool, the node, the number and what to do.
+/// Code 11: the pool has none for this node, the attachment has one already, a DEL ended the wait, or the agent stops.
 pub(super) async fn take(
     agent: &Arc<Agent>,
     turn: &Turn,
@@ -156,6 +156,18 @@ fn sentence(agent: &Agent, pool: &str, trouble: Option<&ClaimError>) -> String {
     let node = &agent.args.node_name;
     let uses = agent.ledger.pool_use(pool, agent.cooldown(pool));
     let held: u32 = uses.iter().map(|block| block.held).sum();
+    let remedy = match trouble {
+        Some(ClaimError::PoolFull(_) | ClaimError::OnlyCooling(_)) => {
+            "append a subnet to the pool, or delete pods that use it".to_owned()
+        }
+        Some(ClaimError::Limit { .. }) => {
+            "raise the pool's maxBlocksPerNode, or delete pods of this node that use it".to_owned()
+        }
+        Some(ClaimError::NotReady { .. }) => {
+            format!("see kubectl get addresspool {pool} -o yaml, and kubectl describe node {node}")
+        }
+        _ => "see the agent's log on this node, and whether the API server answers".to_owned(),
+    };
     let why = trouble.map_or_else(|| "no block could be claimed in time".to_owned(), ToString::to_string);
     let free = agent
         .view
@@ -165,7 +177,7 @@ fn sentence(agent: &Agent, pool: &str, trouble: Option<&ClaimError>) -> String {
             format!("; in all of the pool {used} addresses are in use and {claimed} of {total} blocks are claimed")
         });
     format!(
-        "pool {pool:?} has no free address for node {node}: {held} are in use in its {} blocks, and {why}{free}; append a subnet to the pool, or delete pods that use it; the ADD is tried again by itself",
+        "pool {pool:?} has no free address for node {node}: {held} are in use in its {} blocks, and {why}{free}; {remedy}; the ADD is tried again by itself",
         uses.len()
     )
 }
