@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 pub use echo::EchoServer;
 pub use faults::{Fault, Faults};
 pub use plugin::{Answer, Call, CniError, Plugin};
-pub use pod::{Pod, fresh_id};
+pub use pod::{NetnsMount, Pod, fresh_id};
 pub use turns::Turns;
 pub use view::{Attachment, ip_json};
 

@@ -25,6 +25,8 @@ mod resync;
 mod scene;
 #[path = "block_defects/signs.rs"]
 mod signs;
+#[path = "block_defects/unreadable.rs"]
+mod unreadable;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -63,7 +65,25 @@ fn main() -> Result<ExitCode> {
         turns.test("an address that another node recorded is passed over after a restart, too", duplicate::after_restart),
         turns.test("a node's changed address reaches its blocks within a minute", direct::changed_address),
         turns.test("a nodeIPv4 that was edited by hand is right again within a minute", direct::edited_address),
+        turns.test("an address that a Node gets late is in all its blocks within a minute", direct::late_address),
         turns.test("other nodes' claims are no repairs", direct::claims_are_no_repairs),
+        turns.test(
+            "over three resyncs, other nodes' blocks that come, change and go are no repairs, as a metric and as events",
+            direct::quiet_resyncs,
+        ),
+        turns.test(
+            "times that only Kubernetes accepts stop neither a running agent nor one that starts",
+            unreadable::times,
+        ),
+        turns.test(
+            "a pod and a namespace with times that only Kubernetes accepts get an address",
+            unreadable::pod_and_namespace,
+        ),
+        turns.test("a pool that can't be read serves as it was, and the log names it", unreadable::pool),
+        turns.test(
+            "a pod whose record can't be read keeps its address, and its DEL deletes the record",
+            unreadable::own_record,
+        ),
         turns.test("a record that was deleted by hand is there again", by_hand::deleted_record),
         turns.test("a block of a pool that was removed by force goes back with its last address", by_hand::removed_pool),
         turns.test("a block that is being deleted gives out no address, and the node says so", by_hand::deleted_block),

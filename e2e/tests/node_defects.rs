@@ -14,6 +14,8 @@ mod install;
 mod links;
 #[path = "node_defects/networks.rs"]
 mod networks;
+#[path = "node_defects/outlived.rs"]
+mod outlived;
 #[path = "node_defects/pod_gone.rs"]
 mod pod_gone;
 #[path = "node_defects/probe.rs"]
@@ -78,6 +80,14 @@ fn main() -> Result<ExitCode> {
         turns.test(
             "a pod that is gone is freed though its namespace is kept, but not while the Node is not Ready",
             pod_gone::freed,
+        ),
+        turns.test(
+            "a static pod is held though no Pod object has its UID, with and without its mirror",
+            outlived::static_pod,
+        ),
+        turns.test(
+            "an address whose namespace only a leaked mount or an orphaned socket keeps is held until its pod is gone",
+            outlived::kept_alive,
         ),
         turns.test("STATUS succeeds however long an agent is away that was ready once", status::long_away),
         turns.test("leaving the node removes every marker of the plugin", status::markers_forgotten),

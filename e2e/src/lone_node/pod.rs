@@ -12,6 +12,28 @@ use serde_json::Value;
 use super::plugin::Call;
 use crate::namespace::Namespace;
 
+/// A path by which a namespace can be entered, which keeps the namespace alive until it is dropped.
+#[derive(Debug)]
+pub struct NetnsMount(PathBuf);
+
+impl NetnsMount {
+    /// Mounts the namespace at a path that is not there yet.
+    pub fn make(namespace: &Namespace, path: PathBuf) -> Result<Self> {
+        File::create(&path).with_context(|| format!("{} can't be made", path.display()))?;
+        mount(Some(&namespace.path()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .with_context(|| format!("{} can't be mounted", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for NetnsMount {
+    fn drop(&mut self) {
+        // The mount is in this process's own mount namespace and goes with it in any case.
+        let _ = umount2(&self.0, MntFlags::MNT_DETACH);
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 /// A pod's namespace, and the identity of its attachment `eth0`.
 #[derive(Debug)]
 pub struct Pod {
@@ -23,6 +45,7 @@ pub struct Pod {
     pub container_id: String,
     /// `CNI_ARGS`, if the container is of a pod that Kubernetes knows.
     pub args: Option<String>,
+    _mount: NetnsMount,
 }
 
 impl Pod {
@@ -31,10 +54,8 @@ impl Pod {
         let namespace = Namespace::make()?;
         let container_id = fresh_id();
         let netns = directory.join(format!("cni-{}", &container_id[..32]));
-        File::create(&netns).with_context(|| format!("{} can't be made", netns.display()))?;
-        mount(Some(&namespace.path()), &netns, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-            .with_context(|| format!("{} can't be mounted", netns.display()))?;
-        Ok(Self { namespace, netns, container_id, args: None })
+        let mount = NetnsMount::make(&namespace, netns.clone())?;
+        Ok(Self { namespace, netns, container_id, args: None, _mount: mount })
     }
 
     /// As containerd says which pod a container is of.
@@ -60,14 +81,6 @@ impl Pod {
     /// What `ip -j` says inside.
     pub fn ip_json(&self, arguments: &str) -> Result<Value> {
         super::ip_json(&self.namespace, arguments)
-    }
-}
-
-impl Drop for Pod {
-    fn drop(&mut self) {
-        // The mount is in this process's own mount namespace and goes with it in any case.
-        let _ = umount2(&self.netns, MntFlags::MNT_DETACH);
-        let _ = std::fs::remove_file(&self.netns);
     }
 }
 

@@ -5,22 +5,34 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use bobbin_e2e::lone_node::{LoneNode, NODE, NODE_IPV4, NODE_IPV6, PATIENCE};
+use bobbin_e2e::api_proxy::Selector;
+use bobbin_e2e::lone_node::{LoneNode, NODE, NODE_IPV4, NODE_IPV6, PATIENCE, ip_json};
 use bobbin_e2e::until::{so, until};
 use k8s_openapi::api::core::v1::Node;
-use kube::api::{Api, Patch, PatchParams};
-use serde_json::json;
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{Api, ListParams, Patch, PatchParams};
+use serde_json::{Value, json};
 
 use super::scene::{Block, Scene, forget_other};
-use super::{patience, with_flags};
+use super::{patience, scaled, with_flags};
 
 const DIRECT: &str = "--routing=direct";
 const METRICS: &str = "127.0.0.1:9119";
 
+/// How often a test with several resyncs has one.
+const OFTEN: f64 = 0.01;
+/// The time in which the agent has three resyncs then, on a machine that is busy with other things.
+const THREE_RESYNCS: Duration = Duration::from_secs(90);
+
 /// Changes the first address of the Node object.
 pub async fn set_node_address(node: &LoneNode, ipv4: &str) -> Result<()> {
+    set_node_addresses(node, &[ipv4, NODE_IPV6]).await
+}
+
+async fn set_node_addresses(node: &LoneNode, addresses: &[&str]) -> Result<()> {
     let nodes: Api<Node> = Api::all(node.client.clone());
-    let addresses = json!([{"type": "InternalIP", "address": ipv4}, {"type": "InternalIP", "address": NODE_IPV6}]);
+    let addresses: Vec<Value> =
+        addresses.iter().map(|address| json!({"type": "InternalIP", "address": address})).collect();
     let status = json!({"status": {"addresses": addresses}});
     nodes.patch_status(NODE, &PatchParams::default(), &Patch::Merge(status)).await?;
     Ok(())
@@ -44,6 +56,35 @@ pub async fn changed_address(node: &mut LoneNode) -> Result<()> {
     carries(node, &block, "10.100.0.55", patience(Duration::from_mins(1))).await?;
     set_node_address(node, NODE_IPV4).await?;
     carries(node, &block, NODE_IPV4, patience(Duration::from_mins(1))).await?;
+    with_flags(node, &[]).await?;
+    scene.end(node).await
+}
+
+/// Waits until all blocks of this node carry these addresses.
+async fn all_carry(node: &LoneNode, ipv4: Option<&str>, ipv6: Option<&str>) -> Result<()> {
+    until(&format!("all blocks carry {ipv4:?} and {ipv6:?}"), patience(Duration::from_mins(1)), || async {
+        let own = node.blocks().await?.into_iter().filter(|block| block.spec.node_name.as_deref() == Some(NODE));
+        let wrong = own
+            .map(|block| block.spec)
+            .filter(|spec| spec.node_ipv4.as_deref() != ipv4 || spec.node_ipv6.as_deref() != ipv6);
+        let wrong: Vec<_> = wrong.map(|spec| (spec.ipv4, spec.node_ipv4, spec.node_ipv6)).collect();
+        Ok(so(wrong.is_empty(), || format!("{wrong:?}")))
+    })
+    .await
+}
+
+pub async fn late_address(node: &mut LoneNode) -> Result<()> {
+    set_node_addresses(node, &[]).await?;
+    with_flags(node, &[DIRECT]).await?;
+    all_carry(node, None, None).await?;
+    let mut scene = Scene::begin(node, "late", 54, 28, 2, json!({})).await?;
+    scene.add(node).await?;
+    let block = scene.block(node, 0).await?;
+    let spec = block.get(node).await?.context("the block is there")?.spec;
+    ensure!(spec.node_name.as_deref() == Some(NODE), "block {} is not this node's: {spec:?}", block.name);
+    ensure!(spec.node_ipv4.is_none() && spec.node_ipv6.is_none(), "the Node has no address: {spec:?}");
+    set_node_address(node, NODE_IPV4).await?;
+    all_carry(node, Some(NODE_IPV4), Some(NODE_IPV6)).await?;
     with_flags(node, &[]).await?;
     scene.end(node).await
 }
@@ -92,6 +133,87 @@ pub async fn claims_are_no_repairs(node: &mut LoneNode) -> Result<()> {
     }
     let after = counter(node, "bobbin_repairs_total")?;
     ensure!(after == before, "three claims of another node were counted as {} repairs", after - before);
+    with_flags(node, &[]).await?;
+    scene.end(node).await
+}
+
+/// What the agent has told of its repairs so far: the metric, and the events on its Node, repeated ones counted each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Repairs {
+    metric: u64,
+    events: i32,
+}
+
+impl Repairs {
+    async fn of(node: &LoneNode) -> Result<Self> {
+        let events: Api<Event> = Api::all(node.client.clone());
+        let all = events.list(&ListParams::default().fields("reason=NetworkRepaired")).await?.items.into_iter();
+        let own = all.filter(|event| event.regarding.as_ref().is_some_and(|about| about.name.as_deref() == Some(NODE)));
+        let events = own.map(|event| event.series.map_or(1, |series| series.count)).sum();
+        Ok(Self { metric: counter(node, "bobbin_repairs_total")?, events })
+    }
+}
+
+/// Waits until there is a route to a block by this address; none: until there is no route to it.
+async fn routed(node: &LoneNode, block: &Block, via: Option<&str>) -> Result<()> {
+    let command = format!("-4 route show exact {}", block.range);
+    until(&format!("block {} is routed by {via:?}", block.range), PATIENCE, || async {
+        let routes = ip_json(&node.namespace, &command)?;
+        let ways: Vec<&str> =
+            routes.as_array().into_iter().flatten().filter_map(|one| one["gateway"].as_str()).collect();
+        Ok(so(ways == Vec::from_iter(via), || format!("by {ways:?}")))
+    })
+    .await
+    .with_context(|| format!("the end of the agent's log:\n{}", node.agent_log_tail()))
+}
+
+/// Blocks of another node come, change their node's address and go.
+async fn come_change_and_go(node: &LoneNode, blocks: &[Block]) -> Result<()> {
+    for block in blocks {
+        block.hand_over(node).await?;
+        routed(node, block, Some("10.100.0.77")).await?;
+    }
+    for block in blocks {
+        block.patch(node, json!({"nodeIPv4": "10.100.0.78"})).await?;
+        routed(node, block, Some("10.100.0.78")).await?;
+    }
+    forget_other(node).await?;
+    for block in blocks {
+        routed(node, block, None).await?;
+    }
+    Ok(())
+}
+
+pub async fn quiet_resyncs(node: &mut LoneNode) -> Result<()> {
+    with_flags(node, &[DIRECT, &format!("--metrics-address={METRICS}"), &scaled(OFTEN)]).await?;
+    let scene = Scene::begin(node, "quiet", 55, 28, 2, json!({})).await?;
+    let mut blocks = Vec::new();
+    for address in ["10.90.55.0", "10.90.55.4", "10.90.55.8"] {
+        blocks.push(Block::with(node, address.parse()?).await?);
+    }
+    come_change_and_go(node, &blocks).await?;
+    let (before, mark) = (Repairs::of(node).await?, node.api()?.mark());
+    // Only a resync lists the pools, and each does so once.
+    let resyncs = Selector::verbs(&["list"]).of("addresspools");
+    until("three resyncs have passed", THREE_RESYNCS, || async {
+        come_change_and_go(node, &blocks).await?;
+        let passed = node.api()?.seen(mark, &resyncs).len();
+        Ok(so(passed > 3, || format!("{passed}")))
+    })
+    .await?;
+    let after = Repairs::of(node).await?;
+    ensure!(after == before, "{before:?} became {after:?} in quiet minutes; the log:\n{}", node.agent_log_tail());
+
+    // Both numbers move when there is something to repair.
+    blocks[0].hand_over(node).await?;
+    routed(node, &blocks[0], Some("10.100.0.77")).await?;
+    node.namespace.ip(&format!("route del {}", blocks[0].range))?;
+    until("a route that was deleted by hand is told as a repair", PATIENCE, || async {
+        let now = Repairs::of(node).await?;
+        Ok(so(now.metric > after.metric && now.events > after.events, || format!("{now:?} after {after:?}")))
+    })
+    .await?;
+    forget_other(node).await?;
     with_flags(node, &[]).await?;
     scene.end(node).await
 }
