@@ -137,7 +137,7 @@ impl fmt::Display for Phrase {
         f.write_str(match self.0 {
             Source::PodAnnotation => "the pod's annotation bobbin.dev/pool",
             Source::NamespaceAnnotation => "the namespace's annotation bobbin.dev/pool",
-            Source::NamespaceName => "the namespace's own name",
+            Source::NamespaceName => "the name of its namespace",
             Source::Default => "the default (neither the pod nor its namespace names one)",
         })
     }

@@ -3,11 +3,11 @@
 
 use std::collections::HashSet;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::claiming_nodes::{ClaimWorld, carved_for, claim_at_once, pool};
-use bobbin_e2e::until::{Look, until};
+use bobbin_e2e::until::{Look, so, until};
 use bobbin_node_agent::ClaimError;
 use futures::future::BoxFuture;
 use kube::api::{Patch, PatchParams};
@@ -21,6 +21,8 @@ const TEST: Duration = Duration::from_mins(3);
 const RELEASE: Duration = Duration::from_secs(20);
 /// The most calls that one claim may take: three unread blocks, then three times a list and a claim.
 const MOST_CALLS: usize = 9;
+/// Longer than what counts as an outage, at the scale of these nodes' waits.
+const OUTAGE: Duration = Duration::from_millis(200);
 /// Nodes that claim at once.
 const NODES: usize = 1000;
 
@@ -52,6 +54,9 @@ fn tests(world: Option<&(Handle, ClaimWorld)>) -> Vec<Trial> {
             Box::pin(at_once(world))
         }),
         test("a_view_that_knows_nothing_right_still_claims_the_one_free_block", |world| Box::pin(stale(world))),
+        test("a_claim_that_is_the_first_answer_after_an_outage_is_not_taken_for_proof", |world| {
+            Box::pin(after_outage(world))
+        }),
         test("a_full_pool_is_said_to_be_full", |world| Box::pin(full(world))),
         test("a_block_that_goes_back_unused_keeps_its_free_since_and_can_be_claimed_by_another", |world| {
             Box::pin(given_back(world))
@@ -89,6 +94,20 @@ async fn stale(world: ClaimWorld) -> Result<()> {
         ensure!(node.claiming.release(&block.name, RELEASE).await, "{} did not go back", block.name);
         remove_finalizer(&world, &block.name).await?;
     }
+    Ok(())
+}
+
+async fn after_outage(world: ClaimWorld) -> Result<()> {
+    world.carve("restored", 67, [0]).await?;
+    let node = world.node("restored-0", &pool("restored", 67, Some((0, 0)))?).await?;
+    node.claiming.lose_contact();
+    let begun = Instant::now();
+    until("an outage has lasted", Duration::from_secs(10), || async {
+        Ok(so(begun.elapsed() > OUTAGE, || format!("{:?}", begun.elapsed())))
+    })
+    .await?;
+    let block = node.claiming.claims.claim("restored", false).await?;
+    ensure!(!node.claiming.serves_unseen(&block.name), "{} serves, and nobody has looked at its records", block.name);
     Ok(())
 }
 

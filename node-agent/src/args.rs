@@ -44,7 +44,7 @@ pub struct Args {
     /// How long a block stays empty before it goes back, the last one of a pool apart.
     #[arg(long, env = "BOBBIN_BLOCK_IDLE", default_value = "300s", value_parser = duration)]
     pub block_idle: Duration,
-    /// What a pod gets whose pool cannot be found out because the API server is unreachable.
+    /// What a pod gets that can't be read because the API server is unreachable. A static pod is never refused if its namespace is known.
     #[arg(long, env = "BOBBIN_UNKNOWN_POD", default_value = "refuse", value_enum)]
     pub unknown_pod: UnknownPod,
     /// Routes between nodes: by any routing daemon that imports the export table, or directly on one flat network.

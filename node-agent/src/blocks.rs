@@ -36,6 +36,8 @@ const STEP_DEADLINE: Duration = Duration::from_mins(3);
 
 /// What the tasks of blocks work with.
 pub struct BlockTasks {
+    /// The identity of this boot: records of another one are of nobody who lives.
+    pub boot_id: String,
     /// The clients.
     pub clients: Clients,
     /// What is known of the cluster's objects.
@@ -114,7 +116,7 @@ impl Blocks {
             changed.mark_unchanged();
             let step = match state {
                 BlockState::Exporting { since, not_before } => self.0.serve(&name, since, not_before).await,
-                BlockState::Releasing(stage) => self.0.release(&name, stage).await,
+                BlockState::Releasing { stage, .. } => self.0.release(&name, stage).await,
                 BlockState::Doubted { doubts, .. } => self.0.read_back(&name, doubts).await,
                 _ => break,
             };
@@ -150,5 +152,5 @@ impl Blocks {
 }
 
 fn needs_work(state: BlockState) -> bool {
-    matches!(state, BlockState::Exporting { .. } | BlockState::Releasing(_) | BlockState::Doubted { .. })
+    matches!(state, BlockState::Exporting { .. } | BlockState::Releasing { .. } | BlockState::Doubted { .. })
 }

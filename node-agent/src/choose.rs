@@ -95,6 +95,10 @@ pub async fn choose_pool(view: &ClusterView, pod: &PodRef, unknown: UnknownPod) 
         // Without a UID the last pod of that name is the best guess at the annotation, but nobody can say that it is this pod.
         PodLookup::Unreachable => {
             let guess = pod.uid.is_empty().then(|| view.cached_pod_by_name(&pod.namespace, &pod.name)).flatten();
+            // Its annotation may name a pool. A static pod must start without an API server, so its namespace decides.
+            if guess.is_none() && unknown == UnknownPod::Refuse && !pod.is_static() {
+                return Err(ChooseError::Unreachable(words));
+            }
             (guess, pod.clone(), false)
         }
     };

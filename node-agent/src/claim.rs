@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use bobbin_addressing::Reserved;
+use bobbin_addressing::{BootTime, Reserved};
 use bobbin_apiserver::{Clients, ReadError};
 use bobbin_crds::{AddressPool, DEFAULT_COOLDOWN};
 use bobbin_kernel::boot_time;
@@ -106,6 +106,12 @@ impl Claims {
         }))
     }
 
+    /// Now, and the end of the quiet time after an outage, before which nothing serves that was not in service; now if there is none.
+    pub(crate) fn quiet_time(&self) -> (BootTime, BootTime) {
+        let now = boot_time();
+        (now, self.0.freshness.quiet_until(now).unwrap_or(now))
+    }
+
     /// The count of races lost to other nodes, to be shown.
     pub fn conflicts(&self) -> Counter {
         self.0.conflicts.clone()
@@ -170,17 +176,16 @@ impl Claims {
         now_claimed: bool,
     ) -> Result<HeldBlock, String> {
         let held = block.held()?;
-        let now = boot_time();
+        let (now, not_before) = self.quiet_time();
         let cooldown = pool.map_or(DEFAULT_COOLDOWN, |pool| pool.spec.cooldown());
-        let quiet = self.0.freshness.quiet_until(now).filter(|_| now_claimed);
-        let proof = if quiet.is_some() || had_finalizer { Proof::RecordsUnseen } else { start.proof() };
+        let proof = if not_before > now || had_finalizer { Proof::RecordsUnseen } else { start.proof() };
         let arrived = self.0.ledger.arrive(Arrival {
             held: held.clone(),
             cooling_since: block.cooling_since(had_finalizer && now_claimed, cooldown, Timestamp::now(), now),
             reserved: pool.and_then(|pool| Reserved::parse(&pool.spec.reserved).ok()).unwrap_or_default(),
             proof,
             now,
-            not_before: quiet.unwrap_or(now),
+            not_before,
         });
         if !arrived {
             tracing::debug!(block = held.name, "a block that is ours is in the ledger already");

@@ -6,12 +6,12 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bobbin_addressing::BlockRange;
-use bobbin_apiserver::Clients;
+use bobbin_apiserver::{Clients, Lenient};
 use bobbin_crds::AddressBlock;
 use bobbin_kernel::DirectRoute;
 use futures::StreamExt;
+use kube::Api;
 use kube::runtime::watcher::{Config, Event};
-use kube::{Api, ResourceExt};
 use tokio::sync::watch;
 
 /// The other nodes' blocks. Cheap to clone.
@@ -43,7 +43,7 @@ impl Direct {
 
     /// Watches for ever.
     pub async fn run(&self, clients: &Clients) {
-        let api: Api<AddressBlock> = Api::all(clients.watches.clone());
+        let api: Api<Lenient<AddressBlock>> = Api::all(clients.watches.clone());
         let mut events = bobbin_apiserver::watch(api, Config::default().fields("spec.nodeName!="));
         let mut listed = BTreeMap::new();
         while let Some(event) = events.next().await {
@@ -53,19 +53,27 @@ impl Direct {
                     false
                 }
                 Event::InitApply(block) => {
-                    listed.extend(route_to(&block, &self.0.node_name).map(|route| (block.name_any(), route)));
+                    listed.extend(self.route_to(&block).map(|route| (block.name().to_owned(), route)));
                     false
                 }
                 Event::InitDone => self.put(std::mem::take(&mut listed)),
                 Event::Apply(block) => {
-                    let route = route_to(&block, &self.0.node_name);
-                    self.change(block.name_any(), route)
+                    let route = self.route_to(&block);
+                    self.change(block.name().to_owned(), route)
                 }
-                Event::Delete(block) => self.change(block.name_any(), None),
+                Event::Delete(block) => self.change(block.name().to_owned(), None),
             };
             if changed {
                 self.0.changed.send_modify(|count| *count += 1);
             }
+        }
+    }
+
+    /// The route to a block; of one that can't be read, the route as it was.
+    fn route_to(&self, block: &Lenient<AddressBlock>) -> Option<DirectRoute> {
+        match block.readable() {
+            Some(block) => route_to(block, &self.0.node_name),
+            None => self.routes().as_ref()?.get(block.name()).copied(),
         }
     }
 

@@ -139,11 +139,6 @@ impl Freshness {
         *heard = (*heard).max(Some(start.at));
     }
 
-    /// Whether that kind was heard of since the read began.
-    pub fn heard_since(&self, kind: Kind, start: ReadStart) -> bool {
-        self.state().heard[kind as usize].is_some_and(|heard| heard > start.at)
-    }
-
     /// The watch of that kind gave an event or a bookmark.
     pub fn heard(&self, kind: Kind, now: BootTime) {
         self.state().heard[kind as usize] = Some(now);

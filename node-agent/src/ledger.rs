@@ -153,10 +153,10 @@ impl Ledger {
         self.change(|state| state.begin_release(block))
     }
 
-    /// Takes one release of these blocks back whose last write was not sent. Whether there was one.
-    pub fn cancel_release(&self, blocks: &[String]) -> bool {
-        let now = bobbin_kernel::boot_time();
-        self.change(|state| state.cancel_release(blocks, now))
+    /// Takes one release of these blocks back whose last write was not sent; the block does not serve before `not_before`. Whether there was
+    /// one.
+    pub fn cancel_release(&self, blocks: &[String], now: BootTime, not_before: BootTime) -> bool {
+        self.change(|state| state.cancel_release(blocks, now, not_before))
     }
 
     /// A block in doubt is ours, but the Node was deleted or is out of service: begins to give it back. False: an address of it is in use.

@@ -31,6 +31,13 @@ pub struct PoolState {
     pub state: &'static str,
 }
 
+/// A kind of objects.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct KindLabel {
+    /// As Kubernetes calls it.
+    pub kind: String,
+}
+
 /// All of the agent's own counts. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -57,6 +64,8 @@ pub struct Metrics {
     pub addresses: Family<PoolState, Gauge>,
     /// Attachments whose link is gone while their namespace exists: pods without a network.
     pub broken: Gauge,
+    /// Objects that can't be read and count as in use.
+    pub unreadable: Family<KindLabel, Gauge>,
     /// The node's blocks by state.
     pub blocks: Family<PoolState, Gauge>,
     /// Attachments on the node.
@@ -86,6 +95,7 @@ impl Metrics {
             last_sweep: Gauge::default(),
             addresses: Family::default(),
             broken: Gauge::default(),
+            unreadable: Family::default(),
             blocks: Family::default(),
             attachments: Gauge::default(),
             pending: Gauge::default(),
@@ -138,6 +148,11 @@ impl Metrics {
             "broken_attachments",
             "Attachments that have lost their interface: their pods run without a network",
             metrics.broken.clone(),
+        );
+        registry.register(
+            "unreadable_objects",
+            "Objects that can't be read and count as in use, by kind",
+            metrics.unreadable.clone(),
         );
         registry.register("node_blocks", "The node's blocks by pool and state", metrics.blocks.clone());
         registry.register("attachments", "Attachments on the node", metrics.attachments.clone());

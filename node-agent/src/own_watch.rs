@@ -211,7 +211,7 @@ impl OwnWatches {
         }
         // A Node that can't be read is there, as it was.
         let Ok(node) = node.map(NodeFacts::of).transpose() else { return };
-        node_seen(&self.view, &self.ledger, &self.freshness, &self.resync, node);
+        node_seen(&self.view, &self.ledger, &self.freshness, &self.resync, node, None);
     }
 
     fn block(&self, seen: Seen<Lenient<AddressBlock>>) {
@@ -276,15 +276,17 @@ impl OwnWatches {
     }
 }
 
-/// Takes in the own Node as it was read: another UID, a deletion or the out-of-service taint puts every block in doubt at once.
+/// Takes in the own Node as it was read: another UID, a deletion or the out-of-service taint puts every block in doubt at once. `as_of`: see
+/// [`ClusterView::saw_node`].
 pub(crate) fn node_seen(
     view: &ClusterView,
     ledger: &Ledger,
     freshness: &Freshness,
     resync: &Notify,
     node: Option<NodeFacts>,
+    as_of: Option<u64>,
 ) {
-    let change = view.saw_node(node);
+    let change = view.saw_node(node, as_of);
     if change.replaced {
         freshness.trouble(Trouble::NodeReplaced);
     }

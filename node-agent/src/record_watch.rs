@@ -21,7 +21,6 @@ pub async fn run(clients: Clients, view: ClusterView, ledger: Arc<Ledger>, recor
     let mut events = bobbin_apiserver::watch(api, own);
     let mut listed = HashSet::new();
     while let Some(event) = beat.while_idle(events.next()).await {
-        let _ = view.unreadable().event(&event);
         match event {
             Event::Init => listed.clear(),
             Event::InitApply(record) => {
@@ -31,7 +30,10 @@ pub async fn run(clients: Clients, view: ClusterView, ledger: Arc<Ledger>, recor
                 let listed = std::mem::take(&mut listed);
                 write_again(&ledger, &recorder, |name| !listed.contains(name));
             }
-            Event::Delete(record) => write_again(&ledger, &recorder, |name| name == record.name()),
+            Event::Delete(record) => {
+                view.unreadable().gone(&record);
+                write_again(&ledger, &recorder, |name| name == record.name());
+            }
             Event::Apply(_) => {}
         }
     }

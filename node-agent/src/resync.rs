@@ -142,10 +142,10 @@ impl Resync {
             memory.troubles = trouble;
             memory.records_due = Some(now + again.unwrap_or(interval).min(interval));
         }
-        self.compare_blocks().await?;
+        let listed = self.compare_blocks().await?;
         self.view.set_own_blocks_known();
         progress.send_modify(|done| done.blocks = true);
-        self.see_records_of_new_blocks().await?;
+        self.see_records_of_new_blocks(listed).await?;
         if memory.passed_over_due.is_none_or(|due| due <= now) {
             self.recheck_passed_over().await;
             memory.passed_over_due = Some(now + self.times.passed_over_recheck());
@@ -183,7 +183,7 @@ impl Resync {
             return Ok(());
         }
         let api: kube::Api<Lenient<SlimNode>> = kube::Api::all(self.clients.requests.clone());
-        let start = self.freshness.begin_read(boot_time());
+        let (start, reports) = (self.freshness.begin_read(boot_time()), self.view.node_reports());
         let node = match bobbin_apiserver::read(crate::blocks::api::DEADLINE, api.get(self.view.node_name())).await {
             Ok(node) => match NodeFacts::of(&node) {
                 Ok(node) => Some(node),
@@ -194,13 +194,9 @@ impl Resync {
             Err(error) => return Err(error),
         };
         self.freshness.answered(boot_time());
-        if self.freshness.heard_since(Kind::Node, start) && self.view.node().is_some() {
-            // The watch may have shown a newer Node meanwhile.
-            return Ok(());
-        }
         self.freshness.read(Kind::Node, start);
         let absent = node.is_none();
-        crate::own_watch::node_seen(&self.view, &self.ledger, &self.freshness, &Notify::new(), node);
+        crate::own_watch::node_seen(&self.view, &self.ledger, &self.freshness, &Notify::new(), node, Some(reports));
         if absent && self.view.node().is_none() { Err(ReadError::NotFound) } else { Ok(()) }
     }
 }

@@ -31,7 +31,7 @@ use crate::freshness::{Freshness, Kind};
 use crate::journal::Journal;
 use crate::leave::Leave;
 use crate::ledger::Ledger;
-use crate::metrics::{Metrics, PoolState};
+use crate::metrics::{KindLabel, Metrics, PoolState};
 use crate::own_watch::OwnWatches;
 use crate::record::Recorder;
 use crate::resync::{Resync, Resynced};
@@ -237,6 +237,7 @@ async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Rec
         progress: agent.progress.clone(),
     };
     let blocks = Blocks::new(BlockTasks {
+        boot_id: agent.boot_id.clone(),
         clients: clients.clone(),
         view: agent.view.clone(),
         ledger: Arc::clone(&agent.ledger),
@@ -365,6 +366,9 @@ fn sample(agent: &Agent) {
     let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     agent.metrics.attachments.set(count(agent.ledger.attachment_count()));
     agent.metrics.pending.set(count(agent.recorder.pending()));
+    for (kind, number) in agent.view.unreadable().counts() {
+        agent.metrics.unreadable.get_or_create(&KindLabel { kind }).set(count(number));
+    }
     // A pool of which nothing is left here is not shown with its last numbers.
     agent.metrics.addresses.clear();
     let pools: BTreeSet<String> = agent.ledger.blocks().into_iter().map(|block| block.held.pool).collect();

@@ -8,6 +8,7 @@ mod lock;
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -64,6 +65,15 @@ pub enum RunDirError {
         directory: PathBuf,
         /// Who has it now.
         holder: Holder,
+    },
+    /// The directory was removed on the host while it is mounted into the agent's container: nothing can be written there any more.
+    #[error(
+        "the run directory {} was removed on the host while this agent ran; this agent ends, and the next one gets a new directory",
+        directory.display()
+    )]
+    Removed {
+        /// The directory.
+        directory: PathBuf,
     },
 }
 
@@ -181,8 +191,11 @@ impl RunDir {
     /// was.
     ///
     /// # Errors
-    /// Another agent was quicker, so this one must end; or the directory can't be written.
+    /// Another agent was quicker, or the directory itself is gone, so this one must end; or the directory can't be written.
     pub fn keep_lock(&self) -> Result<bool, RunDirError> {
+        if fs::metadata(&self.path).is_ok_and(|directory| directory.nlink() == 0) {
+            return Err(RunDirError::Removed { directory: self.path.clone() });
+        }
         let path = self.path.join(LOCK);
         let failed = |source| unusable(&self.path, &path, "locked", source);
         let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);

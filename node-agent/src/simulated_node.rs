@@ -15,7 +15,7 @@ use crate::block_checkpoint::BlockCheckpoint;
 use crate::blocks::{BlockTasks, Blocks};
 use crate::claim::{Claims, Exports};
 use crate::event::Events;
-use crate::freshness::Freshness;
+use crate::freshness::{Freshness, Proof};
 use crate::journal::{Journal, JournalError};
 use crate::ledger::Ledger;
 use crate::record::Recorder;
@@ -41,6 +41,7 @@ pub struct SimulatedNode {
     pub ledger: Arc<Ledger>,
     /// What it knows of the cluster: what lies in its run directory, for it watches nothing.
     pub view: ClusterView,
+    freshness: Arc<Freshness>,
     _tasks: JoinSet<()>,
 }
 
@@ -64,6 +65,7 @@ impl SimulatedNode {
         let ledger = Arc::new(Ledger::new());
         let (checkpoint, writer) = BlockCheckpoint::new(Arc::clone(&ledger), journal);
         let blocks = Blocks::new(BlockTasks {
+            boot_id: String::new(),
             clients: clients.clone(),
             view: view.clone(),
             ledger: Arc::clone(&ledger),
@@ -78,8 +80,20 @@ impl SimulatedNode {
         let mut tasks = JoinSet::new();
         tasks.spawn(writer.run(CancellationToken::new()));
         tasks.spawn(async move { blocks.run().await });
-        let claims = Claims::new(clients, view.clone(), Arc::clone(&ledger), freshness);
-        Ok(SimulatedNode { claims, ledger, view, _tasks: tasks })
+        freshness.answered(boot_time());
+        let claims = Claims::new(clients, view.clone(), Arc::clone(&ledger), Arc::clone(&freshness));
+        Ok(SimulatedNode { claims, ledger, view, freshness, _tasks: tasks })
+    }
+
+    /// From now on it is as if its calls to the API server failed, until one is answered.
+    pub fn lose_contact(&self) {
+        self.freshness.failed();
+    }
+
+    /// Whether a block of its serves though nobody has looked for records of other nodes' pods in it.
+    pub fn serves_unseen(&self, block: &str) -> bool {
+        let held = self.ledger.block(block);
+        held.is_some_and(|held| held.state.assignable() && held.proof != Proof::RecordsUnseen)
     }
 
     /// Gives a block back and waits until it is gone. False: it is not free, or did not go within `deadline`.

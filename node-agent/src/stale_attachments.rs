@@ -63,8 +63,8 @@ async fn look(agent: &Arc<Agent>, client: &Client, looks: &mut Looks) {
     for attachment in &unfinished {
         end(agent, attachment, Evidence::Del).await;
     }
-    note_seen_pods(agent, &living);
     let idle = idle(agent, living).await;
+    note_seen_pods(agent, &idle).await;
     let found = presence_of(agent, &idle).await;
     tell_moved(agent, &idle, &found, &mut looks.moved);
 
@@ -92,11 +92,14 @@ async fn look(agent: &Arc<Agent>, client: &Client, looks: &mut Looks) {
 }
 
 /// Remembers which pods the API server has shown since their ADD: later their absence means something.
-fn note_seen_pods(agent: &Agent, living: &[Attachment]) {
-    for attachment in living.iter().filter(|attachment| !attachment.pod_seen && !attachment.pod.uid.is_empty()) {
+async fn note_seen_pods(agent: &Agent, idle: &[Attachment]) {
+    for attachment in idle.iter().filter(|attachment| !attachment.pod_seen && !attachment.pod.uid.is_empty()) {
         let pod = &attachment.pod;
         let shown = agent.view.cached_pod(&pod.namespace, &pod.name, &pod.uid);
-        if shown.is_some_and(|shown| shown.uid == pod.uid) {
+        if shown.is_some_and(|shown| shown.uid == pod.uid)
+            // A DEL that ends meanwhile must not find its checkpoint written again.
+            && let Some(_turn) = agent.turns.take(&attachment.key, Duration::ZERO).await
+        {
             agent.update(&attachment.key, |attachment| attachment.pod_seen = true);
         }
     }

@@ -174,7 +174,8 @@ impl Stock {
         let decision = decide(&facts);
         let mut next = next_change(&facts);
         // A block on its way back serves sooner than another one could be claimed.
-        if state.waiting > 0 && self.0.ledger.cancel_release(&wanted) {
+        let (at, not_before) = self.0.claims.quiet_time();
+        if state.waiting > 0 && self.0.ledger.cancel_release(&wanted, at, not_before) {
             tracing::info!(pool = name, "a pod waits for an address: a block that was being released stays");
             return next;
         }
@@ -236,7 +237,7 @@ impl Stock {
             let result = self.0.claims.claim_telling(&pool, cooled_only, &on_unknown).await;
             let failed = result.is_err();
             if let Err(error) = &result {
-                tracing::info!(pool, %error, "no block was claimed");
+                tracing::debug!(pool, %error, "no block was claimed");
             }
             {
                 let mut pools = self.pools();

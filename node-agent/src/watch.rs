@@ -82,6 +82,8 @@ struct Facts {
     node: Option<NodeFacts>,
     /// The API server said that there is no such Node.
     node_deleted: bool,
+    /// Counts what was seen of it.
+    node_reports: u64,
     /// The own blocks were read since the agent started, and those that the ledger lacked were taken in.
     own_blocks_known: bool,
     pods: HashMap<(String, String), PodFacts>,
@@ -258,9 +260,14 @@ impl ClusterView {
         self.facts().node.clone()
     }
 
-    /// Takes in the own Node as it was read; `None`: there is none of that name.
-    pub fn saw_node(&self, seen: Option<NodeFacts>) -> NodeChange {
+    /// Takes in the own Node as it was read; `None`: there is none of that name. `as_of`: the [reports](Self::node_reports) when the read
+    /// began; one that came meanwhile may be newer, and wins.
+    pub fn saw_node(&self, seen: Option<NodeFacts>, as_of: Option<u64>) -> NodeChange {
         let mut facts = self.facts();
+        if as_of.is_some_and(|as_of| as_of != facts.node_reports) && facts.node.is_some() {
+            return NodeChange::default();
+        }
+        facts.node_reports += 1;
         let was_deleted = std::mem::replace(&mut facts.node_deleted, seen.is_none());
         let change = match (&seen, &facts.node) {
             (None, _) => NodeChange { doubt: !was_deleted, replaced: false, any: !was_deleted },
@@ -281,6 +288,11 @@ impl ClusterView {
             self.0.changed.send_modify(|count| *count += 1);
         }
         change
+    }
+
+    /// Counts what was seen of the own Node.
+    pub fn node_reports(&self) -> u64 {
+        self.facts().node_reports
     }
 
     /// Whether the Node was deleted or is out of service: then nothing is claimed or assigned.

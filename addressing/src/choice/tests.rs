@@ -116,7 +116,7 @@ fn each_source_is_named() {
     );
     assert!(
         refusal(None, Some("team"), |name| all(name).map(|pool| PoolFacts { draining: true, ..pool }))
-            .starts_with("the namespace's own name names pool \"team\"")
+            .starts_with("the name of its namespace names pool \"team\"")
     );
     let none = refusal(None, Some("team"), |_| None);
     assert!(

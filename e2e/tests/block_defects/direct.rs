@@ -95,7 +95,10 @@ pub async fn edited_address(node: &mut LoneNode) -> Result<()> {
     scene.add(node).await?;
     let block = scene.block(node, 0).await?;
     block.patch(node, json!({"nodeIPv4": "10.100.0.66"})).await?;
+    carries(node, &block, NODE_IPV4, patience(Duration::from_mins(1))).await?;
     // Also an agent that was away finds it.
+    node.kill_agent();
+    block.patch(node, json!({"nodeIPv4": "10.100.0.66"})).await?;
     with_flags(node, &[DIRECT]).await?;
     carries(node, &block, NODE_IPV4, patience(Duration::from_mins(1))).await?;
     with_flags(node, &[]).await?;
@@ -155,7 +158,7 @@ impl Repairs {
 }
 
 /// Waits until there is a route to a block by this address; none: until there is no route to it.
-async fn routed(node: &LoneNode, block: &Block, via: Option<&str>) -> Result<()> {
+pub async fn routed(node: &LoneNode, block: &Block, via: Option<&str>) -> Result<()> {
     let command = format!("-4 route show exact {}", block.range);
     until(&format!("block {} is routed by {via:?}", block.range), PATIENCE, || async {
         let routes = ip_json(&node.namespace, &command)?;

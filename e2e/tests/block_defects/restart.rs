@@ -43,8 +43,8 @@ pub async fn read_first(node: &mut LoneNode) -> Result<()> {
     let (scene, block, next) = one_of_two(node, "read-first", 21).await?;
     node.kill_agent();
     block.hand_over(node).await?;
-    // Healthy, and a little further away.
-    let far = Fault::Delay(Duration::from_millis(100));
+    // Healthy, and a little further away: less than the first ADD waits for the first read.
+    let far = Fault::Delay(Duration::from_millis(20));
     let far = node.api()?.inject(Selector::verbs(&["get", "list", "watch"]).of("addressblocks"), far);
     node.set_agent_flags(&["--time-scale=1"]);
     node.start_agent_only()?;

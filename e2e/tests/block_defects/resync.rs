@@ -14,8 +14,8 @@ use super::{AT_ONCE, scaled, with_flags};
 
 /// Resyncs are frequent in these tests.
 const SCALE: f64 = 0.01;
-/// The time between two resyncs, jitter included, here.
-const RESYNC: Duration = Duration::from_secs(20);
+/// The longest time between two resyncs here, one and a half times 9 s; and two seconds for the work.
+const RESYNC: Duration = Duration::from_millis(15_500);
 
 async fn often(node: &mut LoneNode) -> Result<()> {
     let flags = [scaled(SCALE)];

@@ -9,12 +9,13 @@ use bobbin_e2e::lone_node::{LoneNode, NODE, PATIENCE, Pod as Sandbox};
 use bobbin_e2e::until::{Look, so, until};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{GetParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, GetParams, Patch, PatchParams, PostParams};
 use kube::core::Request;
 use kube::{Api, Resource};
 use serde_json::{Value, json};
 
-use super::scene::{Block, Scene, answered, delete_record, node_is_warned, records};
+use super::direct::routed;
+use super::scene::{Block, Scene, answered, delete_record, forget_other, node_is_warned, node_warnings, records};
 use super::{AT_ONCE, scaled, with_flags};
 
 /// Resyncs are frequent in these tests.
@@ -62,13 +63,13 @@ async fn mend<K: Resource<DynamicType = ()>>(node: &LoneNode, namespace: Option<
     patch::<K>(node, namespace, name, json!({"metadata": {"managedFields": [{}]}})).await
 }
 
-/// Records an address for this node that no attachment has.
-async fn record_stray(node: &LoneNode, scene: &Scene, block: &Block, address: IpAddr) -> Result<()> {
+/// Records an address for this node that no attachment has, by this interface.
+async fn record_stray(node: &LoneNode, scene: &Scene, block: &Block, address: IpAddr, interface: Value) -> Result<()> {
     let object = json!({
         "apiVersion": IPAssignment::api_version(&()), "kind": "IPAssignment", "metadata": {"name": address.to_string()},
         "spec": {
             "poolName": scene.pool, "blockName": block.name, "nodeName": NODE, "ipv4": address.to_string(),
-            "containerID": "stray", "ifName": "eth0", "createdAt": LAST_SECOND, "bootID": BOOT,
+            "containerID": "stray", "ifName": interface, "createdAt": LAST_SECOND, "bootID": BOOT,
         },
     });
     let records = Request::new(IPAssignment::url_path(&(), None));
@@ -135,7 +136,7 @@ pub async fn times(node: &mut LoneNode) -> Result<()> {
     let first = scene.add(node).await?;
     let (block, taken) = (scene.block(node, first).await?, scene.address(first)?);
     let stray = last_but(&block, taken)?;
-    record_stray(node, &scene, &block, stray).await?;
+    record_stray(node, &scene, &block, stray, json!("eth0")).await?;
     block.patch(node, json!({"freeSince": NO_TIME})).await?;
     spoil::<IPAssignment>(node, None, &stray.to_string()).await?;
     spoil::<Node>(node, None, NODE).await?;
@@ -353,6 +354,79 @@ pub async fn own_record(node: &mut LoneNode) -> Result<()> {
     })
     .await?;
     kind.end(node).await?;
+    with_flags(node, &[]).await?;
+    scene.end(node).await
+}
+
+pub async fn named_record(node: &mut LoneNode) -> Result<()> {
+    often(node).await?;
+    let mut scene = Scene::begin(node, "odd-named", 69, 30, 2, json!({})).await?;
+    let first = scene.add(node).await?;
+    let held = scene.address(first)?.to_string();
+    let kind = Loosened::begin(node, "ipassignments").await?;
+    let log = node.agent_log().len();
+    patch_soon::<IPAssignment>(node, &held, json!({"spec": {"ifName": 7}})).await?;
+    resynced(node).await?;
+    let warnings = node_warnings(node).await?;
+    ensure!(
+        !warnings.iter().any(|note| note.contains(&held)),
+        "the one record of {held} is no duplicate: {warnings:?}"
+    );
+    is_logged(node, log, &format!("IPAssignment {held} can't be read and counts as in use")).await?;
+    patch::<IPAssignment>(node, None, &held, json!({"spec": {"ifName": "eth0"}})).await?;
+    kind.end(node).await?;
+    with_flags(node, &[]).await?;
+    scene.end(node).await
+}
+
+pub async fn stray_record(node: &mut LoneNode) -> Result<()> {
+    often(node).await?;
+    let mut scene = Scene::begin(node, "odd-record", 68, 30, 2, json!({})).await?;
+    let first = scene.add(node).await?;
+    let (block, taken) = (scene.block(node, first).await?, scene.address(first)?);
+    let stray = last_but(&block, taken)?;
+    let kind = Loosened::begin(node, "ipassignments").await?;
+    let log = node.agent_log().len();
+    until("the API server takes a record of another type", PATIENCE, || async {
+        record_stray(node, &scene, &block, stray, json!(7)).await?;
+        Ok(Look::Yes(()))
+    })
+    .await?;
+    resynced(node).await?;
+    add_not(node, &mut scene, stray).await.context("while the agent runs")?;
+    node.kill_agent();
+    node.start_agent().await?;
+    add_not(node, &mut scene, stray).await.context("after a restart")?;
+    let refused = scene.pod(node).await?;
+    finds_none(node, &scene, refused)?;
+    is_logged(node, log, &format!("IPAssignment {stray} can't be read and counts as in use")).await?;
+    let request = Request::new(IPAssignment::url_path(&(), None));
+    node.client.request_text(request.delete(&stray.to_string(), &DeleteParams::default())?).await?;
+    kind.end(node).await?;
+    with_flags(node, &[]).await?;
+    scene.end(node).await
+}
+
+pub async fn direct(node: &mut LoneNode) -> Result<()> {
+    with_flags(node, &["--routing=direct"]).await?;
+    let scene = Scene::begin(node, "odd-direct", 67, 28, 2, json!({})).await?;
+    let mut blocks = Vec::new();
+    for address in ["10.90.67.0", "10.90.67.4", "10.90.67.8"] {
+        blocks.push(Block::with(node, address.parse()?).await?);
+    }
+    blocks[0].hand_over(node).await?;
+    routed(node, &blocks[0], Some("10.100.0.77")).await?;
+    spoil::<AddressBlock>(node, None, &blocks[0].name).await?;
+    blocks[1].hand_over(node).await?;
+    routed(node, &blocks[1], Some("10.100.0.77")).await.context("while the agent runs")?;
+    node.kill_agent();
+    node.namespace.ip(&format!("route del {}", blocks[1].range))?;
+    node.start_agent().await?;
+    routed(node, &blocks[1], Some("10.100.0.77")).await.context("after a restart")?;
+    blocks[2].hand_over(node).await?;
+    routed(node, &blocks[2], Some("10.100.0.77")).await.context("after a restart")?;
+    mend::<AddressBlock>(node, None, &blocks[0].name).await?;
+    forget_other(node).await?;
     with_flags(node, &[]).await?;
     scene.end(node).await
 }

@@ -149,6 +149,14 @@ impl Inner {
             );
             tracing::error!(block = name, owner, pods = stranded.len(), "{sentence}");
             self.with.events.node_warning("BlockLost", &sentence);
+            for attachment in &stranded {
+                let sentence = format!(
+                    "address {} of {} is of block {name}, which is not node {node}'s any more ({taker}): others may not reach the pod, or may get its address; delete the pod, so that it gets another address",
+                    attachment.pair,
+                    attachment.who()
+                );
+                self.with.events.pod_warning(&attachment.pod, "BlockLost", &sentence);
+            }
         }
         // The resync that follows compares the records of its residents, too.
         self.with.freshness.trouble(Trouble::BlockLost);

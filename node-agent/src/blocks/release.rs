@@ -12,10 +12,12 @@ use tokio::time::timeout;
 use super::read::Owner;
 use super::{Inner, Step};
 use crate::ledger::{BlockEvent, BlockState, Release};
-use crate::record::{address_of, own_records_of};
+use crate::record::{RecordRead, address_of, own_records_of};
 
 /// How long the deletions of a block's records are waited for before the block's records are listed again.
 const DELETION_DEADLINE: Duration = Duration::from_secs(10);
+/// How often a record is looked at that may be in use.
+const RECORD_IN_USE_PAUSE: Duration = Duration::from_secs(30);
 /// How often a record that is being written is looked at.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -35,7 +37,7 @@ impl Inner {
         if self.writes_in(&block.held.range) {
             return Step::Wait(BUSY_PAUSE);
         }
-        let left = match own_records_of(&self.with.clients, name, self.with.view.node_name()).await {
+        let left = match own_records_of(&self.with.clients, &self.with.view, name).await {
             Ok(left) => left,
             Err(error) => {
                 tracing::debug!(block = name, %error, "the records of a block that is released can't be listed yet");
@@ -52,6 +54,19 @@ impl Inner {
                 "a record in a block that is to be released can't be read; the block stays until it can"
             );
             return Step::Failed;
+        }
+        // Of this boot and of no attachment: its pod may live. The resync deletes it once that pod is gone.
+        let in_use = |record: &&RecordRead| {
+            record.boot_id == self.with.boot_id && self.with.ledger.attachment(&record.key).is_none()
+        };
+        if let Some(record) = left.iter().find(in_use) {
+            tracing::info!(
+                block = name,
+                record = record.name,
+                by = record.by(),
+                "a release waits for a record that no attachment here has: its pod may use the address"
+            );
+            return Step::Wait(RECORD_IN_USE_PAUSE);
         }
         let deletions =
             left.into_iter().map(|record| self.with.recorder.delete(&record.name, &record.key, Some(record.uid)));
@@ -88,32 +103,35 @@ impl Inner {
             self.with.ledger.on(name, BlockEvent::ReleaseFailed);
             return Step::Failed;
         }
-        self.send(name).await
+        self.send(name).await.unwrap_or_else(|| {
+            self.with.ledger.on(name, BlockEvent::ReleaseFailed);
+            Step::Failed
+        })
     }
 
-    /// Sends the write. The resourceVersion may have grown while the routers forgot the block.
-    async fn send(&self, name: &str) -> Step {
-        let Some(block) = self.with.ledger.block(name) else { return Step::Again };
+    /// Sends the write; `None`: it was refused. The resourceVersion may have grown while the routers forgot the block.
+    async fn send(&self, name: &str) -> Option<Step> {
+        let Some(block) = self.with.ledger.block(name) else { return Some(Step::Again) };
         match self.api.release(&block, block.was_used).await {
-            Outcome::Done(()) | Outcome::Refused(Refusal::NotFound) => self.released(name),
-            Outcome::Refused(Refusal::Conflict) => Step::Again,
+            Outcome::Done(()) | Outcome::Refused(Refusal::NotFound) => Some(self.released(name)),
+            Outcome::Refused(Refusal::Conflict) => Some(Step::Again),
             Outcome::Refused(refusal) => {
                 tracing::error!(block = name, %refusal, "a block can't be given back; it is tried again");
-                self.with.ledger.on(name, BlockEvent::ReleaseFailed);
-                Step::Failed
+                None
             }
             Outcome::Unknown(why) => {
                 tracing::debug!(block = name, %why, "the outcome of a release is unknown; the block is read");
-                Step::Failed
+                Some(Step::Failed)
             }
         }
     }
 
-    /// Waits for `pause`. Returns whether the block left `Releasing(WithdrawingRoute)` meanwhile.
+    /// Waits for `pause`. Returns whether the block is not withdrawing its route any more.
     async fn left_within(&self, name: &str, pause: Duration) -> bool {
         let mut changed = self.with.ledger.changed();
         let left = async {
-            while self.with.ledger.block_state(name) == Some(BlockState::Releasing(Release::WithdrawingRoute)) {
+            let withdraws = |state| matches!(state, BlockState::Releasing { stage: Release::WithdrawingRoute, .. });
+            while self.with.ledger.block_state(name).is_some_and(withdraws) {
                 if changed.changed().await.is_err() {
                     return;
                 }
@@ -123,7 +141,7 @@ impl Inner {
     }
 
     /// What became of a write that was sent. If the block is still ours the write may yet arrive, so no ADD may take the block back: it is
-    /// sent again.
+    /// sent again, also when that is refused.
     async fn read_release(&self, name: &str) -> Step {
         let Some(node) = self.with.view.node() else { return Step::Failed };
         match self.api.get(name).await {
@@ -133,7 +151,7 @@ impl Inner {
             // Ours, also in the name of an earlier Node: nobody else would give it back.
             Ok(read) => {
                 self.with.ledger.refresh(name, &read.uid, &read.resource_version, read.deleting);
-                self.send(name).await
+                self.send(name).await.unwrap_or(Step::Failed)
             }
             Err(error) => {
                 tracing::debug!(block = name, %error, "a block that is released can't be read yet");

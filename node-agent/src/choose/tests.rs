@@ -96,9 +96,14 @@ async fn a_namespaces_labels_and_annotation_count() {
 }
 
 #[tokio::test]
-async fn without_the_api_server_a_known_namespace_decides_for_an_unknown_pod() {
+async fn without_the_api_server_an_unknown_pod_is_refused_unless_it_is_static_or_the_administrator_wants_it() {
     let view = view(vec![("shop", namespace(Some("team"), &[("team", "red")]))], vec![]);
-    assert_eq!(choose(&view, "web").await.unwrap().pool, "team");
+    assert!(matches!(choose(&view, "web").await, Err(ChooseError::Unreachable(_))));
+    let wanted = choose_pool(&view, &reference("web"), UnknownPod::Default).await.unwrap();
+    assert_eq!(wanted.choice.pool, "team");
+    let of_file = PodRef { uid: "0123456789abcdef0123456789abcdef".to_owned(), ..reference("web") };
+    let of_file = choose_pool(&view, &of_file, UnknownPod::Refuse).await.unwrap();
+    assert_eq!((of_file.choice.pool.as_str(), of_file.pod_seen), ("team", false));
 }
 
 #[tokio::test]

@@ -130,6 +130,7 @@ impl Claims {
                 why: format!("block {}: {refusal}", attempt.block),
             }),
             Outcome::Unknown(why) => {
+                self.0.freshness.outcome(Some(&why), boot_time());
                 let block = attempt.block;
                 tracing::warn!(block, %why, "the outcome of a claim is unknown; the block is read back and not used until then");
                 let tell =
@@ -145,6 +146,8 @@ impl Claims {
     }
 
     fn arrived(&self, attempt: &Attempt<'_>, ours: &BlockRead) -> Result<ClaimAttempt, ClaimError> {
+        // First: this may be the first answer after an outage, and then the block is not to serve at once.
+        self.0.freshness.answered(boot_time());
         let taken = self.take_in(ours, attempt.had_finalizer, Some(attempt.pool), attempt.start, true);
         let held = taken.map_err(|why| {
             self.0.ledger.on(attempt.block, BlockEvent::ClaimFailed);
@@ -166,7 +169,12 @@ impl Claims {
                     tracing::debug!(block, "a block can't be read, so it counts as claimed");
                 }
                 Ok(_) | Err(ReadError::NotFound) => return None,
-                Err(error) => tracing::debug!(block, %error, "a block can't be read back yet"),
+                Err(error) => {
+                    if let ReadError::Unreachable(why) = &error {
+                        self.0.freshness.outcome(Some(why), boot_time());
+                    }
+                    tracing::debug!(block, %error, "a block can't be read back yet");
+                }
             }
             if attempt == 0 {
                 tell();

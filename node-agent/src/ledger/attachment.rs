@@ -15,6 +15,13 @@ pub struct PodRef {
     pub uid: String,
 }
 
+impl PodRef {
+    /// Whether kubelet has the pod from a file: the UID is a plain hash then, where the API server's have the form of RFC 4122.
+    pub fn is_static(&self) -> bool {
+        !self.uid.is_empty() && !self.uid.contains('-')
+    }
+}
+
 /// How far an attachment has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {

@@ -33,7 +33,12 @@ pub enum BlockState {
         doubts: u32,
     },
     /// No address is in use; the block is on its way back to the pool.
-    Releasing(Release),
+    Releasing {
+        /// How far that has come.
+        stage: Release,
+        /// The block may not be ours any more: should the release be cancelled, a read comes first.
+        doubted: bool,
+    },
     /// Another node has it. Attachments that still have addresses of it are reported.
     Lost,
 }
@@ -90,10 +95,12 @@ pub enum BlockEvent {
         /// The doubts when the read began.
         doubts: u32,
     },
-    /// A lost block is ours again.
+    /// A lost block is ours again. It does not serve before `not_before`.
     ClaimedBack {
         /// Now.
         now: BootTime,
+        /// The end of the quiet time; now if there is none.
+        not_before: BootTime,
     },
     /// A read says that it is another node's.
     FoundOthers,
@@ -109,10 +116,12 @@ pub enum BlockEvent {
     ReleaseFailed,
     /// The API server says that the block is not ours any more.
     Released,
-    /// An ADD wants the block after all.
+    /// An ADD wants the block after all. It does not serve before `not_before`.
     ReleaseCancelled {
         /// Now.
         now: BootTime,
+        /// The end of the quiet time; now if there is none.
+        not_before: BootTime,
     },
     /// The last attachment with an address of a lost block ended.
     Vacated,
@@ -145,7 +154,7 @@ impl BlockState {
             (S::Claiming { .. }, E::Doubt) => Next::State(S::Claiming { doubted: true }),
             (S::Claiming { .. }, E::ClaimFailed)
             | (S::Doubted { .. }, E::FoundVacant)
-            | (S::Releasing(_), E::Released)
+            | (S::Releasing { .. }, E::Released)
             | (S::Lost, E::Vacated) => Next::Forgotten,
             (S::Exporting { .. }, E::Exported) | (S::Retiring, E::Reopen) => Next::State(S::Serving),
             (S::Serving, E::Retire) => Next::State(S::Retiring),
@@ -159,17 +168,12 @@ impl BlockState {
                 Next::State(before.resume(now))
             }
             // Claimed back: it is exported anew before anything goes out.
-            (S::Lost, E::ClaimedBack { now }) => Next::State(S::Exporting { since: now, not_before: now }),
+            (S::Lost, E::ClaimedBack { now, not_before }) => Next::State(S::Exporting { since: now, not_before }),
             (S::Doubted { .. }, E::FoundOthers) => Next::State(S::Lost),
             (S::Exporting { .. } | S::Serving | S::Retiring, E::Release) => {
-                Next::State(S::Releasing(Release::DeletingRecords))
+                Next::State(S::Releasing { stage: Release::DeletingRecords, doubted: false })
             }
-            (S::Releasing(Release::DeletingRecords), E::RecordsGone)
-            | (S::Releasing(Release::Sent), E::ReleaseFailed) => Next::State(S::Releasing(Release::WithdrawingRoute)),
-            (S::Releasing(Release::WithdrawingRoute), E::ReleaseSent) => Next::State(S::Releasing(Release::Sent)),
-            (S::Releasing(Release::DeletingRecords | Release::WithdrawingRoute), E::ReleaseCancelled { now }) => {
-                Next::State(S::Exporting { since: now, not_before: now })
-            }
+            (S::Releasing { stage, doubted }, event) => stage.on(doubted, event),
             _ => Next::Unchanged,
         }
     }
@@ -183,7 +187,7 @@ impl BlockState {
     pub fn exported(self) -> bool {
         match self {
             BlockState::Claiming { .. } | BlockState::Lost => false,
-            BlockState::Releasing(release) => release == Release::DeletingRecords,
+            BlockState::Releasing { stage, .. } => stage == Release::DeletingRecords,
             BlockState::Exporting { .. } | BlockState::Serving | BlockState::Retiring | BlockState::Doubted { .. } => {
                 true
             }
@@ -210,7 +214,10 @@ impl BlockState {
             BlockState::Exporting { .. } | BlockState::Serving | BlockState::Retiring => {
                 Some(BlockState::Doubted { before: self.settled(), doubts: 0 })
             }
-            BlockState::Doubted { .. } | BlockState::Releasing(_) | BlockState::Lost => Some(self),
+            BlockState::Releasing { stage, doubted } => {
+                Some(BlockState::Releasing { stage, doubted: doubted || !trusted })
+            }
+            BlockState::Doubted { .. } | BlockState::Lost => Some(self),
         }
     }
 
@@ -231,8 +238,28 @@ impl BlockState {
             BlockState::Serving => "serving",
             BlockState::Retiring => "retiring",
             BlockState::Doubted { .. } => "doubted",
-            BlockState::Releasing(_) => "releasing",
+            BlockState::Releasing { .. } => "releasing",
             BlockState::Lost => "lost",
+        }
+    }
+}
+
+impl Release {
+    /// What an event makes of a release that has come so far. Doubt does not move it.
+    fn on(self, doubted: bool, event: BlockEvent) -> Next {
+        use BlockEvent as E;
+        let stage = |stage| Next::State(BlockState::Releasing { stage, doubted });
+        match (self, event) {
+            (_, E::Doubt) if !doubted => Next::State(BlockState::Releasing { stage: self, doubted: true }),
+            (Release::DeletingRecords, E::RecordsGone) | (Release::Sent, E::ReleaseFailed) => {
+                stage(Release::WithdrawingRoute)
+            }
+            (Release::WithdrawingRoute, E::ReleaseSent) => stage(Release::Sent),
+            (Release::DeletingRecords | Release::WithdrawingRoute, E::ReleaseCancelled { now, not_before }) => {
+                let before = Settled::Exporting { not_before };
+                Next::State(if doubted { BlockState::Doubted { before, doubts: 0 } } else { before.resume(now) })
+            }
+            _ => Next::Unchanged,
         }
     }
 }

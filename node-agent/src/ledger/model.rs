@@ -82,10 +82,10 @@ enum Step {
     Release {
         node: usize,
         block: usize,
-        answer_lost: bool,
     },
     ContinueRelease {
         node: usize,
+        answer_lost: bool,
     },
     CancelRelease {
         node: usize,
@@ -125,9 +125,9 @@ fn step() -> impl Strategy<Value = Step> {
         8 => node.clone().prop_map(|node| Step::Add { node }),
         4 => node.clone().prop_map(|node| Step::AnswerRecords { node }),
         4 => (node.clone(), 0_usize..8).prop_map(|(node, nth)| Step::Del { node, nth }),
-        4 => (node.clone(), block.clone(), prop::bool::weighted(0.3)).prop_map(|(node, block, answer_lost)| Step::Release { node, block, answer_lost }),
-        3 => node.clone().prop_map(|node| Step::ContinueRelease { node }),
-        1 => node.clone().prop_map(|node| Step::CancelRelease { node }),
+        4 => (node.clone(), block.clone()).prop_map(|(node, block)| Step::Release { node, block }),
+        8 => (node.clone(), prop::bool::weighted(0.3)).prop_map(|(node, answer_lost)| Step::ContinueRelease { node, answer_lost }),
+        2 => node.clone().prop_map(|node| Step::CancelRelease { node }),
         2 => (node.clone(), any::<bool>()).prop_map(|(node, trusted)| Step::Restart { node, trusted }),
         1 => node.clone().prop_map(|node| Step::RecreateNode { node }),
         1 => node.prop_map(|node| Step::Reclaim { node }),
@@ -270,11 +270,13 @@ impl World {
             Step::Add { node } => self.add(node),
             Step::AnswerRecords { node } => self.answer_records(node),
             Step::Del { node, nth } => self.del(node, nth),
-            Step::Release { node, block, answer_lost } => self.release(node, block, answer_lost),
-            Step::ContinueRelease { node } => self.continue_releases(node),
+            Step::Release { node, block } => {
+                self.nodes[node].ledger.begin_release(&name(block));
+            }
+            Step::ContinueRelease { node, answer_lost } => self.continue_releases(node, answer_lost),
             Step::CancelRelease { node } => {
                 let names: Vec<String> = (0..BLOCKS).map(name).collect();
-                self.nodes[node].ledger.cancel_release(&names);
+                self.nodes[node].ledger.cancel_release(&names, at(0), at(0));
             }
             Step::Restart { node, trusted } => self.restart(node, trusted),
             Step::RecreateNode { node } => {
@@ -457,20 +459,6 @@ impl World {
         assert!(self.nodes[node].ledger.release(&key(container), at(2)).is_some());
     }
 
-    fn release(&mut self, node: usize, block: usize, answer_lost: bool) {
-        if self.nodes[node].ledger.begin_release(&name(block)) {
-            self.nodes[node].ledger.on(&name(block), BlockEvent::RecordsGone);
-            assert!(!self.nodes[node].ledger.exported().contains(&range(block)), "given back while exported");
-            self.save(node, &[]);
-            self.nodes[node].ledger.on(&name(block), BlockEvent::ReleaseSent);
-            self.save(node, &[]);
-            self.send_release(node, block);
-            if !answer_lost {
-                self.nodes[node].ledger.on(&name(block), BlockEvent::Released);
-            }
-        }
-    }
-
     fn send_release(&mut self, node: usize, block: usize) {
         assert!(!self.nodes[node].pods.values().any(|pair| block_of(*pair) == block), "an address in use was set free");
         if self.was_recreated(node, block) {
@@ -478,16 +466,33 @@ impl World {
         }
     }
 
-    fn continue_releases(&mut self, node: usize) {
+    /// One step of each release.
+    fn continue_releases(&mut self, node: usize, answer_lost: bool) {
         for block in 0..BLOCKS {
-            if self.nodes[node].ledger.block_state(&name(block)) != Some(BlockState::Releasing(Release::Sent)) {
+            let name = name(block);
+            let Some(BlockState::Releasing { stage, .. }) = self.nodes[node].ledger.block_state(&name) else {
                 continue;
+            };
+            match stage {
+                Release::DeletingRecords => {
+                    self.nodes[node].ledger.on(&name, BlockEvent::RecordsGone);
+                }
+                Release::WithdrawingRoute => {
+                    assert!(!self.nodes[node].ledger.exported().contains(&range(block)), "given back while exported");
+                    self.save(node, &[]);
+                    self.nodes[node].ledger.on(&name, BlockEvent::ReleaseSent);
+                    self.save(node, &[]);
+                    self.send_release(node, block);
+                    if !answer_lost {
+                        self.nodes[node].ledger.on(&name, BlockEvent::Released);
+                    }
+                }
+                // What is still ours is sent again.
+                Release::Sent => {
+                    self.send_release(node, block);
+                    self.nodes[node].ledger.on(&name, BlockEvent::Released);
+                }
             }
-            // What is still ours is sent again.
-            if self.was_recreated(node, block) {
-                self.api.blocks.get_mut(&block).unwrap().owner = None;
-            }
-            self.nodes[node].ledger.on(&name(block), BlockEvent::Released);
         }
     }
 

@@ -168,8 +168,8 @@ impl State {
     }
 
     /// Takes the first cancellable release of these blocks back. Whether there was one.
-    pub(super) fn cancel_release(&mut self, names: &[String], now: BootTime) -> bool {
-        names.iter().any(|name| self.on(name, BlockEvent::ReleaseCancelled { now }))
+    pub(super) fn cancel_release(&mut self, names: &[String], now: BootTime, not_before: BootTime) -> bool {
+        names.iter().any(|name| self.on(name, BlockEvent::ReleaseCancelled { now, not_before }))
     }
 
     pub(super) fn doubt_all(&mut self) -> bool {

@@ -47,7 +47,7 @@ fn add(ledger: &Ledger, held: HeldBlock) {
         not_before: at(0),
     };
     if !ledger.arrive(arrival) {
-        ledger.on(&name, BlockEvent::ClaimedBack { now: at(0) });
+        ledger.on(&name, BlockEvent::ClaimedBack { now: at(0), not_before: at(0) });
     }
     ledger.on(&name, BlockEvent::Exported);
 }
@@ -63,7 +63,7 @@ fn end_release(ledger: &Ledger, name: &str, gave_up: bool) {
     if gave_up {
         ledger.on(name, BlockEvent::Released);
     } else {
-        ledger.on(name, BlockEvent::ReleaseCancelled { now: at(0) });
+        ledger.on(name, BlockEvent::ReleaseCancelled { now: at(0), not_before: at(0) });
         ledger.on(name, BlockEvent::Exported);
     }
 }
@@ -422,14 +422,14 @@ fn a_waiting_pod_takes_a_release_back_until_its_write_is_sent() {
     let ledger = Ledger::new();
     add(&ledger, block(0));
     assert!(ledger.begin_release("a-0"));
-    assert!(!ledger.cancel_release(&[]));
-    assert!(ledger.cancel_release(&["a-0".to_owned()]));
+    assert!(!ledger.cancel_release(&[], at(0), at(0)));
+    assert!(ledger.cancel_release(&["a-0".to_owned()], at(0), at(0)));
     assert!(matches!(ledger.block_state("a-0"), Some(BlockState::Exporting { .. })));
     ledger.on("a-0", BlockEvent::Exported);
     assert!(ledger.begin_release("a-0"));
     ledger.on("a-0", BlockEvent::RecordsGone);
     ledger.on("a-0", BlockEvent::ReleaseSent);
-    assert!(!ledger.cancel_release(&["a-0".to_owned()]));
+    assert!(!ledger.cancel_release(&["a-0".to_owned()], at(0), at(0)));
 }
 
 #[test]
@@ -461,7 +461,7 @@ fn a_lost_block_has_records_of_others_until_a_list_shows_none() {
     assign(&ledger, 1, "a", at(0), false).unwrap();
     ledger.on("a-0", BlockEvent::Doubt);
     ledger.found_others("a-0");
-    ledger.on("a-0", BlockEvent::ClaimedBack { now: at(1) });
+    ledger.on("a-0", BlockEvent::ClaimedBack { now: at(1), not_before: at(1) });
     ledger.prove("a-0", Proof::None, false);
     assert_eq!(ledger.block("a-0").unwrap().proof, Proof::RecordsUnseen);
 }

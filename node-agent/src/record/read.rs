@@ -10,6 +10,7 @@ use kube::api::ListParams;
 use kube::{Api, Resource};
 
 use crate::ledger::PodRef;
+use crate::watch::ClusterView;
 
 /// How long one call may take.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -62,8 +63,19 @@ impl RecordRead {
         [&self.ipv4, &self.ipv6].into_iter().flatten().filter_map(|address| address.parse().ok())
     }
 
+    /// The same as a pair.
+    pub(crate) fn pair(&self) -> Pair {
+        Pair {
+            ipv4: self.ipv4.as_ref().and_then(|address| address.parse().ok()),
+            ipv6: self.ipv6.as_ref().and_then(|address| address.parse().ok()),
+        }
+    }
+
     /// Whose it is, in words.
     pub(crate) fn by(&self) -> String {
+        if !self.readable {
+            return format!("somebody whom the IPAssignment {} does not tell, for it can't be read", self.name);
+        }
         let pod = match (self.pod.namespace.as_str(), self.pod.name.as_str()) {
             ("", _) | (_, "") => String::new(),
             (namespace, name) => format!("pod {namespace}/{name}, "),
@@ -72,19 +84,27 @@ impl RecordRead {
     }
 }
 
-/// The records of a node.
-pub(crate) async fn own_records(clients: &Clients, node: &str) -> Result<Vec<RecordRead>, ReadError> {
-    list(clients, &format!("spec.nodeName={node}")).await
+/// The records of this node.
+pub(crate) async fn own_records(clients: &Clients, view: &ClusterView) -> Result<Vec<RecordRead>, ReadError> {
+    list(clients, view, &format!("spec.nodeName={}", view.node_name())).await
 }
 
 /// The records in a block, whoever's.
-pub(crate) async fn records_of(clients: &Clients, block: &str) -> Result<Vec<RecordRead>, ReadError> {
-    list(clients, &format!("spec.blockName={block}")).await
+pub(crate) async fn records_of(
+    clients: &Clients,
+    view: &ClusterView,
+    block: &str,
+) -> Result<Vec<RecordRead>, ReadError> {
+    list(clients, view, &format!("spec.blockName={block}")).await
 }
 
-/// The records of a node in a block.
-pub(crate) async fn own_records_of(clients: &Clients, block: &str, node: &str) -> Result<Vec<RecordRead>, ReadError> {
-    list(clients, &format!("spec.blockName={block},spec.nodeName={node}")).await
+/// The records of this node in a block.
+pub(crate) async fn own_records_of(
+    clients: &Clients,
+    view: &ClusterView,
+    block: &str,
+) -> Result<Vec<RecordRead>, ReadError> {
+    list(clients, view, &format!("spec.blockName={block},spec.nodeName={}", view.node_name())).await
 }
 
 /// One record.
@@ -93,12 +113,15 @@ pub(crate) async fn read_record(clients: &Clients, name: &str) -> Result<RecordR
     read(DEADLINE, api.get(name)).await.map(RecordRead::of)
 }
 
-async fn list(clients: &Clients, fields: &str) -> Result<Vec<RecordRead>, ReadError> {
+async fn list(clients: &Clients, view: &ClusterView, fields: &str) -> Result<Vec<RecordRead>, ReadError> {
     let api: Api<Lenient<IPAssignment>> = Api::all(clients.requests.clone());
     let mut page = ListParams::default().fields(fields).limit(PAGE);
     let mut all = Vec::new();
     loop {
         let list = read(DEADLINE, api.list(&page)).await?;
+        for record in &list.items {
+            let _ = view.unreadable().note(record);
+        }
         all.extend(list.items.into_iter().map(RecordRead::of));
         match list.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => page.continue_token = Some(token),

@@ -7,14 +7,14 @@ use bobbin_kernel::boot_time;
 use super::Resync;
 use crate::blocks::RECORDS_DEADLINE;
 use crate::blocks::read::{BlockRead, Owner};
-use crate::freshness::{Kind, Proof};
+use crate::freshness::{Kind, Proof, ReadStart};
 use crate::ledger::{BlockEvent, BlockState, BlockView};
 use crate::record::records_of;
 use crate::watch::NodeFacts;
 
 impl Resync {
-    /// Compares own blocks with the ledger.
-    pub(super) async fn compare_blocks(&self) -> Result<(), ReadError> {
+    /// Compares own blocks with the ledger. Returns when its list was begun.
+    pub(super) async fn compare_blocks(&self) -> Result<ReadStart, ReadError> {
         let Some(node) = self.view.node() else { return Err(ReadError::NotFound) };
         let (mut start, floor) = (self.freshness.begin_read(boot_time()), self.freshness.version(Kind::Blocks));
         let own = self.block_api().list_own(&node.name).await?;
@@ -22,29 +22,36 @@ impl Resync {
         if self.freshness.saw_version(Kind::Blocks, &own.resource_version, floor) {
             start = self.freshness.begin_read(boot_time());
         }
+        let (mut misaddressed, mut lost) = (Vec::new(), Vec::new());
+        // Nothing is awaited here: what the watch shows later than the list must not be overwritten.
         for held in self.ledger.blocks() {
             match own.blocks.get(&held.held.name) {
+                // What happened to it since the list, only a read tells.
+                _ if held.state == BlockState::Lost => lost.push(held.held.name),
                 Some(read) if read.owner(&node) == Owner::Us => {
-                    // The answer to an earlier claim was lost.
-                    self.ledger.on(&read.name, BlockEvent::ClaimedBack { now: boot_time() });
                     self.ledger.refresh(&read.name, &read.uid, &read.resource_version, read.deleting);
                     self.ledger.prove(&read.name, start.proof(), false);
                     if !read.names_addresses_of(&node) {
-                        self.write_addresses(read, &node).await;
+                        misaddressed.push(read);
                     }
                 }
                 Some(read) if !read.readable => {}
-                _ if held.state == BlockState::Lost => self.try_claim_back(&held.held.name, &node).await,
                 _ => {
                     self.ledger.on(&held.held.name, BlockEvent::Doubt);
                 }
             }
         }
+        for read in misaddressed {
+            self.write_addresses(read, &node).await;
+        }
+        for name in lost {
+            self.try_claim_back(&name, &node).await;
+        }
         self.freshness.read(Kind::Blocks, start);
         for name in own.blocks.keys().filter(|name| self.ledger.block_state(name).is_none()) {
             self.take_in(name, &node).await?;
         }
-        Ok(())
+        Ok(start)
     }
 
     /// A block that is ours names addresses that the Node does not have, or not any more.
@@ -104,21 +111,26 @@ impl Resync {
         match read.owner(node) {
             Owner::Nobody if !self.view.node_is_gone() => {
                 self.recorder.create_all_again(&self.ledger.residents(name), RECORDS_DEADLINE).await;
-                if let Outcome::Done(_) = self.block_api().claim(&read, node).await {
+                if let Outcome::Done(ours) = self.block_api().claim(&read, node).await {
                     tracing::info!(block = name, "claimed a lost block back: it was free again");
-                    self.ledger.on(name, BlockEvent::ClaimedBack { now: boot_time() });
+                    self.claimed_back(&ours);
                 }
             }
-            Owner::Us => {
-                self.ledger.on(name, BlockEvent::ClaimedBack { now: boot_time() });
-            }
+            // The answer to an earlier claim was lost.
+            Owner::Us => self.claimed_back(&read),
             _ => {}
         }
     }
 
+    fn claimed_back(&self, ours: &BlockRead) {
+        let (now, not_before) = self.claims.quiet_time();
+        self.ledger.refresh(&ours.name, &ours.uid, &ours.resource_version, ours.deleting);
+        self.ledger.on(&ours.name, BlockEvent::ClaimedBack { now, not_before });
+    }
+
     /// Lists the records of each block with [`Proof::RecordsUnseen`]. An address with a record that no attachment here has is passed
-    /// over; then the block is proven.
-    pub(super) async fn see_records_of_new_blocks(&self) -> Result<(), ReadError> {
+    /// over; then the block is proven as of `listed`, the list of own blocks.
+    pub(super) async fn see_records_of_new_blocks(&self, listed: ReadStart) -> Result<(), ReadError> {
         let settled = |state| !matches!(state, BlockState::Doubted { .. } | BlockState::Lost);
         let unseen = |block: &BlockView| block.proof == Proof::RecordsUnseen && settled(block.state);
         for block in self.ledger.blocks().into_iter().filter(unseen) {
@@ -126,13 +138,12 @@ impl Resync {
             if self.freshness.quiet_until(boot_time()).is_some() {
                 return Ok(());
             }
-            let start = self.freshness.begin_read(boot_time());
-            for record in records_of(&self.clients, &block.held.name).await? {
+            for record in records_of(&self.clients, &self.view, &block.held.name).await? {
                 if !self.is_held(&record) {
                     self.pass_over(&block.held.range, &record);
                 }
             }
-            self.ledger.prove(&block.held.name, start.proof(), true);
+            self.ledger.prove(&block.held.name, listed.proof(), true);
         }
         Ok(())
     }

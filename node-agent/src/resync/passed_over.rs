@@ -8,6 +8,14 @@ use crate::ledger::{Attachment, ConflictingRecord};
 use crate::record::{RecordRead, pair_of, read_record, record_name};
 
 impl Resync {
+    /// [`Self::pass_over`] in the block that has the record's address, if that is this node's.
+    pub(super) fn pass_over_in_own_block(&self, record: &RecordRead) {
+        let ranges = self.own_ranges();
+        if let Some(range) = ranges.values().find(|range| pair_of(range, &record.name).is_some()) {
+            self.pass_over(range, record);
+        }
+    }
+
     /// Does not hand the record's address out while the record is there. A record outside the range passes nothing over.
     pub(super) fn pass_over(&self, range: &BlockRange, record: &RecordRead) {
         let Some(pair) = pair_of(range, &record.name) else { return };

@@ -11,6 +11,7 @@ use bobbin_apiserver::ReadError;
 use bobbin_kernel::boot_time;
 
 use super::{Memory, Resync};
+use crate::ledger::CoolingAddress;
 use crate::pod_gone::Candidate;
 use crate::record::own_records;
 pub(super) use judge::SeenRecord;
@@ -26,24 +27,24 @@ impl Resync {
         // An attachment that began after the list is not missing its record: the record is on its way.
         let before: HashMap<_, _> =
             self.ledger.attachments().into_iter().map(|attachment| (attachment.key, attachment.created_at)).collect();
-        let records = own_records(&self.clients, self.view.node_name()).await?;
+        let records = own_records(&self.clients, &self.view).await?;
         let living = self.ledger.attachments();
         let mut suspects = Vec::new();
         let passed_over: HashSet<Pair> = self.ledger.passed_over().into_iter().map(|passed| passed.pair).collect();
         for finding in judge(&records, &living, &self.own_ranges(), &self.boot_id) {
             match finding {
-                Finding::OtherBoot(seen) => {
-                    tracing::info!(record = seen.name, key = %seen.key, "deleting a record of an earlier boot");
-                    drop(self.recorder.delete(&seen.name, &seen.key, Some(seen.uid)));
+                Finding::OtherBoot(record) => {
+                    tracing::info!(record = record.name, key = %record.key, "deleting a record of an earlier boot");
+                    // Others may still connect to the pod that had it.
+                    self.ledger.rest(&[CoolingAddress { pair: record.pair(), since: boot_time() }]);
+                    drop(self.recorder.delete(&record.name, &record.key, Some(record.uid.clone())));
                 }
                 Finding::NobodyLives(record) if !self.recorder.busy(&record.name) => {
-                    if let Some(range) = self.own_ranges().get(&record.block_name) {
-                        self.pass_over(range, record);
-                    }
+                    self.pass_over_in_own_block(record);
                     let pod = record.pod.clone();
-                    // The API server's own UIDs have the form of RFC 4122; a static pod's is a plain hash, and proves nothing there.
-                    let from_api = pod.uid.contains('-');
-                    suspects.push(Candidate { key: SeenRecord::of(record), pod, seen: from_api });
+                    // The API server never has a pod of a static pod's UID, so its absence proves nothing.
+                    let seen = !pod.uid.is_empty() && !pod.is_static();
+                    suspects.push(Candidate { key: SeenRecord::of(record), pod, seen });
                 }
                 Finding::NobodyLives(_) => {}
                 // Its record is tried again when the one in its place is looked at.

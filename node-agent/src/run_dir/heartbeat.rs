@@ -17,7 +17,7 @@ pub const HEARTBEAT_DEADLINE: Duration = Duration::from_mins(1);
 /// ends.
 ///
 /// # Errors
-/// Another agent has the directory: this one must end at once.
+/// Another agent has the directory, or it was removed: this one must end at once.
 pub async fn run(
     run_dir: &RunDir,
     identity: impl Fn() -> Identity,
@@ -30,7 +30,7 @@ pub async fn run(
         beat.made();
         let turn = turn(run_dir, &identity());
         match &turn {
-            Err(RunDirError::TakenOver { .. }) => return turn,
+            Err(RunDirError::TakenOver { .. } | RunDirError::Removed { .. }) => return turn,
             Err(error) if !failing => {
                 tracing::error!(
                     "{error}; until it can be written, a restart of this agent trusts fewer of the node's blocks"

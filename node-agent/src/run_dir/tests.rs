@@ -1,5 +1,7 @@
 //! Two agents, another node's checkpoint, and what a crash or a stranger leaves.
 
+use std::os::fd::AsRawFd;
+
 use bobbin_addressing::BootTime;
 use tokio_util::sync::CancellationToken;
 
@@ -184,6 +186,18 @@ async fn the_heartbeat_keeps_the_identity_current_and_ends_the_agent_when_anothe
     let (_other, _) = RunDir::lock(dir.path(), "n1", None).await.unwrap();
     let ended = tokio::time::timeout(Duration::from_secs(25), &mut running).await.unwrap();
     assert!(matches!(ended, Err(RunDirError::TakenOver { .. })), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_directory_that_was_removed_under_its_mount_ends_the_agent() {
+    let dir = tempfile::tempdir().unwrap();
+    // Like a mount, a descriptor leads to a directory that has no name any more.
+    let held = fs::File::open(dir.path()).unwrap();
+    let path = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
+    let (run_dir, _) = RunDir::lock(&path, "n1", None).await.unwrap();
+    run_dir.keep_lock().unwrap();
+    drop(dir);
+    assert!(matches!(run_dir.keep_lock(), Err(RunDirError::Removed { .. })));
 }
 
 #[tokio::test]

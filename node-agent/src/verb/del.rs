@@ -22,8 +22,7 @@ pub async fn del(agent: &Arc<Agent>, key: &AttachmentKey) -> Result<(), CniError
     let ended = if let Some(attachment) = agent.ledger.attachment(key) {
         agent.end(&attachment).await.map(|ended| {
             if ended {
-                let pod = format!("{}/{}", attachment.pod.namespace, attachment.pod.name);
-                tracing::info!(pair = %attachment.pair, pod, "removed");
+                tracing::info!(pair = %attachment.pair, "removed {}", attachment.who());
             }
         })
     } else {

@@ -79,7 +79,11 @@ fn ready(inputs: &Inputs<'_>) -> Says {
 
 fn exhausted(inputs: &Inputs<'_>, counted: &Counted) -> Says {
     if counted.total == 0 || counted.free_blocks > 0 {
-        return says(false, "FreeBlocks", "blocks of the pool are free, or it has none yet");
+        return says(
+            false,
+            "FreeBlocks",
+            if counted.total == 0 { "the pool has no blocks yet" } else { "the pool has free blocks" },
+        );
     }
     if counted.free_in_claimed {
         return says(false, "FreeAddresses", "all blocks are claimed, and some have free addresses");

@@ -25,7 +25,7 @@ fn states() -> Vec<S> {
         S::Lost,
     ];
     all.extend(settled.map(|before| S::Doubted { before, doubts: 0 }));
-    all.extend(releases.map(S::Releasing));
+    all.extend([false, true].into_iter().flat_map(|doubted| releases.map(|stage| S::Releasing { stage, doubted })));
     all
 }
 
@@ -40,7 +40,7 @@ fn events() -> Vec<BlockEvent> {
         E::Reopen,
         E::Doubt,
         E::FoundOurs { now, doubts: 0 },
-        E::ClaimedBack { now },
+        E::ClaimedBack { now, not_before: now },
         E::FoundOthers,
         E::FoundVacant,
         E::Release,
@@ -48,7 +48,7 @@ fn events() -> Vec<BlockEvent> {
         E::ReleaseSent,
         E::ReleaseFailed,
         E::Released,
-        E::ReleaseCancelled { now },
+        E::ReleaseCancelled { now, not_before: now },
         E::Vacated,
     ]
 }
@@ -79,6 +79,9 @@ fn doubt_reaches_every_state_that_is_ours_and_does_not_move_a_release() {
             S::Doubted { before, .. } => assert_eq!(next, Next::State(S::Doubted { before, doubts: 1 })),
             S::Exporting { .. } | S::Serving | S::Retiring => {
                 assert!(matches!(next, Next::State(S::Doubted { .. })), "{state:?}");
+            }
+            S::Releasing { stage, doubted: false } => {
+                assert_eq!(next, Next::State(S::Releasing { stage, doubted: true }));
             }
             _ => assert_eq!(next, Next::Unchanged, "{state:?}"),
         }
@@ -111,14 +114,28 @@ fn a_claim_that_was_doubted_before_its_answer_is_read_before_it_serves() {
 
 #[test]
 fn a_release_can_be_cancelled_only_until_its_write_is_sent() {
-    let cancel = BlockEvent::ReleaseCancelled { now: now() };
-    assert_eq!(S::Releasing(Release::DeletingRecords).on(cancel), Next::State(exporting()));
-    assert_eq!(S::Releasing(Release::WithdrawingRoute).on(cancel), Next::State(exporting()));
-    assert_eq!(S::Releasing(Release::Sent).on(cancel), Next::Unchanged);
+    let cancel = BlockEvent::ReleaseCancelled { now: now(), not_before: now() };
+    let releasing = |stage| S::Releasing { stage, doubted: false };
+    assert_eq!(releasing(Release::DeletingRecords).on(cancel), Next::State(exporting()));
+    assert_eq!(releasing(Release::WithdrawingRoute).on(cancel), Next::State(exporting()));
+    assert_eq!(releasing(Release::Sent).on(cancel), Next::Unchanged);
     assert_eq!(
-        S::Releasing(Release::Sent).on(BlockEvent::ReleaseFailed),
-        Next::State(S::Releasing(Release::WithdrawingRoute))
+        releasing(Release::Sent).on(BlockEvent::ReleaseFailed),
+        Next::State(releasing(Release::WithdrawingRoute))
     );
+}
+
+#[test]
+fn a_release_that_was_doubted_goes_on_and_is_read_before_it_serves_again() {
+    for stage in [Release::DeletingRecords, Release::WithdrawingRoute] {
+        let doubted = S::Releasing { stage, doubted: true };
+        assert_eq!(S::Releasing { stage, doubted: false }.on(BlockEvent::Doubt), Next::State(doubted));
+        assert_eq!(S::Releasing { stage, doubted: false }.restored(false), Some(doubted));
+        let until = BootTime(Duration::from_secs(20));
+        let cancelled = doubted.on(BlockEvent::ReleaseCancelled { now: now(), not_before: until });
+        let before = Settled::Exporting { not_before: until };
+        assert_eq!(cancelled, Next::State(S::Doubted { before, doubts: 0 }));
+    }
 }
 
 #[test]
@@ -130,7 +147,7 @@ fn a_block_is_forgotten_only_when_the_api_server_or_the_last_resident_says_so() 
                     (state, event),
                     (S::Claiming { .. }, BlockEvent::ClaimFailed)
                         | (S::Doubted { .. }, BlockEvent::FoundVacant)
-                        | (S::Releasing(_), BlockEvent::Released)
+                        | (S::Releasing { .. }, BlockEvent::Released)
                         | (S::Lost, BlockEvent::Vacated)
                 );
                 assert!(allowed, "{state:?} must not be forgotten on {event:?}");
@@ -145,8 +162,8 @@ fn only_a_serving_block_is_assignable_and_it_is_exported() {
         assert_eq!(state.assignable(), state == S::Serving);
         assert!(!state.assignable() || state.exported());
     }
-    assert!(S::Releasing(Release::DeletingRecords).exported());
-    assert!(!S::Releasing(Release::WithdrawingRoute).exported());
+    assert!(S::Releasing { stage: Release::DeletingRecords, doubted: false }.exported());
+    assert!(!S::Releasing { stage: Release::WithdrawingRoute, doubted: false }.exported());
     assert!(!S::Lost.exported());
 }
 

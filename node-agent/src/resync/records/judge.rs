@@ -29,7 +29,7 @@ impl SeenRecord {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Finding<'a> {
     /// The record is of another boot of the node, and its attachment did not live on: it is gone for certain.
-    OtherBoot(SeenRecord),
+    OtherBoot(&'a RecordRead),
     /// Nothing on the node has the record's address: in use, unless its pod is gone.
     NobodyLives(&'a RecordRead),
     /// An attachment lives and has no record.
@@ -54,7 +54,16 @@ pub(crate) fn judge<'a>(
         living.iter().map(|attachment| (&attachment.key, attachment)).collect();
     let mut recorded: HashMap<AttachmentKey, String> = HashMap::new();
     let mut findings = Vec::new();
-    for record in records.iter().filter(|record| record.readable) {
+    for record in records {
+        if !record.readable {
+            // It says no more than its name, which is its address.
+            let mut of_it = living.iter().filter(|each| record_name(each.pair).as_deref() == Some(&record.name));
+            match of_it.next() {
+                Some(attachment) => drop(recorded.insert(attachment.key.clone(), record.name.clone())),
+                None => findings.push(Finding::NobodyLives(record)),
+            }
+            continue;
+        }
         let (key, name) = (record.key.clone(), record.name.clone());
         let lives = by_key.get(&key).is_some_and(|attachment| record_name(attachment.pair).as_deref() == Some(&name));
         if lives {
@@ -62,7 +71,7 @@ pub(crate) fn judge<'a>(
         } else if record.boot_id == boot_id {
             findings.push(Finding::NobodyLives(record));
         } else {
-            findings.push(Finding::OtherBoot(SeenRecord::of(record)));
+            findings.push(Finding::OtherBoot(record));
             continue;
         }
         if !is_of_own_block(record, blocks) {

@@ -173,6 +173,8 @@ fn sentence(agent: &Agent, pool: &str, trouble: Option<&ClaimError>) -> String {
         .view
         .pool(pool)
         .and_then(|pool| pool.status.as_ref().map(|status| (status.used, status.blocks.claimed, status.blocks.total)))
+        // A status that does not know of this node's own addresses yet says nothing about the pool.
+        .filter(|(used, ..)| *used >= i64::from(held))
         .map_or_else(String::new, |(used, claimed, total)| {
             format!("; in all of the pool {used} addresses are in use and {claimed} of {total} blocks are claimed")
         });
