@@ -168,8 +168,8 @@ pub async fn times(node: &mut LoneNode) -> Result<()> {
 }
 
 /// The pool that the namespaces name, and how its addresses begin; the same for the pods.
-const BY_NAMESPACE: (&str, &str) = ("odd-namespaces", "10.90.70.");
-const BY_POD: (&str, &str) = ("odd-pods", "10.90.71.");
+const BY_NAMESPACE: (&str, &str) = ("odd-namespaces", "10.90.77.");
+const BY_POD: (&str, &str) = ("odd-pods", "10.90.78.");
 
 /// Makes a namespace with two pods, all with a time that only Kubernetes accepts. Namespace and one pod name their pools after that.
 async fn odd_pods(node: &LoneNode, namespace: &str) -> Result<[Sandbox; 2]> {
