@@ -37,7 +37,7 @@ pub enum ChooseError {
     PodGone(String),
     /// Nobody can say which pool the pod is to have.
     #[error(
-        "{0} gets no address: its pool is unknown while the API server is unreachable; the runtime tries again (an agent with --unknown-pod=default would take the pool \"default\")"
+        "{0} gets no address: its pool is unknown while the API server is unreachable; the runtime tries again (an agent with --unknown-pod=default would take the pool of its namespace, if that is known, else the pool \"default\")"
     )]
     Unreachable(String),
 }

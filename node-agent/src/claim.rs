@@ -186,6 +186,7 @@ impl Claims {
             proof,
             now,
             not_before,
+            was_used: !now_claimed,
         });
         if !arrived {
             tracing::debug!(block = held.name, "a block that is ours is in the ledger already");

@@ -93,7 +93,7 @@ struct State {
     heard: [Option<BootTime>; KINDS],
     versions: [u64; KINDS],
     /// The last answer of the API server before the calls began to fail.
-    last_contact: BootTime,
+    last_contact: Option<BootTime>,
     failing: bool,
     unauthorized_since: Option<BootTime>,
     /// When the last long outage ended.
@@ -109,8 +109,9 @@ pub struct Freshness {
 }
 
 impl Freshness {
-    /// `last_contact` is the last moment at which an earlier run of the agent had contact, in this boot; `now` if there was none.
-    pub fn new(times: Times, last_contact: BootTime) -> Freshness {
+    /// `last_contact` is the last moment at which an earlier run of the agent had contact, in this boot. `None`: there was none, so the first
+    /// answer ends no outage.
+    pub fn new(times: Times, last_contact: Option<BootTime>) -> Freshness {
         // The start itself is a sign of trouble: nothing is proven by generation 0.
         let state = State { generation: Generation(1), last_contact, failing: true, ..State::default() };
         Freshness { times, state: Mutex::new(state), troubles: watch::channel(0).0 }
@@ -186,9 +187,9 @@ impl Freshness {
     /// The API server was heard of: by an answer, or by a watch, which needs no valid token once it is open.
     pub fn in_contact(&self, now: BootTime) {
         let mut state = self.state();
-        let away = now.since(state.last_contact);
+        let away = state.last_contact.map(|contact| now.since(contact)).unwrap_or_default();
         let long = std::mem::take(&mut state.failing) && away > self.times.outage();
-        state.last_contact = now;
+        state.last_contact = Some(now);
         if long {
             state.outage_ended = Some(now);
             drop(state);
@@ -226,9 +227,9 @@ impl Freshness {
     }
 
     /// The last moment at which the API server is known to have been in contact.
-    pub fn last_contact(&self, now: BootTime) -> BootTime {
+    pub fn last_contact(&self, now: BootTime) -> Option<BootTime> {
         let state = self.state();
-        if state.failing { state.last_contact } else { now }
+        if state.failing { state.last_contact } else { Some(now) }
     }
 
     /// Until when a block that is claimed now stays out of service: nodes with residents in it come first. `None`: no outage ended lately.

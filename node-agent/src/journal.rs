@@ -129,8 +129,16 @@ impl Journal {
     /// # Errors
     /// A file can't be written or removed.
     pub fn forget(&self, key: &AttachmentKey, pair: Pair, since: BootTime) -> Result<(), JournalError> {
-        write(&self.rest(pair), &CoolingAddress { pair, since })?;
+        self.keep_cooling(&CoolingAddress { pair, since })?;
         remove(&self.attachment(key))
+    }
+
+    /// Keeps an address that cools.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn keep_cooling(&self, cooling: &CoolingAddress) -> Result<(), JournalError> {
+        write(&self.rest(cooling.pair), cooling)
     }
 
     /// Keeps an address that is passed over.

@@ -151,7 +151,7 @@ fn waits_for_blocks(blocks: &[BlockView], records: usize, node: &str) -> String 
     let named: Vec<String> =
         blocks.iter().take(NAMED).map(|block| format!("{} ({})", block.held.name, block.state.name())).collect();
     format!(
-        "leaving node {node} waits for {} blocks to go back and {records} records to be deleted: {}; see that the API server answers, or set agent.force=true to leave them to the operator",
+        "leaving node {node} waits for {} blocks to go back and {records} records to be deleted: {}; see that the API server answers and what the events of the node say, or set agent.force=true to leave them to the operator",
         blocks.len(),
         named.join(", ")
     )

@@ -217,9 +217,7 @@ impl OwnWatches {
     fn block(&self, seen: Seen<Lenient<AddressBlock>>) {
         match seen {
             Seen::All(blocks, start) => {
-                for block in &blocks {
-                    let _ = self.view.unreadable().note(block);
-                }
+                self.view.unreadable().listed(&blocks);
                 let read: Vec<BlockRead> = blocks.iter().map(BlockRead::of).collect();
                 self.all_blocks(&read, start);
             }
@@ -228,6 +226,7 @@ impl OwnWatches {
                 self.block_is(&BlockRead::of(&block));
             }
             Seen::Left(block) => {
+                self.view.unreadable().gone(&block);
                 self.ledger.on(block.name(), BlockEvent::Doubt);
             }
         }

@@ -40,6 +40,8 @@ pub fn restore(
             proof,
             now,
             not_before: now,
+            // The checkpoint does not say, and an address that was in use must cool.
+            was_used: true,
         };
         ledger.restore_block(arrival, state);
     }

@@ -162,29 +162,40 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     if tokio::time::timeout(LAST_CALLS, serving).await.is_err() {
         tracing::warn!("calls under way were cut off; the runtime repeats them");
     }
+    // The next agent counts from the end of this one.
+    if let Err(error) = agent.run_dir.save(&current(&agent, &identity)) {
+        tracing::warn!("{error}");
+    }
     Ok(())
+}
+
+/// The identity as it is now.
+fn current(agent: &Agent, started: &Identity) -> Identity {
+    let seen = agent.view.node().map(|node| node.uid);
+    let contact = agent.freshness.last_contact(boot_time());
+    started.at(boot_time(), *agent.blocks_read.borrow(), seen, contact)
 }
 
 /// Keeps run directory and identity. The blocks are trusted once they were read.
 async fn heartbeat(agent: &Agent, started: &Identity) -> Result<(), RunDirError> {
-    let identity = || {
-        let seen = agent.view.node().map(|node| node.uid);
-        let contact = agent.freshness.last_contact(boot_time());
-        started.at(boot_time(), *agent.blocks_read.borrow(), seen, Some(contact))
-    };
     let beat = agent.progress.register("heartbeat", HEARTBEAT_DEADLINE);
     // An agent that is killed soon after its first read is trusted by the next one.
-    run_dir::heartbeat::run(&agent.run_dir, identity, agent.blocks_read.clone(), beat, agent.stop.clone()).await
+    run_dir::heartbeat::run(
+        &agent.run_dir,
+        || current(agent, started),
+        agent.blocks_read.clone(),
+        beat,
+        agent.stop.clone(),
+    )
+    .await
 }
 
 /// When the API server was last in contact, as far as an earlier run of this boot knows. A new boot has no quiet time.
-fn last_contact(previous: &Previous, boot_id: &str) -> BootTime {
+fn last_contact(previous: &Previous, boot_id: &str) -> Option<BootTime> {
     let now = boot_time();
     match previous {
-        Previous::SameNode(identity) => {
-            identity.without_contact_for(boot_id, now).map_or(now, |silent| now.before(silent))
-        }
-        Previous::Nothing | Previous::Unknown | Previous::OtherNode { .. } => now,
+        Previous::SameNode(identity) => identity.without_contact_for(boot_id, now).map(|silent| now.before(silent)),
+        Previous::Nothing | Previous::Unknown | Previous::OtherNode { .. } => None,
     }
 }
 

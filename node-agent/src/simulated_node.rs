@@ -58,7 +58,7 @@ impl SimulatedNode {
         scale: f64,
     ) -> Result<SimulatedNode, ClaimingError> {
         let times = Times::new(scale, Duration::from_mins(5));
-        let freshness = Arc::new(Freshness::new(times, boot_time()));
+        let freshness = Arc::new(Freshness::new(times, None));
         let journal = Journal::open(run_dir)?;
         let view = ClusterView::open(clients.clone(), node_name, run_dir, Arc::clone(&freshness));
         view.set_own_blocks_known();

@@ -84,6 +84,19 @@ impl UnreadableObjects {
         Some(notice)
     }
 
+    /// All objects of a kind that the program looks at were read.
+    pub fn listed<K>(&self, objects: &[Lenient<K>])
+    where
+        K: Resource,
+        K::DynamicType: Default,
+    {
+        for object in objects {
+            let _ = self.note(object);
+        }
+        let there: HashSet<Key> = objects.iter().map(|object| key(object.meta())).collect();
+        self.with(&kind::<K>(), |kind| kind.objects.retain(|key, _| there.contains(key)));
+    }
+
     /// An object was deleted.
     pub fn gone<K>(&self, object: &Lenient<K>)
     where

@@ -10,7 +10,8 @@ use bobbin_e2e::until::{so, until};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, DeleteParams};
 
-use super::{CATCH_UP, end, is_recorded, looked_twice, restart, small_pool};
+use super::pod_gone::{SCALE, node_is_ready};
+use super::{CATCH_UP, end, is_recorded, looked_twice, restart, scaled, small_pool};
 
 /// How long an agent may take to say that it waits, or to begin to serve.
 const SAYS: Duration = Duration::from_secs(10);
@@ -159,5 +160,9 @@ pub async fn emptied(node: &mut LoneNode) -> Result<()> {
     let next = node.kube_pod("default", "emptied-2", Some("emptied")).await?;
     let error = node.call(&next.call("ADD"))?.error()?;
     ensure!(error.code == 11 && error.text.contains("has no free address"), "{error:?}");
-    end(node, vec![linked, broken, next], &["emptied-0", "emptied-1", "emptied-2"]).await
+    // The record goes once its pod is gone.
+    node_is_ready(node, "True").await?;
+    restart(node, &scaled(SCALE)).await?;
+    end(node, vec![linked, broken, next], &["emptied-0", "emptied-1", "emptied-2"]).await?;
+    restart(node, &[]).await
 }

@@ -11,13 +11,13 @@ use tokio::time::timeout;
 
 use super::read::Owner;
 use super::{Inner, Step};
-use crate::ledger::{BlockEvent, BlockState, Release};
-use crate::record::{RecordRead, address_of, own_records_of};
+use crate::ledger::{Attachment, BlockEvent, BlockState, Release};
+use crate::record::{RecordRead, address_of, own_records_of, record_name};
 
 /// How long the deletions of a block's records are waited for before the block's records are listed again.
 const DELETION_DEADLINE: Duration = Duration::from_secs(10);
 /// How often a record is looked at that may be in use.
-const RECORD_IN_USE_PAUSE: Duration = Duration::from_secs(30);
+const RECORD_IN_USE_PAUSE: Duration = Duration::from_mins(1);
 /// How often a record that is being written is looked at.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -37,7 +37,7 @@ impl Inner {
         if self.writes_in(&block.held.range) {
             return Step::Wait(BUSY_PAUSE);
         }
-        let left = match own_records_of(&self.with.clients, &self.with.view, name).await {
+        let left = match own_records_of(&self.with.clients, name, self.with.view.node_name()).await {
             Ok(left) => left,
             Err(error) => {
                 tracing::debug!(block = name, %error, "the records of a block that is released can't be listed yet");
@@ -57,15 +57,19 @@ impl Inner {
         }
         // Of this boot and of no attachment: its pod may live. The resync deletes it once that pod is gone.
         let in_use = |record: &&RecordRead| {
-            record.boot_id == self.with.boot_id && self.with.ledger.attachment(&record.key).is_none()
+            // An attachment whose checkpoint can't be read has no address, and any of its records may be the one that it uses.
+            let elsewhere = |attachment: Attachment| record_name(attachment.pair).is_some();
+            record.boot_id == self.with.boot_id && !self.with.ledger.attachment(&record.key).is_some_and(elsewhere)
         };
         if let Some(record) = left.iter().find(in_use) {
-            tracing::info!(
-                block = name,
-                record = record.name,
-                by = record.by(),
-                "a release waits for a record that no attachment here has: its pod may use the address"
+            let sentence = format!(
+                "block {name} is not given back: its address {0} is recorded for {1}, and no attachment on node {2} has it, so that pod may use it; the record is deleted once the pod is gone; if it is, delete the record: kubectl delete ipassignment {0}",
+                record.name,
+                record.by(),
+                self.with.view.node_name()
             );
+            tracing::warn!("{sentence}");
+            self.with.events.node_warning("RecordWithoutAttachment", &sentence);
             return Step::Wait(RECORD_IN_USE_PAUSE);
         }
         let deletions =

@@ -9,7 +9,7 @@ fn at(seconds: u64) -> BootTime {
 }
 
 fn heard_at(seconds: u64) -> Freshness {
-    let freshness = Freshness::new(Times::new(1.0, Duration::from_mins(5)), at(0));
+    let freshness = Freshness::new(Times::new(1.0, Duration::from_mins(5)), Some(at(0)));
     freshness.answered(at(0));
     freshness.heard(Kind::Node, at(seconds));
     freshness.heard(Kind::Blocks, at(seconds));
@@ -82,7 +82,7 @@ fn an_outage_counts_from_the_last_contact_and_only_if_calls_failed() {
     freshness.answered(at(70));
     assert_eq!(freshness.quiet_until(at(70)), None);
     freshness.failed();
-    assert_eq!(freshness.last_contact(at(75)), at(70));
+    assert_eq!(freshness.last_contact(at(75)), Some(at(70)));
     freshness.answered(at(81));
     assert_eq!(freshness.quiet_until(at(81)), Some(at(96)));
     assert_eq!(freshness.quiet_until(at(96)), None);
@@ -90,12 +90,16 @@ fn an_outage_counts_from_the_last_contact_and_only_if_calls_failed() {
 
 #[test]
 fn an_agent_that_starts_judges_the_outage_by_the_checkpoint() {
-    let freshness = Freshness::new(Times::new(1.0, Duration::from_mins(5)), at(100));
+    let freshness = Freshness::new(Times::new(1.0, Duration::from_mins(5)), Some(at(100)));
     freshness.answered(at(105));
     assert_eq!(freshness.quiet_until(at(105)), None);
-    let freshness = Freshness::new(Times::new(1.0, Duration::from_mins(5)), at(100));
+    let freshness = Freshness::new(Times::new(1.0, Duration::from_mins(5)), Some(at(100)));
     freshness.answered(at(111));
     assert_eq!(freshness.quiet_until(at(111)), Some(at(126)));
+    // A new boot: nothing of this node was there to be forgotten.
+    let freshness = Freshness::new(Times::new(1.0, Duration::from_mins(5)), None);
+    freshness.answered(at(111));
+    assert_eq!(freshness.quiet_until(at(111)), None);
 }
 
 #[test]

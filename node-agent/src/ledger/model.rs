@@ -244,7 +244,8 @@ impl World {
     fn arrive(&mut self, node: usize, block: usize, proof: Proof) {
         let held = World::held(block);
         let reserved = Reserved::default();
-        let arrival = Arrival { held, cooling_since: None, reserved, proof, now: at(0), not_before: at(0) };
+        let arrival =
+            Arrival { held, cooling_since: None, reserved, proof, now: at(0), not_before: at(0), was_used: false };
         self.nodes[node].ledger.arrive(arrival);
     }
 
@@ -504,8 +505,15 @@ impl World {
             let SavedBlock { block, state, .. } = saved;
             if let Some(state) = state.restored(trusted) {
                 let reserved = Reserved::default();
-                let arrival =
-                    Arrival { held: block, cooling_since: None, reserved, proof, now: at(0), not_before: at(0) };
+                let arrival = Arrival {
+                    held: block,
+                    cooling_since: None,
+                    reserved,
+                    proof,
+                    now: at(0),
+                    not_before: at(0),
+                    was_used: false,
+                };
                 fresh.restore_block(arrival, state);
             }
         }
@@ -621,7 +629,7 @@ impl World {
 
 /// The proof of a block whose claim the API server has just confirmed.
 fn proven() -> Proof {
-    Freshness::new(Times::new(1.0, Duration::from_mins(5)), at(0)).begin_read(at(0)).proof()
+    Freshness::new(Times::new(1.0, Duration::from_mins(5)), None).begin_read(at(0)).proof()
 }
 
 proptest! {

@@ -44,6 +44,8 @@ pub struct Arrival {
     pub now: BootTime,
     /// It does not serve before this moment.
     pub not_before: BootTime,
+    /// Addresses of it may have been in use before it came in.
+    pub was_used: bool,
 }
 
 impl State {
@@ -64,7 +66,7 @@ impl State {
 
     /// The API server confirmed a claim, or says that a block which is not here is ours. False: the block is here in another state.
     pub(super) fn arrive(&mut self, arrival: Arrival) -> bool {
-        let Arrival { held, cooling_since, reserved, proof, now, not_before } = arrival;
+        let Arrival { held, cooling_since, reserved, proof, now, not_before, was_used } = arrival;
         let claimed = match self.blocks.get(&held.name).map(Block::state) {
             None => BlockState::Claiming { doubted: false },
             Some(claiming @ BlockState::Claiming { .. }) => claiming,
@@ -73,18 +75,15 @@ impl State {
         let Next::State(state) = claimed.on(BlockEvent::ClaimConfirmed { now, not_before }) else { return false };
         // What was read of the pool later counts more than what the caller may have missed.
         let reserved = self.reserved.get(&held.pool).cloned().unwrap_or(reserved);
-        let body = Body::new(held, &reserved, cooling_since, proof, now);
+        let body = Body { was_used, ..Body::new(held, &reserved, cooling_since, proof, now) };
         self.insert(body, state);
         true
     }
 
     /// A block of the checkpoint comes back with a restart of the agent.
     pub(super) fn restore_block(&mut self, arrival: Arrival, state: BlockState) {
-        let Arrival { held, cooling_since, reserved, proof, now, .. } = arrival;
-        let mut body = Body::new(held, &reserved, cooling_since, proof, now);
-        // The checkpoint does not say, and an address that was in use must cool.
-        body.was_used = true;
-        self.insert(body, state);
+        let Arrival { held, cooling_since, reserved, proof, now, was_used, .. } = arrival;
+        self.insert(Body { was_used, ..Body::new(held, &reserved, cooling_since, proof, now) }, state);
     }
 
     fn insert(&mut self, mut body: Body, state: BlockState) {

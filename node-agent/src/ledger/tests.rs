@@ -45,6 +45,7 @@ fn add(ledger: &Ledger, held: HeldBlock) {
         proof: Proof::None,
         now: at(0),
         not_before: at(0),
+        was_used: false,
     };
     if !ledger.arrive(arrival) {
         ledger.on(&name, BlockEvent::ClaimedBack { now: at(0), not_before: at(0) });
@@ -407,6 +408,7 @@ fn a_checkpoint_says_what_the_ledger_will_say_and_not_what_it_says() {
         proof: Proof::None,
         now: at(0),
         not_before: at(0),
+        was_used: false,
     };
     ledger.arrive(arrival);
     let promotion = [("a-0".to_owned(), BlockEvent::Exported)];
@@ -449,7 +451,15 @@ fn a_restart_does_not_take_records_for_seen_that_no_list_showed() {
     for (proof, after) in [(Proof::RecordsUnseen, Proof::RecordsUnseen), (Proof::None, Proof::None)] {
         let ledger = Ledger::new();
         let (held, reserved) = (block(0), Reserved::default());
-        ledger.arrive(Arrival { held, cooling_since: None, reserved, proof, now: at(0), not_before: at(0) });
+        ledger.arrive(Arrival {
+            held,
+            cooling_since: None,
+            reserved,
+            proof,
+            now: at(0),
+            not_before: at(0),
+            was_used: false,
+        });
         assert_eq!(ledger.saved_with(&[])[0].proof(), after);
     }
 }

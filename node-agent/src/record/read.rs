@@ -86,25 +86,21 @@ impl RecordRead {
 
 /// The records of this node.
 pub(crate) async fn own_records(clients: &Clients, view: &ClusterView) -> Result<Vec<RecordRead>, ReadError> {
-    list(clients, view, &format!("spec.nodeName={}", view.node_name())).await
+    let all = list(clients, &format!("spec.nodeName={}", view.node_name())).await?;
+    view.unreadable().listed(&all);
+    Ok(all.into_iter().map(RecordRead::of).collect())
 }
 
 /// The records in a block, whoever's.
-pub(crate) async fn records_of(
-    clients: &Clients,
-    view: &ClusterView,
-    block: &str,
-) -> Result<Vec<RecordRead>, ReadError> {
-    list(clients, view, &format!("spec.blockName={block}")).await
+pub(crate) async fn records_of(clients: &Clients, block: &str) -> Result<Vec<RecordRead>, ReadError> {
+    let all = list(clients, &format!("spec.blockName={block}")).await?;
+    Ok(all.into_iter().map(RecordRead::of).collect())
 }
 
-/// The records of this node in a block.
-pub(crate) async fn own_records_of(
-    clients: &Clients,
-    view: &ClusterView,
-    block: &str,
-) -> Result<Vec<RecordRead>, ReadError> {
-    list(clients, view, &format!("spec.blockName={block},spec.nodeName={}", view.node_name())).await
+/// The records of a node in a block.
+pub(crate) async fn own_records_of(clients: &Clients, block: &str, node: &str) -> Result<Vec<RecordRead>, ReadError> {
+    let all = list(clients, &format!("spec.blockName={block},spec.nodeName={node}")).await?;
+    Ok(all.into_iter().map(RecordRead::of).collect())
 }
 
 /// One record.
@@ -113,16 +109,13 @@ pub(crate) async fn read_record(clients: &Clients, name: &str) -> Result<RecordR
     read(DEADLINE, api.get(name)).await.map(RecordRead::of)
 }
 
-async fn list(clients: &Clients, view: &ClusterView, fields: &str) -> Result<Vec<RecordRead>, ReadError> {
+async fn list(clients: &Clients, fields: &str) -> Result<Vec<Lenient<IPAssignment>>, ReadError> {
     let api: Api<Lenient<IPAssignment>> = Api::all(clients.requests.clone());
     let mut page = ListParams::default().fields(fields).limit(PAGE);
     let mut all = Vec::new();
     loop {
         let list = read(DEADLINE, api.list(&page)).await?;
-        for record in &list.items {
-            let _ = view.unreadable().note(record);
-        }
-        all.extend(list.items.into_iter().map(RecordRead::of));
+        all.extend(list.items);
         match list.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => page.continue_token = Some(token),
             None => return Ok(all),

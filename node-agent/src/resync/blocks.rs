@@ -138,7 +138,7 @@ impl Resync {
             if self.freshness.quiet_until(boot_time()).is_some() {
                 return Ok(());
             }
-            for record in records_of(&self.clients, &self.view, &block.held.name).await? {
+            for record in records_of(&self.clients, &block.held.name).await? {
                 if !self.is_held(&record) {
                     self.pass_over(&block.held.range, &record);
                 }

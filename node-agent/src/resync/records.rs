@@ -36,7 +36,11 @@ impl Resync {
                 Finding::OtherBoot(record) => {
                     tracing::info!(record = record.name, key = %record.key, "deleting a record of an earlier boot");
                     // Others may still connect to the pod that had it.
-                    self.ledger.rest(&[CoolingAddress { pair: record.pair(), since: boot_time() }]);
+                    let cooling = CoolingAddress { pair: record.pair(), since: boot_time() };
+                    if let Err(error) = self.journal.keep_cooling(&cooling) {
+                        tracing::error!(%error, "after a restart of the agent an address of an earlier boot does not cool");
+                    }
+                    self.ledger.rest(&[cooling]);
                     drop(self.recorder.delete(&record.name, &record.key, Some(record.uid.clone())));
                 }
                 Finding::NobodyLives(record) if !self.recorder.busy(&record.name) => {

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_addressing::{AttachmentKey, BootTime};
+use bobbin_addressing::AttachmentKey;
 use bobbin_cni_wire::{Call, CniError, NetConf, code};
 use bobbin_kernel::{AttachError, Attached};
 use tokio::time::Instant;
@@ -180,8 +180,7 @@ async fn confirmed(
 ) -> Result<Confirmed, CniError> {
     let key = &attachment.key;
     if let Err(error) = agent.journal.keep(attachment) {
-        // Nobody has used it: nothing has to cool.
-        agent.ledger.release(key, BootTime::default());
+        agent.ledger.release(key, bobbin_kernel::boot_time());
         return Err(CniError::new(
             code::IO_FAILURE,
             format!(

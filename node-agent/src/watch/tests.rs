@@ -12,10 +12,7 @@ fn pod(metadata: serde_json::Value) -> PodFacts {
 }
 
 fn freshness() -> Arc<Freshness> {
-    Arc::new(Freshness::new(
-        crate::times::Times::new(1.0, Duration::from_mins(5)),
-        bobbin_addressing::BootTime::default(),
-    ))
+    Arc::new(Freshness::new(crate::times::Times::new(1.0, Duration::from_mins(5)), None))
 }
 
 fn node() -> Lenient<SlimNode> {
