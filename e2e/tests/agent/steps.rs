@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::{CATCH_UP, addresses, end};
 
 /// The calls that fail, with what error, and how many steps of an ADD there must be at least.
-const FAILS: [(&str, &str, usize); 18] = [
+const FAILS: [(&str, &str, usize); 19] = [
     ("accept4", "EMFILE", 1),
     ("epoll_ctl", "ENOSPC", 1),
     ("recvmsg", "ENOBUFS", 1),
@@ -25,7 +25,8 @@ const FAILS: [(&str, &str, usize); 18] = [
     ("openat", "EMFILE", 8),
     ("read", "EIO", 10),
     ("write", "ENOSPC", 2),
-    ("rename", "ENOSPC", 1),
+    ("fchmod", "EIO", 1),
+    ("renameat", "ENOSPC", 1),
     ("setns", "EPERM", 1),
     ("socket", "EMFILE", 1),
     ("bind", "ENOMEM", 1),
@@ -36,12 +37,13 @@ const FAILS: [(&str, &str, usize); 18] = [
     ("writev", "EPIPE", 1),
 ];
 /// The calls at which the agent is killed, and at how many steps of an ADD at least.
-const KILLS: [(&str, usize); 8] = [
+const KILLS: [(&str, usize); 9] = [
     ("accept4", 1),
     ("clone3", 1),
     ("openat", 8),
     ("write", 4),
-    ("rename", 1),
+    ("fchmod", 1),
+    ("renameat", 1),
     ("setns", 1),
     ("socket", 1),
     ("sendto", 6),
