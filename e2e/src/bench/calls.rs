@@ -25,6 +25,8 @@ pub async fn per_attachment(node: &LoneNode, report: &mut Report) -> Result<()> 
     // The first has the block claimed.
     let first = sandboxes.remove(0);
     node.add(&first)?;
+    // Its ADD does not wait for its record, which is no other ADD's.
+    node.await_records(&[&first.container_id], PATIENCE).await?;
     let audit = node.control_plane.audit();
     for (verb, what) in [("ADD", "create"), ("DEL", "delete")] {
         let mark = audit.mark();

@@ -1,6 +1,8 @@
 //! What is not ours stays, what is ours is repaired, and an ADD that fails leaves nothing.
 
-use anyhow::{Result, ensure};
+use std::fmt::Write;
+
+use anyhow::{Context, Result, ensure};
 use bobbin_e2e::lone_node::{Call, LoneNode, PATIENCE, ip_json};
 use bobbin_e2e::until::{so, until};
 use serde_json::Value;
@@ -89,25 +91,23 @@ pub async fn failed_add_leaves_nothing(node: &mut LoneNode) -> Result<()> {
         ensure!(!error.text.is_empty() && !error.text.contains('\n'), "{error:?}");
         node_is_empty(node).await?;
     }
-    // A foreign route has the very address: the next one is taken, or the ADD fails cleanly.
+    // Foreign routes have all addresses of the block: the ADD fails cleanly, and says what is in its way.
     let first = node.pod()?;
     let result = node.add(&first)?;
     node.del(&first)?;
     let taken = super::addresses(&result);
-    let last: u8 = taken[0].rsplit('.').next().unwrap_or_default().parse()?;
-    let beginning = taken[0].trim_end_matches(char::is_numeric).to_owned();
-    for number in (last..=last.saturating_add(4)).map(|number| format!("{beginning}{number}")) {
-        node.namespace.ip(&format!("route add {number}/32 dev uplink proto 99 table 116"))?;
-    }
+    let (beginning, _) = taken[0].rsplit_once('.').context("no IPv4 address")?;
+    let routes = |verb: &str| {
+        (0..=255).fold(String::new(), |mut lines, last| {
+            let _ = writeln!(lines, "route {verb} {beginning}.{last}/32 dev uplink proto 99 table 116");
+            lines
+        })
+    };
+    node.namespace.ip(&routes("add"))?;
     let next = node.pod()?;
-    let answer = node.call(&next.call("ADD"))?;
-    if answer.exit == 0 {
-        ensure!(node.attachments()?.len() == 1, "{:?}", node.attachments()?);
-    }
+    let error = node.call(&next.call("ADD"))?.error()?;
+    ensure!(error.text.contains("another program's (protocol 99) over uplink"), "{error:?}");
     node.del(&next)?;
     node_is_empty(node).await?;
-    for number in (last..=last.saturating_add(4)).map(|number| format!("{beginning}{number}")) {
-        node.namespace.ip(&format!("route del {number}/32 dev uplink proto 99 table 116"))?;
-    }
-    Ok(())
+    node.namespace.ip(&routes("del"))
 }

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 use super::{HOLD, addresses, end};
 
+/// The code of an ADD whose pool can't serve it.
+const POOL_REFUSED: u64 = 102;
 /// A held ADD goes on within this time of its reason's end.
 const GOES_ON: Duration = Duration::from_secs(5);
 
@@ -64,9 +66,8 @@ pub async fn full(node: &mut LoneNode) -> Result<()> {
     let answer = waiting.join().map_err(|_| anyhow::anyhow!("the ADD's thread panicked"))??;
     ensure!(answer.took >= HOLD / 2, "the ADD was held {:?} only", answer.took);
     let error = answer.error()?;
-    for word in ["tiny", "n1"] {
-        ensure!(error.text.contains(word), "{word:?} is not in {error:?}");
-    }
+    let sentence = "pool \"tiny\" has no free address for node n1: 4 are in use in its 2 blocks";
+    ensure!(error.code == 11 && error.text.contains(sentence), "{error:?}");
     done(node, pods).await
 }
 
@@ -190,18 +191,17 @@ pub async fn refusals(node: &mut LoneNode) -> Result<()> {
     )
     .await?;
     node.apply_pool_only("overlapping", json!({"subnets": subnet("10.71.1.0/25")})).await?;
-    for (pool, words) in [
-        ("absent", ["absent", "no"]),
-        ("leaving", ["leaving", "drain"]),
-        ("of-others", ["of-others", "default"]),
-        ("elsewhere", ["elsewhere", "n1"]),
-        ("overlapping", ["overlapping", "ready"]),
+    for (pool, why) in [
+        ("absent", "which does not exist"),
+        ("leaving", "which is draining"),
+        ("of-others", "whose namespaceSelector does not admit namespace \"default\""),
+        ("elsewhere", "whose nodeSelector does not admit this node"),
+        ("overlapping", "which is not ready (subnet 10.71.1.0/25 overlaps"),
     ] {
         let pod = node.kube_pod("default", &format!("refused-{pool}"), Some(pool)).await?;
         let error = node.call(&pod.call("ADD"))?.error()?;
-        for word in words {
-            ensure!(error.text.contains(word), "{word:?} is not in {error:?}");
-        }
+        let refusal = format!("names pool {pool:?}, {why}");
+        ensure!(error.code == POOL_REFUSED && error.text.contains(&refusal), "{refusal:?} is not in {error:?}");
         ensure!(pod.addresses()?.is_empty() && !error.text.contains('\n'), "{error:?}");
         node.del(&pod)?;
         node.delete_kube_pod("default", &format!("refused-{pool}")).await?;

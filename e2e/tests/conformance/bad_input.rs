@@ -62,9 +62,9 @@ pub async fn namespace(node: &mut LoneNode) -> Result<()> {
     let file = node.path("a-file");
     std::fs::write(&file, "")?;
     let error = node.call(&Call { netns: Some(file), ..pod.call("ADD") })?.error()?;
-    ensure!(error.text.contains("network namespace") || error.text.contains("CNI_NETNS"), "{error:?}");
+    sentence(&error, 4, "did not arrive as a network namespace")?;
     let own = Call { netns: Some(node.namespace.path()), ..pod.call("ADD") };
     let error = node.call(&own)?.error()?;
-    ensure!(error.text.contains("own") || error.text.contains("host"), "{error:?}");
+    sentence(&error, 4, "is the node's own network namespace")?;
     nothing_is_left(node, &pod.container_id).await
 }
