@@ -4,6 +4,8 @@ use anyhow::{Context, Result, ensure};
 use bobbin_e2e::lone_node::{LoneNode, Pod};
 use serde_json::Value;
 
+/// The code for a container that was never added.
+const CONTAINER_UNKNOWN: u64 = 3;
 /// The code of a CHECK that found something.
 const CHECK_FAILED: u64 = 101;
 
@@ -113,6 +115,6 @@ pub async fn of_a_stranger(node: &mut LoneNode) -> Result<()> {
     let (pod, other) = (node.pod()?, node.pod()?);
     let result = node.add(&pod)?;
     let error = node.call(&other.check(&result))?.error()?;
-    ensure!(error.code == CHECK_FAILED && error.text.contains("is unknown to the agent of node n1"), "{error:?}");
+    ensure!(error.code == CONTAINER_UNKNOWN && error.text.contains("is unknown to the agent of node n1"), "{error:?}");
     node.del(&pod)
 }
