@@ -69,7 +69,7 @@ impl Inner {
                 self.with.view.node_name()
             );
             tracing::warn!("{sentence}");
-            self.with.events.node_warning("RecordWithoutAttachment", &sentence);
+            self.with.events.node_warning("RecordsWithoutAttachment", &sentence);
             return Step::Wait(RECORD_IN_USE_PAUSE);
         }
         let deletions =
