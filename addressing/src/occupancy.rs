@@ -176,7 +176,7 @@ impl Occupancy {
         self.resting.insert((at, offset));
     }
 
-    /// Ends the rest of an address, if it cools.
+    /// Ends the cool-down of an address, if it has one.
     fn wake(&mut self, offset: u32) {
         if let Some(at) = self.since[offset as usize].take() {
             self.resting.remove(&(at, offset));

@@ -106,7 +106,8 @@ impl Claims {
         }))
     }
 
-    /// Now, and the end of the quiet time after an outage, before which nothing serves that was not in service; now if there is none.
+    /// Returns the present time, and when the quiet time after an outage ends (the present time if there is none). A block that was not in
+    /// service stays out of service until then.
     pub(crate) fn quiet_time(&self) -> (BootTime, BootTime) {
         let now = boot_time();
         (now, self.0.freshness.quiet_until(now).unwrap_or(now))

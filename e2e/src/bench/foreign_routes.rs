@@ -1,5 +1,5 @@
-//! ADD while routes of others change in table main, as on a node that imports the cluster's blocks by BGP. Beside it ADD while the same
-//! routes change in the fabric's namespace: that takes as much of the machine, and the agent sees none of it.
+//! Measures ADD while other programs change routes in table main, as on a node that imports the cluster's blocks by BGP. The reference is
+//! ADD while the same routes change in the fabric's namespace: the machine is as busy, but the agent gets no notice of these routes.
 
 use std::fmt::Write;
 use std::sync::Arc;

@@ -68,8 +68,8 @@ pub async fn lost_answers(node: &mut LoneNode) -> Result<()> {
     end(node, pods).await
 }
 
-/// Leaves the agent with several open connections to the API server: while answers are lost no new one can be opened, and a request that
-/// needs one would never arrive.
+/// Leaves the agent with several open connections to the API server. No new connection can be opened while answers are lost, so a request
+/// that needs one would never arrive.
 async fn open_connections(node: &mut LoneNode) -> Result<()> {
     let pods = (0..6).map(|_| node.pod()).collect::<Result<Vec<_>>>()?;
     let calls: Vec<_> = pods.iter().map(|pod| (pod.call("ADD"), node.plugin())).collect();

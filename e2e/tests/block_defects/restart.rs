@@ -29,7 +29,8 @@ fn first_add(node: &LoneNode, pod: &Pod) -> Result<Answer> {
     }
 }
 
-/// A pool, the block of its first pod, and a second pod without an ADD that an agent which starts knows of.
+/// Makes a pool with two pods. The first has an address; the second has no ADD yet, and its name is in the checkpoint. Returns the pool, the
+/// block of the first pod, and the number of the second.
 async fn one_of_two(node: &LoneNode, pool: &'static str, third: u8) -> Result<(Scene, Block, usize)> {
     let mut scene = Scene::begin(node, pool, third, 28, 2, json!({})).await?;
     scene.add(node).await?;

@@ -12,7 +12,7 @@ use super::direct::{carries, set_node_address};
 use super::scene::{Scene, delete_record, recorded_for};
 use super::{AT_ONCE, scaled, with_flags};
 
-/// Resyncs are frequent in these tests.
+/// Shortens the interval of the resync to 9 s.
 const SCALE: f64 = 0.01;
 /// The longest time between two resyncs here, one and a half times 9 s; and two seconds for the work.
 const RESYNC: Duration = Duration::from_millis(15_500);

@@ -16,7 +16,7 @@ use crate::record::{RecordRead, address_of, own_records_of, record_name};
 
 /// How long the deletions of a block's records are waited for before the block's records are listed again.
 const DELETION_DEADLINE: Duration = Duration::from_secs(10);
-/// How often a record is looked at that may be in use.
+/// How often a release checks whether a record that may be in use is gone.
 const RECORD_IN_USE_PAUSE: Duration = Duration::from_mins(1);
 /// How often a record that is being written is looked at.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
@@ -55,7 +55,7 @@ impl Inner {
             );
             return Step::Failed;
         }
-        // Of this boot and of no attachment: its pod may live. The resync deletes it once that pod is gone.
+        // No attachment has this record of this boot: its pod may live. The resync deletes it once that pod is gone.
         let in_use = |record: &&RecordRead| {
             // An attachment whose checkpoint can't be read has no address, and any of its records may be the one that it uses.
             let elsewhere = |attachment: Attachment| record_name(attachment.pair).is_some();

@@ -63,7 +63,7 @@ impl RecordRead {
         [&self.ipv4, &self.ipv6].into_iter().flatten().filter_map(|address| address.parse().ok())
     }
 
-    /// The same as a pair.
+    /// Its addresses as a pair, as far as they can be read.
     pub(crate) fn pair(&self) -> Pair {
         Pair {
             ipv4: self.ipv4.as_ref().and_then(|address| address.parse().ok()),

@@ -168,8 +168,7 @@ enum Confirmed {
     Doubted,
 }
 
-/// Wires the pod and, side by side, records the address; waits for the answer to its record so long. On an error nothing of either is
-/// left.
+/// Wires the pod and creates its record at the same time, then waits up to `wait` for the API server to answer. On an error, undoes both.
 async fn confirmed(
     agent: &Arc<Agent>,
     turn: &Turn,
