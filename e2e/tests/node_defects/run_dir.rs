@@ -9,6 +9,7 @@ use bobbin_e2e::proxy::Weather;
 use bobbin_e2e::until::{so, until};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, DeleteParams};
+use serde_json::json;
 
 use super::pod_gone::{SCALE, node_is_ready};
 use super::{CATCH_UP, end, is_recorded, looked_twice, restart, scaled, small_pool};
@@ -160,6 +161,19 @@ pub async fn emptied(node: &mut LoneNode) -> Result<()> {
     let next = node.kube_pod("default", "emptied-2", Some("emptied")).await?;
     let error = node.call(&next.call("ADD"))?.error()?;
     ensure!(error.code == 11 && error.text.contains("has no free address"), "{error:?}");
+    // Nor does the block go back, though no attachment has an address of it any more.
+    node.del(&linked)?;
+    let draining =
+        json!({"subnets": [{"ipv4": "10.80.4.0/31"}], "blockSizeBits": 1, "cooldownSeconds": 0, "draining": true});
+    node.apply_pool_only("emptied", draining).await?;
+    until("a warning says what the release waits for", PATIENCE, || async {
+        let warnings = node.warnings("RecordsWithoutAttachment").await?;
+        let said =
+            warnings.iter().any(|one| one.contains("block emptied-0 is not given back") && one.contains("emptied-1"));
+        Ok(so(said, || format!("{warnings:?}")))
+    })
+    .await?;
+    is_recorded(node, &broken).await.context("of a pod whose block is released")?;
     // The record goes once its pod is gone.
     node_is_ready(node, "True").await?;
     restart(node, &scaled(SCALE)).await?;
