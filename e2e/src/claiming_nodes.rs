@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use bobbin_addressing::BlockRange;
-use bobbin_apiserver::Clients;
+use bobbin_api_client::Clients;
 use bobbin_crds::{AddressBlock, AddressBlockSpec, AddressPool, name};
+use bobbin_ipam::BlockRange;
 use bobbin_node_agent::{ClaimError, ExportFailed, Exports, HeldBlock, SimulatedNode};
 use futures::future::{BoxFuture, join_all};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -112,7 +112,7 @@ impl ClaimWorld {
             json!({"name": node, "uid": format!("uid-{node}"), "ipv4": "192.0.2.1", "ipv6": null, "labels": {}});
         let kept = json!({"node": facts, "pods": [], "pools": [pool], "namespaces": []});
         std::fs::write(directory.join("cluster.json"), serde_json::to_vec(&kept)?)?;
-        let clients = bobbin_apiserver::connect(Some(&self.kubeconfig), node).await?;
+        let clients = bobbin_api_client::connect(Some(&self.kubeconfig), node).await?;
         // An agent that runs has its connection: that is not a claim's to make.
         clients.requests.apiserver_version().await?;
         let claiming = SimulatedNode::start(&clients, node, &directory, Arc::new(Nowhere), SCALE)?;

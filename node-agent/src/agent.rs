@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bobbin_addressing::{AttachmentKey, Pair};
 use bobbin_crds::DEFAULT_COOLDOWN;
-use bobbin_kernel::{KernelError, Network, Wiring, boot_time};
+use bobbin_datapath::{KernelError, Network, Wiring, boot_time};
+use bobbin_ipam::{AttachmentKey, Pair};
 use bobbin_observability::Progress;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bobbin_addressing::AttachmentKey;
+use bobbin_ipam::AttachmentKey;
 use tokio::sync::{OwnedMutexGuard, watch};
 
 /// Entries that nobody uses are dropped once the map is larger than this.

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bobbin_apiserver::{Clients, backoff};
+use bobbin_api_client::{Clients, backoff};
 use bobbin_observability::Progress;
 use tokio::sync::Notify;
 

@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bobbin_addressing::choice::{self, Choice, PoolFacts, Refusal};
-use bobbin_addressing::{Expression, Selector};
-use bobbin_apiserver::ReadError;
+use bobbin_api_client::ReadError;
 use bobbin_cni_wire::{CniError, code};
 use bobbin_crds::AddressPool;
 use bobbin_crds::pool::condition;
+use bobbin_ipam::choice::{self, Choice, PoolFacts, Refusal};
+use bobbin_ipam::{Expression, Selector};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use crate::args::UnknownPod;

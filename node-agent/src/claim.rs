@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use bobbin_addressing::{BootTime, Reserved};
-use bobbin_apiserver::{Clients, ReadError};
+use bobbin_api_client::{Clients, ReadError};
 use bobbin_crds::{AddressPool, DEFAULT_COOLDOWN};
-use bobbin_kernel::boot_time;
+use bobbin_datapath::boot_time;
+use bobbin_ipam::{BootTime, Reserved};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use prometheus_client::metrics::counter::Counter;

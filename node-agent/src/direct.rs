@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bobbin_addressing::BlockRange;
-use bobbin_apiserver::{Clients, Lenient};
+use bobbin_api_client::{Clients, Lenient};
 use bobbin_crds::AddressBlock;
-use bobbin_kernel::DirectRoute;
+use bobbin_datapath::DirectRoute;
+use bobbin_ipam::BlockRange;
 use futures::StreamExt;
 use kube::Api;
 use kube::runtime::watcher::{Config, Event};
@@ -44,7 +44,7 @@ impl Direct {
     /// Watches for ever.
     pub async fn run(&self, clients: &Clients) {
         let api: Api<Lenient<AddressBlock>> = Api::all(clients.watches.clone());
-        let mut events = bobbin_apiserver::watch(api, Config::default().fields("spec.nodeName!="));
+        let mut events = bobbin_api_client::watch(api, Config::default().fields("spec.nodeName!="));
         let mut listed = BTreeMap::new();
         while let Some(event) = events.next().await {
             let changed = match event {

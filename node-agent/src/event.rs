@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bobbin_apiserver::{LONGEST_NOTE, shortened};
+use bobbin_api_client::{LONGEST_NOTE, shortened};
 use bobbin_crds::AddressPool;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;

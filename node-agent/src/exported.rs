@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use bobbin_addressing::BlockRange;
-use bobbin_kernel::Network;
+use bobbin_datapath::Network;
+use bobbin_ipam::BlockRange;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 

@@ -6,8 +6,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bobbin_addressing::BootTime;
-use bobbin_apiserver::UnknownWhy;
+use bobbin_api_client::UnknownWhy;
+use bobbin_ipam::BootTime;
 use tokio::sync::watch;
 
 use crate::times::Times;

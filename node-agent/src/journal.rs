@@ -5,8 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use bobbin_addressing::{AttachmentKey, BootTime, Pair};
 use bobbin_cni_wire::READY_MARKER;
+use bobbin_ipam::{AttachmentKey, BootTime, Pair};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_apiserver::backoff;
+use bobbin_api_client::backoff;
 use tokio::sync::mpsc;
 
 use crate::agent::{Agent, DuplicateOutcome};

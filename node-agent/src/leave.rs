@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_kernel::{KernelError, Network};
+use bobbin_datapath::{KernelError, Network};
 
 use crate::args::Args;
 use crate::event::Events;

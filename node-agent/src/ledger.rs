@@ -9,10 +9,10 @@ mod state;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bobbin_addressing::block::BlockRange;
-use bobbin_addressing::reserved::Reserved;
-use bobbin_addressing::stock::BlockUse;
-use bobbin_addressing::{AttachmentKey, BootTime, Pair};
+use bobbin_ipam::block::BlockRange;
+use bobbin_ipam::reserved::Reserved;
+use bobbin_ipam::stock::BlockUse;
+use bobbin_ipam::{AttachmentKey, BootTime, Pair};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -161,7 +161,7 @@ impl Ledger {
 
     /// A block in doubt is ours, but the Node was deleted or is out of service: begins to give it back. False: an address of it is in use.
     pub fn release_doubted(&self, block: &str) -> bool {
-        let now = bobbin_kernel::boot_time();
+        let now = bobbin_datapath::boot_time();
         self.change(|state| state.release_doubted(block, now))
     }
 
@@ -292,7 +292,7 @@ impl Ledger {
 
     /// The record of the other attachment is gone: the address may go out again.
     pub fn end_pass_over(&self, pair: Pair) -> bool {
-        let now = bobbin_kernel::boot_time();
+        let now = bobbin_datapath::boot_time();
         self.change(|state| state.end_pass_over(pair, now))
     }
 
@@ -303,7 +303,7 @@ impl Ledger {
 
     /// The node's serving blocks of a pool, as the stock decision wants them.
     pub fn pool_use(&self, pool: &str, cooldown: Duration) -> Vec<BlockUse> {
-        let now = bobbin_kernel::boot_time();
+        let now = bobbin_datapath::boot_time();
         self.read(|state| state.pool_use(pool, cooldown, now))
     }
 

@@ -5,9 +5,9 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_apiserver::{Clients, Lenient, ReadError, SlimNode, backoff};
+use bobbin_api_client::{Clients, Lenient, ReadError, SlimNode, backoff};
 use bobbin_crds::AddressBlock;
-use bobbin_kernel::boot_time;
+use bobbin_datapath::boot_time;
 use bobbin_observability::{Beat, Progress};
 use futures::{StreamExt, TryStreamExt};
 use kube::api::{ListParams, WatchEvent, WatchParams};
@@ -94,7 +94,7 @@ impl OwnWatches {
         loop {
             let begun = Instant::now();
             let (start, floor) = (self.freshness.begin_read(boot_time()), self.freshness.version(kind));
-            let listed = bobbin_apiserver::read(DEADLINE, api.list(&ListParams::default().fields(&fields))).await;
+            let listed = bobbin_api_client::read(DEADLINE, api.list(&ListParams::default().fields(&fields))).await;
             match listed {
                 Ok(list) => {
                     self.freshness.answered(boot_time());

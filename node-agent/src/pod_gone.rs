@@ -7,7 +7,7 @@ mod read;
 use std::hash::Hash;
 use std::time::Duration;
 
-use bobbin_addressing::BootTime;
+use bobbin_ipam::BootTime;
 use kube::Client;
 
 use crate::ledger::PodRef;

@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bobbin_addressing::{AttachmentKey, Pair};
-use bobbin_apiserver::{Clients, backoff};
+use bobbin_api_client::{Clients, backoff};
 use bobbin_crds::name;
+use bobbin_ipam::{AttachmentKey, Pair};
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use crate::freshness::Freshness;

@@ -1,6 +1,6 @@
 //! The watch of this node's own records: one that somebody deletes by hand while its attachment lives is written again at once.
 
-use bobbin_apiserver::{Clients, Lenient};
+use bobbin_api_client::{Clients, Lenient};
 use bobbin_crds::IPAssignment;
 use bobbin_observability::Beat;
 use futures::StreamExt;
@@ -18,7 +18,7 @@ use crate::watch::ClusterView;
 pub async fn run(clients: Clients, view: ClusterView, ledger: Arc<Ledger>, recorder: Recorder, beat: Beat) {
     let api: Api<Lenient<PartialObjectMeta<IPAssignment>>> = Api::all(clients.watches.clone());
     let own = Config::default().fields(&format!("spec.nodeName={}", view.node_name()));
-    let mut events = bobbin_apiserver::watch(api, own);
+    let mut events = bobbin_api_client::watch(api, own);
     let mut listed = HashSet::new();
     while let Some(event) = beat.while_idle(events.next()).await {
         match event {

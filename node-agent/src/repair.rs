@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_addressing::AttachmentKey;
-use bobbin_kernel::{Desired, FindingKind, Presence};
+use bobbin_datapath::{Desired, FindingKind, Presence};
+use bobbin_ipam::AttachmentKey;
 use tokio::sync::watch;
 
 use crate::agent::Agent;

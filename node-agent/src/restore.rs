@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use bobbin_addressing::{AttachmentKey, Pair, Reserved};
 use bobbin_crds::DEFAULT_COOLDOWN;
-use bobbin_kernel::SeenLink;
+use bobbin_datapath::SeenLink;
+use bobbin_ipam::{AttachmentKey, Pair, Reserved};
 use jiff::Timestamp;
 
 use crate::blocks::read::cooling_since;
@@ -25,7 +25,7 @@ pub fn restore(
     trusted: bool,
 ) -> Vec<Attachment> {
     let Kept { attachments, unreadable, blocks, cooling, passed_over } = journal.load();
-    let now = bobbin_kernel::boot_time();
+    let now = bobbin_datapath::boot_time();
     for saved in blocks {
         let proof = saved.proof();
         let SavedBlock { block, state, .. } = saved;

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_apiserver::{Clients, Lenient, ReadError, SlimNode, backoff};
+use bobbin_api_client::{Clients, Lenient, ReadError, SlimNode, backoff};
 use bobbin_crds::AddressPool;
-use bobbin_kernel::boot_time;
+use bobbin_datapath::boot_time;
 use bobbin_observability::Progress;
 use kube::api::ListParams;
 use tokio::sync::{Notify, watch};
@@ -130,7 +130,7 @@ impl Resync {
         let now = Instant::now();
         // Once to one and a half times the interval, so that the nodes of a cluster spread out.
         let interval = self.times.resync(self.interval);
-        let interval = interval / 2 + bobbin_apiserver::backoff::jittered(interval);
+        let interval = interval / 2 + bobbin_api_client::backoff::jittered(interval);
         self.compare_node().await?;
         if memory.records_due.is_some_and(|due| due <= now) {
             self.compare_pools().await?;
@@ -162,7 +162,7 @@ impl Resync {
     }
 
     /// The ranges of the blocks that count as this node's.
-    fn own_ranges(&self) -> BTreeMap<String, bobbin_addressing::BlockRange> {
+    fn own_ranges(&self) -> BTreeMap<String, bobbin_ipam::BlockRange> {
         let ours = self.ledger.blocks().into_iter().filter(|block| block.state.counts_as_ours());
         ours.map(|block| (block.held.name, block.held.range)).collect()
     }
@@ -170,7 +170,7 @@ impl Resync {
     /// The pools, by a consistent list: a watch that lost an event would else show a draining pool as open for ever.
     async fn compare_pools(&self) -> Result<(), ReadError> {
         let api: kube::Api<Lenient<AddressPool>> = kube::Api::all(self.clients.requests.clone());
-        let list = bobbin_apiserver::read(crate::blocks::api::DEADLINE, api.list(&ListParams::default())).await?;
+        let list = bobbin_api_client::read(crate::blocks::api::DEADLINE, api.list(&ListParams::default())).await?;
         self.view.saw_pools(list.items);
         Ok(())
     }
@@ -184,7 +184,7 @@ impl Resync {
         }
         let api: kube::Api<Lenient<SlimNode>> = kube::Api::all(self.clients.requests.clone());
         let (start, reports) = (self.freshness.begin_read(boot_time()), self.view.node_reports());
-        let node = match bobbin_apiserver::read(crate::blocks::api::DEADLINE, api.get(self.view.node_name())).await {
+        let node = match bobbin_api_client::read(crate::blocks::api::DEADLINE, api.get(self.view.node_name())).await {
             Ok(node) => match NodeFacts::of(&node) {
                 Ok(node) => Some(node),
                 // It is there, as it was.

@@ -8,10 +8,10 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context;
-use bobbin_addressing::BootTime;
-use bobbin_addressing::stock::BlockUse;
-use bobbin_apiserver::Clients;
-use bobbin_kernel::{Network, Settings, boot_time};
+use bobbin_api_client::Clients;
+use bobbin_datapath::{Network, Settings, boot_time};
+use bobbin_ipam::BootTime;
+use bobbin_ipam::stock::BlockUse;
 use bobbin_observability::{Health, Metrics as Page, PortError, Progress, Server, init_logs};
 use clap::Parser;
 use tokio::sync::{mpsc, watch};
@@ -76,7 +76,7 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let journal = Journal::open(&args.run_dir)?;
     let rebooted = journal.begin_boot(&boot_id)?;
     let clients =
-        bobbin_apiserver::connect(args.kubeconfig.as_deref(), concat!("bobbin-agent/", env!("CARGO_PKG_VERSION")))
+        bobbin_api_client::connect(args.kubeconfig.as_deref(), concat!("bobbin-agent/", env!("CARGO_PKG_VERSION")))
             .await?;
     let times = Times::new(args.time_scale, Duration::from_secs(args.node_gone_seconds));
     let freshness = Arc::new(Freshness::new(times, last_contact(&previous, &boot_id)));

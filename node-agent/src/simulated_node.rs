@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_apiserver::Clients;
-use bobbin_kernel::boot_time;
+use bobbin_api_client::Clients;
+use bobbin_datapath::boot_time;
 use bobbin_observability::Progress;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;

@@ -7,10 +7,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bobbin_addressing::two_looks::Breaker;
-use bobbin_addressing::{AttachmentKey, TwoLooks};
 use bobbin_crds::MAX_COOLDOWN;
-use bobbin_kernel::{Presence, boot_time};
+use bobbin_datapath::{Presence, boot_time};
+use bobbin_ipam::two_looks::Breaker;
+use bobbin_ipam::{AttachmentKey, TwoLooks};
 use kube::Client;
 
 use crate::agent::Agent;

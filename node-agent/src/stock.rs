@@ -8,10 +8,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bobbin_addressing::Reserved;
-use bobbin_addressing::stock::{BlockUse, PoolUse, decide};
 use bobbin_crds::AddressPool;
 use bobbin_crds::pool::condition;
+use bobbin_ipam::Reserved;
+use bobbin_ipam::stock::{BlockUse, PoolUse, decide};
 use bobbin_observability::Beat;
 use kube::ResourceExt;
 use tokio::sync::{Notify, watch};
@@ -274,7 +274,7 @@ fn all_cool(block: &BlockUse) -> bool {
 
 /// When an empty block is next old enough for something.
 fn next_change(pool: &PoolUse) -> Duration {
-    let ages = [pool.block_idle, bobbin_addressing::stock::FIRST_USE];
+    let ages = [pool.block_idle, bobbin_ipam::stock::FIRST_USE];
     let empty = pool.blocks.iter().filter_map(|block| block.empty_for);
     let waits = empty.flat_map(|empty| ages.into_iter().filter_map(move |age| age.checked_sub(empty)));
     waits.filter(|wait| !wait.is_zero()).min().unwrap_or(CHECK_INTERVAL)

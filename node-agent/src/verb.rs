@@ -10,8 +10,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bobbin_addressing::AttachmentKey;
 use bobbin_cni_wire::{Call, CniError, NetConf, Request, Response, Verb, Version, code};
+use bobbin_ipam::AttachmentKey;
 use tracing::Instrument;
 
 use crate::agent::Agent;

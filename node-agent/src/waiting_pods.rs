@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bobbin_addressing::AttachmentKey;
+use bobbin_ipam::AttachmentKey;
 
 use crate::ledger::PodRef;
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bobbin_apiserver::{Clients, Lenient, ReadError, UnreadableObjects, WatchAge};
+use bobbin_api_client::{Clients, Lenient, ReadError, UnreadableObjects, WatchAge};
 use bobbin_crds::AddressPool;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::core::PartialObjectMeta;
@@ -150,7 +150,7 @@ impl ClusterView {
     async fn fetch_pod(&self, namespace: &str, name: &str, uid: &str) -> PodLookup {
         let Some(clients) = &self.0.clients else { return PodLookup::Unreachable };
         let api: Api<Lenient<PartialObjectMeta<Pod>>> = Api::namespaced(clients.requests.clone(), namespace);
-        match bobbin_apiserver::read(self.deadline(Feed::Pods), api.get(name)).await {
+        match bobbin_api_client::read(self.deadline(Feed::Pods), api.get(name)).await {
             Ok(pod) => {
                 let facts = PodFacts::of(pod.meta());
                 if uid.is_empty() || facts.is(uid) { PodLookup::Known(facts) } else { PodLookup::NotSeen }
@@ -201,7 +201,7 @@ impl ClusterView {
         }
         let Some(clients) = &self.0.clients else { return Ok(None) };
         let api: Api<Lenient<PartialObjectMeta<Namespace>>> = Api::all(clients.requests.clone());
-        match bobbin_apiserver::read(self.deadline(Feed::Namespaces), api.get(name)).await {
+        match bobbin_api_client::read(self.deadline(Feed::Namespaces), api.get(name)).await {
             Ok(namespace) => Ok(Some(NamespaceFacts::of(namespace.meta()))),
             Err(ReadError::NotFound) => Ok(None),
             Err(error) => Err(error),

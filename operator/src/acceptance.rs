@@ -4,9 +4,9 @@
 //! write, to `Accepted` or absent (written with the resourceVersion that the look saw). Two operators can't both win: each
 //! looks after it has written, and whoever writes second on one pool is refused.
 
-use bobbin_addressing::overlap::{self, Decision, Entry, Overlap, State, Stray};
 use bobbin_crds::AddressPool;
 use bobbin_crds::pool::{Acceptance, AcceptedSubnet};
+use bobbin_ipam::overlap::{self, Decision, Entry, Overlap, State, Stray};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use crate::layout::{accepted_entries, is_of, pair};
@@ -31,7 +31,7 @@ pub(crate) fn entries<'a>(pools: impl IntoIterator<Item = &'a AddressPool>) -> V
 }
 
 fn entry(pool: &AddressPool, listed: &AcceptedSubnet) -> Option<Entry> {
-    let subnet = bobbin_addressing::SubnetPair::parse(listed.ipv4.as_deref(), listed.ipv6.as_deref()).ok()?;
+    let subnet = bobbin_ipam::SubnetPair::parse(listed.ipv4.as_deref(), listed.ipv6.as_deref()).ok()?;
     Some(Entry {
         pool_uid: pool.metadata.uid.clone().unwrap_or_default(),
         pool: pool.metadata.name.clone().unwrap_or_default(),

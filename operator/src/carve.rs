@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bobbin_addressing::BlockRange;
+use bobbin_ipam::BlockRange;
 use ipnet::IpNet;
 
 use crate::facts::Loose;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bobbin_apiserver::{LONGEST_NOTE, shortened};
+use bobbin_api_client::{LONGEST_NOTE, shortened};
 use bobbin_crds::AddressPool;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};

@@ -12,10 +12,10 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bobbin_addressing::BlockRange;
-use bobbin_addressing::overlap::Stray;
-use bobbin_apiserver::{Lenient, SlimNode};
+use bobbin_api_client::{Lenient, SlimNode};
 use bobbin_crds::{AddressBlock, AddressPool};
+use bobbin_ipam::BlockRange;
+use bobbin_ipam::overlap::Stray;
 
 use crate::slim::{SlimAssignment, stray_of};
 

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use bobbin_addressing::overlap::{Entry, Stray};
-use bobbin_addressing::{BlockRange, SubnetPair};
-use bobbin_apiserver::{Clients, Lenient, ReadError, SlimNode, read};
+use bobbin_api_client::{Clients, Lenient, ReadError, SlimNode, read};
 use bobbin_crds::pool::Acceptance;
 use bobbin_crds::{AddressBlock, AddressPool};
+use bobbin_ipam::overlap::{Entry, Stray};
+use bobbin_ipam::{BlockRange, SubnetPair};
 use kube::api::ListParams;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;

@@ -12,10 +12,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bobbin_addressing::overlap::{Overlap, Stray};
-use bobbin_apiserver::{Lenient, ReadError, Refusal, UnknownWhy, backoff};
+use bobbin_api_client::{Lenient, ReadError, Refusal, UnknownWhy, backoff};
 use bobbin_crds::pool::{AcceptedSubnet, condition};
 use bobbin_crds::{AddressBlock, AddressPool, AddressPoolStatus, FINALIZER};
+use bobbin_ipam::overlap::{Overlap, Stray};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use k8s_openapi::jiff::Timestamp;
 
@@ -329,7 +329,7 @@ impl Keeper {
 /// What the watches have shown to be in the way of a pool's open entries: a hint, the look decides.
 fn strays(facts: &crate::facts::Facts, name: &str, pool: &AddressPool) -> Vec<Stray> {
     let wanted: Vec<_> = pool.spec.subnets.iter().filter_map(|entry| crate::layout::pair(entry).ok()).collect();
-    let overlaps = |range: &bobbin_addressing::BlockRange| wanted.iter().any(|subnet| range.overlaps_subnet(subnet));
+    let overlaps = |range: &bobbin_ipam::BlockRange| wanted.iter().any(|subnet| range.overlaps_subnet(subnet));
     let blocks =
         facts.blocks_of_others(name).into_iter().map(|(block, range)| (format!("AddressBlock {block}"), range));
     let records = facts.loose().into_iter().filter(|loose| !loose.block_is_there);

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use bobbin_addressing::{PoolLayout, Reserved, SubnetPair};
 use bobbin_crds::pool::{Acceptance, AcceptedSubnet, Subnet};
 use bobbin_crds::{AddressPool, AddressPoolStatus};
+use bobbin_ipam::{PoolLayout, Reserved, SubnetPair};
 
 /// A pool, read.
 #[derive(Clone, Debug)]

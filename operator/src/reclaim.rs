@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bobbin_addressing::BlockRange;
-use bobbin_apiserver::{Lenient, Outcome, ReadError, Refusal, SlimNode, backoff, delete, patch, read, write};
+use bobbin_api_client::{Lenient, Outcome, ReadError, Refusal, SlimNode, backoff, delete, patch, read, write};
 use bobbin_crds::AddressBlock;
+use bobbin_ipam::BlockRange;
 use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
@@ -138,7 +138,7 @@ async fn take_back(shared: &Shared, node: &str) -> Result<bool, ReadError> {
     });
     if kept.count().await > 0 {
         // A block goes back only when none of its addresses is recorded any more.
-        return Err(ReadError::Unreachable(bobbin_apiserver::UnknownWhy::Transport(
+        return Err(ReadError::Unreachable(bobbin_api_client::UnknownWhy::Transport(
             "some assignments could not be deleted".into(),
         )));
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use bobbin_apiserver::lease::{Election, Leadership};
-use bobbin_apiserver::{Clients, Notice, connect};
+use bobbin_api_client::lease::{Election, Leadership};
+use bobbin_api_client::{Clients, Notice, connect};
 use bobbin_observability::{Health, Metrics, Progress, Server, init_logs};
 use clap::Parser;
 use tokio::sync::{mpsc, watch};

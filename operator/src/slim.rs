@@ -3,10 +3,10 @@
 
 use std::net::IpAddr;
 
-use bobbin_addressing::overlap::Stray;
-use bobbin_addressing::{BlockRange, Pair};
-use bobbin_apiserver::SlimNode;
+use bobbin_api_client::SlimNode;
 use bobbin_crds::IPAssignment;
+use bobbin_ipam::overlap::Stray;
+use bobbin_ipam::{BlockRange, Pair};
 use kube::Resource;
 use kube::api::ObjectMeta;
 use serde::Deserialize;

@@ -4,11 +4,11 @@ mod conditions;
 mod urgency;
 mod window;
 
-use bobbin_addressing::Family;
-use bobbin_addressing::counts::{saturating, subtract};
-use bobbin_addressing::overlap::Overlap;
 use bobbin_crds::pool::{AcceptedSubnet, AddressCounts, BlockCounts, FamilyCounts};
 use bobbin_crds::{AddressPool, AddressPoolStatus};
+use bobbin_ipam::Family;
+use bobbin_ipam::counts::{saturating, subtract};
+use bobbin_ipam::overlap::Overlap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::carve::{all_reserved, count_outside, reserved_spans};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bobbin_apiserver::{Lenient, ReadError, read};
+use bobbin_api_client::{Lenient, ReadError, read};
 use bobbin_crds::AddressBlock;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -25,7 +25,7 @@ const MAX_CHECKS: usize = 20;
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut suspects = Suspects::default();
     loop {
-        tokio::time::sleep(bobbin_apiserver::backoff::jittered(SWEEP_INTERVAL)).await;
+        tokio::time::sleep(bobbin_api_client::backoff::jittered(SWEEP_INTERVAL)).await;
         if !shared.ages.synced() {
             continue;
         }

@@ -90,7 +90,7 @@ fn is_old(suspect: &Suspect, now: Instant) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use bobbin_addressing::BlockRange;
+    use bobbin_ipam::BlockRange;
 
     use super::*;
 

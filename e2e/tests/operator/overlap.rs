@@ -1,10 +1,10 @@
 //! Two pools that want the same addresses: the entry that came later loses, and never do both win.
 
 use anyhow::{Result, ensure};
-use bobbin_addressing::BlockRange;
 use bobbin_crds::pool::condition;
 use bobbin_crds::{AddressBlock, AddressPoolStatus};
 use bobbin_e2e::until::{so, until};
+use bobbin_ipam::BlockRange;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};

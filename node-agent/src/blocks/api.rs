@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bobbin_apiserver::{Clients, Lenient, Outcome, ReadError, Refusal};
+use bobbin_api_client::{Clients, Lenient, Outcome, ReadError, Refusal};
 use bobbin_crds::{AddressBlock, FINALIZER};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -41,13 +41,13 @@ impl BlockApi {
 
     /// One block, by a consistent read.
     pub(crate) async fn get(&self, name: &str) -> Result<BlockRead, ReadError> {
-        bobbin_apiserver::read(DEADLINE, self.api.get(name)).await.map(|block| BlockRead::of(&block))
+        bobbin_api_client::read(DEADLINE, self.api.get(name)).await.map(|block| BlockRead::of(&block))
     }
 
     /// The blocks that name this node, by a consistent read.
     pub(crate) async fn list_own(&self, node_name: &str) -> Result<OwnBlocks, ReadError> {
         let mine = ListParams::default().fields(&format!("spec.nodeName={node_name}"));
-        let list = bobbin_apiserver::read(DEADLINE, self.api.list(&mine)).await?;
+        let list = bobbin_api_client::read(DEADLINE, self.api.list(&mine)).await?;
         let resource_version = list.metadata.resource_version.clone().unwrap_or_default();
         let blocks = list
             .items
@@ -61,7 +61,7 @@ impl BlockApi {
     /// Up to 500 free blocks of a pool.
     pub(crate) async fn list_free(&self, pool: &str) -> Result<Vec<BlockRead>, ReadError> {
         let free = ListParams::default().fields(&format!("spec.poolName={pool},spec.nodeName=")).limit(LIST_LIMIT);
-        let list = bobbin_apiserver::read(DEADLINE, self.api.list(&free)).await?;
+        let list = bobbin_api_client::read(DEADLINE, self.api.list(&free)).await?;
         Ok(list.items.into_iter().map(|block| BlockRead::of(&block)).collect())
     }
 
@@ -88,7 +88,7 @@ impl BlockApi {
         });
         let patch = Patch::Merge(patch);
         let params = PatchParams::default();
-        match bobbin_apiserver::write(DEADLINE, self.api.patch(&block.held.name, &params, &patch)).await {
+        match bobbin_api_client::write(DEADLINE, self.api.patch(&block.held.name, &params, &patch)).await {
             Outcome::Done(_) => Outcome::Done(()),
             Outcome::Refused(refusal) => Outcome::Refused(refusal),
             Outcome::Unknown(why) => Outcome::Unknown(why),
@@ -100,7 +100,7 @@ impl BlockApi {
             Ok(patch) => Patch::Json(patch),
             Err(error) => return Outcome::Refused(Refusal::Other(0, error.to_string())),
         };
-        match bobbin_apiserver::write(DEADLINE, self.api.patch(name, &PatchParams::default(), &patch)).await {
+        match bobbin_api_client::write(DEADLINE, self.api.patch(name, &PatchParams::default(), &patch)).await {
             Outcome::Done(block) => Outcome::Done(BlockRead::of(&block)),
             Outcome::Refused(refusal) => Outcome::Refused(refusal),
             Outcome::Unknown(why) => Outcome::Unknown(why),

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use bobbin_addressing::{BlockRange, BootTime, hash};
-use bobbin_apiserver::Lenient;
+use bobbin_api_client::Lenient;
 use bobbin_crds::{AddressBlock, FINALIZER};
+use bobbin_ipam::{BlockRange, BootTime, hash};
 use jiff::Timestamp;
 use kube::Resource;
 

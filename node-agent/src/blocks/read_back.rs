@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use bobbin_apiserver::{Outcome, ReadError, Refusal};
-use bobbin_kernel::boot_time;
+use bobbin_api_client::{Outcome, ReadError, Refusal};
+use bobbin_datapath::boot_time;
 
 use super::read::{BlockRead, Owner};
 use super::{Inner, Step};

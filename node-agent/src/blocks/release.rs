@@ -4,8 +4,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bobbin_addressing::BlockRange;
-use bobbin_apiserver::{Outcome, ReadError, Refusal};
+use bobbin_api_client::{Outcome, ReadError, Refusal};
+use bobbin_ipam::BlockRange;
 use futures::future::join_all;
 use tokio::time::timeout;
 

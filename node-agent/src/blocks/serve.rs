@@ -1,7 +1,7 @@
 //! A claimed block on its way into service: its route, then the quiet time after an outage, then the checkpoint.
 
-use bobbin_addressing::BootTime;
-use bobbin_kernel::boot_time;
+use bobbin_datapath::boot_time;
+use bobbin_ipam::BootTime;
 
 use super::{Inner, Step};
 use crate::ledger::BlockEvent;

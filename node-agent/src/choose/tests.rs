@@ -1,6 +1,6 @@
 //! The choice with what the view knows; the rule itself is tested in `addressing`.
 
-use bobbin_addressing::choice::{Reason, Source};
+use bobbin_ipam::choice::{Reason, Source};
 use serde_json::{Value, json};
 
 use super::*;

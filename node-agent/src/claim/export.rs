@@ -1,7 +1,7 @@
 //! What claiming needs of the node's network: a block's routes. The kernel's network does it; a test of claims needs none.
 
-use bobbin_addressing::BlockRange;
-use bobbin_kernel::Network;
+use bobbin_datapath::Network;
+use bobbin_ipam::BlockRange;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 

@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bobbin_addressing::window::candidates;
-use bobbin_apiserver::{Outcome, ReadError, Refusal};
+use bobbin_api_client::{Outcome, ReadError, Refusal};
 use bobbin_crds::{AddressPool, name};
-use bobbin_kernel::boot_time;
+use bobbin_datapath::boot_time;
+use bobbin_ipam::window::candidates;
 use jiff::Timestamp;
 use kube::ResourceExt;
 
@@ -179,7 +179,7 @@ impl Claims {
             if attempt == 0 {
                 tell();
             }
-            tokio::time::sleep(bobbin_apiserver::backoff(attempt, READ_BACK_PAUSES[0], READ_BACK_PAUSES[1])).await;
+            tokio::time::sleep(bobbin_api_client::backoff(attempt, READ_BACK_PAUSES[0], READ_BACK_PAUSES[1])).await;
         }
         None
     }

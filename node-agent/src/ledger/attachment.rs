@@ -1,7 +1,7 @@
 //! An attachment and what is kept of it under the run directory. Pure data.
 
-use bobbin_addressing::{AttachmentKey, Pair};
-use bobbin_kernel::NetnsRef;
+use bobbin_datapath::NetnsRef;
+use bobbin_ipam::{AttachmentKey, Pair};
 use serde::{Deserialize, Serialize};
 
 /// The pod of an attachment; each field is empty when the runtime named none.

@@ -1,9 +1,9 @@
 //! One block in the ledger: its state, its addresses, and what the API server's word on it is worth. Pure.
 
-use bobbin_addressing::block::BlockRange;
-use bobbin_addressing::occupancy::Occupancy;
-use bobbin_addressing::reserved::Reserved;
-use bobbin_addressing::{BootTime, Pair};
+use bobbin_ipam::block::BlockRange;
+use bobbin_ipam::occupancy::Occupancy;
+use bobbin_ipam::reserved::Reserved;
+use bobbin_ipam::{BootTime, Pair};
 use serde::{Deserialize, Serialize};
 
 use super::block_state::{BlockEvent, BlockState, Next};

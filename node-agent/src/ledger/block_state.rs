@@ -3,7 +3,7 @@
 //! What may be assigned, exported, trusted after a restart or counted as stock is derived from the state and stands nowhere else. The
 //! table of transitions is in ARCHITECTURE.md.
 
-use bobbin_addressing::BootTime;
+use bobbin_ipam::BootTime;
 use serde::{Deserialize, Serialize};
 
 /// Where a block stands.

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use bobbin_addressing::block::BlockName;
-use bobbin_addressing::reserved::Reserved;
-use bobbin_addressing::stock::BlockUse;
-use bobbin_addressing::{AttachmentKey, BootTime, Pair};
 use bobbin_crds::MAX_COOLDOWN;
+use bobbin_ipam::block::BlockName;
+use bobbin_ipam::reserved::Reserved;
+use bobbin_ipam::stock::BlockUse;
+use bobbin_ipam::{AttachmentKey, BootTime, Pair};
 
 use super::block::{Block, BlockView, Body, HeldBlock, SavedBlock};
 use super::block_state::{BlockEvent, BlockState, Next};

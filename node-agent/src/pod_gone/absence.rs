@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::time::Duration;
 
-use bobbin_addressing::BootTime;
+use bobbin_ipam::BootTime;
 
 /// One period in which a Node is Ready without a break: the Node's UID, and when its condition last changed as the API server has it.
 /// Compared for equality only, so the clock that wrote it does not matter.

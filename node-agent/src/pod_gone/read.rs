@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use bobbin_apiserver::ReadError;
+use bobbin_api_client::ReadError;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{GetParams, Request};
 use kube::{Client, Resource};
@@ -93,7 +93,7 @@ pub(super) async fn node(client: &Client, name: &str) -> NodeAnswer {
 
 async fn get<T: DeserializeOwned>(client: &Client, path: String, name: &str) -> Result<T, ReadError> {
     let request = Request::new(path).get(name, &GetParams::default()).map_err(kube::Error::BuildRequest);
-    bobbin_apiserver::read(READ_TIMEOUT, async move { client.request::<T>(request?).await }).await
+    bobbin_api_client::read(READ_TIMEOUT, async move { client.request::<T>(request?).await }).await
 }
 
 fn of_pod(read: Result<PodBody, ReadError>, uid: &str) -> PodAnswer {
@@ -123,7 +123,7 @@ fn of_node(read: Result<NodeBody, ReadError>) -> NodeAnswer {
 
 #[cfg(test)]
 mod tests {
-    use bobbin_apiserver::{Refusal, UnknownWhy};
+    use bobbin_api_client::{Refusal, UnknownWhy};
     use serde_json::{Value, json};
 
     use super::*;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use bobbin_addressing::AttachmentKey;
-use bobbin_apiserver::{self as apiserver, Lenient, ReadError, Refusal, UnknownWhy};
+use bobbin_api_client::{self as apiserver, Lenient, ReadError, Refusal, UnknownWhy};
 use bobbin_crds::{IPAssignment, IPAssignmentSpec};
-use bobbin_kernel::boot_time;
+use bobbin_datapath::boot_time;
+use bobbin_ipam::AttachmentKey;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::Api;
 use kube::Resource;

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bobbin_addressing::AttachmentKey;
+use bobbin_ipam::AttachmentKey;
 use serde::{Deserialize, Serialize};
 
 use crate::atomic_file;
@@ -62,7 +62,7 @@ impl Deletions {
     }
 
     fn path(&self, name: &str, key: &AttachmentKey) -> PathBuf {
-        let whose = bobbin_addressing::hash::stable(&[key.container_id.as_bytes(), key.if_name.as_bytes()]);
+        let whose = bobbin_ipam::hash::stable(&[key.container_id.as_bytes(), key.if_name.as_bytes()]);
         self.0.join(format!("{name}~{whose:016x}.json"))
     }
 }

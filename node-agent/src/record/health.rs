@@ -6,7 +6,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bobbin_apiserver::backoff;
+use bobbin_api_client::backoff;
 use tokio::sync::{Notify, watch};
 
 use super::write_queue::Step;

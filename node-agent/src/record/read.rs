@@ -3,9 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use bobbin_addressing::{AttachmentKey, BlockRange, Pair};
-use bobbin_apiserver::{Clients, Lenient, ReadError, read};
+use bobbin_api_client::{Clients, Lenient, ReadError, read};
 use bobbin_crds::IPAssignment;
+use bobbin_ipam::{AttachmentKey, BlockRange, Pair};
 use kube::api::ListParams;
 use kube::{Api, Resource};
 

@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 
-use bobbin_addressing::{AttachmentKey, Pair};
 use bobbin_crds::IPAssignment;
+use bobbin_ipam::{AttachmentKey, Pair};
 use tokio::sync::oneshot;
 
 use super::Verdict;

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use bobbin_addressing::AttachmentKey;
-use bobbin_kernel::{Finding, FindingKind};
+use bobbin_datapath::{Finding, FindingKind};
+use bobbin_ipam::AttachmentKey;
 
 use crate::ledger::Attachment;
 

@@ -1,8 +1,8 @@
 //! Own blocks: what a consistent list says of them, brought into the ledger. What the list does not say is ours is put in doubt and read
 //! by its own task; what the ledger lacks is read once more and taken in; addresses of the Node are put right.
 
-use bobbin_apiserver::{Outcome, ReadError, Refusal};
-use bobbin_kernel::boot_time;
+use bobbin_api_client::{Outcome, ReadError, Refusal};
+use bobbin_datapath::boot_time;
 
 use super::Resync;
 use crate::blocks::RECORDS_DEADLINE;

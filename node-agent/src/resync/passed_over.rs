@@ -1,7 +1,7 @@
 //! Addresses with a record that no attachment here has: kept over a restart, and handed out again when that record is gone.
 
-use bobbin_addressing::{BlockRange, Pair};
-use bobbin_apiserver::ReadError;
+use bobbin_api_client::ReadError;
+use bobbin_ipam::{BlockRange, Pair};
 
 use super::Resync;
 use crate::ledger::{Attachment, ConflictingRecord};

@@ -6,9 +6,9 @@ mod judge;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use bobbin_addressing::{Breaker, Pair};
-use bobbin_apiserver::ReadError;
-use bobbin_kernel::boot_time;
+use bobbin_api_client::ReadError;
+use bobbin_datapath::boot_time;
+use bobbin_ipam::{Breaker, Pair};
 
 use super::{Memory, Resync};
 use crate::ledger::CoolingAddress;

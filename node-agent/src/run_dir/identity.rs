@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bobbin_addressing::BootTime;
+use bobbin_ipam::BootTime;
 use serde::{Deserialize, Serialize};
 
 /// The node that a checkpoint is of.

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsRawFd;
 
-use bobbin_addressing::BootTime;
+use bobbin_ipam::BootTime;
 use tokio_util::sync::CancellationToken;
 
 use super::*;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use bobbin_addressing::AttachmentKey;
-use bobbin_addressing::two_looks::{Breaker, Verdict};
+use bobbin_ipam::AttachmentKey;
+use bobbin_ipam::two_looks::{Breaker, Verdict};
 use jiff::Timestamp;
 
 use crate::ledger::Attachment;

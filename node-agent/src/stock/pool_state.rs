@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_apiserver::backoff;
+use bobbin_api_client::backoff;
 use tokio::sync::watch;
 use tokio::time::Instant;
 

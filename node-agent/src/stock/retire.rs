@@ -1,7 +1,7 @@
 //! Decides which blocks hand out no new addresses, and why. Nothing is stored: each look derives it from the pool, the Node and the block.
 
-use bobbin_addressing::SubnetPair;
 use bobbin_crds::AddressPool;
+use bobbin_ipam::SubnetPair;
 
 use super::Stock;
 use crate::choose::pool_facts;
@@ -127,7 +127,7 @@ impl Stock {
 
 #[cfg(test)]
 mod tests {
-    use bobbin_addressing::BlockRange;
+    use bobbin_ipam::BlockRange;
     use serde_json::json;
 
     use super::*;

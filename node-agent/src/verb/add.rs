@@ -7,9 +7,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_addressing::AttachmentKey;
 use bobbin_cni_wire::{Call, CniError, NetConf, code};
-use bobbin_kernel::{AttachError, Attached};
+use bobbin_datapath::{AttachError, Attached};
+use bobbin_ipam::AttachmentKey;
 use tokio::time::Instant;
 
 use address::Wanted;
@@ -50,7 +50,7 @@ pub async fn add(
     let netns = netns.ok_or_else(|| {
         CniError::new(code::INVALID_ENVIRONMENT, format!("CNI_NETNS {path:?} of {key} did not arrive as a network namespace: the runtime must name one that exists"))
     })?;
-    let ours = bobbin_kernel::netns_is_ours(&netns).map_err(|error| {
+    let ours = bobbin_datapath::netns_is_ours(&netns).map_err(|error| {
         kernel_refused(&format!(
             "CNI_NETNS {path:?} of {key} can't be told from the node's own network namespace: {error}"
         ))
@@ -179,7 +179,7 @@ async fn confirmed(
 ) -> Result<Confirmed, CniError> {
     let key = &attachment.key;
     if let Err(error) = agent.journal.keep(attachment) {
-        agent.ledger.release(key, bobbin_kernel::boot_time());
+        agent.ledger.release(key, bobbin_datapath::boot_time());
         return Err(CniError::new(
             code::IO_FAILURE,
             format!(
@@ -242,7 +242,7 @@ async fn confirmed(
 /// How long an ADD waits for the answer to its record. The claim on the block makes the address the node's; the answer only guards
 /// against a claim gone wrong, so a proven block needs none.
 fn confirm_wait(agent: &Agent, permit: &Permit) -> Duration {
-    if agent.freshness.proves(permit.proof, bobbin_kernel::boot_time()) {
+    if agent.freshness.proves(permit.proof, bobbin_datapath::boot_time()) {
         return Duration::ZERO;
     }
     agent.metrics.unproven.inc();

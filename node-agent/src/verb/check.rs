@@ -3,8 +3,8 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use bobbin_addressing::AttachmentKey;
 use bobbin_cni_wire::{CniError, NetConf, code};
+use bobbin_ipam::AttachmentKey;
 
 use crate::agent::Agent;
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use bobbin_addressing::{AttachmentKey, Pair};
 use bobbin_cni_wire::{CniError, code};
-use bobbin_kernel::KernelError;
+use bobbin_datapath::KernelError;
+use bobbin_ipam::{AttachmentKey, Pair};
 use nix::errno::Errno;
 
 use super::{LOCK_TIMEOUT, busy};

@@ -5,10 +5,10 @@ mod decision;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use bobbin_addressing::AttachmentKey;
-use bobbin_addressing::two_looks::Breaker;
 use bobbin_cni_wire::{CniError, NetConf, code};
-use bobbin_kernel::boot_time;
+use bobbin_datapath::boot_time;
+use bobbin_ipam::AttachmentKey;
+use bobbin_ipam::two_looks::Breaker;
 
 use super::LOCK_TIMEOUT;
 use super::del::BY_HAND;

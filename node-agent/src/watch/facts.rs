@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use bobbin_apiserver::lenient::Unreadable;
-use bobbin_apiserver::{Lenient, SlimNode};
+use bobbin_api_client::lenient::Unreadable;
+use bobbin_api_client::{Lenient, SlimNode};
 use bobbin_crds::POOL_ANNOTATION;
 use kube::core::ObjectMeta;
 use serde::{Deserialize, Serialize};

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use bobbin_apiserver::{Clients, Lenient};
+use bobbin_api_client::{Clients, Lenient};
 use bobbin_crds::AddressPool;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -48,7 +48,7 @@ async fn feed<K>(
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     K::DynamicType: Default,
 {
-    let mut events = bobbin_apiserver::watch(api, config);
+    let mut events = bobbin_api_client::watch(api, config);
     view.facts().feeds[feed as usize] = Some(events.age());
     while let Some(event) = events.next().await {
         let complete = matches!(event, Event::InitDone);

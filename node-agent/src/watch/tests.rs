@@ -1,6 +1,6 @@
 //! The view without an API server: whose pod it is, and what a restart knows.
 
-use bobbin_apiserver::SlimNode;
+use bobbin_api_client::SlimNode;
 use bobbin_crds::AddressPoolSpec;
 use kube::core::ObjectMeta;
 use serde_json::json;

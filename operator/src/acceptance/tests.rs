@@ -72,7 +72,7 @@ fn a_withdrawn_entry_leaves_the_others() {
 
 #[test]
 fn what_an_earlier_pool_left_is_in_the_way() {
-    let range = bobbin_addressing::BlockRange::parse(Some("10.0.0.32/27"), None).expect("it is a range");
+    let range = bobbin_ipam::BlockRange::parse(Some("10.0.0.32/27"), None).expect("it is a range");
     let left = [Stray::left("AddressBlock old-1".into(), range)];
     let pending = pool("p", &[A], &[(A, Pending, 5)]);
     let ruling = confirm(&pending, &entries([&pending]), &left);

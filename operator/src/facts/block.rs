@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use bobbin_addressing::BlockRange;
 use bobbin_crds::{AddressBlock, FINALIZER};
+use bobbin_ipam::BlockRange;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 /// Who has claimed a block.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use bobbin_addressing::{BlockRange, Pair};
+use bobbin_ipam::{BlockRange, Pair};
 
 use super::{Facts, Holder};
 use crate::slim::SlimAssignment;

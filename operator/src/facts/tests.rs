@@ -208,7 +208,7 @@ fn what_is_unreadable_is_in_the_way_where_it_may_have_addresses() {
     facts.block(&unreadable("gone-3"));
     facts.assignment(&unreadable("10.9.0.1"));
     facts.pool(unreadable("odd"));
-    let wanted = |text: &str| [bobbin_addressing::SubnetPair::parse(Some(text), None).expect("it is a subnet")];
+    let wanted = |text: &str| [bobbin_ipam::SubnetPair::parse(Some(text), None).expect("it is a subnet")];
     let told = |text: &str| {
         let all: Vec<_> = facts.in_the_way("new").iter().flat_map(|object| object.strays(&wanted(text))).collect();
         let mut what: Vec<_> = all.into_iter().map(|stray| stray.what).collect();

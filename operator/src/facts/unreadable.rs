@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bobbin_addressing::BlockRange;
-use bobbin_addressing::overlap::Stray;
-use bobbin_addressing::{PoolLayout, SubnetPair};
+use bobbin_ipam::BlockRange;
+use bobbin_ipam::overlap::Stray;
+use bobbin_ipam::{PoolLayout, SubnetPair};
 
 use super::{Facts, Holder, range_of};
 use crate::layout::PoolShape;

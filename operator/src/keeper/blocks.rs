@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bobbin_apiserver::{Lenient, Outcome, ReadError, Refusal, patch, write};
+use bobbin_api_client::{Lenient, Outcome, ReadError, Refusal, patch, write};
 use bobbin_crds::{AddressBlock, AddressBlockSpec, AddressPool, name};
 use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -76,7 +76,7 @@ async fn create_all(shared: &Shared, blocks: Vec<(u64, AddressBlock)>) -> Result
         .into_iter()
         .map(|(index, block)| async move {
             let api = api(shared);
-            let outcome = write(WRITE, bobbin_apiserver::create(&api, &block)).await;
+            let outcome = write(WRITE, bobbin_api_client::create(&api, &block)).await;
             (index, block.spec.node_name.clone(), outcome)
         })
         .collect();
@@ -177,7 +177,7 @@ async fn delete_all(api: Api<Lenient<AddressBlock>>, blocks: Vec<Seen>) -> Resul
 async fn delete_one(api: Api<Lenient<AddressBlock>>, block: Seen) -> Outcome<()> {
     let preconditions = Preconditions { uid: Some(block.uid), resource_version: Some(block.version) };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-    write(WRITE, bobbin_apiserver::delete(&api, &block.name, &params)).await
+    write(WRITE, bobbin_api_client::delete(&api, &block.name, &params)).await
 }
 
 /// Deletes free blocks that nobody should claim: of an earlier pool of the same name, or wholly reserved by now.

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use bobbin_addressing::stock::stock_target;
 use bobbin_crds::AddressPool;
+use bobbin_ipam::stock::stock_target;
 
 use super::{Keeper, TurnError, blocks};
 use crate::carve::{self, Residents};

@@ -1,6 +1,6 @@
 //! A block that is gone while records say that its addresses are in use: whether it may be made again for their node. Only reads.
 
-use bobbin_apiserver::{Lenient, ReadError, SlimNode, read};
+use bobbin_api_client::{Lenient, ReadError, SlimNode, read};
 use bobbin_crds::{AddressBlock, FINALIZER};
 use kube::Api;
 

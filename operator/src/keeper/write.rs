@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bobbin_apiserver::{Lenient, Outcome, ReadError, Refusal, patch, patch_status, read, write};
+use bobbin_api_client::{Lenient, Outcome, ReadError, Refusal, patch, patch_status, read, write};
 use bobbin_crds::{AddressPool, AddressPoolStatus, FINALIZER};
 use kube::Api;
 use serde_json::{Value, json};

@@ -1,6 +1,6 @@
 //! The conditions of a pool: what, where, why, what to do, each in one sentence.
 
-use bobbin_apiserver::shortened;
+use bobbin_api_client::shortened;
 use bobbin_crds::pool::condition::{EXHAUSTED, READY, TERMINATING};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use bobbin_addressing::BlockRange;
 use bobbin_crds::AddressPoolSpec;
 use bobbin_crds::pool::{Acceptance, FreeWindow, Subnet, condition};
+use bobbin_ipam::BlockRange;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use k8s_openapi::jiff::Timestamp;
 

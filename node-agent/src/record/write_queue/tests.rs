@@ -1,7 +1,7 @@
 //! A write_queue against a server that loses answers: whatever it loses, in the end the record of the last attachment stands, or none.
 
-use bobbin_addressing::{AttachmentKey, Pair};
 use bobbin_crds::{IPAssignment, IPAssignmentSpec};
+use bobbin_ipam::{AttachmentKey, Pair};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use proptest::prelude::*;
 use tokio::sync::oneshot;

@@ -1,4 +1,4 @@
-use bobbin_addressing::Pair;
+use bobbin_ipam::Pair;
 
 use super::*;
 use crate::ledger::{Phase, PodRef};

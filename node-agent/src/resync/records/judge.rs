@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
-use bobbin_addressing::{AttachmentKey, BlockRange};
+use bobbin_ipam::{AttachmentKey, BlockRange};
 
 use crate::ledger::Attachment;
 use crate::record::{RecordRead, record_name};

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use bobbin_addressing::AttachmentKey;
 use bobbin_cni_wire::{CniError, code};
-use bobbin_kernel::boot_time;
+use bobbin_datapath::boot_time;
+use bobbin_ipam::AttachmentKey;
 use tokio::time::{Instant, timeout_at};
 
 use super::super::{Failure, called_off};

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use bobbin_addressing::two_looks::Breaker;
-use bobbin_addressing::{AttachmentKey, BootTime, TwoLooks};
+use bobbin_ipam::two_looks::Breaker;
+use bobbin_ipam::{AttachmentKey, BootTime, TwoLooks};
 use jiff::Timestamp;
 
 use crate::ledger::{Attachment, Phase};
@@ -58,7 +58,7 @@ impl Unlisted {
 
 #[cfg(test)]
 mod tests {
-    use bobbin_addressing::Pair;
+    use bobbin_ipam::Pair;
 
     use super::*;
     use crate::ledger::PodRef;

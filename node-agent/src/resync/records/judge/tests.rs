@@ -1,6 +1,6 @@
 //! Records and attachments, compared.
 
-use bobbin_addressing::Pair;
+use bobbin_ipam::Pair;
 
 use super::*;
 use crate::ledger::{Phase, PodRef};

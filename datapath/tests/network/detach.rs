@@ -1,0 +1,60 @@
+//! Detach takes out what is the attachment's, and nothing else.
+
+use std::sync::Arc;
+
+use bobbin_ipam::Pair;
+
+use crate::node::{Pod, ip, links, network, on_a_node};
+
+#[test]
+fn what_is_gone_is_gone_again() {
+    on_a_node(|| async {
+        let (network, pod) = (network().await, Pod::dual(1));
+        network.detach(&pod.wiring.key, pod.wiring.pair).await.expect("never attached");
+        network.attach(&pod.wiring, pod.netns()).await.expect("attach");
+        pod.ip("link del eth0");
+        network.detach(&pod.wiring.key, pod.wiring.pair).await.expect("its link is gone");
+        network.attach(&pod.wiring, pod.netns()).await.expect("attach again");
+        network.detach(&pod.wiring.key, Pair::default()).await.expect("addresses unknown");
+        network.detach(&pod.wiring.key, pod.wiring.pair).await.expect("twice");
+        assert!(!ip("route show table all").contains("10.64.0.1 "));
+    });
+}
+
+#[test]
+fn another_programs_link_of_that_name_is_left_alone() {
+    on_a_node(|| async {
+        let (network, pod) = (network().await, Pod::dual(1));
+        let name = network.host_if(&pod.wiring.key);
+        ip(&format!("link add {name} type veth peer name other"));
+        ip(&format!("link set {name} alias somebody-else"));
+        network.detach(&pod.wiring.key, pod.wiring.pair).await.expect("nothing of ours is there");
+        assert!(links().contains(&name));
+    });
+}
+
+#[test]
+fn a_batch_never_takes_a_foreign_link() {
+    on_a_node(|| async {
+        let network = network().await;
+        ip("link add bob-foreign type veth peer name bob-foreign2");
+        for group in 0..50 {
+            // Every group that the next batches will use holds a foreign link.
+            ip(&format!("link add bob-f{group} type bridge"));
+            ip(&format!("link set bob-f{group} group {}", 0x0b0b_0000 + group));
+        }
+        let before = links();
+        let pods: Vec<Arc<Pod>> = (1..=20).map(|n| Arc::new(Pod::dual(n))).collect();
+        for pod in &pods {
+            network.attach(&pod.wiring, pod.netns()).await.expect("attach");
+        }
+        let detaching = pods.iter().map(|pod| {
+            let (network, pod) = (network.clone(), pod.clone());
+            tokio::spawn(async move { network.detach(&pod.wiring.key, pod.wiring.pair).await })
+        });
+        for done in detaching.collect::<Vec<_>>() {
+            done.await.expect("no panic").expect("detach");
+        }
+        assert_eq!(links(), before);
+    });
+}

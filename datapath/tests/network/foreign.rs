@@ -1,0 +1,138 @@
+//! What is not ours costs nothing: foreign routes wake nobody, and only what concerns us is hinted.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use bobbin_datapath::{Desired, FindingKind};
+
+use crate::node::{Pod, ip, network, on_a_node};
+
+/// Routes of a table imported by BGP.
+const ROUTES: u32 = 5000;
+
+/// Runs lines of `ip` in one process.
+fn batch(lines: &str) {
+    let spawned = Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn();
+    let mut child = spawned.expect("`ip` (iproute2) is installed");
+    child.stdin.take().expect("a pipe").write_all(lines.as_bytes()).expect("write");
+    assert!(child.wait().expect("wait").success());
+}
+
+fn change_foreign_routes(verb: &str) {
+    let lines: Vec<String> = (0..ROUTES)
+        .map(|n| format!("route {verb} 10.{}.{}.0/24 dev bob-up proto bgp", 128 + n / 256, n % 256))
+        .collect();
+    batch(&lines.join("\n"));
+}
+
+/// How often the thread that hears this node's notices has woken.
+fn wakes() -> u64 {
+    let own = std::fs::read_link("/proc/thread-self/ns/net").expect("the node's namespace");
+    let task = std::fs::read_dir("/proc/self/task").expect("threads").filter_map(Result::ok).map(|entry| entry.path());
+    let hears = |path: &std::path::PathBuf| {
+        std::fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim() == "bobbin-notices")
+            && std::fs::read_link(path.join("ns/net")).is_ok_and(|netns| netns == own)
+    };
+    let status = task.filter(hears).map(|path| std::fs::read_to_string(path.join("status")).expect("its status"));
+    let line = |status: String| {
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:").map(str::to_owned));
+        line.expect("a count").trim().parse::<u64>().expect("a number")
+    };
+    status.map(line).sum()
+}
+
+#[test]
+fn five_thousand_foreign_routes_that_come_and_go_wake_nobody() {
+    on_a_node(|| async {
+        let network = network().await;
+        let mut changes = network.changes();
+        let (hints, woken) = (*changes.borrow_and_update(), wakes());
+        for verb in ["add", "change", "del"] {
+            change_foreign_routes(verb);
+        }
+        // A notice after all of those: what they caused has been counted when it is.
+        ip("route add 10.64.0.9 dev bob-up table 116 proto 99");
+        changes.wait_for(|count| *count > hints).await.expect("still listening");
+        assert_eq!(*changes.borrow(), hints + 1, "foreign routes were hinted");
+        let woken = wakes() - woken;
+        assert!(woken < u64::from(ROUTES) / 10, "the thread that hears notices woke {woken} times");
+    });
+}
+
+#[test]
+fn foreign_routes_are_not_read_and_direct_routes_are_right_among_them() {
+    on_a_node(|| async {
+        let network = network().await;
+        change_foreign_routes("add");
+        ip("route add 10.99.7.0/24 dev bob-up proto 31");
+        let quiet = Desired { ipv4: true, ipv6: true, ..Desired::default() };
+        assert_eq!(network.converge(&quiet).await.expect("converge"), []);
+        let found = network.converge(&Desired { direct: Some(Vec::new()), ..quiet }).await.expect("converge");
+        let [stale] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!(stale.kind, FindingKind::Applied);
+        assert!(stale.what.contains("removed the stale route 10.99.7.0/24"), "{stale}");
+        assert_eq!(ip("route show proto bgp").lines().count(), usize::try_from(ROUTES).expect("a count"));
+    });
+}
+
+#[test]
+fn pods_get_the_mtu_of_the_way_out_among_foreign_routes() {
+    on_a_node(|| async {
+        let network = network().await;
+        change_foreign_routes("add");
+        assert_eq!(network.uplink_mtu(Vec::new()).await.expect("an MTU"), 1400);
+        ip("route del default");
+        assert_eq!(network.uplink_mtu(vec![crate::node::NODE_V4.into()]).await.expect("an MTU"), 1400);
+        ip("link add bob-other mtu 1350 type veth peer name bob-other2");
+        ip("link set bob-other2 up");
+        ip("link set bob-other up");
+        ip("route add default dev bob-other metric 10");
+        assert_eq!(network.uplink_mtu(Vec::new()).await.expect("an MTU"), 1350);
+    });
+}
+
+#[test]
+fn a_lost_link_is_hinted_whoever_removed_it_from_wherever() {
+    on_a_node(|| async {
+        let network = network().await;
+        let mut changes = network.changes();
+        for how in ["on the node", "inside", "with the namespace"] {
+            let pod = Pod::dual(1);
+            let attached = network.attach(&pod.wiring, pod.netns()).await.expect("attach");
+            changes.mark_unchanged();
+            let (key, pair) = (pod.wiring.key.clone(), pod.wiring.pair);
+            match how {
+                "on the node" => drop(ip(&format!("link del {}", attached.host_if))),
+                "inside" => drop(pod.ip("link del eth0")),
+                _ => drop(pod),
+            }
+            let hinted = tokio::time::timeout(Duration::from_secs(5), changes.changed()).await;
+            hinted.unwrap_or_else(|_| panic!("{how}: no hint")).expect("still listening");
+            network.detach(&key, pair).await.expect("detach");
+        }
+    });
+}
+
+#[test]
+fn a_hundred_attachments_that_come_and_go_at_once_are_not_hinted() {
+    on_a_node(|| async {
+        let network = network().await;
+        let mut changes = network.changes();
+        let hints = *changes.borrow_and_update();
+        let pods: Vec<Pod> = (1..=100).map(Pod::dual).collect();
+        let working = pods.into_iter().map(|pod| {
+            let network = network.clone();
+            tokio::spawn(async move {
+                network.attach(&pod.wiring, pod.netns()).await.expect("attach");
+                network.detach(&pod.wiring.key, pod.wiring.pair).await.expect("detach");
+            })
+        });
+        for done in working.collect::<Vec<_>>() {
+            done.await.expect("no panic");
+        }
+        ip("route add 10.64.0.9 dev bob-up table 116 proto 99");
+        changes.wait_for(|count| *count > hints).await.expect("still listening");
+        assert_eq!(*changes.borrow(), hints + 1, "our own changes were hinted");
+    });
+}
