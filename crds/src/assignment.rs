@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::rule::{self, Family};
+use crate::cel::{self, Family};
 
 /// Who holds the address. Immutable.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -34,8 +34,8 @@ use crate::rule::{self, Family};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = rule::immutable("an assignment can't be changed: delete it and create another"),
-    validation = rule::some_family("an assignment")
+    validation = cel::immutable("an assignment can't be changed: delete it and create another"),
+    validation = cel::some_family("an assignment")
 )]
 pub struct IPAssignmentSpec {
     /// The pool that the address is of.
@@ -50,12 +50,12 @@ pub struct IPAssignmentSpec {
     /// The IPv4 address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 15))]
-    #[x_kube(validation = rule::address(Family::V4))]
+    #[x_kube(validation = cel::address(Family::V4))]
     pub ipv4: Option<String>,
     /// The IPv6 address, in canonical text (RFC 5952).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 39))]
-    #[x_kube(validation = rule::address(Family::V6))]
+    #[x_kube(validation = cel::address(Family::V6))]
     pub ipv6: Option<String>,
     /// The attachment's container ID (CNI_CONTAINERID).
     #[serde(rename = "containerID")]

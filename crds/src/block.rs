@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::rule::{self, Family};
+use crate::cel::{self, Family};
 
 /// The highest index of a block: 64 subnets of 2^40 blocks each.
 pub const LAST_INDEX: i64 = (1 << 46) - 1;
@@ -36,8 +36,8 @@ pub const LAST_INDEX: i64 = (1 << 46) - 1;
     validation = rules::range_stays(),
     validation = rules::claimed_or_free(),
     validation = rules::not_from_node_to_node(),
-    validation = rule::some_family("a block"),
-    validation = rule::same_size()
+    validation = cel::some_family("a block"),
+    validation = cel::same_size()
 )]
 pub struct AddressBlockSpec {
     /// The pool that the block is cut from.
@@ -49,12 +49,12 @@ pub struct AddressBlockSpec {
     /// The block's IPv4 CIDR.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 18))]
-    #[x_kube(validation = rule::cidr(Family::V4), validation = rule::no_host_bits(), validation = rule::narrow(Family::V4, 16))]
+    #[x_kube(validation = cel::cidr(Family::V4), validation = cel::no_host_bits(), validation = cel::narrow(Family::V4, 16))]
     pub ipv4: Option<String>,
     /// The block's IPv6 CIDR.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 43))]
-    #[x_kube(validation = rule::cidr(Family::V6), validation = rule::no_host_bits(), validation = rule::narrow(Family::V6, 112))]
+    #[x_kube(validation = cel::cidr(Family::V6), validation = cel::no_host_bits(), validation = cel::narrow(Family::V6, 112))]
     pub ipv6: Option<String>,
     /// The node that has claimed the block; absent: free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,12 +67,12 @@ pub struct AddressBlockSpec {
     /// The node's IPv4 address at the claim.
     #[serde(rename = "nodeIPv4", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 15))]
-    #[x_kube(validation = rule::address(Family::V4))]
+    #[x_kube(validation = cel::address(Family::V4))]
     pub node_ipv4: Option<String>,
     /// The node's IPv6 address at the claim.
     #[serde(rename = "nodeIPv6", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 39))]
-    #[x_kube(validation = rule::address(Family::V6))]
+    #[x_kube(validation = cel::address(Family::V6))]
     pub node_ipv6: Option<String>,
     /// When the block was last given back (RFC 3339); absent: it never was. A claim leaves it: whoever has the block knows by it
     /// since when its addresses rest.

@@ -4,10 +4,10 @@
 
 pub mod assignment;
 pub mod block;
+mod cel;
 pub mod manifest;
 pub mod name;
 pub mod pool;
-mod rule;
 pub mod time;
 
 pub use assignment::{IPAssignment, IPAssignmentSpec};

@@ -10,12 +10,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, M
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::rule::{self, Family};
+use crate::cel::{self, Family};
 
 /// The most entries that a pool's `subnets` may have.
-pub const MOST_SUBNETS: usize = 64;
+pub const MAX_SUBNETS: usize = 64;
 /// The most entries that a pool's `reserved` may have.
-pub const MOST_RESERVED: usize = 256;
+pub const MAX_RESERVED: usize = 256;
 
 /// What a user writes: the subnets, how they are cut, and who may use them.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -47,7 +47,7 @@ pub struct AddressPoolSpec {
     /// A block has 2^blockSizeBits addresses (pairs): 0 to 16. Immutable.
     #[serde(default = "default_block_size_bits")]
     #[schemars(range(min = 0, max = 16))]
-    #[x_kube(validation = rule::immutable("blockSizeBits can't be changed, because blocks of the old size may be in use: put the old value back, or make another pool and set draining on this one"))]
+    #[x_kube(validation = cel::immutable("blockSizeBits can't be changed, because blocks of the old size may be in use: put the old value back, or make another pool and set draining on this one"))]
     pub block_size_bits: i64,
     /// Addresses or CIDRs that are never assigned.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -100,17 +100,17 @@ impl AddressPoolSpec {
 /// One entry of a pool: a subnet of either family, or one of each with the same number of host bits.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = rule::some_family("an entry of subnets"), validation = rule::same_size())]
+#[x_kube(validation = cel::some_family("an entry of subnets"), validation = cel::same_size())]
 pub struct Subnet {
     /// An IPv4 CIDR of /8 to /32, like 10.64.0.0/16.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 18))]
-    #[x_kube(validation = rule::cidr(Family::V4), validation = rule::no_host_bits(), validation = rule::narrow(Family::V4, 8), validation = rule::for_pods(Family::V4))]
+    #[x_kube(validation = cel::cidr(Family::V4), validation = cel::no_host_bits(), validation = cel::narrow(Family::V4, 8), validation = cel::for_pods(Family::V4))]
     pub ipv4: Option<String>,
     /// An IPv6 CIDR of /32 to /128, like fd00:64::/112.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 43))]
-    #[x_kube(validation = rule::cidr(Family::V6), validation = rule::no_host_bits(), validation = rule::narrow(Family::V6, 32), validation = rule::for_pods(Family::V6))]
+    #[x_kube(validation = cel::cidr(Family::V6), validation = cel::no_host_bits(), validation = cel::narrow(Family::V6, 32), validation = cel::for_pods(Family::V6))]
     pub ipv6: Option<String>,
 }
 

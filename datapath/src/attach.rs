@@ -135,13 +135,13 @@ fn attach(inner: &Inner, wiring: &Wiring, netns: &OwnedFd) -> Result<Attached, A
 }
 
 /// The pair, with both indices.
-struct Pair {
+struct VethPair {
     attached: Attached,
     host_index: u32,
     container_index: u32,
 }
 
-impl std::ops::Deref for Pair {
+impl std::ops::Deref for VethPair {
     type Target = Attached;
     fn deref(&self) -> &Attached {
         &self.attached
@@ -154,7 +154,7 @@ fn create(
     wiring: &Wiring,
     netns: &OwnedFd,
     host_if: &str,
-) -> Result<Pair, AttachError> {
+) -> Result<VethPair, AttachError> {
     let attachment = || wiring.key.to_string();
     let (host_mac, container_mac) = macs(&wiring.key);
     let mtu = inner.known_mtu(netlink, &node_addresses(wiring))?;
@@ -199,7 +199,7 @@ fn create(
     let netns = id.zip(inner.cookie).map(|(id, cookie)| NetnsRef { id, cookie });
     let attached =
         Attached { host_if: host_if.to_owned(), host_index: made.index, host_mac, container_mac, mtu, netns };
-    Ok(Pair { attached, host_index: made.index, container_index: made.peer })
+    Ok(VethPair { attached, host_index: made.index, container_index: made.peer })
 }
 
 /// Makes the pair and looks at it, in one datagram: the host link, and the ID of the container's namespace.
@@ -228,7 +228,7 @@ fn finish(
     netlink: &mut Netlink,
     wiring: &Wiring,
     netns: &OwnedFd,
-    pair: &Pair,
+    pair: &VethPair,
 ) -> Result<(), AttachError> {
     let settings = &inner.settings;
     let ipv6_dir = settings.sysctl_root.join("ipv6");

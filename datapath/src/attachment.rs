@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use bobbin_ipam::{AttachmentKey, Pair};
+use bobbin_ipam::{AttachmentKey, IpPair};
 
 use crate::netns::NetnsRef;
 use crate::settings::Settings;
@@ -16,7 +16,7 @@ pub struct Wiring {
     /// Whose link it is; the interface name is the name in the container.
     pub key: AttachmentKey,
     /// The pod's addresses.
-    pub pair: Pair,
+    pub pair: IpPair,
     /// The node's own IPv4 address: source of what the node itself sends to the pod.
     pub node_ipv4: Option<Ipv4Addr>,
     /// The node's own IPv6 address, likewise.
@@ -51,7 +51,7 @@ pub struct SeenLink {
     /// Index of the link on the node.
     pub host_index: u32,
     /// The addresses that the pod table has on it.
-    pub pair: Pair,
+    pub pair: IpPair,
 }
 
 /// FNV-1a, 64 bits: names must be the same after an upgrade of the compiler.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bobbin_ipam::Pair;
+use bobbin_ipam::IpPair;
 use ipnet::IpNet;
 
 use crate::attachment::container_alias;
@@ -45,7 +45,7 @@ pub(crate) struct Side<'a> {
     pub(crate) container_id: &'a str,
     pub(crate) if_name: &'a str,
     pub(crate) index: u32,
-    pub(crate) pair: Pair,
+    pub(crate) pair: IpPair,
     pub(crate) host_mac: [u8; 6],
     pub(crate) protocol: u8,
 }
@@ -77,7 +77,7 @@ pub(crate) fn wire(side: &Side<'_>, sysctl_root: &Path) -> Result<Netlink, Kerne
 
 /// The kernel lets an IPv6 address receive from a work queue, `nodad` or not (addrconf_dad_work): until then the answer to the
 /// pod's first packet would be dropped. On an idle machine it is done before we look.
-pub(crate) fn await_addresses(netlink: &mut Netlink, pair: Pair) -> Result<(), KernelError> {
+pub(crate) fn await_addresses(netlink: &mut Netlink, pair: IpPair) -> Result<(), KernelError> {
     let start = Instant::now();
     if let Some(own) = pair.ipv6.map(IpAddr::V6) {
         while !route::is_local(netlink, own)? && start.elapsed() < RECEIVES {

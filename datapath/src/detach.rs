@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bobbin_ipam::{AttachmentKey, Pair};
+use bobbin_ipam::{AttachmentKey, IpPair};
 use tokio::sync::oneshot;
 
 use crate::attach::UnderWay;
@@ -67,7 +67,7 @@ struct Waiting {
 impl Network {
     /// Unwires an attachment: routes and neighbours first, then the link. What is gone already is success. Its link is
     /// found also under another name or alias; what is another attachment's or another program's is not touched.
-    pub async fn detach(&self, key: &AttachmentKey, pair: Pair) -> Result<(), KernelError> {
+    pub async fn detach(&self, key: &AttachmentKey, pair: IpPair) -> Result<(), KernelError> {
         let inner = self.inner.clone();
         let key = key.clone();
         let name = host_name(&inner.settings, &key);
@@ -100,7 +100,7 @@ impl Network {
 }
 
 /// The attachment's link: usually by its name at once, else by a look at all links.
-fn find(inner: &Inner, netlink: &mut Netlink, key: &AttachmentKey, pair: Pair) -> Result<Option<Link>, KernelError> {
+fn find(inner: &Inner, netlink: &mut Netlink, key: &AttachmentKey, pair: IpPair) -> Result<Option<Link>, KernelError> {
     let settings = &inner.settings;
     let named = link::by_name(netlink, &host_name(settings, key))?;
     if let Some(link) = named.filter(|link| link.owner().as_ref() == Some(key)) {
@@ -116,7 +116,7 @@ fn take_out(
     inner: &Inner,
     netlink: &mut Netlink,
     key: &AttachmentKey,
-    pair: Pair,
+    pair: IpPair,
 ) -> Result<Option<(Link, String)>, KernelError> {
     lock(&inner.in_place).remove_pod(key);
     let Some(link) = find(inner, netlink, key, pair)? else { return Ok(None) };

@@ -130,7 +130,7 @@ impl Network {
 
 fn seen(link: &link::Link, routes: &[Route], protocol: u8) -> Option<SeenLink> {
     let key = link.owner()?;
-    let mut pair = bobbin_ipam::Pair::default();
+    let mut pair = bobbin_ipam::IpPair::default();
     for route in routes.iter().filter(|route| route.link == Some(link.index) && route.protocol == protocol) {
         match route.to.addr() {
             IpAddr::V4(address) if route.to.prefix_len() == 32 => pair.ipv4 = Some(address),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use bobbin_ipam::{AttachmentKey, Pair};
+use bobbin_ipam::{AttachmentKey, IpPair};
 
 use crate::attachment::{alias, host_name, macs};
 use crate::link::Link;
@@ -54,7 +54,7 @@ pub(crate) fn is_by_name(link: &Link, name: &str, mac: [u8; 6]) -> bool {
 }
 
 /// Whether a route of ours leads to one of the addresses over the link.
-pub(crate) fn is_routed(routes: &[Route], settings: &Settings, pair: Pair, index: u32) -> bool {
+pub(crate) fn is_routed(routes: &[Route], settings: &Settings, pair: IpPair, index: u32) -> bool {
     let ours = |route: &&Route| {
         route.table == settings.pod_table && route.protocol == settings.protocol && route.link == Some(index)
     };

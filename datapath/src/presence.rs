@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use bobbin_ipam::{AttachmentKey, Pair};
+use bobbin_ipam::{AttachmentKey, IpPair};
 
 use crate::attachment::{container_of_alias, host_name};
 use crate::link::{self, Link};
@@ -72,7 +72,7 @@ fn presence(
         asked.iter().filter_map(|(_, netns)| netns.filter(|netns| usable(*netns))).map(|netns| netns.id).collect();
     let namespaces = look_up(netlink, &ids);
     let judge = |(key, netns): (AttachmentKey, Option<NetnsRef>)| {
-        let pair = lock(&inner.in_place).pod(&key).map_or_else(Pair::default, |wiring| wiring.pair);
+        let pair = lock(&inner.in_place).pod(&key).map_or_else(IpPair::default, |wiring| wiring.pair);
         let carries = |index| own_link::is_routed(&routes, settings, pair, index);
         let link = own.find(settings, &key, carries);
         let being_changed = busy.contains(&host_name(settings, &key));

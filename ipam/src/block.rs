@@ -6,11 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-use crate::pair::Pair;
+use crate::ip_pair::IpPair;
 use crate::subnet::{SubnetError, SubnetPair, both};
 
 /// The most bits that a block may have: 65,536 addresses.
-pub const MOST_BITS: u8 = 16;
+pub const MAX_BLOCK_BITS: u8 = 16;
 
 /// The name of an `AddressBlock`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -71,7 +71,7 @@ impl BlockRange {
     pub fn parse(ipv4: Option<&str>, ipv6: Option<&str>) -> Result<Self, BlockError> {
         let range = SubnetPair::parse(ipv4, ipv6)?;
         let bits = range.host_bits();
-        if bits > MOST_BITS {
+        if bits > MAX_BLOCK_BITS {
             return Err(BlockError::TooLarge { range, bits });
         }
         Ok(Self { ipv4: range.ipv4, ipv6: range.ipv6 })
@@ -80,12 +80,12 @@ impl BlockRange {
     /// How many pairs the block has: all 2^bits.
     #[allow(clippy::len_without_is_empty)] // a block has at least one
     pub fn len(&self) -> u32 {
-        1 << self.as_subnet().host_bits().min(MOST_BITS)
+        1 << self.as_subnet().host_bits().min(MAX_BLOCK_BITS)
     }
 
     /// The pair at an offset; `None` behind the end.
-    pub fn pair(&self, offset: u32) -> Option<Pair> {
-        (offset < self.len()).then(|| Pair {
+    pub fn pair(&self, offset: u32) -> Option<IpPair> {
+        (offset < self.len()).then(|| IpPair {
             ipv4: self.ipv4.map(|net| Ipv4Addr::from(u32::from(net.network()) | offset)),
             ipv6: self.ipv6.map(|net| Ipv6Addr::from(u128::from(net.network()) | u128::from(offset))),
         })
@@ -129,9 +129,9 @@ impl BlockRange {
     }
 }
 
-impl From<Pair> for BlockRange {
+impl From<IpPair> for BlockRange {
     /// The range of one pair: `/32` and `/128`.
-    fn from(pair: Pair) -> Self {
+    fn from(pair: IpPair) -> Self {
         Self { ipv4: pair.ipv4.map(Ipv4Net::from), ipv6: pair.ipv6.map(Ipv6Net::from) }
     }
 }

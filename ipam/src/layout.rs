@@ -8,15 +8,15 @@ use std::ops::Range;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use crate::block::{BlockRange, MOST_BITS};
+use crate::block::{BlockRange, MAX_BLOCK_BITS};
 use crate::family::Family;
 use crate::reserved::Reserved;
 use crate::subnet::SubnetPair;
 
 /// The most subnets that a pool has.
-pub const MOST_SUBNETS: usize = 64;
+pub const MAX_SUBNETS: usize = 64;
 /// A subnet counts for at most 2^40 blocks; what lies behind them is not used.
-pub const MOST_BLOCK_BITS: u8 = 40;
+pub const MAX_SUBNET_BITS: u8 = 40;
 
 /// The blocks of a pool's subnets, none of them in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,10 +63,10 @@ pub enum LayoutError {
 impl PoolLayout {
     /// Lays out subnets in order. No subnet at all is a pool without a block.
     pub fn new(subnets: &[SubnetPair], block_size_bits: u8) -> Result<Self, LayoutError> {
-        if subnets.len() > MOST_SUBNETS {
+        if subnets.len() > MAX_SUBNETS {
             return Err(LayoutError::TooManySubnets(subnets.len()));
         }
-        if block_size_bits > MOST_BITS {
+        if block_size_bits > MAX_BLOCK_BITS {
             return Err(LayoutError::BlockTooLarge(block_size_bits));
         }
         let mut entries: Vec<Entry> = Vec::with_capacity(subnets.len());
@@ -82,7 +82,7 @@ impl PoolLayout {
             if let Some(other) = entries.iter().find(|entry| entry.subnet.overlaps(subnet)) {
                 return Err(LayoutError::Overlap(other.subnet, *subnet));
             }
-            let end = start + (1_u64 << (bits - block_size_bits).min(MOST_BLOCK_BITS));
+            let end = start + (1_u64 << (bits - block_size_bits).min(MAX_SUBNET_BITS));
             entries.push(Entry { subnet: *subnet, span: start..end });
             start = end;
         }
@@ -122,7 +122,7 @@ impl PoolLayout {
                     u128::from(address) - u128::from(net.network())
                 }
             };
-            let index = entry.span.start + u64::try_from(offset >> self.block_bits).ok()?.min(1 << MOST_BLOCK_BITS);
+            let index = entry.span.start + u64::try_from(offset >> self.block_bits).ok()?.min(1 << MAX_SUBNET_BITS);
             (index < entry.span.end).then_some(index)
         })
     }

@@ -37,7 +37,7 @@ pub struct Entry {
 
 /// What has addresses outside of pools: a block or an assignment that an earlier pool of the same name or range left, or a node itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stray {
+pub struct SubnetConflict {
     /// What it is, with its kind: `AddressBlock old-7`.
     pub what: String,
     /// Its addresses.
@@ -46,7 +46,7 @@ pub struct Stray {
     pub why: &'static str,
 }
 
-impl Stray {
+impl SubnetConflict {
     /// A block or an assignment.
     pub fn left(what: String, range: BlockRange) -> Self {
         let why = "which an earlier pool left: its addresses may be in use; delete the pods that use them, or wait until it is gone";
@@ -88,7 +88,7 @@ pub enum Overlap {
         /// Our entry.
         ours: SubnetPair,
         /// What has them, and why that counts.
-        stray: Stray,
+        conflict: SubnetConflict,
     },
 }
 
@@ -99,11 +99,11 @@ pub fn may_begin<'a>(
     pool_uid: &str,
     subnet: SubnetPair,
     all: impl IntoIterator<Item = &'a Entry>,
-    strays: impl IntoIterator<Item = &'a Stray>,
+    conflicts: impl IntoIterator<Item = &'a SubnetConflict>,
 ) -> Result<(), Overlap> {
     let last =
         Entry { pool_uid: pool_uid.to_owned(), pool: String::new(), since: i64::MAX, state: State::Pending, subnet };
-    match decide(&last, all, strays) {
+    match decide(&last, all, conflicts) {
         Decision::Accept => Ok(()),
         Decision::Wait(overlap) | Decision::Withdraw(overlap) => Err(overlap),
     }
@@ -115,7 +115,7 @@ pub fn may_begin<'a>(
 pub fn decide<'a>(
     entry: &Entry,
     all: impl IntoIterator<Item = &'a Entry>,
-    strays: impl IntoIterator<Item = &'a Stray>,
+    conflicts: impl IntoIterator<Item = &'a SubnetConflict>,
 ) -> Decision {
     let mut wait = None;
     for other in all.into_iter().filter(|other| other.pool_uid != entry.pool_uid) {
@@ -129,8 +129,8 @@ pub fn decide<'a>(
         }
         wait.get_or_insert(overlap);
     }
-    if let Some(stray) = strays.into_iter().find(|stray| stray.range.overlaps_subnet(&entry.subnet)) {
-        return Decision::Withdraw(Overlap::Left { ours: entry.subnet, stray: stray.clone() });
+    if let Some(conflict) = conflicts.into_iter().find(|conflict| conflict.range.overlaps_subnet(&entry.subnet)) {
+        return Decision::Withdraw(Overlap::Left { ours: entry.subnet, conflict: conflict.clone() });
     }
     wait.map_or(Decision::Accept, Decision::Wait)
 }
@@ -142,8 +142,8 @@ impl fmt::Display for Overlap {
                 f,
                 "subnet {ours} overlaps subnet {subnet} of pool {pool:?}, which came earlier: delete one of the two pools, or make this one anew with other subnets"
             ),
-            Self::Left { ours, stray } => {
-                write!(f, "subnet {ours} overlaps {} ({}), {}", stray.what, stray.range, stray.why)
+            Self::Left { ours, conflict } => {
+                write!(f, "subnet {ours} overlaps {} ({}), {}", conflict.what, conflict.range, conflict.why)
             }
         }
     }

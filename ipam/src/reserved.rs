@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::pair::Pair;
+use crate::ip_pair::IpPair;
 use crate::subnet::SubnetPair;
 
 /// A pool's `reserved`, read. A pair is reserved if either half is.
@@ -37,7 +37,7 @@ impl Reserved {
     }
 
     /// Whether either half of the pair is reserved.
-    pub fn covers(&self, pair: &Pair) -> bool {
+    pub fn covers(&self, pair: &IpPair) -> bool {
         pair.ipv4.is_some_and(|address| self.ipv4.iter().any(|net| net.contains(&address)))
             || pair.ipv6.is_some_and(|address| self.ipv6.iter().any(|net| net.contains(&address)))
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bobbin_crds::DEFAULT_COOLDOWN;
 use bobbin_datapath::{KernelError, Network, Wiring, boot_time};
-use bobbin_ipam::{AttachmentKey, Pair};
+use bobbin_ipam::{AttachmentKey, IpPair};
 use bobbin_observability::Progress;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -83,14 +83,14 @@ pub struct EndError {
     /// The attachment.
     pub key: AttachmentKey,
     /// Its address.
-    pub pair: Pair,
+    pub pair: IpPair,
     /// Why.
     pub source: KernelError,
 }
 
 impl Agent {
     /// How an attachment is, or should be, wired.
-    pub fn wiring(&self, key: &AttachmentKey, pair: Pair) -> Wiring {
+    pub fn wiring(&self, key: &AttachmentKey, pair: IpPair) -> Wiring {
         let node = self.view.node();
         Wiring {
             key: key.clone(),
@@ -101,7 +101,7 @@ impl Agent {
     }
 
     /// Forwarding, rule and anti-spoofing for the families of a pair: done once, checked by repair ever after.
-    pub async fn prepare(&self, pair: Pair) -> Result<(), KernelError> {
+    pub async fn prepare(&self, pair: IpPair) -> Result<(), KernelError> {
         let [ipv4, ipv6] = &self.prepared;
         let (need4, need6) = (pair.ipv4.is_some(), pair.ipv6.is_some());
         if (!need4 || ipv4.load(Ordering::Acquire)) && (!need6 || ipv6.load(Ordering::Acquire)) {
@@ -153,7 +153,7 @@ impl Agent {
 
     /// Another attachment has a record of an address that this node handed out: the address is passed over until that record is gone, and no
     /// block is proven until it is read again. Whether that is news.
-    pub fn found_duplicate(&self, pair: Pair, by: &str) -> bool {
+    pub fn found_duplicate(&self, pair: IpPair, by: &str) -> bool {
         let Some(name) = record_name(pair) else { return false };
         let record = ConflictingRecord { pair, name, by: by.to_owned() };
         if let Err(error) = self.journal.keep_passed_over(&record) {

@@ -1,4 +1,4 @@
-//! Which pool a pod gets its address from, out of what the view knows; the rule itself is `addressing::choice`. It never
+//! Which pool a pod gets its address from, out of what the view knows; the rule itself is `addressing::selection`. It never
 //! claims anything.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use bobbin_api_client::ReadError;
 use bobbin_cni_wire::{CniError, code};
 use bobbin_crds::AddressPool;
 use bobbin_crds::pool::condition;
-use bobbin_ipam::choice::{self, Choice, PoolFacts, Refusal};
+use bobbin_ipam::pool_selection::{self, PoolInfo, PoolSelection, SelectionError};
 use bobbin_ipam::{Expression, Selector};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
@@ -28,7 +28,7 @@ pub enum ChooseError {
         /// The pod, in words.
         pod: String,
         /// The sentence.
-        refusal: Refusal,
+        refusal: SelectionError,
     },
     /// The API server knows no such pod: it was deleted, or the runtime is ahead.
     #[error(
@@ -57,7 +57,7 @@ impl ChooseError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chosen {
     /// The pool, and which source named it.
-    pub choice: Choice,
+    pub selection: PoolSelection,
     /// The pod as the runtime named it, with its UID filled in if the runtime passed none.
     pub pod: PodRef,
     /// Whether the API server showed this agent a pod of that very UID. Never for a static pod: only its mirror has a pod object,
@@ -80,8 +80,8 @@ pub async fn choose_pool(view: &ClusterView, pod: &PodRef, unknown: UnknownPod) 
         return Err(ChooseError::Unreachable(words));
     }
     if pod.name.is_empty() {
-        let choice = decide(view, &words, None, None)?;
-        return Ok(Chosen { choice, pod: pod.clone(), pod_seen: false });
+        let selection = decide(view, &words, None, None)?;
+        return Ok(Chosen { selection, pod: pod.clone(), pod_seen: false });
     }
     let (facts, pod, pod_seen) = match view.pod(&pod.namespace, &pod.name, &pod.uid, WATCH_WAIT).await {
         PodLookup::Known(facts) => {
@@ -102,11 +102,11 @@ pub async fn choose_pool(view: &ClusterView, pod: &PodRef, unknown: UnknownPod) 
             (guess, pod.clone(), false)
         }
     };
-    let choice = match view.namespace_soon(&pod.namespace, WATCH_WAIT).await {
+    let selection = match view.namespace_soon(&pod.namespace, WATCH_WAIT).await {
         Ok(namespace) => decide(view, &words, facts.as_ref(), Some((&pod.namespace, namespace.as_ref()))),
         Err(error) => unknown_namespace(view, words, &error, facts.as_ref(), unknown),
     }?;
-    Ok(Chosen { choice, pod, pod_seen })
+    Ok(Chosen { selection, pod, pod_seen })
 }
 
 /// The pod with the UID that kubelet uses for it, if the runtime passed none.
@@ -124,7 +124,7 @@ fn unknown_namespace(
     error: &ReadError,
     pod: Option<&PodFacts>,
     unknown: UnknownPod,
-) -> Result<Choice, ChooseError> {
+) -> Result<PoolSelection, ChooseError> {
     tracing::debug!(%error, "{words}: its namespace is unknown");
     if unknown == UnknownPod::Refuse && pod.and_then(|pod| pod.pool.as_ref()).is_none() {
         return Err(ChooseError::Unreachable(words));
@@ -135,7 +135,9 @@ fn unknown_namespace(
 /// What a pod on its way here will get, as far as the watches know; for claiming ahead.
 pub fn expected_pool(view: &ClusterView, pod: &PodFacts) -> Option<String> {
     let namespace = view.namespace(&pod.namespace)?;
-    decide(view, "a pod on its way", Some(pod), Some((&pod.namespace, Some(&namespace)))).ok().map(|choice| choice.pool)
+    decide(view, "a pod on its way", Some(pod), Some((&pod.namespace, Some(&namespace))))
+        .ok()
+        .map(|selection| selection.pool)
 }
 
 fn decide(
@@ -143,29 +145,29 @@ fn decide(
     words: &str,
     pod: Option<&PodFacts>,
     namespace: Option<(&str, Option<&NamespaceFacts>)>,
-) -> Result<Choice, ChooseError> {
+) -> Result<PoolSelection, ChooseError> {
     let node = view.node();
     let pools: BTreeMap<String, _> = view.pools().into_iter().map(|pool| (pool_name(&pool).to_owned(), pool)).collect();
     let facts = namespace.and_then(|(_, facts)| facts);
-    choice::choose(
+    pool_selection::select_pool(
         pod.and_then(|pod| pod.pool.as_deref()),
         facts.and_then(|facts| facts.pool.as_deref()),
         namespace.map(|(name, _)| name),
-        |name| pools.get(name).map(|pool| pool_facts(pool, facts, node.as_ref())),
+        |name| pools.get(name).map(|pool| pool_info(pool, facts, node.as_ref())),
     )
     .map_err(|refusal| ChooseError::Refused { pod: words.to_owned(), refusal })
 }
 
-/// What the choice needs to know of a pool.
-pub fn pool_facts<'a>(
+/// What the selection needs to know of a pool.
+pub fn pool_info<'a>(
     pool: &'a AddressPool,
     namespace: Option<&NamespaceFacts>,
     node: Option<&NodeFacts>,
-) -> PoolFacts<'a> {
+) -> PoolInfo<'a> {
     let conditions = pool.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     let ready = conditions.iter().find(|condition| condition.type_ == condition::READY);
     let nothing = BTreeMap::new();
-    PoolFacts {
+    PoolInfo {
         name: pool_name(pool),
         ready: ready.is_some_and(|condition| condition.status == "True"),
         not_ready_why: ready.map(|condition| condition.message.as_str()).filter(|message| !message.is_empty()),

@@ -18,7 +18,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use crate::blocks::api::BlockApi;
 use crate::blocks::read::BlockRead;
-use crate::choose::pool_facts;
+use crate::choose::pool_info;
 use crate::freshness::{Freshness, Proof, ReadStart};
 use crate::ledger::{Arrival, BlockState, HeldBlock, Ledger};
 use crate::watch::{ClusterView, NodeFacts};
@@ -213,7 +213,7 @@ impl Claims {
         }
         let node = self.0.view.node().ok_or_else(|| refuse("its Node object has not been seen yet"))?;
         let known = self.0.view.pool(pool).ok_or_else(|| refuse("there is no such pool"))?;
-        let facts = pool_facts(&known, None, Some(&node));
+        let facts = pool_info(&known, None, Some(&node));
         if facts.deleting || facts.draining {
             return Err(refuse(if facts.deleting { "it is being deleted" } else { "it is draining" }));
         }

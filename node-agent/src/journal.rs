@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bobbin_cni_wire::READY_MARKER;
-use bobbin_ipam::{AttachmentKey, BootTime, Pair};
+use bobbin_ipam::{AttachmentKey, BootTime, IpPair};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -128,7 +128,7 @@ impl Journal {
     ///
     /// # Errors
     /// A file can't be written or removed.
-    pub fn forget(&self, key: &AttachmentKey, pair: Pair, since: BootTime) -> Result<(), JournalError> {
+    pub fn forget(&self, key: &AttachmentKey, pair: IpPair, since: BootTime) -> Result<(), JournalError> {
         self.keep_cooling(&CoolingAddress { pair, since })?;
         remove(&self.attachment(key))
     }
@@ -192,7 +192,7 @@ impl Journal {
         self.attachments().join(format!("{}-{}.json", key.container_id, key.if_name))
     }
 
-    fn rest(&self, pair: Pair) -> PathBuf {
+    fn rest(&self, pair: IpPair) -> PathBuf {
         let name: Vec<String> = pair.addresses().map(|address| address.to_string()).collect();
         self.cooling_addresses().join(format!("{}.json", name.join("_")))
     }

@@ -10,9 +10,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bobbin_ipam::block::BlockRange;
+use bobbin_ipam::demand::BlockUse;
 use bobbin_ipam::reserved::Reserved;
-use bobbin_ipam::stock::BlockUse;
-use bobbin_ipam::{AttachmentKey, BootTime, Pair};
+use bobbin_ipam::{AttachmentKey, BootTime, IpPair};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -87,7 +87,7 @@ pub struct Permit {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConflictingRecord {
     /// The address.
-    pub pair: Pair,
+    pub pair: IpPair,
     /// The record's name.
     pub name: String,
     /// Whose it is, in words.
@@ -98,7 +98,7 @@ pub struct ConflictingRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CoolingAddress {
     /// The address.
-    pub pair: Pair,
+    pub pair: IpPair,
     /// When it was freed, in boot time.
     pub since: BootTime,
 }
@@ -291,7 +291,7 @@ impl Ledger {
     }
 
     /// The record of the other attachment is gone: the address may go out again.
-    pub fn end_pass_over(&self, pair: Pair) -> bool {
+    pub fn end_pass_over(&self, pair: IpPair) -> bool {
         let now = bobbin_datapath::boot_time();
         self.change(|state| state.end_pass_over(pair, now))
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bobbin_api_client::{Clients, backoff};
 use bobbin_crds::name;
-use bobbin_ipam::{AttachmentKey, Pair};
+use bobbin_ipam::{AttachmentKey, IpPair};
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 
 use crate::freshness::Freshness;
@@ -66,7 +66,7 @@ pub struct LateVerdict {
     /// The attachment that the record is of.
     pub key: AttachmentKey,
     /// The address.
-    pub pair: Pair,
+    pub pair: IpPair,
     /// What the API server said.
     pub verdict: Verdict,
 }
@@ -154,7 +154,12 @@ impl Recorder {
 
     /// Waits for a verdict no longer than `wait`, or until it is known whose the record is that stands in its place; a verdict is never lost
     /// between here and `late`.
-    pub async fn verdict(&self, mut answer: oneshot::Receiver<Verdict>, pair: Pair, wait: Duration) -> Option<Verdict> {
+    pub async fn verdict(
+        &self,
+        mut answer: oneshot::Receiver<Verdict>,
+        pair: IpPair,
+        wait: Duration,
+    ) -> Option<Verdict> {
         // A timeout of zero would last to tokio's next millisecond.
         if !wait.is_zero()
             && let Ok(verdict) = tokio::time::timeout(wait, &mut answer).await
@@ -225,7 +230,7 @@ impl Recorder {
     }
 
     /// Deletes the record of a pair; see [`Recorder::delete`]. A pair without addresses has none.
-    pub fn delete_pair(&self, pair: Pair, key: &AttachmentKey, uid: Option<String>) -> Option<oneshot::Receiver<()>> {
+    pub fn delete_pair(&self, pair: IpPair, key: &AttachmentKey, uid: Option<String>) -> Option<oneshot::Receiver<()>> {
         record_name(pair).map(|name| self.delete(&name, key, uid))
     }
 
@@ -254,7 +259,7 @@ impl Recorder {
     }
 
     /// Whether something waits to be written for that pair.
-    pub fn busy_with(&self, pair: Pair) -> bool {
+    pub fn busy_with(&self, pair: IpPair) -> bool {
         record_name(pair).is_some_and(|name| self.busy(&name))
     }
 
@@ -413,6 +418,6 @@ impl Recorder {
 }
 
 /// The name of the record of a pair.
-pub fn record_name(pair: Pair) -> Option<String> {
+pub fn record_name(pair: IpPair) -> Option<String> {
     name::assignment(pair.ipv4, pair.ipv6)
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use bobbin_crds::DEFAULT_COOLDOWN;
 use bobbin_datapath::SeenLink;
-use bobbin_ipam::{AttachmentKey, Pair, Reserved};
+use bobbin_ipam::{AttachmentKey, IpPair, Reserved};
 use jiff::Timestamp;
 
 use crate::blocks::read::cooling_since;
@@ -64,7 +64,7 @@ pub fn restore(
     for key in unreadable.iter().filter_map(|path| key_of(path)).filter(|key| ledger.attachment(key).is_none()) {
         tracing::error!(%key, "the checkpoint of an attachment can't be read and no link has its key; none of its records is deleted until it is found gone");
         // An empty UID: there is no address to record.
-        let attachment = of_kernel(key, Pair::default(), Some(String::new()), boot_id, Timestamp::now());
+        let attachment = of_kernel(key, IpPair::default(), Some(String::new()), boot_id, Timestamp::now());
         ledger.restore(attachment.clone());
         nameless.push((attachment, Source::Journal));
     }
@@ -92,7 +92,7 @@ fn union(kept: Vec<Attachment>, links: Vec<SeenLink>, boot_id: &str, now: Timest
     let mut all: BTreeMap<AttachmentKey, (Attachment, Source)> = BTreeMap::new();
     for mut attachment in kept {
         let routed = seen.remove(&attachment.key).map(|link| link.pair).unwrap_or_default();
-        let pair = Pair { ipv4: routed.ipv4.or(attachment.pair.ipv4), ipv6: routed.ipv6.or(attachment.pair.ipv6) };
+        let pair = IpPair { ipv4: routed.ipv4.or(attachment.pair.ipv4), ipv6: routed.ipv6.or(attachment.pair.ipv6) };
         let source = if pair == attachment.pair { Source::Journal } else { Source::Kernel };
         attachment.pair = pair;
         all.insert(attachment.key.clone(), (attachment, source));
@@ -107,7 +107,7 @@ fn union(kept: Vec<Attachment>, links: Vec<SeenLink>, boot_id: &str, now: Timest
 /// What is known of an attachment that no record tells of.
 fn of_kernel(
     key: AttachmentKey,
-    pair: Pair,
+    pair: IpPair,
     assignment_uid: Option<String>,
     boot_id: &str,
     now: Timestamp,

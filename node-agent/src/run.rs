@@ -11,7 +11,7 @@ use anyhow::Context;
 use bobbin_api_client::Clients;
 use bobbin_datapath::{Network, Settings, boot_time};
 use bobbin_ipam::BootTime;
-use bobbin_ipam::stock::BlockUse;
+use bobbin_ipam::demand::BlockUse;
 use bobbin_observability::{Health, Metrics as Page, PortError, Progress, Server, init_logs};
 use clap::Parser;
 use tokio::sync::{mpsc, watch};

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use bobbin_crds::MAX_COOLDOWN;
 use bobbin_datapath::{Presence, boot_time};
-use bobbin_ipam::two_looks::Breaker;
-use bobbin_ipam::{AttachmentKey, TwoLooks};
+use bobbin_ipam::deletion_guard::Breaker;
+use bobbin_ipam::{AttachmentKey, DeletionGuard};
 use kube::Client;
 
 use crate::agent::Agent;
@@ -20,7 +20,7 @@ use decision::{Evidence, Identity, identity};
 
 /// What earlier looks found.
 struct Looks {
-    netns_gone: TwoLooks<Identity>,
+    netns_gone: DeletionGuard<Identity>,
     pod_gone: PodGone<Identity>,
     /// Attachments whose interface was in another namespace at the last look, and whether that was told.
     moved: HashMap<AttachmentKey, bool>,
@@ -30,7 +30,7 @@ struct Looks {
 /// Looks every `--sweep-interval` until the agent stops. `client` reads pods and the Node; `pod_absence` is how long a pod must be gone.
 pub async fn run(agent: &Arc<Agent>, client: Client, pod_absence: Duration) {
     let mut looks = Looks {
-        netns_gone: TwoLooks::new(),
+        netns_gone: DeletionGuard::new(),
         pod_gone: PodGone::new(&agent.args.node_name, pod_absence),
         moved: HashMap::new(),
         tripped: None,

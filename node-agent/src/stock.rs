@@ -11,14 +11,14 @@ use std::time::Duration;
 use bobbin_crds::AddressPool;
 use bobbin_crds::pool::condition;
 use bobbin_ipam::Reserved;
-use bobbin_ipam::stock::{BlockUse, PoolUse, decide};
+use bobbin_ipam::demand::{BlockUse, PoolUse, decide};
 use bobbin_observability::Beat;
 use kube::ResourceExt;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::block_checkpoint::BlockCheckpoint;
-use crate::choose::{expected_pool, pool_facts};
+use crate::choose::{expected_pool, pool_info};
 use crate::claim::{ClaimError, Claims};
 use crate::event::Events;
 use crate::ledger::Ledger;
@@ -209,7 +209,7 @@ impl Stock {
 
     fn use_of(&self, pool: &AddressPool, blocks: Vec<BlockUse>, state: &PoolState, now: Instant) -> PoolUse {
         let node = self.0.view.node();
-        let facts = pool_facts(pool, None, node.as_ref());
+        let facts = pool_info(pool, None, node.as_ref());
         let pool_name = pool.metadata.name.as_deref().unwrap_or_default();
         PoolUse {
             blocks,
@@ -274,7 +274,7 @@ fn all_cool(block: &BlockUse) -> bool {
 
 /// When an empty block is next old enough for something.
 fn next_change(pool: &PoolUse) -> Duration {
-    let ages = [pool.block_idle, bobbin_ipam::stock::FIRST_USE];
+    let ages = [pool.block_idle, bobbin_ipam::demand::FIRST_USE];
     let empty = pool.blocks.iter().filter_map(|block| block.empty_for);
     let waits = empty.flat_map(|empty| ages.into_iter().filter_map(move |age| age.checked_sub(empty)));
     waits.filter(|wait| !wait.is_zero()).min().unwrap_or(CHECK_INTERVAL)

@@ -6,7 +6,7 @@
 
 use bobbin_crds::AddressPool;
 use bobbin_crds::pool::{Acceptance, AcceptedSubnet};
-use bobbin_ipam::overlap::{self, Decision, Entry, Overlap, State, Stray};
+use bobbin_ipam::overlap::{self, Decision, Entry, Overlap, State, SubnetConflict};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use crate::layout::{accepted_entries, is_of, pair};
@@ -57,7 +57,7 @@ pub(crate) fn is_pending(pool: &AddressPool) -> bool {
 
 /// First step: which absent entries are to be written as pending, going by what the watches have shown. One that would be
 /// withdrawn at once is not written, so that two pools don't take turns for ever.
-pub(crate) fn propose(pool: &AddressPool, all: &[Entry], strays: &[Stray], now: &MicroTime) -> Ruling {
+pub(crate) fn propose(pool: &AddressPool, all: &[Entry], conflicts: &[SubnetConflict], now: &MicroTime) -> Ruling {
     let old = accepted_entries(pool.status.as_ref());
     let mut ruling = Ruling::default();
     for wanted in &pool.spec.subnets {
@@ -74,7 +74,7 @@ pub(crate) fn propose(pool: &AddressPool, all: &[Entry], strays: &[Stray], now: 
             state: State::Pending,
             subnet,
         };
-        match overlap::decide(&last, all, strays) {
+        match overlap::decide(&last, all, conflicts) {
             Decision::Withdraw(overlap) | Decision::Wait(overlap) => ruling.refused.push(overlap),
             Decision::Accept => ruling.listed.push(AcceptedSubnet {
                 ipv4: wanted.ipv4.clone(),
@@ -89,7 +89,7 @@ pub(crate) fn propose(pool: &AddressPool, all: &[Entry], strays: &[Stray], now: 
 }
 
 /// Second step: what becomes of the pending entries of `pool`, which must be as the look itself saw it, or older.
-pub(crate) fn confirm(pool: &AddressPool, all: &[Entry], strays: &[Stray]) -> Ruling {
+pub(crate) fn confirm(pool: &AddressPool, all: &[Entry], conflicts: &[SubnetConflict]) -> Ruling {
     let mut ruling = Ruling::default();
     for listed in accepted_entries(pool.status.as_ref()) {
         if listed.state == Acceptance::Accepted {
@@ -97,7 +97,7 @@ pub(crate) fn confirm(pool: &AddressPool, all: &[Entry], strays: &[Stray]) -> Ru
             continue;
         }
         let Some(pending) = entry(pool, listed) else { continue };
-        match overlap::decide(&pending, all, strays) {
+        match overlap::decide(&pending, all, conflicts) {
             Decision::Accept => ruling.listed.push(AcceptedSubnet { state: Acceptance::Accepted, ..listed.clone() }),
             Decision::Wait(_) => {
                 ruling.waits = true;

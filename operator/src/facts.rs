@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use bobbin_api_client::{Lenient, SlimNode};
 use bobbin_crds::{AddressBlock, AddressPool};
 use bobbin_ipam::BlockRange;
-use bobbin_ipam::overlap::Stray;
+use bobbin_ipam::overlap::SubnetConflict;
 
-use crate::slim::{SlimAssignment, stray_of};
+use crate::slim::{SlimAssignment, node_conflict};
 
 pub(crate) use block::{BlockFact, Holder, block_key};
 pub(crate) use loose::{Loose, assignment_range};
@@ -243,9 +243,9 @@ impl Facts {
     }
 
     /// The nodes' own addresses, each as what no pool may have.
-    pub(crate) fn node_addresses(&self) -> Vec<Stray> {
+    pub(crate) fn node_addresses(&self) -> Vec<SubnetConflict> {
         let all = self.nodes.iter().flat_map(|(name, fact)| fact.addresses.iter().map(move |address| (name, *address)));
-        all.map(|(name, address)| stray_of(name, address)).collect()
+        all.map(|(name, address)| node_conflict(name, address)).collect()
     }
 
     fn all_pools(&self) -> Vec<Arc<str>> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bobbin_api_client::{Clients, Lenient, ReadError, SlimNode, read};
 use bobbin_crds::pool::Acceptance;
 use bobbin_crds::{AddressBlock, AddressPool};
-use bobbin_ipam::overlap::{Entry, Stray};
+use bobbin_ipam::overlap::{Entry, SubnetConflict};
 use bobbin_ipam::{BlockRange, SubnetPair};
 use kube::api::ListParams;
 use kube::{Api, Resource};
@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use crate::acceptance;
 use crate::facts::{InTheWay, assignment_range, block_index, block_key};
 use crate::layout::{PoolShape, accepted_entries};
-use crate::slim::{SlimAssignment, strays_of};
+use crate::slim::{SlimAssignment, node_conflicts};
 
 /// How long one read may take.
 pub(crate) const READ: Duration = Duration::from_secs(10);
@@ -28,7 +28,7 @@ pub(crate) struct Look {
     /// The pool as this look saw it.
     pub(crate) pool: AddressPool,
     pub(crate) entries: Vec<Entry>,
-    pub(crate) strays: Vec<Stray>,
+    pub(crate) conflicts: Vec<SubnetConflict>,
 }
 
 /// Looks at all pools, blocks, assignments and nodes. `None`: the pool is gone, or can't be read any more.
@@ -50,7 +50,7 @@ pub(crate) async fn look(clients: &Clients, name: &str) -> Result<Option<Look>, 
         .filter_map(|entry| SubnetPair::parse(entry.ipv4.as_deref(), entry.ipv6.as_deref()).ok())
         .collect();
     let in_the_way = |range: &BlockRange| pending.iter().any(|subnet| range.overlaps_subnet(subnet));
-    let mut strays = Vec::new();
+    let mut conflicts = Vec::new();
     let mut ours: HashSet<String> = HashSet::new();
     each(clients, "", |block: Lenient<AddressBlock>| {
         let block_name = block.name().to_owned();
@@ -69,7 +69,7 @@ pub(crate) async fn look(clients: &Clients, name: &str) -> Result<Option<Look>, 
         if block.spec.pool_name == name && shape.as_ref().and_then(|shape| shape.layout.block(index)) == Some(range) {
             ours.insert(block_name);
         } else {
-            strays.push(Stray::left(format!("AddressBlock {block_name}"), range));
+            conflicts.push(SubnetConflict::left(format!("AddressBlock {block_name}"), range));
         }
     })
     .await?;
@@ -83,17 +83,17 @@ pub(crate) async fn look(clients: &Clients, name: &str) -> Result<Option<Look>, 
         let spec = &assignment.spec;
         let of_ours = block_index(name, &spec.block_name).is_some() && ours.contains(&spec.block_name);
         if in_the_way(&range) && !of_ours {
-            strays.push(Stray::left(format!("IPAssignment {address} of node {}", spec.node_name), range));
+            conflicts.push(SubnetConflict::left(format!("IPAssignment {address} of node {}", spec.node_name), range));
         }
     })
     .await?;
     each(clients, "", |node: Lenient<SlimNode>| {
-        let of_node = node.readable().into_iter().flat_map(strays_of);
-        strays.extend(of_node.filter(|stray| in_the_way(&stray.range)));
+        let of_node = node.readable().into_iter().flat_map(node_conflicts);
+        conflicts.extend(of_node.filter(|conflict| in_the_way(&conflict.range)));
     })
     .await?;
-    strays.extend(unreadable.iter().flat_map(|object| object.strays(&pending)));
-    Ok(Some(Look { pool, entries, strays }))
+    conflicts.extend(unreadable.iter().flat_map(|object| object.conflicts(&pending)));
+    Ok(Some(Look { pool, entries, conflicts }))
 }
 
 /// Reads all objects that `fields` selects (empty: all), page by page.

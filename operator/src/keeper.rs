@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bobbin_api_client::{Lenient, ReadError, Refusal, UnknownWhy, backoff};
 use bobbin_crds::pool::{AcceptedSubnet, condition};
 use bobbin_crds::{AddressBlock, AddressPool, AddressPoolStatus, FINALIZER};
-use bobbin_ipam::overlap::{Overlap, Stray};
+use bobbin_ipam::overlap::{Overlap, SubnetConflict};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use k8s_openapi::jiff::Timestamp;
 
@@ -187,9 +187,9 @@ impl Keeper {
         if !acceptance::is_open(pool) {
             return Ok((pool.clone(), Ruling { listed: old, ..Ruling::default() }));
         }
-        let (pools, strays) = self.shared.board.facts(|facts| (facts.pools(), strays(facts, &self.name, pool)));
+        let (pools, conflicts) = self.shared.board.facts(|facts| (facts.pools(), conflicts(facts, &self.name, pool)));
         let entries = acceptance::entries(pools.iter().map(AsRef::as_ref));
-        let proposed = acceptance::propose(pool, &entries, &strays, &MicroTime(Timestamp::now()));
+        let proposed = acceptance::propose(pool, &entries, &conflicts, &MicroTime(Timestamp::now()));
         let mut pool = pool.clone();
         if proposed.listed != old {
             // Written down before the look: whoever looks later sees it.
@@ -202,7 +202,7 @@ impl Keeper {
         if look.pool.metadata.uid != pool.metadata.uid || look.pool.metadata.deletion_timestamp.is_some() {
             return Err(TurnError::Stale);
         }
-        let mut confirmed = acceptance::confirm(&look.pool, &look.entries, &look.strays);
+        let mut confirmed = acceptance::confirm(&look.pool, &look.entries, &look.conflicts);
         confirmed.refused.extend(proposed.refused);
         let mut pool = look.pool;
         if confirmed.listed != accepted_entries(pool.status.as_ref()) {
@@ -327,16 +327,16 @@ impl Keeper {
 }
 
 /// What the watches have shown to be in the way of a pool's open entries: a hint, the look decides.
-fn strays(facts: &crate::facts::Facts, name: &str, pool: &AddressPool) -> Vec<Stray> {
+fn conflicts(facts: &crate::facts::Facts, name: &str, pool: &AddressPool) -> Vec<SubnetConflict> {
     let wanted: Vec<_> = pool.spec.subnets.iter().filter_map(|entry| crate::layout::pair(entry).ok()).collect();
     let overlaps = |range: &bobbin_ipam::BlockRange| wanted.iter().any(|subnet| range.overlaps_subnet(subnet));
     let blocks =
         facts.blocks_of_others(name).into_iter().map(|(block, range)| (format!("AddressBlock {block}"), range));
     let records = facts.loose().into_iter().filter(|loose| !loose.block_is_there);
     let records = records.map(|loose| (format!("IPAssignment {} of node {}", loose.name, loose.node), loose.range));
-    let left = blocks.chain(records).map(|(what, range)| Stray::left(what, range));
-    let known = left.chain(facts.node_addresses()).filter(|stray| overlaps(&stray.range));
-    known.chain(facts.in_the_way(name).iter().flat_map(|object| object.strays(&wanted))).collect()
+    let left = blocks.chain(records).map(|(what, range)| SubnetConflict::left(what, range));
+    let known = left.chain(facts.node_addresses()).filter(|conflict| overlaps(&conflict.range));
+    known.chain(facts.in_the_way(name).iter().flat_map(|object| object.conflicts(&wanted))).collect()
 }
 
 /// The pool's shape with these entries listed.

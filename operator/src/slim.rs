@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use bobbin_api_client::SlimNode;
 use bobbin_crds::IPAssignment;
-use bobbin_ipam::overlap::Stray;
-use bobbin_ipam::{BlockRange, Pair};
+use bobbin_ipam::overlap::SubnetConflict;
+use bobbin_ipam::{BlockRange, IpPair};
 use kube::Resource;
 use kube::api::ObjectMeta;
 use serde::Deserialize;
@@ -35,16 +35,16 @@ pub(crate) struct SlimAssignmentSpec {
 }
 
 /// The machine's addresses, each as what no pool may have.
-pub(crate) fn strays_of(node: &SlimNode) -> impl Iterator<Item = Stray> {
+pub(crate) fn node_conflicts(node: &SlimNode) -> impl Iterator<Item = SubnetConflict> {
     let name = node.metadata.name.clone().unwrap_or_default();
-    node.addresses().into_iter().map(move |address| stray_of(&name, address))
+    node.addresses().into_iter().map(move |address| node_conflict(&name, address))
 }
 
 /// A node's own address in the way of a pool: a route to it as a pod's would cut the node off.
-pub(crate) fn stray_of(node: &str, address: IpAddr) -> Stray {
+pub(crate) fn node_conflict(node: &str, address: IpAddr) -> SubnetConflict {
     let pair = match address {
-        IpAddr::V4(ipv4) => Pair { ipv4: Some(ipv4), ipv6: None },
-        IpAddr::V6(ipv6) => Pair { ipv4: None, ipv6: Some(ipv6) },
+        IpAddr::V4(ipv4) => IpPair { ipv4: Some(ipv4), ipv6: None },
+        IpAddr::V6(ipv6) => IpPair { ipv4: None, ipv6: Some(ipv6) },
     };
-    Stray::of_node(format!("the address of Node {node}"), BlockRange::from(pair))
+    SubnetConflict::of_node(format!("the address of Node {node}"), BlockRange::from(pair))
 }

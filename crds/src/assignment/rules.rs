@@ -2,7 +2,7 @@
 
 use kube::core::Rule;
 
-use crate::rule::telling_rule;
+use crate::cel::telling_rule;
 
 /// The name is the IPv4 address or, without one, the IPv6 address in full with dashes.
 ///

@@ -2,7 +2,7 @@
 
 use kube::core::Rule;
 
-use crate::rule::{rule, telling_rule};
+use crate::cel::{rule, telling_rule};
 
 /// The name tells pool and index.
 pub(crate) fn name() -> Rule {

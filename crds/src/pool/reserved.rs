@@ -2,13 +2,13 @@
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-use super::{MOST_RESERVED, rules};
+use super::{MAX_RESERVED, rules};
 
 /// A list of addresses and CIDRs.
 pub(crate) fn schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
-        "maxItems": MOST_RESERVED,
+        "maxItems": MAX_RESERVED,
         "items": {"type": "string", "maxLength": 43, "x-kubernetes-validations": [rules::reserved()]},
     })
 }

@@ -2,7 +2,7 @@
 
 use kube::core::Rule;
 
-use crate::rule::{rule, telling_rule, texts};
+use crate::cel::{rule, telling_rule, texts};
 
 /// True for two entries that have an address in common. Both are valid.
 const OVERLAP: &str = "((has(a.ipv4) && has(b.ipv4) && (cidr(a.ipv4).containsCIDR(b.ipv4) || cidr(b.ipv4).containsCIDR(a.ipv4))) \

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bobbin_ipam::Pair;
+use bobbin_ipam::IpPair;
 
 use crate::node::{Pod, ip, links, network, on_a_node};
 
@@ -15,7 +15,7 @@ fn what_is_gone_is_gone_again() {
         pod.ip("link del eth0");
         network.detach(&pod.wiring.key, pod.wiring.pair).await.expect("its link is gone");
         network.attach(&pod.wiring, pod.netns()).await.expect("attach again");
-        network.detach(&pod.wiring.key, Pair::default()).await.expect("addresses unknown");
+        network.detach(&pod.wiring.key, IpPair::default()).await.expect("addresses unknown");
         network.detach(&pod.wiring.key, pod.wiring.pair).await.expect("twice");
         assert!(!ip("route show table all").contains("10.64.0.1 "));
     });

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bobbin_datapath::{Network, Settings, Wiring};
-use bobbin_ipam::{AttachmentKey, BlockRange, Pair};
+use bobbin_ipam::{AttachmentKey, BlockRange, IpPair};
 use nix::sched::{CloneFlags, setns, unshare};
 
 pub const NODE_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -84,7 +84,7 @@ impl Pod {
             unshare(CloneFlags::CLONE_NEWNET).expect("a new network namespace");
             OwnedFd::from(std::fs::File::open("/proc/thread-self/ns/net").expect("its descriptor"))
         });
-        let pair = Pair {
+        let pair = IpPair {
             ipv4: ipv4.then_some(Ipv4Addr::new(10, 64, 0, n)),
             ipv6: ipv6.then(|| Ipv6Addr::new(0xfd00, 0x64, 0, 0, 0, 0, 0, u16::from(n))),
         };

@@ -40,8 +40,8 @@ fn the_entry_that_came_later_loses_whichever_pool_is_older() {
 fn what_an_earlier_pool_left_is_not_carved_over() {
     let ours = entry("a", 5, State::Pending, "10.0.0.0/16");
     let range = BlockRange::parse(Some("10.0.9.0/27"), None).unwrap();
-    let stray = Stray::left("AddressBlock a-288".to_owned(), range);
-    let Decision::Withdraw(overlap) = decide(&ours, &[], [&stray]) else { panic!("carved over a block") };
+    let conflict = SubnetConflict::left("AddressBlock a-288".to_owned(), range);
+    let Decision::Withdraw(overlap) = decide(&ours, &[], [&conflict]) else { panic!("carved over a block") };
     assert_eq!(
         overlap.to_string(),
         "subnet 10.0.0.0/16 overlaps AddressBlock a-288 (10.0.9.0/27), which an earlier pool left: its addresses may be in use; delete the pods that use them, or wait until it is gone"

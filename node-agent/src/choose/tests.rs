@@ -1,6 +1,6 @@
-//! The choice with what the view knows; the rule itself is tested in `addressing`.
+//! The selection with what the view knows; the rule itself is tested in `addressing`.
 
-use bobbin_ipam::choice::{Reason, Source};
+use bobbin_ipam::pool_selection::{SelectionSource, UnusableReason};
 use serde_json::{Value, json};
 
 use super::*;
@@ -57,14 +57,14 @@ fn view(namespaces: Vec<(&str, NamespaceFacts)>, pods: Vec<PodFacts>) -> Cluster
     ClusterView::of(Some(node()), pools, namespaces, pods)
 }
 
-async fn choose(view: &ClusterView, pod: &str) -> Result<Choice, ChooseError> {
-    choose_pool(view, &reference(pod), UnknownPod::Refuse).await.map(|chosen| chosen.choice)
+async fn choose(view: &ClusterView, pod: &str) -> Result<PoolSelection, ChooseError> {
+    choose_pool(view, &reference(pod), UnknownPod::Refuse).await.map(|chosen| chosen.selection)
 }
 
 #[tokio::test]
 async fn a_call_without_a_pod_gets_the_pool_default() {
-    let choice = choose_pool(&view(vec![], vec![]), &PodRef::default(), UnknownPod::Refuse).await.unwrap().choice;
-    assert_eq!((choice.pool.as_str(), choice.source), ("default", Source::Default));
+    let selection = choose_pool(&view(vec![], vec![]), &PodRef::default(), UnknownPod::Refuse).await.unwrap().selection;
+    assert_eq!((selection.pool.as_str(), selection.source), ("default", SelectionSource::Default));
 }
 
 #[tokio::test]
@@ -72,11 +72,11 @@ async fn each_reason_not_to_serve_is_told_with_pod_and_node() {
     let pods = ["far", "drain", "broken", "team", "nowhere"].map(|name| pod(name, Some(name))).to_vec();
     let view = view(vec![("shop", namespace(None, &[]))], pods);
     for (name, reason) in [
-        ("far", Reason::NodeNotAdmitted),
-        ("drain", Reason::Draining),
-        ("broken", Reason::NotReady(Some("overlaps pool \"x\"".to_owned()))),
-        ("team", Reason::NamespaceNotAdmitted),
-        ("nowhere", Reason::Missing),
+        ("far", UnusableReason::NodeNotAdmitted),
+        ("drain", UnusableReason::Draining),
+        ("broken", UnusableReason::NotReady(Some("overlaps pool \"x\"".to_owned()))),
+        ("team", UnusableReason::NamespaceNotAdmitted),
+        ("nowhere", UnusableReason::Missing),
     ] {
         let error = choose(&view, name).await.unwrap_err();
         let told = error.to_cni();
@@ -90,8 +90,8 @@ async fn each_reason_not_to_serve_is_told_with_pod_and_node() {
 #[tokio::test]
 async fn a_namespaces_labels_and_annotation_count() {
     let view = view(vec![("shop", namespace(Some("team"), &[("team", "red")]))], vec![pod("web", None)]);
-    let choice = choose(&view, "web").await.unwrap();
-    assert_eq!((choice.pool.as_str(), choice.source), ("team", Source::NamespaceAnnotation));
+    let selection = choose(&view, "web").await.unwrap();
+    assert_eq!((selection.pool.as_str(), selection.source), ("team", SelectionSource::NamespaceAnnotation));
     assert_eq!(expected_pool(&view, &pod("next", None)).as_deref(), Some("team"));
 }
 
@@ -100,10 +100,10 @@ async fn without_the_api_server_an_unknown_pod_is_refused_unless_it_is_static_or
     let view = view(vec![("shop", namespace(Some("team"), &[("team", "red")]))], vec![]);
     assert!(matches!(choose(&view, "web").await, Err(ChooseError::Unreachable(_))));
     let wanted = choose_pool(&view, &reference("web"), UnknownPod::Default).await.unwrap();
-    assert_eq!(wanted.choice.pool, "team");
+    assert_eq!(wanted.selection.pool, "team");
     let of_file = PodRef { uid: "0123456789abcdef0123456789abcdef".to_owned(), ..reference("web") };
     let of_file = choose_pool(&view, &of_file, UnknownPod::Refuse).await.unwrap();
-    assert_eq!((of_file.choice.pool.as_str(), of_file.pod_seen), ("team", false));
+    assert_eq!((of_file.selection.pool.as_str(), of_file.pod_seen), ("team", false));
 }
 
 #[tokio::test]
@@ -132,7 +132,7 @@ async fn without_a_uid_and_without_the_api_server_the_last_pod_of_that_name_name
     let labels = [("team", "red")];
     let view = view(vec![("shop", namespace(None, &labels))], vec![pod("web", Some("team"))]);
     let chosen = choose_pool(&view, &without, UnknownPod::Refuse).await.unwrap();
-    assert_eq!((chosen.choice.pool.as_str(), chosen.choice.source), ("team", Source::PodAnnotation));
+    assert_eq!((chosen.selection.pool.as_str(), chosen.selection.source), ("team", SelectionSource::PodAnnotation));
     assert_eq!((chosen.pod, chosen.pod_seen), (without, false));
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bobbin_api_client::{Outcome, ReadError, Refusal};
 use bobbin_crds::{AddressPool, name};
 use bobbin_datapath::boot_time;
-use bobbin_ipam::window::candidates;
+use bobbin_ipam::claim_order::candidates;
 use jiff::Timestamp;
 use kube::ResourceExt;
 

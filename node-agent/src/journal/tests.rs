@@ -8,7 +8,7 @@ use crate::ledger::{Phase, PodRef};
 fn attachment(id: &str) -> Attachment {
     Attachment {
         key: AttachmentKey { container_id: id.to_owned(), if_name: "eth0".to_owned() },
-        pair: Pair { ipv4: Some("10.0.0.5".parse().unwrap()), ipv6: Some("fd00::5".parse().unwrap()) },
+        pair: IpPair { ipv4: Some("10.0.0.5".parse().unwrap()), ipv6: Some("fd00::5".parse().unwrap()) },
         block: "p-0".to_owned(),
         pool: "p".to_owned(),
         pod: PodRef { namespace: "a".to_owned(), name: "b".to_owned(), uid: "c".to_owned() },

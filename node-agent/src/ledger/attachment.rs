@@ -1,7 +1,7 @@
 //! An attachment and what is kept of it under the run directory. Pure data.
 
 use bobbin_datapath::NetnsRef;
-use bobbin_ipam::{AttachmentKey, Pair};
+use bobbin_ipam::{AttachmentKey, IpPair};
 use serde::{Deserialize, Serialize};
 
 /// The pod of an attachment; each field is empty when the runtime named none.
@@ -39,7 +39,7 @@ pub struct Attachment {
     /// Container ID and interface name.
     pub key: AttachmentKey,
     /// The address, or the pair.
-    pub pair: Pair,
+    pub pair: IpPair,
     /// The block that it is of; empty when a restart could not find out.
     pub block: String,
     /// The pool that it is of.
@@ -71,7 +71,7 @@ pub struct Attachment {
 impl Attachment {
     /// Whether it should have a record at the API server: its ADD was answered, no DEL has begun, and it has an address.
     pub fn needs_record(&self) -> bool {
-        self.phase == Phase::Live && self.pair != Pair::default()
+        self.phase == Phase::Live && self.pair != IpPair::default()
     }
 
     /// Whose it is, in words: `pod shop/web`, or the container if the runtime named no pod.

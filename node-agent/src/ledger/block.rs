@@ -1,9 +1,9 @@
 //! One block in the ledger: its state, its addresses, and what the API server's word on it is worth. Pure.
 
 use bobbin_ipam::block::BlockRange;
-use bobbin_ipam::occupancy::Occupancy;
+use bobbin_ipam::block_allocator::BlockAllocator;
 use bobbin_ipam::reserved::Reserved;
-use bobbin_ipam::{BootTime, Pair};
+use bobbin_ipam::{BootTime, IpPair};
 use serde::{Deserialize, Serialize};
 
 use super::block_state::{BlockEvent, BlockState, Next};
@@ -79,7 +79,7 @@ pub(super) struct Block {
 #[derive(Debug)]
 pub(super) struct Body {
     pub(super) held: HeldBlock,
-    pub(super) occupancy: Occupancy,
+    pub(super) allocator: BlockAllocator,
     pub(super) proof: Proof,
     pub(super) empty_since: Option<BootTime>,
     pub(super) was_used: bool,
@@ -93,23 +93,23 @@ impl Body {
         proof: Proof,
         now: BootTime,
     ) -> Body {
-        let occupancy = Occupancy::new(held.range, reserved, cooling_since);
-        Body { held, occupancy, proof, empty_since: Some(now), was_used: false }
+        let allocator = BlockAllocator::new(held.range, reserved, cooling_since);
+        Body { held, allocator, proof, empty_since: Some(now), was_used: false }
     }
 
-    pub(super) fn offset_of(&self, pair: Pair) -> Option<u32> {
+    pub(super) fn offset_of(&self, pair: IpPair) -> Option<u32> {
         pair.addresses().find_map(|address| self.held.range.offset_of(address))
     }
 
     pub(super) fn hold(&mut self, offset: u32) {
-        self.occupancy.hold(offset);
+        self.allocator.hold(offset);
         self.empty_since = None;
         self.was_used = true;
     }
 
     pub(super) fn free(&mut self, offset: u32, now: BootTime) {
-        self.occupancy.free(offset, now);
-        if self.occupancy.is_empty() {
+        self.allocator.free(offset, now);
+        if self.allocator.is_empty() {
             self.empty_since = Some(now);
         }
     }
@@ -135,7 +135,7 @@ impl Block {
     }
 
     pub(super) fn residents(&self) -> u32 {
-        self.body.as_ref().map_or(0, |body| body.occupancy.held())
+        self.body.as_ref().map_or(0, |body| body.allocator.held())
     }
 
     /// Applies an event; `None`: the block is to be forgotten. Otherwise whether the state changed.
@@ -166,7 +166,7 @@ impl Block {
         Some(BlockView {
             held: body.held.clone(),
             state: self.state,
-            residents: body.occupancy.held(),
+            residents: body.allocator.held(),
             proof: body.proof,
             was_used: body.was_used,
         })

@@ -30,7 +30,7 @@ type Record = (usize, usize);
 #[derive(Clone, Debug, Default)]
 struct Api {
     blocks: BTreeMap<usize, Stored>,
-    records: BTreeMap<Pair, Record>,
+    records: BTreeMap<IpPair, Record>,
 }
 
 /// A node: what its agent keeps in memory and in the checkpoint, and what runs on it.
@@ -39,11 +39,11 @@ struct Node {
     checkpoint: Vec<SavedBlock>,
     uid: u32,
     /// Pods that run: container and address.
-    pods: BTreeMap<usize, Pair>,
+    pods: BTreeMap<usize, IpPair>,
     /// Attachments whose record was not answered yet.
     unanswered: BTreeSet<usize>,
     /// Addresses of which it told that another attachment has a record.
-    told: BTreeSet<Pair>,
+    told: BTreeSet<IpPair>,
 }
 
 #[derive(Clone, Debug)]
@@ -164,7 +164,7 @@ fn key(container: usize) -> AttachmentKey {
     AttachmentKey::new(format!("c{container}"), "eth0")
 }
 
-fn attachment(container: usize, pair: Pair) -> Attachment {
+fn attachment(container: usize, pair: IpPair) -> Attachment {
     Attachment {
         key: key(container),
         pair,
@@ -182,7 +182,7 @@ fn attachment(container: usize, pair: Pair) -> Attachment {
     }
 }
 
-fn block_of(pair: Pair) -> usize {
+fn block_of(pair: IpPair) -> usize {
     (0..BLOCKS).find(|block| pair.addresses().all(|ip| range(*block).offset_of(ip).is_some())).unwrap()
 }
 
@@ -602,7 +602,7 @@ impl World {
 
     /// A duplicate that an edit by hand made is told at a node: the block of one of the two is lost there, or its record was refused.
     fn check_duplicates_are_reported(&self) {
-        let mut holders: BTreeMap<Pair, Vec<usize>> = BTreeMap::new();
+        let mut holders: BTreeMap<IpPair, Vec<usize>> = BTreeMap::new();
         for (number, node) in self.nodes.iter().enumerate() {
             node.pods.values().for_each(|pair| holders.entry(*pair).or_default().push(number));
         }

@@ -5,26 +5,26 @@ use std::time::Duration;
 
 use bobbin_crds::MAX_COOLDOWN;
 use bobbin_ipam::block::BlockName;
+use bobbin_ipam::demand::BlockUse;
 use bobbin_ipam::reserved::Reserved;
-use bobbin_ipam::stock::BlockUse;
-use bobbin_ipam::{AttachmentKey, BootTime, Pair};
+use bobbin_ipam::{AttachmentKey, BootTime, IpPair};
 
 use super::block::{Block, BlockView, Body, HeldBlock, SavedBlock};
 use super::block_state::{BlockEvent, BlockState, Next};
 use super::{AssignError, Attachment, ConflictingRecord, CoolingAddress, Permit, Phase, Request, Taken};
 use crate::freshness::Proof;
 
-/// Blocks and attachments. Invariant: an address of a block is held in its occupancy exactly if an attachment has it.
+/// Blocks and attachments. Invariant: an address of a block is held in its allocator exactly if an attachment has it.
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) blocks: BTreeMap<String, Block>,
     pub(super) attachments: HashMap<AttachmentKey, Attachment>,
     /// Cool-downs of addresses whose block is not in the ledger.
-    cooling_addresses: HashMap<Pair, BootTime>,
+    cooling_addresses: HashMap<IpPair, BootTime>,
     /// What each pool reserves, as last said.
     reserved: HashMap<String, Reserved>,
     /// Addresses that another attachment has a record of, whether their block is here or not.
-    passed_over: HashMap<Pair, ConflictingRecord>,
+    passed_over: HashMap<IpPair, ConflictingRecord>,
     /// The next block's epoch: one that comes back never has the epoch it had.
     epochs: u64,
 }
@@ -121,7 +121,7 @@ impl State {
     /// Keeps the cool-downs of a forgotten block, in case it comes back.
     fn keep_cooling(&mut self, forgotten: Option<Body>) {
         let Some(body) = forgotten else { return };
-        for (offset, since) in body.occupancy.resting() {
+        for (offset, since) in body.allocator.resting() {
             self.cooling_addresses.extend(body.held.range.pair(offset).map(|pair| (pair, since)));
         }
         let newest = self.cooling_addresses.values().max().copied().unwrap_or_default();
@@ -207,7 +207,7 @@ impl State {
         self.reserved.insert(pool.to_owned(), reserved.clone());
         for body in self.blocks.values_mut().filter_map(|block| block.body.as_mut()) {
             if body.held.pool == pool {
-                body.occupancy.set_reserved(reserved);
+                body.allocator.set_reserved(reserved);
             }
         }
         true
@@ -228,15 +228,15 @@ impl State {
         }
         let found = if early {
             let longest = |(name, block, body): &(&String, &Block, &Body)| {
-                body.occupancy.longest_cooling().map(|(offset, since)| (since, (*name).clone(), block.epoch(), offset))
+                body.allocator.longest_cooling().map(|(offset, since)| (since, (*name).clone(), block.epoch(), offset))
             };
             serving.iter().filter_map(longest).min().map(|(_, name, epoch, offset)| (name, epoch, offset))
         } else {
             serving
                 .iter()
                 .filter_map(|(name, block, body)| {
-                    let offset = body.occupancy.pick_cooled(now, request.cooldown)?;
-                    let fullest = (body.occupancy.held(), std::cmp::Reverse(body.held.index));
+                    let offset = body.allocator.pick_cooled(now, request.cooldown)?;
+                    let fullest = (body.allocator.held(), std::cmp::Reverse(body.held.index));
                     Some((fullest, ((*name).clone(), block.epoch(), offset)))
                 })
                 .max_by_key(|(fullest, _)| *fullest)
@@ -291,21 +291,21 @@ impl State {
     }
 
     /// Does not hand an address out while another attachment has a record of it. Whether that is news.
-    pub(super) fn pass_over(&mut self, pair: Pair, record: ConflictingRecord) -> bool {
+    pub(super) fn pass_over(&mut self, pair: IpPair, record: ConflictingRecord) -> bool {
         let news = self.passed_over.get(&pair) != Some(&record);
         self.passed_over.insert(pair, record);
         if let Some((body, offset)) = self.find(pair) {
-            body.occupancy.exclude(offset);
+            body.allocator.exclude(offset);
         }
         news
     }
 
     /// The record is gone: the address may go out again, after the cool-down.
-    pub(super) fn end_pass_over(&mut self, pair: Pair, now: BootTime) -> bool {
+    pub(super) fn end_pass_over(&mut self, pair: IpPair, now: BootTime) -> bool {
         let known = self.passed_over.remove(&pair).is_some();
         if known && let Some((body, offset)) = self.find(pair) {
-            body.occupancy.include(offset);
-            body.occupancy.cool_since(offset, now);
+            body.allocator.include(offset);
+            body.allocator.cool_since(offset, now);
         }
         known
     }
@@ -341,9 +341,9 @@ impl State {
             .filter_map(|block| block.body.as_ref())
             .map(|body| BlockUse {
                 name: BlockName(body.held.name.clone()),
-                held: body.occupancy.held(),
-                cooling: body.occupancy.cooling(now, cooldown),
-                usable: body.occupancy.usable(),
+                held: body.allocator.held(),
+                cooling: body.allocator.cooling(now, cooldown),
+                usable: body.allocator.usable(),
                 empty_for: body.empty_since.map(|since| now.since(since)),
                 was_used: body.was_used,
             })
@@ -355,7 +355,7 @@ impl State {
         let bodies = self.blocks.values().filter_map(|block| block.body.as_ref());
         let in_blocks = bodies.flat_map(|body| {
             let pair_at = |(offset, since)| body.held.range.pair(offset).map(|pair| CoolingAddress { pair, since });
-            body.occupancy.resting().filter_map(pair_at)
+            body.allocator.resting().filter_map(pair_at)
         });
         let elsewhere =
             self.cooling_addresses.iter().map(|(pair, since)| CoolingAddress { pair: *pair, since: *since });
@@ -368,23 +368,23 @@ impl State {
         }
     }
 
-    fn cool_one(&mut self, pair: Pair, since: BootTime) {
+    fn cool_one(&mut self, pair: IpPair, since: BootTime) {
         match self.find(pair) {
-            Some((body, offset)) => body.occupancy.cool_since(offset, since),
+            Some((body, offset)) => body.allocator.cool_since(offset, since),
             None => {
                 self.cooling_addresses.insert(pair, since);
             }
         }
     }
 
-    fn find(&mut self, pair: Pair) -> Option<(&mut Body, u32)> {
+    fn find(&mut self, pair: IpPair) -> Option<(&mut Body, u32)> {
         let mut bodies = self.blocks.values_mut().filter_map(|block| block.body.as_mut());
         bodies.find_map(|body| body.offset_of(pair).map(|offset| (body, offset)))
     }
 }
 
 impl Request<'_> {
-    fn attachment(&self, pair: Pair, block: String) -> Attachment {
+    fn attachment(&self, pair: IpPair, block: String) -> Attachment {
         Attachment {
             key: self.key.clone(),
             pair,

@@ -245,7 +245,7 @@ impl World {
 
     fn live_in(&self, index: usize) -> usize {
         let range = block(index).range;
-        let inside = |pair: Pair| pair.addresses().any(|address| range.offset_of(address).is_some());
+        let inside = |pair: IpPair| pair.addresses().any(|address| range.offset_of(address).is_some());
         self.live.iter().filter(|(_, attachment)| inside(attachment.pair)).count()
     }
 
@@ -263,9 +263,9 @@ impl World {
                 assert!(seen.insert(address), "{address} is held twice");
             }
         }
-        let ours: HashSet<(AttachmentKey, Pair)> =
+        let ours: HashSet<(AttachmentKey, IpPair)> =
             self.live.iter().map(|(container, one)| (key(*container), one.pair)).collect();
-        let theirs: HashSet<(AttachmentKey, Pair)> = attachments.into_iter().map(|one| (one.key, one.pair)).collect();
+        let theirs: HashSet<(AttachmentKey, IpPair)> = attachments.into_iter().map(|one| (one.key, one.pair)).collect();
         assert_eq!(ours, theirs);
         for index in &self.blocks {
             let name = block(*index).name;
@@ -292,7 +292,7 @@ proptest! {
 fn every_address_of_a_block_goes_out_once() {
     let ledger = Ledger::new();
     add(&ledger, block(0));
-    let pairs: HashSet<Pair> =
+    let pairs: HashSet<IpPair> =
         (0..4).map(|container| assign(&ledger, container, "a", at(1), false).unwrap().pair).collect();
     assert_eq!(pairs.len(), 4);
     assert_eq!(assign(&ledger, 4, "a", at(1), false), Err(AssignError::NoneCooled { blocks: 1 }));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bobbin_api_client::{Clients, Lenient, ReadError, read};
 use bobbin_crds::IPAssignment;
-use bobbin_ipam::{AttachmentKey, BlockRange, Pair};
+use bobbin_ipam::{AttachmentKey, BlockRange, IpPair};
 use kube::api::ListParams;
 use kube::{Api, Resource};
 
@@ -64,8 +64,8 @@ impl RecordRead {
     }
 
     /// Its addresses as a pair, as far as they can be read.
-    pub(crate) fn pair(&self) -> Pair {
-        Pair {
+    pub(crate) fn pair(&self) -> IpPair {
+        IpPair {
             ipv4: self.ipv4.as_ref().and_then(|address| address.parse().ok()),
             ipv6: self.ipv6.as_ref().and_then(|address| address.parse().ok()),
         }
@@ -130,7 +130,7 @@ pub(crate) fn address_of(name: &str) -> Option<IpAddr> {
 }
 
 /// The pair of a block that a record is named after.
-pub(crate) fn pair_of(range: &BlockRange, name: &str) -> Option<Pair> {
+pub(crate) fn pair_of(range: &BlockRange, name: &str) -> Option<IpPair> {
     range.pair(range.offset_of(address_of(name)?)?)
 }
 

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use bobbin_crds::IPAssignment;
-use bobbin_ipam::{AttachmentKey, Pair};
+use bobbin_ipam::{AttachmentKey, IpPair};
 use tokio::sync::oneshot;
 
 use super::Verdict;
@@ -16,7 +16,7 @@ pub(super) enum PendingWrite {
         /// Whose.
         key: AttachmentKey,
         /// The address.
-        pair: Pair,
+        pair: IpPair,
         /// The record.
         record: Box<IPAssignment>,
         /// Who wants the verdict.
@@ -38,7 +38,7 @@ pub(super) enum PendingWrite {
 impl PendingWrite {
     pub(super) fn create(
         key: AttachmentKey,
-        pair: Pair,
+        pair: IpPair,
         record: Box<IPAssignment>,
         reply: oneshot::Sender<Verdict>,
     ) -> PendingWrite {
@@ -104,7 +104,7 @@ pub(super) enum Done {
     /// Nothing, and why: the API server refuses what must not be given up. The same step again, after a pause.
     Later(String),
     /// A create has its verdict.
-    Created { key: AttachmentKey, pair: Pair, reply: oneshot::Sender<Verdict>, verdict: Verdict },
+    Created { key: AttachmentKey, pair: IpPair, reply: oneshot::Sender<Verdict>, verdict: Verdict },
     /// A delete is over.
     Deleted { key: AttachmentKey, reply: Option<oneshot::Sender<()>> },
 }

@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn pair(last: u8) -> Pair {
-    Pair { ipv4: Some([10, 0, 0, last].into()), ipv6: Some(format!("fd00::{last:x}").parse().unwrap()) }
+fn pair(last: u8) -> IpPair {
+    IpPair { ipv4: Some([10, 0, 0, last].into()), ipv6: Some(format!("fd00::{last:x}").parse().unwrap()) }
 }
 
 fn kept(id: &str, last: u8) -> Attachment {
@@ -24,7 +24,7 @@ fn kept(id: &str, last: u8) -> Attachment {
     }
 }
 
-fn link(id: &str, pair: Pair) -> SeenLink {
+fn link(id: &str, pair: IpPair) -> SeenLink {
     SeenLink { key: AttachmentKey::new(id, "eth0"), host_if: "bob1".to_owned(), host_index: 7, pair }
 }
 
@@ -37,7 +37,7 @@ fn what_the_journal_has_stays_as_it_is_with_or_without_its_link() {
     let expected = [(kept("x", 1), Source::Journal)];
     assert_eq!(of(vec![kept("x", 1)], vec![link("x", pair(1))]), expected);
     assert_eq!(of(vec![kept("x", 1)], vec![]), expected);
-    assert_eq!(of(vec![kept("x", 1)], vec![link("x", Pair::default())]), expected);
+    assert_eq!(of(vec![kept("x", 1)], vec![link("x", IpPair::default())]), expected);
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn what_only_the_kernel_has_is_in_use() {
 
 #[test]
 fn a_half_routed_pair_is_still_the_whole_pair() {
-    let half = Pair { ipv4: None, ..pair(1) };
+    let half = IpPair { ipv4: None, ..pair(1) };
     assert_eq!(of(vec![kept("x", 1)], vec![link("x", half)]), [(kept("x", 1), Source::Journal)]);
 }
 

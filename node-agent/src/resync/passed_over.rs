@@ -1,7 +1,7 @@
 //! Addresses with a record that no attachment here has: kept over a restart, and handed out again when that record is gone.
 
 use bobbin_api_client::ReadError;
-use bobbin_ipam::{BlockRange, Pair};
+use bobbin_ipam::{BlockRange, IpPair};
 
 use super::Resync;
 use crate::ledger::{Attachment, ConflictingRecord};
@@ -60,11 +60,11 @@ impl Resync {
     }
 
     /// Whether two attachments here have the same address, which only an earlier fault leaves behind: that was told once.
-    fn has_two_holders(&self, pair: Pair) -> bool {
+    fn has_two_holders(&self, pair: IpPair) -> bool {
         self.ledger.attachments().iter().filter(|attachment| attachment.pair == pair).count() > 1
     }
 
-    fn record_again(&self, pair: Pair) {
+    fn record_again(&self, pair: IpPair) {
         let living = self.ledger.attachments().into_iter().find(|attachment| attachment.pair == pair);
         if let Some(attachment) = living.filter(Attachment::needs_record)
             && !self.recorder.busy_with(pair)

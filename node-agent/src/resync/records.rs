@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bobbin_api_client::ReadError;
 use bobbin_datapath::boot_time;
-use bobbin_ipam::{Breaker, Pair};
+use bobbin_ipam::{Breaker, IpPair};
 
 use super::{Memory, Resync};
 use crate::ledger::CoolingAddress;
@@ -30,7 +30,7 @@ impl Resync {
         let records = own_records(&self.clients, &self.view).await?;
         let living = self.ledger.attachments();
         let mut suspects = Vec::new();
-        let passed_over: HashSet<Pair> = self.ledger.passed_over().into_iter().map(|passed| passed.pair).collect();
+        let passed_over: HashSet<IpPair> = self.ledger.passed_over().into_iter().map(|passed| passed.pair).collect();
         for finding in judge(&records, &living, &self.own_ranges(), &self.boot_id) {
             match finding {
                 Finding::OtherBoot(record) => {

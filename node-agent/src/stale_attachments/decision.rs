@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use bobbin_ipam::AttachmentKey;
-use bobbin_ipam::two_looks::{Breaker, Verdict};
+use bobbin_ipam::deletion_guard::{Breaker, DeletionDecision};
 use jiff::Timestamp;
 
 use crate::ledger::Attachment;
@@ -46,7 +46,7 @@ impl fmt::Display for Evidence {
 /// # Errors
 /// Both together, or one of them alone, are too many: nothing may be freed.
 pub(super) fn decide(
-    netns_gone: Verdict<Identity>,
+    netns_gone: DeletionDecision<Identity>,
     pods_gone: Vec<Identity>,
     population: usize,
 ) -> Result<HashMap<Identity, Evidence>, Breaker> {
@@ -87,8 +87,8 @@ mod tests {
         range.map(|id| (AttachmentKey::new(format!("c{id}"), "eth0"), Timestamp::UNIX_EPOCH)).collect()
     }
 
-    fn netns(range: std::ops::Range<usize>) -> Verdict<Identity> {
-        Verdict { free: identities(range), tripped: None }
+    fn netns(range: std::ops::Range<usize>) -> DeletionDecision<Identity> {
+        DeletionDecision { free: identities(range), tripped: None }
     }
 
     #[test]
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn a_breaker_of_one_evidence_stops_the_other_too() {
         let tripped = Breaker { would_free: 9, population: 10 };
-        let stopped = Verdict { free: Vec::new(), tripped: Some(tripped) };
+        let stopped = DeletionDecision { free: Vec::new(), tripped: Some(tripped) };
         assert_eq!(decide(stopped, identities(0..1), 10), Err(tripped));
     }
 

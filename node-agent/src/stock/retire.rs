@@ -4,7 +4,7 @@ use bobbin_crds::AddressPool;
 use bobbin_ipam::SubnetPair;
 
 use super::Stock;
-use crate::choose::pool_facts;
+use crate::choose::pool_info;
 use crate::ledger::{BlockEvent, BlockState, BlockView};
 use crate::watch::{Feed, NodeFacts};
 
@@ -48,7 +48,7 @@ pub(super) fn reason(block: &BlockView, around: &Surroundings<'_>) -> Option<Ret
         return Some(RetireReason::BlockDeleted);
     }
     let Some(pool) = around.pool else { return around.pools_known.then_some(RetireReason::PoolGone) };
-    let facts = pool_facts(pool, None, around.node);
+    let facts = pool_info(pool, None, around.node);
     if facts.draining || facts.deleting {
         return Some(RetireReason::PoolCloses);
     }

@@ -113,13 +113,13 @@ async fn fresh(
     let until = Instant::now() + agent.args.hold_add;
     let chosen = turn.unless_called_off(choose_pool(&agent.view, pod, agent.args.unknown_pod)).await;
     let chosen = chosen.ok_or_else(|| called_off(key, "its pod and its pool"))?;
-    let Chosen { choice, pod, pod_seen } = chosen.map_err(|error| {
+    let Chosen { selection, pod, pod_seen } = chosen.map_err(|error| {
         let told = error.to_cni();
         agent.events.pod_warning(pod, "NoAddress", &told.msg);
         told
     })?;
     let mut spent = agent.await_first_read().await;
-    let wanted = Wanted { key, pod: &pod, pod_seen, pool: &choice.pool, netns: path, network: &conf.name };
+    let wanted = Wanted { key, pod: &pod, pod_seen, pool: &selection.pool, netns: path, network: &conf.name };
     for _ in 0..ATTEMPTS {
         // Before an address is taken: from then on whatever fails has to be undone.
         let netns = netns.try_clone().map_err(|error| {
@@ -130,7 +130,7 @@ async fn fresh(
         let wait = confirm_wait(agent, &permit).saturating_sub(std::mem::take(&mut spent));
         match confirmed(agent, turn, &attachment, &permit, netns, wait).await? {
             Confirmed::Ours(links) => {
-                tracing::info!(pair = %attachment.pair, pool = choice.pool, chosen_by = ?choice.source, pod = %format!("{}/{}", pod.namespace, pod.name), "added");
+                tracing::info!(pair = %attachment.pair, pool = selection.pool, chosen_by = ?selection.source, pod = %format!("{}/{}", pod.namespace, pod.name), "added");
                 return Ok(result::of(&attachment, &links, conf, path).to_json(conf.cni_version));
             }
             Confirmed::Doubted => {
@@ -151,7 +151,7 @@ async fn fresh(
         code::TRY_AGAIN_LATER,
         format!(
             "{ATTEMPTS} addresses of pool {:?} on node {} are recorded for others, or their blocks became doubted: see the events of the node (kubectl describe node {1}); the runtime tries again",
-            choice.pool, agent.args.node_name
+            selection.pool, agent.args.node_name
         ),
     )
     .into())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bobbin_cni_wire::{CniError, code};
 use bobbin_datapath::KernelError;
-use bobbin_ipam::{AttachmentKey, Pair};
+use bobbin_ipam::{AttachmentKey, IpPair};
 use nix::errno::Errno;
 
 use super::{LOCK_TIMEOUT, busy};
@@ -27,7 +27,7 @@ pub async fn del(agent: &Arc<Agent>, key: &AttachmentKey) -> Result<(), CniError
         })
     } else {
         // Nobody's address is freed by it; but a link that bears its name goes.
-        let pair = Pair::default();
+        let pair = IpPair::default();
         let failed = |source| EndError { key: key.clone(), pair, source };
         agent.network.detach(key, pair).await.map_err(failed)
     };
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     fn of(source: KernelError) -> String {
-        let pair = Pair { ipv4: Some([10, 0, 0, 1].into()), ipv6: None };
+        let pair = IpPair { ipv4: Some([10, 0, 0, 1].into()), ipv6: None };
         sentence(&EndError { key: AttachmentKey::new("c1", "eth0"), pair, source })
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bobbin_cni_wire::{CniError, NetConf, code};
 use bobbin_datapath::boot_time;
 use bobbin_ipam::AttachmentKey;
-use bobbin_ipam::two_looks::Breaker;
+use bobbin_ipam::deletion_guard::Breaker;
 
 use super::LOCK_TIMEOUT;
 use super::del::BY_HAND;

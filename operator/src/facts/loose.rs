@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use bobbin_ipam::{BlockRange, Pair};
+use bobbin_ipam::{BlockRange, IpPair};
 
 use super::{Facts, Holder};
 use crate::slim::SlimAssignment;
@@ -54,7 +54,7 @@ impl Facts {
 pub(crate) fn assignment_range(assignment: &SlimAssignment) -> Option<BlockRange> {
     let ipv6 = assignment.spec.ipv6.as_deref().and_then(|text| text.parse().ok());
     let ipv4 = assignment.spec.ipv4.as_deref().and_then(|text| text.parse().ok());
-    Some(Pair { ipv4, ipv6 }).filter(|pair| pair.ipv4.is_some() || pair.ipv6.is_some()).map(BlockRange::from)
+    Some(IpPair { ipv4, ipv6 }).filter(|pair| pair.ipv4.is_some() || pair.ipv6.is_some()).map(BlockRange::from)
 }
 
 pub(super) fn assignment_name(address: IpAddr) -> String {
@@ -67,7 +67,7 @@ pub(super) fn assignment_name(address: IpAddr) -> String {
 
 pub(super) fn range_of(address: IpAddr, ipv6: Option<Ipv6Addr>) -> BlockRange {
     BlockRange::from(match address {
-        IpAddr::V4(address) => Pair { ipv4: Some(address), ipv6 },
-        IpAddr::V6(address) => Pair { ipv4: None, ipv6: Some(address) },
+        IpAddr::V4(address) => IpPair { ipv4: Some(address), ipv6 },
+        IpAddr::V6(address) => IpPair { ipv4: None, ipv6: Some(address) },
     })
 }

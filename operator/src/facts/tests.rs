@@ -210,8 +210,8 @@ fn what_is_unreadable_is_in_the_way_where_it_may_have_addresses() {
     facts.pool(unreadable("odd"));
     let wanted = |text: &str| [bobbin_ipam::SubnetPair::parse(Some(text), None).expect("it is a subnet")];
     let told = |text: &str| {
-        let all: Vec<_> = facts.in_the_way("new").iter().flat_map(|object| object.strays(&wanted(text))).collect();
-        let mut what: Vec<_> = all.into_iter().map(|stray| stray.what).collect();
+        let all: Vec<_> = facts.in_the_way("new").iter().flat_map(|object| object.conflicts(&wanted(text))).collect();
+        let mut what: Vec<_> = all.into_iter().map(|conflict| conflict.what).collect();
         what.sort();
         what
     };

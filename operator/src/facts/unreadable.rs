@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bobbin_ipam::BlockRange;
-use bobbin_ipam::overlap::Stray;
+use bobbin_ipam::overlap::SubnetConflict;
 use bobbin_ipam::{PoolLayout, SubnetPair};
 
 use super::{Facts, Holder, range_of};
@@ -26,12 +26,12 @@ pub(crate) struct InTheWay {
 
 impl InTheWay {
     /// The object as what these wanted subnets overlap with.
-    pub(crate) fn strays(&self, wanted: &[SubnetPair]) -> Vec<Stray> {
-        let stray = |range| Stray { what: self.what.clone(), range, why: WHY };
+    pub(crate) fn conflicts(&self, wanted: &[SubnetPair]) -> Vec<SubnetConflict> {
+        let conflict = |range| SubnetConflict { what: self.what.clone(), range, why: WHY };
         match self.range {
-            Some(range) if wanted.iter().any(|subnet| range.overlaps_subnet(subnet)) => vec![stray(range)],
+            Some(range) if wanted.iter().any(|subnet| range.overlaps_subnet(subnet)) => vec![conflict(range)],
             Some(_) => Vec::new(),
-            None => wanted.iter().map(|subnet| stray(BlockRange { ipv4: subnet.ipv4, ipv6: subnet.ipv6 })).collect(),
+            None => wanted.iter().map(|subnet| conflict(BlockRange { ipv4: subnet.ipv4, ipv6: subnet.ipv6 })).collect(),
         }
     }
 

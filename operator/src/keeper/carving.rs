@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use bobbin_crds::AddressPool;
-use bobbin_ipam::stock::stock_target;
+use bobbin_ipam::demand::free_block_target;
 
 use super::{Keeper, TurnError, blocks};
 use crate::carve::{self, Residents};
@@ -22,7 +22,7 @@ impl Keeper {
     ) -> Result<(), TurnError> {
         let claimed = view.blocks.iter().filter(|block| !block.is_free()).count() as u64;
         let free = view.blocks.iter().filter(|block| status::claimable(shape, block)).count() as u64;
-        let target = stock_target(view.nodes as u64, claimed, shape.layout.block_count());
+        let target = free_block_target(view.nodes as u64, claimed, shape.layout.block_count());
         let missing = target.saturating_sub(free);
         if missing == 0 {
             return Ok(());

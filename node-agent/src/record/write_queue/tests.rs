@@ -1,7 +1,7 @@
 //! A write_queue against a server that loses answers: whatever it loses, in the end the record of the last attachment stands, or none.
 
 use bobbin_crds::{IPAssignment, IPAssignmentSpec};
-use bobbin_ipam::{AttachmentKey, Pair};
+use bobbin_ipam::{AttachmentKey, IpPair};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use proptest::prelude::*;
 use tokio::sync::oneshot;
@@ -32,7 +32,7 @@ fn record(number: usize) -> Box<IPAssignment> {
 
 fn create(number: usize) -> (PendingWrite, oneshot::Receiver<Verdict>) {
     let (reply, answer) = oneshot::channel();
-    (PendingWrite::create(key(number), Pair { ipv4: None, ipv6: None }, record(number), reply), answer)
+    (PendingWrite::create(key(number), IpPair { ipv4: None, ipv6: None }, record(number), reply), answer)
 }
 
 /// What the API server has of the one address.

@@ -1,4 +1,4 @@
-use bobbin_ipam::Pair;
+use bobbin_ipam::IpPair;
 
 use super::*;
 use crate::ledger::{Phase, PodRef};
@@ -10,7 +10,7 @@ fn finding(kind: FindingKind, what: &str) -> Finding {
 fn attachment(id: &str) -> Attachment {
     Attachment {
         key: AttachmentKey::new(id, "eth0"),
-        pair: Pair { ipv4: Some([10, 77, 1, 1].into()), ipv6: None },
+        pair: IpPair { ipv4: Some([10, 77, 1, 1].into()), ipv6: None },
         block: "default-1".to_owned(),
         pool: "default".to_owned(),
         pod: PodRef { namespace: "op".to_owned(), name: "vx".to_owned(), uid: "u".to_owned() },

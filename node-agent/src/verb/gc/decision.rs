@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use bobbin_ipam::two_looks::Breaker;
-use bobbin_ipam::{AttachmentKey, BootTime, TwoLooks};
+use bobbin_ipam::deletion_guard::Breaker;
+use bobbin_ipam::{AttachmentKey, BootTime, DeletionGuard};
 use jiff::Timestamp;
 
 use crate::ledger::{Attachment, Phase};
@@ -15,7 +15,7 @@ type Identity = (AttachmentKey, Timestamp);
 
 /// What the last GC call of each network did not list. Networks that listed everything are not kept.
 #[derive(Debug, Default)]
-pub struct Unlisted(Mutex<HashMap<String, TwoLooks<Identity>>>);
+pub struct Unlisted(Mutex<HashMap<String, DeletionGuard<Identity>>>);
 
 impl Unlisted {
     /// Takes in one call of a network at `begun`. Returns the attachments of that network that the call before did not list either.
@@ -58,7 +58,7 @@ impl Unlisted {
 
 #[cfg(test)]
 mod tests {
-    use bobbin_ipam::Pair;
+    use bobbin_ipam::IpPair;
 
     use super::*;
     use crate::ledger::PodRef;
@@ -66,7 +66,7 @@ mod tests {
     fn attachment(id: usize, network: Option<&str>) -> Attachment {
         Attachment {
             key: AttachmentKey::new(format!("c{id}"), "eth0"),
-            pair: Pair::default(),
+            pair: IpPair::default(),
             block: String::new(),
             pool: String::new(),
             pod: PodRef::default(),

@@ -1,6 +1,6 @@
 //! Records and attachments, compared.
 
-use bobbin_ipam::Pair;
+use bobbin_ipam::IpPair;
 
 use super::*;
 use crate::ledger::{Phase, PodRef};
@@ -8,7 +8,7 @@ use crate::ledger::{Phase, PodRef};
 fn attachment(number: u8) -> Attachment {
     Attachment {
         key: AttachmentKey::new(format!("c{number}"), "eth0"),
-        pair: Pair { ipv4: Some([10, 64, 0, number].into()), ipv6: None },
+        pair: IpPair { ipv4: Some([10, 64, 0, number].into()), ipv6: None },
         block: "default-0".to_owned(),
         pool: "default".to_owned(),
         pod: PodRef::default(),

@@ -16,7 +16,7 @@ fn set(keys: &[u8]) -> HashSet<u8> {
 
 #[test]
 fn one_look_frees_nothing_and_a_second_too_soon_neither() {
-    let mut looks = TwoLooks::new();
+    let mut looks = DeletionGuard::new();
     assert_eq!(looks.look(&set(&[1]), 100, at(0), APART).free, []);
     assert_eq!(looks.look(&set(&[1]), 100, at(59), APART).free, []);
     assert_eq!(looks.look(&set(&[1]), 100, at(60), APART).free, [1]);
@@ -25,7 +25,7 @@ fn one_look_frees_nothing_and_a_second_too_soon_neither() {
 
 #[test]
 fn a_look_that_finds_it_alive_begins_anew() {
-    let mut looks = TwoLooks::new();
+    let mut looks = DeletionGuard::new();
     looks.look(&set(&[1]), 100, at(0), APART);
     looks.look(&set(&[]), 100, at(30), APART);
     assert_eq!(looks.look(&set(&[1]), 100, at(60), APART).free, []);
@@ -35,7 +35,7 @@ fn a_look_that_finds_it_alive_begins_anew() {
 #[test]
 fn a_pass_that_would_free_more_than_a_tenth_stops() {
     let five = set(&[1, 2, 3, 4, 5]);
-    let mut looks = TwoLooks::new();
+    let mut looks = DeletionGuard::new();
     looks.look(&five, 49, at(0), APART);
     let verdict = looks.look(&five, 49, at(60), APART);
     assert_eq!(verdict.free, []);
@@ -49,7 +49,7 @@ fn a_pass_that_would_free_more_than_a_tenth_stops() {
 #[test]
 fn fewer_than_five_never_stop_a_pass() {
     let four = set(&[1, 2, 3, 4]);
-    let mut looks = TwoLooks::new();
+    let mut looks = DeletionGuard::new();
     looks.look(&four, 4, at(0), APART);
     assert_eq!(looks.look(&four, 4, at(60), APART).free, [1, 2, 3, 4]);
 }
@@ -59,7 +59,7 @@ proptest! {
     fn nothing_is_freed_that_any_look_in_between_found_alive(
         looks in prop::collection::vec((prop::collection::hash_set(0_u8..12, 0..12), 0_u64..50), 1..30), population in 0_usize..200,
     ) {
-        let mut rule = TwoLooks::new();
+        let mut rule = DeletionGuard::new();
         let mut history: Vec<(HashSet<u8>, u64, Vec<u8>)> = Vec::new();
         let mut now = 0;
         for (suspects, wait) in looks {

@@ -5,10 +5,10 @@ use std::fmt;
 /// The pool that pods get which nothing else names one for.
 pub const DEFAULT_POOL: &str = "default";
 
-/// What the choice needs to know of a pool.
-#[allow(clippy::struct_excessive_bools, reason = "facts, each of its own")]
+/// What the selection needs to know of a pool.
+#[allow(clippy::struct_excessive_bools, reason = "info, each of its own")]
 #[derive(Clone, Copy, Debug)]
-pub struct PoolFacts<'a> {
+pub struct PoolInfo<'a> {
     /// The pool's name.
     pub name: &'a str,
     /// Whether its condition `Ready` is true.
@@ -27,7 +27,7 @@ pub struct PoolFacts<'a> {
 
 /// What named the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Source {
+pub enum SelectionSource {
     /// The pod's annotation `bobbin.dev/pool`.
     PodAnnotation,
     /// The annotation of its namespace.
@@ -40,28 +40,28 @@ pub enum Source {
 
 /// The pool and what named it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Choice {
+pub struct PoolSelection {
     /// The pool's name.
     pub pool: String,
     /// What named it.
-    pub source: Source,
+    pub source: SelectionSource,
 }
 
 /// The pool that was named can't serve the pod. Nothing falls back to another pool.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{source_} names pool {:?}, {why}", choice.pool, source_ = Phrase(choice.source), why = Why(self))]
-pub struct Refusal {
+#[error("{source_} names pool {:?}, {why}", selection.pool, source_ = Phrase(selection.source), why = Why(self))]
+pub struct SelectionError {
     /// The pool and what named it.
-    pub choice: Choice,
+    pub selection: PoolSelection,
     /// The pod's namespace, where known.
     pub namespace: Option<String>,
     /// Why the pool can't serve.
-    pub reason: Reason,
+    pub reason: UnusableReason,
 }
 
 /// Why a pool can't serve a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum UnusableReason {
     /// There is no such pool.
     Missing,
     /// It is being deleted.
@@ -79,46 +79,46 @@ pub enum Reason {
 /// Chooses: the first source that names a pool decides; if that pool can't serve, the pod is refused.
 ///
 /// An empty annotation counts as absent. `pool` looks a pool up by name.
-pub fn choose<'a>(
+pub fn select_pool<'a>(
     pod_annotation: Option<&str>,
     namespace_annotation: Option<&str>,
     namespace: Option<&str>,
-    pool: impl Fn(&str) -> Option<PoolFacts<'a>>,
-) -> Result<Choice, Refusal> {
+    pool: impl Fn(&str) -> Option<PoolInfo<'a>>,
+) -> Result<PoolSelection, SelectionError> {
     let (name, source) = if let Some(name) = pod_annotation.filter(|name| !name.is_empty()) {
-        (name, Source::PodAnnotation)
+        (name, SelectionSource::PodAnnotation)
     } else if let Some(name) = namespace_annotation.filter(|name| !name.is_empty()) {
-        (name, Source::NamespaceAnnotation)
+        (name, SelectionSource::NamespaceAnnotation)
     } else if let Some(name) = namespace.filter(|name| *name != DEFAULT_POOL && pool(name).is_some()) {
-        (name, Source::NamespaceName)
+        (name, SelectionSource::NamespaceName)
     } else {
-        (DEFAULT_POOL, Source::Default)
+        (DEFAULT_POOL, SelectionSource::Default)
     };
-    let choice = Choice { pool: name.to_owned(), source };
+    let selection = PoolSelection { pool: name.to_owned(), source };
     match refused(pool(name)) {
-        None => Ok(choice),
-        Some(reason) => Err(Refusal { choice, namespace: namespace.map(ToOwned::to_owned), reason }),
+        None => Ok(selection),
+        Some(reason) => Err(SelectionError { selection, namespace: namespace.map(ToOwned::to_owned), reason }),
     }
 }
 
-fn refused(facts: Option<PoolFacts<'_>>) -> Option<Reason> {
-    let Some(facts) = facts else { return Some(Reason::Missing) };
-    if !facts.admits_namespace {
-        Some(Reason::NamespaceNotAdmitted)
-    } else if facts.deleting {
-        Some(Reason::Deleting)
-    } else if facts.draining {
-        Some(Reason::Draining)
-    } else if !facts.admits_node {
-        Some(Reason::NodeNotAdmitted)
-    } else if !facts.ready {
-        Some(Reason::NotReady(facts.not_ready_why.map(ToOwned::to_owned)))
+fn refused(info: Option<PoolInfo<'_>>) -> Option<UnusableReason> {
+    let Some(info) = info else { return Some(UnusableReason::Missing) };
+    if !info.admits_namespace {
+        Some(UnusableReason::NamespaceNotAdmitted)
+    } else if info.deleting {
+        Some(UnusableReason::Deleting)
+    } else if info.draining {
+        Some(UnusableReason::Draining)
+    } else if !info.admits_node {
+        Some(UnusableReason::NodeNotAdmitted)
+    } else if !info.ready {
+        Some(UnusableReason::NotReady(info.not_ready_why.map(ToOwned::to_owned)))
     } else {
         None
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for SelectionSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::PodAnnotation => "pod annotation",
@@ -130,28 +130,30 @@ impl fmt::Display for Source {
 }
 
 /// The source as the subject of "names pool".
-struct Phrase(Source);
+struct Phrase(SelectionSource);
 
 impl fmt::Display for Phrase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            Source::PodAnnotation => "the pod's annotation bobbin.dev/pool",
-            Source::NamespaceAnnotation => "the namespace's annotation bobbin.dev/pool",
-            Source::NamespaceName => "the name of its namespace",
-            Source::Default => "the default (neither the pod nor its namespace names one)",
+            SelectionSource::PodAnnotation => "the pod's annotation bobbin.dev/pool",
+            SelectionSource::NamespaceAnnotation => "the namespace's annotation bobbin.dev/pool",
+            SelectionSource::NamespaceName => "the name of its namespace",
+            SelectionSource::Default => "the default (neither the pod nor its namespace names one)",
         })
     }
 }
 
 /// The reason with what to do.
-struct Why<'a>(&'a Refusal);
+struct Why<'a>(&'a SelectionError);
 
 impl Why<'_> {
     /// How the user makes another source decide.
     fn elsewhere(&self) -> &'static str {
-        match self.0.choice.source {
-            Source::PodAnnotation | Source::NamespaceAnnotation => "name another pool in the annotation",
-            Source::NamespaceName | Source::Default => {
+        match self.0.selection.source {
+            SelectionSource::PodAnnotation | SelectionSource::NamespaceAnnotation => {
+                "name another pool in the annotation"
+            }
+            SelectionSource::NamespaceName | SelectionSource::Default => {
                 "name another pool in the annotation bobbin.dev/pool of the pod or its namespace"
             }
         }
@@ -162,24 +164,24 @@ impl fmt::Display for Why<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let elsewhere = self.elsewhere();
         match &self.0.reason {
-            Reason::Missing => write!(f, "which does not exist: create that AddressPool, or {elsewhere}"),
-            Reason::Deleting => write!(f, "which is being deleted and hands out no new addresses: {elsewhere}"),
-            Reason::Draining => write!(
+            UnusableReason::Missing => write!(f, "which does not exist: create that AddressPool, or {elsewhere}"),
+            UnusableReason::Deleting => write!(f, "which is being deleted and hands out no new addresses: {elsewhere}"),
+            UnusableReason::Draining => write!(
                 f,
                 "which is draining and hands out no new addresses: {elsewhere}, or set the pool's spec.draining to false"
             ),
-            Reason::NamespaceNotAdmitted => match &self.0.namespace {
+            UnusableReason::NamespaceNotAdmitted => match &self.0.namespace {
                 Some(namespace) => write!(
                     f,
                     "whose namespaceSelector does not admit namespace {namespace:?}: {elsewhere}, or label the namespace as the pool asks"
                 ),
                 None => write!(f, "whose namespaceSelector admits no call without a pod's namespace: {elsewhere}"),
             },
-            Reason::NodeNotAdmitted => write!(
+            UnusableReason::NodeNotAdmitted => write!(
                 f,
                 "whose nodeSelector does not admit this node: let the pod run on the pool's nodes, or {elsewhere}"
             ),
-            Reason::NotReady(why) => {
+            UnusableReason::NotReady(why) => {
                 let why = why.as_deref().unwrap_or("the operator has not accepted its subnets yet");
                 write!(f, "which is not ready ({}): mend the pool, or {elsewhere}", why.trim_end_matches('.'))
             }

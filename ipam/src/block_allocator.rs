@@ -12,7 +12,7 @@ use crate::reserved::Reserved;
 /// Who is where in a block. An address is unused, held or cooling; apart from that it may be reserved or retired, and
 /// then it is never picked.
 #[derive(Clone, Debug)]
-pub struct Occupancy {
+pub struct BlockAllocator {
     range: BlockRange,
     held: FixedBitSet,
     /// Never used since the block was claimed.
@@ -24,7 +24,7 @@ pub struct Occupancy {
     resting: BTreeSet<(BootTime, u32)>,
 }
 
-impl Occupancy {
+impl BlockAllocator {
     /// A block with no address held. All rest since the given moment (when the block was last given back), or none cools.
     pub fn new(range: BlockRange, reserved: &Reserved, cooling_since: Option<BootTime>) -> Self {
         let len = range.len() as usize;

@@ -84,7 +84,7 @@ fn no_spare_is_claimed_from_a_pool_that_closes_or_runs_out_or_beyond_the_limit()
         ("not for this node", PoolUse { claimable: false, ..full() }),
         ("gave one back for others", PoolUse { gave_back_for_others: Some(Duration::from_secs(299)), ..full() }),
     ] {
-        assert_eq!(decide(&pool), StockDecision::default(), "{why}");
+        assert_eq!(decide(&pool), BlockDemand::default(), "{why}");
     }
     assert_eq!(claim(&PoolUse { gave_back_for_others: Some(IDLE), ..full() }), 1);
 }
@@ -137,7 +137,7 @@ fn a_one_block_pool_follows_its_pod() {
         gave_back_for_others: Some(Duration::ZERO),
         ..left
     };
-    assert_eq!(decide(&after), StockDecision::default());
+    assert_eq!(decide(&after), BlockDemand::default());
 }
 
 prop_compose! {
@@ -222,9 +222,9 @@ proptest! {
 
 #[test]
 fn the_stock_serves_all_nodes_at_once_and_is_small_against_a_large_pool() {
-    assert_eq!(stock_target(1000, 0, 1 << 19), 6008);
-    assert_eq!(stock_target(3, 0, 1 << 40), 26);
-    assert_eq!(stock_target(3, 5, 8), 3);
-    assert_eq!(stock_target(3, 9, 8), 0);
-    assert_eq!(stock_target(u64::MAX, 0, 1 << 46), 1 << 46);
+    assert_eq!(free_block_target(1000, 0, 1 << 19), 6008);
+    assert_eq!(free_block_target(3, 0, 1 << 40), 26);
+    assert_eq!(free_block_target(3, 5, 8), 3);
+    assert_eq!(free_block_target(3, 9, 8), 0);
+    assert_eq!(free_block_target(u64::MAX, 0, 1 << 46), 1 << 46);
 }

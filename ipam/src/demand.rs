@@ -62,7 +62,7 @@ pub struct PoolUse {
 
 /// What the agent is to do now. Never both.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct StockDecision {
+pub struct BlockDemand {
     /// How many more blocks to claim, apart from claims under way.
     pub claim: u32,
     /// The blocks to give back, in this order.
@@ -73,12 +73,12 @@ pub struct StockDecision {
 ///
 /// A claim that pods wait for is tried even if the status says that no block is free, for the status may be late: the
 /// caller spaces out the tries.
-pub fn decide(pool: &PoolUse) -> StockDecision {
+pub fn decide(pool: &PoolUse) -> BlockDemand {
     let claim = claims(pool);
     if claim > 0 {
-        return StockDecision { claim, give_back: Vec::new() };
+        return BlockDemand { claim, give_back: Vec::new() };
     }
-    StockDecision { claim: 0, give_back: give_backs(pool) }
+    BlockDemand { claim: 0, give_back: give_backs(pool) }
 }
 
 /// No new addresses come from the pool.
@@ -173,7 +173,7 @@ fn count(blocks: &[BlockUse]) -> u32 {
 
 /// How many free blocks the operator keeps carved: six for each node and a few more, so that of nodes which claim at once 2 in
 /// 1000 lose three races, and no more than the pool has.
-pub fn stock_target(nodes: u64, claimed: u64, total: u64) -> u64 {
+pub fn free_block_target(nodes: u64, claimed: u64, total: u64) -> u64 {
     nodes.saturating_mul(6).saturating_add(8).min(total.saturating_sub(claimed))
 }
 

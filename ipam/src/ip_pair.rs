@@ -9,14 +9,14 @@ use crate::family::Family;
 
 /// What one attachment gets: an address of either family, or one of each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Pair {
+pub struct IpPair {
     /// The IPv4 address.
     pub ipv4: Option<Ipv4Addr>,
     /// The IPv6 address.
     pub ipv6: Option<Ipv6Addr>,
 }
 
-impl Pair {
+impl IpPair {
     /// The addresses, IPv4 first.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
         self.ipv4.map(IpAddr::V4).into_iter().chain(self.ipv6.map(IpAddr::V6))
@@ -31,7 +31,7 @@ impl Pair {
     }
 }
 
-impl fmt::Display for Pair {
+impl fmt::Display for IpPair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.ipv4, self.ipv6) {
             (Some(ipv4), Some(ipv6)) => write!(f, "{ipv4} and {ipv6}"),

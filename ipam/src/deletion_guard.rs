@@ -7,17 +7,17 @@ use std::time::Duration;
 use crate::boot_time::BootTime;
 
 /// A pass that would free fewer than this never stops.
-pub const LEAST_TO_STOP: usize = 5;
+pub const MIN_DELETIONS_TO_TRIP: usize = 5;
 
 /// What earlier looks found suspect, and since when without a break.
 #[derive(Clone, Debug)]
-pub struct TwoLooks<K> {
+pub struct DeletionGuard<K> {
     suspect_since: HashMap<K, BootTime>,
 }
 
 /// What may be freed now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict<K> {
+pub struct DeletionDecision<K> {
     /// Found suspect by two looks, or more, far enough apart. Look once more, live, before freeing each.
     pub free: Vec<K>,
     /// The pass would have freed too much, so it frees nothing: say so, raise the alert.
@@ -39,18 +39,18 @@ pub struct Breaker {
 impl Breaker {
     /// Stops a pass that would free more than 10 % of all, and at least five.
     pub fn of(would_free: usize, population: usize) -> Option<Breaker> {
-        (would_free >= LEAST_TO_STOP && would_free.saturating_mul(10) > population)
+        (would_free >= MIN_DELETIONS_TO_TRIP && would_free.saturating_mul(10) > population)
             .then_some(Breaker { would_free, population })
     }
 }
 
-impl<K> Default for TwoLooks<K> {
+impl<K> Default for DeletionGuard<K> {
     fn default() -> Self {
         Self { suspect_since: HashMap::new() }
     }
 }
 
-impl<K: Clone + Eq + Hash + Ord> TwoLooks<K> {
+impl<K: Clone + Eq + Hash + Ord> DeletionGuard<K> {
     /// Nothing looked at yet.
     pub fn new() -> Self {
         Self::default()
@@ -58,7 +58,13 @@ impl<K: Clone + Eq + Hash + Ord> TwoLooks<K> {
 
     /// Takes one look: the suspects among `population`. What is suspect no more is forgotten; what a look at least `apart`
     /// earlier and every one since found suspect is to be freed, unless that is more than 10 % of all and at least five.
-    pub fn look(&mut self, suspects: &HashSet<K>, population: usize, now: BootTime, apart: Duration) -> Verdict<K> {
+    pub fn look(
+        &mut self,
+        suspects: &HashSet<K>,
+        population: usize,
+        now: BootTime,
+        apart: Duration,
+    ) -> DeletionDecision<K> {
         self.suspect_since.retain(|key, _| suspects.contains(key));
         let mut free: Vec<K> = Vec::new();
         for key in suspects {
@@ -71,13 +77,13 @@ impl<K: Clone + Eq + Hash + Ord> TwoLooks<K> {
             }
         }
         if let Some(breaker) = Breaker::of(free.len(), population) {
-            return Verdict { tripped: Some(breaker), free: Vec::new() };
+            return DeletionDecision { tripped: Some(breaker), free: Vec::new() };
         }
         for key in &free {
             self.suspect_since.remove(key);
         }
         free.sort_unstable();
-        Verdict { free, tripped: None }
+        DeletionDecision { free, tripped: None }
     }
 }
 

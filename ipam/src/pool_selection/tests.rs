@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn pool(name: &str) -> PoolFacts<'_> {
-    PoolFacts {
+fn pool(name: &str) -> PoolInfo<'_> {
+    PoolInfo {
         name,
         ready: true,
         not_ready_why: None,
@@ -15,38 +15,38 @@ fn pool(name: &str) -> PoolFacts<'_> {
 }
 
 /// The pools `default`, `team` (like the namespace), `gold` and `blue`.
-fn all(name: &str) -> Option<PoolFacts<'static>> {
+fn all(name: &str) -> Option<PoolInfo<'static>> {
     ["default", "team", "gold", "blue"].into_iter().find(|known| *known == name).map(pool)
 }
 
-fn chosen(pod: Option<&str>, annotation: Option<&str>, namespace: Option<&str>) -> (String, Source) {
-    let choice = choose(pod, annotation, namespace, all).unwrap();
-    (choice.pool, choice.source)
+fn chosen(pod: Option<&str>, annotation: Option<&str>, namespace: Option<&str>) -> (String, SelectionSource) {
+    let selection = select_pool(pod, annotation, namespace, all).unwrap();
+    (selection.pool, selection.source)
 }
 
 #[test]
 fn pod_annotation_beats_namespace_annotation_beats_namespace_name_beats_default() {
-    assert_eq!(chosen(Some("gold"), Some("blue"), Some("team")), ("gold".to_owned(), Source::PodAnnotation));
-    assert_eq!(chosen(None, Some("blue"), Some("team")), ("blue".to_owned(), Source::NamespaceAnnotation));
-    assert_eq!(chosen(None, None, Some("team")), ("team".to_owned(), Source::NamespaceName));
-    assert_eq!(chosen(None, None, Some("other")), ("default".to_owned(), Source::Default));
-    assert_eq!(chosen(None, None, Some("default")), ("default".to_owned(), Source::Default));
+    assert_eq!(chosen(Some("gold"), Some("blue"), Some("team")), ("gold".to_owned(), SelectionSource::PodAnnotation));
+    assert_eq!(chosen(None, Some("blue"), Some("team")), ("blue".to_owned(), SelectionSource::NamespaceAnnotation));
+    assert_eq!(chosen(None, None, Some("team")), ("team".to_owned(), SelectionSource::NamespaceName));
+    assert_eq!(chosen(None, None, Some("other")), ("default".to_owned(), SelectionSource::Default));
+    assert_eq!(chosen(None, None, Some("default")), ("default".to_owned(), SelectionSource::Default));
 }
 
 #[test]
 fn an_empty_annotation_counts_as_absent() {
-    assert_eq!(chosen(Some(""), Some(""), Some("team")), ("team".to_owned(), Source::NamespaceName));
-    assert_eq!(chosen(Some(""), Some("blue"), Some("team")), ("blue".to_owned(), Source::NamespaceAnnotation));
+    assert_eq!(chosen(Some(""), Some(""), Some("team")), ("team".to_owned(), SelectionSource::NamespaceName));
+    assert_eq!(chosen(Some(""), Some("blue"), Some("team")), ("blue".to_owned(), SelectionSource::NamespaceAnnotation));
 }
 
 #[test]
 fn a_call_without_a_pod_gets_the_default_pool() {
-    assert_eq!(chosen(None, None, None), ("default".to_owned(), Source::Default));
+    assert_eq!(chosen(None, None, None), ("default".to_owned(), SelectionSource::Default));
 }
 
-fn refused(facts: impl Fn(PoolFacts<'static>) -> Option<PoolFacts<'static>>) -> String {
-    choose(Some("gold"), None, Some("team"), |name| {
-        all(name).and_then(|pool| if name == "gold" { facts(pool) } else { Some(pool) })
+fn refused(info: impl Fn(PoolInfo<'static>) -> Option<PoolInfo<'static>>) -> String {
+    select_pool(Some("gold"), None, Some("team"), |name| {
+        all(name).and_then(|pool| if name == "gold" { info(pool) } else { Some(pool) })
     })
     .unwrap_err()
     .to_string()
@@ -63,7 +63,7 @@ fn a_missing_pool_is_refused_though_another_would_serve() {
 #[test]
 fn a_draining_pool_is_refused() {
     assert_eq!(
-        refused(|pool| Some(PoolFacts { draining: true, ..pool })),
+        refused(|pool| Some(PoolInfo { draining: true, ..pool })),
         "the pod's annotation bobbin.dev/pool names pool \"gold\", which is draining and hands out no new addresses: name another pool in the annotation, or set the pool's spec.draining to false"
     );
 }
@@ -71,7 +71,7 @@ fn a_draining_pool_is_refused() {
 #[test]
 fn a_pool_that_is_being_deleted_is_refused() {
     assert_eq!(
-        refused(|pool| Some(PoolFacts { deleting: true, ready: false, ..pool })),
+        refused(|pool| Some(PoolInfo { deleting: true, ready: false, ..pool })),
         "the pod's annotation bobbin.dev/pool names pool \"gold\", which is being deleted and hands out no new addresses: name another pool in the annotation"
     );
 }
@@ -79,7 +79,7 @@ fn a_pool_that_is_being_deleted_is_refused() {
 #[test]
 fn a_pool_for_other_namespaces_is_refused() {
     assert_eq!(
-        refused(|pool| Some(PoolFacts { admits_namespace: false, ..pool })),
+        refused(|pool| Some(PoolInfo { admits_namespace: false, ..pool })),
         "the pod's annotation bobbin.dev/pool names pool \"gold\", whose namespaceSelector does not admit namespace \"team\": name another pool in the annotation, or label the namespace as the pool asks"
     );
 }
@@ -87,7 +87,7 @@ fn a_pool_for_other_namespaces_is_refused() {
 #[test]
 fn a_pool_for_other_nodes_is_refused() {
     assert_eq!(
-        refused(|pool| Some(PoolFacts { admits_node: false, ..pool })),
+        refused(|pool| Some(PoolInfo { admits_node: false, ..pool })),
         "the pod's annotation bobbin.dev/pool names pool \"gold\", whose nodeSelector does not admit this node: let the pod run on the pool's nodes, or name another pool in the annotation"
     );
 }
@@ -96,26 +96,26 @@ fn a_pool_for_other_nodes_is_refused() {
 fn a_pool_that_is_not_ready_is_refused_with_its_reason() {
     let why = "subnet 10.0.0.0/24 overlaps subnet 10.0.0.0/16 of pool \"default\".";
     assert_eq!(
-        refused(|pool| Some(PoolFacts { ready: false, not_ready_why: Some(why), ..pool })),
+        refused(|pool| Some(PoolInfo { ready: false, not_ready_why: Some(why), ..pool })),
         "the pod's annotation bobbin.dev/pool names pool \"gold\", which is not ready (subnet 10.0.0.0/24 overlaps subnet 10.0.0.0/16 of pool \"default\"): mend the pool, or name another pool in the annotation"
     );
     assert!(
-        refused(|pool| Some(PoolFacts { ready: false, ..pool }))
+        refused(|pool| Some(PoolInfo { ready: false, ..pool }))
             .contains("the operator has not accepted its subnets yet")
     );
 }
 
 #[test]
 fn each_source_is_named() {
-    let refusal = |annotation, namespace, facts: fn(&str) -> Option<PoolFacts<'static>>| {
-        choose(None, annotation, namespace, facts).unwrap_err().to_string()
+    let refusal = |annotation, namespace, info: fn(&str) -> Option<PoolInfo<'static>>| {
+        select_pool(None, annotation, namespace, info).unwrap_err().to_string()
     };
     assert!(
         refusal(Some("x"), Some("team"), all)
             .starts_with("the namespace's annotation bobbin.dev/pool names pool \"x\"")
     );
     assert!(
-        refusal(None, Some("team"), |name| all(name).map(|pool| PoolFacts { draining: true, ..pool }))
+        refusal(None, Some("team"), |name| all(name).map(|pool| PoolInfo { draining: true, ..pool }))
             .starts_with("the name of its namespace names pool \"team\"")
     );
     let none = refusal(None, Some("team"), |_| None);
@@ -123,6 +123,6 @@ fn each_source_is_named() {
         none.starts_with("the default (neither the pod nor its namespace names one) names pool \"default\""),
         "{none}"
     );
-    let closed = refusal(None, None, |name| all(name).map(|pool| PoolFacts { admits_namespace: false, ..pool }));
+    let closed = refusal(None, None, |name| all(name).map(|pool| PoolInfo { admits_namespace: false, ..pool }));
     assert!(closed.contains("admits no call without a pod's namespace"), "{closed}");
 }

@@ -89,7 +89,7 @@ proptest! {
         cooling_since in prop::option::of(0_u64..40), steps in prop::collection::vec(step(), 1..120),
     ) {
         let mut now = at(40);
-        let mut block = Occupancy::new(block(3), &Reserved::default(), cooling_since.map(at));
+        let mut block = BlockAllocator::new(block(3), &Reserved::default(), cooling_since.map(at));
         let first = cooling_since.map_or(Place::Unused, |since| Place::CoolingAddress(at(since)));
         let mut model = Model { places: vec![first; 8], retired: vec![false; 8], reserved: None };
         for step in steps {
@@ -149,7 +149,7 @@ proptest! {
 
 #[test]
 fn all_addresses_go_out_first_and_last_included() {
-    let mut block = Occupancy::new(block(4), &Reserved::default(), None);
+    let mut block = BlockAllocator::new(block(4), &Reserved::default(), None);
     let mut given = Vec::new();
     while let Some(offset) = block.pick_cooled(at(0), COOLDOWN) {
         assert!(block.hold(offset));
@@ -161,7 +161,7 @@ fn all_addresses_go_out_first_and_last_included() {
 #[test]
 fn a_block_of_one_and_a_block_of_65536_are_blocks() {
     for bits in [0, 16] {
-        let mut block = Occupancy::new(block(bits), &Reserved::default(), Some(at(5)));
+        let mut block = BlockAllocator::new(block(bits), &Reserved::default(), Some(at(5)));
         let len = 1 << bits;
         assert_eq!(block.cooling(at(14), COOLDOWN), len);
         assert_eq!(block.pick_cooled(at(14), COOLDOWN), None);
@@ -174,7 +174,7 @@ fn a_block_of_one_and_a_block_of_65536_are_blocks() {
 
 #[test]
 fn a_second_free_does_not_free_the_next_holder() {
-    let mut block = Occupancy::new(block(0), &Reserved::default(), None);
+    let mut block = BlockAllocator::new(block(0), &Reserved::default(), None);
     assert!(block.hold(0));
     block.free(0, at(1));
     block.free(0, at(9));
@@ -185,7 +185,7 @@ fn a_second_free_does_not_free_the_next_holder() {
 
 #[test]
 fn never_used_goes_before_rested_and_longest_rested_first() {
-    let mut block = Occupancy::new(block(2), &Reserved::default(), None);
+    let mut block = BlockAllocator::new(block(2), &Reserved::default(), None);
     for offset in 0..3 {
         assert!(block.hold(offset));
     }
