@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use bobbin_api_client::Clients;
 use bobbin_crds::{AddressBlock, AddressBlockSpec, AddressPool, name};
 use bobbin_ipam::BlockRange;
-use bobbin_node_agent::{ClaimError, ExportFailed, Exports, HeldBlock, SimulatedNode};
+use bobbin_node_agent::{ClaimError, ExportError, Exports, HeldBlock, SimulatedNode};
 use futures::future::{BoxFuture, join_all};
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::Api;
@@ -60,11 +60,11 @@ pub struct Claimed<'a> {
 struct Nowhere;
 
 impl Exports for Nowhere {
-    fn export(&self, _: BlockRange) -> BoxFuture<'_, Result<(), ExportFailed>> {
+    fn export(&self, _: BlockRange) -> BoxFuture<'_, Result<(), ExportError>> {
         Box::pin(async { Ok(()) })
     }
 
-    fn withdraw(&self, _: BlockRange) -> BoxFuture<'_, Result<(), ExportFailed>> {
+    fn withdraw(&self, _: BlockRange) -> BoxFuture<'_, Result<(), ExportError>> {
         Box::pin(async { Ok(()) })
     }
 }
@@ -133,7 +133,8 @@ impl ClaimWorld {
             if let Some(other) = taken.insert(block.name.clone(), &node.name) {
                 anyhow::bail!("{} is of {other} and of {}", block.name, node.name);
             }
-            let held: Vec<String> = node.claiming.ledger.blocks().into_iter().map(|block| block.held.name).collect();
+            let held: Vec<String> =
+                node.claiming.node_state.blocks().into_iter().map(|block| block.held.name).collect();
             ensure!(held == [block.name.clone()], "the ledger of {} has {held:?}", node.name);
         }
         for block in self.blocks().list(&ListParams::default().fields(&format!("spec.poolName={pool}"))).await? {

@@ -14,19 +14,19 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Args;
-use crate::attachment_lock::Turns;
-use crate::event::Events;
-use crate::exported::Exported;
-use crate::freshness::{Freshness, Trouble};
-use crate::journal::Journal;
-use crate::ledger::{Attachment, ConflictingRecord, Ledger, Phase};
+use crate::assignments::{AssignmentWriter, record_name};
+use crate::blocks::demand::DemandController;
+use crate::blocks::demand::waiting_pods::WaitingPods;
+use crate::cluster::ClusterView;
+use crate::cluster::freshness::{Freshness, Trouble};
+use crate::cni::attachment_lock::AttachmentLocks;
+use crate::cni::gc::Unlisted;
+use crate::events::Events;
+use crate::host::run_dir::RunDir;
 use crate::metrics::Metrics;
-use crate::record::{Recorder, record_name};
-use crate::run_dir::RunDir;
-use crate::stock::Stock;
-use crate::verb::gc::Unlisted;
-use crate::waiting_pods::WaitingPods;
-use crate::watch::ClusterView;
+use crate::network::export::ExportedBlocks;
+use crate::state::checkpoint::Checkpoint;
+use crate::state::{Attachment, ConflictingAssignment, NodeState, Phase};
 
 /// The agent of one node.
 pub struct Agent {
@@ -39,19 +39,19 @@ pub struct Agent {
     /// This boot.
     pub boot_id: String,
     /// Blocks, addresses, attachments.
-    pub ledger: Arc<Ledger>,
+    pub node_state: Arc<NodeState>,
     /// What outlives the agent.
-    pub journal: Journal,
+    pub checkpoint: Checkpoint,
     /// The kernel.
     pub network: Network,
     /// The routes of the node's blocks.
-    pub exported: Exported,
+    pub exported: ExportedBlocks,
     /// The cluster, as the watches show it.
     pub view: ClusterView,
     /// The records at the API server.
-    pub recorder: Recorder,
+    pub assignment_writer: AssignmentWriter,
     /// The node's blocks.
-    pub stock: Stock,
+    pub demand: DemandController,
     /// Events on pods and nodes.
     pub events: Events,
     /// Counts and latencies.
@@ -63,7 +63,7 @@ pub struct Agent {
     /// Whether forwarding, rule and anti-spoofing are in place, by family.
     pub prepared: [AtomicBool; 2],
     /// One verb at a time for one attachment.
-    pub turns: Turns,
+    pub locks: AttachmentLocks,
     /// How fresh the API server's word is.
     pub freshness: Arc<Freshness>,
     /// Wakes the resync.
@@ -124,8 +124,8 @@ impl Agent {
 
     /// Changes an attachment in ledger and journal. `None`: it ended meanwhile.
     pub fn update(&self, key: &AttachmentKey, change: impl FnOnce(&mut Attachment)) -> Option<Attachment> {
-        let attachment = self.ledger.update(key, change)?;
-        if let Err(error) = self.journal.keep(&attachment) {
+        let attachment = self.node_state.update(key, change)?;
+        if let Err(error) = self.checkpoint.keep(&attachment) {
             tracing::error!(%key, %error, "an attachment could not be written down; a restart finds it by its link");
         }
         Some(attachment)
@@ -136,18 +136,18 @@ impl Agent {
     /// could not be removed, so the address stays held; the runtime is not told.
     pub async fn end(&self, attachment: &Attachment) -> Result<bool, EndError> {
         let (key, pair) = (&attachment.key, attachment.pair);
-        self.ledger.update(key, |attachment| attachment.phase = Phase::Deleting);
+        self.node_state.update(key, |attachment| attachment.phase = Phase::Deleting);
         self.network.detach(key, pair).await.map_err(|source| EndError { key: key.clone(), pair, source })?;
-        let uid = self.ledger.attachment(key).and_then(|attachment| attachment.assignment_uid);
+        let uid = self.node_state.attachment(key).and_then(|attachment| attachment.assignment_uid);
         // Durable when the call returns; nobody waits for the API server.
-        drop(self.recorder.delete_pair(pair, key, uid));
+        drop(self.assignment_writer.delete_pair(pair, key, uid));
         let now = boot_time();
-        if let Err(error) = self.journal.forget(key, pair, now) {
+        if let Err(error) = self.checkpoint.forget(key, pair, now) {
             // As long as a file says that the address is in use nobody else gets it, or a restart would find two who have it.
             tracing::error!(%key, %error, "an ended attachment is still written down, so its address stays held; the sweep tries again");
             return Ok(false);
         }
-        self.ledger.release(key, now);
+        self.node_state.release(key, now);
         Ok(true)
     }
 
@@ -155,11 +155,11 @@ impl Agent {
     /// block is proven until it is read again. Whether that is news.
     pub fn found_duplicate(&self, pair: IpPair, by: &str) -> bool {
         let Some(name) = record_name(pair) else { return false };
-        let record = ConflictingRecord { pair, name, by: by.to_owned() };
-        if let Err(error) = self.journal.keep_passed_over(&record) {
+        let record = ConflictingAssignment { pair, name, by: by.to_owned() };
+        if let Err(error) = self.checkpoint.keep_passed_over(&record) {
             tracing::error!(%error, "an address that is passed over could not be written down");
         }
-        let news = self.ledger.pass_over(record);
+        let news = self.node_state.pass_over(record);
         if news {
             self.metrics.duplicates.inc();
             self.freshness.trouble(Trouble::Duplicate);

@@ -1,5 +1,7 @@
 //! The agent's settings: flags, their environment variables and defaults. Nothing here acts.
 
+pub mod timing;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;

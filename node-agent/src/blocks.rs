@@ -1,11 +1,14 @@
 //! Brings every block of the ledger to where its state leads: exports what was claimed, gives back what is released, reads what is in
 //! doubt. One task for each such block; every step looks at the state first, so what happened meanwhile always counts.
 
-pub(crate) mod api;
+pub(crate) mod api_calls;
+pub(crate) mod claim;
+pub(crate) mod demand;
+mod enter_service;
 pub(crate) mod read;
 mod read_back;
 mod release;
-mod serve;
+pub(crate) mod simulated_node;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,15 +18,15 @@ use bobbin_api_client::{Clients, backoff};
 use bobbin_observability::Progress;
 use tokio::sync::Notify;
 
-use crate::block_checkpoint::BlockCheckpoint;
-use crate::claim::Exports;
-use crate::event::Events;
-use crate::freshness::Freshness;
-use crate::ledger::{BlockState, Ledger};
-use crate::record::Recorder;
-use crate::times::Times;
-use crate::watch::ClusterView;
-use api::BlockApi;
+use crate::args::timing::Times;
+use crate::assignments::AssignmentWriter;
+use crate::blocks::claim::Exports;
+use crate::cluster::ClusterView;
+use crate::cluster::freshness::Freshness;
+use crate::events::Events;
+use crate::state::checkpoint::blocks::BlockCheckpoint;
+use crate::state::{BlockState, NodeState};
+use api_calls::BlockApi;
 pub(crate) use read_back::RECORDS_DEADLINE;
 
 /// How often every block is checked without news.
@@ -43,13 +46,13 @@ pub struct BlockTasks {
     /// What is known of the cluster's objects.
     pub view: ClusterView,
     /// The ledger.
-    pub ledger: Arc<Ledger>,
+    pub node_state: Arc<NodeState>,
     /// The writer of the list of blocks.
     pub checkpoint: BlockCheckpoint,
     /// The kernel.
     pub exports: Arc<dyn Exports>,
     /// The records.
-    pub recorder: Recorder,
+    pub assignment_writer: AssignmentWriter,
     /// How fresh the API server's word is.
     pub freshness: Arc<Freshness>,
     /// Events on the node.
@@ -91,10 +94,10 @@ impl Blocks {
 
     /// Looks after all blocks, for ever.
     pub async fn run(&self) {
-        let mut changed = self.0.with.ledger.changed();
+        let mut changed = self.0.with.node_state.changed();
         loop {
             changed.mark_unchanged();
-            for block in self.0.with.ledger.blocks() {
+            for block in self.0.with.node_state.blocks() {
                 if needs_work(block.state) && self.running().insert(block.held.name.clone()) {
                     tokio::spawn(self.clone().settle(block.held.name));
                 }
@@ -111,8 +114,8 @@ impl Blocks {
     async fn settle(self, name: String) {
         let beat = self.0.with.progress.register("block", STEP_DEADLINE);
         let mut failures = 0;
-        let mut changed = self.0.with.ledger.changed();
-        while let Some(state) = self.0.with.ledger.block_state(&name).filter(|state| needs_work(*state)) {
+        let mut changed = self.0.with.node_state.changed();
+        while let Some(state) = self.0.with.node_state.block_state(&name).filter(|state| needs_work(*state)) {
             changed.mark_unchanged();
             let step = match state {
                 BlockState::Exporting { since, not_before } => self.0.serve(&name, since, not_before).await,
@@ -134,7 +137,7 @@ impl Blocks {
             };
             // Another state is another step, at once.
             let moved = async {
-                while self.0.with.ledger.block_state(&name) == Some(state) {
+                while self.0.with.node_state.block_state(&name) == Some(state) {
                     if changed.changed().await.is_err() {
                         return;
                     }

@@ -1,9 +1,11 @@
 //! The one routine that compares everything the node owns at the API server with what should be there: records, blocks, addresses in the
 //! blocks, addresses passed over. It runs at start, on news and every quarter of an hour, and would be right with any one of these alone.
 
+mod assignments;
 mod blocks;
-mod passed_over;
-mod records;
+mod conflicting_addresses;
+pub(crate) mod pod_absence;
+pub(crate) mod stale_attachments;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,17 +19,17 @@ use kube::api::ListParams;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::blocks::api::BlockApi;
-use crate::claim::Claims;
-use crate::event::Events;
-use crate::freshness::{Freshness, Kind};
-use crate::journal::Journal;
-use crate::ledger::Ledger;
-use crate::pod_gone::PodGone;
-use crate::record::Recorder;
-use crate::times::Times;
-use crate::watch::{ClusterView, NodeFacts};
-use records::SeenRecord;
+use crate::args::timing::Times;
+use crate::assignments::AssignmentWriter;
+use crate::blocks::api_calls::BlockApi;
+use crate::blocks::claim::Claims;
+use crate::cluster::freshness::{Freshness, Kind};
+use crate::cluster::{ClusterView, NodeInfo};
+use crate::events::Events;
+use crate::resync::pod_absence::PodGone;
+use crate::state::NodeState;
+use crate::state::checkpoint::Checkpoint;
+use assignments::SeenRecord;
 
 /// News that come together are looked at together.
 const DEBOUNCE: Duration = Duration::from_millis(50);
@@ -43,15 +45,15 @@ pub struct Resync {
     /// What is known of the cluster's objects.
     pub view: ClusterView,
     /// The ledger.
-    pub ledger: Arc<Ledger>,
+    pub node_state: Arc<NodeState>,
     /// Takes in blocks that the ledger lacks.
     pub claims: Claims,
     /// The records.
-    pub recorder: Recorder,
+    pub assignment_writer: AssignmentWriter,
     /// How fresh the API server's word is.
     pub freshness: Arc<Freshness>,
     /// The checkpoint.
-    pub journal: Journal,
+    pub checkpoint: Checkpoint,
     /// Events on the node.
     pub events: Events,
     /// This boot.
@@ -151,7 +153,7 @@ impl Resync {
             memory.passed_over_due = Some(now + self.times.passed_over_recheck());
         }
         let mut next = memory.records_due.map_or(interval, |due| due.saturating_duration_since(Instant::now()));
-        if !self.ledger.passed_over().is_empty() {
+        if !self.node_state.passed_over().is_empty() {
             next = next.min(self.times.passed_over_recheck());
         }
         Ok(next.max(DEBOUNCE))
@@ -163,14 +165,15 @@ impl Resync {
 
     /// The ranges of the blocks that count as this node's.
     fn own_ranges(&self) -> BTreeMap<String, bobbin_ipam::BlockRange> {
-        let ours = self.ledger.blocks().into_iter().filter(|block| block.state.counts_as_ours());
+        let ours = self.node_state.blocks().into_iter().filter(|block| block.state.counts_as_ours());
         ours.map(|block| (block.held.name, block.held.range)).collect()
     }
 
     /// The pools, by a consistent list: a watch that lost an event would else show a draining pool as open for ever.
     async fn compare_pools(&self) -> Result<(), ReadError> {
         let api: kube::Api<Lenient<AddressPool>> = kube::Api::all(self.clients.requests.clone());
-        let list = bobbin_api_client::read(crate::blocks::api::DEADLINE, api.list(&ListParams::default())).await?;
+        let list =
+            bobbin_api_client::read(crate::blocks::api_calls::DEADLINE, api.list(&ListParams::default())).await?;
         self.view.saw_pools(list.items);
         Ok(())
     }
@@ -184,19 +187,27 @@ impl Resync {
         }
         let api: kube::Api<Lenient<SlimNode>> = kube::Api::all(self.clients.requests.clone());
         let (start, reports) = (self.freshness.begin_read(boot_time()), self.view.node_reports());
-        let node = match bobbin_api_client::read(crate::blocks::api::DEADLINE, api.get(self.view.node_name())).await {
-            Ok(node) => match NodeFacts::of(&node) {
-                Ok(node) => Some(node),
-                // It is there, as it was.
-                Err(_) => return if self.view.node().is_some() { Ok(()) } else { Err(ReadError::NotFound) },
-            },
-            Err(ReadError::NotFound) => None,
-            Err(error) => return Err(error),
-        };
+        let node =
+            match bobbin_api_client::read(crate::blocks::api_calls::DEADLINE, api.get(self.view.node_name())).await {
+                Ok(node) => match NodeInfo::of(&node) {
+                    Ok(node) => Some(node),
+                    // It is there, as it was.
+                    Err(_) => return if self.view.node().is_some() { Ok(()) } else { Err(ReadError::NotFound) },
+                },
+                Err(ReadError::NotFound) => None,
+                Err(error) => return Err(error),
+            };
         self.freshness.answered(boot_time());
         self.freshness.read(Kind::Node, start);
         let absent = node.is_none();
-        crate::own_watch::node_seen(&self.view, &self.ledger, &self.freshness, &Notify::new(), node, Some(reports));
+        crate::cluster::own_objects::node_seen(
+            &self.view,
+            &self.node_state,
+            &self.freshness,
+            &Notify::new(),
+            node,
+            Some(reports),
+        );
         if absent && self.view.node().is_none() { Err(ReadError::NotFound) } else { Ok(()) }
     }
 }

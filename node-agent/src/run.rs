@@ -18,31 +18,36 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::Agent;
+use crate::args::timing::{self, Times};
 use crate::args::{Args, Mode, Routing};
-use crate::attachment_lock::Turns;
-use crate::block_checkpoint::{BlockCheckpoint, BlockCheckpointWriter};
-use crate::blocks::api::BlockApi;
+use crate::assignments::AssignmentWriter;
+use crate::assignments::{late_confirmations, watch as assignment_watch};
+use crate::blocks::api_calls::BlockApi;
+use crate::blocks::claim::Claims;
+use crate::blocks::demand::DemandController;
+use crate::blocks::demand::waiting_pods::WaitingPods;
 use crate::blocks::{BlockTasks, Blocks};
-use crate::claim::Claims;
-use crate::direct::Direct;
-use crate::event::Events;
-use crate::exported::Exported;
-use crate::freshness::{Freshness, Kind};
-use crate::journal::Journal;
-use crate::leave::Leave;
-use crate::ledger::Ledger;
+use crate::cluster::ClusterView;
+use crate::cluster::freshness::{Freshness, Kind};
+use crate::cluster::own_objects::OwnWatches;
+use crate::cni::attachment_lock::AttachmentLocks;
+use crate::cni::gc::Unlisted;
+use crate::cni::server;
+use crate::events::Events;
+use crate::host::run_dir::heartbeat::HEARTBEAT_DEADLINE;
+use crate::host::run_dir::{Identity, Previous, RunDir, RunDirError};
+use crate::host::uninstall::Leave;
+use crate::host::{install, run_dir};
 use crate::metrics::{KindLabel, Metrics, PoolState};
-use crate::own_watch::OwnWatches;
-use crate::record::Recorder;
+use crate::network::direct_routes::Direct;
+use crate::network::export::ExportedBlocks;
+use crate::network::reconcile;
+use crate::resync::stale_attachments;
 use crate::resync::{Resync, Resynced};
-use crate::run_dir::heartbeat::HEARTBEAT_DEADLINE;
-use crate::run_dir::{Identity, Previous, RunDir, RunDirError};
-use crate::stock::Stock;
-use crate::times::{self, Times};
-use crate::verb::gc::Unlisted;
-use crate::waiting_pods::WaitingPods;
-use crate::watch::ClusterView;
-use crate::{install, late, record_watch, repair, restore, run_dir, serve, stale_attachments};
+use crate::state::NodeState;
+use crate::state::checkpoint::Checkpoint;
+use crate::state::checkpoint::blocks::{BlockCheckpoint, BlockCheckpointWriter};
+use crate::state::restore;
 
 /// The loops of stock and own records count as hanging after this.
 const LOOP_DEADLINE: Duration = Duration::from_mins(2);
@@ -73,8 +78,8 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     }
     let identity = previous.identity(&args.node_name, &boot_id, boot_time());
     run_dir.save(&identity)?;
-    let journal = Journal::open(&args.run_dir)?;
-    let rebooted = journal.begin_boot(&boot_id)?;
+    let checkpoint = Checkpoint::open(&args.run_dir)?;
+    let rebooted = checkpoint.begin_boot(&boot_id)?;
     let clients =
         bobbin_api_client::connect(args.kubeconfig.as_deref(), concat!("bobbin-agent/", env!("CARGO_PKG_VERSION")))
             .await?;
@@ -87,27 +92,32 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
         events.node_warning("NetworkClash", &warning);
     }
-    let ledger = Arc::new(Ledger::new());
+    let node_state = Arc::new(NodeState::new());
     let links = network.links().await.context("the links on the node can't be read")?;
     let trusted = is_trusted(&previous, &view, &boot_id, times);
-    let living = restore::restore(&ledger, &journal, &view, links, &boot_id, trusted);
-    tracing::info!(attachments = living.len(), blocks = ledger.blocks().len(), rebooted, trusted, "restored");
+    let living = restore::restore(&node_state, &checkpoint, &view, links, &boot_id, trusted);
+    tracing::info!(attachments = living.len(), blocks = node_state.blocks().len(), rebooted, trusted, "restored");
     let (to_late, verdicts) = mpsc::unbounded_channel();
-    let recorder =
-        Recorder::open(clients.clone(), &args.node_name, &args.run_dir, Arc::clone(&freshness), move |verdict| {
+    let assignment_writer = AssignmentWriter::open(
+        clients.clone(),
+        &args.node_name,
+        &args.run_dir,
+        Arc::clone(&freshness),
+        move |verdict| {
             // Nobody listens only while the agent stops; the next start lists the records.
             let _ = to_late.send(verdict);
-        })?;
-    recorder.restore(&living);
-    let exported = Exported::new(network.clone(), Arc::clone(&ledger));
-    let (checkpoint, checkpoint_writer) = BlockCheckpoint::new(Arc::clone(&ledger), journal.clone());
-    let claims = Claims::new(&clients, view.clone(), Arc::clone(&ledger), Arc::clone(&freshness));
+        },
+    )?;
+    assignment_writer.restore(&living);
+    let exported = ExportedBlocks::new(network.clone(), Arc::clone(&node_state));
+    let (block_checkpoint, block_checkpoint_writer) = BlockCheckpoint::new(Arc::clone(&node_state), checkpoint.clone());
+    let claims = Claims::new(&clients, view.clone(), Arc::clone(&node_state), Arc::clone(&freshness));
     let leaving = args.mode == Mode::Remove;
-    let stock = Stock::new(
+    let demand = DemandController::new(
         view.clone(),
-        Arc::clone(&ledger),
+        Arc::clone(&node_state),
         claims.clone(),
-        checkpoint.clone(),
+        block_checkpoint.clone(),
         events.clone(),
         args.block_idle,
         leaving,
@@ -123,19 +133,19 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let (tell_blocks_read, blocks_read) = watch::channel(false);
     let agent = Arc::new(Agent {
         boot_id,
-        ledger,
-        journal,
+        node_state,
+        checkpoint,
         network,
         exported,
         view,
-        recorder,
-        stock,
+        assignment_writer,
+        demand,
         events,
         metrics,
         unlisted: Unlisted::default(),
         waiting: WaitingPods::default(),
         prepared: [AtomicBool::new(false), AtomicBool::new(false)],
-        turns: Turns::default(),
+        locks: AttachmentLocks::default(),
         freshness,
         resync: Arc::default(),
         first_read,
@@ -146,13 +156,21 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
         args,
     });
     serve_page(&agent, page);
-    let socket = serve::Socket::bind(&agent.run_dir.socket())?;
-    let serving = tokio::spawn(serve::serve(socket, Arc::clone(&agent), stop.clone()));
+    let socket = server::Socket::bind(&agent.run_dir.socket())?;
+    let serving = tokio::spawn(server::serve(socket, Arc::clone(&agent), stop.clone()));
     tracing::info!(node = agent.args.node_name, "serving");
-    tokio::spawn(late::run(Arc::clone(&agent), BlockApi::new(&clients), verdicts));
+    tokio::spawn(late_confirmations::run(Arc::clone(&agent), BlockApi::new(&clients), verdicts));
     let (progress, resynced) = watch::channel(Resynced::default());
-    let protocol =
-        Protocol { clients, claims, checkpoint, checkpoint_writer, times, tell_first_read, tell_blocks_read, progress };
+    let protocol = Protocol {
+        clients,
+        claims,
+        block_checkpoint,
+        block_checkpoint_writer,
+        times,
+        tell_first_read,
+        tell_blocks_read,
+        progress,
+    };
     let tasks = background(&agent, protocol, resynced);
     tokio::select! {
         () = stop.cancelled() => {}
@@ -212,8 +230,8 @@ fn is_trusted(previous: &Previous, view: &ClusterView, boot_id: &str, times: Tim
 struct Protocol {
     clients: Clients,
     claims: Claims,
-    checkpoint: BlockCheckpoint,
-    checkpoint_writer: BlockCheckpointWriter,
+    block_checkpoint: BlockCheckpoint,
+    block_checkpoint_writer: BlockCheckpointWriter,
     times: Times,
     tell_first_read: watch::Sender<bool>,
     tell_blocks_read: watch::Sender<bool>,
@@ -222,16 +240,24 @@ struct Protocol {
 
 /// Everything beside the socket. Ends only with an error: what can't go on restarts the whole agent, which loses nothing by it.
 async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Receiver<Resynced>) -> anyhow::Result<()> {
-    let Protocol { clients, claims, checkpoint, checkpoint_writer, times, tell_first_read, tell_blocks_read, progress } =
-        protocol;
+    let Protocol {
+        clients,
+        claims,
+        block_checkpoint,
+        block_checkpoint_writer,
+        times,
+        tell_first_read,
+        tell_blocks_read,
+        progress,
+    } = protocol;
     let resync = Resync {
         clients: clients.clone(),
         view: agent.view.clone(),
-        ledger: Arc::clone(&agent.ledger),
+        node_state: Arc::clone(&agent.node_state),
         claims,
-        recorder: agent.recorder.clone(),
+        assignment_writer: agent.assignment_writer.clone(),
         freshness: Arc::clone(&agent.freshness),
-        journal: agent.journal.clone(),
+        checkpoint: agent.checkpoint.clone(),
         events: agent.events.clone(),
         boot_id: agent.boot_id.clone(),
         interval: agent.args.relist_interval,
@@ -242,7 +268,7 @@ async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Rec
     let own = OwnWatches {
         clients: clients.clone(),
         view: agent.view.clone(),
-        ledger: Arc::clone(&agent.ledger),
+        node_state: Arc::clone(&agent.node_state),
         freshness: Arc::clone(&agent.freshness),
         resync: Arc::clone(&agent.resync),
         progress: agent.progress.clone(),
@@ -251,10 +277,10 @@ async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Rec
         boot_id: agent.boot_id.clone(),
         clients: clients.clone(),
         view: agent.view.clone(),
-        ledger: Arc::clone(&agent.ledger),
-        checkpoint,
+        node_state: Arc::clone(&agent.node_state),
+        checkpoint: block_checkpoint,
         exports: Arc::new(agent.exported.clone()),
-        recorder: agent.recorder.clone(),
+        assignment_writer: agent.assignment_writer.clone(),
         freshness: Arc::clone(&agent.freshness),
         events: agent.events.clone(),
         times,
@@ -265,27 +291,27 @@ async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Rec
     let view = agent.view.clone();
     tasks.spawn(async move { view.run().await });
     tasks.spawn(own.run());
-    tasks.spawn(record_watch::run(
+    tasks.spawn(assignment_watch::run(
         clients.clone(),
         agent.view.clone(),
-        Arc::clone(&agent.ledger),
-        agent.recorder.clone(),
+        Arc::clone(&agent.node_state),
+        agent.assignment_writer.clone(),
         agent.progress.register(Kind::Records.name(), LOOP_DEADLINE),
     ));
     tasks.spawn(resync.run(progress));
-    tasks.spawn(checkpoint_writer.run(agent.stop.clone()));
+    tasks.spawn(block_checkpoint_writer.run(agent.stop.clone()));
     tasks.spawn(async move { blocks.run().await });
     tasks.spawn(first_read(tell_first_read, tell_blocks_read, resynced.clone(), agent.stop.clone()));
-    tasks.spawn(repair::run(Arc::clone(agent), direct.clone(), resynced.clone()));
+    tasks.spawn(reconcile::run(Arc::clone(agent), direct.clone(), resynced.clone()));
     if let Some(direct) = direct {
         let clients = clients.clone();
         tasks.spawn(async move { direct.run(&clients).await });
     }
     let (stale, requests) = (Arc::clone(agent), clients.requests.clone());
     tasks.spawn(async move { stale_attachments::run(&stale, requests, times.pod_gone_apart()).await });
-    let stock = agent.stock.clone();
+    let demand = agent.demand.clone();
     let beat = agent.progress.register("stock", LOOP_DEADLINE);
-    tasks.spawn(async move { stock.run(beat).await });
+    tasks.spawn(async move { demand.run(beat).await });
     match agent.args.mode {
         Mode::Run => {
             let (tell_serves, serves) = watch::channel(false);
@@ -312,7 +338,7 @@ async fn first_read(
     stop: CancellationToken,
 ) {
     // Too long, or over: both let the ADDs go on.
-    let _ = tokio::time::timeout(times::FIRST_READ_TIMEOUT, resynced.wait_for(|done| done.blocks)).await;
+    let _ = tokio::time::timeout(timing::FIRST_READ_TIMEOUT, resynced.wait_for(|done| done.blocks)).await;
     tell.send_replace(true);
     let _ = resynced.wait_for(|done| done.blocks).await;
     tell_read.send_replace(true);
@@ -337,8 +363,8 @@ async fn leave(agent: Arc<Agent>, mut resynced: watch::Receiver<Resynced>) {
     let _ = resynced.wait_for(|resynced| resynced.blocks).await;
     let leave = Leave {
         args: agent.args.clone(),
-        ledger: Arc::clone(&agent.ledger),
-        recorder: agent.recorder.clone(),
+        node_state: Arc::clone(&agent.node_state),
+        assignment_writer: agent.assignment_writer.clone(),
         network: agent.network.clone(),
         exported: agent.exported.clone(),
         events: agent.events.clone(),
@@ -369,27 +395,27 @@ fn serve_page(agent: &Arc<Agent>, page: Page) {
         });
     }
     let (path, stop) = (agent.run_dir.health_socket(), agent.stop.clone());
-    tokio::spawn(async move { serve::serve_probes(&path, server, stop).await });
+    tokio::spawn(async move { server::serve_probes(&path, server, stop).await });
 }
 
 /// Sets the gauges; the probes ask often enough.
 fn sample(agent: &Agent) {
     let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-    agent.metrics.attachments.set(count(agent.ledger.attachment_count()));
-    agent.metrics.pending.set(count(agent.recorder.pending()));
+    agent.metrics.attachments.set(count(agent.node_state.attachment_count()));
+    agent.metrics.pending.set(count(agent.assignment_writer.pending()));
     for (kind, number) in agent.view.unreadable().counts() {
         agent.metrics.unreadable.get_or_create(&KindLabel { kind }).set(count(number));
     }
     // A pool of which nothing is left here is not shown with its last numbers.
     agent.metrics.addresses.clear();
-    let pools: BTreeSet<String> = agent.ledger.blocks().into_iter().map(|block| block.held.pool).collect();
+    let pools: BTreeSet<String> = agent.node_state.blocks().into_iter().map(|block| block.held.pool).collect();
     agent.metrics.blocks.clear();
-    for block in agent.ledger.blocks() {
+    for block in agent.node_state.blocks() {
         let labels = PoolState { pool: block.held.pool, state: block.state.name() };
         agent.metrics.blocks.get_or_create(&labels).inc();
     }
     for pool in pools {
-        let uses = agent.ledger.pool_use(&pool, agent.cooldown(&pool));
+        let uses = agent.node_state.pool_use(&pool, agent.cooldown(&pool));
         let sum = |of: fn(&BlockUse) -> u32| uses.iter().map(|block| i64::from(of(block))).sum();
         let free = |block: &BlockUse| block.usable.saturating_sub(block.held).saturating_sub(block.cooling);
         for (state, number) in

@@ -8,8 +8,8 @@ use bobbin_ipam::{BlockRange, BootTime, hash};
 use jiff::Timestamp;
 use kube::Resource;
 
-use crate::ledger::HeldBlock;
-use crate::watch::NodeFacts;
+use crate::cluster::NodeInfo;
+use crate::state::HeldBlock;
 
 /// What the agent reads of an `AddressBlock`.
 #[allow(clippy::struct_excessive_bools, reason = "facts, each of its own")]
@@ -82,7 +82,7 @@ impl BlockRead {
     }
 
     /// Whose the block is.
-    pub(crate) fn owner(&self, node: &NodeFacts) -> Owner {
+    pub(crate) fn owner(&self, node: &NodeInfo) -> Owner {
         match self.node_name.as_deref() {
             _ if !self.readable => Owner::Unknown,
             Some(name) if name == node.name => {
@@ -99,7 +99,7 @@ impl BlockRead {
     }
 
     /// Whether a block of ours names the addresses that the Node has now.
-    pub(crate) fn names_addresses_of(&self, node: &NodeFacts) -> bool {
+    pub(crate) fn names_addresses_of(&self, node: &NodeInfo) -> bool {
         node.addresses().into_iter().map(|(_, address)| address).eq([self.node_ipv4.clone(), self.node_ipv6.clone()])
     }
 

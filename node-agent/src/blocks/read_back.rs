@@ -8,9 +8,9 @@ use bobbin_datapath::boot_time;
 
 use super::read::{BlockRead, Owner};
 use super::{Inner, Step};
-use crate::freshness::{Proof, Trouble};
-use crate::ledger::{Attachment, BlockEvent, BlockView, first_names};
-use crate::watch::NodeFacts;
+use crate::cluster::NodeInfo;
+use crate::cluster::freshness::{Proof, Trouble};
+use crate::state::{Attachment, BlockEvent, BlockView, first_names};
 
 /// How often a block that can't be settled is read.
 const UNSETTLED_PAUSE: Duration = Duration::from_secs(10);
@@ -20,7 +20,7 @@ pub(crate) const RECORDS_DEADLINE: Duration = Duration::from_secs(5);
 impl Inner {
     /// One step of a block in `doubted`. What is read settles only the doubts that there were when the read began.
     pub(super) async fn read_back(&self, name: &str, doubts: u32) -> Step {
-        let Some(block) = self.with.ledger.block(name) else { return Step::Again };
+        let Some(block) = self.with.node_state.block(name) else { return Step::Again };
         let Some(node) = self.with.view.node() else { return Step::Failed };
         let start = self.with.freshness.begin_read(boot_time());
         let read = match self.api.get(name).await {
@@ -38,8 +38,8 @@ impl Inner {
         match read.owner(&node) {
             Owner::Us if self.with.view.node_is_gone() => self.of_a_node_that_is_gone(name),
             Owner::Us => {
-                self.with.ledger.refresh(name, &read.uid, &read.resource_version, read.deleting);
-                self.with.ledger.prove(name, start.proof(), false);
+                self.with.node_state.refresh(name, &read.uid, &read.resource_version, read.deleting);
+                self.with.node_state.prove(name, start.proof(), false);
                 match self.with.checkpoint.promote(name, BlockEvent::FoundOurs { now: boot_time(), doubts }).await {
                     Ok(_) => Step::Again,
                     Err(_) => Step::Failed,
@@ -54,10 +54,10 @@ impl Inner {
 
     /// The Node was deleted: what is in use stays, what is not goes back while the agent still can.
     fn of_a_node_that_is_gone(&self, name: &str) -> Step {
-        if self.with.ledger.release_doubted(name) { Step::Again } else { Step::Wait(UNSETTLED_PAUSE) }
+        if self.with.node_state.release_doubted(name) { Step::Again } else { Step::Wait(UNSETTLED_PAUSE) }
     }
 
-    async fn write_node(&self, read: &BlockRead, node: &NodeFacts) -> Step {
+    async fn write_node(&self, read: &BlockRead, node: &NodeInfo) -> Step {
         if self.with.view.node_is_gone() {
             return Step::Wait(UNSETTLED_PAUSE);
         }
@@ -76,18 +76,18 @@ impl Inner {
     }
 
     /// The block is free: forgotten without residents, else their records are written and it is claimed back.
-    async fn vacant(&self, block: &BlockView, read: &BlockRead, node: &NodeFacts) -> Step {
+    async fn vacant(&self, block: &BlockView, read: &BlockRead, node: &NodeInfo) -> Step {
         let name = &block.held.name;
-        if self.with.ledger.found_vacant(name) {
+        if self.with.node_state.found_vacant(name) {
             self.withdraw(block).await;
             return Step::Again;
         }
         if self.with.view.node_is_gone() {
             return Step::Wait(UNSETTLED_PAUSE);
         }
-        self.record_residents(&self.with.ledger.residents(name)).await;
+        self.record_residents(&self.with.node_state.residents(name)).await;
         // Another node may have had it meanwhile, also if the answer is lost: its residents' records are looked at first.
-        self.with.ledger.prove(name, Proof::RecordsUnseen, false);
+        self.with.node_state.prove(name, Proof::RecordsUnseen, false);
         match self.api.claim(read, node).await {
             Outcome::Done(_) => {
                 let sentence = format!(
@@ -110,11 +110,11 @@ impl Inner {
     /// There is no such block. With residents the operator carves it again, claimed for this node.
     async fn absent(&self, block: &BlockView) -> Step {
         let name = &block.held.name;
-        if self.with.ledger.found_vacant(name) {
+        if self.with.node_state.found_vacant(name) {
             self.withdraw(block).await;
             return Step::Again;
         }
-        self.record_residents(&self.with.ledger.residents(name)).await;
+        self.record_residents(&self.with.node_state.residents(name)).await;
         let pool = &block.held.pool;
         let sentence = format!(
             "block {name} ({}) of pool {pool} was deleted although {} pods of node {} have addresses of it: nothing is assigned from it until the operator carves it again; see: kubectl get addresspool {pool} -o yaml, and the log of bobbin-operator",
@@ -129,7 +129,7 @@ impl Inner {
     /// Another node has the block: its route goes; pods that have addresses of it run on and are reported.
     async fn lost(&self, block: &BlockView, read: &BlockRead) -> Step {
         let name = &block.held.name;
-        let stranded = self.with.ledger.found_others(name);
+        let stranded = self.with.node_state.found_others(name);
         self.withdraw(block).await;
         let owner = read.node_name.as_deref().unwrap_or_default();
         let taker = match owner {
@@ -171,6 +171,6 @@ impl Inner {
 
     /// Residents are recorded before their block is claimed back: who claims it first sees them then.
     async fn record_residents(&self, residents: &[Attachment]) {
-        self.with.recorder.create_all_again(residents, RECORDS_DEADLINE).await;
+        self.with.assignment_writer.create_all_again(residents, RECORDS_DEADLINE).await;
     }
 }

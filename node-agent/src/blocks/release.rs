@@ -11,8 +11,8 @@ use tokio::time::timeout;
 
 use super::read::Owner;
 use super::{Inner, Step};
-use crate::ledger::{Attachment, BlockEvent, BlockState, Release};
-use crate::record::{RecordRead, address_of, own_records_of, record_name};
+use crate::assignments::{RecordRead, address_of, own_records_of, record_name};
+use crate::state::{Attachment, BlockEvent, BlockState, Release};
 
 /// How long the deletions of a block's records are waited for before the block's records are listed again.
 const DELETION_DEADLINE: Duration = Duration::from_secs(10);
@@ -33,7 +33,7 @@ impl Inner {
 
     /// Deletes this node's records in the block. Records of other nodes don't hold it up.
     async fn delete_records(&self, name: &str) -> Step {
-        let Some(block) = self.with.ledger.block(name) else { return Step::Again };
+        let Some(block) = self.with.node_state.block(name) else { return Step::Again };
         if self.writes_in(&block.held.range) {
             return Step::Wait(BUSY_PAUSE);
         }
@@ -45,7 +45,7 @@ impl Inner {
             }
         };
         if left.is_empty() {
-            self.with.ledger.on(name, BlockEvent::RecordsGone);
+            self.with.node_state.on(name, BlockEvent::RecordsGone);
             return Step::Again;
         }
         if left.iter().any(|record| !record.readable) {
@@ -59,7 +59,7 @@ impl Inner {
         let in_use = |record: &&RecordRead| {
             // An attachment whose checkpoint can't be read has no address, and any of its records may be the one that it uses.
             let elsewhere = |attachment: Attachment| record_name(attachment.pair).is_some();
-            record.boot_id == self.with.boot_id && !self.with.ledger.attachment(&record.key).is_some_and(elsewhere)
+            record.boot_id == self.with.boot_id && !self.with.node_state.attachment(&record.key).is_some_and(elsewhere)
         };
         if let Some(record) = left.iter().find(in_use) {
             let sentence = format!(
@@ -72,8 +72,9 @@ impl Inner {
             self.with.events.node_warning("RecordsWithoutAttachment", &sentence);
             return Step::Wait(RECORD_IN_USE_PAUSE);
         }
-        let deletions =
-            left.into_iter().map(|record| self.with.recorder.delete(&record.name, &record.key, Some(record.uid)));
+        let deletions = left
+            .into_iter()
+            .map(|record| self.with.assignment_writer.delete(&record.name, &record.key, Some(record.uid)));
         match timeout(DELETION_DEADLINE, join_all(deletions)).await {
             Ok(_) => Step::Again,
             Err(_) => Step::Failed,
@@ -83,11 +84,11 @@ impl Inner {
     /// Whether a record in the range is being written or waits to be.
     fn writes_in(&self, range: &BlockRange) -> bool {
         let inside = |name: &String| address_of(name).is_some_and(|address: IpAddr| range.offset_of(address).is_some());
-        self.with.recorder.busy_names().iter().any(inside)
+        self.with.assignment_writer.busy_names().iter().any(inside)
     }
 
     async fn withdraw_and_send(&self, name: &str) -> Step {
-        let Some(block) = self.with.ledger.block(name) else { return Step::Again };
+        let Some(block) = self.with.node_state.block(name) else { return Step::Again };
         // A restart must not find a block in the checkpoint as serving that may be another node's by then.
         if let Err(error) = self.with.checkpoint.flush().await {
             tracing::debug!(block = name, %error, "a release waits for the checkpoint");
@@ -100,22 +101,22 @@ impl Inner {
         if self.left_within(name, self.with.times.fabric_settle()).await {
             return Step::Again;
         }
-        if !self.with.ledger.on(name, BlockEvent::ReleaseSent) {
+        if !self.with.node_state.on(name, BlockEvent::ReleaseSent) {
             return Step::Again;
         }
         if self.with.checkpoint.flush().await.is_err() {
-            self.with.ledger.on(name, BlockEvent::ReleaseFailed);
+            self.with.node_state.on(name, BlockEvent::ReleaseFailed);
             return Step::Failed;
         }
         self.send(name).await.unwrap_or_else(|| {
-            self.with.ledger.on(name, BlockEvent::ReleaseFailed);
+            self.with.node_state.on(name, BlockEvent::ReleaseFailed);
             Step::Failed
         })
     }
 
     /// Sends the write; `None`: it was refused. The resourceVersion may have grown while the routers forgot the block.
     async fn send(&self, name: &str) -> Option<Step> {
-        let Some(block) = self.with.ledger.block(name) else { return Some(Step::Again) };
+        let Some(block) = self.with.node_state.block(name) else { return Some(Step::Again) };
         match self.api.release(&block, block.was_used).await {
             Outcome::Done(()) | Outcome::Refused(Refusal::NotFound) => Some(self.released(name)),
             Outcome::Refused(Refusal::Conflict) => Some(Step::Again),
@@ -132,10 +133,10 @@ impl Inner {
 
     /// Waits for `pause`. Returns whether the block is not withdrawing its route any more.
     async fn left_within(&self, name: &str, pause: Duration) -> bool {
-        let mut changed = self.with.ledger.changed();
+        let mut changed = self.with.node_state.changed();
         let left = async {
             let withdraws = |state| matches!(state, BlockState::Releasing { stage: Release::WithdrawingRoute, .. });
-            while self.with.ledger.block_state(name).is_some_and(withdraws) {
+            while self.with.node_state.block_state(name).is_some_and(withdraws) {
                 if changed.changed().await.is_err() {
                     return;
                 }
@@ -154,7 +155,7 @@ impl Inner {
             Ok(read) if read.owner(&node) == Owner::Unknown => Step::Failed,
             // Ours, also in the name of an earlier Node: nobody else would give it back.
             Ok(read) => {
-                self.with.ledger.refresh(name, &read.uid, &read.resource_version, read.deleting);
+                self.with.node_state.refresh(name, &read.uid, &read.resource_version, read.deleting);
                 self.send(name).await.unwrap_or(Step::Failed)
             }
             Err(error) => {
@@ -165,7 +166,7 @@ impl Inner {
     }
 
     fn released(&self, name: &str) -> Step {
-        if self.with.ledger.on(name, BlockEvent::Released) {
+        if self.with.node_state.on(name, BlockEvent::Released) {
             tracing::info!(block = name, "gave a block back");
         }
         Step::Again

@@ -5,12 +5,12 @@ use bobbin_api_client::{Outcome, ReadError, Refusal};
 use bobbin_datapath::boot_time;
 
 use super::Resync;
+use crate::assignments::records_of;
 use crate::blocks::RECORDS_DEADLINE;
 use crate::blocks::read::{BlockRead, Owner};
-use crate::freshness::{Kind, Proof, ReadStart};
-use crate::ledger::{BlockEvent, BlockState, BlockView};
-use crate::record::records_of;
-use crate::watch::NodeFacts;
+use crate::cluster::NodeInfo;
+use crate::cluster::freshness::{Kind, Proof, ReadStart};
+use crate::state::{BlockEvent, BlockState, BlockView};
 
 impl Resync {
     /// Compares own blocks with the ledger. Returns when its list was begun.
@@ -24,20 +24,20 @@ impl Resync {
         }
         let (mut misaddressed, mut lost) = (Vec::new(), Vec::new());
         // Nothing is awaited here: what the watch shows later than the list must not be overwritten.
-        for held in self.ledger.blocks() {
+        for held in self.node_state.blocks() {
             match own.blocks.get(&held.held.name) {
                 // What happened to it since the list, only a read tells.
                 _ if held.state == BlockState::Lost => lost.push(held.held.name),
                 Some(read) if read.owner(&node) == Owner::Us => {
-                    self.ledger.refresh(&read.name, &read.uid, &read.resource_version, read.deleting);
-                    self.ledger.prove(&read.name, start.proof(), false);
+                    self.node_state.refresh(&read.name, &read.uid, &read.resource_version, read.deleting);
+                    self.node_state.prove(&read.name, start.proof(), false);
                     if !read.names_addresses_of(&node) {
                         misaddressed.push(read);
                     }
                 }
                 Some(read) if !read.readable => {}
                 _ => {
-                    self.ledger.on(&held.held.name, BlockEvent::Doubt);
+                    self.node_state.on(&held.held.name, BlockEvent::Doubt);
                 }
             }
         }
@@ -48,17 +48,17 @@ impl Resync {
             self.try_claim_back(&name, &node).await;
         }
         self.freshness.read(Kind::Blocks, start);
-        for name in own.blocks.keys().filter(|name| self.ledger.block_state(name).is_none()) {
+        for name in own.blocks.keys().filter(|name| self.node_state.block_state(name).is_none()) {
             self.take_in(name, &node).await?;
         }
         Ok(start)
     }
 
     /// A block that is ours names addresses that the Node does not have, or not any more.
-    async fn write_addresses(&self, read: &BlockRead, node: &NodeFacts) {
+    async fn write_addresses(&self, read: &BlockRead, node: &NodeInfo) {
         match self.block_api().claim(read, node).await {
             Outcome::Done(now) => {
-                self.ledger.refresh(&now.name, &now.uid, &now.resource_version, now.deleting);
+                self.node_state.refresh(&now.name, &now.uid, &now.resource_version, now.deleting);
                 tracing::info!(block = read.name, "wrote the node's addresses into its block");
             }
             // The watch shows the block as it is, and wakes the next resync.
@@ -69,7 +69,7 @@ impl Resync {
 
     /// Takes in a block that the API server says is ours and that the ledger lacks, if a read that began just now says so too: the list may
     /// be older than a release that has ended since.
-    async fn take_in(&self, name: &str, node: &NodeFacts) -> Result<(), ReadError> {
+    async fn take_in(&self, name: &str, node: &NodeInfo) -> Result<(), ReadError> {
         let start = self.freshness.begin_read(boot_time());
         let mut read = match self.block_api().get(name).await {
             Err(ReadError::NotFound) => return Ok(()),
@@ -87,7 +87,7 @@ impl Resync {
                 Outcome::Unknown(why) => return Err(ReadError::Unreachable(why)),
             }
         }
-        if read.owner(node) != Owner::Us || self.ledger.block_state(name).is_some() {
+        if read.owner(node) != Owner::Us || self.node_state.block_state(name).is_some() {
             return Ok(());
         }
         let pool = self.view.pool(&read.pool);
@@ -103,14 +103,14 @@ impl Resync {
     }
 
     /// A lost block with residents that is free again is claimed back, their records first.
-    async fn try_claim_back(&self, name: &str, node: &NodeFacts) {
+    async fn try_claim_back(&self, name: &str, node: &NodeInfo) {
         let read = match self.block_api().get(name).await {
             Ok(read) => read,
             Err(error) => return tracing::debug!(block = name, %error, "a lost block can't be read"),
         };
         match read.owner(node) {
             Owner::Nobody if !self.view.node_is_gone() => {
-                self.recorder.create_all_again(&self.ledger.residents(name), RECORDS_DEADLINE).await;
+                self.assignment_writer.create_all_again(&self.node_state.residents(name), RECORDS_DEADLINE).await;
                 if let Outcome::Done(ours) = self.block_api().claim(&read, node).await {
                     tracing::info!(block = name, "claimed a lost block back: it was free again");
                     self.claimed_back(&ours);
@@ -124,8 +124,8 @@ impl Resync {
 
     fn claimed_back(&self, ours: &BlockRead) {
         let (now, not_before) = self.claims.quiet_time();
-        self.ledger.refresh(&ours.name, &ours.uid, &ours.resource_version, ours.deleting);
-        self.ledger.on(&ours.name, BlockEvent::ClaimedBack { now, not_before });
+        self.node_state.refresh(&ours.name, &ours.uid, &ours.resource_version, ours.deleting);
+        self.node_state.on(&ours.name, BlockEvent::ClaimedBack { now, not_before });
     }
 
     /// Lists the records of each block with [`Proof::RecordsUnseen`]. An address with a record that no attachment here has is passed
@@ -133,7 +133,7 @@ impl Resync {
     pub(super) async fn see_records_of_new_blocks(&self, listed: ReadStart) -> Result<(), ReadError> {
         let settled = |state| !matches!(state, BlockState::Doubted { .. } | BlockState::Lost);
         let unseen = |block: &BlockView| block.proof == Proof::RecordsUnseen && settled(block.state);
-        for block in self.ledger.blocks().into_iter().filter(unseen) {
+        for block in self.node_state.blocks().into_iter().filter(unseen) {
             // The list must be made after the quiet time, in which other nodes write the records of their residents.
             if self.freshness.quiet_until(boot_time()).is_some() {
                 return Ok(());
@@ -143,7 +143,7 @@ impl Resync {
                     self.pass_over(&block.held.range, &record);
                 }
             }
-            self.ledger.prove(&block.held.name, listed.proof(), true);
+            self.node_state.prove(&block.held.name, listed.proof(), true);
         }
         Ok(())
     }

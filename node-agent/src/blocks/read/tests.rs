@@ -4,8 +4,8 @@ use jiff::ToSpan;
 
 use super::*;
 
-fn node(uid: &str) -> NodeFacts {
-    NodeFacts { name: "n1".into(), uid: uid.into(), ipv4: Some([192, 0, 2, 1].into()), ..NodeFacts::default() }
+fn node(uid: &str) -> NodeInfo {
+    NodeInfo { name: "n1".into(), uid: uid.into(), ipv4: Some([192, 0, 2, 1].into()), ..NodeInfo::default() }
 }
 
 fn block(index: i64) -> BlockRead {

@@ -1,0 +1,103 @@
+//! Verdicts of the API server that came after their ADD had answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bobbin_api_client::backoff;
+use tokio::sync::mpsc;
+
+use crate::agent::{Agent, DuplicateOutcome};
+use crate::assignments::{Confirmation, LateConfirmation, record_name};
+use crate::blocks::api_calls::BlockApi;
+use crate::state::{Attachment, Phase};
+
+/// How long the ADD of a late verdict may take to end. Without the UID a DEL reads the record first, no more.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a verb that works on the attachment is waited for before a duplicate is left to the next resync.
+const DUPLICATE_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The first and the longest pause between two reads of the block of a duplicate.
+const READ_PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(10)];
+
+/// Takes in late verdicts, for ever. One that needs the API server delays no other.
+pub async fn run(agent: Arc<Agent>, blocks: BlockApi, mut verdicts: mpsc::UnboundedReceiver<LateConfirmation>) {
+    while let Some(confirmation) = verdicts.recv().await {
+        tokio::spawn(take_in(Arc::clone(&agent), blocks.clone(), confirmation));
+    }
+}
+
+async fn take_in(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
+    let LateConfirmation { key, pair, confirmation } = late;
+    // `None`: it ended meanwhile, and the recorder deletes what it has just created.
+    let same = |attachment: &Attachment| attachment.pair == pair && attachment.phase != Phase::Deleting;
+    let living = || agent.node_state.attachment(&key).filter(same);
+    match confirmation {
+        Confirmation::Recorded { uid } => {
+            // The ADD may be writing down what it knows at this moment.
+            let Some(_turn) = agent.locks.take(&key, LOCK_TIMEOUT).await else { return };
+            if living().is_some() {
+                agent.update(&key, |attachment| attachment.assignment_uid = Some(uid));
+            }
+        }
+        Confirmation::Taken { by, node, holder, uid } if node == agent.args.node_name => {
+            let Some(attachment) = living() else { return };
+            if agent.node_state.attachment(&holder).is_some_and(|other| other.pair == pair) {
+                if agent.found_duplicate(pair, &by) {
+                    agent.report_duplicate(&attachment, &by, DuplicateOutcome::SameNode);
+                }
+                return;
+            }
+            tracing::info!(%pair, %key, by, "this node left a record behind: it is replaced");
+            if let Some(name) = record_name(pair) {
+                drop(agent.assignment_writer.delete(&name, &holder, Some(uid)));
+                agent.assignment_writer.create_again(&attachment);
+            }
+        }
+        Confirmation::Taken { by, node, .. } => {
+            let Some(attachment) = living() else { return };
+            // At once: what proved the block before proves nothing now.
+            let news = agent.found_duplicate(pair, &by);
+            let mut attempt = 0;
+            let block = loop {
+                match blocks.get(&attachment.block).await {
+                    Ok(block) => break block,
+                    Err(error) => {
+                        tracing::warn!(%pair, %key, by, %error, "an address is recorded for another attachment, and its block can't be read yet");
+                    }
+                }
+                // The record is tried again every minute: the first to meet it stays.
+                if !news || living().is_none() {
+                    return;
+                }
+                tokio::time::sleep(backoff(attempt, READ_PAUSES[0], READ_PAUSES[1])).await;
+                attempt += 1;
+            };
+            if block.node_name.as_deref() != Some(node.as_str()) {
+                // A void record is met again and again while it is there.
+                if news {
+                    agent.report_duplicate(&attachment, &by, DuplicateOutcome::Void);
+                }
+                return;
+            }
+            let Some(_turn) = agent.locks.take(&key, DUPLICATE_LOCK_TIMEOUT).await else { return };
+            let Some(attachment) = living() else { return };
+            match agent.end(&attachment).await {
+                Ok(_) => agent.report_duplicate(&attachment, &by, DuplicateOutcome::Ended),
+                Err(error) => {
+                    tracing::error!(%error, "an attachment whose address is another node's could not be ended; it is tried again");
+                }
+            }
+        }
+        Confirmation::Refused(why) => {
+            if living().is_none() {
+                return;
+            }
+            let sentence = format!(
+                "the API server refuses the record of address {pair}, which attachment {key} holds on node {}: {why}; the pod keeps the address; check the agent's RBAC and the cluster's admission policies",
+                agent.args.node_name
+            );
+            tracing::error!("{sentence}");
+            agent.events.node_warning("RecordRefused", &sentence);
+        }
+    }
+}

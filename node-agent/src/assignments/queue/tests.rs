@@ -1,0 +1,289 @@
+//! A write_queue against a server that loses answers: whatever it loses, in the end the record of the last attachment stands, or none.
+
+use bobbin_crds::{IPAssignment, IPAssignmentSpec};
+use bobbin_ipam::{AttachmentKey, IpPair};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use proptest::prelude::*;
+use tokio::sync::oneshot;
+
+use super::*;
+
+fn key(number: usize) -> AttachmentKey {
+    AttachmentKey::new(format!("c{number}"), "eth0")
+}
+
+fn record(number: usize) -> Box<IPAssignment> {
+    let spec = IPAssignmentSpec {
+        pool_name: "default".to_owned(),
+        block_name: "default-0".to_owned(),
+        node_name: "n1".to_owned(),
+        ipv4: Some("10.64.0.5".to_owned()),
+        ipv6: None,
+        container_id: key(number).container_id,
+        if_name: "eth0".to_owned(),
+        pod_namespace: None,
+        pod_name: None,
+        pod_uid: None,
+        created_at: MicroTime(jiff::Timestamp::UNIX_EPOCH),
+        boot_id: "boot".to_owned(),
+    };
+    Box::new(IPAssignment::new("10.64.0.5", spec))
+}
+
+fn create(number: usize) -> (Operation, oneshot::Receiver<Confirmation>) {
+    let (reply, answer) = oneshot::channel();
+    (Operation::create(key(number), IpPair { ipv4: None, ipv6: None }, record(number), reply), answer)
+}
+
+/// What the API server has of the one address.
+#[derive(Default)]
+struct Server {
+    stands: Option<(AttachmentKey, String)>,
+    uids: usize,
+    writes: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    None,
+    /// The call does what it says, and the answer is lost.
+    AnswerLost,
+    /// The call never arrives.
+    CallLost,
+}
+
+impl Server {
+    fn call(&mut self, step: &Step, fault: Fault) -> Outcome {
+        if matches!(fault, Fault::CallLost) {
+            return Outcome::Unknown;
+        }
+        let outcome = match step {
+            Step::Post(_) if self.stands.is_some() => Outcome::Exists,
+            Step::Post(record) => {
+                self.uids += 1;
+                self.writes += 1;
+                let uid = format!("uid-{}", self.uids);
+                self.stands = Some((AttachmentKey::new(&record.spec.container_id, &record.spec.if_name), uid.clone()));
+                Outcome::Ours(uid)
+            }
+            Step::Get(key) => match &self.stands {
+                None => Outcome::Absent,
+                Some((whose, uid)) if whose == key => Outcome::Ours(uid.clone()),
+                Some((whose, uid)) => others(whose, uid),
+            },
+            Step::Delete(uid) => {
+                self.writes += 1;
+                if self.stands.as_ref().is_some_and(|(_, known)| known == uid) {
+                    self.stands = None;
+                }
+                Outcome::Gone
+            }
+        };
+        if matches!(fault, Fault::AnswerLost) { Outcome::Unknown } else { outcome }
+    }
+}
+
+fn run(write_queue: &mut AddressQueue, server: &mut Server, mut faults: impl Iterator<Item = Fault>) {
+    for _ in 0..1000 {
+        let Some(step) = write_queue.next() else { return };
+        let outcome = server.call(&step, faults.next().unwrap_or(Fault::None));
+        if let Completion::Created { reply, confirmation, .. } = write_queue.learn(outcome) {
+            let _ = reply.send(confirmation);
+        }
+    }
+    panic!("the write_queue does not come to rest");
+}
+
+#[test]
+fn a_healthy_create_and_delete_are_one_write_each_and_no_read() {
+    let (mut write_queue, mut server) = (AddressQueue::default(), Server::default());
+    let (write, mut answer) = create(1);
+    write_queue.push(write);
+    let Some(Step::Post(_)) = write_queue.next() else { panic!("a create begins with something else than a create") };
+    let posted = server.call(&Step::Post(record(1)), Fault::None);
+    let Completion::Created { reply, confirmation: Confirmation::Recorded { uid }, .. } = write_queue.learn(posted)
+    else {
+        panic!("not recorded")
+    };
+    drop(reply);
+    assert!(answer.try_recv().is_err());
+    write_queue.push(Operation::delete(key(1), Some(uid.clone()), None));
+    assert_eq!(write_queue.next(), Some(Step::Delete(uid)));
+    assert!(matches!(write_queue.learn(Outcome::Gone), Completion::Deleted { .. }));
+    assert!(write_queue.is_idle() && write_queue.next().is_none());
+}
+
+#[test]
+fn a_create_that_was_not_sent_is_called_off_by_its_delete() {
+    let mut write_queue = AddressQueue::default();
+    write_queue.push(create(1).0);
+    assert_eq!(write_queue.push(Operation::delete(key(1), None, None)), [key(1)]);
+    assert!(write_queue.is_idle());
+}
+
+#[test]
+fn a_create_that_was_sent_is_waited_for_before_its_delete() {
+    let (mut write_queue, mut server) = (AddressQueue::default(), Server::default());
+    write_queue.push(create(1).0);
+    let step = write_queue.next().unwrap();
+    assert!(write_queue.push(Operation::delete(key(1), None, None)).is_empty());
+    // The server takes the record, the answer is lost.
+    let outcome = server.call(&step, Fault::AnswerLost);
+    assert!(matches!(write_queue.learn(outcome), Completion::NotYet));
+    run(&mut write_queue, &mut server, std::iter::empty());
+    assert_eq!(server.stands, None);
+}
+
+/// The record is another attachment's.
+fn others(holder: &AttachmentKey, uid: &str) -> Outcome {
+    Outcome::Others { by: holder.to_string(), node: "n9".to_owned(), holder: holder.clone(), uid: uid.to_owned() }
+}
+
+#[test]
+fn anothers_record_is_named_and_left_alone() {
+    let (mut write_queue, mut server) = (AddressQueue::default(), Server::default());
+    server.stands = Some((AttachmentKey::new("other", "eth0"), "uid-x".to_owned()));
+    let (write, mut answer) = create(1);
+    write_queue.push(write);
+    write_queue.push(Operation::delete(key(2), None, None));
+    run(&mut write_queue, &mut server, std::iter::empty());
+    assert_eq!(
+        answer.try_recv(),
+        Ok(Confirmation::Taken {
+            by: "other/eth0".to_owned(),
+            node: "n9".to_owned(),
+            holder: AttachmentKey::new("other", "eth0"),
+            uid: "uid-x".to_owned(),
+        })
+    );
+    assert!(server.stands.is_some());
+    assert_eq!(server.writes, 0);
+}
+
+fn faults() -> impl Strategy<Value = Fault> {
+    prop_oneof![3 => Just(Fault::None), 2 => Just(Fault::AnswerLost), 2 => Just(Fault::CallLost)]
+}
+
+proptest! {
+    /// Attachments come and go on one address, DEL with the UID where ADD has learnt it, without where not; between the writes the
+    /// write_queue takes some steps.
+    #[test]
+    fn in_the_end_the_last_attachments_record_stands(
+        lives in prop::collection::vec((0_usize..4, 0_usize..4), 1..6),
+        ends in any::<bool>(),
+        trouble in prop::collection::vec(faults(), 0..60),
+    ) {
+        let (mut write_queue, mut server) = (AddressQueue::default(), Server::default());
+        let mut trouble = trouble.into_iter();
+        let mut verdicts = Vec::new();
+        let mut steps = |write_queue: &mut AddressQueue, server: &mut Server, count: usize| {
+            for _ in 0..count {
+                let Some(step) = write_queue.next() else { return };
+                let outcome = server.call(&step, trouble.next().unwrap_or(Fault::None));
+                if let Completion::Created { reply, confirmation, .. } = write_queue.learn(outcome) {
+                    let _ = reply.send(confirmation);
+                }
+            }
+        };
+        for (number, (before, after)) in lives.iter().enumerate() {
+            let (write, mut answer) = create(number);
+            write_queue.push(write);
+            steps(&mut write_queue, &mut server, *before);
+            let last = number + 1 == lives.len();
+            if !last || ends {
+                let uid = match answer.try_recv() {
+                    Ok(Confirmation::Recorded { uid }) => Some(uid),
+                    _ => None,
+                };
+                write_queue.push(Operation::delete(key(number), uid, None));
+                steps(&mut write_queue, &mut server, *after);
+            } else {
+                verdicts.push(answer);
+            }
+        }
+        run(&mut write_queue, &mut server, trouble);
+        let stands = server.stands.map(|(key, _)| key);
+        prop_assert_eq!(stands, (!ends).then(|| key(lives.len() - 1)));
+        for mut answer in verdicts {
+            let recorded = matches!(answer.try_recv(), Ok(Confirmation::Recorded { .. }));
+            prop_assert!(recorded || ends, "the last attachment is not told that it is recorded");
+        }
+        prop_assert!(write_queue.is_idle());
+    }
+}
+
+#[test]
+fn a_delete_does_not_call_off_a_create_that_the_last_run_may_have_sent() {
+    let (mut server, mut write_queue) = (Server::default(), AddressQueue::default());
+    // The last run sent it, and was killed before the answer came.
+    server.call(&Step::Post(record(0)), Fault::AnswerLost);
+    let (write, _answer) = create(0);
+    write_queue.push(write.in_doubt());
+    let called_off = write_queue.push(Operation::delete(key(0), None, None));
+    assert!(called_off.is_empty());
+    while let Some(step) = write_queue.next() {
+        let outcome = server.call(&step, Fault::None);
+        write_queue.learn(outcome);
+    }
+    assert_eq!(server.stands, None);
+}
+
+#[test]
+fn a_refused_delete_or_read_stays_until_it_is_done() {
+    let (mut write_queue, mut server) = (AddressQueue::default(), Server::default());
+    server.stands = Some((key(1), "uid-x".to_owned()));
+    write_queue.push(Operation::delete(key(1), None, None));
+    let refused = || Outcome::Refused("forbidden".to_owned());
+    for _ in 0..3 {
+        assert_eq!(write_queue.next(), Some(Step::Get(key(1))));
+        assert!(matches!(write_queue.learn(refused()), Completion::Later(_)));
+    }
+    write_queue.next();
+    write_queue.learn(Outcome::Ours("uid-x".to_owned()));
+    for _ in 0..3 {
+        assert_eq!(write_queue.next(), Some(Step::Delete("uid-x".to_owned())));
+        assert!(matches!(write_queue.learn(refused()), Completion::Later(_)));
+        assert!(!write_queue.is_idle());
+    }
+    run(&mut write_queue, &mut server, std::iter::empty());
+    assert_eq!(server.stands, None);
+}
+
+#[test]
+fn a_create_in_doubt_gets_no_verdict_from_a_refused_read() {
+    let mut write_queue = AddressQueue::default();
+    let (write, _answer) = create(1);
+    write_queue.push(write.in_doubt());
+    assert_eq!(write_queue.next(), Some(Step::Get(key(1))));
+    assert!(matches!(write_queue.learn(Outcome::Refused("forbidden".to_owned())), Completion::Later(_)));
+    assert_eq!(write_queue.next(), Some(Step::Get(key(1))));
+}
+
+#[test]
+fn a_delete_behind_a_create_means_the_record_that_was_created_whatever_it_knew_before() {
+    let mut write_queue = AddressQueue::default();
+    write_queue.push(create(1).0);
+    write_queue.next();
+    write_queue.push(Operation::delete(key(1), Some("of before".to_owned()), None));
+    write_queue.push(Operation::delete(key(2), Some("another's".to_owned()), None));
+    write_queue.learn(Outcome::Ours("new".to_owned()));
+    assert_eq!(write_queue.next(), Some(Step::Delete("new".to_owned())));
+    write_queue.learn(Outcome::Gone);
+    assert_eq!(write_queue.next(), Some(Step::Delete("another's".to_owned())));
+}
+
+#[test]
+fn a_record_that_stands_in_the_place_is_known_until_it_is_known_whose_it_is() {
+    let mut write_queue = AddressQueue::default();
+    let (write, mut answer) = create(1);
+    write_queue.push(write);
+    assert!(matches!(write_queue.next(), Some(Step::Post(_))) && !write_queue.found_a_record());
+    assert!(matches!(write_queue.learn(Outcome::Exists), Completion::NotYet) && write_queue.found_a_record());
+    assert!(matches!(write_queue.next(), Some(Step::Get(_))));
+    let Completion::Created { reply, confirmation, .. } = write_queue.learn(others(&key(2), "uid-2")) else {
+        panic!("the read ends the create");
+    };
+    assert!(!write_queue.found_a_record() && answer.try_recv().is_err());
+    reply.send(confirmation).unwrap();
+    assert!(matches!(answer.try_recv().unwrap(), Confirmation::Taken { .. }));
+}

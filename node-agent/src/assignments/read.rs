@@ -1,0 +1,150 @@
+//! Records as the API server tells them: what the agent reads of an `IPAssignment`, and the reads themselves.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use bobbin_api_client::{Clients, Lenient, ReadError, read};
+use bobbin_crds::IPAssignment;
+use bobbin_ipam::{AttachmentKey, BlockRange, IpPair};
+use kube::api::ListParams;
+use kube::{Api, Resource};
+
+use crate::cluster::ClusterView;
+use crate::state::PodRef;
+
+/// How long one call may take.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Records per page of a list.
+const PAGE: u32 = 500;
+
+/// What the agent reads of an `IPAssignment`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RecordRead {
+    /// Its body could be read. What can't be read counts as in use.
+    pub readable: bool,
+    pub name: String,
+    pub uid: String,
+    pub node_name: String,
+    pub block_name: String,
+    pub ipv4: Option<String>,
+    pub ipv6: Option<String>,
+    pub key: AttachmentKey,
+    pub pod: PodRef,
+    pub boot_id: String,
+}
+
+impl RecordRead {
+    /// Takes in an object. One that can't be read is nobody's that this node knows.
+    pub(crate) fn of(record: Lenient<IPAssignment>) -> RecordRead {
+        let metadata = record.meta();
+        let (name, uid) = (metadata.name.clone().unwrap_or_default(), metadata.uid.clone().unwrap_or_default());
+        let Ok(record) = record.into_result() else { return RecordRead { name, uid, ..RecordRead::default() } };
+        let spec = record.spec;
+        RecordRead {
+            readable: true,
+            name,
+            uid,
+            node_name: spec.node_name,
+            block_name: spec.block_name,
+            ipv4: spec.ipv4,
+            ipv6: spec.ipv6,
+            key: AttachmentKey::new(spec.container_id, spec.if_name),
+            pod: PodRef {
+                namespace: spec.pod_namespace.unwrap_or_default(),
+                name: spec.pod_name.unwrap_or_default(),
+                uid: spec.pod_uid.unwrap_or_default(),
+            },
+            boot_id: spec.boot_id,
+        }
+    }
+
+    /// Its addresses, as far as they can be read.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        [&self.ipv4, &self.ipv6].into_iter().flatten().filter_map(|address| address.parse().ok())
+    }
+
+    /// Its addresses as a pair, as far as they can be read.
+    pub(crate) fn pair(&self) -> IpPair {
+        IpPair {
+            ipv4: self.ipv4.as_ref().and_then(|address| address.parse().ok()),
+            ipv6: self.ipv6.as_ref().and_then(|address| address.parse().ok()),
+        }
+    }
+
+    /// Whose it is, in words.
+    pub(crate) fn by(&self) -> String {
+        if !self.readable {
+            return format!("somebody whom the IPAssignment {} does not tell, for it can't be read", self.name);
+        }
+        let pod = match (self.pod.namespace.as_str(), self.pod.name.as_str()) {
+            ("", _) | (_, "") => String::new(),
+            (namespace, name) => format!("pod {namespace}/{name}, "),
+        };
+        format!("{pod}container {} interface {} on node {}", self.key.container_id, self.key.if_name, self.node_name)
+    }
+}
+
+/// The records of this node.
+pub(crate) async fn own_records(clients: &Clients, view: &ClusterView) -> Result<Vec<RecordRead>, ReadError> {
+    let all = list(clients, &format!("spec.nodeName={}", view.node_name())).await?;
+    view.unreadable().listed(&all);
+    Ok(all.into_iter().map(RecordRead::of).collect())
+}
+
+/// The records in a block, whoever's.
+pub(crate) async fn records_of(clients: &Clients, block: &str) -> Result<Vec<RecordRead>, ReadError> {
+    let all = list(clients, &format!("spec.blockName={block}")).await?;
+    Ok(all.into_iter().map(RecordRead::of).collect())
+}
+
+/// The records of a node in a block.
+pub(crate) async fn own_records_of(clients: &Clients, block: &str, node: &str) -> Result<Vec<RecordRead>, ReadError> {
+    let all = list(clients, &format!("spec.blockName={block},spec.nodeName={node}")).await?;
+    Ok(all.into_iter().map(RecordRead::of).collect())
+}
+
+/// One record.
+pub(crate) async fn read_record(clients: &Clients, name: &str) -> Result<RecordRead, ReadError> {
+    let api: Api<Lenient<IPAssignment>> = Api::all(clients.requests.clone());
+    read(DEADLINE, api.get(name)).await.map(RecordRead::of)
+}
+
+async fn list(clients: &Clients, fields: &str) -> Result<Vec<Lenient<IPAssignment>>, ReadError> {
+    let api: Api<Lenient<IPAssignment>> = Api::all(clients.requests.clone());
+    let mut page = ListParams::default().fields(fields).limit(PAGE);
+    let mut all = Vec::new();
+    loop {
+        let list = read(DEADLINE, api.list(&page)).await?;
+        all.extend(list.items);
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page.continue_token = Some(token),
+            None => return Ok(all),
+        }
+    }
+}
+
+/// The address that a record is named after: IPv4, or the full IPv6 with dashes.
+pub(crate) fn address_of(name: &str) -> Option<IpAddr> {
+    let ipv4 = name.parse::<Ipv4Addr>().map(IpAddr::V4);
+    ipv4.or_else(|_| name.replace('-', ":").parse::<Ipv6Addr>().map(IpAddr::V6)).ok()
+}
+
+/// The pair of a block that a record is named after.
+pub(crate) fn pair_of(range: &BlockRange, name: &str) -> Option<IpPair> {
+    range.pair(range.offset_of(address_of(name)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_records_name_tells_its_address_and_its_place_in_a_block() {
+        assert_eq!(address_of("10.64.0.5"), "10.64.0.5".parse().ok());
+        assert_eq!(address_of("fd00-0064-0000-0000-0000-0000-0000-0005"), "fd00:64::5".parse().ok());
+        assert_eq!(address_of("web-0"), None);
+        let range = BlockRange::parse(Some("10.64.0.0/27"), Some("fd00:64::/123")).unwrap();
+        assert_eq!(pair_of(&range, "10.64.0.5"), range.pair(5));
+        assert_eq!(pair_of(&range, "10.64.1.5"), None);
+    }
+}

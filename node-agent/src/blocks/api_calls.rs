@@ -1,0 +1,186 @@
+//! The calls to the API server about blocks: one function a call. Decides nothing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bobbin_api_client::{Clients, Lenient, Outcome, ReadError, Refusal};
+use bobbin_crds::{AddressBlock, FINALIZER};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::Api;
+use kube::api::{ListParams, Patch, PatchParams};
+use serde_json::{Value, json};
+
+use super::read::BlockRead;
+use crate::cluster::NodeInfo;
+use crate::state::BlockView;
+
+/// How long one call may take.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
+/// How many free blocks a list shows.
+const LIST_LIMIT: u32 = 500;
+
+/// What a list of own blocks answered.
+pub(crate) struct OwnBlocks {
+    /// The blocks by name.
+    pub blocks: BTreeMap<String, BlockRead>,
+    /// The list's resourceVersion.
+    pub resource_version: String,
+}
+
+/// Speaks to the API server about blocks, for one node. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct BlockApi {
+    api: Api<Lenient<AddressBlock>>,
+}
+
+impl BlockApi {
+    pub(crate) fn new(clients: &Clients) -> BlockApi {
+        BlockApi { api: Api::all(clients.requests.clone()) }
+    }
+
+    /// One block, by a consistent read.
+    pub(crate) async fn get(&self, name: &str) -> Result<BlockRead, ReadError> {
+        bobbin_api_client::read(DEADLINE, self.api.get(name)).await.map(|block| BlockRead::of(&block))
+    }
+
+    /// The blocks that name this node, by a consistent read.
+    pub(crate) async fn list_own(&self, node_name: &str) -> Result<OwnBlocks, ReadError> {
+        let mine = ListParams::default().fields(&format!("spec.nodeName={node_name}"));
+        let list = bobbin_api_client::read(DEADLINE, self.api.list(&mine)).await?;
+        let resource_version = list.metadata.resource_version.clone().unwrap_or_default();
+        let blocks = list
+            .items
+            .into_iter()
+            .map(|block| BlockRead::of(&block))
+            .map(|block| (block.name.clone(), block))
+            .collect();
+        Ok(OwnBlocks { blocks, resource_version })
+    }
+
+    /// Up to 500 free blocks of a pool.
+    pub(crate) async fn list_free(&self, pool: &str) -> Result<Vec<BlockRead>, ReadError> {
+        let free = ListParams::default().fields(&format!("spec.poolName={pool},spec.nodeName=")).limit(LIST_LIMIT);
+        let list = bobbin_api_client::read(DEADLINE, self.api.list(&free)).await?;
+        Ok(list.items.into_iter().map(|block| BlockRead::of(&block)).collect())
+    }
+
+    /// Claims a block that was not read: the API server applies this to what the block is at that moment, or refuses it.
+    pub(crate) async fn claim_unread(&self, name: &str, node: &NodeInfo) -> Outcome<BlockRead> {
+        self.patch(name, claim_patch(node)).await
+    }
+
+    /// Claims a block as it was read, or writes this Node's UID and addresses into one that names it already.
+    pub(crate) async fn claim(&self, read: &BlockRead, node: &NodeInfo) -> Outcome<BlockRead> {
+        self.patch(&read.name, write_node_patch(read, node)).await
+    }
+
+    /// Gives a block back as it was last read. `used`: an address of it went out, so its cool-down begins now.
+    pub(crate) async fn release(&self, block: &BlockView, used: bool) -> Outcome<()> {
+        let mut spec = json!({"nodeName": null, "nodeUID": null, "nodeIPv4": null, "nodeIPv6": null});
+        if used {
+            spec["freeSince"] = json!(MicroTime(Timestamp::now()));
+        }
+        // A merge patch that carries a resourceVersion and a UID is refused with a conflict if either differs.
+        let patch = json!({
+            "metadata": {"uid": block.held.uid, "resourceVersion": block.held.resource_version},
+            "spec": spec,
+        });
+        let patch = Patch::Merge(patch);
+        let params = PatchParams::default();
+        match bobbin_api_client::write(DEADLINE, self.api.patch(&block.held.name, &params, &patch)).await {
+            Outcome::Done(_) => Outcome::Done(()),
+            Outcome::Refused(refusal) => Outcome::Refused(refusal),
+            Outcome::Unknown(why) => Outcome::Unknown(why),
+        }
+    }
+
+    async fn patch(&self, name: &str, patch: Value) -> Outcome<BlockRead> {
+        let patch: Patch<()> = match serde_json::from_value(patch) {
+            Ok(patch) => Patch::Json(patch),
+            Err(error) => return Outcome::Refused(Refusal::Other(0, error.to_string())),
+        };
+        match bobbin_api_client::write(DEADLINE, self.api.patch(name, &PatchParams::default(), &patch)).await {
+            Outcome::Done(block) => Outcome::Done(BlockRead::of(&block)),
+            Outcome::Refused(refusal) => Outcome::Refused(refusal),
+            Outcome::Unknown(why) => Outcome::Unknown(why),
+        }
+    }
+}
+
+/// The claim on a block that was not read: only if the block is nobody's and has no finalizer. To the API server the test for null holds
+/// where there is no such field. It applies the patch to one version of the block, and again if that has changed.
+fn claim_patch(node: &NodeInfo) -> Value {
+    let mut patch = vec![
+        json!({"op": "test", "path": "/spec/nodeName", "value": null}),
+        json!({"op": "test", "path": "/metadata/finalizers", "value": null}),
+        json!({"op": "test", "path": "/metadata/deletionTimestamp", "value": null}),
+        json!({"op": "add", "path": "/metadata/finalizers", "value": [FINALIZER]}),
+        json!({"op": "add", "path": "/spec/nodeName", "value": node.name}),
+        json!({"op": "add", "path": "/spec/nodeUID", "value": node.uid}),
+    ];
+    for (field, address) in node.addresses() {
+        if let Some(address) = address {
+            patch.push(json!({"op": "add", "path": format!("/spec/{field}"), "value": address}));
+        }
+    }
+    Value::Array(patch)
+}
+
+/// This Node's name, UID and addresses for a block as it was read.
+fn write_node_patch(read: &BlockRead, node: &NodeInfo) -> Value {
+    let mut patch = vec![json!({"op": "test", "path": "/metadata/resourceVersion", "value": read.resource_version})];
+    match (read.finalizer, read.has_finalizers) {
+        (true, _) => {}
+        (false, true) => patch.push(json!({"op": "add", "path": "/metadata/finalizers/-", "value": FINALIZER})),
+        (false, false) => patch.push(json!({"op": "add", "path": "/metadata/finalizers", "value": [FINALIZER]})),
+    }
+    patch.push(json!({"op": "add", "path": "/spec/nodeName", "value": node.name}));
+    patch.push(json!({"op": "add", "path": "/spec/nodeUID", "value": node.uid}));
+    let written = [&read.node_ipv4, &read.node_ipv6];
+    for ((field, address), written) in node.addresses().into_iter().zip(written) {
+        let pointer = format!("/spec/{field}");
+        match (address, written) {
+            (Some(address), _) => patch.push(json!({"op": "add", "path": pointer, "value": address})),
+            (None, Some(_)) => patch.push(json!({"op": "remove", "path": pointer})),
+            (None, None) => {}
+        }
+    }
+    Value::Array(patch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node() -> NodeInfo {
+        NodeInfo { name: "n1".into(), uid: "u1".into(), ipv4: "192.0.2.1".parse().ok(), ..NodeInfo::default() }
+    }
+
+    fn paths(patch: &Value, op: &str) -> Vec<String> {
+        let ops = patch.as_array().into_iter().flatten().filter(|one| one["op"] == op);
+        ops.filter_map(|one| one["path"].as_str().map(str::to_owned)).collect()
+    }
+
+    #[test]
+    fn an_unread_claim_is_refused_for_a_block_that_is_claimed_finalized_or_being_deleted() {
+        let tests = paths(&claim_patch(&node()), "test");
+        assert_eq!(tests, ["/spec/nodeName", "/metadata/finalizers", "/metadata/deletionTimestamp"]);
+    }
+
+    #[test]
+    fn a_claim_on_a_block_as_read_tests_its_version_keeps_foreign_finalizers_and_corrects_addresses() {
+        let read = BlockRead {
+            has_finalizers: true,
+            node_ipv4: Some("192.0.2.9".into()),
+            node_ipv6: Some("2001:db8::9".into()),
+            ..BlockRead::default()
+        };
+        let patch = write_node_patch(&read, &node());
+        assert_eq!(paths(&patch, "test"), ["/metadata/resourceVersion"]);
+        assert_eq!(paths(&patch, "remove"), ["/spec/nodeIPv6"]);
+        assert!(paths(&patch, "add").contains(&"/metadata/finalizers/-".to_owned()));
+        let ours = BlockRead { finalizer: true, has_finalizers: true, ..BlockRead::default() };
+        assert!(!paths(&write_node_patch(&ours, &node()), "add").iter().any(|path| path.contains("finalizers")));
+    }
+}

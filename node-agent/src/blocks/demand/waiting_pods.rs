@@ -1,0 +1,148 @@
+//! The pods that wait for an address of a full pool. The runtime tries again and again, each time with a new container ID, so one
+//! wait spans many ADDs: this tells where it begins and ends, and each of the two is logged once.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bobbin_ipam::AttachmentKey;
+
+use crate::state::PodRef;
+
+/// A wait has ended if the runtime has not tried for this long. kubelet tries at least every few minutes.
+const GIVEN_UP_AFTER: Duration = Duration::from_mins(10);
+
+/// Whoever waits for an address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Waiter {
+    /// A pod, whatever its container is called this time.
+    Pod(PodRef),
+    /// A container of which the runtime named no pod.
+    Container(AttachmentKey),
+}
+
+impl Waiter {
+    /// Whose ADD it is.
+    pub fn of(pod: &PodRef, key: &AttachmentKey) -> Waiter {
+        if pod.name.is_empty() { Waiter::Container(key.clone()) } else { Waiter::Pod(pod.clone()) }
+    }
+}
+
+impl std::fmt::Display for Waiter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Waiter::Pod(pod) => write!(f, "pod {}/{}", pod.namespace, pod.name),
+            Waiter::Container(key) => write!(f, "container {key}"),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Wait {
+    pool: String,
+    since: Instant,
+    last_try: Instant,
+    tries: u32,
+}
+
+/// A wait that is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waited {
+    /// The pool that was full when the wait began.
+    pub pool: String,
+    /// From the first try that found no address to the end.
+    pub took: Duration,
+    /// How many tries found no address.
+    pub tries: u32,
+}
+
+impl Wait {
+    fn ended(self, at: Instant) -> Waited {
+        Waited { pool: self.pool, took: at.duration_since(self.since), tries: self.tries }
+    }
+}
+
+/// All waits. An entry ends with an address, or when the runtime has given up.
+#[derive(Debug, Default)]
+pub struct WaitingPods(Mutex<HashMap<Waiter, Wait>>);
+
+impl WaitingPods {
+    /// An ADD found no address in the pool. True: a wait begins with it.
+    pub fn found_none(&self, waiter: &Waiter, pool: &str, now: Instant) -> bool {
+        let mut waits = self.waits();
+        if let Some(wait) = waits.get_mut(waiter) {
+            wait.last_try = now;
+            wait.tries = wait.tries.saturating_add(1);
+            return false;
+        }
+        let wait = Wait { pool: pool.to_owned(), since: now, last_try: now, tries: 1 };
+        waits.insert(waiter.clone(), wait);
+        true
+    }
+
+    /// An ADD got an address. The wait that ended with it, if there was one.
+    pub fn served(&self, waiter: &Waiter, now: Instant) -> Option<Waited> {
+        Some(self.waits().remove(waiter)?.ended(now))
+    }
+
+    /// Ends the waits for which the runtime no longer tries: the pod was deleted, or it got its address otherwise.
+    pub fn given_up(&self, now: Instant) -> Vec<(Waiter, Waited)> {
+        let idle = |wait: &Wait| now.duration_since(wait.last_try) >= GIVEN_UP_AFTER;
+        let ended = self.waits().extract_if(|_, wait| idle(wait)).collect::<Vec<_>>();
+        ended
+            .into_iter()
+            .map(|(waiter, wait)| {
+                let last_try = wait.last_try;
+                (waiter, wait.ended(last_try))
+            })
+            .collect()
+    }
+
+    fn waits(&self) -> MutexGuard<'_, HashMap<Waiter, Wait>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(name: &str) -> Waiter {
+        let pod = PodRef { namespace: "shop".to_owned(), name: name.to_owned(), uid: format!("uid-{name}") };
+        Waiter::of(&pod, &AttachmentKey::new("c1", "eth0"))
+    }
+
+    #[test]
+    fn a_wait_begins_once_however_often_the_runtime_tries_with_new_containers() {
+        let (waits, start) = (WaitingPods::default(), Instant::now());
+        assert!(waits.found_none(&pod("web"), "default", start));
+        for minute in 1..5 {
+            assert!(!waits.found_none(&pod("web"), "default", start + Duration::from_mins(minute)));
+        }
+        assert!(waits.found_none(&pod("db"), "default", start));
+        let waited = waits.served(&pod("web"), start + Duration::from_mins(6)).unwrap();
+        assert_eq!(waited, Waited { pool: "default".to_owned(), took: Duration::from_mins(6), tries: 5 });
+        assert_eq!(waits.served(&pod("web"), start), None);
+    }
+
+    #[test]
+    fn a_wait_ends_when_the_runtime_gives_up_and_its_next_try_begins_another() {
+        let (waits, start) = (WaitingPods::default(), Instant::now());
+        assert!(waits.found_none(&pod("web"), "default", start));
+        assert!(waits.given_up(start + GIVEN_UP_AFTER / 2).is_empty());
+        let ended = waits.given_up(start + GIVEN_UP_AFTER);
+        let waited = Waited { pool: "default".to_owned(), took: Duration::ZERO, tries: 1 };
+        assert_eq!(ended, [(pod("web"), waited)]);
+        assert!(waits.found_none(&pod("web"), "default", start + GIVEN_UP_AFTER));
+    }
+
+    #[test]
+    fn containers_without_a_pod_wait_each_for_itself() {
+        let waits = WaitingPods::default();
+        let container = |id: &str| Waiter::of(&PodRef::default(), &AttachmentKey::new(id, "eth0"));
+        assert!(waits.found_none(&container("c1"), "default", Instant::now()));
+        assert!(waits.found_none(&container("c2"), "default", Instant::now()));
+        assert_eq!(container("c1").to_string(), format!("container {}", AttachmentKey::new("c1", "eth0")));
+        assert_eq!(pod("web").to_string(), "pod shop/web");
+    }
+}

@@ -1,0 +1,379 @@
+//! What the agent knows of the cluster: its own Node and pods, and the pools and namespaces, fed by watches and kept under the run
+//! directory, so that ADD is answered without a read and with the API server away. It never writes to the API server, and nobody decides
+//! from it who owns a block or an address.
+
+pub(crate) mod freshness;
+mod objects;
+pub(crate) mod own_objects;
+pub(crate) mod pool_selection;
+mod snapshot;
+mod watches;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bobbin_api_client::{Clients, Lenient, ReadError, UnreadableObjects, WatchAge};
+use bobbin_crds::AddressPool;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::core::PartialObjectMeta;
+use kube::{Api, Resource};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::cluster::freshness::Freshness;
+pub use objects::{NamespaceInfo, NodeInfo, PodInfo};
+
+/// How long the one fetch of a pod that the watch has not seen may take.
+const FETCH_DEADLINE: Duration = Duration::from_secs(2);
+/// The same while the watch does not work either: an agent that has just started answers within 1 s, API server or not.
+const DOUBTFUL_DEADLINE: Duration = Duration::from_millis(400);
+
+/// The watches of what is not this node's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feed {
+    /// The metadata of the pods on this node.
+    Pods,
+    /// All pools.
+    Pools,
+    /// The metadata of all namespaces.
+    Namespaces,
+}
+
+const FEEDS: usize = 3;
+
+/// What asking for a pod gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PodLookup {
+    /// The pod with that very UID.
+    Known(PodInfo),
+    /// The API server knows no such pod, or another pod of that name: this one is gone.
+    NotSeen,
+    /// Neither the watch nor the API server could tell in time.
+    Unreachable,
+}
+
+/// What an own Node that was seen changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeChange {
+    /// It is another Node of the same name, or there is none any more, or it is out of service by now.
+    pub doubt: bool,
+    /// It has another UID than before.
+    pub replaced: bool,
+    /// Anything at all.
+    pub any: bool,
+}
+
+/// The agent's view. Cheap to clone.
+#[derive(Clone)]
+pub struct ClusterView(Arc<Inner>);
+
+struct Inner {
+    node_name: String,
+    clients: Option<Clients>,
+    saved: PathBuf,
+    facts: Mutex<Facts>,
+    changed: watch::Sender<u64>,
+    pods_changed: watch::Sender<u64>,
+    freshness: Arc<Freshness>,
+    unreadable: UnreadableObjects,
+}
+
+#[derive(Default)]
+struct Facts {
+    node: Option<NodeInfo>,
+    /// The API server said that there is no such Node.
+    node_deleted: bool,
+    /// Counts what was seen of it.
+    node_reports: u64,
+    /// The own blocks were read since the agent started, and those that the ledger lacked were taken in.
+    own_blocks_known: bool,
+    pods: HashMap<(String, String), PodInfo>,
+    pools: BTreeMap<String, Arc<AddressPool>>,
+    namespaces: HashMap<String, NamespaceInfo>,
+    /// Pods that came to this node while we watched, until somebody asks or they are gone: never more than there are pods.
+    newly_scheduled: HashMap<(String, String), PodInfo>,
+    feeds: [Option<WatchAge>; FEEDS],
+}
+
+/// Whether the first of two versions of a pool is later.
+fn is_later(one: &AddressPool, other: &AddressPool) -> bool {
+    let version =
+        |pool: &AddressPool| pool.metadata.resource_version.as_deref().and_then(|version| version.parse::<u64>().ok());
+    one.metadata.uid == other.metadata.uid && version(one) > version(other)
+}
+
+impl ClusterView {
+    /// Opens the view with what the last run of the agent kept under `run_dir`; a missing or unreadable file is an empty view.
+    pub fn open(clients: Clients, node_name: &str, run_dir: &Path, freshness: Arc<Freshness>) -> ClusterView {
+        Self::with(Some(clients), node_name, run_dir, freshness)
+    }
+
+    fn with(clients: Option<Clients>, node_name: &str, run_dir: &Path, freshness: Arc<Freshness>) -> ClusterView {
+        let saved = run_dir.join("cluster.json");
+        let facts = snapshot::load(&saved, node_name);
+        ClusterView(Arc::new(Inner {
+            node_name: node_name.to_owned(),
+            clients,
+            saved,
+            facts: Mutex::new(facts),
+            changed: watch::channel(0).0,
+            pods_changed: watch::channel(0).0,
+            freshness,
+            unreadable: UnreadableObjects::default(),
+        }))
+    }
+
+    /// Watches, and keeps what it sees; returns only when the future is dropped.
+    pub async fn run(&self) {
+        let Some(clients) = self.0.clients.clone() else { return };
+        tokio::join!(watches::run(self, &clients), snapshot::keep(self));
+    }
+
+    /// The pod with that UID: from the watch; else, when the watch is alive, after up to `wait` for it; else by one fetch with a deadline.
+    /// Without a UID the watch may still show an earlier pod of that name, so the pod is fetched.
+    pub async fn pod(&self, namespace: &str, name: &str, uid: &str, wait: Duration) -> PodLookup {
+        let mut changed = self.0.pods_changed.subscribe();
+        let until = Instant::now() + wait;
+        while !uid.is_empty() {
+            if let Some(pod) = self.cached_pod(namespace, name, uid) {
+                return PodLookup::Known(pod);
+            }
+            if !self.feed_alive(Feed::Pods) {
+                break;
+            }
+            if !woken(&mut changed, until).await {
+                break;
+            }
+        }
+        self.fetch_pod(namespace, name, uid).await
+    }
+
+    async fn fetch_pod(&self, namespace: &str, name: &str, uid: &str) -> PodLookup {
+        let Some(clients) = &self.0.clients else { return PodLookup::Unreachable };
+        let api: Api<Lenient<PartialObjectMeta<Pod>>> = Api::namespaced(clients.requests.clone(), namespace);
+        match bobbin_api_client::read(self.deadline(Feed::Pods), api.get(name)).await {
+            Ok(pod) => {
+                let facts = PodInfo::of(pod.meta());
+                if uid.is_empty() || facts.is(uid) { PodLookup::Known(facts) } else { PodLookup::NotSeen }
+            }
+            Err(ReadError::NotFound) => PodLookup::NotSeen,
+            Err(error) => {
+                tracing::debug!(namespace, name, %error, "the pod could not be fetched");
+                PodLookup::Unreachable
+            }
+        }
+    }
+
+    /// The pod as the watch has it, if it is the one with that UID (for a mirror pod: the UID that kubelet uses).
+    pub fn cached_pod(&self, namespace: &str, name: &str, uid: &str) -> Option<PodInfo> {
+        let key = (namespace.to_owned(), name.to_owned());
+        self.facts().pods.get(&key).filter(|pod| pod.is(uid)).cloned()
+    }
+
+    /// The last pod of that name that the watch had, whatever its UID.
+    pub fn cached_pod_by_name(&self, namespace: &str, name: &str) -> Option<PodInfo> {
+        self.facts().pods.get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    /// The namespace, as last seen.
+    pub fn namespace(&self, name: &str) -> Option<NamespaceInfo> {
+        self.facts().namespaces.get(name).cloned()
+    }
+
+    /// The pool, as last seen.
+    pub fn pool(&self, name: &str) -> Option<Arc<AddressPool>> {
+        self.facts().pools.get(name).cloned()
+    }
+
+    /// The namespace: as last seen; else after up to `wait` for the watch; else by one fetch with a deadline.
+    ///
+    /// # Errors
+    /// Neither could tell in time. `Ok(None)`: there is no such namespace.
+    pub async fn namespace_soon(&self, name: &str, wait: Duration) -> Result<Option<NamespaceInfo>, ReadError> {
+        let until = Instant::now() + wait;
+        let mut changed = self.0.changed.subscribe();
+        loop {
+            if let Some(namespace) = self.namespace(name) {
+                return Ok(Some(namespace));
+            }
+            if !self.feed_alive(Feed::Namespaces) || !woken(&mut changed, until).await {
+                break;
+            }
+        }
+        let Some(clients) = &self.0.clients else { return Ok(None) };
+        let api: Api<Lenient<PartialObjectMeta<Namespace>>> = Api::all(clients.requests.clone());
+        match bobbin_api_client::read(self.deadline(Feed::Namespaces), api.get(name)).await {
+            Ok(namespace) => Ok(Some(NamespaceInfo::of(namespace.meta()))),
+            Err(ReadError::NotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits up to `wait` until the pools were listed once; what an earlier run kept counts as listed. False: they were not.
+    pub async fn pools_known(&self, wait: Duration) -> bool {
+        let until = Instant::now() + wait;
+        let mut changed = self.0.changed.subscribe();
+        loop {
+            if self.knows(Feed::Pools) || !self.facts().pools.is_empty() {
+                return true;
+            }
+            if !woken(&mut changed, until).await {
+                return false;
+            }
+        }
+    }
+
+    /// Takes in all pools by a consistent list. One that can't be read is as it was when it could.
+    pub fn saw_pools(&self, listed: Vec<Lenient<AddressPool>>) {
+        let mut facts = self.facts();
+        let mut pools = BTreeMap::new();
+        for pool in listed {
+            let name = pool.name().to_owned();
+            let known = facts.pools.get(&name).cloned();
+            // The watch may have shown a later version while the list was under way.
+            let pool = match pool.into_result() {
+                Ok(pool) if known.as_ref().is_some_and(|known| is_later(known, &pool)) => known,
+                Ok(pool) => Some(Arc::new(pool)),
+                Err(_) => known,
+            };
+            pools.extend(pool.map(|pool| (name, pool)));
+        }
+        let changed = facts.pools != pools;
+        facts.pools = pools;
+        drop(facts);
+        if changed {
+            self.touch(Feed::Pools);
+        }
+    }
+
+    /// All pools, as last seen, by name.
+    pub fn pools(&self) -> Vec<Arc<AddressPool>> {
+        self.facts().pools.values().cloned().collect()
+    }
+
+    /// Whether a missing pool or namespace means that there is none: false as long as nothing was ever listed.
+    pub fn knows(&self, feed: Feed) -> bool {
+        self.facts().feeds[feed as usize].as_ref().is_some_and(WatchAge::synced)
+    }
+
+    /// The Node of this agent; `None` until it was seen once.
+    pub fn node(&self) -> Option<NodeInfo> {
+        self.facts().node.clone()
+    }
+
+    /// Takes in the own Node as it was read; `None`: there is none of that name. `as_of`: the [reports](Self::node_reports) when the read
+    /// began; one that came meanwhile may be newer, and wins.
+    pub fn saw_node(&self, seen: Option<NodeInfo>, as_of: Option<u64>) -> NodeChange {
+        let mut facts = self.facts();
+        if as_of.is_some_and(|as_of| as_of != facts.node_reports) && facts.node.is_some() {
+            return NodeChange::default();
+        }
+        facts.node_reports += 1;
+        let was_deleted = std::mem::replace(&mut facts.node_deleted, seen.is_none());
+        let change = match (&seen, &facts.node) {
+            (None, _) => NodeChange { doubt: !was_deleted, replaced: false, any: !was_deleted },
+            (Some(seen), known) => {
+                let replaced = known.as_ref().is_some_and(|known| known.uid != seen.uid);
+                let returned = was_deleted;
+                let switched_off = seen.out_of_service && known.as_ref().is_none_or(|known| !known.out_of_service);
+                let any = returned || known.as_ref() != Some(seen);
+                NodeChange { doubt: replaced || returned || switched_off, replaced, any }
+            }
+        };
+        // A deleted Node stays known by its UID.
+        if seen.is_some() {
+            facts.node = seen;
+        }
+        drop(facts);
+        if change.any {
+            self.0.changed.send_modify(|count| *count += 1);
+        }
+        change
+    }
+
+    /// Counts what was seen of the own Node.
+    pub fn node_reports(&self) -> u64 {
+        self.facts().node_reports
+    }
+
+    /// Whether the Node was deleted or is out of service: then nothing is claimed or assigned.
+    pub fn node_is_gone(&self) -> bool {
+        let facts = self.facts();
+        facts.node_deleted || facts.node.as_ref().is_some_and(|node| node.out_of_service)
+    }
+
+    /// Notes that the own blocks were read and taken in.
+    pub fn set_own_blocks_known(&self) {
+        self.facts().own_blocks_known = true;
+        self.0.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Whether the own blocks were read and taken in since the agent started.
+    pub fn own_blocks_known(&self) -> bool {
+        self.facts().own_blocks_known
+    }
+
+    /// The objects that can't be read.
+    pub fn unreadable(&self) -> &UnreadableObjects {
+        &self.0.unreadable
+    }
+
+    /// How fresh the API server's word is.
+    pub fn freshness(&self) -> &Freshness {
+        &self.0.freshness
+    }
+
+    /// The name of the Node that this agent serves.
+    pub fn node_name(&self) -> &str {
+        &self.0.node_name
+    }
+
+    /// Pods that came to this node since the last call, to claim a block for before their ADD comes.
+    pub fn take_newly_scheduled(&self) -> Vec<PodInfo> {
+        std::mem::take(&mut self.facts().newly_scheduled).into_values().collect()
+    }
+
+    /// Counts up on every change of what the view says.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.0.changed.subscribe()
+    }
+
+    /// Whether all watches are alive.
+    pub fn api_healthy(&self) -> bool {
+        self.facts().feeds.iter().all(|age| age.as_ref().is_some_and(well)) && !self.0.freshness.failing()
+    }
+
+    fn feed_alive(&self, feed: Feed) -> bool {
+        self.facts().feeds[feed as usize].as_ref().is_some_and(well)
+    }
+
+    fn deadline(&self, feed: Feed) -> Duration {
+        if self.feed_alive(feed) { FETCH_DEADLINE } else { DOUBTFUL_DEADLINE }
+    }
+
+    fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.0.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn touch(&self, feed: Feed) {
+        if feed == Feed::Pods {
+            self.0.pods_changed.send_modify(|count| *count += 1);
+        }
+        self.0.changed.send_modify(|count| *count += 1);
+    }
+}
+
+/// Waits for a change until then; whether there was one.
+async fn woken(changed: &mut watch::Receiver<u64>, until: Instant) -> bool {
+    matches!(tokio::time::timeout_at(until, changed.changed()).await, Ok(Ok(())))
+}
+
+/// Listed once, and not failing.
+fn well(age: &WatchAge) -> bool {
+    age.synced() && age.failing().is_none()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! The unix socket: takes a shim's call with the network namespace's descriptor, hands it to the verbs, carries the answer back. Knows
+//! frames, no addresses.
+
+mod socket;
+
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bobbin_cni_wire::{Request, Response};
+use bobbin_observability::Server;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::agent::Agent;
+use crate::cni;
+pub use socket::Socket;
+
+/// How long a shim may take to send its call, and to take the answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often the accept loop beats and looks whether its socket is still in place.
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// How long it may go without a turn, or accept nothing although calls arrive, before it counts as hanging.
+const ACCEPT_DEADLINE: Duration = Duration::from_mins(1);
+/// The pause after a call could not be accepted.
+const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Serves until `stop`; calls under way are finished.
+pub async fn serve(mut socket: Socket, agent: Arc<Agent>, stop: CancellationToken) {
+    let beat = agent.progress.register("serve", ACCEPT_DEADLINE);
+    let calls = TaskTracker::new();
+    let mut check = tokio::time::interval(CHECK_INTERVAL);
+    let (mut failing, mut lost) = (false, false);
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = socket.listener.accept() => accepted,
+            _ = check.tick() => {
+                put_back(&mut socket, &mut lost);
+                if !failing {
+                    beat.made();
+                }
+                continue;
+            }
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                failing = false;
+                beat.made();
+                let agent = Arc::clone(&agent);
+                calls.spawn(async move {
+                    if let Err(error) = converse(stream, &agent).await {
+                        tracing::debug!(%error, "a call broke off");
+                    }
+                });
+            }
+            Err(error) => {
+                if !failing {
+                    tracing::error!(%error, "the socket accepts no call");
+                }
+                failing = true;
+                tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
+            }
+        }
+    }
+    calls.close();
+    calls.wait().await;
+}
+
+/// Answers probes on a socket of their own until `stop`: a metrics port that another program has must not restart the agent.
+pub async fn serve_probes(path: &Path, server: Server, stop: CancellationToken) {
+    let mut failing = false;
+    while !stop.is_cancelled() {
+        let bound = Socket::bind(path);
+        if let Err(error) = &bound
+            && !failing
+        {
+            tracing::error!("{error}; until then the agent answers no probe");
+        }
+        failing = bound.is_err();
+        let serving = async {
+            match bound {
+                Ok(socket) => {
+                    let (listener, place) = socket.split();
+                    let serving = server.clone().serve(listener, stop.clone().cancelled_owned());
+                    tokio::select! {
+                        () = serving => {}
+                        () = place.lost(CHECK_INTERVAL) => {}
+                    }
+                }
+                Err(_) => tokio::time::sleep(CHECK_INTERVAL).await,
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = serving => {}
+        }
+    }
+}
+
+/// Binds the socket again if another program removed it. `failing`: it could not be bound before, as was said.
+fn put_back(socket: &mut Socket, failing: &mut bool) {
+    if socket.place.is_here() {
+        return;
+    }
+    let path = socket.place.path().to_owned();
+    match Socket::bind(&path) {
+        Ok(new) => {
+            tracing::warn!("another program removed or replaced the socket {}; it is made again", path.display());
+            *socket = new;
+            *failing = false;
+        }
+        Err(error) if !*failing => {
+            tracing::error!("{error}");
+            *failing = true;
+        }
+        Err(_) => {}
+    }
+}
+
+async fn converse(mut stream: UnixStream, agent: &Arc<Agent>) -> io::Result<()> {
+    let peer = stream.peer_cred()?;
+    if peer.uid() != nix::unistd::geteuid().as_raw() {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("a process of user {} may not call", peer.uid()),
+        ));
+    }
+    let (request, netns) = late(PATIENCE, receive(&mut stream)).await?;
+    let response = cni::answer(agent, &request, netns).await;
+    let frame =
+        response.encode().or_else(|_| Response { exit: 1, stdout: Vec::new() }.encode()).map_err(io::Error::other)?;
+    late(PATIENCE, async {
+        stream.write_all(&frame).await?;
+        stream.shutdown().await
+    })
+    .await
+}
+
+async fn late<T>(patience: Duration, future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(patience, future).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Reads one frame; a descriptor rides on its first byte (unix(7), SCM_RIGHTS).
+async fn receive(stream: &mut UnixStream) -> io::Result<(Request, Option<OwnedFd>)> {
+    let mut bytes = vec![0; 4096];
+    let (mut have, netns) = stream.async_io(Interest::READABLE, || first_bytes(stream, &mut bytes)).await?;
+    if have == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    loop {
+        let needed = Request::needed(&bytes[..have]).map_err(io::Error::other)?;
+        if have >= needed {
+            return Ok((Request::decode(&bytes[..have]).map_err(io::Error::other)?, netns));
+        }
+        bytes.resize(needed.max(4096), 0);
+        match stream.read(&mut bytes[have..needed]).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => have += read,
+        }
+    }
+}
+
+fn first_bytes(stream: &UnixStream, bytes: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = recvmsg(stream.as_fd(), &mut [IoSliceMut::new(bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let netns = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    Ok((received.bytes, netns))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,227 @@
+//! Keeps the plugin and the CNI configuration on the node: the plugin first, the configuration only while the plugin is there and the
+//! agent can serve. Files of others are left alone.
+
+mod problem;
+mod task;
+mod versions;
+
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+pub use super::conflist::ChainedError;
+use super::conflist::{chained, render, version_for};
+use crate::args::Args;
+use crate::state::atomic_file;
+use problem::Problem;
+pub use task::run;
+use versions::Versions;
+
+/// The plugin's name in the runtime's directory.
+pub const PLUGIN: &str = "bobbin";
+/// The configuration's name in the runtime's directory.
+pub const CONFLIST: &str = "10-bobbin.conflist";
+
+/// Why something could not be installed or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// The image has no plugin.
+    #[error("can't read the CNI plugin {path} that is to be installed: {source}; {}; see whether --shim-path names it", withheld(*.kept))]
+    Source {
+        /// The executable.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+        /// The configuration stays, because an older plugin is there.
+        kept: bool,
+    },
+    /// The plugin could not be put in its place.
+    #[error(
+        "can't install the CNI plugin {path}: {source}; {}; see whether the directory is mounted writable into the agent's container",
+        withheld(*.kept)
+    )]
+    Plugin {
+        /// Where it was to be written.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+        /// The configuration stays, because an older plugin is there.
+        kept: bool,
+    },
+    /// A file could not be written.
+    #[error("can't install {path}: {source}; see whether the directory is mounted writable into the agent's container")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file could not be removed.
+    #[error("can't remove {path}: {source}; remove it by hand")]
+    Remove {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The setting makes no sense.
+    #[error(transparent)]
+    Chained(#[from] ChainedError),
+}
+
+fn withheld(kept: bool) -> &'static str {
+    if kept {
+        "the older plugin there stays in use"
+    } else {
+        "the CNI configuration is withheld until the plugin is there, so the node runs no new pods"
+    }
+}
+
+/// What one pass did and found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Installed {
+    /// Files that were not there before.
+    new: Vec<PathBuf>,
+    /// Files that were as they should be in an earlier pass and were not any more: somebody removed or changed them.
+    restored: Vec<PathBuf>,
+    /// What an administrator should know.
+    problems: Vec<Problem>,
+}
+
+/// Installs, and remembers what it installed.
+pub(crate) struct Installer {
+    args: Args,
+    versions: Versions,
+    plugin_seen: bool,
+    conflist_seen: Option<Vec<u8>>,
+}
+
+impl Installer {
+    /// For the directories of these settings.
+    pub(crate) fn new(args: Args) -> Installer {
+        for directory in [&args.cni_bin_dir, &args.cni_conf_dir] {
+            // A directory that can't be read is told by the first pass.
+            let _ = atomic_file::tidy(directory);
+        }
+        Installer { args, versions: Versions::default(), plugin_seen: false, conflist_seen: None }
+    }
+
+    /// Puts in place what is missing or was changed: the plugin, and, when the agent `serves`, the configuration.
+    pub(crate) async fn reconcile(&mut self, serves: bool) -> Installed {
+        let mut done = Installed { problems: competitors(&self.args), ..Installed::default() };
+        let result = match self.install_plugin(&mut done) {
+            Ok(()) if serves => self.install_conflist(&mut done).await,
+            other => other,
+        };
+        if let Err(error) = result {
+            done.problems.push(Problem::not_installed(&error));
+        }
+        done
+    }
+
+    /// Copies the shim to where the runtime looks for plugins; a call meets the old one or the new one, whole. Without a plugin the
+    /// runtime must not be sent to it; an older one serves as well as it can.
+    fn install_plugin(&mut self, done: &mut Installed) -> Result<(), InstallError> {
+        let path = self.args.cni_bin_dir.join(PLUGIN);
+        match self.put_plugin(&path) {
+            Ok(written) => {
+                done.note(path, written, self.plugin_seen);
+                self.plugin_seen = true;
+                Ok(())
+            }
+            Err(error) => {
+                if !is_executable(&path) && remove_conflist(&self.args)? {
+                    tracing::warn!("removed the CNI configuration, because the plugin {} is gone", path.display());
+                    self.conflist_seen = None;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn put_plugin(&self, path: &Path) -> Result<bool, InstallError> {
+        let kept = is_executable(path);
+        let bytes = std::fs::read(&self.args.shim_path).map_err(|source| InstallError::Source {
+            path: self.args.shim_path.clone(),
+            source,
+            kept,
+        })?;
+        put(path, &bytes, 0o755).map_err(|source| InstallError::Plugin { path: path.to_owned(), source, kept })
+    }
+
+    async fn install_conflist(&mut self, done: &mut Installed) -> Result<(), InstallError> {
+        let plugins = chained(&self.args.chained)?;
+        let mut known = Vec::new();
+        for plugin in &plugins {
+            let (versions, problem) = self.versions.of(&self.args.cni_bin_dir, plugin).await;
+            known.push(versions);
+            done.problems.extend(problem);
+        }
+        let version = version_for(&self.args.cni_version, &known)?;
+        done.problems.extend(Problem::lowered(&self.args.cni_version, version));
+        let path = self.args.cni_conf_dir.join(CONFLIST);
+        let bytes = render(version, &plugins);
+        let written = put(&path, &bytes, 0o644).map_err(|source| InstallError::File { path: path.clone(), source })?;
+        done.note(path, written, self.conflist_seen.as_ref() == Some(&bytes));
+        self.conflist_seen = Some(bytes);
+        Ok(())
+    }
+}
+
+impl Installed {
+    fn note(&mut self, path: PathBuf, written: bool, seen: bool) {
+        match (written, seen) {
+            (false, _) => {}
+            (true, true) => self.restored.push(path),
+            (true, false) => self.new.push(path),
+        }
+    }
+}
+
+/// Configurations that sort before ours: the runtime takes the first, so that ours is not used.
+fn competitors(args: &Args) -> Vec<Problem> {
+    let Ok(entries) = std::fs::read_dir(&args.cni_conf_dir) else { return Vec::new() };
+    let names = entries.filter_map(Result::ok).map(|entry| entry.file_name());
+    let mut first: Vec<OsString> = names.filter(|name| super::conflist::comes_first(name)).collect();
+    first.sort();
+    first.iter().map(|name| Problem::competitor(&args.cni_conf_dir.join(name), &args.node_name)).collect()
+}
+
+/// Takes the configuration away: the runtime calls us no more for new pods. True: there was one.
+///
+/// # Errors
+/// It could not be removed.
+pub fn remove_conflist(args: &Args) -> Result<bool, InstallError> {
+    remove(&args.cni_conf_dir.join(CONFLIST))
+}
+
+/// Takes the shim away. True: there was one.
+///
+/// # Errors
+/// It could not be removed.
+pub fn remove_shim(args: &Args) -> Result<bool, InstallError> {
+    remove(&args.cni_bin_dir.join(PLUGIN))
+}
+
+fn remove(path: &Path) -> Result<bool, InstallError> {
+    atomic_file::remove(path).map_err(|source| InstallError::Remove { path: path.to_owned(), source })
+}
+
+/// Writes a file unless it is there with these bytes and this mode. True: it was written.
+fn put(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<bool> {
+    let is_current = std::fs::symlink_metadata(path).is_ok_and(|seen| {
+        seen.is_file() && seen.permissions().mode() & 0o777 == mode && seen.len() == bytes.len() as u64
+    });
+    if is_current && std::fs::read(path).is_ok_and(|present| present == bytes) {
+        return Ok(false);
+    }
+    atomic_file::replace_durably(path, bytes, mode).map(|()| true)
+}
+
+/// Whether a runtime can execute a file.
+fn is_executable(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|seen| seen.is_file() && seen.len() > 0 && seen.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,281 @@
+//! The run directory (`--run-dir`): one agent at a time, of one node. Owns the lock, the identity file `agent.json` and the names of
+//! the sockets. The checkpoint's other files belong to whoever writes them.
+
+mod aside;
+pub mod heartbeat;
+mod identity;
+mod lock;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+pub use identity::{Identity, Previous};
+pub use lock::Holder;
+
+use bobbin_cni_wire::READY_MARKER;
+
+use crate::state::atomic_file;
+use lock::{Lock, Tried};
+
+/// The lock file.
+const LOCK: &str = "lock";
+/// Who wrote the checkpoint.
+const IDENTITY: &str = "agent.json";
+/// The socket that the CNI plugin calls.
+const SOCKET: &str = "agent.sock";
+/// The socket that answers probes.
+const HEALTH_SOCKET: &str = "health.sock";
+/// How often a waiting agent tries to get the lock.
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(200);
+/// How often it says that it still waits.
+const REMINDER_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Why the run directory is not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum RunDirError {
+    /// It can't be read or written.
+    #[error(
+        "the run directory {} can't be used: {} could not be {what}: {source}; mount it writable into the agent's container, or name another directory with --run-dir",
+        directory.display(), path.display()
+    )]
+    Unusable {
+        /// The directory.
+        directory: PathBuf,
+        /// The file that failed.
+        path: PathBuf,
+        /// What failed.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The lock file was removed while this agent ran, and another agent has the new one.
+    #[error(
+        "another agent ({holder}) took over the run directory {}, because its lock file was removed while this agent ran; this agent ends and waits for its turn",
+        directory.display()
+    )]
+    TakenOver {
+        /// The directory.
+        directory: PathBuf,
+        /// Who has it now.
+        holder: Holder,
+    },
+    /// The directory was removed on the host while it is mounted into the agent's container: nothing can be written there any more.
+    #[error(
+        "the run directory {} was removed on the host while this agent ran; this agent ends, and the next one gets a new directory",
+        directory.display()
+    )]
+    Removed {
+        /// The directory.
+        directory: PathBuf,
+    },
+}
+
+/// The run directory, locked. The lock ends with this value, or with the process.
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    pod_name: Option<String>,
+    lock: Mutex<Lock>,
+    /// The node was left: nothing is written down any more. Held while identity or marker is written.
+    left: Mutex<bool>,
+    /// The agent has been ready since boot.
+    ready: AtomicBool,
+}
+
+impl RunDir {
+    /// Takes the lock, and waits for it as long as another agent has it; the log says so at once and each minute. Then looks at whose
+    /// checkpoint is there. The caller [saves](RunDir::save) its identity before it writes anything else. `pod_name` tells other agents
+    /// who has the lock.
+    ///
+    /// # Errors
+    /// The directory can't be made, read or written.
+    pub async fn lock(path: &Path, node_name: &str, pod_name: Option<&str>) -> Result<(RunDir, Previous), RunDirError> {
+        fs::create_dir_all(path).map_err(|source| unusable(path, path, "made", source))?;
+        let lock = wait_for_lock(path, pod_name).await?;
+        atomic_file::tidy(path).map_err(|source| unusable(path, path, "tidied", source))?;
+        let run_dir = RunDir {
+            path: path.to_owned(),
+            pod_name: pod_name.map(str::to_owned),
+            lock: Mutex::new(lock),
+            left: Mutex::default(),
+            ready: AtomicBool::default(),
+        };
+        let previous = run_dir.previous(node_name)?;
+        Ok((run_dir, previous))
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the CNI plugin calls.
+    pub fn socket(&self) -> PathBuf {
+        self.path.join(SOCKET)
+    }
+
+    /// Where probes ask.
+    pub fn health_socket(&self) -> PathBuf {
+        self.path.join(HEALTH_SOCKET)
+    }
+
+    /// Whether the agent has been ready since boot: STATUS goes by it. A marker that is removed later changes nothing.
+    pub fn was_ready(&self) -> bool {
+        if self.has_marker() {
+            self.ready.store(true, Ordering::Release);
+        }
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// Says that the agent has been ready since boot. The plugin asks for the marker when the agent is away.
+    ///
+    /// # Errors
+    /// The marker can't be written. The agent itself knows all the same, and the heartbeat tries again.
+    pub fn mark_ready(&self) -> Result<(), RunDirError> {
+        self.ready.store(true, Ordering::Release);
+        self.keep_marker()
+    }
+
+    /// Makes a marker again that another program removed.
+    fn keep_marker(&self) -> Result<(), RunDirError> {
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        if *left || !self.ready.load(Ordering::Acquire) || self.has_marker() {
+            return Ok(());
+        }
+        let path = self.path.join(READY_MARKER);
+        atomic_file::replace(&path, b"", 0o644).map_err(|source| unusable(&self.path, &path, "written", source))
+    }
+
+    fn has_marker(&self) -> bool {
+        self.path.join(READY_MARKER).exists()
+    }
+
+    /// Writes the identity; a reader sees the old or the new one, whole. After [`RunDir::forget`] it writes nothing.
+    ///
+    /// # Errors
+    /// It can't be written; the old one is untouched.
+    pub fn save(&self, identity: &Identity) -> Result<(), RunDirError> {
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        if *left {
+            return Ok(());
+        }
+        let path = self.path.join(IDENTITY);
+        let bytes = serde_json::to_vec(identity).map_err(io::Error::from);
+        bytes
+            .and_then(|bytes| atomic_file::replace(&path, &bytes, 0o600))
+            .map_err(|source| unusable(&self.path, &path, "written", source))
+    }
+
+    /// Forgets identity and marker for good: the node is left, and the directory holds no checkpoint any more.
+    ///
+    /// # Errors
+    /// It can't be removed.
+    pub fn forget(&self) -> Result<(), RunDirError> {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        *left = true;
+        for name in [READY_MARKER, IDENTITY] {
+            let path = self.path.join(name);
+            atomic_file::remove(&path).map_err(|source| unusable(&self.path, &path, "removed", source))?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the lock is still the directory's: a lock file that another program removed is made and locked again. True: it
+    /// was.
+    ///
+    /// # Errors
+    /// Another agent was quicker, or the directory itself is gone, so this one must end; or the directory can't be written.
+    pub fn keep_lock(&self) -> Result<bool, RunDirError> {
+        if fs::metadata(&self.path).is_ok_and(|directory| directory.nlink() == 0) {
+            return Err(RunDirError::Removed { directory: self.path.clone() });
+        }
+        let path = self.path.join(LOCK);
+        let failed = |source| unusable(&self.path, &path, "locked", source);
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if lock.is_at(&path).map_err(failed)? {
+            return Ok(false);
+        }
+        fs::create_dir_all(&self.path).map_err(failed)?;
+        match Lock::try_take(&path, self.pod_name.as_deref()).map_err(failed)? {
+            Tried::Locked(new) => {
+                *lock = new;
+                Ok(true)
+            }
+            Tried::Held(holder) => Err(RunDirError::TakenOver { directory: self.path.clone(), holder }),
+        }
+    }
+
+    fn previous(&self, node_name: &str) -> Result<Previous, RunDirError> {
+        let path = self.path.join(IDENTITY);
+        let read = fs::read(&path).and_then(|bytes| Ok(serde_json::from_slice::<Identity>(&bytes)?));
+        match read {
+            Ok(identity) if identity.node_name == node_name => Ok(Previous::SameNode(identity)),
+            Ok(identity) => self.set_aside(identity.node_name, node_name),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_bare()? => Ok(Previous::Nothing),
+            Err(error) => {
+                tracing::error!(
+                    path = %path.display(), %error,
+                    "the run directory holds a checkpoint, but the identity of its node can't be read; the checkpoint is kept and counts as in use"
+                );
+                Ok(Previous::Unknown)
+            }
+        }
+    }
+
+    fn set_aside(&self, name: String, node_name: &str) -> Result<Previous, RunDirError> {
+        let moved = aside::set_aside(&self.path, &name);
+        let set_aside = moved.map_err(|source| unusable(&self.path, &self.path, "cleared", source))?;
+        tracing::warn!(
+            "the run directory {} holds the checkpoint of node {name}, but this agent serves node {node_name}: the checkpoint was moved to {} and is not used; remove it when you no longer need it",
+            self.path.display(),
+            set_aside.display()
+        );
+        Ok(Previous::OtherNode { name, set_aside })
+    }
+
+    fn is_bare(&self) -> Result<bool, RunDirError> {
+        let content = aside::content(&self.path);
+        content.map(|content| content.is_empty()).map_err(|source| unusable(&self.path, &self.path, "read", source))
+    }
+}
+
+async fn wait_for_lock(directory: &Path, pod_name: Option<&str>) -> Result<Lock, RunDirError> {
+    let path = directory.join(LOCK);
+    let begun = Instant::now();
+    let mut next_reminder = begun;
+    loop {
+        let tried = Lock::try_take(&path, pod_name).map_err(|source| unusable(directory, &path, "locked", source))?;
+        let holder = match tried {
+            Tried::Locked(lock) => {
+                if next_reminder > begun {
+                    tracing::info!(waited = ?begun.elapsed(), "locked the run directory {}", directory.display());
+                }
+                return Ok(lock);
+            }
+            Tried::Held(holder) => holder,
+        };
+        if Instant::now() >= next_reminder {
+            tracing::warn!(
+                waited = ?begun.elapsed(),
+                "the run directory {} is locked by another agent ({holder}); this agent waits until that one has ended",
+                directory.display()
+            );
+            next_reminder = Instant::now() + REMINDER_INTERVAL;
+        }
+        tokio::time::sleep(LOCK_RETRY_INTERVAL).await;
+    }
+}
+
+fn unusable(directory: &Path, path: &Path, what: &'static str, source: io::Error) -> RunDirError {
+    RunDirError::Unusable { directory: directory.to_owned(), path: path.to_owned(), what, source }
+}
+
+#[cfg(test)]
+mod tests;

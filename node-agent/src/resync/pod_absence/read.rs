@@ -1,0 +1,190 @@
+//! The two live reads: the Node, and a pod by name. Only the fields that count are decoded.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bobbin_api_client::ReadError;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{GetParams, Request};
+use kube::{Client, Resource};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::history::ReadyPeriod;
+use crate::state::PodRef;
+
+/// How long one read may take.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
+/// The annotation by which a mirror pod names the UID that kubelet uses for the static pod.
+const MIRROR_UID: &str = "kubernetes.io/config.hash";
+
+/// What the API server says of a pod of one UID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PodAnswer {
+    Present,
+    /// No pod of that name, or one of another UID.
+    Absent,
+    Unreadable,
+}
+
+/// What the API server says of the Node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum NodeAnswer {
+    Ready(ReadyPeriod),
+    /// Not Ready, not known to be, or there is no such Node.
+    NotReady,
+    Unreadable,
+}
+
+#[derive(Deserialize)]
+struct PodBody {
+    metadata: PodMetadata,
+}
+
+#[derive(Deserialize)]
+struct PodMetadata {
+    uid: Option<String>,
+    annotations: Option<HashMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+struct NodeBody {
+    metadata: NodeMetadata,
+    status: Option<NodeStatus>,
+}
+
+#[derive(Deserialize)]
+struct NodeMetadata {
+    uid: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct NodeStatus {
+    conditions: Option<Vec<NodeCondition>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NodeCondition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+    last_transition_time: Option<String>,
+}
+
+/// Reads the pod by name and compares its UID.
+pub(super) async fn pod(client: &Client, pod: &PodRef) -> PodAnswer {
+    let path = Pod::url_path(&(), Some(&pod.namespace));
+    let answer = of_pod(get::<PodBody>(client, path, &pod.name).await, &pod.uid);
+    if answer == PodAnswer::Unreadable {
+        tracing::debug!(
+            namespace = pod.namespace,
+            name = pod.name,
+            "a pod could not be read; its address stays in use"
+        );
+    }
+    answer
+}
+
+/// Reads the Node and its condition Ready.
+pub(super) async fn node(client: &Client, name: &str) -> NodeAnswer {
+    of_node(get::<NodeBody>(client, Node::url_path(&(), None), name).await)
+}
+
+async fn get<T: DeserializeOwned>(client: &Client, path: String, name: &str) -> Result<T, ReadError> {
+    let request = Request::new(path).get(name, &GetParams::default()).map_err(kube::Error::BuildRequest);
+    bobbin_api_client::read(READ_TIMEOUT, async move { client.request::<T>(request?).await }).await
+}
+
+fn of_pod(read: Result<PodBody, ReadError>, uid: &str) -> PodAnswer {
+    match read {
+        Ok(PodBody { metadata: PodMetadata { uid: Some(found), annotations } }) => {
+            let mirrors = annotations.is_some_and(|all| all.get(MIRROR_UID).is_some_and(|mirrored| mirrored == uid));
+            if found == uid || mirrors { PodAnswer::Present } else { PodAnswer::Absent }
+        }
+        Err(ReadError::NotFound) => PodAnswer::Absent,
+        Ok(_) | Err(ReadError::Unreachable(_) | ReadError::Refused(_)) => PodAnswer::Unreadable,
+    }
+}
+
+fn of_node(read: Result<NodeBody, ReadError>) -> NodeAnswer {
+    let node = match read {
+        Ok(node) => node,
+        Err(ReadError::NotFound) => return NodeAnswer::NotReady,
+        Err(ReadError::Unreachable(_) | ReadError::Refused(_)) => return NodeAnswer::Unreadable,
+    };
+    let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
+    let ready = conditions.into_iter().find(|condition| condition.kind == "Ready" && condition.status == "True");
+    match (node.metadata.uid, ready.and_then(|condition| condition.last_transition_time)) {
+        (Some(uid), Some(since)) => NodeAnswer::Ready(ReadyPeriod(uid, since)),
+        _ => NodeAnswer::NotReady,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bobbin_api_client::{Refusal, UnknownWhy};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn away<T>() -> Result<T, ReadError> {
+        Err(ReadError::Unreachable(UnknownWhy::Deadline(READ_TIMEOUT)))
+    }
+
+    fn forbidden<T>() -> Result<T, ReadError> {
+        Err(ReadError::Refused(Refusal::Forbidden(String::new())))
+    }
+
+    fn found(metadata: &Value) -> Result<PodBody, ReadError> {
+        serde_json::from_value(json!({"metadata": metadata}))
+            .map_err(|error| ReadError::Unreachable(UnknownWhy::Transport(error.to_string())))
+    }
+
+    fn node_of(conditions: &Value) -> NodeAnswer {
+        of_node(Ok(
+            serde_json::from_value(json!({"metadata": {"uid": "n"}, "status": {"conditions": conditions}})).unwrap()
+        ))
+    }
+
+    #[test]
+    fn a_pod_is_absent_if_there_is_none_of_that_name_or_only_one_of_another_uid() {
+        assert_eq!(of_pod(Err(ReadError::NotFound), "u1"), PodAnswer::Absent);
+        assert_eq!(of_pod(found(&json!({"uid": "u2"})), "u1"), PodAnswer::Absent);
+        assert_eq!(of_pod(found(&json!({"uid": "u1"})), "u1"), PodAnswer::Present);
+    }
+
+    #[test]
+    fn a_mirror_pod_stands_for_the_uid_of_its_static_pod() {
+        let mirror = json!({"uid": "u2", "annotations": {"kubernetes.io/config.hash": "hash"}});
+        assert_eq!(of_pod(found(&mirror), "hash"), PodAnswer::Present);
+        assert_eq!(of_pod(found(&mirror), "other"), PodAnswer::Absent);
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_proves_nothing() {
+        for read in [away(), forbidden(), found(&json!({}))] {
+            assert_eq!(of_pod(read, "u1"), PodAnswer::Unreadable);
+        }
+        assert_eq!(of_node(away()), NodeAnswer::Unreadable);
+        assert_eq!(of_node(forbidden()), NodeAnswer::Unreadable);
+    }
+
+    #[test]
+    fn times_that_nobody_can_parse_do_not_make_a_pod_unreadable() {
+        let odd = json!({"uid": "u1", "creationTimestamp": "+9999", "managedFields": [{"time": 7}]});
+        assert_eq!(of_pod(found(&odd), "u1"), PodAnswer::Present);
+    }
+
+    #[test]
+    fn a_node_is_ready_by_its_condition_alone() {
+        let ready = |status: &str| json!([{"type": "DiskPressure", "status": "False"}, {"type": "Ready", "status": status, "lastTransitionTime": "10:00"}]);
+        let period = ReadyPeriod("n".to_owned(), "10:00".to_owned());
+        assert_eq!(node_of(&ready("True")), NodeAnswer::Ready(period));
+        for status in ["False", "Unknown"] {
+            assert_eq!(node_of(&ready(status)), NodeAnswer::NotReady);
+        }
+        assert_eq!(node_of(&json!([])), NodeAnswer::NotReady);
+        assert_eq!(of_node(Err(ReadError::NotFound)), NodeAnswer::NotReady, "a deleted Node");
+    }
+}

@@ -1,0 +1,181 @@
+//! The table of transitions, as ARCHITECTURE.md has it, and what is derived from a state.
+
+use std::time::Duration;
+
+use super::BlockState as S;
+use super::*;
+
+fn now() -> BootTime {
+    BootTime(Duration::from_secs(7))
+}
+
+fn exporting() -> S {
+    S::Exporting { since: now(), not_before: now() }
+}
+
+fn states() -> Vec<S> {
+    let settled = [Settled::Exporting { not_before: now() }, Settled::Serving, Settled::Retiring];
+    let releases = [Release::DeletingRecords, Release::WithdrawingRoute, Release::Sent];
+    let mut all = vec![
+        S::Claiming { doubted: false },
+        S::Claiming { doubted: true },
+        exporting(),
+        S::Serving,
+        S::Retiring,
+        S::Lost,
+    ];
+    all.extend(settled.map(|before| S::Doubted { before, doubts: 0 }));
+    all.extend([false, true].into_iter().flat_map(|doubted| releases.map(|stage| S::Releasing { stage, doubted })));
+    all
+}
+
+fn events() -> Vec<BlockEvent> {
+    use BlockEvent as E;
+    let now = now();
+    vec![
+        E::ClaimConfirmed { now, not_before: now },
+        E::ClaimFailed,
+        E::ExportedBlocks,
+        E::Retire,
+        E::Reopen,
+        E::Doubt,
+        E::FoundOurs { now, doubts: 0 },
+        E::ClaimedBack { now, not_before: now },
+        E::FoundOthers,
+        E::FoundVacant,
+        E::Release,
+        E::RecordsGone,
+        E::ReleaseSent,
+        E::ReleaseFailed,
+        E::Released,
+        E::ReleaseCancelled { now, not_before: now },
+        E::Vacated,
+    ]
+}
+
+#[test]
+fn a_block_serves_only_after_a_confirmed_claim_an_export_and_an_end_of_doubt() {
+    for state in states() {
+        for event in events() {
+            if state.on(event) == Next::State(S::Serving) {
+                let allowed = matches!(
+                    (state, event),
+                    (S::Exporting { .. }, BlockEvent::ExportedBlocks)
+                        | (S::Retiring, BlockEvent::Reopen)
+                        | (S::Doubted { before: Settled::Serving, .. }, BlockEvent::FoundOurs { .. })
+                );
+                assert!(allowed, "{state:?} must not serve on {event:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn doubt_reaches_every_state_that_is_ours_and_does_not_move_a_release() {
+    for state in states() {
+        let next = state.on(BlockEvent::Doubt);
+        match state {
+            S::Claiming { .. } => assert_eq!(next, Next::State(S::Claiming { doubted: true })),
+            S::Doubted { before, .. } => assert_eq!(next, Next::State(S::Doubted { before, doubts: 1 })),
+            S::Exporting { .. } | S::Serving | S::Retiring => {
+                assert!(matches!(next, Next::State(S::Doubted { .. })), "{state:?}");
+            }
+            S::Releasing { stage, doubted: false } => {
+                assert_eq!(next, Next::State(S::Releasing { stage, doubted: true }));
+            }
+            _ => assert_eq!(next, Next::Unchanged, "{state:?}"),
+        }
+    }
+}
+
+#[test]
+fn doubt_that_ends_well_leads_back_to_where_the_block_was() {
+    for state in [exporting(), S::Serving, S::Retiring] {
+        let Next::State(doubted) = state.on(BlockEvent::Doubt) else { panic!("{state:?}") };
+        assert_eq!(doubted.on(BlockEvent::FoundOurs { now: now(), doubts: 0 }), Next::State(state));
+    }
+}
+
+#[test]
+fn a_read_that_began_before_the_last_doubt_settles_nothing() {
+    let doubted = S::Doubted { before: Settled::Serving, doubts: 0 };
+    let Next::State(again) = doubted.on(BlockEvent::Doubt) else { panic!("doubt counts") };
+    assert_eq!(again.on(BlockEvent::FoundOurs { now: now(), doubts: 0 }), Next::Unchanged);
+    assert_eq!(again.on(BlockEvent::FoundOurs { now: now(), doubts: 1 }), Next::State(S::Serving));
+}
+
+#[test]
+fn a_claim_that_was_doubted_before_its_answer_is_read_before_it_serves() {
+    let Next::State(claiming) = S::Claiming { doubted: false }.on(BlockEvent::Doubt) else { panic!("it is noted") };
+    let confirmed = claiming.on(BlockEvent::ClaimConfirmed { now: now(), not_before: now() });
+    let before = Settled::Exporting { not_before: now() };
+    assert_eq!(confirmed, Next::State(S::Doubted { before, doubts: 0 }));
+}
+
+#[test]
+fn a_release_can_be_cancelled_only_until_its_write_is_sent() {
+    let cancel = BlockEvent::ReleaseCancelled { now: now(), not_before: now() };
+    let releasing = |stage| S::Releasing { stage, doubted: false };
+    assert_eq!(releasing(Release::DeletingRecords).on(cancel), Next::State(exporting()));
+    assert_eq!(releasing(Release::WithdrawingRoute).on(cancel), Next::State(exporting()));
+    assert_eq!(releasing(Release::Sent).on(cancel), Next::Unchanged);
+    assert_eq!(
+        releasing(Release::Sent).on(BlockEvent::ReleaseFailed),
+        Next::State(releasing(Release::WithdrawingRoute))
+    );
+}
+
+#[test]
+fn a_release_that_was_doubted_goes_on_and_is_read_before_it_serves_again() {
+    for stage in [Release::DeletingRecords, Release::WithdrawingRoute] {
+        let doubted = S::Releasing { stage, doubted: true };
+        assert_eq!(S::Releasing { stage, doubted: false }.on(BlockEvent::Doubt), Next::State(doubted));
+        assert_eq!(S::Releasing { stage, doubted: false }.restored(false), Some(doubted));
+        let until = BootTime(Duration::from_secs(20));
+        let cancelled = doubted.on(BlockEvent::ReleaseCancelled { now: now(), not_before: until });
+        let before = Settled::Exporting { not_before: until };
+        assert_eq!(cancelled, Next::State(S::Doubted { before, doubts: 0 }));
+    }
+}
+
+#[test]
+fn a_block_is_forgotten_only_when_the_api_server_or_the_last_resident_says_so() {
+    for state in states() {
+        for event in events() {
+            if state.on(event) == Next::Forgotten {
+                let allowed = matches!(
+                    (state, event),
+                    (S::Claiming { .. }, BlockEvent::ClaimFailed)
+                        | (S::Doubted { .. }, BlockEvent::FoundVacant)
+                        | (S::Releasing { .. }, BlockEvent::Released)
+                        | (S::Lost, BlockEvent::Vacated)
+                );
+                assert!(allowed, "{state:?} must not be forgotten on {event:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn only_a_serving_block_is_assignable_and_it_is_exported() {
+    for state in states() {
+        assert_eq!(state.assignable(), state == S::Serving);
+        assert!(!state.assignable() || state.exported());
+    }
+    assert!(S::Releasing { stage: Release::DeletingRecords, doubted: false }.exported());
+    assert!(!S::Releasing { stage: Release::WithdrawingRoute, doubted: false }.exported());
+    assert!(!S::Lost.exported());
+}
+
+#[test]
+fn a_restart_trusts_nothing_but_what_served_and_that_only_after_a_short_absence() {
+    assert_eq!(S::Serving.restored(true), Some(S::Serving));
+    assert_eq!(S::Serving.restored(false), Some(S::Doubted { before: Settled::Serving, doubts: 0 }));
+    assert_eq!(S::Claiming { doubted: false }.restored(true), None);
+    for state in states() {
+        let restored = state.restored(true);
+        assert!(state == S::Serving || restored.is_none_or(|restored| !restored.assignable()), "{state:?}");
+    }
+    let doubted = S::Doubted { before: Settled::Serving, doubts: 0 };
+    assert_eq!(doubted.restored(true), Some(doubted));
+}

@@ -1,0 +1,102 @@
+//! The journal against what a crash may leave.
+
+use std::time::Duration;
+
+use super::*;
+use crate::state::{Phase, PodRef};
+
+fn attachment(id: &str) -> Attachment {
+    Attachment {
+        key: AttachmentKey { container_id: id.to_owned(), if_name: "eth0".to_owned() },
+        pair: IpPair { ipv4: Some("10.0.0.5".parse().unwrap()), ipv6: Some("fd00::5".parse().unwrap()) },
+        block: "p-0".to_owned(),
+        pool: "p".to_owned(),
+        pod: PodRef { namespace: "a".to_owned(), name: "b".to_owned(), uid: "c".to_owned() },
+        created_at: jiff::Timestamp::UNIX_EPOCH,
+        boot_id: "boot".to_owned(),
+        assignment_uid: Some("u".to_owned()),
+        phase: Phase::Live,
+        netns: Some("/run/netns/x".to_owned()),
+        pod_seen: false,
+        network: None,
+        links: None,
+    }
+}
+
+#[test]
+fn what_is_kept_is_loaded() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    assert!(checkpoint.begin_boot("boot").unwrap());
+    checkpoint.keep(&attachment("x")).unwrap();
+    let kept = checkpoint.load();
+    assert_eq!(kept.attachments, [attachment("x")]);
+    assert!(kept.unreadable.is_empty());
+    assert!(!checkpoint.begin_boot("boot").unwrap());
+    assert_eq!(checkpoint.load().attachments.len(), 1);
+}
+
+#[test]
+fn a_file_cut_at_any_byte_is_reported_and_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    checkpoint.keep(&attachment("x")).unwrap();
+    let path = checkpoint.attachment(&attachment("x").key);
+    let whole = fs::read(&path).unwrap();
+    for end in 0..whole.len() {
+        fs::write(&path, &whole[..end]).unwrap();
+        let kept = checkpoint.load();
+        assert!(kept.attachments.is_empty());
+        assert_eq!(kept.unreadable, std::slice::from_ref(&path));
+        assert!(path.exists());
+    }
+}
+
+#[test]
+fn a_half_written_file_beside_is_not_taken_for_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    checkpoint.keep(&attachment("x")).unwrap();
+    fs::write(checkpoint.attachments().join(".bobbin-y.tmp"), b"{").unwrap();
+    let kept = checkpoint.load();
+    assert_eq!(kept.attachments.len(), 1);
+    assert!(kept.unreadable.is_empty());
+    Checkpoint::open(dir.path()).unwrap();
+    assert_eq!(fs::read_dir(checkpoint.attachments()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_write_that_fails_leaves_nothing_beside() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    fs::create_dir(checkpoint.attachment(&attachment("x").key)).unwrap();
+    checkpoint.keep(&attachment("x")).unwrap_err();
+    assert_eq!(fs::read_dir(checkpoint.attachments()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_forgotten_attachment_rests() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    checkpoint.keep(&attachment("x")).unwrap();
+    let since = BootTime(Duration::from_secs(7));
+    checkpoint.forget(&attachment("x").key, attachment("x").pair, since).unwrap();
+    checkpoint.forget(&attachment("x").key, attachment("x").pair, since).unwrap();
+    let kept = checkpoint.load();
+    assert!(kept.attachments.is_empty());
+    assert_eq!(kept.cooling, [CoolingAddress { pair: attachment("x").pair, since }]);
+    checkpoint.prune_cooling(BootTime(Duration::from_secs(8)));
+    assert!(checkpoint.load().cooling.is_empty());
+}
+
+#[test]
+fn another_boot_begins_with_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    checkpoint.begin_boot("one").unwrap();
+    checkpoint.keep(&attachment("x")).unwrap();
+    std::fs::write(dir.path().join(READY_MARKER), b"").unwrap();
+    assert!(checkpoint.begin_boot("two").unwrap());
+    assert!(checkpoint.load().attachments.is_empty());
+    assert!(!dir.path().join(READY_MARKER).exists());
+}
