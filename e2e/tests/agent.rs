@@ -35,7 +35,7 @@ const HOLD: Duration = Duration::from_secs(6);
 const CATCH_UP: Duration = Duration::from_mins(1);
 
 fn main() -> Result<ExitCode> {
-    let flags = [format!("--hold-add={}s", HOLD.as_secs()), "--sweep-interval=2s".to_owned()];
+    let flags = [format!("--add-timeout={}s", HOLD.as_secs()), "--stale-check-interval=2s".to_owned()];
     let turns = Turns::on(Choice { agent: flags.to_vec(), ..Choice::default() })?;
     let tests = vec![
         turns.test(

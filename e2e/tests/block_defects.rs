@@ -37,12 +37,12 @@ use bobbin_e2e::lone_node::{Choice, LoneNode, Turns};
 /// What all waits of the agent are multiplied with.
 const TIME_SCALE: f64 = 0.05;
 /// How long an ADD is held here.
-const HOLD_ADD: &str = "--hold-add=8s";
+const ADD_TIMEOUT: &str = "--add-timeout=8s";
 /// How long the agent may take for what it does at once, on a machine that is busy with other things.
 const AT_ONCE: Duration = Duration::from_secs(10);
 
 fn main() -> Result<ExitCode> {
-    let mut flags = vec![HOLD_ADD.to_owned()];
+    let mut flags = vec![ADD_TIMEOUT.to_owned()];
     flags.push(scaled(TIME_SCALE));
     let turns = Turns::on(Choice { agent: flags, api_proxy: true, ..Choice::default() })?;
     let tests = vec![

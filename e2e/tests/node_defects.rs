@@ -43,7 +43,8 @@ const METRICS: &str = "127.0.0.1:9119";
 const CATCH_UP: Duration = Duration::from_mins(1);
 
 fn main() -> Result<ExitCode> {
-    let flags = ["--hold-add=3s", "--sweep-interval=500ms", &format!("--metrics-address={METRICS}")].map(str::to_owned);
+    let flags = ["--add-timeout=3s", "--stale-check-interval=500ms", &format!("--metrics-address={METRICS}")]
+        .map(str::to_owned);
     let turns = Turns::on(Choice { agent: flags.to_vec(), ..Choice::default() })?;
     let tests = vec![
         turns.test(

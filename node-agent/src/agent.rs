@@ -161,7 +161,7 @@ impl Agent {
         }
         let news = self.node_state.pass_over(record);
         if news {
-            self.metrics.duplicates.inc();
+            self.metrics.duplicate_addresses.inc();
             self.freshness.trouble(Trouble::Duplicate);
         }
         news

@@ -34,16 +34,16 @@ pub struct Args {
     /// the first read of an agent that starts counts, too. If another record has the address, any ADD waits up to 1 s more to read it.
     #[arg(long, env = "BOBBIN_CONFIRM_WAIT", default_value = "450ms", value_parser = parse_duration)]
     pub confirm_wait: Duration,
-    /// How long the operator waits before it frees what a deleted node held; an agent that was away for more than half of it asks the API
-    /// server before it assigns.
-    #[arg(long, env = "BOBBIN_NODE_GONE_SECONDS", default_value_t = 300)]
-    pub node_gone_seconds: u64,
+    /// How long a Node must have been deleted before the operator releases its blocks and addresses. An agent that was down for more than
+    /// half of it reads its blocks before it assigns addresses.
+    #[arg(long, env = "BOBBIN_NODE_GRACE_PERIOD", default_value = "5m", value_parser = parse_duration)]
+    pub node_grace_period: Duration,
     /// Multiplies the protocol's own waits. For tests.
     #[arg(long, env = "BOBBIN_TIME_SCALE", default_value_t = 1.0, hide = true)]
     pub time_scale: f64,
     /// How long an ADD waits for an address when its pool is full.
-    #[arg(long, env = "BOBBIN_HOLD_ADD", default_value = "30s", value_parser = parse_duration)]
-    pub hold_add: Duration,
+    #[arg(long, env = "BOBBIN_ADD_TIMEOUT", default_value = "30s", value_parser = parse_duration)]
+    pub add_timeout: Duration,
     /// How long a block stays empty before it goes back, the last one of a pool apart.
     #[arg(long, env = "BOBBIN_BLOCK_IDLE", default_value = "300s", value_parser = parse_duration)]
     pub block_idle: Duration,
@@ -111,8 +111,8 @@ pub struct Args {
     #[arg(long, env = "BOBBIN_FORCE")]
     pub force: bool,
     /// How often the agent looks for attachments whose network namespace or pod is gone.
-    #[arg(long, env = "BOBBIN_SWEEP_INTERVAL", default_value = "60s", value_parser = parse_duration)]
-    pub sweep_interval: Duration,
+    #[arg(long, env = "BOBBIN_STALE_CHECK_INTERVAL", default_value = "60s", value_parser = parse_duration)]
+    pub stale_check_interval: Duration,
     /// How often blocks, records and node addresses are compared with the API server when nothing changed.
     #[arg(long, env = "BOBBIN_RELIST_INTERVAL", default_value = "15m", value_parser = parse_duration)]
     pub relist_interval: Duration,

@@ -52,7 +52,7 @@ pub async fn answer(agent: &Arc<Agent>, request: &Request, netns: Option<OwnedFd
     let span = tracing::info_span!("attach", verb = %call.verb, container = %key.container_id, ifname = %key.if_name);
     let begun = Instant::now();
     let result = dispatch(agent, &call, key, &request.stdin, netns).instrument(span.clone()).await;
-    agent.metrics.observe(call.verb, begun.elapsed(), result.is_ok());
+    agent.metrics.observe_call(call.verb, begun.elapsed(), result.is_ok());
     match result {
         Ok(stdout) => Response { exit: 0, stdout },
         Err(Failure { error, logged }) => {

@@ -1,5 +1,4 @@
-//! What the agent counts: how long calls and their stages take, and what should be rare. Nothing is
-//! decided from it.
+//! The agent's own metrics: latencies of CNI calls and their stages, the state of the node's addresses, and rare events.
 
 use std::time::Duration;
 
@@ -9,170 +8,166 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 
-/// Upper bounds in seconds: an ADD takes about 1 ms, a held one up to half a minute.
-const BOUNDS: [f64; 15] =
+/// The upper bounds of the histograms' buckets. An ADD takes about 1 ms; one that waits for an address takes up to `--add-timeout`.
+const LATENCY_BUCKETS_SECONDS: [f64; 15] =
     [0.000_25, 0.000_5, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 2.0, 10.0, 40.0];
 
-/// A call.
+/// The labels of a CNI call.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Call {
+struct CallLabels {
     verb: &'static str,
     result: &'static str,
 }
 
-/// The addresses of the node's blocks.
+/// The labels of the addresses or blocks of a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct PoolState {
+pub struct PoolStateLabels {
     /// The pool.
     pub pool: String,
     /// Of addresses `held`, `cooling` or `free`; of blocks the name of their state.
     pub state: &'static str,
 }
 
-/// A kind of objects.
+/// The label of a kind of objects.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct KindLabel {
     /// As Kubernetes calls it.
     pub kind: String,
 }
 
-/// All of the agent's own counts. Cheap to clone.
+/// All of the agent's own metrics. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    calls: Family<Call, Histogram>,
-    wiring: Histogram,
-    recording: Histogram,
-    /// Addresses handed out before they had rested, for want of others.
-    pub early: Counter,
-    /// ADDs from a block that the API server's recent word did not prove to be this node's: they wait for their record.
-    pub unproven: Counter,
-    /// Addresses that another attachment had a record of.
-    pub duplicates: Counter,
-    /// What another program had changed in the node's network and the agent put right.
-    pub repairs: Counter,
-    /// Attachments that GC freed.
-    pub collected: Counter,
-    /// Attachments that the sweep freed: their namespace or pod was gone, and nobody called DEL.
-    pub swept: Counter,
-    /// Passes that freed nothing because they would have freed too much.
-    pub breaker: Counter,
-    /// When the sweep last looked at all attachments, in seconds since 1970.
-    pub last_sweep: Gauge,
+    cni_call_duration: Family<CallLabels, Histogram>,
+    wiring_duration: Histogram,
+    confirmation_wait: Histogram,
+    /// Addresses handed out before their cool-down ended, because the pool had no other.
+    pub early_reuses: Counter,
+    /// ADDs from a block whose ownership was not proven recently; they wait for the confirmation of their assignment.
+    pub unproven_adds: Counter,
+    /// Addresses that another attachment's assignment names.
+    pub duplicate_addresses: Counter,
+    /// Changes of another program to the node's network that the agent repaired.
+    pub datapath_repairs: Counter,
+    /// Attachments that GC removed.
+    pub gc_attachments_removed: Counter,
+    /// Attachments that the agent removed because their namespace or pod was gone and the runtime had not called DEL.
+    pub stale_attachments_removed: Counter,
+    /// Passes that removed nothing because they would have removed too much.
+    pub breaker_trips: Counter,
+    /// When the last check for stale attachments ended, in seconds since 1970.
+    pub stale_check_timestamp: Gauge,
     /// Addresses of the node's blocks.
-    pub addresses: Family<PoolState, Gauge>,
-    /// Attachments whose link is gone while their namespace exists: pods without a network.
-    pub broken: Gauge,
-    /// Objects that can't be read and count as in use.
-    pub unreadable: Family<KindLabel, Gauge>,
+    pub addresses: Family<PoolStateLabels, Gauge>,
+    /// Attachments whose link is gone while their network namespace exists: their pods have no network.
+    pub broken_attachments: Gauge,
+    /// Objects that the agent can't decode; it counts them as in use.
+    pub unreadable_objects: Family<KindLabel, Gauge>,
     /// The node's blocks by state.
-    pub blocks: Family<PoolState, Gauge>,
+    pub blocks: Family<PoolStateLabels, Gauge>,
     /// Attachments on the node.
     pub attachments: Gauge,
-    /// Records that wait to be written.
-    pub pending: Gauge,
+    /// Assignments that wait to be created or deleted.
+    pub pending_assignments: Gauge,
 }
 
-fn histogram() -> Histogram {
-    Histogram::new(BOUNDS)
+fn latency_histogram() -> Histogram {
+    Histogram::new(LATENCY_BUCKETS_SECONDS)
+}
+
+/// Registers a new metric under `agent_` and returns it. The registry adds the prefix `bobbin_`, and `_total` to counters.
+fn registered<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(format!("agent_{name}"), help, metric.clone());
+    metric
 }
 
 impl Metrics {
-    /// Registers the counts.
+    /// Creates the metrics and registers them.
     pub fn register(registry: &mut Registry) -> Metrics {
-        let metrics = Metrics {
-            calls: Family::new_with_constructor(histogram),
-            wiring: histogram(),
-            recording: histogram(),
-            early: Counter::default(),
-            unproven: Counter::default(),
-            duplicates: Counter::default(),
-            repairs: Counter::default(),
-            collected: Counter::default(),
-            swept: Counter::default(),
-            breaker: Counter::default(),
-            last_sweep: Gauge::default(),
-            addresses: Family::default(),
-            broken: Gauge::default(),
-            unreadable: Family::default(),
-            blocks: Family::default(),
-            attachments: Gauge::default(),
-            pending: Gauge::default(),
-        };
-        registry.register("cni_call_duration_seconds", "Time from a CNI call to its answer", metrics.calls.clone());
-        registry.register("wiring_duration_seconds", "Time that the kernel took to wire a pod", metrics.wiring.clone());
-        registry.register(
-            "verdict_wait_seconds",
-            "Time that an ADD waited for its record after the wiring",
-            metrics.recording.clone(),
-        );
-        registry.register(
-            "early_reuse",
-            "Addresses handed out before they had rested, for want of others",
-            metrics.early.clone(),
-        );
-        registry.register(
+        let mut counter = |name, help| registered(registry, name, help, Counter::default());
+        let early_reuses =
+            counter("early_reuses", "Addresses handed out before their cool-down ended, because the pool had no other");
+        let unproven_adds = counter(
             "unproven_adds",
-            "ADDs that waited for their record because the API server's word on their block was not recent",
-            metrics.unproven.clone(),
+            "ADDs that waited for the confirmation of their assignment because their block was not proven recently",
         );
-        registry.register(
-            "duplicates",
-            "Addresses that another attachment had a record of",
-            metrics.duplicates.clone(),
+        let duplicate_addresses =
+            counter("duplicate_addresses", "Addresses that another attachment's assignment names");
+        let datapath_repairs =
+            counter("datapath_repairs", "Changes of other programs to the node's network that the agent repaired");
+        let gc_attachments_removed = counter("gc_attachments_removed", "Attachments that GC removed");
+        let stale_attachments_removed = counter(
+            "stale_attachments_removed",
+            "Attachments removed because their pod or network namespace was gone without a DEL",
         );
-        registry.register(
-            "repairs",
-            "What another program changed in the node's network and was put right",
-            metrics.repairs.clone(),
+        let breaker_trips =
+            counter("breaker_trips", "Passes that removed nothing because they would have removed too much");
+        let mut gauge = |name, help| registered(registry, name, help, Gauge::default());
+        let stale_check_timestamp = gauge(
+            "stale_check_timestamp_seconds",
+            "When the last check for stale attachments ended, in seconds since 1970",
         );
-        registry.register("collected", "Attachments that GC freed", metrics.collected.clone());
-        registry.register("swept", "Attachments that the sweep freed because nobody called DEL", metrics.swept.clone());
-        registry.register(
-            "breaker_stops",
-            "Passes that freed nothing because they would have freed too much",
-            metrics.breaker.clone(),
+        let broken_attachments =
+            gauge("broken_attachments", "Attachments that have lost their interface: their pods run without a network");
+        let attachments = gauge("attachments", "Attachments on the node");
+        let pending_assignments = gauge("pending_assignments", "Assignments that wait to be created or deleted");
+        let mut histogram = |name, help| registered(registry, name, help, latency_histogram());
+        let wiring_duration = histogram("wiring_duration_seconds", "Time that the kernel took to wire a pod");
+        let confirmation_wait = histogram(
+            "confirmation_wait_seconds",
+            "Time that an ADD waited after the wiring for the confirmation of its assignment",
         );
-        registry.register(
-            "last_sweep_seconds",
-            "When the sweep last looked at all attachments, since 1970",
-            metrics.last_sweep.clone(),
-        );
-        registry.register(
-            "node_addresses",
-            "Addresses of the node's blocks by pool and state",
-            metrics.addresses.clone(),
-        );
-        registry.register(
-            "broken_attachments",
-            "Attachments that have lost their interface: their pods run without a network",
-            metrics.broken.clone(),
-        );
-        registry.register(
-            "unreadable_objects",
-            "Objects that can't be read and count as in use, by kind",
-            metrics.unreadable.clone(),
-        );
-        registry.register("node_blocks", "The node's blocks by pool and state", metrics.blocks.clone());
-        registry.register("attachments", "Attachments on the node", metrics.attachments.clone());
-        registry.register("records_pending", "Records that wait to be written", metrics.pending.clone());
-        metrics
+        Metrics {
+            cni_call_duration: registered(
+                registry,
+                "cni_call_duration_seconds",
+                "Time from a CNI call to its answer",
+                Family::new_with_constructor(latency_histogram as fn() -> Histogram),
+            ),
+            wiring_duration,
+            confirmation_wait,
+            early_reuses,
+            unproven_adds,
+            duplicate_addresses,
+            datapath_repairs,
+            gc_attachments_removed,
+            stale_attachments_removed,
+            breaker_trips,
+            stale_check_timestamp,
+            addresses: registered(
+                registry,
+                "addresses",
+                "Addresses of the node's blocks by pool and state",
+                Family::default(),
+            ),
+            broken_attachments,
+            unreadable_objects: registered(
+                registry,
+                "unreadable_objects",
+                "Objects that the agent can't decode and counts as in use, by kind",
+                Family::default(),
+            ),
+            blocks: registered(registry, "blocks", "The node's blocks by pool and state", Family::default()),
+            attachments,
+            pending_assignments,
+        }
     }
 
-    /// A call was answered.
-    pub fn observe(&self, verb: Verb, took: Duration, well: bool) {
-        let call = Call { verb: verb.word(), result: if well { "ok" } else { "error" } };
-        self.calls.get_or_create(&call).observe(took.as_secs_f64());
+    /// Takes in a CNI call that was answered.
+    pub fn observe_call(&self, verb: Verb, took: Duration, succeeded: bool) {
+        let labels = CallLabels { verb: verb.word(), result: if succeeded { "ok" } else { "error" } };
+        self.cni_call_duration.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
-    /// A pod was wired, or was not.
-    pub fn wired(&self, took: Duration) {
-        self.wiring.observe(took.as_secs_f64());
+    /// Takes in how long the kernel took to wire a pod, successfully or not.
+    pub fn observe_wiring(&self, took: Duration) {
+        self.wiring_duration.observe(took.as_secs_f64());
     }
 
-    /// An ADD had its verdict, or did not wait any longer.
-    pub fn waited(&self, took: Duration) {
-        self.recording.observe(took.as_secs_f64());
+    /// Takes in how long an ADD waited for the confirmation of its assignment, whether it came or not.
+    pub fn observe_confirmation_wait(&self, took: Duration) {
+        self.confirmation_wait.observe(took.as_secs_f64());
     }
 }

@@ -39,7 +39,7 @@ use crate::host::run_dir::heartbeat::HEARTBEAT_DEADLINE;
 use crate::host::run_dir::{Identity, Previous, RunDir, RunDirError};
 use crate::host::uninstall::Leave;
 use crate::host::{install, run_dir};
-use crate::metrics::{KindLabel, Metrics, PoolState};
+use crate::metrics::{KindLabel, Metrics, PoolStateLabels};
 use crate::network::direct_routes::Direct;
 use crate::network::export::ExportedBlocks;
 use crate::network::reconcile;
@@ -84,7 +84,7 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let clients =
         bobbin_api_client::connect(args.kubeconfig.as_deref(), concat!("bobbin-agent/", env!("CARGO_PKG_VERSION")))
             .await?;
-    let times = Times::new(args.time_scale, Duration::from_secs(args.node_gone_seconds));
+    let times = Times::new(args.time_scale, args.node_grace_period);
     let freshness = Arc::new(Freshness::new(times, last_contact(&previous, &boot_id)));
     let network = Network::open(settings(&args)).await.context("the node's network can't be managed")?;
     let view = ClusterView::open(clients.clone(), &args.node_name, &args.run_dir, Arc::clone(&freshness));
@@ -126,7 +126,7 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let mut page = Page::default();
     let metrics = Metrics::register(page.registry());
     page.registry().register(
-        "claim_conflicts",
+        "agent_claim_conflicts",
         "Tries at blocks that were not to be had: other nodes were quicker, or what the pool's status says is old",
         claims.conflicts(),
     );
@@ -403,16 +403,16 @@ fn serve_page(agent: &Arc<Agent>, page: Page) {
 fn sample(agent: &Agent) {
     let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     agent.metrics.attachments.set(count(agent.node_state.attachment_count()));
-    agent.metrics.pending.set(count(agent.assignment_writer.pending()));
+    agent.metrics.pending_assignments.set(count(agent.assignment_writer.pending()));
     for (kind, number) in agent.view.unreadable().counts() {
-        agent.metrics.unreadable.get_or_create(&KindLabel { kind }).set(count(number));
+        agent.metrics.unreadable_objects.get_or_create(&KindLabel { kind }).set(count(number));
     }
     // A pool of which nothing is left here is not shown with its last numbers.
     agent.metrics.addresses.clear();
     let pools: BTreeSet<String> = agent.node_state.blocks().into_iter().map(|block| block.held.pool).collect();
     agent.metrics.blocks.clear();
     for block in agent.node_state.blocks() {
-        let labels = PoolState { pool: block.held.pool, state: block.state.name() };
+        let labels = PoolStateLabels { pool: block.held.pool, state: block.state.name() };
         agent.metrics.blocks.get_or_create(&labels).inc();
     }
     for pool in pools {
@@ -422,7 +422,7 @@ fn sample(agent: &Agent) {
         for (state, number) in
             [("held", sum(|block| block.held)), ("cooling", sum(|block| block.cooling)), ("free", sum(free))]
         {
-            agent.metrics.addresses.get_or_create(&PoolState { pool: pool.clone(), state }).set(number);
+            agent.metrics.addresses.get_or_create(&PoolStateLabels { pool: pool.clone(), state }).set(number);
         }
     }
 }

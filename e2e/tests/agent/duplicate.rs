@@ -102,7 +102,7 @@ async fn reported(node: &LoneNode, address: &str) -> Result<()> {
 }
 
 pub async fn found_late(node: &mut LoneNode) -> Result<()> {
-    with_flags(node, &["--confirm-wait=1ms", "--hold-add=5s"]).await?;
+    with_flags(node, &["--confirm-wait=1ms", "--add-timeout=5s"]).await?;
     let mut wrong = Wrong::claim(node, "late", 1, 1).await?;
     let left = wrong.left.clone();
     wrong.record(node, &left).await?;

@@ -124,7 +124,7 @@ pub async fn claims_are_no_repairs(node: &mut LoneNode) -> Result<()> {
     let scene = Scene::begin(node, "theirs", 53, 28, 2, json!({})).await?;
     let block = Block::with(node, "10.90.53.0".parse()?).await?;
     let is_routed = || -> Result<bool> { Ok(node.table(254)?.iter().any(|(dst, _)| *dst == block.range.to_string())) };
-    let before = counter(node, "bobbin_repairs_total")?;
+    let before = counter(node, "bobbin_agent_datapath_repairs_total")?;
     for _ in 0..3 {
         block.hand_over(node).await?;
         until("there is a route to the other node's block", PATIENCE, || async {
@@ -134,7 +134,7 @@ pub async fn claims_are_no_repairs(node: &mut LoneNode) -> Result<()> {
         forget_other(node).await?;
         until("the route is gone", PATIENCE, || async { Ok(so(!is_routed()?, || "there".to_owned())) }).await?;
     }
-    let after = counter(node, "bobbin_repairs_total")?;
+    let after = counter(node, "bobbin_agent_datapath_repairs_total")?;
     ensure!(after == before, "three claims of another node were counted as {} repairs", after - before);
     with_flags(node, &[]).await?;
     scene.end(node).await
@@ -153,7 +153,7 @@ impl Repairs {
         let all = events.list(&ListParams::default().fields("reason=NetworkRepaired")).await?.items.into_iter();
         let own = all.filter(|event| event.regarding.as_ref().is_some_and(|about| about.name.as_deref() == Some(NODE)));
         let events = own.map(|event| event.series.map_or(1, |series| series.count)).sum();
-        Ok(Self { metric: counter(node, "bobbin_repairs_total")?, events })
+        Ok(Self { metric: counter(node, "bobbin_agent_datapath_repairs_total")?, events })
     }
 }
 

@@ -42,8 +42,8 @@ pub async fn deleted(node: &mut LoneNode) -> Result<()> {
     ensure!(error.code == 11 && error.text.contains("has no free address"), "{error:?}");
     is_recorded(node, &broken).await?;
     told?;
-    let gauge = probe::metric(node, "bobbin_broken_attachments")?;
-    ensure!((gauge - 1.0).abs() < f64::EPSILON, "bobbin_broken_attachments is {gauge}, not 1");
+    let gauge = probe::metric(node, "bobbin_agent_broken_attachments")?;
+    ensure!((gauge - 1.0).abs() < f64::EPSILON, "bobbin_agent_broken_attachments is {gauge}, not 1");
     end(node, vec![broken, other, next], &["broken-0", "broken-1", "broken-2"]).await
 }
 

@@ -40,9 +40,9 @@ pub fn metric(node: &LoneNode, name: &str) -> Result<f64> {
 /// Waits until so many further seconds have each seen a look at all attachments.
 pub async fn sweeps(node: &LoneNode, count: u32) -> Result<()> {
     for _ in 0..count {
-        let before = metric(node, "bobbin_last_sweep_seconds")?;
+        let before = metric(node, "bobbin_agent_stale_check_timestamp_seconds")?;
         until("the agent looked at all attachments once more", PATIENCE, || async {
-            let now = metric(node, "bobbin_last_sweep_seconds")?;
+            let now = metric(node, "bobbin_agent_stale_check_timestamp_seconds")?;
             Ok(so(now > before, || node.agent_log_tail()))
         })
         .await?;

@@ -47,7 +47,7 @@ async fn full_pool(node: &LoneNode, pool: &str, subnet: &str) -> Result<Vec<Pod>
 }
 
 pub async fn called_off(node: &mut LoneNode) -> Result<()> {
-    restart(node, &[format!("--hold-add={}s", HOLD.as_secs())]).await?;
+    restart(node, &[format!("--add-timeout={}s", HOLD.as_secs())]).await?;
     let mut pods = full_pool(node, "called-off", "10.80.2.0/31").await?;
     let mark = node.control_plane.audit().mark();
     node.proxy.set(Weather::Delay(LATE));
@@ -81,7 +81,7 @@ pub async fn called_off(node: &mut LoneNode) -> Result<()> {
 }
 
 pub async fn one_warning(node: &mut LoneNode) -> Result<()> {
-    restart(node, &["--hold-add=300ms".to_owned()]).await?;
+    restart(node, &["--add-timeout=300ms".to_owned()]).await?;
     let mut pods = full_pool(node, "one-warning", "10.80.3.0/31").await?;
     let waits = node.kube_pod("default", "one-warning-2", Some("one-warning")).await?;
     let begun = node.agent_log().len();

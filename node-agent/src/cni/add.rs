@@ -110,12 +110,12 @@ async fn fresh(
     path: &str,
     netns: OwnedFd,
 ) -> Result<Vec<u8>, Failure> {
-    let until = Instant::now() + agent.args.hold_add;
+    let until = Instant::now() + agent.args.add_timeout;
     let chosen = lock.unless_called_off(choose_pool(&agent.view, pod, agent.args.unknown_pod)).await;
     let chosen = chosen.ok_or_else(|| called_off(key, "its pod and its pool"))?;
     let Chosen { selection, pod, pod_seen } = chosen.map_err(|error| {
         let told = error.to_cni();
-        agent.events.pod_warning(pod, "NoAddress", &told.msg);
+        agent.events.pod_warning(pod, "FailedAllocateAddress", &told.msg);
         told
     })?;
     let mut spent = agent.await_first_read().await;
@@ -202,7 +202,7 @@ async fn confirmed(
     let wait = until.saturating_duration_since(Instant::now());
     let confirmation =
         lock.unless_called_off(agent.assignment_writer.confirmation(confirmation, attachment.pair, wait)).await;
-    agent.metrics.waited(waits.elapsed());
+    agent.metrics.observe_confirmation_wait(waits.elapsed());
     let Some(confirmation) = confirmation else {
         undo(agent, attachment).await;
         return Err(called_off(key, "the API server's answer to its record"));
@@ -246,7 +246,7 @@ fn confirm_wait(agent: &Agent, permit: &Permit) -> Duration {
     if agent.freshness.proves(permit.proof, bobbin_datapath::boot_time()) {
         return Duration::ZERO;
     }
-    agent.metrics.unproven.inc();
+    agent.metrics.unproven_adds.inc();
     // Behind this ADD the block is read, so that the next one need not wait.
     agent.resync.notify_one();
     agent.args.confirm_wait
@@ -257,7 +257,7 @@ async fn wire(agent: &Arc<Agent>, attachment: &Attachment, netns: OwnedFd) -> Re
     let begun = std::time::Instant::now();
     let wiring = agent.wiring(&attachment.key, attachment.pair);
     let attached = agent.network.attach(&wiring, netns).await;
-    agent.metrics.wired(begun.elapsed());
+    agent.metrics.observe_wiring(begun.elapsed());
     attached.map_err(|error| {
         let node = &agent.args.node_name;
         let key = &attachment.key;

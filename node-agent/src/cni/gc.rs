@@ -52,7 +52,7 @@ fn stopped(agent: &Agent, network: &str, breaker: Breaker) -> CniError {
     let sentence = format!(
         "GC of network {network:?} on node {node} freed nothing: the runtime listed all but {would_free} of {population} attachments, and that is too many to free at once; compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {BY_HAND}"
     );
-    agent.metrics.breaker.inc();
+    agent.metrics.breaker_trips.inc();
     agent.events.node_warning("GcStopped", &sentence);
     CniError::new(code::TRY_AGAIN_LATER, sentence)
 }
@@ -69,7 +69,7 @@ async fn free_one(agent: &Arc<Agent>, seen: &Attachment) -> Result<(), String> {
     if !agent.end(&attachment).await.map_err(|error| error.to_string())? {
         return Err(format!("{key} is out of use, but its checkpoint could not be removed, so its address stays held"));
     }
-    agent.metrics.collected.inc();
+    agent.metrics.gc_attachments_removed.inc();
     tracing::info!(%key, pair = %attachment.pair, "GC freed an attachment that the runtime does not list");
     Ok(())
 }

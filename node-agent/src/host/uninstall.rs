@@ -59,7 +59,7 @@ impl Leave {
             Err(error) => {
                 let sentence = not_cleaned(&self.args, &error);
                 tracing::error!("{sentence}");
-                self.events.node_warning("NotClean", &sentence);
+                self.events.node_warning("CleanupFailed", &sentence);
             }
         }
         remove_shim(&self.args)?;
@@ -73,7 +73,7 @@ impl Leave {
                 "node {node} is not clean: {left} blocks are left to the operator, which frees them once the Node is deleted; see: kubectl get addressblocks --field-selector spec.nodeName={node}"
             );
             tracing::warn!("{sentence}");
-            self.events.node_warning("NotClean", &sentence);
+            self.events.node_warning("CleanupFailed", &sentence);
             return Ok(());
         }
         let sentence = format!(
@@ -98,7 +98,7 @@ impl Leave {
                 return;
             }
             tracing::info!("{sentence}");
-            self.events.node_note("Waiting", &sentence);
+            self.events.node_note("WaitingForPods", &sentence);
             let until = tokio::time::Instant::now() + REMINDER_INTERVAL;
             // One line a minute, however many pods go in it.
             while self.node_state.attachment_count() > 0 {
@@ -130,7 +130,7 @@ impl Leave {
                 told = tokio::time::Instant::now();
                 let sentence = waits_for_blocks(&blocks, records, &self.args.node_name);
                 tracing::info!("{sentence}");
-                self.events.node_note("Waiting", &sentence);
+                self.events.node_note("WaitingForBlocks", &sentence);
             }
             // Deleted records change nothing in the ledger, so they are looked for at least this often.
             let _ = tokio::time::timeout(Duration::from_millis(500), changed.changed()).await;

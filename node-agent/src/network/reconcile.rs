@@ -117,7 +117,7 @@ fn tell(agent: &Agent, report: &Report) {
         tracing::debug!("changed the node's network: {what}");
     }
     for what in &report.repaired {
-        agent.metrics.repairs.inc();
+        agent.metrics.datapath_repairs.inc();
         tracing::warn!("repaired the node's network: {what}");
     }
     for what in &report.not_repairable {
@@ -155,7 +155,7 @@ async fn broken(agent: &Agent, report: &Report) -> Vec<Attachment> {
 }
 
 fn tell_broken(agent: &Agent, broken: &[Attachment], told: &mut Told) {
-    agent.metrics.broken.set(i64::try_from(broken.len()).unwrap_or(i64::MAX));
+    agent.metrics.broken_attachments.set(i64::try_from(broken.len()).unwrap_or(i64::MAX));
     for attachment in told.newly_broken(broken) {
         let sentence = lost_interface(attachment, &agent.network.host_if(&attachment.key));
         tracing::warn!(key = %attachment.key, "{sentence}");

@@ -27,7 +27,7 @@ struct Looks {
     tripped: Option<Breaker>,
 }
 
-/// Looks every `--sweep-interval` until the agent stops. `client` reads pods and the Node; `pod_absence` is how long a pod must be gone.
+/// Looks every `--stale-check-interval` until the agent stops. `client` reads pods and the Node; `pod_absence` is how long a pod must be gone.
 pub async fn run(agent: &Arc<Agent>, client: Client, pod_absence: Duration) {
     let mut looks = Looks {
         netns_gone: DeletionGuard::new(),
@@ -38,7 +38,7 @@ pub async fn run(agent: &Arc<Agent>, client: Client, pod_absence: Duration) {
     loop {
         tokio::select! {
             () = agent.stop.cancelled() => return,
-            () = tokio::time::sleep(agent.args.sweep_interval) => {}
+            () = tokio::time::sleep(agent.args.stale_check_interval) => {}
         }
         look(agent, &client, &mut looks).await;
         agent.checkpoint.prune_cooling(boot_time().before(MAX_COOLDOWN));
@@ -73,14 +73,14 @@ async fn look(agent: &Arc<Agent>, client: &Client, looks: &mut Looks) {
         .filter(|attachment| found.get(&attachment.key) == Some(&Presence::NetnsGone))
         .map(identity)
         .collect();
-    let apart = agent.args.sweep_interval.mul_f32(0.9);
+    let apart = agent.args.stale_check_interval.mul_f32(0.9);
     let netns = looks.netns_gone.look(&netns_gone, idle.len(), boot_time(), apart);
     let candidates = candidates(agent, &idle);
     let pods = looks.pod_gone.look(client, &candidates, boot_time()).await;
     match decision::decide(netns, pods, idle.len()) {
         Ok(free) => {
             looks.tripped = None;
-            agent.metrics.last_sweep.set(jiff::Timestamp::now().as_second());
+            agent.metrics.stale_check_timestamp.set(jiff::Timestamp::now().as_second());
             for attachment in &idle {
                 if let Some(evidence) = free.get(&identity(attachment)) {
                     end(agent, attachment, *evidence).await;
@@ -168,7 +168,7 @@ fn tell_moved(
 
 /// The pass would have freed too much: told in the log when it begins, and as an event that is counted.
 fn stopped(agent: &Agent, breaker: Breaker, tripped: &mut Option<Breaker>) {
-    agent.metrics.breaker.inc();
+    agent.metrics.breaker_trips.inc();
     let sentence = decision::stopped_sentence(&agent.args.node_name, breaker);
     agent.events.node_warning("SweepStopped", &sentence);
     if tripped.replace(breaker) != Some(breaker) {
@@ -191,7 +191,7 @@ async fn end(agent: &Arc<Agent>, seen: &Attachment, evidence: Evidence) {
         Ok(false) => {}
         Ok(true) => {
             if evidence != Evidence::Del {
-                agent.metrics.swept.inc();
+                agent.metrics.stale_attachments_removed.inc();
             }
             tracing::info!(%key, pair = %now.pair, pod = %format!("{}/{}", now.pod.namespace, now.pod.name), "{evidence}");
         }

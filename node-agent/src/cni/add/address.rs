@@ -83,7 +83,7 @@ pub(super) async fn take(
         if trouble.as_deref().is_some_and(is_final) {
             // No block is to be had: an address that still cools goes out early, for a pod that starts beats one that doesn't.
             if let Ok(taken) = agent.node_state.assign_early(&request, boot_time()) {
-                agent.metrics.early.inc();
+                agent.metrics.early_reuses.inc();
                 tracing::warn!(pair = %taken.attachment.pair, pool, "an address went out before its cool-down was over: the pool has no other for this node");
                 log_end(agent, &waiter, &taken.attachment);
                 return Ok(taken);

@@ -23,7 +23,7 @@ pub(super) struct Problem {
 
 impl Problem {
     pub(super) fn not_installed(error: &InstallError) -> Problem {
-        Problem { reason: "NotInstalled", sentence: error.to_string() }
+        Problem { reason: "InstallFailed", sentence: error.to_string() }
     }
 
     pub(super) fn competitor(file: &Path, node: &str) -> Problem {
@@ -31,7 +31,7 @@ impl Problem {
             "CNI configuration {} sorts before {CONFLIST}, so the runtime of node {node} uses it instead of Bobbin; remove it if Bobbin is to give the pods their addresses",
             file.display()
         );
-        Problem { reason: "OtherConfiguration", sentence }
+        Problem { reason: "CNIConfigShadowed", sentence }
     }
 
     pub(super) fn lowered(wanted: &str, written: Version) -> Option<Problem> {
@@ -98,7 +98,7 @@ mod tests {
     fn a_problem_is_told_when_it_begins_each_hour_and_when_it_is_over() {
         let mut told = Told::default();
         let now = Instant::now();
-        let problems = [Problem { reason: "NotInstalled", sentence: "no".to_owned() }];
+        let problems = [Problem { reason: "InstallFailed", sentence: "no".to_owned() }];
         let begun = News { begun: problems.to_vec(), over: Vec::new() };
         assert_eq!(told.news(&problems, now), begun);
         assert_eq!(told.news(&problems, now + Duration::from_mins(59)), News::default());

@@ -97,7 +97,7 @@ async fn without_a_plugin_there_is_no_configuration_and_both_come_when_it_can_be
     std::fs::write(&bin, b"").unwrap();
     let mut installer = Installer::new(args);
     let done = installer.reconcile(true).await;
-    assert_eq!(reasons(&done), ["NotInstalled"]);
+    assert_eq!(reasons(&done), ["InstallFailed"]);
     assert!(done.problems[0].sentence.contains("withheld until the plugin is there"), "{:?}", done.problems);
     assert!(!conflist.exists());
     std::fs::remove_file(&bin).unwrap();
@@ -117,7 +117,7 @@ async fn an_older_plugin_keeps_the_configuration_that_is_there_but_gets_no_new_o
     assert!(done.problems[0].sentence.contains("the older plugin there stays in use"), "{:?}", done.problems);
     assert!(!conflist.exists());
     std::fs::write(&conflist, b"{}").unwrap();
-    assert_eq!(reasons(&reconciled(&args).await), ["NotInstalled"]);
+    assert_eq!(reasons(&reconciled(&args).await), ["InstallFailed"]);
     assert_eq!(std::fs::read(&conflist).unwrap(), b"{}");
 }
 
