@@ -1,11 +1,12 @@
 //! Which objects can't be read: counted by kind, each logged once. Every program has one, shared by all its watches and reads.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use kube::runtime::watcher::Event;
+use parking_lot::Mutex;
 
 use super::Lenient;
 
@@ -108,12 +109,12 @@ impl UnreadableObjects {
 
     /// How many objects of each kind can't be read. A kind of which none was ever seen is absent.
     pub fn counts(&self) -> BTreeMap<String, usize> {
-        let kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kinds = self.0.lock();
         kinds.iter().map(|(kind, known)| (kind.clone(), known.objects.len())).collect()
     }
 
     fn with<T>(&self, kind: &str, look: impl FnOnce(&mut Kind) -> T) -> T {
-        let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kinds = self.0.lock();
         look(kinds.entry(kind.to_owned()).or_default())
     }
 }
