@@ -21,7 +21,7 @@ pub const NODE_GONE: u64 = 8;
 pub const BLOCK_IDLE: u64 = 5;
 /// The chart's values on the stage: graces are short.
 pub const VALUES: [&str; 4] =
-    ["agent.blockIdle=5s", "operator.nodeGoneSeconds=8", "agent.sweepInterval=4s", "operator.statusInterval=1s"];
+    ["agent.blockIdle=5s", "operator.nodeGracePeriod=8s", "agent.staleCheckInterval=4s", "operator.statusInterval=1s"];
 /// Namespaces that are not a test's.
 const ESTABLISHED: [&str; 5] = ["default", "kube-system", "kube-public", "kube-node-lease", "bobbin-system"];
 
