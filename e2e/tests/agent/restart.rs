@@ -3,24 +3,24 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use bobbin_e2e::lone_node::LoneNode;
-use bobbin_e2e::proxy::Weather;
+use bobbin_e2e::network::NetworkFault;
+use bobbin_e2e::single_node::SingleNode;
 
-use super::{add_pods, all_is_right, end};
+use super::{add_pods, end, state_is_consistent};
 
 const BAR: Duration = Duration::from_secs(1);
 const ATTACHMENTS: usize = 250;
 
-pub async fn within_a_second(node: &mut LoneNode) -> Result<()> {
+pub async fn within_a_second(node: &mut SingleNode) -> Result<()> {
     let mut pods = add_pods(node, ATTACHMENTS)?;
-    node.await_records(&super::ids(&pods), super::CATCH_UP).await?;
-    for weather in [Weather::Healthy, Weather::Refuse, Weather::BlackHole] {
+    node.await_assignments(&super::ids(&pods), super::CONVERGENCE_TIMEOUT).await?;
+    for fault in [NetworkFault::None, NetworkFault::Refuse, NetworkFault::BlackHole] {
         let mut took = Duration::MAX;
         // Tests share two cores with others: the best of three counts.
         for _ in 0..3 {
             node.kill_agent();
-            node.proxy.set(weather);
-            let pod = node.pod()?;
+            node.proxy.set(fault);
+            let pod = node.sandbox()?;
             let start = Instant::now();
             node.start_agent_only()?;
             loop {
@@ -31,28 +31,28 @@ pub async fn within_a_second(node: &mut LoneNode) -> Result<()> {
                 let error = answer.error()?;
                 ensure!(
                     error.code == 11 && start.elapsed() < BAR * 20,
-                    "{weather:?}: {error:?}\n{}",
+                    "{fault:?}: {error:?}\n{}",
                     node.agent_log_tail()
                 );
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
             took = took.min(start.elapsed());
             node.del(&pod)?;
-            node.proxy.set(Weather::Healthy);
+            node.proxy.set(NetworkFault::None);
             if took <= BAR {
                 break;
             }
         }
-        println!("restart with {ATTACHMENTS} attachments, {weather:?}: first ADD answered after {took:?}");
-        ensure!(took <= BAR, "{weather:?}: the first ADD was answered after {took:?}");
+        println!("restart with {ATTACHMENTS} attachments, {fault:?}: first ADD answered after {took:?}");
+        ensure!(took <= BAR, "{fault:?}: the first ADD was answered after {took:?}");
     }
-    all_is_right(node, &pods).await?;
+    state_is_consistent(node, &pods).await?;
     let rest = pods.split_off(100);
     end_all_at_once(node, &rest)?;
     end(node, pods).await
 }
 
-fn end_all_at_once(node: &LoneNode, pods: &[bobbin_e2e::lone_node::Pod]) -> Result<()> {
+fn end_all_at_once(node: &SingleNode, pods: &[bobbin_e2e::single_node::Sandbox]) -> Result<()> {
     let (answers, _) = node.plugin().call_at_once(pods.iter().map(|pod| pod.call("DEL")).collect())?;
     for answer in answers {
         answer.ok()?;
