@@ -64,7 +64,7 @@ impl ControlPlane {
             (None, None) => (free_ports::<1>()?[0], free_ports()?),
         };
         let inside = SocketAddr::new(options.address, port);
-        let certificates = Certificates::make(&scratch.path().join("pki"), &options.addresses(), options::NAMES)?;
+        let certificates = Certificates::create(&scratch.path().join("pki"), &options.addresses(), options::NAMES)?;
         let ca = std::fs::read_to_string(certificates.file("ca.crt"))?;
         std::fs::write(scratch.path().join("tokens.csv"), options.token_file())?;
         std::fs::write(scratch.path().join("audit-policy.yaml"), audit::POLICY)?;

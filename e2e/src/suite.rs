@@ -36,7 +36,9 @@ pub trait Fixture: Send + 'static {
 }
 
 /// No fixture: each test makes what it needs.
-impl Fixture for () {}
+pub struct NoFixture;
+
+impl Fixture for NoFixture {}
 
 type Start<F> = Arc<dyn Fn() -> BoxFuture<'static, Result<F>> + Send + Sync>;
 
@@ -48,10 +50,10 @@ pub struct Suite<F> {
     timeout: Duration,
 }
 
-impl Suite<()> {
+impl Suite<NoFixture> {
     /// A suite whose tests share nothing.
     pub fn without_fixture() -> Result<Self> {
-        Suite::new(|| async { Ok(()) })
+        Suite::new(|| async { Ok(NoFixture) })
     }
 }
 

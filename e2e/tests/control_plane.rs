@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::control_plane::{ControlPlane, ControlPlaneOptions, node_token};
-use bobbin_e2e::suite::Suite;
+use bobbin_e2e::suite::{NoFixture, Suite};
 use bobbin_e2e::wait::{check, wait_until};
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::Api;
@@ -46,7 +46,7 @@ fn main() -> Result<ExitCode> {
 /// How long a condition may take to come true.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
-async fn calls_are_counted(_: &mut ()) -> Result<()> {
+async fn calls_are_counted(_: &mut NoFixture) -> Result<()> {
     let control_plane =
         ControlPlane::start(ControlPlaneOptions { audit: true, ..ControlPlaneOptions::default() }).await?;
     let nodes: Api<Node> = Api::all(control_plane.client_for(&node_token("n3")).await?);
@@ -68,7 +68,7 @@ async fn calls_are_counted(_: &mut ()) -> Result<()> {
     Ok(())
 }
 
-async fn api_server_outage(_: &mut ()) -> Result<()> {
+async fn api_server_outage(_: &mut NoFixture) -> Result<()> {
     let mut control_plane = ControlPlane::start(ControlPlaneOptions::default()).await?;
     let namespaces: Api<Namespace> = Api::all(control_plane.client().await?);
     let url = control_plane.url();
@@ -80,7 +80,7 @@ async fn api_server_outage(_: &mut ()) -> Result<()> {
     Ok(())
 }
 
-async fn frozen_and_resumed(_: &mut ()) -> Result<()> {
+async fn frozen_and_resumed(_: &mut NoFixture) -> Result<()> {
     let control_plane = ControlPlane::start(ControlPlaneOptions::default()).await?;
     let namespaces: Api<Namespace> = Api::all(control_plane.client().await?);
     control_plane.freeze_apiserver()?;
@@ -96,7 +96,7 @@ async fn frozen_and_resumed(_: &mut ()) -> Result<()> {
     Ok(())
 }
 
-async fn reached_through_netns_forward(_: &mut ()) -> Result<()> {
+async fn reached_through_netns_forward(_: &mut NoFixture) -> Result<()> {
     let name = format!("bob-forward-{}", std::process::id());
     let _namespace = NetworkNamespace::make(&name)?;
     let path = Path::new("/run/netns").join(&name);
@@ -136,7 +136,7 @@ fn ip(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-async fn nothing_is_left(_: &mut ()) -> Result<()> {
+async fn nothing_is_left(_: &mut NoFixture) -> Result<()> {
     let mut victim = Command::new(std::env::current_exe()?).env(VICTIM, "1").stdout(Stdio::piped()).spawn()?;
     let mut line = String::new();
     BufReader::new(victim.stdout.take().context("no output")?).read_line(&mut line)?;

@@ -11,7 +11,7 @@ use bobbin_e2e::cluster::pod::Family;
 use bobbin_e2e::cluster::pod::paths;
 use bobbin_e2e::cluster::run::cgroup_roots;
 use bobbin_e2e::cluster::{Cluster, ClusterOptions, Network, Workload};
-use bobbin_e2e::suite::Suite;
+use bobbin_e2e::suite::{NoFixture, Suite};
 use bobbin_e2e::wait::{check, wait_until};
 
 /// Set for a process that only starts a cluster, prints its directory and waits to be killed.
@@ -39,7 +39,7 @@ fn options(nodes: usize) -> ClusterOptions {
     ClusterOptions { nodes, network: Network::Reference, ..ClusterOptions::default() }
 }
 
-async fn reference_pods(_: &mut ()) -> Result<()> {
+async fn reference_pods(_: &mut NoFixture) -> Result<()> {
     let cluster = Cluster::start(options(3)).await?;
     cluster.await_nodes_ready().await?;
     cluster.make_namespace("reach", &[]).await?;
@@ -50,7 +50,7 @@ async fn reference_pods(_: &mut ()) -> Result<()> {
     Ok(())
 }
 
-async fn power_comes_back(_: &mut ()) -> Result<()> {
+async fn power_comes_back(_: &mut NoFixture) -> Result<()> {
     let mut cluster = Cluster::start(options(1)).await?;
     cluster.await_nodes_ready().await?;
     cluster.make_namespace("dusk", &[]).await?;
@@ -66,7 +66,7 @@ async fn power_comes_back(_: &mut ()) -> Result<()> {
     there.can_reach(&here, Family::V6)
 }
 
-async fn nothing_is_left(_: &mut ()) -> Result<()> {
+async fn nothing_is_left(_: &mut NoFixture) -> Result<()> {
     let mut victim =
         Command::new(std::env::current_exe()?).env(VICTIM, "1").stdout(Stdio::piped()).stdin(Stdio::null()).spawn()?;
     let mut directory = String::new();

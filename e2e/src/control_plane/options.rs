@@ -146,7 +146,7 @@ impl ControlPlaneOptions {
             format!("--kubelet-client-key={}", pki.file("kubelet-client.key")),
             "--kubelet-preferred-address-types=InternalIP".to_owned(),
             "--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_owned(),
-            format!("--service-account-key-file={}", pki.file("service-account.key")),
+            format!("--service-account-key-file={}", pki.file("service-account.pub")),
             format!("--service-account-signing-key-file={}", pki.file("service-account.key")),
         ];
         if self.address.is_loopback() {

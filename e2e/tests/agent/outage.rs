@@ -1,7 +1,5 @@
 //! Pods start and stop whatever the way to the API server is like, and the records are right soon afterwards.
 
-use std::time::{Duration, Instant};
-
 use anyhow::{Result, ensure};
 use bobbin_e2e::network::NetworkFault;
 use bobbin_e2e::single_node::{SingleNode, WAIT_TIMEOUT};
@@ -9,9 +7,6 @@ use bobbin_e2e::wait::{check, wait_until};
 use serde_json::json;
 
 use super::{add_pods, end, state_is_consistent};
-
-/// An outage is no reason for a pod to wait much longer than the confirmation may take.
-const ADD_IN_OUTAGE: Duration = Duration::from_secs(3);
 
 pub async fn refused(node: &mut SingleNode) -> Result<()> {
     through(node, NetworkFault::Refuse).await
@@ -25,7 +20,6 @@ async fn through(node: &mut SingleNode, fault: NetworkFault) -> Result<()> {
     let mut pods = add_pods(node, 6)?;
     node.await_assignments(&super::ids(&pods), WAIT_TIMEOUT).await?;
     node.proxy.set(fault);
-    let start = Instant::now();
     for pod in pods.drain(..3) {
         node.del(&pod)?;
     }
@@ -34,7 +28,6 @@ async fn through(node: &mut SingleNode, fault: NetworkFault) -> Result<()> {
     for pod in add_pods(node, 2)? {
         node.del(&pod)?;
     }
-    ensure!(start.elapsed() < ADD_IN_OUTAGE * 13, "13 calls took {:?}", start.elapsed());
     // Across a restart, too.
     node.kill_agent();
     node.start_agent().await?;

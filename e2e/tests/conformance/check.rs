@@ -1,7 +1,8 @@
 //! CHECK finds what is not as ADD left it, and names it.
 
 use anyhow::{Context, Result, ensure};
-use bobbin_e2e::single_node::{Sandbox, SingleNode};
+use bobbin_e2e::single_node::{Sandbox, SingleNode, WAIT_TIMEOUT};
+use bobbin_e2e::wait::{Poll, wait_until};
 use serde_json::Value;
 
 /// The code for a container that was never added.
@@ -68,18 +69,18 @@ pub async fn names_a_route(node: &mut SingleNode) -> Result<()> {
 pub async fn names_a_host_route(node: &mut SingleNode) -> Result<()> {
     let place = node.namespace.clone();
     let sentence = |address: &str| format!("on the node: route {address}/32 over link ");
-    named_or_repaired(node, &sentence, &|address| place.ip(&format!("route del {address} table 116")))
+    named_or_repaired(node, &sentence, &|address| place.ip(&format!("route del {address} table 116"))).await
 }
 
 pub async fn names_a_rule(node: &mut SingleNode) -> Result<()> {
     let place = node.namespace.clone();
     let sentence = |_: &str| "on the node: rule 2000: from all lookup 116 (IPv4) is missing".to_owned();
-    named_or_repaired(node, &sentence, &|_| place.ip("rule del priority 2000"))
+    named_or_repaired(node, &sentence, &|_| place.ip("rule del priority 2000")).await
 }
 
 /// The agent repairs what is the node's within moments of the kernel's notice: CHECK may come first or find it mended, but in
 /// twenty tries it comes first at least once, and all is mended at the end.
-fn named_or_repaired(
+async fn named_or_repaired(
     node: &SingleNode,
     sentence: &dyn Fn(&str) -> String,
     make_unreadable: &dyn Fn(&str) -> Result<()>,
@@ -103,11 +104,11 @@ fn named_or_repaired(
         }
     }
     ensure!(named > 0, "CHECK never said {sentence:?}");
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while let Err(error) = node.call(&pod.check(&result))?.ok() {
-        ensure!(std::time::Instant::now() < deadline, "{sentence:?} was not repaired: {error:#}");
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+    wait_until("CHECK finds everything repaired", WAIT_TIMEOUT, || async {
+        node.call(&pod.check(&result))?.ok()?;
+        Ok(Poll::Ready(()))
+    })
+    .await?;
     node.del(&pod)
 }
 
