@@ -2,6 +2,11 @@
 .DEFAULT_GOAL := help
 .PHONY: help prepare programs product image demo test bench lint
 
+# Built by `make lint` when they are missing, about six minutes on two cores.
+CARGO_TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bobbin/cargo-tools
+CARGO_DENY := $(CARGO_TOOLS)/cargo-deny@0.20.2
+CARGO_MACHETE := $(CARGO_TOOLS)/cargo-machete@0.9.2
+
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 20
 
@@ -26,8 +31,15 @@ test: prepare ## all tests, or those whose name contains T (make test T=spoofed)
 bench: prepare ## ADD and DEL against the reference plugins, in one run
 	@cargo run --quiet --locked --release --package bobbin-e2e --bin bench
 
-lint: ## what a change must pass beside the tests: format, lints, dependency rules
+lint: $(CARGO_DENY) $(CARGO_MACHETE) ## what a change must pass beside the tests: format, lints, dependency rules, language
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo run --quiet --locked --package bobbin-crds --bin crdgen -- --check
-	if command -v cargo-deny >/dev/null; then cargo deny check; fi
+	$(CARGO_DENY) --locked check bans licenses sources
+	$(CARGO_MACHETE)
+	cargo xtask lint-language
+
+$(CARGO_TOOLS)/cargo-%:
+	@echo "lint: building cargo-$(firstword $(subst @, ,$*)) (once; kept in $(CARGO_TOOLS))" >&2
+	@cargo install --quiet --locked --force --no-default-features --root $(CARGO_TOOLS)/build cargo-$*
+	@mv $(CARGO_TOOLS)/build/bin/cargo-$(firstword $(subst @, ,$*)) $@
