@@ -17,10 +17,10 @@ programs: ## build the programs of the test cluster (Kubernetes, etcd, container
 	@e2e/programs/build >/dev/null
 
 product: ## build what goes into Bobbin's image
-	@cargo run --quiet --locked --package bobbin-e2e --bin product
+	@cargo run --quiet --locked --package bobbin-e2e --bin artifacts
 
 image: ## pack Bobbin's image into target/bobbin-image.tar (a docker-archive, to be pushed to your registry)
-	@cargo run --quiet --locked --package bobbin-e2e --bin product -- target/bobbin-image.tar
+	@cargo run --quiet --locked --package bobbin-e2e --bin artifacts -- target/bobbin-image.tar
 
 demo: prepare ## a cluster of three nodes with Bobbin on it, and every path between its pods (KEEP=1 leaves it)
 	@cargo run --quiet --locked --package bobbin-e2e --bin demo
