@@ -27,9 +27,9 @@ use crate::blocks::api_calls::BlockApi;
 use crate::blocks::claim::Claims;
 use crate::blocks::demand::DemandController;
 use crate::blocks::demand::waiting_pods::WaitingPods;
-use crate::blocks::{BlockTasks, Blocks};
-use crate::cluster::ClusterView;
-use crate::cluster::freshness::{Freshness, Kind};
+use crate::blocks::{BlockContext, BlockReconciler};
+use crate::cluster::ClusterCache;
+use crate::cluster::freshness::{FreshnessTracker, WatchedKind};
 use crate::cluster::own_objects::OwnWatches;
 use crate::cni::attachment_lock::AttachmentLocks;
 use crate::cni::gc::Unlisted;
@@ -37,10 +37,10 @@ use crate::cni::server;
 use crate::events::Events;
 use crate::host::run_dir::heartbeat::HEARTBEAT_DEADLINE;
 use crate::host::run_dir::{Identity, Previous, RunDir, RunDirError};
-use crate::host::uninstall::Leave;
+use crate::host::uninstall::Uninstall;
 use crate::host::{install, run_dir};
 use crate::metrics::{KindLabel, Metrics, PoolStateLabels};
-use crate::network::direct_routes::Direct;
+use crate::network::direct_routes::DirectRoutes;
 use crate::network::export::ExportedBlocks;
 use crate::network::reconcile;
 use crate::resync::stale_attachments;
@@ -85,18 +85,18 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
         bobbin_api_client::connect(args.kubeconfig.as_deref(), concat!("bobbin-agent/", env!("CARGO_PKG_VERSION")))
             .await?;
     let times = Times::new(args.time_scale, args.node_grace_period);
-    let freshness = Arc::new(Freshness::new(times, last_contact(&previous, &boot_id)));
+    let freshness = Arc::new(FreshnessTracker::new(times, last_contact(&previous, &boot_id)));
     let network = Network::open(settings(&args)).await.context("the node's network can't be managed")?;
-    let view = ClusterView::open(clients.clone(), &args.node_name, &args.run_dir, Arc::clone(&freshness));
-    let events = Events::start(clients.requests.clone(), &view);
+    let cluster = ClusterCache::open(clients.clone(), &args.node_name, &args.run_dir, Arc::clone(&freshness));
+    let events = Events::start(clients.requests.clone(), &cluster);
     for warning in network.warnings() {
         tracing::warn!("{warning}");
         events.node_warning("NetworkClash", &warning);
     }
     let node_state = Arc::new(NodeState::new());
     let links = network.links().await.context("the links on the node can't be read")?;
-    let trusted = is_trusted(&previous, &view, &boot_id, times);
-    let living = restore::restore(&node_state, &checkpoint, &view, links, &boot_id, trusted);
+    let trusted = is_trusted(&previous, &cluster, &boot_id, times);
+    let living = restore::restore(&node_state, &checkpoint, &cluster, links, &boot_id, trusted);
     tracing::info!(attachments = living.len(), blocks = node_state.blocks().len(), rebooted, trusted, "restored");
     let (to_late, verdicts) = mpsc::unbounded_channel();
     let assignment_writer = AssignmentWriter::open(
@@ -112,10 +112,10 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     assignment_writer.restore(&living);
     let exported = ExportedBlocks::new(network.clone(), Arc::clone(&node_state));
     let (block_checkpoint, block_checkpoint_writer) = BlockCheckpoint::new(Arc::clone(&node_state), checkpoint.clone());
-    let claims = Claims::new(&clients, view.clone(), Arc::clone(&node_state), Arc::clone(&freshness));
+    let claims = Claims::new(&clients, cluster.clone(), Arc::clone(&node_state), Arc::clone(&freshness));
     let leaving = args.mode == Mode::Remove;
     let demand = DemandController::new(
-        view.clone(),
+        cluster.clone(),
         Arc::clone(&node_state),
         claims.clone(),
         block_checkpoint.clone(),
@@ -138,7 +138,7 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
         checkpoint,
         network,
         exported,
-        view,
+        cluster,
         assignment_writer,
         demand,
         events,
@@ -190,7 +190,7 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
 
 /// The identity as it is now.
 fn current(agent: &Agent, started: &Identity) -> Identity {
-    let seen = agent.view.node().map(|node| node.uid);
+    let seen = agent.cluster.node().map(|node| node.uid);
     let contact = agent.freshness.last_contact(boot_time());
     started.at(boot_time(), *agent.blocks_read.borrow(), seen, contact)
 }
@@ -220,9 +220,9 @@ fn last_contact(previous: &Previous, boot_id: &str) -> Option<BootTime> {
 
 /// Whether blocks that served when the checkpoint was written may serve before the API server has spoken: the agent was away for so short
 /// a time that nobody can have reclaimed them, and the checkpoint is of the Node that was last seen.
-fn is_trusted(previous: &Previous, view: &ClusterView, boot_id: &str, times: Times) -> bool {
+fn is_trusted(previous: &Previous, cluster: &ClusterCache, boot_id: &str, times: Times) -> bool {
     let Previous::SameNode(identity) = previous else { return false };
-    let same_node = view.node().is_some_and(|node| identity.node_uid.as_deref() == Some(&node.uid));
+    let same_node = cluster.node().is_some_and(|node| identity.node_uid.as_deref() == Some(&node.uid));
     let absent = identity.absent_for(boot_id, boot_time());
     same_node && absent.is_some_and(|absent| absent < times.longest_absence())
 }
@@ -253,7 +253,7 @@ async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Rec
     } = protocol;
     let resync = Resync {
         clients: clients.clone(),
-        view: agent.view.clone(),
+        cluster: agent.cluster.clone(),
         node_state: Arc::clone(&agent.node_state),
         claims,
         assignment_writer: agent.assignment_writer.clone(),
@@ -268,16 +268,16 @@ async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Rec
     };
     let own = OwnWatches {
         clients: clients.clone(),
-        view: agent.view.clone(),
+        cluster: agent.cluster.clone(),
         node_state: Arc::clone(&agent.node_state),
         freshness: Arc::clone(&agent.freshness),
         resync: Arc::clone(&agent.resync),
         progress: agent.progress.clone(),
     };
-    let blocks = Blocks::new(BlockTasks {
+    let blocks = BlockReconciler::new(BlockContext {
         boot_id: agent.boot_id.clone(),
         clients: clients.clone(),
-        view: agent.view.clone(),
+        cluster: agent.cluster.clone(),
         node_state: Arc::clone(&agent.node_state),
         checkpoint: block_checkpoint,
         exports: Arc::new(agent.exported.clone()),
@@ -287,17 +287,17 @@ async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Rec
         times,
         progress: agent.progress.clone(),
     });
-    let direct = (agent.args.routing == Routing::Direct).then(|| Direct::new(&agent.args.node_name));
+    let direct = (agent.args.routing == Routing::Direct).then(|| DirectRoutes::new(&agent.args.node_name));
     let mut tasks = tokio::task::JoinSet::new();
-    let view = agent.view.clone();
-    tasks.spawn(async move { view.run().await });
+    let cluster = agent.cluster.clone();
+    tasks.spawn(async move { cluster.run().await });
     tasks.spawn(own.run());
     tasks.spawn(assignment_watch::run(
         clients.clone(),
-        agent.view.clone(),
+        agent.cluster.clone(),
         Arc::clone(&agent.node_state),
         agent.assignment_writer.clone(),
-        agent.progress.register(Kind::Records.name(), LOOP_DEADLINE),
+        agent.progress.register(WatchedKind::Assignments.name(), LOOP_DEADLINE),
     ));
     tasks.spawn(resync.run(progress));
     tasks.spawn(block_checkpoint_writer.run(agent.stop.clone()));
@@ -362,7 +362,7 @@ async fn live(agent: Arc<Agent>, mut resynced: watch::Receiver<Resynced>, serves
 /// Leaves the node, then waits for the signal: a DaemonSet would start it again.
 async fn leave(agent: Arc<Agent>, mut resynced: watch::Receiver<Resynced>) {
     let _ = resynced.wait_for(|resynced| resynced.blocks).await;
-    let leave = Leave {
+    let leave = Uninstall {
         args: agent.args.clone(),
         node_state: Arc::clone(&agent.node_state),
         assignment_writer: agent.assignment_writer.clone(),
@@ -404,7 +404,7 @@ fn sample(agent: &Agent) {
     let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     agent.metrics.attachments.set(count(agent.node_state.attachment_count()));
     agent.metrics.pending_assignments.set(count(agent.assignment_writer.pending()));
-    for (kind, number) in agent.view.unreadable().counts() {
+    for (kind, number) in agent.cluster.unreadable().counts() {
         agent.metrics.unreadable_objects.get_or_create(&KindLabel { kind }).set(count(number));
     }
     // A pool of which nothing is left here is not shown with its last numbers.
