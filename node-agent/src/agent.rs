@@ -14,11 +14,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Args;
-use crate::assignments::{AssignmentWriter, record_name};
+use crate::assignments::{AssignmentWriter, assignment_name};
 use crate::blocks::demand::DemandController;
 use crate::blocks::demand::waiting_pods::WaitingPods;
-use crate::cluster::ClusterView;
-use crate::cluster::freshness::{Freshness, Trouble};
+use crate::cluster::ClusterCache;
+use crate::cluster::freshness::{FreshnessTracker, Invalidation};
 use crate::cni::attachment_lock::AttachmentLocks;
 use crate::cni::gc::Unlisted;
 use crate::events::Events;
@@ -47,7 +47,7 @@ pub struct Agent {
     /// The routes of the node's blocks.
     pub exported: ExportedBlocks,
     /// The cluster, as the watches show it.
-    pub view: ClusterView,
+    pub cluster: ClusterCache,
     /// The records at the API server.
     pub assignment_writer: AssignmentWriter,
     /// The node's blocks.
@@ -65,7 +65,7 @@ pub struct Agent {
     /// One verb at a time for one attachment.
     pub locks: AttachmentLocks,
     /// How fresh the API server's word is.
-    pub freshness: Arc<Freshness>,
+    pub freshness: Arc<FreshnessTracker>,
     /// Wakes the resync.
     pub resync: Arc<Notify>,
     /// Own blocks were read since the agent started, or that took too long.
@@ -91,7 +91,7 @@ pub struct EndError {
 impl Agent {
     /// How an attachment is, or should be, wired.
     pub fn wiring(&self, key: &AttachmentKey, pair: IpPair) -> Wiring {
-        let node = self.view.node();
+        let node = self.cluster.node();
         Wiring {
             key: key.clone(),
             pair,
@@ -154,7 +154,7 @@ impl Agent {
     /// Another attachment has a record of an address that this node handed out: the address is passed over until that record is gone, and no
     /// block is proven until it is read again. Whether that is news.
     pub fn found_duplicate(&self, pair: IpPair, by: &str) -> bool {
-        let Some(name) = record_name(pair) else { return false };
+        let Some(name) = assignment_name(pair) else { return false };
         let record = ConflictingAssignment { pair, name, by: by.to_owned() };
         if let Err(error) = self.checkpoint.keep_passed_over(&record) {
             tracing::error!(%error, "an address that is passed over could not be written down");
@@ -162,7 +162,7 @@ impl Agent {
         let news = self.node_state.pass_over(record);
         if news {
             self.metrics.duplicate_addresses.inc();
-            self.freshness.trouble(Trouble::Duplicate);
+            self.freshness.invalidate(Invalidation::Duplicate);
         }
         news
     }
@@ -170,7 +170,7 @@ impl Agent {
     /// Tells everybody what becomes of a duplicate.
     pub fn report_duplicate(&self, attachment: &Attachment, by: &str, outcome: DuplicateOutcome) {
         let Attachment { key, pair, .. } = attachment;
-        let name = record_name(*pair).unwrap_or_default();
+        let name = assignment_name(*pair).unwrap_or_default();
         let who = attachment.who();
         let sentence = match outcome {
             DuplicateOutcome::NotUsed => format!(
@@ -197,7 +197,7 @@ impl Agent {
 
     /// How long a freed address of a pool cools.
     pub fn cooldown(&self, pool: &str) -> Duration {
-        self.view.pool(pool).map_or(DEFAULT_COOLDOWN, |pool| pool.spec.cooldown())
+        self.cluster.pool(pool).map_or(DEFAULT_COOLDOWN, |pool| pool.spec.cooldown())
     }
 }
 

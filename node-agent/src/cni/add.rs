@@ -18,7 +18,7 @@ use super::{Failure, LOCK_TIMEOUT, busy, called_off, pod_of};
 use crate::agent::{Agent, DuplicateOutcome};
 use crate::args::Mode;
 use crate::assignments::Confirmation;
-use crate::cluster::pool_selection::{Chosen, choose_pool};
+use crate::cluster::pool_selection::{SelectedPool, select_pool_for_pod};
 use crate::cni::attachment_lock::AttachmentLock;
 use crate::state::{Attachment, Links, Permit, Phase, PodRef, Taken};
 
@@ -111,9 +111,9 @@ async fn fresh(
     netns: OwnedFd,
 ) -> Result<Vec<u8>, Failure> {
     let until = Instant::now() + agent.args.add_timeout;
-    let chosen = lock.unless_called_off(choose_pool(&agent.view, pod, agent.args.unknown_pod)).await;
+    let chosen = lock.unless_called_off(select_pool_for_pod(&agent.cluster, pod, agent.args.unknown_pod)).await;
     let chosen = chosen.ok_or_else(|| called_off(key, "its pod and its pool"))?;
-    let Chosen { selection, pod, pod_seen } = chosen.map_err(|error| {
+    let SelectedPool { selection, pod, pod_seen } = chosen.map_err(|error| {
         let told = error.to_cni();
         agent.events.pod_warning(pod, "FailedAllocateAddress", &told.msg);
         told
@@ -208,7 +208,7 @@ async fn confirmed(
         return Err(called_off(key, "the API server's answer to its record"));
     };
     let uid = match confirmation {
-        Some(Confirmation::Recorded { uid }) => Some(uid),
+        Some(Confirmation::Created { uid }) => Some(uid),
         Some(Confirmation::Taken { by, node, .. }) => {
             undo(agent, attachment).await;
             return Ok(Confirmed::Taken { by, node });

@@ -11,7 +11,7 @@ use bobbin_datapath::boot_time;
 use bobbin_ipam::{Breaker, IpPair};
 
 use super::{Memory, Resync};
-use crate::assignments::own_records;
+use crate::assignments::list_own_assignments;
 use crate::resync::pod_absence::Candidate;
 use crate::state::CoolingAddress;
 pub(super) use decision::SeenRecord;
@@ -31,7 +31,7 @@ impl Resync {
             .into_iter()
             .map(|attachment| (attachment.key, attachment.created_at))
             .collect();
-        let records = own_records(&self.clients, &self.view).await?;
+        let records = list_own_assignments(&self.clients, &self.cluster).await?;
         let living = self.node_state.attachments();
         let mut suspects = Vec::new();
         let passed_over: HashSet<IpPair> =
@@ -62,7 +62,7 @@ impl Resync {
                     let old = before.get(&attachment.key) == Some(&attachment.created_at);
                     if old && !self.assignment_writer.busy_with(attachment.pair) {
                         tracing::info!(key = %attachment.key, pair = %attachment.pair, "an attachment has no record; it is written again");
-                        self.assignment_writer.create_again(&attachment);
+                        self.assignment_writer.recreate(&attachment);
                     }
                 }
                 // Which blocks are ours is known only once they were compared.
@@ -82,7 +82,7 @@ impl Resync {
                 "{} of {} records of node {} have neither an attachment nor a pod: that is too many to delete at once; see whether the agent's state under its run directory was lost, and delete the records that are wrong: kubectl get ipassignments --field-selector spec.nodeName={2}",
                 breaker.would_free,
                 breaker.population,
-                self.view.node_name()
+                self.cluster.node_name()
             );
             tracing::error!("{sentence}");
             return self.events.node_warning("RecordsWithoutAttachment", &sentence);
@@ -99,7 +99,7 @@ impl Resync {
     fn tell_void(&self, name: &str, block: &str) {
         let sentence = format!(
             "record {name} says that its address is of block {block}, which is not node {}'s: the record is void, and the operator deletes it once its pod is gone",
-            self.view.node_name()
+            self.cluster.node_name()
         );
         tracing::warn!(record = name, block, "{sentence}");
         self.events.node_warning("VoidRecord", &sentence);

@@ -4,12 +4,12 @@ use bobbin_api_client::ReadError;
 use bobbin_ipam::{BlockRange, IpPair};
 
 use super::Resync;
-use crate::assignments::{RecordRead, pair_of, read_record, record_name};
+use crate::assignments::{AssignmentInfo, assignment_name, get_assignment, pair_of};
 use crate::state::{Attachment, ConflictingAssignment};
 
 impl Resync {
     /// [`Self::pass_over`] in the block that has the record's address, if that is this node's.
-    pub(super) fn pass_over_in_own_block(&self, record: &RecordRead) {
+    pub(super) fn pass_over_in_own_block(&self, record: &AssignmentInfo) {
         let ranges = self.own_ranges();
         if let Some(range) = ranges.values().find(|range| pair_of(range, &record.name).is_some()) {
             self.pass_over(range, record);
@@ -17,7 +17,7 @@ impl Resync {
     }
 
     /// Does not hand the record's address out while the record is there. A record outside the range passes nothing over.
-    pub(super) fn pass_over(&self, range: &BlockRange, record: &RecordRead) {
+    pub(super) fn pass_over(&self, range: &BlockRange, record: &AssignmentInfo) {
         let Some(pair) = pair_of(range, &record.name) else { return };
         let record = ConflictingAssignment { pair, name: record.name.clone(), by: record.by() };
         if let Err(error) = self.checkpoint.keep_passed_over(&record) {
@@ -26,7 +26,7 @@ impl Resync {
         let sentence = format!(
             "address {pair} of this node's block is recorded for {}: node {} does not hand it out while that record exists; see it: kubectl get ipassignment {} -o yaml",
             record.by,
-            self.view.node_name(),
+            self.cluster.node_name(),
             record.name
         );
         if self.node_state.pass_over(record) {
@@ -38,7 +38,7 @@ impl Resync {
     /// Reads the record of every address that is passed over.
     pub(super) async fn recheck_passed_over(&self) {
         for passed in self.node_state.passed_over() {
-            match read_record(&self.clients, &passed.name).await {
+            match get_assignment(&self.clients, &passed.name).await {
                 Err(ReadError::NotFound) => self.end_pass_over(&passed),
                 Ok(record) if self.is_held(&record) && !self.has_two_holders(passed.pair) => {
                     self.end_pass_over(&passed);
@@ -53,9 +53,9 @@ impl Resync {
     }
 
     /// Whether an attachment of this node has the record's address, or the record is about to be deleted.
-    pub(super) fn is_held(&self, record: &RecordRead) -> bool {
-        let held = |attachment: &Attachment| record_name(attachment.pair).as_deref() == Some(&record.name);
-        record.node_name == self.view.node_name()
+    pub(super) fn is_held(&self, record: &AssignmentInfo) -> bool {
+        let held = |attachment: &Attachment| assignment_name(attachment.pair).as_deref() == Some(&record.name);
+        record.node_name == self.cluster.node_name()
             && (self.node_state.attachment(&record.key).as_ref().is_some_and(held)
                 || self.assignment_writer.busy(&record.name))
     }
@@ -70,7 +70,7 @@ impl Resync {
         if let Some(attachment) = living.filter(Attachment::needs_record)
             && !self.assignment_writer.busy_with(pair)
         {
-            self.assignment_writer.create_again(&attachment);
+            self.assignment_writer.recreate(&attachment);
         }
     }
 

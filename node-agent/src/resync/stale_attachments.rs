@@ -95,7 +95,7 @@ async fn look(agent: &Arc<Agent>, client: &Client, looks: &mut Looks) {
 async fn note_seen_pods(agent: &Agent, idle: &[Attachment]) {
     for attachment in idle.iter().filter(|attachment| !attachment.pod_seen && !attachment.pod.uid.is_empty()) {
         let pod = &attachment.pod;
-        let shown = agent.view.cached_pod(&pod.namespace, &pod.name, &pod.uid);
+        let shown = agent.cluster.cached_pod(&pod.namespace, &pod.name, &pod.uid);
         if shown.is_some_and(|shown| shown.uid == pod.uid)
             // A DEL that ends meanwhile must not find its checkpoint written again.
             && let Some(_turn) = agent.locks.take(&attachment.key, Duration::ZERO).await
@@ -130,7 +130,7 @@ async fn presence_of(agent: &Agent, attachments: &[Attachment]) -> HashMap<Attac
 fn candidates(agent: &Agent, idle: &[Attachment]) -> Vec<Candidate<Identity>> {
     let unseen = |attachment: &&Attachment| {
         let pod = &attachment.pod;
-        agent.view.cached_pod(&pod.namespace, &pod.name, &pod.uid).is_none()
+        agent.cluster.cached_pod(&pod.namespace, &pod.name, &pod.uid).is_none()
     };
     idle.iter()
         .filter(unseen)

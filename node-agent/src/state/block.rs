@@ -47,7 +47,7 @@ impl SavedBlock {
     /// What the API server's word on it is worth after a restart.
     #[must_use]
     pub fn proof(&self) -> Proof {
-        if self.records_seen { Proof::None } else { Proof::RecordsUnseen }
+        if self.records_seen { Proof::None } else { Proof::AssignmentsUnseen }
     }
 }
 
@@ -150,8 +150,10 @@ impl Block {
                 if let Some(body) = &mut self.body {
                     match next {
                         // Another node may have residents in it by the time that it is ours again.
-                        BlockState::Lost => body.proof = Proof::RecordsUnseen,
-                        BlockState::Doubted { .. } if body.proof != Proof::RecordsUnseen => body.proof = Proof::None,
+                        BlockState::Lost => body.proof = Proof::AssignmentsUnseen,
+                        BlockState::Doubted { .. } if body.proof != Proof::AssignmentsUnseen => {
+                            body.proof = Proof::None;
+                        }
                         _ => {}
                     }
                 }

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::args::timing::Times;
-use crate::cluster::freshness::{Freshness, Proof};
+use crate::cluster::freshness::{FreshnessTracker, Proof};
 
 const BLOCKS: usize = 3;
 const NODES: usize = 2;
@@ -334,7 +334,7 @@ impl World {
         }
         if !answer_lost {
             if free {
-                self.arrive(node, block, if had_finalizer { Proof::RecordsUnseen } else { proven() });
+                self.arrive(node, block, if had_finalizer { Proof::AssignmentsUnseen } else { proven() });
             } else {
                 self.nodes[node].agent.on(&name(block), BlockEvent::ClaimFailed);
             }
@@ -345,7 +345,7 @@ impl World {
         for block in 0..BLOCKS {
             if matches!(self.nodes[node].agent.block_state(&name(block)), Some(BlockState::Claiming { .. })) {
                 if self.is_ours(node, block) {
-                    self.arrive(node, block, Proof::RecordsUnseen);
+                    self.arrive(node, block, Proof::AssignmentsUnseen);
                 } else {
                     self.nodes[node].agent.on(&name(block), BlockEvent::ClaimFailed);
                 }
@@ -529,7 +529,7 @@ impl World {
                 self.nodes[node].agent.on(&name(block), BlockEvent::Doubt);
             } else if ours && !known.contains(&name(block)) {
                 self.api.blocks.get_mut(&block).unwrap().owner = Some((node, self.nodes[node].uid));
-                self.arrive(node, block, Proof::RecordsUnseen);
+                self.arrive(node, block, Proof::AssignmentsUnseen);
             }
         }
         self.save(node, &[]);
@@ -629,7 +629,7 @@ impl World {
 
 /// The proof of a block whose claim the API server has just confirmed.
 fn proven() -> Proof {
-    Freshness::new(Times::new(1.0, Duration::from_mins(5)), None).begin_read(at(0)).proof()
+    FreshnessTracker::new(Times::new(1.0, Duration::from_mins(5)), None).begin_read(at(0)).proof()
 }
 
 proptest! {

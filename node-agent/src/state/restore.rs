@@ -10,7 +10,7 @@ use bobbin_ipam::{AttachmentKey, IpPair, Reserved};
 use jiff::Timestamp;
 
 use crate::blocks::read::cooling_since;
-use crate::cluster::ClusterView;
+use crate::cluster::ClusterCache;
 use crate::state::checkpoint::{Checkpoint, Kept};
 use crate::state::{Arrival, Attachment, BlockEvent, NodeState, Phase, PodRef, SavedBlock};
 
@@ -19,7 +19,7 @@ use crate::state::{Arrival, Attachment, BlockEvent, NodeState, Phase, PodRef, Sa
 pub fn restore(
     node_state: &NodeState,
     checkpoint: &Checkpoint,
-    view: &ClusterView,
+    view: &ClusterCache,
     links: Vec<SeenLink>,
     boot_id: &str,
     trusted: bool,

@@ -193,7 +193,7 @@ impl State {
     /// The API server says that the block is ours. A block whose records were not seen yet needs that first.
     pub(super) fn prove(&mut self, name: &str, proof: Proof, records_seen: bool) {
         if let Some(body) = self.blocks.get_mut(name).and_then(|block| block.body.as_mut())
-            && (records_seen || body.proof != Proof::RecordsUnseen)
+            && (records_seen || body.proof != Proof::AssignmentsUnseen)
         {
             body.proof = proof;
         }
@@ -329,7 +329,7 @@ impl State {
             })
         };
         let saved = |view: BlockView| {
-            let records_seen = view.proof != Proof::RecordsUnseen;
+            let records_seen = view.proof != Proof::AssignmentsUnseen;
             Some(SavedBlock { state: state(&view)?, block: view.held, records_seen })
         };
         self.views().into_iter().filter_map(saved).collect()

@@ -448,7 +448,7 @@ fn a_block_that_reads_free_stays_while_an_address_of_it_is_in_use() {
 
 #[test]
 fn a_restart_does_not_take_records_for_seen_that_no_list_showed() {
-    for (proof, after) in [(Proof::RecordsUnseen, Proof::RecordsUnseen), (Proof::None, Proof::None)] {
+    for (proof, after) in [(Proof::AssignmentsUnseen, Proof::AssignmentsUnseen), (Proof::None, Proof::None)] {
         let node_state = NodeState::new();
         let (held, reserved) = (block(0), Reserved::default());
         node_state.arrive(Arrival {
@@ -473,5 +473,5 @@ fn a_lost_block_has_records_of_others_until_a_list_shows_none() {
     node_state.found_others("a-0");
     node_state.on("a-0", BlockEvent::ClaimedBack { now: at(1), not_before: at(1) });
     node_state.prove("a-0", Proof::None, false);
-    assert_eq!(node_state.block("a-0").unwrap().proof, Proof::RecordsUnseen);
+    assert_eq!(node_state.block("a-0").unwrap().proof, Proof::AssignmentsUnseen);
 }

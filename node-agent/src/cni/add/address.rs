@@ -56,7 +56,7 @@ pub(super) async fn take(
         at: jiff::Timestamp::now(),
     };
     let mut node_state = agent.node_state.changed();
-    let mut view = agent.view.changed();
+    let mut view = agent.cluster.changed();
     let mut demand: Option<WaitingAdd> = None;
     // What stock says of its last claim counts from the first claim that this ADD has asked for: an earlier one is history.
     let mut answered = false;
@@ -79,7 +79,7 @@ pub(super) async fn take(
             Err(AssignError::NoneCooled { .. } | AssignError::NoBlock) => {}
         }
         let demand = demand.get_or_insert_with(|| agent.demand.demand(pool));
-        let trouble = agent.demand.trouble(pool).filter(|_| answered);
+        let trouble = agent.demand.last_claim_error(pool).filter(|_| answered);
         if trouble.as_deref().is_some_and(is_final) {
             // No block is to be had: an address that still cools goes out early, for a pod that starts beats one that doesn't.
             if let Ok(taken) = agent.node_state.assign_early(&request, boot_time()) {
@@ -111,7 +111,7 @@ pub(super) async fn take(
             return Err(Failure::logged(error));
         }
         if woken.is_err() {
-            let msg = sentence(agent, pool, agent.demand.trouble(pool).as_deref());
+            let msg = sentence(agent, pool, agent.demand.last_claim_error(pool).as_deref());
             if !told {
                 tell(agent, &waiter, pod, pool, &msg);
             }
@@ -142,7 +142,7 @@ fn tell(agent: &Agent, waiter: &Waiter, pod: &PodRef, pool: &str, sentence: &str
         tracing::warn!("{waiter} waits for an address: {sentence}");
     }
     agent.events.pod_warning(pod, "PoolExhausted", sentence);
-    if let Some(pool) = agent.view.pool(pool) {
+    if let Some(pool) = agent.cluster.pool(pool) {
         agent.events.pool_warning(&pool, "PoolExhausted", sentence);
     }
 }
@@ -170,7 +170,7 @@ fn sentence(agent: &Agent, pool: &str, trouble: Option<&ClaimError>) -> String {
     };
     let why = trouble.map_or_else(|| "no block could be claimed in time".to_owned(), ToString::to_string);
     let free = agent
-        .view
+        .cluster
         .pool(pool)
         .and_then(|pool| pool.status.as_ref().map(|status| (status.used, status.blocks.claimed, status.blocks.total)))
         // A status that does not know of this node's own addresses yet says nothing about the pool.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use bobbin_ipam::{AttachmentKey, BlockRange};
 
-use crate::assignments::{RecordRead, record_name};
+use crate::assignments::{AssignmentInfo, assignment_name};
 use crate::state::Attachment;
 
 /// A record, as far as freeing it needs.
@@ -20,7 +20,7 @@ pub(crate) struct SeenRecord {
 }
 
 impl SeenRecord {
-    pub fn of(record: &RecordRead) -> SeenRecord {
+    pub fn of(record: &AssignmentInfo) -> SeenRecord {
         SeenRecord { name: record.name.clone(), key: record.key.clone(), uid: record.uid.clone() }
     }
 }
@@ -29,9 +29,9 @@ impl SeenRecord {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Finding<'a> {
     /// The record is of another boot of the node, and its attachment did not live on: it is gone for certain.
-    OtherBoot(&'a RecordRead),
+    OtherBoot(&'a AssignmentInfo),
     /// Nothing on the node has the record's address: in use, unless its pod is gone.
-    NobodyLives(&'a RecordRead),
+    NobodyLives(&'a AssignmentInfo),
     /// An attachment lives and has no record.
     Unrecorded(Box<Attachment>),
     /// The record says that its address is of a block that this node does not own.
@@ -45,7 +45,7 @@ pub(crate) enum Finding<'a> {
 
 /// Compares. `records` were listed before `living` was read.
 pub(crate) fn judge<'a>(
-    records: &'a [RecordRead],
+    records: &'a [AssignmentInfo],
     living: &[Attachment],
     blocks: &BTreeMap<String, BlockRange>,
     boot_id: &str,
@@ -57,7 +57,7 @@ pub(crate) fn judge<'a>(
     for record in records {
         if !record.readable {
             // It says no more than its name, which is its address.
-            let mut of_it = living.iter().filter(|each| record_name(each.pair).as_deref() == Some(&record.name));
+            let mut of_it = living.iter().filter(|each| assignment_name(each.pair).as_deref() == Some(&record.name));
             match of_it.next() {
                 Some(attachment) => drop(recorded.insert(attachment.key.clone(), record.name.clone())),
                 None => findings.push(Finding::NobodyLives(record)),
@@ -65,7 +65,8 @@ pub(crate) fn judge<'a>(
             continue;
         }
         let (key, name) = (record.key.clone(), record.name.clone());
-        let lives = by_key.get(&key).is_some_and(|attachment| record_name(attachment.pair).as_deref() == Some(&name));
+        let lives =
+            by_key.get(&key).is_some_and(|attachment| assignment_name(attachment.pair).as_deref() == Some(&name));
         if lives {
             recorded.insert(key, name);
         } else if record.boot_id == boot_id {
@@ -85,7 +86,7 @@ pub(crate) fn judge<'a>(
     findings
 }
 
-fn is_of_own_block(record: &RecordRead, blocks: &BTreeMap<String, BlockRange>) -> bool {
+fn is_of_own_block(record: &AssignmentInfo, blocks: &BTreeMap<String, BlockRange>) -> bool {
     let addresses: Vec<IpAddr> = record.addresses().collect();
     blocks
         .get(&record.block_name)

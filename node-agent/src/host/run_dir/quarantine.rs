@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use super::{HEALTH_SOCKET, IDENTITY, LOCK, SOCKET};
 
 /// How the name of such a directory begins.
-const ASIDE: &str = "other-node-";
+const QUARANTINE_PREFIX: &str = "other-node-";
 /// As much of the node's name as surely fits in a file name (NAME_MAX is 255).
-const MAX_NAME: usize = 200;
+const MAX_NODE_NAME_BYTES: usize = 200;
 
 /// What makes up the checkpoint: all but the lock, the sockets and what was moved before.
 pub(super) fn content(root: &Path) -> io::Result<Vec<PathBuf>> {
@@ -26,11 +26,11 @@ pub(super) fn content(root: &Path) -> io::Result<Vec<PathBuf>> {
 
 fn stays(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
-    [LOCK, SOCKET, HEALTH_SOCKET].contains(&name.as_ref()) || name.starts_with(ASIDE)
+    [LOCK, SOCKET, HEALTH_SOCKET].contains(&name.as_ref()) || name.starts_with(QUARANTINE_PREFIX)
 }
 
 /// Moves the content. The identity goes last: after a crash the next start sees it still and goes on, into a further directory.
-pub(super) fn set_aside(root: &Path, node: &str) -> io::Result<PathBuf> {
+pub(super) fn quarantine(root: &Path, node: &str) -> io::Result<PathBuf> {
     let target = make_directory(root, node)?;
     let mut content = content(root)?;
     content.sort_by_key(|path| path.file_name() == Some(OsStr::new(IDENTITY)));
@@ -45,10 +45,10 @@ pub(super) fn set_aside(root: &Path, node: &str) -> io::Result<PathBuf> {
 fn make_directory(root: &Path, node: &str) -> io::Result<PathBuf> {
     // The name comes from a file, so it may be anything.
     let plain = |letter: &char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-');
-    let node: String = node.chars().filter(plain).take(MAX_NAME).collect();
+    let node: String = node.chars().filter(plain).take(MAX_NODE_NAME_BYTES).collect();
     let mut number = 1_u32;
     loop {
-        let target = root.join(format!("{ASIDE}{node}-{number}"));
+        let target = root.join(format!("{QUARANTINE_PREFIX}{node}-{number}"));
         match fs::create_dir(&target) {
             Ok(()) => return Ok(target),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
