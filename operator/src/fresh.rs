@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use bobbin_api_client::{Clients, Lenient, ReadError, SlimNode, read};
+use bobbin_api_client::{Clients, Lenient, ReadError, PartialNode, read};
 use bobbin_crds::pool::Acceptance;
 use bobbin_crds::{AddressBlock, AddressPool};
 use bobbin_ipam::overlap::{Entry, SubnetConflict};
@@ -87,7 +87,7 @@ pub(crate) async fn look(clients: &Clients, name: &str) -> Result<Option<Look>, 
         }
     })
     .await?;
-    each(clients, "", |node: Lenient<SlimNode>| {
+    each(clients, "", |node: Lenient<PartialNode>| {
         let of_node = node.readable().into_iter().flat_map(node_conflicts);
         conflicts.extend(of_node.filter(|conflict| in_the_way(&conflict.range)));
     })

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bobbin_api_client::lease::{Election, Leadership};
-use bobbin_api_client::{Clients, Notice, connect};
+use bobbin_api_client::{Clients, UnreadableNotice, connect};
 use bobbin_observability::{Health, Metrics, Progress, Server, init_logs};
 use bobbin_process::shutdown_on_signal;
 use clap::Parser;
@@ -166,7 +166,7 @@ async fn follow_role(shared: Arc<Shared>, tell: watch::Sender<bool>) {
 }
 
 /// Publishes events about objects that can't be read, once this operator leads.
-async fn tell_unreadable(shared: Arc<Shared>, mut notices: mpsc::UnboundedReceiver<Notice>) {
+async fn tell_unreadable(shared: Arc<Shared>, mut notices: mpsc::UnboundedReceiver<UnreadableNotice>) {
     while let Some(notice) = notices.recv().await {
         while !shared.leads() {
             tokio::time::sleep(Duration::from_secs(1)).await;
