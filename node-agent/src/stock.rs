@@ -12,7 +12,7 @@ use bobbin_crds::AddressPool;
 use bobbin_crds::pool::condition;
 use bobbin_ipam::Reserved;
 use bobbin_ipam::demand::{BlockUse, PoolUse, decide};
-use bobbin_observability::Beat;
+use bobbin_observability::Heartbeat;
 use kube::ResourceExt;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -107,12 +107,12 @@ impl Stock {
     }
 
     /// Looks whenever something changed, for ever.
-    pub async fn run(&self, beat: Beat) {
+    pub async fn run(&self, beat: Heartbeat) {
         let mut ledger = self.0.ledger.changed();
         let mut view = self.0.view.changed();
         loop {
             let next = self.look();
-            beat.made();
+            beat.beat();
             tokio::select! {
                 () = self.0.wake.notified() => {}
                 changed = ledger.changed() => if changed.is_err() { return },

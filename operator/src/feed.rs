@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bobbin_api_client::{Clients, Lenient, UnreadableNotice, PartialNode, UnreadableObjects, Watch, WatchAge, watch};
+use bobbin_api_client::{Clients, Lenient, PartialNode, UnreadableNotice, UnreadableObjects, Watch, WatchAge, watch};
 use bobbin_crds::{AddressBlock, AddressPool};
 use futures::StreamExt;
 use kube::runtime::watcher::{Config, Event};

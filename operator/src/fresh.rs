@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use bobbin_api_client::{Clients, Lenient, ReadError, PartialNode, read};
+use bobbin_api_client::{Clients, Lenient, PartialNode, ReadError, read};
 use bobbin_crds::pool::Acceptance;
 use bobbin_crds::{AddressBlock, AddressPool};
 use bobbin_ipam::overlap::{Entry, SubnetConflict};

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bobbin_api_client::{Lenient, Outcome, ReadError, Refusal, PartialNode, backoff, delete, patch, read, write};
+use bobbin_api_client::{Lenient, Outcome, PartialNode, ReadError, Refusal, backoff, delete, patch, read, write};
 use bobbin_crds::AddressBlock;
 use bobbin_ipam::BlockRange;
 use futures::StreamExt;

@@ -1,6 +1,6 @@
 //! A block that is gone while records say that its addresses are in use: whether it may be made again for their node. Only reads.
 
-use bobbin_api_client::{Lenient, ReadError, PartialNode, read};
+use bobbin_api_client::{Lenient, PartialNode, ReadError, read};
 use bobbin_crds::{AddressBlock, FINALIZER};
 use kube::Api;
 
