@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bobbin_api_client::{Clients, backoff};
-use bobbin_observability::Progress;
+use bobbin_observability::Watchdog;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
@@ -61,7 +61,7 @@ pub struct BlockContext {
     /// Waits.
     pub times: Times,
     /// Where they say that they make progress.
-    pub progress: Progress,
+    pub watchdog: Watchdog,
 }
 
 /// Runs the tasks. Cheap to clone.
@@ -113,7 +113,7 @@ impl BlockReconciler {
 
     /// Works on one block until its state needs nothing more.
     async fn reconcile_block(self, name: String) {
-        let beat = self.0.context.progress.register("block", STEP_PROGRESS_DEADLINE);
+        let beat = self.0.context.watchdog.register("block", STEP_PROGRESS_DEADLINE);
         let mut failures = 0;
         let mut changed = self.0.context.node_state.changed();
         while let Some(state) = self.0.context.node_state.block_state(&name).filter(|state| needs_work(*state)) {
@@ -126,7 +126,7 @@ impl BlockReconciler {
             };
             let pause = match step {
                 Requeue::Now => {
-                    beat.made();
+                    beat.beat();
                     failures = 0;
                     continue;
                 }

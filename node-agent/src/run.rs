@@ -90,7 +90,7 @@ fn current_identity(agent: &Agent, started: &Identity) -> Identity {
 
 /// Keeps the run directory's lock and identity. The checkpoint is trusted once the node's blocks were read.
 async fn heartbeat(agent: &Agent, started: &Identity) -> Result<(), RunDirError> {
-    let beat = agent.progress.register("heartbeat", HEARTBEAT_DEADLINE);
+    let beat = agent.watchdog.register("heartbeat", HEARTBEAT_DEADLINE);
     // The first read of the blocks is saved at once, so that the next agent trusts one that is killed soon after it.
     run_dir::heartbeat::run(
         &agent.run_dir,

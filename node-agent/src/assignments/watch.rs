@@ -2,7 +2,7 @@
 
 use bobbin_api_client::{Clients, Lenient};
 use bobbin_crds::IPAssignment;
-use bobbin_observability::Beat;
+use bobbin_observability::Heartbeat;
 use futures::StreamExt;
 use kube::Api;
 use kube::core::PartialObjectMeta;
@@ -20,7 +20,7 @@ pub async fn run(
     cluster: ClusterCache,
     node_state: Arc<NodeState>,
     assignment_writer: AssignmentWriter,
-    beat: Beat,
+    beat: Heartbeat,
 ) {
     let api: Api<Lenient<PartialObjectMeta<IPAssignment>>> = Api::all(clients.watches.clone());
     let own = Config::default().fields(&format!("spec.nodeName={}", cluster.node_name()));

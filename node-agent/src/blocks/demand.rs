@@ -13,7 +13,7 @@ use bobbin_crds::AddressPool;
 use bobbin_crds::pool::condition;
 use bobbin_ipam::Reserved;
 use bobbin_ipam::demand::{BlockUse, PoolUse, decide};
-use bobbin_observability::Beat;
+use bobbin_observability::Heartbeat;
 use kube::ResourceExt;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
@@ -119,12 +119,12 @@ impl DemandController {
     }
 
     /// Looks whenever something changed, for ever.
-    pub async fn run(&self, beat: Beat) {
+    pub async fn run(&self, beat: Heartbeat) {
         let mut node_state = self.0.node_state.changed();
         let mut cluster = self.0.cluster.changed();
         loop {
             let next = self.reconcile();
-            beat.made();
+            beat.beat();
             tokio::select! {
                 () = self.0.wake.notified() => {}
                 changed = node_state.changed() => if changed.is_err() { return },

@@ -37,9 +37,9 @@ pub async fn run(agent: Arc<Agent>, direct: Option<DirectRoutes>, resynced: watc
     let mut changes = agent.network.changes();
     let mut state = PassState::default();
     let mut routes = direct.as_ref().map(DirectRoutes::changed);
-    let beat = agent.progress.register("repair", PASS_TIMEOUT * 4);
+    let beat = agent.watchdog.register("repair", PASS_TIMEOUT * 4);
     loop {
-        beat.made();
+        beat.beat();
         changes.mark_unchanged();
         let blocks_may_lack = !resynced.borrow().blocks;
         pass(&agent, direct.as_ref(), blocks_may_lack, &mut state).await;

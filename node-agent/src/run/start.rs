@@ -7,7 +7,7 @@ use anyhow::Context;
 use bobbin_api_client::Clients;
 use bobbin_datapath::{Network, Settings, boot_time};
 use bobbin_ipam::BootTime;
-use bobbin_observability::{Metrics as MetricsPage, Progress};
+use bobbin_observability::{Metrics as MetricsPage, Watchdog};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -133,7 +133,7 @@ pub(super) async fn start(
         blocks_read,
         stop,
         run_dir: Arc::new(run_dir),
-        progress: Progress::default(),
+        watchdog: Watchdog::default(),
         args,
     });
     let tasks =

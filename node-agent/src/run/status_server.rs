@@ -18,7 +18,7 @@ pub(super) fn spawn(agent: &Arc<Agent>, metrics: MetricsPage) {
         update_gauges(&probed);
         let ready = probed.args.mode == Mode::Remove || probed.run_dir.was_ready();
         let missing = || "the agent has not read its Node and its blocks from the API server since boot".to_owned();
-        Health::of(&probed.progress, ready.then_some(()).ok_or_else(missing))
+        Health::of(&probed.watchdog, ready.then_some(()).ok_or_else(missing))
     });
     let server = Server::new(Arc::new(metrics), health);
     if let Some(address) = agent.args.metrics_address {

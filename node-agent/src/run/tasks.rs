@@ -68,7 +68,7 @@ pub(super) async fn run(
     let (stale, requests) = (Arc::clone(agent), clients.requests.clone());
     tasks.spawn(async move { stale_attachments::run(&stale, requests, times.pod_gone_apart()).await });
     let demand = agent.demand.clone();
-    let beat = agent.progress.register("block demand", LOOP_PROGRESS_DEADLINE);
+    let beat = agent.watchdog.register("block demand", LOOP_PROGRESS_DEADLINE);
     tasks.spawn(async move { demand.run(beat).await });
     match agent.args.mode {
         Mode::Run => {
@@ -97,7 +97,7 @@ fn spawn_watches(tasks: &mut JoinSet<()>, agent: &Arc<Agent>, clients: &Clients)
         node_state: Arc::clone(&agent.node_state),
         freshness: Arc::clone(&agent.freshness),
         resync: Arc::clone(&agent.resync),
-        progress: agent.progress.clone(),
+        watchdog: agent.watchdog.clone(),
     };
     tasks.spawn(own_objects.run());
     tasks.spawn(assignment_watch::run(
@@ -105,7 +105,7 @@ fn spawn_watches(tasks: &mut JoinSet<()>, agent: &Arc<Agent>, clients: &Clients)
         agent.cluster.clone(),
         Arc::clone(&agent.node_state),
         agent.assignment_writer.clone(),
-        agent.progress.register(WatchedKind::Assignments.name(), LOOP_PROGRESS_DEADLINE),
+        agent.watchdog.register(WatchedKind::Assignments.name(), LOOP_PROGRESS_DEADLINE),
     ));
 }
 
@@ -122,7 +122,7 @@ fn resync(agent: &Agent, clients: &Clients, claims: Claims, times: Times) -> Res
         boot_id: agent.boot_id.clone(),
         interval: agent.args.relist_interval,
         times,
-        beats: agent.progress.clone(),
+        beats: agent.watchdog.clone(),
         hint: Arc::clone(&agent.resync),
     }
 }
@@ -139,7 +139,7 @@ fn block_reconciler(agent: &Agent, clients: &Clients, checkpoint: BlockCheckpoin
         freshness: Arc::clone(&agent.freshness),
         events: agent.events.clone(),
         times,
-        progress: agent.progress.clone(),
+        watchdog: agent.watchdog.clone(),
     })
 }
 
