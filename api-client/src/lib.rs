@@ -5,6 +5,7 @@
 pub mod backoff;
 pub mod call;
 pub mod connect;
+pub mod events;
 pub mod lease;
 pub mod lenient;
 pub mod message;
@@ -15,8 +16,9 @@ pub mod watch;
 pub use backoff::backoff;
 pub use call::{create, delete, patch, patch_status};
 pub use connect::{Clients, ConnectError, connect};
+pub use events::EventPublisher;
 pub use lenient::{Lenient, Notice, Unreadable, UnreadableObjects};
-pub use message::{LONGEST_NOTE, shortened};
+pub use message::{MAX_NOTE_BYTES, shortened};
 pub use node::SlimNode;
 pub use outcome::{Outcome, ReadError, Refusal, UnknownWhy, read, write};
 pub use watch::{Watch, WatchAge, watch};

@@ -13,6 +13,7 @@ use bobbin_datapath::{Network, Settings, boot_time};
 use bobbin_ipam::BootTime;
 use bobbin_ipam::demand::BlockUse;
 use bobbin_observability::{Health, Metrics as Page, PortError, Progress, Server, init_logs};
+use bobbin_process::shutdown_on_signal;
 use clap::Parser;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -56,7 +57,7 @@ const LAST_CALLS: Duration = Duration::from_secs(5);
 pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let args = Args::try_parse_from(args).unwrap_or_else(|error| error.exit());
     init_logs(args.log_format);
-    let stop = on_signal()?;
+    let stop = shutdown_on_signal("stopping; routes and pods stay as they are")?;
     let boot_id = std::fs::read_to_string(&args.boot_id_path)
         .with_context(|| format!("the boot ID can't be read from {}", args.boot_id_path.display()))?
         .trim()
@@ -413,19 +414,4 @@ fn settings(args: &Args) -> Settings {
         mtu: args.mtu,
         sysctl_root: args.sysctl_root.clone(),
     }
-}
-
-fn on_signal() -> anyhow::Result<CancellationToken> {
-    let stop = CancellationToken::new();
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    let signalled = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        }
-        tracing::info!("stopping; routes and pods stay as they are");
-        signalled.cancel();
-    });
-    Ok(stop)
 }

@@ -10,6 +10,7 @@ use anyhow::Context;
 use bobbin_api_client::lease::{Election, Leadership};
 use bobbin_api_client::{Clients, Notice, connect};
 use bobbin_observability::{Health, Metrics, Progress, Server, init_logs};
+use bobbin_process::shutdown_on_signal;
 use clap::Parser;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -61,17 +62,7 @@ impl Shared {
 pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let args = Args::try_parse_from(args).unwrap_or_else(|error| error.exit());
     init_logs(args.log_format);
-    let stop = CancellationToken::new();
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    let stopped = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        }
-        tracing::info!("stopping");
-        stopped.cancel();
-    });
+    let stop = shutdown_on_signal("stopping")?;
     operate(args, stop).await
 }
 
