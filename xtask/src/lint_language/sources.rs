@@ -1,5 +1,6 @@
 //! Which reader finds the prose of a file.
 
+mod cel;
 mod hash;
 mod json;
 mod notes;

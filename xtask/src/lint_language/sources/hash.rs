@@ -1,5 +1,6 @@
 //! YAML, TOML, shell, make and Helm templates: comments, and the values that are messages.
 
+use super::cel;
 use crate::lint_language::prose::{Block, Line};
 
 /// Keys whose value a person reads.
@@ -9,9 +10,18 @@ const MESSAGES: [&str; 2] = ["message: ", "description: "];
 pub fn blocks(text: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut comment = Block::new();
+    let mut message = Block::new();
     let mut indentation = 0;
     for (line, number) in text.lines().zip(1..) {
         let trimmed = line.trim_start();
+        // A message that an expression puts together, one part a line.
+        if trimmed.starts_with('\'') || trimmed.starts_with("+ '") {
+            message.push(Line { number, text: cel::quoted(trimmed) });
+            continue;
+        }
+        if !message.is_empty() {
+            blocks.push(std::mem::take(&mut message));
+        }
         let indented = line.len() - trimmed.len();
         let whole = trimmed.strip_prefix('#').filter(|rest| !rest.starts_with('!'));
         if (whole.is_none() || indented != indentation) && !comment.is_empty() {
@@ -24,9 +34,7 @@ pub fn blocks(text: &str) -> Vec<Block> {
             blocks.push(vec![Line { number, text }]);
         }
     }
-    if !comment.is_empty() {
-        blocks.push(comment);
-    }
+    blocks.extend([comment, message].into_iter().filter(|block| !block.is_empty()));
     blocks
 }
 
@@ -78,5 +86,11 @@ mod tests {
                 vec![(5, "two ports".to_owned())]
             ]
         );
+    }
+
+    #[test]
+    fn the_parts_of_a_message_in_cel_are_one_block() {
+        let text = "messageExpression: >-\n  'block ' + a + ' is'\n  + ' claimed'\nb: 1\n";
+        assert_eq!(read(text), [vec![(2, "block {} is".to_owned()), (3, "{} claimed".to_owned())]]);
     }
 }

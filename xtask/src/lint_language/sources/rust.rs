@@ -4,6 +4,7 @@ mod literal;
 
 use ra_ap_rustc_lexer::{FrontmatterAllowed, LiteralKind, TokenKind, tokenize};
 
+use super::cel;
 use crate::lint_language::prose::{Block, Line};
 
 /// A literal with fewer words is a name, a format or a key, and no sentence.
@@ -112,9 +113,14 @@ impl Reader {
         if self.in_test() && !self.names_a_test() {
             return;
         }
-        let block = literal::lines(text, self.line);
+        let mut block = literal::lines(text, self.line);
+        if block.iter().any(|line| literal::is_expression(&line.text)) {
+            for line in &mut block {
+                line.text = cel::quoted(&line.text);
+            }
+        }
         let prose: usize = block.iter().map(|line| literal::words(&line.text)).sum();
-        if prose >= SENTENCE_WORDS && !block.iter().any(|line| literal::is_code(&line.text)) {
+        if prose >= SENTENCE_WORDS {
             self.blocks.push(block);
         }
     }

@@ -2,8 +2,8 @@
 
 use crate::lint_language::prose::{Block, Line};
 
-/// Signs of an expression or a command, which is not prose.
-const CODE: [&str; 8] = ["&&", "||", " == ", " != ", "self.", " => ", "; do ", " --"];
+/// Signs of an expression in CEL.
+const EXPRESSION: [&str; 7] = ["&&", "||", " == ", " != ", "self.", " + '", "' + "];
 
 /// The lines of a string literal that begins at line `number`, with its escapes resolved.
 ///
@@ -66,7 +66,7 @@ fn is_letter(character: char) -> bool {
     character.is_alphabetic() || character == '\'' || character == '-'
 }
 
-/// Whether a line is an expression or a command.
-pub fn is_code(line: &str) -> bool {
-    CODE.iter().any(|sign| line.contains(sign))
+/// Whether a line is an expression in CEL.
+pub fn is_expression(line: &str) -> bool {
+    EXPRESSION.iter().any(|sign| line.contains(sign))
 }

@@ -55,8 +55,10 @@ fn a_continued_literal_keeps_the_numbers_of_its_lines() {
 }
 
 #[test]
-fn expressions_and_commands_are_no_messages() {
-    assert!(read("f(\"self.spec.a has no more than b\"); g(\"run this one and --that too now\")", false).is_empty());
+fn an_expression_is_read_for_its_quoted_texts() {
+    assert!(read("f(\"self.all(i, a, b in a && self in a || c)\")", false).is_empty());
+    let text = "f(\"'the block ' + self.name + ' is not free'\")";
+    assert_eq!(read(text, false), [vec![line(1, "the block {} is not free")]]);
 }
 
 #[test]
