@@ -97,7 +97,10 @@ impl Drop for RunDirectory {
 impl SingleNode {
     /// Starts everything but the agent; the operator runs, and there is no pool.
     pub async fn start(options: SingleNodeOptions) -> Result<Self> {
-        let artifacts = Artifacts::find()?;
+        let artifacts = match &options.artifacts {
+            Some(artifacts) => artifacts.clone(),
+            None => Artifacts::find()?,
+        };
         let scratch = Scratch::make("bobbin-single-node-")?;
         let run = RunDirectory::make(scratch.path().join("run"))?;
         for name in ["bin", "cni-bin", "cni-conf", "netns", "host-local"] {

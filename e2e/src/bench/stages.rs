@@ -15,7 +15,7 @@ use crate::single_node::SingleNode;
 const HISTOGRAMS: [(&str, &str); 4] = [
     ("cni_call_duration_seconds", "verb=\"ADD\""),
     ("wiring_duration_seconds", ""),
-    ("verdict_wait_seconds", ""),
+    ("confirmation_wait_seconds", ""),
     ("cni_call_duration_seconds", "verb=\"DEL\""),
 ];
 
