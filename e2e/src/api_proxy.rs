@@ -84,8 +84,8 @@ impl ApiProxy {
     }
 
     /// What it has seen since a mark and the selector names, in order.
-    pub fn seen(&self, since: usize, selector: &Selector) -> Vec<ObservedRequest> {
-        self.faults.seen(since, selector)
+    pub fn observed(&self, since: usize, selector: &Selector) -> Vec<ObservedRequest> {
+        self.faults.observed(since, selector)
     }
 }
 

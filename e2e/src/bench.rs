@@ -5,6 +5,7 @@
 mod boot;
 mod calls;
 mod claims;
+pub mod compare;
 mod foreign_routes;
 mod packet;
 mod report;
@@ -38,13 +39,19 @@ struct BenchConfig {
 }
 
 impl BenchConfig {
-    /// `BENCH_ROUNDS` sets the rounds.
-    fn from_environment() -> Result<Self> {
+    /// The value of `BENCH_ROUNDS`.
+    fn rounds_from_environment(default: usize) -> Result<usize> {
         let rounds = match std::env::var("BENCH_ROUNDS") {
             Ok(text) => text.parse().context("BENCH_ROUNDS must be a number of rounds")?,
-            Err(_) => 5,
+            Err(_) => default,
         };
         ensure!(rounds > 0, "BENCH_ROUNDS must be at least 1");
+        Ok(rounds)
+    }
+
+    /// `BENCH_ROUNDS` sets the rounds.
+    fn from_environment() -> Result<Self> {
+        let rounds = Self::rounds_from_environment(5)?;
         Ok(Self { rounds, one_by_one: 40, one_by_one_reference_dual: 3, at_once: 100 })
     }
 }

@@ -32,14 +32,14 @@ pub use objects::pools::Pool;
 pub use objects::workload::{CONTAINER, Workload};
 pub use options::{ClusterOptions, Network};
 
-use crate::artifacts::Artifacts;
 use crate::cluster::node::{Node, NodeConfig};
 use crate::cluster::run::Run;
 use crate::control_plane::{self, CONTROLLER_MANAGER, ControlPlane, Process, SCHEDULER};
-use crate::image;
 use crate::network::{Fabric, FabricAddresses, Namespace};
-use crate::programs::Programs;
 use routes::Routes;
+use xtask::artifacts::Artifacts;
+use xtask::image;
+use xtask::programs::Programs;
 
 /// kube-proxy's token.
 const KUBE_PROXY: &str = "kube-proxy";
@@ -187,10 +187,9 @@ impl Cluster {
 /// The archives that every node loads.
 fn make_images(run: &Run, programs: &Programs, network: Network) -> Result<Vec<PathBuf>> {
     let directory = run.make_directory("images")?;
-    let mut images = vec![image::tools(programs, &directory)?];
+    let mut images = vec![image::test_images(programs, &directory)?];
     if network == Network::Bobbin {
-        let product = Artifacts::find()?;
-        images.push(image::product(product.all(), product.shim(), &directory, image::PRODUCT)?);
+        images.push(image::bobbin(&Artifacts::find()?, &directory, image::BOBBIN)?);
     }
     Ok(images)
 }

@@ -27,7 +27,7 @@ pub use options::{ADMIN, CONTROLLER_MANAGER, ControlPlaneOptions, SCHEDULER, Tok
 pub use process::{Process, killed_with_parent, spawn};
 pub use scratch_dir::Scratch;
 
-use crate::programs::Programs;
+use xtask::programs::Programs;
 
 /// How long the API server may take from exec to ready, on a machine that is busy with other things.
 const START: Duration = Duration::from_mins(3);

@@ -30,10 +30,10 @@ pub use sandbox::{NetnsMount, Sandbox, random_container_id};
 pub use syscall_faults::{InjectedSyscall, SyscallFaults};
 
 use crate::api_proxy::ApiProxy;
-use crate::artifacts::Artifacts;
 use crate::control_plane::{ControlPlane, ControlPlaneOptions, Process, Scratch};
 use crate::network::{Namespace, TcpProxy};
-use crate::programs::Programs;
+use xtask::artifacts::Artifacts;
+use xtask::programs::Programs;
 
 /// The name of the Node object.
 pub const NODE: &str = "n1";
@@ -66,7 +66,7 @@ pub struct SingleNode {
     /// What is behind the uplink.
     pub fabric: Namespace,
     /// What is executed.
-    pub product: Artifacts,
+    pub artifacts: Artifacts,
     /// Where cnitool and the reference plugins are.
     pub programs: Programs,
     _run: RunDirectory,
@@ -97,14 +97,17 @@ impl Drop for RunDirectory {
 impl SingleNode {
     /// Starts everything but the agent; the operator runs, and there is no pool.
     pub async fn start(options: SingleNodeOptions) -> Result<Self> {
-        let product = Artifacts::find()?;
+        let artifacts = match &options.artifacts {
+            Some(artifacts) => artifacts.clone(),
+            None => Artifacts::find()?,
+        };
         let scratch = Scratch::make("bobbin-single-node-")?;
         let run = RunDirectory::make(scratch.path().join("run"))?;
         for name in ["bin", "cni-bin", "cni-conf", "netns", "host-local"] {
             std::fs::create_dir(scratch.path().join(name))?;
         }
         for name in ["bobbin-agent", "bobbin-operator"] {
-            std::os::unix::fs::symlink(product.all(), scratch.path().join("bin").join(name))?;
+            std::os::unix::fs::symlink(artifacts.all(), scratch.path().join("bin").join(name))?;
         }
         std::fs::write(scratch.path().join("boot-id"), "11111111-1111-1111-1111-111111111111\n")?;
 
@@ -133,7 +136,7 @@ impl SingleNode {
             client,
             namespace,
             fabric,
-            product,
+            artifacts,
             programs,
             _run: run,
             scratch,

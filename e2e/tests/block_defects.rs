@@ -3,6 +3,10 @@
 //! The other node `n9` is this test with an administrator's client. The agent is behind a proxy that spoils single requests and
 //! watches. All tests share the node and take turns; each cleans up.
 
+#[path = "block_defects/checkpoint.rs"]
+mod checkpoint;
+#[path = "block_defects/concurrency.rs"]
+mod concurrency;
 #[path = "block_defects/cool_down.rs"]
 mod cool_down;
 #[path = "block_defects/direct_routing.rs"]
@@ -60,6 +64,20 @@ fn main() -> Result<ExitCode> {
         suite.test("a failing list of records keeps no lost block assignable", restart::records_fail),
         suite.test("a doubted block stays doubted across a crash", restart::doubt_survives),
         suite.test("an agent that starts during an outage gives out a cooling address if it has no other", restart::cooling),
+        suite.test(
+            "an ADD that waits for its assignment delays no other call",
+            concurrency::waits_for_assignment,
+        ),
+        suite.test("an ADD that waits for a claim delays no other call", concurrency::waits_for_claim),
+        suite.test("an ADD that waits for the kernel delays no other call", concurrency::waits_for_kernel),
+        suite.test(
+            "a block serves no ADD before the saved list of blocks has it",
+            checkpoint::written_before_service,
+        ),
+        suite.test(
+            "a lost block serves no ADD though the saved list of blocks can't be written",
+            checkpoint::lost_without_write,
+        ),
         suite.test("one waiting pod makes its node claim one cooling block, not all", cool_down::one_block),
         suite.test("a block that goes back unused keeps its freeSince", cool_down::unused_keeps_its_time),
         suite.test("an address that another node recorded comes back when that record is gone", duplicate::comes_back),

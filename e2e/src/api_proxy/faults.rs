@@ -187,7 +187,7 @@ impl Faults {
         seen.len()
     }
 
-    pub(super) fn seen(&self, since: usize, selector: &Selector) -> Vec<ObservedRequest> {
+    pub(super) fn observed(&self, since: usize, selector: &Selector) -> Vec<ObservedRequest> {
         let seen = lock(&self.seen);
         let matching = seen.iter().skip(since).filter(|(request, _)| selector.matches(request));
         matching

@@ -15,7 +15,7 @@ const RUNS: usize = 300;
 /// Measures by turns.
 pub fn measure(node: &SingleNode, report: &mut Report) -> Result<()> {
     eprintln!("bench: the plugin alone");
-    let shim = node.product.shim();
+    let shim = node.artifacts.shim();
     report.plugin_bytes = Some(std::fs::metadata(shim)?.len());
     let (mut ours, mut theirs) = (Samples::default(), Samples::default());
     for _ in 0..RUNS {

@@ -13,7 +13,7 @@ impl SingleNode {
     pub fn plugin(&self) -> Plugin {
         Plugin {
             namespace: self.namespace.clone(),
-            executable: self.product.shim().to_owned(),
+            executable: self.artifacts.shim().to_owned(),
             path: self.path("cni-bin"),
             environment: vec![("BOBBIN_SOCKET".to_owned(), self.run_dir().join("agent.sock").display().to_string())],
             conf: json!({"cniVersion": "1.1.0", "name": "bobbin", "type": "bobbin"}),

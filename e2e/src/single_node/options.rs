@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use xtask::artifacts::Artifacts;
 
 use super::SingleNode;
 use crate::network::NetworkFault;
@@ -13,6 +14,8 @@ use crate::suite::{Fixture, Suite};
 pub struct SingleNodeOptions {
     /// Whether etcd waits for the disk; measurements do.
     pub fsync: bool,
+    /// The executables; `None`: [`Artifacts::find`].
+    pub artifacts: Option<Artifacts>,
     /// More flags of the agent.
     pub agent: Vec<String>,
     /// More flags of the operator.

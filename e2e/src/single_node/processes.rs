@@ -55,7 +55,7 @@ impl SingleNode {
             "--install".to_owned(),
             format!("--cni-bin-dir={}", self.path("cni-bin").display()),
             format!("--cni-conf-dir={}", self.path("cni-conf").display()),
-            format!("--shim-path={}", self.product.shim().display()),
+            format!("--shim-path={}", self.artifacts.shim().display()),
         ];
         let name = |flag: &String| flag.split('=').next().unwrap_or_default().to_owned();
         let replaced: Vec<String> = self.agent_flags.iter().map(name).collect();

@@ -89,7 +89,7 @@ pub async fn taken_port(node: &mut SingleNode) -> Result<()> {
     })
     .await?;
     for path in ["/healthz", "/readyz"] {
-        let mut probe = std::process::Command::new(node.product.all());
+        let mut probe = std::process::Command::new(node.artifacts.all());
         let output = probe.arg("probe").arg(node.run_dir().join("health.sock")).arg(path).output()?;
         ensure!(output.status.success(), "{path}: {}", String::from_utf8_lossy(&output.stderr));
     }

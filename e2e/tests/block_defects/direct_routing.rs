@@ -201,7 +201,7 @@ pub async fn quiet_resyncs(node: &mut SingleNode) -> Result<()> {
     let resyncs = Selector::verbs(&["list"]).of("addresspools");
     wait_until("three resyncs have passed", THREE_RESYNCS, || async {
         come_change_and_go(node, &blocks).await?;
-        let passed = node.api()?.seen(mark, &resyncs).len();
+        let passed = node.api()?.observed(mark, &resyncs).len();
         Ok(check(passed > 3, || format!("{passed}")))
     })
     .await?;

@@ -59,7 +59,7 @@ pub async fn two_at_once(node: &mut SingleNode) -> Result<()> {
     let mark = node.api()?.mark();
     first.give_to_other_node(node).await?;
     wait_until("the agent reads the first block", WAIT_TIMEOUT, || async {
-        let reads = node.api()?.seen(mark, &Selector::verbs(READS).of("addressblocks"));
+        let reads = node.api()?.observed(mark, &Selector::verbs(READS).of("addressblocks"));
         Ok(check(!reads.is_empty(), || "no read".to_owned()))
     })
     .await?;
@@ -85,7 +85,7 @@ pub async fn during_add(node: &mut SingleNode) -> Result<()> {
     let mark = node.api()?.mark();
     let adding = fixture.begin_add(node, next);
     wait_until("the ADD's record is sent", WAIT_TIMEOUT, || async {
-        let sent = node.api()?.seen(mark, &Selector::verbs(&["create"]).of("ipassignments"));
+        let sent = node.api()?.observed(mark, &Selector::verbs(&["create"]).of("ipassignments"));
         Ok(check(!sent.is_empty(), || "no create".to_owned()))
     })
     .await?;

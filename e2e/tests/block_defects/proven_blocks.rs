@@ -42,7 +42,7 @@ async fn none_of_theirs(node: &SingleNode, fixture: &mut PoolFixture, block: &Bl
             !block.range.contains(&address),
             "two pods have {address}: this node's, and one of n9, which has block {} and the record; the watch had told of {} changes of the block",
             block.name,
-            node.api()?.seen(mark, &Selector::verbs(&["event"]).of("addressblocks").named(&block.name)).len()
+            node.api()?.observed(mark, &Selector::verbs(&["event"]).of("addressblocks").named(&block.name)).len()
         );
     }
     Ok(())
@@ -117,7 +117,7 @@ pub async fn from_the_future(node: &mut SingleNode) -> Result<()> {
     node.proxy.set(NetworkFault::Refuse);
     node.proxy.set(NetworkFault::None);
     wait_until("the agent watches its blocks again", WAIT_TIMEOUT, || async {
-        let watches = node.api()?.seen(mark, &Selector::verbs(&["watch"]).of("addressblocks"));
+        let watches = node.api()?.observed(mark, &Selector::verbs(&["watch"]).of("addressblocks"));
         Ok(check(!watches.is_empty(), || "not yet".to_owned()))
     })
     .await?;

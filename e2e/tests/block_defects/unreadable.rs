@@ -129,7 +129,7 @@ async fn watching(node: &mut SingleNode, flags: &[&str]) -> Result<usize> {
         let api = node.api()?;
         let missing: Vec<&str> = WATCHED
             .into_iter()
-            .filter(|resource| api.seen(mark, &Selector::verbs(&["watch"]).of(resource)).is_empty())
+            .filter(|resource| api.observed(mark, &Selector::verbs(&["watch"]).of(resource)).is_empty())
             .collect();
         Ok(check(missing.is_empty(), || format!("not yet {missing:?}")))
     })
@@ -140,7 +140,7 @@ async fn watching(node: &mut SingleNode, flags: &[&str]) -> Result<usize> {
 /// Fails if a watch was opened since. By itself none ends in its first minute.
 fn no_watch_ended(node: &SingleNode, mark: usize) -> Result<()> {
     for resource in WATCHED {
-        let opened = node.api()?.seen(mark, &Selector::verbs(&["watch"]).of(resource)).len();
+        let opened = node.api()?.observed(mark, &Selector::verbs(&["watch"]).of(resource)).len();
         ensure!(opened == 0, "the watch of {resource} began anew; the agent's log:\n{}", node.agent_log_tail());
     }
     Ok(())
@@ -205,7 +205,7 @@ async fn odd_pods(node: &SingleNode, namespace: &str) -> Result<[Sandbox; 2]> {
 async fn shown(node: &SingleNode, mark: usize, resource: &'static str, name: &str, pool: &str) -> Result<()> {
     let events = Selector::verbs(&["event"]).of(resource).named(name);
     wait_until(&format!("the watch of {resource} shows {name} with its pool"), WAIT_TIMEOUT, || async {
-        let seen = node.api()?.seen(mark, &events);
+        let seen = node.api()?.observed(mark, &events);
         let odd = seen.iter().any(|event| event.body.contains(LAST_SECOND) && event.body.contains(pool));
         Ok(check(odd, || format!("{} events", seen.len())))
     })
@@ -248,7 +248,7 @@ pub async fn pod_and_namespace(node: &mut SingleNode) -> Result<()> {
     get_addresses(node, "odd-read", pods).await.context("as a read shows them")?;
     drop(deaf);
     for (resource, name) in [("pods", "annotated"), ("namespaces", "odd-read")] {
-        let reads = node.api()?.seen(mark, &Selector::verbs(&["get"]).of(resource).named(name)).len();
+        let reads = node.api()?.observed(mark, &Selector::verbs(&["get"]).of(resource).named(name)).len();
         ensure!(reads > 0, "the ADD did not read {name} of the {resource}");
     }
     // The agent reads anew what it was not told.
@@ -289,7 +289,7 @@ impl Loosened {
         let mark = node.api()?.mark();
         kinds.patch(&format!("{}.bobbin.dev", self.plural), &PatchParams::default(), &operations).await?;
         wait_until(&format!("the agent watches {} anew", self.plural), WAIT_TIMEOUT, || async {
-            let watches = node.api()?.seen(mark, &Selector::verbs(&["watch"]).of(self.plural));
+            let watches = node.api()?.observed(mark, &Selector::verbs(&["watch"]).of(self.plural));
             Ok(check(!watches.is_empty(), || "no new watch".to_owned()))
         })
         .await
@@ -343,7 +343,7 @@ pub async fn pool(node: &mut SingleNode) -> Result<()> {
 async fn resynced(node: &SingleNode) -> Result<()> {
     let (mark, lists) = (node.api()?.mark(), Selector::verbs(&["list"]).of("ipassignments"));
     wait_until("the agent has compared its records twice", WAIT_TIMEOUT, || async {
-        let seen = node.api()?.seen(mark, &lists).len();
+        let seen = node.api()?.observed(mark, &lists).len();
         Ok(check(seen > 1, || format!("{seen} lists")))
     })
     .await

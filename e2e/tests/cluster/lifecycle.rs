@@ -7,11 +7,11 @@ use anyhow::{Context, Result, ensure};
 use bobbin_e2e::cluster::Pool;
 use bobbin_e2e::cluster::pod::paths;
 use bobbin_e2e::cluster::{Cluster, CniCall, Workload};
-use bobbin_e2e::image::TOOLS;
 use bobbin_e2e::suite::Suite;
 use bobbin_e2e::wait::{check, wait_until};
 use libtest_mimic::Trial;
 use serde_json::json;
+use xtask::image::TOOLS;
 
 use crate::fixture::VALUES;
 

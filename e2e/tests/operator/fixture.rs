@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use bobbin_crds::pool::{Acceptance, condition};
 use bobbin_crds::{AddressBlock, AddressPool, AddressPoolStatus, FINALIZER, IPAssignment};
-use bobbin_e2e::artifacts::Artifacts;
 use bobbin_e2e::control_plane::{ADMIN, ControlPlane, ControlPlaneOptions, install_crds};
 use bobbin_e2e::suite::{Fixture, Suite};
 use bobbin_e2e::wait::{Poll, check, wait_until};
@@ -16,6 +15,7 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use xtask::artifacts::Artifacts;
 
 /// How long one test may take.
 const TEST_TIMEOUT: Duration = Duration::from_mins(2);

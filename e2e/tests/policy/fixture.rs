@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use bobbin_crds::{AddressBlock, AddressBlockSpec, FINALIZER, IPAssignment, IPAssignmentSpec};
 use bobbin_e2e::control_plane::{ControlPlane, ControlPlaneOptions};
-use bobbin_e2e::programs::Programs;
 use bobbin_e2e::suite::{Fixture, Suite};
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
@@ -20,6 +19,7 @@ use kube::api::{Api, PostParams};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Client, ResourceExt};
 use serde_json::json;
+use xtask::programs::Programs;
 
 /// How long one test may take.
 const TEST_TIMEOUT: Duration = Duration::from_mins(1);

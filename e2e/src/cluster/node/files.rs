@@ -6,8 +6,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
-use crate::image::PAUSE;
 use crate::network::FabricAddresses;
+use xtask::image::PAUSE;
 
 /// Lays out the node's disk.
 pub(super) fn lay_out(disk: &Path, programs: &Path) -> Result<()> {

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::cluster::pod::{PORT, Pod};
-use crate::image::TOOLS;
 use crate::wait::{Poll, check, wait_until};
+use xtask::image::TOOLS;
 
 /// The name of the container in pods made here.
 pub const CONTAINER: &str = "main";

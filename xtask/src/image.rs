@@ -1,6 +1,4 @@
-//! Container images made by hand: a layer, its configuration, a manifest, in a docker-archive that `ctr images import` takes.
-//!
-//! There is no registry: every image is loaded into every node, and pods use `imagePullPolicy: Never`.
+//! Container images as docker-archives: Bobbin's own, and those that the pods of the test cluster run.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,35 +6,36 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
+use crate::artifacts::Artifacts;
 use crate::programs::Programs;
 
-/// What holds a pod's namespaces.
+/// The sandbox image: it holds a pod's namespaces.
 pub const PAUSE: &str = "bobbin.test/pause:1";
-/// What test pods run: `/agnhost` and, in `/bin`, busybox.
+/// The image of test pods: `/agnhost` and, in `/bin`, busybox.
 pub const TOOLS: &str = "bobbin.test/tools:1";
-/// What is under test: `/bobbin-all` and `/bobbin`.
-pub const PRODUCT: &str = "bobbin.test/bobbin:1";
+/// Bobbin's image in the test cluster: `/bobbin-all` and `/bobbin`.
+pub const BOBBIN: &str = "bobbin.test/bobbin:1";
 
-/// One tag of an image and what it runs by itself.
+/// The tag and the entry point of an image.
 struct Tag<'a> {
     name: &'a str,
     entrypoint: &'a [&'a str],
 }
 
-/// Makes the archive of the images that tests use.
-pub fn tools(programs: &Programs, directory: &Path) -> Result<PathBuf> {
+/// Writes the archive of the images that the test cluster runs, and returns its path.
+pub fn test_images(programs: &Programs, directory: &Path) -> Result<PathBuf> {
     let root = directory.join("tools");
     std::fs::create_dir_all(root.join("bin"))?;
-    place(&programs.path("agnhost")?, &root.join("agnhost"))?;
+    copy(&programs.path("agnhost")?, &root.join("agnhost"))?;
     let busybox = Path::new("/bin/busybox");
-    place(busybox, &root.join("bin/busybox")).context("install the package busybox-static")?;
+    copy(busybox, &root.join("bin/busybox")).context("install the package busybox-static")?;
     for name in ["sh", "sleep", "cat", "ip", "ping", "nc", "wget", "hostname", "ls", "true", "httpd", "udhcpc"] {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(name))?;
     }
     let pause = directory.join("pause");
     std::fs::create_dir_all(&pause)?;
-    place(busybox, &pause.join("busybox"))?;
-    // It only has to be there. As a first process it takes no signal but SIGKILL, which is what ends a sandbox.
+    copy(busybox, &pause.join("busybox"))?;
+    // As the first process it ends only by SIGKILL, which is how a sandbox is stopped.
     let forever = ["/busybox", "sleep", "2147483647"];
     let images = [
         (root.as_path(), Tag { name: TOOLS, entrypoint: &[] }),
@@ -45,16 +44,16 @@ pub fn tools(programs: &Programs, directory: &Path) -> Result<PathBuf> {
     archive(directory, "tools.tar", &images)
 }
 
-/// Makes the archive of the product's image, under that name.
-pub fn product(all: &Path, shim: &Path, directory: &Path, name: &str) -> Result<PathBuf> {
-    let root = directory.join("product");
+/// Writes the archive of Bobbin's image under this name, and returns its path.
+pub fn bobbin(artifacts: &Artifacts, directory: &Path, name: &str) -> Result<PathBuf> {
+    let root = directory.join("bobbin");
     std::fs::create_dir_all(&root)?;
-    place(all, &root.join("bobbin-all"))?;
-    place(shim, &root.join("bobbin"))?;
-    archive(directory, "product.tar", &[(&root, Tag { name, entrypoint: &["/bobbin-all"] })])
+    copy(artifacts.all(), &root.join("bobbin-all"))?;
+    copy(artifacts.shim(), &root.join("bobbin"))?;
+    archive(directory, "bobbin.tar", &[(&root, Tag { name, entrypoint: &["/bobbin-all"] })])
 }
 
-fn place(from: &Path, to: &Path) -> Result<()> {
+fn copy(from: &Path, to: &Path) -> Result<()> {
     std::fs::copy(from, to).with_context(|| format!("{} is missing", from.display()))?;
     Ok(())
 }

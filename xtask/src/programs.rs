@@ -1,8 +1,7 @@
-//! Where the programs of the test cluster are: kube-apiserver, etcd, kubelet, containerd and so on. Whoever starts one asks here.
+//! The programs of the test cluster: kube-apiserver, etcd, kubelet, containerd and so on.
 //!
-//! `BOBBIN_PROGRAMS` names a directory of ready-made programs and then nothing else is used; else one that
-//! `KUBEBUILDER_ASSETS` has is taken; else `e2e/programs/build` makes it. Never looks in `PATH`: what a test runs must be
-//! what the repository pins.
+//! They come from the first of these that is there: the directory `BOBBIN_PROGRAMS`, the directory `KUBEBUILDER_ASSETS`, the
+//! script `xtask/programs/build`. `PATH` is never searched, because the repository pins the versions.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -24,7 +23,10 @@ impl Programs {
         let directory = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let given = directory("BOBBIN_PROGRAMS");
         if let Some(path) = given.as_deref().filter(|path| !path.is_dir()) {
-            bail!("BOBBIN_PROGRAMS names {}, which is no directory: create it, or unset the variable", path.display());
+            bail!(
+                "BOBBIN_PROGRAMS names {}, which is not a directory: create it, or unset the variable",
+                path.display()
+            );
         }
         Ok(Self { given, assets: directory("KUBEBUILDER_ASSETS"), built: OnceLock::new() })
     }
@@ -41,7 +43,7 @@ impl Programs {
         if !path.is_file() {
             let what_to_do = match &self.given {
                 Some(_) => "put it there, or unset BOBBIN_PROGRAMS so that it is built",
-                None => "add it to e2e/programs/build",
+                None => "add it to xtask/programs/build",
             };
             bail!("the program {name} is missing in {}: {what_to_do}", directory.display());
         }
@@ -61,7 +63,7 @@ impl Programs {
     }
 }
 
-/// Runs `e2e/programs/build`, whose last line is the directory.
+/// Runs `xtask/programs/build`, whose last line is the directory.
 fn build() -> Result<PathBuf> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs/build");
     let run = Command::new(&script)
@@ -71,7 +73,7 @@ fn build() -> Result<PathBuf> {
         .with_context(|| format!("{} did not start", script.display()))?;
     if !run.status.success() {
         bail!(
-            "{} failed ({}): its last words are above; with BOBBIN_PROGRAMS=<directory> ready-made programs are used",
+            "{} failed ({}): its output is above; set BOBBIN_PROGRAMS=<directory> to use ready-made programs",
             script.display(),
             run.status
         );

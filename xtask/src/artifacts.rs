@@ -1,4 +1,4 @@
-//! The executables under test, built once: `bobbin-all` and the shim `bobbin`, both static, since their image has nothing else.
+//! Bobbin's two executables: `bobbin-all` and the CNI plugin `bobbin`. Both are static, because their image holds nothing else.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,25 +14,29 @@ pub struct Artifacts {
 }
 
 impl Artifacts {
-    /// Those in the directory `BOBBIN_ARTIFACTS` if it is given, else those that cargo builds. `BOBBIN_PROFILE=dev` builds quickly and runs slowly.
+    /// Those in the directory `BOBBIN_ARTIFACTS` if it is set. Otherwise cargo builds them: `BOBBIN_PROFILE=dev` builds quickly.
     pub fn find() -> Result<Self> {
         static FOUND: OnceLock<Artifacts> = OnceLock::new();
         if let Some(found) = FOUND.get() {
             return Ok(found.clone());
         }
-        let product = match std::env::var_os("BOBBIN_ARTIFACTS").filter(|value| !value.is_empty()) {
-            Some(directory) => {
-                let directory = PathBuf::from(directory);
-                Self { all: directory.join("bobbin-all"), shim: directory.join("bobbin") }
-            }
+        let artifacts = match std::env::var_os("BOBBIN_ARTIFACTS").filter(|value| !value.is_empty()) {
+            Some(directory) => Self::in_directory(Path::new(&directory))
+                .context("BOBBIN_ARTIFACTS must name a directory with both executables")?,
             None => Self::build()?,
         };
-        for path in [&product.all, &product.shim] {
+        Ok(FOUND.get_or_init(|| artifacts).clone())
+    }
+
+    /// Those in a directory.
+    pub fn in_directory(directory: &Path) -> Result<Self> {
+        let artifacts = Self { all: directory.join("bobbin-all"), shim: directory.join("bobbin") };
+        for path in [&artifacts.all, &artifacts.shim] {
             if !path.is_file() {
-                bail!("{} is missing: build it, or unset BOBBIN_ARTIFACTS", path.display());
+                bail!("{} is missing: build it with `cargo xtask artifacts`", path.display());
             }
         }
-        Ok(FOUND.get_or_init(|| product).clone())
+        Ok(artifacts)
     }
 
     /// The all-in-one executable: operator and agent.
@@ -46,18 +50,18 @@ impl Artifacts {
     }
 
     fn build() -> Result<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("e2e is in the repository")?;
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is not inside a workspace")?;
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
         let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
         let profile = std::env::var("BOBBIN_PROFILE").unwrap_or_else(|_| "release".to_owned());
         for (package, profile) in [("bobbin-all", profile.as_str()), ("bobbin-shim", "shim")] {
             let mut cargo = Command::new("cargo");
-            // What the cargo that started us says of its package makes build scripts of others run again, and minutes pass.
+            // Variables of the calling cargo would make build scripts run again, which takes minutes.
             for (name, _) in std::env::vars_os() {
-                let ours = name.to_str().is_some_and(|name| {
+                let of_caller = name.to_str().is_some_and(|name| {
                     name.starts_with("CARGO") && !matches!(name, "CARGO_HOME" | "CARGO_TARGET_DIR")
                 });
-                if ours {
+                if of_caller {
                     cargo.env_remove(&name);
                 }
             }
@@ -74,7 +78,7 @@ impl Artifacts {
                 bail!("{package} does not build: cargo says above why");
             }
         }
-        let place = |profile: &str| target.join(&platform).join(if profile == "dev" { "debug" } else { profile });
-        Ok(Self { all: place(&profile).join("bobbin-all"), shim: place("shim").join("bobbin") })
+        let directory = |profile: &str| target.join(&platform).join(if profile == "dev" { "debug" } else { profile });
+        Ok(Self { all: directory(&profile).join("bobbin-all"), shim: directory("shim").join("bobbin") })
     }
 }
