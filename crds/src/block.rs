@@ -7,9 +7,10 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::cel::{self, Family};
+use crate::pool::MAX_SUBNETS;
 
-/// The highest index of a block: 64 subnets of 2^40 blocks each.
-pub const LAST_INDEX: i64 = (1 << 46) - 1;
+/// The largest index of a block: each subnet has at most 2^40 blocks.
+pub const MAX_BLOCK_INDEX: i64 = (MAX_SUBNETS.cast_signed() as i64) * (1 << 40) - 1;
 
 /// The slice and, while it is claimed, the node that has it.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -44,7 +45,7 @@ pub struct AddressBlockSpec {
     #[schemars(length(min = 1, max = 63))]
     pub pool_name: String,
     /// The place of the block in the pool, counted over all its subnets in order.
-    #[schemars(range(min = 0, max = 70_368_744_177_663_i64))]
+    #[schemars(range(min = 0, max = MAX_BLOCK_INDEX))]
     pub index: i64,
     /// The block's IPv4 CIDR.
     #[serde(default, skip_serializing_if = "Option::is_none")]

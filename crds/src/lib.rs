@@ -18,5 +18,5 @@ pub use pool::{AddressPool, AddressPoolSpec, AddressPoolStatus, DEFAULT_COOLDOWN
 pub const FINALIZER: &str = "bobbin.dev/in-use";
 /// The annotation on a pod or a namespace that names the pool its pods get addresses from.
 pub const POOL_ANNOTATION: &str = "bobbin.dev/pool";
-/// The pool of pods that nothing else names one for.
+/// The pool used when neither the pod nor its namespace selects one.
 pub const DEFAULT_POOL: &str = "default";

@@ -12,9 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::cel::{self, Family};
 
-/// The most entries that a pool's `subnets` may have.
+/// The largest number of entries in a pool's `subnets`.
 pub const MAX_SUBNETS: usize = 64;
-/// The most entries that a pool's `reserved` may have.
+/// The largest `blockSizeBits`: a block has at most 65,536 addresses.
+pub const MAX_BLOCK_SIZE_BITS: u8 = 16;
+/// The largest number of entries in a pool's `reserved`.
 pub const MAX_RESERVED: usize = 256;
 
 /// What a user writes: the subnets, how they are cut, and who may use them.
@@ -41,12 +43,12 @@ pub const MAX_RESERVED: usize = 256;
 #[serde(rename_all = "camelCase")]
 pub struct AddressPoolSpec {
     /// The subnets to hand out, in order: 1 to 64 entries, all with the same families. Entries may only be appended.
-    #[schemars(length(min = 1, max = 64))]
+    #[schemars(length(min = 1, max = MAX_SUBNETS))]
     #[x_kube(validation = rules::same_families(), validation = rules::no_overlap(), validation = rules::append_only())]
     pub subnets: Vec<Subnet>,
     /// A block has 2^blockSizeBits addresses (pairs): 0 to 16. Immutable.
     #[serde(default = "default_block_size_bits")]
-    #[schemars(range(min = 0, max = 16))]
+    #[schemars(range(min = 0, max = MAX_BLOCK_SIZE_BITS))]
     #[x_kube(validation = cel::immutable("blockSizeBits can't be changed, because blocks of the old size may be in use: put the old value back, or make another pool and set draining on this one"))]
     pub block_size_bits: i64,
     /// Addresses or CIDRs that are never assigned.
@@ -135,7 +137,7 @@ pub struct AddressPoolStatus {
     pub blocks: BlockCounts,
     /// The subnet entries that are carved, or about to be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = MAX_SUBNETS))]
     pub accepted_subnets: Vec<AcceptedSubnet>,
     /// The indices between which the free blocks lie; absent: there is no free block.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_api_client::{Clients, Lenient, ReadError, SlimNode, backoff};
+use bobbin_api_client::{Clients, Lenient, ReadError, PartialNode, backoff};
 use bobbin_crds::AddressBlock;
 use bobbin_datapath::boot_time;
 use bobbin_observability::{Beat, Progress};
@@ -72,7 +72,7 @@ impl OwnWatches {
         let node = format!("metadata.name={}", self.view.node_name());
         let blocks = format!("spec.nodeName={}", self.view.node_name());
         tokio::join!(
-            self.follow(Kind::Node, node, Api::<Lenient<SlimNode>>::all(self.clients.watches.clone()), |seen| self
+            self.follow(Kind::Node, node, Api::<Lenient<PartialNode>>::all(self.clients.watches.clone()), |seen| self
                 .node(&seen)),
             self.follow(
                 Kind::Blocks,
@@ -200,7 +200,7 @@ impl OwnWatches {
         }
     }
 
-    fn node(&self, seen: &Seen<Lenient<SlimNode>>) {
+    fn node(&self, seen: &Seen<Lenient<PartialNode>>) {
         let node = match seen {
             Seen::All(nodes, _) => nodes.first(),
             Seen::Is(node) => Some(node),

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_api_client::{Clients, Lenient, ReadError, SlimNode, backoff};
+use bobbin_api_client::{Clients, Lenient, ReadError, PartialNode, backoff};
 use bobbin_crds::AddressPool;
 use bobbin_datapath::boot_time;
 use bobbin_observability::Progress;
@@ -182,7 +182,7 @@ impl Resync {
         if self.view.node().is_some() && silence.is_some_and(|silence| silence < self.times.silence()) {
             return Ok(());
         }
-        let api: kube::Api<Lenient<SlimNode>> = kube::Api::all(self.clients.requests.clone());
+        let api: kube::Api<Lenient<PartialNode>> = kube::Api::all(self.clients.requests.clone());
         let (start, reports) = (self.freshness.begin_read(boot_time()), self.view.node_reports());
         let node = match bobbin_api_client::read(crate::blocks::api::DEADLINE, api.get(self.view.node_name())).await {
             Ok(node) => match NodeFacts::of(&node) {

@@ -1,9 +1,10 @@
 //! Which loops of a program make progress: each loop registers with a deadline of its own and beats; liveness names the one that hangs.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// The loops of a program. Cheap to clone; all clones are one registry.
@@ -56,7 +57,7 @@ impl Progress {
     pub fn register(&self, name: &'static str, deadline: Duration) -> Beat {
         let last = AtomicU64::new(self.0.elapsed());
         let of = Arc::new(Loop { name, deadline, last });
-        let mut loops = self.0.loops.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut loops = self.0.loops.lock();
         loops.retain(|each| each.strong_count() > 0);
         loops.push(Arc::downgrade(&of));
         Beat { registry: Arc::clone(&self.0), of }
@@ -65,7 +66,7 @@ impl Progress {
     /// The loops that have missed their deadline, the longest silent one first.
     pub fn stalled(&self) -> Vec<Stalled> {
         let now = self.0.elapsed();
-        let loops = self.0.loops.lock().unwrap_or_else(PoisonError::into_inner);
+        let loops = self.0.loops.lock();
         let alive = loops.iter().filter_map(Weak::upgrade);
         let mut stalled: Vec<Stalled> = alive.filter_map(|each| each.stalled(now)).collect();
         stalled.sort_by_key(|each| std::cmp::Reverse(each.silent));

@@ -20,7 +20,7 @@ use kube::api::{DeleteParams, Preconditions};
 use serde_json::json;
 
 use crate::cache::UnreadableObject;
-use crate::cache::objects::SlimAssignment;
+use crate::cache::objects::PartialAssignment;
 use crate::context::Context;
 use crate::live_reads::{for_each, node_is_gone};
 use grace_period::GracePeriods;
@@ -105,7 +105,7 @@ struct OwnedObjects {
 }
 
 impl OwnedObjects {
-    fn add_assignment(&mut self, assignment: Lenient<SlimAssignment>, is_unreadable: impl Fn(&str) -> bool) {
+    fn add_assignment(&mut self, assignment: Lenient<PartialAssignment>, is_unreadable: impl Fn(&str) -> bool) {
         match assignment {
             Lenient::Readable(assignment) if !is_unreadable(&assignment.spec.pool_name) => {
                 self.assignments.extend(assignment.metadata.name.zip(assignment.metadata.uid));
@@ -151,7 +151,7 @@ async fn release_node(context: &Context, node: &str) -> Result<bool, ReleaseErro
         blocks = blocks.len(),
         "the Node is gone: releasing its blocks and addresses"
     );
-    let api: Api<Lenient<SlimAssignment>> = Api::all(context.clients.requests.clone());
+    let api: Api<Lenient<PartialAssignment>> = Api::all(context.clients.requests.clone());
     let deletions = assignments.into_iter().map(|(name, uid)| delete_assignment(&api, name, uid));
     let deleted: Vec<bool> = futures::stream::iter(deletions).buffer_unordered(MAX_CONCURRENT_WRITES).collect().await;
     let left = deleted.iter().filter(|is_deleted| !**is_deleted).count();
@@ -166,7 +166,7 @@ async fn release_node(context: &Context, node: &str) -> Result<bool, ReleaseErro
 }
 
 /// Deletes the assignment with that UID. Returns whether it is gone, also if another one has taken its name.
-pub(crate) async fn delete_assignment(api: &Api<Lenient<SlimAssignment>>, name: String, uid: String) -> bool {
+pub(crate) async fn delete_assignment(api: &Api<Lenient<PartialAssignment>>, name: String, uid: String) -> bool {
     let preconditions = Preconditions { uid: Some(uid), resource_version: None };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
     match write(WRITE_TIMEOUT, delete(api, &name, &params)).await {

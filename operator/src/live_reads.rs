@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use bobbin_api_client::{Clients, Lenient, ReadError, SlimNode, read};
+use bobbin_api_client::{Clients, Lenient, PartialNode, ReadError, read};
 use kube::api::ListParams;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 
-use crate::cache::objects::SlimAssignment;
+use crate::cache::objects::PartialAssignment;
 
 /// The deadline of one read.
 pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,14 +41,14 @@ where
 
 /// Whether no assignment names the block.
 pub(crate) async fn has_no_assignments(clients: &Clients, block: &str) -> Result<bool, ReadError> {
-    let assignments: Api<Lenient<SlimAssignment>> = Api::all(clients.requests.clone());
+    let assignments: Api<Lenient<PartialAssignment>> = Api::all(clients.requests.clone());
     let params = ListParams::default().fields(&format!("spec.blockName={block}")).limit(1);
     Ok(read(READ_TIMEOUT, assignments.list(&params)).await?.items.is_empty())
 }
 
 /// Whether there is no Node of that name.
 pub(crate) async fn node_is_gone(clients: &Clients, node: &str) -> Result<bool, ReadError> {
-    let nodes: Api<Lenient<SlimNode>> = Api::all(clients.requests.clone());
+    let nodes: Api<Lenient<PartialNode>> = Api::all(clients.requests.clone());
     match read(READ_TIMEOUT, nodes.get(node)).await {
         Ok(_) => Ok(false),
         Err(ReadError::NotFound) => Ok(true),

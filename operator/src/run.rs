@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bobbin_api_client::lease::{Election, Leadership};
-use bobbin_api_client::{Clients, Notice, connect};
+use bobbin_api_client::{Clients, UnreadableNotice, connect};
 use bobbin_observability::{Health, Metrics, Progress, Server, init_logs};
 use bobbin_process::shutdown_on_signal;
 use clap::Parser;
@@ -146,7 +146,7 @@ async fn follow_leadership(context: Arc<Context>, set_active: watch::Sender<bool
 }
 
 /// Publishes an event on each unreadable object, once this operator leads.
-async fn report_unreadable(context: Arc<Context>, mut notices: mpsc::UnboundedReceiver<Notice>) {
+async fn report_unreadable(context: Arc<Context>, mut notices: mpsc::UnboundedReceiver<UnreadableNotice>) {
     while let Some(notice) = notices.recv().await {
         while !context.is_leader() {
             tokio::time::sleep(NOTICE_RETRY_INTERVAL).await;

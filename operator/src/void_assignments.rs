@@ -14,7 +14,7 @@ use kube::Api;
 use kube::core::PartialObjectMeta;
 
 use crate::cache::OrphanedAssignment;
-use crate::cache::objects::SlimAssignment;
+use crate::cache::objects::PartialAssignment;
 use crate::context::Context;
 use crate::deleted_nodes::delete_assignment;
 use crate::live_reads::{READ_TIMEOUT, node_is_gone};
@@ -56,7 +56,7 @@ async fn check(
     candidates: &mut Candidates,
     candidate: &OrphanedAssignment,
 ) -> Result<(), ReadError> {
-    let assignments: Api<Lenient<SlimAssignment>> = Api::all(context.clients.requests.clone());
+    let assignments: Api<Lenient<PartialAssignment>> = Api::all(context.clients.requests.clone());
     let assignment = match read(READ_TIMEOUT, assignments.get(&candidate.name)).await {
         Err(ReadError::NotFound) => return Ok(()),
         assignment => assignment?,
@@ -120,13 +120,13 @@ async fn check(
 }
 
 /// Namespace and name of the pod of an assignment.
-fn pod_of(assignment: &SlimAssignment) -> String {
+fn pod_of(assignment: &PartialAssignment) -> String {
     let or_none = |name: &Option<String>| name.clone().unwrap_or_else(|| "(none)".to_owned());
     format!("{}/{}", or_none(&assignment.spec.pod_namespace), or_none(&assignment.spec.pod_name))
 }
 
 /// Whether the pod of an assignment is gone. Without a pod in the assignment there is no evidence, so it is not.
-async fn pod_is_gone(context: &Context, assignment: &SlimAssignment) -> Result<bool, ReadError> {
+async fn pod_is_gone(context: &Context, assignment: &PartialAssignment) -> Result<bool, ReadError> {
     let spec = &assignment.spec;
     let (Some(namespace), Some(name), Some(uid)) = (&spec.pod_namespace, &spec.pod_name, &spec.pod_uid) else {
         return Ok(false);

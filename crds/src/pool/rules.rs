@@ -2,6 +2,7 @@
 
 use kube::core::Rule;
 
+use super::{MAX_BLOCK_SIZE_BITS, MAX_SUBNETS};
 use crate::cel::{rule, telling_rule, texts};
 
 /// True for two entries that have an address in common. Both are valid.
@@ -30,7 +31,7 @@ pub(crate) fn append_only() -> Rule {
 
 /// No address is in two entries.
 pub(crate) fn no_overlap() -> Rule {
-    let numbers = texts(0..64);
+    let numbers = subnet_indices();
     telling_rule(
         format!("{UNREADABLE} || self.all(i, a, self.all(j, b, i <= j || !{OVERLAP}))"),
         format!(
@@ -51,7 +52,7 @@ pub(crate) fn same_families() -> Rule {
 pub(crate) fn block_fits() -> Rule {
     const TOO_SMALL: &str = "((has(s.ipv4) && isCIDR(s.ipv4) && cidr(s.ipv4).ip().family() == 4 && cidr(s.ipv4).prefixLength() + self.blockSizeBits > 32) \
         || (has(s.ipv6) && isCIDR(s.ipv6) && cidr(s.ipv6).ip().family() == 6 && cidr(s.ipv6).prefixLength() + self.blockSizeBits > 128))";
-    let (sizes, numbers) = (texts((0..=16).map(|bits| 1 << bits)), texts(0..64));
+    let (sizes, numbers) = (texts((0..=u32::from(MAX_BLOCK_SIZE_BITS)).map(|bits| 1 << bits)), subnet_indices());
     telling_rule(
         format!("self.blockSizeBits < 0 || self.blockSizeBits > 16 || !self.subnets.exists(s, {TOO_SMALL})"),
         format!(
@@ -76,4 +77,9 @@ pub(crate) fn selector() -> Rule {
          : e.operator in ['Exists', 'DoesNotExist'] && (!has(e.values) || e.values.size() == 0))",
         "a requirement of matchExpressions is invalid: the operator is In or NotIn with values, or Exists or DoesNotExist without",
     )
+}
+
+/// The indices of `subnets`, as a list of texts.
+fn subnet_indices() -> String {
+    texts(0..MAX_SUBNETS as u32)
 }

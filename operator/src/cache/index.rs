@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bobbin_api_client::{Lenient, SlimNode};
+use bobbin_api_client::{Lenient, PartialNode};
 use bobbin_crds::{AddressBlock, AddressPool};
 use kube::api::ObjectMeta;
 use kube::runtime::reflector::store::Writer;
@@ -15,7 +15,7 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::Event;
 
 use super::block::{BlockInfo, block_index, block_key};
-use super::objects::SlimAssignment;
+use super::objects::PartialAssignment;
 use super::orphans::assignment_name;
 use super::unreadable::address_of;
 
@@ -27,8 +27,8 @@ pub(crate) struct Index {
     pub(super) pools: Store<Lenient<AddressPool>>,
     pool_writer: Writer<Lenient<AddressPool>>,
     /// Nodes with only name, taints and addresses. An unreadable node keeps the addresses it last had.
-    pub(super) nodes: Store<SlimNode>,
-    node_writer: Writer<SlimNode>,
+    pub(super) nodes: Store<PartialNode>,
+    node_writer: Writer<PartialNode>,
     /// Deleted nodes that had the out-of-service taint when they were last seen.
     pub(super) deleted_out_of_service: HashSet<Arc<str>>,
     /// By pool and index.
@@ -113,7 +113,7 @@ impl Index {
     }
 
     /// Applies an event of the node watch.
-    pub(crate) fn node_event(&mut self, event: &Event<Lenient<SlimNode>>) -> Changes {
+    pub(crate) fn node_event(&mut self, event: &Event<Lenient<PartialNode>>) -> Changes {
         match event {
             Event::Init => self.node_writer.apply_watcher_event(&Event::Init),
             Event::InitApply(node) => {
@@ -170,7 +170,7 @@ impl Index {
     }
 
     /// Applies an event of the assignment watch.
-    pub(crate) fn assignment_event(&mut self, event: &Event<Lenient<SlimAssignment>>) -> Changes {
+    pub(crate) fn assignment_event(&mut self, event: &Event<Lenient<PartialAssignment>>) -> Changes {
         match event {
             Event::Init => self.listed_assignments.clear(),
             Event::InitApply(assignment) => {
@@ -190,11 +190,11 @@ impl Index {
     }
 
     /// The node as it is stored.
-    fn stored_node(&self, node: &Lenient<SlimNode>) -> SlimNode {
+    fn stored_node(&self, node: &Lenient<PartialNode>) -> PartialNode {
         let name = node.name();
-        let mut stored = SlimNode {
+        let mut stored = PartialNode {
             metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
-            ..SlimNode::default()
+            ..PartialNode::default()
         };
         match node.readable() {
             Some(node) => {
@@ -211,7 +211,7 @@ impl Index {
     }
 
     /// Remembers a node that was out of service, if it is gone now.
-    fn note_deleted(&mut self, node: &SlimNode) {
+    fn note_deleted(&mut self, node: &PartialNode) {
         let name = node.metadata.name.as_deref().unwrap_or_default();
         if node.out_of_service() && !self.has_node(name) {
             let name = self.intern(name);
@@ -254,7 +254,7 @@ impl Index {
     }
 
     /// Assignments never change, but one may become unreadable, or readable again.
-    fn apply_assignment(&mut self, assignment: &Lenient<SlimAssignment>) -> Changes {
+    fn apply_assignment(&mut self, assignment: &Lenient<PartialAssignment>) -> Changes {
         let address = address_of(assignment.name());
         let Some((address, assignment)) = address.zip(assignment.readable()) else {
             let earlier = address.and_then(|address| self.assignments.remove(&address));

@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use bobbin_api_client::SlimNode;
+use bobbin_api_client::PartialNode;
 use bobbin_crds::IPAssignment;
 use bobbin_ipam::overlap::SubnetConflict;
 use bobbin_ipam::{BlockRange, IpPair};
@@ -15,15 +15,15 @@ use serde::Deserialize;
 /// An `IPAssignment`.
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = "IPAssignment")]
-pub(crate) struct SlimAssignment {
+pub(crate) struct PartialAssignment {
     pub(crate) metadata: ObjectMeta,
-    pub(crate) spec: SlimAssignmentSpec,
+    pub(crate) spec: PartialAssignmentSpec,
 }
 
 /// The address and its user.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct SlimAssignmentSpec {
+pub(crate) struct PartialAssignmentSpec {
     pub(crate) pool_name: String,
     pub(crate) block_name: String,
     pub(crate) node_name: String,
@@ -36,7 +36,7 @@ pub(crate) struct SlimAssignmentSpec {
 }
 
 /// The addresses of a node, each as a conflict: a pod route to such an address would cut the node off.
-pub(crate) fn node_conflicts(node: &SlimNode) -> Vec<SubnetConflict> {
+pub(crate) fn node_conflicts(node: &PartialNode) -> Vec<SubnetConflict> {
     let name = node.metadata.name.as_deref().unwrap_or_default();
     let conflict = |address| {
         let pair = match address {

@@ -7,7 +7,7 @@ use bobbin_ipam::{BlockRange, IpPair};
 
 use super::block::BlockOwner;
 use super::index::Index;
-use super::objects::SlimAssignment;
+use super::objects::PartialAssignment;
 
 /// An assignment whose block does not exist, or whose node does not own the block.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,7 +51,7 @@ impl Index {
 }
 
 /// The range of an assignment's addresses.
-pub(crate) fn assignment_range(assignment: &SlimAssignment) -> Option<BlockRange> {
+pub(crate) fn assignment_range(assignment: &PartialAssignment) -> Option<BlockRange> {
     let ipv6 = assignment.spec.ipv6.as_deref().and_then(|text| text.parse().ok());
     let ipv4 = assignment.spec.ipv4.as_deref().and_then(|text| text.parse().ok());
     Some(IpPair { ipv4, ipv6 }).filter(|pair| pair.ipv4.is_some() || pair.ipv6.is_some()).map(BlockRange::from)

@@ -1,6 +1,6 @@
 //! The index, fed with watch events in different orders.
 
-use bobbin_api_client::{Lenient, SlimNode};
+use bobbin_api_client::{Lenient, PartialNode};
 use bobbin_crds::pool::{Acceptance, AcceptedSubnet, Subnet};
 use bobbin_crds::{AddressBlock, AddressBlockSpec, AddressPool, AddressPoolSpec, AddressPoolStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::runtime::watcher::Event;
 use serde_json::json;
 
-use super::objects::SlimAssignment;
+use super::objects::PartialAssignment;
 use super::unreadable::address_of;
 use super::*;
 
@@ -23,11 +23,11 @@ impl Index {
         self.block_event(&Event::Apply(block));
     }
 
-    fn add_assignment(&mut self, assignment: Lenient<SlimAssignment>) {
+    fn add_assignment(&mut self, assignment: Lenient<PartialAssignment>) {
         self.assignment_event(&Event::Apply(assignment));
     }
 
-    fn add_node(&mut self, node: Lenient<SlimNode>) {
+    fn add_node(&mut self, node: Lenient<PartialNode>) {
         self.node_event(&Event::Apply(node));
     }
 
@@ -56,7 +56,7 @@ fn free_since(pool: &str, index: i64, node: Option<&str>, second: Option<i64>) -
     Lenient::Readable(AddressBlock::new(&format!("{pool}-{index}"), spec))
 }
 
-fn assignment(address: &str, block: &str, node: &str) -> Lenient<SlimAssignment> {
+fn assignment(address: &str, block: &str, node: &str) -> Lenient<PartialAssignment> {
     let pool = block.rsplit_once('-').expect("a block's name has a dash").0;
     serde_json::from_value(json!({"metadata": {"name": address}, "spec": {
         "poolName": pool, "blockName": block, "nodeName": node, "ipv4": address,
@@ -64,7 +64,7 @@ fn assignment(address: &str, block: &str, node: &str) -> Lenient<SlimAssignment>
     .expect("it is an assignment")
 }
 
-fn node(name: &str, taint: Option<&str>) -> Lenient<SlimNode> {
+fn node(name: &str, taint: Option<&str>) -> Lenient<PartialNode> {
     let taints: Vec<_> = taint.iter().map(|key| json!({"key": key, "effect": "NoExecute"})).collect();
     serde_json::from_value(json!({
         "metadata": {"name": name}, "spec": {"taints": taints},

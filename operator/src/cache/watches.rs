@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bobbin_api_client::{Clients, Lenient, Notice, SlimNode, Watch, WatchAge, watch};
+use bobbin_api_client::{Clients, Lenient, PartialNode, UnreadableNotice, Watch, WatchAge, watch};
 use bobbin_crds::{AddressBlock, AddressPool};
 use futures::StreamExt;
 use kube::runtime::watcher::{Config, Event};
@@ -12,7 +12,7 @@ use kube::{Api, Resource};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::objects::SlimAssignment;
+use super::objects::PartialAssignment;
 use super::{Cache, Changes, Index};
 
 /// Nodes are large objects of which few bytes are kept, so a page of them is small.
@@ -47,7 +47,7 @@ pub(crate) fn start(
     clients: &Clients,
     cache: &Arc<Cache>,
     tasks: &mut JoinSet<()>,
-    notices: &mpsc::UnboundedSender<Notice>,
+    notices: &mpsc::UnboundedSender<UnreadableNotice>,
 ) -> WatchHealth {
     let mut states = Vec::new();
     let mut spawn = Spawner { cache, tasks, notices, states: &mut states };
@@ -55,9 +55,13 @@ pub(crate) fn start(
     let client = || clients.watches.clone();
     spawn.watch("AddressPool", watch::<Lenient<AddressPool>>(Api::all(client()), all()), Index::pool_event);
     spawn.watch("AddressBlock", watch::<Lenient<AddressBlock>>(Api::all(client()), all()), Index::block_event);
-    spawn.watch("IPAssignment", watch::<Lenient<SlimAssignment>>(Api::all(client()), all()), Index::assignment_event);
+    spawn.watch(
+        "IPAssignment",
+        watch::<Lenient<PartialAssignment>>(Api::all(client()), all()),
+        Index::assignment_event,
+    );
     let nodes = all().page_size(NODE_PAGE_SIZE);
-    spawn.watch("Node", watch::<Lenient<SlimNode>>(Api::all(client()), nodes), Index::node_event);
+    spawn.watch("Node", watch::<Lenient<PartialNode>>(Api::all(client()), nodes), Index::node_event);
     WatchHealth(states)
 }
 
@@ -67,7 +71,7 @@ type Apply<K> = fn(&mut Index, &Event<Lenient<K>>) -> Changes;
 struct Spawner<'a> {
     cache: &'a Arc<Cache>,
     tasks: &'a mut JoinSet<()>,
-    notices: &'a mpsc::UnboundedSender<Notice>,
+    notices: &'a mpsc::UnboundedSender<UnreadableNotice>,
     states: &'a mut Vec<WatchState>,
 }
 
@@ -88,7 +92,7 @@ async fn follow<K>(
     mut events: Watch<Lenient<K>>,
     apply: Apply<K>,
     state: WatchState,
-    notices: mpsc::UnboundedSender<Notice>,
+    notices: mpsc::UnboundedSender<UnreadableNotice>,
 ) where
     K: Resource,
     K::DynamicType: Default,

@@ -9,7 +9,7 @@ use super::error::ReconcileError;
 use super::layout::{PoolShape, accepted_entries};
 use super::reconciler::PoolReconciler;
 use super::write;
-use crate::cache::objects::SlimAssignment;
+use crate::cache::objects::PartialAssignment;
 use crate::cache::{BlockInfo, PoolView};
 use crate::live_reads;
 
@@ -40,7 +40,7 @@ impl PoolReconciler {
         let fields = format!("spec.poolName={}", self.name);
         let mut left = 0;
         live_reads::for_each(&self.context.clients, &fields, |_: Lenient<AddressBlock>| left += 1).await?;
-        live_reads::for_each(&self.context.clients, &fields, |_: Lenient<SlimAssignment>| left += 1).await?;
+        live_reads::for_each(&self.context.clients, &fields, |_: Lenient<PartialAssignment>| left += 1).await?;
         Ok(left == 0)
     }
 

@@ -2,14 +2,14 @@
 
 use std::collections::HashSet;
 
-use bobbin_api_client::{Clients, Lenient, ReadError, SlimNode};
+use bobbin_api_client::{Clients, Lenient, PartialNode, ReadError};
 use bobbin_crds::pool::Acceptance;
 use bobbin_crds::{AddressBlock, AddressPool};
 use bobbin_ipam::overlap::{Entry, SubnetConflict};
 use bobbin_ipam::{BlockRange, SubnetPair};
 
 use super::layout::{PoolShape, accepted_entries, entries};
-use crate::cache::objects::{SlimAssignment, node_conflicts};
+use crate::cache::objects::{PartialAssignment, node_conflicts};
 use crate::cache::{UnreadableObject, assignment_range, block_index, block_key};
 use crate::live_reads::for_each;
 
@@ -66,7 +66,7 @@ pub(super) async fn run(clients: &Clients, name: &str) -> Result<Option<Survey>,
         }
     })
     .await?;
-    for_each(clients, "", |assignment: Lenient<SlimAssignment>| {
+    for_each(clients, "", |assignment: Lenient<PartialAssignment>| {
         let address = assignment.name();
         let Some(assignment) = assignment.readable() else {
             unreadable.push(UnreadableObject::assignment(address));
@@ -80,7 +80,7 @@ pub(super) async fn run(clients: &Clients, name: &str) -> Result<Option<Survey>,
         }
     })
     .await?;
-    for_each(clients, "", |node: Lenient<SlimNode>| {
+    for_each(clients, "", |node: Lenient<PartialNode>| {
         let of_node = node.readable().into_iter().flat_map(node_conflicts);
         conflicts.extend(of_node.filter(|conflict| overlaps(&conflict.range)));
     })

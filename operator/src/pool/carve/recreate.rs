@@ -1,10 +1,10 @@
 //! Whether a deleted block may be recreated, claimed for the node of its assignments. Only reads.
 
-use bobbin_api_client::{Lenient, ReadError, SlimNode, read};
+use bobbin_api_client::{Lenient, PartialNode, ReadError, read};
 use bobbin_crds::{AddressBlock, FINALIZER};
 use kube::Api;
 
-use crate::cache::objects::SlimAssignment;
+use crate::cache::objects::PartialAssignment;
 use crate::context::Context;
 use crate::live_reads::{READ_TIMEOUT, for_each};
 
@@ -22,7 +22,7 @@ pub(super) async fn claimed(
     let name = block.metadata.name.clone().unwrap_or_default();
     let (mut own, mut others) = (0_usize, 0_usize);
     let fields = format!("spec.blockName={name}");
-    for_each(&context.clients, &fields, |assignment: Lenient<SlimAssignment>| {
+    for_each(&context.clients, &fields, |assignment: Lenient<PartialAssignment>| {
         let is_own = assignment.readable().is_some_and(|assignment| assignment.spec.node_name == node);
         if is_own { own += 1 } else { others += 1 }
     })
@@ -30,7 +30,7 @@ pub(super) async fn claimed(
     if own == 0 || others > 0 {
         return Ok(None);
     }
-    let nodes: Api<Lenient<SlimNode>> = Api::all(context.clients.requests.clone());
+    let nodes: Api<Lenient<PartialNode>> = Api::all(context.clients.requests.clone());
     let found = match read(READ_TIMEOUT, nodes.get(node)).await {
         Err(ReadError::NotFound) => return Ok(None),
         found => found?,
