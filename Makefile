@@ -1,6 +1,11 @@
 # The menu. Everything runs as root on one Linux machine; nothing outside its own namespaces, target/ and ~/.cache/bobbin is touched.
 .DEFAULT_GOAL := help
-.PHONY: help prepare programs product image demo test bench lint
+.PHONY: help prepare programs artifacts product image demo test bench lint lint-tools
+
+# Built by `make lint` when they are missing, about six minutes on two cores.
+CARGO_TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bobbin/cargo-tools
+CARGO_DENY := $(CARGO_TOOLS)/cargo-deny@0.20.2
+CARGO_MACHETE := $(CARGO_TOOLS)/cargo-machete@0.9.2
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/' | expand -t 20
@@ -9,13 +14,15 @@ prepare: ## check for the Debian packages that the test cluster needs, and insta
 	@e2e/prepare
 
 programs: ## build the programs of the test cluster (Kubernetes, etcd, containerd, Helm) once, into ~/.cache/bobbin
-	@e2e/programs/build >/dev/null
+	@cargo xtask programs >/dev/null
 
-product: ## build what goes into Bobbin's image
-	@cargo run --quiet --locked --package bobbin-e2e --bin product
+artifacts: ## build Bobbin's two executables, and print their paths
+	@cargo xtask artifacts
+
+product: artifacts
 
 image: ## pack Bobbin's image into target/bobbin-image.tar (a docker-archive, to be pushed to your registry)
-	@cargo run --quiet --locked --package bobbin-e2e --bin product -- target/bobbin-image.tar
+	@cargo xtask image target/bobbin-image.tar
 
 demo: prepare ## a cluster of three nodes with Bobbin on it, and every path between its pods (KEEP=1 leaves it)
 	@cargo run --quiet --locked --package bobbin-e2e --bin demo
@@ -23,11 +30,20 @@ demo: prepare ## a cluster of three nodes with Bobbin on it, and every path betw
 test: prepare ## all tests, or those whose name contains T (make test T=spoofed)
 	@e2e/run-tests $(T)
 
-bench: prepare ## ADD and DEL against the reference plugins, in one run
-	@cargo run --quiet --locked --release --package bobbin-e2e --bin bench
+bench: prepare ## ADD and DEL against the reference plugins, or against the executables in BEFORE=<directory>
+	@cargo run --quiet --locked --release --package bobbin-e2e --bin bench -- $(if $(BEFORE),--before $(BEFORE))
 
-lint: ## what a change must pass beside the tests: format, lints, dependency rules
+lint: $(CARGO_DENY) $(CARGO_MACHETE) ## what a change must pass beside the tests: format, lints, dependency rules, language
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo run --quiet --locked --package bobbin-crds --bin crdgen -- --check
-	if command -v cargo-deny >/dev/null; then cargo deny check; fi
+	$(CARGO_DENY) --locked check bans licenses sources
+	$(CARGO_MACHETE)
+	cargo xtask lint-language
+
+lint-tools: $(CARGO_DENY) $(CARGO_MACHETE)
+
+$(CARGO_TOOLS)/cargo-%:
+	@echo "lint: building cargo-$(firstword $(subst @, ,$*)) (once; kept in $(CARGO_TOOLS))" >&2
+	@cargo install --quiet --locked --force --no-default-features --root $(CARGO_TOOLS)/build cargo-$*
+	@mv $(CARGO_TOOLS)/build/bin/cargo-$(firstword $(subst @, ,$*)) $@

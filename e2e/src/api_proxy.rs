@@ -1,6 +1,6 @@
 //! A proxy that ends TLS in front of the API server, so that a test can spoil single requests and single watches.
 //!
-//! [`crate::proxy::Proxy`] knows bytes only. This one knows verbs, resources and watch events. Whoever is to suffer gets a
+//! [`crate::network::TcpProxy`] knows bytes only. This one knows verbs, resources and watch events. Whoever is to suffer gets a
 //! kubeconfig with its address; it speaks to the API server as the user of one token.
 
 mod faults;
@@ -22,8 +22,8 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-pub use faults::{Fault, Injected, Seen, Selector};
-use faults::{Faults, Place};
+pub use faults::{Fault, FaultGuard, ObservedRequest, Selector};
+use faults::{Faults, RequestInfo};
 
 use crate::control_plane::ControlPlane;
 
@@ -41,7 +41,7 @@ pub struct ApiProxy {
 }
 
 #[derive(Clone)]
-struct Way {
+struct ProxyState {
     client: kube::Client,
     faults: Arc<Faults>,
 }
@@ -57,8 +57,8 @@ impl ApiProxy {
         let tcp = TcpListener::bind("127.0.0.1:0").await.context("the API proxy can't listen")?;
         let address = tcp.local_addr()?;
         let faults = Arc::new(Faults::default());
-        let way = Way { client: control_plane.client_for(token).await?, faults: Arc::clone(&faults) };
-        let app = axum::Router::new().fallback(pass).with_state(way);
+        let state = ProxyState { client: control_plane.client_for(token).await?, faults: Arc::clone(&faults) };
+        let app = axum::Router::new().fallback(pass).with_state(state);
         let listener = TlsListener::on(tcp, TlsAcceptor::from(Arc::new(tls)))?;
         let task = tokio::spawn(async move {
             // It serves until it is aborted.
@@ -74,17 +74,17 @@ impl ApiProxy {
 
     /// Spoils the requests that the selector names, until the answer is dropped. Watches that are open are spoiled too.
     #[must_use = "the fault ends when this is dropped"]
-    pub fn inject(&self, selector: Selector, fault: Fault) -> Injected {
+    pub fn inject(&self, selector: Selector, fault: Fault) -> FaultGuard {
         Faults::inject(&self.faults, selector, fault)
     }
 
-    /// How many requests and watch events it has seen; a place to count from.
+    /// How many requests and watch events it has seen; a request to count from.
     pub fn mark(&self) -> usize {
         self.faults.mark()
     }
 
     /// What it has seen since a mark and the selector names, in order.
-    pub fn seen(&self, since: usize, selector: &Selector) -> Vec<Seen> {
+    pub fn seen(&self, since: usize, selector: &Selector) -> Vec<ObservedRequest> {
         self.faults.seen(since, selector)
     }
 }
@@ -142,36 +142,36 @@ impl axum::serve::Listener for TlsListener {
     }
 }
 
-async fn pass(State(way): State<Way>, request: Request) -> Response {
-    match forward(&way, request).await {
+async fn pass(State(state): State<ProxyState>, request: Request) -> Response {
+    match forward(&state, request).await {
         Ok(response) => response,
         Err(error) => answer(StatusCode::BAD_GATEWAY, &format!("{error:#}")),
     }
 }
 
-async fn forward(way: &Way, request: Request) -> Result<Response> {
+async fn forward(state: &ProxyState, request: Request) -> Result<Response> {
     let (mut parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, LARGEST_REQUEST).await?;
-    let mut place = Place::of(&parts.method, &parts.uri);
-    place.id = way.faults.note(&place, &String::from_utf8_lossy(&body));
-    if let Some(code) = way.faults.refuses(&place) {
+    let mut request = RequestInfo::of(&parts.method, &parts.uri);
+    request.id = state.faults.note(&request, &String::from_utf8_lossy(&body));
+    if let Some(code) = state.faults.refuses(&request) {
         return Ok(answer(StatusCode::from_u16(code)?, "refused by the test"));
     }
-    way.faults.held(&place, false).await;
+    state.faults.held(&request, false).await;
     let path = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    parts.uri = way.faults.rewound(&place, path).parse()?;
+    parts.uri = state.faults.rewound(&request, path).parse()?;
     for name in [header::HOST, header::AUTHORIZATION, header::CONTENT_LENGTH, header::CONNECTION] {
         parts.headers.remove(name);
     }
-    let opened = way.faults.mark();
-    let response = way.client.send(http::Request::from_parts(parts, body.into())).await?;
+    let opened = state.faults.mark();
+    let response = state.client.send(http::Request::from_parts(parts, body.into())).await?;
     let (parts, body) = response.into_parts();
-    if place.verb == "watch" && parts.status.is_success() {
-        return Ok(Response::from_parts(parts, watches::body(body, place, Arc::clone(&way.faults), opened)));
+    if request.verb == "watch" && parts.status.is_success() {
+        return Ok(Response::from_parts(parts, watches::body(body, request, Arc::clone(&state.faults), opened)));
     }
     let bytes = body.collect_bytes().await?;
-    way.faults.held(&place, true).await;
-    let bytes = way.faults.aged(&place, bytes.to_vec());
+    state.faults.held(&request, true).await;
+    let bytes = state.faults.aged(&request, bytes.to_vec());
     let mut response = Response::from_parts(parts, Body::from(bytes));
     response.headers_mut().remove(header::CONTENT_LENGTH);
     response.headers_mut().remove(header::TRANSFER_ENCODING);

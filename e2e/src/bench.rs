@@ -2,7 +2,6 @@
 //! against `ptp` + `host-local`, in alternating rounds of one run; then many nodes against one API server. `bin/bench.rs` is the caller; tests
 //! do not measure.
 
-mod bars;
 mod boot;
 mod calls;
 mod claims;
@@ -14,13 +13,14 @@ mod rounds;
 mod samples;
 mod stages;
 mod start;
+mod thresholds;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 pub use report::Report;
 
-use crate::lone_node::{Choice, LoneNode, Pod};
+use crate::single_node::{Sandbox, SingleNode, SingleNodeOptions};
 
 /// Where the agent serves its metrics, inside the node's namespace.
 const METRICS: &str = "127.0.0.1:9116";
@@ -29,7 +29,7 @@ const IPV4_POOL: &str = "v4";
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
-struct Extent {
+struct BenchConfig {
     rounds: usize,
     one_by_one: usize,
     /// A dual-stack ADD of the reference waits for duplicate address detection, about 1.8 s each.
@@ -37,7 +37,7 @@ struct Extent {
     at_once: usize,
 }
 
-impl Extent {
+impl BenchConfig {
     /// `BENCH_ROUNDS` sets the rounds.
     fn from_environment() -> Result<Self> {
         let rounds = match std::env::var("BENCH_ROUNDS") {
@@ -51,28 +51,28 @@ impl Extent {
 
 /// Measures everything.
 pub async fn run() -> Result<Report> {
-    let extent = Extent::from_environment()?;
+    let config = BenchConfig::from_environment()?;
     let mut report = Report::default();
     eprintln!("bench: starting etcd (with fsync), API server, operator and agent");
     let agent = vec![format!("--metrics-address={METRICS}")];
-    let mut node = LoneNode::ready(Choice { fsync: true, agent, ..Choice::default() }).await?;
+    let mut node = SingleNode::ready(SingleNodeOptions { fsync: true, agent, ..SingleNodeOptions::default() }).await?;
     node.apply_pool(IPV4_POOL, json!({"subnets": [{"ipv4": "10.65.0.0/16"}]})).await?;
 
     // An API server holds back creates of a kind that was defined less than two seconds ago.
     for pool in ["default", IPV4_POOL] {
         node.await_free_blocks(pool).await?;
     }
-    let pods = pod_objects(&node, extent.at_once).await?;
-    rounds::measure(&node, extent, &pods, &mut report).await?;
-    foreign_routes::measure(&node, extent, &pods, &mut report).await?;
+    let pods = pod_objects(&node, config.at_once).await?;
+    rounds::measure(&node, config, &pods, &mut report).await?;
+    foreign_routes::measure(&node, config, &pods, &mut report).await?;
     packet::measure(&node, &mut report)?;
     start::measure(&node, &mut report)?;
     calls::per_attachment(&node, &mut report).await?;
-    boot::measure(&mut node, extent, &pods, &mut report).await?;
+    boot::measure(&mut node, config, &pods, &mut report).await?;
     restart::measure(&mut node, &mut report).await?;
     drop(node);
-    claims::measure(extent, &mut report).await?;
-    bars::judge(&mut report);
+    claims::measure(config, &mut report).await?;
+    thresholds::evaluate(&mut report);
     Ok(report)
 }
 
@@ -86,15 +86,15 @@ struct KubePod {
 
 impl KubePod {
     /// A fresh sandbox of the pod, as when kubelet starts it (again).
-    fn sandbox(&self, node: &LoneNode) -> Result<Pod> {
-        let mut pod = node.pod()?;
+    fn sandbox(&self, node: &SingleNode) -> Result<Sandbox> {
+        let mut pod = node.sandbox()?;
         pod.is_of("default", &self.name, &self.uid);
         Ok(pod)
     }
 }
 
 /// Pod objects of both kinds. Kubernetes knows a pod before its sandbox is made, so making them is not measured.
-async fn pod_objects(node: &LoneNode, count: usize) -> Result<Vec<KubePod>> {
+async fn pod_objects(node: &SingleNode, count: usize) -> Result<Vec<KubePod>> {
     let mut pods = Vec::new();
     for (ipv4_only, prefix) in [(true, "four"), (false, "dual")] {
         for number in 0..count {

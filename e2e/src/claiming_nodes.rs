@@ -17,29 +17,30 @@ use kube::Api;
 use kube::api::{ListParams, PostParams};
 use serde_json::json;
 
-use crate::control_plane::{ADMIN, AuditLog, ControlPlane, Mark, Options, install_kinds};
-use crate::until::{Look, until};
+use crate::control_plane::{ADMIN, AuditLog, ControlPlane, ControlPlaneOptions, Mark, install_crds};
+use crate::suite::Fixture;
+use crate::wait::{Poll, wait_until};
 
 /// The agent's protocol waits are multiplied by this, so that a test does not last minutes.
 const SCALE: f64 = 0.01;
 /// How many blocks are carved, and how many nodes connect, at the same time.
-const SIDE_BY_SIDE: usize = 16;
+const CONCURRENCY: usize = 16;
 /// How long the audit log may lag behind the answers.
 const AUDIT: Duration = Duration::from_secs(20);
 
-/// A control plane with the kinds installed and nobody at work. Cheap to clone.
-#[derive(Clone)]
-pub struct ClaimWorld {
+/// A control plane with the custom resource definitions installed, and no operator.
+pub struct ClaimFixture {
     /// The administrator's client.
     pub client: kube::Client,
     /// The API server's log of calls; a node's calls carry its name as the user agent.
     pub audit: AuditLog,
     kubeconfig: PathBuf,
-    scratch: Arc<tempfile::TempDir>,
+    scratch: tempfile::TempDir,
+    _control_plane: ControlPlane,
 }
 
 /// One node's claiming part.
-pub struct Claimer {
+pub struct ClaimingNode {
     /// The node's name.
     pub name: String,
     /// Claims and ledger.
@@ -49,17 +50,17 @@ pub struct Claimer {
 }
 
 /// What became of one claim.
-pub struct Claimed<'a> {
+pub struct ClaimResult<'a> {
     /// The node that claimed.
-    pub node: &'a Claimer,
+    pub node: &'a ClaimingNode,
     /// Its block.
     pub outcome: Result<HeldBlock, ClaimError>,
 }
 
 /// No kernel: the routes are another test's.
-struct Nowhere;
+struct NoExports;
 
-impl Exports for Nowhere {
+impl Exports for NoExports {
     fn export(&self, _: BlockRange) -> BoxFuture<'_, Result<(), ExportFailed>> {
         Box::pin(async { Ok(()) })
     }
@@ -69,15 +70,18 @@ impl Exports for Nowhere {
     }
 }
 
-impl ClaimWorld {
+impl Fixture for ClaimFixture {}
+
+impl ClaimFixture {
     /// Starts the control plane. `fsync`: etcd waits for the disk, as in earnest.
-    pub async fn start(fsync: bool) -> Result<(ControlPlane, Self)> {
-        let control_plane = ControlPlane::start(Options { fsync, audit: true, ..Options::default() }).await?;
+    pub async fn start(fsync: bool) -> Result<Self> {
+        let control_plane =
+            ControlPlane::start(ControlPlaneOptions { fsync, audit: true, ..ControlPlaneOptions::default() }).await?;
         let client = control_plane.client().await?;
-        install_kinds(&client).await?;
+        install_crds(&client).await?;
         let kubeconfig = control_plane.kubeconfig_for(ADMIN)?;
         let audit = control_plane.audit();
-        Ok((control_plane, Self { client, audit, kubeconfig, scratch: Arc::new(tempfile::tempdir()?) }))
+        Ok(Self { client, audit, kubeconfig, scratch: tempfile::tempdir()?, _control_plane: control_plane })
     }
 
     /// All blocks.
@@ -100,11 +104,11 @@ impl ClaimWorld {
             let block = AddressBlock::new(&name::block(pool, index), spec);
             async move { blocks.create(&PostParams::default(), &block).await.map(drop) }
         });
-        stream::iter(made).buffer_unordered(SIDE_BY_SIDE).try_collect().await.map_err(Into::into)
+        stream::iter(made).buffer_unordered(CONCURRENCY).try_collect().await.map_err(Into::into)
     }
 
     /// A node whose agent knows what an earlier run of it kept: its Node, and the pool with this window of free blocks.
-    pub async fn node(&self, node: &str, pool: &AddressPool) -> Result<Claimer> {
+    pub async fn node(&self, node: &str, pool: &AddressPool) -> Result<ClaimingNode> {
         let directory =
             self.scratch.path().join(format!("{node}-{}", pool.metadata.name.as_deref().unwrap_or_default()));
         std::fs::create_dir_all(&directory)?;
@@ -115,20 +119,20 @@ impl ClaimWorld {
         let clients = bobbin_api_client::connect(Some(&self.kubeconfig), node).await?;
         // An agent that runs has its connection: that is not a claim's to make.
         clients.requests.apiserver_version().await?;
-        let claiming = SimulatedNode::start(&clients, node, &directory, Arc::new(Nowhere), SCALE)?;
-        Ok(Claimer { name: node.to_owned(), claiming, clients })
+        let claiming = SimulatedNode::start(&clients, node, &directory, Arc::new(NoExports), SCALE)?;
+        Ok(ClaimingNode { name: node.to_owned(), claiming, clients })
     }
 
     /// Many nodes, `prefix-0` and so on.
-    pub async fn nodes(&self, prefix: &str, count: usize, pool: &AddressPool) -> Result<Vec<Claimer>> {
+    pub async fn nodes(&self, prefix: &str, count: usize, pool: &AddressPool) -> Result<Vec<ClaimingNode>> {
         let made = (0..count).map(|number| async move { self.node(&format!("{prefix}-{number}"), pool).await });
-        stream::iter(made).buffer_unordered(SIDE_BY_SIDE).try_collect().await
+        stream::iter(made).buffer_unordered(CONCURRENCY).try_collect().await
     }
 
     /// Fails if a claim did, if a block went to two nodes, or if a ledger or the API server says otherwise than the claims.
-    pub async fn no_block_twice(&self, pool: &str, claims: &[Claimed<'_>]) -> Result<()> {
+    pub async fn check_no_duplicate_block(&self, pool: &str, claims: &[ClaimResult<'_>]) -> Result<()> {
         let mut taken: BTreeMap<String, &str> = BTreeMap::new();
-        for Claimed { node, outcome } in claims {
+        for ClaimResult { node, outcome } in claims {
             let block = outcome.as_ref().map_err(|error| anyhow::anyhow!("{}: {error}", node.name))?;
             if let Some(other) = taken.insert(block.name.clone(), &node.name) {
                 anyhow::bail!("{} is of {other} and of {}", block.name, node.name);
@@ -147,7 +151,7 @@ impl ClaimWorld {
     /// How many calls about blocks each node of a prefix made since a mark, in rising order, once so many claims are in the audit log.
     pub async fn calls_of_claims(&self, mark: Mark, prefix: &str, claims: usize) -> Result<Vec<usize>> {
         let prefix = format!("{prefix}-");
-        until("each claim's calls are in the audit log", AUDIT, || async {
+        wait_until("each claim's calls are in the audit log", AUDIT, || async {
             let entries = self
                 .audit
                 .calls(mark, |entry| entry.user_agent.starts_with(&prefix) && entry.resource() == "addressblocks")?;
@@ -157,22 +161,22 @@ impl ClaimWorld {
             }
             let won = entries.iter().filter(|entry| entry.is_write() && entry.code() == 200).count();
             if won < claims {
-                return Ok(Look::NotYet(format!("{won} of {claims} claims")));
+                return Ok(Poll::Pending(format!("{won} of {claims} claims")));
             }
             let mut counts: Vec<usize> = calls.into_values().collect();
             counts.sort_unstable();
-            Ok(Look::Yes(counts))
+            Ok(Poll::Ready(counts))
         })
         .await
     }
 }
 
 /// Every node claims one block of the pool, all at once; the time until the last had its block or its refusal.
-pub async fn claim_at_once<'a>(nodes: &'a [Claimer], pool: &str) -> (Vec<Claimed<'a>>, Duration) {
+pub async fn claim_at_once<'a>(nodes: &'a [ClaimingNode], pool: &str) -> (Vec<ClaimResult<'a>>, Duration) {
     let start = Instant::now();
     let claims = nodes
         .iter()
-        .map(|node| async move { Claimed { node, outcome: node.claiming.claims.claim(pool, false).await } });
+        .map(|node| async move { ClaimResult { node, outcome: node.claiming.claims.claim(pool, false).await } });
     (join_all(claims).await, start.elapsed())
 }
 

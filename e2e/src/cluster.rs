@@ -2,16 +2,18 @@
 //!
 //! Dropped: everything is gone. Killed: the keeper of the run ([`crate::run`]) sees to it.
 
+mod allocation_audit;
 mod bobbin;
-mod events;
-mod holdings;
+mod clean_up;
+mod cni_call;
 mod membership;
+pub mod node;
 mod objects;
 mod options;
+pub mod pod;
 mod reference;
 mod routes;
-mod shim;
-mod workload;
+pub mod run;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -21,23 +23,23 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
+pub use allocation_audit::AllocationAudit;
 pub use bobbin::{CHART, NAMESPACE};
-pub use holdings::Holdings;
+pub use cni_call::{CniAnswer, CniCall};
 pub use membership::not_ready;
 pub use objects::condition_of;
-pub use options::{Network, Options};
-pub use shim::{Answer, Call};
-pub use workload::{CONTAINER, Workload};
+pub use objects::pools::Pool;
+pub use objects::workload::{CONTAINER, Workload};
+pub use options::{ClusterOptions, Network};
 
-use crate::control_plane::{self, CONTROLLER_MANAGER, ControlPlane, Running, SCHEDULER};
-use crate::fabric::{Fabric, Place};
-use crate::image;
-use crate::namespace::Namespace;
-use crate::node::{Joining, Node};
-use crate::product::Product;
-use crate::programs::Programs;
-use crate::run::Run;
+use crate::cluster::node::{Node, NodeConfig};
+use crate::cluster::run::Run;
+use crate::control_plane::{self, CONTROLLER_MANAGER, ControlPlane, Process, SCHEDULER};
+use crate::network::{Fabric, FabricAddresses, Namespace};
 use routes::Routes;
+use xtask::artifacts::Artifacts;
+use xtask::image;
+use xtask::programs::Programs;
 
 /// kube-proxy's token.
 const KUBE_PROXY: &str = "kube-proxy";
@@ -47,42 +49,42 @@ pub struct Cluster {
     // In the order in which they go: who asks goes before who answers, and the run last.
     routes: Routes,
     nodes: BTreeMap<String, Node>,
-    controllers: Vec<Running>,
+    controllers: Vec<Process>,
     control_plane: ControlPlane,
     client: kube::Client,
     programs: Programs,
     namespace: Namespace,
     fabric: Arc<Fabric>,
-    joining: Joining,
-    options: Options,
+    config: NodeConfig,
+    options: ClusterOptions,
     run: Run,
 }
 
 impl Cluster {
     /// Starts a cluster. With [`Network::Bobbin`] it has no network yet: that is what [`Cluster::install`] is for.
-    pub async fn start(options: Options) -> Result<Self> {
+    pub async fn start(options: ClusterOptions) -> Result<Self> {
         let run = Run::begin()?;
         let programs = Programs::find()?;
         let directory = programs.path("kubelet")?.parent().context("programs are in a directory")?.to_owned();
         let fabric = Arc::new(Fabric::make()?);
         let namespace = Namespace::make()?;
-        let place = Place::control_plane();
+        let place = FabricAddresses::control_plane();
         fabric.plug("control-plane", place, &namespace)?;
         let images = make_images(&run, &programs, options.network)?;
 
-        let mut head = control_plane::Options {
+        let mut head = control_plane::ControlPlaneOptions {
             netns: Some(namespace.path()),
             address: IpAddr::V4(place.ipv4),
             other_addresses: vec![IpAddr::V6(place.ipv6)],
             fsync: options.fsync,
             audit: options.audit,
-            ..control_plane::Options::default()
+            ..control_plane::ControlPlaneOptions::default()
         };
         head.add_token(KUBE_PROXY, "system:kube-proxy", &[]);
         let control_plane = ControlPlane::start(head).await?;
         let client = control_plane.client().await?;
         let controllers = start_controllers(&run, &programs, &control_plane, &namespace)?;
-        let joining = Joining {
+        let config = NodeConfig {
             kubelet: PathBuf::new(),
             kube_proxy: control_plane.kubeconfig_inside(KUBE_PROXY)?,
             ca: control_plane.certificates().file("ca.crt"),
@@ -99,7 +101,7 @@ impl Cluster {
             programs,
             namespace,
             fabric,
-            joining,
+            config,
             options,
             run,
         };
@@ -145,7 +147,7 @@ impl Cluster {
 
     /// Fails, with the end of its log, if the controller manager or the scheduler has ended.
     pub fn controllers_must_be_running(&mut self) -> Result<()> {
-        self.controllers.iter_mut().try_for_each(Running::must_be_running)
+        self.controllers.iter_mut().try_for_each(Process::must_be_running)
     }
 
     /// Whether the routes to pods on the control plane have been kept without an error so far.
@@ -185,10 +187,9 @@ impl Cluster {
 /// The archives that every node loads.
 fn make_images(run: &Run, programs: &Programs, network: Network) -> Result<Vec<PathBuf>> {
     let directory = run.make_directory("images")?;
-    let mut images = vec![image::tools(programs, &directory)?];
+    let mut images = vec![image::test_images(programs, &directory)?];
     if network == Network::Bobbin {
-        let product = Product::find()?;
-        images.push(image::product(product.all(), product.shim(), &directory, image::PRODUCT)?);
+        images.push(image::bobbin(&Artifacts::find()?, &directory, image::BOBBIN)?);
     }
     Ok(images)
 }
@@ -198,8 +199,8 @@ fn start_controllers(
     programs: &Programs,
     head: &ControlPlane,
     namespace: &Namespace,
-) -> Result<Vec<Running>> {
-    let start = |name: &str, token: &str, more: &[String]| -> Result<Running> {
+) -> Result<Vec<Process>> {
+    let start = |name: &str, token: &str, more: &[String]| -> Result<Process> {
         let mut arguments = vec![
             format!("--kubeconfig={}", head.kubeconfig_inside(token)?.display()),
             "--leader-elect=false".to_owned(),
@@ -208,7 +209,7 @@ fn start_controllers(
         ];
         arguments.extend_from_slice(more);
         let log = run.directory().join(format!("{name}.log"));
-        Running::start(Path::new(&programs.path(name)?), Some(&namespace.path()), &log, arguments)
+        Process::start(Path::new(&programs.path(name)?), Some(&namespace.path()), &log, arguments)
     };
     let pki = head.certificates();
     let manager = [

@@ -1,15 +1,15 @@
 //! A real etcd and kube-apiserver, for tests of the schema, of the agent on its own, and as the head of a whole cluster.
 //!
-//! Callers choose by [`Options`] and speak to it by [`ControlPlane::client`] or a kubeconfig. Controller manager, scheduler
+//! Callers choose by [`ControlPlaneOptions`] and speak to it by [`ControlPlane::client`] or a kubeconfig. Controller manager, scheduler
 //! and nodes are not started here. Whatever ends the process, both programs end with it.
 
 mod audit;
 mod certificates;
-mod child;
-mod door;
-mod kinds;
+mod crds;
+mod netns_forward;
 mod options;
-mod scratch;
+mod process;
+mod scratch_dir;
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -21,13 +21,13 @@ use nix::sys::signal::Signal;
 
 pub use audit::{AuditLog, Entry, Mark};
 pub use certificates::Certificates;
-pub use child::{Running, mortal, spawn};
-pub use door::Door;
-pub use kinds::install_kinds;
-pub use options::{ADMIN, CONTROLLER_MANAGER, Options, SCHEDULER, Token, node_token};
-pub use scratch::Scratch;
+pub use crds::install_crds;
+pub use netns_forward::NetnsForward;
+pub use options::{ADMIN, CONTROLLER_MANAGER, ControlPlaneOptions, SCHEDULER, Token, node_token};
+pub use process::{Process, killed_with_parent, spawn};
+pub use scratch_dir::Scratch;
 
-use crate::programs::Programs;
+use xtask::programs::Programs;
 
 /// How long the API server may take from exec to ready, on a machine that is busy with other things.
 const START: Duration = Duration::from_mins(3);
@@ -38,11 +38,11 @@ const LOOK: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct ControlPlane {
     // In the order in which they go.
-    apiserver: Option<Running>,
-    etcd: Running,
-    door: Option<Door>,
+    apiserver: Option<Process>,
+    etcd: Process,
+    forward: Option<NetnsForward>,
     scratch: Scratch,
-    options: Options,
+    options: ControlPlaneOptions,
     certificates: Certificates,
     ca: String,
     programs: Programs,
@@ -52,7 +52,7 @@ pub struct ControlPlane {
 
 impl ControlPlane {
     /// Starts both programs and waits until the API server is ready.
-    pub async fn start(options: Options) -> Result<Self> {
+    pub async fn start(options: ControlPlaneOptions) -> Result<Self> {
         // Refused when the process has one already, which serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let programs = Programs::find()?;
@@ -64,26 +64,26 @@ impl ControlPlane {
             (None, None) => (free_ports::<1>()?[0], free_ports()?),
         };
         let inside = SocketAddr::new(options.address, port);
-        let certificates = Certificates::make(&scratch.path().join("pki"), &options.addresses(), options::NAMES)?;
+        let certificates = Certificates::create(&scratch.path().join("pki"), &options.addresses(), options::NAMES)?;
         let ca = std::fs::read_to_string(certificates.file("ca.crt"))?;
         std::fs::write(scratch.path().join("tokens.csv"), options.token_file())?;
         std::fs::write(scratch.path().join("audit-policy.yaml"), audit::POLICY)?;
 
         let etcd_url = format!("http://127.0.0.1:{}", etcd_ports[0]);
         let etcd = start_etcd(&programs, &scratch, &options, &etcd_url, etcd_ports[1])?;
-        let door = options.netns.as_deref().map(|netns| Door::open(netns, inside)).transpose()?;
+        let forward = options.netns.as_deref().map(|netns| NetnsForward::open(netns, inside)).transpose()?;
         let mut this =
-            Self { apiserver: None, etcd, door, scratch, options, certificates, ca, programs, inside, etcd_url };
+            Self { apiserver: None, etcd, forward, scratch, options, certificates, ca, programs, inside, etcd_url };
         this.start_apiserver().await?;
         Ok(this)
     }
 
     /// The API server's URL for this process, and for every program in its network namespace.
     pub fn url(&self) -> String {
-        format!("https://{}", self.door.as_ref().map_or(self.inside, Door::outside))
+        format!("https://{}", self.forward.as_ref().map_or(self.inside, NetnsForward::outside))
     }
 
-    /// The API server's URL for programs in network namespaces that reach [`Options::address`]. The same as [`Self::url`] without a namespace.
+    /// The API server's URL for programs in network namespaces that reach [`ControlPlaneOptions::address`]. The same as [`Self::url`] without a namespace.
     pub fn inside_url(&self) -> String {
         format!("https://{}", self.inside)
     }
@@ -108,12 +108,12 @@ impl ControlPlane {
         self.kubeconfig_for(ADMIN)
     }
 
-    /// A kubeconfig with a token of [`Options::tokens`] (or of a ServiceAccount), for programs in this process's network namespace.
+    /// A kubeconfig with a token of [`ControlPlaneOptions::tokens`] (or of a ServiceAccount), for programs in this process's network namespace.
     pub fn kubeconfig_for(&self, token: &str) -> Result<PathBuf> {
         self.write_kubeconfig(token, &self.url(), "outside")
     }
 
-    /// The same for programs in network namespaces that reach [`Options::address`].
+    /// The same for programs in network namespaces that reach [`ControlPlaneOptions::address`].
     pub fn kubeconfig_inside(&self, token: &str) -> Result<PathBuf> {
         self.write_kubeconfig(token, &self.inside_url(), "inside")
     }
@@ -143,7 +143,7 @@ impl ControlPlane {
         Ok(kube::Client::try_from(config)?)
     }
 
-    /// The audit log; it has entries only with [`Options::audit`].
+    /// The audit log; it has entries only with [`ControlPlaneOptions::audit`].
     pub fn audit(&self) -> AuditLog {
         AuditLog::at(&self.scratch.path().join("audit.log"))
     }
@@ -160,7 +160,7 @@ impl ControlPlane {
             let log = self.scratch.path().join("kube-apiserver.log");
             let arguments =
                 self.options.apiserver_arguments(self.scratch.path(), &self.certificates, self.inside, &self.etcd_url);
-            self.apiserver = Some(Running::start(&program, self.options.netns.as_deref(), &log, arguments)?);
+            self.apiserver = Some(Process::start(&program, self.options.netns.as_deref(), &log, arguments)?);
         }
         self.await_ready().await
     }
@@ -171,7 +171,7 @@ impl ControlPlane {
     }
 
     /// Ends [`Self::freeze_apiserver`].
-    pub fn thaw_apiserver(&self) -> Result<()> {
+    pub fn resume_apiserver(&self) -> Result<()> {
         self.apiserver.as_ref().context("the API server is stopped")?.signal(Signal::SIGCONT)
     }
 
@@ -202,7 +202,13 @@ fn http_get(path: &str) -> Result<http::Request<Vec<u8>>> {
     Ok(http::Request::get(path).body(Vec::new())?)
 }
 
-fn start_etcd(programs: &Programs, scratch: &Scratch, options: &Options, url: &str, peer_port: u16) -> Result<Running> {
+fn start_etcd(
+    programs: &Programs,
+    scratch: &Scratch,
+    options: &ControlPlaneOptions,
+    url: &str,
+    peer_port: u16,
+) -> Result<Process> {
     let peer = format!("http://127.0.0.1:{peer_port}");
     let data = scratch.path().join("etcd");
     let mut arguments = vec![
@@ -217,7 +223,7 @@ fn start_etcd(programs: &Programs, scratch: &Scratch, options: &Options, url: &s
     if !options.fsync {
         arguments.push("--unsafe-no-fsync".to_owned());
     }
-    Running::start(&programs.path("etcd")?, options.netns.as_deref(), &scratch.path().join("etcd.log"), arguments)
+    Process::start(&programs.path("etcd")?, options.netns.as_deref(), &scratch.path().join("etcd.log"), arguments)
 }
 
 /// Ports of the loopback that nobody listens on now.

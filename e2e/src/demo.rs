@@ -1,7 +1,7 @@
 //! The demo: what Bobbin is for, told on a cluster of three nodes.
 
 mod keep;
-mod tell;
+mod output;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1;
 use kube::api::Api;
 
+use crate::cluster::pod::Pod;
+use crate::cluster::pod::paths;
 use crate::cluster::{Cluster, Workload};
-use crate::paths;
-use crate::pod::Pod;
 pub use keep::{Stay, how_to_use, run_and_leave, stay};
-use tell::show;
-pub use tell::tell;
+use output::print_output;
+pub use output::print_step;
 
 /// Pods of the Deployment: four on each node.
 const WEB: usize = 12;
@@ -57,19 +57,19 @@ impl std::fmt::Display for Outcome {
 
 /// Tells the story on a cluster that has no network yet.
 pub async fn run(cluster: &Cluster) -> Result<Outcome> {
-    tell(
+    print_step(
         "helm install bobbin: an operator that cuts pools into blocks, an agent on each node that claims blocks and wires pods",
     );
     cluster.install(&[]).await?;
-    show("kubectl get nodes", &cluster.kubectl(["get", "nodes", "-o", "wide", "--no-headers=false"])?, 4);
+    print_output("kubectl get nodes", &cluster.kubectl(["get", "nodes", "-o", "wide", "--no-headers=false"])?, 4);
 
-    tell("two pools: `default` for everybody, `payments` for the namespace of that name");
+    print_step("two pools: `default` for everybody, `payments` for the namespace of that name");
     for file in ["default", "payments"] {
         cluster.kubectl(["apply", "-f", &manifest(file)])?;
         let pool = pool(file);
         cluster.await_condition(&pool, "Ready", "True", Duration::from_secs(20)).await?;
     }
-    tell("12 pods in the namespace shop and 3 in payments, spread over the nodes");
+    print_step("12 pods in the namespace shop and 3 in payments, spread over the nodes");
     cluster.make_namespace("shop", &[]).await?;
     cluster.make_namespace("payments", &[]).await?;
     cluster.deploy("shop", "web", WEB).await?;
@@ -82,15 +82,15 @@ pub async fn run(cluster: &Cluster) -> Result<Outcome> {
     for (file, used) in [("default", WEB), ("payments", PAYMENTS)] {
         cluster.await_object(pool(file), "counts its pods", PODS, |seen| seen["status"]["used"] == used).await?;
     }
-    show("kubectl get addresspools", &cluster.kubectl(["get", "addresspools"])?, 20);
-    show(
+    print_output("kubectl get addresspools", &cluster.kubectl(["get", "addresspools"])?, 20);
+    print_output(
         "kubectl get addressblocks --field-selector spec.nodeName!=",
         &cluster.kubectl(["get", "addressblocks", "--field-selector", "spec.nodeName!="])?,
         14,
     );
-    show("kubectl get ipassignments", &cluster.kubectl(["get", "ipassignments"])?, 20);
+    print_output("kubectl get ipassignments", &cluster.kubectl(["get", "ipassignments"])?, 20);
     let node = cluster.node("n1")?;
-    tell(
+    print_step(
         "on node n1: table 116 has a route for each of its pods, table 119 its blocks, for any routing daemon to import",
     );
     for words in [
@@ -99,10 +99,10 @@ pub async fn run(cluster: &Cluster) -> Result<Outcome> {
         ["ip", "-4", "route", "show", "table", "119"],
         ["ip", "-6", "route", "show", "table", "119"],
     ] {
-        show(&words.join(" "), &node.exec(words)?, 12);
+        print_output(&words.join(" "), &node.exec(words)?, 12);
     }
 
-    tell(
+    print_step(
         "every path, each by a connection of its own, IPv4 and IPv6: pod to pod, pod to node, node to pod, pod to Service",
     );
     let outcome = walk(cluster, &pods, &web).await?;
@@ -127,28 +127,28 @@ async fn walk(cluster: &Cluster, pods: &[Pod], web: &[Pod]) -> Result<Outcome> {
             move || paths::failures(&paths)
         })
         .await??;
-        tell(&format!("{kind}: {} of {} work", paths.len() - failed.len(), paths.len()));
+        print_step(&format!("{kind}: {} of {} work", paths.len() - failed.len(), paths.len()));
         count += paths.len();
         failures.extend(failed);
     }
     for failure in failures.iter().take(10) {
-        tell(failure);
+        print_step(failure);
     }
-    let holdings = cluster.holdings().await?;
+    let allocation_audit = cluster.allocation_audit().await?;
     let spread = cluster.nodes().all(|node| pods.iter().filter(|pod| pod.node == node.name()).count() >= 3);
     Ok(Outcome {
         pods: pods.len(),
         nodes: cluster.nodes().count(),
         paths: count,
         failures,
-        duplicates: holdings.duplicates.len(),
+        duplicates: allocation_audit.duplicates.len(),
         spread,
     })
 }
 
 /// A pool with fewer addresses than pods, and what its user is told.
 async fn run_full(cluster: &Cluster) -> Result<()> {
-    tell("a pool of four addresses and five pods for it: the fifth waits, and its event says why and what to do");
+    print_step("a pool of four addresses and five pods for it: the fifth waits, and its event says why and what to do");
     cluster.kubectl(["apply", "-f", &manifest("tiny")])?;
     cluster.await_condition(pool("tiny"), "Ready", "True", Duration::from_secs(20)).await?;
     cluster.make_namespace("tiny", &[]).await?;
@@ -158,10 +158,10 @@ async fn run_full(cluster: &Cluster) -> Result<()> {
     cluster.await_ready_pods("tiny", "", "", TINY, PODS).await?;
     cluster.create_pod(&Workload::pod("tiny", "one-too-many").on("n1")).await?;
     let message = cluster.await_warning("tiny", "one-too-many", &["tiny", "n1"], Duration::from_secs(45)).await?;
-    show("kubectl describe pod one-too-many", &message, 4);
+    print_output("kubectl describe pod one-too-many", &message, 4);
     let nodes = cluster.kubectl(["get", "nodes", "--no-headers"])?;
     ensure!(!nodes.contains("NotReady"), "a full pool made a node NotReady:\n{nodes}");
-    show("kubectl get addresspool tiny", &cluster.kubectl(["get", "addresspool", "tiny"])?, 3);
+    print_output("kubectl get addresspool tiny", &cluster.kubectl(["get", "addresspool", "tiny"])?, 3);
     Ok(())
 }
 

@@ -6,104 +6,76 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use bobbin_e2e::claiming_nodes::{ClaimWorld, carved_for, claim_at_once, pool};
-use bobbin_e2e::until::{Look, so, until};
+use bobbin_e2e::claiming_nodes::{ClaimFixture, carved_for, claim_at_once, pool};
+use bobbin_e2e::suite::Suite;
+use bobbin_e2e::wait::{Poll, check, wait_until};
 use bobbin_node_agent::ClaimError;
-use futures::future::BoxFuture;
 use kube::api::{Patch, PatchParams};
-use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::json;
-use tokio::runtime::Handle;
 
 /// How long one test may take.
-const TEST: Duration = Duration::from_mins(3);
+const TEST_TIMEOUT: Duration = Duration::from_mins(3);
 /// How long a release may take.
 const RELEASE: Duration = Duration::from_secs(20);
 /// The most calls that one claim may take: three unread blocks, then three times a list and a claim.
-const MOST_CALLS: usize = 9;
+const MAX_CALLS_PER_CLAIM: usize = 9;
 /// Longer than what counts as an outage, at the scale of these nodes' waits.
 const OUTAGE: Duration = Duration::from_millis(200);
 /// Nodes that claim at once.
 const NODES: usize = 1000;
 
 fn main() -> Result<ExitCode> {
-    let arguments = Arguments::from_args();
-    if arguments.list {
-        return Ok(libtest_mimic::run(&arguments, tests(None)).exit_code());
-    }
-    let runtime = tokio::runtime::Runtime::new()?;
-    let (control_plane, world) = runtime.block_on(ClaimWorld::start(false))?;
-    let conclusion = libtest_mimic::run(&arguments, tests(Some(&(runtime.handle().clone(), world))));
-    drop(control_plane);
-    Ok(conclusion.exit_code())
-}
-
-fn tests(world: Option<&(Handle, ClaimWorld)>) -> Vec<Trial> {
-    let test = |name: &str, run: fn(ClaimWorld) -> BoxFuture<'static, Result<()>>| {
-        let world = world.cloned();
-        Trial::test(name, move || {
-            let (runtime, world) = world.ok_or_else(|| Failed::from("no control plane was started"))?;
-            let outcome = runtime.block_on(async { tokio::time::timeout(TEST, run(world)).await });
-            outcome
-                .map_err(|_| format!("not done within {} s", TEST.as_secs()))?
-                .map_err(|error| Failed::from(format!("{error:#}")))
-        })
-    };
-    vec![
-        test("a_thousand_nodes_claim_at_once_without_a_duplicate_and_with_few_calls_each", |world| {
-            Box::pin(at_once(world))
-        }),
-        test("a_view_that_knows_nothing_right_still_claims_the_one_free_block", |world| Box::pin(stale(world))),
-        test("a_claim_that_is_the_first_answer_after_an_outage_is_not_taken_for_proof", |world| {
-            Box::pin(after_outage(world))
-        }),
-        test("a_full_pool_is_said_to_be_full", |world| Box::pin(full(world))),
-        test("a_block_that_goes_back_unused_keeps_its_free_since_and_can_be_claimed_by_another", |world| {
-            Box::pin(given_back(world))
-        }),
-    ]
+    let suite = Suite::new(|| ClaimFixture::start(false))?.with_timeout(TEST_TIMEOUT);
+    let tests = vec![
+        suite.test("a_thousand_nodes_claim_at_once_without_a_duplicate_and_with_few_calls_each", at_once),
+        suite.test("a_view_that_knows_nothing_right_still_claims_the_one_free_block", stale),
+        suite.test("a_claim_that_is_the_first_answer_after_an_outage_is_not_taken_for_proof", after_outage),
+        suite.test("a_full_pool_is_said_to_be_full", full),
+        suite.test("a_block_that_goes_back_unused_keeps_its_free_since_and_can_be_claimed_by_another", released_unused),
+    ];
+    Ok(suite.run(tests))
 }
 
 /// What the operator does with a block that went back.
-async fn remove_finalizer(world: &ClaimWorld, block: &str) -> Result<()> {
+async fn remove_finalizer(fixture: &ClaimFixture, block: &str) -> Result<()> {
     let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
-    world.blocks().patch(block, &PatchParams::default(), &patch).await?;
+    fixture.blocks().patch(block, &PatchParams::default(), &patch).await?;
     Ok(())
 }
 
-async fn at_once(world: ClaimWorld) -> Result<()> {
+async fn at_once(fixture: &mut ClaimFixture) -> Result<()> {
     let carved = carved_for(NODES)?;
-    world.carve("many", 80, 0..carved).await?;
-    let nodes = world.nodes("many", NODES, &pool("many", 80, Some((0, carved - 1)))?).await?;
-    let mark = world.audit.mark();
+    fixture.carve("many", 80, 0..carved).await?;
+    let nodes = fixture.nodes("many", NODES, &pool("many", 80, Some((0, carved - 1)))?).await?;
+    let mark = fixture.audit.mark();
     let (claims, _) = claim_at_once(&nodes, "many").await;
-    world.no_block_twice("many", &claims).await?;
-    let calls = world.calls_of_claims(mark, "many", NODES).await?;
+    fixture.check_no_duplicate_block("many", &claims).await?;
+    let calls = fixture.calls_of_claims(mark, "many", NODES).await?;
     let (p50, most) = (calls[NODES / 2], calls[NODES - 1]);
     ensure!(p50 == 1, "half of the claims took more than one call: p50 {p50}");
-    ensure!(most <= MOST_CALLS, "a claim took {most} calls");
+    ensure!(most <= MAX_CALLS_PER_CLAIM, "a claim took {most} calls");
     Ok(())
 }
 
-async fn stale(world: ClaimWorld) -> Result<()> {
-    world.carve("stale", 65, [1500]).await?;
+async fn stale(fixture: &mut ClaimFixture) -> Result<()> {
+    fixture.carve("stale", 65, [1500]).await?;
     for (node, window) in [("stale-1", Some((0, 40))), ("stale-2", None)] {
-        let node = world.node(node, &pool("stale", 65, window)?).await?;
+        let node = fixture.node(node, &pool("stale", 65, window)?).await?;
         let block = node.claiming.claims.claim("stale", false).await?;
         ensure!(block.name == "stale-1500" && block.index == 1500, "claimed {}", block.name);
         ensure!(node.claiming.release(&block.name, RELEASE).await, "{} did not go back", block.name);
-        remove_finalizer(&world, &block.name).await?;
+        remove_finalizer(fixture, &block.name).await?;
     }
     Ok(())
 }
 
-async fn after_outage(world: ClaimWorld) -> Result<()> {
-    world.carve("restored", 67, [0]).await?;
-    let node = world.node("restored-0", &pool("restored", 67, Some((0, 0)))?).await?;
+async fn after_outage(fixture: &mut ClaimFixture) -> Result<()> {
+    fixture.carve("restored", 67, [0]).await?;
+    let node = fixture.node("restored-0", &pool("restored", 67, Some((0, 0)))?).await?;
     node.claiming.lose_contact();
     let begun = Instant::now();
-    until("an outage has lasted", Duration::from_secs(10), || async {
-        Ok(so(begun.elapsed() > OUTAGE, || format!("{:?}", begun.elapsed())))
+    wait_until("an outage has lasted", Duration::from_secs(10), || async {
+        Ok(check(begun.elapsed() > OUTAGE, || format!("{:?}", begun.elapsed())))
     })
     .await?;
     let block = node.claiming.claims.claim("restored", false).await?;
@@ -111,25 +83,25 @@ async fn after_outage(world: ClaimWorld) -> Result<()> {
     Ok(())
 }
 
-async fn full(world: ClaimWorld) -> Result<()> {
-    world.carve("full", 66, [0, 1]).await?;
+async fn full(fixture: &mut ClaimFixture) -> Result<()> {
+    fixture.carve("full", 66, [0, 1]).await?;
     let pool = pool("full", 66, Some((0, 1)))?;
     let mut holders = HashSet::new();
     for number in 0..2 {
-        let node = world.node(&format!("full-{number}"), &pool).await?;
+        let node = fixture.node(&format!("full-{number}"), &pool).await?;
         holders.insert(node.claiming.claims.claim("full", false).await?.name);
     }
     ensure!(holders.len() == 2, "two nodes have the same block");
-    let late = world.node("full-late", &pool).await?;
-    let mark = world.audit.mark();
+    let late = fixture.node("full-late", &pool).await?;
+    let mark = fixture.audit.mark();
     let refused = late.claiming.claims.claim("full", false).await;
     ensure!(matches!(refused, Err(ClaimError::PoolFull(_))), "{refused:?}");
-    let calls = until("the calls are in the audit log", Duration::from_secs(10), || async {
-        let calls = world.audit.calls(mark, |entry| entry.user_agent == "full-late")?;
+    let calls = wait_until("the calls are in the audit log", Duration::from_secs(10), || async {
+        let calls = fixture.audit.calls(mark, |entry| entry.user_agent == "full-late")?;
         Ok(if calls.iter().any(|call| call.verb == "list") {
-            Look::Yes(calls)
+            Poll::Ready(calls)
         } else {
-            Look::NotYet(format!("{} calls", calls.len()))
+            Poll::Pending(format!("{} calls", calls.len()))
         })
     })
     .await?;
@@ -137,12 +109,12 @@ async fn full(world: ClaimWorld) -> Result<()> {
     Ok(())
 }
 
-async fn given_back(world: ClaimWorld) -> Result<()> {
-    world.carve("back", 67, [3]).await?;
+async fn released_unused(fixture: &mut ClaimFixture) -> Result<()> {
+    fixture.carve("back", 67, [3]).await?;
     let pool = pool("back", 67, Some((3, 3)))?;
-    let first = world.node("back-1", &pool).await?;
+    let first = fixture.node("back-1", &pool).await?;
     let block = first.claiming.claims.claim("back", false).await?;
-    let stored = world.blocks().get(&block.name).await?;
+    let stored = fixture.blocks().get(&block.name).await?;
     ensure!(stored.metadata.finalizers.as_deref() == Some(&["bobbin.dev/in-use".to_owned()][..]), "no finalizer");
     ensure!(
         stored.spec.node_uid.as_deref() == Some("uid-back-1") && stored.spec.free_since.is_none(),
@@ -150,10 +122,10 @@ async fn given_back(world: ClaimWorld) -> Result<()> {
         stored.spec
     );
     ensure!(first.claiming.release(&block.name, RELEASE).await, "{} did not go back", block.name);
-    let stored = world.blocks().get(&block.name).await?;
+    let stored = fixture.blocks().get(&block.name).await?;
     ensure!(stored.spec.node_name.is_none() && stored.spec.free_since.is_none(), "{:?}", stored.spec);
     // Nobody took its finalizer off: the next node claims it by a read.
-    let second = world.node("back-2", &pool).await?;
+    let second = fixture.node("back-2", &pool).await?;
     let again = second.claiming.claims.claim("back", false).await?;
     ensure!(again.name == block.name, "claimed {}", again.name);
     Ok(())

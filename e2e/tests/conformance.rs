@@ -14,43 +14,45 @@ mod gc;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-use bobbin_e2e::lone_node::{Call, Choice, EchoServer, FABRIC_IPV4, FABRIC_IPV6, LoneNode, PATIENCE, Turns, ip_json};
+use bobbin_e2e::single_node::{
+    self, Call, EchoServer, FABRIC_IPV4, FABRIC_IPV6, SingleNode, SingleNodeOptions, WAIT_TIMEOUT, ip_json,
+};
 use serde_json::{Value, json};
 
 fn main() -> Result<ExitCode> {
-    let turns = Turns::on(Choice::default())?;
+    let suite = single_node::suite(SingleNodeOptions::default())?;
     let tests = vec![
-        turns.test("cnitool adds, checks and deletes", cnitool_goes_through),
-        turns.test("a result has the shape of the version that was asked for", results_by_version),
-        turns.test("a repeated ADD gets the same answer, also from an agent that was restarted", repeated_add),
-        turns.test("ADD fails if the interface exists, and leaves it alone", add_into_an_existing_interface),
-        turns.test("a container may have two interfaces", two_interfaces),
-        turns.test("twenty containers are added and deleted at once", twenty_at_once),
-        turns.test("the first packet of a pod arrives, in both families", first_packet),
-        turns.test("STATUS is success, and VERSION names four versions", status_and_version),
-        turns.test("without an agent every call says try again later, and STATUS stays success", without_an_agent),
-        turns.test("DEL succeeds again and again", del::repeated),
-        turns.test("DEL succeeds when namespace, link or result are missing", del::with_something_missing),
-        turns.test("DEL succeeds when the agent's record is missing", del::without_a_record),
-        turns.test("DEL of a container that was never added succeeds", del::of_a_stranger),
-        turns.test("CHECK succeeds after ADD", check::succeeds),
-        turns.test("CHECK names a missing link", check::names_a_link),
-        turns.test("CHECK names a missing address", check::names_an_address),
-        turns.test("CHECK names a missing route in the container", check::names_a_route),
-        turns.test("CHECK names a missing route of the node, or finds it repaired", check::names_a_host_route),
-        turns.test("CHECK names a missing rule, or finds it repaired", check::names_a_rule),
-        turns.test("CHECK of a container that was never added fails", check::of_a_stranger),
-        turns.test("GC frees what is not listed, at the second call while its namespace lives", gc::frees_the_unlisted),
-        turns.test("GC frees what is not listed and has lost its link, at the second call", gc::frees_what_is_gone),
-        turns.test("GC of one network leaves the attachments of another", gc::leaves_other_networks),
-        turns.test("a runtime that passes no pod UID gets an address of the pod's pool", without_a_uid),
-        turns.test("GC without its list is an error and frees nothing", gc::without_a_list),
-        turns.test("malformed stdin is one sentence and leaves nothing", bad_input::stdin),
-        turns.test("a malformed environment is one sentence and leaves nothing", bad_input::environment),
-        turns.test("an unknown version is code 1 and names the known ones", bad_input::version),
-        turns.test("a namespace that is missing, no namespace, or the node's own is refused", bad_input::namespace),
+        suite.test("cnitool adds, checks and deletes", cnitool_goes_through),
+        suite.test("a result has the shape of the version that was asked for", results_by_version),
+        suite.test("a repeated ADD gets the same answer, also from an agent that was restarted", repeated_add),
+        suite.test("ADD fails if the interface exists, and leaves it alone", add_into_an_existing_interface),
+        suite.test("a container may have two interfaces", two_interfaces),
+        suite.test("twenty containers are added and deleted at once", twenty_at_once),
+        suite.test("the first packet of a pod arrives, in both families", first_packet),
+        suite.test("STATUS is success, and VERSION names four versions", status_and_version),
+        suite.test("without an agent every call says try again later, and STATUS stays success", without_an_agent),
+        suite.test("DEL succeeds again and again", del::repeated),
+        suite.test("DEL succeeds when namespace, link or result are missing", del::with_something_missing),
+        suite.test("DEL succeeds when the agent's record is missing", del::without_a_record),
+        suite.test("DEL of a container that was never added succeeds", del::of_a_stranger),
+        suite.test("CHECK succeeds after ADD", check::succeeds),
+        suite.test("CHECK names a missing link", check::names_a_link),
+        suite.test("CHECK names a missing address", check::names_an_address),
+        suite.test("CHECK names a missing route in the container", check::names_a_route),
+        suite.test("CHECK names a missing route of the node, or finds it repaired", check::names_a_host_route),
+        suite.test("CHECK names a missing rule, or finds it repaired", check::names_a_rule),
+        suite.test("CHECK of a container that was never added fails", check::of_a_stranger),
+        suite.test("GC frees what is not listed, at the second call while its namespace lives", gc::frees_the_unlisted),
+        suite.test("GC frees what is not listed and has lost its link, at the second call", gc::frees_what_is_gone),
+        suite.test("GC of one network leaves the attachments of another", gc::leaves_other_networks),
+        suite.test("a runtime that passes no pod UID gets an address of the pod's pool", without_a_uid),
+        suite.test("GC without its list is an error and frees nothing", gc::without_a_list),
+        suite.test("malformed stdin is one sentence and leaves nothing", bad_input::stdin),
+        suite.test("a malformed environment is one sentence and leaves nothing", bad_input::environment),
+        suite.test("an unknown version is code 1 and names the known ones", bad_input::version),
+        suite.test("a namespace that is missing, no namespace, or the node's own is refused", bad_input::namespace),
     ];
-    Ok(turns.run(tests))
+    Ok(suite.run(tests))
 }
 
 /// The addresses in a result, without prefix lengths.
@@ -60,22 +62,22 @@ fn addresses(result: &Value) -> Vec<String> {
 }
 
 /// Fails if anything of the container is left: link, record under `/run`, record in the API.
-async fn nothing_is_left(node: &LoneNode, container_id: &str) -> Result<()> {
+async fn nothing_is_left(node: &SingleNode, container_id: &str) -> Result<()> {
     let links = node.attachments()?;
     ensure!(!links.keys().any(|alias| alias.contains(container_id)), "a link of {container_id} is left");
     for entry in std::fs::read_dir(node.run_dir().join("attachments"))? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         ensure!(!name.contains(container_id), "the record {name} is left");
     }
-    bobbin_e2e::until::until("no assignment of the container is left", PATIENCE, || async {
+    bobbin_e2e::wait::wait_until("no assignment of the container is left", WAIT_TIMEOUT, || async {
         let left = node.assignments().await?.into_iter().find(|one| one.spec.container_id == container_id);
-        Ok(bobbin_e2e::until::so(left.is_none(), || format!("{:?}", left.and_then(|one| one.metadata.name))))
+        Ok(bobbin_e2e::wait::check(left.is_none(), || format!("{:?}", left.and_then(|one| one.metadata.name))))
     })
     .await
 }
 
-async fn cnitool_goes_through(node: &mut LoneNode) -> Result<()> {
-    let pod = node.pod()?;
+async fn cnitool_goes_through(node: &mut SingleNode) -> Result<()> {
+    let pod = node.sandbox()?;
     let result = node.cnitool("add", &pod.netns, None)?.ok()?;
     let mut given = addresses(&result);
     given.sort();
@@ -90,11 +92,11 @@ async fn cnitool_goes_through(node: &mut LoneNode) -> Result<()> {
     Ok(())
 }
 
-async fn results_by_version(node: &mut LoneNode) -> Result<()> {
+async fn results_by_version(node: &mut SingleNode) -> Result<()> {
     for (version, family, mtu) in
         [("0.3.1", true, false), ("0.4.0", true, false), ("1.0.0", false, false), ("1.1.0", false, true)]
     {
-        let pod = node.pod()?;
+        let pod = node.sandbox()?;
         let result = node.call(&pod.call("ADD").with("cniVersion", json!(version)))?.ok()?;
         ensure!(result["cniVersion"] == version, "{result}");
         let ips = result["ips"].as_array().context("no ips")?;
@@ -118,8 +120,8 @@ async fn results_by_version(node: &mut LoneNode) -> Result<()> {
     Ok(())
 }
 
-async fn repeated_add(node: &mut LoneNode) -> Result<()> {
-    let pod = node.pod()?;
+async fn repeated_add(node: &mut SingleNode) -> Result<()> {
+    let pod = node.sandbox()?;
     let first = node.add(&pod)?;
     ensure!(node.add(&pod)? == first, "the second ADD answered otherwise");
     node.kill_agent();
@@ -129,8 +131,8 @@ async fn repeated_add(node: &mut LoneNode) -> Result<()> {
     nothing_is_left(node, &pod.container_id).await
 }
 
-async fn add_into_an_existing_interface(node: &mut LoneNode) -> Result<()> {
-    let pod = node.pod()?;
+async fn add_into_an_existing_interface(node: &mut SingleNode) -> Result<()> {
+    let pod = node.sandbox()?;
     pod.namespace.ip("link add eth0 type veth peer name foreign\naddr add 192.0.2.1/24 dev eth0\n")?;
     let error = node.call(&pod.call("ADD"))?.error()?;
     ensure!(error.text.contains("eth0"), "{error:?}");
@@ -140,8 +142,8 @@ async fn add_into_an_existing_interface(node: &mut LoneNode) -> Result<()> {
     nothing_is_left(node, &pod.container_id).await
 }
 
-async fn two_interfaces(node: &mut LoneNode) -> Result<()> {
-    let pod = node.pod()?;
+async fn two_interfaces(node: &mut SingleNode) -> Result<()> {
+    let pod = node.sandbox()?;
     let second = |verb| Call::of(verb, &pod.container_id, "net1", Some(&pod.netns));
     let one = addresses(&node.add(&pod)?);
     let two = addresses(&node.call(&second("ADD"))?.ok()?);
@@ -152,8 +154,8 @@ async fn two_interfaces(node: &mut LoneNode) -> Result<()> {
     nothing_is_left(node, &pod.container_id).await
 }
 
-async fn twenty_at_once(node: &mut LoneNode) -> Result<()> {
-    let pods = (0..20).map(|_| node.pod()).collect::<Result<Vec<_>>>()?;
+async fn twenty_at_once(node: &mut SingleNode) -> Result<()> {
+    let pods = (0..20).map(|_| node.sandbox()).collect::<Result<Vec<_>>>()?;
     let (answers, _) = node.plugin().call_at_once(pods.iter().map(|pod| pod.call("ADD")).collect())?;
     let mut given = Vec::new();
     for answer in &answers {
@@ -162,7 +164,7 @@ async fn twenty_at_once(node: &mut LoneNode) -> Result<()> {
     given.sort();
     given.dedup();
     ensure!(given.len() == 40, "twenty pairs are {} addresses", given.len());
-    node.no_address_twice(&pods.iter().collect::<Vec<_>>())?;
+    node.check_no_duplicate(&pods.iter().collect::<Vec<_>>())?;
     let (answers, _) = node.plugin().call_at_once(pods.iter().map(|pod| pod.call("DEL")).collect())?;
     for (answer, pod) in answers.iter().zip(&pods) {
         answer.ok()?;
@@ -171,11 +173,11 @@ async fn twenty_at_once(node: &mut LoneNode) -> Result<()> {
     Ok(())
 }
 
-async fn first_packet(node: &mut LoneNode) -> Result<()> {
+async fn first_packet(node: &mut SingleNode) -> Result<()> {
     for address in [FABRIC_IPV4, FABRIC_IPV6] {
         let server = EchoServer::start(node, address)?;
         for number in 0..50 {
-            let pod = node.pod()?;
+            let pod = node.sandbox()?;
             node.add(&pod)?;
             let seen = || {
                 let table = node.table(116).unwrap_or_default();
@@ -193,7 +195,7 @@ async fn first_packet(node: &mut LoneNode) -> Result<()> {
     Ok(())
 }
 
-async fn without_a_uid(node: &mut LoneNode) -> Result<()> {
+async fn without_a_uid(node: &mut SingleNode) -> Result<()> {
     let pools = json!({"subnets": [{"ipv4": "10.71.0.0/28"}], "blockSizeBits": 2});
     node.apply_pool("by-name", pools).await?;
     let mut pod = node.kube_pod("default", "nameless", Some("by-name")).await?;
@@ -206,14 +208,14 @@ async fn without_a_uid(node: &mut LoneNode) -> Result<()> {
     let kept: Value = serde_json::from_slice(&std::fs::read(file)?)?;
     ensure!(kept["pod"]["uid"] == uid, "the UID that was found is not kept: {kept}");
     node.delete_kube_pod("default", "nameless").await?;
-    let other = node.pod()?;
+    let other = node.sandbox()?;
     let error = node.call(&other.call("ADD").args(without))?.error()?;
     ensure!(error.code == 11 && error.text.contains("default/nameless"), "{error:?}");
     node.del(&pod)?;
     nothing_is_left(node, &pod.container_id).await
 }
 
-async fn status_and_version(node: &mut LoneNode) -> Result<()> {
+async fn status_and_version(node: &mut SingleNode) -> Result<()> {
     node.call(&Call { verb: "STATUS", ..Call::default() })?.ok()?;
     let older = Call { verb: "STATUS", ..Call::default() }.with("cniVersion", json!("1.0.0"));
     ensure!(node.call(&older)?.error()?.code == 1, "STATUS came with 1.1.0");
@@ -222,8 +224,8 @@ async fn status_and_version(node: &mut LoneNode) -> Result<()> {
     Ok(())
 }
 
-async fn without_an_agent(node: &mut LoneNode) -> Result<()> {
-    let (pod, other) = (node.pod()?, node.pod()?);
+async fn without_an_agent(node: &mut SingleNode) -> Result<()> {
+    let (pod, other) = (node.sandbox()?, node.sandbox()?);
     let result = node.add(&pod)?;
     node.kill_agent();
     let list = json!([{"containerID": pod.container_id, "ifname": "eth0"}]);

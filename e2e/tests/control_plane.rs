@@ -4,60 +4,51 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use bobbin_e2e::control_plane::{ControlPlane, Options, node_token};
+use bobbin_e2e::control_plane::{ControlPlane, ControlPlaneOptions, node_token};
+use bobbin_e2e::suite::{NoFixture, Suite};
+use bobbin_e2e::wait::{check, wait_until};
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::Api;
 use kube::api::ListParams;
-use libtest_mimic::{Arguments, Failed, Trial};
 
 /// Set for a process that only starts a control plane, prints its directory and waits to be killed.
 const VICTIM: &str = "BOBBIN_TEST_VICTIM";
 
 fn main() -> Result<ExitCode> {
-    let runtime = tokio::runtime::Runtime::new()?;
     if std::env::var_os(VICTIM).is_some() {
-        let control_plane = runtime.block_on(ControlPlane::start(Options::default()))?;
+        let runtime = tokio::runtime::Runtime::new()?;
+        let control_plane = runtime.block_on(ControlPlane::start(ControlPlaneOptions::default()))?;
         println!("{}", control_plane.directory().display());
         loop {
             std::thread::park();
         }
     }
-    let handle = runtime.handle().clone();
-    let test = move |sentence: &str, run: fn() -> Run| {
-        let handle = handle.clone();
-        Trial::test(sentence, move || handle.block_on(run()).map_err(|error| Failed::from(format!("{error:#}"))))
-    };
+    let suite = Suite::without_fixture()?;
     let tests = vec![
-        test("calls are counted by user, verb and resource", || Box::pin(calls_are_counted())),
-        test("an outage breaks calls, and its end mends them", || Box::pin(an_outage_ends())),
-        test("a frozen API server answers nothing until it is thawed", || Box::pin(frozen_and_thawed())),
-        test("one in a network namespace is reached through its door", || Box::pin(reached_through_the_door())),
-        test("its programs die when the test is killed, and the next start removes its directory", || {
-            Box::pin(nothing_is_left())
-        }),
+        suite.test("the audit log counts calls by user, verb and resource", calls_are_counted),
+        suite.test("calls fail while the API server is stopped, and succeed when it runs again", api_server_outage),
+        suite.test("a frozen API server answers nothing until it is resumed", frozen_and_resumed),
+        suite.test(
+            "a control plane in a network namespace is reached through its forwarded port",
+            reached_through_netns_forward,
+        ),
+        suite.test(
+            "etcd and kube-apiserver end when the test is killed, and the next start removes their directory",
+            nothing_is_left,
+        ),
     ];
-    Ok(libtest_mimic::run(&Arguments::from_args(), tests).exit_code())
+    Ok(suite.run(tests))
 }
-
-type Run = std::pin::Pin<Box<dyn Future<Output = Result<()>>>>;
 
 /// How long a condition may take to come true.
-const PATIENCE: Duration = Duration::from_secs(20);
+const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
-async fn until(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition()? {
-        ensure!(Instant::now() < deadline, "not within {} s: {what}", PATIENCE.as_secs());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Ok(())
-}
-
-async fn calls_are_counted() -> Result<()> {
-    let control_plane = ControlPlane::start(Options { audit: true, ..Options::default() }).await?;
+async fn calls_are_counted(_: &mut NoFixture) -> Result<()> {
+    let control_plane =
+        ControlPlane::start(ControlPlaneOptions { audit: true, ..ControlPlaneOptions::default() }).await?;
     let nodes: Api<Node> = Api::all(control_plane.client_for(&node_token("n3")).await?);
     let audit = control_plane.audit();
     let mark = audit.mark();
@@ -67,14 +58,18 @@ async fn calls_are_counted() -> Result<()> {
     let count = || {
         audit.calls(mark, |call| call.user.username == "system:node:n3" && call.is_read() && call.resource() == "nodes")
     };
-    until("3 calls are entered", || Ok(count()?.len() >= 3)).await?;
+    wait_until("3 calls are in the audit log", WAIT_TIMEOUT, || async {
+        let calls = count()?.len();
+        Ok(check(calls >= 3, || format!("{calls} calls")))
+    })
+    .await?;
     let calls = count()?;
     ensure!(calls.len() == 3 && calls.iter().all(|call| call.name() == "n3" && call.code() == 404), "{calls:?}");
     Ok(())
 }
 
-async fn an_outage_ends() -> Result<()> {
-    let mut control_plane = ControlPlane::start(Options::default()).await?;
+async fn api_server_outage(_: &mut NoFixture) -> Result<()> {
+    let mut control_plane = ControlPlane::start(ControlPlaneOptions::default()).await?;
     let namespaces: Api<Namespace> = Api::all(control_plane.client().await?);
     let url = control_plane.url();
     control_plane.stop_apiserver();
@@ -85,8 +80,8 @@ async fn an_outage_ends() -> Result<()> {
     Ok(())
 }
 
-async fn frozen_and_thawed() -> Result<()> {
-    let control_plane = ControlPlane::start(Options::default()).await?;
+async fn frozen_and_resumed(_: &mut NoFixture) -> Result<()> {
+    let control_plane = ControlPlane::start(ControlPlaneOptions::default()).await?;
     let namespaces: Api<Namespace> = Api::all(control_plane.client().await?);
     control_plane.freeze_apiserver()?;
     let everything = ListParams::default();
@@ -96,16 +91,17 @@ async fn frozen_and_thawed() -> Result<()> {
         tokio::time::timeout(Duration::from_millis(300), &mut answer).await.is_err(),
         "a frozen API server answers"
     );
-    control_plane.thaw_apiserver()?;
-    tokio::time::timeout(PATIENCE, answer).await.context("a thawed API server does not answer")??;
+    control_plane.resume_apiserver()?;
+    tokio::time::timeout(WAIT_TIMEOUT, answer).await.context("a resumed API server does not answer")??;
     Ok(())
 }
 
-async fn reached_through_the_door() -> Result<()> {
-    let name = format!("bob-door-{}", std::process::id());
+async fn reached_through_netns_forward(_: &mut NoFixture) -> Result<()> {
+    let name = format!("bob-forward-{}", std::process::id());
     let _namespace = NetworkNamespace::make(&name)?;
     let path = Path::new("/run/netns").join(&name);
-    let control_plane = ControlPlane::start(Options { netns: Some(path), ..Options::default() }).await?;
+    let control_plane =
+        ControlPlane::start(ControlPlaneOptions { netns: Some(path), ..ControlPlaneOptions::default() }).await?;
     ensure!(control_plane.inside_url() == "https://127.0.0.1:6443", "inside it is {}", control_plane.inside_url());
     ensure!(control_plane.url() != control_plane.inside_url(), "outside it is the same");
     let namespaces: Api<Namespace> = Api::all(control_plane.client().await?);
@@ -140,7 +136,7 @@ fn ip(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-async fn nothing_is_left() -> Result<()> {
+async fn nothing_is_left(_: &mut NoFixture) -> Result<()> {
     let mut victim = Command::new(std::env::current_exe()?).env(VICTIM, "1").stdout(Stdio::piped()).spawn()?;
     let mut line = String::new();
     BufReader::new(victim.stdout.take().context("no output")?).read_line(&mut line)?;
@@ -148,7 +144,11 @@ async fn nothing_is_left() -> Result<()> {
     ensure!(directory.is_dir() && !running_in(&directory).is_empty(), "the victim did not start: {line:?}");
     victim.kill()?;
     victim.wait()?;
-    until("etcd and kube-apiserver are gone", || Ok(running_in(&directory).is_empty())).await?;
+    wait_until("etcd and kube-apiserver are gone", WAIT_TIMEOUT, || async {
+        let left = running_in(&directory);
+        Ok(check(left.is_empty(), || format!("{left:?}")))
+    })
+    .await?;
     ensure!(directory.is_dir(), "nobody was there to remove it");
     drop(bobbin_e2e::control_plane::Scratch::make("bobbin-control-plane-")?);
     ensure!(!directory.exists(), "{} is left", directory.display());

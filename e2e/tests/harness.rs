@@ -7,52 +7,39 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use bobbin_e2e::cluster::{Cluster, Network, Options, Workload};
-use bobbin_e2e::paths;
-use bobbin_e2e::pod::Family;
-use bobbin_e2e::run::cgroup_roots;
-use bobbin_e2e::until::{so, until};
-use libtest_mimic::{Arguments, Failed, Trial};
+use bobbin_e2e::cluster::pod::Family;
+use bobbin_e2e::cluster::pod::paths;
+use bobbin_e2e::cluster::run::cgroup_roots;
+use bobbin_e2e::cluster::{Cluster, ClusterOptions, Network, Workload};
+use bobbin_e2e::suite::{NoFixture, Suite};
+use bobbin_e2e::wait::{check, wait_until};
 
 /// Set for a process that only starts a cluster, prints its directory and waits to be killed.
 const VICTIM: &str = "BOBBIN_TEST_VICTIM";
 
 fn main() -> Result<ExitCode> {
-    let runtime = tokio::runtime::Runtime::new()?;
     if std::env::var_os(VICTIM).is_some() {
+        let runtime = tokio::runtime::Runtime::new()?;
         let cluster = runtime.block_on(Cluster::start(options(1)))?;
         println!("{}", cluster.run().directory().display());
         loop {
             std::thread::park();
         }
     }
-    let handle = runtime.handle().clone();
-    let test = move |sentence: &str, run: fn() -> Run| {
-        let handle = handle.clone();
-        Trial::test(sentence, move || handle.block_on(run()).map_err(|error| Failed::from(format!("{error:#}"))))
-    };
+    let suite = Suite::without_fixture()?;
     let tests = vec![
-        test(
-            "pods of the reference plugins reach each other across three real kubelets",
-            || Box::pin(reference_pods()),
-        ),
-        test("a node loses its power, boots, and runs pods again; another joins", || Box::pin(power_comes_back())),
-        test("after SIGKILL nothing is left: no process, namespace, mount, cgroup or directory", || {
-            Box::pin(nothing_is_left())
-        }),
+        suite.test("pods of the reference plugins reach each other across three real kubelets", reference_pods),
+        suite.test("a node loses its power, boots, and runs pods again; another joins", power_comes_back),
+        suite.test("after SIGKILL nothing is left: no process, namespace, mount, cgroup or directory", nothing_is_left),
     ];
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads = Some(1);
-    Ok(libtest_mimic::run(&arguments, tests).exit_code())
+    Ok(suite.run(tests))
 }
 
-type Run = std::pin::Pin<Box<dyn Future<Output = Result<()>>>>;
-
-fn options(nodes: usize) -> Options {
-    Options { nodes, network: Network::Reference, ..Options::default() }
+fn options(nodes: usize) -> ClusterOptions {
+    ClusterOptions { nodes, network: Network::Reference, ..ClusterOptions::default() }
 }
 
-async fn reference_pods() -> Result<()> {
+async fn reference_pods(_: &mut NoFixture) -> Result<()> {
     let cluster = Cluster::start(options(3)).await?;
     cluster.await_nodes_ready().await?;
     cluster.make_namespace("reach", &[]).await?;
@@ -63,7 +50,7 @@ async fn reference_pods() -> Result<()> {
     Ok(())
 }
 
-async fn power_comes_back() -> Result<()> {
+async fn power_comes_back(_: &mut NoFixture) -> Result<()> {
     let mut cluster = Cluster::start(options(1)).await?;
     cluster.await_nodes_ready().await?;
     cluster.make_namespace("dusk", &[]).await?;
@@ -79,7 +66,7 @@ async fn power_comes_back() -> Result<()> {
     there.can_reach(&here, Family::V6)
 }
 
-async fn nothing_is_left() -> Result<()> {
+async fn nothing_is_left(_: &mut NoFixture) -> Result<()> {
     let mut victim =
         Command::new(std::env::current_exe()?).env(VICTIM, "1").stdout(Stdio::piped()).stdin(Stdio::null()).spawn()?;
     let mut directory = String::new();
@@ -90,9 +77,9 @@ async fn nothing_is_left() -> Result<()> {
     ensure!(!cgroups(&id).is_empty() && !processes(&directory).is_empty(), "the victim has no cluster");
     victim.kill()?;
     victim.wait()?;
-    until("all is gone", Duration::from_secs(30), || async {
+    wait_until("all is gone", Duration::from_secs(30), || async {
         let left = (cgroups(&id), processes(&directory), mounts(&directory), directory.exists());
-        Ok(so(left.0.is_empty() && left.1.is_empty() && left.2.is_empty() && !left.3, || format!("{left:?}")))
+        Ok(check(left.0.is_empty() && left.1.is_empty() && left.2.is_empty() && !left.3, || format!("{left:?}")))
     })
     .await
 }

@@ -2,6 +2,8 @@
 //!
 //! Most reproduce a defect of a version before the first release; the assertion names it. All tests share the node; each cleans up.
 
+#[path = "node_defects/deleted_pods.rs"]
+mod deleted_pods;
 #[path = "node_defects/first_calls.rs"]
 mod first_calls;
 #[path = "node_defects/foreign_routes.rs"]
@@ -10,20 +12,18 @@ mod foreign_routes;
 mod health;
 #[path = "node_defects/install.rs"]
 mod install;
+#[path = "node_defects/kept_namespaces.rs"]
+mod kept_namespaces;
 #[path = "node_defects/links.rs"]
 mod links;
+#[path = "node_defects/metrics_endpoint.rs"]
+mod metrics_endpoint;
 #[path = "node_defects/networks.rs"]
 mod networks;
-#[path = "node_defects/outlived.rs"]
-mod outlived;
-#[path = "node_defects/pod_gone.rs"]
-mod pod_gone;
-#[path = "node_defects/probe.rs"]
-mod probe;
 #[path = "node_defects/run_dir.rs"]
 mod run_dir;
-#[path = "node_defects/stale.rs"]
-mod stale;
+#[path = "node_defects/stale_attachments.rs"]
+mod stale_attachments;
 #[path = "node_defects/status.rs"]
 mod status;
 #[path = "node_defects/waiting.rs"]
@@ -33,70 +33,75 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use bobbin_e2e::lone_node::{Choice, LoneNode, PATIENCE, Pod, Turns};
-use bobbin_e2e::until::{so, until};
+use bobbin_e2e::single_node::{self, Sandbox, SingleNode, SingleNodeOptions, WAIT_TIMEOUT};
+use bobbin_e2e::wait::{check, wait_until};
 use serde_json::{Value, json};
 
 /// Where the agent serves metrics and health, inside the node.
 const METRICS: &str = "127.0.0.1:9119";
 /// How long it may take until the records are right again.
-const CATCH_UP: Duration = Duration::from_mins(1);
+const CONVERGENCE_TIMEOUT: Duration = Duration::from_mins(1);
 
 fn main() -> Result<ExitCode> {
     let flags = ["--hold-add=3s", "--sweep-interval=500ms", &format!("--metrics-address={METRICS}")].map(str::to_owned);
-    let turns = Turns::on(Choice { agent: flags.to_vec(), ..Choice::default() })?;
+    let suite = single_node::suite(SingleNodeOptions { agent: flags.to_vec(), ..SingleNodeOptions::default() })?;
     let tests = vec![
-        turns.test(
+        suite.test(
             "thirty ADDs succeed as the first calls of a boot, also while the network is repaired",
             first_calls::thirty_at_once,
         ),
-        turns.test(
+        suite.test(
             "a running pod whose host link was deleted keeps its address, and a Warning tells its owner",
             links::deleted,
         ),
-        turns.test("running pods keep links and routes when the prefix of link names changes", links::prefix_changed),
-        turns.test("a prefix of four letters is used in full", links::four_letters),
-        turns.test("a renamed link keeps its routes and gets its name back", links::renamed),
-        turns.test("a link whose alias was cleared is not deleted and gets its alias back", links::alias_cleared),
-        turns.test("GC for one network frees nothing of another network", networks::gc),
-        turns.test("a runtime that passes no pod UID is served by the pod's name", waiting::without_uid),
-        turns.test(
+        suite.test("running pods keep links and routes when the prefix of link names changes", links::prefix_changed),
+        suite.test("a prefix of four letters is used in full", links::four_letters),
+        suite.test("a renamed link keeps its routes and gets its name back", links::renamed),
+        suite.test("a link whose alias was cleared is not deleted and gets its alias back", links::alias_cleared),
+        suite.test("GC for one network frees nothing of another network", networks::gc),
+        suite.test("a runtime that passes no pod UID is served by the pod's name", waiting::without_uid),
+        suite.test(
             "a DEL ends the wait of its ADD at once, also when the ADD had not begun to wait",
             waiting::called_off,
         ),
-        turns
+        suite
             .test("a pod that waits for an address is one WARN, however often the runtime tries", waiting::one_warning),
-        turns.test("the CNI configuration is withheld until the plugin is installed", install::withheld),
-        turns.test("a plugin or configuration that was removed or changed is put back", install::put_back),
-        turns.test("a second agent waits for the run directory and says so", run_dir::second_agent),
-        turns.test("the run directory of another node name is set aside", run_dir::other_name),
-        turns.test("a Node that was re-created keeps its pods and gets its blocks written anew", run_dir::other_uid),
-        turns.test("records stay when the run directory was emptied without a reboot", run_dir::emptied),
-        turns.test("an agent whose run directory is emptied goes on", run_dir::emptied_while_running),
-        turns
-            .test("an attachment is freed after an agent restart only if its namespace is gone", stale::across_restart),
-        turns.test("a pod whose interface was moved to another namespace is held with a Warning", stale::moved),
-        turns.test("a namespace that got the ID of one that is gone is not taken for it", stale::reused_id),
-        turns.test(
+        suite.test("the CNI configuration is withheld until the plugin is installed", install::withheld),
+        suite.test("a plugin or configuration that was removed or changed is put back", install::put_back),
+        suite.test("a second agent waits for the run directory and says so", run_dir::second_agent),
+        suite.test("the run directory of another node name is set aside", run_dir::other_name),
+        suite.test("a Node that was re-created keeps its pods and gets its blocks written anew", run_dir::other_uid),
+        suite.test("records stay when the run directory was emptied without a reboot", run_dir::emptied),
+        suite.test("an agent whose run directory is emptied goes on", run_dir::emptied_while_running),
+        suite.test(
+            "an attachment is freed after an agent restart only if its namespace is gone",
+            stale_attachments::across_restart,
+        ),
+        suite.test(
+            "a pod whose interface was moved to another namespace is held with a Warning",
+            stale_attachments::moved,
+        ),
+        suite.test("a namespace that got the ID of one that is gone is not taken for it", stale_attachments::reused_id),
+        suite.test(
             "a pod that is gone is freed though its namespace is kept, but not while the Node is not Ready",
-            pod_gone::freed,
+            deleted_pods::freed,
         ),
-        turns.test(
+        suite.test(
             "a static pod is held though no Pod object has its UID, with and without its mirror",
-            outlived::static_pod,
+            kept_namespaces::static_pod,
         ),
-        turns.test(
+        suite.test(
             "an address whose namespace only a leaked mount or an orphaned socket keeps is held until its pod is gone",
-            outlived::kept_alive,
+            kept_namespaces::kept_alive,
         ),
-        turns.test("STATUS succeeds however long an agent is away that was ready once", status::long_away),
-        turns.test("leaving the node removes every marker of the plugin", status::markers_forgotten),
-        turns.test("a busy metrics port leaves CNI served, and is taken when it comes free", health::busy_port),
-        turns.test("/healthz fails when a loop makes no progress", health::hung_loop),
-        turns.test("agent and operator refuse an unknown log format and name the known ones", health::log_format),
-        turns.test("foreign routes in table main cause no comparison and take no memory", foreign_routes::ignored),
+        suite.test("STATUS succeeds however long an agent is away that was ready once", status::long_away),
+        suite.test("leaving the node removes every marker of the plugin", status::markers_forgotten),
+        suite.test("a busy metrics port leaves CNI served, and is taken when it comes free", health::busy_port),
+        suite.test("/healthz fails when a loop makes no progress", health::hung_loop),
+        suite.test("agent and operator refuse an unknown log format and name the known ones", health::log_format),
+        suite.test("foreign routes in table main cause no comparison and take no memory", foreign_routes::ignored),
     ];
-    Ok(turns.run(tests))
+    Ok(suite.run(tests))
 }
 
 /// The addresses in a result, without prefix lengths.
@@ -111,26 +116,26 @@ fn scaled(scale: &str) -> Vec<String> {
 }
 
 /// A deadline for what the agent does within a minute, under a scale of 0.1.
-fn a_minute() -> Duration {
+fn scaled_minute() -> Duration {
     Duration::from_secs(20)
 }
 
 /// Restarts the agent with these flags in the place of its own of the same names.
-async fn restart(node: &mut LoneNode, flags: &[String]) -> Result<()> {
+async fn restart(node: &mut SingleNode, flags: &[String]) -> Result<()> {
     node.kill_agent();
     node.set_agent_flags(&flags.iter().map(String::as_str).collect::<Vec<_>>());
     node.start_agent().await
 }
 
 /// Waits until the agent has looked twice at all attachments since this call began: so long it takes to free one whose namespace is gone.
-async fn looked_twice(node: &LoneNode) -> Result<()> {
-    let pod = node.pod()?;
+async fn await_two_stale_checks(node: &SingleNode) -> Result<()> {
+    let pod = node.sandbox()?;
     node.add(&pod)?;
     let id = pod.container_id.clone();
     let recorded = async |wanted: bool| {
-        until(&format!("a record of {id}: {wanted}"), CATCH_UP, || async {
+        wait_until(&format!("a record of {id}: {wanted}"), CONVERGENCE_TIMEOUT, || async {
             let there = node.assignments().await?.iter().any(|one| one.spec.container_id == id);
-            Ok(so(there == wanted, || format!("a record: {there}")))
+            Ok(check(there == wanted, || format!("a record: {there}")))
         })
         .await
         .with_context(|| format!("the end of the agent's log:\n{}", node.agent_log_tail()))
@@ -141,26 +146,26 @@ async fn looked_twice(node: &LoneNode) -> Result<()> {
 }
 
 /// Breaks a route of a pod and waits until it is back: the agent has compared the whole network since this call began.
-async fn compared(node: &LoneNode) -> Result<()> {
-    let pod = node.pod()?;
+async fn await_reconcile(node: &SingleNode) -> Result<()> {
+    let pod = node.sandbox()?;
     let address = addresses(&node.add(&pod)?).into_iter().next().context("an address")?;
     node.namespace.ip(&format!("route del {address}/32 table 116"))?;
-    until("the route is repaired", PATIENCE, || async {
+    wait_until("the route is repaired", WAIT_TIMEOUT, || async {
         let there = node.table(116)?.iter().any(|(dst, _)| *dst == address);
-        Ok(so(there, || node.agent_log_tail()))
+        Ok(check(there, || node.agent_log_tail()))
     })
     .await?;
     node.del(&pod)
 }
 
 /// The host link of a pod's `eth0`, found by its alias.
-fn link_of(node: &LoneNode, pod: &Pod) -> Result<String> {
+fn link_of(node: &SingleNode, pod: &Sandbox) -> Result<String> {
     let alias = format!("bobbin:{}/eth0", pod.container_id);
     Ok(node.attachments()?.remove(&alias).with_context(|| format!("no link has the alias {alias}"))?.link)
 }
 
 /// Fails if a pod has no record.
-async fn is_recorded(node: &LoneNode, pod: &Pod) -> Result<()> {
+async fn has_assignment(node: &SingleNode, pod: &Sandbox) -> Result<()> {
     let all = node.assignments().await?;
     ensure!(
         all.iter().any(|one| one.spec.container_id == pod.container_id),
@@ -172,14 +177,14 @@ async fn is_recorded(node: &LoneNode, pod: &Pod) -> Result<()> {
 }
 
 /// A pool with as many IPv4 addresses as two to the power of `bits`, in one block; freed addresses may be used again at once.
-async fn small_pool(node: &LoneNode, name: &str, subnet: &str, bits: u8) -> Result<()> {
+async fn create_small_pool(node: &SingleNode, name: &str, subnet: &str, bits: u8) -> Result<()> {
     let spec = json!({"subnets": [{"ipv4": subnet}], "blockSizeBits": bits, "cooldownSeconds": 0});
     node.apply_pool(name, spec).await?;
     node.await_free_blocks(name).await
 }
 
 /// Deletes pods that Kubernetes knows by these names in the namespace `default`, and waits until nothing of any pod is left.
-async fn end(node: &LoneNode, pods: Vec<Pod>, names: &[&str]) -> Result<()> {
+async fn end(node: &SingleNode, pods: Vec<Sandbox>, names: &[&str]) -> Result<()> {
     for pod in &pods {
         node.del(pod)?;
     }
@@ -187,11 +192,11 @@ async fn end(node: &LoneNode, pods: Vec<Pod>, names: &[&str]) -> Result<()> {
     for name in names {
         node.delete_kube_pod("default", name).await?;
     }
-    node.await_records(&[], CATCH_UP).await?;
-    until("no link and no checkpoint is left", CATCH_UP, || async {
+    node.await_assignments(&[], CONVERGENCE_TIMEOUT).await?;
+    wait_until("no link and no checkpoint is left", CONVERGENCE_TIMEOUT, || async {
         let links = node.attachments()?.len();
         let kept = std::fs::read_dir(node.run_dir().join("attachments"))?.count();
-        Ok(so(links == 0 && kept == 0, || format!("{links} links, {kept} checkpoints")))
+        Ok(check(links == 0 && kept == 0, || format!("{links} links, {kept} checkpoints")))
     })
     .await
 }

@@ -43,10 +43,10 @@ impl Selector {
         self
     }
 
-    fn matches(&self, place: &Place) -> bool {
-        (self.verbs.is_empty() || self.verbs.contains(&place.verb))
-            && self.resource.is_none_or(|resource| resource == place.resource)
-            && self.name.as_ref().is_none_or(|name| *name == place.name)
+    fn matches(&self, request: &RequestInfo) -> bool {
+        (self.verbs.is_empty() || self.verbs.contains(&request.verb))
+            && self.resource.is_none_or(|resource| resource == request.resource)
+            && self.name.as_ref().is_none_or(|name| *name == request.name)
     }
 }
 
@@ -73,7 +73,7 @@ pub enum Fault {
 
 /// One request, or one line of a watch.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct ObservedRequest {
     /// The verb; `event` for a watch's line that was delivered.
     pub verb: &'static str,
     /// The object's name, or nothing.
@@ -83,7 +83,7 @@ pub struct Seen {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct RequestInfo {
     pub(super) verb: &'static str,
     pub(super) resource: String,
     pub(super) name: String,
@@ -91,9 +91,9 @@ pub(super) struct Place {
     pub(super) id: usize,
 }
 
-impl Place {
+impl RequestInfo {
     /// Reads `/apis/GROUP/VERSION[/namespaces/NAMESPACE]/RESOURCE[/NAME]`.
-    pub(super) fn of(method: &Method, uri: &Uri) -> Place {
+    pub(super) fn of(method: &Method, uri: &Uri) -> RequestInfo {
         let mut parts = uri.path().split('/').filter(|part| !part.is_empty());
         let skipped = if parts.next() == Some("apis") { 2 } else { 1 };
         let mut rest: Vec<&str> = parts.skip(skipped).collect();
@@ -113,23 +113,23 @@ impl Place {
             "DELETE" => "delete",
             _ => "other",
         };
-        Place { verb, resource: rest.first().copied().unwrap_or_default().to_owned(), name, id: 0 }
+        RequestInfo { verb, resource: rest.first().copied().unwrap_or_default().to_owned(), name, id: 0 }
     }
 
-    pub(super) fn event(&self, name: &str) -> Place {
-        Place { verb: "event", resource: self.resource.clone(), name: name.to_owned(), id: self.id }
+    pub(super) fn event(&self, name: &str) -> RequestInfo {
+        RequestInfo { verb: "event", resource: self.resource.clone(), name: name.to_owned(), id: self.id }
     }
 }
 
 #[derive(Debug)]
 pub(super) struct Faults {
-    active: Mutex<Vec<Active>>,
-    seen: Mutex<Vec<(Place, String)>>,
+    active: Mutex<Vec<ActiveFault>>,
+    seen: Mutex<Vec<(RequestInfo, String)>>,
     changed: watch::Sender<u64>,
 }
 
 #[derive(Clone, Debug)]
-struct Active {
+struct ActiveFault {
     id: u64,
     since: usize,
     selector: Selector,
@@ -138,9 +138,9 @@ struct Active {
     taken: Option<usize>,
 }
 
-impl Active {
-    fn concerns(&mut self, place: &Place) -> bool {
-        self.selector.matches(place) && (!self.selector.once || *self.taken.get_or_insert(place.id) == place.id)
+impl ActiveFault {
+    fn concerns(&mut self, request: &RequestInfo) -> bool {
+        self.selector.matches(request) && (!self.selector.once || *self.taken.get_or_insert(request.id) == request.id)
     }
 }
 
@@ -152,12 +152,12 @@ impl Default for Faults {
 
 /// A fault that lasts until this is dropped.
 #[derive(Debug)]
-pub struct Injected {
+pub struct FaultGuard {
     faults: Arc<Faults>,
     id: u64,
 }
 
-impl Drop for Injected {
+impl Drop for FaultGuard {
     fn drop(&mut self) {
         lock(&self.faults.active).retain(|active| active.id != self.id);
         self.faults.changed.send_modify(|count| *count += 1);
@@ -165,15 +165,15 @@ impl Drop for Injected {
 }
 
 impl Faults {
-    pub(super) fn inject(this: &Arc<Faults>, selector: Selector, fault: Fault) -> Injected {
+    pub(super) fn inject(this: &Arc<Faults>, selector: Selector, fault: Fault) -> FaultGuard {
         let mut id = 0;
         this.changed.send_modify(|count| {
             *count += 1;
             id = *count;
         });
         let since = this.mark();
-        lock(&this.active).push(Active { id, since, selector, fault, taken: None });
-        Injected { faults: Arc::clone(this), id }
+        lock(&this.active).push(ActiveFault { id, since, selector, fault, taken: None });
+        FaultGuard { faults: Arc::clone(this), id }
     }
 
     pub(super) fn mark(&self) -> usize {
@@ -181,38 +181,44 @@ impl Faults {
     }
 
     /// Remembers a request or an event; which it is.
-    pub(super) fn note(&self, place: &Place, body: &str) -> usize {
+    pub(super) fn note(&self, request: &RequestInfo, body: &str) -> usize {
         let mut seen = lock(&self.seen);
-        seen.push((place.clone(), body.to_owned()));
+        seen.push((request.clone(), body.to_owned()));
         seen.len()
     }
 
-    pub(super) fn seen(&self, since: usize, selector: &Selector) -> Vec<Seen> {
+    pub(super) fn seen(&self, since: usize, selector: &Selector) -> Vec<ObservedRequest> {
         let seen = lock(&self.seen);
-        let matching = seen.iter().skip(since).filter(|(place, _)| selector.matches(place));
-        matching.map(|(place, body)| Seen { verb: place.verb, name: place.name.clone(), body: body.clone() }).collect()
+        let matching = seen.iter().skip(since).filter(|(request, _)| selector.matches(request));
+        matching
+            .map(|(request, body)| ObservedRequest {
+                verb: request.verb,
+                name: request.name.clone(),
+                body: body.clone(),
+            })
+            .collect()
     }
 
-    fn first<T>(&self, place: &Place, pick: impl Fn(&Active) -> Option<T>) -> Option<T> {
-        lock(&self.active).iter_mut().filter_map(|active| active.concerns(place).then_some(&*active)).find_map(pick)
+    fn first<T>(&self, request: &RequestInfo, pick: impl Fn(&ActiveFault) -> Option<T>) -> Option<T> {
+        lock(&self.active).iter_mut().filter_map(|active| active.concerns(request).then_some(&*active)).find_map(pick)
     }
 
-    pub(super) fn refuses(&self, place: &Place) -> Option<u16> {
-        self.first(place, |active| if let Fault::Refuse(code) = active.fault { Some(code) } else { None })
+    pub(super) fn refuses(&self, request: &RequestInfo) -> Option<u16> {
+        self.first(request, |active| if let Fault::Refuse(code) = active.fault { Some(code) } else { None })
     }
 
     /// Waits as long as the request, or its answer, is held.
-    pub(super) async fn held(&self, place: &Place, answer: bool) {
+    pub(super) async fn held(&self, request: &RequestInfo, answer: bool) {
         let mut changed = self.changed.subscribe();
         let kind = if answer { Fault::HoldAnswer } else { Fault::HoldRequest };
         if !answer
             && let Some(time) =
-                self.first(place, |active| if let Fault::Delay(time) = active.fault { Some(time) } else { None })
+                self.first(request, |active| if let Fault::Delay(time) = active.fault { Some(time) } else { None })
         {
             tokio::time::sleep(time).await;
         }
         // An answer is held by the fault that was there when the request came; both are the same as long as tests end one by one.
-        while self.first(place, |active| (active.fault == kind).then_some(())).is_some() {
+        while self.first(request, |active| (active.fault == kind).then_some(())).is_some() {
             if changed.changed().await.is_err() {
                 return;
             }
@@ -220,10 +226,10 @@ impl Faults {
     }
 
     /// The path, with the resourceVersion of a watch moved into the API server's future if it is from before its restore.
-    pub(super) fn rewound(&self, place: &Place, path: &str) -> String {
+    pub(super) fn rewound(&self, request: &RequestInfo, path: &str) -> String {
         let before =
-            self.first(place, |active| if let Fault::Rewind(before) = active.fault { Some(before) } else { None });
-        let Some(before) = before.filter(|_| place.verb == "watch") else { return path.to_owned() };
+            self.first(request, |active| if let Fault::Rewind(before) = active.fault { Some(before) } else { None });
+        let Some(before) = before.filter(|_| request.verb == "watch") else { return path.to_owned() };
         let (head, query) = path.split_once('?').unwrap_or((path, ""));
         let moved = query.split('&').map(|one| {
             let version = one.strip_prefix("resourceVersion=").and_then(|version| version.parse::<u64>().ok());
@@ -236,8 +242,8 @@ impl Faults {
     }
 
     /// The answer, made older if it is to be.
-    pub(super) fn aged(&self, place: &Place, bytes: Vec<u8>) -> Vec<u8> {
-        if self.first(place, |active| (active.fault == Fault::OldVersion).then_some(())).is_none() {
+    pub(super) fn aged(&self, request: &RequestInfo, bytes: Vec<u8>) -> Vec<u8> {
+        if self.first(request, |active| (active.fault == Fault::OldVersion).then_some(())).is_none() {
             return bytes;
         }
         let Ok(mut object) = serde_json::from_slice::<Value>(&bytes) else { return bytes };
@@ -248,12 +254,12 @@ impl Faults {
     }
 
     /// Whether a watch that was opened at that mark is dead.
-    pub(super) fn frozen(&self, place: &Place, opened: usize) -> bool {
-        self.first(place, |active| (active.fault == Fault::Freeze && opened <= active.since).then_some(())).is_some()
+    pub(super) fn frozen(&self, request: &RequestInfo, opened: usize) -> bool {
+        self.first(request, |active| (active.fault == Fault::Freeze && opened <= active.since).then_some(())).is_some()
     }
 
-    pub(super) fn drops_events(&self, place: &Place) -> bool {
-        self.first(place, |active| (active.fault == Fault::DropEvents).then_some(())).is_some()
+    pub(super) fn drops_events(&self, request: &RequestInfo) -> bool {
+        self.first(request, |active| (active.fault == Fault::DropEvents).then_some(())).is_some()
     }
 }
 

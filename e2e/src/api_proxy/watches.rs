@@ -8,11 +8,11 @@ use axum::body::{Body, BodyDataStream, Bytes};
 use futures::{StreamExt, stream};
 use serde_json::Value;
 
-use super::faults::{Faults, Place};
+use super::faults::{Faults, RequestInfo};
 
 struct Watch {
     upstream: Pin<Box<BodyDataStream>>,
-    place: Place,
+    request: RequestInfo,
     faults: Arc<Faults>,
     opened: usize,
     /// The beginning of a line whose end has not come.
@@ -22,9 +22,9 @@ struct Watch {
 }
 
 /// The body as the client gets it.
-pub(super) fn body(upstream: kube::client::Body, place: Place, faults: Arc<Faults>, opened: usize) -> Body {
+pub(super) fn body(upstream: kube::client::Body, request: RequestInfo, faults: Arc<Faults>, opened: usize) -> Body {
     let upstream = Box::pin(Body::new(upstream).into_data_stream());
-    let watch = Watch { upstream, place, faults, opened, rest: Vec::new(), lines: VecDeque::new(), dead: false };
+    let watch = Watch { upstream, request, faults, opened, rest: Vec::new(), lines: VecDeque::new(), dead: false };
     Body::from_stream(stream::unfold(watch, |mut watch| async move {
         let line = watch.next().await?;
         Some((line, watch))
@@ -62,17 +62,17 @@ impl Watch {
         self.die_if_frozen().await;
         let Ok(event) = serde_json::from_slice::<Value>(line) else { return true };
         let is_change = matches!(event["type"].as_str(), Some("ADDED" | "MODIFIED" | "DELETED"));
-        if is_change && self.faults.drops_events(&self.place) {
+        if is_change && self.faults.drops_events(&self.request) {
             return false;
         }
         let name = event["object"]["metadata"]["name"].as_str().unwrap_or_default();
-        self.faults.note(&self.place.event(name), &String::from_utf8_lossy(line));
+        self.faults.note(&self.request.event(name), &String::from_utf8_lossy(line));
         true
     }
 
     /// A half-open connection: nothing comes any more, not even its end.
     async fn die_if_frozen(&mut self) {
-        self.dead |= self.faults.frozen(&self.place, self.opened);
+        self.dead |= self.faults.frozen(&self.request, self.opened);
         if self.dead {
             std::future::pending::<()>().await;
         }

@@ -8,17 +8,17 @@ use anyhow::Result;
 use super::rounds::at_once;
 use super::samples::Samples;
 use super::stages::Phase;
-use super::{Extent, KubePod, Report};
-use crate::lone_node::{LoneNode, PATIENCE};
-use crate::until::{so, until};
+use super::{BenchConfig, KubePod, Report};
+use crate::single_node::{SingleNode, WAIT_TIMEOUT};
+use crate::wait::{check, wait_until};
 
-/// Measures all rounds, with IPv4 only, as the other bars of ADD.
-pub async fn measure(node: &mut LoneNode, extent: Extent, pods: &[KubePod], report: &mut Report) -> Result<()> {
+/// Measures all rounds, with IPv4 only, as the other thresholds of ADD.
+pub async fn measure(node: &mut SingleNode, config: BenchConfig, pods: &[KubePod], report: &mut Report) -> Result<()> {
     let pods: Vec<&KubePod> = pods.iter().filter(|pod| pod.ipv4_only).collect();
     let (mut ours, mut theirs) = (Samples::default(), Samples::default());
     let mut phase = Phase::default();
-    for round in 0..extent.rounds {
-        eprintln!("bench: first calls of a boot, round {} of {}", round + 1, extent.rounds);
+    for round in 0..config.rounds {
+        eprintln!("bench: first calls of a boot, round {} of {}", round + 1, config.rounds);
         for turn in [round % 2, 1 - round % 2] {
             if turn == 0 {
                 reboot(node, round).await?;
@@ -30,21 +30,21 @@ pub async fn measure(node: &mut LoneNode, extent: Extent, pods: &[KubePod], repo
                 let reference = node.reference(false)?;
                 at_once(node, &reference, &pods, [&mut theirs, &mut Samples::default()], errors, None)?;
             }
-            node.await_records(&[], Duration::from_mins(1)).await?;
+            node.await_assignments(&[], Duration::from_mins(1)).await?;
         }
     }
-    report.add(&format!("{} ADDs at once, boot", extent.at_once), ours, Some(theirs));
+    report.add(&format!("{} ADDs at once, boot", config.at_once), ours, Some(theirs));
     report.phases.push(("at once, boot", phase));
     Ok(())
 }
 
 /// What a reboot does to a node without pods: links, rules, routes, filter and `/run` are gone, and the boot has another ID.
-async fn reboot(node: &mut LoneNode, round: usize) -> Result<()> {
+async fn reboot(node: &mut SingleNode, round: usize) -> Result<()> {
     node.kill_agent();
     let seen = &*node;
-    until("the links are gone", PATIENCE, || async {
+    wait_until("the links are gone", WAIT_TIMEOUT, || async {
         let links = seen.attachments()?.len();
-        Ok(so(links == 0, || format!("{links} links")))
+        Ok(check(links == 0, || format!("{links} links")))
     })
     .await?;
     for family in ["-4", "-6"] {

@@ -5,8 +5,8 @@ use serde_json::json;
 
 use super::Report;
 use crate::control_plane::Entry;
-use crate::lone_node::{AGENT_USER, LoneNode, PATIENCE};
-use crate::until::{so, until};
+use crate::single_node::{AGENT_USER, SingleNode, WAIT_TIMEOUT};
+use crate::wait::{check, wait_until};
 
 /// One block of the pool has room for them, so that no claim is counted: claims are shared by a block's addresses.
 const ATTACHMENTS: usize = 100;
@@ -16,7 +16,7 @@ fn of_agent(entry: &Entry) -> bool {
 }
 
 /// Counts the calls of some ADDs and DELs.
-pub async fn per_attachment(node: &LoneNode, report: &mut Report) -> Result<()> {
+pub async fn per_attachment(node: &SingleNode, report: &mut Report) -> Result<()> {
     node.apply_pool("counted", json!({"subnets": [{"ipv4": "10.66.0.0/16"}], "blockSizeBits": 8})).await?;
     let mut sandboxes = Vec::with_capacity(ATTACHMENTS);
     for number in 0..=ATTACHMENTS {
@@ -26,7 +26,7 @@ pub async fn per_attachment(node: &LoneNode, report: &mut Report) -> Result<()> 
     let first = sandboxes.remove(0);
     node.add(&first)?;
     // Its ADD does not wait for its record, which is no other ADD's.
-    node.await_records(&[&first.container_id], PATIENCE).await?;
+    node.await_assignments(&[&first.container_id], WAIT_TIMEOUT).await?;
     let audit = node.control_plane.audit();
     for (verb, what) in [("ADD", "create"), ("DEL", "delete")] {
         let mark = audit.mark();
@@ -34,9 +34,9 @@ pub async fn per_attachment(node: &LoneNode, report: &mut Report) -> Result<()> 
             node.call(&pod.call(verb))?.ok()?;
         }
         let records = |one: &Entry| of_agent(one) && one.resource() == "ipassignments" && one.verb == what;
-        until("the API server has counted the records", PATIENCE, || async {
+        wait_until("the API server has counted the records", WAIT_TIMEOUT, || async {
             let seen = audit.calls(mark, records)?.len();
-            Ok(so(seen >= ATTACHMENTS, || format!("{seen} of {ATTACHMENTS}")))
+            Ok(check(seen >= ATTACHMENTS, || format!("{seen} of {ATTACHMENTS}")))
         })
         .await?;
         let calls = audit.calls(mark, of_agent)?;

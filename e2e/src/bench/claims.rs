@@ -13,15 +13,15 @@ use kube::core::Request;
 use serde_json::{Value, json};
 
 use super::samples::Samples;
-use super::{Extent, Report};
-use crate::claiming_nodes::{ClaimWorld, Claimer, carved_for, claim_at_once, pool};
+use super::{BenchConfig, Report};
+use crate::claiming_nodes::{ClaimFixture, ClaimingNode, carved_for, claim_at_once, pool};
 
 /// Nodes that claim at once.
 pub const NODES: usize = 1000;
 /// The pool they claim from.
 const POOL: &str = "default";
 /// How many blocks are freed at the same time between two turns.
-const SIDE_BY_SIDE: usize = 16;
+const CONCURRENCY: usize = 16;
 
 /// What was seen of claims at once, beside their time.
 #[derive(Debug, Default)]
@@ -51,38 +51,38 @@ impl ClaimCalls {
 }
 
 /// Measures by turns; who begins changes from round to round.
-pub async fn measure(extent: Extent, report: &mut Report) -> Result<()> {
+pub async fn measure(config: BenchConfig, report: &mut Report) -> Result<()> {
     eprintln!("bench: {NODES} nodes that claim at once, against bare patches: carving blocks");
     if cfg!(debug_assertions) {
         eprintln!("bench: this is a debug build, and so are the claims in it: their times are not the product's");
     }
-    let (_control_plane, world) = ClaimWorld::start(true).await?;
+    let fixture = ClaimFixture::start(true).await?;
     let carved = carved_for(NODES)?;
-    world.carve(POOL, 80, 0..carved).await?;
+    fixture.carve(POOL, 80, 0..carved).await?;
     let pool = pool(POOL, 80, Some((0, carved - 1)))?;
     let (mut ours, mut bare, mut calls) = (Samples::default(), Samples::default(), ClaimCalls::default());
-    for round in 0..extent.rounds {
-        eprintln!("bench: {NODES} nodes, round {} of {}", round + 1, extent.rounds);
+    for round in 0..config.rounds {
+        eprintln!("bench: {NODES} nodes, round {} of {}", round + 1, config.rounds);
         // Other names each time: which blocks a node tries follows from its name.
         let prefix = format!("round{round}");
-        let nodes = world.nodes(&prefix, NODES, &pool).await?;
+        let nodes = fixture.nodes(&prefix, NODES, &pool).await?;
         for turn in [round % 2, 1 - round % 2] {
-            let mark = world.audit.mark();
+            let mark = fixture.audit.mark();
             if turn == 0 {
                 let (claims, took) = claim_at_once(&nodes, POOL).await;
                 ours.add(took);
-                if let Err(error) = world.no_block_twice(POOL, &claims).await {
+                if let Err(error) = fixture.check_no_duplicate_block(POOL, &claims).await {
                     calls.wrong += 1;
                     report.errors.push(format!("{NODES} claims at once, round {}: {error:#}", round + 1));
                 } else {
-                    calls.add(world.calls_of_claims(mark, &prefix, NODES).await?);
+                    calls.add(fixture.calls_of_claims(mark, &prefix, NODES).await?);
                 }
             } else {
                 bare.add(patch_at_once(&nodes).await?);
                 // The next turn's mark comes after these.
-                world.calls_of_claims(mark, &prefix, NODES).await?;
+                fixture.calls_of_claims(mark, &prefix, NODES).await?;
             }
-            free_all(&world).await?;
+            free_all(&fixture).await?;
         }
     }
     report.add("1000 claims, bare patches", ours, Some(bare));
@@ -91,7 +91,7 @@ pub async fn measure(extent: Extent, report: &mut Report) -> Result<()> {
 }
 
 /// Each node patches a block of its own, all at once. The answers are not decoded.
-async fn patch_at_once(nodes: &[Claimer]) -> Result<Duration> {
+async fn patch_at_once(nodes: &[ClaimingNode]) -> Result<Duration> {
     let requests = nodes
         .iter()
         .zip(0..)
@@ -120,8 +120,8 @@ fn bare_patch(node: &str, index: i64) -> Result<http::Request<Vec<u8>>> {
 }
 
 /// Makes every block as it was carved.
-async fn free_all(world: &ClaimWorld) -> Result<()> {
-    let blocks = world.blocks();
+async fn free_all(fixture: &ClaimFixture) -> Result<()> {
+    let blocks = fixture.blocks();
     let claimed =
         blocks.list(&ListParams::default()).await?.items.into_iter().filter(|one| one.spec.node_name.is_some());
     let free: Value = json!({
@@ -133,7 +133,7 @@ async fn free_all(world: &ClaimWorld) -> Result<()> {
         let name = block.metadata.name.unwrap_or_default();
         async move { blocks.patch(&name, &PatchParams::default(), &patch).await.map(drop) }
     });
-    stream::iter(freed).buffer_unordered(SIDE_BY_SIDE).try_collect().await.context("a block could not be freed")
+    stream::iter(freed).buffer_unordered(CONCURRENCY).try_collect().await.context("a block could not be freed")
 }
 
 #[cfg(test)]

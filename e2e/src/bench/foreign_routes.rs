@@ -11,9 +11,9 @@ use anyhow::{Context, Result, anyhow};
 use super::rounds::each;
 use super::samples::Samples;
 use super::stages::Verb;
-use super::{Extent, KubePod, Report};
-use crate::lone_node::{FABRIC_IPV4, LoneNode, NODE_IPV4, PATIENCE};
-use crate::namespace::Namespace;
+use super::{BenchConfig, KubePod, Report};
+use crate::network::Namespace;
+use crate::single_node::{FABRIC_IPV4, NODE_IPV4, SingleNode, WAIT_TIMEOUT};
 
 /// The row's name: the node's samples are ours.
 pub const ROW: &str = "ADD, node/fabric routes";
@@ -21,11 +21,11 @@ pub const ROW: &str = "ADD, node/fabric routes";
 const ROUTES: usize = 5000;
 
 /// Measures all rounds.
-pub async fn measure(node: &LoneNode, extent: Extent, pods: &[KubePod], report: &mut Report) -> Result<()> {
-    let pods: Vec<&KubePod> = pods.iter().filter(|pod| pod.ipv4_only).take(extent.one_by_one).collect();
+pub async fn measure(node: &SingleNode, config: BenchConfig, pods: &[KubePod], report: &mut Report) -> Result<()> {
+    let pods: Vec<&KubePod> = pods.iter().filter(|pod| pod.ipv4_only).take(config.one_by_one).collect();
     let [mut here, mut elsewhere] = [Samples::default(), Samples::default()];
-    for round in 0..extent.rounds {
-        eprintln!("bench: foreign routes, round {} of {}", round + 1, extent.rounds);
+    for round in 0..config.rounds {
+        eprintln!("bench: foreign routes, round {} of {}", round + 1, config.rounds);
         for turn in [round % 2, 1 - round % 2] {
             let (namespace, gateway, samples) = if turn == 0 {
                 (&node.namespace, FABRIC_IPV4, &mut here)
@@ -40,7 +40,7 @@ pub async fn measure(node: &LoneNode, extent: Extent, pods: &[KubePod], report: 
                 samples.add(took);
             }
             each(&node.plugin(), Verb::Del, sandboxes, &mut report.errors)?;
-            node.await_records(&[], PATIENCE).await?;
+            node.await_assignments(&[], WAIT_TIMEOUT).await?;
         }
     }
     report.add(ROW, here, Some(elsewhere));

@@ -4,19 +4,19 @@ use anyhow::Result;
 
 use super::Report;
 use super::samples::Samples;
-use crate::lone_node::{EchoServer, FABRIC_IPV4, FABRIC_IPV6, LoneNode};
+use crate::single_node::{EchoServer, FABRIC_IPV4, FABRIC_IPV6, SingleNode};
 
 const PODS: usize = 30;
 
 /// Echoes between each pod and a machine behind the node's uplink.
-pub fn measure(node: &LoneNode, report: &mut Report) -> Result<()> {
+pub fn measure(node: &SingleNode, report: &mut Report) -> Result<()> {
     eprintln!("bench: first packets");
     for (family, address) in [("IPv4", FABRIC_IPV4), ("IPv6", FABRIC_IPV6)] {
         let server = EchoServer::start(node, address)?;
         let (mut first, mut second) = (Samples::default(), Samples::default());
         // The node's own neighbour entry for the fabric is not the pod's matter: one pod goes before the count.
         for number in 0..=PODS {
-            let pod = node.pod()?;
+            let pod = node.sandbox()?;
             node.add(&pod)?;
             let [one, two] = server.ask(&pod)?;
             if number > 0 {

@@ -1,12 +1,12 @@
-//! What was measured and judged, and its text: rows, bars, one last line.
+//! What was measured and judged, and its text: rows, thresholds, one last line.
 
 use std::fmt;
 
-use super::bars::NOT_MEASURED;
 use super::claims::ClaimCalls;
 use super::samples::Samples;
 use super::stages::{Phase, Verb};
-use crate::proxy::Weather;
+use super::thresholds::NOT_MEASURED;
+use crate::network::NetworkFault;
 
 /// One thing measured, with the reference beside it where there is one.
 #[derive(Clone, Debug)]
@@ -19,15 +19,15 @@ pub struct Row {
     pub reference: Option<Samples>,
 }
 
-/// A bar, and whether it holds.
+/// A threshold, and whether it holds.
 #[derive(Clone, Debug)]
-pub struct Bar {
+pub struct Threshold {
     /// What is asked.
     pub name: String,
     /// What was seen, and what is allowed, in words.
     pub seen: String,
     /// Whether it holds.
-    pub holds: bool,
+    pub met: bool,
     /// What costs most, if it does not.
     pub stage: String,
 }
@@ -39,7 +39,7 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// Calls of ours that failed, by what they were.
     pub errors: Vec<String>,
-    /// Calls of the reference that failed: told, and no bar of ours.
+    /// Calls of the reference that failed: told, and no threshold of ours.
     pub reference_errors: Vec<String>,
     /// The size of the plugin in bytes.
     pub plugin_bytes: Option<u64>,
@@ -50,11 +50,11 @@ pub struct Report {
     /// The agent's resident memory with many pods.
     pub agent_kib: Option<u64>,
     /// From exec of the agent to the first ADD, by what the API server does.
-    pub restarts: Vec<(Weather, Samples)>,
+    pub restarts: Vec<(NetworkFault, Samples)>,
     /// Where the time of Bobbin's calls went, by the way in which they were made.
     pub phases: Vec<(&'static str, Phase)>,
-    /// See [`Bar`].
-    pub bars: Vec<Bar>,
+    /// See [`Threshold`].
+    pub thresholds: Vec<Threshold>,
 }
 
 impl Report {
@@ -99,8 +99,8 @@ impl fmt::Display for Report {
             }
             writeln!(f)?;
         }
-        for (weather, samples) in &self.restarts {
-            writeln!(f, "{:<26} {}", format!("restart, API {}", word(*weather)), times(samples))?;
+        for (fault, samples) in &self.restarts {
+            writeln!(f, "{:<26} {}", format!("restart, API {}", word(*fault)), times(samples))?;
         }
         for (verb, writes, reads) in &self.calls {
             writeln!(f, "{:<26} {writes:.2} writes, {reads:.2} reads", format!("API calls of one {verb}"))?;
@@ -118,7 +118,7 @@ impl fmt::Display for Report {
         for (name, phase) in &self.phases {
             for (verb, percent) in [(Verb::Add, 50), (Verb::Add, 99), (Verb::Del, 50), (Verb::Del, 99)] {
                 let stages: Vec<String> = phase.stages(verb, percent).iter().map(ToString::to_string).collect();
-                writeln!(f, "stages of {} {name}, p{percent}: {}", verb.word(), stages.join(", "))?;
+                writeln!(f, "stages of {} {name}, p{percent}: {}", verb.as_str(), stages.join(", "))?;
             }
         }
         for error in &self.errors {
@@ -127,26 +127,26 @@ impl fmt::Display for Report {
         for error in &self.reference_errors {
             writeln!(f, "error of the reference: {error}")?;
         }
-        for bar in &self.bars {
+        for threshold in &self.thresholds {
             let (verdict, stage) =
-                if bar.holds { ("hold  ", String::new()) } else { ("MISSED", format!("; {}", bar.stage)) };
-            writeln!(f, "{verdict} {:<86} {}{stage}", bar.name, bar.seen)?;
+                if threshold.met { ("hold  ", String::new()) } else { ("MISSED", format!("; {}", threshold.stage)) };
+            writeln!(f, "{verdict} {:<86} {}{stage}", threshold.name, threshold.seen)?;
         }
-        for (bar, why) in NOT_MEASURED {
-            writeln!(f, "not measured here: {bar} ({why})")?;
+        for (threshold, why) in NOT_MEASURED {
+            writeln!(f, "not measured here: {threshold} ({why})")?;
         }
-        let holding = self.bars.iter().filter(|bar| bar.holds).count();
-        writeln!(f, "bench: {} rows, {} bars, {holding} hold", self.row_count(), self.bars.len())
+        let holding = self.thresholds.iter().filter(|threshold| threshold.met).count();
+        writeln!(f, "bench: {} rows, {} thresholds, {holding} hold", self.row_count(), self.thresholds.len())
     }
 }
 
 /// The weather as a word.
-pub fn word(weather: Weather) -> &'static str {
-    match weather {
-        Weather::Healthy => "healthy",
-        Weather::Refuse => "refusing",
-        Weather::BlackHole => "silent",
-        Weather::LoseAnswers => "losing answers",
-        Weather::Delay(_) => "slow",
+pub fn word(fault: NetworkFault) -> &'static str {
+    match fault {
+        NetworkFault::None => "healthy",
+        NetworkFault::Refuse => "refusing",
+        NetworkFault::BlackHole => "silent",
+        NetworkFault::DropResponses => "losing answers",
+        NetworkFault::Delay(_) => "slow",
     }
 }

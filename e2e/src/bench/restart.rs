@@ -6,38 +6,38 @@ use anyhow::{Context, Result, ensure};
 
 use super::Report;
 use super::samples::Samples;
-use crate::lone_node::{LoneNode, PATIENCE};
-use crate::proxy::Weather;
+use crate::network::NetworkFault;
+use crate::single_node::{SingleNode, WAIT_TIMEOUT};
 
 /// Pods that are there when memory and restarts are measured.
-const MANY: usize = 250;
+const ATTACHMENTS: usize = 250;
 /// Restarts of each kind.
 const RESTARTS: usize = 5;
 /// Between two calls of a runtime that repeats them.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Measures both. Restarts with the API server healthy and silent take turns.
-pub async fn measure(node: &mut LoneNode, report: &mut Report) -> Result<()> {
-    eprintln!("bench: memory and restart with {MANY} pods");
-    let mut pods = Vec::with_capacity(MANY);
-    for _ in 0..MANY {
-        let pod = node.pod()?;
+pub async fn measure(node: &mut SingleNode, report: &mut Report) -> Result<()> {
+    eprintln!("bench: memory and restart with {ATTACHMENTS} pods");
+    let mut pods = Vec::with_capacity(ATTACHMENTS);
+    for _ in 0..ATTACHMENTS {
+        let pod = node.sandbox()?;
         node.add(&pod)?;
         pods.push(pod);
     }
     let ids: Vec<&str> = pods.iter().map(|pod| pod.container_id.as_str()).collect();
-    node.await_records(&ids, PATIENCE).await?;
+    node.await_assignments(&ids, WAIT_TIMEOUT).await?;
     report.agent_kib = Some(node.agent_memory()?);
-    let mut restarts = [Weather::Healthy, Weather::BlackHole].map(|weather| (weather, Samples::default()));
+    let mut restarts = [NetworkFault::None, NetworkFault::BlackHole].map(|fault| (fault, Samples::default()));
     for _ in 0..RESTARTS {
-        for (weather, samples) in &mut restarts {
+        for (fault, samples) in &mut restarts {
             node.kill_agent();
-            node.proxy.set(*weather);
+            node.proxy.set(*fault);
             let took = first_add(node).await;
-            node.proxy.set(Weather::Healthy);
-            samples.add(took.with_context(|| format!("restart, {weather:?}"))?);
+            node.proxy.set(NetworkFault::None);
+            samples.add(took.with_context(|| format!("restart, {fault:?}"))?);
             // What an outage left behind is not the next restart's.
-            node.await_records(&ids, PATIENCE).await?;
+            node.await_assignments(&ids, WAIT_TIMEOUT).await?;
         }
     }
     report.restarts.extend(restarts);
@@ -49,8 +49,8 @@ pub async fn measure(node: &mut LoneNode, report: &mut Report) -> Result<()> {
 }
 
 /// From exec of the agent to the answer of the first ADD.
-async fn first_add(node: &mut LoneNode) -> Result<Duration> {
-    let pod = node.pod()?;
+async fn first_add(node: &mut SingleNode) -> Result<Duration> {
+    let pod = node.sandbox()?;
     let start = Instant::now();
     node.start_agent_only()?;
     loop {
@@ -60,7 +60,7 @@ async fn first_add(node: &mut LoneNode) -> Result<Duration> {
             node.del(&pod)?;
             return Ok(took);
         }
-        ensure!(start.elapsed() < PATIENCE, "no ADD succeeded: {}", answer.stdout.trim());
+        ensure!(start.elapsed() < WAIT_TIMEOUT, "no ADD succeeded: {}", answer.stdout.trim());
         tokio::time::sleep(PAUSE).await;
     }
 }

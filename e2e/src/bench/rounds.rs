@@ -6,8 +6,8 @@ use anyhow::Result;
 
 use super::samples::Samples;
 use super::stages::{Phase, Totals, Verb};
-use super::{Extent, KubePod, Report};
-use crate::lone_node::{LoneNode, Plugin, Pod};
+use super::{BenchConfig, KubePod, Report};
+use crate::single_node::{Plugin, Sandbox, SingleNode};
 
 /// The four rows of one plugin and one kind of pods.
 #[derive(Default)]
@@ -28,21 +28,21 @@ struct Phases {
 }
 
 /// Measures all rounds.
-pub async fn measure(node: &LoneNode, extent: Extent, pods: &[KubePod], report: &mut Report) -> Result<()> {
+pub async fn measure(node: &SingleNode, config: BenchConfig, pods: &[KubePod], report: &mut Report) -> Result<()> {
     for (dual, family, names) in
         [(false, "IPv4", ["one by one, IPv4", "at once, IPv4"]), (true, "dual", ["one by one, dual", "at once, dual"])]
     {
         let (mut ours, mut theirs, mut phases) = (Times::default(), Times::default(), Phases::default());
         let kube_pods: Vec<&KubePod> = pods.iter().filter(|pod| pod.ipv4_only != dual).collect();
-        for round in 0..extent.rounds {
-            eprintln!("bench: {family}, round {} of {}", round + 1, extent.rounds);
+        for round in 0..config.rounds {
+            eprintln!("bench: {family}, round {} of {}", round + 1, config.rounds);
             let reference = node.reference(dual)?;
-            let few = if dual { extent.one_by_one_reference_dual } else { extent.one_by_one };
+            let few = if dual { config.one_by_one_reference_dual } else { config.one_by_one };
             // Who begins changes from round to round.
             for turn in [round % 2, 1 - round % 2] {
                 if turn == 0 {
                     let phases = Some(&mut phases);
-                    one_round(node, &node.plugin(), &kube_pods, extent.one_by_one, &mut ours, phases).await?;
+                    one_round(node, &node.plugin(), &kube_pods, config.one_by_one, &mut ours, phases).await?;
                 } else {
                     one_round(node, &reference, &kube_pods, few, &mut theirs, None).await?;
                 }
@@ -52,15 +52,15 @@ pub async fn measure(node: &LoneNode, extent: Extent, pods: &[KubePod], report: 
         report.reference_errors.extend(theirs.errors);
         report.add(&format!("ADD {family}"), ours.add, Some(theirs.add));
         report.add(&format!("DEL {family}"), ours.del, Some(theirs.del));
-        report.add(&format!("{} ADDs at once, {family}", extent.at_once), ours.add_at_once, Some(theirs.add_at_once));
-        report.add(&format!("{} DELs at once, {family}", extent.at_once), ours.del_at_once, Some(theirs.del_at_once));
+        report.add(&format!("{} ADDs at once, {family}", config.at_once), ours.add_at_once, Some(theirs.add_at_once));
+        report.add(&format!("{} DELs at once, {family}", config.at_once), ours.del_at_once, Some(theirs.del_at_once));
         report.phases.extend(names.into_iter().zip([phases.one_by_one, phases.at_once]));
     }
     Ok(())
 }
 
 async fn one_round(
-    node: &LoneNode,
+    node: &SingleNode,
     plugin: &Plugin,
     kube_pods: &[&KubePod],
     one_by_one: usize,
@@ -84,14 +84,14 @@ async fn one_round(
         phase.gather(&before, &Totals::read(node)?);
     }
     drop(pods);
-    node.await_records(&[], Duration::from_mins(1)).await?;
+    node.await_assignments(&[], Duration::from_mins(1)).await?;
     at_once(node, plugin, kube_pods, [&mut times.add_at_once, &mut times.del_at_once], &mut times.errors, several)?;
-    node.await_records(&[], Duration::from_mins(1)).await
+    node.await_assignments(&[], Duration::from_mins(1)).await
 }
 
 /// ADD of all pods at once, then DEL of all at once; `times` are those of ADD and of DEL.
 pub(super) fn at_once(
-    node: &LoneNode,
+    node: &SingleNode,
     plugin: &Plugin,
     kube_pods: &[&KubePod],
     times: [&mut Samples; 2],
@@ -101,7 +101,7 @@ pub(super) fn at_once(
     let pods = kube_pods.iter().map(|pod| pod.sandbox(node)).collect::<Result<Vec<_>>>()?;
     let before = Totals::read(node)?;
     for (verb, samples) in [Verb::Add, Verb::Del].into_iter().zip(times) {
-        let (answers, took) = plugin.call_at_once(pods.iter().map(|pod| pod.call(verb.word())).collect())?;
+        let (answers, took) = plugin.call_at_once(pods.iter().map(|pod| pod.call(verb.as_str())).collect())?;
         samples.add(took);
         if let Some(phase) = &mut phase {
             for answer in &answers {
@@ -111,7 +111,7 @@ pub(super) fn at_once(
         let failed: Vec<&str> =
             answers.iter().filter(|answer| answer.exit != 0).map(|answer| answer.stdout.trim()).collect();
         if let Some(first) = failed.first() {
-            let (verb, count, all) = (verb.word(), failed.len(), answers.len());
+            let (verb, count, all) = (verb.as_str(), failed.len(), answers.len());
             errors.push(format!("{count} of {all} {verb}s at once failed, the first: {first}"));
         }
     }
@@ -126,12 +126,12 @@ pub(super) fn at_once(
 pub(super) fn each(
     plugin: &Plugin,
     verb: Verb,
-    pods: Vec<Pod>,
+    pods: Vec<Sandbox>,
     errors: &mut Vec<String>,
-) -> Result<(Vec<Pod>, Vec<Duration>)> {
+) -> Result<(Vec<Sandbox>, Vec<Duration>)> {
     let inside = plugin.clone();
     let (pods, answers) = plugin.namespace.run(move || {
-        let answers: Vec<_> = pods.iter().map(|pod| inside.call_here(&pod.call(verb.word()))).collect();
+        let answers: Vec<_> = pods.iter().map(|pod| inside.call_in_current_netns(&pod.call(verb.as_str()))).collect();
         (pods, answers)
     })?;
     let mut times = Vec::with_capacity(answers.len());
@@ -140,7 +140,7 @@ pub(super) fn each(
         if answer.exit == 0 {
             times.push(answer.took);
         } else {
-            errors.push(format!("{} failed: {}", verb.word(), answer.stdout.trim()));
+            errors.push(format!("{} failed: {}", verb.as_str(), answer.stdout.trim()));
         }
     }
     Ok((pods, times))

@@ -1,4 +1,4 @@
-//! Where the time of a call goes, from outside and by the agent's own metrics: the costliest stage is said beside a bar that is missed.
+//! Where the time of a call goes, from outside and by the agent's own metrics: the costliest stage is said beside a threshold that is missed.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::METRICS;
 use super::samples::Samples;
-use crate::lone_node::LoneNode;
+use crate::single_node::SingleNode;
 
 /// The agent's histograms that are read: the name, and a label that tells series apart.
 const HISTOGRAMS: [(&str, &str); 4] = [
@@ -30,7 +30,7 @@ pub enum Verb {
 
 impl Verb {
     /// As CNI writes it.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Add => "ADD",
             Self::Del => "DEL",
@@ -165,7 +165,7 @@ pub struct Totals([Histogram; HISTOGRAMS.len()]);
 
 impl Totals {
     /// As the agent says now.
-    pub fn read(node: &LoneNode) -> Result<Self> {
+    pub fn read(node: &SingleNode) -> Result<Self> {
         let text = node.namespace.run(fetch)?.context("the agent's metrics can't be read")?;
         Ok(Self(HISTOGRAMS.map(|(name, label)| Histogram::read(&text, name, label))))
     }

@@ -8,17 +8,17 @@ use anyhow::{Context, Result, ensure};
 
 use super::Report;
 use super::samples::Samples;
-use crate::lone_node::LoneNode;
+use crate::single_node::SingleNode;
 
-const TIMES: usize = 300;
+const RUNS: usize = 300;
 
 /// Measures by turns.
-pub fn measure(node: &LoneNode, report: &mut Report) -> Result<()> {
+pub fn measure(node: &SingleNode, report: &mut Report) -> Result<()> {
     eprintln!("bench: the plugin alone");
-    let shim = node.product.shim();
+    let shim = node.artifacts.shim();
     report.plugin_bytes = Some(std::fs::metadata(shim)?.len());
     let (mut ours, mut theirs) = (Samples::default(), Samples::default());
-    for _ in 0..TIMES {
+    for _ in 0..RUNS {
         run(shim, &mut ours)?;
         run(Path::new("/bin/true"), &mut theirs)?;
     }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> anyhow::Result<ExitCode> {
-    bobbin_e2e::lone_node::own_mounts()?;
+    bobbin_e2e::single_node::own_mounts()?;
     let runtime = tokio::runtime::Runtime::new()?;
     let report = runtime.block_on(bobbin_e2e::bench::run())?;
     print!("{report}");

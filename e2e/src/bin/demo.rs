@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use bobbin_e2e::cluster::{Cluster, Options};
-use bobbin_e2e::demo::{self, Stay, tell};
+use bobbin_e2e::cluster::{Cluster, ClusterOptions};
+use bobbin_e2e::demo::{self, Stay, print_step};
 
 fn main() -> anyhow::Result<ExitCode> {
     let stay = Stay::from_environment();
@@ -22,10 +22,10 @@ fn main() -> anyhow::Result<ExitCode> {
 }
 
 async fn play(stay: Stay) -> anyhow::Result<ExitCode> {
-    tell(
+    print_step(
         "three machines and a control plane, each in namespaces of its own: real etcd, kube-apiserver, containerd, kubelet, kube-proxy",
     );
-    let cluster = Cluster::start(Options::default()).await?;
+    let cluster = Cluster::start(ClusterOptions::default()).await?;
     let outcome = demo::run(&cluster).await;
     let good = outcome.as_ref().is_ok_and(demo::Outcome::is_good);
     let last = match outcome {
@@ -38,7 +38,7 @@ async fn play(stay: Stay) -> anyhow::Result<ExitCode> {
         demo::stay(cluster, good).await?;
     } else {
         if !good {
-            tell(&cluster.account());
+            print_step(&cluster.describe_state());
         }
         drop(cluster);
         println!("{last}");

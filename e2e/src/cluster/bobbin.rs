@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::Cluster;
-use crate::image::PRODUCT;
+use xtask::image::BOBBIN;
 
 /// The chart.
 pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/bobbin");
@@ -21,7 +21,7 @@ impl Cluster {
 
     /// The same without waiting for the nodes, which are not Ready while Bobbin leaves them.
     pub fn roll_out(&self, values: &[&str]) -> Result<()> {
-        let (repository, tag) = PRODUCT.rsplit_once(':').unwrap_or((PRODUCT, ""));
+        let (repository, tag) = BOBBIN.rsplit_once(':').unwrap_or((BOBBIN, ""));
         let own = [
             format!("image.repository={repository}"),
             format!("image.tag={tag}"),

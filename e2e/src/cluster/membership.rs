@@ -7,9 +7,9 @@ use k8s_openapi::api::core::v1;
 use kube::api::{Api, DeleteParams};
 
 use super::{Cluster, Network, reference};
+use crate::cluster::node::{Node, NodeConfig};
 use crate::control_plane::node_token;
-use crate::node::{Joining, Node};
-use crate::until::{Look, so, until};
+use crate::wait::{Poll, check, wait_until};
 
 /// How long nodes may take from boot to Ready on a busy machine.
 const READY: Duration = Duration::from_mins(2);
@@ -37,10 +37,10 @@ impl Cluster {
             if self.nodes.contains_key(name) {
                 bail!("the cluster has a node {name} already");
             }
-            let joining =
-                Joining { kubelet: self.control_plane.kubeconfig_inside(&node_token(name))?, ..self.joining.clone() };
-            let mut node = Node::new(&self.run, &self.fabric, name, joining)?;
-            let (network, programs) = (self.options.network, self.joining.programs.clone());
+            let config =
+                NodeConfig { kubelet: self.control_plane.kubeconfig_inside(&node_token(name))?, ..self.config.clone() };
+            let mut node = Node::new(&self.run, &self.fabric, name, config)?;
+            let (network, programs) = (self.options.network, self.config.programs.clone());
             booting.push(tokio::task::spawn_blocking(move || -> Result<Node> {
                 if network == Network::Reference {
                     reference::install(&node, &programs)?;
@@ -77,14 +77,14 @@ impl Cluster {
         let names: Vec<&String> = self.nodes.iter().filter(|(_, node)| node.is_on()).map(|(name, _)| name).collect();
         let api = &api;
         let names = &names;
-        until("all nodes are Ready", READY, || async move {
+        wait_until("all nodes are Ready", READY, || async move {
             for name in names {
-                let Some(node) = api.get_opt(name).await? else { return Ok(Look::NotYet(format!("no Node {name}"))) };
+                let Some(node) = api.get_opt(name).await? else { return Ok(Poll::Pending(format!("no Node {name}"))) };
                 if let Some(why) = not_ready(&node) {
-                    return Ok(Look::NotYet(format!("{name}: {why}")));
+                    return Ok(Poll::Pending(format!("{name}: {why}")));
                 }
             }
-            Ok(so(true, String::new))
+            Ok(check(true, String::new))
         })
         .await
     }

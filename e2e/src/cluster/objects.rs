@@ -1,5 +1,9 @@
 //! Objects of the API: apply, look, delete, wait. Any kind, as a user writes it.
 
+mod events;
+pub(super) mod pools;
+pub(super) mod workload;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -11,7 +15,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Cluster;
-use crate::until::{Look, until};
+use crate::wait::{Poll, wait_until};
 
 impl Cluster {
     /// `kubectl apply` of one object, typed or not.
@@ -61,11 +65,11 @@ impl Cluster {
         let object = serde_json::to_value(object)?;
         let (api, name) = (self.api_of(&object)?, name_of(&object)?);
         let (api, name) = (&api, &name);
-        until(&format!("{} {name} is gone", object["kind"]), within, || async move {
+        wait_until(&format!("{} {name} is gone", object["kind"]), within, || async move {
             Ok(match api.get_opt(name).await? {
-                None => Look::Yes(()),
+                None => Poll::Ready(()),
                 Some(left) => {
-                    Look::NotYet(format!("status {}, finalizers {:?}", left.data["status"], left.metadata.finalizers))
+                    Poll::Pending(format!("status {}, finalizers {:?}", left.data["status"], left.metadata.finalizers))
                 }
             })
         })
@@ -83,13 +87,13 @@ impl Cluster {
         let object = serde_json::to_value(object)?;
         let (api, name) = (self.api_of(&object)?, name_of(&object)?);
         let (api, name, passes) = (&api, &name, &passes);
-        until(&format!("{} {name}: {what}", object["kind"]), within, || async move {
-            let Some(seen) = api.get_opt(name).await? else { return Ok(Look::NotYet("there is none".to_owned())) };
+        wait_until(&format!("{} {name}: {what}", object["kind"]), within, || async move {
+            let Some(seen) = api.get_opt(name).await? else { return Ok(Poll::Pending("there is none".to_owned())) };
             let seen = serde_json::to_value(seen)?;
             Ok(if passes(&seen) {
-                Look::Yes(seen)
+                Poll::Ready(seen)
             } else {
-                Look::NotYet(json!({"spec": seen["spec"], "status": seen["status"]}).to_string())
+                Poll::Pending(json!({"spec": seen["spec"], "status": seen["status"]}).to_string())
             })
         })
         .await

@@ -11,7 +11,7 @@ pub enum Network {
 
 /// What a test chooses.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct ClusterOptions {
     /// How many nodes to begin with: `n1`, `n2` and so on.
     pub nodes: usize,
     /// Who gives pods their addresses.
@@ -22,7 +22,7 @@ pub struct Options {
     pub audit: bool,
 }
 
-impl Default for Options {
+impl Default for ClusterOptions {
     fn default() -> Self {
         Self { nodes: 3, network: Network::Bobbin, fsync: false, audit: true }
     }

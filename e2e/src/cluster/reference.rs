@@ -6,11 +6,11 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::Cluster;
-use crate::node::Node;
+use crate::cluster::node::Node;
 
 /// The node's range: 10.244.N.0/24 and fd00:244:0:N::/64.
 fn ranges(node: &Node) -> (String, String) {
-    let number = node.place().ipv4.octets()[3];
+    let number = node.addresses().ipv4.octets()[3];
     (format!("10.244.{number}.0/24"), format!("fd00:244:0:{number}::/64"))
 }
 
@@ -44,8 +44,11 @@ fn conflist(node: &Node) -> serde_json::Value {
 pub(super) fn route(cluster: &Cluster) -> Result<()> {
     for to in cluster.nodes() {
         let (ipv4, ipv6) = ranges(to);
-        let lines =
-            format!("route replace {ipv4} via {}\nroute replace {ipv6} via {}\n", to.place().ipv4, to.place().ipv6);
+        let lines = format!(
+            "route replace {ipv4} via {}\nroute replace {ipv6} via {}\n",
+            to.addresses().ipv4,
+            to.addresses().ipv6
+        );
         cluster.namespace().ip(&lines)?;
         for from in cluster.nodes().filter(|from| from.name() != to.name()) {
             from.namespace()?.ip(&lines)?;

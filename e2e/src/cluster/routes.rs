@@ -11,7 +11,7 @@ use kube::api::Api;
 use kube::runtime::watcher::{self, Event};
 use tokio::task::JoinHandle;
 
-use crate::namespace::Namespace;
+use crate::network::Namespace;
 
 /// The task; it ends when this is dropped.
 #[derive(Debug)]

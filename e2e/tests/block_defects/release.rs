@@ -4,40 +4,40 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, ensure};
 use bobbin_e2e::api_proxy::{Fault, Selector};
-use bobbin_e2e::lone_node::{LoneNode, NODE, PATIENCE};
-use bobbin_e2e::until::{so, until};
+use bobbin_e2e::single_node::{NODE, SingleNode, WAIT_TIMEOUT};
+use bobbin_e2e::wait::{check, wait_until};
 use serde_json::json;
 
-use super::scene::{Block, Scene, WRITES, answered, recorded_for};
+use super::fixture::{Block, PoolFixture, WRITES, answered, assignment_holder};
 use super::with_flags;
 
 fn writes(block: &Block) -> Selector {
     Selector::verbs(WRITES).of("addressblocks").named(&block.name)
 }
 
-async fn is_free(node: &LoneNode, block: &Block) -> Result<()> {
-    until(&format!("block {} is free", block.name), PATIENCE, || async {
+async fn is_free(node: &SingleNode, block: &Block) -> Result<()> {
+    wait_until(&format!("block {} is free", block.name), WAIT_TIMEOUT, || async {
         let owner = block.owner(node).await?;
-        Ok(so(owner.is_none(), || format!("it is {owner:?}'s")))
+        Ok(check(owner.is_none(), || format!("it is {owner:?}'s")))
     })
     .await
 }
 
-pub async fn records_first(node: &mut LoneNode) -> Result<()> {
-    let mut scene = Scene::begin(node, "records-first", 1, 30, 1, json!({})).await?;
-    let pod = scene.add(node).await?;
-    let (block, address) = (scene.block(node, pod).await?, scene.address(pod)?);
+pub async fn records_first(node: &mut SingleNode) -> Result<()> {
+    let mut fixture = PoolFixture::create(node, "records-first", 1, 30, 1, json!({})).await?;
+    let pod = fixture.add(node).await?;
+    let (block, address) = (fixture.block(node, pod).await?, fixture.address(pod)?);
     let deletions = Selector::verbs(&["delete"]).of("ipassignments");
     let refused = node.api()?.inject(deletions.clone(), Fault::Refuse(500));
-    node.del(&scene.pods[pod])?;
-    scene.drain(node, true).await?;
+    node.del(&fixture.pods[pod])?;
+    fixture.drain(node, true).await?;
     let mark = node.api()?.mark();
-    until("the deletion of the record was tried three times, or the block went back", PATIENCE, || async {
+    wait_until("the deletion of the record was tried three times, or the block went back", WAIT_TIMEOUT, || async {
         let (tries, owner) = (node.api()?.seen(mark, &deletions).len(), block.owner(node).await?);
-        Ok(so(tries >= 3 || owner.is_none(), || format!("{tries} tries, the block is {owner:?}'s")))
+        Ok(check(tries >= 3 || owner.is_none(), || format!("{tries} tries, the block is {owner:?}'s")))
     })
     .await?;
-    let (owner, record) = (block.owner(node).await?, recorded_for(node, address).await?);
+    let (owner, record) = (block.owner(node).await?, assignment_holder(node, address).await?);
     ensure!(
         owner.as_deref() == Some(NODE) && record.is_some(),
         "block {} went back while the record of {address} was still there (owner {owner:?}, record {record:?})",
@@ -45,77 +45,77 @@ pub async fn records_first(node: &mut LoneNode) -> Result<()> {
     );
     drop(refused);
     is_free(node, &block).await?;
-    ensure!(recorded_for(node, address).await?.is_none(), "the block is free and the record is there");
-    scene.end(node).await
+    ensure!(assignment_holder(node, address).await?.is_none(), "the block is free and the record is there");
+    fixture.end(node).await
 }
 
-pub async fn cancelled(node: &mut LoneNode) -> Result<()> {
-    let mut scene = Scene::begin(node, "cancelled", 2, 31, 1, json!({})).await?;
-    let pod = scene.add(node).await?;
-    let block = scene.block(node, pod).await?;
+pub async fn cancelled(node: &mut SingleNode) -> Result<()> {
+    let mut fixture = PoolFixture::create(node, "cancelled", 2, 31, 1, json!({})).await?;
+    let pod = fixture.add(node).await?;
+    let block = fixture.block(node, pod).await?;
     let deletions = Selector::verbs(&["delete"]).of("ipassignments");
     let refused = node.api()?.inject(deletions.clone(), Fault::Refuse(500));
     let mark = node.api()?.mark();
-    node.del(&scene.pods[pod])?;
-    scene.drain(node, true).await?;
-    until("the release waits for its record", PATIENCE, || async {
+    node.del(&fixture.pods[pod])?;
+    fixture.drain(node, true).await?;
+    wait_until("the release waits for its record", WAIT_TIMEOUT, || async {
         let tries = node.api()?.seen(mark, &deletions).len();
-        Ok(so(tries >= 2, || format!("{tries} tries")))
+        Ok(check(tries >= 2, || format!("{tries} tries")))
     })
     .await?;
-    scene.undrain(node).await?;
-    let next = scene.pod(node).await?;
-    node.add(&scene.pods[next])?;
+    fixture.undrain(node).await?;
+    let next = fixture.pod(node).await?;
+    node.add(&fixture.pods[next])?;
     let sent = node.api()?.seen(mark, &writes(&block));
     let sent: Vec<&str> = sent.iter().map(|write| write.verb).collect();
     ensure!(sent.is_empty(), "the block went back and was claimed again though its record was still there: {sent:?}");
     ensure!(block.is_exported(node)?, "the block is not exported: {:?}", node.table(119)?);
     drop(refused);
-    scene.end(node).await
+    fixture.end(node).await
 }
 
-pub async fn retried(node: &mut LoneNode) -> Result<()> {
-    let mut scene = Scene::begin(node, "retried", 3, 31, 1, json!({})).await?;
-    let pod = scene.add(node).await?;
-    let block = scene.block(node, pod).await?;
+pub async fn retried(node: &mut SingleNode) -> Result<()> {
+    let mut fixture = PoolFixture::create(node, "retried", 3, 31, 1, json!({})).await?;
+    let pod = fixture.add(node).await?;
+    let block = fixture.block(node, pod).await?;
     let refused = node.api()?.inject(writes(&block), Fault::Refuse(500));
     let mark = node.api()?.mark();
-    node.del(&scene.pods[pod])?;
-    scene.drain(node, true).await?;
-    until("the release was tried three times", PATIENCE, || async {
+    node.del(&fixture.pods[pod])?;
+    fixture.drain(node, true).await?;
+    wait_until("the release was tried three times", WAIT_TIMEOUT, || async {
         let tries = node.api()?.seen(mark, &writes(&block)).len();
-        Ok(so(tries >= 3, || format!("{tries} tries")))
+        Ok(check(tries >= 3, || format!("{tries} tries")))
     })
     .await?;
     drop(refused);
     is_free(node, &block).await?;
-    until("the block is not exported", PATIENCE, || async {
-        Ok(so(!block.is_exported(node)?, || format!("{:?}", node.table(119))))
+    wait_until("the block is not exported", WAIT_TIMEOUT, || async {
+        Ok(check(!block.is_exported(node)?, || format!("{:?}", node.table(119))))
     })
     .await?;
-    scene.end(node).await
+    fixture.end(node).await
 }
 
-pub async fn not_claimed_meanwhile(node: &mut LoneNode) -> Result<()> {
-    let mut scene = Scene::begin(node, "meanwhile", 4, 31, 1, json!({})).await?;
-    let pod = scene.add(node).await?;
-    let block = scene.block(node, pod).await?;
+pub async fn not_claimed_meanwhile(node: &mut SingleNode) -> Result<()> {
+    let mut fixture = PoolFixture::create(node, "meanwhile", 4, 31, 1, json!({})).await?;
+    let pod = fixture.add(node).await?;
+    let block = fixture.block(node, pod).await?;
     // It would delete the free block of a draining pool.
     node.stop_operator();
     let held = node.api()?.inject(writes(&block).once(), Fault::HoldAnswer);
     let mark = node.api()?.mark();
-    node.del(&scene.pods[pod])?;
-    scene.drain(node, true).await?;
+    node.del(&fixture.pods[pod])?;
+    fixture.drain(node, true).await?;
     is_free(node, &block).await?;
-    scene.undrain(node).await?;
-    let next = scene.pod(node).await?;
-    let adding = scene.begin_add(node, next);
+    fixture.undrain(node).await?;
+    let next = fixture.pod(node).await?;
+    let adding = fixture.begin_add(node, next);
     // Right is that there is none, so this is as long as a wrong claim, and the event of it, may take.
     let events = Selector::verbs(&["event"]).of("addressblocks").named(&block.name);
-    let claimed = until("a claim of the block was sent, and is told", Duration::from_secs(3), || async {
+    let claimed = wait_until("a claim of the block was sent, and is told", Duration::from_secs(3), || async {
         let (sent, told) = (node.api()?.seen(mark, &writes(&block)).len(), node.api()?.seen(mark, &events));
         let claimed = told.last().is_some_and(|event| event.body.contains("\"ADDED\""));
-        Ok(so(sent >= 2 && claimed, || format!("{sent} writes, {} events", told.len())))
+        Ok(check(sent >= 2 && claimed, || format!("{sent} writes, {} events", told.len())))
     });
     let claimed = claimed.await.is_ok();
     drop(held);
@@ -129,50 +129,51 @@ pub async fn not_claimed_meanwhile(node: &mut LoneNode) -> Result<()> {
     ensure!(answered(&answer)?.is_some(), "the ADD failed ({owner:?}, exported {exported}): {}", answer.stdout);
     ensure!(owner.as_deref() == Some(NODE) && exported, "owner {owner:?}, exported {exported}");
     node.start_operator()?;
-    scene.end(node).await
+    fixture.end(node).await
 }
 
-pub async fn failed_withdrawal(node: &mut LoneNode) -> Result<()> {
-    let mut scene = Scene::begin(node, "withdrawal", 6, 28, 2, json!({})).await?;
-    let pod = scene.add(node).await?;
-    node.del(&scene.pods[pod])?;
-    node.await_records(&[], PATIENCE).await?;
-    let faults = node.faults(&["-etrace=sendto", "-einject=sendto:error=ENOBUFS"]).await?;
-    scene.drain(node, true).await?;
-    let hits = until("the kernel has refused to withdraw the block, and to export it again", PATIENCE, || async {
-        let text = std::fs::read_to_string(node.path("strace.log"))?;
-        let hits = text.matches("(INJECTED)").count();
-        Ok(so(hits >= 2, || format!("{hits} refusals")))
-    });
+pub async fn failed_withdrawal(node: &mut SingleNode) -> Result<()> {
+    let mut fixture = PoolFixture::create(node, "withdrawal", 6, 28, 2, json!({})).await?;
+    let pod = fixture.add(node).await?;
+    node.del(&fixture.pods[pod])?;
+    node.await_assignments(&[], WAIT_TIMEOUT).await?;
+    let faults = node.inject_syscall_faults(&["-etrace=sendto", "-einject=sendto:error=ENOBUFS"]).await?;
+    fixture.drain(node, true).await?;
+    let hits =
+        wait_until("the kernel has refused to withdraw the block, and to export it again", WAIT_TIMEOUT, || async {
+            let text = std::fs::read_to_string(node.path("strace.log"))?;
+            let hits = text.matches("(INJECTED)").count();
+            Ok(check(hits >= 2, || format!("{hits} refusals")))
+        });
     hits.await?;
     // The pool serves again before the kernel does: nothing asks for another release.
-    scene.undrain(node).await?;
+    fixture.undrain(node).await?;
     faults.end(true).await?;
-    let next = scene.add(node).await?;
-    let block = scene.block(node, next).await?;
+    let next = fixture.add(node).await?;
+    let block = fixture.block(node, next).await?;
     // A comparison of the node's network begins, by what another program did, and ends.
-    let address = scene.address(next)?.to_string();
+    let address = fixture.address(next)?.to_string();
     node.namespace.ip(&format!("route del {address} table 116\n"))?;
-    until("the pod's route is there again", PATIENCE, || async {
+    wait_until("the pod's route is there again", WAIT_TIMEOUT, || async {
         let routes = node.table(116)?;
-        Ok(so(routes.iter().any(|(dst, _)| *dst == address), || format!("{routes:?}")))
+        Ok(check(routes.iter().any(|(dst, _)| *dst == address), || format!("{routes:?}")))
     })
     .await?;
     // Right is that it stays, so this is as long as the rest of that comparison may need.
-    let gone = until("the block of a pod is not exported", Duration::from_secs(2), || async {
-        Ok(so(!block.is_exported(node)?, || "exported".to_owned()))
+    let gone = wait_until("the block of a pod is not exported", Duration::from_secs(2), || async {
+        Ok(check(!block.is_exported(node)?, || "exported".to_owned()))
     });
     let gone = gone.await.is_ok();
     ensure!(!gone, "block {} serves a pod and is not exported: {:?}", block.name, node.table(119)?);
-    scene.end(node).await
+    fixture.end(node).await
 }
 
-pub async fn leaving(node: &mut LoneNode) -> Result<()> {
+pub async fn leaving(node: &mut SingleNode) -> Result<()> {
     // Four blocks: the node keeps its last one, empty or not.
-    let mut scene = Scene::begin(node, "leaving", 5, 29, 1, json!({})).await?;
-    let pod = scene.add(node).await?;
-    let block = scene.block(node, pod).await?;
-    scene.end(node).await?;
+    let mut fixture = PoolFixture::create(node, "leaving", 5, 29, 1, json!({})).await?;
+    let pod = fixture.add(node).await?;
+    let block = fixture.block(node, pod).await?;
+    fixture.end(node).await?;
     let owner = block.owner(node).await?;
     ensure!(owner.as_deref() == Some(NODE), "the node's last block {} went back: it is {owner:?}'s", block.name);
     let refused = node.api()?.inject(writes(&block), Fault::Refuse(500));
@@ -186,16 +187,16 @@ pub async fn leaving(node: &mut LoneNode) -> Result<()> {
             new.lines().any(|line| line.contains("leaving node n1") && line.contains("wait") && line.contains("block"));
         (new.contains("Bobbin is removed from node"), waits)
     };
-    until("leaving says that it waits for blocks, or that the node is clean", PATIENCE * 3, || async {
+    wait_until("leaving says that it waits for blocks, or that the node is clean", WAIT_TIMEOUT * 3, || async {
         let (clean, waits) = said(&node.agent_log());
-        Ok(so(clean || waits, || "neither".to_owned()))
+        Ok(check(clean || waits, || "neither".to_owned()))
     })
     .await?;
     let owner = block.owner(node).await?;
     ensure!(!said(&node.agent_log()).0, "the node was said to be clean while block {} was {owner:?}'s", block.name);
     drop(refused);
-    until("the node is said to be clean", PATIENCE, || async {
-        Ok(so(said(&node.agent_log()).0, || node.agent_log_tail()))
+    wait_until("the node is said to be clean", WAIT_TIMEOUT, || async {
+        Ok(check(said(&node.agent_log()).0, || node.agent_log_tail()))
     })
     .await?;
     let owner = block.owner(node).await?;

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, ensure};
 use bobbin_crds::{AddressBlock, AddressPool, IPAssignment, POOL_ANNOTATION};
 use bobbin_e2e::api_proxy::{Fault, Selector};
-use bobbin_e2e::lone_node::{LoneNode, NODE, PATIENCE, Pod as Sandbox};
-use bobbin_e2e::until::{Look, so, until};
+use bobbin_e2e::single_node::{NODE, Sandbox, SingleNode, WAIT_TIMEOUT};
+use bobbin_e2e::wait::{Poll, check, wait_until};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, GetParams, Patch, PatchParams, PostParams};
@@ -14,8 +14,10 @@ use kube::core::Request;
 use kube::{Api, Resource};
 use serde_json::{Value, json};
 
-use super::direct::routed;
-use super::scene::{Block, Scene, answered, delete_record, forget_other, node_is_warned, node_warnings, records};
+use super::direct_routing::routed;
+use super::fixture::{
+    Block, PoolFixture, answered, await_node_warning, delete_assignment, node_warnings, records, remove_other_node,
+};
 use super::{AT_ONCE, scaled, with_flags};
 
 /// Resyncs are frequent in these tests.
@@ -27,13 +29,13 @@ const LAST_SECOND: &str = "9999-12-31T23:59:59Z";
 /// The boot that the node's boot ID says.
 const BOOT: &str = "11111111-1111-1111-1111-111111111111";
 
-async fn often(node: &mut LoneNode) -> Result<()> {
+async fn often(node: &mut SingleNode) -> Result<()> {
     with_flags(node, &[&scaled(SCALE)]).await
 }
 
 /// Patches an object and does not read the answer, which this program's types may refuse.
 async fn patch<K: Resource<DynamicType = ()>>(
-    node: &LoneNode,
+    node: &SingleNode,
     namespace: Option<&str>,
     name: &str,
     patch: Value,
@@ -44,7 +46,11 @@ async fn patch<K: Resource<DynamicType = ()>>(
 }
 
 /// Gives an object a time among its managed fields that Rust's types refuse.
-async fn spoil<K: Resource<DynamicType = ()>>(node: &LoneNode, namespace: Option<&str>, name: &str) -> Result<()> {
+async fn make_unreadable<K: Resource<DynamicType = ()>>(
+    node: &SingleNode,
+    namespace: Option<&str>,
+    name: &str,
+) -> Result<()> {
     // Fields that the second patch does not change itself stay those of the manager it names.
     patch::<K>(node, namespace, name, json!({"metadata": {"labels": {"e2e": "odd"}}})).await?;
     let managed = json!({"metadata": {"managedFields": [{
@@ -59,16 +65,26 @@ async fn spoil<K: Resource<DynamicType = ()>>(node: &LoneNode, namespace: Option
 }
 
 /// Makes an object readable again that was spoilt.
-async fn mend<K: Resource<DynamicType = ()>>(node: &LoneNode, namespace: Option<&str>, name: &str) -> Result<()> {
+async fn make_readable<K: Resource<DynamicType = ()>>(
+    node: &SingleNode,
+    namespace: Option<&str>,
+    name: &str,
+) -> Result<()> {
     patch::<K>(node, namespace, name, json!({"metadata": {"managedFields": [{}]}})).await
 }
 
 /// Records an address for this node that no attachment has, by this interface.
-async fn record_stray(node: &LoneNode, scene: &Scene, block: &Block, address: IpAddr, interface: Value) -> Result<()> {
+async fn create_orphaned_assignment(
+    node: &SingleNode,
+    fixture: &PoolFixture,
+    block: &Block,
+    address: IpAddr,
+    interface: Value,
+) -> Result<()> {
     let object = json!({
         "apiVersion": IPAssignment::api_version(&()), "kind": "IPAssignment", "metadata": {"name": address.to_string()},
         "spec": {
-            "poolName": scene.pool, "blockName": block.name, "nodeName": NODE, "ipv4": address.to_string(),
+            "poolName": fixture.pool, "blockName": block.name, "nodeName": NODE, "ipv4": address.to_string(),
             "containerID": "stray", "ifName": interface, "createdAt": LAST_SECOND, "bootID": BOOT,
         },
     });
@@ -86,43 +102,43 @@ fn last_but(block: &Block, taken: IpAddr) -> Result<IpAddr> {
 }
 
 /// An ADD of a new pod that must get an address other than this one. Makes no list, which the test's own types might refuse.
-async fn add_not(node: &LoneNode, scene: &mut Scene, recorded: IpAddr) -> Result<()> {
-    let number = scene.pod(node).await?;
-    node.add(&scene.pods[number])?;
-    ensure!(scene.address(number)? != recorded, "{recorded} was given out, which has a record");
+async fn add_not(node: &SingleNode, fixture: &mut PoolFixture, recorded: IpAddr) -> Result<()> {
+    let number = fixture.pod(node).await?;
+    node.add(&fixture.pods[number])?;
+    ensure!(fixture.address(number)? != recorded, "{recorded} was given out, which has a record");
     Ok(())
 }
 
 /// An ADD of a pod that must find no free address.
-fn finds_none(node: &LoneNode, scene: &Scene, number: usize) -> Result<()> {
-    let answer = node.call(&scene.pods[number].call("ADD"))?;
+fn finds_none(node: &SingleNode, fixture: &PoolFixture, number: usize) -> Result<()> {
+    let answer = node.call(&fixture.pods[number].call("ADD"))?;
     ensure!(answered(&answer)?.is_none(), "the last address was given out, which has a record: {}", answer.stdout);
     let error = answer.error()?;
     ensure!(error.code == 11, "{error:?}");
-    node.del(&scene.pods[number])
+    node.del(&fixture.pods[number])
 }
 
 /// What the agent watches.
 const WATCHED: [&str; 6] = ["nodes", "addressblocks", "addresspools", "ipassignments", "pods", "namespaces"];
 
 /// Starts the agent anew, and waits until it watches all; a place to count watches from.
-async fn watching(node: &mut LoneNode, flags: &[&str]) -> Result<usize> {
+async fn watching(node: &mut SingleNode, flags: &[&str]) -> Result<usize> {
     let mark = node.api()?.mark();
     with_flags(node, flags).await?;
-    until("the agent watches all that it should", PATIENCE, || async {
+    wait_until("the agent watches all that it should", WAIT_TIMEOUT, || async {
         let api = node.api()?;
         let missing: Vec<&str> = WATCHED
             .into_iter()
             .filter(|resource| api.seen(mark, &Selector::verbs(&["watch"]).of(resource)).is_empty())
             .collect();
-        Ok(so(missing.is_empty(), || format!("not yet {missing:?}")))
+        Ok(check(missing.is_empty(), || format!("not yet {missing:?}")))
     })
     .await?;
     Ok(node.api()?.mark())
 }
 
 /// Fails if a watch was opened since. By itself none ends in its first minute.
-fn no_watch_ended(node: &LoneNode, mark: usize) -> Result<()> {
+fn no_watch_ended(node: &SingleNode, mark: usize) -> Result<()> {
     for resource in WATCHED {
         let opened = node.api()?.seen(mark, &Selector::verbs(&["watch"]).of(resource)).len();
         ensure!(opened == 0, "the watch of {resource} began anew; the agent's log:\n{}", node.agent_log_tail());
@@ -130,41 +146,41 @@ fn no_watch_ended(node: &LoneNode, mark: usize) -> Result<()> {
     Ok(())
 }
 
-pub async fn times(node: &mut LoneNode) -> Result<()> {
+pub async fn times(node: &mut SingleNode) -> Result<()> {
     let mark = watching(node, &[&scaled(SCALE)]).await?;
-    let mut scene = Scene::begin(node, "odd-times", 64, 30, 2, json!({})).await?;
-    let first = scene.add(node).await?;
-    let (block, taken) = (scene.block(node, first).await?, scene.address(first)?);
+    let mut fixture = PoolFixture::create(node, "odd-times", 64, 30, 2, json!({})).await?;
+    let first = fixture.add(node).await?;
+    let (block, taken) = (fixture.block(node, first).await?, fixture.address(first)?);
     let stray = last_but(&block, taken)?;
-    record_stray(node, &scene, &block, stray, json!("eth0")).await?;
+    create_orphaned_assignment(node, &fixture, &block, stray, json!("eth0")).await?;
     block.patch(node, json!({"freeSince": NO_TIME})).await?;
-    spoil::<IPAssignment>(node, None, &stray.to_string()).await?;
-    spoil::<Node>(node, None, NODE).await?;
-    spoil::<AddressPool>(node, None, scene.pool).await?;
-    spoil::<AddressBlock>(node, None, &block.name).await?;
-    node_is_warned(node, &[&stray.to_string(), "is recorded for"]).await?;
-    add_not(node, &mut scene, stray).await.context("while the agent runs")?;
+    make_unreadable::<IPAssignment>(node, None, &stray.to_string()).await?;
+    make_unreadable::<Node>(node, None, NODE).await?;
+    make_unreadable::<AddressPool>(node, None, fixture.pool).await?;
+    make_unreadable::<AddressBlock>(node, None, &block.name).await?;
+    await_node_warning(node, &[&stray.to_string(), "is recorded for"]).await?;
+    add_not(node, &mut fixture, stray).await.context("while the agent runs")?;
     no_watch_ended(node, mark)?;
 
     node.kill_agent();
     node.start_agent().await?;
-    add_not(node, &mut scene, stray).await.context("after a restart")?;
-    let refused = scene.pod(node).await?;
-    finds_none(node, &scene, refused)?;
-    node.del(&scene.pods[first])?;
-    until("a pod gets the address of the one that ended", AT_ONCE, || async {
-        let answer = node.call(&scene.pods[refused].call("ADD"))?;
-        Ok(so(answered(&answer)? == Some(taken), || answer.stdout.clone()))
+    add_not(node, &mut fixture, stray).await.context("after a restart")?;
+    let refused = fixture.pod(node).await?;
+    finds_none(node, &fixture, refused)?;
+    node.del(&fixture.pods[first])?;
+    wait_until("a pod gets the address of the one that ended", AT_ONCE, || async {
+        let answer = node.call(&fixture.pods[refused].call("ADD"))?;
+        Ok(check(answered(&answer)? == Some(taken), || answer.stdout.clone()))
     })
     .await?;
 
-    mend::<IPAssignment>(node, None, &stray.to_string()).await?;
-    mend::<Node>(node, None, NODE).await?;
-    mend::<AddressPool>(node, None, scene.pool).await?;
-    mend::<AddressBlock>(node, None, &block.name).await?;
-    delete_record(node, stray).await?;
+    make_readable::<IPAssignment>(node, None, &stray.to_string()).await?;
+    make_readable::<Node>(node, None, NODE).await?;
+    make_readable::<AddressPool>(node, None, fixture.pool).await?;
+    make_readable::<AddressBlock>(node, None, &block.name).await?;
+    delete_assignment(node, stray).await?;
     with_flags(node, &[]).await?;
-    scene.end(node).await
+    fixture.end(node).await
 }
 
 /// The pool that the namespaces name, and how its addresses begin; the same for the pods.
@@ -172,32 +188,32 @@ const BY_NAMESPACE: (&str, &str) = ("odd-namespaces", "10.90.77.");
 const BY_POD: (&str, &str) = ("odd-pods", "10.90.78.");
 
 /// Makes a namespace with two pods, all with a time that only Kubernetes accepts. Namespace and one pod name their pools after that.
-async fn odd_pods(node: &LoneNode, namespace: &str) -> Result<[Sandbox; 2]> {
+async fn odd_pods(node: &SingleNode, namespace: &str) -> Result<[Sandbox; 2]> {
     let names = |pool: &str| json!({"metadata": {"annotations": {POOL_ANNOTATION: pool}}});
     node.make_namespace(namespace, None).await?;
-    spoil::<Namespace>(node, None, namespace).await?;
+    make_unreadable::<Namespace>(node, None, namespace).await?;
     patch::<Namespace>(node, None, namespace, names(BY_NAMESPACE.0)).await?;
     let pods = [node.kube_pod(namespace, "plain", None).await?, node.kube_pod(namespace, "annotated", None).await?];
     for name in ["plain", "annotated"] {
-        spoil::<Pod>(node, Some(namespace), name).await?;
+        make_unreadable::<Pod>(node, Some(namespace), name).await?;
     }
     patch::<Pod>(node, Some(namespace), "annotated", names(BY_POD.0)).await?;
     Ok(pods)
 }
 
 /// Waits until the agent's watch was shown an object with the odd time and with the name of its pool.
-async fn shown(node: &LoneNode, mark: usize, resource: &'static str, name: &str, pool: &str) -> Result<()> {
+async fn shown(node: &SingleNode, mark: usize, resource: &'static str, name: &str, pool: &str) -> Result<()> {
     let events = Selector::verbs(&["event"]).of(resource).named(name);
-    until(&format!("the watch of {resource} shows {name} with its pool"), PATIENCE, || async {
+    wait_until(&format!("the watch of {resource} shows {name} with its pool"), WAIT_TIMEOUT, || async {
         let seen = node.api()?.seen(mark, &events);
         let odd = seen.iter().any(|event| event.body.contains(LAST_SECOND) && event.body.contains(pool));
-        Ok(so(odd, || format!("{} events", seen.len())))
+        Ok(check(odd, || format!("{} events", seen.len())))
     })
     .await
 }
 
 /// The pods get addresses of the pools that namespace and pod name. Then all that is ended.
-async fn get_addresses(node: &LoneNode, namespace: &str, pods: [Sandbox; 2]) -> Result<()> {
+async fn get_addresses(node: &SingleNode, namespace: &str, pods: [Sandbox; 2]) -> Result<()> {
     for (pod, (pool, addresses)) in pods.iter().zip([BY_NAMESPACE, BY_POD]) {
         node.add(pod)?;
         let address = pod.addresses()?.first().context("no address")?.to_string();
@@ -205,13 +221,13 @@ async fn get_addresses(node: &LoneNode, namespace: &str, pods: [Sandbox; 2]) -> 
         node.del(pod)?;
     }
     for name in ["plain", "annotated"] {
-        mend::<Pod>(node, Some(namespace), name).await?;
+        make_readable::<Pod>(node, Some(namespace), name).await?;
         node.delete_kube_pod(namespace, name).await?;
     }
-    mend::<Namespace>(node, None, namespace).await
+    make_readable::<Namespace>(node, None, namespace).await
 }
 
-pub async fn pod_and_namespace(node: &mut LoneNode) -> Result<()> {
+pub async fn pod_and_namespace(node: &mut SingleNode) -> Result<()> {
     for (pool, addresses) in [BY_NAMESPACE, BY_POD] {
         let spec = json!({"subnets": [{"ipv4": format!("{addresses}0/28")}], "blockSizeBits": 2, "cooldownSeconds": 0});
         node.apply_pool(pool, spec).await?;
@@ -237,7 +253,7 @@ pub async fn pod_and_namespace(node: &mut LoneNode) -> Result<()> {
     }
     // The agent reads anew what it was not told.
     with_flags(node, &[]).await?;
-    node.await_records(&[], PATIENCE).await
+    node.await_assignments(&[], WAIT_TIMEOUT).await
 }
 
 /// A kind whose schema lets fields have any type, as if a later version of the kind had changed one.
@@ -247,7 +263,7 @@ struct Loosened {
 }
 
 impl Loosened {
-    async fn begin(node: &LoneNode, plural: &'static str) -> Result<Self> {
+    async fn begin(node: &SingleNode, plural: &'static str) -> Result<Self> {
         let kinds: Api<CustomResourceDefinition> = Api::all(node.client.clone());
         let definition = kinds.get(&format!("{plural}.bobbin.dev")).await?;
         let version = definition.spec.versions.first().context("a kind without a version")?;
@@ -261,108 +277,108 @@ impl Loosened {
     }
 
     /// The kind has its own schema again. Objects that can't be read are to be mended before.
-    async fn end(self, node: &LoneNode) -> Result<()> {
+    async fn end(self, node: &SingleNode) -> Result<()> {
         self.replace(node, self.schema.clone()).await
     }
 
     /// The API server ends all watches of a kind whose schema changes.
-    async fn replace(&self, node: &LoneNode, schema: Value) -> Result<()> {
+    async fn replace(&self, node: &SingleNode, schema: Value) -> Result<()> {
         let kinds: Api<CustomResourceDefinition> = Api::all(node.client.clone());
         let operations = json!([{"op": "replace", "path": "/spec/versions/0/schema", "value": schema}]);
         let operations: Patch<()> = Patch::Json(serde_json::from_value(operations)?);
         let mark = node.api()?.mark();
         kinds.patch(&format!("{}.bobbin.dev", self.plural), &PatchParams::default(), &operations).await?;
-        until(&format!("the agent watches {} anew", self.plural), PATIENCE, || async {
+        wait_until(&format!("the agent watches {} anew", self.plural), WAIT_TIMEOUT, || async {
             let watches = node.api()?.seen(mark, &Selector::verbs(&["watch"]).of(self.plural));
-            Ok(so(!watches.is_empty(), || "no new watch".to_owned()))
+            Ok(check(!watches.is_empty(), || "no new watch".to_owned()))
         })
         .await
     }
 }
 
 /// Patches an object until the API server has taken in the schema that allows it.
-async fn patch_soon<K: Resource<DynamicType = ()>>(node: &LoneNode, name: &str, change: Value) -> Result<()> {
-    until(&format!("{} {name} is of another type", K::kind(&())), PATIENCE, || async {
+async fn patch_soon<K: Resource<DynamicType = ()>>(node: &SingleNode, name: &str, change: Value) -> Result<()> {
+    wait_until(&format!("{} {name} is of another type", K::kind(&())), WAIT_TIMEOUT, || async {
         patch::<K>(node, None, name, change.clone()).await?;
-        Ok(Look::Yes(()))
+        Ok(Poll::Ready(()))
     })
     .await
 }
 
 /// Waits until the agent's log has this sentence after so many bytes.
-async fn is_logged(node: &LoneNode, after: usize, sentence: &str) -> Result<()> {
-    until(&format!("the log says: {sentence}"), PATIENCE, || async {
+async fn is_logged(node: &SingleNode, after: usize, sentence: &str) -> Result<()> {
+    wait_until(&format!("the log says: {sentence}"), WAIT_TIMEOUT, || async {
         let said = node.agent_log().get(after..).is_some_and(|log| log.contains(sentence));
-        Ok(so(said, || node.agent_log_tail()))
+        Ok(check(said, || node.agent_log_tail()))
     })
     .await
 }
 
-pub async fn pool(node: &mut LoneNode) -> Result<()> {
+pub async fn pool(node: &mut SingleNode) -> Result<()> {
     often(node).await?;
-    let mut scene = Scene::begin(node, "odd-pool", 65, 28, 2, json!({})).await?;
-    scene.add(node).await?;
+    let mut fixture = PoolFixture::create(node, "odd-pool", 65, 28, 2, json!({})).await?;
+    fixture.add(node).await?;
     let kind = Loosened::begin(node, "addresspools").await?;
     let log = node.agent_log().len();
     patch_soon::<AddressPool>(node, "odd-pool", json!({"spec": {"draining": "no"}})).await?;
     is_logged(node, log, "AddressPool odd-pool can't be read and counts as in use").await?;
-    let next = scene.add(node).await.context("while the agent runs")?;
-    node.del(&scene.pods[next])?;
-    let other = node.pod()?;
+    let next = fixture.add(node).await.context("while the agent runs")?;
+    node.del(&fixture.pods[next])?;
+    let other = node.sandbox()?;
     node.add(&other).context("from the pool default")?;
 
     node.kill_agent();
     let log = node.agent_log().len();
     node.start_agent().await?;
     is_logged(node, log, "AddressPool odd-pool can't be read and counts as in use").await?;
-    scene.add(node).await.context("after a restart")?;
+    fixture.add(node).await.context("after a restart")?;
     node.del(&other).context("of the pool default")?;
     patch::<AddressPool>(node, None, "odd-pool", json!({"spec": {"draining": false}})).await?;
     kind.end(node).await?;
     with_flags(node, &[]).await?;
-    scene.end(node).await
+    fixture.end(node).await
 }
 
 /// Waits until the agent has listed its records once more, and has acted on it.
-async fn resynced(node: &LoneNode) -> Result<()> {
+async fn resynced(node: &SingleNode) -> Result<()> {
     let (mark, lists) = (node.api()?.mark(), Selector::verbs(&["list"]).of("ipassignments"));
-    until("the agent has compared its records twice", PATIENCE, || async {
+    wait_until("the agent has compared its records twice", WAIT_TIMEOUT, || async {
         let seen = node.api()?.seen(mark, &lists).len();
-        Ok(so(seen > 1, || format!("{seen} lists")))
+        Ok(check(seen > 1, || format!("{seen} lists")))
     })
     .await
 }
 
-pub async fn own_record(node: &mut LoneNode) -> Result<()> {
+pub async fn own_record(node: &mut SingleNode) -> Result<()> {
     often(node).await?;
-    let mut scene = Scene::begin(node, "odd-own", 66, 30, 2, json!({})).await?;
-    let first = scene.add(node).await?;
-    let held = scene.address(first)?;
+    let mut fixture = PoolFixture::create(node, "odd-own", 66, 30, 2, json!({})).await?;
+    let first = fixture.add(node).await?;
+    let held = fixture.address(first)?;
     let kind = Loosened::begin(node, "ipassignments").await?;
     patch_soon::<IPAssignment>(node, &held.to_string(), json!({"spec": {"ifName": 7}})).await?;
     resynced(node).await?;
     for what in ["while the agent runs", "after a restart"] {
-        add_not(node, &mut scene, held).await.context(what)?;
-        ensure!(scene.address(first)? == held, "{what}, the pod has lost {held}");
+        add_not(node, &mut fixture, held).await.context(what)?;
+        ensure!(fixture.address(first)? == held, "{what}, the pod has lost {held}");
         node.kill_agent();
         node.start_agent().await?;
     }
-    node.del(&scene.pods[first])?;
-    until("the record of the pod that ended is gone", PATIENCE, || async {
+    node.del(&fixture.pods[first])?;
+    wait_until("the record of the pod that ended is gone", WAIT_TIMEOUT, || async {
         let left = records(node).get_metadata_opt(&held.to_string()).await?;
-        Ok(so(left.is_none(), || node.agent_log_tail()))
+        Ok(check(left.is_none(), || node.agent_log_tail()))
     })
     .await?;
     kind.end(node).await?;
     with_flags(node, &[]).await?;
-    scene.end(node).await
+    fixture.end(node).await
 }
 
-pub async fn named_record(node: &mut LoneNode) -> Result<()> {
+pub async fn named_record(node: &mut SingleNode) -> Result<()> {
     often(node).await?;
-    let mut scene = Scene::begin(node, "odd-named", 69, 30, 2, json!({})).await?;
-    let first = scene.add(node).await?;
-    let held = scene.address(first)?.to_string();
+    let mut fixture = PoolFixture::create(node, "odd-named", 69, 30, 2, json!({})).await?;
+    let first = fixture.add(node).await?;
+    let held = fixture.address(first)?.to_string();
     let kind = Loosened::begin(node, "ipassignments").await?;
     let log = node.agent_log().len();
     patch_soon::<IPAssignment>(node, &held, json!({"spec": {"ifName": 7}})).await?;
@@ -376,57 +392,57 @@ pub async fn named_record(node: &mut LoneNode) -> Result<()> {
     patch::<IPAssignment>(node, None, &held, json!({"spec": {"ifName": "eth0"}})).await?;
     kind.end(node).await?;
     with_flags(node, &[]).await?;
-    scene.end(node).await
+    fixture.end(node).await
 }
 
-pub async fn stray_record(node: &mut LoneNode) -> Result<()> {
+pub async fn stray_record(node: &mut SingleNode) -> Result<()> {
     often(node).await?;
-    let mut scene = Scene::begin(node, "odd-record", 68, 30, 2, json!({})).await?;
-    let first = scene.add(node).await?;
-    let (block, taken) = (scene.block(node, first).await?, scene.address(first)?);
+    let mut fixture = PoolFixture::create(node, "odd-record", 68, 30, 2, json!({})).await?;
+    let first = fixture.add(node).await?;
+    let (block, taken) = (fixture.block(node, first).await?, fixture.address(first)?);
     let stray = last_but(&block, taken)?;
     let kind = Loosened::begin(node, "ipassignments").await?;
     let log = node.agent_log().len();
-    until("the API server takes a record of another type", PATIENCE, || async {
-        record_stray(node, &scene, &block, stray, json!(7)).await?;
-        Ok(Look::Yes(()))
+    wait_until("the API server takes a record of another type", WAIT_TIMEOUT, || async {
+        create_orphaned_assignment(node, &fixture, &block, stray, json!(7)).await?;
+        Ok(Poll::Ready(()))
     })
     .await?;
     resynced(node).await?;
-    add_not(node, &mut scene, stray).await.context("while the agent runs")?;
+    add_not(node, &mut fixture, stray).await.context("while the agent runs")?;
     node.kill_agent();
     node.start_agent().await?;
-    add_not(node, &mut scene, stray).await.context("after a restart")?;
-    let refused = scene.pod(node).await?;
-    finds_none(node, &scene, refused)?;
+    add_not(node, &mut fixture, stray).await.context("after a restart")?;
+    let refused = fixture.pod(node).await?;
+    finds_none(node, &fixture, refused)?;
     is_logged(node, log, &format!("IPAssignment {stray} can't be read and counts as in use")).await?;
     let request = Request::new(IPAssignment::url_path(&(), None));
     node.client.request_text(request.delete(&stray.to_string(), &DeleteParams::default())?).await?;
     kind.end(node).await?;
     with_flags(node, &[]).await?;
-    scene.end(node).await
+    fixture.end(node).await
 }
 
-pub async fn direct(node: &mut LoneNode) -> Result<()> {
+pub async fn direct(node: &mut SingleNode) -> Result<()> {
     with_flags(node, &["--routing=direct"]).await?;
-    let scene = Scene::begin(node, "odd-direct", 67, 28, 2, json!({})).await?;
+    let fixture = PoolFixture::create(node, "odd-direct", 67, 28, 2, json!({})).await?;
     let mut blocks = Vec::new();
     for address in ["10.90.67.0", "10.90.67.4", "10.90.67.8"] {
         blocks.push(Block::with(node, address.parse()?).await?);
     }
-    blocks[0].hand_over(node).await?;
+    blocks[0].give_to_other_node(node).await?;
     routed(node, &blocks[0], Some("10.100.0.77")).await?;
-    spoil::<AddressBlock>(node, None, &blocks[0].name).await?;
-    blocks[1].hand_over(node).await?;
+    make_unreadable::<AddressBlock>(node, None, &blocks[0].name).await?;
+    blocks[1].give_to_other_node(node).await?;
     routed(node, &blocks[1], Some("10.100.0.77")).await.context("while the agent runs")?;
     node.kill_agent();
     node.namespace.ip(&format!("route del {}", blocks[1].range))?;
     node.start_agent().await?;
     routed(node, &blocks[1], Some("10.100.0.77")).await.context("after a restart")?;
-    blocks[2].hand_over(node).await?;
+    blocks[2].give_to_other_node(node).await?;
     routed(node, &blocks[2], Some("10.100.0.77")).await.context("after a restart")?;
-    mend::<AddressBlock>(node, None, &blocks[0].name).await?;
-    forget_other(node).await?;
+    make_readable::<AddressBlock>(node, None, &blocks[0].name).await?;
+    remove_other_node(node).await?;
     with_flags(node, &[]).await?;
-    scene.end(node).await
+    fixture.end(node).await
 }

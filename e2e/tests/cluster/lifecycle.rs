@@ -4,30 +4,31 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use bobbin_e2e::cluster::{Call, Cluster, Workload};
-use bobbin_e2e::image::TOOLS;
-use bobbin_e2e::paths;
-use bobbin_e2e::pools::Pool;
-use bobbin_e2e::until::{so, until};
+use bobbin_e2e::cluster::Pool;
+use bobbin_e2e::cluster::pod::paths;
+use bobbin_e2e::cluster::{Cluster, CniCall, Workload};
+use bobbin_e2e::suite::Suite;
+use bobbin_e2e::wait::{check, wait_until};
 use libtest_mimic::Trial;
 use serde_json::json;
+use xtask::image::TOOLS;
 
-use crate::stage::{Stage, VALUES};
+use crate::fixture::VALUES;
 
 const PODS: Duration = Duration::from_secs(90);
 /// Pods of the StatefulSet, and how often all of them are deleted: together the 50 times.
 const REPLICAS: usize = 5;
 const ROUNDS: usize = 10;
 
-pub fn tests(stage: &Stage) -> Vec<Trial> {
+pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
     vec![
-        stage.test(
+        suite.test(
             "StatefulSet pods deleted and recreated 50 times, the shim called again with each old container ID afterwards: no duplicate, no leak",
             fifty_times,
         ),
-        stage.test("a pool deleted while used waits and says who holds it, then goes", a_used_pool_waits),
-        stage.test("a pool deleted in the foreground while used waits, then goes", a_used_pool_waits_in_foreground),
-        stage.test("leaving: the node is clean of ours afterwards", leaving),
+        suite.test("a pool deleted while used waits and says who holds it, then goes", a_used_pool_waits),
+        suite.test("a pool deleted in the foreground while used waits, then goes", a_used_pool_waits_in_foreground),
+        suite.test("leaving: the node is clean of ours afterwards", leaving),
     ]
 }
 
@@ -57,14 +58,14 @@ async fn fifty_times(cluster: &mut Cluster) -> Result<()> {
         cluster.kubectl(["-n", "again", "delete", "pod", "-l", "app=db", "--wait=false"])?;
         let old = &old;
         let cluster = &*cluster;
-        until("the old pods are gone", PODS, || async move {
+        wait_until("the old pods are gone", PODS, || async move {
             let left = cluster
                 .assignments_of("again")
                 .await?
                 .into_iter()
                 .filter(|record| record.spec.pod_uid.as_ref().is_some_and(|uid| old.contains(uid)))
                 .count();
-            Ok(so(left == 0, || format!("{left} records of old pods")))
+            Ok(check(left == 0, || format!("{left} records of old pods")))
         })
         .await?;
     }
@@ -75,7 +76,7 @@ async fn fifty_times(cluster: &mut Cluster) -> Result<()> {
 
     let before = cluster.assignments_of("again").await?;
     for (node, container) in &seen {
-        let answer = cluster.shim(node, &Call::late_del(container))?;
+        let answer = cluster.shim(node, &CniCall::late_del(container))?;
         ensure!(answer.ok, "a late DEL of {container} on {node} failed: {}", answer.said);
     }
     ensure!(cluster.assignments_of("again").await?.len() == before.len(), "a late DEL freed an address that is in use");
@@ -119,7 +120,7 @@ async fn waits_then_goes(cluster: &Cluster, name: &str, second: u8, foreground: 
         "it does not say who holds it: {message:?}"
     );
     // What is in use stays in use.
-    one.can_reach(&two, bobbin_e2e::pod::Family::V4)?;
+    one.can_reach(&two, bobbin_e2e::cluster::pod::Family::V4)?;
     ensure!(
         cluster.blocks_of_pool(name).await?.iter().any(|block| block.spec.node_name.as_deref() == Some("n1")),
         "a used block is gone"
@@ -157,7 +158,7 @@ async fn leaving(cluster: &mut Cluster) -> Result<()> {
 /// Waits until nothing of ours is on a node.
 async fn await_clean(cluster: &Cluster, name: &str) -> Result<()> {
     let node = cluster.node(name)?;
-    until(&format!("{name} is clean of ours"), Duration::from_mins(1), || async move {
+    wait_until(&format!("{name} is clean of ours"), Duration::from_mins(1), || async move {
         let mut left = Vec::new();
         for (words, sign) in [
             (&["ls", "/etc/cni/net.d"][..], "bobbin"),
@@ -175,7 +176,7 @@ async fn await_clean(cluster: &Cluster, name: &str) -> Result<()> {
             let seen = node.exec(["ip", family, "route", "show", "table", table]).unwrap_or_default();
             left.extend(seen.lines().map(str::to_owned));
         }
-        Ok(so(left.is_empty(), || left.join("; ")))
+        Ok(check(left.is_empty(), || left.join("; ")))
     })
     .await
     .with_context(|| format!("leaving {name}"))

@@ -4,17 +4,18 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use bobbin_e2e::cluster::pod::FAMILIES;
 use bobbin_e2e::cluster::{Cluster, Workload};
-use bobbin_e2e::pod::FAMILIES;
-use bobbin_e2e::until::{so, until};
+use bobbin_e2e::suite::Suite;
+use bobbin_e2e::wait::{check, wait_until};
 use libtest_mimic::Trial;
 
-use crate::stage::{NODE_GONE, Stage};
+use crate::fixture::NODE_GRACE_PERIOD;
 
-pub fn tests(stage: &Stage) -> Vec<Trial> {
+pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
     vec![
-        stage.test("a node power-cut and rebooted: its old addresses are free, its new pods run", power_cut),
-        stage.test("a node deleted: its blocks are free again", node_deleted),
+        suite.test("a node power-cut and rebooted: its old addresses are free, its new pods run", power_cut),
+        suite.test("a node deleted: its blocks are free again", node_deleted),
     ]
 }
 
@@ -44,10 +45,10 @@ async fn power_cut(cluster: &mut Cluster) -> Result<()> {
         new.can_reach(&witness, family)?;
     }
     let (cluster, old) = (&*cluster, &old);
-    until("the old addresses are free", Duration::from_secs(40), || async move {
+    wait_until("the old addresses are free", Duration::from_secs(40), || async move {
         let records = cluster.assignments().await?;
         let left = records.iter().filter(|record| old.contains(&record.spec.container_id)).count();
-        Ok(so(left == 0, || format!("{left} old records are left")))
+        Ok(check(left == 0, || format!("{left} old records are left")))
     })
     .await?;
     cluster.await_no_leak_and_no_duplicate(Duration::from_secs(20)).await
@@ -62,10 +63,10 @@ async fn node_deleted(cluster: &mut Cluster) -> Result<()> {
 
     cluster.remove_node("n4").await?;
     let cluster = &*cluster;
-    until("the blocks and addresses of n4 are free", Duration::from_secs(NODE_GONE + 40), || async move {
+    wait_until("the blocks and addresses of n4 are free", Duration::from_secs(NODE_GRACE_PERIOD + 40), || async move {
         let blocks = cluster.blocks_of_node("n4").await?.len();
         let records = cluster.assignments().await?.iter().filter(|record| record.spec.node_name == "n4").count();
-        Ok(so(blocks == 0 && records == 0, || format!("{blocks} blocks, {records} addresses")))
+        Ok(check(blocks == 0 && records == 0, || format!("{blocks} blocks, {records} addresses")))
     })
     .await
 }

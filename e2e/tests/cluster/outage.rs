@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use bobbin_e2e::cluster::pod::{FAMILIES, PORT, who_answers};
 use bobbin_e2e::cluster::{Cluster, NAMESPACE, Workload, not_ready};
-use bobbin_e2e::namespace::Namespace;
-use bobbin_e2e::pod::{FAMILIES, PORT, who_answers};
-use bobbin_e2e::until::{Look, so, until};
+use bobbin_e2e::network::Namespace;
+use bobbin_e2e::suite::Suite;
+use bobbin_e2e::wait::{Poll, check, wait_until};
 use k8s_openapi::api::core::v1;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use kube::ResourceExt;
@@ -14,16 +15,16 @@ use kube::api::{Api, DeleteParams, ListParams};
 use libtest_mimic::Trial;
 use serde_json::json;
 
+use crate::fixture::VALUES;
 use crate::probe::Probes;
-use crate::stage::{Stage, VALUES};
 
 const PODS: Duration = Duration::from_secs(90);
 
-pub fn tests(stage: &Stage) -> Vec<Trial> {
+pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
     vec![
-        stage.test("all agents deleted at once: probes lose nothing, nodes stay Ready, EndpointSlices do not change, no address twice", all_agents_deleted),
-        stage.test("helm upgrade under running pods loses nothing", helm_upgrade),
-        stage.test("pods start and stop with API server and operator stopped", api_server_and_operator_stopped),
+        suite.test("all agents deleted at once: probes lose nothing, nodes stay Ready, EndpointSlices do not change, no address twice", all_agents_deleted),
+        suite.test("helm upgrade under running pods loses nothing", helm_upgrade),
+        suite.test("pods start and stop with API server and operator stopped", api_server_and_operator_stopped),
     ]
 }
 
@@ -44,16 +45,16 @@ async fn all_agents_deleted(cluster: &mut Cluster) -> Result<()> {
     let (agents, selector, old) = (&agents, &selector, &old);
     let nodes: Api<v1::Node> = Api::all(cluster.client());
     let nodes = &nodes;
-    until("all agents are new and Ready", PODS, || async move {
+    wait_until("all agents are new and Ready", PODS, || async move {
         for node in nodes.list(&ListParams::default()).await?.items {
             if let Some(why) = not_ready(&node) {
                 // Not a reason to look again: it must not have happened.
-                return Ok(Look::Yes(Err(anyhow::anyhow!("{} became NotReady: {why}", node.name_any()))));
+                return Ok(Poll::Ready(Err(anyhow::anyhow!("{} became NotReady: {why}", node.name_any()))));
             }
         }
         let now = agents.list(selector).await?.items;
         let new = now.iter().filter(|pod| !old.contains(&pod.uid().unwrap_or_default()) && is_ready(pod)).count();
-        Ok(if new == old.len() { Look::Yes(Ok(())) } else { Look::NotYet(format!("{new} are")) })
+        Ok(if new == old.len() { Poll::Ready(Ok(())) } else { Poll::Pending(format!("{new} are")) })
     })
     .await??;
     cluster.create_ready_pod(Workload::pod("steady", "late").on(&to.node)).await?;
@@ -66,9 +67,9 @@ async fn all_agents_deleted(cluster: &mut Cluster) -> Result<()> {
 
 /// The EndpointSlices of the test's Service, once each of its pods is a ready endpoint.
 async fn settled_slices(cluster: &Cluster, pods: usize) -> Result<Vec<EndpointSlice>> {
-    until("every pod is a ready endpoint in both families", PODS, || async {
+    wait_until("every pod is a ready endpoint in both families", PODS, || async {
         let ready: Vec<usize> = endpoint_slices(cluster).await?.iter().map(ready_endpoints).collect();
-        Ok(so(ready == [pods; FAMILIES.len()], || format!("{ready:?} endpoints are ready")))
+        Ok(check(ready == [pods; FAMILIES.len()], || format!("{ready:?} endpoints are ready")))
     })
     .await?;
     endpoint_slices(cluster).await
@@ -125,27 +126,27 @@ async fn api_server_and_operator_stopped(cluster: &mut Cluster) -> Result<()> {
     let file = cluster.node("n1")?.path("/etc/kubernetes/manifests/static.json")?;
     std::fs::write(&file, manifest.to_string())?;
     let node = cluster.node("n1")?;
-    let address = until("a static pod runs and is reached, with the API server down", PODS, || async {
+    let address = wait_until("a static pod runs and is reached, with the API server down", PODS, || async {
         let Some(pid) = node.processes_of_pod(UID).first().copied() else {
-            return Ok(Look::NotYet("it has no process".to_owned()));
+            return Ok(Poll::Pending("it has no process".to_owned()));
         };
         let own = Namespace::at(format!("/proc/{pid}/ns/net").as_ref())?;
         let text = own.command("ip").args(["-4", "-o", "addr", "show", "dev", "eth0"]).output()?;
         let text = String::from_utf8_lossy(&text.stdout).into_owned();
         let Some(address) = text.split_whitespace().skip_while(|word| *word != "inet").nth(1) else {
-            return Ok(Look::NotYet(text));
+            return Ok(Poll::Pending(text));
         };
         let address: std::net::IpAddr = address.split('/').next().unwrap_or_default().parse()?;
         before.netns().run(move || who_answers((address, PORT).into()))??;
-        Ok(Look::Yes(address))
+        Ok(Poll::Ready(address))
     })
     .await?;
     ensure!(Some(address) != before.ipv4.map(Into::into), "the static pod has the address of another");
     std::fs::remove_file(&file)?;
-    until("the static pod stops, with the API server down", PODS, || async {
+    wait_until("the static pod stops, with the API server down", PODS, || async {
         let routes = node.exec(["ip", "-4", "route", "show", "table", "116"])?;
         let left = routes.lines().any(|line| line.starts_with(&format!("{address} ")));
-        Ok(so(!left && node.processes_of_pod(UID).is_empty(), || routes))
+        Ok(check(!left && node.processes_of_pod(UID).is_empty(), || routes))
     })
     .await?;
 

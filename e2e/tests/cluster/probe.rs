@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use bobbin_e2e::namespace::Namespace;
-use bobbin_e2e::pod::{FAMILIES, PORT, Pod, who_answers};
+use bobbin_e2e::cluster::pod::{FAMILIES, PORT, Pod, who_answers};
+use bobbin_e2e::network::Namespace;
 
 /// Time between two probes.
 const EVERY: Duration = Duration::from_millis(10);
@@ -17,7 +17,7 @@ const ANSWER: Duration = Duration::from_secs(2);
 
 type Count = (usize, Vec<String>);
 
-/// Running probes.
+/// Process probes.
 pub struct Probes {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Result<Count>>>,

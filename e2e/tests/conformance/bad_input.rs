@@ -1,7 +1,7 @@
 //! What is wrong in stdin, environment, version or namespace is said in one sentence, and leaves nothing behind.
 
 use anyhow::{Result, ensure};
-use bobbin_e2e::lone_node::{Call, CniError, LoneNode};
+use bobbin_e2e::single_node::{Call, CniError, SingleNode};
 use serde_json::{Value, json};
 
 use super::nothing_is_left;
@@ -12,8 +12,8 @@ fn sentence(error: &CniError, code: u64, word: &str) -> Result<()> {
     Ok(())
 }
 
-pub async fn stdin(node: &mut LoneNode) -> Result<()> {
-    let pod = node.pod()?;
+pub async fn stdin(node: &mut SingleNode) -> Result<()> {
+    let pod = node.sandbox()?;
     for (stdin, code, word) in [
         ("", 6, "stdin"),
         ("{", 6, "stdin"),
@@ -27,8 +27,8 @@ pub async fn stdin(node: &mut LoneNode) -> Result<()> {
     nothing_is_left(node, &pod.container_id).await
 }
 
-pub async fn environment(node: &mut LoneNode) -> Result<()> {
-    let pod = node.pod()?;
+pub async fn environment(node: &mut SingleNode) -> Result<()> {
+    let pod = node.sandbox()?;
     let add = || pod.call("ADD");
     for (call, word) in [
         (Call { verb: "", ..add() }, "CNI"),
@@ -46,8 +46,8 @@ pub async fn environment(node: &mut LoneNode) -> Result<()> {
     nothing_is_left(node, &pod.container_id).await
 }
 
-pub async fn version(node: &mut LoneNode) -> Result<()> {
-    let pod = node.pod()?;
+pub async fn version(node: &mut SingleNode) -> Result<()> {
+    let pod = node.sandbox()?;
     for version in [json!("2.0.0"), json!("0.2.0"), Value::Null] {
         let error = node.call(&pod.call("ADD").with("cniVersion", version))?.error()?;
         sentence(&error, 1, "0.3.1, 0.4.0, 1.0.0 and 1.1.0")?;
@@ -55,8 +55,8 @@ pub async fn version(node: &mut LoneNode) -> Result<()> {
     nothing_is_left(node, &pod.container_id).await
 }
 
-pub async fn namespace(node: &mut LoneNode) -> Result<()> {
-    let pod = node.pod()?;
+pub async fn namespace(node: &mut SingleNode) -> Result<()> {
+    let pod = node.sandbox()?;
     let missing = Call { netns: Some(node.path("netns/none")), ..pod.call("ADD") };
     sentence(&node.call(&missing)?.error()?, 3, "netns/none")?;
     let file = node.path("a-file");

@@ -1,7 +1,8 @@
 //! CHECK finds what is not as ADD left it, and names it.
 
 use anyhow::{Context, Result, ensure};
-use bobbin_e2e::lone_node::{LoneNode, Pod};
+use bobbin_e2e::single_node::{Sandbox, SingleNode, WAIT_TIMEOUT};
+use bobbin_e2e::wait::{Poll, wait_until};
 use serde_json::Value;
 
 /// The code for a container that was never added.
@@ -9,18 +10,18 @@ const CONTAINER_UNKNOWN: u64 = 3;
 /// The code of a CHECK that found something.
 const CHECK_FAILED: u64 = 101;
 
-pub async fn succeeds(node: &mut LoneNode) -> Result<()> {
-    let pod = node.pod()?;
+pub async fn succeeds(node: &mut SingleNode) -> Result<()> {
+    let pod = node.sandbox()?;
     let result = node.add(&pod)?;
     ensure!(node.call(&pod.check(&result))?.ok()?.is_null(), "CHECK printed something");
     node.del(&pod)
 }
 
 /// Adds a pod, breaks something of it, and expects CHECK to say so in the words that `spoil` returns.
-fn broken(node: &LoneNode, spoil: impl Fn(&Pod, &Value) -> Result<String>) -> Result<()> {
-    let pod = node.pod()?;
+fn broken(node: &SingleNode, make_unreadable: impl Fn(&Sandbox, &Value) -> Result<String>) -> Result<()> {
+    let pod = node.sandbox()?;
     let result = node.add(&pod)?;
-    let sentence = spoil(&pod, &result)?;
+    let sentence = make_unreadable(&pod, &result)?;
     let error = node.call(&pod.check(&result))?.error()?;
     ensure!(error.code == CHECK_FAILED && error.text.contains(&sentence), "{sentence:?} is not in {error:?}");
     node.del(&pod)
@@ -32,7 +33,7 @@ fn address_of(result: &Value, family: usize) -> Result<&str> {
     Ok(address.split('/').next().unwrap_or(address))
 }
 
-pub async fn names_a_link(node: &mut LoneNode) -> Result<()> {
+pub async fn names_a_link(node: &mut SingleNode) -> Result<()> {
     for (command, is) in [("link del eth0", "missing"), ("link set eth0 down", "down")] {
         broken(node, |pod, _| {
             pod.namespace.ip(command)?;
@@ -42,7 +43,7 @@ pub async fn names_a_link(node: &mut LoneNode) -> Result<()> {
     Ok(())
 }
 
-pub async fn names_an_address(node: &mut LoneNode) -> Result<()> {
+pub async fn names_an_address(node: &mut SingleNode) -> Result<()> {
     for family in [0, 1] {
         broken(node, |pod, result| {
             let address = address_of(result, family)?;
@@ -54,7 +55,7 @@ pub async fn names_an_address(node: &mut LoneNode) -> Result<()> {
     Ok(())
 }
 
-pub async fn names_a_route(node: &mut LoneNode) -> Result<()> {
+pub async fn names_a_route(node: &mut SingleNode) -> Result<()> {
     for (gateway, to) in [("169.254.1.1", "0.0.0.0/0"), ("fe80::1 dev eth0", "::/0")] {
         let via = gateway.split(' ').next().unwrap_or_default();
         broken(node, |pod, _| {
@@ -65,32 +66,32 @@ pub async fn names_a_route(node: &mut LoneNode) -> Result<()> {
     Ok(())
 }
 
-pub async fn names_a_host_route(node: &mut LoneNode) -> Result<()> {
+pub async fn names_a_host_route(node: &mut SingleNode) -> Result<()> {
     let place = node.namespace.clone();
     let sentence = |address: &str| format!("on the node: route {address}/32 over link ");
-    named_or_repaired(node, &sentence, &|address| place.ip(&format!("route del {address} table 116")))
+    named_or_repaired(node, &sentence, &|address| place.ip(&format!("route del {address} table 116"))).await
 }
 
-pub async fn names_a_rule(node: &mut LoneNode) -> Result<()> {
+pub async fn names_a_rule(node: &mut SingleNode) -> Result<()> {
     let place = node.namespace.clone();
     let sentence = |_: &str| "on the node: rule 2000: from all lookup 116 (IPv4) is missing".to_owned();
-    named_or_repaired(node, &sentence, &|_| place.ip("rule del priority 2000"))
+    named_or_repaired(node, &sentence, &|_| place.ip("rule del priority 2000")).await
 }
 
 /// The agent repairs what is the node's within moments of the kernel's notice: CHECK may come first or find it mended, but in
 /// twenty tries it comes first at least once, and all is mended at the end.
-fn named_or_repaired(
-    node: &LoneNode,
+async fn named_or_repaired(
+    node: &SingleNode,
     sentence: &dyn Fn(&str) -> String,
-    spoil: &dyn Fn(&str) -> Result<()>,
+    make_unreadable: &dyn Fn(&str) -> Result<()>,
 ) -> Result<()> {
-    let pod = node.pod()?;
+    let pod = node.sandbox()?;
     let result = node.add(&pod)?;
     let address = address_of(&result, 0)?;
     let sentence = sentence(address);
     let mut named = 0;
     for _ in 0..20 {
-        if spoil(address).is_ok() {
+        if make_unreadable(address).is_ok() {
             let answer = node.call(&pod.check(&result))?;
             if answer.exit != 0 {
                 let error = answer.error()?;
@@ -103,16 +104,16 @@ fn named_or_repaired(
         }
     }
     ensure!(named > 0, "CHECK never said {sentence:?}");
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while let Err(error) = node.call(&pod.check(&result))?.ok() {
-        ensure!(std::time::Instant::now() < deadline, "{sentence:?} was not repaired: {error:#}");
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+    wait_until("CHECK finds everything repaired", WAIT_TIMEOUT, || async {
+        node.call(&pod.check(&result))?.ok()?;
+        Ok(Poll::Ready(()))
+    })
+    .await?;
     node.del(&pod)
 }
 
-pub async fn of_a_stranger(node: &mut LoneNode) -> Result<()> {
-    let (pod, other) = (node.pod()?, node.pod()?);
+pub async fn of_a_stranger(node: &mut SingleNode) -> Result<()> {
+    let (pod, other) = (node.sandbox()?, node.sandbox()?);
     let result = node.add(&pod)?;
     let error = node.call(&other.check(&result))?.error()?;
     ensure!(error.code == CONTAINER_UNKNOWN && error.text.contains("is unknown to the agent of node n1"), "{error:?}");

@@ -1,13 +1,13 @@
 //! DEL is success whatever is missing, and frees what is there.
 
 use anyhow::{Result, ensure};
-use bobbin_e2e::lone_node::{Call, LoneNode, fresh_id};
+use bobbin_e2e::single_node::{Call, SingleNode, random_container_id};
 use serde_json::json;
 
 use super::nothing_is_left;
 
-pub async fn repeated(node: &mut LoneNode) -> Result<()> {
-    let pod = node.pod()?;
+pub async fn repeated(node: &mut SingleNode) -> Result<()> {
+    let pod = node.sandbox()?;
     node.add(&pod)?;
     for _ in 0..3 {
         node.del(&pod)?;
@@ -15,29 +15,29 @@ pub async fn repeated(node: &mut LoneNode) -> Result<()> {
     nothing_is_left(node, &pod.container_id).await
 }
 
-pub async fn with_something_missing(node: &mut LoneNode) -> Result<()> {
+pub async fn with_something_missing(node: &mut SingleNode) -> Result<()> {
     // The namespace's path is gone.
-    let pod = node.pod()?;
+    let pod = node.sandbox()?;
     node.add(&pod)?;
     let (id, call) = (pod.container_id.clone(), pod.call("DEL"));
     drop(pod);
     node.call(&call)?.ok()?;
     nothing_is_left(node, &id).await?;
     // No path was given, as after a reboot.
-    let pod = node.pod()?;
+    let pod = node.sandbox()?;
     node.add(&pod)?;
     node.call(&Call { netns: None, ..pod.call("DEL") })?.ok()?;
     nothing_is_left(node, &pod.container_id).await?;
     // The link is gone, and what came before can't be read.
-    let pod = node.pod()?;
+    let pod = node.sandbox()?;
     node.add(&pod)?;
     pod.namespace.ip("link del eth0")?;
     node.call(&pod.call("DEL").with("prevResult", json!([])))?.ok()?;
     nothing_is_left(node, &pod.container_id).await
 }
 
-pub async fn without_a_record(node: &mut LoneNode) -> Result<()> {
-    let pod = node.pod()?;
+pub async fn without_a_record(node: &mut SingleNode) -> Result<()> {
+    let pod = node.sandbox()?;
     node.add(&pod)?;
     node.kill_agent();
     let mut removed = 0;
@@ -55,7 +55,7 @@ pub async fn without_a_record(node: &mut LoneNode) -> Result<()> {
     nothing_is_left(node, &pod.container_id).await
 }
 
-pub async fn of_a_stranger(node: &mut LoneNode) -> Result<()> {
-    node.call(&Call::of("DEL", &fresh_id(), "eth0", None))?.ok()?;
+pub async fn of_a_stranger(node: &mut SingleNode) -> Result<()> {
+    node.call(&Call::of("DEL", &random_container_id(), "eth0", None))?.ok()?;
     Ok(())
 }

@@ -1,13 +1,13 @@
 //! GC frees what the runtime does not list, nothing else, and never by mistake.
 
 use anyhow::{Result, ensure};
-use bobbin_e2e::lone_node::{Answer, Call, LoneNode};
+use bobbin_e2e::single_node::{Answer, Call, SingleNode};
 use serde_json::{Value, json};
 
 use super::nothing_is_left;
 
 /// GC that lists all that has a record but these.
-async fn gc_without(node: &LoneNode, unlisted: &[&str]) -> Result<Answer> {
+async fn gc_without(node: &SingleNode, unlisted: &[&str]) -> Result<Answer> {
     let all = node.assignments().await?;
     let listed = all.iter().filter(|one| !unlisted.contains(&one.spec.container_id.as_str()));
     let list: Vec<Value> =
@@ -15,8 +15,8 @@ async fn gc_without(node: &LoneNode, unlisted: &[&str]) -> Result<Answer> {
     node.call(&Call { verb: "GC", ..Call::default() }.with("cni.dev/valid-attachments", json!(list)))
 }
 
-pub async fn frees_the_unlisted(node: &mut LoneNode) -> Result<()> {
-    let (kept, first, second) = (node.pod()?, node.pod()?, node.pod()?);
+pub async fn frees_the_unlisted(node: &mut SingleNode) -> Result<()> {
+    let (kept, first, second) = (node.sandbox()?, node.sandbox()?, node.sandbox()?);
     let result = node.add(&kept)?;
     node.add(&first)?;
     node.add(&second)?;
@@ -34,17 +34,17 @@ pub async fn frees_the_unlisted(node: &mut LoneNode) -> Result<()> {
 }
 
 /// Records of these containers, whatever else there is.
-async fn recorded(node: &LoneNode, ids: &[&str]) -> Result<()> {
-    bobbin_e2e::until::until("the records are there", bobbin_e2e::lone_node::PATIENCE, || async {
+async fn recorded(node: &SingleNode, ids: &[&str]) -> Result<()> {
+    bobbin_e2e::wait::wait_until("the records are there", bobbin_e2e::single_node::WAIT_TIMEOUT, || async {
         let all = node.assignments().await?;
         let there = ids.iter().filter(|id| all.iter().any(|one| one.spec.container_id == **id)).count();
-        Ok(bobbin_e2e::until::so(there == ids.len(), || format!("{there} of {}", ids.len())))
+        Ok(bobbin_e2e::wait::check(there == ids.len(), || format!("{there} of {}", ids.len())))
     })
     .await
 }
 
-pub async fn leaves_other_networks(node: &mut LoneNode) -> Result<()> {
-    let (ours, other) = (node.pod()?, node.pod()?);
+pub async fn leaves_other_networks(node: &mut SingleNode) -> Result<()> {
+    let (ours, other) = (node.sandbox()?, node.sandbox()?);
     let of_other = |verb: &'static str| other.call(verb).with("name", json!("other"));
     let gc = |name: &str| {
         let call = Call { verb: "GC", ..Call::default() }.with("name", json!(name));
@@ -65,15 +65,15 @@ pub async fn leaves_other_networks(node: &mut LoneNode) -> Result<()> {
     node.del(&ours)
 }
 
-pub async fn frees_what_is_gone(node: &mut LoneNode) -> Result<()> {
-    let pod = node.pod()?;
+pub async fn frees_what_is_gone(node: &mut SingleNode) -> Result<()> {
+    let pod = node.sandbox()?;
     node.add(&pod)?;
     let id = pod.container_id.clone();
     drop(pod);
     // The kernel takes a namespace apart a moment after its last holder let go.
-    bobbin_e2e::until::until("the link went with its namespace", bobbin_e2e::lone_node::PATIENCE, || async {
+    bobbin_e2e::wait::wait_until("the link went with its namespace", bobbin_e2e::single_node::WAIT_TIMEOUT, || async {
         let links = node.attachments()?;
-        Ok(bobbin_e2e::until::so(!links.keys().any(|alias| alias.contains(&id)), || "it is there".to_owned()))
+        Ok(bobbin_e2e::wait::check(!links.keys().any(|alias| alias.contains(&id)), || "it is there".to_owned()))
     })
     .await?;
     recorded(node, &[&id]).await?;
@@ -83,8 +83,8 @@ pub async fn frees_what_is_gone(node: &mut LoneNode) -> Result<()> {
     nothing_is_left(node, &id).await
 }
 
-pub async fn without_a_list(node: &mut LoneNode) -> Result<()> {
-    let pod = node.pod()?;
+pub async fn without_a_list(node: &mut SingleNode) -> Result<()> {
+    let pod = node.sandbox()?;
     let result = node.add(&pod)?;
     for _ in 0..2 {
         let error = node.call(&Call { verb: "GC", ..Call::default() })?.error()?;

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use bobbin_e2e::lone_node::{LoneNode, PATIENCE, Pod};
-use bobbin_e2e::until::{so, until};
+use bobbin_e2e::single_node::{Sandbox, SingleNode, WAIT_TIMEOUT};
+use bobbin_e2e::wait::{check, wait_until};
 use nix::sys::signal::{Signal, kill};
 
 use super::end;
@@ -15,21 +15,23 @@ const ROUNDS: usize = 5;
 /// Rules of others: what looks at all rules takes its time.
 const RULES: usize = 1000;
 
-pub async fn thirty_at_once(node: &mut LoneNode) -> Result<()> {
+pub async fn thirty_at_once(node: &mut SingleNode) -> Result<()> {
     node.namespace.ip(&foreign_rules("add"))?;
     for round in 0..ROUNDS {
         node.kill_agent();
         node.start_agent().await?;
-        let pods: Vec<Pod> = (0..CALLS).map(|_| node.pod()).collect::<Result<_>>()?;
+        let pods: Vec<Sandbox> = (0..CALLS).map(|_| node.sandbox()).collect::<Result<_>>()?;
         let (calls, plugin) = (pods.iter().map(|pod| pod.call("ADD")).collect(), node.plugin());
         // All calls wait in the socket's queue, and the rules are not there, as after a boot. Their removal makes the agent repair them.
         kill(node.agent_pid()?, Signal::SIGSTOP)?;
-        until("the agent is stopped", PATIENCE, || async { Ok(so(is_stopped(node)?, || "it runs".to_owned())) })
-            .await?;
+        wait_until("the agent is stopped", WAIT_TIMEOUT, || async {
+            Ok(check(is_stopped(node)?, || "it runs".to_owned()))
+        })
+        .await?;
         let adding = std::thread::spawn(move || plugin.call_at_once(calls));
-        let queued = until("all calls wait in the queue", PATIENCE, || async {
+        let queued = wait_until("all calls wait in the queue", WAIT_TIMEOUT, || async {
             let waiting = queue(node)?;
-            Ok(so(waiting >= CALLS, || format!("{waiting} wait")))
+            Ok(check(waiting >= CALLS, || format!("{waiting} wait")))
         })
         .await;
         for family in ["-4", "-6"] {
@@ -60,7 +62,7 @@ fn foreign_rules(verb: &str) -> String {
 }
 
 /// Whether every thread of the agent has stopped.
-fn is_stopped(node: &LoneNode) -> Result<bool> {
+fn is_stopped(node: &SingleNode) -> Result<bool> {
     for thread in std::fs::read_dir(format!("/proc/{}/task", node.agent_pid()?))? {
         let status = std::fs::read_to_string(thread?.path().join("status"))?;
         if !status.lines().any(|line| line.starts_with("State:") && line.contains("T (stopped)")) {
@@ -71,7 +73,7 @@ fn is_stopped(node: &LoneNode) -> Result<bool> {
 }
 
 /// The connections to the agent's socket that it has not taken yet.
-fn queue(node: &LoneNode) -> Result<usize> {
+fn queue(node: &SingleNode) -> Result<usize> {
     let output = node.namespace.command("ss").args(["-xlnH"]).output().context("the program ss is missing")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let directory = node.run_dir().display().to_string();

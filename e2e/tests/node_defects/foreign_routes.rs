@@ -3,15 +3,15 @@
 use std::fmt::Write;
 
 use anyhow::{Context, Result, ensure};
-use bobbin_e2e::control_plane::Running;
-use bobbin_e2e::lone_node::{LoneNode, PATIENCE};
-use bobbin_e2e::until::{so, until};
+use bobbin_e2e::control_plane::Process;
+use bobbin_e2e::single_node::{SingleNode, WAIT_TIMEOUT};
+use bobbin_e2e::wait::{check, wait_until};
 
-use super::{end, probe};
+use super::{end, metrics_endpoint};
 
 /// Routes that change at a time, so often; each time the agent has the leisure to compare if it wants to.
 const AT_ONCE: usize = 500;
-const TIMES: usize = 10;
+const RUNS: usize = 10;
 /// The comparison that is made every minute, and one that was due.
 const COMPARISONS: usize = 2;
 /// What the allocator may take on the way, in KiB.
@@ -26,32 +26,35 @@ fn routes(verb: &str, time: usize) -> String {
     lines
 }
 
-pub async fn ignored(node: &mut LoneNode) -> Result<()> {
-    let pod = node.pod()?;
+pub async fn ignored(node: &mut SingleNode) -> Result<()> {
+    let pod = node.sandbox()?;
     node.add(&pod)?;
-    probe::sweeps(node, 2).await?;
+    metrics_endpoint::await_stale_checks(node, 2).await?;
     let log = node.path("routes-strace.log");
     let arguments = ["-f", "-etrace=sendto,sendmsg", "-s64", &format!("-p{}", node.agent_pid()?)].map(str::to_owned);
-    let strace = Running::start(std::path::Path::new("strace"), Some(&node.namespace.path()), &log, arguments)?;
+    let strace = Process::start(std::path::Path::new("strace"), Some(&node.namespace.path()), &log, arguments)?;
     let text = || String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned();
-    until("strace has hold of the agent", PATIENCE, || async { Ok(so(text().contains(" attached"), text)) }).await?;
+    wait_until("strace has hold of the agent", WAIT_TIMEOUT, || async {
+        Ok(check(text().contains(" attached"), text))
+    })
+    .await?;
     let before = node.agent_memory()?;
-    for time in 0..TIMES {
+    for time in 0..RUNS {
         node.namespace.ip(&routes("add", time))?;
-        probe::sweeps(node, 1).await?;
+        metrics_endpoint::await_stale_checks(node, 1).await?;
     }
     let after = node.agent_memory()?;
     // RTM_GETRULE is asked for by a comparison alone.
     let dump = |line: &&str| line.contains("RTM_GETRULE") || line.contains("nlmsg_type=0x22");
     let comparisons = text().lines().filter(dump).count() / 2;
     drop(strace);
-    for time in 0..TIMES {
+    for time in 0..RUNS {
         node.namespace.ip(&routes("del", time))?;
     }
-    println!("{} foreign routes: {comparisons} comparisons, {before} KiB before, {after} KiB after", AT_ONCE * TIMES);
-    ensure!(comparisons <= COMPARISONS, "{} foreign routes caused {comparisons} comparisons", AT_ONCE * TIMES);
+    println!("{} foreign routes: {comparisons} comparisons, {before} KiB before, {after} KiB after", AT_ONCE * RUNS);
+    ensure!(comparisons <= COMPARISONS, "{} foreign routes caused {comparisons} comparisons", AT_ONCE * RUNS);
     let grown = after.saturating_sub(before);
-    ensure!(grown <= GROWS, "{} foreign routes took {grown} KiB", AT_ONCE * TIMES);
+    ensure!(grown <= GROWS, "{} foreign routes took {grown} KiB", AT_ONCE * RUNS);
     node.agent_must_run().context("the agent")?;
     end(node, vec![pod], &[]).await
 }

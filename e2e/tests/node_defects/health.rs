@@ -4,43 +4,43 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use bobbin_e2e::control_plane::Running;
-use bobbin_e2e::lone_node::{LoneNode, PATIENCE};
-use bobbin_e2e::until::{Look, so, until};
+use bobbin_e2e::control_plane::Process;
+use bobbin_e2e::single_node::{SingleNode, WAIT_TIMEOUT};
+use bobbin_e2e::wait::{Poll, check, wait_until};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use super::{METRICS, a_minute, end, probe, restart, scaled};
+use super::{METRICS, end, metrics_endpoint, restart, scaled, scaled_minute};
 
 /// How long a program may take to refuse its flags.
 const REFUSES: Duration = Duration::from_secs(5);
 
-pub async fn busy_port(node: &mut LoneNode) -> Result<()> {
+pub async fn busy_port(node: &mut SingleNode) -> Result<()> {
     node.kill_agent();
     let address: SocketAddr = METRICS.parse()?;
     let busy = node.namespace.run(move || TcpListener::bind(address))??;
     let begun = node.agent_log().len();
     node.set_agent_flags(&scaled("0.1").iter().map(String::as_str).collect::<Vec<_>>());
     node.start_agent().await.context("with a busy metrics port")?;
-    let pod = node.pod()?;
+    let pod = node.sandbox()?;
     node.add(&pod)?;
-    until("the busy port is reported", PATIENCE, || async {
+    wait_until("the busy port is reported", WAIT_TIMEOUT, || async {
         let log = node.agent_log().split_off(begun);
         let told = |line: &str| (line.contains("WARN") || line.contains("ERROR")) && line.contains(METRICS);
-        Ok(so(log.lines().any(told), || log))
+        Ok(check(log.lines().any(told), || log))
     })
     .await?;
     drop(busy);
-    until("the port is taken when it is free", a_minute(), || async {
-        let (status, _) = probe::get(node, "/healthz")?;
-        Ok(so(status == 200, || status.to_string()))
+    wait_until("the port is taken when it is free", scaled_minute(), || async {
+        let (status, _) = metrics_endpoint::get(node, "/healthz")?;
+        Ok(check(status == 200, || status.to_string()))
     })
     .await?;
     end(node, vec![pod], &[]).await?;
     restart(node, &[]).await
 }
 
-pub async fn hung_loop(node: &mut LoneNode) -> Result<()> {
+pub async fn hung_loop(node: &mut SingleNode) -> Result<()> {
     node.kill_agent();
     // A file that can't be read to its end: nobody ever writes into the pipe. What installs the plugin hangs on it.
     let pipe = node.path("hangs");
@@ -49,10 +49,10 @@ pub async fn hung_loop(node: &mut LoneNode) -> Result<()> {
     flags.push(format!("--shim-path={}", pipe.display()));
     node.set_agent_flags(&flags.iter().map(String::as_str).collect::<Vec<_>>());
     node.start_agent_only()?;
-    let failed = until("/healthz fails and names the loop that hangs", a_minute() * 2, || async {
-        let (status, text) = probe::get(node, "/healthz")?;
+    let failed = wait_until("/healthz fails and names the loop that hangs", scaled_minute() * 2, || async {
+        let (status, text) = metrics_endpoint::get(node, "/healthz")?;
         let fails = status == 503 && text.contains("install");
-        Ok(so(fails, || format!("{status} {text}")))
+        Ok(check(fails, || format!("{status} {text}")))
     })
     .await;
     node.kill_agent();
@@ -61,7 +61,7 @@ pub async fn hung_loop(node: &mut LoneNode) -> Result<()> {
     restart(node, &[]).await
 }
 
-pub async fn log_format(node: &mut LoneNode) -> Result<()> {
+pub async fn log_format(node: &mut SingleNode) -> Result<()> {
     let kubeconfig = format!("--kubeconfig={}", node.control_plane.admin_kubeconfig()?.display());
     let run_dir = format!("--run-dir={}", node.path("log-format-run").display());
     let runs = [
@@ -72,13 +72,13 @@ pub async fn log_format(node: &mut LoneNode) -> Result<()> {
         flags.extend([kubeconfig.clone(), "--log-format=yaml".to_owned()]);
         let (path, log) = (node.path("bin").join(program), node.path("log-format.log"));
         std::fs::write(&log, "")?;
-        let mut running = Running::start(&path, Some(&node.namespace.path()), &log, flags)?;
+        let mut running = Process::start(&path, Some(&node.namespace.path()), &log, flags)?;
         let what = format!("{program} refuses --log-format=yaml");
-        let refused = until(&what, REFUSES, || {
+        let refused = wait_until(&what, REFUSES, || {
             let (ended, text) = (running.ended(), std::fs::read_to_string(&log));
             async move {
                 let text = text?;
-                Ok(if ended.is_some() { Look::Yes(text) } else { Look::NotYet(format!("it runs: {text}")) })
+                Ok(if ended.is_some() { Poll::Ready(text) } else { Poll::Pending(format!("it runs: {text}")) })
             }
         });
         let said = refused.await?;

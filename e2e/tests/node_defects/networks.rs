@@ -1,14 +1,14 @@
 //! Two networks of the same plugin type: GC for one is about its own attachments only.
 
 use anyhow::{Context, Result, ensure};
-use bobbin_e2e::lone_node::{Call, LoneNode, Pod};
-use bobbin_e2e::until::{so, until};
+use bobbin_e2e::single_node::{Call, Sandbox, SingleNode};
+use bobbin_e2e::wait::{check, wait_until};
 use serde_json::json;
 
-use super::{CATCH_UP, end};
+use super::{CONVERGENCE_TIMEOUT, end};
 
 /// Two GCs for a network that list these pods alone: what they don't list goes with the second.
-fn two_gcs(node: &LoneNode, network: &str, listed: &[&Pod]) -> Result<()> {
+fn two_gcs(node: &SingleNode, network: &str, listed: &[&Sandbox]) -> Result<()> {
     let valid: Vec<_> = listed.iter().map(|pod| json!({"containerID": pod.container_id, "ifname": "eth0"})).collect();
     for _ in 0..2 {
         let call = Call { verb: "GC", ..Call::default() }.with("name", json!(network));
@@ -17,9 +17,9 @@ fn two_gcs(node: &LoneNode, network: &str, listed: &[&Pod]) -> Result<()> {
     Ok(())
 }
 
-pub async fn gc(node: &mut LoneNode) -> Result<()> {
-    let (first, second, third) = (node.pod()?, node.pod()?, node.pod()?);
-    let add = |pod: &Pod, network: &str| node.call(&pod.call("ADD").with("name", json!(network)))?.ok();
+pub async fn gc(node: &mut SingleNode) -> Result<()> {
+    let (first, second, third) = (node.sandbox()?, node.sandbox()?, node.sandbox()?);
+    let add = |pod: &Sandbox, network: &str| node.call(&pod.call("ADD").with("name", json!(network)))?.ok();
     let result = add(&first, "net-a")?;
     let unlisted = add(&second, "net-b")?;
     let kept = add(&third, "net-b")?;
@@ -33,9 +33,9 @@ pub async fn gc(node: &mut LoneNode) -> Result<()> {
     node.call(&second.check(&unlisted).with("name", json!("net-b")))?.ok()?;
     // The network's own list still counts.
     two_gcs(node, "net-b", &[&third])?;
-    until("what net-b does not list is freed", CATCH_UP, || async {
+    wait_until("what net-b does not list is freed", CONVERGENCE_TIMEOUT, || async {
         let left = second.addresses()?.len();
-        Ok(so(left == 0, || format!("{left} addresses")))
+        Ok(check(left == 0, || format!("{left} addresses")))
     })
     .await?;
     node.call(&third.check(&kept).with("name", json!("net-b")))?.ok()?;

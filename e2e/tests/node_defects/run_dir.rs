@@ -4,21 +4,21 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bobbin_crds::AddressBlock;
-use bobbin_e2e::lone_node::{Call, LoneNode, NODE, PATIENCE};
-use bobbin_e2e::proxy::Weather;
-use bobbin_e2e::until::{so, until};
+use bobbin_e2e::network::NetworkFault;
+use bobbin_e2e::single_node::{Call, NODE, SingleNode, WAIT_TIMEOUT};
+use bobbin_e2e::wait::{check, wait_until};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, DeleteParams};
 use serde_json::json;
 
-use super::pod_gone::{SCALE, node_is_ready};
-use super::{CATCH_UP, end, is_recorded, looked_twice, restart, scaled, small_pool};
+use super::deleted_pods::{SCALE, node_is_ready};
+use super::{CONVERGENCE_TIMEOUT, await_two_stale_checks, create_small_pool, end, has_assignment, restart, scaled};
 
 /// How long an agent may take to say that it waits, or to begin to serve.
 const SAYS: Duration = Duration::from_secs(10);
 
-pub async fn second_agent(node: &mut LoneNode) -> Result<()> {
-    let pod = node.pod()?;
+pub async fn second_agent(node: &mut SingleNode) -> Result<()> {
+    let pod = node.sandbox()?;
     let result = node.add(&pod)?;
     // Its port is free, so that only the directory is in dispute.
     node.set_agent_flags(&["--metrics-address=127.0.0.1:9120"]);
@@ -29,21 +29,21 @@ pub async fn second_agent(node: &mut LoneNode) -> Result<()> {
         let line = line.to_lowercase();
         line.contains("wait") && line.contains("lock")
     };
-    until("the second agent says that it waits for the lock of the run directory, or serves", SAYS, || async {
+    wait_until("the second agent says that it waits for the lock of the run directory, or serves", SAYS, || async {
         let text = log();
-        Ok(so(text.lines().any(says) || text.contains("serving"), || text))
+        Ok(check(text.lines().any(says) || text.contains("serving"), || text))
     })
     .await?;
     ensure!(!log().contains("serving"), "the second agent serves beside the first: {}", log());
     node.call(&pod.check(&result))?.ok().context("CHECK while a second agent waits")?;
-    let other = node.pod()?;
+    let other = node.sandbox()?;
     node.add(&other)?;
     // The first one ends: the second takes over with all that it left.
     node.kill_agent();
-    until("the second agent serves", PATIENCE, || async {
+    wait_until("the second agent serves", WAIT_TIMEOUT, || async {
         node.call(&Call { verb: "STATUS", ..Call::default() })?.ok()?;
         node.call(&pod.check(&result))?.ok()?;
-        Ok(so(log().contains("serving"), log))
+        Ok(check(log().contains("serving"), log))
     })
     .await?;
     drop(second);
@@ -51,21 +51,21 @@ pub async fn second_agent(node: &mut LoneNode) -> Result<()> {
     end(node, vec![pod, other], &[]).await
 }
 
-pub async fn other_name(node: &mut LoneNode) -> Result<()> {
+pub async fn other_name(node: &mut SingleNode) -> Result<()> {
     // The node has a block, which its checkpoint names.
-    let pod = node.pod()?;
+    let pod = node.sandbox()?;
     node.add(&pod)?;
     end(node, vec![pod], &[]).await?;
     node.kill_agent();
     node.set_agent_flags(&["--node-name=n2"]);
-    node.proxy.set(Weather::Refuse);
+    node.proxy.set(NetworkFault::Refuse);
     node.start_agent_only()?;
     let socket = || Call { verb: "VERSION", ..Call::default() };
-    until("the agent of n2 serves", PATIENCE, || async {
+    wait_until("the agent of n2 serves", WAIT_TIMEOUT, || async {
         node.call(&socket())?.ok()?;
         let log = node.agent_log();
         let serves = log.lines().any(|line| line.contains("serving") && line.contains("n2"));
-        Ok(so(serves, || node.agent_log_tail()))
+        Ok(check(serves, || node.agent_log_tail()))
     })
     .await?;
     let aside: Vec<_> = std::fs::read_dir(node.run_dir())?
@@ -73,7 +73,7 @@ pub async fn other_name(node: &mut LoneNode) -> Result<()> {
         .filter(|name| name.starts_with(&format!("other-node-{NODE}")))
         .collect();
     ensure!(aside.len() == 1, "what n1 left in the run directory was not set aside: {aside:?}");
-    let pod = node.pod()?;
+    let pod = node.sandbox()?;
     let answer = node.call(&pod.call("ADD"))?;
     ensure!(answer.exit != 0, "the agent of n2 assigned an address of a block that is n1's: {}", answer.stdout.trim());
     let error = answer.error()?;
@@ -81,7 +81,7 @@ pub async fn other_name(node: &mut LoneNode) -> Result<()> {
     ensure!(matches!(error.code, 11 | 102), "{error:?}");
     node.del(&pod)?;
     node.kill_agent();
-    node.proxy.set(Weather::Healthy);
+    node.proxy.set(NetworkFault::None);
     restart(node, &[]).await?;
     for entry in std::fs::read_dir(node.run_dir())? {
         let path = entry?.path();
@@ -92,31 +92,31 @@ pub async fn other_name(node: &mut LoneNode) -> Result<()> {
     Ok(())
 }
 
-pub async fn other_uid(node: &mut LoneNode) -> Result<()> {
-    let pod = node.pod()?;
+pub async fn other_uid(node: &mut SingleNode) -> Result<()> {
+    let pod = node.sandbox()?;
     let result = node.add(&pod)?;
-    node.await_records(&[&pod.container_id], CATCH_UP).await?;
+    node.await_assignments(&[&pod.container_id], CONVERGENCE_TIMEOUT).await?;
     node.kill_agent();
     let nodes: Api<Node> = Api::all(node.client.clone());
     nodes.delete(NODE, &DeleteParams::default()).await?;
     node.make_node().await?;
     let uid = nodes.get(NODE).await?.metadata.uid.context("the Node has a UID")?;
     node.start_agent().await?;
-    until("the node's blocks name its new UID", CATCH_UP, || async {
+    wait_until("the node's blocks name its new UID", CONVERGENCE_TIMEOUT, || async {
         let own = |block: &AddressBlock| block.spec.node_name.as_deref() == Some(NODE);
         let blocks: Vec<AddressBlock> = node.blocks().await?.into_iter().filter(own).collect();
         let old: Vec<_> = blocks.iter().filter(|block| block.spec.node_uid.as_deref() != Some(&*uid)).collect();
         let right = old.is_empty() && !blocks.is_empty();
-        Ok(so(right, || format!("{} of {} blocks name another UID", old.len(), blocks.len())))
+        Ok(check(right, || format!("{} of {} blocks name another UID", old.len(), blocks.len())))
     })
     .await?;
-    looked_twice(node).await?;
-    is_recorded(node, &pod).await?;
+    await_two_stale_checks(node).await?;
+    has_assignment(node, &pod).await?;
     node.call(&pod.check(&result))?.ok()?;
     end(node, vec![pod], &[]).await
 }
 
-fn empty_run_dir(node: &LoneNode) -> Result<()> {
+fn empty_run_dir(node: &SingleNode) -> Result<()> {
     for entry in std::fs::read_dir(node.run_dir())? {
         let path = entry?.path();
         if path.is_dir() { std::fs::remove_dir_all(path)? } else { std::fs::remove_file(path)? }
@@ -124,13 +124,13 @@ fn empty_run_dir(node: &LoneNode) -> Result<()> {
     Ok(())
 }
 
-pub async fn emptied_while_running(node: &mut LoneNode) -> Result<()> {
-    let before = node.pod()?;
+pub async fn emptied_while_running(node: &mut SingleNode) -> Result<()> {
+    let before = node.sandbox()?;
     node.add(&before)?;
     empty_run_dir(node)?;
     // The agent binds its socket again.
-    node.await_agent(CATCH_UP).await?;
-    let after = node.pod()?;
+    node.await_agent(CONVERGENCE_TIMEOUT).await?;
+    let after = node.sandbox()?;
     node.add(&after)?;
     node.kill_agent();
     node.start_agent().await?;
@@ -141,23 +141,23 @@ pub async fn emptied_while_running(node: &mut LoneNode) -> Result<()> {
     end(node, vec![before, after], &[]).await
 }
 
-pub async fn emptied(node: &mut LoneNode) -> Result<()> {
-    small_pool(node, "emptied", "10.80.4.0/31", 1).await?;
+pub async fn emptied(node: &mut SingleNode) -> Result<()> {
+    create_small_pool(node, "emptied", "10.80.4.0/31", 1).await?;
     let linked = node.kube_pod("default", "emptied-0", Some("emptied")).await?;
     node.add(&linked)?;
     let broken = node.kube_pod("default", "emptied-1", Some("emptied")).await?;
     node.add(&broken)?;
-    node.await_records(&[&linked.container_id, &broken.container_id], CATCH_UP).await?;
+    node.await_assignments(&[&linked.container_id, &broken.container_id], CONVERGENCE_TIMEOUT).await?;
     node.kill_agent();
     // Only its record says that this pod's address is in use.
     node.namespace.ip(&format!("link del {}", super::link_of(node, &broken)?))?;
     empty_run_dir(node)?;
     node.start_agent().await?;
     for _ in 0..3 {
-        looked_twice(node).await?;
+        await_two_stale_checks(node).await?;
     }
-    is_recorded(node, &linked).await.context("of a pod whose link is there")?;
-    is_recorded(node, &broken).await.context("of a pod of this boot that only its record tells of")?;
+    has_assignment(node, &linked).await.context("of a pod whose link is there")?;
+    has_assignment(node, &broken).await.context("of a pod of this boot that only its record tells of")?;
     let next = node.kube_pod("default", "emptied-2", Some("emptied")).await?;
     let error = node.call(&next.call("ADD"))?.error()?;
     ensure!(error.code == 11 && error.text.contains("has no free address"), "{error:?}");
@@ -166,14 +166,14 @@ pub async fn emptied(node: &mut LoneNode) -> Result<()> {
     let draining =
         json!({"subnets": [{"ipv4": "10.80.4.0/31"}], "blockSizeBits": 1, "cooldownSeconds": 0, "draining": true});
     node.apply_pool_only("emptied", draining).await?;
-    until("a warning says what the release waits for", PATIENCE, || async {
+    wait_until("a warning says what the release waits for", WAIT_TIMEOUT, || async {
         let warnings = node.warnings("RecordsWithoutAttachment").await?;
         let said =
             warnings.iter().any(|one| one.contains("block emptied-0 is not given back") && one.contains("emptied-1"));
-        Ok(so(said, || format!("{warnings:?}")))
+        Ok(check(said, || format!("{warnings:?}")))
     })
     .await?;
-    is_recorded(node, &broken).await.context("of a pod whose block is released")?;
+    has_assignment(node, &broken).await.context("of a pod whose block is released")?;
     // The record goes once its pod is gone.
     node_is_ready(node, "True").await?;
     restart(node, &scaled(SCALE)).await?;

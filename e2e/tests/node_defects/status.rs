@@ -1,8 +1,8 @@
 //! STATUS and the markers beside the socket that let the plugin answer it without an agent.
 
 use anyhow::{Context, Result, ensure};
-use bobbin_e2e::lone_node::{Call, LoneNode, PATIENCE};
-use bobbin_e2e::until::{so, until};
+use bobbin_e2e::single_node::{Call, SingleNode, WAIT_TIMEOUT};
+use bobbin_e2e::wait::{check, wait_until};
 
 use super::restart;
 
@@ -10,15 +10,15 @@ fn status() -> Call {
     Call { verb: "STATUS", ..Call::default() }
 }
 
-pub async fn long_away(node: &mut LoneNode) -> Result<()> {
-    let pod = node.pod()?;
+pub async fn long_away(node: &mut SingleNode) -> Result<()> {
+    let pod = node.sandbox()?;
     node.add(&pod)?;
     node.kill_agent();
     node.call(&status())?.ok().context("STATUS just after the agent ended")?;
     // Version 0.1 kept here since when the agent is away, in milliseconds of the boot: since the beginning.
     std::fs::write(node.run_dir().join("unreached"), "1")?;
     node.call(&status())?.ok().context("STATUS when the agent has been away for more than 60 s")?;
-    let other = node.pod()?;
+    let other = node.sandbox()?;
     let error = node.call(&other.call("ADD"))?.error()?;
     ensure!(error.code == 11, "{error:?}");
     std::fs::remove_file(node.run_dir().join("unreached"))?;
@@ -26,15 +26,15 @@ pub async fn long_away(node: &mut LoneNode) -> Result<()> {
     super::end(node, vec![pod, other], &[]).await
 }
 
-pub async fn markers_forgotten(node: &mut LoneNode) -> Result<()> {
+pub async fn markers_forgotten(node: &mut SingleNode) -> Result<()> {
     node.kill_agent();
     node.call(&status())?.ok()?;
     node.set_agent_flags(&["--mode=remove"]);
     let begun = node.agent_log().len();
     node.start_agent_only()?;
-    until("the agent has left the node", PATIENCE, || async {
+    wait_until("the agent has left the node", WAIT_TIMEOUT, || async {
         let log = node.agent_log().split_off(begun);
-        Ok(so(log.contains("Bobbin is removed from node"), || log))
+        Ok(check(log.contains("Bobbin is removed from node"), || log))
     })
     .await?;
     let left: Vec<String> = std::fs::read_dir(node.run_dir())?

@@ -3,7 +3,8 @@
 use anyhow::{Result, ensure};
 use bobbin_crds::pool::condition;
 use bobbin_crds::{AddressBlock, AddressPoolStatus};
-use bobbin_e2e::until::{so, until};
+use bobbin_e2e::suite::Suite;
+use bobbin_e2e::wait::{check, wait_until};
 use bobbin_ipam::BlockRange;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
@@ -11,15 +12,15 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use crate::world::{SOON, World, accepted, says, why};
+use crate::fixture::{OperatorFixture, RECONCILE_TIMEOUT, accepted, says, why};
 
-pub fn tests(world: &World) -> Vec<Trial> {
+pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
     vec![
-        world.test("the_later_of_two_overlapping_pools_is_not_carved_until_the_other_goes", later_loses),
-        world.test("an_older_pool_that_appends_what_a_younger_one_uses_loses_that_entry_only", older_appends),
-        world.test("of_pools_made_at_the_same_moment_exactly_one_wins", same_moment),
-        world.test("an_overlap_in_ipv6_alone_counts", ipv6_alone),
-        world.test("a_pool_over_the_address_of_a_node_is_refused_and_says_whose", over_a_node),
+        suite.test("the_later_of_two_overlapping_pools_is_not_carved_until_the_other_goes", later_loses),
+        suite.test("an_older_pool_that_appends_what_a_younger_one_uses_loses_that_entry_only", older_appends),
+        suite.test("of_pools_made_at_the_same_moment_exactly_one_wins", same_moment),
+        suite.test("an_overlap_in_ipv6_alone_counts", ipv6_alone),
+        suite.test("a_pool_over_the_address_of_a_node_is_refused_and_says_whose", over_a_node),
     ]
 }
 
@@ -27,85 +28,89 @@ fn refused(status: &AddressPoolStatus) -> bool {
     why(status, condition::READY).starts_with("Overlaps: ")
 }
 
-async fn later_loses(world: World) -> Result<()> {
-    world.pool("over-a", json!({"subnets": [{"ipv4": "10.20.0.0/16"}]})).await?;
-    world.until_ready("over-a").await?;
-    world.pool("over-b", json!({"subnets": [{"ipv4": "10.20.7.0/24"}]})).await?;
-    let status = world.until_status("over-b", "is refused", SOON, refused).await?;
+async fn later_loses(fixture: &mut OperatorFixture) -> Result<()> {
+    fixture.pool("over-a", json!({"subnets": [{"ipv4": "10.20.0.0/16"}]})).await?;
+    fixture.until_ready("over-a").await?;
+    fixture.pool("over-b", json!({"subnets": [{"ipv4": "10.20.7.0/24"}]})).await?;
+    let status = fixture.until_status("over-b", "is refused", RECONCILE_TIMEOUT, refused).await?;
     let message = why(&status, condition::READY);
     ensure!(says(&status, condition::READY) == "False" && accepted(&status) == 0, "{status:?}");
     ensure!(message.contains("over-a") && message.contains("10.20.0.0/16"), "{message}");
-    ensure!(world.blocks_of("over-b").await?.is_empty(), "it was carved all the same");
-    world.pools()?.delete("over-a", &DeleteParams::default()).await?;
-    world.until_ready("over-b").await?;
+    ensure!(fixture.blocks_of("over-b").await?.is_empty(), "it was carved all the same");
+    fixture.pools().delete("over-a", &DeleteParams::default()).await?;
+    fixture.until_ready("over-b").await?;
     Ok(())
 }
 
-async fn over_a_node(world: World) -> Result<()> {
-    world.node("at-home").await?;
+async fn over_a_node(fixture: &mut OperatorFixture) -> Result<()> {
+    fixture.node("at-home").await?;
     let status = json!({"status": {"addresses": [
         {"type": "InternalIP", "address": "192.0.2.7"}, {"type": "InternalIP", "address": "2001:db8:7::7"}, {"type": "Hostname", "address": "at-home"},
     ]}});
-    let nodes: Api<Node> = Api::all(world.client()?);
+    let nodes: Api<Node> = Api::all(fixture.client());
     nodes.patch_status("at-home", &PatchParams::default(), &Patch::Merge(status)).await?;
     for (pool, subnet) in
         [("cuts-off", json!({"ipv4": "192.0.2.0/27"})), ("cuts-off-6", json!({"ipv6": "2001:db8:7::/120"}))]
     {
-        world.pool(pool, json!({"subnets": [subnet]})).await?;
-        let status = world.until_status(pool, "is refused", SOON, refused).await?;
+        fixture.pool(pool, json!({"subnets": [subnet]})).await?;
+        let status = fixture.until_status(pool, "is refused", RECONCILE_TIMEOUT, refused).await?;
         let message = why(&status, condition::READY);
         ensure!(message.contains("Node at-home") && message.contains("cut the node off"), "{message}");
-        ensure!(world.blocks_of(pool).await?.is_empty(), "it was carved all the same");
+        ensure!(fixture.blocks_of(pool).await?.is_empty(), "it was carved all the same");
     }
-    world.delete_node("at-home").await?;
-    world.until_ready("cuts-off").await.map(drop)
+    fixture.delete_node("at-home").await?;
+    fixture.until_ready("cuts-off").await.map(drop)
 }
 
-async fn older_appends(world: World) -> Result<()> {
-    world.pool("old", json!({"subnets": [{"ipv4": "10.21.0.0/24"}]})).await?;
-    world.until_ready("old").await?;
-    world.pool("young", json!({"subnets": [{"ipv4": "10.22.0.0/24"}]})).await?;
-    world.until_ready("young").await?;
-    world.change("old", json!({"subnets": [{"ipv4": "10.21.0.0/24"}, {"ipv4": "10.22.0.0/16"}]})).await?;
-    let status = world.until_status("old", "says that an entry overlaps", SOON, refused).await?;
+async fn older_appends(fixture: &mut OperatorFixture) -> Result<()> {
+    fixture.pool("old", json!({"subnets": [{"ipv4": "10.21.0.0/24"}]})).await?;
+    fixture.until_ready("old").await?;
+    fixture.pool("young", json!({"subnets": [{"ipv4": "10.22.0.0/24"}]})).await?;
+    fixture.until_ready("young").await?;
+    fixture.change("old", json!({"subnets": [{"ipv4": "10.21.0.0/24"}, {"ipv4": "10.22.0.0/16"}]})).await?;
+    let status = fixture.until_status("old", "says that an entry overlaps", RECONCILE_TIMEOUT, refused).await?;
     ensure!(accepted(&status) == 1 && says(&status, condition::READY) == "True", "{status:?}");
     ensure!(why(&status, condition::READY).contains("young"), "{status:?}");
-    let young = world.until_ready("young").await?;
+    let young = fixture.until_ready("young").await?;
     ensure!(accepted(&young) == 1 && !refused(&young), "{young:?}");
-    let strays = world.blocks_of("old").await?.into_iter().filter(|block| block.spec.index >= 8).count();
+    let strays = fixture.blocks_of("old").await?.into_iter().filter(|block| block.spec.index >= 8).count();
     ensure!(strays == 0, "{strays} blocks of the refused entry were carved");
-    world.pools()?.delete("young", &DeleteParams::default()).await?;
-    world.until_status("old", "has all its entries", SOON, |status| accepted(status) == 2 && !refused(status)).await?;
+    fixture.pools().delete("young", &DeleteParams::default()).await?;
+    fixture
+        .until_status("old", "has all its entries", RECONCILE_TIMEOUT, |status| {
+            accepted(status) == 2 && !refused(status)
+        })
+        .await?;
     Ok(())
 }
 
-async fn same_moment(world: World) -> Result<()> {
+async fn same_moment(fixture: &mut OperatorFixture) -> Result<()> {
     for round in 0..6 {
         let names: Vec<String> = (0..4).map(|number| format!("race-{round}-{number}")).collect();
         let subnet = format!("10.{}.0.0/22", 30 + round);
         futures::future::try_join_all(
-            names.iter().map(|name| world.pool(name, json!({"subnets": [{"ipv4": subnet}]}))),
+            names.iter().map(|name| fixture.pool(name, json!({"subnets": [{"ipv4": subnet}]}))),
         )
         .await?;
-        until("exactly one pool wins and the others say so", SOON, || async {
+        wait_until("exactly one pool wins and the others say so", RECONCILE_TIMEOUT, || async {
             let (mut won, mut lost, mut seen) = (0, 0, Vec::new());
             for name in &names {
-                let status = world.pools()?.get(name).await?.status.unwrap_or_default();
+                let status = fixture.pools().get(name).await?.status.unwrap_or_default();
                 won += accepted(&status);
                 lost += usize::from(refused(&status) && status.accepted_subnets.is_empty());
                 seen.push(why(&status, condition::READY));
             }
             ensure!(won <= 1, "{won} pools have the same addresses: {seen:?}");
-            Ok(so(won == 1 && lost == names.len() - 1, || format!("{seen:?}")))
+            Ok(check(won == 1 && lost == names.len() - 1, || format!("{seen:?}")))
         })
         .await?;
-        no_overlapping_blocks(&world).await?;
+        no_overlapping_blocks(fixture).await?;
     }
     Ok(())
 }
 
-async fn no_overlapping_blocks(world: &World) -> Result<()> {
-    let blocks: Vec<AddressBlock> = world.blocks()?.list(&ListParams::default()).await?.items;
+async fn no_overlapping_blocks(fixture: &OperatorFixture) -> Result<()> {
+    let blocks: Vec<AddressBlock> = fixture.blocks().list(&ListParams::default()).await?.items;
     let mut ranges = Vec::new();
     for block in blocks {
         let range = BlockRange::parse(block.spec.ipv4.as_deref(), block.spec.ipv6.as_deref())?;
@@ -118,10 +123,10 @@ async fn no_overlapping_blocks(world: &World) -> Result<()> {
     Ok(())
 }
 
-async fn ipv6_alone(world: World) -> Result<()> {
-    world.pool("six-a", json!({"subnets": [{"ipv4": "10.40.0.0/24", "ipv6": "fd40::/120"}]})).await?;
-    world.until_ready("six-a").await?;
-    world.pool("six-b", json!({"subnets": [{"ipv4": "10.41.0.0/24", "ipv6": "fd40::/120"}]})).await?;
-    world.until_status("six-b", "is refused", SOON, refused).await?;
+async fn ipv6_alone(fixture: &mut OperatorFixture) -> Result<()> {
+    fixture.pool("six-a", json!({"subnets": [{"ipv4": "10.40.0.0/24", "ipv6": "fd40::/120"}]})).await?;
+    fixture.until_ready("six-a").await?;
+    fixture.pool("six-b", json!({"subnets": [{"ipv4": "10.41.0.0/24", "ipv6": "fd40::/120"}]})).await?;
+    fixture.until_status("six-b", "is refused", RECONCILE_TIMEOUT, refused).await?;
     Ok(())
 }

@@ -6,31 +6,32 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use bobbin_crds::AddressPoolStatus;
 use bobbin_crds::pool::condition;
-use bobbin_e2e::until::{Look, so, until};
+use bobbin_e2e::suite::Suite;
+use bobbin_e2e::wait::{Poll, check, wait_until};
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::ListParams;
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use crate::world::{SOON, World, says, why};
+use crate::fixture::{OperatorFixture, RECONCILE_TIMEOUT, says, why};
 
-pub fn tests(world: &World) -> Vec<Trial> {
+pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
     vec![
-        world.test("counts_become_right_and_nothing_is_written_while_nothing_changes", counts),
-        world.test("exhaustion_shows_and_clears_at_once", exhaustion),
-        world.test("a_draining_pool_says_so", draining),
+        suite.test("counts_become_right_and_nothing_is_written_while_nothing_changes", counts),
+        suite.test("exhaustion_shows_and_clears_at_once", exhaustion),
+        suite.test("a_draining_pool_says_so", draining),
     ]
 }
 
-async fn counts(world: World) -> Result<()> {
-    let uid = world.node("count-node").await?;
+async fn counts(fixture: &mut OperatorFixture) -> Result<()> {
+    let uid = fixture.node("count-node").await?;
     let spec = json!({"subnets": [{"ipv4": "10.70.0.0/24", "ipv6": "fd70::/120"}], "cooldownSeconds": 600});
-    world.pool("count", spec).await?;
-    world.until_ready("count").await?;
-    world.claim("count-0", "count-node", &uid).await?;
+    fixture.pool("count", spec).await?;
+    fixture.until_ready("count").await?;
+    fixture.claim("count-0", "count-node", &uid).await?;
     for last in 0..10 {
-        world.record(&format!("10.70.0.{last}"), "count-0", "count-node").await?;
+        fixture.record(&format!("10.70.0.{last}"), "count-0", "count-node").await?;
     }
     let is = |used: i64, cooling: i64| {
         move |status: &AddressPoolStatus| {
@@ -46,80 +47,82 @@ async fn counts(world: World) -> Result<()> {
                 && (status.blocks.claimed, status.blocks.free) == (1, 7)
         }
     };
-    world.until_status("count", "counts 10", SOON, is(10, 0)).await?;
+    fixture.until_status("count", "counts 10", RECONCILE_TIMEOUT, is(10, 0)).await?;
     for last in 0..4 {
-        world.forget(&format!("10.70.0.{last}")).await?;
+        fixture.forget(&format!("10.70.0.{last}")).await?;
     }
-    world.until_status("count", "counts 6 and 4 that rest", SOON, is(6, 4)).await?;
-    world.change("count", json!({"cooldownSeconds": 1})).await?;
-    world.until_status("count", "counts 6 and none that rests", SOON, is(6, 0)).await?;
+    fixture.until_status("count", "counts 6 and 4 that rest", RECONCILE_TIMEOUT, is(6, 4)).await?;
+    fixture.change("count", json!({"cooldownSeconds": 1})).await?;
+    fixture.until_status("count", "counts 6 and none that rests", RECONCILE_TIMEOUT, is(6, 0)).await?;
     // Idle: for three intervals of counts no version is another. Other tests make nodes, which may ask for more blocks; a pool
     // of 8 blocks has all of them. Two operators don't see the last address rest until the same instant, so each may have one
     // more word to say; that ends.
-    let pools = world.pools()?;
+    let pools = fixture.pools();
     let quiet = Mutex::new((None, Instant::now()));
-    until("three intervals without a write", SOON, || async {
+    wait_until("three intervals without a write", RECONCILE_TIMEOUT, || async {
         let now = pools.get("count").await?.metadata.resource_version;
         let mut quiet = quiet.lock().unwrap_or_else(PoisonError::into_inner);
         if now != quiet.0 {
             *quiet = (now, Instant::now());
         }
         let so_far = quiet.1.elapsed();
-        Ok(so(so_far > Duration::from_secs(3), || format!("version {:?} for {} ms", quiet.0, so_far.as_millis())))
+        Ok(check(so_far > Duration::from_secs(3), || format!("version {:?} for {} ms", quiet.0, so_far.as_millis())))
     })
     .await?;
-    world.until_status("count", "still counts 6", SOON, is(6, 0)).await.map(drop)
+    fixture.until_status("count", "still counts 6", RECONCILE_TIMEOUT, is(6, 0)).await.map(drop)
 }
 
-async fn exhaustion(world: World) -> Result<()> {
-    let uid = world.node("full-node").await?;
-    world
+async fn exhaustion(fixture: &mut OperatorFixture) -> Result<()> {
+    let uid = fixture.node("full-node").await?;
+    fixture
         .pool("full", json!({"subnets": [{"ipv4": "10.71.0.0/30"}], "blockSizeBits": 2, "reserved": ["10.71.0.0"]}))
         .await?;
-    world.until_ready("full").await?;
-    world.claim("full-0", "full-node", &uid).await?;
+    fixture.until_ready("full").await?;
+    fixture.claim("full-0", "full-node", &uid).await?;
     for last in 1..4 {
-        world.record(&format!("10.71.0.{last}"), "full-0", "full-node").await?;
+        fixture.record(&format!("10.71.0.{last}"), "full-0", "full-node").await?;
     }
     let exhausted = |status: &AddressPoolStatus| says(status, condition::EXHAUSTED) == "True";
-    let status = world.until_status("full", "is exhausted", SOON, exhausted).await?;
+    let status = fixture.until_status("full", "is exhausted", RECONCILE_TIMEOUT, exhausted).await?;
     ensure!(why(&status, condition::EXHAUSTED).contains("append a subnet"), "{status:?}");
     ensure!(says(&status, condition::READY) == "True" && status.free_window.is_none(), "{status:?}");
-    until("an event on the pool says so", SOON, || async {
-        let events: Api<Event> = Api::namespaced(world.client()?, "default");
+    wait_until("an event on the pool says so", RECONCILE_TIMEOUT, || async {
+        let events: Api<Event> = Api::namespaced(fixture.client(), "default");
         let events = events.list(&ListParams::default()).await?.items;
         let said = events.iter().any(|event| {
             event.reason.as_deref() == Some("Exhausted")
                 && event.regarding.as_ref().is_some_and(|pool| pool.name.as_deref() == Some("full"))
         });
-        Ok(if said { Look::Yes(()) } else { Look::NotYet(format!("{} events", events.len())) })
+        Ok(if said { Poll::Ready(()) } else { Poll::Pending(format!("{} events", events.len())) })
     })
     .await?;
-    world.forget("10.71.0.2").await?;
-    world
-        .until_status("full", "is not exhausted", SOON, |status| says(status, condition::EXHAUSTED) == "False")
+    fixture.forget("10.71.0.2").await?;
+    fixture
+        .until_status("full", "is not exhausted", RECONCILE_TIMEOUT, |status| {
+            says(status, condition::EXHAUSTED) == "False"
+        })
         .await?;
-    world.record("10.71.0.2", "full-0", "full-node").await?;
-    world.until_status("full", "is exhausted again", SOON, exhausted).await?;
-    world.change("full", json!({"subnets": [{"ipv4": "10.71.0.0/30"}, {"ipv4": "10.71.1.0/30"}]})).await?;
-    world
-        .until_status("full", "has room again", SOON, |status| {
+    fixture.record("10.71.0.2", "full-0", "full-node").await?;
+    fixture.until_status("full", "is exhausted again", RECONCILE_TIMEOUT, exhausted).await?;
+    fixture.change("full", json!({"subnets": [{"ipv4": "10.71.0.0/30"}, {"ipv4": "10.71.1.0/30"}]})).await?;
+    fixture
+        .until_status("full", "has room again", RECONCILE_TIMEOUT, |status| {
             says(status, condition::EXHAUSTED) == "False" && status.free_window.is_some()
         })
         .await?;
     Ok(())
 }
 
-async fn draining(world: World) -> Result<()> {
-    world.pool("drain", json!({"subnets": [{"ipv4": "10.72.0.0/24"}]})).await?;
-    world.until_ready("drain").await?;
-    world.change("drain", json!({"draining": true})).await?;
-    world
-        .until_status("drain", "says that it drains", SOON, |status| {
+async fn draining(fixture: &mut OperatorFixture) -> Result<()> {
+    fixture.pool("drain", json!({"subnets": [{"ipv4": "10.72.0.0/24"}]})).await?;
+    fixture.until_ready("drain").await?;
+    fixture.change("drain", json!({"draining": true})).await?;
+    fixture
+        .until_status("drain", "says that it drains", RECONCILE_TIMEOUT, |status| {
             why(status, condition::READY).starts_with("Draining: ")
         })
         .await?;
-    world.change("drain", json!({"draining": false})).await?;
-    world.until_ready("drain").await?;
+    fixture.change("drain", json!({"draining": false})).await?;
+    fixture.until_ready("drain").await?;
     Ok(())
 }

@@ -2,32 +2,33 @@
 
 use anyhow::Result;
 use bobbin_crds::IPAssignment;
+use bobbin_e2e::suite::Suite;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, PostParams};
 use libtest_mimic::Trial;
 
-use crate::place::{Place, refused};
+use crate::fixture::{PolicyFixture, refused};
 
-pub fn tests(place: &Place) -> Vec<Trial> {
+pub fn tests(suite: &Suite<PolicyFixture>) -> Vec<Trial> {
     vec![
-        place.test("an agent records and deletes addresses of its node", records_and_deletes),
-        place.test("refused: recording in the name of another node", recording_for_another_node),
-        place.test("refused: deleting another node's record", deleting_another_nodes_record),
-        place.test("refused: recording and deleting with a token of no pod", with_a_token_of_no_pod),
+        suite.test("an agent records and deletes addresses of its node", records_and_deletes),
+        suite.test("refused: recording in the name of another node", recording_for_another_node),
+        suite.test("refused: deleting another node's record", deleting_another_nodes_record),
+        suite.test("refused: recording and deleting with a token of no pod", with_a_token_of_no_pod),
     ]
 }
 
-async fn records_and_deletes(place: Place) -> Result<()> {
-    let assignment = place.assignment("n1")?;
-    let api: Api<IPAssignment> = Api::all(place.agent()?);
+async fn records_and_deletes(fixture: &mut PolicyFixture) -> Result<()> {
+    let assignment = fixture.assignment("n1");
+    let api: Api<IPAssignment> = Api::all(fixture.agent());
     api.create(&PostParams::default(), &assignment).await?;
     api.delete(&assignment.name_any(), &DeleteParams::default()).await?;
     Ok(())
 }
 
-async fn recording_for_another_node(place: Place) -> Result<()> {
-    let assignment = place.assignment("n2")?;
-    let answer = Api::<IPAssignment>::all(place.agent()?).create(&PostParams::default(), &assignment).await;
+async fn recording_for_another_node(fixture: &mut PolicyFixture) -> Result<()> {
+    let assignment = fixture.assignment("n2");
+    let answer = Api::<IPAssignment>::all(fixture.agent()).create(&PostParams::default(), &assignment).await;
     let words = format!(
         "the agent of node n1 may not record address {} in the name of node n2: it may do so for its own node only",
         assignment.name_any()
@@ -35,20 +36,20 @@ async fn recording_for_another_node(place: Place) -> Result<()> {
     refused(answer, 403, &words)
 }
 
-async fn deleting_another_nodes_record(place: Place) -> Result<()> {
-    let assignment = place.assignment("n2")?;
-    Api::<IPAssignment>::all(place.admin()?).create(&PostParams::default(), &assignment).await?;
+async fn deleting_another_nodes_record(fixture: &mut PolicyFixture) -> Result<()> {
+    let assignment = fixture.assignment("n2");
+    Api::<IPAssignment>::all(fixture.admin()).create(&PostParams::default(), &assignment).await?;
     let answer =
-        Api::<IPAssignment>::all(place.agent()?).delete(&assignment.name_any(), &DeleteParams::default()).await;
+        Api::<IPAssignment>::all(fixture.agent()).delete(&assignment.name_any(), &DeleteParams::default()).await;
     let words = format!("the agent of node n1 may not delete address {} in the name of node n2", assignment.name_any());
     refused(answer, 403, &words)
 }
 
-async fn with_a_token_of_no_pod(place: Place) -> Result<()> {
+async fn with_a_token_of_no_pod(fixture: &mut PolicyFixture) -> Result<()> {
     let words = "this token of the agents' service account names no node";
-    let assignment = place.assignment("n1")?;
-    let nobody: Api<IPAssignment> = Api::all(place.agent_of_no_pod()?);
+    let assignment = fixture.assignment("n1");
+    let nobody: Api<IPAssignment> = Api::all(fixture.agent_of_no_pod());
     refused(nobody.create(&PostParams::default(), &assignment).await, 403, words)?;
-    Api::<IPAssignment>::all(place.admin()?).create(&PostParams::default(), &assignment).await?;
+    Api::<IPAssignment>::all(fixture.admin()).create(&PostParams::default(), &assignment).await?;
     refused(nobody.delete(&assignment.name_any(), &DeleteParams::default()).await, 403, words)
 }

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use bobbin_crds::{AddressBlock, FINALIZER};
+use bobbin_e2e::suite::Suite;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
@@ -9,24 +10,24 @@ use kube::{Client, ResourceExt};
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use crate::place::{Place, claim, give_back, refused};
+use crate::fixture::{PolicyFixture, claim, give_back, refused};
 
-pub fn tests(place: &Place) -> Vec<Trial> {
+pub fn tests(suite: &Suite<PolicyFixture>) -> Vec<Trial> {
     vec![
-        place.test("an agent claims a free block for its node and gives it back", claims_and_gives_back),
-        place.test("an agent claims a free block unread, by a patch, for its own node only", claims_by_patch),
-        place.test("an agent claims after its Node was re-created", claims_after_its_node_was_re_created),
-        place.test("refused: claiming for another node", claiming_for_another_node),
-        place.test("refused: freeing another node's block", freeing_another_nodes_block),
-        place.test("refused: taking the finalizer off a block", removing_the_finalizer),
-        place.test("refused: a finalizer of another kind", adding_a_finalizer),
-        place.test("refused: a claim without the finalizer", claiming_without_the_finalizer),
-        place.test("refused: changing a free block without claiming it", changing_a_free_block),
-        place.test("refused: freeSince of a block that is kept", setting_free_since),
-        place.test("refused: a claim that forgets since when the block rests", claiming_without_its_rest),
-        place.test("refused: an owner for the garbage collector", adding_an_owner),
-        place.test("refused: a claim with a token of no pod", claiming_with_a_token_of_no_pod),
-        place.test("the operator is not held to a node", operator_changes_any),
+        suite.test("an agent claims a free block for its node and gives it back", claims_and_gives_back),
+        suite.test("an agent claims a free block unread, by a patch, for its own node only", claims_by_patch),
+        suite.test("an agent claims after its Node was re-created", claims_after_its_node_was_re_created),
+        suite.test("refused: claiming for another node", claiming_for_another_node),
+        suite.test("refused: freeing another node's block", freeing_another_nodes_block),
+        suite.test("refused: taking the finalizer off a block", removing_the_finalizer),
+        suite.test("refused: a finalizer of another kind", adding_a_finalizer),
+        suite.test("refused: a claim without the finalizer", claiming_without_the_finalizer),
+        suite.test("refused: changing a free block without claiming it", changing_a_free_block),
+        suite.test("refused: freeSince of a block that is kept", setting_free_since),
+        suite.test("refused: a claim that forgets since when the block rests", claiming_without_its_rest),
+        suite.test("refused: an owner for the garbage collector", adding_an_owner),
+        suite.test("refused: a claim with a token of no pod", claiming_with_a_token_of_no_pod),
+        suite.test("the operator is not held to a node", operator_changes_any),
     ]
 }
 
@@ -34,19 +35,19 @@ async fn replace(client: Client, block: &AddressBlock) -> kube::Result<AddressBl
     Api::all(client).replace(&block.name_any(), &PostParams::default(), block).await
 }
 
-async fn claims_and_gives_back(place: Place) -> Result<()> {
-    let mut block = place.block(None).await?;
+async fn claims_and_gives_back(fixture: &mut PolicyFixture) -> Result<()> {
+    let mut block = fixture.block(None).await?;
     claim(&mut block, "n1");
-    let mut block = replace(place.agent()?, &block).await?;
+    let mut block = replace(fixture.agent(), &block).await?;
     give_back(&mut block);
-    let mut block = replace(place.agent()?, &block).await?;
+    let mut block = replace(fixture.agent(), &block).await?;
     claim(&mut block, "n1");
-    replace(place.agent()?, &block).await?;
+    replace(fixture.agent(), &block).await?;
     Ok(())
 }
 
-async fn claims_by_patch(place: Place) -> Result<()> {
-    let blocks: Api<AddressBlock> = Api::all(place.agent()?);
+async fn claims_by_patch(fixture: &mut PolicyFixture) -> Result<()> {
+    let blocks: Api<AddressBlock> = Api::all(fixture.agent());
     let claim = |node: &str| -> Result<Patch<()>> {
         Ok(Patch::Json(serde_json::from_value(json!([
             {"op": "test", "path": "/spec/nodeName", "value": null},
@@ -56,93 +57,93 @@ async fn claims_by_patch(place: Place) -> Result<()> {
             {"op": "add", "path": "/spec/nodeUID", "value": "0f1e2d3c-0000-4000-8000-000000000001"},
         ]))?))
     };
-    let block = place.block(None).await?.name_any();
+    let block = fixture.block(None).await?.name_any();
     let in_anothers_name = blocks.patch(&block, &PatchParams::default(), &claim("n2")?).await;
     refused(in_anothers_name, 403, "it may claim for its own node only")?;
     let claimed = blocks.patch(&block, &PatchParams::default(), &claim("n1")?).await?;
     ensure!(claimed.spec.node_name.as_deref() == Some("n1"), "{:?}", claimed.spec);
     // Once it is somebody's, the patch fits it no more, whoever sends it.
-    let taken = place.block(Some("n2")).await?.name_any();
+    let taken = fixture.block(Some("n2")).await?.name_any();
     for block in [block, taken] {
         refused(blocks.patch(&block, &PatchParams::default(), &claim("n1")?).await, 422, "")?;
     }
     Ok(())
 }
 
-async fn claims_after_its_node_was_re_created(place: Place) -> Result<()> {
-    let nodes: Api<Node> = Api::all(place.admin()?);
+async fn claims_after_its_node_was_re_created(fixture: &mut PolicyFixture) -> Result<()> {
+    let nodes: Api<Node> = Api::all(fixture.admin());
     let mut node = nodes.get("n1").await?;
     nodes.delete("n1", &DeleteParams::default()).await?;
     node.metadata.resource_version = None;
     node.metadata.uid = None;
     nodes.create(&PostParams::default(), &node).await?;
-    let mut block = place.block(None).await?;
+    let mut block = fixture.block(None).await?;
     claim(&mut block, "n1");
-    replace(place.agent()?, &block).await?;
+    replace(fixture.agent(), &block).await?;
     Ok(())
 }
 
-async fn claiming_for_another_node(place: Place) -> Result<()> {
-    let mut block = place.block(None).await?;
+async fn claiming_for_another_node(fixture: &mut PolicyFixture) -> Result<()> {
+    let mut block = fixture.block(None).await?;
     claim(&mut block, "n2");
     let words = format!(
         "the agent of node n1 may not claim block {} for node n2: it may claim for its own node only",
         block.name_any()
     );
-    refused(replace(place.agent()?, &block).await, 403, &words)
+    refused(replace(fixture.agent(), &block).await, 403, &words)
 }
 
-async fn freeing_another_nodes_block(place: Place) -> Result<()> {
-    let mut block = place.block(Some("n2")).await?;
+async fn freeing_another_nodes_block(fixture: &mut PolicyFixture) -> Result<()> {
+    let mut block = fixture.block(Some("n2")).await?;
     give_back(&mut block);
     let words = format!("block {} is claimed by node n2, so the agent of node n1 may not change it", block.name_any());
-    refused(replace(place.agent()?, &block).await, 403, &words)
+    refused(replace(fixture.agent(), &block).await, 403, &words)
 }
 
-async fn removing_the_finalizer(place: Place) -> Result<()> {
-    let mut block = place.block(Some("n1")).await?;
+async fn removing_the_finalizer(fixture: &mut PolicyFixture) -> Result<()> {
+    let mut block = fixture.block(Some("n1")).await?;
     give_back(&mut block);
     block.metadata.finalizers = None;
-    refused(replace(place.agent()?, &block).await, 403, "may not remove a finalizer of block")
+    refused(replace(fixture.agent(), &block).await, 403, "may not remove a finalizer of block")
 }
 
-async fn adding_a_finalizer(place: Place) -> Result<()> {
-    let mut block = place.block(None).await?;
+async fn adding_a_finalizer(fixture: &mut PolicyFixture) -> Result<()> {
+    let mut block = fixture.block(None).await?;
     claim(&mut block, "n1");
     block.metadata.finalizers.get_or_insert_default().push("example.com/mine".to_owned());
-    refused(replace(place.agent()?, &block).await, 403, "may add no finalizer but bobbin.dev/in-use")
+    refused(replace(fixture.agent(), &block).await, 403, "may add no finalizer but bobbin.dev/in-use")
 }
 
-async fn claiming_without_the_finalizer(place: Place) -> Result<()> {
-    let mut block = place.block(None).await?;
+async fn claiming_without_the_finalizer(fixture: &mut PolicyFixture) -> Result<()> {
+    let mut block = fixture.block(None).await?;
     claim(&mut block, "n1");
     block.metadata.finalizers = None;
-    refused(replace(place.agent()?, &block).await, 403, "lacks the finalizer bobbin.dev/in-use")
+    refused(replace(fixture.agent(), &block).await, 403, "lacks the finalizer bobbin.dev/in-use")
 }
 
-async fn changing_a_free_block(place: Place) -> Result<()> {
-    let mut block = place.block(None).await?;
+async fn changing_a_free_block(fixture: &mut PolicyFixture) -> Result<()> {
+    let mut block = fixture.block(None).await?;
     block.spec.free_since = Some(MicroTime(jiff::Timestamp::UNIX_EPOCH));
-    refused(replace(place.agent()?, &block).await, 403, "may only claim it, not change it otherwise")
+    refused(replace(fixture.agent(), &block).await, 403, "may only claim it, not change it otherwise")
 }
 
-async fn setting_free_since(place: Place) -> Result<()> {
-    let mut block = place.block(Some("n1")).await?;
+async fn setting_free_since(fixture: &mut PolicyFixture) -> Result<()> {
+    let mut block = fixture.block(Some("n1")).await?;
     block.spec.free_since = Some(MicroTime(jiff::Timestamp::UNIX_EPOCH));
-    refused(replace(place.agent()?, &block).await, 403, "may set freeSince of block")
+    refused(replace(fixture.agent(), &block).await, 403, "may set freeSince of block")
 }
 
-async fn claiming_without_its_rest(place: Place) -> Result<()> {
-    let mut block = place.block(Some("n1")).await?;
+async fn claiming_without_its_rest(fixture: &mut PolicyFixture) -> Result<()> {
+    let mut block = fixture.block(Some("n1")).await?;
     give_back(&mut block);
-    let mut block = replace(place.agent()?, &block).await?;
+    let mut block = replace(fixture.agent(), &block).await?;
     claim(&mut block, "n1");
     block.spec.free_since = None;
-    refused(replace(place.agent()?, &block).await, 403, "may set freeSince of block")
+    refused(replace(fixture.agent(), &block).await, 403, "may set freeSince of block")
 }
 
-async fn adding_an_owner(place: Place) -> Result<()> {
-    let mut block = place.block(Some("n1")).await?;
+async fn adding_an_owner(fixture: &mut PolicyFixture) -> Result<()> {
+    let mut block = fixture.block(Some("n1")).await?;
     let owner = OwnerReference {
         api_version: "v1".to_owned(),
         kind: "Node".to_owned(),
@@ -151,23 +152,23 @@ async fn adding_an_owner(place: Place) -> Result<()> {
         ..OwnerReference::default()
     };
     block.metadata.owner_references = Some(vec![owner]);
-    refused(replace(place.agent()?, &block).await, 403, "an owner: the garbage collector would delete it")
+    refused(replace(fixture.agent(), &block).await, 403, "an owner: the garbage collector would delete it")
 }
 
-async fn claiming_with_a_token_of_no_pod(place: Place) -> Result<()> {
-    let mut block = place.block(None).await?;
+async fn claiming_with_a_token_of_no_pod(fixture: &mut PolicyFixture) -> Result<()> {
+    let mut block = fixture.block(None).await?;
     claim(&mut block, "n1");
     refused(
-        replace(place.agent_of_no_pod()?, &block).await,
+        replace(fixture.agent_of_no_pod(), &block).await,
         403,
         "this token of the agents' service account names no node",
     )
 }
 
-async fn operator_changes_any(place: Place) -> Result<()> {
-    let mut block = place.block(Some("n2")).await?;
+async fn operator_changes_any(fixture: &mut PolicyFixture) -> Result<()> {
+    let mut block = fixture.block(Some("n2")).await?;
     give_back(&mut block);
     block.metadata.finalizers = None;
-    replace(place.operator()?, &block).await?;
+    replace(fixture.operator(), &block).await?;
     Ok(())
 }

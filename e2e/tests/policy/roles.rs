@@ -2,39 +2,41 @@
 
 use anyhow::Result;
 use bobbin_crds::{AddressBlock, IPAssignment};
+use bobbin_e2e::suite::Suite;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::{Client, ResourceExt};
 use libtest_mimic::Trial;
 
-use crate::place::{NAMESPACE, Place, refused};
+use crate::fixture::{NAMESPACE, PolicyFixture, refused};
 
-pub fn tests(place: &Place) -> Vec<Trial> {
+pub fn tests(suite: &Suite<PolicyFixture>) -> Vec<Trial> {
     vec![
-        place.test("refused: an agent that deletes records by the collection", deleting_a_collection),
-        place.test("refused: an agent that makes or deletes blocks", making_and_deleting_blocks),
-        place.test("refused: secrets", reading_secrets),
-        place.test("agent and operator may do what they do and no more", may_do_what_they_do),
+        suite.test("refused: an agent that deletes records by the collection", deleting_a_collection),
+        suite.test("refused: an agent that makes or deletes blocks", making_and_deleting_blocks),
+        suite.test("refused: secrets", reading_secrets),
+        suite.test("agent and operator may do what they do and no more", may_do_what_they_do),
     ]
 }
 
-async fn deleting_a_collection(place: Place) -> Result<()> {
+async fn deleting_a_collection(fixture: &mut PolicyFixture) -> Result<()> {
     let all = ListParams::default();
     let own = ListParams::default().fields("spec.nodeName=n1");
     for which in [all, own] {
-        let answer = Api::<IPAssignment>::all(place.agent()?).delete_collection(&DeleteParams::default(), &which).await;
+        let answer =
+            Api::<IPAssignment>::all(fixture.agent()).delete_collection(&DeleteParams::default(), &which).await;
         refused(answer, 403, "cannot deletecollection resource \"ipassignments\"")?;
     }
-    let answer = Api::<AddressBlock>::all(place.operator()?)
+    let answer = Api::<AddressBlock>::all(fixture.operator())
         .delete_collection(&DeleteParams::default(), &ListParams::default())
         .await;
     refused(answer, 403, "cannot deletecollection resource \"addressblocks\"")
 }
 
-async fn making_and_deleting_blocks(place: Place) -> Result<()> {
-    let block = place.block(Some("n1")).await?;
-    let api: Api<AddressBlock> = Api::all(place.agent()?);
+async fn making_and_deleting_blocks(fixture: &mut PolicyFixture) -> Result<()> {
+    let block = fixture.block(Some("n1")).await?;
+    let api: Api<AddressBlock> = Api::all(fixture.agent());
     refused(api.delete(&block.name_any(), &DeleteParams::default()).await, 403, "cannot delete resource")?;
     refused(
         api.create(&PostParams::default(), &AddressBlock::new("default-999", block.spec)).await,
@@ -43,8 +45,8 @@ async fn making_and_deleting_blocks(place: Place) -> Result<()> {
     )
 }
 
-async fn reading_secrets(place: Place) -> Result<()> {
-    for client in [place.agent()?, place.operator()?] {
+async fn reading_secrets(fixture: &mut PolicyFixture) -> Result<()> {
+    for client in [fixture.agent(), fixture.operator()] {
         let answer = Api::<Secret>::namespaced(client, NAMESPACE).list(&ListParams::default()).await;
         refused(answer, 403, "cannot list resource \"secrets\"")?;
     }
@@ -71,10 +73,10 @@ const TABLE: &[(&str, &str, &str, &str, &str)] = &[
     ("operator", "coordination.k8s.io", "leases", "create", "get update delete list"),
 ];
 
-async fn may_do_what_they_do(place: Place) -> Result<()> {
+async fn may_do_what_they_do(fixture: &mut PolicyFixture) -> Result<()> {
     let mut wrong = Vec::new();
     for (who, group, resource, allowed, refused) in TABLE {
-        let client = if *who == "agent" { place.agent()? } else { place.operator()? };
+        let client = if *who == "agent" { fixture.agent() } else { fixture.operator() };
         for (verbs, expected) in [(allowed, true), (refused, false)] {
             for verb in verbs.split_whitespace() {
                 if may(&client, group, resource, verb, None).await? != expected {
@@ -84,7 +86,7 @@ async fn may_do_what_they_do(place: Place) -> Result<()> {
         }
     }
     for verb in ["get", "update", "patch"] {
-        if !may(&place.operator()?, "coordination.k8s.io", "leases", verb, Some("bobbin-operator")).await? {
+        if !may(&fixture.operator(), "coordination.k8s.io", "leases", verb, Some("bobbin-operator")).await? {
             wrong.push(format!("operator {verb} its lease: expected true"));
         }
     }

@@ -1,10 +1,11 @@
 //! The rules of `IPAssignment`.
 
 use anyhow::{Result, ensure};
+use bobbin_e2e::suite::Suite;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use super::server::Server;
+use super::fixture::{ApiServer, SchemaTests};
 
 /// An assignment with a name, of addresses.
 pub fn assignment(name: &str, ipv4: Option<&str>, ipv6: Option<&str>) -> Value {
@@ -29,51 +30,50 @@ fn with(mut object: Value, field: &str, value: Value) -> Value {
     object
 }
 
-pub fn tests(server: &Server) -> Vec<Trial> {
-    [names(server), addresses(server), changes(server)].into_iter().flatten().collect()
+pub fn tests(suite: &Suite<ApiServer>) -> Vec<Trial> {
+    [names(suite), addresses(suite), changes(suite)].into_iter().flatten().collect()
 }
 
-fn names(server: &Server) -> Vec<Trial> {
+fn names(suite: &Suite<ApiServer>) -> Vec<Trial> {
     let is_not = |is: &str| format!("the name is not the address: name it {is}");
     let full = "fd00-0064-0000-0000-0000-0000-0000-0005";
     let in_full = "fd00:64::5 in full, eight groups of four digits with dashes between them";
     vec![
-        server.accepts("an assignment named by its IPv4 address", assignment("10.1.0.1", Some("10.1.0.1"), None)),
-        server
-            .accepts("a pair named by its IPv4 address", assignment("10.1.0.2", Some("10.1.0.2"), Some("fd00:64::2"))),
-        server.accepts("an IPv6 address named in full", assignment(full, None, Some("fd00:64::5"))),
-        server.refuses(
+        suite.accepts("an assignment named by its IPv4 address", assignment("10.1.0.1", Some("10.1.0.1"), None)),
+        suite.accepts("a pair named by its IPv4 address", assignment("10.1.0.2", Some("10.1.0.2"), Some("fd00:64::2"))),
+        suite.accepts("an IPv6 address named in full", assignment(full, None, Some("fd00:64::5"))),
+        suite.refuses(
             "a name that is another IPv4 address",
             assignment("10.1.0.3", Some("10.1.0.4"), None),
             &is_not("10.1.0.4"),
         ),
-        server.refuses("a name that is a word", assignment("cart-0", Some("10.1.0.5"), None), &is_not("10.1.0.5")),
-        server.refuses(
+        suite.refuses("a name that is a word", assignment("cart-0", Some("10.1.0.5"), None), &is_not("10.1.0.5")),
+        suite.refuses(
             "a pair named by its IPv6 address",
             assignment("fd00-0064-0000-0000-0000-0000-0000-0006", Some("10.1.0.6"), Some("fd00:64::6")),
             "name it 10.1.0.6",
         ),
-        server.refuses(
+        suite.refuses(
             "a name that is another IPv6 address",
             assignment("fd00-0064-0000-0000-0000-0000-0000-0007", None, Some("fd00:64::5")),
             in_full,
         ),
-        server.refuses(
+        suite.refuses(
             "an IPv6 address named in short",
             assignment("fd00-64--5", None, Some("fd00:64::5")),
             &is_not(in_full),
         ),
-        server.refuses(
+        suite.refuses(
             "an IPv6 address named without leading zeros",
             assignment("fd00-64-0-0-0-0-0-5", None, Some("fd00:64::5")),
             in_full,
         ),
-        server.refuses(
+        suite.refuses(
             "a name of 39 characters that is no address",
             assignment(&"a".repeat(39), None, Some("fd00:64::5")),
             in_full,
         ),
-        server.test("refused: the same address a second time, whoever asks", |server| async move {
+        suite.test("refused: the same address a second time, whoever asks", async move |server: &mut ApiServer| {
             let first = assignment("10.1.0.9", Some("10.1.0.9"), None);
             server.create(&first).await?;
             let second = server.create(&with(first.clone(), "containerID", json!("other"))).await;
@@ -92,51 +92,51 @@ fn already_exists(error: Option<anyhow::Error>) -> Result<()> {
     Ok(())
 }
 
-fn addresses(server: &Server) -> Vec<Trial> {
+fn addresses(suite: &Suite<ApiServer>) -> Vec<Trial> {
     vec![
-        server.accepts("an assignment of no pod", {
+        suite.accepts("an assignment of no pod", {
             let mut object = assignment("10.2.0.1", Some("10.2.0.1"), None);
             if let Some(spec) = object["spec"].as_object_mut() {
                 spec.retain(|field, _| !field.starts_with("pod"));
             }
             object
         }),
-        server.refuses(
+        suite.refuses(
             "an assignment without an address",
             assignment("10.2.0.2", None, None),
             "an assignment has no address: give ipv4, ipv6 or both",
         ),
-        server.refuses(
+        suite.refuses(
             "an IPv6 address not in canonical text",
             assignment("10.2.0.3", Some("10.2.0.3"), Some("fd00:0064::5")),
             "'fd00:0064::5' is no IPv6 address in canonical form: write one like fd00:64::5, in lower case, as short as it can be, without a prefix",
         ),
-        server.refuses(
+        suite.refuses(
             "an IPv6 address in capitals",
             assignment("10.2.0.4", Some("10.2.0.4"), Some("FD00:64::5")),
             "'FD00:64::5' is no IPv6 address in canonical form",
         ),
-        server.refuses(
+        suite.refuses(
             "an IPv6 address in the place of the IPv4 address",
             assignment("10.2.0.5", Some("10.2.0.5"), Some("10.2.0.5")),
             "'10.2.0.5' is no IPv6 address in canonical form",
         ),
-        server.refuses(
+        suite.refuses(
             "an IPv4 address with leading zeros",
             assignment("010.2.0.9", Some("010.2.0.9"), None),
             "'010.2.0.9' is no IPv4 address in canonical form",
         ),
-        server.refuses(
+        suite.refuses(
             "an address with a prefix",
             assignment("10.2.0.6", Some("10.2.0.6"), Some("fd00:64::5/64")),
             "'fd00:64::5/64' is no IPv6 address",
         ),
-        server.refuses(
+        suite.refuses(
             "an interface name longer than Linux has",
             with(assignment("10.2.0.7", Some("10.2.0.7"), None), "ifName", json!("sixteen-letters-")),
             "spec.ifName: Too long: may not be more than 15",
         ),
-        server.refuses(
+        suite.refuses(
             "an empty container ID",
             with(assignment("10.2.0.8", Some("10.2.0.8"), None), "containerID", json!("")),
             "spec.containerID in body should be at least 1 chars long",
@@ -144,7 +144,7 @@ fn addresses(server: &Server) -> Vec<Trial> {
     ]
 }
 
-fn changes(server: &Server) -> Vec<Trial> {
+fn changes(suite: &Suite<ApiServer>) -> Vec<Trial> {
     let sentence = "an assignment can't be changed: delete it and create another";
     let of = |name: &str| assignment(name, Some(name), None);
     let mut tests: Vec<Trial> = [
@@ -156,7 +156,7 @@ fn changes(server: &Server) -> Vec<Trial> {
     ]
     .into_iter()
     .map(|(name, field)| {
-        server.refuses_change(
+        suite.refuses_change(
             &format!("an assignment whose {field} changes"),
             of(name),
             with(of(name), field, json!("other")),
@@ -164,7 +164,7 @@ fn changes(server: &Server) -> Vec<Trial> {
         )
     })
     .collect();
-    tests.push(server.refuses_change(
+    tests.push(suite.refuses_change(
         "an assignment that gains an address",
         of("10.3.0.6"),
         with(of("10.3.0.6"), "ipv6", json!("fd00::6")),
@@ -172,6 +172,6 @@ fn changes(server: &Server) -> Vec<Trial> {
     ));
     let mut labelled = of("10.3.0.7");
     labelled["metadata"]["labels"] = json!({"seen": "yes"});
-    tests.push(server.accepts_change("an assignment that gets a label", of("10.3.0.7"), labelled));
+    tests.push(suite.accepts_change("an assignment that gets a label", of("10.3.0.7"), labelled));
     tests
 }

@@ -1,11 +1,12 @@
 //! The largest objects that the schemas admit: every rule, and every sentence, stays within the API server's cost limits.
 
 use anyhow::Result;
+use bobbin_e2e::suite::Suite;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
+use super::fixture::{ApiServer, SchemaTests, refused, refused_among_others};
 use super::pool::pool;
-use super::server::{Server, refused, refused_among_others};
 
 /// 64 entries of both families, each text as long as it can be.
 fn entries() -> Vec<Value> {
@@ -46,7 +47,7 @@ fn largest(name: &str) -> Value {
     )
 }
 
-async fn change_is_refused(server: Server, name: &str, subnets: Vec<Value>, words: &str) -> Result<()> {
+async fn change_is_refused(server: &mut ApiServer, name: &str, subnets: Vec<Value>, words: &str) -> Result<()> {
     let object = largest(name);
     server.create(&object).await?;
     let mut changed = object.clone();
@@ -56,7 +57,7 @@ async fn change_is_refused(server: Server, name: &str, subnets: Vec<Value>, word
     refused(answer, words)
 }
 
-pub fn tests(server: &Server) -> Vec<Trial> {
+pub fn tests(suite: &Suite<ApiServer>) -> Vec<Trial> {
     let mut one_more = entries();
     one_more.push(json!({"ipv4": "10.1.0.0/25", "ipv6": "fd00::/121"}));
     let mut wrong_reserved = largest("g5");
@@ -64,32 +65,38 @@ pub fn tests(server: &Server) -> Vec<Trial> {
     let mut doubled = largest("g6");
     doubled["spec"]["subnets"] = json!(vec![entries().remove(0); 64]);
     vec![
-        server.accepts_change("the largest pool, and a change of it", largest("g1"), {
+        suite.accepts_change("the largest pool, and a change of it", largest("g1"), {
             let mut changed = largest("g1");
             changed["spec"]["draining"] = json!(false);
             changed
         }),
-        server.test("refused: the largest pool with its last two subnets exchanged", |server| async move {
-            let mut exchanged = entries();
-            exchanged.swap(62, 63);
-            change_is_refused(server, "g2", exchanged, "entries of subnets can't be changed, removed or reordered")
-                .await
-        }),
-        server.refuses(
+        suite.test(
+            "refused: the largest pool with its last two subnets exchanged",
+            async move |server: &mut ApiServer| {
+                let mut exchanged = entries();
+                exchanged.swap(62, 63);
+                change_is_refused(server, "g2", exchanged, "entries of subnets can't be changed, removed or reordered")
+                    .await
+            },
+        ),
+        suite.refuses(
             "a pool with one subnet too many",
             pool("g3", json!({"subnets": one_more})),
             "spec.subnets: Too many: 65: must have at most 64 items",
         ),
-        server.refuses(
+        suite.refuses(
             "a pool with one reserved entry too many",
             pool("g4", json!({"subnets": entries(), "reserved": vec!["10.1.0.1"; 257]})),
             "spec.reserved: Too many: 257: must have at most 256 items",
         ),
-        server.test("refused: the largest list of wrong reserved entries, with its sentence", |server| async move {
-            let answer = server.create(&wrong_reserved).await;
-            refused_among_others(answer, "ffff/124 has bits set behind its prefix").map(drop)
-        }),
-        server.refuses(
+        suite.test(
+            "refused: the largest list of wrong reserved entries, with its sentence",
+            async move |server: &mut ApiServer| {
+                let answer = server.create(&wrong_reserved).await;
+                refused_among_others(answer, "ffff/124 has bits set behind its prefix").map(drop)
+            },
+        ),
+        suite.refuses(
             "the largest list of overlapping subnets, with its sentence",
             doubled,
             "subnets[1] overlaps an entry before it",

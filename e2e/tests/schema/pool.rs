@@ -1,9 +1,10 @@
 //! The rules of `AddressPool`.
 
+use bobbin_e2e::suite::Suite;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use super::server::Server;
+use super::fixture::{ApiServer, SchemaTests};
 
 /// A pool with a spec.
 pub fn pool(name: &str, spec: Value) -> Value {
@@ -25,95 +26,95 @@ fn with(name: &str, field: &str, value: Value) -> Value {
     pool
 }
 
-pub fn tests(server: &Server) -> Vec<Trial> {
-    [subnets(server), sizes(server), bounds(server), selectors(server), names(server), changes(server)]
+pub fn tests(suite: &Suite<ApiServer>) -> Vec<Trial> {
+    [subnets(suite), sizes(suite), bounds(suite), selectors(suite), names(suite), changes(suite)]
         .into_iter()
         .flatten()
         .collect()
 }
 
-fn subnets(server: &Server) -> Vec<Trial> {
+fn subnets(suite: &Suite<ApiServer>) -> Vec<Trial> {
     let subnets = |name: &str, subnets: Value| pool(name, json!({"subnets": subnets}));
     vec![
-        server.accepts("a pool of IPv4 subnets from /8 to /32", pool("s1", json!({"blockSizeBits": 0, "subnets": v4(&["10.0.0.0/8", "192.168.7.4/32"])}))),
-        server.accepts("a pool of IPv6 subnets from /32 to /128", pool("s2", json!({"blockSizeBits": 0, "subnets": v6(&["fd00::/32", "fd01::1/128"])}))),
-        server.accepts("a pool of both families", subnets("s3", json!([{"ipv4": "10.2.0.0/16", "ipv6": "fd00:2::/112"}]))),
-        server.accepts("an IPv6 subnet in any spelling", subnets("s4", v6(&["FD00:0:0:0::/64"]))),
-        server.refuses("a pool without subnets", pool("s5", json!({})), "spec.subnets: Required value"),
-        server.refuses("a pool with no entry in subnets", subnets("s6", json!([])), "spec.subnets in body should have at least 1 items"),
-        server.refuses("an entry without an address", subnets("s7", json!([{}])), "an entry of subnets has no address: give ipv4, ipv6 or both"),
-        server.refuses("a subnet that is no CIDR", subnets("s8", v4(&["10.1.0.0"])), "'10.1.0.0' is no IPv4 CIDR: write one like 10.64.0.0/16"),
-        server.refuses("an IPv6 subnet that is no CIDR", subnets("s9", v6(&["fd00::/129"])), "'fd00::/129' is no IPv6 CIDR: write one like fd00:64::/112"),
-        server.refuses("an IPv4 subnet with leading zeros", subnets("s10", v4(&["010.1.0.0/16"])), "'010.1.0.0/16' is no IPv4 CIDR"),
-        server.refuses("an empty subnet", subnets("s11", v4(&[""])), "'' is no IPv4 CIDR"),
-        server.refuses("an IPv6 subnet in the place of an IPv4 one", subnets("s12", v4(&["fd00::/112"])), "'fd00::/112' is no IPv4 CIDR"),
-        server.refuses("an IPv4 subnet in the place of an IPv6 one", subnets("s13", v6(&["10.1.0.0/16"])), "'10.1.0.0/16' is no IPv6 CIDR"),
-        server.refuses("an IPv4 address in IPv6 clothes", subnets("s14", v6(&["::ffff:10.1.0.0/112"])), "is no IPv6 CIDR"),
-        server.refuses("an IPv4 subnet with stray host bits", subnets("s15", v4(&["10.1.2.3/16"])), "10.1.2.3/16 has bits set behind its prefix: write the first address of the subnet, or a longer prefix"),
-        server.refuses("an IPv6 subnet with stray host bits", subnets("s16", v6(&["fd00::1:5/112"])), "fd00::1:5/112 has bits set behind its prefix: write the first address of the subnet, or a longer prefix"),
-        server.refuses("an IPv4 subnet wider than /8", subnets("s17", v4(&["10.0.0.0/7"])), "10.0.0.0/7 is too wide: write a subnet of /8 to /32"),
-        server.refuses("a loopback subnet", subnets("s21", v4(&["127.0.0.0/24"])), "127.0.0.0/24 is of addresses that no pod can have (loopback, multicast, link-local or unspecified): write a unicast subnet like 10.64.0.0/16"),
-        server.refuses("a multicast subnet", subnets("s22", v4(&["224.0.0.0/24"])), "224.0.0.0/24 is of addresses that no pod can have"),
-        server.refuses("a subnet of unspecified addresses", subnets("s23", v4(&["0.0.0.0/8"])), "0.0.0.0/8 is of addresses that no pod can have"),
-        server.refuses("a link-local IPv6 subnet", subnets("s24", v6(&["fe80::/120"])), "fe80::/120 is of addresses that no pod can have"),
-        server.refuses("a multicast IPv6 subnet", subnets("s25", v6(&["ff02::/120"])), "ff02::/120 is of addresses that no pod can have"),
-        server.refuses("an IPv6 subnet wider than /32", subnets("s18", v6(&["fd00::/31"])), "fd00::/31 is too wide: write a subnet of /32 to /128"),
-        server.refuses(
+        suite.accepts("a pool of IPv4 subnets from /8 to /32", pool("s1", json!({"blockSizeBits": 0, "subnets": v4(&["10.0.0.0/8", "192.168.7.4/32"])}))),
+        suite.accepts("a pool of IPv6 subnets from /32 to /128", pool("s2", json!({"blockSizeBits": 0, "subnets": v6(&["fd00::/32", "fd01::1/128"])}))),
+        suite.accepts("a pool of both families", subnets("s3", json!([{"ipv4": "10.2.0.0/16", "ipv6": "fd00:2::/112"}]))),
+        suite.accepts("an IPv6 subnet in any spelling", subnets("s4", v6(&["FD00:0:0:0::/64"]))),
+        suite.refuses("a pool without subnets", pool("s5", json!({})), "spec.subnets: Required value"),
+        suite.refuses("a pool with no entry in subnets", subnets("s6", json!([])), "spec.subnets in body should have at least 1 items"),
+        suite.refuses("an entry without an address", subnets("s7", json!([{}])), "an entry of subnets has no address: give ipv4, ipv6 or both"),
+        suite.refuses("a subnet that is no CIDR", subnets("s8", v4(&["10.1.0.0"])), "'10.1.0.0' is no IPv4 CIDR: write one like 10.64.0.0/16"),
+        suite.refuses("an IPv6 subnet that is no CIDR", subnets("s9", v6(&["fd00::/129"])), "'fd00::/129' is no IPv6 CIDR: write one like fd00:64::/112"),
+        suite.refuses("an IPv4 subnet with leading zeros", subnets("s10", v4(&["010.1.0.0/16"])), "'010.1.0.0/16' is no IPv4 CIDR"),
+        suite.refuses("an empty subnet", subnets("s11", v4(&[""])), "'' is no IPv4 CIDR"),
+        suite.refuses("an IPv6 subnet in the place of an IPv4 one", subnets("s12", v4(&["fd00::/112"])), "'fd00::/112' is no IPv4 CIDR"),
+        suite.refuses("an IPv4 subnet in the place of an IPv6 one", subnets("s13", v6(&["10.1.0.0/16"])), "'10.1.0.0/16' is no IPv6 CIDR"),
+        suite.refuses("an IPv4 address in IPv6 clothes", subnets("s14", v6(&["::ffff:10.1.0.0/112"])), "is no IPv6 CIDR"),
+        suite.refuses("an IPv4 subnet with stray host bits", subnets("s15", v4(&["10.1.2.3/16"])), "10.1.2.3/16 has bits set behind its prefix: write the first address of the subnet, or a longer prefix"),
+        suite.refuses("an IPv6 subnet with stray host bits", subnets("s16", v6(&["fd00::1:5/112"])), "fd00::1:5/112 has bits set behind its prefix: write the first address of the subnet, or a longer prefix"),
+        suite.refuses("an IPv4 subnet wider than /8", subnets("s17", v4(&["10.0.0.0/7"])), "10.0.0.0/7 is too wide: write a subnet of /8 to /32"),
+        suite.refuses("a loopback subnet", subnets("s21", v4(&["127.0.0.0/24"])), "127.0.0.0/24 is of addresses that no pod can have (loopback, multicast, link-local or unspecified): write a unicast subnet like 10.64.0.0/16"),
+        suite.refuses("a multicast subnet", subnets("s22", v4(&["224.0.0.0/24"])), "224.0.0.0/24 is of addresses that no pod can have"),
+        suite.refuses("a subnet of unspecified addresses", subnets("s23", v4(&["0.0.0.0/8"])), "0.0.0.0/8 is of addresses that no pod can have"),
+        suite.refuses("a link-local IPv6 subnet", subnets("s24", v6(&["fe80::/120"])), "fe80::/120 is of addresses that no pod can have"),
+        suite.refuses("a multicast IPv6 subnet", subnets("s25", v6(&["ff02::/120"])), "ff02::/120 is of addresses that no pod can have"),
+        suite.refuses("an IPv6 subnet wider than /32", subnets("s18", v6(&["fd00::/31"])), "fd00::/31 is too wide: write a subnet of /32 to /128"),
+        suite.refuses(
             "families of one entry that differ in size",
             subnets("s20", json!([{"ipv4": "10.1.0.0/16", "ipv6": "fd00::/64"}])),
             "spec.subnets[0]: Invalid value: \"object\": 10.1.0.0/16 and fd00::/64 differ in size, but addresses go out in pairs: give the IPv6 subnet the prefix /112",
         ),
-        server.refuses(
+        suite.refuses(
             "entries that differ in their families",
             subnets("s21", json!([{"ipv4": "10.1.0.0/16"}, {"ipv4": "10.2.0.0/16", "ipv6": "fd00::/112"}])),
             "entries of subnets differ in their families: give every entry ipv4, or every entry ipv6, or every entry both",
         ),
-        server.accepts("subnets that touch", subnets("s22", v4(&["10.1.0.0/24", "10.1.1.0/24"]))),
-        server.refuses(
+        suite.accepts("subnets that touch", subnets("s22", v4(&["10.1.0.0/24", "10.1.1.0/24"]))),
+        suite.refuses(
             "one subnet inside another",
             subnets("s23", v4(&["10.1.0.0/16", "10.2.0.0/16", "10.1.7.0/24"])),
             "subnets[2] overlaps an entry before it: remove or narrow one of them",
         ),
-        server.refuses("one subnet twice", subnets("s24", v4(&["10.1.0.0/16", "10.1.0.0/16"])), "subnets[1] overlaps an entry before it"),
-        server.refuses(
+        suite.refuses("one subnet twice", subnets("s24", v4(&["10.1.0.0/16", "10.1.0.0/16"])), "subnets[1] overlaps an entry before it"),
+        suite.refuses(
             "entries that overlap in IPv6 only",
             subnets("s25", json!([{"ipv4": "10.1.0.0/24", "ipv6": "fd00::/120"}, {"ipv4": "10.1.1.0/24", "ipv6": "fd00::/120"}])),
             "subnets[1] overlaps an entry before it",
         ),
-        server.refuses("one subnet in two spellings", subnets("s26", v6(&["fd00::/64", "FD00:0::/64"])), "subnets[1] overlaps an entry before it"),
+        suite.refuses("one subnet in two spellings", subnets("s26", v6(&["fd00::/64", "FD00:0::/64"])), "subnets[1] overlaps an entry before it"),
     ]
 }
 
-fn sizes(server: &Server) -> Vec<Trial> {
+fn sizes(suite: &Suite<ApiServer>) -> Vec<Trial> {
     let sized = |name: &str, bits: i64, subnet: Value| pool(name, json!({"blockSizeBits": bits, "subnets": [subnet]}));
     vec![
-        server.accepts(
+        suite.accepts(
             "a block as large as the subnet",
             sized("z1", 8, json!({"ipv4": "10.1.0.0/24", "ipv6": "fd00::/120"})),
         ),
-        server.accepts("blocks of one address", sized("z2", 0, json!({"ipv4": "10.1.0.0/24"}))),
-        server.accepts("blocks of 65,536 addresses", sized("z3", 16, json!({"ipv6": "fd00::/112"}))),
-        server.refuses(
+        suite.accepts("blocks of one address", sized("z2", 0, json!({"ipv4": "10.1.0.0/24"}))),
+        suite.accepts("blocks of 65,536 addresses", sized("z3", 16, json!({"ipv6": "fd00::/112"}))),
+        suite.refuses(
             "a block larger than the subnet",
             sized("z4", 9, json!({"ipv4": "10.1.0.0/24"})),
             "subnets[0] is smaller than a block of 512 addresses: give a smaller blockSizeBits or a larger subnet",
         ),
-        server.refuses(
+        suite.refuses(
             "a block larger than the IPv6 subnet",
             sized("z5", 16, json!({"ipv6": "fd00::/113"})),
             "subnets[0] is smaller than a block of 65536 addresses",
         ),
-        server.refuses(
+        suite.refuses(
             "a subnet smaller than a block of the size nobody gave",
             pool("z6", json!({"subnets": v4(&["10.1.0.0/28"])})),
             "subnets[0] is smaller than a block of 32 addresses",
         ),
-        server.refuses(
+        suite.refuses(
             "a negative block size",
             sized("z7", -1, json!({"ipv4": "10.1.0.0/24"})),
             "spec.blockSizeBits in body should be greater than or equal to 0",
         ),
-        server.refuses(
+        suite.refuses(
             "a block size above 16",
             sized("z8", 17, json!({"ipv4": "10.0.0.0/8"})),
             "spec.blockSizeBits in body should be less than or equal to 16",
@@ -121,41 +122,41 @@ fn sizes(server: &Server) -> Vec<Trial> {
     ]
 }
 
-fn bounds(server: &Server) -> Vec<Trial> {
+fn bounds(suite: &Suite<ApiServer>) -> Vec<Trial> {
     vec![
-        server.accepts(
+        suite.accepts(
             "reserved addresses and CIDRs of both families",
             with("b1", "reserved", json!(["10.1.0.0", "10.1.255.0/24", "fd00::1", "fd00::/126"])),
         ),
-        server.refuses(
+        suite.refuses(
             "a reserved word",
             with("b2", "reserved", json!(["10.1.0.1", "gateway"])),
             "spec.reserved[1]: Invalid value: \"string\": 'gateway' is no address and no CIDR: write one like 10.64.0.1 or 10.64.0.0/28",
         ),
-        server.refuses(
+        suite.refuses(
             "a reserved range",
             with("b3", "reserved", json!(["10.1.0.1-10.1.0.9"])),
             "'10.1.0.1-10.1.0.9' is no address and no CIDR",
         ),
-        server.refuses(
+        suite.refuses(
             "a reserved CIDR with stray host bits",
             with("b4", "reserved", json!(["10.1.0.9/29"])),
             "10.1.0.9/29 has bits set behind its prefix: write the first address of the subnet, or a longer prefix",
         ),
-        server.accepts("no rest at all", with("b5", "cooldownSeconds", json!(0))),
-        server.accepts("a rest of a day", with("b6", "cooldownSeconds", json!(86400))),
-        server.refuses(
+        suite.accepts("no rest at all", with("b5", "cooldownSeconds", json!(0))),
+        suite.accepts("a rest of a day", with("b6", "cooldownSeconds", json!(86400))),
+        suite.refuses(
             "a negative rest",
             with("b7", "cooldownSeconds", json!(-1)),
             "spec.cooldownSeconds in body should be greater than or equal to 0",
         ),
-        server.refuses(
+        suite.refuses(
             "a rest above a day",
             with("b8", "cooldownSeconds", json!(86401)),
             "spec.cooldownSeconds in body should be less than or equal to 86400",
         ),
-        server.accepts("one block for each node", with("b9", "maxBlocksPerNode", json!(1))),
-        server.refuses(
+        suite.accepts("one block for each node", with("b9", "maxBlocksPerNode", json!(1))),
+        suite.refuses(
             "no block for any node",
             with("b10", "maxBlocksPerNode", json!(0)),
             "spec.maxBlocksPerNode in body should be greater than or equal to 1",
@@ -163,60 +164,60 @@ fn bounds(server: &Server) -> Vec<Trial> {
     ]
 }
 
-fn selectors(server: &Server) -> Vec<Trial> {
+fn selectors(suite: &Suite<ApiServer>) -> Vec<Trial> {
     let requirement = |requirement: Value| json!({"matchExpressions": [requirement]});
     let sentence = "a requirement of matchExpressions is invalid: the operator is In or NotIn with values, or Exists or DoesNotExist without";
     vec![
-        server.accepts("an empty selector", with("l1", "namespaceSelector", json!({}))),
-        server.accepts(
+        suite.accepts("an empty selector", with("l1", "namespaceSelector", json!({}))),
+        suite.accepts(
             "a selector of labels and requirements",
             with("l2", "nodeSelector", json!({"matchLabels": {"zone": "a"}, "matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}, {"key": "gpu", "operator": "DoesNotExist"}]})),
         ),
-        server.refuses("an operator that there is not", with("l3", "nodeSelector", requirement(json!({"key": "zone", "operator": "Is", "values": ["a"]}))), sentence),
-        server.refuses("In without values", with("l4", "namespaceSelector", requirement(json!({"key": "zone", "operator": "In"}))), sentence),
-        server.refuses("Exists with values", with("l5", "namespaceSelector", requirement(json!({"key": "zone", "operator": "Exists", "values": ["a"]}))), sentence),
+        suite.refuses("an operator that there is not", with("l3", "nodeSelector", requirement(json!({"key": "zone", "operator": "Is", "values": ["a"]}))), sentence),
+        suite.refuses("In without values", with("l4", "namespaceSelector", requirement(json!({"key": "zone", "operator": "In"}))), sentence),
+        suite.refuses("Exists with values", with("l5", "namespaceSelector", requirement(json!({"key": "zone", "operator": "Exists", "values": ["a"]}))), sentence),
     ]
 }
 
-fn names(server: &Server) -> Vec<Trial> {
+fn names(suite: &Suite<ApiServer>) -> Vec<Trial> {
     let named = |name: &str| pool(name, json!({"subnets": v4(&["10.1.0.0/16"])}));
     vec![
-        server.accepts("a pool name of 63 letters", named(&"p".repeat(63))),
-        server.refuses(
+        suite.accepts("a pool name of 63 letters", named(&"p".repeat(63))),
+        suite.refuses(
             "a pool name too long for the names of its blocks",
             named(&"p".repeat(64)),
             "the name does not fit, because its blocks are named after the pool: give it at most 63 letters, digits and dashes, without a dot",
         ),
-        server.refuses("a pool name with a dot", named("a.b"), "the name does not fit, because its blocks are named after the pool"),
+        suite.refuses("a pool name with a dot", named("a.b"), "the name does not fit, because its blocks are named after the pool"),
     ]
 }
 
-fn changes(server: &Server) -> Vec<Trial> {
+fn changes(suite: &Suite<ApiServer>) -> Vec<Trial> {
     let of = |name: &str, cidrs: &[&str]| pool(name, json!({"subnets": v4(cidrs)}));
     let sized = |name: &str, bits: i64| pool(name, json!({"subnets": v4(&["10.1.0.0/16"]), "blockSizeBits": bits}));
     let sentence = "entries of subnets can't be changed, removed or reordered, because addresses of theirs may be in use: put them back as they were and append new ones behind";
     vec![
-        server.accepts_change("an appended subnet", of("c1", &["10.1.0.0/16"]), of("c1", &["10.1.0.0/16", "10.2.0.0/16"])),
-        server.refuses_change("a removed subnet", of("c2", &["10.1.0.0/16", "10.2.0.0/16"]), of("c2", &["10.1.0.0/16"]), sentence),
-        server.refuses_change("reordered subnets", of("c3", &["10.1.0.0/16", "10.2.0.0/16"]), of("c3", &["10.2.0.0/16", "10.1.0.0/16"]), sentence),
-        server.refuses_change("a changed subnet", of("c4", &["10.1.0.0/16"]), of("c4", &["10.1.0.0/17"]), sentence),
-        server.refuses_change("a subnet put in front", of("c5", &["10.1.0.0/16"]), of("c5", &["10.2.0.0/16", "10.1.0.0/16"]), sentence),
-        server.refuses_change(
+        suite.accepts_change("an appended subnet", of("c1", &["10.1.0.0/16"]), of("c1", &["10.1.0.0/16", "10.2.0.0/16"])),
+        suite.refuses_change("a removed subnet", of("c2", &["10.1.0.0/16", "10.2.0.0/16"]), of("c2", &["10.1.0.0/16"]), sentence),
+        suite.refuses_change("reordered subnets", of("c3", &["10.1.0.0/16", "10.2.0.0/16"]), of("c3", &["10.2.0.0/16", "10.1.0.0/16"]), sentence),
+        suite.refuses_change("a changed subnet", of("c4", &["10.1.0.0/16"]), of("c4", &["10.1.0.0/17"]), sentence),
+        suite.refuses_change("a subnet put in front", of("c5", &["10.1.0.0/16"]), of("c5", &["10.2.0.0/16", "10.1.0.0/16"]), sentence),
+        suite.refuses_change(
             "a family added to an entry",
             of("c6", &["10.1.0.0/16"]),
             pool("c6", json!({"subnets": [{"ipv4": "10.1.0.0/16", "ipv6": "fd00::/112"}]})),
             sentence,
         ),
-        server.refuses_change(
+        suite.refuses_change(
             "an appended subnet that overlaps",
             of("c7", &["10.1.0.0/16"]),
             of("c7", &["10.1.0.0/16", "10.1.7.0/24"]),
             "subnets[1] overlaps an entry before it",
         ),
-        server.refuses_change("a changed block size", sized("c8", 5), sized("c8", 6), "blockSizeBits can't be changed, because blocks of the old size may be in use"),
-        server.refuses_change("a block size dropped for the default", sized("c9", 6), of("c9", &["10.1.0.0/16"]), "blockSizeBits can't be changed"),
-        server.accepts_change("a block size dropped that was the default", sized("c10", 5), of("c10", &["10.1.0.0/16"])),
-        server.accepts_change("a pool set to draining", of("c11", &["10.1.0.0/16"]), {
+        suite.refuses_change("a changed block size", sized("c8", 5), sized("c8", 6), "blockSizeBits can't be changed, because blocks of the old size may be in use"),
+        suite.refuses_change("a block size dropped for the default", sized("c9", 6), of("c9", &["10.1.0.0/16"]), "blockSizeBits can't be changed"),
+        suite.accepts_change("a block size dropped that was the default", sized("c10", 5), of("c10", &["10.1.0.0/16"])),
+        suite.accepts_change("a pool set to draining", of("c11", &["10.1.0.0/16"]), {
             pool("c11", json!({"subnets": v4(&["10.1.0.0/16"]), "draining": true, "cooldownSeconds": 10, "reserved": ["10.1.0.1"], "maxBlocksPerNode": 3}))
         }),
     ]

@@ -2,46 +2,42 @@
 
 use anyhow::{Context, Result, ensure};
 use bobbin_crds::DEFAULT_COOLDOWN;
+use bobbin_e2e::suite::Suite;
 use kube::api::{ListParams, Patch, PatchParams};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use super::assignment::assignment;
 use super::block::block;
+use super::fixture::ApiServer;
 use super::pool::pool;
-use super::server::Server;
 
-pub fn tests(server: &Server) -> Vec<Trial> {
+pub fn tests(suite: &Suite<ApiServer>) -> Vec<Trial> {
     vec![
-        server.test("blocks are found by pool and node, free ones by an empty node name", |server| {
-            blocks_by_field(server)
+        suite.test("blocks are found by pool and node, free ones by an empty node name", blocks_by_field),
+        suite.test("assignments are found by node, pool, block and the pod's namespace", assignments_by_field),
+        suite.test("the status of a pool is written apart from its spec", status_apart),
+        suite.test("what nobody gave gets its default", defaults),
+        suite.test("null is as good as absent", null_is_absent),
+        suite.test("pools are listed with READY, FREE, USED, BLOCKS and AGE", async move |server: &mut ApiServer| {
+            columns(server, "addresspools", &["Name", "Ready", "Free", "Used", "Blocks", "Age"]).await
         }),
-        server.test("assignments are found by node, pool, block and the pod's namespace", |server| {
-            assignments_by_field(server)
+        suite.test("blocks are listed with addresses first", async move |server: &mut ApiServer| {
+            columns(server, "addressblocks", &["Name", "IPv4", "IPv6", "Pool", "Node", "Age"]).await
         }),
-        server.test("the status of a pool is written apart from its spec", status_apart),
-        server.test("what nobody gave gets its default", defaults),
-        server.test("null is as good as absent", null_is_absent),
-        server.test("pools are listed with READY, FREE, USED, BLOCKS and AGE", |server| async move {
-            columns(&server, "addresspools", &["Name", "Ready", "Free", "Used", "Blocks", "Age"]).await
+        suite.test("assignments are listed with addresses first", async move |server: &mut ApiServer| {
+            columns(server, "ipassignments", &["Name", "IPv4", "IPv6", "Namespace", "Pod", "Node", "Pool", "Age"]).await
         }),
-        server.test("blocks are listed with addresses first", |server| async move {
-            columns(&server, "addressblocks", &["Name", "IPv4", "IPv6", "Pool", "Node", "Age"]).await
-        }),
-        server.test("assignments are listed with addresses first", |server| async move {
-            columns(&server, "ipassignments", &["Name", "IPv4", "IPv6", "Namespace", "Pod", "Node", "Pool", "Age"])
-                .await
-        }),
-        server.test("the short names are ap, ab and ipa", short_names),
+        suite.test("the short names are ap, ab and ipa", short_names),
     ]
 }
 
-async fn found(server: &Server, kind: &str, fields: &str) -> Result<Vec<String>> {
-    let list = server.api(kind)?.list(&ListParams::default().fields(fields)).await?;
+async fn found(server: &ApiServer, kind: &str, fields: &str) -> Result<Vec<String>> {
+    let list = server.api(kind).list(&ListParams::default().fields(fields)).await?;
     Ok(list.into_iter().filter_map(|object| object.metadata.name).collect())
 }
 
-async fn blocks_by_field(server: Server) -> Result<()> {
+async fn blocks_by_field(server: &mut ApiServer) -> Result<()> {
     let cut = |pool: &str, index: i64| json!({"poolName": pool, "index": index, "ipv4": format!("10.9.{index}.0/27")});
     let mut claimed = cut("f1", 2);
     claimed["nodeName"] = json!("n9");
@@ -51,9 +47,9 @@ async fn blocks_by_field(server: Server) -> Result<()> {
         server.create(object).await?;
     }
     let answers = (
-        found(&server, "AddressBlock", "spec.poolName=f1").await?,
-        found(&server, "AddressBlock", "spec.nodeName=n9").await?,
-        found(&server, "AddressBlock", "spec.nodeName=,spec.poolName=f1").await?,
+        found(server, "AddressBlock", "spec.poolName=f1").await?,
+        found(server, "AddressBlock", "spec.nodeName=n9").await?,
+        found(server, "AddressBlock", "spec.nodeName=,spec.poolName=f1").await?,
     );
     for object in &objects {
         server.delete(object).await?;
@@ -63,23 +59,23 @@ async fn blocks_by_field(server: Server) -> Result<()> {
     Ok(())
 }
 
-async fn assignments_by_field(server: Server) -> Result<()> {
+async fn assignments_by_field(server: &mut ApiServer) -> Result<()> {
     let mut object = assignment("10.9.0.1", Some("10.9.0.1"), None);
     for (field, value) in [("nodeName", "n8"), ("poolName", "f8"), ("blockName", "f8-0"), ("podNamespace", "ns8")] {
         object["spec"][field] = json!(value);
     }
     server.create(&object).await?;
     for field in ["nodeName=n8", "poolName=f8", "blockName=f8-0", "podNamespace=ns8"] {
-        let names = found(&server, "IPAssignment", &format!("spec.{field}")).await?;
+        let names = found(server, "IPAssignment", &format!("spec.{field}")).await?;
         ensure!(names == ["10.9.0.1"], "{field} finds {names:?}");
     }
     server.delete(&object).await
 }
 
-async fn status_apart(server: Server) -> Result<()> {
+async fn status_apart(server: &mut ApiServer) -> Result<()> {
     let object = pool("t1", json!({"subnets": [{"ipv4": "10.9.0.0/24"}]}));
     let created = server.create(&object).await?;
-    let api = server.api("AddressPool")?;
+    let api = server.api("AddressPool");
     let status = json!({"status": {"free": 7, "used": 3}, "spec": {"draining": true}});
     api.patch_status("t1", &PatchParams::default(), &Patch::Merge(status)).await?;
     let changed = server.replace(&object).await?;
@@ -90,7 +86,7 @@ async fn status_apart(server: Server) -> Result<()> {
     Ok(())
 }
 
-async fn defaults(server: Server) -> Result<()> {
+async fn defaults(server: &mut ApiServer) -> Result<()> {
     let object = pool("t2", json!({"subnets": [{"ipv4": "10.9.0.0/24"}]}));
     let created = server.create(&object).await?;
     server.delete(&object).await?;
@@ -99,7 +95,7 @@ async fn defaults(server: Server) -> Result<()> {
     Ok(())
 }
 
-async fn null_is_absent(server: Server) -> Result<()> {
+async fn null_is_absent(server: &mut ApiServer) -> Result<()> {
     let object = pool(
         "t3",
         json!({"subnets": [{"ipv4": "10.9.0.0/24", "ipv6": null}], "maxBlocksPerNode": null, "nodeSelector": null}),
@@ -111,11 +107,11 @@ async fn null_is_absent(server: Server) -> Result<()> {
     Ok(())
 }
 
-async fn columns(server: &Server, plural: &str, expected: &[&str]) -> Result<()> {
+async fn columns(server: &ApiServer, plural: &str, expected: &[&str]) -> Result<()> {
     let request = http::Request::get(format!("/apis/bobbin.dev/v1beta1/{plural}"))
         .header("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io")
         .body(Vec::new())?;
-    let table: Value = server.client()?.request(request).await?;
+    let table: Value = server.client().request(request).await?;
     let columns = table["columnDefinitions"].as_array().context("the answer is no table")?;
     let shown: Vec<&str> =
         columns.iter().filter(|column| column["priority"] == 0).filter_map(|column| column["name"].as_str()).collect();
@@ -123,8 +119,8 @@ async fn columns(server: &Server, plural: &str, expected: &[&str]) -> Result<()>
     Ok(())
 }
 
-async fn short_names(server: Server) -> Result<()> {
-    let resources = server.client()?.list_api_group_resources("bobbin.dev/v1beta1").await?.resources;
+async fn short_names(server: &mut ApiServer) -> Result<()> {
+    let resources = server.client().list_api_group_resources("bobbin.dev/v1beta1").await?.resources;
     for (plural, short) in [("addresspools", "ap"), ("addressblocks", "ab"), ("ipassignments", "ipa")] {
         let resource = resources
             .iter()

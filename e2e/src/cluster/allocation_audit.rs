@@ -1,0 +1,138 @@
+//! Who holds what, by the records of the API, compared with the pods that run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::Result;
+use bobbin_crds::{AddressBlock, IPAssignment};
+use k8s_openapi::api::core::v1;
+use kube::ResourceExt;
+use kube::api::{Api, ListParams};
+
+use super::Cluster;
+use crate::wait::{Poll, check, wait_until};
+
+/// What the records and the pods say about each other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AllocationAudit {
+    /// Addresses that two pods, or two records, have.
+    pub duplicates: Vec<String>,
+    /// Records of pods that don't run any more.
+    pub leaks: Vec<String>,
+    /// Pods that run and have no record of their address.
+    pub unrecorded: Vec<String>,
+}
+
+impl Cluster {
+    /// All assignments.
+    pub async fn assignments(&self) -> Result<Vec<IPAssignment>> {
+        Ok(Api::<IPAssignment>::all(self.client()).list(&ListParams::default()).await?.items)
+    }
+
+    /// The assignments of a namespace's pods.
+    pub async fn assignments_of(&self, namespace: &str) -> Result<Vec<IPAssignment>> {
+        let selector = ListParams::default().fields(&format!("spec.podNamespace={namespace}"));
+        Ok(Api::<IPAssignment>::all(self.client()).list(&selector).await?.items)
+    }
+
+    /// The blocks of a pool.
+    pub async fn blocks_of_pool(&self, pool: &str) -> Result<Vec<AddressBlock>> {
+        let selector = ListParams::default().fields(&format!("spec.poolName={pool}"));
+        Ok(Api::<AddressBlock>::all(self.client()).list(&selector).await?.items)
+    }
+
+    /// The blocks that a node has claimed.
+    pub async fn blocks_of_node(&self, node: &str) -> Result<Vec<AddressBlock>> {
+        let selector = ListParams::default().fields(&format!("spec.nodeName={node}"));
+        Ok(Api::<AddressBlock>::all(self.client()).list(&selector).await?.items)
+    }
+
+    /// Compares records with pods.
+    pub async fn allocation_audit(&self) -> Result<AllocationAudit> {
+        let pods = Api::<v1::Pod>::all(self.client()).list(&ListParams::default()).await?.items;
+        let records = self.assignments().await?;
+        Ok(compare(&pods, &records))
+    }
+
+    /// Waits until every running pod has its record and no record is left without its pod. A duplicate fails at once.
+    pub async fn await_no_leak_and_no_duplicate(&self, within: Duration) -> Result<()> {
+        let settled = wait_until("records and pods agree", within, || async move {
+            let allocation_audit = self.allocation_audit().await?;
+            if !allocation_audit.duplicates.is_empty() {
+                return Ok(Poll::Ready(allocation_audit));
+            }
+            Ok(if allocation_audit == AllocationAudit::default() {
+                Poll::Ready(allocation_audit)
+            } else {
+                Poll::Pending(format!("{allocation_audit:?}"))
+            })
+        })
+        .await?;
+        anyhow::ensure!(settled.duplicates.is_empty(), "an address is held twice: {:?}", settled.duplicates);
+        Ok(())
+    }
+
+    /// Waits until a pool's claimed blocks pass.
+    pub async fn await_blocks(
+        &self,
+        pool: &str,
+        what: &str,
+        within: Duration,
+        passes: impl Fn(&[AddressBlock]) -> bool,
+    ) -> Result<()> {
+        let passes = &passes;
+        wait_until(&format!("pool {pool}: {what}"), within, || async move {
+            let blocks = self.blocks_of_pool(pool).await?;
+            let claimed: Vec<AddressBlock> =
+                blocks.into_iter().filter(|block| block.spec.node_name.is_some()).collect();
+            Ok(check(passes(&claimed), || {
+                let seen = claimed.iter().map(|block| (block.name_any(), block.spec.node_name.clone()));
+                format!("claimed: {:?}", seen.collect::<Vec<_>>())
+            }))
+        })
+        .await
+    }
+}
+
+fn compare(pods: &[v1::Pod], records: &[IPAssignment]) -> AllocationAudit {
+    let mut allocation_audit = AllocationAudit::default();
+    let mut held: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut running = BTreeSet::new();
+    let own_network = |pod: &&v1::Pod| pod.spec.as_ref().is_none_or(|spec| spec.host_network != Some(true));
+    for pod in pods.iter().filter(own_network) {
+        let status = pod.status.as_ref();
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        if status
+            .and_then(|status| status.phase.as_deref())
+            .is_some_and(|phase| phase == "Succeeded" || phase == "Failed")
+        {
+            continue;
+        }
+        running.insert(uid);
+        for ip in status.and_then(|status| status.pod_ips.as_deref()).unwrap_or_default() {
+            if let Some(other) = held.insert(&ip.ip, uid) {
+                allocation_audit.duplicates.push(format!("{} of pods {other} and {uid}", ip.ip));
+            }
+            let recorded = records.iter().any(|record| {
+                let spec = &record.spec;
+                spec.pod_uid.as_deref() == Some(uid)
+                    && (spec.ipv4.as_deref() == Some(&ip.ip) || spec.ipv6.as_deref() == Some(&ip.ip))
+            });
+            if !recorded {
+                allocation_audit.unrecorded.push(format!("{} of {}", ip.ip, pod.name_any()));
+            }
+        }
+    }
+    let mut recorded: BTreeMap<&str, String> = BTreeMap::new();
+    for record in records {
+        for address in [&record.spec.ipv4, &record.spec.ipv6].into_iter().flatten() {
+            if let Some(other) = recorded.insert(address, record.name_any()) {
+                allocation_audit.duplicates.push(format!("{address} in the records {other} and {}", record.name_any()));
+            }
+        }
+        if !record.spec.pod_uid.as_deref().is_some_and(|uid| running.contains(uid)) {
+            allocation_audit.leaks.push(format!("{} of {:?}", record.name_any(), record.spec.pod_name));
+        }
+    }
+    allocation_audit
+}

@@ -1,0 +1,61 @@
+//! A cluster as the fixture of a test suite: what is removed after each test.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use bobbin_crds::AddressPool;
+use k8s_openapi::api::core::v1;
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, ListParams};
+
+use super::Cluster;
+use crate::suite::Fixture;
+
+/// Namespaces that no test made.
+const ESTABLISHED: [&str; 5] = ["default", "kube-system", "kube-public", "kube-node-lease", "bobbin-system"];
+
+impl Fixture for Cluster {
+    async fn after_test(&mut self) -> Result<()> {
+        clean_up(self).await
+    }
+
+    fn describe(&self) -> String {
+        self.describe_state()
+    }
+}
+
+/// What an earlier test deleted may have ended since it was listed.
+fn gone_is_fine<T>(answer: kube::Result<T>) -> Result<()> {
+    match answer {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        other => Ok(other.map(drop)?),
+    }
+}
+
+/// Switches everything on, and removes pods, namespaces and pools of tests.
+async fn clean_up(cluster: &mut Cluster) -> Result<()> {
+    cluster.control_plane_mut().start_apiserver().await?;
+    cluster.controllers_must_be_running()?;
+    let names: Vec<String> = cluster.nodes().map(|node| node.name().to_owned()).collect();
+    for name in names {
+        let node = cluster.node_mut(&name)?;
+        if node.is_on() {
+            node.plug()?;
+        } else {
+            node.boot()?;
+        }
+    }
+    let namespaces: Api<v1::Namespace> = Api::all(cluster.client());
+    for namespace in namespaces.list(&ListParams::default()).await?.items.iter().map(ResourceExt::name_any) {
+        if !ESTABLISHED.contains(&namespace.as_str()) {
+            cluster.delete_all_pods(&namespace).await?;
+            gone_is_fine(namespaces.delete(&namespace, &DeleteParams::default()).await)?;
+        }
+    }
+    let pools: Api<AddressPool> = Api::all(cluster.client());
+    for pool in pools.list(&ListParams::default()).await?.items.iter().filter(|pool| pool.name_any() != "default") {
+        gone_is_fine(pools.delete(&pool.name_any(), &DeleteParams::default()).await)?;
+        cluster.await_gone(pool, Duration::from_mins(1)).await?;
+    }
+    cluster.await_nodes_ready().await
+}

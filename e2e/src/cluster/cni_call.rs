@@ -1,0 +1,69 @@
+//! The CNI plugin called by hand on a node, as the container runtime calls it.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::Cluster;
+
+/// One call. The fields are the environment of the CNI specification.
+#[derive(Clone, Debug)]
+pub struct CniCall<'a> {
+    /// `ADD`, `DEL`, `CHECK`, `STATUS`, `GC` or `VERSION`.
+    pub verb: &'a str,
+    /// `CNI_CONTAINERID`.
+    pub container: &'a str,
+    /// `CNI_IFNAME`.
+    pub interface: &'a str,
+    /// `CNI_NETNS`, as a path on the node; empty: not given.
+    pub netns: &'a str,
+    /// `CNI_ARGS`; empty: not given.
+    pub args: &'a str,
+}
+
+impl<'a> CniCall<'a> {
+    /// A late DEL: the runtime has forgotten everything but the container.
+    pub fn late_del(container: &'a str) -> Self {
+        Self { verb: "DEL", container, interface: "eth0", netns: "", args: "" }
+    }
+}
+
+/// What the plugin answered.
+#[derive(Clone, Debug)]
+pub struct CniAnswer {
+    /// Whether it ended with 0.
+    pub ok: bool,
+    /// What it printed: nothing, a result or an error.
+    pub said: Value,
+}
+
+impl Cluster {
+    /// Calls the plugin on a node with the configuration that is installed there.
+    pub fn shim(&self, node: &str, call: &CniCall<'_>) -> Result<CniAnswer> {
+        let node = self.node(node)?;
+        let list: Value = serde_json::from_str(&node.exec(["cat", "/etc/cni/net.d/10-bobbin.conflist"])?)?;
+        let mut configuration = list["plugins"][0].clone();
+        configuration["cniVersion"] = list["cniVersion"].clone();
+        configuration["name"] = list["name"].clone();
+
+        let mut words =
+            vec!["env".to_owned(), format!("CNI_COMMAND={}", call.verb), "CNI_PATH=/opt/cni/bin".to_owned()];
+        words.push(format!("CNI_CONTAINERID={}", call.container));
+        words.push(format!("CNI_IFNAME={}", call.interface));
+        if !call.netns.is_empty() {
+            words.push(format!("CNI_NETNS={}", call.netns));
+        }
+        if !call.args.is_empty() {
+            words.push(format!("CNI_ARGS={}", call.args));
+        }
+        words.push("/opt/cni/bin/bobbin".to_owned());
+        let mut child =
+            node.command(&words)?.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        child.stdin.take().context("the plugin has no input")?.write_all(configuration.to_string().as_bytes())?;
+        let end = child.wait_with_output()?;
+        let said = serde_json::from_slice(&end.stdout).unwrap_or_else(|_| json!(String::from_utf8_lossy(&end.stdout)));
+        Ok(CniAnswer { ok: end.status.success(), said })
+    }
+}

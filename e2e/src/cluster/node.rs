@@ -1,0 +1,292 @@
+//! One machine of the test cluster: namespaces of its own with a real containerd, kubelet and kube-proxy inside.
+//!
+//! [`crate::cluster::Cluster`] makes nodes; tests cut their power, boot them, and run commands on them. Its disk outlives a
+//! power cut, `/run`, its processes and its network don't.
+
+mod files;
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::cluster::run::{Run, cgroup_roots};
+use crate::control_plane::Process;
+use crate::network::Namespace;
+use crate::network::{Fabric, FabricAddresses};
+
+/// The first process.
+const INIT: &str = include_str!("node/init.sh");
+/// How long containerd may take from boot to its first answer, on a busy machine.
+const CONTAINERD: Duration = Duration::from_mins(1);
+
+/// What a node needs to know of the cluster that it joins.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// A kubeconfig of the node's own user.
+    pub kubelet: PathBuf,
+    /// A kubeconfig of kube-proxy.
+    pub kube_proxy: PathBuf,
+    /// The certificate authority of the cluster.
+    pub ca: String,
+    /// Archives of the images that pods may use.
+    pub images: Vec<PathBuf>,
+    /// The directory of the programs.
+    pub programs: PathBuf,
+}
+
+/// A machine that is on.
+#[derive(Debug)]
+struct Power {
+    init: Process,
+    namespace: Namespace,
+}
+
+/// A machine. Dropped: its power is cut.
+#[derive(Debug)]
+pub struct Node {
+    name: String,
+    addresses: FabricAddresses,
+    disk: PathBuf,
+    cgroup: String,
+    fabric: Arc<Fabric>,
+    config: NodeConfig,
+    power: Option<Power>,
+}
+
+impl Node {
+    /// A machine that is off. Its name is `n1` to `n40`.
+    pub fn new(run: &Run, fabric: &Arc<Fabric>, name: &str, config: NodeConfig) -> Result<Self> {
+        let addresses = FabricAddresses::node(name)?;
+        let disk = run.make_directory(name)?;
+        let cgroup = format!("bob-{}-{name}", run.id());
+        files::lay_out(&disk, &config.programs)?;
+        files::write(&disk, &files::NodeInfo { name, addresses, cgroup: &cgroup, ca: &config.ca })?;
+        std::fs::copy(&config.kubelet, disk.join("kubelet.kubeconfig"))?;
+        std::fs::copy(&config.kube_proxy, disk.join("kube-proxy.kubeconfig"))?;
+        Ok(Self { name: name.to_owned(), addresses, disk, cgroup, fabric: fabric.clone(), config, power: None })
+    }
+
+    /// Its name, which is also its Node's.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its addresses on the fabric.
+    pub fn addresses(&self) -> FabricAddresses {
+        self.addresses
+    }
+
+    /// What it keeps over a power cut: `etc`, `opt`, `var`, and the logs of its programs.
+    pub fn disk(&self) -> &Path {
+        &self.disk
+    }
+
+    /// Switches it on and returns when its kubelet has been started. It has the images; Ready is for the caller to await.
+    pub fn boot(&mut self) -> Result<()> {
+        self.power_cut();
+        make_cgroups(&self.cgroup)?;
+        let first_boot = !self.disk.join("boot-id").exists();
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+        std::fs::write(self.disk.join("boot-id"), boot_id)?;
+        // Absent at the first boot.
+        let _ = std::fs::remove_file(self.disk.join("go"));
+        let namespace = Namespace::make()?;
+        self.fabric.plug(&self.name, self.addresses, &namespace)?;
+        let init = Process::start(
+            Path::new("unshare"),
+            Some(&namespace.path()),
+            &self.disk.join("init.log"),
+            self.arguments(),
+        )?;
+        self.power = Some(Power { init, namespace });
+        self.await_containerd()?;
+        if first_boot {
+            self.load_images()?;
+        }
+        std::fs::write(self.disk.join("go"), "")?;
+        Ok(())
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        let FabricAddresses { ipv4, ipv6 } = self.addresses;
+        let mut arguments: Vec<String> =
+            ["--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "--", "env"]
+                .map(str::to_owned)
+                .into();
+        arguments.push(format!("DISK={}", self.disk.display()));
+        arguments.push(format!("PROGRAMS={}", self.config.programs.display()));
+        arguments.push(format!("NODE={}", self.name));
+        arguments.push(format!("NODE_IP={ipv4},{ipv6}"));
+        arguments.extend(["bash", "-c", INIT, &self.cgroup].map(str::to_owned));
+        arguments
+    }
+
+    fn await_containerd(&mut self) -> Result<()> {
+        let deadline = Instant::now() + CONTAINERD;
+        while let Err(error) = self.exec(["ctr", "version"]) {
+            if let Some(power) = self.power.as_mut() {
+                power.init.must_be_running()?;
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "containerd of {} did not answer within {} s: {error:#}; its log is {}",
+                    self.name,
+                    CONTAINERD.as_secs(),
+                    self.disk.join("containerd.log").display()
+                );
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+
+    fn load_images(&self) -> Result<()> {
+        for image in &self.config.images {
+            self.exec([
+                OsStr::new("ctr"),
+                OsStr::new("-n"),
+                OsStr::new("k8s.io"),
+                OsStr::new("images"),
+                OsStr::new("import"),
+                image.as_os_str(),
+            ])?;
+        }
+        Ok(())
+    }
+
+    /// Everything that runs on it is gone at once, and its network with it; nobody is told.
+    pub fn power_cut(&mut self) {
+        let Some(mut power) = self.power.take() else { return };
+        if let Ok(pid) = first_process(&power.init) {
+            // The kernel kills the whole PID namespace with its first process, and `unshare` ends when all are gone.
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while power.init.ended().is_none() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        power.init.kill();
+        remove_cgroups(&self.cgroup);
+    }
+
+    /// Power off, power on.
+    pub fn reboot(&mut self) -> Result<()> {
+        self.boot()
+    }
+
+    /// Whether it is on.
+    pub fn is_on(&self) -> bool {
+        self.power.is_some()
+    }
+
+    /// Pulls its network cable: a partition. [`Self::plug`] ends it.
+    pub fn unplug(&self) -> Result<()> {
+        self.fabric.cable(&self.name, false)
+    }
+
+    /// Puts the network cable back.
+    pub fn plug(&self) -> Result<()> {
+        self.fabric.cable(&self.name, true)
+    }
+
+    /// Its network namespace.
+    pub fn namespace(&self) -> Result<&Namespace> {
+        Ok(&self.power.as_ref().with_context(|| format!("{} is off", self.name))?.namespace)
+    }
+
+    /// A command that runs on it, in all its namespaces.
+    pub fn command<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Result<Command> {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--target={}", self.first_process()?));
+        command.args(["--mount", "--uts", "--net", "--pid", "--"]).args(words).current_dir("/").stdin(Stdio::null());
+        let path =
+            format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", self.config.programs.display());
+        command.env("PATH", path);
+        Ok(command)
+    }
+
+    /// Runs a command on it and gives what it prints; fails with its error text if it fails.
+    pub fn exec<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Result<String> {
+        let mut command = self.command(words)?;
+        let end = command.output().context("nsenter did not start")?;
+        if !end.status.success() {
+            let words: Vec<_> = command.get_args().skip(6).map(|word| word.to_string_lossy().into_owned()).collect();
+            let said = format!("{}{}", String::from_utf8_lossy(&end.stderr), String::from_utf8_lossy(&end.stdout));
+            bail!("`{}` on {} failed ({}): {}", words.join(" "), self.name, end.status, said.trim());
+        }
+        Ok(String::from_utf8_lossy(&end.stdout).into_owned())
+    }
+
+    /// Its first process, as the machine numbers it: for `nsenter` by hand.
+    pub fn first_process(&self) -> Result<i32> {
+        first_process(&self.power.as_ref().with_context(|| format!("{} is off", self.name))?.init)
+    }
+
+    /// A path of the node as this process sees it.
+    pub fn path(&self, path: &str) -> Result<PathBuf> {
+        Ok(PathBuf::from(format!("/proc/{}/root{path}", self.first_process()?)))
+    }
+
+    /// The cgroups of one of its pods.
+    pub fn processes_of_pod(&self, uid: &str) -> Vec<i32> {
+        let roots = cgroup_roots();
+        let root = roots.iter().find(|root| root.ends_with("pids")).or(roots.first());
+        let Some(kubepods) = root.map(|root| root.join(&self.cgroup).join("kubepods")) else { return Vec::new() };
+        let name = format!("pod{uid}");
+        let mut found = Vec::new();
+        for pod in ["", "besteffort", "burstable"].iter().map(|class| kubepods.join(class).join(&name)) {
+            for container in std::fs::read_dir(pod).into_iter().flatten().flatten() {
+                let text = std::fs::read_to_string(container.path().join("cgroup.procs")).unwrap_or_default();
+                found.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
+            }
+        }
+        found
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.power_cut();
+    }
+}
+
+/// The first process of the node, as the machine numbers it: the child of `unshare`.
+fn first_process(init: &Process) -> Result<i32> {
+    let pid = init.pid();
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    children.split_whitespace().next().and_then(|word| word.parse().ok()).context("the node has no first process (yet)")
+}
+
+/// Makes a directory under every controller. A cpuset takes no process before it has processors and memory.
+fn make_cgroups(name: &str) -> Result<()> {
+    for root in cgroup_roots() {
+        let directory = root.join(name);
+        std::fs::create_dir_all(&directory).with_context(|| format!("{} can't be made", directory.display()))?;
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            if let (Ok(value), true) = (std::fs::read_to_string(root.join(file)), root.ends_with("cpuset")) {
+                std::fs::write(directory.join(file), value)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes the cgroups; what can't be removed (a process is still ending) is left to the keeper of the run.
+fn remove_cgroups(name: &str) {
+    for root in cgroup_roots() {
+        remove_tree(&root.join(name));
+    }
+}
+
+fn remove_tree(directory: &Path) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path());
+        }
+    }
+    let _ = std::fs::remove_dir(directory);
+}

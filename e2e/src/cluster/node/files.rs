@@ -1,0 +1,104 @@
+//! The files a node boots with: the configuration of containerd, kubelet and kube-proxy, and a disk of its own.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use crate::network::FabricAddresses;
+use xtask::image::PAUSE;
+
+/// Lays out the node's disk.
+pub(super) fn lay_out(disk: &Path, programs: &Path) -> Result<()> {
+    for directory in ["opt", "var/lib", "var/log"] {
+        std::fs::create_dir_all(disk.join(directory))?;
+    }
+    // The programs on a node find users, resolver and certificates as on the machine; what they write stays the node's.
+    let copy = Command::new("cp").args(["-a", "/etc"]).arg(disk).status().context("cp did not start")?;
+    if !copy.success() {
+        bail!("/etc could not be copied to {}", disk.display());
+    }
+    // Network configuration of the machine is none of the node's.
+    let _ = std::fs::remove_dir_all(disk.join("etc/cni"));
+    // Plugins that every node has, by the package kubernetes-cni: containerd calls `loopback` itself, `portmap` can be chained.
+    let plugins = disk.join("opt/cni/bin");
+    std::fs::create_dir_all(&plugins)?;
+    for plugin in ["loopback", "portmap"] {
+        std::fs::copy(programs.join(plugin), plugins.join(plugin))
+            .with_context(|| format!("{plugin} is missing in {}", programs.display()))?;
+    }
+    Ok(())
+}
+
+/// What the files say.
+pub(super) struct NodeInfo<'a> {
+    pub(super) name: &'a str,
+    pub(super) addresses: FabricAddresses,
+    pub(super) cgroup: &'a str,
+    /// The certificate authority of those who may ask the kubelet for logs and for running a command.
+    pub(super) ca: &'a str,
+}
+
+/// Writes the configuration.
+pub(super) fn write(disk: &Path, node: &NodeInfo<'_>) -> Result<()> {
+    std::fs::write(disk.join("containerd.toml"), containerd())?;
+    std::fs::write(disk.join("kubelet.yaml"), kubelet(node).to_string())?;
+    std::fs::write(disk.join("kube-proxy.yaml"), kube_proxy(disk, node).to_string())?;
+    Ok(())
+}
+
+fn containerd() -> String {
+    format!(
+        r#"version = 3
+root = "/var/lib/containerd"
+state = "/run/containerd"
+[grpc]
+  address = "/run/containerd/containerd.sock"
+[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "overlayfs"
+  [plugins."io.containerd.cri.v1.images".pinned_images]
+    sandbox = "{PAUSE}"
+[plugins."io.containerd.cri.v1.runtime"]
+  restrict_oom_score_adj = true
+  [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+      SystemdCgroup = false
+  [plugins."io.containerd.cri.v1.runtime".cni]
+    bin_dirs = ["/opt/cni/bin"]
+    conf_dir = "/etc/cni/net.d"
+"#
+    )
+}
+
+fn kubelet(node: &NodeInfo<'_>) -> serde_json::Value {
+    json!({
+        "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
+        "address": "::",
+        "authentication": {"x509": {"clientCAFile": node.ca}, "anonymous": {"enabled": false}, "webhook": {"enabled": false}},
+        "authorization": {"mode": "AlwaysAllow"},
+        "cgroupDriver": "cgroupfs", "cgroupRoot": format!("/{}", node.cgroup), "enforceNodeAllocatable": [],
+        "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
+        "failCgroupV1": false, "failSwapOn": false,
+        "kubeAPIQPS": 200, "kubeAPIBurst": 400, "eventRecordQPS": 0, "registryPullQPS": 0,
+        "staticPodPath": "/etc/kubernetes/manifests", "fileCheckFrequency": "500ms",
+        "maxPods": 300, "serializeImagePulls": false,
+        // The disk and the memory are the machine's: whatever else runs there must not evict pods here.
+        "evictionHard": {"imagefs.available": "0%", "nodefs.available": "0%", "nodefs.inodesFree": "0%", "memory.available": "1Mi"},
+        "imageGCHighThresholdPercent": 100,
+        "shutdownGracePeriod": "0s",
+    })
+}
+
+fn kube_proxy(disk: &Path, node: &NodeInfo<'_>) -> serde_json::Value {
+    json!({
+        "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
+        "mode": "iptables", "hostnameOverride": node.name,
+        "bindAddress": node.addresses.ipv4.to_string(),
+        "clientConnection": {"kubeconfig": disk.join("kube-proxy.kubeconfig"), "qps": 100, "burst": 200},
+        // These settings can't be written in a namespace.
+        "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+        "iptables": {"minSyncPeriod": "100ms", "syncPeriod": "30s"},
+    })
+}

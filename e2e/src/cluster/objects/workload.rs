@@ -1,0 +1,228 @@
+//! What runs on the cluster: pods, Deployments, Services. Every pod answers on port 8080 with its name.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1;
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, ListParams};
+use serde_json::{Value, json};
+
+use crate::cluster::Cluster;
+use crate::cluster::pod::{PORT, Pod};
+use crate::wait::{Poll, check, wait_until};
+use xtask::image::TOOLS;
+
+/// The name of the container in pods made here.
+pub const CONTAINER: &str = "main";
+/// How long a pod may take to be Ready on a busy machine.
+const READY: Duration = Duration::from_secs(90);
+
+/// A pod that is to be.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    namespace: String,
+    name: String,
+    node: Option<String>,
+    annotations: serde_json::Map<String, Value>,
+    privileged: bool,
+    host_network: bool,
+}
+
+impl Workload {
+    /// A pod by its namespace and name.
+    pub fn pod(namespace: &str, name: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            node: None,
+            annotations: serde_json::Map::new(),
+            privileged: false,
+            host_network: false,
+        }
+    }
+
+    /// On one node. The scheduler has its say still, unlike with `nodeName`.
+    #[must_use]
+    pub fn on(mut self, node: &str) -> Self {
+        self.node = Some(node.to_owned());
+        self
+    }
+
+    /// With an annotation.
+    #[must_use]
+    pub fn annotated(mut self, key: &str, value: &str) -> Self {
+        self.annotations.insert(key.to_owned(), json!(value));
+        self
+    }
+
+    /// With every capability, so that it can misbehave.
+    #[must_use]
+    pub fn privileged(mut self) -> Self {
+        self.privileged = true;
+        self
+    }
+
+    /// The pod's manifest.
+    pub fn manifest(&self) -> Value {
+        let mut template = template(&json!({"name": self.name}), self.node.as_deref());
+        template["spec"]["hostNetwork"] = json!(self.host_network);
+        template["spec"]["containers"][0]["securityContext"] = json!({"privileged": self.privileged});
+        template["apiVersion"] = json!("v1");
+        template["kind"] = json!("Pod");
+        template["metadata"]["name"] = json!(self.name);
+        template["metadata"]["namespace"] = json!(self.namespace);
+        template["metadata"]["annotations"] = json!(self.annotations);
+        template
+    }
+}
+
+/// A pod template that answers with its name.
+pub(super) fn template(labels: &Value, node: Option<&str>) -> Value {
+    let mut template = json!({
+        "metadata": {"labels": labels},
+        "spec": {
+            "terminationGracePeriodSeconds": 0, "dnsPolicy": "Default", "automountServiceAccountToken": false, "enableServiceLinks": false,
+            // A node that is down for a test keeps its pods until the test says otherwise.
+            "tolerations": [{"operator": "Exists", "effect": "NoExecute"}],
+            "containers": [{
+                "name": CONTAINER, "image": TOOLS, "imagePullPolicy": "Never",
+                "command": ["/agnhost", "netexec", format!("--http-port={PORT}"), format!("--udp-port={PORT}")],
+                "ports": [{"containerPort": PORT}],
+                "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
+            }],
+        },
+    });
+    if let Some(node) = node {
+        template["spec"]["nodeSelector"] = json!({"kubernetes.io/hostname": node});
+    }
+    template
+}
+
+impl Cluster {
+    /// Makes a pod and waits until it is Ready.
+    pub async fn create_ready_pod(&self, workload: Workload) -> Result<Pod> {
+        self.create_pod(&workload).await?;
+        self.await_ready_pod(&workload.namespace, &workload.name).await
+    }
+
+    /// Makes a pod and does not wait. The ServiceAccount of a new namespace takes a moment, so a refusal is tried again.
+    pub async fn create_pod(&self, workload: &Workload) -> Result<()> {
+        let manifest = &workload.manifest();
+        wait_until(&format!("pod {} is accepted", workload.name), Duration::from_secs(20), || async move {
+            self.apply(manifest).await.map(Poll::Ready)
+        })
+        .await
+    }
+
+    /// Waits until a pod is Ready.
+    pub async fn await_ready_pod(&self, namespace: &str, name: &str) -> Result<Pod> {
+        let pods = self.await_ready_pods(namespace, &format!("metadata.name={name}"), "", 1, READY).await?;
+        pods.into_iter().next().context("one pod was asked for")
+    }
+
+    /// Deletes a pod and waits until it is gone.
+    pub async fn delete_pod(&self, namespace: &str, name: &str) -> Result<()> {
+        match Api::<v1::Pod>::namespaced(self.client(), namespace).delete(name, &DeleteParams::default()).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.await_no_pods(namespace, &format!("metadata.name={name}"), READY).await
+    }
+
+    /// Deletes all pods and what makes pods in a namespace, and waits until they are gone.
+    pub async fn delete_all_pods(&self, namespace: &str) -> Result<()> {
+        self.run_program(
+            "kubectl",
+            &["-n", namespace, "delete", "deployment,statefulset,daemonset,pod", "--all", "--wait=false"],
+        )?;
+        self.await_no_pods(namespace, "", READY).await
+    }
+
+    /// Applies a Deployment of so many pods, spread evenly over the nodes, and a Service of both families for it.
+    pub async fn deploy(&self, namespace: &str, name: &str, replicas: usize) -> Result<()> {
+        let labels = json!({"app": name});
+        let mut template = template(&labels, None);
+        template["spec"]["topologySpreadConstraints"] = json!([{
+            "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule",
+            "labelSelector": {"matchLabels": labels},
+        }]);
+        self.apply(json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"namespace": namespace, "name": name},
+            "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template},
+        }))
+        .await?;
+        self.apply(json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": namespace, "name": name},
+            "spec": {
+                "selector": labels, "ports": [{"port": 80, "targetPort": PORT}],
+                "ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv4", "IPv6"],
+            },
+        }))
+        .await
+    }
+
+    /// Waits until so many pods of a selection are Ready, and gives them in the order of their names.
+    pub async fn await_ready_pods(
+        &self,
+        namespace: &str,
+        fields: &str,
+        labels: &str,
+        count: usize,
+        within: Duration,
+    ) -> Result<Vec<Pod>> {
+        let api: Api<v1::Pod> = Api::namespaced(self.client(), namespace);
+        let selection = ListParams::default().fields(fields).labels(labels);
+        let (api, selection) = (&api, &selection);
+        let ready =
+            wait_until(&format!("{count} pods of {namespace} ({fields}{labels}) are Ready"), within, || async move {
+                let pods = api.list(selection).await?.items;
+                let ready =
+                    pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none() && is_ready(pod)).count();
+                if ready < count {
+                    let waiting = pods.iter().find(|pod| !is_ready(pod));
+                    let why = match waiting {
+                        Some(pod) => format!(
+                            "{}: {:?}",
+                            pod.name_any(),
+                            self.warnings_about(namespace, &pod.name_any()).await?.last()
+                        ),
+                        None => String::new(),
+                    };
+                    return Ok(Poll::Pending(format!("{ready} are; {why}")));
+                }
+                Ok(Poll::Ready(pods))
+            })
+            .await?;
+        let mut pods: Vec<v1::Pod> =
+            ready.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none() && is_ready(pod)).collect();
+        pods.sort_by_key(ResourceExt::name_any);
+        pods.iter().map(|pod| Pod::find(self, pod)).collect()
+    }
+
+    /// Waits until a selection by fields has no pod.
+    pub async fn await_no_pods(&self, namespace: &str, fields: &str, within: Duration) -> Result<()> {
+        self.await_none(namespace, ListParams::default().fields(fields), within).await
+    }
+
+    /// Waits until a selection by labels has no pod.
+    pub async fn await_no_pods_labelled(&self, namespace: &str, labels: &str, within: Duration) -> Result<()> {
+        self.await_none(namespace, ListParams::default().labels(labels), within).await
+    }
+
+    async fn await_none(&self, namespace: &str, selection: ListParams, within: Duration) -> Result<()> {
+        let api: Api<v1::Pod> = Api::namespaced(self.client(), namespace);
+        let (api, selection) = (&api, &selection);
+        wait_until(&format!("no pod is left in {namespace}"), within, || async move {
+            let left: Vec<String> = api.list(selection).await?.items.iter().map(ResourceExt::name_any).collect();
+            Ok(check(left.is_empty(), || left.join(", ")))
+        })
+        .await
+    }
+}
+
+fn is_ready(pod: &v1::Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}

@@ -1,0 +1,118 @@
+//! A running pod: its addresses, its node, its network namespace. What it can reach is asked from inside that namespace.
+
+pub mod paths;
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::core::v1;
+use kube::ResourceExt;
+
+use crate::cluster::Cluster;
+use crate::network::Namespace;
+
+/// The port that test pods answer on with their name.
+pub const PORT: u16 = 8080;
+/// How long a connection may take. The first packet has an answer at once: there is nothing to resolve.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// Both.
+pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+/// A pod that runs.
+#[derive(Clone, Debug)]
+pub struct Pod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name, which it answers with.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Its node.
+    pub node: String,
+    /// Its IPv4 address.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Its IPv6 address.
+    pub ipv6: Option<Ipv6Addr>,
+    netns: Namespace,
+}
+
+impl Pod {
+    /// Finds a Ready pod on its node.
+    pub fn find(cluster: &Cluster, pod: &v1::Pod) -> Result<Self> {
+        let (name, uid) = (pod.name_any(), pod.uid().context("the pod has no UID")?);
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).context("the pod has no node")?;
+        let ips = pod.status.as_ref().and_then(|status| status.pod_ips.as_deref()).unwrap_or_default();
+        let ips: Vec<IpAddr> = ips.iter().filter_map(|ip| ip.ip.parse().ok()).collect();
+        let pids = cluster.node(&node)?.processes_of_pod(&uid);
+        let pid = pids.first().with_context(|| format!("no process of pod {name} is found on {node}"))?;
+        Ok(Self {
+            namespace: pod.namespace().unwrap_or_default(),
+            ipv4: ips.iter().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None }),
+            ipv6: ips.iter().find_map(|ip| if let IpAddr::V6(ip) = ip { Some(*ip) } else { None }),
+            netns: Namespace::at(&PathBuf::from(format!("/proc/{pid}/ns/net")))?,
+            name,
+            uid,
+            node,
+        })
+    }
+
+    /// Its address of a family.
+    pub fn address(&self, family: Family) -> Result<IpAddr> {
+        match family {
+            Family::V4 => self.ipv4.map(IpAddr::V4),
+            Family::V6 => self.ipv6.map(IpAddr::V6),
+        }
+        .with_context(|| format!("pod {} has no {family:?} address", self.name))
+    }
+
+    /// Its network namespace.
+    pub fn netns(&self) -> &Namespace {
+        &self.netns
+    }
+
+    /// Opens a fresh connection to another pod and checks that it is that pod which answers.
+    pub fn can_reach(&self, other: &Pod, family: Family) -> Result<()> {
+        let to = SocketAddr::new(other.address(family)?, PORT);
+        let answer = self
+            .netns
+            .run(move || who_answers(to))?
+            .with_context(|| format!("{} does not reach {}", self.name, other.name))?;
+        ensure!(answer == other.name, "{} reached {answer} at {to}, which is the address of {}", self.name, other.name);
+        Ok(())
+    }
+
+    /// The opposite: no connection comes about.
+    pub fn can_not_reach(&self, other: &Pod, family: Family) -> Result<()> {
+        if self.can_reach(other, family).is_ok() {
+            bail!("{} reaches {} by {family:?}", self.name, other.name);
+        }
+        Ok(())
+    }
+}
+
+/// Asks the pod at an address for its name, by a connection of its own. Runs in the namespace of the calling thread.
+pub fn who_answers(to: SocketAddr) -> Result<String> {
+    let mut stream =
+        TcpStream::connect_timeout(&to, CONNECT_TIMEOUT).with_context(|| format!("no connection to {to}"))?;
+    stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
+    stream.set_write_timeout(Some(CONNECT_TIMEOUT))?;
+    stream.write_all(b"GET /hostname HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).with_context(|| format!("no answer from {to}"))?;
+    let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("{to} answered {answer:?}"))?;
+    ensure!(head.contains(" 200 "), "{to} answered {head:?}");
+    Ok(body.trim().to_owned())
+}

@@ -1,0 +1,128 @@
+//! Many paths at once: who reaches whom, each by a fresh connection, from inside the namespace of the one who asks.
+
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use crate::cluster::Cluster;
+use crate::cluster::pod::{FAMILIES, Family, PORT, Pod, who_answers};
+use crate::network::Namespace;
+
+/// The port that a kubelet listens on: what a pod reaches on a node.
+const KUBELET: u16 = 10250;
+/// How long a connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// One way from a namespace to an address.
+#[derive(Clone, Debug)]
+pub struct Path {
+    /// Who asks.
+    pub from: String,
+    /// Who is asked.
+    pub to: String,
+    namespace: Namespace,
+    address: SocketAddr,
+    /// Who may answer; empty: that a connection comes about is enough.
+    answer: Vec<String>,
+}
+
+/// Every ordered pair of pods.
+pub fn pod_to_pod(pods: &[Pod]) -> Result<Vec<Path>> {
+    let mut paths = Vec::new();
+    for (from, to) in pods.iter().flat_map(|from| pods.iter().map(move |to| (from, to))) {
+        if from.uid != to.uid {
+            for family in FAMILIES {
+                paths.push(path(&from.name, from.netns(), to, family)?);
+            }
+        }
+    }
+    Ok(paths)
+}
+
+/// From every pod to every node.
+pub fn pod_to_node(cluster: &Cluster, pods: &[Pod]) -> Vec<Path> {
+    let mut paths = Vec::new();
+    for (from, to) in pods.iter().flat_map(|from| cluster.nodes().map(move |to| (from, to))) {
+        for address in [IpAddr::V4(to.addresses().ipv4), IpAddr::V6(to.addresses().ipv6)] {
+            paths.push(Path {
+                from: from.name.clone(),
+                to: to.name().to_owned(),
+                namespace: from.netns().clone(),
+                address: SocketAddr::new(address, KUBELET),
+                answer: Vec::new(),
+            });
+        }
+    }
+    paths
+}
+
+/// From every node to every pod.
+pub fn node_to_pod(cluster: &Cluster, pods: &[Pod]) -> Result<Vec<Path>> {
+    let mut paths = Vec::new();
+    for from in cluster.nodes() {
+        for (to, family) in pods.iter().flat_map(|to| FAMILIES.map(|family| (to, family))) {
+            paths.push(path(from.name(), from.namespace()?, to, family)?);
+        }
+    }
+    Ok(paths)
+}
+
+/// From every pod to the Service of some pods.
+pub fn pod_to_service(pods: &[Pod], service: &[IpAddr], behind: &[Pod]) -> Vec<Path> {
+    let answer: Vec<String> = behind.iter().map(|pod| pod.name.clone()).collect();
+    let each = pods.iter().flat_map(|from| service.iter().map(move |address| (from, address)));
+    each.map(|(from, address)| Path {
+        from: from.name.clone(),
+        to: "the Service".to_owned(),
+        namespace: from.netns().clone(),
+        address: SocketAddr::new(*address, 80),
+        answer: answer.clone(),
+    })
+    .collect()
+}
+
+fn path(from: &str, namespace: &Namespace, to: &Pod, family: Family) -> Result<Path> {
+    Ok(Path {
+        from: from.to_owned(),
+        to: to.name.clone(),
+        namespace: namespace.clone(),
+        address: SocketAddr::new(to.address(family)?, PORT),
+        answer: vec![to.name.clone()],
+    })
+}
+
+/// Tries all paths, those from one namespace one after another, and gives the failures, each a sentence.
+pub fn failures(paths: &[Path]) -> Result<Vec<String>> {
+    let mut by_source: Vec<(&str, Vec<Path>)> = Vec::new();
+    for path in paths {
+        match by_source.iter_mut().find(|(from, _)| *from == path.from) {
+            Some((_, paths)) => paths.push(path.clone()),
+            None => by_source.push((&path.from, vec![path.clone()])),
+        }
+    }
+    let walkers = by_source.into_iter().filter_map(|(_, paths)| {
+        let namespace = paths.first()?.namespace.clone();
+        Some(std::thread::spawn(move || namespace.run(move || paths.iter().filter_map(walk).collect::<Vec<_>>())))
+    });
+    let mut failures = Vec::new();
+    for walker in walkers.collect::<Vec<_>>() {
+        failures.extend(walker.join().map_err(|_| anyhow!("a thread that tries paths panicked"))??);
+    }
+    Ok(failures)
+}
+
+/// Why one path does not work, if it does not.
+fn walk(path: &Path) -> Option<String> {
+    attempt(path).err().map(|error| format!("{} does not reach {} at {}: {error:#}", path.from, path.to, path.address))
+}
+
+fn attempt(path: &Path) -> Result<()> {
+    if path.answer.is_empty() {
+        TcpStream::connect_timeout(&path.address, CONNECT_TIMEOUT).context("no connection")?;
+        return Ok(());
+    }
+    let answer = who_answers(path.address)?;
+    ensure!(path.answer.contains(&answer), "{answer} answered");
+    Ok(())
+}

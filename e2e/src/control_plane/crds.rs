@@ -1,0 +1,25 @@
+//! The three kinds on a control plane without a chart.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use bobbin_crds::manifest;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Api;
+use kube::api::PostParams;
+use kube::runtime::wait::{await_condition, conditions};
+
+/// How long the API server may take to serve a kind.
+const SERVED: Duration = Duration::from_mins(1);
+
+/// Installs the kinds as the types define them, and waits until they are served.
+pub async fn install_crds(client: &kube::Client) -> Result<()> {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for definition in manifest::all()? {
+        let name = definition.metadata.name.clone().unwrap_or_default();
+        api.create(&PostParams::default(), &definition).await.with_context(|| format!("{name} is not admitted"))?;
+        let established = await_condition(api.clone(), &name, conditions::is_crd_established());
+        tokio::time::timeout(SERVED, established).await.with_context(|| format!("{name} is not established"))??;
+    }
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! A door into a network namespace: a port on our loopback whose connections are opened inside the namespace. It gives the
+//! test process, and a user's kubectl, the API server of a control plane that has a namespace of its own.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::sched::{CloneFlags, setns};
+
+/// How long opening a connection inside may take before the one outside is closed.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// An open door; closed when dropped. Connections through it end with either side.
+#[derive(Debug)]
+pub struct NetnsForward {
+    outside: SocketAddr,
+    closed: Arc<AtomicBool>,
+}
+
+impl NetnsForward {
+    /// Opens a door on 127.0.0.1 to `inside`, as reached from the network namespace at `netns`.
+    pub fn open(netns: &Path, inside: SocketAddr) -> Result<Self> {
+        let namespace = std::fs::File::open(netns)
+            .with_context(|| format!("the network namespace {} is missing", netns.display()))?;
+        // The listener is made before the thread enters: a socket stays in the namespace that it was made in.
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let outside = listener.local_addr()?;
+        let closed = Arc::new(AtomicBool::new(false));
+        let (flag, (entered, answer)) = (closed.clone(), std::sync::mpsc::channel());
+        std::thread::spawn(move || {
+            let result = setns(&namespace, CloneFlags::CLONE_NEWNET);
+            drop(namespace);
+            let ok = result.is_ok();
+            if entered.send(result).is_err() || !ok {
+                return;
+            }
+            for outer in listener.incoming().flatten() {
+                if flag.load(Ordering::Acquire) {
+                    return;
+                }
+                // A closed connection is how a caller learns that nothing answers inside.
+                if let Ok(inner) = TcpStream::connect_timeout(&inside, CONNECT_TIMEOUT) {
+                    pass(&outer, &inner);
+                    pass(&inner, &outer);
+                }
+            }
+        });
+        answer
+            .recv()
+            .context("the door's thread is gone")?
+            .with_context(|| format!("{} can't be entered", netns.display()))?;
+        Ok(Self { outside, closed })
+    }
+
+    /// The address outside.
+    pub fn outside(&self) -> SocketAddr {
+        self.outside
+    }
+}
+
+impl Drop for NetnsForward {
+    fn drop(&mut self) {
+        self.closed.store(true, Ordering::Release);
+        // Wakes the listening thread; if that fails it is gone already.
+        let _ = TcpStream::connect_timeout(&self.outside, CONNECT_TIMEOUT);
+    }
+}
+
+/// Carries bytes one way, in a thread of its own, until either side closes.
+fn pass(from: &TcpStream, to: &TcpStream) {
+    let (Ok(mut from), Ok(mut to)) = (from.try_clone(), to.try_clone()) else { return };
+    let _ = to.set_nodelay(true);
+    std::thread::spawn(move || {
+        let mut buffer = [0; 16 * 1024];
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            if to.write_all(&buffer[..count]).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Write);
+        let _ = from.shutdown(Shutdown::Read);
+    });
+}

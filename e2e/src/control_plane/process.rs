@@ -1,0 +1,119 @@
+//! Children that die with us, also when we are killed by SIGKILL. Whatever a test starts goes through here.
+//!
+//! The kernel sends the parent-death signal when the *thread* that started the child ends, so all children are started
+//! by one thread that lives as long as the process.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Sender, channel};
+
+use anyhow::{Context, Result, anyhow};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A running program; killed and reaped when dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    name: String,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts `program` with its output appended to `log`, inside the network namespace at `netns` if one is given.
+    pub fn start<I, S>(program: &Path, netns: Option<&Path>, log: &Path, args: I) -> Result<Self>
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut command = killed_with_parent(program, netns);
+        command.args(args);
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .with_context(|| format!("the log {} of {name} can't be opened", log.display()))?;
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        let child = spawn(command).with_context(|| format!("{name} did not start"))?;
+        Ok(Self { child, name, log: log.to_owned() })
+    }
+
+    /// The process ID. It is the program's own: the prefixes exec.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(i32::MAX))
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        kill(self.pid(), signal).with_context(|| format!("{} could not be sent {signal}", self.name))
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Fails with the end of its log if it has ended.
+    pub fn must_be_running(&mut self) -> Result<()> {
+        match self.ended() {
+            None => Ok(()),
+            Some(status) => Err(anyhow!("{} ended ({status}); the end of its log:\n{}", self.name, self.log_tail())),
+        }
+    }
+
+    /// The last lines of its log.
+    pub fn log_tail(&self) -> String {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub fn kill(&mut self) {
+        // Refused only when it has ended, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A command that is killed when this process ends, inside the network namespace at `netns` if one is given. Start it by [`spawn`].
+pub fn killed_with_parent(program: &Path, netns: Option<&Path>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]);
+    if let Some(netns) = netns {
+        command.arg("nsenter").arg(format!("--net={}", netns.display())).arg("--");
+    }
+    command.arg(program);
+    command
+}
+
+type Order = (Command, Sender<std::io::Result<Child>>);
+
+/// Starts a command from the thread that lives as long as the process.
+pub fn spawn(command: Command) -> Result<Child> {
+    static STARTER: OnceLock<Sender<Order>> = OnceLock::new();
+    let starter = STARTER.get_or_init(|| {
+        let (orders, inbox) = channel::<Order>();
+        std::thread::spawn(move || {
+            for (mut command, reply) in inbox {
+                // The one who asked may have gone; then the child is dropped and dies with the process.
+                let _ = reply.send(command.spawn());
+            }
+        });
+        orders
+    });
+    let (reply, answer) = channel();
+    starter.send((command, reply)).map_err(|_| anyhow!("the thread that starts children is gone"))?;
+    Ok(answer.recv().context("the thread that starts children is gone")??)
+}

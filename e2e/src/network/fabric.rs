@@ -1,0 +1,98 @@
+//! The network between the machines: a bridge in a namespace of its own stands for the switch, and is the nodes' default gateway.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use anyhow::{Context, Result};
+
+use crate::network::Namespace;
+
+/// The addresses of one machine on the fabric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FabricAddresses {
+    /// In 10.100.0.0/24.
+    pub ipv4: Ipv4Addr,
+    /// In fd00:100::/64.
+    pub ipv6: Ipv6Addr,
+}
+
+impl FabricAddresses {
+    /// The place with a number: 1 is the switch, 2 the control plane, 10 + N the node `nN`.
+    pub fn number(number: u8) -> Self {
+        // Shown in hexadecimal but written in decimal, so that both families read the same: 10.100.0.11 and fd00:100::11.
+        let last = u16::from(number / 100) * 0x100 + u16::from(number / 10 % 10) * 0x10 + u16::from(number % 10);
+        Self { ipv4: Ipv4Addr::new(10, 100, 0, number), ipv6: Ipv6Addr::new(0xfd00, 0x100, 0, 0, 0, 0, 0, last) }
+    }
+
+    /// The switch.
+    pub fn switch() -> Self {
+        Self::number(1)
+    }
+
+    /// The control plane.
+    pub fn control_plane() -> Self {
+        Self::number(2)
+    }
+
+    /// The node `nN`.
+    pub fn node(name: &str) -> Result<Self> {
+        let number: u8 = name
+            .strip_prefix('n')
+            .and_then(|digits| digits.parse().ok())
+            .filter(|n| (1..=40).contains(n))
+            .with_context(|| format!("a node of the test cluster is called n1 to n40, not {name}"))?;
+        Ok(Self::number(10 + number))
+    }
+}
+
+/// The switch. It forwards what the nodes send it by routes, if somebody gives it any.
+#[derive(Debug)]
+pub struct Fabric {
+    namespace: Namespace,
+}
+
+impl Fabric {
+    /// Makes the switch.
+    pub fn make() -> Result<Self> {
+        let namespace = Namespace::make()?;
+        let FabricAddresses { ipv4, ipv6 } = FabricAddresses::switch();
+        namespace.ip(&format!(
+            "link add br0 type bridge forward_delay 0\nlink set br0 up\n\
+             addr add {ipv4}/24 dev br0\naddr add {ipv6}/64 dev br0 nodad\n"
+        ))?;
+        for setting in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+            let path = format!("/proc/sys/net/{setting}");
+            namespace.run(move || std::fs::write(path, "1"))??;
+        }
+        Ok(Self { namespace })
+    }
+
+    /// The switch's own namespace.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Plugs a machine in: it gets `eth0` with its addresses and a default route by the switch.
+    pub fn plug(&self, name: &str, place: FabricAddresses, machine: &Namespace) -> Result<()> {
+        let FabricAddresses { ipv4, ipv6 } = place;
+        // The kernel takes a moment to remove the port of a machine that lost its power.
+        let _ = self.namespace.ip(&format!("link del {name}"));
+        // A machine has the same network card after a reboot: its neighbours need not learn another address.
+        let [_, _, _, number] = ipv4.octets();
+        self.namespace.ip(&format!(
+            "link add {name} type veth peer name eth0 address 02:00:0a:64:00:{number:02x} netns {}\n\
+             link set {name} master br0\nlink set {name} up\n",
+            machine.path().display()
+        ))?;
+        let switch = FabricAddresses::switch();
+        machine.ip(&format!(
+            "addr add {ipv4}/24 dev eth0\naddr add {ipv6}/64 dev eth0 nodad\nlink set eth0 up\n\
+             route add default via {}\nroute add default via {}\n",
+            switch.ipv4, switch.ipv6
+        ))
+    }
+
+    /// Pulls a machine's cable, or puts it back.
+    pub fn cable(&self, name: &str, plugged: bool) -> Result<()> {
+        self.namespace.ip(&format!("link set {name} {}", if plugged { "up" } else { "down" }))
+    }
+}

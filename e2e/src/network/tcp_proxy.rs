@@ -1,0 +1,180 @@
+//! A proxy in front of the API server that a test can spoil: refuse, swallow, lose answers, delay. It knows bytes only, so TLS
+//! stays end to end. Whoever is to suffer gets a kubeconfig with the proxy's address.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::Namespace;
+
+/// How long a look for a connection lasts before the weather is looked at again.
+const LOOK_MS: u16 = 10;
+/// How long opening a connection to the API server may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the way to the API server is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkFault {
+    /// Everything passes.
+    None,
+    /// Nobody listens: connections are refused, and those that were open break.
+    Refuse,
+    /// Connections are taken and kept, and every byte is swallowed.
+    BlackHole,
+    /// Requests arrive and are carried out, answers are lost.
+    DropResponses,
+    /// Answers come so much later.
+    Delay(Duration),
+}
+
+impl NetworkFault {
+    /// Whether a connection can't be of use any more when this weather ends: bytes of it are lost.
+    fn spoils(self) -> bool {
+        matches!(self, NetworkFault::BlackHole | NetworkFault::DropResponses)
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    fault: NetworkFault,
+    open: Vec<(TcpStream, TcpStream)>,
+    ended: bool,
+    listening: bool,
+}
+
+/// The proxy. Dropped: it ends, and its connections break.
+#[derive(Debug)]
+pub struct TcpProxy {
+    address: SocketAddr,
+    shared: Arc<Mutex<Shared>>,
+}
+
+impl TcpProxy {
+    /// Listens on a free port of the loopback of `namespace`, and leads to `target` as seen from this process.
+    pub fn start(namespace: &Namespace, target: SocketAddr) -> Result<Self> {
+        let listener = listen(namespace, "127.0.0.1:0".parse()?)?;
+        let address = listener.local_addr()?;
+        let shared =
+            Arc::new(Mutex::new(Shared { fault: NetworkFault::None, open: Vec::new(), ended: false, listening: true }));
+        let (state, namespace) = (shared.clone(), namespace.clone());
+        std::thread::spawn(move || serve(listener, &namespace, address, target, &state));
+        Ok(Self { address, shared })
+    }
+
+    /// Where it listens, inside the namespace.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Changes the weather; it holds when this returns.
+    pub fn set(&self, fault: NetworkFault) {
+        let mut shared = lock(&self.shared);
+        if shared.fault == fault {
+            return;
+        }
+        if shared.fault.spoils() || fault == NetworkFault::Refuse {
+            cut(&mut shared);
+        }
+        shared.fault = fault;
+        drop(shared);
+        let listens = fault != NetworkFault::Refuse;
+        // The listener follows within one look.
+        while lock(&self.shared).listening != listens {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for TcpProxy {
+    fn drop(&mut self) {
+        let mut shared = lock(&self.shared);
+        shared.ended = true;
+        cut(&mut shared);
+    }
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    // What it guards is whole after every line, also of a thread that panicked.
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn cut(shared: &mut Shared) {
+    for (near, far) in shared.open.drain(..) {
+        // Refused when the other side has closed already.
+        let _ = (near.shutdown(Shutdown::Both), far.shutdown(Shutdown::Both));
+    }
+}
+
+fn listen(namespace: &Namespace, address: SocketAddr) -> Result<TcpListener> {
+    let listener = namespace.run(move || TcpListener::bind(address))?.context("the proxy can't listen")?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn serve(
+    first: TcpListener,
+    namespace: &Namespace,
+    address: SocketAddr,
+    target: SocketAddr,
+    state: &Arc<Mutex<Shared>>,
+) {
+    let mut listener = Some(first);
+    loop {
+        let fault = {
+            let mut shared = lock(state);
+            if shared.ended {
+                return;
+            }
+            if shared.fault == NetworkFault::Refuse {
+                listener = None;
+            }
+            shared.listening = listener.is_some();
+            shared.fault
+        };
+        match &listener {
+            Some(open) => {
+                let mut look = [PollFd::new(open.as_fd(), PollFlags::POLLIN)];
+                if poll(&mut look, PollTimeout::from(LOOK_MS)).is_ok_and(|ready| ready > 0)
+                    && let Ok((near, _)) = open.accept()
+                {
+                    begin(&near, target, state);
+                }
+            }
+            None if fault == NetworkFault::Refuse => std::thread::sleep(Duration::from_millis(u64::from(LOOK_MS))),
+            None => listener = listen(namespace, address).ok(),
+        }
+    }
+}
+
+fn begin(near: &TcpStream, target: SocketAddr, state: &Arc<Mutex<Shared>>) {
+    let Ok(far) = TcpStream::connect_timeout(&target, CONNECT_TIMEOUT) else { return };
+    let _ = (near.set_nonblocking(false), near.set_nodelay(true), far.set_nodelay(true));
+    let (Ok(near_too), Ok(far_too)) = (near.try_clone(), far.try_clone()) else { return };
+    lock(state).open.push((near_too, far_too));
+    for (from, to, answers) in [(near, &far, false), (&far, near, true)] {
+        let (Ok(from), Ok(to), state) = (from.try_clone(), to.try_clone(), state.clone()) else { return };
+        std::thread::spawn(move || pass(from, to, answers, &state));
+    }
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream, answers: bool, state: &Mutex<Shared>) {
+    let mut buffer = [0; 16 * 1024];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        let fault = lock(state).fault;
+        match fault {
+            NetworkFault::BlackHole => continue,
+            NetworkFault::DropResponses if answers => continue,
+            NetworkFault::Delay(time) if answers => std::thread::sleep(time),
+            _ => {}
+        }
+        if to.write_all(&buffer[..count]).is_err() {
+            break;
+        }
+    }
+    let _ = (to.shutdown(Shutdown::Write), from.shutdown(Shutdown::Read));
+}

@@ -1,0 +1,62 @@
+//! CNI calls on a single node, by the shim and by cnitool.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::{Answer, Call, Plugin, Sandbox, SingleNode};
+
+impl SingleNode {
+    /// Bobbin, as the runtime of this node calls it.
+    pub fn plugin(&self) -> Plugin {
+        Plugin {
+            namespace: self.namespace.clone(),
+            executable: self.artifacts.shim().to_owned(),
+            path: self.path("cni-bin"),
+            environment: vec![("BOBBIN_SOCKET".to_owned(), self.run_dir().join("agent.sock").display().to_string())],
+            conf: json!({"cniVersion": "1.1.0", "name": "bobbin", "type": "bobbin"}),
+        }
+    }
+
+    /// Executes the shim.
+    pub fn call(&self, call: &Call) -> Result<Answer> {
+        self.plugin().call(call)
+    }
+
+    /// A pod's namespace and container ID, of no pod that Kubernetes knows (it gets the pool `default`).
+    pub fn sandbox(&self) -> Result<Sandbox> {
+        Sandbox::make(&self.path("netns"))
+    }
+
+    /// ADD of a pod that must succeed; the result.
+    pub fn add(&self, pod: &Sandbox) -> Result<Value> {
+        let result = self.call(&pod.call("ADD"))?.ok();
+        result.with_context(|| format!("ADD; the end of the agent's log:\n{}", self.agent_log_tail()))
+    }
+
+    /// DEL of a pod that must succeed.
+    pub fn del(&self, pod: &Sandbox) -> Result<()> {
+        let answer = self.call(&pod.call("DEL"))?;
+        answer.ok().with_context(|| format!("DEL; the end of the agent's log:\n{}", self.agent_log_tail()))?;
+        Ok(())
+    }
+
+    /// Runs cnitool with the configuration that the agent installed, or one in `conf_dir`.
+    pub fn cnitool(&self, verb: &str, netns: &Path, conf_dir: Option<&Path>) -> Result<Answer> {
+        let tool = self.programs.path("cnitool")?;
+        let conf_dir = conf_dir.map_or_else(|| self.path("cni-conf"), Path::to_owned);
+        let mut command = self.namespace.command(tool);
+        command.args([verb, "bobbin"]).arg(netns).env("NETCONFPATH", conf_dir).env("CNI_PATH", self.path("cni-bin"));
+        command.env("BOBBIN_SOCKET", self.run_dir().join("agent.sock"));
+        let start = Instant::now();
+        let output = command.output().context("cnitool did not start")?;
+        Ok(Answer {
+            exit: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            took: start.elapsed(),
+        })
+    }
+}

@@ -1,0 +1,71 @@
+//! Echoes between pods and a machine behind the node's uplink: whether, and how soon, a packet goes there and back.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::{Sandbox, SingleNode};
+
+const PORT: u16 = 7;
+/// How long an echo may take before it counts as lost.
+const LOST: Duration = Duration::from_secs(5);
+/// How often the server looks whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// A server that sends back what it gets; ends when dropped.
+#[derive(Debug)]
+pub struct EchoServer {
+    address: SocketAddr,
+    ended: Arc<AtomicBool>,
+}
+
+impl EchoServer {
+    /// Starts one at an address of the fabric.
+    pub fn start(node: &SingleNode, address: &str) -> Result<Self> {
+        let address = SocketAddr::new(address.parse::<IpAddr>()?, PORT);
+        let socket = node.fabric.run(move || UdpSocket::bind(address))?.context("no echo server")?;
+        socket.set_read_timeout(Some(LOOK))?;
+        let ended = Arc::new(AtomicBool::new(false));
+        let flag = ended.clone();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 64];
+            while !flag.load(Ordering::Acquire) {
+                if let Ok((count, from)) = socket.recv_from(&mut buffer) {
+                    let _ = socket.send_to(&buffer[..count], from);
+                }
+            }
+        });
+        Ok(Self { address, ended })
+    }
+
+    /// The times of so many echoes, the first packets of a new socket in a pod.
+    pub fn ask<const N: usize>(&self, pod: &Sandbox) -> Result<[Duration; N]> {
+        let address = self.address;
+        let times = pod.namespace.run(move || echoes(address))?;
+        times.with_context(|| format!("an echo of {address} did not come back to pod {}", pod.container_id))
+    }
+}
+
+impl Drop for EchoServer {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Release);
+    }
+}
+
+fn echoes<const N: usize>(address: SocketAddr) -> Result<[Duration; N]> {
+    let any: SocketAddr = if address.is_ipv4() { "0.0.0.0:0".parse()? } else { "[::]:0".parse()? };
+    let socket = UdpSocket::bind(any)?;
+    socket.set_read_timeout(Some(LOST))?;
+    socket.connect(address)?;
+    let mut times = [Duration::ZERO; N];
+    for (number, took) in times.iter_mut().enumerate() {
+        let start = Instant::now();
+        socket.send(b"echo")?;
+        socket.recv(&mut [0; 64]).with_context(|| format!("packet {}", number + 1))?;
+        *took = start.elapsed();
+    }
+    Ok(times)
+}

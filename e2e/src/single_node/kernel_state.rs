@@ -1,0 +1,98 @@
+//! What the kernel says of the node: routes, rules, links, and the attachments that they make. Only looks.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::{Sandbox, SingleNode};
+use crate::network::Namespace;
+
+/// What `ip -j ARGUMENTS` says in a namespace.
+pub fn ip_json(namespace: &Namespace, arguments: &str) -> Result<Value> {
+    let output = namespace.command("ip").arg("-j").args(arguments.split_whitespace()).output()?;
+    // A table without routes is an error to iproute2, sometimes in the middle of a list, and nothing to us.
+    let text = String::from_utf8_lossy(&output.stdout);
+    if matches!(text.trim(), "" | "[") {
+        return Ok(Value::Array(Vec::new()));
+    }
+    serde_json::from_str(&text).with_context(|| format!("ip -j {arguments} printed {text:?}"))
+}
+
+/// A host link of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The alias: `bobbin:<containerID>/<ifName>`.
+    pub alias: String,
+    /// The link's name.
+    pub link: String,
+    /// The addresses that table 116 leads through it.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl SingleNode {
+    /// The destinations of a routing table, both families, as iproute2 writes them, with the device (empty: none).
+    pub fn table(&self, table: u32) -> Result<Vec<(String, String)>> {
+        let mut all = Vec::new();
+        for family in ["-4", "-6"] {
+            let routes = ip_json(&self.namespace, &format!("{family} route show table {table}"))?;
+            for route in routes.as_array().into_iter().flatten() {
+                let text = |name: &str| route.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+                let kind = text("type");
+                let dst = if kind.is_empty() { text("dst") } else { format!("{kind} {}", text("dst")) };
+                all.push((dst, text("dev")));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Our links with the addresses of theirs, by alias.
+    pub fn attachments(&self) -> Result<BTreeMap<String, Attachment>> {
+        let mut found = BTreeMap::new();
+        let routes = self.table(116)?;
+        for link in ip_json(&self.namespace, "link show")?.as_array().into_iter().flatten() {
+            let text = |name: &str| link.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let (alias, name) = (text("ifalias"), text("ifname"));
+            if !alias.starts_with("bobbin:") {
+                continue;
+            }
+            let addresses =
+                routes.iter().filter(|(_, dev)| *dev == name).filter_map(|(dst, _)| dst.parse().ok()).collect();
+            let before = found.insert(alias.clone(), Attachment { alias: alias.clone(), link: name, addresses });
+            ensure!(before.is_none(), "two links have the alias {alias}");
+        }
+        Ok(found)
+    }
+
+    /// Fails if an address is in two of these pods, or a pod's address is not where table 116 leads.
+    pub fn check_no_duplicate(&self, pods: &[&Sandbox]) -> Result<()> {
+        let mut holders: BTreeMap<IpAddr, String> = BTreeMap::new();
+        for pod in pods {
+            for address in pod.addresses()? {
+                if let Some(other) = holders.insert(address, pod.container_id.clone()) {
+                    anyhow::bail!("{address} is in two pods: {other} and {}", pod.container_id);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Sandbox {
+    /// The global addresses of `eth0`, as the kernel has them; none if there is no `eth0`.
+    pub fn addresses(&self) -> Result<Vec<IpAddr>> {
+        let links = self.ip_json("addr show scope global")?;
+        let mut addresses = Vec::new();
+        for link in
+            links.as_array().into_iter().flatten().filter(|link| link.get("ifname").is_some_and(|name| name == "eth0"))
+        {
+            for one in link.get("addr_info").and_then(Value::as_array).into_iter().flatten() {
+                if let Some(address) = one.get("local").and_then(Value::as_str) {
+                    addresses.push(address.parse()?);
+                }
+            }
+        }
+        Ok(addresses)
+    }
+}

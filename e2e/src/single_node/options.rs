@@ -1,0 +1,47 @@
+//! What a test chooses about its single node, and the suite of tests that share one.
+
+use anyhow::{Context, Result};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use super::SingleNode;
+use crate::network::NetworkFault;
+use crate::suite::{Fixture, Suite};
+
+/// What a test chooses.
+#[derive(Clone, Debug, Default)]
+pub struct SingleNodeOptions {
+    /// Whether etcd waits for the disk; measurements do.
+    pub fsync: bool,
+    /// More flags of the agent.
+    pub agent: Vec<String>,
+    /// More flags of the operator.
+    pub operator: Vec<String>,
+    /// Whether an [`ApiProxy`](crate::api_proxy::ApiProxy) is behind the [`TcpProxy`](crate::network::TcpProxy), for faults
+    /// of single requests and watches ([`SingleNode::api`]).
+    pub api_proxy: bool,
+}
+
+/// The suite of the tests that share one node. Call it before the process has a second thread.
+pub fn suite(options: SingleNodeOptions) -> Result<Suite<SingleNode>> {
+    own_mounts()?;
+    Suite::new(move || SingleNode::ready(options.clone()))
+}
+
+impl Fixture for SingleNode {
+    fn before_test(&mut self) -> Result<()> {
+        self.proxy.set(NetworkFault::None);
+        Ok(())
+    }
+}
+
+/// Gives this process a mount namespace of its own, before it has a second thread. Namespaces of pods are mounted in it, and
+/// cnitool's cache is a tmpfs: both end with the process.
+pub fn own_mounts() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).context("no mount namespace can be made: run as root")?;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).context("mounts can't be made private")?;
+    std::fs::create_dir_all("/var/lib/cni").context("/var/lib/cni can't be made")?;
+    mount(Some("tmpfs"), "/var/lib/cni", Some("tmpfs"), MsFlags::empty(), None::<&str>)
+        .context("no tmpfs can be mounted")
+}

@@ -1,0 +1,127 @@
+//! The operator and the agent of a single node, as processes: start, kill, flags, logs.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::Pid;
+
+use super::{NODE, SingleNode, WAIT_TIMEOUT, status};
+use crate::control_plane::Process;
+
+impl SingleNode {
+    /// Starts the operator.
+    pub fn start_operator(&mut self) -> Result<()> {
+        let kubeconfig = self.control_plane.admin_kubeconfig()?;
+        let mut arguments: Vec<String> =
+            ["--namespace=bobbin-system", "--identity=operator-1", "--no-leader-election", "--status-interval=1s"]
+                .map(str::to_owned)
+                .to_vec();
+        arguments.push(format!("--kubeconfig={}", kubeconfig.display()));
+        arguments.extend(self.options.operator.iter().cloned());
+        let program = self.path("bin/bobbin-operator");
+        self.operator = Some(Process::start(&program, None, &self.path("operator.log"), arguments)?);
+        Ok(())
+    }
+
+    /// Kills the operator.
+    pub fn stop_operator(&mut self) {
+        self.operator = None;
+    }
+
+    /// Starts the agent, and waits until STATUS says that it can serve.
+    pub async fn start_agent(&mut self) -> Result<()> {
+        self.start_agent_only()?;
+        self.await_agent(WAIT_TIMEOUT).await
+    }
+
+    /// Starts the agent.
+    pub fn start_agent_only(&mut self) -> Result<()> {
+        self.agent = Some(self.another_agent("agent.log")?);
+        Ok(())
+    }
+
+    /// Kills the agent; this one, which runs already, is the node's from now on.
+    pub fn replace_agent(&mut self, agent: Process) {
+        self.agent = Some(agent);
+    }
+
+    /// Starts an agent with the same flags beside the node's own; it writes its log to `log` among the files of this node.
+    pub fn another_agent(&self, log: &str) -> Result<Process> {
+        let mut arguments = vec![
+            format!("--node-name={NODE}"),
+            format!("--kubeconfig={}", self.path("agent.kubeconfig").display()),
+            format!("--run-dir={}", self.run_dir().display()),
+            format!("--boot-id-path={}", self.path("boot-id").display()),
+            "--install".to_owned(),
+            format!("--cni-bin-dir={}", self.path("cni-bin").display()),
+            format!("--cni-conf-dir={}", self.path("cni-conf").display()),
+            format!("--shim-path={}", self.artifacts.shim().display()),
+        ];
+        let name = |flag: &String| flag.split('=').next().unwrap_or_default().to_owned();
+        let replaced: Vec<String> = self.agent_flags.iter().map(name).collect();
+        arguments.extend(self.options.agent.iter().cloned());
+        arguments.retain(|flag| !replaced.contains(&name(flag)));
+        arguments.extend(self.agent_flags.iter().cloned());
+        let netns = self.namespace.path();
+        Process::start(&self.path("bin/bobbin-agent"), Some(&netns), &self.path(log), arguments)
+    }
+
+    /// Waits until the agent itself (not the shim for it) answers STATUS with success.
+    pub async fn await_agent(&mut self, timeout: Duration) -> Result<()> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            self.agent.as_mut().context("the agent was not started")?.must_be_running()?;
+            // Not through the shim: it vouches for an agent that was ready once.
+            let Err(says) = status::of_agent(&self.run_dir().join("agent.sock"), &self.plugin().conf) else {
+                return Ok(());
+            };
+            if Instant::now() > deadline {
+                bail!(
+                    "the agent was not ready within {} s: STATUS says {}; the end of its log:\n{}",
+                    timeout.as_secs(),
+                    says,
+                    self.agent_log_tail()
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// SIGKILL for the agent.
+    pub fn kill_agent(&mut self) {
+        self.agent = None;
+    }
+
+    /// Whether the agent runs; fails with the end of its log if it ended by itself.
+    pub fn agent_must_run(&mut self) -> Result<()> {
+        self.agent.as_mut().context("the agent was not started")?.must_be_running()
+    }
+
+    /// The agent's resident memory, in KiB.
+    pub fn agent_memory(&self) -> Result<u64> {
+        let pid = self.agent.as_ref().context("the agent was not started")?.pid();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
+        Ok(line.split_whitespace().nth(1).context("no number in VmRSS")?.parse()?)
+    }
+
+    /// The agent's process.
+    pub fn agent_pid(&self) -> Result<Pid> {
+        Ok(self.agent.as_ref().context("the agent was not started")?.pid())
+    }
+
+    /// The last lines that the agent wrote.
+    pub fn agent_log_tail(&self) -> String {
+        self.agent.as_ref().map_or_else(String::new, Process::log_tail)
+    }
+
+    /// All that agents of this node have written.
+    pub fn agent_log(&self) -> String {
+        std::fs::read_to_string(self.path("agent.log")).unwrap_or_default()
+    }
+
+    /// Flags of the next agents, in the place of those that the node was started with, by their names.
+    pub fn set_agent_flags(&mut self, flags: &[&str]) {
+        self.agent_flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+    }
+}

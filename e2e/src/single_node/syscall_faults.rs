@@ -1,0 +1,87 @@
+//! SyscallFaults in the running agent from outside: strace makes system calls of its fail, or kills it at one.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+
+use super::SingleNode;
+use crate::control_plane::Process;
+use crate::wait::{Poll, check, wait_until};
+
+/// How long strace may take to take hold of the agent.
+const HOLD: Duration = Duration::from_secs(30);
+/// How long it may take to let go of it by itself.
+const LET_GO: Duration = Duration::from_secs(3);
+/// What strace says when it has hold of all threads.
+const HELD: &str = " attached";
+
+/// An strace that has hold of the agent. Dropped, it ends, and the agent goes on by itself.
+#[derive(Debug)]
+pub struct SyscallFaults {
+    strace: Process,
+    log: PathBuf,
+}
+
+/// One fault that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InjectedSyscall {
+    /// The name of the thread that was hit.
+    pub thread: String,
+    /// What strace printed of it.
+    pub line: String,
+}
+
+impl SingleNode {
+    /// Takes hold of the agent: `what` are strace's own arguments.
+    pub async fn inject_syscall_faults<S: AsRef<str>>(&self, what: &[S]) -> Result<SyscallFaults> {
+        let pid = self.agent.as_ref().context("the agent was not started")?.pid();
+        let log = self.path("strace.log");
+        std::fs::write(&log, "")?;
+        let mut arguments: Vec<String> = vec!["-f".to_owned(), "-Y".to_owned(), format!("-p{pid}")];
+        arguments.extend(what.iter().map(|one| one.as_ref().to_owned()));
+        let program = std::path::Path::new("strace");
+        let mut strace = Process::start(program, None, &log, arguments)?;
+        let seen = wait_until("strace has hold of the agent", HOLD, || {
+            let (ended, text) = (strace.ended(), std::fs::read_to_string(&log));
+            async move {
+                let text = text?;
+                let held = text.contains(HELD);
+                Ok(if held || ended.is_some() { Poll::Ready(held) } else { Poll::Pending(text) })
+            }
+        });
+        let held = seen.await?;
+        ensure!(held, "strace (package strace) does not get hold of the agent: {}", strace.log_tail());
+        Ok(SyscallFaults { strace, log })
+    }
+}
+
+impl SyscallFaults {
+    /// Lets go of the agent; what happened. If the agent does not live any more, strace ends by itself.
+    pub async fn end(mut self, agent_lives: bool) -> Result<Vec<InjectedSyscall>> {
+        if agent_lives {
+            // Refused only when it has ended.
+            let _ = self.strace.signal(Signal::SIGTERM);
+        }
+        let strace = &mut self.strace;
+        let gone = wait_until("strace has let go of the agent", LET_GO, || {
+            let ended = strace.ended().is_some();
+            async move { Ok(check(ended, || "it runs".to_owned())) }
+        });
+        if gone.await.is_err() {
+            // It waits for a thread that was killed meanwhile; the kernel frees what is left.
+            self.strace.kill();
+        }
+        let text = String::from_utf8_lossy(&std::fs::read(&self.log)?).into_owned();
+        Ok(text.lines().filter_map(fault).collect())
+    }
+}
+
+/// Reads `[pid 12<bobbin-wire>] sendto(… (INJECTED)`.
+fn fault(line: &str) -> Option<InjectedSyscall> {
+    let hit = line.contains("(INJECTED)") || line.contains("+++ killed by SIGKILL +++");
+    let (_, rest) = line.split_once('<').filter(|_| hit)?;
+    let (thread, _) = rest.split_once('>')?;
+    Some(InjectedSyscall { thread: thread.to_owned(), line: line.to_owned() })
+}

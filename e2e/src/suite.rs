@@ -1,0 +1,143 @@
+//! Test suites: the tests of one binary run one after another and share a fixture.
+
+use std::future::Future;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use libtest_mimic::{Arguments, Failed, Trial};
+use tokio::runtime::Runtime;
+use tokio::sync::Mutex;
+
+/// How long one test may take, unless the suite says otherwise.
+const TEST_TIMEOUT: Duration = Duration::from_mins(15);
+/// Set to keep the fixture of a failed test until the process is killed.
+const KEEP_FAILED: &str = "BOBBIN_KEEP_FAILED";
+
+/// What the tests of a suite share. It is dropped at the end of the suite, and after a test that failed.
+pub trait Fixture: Send + 'static {
+    /// Runs before each test.
+    fn before_test(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Runs after each test that passed. If it fails, the test fails.
+    fn after_test(&mut self) -> impl Future<Output = Result<()>> {
+        async { Ok(()) }
+    }
+
+    /// What a person needs to find out why a test failed; printed after a failure.
+    fn describe(&self) -> String {
+        String::new()
+    }
+}
+
+/// No fixture: each test makes what it needs.
+pub struct NoFixture;
+
+impl Fixture for NoFixture {}
+
+type Start<F> = Arc<dyn Fn() -> BoxFuture<'static, Result<F>> + Send + Sync>;
+
+/// The tests of one binary. The first test that runs starts the fixture, and the first test after a failure starts it again.
+pub struct Suite<F> {
+    runtime: Arc<Runtime>,
+    fixture: Arc<Mutex<Option<F>>>,
+    start: Start<F>,
+    timeout: Duration,
+}
+
+impl Suite<NoFixture> {
+    /// A suite whose tests share nothing.
+    pub fn without_fixture() -> Result<Self> {
+        Suite::new(|| async { Ok(NoFixture) })
+    }
+}
+
+impl<F: Fixture> Suite<F> {
+    /// A suite whose tests share what `start` makes.
+    pub fn new<S, R>(start: S) -> Result<Self>
+    where
+        S: Fn() -> R + Send + Sync + 'static,
+        R: Future<Output = Result<F>> + Send + 'static,
+    {
+        let start: Start<F> = Arc::new(move || start().boxed());
+        Ok(Self { runtime: Arc::new(Runtime::new()?), fixture: Arc::default(), start, timeout: TEST_TIMEOUT })
+    }
+
+    /// Sets how long one test may take. The start of the fixture does not count.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// A test of this suite. Its name is the sentence that it proves.
+    pub fn test<T>(&self, sentence: &str, test: T) -> Trial
+    where
+        T: AsyncFnOnce(&mut F) -> Result<()> + Send + 'static,
+    {
+        let (runtime, slot) = (Arc::clone(&self.runtime), Arc::clone(&self.fixture));
+        let (start, timeout) = (Arc::clone(&self.start), self.timeout);
+        Trial::test(sentence, move || {
+            let outcome = runtime.block_on(async {
+                let mut slot = slot.lock().await;
+                // Taken out of its slot: a test that fails or panics drops it.
+                let mut fixture = match slot.take() {
+                    Some(fixture) => fixture,
+                    None => start().await.context("the fixture could not be started")?,
+                };
+                let result = run(&mut fixture, test, timeout).await;
+                match &result {
+                    Ok(()) => *slot = Some(fixture),
+                    Err(error) => report(&fixture, error),
+                }
+                result
+            });
+            outcome.map_err(|error| Failed::from(format!("{error:#}")))
+        })
+    }
+
+    /// Runs the tests that the command line asks for, one after another, and drops the fixture.
+    pub fn run(self, tests: Vec<Trial>) -> ExitCode {
+        let mut arguments = Arguments::from_args();
+        arguments.test_threads = Some(1);
+        let conclusion = libtest_mimic::run(&arguments, tests);
+        self.runtime.block_on(async { drop(self.fixture.lock().await.take()) });
+        conclusion.exit_code()
+    }
+}
+
+async fn run<F: Fixture>(
+    fixture: &mut F,
+    test: impl AsyncFnOnce(&mut F) -> Result<()>,
+    timeout: Duration,
+) -> Result<()> {
+    fixture.before_test()?;
+    tokio::time::timeout(timeout, test(fixture))
+        .await
+        .with_context(|| format!("the test was not done within {} s", timeout.as_secs()))??;
+    tokio::time::timeout(timeout, fixture.after_test())
+        .await
+        .with_context(|| format!("the test passed, but the clean-up was not done within {} s", timeout.as_secs()))?
+        .context("the test passed, but what it left could not be cleaned up")
+}
+
+fn report<F: Fixture>(fixture: &F, error: &anyhow::Error) {
+    let description = fixture.describe();
+    if !description.is_empty() {
+        eprintln!("{description}");
+    }
+    if std::env::var_os(KEEP_FAILED).is_some() {
+        eprintln!(
+            "{error:#}\n{KEEP_FAILED} is set: process {} keeps the fixture until it is killed",
+            std::process::id()
+        );
+        loop {
+            std::thread::park();
+        }
+    }
+}

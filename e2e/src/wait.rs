@@ -1,0 +1,44 @@
+//! Waiting for a condition with a deadline. The error says what was awaited and what the last check saw.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow};
+
+/// Time between two checks.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What one check of a condition found.
+pub enum Poll<T> {
+    /// The condition holds.
+    Ready(T),
+    /// The condition does not hold yet; what the check saw.
+    Pending(String),
+}
+
+/// Checks a condition until it holds or `timeout` has passed. A check that fails counts as pending.
+pub async fn wait_until<T, F, R>(condition: &str, timeout: Duration, mut check: F) -> Result<T>
+where
+    F: FnMut() -> R,
+    R: Future<Output = Result<Poll<T>>>,
+{
+    let start = Instant::now();
+    loop {
+        let left = timeout.saturating_sub(start.elapsed()).max(Duration::from_secs(1));
+        let seen = match tokio::time::timeout(left, check()).await {
+            Ok(Ok(Poll::Ready(value))) => return Ok(value),
+            Ok(Ok(Poll::Pending(seen))) => seen,
+            Ok(Err(error)) => format!("{error:#}"),
+            Err(_) => "a check that took too long".to_owned(),
+        };
+        if start.elapsed() > timeout {
+            return Err(anyhow!("timed out after {} s: {condition}; last seen: {seen}", timeout.as_secs()));
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// A check that only finds whether the condition holds; `seen` describes what it saw instead.
+pub fn check(holds: bool, seen: impl FnOnce() -> String) -> Poll<()> {
+    if holds { Poll::Ready(()) } else { Poll::Pending(seen()) }
+}

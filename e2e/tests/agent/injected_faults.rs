@@ -1,0 +1,258 @@
+//! Each system call of an ADD fails in turn, or is the agent's last one: strace sees to it from outside, the agent has no hook for it.
+//!
+//! strace counts by thread: the Nth call of each thread is hit. So what undoes a failed ADD, which has threads of its own, may be
+//! hit as well, and then the sweep has to end it. A walk goes on with N until no thread that serves the ADD makes an Nth call. What a
+//! wiring thread does first is not reached if the Nth call of the thread that starts it ends the ADD before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use bobbin_e2e::single_node::{Answer, Sandbox, SingleNode, ip_json};
+use bobbin_e2e::wait::{check, wait_until};
+use serde_json::{Value, json};
+
+use super::{CONVERGENCE_TIMEOUT, addresses, end};
+
+/// The calls that fail, with what error, and how many steps of an ADD there must be at least.
+const FAILS: [(&str, &str, usize); 19] = [
+    ("accept4", "EMFILE", 1),
+    ("epoll_ctl", "ENOSPC", 1),
+    ("recvmsg", "ENOBUFS", 1),
+    ("newfstatat", "EIO", 2),
+    ("fcntl", "EMFILE", 1),
+    ("clone3", "EAGAIN", 1),
+    ("openat", "EMFILE", 8),
+    ("read", "EIO", 10),
+    ("write", "ENOSPC", 2),
+    ("fchmod", "EIO", 1),
+    ("renameat", "ENOSPC", 1),
+    ("setns", "EPERM", 1),
+    ("socket", "EMFILE", 1),
+    ("bind", "ENOMEM", 1),
+    ("setsockopt", "ENOBUFS", 8),
+    ("statx", "EIO", 5),
+    ("sendto", "ENOBUFS", 7),
+    ("recvfrom", "EIO", 7),
+    ("writev", "EPIPE", 1),
+];
+/// The calls at which the agent is killed, and at how many steps of an ADD at least.
+const KILLS: [(&str, usize); 9] = [
+    ("accept4", 1),
+    ("clone3", 1),
+    ("openat", 8),
+    ("write", 4),
+    ("fchmod", 1),
+    ("renameat", 1),
+    ("setns", 1),
+    ("socket", 1),
+    ("sendto", 6),
+];
+/// More calls of one kind than an ADD makes.
+const ENOUGH: usize = 48;
+/// Threads that serve no ADD.
+const LISTENERS: [&str; 2] = ["bobbin-notices", "bobbin-filter"];
+/// How the shim's sentence begins when the agent gave no answer: only then something may be left until the runtime's DEL.
+const UNANSWERED: &str = "the Bobbin agent of this node";
+/// What the agent says when the sweep had to end an attachment.
+const SWEPT: [&str; 2] = ["nobody called DEL", "had begun to end"];
+/// The addresses of the pool; an address that stays held is soon missed.
+const ADDRESSES: usize = 8;
+
+/// What a walk stands on: a pool of few addresses, and a pod that keeps its own through everything.
+struct Walk {
+    name: &'static str,
+    stays: Sandbox,
+    result: Value,
+    link: String,
+    args: Option<String>,
+    faults: BTreeMap<&'static str, usize>,
+    /// The containers of ADDs with one fault, and none in the undoing.
+    undone: Vec<String>,
+    failed: usize,
+    steps: usize,
+}
+
+pub async fn failing(node: &mut SingleNode) -> Result<()> {
+    let mut walk = Walk::begin(node, "steps-failing").await?;
+    for (call, error, least) in FAILS {
+        if call == "write" {
+            // The names of its files are counted from the agent's start.
+            node.kill_agent();
+            node.start_agent().await?;
+        }
+        for number in 1..=ENOUGH {
+            let pod = walk.pod(node)?;
+            let mut what = vec![format!("-etrace={call}"), format!("-einject={call}:error={error}:when={number}")];
+            if call == "write" {
+                what.extend(written(node, &pod).iter().map(|path| format!("-P{}", path.display())));
+            }
+            let faults = node.inject_syscall_faults(&what).await?;
+            let answer = node.call(&pod.call("ADD"))?;
+            let mut hits = faults.end(true).await?;
+            hits.retain(|hit| !LISTENERS.contains(&hit.thread.as_str()));
+            node.agent_must_run()?;
+            if hits.len() < 2 {
+                walk.undone.push(pod.container_id.clone());
+            }
+            let context = || format!("{call} number {number} failed: {hits:?}");
+            walk.judge(node, pod, &answer, !hits.is_empty()).await.with_context(context)?;
+            if !walk.count(call, hits.len()) {
+                break;
+            }
+            ensure!(number < ENOUGH, "an ADD makes {ENOUGH} calls of {call} and still no end: {hits:?}");
+        }
+        walk.enough(call, least)?;
+    }
+    walk.end(node).await
+}
+
+pub async fn killed(node: &mut SingleNode) -> Result<()> {
+    let mut walk = Walk::begin(node, "steps-killed").await?;
+    for (call, least) in KILLS {
+        for number in 1..=ENOUGH {
+            let pod = walk.pod(node)?;
+            let what = [format!("-etrace={call}"), format!("-einject={call}:signal=KILL:when={number}")];
+            let faults = node.inject_syscall_faults(&what).await?;
+            let answer = node.call(&pod.call("ADD"))?;
+            let unanswered = answer.stdout.contains(UNANSWERED);
+            let hits = faults.end(!unanswered).await?;
+            let killed = unanswered || !hits.is_empty() || node.agent_must_run().is_err();
+            if killed {
+                node.kill_agent();
+                node.start_agent().await?;
+            }
+            let context = || format!("killed at {call} number {number}: {hits:?}");
+            walk.judge(node, pod, &answer, killed).await.with_context(context)?;
+            if !walk.count(call, usize::from(killed)) {
+                break;
+            }
+        }
+        walk.enough(call, least)?;
+    }
+    walk.end(node).await
+}
+
+/// Files that the agent writes for an ADD. (A `write` that wakes a thread can't fail.)
+fn written(node: &SingleNode, pod: &Sandbox) -> Vec<PathBuf> {
+    let inside = ["accept_dad", "accept_ra"].map(|name| PathBuf::from("/proc/sys/net/ipv6/conf/eth0").join(name));
+    let file = |number| node.run_dir().join(format!("attachments/{}-eth0.{number}.new", pod.container_id));
+    (0..100).map(file).chain(inside).collect()
+}
+
+impl Walk {
+    async fn begin(node: &SingleNode, name: &'static str) -> Result<Self> {
+        let subnets = json!([{"ipv4": "10.70.0.0/29", "ipv6": "fd00:64:0:70::/125"}]);
+        node.apply_pool("steps", json!({"subnets": subnets, "blockSizeBits": 3, "cooldownSeconds": 0})).await?;
+        let stays = node.kube_pod("default", name, Some("steps")).await?;
+        let result = node.add(&stays)?;
+        node.await_assignments(&[&stays.container_id], CONVERGENCE_TIMEOUT).await?;
+        let link = node.attachments()?.into_values().next().context("the pod has a link")?.link;
+        let args = stays.args.clone();
+        Ok(Self { name, stays, result, link, args, faults: BTreeMap::new(), undone: Vec::new(), failed: 0, steps: 0 })
+    }
+
+    /// Another sandbox of the same pod.
+    fn pod(&self, node: &SingleNode) -> Result<Sandbox> {
+        let mut pod = node.sandbox()?;
+        pod.args.clone_from(&self.args);
+        Ok(pod)
+    }
+
+    /// Everything is right after an ADD that succeeded, and nothing is left after one that failed.
+    async fn judge(&mut self, node: &SingleNode, pod: Sandbox, answer: &Answer, hit: bool) -> Result<()> {
+        self.steps += 1;
+        if answer.exit == 0 {
+            let result = answer.ok()?;
+            node.call(&pod.check(&result))?.ok().context("CHECK after an ADD that succeeded")?;
+            let (told, has) = (addresses(&result), pod.addresses()?);
+            let has: BTreeSet<String> = has.iter().map(ToString::to_string).collect();
+            ensure!(told.len() == 2 && told.iter().cloned().collect::<BTreeSet<_>>() == has, "{told:?}, but {has:?}");
+            node.check_no_duplicate(&[&self.stays, &pod])?;
+            node.await_assignments(&[&self.stays.container_id, &pod.container_id], CONVERGENCE_TIMEOUT).await?;
+            node.del(&pod)?;
+        } else {
+            self.failed += 1;
+            let error = answer.error()?;
+            ensure!(hit, "the ADD failed without a fault: {error:?}");
+            ensure!(error.code > 0 && !error.text.is_empty() && !error.text.contains('\n'), "{error:?}");
+            if error.text.contains(UNANSWERED) {
+                node.del(&pod)?;
+            }
+        }
+        self.nothing_left(node, &pod).await.with_context(|| format!("the ADD said: {}", answer.stdout.trim()))
+    }
+
+    async fn nothing_left(&self, node: &SingleNode, pod: &Sandbox) -> Result<()> {
+        node.await_assignments(&[&self.stays.container_id], CONVERGENCE_TIMEOUT).await?;
+        wait_until("nothing is left of the attachment", CONVERGENCE_TIMEOUT, || async {
+            let left = self.left(node, pod)?;
+            Ok(check(left.is_empty(), || left.join(", ")))
+        })
+        .await
+        .with_context(|| format!("the end of the agent's log:\n{}", node.agent_log_tail()))
+    }
+
+    /// What is on the node and in the pod beside what the pod has that stays.
+    fn left(&self, node: &SingleNode, pod: &Sandbox) -> Result<Vec<String>> {
+        let names = |what: &Value, field: &str| -> Vec<String> {
+            let all = what.as_array().into_iter().flatten();
+            all.filter_map(|one| one.get(field)?.as_str().map(str::to_owned)).collect()
+        };
+        let ours = |name: &String| name.starts_with("bob") && *name != self.link;
+        let links = names(&ip_json(&node.namespace, "link show")?, "ifname").into_iter().filter(ours);
+        let neighbours = names(&ip_json(&node.namespace, "neigh show nud permanent")?, "dev").into_iter().filter(ours);
+        let inside = names(&pod.ip_json("link show")?, "ifname").into_iter().filter(|name| name == "eth0");
+        let routes = node.table(116)?.into_iter();
+        let routes = routes.filter(|(dst, link)| *link != self.link && !dst.starts_with("blackhole "));
+        let mut left: Vec<String> = links.map(|name| format!("link {name}")).collect();
+        left.extend(neighbours.map(|name| format!("a neighbour on {name}")));
+        left.extend(inside.map(|name| format!("link {name} in the pod")));
+        left.extend(routes.map(|(dst, link)| format!("route {dst} over {link}")));
+        for directory in ["attachments", "deletions"] {
+            for entry in std::fs::read_dir(node.run_dir().join(directory))? {
+                let name = entry?.file_name().to_string_lossy().into_owned();
+                if name != format!("{}-eth0.json", self.stays.container_id) {
+                    left.push(format!("{directory}/{name}"));
+                }
+            }
+        }
+        Ok(left)
+    }
+
+    /// Counts the faults; whether the walk goes on.
+    fn count(&mut self, call: &'static str, hits: usize) -> bool {
+        *self.faults.entry(call).or_default() += hits;
+        hits > 0
+    }
+
+    fn enough(&self, call: &str, least: usize) -> Result<()> {
+        let hits = self.faults.get(call).copied().unwrap_or_default();
+        ensure!(hits >= least, "only {hits} calls of {call} were hit, not {least}: {:?}", self.faults);
+        Ok(())
+    }
+
+    /// The pod that stayed has everything, and every other address of the pool is free.
+    async fn end(self, node: &SingleNode) -> Result<()> {
+        let faults: Vec<String> = self.faults.iter().map(|(call, count)| format!("{call} {count}")).collect();
+        println!("{} ADDs, {} of them failed; faults: {}", self.steps, self.failed, faults.join(", "));
+        ensure!(self.failed >= self.steps / 4, "only {} of {} ADDs failed", self.failed, self.steps);
+        let log = node.agent_log();
+        let by_sweep = |line: &&str| {
+            SWEPT.iter().any(|words| line.contains(words)) && self.undone.iter().any(|id| line.contains(id))
+        };
+        let swept = log.lines().find(by_sweep);
+        ensure!(swept.is_none(), "an ADD left its address to the sweep: {swept:?}");
+        node.call(&self.stays.check(&self.result))?.ok().context("CHECK of the pod that stayed")?;
+        let mut pods = Vec::new();
+        for _ in 1..ADDRESSES {
+            let pod = self.pod(node)?;
+            node.add(&pod).context("an address of the pool is not free")?;
+            pods.push(pod);
+        }
+        pods.push(self.stays);
+        super::state_is_consistent(node, &pods).await?;
+        node.delete_kube_pod("default", self.name).await?;
+        end(node, pods).await
+    }
+}

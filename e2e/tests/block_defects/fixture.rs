@@ -1,0 +1,362 @@
+//! A pool with pods of this node in it, and what the other node and an administrator do to its blocks.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use bobbin_crds::{AddressBlock, AddressPool, IPAssignment, IPAssignmentSpec};
+use bobbin_e2e::api_proxy::{Fault, Selector};
+use bobbin_e2e::single_node::{Answer, NODE, Sandbox, SingleNode, WAIT_TIMEOUT};
+use bobbin_e2e::wait::{Poll, check, wait_until};
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+/// The other node.
+pub const OTHER: &str = "n9";
+/// The container that the other node's records name.
+pub const ELSEWHERE: &str = "elsewhere";
+/// Writes to blocks, whatever form they have.
+pub const WRITES: &[&str] = &["patch", "update"];
+/// Reads.
+pub const READS: &[&str] = &["get", "list"];
+
+/// A pool and its pods.
+pub struct PoolFixture {
+    pub pool: &'static str,
+    pub pods: Vec<Sandbox>,
+    spec: Value,
+}
+
+impl PoolFixture {
+    /// A pool of `10.90.THIRD.0/PREFIX` in blocks of 2^bits, whose freed addresses do not cool, with more fields if they are given.
+    pub async fn create(
+        node: &SingleNode,
+        pool: &'static str,
+        third: u8,
+        prefix: u8,
+        bits: u8,
+        more: Value,
+    ) -> Result<Self> {
+        let mut spec = json!({
+            "subnets": [{"ipv4": format!("10.90.{third}.0/{prefix}")}], "blockSizeBits": bits, "cooldownSeconds": 0,
+        });
+        for (name, value) in more.as_object().into_iter().flatten() {
+            spec[name] = value.clone();
+        }
+        node.apply_pool(pool, spec.clone()).await?;
+        node.await_free_blocks(pool).await?;
+        Ok(Self { pool, pods: Vec::new(), spec })
+    }
+
+    /// A pod of the pool, without an ADD; its number.
+    pub async fn pod(&mut self, node: &SingleNode) -> Result<usize> {
+        let pod = node.kube_pod("default", &format!("{}-{}", self.pool, self.pods.len()), Some(self.pool)).await?;
+        self.pods.push(pod);
+        Ok(self.pods.len() - 1)
+    }
+
+    /// A pod with its ADD, and the record of it.
+    pub async fn add(&mut self, node: &SingleNode) -> Result<usize> {
+        let number = self.pod(node).await?;
+        node.add(&self.pods[number])?;
+        let id = self.pods[number].container_id.clone();
+        wait_until("the ADD is recorded", WAIT_TIMEOUT, || async {
+            let all = node.assignments().await?;
+            Ok(check(all.iter().any(|one| one.spec.container_id == id), || format!("{} records", all.len())))
+        })
+        .await?;
+        Ok(number)
+    }
+
+    /// Begins an ADD; its answer when it is joined.
+    pub fn begin_add(&self, node: &SingleNode, number: usize) -> std::thread::JoinHandle<Result<Answer>> {
+        let (plugin, call) = (node.plugin(), self.pods[number].call("ADD"));
+        std::thread::spawn(move || plugin.call(&call))
+    }
+
+    /// The address of a pod, from the kernel.
+    pub fn address(&self, number: usize) -> Result<IpAddr> {
+        self.pods[number].addresses()?.first().copied().with_context(|| format!("pod {number} has no address"))
+    }
+
+    /// The block that a pod's address is of.
+    pub async fn block(&self, node: &SingleNode, number: usize) -> Result<Block> {
+        Block::with(node, self.address(number)?).await
+    }
+
+    /// Sets or clears `draining`.
+    pub async fn drain(&mut self, node: &SingleNode, draining: bool) -> Result<()> {
+        self.spec["draining"] = json!(draining);
+        node.apply_pool_only(self.pool, self.spec.clone()).await
+    }
+
+    /// Clears `draining`, and waits until the agent's watch was shown it: before, an ADD would be refused.
+    pub async fn undrain(&mut self, node: &SingleNode) -> Result<()> {
+        let mark = node.api()?.mark();
+        self.drain(node, false).await?;
+        let events = Selector::verbs(&["event"]).of("addresspools").named(self.pool);
+        wait_until("the watch shows that the pool does not drain any more", WAIT_TIMEOUT, || async {
+            let seen = node.api()?.seen(mark, &events);
+            let told = seen.last().is_some_and(|event| serves(&event.body));
+            Ok(check(told, || format!("{} events", seen.len())))
+        })
+        .await
+    }
+
+    /// The Pod objects' names, for waits on what the agent has written down.
+    pub fn name_of(&self, number: usize) -> String {
+        format!("{}-{number}", self.pool)
+    }
+
+    /// Ends every pod, and waits until nothing of them is left; records of the other node go, too.
+    pub async fn end(self, node: &SingleNode) -> Result<()> {
+        for pod in &self.pods {
+            node.del(pod)?;
+        }
+        for number in 0..self.pods.len() {
+            node.delete_kube_pod("default", &self.name_of(number)).await?;
+        }
+        drop(self.pods);
+        remove_other_node(node).await?;
+        node.await_assignments(&[], WAIT_TIMEOUT).await?;
+        wait_until("no link is left", WAIT_TIMEOUT, || async {
+            let links = node.attachments()?;
+            Ok(check(links.is_empty(), || format!("{links:?}")))
+        })
+        .await
+    }
+}
+
+/// A block.
+#[derive(Clone, Debug)]
+pub struct Block {
+    pub name: String,
+    pub range: IpNet,
+}
+
+impl Block {
+    /// The block that an address is of.
+    pub async fn with(node: &SingleNode, address: IpAddr) -> Result<Self> {
+        let ranges = node.blocks().await?.into_iter().filter_map(|block| {
+            let range: IpNet = block.spec.ipv4.as_deref()?.parse().ok()?;
+            Some(Self { name: block.metadata.name?, range })
+        });
+        ranges
+            .into_iter()
+            .find(|block| block.range.contains(&address))
+            .with_context(|| format!("{address} is in no block"))
+    }
+
+    /// The object, if it is there.
+    pub async fn get(&self, node: &SingleNode) -> Result<Option<AddressBlock>> {
+        Ok(blocks(node).get_opt(&self.name).await?)
+    }
+
+    /// The node that has it.
+    pub async fn owner(&self, node: &SingleNode) -> Result<Option<String>> {
+        Ok(self.get(node).await?.and_then(|block| block.spec.node_name))
+    }
+
+    /// An administrator, an operator or a restored etcd makes it nobody's.
+    pub async fn free(&self, node: &SingleNode) -> Result<()> {
+        let gone = json!({"nodeName": null, "nodeUID": null, "nodeIPv4": null, "nodeIPv6": null, "freeSince": now()});
+        self.patch(node, gone).await
+    }
+
+    /// The other node claims it, and this one can't be quicker.
+    pub async fn give_to_other_node(&self, node: &SingleNode) -> Result<()> {
+        let nodes: Api<Node> = Api::all(node.client.clone());
+        if nodes.get_opt(OTHER).await?.is_none() {
+            let other = serde_json::from_value(json!({"metadata": {"name": OTHER}}))?;
+            nodes.create(&PostParams::default(), &other).await?;
+        }
+        let uid = nodes.get(OTHER).await?.metadata.uid;
+        let _held =
+            node.api()?.inject(Selector::verbs(WRITES).of("addressblocks").named(&self.name), Fault::HoldRequest);
+        self.free(node).await?;
+        let claim = json!({"nodeName": OTHER, "nodeUID": uid, "nodeIPv4": "10.100.0.77", "freeSince": null});
+        let patch = json!({"metadata": {"finalizers": ["bobbin.dev/in-use"]}, "spec": claim});
+        blocks(node).patch(&self.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        Ok(())
+    }
+
+    /// Changes fields of its spec.
+    pub async fn patch(&self, node: &SingleNode, spec: Value) -> Result<()> {
+        let patch = json!({"spec": spec});
+        blocks(node).patch(&self.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        Ok(())
+    }
+
+    /// Whether table 119 has it.
+    pub fn is_exported(&self, node: &SingleNode) -> Result<bool> {
+        let single = self.range.addr().to_string();
+        let routes = node.table(119)?;
+        Ok(routes.iter().any(|(dst, _)| *dst == self.range.to_string() || *dst == single))
+    }
+
+    /// The other node records addresses of it: all but those of this node's pods and `left`.
+    pub async fn assign_to_other_node(
+        &self,
+        node: &SingleNode,
+        pool: &str,
+        taken: &[IpAddr],
+        left: usize,
+    ) -> Result<Vec<IpAddr>> {
+        let all = self.range.to_string().parse::<ipnet::Ipv4Net>()?;
+        let from = u32::from(all.network());
+        let free: Vec<IpAddr> = (0..1_u32 << (32 - all.prefix_len()))
+            .map(|offset| IpAddr::from((from + offset).to_be_bytes()))
+            .filter(|address| !taken.contains(address))
+            .collect();
+        let recorded = free[..free.len() - left].to_vec();
+        for address in &recorded {
+            self.record(node, pool, *address).await?;
+        }
+        Ok(recorded)
+    }
+
+    /// The other node records one address of it.
+    pub async fn record(&self, node: &SingleNode, pool: &str, address: IpAddr) -> Result<()> {
+        let spec: IPAssignmentSpec = serde_json::from_value(json!({
+            "poolName": pool, "blockName": self.name, "nodeName": OTHER, "ipv4": address.to_string(),
+            "containerID": ELSEWHERE, "ifName": "eth0", "createdAt": "2026-01-01T00:00:00.000000Z", "bootID": "boot",
+        }))?;
+        records(node).create(&PostParams::default(), &IPAssignment::new(&address.to_string(), spec)).await?;
+        Ok(())
+    }
+
+    /// Waits until the agent's watch was shown that it is not this node's any more.
+    pub async fn await_lost_event(&self, node: &SingleNode, mark: usize) -> Result<()> {
+        let events = Selector::verbs(&["event"]).of("addressblocks").named(&self.name);
+        wait_until("the watch shows that the block has left", WAIT_TIMEOUT, || async {
+            let seen = node.api()?.seen(mark, &events);
+            Ok(check(!seen.is_empty(), || "no event".to_owned()))
+        })
+        .await
+    }
+}
+
+pub fn blocks(node: &SingleNode) -> Api<AddressBlock> {
+    Api::all(node.client.clone())
+}
+
+pub fn pools(node: &SingleNode) -> Api<AddressPool> {
+    Api::all(node.client.clone())
+}
+
+pub fn records(node: &SingleNode) -> Api<IPAssignment> {
+    Api::all(node.client.clone())
+}
+
+/// Whether a watch's line shows a pool that is ready and does not drain.
+fn serves(line: &str) -> bool {
+    let event: Value = serde_json::from_str(line).unwrap_or_default();
+    let conditions = event["object"]["status"]["conditions"].as_array();
+    let ready = conditions.into_iter().flatten().any(|one| one["type"] == "Ready" && one["status"] == "True");
+    ready && event["object"]["spec"]["draining"] != true
+}
+
+/// The present time as the API writes it.
+pub fn now() -> String {
+    format!("{:.6}", jiff::Timestamp::now())
+}
+
+/// Deletes a record by hand.
+pub async fn delete_assignment(node: &SingleNode, address: IpAddr) -> Result<()> {
+    records(node).delete(&address.to_string(), &DeleteParams::default()).await?;
+    Ok(())
+}
+
+/// Whose record an address has: the container.
+pub async fn assignment_holder(node: &SingleNode, address: IpAddr) -> Result<Option<String>> {
+    Ok(records(node).get_opt(&address.to_string()).await?.map(|record| record.spec.container_id))
+}
+
+/// The other node's records and blocks go.
+pub async fn remove_other_node(node: &SingleNode) -> Result<()> {
+    for record in node.assignments().await?.into_iter().filter(|record| record.spec.node_name == OTHER) {
+        records(node).delete(&record.metadata.name.unwrap_or_default(), &DeleteParams::default()).await?;
+    }
+    for block in node.blocks().await?.into_iter().filter(|block| block.spec.node_name.as_deref() == Some(OTHER)) {
+        let range = block.spec.ipv4.as_deref().context("no range")?.parse()?;
+        Block { name: block.metadata.name.unwrap_or_default(), range }.free(node).await?;
+    }
+    Ok(())
+}
+
+/// What warnings on the Node say.
+pub async fn node_warnings(node: &SingleNode) -> Result<Vec<String>> {
+    let events: Api<Event> = Api::all(node.client.clone());
+    let all = events.list(&ListParams::default()).await?.items.into_iter().filter(|event| {
+        let of_node = event.regarding.as_ref().is_some_and(|about| about.name.as_deref() == Some(NODE));
+        of_node && event.type_.as_deref() == Some("Warning")
+    });
+    Ok(all.filter_map(|event| event.note).collect())
+}
+
+/// Waits until a warning on the Node has all these words.
+pub async fn await_node_warning(node: &SingleNode, words: &[&str]) -> Result<()> {
+    wait_until(&format!("a warning on the node says {words:?}"), WAIT_TIMEOUT, || async {
+        let warnings = node_warnings(node).await?;
+        let said = warnings.iter().any(|note| words.iter().all(|word| note.contains(word)));
+        Ok(check(said, || format!("{warnings:?}")))
+    })
+    .await
+}
+
+/// Waits until the agent, whose calls failed for a while, has listed again what an ADD needs.
+pub async fn await_contact(node: &SingleNode, mark: usize) -> Result<()> {
+    wait_until("the agent is in contact again", WAIT_TIMEOUT, || async {
+        let seen = |kind| Ok::<_, anyhow::Error>(node.api()?.seen(mark, &Selector::verbs(&["list", "watch"]).of(kind)));
+        for kind in ["addresspools", "pods", "namespaces"] {
+            if seen(kind)?.is_empty() {
+                return Ok(Poll::Pending(format!("no list of {kind}")));
+            }
+        }
+        Ok(Poll::Ready(()))
+    })
+    .await
+}
+
+/// The address in the answer of an ADD, if it succeeded.
+pub fn answered(answer: &Answer) -> Result<Option<IpAddr>> {
+    if answer.exit != 0 {
+        return Ok(None);
+    }
+    let result = answer.ok()?;
+    let text = result["ips"][0]["address"].as_str().and_then(|text| text.split('/').next()).context("no address")?;
+    Ok(Some(text.parse()?))
+}
+
+/// Fails if an ADD answered with an address of a block that is another's.
+pub fn must_not_be_of(answer: &Answer, block: &Block) -> Result<()> {
+    if let Some(address) = answered(answer)? {
+        ensure!(
+            !block.range.contains(&address),
+            "the ADD answered {address} of block {}, which is {OTHER}'s",
+            block.name
+        );
+    }
+    Ok(())
+}
+
+/// Waits until some file under the run directory names a pod, so that an agent that starts without an API server knows it.
+pub async fn await_checkpointed(node: &SingleNode, pod: &str) -> Result<()> {
+    wait_until(&format!("the pod {pod} is written down"), WAIT_TIMEOUT, || async {
+        Ok(check(names(&node.run_dir(), pod), || "it is in no file".to_owned()))
+    })
+    .await
+}
+
+fn names(directory: &Path, word: &str) -> bool {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).any(|path| {
+        if path.is_dir() {
+            return names(&path, word);
+        }
+        std::fs::read_to_string(&path).is_ok_and(|text| text.contains(&format!("\"{word}\"")))
+    })
+}

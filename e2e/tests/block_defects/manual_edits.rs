@@ -1,0 +1,70 @@
+//! What an administrator does by hand: deletes a record, a pool, a block.
+
+use anyhow::{Result, ensure};
+use bobbin_e2e::single_node::{SingleNode, WAIT_TIMEOUT};
+use bobbin_e2e::wait::{check, wait_until};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::json;
+
+use super::AT_ONCE;
+use super::fixture::{PoolFixture, answered, assignment_holder, await_node_warning, blocks, delete_assignment, pools};
+
+pub async fn deleted_record(node: &mut SingleNode) -> Result<()> {
+    let mut fixture = PoolFixture::create(node, "by-hand", 61, 28, 2, json!({})).await?;
+    let pod = fixture.add(node).await?;
+    let address = fixture.address(pod)?;
+    delete_assignment(node, address).await?;
+    wait_until("the record is there again", AT_ONCE, || async {
+        let record = assignment_holder(node, address).await?;
+        Ok(check(record.as_ref() == Some(&fixture.pods[pod].container_id), || format!("the record is {record:?}")))
+    })
+    .await?;
+    fixture.end(node).await
+}
+
+pub async fn removed_pool(node: &mut SingleNode) -> Result<()> {
+    let mut fixture = PoolFixture::create(node, "forced", 62, 28, 2, json!({})).await?;
+    let pod = fixture.add(node).await?;
+    let block = fixture.block(node, pod).await?;
+    pools(node).delete("forced", &DeleteParams::default()).await?;
+    wait_until("the pool is gone", WAIT_TIMEOUT, || async {
+        if pools(node).get_opt("forced").await?.is_none() {
+            return Ok(check(true, String::new));
+        }
+        let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+        pools(node).patch("forced", &PatchParams::default(), &patch).await?;
+        Ok(check(false, || "it is there".to_owned()))
+    })
+    .await?;
+    ensure!(block.is_exported(node)?, "the block of a pod that lives is not exported");
+    node.del(&fixture.pods[pod])?;
+    wait_until("the block has gone back and is not exported", AT_ONCE, || async {
+        let (owner, exported) = (block.owner(node).await?, block.is_exported(node)?);
+        Ok(check(owner.is_none() && !exported, || format!("it is {owner:?}'s, exported {exported}")))
+    })
+    .await?;
+    fixture.end(node).await
+}
+
+pub async fn deleted_block(node: &mut SingleNode) -> Result<()> {
+    let mut fixture = PoolFixture::create(node, "deleted", 63, 28, 2, json!({})).await?;
+    let pod = fixture.add(node).await?;
+    let block = fixture.block(node, pod).await?;
+    let mark = node.api()?.mark();
+    blocks(node).delete(&block.name, &DeleteParams::default()).await?;
+    block.await_lost_event(node, mark).await?;
+    let next = fixture.pod(node).await?;
+    let answer = node.call(&fixture.pods[next].call("ADD"))?;
+    if let Some(address) = answered(&answer)? {
+        ensure!(!block.range.contains(&address), "block {} is being deleted and gave out {address}", block.name);
+    }
+    await_node_warning(node, &[&block.name]).await?;
+    node.del(&fixture.pods[pod])?;
+    let uid = block.get(node).await?.and_then(|block| block.metadata.uid);
+    wait_until("the deleted block is gone", WAIT_TIMEOUT, || async {
+        let now = block.get(node).await?.and_then(|block| block.metadata.uid);
+        Ok(check(now.is_none() || now != uid, || "it is there".to_owned()))
+    })
+    .await?;
+    fixture.end(node).await
+}

@@ -1,0 +1,174 @@
+//! Proven blocks: an ADD does not wait for its record while the API server's recent word is good, and does when it is not.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use bobbin_e2e::api_proxy::{Fault, Selector};
+use bobbin_e2e::control_plane::Entry;
+use bobbin_e2e::network::NetworkFault;
+use bobbin_e2e::single_node::{AGENT_USER, NODE, SingleNode, WAIT_TIMEOUT};
+use bobbin_e2e::wait::{check, wait_until};
+use k8s_openapi::api::core::v1::{Namespace, Node};
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use serde_json::json;
+
+use super::fixture::{Block, PoolFixture, answered, await_node_warning};
+use super::{TIME_SCALE, scaled, with_flags};
+
+/// Silence of a watch after which its blocks are not proven.
+const SILENCE: Duration = Duration::from_secs(90);
+
+/// How long an ADD of an unproven block waits for its record here.
+pub const WAIT: &str = "2s";
+
+/// An agent with such a wait.
+pub async fn with_wait(node: &mut SingleNode, wait: &str) -> Result<()> {
+    with_flags(node, &[&format!("--confirm-wait={wait}")]).await
+}
+
+/// The time that makes a watch's silence count has passed. Nothing tells of it from outside.
+pub async fn outlast_watch_silence() {
+    tokio::time::sleep(SILENCE.mul_f64(TIME_SCALE) + Duration::from_secs(1)).await;
+}
+
+/// An ADD, with records that take a moment: none of the addresses that the other node has recorded is the answer.
+async fn none_of_theirs(node: &SingleNode, fixture: &mut PoolFixture, block: &Block, mark: usize) -> Result<()> {
+    let next = fixture.pod(node).await?;
+    let far = Fault::Delay(Duration::from_millis(100));
+    let _far = node.api()?.inject(Selector::verbs(&["create"]).of("ipassignments"), far);
+    let answer = node.call(&fixture.pods[next].call("ADD"))?;
+    if let Some(address) = answered(&answer)? {
+        ensure!(
+            !block.range.contains(&address),
+            "two pods have {address}: this node's, and one of n9, which has block {} and the record; the watch had told of {} changes of the block",
+            block.name,
+            node.api()?.seen(mark, &Selector::verbs(&["event"]).of("addressblocks").named(&block.name)).len()
+        );
+    }
+    Ok(())
+}
+
+pub async fn no_wait(node: &mut SingleNode) -> Result<()> {
+    // Longer than this test waits for the answer.
+    with_flags(node, &["--confirm-wait=60s"]).await?;
+    let mut fixture = PoolFixture::create(node, "proven", 81, 28, 2, json!({})).await?;
+    fixture.add(node).await?;
+    let next = fixture.pod(node).await?;
+    let held = node.api()?.inject(Selector::verbs(&["create"]).of("ipassignments"), Fault::HoldRequest);
+    let adding = fixture.begin_add(node, next);
+    let done = wait_until("the ADD is answered while its assignment is not", WAIT_TIMEOUT, || async {
+        Ok(check(adding.is_finished(), || "it waits".to_owned()))
+    });
+    let done = done.await;
+    drop(held);
+    let answer = adding.join().map_err(|_| anyhow!("the thread of the ADD panicked"))??;
+    done.with_context(|| format!("the block is proven; the answer is {}", answer.stdout.trim()))?;
+    ensure!(answered(&answer)?.is_some(), "{}", answer.stdout);
+    with_flags(node, &[]).await?;
+    fixture.end(node).await
+}
+
+pub async fn half_open(node: &mut SingleNode) -> Result<()> {
+    with_wait(node, WAIT).await?;
+    let mut fixture = PoolFixture::create(node, "half-open", 82, 28, 2, json!({})).await?;
+    fixture.add(node).await?;
+    let (block, taken) = (fixture.block(node, 0).await?, fixture.address(0)?);
+    let frozen = [
+        node.api()?.inject(Selector::verbs(&["watch"]).of("addressblocks"), Fault::Freeze),
+        node.api()?.inject(Selector::verbs(&["watch"]).of("nodes"), Fault::Freeze),
+    ];
+    let (mark, nodes): (usize, Api<Node>) = (node.api()?.mark(), Api::all(node.client.clone()));
+    nodes.delete(NODE, &DeleteParams::default()).await?;
+    node.make_node().await?;
+    block.give_to_other_node(node).await?;
+    block.assign_to_other_node(node, fixture.pool, &[taken], 0).await?;
+    outlast_watch_silence().await;
+    none_of_theirs(node, &mut fixture, &block, mark).await?;
+    await_node_warning(node, &["lost", &block.name]).await?;
+    drop(frozen);
+    with_flags(node, &[]).await?;
+    fixture.end(node).await
+}
+
+pub async fn another_uid(node: &mut SingleNode) -> Result<()> {
+    let mut fixture = PoolFixture::create(node, "another-uid", 85, 28, 2, json!({})).await?;
+    fixture.add(node).await?;
+    let block = fixture.block(node, 0).await?;
+    let nodes: Api<Node> = Api::all(node.client.clone());
+    nodes.delete(NODE, &DeleteParams::default()).await?;
+    node.make_node().await?;
+    let uid = nodes.get(NODE).await?.metadata.uid;
+    wait_until("the block carries the UID of the new Node", WAIT_TIMEOUT, || async {
+        let now = block.get(node).await?.and_then(|block| block.spec.node_uid);
+        Ok(check(now == uid, || format!("{now:?}, not {uid:?}")))
+    })
+    .await?;
+    fixture.add(node).await?;
+    fixture.end(node).await
+}
+
+pub async fn from_the_future(node: &mut SingleNode) -> Result<()> {
+    with_wait(node, WAIT).await?;
+    let mut fixture = PoolFixture::create(node, "future", 83, 28, 2, json!({})).await?;
+    fixture.add(node).await?;
+    let (block, taken) = (fixture.block(node, 0).await?, fixture.address(0)?);
+    let restored = node.api()?.inject(Selector::verbs(&["watch"]), Fault::Rewind(fresh_version(node).await?));
+    let mark = node.api()?.mark();
+    node.proxy.set(NetworkFault::Refuse);
+    node.proxy.set(NetworkFault::None);
+    wait_until("the agent watches its blocks again", WAIT_TIMEOUT, || async {
+        let watches = node.api()?.seen(mark, &Selector::verbs(&["watch"]).of("addressblocks"));
+        Ok(check(!watches.is_empty(), || "not yet".to_owned()))
+    })
+    .await?;
+    block.give_to_other_node(node).await?;
+    block.assign_to_other_node(node, fixture.pool, &[taken], 0).await?;
+    none_of_theirs(node, &mut fixture, &block, mark).await?;
+    await_node_warning(node, &["lost", &block.name]).await?;
+    drop(restored);
+    with_flags(node, &[]).await?;
+    fixture.end(node).await
+}
+
+/// A resourceVersion above all that the agent has seen.
+async fn fresh_version(node: &SingleNode) -> Result<u64> {
+    let namespaces: Api<Namespace> = Api::all(node.client.clone());
+    let patch = json!({"metadata": {"annotations": {"e2e/now": super::fixture::now()}}});
+    let written = namespaces.patch("bobbin-system", &PatchParams::default(), &Patch::Merge(patch)).await?;
+    Ok(written.metadata.resource_version.context("no resourceVersion")?.parse()?)
+}
+
+pub async fn idle(node: &mut SingleNode) -> Result<()> {
+    const SCALE: f64 = 0.01;
+    let quarter = Duration::from_mins(15).mul_f64(SCALE);
+    let flags = [scaled(SCALE)];
+    with_flags(node, &flags.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+    let mut fixture = PoolFixture::create(node, "idle", 84, 28, 2, json!({})).await?;
+    fixture.add(node).await?;
+    let next = fixture.pod(node).await?;
+    // What the first ADD and the start brought about is over when a quarter of an hour has passed once.
+    tokio::time::sleep(quarter).await;
+    let (audit, begun) = (node.control_plane.audit(), Instant::now());
+    let mark = audit.mark();
+    tokio::time::sleep(quarter.saturating_sub(begun.elapsed())).await;
+    let own = |entry: &Entry| entry.user.username == AGENT_USER && entry.is_read();
+    let names = |entries: Vec<Entry>| -> Vec<String> {
+        entries.iter().map(|entry| format!("{} {} {}", entry.verb, entry.resource(), entry.name())).collect()
+    };
+    for resource in ["nodes", "addressblocks"] {
+        let reads = audit.calls(mark, |entry| own(entry) && entry.resource() == resource)?;
+        // The interval is at least a quarter: one resync, and one more for what the start left over.
+        ensure!(reads.len() <= 2, "an idle cluster was read: {:?}", names(reads));
+    }
+    let mark = audit.mark();
+    node.add(&fixture.pods[next])?;
+    wait_until("the ADD's record is in the audit log", WAIT_TIMEOUT, || async {
+        let written = audit.calls(mark, |entry| entry.user.username == AGENT_USER && entry.verb == "create")?;
+        Ok(check(!written.is_empty(), || "no create".to_owned()))
+    })
+    .await?;
+    let reads = audit.calls(mark, |entry| own(entry) && entry.resource() == "addressblocks")?;
+    ensure!(reads.len() <= 2, "one ADD after the silence read its blocks {} times", reads.len());
+    with_flags(node, &[]).await?;
+    fixture.end(node).await.map_err(|error| anyhow!("after an idle quarter: {error:#}"))
+}

@@ -1,0 +1,162 @@
+//! Each sign of trouble makes blocks unproven: the next ADD waits for its record's answer, and so passes over what others have.
+//!
+//! A block of four has one pod of this node, two addresses that the other node has recorded, and one that nobody has. An ADD that
+//! waits gets that one. Reads of blocks are held meanwhile, so that nothing proves the block again.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use bobbin_e2e::api_proxy::{Fault, FaultGuard, Selector};
+use bobbin_e2e::network::NetworkFault;
+use bobbin_e2e::single_node::{SingleNode, WAIT_TIMEOUT};
+use bobbin_e2e::wait::{check, wait_until};
+use serde_json::json;
+
+use super::fixture::{PoolFixture, READS, answered, await_checkpointed, await_contact};
+use super::proven_blocks::{WAIT, outlast_watch_silence, with_wait};
+use super::with_flags;
+
+/// A wait that is shorter than the pauses between two tries of a record after some that failed.
+const SHORT: &str = "1s";
+
+struct UnprovenBlock {
+    fixture: PoolFixture,
+    recorded: Vec<IpAddr>,
+    next: usize,
+}
+
+impl UnprovenBlock {
+    async fn begin(node: &mut SingleNode, pool: &'static str, third: u8, wait: &str) -> Result<Self> {
+        with_wait(node, wait).await?;
+        let mut fixture = PoolFixture::create(node, pool, third, 30, 2, json!({})).await?;
+        fixture.add(node).await?;
+        let taken = fixture.address(0)?;
+        let next = fixture.pod(node).await?;
+        await_checkpointed(node, &fixture.name_of(next)).await?;
+        let recorded = fixture.block(node, 0).await?.assign_to_other_node(node, pool, &[taken], 1).await?;
+        Ok(Self { fixture, recorded, next })
+    }
+
+    fn hold_reads(node: &SingleNode) -> Result<FaultGuard> {
+        Ok(node.api()?.inject(Selector::verbs(READS).of("addressblocks"), Fault::HoldRequest))
+    }
+
+    async fn waits(self, node: &mut SingleNode, held: FaultGuard) -> Result<()> {
+        let far = Fault::Delay(Duration::from_millis(100));
+        let far = node.api()?.inject(Selector::verbs(&["create"]).of("ipassignments"), far);
+        let answer = node.call(&self.fixture.pods[self.next].call("ADD"))?;
+        drop((far, held));
+        let got = answered(&answer)?;
+        ensure!(got.is_some(), "the ADD failed: {}", answer.stdout);
+        ensure!(
+            got.is_none_or(|got| !self.recorded.contains(&got)),
+            "the ADD did not wait for its record: it answered {got:?}, which n9 has a record of"
+        );
+        node.proxy.set(NetworkFault::None);
+        with_flags(node, &[]).await?;
+        self.fixture.end(node).await
+    }
+}
+
+pub async fn broken_watch(node: &mut SingleNode) -> Result<()> {
+    let block = UnprovenBlock::begin(node, "sign-broken", 91, WAIT).await?;
+    let held = UnprovenBlock::hold_reads(node)?;
+    let mark = node.api()?.mark();
+    node.proxy.set(NetworkFault::Refuse);
+    node.proxy.set(NetworkFault::None);
+    await_contact(node, mark).await?;
+    block.waits(node, held).await
+}
+
+pub async fn agent_start(node: &mut SingleNode) -> Result<()> {
+    let block = UnprovenBlock::begin(node, "sign-start", 92, WAIT).await?;
+    let held = UnprovenBlock::hold_reads(node)?;
+    node.kill_agent();
+    node.start_agent_only()?;
+    node.await_agent(WAIT_TIMEOUT).await?;
+    block.waits(node, held).await
+}
+
+pub async fn silence(node: &mut SingleNode) -> Result<()> {
+    let block = UnprovenBlock::begin(node, "sign-silence", 93, WAIT).await?;
+    let held = UnprovenBlock::hold_reads(node)?;
+    // No bookmark either.
+    let _silent = [
+        node.api()?.inject(Selector::verbs(&["watch"]).of("addressblocks"), Fault::Freeze),
+        node.api()?.inject(Selector::verbs(&["watch"]).of("nodes"), Fault::Freeze),
+    ];
+    outlast_watch_silence().await;
+    block.waits(node, held).await
+}
+
+pub async fn unauthorized(node: &mut SingleNode) -> Result<()> {
+    let block = UnprovenBlock::begin(node, "sign-401", 97, SHORT).await?;
+    // The pool default has a block of this node from here on.
+    let first = node.sandbox()?;
+    node.add(&first)?;
+    node.del(&first)?;
+    let refused = Selector::verbs(&["get", "list", "create", "update", "patch", "delete"]);
+    let refused = node.api()?.inject(refused, Fault::Refuse(401));
+    let other = node.sandbox()?;
+    node.add(&other)?;
+    // Longer than a minute, scaled.
+    outlast_watch_silence().await;
+    let mark = node.api()?.mark();
+    let held = UnprovenBlock::hold_reads(node)?;
+    wait_until("the token has been refused for longer than a minute", WAIT_TIMEOUT, || async {
+        // The second is sent when the answer to the first is known.
+        let tries = node.api()?.seen(mark, &Selector::verbs(&["get", "create"]).of("ipassignments")).len();
+        Ok(check(tries >= 2, || format!("{tries} tries")))
+    })
+    .await?;
+    drop(refused);
+    node.del(&other)?;
+    block.waits(node, held).await
+}
+
+pub async fn lower_version(node: &mut SingleNode) -> Result<()> {
+    let mut block = UnprovenBlock::begin(node, "sign-version", 94, WAIT).await?;
+    // An ADD of another pool whose record is answered with a resourceVersion of long ago.
+    let old = node.api()?.inject(Selector::verbs(&["create"]).of("ipassignments"), Fault::OldVersion);
+    let held = UnprovenBlock::hold_reads(node)?;
+    let other = node.sandbox()?;
+    node.add(&other)?;
+    node.await_assignments(
+        &[&block.fixture.pods[0].container_id, &other.container_id, "elsewhere", "elsewhere"],
+        WAIT_TIMEOUT,
+    )
+    .await?;
+    node.del(&other)?;
+    block.next = block.fixture.pod(node).await?;
+    // Not before: its record may be read while the answer is still on its way.
+    drop(old);
+    block.waits(node, held).await
+}
+
+pub async fn duplicate(node: &mut SingleNode) -> Result<()> {
+    let block = UnprovenBlock::begin(node, "sign-duplicate", 95, WAIT).await?;
+    let other = PoolFixture::create(node, "sign-other", 96, 31, 1, json!({})).await?;
+    let mut other = other;
+    other.add(node).await?;
+    let taken = other.address(0)?;
+    other.block(node, 0).await?.assign_to_other_node(node, other.pool, &[taken], 0).await?;
+    let held = UnprovenBlock::hold_reads(node)?;
+    let mark = node.api()?.mark();
+    let next = other.pod(node).await?;
+    // It finds the duplicate, in time or late.
+    let _ = node.call(&other.pods[next].call("ADD"))?;
+    wait_until("the duplicate was found", WAIT_TIMEOUT, || async {
+        // The create is refused, and the record in its place read; in time or late.
+        let read = node.api()?.seen(mark, &Selector::verbs(&["get"]).of("ipassignments"));
+        Ok(check(!read.is_empty(), || "the record was not read".to_owned()))
+    })
+    .await?;
+    for pod in &other.pods {
+        node.del(pod)?;
+    }
+    for number in 0..other.pods.len() {
+        node.delete_kube_pod("default", &other.name_of(number)).await?;
+    }
+    block.waits(node, held).await
+}

@@ -1,0 +1,36 @@
+//! The cluster that the tests share: how it starts.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use bobbin_crds::AddressPool;
+use bobbin_e2e::cluster::{Cluster, ClusterOptions, Pool};
+use bobbin_e2e::suite::Suite;
+
+/// How long one test may take.
+const TEST_TIMEOUT: Duration = Duration::from_mins(4);
+/// The grace period of a deleted node, in seconds.
+pub const NODE_GRACE_PERIOD: u64 = 8;
+/// How long an empty block stays claimed, in seconds.
+pub const BLOCK_IDLE: u64 = 5;
+/// The chart's values for the tests: grace periods are short.
+pub const VALUES: [&str; 4] =
+    ["agent.blockIdle=5s", "operator.nodeGoneSeconds=8", "agent.sweepInterval=4s", "operator.statusInterval=1s"];
+
+/// The suite of the tests that share one cluster.
+pub fn suite() -> Result<Suite<Cluster>> {
+    Ok(Suite::new(start)?.with_timeout(TEST_TIMEOUT))
+}
+
+/// The pool of everybody.
+pub fn default_pool() -> AddressPool {
+    Pool::named("default").subnet("10.64.0.0/20", "fd00:64::/116").build()
+}
+
+async fn start() -> Result<Cluster> {
+    let cluster = Cluster::start(ClusterOptions::default()).await?;
+    cluster.install(&VALUES).await?;
+    cluster.apply(default_pool()).await?;
+    cluster.await_condition(default_pool(), "Ready", "True", Duration::from_secs(30)).await?;
+    Ok(cluster)
+}

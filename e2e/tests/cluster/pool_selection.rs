@@ -1,0 +1,109 @@
+//! Which pool a pod gets its address from, and what it is told when that pool can't serve.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use bobbin_e2e::cluster::Pool;
+use bobbin_e2e::cluster::{Cluster, Workload};
+use bobbin_e2e::suite::Suite;
+use libtest_mimic::Trial;
+use serde_json::json;
+
+/// Kubelet tries a pod again after 10 to 15 s; the first try counts already.
+const TOLD: Duration = Duration::from_secs(40);
+
+pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
+    vec![
+        suite.test("pod annotation beats namespace annotation beats namespace name beats default", the_order),
+        suite.test("an annotation that names no pool is an error on the pod, and nothing falls back", no_such_pool),
+        suite.test("an annotation that names a draining pool is an error on the pod", draining),
+        suite.test("an annotation that names a pool not for this node is an error on the pod", not_this_node),
+    ]
+}
+
+async fn the_order(cluster: &mut Cluster) -> Result<()> {
+    for (name, third) in [("by-pod", 1), ("by-annotation", 2), ("by-name", 3)] {
+        let pool = Pool::named(name).subnet(&format!("10.71.{third}.0/24"), &format!("fd00:71::{third}00/120")).build();
+        cluster.apply(&pool).await?;
+        cluster.await_condition(&pool, "Ready", "True", Duration::from_secs(20)).await?;
+    }
+    let annotation = ("bobbin.dev/pool", "by-annotation");
+    cluster.make_namespace("by-name", &[]).await?;
+    cluster.make_namespace("unnamed", &[]).await?;
+
+    let cluster = &*cluster;
+    ensure!(
+        third(cluster, "unnamed", "a", None).await? == 0,
+        "a pod that nothing names a pool for is not of `default`"
+    );
+    ensure!(
+        third(cluster, "by-name", "b", None).await? == 3,
+        "the pool named like the namespace does not beat `default`"
+    );
+    ensure!(third(cluster, "by-name", "c", Some("")).await? == 3, "an empty annotation counts");
+    cluster.make_namespace("by-name", &[annotation]).await?;
+    await_seen(cluster).await?;
+    ensure!(third(cluster, "by-name", "d", None).await? == 2, "the namespace's annotation does not beat its name");
+    ensure!(
+        third(cluster, "by-name", "e", Some("by-pod")).await? == 1,
+        "the pod's annotation does not beat the namespace's"
+    );
+    Ok(())
+}
+
+/// The third byte of a new pod's address in 10.71, which tells the pool; 0: another pool.
+async fn third(cluster: &Cluster, namespace: &str, name: &str, pool: Option<&str>) -> Result<u8> {
+    let mut workload = Workload::pod(namespace, name);
+    if let Some(pool) = pool {
+        workload = workload.annotated("bobbin.dev/pool", pool);
+    }
+    let pod = cluster.create_ready_pod(workload).await?;
+    Ok(pod.ipv4.map_or(0, |ip| if ip.octets()[1] == 71 { ip.octets()[2] } else { 0 }))
+}
+
+/// The agents hear of a namespace's new annotation by a watch: a pod made after this is later than that.
+async fn await_seen(cluster: &Cluster) -> Result<()> {
+    cluster.create_ready_pod(Workload::pod("unnamed", "later")).await.map(drop)
+}
+
+async fn no_such_pool(cluster: &mut Cluster) -> Result<()> {
+    cluster.make_namespace("typo", &[]).await?;
+    cluster.create_pod(&Workload::pod("typo", "a").annotated("bobbin.dev/pool", "defualt")).await?;
+    cluster.await_warning("typo", "a", &["defualt"], TOLD).await?;
+    nothing_is_held(cluster, "typo").await?;
+    // The pool comes to be, and the pod goes on.
+    cluster.apply(Pool::named("defualt").subnet("10.72.0.0/24", "fd00:72::/120").build()).await?;
+    cluster.await_ready_pod("typo", "a").await.map(drop)
+}
+
+async fn draining(cluster: &mut Cluster) -> Result<()> {
+    let pool = Pool::named("old").subnet("10.73.0.0/24", "fd00:73::/120").draining().build();
+    cluster.apply(&pool).await?;
+    cluster
+        .await_object(&pool, "it has a status", Duration::from_secs(20), |pool| {
+            pool["status"]["observedGeneration"] == json!(1)
+        })
+        .await?;
+    cluster.make_namespace("late", &[]).await?;
+    cluster.create_pod(&Workload::pod("late", "a").annotated("bobbin.dev/pool", "old")).await?;
+    cluster.await_warning("late", "a", &["old", "drain"], TOLD).await?;
+    nothing_is_held(cluster, "late").await
+}
+
+async fn not_this_node(cluster: &mut Cluster) -> Result<()> {
+    let pool = Pool::named("rack").subnet("10.74.0.0/24", "fd00:74::/120").for_node("n2").build();
+    cluster.apply(&pool).await?;
+    cluster.await_condition(&pool, "Ready", "True", Duration::from_secs(20)).await?;
+    cluster.make_namespace("racks", &[]).await?;
+    cluster.create_ready_pod(Workload::pod("racks", "right").annotated("bobbin.dev/pool", "rack").on("n2")).await?;
+    cluster.create_pod(&Workload::pod("racks", "wrong").annotated("bobbin.dev/pool", "rack").on("n1")).await?;
+    cluster.await_warning("racks", "wrong", &["rack", "n1"], TOLD).await?;
+    ensure!(cluster.assignments_of("racks").await?.len() == 1, "the refused pod has an address");
+    Ok(())
+}
+
+async fn nothing_is_held(cluster: &Cluster, namespace: &str) -> Result<()> {
+    let held = cluster.assignments_of(namespace).await?;
+    ensure!(held.is_empty(), "the refused pod has an address: {held:?}");
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! A namespace that outlives its pod: the pod's absence in the API frees the address, unless the node may have been cut off.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bobbin_e2e::single_node::{NODE, SingleNode};
+use bobbin_e2e::wait::{check, wait_until};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, Patch, PatchParams};
+use serde_json::json;
+
+use super::{end, has_assignment, metrics_endpoint, restart, scaled};
+
+/// Under this scale the five minutes between the two reads are 15 s.
+pub const SCALE: &str = "0.05";
+/// Longer than the two reads are apart, in seconds that saw a look at all attachments.
+const LONGER: u32 = 20;
+/// Until both reads were made.
+pub const FREED: Duration = Duration::from_mins(1);
+
+pub async fn node_is_ready(node: &SingleNode, ready: &str) -> Result<()> {
+    let nodes: Api<Node> = Api::all(node.client.clone());
+    let status = json!({"status": {"conditions": [
+        {"type": "Ready", "status": ready, "reason": "Test", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"},
+    ]}});
+    nodes.patch_status(NODE, &PatchParams::default(), &Patch::Merge(status)).await?;
+    Ok(())
+}
+
+pub async fn freed(node: &mut SingleNode) -> Result<()> {
+    node_is_ready(node, "True").await?;
+    restart(node, &scaled(SCALE)).await?;
+    let names = ["leaked-mount", "orphaned-socket", "alive"];
+    let mut pods = Vec::new();
+    for name in names {
+        let pod = node.kube_pod("default", name, None).await?;
+        node.add(&pod)?;
+        pods.push(pod);
+    }
+    let ids: Vec<&str> = pods.iter().map(|pod| pod.container_id.as_str()).collect();
+    node.await_assignments(&ids, FREED).await?;
+
+    // Kept: one namespace by an open descriptor, one by a socket. Their pods are deleted by force while the node is cut off.
+    let mount = pods[0].namespace.clone();
+    let socket = pods[1].namespace.run(|| TcpListener::bind("127.0.0.1:0"))??;
+    node_is_ready(node, "False").await?;
+    for name in ["leaked-mount", "orphaned-socket"] {
+        node.delete_kube_pod("default", name).await?;
+    }
+    let alive = pods.pop().context("three pods")?;
+    let leaked: Vec<String> = pods.iter().map(|pod| pod.container_id.clone()).collect();
+    drop(pods);
+    metrics_endpoint::await_stale_checks(node, LONGER).await?;
+    for id in &leaked {
+        let there = node.assignments().await?.iter().any(|one| one.spec.container_id == *id);
+        ensure!(there, "an address was freed for a pod that was deleted while the node was not Ready");
+    }
+
+    node_is_ready(node, "True").await?;
+    wait_until("both are freed, for their pods are gone", FREED, || async {
+        let records = node.assignments().await?;
+        let left = records.iter().filter(|one| leaked.contains(&one.spec.container_id)).count();
+        let links = node.attachments()?.len();
+        Ok(check(left == 0 && links == 1, || format!("{left} records of pods that are gone, {links} links in all")))
+    })
+    .await
+    .with_context(|| format!("the end of the agent's log:\n{}", node.agent_log_tail()))?;
+    drop((mount, socket));
+    has_assignment(node, &alive).await?;
+    restart(node, &[]).await?;
+    end(node, vec![alive], &["alive"]).await
+}

@@ -1,0 +1,133 @@
+//! Attachments whose pod has no object in the API, or whose namespace outlives the runtime's mount: held as long as the pod may live.
+
+use std::net::TcpListener;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use bobbin_e2e::single_node::{NODE, NetnsMount, Sandbox, SingleNode};
+use bobbin_e2e::wait::{check, wait_until};
+use k8s_openapi::api::core::v1::Pod as KubePod;
+use kube::api::{Api, PostParams};
+use serde_json::json;
+
+use super::deleted_pods::{FREED, SCALE, node_is_ready};
+use super::{
+    CONVERGENCE_TIMEOUT, addresses, await_two_stale_checks, create_small_pool, end, has_assignment, restart, scaled,
+};
+
+/// The UID that kubelet gives a static pod: a hash of its manifest.
+const STATIC_UID: &str = "f00d5eedf00d5eedf00d5eedf00d5eed";
+
+/// Makes and ends a pod in the API whose namespace stays, and waits until it is freed: the agent has read all missing pods twice since.
+async fn pods_read_twice(node: &SingleNode, name: &str) -> Result<()> {
+    let pod = node.kube_pod("default", name, None).await?;
+    node.add(&pod)?;
+    let id = pod.container_id.clone();
+    wait_until("the pod has its record", CONVERGENCE_TIMEOUT, || async {
+        has_assignment(node, &pod).await.map(|()| check(true, String::new))
+    })
+    .await?;
+    node.delete_kube_pod("default", name).await?;
+    freed(node, &[&id]).await.with_context(|| format!("of the pod {name}, which is gone"))
+}
+
+/// Waits until none of these containers has a record.
+async fn freed(node: &SingleNode, ids: &[&str]) -> Result<()> {
+    wait_until("the addresses are freed, for their pods are gone", FREED, || async {
+        let records = node.assignments().await?;
+        let left = records.iter().filter(|one| ids.contains(&one.spec.container_id.as_str())).count();
+        Ok(check(left == 0, || format!("{left} records")))
+    })
+    .await
+    .with_context(|| format!("the end of the agent's log:\n{}", node.agent_log_tail()))
+}
+
+/// Fails if a container has no link on the host any more.
+fn is_linked(node: &SingleNode, id: &str) -> Result<()> {
+    ensure!(node.attachments()?.contains_key(&format!("bobbin:{id}/eth0")), "the host link of {id} is gone");
+    Ok(())
+}
+
+pub async fn static_pod(node: &mut SingleNode) -> Result<()> {
+    node_is_ready(node, "True").await?;
+    restart(node, &scaled(SCALE)).await?;
+    let mut pod = node.sandbox()?;
+    pod.is_of("default", "static", STATIC_UID);
+    let mirror = serde_json::from_value(json!({
+        "metadata": {"name": "static", "annotations": {
+            "kubernetes.io/config.hash": STATIC_UID, "kubernetes.io/config.mirror": STATIC_UID, "kubernetes.io/config.source": "file",
+        }},
+        "spec": {"nodeName": NODE, "containers": [{"name": "c", "image": "none"}]},
+    }))?;
+    let kube_pods: Api<KubePod> = Api::namespaced(node.client.clone(), "default");
+    let mirror = kube_pods.create(&PostParams::default(), &mirror).await?;
+    ensure!(mirror.metadata.uid.as_deref() != Some(STATIC_UID), "the mirror has the static pod's own UID");
+    let result = node.add(&pod).context("ADD of a static pod")?;
+
+    pods_read_twice(node, "beside-the-mirror").await?;
+    has_assignment(node, &pod).await.context("of a static pod with its mirror")?;
+    node.delete_kube_pod("default", "static").await?;
+    pods_read_twice(node, "after-the-mirror").await?;
+    has_assignment(node, &pod).await.context("of a static pod whose mirror was deleted")?;
+    node.call(&pod.check(&result))?.ok().context("CHECK of a static pod whose mirror was deleted")?;
+
+    restart(node, &[]).await?;
+    end(node, vec![pod], &[]).await
+}
+
+/// An ADD that must find no free address.
+fn finds_none(node: &SingleNode, pod: &Sandbox) -> Result<()> {
+    let answer = node.call(&pod.call("ADD"))?;
+    ensure!(answer.exit != 0, "the address of a pod that has an object was given out again: {}", answer.stdout.trim());
+    let error = answer.error()?;
+    ensure!(error.code == 11 && error.text.contains("has no free address"), "{error:?}");
+    Ok(())
+}
+
+pub async fn kept_alive(node: &mut SingleNode) -> Result<()> {
+    node_is_ready(node, "True").await?;
+    restart(node, &scaled(SCALE)).await?;
+    create_small_pool(node, "outlived", "10.80.5.0/31", 1).await?;
+    let mounted = node.kube_pod("default", "outlived-mount", Some("outlived")).await?;
+    let socketed = node.kube_pod("default", "outlived-socket", Some("outlived")).await?;
+    let mut held = Vec::new();
+    for pod in [&mounted, &socketed] {
+        held.extend(addresses(&node.add(pod)?));
+    }
+    let (in_mount, in_socket) = (mounted.container_id.clone(), socketed.container_id.clone());
+    node.await_assignments(&[&in_mount, &in_socket], CONVERGENCE_TIMEOUT).await?;
+
+    let mount = NetnsMount::make(&mounted.namespace, node.path("leaked-netns"))?;
+    let socket = socketed.namespace.run(|| TcpListener::bind("127.0.0.1:0"))??;
+    let paths = [mounted.netns.clone(), socketed.netns.clone()];
+    drop((mounted, socketed));
+    ensure!(!paths.iter().any(|path| Path::exists(path)), "the runtime's paths are still there");
+    for id in [&in_mount, &in_socket] {
+        is_linked(node, id).context("a namespace ended with its path")?;
+    }
+    await_two_stale_checks(node).await?;
+    pods_read_twice(node, "outlived-none").await?;
+    let next = [
+        node.kube_pod("default", "outlived-next-0", Some("outlived")).await?,
+        node.kube_pod("default", "outlived-next-1", Some("outlived")).await?,
+    ];
+    finds_none(node, &next[0])?;
+    for id in [&in_mount, &in_socket] {
+        is_linked(node, id)?;
+    }
+
+    for name in ["outlived-mount", "outlived-socket"] {
+        node.delete_kube_pod("default", name).await?;
+    }
+    freed(node, &[&in_mount, &in_socket]).await?;
+    let mut given = Vec::new();
+    for pod in &next {
+        given.extend(addresses(&node.add(pod)?));
+    }
+    given.sort();
+    held.sort();
+    ensure!(given == held, "{held:?} were freed, and {given:?} given out");
+    drop((mount, socket));
+    restart(node, &[]).await?;
+    end(node, next.into(), &["outlived-next-0", "outlived-next-1"]).await
+}

@@ -1,0 +1,51 @@
+//! Asks the agent's port for metrics and health.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use bobbin_e2e::single_node::{SingleNode, WAIT_TIMEOUT};
+use bobbin_e2e::wait::{check, wait_until};
+
+use super::METRICS;
+
+/// How long one answer may take.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// GET of a path: the status line's number and the body.
+pub fn get(node: &SingleNode, path: &str) -> Result<(u16, String)> {
+    let (address, request) = (METRICS.parse::<SocketAddr>()?, format!("GET {path} HTTP/1.0\r\n\r\n"));
+    let answer = node.namespace.run(move || -> Result<String> {
+        let mut stream =
+            TcpStream::connect_timeout(&address, ANSWER).with_context(|| format!("nobody listens at {address}"))?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        stream.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    })??;
+    let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("no HTTP: {answer:?}"))?;
+    let status = head.split(' ').nth(1).context("no status")?.parse()?;
+    Ok((status, body.to_owned()))
+}
+
+/// The value of a metric without labels.
+pub fn metric(node: &SingleNode, name: &str) -> Result<f64> {
+    let (_, text) = get(node, "/metrics")?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    Ok(value.with_context(|| format!("there is no metric {name}"))?.trim().parse()?)
+}
+
+/// Waits until so many further seconds have each seen a look at all attachments.
+pub async fn await_stale_checks(node: &SingleNode, count: u32) -> Result<()> {
+    for _ in 0..count {
+        let before = metric(node, "bobbin_last_sweep_seconds")?;
+        wait_until("the agent looked at all attachments once more", WAIT_TIMEOUT, || async {
+            let now = metric(node, "bobbin_last_sweep_seconds")?;
+            Ok(check(now > before, || node.agent_log_tail()))
+        })
+        .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,103 @@
+//! A deleted node: what it owned is free, when it may be and not before.
+
+use anyhow::{Result, ensure};
+use bobbin_e2e::suite::Suite;
+use bobbin_e2e::wait::{check, wait_until};
+use k8s_openapi::jiff::Timestamp;
+use libtest_mimic::Trial;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::fixture::{NODE_GRACE_PERIOD, OperatorFixture, RECONCILE_TIMEOUT};
+
+pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
+    vec![
+        suite.test(
+            "a_deleted_nodes_addresses_and_blocks_are_free_after_the_wait_and_what_it_gave_up_stays_as_it_is",
+            after_the_wait,
+        ),
+        suite.test("what_a_deleted_node_owned_is_free_at_once_if_it_was_out_of_service", at_once),
+        suite.test("a_node_made_anew_within_the_wait_keeps_what_it_owned", made_anew),
+    ]
+}
+
+async fn after_the_wait(fixture: &mut OperatorFixture) -> Result<()> {
+    fixture.pool("nodes", json!({"subnets": [{"ipv4": "10.60.0.0/16"}]})).await?;
+    fixture.until_ready("nodes").await?;
+    let mut uids = Vec::new();
+    for (number, node) in ["gave-up", "witness-1", "lost"].into_iter().enumerate() {
+        let uid = fixture.node(node).await?;
+        fixture.claim(&format!("nodes-{number}"), node, &uid).await?;
+        uids.push(uid);
+    }
+    fixture.record("10.60.0.65", "nodes-2", "lost").await?;
+    fixture.record("10.60.0.66", "nodes-2", "lost").await?;
+    fixture.give_back("nodes-0").await?;
+    let given_up = fixture.until_free("nodes-0", RECONCILE_TIMEOUT).await?;
+    let deleted = Timestamp::now();
+    for node in ["gave-up", "lost"] {
+        fixture.delete_node(node).await?;
+    }
+    let block = fixture.until_free("nodes-2", NODE_GRACE_PERIOD + RECONCILE_TIMEOUT).await?;
+    let waited = block.spec.free_since.as_ref().is_some_and(|time| time.0 >= deleted + NODE_GRACE_PERIOD);
+    ensure!(waited && block.spec.node_uid.is_none(), "the block was free before the wait was over: {:?}", block.spec);
+    for address in ["10.60.0.65", "10.60.0.66"] {
+        ensure!(fixture.assignments().get_opt(address).await?.is_none(), "{address} is recorded still");
+    }
+    let now = fixture.blocks().get("nodes-0").await?;
+    ensure!(
+        now.metadata.resource_version == given_up.metadata.resource_version,
+        "a block that was given up was written again"
+    );
+    fixture
+        .until_status("nodes", "counts one block", RECONCILE_TIMEOUT, |status| {
+            status.used == 0 && status.blocks.claimed == 1
+        })
+        .await?;
+    Ok(())
+}
+
+async fn at_once(_: &mut OperatorFixture) -> Result<()> {
+    // With a wait that no test outlasts: what becomes free did not wait.
+    let fixture = OperatorFixture::without_operators().await?;
+    let stop = CancellationToken::new();
+    fixture.operator("patient", &["--no-leader-election", "--node-gone-seconds=86400"], stop.clone())?;
+    fixture.pool("nodes", json!({"subnets": [{"ipv4": "10.60.0.0/16"}]})).await?;
+    fixture.until_ready("nodes").await?;
+    for (number, node) in ["out", "lost"].into_iter().enumerate() {
+        let uid = fixture.node(node).await?;
+        fixture.claim(&format!("nodes-{number}"), node, &uid).await?;
+    }
+    fixture.record("10.60.0.1", "nodes-0", "out").await?;
+    fixture.taint_out_of_service("out").await?;
+    for node in ["lost", "out"] {
+        fixture.delete_node(node).await?;
+    }
+    let block = fixture.until_free("nodes-0", RECONCILE_TIMEOUT).await?;
+    ensure!(block.spec.free_since.is_some() && block.spec.node_uid.is_none(), "{:?}", block.spec);
+    ensure!(fixture.assignments().get_opt("10.60.0.1").await?.is_none(), "a block is free and its address recorded");
+    ensure!(fixture.owner("nodes-1").await? == "lost", "the lost node's block was free before its wait was over");
+    stop.cancel();
+    Ok(())
+}
+
+async fn made_anew(fixture: &mut OperatorFixture) -> Result<()> {
+    fixture.pool("anew", json!({"subnets": [{"ipv4": "10.61.0.0/16"}]})).await?;
+    fixture.until_ready("anew").await?;
+    let old = fixture.node("anew-node").await?;
+    fixture.node("witness").await.map(|_| ())?;
+    fixture.claim("anew-0", "anew-node", &old).await?;
+    fixture.record("10.61.0.1", "anew-0", "anew-node").await?;
+    fixture.claim("anew-1", "witness", "uid").await?;
+    fixture.delete_node("anew-node").await?;
+    fixture.node("anew-node").await?;
+    fixture.delete_node("witness").await?;
+    // Deleted later and free: so the wait of the first would be over, too.
+    fixture.until_free("anew-1", NODE_GRACE_PERIOD + RECONCILE_TIMEOUT).await?;
+    wait_until("the node made anew keeps its block and address", RECONCILE_TIMEOUT, || async {
+        let owner = fixture.owner("anew-0").await?;
+        let record = fixture.assignments().get_opt("10.61.0.1").await?;
+        Ok(check(owner == "anew-node" && record.is_some(), || owner))
+    })
+    .await
+}

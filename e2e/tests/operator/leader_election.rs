@@ -1,0 +1,103 @@
+//! Leadership, and an API server that goes away: each is taken up again by itself.
+
+use anyhow::{Context, Result};
+use bobbin_crds::AddressBlock;
+use bobbin_e2e::control_plane::{ADMIN, ControlPlane, ControlPlaneOptions, install_crds};
+use bobbin_e2e::suite::Suite;
+use bobbin_e2e::wait::{Poll, check, wait_until};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
+use kube::api::{ListParams, PostParams};
+use libtest_mimic::Trial;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
+
+use crate::fixture::{OperatorFixture, RECONCILE_TIMEOUT, arguments};
+
+pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
+    vec![
+        suite.test("one_of_two_operators_leads_and_the_other_follows_it", succession),
+        suite.test("an_operator_goes_on_by_itself_after_the_api_server_was_away", outage),
+    ]
+}
+
+async fn succession(fixture: &mut OperatorFixture) -> Result<()> {
+    let namespaces: Api<Namespace> = Api::all(fixture.client());
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "election"}});
+    namespaces.create(&PostParams::default(), &serde_json::from_value(namespace)?).await?;
+    let leases: Api<Lease> = Api::namespaced(fixture.client(), "election");
+    let leader = || async {
+        let lease = leases.get("bobbin-operator").await?;
+        Ok(lease
+            .spec
+            .and_then(|spec| spec.holder_identity)
+            .filter(|holder| !holder.is_empty())
+            .map_or(Poll::Pending("nobody leads".into()), Poll::Ready))
+    };
+    let stops = [CancellationToken::new(), CancellationToken::new()];
+    for (number, stop) in stops.iter().enumerate() {
+        let flags = ["--namespace=election", "--retry-period=300ms"];
+        fixture.operator(&number.to_string(), &flags, stop.clone())?;
+    }
+    let first: usize = wait_until("somebody leads", RECONCILE_TIMEOUT, leader).await?.parse()?;
+    stops[first].cancel();
+    // It lets go of the lease, so nobody waits for the lease to run out.
+    wait_until("the other leads", RECONCILE_TIMEOUT, || async {
+        let Poll::Ready(now) = leader().await? else { return Ok(Poll::Pending("nobody leads".into())) };
+        Ok(check(now != first.to_string(), || now))
+    })
+    .await?;
+    stops[1 - first].cancel();
+    Ok(())
+}
+
+async fn outage(_world: &mut OperatorFixture) -> Result<()> {
+    let mut control_plane = ControlPlane::start(ControlPlaneOptions::default()).await?;
+    let client = control_plane.client().await?;
+    install_crds(&client).await?;
+    let stop = CancellationToken::new();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let metrics = format!("--metrics-address=127.0.0.1:{port}");
+    let flags = ["--namespace=default", "--renew-deadline=3s", "--lease-duration=5s", "--retry-period=300ms", &metrics];
+    let args = arguments(&control_plane.kubeconfig_for(ADMIN)?, "lonely", &flags)?;
+    let operator = tokio::spawn(bobbin_operator::operate(args, stop.clone()));
+    let blocks: Api<AddressBlock> = Api::all(client.clone());
+    let carved = |pool: &'static str| {
+        let (client, blocks) = (client.clone(), blocks.clone());
+        async move {
+            let subnet = if pool == "before" { "10.90.0.0/16" } else { "10.91.0.0/16" };
+            let object = json!({"apiVersion": "bobbin.dev/v1beta1", "kind": "AddressPool", "metadata": {"name": pool}, "spec": {"subnets": [{"ipv4": subnet}]}});
+            let pools: Api<bobbin_crds::AddressPool> = Api::all(client);
+            pools.create(&PostParams::default(), &serde_json::from_value(object)?).await.context(pool)?;
+            wait_until(&format!("pool {pool} is carved"), RECONCILE_TIMEOUT * 2, || async {
+                let params = ListParams::default().fields(&format!("spec.poolName={pool}"));
+                let seen = blocks.list(&params).await?.items.len();
+                Ok(check(seen >= 8, || format!("{seen} blocks")))
+            })
+            .await
+        }
+    };
+    carved("before").await?;
+    control_plane.stop_apiserver();
+    wait_until("the leadership has lapsed", RECONCILE_TIMEOUT, || async {
+        let page = metrics_page(port).await?;
+        Ok(check(page.lines().any(|line| line == "bobbin_operator_leads 0"), || page.clone()))
+    })
+    .await?;
+    control_plane.start_apiserver().await?;
+    carved("after").await?;
+    anyhow::ensure!(!operator.is_finished(), "the operator ended");
+    stop.cancel();
+    operator.await?
+}
+
+/// The metrics of an operator, as it serves them.
+async fn metrics_page(port: u16) -> Result<String> {
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await?;
+    Ok(page)
+}

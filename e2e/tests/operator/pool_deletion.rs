@@ -1,0 +1,118 @@
+//! The end of a pool: it waits for its last address, and says who holds it.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use bobbin_crds::FINALIZER;
+use bobbin_crds::pool::condition;
+use bobbin_e2e::suite::Suite;
+use bobbin_e2e::wait::{check, wait_until};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use libtest_mimic::Trial;
+use serde_json::json;
+
+use crate::fixture::{OperatorFixture, RECONCILE_TIMEOUT, says, why};
+
+pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
+    vec![
+        suite.test("a_deleted_pool_waits_for_its_last_address_and_says_who_holds_it", waits),
+        suite.test("a_pool_deleted_in_the_foreground_keeps_its_claimed_blocks", foreground),
+        suite.test("an_unused_pool_goes_at_once_with_its_blocks", unused),
+        suite.test("a_pool_made_again_under_the_same_name_is_carved_anew", again),
+    ]
+}
+
+async fn waits(fixture: &mut OperatorFixture) -> Result<()> {
+    fixture.pool("ending", json!({"subnets": [{"ipv4": "10.50.0.0/24"}]})).await?;
+    fixture.until_ready("ending").await?;
+    fixture.claim("ending-1", "holder-1", "uid-1").await?;
+    fixture.claim("ending-2", "holder-2", "uid-2").await?;
+    for address in ["10.50.0.32", "10.50.0.33"] {
+        fixture.record(address, "ending-1", "holder-1").await?;
+    }
+    fixture.pools().delete("ending", &DeleteParams::default()).await?;
+    let told = |status: &bobbin_crds::AddressPoolStatus| {
+        why(status, condition::TERMINATING).contains("holder-1 (2)") && says(status, condition::READY) == "False"
+    };
+    let status = fixture.until_status("ending", "says who holds it", RECONCILE_TIMEOUT, told).await?;
+    ensure!(why(&status, condition::TERMINATING).contains("2 addresses in 2 claimed blocks"), "{status:?}");
+    wait_until("the free blocks are gone, the claimed ones not", RECONCILE_TIMEOUT, || async {
+        let blocks = fixture.blocks_of("ending").await?;
+        Ok(check(blocks.len() == 2, || format!("{} blocks", blocks.len())))
+    })
+    .await?;
+    // holder-1 and holder-2 are no Nodes, so they are taken for gone after a while; before that the pods end.
+    for address in ["10.50.0.32", "10.50.0.33"] {
+        let _ = fixture.forget(address).await;
+    }
+    fixture
+        .give_back("ending-1")
+        .await
+        .or_else(|error| if error.to_string().contains("NotFound") { Ok(()) } else { Err(error) })?;
+    fixture
+        .give_back("ending-2")
+        .await
+        .or_else(|error| if error.to_string().contains("NotFound") { Ok(()) } else { Err(error) })?;
+    fixture.until_gone("ending").await?;
+    ensure!(fixture.blocks_of("ending").await?.is_empty(), "blocks are left");
+    Ok(())
+}
+
+async fn foreground(fixture: &mut OperatorFixture) -> Result<()> {
+    let uid = fixture.node("front-node").await?;
+    fixture.pool("front", json!({"subnets": [{"ipv4": "10.51.0.0/24"}]})).await?;
+    fixture.until_ready("front").await?;
+    fixture.claim("front-0", "front-node", &uid).await?;
+    fixture.record("10.51.0.1", "front-0", "front-node").await?;
+    fixture.pools().delete("front", &DeleteParams::foreground()).await?;
+    fixture
+        .until_status("front", "says who holds it", RECONCILE_TIMEOUT, |status| {
+            why(status, condition::TERMINATING).contains("front-node (1)")
+        })
+        .await?;
+    wait_until("only the claimed block is left", RECONCILE_TIMEOUT, || async {
+        let blocks = fixture.blocks_of("front").await?;
+        Ok(check(blocks.len() == 1, || format!("{} blocks", blocks.len())))
+    })
+    .await?;
+    let block = fixture.blocks().get("front-0").await?;
+    ensure!(
+        block.metadata.deletion_timestamp.is_none() && fixture.owner("front-0").await? == "front-node",
+        "{block:?}"
+    );
+    fixture.forget("10.51.0.1").await?;
+    fixture.give_back("front-0").await?;
+    // There is no garbage collector here: its finalizer stays, ours goes.
+    wait_until("our finalizer is gone", RECONCILE_TIMEOUT, || async {
+        let finalizers = fixture.pools().get("front").await?.metadata.finalizers.unwrap_or_default();
+        Ok(check(finalizers.iter().all(|finalizer| finalizer != FINALIZER), || format!("{finalizers:?}")))
+    })
+    .await?;
+    let none = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    fixture.pools().patch("front", &PatchParams::default(), &none).await?;
+    fixture.until_gone("front").await
+}
+
+async fn unused(fixture: &mut OperatorFixture) -> Result<()> {
+    fixture.pool("unused", json!({"subnets": [{"ipv4": "10.52.0.0/24"}]})).await?;
+    fixture.until_ready("unused").await?;
+    fixture.pools().delete("unused", &DeleteParams::default()).await?;
+    fixture.until_gone("unused").await?;
+    wait_until("no block is left", Duration::from_mins(1), || async {
+        let blocks = fixture.blocks_of("unused").await?;
+        Ok(check(blocks.is_empty(), || format!("{} blocks", blocks.len())))
+    })
+    .await
+}
+
+async fn again(fixture: &mut OperatorFixture) -> Result<()> {
+    for subnet in ["10.53.0.0/24", "10.54.0.0/24", "10.53.0.0/25"] {
+        fixture.pool("again", json!({"subnets": [{"ipv4": subnet}]})).await?;
+        fixture.until_ready("again").await?;
+        let first = fixture.blocks_of("again").await?.first().and_then(|block| block.spec.ipv4.clone());
+        ensure!(first == Some(subnet.replace("/24", "/27").replace("/25", "/27")), "{first:?} is not of {subnet}");
+        fixture.pools().delete("again", &DeleteParams::default()).await?;
+        fixture.until_gone("again").await?;
+    }
+    Ok(())
+}

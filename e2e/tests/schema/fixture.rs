@@ -1,0 +1,151 @@
+//! The API server under test, with the kinds installed, and the two questions that the tests ask it: is this accepted, is
+//! this refused with that sentence.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use bobbin_e2e::control_plane::{ControlPlane, ControlPlaneOptions, install_crds};
+use bobbin_e2e::suite::{Fixture, Suite};
+use kube::api::{Api, DeleteParams, DynamicObject, PostParams};
+use kube::core::response::StatusCause;
+use kube::core::{ApiResource, GroupVersionKind, Status};
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+/// How long one test may take.
+const TEST_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// A control plane with the custom resource definitions installed.
+pub struct ApiServer {
+    client: kube::Client,
+    _control_plane: ControlPlane,
+}
+
+impl Fixture for ApiServer {}
+
+/// The suite of the tests that share one API server.
+pub fn suite() -> Result<Suite<ApiServer>> {
+    Ok(Suite::new(ApiServer::start)?.with_timeout(TEST_TIMEOUT))
+}
+
+impl ApiServer {
+    async fn start() -> Result<Self> {
+        let control_plane = ControlPlane::start(ControlPlaneOptions::default()).await?;
+        let client = control_plane.client().await?;
+        install_crds(&client).await?;
+        Ok(Self { client, _control_plane: control_plane })
+    }
+
+    /// A client of the administrator.
+    pub fn client(&self) -> kube::Client {
+        self.client.clone()
+    }
+
+    /// Any kind of ours.
+    pub fn api(&self, kind: &str) -> Api<DynamicObject> {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("bobbin.dev", "v1beta1", kind));
+        Api::all_with(self.client(), &resource)
+    }
+
+    /// Creates an object.
+    pub async fn create(&self, object: &Value) -> Result<DynamicObject> {
+        let typed: DynamicObject = serde_json::from_value(object.clone())?;
+        Ok(self.api(text(object, "/kind")).create(&PostParams::default(), &typed).await?)
+    }
+
+    /// Replaces an object by another of its name, whatever it is now.
+    pub async fn replace(&self, object: &Value) -> Result<DynamicObject> {
+        let api = self.api(text(object, "/kind"));
+        let mut typed: DynamicObject = serde_json::from_value(object.clone())?;
+        let name = text(object, "/metadata/name");
+        typed.metadata.resource_version = api.get(name).await?.metadata.resource_version;
+        Ok(api.replace(name, &PostParams::default(), &typed).await?)
+    }
+
+    /// Deletes an object.
+    pub async fn delete(&self, object: &Value) -> Result<()> {
+        self.api(text(object, "/kind")).delete(text(object, "/metadata/name"), &DeleteParams::default()).await?;
+        Ok(())
+    }
+}
+
+/// Tests that an object, or the change of one, is accepted or refused.
+pub trait SchemaTests {
+    /// A test that an object is accepted.
+    fn accepts(&self, sentence: &str, object: Value) -> Trial;
+
+    /// A test that an object is refused with these words and for no other reason.
+    fn refuses(&self, sentence: &str, object: Value, words: &str) -> Trial;
+
+    /// A test that an object may become another.
+    fn accepts_change(&self, sentence: &str, old: Value, new: Value) -> Trial;
+
+    /// A test that an object may not become another, with these words and for no other reason.
+    fn refuses_change(&self, sentence: &str, old: Value, new: Value, words: &str) -> Trial;
+}
+
+impl SchemaTests for Suite<ApiServer> {
+    fn accepts(&self, sentence: &str, object: Value) -> Trial {
+        self.test(&format!("accepted: {sentence}"), async move |server: &mut ApiServer| {
+            server.create(&object).await.context("it is refused")?;
+            server.delete(&object).await
+        })
+    }
+
+    fn refuses(&self, sentence: &str, object: Value, words: &str) -> Trial {
+        let words = words.to_owned();
+        self.test(&format!("refused: {sentence}"), async move |server: &mut ApiServer| {
+            let answer = server.create(&object).await;
+            if answer.is_ok() {
+                server.delete(&object).await?;
+            }
+            refused(answer, &words)
+        })
+    }
+
+    fn accepts_change(&self, sentence: &str, old: Value, new: Value) -> Trial {
+        self.test(&format!("accepted: {sentence}"), async move |server: &mut ApiServer| {
+            server.create(&old).await.context("the first state is refused")?;
+            let answer = server.replace(&new).await;
+            server.delete(&old).await?;
+            answer.context("it is refused").map(drop)
+        })
+    }
+
+    fn refuses_change(&self, sentence: &str, old: Value, new: Value, words: &str) -> Trial {
+        let words = words.to_owned();
+        self.test(&format!("refused: {sentence}"), async move |server: &mut ApiServer| {
+            server.create(&old).await.context("the first state is refused")?;
+            let answer = server.replace(&new).await;
+            server.delete(&old).await?;
+            refused(answer, &words)
+        })
+    }
+}
+
+/// Requires that an answer is a refusal for exactly one reason, which has these words.
+pub fn refused(answer: Result<DynamicObject>, words: &str) -> Result<()> {
+    let status = refused_among_others(answer, words)?;
+    // The API server says so itself when a bound is exceeded and it leaves the rules alone.
+    let is_reason = |cause: &&StatusCause| !cause.message.contains("some validation rules were not checked");
+    let reasons = status.details.iter().flat_map(|details| &details.causes).filter(is_reason).count();
+    ensure!(reasons == 1, "it is refused for {reasons} reasons, not one: {}", status.message);
+    Ok(())
+}
+
+/// Requires that an answer is a refusal for reasons of which one has these words.
+pub fn refused_among_others(answer: Result<DynamicObject>, words: &str) -> Result<Status> {
+    let Err(error) = answer else { bail!("it is accepted") };
+    let Some(kube::Error::Api(status)) = error.downcast_ref::<kube::Error>() else { return Err(error) };
+    ensure!(status.code == 422, "it is refused, but not as invalid: {}", status.message);
+    ensure!(
+        status.message.contains(words),
+        "it is refused without the words\n  {words}\nbut with\n  {}",
+        status.message
+    );
+    Ok(Status::clone(status))
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}

@@ -1,0 +1,84 @@
+//! Bobbin's two executables: `bobbin-all` and the CNI plugin `bobbin`. Both are static, because their image holds nothing else.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, bail};
+
+/// Where the two executables are.
+#[derive(Clone, Debug)]
+pub struct Artifacts {
+    all: PathBuf,
+    shim: PathBuf,
+}
+
+impl Artifacts {
+    /// Those in the directory `BOBBIN_ARTIFACTS` if it is set. Otherwise cargo builds them: `BOBBIN_PROFILE=dev` builds quickly.
+    pub fn find() -> Result<Self> {
+        static FOUND: OnceLock<Artifacts> = OnceLock::new();
+        if let Some(found) = FOUND.get() {
+            return Ok(found.clone());
+        }
+        let artifacts = match std::env::var_os("BOBBIN_ARTIFACTS").filter(|value| !value.is_empty()) {
+            Some(directory) => Self::in_directory(Path::new(&directory))
+                .context("BOBBIN_ARTIFACTS must name a directory with both executables")?,
+            None => Self::build()?,
+        };
+        Ok(FOUND.get_or_init(|| artifacts).clone())
+    }
+
+    /// Those in a directory.
+    pub fn in_directory(directory: &Path) -> Result<Self> {
+        let artifacts = Self { all: directory.join("bobbin-all"), shim: directory.join("bobbin") };
+        for path in [&artifacts.all, &artifacts.shim] {
+            if !path.is_file() {
+                bail!("{} is missing: build it with `cargo xtask artifacts`", path.display());
+            }
+        }
+        Ok(artifacts)
+    }
+
+    /// The all-in-one executable: operator and agent.
+    pub fn all(&self) -> &Path {
+        &self.all
+    }
+
+    /// The CNI plugin.
+    pub fn shim(&self) -> &Path {
+        &self.shim
+    }
+
+    fn build() -> Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is not inside a workspace")?;
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+        let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+        let profile = std::env::var("BOBBIN_PROFILE").unwrap_or_else(|_| "release".to_owned());
+        for (package, profile) in [("bobbin-all", profile.as_str()), ("bobbin-shim", "shim")] {
+            let mut cargo = Command::new("cargo");
+            // Variables of the calling cargo would make build scripts run again, which takes minutes.
+            for (name, _) in std::env::vars_os() {
+                let of_caller = name.to_str().is_some_and(|name| {
+                    name.starts_with("CARGO") && !matches!(name, "CARGO_HOME" | "CARGO_TARGET_DIR")
+                });
+                if of_caller {
+                    cargo.env_remove(&name);
+                }
+            }
+            let status = cargo
+                .current_dir(root)
+                .args(["build", "--locked", "--profile", profile, "--package", package, "--target", &platform])
+                .env("RUSTFLAGS", "-C target-feature=+crt-static")
+                .env("CARGO_TARGET_DIR", &target)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .status()
+                .context("cargo did not start: install Rust by rustup")?;
+            if !status.success() {
+                bail!("{package} does not build: cargo says above why");
+            }
+        }
+        let directory = |profile: &str| target.join(&platform).join(if profile == "dev" { "debug" } else { profile });
+        Ok(Self { all: directory(&profile).join("bobbin-all"), shim: directory("shim").join("bobbin") })
+    }
+}

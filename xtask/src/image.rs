@@ -1,0 +1,97 @@
+//! Container images as docker-archives: Bobbin's own, and those that the pods of the test cluster run.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use crate::artifacts::Artifacts;
+use crate::programs::Programs;
+
+/// The sandbox image: it holds a pod's namespaces.
+pub const PAUSE: &str = "bobbin.test/pause:1";
+/// The image of test pods: `/agnhost` and, in `/bin`, busybox.
+pub const TOOLS: &str = "bobbin.test/tools:1";
+/// Bobbin's image in the test cluster: `/bobbin-all` and `/bobbin`.
+pub const BOBBIN: &str = "bobbin.test/bobbin:1";
+
+/// The tag and the entry point of an image.
+struct Tag<'a> {
+    name: &'a str,
+    entrypoint: &'a [&'a str],
+}
+
+/// Writes the archive of the images that the test cluster runs, and returns its path.
+pub fn test_images(programs: &Programs, directory: &Path) -> Result<PathBuf> {
+    let root = directory.join("tools");
+    std::fs::create_dir_all(root.join("bin"))?;
+    copy(&programs.path("agnhost")?, &root.join("agnhost"))?;
+    let busybox = Path::new("/bin/busybox");
+    copy(busybox, &root.join("bin/busybox")).context("install the package busybox-static")?;
+    for name in ["sh", "sleep", "cat", "ip", "ping", "nc", "wget", "hostname", "ls", "true", "httpd", "udhcpc"] {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(name))?;
+    }
+    let pause = directory.join("pause");
+    std::fs::create_dir_all(&pause)?;
+    copy(busybox, &pause.join("busybox"))?;
+    // As the first process it ends only by SIGKILL, which is how a sandbox is stopped.
+    let forever = ["/busybox", "sleep", "2147483647"];
+    let images = [
+        (root.as_path(), Tag { name: TOOLS, entrypoint: &[] }),
+        (pause.as_path(), Tag { name: PAUSE, entrypoint: &forever }),
+    ];
+    archive(directory, "tools.tar", &images)
+}
+
+/// Writes the archive of Bobbin's image under this name, and returns its path.
+pub fn bobbin(artifacts: &Artifacts, directory: &Path, name: &str) -> Result<PathBuf> {
+    let root = directory.join("bobbin");
+    std::fs::create_dir_all(&root)?;
+    copy(artifacts.all(), &root.join("bobbin-all"))?;
+    copy(artifacts.shim(), &root.join("bobbin"))?;
+    archive(directory, "bobbin.tar", &[(&root, Tag { name, entrypoint: &["/bobbin-all"] })])
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::copy(from, to).with_context(|| format!("{} is missing", from.display()))?;
+    Ok(())
+}
+
+/// Packs one layer per image and the list of images.
+fn archive(directory: &Path, name: &str, images: &[(&Path, Tag<'_>)]) -> Result<PathBuf> {
+    let parts = directory.join(format!("{name}.parts"));
+    std::fs::create_dir_all(&parts)?;
+    let mut list = Vec::new();
+    for (number, (root, tag)) in images.iter().enumerate() {
+        let (layer, config) = (format!("{number}.layer.tar"), format!("{number}.json"));
+        run(Command::new("tar")
+            .args(["--owner=0", "--group=0", "--mtime=@0", "--sort=name", "-cf"])
+            .arg(parts.join(&layer))
+            .arg("-C")
+            .arg(root)
+            .arg("."))?;
+        let sum = run(Command::new("sha256sum").arg(parts.join(&layer)))?;
+        let digest = sum.split_whitespace().next().context("sha256sum printed nothing")?;
+        let about = json!({
+            "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "os": "linux",
+            "config": {"Entrypoint": tag.entrypoint, "Env": ["PATH=/bin:/"], "WorkingDir": "/"},
+            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
+        });
+        std::fs::write(parts.join(&config), about.to_string())?;
+        list.push(json!({"Config": config, "RepoTags": [tag.name], "Layers": [layer]}));
+    }
+    std::fs::write(parts.join("manifest.json"), json!(list).to_string())?;
+    let packed = directory.join(name);
+    run(Command::new("tar").arg("-cf").arg(&packed).arg("-C").arg(&parts).arg("."))?;
+    std::fs::remove_dir_all(&parts)?;
+    Ok(packed)
+}
+
+fn run(command: &mut Command) -> Result<String> {
+    let end = command.stdin(Stdio::null()).output().with_context(|| format!("{command:?} did not start"))?;
+    if !end.status.success() {
+        bail!("{command:?} failed: {}", String::from_utf8_lossy(&end.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&end.stdout).into_owned())
+}

@@ -1,0 +1,5 @@
+//! What builds and packs Bobbin, and builds the programs of the test cluster. The test crate calls it too.
+
+pub mod artifacts;
+pub mod image;
+pub mod programs;

@@ -1,0 +1,50 @@
+//! The phrases that have a plainer form. Their list is a file, so that adding one needs no code.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use super::sentence::Sentence;
+
+/// The banned phrases, in lower case, each with what to write instead.
+pub struct BannedPhrases(Vec<(String, String)>);
+
+impl BannedPhrases {
+    /// Reads the list: one `phrase => what to write` a line, `#` begins a comment.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))?;
+        Self::parse(&text).with_context(|| format!("{} can't be understood", path.display()))
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let mut phrases = Vec::new();
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let Some((phrase, instead)) = line.split_once("=>") else { bail!("'{line}' has no '=>'") };
+            phrases.push((phrase.trim().to_lowercase(), instead.trim().to_owned()));
+        }
+        Ok(Self(phrases))
+    }
+
+    /// A problem for each banned phrase in the sentence.
+    pub fn problems(&self, sentence: &Sentence) -> Vec<String> {
+        let plain = sentence.plain();
+        let found = self.0.iter().filter(|(phrase, _)| has_words(&plain, phrase));
+        found.map(|(phrase, instead)| format!("{} ('{phrase}': {instead})", sentence.start())).collect()
+    }
+}
+
+/// Whether `text` has `phrase` as whole words.
+fn has_words(text: &str, phrase: &str) -> bool {
+    text.match_indices(phrase).any(|(start, _)| {
+        let before = text[..start].chars().next_back();
+        let after = text[start + phrase.len()..].chars().next();
+        !before.is_some_and(is_word) && !after.is_some_and(is_word)
+    })
+}
+
+fn is_word(character: char) -> bool {
+    character.is_alphanumeric() || character == '_' || character == '-'
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,21 @@
+//! The types that the readers of sources and the checks share: source lines, and words with the line they stand on.
+
+/// One line of prose and its number in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    pub number: usize,
+    pub text: String,
+}
+
+/// Adjacent lines that belong together, such as one comment. They are read as Markdown.
+pub type Block = Vec<Line>;
+
+/// A word and the number of its source line. A code span is one word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Word {
+    pub line: usize,
+    pub text: String,
+}
+
+/// The words of one paragraph, heading, list item or table cell.
+pub type Passage = Vec<Word>;

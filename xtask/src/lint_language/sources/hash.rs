@@ -1,0 +1,73 @@
+//! YAML, TOML, shell, make and Helm templates: comments, and the values that are messages.
+
+use crate::lint_language::prose::{Block, Line};
+
+/// Keys whose value a person reads.
+const MESSAGES: [&str; 2] = ["message: ", "description: "];
+
+/// The comments and messages of a file. Lines of one indentation that follow each other are one comment.
+pub fn blocks(text: &str) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut comment = Block::new();
+    let mut indentation = 0;
+    for (line, number) in text.lines().zip(1..) {
+        let trimmed = line.trim_start();
+        let indented = line.len() - trimmed.len();
+        let whole = trimmed.strip_prefix('#').filter(|rest| !rest.starts_with('!'));
+        if (whole.is_none() || indented != indentation) && !comment.is_empty() {
+            blocks.push(std::mem::take(&mut comment));
+        }
+        indentation = indented;
+        if let Some(rest) = whole {
+            comment.push(Line { number, text: rest.strip_prefix(' ').unwrap_or(rest).to_owned() });
+        } else if let Some(text) = part_of_line(trimmed) {
+            blocks.push(vec![Line { number, text }]);
+        }
+    }
+    if !comment.is_empty() {
+        blocks.push(comment);
+    }
+    blocks
+}
+
+/// The prose of a line of code: a template's comment, a message, or a comment at its end.
+fn part_of_line(line: &str) -> Option<String> {
+    if let Some((_, comment)) = line.split_once("{{/*") {
+        return Some(comment.split_once("*/").map_or(comment, |(comment, _)| comment).to_owned());
+    }
+    let entry = line.trim_start_matches("- ");
+    if let Some(message) = MESSAGES.iter().find_map(|key| entry.strip_prefix(key)) {
+        return Some(message.trim_matches(['"', '\'', '>', '|', '-']).to_owned());
+    }
+    let (code, comment) = line.split_once(" # ")?;
+    let quoted = code.matches('"').count() % 2 == 1 || code.matches('\'').count() % 2 == 1;
+    (!quoted).then(|| comment.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Vec<Vec<(usize, String)>> {
+        let blocks = blocks(text).into_iter();
+        blocks.map(|block| block.into_iter().map(|line| (line.number, line.text)).collect()).collect()
+    }
+
+    #[test]
+    fn lines_of_one_comment_are_one_block() {
+        let text = "#!/bin/sh\n# a\n# b\nkey: 1\n  # c\n# d\n";
+        assert_eq!(
+            read(text),
+            [vec![(2, "a".to_owned()), (3, "b".to_owned())], vec![(5, "c".to_owned())], vec![(6, "d".to_owned())]]
+        );
+    }
+
+    #[test]
+    fn comments_behind_code_and_of_templates_and_messages_are_read() {
+        let text = "a: \"x # y\"\nb: 1 # why\n{{/* Labels. */}}\n- message: \"must be set\"\n";
+        assert_eq!(
+            read(text),
+            [vec![(2, "why".to_owned())], vec![(3, " Labels. ".to_owned())], vec![(4, "must be set".to_owned())]]
+        );
+    }
+}

@@ -1,0 +1,67 @@
+//! The repository's own tasks, run as `cargo xtask <task>`. Each task has a file of its name.
+
+mod lint_language;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use xtask::artifacts::Artifacts;
+use xtask::image;
+use xtask::programs::Programs;
+
+/// The image's name: the chart's defaults for `image.repository` and `image.tag`.
+const IMAGE_NAME: &str = concat!("bobbin:", env!("CARGO_PKG_VERSION"));
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The tasks of Bobbin's repository.")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build Bobbin's two executables, and print their paths.
+    Artifacts,
+    /// Pack Bobbin's image, a docker-archive for `skopeo copy`, `docker load` or `ctr images import`.
+    Image {
+        /// The file to write.
+        path: PathBuf,
+    },
+    /// Build the missing programs of the test cluster, and print their directory.
+    Programs,
+    /// Report sentences that are too long, and phrases that have a plainer form.
+    LintLanguage(lint_language::Arguments),
+}
+
+fn main() -> Result<ExitCode> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is not inside a workspace")?;
+    match Arguments::parse().task {
+        Task::Artifacts => print_artifacts(),
+        Task::Image { path } => write_image(&path),
+        Task::Programs => print_programs(),
+        Task::LintLanguage(arguments) => lint_language::run(root, &arguments),
+    }
+}
+
+fn print_artifacts() -> Result<ExitCode> {
+    let artifacts = Artifacts::find()?;
+    println!("{}\n{}", artifacts.all().display(), artifacts.shim().display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write_image(path: &Path) -> Result<ExitCode> {
+    let artifacts = Artifacts::find()?;
+    let directory = tempfile::tempdir()?;
+    let archive = image::bobbin(&artifacts, directory.path(), IMAGE_NAME)?;
+    std::fs::copy(&archive, path).with_context(|| format!("the image can't be written to {}", path.display()))?;
+    println!("{} ({IMAGE_NAME})", path.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_programs() -> Result<ExitCode> {
+    println!("{}", Programs::find()?.directory()?.display());
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,84 @@
+//! The programs of the test cluster: kube-apiserver, etcd, kubelet, containerd and so on.
+//!
+//! They come from the first of these that is there: the directory `BOBBIN_PROGRAMS`, the directory `KUBEBUILDER_ASSETS`, the
+//! script `xtask/programs/build`. `PATH` is never searched, because the repository pins the versions.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, bail};
+
+/// The directories that programs are taken from.
+#[derive(Debug)]
+pub struct Programs {
+    given: Option<PathBuf>,
+    assets: Option<PathBuf>,
+    built: OnceLock<PathBuf>,
+}
+
+impl Programs {
+    /// Reads the environment. Nothing is built before a program is asked for that no given directory has.
+    pub fn find() -> Result<Self> {
+        let directory = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let given = directory("BOBBIN_PROGRAMS");
+        if let Some(path) = given.as_deref().filter(|path| !path.is_dir()) {
+            bail!(
+                "BOBBIN_PROGRAMS names {}, which is not a directory: create it, or unset the variable",
+                path.display()
+            );
+        }
+        Ok(Self { given, assets: directory("KUBEBUILDER_ASSETS"), built: OnceLock::new() })
+    }
+
+    /// The path of one program.
+    pub fn path(&self, name: &str) -> Result<PathBuf> {
+        if let Some(path) =
+            self.given.is_none().then(|| self.assets.as_deref()?.join(name).canonicalize().ok()).flatten()
+        {
+            return Ok(path);
+        }
+        let directory = self.directory()?;
+        let path = directory.join(name);
+        if !path.is_file() {
+            let what_to_do = match &self.given {
+                Some(_) => "put it there, or unset BOBBIN_PROGRAMS so that it is built",
+                None => "add it to xtask/programs/build",
+            };
+            bail!("the program {name} is missing in {}: {what_to_do}", directory.display());
+        }
+        Ok(path)
+    }
+
+    /// The directory that has all programs; builds what is missing first, which takes minutes on a fresh machine.
+    pub fn directory(&self) -> Result<&Path> {
+        if let Some(given) = &self.given {
+            return Ok(given);
+        }
+        if let Some(built) = self.built.get() {
+            return Ok(built);
+        }
+        let built = build()?;
+        Ok(self.built.get_or_init(|| built))
+    }
+}
+
+/// Runs `xtask/programs/build`, whose last line is the directory.
+fn build() -> Result<PathBuf> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs/build");
+    let run = Command::new(&script)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("{} did not start", script.display()))?;
+    if !run.status.success() {
+        bail!(
+            "{} failed ({}): its output is above; set BOBBIN_PROGRAMS=<directory> to use ready-made programs",
+            script.display(),
+            run.status
+        );
+    }
+    let output = String::from_utf8_lossy(&run.stdout);
+    let last = output.lines().last().with_context(|| format!("{} printed no directory", script.display()))?;
+    Ok(PathBuf::from(last.trim()))
+}
