@@ -17,7 +17,7 @@ app.kubernetes.io/component: {{ .component }}
 {{ .Values.image.repository }}{{ if not (contains "@" .Values.image.repository) }}:{{ with .Values.image.tag }}{{ if kindIs "float64" . }}{{ int64 . }}{{ else }}{{ . }}{{ end }}{{ else }}{{ .Chart.AppVersion }}{{ end }}{{ end }}
 {{- end }}
 
-{{/* The environment that both programs read: who they are, and where the API server is. */}}
+{{/* The environment of both programs: the pod's identity, and the address of the API server. */}}
 {{- define "bobbin.env" -}}
 - name: POD_NAME
   valueFrom:
@@ -35,12 +35,12 @@ app.kubernetes.io/component: {{ .component }}
 {{- end }}
 {{- end }}
 
-{{/* An address and a port in one. Takes `bindAddress` and `port`. */}}
+{{/* An address with a port. Takes `bindAddress` and `port`. */}}
 {{- define "bobbin.socketAddress" -}}
 {{- if contains ":" .bindAddress }}[{{ .bindAddress }}]{{ else }}{{ .bindAddress }}{{ end }}:{{ .port }}
 {{- end }}
 
-{{/* Liveness of a program that kubelet asks at its port. /healthz fails only after a loop has missed its own deadline. */}}
+{{/* The liveness probe. /healthz fails when a loop has made no progress within its deadline. */}}
 {{- define "bobbin.liveness" -}}
 livenessProbe:
   httpGet:
@@ -52,7 +52,7 @@ livenessProbe:
   failureThreshold: 3
 {{- end }}
 
-{{/* Readiness. */}}
+{{/* The readiness probe. */}}
 {{- define "bobbin.readiness" -}}
 readinessProbe:
   httpGet:
@@ -62,7 +62,7 @@ readinessProbe:
   timeoutSeconds: 2
 {{- end }}
 
-{{/* Where kubelet asks. Takes `bindAddress`. */}}
+{{/* The address that kubelet probes. Takes `bindAddress`. */}}
 {{- define "bobbin.probePort" -}}
 port: health
 {{- if has .bindAddress (list "127.0.0.1" "::1") }}

@@ -15,7 +15,7 @@ pub const NODE_GRACE_PERIOD: u64 = 8;
 pub const BLOCK_IDLE: u64 = 5;
 /// The chart's values for the tests: grace periods are short.
 pub const VALUES: [&str; 4] =
-    ["agent.blockIdle=5s", "operator.nodeGoneSeconds=8", "agent.sweepInterval=4s", "operator.statusInterval=1s"];
+    ["agent.blockIdle=5s", "operator.nodeGracePeriod=8s", "agent.staleCheckInterval=4s", "operator.statusInterval=1s"];
 
 /// The suite of the tests that share one cluster.
 pub fn suite() -> Result<Suite<Cluster>> {

@@ -1,11 +1,11 @@
-{{/* Whom both policies are about: the service account of the agents. */}}
+{{/* Both policies apply to the service account of the agents. */}}
 {{- define "bobbin.policy.matchConditions" -}}
 matchConditions:
   - name: is-agent
     expression: request.userInfo.username == 'system:serviceaccount:{{ .Release.Namespace }}:bobbin-agent'
 {{- end }}
 
-{{/* The node of the token: the API server writes it into the tokens of pods. Empty: the token is of no pod. */}}
+{{/* The node that the API server wrote into the pod's token. Empty: the token belongs to no pod. */}}
 {{- define "bobbin.policy.node" -}}
 - name: node
   expression: >-
@@ -13,11 +13,11 @@ matchConditions:
     ? request.userInfo.extra['authentication.kubernetes.io/node-name'][0] : ''
 {{- end }}
 
-{{/* A token that names no node may write nothing. */}}
+{{/* A write with a token that names no node is refused. */}}
 {{- define "bobbin.policy.namesNode" -}}
 - expression: variables.node != ''
   reason: Forbidden
   message: >-
-    this token of the agents' service account names no node, so it can not write for one: use the token that Kubernetes mounts
-    into the agent's pod
+    this token of the agents' service account names no node, so its writes are refused: use the token that Kubernetes
+    mounts into the agent's pod
 {{- end }}

@@ -30,7 +30,7 @@ pub fn blocks(text: &str) -> Vec<Block> {
     blocks
 }
 
-/// The prose of a line of code: a template's comment, a message, or a comment at its end.
+/// The prose of a line of code: a template's comment or refusal, a message, or a comment at its end.
 fn part_of_line(line: &str) -> Option<String> {
     if let Some((_, comment)) = line.split_once("{{/*") {
         return Some(comment.split_once("*/").map_or(comment, |(comment, _)| comment).to_owned());
@@ -38,6 +38,9 @@ fn part_of_line(line: &str) -> Option<String> {
     let entry = line.trim_start_matches("- ");
     if let Some(message) = MESSAGES.iter().find_map(|key| entry.strip_prefix(key)) {
         return Some(message.trim_matches(['"', '\'', '>', '|', '-']).to_owned());
+    }
+    if let Some((_, message)) = line.split_once("{{- fail \"") {
+        return Some(message.split('"').next().unwrap_or(message).to_owned());
     }
     let (code, comment) = line.split_once(" # ")?;
     let quoted = code.matches('"').count() % 2 == 1 || code.matches('\'').count() % 2 == 1;
@@ -64,10 +67,16 @@ mod tests {
 
     #[test]
     fn comments_behind_code_and_of_templates_and_messages_are_read() {
-        let text = "a: \"x # y\"\nb: 1 # why\n{{/* Labels. */}}\n- message: \"must be set\"\n";
+        let text =
+            "a: \"x # y\"\nb: 1 # why\n{{/* Labels. */}}\n- message: \"must be set\"\n{{- fail \"two ports\" }}\n";
         assert_eq!(
             read(text),
-            [vec![(2, "why".to_owned())], vec![(3, " Labels. ".to_owned())], vec![(4, "must be set".to_owned())]]
+            [
+                vec![(2, "why".to_owned())],
+                vec![(3, " Labels. ".to_owned())],
+                vec![(4, "must be set".to_owned())],
+                vec![(5, "two ports".to_owned())]
+            ]
         );
     }
 }
