@@ -186,7 +186,7 @@ pub fn pool(name: &str, second_octet: u8, window: Option<(i64, i64)>) -> Result<
     let status = json!({
         "blocks": {"total": 2048, "claimed": 0, "free": 2048},
         "freeWindow": window.map(|(first, last)| json!({"first": first, "last": last, "free": last - first + 1})),
-        "conditions": [{"type": "Ready", "status": "True", "reason": "Carved", "message": "", "lastTransitionTime": "2026-11-21T00:00:00Z"}]
+        "conditions": [{"type": "Ready", "status": "True", "reason": "SubnetsAccepted", "message": "", "lastTransitionTime": "2026-11-21T00:00:00Z"}]
     });
     Ok(serde_json::from_value(json!({
         "apiVersion": "bobbin.dev/v1beta1", "kind": "AddressPool", "metadata": {"name": name},

@@ -1,4 +1,4 @@
-//! The operator's settings: flags, their environment variables and defaults. Nothing here acts.
+//! The operator's flags, their environment variables and their defaults.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,41 +8,42 @@ use bobbin_observability::LogFormat;
 use bobbin_process::parse_duration;
 use clap::Parser;
 
-/// Carves address pools into blocks, keeps their status, and takes back what deleted nodes leave.
+/// Carves address pools into blocks, reports the status of pools, and releases what deleted nodes leave behind.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "bobbin-operator", version)]
 pub struct Args {
-    /// The kubeconfig to reach the API server with; absent: KUBECONFIG, else the pod's service account.
+    /// The kubeconfig for the API server. Default: $KUBECONFIG, else the service account of the pod.
     #[arg(long, env = "BOBBIN_KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
     /// The namespace of the Lease.
     #[arg(long, env = "POD_NAMESPACE", default_value = "bobbin-system")]
     pub namespace: String,
-    /// What tells this operator from the other: the name of its pod.
+    /// The identity in the Lease: the name of this operator's pod.
     #[arg(long, env = "POD_NAME", default_value = "bobbin-operator")]
     pub identity: String,
-    /// Where metrics and health are served; absent: nowhere.
+    /// The address and port that serve metrics and health. Default: none.
     #[arg(long, env = "BOBBIN_METRICS_ADDRESS")]
     pub metrics_address: Option<SocketAddr>,
-    /// How many seconds a Node must be gone before its addresses are free, unless it gave them up or was out of service.
-    #[arg(long, env = "BOBBIN_NODE_GONE_SECONDS", default_value_t = 300)]
-    pub node_gone_seconds: u64,
-    /// Another operator may lead when it has seen no sign of this one for that long.
+    /// How long a Node must be gone before the operator releases its blocks and addresses. A Node with the out-of-service
+    /// taint does not wait.
+    #[arg(long, env = "BOBBIN_NODE_GRACE_PERIOD", default_value = "5m", value_parser = parse_duration)]
+    pub node_grace_period: Duration,
+    /// Another operator may take the Lease when it has not been renewed for this long.
     #[arg(long, env = "BOBBIN_LEASE_DURATION", default_value = "15s", value_parser = parse_duration)]
     pub lease_duration: Duration,
-    /// This operator stops leading when it could not renew the Lease for that long.
+    /// This operator stops leading when it has failed to renew the Lease for this long.
     #[arg(long, env = "BOBBIN_RENEW_DEADLINE", default_value = "10s", value_parser = parse_duration)]
     pub renew_deadline: Duration,
-    /// How often the Lease is renewed, or looked at.
+    /// How often the leader renews the Lease, and how often a standby reads it.
     #[arg(long, env = "BOBBIN_RETRY_PERIOD", default_value = "2s", value_parser = parse_duration)]
     pub retry_period: Duration,
-    /// Work without asking who leads.
+    /// Work without a leader election.
     #[arg(long, env = "BOBBIN_NO_LEADER_ELECTION")]
     pub no_leader_election: bool,
-    /// How often mere counts of a pool's status are written, at most. Longer by itself where many nodes watch many pools.
+    /// The minimum time between two writes of a pool's counts. The operator extends it where many nodes watch many pools.
     #[arg(long, env = "BOBBIN_STATUS_INTERVAL", default_value = "5s", value_parser = parse_duration)]
     pub status_interval: Duration,
-    /// How log lines look: text or json.
+    /// The format of log lines: text or json.
     #[arg(long, env = "BOBBIN_LOG_FORMAT", default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 }
@@ -58,8 +59,15 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_stand() {
+    fn no_flag_is_required() {
         let args = Args::try_parse_from(["bobbin-operator"]).expect("no flag is required");
-        assert_eq!((args.node_gone_seconds, args.status_interval), (300, Duration::from_secs(5)));
+        assert_eq!((args.node_grace_period, args.status_interval), (Duration::from_mins(5), Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn a_grace_period_without_a_unit_is_refused() {
+        let refused =
+            Args::try_parse_from(["bobbin-operator", "--node-grace-period=300"]).map(drop).unwrap_err().to_string();
+        assert!(refused.contains("--node-grace-period") && refused.contains("for example 30s"), "{refused}");
     }
 }

@@ -1,4 +1,4 @@
-//! Warnings about pools, and about objects that can't be read.
+//! The operator's events: warnings about pools and about unreadable objects.
 
 use bobbin_api_client::EventPublisher;
 use bobbin_crds::AddressPool;
@@ -16,13 +16,13 @@ impl Events {
         Self(EventPublisher::start(client, "bobbin-operator", identity))
     }
 
-    /// A warning about a pool.
-    pub(crate) fn warn(&self, pool: &AddressPool, reason: &str, action: &str, note: &str) {
-        self.about(pool.object_ref(&()), reason, action, note);
+    /// Publishes a warning about a pool.
+    pub(crate) fn pool_warning(&self, pool: &AddressPool, reason: &str, action: &str, note: &str) {
+        self.warning(pool.object_ref(&()), reason, action, note);
     }
 
-    /// A warning about any object.
-    pub(crate) fn about(&self, object: ObjectReference, reason: &str, action: &str, note: &str) {
+    /// Publishes a warning about any object.
+    pub(crate) fn warning(&self, object: ObjectReference, reason: &str, action: &str, note: &str) {
         let event = Event {
             type_: EventType::Warning,
             reason: reason.to_owned(),

@@ -1,27 +1,18 @@
-//! The operator: carves pools into free blocks, keeps their status, takes back what deleted nodes and pools leave.
+//! The operator: carves pools into free blocks, reports their status, and releases what deleted nodes and pools leave behind.
 //!
-//! `bobbin-all` starts it by [`run()`]. Its decisions are pure functions (`acceptance`, `carve`, `status`, `finish`, `node_gone`,
-//! `void_record`) over what the watches have shown (`facts`); `keeper`, `reclaim` and `sweep` carry them out. It is never in
-//! the way of a pod: what it does is done ahead of demand, or afterwards. Two of them at once do no harm.
+//! Everything here happens ahead of demand or afterwards: no pod waits for the operator. Several operators may run at once.
+//! Decisions are pure functions over the watch cache, in files of their own; the files beside them read and write the API.
 
-mod acceptance;
 mod args;
-mod carve;
+mod cache;
+mod context;
+mod deleted_nodes;
 mod events;
-mod facts;
-mod feed;
-mod finish;
-mod fresh;
-mod keeper;
-mod layout;
+mod live_reads;
 mod metrics;
-mod node_gone;
-mod reclaim;
+mod pool;
 mod run;
-mod slim;
-mod status;
-mod sweep;
-mod void_record;
+mod void_assignments;
 
 pub use args::Args;
 pub use run::{operate, run};

@@ -1,4 +1,4 @@
-//! The operator's metrics.
+//! The operator's metrics: their names, help texts and values.
 
 use std::sync::atomic::AtomicU64;
 
@@ -27,64 +27,72 @@ struct KindLabels {
     kind: String,
 }
 
-/// What the operator counts.
+/// Counters and gauges of the operator.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OperatorMetrics {
-    addresses: Family<AddressLabels, Gauge>,
-    blocks: Family<StateLabels, Gauge>,
-    conditions: Family<StateLabels, Gauge>,
-    pub(crate) carved: Counter,
+    pool_addresses: Family<AddressLabels, Gauge>,
+    pool_blocks: Family<StateLabels, Gauge>,
+    pool_conditions: Family<StateLabels, Gauge>,
+    unreadable_objects: Family<KindLabels, Gauge>,
+    pub(crate) blocks_carved: Counter,
     pub(crate) status_writes: Counter,
-    pub(crate) freed_blocks: Counter,
-    pub(crate) freed_assignments: Counter,
-    pub(crate) void_records: Gauge,
-    pub(crate) nodes_gone: Gauge,
-    pub(crate) leads: Gauge,
-    unreadable: Family<KindLabels, Gauge>,
-    pub(crate) watch_failing: Gauge<f64, AtomicU64>,
+    pub(crate) blocks_released: Counter,
+    pub(crate) assignments_deleted: Counter,
+    pub(crate) void_assignments: Gauge,
+    pub(crate) deleted_nodes: Gauge,
+    pub(crate) is_leader: Gauge,
+    pub(crate) watch_failing_seconds: Gauge<f64, AtomicU64>,
 }
 
 impl OperatorMetrics {
     pub(crate) fn register(&self, registry: &mut Registry) {
-        registry.register("pool_addresses", "Addresses of a pool, by family and state", self.addresses.clone());
-        registry.register("pool_blocks", "Blocks of a pool, by state", self.blocks.clone());
-        registry.register("pool_condition", "1 if the condition of the pool is true", self.conditions.clone());
-        registry.register("operator_blocks_carved", "Blocks carved", self.carved.clone());
+        registry.register(
+            "operator_pool_addresses",
+            "Addresses of a pool, by family and state",
+            self.pool_addresses.clone(),
+        );
+        registry.register("operator_pool_blocks", "Blocks of a pool, by state", self.pool_blocks.clone());
+        registry.register("operator_pool_condition", "1 if the pool's condition is true", self.pool_conditions.clone());
+        registry.register("operator_blocks_carved", "Blocks created", self.blocks_carved.clone());
         registry.register("operator_status_writes", "Pool statuses written", self.status_writes.clone());
-        registry.register("operator_blocks_freed", "Blocks of deleted nodes freed", self.freed_blocks.clone());
+        registry.register("operator_blocks_released", "Blocks of deleted nodes released", self.blocks_released.clone());
         registry.register(
-            "operator_assignments_freed",
-            "Assignments of deleted nodes freed",
-            self.freed_assignments.clone(),
+            "operator_assignments_deleted",
+            "Assignments of deleted nodes deleted",
+            self.assignments_deleted.clone(),
         );
         registry.register(
-            "operator_void_records",
-            "Assignments whose node does not have their block",
-            self.void_records.clone(),
+            "operator_void_assignments",
+            "Assignments whose node does not own their block",
+            self.void_assignments.clone(),
         );
-        registry.register("operator_nodes_gone", "Deleted nodes that still own something", self.nodes_gone.clone());
+        registry.register(
+            "operator_deleted_nodes",
+            "Deleted nodes that still own a block or an assignment",
+            self.deleted_nodes.clone(),
+        );
         registry.register(
             "operator_unreadable_objects",
-            "Objects that can't be read and count as in use, by kind",
-            self.unreadable.clone(),
+            "Objects that can't be decoded and count as in use, by kind",
+            self.unreadable_objects.clone(),
         );
-        registry.register("operator_leads", "1 if this operator leads", self.leads.clone());
+        registry.register("operator_is_leader", "1 if this operator is the leader", self.is_leader.clone());
         registry.register(
             "operator_watch_failing_seconds",
-            "For how long a watch has been failing",
-            self.watch_failing.clone(),
+            "Seconds since the longest failing watch began to fail",
+            self.watch_failing_seconds.clone(),
         );
     }
 
-    /// Shows how many objects of each kind can't be read.
-    pub(crate) fn unreadable(&self, counts: impl IntoIterator<Item = (String, usize)>) {
+    /// Sets the number of unreadable objects of each kind.
+    pub(crate) fn set_unreadable(&self, counts: impl IntoIterator<Item = (String, usize)>) {
         for (kind, count) in counts {
-            self.unreadable.get_or_create(&KindLabels { kind }).set(i64::try_from(count).unwrap_or(i64::MAX));
+            self.unreadable_objects.get_or_create(&KindLabels { kind }).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 
-    /// Shows a pool's status.
-    pub(crate) fn pool(&self, pool: &str, status: &AddressPoolStatus) {
+    /// Sets the gauges of a pool from its status.
+    pub(crate) fn set_pool(&self, pool: &str, status: &AddressPoolStatus) {
         for (family, counts) in [("ipv4", status.addresses.ipv4), ("ipv6", status.addresses.ipv6)] {
             let Some(counts) = counts else { continue };
             let all = [
@@ -95,32 +103,32 @@ impl OperatorMetrics {
                 ("free", counts.free),
             ];
             for (state, count) in all {
-                self.addresses.get_or_create(&AddressLabels { pool: pool.to_owned(), family, state }).set(count);
+                self.pool_addresses.get_or_create(&AddressLabels { pool: pool.to_owned(), family, state }).set(count);
             }
         }
         let blocks = status.blocks;
         for (state, count) in [("total", blocks.total), ("claimed", blocks.claimed), ("free", blocks.free)] {
-            self.blocks.get_or_create(&StateLabels { pool: pool.to_owned(), state }).set(count);
+            self.pool_blocks.get_or_create(&StateLabels { pool: pool.to_owned(), state }).set(count);
         }
         for (state, kind) in [("ready", "Ready"), ("exhausted", "Exhausted"), ("terminating", "Terminating")] {
             let holds =
-                crate::status::find(&status.conditions, kind).is_some_and(|condition| condition.status == "True");
-            self.conditions.get_or_create(&StateLabels { pool: pool.to_owned(), state }).set(i64::from(holds));
+                crate::pool::status::find(&status.conditions, kind).is_some_and(|condition| condition.status == "True");
+            self.pool_conditions.get_or_create(&StateLabels { pool: pool.to_owned(), state }).set(i64::from(holds));
         }
     }
 
-    /// Forgets a pool that is gone.
-    pub(crate) fn no_pool(&self, pool: &str) {
+    /// Removes the gauges of a pool that is gone.
+    pub(crate) fn remove_pool(&self, pool: &str) {
         for family in ["ipv4", "ipv6"] {
             for state in ["total", "reserved", "assigned", "cooling", "free"] {
-                self.addresses.remove(&AddressLabels { pool: pool.to_owned(), family, state });
+                self.pool_addresses.remove(&AddressLabels { pool: pool.to_owned(), family, state });
             }
         }
         for state in ["total", "claimed", "free"] {
-            self.blocks.remove(&StateLabels { pool: pool.to_owned(), state });
+            self.pool_blocks.remove(&StateLabels { pool: pool.to_owned(), state });
         }
         for state in ["ready", "exhausted", "terminating"] {
-            self.conditions.remove(&StateLabels { pool: pool.to_owned(), state });
+            self.pool_conditions.remove(&StateLabels { pool: pool.to_owned(), state });
         }
     }
 }

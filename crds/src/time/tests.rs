@@ -54,7 +54,7 @@ fn a_pool_with_unreadable_times_keeps_its_conditions_and_accepted_subnets() {
     for time in unreadable() {
         let status = json!({
             "acceptedSubnets": [{"ipv4": "10.0.0.0/24", "state": "Accepted", "since": time}],
-            "conditions": [{"type": "Ready", "status": "True", "reason": "Carved", "message": "m", "lastTransitionTime": time}],
+            "conditions": [{"type": "Ready", "status": "True", "reason": "SubnetsAccepted", "message": "m", "lastTransitionTime": time}],
         });
         let status: AddressPoolStatus = serde_json::from_value(status).expect("the status is readable");
         assert_eq!(status.accepted_subnets[0].since, MicroTime(Timestamp::UNIX_EPOCH));

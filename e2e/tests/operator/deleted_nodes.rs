@@ -61,7 +61,7 @@ async fn at_once(_: &mut OperatorFixture) -> Result<()> {
     // With a wait that no test outlasts: what becomes free did not wait.
     let fixture = OperatorFixture::without_operators().await?;
     let stop = CancellationToken::new();
-    fixture.operator("patient", &["--no-leader-election", "--node-gone-seconds=86400"], stop.clone())?;
+    fixture.operator("patient", &["--no-leader-election", "--node-grace-period=24h"], stop.clone())?;
     fixture.pool("nodes", json!({"subnets": [{"ipv4": "10.60.0.0/16"}]})).await?;
     fixture.until_ready("nodes").await?;
     for (number, node) in ["out", "lost"].into_iter().enumerate() {

@@ -266,8 +266,8 @@ fn words(kubeconfig: &std::path::Path, identity: &str, flags: &[&str]) -> Vec<St
     let mut words = vec!["bobbin-operator".to_owned()];
     words.push(format!("--kubeconfig={}", kubeconfig.display()));
     words.push(format!("--identity={identity}"));
-    if !flags.iter().any(|flag| flag.starts_with("--node-gone-seconds=")) {
-        words.push(format!("--node-gone-seconds={}", NODE_GRACE_PERIOD.as_secs()));
+    if !flags.iter().any(|flag| flag.starts_with("--node-grace-period=")) {
+        words.push(format!("--node-grace-period={}s", NODE_GRACE_PERIOD.as_secs()));
     }
     words.push("--status-interval=1s".to_owned());
     words.extend(flags.iter().map(|&flag| flag.to_owned()));

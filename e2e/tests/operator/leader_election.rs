@@ -83,7 +83,7 @@ async fn outage(_world: &mut OperatorFixture) -> Result<()> {
     control_plane.stop_apiserver();
     wait_until("the leadership has lapsed", RECONCILE_TIMEOUT, || async {
         let page = metrics_page(port).await?;
-        Ok(check(page.lines().any(|line| line == "bobbin_operator_leads 0"), || page.clone()))
+        Ok(check(page.lines().any(|line| line == "bobbin_operator_is_leader 0"), || page.clone()))
     })
     .await?;
     control_plane.start_apiserver().await?;

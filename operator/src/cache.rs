@@ -1,0 +1,77 @@
+//! The watch cache: one index of all watched objects behind a lock, and notifications about its changes.
+//!
+//! The cache lags behind the API server. A decision that takes an address or an object away is confirmed by a live read first.
+
+mod block;
+mod index;
+pub(crate) mod objects;
+mod orphans;
+mod unreadable;
+mod view;
+pub(crate) mod watches;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bobbin_api_client::UnreadableObjects;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+pub(crate) use block::{BlockInfo, BlockOwner, block_index, block_key};
+pub(crate) use index::{Changes, Index};
+pub(crate) use orphans::{OrphanedAssignment, assignment_range};
+pub(crate) use unreadable::UnreadableObject;
+pub(crate) use view::PoolView;
+
+/// The index, and the tasks to notify when it changes.
+#[derive(Default)]
+pub(crate) struct Cache {
+    index: Mutex<Index>,
+    pool_notifies: Mutex<HashMap<Arc<str>, Arc<Notify>>>,
+    /// A pool came or went.
+    pub(crate) pool_set_changed: Notify,
+    /// A node changed, or an object that a node owns.
+    pub(crate) nodes_changed: Notify,
+    /// The objects that can't be decoded now.
+    pub(crate) unreadable: UnreadableObjects,
+}
+
+impl Cache {
+    /// Reads or changes the index. The closure must be quick: every watch waits for it.
+    pub(crate) fn with<T>(&self, use_index: impl FnOnce(&mut Index) -> T) -> T {
+        use_index(&mut self.index.lock())
+    }
+
+    /// The notification that a pool, or an object of the pool, changed.
+    pub(crate) fn pool_notify(&self, pool: &Arc<str>) -> Arc<Notify> {
+        Arc::clone(self.pool_notifies.lock().entry(Arc::clone(pool)).or_default())
+    }
+
+    /// Drops the notification of a pool whose reconciler has ended.
+    pub(crate) fn remove_pool_notify(&self, pool: &str) {
+        self.pool_notifies.lock().remove(pool);
+    }
+
+    /// Notifies every task.
+    pub(crate) fn notify_all(&self) {
+        self.pool_notifies.lock().values().for_each(|notify| notify.notify_one());
+        self.pool_set_changed.notify_one();
+        self.nodes_changed.notify_one();
+    }
+
+    fn notify(&self, changes: &Changes) {
+        if !changes.pools.is_empty() {
+            let notifies = self.pool_notifies.lock();
+            changes.pools.iter().filter_map(|pool| notifies.get(pool)).for_each(|notify| notify.notify_one());
+        }
+        if changes.pool_set {
+            self.pool_set_changed.notify_one();
+        }
+        if changes.nodes {
+            self.nodes_changed.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

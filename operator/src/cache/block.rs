@@ -1,0 +1,125 @@
+//! One block as the cache keeps it. Pure.
+
+use std::sync::Arc;
+
+use bobbin_crds::{AddressBlock, FINALIZER};
+use bobbin_ipam::BlockRange;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+
+/// The owner of a block.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum BlockOwner {
+    /// No node has claimed the block: it is free.
+    #[default]
+    Unclaimed,
+    /// This node has claimed it.
+    Node(Arc<str>),
+    /// The block can't be decoded, so it counts as claimed.
+    Unknown,
+}
+
+impl BlockOwner {
+    /// The node, if one is known.
+    pub(crate) fn node(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Node(node) => Some(node),
+            Self::Unclaimed | Self::Unknown => None,
+        }
+    }
+}
+
+/// A block.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BlockInfo {
+    pub(crate) index: u64,
+    /// `None`: the block can't be decoded.
+    pub(crate) range: Option<BlockRange>,
+    pub(crate) owner: BlockOwner,
+    /// The position of our finalizer in the block's list of finalizers.
+    pub(crate) finalizer: Option<usize>,
+    pub(crate) deleting: bool,
+    pub(crate) uid: Box<str>,
+    pub(crate) version: Box<str>,
+    pub(crate) free_since: Option<MicroTime>,
+    /// The current claim, or the last one, if the watch has shown it.
+    pub(crate) claim: Option<Claim>,
+    /// How many assignments name the block, plus the unreadable ones that may lie in it.
+    pub(crate) assigned: u32,
+}
+
+/// A claim on a block, as the watch showed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Claim {
+    /// The block's `freeSince` while it was claimed.
+    pub(crate) free_since: Option<MicroTime>,
+    /// Whether an assignment has named the block since.
+    pub(crate) used: bool,
+}
+
+impl BlockInfo {
+    /// A block that can be decoded. `node` has claimed it.
+    pub(crate) fn new(block: &AddressBlock, index: u64, node: Option<Arc<str>>) -> Self {
+        let (spec, metadata) = (&block.spec, &block.metadata);
+        Self {
+            index,
+            range: BlockRange::parse(spec.ipv4.as_deref(), spec.ipv6.as_deref()).ok(),
+            owner: node.map_or(BlockOwner::Unclaimed, BlockOwner::Node),
+            finalizer: metadata.finalizers.iter().flatten().position(|finalizer| finalizer == FINALIZER),
+            deleting: metadata.deletion_timestamp.is_some(),
+            uid: metadata.uid.as_deref().unwrap_or_default().into(),
+            version: metadata.resource_version.as_deref().unwrap_or_default().into(),
+            free_since: spec.free_since.clone(),
+            claim: None,
+            assigned: 0,
+        }
+    }
+
+    /// A block that can't be decoded: it counts as claimed by an unknown node.
+    pub(crate) fn unreadable(index: u64) -> Self {
+        Self { index, owner: BlockOwner::Unknown, ..Self::default() }
+    }
+
+    /// Whether no node has claimed it.
+    pub(crate) fn is_free(&self) -> bool {
+        self.owner == BlockOwner::Unclaimed
+    }
+
+    /// Takes over the claim from the earlier state of the same block. `assigned` assignments name the block now.
+    pub(crate) fn carry_claim(&mut self, earlier: Option<&Self>, assigned: u32) {
+        let earlier = earlier.filter(|earlier| earlier.uid == self.uid);
+        self.claim = match &self.owner {
+            BlockOwner::Unclaimed => earlier.and_then(|earlier| earlier.claim.clone()),
+            owner => {
+                let same = earlier.filter(|earlier| earlier.owner == *owner).and_then(|earlier| earlier.claim.clone());
+                let new = || Claim { free_since: self.free_since.clone(), used: false };
+                Some(same.unwrap_or_else(new))
+            }
+        };
+        if assigned > 0 {
+            self.mark_used();
+        }
+    }
+
+    /// Notes that an assignment names the block.
+    pub(crate) fn mark_used(&mut self) {
+        if let Some(claim) = &mut self.claim {
+            claim.used = true;
+        }
+    }
+
+    /// Whether the last claim certainly used no address, so that the cool-down does not start again.
+    pub(crate) fn was_released_unused(&self) -> bool {
+        self.claim.as_ref().is_some_and(|claim| !claim.used && claim.free_since == self.free_since)
+    }
+}
+
+/// The pool and the index in the name of a block.
+pub(crate) fn block_key(name: &str) -> Option<(&str, u64)> {
+    let (pool, index) = name.rsplit_once('-')?;
+    Some((pool, index.parse().ok()?)).filter(|(pool, _)| !pool.is_empty())
+}
+
+/// The index in the name of a block, if the name belongs to the pool.
+pub(crate) fn block_index(pool: &str, block: &str) -> Option<u64> {
+    block.strip_prefix(pool)?.strip_prefix('-')?.parse().ok()
+}

@@ -1,0 +1,49 @@
+//! Watched objects with only the fields that the operator reads: 50,000 assignments fit into little memory.
+//!
+//! Objects of these types are never written back.
+
+use std::net::IpAddr;
+
+use bobbin_api_client::PartialNode;
+use bobbin_crds::IPAssignment;
+use bobbin_ipam::overlap::SubnetConflict;
+use bobbin_ipam::{BlockRange, IpPair};
+use kube::Resource;
+use kube::api::ObjectMeta;
+use serde::Deserialize;
+
+/// An `IPAssignment`.
+#[derive(Resource, Clone, Debug, Deserialize)]
+#[resource(inherit = "IPAssignment")]
+pub(crate) struct PartialAssignment {
+    pub(crate) metadata: ObjectMeta,
+    pub(crate) spec: PartialAssignmentSpec,
+}
+
+/// The address and its user.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PartialAssignmentSpec {
+    pub(crate) pool_name: String,
+    pub(crate) block_name: String,
+    pub(crate) node_name: String,
+    pub(crate) ipv4: Option<String>,
+    pub(crate) ipv6: Option<String>,
+    pub(crate) pod_namespace: Option<String>,
+    pub(crate) pod_name: Option<String>,
+    #[serde(rename = "podUID")]
+    pub(crate) pod_uid: Option<String>,
+}
+
+/// The addresses of a node, each as a conflict: a pod route to such an address would cut the node off.
+pub(crate) fn node_conflicts(node: &PartialNode) -> Vec<SubnetConflict> {
+    let name = node.metadata.name.as_deref().unwrap_or_default();
+    let conflict = |address| {
+        let pair = match address {
+            IpAddr::V4(ipv4) => IpPair { ipv4: Some(ipv4), ipv6: None },
+            IpAddr::V6(ipv6) => IpPair { ipv4: None, ipv6: Some(ipv6) },
+        };
+        SubnetConflict::of_node(format!("the address of Node {name}"), BlockRange::from(pair))
+    };
+    node.addresses().into_iter().map(conflict).collect()
+}

@@ -1,0 +1,75 @@
+//! Orphaned assignments: their block does not exist, or their node does not own it. Pure.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use bobbin_ipam::{BlockRange, IpPair};
+
+use super::block::BlockOwner;
+use super::index::Index;
+use super::objects::PartialAssignment;
+
+/// An assignment whose block does not exist, or whose node does not own the block.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct OrphanedAssignment {
+    pub(crate) name: String,
+    pub(crate) range: BlockRange,
+    pub(crate) node: Arc<str>,
+    /// The pool that it names.
+    pub(crate) pool: Arc<str>,
+    /// The index of the block that it names; `u64::MAX` if that name does not belong to the pool.
+    pub(crate) block: u64,
+    /// The node that owns the block; `None`: the block is free or does not exist.
+    pub(crate) owner: Option<Arc<str>>,
+    pub(crate) block_exists: bool,
+}
+
+impl Index {
+    /// All orphaned assignments. An unreadable block may belong to any node, so its assignments are none of them.
+    pub(crate) fn orphaned_assignments(&self) -> Vec<OrphanedAssignment> {
+        let mut orphans = Vec::new();
+        for (address, info) in &self.assignments {
+            let block = self.blocks.get(&info.pool).and_then(|blocks| blocks.get(&info.block));
+            if block.is_some_and(|block| block.owner == BlockOwner::Unknown) {
+                continue;
+            }
+            let owner = block.and_then(|block| block.owner.node().cloned());
+            if owner.as_ref() != Some(&info.node) {
+                orphans.push(OrphanedAssignment {
+                    name: assignment_name(*address),
+                    range: range_of(*address, info.ipv6),
+                    node: Arc::clone(&info.node),
+                    pool: Arc::clone(&info.pool),
+                    block: info.block,
+                    owner,
+                    block_exists: block.is_some(),
+                });
+            }
+        }
+        orphans
+    }
+}
+
+/// The range of an assignment's addresses.
+pub(crate) fn assignment_range(assignment: &PartialAssignment) -> Option<BlockRange> {
+    let ipv6 = assignment.spec.ipv6.as_deref().and_then(|text| text.parse().ok());
+    let ipv4 = assignment.spec.ipv4.as_deref().and_then(|text| text.parse().ok());
+    Some(IpPair { ipv4, ipv6 }).filter(|pair| pair.ipv4.is_some() || pair.ipv6.is_some()).map(BlockRange::from)
+}
+
+/// The name of the assignment of an address.
+pub(super) fn assignment_name(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => bobbin_crds::name::assignment(Some(address), None),
+        IpAddr::V6(address) => bobbin_crds::name::assignment(None, Some(address)),
+    }
+    .unwrap_or_default()
+}
+
+/// The range of one address, and of the IPv6 address paired with it.
+pub(super) fn range_of(address: IpAddr, ipv6: Option<Ipv6Addr>) -> BlockRange {
+    BlockRange::from(match address {
+        IpAddr::V4(address) => IpPair { ipv4: Some(address), ipv6 },
+        IpAddr::V6(address) => IpPair { ipv4: None, ipv6: Some(address) },
+    })
+}

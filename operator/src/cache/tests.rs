@@ -1,0 +1,356 @@
+//! The index, fed with watch events in different orders.
+
+use bobbin_api_client::{Lenient, PartialNode};
+use bobbin_crds::pool::{Acceptance, AcceptedSubnet, Subnet};
+use bobbin_crds::{AddressBlock, AddressBlockSpec, AddressPool, AddressPoolSpec, AddressPoolStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+use kube::runtime::watcher::Event;
+use serde_json::json;
+
+use super::objects::PartialAssignment;
+use super::unreadable::address_of;
+use super::*;
+
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
+impl Index {
+    fn add_pool(&mut self, pool: Lenient<AddressPool>) -> Changes {
+        self.pool_event(&Event::Apply(pool))
+    }
+
+    fn add_block(&mut self, block: Lenient<AddressBlock>) {
+        self.block_event(&Event::Apply(block));
+    }
+
+    fn add_assignment(&mut self, assignment: Lenient<PartialAssignment>) {
+        self.assignment_event(&Event::Apply(assignment));
+    }
+
+    fn add_node(&mut self, node: Lenient<PartialNode>) {
+        self.node_event(&Event::Apply(node));
+    }
+
+    fn delete_assignment(&mut self, name: &str) {
+        self.assignment_event(&Event::Delete(unreadable(name)));
+    }
+
+    fn delete_node(&mut self, name: &str) {
+        self.node_event(&Event::Delete(node(name, None)));
+    }
+}
+
+fn block(pool: &str, index: i64, node: Option<&str>) -> Lenient<AddressBlock> {
+    free_since(pool, index, node, None)
+}
+
+fn free_since(pool: &str, index: i64, node: Option<&str>, second: Option<i64>) -> Lenient<AddressBlock> {
+    let spec = AddressBlockSpec {
+        pool_name: pool.into(),
+        index,
+        ipv4: Some(format!("10.0.{index}.0/24")),
+        node_name: node.map(str::to_owned),
+        free_since: second.map(|second| MicroTime(Timestamp::from_second(second).expect("it is a time"))),
+        ..AddressBlockSpec::default()
+    };
+    Lenient::Readable(AddressBlock::new(&format!("{pool}-{index}"), spec))
+}
+
+fn assignment(address: &str, block: &str, node: &str) -> Lenient<PartialAssignment> {
+    let pool = block.rsplit_once('-').expect("a block's name has a dash").0;
+    serde_json::from_value(json!({"metadata": {"name": address}, "spec": {
+        "poolName": pool, "blockName": block, "nodeName": node, "ipv4": address,
+    }}))
+    .expect("it is an assignment")
+}
+
+fn node(name: &str, taint: Option<&str>) -> Lenient<PartialNode> {
+    let taints: Vec<_> = taint.iter().map(|key| json!({"key": key, "effect": "NoExecute"})).collect();
+    serde_json::from_value(json!({
+        "metadata": {"name": name}, "spec": {"taints": taints},
+        "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.7"}]},
+    }))
+    .expect("it is a node")
+}
+
+/// An object of any kind that can't be decoded.
+fn unreadable<K: kube::Resource + serde::de::DeserializeOwned>(name: &str) -> Lenient<K> {
+    let object = json!({"metadata": {"name": name, "labels": 7}, "spec": 7});
+    let object: Lenient<K> = serde_json::from_value(object).expect("it has a name");
+    assert!(object.readable().is_none());
+    object
+}
+
+/// A pool of 10.0.0.0/16 in blocks of 256 addresses.
+fn pool(name: &str) -> Lenient<AddressPool> {
+    let ipv4 = Some("10.0.0.0/16".to_owned());
+    let since = MicroTime(Timestamp::UNIX_EPOCH);
+    let accepted = AcceptedSubnet { ipv4: ipv4.clone(), ipv6: None, state: Acceptance::Accepted, since };
+    let spec = AddressPoolSpec {
+        subnets: vec![Subnet { ipv4, ipv6: None }],
+        block_size_bits: 8,
+        ..AddressPoolSpec::default()
+    };
+    let mut pool = AddressPool::new(name, spec);
+    pool.status = Some(AddressPoolStatus { accepted_subnets: vec![accepted], ..AddressPoolStatus::default() });
+    Lenient::Readable(pool)
+}
+
+fn pool_names(index: &Index) -> Vec<String> {
+    let mut names: Vec<_> = index.pools().iter().map(|pool| pool.name().to_owned()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn an_assignment_counts_for_its_block_in_any_order_of_events() {
+    let mut index = Index::default();
+    index.add_assignment(assignment("10.0.1.1", "p-1", "n1"));
+    assert_eq!(index.view("p").used, 1);
+    index.add_block(block("p", 1, Some("n1")));
+    index.add_assignment(assignment("10.0.1.2", "p-1", "n1"));
+    index.add_assignment(assignment("10.0.1.2", "p-1", "n1"));
+    assert_eq!(index.view("p").blocks[0].assigned, 2);
+    index.delete_assignment("10.0.1.1");
+    index.delete_assignment("10.0.1.1");
+    let view = index.view("p");
+    assert_eq!((view.used, view.blocks[0].assigned), (1, 1));
+}
+
+#[test]
+fn a_released_address_cools_down_for_the_time_of_its_pool() {
+    let mut index = Index::default();
+    let cooldown = |cooldown_seconds| {
+        Lenient::Readable(AddressPool::new("p", AddressPoolSpec { cooldown_seconds, ..AddressPoolSpec::default() }))
+    };
+    index.add_pool(cooldown(100));
+    index.add_assignment(assignment("10.0.1.1", "p-1", "n1"));
+    index.delete_assignment("10.0.1.1");
+    let view = index.view("p");
+    assert!(view.cooling == 1 && view.next_cooled.is_some_and(|left| left.as_secs() >= 98), "{view:?}");
+    index.add_pool(cooldown(0));
+    assert_eq!(index.view("p").cooling, 0);
+}
+
+#[test]
+fn a_deleted_node_that_owns_something_is_known_with_its_taint() {
+    let mut index = Index::default();
+    index.add_node(node("n1", None));
+    index.add_node(node("n2", Some(OUT_OF_SERVICE)));
+    index.add_node(node("n3", None));
+    index.add_block(block("p", 1, Some("n1")));
+    index.add_assignment(assignment("10.0.2.1", "p-2", "n2"));
+    assert!(index.deleted_owners().is_empty());
+    for name in ["n1", "n2", "n3"] {
+        index.delete_node(name);
+    }
+    let gone = index.deleted_owners();
+    assert_eq!((gone.len(), gone.get("n1"), gone.get("n2")), (2, Some(&false), Some(&true)));
+    index.tidy();
+    index.add_node(node("n2", None));
+    index.delete_node("n2");
+    assert_eq!(index.deleted_owners().get("n2"), Some(&false));
+}
+
+#[test]
+fn objects_that_a_new_list_does_not_contain_are_removed() {
+    let mut index = Index::default();
+    index.add_pool(pool("p"));
+    index.add_pool(pool("q"));
+    for name in ["n1", "n2", "n3"] {
+        index.add_node(node(name, (name == "n2").then_some(OUT_OF_SERVICE)));
+    }
+    for (number, name) in [(1, "n1"), (2, "n2"), (3, "n3")] {
+        index.add_block(block("p", number, Some(name)));
+    }
+    index.add_assignment(assignment("10.0.1.1", "p-1", "n1"));
+    index.add_assignment(assignment("10.0.1.2", "p-1", "n1"));
+
+    index.pool_event(&Event::Init);
+    index.pool_event(&Event::InitApply(pool("q")));
+    assert_eq!(pool_names(&index), ["p", "q"], "an incomplete list removes nothing");
+    index.pool_event(&Event::InitDone);
+    assert_eq!(pool_names(&index), ["q"]);
+
+    index.node_event(&Event::Init);
+    index.node_event(&Event::InitApply(node("n1", None)));
+    index.node_event(&Event::InitDone);
+    let gone = index.deleted_owners();
+    assert_eq!((gone.len(), gone.get("n2"), gone.get("n3")), (2, Some(&true), Some(&false)));
+
+    index.block_event(&Event::Init);
+    index.block_event(&Event::InitApply(block("p", 1, Some("n1"))));
+    index.block_event(&Event::InitDone);
+    assert_eq!(index.view("p").blocks.len(), 1);
+
+    index.assignment_event(&Event::Init);
+    index.assignment_event(&Event::InitApply(assignment("10.0.1.2", "p-1", "n1")));
+    index.assignment_event(&Event::InitDone);
+    assert_eq!(index.assignment_names(), ["10.0.1.2"]);
+}
+
+#[test]
+fn an_assignment_is_orphaned_when_its_node_does_not_own_its_block() {
+    let mut index = Index::default();
+    index.add_block(block("p", 1, Some("n1")));
+    index.add_block(block("p", 2, None));
+    index.add_assignment(assignment("10.0.1.1", "p-1", "n1"));
+    assert_eq!(index.orphaned_assignments(), []);
+    index.add_assignment(assignment("10.0.1.2", "p-1", "n2"));
+    index.add_assignment(assignment("10.0.2.1", "p-2", "n1"));
+    index.add_assignment(assignment("10.0.3.1", "p-3", "n1"));
+    let mut orphans = index.orphaned_assignments();
+    orphans.sort();
+    let seen: Vec<_> =
+        orphans.iter().map(|orphan| (orphan.name.as_str(), orphan.owner.as_deref(), orphan.block_exists)).collect();
+    assert_eq!(seen, [("10.0.1.2", Some("n1"), true), ("10.0.2.1", None, true), ("10.0.3.1", None, false)]);
+}
+
+#[test]
+fn the_name_of_an_ipv6_assignment_is_its_address() {
+    assert_eq!(address_of("fd00-0000-0000-0000-0000-0000-0000-0001"), "fd00::1".parse().ok());
+    assert_eq!(address_of("nonsense"), None);
+}
+
+#[test]
+fn unused_names_are_dropped() {
+    let mut index = Index::default();
+    index.add_block(block("p", 1, None));
+    for number in 0..100 {
+        let block_name = format!("p{number}-1");
+        index.add_block(block(&format!("p{number}"), 1, Some("n1")));
+        index.block_event(&Event::Delete(unreadable(&block_name)));
+    }
+    index.tidy();
+    assert_eq!(index.names.len(), 1);
+}
+
+#[test]
+fn an_unreadable_block_keeps_its_index_and_counts_as_claimed() {
+    let mut index = Index::default();
+    index.add_block(unreadable("a-pool-7"));
+    let view = index.view("a-pool");
+    assert_eq!((view.blocks[0].index, &view.blocks[0].owner), (7, &BlockOwner::Unknown));
+    assert!(!view.blocks[0].is_free());
+    // Any node may own the block, so its assignments are not orphaned.
+    index.add_assignment(assignment("10.0.7.1", "a-pool-7", "n1"));
+    assert_eq!(index.orphaned_assignments(), []);
+    index.block_event(&Event::Delete(unreadable("a-pool-7")));
+    assert!(index.reconciled_pools().is_empty() && index.orphaned_assignments().len() == 1);
+}
+
+#[test]
+fn an_unreadable_assignment_counts_for_its_address_and_its_block() {
+    let mut index = Index::default();
+    index.add_pool(pool("p"));
+    index.add_block(block("p", 1, None));
+    index.add_block(block("p", 2, None));
+    index.add_assignment(assignment("10.0.1.9", "p-1", "n1"));
+    index.add_assignment(unreadable("10.0.1.9"));
+    let view = index.view("p");
+    assert_eq!((view.used, view.blocks[0].assigned, view.blocks[1].assigned), (1, 1, 0));
+    assert_eq!(index.view("another").used, 0);
+    // An assignment whose name is not an address may lie in any block.
+    index.add_assignment(unreadable("nonsense"));
+    let view = index.view("p");
+    assert_eq!((view.used, view.blocks[0].assigned, view.blocks[1].assigned), (2, 2, 1));
+    let mut names = index.assignment_names();
+    names.sort();
+    assert_eq!(names, ["10.0.1.9", "nonsense"]);
+    for name in names {
+        index.delete_assignment(&name);
+    }
+    assert_eq!((index.view("p").used, index.orphaned_assignments()), (0, vec![]));
+}
+
+#[test]
+fn an_unreadable_pool_exists() {
+    let mut index = Index::default();
+    index.add_pool(pool("p"));
+    index.add_pool(unreadable("p"));
+    let view = index.view("p");
+    assert!(view.unreadable && view.pool.is_none() && index.reconciled_pools().contains("p"));
+    assert_eq!(index.add_pool(pool("p")).pools, ["p".into()]);
+    assert!(!index.view("p").unreadable);
+    index.add_pool(unreadable("p"));
+    assert!(index.pool_event(&Event::Delete(unreadable("p"))).pool_set && index.reconciled_pools().is_empty());
+}
+
+#[test]
+fn an_unreadable_node_exists_and_keeps_its_addresses() {
+    let mut index = Index::default();
+    index.add_block(block("p", 1, Some("n1")));
+    index.add_node(node("n1", Some(OUT_OF_SERVICE)));
+    index.add_node(unreadable("n1"));
+    assert!(index.deleted_owners().is_empty() && index.has_node("n1"));
+    assert_eq!(index.node_addresses().len(), 1);
+    // The taint may be gone, so the node gets its grace period.
+    index.delete_node("n1");
+    assert_eq!(index.deleted_owners().get("n1"), Some(&false));
+}
+
+#[test]
+fn an_unreadable_object_conflicts_with_the_subnets_that_may_contain_it() {
+    let mut index = Index::default();
+    index.add_pool(pool("p"));
+    index.add_block(unreadable("p-3"));
+    index.add_block(unreadable("gone-3"));
+    index.add_assignment(unreadable("10.9.0.1"));
+    index.add_pool(unreadable("odd"));
+    let wanted = |text: &str| [bobbin_ipam::SubnetPair::parse(Some(text), None).expect("it is a subnet")];
+    let conflicts = |text: &str| {
+        let objects = index.unreadable_objects("new");
+        let conflicts = objects.iter().flat_map(|object| object.conflicts(&wanted(text)));
+        let mut what: Vec<_> = conflicts.map(|conflict| conflict.what).collect();
+        what.sort();
+        what
+    };
+    assert_eq!(conflicts("10.0.3.0/24"), ["AddressBlock gone-3", "AddressBlock p-3", "AddressPool odd"]);
+    assert_eq!(conflicts("10.0.4.0/24"), ["AddressBlock gone-3", "AddressPool odd"]);
+    assert_eq!(conflicts("10.9.0.0/30"), ["AddressBlock gone-3", "AddressPool odd", "IPAssignment 10.9.0.1"]);
+    assert!(index.unreadable_objects("odd").iter().all(|object| !object.what.starts_with("AddressPool")));
+}
+
+#[test]
+fn a_block_was_released_unused_only_if_its_claim_was_seen_without_assignment_and_new_free_since() {
+    let unused = |events: &dyn Fn(&mut Index)| {
+        let mut index = Index::default();
+        events(&mut index);
+        index.view("p").blocks[0].was_released_unused()
+    };
+    let see = |index: &mut Index, node: Option<&str>, second: Option<i64>| {
+        index.add_block(free_since("p", 1, node, second));
+    };
+    let assign = |index: &mut Index| index.add_assignment(assignment("10.0.1.1", "p-1", "n1"));
+    assert!(unused(&|index| {
+        see(index, Some("n1"), Some(5));
+        see(index, None, Some(5));
+    }));
+    // The claim was not seen.
+    assert!(!unused(&|index| see(index, None, Some(5))));
+    // The node set a new time.
+    assert!(!unused(&|index| {
+        see(index, Some("n1"), Some(5));
+        see(index, None, Some(6));
+    }));
+    // An assignment came after the claim.
+    assert!(!unused(&|index| {
+        see(index, Some("n1"), None);
+        assign(index);
+        index.delete_assignment("10.0.1.1");
+        see(index, None, None);
+    }));
+    // An assignment came before the claim.
+    assert!(!unused(&|index| {
+        assign(index);
+        see(index, Some("n1"), None);
+        index.delete_assignment("10.0.1.1");
+        see(index, None, None);
+    }));
+    // Only the last of two claims counts.
+    assert!(unused(&|index| {
+        see(index, Some("n1"), Some(5));
+        see(index, Some("n2"), Some(6));
+        see(index, None, Some(6));
+    }));
+}

@@ -1,0 +1,112 @@
+//! The four watches that fill the cache, and how fresh they are.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bobbin_api_client::{Clients, Lenient, PartialNode, UnreadableNotice, Watch, WatchAge, watch};
+use bobbin_crds::{AddressBlock, AddressPool};
+use futures::StreamExt;
+use kube::runtime::watcher::{Config, Event};
+use kube::{Api, Resource};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::objects::PartialAssignment;
+use super::{Cache, Changes, Index};
+
+/// Nodes are large objects of which few bytes are kept, so a page of them is small.
+const NODE_PAGE_SIZE: u32 = 100;
+
+/// How fresh the cache is.
+#[derive(Clone)]
+pub(crate) struct WatchHealth(Vec<WatchState>);
+
+#[derive(Clone)]
+struct WatchState {
+    kind: &'static str,
+    age: WatchAge,
+    /// The cache contains the first complete list.
+    listed: Arc<AtomicBool>,
+}
+
+impl WatchHealth {
+    /// Whether the cache contains one complete list of every kind.
+    pub(crate) fn synced(&self) -> bool {
+        self.0.iter().all(|watch| watch.listed.load(Ordering::Acquire))
+    }
+
+    /// The kind whose watch has failed for longest.
+    pub(crate) fn failing(&self) -> Option<(&'static str, Duration)> {
+        self.0.iter().filter_map(|watch| Some((watch.kind, watch.age.failing()?))).max_by_key(|(_, time)| *time)
+    }
+}
+
+/// Starts the watches. They run until `tasks` is dropped. Objects that become unreadable are sent to `notices`.
+pub(crate) fn start(
+    clients: &Clients,
+    cache: &Arc<Cache>,
+    tasks: &mut JoinSet<()>,
+    notices: &mpsc::UnboundedSender<UnreadableNotice>,
+) -> WatchHealth {
+    let mut states = Vec::new();
+    let mut spawn = Spawner { cache, tasks, notices, states: &mut states };
+    let all = Config::default;
+    let client = || clients.watches.clone();
+    spawn.watch("AddressPool", watch::<Lenient<AddressPool>>(Api::all(client()), all()), Index::pool_event);
+    spawn.watch("AddressBlock", watch::<Lenient<AddressBlock>>(Api::all(client()), all()), Index::block_event);
+    spawn.watch(
+        "IPAssignment",
+        watch::<Lenient<PartialAssignment>>(Api::all(client()), all()),
+        Index::assignment_event,
+    );
+    let nodes = all().page_size(NODE_PAGE_SIZE);
+    spawn.watch("Node", watch::<Lenient<PartialNode>>(Api::all(client()), nodes), Index::node_event);
+    WatchHealth(states)
+}
+
+/// Applies an event to the index.
+type Apply<K> = fn(&mut Index, &Event<Lenient<K>>) -> Changes;
+
+struct Spawner<'a> {
+    cache: &'a Arc<Cache>,
+    tasks: &'a mut JoinSet<()>,
+    notices: &'a mpsc::UnboundedSender<UnreadableNotice>,
+    states: &'a mut Vec<WatchState>,
+}
+
+impl Spawner<'_> {
+    fn watch<K>(&mut self, kind: &'static str, events: Watch<Lenient<K>>, apply: Apply<K>)
+    where
+        K: Resource + Send + 'static,
+        K::DynamicType: Default,
+    {
+        let state = WatchState { kind, age: events.age(), listed: Arc::default() };
+        self.tasks.spawn(follow(Arc::clone(self.cache), events, apply, state.clone(), self.notices.clone()));
+        self.states.push(state);
+    }
+}
+
+async fn follow<K>(
+    cache: Arc<Cache>,
+    mut events: Watch<Lenient<K>>,
+    apply: Apply<K>,
+    state: WatchState,
+    notices: mpsc::UnboundedSender<UnreadableNotice>,
+) where
+    K: Resource,
+    K::DynamicType: Default,
+{
+    while let Some(event) = events.next().await {
+        if let Some(notice) = cache.unreadable.event(&event) {
+            // The receiver is gone only while the operator stops.
+            let _ = notices.send(notice);
+        }
+        let changes = cache.with(|index| apply(index, &event));
+        cache.notify(&changes);
+        if matches!(event, Event::InitDone) {
+            state.listed.store(true, Ordering::Release);
+            cache.notify_all();
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Releases what deleted nodes own: first their assignments, then their blocks.
+//!
+//! The order per node is: list what it owns, read the Node live, then write with the UIDs and versions of the lists.
+//! So a Node that is created again in between, and whose agent takes its blocks over, keeps them.
+
+mod grace_period;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bobbin_api_client::{Lenient, Outcome, ReadError, Refusal, backoff, delete, patch, write};
+use bobbin_crds::AddressBlock;
+use bobbin_ipam::BlockRange;
+use futures::StreamExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+use kube::Api;
+use kube::api::{DeleteParams, Preconditions};
+use serde_json::json;
+
+use crate::cache::UnreadableObject;
+use crate::cache::objects::PartialAssignment;
+use crate::context::Context;
+use crate::live_reads::{for_each, node_is_gone};
+use grace_period::GracePeriods;
+
+/// The deadline of one write.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many writes are in flight at once.
+const MAX_CONCURRENT_WRITES: usize = 16;
+/// How often the nodes are checked without a notification.
+const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
+/// How often a standby checks whether it may release nodes that are due.
+const STANDBY_POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// The minimum time between two passes.
+const MIN_PASS_INTERVAL: Duration = Duration::from_millis(50);
+/// Changes within this time cause one pass.
+const DEBOUNCE: Duration = Duration::from_millis(100);
+/// First and longest wait before the same node is released again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+
+/// Why a deleted node still owns something after an attempt to release it.
+#[derive(Debug, thiserror::Error)]
+enum ReleaseError {
+    /// A live read failed.
+    #[error("the API server can't be read: {0}")]
+    Read(#[from] ReadError),
+    /// Some deletions failed. A block is released only when no assignment names it.
+    #[error("{0} assignments could not be deleted")]
+    AssignmentsLeft(usize),
+}
+
+/// Runs forever.
+pub(crate) async fn run(context: Arc<Context>) {
+    let mut grace_periods = GracePeriods::default();
+    let mut attempts: HashMap<Arc<str>, (u32, Instant)> = HashMap::new();
+    loop {
+        // A standby observes, too, so that the grace periods have begun when it becomes the leader.
+        let owners =
+            if context.watches.synced() { context.cache.with(|index| index.deleted_owners()) } else { HashMap::new() };
+        context.metrics.deleted_nodes.set(i64::try_from(owners.len()).unwrap_or(i64::MAX));
+        attempts.retain(|node, _| owners.contains_key(node));
+        let due = grace_periods.observe(&owners, Instant::now(), context.node_grace_period);
+        let mut wait = due.next.unwrap_or(RESYNC_INTERVAL).min(RESYNC_INTERVAL);
+        for node in due.nodes {
+            if !context.is_leader() {
+                wait = wait.min(STANDBY_POLL_INTERVAL);
+                break;
+            }
+            let (count, not_before) = attempts.get(&node).copied().unwrap_or((0, Instant::now()));
+            let backoff_left = not_before.saturating_duration_since(Instant::now());
+            if !backoff_left.is_zero() {
+                wait = wait.min(backoff_left);
+                continue;
+            }
+            match release_node(&context, &node).await {
+                Ok(true) => {}
+                Ok(false) => grace_periods.restart(&node),
+                Err(error) => {
+                    tracing::warn!(%node, %error, "failed to release the blocks of a deleted node; retrying");
+                }
+            }
+            // Also after a success, because the watches may take a moment to show it.
+            let (base, cap) = RETRY;
+            let next = backoff(count, base, cap);
+            wait = wait.min(next);
+            attempts.insert(node, (count.saturating_add(1), Instant::now() + next));
+        }
+        tokio::select! {
+            () = context.cache.nodes_changed.notified() => tokio::time::sleep(DEBOUNCE).await,
+            () = tokio::time::sleep(wait.max(MIN_PASS_INTERVAL)) => {}
+        }
+    }
+}
+
+/// The objects of a deleted node that may be released.
+#[derive(Default)]
+struct OwnedObjects {
+    /// Names and UIDs.
+    assignments: Vec<(String, String)>,
+    blocks: Vec<AddressBlock>,
+    /// Ranges of unreadable assignments, which stay; `None`: unknown range.
+    kept: Vec<Option<BlockRange>>,
+}
+
+impl OwnedObjects {
+    fn add_assignment(&mut self, assignment: Lenient<PartialAssignment>, is_unreadable: impl Fn(&str) -> bool) {
+        match assignment {
+            Lenient::Readable(assignment) if !is_unreadable(&assignment.spec.pool_name) => {
+                self.assignments.extend(assignment.metadata.name.zip(assignment.metadata.uid));
+            }
+            Lenient::Readable(_) => {}
+            Lenient::Unreadable(assignment) => self.kept.push(UnreadableObject::assignment(assignment.name()).range),
+        }
+    }
+
+    /// Adds a block, unless the block, its pool, or an assignment that may lie in it can't be decoded.
+    fn add_block(&mut self, block: Lenient<AddressBlock>, is_unreadable: impl Fn(&str) -> bool) {
+        let Lenient::Readable(block) = block else { return };
+        let range = BlockRange::parse(block.spec.ipv4.as_deref(), block.spec.ipv6.as_deref()).ok();
+        let may_contain = |kept: &Option<BlockRange>| match (kept, range) {
+            (Some(kept), Some(range)) => kept.overlaps(&range),
+            _ => true,
+        };
+        if !is_unreadable(&block.spec.pool_name) && !self.kept.iter().any(may_contain) {
+            self.blocks.push(block);
+        }
+    }
+}
+
+/// Releases what a node owns, if a live read confirms that the Node is gone. Returns whether it is gone.
+async fn release_node(context: &Context, node: &str) -> Result<bool, ReleaseError> {
+    let fields = format!("spec.nodeName={node}");
+    let is_unreadable = |pool: &str| context.cache.with(|index| index.is_unreadable(pool));
+    let kept = context.cache.with(|index| index.unreadable_assignment_ranges());
+    let mut owned = OwnedObjects { kept, ..OwnedObjects::default() };
+    for_each(&context.clients, &fields, |assignment| owned.add_assignment(assignment, is_unreadable)).await?;
+    for_each(&context.clients, &fields, |block| owned.add_block(block, is_unreadable)).await?;
+    if !node_is_gone(&context.clients, node).await? {
+        tracing::info!(node, "the Node exists again and keeps its blocks and addresses");
+        return Ok(false);
+    }
+    let OwnedObjects { assignments, blocks, .. } = owned;
+    if assignments.is_empty() && blocks.is_empty() {
+        return Ok(true);
+    }
+    tracing::info!(
+        node,
+        assignments = assignments.len(),
+        blocks = blocks.len(),
+        "the Node is gone: releasing its blocks and addresses"
+    );
+    let api: Api<Lenient<PartialAssignment>> = Api::all(context.clients.requests.clone());
+    let deletions = assignments.into_iter().map(|(name, uid)| delete_assignment(&api, name, uid));
+    let deleted: Vec<bool> = futures::stream::iter(deletions).buffer_unordered(MAX_CONCURRENT_WRITES).collect().await;
+    let left = deleted.iter().filter(|is_deleted| !**is_deleted).count();
+    context.metrics.assignments_deleted.inc_by((deleted.len() - left) as u64);
+    if left > 0 {
+        return Err(ReleaseError::AssignmentsLeft(left));
+    }
+    let api: Api<Lenient<AddressBlock>> = Api::all(context.clients.requests.clone());
+    let releases = blocks.into_iter().map(|block| release_block(context, &api, block));
+    futures::stream::iter(releases).buffer_unordered(MAX_CONCURRENT_WRITES).count().await;
+    Ok(true)
+}
+
+/// Deletes the assignment with that UID. Returns whether it is gone, also if another one has taken its name.
+pub(crate) async fn delete_assignment(api: &Api<Lenient<PartialAssignment>>, name: String, uid: String) -> bool {
+    let preconditions = Preconditions { uid: Some(uid), resource_version: None };
+    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+    match write(WRITE_TIMEOUT, delete(api, &name, &params)).await {
+        Outcome::Done(()) | Outcome::Refused(Refusal::NotFound | Refusal::Conflict) => true,
+        Outcome::Refused(why) => {
+            tracing::warn!(assignment = name, %why, "the API server refused to delete an assignment");
+            false
+        }
+        Outcome::Unknown(why) => {
+            tracing::debug!(assignment = name, %why, "it is unknown whether an assignment was deleted");
+            false
+        }
+    }
+}
+
+/// Releases a block. The reconciler of its pool removes the finalizer when no assignment names the block.
+async fn release_block(context: &Context, api: &Api<Lenient<AddressBlock>>, block: AddressBlock) {
+    let (spec, metadata) = (&block.spec, &block.metadata);
+    let name = metadata.name.as_deref().unwrap_or_default();
+    let claim = [
+        ("nodeName", spec.node_name.is_some()),
+        ("nodeUID", spec.node_uid.is_some()),
+        ("nodeIPv4", spec.node_ipv4.is_some()),
+        ("nodeIPv6", spec.node_ipv6.is_some()),
+    ];
+    let claim = claim.into_iter().filter(|(_, is_set)| *is_set);
+    let mut operations = vec![
+        json!({"op": "test", "path": "/metadata/uid", "value": metadata.uid}),
+        json!({"op": "test", "path": "/metadata/resourceVersion", "value": metadata.resource_version}),
+        json!({"op": "add", "path": "/spec/freeSince", "value": MicroTime(Timestamp::now())}),
+    ];
+    operations.extend(claim.map(|(field, _)| json!({"op": "remove", "path": format!("/spec/{field}")})));
+    match write(WRITE_TIMEOUT, patch(api, name, operations.into())).await {
+        Outcome::Done(_) => {
+            context.metrics.blocks_released.inc();
+        }
+        // The next pass lists the block again if a deleted node still owns it.
+        Outcome::Refused(why) => tracing::info!(block = name, %why, "a block of a deleted node was changed"),
+        Outcome::Unknown(why) => tracing::debug!(block = name, %why, "it is unknown whether a block was released"),
+    }
+}

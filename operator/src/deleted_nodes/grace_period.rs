@@ -1,0 +1,86 @@
+//! When the blocks and addresses of a deleted node may be released. Pure.
+//!
+//! The assumption is that of Kubernetes: within the grace period, the machine of a deleted Node is off or in contact again.
+//! If a Node of the same name exists, whatever its UID, its agent takes the blocks over.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Since when each deleted node is known to be gone. The grace periods start again when the operator restarts.
+#[derive(Debug, Default)]
+pub(crate) struct GracePeriods {
+    since: HashMap<Arc<str>, Instant>,
+}
+
+/// The result of one observation.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Due {
+    /// Nodes whose grace period is over.
+    pub(crate) nodes: Vec<Arc<str>>,
+    /// When the next grace period is over.
+    pub(crate) next: Option<Duration>,
+}
+
+impl GracePeriods {
+    /// Observes which owners have no Node, and whether each was out of service when its Node was deleted.
+    pub(crate) fn observe(&mut self, owners: &HashMap<Arc<str>, bool>, now: Instant, grace_period: Duration) -> Due {
+        self.since.retain(|node, _| owners.contains_key(node));
+        let mut due = Due::default();
+        for (node, out_of_service) in owners {
+            let since = *self.since.entry(Arc::clone(node)).or_insert(now);
+            let left =
+                if *out_of_service { Duration::ZERO } else { grace_period.saturating_sub(now.duration_since(since)) };
+            if left.is_zero() {
+                due.nodes.push(Arc::clone(node));
+            } else {
+                due.next = Some(due.next.map_or(left, |next| next.min(left)));
+            }
+        }
+        due.nodes.sort();
+        due
+    }
+
+    /// Restarts the grace period of a node that exists after all.
+    pub(crate) fn restart(&mut self, node: &str) {
+        self.since.remove(node);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACE_PERIOD: Duration = Duration::from_mins(5);
+
+    fn owners(nodes: &[(&str, bool)]) -> HashMap<Arc<str>, bool> {
+        nodes.iter().map(|(node, out_of_service)| ((*node).into(), *out_of_service)).collect()
+    }
+
+    #[test]
+    fn a_deleted_node_is_due_after_its_grace_period() {
+        let (mut periods, start) = (GracePeriods::default(), Instant::now());
+        let n1 = owners(&[("n1", false)]);
+        assert_eq!(periods.observe(&n1, start, GRACE_PERIOD), Due { nodes: vec![], next: Some(GRACE_PERIOD) });
+        let later = start + Duration::from_secs(299);
+        assert_eq!(periods.observe(&n1, later, GRACE_PERIOD).next, Some(Duration::from_secs(1)));
+        assert_eq!(periods.observe(&n1, start + GRACE_PERIOD, GRACE_PERIOD).nodes, ["n1".into()]);
+    }
+
+    #[test]
+    fn a_node_that_was_out_of_service_is_due_at_once() {
+        let due = GracePeriods::default().observe(&owners(&[("n1", true)]), Instant::now(), GRACE_PERIOD);
+        assert_eq!(due.nodes, ["n1".into()]);
+    }
+
+    #[test]
+    fn the_grace_period_restarts_when_a_node_comes_back() {
+        let (mut periods, start) = (GracePeriods::default(), Instant::now());
+        let n1 = owners(&[("n1", false)]);
+        periods.observe(&n1, start, GRACE_PERIOD);
+        periods.observe(&owners(&[]), start + GRACE_PERIOD / 2, GRACE_PERIOD);
+        assert_eq!(periods.observe(&n1, start + GRACE_PERIOD, GRACE_PERIOD).next, Some(GRACE_PERIOD));
+        periods.restart("n1");
+        assert_eq!(periods.observe(&n1, start + GRACE_PERIOD * 2, GRACE_PERIOD).next, Some(GRACE_PERIOD));
+    }
+}

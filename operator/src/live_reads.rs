@@ -1,0 +1,57 @@
+//! Reads that ask the API server instead of the watch cache. Each is a quorum read with a deadline; none writes.
+
+use std::time::Duration;
+
+use bobbin_api_client::{Clients, Lenient, PartialNode, ReadError, read};
+use kube::api::ListParams;
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+
+use crate::cache::objects::PartialAssignment;
+
+/// The deadline of one read.
+pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many objects the API server returns per page.
+const LIST_PAGE_SIZE: u32 = 500;
+
+/// Lists the objects that the field selector `fields` matches (empty: all), page by page.
+pub(crate) async fn for_each<K>(
+    clients: &Clients,
+    fields: &str,
+    mut visit: impl FnMut(Lenient<K>),
+) -> Result<(), ReadError>
+where
+    K: Resource + Clone + std::fmt::Debug + DeserializeOwned,
+    K::DynamicType: Default,
+{
+    let objects: Api<Lenient<K>> = Api::all(clients.requests.clone());
+    let mut params = ListParams::default().limit(LIST_PAGE_SIZE);
+    if !fields.is_empty() {
+        params = params.fields(fields);
+    }
+    loop {
+        let page = read(READ_TIMEOUT, objects.list(&params)).await?;
+        page.items.into_iter().for_each(&mut visit);
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Whether no assignment names the block.
+pub(crate) async fn has_no_assignments(clients: &Clients, block: &str) -> Result<bool, ReadError> {
+    let assignments: Api<Lenient<PartialAssignment>> = Api::all(clients.requests.clone());
+    let params = ListParams::default().fields(&format!("spec.blockName={block}")).limit(1);
+    Ok(read(READ_TIMEOUT, assignments.list(&params)).await?.items.is_empty())
+}
+
+/// Whether there is no Node of that name.
+pub(crate) async fn node_is_gone(clients: &Clients, node: &str) -> Result<bool, ReadError> {
+    let nodes: Api<Lenient<PartialNode>> = Api::all(clients.requests.clone());
+    match read(READ_TIMEOUT, nodes.get(node)).await {
+        Ok(_) => Ok(false),
+        Err(ReadError::NotFound) => Ok(true),
+        Err(error) => Err(error),
+    }
+}

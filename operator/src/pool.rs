@@ -1,0 +1,14 @@
+//! One reconciler per pool: accepts subnets, carves blocks, reports the status, and finishes a deleted pool.
+
+mod accept;
+mod carve;
+mod delete;
+mod error;
+pub(crate) mod layout;
+mod reconciler;
+pub(crate) mod status;
+mod supervisor;
+mod survey;
+mod write;
+
+pub(crate) use supervisor::run_all;

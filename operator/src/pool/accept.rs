@@ -1,0 +1,83 @@
+//! Runs the acceptance protocol of a pool's subnets: proposes from the cache, surveys the cluster, and writes the result.
+
+mod protocol;
+
+use bobbin_crds::AddressPool;
+use bobbin_crds::pool::AcceptedSubnet;
+use bobbin_ipam::BlockRange;
+use bobbin_ipam::overlap::{Overlap, SubnetConflict};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+
+use super::error::ReconcileError;
+use super::layout::{PoolShape, accepted_entries, entries, subnet_pair};
+use super::reconciler::PoolReconciler;
+use super::survey;
+use crate::cache::{Index, PoolView};
+
+use protocol::AcceptanceResult;
+
+impl PoolReconciler {
+    /// Runs the protocol as far as possible. Returns the newest pool, and the entries that its status should list.
+    pub(super) async fn accept(
+        &mut self,
+        pool: &AddressPool,
+        view: &PoolView,
+    ) -> Result<(AddressPool, AcceptanceResult), ReconcileError> {
+        let old = accepted_entries(pool.status.as_ref()).to_vec();
+        if !protocol::is_open(pool) {
+            return Ok((pool.clone(), AcceptanceResult { listed: old, ..AcceptanceResult::default() }));
+        }
+        let (pools, conflicts) =
+            self.context.cache.with(|index| (index.pools(), cached_conflicts(index, &self.name, pool)));
+        let all = entries(pools.iter().filter_map(|pool| pool.readable()));
+        let proposed = protocol::propose(pool, &all, &conflicts, &MicroTime(Timestamp::now()));
+        let mut pool = pool.clone();
+        if proposed.listed != old {
+            // Written before the survey, so that every later survey of another operator sees it.
+            pool = self.write_listed(&pool, view, &proposed.listed, &proposed.rejected).await?;
+        }
+        if !protocol::is_pending(&pool) {
+            return Ok((pool, proposed));
+        }
+        let Some(survey) = survey::run(&self.context.clients, &self.name).await? else {
+            return Err(ReconcileError::Stale);
+        };
+        if survey.pool.metadata.uid != pool.metadata.uid || survey.pool.metadata.deletion_timestamp.is_some() {
+            return Err(ReconcileError::Stale);
+        }
+        let mut confirmed = protocol::confirm(&survey.pool, &survey.entries, &survey.conflicts);
+        confirmed.rejected.extend(proposed.rejected);
+        let mut pool = survey.pool;
+        if confirmed.listed != accepted_entries(pool.status.as_ref()) {
+            // The API server refuses this write if the pool was written since the survey.
+            pool = self.write_listed(&pool, view, &confirmed.listed, &confirmed.rejected).await?;
+        }
+        Ok((pool, confirmed))
+    }
+
+    async fn write_listed(
+        &mut self,
+        pool: &AddressPool,
+        view: &PoolView,
+        listed: &[AcceptedSubnet],
+        rejected: &[Overlap],
+    ) -> Result<AddressPool, ReconcileError> {
+        let shape = PoolShape::with_listed(pool, listed);
+        let status = Self::status(pool, view, &shape, listed.to_vec(), rejected, &[]);
+        self.write_status(pool, view, status).await
+    }
+}
+
+/// Conflicts with the subnets of a pool as far as the cache knows them. Only the survey decides.
+fn cached_conflicts(index: &Index, name: &str, pool: &AddressPool) -> Vec<SubnetConflict> {
+    let wanted: Vec<_> = pool.spec.subnets.iter().filter_map(|entry| subnet_pair(entry).ok()).collect();
+    let overlaps = |range: &BlockRange| wanted.iter().any(|subnet| range.overlaps_subnet(subnet));
+    let blocks = index.blocks_of_other_pools(name).into_iter();
+    let blocks = blocks.map(|(block, range)| (format!("AddressBlock {block}"), range));
+    let orphans = index.orphaned_assignments().into_iter().filter(|orphan| !orphan.block_exists);
+    let orphans = orphans.map(|orphan| (format!("IPAssignment {} of node {}", orphan.name, orphan.node), orphan.range));
+    let left = blocks.chain(orphans).map(|(what, range)| SubnetConflict::leftover(what, range));
+    let known = left.chain(index.node_addresses()).filter(|conflict| overlaps(&conflict.range));
+    known.chain(index.unreadable_objects(name).iter().flat_map(|object| object.conflicts(&wanted))).collect()
+}

@@ -1,0 +1,104 @@
+//! The acceptance protocol of subnet entries: which entries of a pool may be carved. Pure.
+//!
+//! An entry is first written as `Pending`. Then a survey reads all pools, blocks, assignments and nodes. Then the entry is
+//! written as `Accepted` or removed, with the resourceVersion of the survey.
+//! Two operators can't both accept overlapping entries: each surveys after its own write, and a stale write is refused.
+
+use bobbin_crds::AddressPool;
+use bobbin_crds::pool::{Acceptance, AcceptedSubnet};
+use bobbin_ipam::overlap::{self, AcceptanceDecision, Overlap, PoolSubnet, SubnetConflict};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+
+use crate::pool::layout::{accepted_entries, entry, is_of, subnet_pair};
+
+/// What becomes of the entries of a pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AcceptanceResult {
+    /// The entries that the status should list.
+    pub(crate) listed: Vec<AcceptedSubnet>,
+    /// Why other entries of the spec are not listed.
+    pub(crate) rejected: Vec<Overlap>,
+    /// Some entry stays pending until an overlapping entry of another pool is decided.
+    pub(crate) undecided: bool,
+}
+
+/// Whether some entry of the spec is not accepted yet.
+pub(crate) fn is_open(pool: &AddressPool) -> bool {
+    let listed = accepted_entries(pool.status.as_ref());
+    let accepted = |entry: &bobbin_crds::pool::Subnet| {
+        listed.iter().any(|listed| is_of(listed, entry) && listed.state == Acceptance::Accepted)
+    };
+    !pool.spec.subnets.iter().all(accepted)
+}
+
+/// Whether the status lists a pending entry.
+pub(crate) fn is_pending(pool: &AddressPool) -> bool {
+    accepted_entries(pool.status.as_ref()).iter().any(|listed| listed.state == Acceptance::Pending)
+}
+
+/// First step: which new entries to write as pending, decided by the cache.
+///
+/// An entry that would lose is not written, so that two pools do not make each other wait forever.
+pub(crate) fn propose(
+    pool: &AddressPool,
+    all: &[PoolSubnet],
+    conflicts: &[SubnetConflict],
+    now: &MicroTime,
+) -> AcceptanceResult {
+    let old = accepted_entries(pool.status.as_ref());
+    let mut result = AcceptanceResult::default();
+    for wanted in &pool.spec.subnets {
+        if let Some(listed) = old.iter().find(|listed| is_of(listed, wanted)) {
+            result.undecided |= listed.state == Acceptance::Pending;
+            result.listed.push(listed.clone());
+            continue;
+        }
+        let Ok(subnet) = subnet_pair(wanted) else { continue };
+        match overlap::may_begin(pool.metadata.uid.as_deref().unwrap_or_default(), subnet, all, conflicts) {
+            Err(overlap) => result.rejected.push(overlap),
+            Ok(()) => result.listed.push(AcceptedSubnet {
+                ipv4: wanted.ipv4.clone(),
+                ipv6: wanted.ipv6.clone(),
+                state: Acceptance::Pending,
+                since: now.clone(),
+            }),
+        }
+    }
+    keep_unspecified(pool, &mut result);
+    result
+}
+
+/// Second step: which pending entries are accepted. `pool` must not be newer than the survey.
+pub(crate) fn confirm(pool: &AddressPool, all: &[PoolSubnet], conflicts: &[SubnetConflict]) -> AcceptanceResult {
+    let mut result = AcceptanceResult::default();
+    for listed in accepted_entries(pool.status.as_ref()) {
+        if listed.state == Acceptance::Accepted {
+            result.listed.push(listed.clone());
+            continue;
+        }
+        let Some(pending) = entry(pool, listed) else { continue };
+        match overlap::decide(&pending, all, conflicts) {
+            AcceptanceDecision::Accept => {
+                result.listed.push(AcceptedSubnet { state: Acceptance::Accepted, ..listed.clone() });
+            }
+            AcceptanceDecision::Wait(_) => {
+                result.undecided = true;
+                result.listed.push(listed.clone());
+            }
+            AcceptanceDecision::Withdraw(overlap) => result.rejected.push(overlap),
+        }
+    }
+    result
+}
+
+/// Keeps listed entries that are not in the spec: blocks of them may exist, so no other pool may have them.
+fn keep_unspecified(pool: &AddressPool, result: &mut AcceptanceResult) {
+    for listed in accepted_entries(pool.status.as_ref()) {
+        if !pool.spec.subnets.iter().any(|wanted| is_of(listed, wanted)) {
+            result.listed.push(listed.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! The acceptance protocol step by step, and all interleavings of two operators.
+
+use bobbin_crds::pool::Subnet;
+use bobbin_crds::{AddressPoolSpec, AddressPoolStatus};
+use k8s_openapi::jiff::Timestamp;
+
+use super::*;
+use crate::pool::layout::entries;
+
+fn at(second: i64) -> MicroTime {
+    MicroTime(Timestamp::from_second(second).expect("it is a time"))
+}
+
+fn subnet(ipv4: &str) -> Subnet {
+    Subnet { ipv4: Some(ipv4.into()), ipv6: None }
+}
+
+fn pool(name: &str, subnets: &[&str], listed: &[(&str, Acceptance, i64)]) -> AddressPool {
+    let subnets = subnets.iter().map(|text| subnet(text)).collect();
+    let mut pool = AddressPool::new(name, AddressPoolSpec { subnets, ..AddressPoolSpec::default() });
+    pool.metadata.uid = Some(format!("uid-{name}"));
+    let accepted_subnets = listed
+        .iter()
+        .map(|(text, state, since)| AcceptedSubnet {
+            ipv4: Some((*text).into()),
+            ipv6: None,
+            state: *state,
+            since: at(*since),
+        })
+        .collect();
+    pool.status = Some(AddressPoolStatus { accepted_subnets, ..AddressPoolStatus::default() });
+    pool
+}
+
+fn states(result: &AcceptanceResult) -> Vec<(&str, Acceptance)> {
+    result.listed.iter().map(|listed| (listed.ipv4.as_deref().unwrap_or_default(), listed.state)).collect()
+}
+
+use Acceptance::{Accepted, Pending};
+
+const A: &str = "10.0.0.0/24";
+const B: &str = "10.0.1.0/24";
+
+#[test]
+fn a_new_entry_is_proposed_then_confirmed() {
+    let new = pool("p", &[A, B], &[(A, Accepted, 1)]);
+    assert!(is_open(&new) && !is_pending(&new));
+    let proposed = propose(&new, &entries([&new]), &[], &at(5));
+    assert_eq!(states(&proposed), [(A, Accepted), (B, Pending)]);
+    let pending = pool("p", &[A, B], &[(A, Accepted, 1), (B, Pending, 5)]);
+    assert!(is_pending(&pending));
+    let confirmed = confirm(&pending, &entries([&pending]), &[]);
+    assert_eq!(states(&confirmed), [(A, Accepted), (B, Accepted)]);
+    assert!(!is_open(&pool("p", &[A], &[(A, Accepted, 1)])));
+}
+
+#[test]
+fn an_entry_that_overlaps_an_accepted_entry_is_not_proposed() {
+    let winner = pool("w", &["10.0.0.0/16"], &[("10.0.0.0/16", Accepted, 9)]);
+    let new = pool("p", &[A], &[]);
+    let result = propose(&new, &entries([&winner, &new]), &[], &at(1));
+    assert!(result.listed.is_empty());
+    assert!(result.rejected[0].to_string().contains("\"w\""), "{}", result.rejected[0]);
+}
+
+#[test]
+fn a_withdrawn_entry_does_not_affect_the_others() {
+    let winner = pool("w", &[B], &[(B, Accepted, 9)]);
+    let pending = pool("p", &[A, B], &[(A, Accepted, 1), (B, Pending, 5)]);
+    let result = confirm(&pending, &entries([&winner, &pending]), &[]);
+    assert_eq!((states(&result), result.rejected.len()), (vec![(A, Accepted)], 1));
+}
+
+#[test]
+fn a_block_of_an_earlier_pool_conflicts_with_a_new_entry() {
+    let range = bobbin_ipam::BlockRange::parse(Some("10.0.0.32/27"), None).expect("it is a range");
+    let left = [SubnetConflict::leftover("AddressBlock old-1".into(), range)];
+    let pending = pool("p", &[A], &[(A, Pending, 5)]);
+    let result = confirm(&pending, &entries([&pending]), &left);
+    assert!(result.listed.is_empty() && result.rejected[0].to_string().contains("AddressBlock old-1"));
+    assert_eq!(propose(&pool("p", &[A], &[]), &[], &left, &at(1)).rejected.len(), 1);
+}
+
+#[test]
+fn a_listed_entry_that_is_not_in_the_spec_stays_listed() {
+    let odd = pool("p", &[A], &[(B, Accepted, 1), (A, Accepted, 1)]);
+    let result = propose(&odd, &entries([&odd]), &[], &at(5));
+    assert_eq!(states(&result).len(), 2);
+}
+
+/// Two operators with one pool each, the same addresses, and different clocks, in every interleaving of propose, survey and
+/// confirm. A survey sees all earlier writes. A write is refused if the pool was written since the survey.
+#[test]
+fn two_operators_never_accept_the_same_addresses_in_any_interleaving() {
+    #[derive(Clone)]
+    struct Op {
+        step: u8,
+        survey: Option<Vec<PoolSubnet>>,
+    }
+    fn explore(pools: &[AddressPool; 2], ops: &[Op; 2], clocks: [i64; 2], depth: u8, ends: &mut [u32; 2]) {
+        let accepted = pools.iter().filter(|pool| {
+            pool.status
+                .as_ref()
+                .is_some_and(|status| status.accepted_subnets.iter().any(|entry| entry.state == Accepted))
+        });
+        let accepted = accepted.count();
+        assert!(accepted <= 1, "both pools were accepted");
+        if depth == 0 {
+            ends[accepted] += 1;
+            return;
+        }
+        for number in 0..2 {
+            let (mut pools, mut ops) = (pools.clone(), ops.clone());
+            let result = match ops[number].step {
+                0 => {
+                    let open = is_open(&pools[number]) && !is_pending(&pools[number]);
+                    let all = if open { entries(&pools) } else { Vec::new() };
+                    open.then(|| propose(&pools[number], &all, &[], &at(clocks[number])))
+                }
+                1 => {
+                    ops[number].survey = Some(entries(&pools));
+                    None
+                }
+                _ => ops[number].survey.take().map(|survey| confirm(&pools[number], &survey, &[])),
+            };
+            ops[number].step = (ops[number].step + 1) % 3;
+            if let Some(result) = result {
+                pools[number].status.get_or_insert_default().accepted_subnets = result.listed;
+            }
+            explore(&pools, &ops, clocks, depth - 1, ends);
+        }
+    }
+    for clocks in [[1, 2], [2, 1], [5, 5]] {
+        let op = Op { step: 0, survey: None };
+        let mut ends = [0; 2];
+        explore(&[pool("a", &[A], &[]), pool("b", &["10.0.0.128/25"], &[])], &[op.clone(), op], clocks, 12, &mut ends);
+        assert!(ends[1] > ends[0], "in most interleavings one of them is accepted: {ends:?}");
+    }
+}

@@ -1,0 +1,90 @@
+//! Carves free blocks ahead of demand, and recreates deleted blocks whose addresses are in use.
+
+mod plan;
+mod recreate;
+
+use std::time::Instant;
+
+use bobbin_crds::AddressPool;
+use bobbin_ipam::demand::free_block_target;
+
+use super::error::ReconcileError;
+use super::layout::PoolShape;
+use super::reconciler::PoolReconciler;
+use super::{status, write};
+use crate::cache::{BlockInfo, PoolView};
+
+pub(super) use plan::{all_reserved, count_outside, reserved_spans};
+
+use plan::MissingBlocks;
+
+impl PoolReconciler {
+    /// Creates free blocks until the pool has its target number of them.
+    pub(super) async fn carve(
+        &mut self,
+        pool: &AddressPool,
+        shape: &PoolShape,
+        missing: &MissingBlocks,
+        view: &mut PoolView,
+    ) -> Result<(), ReconcileError> {
+        let claimed = view.blocks.iter().filter(|block| !block.is_free()).count() as u64;
+        let free = view.blocks.iter().filter(|block| status::is_claimable(shape, block)).count() as u64;
+        let target = free_block_target(view.nodes as u64, claimed, shape.layout.block_count());
+        let demand = target.saturating_sub(free);
+        if demand == 0 {
+            return Ok(());
+        }
+        let existing = view.blocks.iter().map(|block| block.index).collect();
+        let next = plan::next(shape, &existing, &missing.occupied, &reserved_spans(shape), demand);
+        if next.is_empty() || !write::blocks::may_carve(&self.context, pool).await? {
+            return Ok(());
+        }
+        let created = write::blocks::create(&self.context, &self.name, shape, &next).await?;
+        self.remember_carved(created, view);
+        if (next.len() as u64) < demand {
+            // The pass was limited, or the pool is fully carved: another pass finds out.
+            self.context.cache.pool_notify(&self.name).notify_one();
+        }
+        Ok(())
+    }
+
+    /// Blocks that do not exist although addresses of them are assigned.
+    pub(super) fn missing_blocks(&self, shape: &PoolShape, view: &PoolView) -> MissingBlocks {
+        let existing = view.blocks.iter().map(|block| block.index).collect();
+        let (orphans, unreadable) =
+            self.context.cache.with(|index| (index.orphaned_assignments(), index.unreadable_assignment_ranges()));
+        plan::missing_blocks(shape, &self.name, &existing, &orphans, &unreadable)
+    }
+
+    /// Recreates missing blocks, claimed for their node. A draining pool needs that, too: its addresses are in use.
+    pub(super) async fn recreate_blocks(
+        &mut self,
+        pool: &AddressPool,
+        shape: &PoolShape,
+        missing: &MissingBlocks,
+        view: &mut PoolView,
+    ) -> Result<(), ReconcileError> {
+        if missing.recreatable.is_empty() {
+            return Ok(());
+        }
+        write::blocks::may_carve(&self.context, pool).await?;
+        let mut blocks = Vec::new();
+        for (index, node) in &missing.recreatable {
+            let Some(block) = write::blocks::new_block(&self.name, shape, *index) else { continue };
+            if let Some(block) = recreate::claimed(&self.context, block, node).await? {
+                blocks.push((*index, block));
+            }
+        }
+        let created = write::blocks::create_all(&self.context, blocks).await?;
+        self.remember_carved(created, view);
+        Ok(())
+    }
+
+    fn remember_carved(&mut self, created: Vec<BlockInfo>, view: &mut PoolView) {
+        for block in created {
+            view.blocks.push(block.clone());
+            self.carved.insert(block.index, (block, Instant::now()));
+        }
+        view.blocks.sort_by_key(|block| block.index);
+    }
+}

@@ -1,0 +1,167 @@
+//! Which blocks to carve next, and which missing blocks to recreate. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bobbin_ipam::BlockRange;
+use ipnet::IpNet;
+
+use crate::cache::OrphanedAssignment;
+use crate::pool::layout::PoolShape;
+
+/// One pass carves at most this many blocks, so that the next pass soon sees changes.
+const MAX_BLOCKS_PER_PASS: u64 = 512;
+
+/// Index ranges of the blocks whose addresses are all reserved: sorted and disjoint.
+pub(crate) fn reserved_spans(shape: &PoolShape) -> Vec<Range<u64>> {
+    let mut spans: Vec<Range<u64>> = Vec::new();
+    for (entry, subnet) in shape.subnets.iter().enumerate() {
+        let span = shape.layout.span(entry);
+        for net in &shape.reserved_nets {
+            let Some((first, last)) = common(net, subnet.ipv4.map(IpNet::V4), subnet.ipv6.map(IpNet::V6)) else {
+                continue;
+            };
+            let Some(from) = shape.layout.index_of(first) else { continue };
+            // A subnet may have more addresses than its counted blocks.
+            let to = shape.layout.index_of(last).unwrap_or(span.end - 1);
+            if to > from + 1 {
+                spans.push(from + 1..to);
+            }
+            for edge in [from, to] {
+                if shape.layout.block(edge).is_some_and(|block| all_reserved(shape, &block)) {
+                    spans.push(edge..edge + 1);
+                }
+            }
+        }
+    }
+    merge(spans)
+}
+
+/// Whether no address of the block can be assigned.
+pub(crate) fn all_reserved(shape: &PoolShape, block: &BlockRange) -> bool {
+    shape.reserved.count_in(&block.as_subnet()) >= u128::from(block.len())
+}
+
+/// The first and last address that a reserved net and a subnet have in common.
+fn common(net: &IpNet, ipv4: Option<IpNet>, ipv6: Option<IpNet>) -> Option<(IpAddr, IpAddr)> {
+    let subnet = match net {
+        IpNet::V4(_) => ipv4?,
+        IpNet::V6(_) => ipv6?,
+    };
+    let inner = if net.contains(&subnet) {
+        subnet
+    } else if subnet.contains(net) {
+        *net
+    } else {
+        return None;
+    };
+    Some((inner.network(), inner.broadcast()))
+}
+
+fn merge(mut spans: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    spans.sort_unstable_by_key(|span| span.start);
+    let mut merged: Vec<Range<u64>> = Vec::new();
+    for span in spans {
+        match merged.last_mut() {
+            Some(last) if span.start <= last.end => last.end = last.end.max(span.end),
+            _ => merged.push(span),
+        }
+    }
+    merged
+}
+
+/// How many indices are in `spans` but not in `without`, whose ranges must not overlap.
+pub(crate) fn count_outside(spans: impl Iterator<Item = Range<u64>>, without: &[Range<u64>]) -> u64 {
+    spans
+        .map(|span| {
+            let inside: u64 =
+                without.iter().map(|other| other.end.min(span.end).saturating_sub(other.start.max(span.start))).sum();
+            (span.end - span.start).saturating_sub(inside)
+        })
+        .sum()
+}
+
+/// Blocks that do not exist although addresses of them are assigned.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct MissingBlocks {
+    /// The indices of all such blocks. No free block may be carved there.
+    pub(crate) occupied: BTreeSet<u64>,
+    /// The blocks whose assignments all name the block itself and the same node, by index: to recreate for that node.
+    pub(crate) recreatable: BTreeMap<u64, Arc<str>>,
+}
+
+/// Finds missing blocks from orphaned assignments and the ranges of unreadable assignments (`None`: unknown range).
+pub(crate) fn missing_blocks(
+    shape: &PoolShape,
+    pool: &str,
+    existing: &BTreeSet<u64>,
+    orphans: &[OrphanedAssignment],
+    unreadable: &[Option<BlockRange>],
+) -> MissingBlocks {
+    let mut nodes: BTreeMap<u64, Option<Arc<str>>> = BTreeMap::new();
+    for orphan in orphans.iter().filter(|orphan| !orphan.block_exists) {
+        let touched = indices(shape, &orphan.range);
+        let only = touched.first().copied().filter(|first| touched.iter().all(|index| index == first));
+        for index in touched {
+            let is_own = &*orphan.pool == pool && orphan.block == index && only == Some(index);
+            let node = is_own.then_some(&orphan.node);
+            let known = nodes.entry(index).or_insert_with(|| node.cloned());
+            if known.as_ref() != node {
+                *known = None;
+            }
+        }
+    }
+    let is_any_unknown = unreadable.contains(&None);
+    for index in unreadable.iter().flatten().flat_map(|range| indices(shape, range)) {
+        nodes.insert(index, None);
+    }
+    let reserved = reserved_spans(shape);
+    let is_carved = |index: &u64| {
+        shape.accepted_spans().any(|span| span.contains(index)) && !reserved.iter().any(|span| span.contains(index))
+    };
+    let recreatable =
+        nodes.iter().filter(|(index, _)| !is_any_unknown && !existing.contains(index) && is_carved(index));
+    let recreatable = recreatable.filter_map(|(index, node)| Some((*index, node.clone()?))).collect();
+    MissingBlocks { occupied: nodes.into_keys().collect(), recreatable }
+}
+
+/// The indices of the blocks that a range touches.
+fn indices(shape: &PoolShape, range: &BlockRange) -> Vec<u64> {
+    let ipv4 = range.ipv4.map(|net| net.network().into());
+    let ipv6 = range.ipv6.map(|net| net.network().into());
+    ipv4.into_iter().chain(ipv6).filter_map(|address| shape.layout.index_of(address)).collect()
+}
+
+/// The next `demand` indices to carve, lowest first: as many as exist, at most [`MAX_BLOCKS_PER_PASS`].
+///
+/// `existing` has the indices of all block objects, and `occupied` those of missing blocks with assignments.
+pub(crate) fn next(
+    shape: &PoolShape,
+    existing: &BTreeSet<u64>,
+    occupied: &BTreeSet<u64>,
+    reserved: &[Range<u64>],
+    demand: u64,
+) -> Vec<u64> {
+    let wanted = demand.min(MAX_BLOCKS_PER_PASS) as usize;
+    let mut found = Vec::with_capacity(wanted);
+    for span in shape.accepted_spans() {
+        let mut index = span.start;
+        while index < span.end && found.len() < wanted {
+            let behind = reserved.partition_point(|other| other.end <= index);
+            if let Some(other) = reserved.get(behind).filter(|other| other.start <= index) {
+                index = other.end;
+                continue;
+            }
+            if !existing.contains(&index) && !occupied.contains(&index) {
+                found.push(index);
+            }
+            index += 1;
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,105 @@
+//! The end of a deleted pool, and of blocks whose pool is gone.
+
+use std::time::Duration;
+
+use bobbin_api_client::Lenient;
+use bobbin_crds::{AddressBlock, AddressPool};
+
+use super::error::ReconcileError;
+use super::layout::{PoolShape, accepted_entries};
+use super::reconciler::PoolReconciler;
+use super::write;
+use crate::cache::objects::PartialAssignment;
+use crate::cache::{BlockInfo, PoolView};
+use crate::live_reads;
+
+/// When to look whether the API server has removed a pool that has no finalizer of ours any more.
+const REMOVED_POOL_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the blocks of a pool that is gone are reconciled.
+const ORPHANED_BLOCKS_INTERVAL: Duration = Duration::from_secs(30);
+
+impl PoolReconciler {
+    /// Deletes the free blocks of a deleted pool, reports who uses the others, and removes the finalizer when none is left.
+    pub(super) async fn finish_deletion(
+        &mut self,
+        pool: &AddressPool,
+        view: &PoolView,
+    ) -> Result<Duration, ReconcileError> {
+        write::blocks::delete(&self.context, deletable(view), &self.name).await?;
+        if is_empty(view) && self.is_unused().await? {
+            write::remove_finalizer(&self.context, pool).await?;
+            return Ok(REMOVED_POOL_INTERVAL);
+        }
+        let listed = accepted_entries(pool.status.as_ref()).to_vec();
+        let shape = PoolShape::with_listed(pool, &listed);
+        self.report_status(pool, view, &shape, listed, &[]).await
+    }
+
+    /// Whether the pool has no block and no assignment, by live reads.
+    async fn is_unused(&self) -> Result<bool, ReconcileError> {
+        let fields = format!("spec.poolName={}", self.name);
+        let mut left = 0;
+        live_reads::for_each(&self.context.clients, &fields, |_: Lenient<AddressBlock>| left += 1).await?;
+        live_reads::for_each(&self.context.clients, &fields, |_: Lenient<PartialAssignment>| left += 1).await?;
+        Ok(left == 0)
+    }
+
+    /// Deletes the free blocks of a pool that is gone.
+    pub(super) async fn delete_orphaned_blocks(&mut self, view: &PoolView) -> Result<Duration, ReconcileError> {
+        self.context.metrics.remove_pool(&self.name);
+        if deletable(view).next().is_some() && write::pool_is_gone(&self.context, &self.name).await? {
+            write::blocks::delete(&self.context, deletable(view), &self.name).await?;
+        }
+        Ok(ORPHANED_BLOCKS_INTERVAL)
+    }
+}
+
+/// Whether the cache knows no block and no assignment of the pool.
+fn is_empty(view: &PoolView) -> bool {
+    view.blocks.is_empty() && view.used == 0
+}
+
+/// Free blocks without an assignment.
+pub(super) fn deletable(view: &PoolView) -> impl Iterator<Item = &BlockInfo> {
+    view.blocks.iter().filter(|block| block.is_free() && block.assigned == 0 && !block.deleting)
+}
+
+/// Free blocks without an assignment that still have our finalizer.
+pub(super) fn finalizable(view: &PoolView) -> impl Iterator<Item = &BlockInfo> {
+    view.blocks.iter().filter(|block| block.is_free() && block.assigned == 0 && block.finalizer.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::BlockOwner;
+
+    fn block(node: Option<&str>, finalizer: bool, deleting: bool) -> BlockInfo {
+        let owner = node.map_or(BlockOwner::Unclaimed, |node| BlockOwner::Node(node.into()));
+        BlockInfo { owner, finalizer: finalizer.then_some(0), deleting, ..BlockInfo::default() }
+    }
+
+    #[test]
+    fn a_pool_is_empty_when_it_has_no_block_and_no_address() {
+        assert!(is_empty(&PoolView::default()));
+        assert!(!is_empty(&PoolView { used: 1, ..PoolView::default() }));
+        assert!(!is_empty(&PoolView { blocks: vec![block(None, false, true)], ..PoolView::default() }));
+    }
+
+    #[test]
+    fn a_claimed_block_keeps_its_finalizer_and_is_not_deleted() {
+        let view =
+            PoolView { blocks: vec![block(Some("n1"), true, false), block(None, true, true)], ..PoolView::default() };
+        assert_eq!(deletable(&view).count(), 0);
+        assert_eq!(finalizable(&view).count(), 1);
+    }
+
+    #[test]
+    fn an_assigned_or_unreadable_block_keeps_its_finalizer_and_is_not_deleted() {
+        let assigned = BlockInfo { assigned: 1, ..block(None, true, false) };
+        let unreadable = BlockInfo { finalizer: Some(0), ..BlockInfo::unreadable(3) };
+        let view = PoolView { blocks: vec![assigned, unreadable], ..PoolView::default() };
+        assert_eq!(deletable(&view).count(), 0);
+        assert_eq!(finalizable(&view).count(), 0);
+    }
+}

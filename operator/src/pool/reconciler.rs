@@ -1,0 +1,149 @@
+//! Reconciles one pool: a task that runs a pass after each change, while this operator leads.
+//!
+//! Every write tests the resourceVersion or UID that was read, so a second operator only fails its own writes.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bobbin_api_client::backoff;
+use bobbin_crds::{AddressPool, FINALIZER};
+
+use super::error::ReconcileError;
+use super::layout::{PoolShape, accepted_entries};
+use super::write;
+use crate::cache::{BlockInfo, PoolView};
+use crate::context::Context;
+
+/// Changes within this time cause one pass.
+pub(super) const DEBOUNCE: Duration = Duration::from_millis(10);
+/// How often a pool is reconciled while some of its subnets are not accepted: the conflict may be gone.
+const CONFLICT_RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// How often an unchanged pool is reconciled.
+pub(super) const RESYNC_INTERVAL: Duration = Duration::from_mins(10);
+/// A carved block that the watch has not shown within this time counts as absent.
+const CARVED_BLOCK_TIMEOUT: Duration = Duration::from_secs(10);
+/// First and longest wait after a pass that met a stale object.
+const STALE_RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
+/// First and longest wait after a pass that failed otherwise.
+const ERROR_RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// Reconciles one pool.
+pub(super) struct PoolReconciler {
+    pub(super) context: Arc<Context>,
+    pub(super) name: Arc<str>,
+    /// The last write of the pool, until the watch shows it.
+    written: Option<WrittenPool>,
+    pub(super) last_status_write: Option<Instant>,
+    /// Blocks that were carved and that the watch has not shown yet.
+    pub(super) carved: BTreeMap<u64, (BlockInfo, Instant)>,
+}
+
+/// A write of the pool.
+struct WrittenPool {
+    /// The resourceVersion that the watch showed before the write.
+    shown_version: String,
+    pool: AddressPool,
+}
+
+/// Reconciles a pool until the task is aborted.
+pub(super) async fn run(context: Arc<Context>, name: Arc<str>) {
+    let changed = context.cache.pool_notify(&name);
+    let carved = BTreeMap::new();
+    let mut reconciler = PoolReconciler { context, name, written: None, last_status_write: None, carved };
+    let mut failures = 0_u32;
+    loop {
+        if !reconciler.context.is_active() {
+            reconciler.written = None;
+            reconciler.context.role_change().await;
+            continue;
+        }
+        match reconciler.reconcile().await {
+            Ok(next) => {
+                failures = 0;
+                tokio::select! {
+                    () = changed.notified() => {}
+                    () = tokio::time::sleep(next) => {}
+                }
+                tokio::time::sleep(DEBOUNCE).await;
+            }
+            Err(error) => {
+                let (base, cap) = if error.is_expected() { STALE_RETRY } else { ERROR_RETRY };
+                if failures == 0 && !error.is_expected() {
+                    tracing::warn!(pool = %reconciler.name, %error, "failed to reconcile the pool; retrying");
+                } else {
+                    tracing::debug!(pool = %reconciler.name, %error, failures, "failed to reconcile the pool");
+                }
+                tokio::time::sleep(backoff(failures, base, cap)).await;
+                failures = failures.saturating_add(1);
+            }
+        }
+    }
+}
+
+impl PoolReconciler {
+    /// Runs one pass. Returns when to run the next one if nothing changes.
+    async fn reconcile(&mut self) -> Result<Duration, ReconcileError> {
+        let mut view = self.view();
+        if view.unreadable {
+            // Its event says so. Nothing of it is carved, released or deleted.
+            return Ok(RESYNC_INTERVAL);
+        }
+        write::blocks::remove_finalizers(&self.context, &view, &self.name).await?;
+        let Some(pool) = view.pool.clone() else {
+            return self.delete_orphaned_blocks(&view).await;
+        };
+        let pool = self.newest(pool);
+        if pool.metadata.deletion_timestamp.is_some() {
+            return self.finish_deletion(&pool, &view).await;
+        }
+        if !pool.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER) {
+            let pool = write::add_finalizer(&self.context, &pool).await?;
+            self.remember(&view, pool);
+            return Ok(Duration::ZERO);
+        }
+        let (pool, acceptance) = self.accept(&pool, &view).await?;
+        let shape = PoolShape::with_listed(&pool, &acceptance.listed);
+        if let Ok(shape) = &shape {
+            let missing = self.missing_blocks(shape, &view);
+            self.recreate_blocks(&pool, shape, &missing, &mut view).await?;
+            if !pool.spec.draining && acceptance.listed == accepted_entries(pool.status.as_ref()) {
+                self.carve(&pool, shape, &missing, &mut view).await?;
+            }
+            write::blocks::delete_unusable(&self.context, shape, &view).await?;
+        }
+        let is_open = acceptance.undecided || !acceptance.rejected.is_empty();
+        let next = self.report_status(&pool, &view, &shape, acceptance.listed, &acceptance.rejected).await?;
+        Ok(if is_open { next.min(CONFLICT_RETRY_INTERVAL) } else { next })
+    }
+
+    /// The pool as the cache has it, plus the blocks that were carved since.
+    fn view(&mut self) -> PoolView {
+        let mut view = self.context.cache.with(|index| index.view(&self.name));
+        let shown: HashSet<u64> = view.blocks.iter().map(|block| block.index).collect();
+        self.carved.retain(|index, (_, when)| !shown.contains(index) && when.elapsed() < CARVED_BLOCK_TIMEOUT);
+        if !self.carved.is_empty() {
+            view.blocks.extend(self.carved.values().map(|(block, _)| block.clone()));
+            view.blocks.sort_by_key(|block| block.index);
+        }
+        view
+    }
+
+    /// The pool as this reconciler last wrote it, if the cache does not have that write yet; else as the cache has it.
+    fn newest(&mut self, shown: AddressPool) -> AddressPool {
+        let version = shown.metadata.resource_version.as_ref();
+        let is_behind = |written: &&WrittenPool| {
+            version == Some(&written.shown_version) && shown.metadata.uid == written.pool.metadata.uid
+        };
+        if let Some(written) = self.written.as_ref().filter(is_behind) {
+            return written.pool.clone();
+        }
+        self.written = None;
+        shown
+    }
+
+    pub(super) fn remember(&mut self, view: &PoolView, pool: AddressPool) {
+        let shown = view.pool.as_ref().and_then(|pool| pool.metadata.resource_version.clone());
+        self.written = shown.map(|shown_version| WrittenPool { shown_version, pool });
+    }
+}

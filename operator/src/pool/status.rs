@@ -1,0 +1,130 @@
+//! A pool's status: counts, free window and conditions. Pure, but for `publish`, which writes it.
+
+mod conditions;
+mod free_window;
+mod publish;
+mod write_policy;
+
+use std::sync::Arc;
+
+use bobbin_crds::pool::{AcceptedSubnet, AddressCounts, BlockCounts, FamilyCounts};
+use bobbin_crds::{AddressPool, AddressPoolStatus};
+use bobbin_ipam::Family;
+use bobbin_ipam::counts::{saturating, subtract};
+use bobbin_ipam::overlap::Overlap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::carve::{all_reserved, count_outside, reserved_spans};
+use super::layout::{PoolShape, ShapeError};
+use crate::cache::{BlockInfo, BlockOwner, PoolView};
+
+pub(crate) use conditions::find;
+
+/// The inputs of a status.
+pub(super) struct Inputs<'a> {
+    pub(super) pool: &'a AddressPool,
+    /// The pool, parsed with `listed` as its status entries.
+    pub(super) shape: Result<&'a PoolShape, &'a ShapeError>,
+    pub(super) view: &'a PoolView,
+    pub(super) listed: Vec<AcceptedSubnet>,
+    pub(super) rejected: &'a [Overlap],
+    /// The nodes that use addresses or blocks of a deleted pool; empty for other pools.
+    pub(super) users: &'a [(Arc<str>, u64)],
+    pub(super) now: Time,
+}
+
+/// The counts that conditions depend on.
+struct Counts {
+    /// Blocks that a node can claim now, or that can be carved.
+    free_blocks: i64,
+    /// Whether a claimed block has an unassigned address.
+    free_in_claimed: bool,
+    /// Addresses (pairs) of all accepted entries.
+    total: i64,
+    used: i64,
+}
+
+/// Computes the whole status.
+pub(super) fn compute(inputs: &Inputs<'_>) -> AddressPoolStatus {
+    let (pool, view) = (inputs.pool, inputs.view);
+    let mut status = AddressPoolStatus {
+        observed_generation: pool.metadata.generation,
+        used: saturating(view.used.into()),
+        accepted_subnets: inputs.listed.clone(),
+        ..AddressPoolStatus::default()
+    };
+    let mut counts = Counts { free_blocks: 0, free_in_claimed: false, total: 0, used: status.used };
+    if let Ok(shape) = inputs.shape {
+        status.addresses = addresses(shape, view);
+        let family = status.addresses.ipv4.or(status.addresses.ipv6).unwrap_or_default();
+        status.free = family.free;
+        status.blocks = blocks(shape, view);
+        let free: Vec<u64> =
+            view.blocks.iter().filter(|block| is_claimable(shape, block)).map(|block| block.index).collect();
+        status.free_window = free_window::of(&free);
+        counts.total = family.total;
+        counts.free_blocks = status.blocks.free;
+        counts.free_in_claimed = view.blocks.iter().any(|block| !block.is_free() && has_free_address(shape, block));
+    }
+    let old = pool.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    status.conditions = conditions::all(inputs, &counts, old);
+    status
+}
+
+/// Whether a node may claim the block.
+pub(super) fn is_claimable(shape: &PoolShape, block: &BlockInfo) -> bool {
+    block.is_free() && !block.deleting && belongs(shape, block)
+}
+
+/// Whether the pool would carve the block: it has the right range, lies in an accepted entry, and is not fully reserved.
+pub(super) fn belongs(shape: &PoolShape, block: &BlockInfo) -> bool {
+    let range = shape.layout.block(block.index);
+    range.is_some()
+        && (range == block.range || block.owner == BlockOwner::Unknown)
+        && shape.accepted_spans().any(|span| span.contains(&block.index))
+        && range.is_some_and(|range| !all_reserved(shape, &range))
+}
+
+fn has_free_address(shape: &PoolShape, block: &BlockInfo) -> bool {
+    block.range.is_some_and(|range| {
+        let usable = u128::from(range.len()).saturating_sub(shape.reserved.count_in(&range.as_subnet()));
+        u128::from(block.assigned) < usable
+    })
+}
+
+fn addresses(shape: &PoolShape, view: &PoolView) -> AddressCounts {
+    let Some(layout) = shape.counted() else { return AddressCounts::default() };
+    let reserved = saturating(layout.reserved_count(&shape.reserved));
+    let has = |family| {
+        shape.subnets.first().is_some_and(|subnet| match family {
+            Family::Ipv4 => subnet.ipv4.is_some(),
+            Family::Ipv6 => subnet.ipv6.is_some(),
+        })
+    };
+    let of = |family| {
+        has(family).then(|| {
+            let total = saturating(layout.address_count(family));
+            let assigned = saturating(view.used.into());
+            let unassigned = subtract(subtract(total, reserved), assigned);
+            // An address that was assigned again no longer cools down.
+            let cooling = saturating(view.cooling.into()).min(unassigned);
+            FamilyCounts { total, reserved, assigned, cooling, free: subtract(unassigned, cooling) }
+        })
+    };
+    AddressCounts { ipv4: of(Family::Ipv4), ipv6: of(Family::Ipv6) }
+}
+
+fn blocks(shape: &PoolShape, view: &PoolView) -> BlockCounts {
+    let total: u64 = shape.accepted_spans().map(|span| span.end - span.start).sum();
+    let usable = count_outside(shape.accepted_spans(), &reserved_spans(shape));
+    let claimed = view.blocks.iter().filter(|block| !block.is_free()).count() as u64;
+    let claimed_of_usable = view.blocks.iter().filter(|block| !block.is_free() && belongs(shape, block)).count() as u64;
+    BlockCounts {
+        total: saturating(total.into()),
+        claimed: saturating(claimed.into()),
+        free: saturating(usable.saturating_sub(claimed_of_usable).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

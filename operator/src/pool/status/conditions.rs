@@ -1,0 +1,121 @@
+//! The conditions of a pool. Each message says what is wrong, why, and what to do. Pure.
+
+use bobbin_api_client::shortened;
+use bobbin_crds::pool::condition::{EXHAUSTED, READY, TERMINATING};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::{Counts, Inputs};
+
+/// The reason of `Ready` while a subnet is rejected, and of its event.
+pub(super) const OVERLAPS: &str = "Overlaps";
+/// A message names at most this many nodes.
+const MAX_NAMED_NODES: usize = 5;
+/// A longer message does not fit on a screen. The API server would accept 32768 bytes.
+const MAX_MESSAGE_BYTES: usize = 1000;
+
+struct State {
+    status: bool,
+    reason: &'static str,
+    message: String,
+}
+
+fn state(status: bool, reason: &'static str, message: impl Into<String>) -> State {
+    State { status, reason, message: message.into() }
+}
+
+/// The condition of a type.
+pub(crate) fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+/// All conditions. A condition keeps its transition time until its status changes; conditions of other writers stay.
+pub(super) fn all(inputs: &Inputs<'_>, counts: &Counts, old: &[Condition]) -> Vec<Condition> {
+    let mut all = vec![(READY, ready(inputs)), (EXHAUSTED, exhausted(inputs, counts))];
+    if inputs.pool.metadata.deletion_timestamp.is_some() {
+        all.push((TERMINATING, terminating(inputs, counts)));
+    }
+    let condition = |(type_, state): (&str, State)| {
+        let status = if state.status { "True" } else { "False" };
+        let since = find(old, type_).filter(|old| old.status == status).map(|old| old.last_transition_time.clone());
+        Condition {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            reason: state.reason.to_owned(),
+            message: shortened(&state.message, MAX_MESSAGE_BYTES),
+            last_transition_time: since.unwrap_or_else(|| inputs.now.clone()),
+            observed_generation: inputs.pool.metadata.generation,
+        }
+    };
+    let foreign = old.iter().filter(|old| ![READY, EXHAUSTED, TERMINATING].contains(&old.type_.as_str()));
+    all.into_iter().map(condition).chain(foreign.cloned()).collect()
+}
+
+fn ready(inputs: &Inputs<'_>) -> State {
+    let shape = match inputs.shape {
+        Ok(shape) => shape,
+        Err(error) => return state(false, "Invalid", format!("the pool can't be carved: {error}")),
+    };
+    if inputs.pool.metadata.deletion_timestamp.is_some() {
+        return state(false, "Terminating", "the pool is being deleted and assigns no addresses: create another pool");
+    }
+    if inputs.pool.spec.draining {
+        return state(
+            false,
+            "Draining",
+            "the pool is draining and assigns no new addresses: set spec.draining to false to use it again",
+        );
+    }
+    let overlaps: Vec<String> = inputs.rejected.iter().map(ToString::to_string).collect();
+    let overlaps = overlaps.join("; ");
+    match (shape.accepted.contains(&true), overlaps.is_empty()) {
+        // A rejected new entry must not stop the pods that use the accepted ones.
+        (true, false) => state(true, OVERLAPS, format!("the pool works without some of its subnets: {overlaps}")),
+        (false, false) => state(false, OVERLAPS, overlaps),
+        (true, true) => state(true, "SubnetsAccepted", "all subnets are accepted, and nodes can claim blocks"),
+        (false, true) => state(false, "Pending", "the operator is comparing the subnets with those of other pools"),
+    }
+}
+
+fn exhausted(inputs: &Inputs<'_>, counts: &Counts) -> State {
+    if counts.total == 0 {
+        return state(false, "FreeBlocks", "the pool has no blocks yet");
+    }
+    if counts.free_blocks > 0 {
+        return state(false, "FreeBlocks", "the pool has free blocks");
+    }
+    if counts.free_in_claimed {
+        return state(false, "FreeAddresses", "all blocks are claimed, but some of them have free addresses");
+    }
+    let pool = inputs.pool.metadata.name.as_deref().unwrap_or_default();
+    let total = counts.total;
+    state(
+        true,
+        "NoFreeAddress",
+        format!(
+            "all {total} addresses of pool {pool:?} are in use or reserved: append a subnet to its spec.subnets, or delete pods that use it"
+        ),
+    )
+}
+
+fn terminating(inputs: &Inputs<'_>, counts: &Counts) -> State {
+    let blocks = inputs.view.blocks.iter().filter(|block| !block.is_free()).count();
+    if counts.used == 0 && blocks == 0 {
+        return state(true, "Empty", "no address of the pool is in use: the operator is about to remove it");
+    }
+    let users = inputs.users;
+    let mut nodes: Vec<String> =
+        users.iter().take(MAX_NAMED_NODES).map(|(node, count)| format!("{node} ({count})")).collect();
+    if users.len() > MAX_NAMED_NODES {
+        nodes.push(format!("{} more", users.len() - MAX_NAMED_NODES));
+    }
+    let nodes = nodes.join(", ");
+    state(
+        true,
+        "InUse",
+        format!(
+            "the pool waits for {} addresses in {blocks} claimed blocks on {} nodes: {nodes}; delete the pods that use them",
+            counts.used,
+            users.len()
+        ),
+    )
+}

@@ -1,0 +1,25 @@
+//! The range of indices in which agents look for free blocks. They try indices without reading, so most should be free. Pure.
+
+use bobbin_crds::pool::FreeWindow;
+
+/// The window over sorted free indices: all of them if at least half of the range is free, else the narrowest three quarters.
+pub(super) fn of(free: &[u64]) -> Option<FreeWindow> {
+    let (first, last) = (*free.first()?, *free.last()?);
+    let len = free.len() as u64;
+    if (last - first) / 2 < len {
+        return Some(window(free));
+    }
+    let count = free.len() - free.len() / 4;
+    let narrowest = free.windows(count).min_by_key(|part| part[count - 1] - part[0])?;
+    Some(window(narrowest))
+}
+
+fn window(free: &[u64]) -> FreeWindow {
+    // An index is below 2^46.
+    let index = |index: Option<&u64>| index.map_or(0, |index| i64::try_from(*index).unwrap_or(i64::MAX));
+    FreeWindow {
+        first: index(free.first()),
+        last: index(free.last()),
+        free: i64::try_from(free.len()).unwrap_or(i64::MAX),
+    }
+}

@@ -1,0 +1,64 @@
+//! When a changed status is written: changes that agents or users act on at once, mere counts at an interval. Pure.
+
+use std::time::Duration;
+
+use bobbin_crds::AddressPoolStatus;
+use bobbin_crds::pool::FreeWindow;
+use bobbin_crds::pool::condition::TERMINATING;
+
+/// Each write of a pool is a watch event for each agent. Writes of counts cause at most this many events.
+const MAX_WATCH_EVENTS_PER_SECOND: f64 = 2000.0;
+
+/// When to write a status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WritePolicy {
+    /// Nothing changed: do not write it.
+    Skip,
+    /// Only counts changed: write it when the interval is over.
+    AtInterval,
+    /// An agent or a user may act on the change: write it now.
+    Immediately,
+}
+
+/// The minimum time between two writes of counts.
+pub(super) fn interval(setting: Duration, nodes: usize, pools: usize) -> Duration {
+    setting.max(Duration::from_secs_f64(nodes as f64 * pools as f64 / MAX_WATCH_EVENTS_PER_SECOND))
+}
+
+/// When to write `new` over `old`.
+pub(super) fn decide(old: Option<&AddressPoolStatus>, new: &AddressPoolStatus) -> WritePolicy {
+    let Some(old) = old else { return WritePolicy::Immediately };
+    let crosses_zero = (old.blocks.free == 0) != (new.blocks.free == 0);
+    if old.observed_generation != new.observed_generation
+        || old.accepted_subnets != new.accepted_subnets
+        || crosses_zero
+        || has_moved(old.free_window, new.free_window)
+        || condition_texts(old) != condition_texts(new)
+    {
+        return WritePolicy::Immediately;
+    }
+    if old == new { WritePolicy::Skip } else { WritePolicy::AtInterval }
+}
+
+/// The conditions without times. The message of `Terminating` consists of counts, so it is left out.
+fn condition_texts(status: &AddressPoolStatus) -> Vec<(&str, &str, &str, &str)> {
+    status
+        .conditions
+        .iter()
+        .map(|condition| {
+            let message = if condition.type_ == TERMINATING { "" } else { condition.message.as_str() };
+            (condition.type_.as_str(), condition.status.as_str(), condition.reason.as_str(), message)
+        })
+        .collect()
+}
+
+/// Whether agents with the old window would often miss: less than half of either window is common to both.
+fn has_moved(old: Option<FreeWindow>, new: Option<FreeWindow>) -> bool {
+    let (old, new) = match (old, new) {
+        (None, None) => return false,
+        (Some(old), Some(new)) => (old, new),
+        _ => return true,
+    };
+    let common = (old.last.min(new.last) - old.first.max(new.first) + 1).max(0);
+    common * 2 < old.last - old.first + 1 || common * 2 < new.last - new.first + 1
+}

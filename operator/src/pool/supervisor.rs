@@ -1,0 +1,67 @@
+//! Starts a reconciler for each pool, and ends it when nothing of the pool is left.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::reconciler;
+use crate::context::Context;
+
+/// Liveness fails when this loop makes no progress for this long.
+const LOOP_DEADLINE: Duration = Duration::from_mins(2);
+/// How often the set of pools is compared with the set of reconcilers without a notification.
+const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
+/// How long the reconciler of a deleted pool stays: a pool of the same name may be created while a write is in flight.
+const RECONCILER_LINGER: Duration = Duration::from_mins(1);
+/// The pause after a reconciler has panicked.
+const RESTART_DELAY: Duration = Duration::from_secs(1);
+
+struct Running {
+    task: AbortHandle,
+    /// Since when nothing of the pool is left.
+    idle_since: Option<Instant>,
+}
+
+/// Runs the reconcilers of all pools. Never returns.
+pub(crate) async fn run_all(context: Arc<Context>) {
+    let mut tasks = JoinSet::new();
+    let mut reconcilers: HashMap<Arc<str>, Running> = HashMap::new();
+    let beat = context.watchdog.register("pools", LOOP_DEADLINE);
+    loop {
+        beat.beat();
+        let pools = context.cache.with(|index| index.reconciled_pools());
+        for name in &pools {
+            let start = || reconciler::run(Arc::clone(&context), Arc::clone(name));
+            let running = reconcilers
+                .entry(Arc::clone(name))
+                .or_insert_with(|| Running { task: tasks.spawn(start()), idle_since: None });
+            running.idle_since = None;
+        }
+        for (name, running) in &mut reconcilers {
+            let is_idle = !pools.contains(name);
+            if is_idle && running.idle_since.get_or_insert_with(Instant::now).elapsed() > RECONCILER_LINGER {
+                running.task.abort();
+            }
+        }
+        reconcilers.retain(|name, running| {
+            let ended = running.task.is_finished();
+            if ended {
+                context.metrics.remove_pool(name);
+                context.cache.remove_pool_notify(name);
+            }
+            !ended
+        });
+        tokio::select! {
+            () = context.cache.pool_set_changed.notified() => {}
+            Some(ended) = tasks.join_next() => {
+                if let Err(error) = ended && error.is_panic() {
+                    tracing::error!(%error, "the reconciler of a pool panicked and is started again");
+                    tokio::time::sleep(RESTART_DELAY).await;
+                }
+            }
+            () = tokio::time::sleep(RESYNC_INTERVAL) => {}
+        }
+    }
+}

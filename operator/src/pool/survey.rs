@@ -1,0 +1,91 @@
+//! A survey: live lists of all pools, blocks, assignments and nodes, for the decision whether pending subnets are accepted.
+
+use std::collections::HashSet;
+
+use bobbin_api_client::{Clients, Lenient, PartialNode, ReadError};
+use bobbin_crds::pool::Acceptance;
+use bobbin_crds::{AddressBlock, AddressPool};
+use bobbin_ipam::overlap::{PoolSubnet, SubnetConflict};
+use bobbin_ipam::{BlockRange, SubnetPair};
+
+use super::layout::{PoolShape, accepted_entries, entries};
+use crate::cache::objects::{PartialAssignment, node_conflicts};
+use crate::cache::{UnreadableObject, assignment_range, block_index, block_key};
+use crate::live_reads::for_each;
+
+/// What a survey found about one pool.
+#[derive(Debug)]
+pub(super) struct Survey {
+    /// The pool as this survey read it.
+    pub(super) pool: AddressPool,
+    /// The listed entries of all pools.
+    pub(super) entries: Vec<PoolSubnet>,
+    /// Everything else that has addresses of the pending entries.
+    pub(super) conflicts: Vec<SubnetConflict>,
+}
+
+/// Lists everything. `None`: the pool is gone, or can't be decoded.
+pub(super) async fn run(clients: &Clients, name: &str) -> Result<Option<Survey>, ReadError> {
+    let (mut pools, mut unreadable) = (Vec::new(), Vec::new());
+    for_each(clients, "", |pool: Lenient<AddressPool>| match pool {
+        Lenient::Readable(pool) => pools.push(pool),
+        Lenient::Unreadable(pool) => unreadable.push(UnreadableObject::pool(pool.name())),
+    })
+    .await?;
+    let entries = entries(&pools);
+    let find = |name: &str| pools.iter().find(|pool| pool.metadata.name.as_deref() == Some(name));
+    let Some(pool) = find(name).cloned() else {
+        return Ok(None);
+    };
+    let shape = PoolShape::read(&pool).ok();
+    let pending: Vec<SubnetPair> = accepted_entries(pool.status.as_ref())
+        .iter()
+        .filter(|entry| entry.state == Acceptance::Pending)
+        .filter_map(|entry| SubnetPair::parse(entry.ipv4.as_deref(), entry.ipv6.as_deref()).ok())
+        .collect();
+    let overlaps = |range: &BlockRange| pending.iter().any(|subnet| range.overlaps_subnet(subnet));
+    let mut conflicts = Vec::new();
+    let mut own_blocks: HashSet<String> = HashSet::new();
+    for_each(clients, "", |block: Lenient<AddressBlock>| {
+        let block_name = block.name().to_owned();
+        let Some(block) = block.readable() else {
+            let (pool, index) = block_key(&block_name).unzip();
+            let shape = pool.and_then(find).and_then(|pool| PoolShape::read(pool).ok());
+            unreadable.push(UnreadableObject::block(&block_name, index, shape.as_ref().map(|shape| &shape.layout)));
+            return;
+        };
+        let Ok(range) = BlockRange::parse(block.spec.ipv4.as_deref(), block.spec.ipv6.as_deref()) else { return };
+        if !overlaps(&range) {
+            return;
+        }
+        let index = u64::try_from(block.spec.index).unwrap_or(u64::MAX);
+        if block.spec.pool_name == name && shape.as_ref().and_then(|shape| shape.layout.block(index)) == Some(range) {
+            own_blocks.insert(block_name);
+        } else {
+            conflicts.push(SubnetConflict::leftover(format!("AddressBlock {block_name}"), range));
+        }
+    })
+    .await?;
+    for_each(clients, "", |assignment: Lenient<PartialAssignment>| {
+        let address = assignment.name();
+        let Some(assignment) = assignment.readable() else {
+            unreadable.push(UnreadableObject::assignment(address));
+            return;
+        };
+        let Some(range) = assignment_range(assignment) else { return };
+        let spec = &assignment.spec;
+        let is_own = block_index(name, &spec.block_name).is_some() && own_blocks.contains(&spec.block_name);
+        if overlaps(&range) && !is_own {
+            conflicts
+                .push(SubnetConflict::leftover(format!("IPAssignment {address} of node {}", spec.node_name), range));
+        }
+    })
+    .await?;
+    for_each(clients, "", |node: Lenient<PartialNode>| {
+        let of_node = node.readable().into_iter().flat_map(node_conflicts);
+        conflicts.extend(of_node.filter(|conflict| overlaps(&conflict.range)));
+    })
+    .await?;
+    conflicts.extend(unreadable.iter().flat_map(|object| object.conflicts(&pending)));
+    Ok(Some(Survey { pool, entries, conflicts }))
+}

@@ -1,0 +1,143 @@
+//! Deletes void assignments: their node does not own their block, and their pod is gone.
+//!
+//! The agent of the node can see the container, so it decides first. The operator deletes only what two checks agree on.
+
+mod candidates;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bobbin_api_client::{Lenient, ReadError, read};
+use bobbin_crds::AddressBlock;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::core::PartialObjectMeta;
+
+use crate::cache::OrphanedAssignment;
+use crate::cache::objects::PartialAssignment;
+use crate::context::Context;
+use crate::deleted_nodes::delete_assignment;
+use crate::live_reads::{READ_TIMEOUT, node_is_gone};
+use candidates::Candidates;
+
+/// How often the orphaned assignments are compared.
+const PASS_INTERVAL: Duration = Duration::from_secs(30);
+/// One pass checks at most this many assignments by live reads.
+const MAX_CHECKS_PER_PASS: usize = 20;
+
+/// Runs forever.
+pub(crate) async fn run(context: Arc<Context>) {
+    let mut candidates = Candidates::default();
+    loop {
+        tokio::time::sleep(bobbin_api_client::backoff::jittered(PASS_INTERVAL)).await;
+        if !context.watches.synced() {
+            continue;
+        }
+        let orphans = context.cache.with(|index| {
+            index.tidy();
+            index.orphaned_assignments()
+        });
+        let count = candidates.observe(orphans, Instant::now());
+        context.metrics.void_assignments.set(i64::try_from(count).unwrap_or(i64::MAX));
+        if !context.is_leader() {
+            continue;
+        }
+        for orphan in candidates.take_due(MAX_CHECKS_PER_PASS, Instant::now()) {
+            if let Err(error) = check(&context, &mut candidates, &orphan).await {
+                tracing::debug!(assignment = orphan.name, %error, "failed to check an orphaned assignment; it stays");
+            }
+        }
+    }
+}
+
+/// Reads the assignment, its block, Node and pod. Deletes it if it is void and an earlier check found its pod gone, too.
+async fn check(
+    context: &Context,
+    candidates: &mut Candidates,
+    candidate: &OrphanedAssignment,
+) -> Result<(), ReadError> {
+    let assignments: Api<Lenient<PartialAssignment>> = Api::all(context.clients.requests.clone());
+    let assignment = match read(READ_TIMEOUT, assignments.get(&candidate.name)).await {
+        Err(ReadError::NotFound) => return Ok(()),
+        assignment => assignment?,
+    };
+    // An assignment is in use if it, its block or its pool can't be decoded.
+    let Lenient::Readable(assignment) = assignment else { return Ok(()) };
+    if context.cache.with(|index| index.is_unreadable(&assignment.spec.pool_name)) {
+        return Ok(());
+    }
+    let blocks: Api<Lenient<AddressBlock>> = Api::all(context.clients.requests.clone());
+    let owner = match read(READ_TIMEOUT, blocks.get(&assignment.spec.block_name)).await {
+        Err(ReadError::NotFound) => None,
+        block => {
+            let Lenient::Readable(block) = block? else { return Ok(()) };
+            block.spec.node_name.filter(|node| !node.is_empty())
+        }
+    };
+    let (node, block) = (&assignment.spec.node_name, &assignment.spec.block_name);
+    if owner.as_deref() == Some(node) {
+        return Ok(());
+    }
+    // The assignments of a deleted node are released after its grace period.
+    if node_is_gone(&context.clients, node).await? {
+        return Ok(());
+    }
+    let (address, owner) = (&candidate.name, owner.as_deref().unwrap_or("(none)"));
+    if !pod_is_gone(context, &assignment).await? {
+        candidates.note_pod_alive(candidate);
+        let pod = pod_of(&assignment);
+        tracing::warn!(
+            address,
+            node,
+            block,
+            owner,
+            pod,
+            "a running pod uses an address of a block that its node does not own: delete the pod, so that it gets another address"
+        );
+        return Ok(());
+    }
+    let Some(uid) = assignment.metadata.uid else { return Ok(()) };
+    if !candidates.note_pod_gone(candidate, &uid, Instant::now()) {
+        tracing::info!(
+            address,
+            node,
+            block,
+            owner,
+            "found a void assignment of a deleted pod; it is deleted if a second check in 15 minutes agrees"
+        );
+        return Ok(());
+    }
+    if delete_assignment(&assignments, candidate.name.clone(), uid).await {
+        tracing::warn!(
+            address,
+            node,
+            block,
+            owner,
+            "deleted a void assignment: its pod is gone and its node does not own the block"
+        );
+    }
+    Ok(())
+}
+
+/// Namespace and name of the pod of an assignment.
+fn pod_of(assignment: &PartialAssignment) -> String {
+    let or_none = |name: &Option<String>| name.clone().unwrap_or_else(|| "(none)".to_owned());
+    format!("{}/{}", or_none(&assignment.spec.pod_namespace), or_none(&assignment.spec.pod_name))
+}
+
+/// Whether the pod of an assignment is gone. Without a pod in the assignment there is no evidence, so it is not.
+async fn pod_is_gone(context: &Context, assignment: &PartialAssignment) -> Result<bool, ReadError> {
+    let spec = &assignment.spec;
+    let (Some(namespace), Some(name), Some(uid)) = (&spec.pod_namespace, &spec.pod_name, &spec.pod_uid) else {
+        return Ok(false);
+    };
+    let pods: Api<Lenient<PartialObjectMeta<Pod>>> = Api::namespaced(context.clients.requests.clone(), namespace);
+    match read(READ_TIMEOUT, pods.get(name)).await {
+        Err(ReadError::NotFound) => Ok(true),
+        Ok(Lenient::Unreadable(_)) => Ok(false),
+        // The UID of a mirror pod is not the UID that the container runtime knows.
+        Ok(Lenient::Readable(pod)) => Ok(pod.metadata.uid.as_ref() != Some(uid)
+            && !pod.metadata.annotations.is_some_and(|all| all.contains_key("kubernetes.io/config.mirror"))),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,155 @@
+//! Orphaned assignments that may be void: which to check live, and what earlier checks found. Pure.
+//!
+//! The node of such an assignment may have lost the block while the pod still runs. So it is deleted only on live evidence
+//! that its pod is gone. A deleted pod object does not prove that the container has ended, so two checks must agree.
+//! Between them the agent has the time to list its own assignments once. In doubt the assignment stays, and is counted.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crate::cache::OrphanedAssignment;
+
+/// A younger orphan may only be a claim, or a watch event, that is in flight.
+pub(crate) const MIN_ORPHAN_AGE: Duration = Duration::from_mins(1);
+/// The time between two checks of one assignment: each agent lists its own assignments once in that time.
+pub(crate) const CHECK_INTERVAL: Duration = Duration::from_mins(15);
+
+/// What is known of one orphaned assignment.
+#[derive(Clone, Debug)]
+struct Candidate {
+    /// Orphaned in every observation since then.
+    since: Instant,
+    last_check: Option<Instant>,
+    /// The UID of the assignment, and since when every check has found its pod gone.
+    pod_gone: Option<(String, Instant)>,
+}
+
+impl Candidate {
+    fn is_old(&self, now: Instant) -> bool {
+        now.duration_since(self.since) >= MIN_ORPHAN_AGE
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.is_old(now) && self.last_check.is_none_or(|at| now.duration_since(at) >= CHECK_INTERVAL)
+    }
+}
+
+/// All orphaned assignments of the last observation.
+#[derive(Debug, Default)]
+pub(crate) struct Candidates(HashMap<OrphanedAssignment, Candidate>);
+
+impl Candidates {
+    /// Takes over the current orphans. Returns how many have been orphaned for [`MIN_ORPHAN_AGE`].
+    pub(crate) fn observe(&mut self, orphans: Vec<OrphanedAssignment>, now: Instant) -> usize {
+        let mut before = std::mem::take(&mut self.0);
+        let new = Candidate { since: now, last_check: None, pod_gone: None };
+        self.0 = orphans
+            .into_iter()
+            .map(|orphan| {
+                let known = before.remove(&orphan).unwrap_or_else(|| new.clone());
+                (orphan, known)
+            })
+            .collect();
+        self.0.values().filter(|candidate| candidate.is_old(now)).count()
+    }
+
+    /// Takes up to `max` orphans that are due for a check, the longest unchecked first. They count as checked.
+    pub(crate) fn take_due(&mut self, max: usize, now: Instant) -> Vec<OrphanedAssignment> {
+        let due = self.0.iter().filter(|(_, candidate)| candidate.is_due(now));
+        let mut due: Vec<_> = due.map(|(orphan, candidate)| (candidate.last_check, orphan.clone())).collect();
+        due.sort();
+        due.truncate(max);
+        for (_, orphan) in &due {
+            if let Some(candidate) = self.0.get_mut(orphan) {
+                candidate.last_check = Some(now);
+            }
+        }
+        due.into_iter().map(|(_, orphan)| orphan).collect()
+    }
+
+    /// Notes that a check found the pod gone. Returns whether an earlier check of the same assignment found that, too.
+    pub(crate) fn note_pod_gone(&mut self, orphan: &OrphanedAssignment, uid: &str, now: Instant) -> bool {
+        let Some(candidate) = self.0.get_mut(orphan) else { return false };
+        match &candidate.pod_gone {
+            Some((known, first)) if known == uid => now.duration_since(*first) >= CHECK_INTERVAL,
+            Some(_) | None => {
+                candidate.pod_gone = Some((uid.to_owned(), now));
+                false
+            }
+        }
+    }
+
+    /// Notes that a check found the pod alive: earlier checks no longer count.
+    pub(crate) fn note_pod_alive(&mut self, orphan: &OrphanedAssignment) {
+        if let Some(candidate) = self.0.get_mut(orphan) {
+            candidate.pod_gone = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bobbin_ipam::BlockRange;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const JUST_BEFORE: Duration = Duration::from_secs(CHECK_INTERVAL.as_secs() - 1);
+
+    fn orphan(name: &str) -> OrphanedAssignment {
+        let range = BlockRange::parse(Some("10.0.0.1/32"), None).expect("it is a range");
+        OrphanedAssignment {
+            name: name.into(),
+            range,
+            node: "n1".into(),
+            pool: "p".into(),
+            block: 0,
+            owner: None,
+            block_exists: true,
+        }
+    }
+
+    #[test]
+    fn an_assignment_is_checked_only_after_it_was_orphaned_for_a_minute() {
+        let (mut candidates, start) = (Candidates::default(), Instant::now());
+        let mut pass = |names: &[&str], now| {
+            let count = candidates.observe(names.iter().map(|name| orphan(name)).collect(), now);
+            (count, candidates.take_due(20, now))
+        };
+        assert_eq!(pass(&["a"], start), (0, vec![]));
+        assert_eq!(pass(&["a", "b"], start + MIN_ORPHAN_AGE), (1, vec![orphan("a")]));
+        assert_eq!(pass(&["b"], start + MIN_ORPHAN_AGE * 2), (1, vec![orphan("b")]));
+        assert_eq!(pass(&["a"], start + MIN_ORPHAN_AGE * 3), (0, vec![]));
+    }
+
+    #[test]
+    fn every_orphan_is_checked_once_per_interval_although_a_pass_is_limited() {
+        let (mut candidates, start) = (Candidates::default(), Instant::now());
+        let all = || vec![orphan("a"), orphan("b"), orphan("c")];
+        candidates.observe(all(), start);
+        let now = start + MIN_ORPHAN_AGE;
+        assert_eq!(candidates.take_due(2, now), [orphan("a"), orphan("b")]);
+        assert_eq!(candidates.take_due(2, now + SECOND), [orphan("c")]);
+        assert_eq!(candidates.take_due(2, now + JUST_BEFORE), []);
+        assert_eq!(candidates.take_due(9, now + CHECK_INTERVAL), [orphan("a"), orphan("b")]);
+        assert_eq!(candidates.observe(all(), now + CHECK_INTERVAL), 3);
+    }
+
+    #[test]
+    fn a_pod_counts_as_gone_only_when_two_checks_of_the_same_assignment_agree() {
+        let (mut candidates, start) = (Candidates::default(), Instant::now());
+        let a = orphan("a");
+        candidates.observe(vec![a.clone()], start);
+        assert!(!candidates.note_pod_gone(&a, "u1", start));
+        assert!(!candidates.note_pod_gone(&a, "u1", start + JUST_BEFORE));
+        assert!(candidates.note_pod_gone(&a, "u1", start + CHECK_INTERVAL));
+        // A new assignment of the same name, a living pod, and a pass without the orphan each reset the evidence.
+        assert!(!candidates.note_pod_gone(&a, "u2", start + CHECK_INTERVAL));
+        candidates.note_pod_alive(&a);
+        assert!(!candidates.note_pod_gone(&a, "u2", start + CHECK_INTERVAL * 2));
+        candidates.observe(vec![], start + CHECK_INTERVAL * 3);
+        assert!(!candidates.note_pod_gone(&a, "u2", start + CHECK_INTERVAL * 3));
+        candidates.observe(vec![a.clone()], start + CHECK_INTERVAL * 3);
+        assert!(!candidates.note_pod_gone(&a, "u2", start + CHECK_INTERVAL * 3));
+    }
+}
