@@ -74,7 +74,7 @@ pub async fn waits_for_assignment(node: &mut SingleNode) -> Result<()> {
 }
 
 pub async fn waits_for_claim(node: &mut SingleNode) -> Result<()> {
-    with_flags(node, &["--hold-add=60s"]).await?;
+    with_flags(node, &["--add-timeout=60s"]).await?;
     // The pool `default` has a block from here on.
     let running = Running::add(node)?;
     let mut fixture = PoolFixture::create(node, "claim-waits", 16, 28, 2, json!({})).await?;

@@ -183,9 +183,10 @@ pub async fn leaving(node: &mut SingleNode) -> Result<()> {
     node.start_agent_only()?;
     let said = |log: &str| -> (bool, bool) {
         let new = log.get(before..).unwrap_or_default();
-        let waits =
-            new.lines().any(|line| line.contains("leaving node n1") && line.contains("wait") && line.contains("block"));
-        (new.contains("Bobbin is removed from node"), waits)
+        let waits = new
+            .lines()
+            .any(|line| line.contains("uninstalling from node n1") && line.contains("wait") && line.contains("block"));
+        (new.contains("Bobbin was removed from node"), waits)
     };
     wait_until("leaving says that it waits for blocks, or that the node is clean", WAIT_TIMEOUT * 3, || async {
         let (clean, waits) = said(&node.agent_log());

@@ -24,9 +24,8 @@ pub async fn deleted(node: &mut SingleNode) -> Result<()> {
     await_assignment(node, &broken).await?;
     let link = link_of(node, &broken)?;
     node.namespace.ip(&format!("link del {link}"))?;
-    let sentence = format!(
-        "pod default/broken-0 ({held}) has lost its interface {link}: it has no network; delete the pod to restore it"
-    );
+    let sentence =
+        format!("pod default/broken-0 ({held}) has lost its interface {link} and has no network; delete the pod");
     let told = wait_until("a Warning on the pod says that its interface is lost", TOLD, || async {
         let warnings = node.pod_warnings("default", "broken-0").await?;
         Ok(check(warnings.iter().any(|warning| warning.contains(&sentence)), || format!("{warnings:?}")))

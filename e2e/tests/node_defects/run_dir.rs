@@ -169,7 +169,7 @@ pub async fn emptied(node: &mut SingleNode) -> Result<()> {
     wait_until("a warning says what the release waits for", WAIT_TIMEOUT, || async {
         let warnings = node.warnings("RecordsWithoutAttachment").await?;
         let said =
-            warnings.iter().any(|one| one.contains("block emptied-0 is not given back") && one.contains("emptied-1"));
+            warnings.iter().any(|one| one.contains("block emptied-0 is not released") && one.contains("emptied-1"));
         Ok(check(said, || format!("{warnings:?}")))
     })
     .await?;

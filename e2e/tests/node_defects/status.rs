@@ -34,7 +34,7 @@ pub async fn markers_forgotten(node: &mut SingleNode) -> Result<()> {
     node.start_agent_only()?;
     wait_until("the agent has left the node", WAIT_TIMEOUT, || async {
         let log = node.agent_log().split_off(begun);
-        Ok(check(log.contains("Bobbin is removed from node"), || log))
+        Ok(check(log.contains("Bobbin was removed from node"), || log))
     })
     .await?;
     let left: Vec<String> = std::fs::read_dir(node.run_dir())?
