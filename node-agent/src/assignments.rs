@@ -117,7 +117,7 @@ impl AssignmentWriter {
         Ok(AssignmentWriter(Arc::new(Inner {
             node_name: node_name.to_owned(),
             clients,
-            deletions: Deletions::open(&run_dir.join("deletions"))?,
+            deletions: Deletions::open(&run_dir.join(crate::host::run_dir::layout::PENDING_DELETIONS))?,
             write_queues: Mutex::new(HashMap::new()),
             pending: AtomicUsize::new(0),
             fresh: Semaphore::new(FRESH_AT_ONCE),
@@ -180,7 +180,7 @@ impl AssignmentWriter {
 
     /// [`Recorder::create_again`] for each that should have a record; returns when all are answered, or after `deadline`.
     pub async fn create_all_again(&self, attachments: &[Attachment], deadline: Duration) {
-        let due: Vec<&Attachment> = attachments.iter().filter(|attachment| attachment.needs_record()).collect();
+        let due: Vec<&Attachment> = attachments.iter().filter(|attachment| attachment.needs_assignment()).collect();
         for attachment in due.iter().filter(|attachment| !self.busy_with(attachment.pair)) {
             self.create_again(attachment);
         }

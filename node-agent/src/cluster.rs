@@ -111,7 +111,7 @@ impl ClusterView {
     }
 
     fn with(clients: Option<Clients>, node_name: &str, run_dir: &Path, freshness: Arc<Freshness>) -> ClusterView {
-        let saved = run_dir.join("cluster.json");
+        let saved = run_dir.join(crate::host::run_dir::layout::CLUSTER_SNAPSHOT);
         let facts = snapshot::load(&saved, node_name);
         ClusterView(Arc::new(Inner {
             node_name: node_name.to_owned(),
@@ -373,6 +373,11 @@ async fn woken(changed: &mut watch::Receiver<u64>, until: Instant) -> bool {
 /// Listed once, and not failing.
 fn well(age: &WatchAge) -> bool {
     age.synced() && age.failing().is_none()
+}
+
+/// How long a freed address of a pool cools down; the default if the pool is unknown.
+pub fn cooldown_of(pool: Option<&AddressPool>) -> Duration {
+    pool.map_or(bobbin_crds::DEFAULT_COOLDOWN, |pool| pool.spec.cooldown())
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -15,7 +14,7 @@ use bobbin_ipam::demand::BlockUse;
 use bobbin_observability::{Health, Metrics as Page, PortError, Progress, Server, init_logs};
 use bobbin_process::shutdown_on_signal;
 use clap::Parser;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::Agent;
@@ -31,9 +30,9 @@ use crate::blocks::{BlockTasks, Blocks};
 use crate::cluster::ClusterView;
 use crate::cluster::freshness::{Freshness, Kind};
 use crate::cluster::own_objects::OwnWatches;
+use crate::cni::add::{AddContext, FirstRead};
 use crate::cni::attachment_lock::AttachmentLocks;
-use crate::cni::gc::Unlisted;
-use crate::cni::server;
+use crate::cni::{CniHandler, server};
 use crate::events::Events;
 use crate::host::run_dir::heartbeat::HEARTBEAT_DEADLINE;
 use crate::host::run_dir::{Identity, Previous, RunDir, RunDirError};
@@ -130,8 +129,10 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
         "Tries at blocks that were not to be had: other nodes were quicker, or what the pool's status says is old",
         claims.conflicts(),
     );
-    let (tell_first_read, first_read) = watch::channel(false);
-    let (tell_blocks_read, blocks_read) = watch::channel(false);
+    let (tell_first_read, over) = watch::channel(false);
+    let (tell_blocks_read, done) = watch::channel(false);
+    let first_read = FirstRead { over, done };
+    let (waiting, resync_hint) = (Arc::new(WaitingPods::default()), Arc::new(Notify::new()));
     let agent = Arc::new(Agent {
         boot_id,
         node_state,
@@ -140,17 +141,10 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
         exported,
         view,
         assignment_writer,
-        demand,
         events,
         metrics,
-        unlisted: Unlisted::default(),
-        waiting: WaitingPods::default(),
-        prepared: [AtomicBool::new(false), AtomicBool::new(false)],
         locks: AttachmentLocks::default(),
         freshness,
-        resync: Arc::default(),
-        first_read,
-        blocks_read,
         stop: stop.clone(),
         run_dir: Arc::new(run_dir),
         progress: Progress::default(),
@@ -158,7 +152,9 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     });
     serve_page(&agent, page);
     let socket = server::Socket::bind(&agent.run_dir.socket())?;
-    let serving = tokio::spawn(server::serve(socket, Arc::clone(&agent), stop.clone()));
+    let adds = AddContext::new(demand.clone(), Arc::clone(&waiting), first_read.clone(), Arc::clone(&resync_hint));
+    let handler = Arc::new(CniHandler::new(Arc::clone(&agent), adds));
+    let serving = tokio::spawn(server::serve(socket, handler, stop.clone()));
     tracing::info!(node = agent.args.node_name, "serving");
     tokio::spawn(late_confirmations::run(Arc::clone(&agent), BlockApi::new(&clients), verdicts));
     let (progress, resynced) = watch::channel(Resynced::default());
@@ -171,38 +167,41 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
         tell_first_read,
         tell_blocks_read,
         progress,
+        demand,
+        waiting,
+        resync_hint,
     };
     let tasks = background(&agent, protocol, resynced);
     tokio::select! {
         () = stop.cancelled() => {}
         ended = tasks => ended?,
-        ended = heartbeat(&agent, &identity) => ended?,
+        ended = heartbeat(&agent, &identity, &first_read) => ended?,
     }
     if tokio::time::timeout(LAST_CALLS, serving).await.is_err() {
         tracing::warn!("calls under way were cut off; the runtime repeats them");
     }
     // The next agent counts from the end of this one.
-    if let Err(error) = agent.run_dir.save(&current(&agent, &identity)) {
+    if let Err(error) = agent.run_dir.save(&current(&agent, &identity, &first_read)) {
         tracing::warn!("{error}");
     }
     Ok(())
 }
 
 /// The identity as it is now.
-fn current(agent: &Agent, started: &Identity) -> Identity {
+fn current(agent: &Agent, started: &Identity, first_read: &FirstRead) -> Identity {
     let seen = agent.view.node().map(|node| node.uid);
     let contact = agent.freshness.last_contact(boot_time());
-    started.at(boot_time(), *agent.blocks_read.borrow(), seen, contact)
+    started.at(boot_time(), *first_read.done.borrow(), seen, contact)
 }
 
 /// Keeps run directory and identity. The blocks are trusted once they were read.
-async fn heartbeat(agent: &Agent, started: &Identity) -> Result<(), RunDirError> {
+async fn heartbeat(agent: &Agent, started: &Identity, first_read: &FirstRead) -> Result<(), RunDirError> {
     let beat = agent.progress.register("heartbeat", HEARTBEAT_DEADLINE);
     // An agent that is killed soon after its first read is trusted by the next one.
     run_dir::heartbeat::run(
         &agent.run_dir,
-        || current(agent, started),
-        agent.blocks_read.clone(),
+        || current(agent, started, first_read),
+        first_read.done.clone(),
         beat,
         agent.stop.clone(),
     )
@@ -237,6 +236,9 @@ struct Protocol {
     tell_first_read: watch::Sender<bool>,
     tell_blocks_read: watch::Sender<bool>,
     progress: watch::Sender<Resynced>,
+    demand: DemandController,
+    waiting: Arc<WaitingPods>,
+    resync_hint: Arc<Notify>,
 }
 
 /// Everything beside the socket. Ends only with an error: what can't go on restarts the whole agent, which loses nothing by it.
@@ -250,6 +252,9 @@ async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Rec
         tell_first_read,
         tell_blocks_read,
         progress,
+        demand,
+        waiting,
+        resync_hint,
     } = protocol;
     let resync = Resync {
         clients: clients.clone(),
@@ -264,14 +269,14 @@ async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Rec
         interval: agent.args.relist_interval,
         times,
         beats: agent.progress.clone(),
-        hint: Arc::clone(&agent.resync),
+        hint: Arc::clone(&resync_hint),
     };
     let own = OwnWatches {
         clients: clients.clone(),
         view: agent.view.clone(),
         node_state: Arc::clone(&agent.node_state),
         freshness: Arc::clone(&agent.freshness),
-        resync: Arc::clone(&agent.resync),
+        resync: resync_hint,
         progress: agent.progress.clone(),
     };
     let blocks = Blocks::new(BlockTasks {
@@ -309,8 +314,7 @@ async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Rec
         tasks.spawn(async move { direct.run(&clients).await });
     }
     let (stale, requests) = (Arc::clone(agent), clients.requests.clone());
-    tasks.spawn(async move { stale_attachments::run(&stale, requests, times.pod_gone_apart()).await });
-    let demand = agent.demand.clone();
+    tasks.spawn(async move { stale_attachments::run(&stale, &waiting, requests, times.pod_gone_apart()).await });
     let beat = agent.progress.register("stock", LOOP_DEADLINE);
     tasks.spawn(async move { demand.run(beat).await });
     match agent.args.mode {

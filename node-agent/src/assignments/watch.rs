@@ -59,5 +59,5 @@ fn write_again(node_state: &NodeState, assignment_writer: &AssignmentWriter, is_
 
 /// Whether the API server once confirmed the record of an attachment that should have one.
 fn was_recorded(attachment: &Attachment) -> bool {
-    attachment.needs_record() && attachment.assignment_uid.is_some()
+    attachment.needs_assignment() && attachment.assignment_uid.is_some()
 }

@@ -36,7 +36,7 @@ impl Inner {
         if !quiet.is_zero() {
             return Step::Wait(quiet);
         }
-        match self.with.checkpoint.promote(name, BlockEvent::ExportedBlocks).await {
+        match self.with.checkpoint.promote(name, BlockEvent::Exported).await {
             Ok(_) => Step::Again,
             Err(error) => {
                 tracing::debug!(block = name, %error, "a claimed block is not in service yet");

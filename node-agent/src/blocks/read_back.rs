@@ -40,7 +40,7 @@ impl Inner {
             Owner::Us => {
                 self.with.node_state.refresh(name, &read.uid, &read.resource_version, read.deleting);
                 self.with.node_state.prove(name, start.proof(), false);
-                match self.with.checkpoint.promote(name, BlockEvent::FoundOurs { now: boot_time(), doubts }).await {
+                match self.with.checkpoint.promote(name, BlockEvent::FoundOwned { now: boot_time(), doubts }).await {
                     Ok(_) => Step::Again,
                     Err(_) => Step::Failed,
                 }
@@ -78,7 +78,7 @@ impl Inner {
     /// The block is free: forgotten without residents, else their records are written and it is claimed back.
     async fn vacant(&self, block: &BlockView, read: &BlockRead, node: &NodeInfo) -> Step {
         let name = &block.held.name;
-        if self.with.node_state.found_vacant(name) {
+        if self.with.node_state.found_free(name) {
             self.withdraw(block).await;
             return Step::Again;
         }
@@ -110,7 +110,7 @@ impl Inner {
     /// There is no such block. With residents the operator carves it again, claimed for this node.
     async fn absent(&self, block: &BlockView) -> Step {
         let name = &block.held.name;
-        if self.with.node_state.found_vacant(name) {
+        if self.with.node_state.found_free(name) {
             self.withdraw(block).await;
             return Step::Again;
         }
@@ -129,7 +129,7 @@ impl Inner {
     /// Another node has the block: its route goes; pods that have addresses of it run on and are reported.
     async fn lost(&self, block: &BlockView, read: &BlockRead) -> Step {
         let name = &block.held.name;
-        let stranded = self.with.node_state.found_others(name);
+        let stranded = self.with.node_state.found_foreign(name);
         self.withdraw(block).await;
         let owner = read.node_name.as_deref().unwrap_or_default();
         let taker = match owner {

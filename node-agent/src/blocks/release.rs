@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::read::Owner;
 use super::{Inner, Step};
 use crate::assignments::{RecordRead, address_of, own_records_of, record_name};
-use crate::state::{Attachment, BlockEvent, BlockState, Release};
+use crate::state::{Attachment, BlockEvent, BlockState, ReleaseStage};
 
 /// How long the deletions of a block's records are waited for before the block's records are listed again.
 const DELETION_DEADLINE: Duration = Duration::from_secs(10);
@@ -23,11 +23,11 @@ const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
 impl Inner {
     /// One step of a block in `releasing`.
-    pub(super) async fn release(&self, name: &str, stage: Release) -> Step {
+    pub(super) async fn release(&self, name: &str, stage: ReleaseStage) -> Step {
         match stage {
-            Release::DeletingRecords => self.delete_records(name).await,
-            Release::WithdrawingRoute => self.withdraw_and_send(name).await,
-            Release::Sent => self.read_release(name).await,
+            ReleaseStage::DeletingAssignments => self.delete_records(name).await,
+            ReleaseStage::WithdrawingRoute => self.withdraw_and_send(name).await,
+            ReleaseStage::Sent => self.read_release(name).await,
         }
     }
 
@@ -45,7 +45,7 @@ impl Inner {
             }
         };
         if left.is_empty() {
-            self.with.node_state.on(name, BlockEvent::RecordsGone);
+            self.with.node_state.on(name, BlockEvent::AssignmentsDeleted);
             return Step::Again;
         }
         if left.iter().any(|record| !record.readable) {
@@ -135,7 +135,8 @@ impl Inner {
     async fn left_within(&self, name: &str, pause: Duration) -> bool {
         let mut changed = self.with.node_state.changed();
         let left = async {
-            let withdraws = |state| matches!(state, BlockState::Releasing { stage: Release::WithdrawingRoute, .. });
+            let withdraws =
+                |state| matches!(state, BlockState::Releasing { stage: ReleaseStage::WithdrawingRoute, .. });
             while self.with.node_state.block_state(name).is_some_and(withdraws) {
                 if changed.changed().await.is_err() {
                     return;

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::agent::Agent;
 use crate::network::direct_routes::Direct;
 use crate::resync::Resynced;
-use crate::state::{Attachment, Phase};
+use crate::state::{Attachment, AttachmentPhase};
 use report::{Report, Told, lost_interface};
 
 /// Without news from the kernel.
@@ -109,7 +109,7 @@ async fn pass(agent: &Agent, direct: Option<&Direct>, blocks_may_lack: bool, pas
 
 fn live(agent: &Agent) -> HashMap<AttachmentKey, Attachment> {
     let attachments = agent.node_state.attachments().into_iter();
-    attachments.filter(|each| each.phase == Phase::Live).map(|each| (each.key.clone(), each)).collect()
+    attachments.filter(|each| each.phase == AttachmentPhase::Live).map(|each| (each.key.clone(), each)).collect()
 }
 
 fn tell(agent: &Agent, report: &Report) {

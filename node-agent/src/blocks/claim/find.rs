@@ -15,7 +15,7 @@ use super::{ClaimError, Claims, unreachable};
 use crate::blocks::read::{BlockRead, Owner, best_of};
 use crate::cluster::NodeInfo;
 use crate::cluster::freshness::ReadStart;
-use crate::state::{BlockEvent, HeldBlock};
+use crate::state::{BlockEvent, ClaimedBlock};
 
 /// How often a lost race is run again within one claim.
 const ROUNDS: usize = 3;
@@ -29,7 +29,7 @@ pub(crate) type OnUnknown<'a> = &'a (dyn Fn(ClaimError) + Send + Sync);
 
 /// What became of one attempt to claim one block.
 enum ClaimAttempt {
-    Ours(HeldBlock),
+    Ours(ClaimedBlock),
     /// Somebody else was quicker, or it is in the ledger already.
     Taken,
     /// There is no such block.
@@ -68,7 +68,7 @@ impl Claims {
         node: &NodeInfo,
         cooled_only: bool,
         on_unknown: OnUnknown<'_>,
-    ) -> Result<HeldBlock, ClaimError> {
+    ) -> Result<ClaimedBlock, ClaimError> {
         let pool_name = pool.name_any();
         let unread = unread_candidates(pool, &node.name, self.seed()).filter(|_| !cooled_only);
         for block in unread.map(|index| name::block(&pool_name, index)) {
