@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::Args;
 use crate::assignments::AssignmentWriter;
-use crate::cluster::freshness::Freshness;
-use crate::cluster::{ClusterView, cooldown_of};
+use crate::cluster::freshness::FreshnessTracker;
+use crate::cluster::{ClusterCache, cooldown_of};
 use crate::cni::attachment_lock::AttachmentLocks;
 use crate::events::Events;
 use crate::host::run_dir::RunDir;
@@ -47,9 +47,9 @@ pub struct Agent {
     /// The exported routes of the node's blocks.
     pub exported: ExportedBlocks,
     /// The cluster's objects, as the watches show them.
-    pub view: ClusterView,
+    pub cluster: ClusterCache,
     /// How fresh the API server's answers are.
-    pub freshness: Arc<Freshness>,
+    pub freshness: Arc<FreshnessTracker>,
     /// Creates and deletes IPAssignments.
     pub assignment_writer: AssignmentWriter,
     /// Publishes events on pods, pools and the node.
@@ -73,7 +73,7 @@ pub struct EndError {
 impl Agent {
     /// How an attachment should be wired.
     pub fn wiring(&self, key: &AttachmentKey, pair: IpPair) -> Wiring {
-        let node = self.view.node();
+        let node = self.cluster.node();
         Wiring {
             key: key.clone(),
             pair,
@@ -113,6 +113,6 @@ impl Agent {
 
     /// How long a freed address of a pool cools down.
     pub fn cooldown(&self, pool: &str) -> Duration {
-        cooldown_of(self.view.pool(pool).as_deref())
+        cooldown_of(self.cluster.pool(pool).as_deref())
     }
 }

@@ -11,40 +11,41 @@ mod release;
 pub(crate) mod simulated_node;
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bobbin_api_client::{Clients, backoff};
 use bobbin_observability::Progress;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::args::timing::Times;
 use crate::assignments::AssignmentWriter;
 use crate::blocks::claim::Exports;
-use crate::cluster::ClusterView;
-use crate::cluster::freshness::Freshness;
+use crate::cluster::ClusterCache;
+use crate::cluster::freshness::FreshnessTracker;
 use crate::events::Events;
 use crate::state::checkpoint::blocks::BlockCheckpoint;
 use crate::state::{BlockState, NodeState};
 use api_calls::BlockApi;
-pub(crate) use read_back::RECORDS_DEADLINE;
+pub(crate) use read_back::RECREATE_TIMEOUT;
 
 /// How often every block is checked without news.
-const INTERVAL: Duration = Duration::from_secs(5);
+const RESYNC_INTERVAL: Duration = Duration::from_secs(5);
 /// The first pause after a step that failed, and the longest.
-const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
+const RETRY_BACKOFF: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
 
 /// A step takes a few calls to the API server and the kernel, each with a deadline of its own; one that takes this long hangs.
-const STEP_DEADLINE: Duration = Duration::from_mins(3);
+const STEP_PROGRESS_DEADLINE: Duration = Duration::from_mins(3);
 
 /// What the tasks of blocks work with.
-pub struct BlockTasks {
+pub struct BlockContext {
     /// The identity of this boot: records of another one are of nobody who lives.
     pub boot_id: String,
     /// The clients.
     pub clients: Clients,
     /// What is known of the cluster's objects.
-    pub view: ClusterView,
+    pub cluster: ClusterCache,
     /// The ledger.
     pub node_state: Arc<NodeState>,
     /// The writer of the list of blocks.
@@ -54,7 +55,7 @@ pub struct BlockTasks {
     /// The records.
     pub assignment_writer: AssignmentWriter,
     /// How fresh the API server's word is.
-    pub freshness: Arc<Freshness>,
+    pub freshness: Arc<FreshnessTracker>,
     /// Events on the node.
     pub events: Events,
     /// Waits.
@@ -65,10 +66,10 @@ pub struct BlockTasks {
 
 /// Runs the tasks. Cheap to clone.
 #[derive(Clone)]
-pub struct Blocks(Arc<Inner>);
+pub struct BlockReconciler(Arc<ReconcilerState>);
 
-struct Inner {
-    with: BlockTasks,
+struct ReconcilerState {
+    context: BlockContext,
     api: BlockApi,
     /// Blocks that have a task.
     running: Mutex<HashSet<String>>,
@@ -76,68 +77,68 @@ struct Inner {
 }
 
 /// What a step leads to.
-enum Step {
+enum Requeue {
     /// The state is to be looked at again at once.
-    Again,
+    Now,
     /// Something has to pass by itself: so long, or until the ledger changes.
-    Wait(Duration),
+    After(Duration),
     /// It failed: again after a pause that grows.
-    Failed,
+    WithBackoff,
 }
 
-impl Blocks {
+impl BlockReconciler {
     /// For the blocks of a ledger.
-    pub fn new(with: BlockTasks) -> Blocks {
-        let api = BlockApi::new(&with.clients);
-        Blocks(Arc::new(Inner { with, api, running: Mutex::default(), ended: Notify::new() }))
+    pub fn new(context: BlockContext) -> BlockReconciler {
+        let api = BlockApi::new(&context.clients);
+        BlockReconciler(Arc::new(ReconcilerState { context, api, running: Mutex::default(), ended: Notify::new() }))
     }
 
     /// Looks after all blocks, for ever.
     pub async fn run(&self) {
-        let mut changed = self.0.with.node_state.changed();
+        let mut changed = self.0.context.node_state.changed();
         loop {
             changed.mark_unchanged();
-            for block in self.0.with.node_state.blocks() {
+            for block in self.0.context.node_state.blocks() {
                 if needs_work(block.state) && self.running().insert(block.held.name.clone()) {
-                    tokio::spawn(self.clone().settle(block.held.name));
+                    tokio::spawn(self.clone().reconcile_block(block.held.name));
                 }
             }
             tokio::select! {
                 changed = changed.changed() => if changed.is_err() { return },
                 () = self.0.ended.notified() => {}
-                () = tokio::time::sleep(INTERVAL) => {}
+                () = tokio::time::sleep(RESYNC_INTERVAL) => {}
             }
         }
     }
 
     /// Works on one block until its state needs nothing more.
-    async fn settle(self, name: String) {
-        let beat = self.0.with.progress.register("block", STEP_DEADLINE);
+    async fn reconcile_block(self, name: String) {
+        let beat = self.0.context.progress.register("block", STEP_PROGRESS_DEADLINE);
         let mut failures = 0;
-        let mut changed = self.0.with.node_state.changed();
-        while let Some(state) = self.0.with.node_state.block_state(&name).filter(|state| needs_work(*state)) {
+        let mut changed = self.0.context.node_state.changed();
+        while let Some(state) = self.0.context.node_state.block_state(&name).filter(|state| needs_work(*state)) {
             changed.mark_unchanged();
             let step = match state {
-                BlockState::Exporting { since, not_before } => self.0.serve(&name, since, not_before).await,
+                BlockState::Exporting { since, not_before } => self.0.enter_service(&name, since, not_before).await,
                 BlockState::Releasing { stage, .. } => self.0.release(&name, stage).await,
                 BlockState::Doubted { doubts, .. } => self.0.read_back(&name, doubts).await,
                 _ => break,
             };
             let pause = match step {
-                Step::Again => {
+                Requeue::Now => {
                     beat.made();
                     failures = 0;
                     continue;
                 }
-                Step::Wait(pause) => pause,
-                Step::Failed => {
+                Requeue::After(pause) => pause,
+                Requeue::WithBackoff => {
                     failures += 1;
-                    backoff(failures - 1, PAUSES[0], PAUSES[1])
+                    backoff(failures - 1, RETRY_BACKOFF[0], RETRY_BACKOFF[1])
                 }
             };
             // Another state is another step, at once.
             let moved = async {
-                while self.0.with.node_state.block_state(&name) == Some(state) {
+                while self.0.context.node_state.block_state(&name) == Some(state) {
                     if changed.changed().await.is_err() {
                         return;
                     }
@@ -150,7 +151,7 @@ impl Blocks {
     }
 
     fn running(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.running.lock()
     }
 }
 

@@ -11,7 +11,7 @@ mod watches;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bobbin_api_client::{Clients, Lenient, ReadError, UnreadableObjects, WatchAge};
@@ -19,20 +19,21 @@ use bobbin_crds::AddressPool;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::core::PartialObjectMeta;
 use kube::{Api, Resource};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::cluster::freshness::Freshness;
+use crate::cluster::freshness::FreshnessTracker;
 pub use objects::{NamespaceInfo, NodeInfo, PodInfo};
 
 /// How long the one fetch of a pod that the watch has not seen may take.
-const FETCH_DEADLINE: Duration = Duration::from_secs(2);
+const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
 /// The same while the watch does not work either: an agent that has just started answers within 1 s, API server or not.
-const DOUBTFUL_DEADLINE: Duration = Duration::from_millis(400);
+const FETCH_TIMEOUT_WATCH_DOWN: Duration = Duration::from_millis(400);
 
 /// The watches of what is not this node's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Feed {
+pub enum CachedKind {
     /// The metadata of the pods on this node.
     Pods,
     /// All pools.
@@ -41,7 +42,7 @@ pub enum Feed {
     Namespaces,
 }
 
-const FEEDS: usize = 3;
+const CACHED_KINDS: usize = 3;
 
 /// What asking for a pod gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,21 +68,21 @@ pub struct NodeChange {
 
 /// The agent's view. Cheap to clone.
 #[derive(Clone)]
-pub struct ClusterView(Arc<Inner>);
+pub struct ClusterCache(Arc<CacheState>);
 
-struct Inner {
+struct CacheState {
     node_name: String,
     clients: Option<Clients>,
-    saved: PathBuf,
-    facts: Mutex<Facts>,
+    snapshot_path: PathBuf,
+    objects: Mutex<CachedObjects>,
     changed: watch::Sender<u64>,
     pods_changed: watch::Sender<u64>,
-    freshness: Arc<Freshness>,
+    freshness: Arc<FreshnessTracker>,
     unreadable: UnreadableObjects,
 }
 
 #[derive(Default)]
-struct Facts {
+struct CachedObjects {
     node: Option<NodeInfo>,
     /// The API server said that there is no such Node.
     node_deleted: bool,
@@ -94,7 +95,7 @@ struct Facts {
     namespaces: HashMap<String, NamespaceInfo>,
     /// Pods that came to this node while we watched, until somebody asks or they are gone: never more than there are pods.
     newly_scheduled: HashMap<(String, String), PodInfo>,
-    feeds: [Option<WatchAge>; FEEDS],
+    watch_ages: [Option<WatchAge>; CACHED_KINDS],
 }
 
 /// Whether the first of two versions of a pool is later.
@@ -104,20 +105,25 @@ fn is_later(one: &AddressPool, other: &AddressPool) -> bool {
     one.metadata.uid == other.metadata.uid && version(one) > version(other)
 }
 
-impl ClusterView {
+impl ClusterCache {
     /// Opens the view with what the last run of the agent kept under `run_dir`; a missing or unreadable file is an empty view.
-    pub fn open(clients: Clients, node_name: &str, run_dir: &Path, freshness: Arc<Freshness>) -> ClusterView {
+    pub fn open(clients: Clients, node_name: &str, run_dir: &Path, freshness: Arc<FreshnessTracker>) -> ClusterCache {
         Self::with(Some(clients), node_name, run_dir, freshness)
     }
 
-    fn with(clients: Option<Clients>, node_name: &str, run_dir: &Path, freshness: Arc<Freshness>) -> ClusterView {
-        let saved = run_dir.join(crate::host::run_dir::layout::CLUSTER_SNAPSHOT);
-        let facts = snapshot::load(&saved, node_name);
-        ClusterView(Arc::new(Inner {
+    fn with(
+        clients: Option<Clients>,
+        node_name: &str,
+        run_dir: &Path,
+        freshness: Arc<FreshnessTracker>,
+    ) -> ClusterCache {
+        let snapshot_path = run_dir.join(crate::host::run_dir::layout::CLUSTER_SNAPSHOT);
+        let objects = snapshot::load(&snapshot_path, node_name);
+        ClusterCache(Arc::new(CacheState {
             node_name: node_name.to_owned(),
             clients,
-            saved,
-            facts: Mutex::new(facts),
+            snapshot_path,
+            objects: Mutex::new(objects),
             changed: watch::channel(0).0,
             pods_changed: watch::channel(0).0,
             freshness,
@@ -128,7 +134,7 @@ impl ClusterView {
     /// Watches, and keeps what it sees; returns only when the future is dropped.
     pub async fn run(&self) {
         let Some(clients) = self.0.clients.clone() else { return };
-        tokio::join!(watches::run(self, &clients), snapshot::keep(self));
+        tokio::join!(watches::run(self, &clients), snapshot::save_on_change(self));
     }
 
     /// The pod with that UID: from the watch; else, when the watch is alive, after up to `wait` for it; else by one fetch with a deadline.
@@ -140,10 +146,10 @@ impl ClusterView {
             if let Some(pod) = self.cached_pod(namespace, name, uid) {
                 return PodLookup::Known(pod);
             }
-            if !self.feed_alive(Feed::Pods) {
+            if !self.watch_healthy(CachedKind::Pods) {
                 break;
             }
-            if !woken(&mut changed, until).await {
+            if !changed_before(&mut changed, until).await {
                 break;
             }
         }
@@ -153,10 +159,10 @@ impl ClusterView {
     async fn fetch_pod(&self, namespace: &str, name: &str, uid: &str) -> PodLookup {
         let Some(clients) = &self.0.clients else { return PodLookup::Unreachable };
         let api: Api<Lenient<PartialObjectMeta<Pod>>> = Api::namespaced(clients.requests.clone(), namespace);
-        match bobbin_api_client::read(self.deadline(Feed::Pods), api.get(name)).await {
+        match bobbin_api_client::read(self.fetch_timeout(CachedKind::Pods), api.get(name)).await {
             Ok(pod) => {
-                let facts = PodInfo::of(pod.meta());
-                if uid.is_empty() || facts.is(uid) { PodLookup::Known(facts) } else { PodLookup::NotSeen }
+                let objects = PodInfo::of(pod.meta());
+                if uid.is_empty() || objects.is(uid) { PodLookup::Known(objects) } else { PodLookup::NotSeen }
             }
             Err(ReadError::NotFound) => PodLookup::NotSeen,
             Err(error) => {
@@ -169,42 +175,42 @@ impl ClusterView {
     /// The pod as the watch has it, if it is the one with that UID (for a mirror pod: the UID that kubelet uses).
     pub fn cached_pod(&self, namespace: &str, name: &str, uid: &str) -> Option<PodInfo> {
         let key = (namespace.to_owned(), name.to_owned());
-        self.facts().pods.get(&key).filter(|pod| pod.is(uid)).cloned()
+        self.objects().pods.get(&key).filter(|pod| pod.is(uid)).cloned()
     }
 
     /// The last pod of that name that the watch had, whatever its UID.
     pub fn cached_pod_by_name(&self, namespace: &str, name: &str) -> Option<PodInfo> {
-        self.facts().pods.get(&(namespace.to_owned(), name.to_owned())).cloned()
+        self.objects().pods.get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
     /// The namespace, as last seen.
     pub fn namespace(&self, name: &str) -> Option<NamespaceInfo> {
-        self.facts().namespaces.get(name).cloned()
+        self.objects().namespaces.get(name).cloned()
     }
 
     /// The pool, as last seen.
     pub fn pool(&self, name: &str) -> Option<Arc<AddressPool>> {
-        self.facts().pools.get(name).cloned()
+        self.objects().pools.get(name).cloned()
     }
 
     /// The namespace: as last seen; else after up to `wait` for the watch; else by one fetch with a deadline.
     ///
     /// # Errors
     /// Neither could tell in time. `Ok(None)`: there is no such namespace.
-    pub async fn namespace_soon(&self, name: &str, wait: Duration) -> Result<Option<NamespaceInfo>, ReadError> {
+    pub async fn namespace_or_fetch(&self, name: &str, wait: Duration) -> Result<Option<NamespaceInfo>, ReadError> {
         let until = Instant::now() + wait;
         let mut changed = self.0.changed.subscribe();
         loop {
             if let Some(namespace) = self.namespace(name) {
                 return Ok(Some(namespace));
             }
-            if !self.feed_alive(Feed::Namespaces) || !woken(&mut changed, until).await {
+            if !self.watch_healthy(CachedKind::Namespaces) || !changed_before(&mut changed, until).await {
                 break;
             }
         }
         let Some(clients) = &self.0.clients else { return Ok(None) };
         let api: Api<Lenient<PartialObjectMeta<Namespace>>> = Api::all(clients.requests.clone());
-        match bobbin_api_client::read(self.deadline(Feed::Namespaces), api.get(name)).await {
+        match bobbin_api_client::read(self.fetch_timeout(CachedKind::Namespaces), api.get(name)).await {
             Ok(namespace) => Ok(Some(NamespaceInfo::of(namespace.meta()))),
             Err(ReadError::NotFound) => Ok(None),
             Err(error) => Err(error),
@@ -212,26 +218,26 @@ impl ClusterView {
     }
 
     /// Waits up to `wait` until the pools were listed once; what an earlier run kept counts as listed. False: they were not.
-    pub async fn pools_known(&self, wait: Duration) -> bool {
+    pub async fn wait_for_pools(&self, wait: Duration) -> bool {
         let until = Instant::now() + wait;
         let mut changed = self.0.changed.subscribe();
         loop {
-            if self.knows(Feed::Pools) || !self.facts().pools.is_empty() {
+            if self.has_synced(CachedKind::Pools) || !self.objects().pools.is_empty() {
                 return true;
             }
-            if !woken(&mut changed, until).await {
+            if !changed_before(&mut changed, until).await {
                 return false;
             }
         }
     }
 
     /// Takes in all pools by a consistent list. One that can't be read is as it was when it could.
-    pub fn saw_pools(&self, listed: Vec<Lenient<AddressPool>>) {
-        let mut facts = self.facts();
+    pub fn update_pools(&self, listed: Vec<Lenient<AddressPool>>) {
+        let mut objects = self.objects();
         let mut pools = BTreeMap::new();
         for pool in listed {
             let name = pool.name().to_owned();
-            let known = facts.pools.get(&name).cloned();
+            let known = objects.pools.get(&name).cloned();
             // The watch may have shown a later version while the list was under way.
             let pool = match pool.into_result() {
                 Ok(pool) if known.as_ref().is_some_and(|known| is_later(known, &pool)) => known,
@@ -240,39 +246,39 @@ impl ClusterView {
             };
             pools.extend(pool.map(|pool| (name, pool)));
         }
-        let changed = facts.pools != pools;
-        facts.pools = pools;
-        drop(facts);
+        let changed = objects.pools != pools;
+        objects.pools = pools;
+        drop(objects);
         if changed {
-            self.touch(Feed::Pools);
+            self.notify(CachedKind::Pools);
         }
     }
 
     /// All pools, as last seen, by name.
     pub fn pools(&self) -> Vec<Arc<AddressPool>> {
-        self.facts().pools.values().cloned().collect()
+        self.objects().pools.values().cloned().collect()
     }
 
     /// Whether a missing pool or namespace means that there is none: false as long as nothing was ever listed.
-    pub fn knows(&self, feed: Feed) -> bool {
-        self.facts().feeds[feed as usize].as_ref().is_some_and(WatchAge::synced)
+    pub fn has_synced(&self, kind: CachedKind) -> bool {
+        self.objects().watch_ages[kind as usize].as_ref().is_some_and(WatchAge::synced)
     }
 
     /// The Node of this agent; `None` until it was seen once.
     pub fn node(&self) -> Option<NodeInfo> {
-        self.facts().node.clone()
+        self.objects().node.clone()
     }
 
     /// Takes in the own Node as it was read; `None`: there is none of that name. `as_of`: the [reports](Self::node_reports) when the read
     /// began; one that came meanwhile may be newer, and wins.
-    pub fn saw_node(&self, seen: Option<NodeInfo>, as_of: Option<u64>) -> NodeChange {
-        let mut facts = self.facts();
-        if as_of.is_some_and(|as_of| as_of != facts.node_reports) && facts.node.is_some() {
+    pub fn update_node(&self, seen: Option<NodeInfo>, as_of: Option<u64>) -> NodeChange {
+        let mut objects = self.objects();
+        if as_of.is_some_and(|as_of| as_of != objects.node_reports) && objects.node.is_some() {
             return NodeChange::default();
         }
-        facts.node_reports += 1;
-        let was_deleted = std::mem::replace(&mut facts.node_deleted, seen.is_none());
-        let change = match (&seen, &facts.node) {
+        objects.node_reports += 1;
+        let was_deleted = std::mem::replace(&mut objects.node_deleted, seen.is_none());
+        let change = match (&seen, &objects.node) {
             (None, _) => NodeChange { doubt: !was_deleted, replaced: false, any: !was_deleted },
             (Some(seen), known) => {
                 let replaced = known.as_ref().is_some_and(|known| known.uid != seen.uid);
@@ -284,9 +290,9 @@ impl ClusterView {
         };
         // A deleted Node stays known by its UID.
         if seen.is_some() {
-            facts.node = seen;
+            objects.node = seen;
         }
-        drop(facts);
+        drop(objects);
         if change.any {
             self.0.changed.send_modify(|count| *count += 1);
         }
@@ -295,24 +301,24 @@ impl ClusterView {
 
     /// Counts what was seen of the own Node.
     pub fn node_reports(&self) -> u64 {
-        self.facts().node_reports
+        self.objects().node_reports
     }
 
     /// Whether the Node was deleted or is out of service: then nothing is claimed or assigned.
     pub fn node_is_gone(&self) -> bool {
-        let facts = self.facts();
-        facts.node_deleted || facts.node.as_ref().is_some_and(|node| node.out_of_service)
+        let objects = self.objects();
+        objects.node_deleted || objects.node.as_ref().is_some_and(|node| node.out_of_service)
     }
 
     /// Notes that the own blocks were read and taken in.
     pub fn set_own_blocks_known(&self) {
-        self.facts().own_blocks_known = true;
+        self.objects().own_blocks_known = true;
         self.0.changed.send_modify(|count| *count += 1);
     }
 
     /// Whether the own blocks were read and taken in since the agent started.
     pub fn own_blocks_known(&self) -> bool {
-        self.facts().own_blocks_known
+        self.objects().own_blocks_known
     }
 
     /// The objects that can't be read.
@@ -321,7 +327,7 @@ impl ClusterView {
     }
 
     /// How fresh the API server's word is.
-    pub fn freshness(&self) -> &Freshness {
+    pub fn freshness(&self) -> &FreshnessTracker {
         &self.0.freshness
     }
 
@@ -332,7 +338,7 @@ impl ClusterView {
 
     /// Pods that came to this node since the last call, to claim a block for before their ADD comes.
     pub fn take_newly_scheduled(&self) -> Vec<PodInfo> {
-        std::mem::take(&mut self.facts().newly_scheduled).into_values().collect()
+        std::mem::take(&mut self.objects().newly_scheduled).into_values().collect()
     }
 
     /// Counts up on every change of what the view says.
@@ -342,23 +348,23 @@ impl ClusterView {
 
     /// Whether all watches are alive.
     pub fn api_healthy(&self) -> bool {
-        self.facts().feeds.iter().all(|age| age.as_ref().is_some_and(well)) && !self.0.freshness.failing()
+        self.objects().watch_ages.iter().all(|age| age.as_ref().is_some_and(is_healthy)) && !self.0.freshness.failing()
     }
 
-    fn feed_alive(&self, feed: Feed) -> bool {
-        self.facts().feeds[feed as usize].as_ref().is_some_and(well)
+    fn watch_healthy(&self, kind: CachedKind) -> bool {
+        self.objects().watch_ages[kind as usize].as_ref().is_some_and(is_healthy)
     }
 
-    fn deadline(&self, feed: Feed) -> Duration {
-        if self.feed_alive(feed) { FETCH_DEADLINE } else { DOUBTFUL_DEADLINE }
+    fn fetch_timeout(&self, kind: CachedKind) -> Duration {
+        if self.watch_healthy(kind) { FETCH_TIMEOUT } else { FETCH_TIMEOUT_WATCH_DOWN }
     }
 
-    fn facts(&self) -> MutexGuard<'_, Facts> {
-        self.0.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn objects(&self) -> MutexGuard<'_, CachedObjects> {
+        self.0.objects.lock()
     }
 
-    fn touch(&self, feed: Feed) {
-        if feed == Feed::Pods {
+    fn notify(&self, kind: CachedKind) {
+        if kind == CachedKind::Pods {
             self.0.pods_changed.send_modify(|count| *count += 1);
         }
         self.0.changed.send_modify(|count| *count += 1);
@@ -366,12 +372,12 @@ impl ClusterView {
 }
 
 /// Waits for a change until then; whether there was one.
-async fn woken(changed: &mut watch::Receiver<u64>, until: Instant) -> bool {
+async fn changed_before(changed: &mut watch::Receiver<u64>, until: Instant) -> bool {
     matches!(tokio::time::timeout_at(until, changed.changed()).await, Ok(Ok(())))
 }
 
 /// Listed once, and not failing.
-fn well(age: &WatchAge) -> bool {
+fn is_healthy(age: &WatchAge) -> bool {
     age.synced() && age.failing().is_none()
 }
 

@@ -7,7 +7,7 @@ use kube::runtime::events::{Event, EventType};
 use kube::{Client, Resource};
 use tokio::sync::mpsc;
 
-use crate::cluster::{ClusterView, NodeInfo};
+use crate::cluster::{ClusterCache, NodeInfo};
 use crate::state::PodRef;
 
 /// How many events about this node may wait until its Node is known; further ones are dropped, since the log has them.
@@ -22,10 +22,10 @@ pub struct Events {
 
 impl Events {
     /// Starts publishing for the agent of the view's node; must be called inside the runtime.
-    pub fn start(client: Client, view: &ClusterView) -> Events {
-        let publisher = EventPublisher::start(client, "bobbin-agent", view.node_name());
+    pub fn start(client: Client, cluster: &ClusterCache) -> Events {
+        let publisher = EventPublisher::start(client, "bobbin-agent", cluster.node_name());
         let (node_events, waiting) = mpsc::channel(MAX_NODE_EVENTS);
-        tokio::spawn(publish_on_node(view.clone(), publisher.clone(), waiting));
+        tokio::spawn(publish_on_node(cluster.clone(), publisher.clone(), waiting));
         Events { publisher, node_events }
     }
 
@@ -89,11 +89,11 @@ fn node_reference(node: &NodeInfo) -> ObjectReference {
 }
 
 /// Publishes the events about this node. They wait until its Node was seen, because an event needs the Node's UID.
-async fn publish_on_node(view: ClusterView, publisher: EventPublisher, mut events: mpsc::Receiver<Event>) {
-    let mut changed = view.changed();
+async fn publish_on_node(cluster: ClusterCache, publisher: EventPublisher, mut events: mpsc::Receiver<Event>) {
+    let mut changed = cluster.changed();
     while let Some(event) = events.recv().await {
         let node = loop {
-            if let Some(node) = view.node() {
+            if let Some(node) = cluster.node() {
                 break node;
             }
             if changed.changed().await.is_err() {

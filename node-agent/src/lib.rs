@@ -23,6 +23,6 @@ mod state;
 
 pub use blocks::claim::{ClaimError, Claims, ExportError, Exports};
 pub use blocks::simulated_node::SimulatedNode;
-pub use cluster::ClusterView;
+pub use cluster::ClusterCache;
 pub use run::run;
 pub use state::{ClaimedBlock, NodeState};

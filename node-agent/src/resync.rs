@@ -23,8 +23,8 @@ use crate::args::timing::Times;
 use crate::assignments::AssignmentWriter;
 use crate::blocks::api_calls::BlockApi;
 use crate::blocks::claim::Claims;
-use crate::cluster::freshness::{Freshness, Kind};
-use crate::cluster::{ClusterView, NodeInfo};
+use crate::cluster::freshness::{FreshnessTracker, WatchedKind};
+use crate::cluster::{ClusterCache, NodeInfo};
 use crate::events::Events;
 use crate::resync::pod_absence::PodAbsenceTracker;
 use crate::state::NodeState;
@@ -45,7 +45,7 @@ pub struct Resync {
     /// The clients of the API server.
     pub clients: Clients,
     /// The cluster's objects, as the watches show them.
-    pub view: ClusterView,
+    pub cluster: ClusterCache,
     /// Blocks, addresses and attachments.
     pub node_state: Arc<NodeState>,
     /// Adds owned blocks that the node's state lacks.
@@ -53,7 +53,7 @@ pub struct Resync {
     /// Creates and deletes IPAssignments.
     pub assignment_writer: AssignmentWriter,
     /// How fresh the API server's answers are.
-    pub freshness: Arc<Freshness>,
+    pub freshness: Arc<FreshnessTracker>,
     /// The checkpoint.
     pub checkpoint: Checkpoint,
     /// Events on the node.
@@ -90,9 +90,9 @@ struct PassHistory {
 impl Resync {
     /// Runs forever; `progress` receives the progress.
     pub async fn run(self, progress: watch::Sender<Resynced>) {
-        let orphans = PodAbsenceTracker::new(self.view.node_name(), self.times.pod_gone_apart());
+        let orphans = PodAbsenceTracker::new(self.cluster.node_name(), self.times.pod_gone_apart());
         let mut history = PassHistory { orphans, assignments_due: None, conflicts_due: None, troubles: 0 };
-        let mut troubles = self.freshness.troubles();
+        let mut troubles = self.freshness.invalidations();
         let beat = self.beats.register("resync", PASS_DEADLINE);
         let mut failures = 0;
         loop {
@@ -104,7 +104,7 @@ impl Resync {
                 }
                 Err(error) => {
                     if let ReadError::Unreachable(why) = &error {
-                        self.freshness.outcome(Some(why), boot_time());
+                        self.freshness.observe_call(Some(why), boot_time());
                     }
                     tracing::debug!(%error, "a comparison with the API server failed; it is repeated");
                     failures += 1;
@@ -147,7 +147,7 @@ impl Resync {
             history.assignments_due = Some(now + again.unwrap_or(interval).min(interval));
         }
         let listed = self.compare_blocks().await?;
-        self.view.set_own_blocks_known();
+        self.cluster.set_own_blocks_known();
         progress.send_modify(|done| done.blocks = true);
         self.list_assignments_of_new_blocks(listed).await?;
         if history.conflicts_due.is_none_or(|due| due <= now) {
@@ -175,41 +175,43 @@ impl Resync {
     async fn compare_pools(&self) -> Result<(), ReadError> {
         let api: kube::Api<Lenient<AddressPool>> = kube::Api::all(self.clients.requests.clone());
         let list =
-            bobbin_api_client::read(crate::blocks::api_calls::DEADLINE, api.list(&ListParams::default())).await?;
-        self.view.saw_pools(list.items);
+            bobbin_api_client::read(crate::blocks::api_calls::CALL_TIMEOUT, api.list(&ListParams::default())).await?;
+        self.cluster.update_pools(list.items);
         Ok(())
     }
 
     /// Reads the own Node consistently.
     async fn compare_node(&self) -> Result<(), ReadError> {
         // Not needed while the watch is alive.
-        let silence = self.freshness.silence(boot_time())[Kind::Node as usize];
-        if self.view.node().is_some() && silence.is_some_and(|silence| silence < self.times.silence()) {
+        let silence = self.freshness.silence(boot_time())[WatchedKind::Node as usize];
+        if self.cluster.node().is_some() && silence.is_some_and(|silence| silence < self.times.silence()) {
             return Ok(());
         }
         let api: kube::Api<Lenient<SlimNode>> = kube::Api::all(self.clients.requests.clone());
-        let (start, reports) = (self.freshness.begin_read(boot_time()), self.view.node_reports());
+        let (start, reports) = (self.freshness.begin_read(boot_time()), self.cluster.node_reports());
         let node =
-            match bobbin_api_client::read(crate::blocks::api_calls::DEADLINE, api.get(self.view.node_name())).await {
+            match bobbin_api_client::read(crate::blocks::api_calls::CALL_TIMEOUT, api.get(self.cluster.node_name()))
+                .await
+            {
                 Ok(node) => match NodeInfo::of(&node) {
                     Ok(node) => Some(node),
                     // It exists, but can't be decoded: keep the last known Node.
-                    Err(_) => return if self.view.node().is_some() { Ok(()) } else { Err(ReadError::NotFound) },
+                    Err(_) => return if self.cluster.node().is_some() { Ok(()) } else { Err(ReadError::NotFound) },
                 },
                 Err(ReadError::NotFound) => None,
                 Err(error) => return Err(error),
             };
         self.freshness.answered(boot_time());
-        self.freshness.read(Kind::Node, start);
+        self.freshness.list_answered(WatchedKind::Node, start);
         let absent = node.is_none();
-        crate::cluster::own_objects::node_seen(
-            &self.view,
+        crate::cluster::own_objects::apply_own_node(
+            &self.cluster,
             &self.node_state,
             &self.freshness,
             &Notify::new(),
             node,
             Some(reports),
         );
-        if absent && self.view.node().is_none() { Err(ReadError::NotFound) } else { Ok(()) }
+        if absent && self.cluster.node().is_none() { Err(ReadError::NotFound) } else { Ok(()) }
     }
 }

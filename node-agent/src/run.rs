@@ -1,447 +1,104 @@
-//! The order of start and stop: kernel and journal first, then the socket, then the API server; configuration last. Holds no
-//! rule of its own.
+//! The agent's life: start, serve until a signal or an error, shut down. Holds no rule itself.
 
-use std::collections::BTreeSet;
+mod start;
+mod status_server;
+mod tasks;
+
 use std::ffi::OsString;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use bobbin_api_client::Clients;
-use bobbin_datapath::{Network, Settings, boot_time};
-use bobbin_ipam::BootTime;
-use bobbin_ipam::demand::BlockUse;
-use bobbin_observability::{Health, Metrics as Page, PortError, Progress, Server, init_logs};
+use bobbin_datapath::boot_time;
+use bobbin_observability::init_logs;
 use bobbin_process::shutdown_on_signal;
 use clap::Parser;
-use tokio::sync::{Notify, mpsc, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
 use crate::agent::Agent;
-use crate::args::timing::{self, Times};
-use crate::args::{Args, Mode, Routing};
-use crate::assignments::AssignmentWriter;
-use crate::assignments::{late_confirmations, watch as assignment_watch};
+use crate::args::Args;
+use crate::assignments::late_confirmations;
 use crate::blocks::api_calls::BlockApi;
-use crate::blocks::claim::Claims;
-use crate::blocks::demand::DemandController;
-use crate::blocks::demand::waiting_pods::WaitingPods;
-use crate::blocks::{BlockTasks, Blocks};
-use crate::cluster::ClusterView;
-use crate::cluster::freshness::{Freshness, Kind};
-use crate::cluster::own_objects::OwnWatches;
-use crate::cni::add::{AddContext, FirstRead};
-use crate::cni::attachment_lock::AttachmentLocks;
-use crate::cni::{CniHandler, server};
-use crate::events::Events;
+use crate::cni::add::FirstRead;
+use crate::cni::server;
 use crate::host::run_dir::heartbeat::HEARTBEAT_DEADLINE;
-use crate::host::run_dir::{Identity, Previous, RunDir, RunDirError};
-use crate::host::uninstall::Leave;
-use crate::host::{install, run_dir};
-use crate::metrics::{KindLabel, Metrics, PoolStateLabels};
-use crate::network::direct_routes::Direct;
-use crate::network::export::ExportedBlocks;
-use crate::network::reconcile;
-use crate::resync::stale_attachments;
-use crate::resync::{Resync, Resynced};
-use crate::state::NodeState;
-use crate::state::checkpoint::Checkpoint;
-use crate::state::checkpoint::blocks::{BlockCheckpoint, BlockCheckpointWriter};
-use crate::state::restore;
+use crate::host::run_dir::{self, Identity, Previous, RunDir, RunDirError};
+use crate::resync::Resynced;
+use start::Started;
 
-/// The loops of stock and own records count as hanging after this.
-const LOOP_DEADLINE: Duration = Duration::from_mins(2);
-/// How long calls under way may take after a signal.
-const LAST_CALLS: Duration = Duration::from_secs(5);
+/// How long CNI calls in flight may take after a signal.
+const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(5);
 
 /// Runs the agent until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// What it can't start without: the run directory, the kernel, the socket. Never the API server.
+/// The run directory, the kernel's network or the socket can't be used, or a task failed. An API server that is away is no error.
 pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let args = Args::try_parse_from(args).unwrap_or_else(|error| error.exit());
     init_logs(args.log_format);
     let stop = shutdown_on_signal("stopping; routes and pods stay as they are")?;
-    let boot_id = std::fs::read_to_string(&args.boot_id_path)
-        .with_context(|| format!("the boot ID can't be read from {}", args.boot_id_path.display()))?
-        .trim()
-        .to_owned();
+    let boot_id = read_boot_id(&args.boot_id_path)?;
     let locked = tokio::select! {
         () = stop.cancelled() => return Ok(()),
         locked = RunDir::lock(&args.run_dir, &args.node_name, args.pod_name.as_deref()) => locked,
     };
     let (run_dir, previous) = locked?;
-    if let Previous::SameNode(identity) = &previous {
-        let (absent, silent) =
-            (identity.absent_for(&boot_id, boot_time()), identity.without_contact_for(&boot_id, boot_time()));
-        tracing::info!(uid = identity.node_uid, ?absent, without_contact = ?silent, "found the checkpoint of an earlier agent");
-    }
+    log_previous(&previous, &boot_id);
     let identity = previous.identity(&args.node_name, &boot_id, boot_time());
     run_dir.save(&identity)?;
-    let checkpoint = Checkpoint::open(&args.run_dir)?;
-    let rebooted = checkpoint.begin_boot(&boot_id)?;
-    let clients =
-        bobbin_api_client::connect(args.kubeconfig.as_deref(), concat!("bobbin-agent/", env!("CARGO_PKG_VERSION")))
-            .await?;
-    let times = Times::new(args.time_scale, args.node_grace_period);
-    let freshness = Arc::new(Freshness::new(times, last_contact(&previous, &boot_id)));
-    let network = Network::open(settings(&args)).await.context("the node's network can't be managed")?;
-    let view = ClusterView::open(clients.clone(), &args.node_name, &args.run_dir, Arc::clone(&freshness));
-    let events = Events::start(clients.requests.clone(), &view);
-    for warning in network.warnings() {
-        tracing::warn!("{warning}");
-        events.node_warning("NetworkClash", &warning);
-    }
-    let node_state = Arc::new(NodeState::new());
-    let links = network.links().await.context("the links on the node can't be read")?;
-    let trusted = is_trusted(&previous, &view, &boot_id, times);
-    let living = restore::restore(&node_state, &checkpoint, &view, links, &boot_id, trusted);
-    tracing::info!(attachments = living.len(), blocks = node_state.blocks().len(), rebooted, trusted, "restored");
-    let (to_late, verdicts) = mpsc::unbounded_channel();
-    let assignment_writer = AssignmentWriter::open(
-        clients.clone(),
-        &args.node_name,
-        &args.run_dir,
-        Arc::clone(&freshness),
-        move |verdict| {
-            // Nobody listens only while the agent stops; the next start lists the records.
-            let _ = to_late.send(verdict);
-        },
-    )?;
-    assignment_writer.restore(&living);
-    let exported = ExportedBlocks::new(network.clone(), Arc::clone(&node_state));
-    let (block_checkpoint, block_checkpoint_writer) = BlockCheckpoint::new(Arc::clone(&node_state), checkpoint.clone());
-    let claims = Claims::new(&clients, view.clone(), Arc::clone(&node_state), Arc::clone(&freshness));
-    let leaving = args.mode == Mode::Remove;
-    let demand = DemandController::new(
-        view.clone(),
-        Arc::clone(&node_state),
-        claims.clone(),
-        block_checkpoint.clone(),
-        events.clone(),
-        args.block_idle,
-        leaving,
-    );
-    let mut page = Page::default();
-    let metrics = Metrics::register(page.registry());
-    page.registry().register(
-        "agent_claim_conflicts",
-        "Tries at blocks that were not to be had: other nodes were quicker, or what the pool's status says is old",
-        claims.conflicts(),
-    );
-    let (tell_first_read, over) = watch::channel(false);
-    let (tell_blocks_read, done) = watch::channel(false);
-    let first_read = FirstRead { over, done };
-    let (waiting, resync_hint) = (Arc::new(WaitingPods::default()), Arc::new(Notify::new()));
-    let agent = Arc::new(Agent {
-        boot_id,
-        node_state,
-        checkpoint,
-        network,
-        exported,
-        view,
-        assignment_writer,
-        events,
-        metrics,
-        locks: AttachmentLocks::default(),
-        freshness,
-        stop: stop.clone(),
-        run_dir: Arc::new(run_dir),
-        progress: Progress::default(),
-        args,
-    });
-    serve_page(&agent, page);
+    let Started { agent, handler, first_read, tasks, metrics, late_confirmations, clients } =
+        start::start(args, run_dir, &previous, boot_id, stop.clone()).await?;
+    status_server::spawn(&agent, metrics);
     let socket = server::Socket::bind(&agent.run_dir.socket())?;
-    let adds = AddContext::new(demand.clone(), Arc::clone(&waiting), first_read.clone(), Arc::clone(&resync_hint));
-    let handler = Arc::new(CniHandler::new(Arc::clone(&agent), adds));
     let serving = tokio::spawn(server::serve(socket, handler, stop.clone()));
-    tracing::info!(node = agent.args.node_name, "serving");
-    tokio::spawn(late_confirmations::run(Arc::clone(&agent), BlockApi::new(&clients), verdicts));
+    tracing::info!(node = agent.args.node_name, "serving CNI calls");
+    tokio::spawn(late_confirmations::run(Arc::clone(&agent), BlockApi::new(&clients), late_confirmations));
     let (progress, resynced) = watch::channel(Resynced::default());
-    let protocol = Protocol {
-        clients,
-        claims,
-        block_checkpoint,
-        block_checkpoint_writer,
-        times,
-        tell_first_read,
-        tell_blocks_read,
-        progress,
-        demand,
-        waiting,
-        resync_hint,
-    };
-    let tasks = background(&agent, protocol, resynced);
     tokio::select! {
         () = stop.cancelled() => {}
-        ended = tasks => ended?,
+        ended = tasks::run(&agent, &clients, tasks, progress, resynced) => ended?,
         ended = heartbeat(&agent, &identity, &first_read) => ended?,
     }
-    if tokio::time::timeout(LAST_CALLS, serving).await.is_err() {
-        tracing::warn!("calls under way were cut off; the runtime repeats them");
+    if tokio::time::timeout(SHUTDOWN_GRACE_PERIOD, serving).await.is_err() {
+        tracing::warn!("CNI calls in flight were cut off; the runtime repeats them");
     }
-    // The next agent counts from the end of this one.
-    if let Err(error) = agent.run_dir.save(&current(&agent, &identity, &first_read)) {
+    // The next agent counts its absence from now.
+    if let Err(error) = agent.run_dir.save(&current_identity(&agent, &identity, &first_read)) {
         tracing::warn!("{error}");
     }
     Ok(())
 }
 
-/// The identity as it is now.
-fn current(agent: &Agent, started: &Identity, first_read: &FirstRead) -> Identity {
-    let seen = agent.view.node().map(|node| node.uid);
-    let contact = agent.freshness.last_contact(boot_time());
-    started.at(boot_time(), *first_read.done.borrow(), seen, contact)
+fn read_boot_id(path: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("can't read the boot ID from {} (--boot-id-path)", path.display()))?;
+    Ok(text.trim().to_owned())
 }
 
-/// Keeps run directory and identity. The blocks are trusted once they were read.
+fn log_previous(previous: &Previous, boot_id: &str) {
+    let Previous::SameNode(identity) = previous else { return };
+    let now = boot_time();
+    let (absent, without_contact) = (identity.absent_for(boot_id, now), identity.without_contact_for(boot_id, now));
+    tracing::info!(uid = identity.node_uid, ?absent, ?without_contact, "found the checkpoint of an earlier agent");
+}
+
+fn current_identity(agent: &Agent, started: &Identity, first_read: &FirstRead) -> Identity {
+    let node_uid = agent.cluster.node().map(|node| node.uid);
+    let contact = agent.freshness.last_contact(boot_time());
+    started.at(boot_time(), *first_read.done.borrow(), node_uid, contact)
+}
+
+/// Keeps the run directory's lock and identity. The checkpoint is trusted once the node's blocks were read.
 async fn heartbeat(agent: &Agent, started: &Identity, first_read: &FirstRead) -> Result<(), RunDirError> {
     let beat = agent.progress.register("heartbeat", HEARTBEAT_DEADLINE);
-    // An agent that is killed soon after its first read is trusted by the next one.
+    // The first read of the blocks is saved at once, so that the next agent trusts one that is killed soon after it.
     run_dir::heartbeat::run(
         &agent.run_dir,
-        || current(agent, started, first_read),
+        || current_identity(agent, started, first_read),
         first_read.done.clone(),
         beat,
         agent.stop.clone(),
     )
     .await
-}
-
-/// When the API server was last in contact, as far as an earlier run of this boot knows. A new boot has no quiet time.
-fn last_contact(previous: &Previous, boot_id: &str) -> Option<BootTime> {
-    let now = boot_time();
-    match previous {
-        Previous::SameNode(identity) => identity.without_contact_for(boot_id, now).map(|silent| now.before(silent)),
-        Previous::Nothing | Previous::Unknown | Previous::OtherNode { .. } => None,
-    }
-}
-
-/// Whether blocks that served when the checkpoint was written may serve before the API server has spoken: the agent was away for so short
-/// a time that nobody can have reclaimed them, and the checkpoint is of the Node that was last seen.
-fn is_trusted(previous: &Previous, view: &ClusterView, boot_id: &str, times: Times) -> bool {
-    let Previous::SameNode(identity) = previous else { return false };
-    let same_node = view.node().is_some_and(|node| identity.node_uid.as_deref() == Some(&node.uid));
-    let absent = identity.absent_for(boot_id, boot_time());
-    same_node && absent.is_some_and(|absent| absent < times.longest_absence())
-}
-
-/// What speaks to the API server about this node's blocks.
-struct Protocol {
-    clients: Clients,
-    claims: Claims,
-    block_checkpoint: BlockCheckpoint,
-    block_checkpoint_writer: BlockCheckpointWriter,
-    times: Times,
-    tell_first_read: watch::Sender<bool>,
-    tell_blocks_read: watch::Sender<bool>,
-    progress: watch::Sender<Resynced>,
-    demand: DemandController,
-    waiting: Arc<WaitingPods>,
-    resync_hint: Arc<Notify>,
-}
-
-/// Everything beside the socket. Ends only with an error: what can't go on restarts the whole agent, which loses nothing by it.
-async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Receiver<Resynced>) -> anyhow::Result<()> {
-    let Protocol {
-        clients,
-        claims,
-        block_checkpoint,
-        block_checkpoint_writer,
-        times,
-        tell_first_read,
-        tell_blocks_read,
-        progress,
-        demand,
-        waiting,
-        resync_hint,
-    } = protocol;
-    let resync = Resync {
-        clients: clients.clone(),
-        view: agent.view.clone(),
-        node_state: Arc::clone(&agent.node_state),
-        claims,
-        assignment_writer: agent.assignment_writer.clone(),
-        freshness: Arc::clone(&agent.freshness),
-        checkpoint: agent.checkpoint.clone(),
-        events: agent.events.clone(),
-        boot_id: agent.boot_id.clone(),
-        interval: agent.args.relist_interval,
-        times,
-        beats: agent.progress.clone(),
-        hint: Arc::clone(&resync_hint),
-    };
-    let own = OwnWatches {
-        clients: clients.clone(),
-        view: agent.view.clone(),
-        node_state: Arc::clone(&agent.node_state),
-        freshness: Arc::clone(&agent.freshness),
-        resync: resync_hint,
-        progress: agent.progress.clone(),
-    };
-    let blocks = Blocks::new(BlockTasks {
-        boot_id: agent.boot_id.clone(),
-        clients: clients.clone(),
-        view: agent.view.clone(),
-        node_state: Arc::clone(&agent.node_state),
-        checkpoint: block_checkpoint,
-        exports: Arc::new(agent.exported.clone()),
-        assignment_writer: agent.assignment_writer.clone(),
-        freshness: Arc::clone(&agent.freshness),
-        events: agent.events.clone(),
-        times,
-        progress: agent.progress.clone(),
-    });
-    let direct = (agent.args.routing == Routing::Direct).then(|| Direct::new(&agent.args.node_name));
-    let mut tasks = tokio::task::JoinSet::new();
-    let view = agent.view.clone();
-    tasks.spawn(async move { view.run().await });
-    tasks.spawn(own.run());
-    tasks.spawn(assignment_watch::run(
-        clients.clone(),
-        agent.view.clone(),
-        Arc::clone(&agent.node_state),
-        agent.assignment_writer.clone(),
-        agent.progress.register(Kind::Records.name(), LOOP_DEADLINE),
-    ));
-    tasks.spawn(resync.run(progress));
-    tasks.spawn(block_checkpoint_writer.run(agent.stop.clone()));
-    tasks.spawn(async move { blocks.run().await });
-    tasks.spawn(first_read(tell_first_read, tell_blocks_read, resynced.clone(), agent.stop.clone()));
-    tasks.spawn(reconcile::run(Arc::clone(agent), direct.clone(), resynced.clone()));
-    if let Some(direct) = direct {
-        let clients = clients.clone();
-        tasks.spawn(async move { direct.run(&clients).await });
-    }
-    let (stale, requests) = (Arc::clone(agent), clients.requests.clone());
-    tasks.spawn(async move { stale_attachments::run(&stale, &waiting, requests, times.pod_gone_apart()).await });
-    let beat = agent.progress.register("stock", LOOP_DEADLINE);
-    tasks.spawn(async move { demand.run(beat).await });
-    match agent.args.mode {
-        Mode::Run => {
-            let (tell_serves, serves) = watch::channel(false);
-            if agent.args.install {
-                tasks.spawn(install::run(Arc::clone(agent), serves));
-            }
-            tasks.spawn(live(Arc::clone(agent), resynced, tell_serves))
-        }
-        Mode::Remove => tasks.spawn(leave(Arc::clone(agent), resynced)),
-    };
-    match tasks.join_next().await {
-        Some(Ok(())) if agent.stop.is_cancelled() => Ok(()),
-        Some(Ok(())) => anyhow::bail!("a part of the agent ended by itself; this is a defect, report it"),
-        Some(Err(error)) => Err(error).context("a part of the agent failed; this is a defect, report it"),
-        None => Ok(()),
-    }
-}
-
-/// Tells the ADDs that wait when own blocks were read, or that it takes too long: then the blocks of the checkpoint serve without.
-async fn first_read(
-    tell: watch::Sender<bool>,
-    tell_read: watch::Sender<bool>,
-    mut resynced: watch::Receiver<Resynced>,
-    stop: CancellationToken,
-) {
-    // Too long, or over: both let the ADDs go on.
-    let _ = tokio::time::timeout(timing::FIRST_READ_TIMEOUT, resynced.wait_for(|done| done.blocks)).await;
-    tell.send_replace(true);
-    let _ = resynced.wait_for(|done| done.blocks).await;
-    tell_read.send_replace(true);
-    stop.cancelled().await;
-}
-
-/// Becomes ready, which lets the configuration be installed.
-async fn live(agent: Arc<Agent>, mut resynced: watch::Receiver<Resynced>, serves: watch::Sender<bool>) {
-    if !agent.run_dir.was_ready() {
-        // From now on an ADD can be served: the Node and its blocks are known.
-        let _ = resynced.wait_for(|resynced| resynced.blocks).await;
-        if let Err(error) = agent.run_dir.mark_ready() {
-            tracing::error!("the plugin can't answer STATUS while the agent is away: {error}");
-        }
-    }
-    serves.send_replace(true);
-    agent.stop.cancelled().await;
-}
-
-/// Leaves the node, then waits for the signal: a DaemonSet would start it again.
-async fn leave(agent: Arc<Agent>, mut resynced: watch::Receiver<Resynced>) {
-    let _ = resynced.wait_for(|resynced| resynced.blocks).await;
-    let leave = Leave {
-        args: agent.args.clone(),
-        node_state: Arc::clone(&agent.node_state),
-        assignment_writer: agent.assignment_writer.clone(),
-        network: agent.network.clone(),
-        exported: agent.exported.clone(),
-        events: agent.events.clone(),
-        run_dir: Arc::clone(&agent.run_dir),
-    };
-    if let Err(error) = leave.run().await {
-        tracing::error!("{error}");
-        agent.events.node_warning("NotRemoved", &error.to_string());
-    }
-    agent.stop.cancelled().await;
-}
-
-/// Metrics and health: for probes on a socket of the run directory, for everybody at `--metrics-address`. Neither stops the agent.
-fn serve_page(agent: &Arc<Agent>, page: Page) {
-    let asked = Arc::clone(agent);
-    let health = Arc::new(move || {
-        sample(&asked);
-        let ready = asked.args.mode == Mode::Remove || asked.run_dir.was_ready();
-        let missing = || "its Node and its blocks have not been seen at the API server since boot".to_owned();
-        Health::of(&asked.progress, ready.then_some(()).ok_or_else(missing))
-    });
-    let server = Server::new(Arc::new(page), health);
-    if let Some(address) = agent.args.metrics_address {
-        let (events, stop, server) = (agent.events.clone(), agent.stop.clone(), server.clone());
-        tokio::spawn(async move {
-            let failed = |error: &PortError| events.node_warning("MetricsPort", &error.to_string());
-            server.serve_at(address, failed, stop.cancelled_owned()).await;
-        });
-    }
-    let (path, stop) = (agent.run_dir.health_socket(), agent.stop.clone());
-    tokio::spawn(async move { server::serve_probes(&path, server, stop).await });
-}
-
-/// Sets the gauges; the probes ask often enough.
-fn sample(agent: &Agent) {
-    let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-    agent.metrics.attachments.set(count(agent.node_state.attachment_count()));
-    agent.metrics.pending_assignments.set(count(agent.assignment_writer.pending()));
-    for (kind, number) in agent.view.unreadable().counts() {
-        agent.metrics.unreadable_objects.get_or_create(&KindLabel { kind }).set(count(number));
-    }
-    // A pool of which nothing is left here is not shown with its last numbers.
-    agent.metrics.addresses.clear();
-    let pools: BTreeSet<String> = agent.node_state.blocks().into_iter().map(|block| block.held.pool).collect();
-    agent.metrics.blocks.clear();
-    for block in agent.node_state.blocks() {
-        let labels = PoolStateLabels { pool: block.held.pool, state: block.state.name() };
-        agent.metrics.blocks.get_or_create(&labels).inc();
-    }
-    for pool in pools {
-        let uses = agent.node_state.pool_use(&pool, agent.cooldown(&pool));
-        let sum = |of: fn(&BlockUse) -> u32| uses.iter().map(|block| i64::from(of(block))).sum();
-        let free = |block: &BlockUse| block.usable.saturating_sub(block.held).saturating_sub(block.cooling);
-        for (state, number) in
-            [("held", sum(|block| block.held)), ("cooling", sum(|block| block.cooling)), ("free", sum(free))]
-        {
-            agent.metrics.addresses.get_or_create(&PoolStateLabels { pool: pool.clone(), state }).set(number);
-        }
-    }
-}
-
-fn settings(args: &Args) -> Settings {
-    Settings {
-        pod_table: args.pod_table,
-        export_table: args.export_table,
-        rule_priority: args.rule_priority,
-        protocol: args.protocol,
-        direct_protocol: args.direct_protocol,
-        link_group: args.link_group,
-        veth_prefix: args.veth_prefix.clone(),
-        nft_table: args.nft_table.clone(),
-        mtu: args.mtu,
-        sysctl_root: args.sysctl_root.clone(),
-    }
 }

@@ -3,8 +3,8 @@
 use bobbin_ipam::IpPair;
 
 use super::Agent;
-use crate::assignments::record_name;
-use crate::cluster::freshness::Trouble;
+use crate::assignments::assignment_name;
+use crate::cluster::freshness::Invalidation;
 use crate::state::{Attachment, ConflictingAssignment, exclusion};
 
 /// What happens to an attachment whose address has an IPAssignment of another one.
@@ -24,12 +24,12 @@ impl Agent {
     /// Another attachment has the IPAssignment of an address that this node allocated. Excludes the address, and marks all blocks
     /// unproven until they are read again. True: the conflict is new.
     pub fn found_duplicate(&self, pair: IpPair, by: &str) -> bool {
-        let Some(name) = record_name(pair) else { return false };
+        let Some(name) = assignment_name(pair) else { return false };
         let conflict = ConflictingAssignment { pair, name, by: by.to_owned() };
         let is_new = exclusion::exclude(&self.node_state, &self.checkpoint, conflict);
         if is_new {
             self.metrics.duplicate_addresses.inc();
-            self.freshness.trouble(Trouble::Duplicate);
+            self.freshness.invalidate(Invalidation::Duplicate);
         }
         is_new
     }
@@ -47,7 +47,7 @@ impl Agent {
 
 fn sentence(attachment: &Attachment, by: &str, outcome: DuplicateOutcome) -> String {
     let Attachment { pair, block, .. } = attachment;
-    let name = record_name(*pair).unwrap_or_default();
+    let name = assignment_name(*pair).unwrap_or_default();
     let who = attachment.who();
     let check = format!("check it: kubectl get ipassignment {name} -o yaml");
     match outcome {

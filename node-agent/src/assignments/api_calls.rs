@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bobbin_api_client::{self as apiserver, Lenient, ReadError, Refusal, UnknownWhy};
+use bobbin_api_client::{self as api_client, Lenient, ReadError, Refusal, UnknownWhy};
 use bobbin_crds::{IPAssignment, IPAssignmentSpec};
 use bobbin_datapath::boot_time;
 use bobbin_ipam::AttachmentKey;
@@ -11,17 +11,17 @@ use kube::Api;
 use kube::Resource;
 use kube::api::{DeleteParams, Preconditions};
 
-use super::queue::{Outcome, Step};
-use super::{Inner, RecordRead, record_name};
-use crate::cluster::freshness::Kind;
+use super::queue::{AssignmentCall, CallResult};
+use super::{AssignmentInfo, WriterState, assignment_name};
+use crate::cluster::freshness::WatchedKind;
 use crate::state::Attachment;
 
 /// How long one call may take. The ADD waits less; this is for the record itself.
-const DEADLINE: Duration = Duration::from_secs(5);
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The record of an attachment, and its name; `None` without an address.
-pub(super) fn record_of(attachment: &Attachment, node_name: &str) -> Option<(String, IPAssignment)> {
-    let name = record_name(attachment.pair)?;
+pub(super) fn assignment_of(attachment: &Attachment, node_name: &str) -> Option<(String, IPAssignment)> {
+    let name = assignment_name(attachment.pair)?;
     let pod = &attachment.pod;
     let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let spec = IPAssignmentSpec {
@@ -41,85 +41,85 @@ pub(super) fn record_of(attachment: &Attachment, node_name: &str) -> Option<(Str
     Some((name.clone(), IPAssignment::new(&name, spec)))
 }
 
-impl Inner {
+impl WriterState {
     /// Makes the call of a step.
-    pub(super) async fn call(&self, name: &str, step: Step) -> Outcome {
+    pub(super) async fn call(&self, name: &str, step: AssignmentCall) -> CallResult {
         let api: Api<Lenient<IPAssignment>> = Api::all(self.clients.requests.clone());
         match step {
-            Step::Post(record) => {
-                let floor = self.freshness.version(Kind::Records);
-                let outcome = apiserver::write(DEADLINE, apiserver::create(&api, &*record)).await;
-                self.note(&outcome);
-                if let apiserver::Outcome::Done(created) = &outcome {
+            AssignmentCall::Create(assignment) => {
+                let floor = self.freshness.version(WatchedKind::Assignments);
+                let outcome = api_client::write(CALL_TIMEOUT, api_client::create(&api, &*assignment)).await;
+                self.note_contact(&outcome);
+                if let api_client::Outcome::Done(created) = &outcome {
                     let version = created.meta().resource_version.as_deref().unwrap_or_default();
-                    self.freshness.saw_version(Kind::Records, version, floor);
+                    self.freshness.observe_version(WatchedKind::Assignments, version, floor);
                 }
-                meant_by_post(outcome)
+                create_result(outcome)
             }
-            Step::Get(key) => match apiserver::read(DEADLINE, api.get(name)).await {
-                Ok(found) => whose(RecordRead::of(found), &key, &self.node_name),
-                Err(ReadError::NotFound) => Outcome::Absent,
-                Err(ReadError::Refused(refusal)) => Outcome::Refused(refusal.to_string()),
+            AssignmentCall::Get(key) => match api_client::read(CALL_TIMEOUT, api.get(name)).await {
+                Ok(found) => owner_result(AssignmentInfo::of(found), &key, &self.node_name),
+                Err(ReadError::NotFound) => CallResult::Absent,
+                Err(ReadError::Refused(refusal)) => CallResult::Refused(refusal.to_string()),
                 Err(ReadError::Unreachable(why)) => {
-                    self.freshness.outcome(Some(&why), boot_time());
+                    self.freshness.observe_call(Some(&why), boot_time());
                     unknown(name, &why)
                 }
             },
-            Step::Delete(uid) => {
+            AssignmentCall::Delete(uid) => {
                 let only = Preconditions { uid: Some(uid), resource_version: None };
                 let params = DeleteParams::default().preconditions(only);
-                let outcome = apiserver::write(DEADLINE, apiserver::delete(&api, name, &params)).await;
-                self.note(&outcome);
+                let outcome = api_client::write(CALL_TIMEOUT, api_client::delete(&api, name, &params)).await;
+                self.note_contact(&outcome);
                 match outcome {
-                    apiserver::Outcome::Done(())
-                    | apiserver::Outcome::Refused(Refusal::NotFound | Refusal::Conflict) => Outcome::Gone,
-                    apiserver::Outcome::Refused(refusal) => Outcome::Refused(refusal.to_string()),
-                    apiserver::Outcome::Unknown(why) => unknown(name, &why),
+                    api_client::Outcome::Done(())
+                    | api_client::Outcome::Refused(Refusal::NotFound | Refusal::Conflict) => CallResult::Deleted,
+                    api_client::Outcome::Refused(refusal) => CallResult::Refused(refusal.to_string()),
+                    api_client::Outcome::Unknown(why) => unknown(name, &why),
                 }
             }
         }
     }
 
-    fn note<T>(&self, outcome: &apiserver::Outcome<T>) {
+    fn note_contact<T>(&self, outcome: &api_client::Outcome<T>) {
         let unanswered = match outcome {
-            apiserver::Outcome::Unknown(why) => Some(why),
-            apiserver::Outcome::Done(_) | apiserver::Outcome::Refused(_) => None,
+            api_client::Outcome::Unknown(why) => Some(why),
+            api_client::Outcome::Done(_) | api_client::Outcome::Refused(_) => None,
         };
-        self.freshness.outcome(unanswered, boot_time());
+        self.freshness.observe_call(unanswered, boot_time());
     }
 }
 
-fn meant_by_post(outcome: apiserver::Outcome<Lenient<IPAssignment>>) -> Outcome {
+fn create_result(outcome: api_client::Outcome<Lenient<IPAssignment>>) -> CallResult {
     match outcome {
-        apiserver::Outcome::Done(created) => Outcome::Ours(created.meta().uid.clone().unwrap_or_default()),
-        apiserver::Outcome::Refused(Refusal::AlreadyExists) => Outcome::Exists,
+        api_client::Outcome::Done(created) => CallResult::Own(created.meta().uid.clone().unwrap_or_default()),
+        api_client::Outcome::Refused(Refusal::AlreadyExists) => CallResult::Exists,
         // Not the record is missing but its kind: the definitions are not installed yet.
-        apiserver::Outcome::Refused(Refusal::NotFound) => Outcome::Unknown,
+        api_client::Outcome::Refused(Refusal::NotFound) => CallResult::Unknown,
         // An API server that has just started refuses all until its rights and policies are loaded. What it really forbids stays
         // queued: the address is the node's by its claim, and a record is never given up.
-        apiserver::Outcome::Refused(Refusal::Forbidden(why)) => {
+        api_client::Outcome::Refused(Refusal::Forbidden(why)) => {
             tracing::warn!(%why, "the API server forbids a record; trying again");
-            Outcome::Unknown
+            CallResult::Unknown
         }
-        apiserver::Outcome::Refused(refusal) => Outcome::Refused(refusal.to_string()),
-        apiserver::Outcome::Unknown(why) => {
+        api_client::Outcome::Refused(refusal) => CallResult::Refused(refusal.to_string()),
+        api_client::Outcome::Unknown(why) => {
             tracing::debug!(%why, "the outcome of a create is unknown");
-            Outcome::Unknown
+            CallResult::Unknown
         }
     }
 }
 
-fn unknown(name: &str, why: &UnknownWhy) -> Outcome {
+fn unknown(name: &str, why: &UnknownWhy) -> CallResult {
     tracing::debug!(name, %why, "no answer about the record of an address");
-    Outcome::Unknown
+    CallResult::Unknown
 }
 
 /// Whether a record is the attachment's.
-fn whose(found: RecordRead, key: &AttachmentKey, node_name: &str) -> Outcome {
+fn owner_result(found: AssignmentInfo, key: &AttachmentKey, node_name: &str) -> CallResult {
     if found.key == *key && found.node_name == node_name {
-        return Outcome::Ours(found.uid);
+        return CallResult::Own(found.uid);
     }
-    Outcome::Others { by: found.by(), node: found.node_name, holder: found.key, uid: found.uid }
+    CallResult::OtherOwner { by: found.by(), node: found.node_name, holder: found.key, uid: found.uid }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use bobbin_api_client::backoff;
 use tokio::sync::mpsc;
 
 use crate::agent::{Agent, DuplicateOutcome};
-use crate::assignments::{Confirmation, LateConfirmation, record_name};
+use crate::assignments::{Confirmation, LateConfirmation, assignment_name};
 use crate::blocks::api_calls::BlockApi;
 use crate::state::{Attachment, AttachmentPhase};
 
@@ -17,22 +17,22 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 const DUPLICATE_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The first and the longest pause between two reads of the block of a duplicate.
-const READ_PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(10)];
+const BLOCK_READ_BACKOFF: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(10)];
 
-/// Takes in late verdicts, for ever. One that needs the API server delays no other.
-pub async fn run(agent: Arc<Agent>, blocks: BlockApi, mut verdicts: mpsc::UnboundedReceiver<LateConfirmation>) {
-    while let Some(confirmation) = verdicts.recv().await {
-        tokio::spawn(take_in(Arc::clone(&agent), blocks.clone(), confirmation));
+/// Takes in late confirmations, for ever. One that needs the API server delays no other.
+pub async fn run(agent: Arc<Agent>, blocks: BlockApi, mut confirmations: mpsc::UnboundedReceiver<LateConfirmation>) {
+    while let Some(confirmation) = confirmations.recv().await {
+        tokio::spawn(handle(Arc::clone(&agent), blocks.clone(), confirmation));
     }
 }
 
-async fn take_in(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
+async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
     let LateConfirmation { key, pair, confirmation } = late;
     // `None`: it ended meanwhile, and the recorder deletes what it has just created.
     let same = |attachment: &Attachment| attachment.pair == pair && attachment.phase != AttachmentPhase::Deleting;
     let living = || agent.node_state.attachment(&key).filter(same);
     match confirmation {
-        Confirmation::Recorded { uid } => {
+        Confirmation::Created { uid } => {
             // The ADD may be writing down what it knows at this moment.
             let Some(_lock) = agent.locks.lock(&key, LOCK_TIMEOUT).await else { return };
             if living().is_some() {
@@ -48,9 +48,9 @@ async fn take_in(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                 return;
             }
             tracing::info!(%pair, %key, by, "this node left a record behind: it is replaced");
-            if let Some(name) = record_name(pair) {
+            if let Some(name) = assignment_name(pair) {
                 drop(agent.assignment_writer.delete(&name, &holder, Some(uid)));
-                agent.assignment_writer.create_again(&attachment);
+                agent.assignment_writer.recreate(&attachment);
             }
         }
         Confirmation::Taken { by, node, .. } => {
@@ -69,7 +69,7 @@ async fn take_in(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                 if !news || living().is_none() {
                     return;
                 }
-                tokio::time::sleep(backoff(attempt, READ_PAUSES[0], READ_PAUSES[1])).await;
+                tokio::time::sleep(backoff(attempt, BLOCK_READ_BACKOFF[0], BLOCK_READ_BACKOFF[1])).await;
                 attempt += 1;
             };
             if block.node_name.as_deref() != Some(node.as_str()) {

@@ -10,7 +10,7 @@ use crate::state::atomic_file;
 
 /// A record that is to go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Deletion {
+pub(super) struct PendingDeletion {
     /// The record's name.
     pub name: String,
     /// The attachment whose record it is.
@@ -21,22 +21,22 @@ pub(super) struct Deletion {
 
 /// The directory.
 #[derive(Debug)]
-pub(super) struct Deletions(PathBuf);
+pub(super) struct PendingDeletions(PathBuf);
 
-impl Deletions {
-    pub(super) fn open(directory: &Path) -> std::io::Result<Deletions> {
+impl PendingDeletions {
+    pub(super) fn open(directory: &Path) -> std::io::Result<PendingDeletions> {
         std::fs::create_dir_all(directory)?;
         atomic_file::tidy(directory)?;
-        Ok(Deletions(directory.to_owned()))
+        Ok(PendingDeletions(directory.to_owned()))
     }
 
     /// Writes one down; a second one of the same attachment takes its place.
-    pub(super) fn keep(&self, deletion: &Deletion) -> std::io::Result<()> {
+    pub(super) fn save(&self, deletion: &PendingDeletion) -> std::io::Result<()> {
         atomic_file::replace(&self.path(&deletion.name, &deletion.key), &serde_json::to_vec(deletion)?, 0o600)
     }
 
     /// Forgets one that is done.
-    pub(super) fn forget(&self, name: &str, key: &AttachmentKey) {
+    pub(super) fn remove(&self, name: &str, key: &AttachmentKey) {
         match std::fs::remove_file(self.path(name, key)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 tracing::warn!(name, %key, %error, "a finished deletion could not be struck off; it will be tried again after a restart");
@@ -46,7 +46,7 @@ impl Deletions {
     }
 
     /// All that the last run left. A file that can't be read is left out and reported: the relist finds its record.
-    pub(super) fn load(&self) -> Vec<Deletion> {
+    pub(super) fn load(&self) -> Vec<PendingDeletion> {
         let entries = match std::fs::read_dir(&self.0) {
             Ok(entries) => entries,
             Err(error) => {
@@ -67,7 +67,7 @@ impl Deletions {
     }
 }
 
-fn read(path: &Path) -> Option<Deletion> {
+fn read(path: &Path) -> Option<PendingDeletion> {
     let bytes = std::fs::read(path).map_err(|error| error.to_string());
     match bytes.and_then(|bytes| serde_json::from_slice(&bytes).map_err(|error| error.to_string())) {
         Ok(deletion) => Some(deletion),

@@ -1,4 +1,4 @@
-//! The writes that wait for one address, in their order, and what follows from each answer. Pure: the recorder asks for the next step,
+//! The operations that wait for one address, in their order, and what follows from each answer. Pure: the recorder asks for the next step,
 //! makes the call, and tells what came of it.
 
 use std::collections::VecDeque;
@@ -18,11 +18,11 @@ pub(super) enum Operation {
         /// The address.
         pair: IpPair,
         /// The record.
-        record: Box<IPAssignment>,
+        assignment: Box<IPAssignment>,
         /// Who wants the verdict.
         reply: oneshot::Sender<Confirmation>,
         /// An attempt was sent and nobody knows what came of it: read before sending again.
-        doubt: bool,
+        maybe_sent: bool,
     },
     /// The record of that attachment is to be gone.
     Delete {
@@ -39,16 +39,16 @@ impl Operation {
     pub(super) fn create(
         key: AttachmentKey,
         pair: IpPair,
-        record: Box<IPAssignment>,
+        assignment: Box<IPAssignment>,
         reply: oneshot::Sender<Confirmation>,
     ) -> Operation {
-        Operation::Create { key, pair, record, reply, doubt: false }
+        Operation::Create { key, pair, assignment, reply, maybe_sent: false }
     }
 
     /// A create of which an attempt may have been sent before this queue was there.
-    pub(super) fn in_doubt(mut self) -> Operation {
-        if let Operation::Create { doubt, .. } = &mut self {
-            *doubt = true;
+    pub(super) fn may_have_been_sent(mut self) -> Operation {
+        if let Operation::Create { maybe_sent, .. } = &mut self {
+            *maybe_sent = true;
         }
         self
     }
@@ -60,9 +60,9 @@ impl Operation {
 
 /// The next call.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Step {
+pub(super) enum AssignmentCall {
     /// Create this record.
-    Post(Box<IPAssignment>),
+    Create(Box<IPAssignment>),
     /// Read the record and say whose it is.
     Get(AttachmentKey),
     /// Delete the record with that UID.
@@ -71,11 +71,11 @@ pub(super) enum Step {
 
 /// What came of the call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum CallResult {
     /// Post: created; Get: it is there and the attachment's. Its UID.
-    Ours(String),
+    Own(String),
     /// Get: another's.
-    Others {
+    OtherOwner {
         /// Whose, in words.
         by: String,
         /// The node that it names.
@@ -90,7 +90,7 @@ pub(super) enum Outcome {
     /// Post: there is one already.
     Exists,
     /// Delete: done, or what is there has another UID.
-    Gone,
+    Deleted,
     /// The API server says no, and why.
     Refused(String),
     /// Nobody knows.
@@ -100,9 +100,9 @@ pub(super) enum Outcome {
 /// What is finished by an outcome.
 pub(super) enum Completion {
     /// Nothing: another step follows.
-    NotYet,
+    Pending,
     /// Nothing, and why: the API server refuses what must not be given up. The same step again, after a pause.
-    Later(String),
+    RetryLater(String),
     /// A create has its verdict.
     Created { key: AttachmentKey, pair: IpPair, reply: oneshot::Sender<Confirmation>, confirmation: Confirmation },
     /// A delete is over.
@@ -112,9 +112,9 @@ pub(super) enum Completion {
 /// The queue of one address. What is at its front may be under way.
 #[derive(Default)]
 pub(super) struct AddressQueue {
-    writes: VecDeque<Operation>,
+    operations: VecDeque<Operation>,
     /// The step that `next` gave and `learn` has not heard of.
-    under_way: Option<Step>,
+    in_flight: Option<AssignmentCall>,
     /// A record stands in the place of the one that is to be created, and it is not known yet whose.
     found: bool,
 }
@@ -124,18 +124,18 @@ impl AddressQueue {
     /// whose deletion is so done are returned.
     pub(super) fn push(&mut self, write: Operation) -> Vec<AttachmentKey> {
         let Operation::Delete { key, uid: None, .. } = &write else {
-            self.writes.push_back(write);
+            self.operations.push_back(write);
             return Vec::new();
         };
-        let unsent = self.writes.iter().enumerate().rposition(|(place, other)| {
-            let sent = place == 0 && self.under_way.is_some();
-            matches!(other, Operation::Create { key: created, doubt: false, .. } if created == key && !sent)
+        let unsent = self.operations.iter().enumerate().rposition(|(place, other)| {
+            let sent = place == 0 && self.in_flight.is_some();
+            matches!(other, Operation::Create { key: created, maybe_sent: false, .. } if created == key && !sent)
         });
         let Some(place) = unsent else {
-            self.writes.push_back(write);
+            self.operations.push_back(write);
             return Vec::new();
         };
-        self.writes.remove(place);
+        self.operations.remove(place);
         let Operation::Delete { key, reply, .. } = write else { return Vec::new() };
         if let Some(reply) = reply {
             // DEL does not wait; nobody listening is the rule.
@@ -145,87 +145,93 @@ impl AddressQueue {
     }
 
     /// The call to make now; `None` when there is nothing left. The call counts as sent.
-    pub(super) fn next(&mut self) -> Option<Step> {
-        let step = match self.writes.front()? {
-            Operation::Create { record, doubt: false, .. } => Step::Post(record.clone()),
-            Operation::Create { key, doubt: true, .. } | Operation::Delete { key, uid: None, .. } => {
-                Step::Get(key.clone())
+    pub(super) fn next(&mut self) -> Option<AssignmentCall> {
+        let step = match self.operations.front()? {
+            Operation::Create { assignment, maybe_sent: false, .. } => AssignmentCall::Create(assignment.clone()),
+            Operation::Create { key, maybe_sent: true, .. } | Operation::Delete { key, uid: None, .. } => {
+                AssignmentCall::Get(key.clone())
             }
-            Operation::Delete { uid: Some(uid), .. } => Step::Delete(uid.clone()),
+            Operation::Delete { uid: Some(uid), .. } => AssignmentCall::Delete(uid.clone()),
         };
-        self.under_way = Some(step.clone());
+        self.in_flight = Some(step.clone());
         Some(step)
     }
 
     /// Whether anything waits, without sending it.
     pub(super) fn is_idle(&self) -> bool {
-        self.writes.is_empty()
+        self.operations.is_empty()
     }
 
     /// Whether a record stands in the place of the one that is to be created, not known yet whose.
-    pub(super) fn found_a_record(&self) -> bool {
+    pub(super) fn found_existing(&self) -> bool {
         self.found
     }
 
-    /// How many writes wait or are under way.
+    /// How many operations wait or are under way.
     pub(super) fn len(&self) -> usize {
-        self.writes.len()
+        self.operations.len()
     }
 
     /// Takes in what came of the last step.
-    pub(super) fn learn(&mut self, outcome: Outcome) -> Completion {
-        let Some(step) = self.under_way.take() else { return Completion::NotYet };
-        let called_off = self.called_off();
-        self.found = outcome == Outcome::Exists;
-        match (self.writes.front_mut(), step, outcome) {
-            (Some(Operation::Create { .. }), _, Outcome::Ours(uid)) => self.created(Confirmation::Recorded { uid }),
-            (Some(Operation::Create { .. }), _, Outcome::Others { by, node, holder, uid }) => {
+    pub(super) fn complete_call(&mut self, outcome: CallResult) -> Completion {
+        let Some(step) = self.in_flight.take() else { return Completion::Pending };
+        let cancelled = self.cancelled();
+        self.found = outcome == CallResult::Exists;
+        match (self.operations.front_mut(), step, outcome) {
+            (Some(Operation::Create { .. }), _, CallResult::Own(uid)) => self.created(Confirmation::Created { uid }),
+            (Some(Operation::Create { .. }), _, CallResult::OtherOwner { by, node, holder, uid }) => {
                 self.created(Confirmation::Taken { by, node, holder, uid })
             }
             // An unread record may be there, and an undeleted one is: neither is over.
-            (Some(_), Step::Get(_) | Step::Delete(_), Outcome::Refused(why)) => Completion::Later(why),
-            (Some(Operation::Create { .. }), _, Outcome::Refused(why)) => self.created(Confirmation::Refused(why)),
-            (Some(Operation::Create { doubt, .. }), Step::Post(_), Outcome::Exists | Outcome::Unknown) => {
-                *doubt = true;
-                Completion::NotYet
+            (Some(_), AssignmentCall::Get(_) | AssignmentCall::Delete(_), CallResult::Refused(why)) => {
+                Completion::RetryLater(why)
             }
-            (Some(Operation::Create { doubt, .. }), Step::Get(_), Outcome::Absent) => {
-                if called_off {
+            (Some(Operation::Create { .. }), _, CallResult::Refused(why)) => self.created(Confirmation::Refused(why)),
+            (
+                Some(Operation::Create { maybe_sent, .. }),
+                AssignmentCall::Create(_),
+                CallResult::Exists | CallResult::Unknown,
+            ) => {
+                *maybe_sent = true;
+                Completion::Pending
+            }
+            (Some(Operation::Create { maybe_sent, .. }), AssignmentCall::Get(_), CallResult::Absent) => {
+                if cancelled {
                     return self.created(Confirmation::Refused("the attachment is gone".to_owned()));
                 }
-                *doubt = false;
-                Completion::NotYet
+                *maybe_sent = false;
+                Completion::Pending
             }
-            (Some(Operation::Delete { uid, .. }), Step::Get(_), Outcome::Ours(found)) => {
+            (Some(Operation::Delete { uid, .. }), AssignmentCall::Get(_), CallResult::Own(found)) => {
                 *uid = Some(found);
-                Completion::NotYet
+                Completion::Pending
             }
-            (None | Some(Operation::Create { .. }), ..) | (Some(Operation::Delete { .. }), _, Outcome::Unknown) => {
-                Completion::NotYet
+            (None | Some(Operation::Create { .. }), ..) | (Some(Operation::Delete { .. }), _, CallResult::Unknown) => {
+                Completion::Pending
             }
             (Some(Operation::Delete { .. }), ..) => self.deleted(),
         }
     }
 
     /// Whether the attachment that is being recorded is to be deleted again.
-    fn called_off(&self) -> bool {
-        let Some(Operation::Create { key: created, .. }) = self.writes.front() else { return false };
-        self.writes.iter().skip(1).any(|write| matches!(write, Operation::Delete { key, .. } if key == created))
+    fn cancelled(&self) -> bool {
+        let Some(Operation::Create { key: created, .. }) = self.operations.front() else { return false };
+        self.operations.iter().skip(1).any(|write| matches!(write, Operation::Delete { key, .. } if key == created))
     }
 
     fn created(&mut self, confirmation: Confirmation) -> Completion {
-        let Some(Operation::Create { key, pair, reply, .. }) = self.writes.pop_front() else {
-            return Completion::NotYet;
+        let Some(Operation::Create { key, pair, reply, .. }) = self.operations.pop_front() else {
+            return Completion::Pending;
         };
-        if let Confirmation::Recorded { uid } = &confirmation {
-            self.name_uid(&key, uid);
+        if let Confirmation::Created { uid } = &confirmation {
+            self.set_deletion_uid(&key, uid);
         }
         Completion::Created { key, pair, reply, confirmation }
     }
 
     /// The delete behind a create needs no read to know the UID; one that knew an earlier record's UID means this one all the same.
-    fn name_uid(&mut self, created: &AttachmentKey, found: &str) {
-        for write in &mut self.writes {
+    fn set_deletion_uid(&mut self, created: &AttachmentKey, found: &str) {
+        for write in &mut self.operations {
             if let Operation::Delete { key, uid, .. } = write
                 && key == created
             {
@@ -235,7 +241,9 @@ impl AddressQueue {
     }
 
     fn deleted(&mut self) -> Completion {
-        let Some(Operation::Delete { key, reply, .. }) = self.writes.pop_front() else { return Completion::NotYet };
+        let Some(Operation::Delete { key, reply, .. }) = self.operations.pop_front() else {
+            return Completion::Pending;
+        };
         Completion::Deleted { key, reply }
     }
 }

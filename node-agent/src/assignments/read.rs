@@ -9,17 +9,17 @@ use bobbin_ipam::{AttachmentKey, BlockRange, IpPair};
 use kube::api::ListParams;
 use kube::{Api, Resource};
 
-use crate::cluster::ClusterView;
+use crate::cluster::ClusterCache;
 use crate::state::PodRef;
 
 /// How long one call may take.
-const DEADLINE: Duration = Duration::from_secs(10);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Records per page of a list.
-const PAGE: u32 = 500;
+const PAGE_SIZE: u32 = 500;
 
 /// What the agent reads of an `IPAssignment`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct RecordRead {
+pub(crate) struct AssignmentInfo {
     /// Its body could be read. What can't be read counts as in use.
     pub readable: bool,
     pub name: String,
@@ -33,14 +33,14 @@ pub(crate) struct RecordRead {
     pub boot_id: String,
 }
 
-impl RecordRead {
+impl AssignmentInfo {
     /// Takes in an object. One that can't be read is nobody's that this node knows.
-    pub(crate) fn of(record: Lenient<IPAssignment>) -> RecordRead {
+    pub(crate) fn of(record: Lenient<IPAssignment>) -> AssignmentInfo {
         let metadata = record.meta();
         let (name, uid) = (metadata.name.clone().unwrap_or_default(), metadata.uid.clone().unwrap_or_default());
-        let Ok(record) = record.into_result() else { return RecordRead { name, uid, ..RecordRead::default() } };
+        let Ok(record) = record.into_result() else { return AssignmentInfo { name, uid, ..AssignmentInfo::default() } };
         let spec = record.spec;
-        RecordRead {
+        AssignmentInfo {
             readable: true,
             name,
             uid,
@@ -85,36 +85,46 @@ impl RecordRead {
 }
 
 /// The records of this node.
-pub(crate) async fn own_records(clients: &Clients, view: &ClusterView) -> Result<Vec<RecordRead>, ReadError> {
-    let all = list(clients, &format!("spec.nodeName={}", view.node_name())).await?;
-    view.unreadable().listed(&all);
-    Ok(all.into_iter().map(RecordRead::of).collect())
+pub(crate) async fn list_own_assignments(
+    clients: &Clients,
+    cluster: &ClusterCache,
+) -> Result<Vec<AssignmentInfo>, ReadError> {
+    let all = list(clients, &format!("spec.nodeName={}", cluster.node_name())).await?;
+    cluster.unreadable().listed(&all);
+    Ok(all.into_iter().map(AssignmentInfo::of).collect())
 }
 
 /// The records in a block, whoever's.
-pub(crate) async fn records_of(clients: &Clients, block: &str) -> Result<Vec<RecordRead>, ReadError> {
+pub(crate) async fn list_assignments_in_block(
+    clients: &Clients,
+    block: &str,
+) -> Result<Vec<AssignmentInfo>, ReadError> {
     let all = list(clients, &format!("spec.blockName={block}")).await?;
-    Ok(all.into_iter().map(RecordRead::of).collect())
+    Ok(all.into_iter().map(AssignmentInfo::of).collect())
 }
 
 /// The records of a node in a block.
-pub(crate) async fn own_records_of(clients: &Clients, block: &str, node: &str) -> Result<Vec<RecordRead>, ReadError> {
+pub(crate) async fn list_own_assignments_in_block(
+    clients: &Clients,
+    block: &str,
+    node: &str,
+) -> Result<Vec<AssignmentInfo>, ReadError> {
     let all = list(clients, &format!("spec.blockName={block},spec.nodeName={node}")).await?;
-    Ok(all.into_iter().map(RecordRead::of).collect())
+    Ok(all.into_iter().map(AssignmentInfo::of).collect())
 }
 
 /// One record.
-pub(crate) async fn read_record(clients: &Clients, name: &str) -> Result<RecordRead, ReadError> {
+pub(crate) async fn get_assignment(clients: &Clients, name: &str) -> Result<AssignmentInfo, ReadError> {
     let api: Api<Lenient<IPAssignment>> = Api::all(clients.requests.clone());
-    read(DEADLINE, api.get(name)).await.map(RecordRead::of)
+    read(CALL_TIMEOUT, api.get(name)).await.map(AssignmentInfo::of)
 }
 
 async fn list(clients: &Clients, fields: &str) -> Result<Vec<Lenient<IPAssignment>>, ReadError> {
     let api: Api<Lenient<IPAssignment>> = Api::all(clients.requests.clone());
-    let mut page = ListParams::default().fields(fields).limit(PAGE);
+    let mut page = ListParams::default().fields(fields).limit(PAGE_SIZE);
     let mut all = Vec::new();
     loop {
-        let list = read(DEADLINE, api.list(&page)).await?;
+        let list = read(CALL_TIMEOUT, api.list(&page)).await?;
         all.extend(list.items);
         match list.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => page.continue_token = Some(token),

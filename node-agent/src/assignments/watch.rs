@@ -10,35 +10,35 @@ use kube::runtime::watcher::{Config, Event};
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::assignments::{AssignmentWriter, record_name};
-use crate::cluster::ClusterView;
+use crate::assignments::{AssignmentWriter, assignment_name};
+use crate::cluster::ClusterCache;
 use crate::state::{Attachment, NodeState};
 
 /// Watches for ever. It only hastens what the resync does.
 pub async fn run(
     clients: Clients,
-    view: ClusterView,
+    cluster: ClusterCache,
     node_state: Arc<NodeState>,
     assignment_writer: AssignmentWriter,
     beat: Beat,
 ) {
     let api: Api<Lenient<PartialObjectMeta<IPAssignment>>> = Api::all(clients.watches.clone());
-    let own = Config::default().fields(&format!("spec.nodeName={}", view.node_name()));
+    let own = Config::default().fields(&format!("spec.nodeName={}", cluster.node_name()));
     let mut events = bobbin_api_client::watch(api, own);
     let mut listed = HashSet::new();
     while let Some(event) = beat.while_idle(events.next()).await {
         match event {
             Event::Init => listed.clear(),
-            Event::InitApply(record) => {
-                listed.insert(record.name().to_owned());
+            Event::InitApply(assignment) => {
+                listed.insert(assignment.name().to_owned());
             }
             Event::InitDone => {
                 let listed = std::mem::take(&mut listed);
-                write_again(&node_state, &assignment_writer, |name| !listed.contains(name));
+                recreate_deleted(&node_state, &assignment_writer, |name| !listed.contains(name));
             }
-            Event::Delete(record) => {
-                view.unreadable().gone(&record);
-                write_again(&node_state, &assignment_writer, |name| name == record.name());
+            Event::Delete(assignment) => {
+                cluster.unreadable().gone(&assignment);
+                recreate_deleted(&node_state, &assignment_writer, |name| name == assignment.name());
             }
             Event::Apply(_) => {}
         }
@@ -46,18 +46,18 @@ pub async fn run(
 }
 
 /// Writes the records again that are missing, but no record that is just being written or deleted.
-fn write_again(node_state: &NodeState, assignment_writer: &AssignmentWriter, is_missing: impl Fn(&str) -> bool) {
-    for attachment in node_state.attachments().iter().filter(|attachment| was_recorded(attachment)) {
-        if record_name(attachment.pair).is_some_and(|name| is_missing(&name))
+fn recreate_deleted(node_state: &NodeState, assignment_writer: &AssignmentWriter, is_missing: impl Fn(&str) -> bool) {
+    for attachment in node_state.attachments().iter().filter(|attachment| was_confirmed(attachment)) {
+        if assignment_name(attachment.pair).is_some_and(|name| is_missing(&name))
             && !assignment_writer.busy_with(attachment.pair)
         {
             tracing::warn!(key = %attachment.key, pair = %attachment.pair, "the record of a living attachment was deleted; it is written again");
-            assignment_writer.create_again(attachment);
+            assignment_writer.recreate(attachment);
         }
     }
 }
 
 /// Whether the API server once confirmed the record of an attachment that should have one.
-fn was_recorded(attachment: &Attachment) -> bool {
+fn was_confirmed(attachment: &Attachment) -> bool {
     attachment.needs_assignment() && attachment.assignment_uid.is_some()
 }

@@ -11,19 +11,19 @@ use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::read::BlockRead;
+use super::read::BlockInfo;
 use crate::cluster::NodeInfo;
 use crate::state::BlockView;
 
 /// How long one call may take.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many free blocks a list shows.
-const LIST_LIMIT: u32 = 500;
+const FREE_BLOCKS_PAGE_SIZE: u32 = 500;
 
 /// What a list of own blocks answered.
 pub(crate) struct OwnBlocks {
     /// The blocks by name.
-    pub blocks: BTreeMap<String, BlockRead>,
+    pub blocks: BTreeMap<String, BlockInfo>,
     /// The list's resourceVersion.
     pub resource_version: String,
 }
@@ -40,39 +40,40 @@ impl BlockApi {
     }
 
     /// One block, by a consistent read.
-    pub(crate) async fn get(&self, name: &str) -> Result<BlockRead, ReadError> {
-        bobbin_api_client::read(DEADLINE, self.api.get(name)).await.map(|block| BlockRead::of(&block))
+    pub(crate) async fn get(&self, name: &str) -> Result<BlockInfo, ReadError> {
+        bobbin_api_client::read(CALL_TIMEOUT, self.api.get(name)).await.map(|block| BlockInfo::of(&block))
     }
 
     /// The blocks that name this node, by a consistent read.
     pub(crate) async fn list_own(&self, node_name: &str) -> Result<OwnBlocks, ReadError> {
-        let mine = ListParams::default().fields(&format!("spec.nodeName={node_name}"));
-        let list = bobbin_api_client::read(DEADLINE, self.api.list(&mine)).await?;
+        let own = ListParams::default().fields(&format!("spec.nodeName={node_name}"));
+        let list = bobbin_api_client::read(CALL_TIMEOUT, self.api.list(&own)).await?;
         let resource_version = list.metadata.resource_version.clone().unwrap_or_default();
         let blocks = list
             .items
             .into_iter()
-            .map(|block| BlockRead::of(&block))
+            .map(|block| BlockInfo::of(&block))
             .map(|block| (block.name.clone(), block))
             .collect();
         Ok(OwnBlocks { blocks, resource_version })
     }
 
     /// Up to 500 free blocks of a pool.
-    pub(crate) async fn list_free(&self, pool: &str) -> Result<Vec<BlockRead>, ReadError> {
-        let free = ListParams::default().fields(&format!("spec.poolName={pool},spec.nodeName=")).limit(LIST_LIMIT);
-        let list = bobbin_api_client::read(DEADLINE, self.api.list(&free)).await?;
-        Ok(list.items.into_iter().map(|block| BlockRead::of(&block)).collect())
+    pub(crate) async fn list_free(&self, pool: &str) -> Result<Vec<BlockInfo>, ReadError> {
+        let free =
+            ListParams::default().fields(&format!("spec.poolName={pool},spec.nodeName=")).limit(FREE_BLOCKS_PAGE_SIZE);
+        let list = bobbin_api_client::read(CALL_TIMEOUT, self.api.list(&free)).await?;
+        Ok(list.items.into_iter().map(|block| BlockInfo::of(&block)).collect())
     }
 
     /// Claims a block that was not read: the API server applies this to what the block is at that moment, or refuses it.
-    pub(crate) async fn claim_unread(&self, name: &str, node: &NodeInfo) -> Outcome<BlockRead> {
-        self.patch(name, claim_patch(node)).await
+    pub(crate) async fn claim_optimistically(&self, name: &str, node: &NodeInfo) -> Outcome<BlockInfo> {
+        self.patch(name, optimistic_claim_patch(node)).await
     }
 
     /// Claims a block as it was read, or writes this Node's UID and addresses into one that names it already.
-    pub(crate) async fn claim(&self, read: &BlockRead, node: &NodeInfo) -> Outcome<BlockRead> {
-        self.patch(&read.name, write_node_patch(read, node)).await
+    pub(crate) async fn claim(&self, read: &BlockInfo, node: &NodeInfo) -> Outcome<BlockInfo> {
+        self.patch(&read.name, claim_as_read_patch(read, node)).await
     }
 
     /// Gives a block back as it was last read. `used`: an address of it went out, so its cool-down begins now.
@@ -88,20 +89,20 @@ impl BlockApi {
         });
         let patch = Patch::Merge(patch);
         let params = PatchParams::default();
-        match bobbin_api_client::write(DEADLINE, self.api.patch(&block.held.name, &params, &patch)).await {
+        match bobbin_api_client::write(CALL_TIMEOUT, self.api.patch(&block.held.name, &params, &patch)).await {
             Outcome::Done(_) => Outcome::Done(()),
             Outcome::Refused(refusal) => Outcome::Refused(refusal),
             Outcome::Unknown(why) => Outcome::Unknown(why),
         }
     }
 
-    async fn patch(&self, name: &str, patch: Value) -> Outcome<BlockRead> {
+    async fn patch(&self, name: &str, patch: Value) -> Outcome<BlockInfo> {
         let patch: Patch<()> = match serde_json::from_value(patch) {
             Ok(patch) => Patch::Json(patch),
             Err(error) => return Outcome::Refused(Refusal::Other(0, error.to_string())),
         };
-        match bobbin_api_client::write(DEADLINE, self.api.patch(name, &PatchParams::default(), &patch)).await {
-            Outcome::Done(block) => Outcome::Done(BlockRead::of(&block)),
+        match bobbin_api_client::write(CALL_TIMEOUT, self.api.patch(name, &PatchParams::default(), &patch)).await {
+            Outcome::Done(block) => Outcome::Done(BlockInfo::of(&block)),
             Outcome::Refused(refusal) => Outcome::Refused(refusal),
             Outcome::Unknown(why) => Outcome::Unknown(why),
         }
@@ -110,7 +111,7 @@ impl BlockApi {
 
 /// The claim on a block that was not read: only if the block is nobody's and has no finalizer. To the API server the test for null holds
 /// where there is no such field. It applies the patch to one version of the block, and again if that has changed.
-fn claim_patch(node: &NodeInfo) -> Value {
+fn optimistic_claim_patch(node: &NodeInfo) -> Value {
     let mut patch = vec![
         json!({"op": "test", "path": "/spec/nodeName", "value": null}),
         json!({"op": "test", "path": "/metadata/finalizers", "value": null}),
@@ -128,7 +129,7 @@ fn claim_patch(node: &NodeInfo) -> Value {
 }
 
 /// This Node's name, UID and addresses for a block as it was read.
-fn write_node_patch(read: &BlockRead, node: &NodeInfo) -> Value {
+fn claim_as_read_patch(read: &BlockInfo, node: &NodeInfo) -> Value {
     let mut patch = vec![json!({"op": "test", "path": "/metadata/resourceVersion", "value": read.resource_version})];
     match (read.finalizer, read.has_finalizers) {
         (true, _) => {}
@@ -164,23 +165,23 @@ mod tests {
 
     #[test]
     fn an_unread_claim_is_refused_for_a_block_that_is_claimed_finalized_or_being_deleted() {
-        let tests = paths(&claim_patch(&node()), "test");
+        let tests = paths(&optimistic_claim_patch(&node()), "test");
         assert_eq!(tests, ["/spec/nodeName", "/metadata/finalizers", "/metadata/deletionTimestamp"]);
     }
 
     #[test]
     fn a_claim_on_a_block_as_read_tests_its_version_keeps_foreign_finalizers_and_corrects_addresses() {
-        let read = BlockRead {
+        let read = BlockInfo {
             has_finalizers: true,
             node_ipv4: Some("192.0.2.9".into()),
             node_ipv6: Some("2001:db8::9".into()),
-            ..BlockRead::default()
+            ..BlockInfo::default()
         };
-        let patch = write_node_patch(&read, &node());
+        let patch = claim_as_read_patch(&read, &node());
         assert_eq!(paths(&patch, "test"), ["/metadata/resourceVersion"]);
         assert_eq!(paths(&patch, "remove"), ["/spec/nodeIPv6"]);
         assert!(paths(&patch, "add").contains(&"/metadata/finalizers/-".to_owned()));
-        let ours = BlockRead { finalizer: true, has_finalizers: true, ..BlockRead::default() };
-        assert!(!paths(&write_node_patch(&ours, &node()), "add").iter().any(|path| path.contains("finalizers")));
+        let ours = BlockInfo { finalizer: true, has_finalizers: true, ..BlockInfo::default() };
+        assert!(!paths(&claim_as_read_patch(&ours, &node()), "add").iter().any(|path| path.contains("finalizers")));
     }
 }

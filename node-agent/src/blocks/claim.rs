@@ -17,16 +17,16 @@ use kube::ResourceExt;
 use prometheus_client::metrics::counter::Counter;
 
 use crate::blocks::api_calls::BlockApi;
-use crate::blocks::read::BlockRead;
-use crate::cluster::freshness::{Freshness, Proof, ReadStart};
+use crate::blocks::read::BlockInfo;
+use crate::cluster::freshness::{FreshnessTracker, Proof, ReadStart};
 use crate::cluster::pool_selection::pool_info;
-use crate::cluster::{ClusterView, NodeInfo};
+use crate::cluster::{ClusterCache, NodeInfo};
 use crate::state::{BlockState, ClaimedBlock, NewBlock, NodeState};
 pub use exports::{ExportError, Exports};
 pub(crate) use find::OnUnknown;
 
 /// How long a confirmed block may take into service before an ADD is told why it waits.
-const SERVING_TIMEOUT: Duration = Duration::from_secs(5);
+const IN_SERVICE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why no block was claimed.
 #[derive(Debug, thiserror::Error)]
@@ -82,23 +82,28 @@ pub enum ClaimError {
 
 /// Claims. Cheap to clone.
 #[derive(Clone)]
-pub struct Claims(Arc<Inner>);
+pub struct Claims(Arc<ClaimState>);
 
-struct Inner {
+struct ClaimState {
     api: BlockApi,
-    view: ClusterView,
+    cluster: ClusterCache,
     node_state: Arc<NodeState>,
-    freshness: Arc<Freshness>,
+    freshness: Arc<FreshnessTracker>,
     attempts: AtomicU64,
     conflicts: Counter,
 }
 
 impl Claims {
     /// Claims for the node of `view` into `ledger`. The tasks of [`crate::Blocks`] bring what was claimed into service.
-    pub fn new(clients: &Clients, view: ClusterView, node_state: Arc<NodeState>, freshness: Arc<Freshness>) -> Claims {
-        Claims(Arc::new(Inner {
+    pub fn new(
+        clients: &Clients,
+        cluster: ClusterCache,
+        node_state: Arc<NodeState>,
+        freshness: Arc<FreshnessTracker>,
+    ) -> Claims {
+        Claims(Arc::new(ClaimState {
             api: BlockApi::new(clients),
-            view,
+            cluster,
             node_state,
             freshness,
             attempts: AtomicU64::new(0),
@@ -125,11 +130,11 @@ impl Claims {
     /// See [`ClaimError`]. After an unknown outcome the block is read back until it is known whose it is, so no error leaves a block
     /// behind that is ours without being in the ledger, except one whose range can't be read.
     pub async fn claim(&self, pool: &str, cooled_only: bool) -> Result<ClaimedBlock, ClaimError> {
-        self.claim_telling(pool, cooled_only, &|_| {}).await
+        self.claim_with(pool, cooled_only, &|_| {}).await
     }
 
     /// [`Self::claim`]; `on_unknown` is told once if an outcome stays unknown for longer than one read.
-    pub(crate) async fn claim_telling(
+    pub(crate) async fn claim_with(
         &self,
         pool: &str,
         cooled_only: bool,
@@ -139,12 +144,12 @@ impl Claims {
         self.within_limit(&known)?;
         let held = self.find(&known, &node, cooled_only, on_unknown).await?;
         tracing::info!(block = held.name, pool, "claimed a block");
-        self.in_service(&held).await?;
+        self.wait_until_in_service(&held).await?;
         Ok(held)
     }
 
     /// Waits until a claimed block serves.
-    async fn in_service(&self, held: &ClaimedBlock) -> Result<(), ClaimError> {
+    async fn wait_until_in_service(&self, held: &ClaimedBlock) -> Result<(), ClaimError> {
         let mut changed = self.0.node_state.changed();
         let coming = async {
             while matches!(self.0.node_state.block_state(&held.name), Some(BlockState::Exporting { .. })) {
@@ -154,7 +159,7 @@ impl Claims {
             }
         };
         let quiet = self.0.freshness.quiet_until(boot_time());
-        let waited = tokio::time::timeout(SERVING_TIMEOUT, coming).await;
+        let waited = tokio::time::timeout(IN_SERVICE_TIMEOUT, coming).await;
         if waited.is_ok() {
             return Ok(());
         }
@@ -168,9 +173,9 @@ impl Claims {
 
     /// Takes in a block that the API server says is ours. `had_finalizer`: it had our finalizer before the claim, or nobody knows.
     /// `now_claimed`: the claim was made just now.
-    pub(crate) fn take_in(
+    pub(crate) fn add_owned(
         &self,
-        block: &BlockRead,
+        block: &BlockInfo,
         had_finalizer: bool,
         pool: Option<&AddressPool>,
         start: ReadStart,
@@ -179,7 +184,7 @@ impl Claims {
         let held = block.held()?;
         let (now, not_before) = self.quiet_time();
         let cooldown = crate::cluster::cooldown_of(pool);
-        let proof = if not_before > now || had_finalizer { Proof::RecordsUnseen } else { start.proof() };
+        let proof = if not_before > now || had_finalizer { Proof::AssignmentsUnseen } else { start.proof() };
         let arrived = self.0.node_state.add_block(NewBlock {
             held: held.clone(),
             cooling_since: block.cooling_since(had_finalizer && now_claimed, cooldown, Timestamp::now(), now),
@@ -201,27 +206,27 @@ impl Claims {
     }
 
     fn admission(&self, pool: &str) -> Result<(Arc<AddressPool>, NodeInfo), ClaimError> {
-        let name = self.0.view.node_name().to_owned();
+        let name = self.0.cluster.node_name().to_owned();
         let refuse =
             |why: &str| ClaimError::NotReady { pool: pool.to_owned(), node: name.clone(), why: why.to_owned() };
-        if !self.0.view.own_blocks_known() {
+        if !self.0.cluster.own_blocks_known() {
             let why = "the node's own blocks have not been read since the agent started".to_owned();
             return Err(ClaimError::Unreachable { pool: pool.to_owned(), why });
         }
-        if self.0.view.node_is_gone() {
+        if self.0.cluster.node_is_gone() {
             return Err(refuse("its Node was deleted or is out of service"));
         }
-        let node = self.0.view.node().ok_or_else(|| refuse("its Node object has not been seen yet"))?;
-        let known = self.0.view.pool(pool).ok_or_else(|| refuse("there is no such pool"))?;
-        let facts = pool_info(&known, None, Some(&node));
-        if facts.deleting || facts.draining {
-            return Err(refuse(if facts.deleting { "it is being deleted" } else { "it is draining" }));
+        let node = self.0.cluster.node().ok_or_else(|| refuse("its Node object has not been seen yet"))?;
+        let known = self.0.cluster.pool(pool).ok_or_else(|| refuse("there is no such pool"))?;
+        let info = pool_info(&known, None, Some(&node));
+        if info.deleting || info.draining {
+            return Err(refuse(if info.deleting { "it is being deleted" } else { "it is draining" }));
         }
-        if !facts.admits_node {
+        if !info.admits_node {
             return Err(refuse("its nodeSelector does not admit the node"));
         }
-        if !facts.ready {
-            return Err(refuse(facts.not_ready_why.unwrap_or("it is not ready yet")));
+        if !info.ready {
+            return Err(refuse(info.not_ready_why.unwrap_or("it is not ready yet")));
         }
         Ok((known, node))
     }
@@ -231,7 +236,7 @@ impl Claims {
         let have = self.0.node_state.block_count(&name);
         match pool.spec.max_blocks_per_node {
             Some(most) if i64::try_from(have).is_ok_and(|have| have >= most) => {
-                Err(ClaimError::Limit { pool: name, node: self.0.view.node_name().to_owned(), most })
+                Err(ClaimError::Limit { pool: name, node: self.0.cluster.node_name().to_owned(), most })
             }
             _ => Ok(()),
         }

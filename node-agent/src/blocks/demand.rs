@@ -6,7 +6,7 @@ mod retire;
 pub(crate) mod waiting_pods;
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bobbin_crds::AddressPool;
@@ -15,11 +15,12 @@ use bobbin_ipam::Reserved;
 use bobbin_ipam::demand::{BlockUse, PoolUse, decide};
 use bobbin_observability::Beat;
 use kube::ResourceExt;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::blocks::claim::{ClaimError, Claims};
-use crate::cluster::ClusterView;
+use crate::cluster::ClusterCache;
 use crate::cluster::pool_selection::{expected_pool, pool_info};
 use crate::events::Events;
 use crate::state::NodeState;
@@ -31,17 +32,17 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Wants of this node, by pool. Cheap to clone.
 #[derive(Clone)]
-pub struct DemandController(Arc<Inner>);
+pub struct DemandController(Arc<ControllerState>);
 
-struct Inner {
-    view: ClusterView,
+struct ControllerState {
+    cluster: ClusterCache,
     node_state: Arc<NodeState>,
     claims: Claims,
     checkpoint: BlockCheckpoint,
     events: Events,
     block_idle: Duration,
     /// The node is being left: every block retires.
-    leaving: bool,
+    uninstalling: bool,
     pools: Mutex<HashMap<String, PoolState>>,
     wake: Notify,
 }
@@ -51,14 +52,14 @@ struct Inner {
 pub struct WaitingAdd {
     controller: DemandController,
     pool: String,
-    tried: watch::Receiver<u64>,
+    attempts: watch::Receiver<u64>,
 }
 
 impl WaitingAdd {
     /// Waits until a claim for the pool has ended since this was last asked, or it is plain that none can be tried now; then
     /// [`Stock::trouble`] says why there is no block.
     pub async fn tried(&mut self) {
-        if self.tried.changed().await.is_err() {
+        if self.attempts.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
     }
@@ -74,26 +75,26 @@ impl Drop for WaitingAdd {
 }
 
 impl DemandController {
-    /// Keeps the stock by `claims`; `block_idle` is how long an empty block stays. `leaving`: every block retires.
+    /// Keeps the stock by `claims`; `block_idle` is how long an empty block stays. `uninstalling`: every block retires.
     pub fn new(
-        view: ClusterView,
+        cluster: ClusterCache,
         node_state: Arc<NodeState>,
         claims: Claims,
         checkpoint: BlockCheckpoint,
         events: Events,
         block_idle: Duration,
-        leaving: bool,
+        uninstalling: bool,
     ) -> DemandController {
         let wake = Notify::new();
         let pools = Mutex::default();
-        DemandController(Arc::new(Inner {
-            view,
+        DemandController(Arc::new(ControllerState {
+            cluster,
             node_state,
             claims,
             checkpoint,
             events,
             block_idle,
-            leaving,
+            uninstalling,
             pools,
             wake,
         }))
@@ -101,51 +102,51 @@ impl DemandController {
 
     /// Asks for an address of a pool, now. Follow the ledger's changes, and drop the answer when the wait is over.
     pub fn demand(&self, pool: &str) -> WaitingAdd {
-        let tried = {
+        let attempts = {
             let mut pools = self.pools();
             let state = pools.entry(pool.to_owned()).or_default();
             state.waiting += 1;
-            state.unanswered = true;
-            state.tried.subscribe()
+            state.unnotified = true;
+            state.attempts.subscribe()
         };
         self.0.wake.notify_one();
-        WaitingAdd { controller: self.clone(), pool: pool.to_owned(), tried }
+        WaitingAdd { controller: self.clone(), pool: pool.to_owned(), attempts }
     }
 
     /// Why the last claim in a pool failed, if it did; for the sentence that a user gets.
-    pub fn trouble(&self, pool: &str) -> Option<Arc<ClaimError>> {
-        self.pools().get(pool).and_then(|state| state.trouble.clone())
+    pub fn last_claim_error(&self, pool: &str) -> Option<Arc<ClaimError>> {
+        self.pools().get(pool).and_then(|state| state.last_error.clone())
     }
 
     /// Looks whenever something changed, for ever.
     pub async fn run(&self, beat: Beat) {
         let mut node_state = self.0.node_state.changed();
-        let mut view = self.0.view.changed();
+        let mut cluster = self.0.cluster.changed();
         loop {
-            let next = self.look();
+            let next = self.reconcile();
             beat.made();
             tokio::select! {
                 () = self.0.wake.notified() => {}
                 changed = node_state.changed() => if changed.is_err() { return },
-                changed = view.changed() => if changed.is_err() { return },
+                changed = cluster.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(next) => {}
             }
         }
     }
 
     /// One look at all pools. Returns when time alone may next change something.
-    fn look(&self) -> Duration {
+    fn reconcile(&self) -> Duration {
         self.note_expected();
         self.retire();
-        let known = self.0.view.pools();
+        let known = self.0.cluster.pools();
         let held = self.0.node_state.blocks();
         let names: BTreeSet<String> =
             known.iter().map(|pool| pool.name_any()).chain(held.into_iter().map(|block| block.held.pool)).collect();
         let mut next = CHECK_INTERVAL;
         for name in names {
             // A pool that the view does not know cannot be judged: nothing is claimed from it and nothing given back.
-            if let Some(pool) = self.0.view.pool(&name) {
-                next = next.min(self.look_at(&name, &pool));
+            if let Some(pool) = self.0.cluster.pool(&name) {
+                next = next.min(self.reconcile_pool(&name, &pool));
             }
         }
         next.max(Duration::from_millis(20))
@@ -154,8 +155,8 @@ impl DemandController {
     /// Pods that have come to this node and are without an address yet will want one.
     fn note_expected(&self) {
         let now = Instant::now();
-        for pod in self.0.view.take_newly_scheduled() {
-            if let Some(pool) = expected_pool(&self.0.view, &pod) {
+        for pod in self.0.cluster.take_newly_scheduled() {
+            if let Some(pool) = expected_pool(&self.0.cluster, &pod) {
                 self.pools().entry(pool).or_default().expect(pod.uid, now);
             }
         }
@@ -167,7 +168,7 @@ impl DemandController {
         }
     }
 
-    fn look_at(&self, name: &str, pool: &AddressPool) -> Duration {
+    fn reconcile_pool(&self, name: &str, pool: &AddressPool) -> Duration {
         match Reserved::parse(&pool.spec.reserved) {
             Ok(reserved) => self.0.node_state.set_reserved(name, &reserved),
             // The schema refuses such a pool; what was reserved before stays so.
@@ -177,13 +178,13 @@ impl DemandController {
         let blocks = self.0.node_state.pool_use(name, cooldown);
         let wanted = self.wanted_blocks(name);
         let now = Instant::now();
-        let healthy = self.0.view.api_healthy();
+        let healthy = self.0.cluster.api_healthy();
         let mut pools = self.pools();
         let state = pools.entry(name.to_owned()).or_default();
-        state.pool_says(free_blocks(pool), pool.metadata.resource_version.as_deref());
-        let facts = self.use_of(pool, blocks, state, now);
-        let decision = decide(&facts);
-        let mut next = next_change(&facts);
+        state.observe_status(free_blocks(pool), pool.metadata.resource_version.as_deref());
+        let usage = self.use_of(pool, blocks, state, now);
+        let decision = decide(&usage);
+        let mut next = next_change(&usage);
         // A block on its way back serves sooner than another one could be claimed.
         let (at, not_before) = self.0.claims.quiet_time();
         if state.waiting > 0 && self.0.node_state.cancel_release(&wanted, at, not_before) {
@@ -194,24 +195,24 @@ impl DemandController {
             match state.may_claim(now) {
                 None => {
                     state.claiming += decision.claim;
-                    let cooled_only = facts.blocks.iter().any(all_cool);
+                    let cooled_only = usage.blocks.iter().any(is_all_cooling);
                     tokio::spawn(self.clone().claim(name.to_owned(), decision.claim, cooled_only));
                 }
                 Some(wait) => next = next.min(wait),
             }
-        } else if facts.waiting > 0 && facts.claiming == 0 && decision.give_back.is_empty() {
+        } else if usage.waiting > 0 && usage.claiming == 0 && decision.give_back.is_empty() {
             // Nothing is tried: what forbids it is why the ADD waits.
             if let Some(refused) = self.0.claims.refused(name) {
-                state.trouble = Some(Arc::new(refused));
+                state.last_error = Some(Arc::new(refused));
             }
         }
-        state.answer();
+        state.notify_waiting();
         // Without the API server an empty block is better kept: it serves pods.
         if healthy {
-            let for_others = facts.exhausted || facts.free_blocks == 0;
+            let for_others = usage.exhausted || usage.free_blocks == 0;
             for block in decision.give_back {
                 if self.0.node_state.begin_release(&block.0) && for_others {
-                    state.gave_back_for_others = Some(now);
+                    state.released_for_others = Some(now);
                 }
             }
         }
@@ -219,8 +220,8 @@ impl DemandController {
     }
 
     fn use_of(&self, pool: &AddressPool, blocks: Vec<BlockUse>, state: &PoolState, now: Instant) -> PoolUse {
-        let node = self.0.view.node();
-        let facts = pool_info(pool, None, node.as_ref());
+        let node = self.0.cluster.node();
+        let info = pool_info(pool, None, node.as_ref());
         let pool_name = pool.metadata.name.as_deref().unwrap_or_default();
         PoolUse {
             blocks,
@@ -229,12 +230,12 @@ impl DemandController {
             block_len: 1_u32.checked_shl(u32::try_from(pool.spec.block_size_bits).unwrap_or(0)).unwrap_or(1),
             free_blocks: free_blocks(pool),
             exhausted: is_exhausted(pool),
-            draining: facts.draining,
-            deleting: facts.deleting,
-            claimable: facts.ready && facts.admits_node && node.is_some() && !self.0.leaving,
+            draining: info.draining,
+            deleting: info.deleting,
+            claimable: info.ready && info.admits_node && node.is_some() && !self.0.uninstalling,
             max_blocks: pool.spec.max_blocks_per_node.map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
             block_idle: self.0.block_idle,
-            gave_back_for_others: state.gave_back_for_others.map(|at| now.duration_since(at)),
+            gave_back_for_others: state.released_for_others.map(|at| now.duration_since(at)),
         }
     }
 
@@ -245,7 +246,7 @@ impl DemandController {
                 self.pools().entry(pool.clone()).or_default().claim_outcome_unknown(error);
                 self.0.wake.notify_one();
             };
-            let result = self.0.claims.claim_telling(&pool, cooled_only, &on_unknown).await;
+            let result = self.0.claims.claim_with(&pool, cooled_only, &on_unknown).await;
             let failed = result.is_err();
             if let Err(error) = &result {
                 tracing::debug!(pool, %error, "no block was claimed");
@@ -264,7 +265,7 @@ impl DemandController {
     }
 
     fn pools(&self) -> MutexGuard<'_, HashMap<String, PoolState>> {
-        self.0.pools.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.pools.lock()
     }
 }
 
@@ -279,7 +280,7 @@ fn is_exhausted(pool: &AddressPool) -> bool {
 }
 
 /// Whether the node has such a block, another one that cools is of no use.
-fn all_cool(block: &BlockUse) -> bool {
+fn is_all_cooling(block: &BlockUse) -> bool {
     block.cooling > 0 && block.held + block.cooling >= block.usable
 }
 

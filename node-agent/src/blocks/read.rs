@@ -14,7 +14,7 @@ use crate::state::ClaimedBlock;
 /// What the agent reads of an `AddressBlock`.
 #[allow(clippy::struct_excessive_bools, reason = "facts, each of its own")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct BlockRead {
+pub(crate) struct BlockInfo {
     pub name: String,
     pub uid: String,
     pub resource_version: String,
@@ -41,33 +41,33 @@ pub(crate) struct BlockRead {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     /// Nobody's, and to be had.
-    Nobody,
+    Free,
     /// This Node's, by name and UID.
-    Us,
+    ThisNode,
     /// It names this node, but an earlier Node of that name.
-    EarlierSelf,
+    EarlierNode,
     /// Another node's, or free and about to be deleted.
-    Others,
+    OtherNode,
     /// It can't be read: nothing follows from it.
     Unknown,
 }
 
-impl BlockRead {
+impl BlockInfo {
     /// Takes in an object. One that can't be read is there, and nobody knows whose it is.
-    pub(crate) fn of(block: &Lenient<AddressBlock>) -> BlockRead {
+    pub(crate) fn of(block: &Lenient<AddressBlock>) -> BlockInfo {
         let metadata = block.meta().clone();
         let finalizers = metadata.finalizers.unwrap_or_default();
-        let seen = BlockRead {
+        let seen = BlockInfo {
             name: metadata.name.unwrap_or_default(),
             uid: metadata.uid.unwrap_or_default(),
             resource_version: metadata.resource_version.unwrap_or_default(),
             deleting: metadata.deletion_timestamp.is_some(),
             finalizer: finalizers.iter().any(|finalizer| finalizer == FINALIZER),
             has_finalizers: !finalizers.is_empty(),
-            ..BlockRead::default()
+            ..BlockInfo::default()
         };
         let Some(spec) = block.readable().map(|block| block.spec.clone()) else { return seen };
-        BlockRead {
+        BlockInfo {
             readable: true,
             pool: spec.pool_name,
             index: spec.index,
@@ -87,14 +87,14 @@ impl BlockRead {
             _ if !self.readable => Owner::Unknown,
             Some(name) if name == node.name => {
                 if self.node_uid.as_deref() == Some(&node.uid) {
-                    Owner::Us
+                    Owner::ThisNode
                 } else {
-                    Owner::EarlierSelf
+                    Owner::EarlierNode
                 }
             }
-            Some(_) => Owner::Others,
-            None if self.deleting => Owner::Others,
-            None => Owner::Nobody,
+            Some(_) => Owner::OtherNode,
+            None if self.deleting => Owner::OtherNode,
+            None => Owner::Free,
         }
     }
 
@@ -165,16 +165,16 @@ pub(crate) fn cooling_since(
 
 /// The free block to claim of those listed: cooled ones by hash of (node, block), then, unless only cooled ones will do, the one that
 /// has cooled longest.
-pub(crate) fn best_of(
-    listed: Vec<BlockRead>,
+pub(crate) fn best_free_block(
+    listed: Vec<BlockInfo>,
     node: &str,
     seed: u64,
     now: Timestamp,
     cooldown: Duration,
     cooled_only: bool,
     may_claim: impl Fn(&str) -> bool,
-) -> Option<BlockRead> {
-    let to_be_had = listed.into_iter().filter(|block| {
+) -> Option<BlockInfo> {
+    let claimable = listed.into_iter().filter(|block| {
         block.node_name.is_none()
             && !block.deleting
             && block.readable
@@ -182,7 +182,7 @@ pub(crate) fn best_of(
             && may_claim(&block.name)
             && (!cooled_only || block.has_cooled(now, cooldown))
     });
-    to_be_had.min_by_key(|block| {
+    claimable.min_by_key(|block| {
         let shuffled = hash::stable(&[node.as_bytes(), block.name.as_bytes(), &seed.to_le_bytes()]);
         let cools = !block.has_cooled(now, cooldown);
         let since = cools.then_some(block.free_since);

@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use crate::args::timing::Times;
 use crate::assignments::AssignmentWriter;
 use crate::blocks::claim::{Claims, Exports};
-use crate::blocks::{BlockTasks, Blocks};
-use crate::cluster::ClusterView;
-use crate::cluster::freshness::{Freshness, Proof};
+use crate::blocks::{BlockContext, BlockReconciler};
+use crate::cluster::ClusterCache;
+use crate::cluster::freshness::{FreshnessTracker, Proof};
 use crate::events::Events;
 use crate::state::NodeState;
 use crate::state::checkpoint::blocks::BlockCheckpoint;
@@ -24,7 +24,7 @@ use crate::state::checkpoint::{Checkpoint, CheckpointError};
 
 /// Why a claiming node did not start.
 #[derive(Debug, thiserror::Error)]
-pub enum ClaimingError {
+pub enum SimulatedNodeError {
     /// Its run directory can't be written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -40,8 +40,8 @@ pub struct SimulatedNode {
     /// Its blocks.
     pub node_state: Arc<NodeState>,
     /// What it knows of the cluster: what lies in its run directory, for it watches nothing.
-    pub view: ClusterView,
-    freshness: Arc<Freshness>,
+    pub cluster: ClusterCache,
+    freshness: Arc<FreshnessTracker>,
     _tasks: JoinSet<()>,
 }
 
@@ -56,18 +56,18 @@ impl SimulatedNode {
         run_dir: &Path,
         exports: Arc<dyn Exports>,
         scale: f64,
-    ) -> Result<SimulatedNode, ClaimingError> {
+    ) -> Result<SimulatedNode, SimulatedNodeError> {
         let times = Times::new(scale, Duration::from_mins(5));
-        let freshness = Arc::new(Freshness::new(times, None));
+        let freshness = Arc::new(FreshnessTracker::new(times, None));
         let checkpoint = Checkpoint::open(run_dir)?;
-        let view = ClusterView::open(clients.clone(), node_name, run_dir, Arc::clone(&freshness));
-        view.set_own_blocks_known();
+        let cluster = ClusterCache::open(clients.clone(), node_name, run_dir, Arc::clone(&freshness));
+        cluster.set_own_blocks_known();
         let node_state = Arc::new(NodeState::new());
         let (checkpoint, writer) = BlockCheckpoint::new(Arc::clone(&node_state), checkpoint);
-        let blocks = Blocks::new(BlockTasks {
+        let blocks = BlockReconciler::new(BlockContext {
             boot_id: String::new(),
             clients: clients.clone(),
-            view: view.clone(),
+            cluster: cluster.clone(),
             node_state: Arc::clone(&node_state),
             checkpoint,
             exports,
@@ -79,7 +79,7 @@ impl SimulatedNode {
                 |_| {},
             )?,
             freshness: Arc::clone(&freshness),
-            events: Events::start(clients.requests.clone(), &view),
+            events: Events::start(clients.requests.clone(), &cluster),
             times,
             progress: Progress::default(),
         });
@@ -87,19 +87,19 @@ impl SimulatedNode {
         tasks.spawn(writer.run(CancellationToken::new()));
         tasks.spawn(async move { blocks.run().await });
         freshness.answered(boot_time());
-        let claims = Claims::new(clients, view.clone(), Arc::clone(&node_state), Arc::clone(&freshness));
-        Ok(SimulatedNode { claims, node_state, view, freshness, _tasks: tasks })
+        let claims = Claims::new(clients, cluster.clone(), Arc::clone(&node_state), Arc::clone(&freshness));
+        Ok(SimulatedNode { claims, node_state, cluster, freshness, _tasks: tasks })
     }
 
     /// From now on it is as if its calls to the API server failed, until one is answered.
     pub fn lose_contact(&self) {
-        self.freshness.failed();
+        self.freshness.call_failed();
     }
 
     /// Whether a block of its serves though nobody has looked for records of other nodes' pods in it.
     pub fn serves_unseen(&self, block: &str) -> bool {
         let held = self.node_state.block(block);
-        held.is_some_and(|held| held.state.assignable() && held.proof != Proof::RecordsUnseen)
+        held.is_some_and(|held| held.state.assignable() && held.proof != Proof::AssignmentsUnseen)
     }
 
     /// Gives a block back and waits until it is gone. False: it is not free, or did not go within `deadline`.

@@ -16,19 +16,19 @@ use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
-use crate::blocks::read::{BlockRead, Owner};
-use crate::cluster::freshness::{Freshness, Kind, ReadStart, Trouble};
-use crate::cluster::{ClusterView, NodeInfo};
+use crate::blocks::read::{BlockInfo, Owner};
+use crate::cluster::freshness::{FreshnessTracker, Invalidation, ReadStart, WatchedKind};
+use crate::cluster::{ClusterCache, NodeInfo};
 use crate::state::{BlockEvent, BlockState, NodeState};
 
 /// How long a list, and the opening of a watch, may take.
-const DEADLINE: Duration = Duration::from_secs(10);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the API server keeps a watch open: the longest that kube allows (it refuses 295 s and more).
 const WATCH_TIMEOUT: Duration = Duration::from_secs(294);
 /// A watch that ended this much before its timeout was ended by something else.
 const EARLY_CLOSE_MARGIN: Duration = Duration::from_secs(5);
 /// The first pause after a watch broke; each further one is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const MIN_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// A list and what is made of it take much less, or fail; waits for events and pauses don't count.
 const PROGRESS_DEADLINE: Duration = Duration::from_mins(2);
 
@@ -38,11 +38,11 @@ pub struct OwnWatches {
     /// The clients.
     pub clients: Clients,
     /// What is known of the cluster's objects.
-    pub view: ClusterView,
+    pub cluster: ClusterCache,
     /// The ledger.
     pub node_state: Arc<NodeState>,
     /// How fresh the API server's word is.
-    pub freshness: Arc<Freshness>,
+    pub freshness: Arc<FreshnessTracker>,
     /// Wakes the resync.
     pub resync: Arc<Notify>,
     /// Where they say that they make progress.
@@ -50,16 +50,16 @@ pub struct OwnWatches {
 }
 
 /// What a watch shows.
-enum Seen<K> {
+enum WatchUpdate<K> {
     /// All there is, by a consistent read that was begun then.
-    All(Vec<K>, ReadStart),
-    Is(K),
+    Listed(Vec<K>, ReadStart),
+    Changed(K),
     /// The object left what is watched, or is gone.
-    Left(K),
+    Removed(K),
 }
 
 /// Why a watch has to begin with a list.
-enum Broke {
+enum WatchEnd {
     /// The connection ended, or the API server said so: it was in contact until now.
     Closed,
     /// Nothing was heard of it.
@@ -69,13 +69,17 @@ enum Broke {
 impl OwnWatches {
     /// Watches for ever.
     pub async fn run(self) {
-        let node = format!("metadata.name={}", self.view.node_name());
-        let blocks = format!("spec.nodeName={}", self.view.node_name());
+        let node = format!("metadata.name={}", self.cluster.node_name());
+        let blocks = format!("spec.nodeName={}", self.cluster.node_name());
         tokio::join!(
-            self.follow(Kind::Node, node, Api::<Lenient<SlimNode>>::all(self.clients.watches.clone()), |seen| self
-                .node(&seen)),
-            self.follow(
-                Kind::Blocks,
+            self.list_and_watch(
+                WatchedKind::Node,
+                node,
+                Api::<Lenient<SlimNode>>::all(self.clients.watches.clone()),
+                |seen| self.node(&seen)
+            ),
+            self.list_and_watch(
+                WatchedKind::Blocks,
                 blocks,
                 Api::<Lenient<AddressBlock>>::all(self.clients.watches.clone()),
                 |seen| self.block(seen)
@@ -84,50 +88,55 @@ impl OwnWatches {
     }
 
     /// Lists and watches, again and again.
-    async fn follow<K>(&self, kind: Kind, fields: String, api: Api<K>, mut see: impl FnMut(Seen<K>))
-    where
+    async fn list_and_watch<K>(
+        &self,
+        kind: WatchedKind,
+        fields: String,
+        api: Api<K>,
+        mut handle: impl FnMut(WatchUpdate<K>),
+    ) where
         K: kube::Resource + Clone + DeserializeOwned + Debug,
     {
         let beat = self.progress.register(kind.name(), PROGRESS_DEADLINE);
         let mut failures = 0_u32;
-        let longest_pause = self.freshness.times().watch_reconnect();
+        let max_retry_interval = self.freshness.times().watch_reconnect();
         loop {
             let begun = Instant::now();
             let (start, floor) = (self.freshness.begin_read(boot_time()), self.freshness.version(kind));
-            let listed = bobbin_api_client::read(DEADLINE, api.list(&ListParams::default().fields(&fields))).await;
+            let listed = bobbin_api_client::read(CALL_TIMEOUT, api.list(&ListParams::default().fields(&fields))).await;
             match listed {
                 Ok(list) => {
                     self.freshness.answered(boot_time());
                     let version = list.metadata.resource_version.clone().unwrap_or_default();
                     // A list that went back is still the truth of now; the proof that it gives counts from a new generation.
-                    let start = if self.freshness.saw_version(kind, &version, floor) {
+                    let start = if self.freshness.observe_version(kind, &version, floor) {
                         self.freshness.begin_read(boot_time())
                     } else {
                         start
                     };
-                    self.freshness.read(kind, start);
-                    see(Seen::All(list.items, start));
-                    if matches!(self.watch(kind, &fields, &api, version, &beat, &mut see).await, Broke::Closed) {
+                    self.freshness.list_answered(kind, start);
+                    handle(WatchUpdate::Listed(list.items, start));
+                    if matches!(self.watch(kind, &fields, &api, version, &beat, &mut handle).await, WatchEnd::Closed) {
                         self.freshness.in_contact(boot_time());
                     }
-                    self.freshness.failed();
-                    self.freshness.trouble(Trouble::WatchBroke);
+                    self.freshness.call_failed();
+                    self.freshness.invalidate(Invalidation::WatchBroke);
                 }
                 Err(error) => {
                     if let ReadError::Unreachable(why) = &error {
-                        self.freshness.outcome(Some(why), boot_time());
+                        self.freshness.observe_call(Some(why), boot_time());
                     }
-                    self.freshness.failed();
+                    self.freshness.call_failed();
                     if failures == 0 {
                         tracing::info!(?kind, %error, "the node's own objects can't be listed; trying again");
                     }
                 }
             }
             // Who lists well and is refused the watch must not ask without pause.
-            if begun.elapsed() > 2 * longest_pause {
+            if begun.elapsed() > 2 * max_retry_interval {
                 failures = 0;
             }
-            beat.while_idle(tokio::time::sleep(backoff(failures, FIRST_PAUSE, longest_pause))).await;
+            beat.while_idle(tokio::time::sleep(backoff(failures, MIN_RETRY_INTERVAL, max_retry_interval))).await;
             failures = failures.saturating_add(1);
         }
     }
@@ -135,35 +144,35 @@ impl OwnWatches {
     /// Watches until the watch breaks. Its own timeout is no break: it goes on where it was.
     async fn watch<K>(
         &self,
-        kind: Kind,
+        kind: WatchedKind,
         fields: &str,
         api: &Api<K>,
         mut version: String,
         beat: &Beat,
-        see: &mut impl FnMut(Seen<K>),
-    ) -> Broke
+        handle: &mut impl FnMut(WatchUpdate<K>),
+    ) -> WatchEnd
     where
         K: kube::Resource + Clone + DeserializeOwned + Debug,
     {
         let params = WatchParams::default().fields(fields).timeout(WATCH_TIMEOUT.as_secs() as u32);
         loop {
             let begun = Instant::now();
-            let opened = match timeout(DEADLINE, api.watch(&params, &version)).await {
+            let opened = match timeout(CALL_TIMEOUT, api.watch(&params, &version)).await {
                 Ok(Ok(stream)) => stream.boxed(),
                 Ok(Err(error)) => {
                     tracing::info!(?kind, %error, "a watch can't be opened; listing again");
-                    return Broke::Closed;
+                    return WatchEnd::Closed;
                 }
-                Err(_) => return Broke::Silent,
+                Err(_) => return WatchEnd::Silent,
             };
             let mut events = opened;
             loop {
                 let event = match beat.while_idle(timeout(WATCH_TIMEOUT + EARLY_CLOSE_MARGIN, events.try_next())).await
                 {
-                    Err(_) => return Broke::Silent,
+                    Err(_) => return WatchEnd::Silent,
                     Ok(Err(error)) => {
                         tracing::info!(?kind, %error, "a watch broke; listing again");
-                        return Broke::Closed;
+                        return WatchEnd::Closed;
                     }
                     Ok(Ok(None)) => break,
                     Ok(Ok(Some(event))) => event,
@@ -172,11 +181,11 @@ impl OwnWatches {
                 let seen = match event {
                     WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                         version = object.resource_version().unwrap_or(version);
-                        Some(Seen::Is(object))
+                        Some(WatchUpdate::Changed(object))
                     }
                     WatchEvent::Deleted(object) => {
                         version = object.resource_version().unwrap_or(version);
-                        Some(Seen::Left(object))
+                        Some(WatchUpdate::Removed(object))
                     }
                     WatchEvent::Bookmark(bookmark) => {
                         version = bookmark.metadata.resource_version;
@@ -184,60 +193,60 @@ impl OwnWatches {
                     }
                     WatchEvent::Error(status) => {
                         tracing::info!(?kind, %status, "the API server ended a watch; listing again");
-                        return Broke::Closed;
+                        return WatchEnd::Closed;
                     }
                 };
-                self.freshness.heard(kind, boot_time());
-                self.freshness.saw_version(kind, &version, before);
+                self.freshness.watch_active(kind, boot_time());
+                self.freshness.observe_version(kind, &version, before);
                 if let Some(seen) = seen {
-                    see(seen);
+                    handle(seen);
                 }
             }
             if begun.elapsed() + EARLY_CLOSE_MARGIN < WATCH_TIMEOUT {
                 tracing::info!(?kind, "the API server closed a watch early; listing again");
-                return Broke::Closed;
+                return WatchEnd::Closed;
             }
         }
     }
 
-    fn node(&self, seen: &Seen<Lenient<SlimNode>>) {
+    fn node(&self, seen: &WatchUpdate<Lenient<SlimNode>>) {
         let node = match seen {
-            Seen::All(nodes, _) => nodes.first(),
-            Seen::Is(node) => Some(node),
-            Seen::Left(_) => None,
+            WatchUpdate::Listed(nodes, _) => nodes.first(),
+            WatchUpdate::Changed(node) => Some(node),
+            WatchUpdate::Removed(_) => None,
         };
         if let Some(node) = node {
-            let _ = self.view.unreadable().note(node);
+            let _ = self.cluster.unreadable().note(node);
         }
         // A Node that can't be read is there, as it was.
         let Ok(node) = node.map(NodeInfo::of).transpose() else { return };
-        node_seen(&self.view, &self.node_state, &self.freshness, &self.resync, node, None);
+        apply_own_node(&self.cluster, &self.node_state, &self.freshness, &self.resync, node, None);
     }
 
-    fn block(&self, seen: Seen<Lenient<AddressBlock>>) {
+    fn block(&self, seen: WatchUpdate<Lenient<AddressBlock>>) {
         match seen {
-            Seen::All(blocks, start) => {
-                self.view.unreadable().listed(&blocks);
-                let read: Vec<BlockRead> = blocks.iter().map(BlockRead::of).collect();
-                self.all_blocks(&read, start);
+            WatchUpdate::Listed(blocks, start) => {
+                self.cluster.unreadable().listed(&blocks);
+                let read: Vec<BlockInfo> = blocks.iter().map(BlockInfo::of).collect();
+                self.blocks_listed(&read, start);
             }
-            Seen::Is(block) => {
-                let _ = self.view.unreadable().note(&block);
-                self.block_is(&BlockRead::of(&block));
+            WatchUpdate::Changed(block) => {
+                let _ = self.cluster.unreadable().note(&block);
+                self.block_changed(&BlockInfo::of(&block));
             }
-            Seen::Left(block) => {
-                self.view.unreadable().gone(&block);
+            WatchUpdate::Removed(block) => {
+                self.cluster.unreadable().gone(&block);
                 self.node_state.on(block.name(), BlockEvent::Doubt);
             }
         }
     }
 
-    fn all_blocks(&self, listed: &[BlockRead], start: ReadStart) {
-        let node = self.view.node();
+    fn blocks_listed(&self, listed: &[BlockInfo], start: ReadStart) {
+        let node = self.cluster.node();
         for held in self.node_state.blocks() {
             let read = listed.iter().find(|read| read.name == held.held.name);
             match (read, &node) {
-                (Some(read), Some(node)) if read.owner(node) == Owner::Us => {
+                (Some(read), Some(node)) if read.owner(node) == Owner::ThisNode => {
                     self.node_state.refresh(&read.name, &read.uid, &read.resource_version, read.deleting);
                     self.node_state.prove(&read.name, start.proof(), false);
                 }
@@ -252,17 +261,19 @@ impl OwnWatches {
         }
     }
 
-    fn block_is(&self, read: &BlockRead) {
-        let Some(node) = self.view.node() else {
+    fn block_changed(&self, read: &BlockInfo) {
+        let Some(node) = self.cluster.node() else {
             self.node_state.on(&read.name, BlockEvent::Doubt);
             return;
         };
         match (read.owner(&node), self.node_state.block_state(&read.name)) {
-            (Owner::Us, Some(BlockState::Claiming { .. }))
-            | (Owner::Nobody | Owner::Others, None)
+            (Owner::ThisNode, Some(BlockState::Claiming { .. }))
+            | (Owner::Free | Owner::OtherNode, None)
             | (Owner::Unknown, _) => {}
-            (Owner::Us, Some(BlockState::Lost)) | (Owner::Us | Owner::EarlierSelf, None) => self.resync.notify_one(),
-            (Owner::Us, Some(_)) => {
+            (Owner::ThisNode, Some(BlockState::Lost)) | (Owner::ThisNode | Owner::EarlierNode, None) => {
+                self.resync.notify_one();
+            }
+            (Owner::ThisNode, Some(_)) => {
                 self.node_state.refresh(&read.name, &read.uid, &read.resource_version, read.deleting);
                 if !read.names_addresses_of(&node) {
                     self.resync.notify_one();
@@ -276,18 +287,18 @@ impl OwnWatches {
 }
 
 /// Takes in the own Node as it was read: another UID, a deletion or the out-of-service taint puts every block in doubt at once. `as_of`: see
-/// [`ClusterView::saw_node`].
-pub(crate) fn node_seen(
-    view: &ClusterView,
+/// [`ClusterCache::update_node`].
+pub(crate) fn apply_own_node(
+    cluster: &ClusterCache,
     node_state: &NodeState,
-    freshness: &Freshness,
+    freshness: &FreshnessTracker,
     resync: &Notify,
     node: Option<NodeInfo>,
     as_of: Option<u64>,
 ) {
-    let change = view.saw_node(node, as_of);
+    let change = cluster.update_node(node, as_of);
     if change.replaced {
-        freshness.trouble(Trouble::NodeReplaced);
+        freshness.invalidate(Invalidation::NodeReplaced);
     }
     if change.doubt {
         node_state.doubt_all();

@@ -13,7 +13,7 @@ use bobbin_ipam::{Expression, Selector};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use crate::args::UnknownPod;
-use crate::cluster::{ClusterView, NamespaceInfo, NodeInfo, PodInfo, PodLookup};
+use crate::cluster::{ClusterCache, NamespaceInfo, NodeInfo, PodInfo, PodLookup};
 use crate::state::PodRef;
 
 /// How long an ADD waits for the watches to show its pod, namespace or the pools.
@@ -21,7 +21,7 @@ const WATCH_WAIT: Duration = Duration::from_millis(300);
 
 /// Why a pod gets no pool.
 #[derive(Debug, thiserror::Error)]
-pub enum ChooseError {
+pub enum SelectPoolError {
     /// The pool that is named can't serve; waiting alone does not help.
     #[error("{pod} gets no address: {refusal}")]
     Refused {
@@ -42,12 +42,12 @@ pub enum ChooseError {
     Unreachable(String),
 }
 
-impl ChooseError {
+impl SelectPoolError {
     /// As the runtime is told.
     pub fn to_cni(&self) -> CniError {
         let code = match self {
-            ChooseError::Refused { .. } => code::POOL_REFUSED,
-            ChooseError::PodGone(_) | ChooseError::Unreachable(_) => code::TRY_AGAIN_LATER,
+            SelectPoolError::Refused { .. } => code::POOL_REFUSED,
+            SelectPoolError::PodGone(_) | SelectPoolError::Unreachable(_) => code::TRY_AGAIN_LATER,
         };
         CniError::new(code, self.to_string())
     }
@@ -55,7 +55,7 @@ impl ChooseError {
 
 /// The pool for a pod, and what was learnt of the pod on the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chosen {
+pub struct SelectedPool {
     /// The pool, and which source named it.
     pub selection: PoolSelection,
     /// The pod as the runtime named it, with its UID filled in if the runtime passed none.
@@ -69,93 +69,98 @@ pub struct Chosen {
 /// the runtime passed the pod's UID.
 ///
 /// # Errors
-/// See [`ChooseError`].
-pub async fn choose_pool(view: &ClusterView, pod: &PodRef, unknown: UnknownPod) -> Result<Chosen, ChooseError> {
+/// See [`SelectPoolError`].
+pub async fn select_pool_for_pod(
+    cluster: &ClusterCache,
+    pod: &PodRef,
+    unknown: UnknownPod,
+) -> Result<SelectedPool, SelectPoolError> {
     let words = match pod.name.as_str() {
         "" => "a call without K8S_POD_NAME".to_owned(),
-        name => format!("pod {}/{name} on node {}", pod.namespace, view.node_name()),
+        name => format!("pod {}/{name} on node {}", pod.namespace, cluster.node_name()),
     };
     // A pool that an agent has not seen yet may be there.
-    if !view.pools_known(WATCH_WAIT).await {
-        return Err(ChooseError::Unreachable(words));
+    if !cluster.wait_for_pools(WATCH_WAIT).await {
+        return Err(SelectPoolError::Unreachable(words));
     }
     if pod.name.is_empty() {
-        let selection = decide(view, &words, None, None)?;
-        return Ok(Chosen { selection, pod: pod.clone(), pod_seen: false });
+        let selection = decide(cluster, &words, None, None)?;
+        return Ok(SelectedPool { selection, pod: pod.clone(), pod_seen: false });
     }
-    let (facts, pod, pod_seen) = match view.pod(&pod.namespace, &pod.name, &pod.uid, WATCH_WAIT).await {
-        PodLookup::Known(facts) => {
-            let named = named(pod, &facts);
+    let (info, pod, pod_seen) = match cluster.pod(&pod.namespace, &pod.name, &pod.uid, WATCH_WAIT).await {
+        PodLookup::Known(found) => {
+            let named = with_kubelet_uid(pod, &found);
             // A pod that was found by name alone may run on another node: only the watch of this node's pods tells.
-            let on_node = || view.cached_pod(&named.namespace, &named.name, &named.uid).is_some();
-            let seen = facts.uid == named.uid && (!pod.uid.is_empty() || on_node());
-            (Some(facts), named, seen)
+            let on_node = || cluster.cached_pod(&named.namespace, &named.name, &named.uid).is_some();
+            let seen = found.uid == named.uid && (!pod.uid.is_empty() || on_node());
+            (Some(found), named, seen)
         }
-        PodLookup::NotSeen => return Err(ChooseError::PodGone(words)),
-        // Without a UID the last pod of that name is the best guess at the annotation, but nobody can say that it is this pod.
+        PodLookup::NotSeen => return Err(SelectPoolError::PodGone(words)),
+        // Without a UID the last pod of that name is the best last_seen at the annotation, but nobody can say that it is this pod.
         PodLookup::Unreachable => {
-            let guess = pod.uid.is_empty().then(|| view.cached_pod_by_name(&pod.namespace, &pod.name)).flatten();
+            let last_seen = pod.uid.is_empty().then(|| cluster.cached_pod_by_name(&pod.namespace, &pod.name)).flatten();
             // Its annotation may name a pool. A static pod must start without an API server, so its namespace decides.
-            if guess.is_none() && unknown == UnknownPod::Refuse && !pod.is_static() {
-                return Err(ChooseError::Unreachable(words));
+            if last_seen.is_none() && unknown == UnknownPod::Refuse && !pod.is_static() {
+                return Err(SelectPoolError::Unreachable(words));
             }
-            (guess, pod.clone(), false)
+            (last_seen, pod.clone(), false)
         }
     };
-    let selection = match view.namespace_soon(&pod.namespace, WATCH_WAIT).await {
-        Ok(namespace) => decide(view, &words, facts.as_ref(), Some((&pod.namespace, namespace.as_ref()))),
-        Err(error) => unknown_namespace(view, words, &error, facts.as_ref(), unknown),
+    let selection = match cluster.namespace_or_fetch(&pod.namespace, WATCH_WAIT).await {
+        Ok(namespace) => decide(cluster, &words, info.as_ref(), Some((&pod.namespace, namespace.as_ref()))),
+        Err(error) => unknown_namespace(cluster, words, &error, info.as_ref(), unknown),
     }?;
-    Ok(Chosen { selection, pod, pod_seen })
+    Ok(SelectedPool { selection, pod, pod_seen })
 }
 
 /// The pod with the UID that kubelet uses for it, if the runtime passed none.
-fn named(pod: &PodRef, facts: &PodInfo) -> PodRef {
+fn with_kubelet_uid(pod: &PodRef, found: &PodInfo) -> PodRef {
     let uid = match pod.uid.as_str() {
-        "" => facts.kubelet_uid.clone().unwrap_or_else(|| facts.uid.clone()),
+        "" => found.kubelet_uid.clone().unwrap_or_else(|| found.uid.clone()),
         uid => uid.to_owned(),
     };
     PodRef { uid, ..pod.clone() }
 }
 
 fn unknown_namespace(
-    view: &ClusterView,
+    cluster: &ClusterCache,
     words: String,
     error: &ReadError,
     pod: Option<&PodInfo>,
     unknown: UnknownPod,
-) -> Result<PoolSelection, ChooseError> {
+) -> Result<PoolSelection, SelectPoolError> {
     tracing::debug!(%error, "{words}: its namespace is unknown");
     if unknown == UnknownPod::Refuse && pod.and_then(|pod| pod.pool.as_ref()).is_none() {
-        return Err(ChooseError::Unreachable(words));
+        return Err(SelectPoolError::Unreachable(words));
     }
-    decide(view, &words, pod, None)
+    decide(cluster, &words, pod, None)
 }
 
 /// What a pod on its way here will get, as far as the watches know; for claiming ahead.
-pub fn expected_pool(view: &ClusterView, pod: &PodInfo) -> Option<String> {
-    let namespace = view.namespace(&pod.namespace)?;
-    decide(view, "a pod on its way", Some(pod), Some((&pod.namespace, Some(&namespace))))
+pub fn expected_pool(cluster: &ClusterCache, pod: &PodInfo) -> Option<String> {
+    let namespace = cluster.namespace(&pod.namespace)?;
+    decide(cluster, "a pod on its way", Some(pod), Some((&pod.namespace, Some(&namespace))))
         .ok()
         .map(|selection| selection.pool)
 }
 
 fn decide(
-    view: &ClusterView,
+    cluster: &ClusterCache,
     words: &str,
     pod: Option<&PodInfo>,
     namespace: Option<(&str, Option<&NamespaceInfo>)>,
-) -> Result<PoolSelection, ChooseError> {
-    let node = view.node();
-    let pools: BTreeMap<String, _> = view.pools().into_iter().map(|pool| (pool_name(&pool).to_owned(), pool)).collect();
-    let facts = namespace.and_then(|(_, facts)| facts);
+) -> Result<PoolSelection, SelectPoolError> {
+    let node = cluster.node();
+    let pools: BTreeMap<String, _> =
+        cluster.pools().into_iter().map(|pool| (pool_name(&pool).to_owned(), pool)).collect();
+    let info = namespace.and_then(|(_, info)| info);
     pool_selection::select_pool(
         pod.and_then(|pod| pod.pool.as_deref()),
-        facts.and_then(|facts| facts.pool.as_deref()),
+        info.and_then(|info| info.pool.as_deref()),
         namespace.map(|(name, _)| name),
-        |name| pools.get(name).map(|pool| pool_info(pool, facts, node.as_ref())),
+        |name| pools.get(name).map(|pool| pool_info(pool, info, node.as_ref())),
     )
-    .map_err(|refusal| ChooseError::Refused { pod: words.to_owned(), refusal })
+    .map_err(|refusal| SelectPoolError::Refused { pod: words.to_owned(), refusal })
 }
 
 /// What the selection needs to know of a pool.

@@ -1,4 +1,4 @@
-//! The view's copy under the run directory: written a moment after a change, read once at start. An unreadable copy is no copy.
+//! The view's snapshot under the run directory: written a moment after a change, read once at start. An unreadable snapshot is no snapshot.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::state::atomic_file;
 
-use super::{ClusterView, Facts, NamespaceInfo, NodeInfo, PodInfo};
+use super::{CachedObjects, ClusterCache, NamespaceInfo, NodeInfo, PodInfo};
 
 /// How long changes are gathered before they are written.
-const GATHER: Duration = Duration::from_secs(1);
+const SAVE_DEBOUNCE: Duration = Duration::from_secs(1);
 
 #[derive(Serialize, Deserialize)]
-struct Copy {
+struct Snapshot {
     node: Option<NodeInfo>,
     pods: Vec<PodInfo>,
     pools: Vec<AddressPool>,
@@ -24,60 +24,60 @@ struct Copy {
 }
 
 /// What the last run kept; nothing, if it was another node's.
-pub(super) fn load(path: &Path, node_name: &str) -> Facts {
-    let copy = match std::fs::read(path)
+pub(super) fn load(path: &Path, node_name: &str) -> CachedObjects {
+    let snapshot = match std::fs::read(path)
         .map_err(anyhow::Error::from)
-        .and_then(|bytes| Ok(serde_json::from_slice::<Copy>(&bytes)?))
+        .and_then(|bytes| Ok(serde_json::from_slice::<Snapshot>(&bytes)?))
     {
-        Ok(copy) => copy,
+        Ok(snapshot) => snapshot,
         Err(error) => {
-            tracing::debug!(path = %path.display(), %error, "no kept view of the cluster");
-            return Facts::default();
+            tracing::debug!(path = %path.display(), %error, "no kept cluster of the cluster");
+            return CachedObjects::default();
         }
     };
-    if copy.node.as_ref().is_some_and(|node| node.name != node_name) {
-        return Facts::default();
+    if snapshot.node.as_ref().is_some_and(|node| node.name != node_name) {
+        return CachedObjects::default();
     }
-    Facts {
-        node: copy.node,
-        pods: copy.pods.into_iter().map(|pod| ((pod.namespace.clone(), pod.name.clone()), pod)).collect(),
-        pools: copy.pools.into_iter().map(|pool| (pool.name_any(), Arc::new(pool))).collect(),
-        namespaces: copy.namespaces.into_iter().collect(),
-        ..Facts::default()
+    CachedObjects {
+        node: snapshot.node,
+        pods: snapshot.pods.into_iter().map(|pod| ((pod.namespace.clone(), pod.name.clone()), pod)).collect(),
+        pools: snapshot.pools.into_iter().map(|pool| (pool.name_any(), Arc::new(pool))).collect(),
+        namespaces: snapshot.namespaces.into_iter().collect(),
+        ..CachedObjects::default()
     }
 }
 
-/// Writes the copy after each change, at most once a second.
-pub(super) async fn keep(view: &ClusterView) {
-    let mut changed = view.changed();
+/// Writes the snapshot after each change, at most once a second.
+pub(super) async fn save_on_change(cluster: &ClusterCache) {
+    let mut changed = cluster.changed();
     while changed.changed().await.is_ok() {
-        tokio::time::sleep(GATHER).await;
+        tokio::time::sleep(SAVE_DEBOUNCE).await;
         changed.mark_unchanged();
-        let bytes = match bytes(view) {
+        let bytes = match serialize(cluster) {
             Ok(bytes) => bytes,
             Err(error) => {
-                tracing::warn!(%error, "the view of the cluster could not be written down");
+                tracing::warn!(%error, "the cluster of the cluster could not be written down");
                 continue;
             }
         };
-        let path = view.0.saved.clone();
+        let path = cluster.0.snapshot_path.clone();
         let written = tokio::task::spawn_blocking(move || atomic_file::replace(&path, &bytes, 0o600)).await;
         if let Ok(Err(error)) = written {
-            tracing::warn!(%error, path = %view.0.saved.display(), "the view of the cluster could not be kept; a restart without the API server would know less");
+            tracing::warn!(%error, path = %cluster.0.snapshot_path.display(), "the cluster of the cluster could not be kept; a restart without the API server would know less");
         }
     }
 }
 
-pub(super) fn bytes(view: &ClusterView) -> serde_json::Result<Vec<u8>> {
-    let copy = {
-        let facts = view.facts();
+pub(super) fn serialize(cluster: &ClusterCache) -> serde_json::Result<Vec<u8>> {
+    let snapshot = {
+        let objects = cluster.objects();
         // Nothing was listed yet: keep what an earlier run wrote.
-        Copy {
-            node: facts.node.clone(),
-            pods: facts.pods.values().cloned().collect(),
-            pools: facts.pools.values().map(|pool| pool.as_ref().clone()).collect(),
-            namespaces: facts.namespaces.iter().map(|(name, facts)| (name.clone(), facts.clone())).collect(),
+        Snapshot {
+            node: objects.node.clone(),
+            pods: objects.pods.values().cloned().collect(),
+            pools: objects.pools.values().map(|pool| pool.as_ref().clone()).collect(),
+            namespaces: objects.namespaces.iter().map(|(name, namespace)| (name.clone(), namespace.clone())).collect(),
         }
     };
-    serde_json::to_vec(&copy)
+    serde_json::to_vec(&snapshot)
 }

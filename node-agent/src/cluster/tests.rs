@@ -11,8 +11,8 @@ fn pod(metadata: serde_json::Value) -> PodInfo {
     PodInfo::of(&serde_json::from_value::<ObjectMeta>(metadata).unwrap())
 }
 
-fn freshness() -> Arc<Freshness> {
-    Arc::new(Freshness::new(crate::args::timing::Times::new(1.0, Duration::from_mins(5)), None))
+fn freshness() -> Arc<FreshnessTracker> {
+    Arc::new(FreshnessTracker::new(crate::args::timing::Times::new(1.0, Duration::from_mins(5)), None))
 }
 
 fn node() -> Lenient<SlimNode> {
@@ -29,10 +29,10 @@ fn node() -> Lenient<SlimNode> {
 
 #[test]
 fn a_nodes_first_internal_address_of_each_family_counts() {
-    let facts = NodeInfo::of(&node()).unwrap();
-    assert_eq!(facts.ipv4, Some([192, 0, 2, 1].into()));
-    assert_eq!(facts.ipv6, Some("fd00::1".parse().unwrap()));
-    assert_eq!((facts.name.as_str(), facts.uid.as_str()), ("n1", "u1"));
+    let info = NodeInfo::of(&node()).unwrap();
+    assert_eq!(info.ipv4, Some([192, 0, 2, 1].into()));
+    assert_eq!(info.ipv6, Some("fd00::1".parse().unwrap()));
+    assert_eq!((info.name.as_str(), info.uid.as_str()), ("n1", "u1"));
 }
 
 #[test]
@@ -51,47 +51,48 @@ fn a_pod_of_the_same_name_is_another_pod_and_a_mirror_pod_goes_by_kubelets_uid()
 #[tokio::test]
 async fn a_restart_knows_what_was_seen_before_and_another_nodes_view_is_no_view() {
     let directory = tempfile::tempdir().unwrap();
-    let view = ClusterView::with(None, "n1", directory.path(), freshness());
-    assert!(view.node().is_none());
+    let cluster = ClusterCache::with(None, "n1", directory.path(), freshness());
+    assert!(cluster.node().is_none());
     {
-        let mut facts = view.facts();
-        facts.node = Some(NodeInfo::of(&node()).unwrap());
+        let mut objects = cluster.objects();
+        objects.node = Some(NodeInfo::of(&node()).unwrap());
         let web = pod(json!({"namespace": "a", "name": "web-0", "uid": "u1"}));
-        facts.pods.insert(("a".to_owned(), "web-0".to_owned()), web);
+        objects.pods.insert(("a".to_owned(), "web-0".to_owned()), web);
         let pool = AddressPool::new("default", AddressPoolSpec::default());
-        facts.pools.insert("default".to_owned(), Arc::new(pool));
+        objects.pools.insert("default".to_owned(), Arc::new(pool));
         let metadata = ObjectMeta::default();
-        facts.namespaces.insert("a".to_owned(), NamespaceInfo::of(&metadata));
+        objects.namespaces.insert("a".to_owned(), NamespaceInfo::of(&metadata));
     }
     let path = directory.path().join("cluster.json");
-    std::fs::write(&path, snapshot::bytes(&view).unwrap()).unwrap();
-    let again = ClusterView::with(None, "n1", directory.path(), freshness());
-    assert_eq!(again.node(), view.node());
+    std::fs::write(&path, snapshot::serialize(&cluster).unwrap()).unwrap();
+    let again = ClusterCache::with(None, "n1", directory.path(), freshness());
+    assert_eq!(again.node(), cluster.node());
     assert!(again.pool("default").is_some() && again.namespace("a").is_some());
     assert!(again.cached_pod("a", "web-0", "u1").is_some() && again.cached_pod("a", "web-0", "u2").is_none());
-    assert!(again.pools_known(Duration::ZERO).await && !again.knows(Feed::Pools));
+    assert!(again.wait_for_pools(Duration::ZERO).await && !again.has_synced(CachedKind::Pools));
     assert_eq!(again.pod("a", "web-0", "u2", Duration::from_mins(1)).await, PodLookup::Unreachable);
-    assert!(ClusterView::with(None, "n2", directory.path(), freshness()).node().is_none());
+    assert!(ClusterCache::with(None, "n2", directory.path(), freshness()).node().is_none());
     std::fs::write(&path, b"{\"node\":").unwrap();
-    assert!(ClusterView::with(None, "n1", directory.path(), freshness()).node().is_none());
+    assert!(ClusterCache::with(None, "n1", directory.path(), freshness()).node().is_none());
 }
 
-impl ClusterView {
+impl ClusterCache {
     /// A view that knows what a test says, and no API server.
     pub(crate) fn of(
         node: Option<NodeInfo>,
         pools: Vec<AddressPool>,
         namespaces: Vec<(&str, NamespaceInfo)>,
         pods: Vec<PodInfo>,
-    ) -> ClusterView {
-        let view = ClusterView::with(None, "n1", Path::new("/nonexistent"), freshness());
+    ) -> ClusterCache {
+        let cluster = ClusterCache::with(None, "n1", Path::new("/nonexistent"), freshness());
         {
-            let mut facts = view.facts();
-            facts.node = node;
-            facts.pools = pools.into_iter().map(|pool| (pool.metadata.name.clone().unwrap(), Arc::new(pool))).collect();
-            facts.namespaces = namespaces.into_iter().map(|(name, facts)| (name.to_owned(), facts)).collect();
-            facts.pods = pods.into_iter().map(|pod| ((pod.namespace.clone(), pod.name.clone()), pod)).collect();
+            let mut objects = cluster.objects();
+            objects.node = node;
+            objects.pools =
+                pools.into_iter().map(|pool| (pool.metadata.name.clone().unwrap(), Arc::new(pool))).collect();
+            objects.namespaces = namespaces.into_iter().map(|(name, objects)| (name.to_owned(), objects)).collect();
+            objects.pods = pods.into_iter().map(|pod| ((pod.namespace.clone(), pod.name.clone()), pod)).collect();
         }
-        view
+        cluster
     }
 }

@@ -19,7 +19,7 @@ use crate::agent::{Agent, DuplicateOutcome};
 use crate::args::Mode;
 use crate::blocks::demand::DemandController;
 use crate::blocks::demand::waiting_pods::WaitingPods;
-use crate::cluster::pool_selection::{Chosen, choose_pool};
+use crate::cluster::pool_selection::{SelectedPool, select_pool_for_pod};
 use crate::cni::attachment_lock::AttachmentLock;
 use crate::state::{Allocation, Attachment, AttachmentPhase};
 use address::AddTarget;
@@ -170,9 +170,9 @@ async fn add_new(
 ) -> Result<Vec<u8>, VerbError> {
     let (pod, path) = (&pod_of(call), call.netns.as_deref().unwrap_or_default());
     let until = Instant::now() + agent.args.add_timeout;
-    let chosen = lock.unless_del_waits(choose_pool(&agent.view, pod, agent.args.unknown_pod)).await;
+    let chosen = lock.unless_del_waits(select_pool_for_pod(&agent.cluster, pod, agent.args.unknown_pod)).await;
     let chosen = chosen.ok_or_else(|| interrupted_by_del(key, "its pod and its pool"))?;
-    let Chosen { selection, pod, pod_seen } = chosen.map_err(|error| {
+    let SelectedPool { selection, pod, pod_seen } = chosen.map_err(|error| {
         let told = error.to_cni();
         agent.events.pod_warning(pod, "FailedAllocateAddress", &told.msg);
         told

@@ -64,7 +64,7 @@ pub(super) fn render(version: Version, chained: &[Value]) -> Vec<u8> {
 }
 
 /// Whether a runtime would take a file of that name before ours.
-pub(super) fn comes_first(name: &OsStr) -> bool {
+pub(super) fn sorts_before_ours(name: &OsStr) -> bool {
     let kind = std::path::Path::new(name).extension().and_then(OsStr::to_str);
     matches!(kind, Some("conf" | "conflist" | "json")) && name < OsStr::new(CONFLIST)
 }

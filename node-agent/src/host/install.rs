@@ -13,9 +13,9 @@ pub use super::conflist::ChainedError;
 use super::conflist::{chained, render, version_for};
 use crate::args::Args;
 use crate::state::atomic_file;
-use problem::Problem;
+use problem::InstallProblem;
 pub use task::run;
-use versions::Versions;
+use versions::PluginVersions;
 
 /// The plugin's name in the runtime's directory.
 pub const PLUGIN: &str = "bobbin";
@@ -26,7 +26,7 @@ pub const CONFLIST: &str = "10-bobbin.conflist";
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
     /// The image has no plugin.
-    #[error("can't read the CNI plugin {path} that is to be installed: {source}; {}; see whether --shim-path names it", withheld(*.kept))]
+    #[error("can't read the CNI plugin {path} that is to be installed: {source}; {}; see whether --shim-path names it", config_effect(*.kept))]
     Source {
         /// The executable.
         path: PathBuf,
@@ -38,7 +38,7 @@ pub enum InstallError {
     /// The plugin could not be put in its place.
     #[error(
         "can't install the CNI plugin {path}: {source}; {}; see whether the directory is mounted writable into the agent's container",
-        withheld(*.kept)
+        config_effect(*.kept)
     )]
     Plugin {
         /// Where it was to be written.
@@ -69,7 +69,7 @@ pub enum InstallError {
     Chained(#[from] ChainedError),
 }
 
-fn withheld(kept: bool) -> &'static str {
+fn config_effect(kept: bool) -> &'static str {
     if kept {
         "the older plugin there stays in use"
     } else {
@@ -79,19 +79,19 @@ fn withheld(kept: bool) -> &'static str {
 
 /// What one pass did and found.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Installed {
+pub(crate) struct InstallReport {
     /// Files that were not there before.
     new: Vec<PathBuf>,
     /// Files that were as they should be in an earlier pass and were not any more: somebody removed or changed them.
     restored: Vec<PathBuf>,
     /// What an administrator should know.
-    problems: Vec<Problem>,
+    problems: Vec<InstallProblem>,
 }
 
 /// Installs, and remembers what it installed.
 pub(crate) struct Installer {
     args: Args,
-    versions: Versions,
+    versions: PluginVersions,
     plugin_seen: bool,
     conflist_seen: Option<Vec<u8>>,
 }
@@ -103,27 +103,27 @@ impl Installer {
             // A directory that can't be read is told by the first pass.
             let _ = atomic_file::tidy(directory);
         }
-        Installer { args, versions: Versions::default(), plugin_seen: false, conflist_seen: None }
+        Installer { args, versions: PluginVersions::default(), plugin_seen: false, conflist_seen: None }
     }
 
     /// Puts in place what is missing or was changed: the plugin, and, when the agent `serves`, the configuration.
-    pub(crate) async fn reconcile(&mut self, serves: bool) -> Installed {
-        let mut done = Installed { problems: competitors(&self.args), ..Installed::default() };
+    pub(crate) async fn reconcile(&mut self, serves: bool) -> InstallReport {
+        let mut done = InstallReport { problems: shadowing_configs(&self.args), ..InstallReport::default() };
         let result = match self.install_plugin(&mut done) {
             Ok(()) if serves => self.install_conflist(&mut done).await,
             other => other,
         };
         if let Err(error) = result {
-            done.problems.push(Problem::not_installed(&error));
+            done.problems.push(InstallProblem::install_failed(&error));
         }
         done
     }
 
     /// Copies the shim to where the runtime looks for plugins; a call meets the old one or the new one, whole. Without a plugin the
     /// runtime must not be sent to it; an older one serves as well as it can.
-    fn install_plugin(&mut self, done: &mut Installed) -> Result<(), InstallError> {
+    fn install_plugin(&mut self, done: &mut InstallReport) -> Result<(), InstallError> {
         let path = self.args.cni_bin_dir.join(PLUGIN);
-        match self.put_plugin(&path) {
+        match self.write_plugin(&path) {
             Ok(written) => {
                 done.note(path, written, self.plugin_seen);
                 self.plugin_seen = true;
@@ -139,17 +139,21 @@ impl Installer {
         }
     }
 
-    fn put_plugin(&self, path: &Path) -> Result<bool, InstallError> {
+    fn write_plugin(&self, path: &Path) -> Result<bool, InstallError> {
         let kept = is_executable(path);
         let bytes = std::fs::read(&self.args.shim_path).map_err(|source| InstallError::Source {
             path: self.args.shim_path.clone(),
             source,
             kept,
         })?;
-        put(path, &bytes, 0o755).map_err(|source| InstallError::Plugin { path: path.to_owned(), source, kept })
+        write_if_changed(path, &bytes, 0o755).map_err(|source| InstallError::Plugin {
+            path: path.to_owned(),
+            source,
+            kept,
+        })
     }
 
-    async fn install_conflist(&mut self, done: &mut Installed) -> Result<(), InstallError> {
+    async fn install_conflist(&mut self, done: &mut InstallReport) -> Result<(), InstallError> {
         let plugins = chained(&self.args.chained)?;
         let mut known = Vec::new();
         for plugin in &plugins {
@@ -158,17 +162,18 @@ impl Installer {
             done.problems.extend(problem);
         }
         let version = version_for(&self.args.cni_version, &known)?;
-        done.problems.extend(Problem::lowered(&self.args.cni_version, version));
+        done.problems.extend(InstallProblem::version_lowered(&self.args.cni_version, version));
         let path = self.args.cni_conf_dir.join(CONFLIST);
         let bytes = render(version, &plugins);
-        let written = put(&path, &bytes, 0o644).map_err(|source| InstallError::File { path: path.clone(), source })?;
+        let written = write_if_changed(&path, &bytes, 0o644)
+            .map_err(|source| InstallError::File { path: path.clone(), source })?;
         done.note(path, written, self.conflist_seen.as_ref() == Some(&bytes));
         self.conflist_seen = Some(bytes);
         Ok(())
     }
 }
 
-impl Installed {
+impl InstallReport {
     fn note(&mut self, path: PathBuf, written: bool, seen: bool) {
         match (written, seen) {
             (false, _) => {}
@@ -179,12 +184,12 @@ impl Installed {
 }
 
 /// Configurations that sort before ours: the runtime takes the first, so that ours is not used.
-fn competitors(args: &Args) -> Vec<Problem> {
+fn shadowing_configs(args: &Args) -> Vec<InstallProblem> {
     let Ok(entries) = std::fs::read_dir(&args.cni_conf_dir) else { return Vec::new() };
     let names = entries.filter_map(Result::ok).map(|entry| entry.file_name());
-    let mut first: Vec<OsString> = names.filter(|name| super::conflist::comes_first(name)).collect();
+    let mut first: Vec<OsString> = names.filter(|name| super::conflist::sorts_before_ours(name)).collect();
     first.sort();
-    first.iter().map(|name| Problem::competitor(&args.cni_conf_dir.join(name), &args.node_name)).collect()
+    first.iter().map(|name| InstallProblem::shadowed_by(&args.cni_conf_dir.join(name), &args.node_name)).collect()
 }
 
 /// Takes the configuration away: the runtime calls us no more for new pods. True: there was one.
@@ -208,7 +213,7 @@ fn remove(path: &Path) -> Result<bool, InstallError> {
 }
 
 /// Writes a file unless it is there with these bytes and this mode. True: it was written.
-fn put(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<bool> {
+fn write_if_changed(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<bool> {
     let is_current = std::fs::symlink_metadata(path).is_ok_and(|seen| {
         seen.is_file() && seen.permissions().mode() & 0o777 == mode && seen.len() == bytes.len() as u64
     });

@@ -1,20 +1,20 @@
 //! The run directory (`--run-dir`): one agent at a time, of one node. Owns the lock, the identity file `agent.json` and the names of
 //! the sockets. The checkpoint's other files belong to whoever writes them.
 
-mod aside;
 pub mod heartbeat;
 mod identity;
 pub mod layout;
 mod lock;
+mod quarantine;
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 pub use identity::{Identity, Previous};
@@ -75,8 +75,8 @@ pub struct RunDir {
     path: PathBuf,
     pod_name: Option<String>,
     lock: Mutex<Lock>,
-    /// The node was left: nothing is written down any more. Held while identity or marker is written.
-    left: Mutex<bool>,
+    /// The node was closed: nothing is written down any more. Held while identity or marker is written.
+    closed: Mutex<bool>,
     /// The agent has been ready since boot.
     ready: AtomicBool,
 }
@@ -96,7 +96,7 @@ impl RunDir {
             path: path.to_owned(),
             pod_name: pod_name.map(str::to_owned),
             lock: Mutex::new(lock),
-            left: Mutex::default(),
+            closed: Mutex::default(),
             ready: AtomicBool::default(),
         };
         let previous = run_dir.previous(node_name)?;
@@ -137,8 +137,8 @@ impl RunDir {
 
     /// Makes a marker again that another program removed.
     fn keep_marker(&self) -> Result<(), RunDirError> {
-        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        if *left || !self.ready.load(Ordering::Acquire) || self.has_marker() {
+        let closed = self.closed.lock();
+        if *closed || !self.ready.load(Ordering::Acquire) || self.has_marker() {
             return Ok(());
         }
         let path = self.path.join(READY_MARKER);
@@ -154,8 +154,8 @@ impl RunDir {
     /// # Errors
     /// It can't be written; the old one is untouched.
     pub fn save(&self, identity: &Identity) -> Result<(), RunDirError> {
-        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        if *left {
+        let closed = self.closed.lock();
+        if *closed {
             return Ok(());
         }
         let path = self.path.join(IDENTITY);
@@ -165,13 +165,13 @@ impl RunDir {
             .map_err(|source| unusable(&self.path, &path, "written", source))
     }
 
-    /// Forgets identity and marker for good: the node is left, and the directory holds no checkpoint any more.
+    /// Forgets identity and marker for good: the node is closed, and the directory holds no checkpoint any more.
     ///
     /// # Errors
     /// It can't be removed.
     pub fn forget(&self) -> Result<(), RunDirError> {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        *left = true;
+        let mut closed = self.closed.lock();
+        *closed = true;
         for name in [READY_MARKER, IDENTITY] {
             let path = self.path.join(name);
             atomic_file::remove(&path).map_err(|source| unusable(&self.path, &path, "removed", source))?;
@@ -190,7 +190,7 @@ impl RunDir {
         }
         let path = self.path.join(LOCK);
         let failed = |source| unusable(&self.path, &path, "locked", source);
-        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lock = self.lock.lock();
         if lock.is_at(&path).map_err(failed)? {
             return Ok(false);
         }
@@ -209,8 +209,8 @@ impl RunDir {
         let read = fs::read(&path).and_then(|bytes| Ok(serde_json::from_slice::<Identity>(&bytes)?));
         match read {
             Ok(identity) if identity.node_name == node_name => Ok(Previous::SameNode(identity)),
-            Ok(identity) => self.set_aside(identity.node_name, node_name),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_bare()? => Ok(Previous::Nothing),
+            Ok(identity) => self.quarantine(identity.node_name, node_name),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_empty()? => Ok(Previous::Nothing),
             Err(error) => {
                 tracing::error!(
                     path = %path.display(), %error,
@@ -221,19 +221,19 @@ impl RunDir {
         }
     }
 
-    fn set_aside(&self, name: String, node_name: &str) -> Result<Previous, RunDirError> {
-        let moved = aside::set_aside(&self.path, &name);
-        let set_aside = moved.map_err(|source| unusable(&self.path, &self.path, "cleared", source))?;
+    fn quarantine(&self, name: String, node_name: &str) -> Result<Previous, RunDirError> {
+        let moved = quarantine::quarantine(&self.path, &name);
+        let quarantine = moved.map_err(|source| unusable(&self.path, &self.path, "cleared", source))?;
         tracing::warn!(
             "the run directory {} holds the checkpoint of node {name}, but this agent serves node {node_name}: the checkpoint was moved to {} and is not used; remove it when you no longer need it",
             self.path.display(),
-            set_aside.display()
+            quarantine.display()
         );
-        Ok(Previous::OtherNode { name, set_aside })
+        Ok(Previous::OtherNode { name, quarantine })
     }
 
-    fn is_bare(&self) -> Result<bool, RunDirError> {
-        let content = aside::content(&self.path);
+    fn is_empty(&self) -> Result<bool, RunDirError> {
+        let content = quarantine::content(&self.path);
         content.map(|content| content.is_empty()).map_err(|source| unusable(&self.path, &self.path, "read", source))
     }
 }

@@ -21,10 +21,10 @@ const REMINDER_INTERVAL: Duration = Duration::from_mins(1);
 /// With `force`: how long blocks and records may take before leaving goes on without them.
 const FORCED_RELEASE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Names in a sentence; more are counted.
-const NAMED: usize = 5;
+const MAX_NAMED_BLOCKS: usize = 5;
 
 /// What leaving takes away.
-pub struct Leave {
+pub struct Uninstall {
     /// The settings.
     pub args: Args,
     /// The ledger: who still needs us.
@@ -41,7 +41,7 @@ pub struct Leave {
     pub run_dir: Arc<RunDir>,
 }
 
-impl Leave {
+impl Uninstall {
     /// Leaves. Returns when nothing of ours is left on the node but the run directory's socket.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ impl Leave {
         match self.network.tear_down().await {
             Ok(gone) => tracing::info!(gone = gone.join(", "), "removed rule, routes and filter"),
             Err(error) => {
-                let sentence = not_cleaned(&self.args, &error);
+                let sentence = cleanup_failed(&self.args, &error);
                 tracing::error!("{sentence}");
                 self.events.node_warning("CleanupFailed", &sentence);
             }
@@ -66,7 +66,7 @@ impl Leave {
         if let Err(error) = self.run_dir.forget() {
             tracing::warn!("{error}");
         }
-        forget_state(&self.args.run_dir);
+        remove_state(&self.args.run_dir);
         let node = &self.args.node_name;
         if left > 0 {
             let sentence = format!(
@@ -139,7 +139,7 @@ impl Leave {
 }
 
 /// What to do by hand where the network could not be cleaned. The error comes last, for it may be long and an event is cut.
-fn not_cleaned(args: &Args, error: &KernelError) -> String {
+fn cleanup_failed(args: &Args, error: &KernelError) -> String {
     let Args { node_name, rule_priority, pod_table, export_table, nft_table, protocol, direct_protocol, .. } = args;
     format!(
         "the network of node {node_name} could not be cleaned; reboot it, or run there, as ip -4 and as ip -6: ip rule del priority {rule_priority} protocol {protocol}; ip route flush table {pod_table} proto {protocol}; ip route flush table {export_table} proto {protocol}; ip route flush table main proto {direct_protocol}; and once: nft delete table inet {nft_table}. What failed: {error}"
@@ -148,8 +148,11 @@ fn not_cleaned(args: &Args, error: &KernelError) -> String {
 
 /// What is waited for once no pod is left, in one sentence.
 fn waits_for_blocks(blocks: &[BlockView], records: usize, node: &str) -> String {
-    let named: Vec<String> =
-        blocks.iter().take(NAMED).map(|block| format!("{} ({})", block.held.name, block.state.name())).collect();
+    let named: Vec<String> = blocks
+        .iter()
+        .take(MAX_NAMED_BLOCKS)
+        .map(|block| format!("{} ({})", block.held.name, block.state.name()))
+        .collect();
     format!(
         "leaving node {node} waits for {} blocks to go back and {records} records to be deleted: {}; see that the API server answers and what the events of the node say, or set agent.force=true to leave them to the operator",
         blocks.len(),
@@ -167,16 +170,16 @@ fn waits_for(left: &[Attachment], node: &str) -> String {
 }
 
 /// The kept state; the socket and the directory stay while the process runs.
-fn forget_state(run_dir: &Path) {
+fn remove_state(run_dir: &Path) {
     for directory in layout::CHECKPOINT_DIRECTORIES {
-        gone(std::fs::remove_dir_all(run_dir.join(directory)), directory);
+        warn_unless_gone(std::fs::remove_dir_all(run_dir.join(directory)), directory);
     }
     for file in layout::CHECKPOINT_FILES {
-        gone(std::fs::remove_file(run_dir.join(file)), file);
+        warn_unless_gone(std::fs::remove_file(run_dir.join(file)), file);
     }
 }
 
-fn gone(result: std::io::Result<()>, what: &str) {
+fn warn_unless_gone(result: std::io::Result<()>, what: &str) {
     if let Err(error) = result
         && error.kind() != std::io::ErrorKind::NotFound
     {
@@ -193,7 +196,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join(layout::PENDING_DELETIONS)).unwrap();
         std::fs::write(directory.path().join(layout::BOOT), "x").unwrap();
-        forget_state(directory.path());
+        remove_state(directory.path());
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bobbin_api_client::{Clients, Lenient};
 use bobbin_crds::AddressBlock;
@@ -12,27 +12,29 @@ use bobbin_ipam::BlockRange;
 use futures::StreamExt;
 use kube::Api;
 use kube::runtime::watcher::{Config, Event};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 /// The other nodes' blocks. Cheap to clone.
 #[derive(Clone)]
-pub struct Direct(Arc<Inner>);
+pub struct DirectRoutes(Arc<RouteTable>);
 
-struct Inner {
+struct RouteTable {
     node_name: String,
     routes: Mutex<Option<BTreeMap<String, DirectRoute>>>,
     changed: watch::Sender<u64>,
 }
 
-impl Direct {
-    /// For the agent of a node; knows nothing until [`Direct::run`] has listed once.
-    pub fn new(node_name: &str) -> Direct {
-        let inner = Inner { node_name: node_name.to_owned(), routes: Mutex::default(), changed: watch::channel(0).0 };
-        Direct(Arc::new(inner))
+impl DirectRoutes {
+    /// For the agent of a node; knows nothing until [`DirectRoutes::run`] has listed once.
+    pub fn new(node_name: &str) -> DirectRoutes {
+        let table =
+            RouteTable { node_name: node_name.to_owned(), routes: Mutex::default(), changed: watch::channel(0).0 };
+        DirectRoutes(Arc::new(table))
     }
 
     /// The routes that should be there; `None` until the blocks were listed once: then those in the kernel are left as they are.
-    pub fn direct_routes(&self) -> Option<Vec<DirectRoute>> {
+    pub fn wanted(&self) -> Option<Vec<DirectRoute>> {
         self.routes().as_ref().map(|routes| routes.values().copied().collect())
     }
 
@@ -94,7 +96,7 @@ impl Direct {
     }
 
     fn routes(&self) -> MutexGuard<'_, Option<BTreeMap<String, DirectRoute>>> {
-        self.0.routes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.routes.lock()
     }
 }
 
@@ -139,10 +141,10 @@ mod tests {
 
     #[test]
     fn before_the_first_list_nothing_is_known_rather_than_nothing_is_there() {
-        let direct = Direct::new("n1");
-        assert_eq!(direct.direct_routes(), None);
+        let direct = DirectRoutes::new("n1");
+        assert_eq!(direct.wanted(), None);
         assert!(direct.put(BTreeMap::new()));
-        assert_eq!(direct.direct_routes(), Some(Vec::new()));
+        assert_eq!(direct.wanted(), Some(Vec::new()));
         assert!(direct.change("default-1".to_owned(), route_to(&block(Some("n2")), "n1")));
         assert!(!direct.change("default-1".to_owned(), route_to(&block(Some("n2")), "n1")));
         assert!(direct.change("default-1".to_owned(), route_to(&block(None), "n1")));

@@ -12,47 +12,47 @@ use bobbin_ipam::AttachmentKey;
 use tokio::sync::watch;
 
 use crate::agent::Agent;
-use crate::network::direct_routes::Direct;
+use crate::network::direct_routes::DirectRoutes;
 use crate::resync::Resynced;
 use crate::state::{Attachment, AttachmentPhase};
-use report::{Report, Told, lost_interface};
+use report::{Report, Reported, lost_interface};
 
 /// Without news from the kernel.
-const INTERVAL: Duration = Duration::from_mins(1);
+const RECONCILE_INTERVAL: Duration = Duration::from_mins(1);
 /// News are gathered so long, for one change rarely comes alone.
-const GATHER: Duration = Duration::from_millis(500);
+const DEBOUNCE: Duration = Duration::from_millis(500);
 /// A pass takes milliseconds; one that hangs is given up and tried again.
-const DEADLINE: Duration = Duration::from_secs(30);
+const PASS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What one pass leaves to the next.
 #[derive(Default)]
-struct Passes {
-    told: Told,
+struct PassState {
+    reported: Reported,
     /// Without direct routing: the routes of an earlier run with it were removed.
     without_direct_routes: bool,
 }
 
 /// Repairs, for ever.
-pub async fn run(agent: Arc<Agent>, direct: Option<Direct>, resynced: watch::Receiver<Resynced>) {
+pub async fn run(agent: Arc<Agent>, direct: Option<DirectRoutes>, resynced: watch::Receiver<Resynced>) {
     let mut changes = agent.network.changes();
-    let mut passes = Passes::default();
-    let mut routes = direct.as_ref().map(Direct::changed);
-    let beat = agent.progress.register("repair", DEADLINE * 4);
+    let mut state = PassState::default();
+    let mut routes = direct.as_ref().map(DirectRoutes::changed);
+    let beat = agent.progress.register("repair", PASS_TIMEOUT * 4);
     loop {
         beat.made();
         changes.mark_unchanged();
-        let lacking = !resynced.borrow().blocks;
-        pass(&agent, direct.as_ref(), lacking, &mut passes).await;
+        let blocks_may_lack = !resynced.borrow().blocks;
+        pass(&agent, direct.as_ref(), blocks_may_lack, &mut state).await;
         tokio::select! {
             () = agent.stop.cancelled() => return,
-            () = tokio::time::sleep(INTERVAL) => {}
+            () = tokio::time::sleep(RECONCILE_INTERVAL) => {}
             news = changes.changed() => {
                 if news.is_err() {
-                    tokio::time::sleep(INTERVAL).await;
+                    tokio::time::sleep(RECONCILE_INTERVAL).await;
                 }
-                tokio::time::sleep(GATHER).await;
+                tokio::time::sleep(DEBOUNCE).await;
             }
-            () = changed(routes.as_mut()) => tokio::time::sleep(GATHER).await,
+            () = changed(routes.as_mut()) => tokio::time::sleep(DEBOUNCE).await,
         }
     }
 }
@@ -67,10 +67,10 @@ async fn changed(routes: Option<&mut tokio::sync::watch::Receiver<u64>>) {
     }
 }
 
-/// One comparison. Until the API server has told which blocks are the node's, the journal's list may lack some.
-async fn pass(agent: &Agent, direct: Option<&Direct>, blocks_may_lack: bool, passes: &mut Passes) {
+/// One comparison. Until the API server has reported which blocks are the node's, the journal's list may lack some.
+async fn pass(agent: &Agent, direct: Option<&DirectRoutes>, blocks_may_lack: bool, state: &mut PassState) {
     let found = {
-        let Some((_fence, blocks)) = agent.exported.hold().await else { return };
+        let Some((_lock, blocks)) = agent.exported.hold().await else { return };
         let attachments = live(agent);
         let ipv4 = blocks.iter().any(|block| block.ipv4.is_some())
             || attachments.values().any(|each| each.pair.ipv4.is_some());
@@ -83,26 +83,28 @@ async fn pass(agent: &Agent, direct: Option<&Direct>, blocks_may_lack: bool, pas
             blocks_may_lack,
             pods: attachments.values().map(|attachment| agent.wiring(&attachment.key, attachment.pair)).collect(),
             direct: match direct {
-                Some(direct) => direct.direct_routes(),
-                None => (!passes.without_direct_routes).then(Vec::new),
+                Some(direct) => direct.wanted(),
+                None => (!state.without_direct_routes).then(Vec::new),
             },
         };
-        tokio::time::timeout(DEADLINE, agent.network.converge(&desired)).await
+        tokio::time::timeout(PASS_TIMEOUT, agent.network.converge(&desired)).await
     };
     match found {
         Ok(Ok(findings)) => {
             let removed = findings.iter().all(|found| found.kind != FindingKind::NotRepairable);
-            passes.without_direct_routes |= direct.is_none() && removed;
-            let report = Report::of(findings, &mut passes.told);
-            tell(agent, &report);
+            state.without_direct_routes |= direct.is_none() && removed;
+            let report = Report::of(findings, &mut state.reported);
+            report_findings(agent, &report);
             let broken = broken(agent, &report).await;
-            tell_broken(agent, &broken, &mut passes.told);
+            report_broken(agent, &broken, &mut state.reported);
         }
         Ok(Err(error)) => {
             tracing::error!(%error, "the node's network could not be compared; the next pass tries again");
         }
         Err(_) => {
-            tracing::error!("comparing the node's network took longer than {DEADLINE:?}; the next pass tries again");
+            tracing::error!(
+                "comparing the node's network took longer than {PASS_TIMEOUT:?}; the next pass tries again"
+            );
         }
     }
 }
@@ -112,7 +114,7 @@ fn live(agent: &Agent) -> HashMap<AttachmentKey, Attachment> {
     attachments.filter(|each| each.phase == AttachmentPhase::Live).map(|each| (each.key.clone(), each)).collect()
 }
 
-fn tell(agent: &Agent, report: &Report) {
+fn report_findings(agent: &Agent, report: &Report) {
     for what in &report.applied {
         tracing::debug!("changed the node's network: {what}");
     }
@@ -139,7 +141,7 @@ async fn broken(agent: &Agent, report: &Report) -> Vec<Attachment> {
     }
     let netns = |each: &Attachment| each.links.as_ref().and_then(|links| links.netns);
     let asked = missing.iter().map(|each| (each.key.clone(), netns(each))).collect();
-    let presence = match tokio::time::timeout(DEADLINE, agent.network.presence(asked)).await {
+    let presence = match tokio::time::timeout(PASS_TIMEOUT, agent.network.presence(asked)).await {
         Ok(Ok(presence)) => presence,
         Ok(Err(error)) => {
             tracing::warn!(%error, "whether pods without a link have a network namespace is not known");
@@ -154,9 +156,9 @@ async fn broken(agent: &Agent, report: &Report) -> Vec<Attachment> {
     missing.into_iter().filter(is_broken).collect()
 }
 
-fn tell_broken(agent: &Agent, broken: &[Attachment], told: &mut Told) {
+fn report_broken(agent: &Agent, broken: &[Attachment], reported: &mut Reported) {
     agent.metrics.broken_attachments.set(i64::try_from(broken.len()).unwrap_or(i64::MAX));
-    for attachment in told.newly_broken(broken) {
+    for attachment in reported.newly_broken(broken) {
         let sentence = lost_interface(attachment, &agent.network.host_if(&attachment.key));
         tracing::warn!(key = %attachment.key, "{sentence}");
         agent.events.pod_warning(&attachment.pod, "InterfaceLost", &sentence);

@@ -11,7 +11,7 @@ use bobbin_datapath::boot_time;
 use bobbin_ipam::{Breaker, IpPair};
 
 use super::{PassHistory, Resync};
-use crate::assignments::own_records;
+use crate::assignments::list_own_assignments;
 use crate::resync::pod_absence::Candidate;
 use crate::state::CoolingAddress;
 pub(super) use decision::AssignmentIdentity;
@@ -31,7 +31,7 @@ impl Resync {
             .into_iter()
             .map(|attachment| (attachment.key, attachment.created_at))
             .collect();
-        let assignments = own_records(&self.clients, &self.view).await?;
+        let assignments = list_own_assignments(&self.clients, &self.cluster).await?;
         let attachments = self.node_state.attachments();
         let mut orphans = Vec::new();
         let conflicts: HashSet<IpPair> =
@@ -66,7 +66,7 @@ impl Resync {
                     let old = before.get(&attachment.key) == Some(&attachment.created_at);
                     if old && !self.assignment_writer.busy_with(attachment.pair) {
                         tracing::info!(key = %attachment.key, pair = %attachment.pair, "an attachment has no IPAssignment; the agent creates it again");
-                        self.assignment_writer.create_again(&attachment);
+                        self.assignment_writer.recreate(&attachment);
                     }
                 }
                 // The node's blocks are known only after their first comparison.
@@ -91,7 +91,7 @@ impl Resync {
                 "{} of {} IPAssignments of node {} have neither an attachment nor a pod, too many to delete at once: none was deleted; see whether the checkpoint in the agent's run directory was lost, and delete the orphaned ones: kubectl get ipassignments --field-selector spec.nodeName={2}",
                 breaker.would_free,
                 breaker.population,
-                self.view.node_name()
+                self.cluster.node_name()
             );
             tracing::error!("{sentence}");
             return self.events.node_warning("OrphanedAssignments", &sentence);
@@ -108,7 +108,7 @@ impl Resync {
     fn report_void(&self, name: &str, block: &str) {
         let sentence = format!(
             "IPAssignment {name} of node {0} is void, because node {0} does not own its block {block}: the operator deletes it once its pod is gone; check it: kubectl get ipassignment {name} -o yaml",
-            self.view.node_name()
+            self.cluster.node_name()
         );
         tracing::warn!(assignment = name, block, "{sentence}");
         self.events.node_warning("VoidAssignment", &sentence);

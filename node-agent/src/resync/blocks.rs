@@ -5,21 +5,21 @@ use bobbin_api_client::{Outcome, ReadError, Refusal};
 use bobbin_datapath::boot_time;
 
 use super::Resync;
-use crate::assignments::records_of;
-use crate::blocks::RECORDS_DEADLINE;
-use crate::blocks::read::{BlockRead, Owner};
+use crate::assignments::list_assignments_in_block;
+use crate::blocks::RECREATE_TIMEOUT;
+use crate::blocks::read::{BlockInfo, Owner};
 use crate::cluster::NodeInfo;
-use crate::cluster::freshness::{Kind, Proof, ReadStart};
+use crate::cluster::freshness::{Proof, ReadStart, WatchedKind};
 use crate::state::{BlockEvent, BlockState, BlockView};
 
 impl Resync {
     /// Compares the node's blocks with a list. Returns when the list was started.
     pub(super) async fn compare_blocks(&self) -> Result<ReadStart, ReadError> {
-        let Some(node) = self.view.node() else { return Err(ReadError::NotFound) };
-        let (mut start, floor) = (self.freshness.begin_read(boot_time()), self.freshness.version(Kind::Blocks));
+        let Some(node) = self.cluster.node() else { return Err(ReadError::NotFound) };
+        let (mut start, floor) = (self.freshness.begin_read(boot_time()), self.freshness.version(WatchedKind::Blocks));
         let own = self.block_api().list_own(&node.name).await?;
         self.freshness.answered(boot_time());
-        if self.freshness.saw_version(Kind::Blocks, &own.resource_version, floor) {
+        if self.freshness.observe_version(WatchedKind::Blocks, &own.resource_version, floor) {
             start = self.freshness.begin_read(boot_time());
         }
         let (mut misaddressed, mut lost) = (Vec::new(), Vec::new());
@@ -28,7 +28,7 @@ impl Resync {
             match own.blocks.get(&held.held.name) {
                 // It may have changed since the list, so it needs its own read.
                 _ if held.state == BlockState::Lost => lost.push(held.held.name),
-                Some(read) if read.owner(&node) == Owner::Us => {
+                Some(read) if read.owner(&node) == Owner::ThisNode => {
                     self.node_state.refresh(&read.name, &read.uid, &read.resource_version, read.deleting);
                     self.node_state.prove(&read.name, start.proof(), false);
                     if !read.names_addresses_of(&node) {
@@ -47,7 +47,7 @@ impl Resync {
         for name in lost {
             self.try_claim_back(&name, &node).await;
         }
-        self.freshness.read(Kind::Blocks, start);
+        self.freshness.list_answered(WatchedKind::Blocks, start);
         for name in own.blocks.keys().filter(|name| self.node_state.block_state(name).is_none()) {
             self.add_missing(name, &node).await?;
         }
@@ -55,7 +55,7 @@ impl Resync {
     }
 
     /// An owned block names addresses that the Node does not have, or no longer has: writes the current ones.
-    async fn write_addresses(&self, read: &BlockRead, node: &NodeInfo) {
+    async fn write_addresses(&self, read: &BlockInfo, node: &NodeInfo) {
         match self.block_api().claim(read, node).await {
             Outcome::Done(now) => {
                 self.node_state.refresh(&now.name, &now.uid, &now.resource_version, now.deleting);
@@ -63,10 +63,10 @@ impl Resync {
             }
             // The watch shows the current block and triggers the next pass.
             Outcome::Refused(why) => {
-                tracing::debug!(block = read.name, %why, "the Node's addresses in its block could not be corrected")
+                tracing::debug!(block = read.name, %why, "the Node's addresses in its block could not be corrected");
             }
             Outcome::Unknown(why) => {
-                tracing::debug!(block = read.name, %why, "the Node's addresses in its block could not be corrected")
+                tracing::debug!(block = read.name, %why, "the Node's addresses in its block could not be corrected");
             }
         }
     }
@@ -78,7 +78,7 @@ impl Resync {
             Err(ReadError::NotFound) => return Ok(()),
             read => read?,
         };
-        if read.owner(node) == Owner::EarlierSelf && !self.view.node_is_gone() {
+        if read.owner(node) == Owner::EarlierNode && !self.cluster.node_is_gone() {
             match self.block_api().claim(&read, node).await {
                 Outcome::Done(now) => read = now,
                 // The next pass reads it again.
@@ -90,12 +90,12 @@ impl Resync {
                 Outcome::Unknown(why) => return Err(ReadError::Unreachable(why)),
             }
         }
-        if read.owner(node) != Owner::Us || self.node_state.block_state(name).is_some() {
+        if read.owner(node) != Owner::ThisNode || self.node_state.block_state(name).is_some() {
             return Ok(());
         }
-        let pool = self.view.pool(&read.pool);
+        let pool = self.cluster.pool(&read.pool);
         // Nobody knows any more whether it had the finalizer before its claim.
-        match self.claims.take_in(&read, true, pool.as_deref(), start, false) {
+        match self.claims.add_owned(&read, true, pool.as_deref(), start, false) {
             Ok(_) => tracing::info!(block = name, "added a block that this node owns by the API server"),
             Err(why) => {
                 tracing::error!(block = name, "{why}");
@@ -114,36 +114,36 @@ impl Resync {
             }
         };
         match read.owner(node) {
-            Owner::Nobody if !self.view.node_is_gone() => {
-                self.assignment_writer.create_all_again(&self.node_state.residents(name), RECORDS_DEADLINE).await;
+            Owner::Free if !self.cluster.node_is_gone() => {
+                self.assignment_writer.recreate_missing(&self.node_state.residents(name), RECREATE_TIMEOUT).await;
                 if let Outcome::Done(claimed) = self.block_api().claim(&read, node).await {
                     tracing::info!(block = name, "claimed a lost block back, because it was free again");
                     self.claimed_back(&claimed);
                 }
             }
             // The answer to an earlier claim got lost.
-            Owner::Us => self.claimed_back(&read),
+            Owner::ThisNode => self.claimed_back(&read),
             _ => {}
         }
     }
 
-    fn claimed_back(&self, block: &BlockRead) {
+    fn claimed_back(&self, block: &BlockInfo) {
         let (now, not_before) = self.claims.quiet_time();
         self.node_state.refresh(&block.name, &block.uid, &block.resource_version, block.deleting);
         self.node_state.on(&block.name, BlockEvent::ClaimedBack { now, not_before });
     }
 
-    /// Lists the assignments of each block with [`Proof::RecordsUnseen`] and excludes addresses that no attachment here has. Then the
+    /// Lists the assignments of each block with [`Proof::AssignmentsUnseen`] and excludes addresses that no attachment here has. Then the
     /// block is proven as of `listed`, the list of the node's blocks.
     pub(super) async fn list_assignments_of_new_blocks(&self, listed: ReadStart) -> Result<(), ReadError> {
         let settled = |state| !matches!(state, BlockState::Doubted { .. } | BlockState::Lost);
-        let unseen = |block: &BlockView| block.proof == Proof::RecordsUnseen && settled(block.state);
+        let unseen = |block: &BlockView| block.proof == Proof::AssignmentsUnseen && settled(block.state);
         for block in self.node_state.blocks().into_iter().filter(unseen) {
             // The list must follow the quiet time, in which other nodes create the assignments of their pods.
             if self.freshness.quiet_until(boot_time()).is_some() {
                 return Ok(());
             }
-            for assignment in records_of(&self.clients, &block.held.name).await? {
+            for assignment in list_assignments_in_block(&self.clients, &block.held.name).await? {
                 if !self.is_held(&assignment) {
                     self.exclude(&block.held.range, &assignment);
                 }

@@ -97,7 +97,7 @@ async fn check(agent: &Arc<Agent>, client: &Client, history: &mut CheckHistory) 
 async fn note_seen_pods(agent: &Agent, idle: &[Attachment]) {
     for attachment in idle.iter().filter(|attachment| !attachment.pod_seen && !attachment.pod.uid.is_empty()) {
         let pod = &attachment.pod;
-        let shown = agent.view.cached_pod(&pod.namespace, &pod.name, &pod.uid);
+        let shown = agent.cluster.cached_pod(&pod.namespace, &pod.name, &pod.uid);
         if shown.is_some_and(|shown| shown.uid == pod.uid)
             // Without the lock, a concurrent DEL would leave the checkpoint behind.
             && let Some(_lock) = agent.locks.lock(&attachment.key, Duration::ZERO).await
@@ -132,7 +132,7 @@ async fn presence_of(agent: &Agent, attachments: &[Attachment]) -> HashMap<Attac
 fn candidates(agent: &Agent, idle: &[Attachment]) -> Vec<Candidate<AttachmentId>> {
     let unseen = |attachment: &&Attachment| {
         let pod = &attachment.pod;
-        agent.view.cached_pod(&pod.namespace, &pod.name, &pod.uid).is_none()
+        agent.cluster.cached_pod(&pod.namespace, &pod.name, &pod.uid).is_none()
     };
     idle.iter()
         .filter(unseen)

@@ -47,7 +47,7 @@ impl CheckpointedBlock {
     /// What is confirmed about the block after a restart.
     #[must_use]
     pub fn proof(&self) -> Proof {
-        if self.assignments_listed { Proof::None } else { Proof::RecordsUnseen }
+        if self.assignments_listed { Proof::None } else { Proof::AssignmentsUnseen }
     }
 }
 
@@ -165,8 +165,10 @@ impl BlockEntry {
                 if let Some(known) = &mut self.known {
                     match next {
                         // Another node may have assigned its addresses before this node owns it again.
-                        BlockState::Lost => known.proof = Proof::RecordsUnseen,
-                        BlockState::Doubted { .. } if known.proof != Proof::RecordsUnseen => known.proof = Proof::None,
+                        BlockState::Lost => known.proof = Proof::AssignmentsUnseen,
+                        BlockState::Doubted { .. } if known.proof != Proof::AssignmentsUnseen => {
+                            known.proof = Proof::None;
+                        }
                         _ => {}
                     }
                 }

@@ -174,7 +174,7 @@ impl Inventory {
     /// The API server confirmed that this node owns the block. A block whose assignments were never listed needs that list first.
     pub(super) fn prove(&mut self, name: &str, proof: Proof, assignments_listed: bool) {
         if let Some(known) = self.blocks.get_mut(name).and_then(|block| block.known.as_mut())
-            && (assignments_listed || known.proof != Proof::RecordsUnseen)
+            && (assignments_listed || known.proof != Proof::AssignmentsUnseen)
         {
             known.proof = proof;
         }
@@ -209,7 +209,7 @@ impl Inventory {
             })
         };
         let saved = |view: BlockView| {
-            let assignments_listed = view.proof != Proof::RecordsUnseen;
+            let assignments_listed = view.proof != Proof::AssignmentsUnseen;
             Some(CheckpointedBlock { state: state(&view)?, block: view.held, assignments_listed })
         };
         self.views().into_iter().filter_map(saved).collect()

@@ -16,7 +16,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::args::timing::Times;
-use crate::cluster::freshness::{Freshness, Proof};
+use crate::cluster::freshness::{FreshnessTracker, Proof};
 use steps::{Step, step, step_or_fault};
 
 const BLOCKS: usize = 3;
@@ -65,7 +65,7 @@ struct World {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Owner {
     NoSuchBlock,
-    Nobody,
+    Free,
     Node((usize, u32)),
 }
 
@@ -100,7 +100,7 @@ impl World {
     fn owner(&self, block: usize) -> Owner {
         match self.api.blocks.get(&block).filter(|stored| !stored.deleted) {
             None => Owner::NoSuchBlock,
-            Some(stored) => stored.owner.map_or(Owner::Nobody, Owner::Node),
+            Some(stored) => stored.owner.map_or(Owner::Free, Owner::Node),
         }
     }
 
@@ -185,7 +185,7 @@ impl World {
 
 /// The proof of a block whose claim was just confirmed.
 fn proven() -> Proof {
-    Freshness::new(Times::new(1.0, Duration::from_mins(5)), None).begin_read(at(0)).proof()
+    FreshnessTracker::new(Times::new(1.0, Duration::from_mins(5)), None).begin_read(at(0)).proof()
 }
 
 fn at(seconds: u64) -> BootTime {

@@ -8,7 +8,7 @@ use bobbin_ipam::{AttachmentKey, IpPair, Reserved};
 use jiff::Timestamp;
 
 use crate::blocks::read::cooling_since;
-use crate::cluster::{ClusterView, cooldown_of};
+use crate::cluster::{ClusterCache, cooldown_of};
 use crate::state::checkpoint::{Checkpoint, CheckpointContents, key_of};
 use crate::state::{Attachment, AttachmentPhase, BlockEvent, CheckpointedBlock, NewBlock, NodeState, PodRef};
 
@@ -17,7 +17,7 @@ use crate::state::{Attachment, AttachmentPhase, BlockEvent, CheckpointedBlock, N
 pub fn restore(
     node_state: &NodeState,
     checkpoint: &Checkpoint,
-    view: &ClusterView,
+    cluster: &ClusterCache,
     links: Vec<SeenLink>,
     boot_id: &str,
     trusted: bool,
@@ -28,7 +28,7 @@ pub fn restore(
         let proof = saved.proof();
         let CheckpointedBlock { block, state, .. } = saved;
         let Some(state) = state.restored(trusted) else { continue };
-        let pool = view.pool(&block.pool);
+        let pool = cluster.pool(&block.pool);
         let reserved = pool.as_ref().and_then(|pool| Reserved::parse(&pool.spec.reserved).ok());
         let cooldown = cooldown_of(pool.as_deref());
         let new = NewBlock {

@@ -251,7 +251,7 @@ fn a_block_without_owner_stays_while_an_address_of_it_is_in_use() {
 
 #[test]
 fn a_restart_remembers_that_the_assignments_were_not_listed() {
-    for (proof, after) in [(Proof::RecordsUnseen, Proof::RecordsUnseen), (Proof::None, Proof::None)] {
+    for (proof, after) in [(Proof::AssignmentsUnseen, Proof::AssignmentsUnseen), (Proof::None, Proof::None)] {
         let node_state = NodeState::new();
         let (held, reserved) = (block(0), Reserved::default());
         node_state.add_block(NewBlock {
@@ -276,5 +276,5 @@ fn a_lost_block_needs_a_list_of_its_assignments_before_it_is_proven() {
     node_state.found_foreign("a-0");
     node_state.on("a-0", BlockEvent::ClaimedBack { now: at(1), not_before: at(1) });
     node_state.prove("a-0", Proof::None, false);
-    assert_eq!(node_state.block("a-0").unwrap().proof, Proof::RecordsUnseen);
+    assert_eq!(node_state.block("a-0").unwrap().proof, Proof::AssignmentsUnseen);
 }

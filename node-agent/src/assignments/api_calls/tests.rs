@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn found(container: &str, node: &str) -> RecordRead {
+fn found(container: &str, node: &str) -> AssignmentInfo {
     let spec = IPAssignmentSpec {
         pool_name: "default".to_owned(),
         block_name: "default-0".to_owned(),
@@ -19,15 +19,16 @@ fn found(container: &str, node: &str) -> RecordRead {
     };
     let mut record = IPAssignment::new("10.64.0.5", spec);
     record.metadata.uid = Some("uid".to_owned());
-    RecordRead::of(Lenient::Readable(record))
+    AssignmentInfo::of(Lenient::Readable(record))
 }
 
 #[test]
 fn a_record_that_this_node_left_behind_is_told_from_another_nodes() {
     let key = AttachmentKey::new("c1", "eth0");
-    assert_eq!(whose(found("c1", "n1"), &key, "n1"), Outcome::Ours("uid".to_owned()));
+    assert_eq!(owner_result(found("c1", "n1"), &key, "n1"), CallResult::Own("uid".to_owned()));
     for (container, node) in [("c2", "n1"), ("c2", "n2"), ("c1", "n2")] {
-        let Outcome::Others { node: named, holder, uid, .. } = whose(found(container, node), &key, "n1") else {
+        let CallResult::OtherOwner { node: named, holder, uid, .. } = owner_result(found(container, node), &key, "n1")
+        else {
             panic!("{container} on {node} is another attachment");
         };
         assert_eq!((named.as_str(), holder.container_id.as_str(), uid.as_str()), (node, container, "uid"));

@@ -5,17 +5,17 @@ use super::*;
 #[test]
 fn what_is_kept_is_found_again_until_it_is_forgotten() {
     let directory = tempfile::tempdir().unwrap();
-    let deletions = Deletions::open(&directory.path().join("deletions")).unwrap();
-    let one = Deletion { name: "10.64.0.5".to_owned(), key: AttachmentKey::new("c1", "eth0"), uid: None };
-    let other = Deletion { key: AttachmentKey::new("c2", "eth0"), uid: Some("u".to_owned()), ..one.clone() };
-    deletions.keep(&one).unwrap();
-    deletions.keep(&other).unwrap();
-    deletions.keep(&one).unwrap();
+    let deletions = PendingDeletions::open(&directory.path().join("deletions")).unwrap();
+    let one = PendingDeletion { name: "10.64.0.5".to_owned(), key: AttachmentKey::new("c1", "eth0"), uid: None };
+    let other = PendingDeletion { key: AttachmentKey::new("c2", "eth0"), uid: Some("u".to_owned()), ..one.clone() };
+    deletions.save(&one).unwrap();
+    deletions.save(&other).unwrap();
+    deletions.save(&one).unwrap();
     std::fs::write(directory.path().join("deletions/torn.json"), b"{\"name\":").unwrap();
-    let mut found = Deletions::open(&directory.path().join("deletions")).unwrap().load();
+    let mut found = PendingDeletions::open(&directory.path().join("deletions")).unwrap().load();
     found.sort_by(|a, b| a.key.cmp(&b.key));
     assert_eq!(found, [one.clone(), other.clone()]);
-    deletions.forget(&one.name, &one.key);
-    deletions.forget(&one.name, &one.key);
+    deletions.remove(&one.name, &one.key);
+    deletions.remove(&one.name, &one.key);
     assert_eq!(deletions.load(), [other]);
 }

@@ -1,4 +1,4 @@
-//! A write_queue against a server that loses answers: whatever it loses, in the end the record of the last attachment stands, or none.
+//! A queue against a server that loses answers: whatever it loses, in the end the record of the last attachment stands, or none.
 
 use bobbin_crds::{IPAssignment, IPAssignmentSpec};
 use bobbin_ipam::{AttachmentKey, IpPair};
@@ -53,100 +53,107 @@ enum Fault {
 }
 
 impl Server {
-    fn call(&mut self, step: &Step, fault: Fault) -> Outcome {
+    fn call(&mut self, step: &AssignmentCall, fault: Fault) -> CallResult {
         if matches!(fault, Fault::CallLost) {
-            return Outcome::Unknown;
+            return CallResult::Unknown;
         }
         let outcome = match step {
-            Step::Post(_) if self.stands.is_some() => Outcome::Exists,
-            Step::Post(record) => {
+            AssignmentCall::Create(_) if self.stands.is_some() => CallResult::Exists,
+            AssignmentCall::Create(record) => {
                 self.uids += 1;
                 self.writes += 1;
                 let uid = format!("uid-{}", self.uids);
                 self.stands = Some((AttachmentKey::new(&record.spec.container_id, &record.spec.if_name), uid.clone()));
-                Outcome::Ours(uid)
+                CallResult::Own(uid)
             }
-            Step::Get(key) => match &self.stands {
-                None => Outcome::Absent,
-                Some((whose, uid)) if whose == key => Outcome::Ours(uid.clone()),
-                Some((whose, uid)) => others(whose, uid),
+            AssignmentCall::Get(key) => match &self.stands {
+                None => CallResult::Absent,
+                Some((whose, uid)) if whose == key => CallResult::Own(uid.clone()),
+                Some((whose, uid)) => other_owner(whose, uid),
             },
-            Step::Delete(uid) => {
+            AssignmentCall::Delete(uid) => {
                 self.writes += 1;
                 if self.stands.as_ref().is_some_and(|(_, known)| known == uid) {
                     self.stands = None;
                 }
-                Outcome::Gone
+                CallResult::Deleted
             }
         };
-        if matches!(fault, Fault::AnswerLost) { Outcome::Unknown } else { outcome }
+        if matches!(fault, Fault::AnswerLost) { CallResult::Unknown } else { outcome }
     }
 }
 
-fn run(write_queue: &mut AddressQueue, server: &mut Server, mut faults: impl Iterator<Item = Fault>) {
+fn run(queue: &mut AddressQueue, server: &mut Server, mut faults: impl Iterator<Item = Fault>) {
     for _ in 0..1000 {
-        let Some(step) = write_queue.next() else { return };
+        let Some(step) = queue.next() else { return };
         let outcome = server.call(&step, faults.next().unwrap_or(Fault::None));
-        if let Completion::Created { reply, confirmation, .. } = write_queue.learn(outcome) {
+        if let Completion::Created { reply, confirmation, .. } = queue.complete_call(outcome) {
             let _ = reply.send(confirmation);
         }
     }
-    panic!("the write_queue does not come to rest");
+    panic!("the queue does not come to rest");
 }
 
 #[test]
 fn a_healthy_create_and_delete_are_one_write_each_and_no_read() {
-    let (mut write_queue, mut server) = (AddressQueue::default(), Server::default());
+    let (mut queue, mut server) = (AddressQueue::default(), Server::default());
     let (write, mut answer) = create(1);
-    write_queue.push(write);
-    let Some(Step::Post(_)) = write_queue.next() else { panic!("a create begins with something else than a create") };
-    let posted = server.call(&Step::Post(record(1)), Fault::None);
-    let Completion::Created { reply, confirmation: Confirmation::Recorded { uid }, .. } = write_queue.learn(posted)
+    queue.push(write);
+    let Some(AssignmentCall::Create(_)) = queue.next() else {
+        panic!("a create begins with something else than a create")
+    };
+    let posted = server.call(&AssignmentCall::Create(record(1)), Fault::None);
+    let Completion::Created { reply, confirmation: Confirmation::Created { uid }, .. } = queue.complete_call(posted)
     else {
         panic!("not recorded")
     };
     drop(reply);
     assert!(answer.try_recv().is_err());
-    write_queue.push(Operation::delete(key(1), Some(uid.clone()), None));
-    assert_eq!(write_queue.next(), Some(Step::Delete(uid)));
-    assert!(matches!(write_queue.learn(Outcome::Gone), Completion::Deleted { .. }));
-    assert!(write_queue.is_idle() && write_queue.next().is_none());
+    queue.push(Operation::delete(key(1), Some(uid.clone()), None));
+    assert_eq!(queue.next(), Some(AssignmentCall::Delete(uid)));
+    assert!(matches!(queue.complete_call(CallResult::Deleted), Completion::Deleted { .. }));
+    assert!(queue.is_idle() && queue.next().is_none());
 }
 
 #[test]
 fn a_create_that_was_not_sent_is_called_off_by_its_delete() {
-    let mut write_queue = AddressQueue::default();
-    write_queue.push(create(1).0);
-    assert_eq!(write_queue.push(Operation::delete(key(1), None, None)), [key(1)]);
-    assert!(write_queue.is_idle());
+    let mut queue = AddressQueue::default();
+    queue.push(create(1).0);
+    assert_eq!(queue.push(Operation::delete(key(1), None, None)), [key(1)]);
+    assert!(queue.is_idle());
 }
 
 #[test]
 fn a_create_that_was_sent_is_waited_for_before_its_delete() {
-    let (mut write_queue, mut server) = (AddressQueue::default(), Server::default());
-    write_queue.push(create(1).0);
-    let step = write_queue.next().unwrap();
-    assert!(write_queue.push(Operation::delete(key(1), None, None)).is_empty());
+    let (mut queue, mut server) = (AddressQueue::default(), Server::default());
+    queue.push(create(1).0);
+    let step = queue.next().unwrap();
+    assert!(queue.push(Operation::delete(key(1), None, None)).is_empty());
     // The server takes the record, the answer is lost.
     let outcome = server.call(&step, Fault::AnswerLost);
-    assert!(matches!(write_queue.learn(outcome), Completion::NotYet));
-    run(&mut write_queue, &mut server, std::iter::empty());
+    assert!(matches!(queue.complete_call(outcome), Completion::Pending));
+    run(&mut queue, &mut server, std::iter::empty());
     assert_eq!(server.stands, None);
 }
 
 /// The record is another attachment's.
-fn others(holder: &AttachmentKey, uid: &str) -> Outcome {
-    Outcome::Others { by: holder.to_string(), node: "n9".to_owned(), holder: holder.clone(), uid: uid.to_owned() }
+fn other_owner(holder: &AttachmentKey, uid: &str) -> CallResult {
+    CallResult::OtherOwner {
+        by: holder.to_string(),
+        node: "n9".to_owned(),
+        holder: holder.clone(),
+        uid: uid.to_owned(),
+    }
 }
 
 #[test]
 fn anothers_record_is_named_and_left_alone() {
-    let (mut write_queue, mut server) = (AddressQueue::default(), Server::default());
+    let (mut queue, mut server) = (AddressQueue::default(), Server::default());
     server.stands = Some((AttachmentKey::new("other", "eth0"), "uid-x".to_owned()));
     let (write, mut answer) = create(1);
-    write_queue.push(write);
-    write_queue.push(Operation::delete(key(2), None, None));
-    run(&mut write_queue, &mut server, std::iter::empty());
+    queue.push(write);
+    queue.push(Operation::delete(key(2), None, None));
+    run(&mut queue, &mut server, std::iter::empty());
     assert_eq!(
         answer.try_recv(),
         Ok(Confirmation::Taken {
@@ -166,124 +173,124 @@ fn faults() -> impl Strategy<Value = Fault> {
 
 proptest! {
     /// Attachments come and go on one address, DEL with the UID where ADD has learnt it, without where not; between the writes the
-    /// write_queue takes some steps.
+    /// queue takes some steps.
     #[test]
     fn in_the_end_the_last_attachments_record_stands(
         lives in prop::collection::vec((0_usize..4, 0_usize..4), 1..6),
         ends in any::<bool>(),
         trouble in prop::collection::vec(faults(), 0..60),
     ) {
-        let (mut write_queue, mut server) = (AddressQueue::default(), Server::default());
+        let (mut queue, mut server) = (AddressQueue::default(), Server::default());
         let mut trouble = trouble.into_iter();
         let mut verdicts = Vec::new();
-        let mut steps = |write_queue: &mut AddressQueue, server: &mut Server, count: usize| {
+        let mut steps = |queue: &mut AddressQueue, server: &mut Server, count: usize| {
             for _ in 0..count {
-                let Some(step) = write_queue.next() else { return };
+                let Some(step) = queue.next() else { return };
                 let outcome = server.call(&step, trouble.next().unwrap_or(Fault::None));
-                if let Completion::Created { reply, confirmation, .. } = write_queue.learn(outcome) {
+                if let Completion::Created { reply, confirmation, .. } = queue.complete_call(outcome) {
                     let _ = reply.send(confirmation);
                 }
             }
         };
         for (number, (before, after)) in lives.iter().enumerate() {
             let (write, mut answer) = create(number);
-            write_queue.push(write);
-            steps(&mut write_queue, &mut server, *before);
+            queue.push(write);
+            steps(&mut queue, &mut server, *before);
             let last = number + 1 == lives.len();
             if !last || ends {
                 let uid = match answer.try_recv() {
-                    Ok(Confirmation::Recorded { uid }) => Some(uid),
+                    Ok(Confirmation::Created { uid }) => Some(uid),
                     _ => None,
                 };
-                write_queue.push(Operation::delete(key(number), uid, None));
-                steps(&mut write_queue, &mut server, *after);
+                queue.push(Operation::delete(key(number), uid, None));
+                steps(&mut queue, &mut server, *after);
             } else {
                 verdicts.push(answer);
             }
         }
-        run(&mut write_queue, &mut server, trouble);
+        run(&mut queue, &mut server, trouble);
         let stands = server.stands.map(|(key, _)| key);
         prop_assert_eq!(stands, (!ends).then(|| key(lives.len() - 1)));
         for mut answer in verdicts {
-            let recorded = matches!(answer.try_recv(), Ok(Confirmation::Recorded { .. }));
+            let recorded = matches!(answer.try_recv(), Ok(Confirmation::Created { .. }));
             prop_assert!(recorded || ends, "the last attachment is not told that it is recorded");
         }
-        prop_assert!(write_queue.is_idle());
+        prop_assert!(queue.is_idle());
     }
 }
 
 #[test]
 fn a_delete_does_not_call_off_a_create_that_the_last_run_may_have_sent() {
-    let (mut server, mut write_queue) = (Server::default(), AddressQueue::default());
+    let (mut server, mut queue) = (Server::default(), AddressQueue::default());
     // The last run sent it, and was killed before the answer came.
-    server.call(&Step::Post(record(0)), Fault::AnswerLost);
+    server.call(&AssignmentCall::Create(record(0)), Fault::AnswerLost);
     let (write, _answer) = create(0);
-    write_queue.push(write.in_doubt());
-    let called_off = write_queue.push(Operation::delete(key(0), None, None));
-    assert!(called_off.is_empty());
-    while let Some(step) = write_queue.next() {
+    queue.push(write.may_have_been_sent());
+    let cancelled = queue.push(Operation::delete(key(0), None, None));
+    assert!(cancelled.is_empty());
+    while let Some(step) = queue.next() {
         let outcome = server.call(&step, Fault::None);
-        write_queue.learn(outcome);
+        queue.complete_call(outcome);
     }
     assert_eq!(server.stands, None);
 }
 
 #[test]
 fn a_refused_delete_or_read_stays_until_it_is_done() {
-    let (mut write_queue, mut server) = (AddressQueue::default(), Server::default());
+    let (mut queue, mut server) = (AddressQueue::default(), Server::default());
     server.stands = Some((key(1), "uid-x".to_owned()));
-    write_queue.push(Operation::delete(key(1), None, None));
-    let refused = || Outcome::Refused("forbidden".to_owned());
+    queue.push(Operation::delete(key(1), None, None));
+    let refused = || CallResult::Refused("forbidden".to_owned());
     for _ in 0..3 {
-        assert_eq!(write_queue.next(), Some(Step::Get(key(1))));
-        assert!(matches!(write_queue.learn(refused()), Completion::Later(_)));
+        assert_eq!(queue.next(), Some(AssignmentCall::Get(key(1))));
+        assert!(matches!(queue.complete_call(refused()), Completion::RetryLater(_)));
     }
-    write_queue.next();
-    write_queue.learn(Outcome::Ours("uid-x".to_owned()));
+    queue.next();
+    queue.complete_call(CallResult::Own("uid-x".to_owned()));
     for _ in 0..3 {
-        assert_eq!(write_queue.next(), Some(Step::Delete("uid-x".to_owned())));
-        assert!(matches!(write_queue.learn(refused()), Completion::Later(_)));
-        assert!(!write_queue.is_idle());
+        assert_eq!(queue.next(), Some(AssignmentCall::Delete("uid-x".to_owned())));
+        assert!(matches!(queue.complete_call(refused()), Completion::RetryLater(_)));
+        assert!(!queue.is_idle());
     }
-    run(&mut write_queue, &mut server, std::iter::empty());
+    run(&mut queue, &mut server, std::iter::empty());
     assert_eq!(server.stands, None);
 }
 
 #[test]
 fn a_create_in_doubt_gets_no_verdict_from_a_refused_read() {
-    let mut write_queue = AddressQueue::default();
+    let mut queue = AddressQueue::default();
     let (write, _answer) = create(1);
-    write_queue.push(write.in_doubt());
-    assert_eq!(write_queue.next(), Some(Step::Get(key(1))));
-    assert!(matches!(write_queue.learn(Outcome::Refused("forbidden".to_owned())), Completion::Later(_)));
-    assert_eq!(write_queue.next(), Some(Step::Get(key(1))));
+    queue.push(write.may_have_been_sent());
+    assert_eq!(queue.next(), Some(AssignmentCall::Get(key(1))));
+    assert!(matches!(queue.complete_call(CallResult::Refused("forbidden".to_owned())), Completion::RetryLater(_)));
+    assert_eq!(queue.next(), Some(AssignmentCall::Get(key(1))));
 }
 
 #[test]
 fn a_delete_behind_a_create_means_the_record_that_was_created_whatever_it_knew_before() {
-    let mut write_queue = AddressQueue::default();
-    write_queue.push(create(1).0);
-    write_queue.next();
-    write_queue.push(Operation::delete(key(1), Some("of before".to_owned()), None));
-    write_queue.push(Operation::delete(key(2), Some("another's".to_owned()), None));
-    write_queue.learn(Outcome::Ours("new".to_owned()));
-    assert_eq!(write_queue.next(), Some(Step::Delete("new".to_owned())));
-    write_queue.learn(Outcome::Gone);
-    assert_eq!(write_queue.next(), Some(Step::Delete("another's".to_owned())));
+    let mut queue = AddressQueue::default();
+    queue.push(create(1).0);
+    queue.next();
+    queue.push(Operation::delete(key(1), Some("of before".to_owned()), None));
+    queue.push(Operation::delete(key(2), Some("another's".to_owned()), None));
+    queue.complete_call(CallResult::Own("new".to_owned()));
+    assert_eq!(queue.next(), Some(AssignmentCall::Delete("new".to_owned())));
+    queue.complete_call(CallResult::Deleted);
+    assert_eq!(queue.next(), Some(AssignmentCall::Delete("another's".to_owned())));
 }
 
 #[test]
 fn a_record_that_stands_in_the_place_is_known_until_it_is_known_whose_it_is() {
-    let mut write_queue = AddressQueue::default();
+    let mut queue = AddressQueue::default();
     let (write, mut answer) = create(1);
-    write_queue.push(write);
-    assert!(matches!(write_queue.next(), Some(Step::Post(_))) && !write_queue.found_a_record());
-    assert!(matches!(write_queue.learn(Outcome::Exists), Completion::NotYet) && write_queue.found_a_record());
-    assert!(matches!(write_queue.next(), Some(Step::Get(_))));
-    let Completion::Created { reply, confirmation, .. } = write_queue.learn(others(&key(2), "uid-2")) else {
+    queue.push(write);
+    assert!(matches!(queue.next(), Some(AssignmentCall::Create(_))) && !queue.found_existing());
+    assert!(matches!(queue.complete_call(CallResult::Exists), Completion::Pending) && queue.found_existing());
+    assert!(matches!(queue.next(), Some(AssignmentCall::Get(_))));
+    let Completion::Created { reply, confirmation, .. } = queue.complete_call(other_owner(&key(2), "uid-2")) else {
         panic!("the read ends the create");
     };
-    assert!(!write_queue.found_a_record() && answer.try_recv().is_err());
+    assert!(!queue.found_existing() && answer.try_recv().is_err());
     reply.send(confirmation).unwrap();
     assert!(matches!(answer.try_recv().unwrap(), Confirmation::Taken { .. }));
 }

@@ -5,14 +5,14 @@ use bobbin_ipam::SubnetPair;
 
 use super::DemandController;
 use crate::cluster::pool_selection::pool_info;
-use crate::cluster::{Feed, NodeInfo};
+use crate::cluster::{CachedKind, NodeInfo};
 use crate::state::{BlockEvent, BlockState, BlockView};
 
 /// Why a block gives nothing new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RetireReason {
     /// The agent leaves the node.
-    Leaving,
+    Uninstalling,
     /// The Node was deleted or is out of service.
     NodeGone,
     /// The block object is being deleted.
@@ -20,7 +20,7 @@ pub(super) enum RetireReason {
     /// The pool does not exist.
     PoolGone,
     /// The pool is draining or being deleted.
-    PoolCloses,
+    PoolClosing,
     /// The subnet that it was cut from is no longer in the pool.
     SubnetGone,
     /// The pool's nodeSelector does not admit the node.
@@ -28,8 +28,8 @@ pub(super) enum RetireReason {
 }
 
 /// What the decision needs to know beside the block.
-pub(super) struct Surroundings<'a> {
-    pub(super) leaving: bool,
+pub(super) struct RetireInputs<'a> {
+    pub(super) uninstalling: bool,
     pub(super) node_gone: bool,
     pub(super) pools_known: bool,
     pub(super) pool: Option<&'a AddressPool>,
@@ -37,20 +37,20 @@ pub(super) struct Surroundings<'a> {
 }
 
 /// Why a block gives nothing new; `None`: it serves. What is not known retires nothing.
-pub(super) fn reason(block: &BlockView, around: &Surroundings<'_>) -> Option<RetireReason> {
-    if around.leaving {
-        return Some(RetireReason::Leaving);
+pub(super) fn reason(block: &BlockView, inputs: &RetireInputs<'_>) -> Option<RetireReason> {
+    if inputs.uninstalling {
+        return Some(RetireReason::Uninstalling);
     }
-    if around.node_gone {
+    if inputs.node_gone {
         return Some(RetireReason::NodeGone);
     }
     if block.held.deleting {
         return Some(RetireReason::BlockDeleted);
     }
-    let Some(pool) = around.pool else { return around.pools_known.then_some(RetireReason::PoolGone) };
-    let facts = pool_info(pool, None, around.node);
-    if facts.draining || facts.deleting {
-        return Some(RetireReason::PoolCloses);
+    let Some(pool) = inputs.pool else { return inputs.pools_known.then_some(RetireReason::PoolGone) };
+    let info = pool_info(pool, None, inputs.node);
+    if info.draining || info.deleting {
+        return Some(RetireReason::PoolClosing);
     }
     let within = pool.spec.subnets.iter().any(|entry| {
         SubnetPair::parse(entry.ipv4.as_deref(), entry.ipv6.as_deref())
@@ -59,32 +59,32 @@ pub(super) fn reason(block: &BlockView, around: &Surroundings<'_>) -> Option<Ret
     if !within {
         return Some(RetireReason::SubnetGone);
     }
-    (around.node.is_some() && !facts.admits_node).then_some(RetireReason::NotAdmitted)
+    (inputs.node.is_some() && !info.admits_node).then_some(RetireReason::NotAdmitted)
 }
 
 impl DemandController {
     fn reason(&self, block: &BlockView, node: Option<&NodeInfo>) -> Option<RetireReason> {
-        let pool = self.0.view.pool(&block.held.pool);
-        let around = Surroundings {
-            leaving: self.0.leaving,
-            node_gone: self.0.view.node_is_gone(),
-            pools_known: self.0.view.knows(Feed::Pools),
+        let pool = self.0.cluster.pool(&block.held.pool);
+        let inputs = RetireInputs {
+            uninstalling: self.0.uninstalling,
+            node_gone: self.0.cluster.node_is_gone(),
+            pools_known: self.0.cluster.has_synced(CachedKind::Pools),
             pool: pool.as_deref(),
             node,
         };
-        reason(block, &around)
+        reason(block, &inputs)
     }
 
     /// The blocks of a pool that nothing stands against: their release may be taken back.
     pub(super) fn wanted_blocks(&self, pool: &str) -> Vec<String> {
-        let node = self.0.view.node();
+        let node = self.0.cluster.node();
         let wanted = |block: &BlockView| block.held.pool == pool && self.reason(block, node.as_ref()).is_none();
         self.0.node_state.blocks().into_iter().filter(wanted).map(|block| block.held.name).collect()
     }
 
     /// Retires and reopens blocks, and releases those that are retired and empty.
     pub(super) fn retire(&self) {
-        let node = self.0.view.node();
+        let node = self.0.cluster.node();
         for block in self.0.node_state.blocks() {
             let name = &block.held.name;
             match (block.state, self.reason(&block, node.as_ref())) {
@@ -92,7 +92,7 @@ impl DemandController {
                     tracing::info!(block = name, ?why, residents = block.residents, "a block gives no new addresses");
                     self.0.node_state.on(name, BlockEvent::Retire);
                     if why == RetireReason::BlockDeleted && block.residents > 0 {
-                        self.tell_deleted(&block);
+                        self.report_deleted(&block);
                     }
                     self.0.node_state.begin_release(name);
                 }
@@ -105,8 +105,8 @@ impl DemandController {
         }
     }
 
-    fn tell_deleted(&self, block: &BlockView) {
-        let (name, node) = (&block.held.name, self.0.view.node_name());
+    fn report_deleted(&self, block: &BlockView) {
+        let (name, node) = (&block.held.name, self.0.cluster.node_name());
         let sentence = format!(
             "block {name} ({}) of pool {} is being deleted, but {} pods of node {node} have addresses of it: it gives no new ones and goes when the last of them ends; see them: kubectl get ipassignments --field-selector spec.blockName={name}",
             block.held.range, block.held.pool, block.residents
@@ -155,43 +155,43 @@ mod tests {
         BlockView { held, state: BlockState::Serving, residents: 1, proof: Proof::None, was_used: true }
     }
 
-    fn around<'a>(pool: Option<&'a AddressPool>, node: &'a NodeInfo) -> Surroundings<'a> {
-        Surroundings { leaving: false, node_gone: false, pools_known: true, pool, node: Some(node) }
+    fn inputs<'a>(pool: Option<&'a AddressPool>, node: &'a NodeInfo) -> RetireInputs<'a> {
+        RetireInputs { uninstalling: false, node_gone: false, pools_known: true, pool, node: Some(node) }
     }
 
     #[test]
     fn each_reason_retires_a_block_and_nothing_else_does() {
         let node = NodeInfo::default();
         let open = pool(&json!({"subnets": [{"ipv4": "10.64.0.0/16"}]}));
-        let reason_of = |block: &BlockView, around: Surroundings<'_>| reason(block, &around);
-        assert_eq!(reason_of(&block(), around(Some(&open), &node)), None);
-        let leaving = Surroundings { leaving: true, ..around(Some(&open), &node) };
-        assert_eq!(reason_of(&block(), leaving), Some(RetireReason::Leaving));
-        let gone = Surroundings { node_gone: true, ..around(Some(&open), &node) };
+        let reason_of = |block: &BlockView, inputs: RetireInputs<'_>| reason(block, &inputs);
+        assert_eq!(reason_of(&block(), inputs(Some(&open), &node)), None);
+        let uninstalling = RetireInputs { uninstalling: true, ..inputs(Some(&open), &node) };
+        assert_eq!(reason_of(&block(), uninstalling), Some(RetireReason::Uninstalling));
+        let gone = RetireInputs { node_gone: true, ..inputs(Some(&open), &node) };
         assert_eq!(reason_of(&block(), gone), Some(RetireReason::NodeGone));
         let mut deleted = block();
         deleted.held.deleting = true;
-        assert_eq!(reason_of(&deleted, around(Some(&open), &node)), Some(RetireReason::BlockDeleted));
-        assert_eq!(reason_of(&block(), around(None, &node)), Some(RetireReason::PoolGone));
+        assert_eq!(reason_of(&deleted, inputs(Some(&open), &node)), Some(RetireReason::BlockDeleted));
+        assert_eq!(reason_of(&block(), inputs(None, &node)), Some(RetireReason::PoolGone));
         let draining = pool(&json!({"subnets": [{"ipv4": "10.64.0.0/16"}], "draining": true}));
-        assert_eq!(reason_of(&block(), around(Some(&draining), &node)), Some(RetireReason::PoolCloses));
+        assert_eq!(reason_of(&block(), inputs(Some(&draining), &node)), Some(RetireReason::PoolClosing));
         let moved = pool(&json!({"subnets": [{"ipv4": "10.65.0.0/16"}]}));
-        assert_eq!(reason_of(&block(), around(Some(&moved), &node)), Some(RetireReason::SubnetGone));
+        assert_eq!(reason_of(&block(), inputs(Some(&moved), &node)), Some(RetireReason::SubnetGone));
         let others = pool(&json!({
             "subnets": [{"ipv4": "10.64.0.0/16"}], "nodeSelector": {"matchLabels": {"zone": "b"}},
         }));
-        assert_eq!(reason_of(&block(), around(Some(&others), &node)), Some(RetireReason::NotAdmitted));
+        assert_eq!(reason_of(&block(), inputs(Some(&others), &node)), Some(RetireReason::NotAdmitted));
     }
 
     #[test]
     fn what_is_not_known_retires_nothing() {
         let node = NodeInfo::default();
-        let unknown = Surroundings { pools_known: false, ..around(None, &node) };
+        let unknown = RetireInputs { pools_known: false, ..inputs(None, &node) };
         assert_eq!(reason(&block(), &unknown), None);
         let others = pool(&json!({
             "subnets": [{"ipv4": "10.64.0.0/16"}], "nodeSelector": {"matchLabels": {"zone": "b"}},
         }));
-        let nodeless = Surroundings { node: None, ..around(Some(&others), &node) };
+        let nodeless = RetireInputs { node: None, ..inputs(Some(&others), &node) };
         assert_eq!(reason(&block(), &nodeless), None);
     }
 }

@@ -2,10 +2,10 @@
 //! wait spans many ADDs: this tells where it begins and ends, and each of the two is logged once.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bobbin_ipam::AttachmentKey;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::state::PodRef;
 
@@ -99,7 +99,7 @@ impl WaitingPods {
     }
 
     fn waits(&self) -> MutexGuard<'_, HashMap<Waiter, Wait>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

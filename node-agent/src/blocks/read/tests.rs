@@ -8,19 +8,19 @@ fn node(uid: &str) -> NodeInfo {
     NodeInfo { name: "n1".into(), uid: uid.into(), ipv4: Some([192, 0, 2, 1].into()), ..NodeInfo::default() }
 }
 
-fn block(index: i64) -> BlockRead {
-    BlockRead {
+fn block(index: i64) -> BlockInfo {
+    BlockInfo {
         name: format!("default-{index}"),
         pool: "default".into(),
         index,
         readable: true,
         range: BlockRange::parse(Some(&format!("10.64.0.{}/27", index * 32)), None).ok(),
-        ..BlockRead::default()
+        ..BlockInfo::default()
     }
 }
 
-fn freed(index: i64, ago_seconds: i64) -> BlockRead {
-    BlockRead { free_since: Some(now() - ago_seconds.seconds()), ..block(index) }
+fn freed(index: i64, ago_seconds: i64) -> BlockInfo {
+    BlockInfo { free_since: Some(now() - ago_seconds.seconds()), ..block(index) }
 }
 
 fn now() -> Timestamp {
@@ -29,20 +29,20 @@ fn now() -> Timestamp {
 
 const COOLDOWN: Duration = Duration::from_secs(130);
 
-fn best(listed: Vec<BlockRead>, cooled_only: bool) -> Option<String> {
-    best_of(listed, "n1", 1, now(), COOLDOWN, cooled_only, |name| name != "default-7").map(|block| block.name)
+fn best(listed: Vec<BlockInfo>, cooled_only: bool) -> Option<String> {
+    best_free_block(listed, "n1", 1, now(), COOLDOWN, cooled_only, |name| name != "default-7").map(|block| block.name)
 }
 
 #[test]
 fn name_and_uid_decide_whose_a_block_is() {
     let claimed =
-        |name: &str, uid: &str| BlockRead { node_name: Some(name.into()), node_uid: Some(uid.into()), ..block(1) };
-    assert_eq!(claimed("n1", "u1").owner(&node("u1")), Owner::Us);
-    assert_eq!(claimed("n1", "u1").owner(&node("u2")), Owner::EarlierSelf);
-    assert_eq!(claimed("n2", "u1").owner(&node("u1")), Owner::Others);
-    assert_eq!(block(1).owner(&node("u1")), Owner::Nobody);
-    assert_eq!(BlockRead { deleting: true, ..block(1) }.owner(&node("u1")), Owner::Others);
-    assert_eq!(BlockRead { readable: false, ..claimed("n1", "u1") }.owner(&node("u1")), Owner::Unknown);
+        |name: &str, uid: &str| BlockInfo { node_name: Some(name.into()), node_uid: Some(uid.into()), ..block(1) };
+    assert_eq!(claimed("n1", "u1").owner(&node("u1")), Owner::ThisNode);
+    assert_eq!(claimed("n1", "u1").owner(&node("u2")), Owner::EarlierNode);
+    assert_eq!(claimed("n2", "u1").owner(&node("u1")), Owner::OtherNode);
+    assert_eq!(block(1).owner(&node("u1")), Owner::Free);
+    assert_eq!(BlockInfo { deleting: true, ..block(1) }.owner(&node("u1")), Owner::OtherNode);
+    assert_eq!(BlockInfo { readable: false, ..claimed("n1", "u1") }.owner(&node("u1")), Owner::Unknown);
 }
 
 #[test]
@@ -55,15 +55,15 @@ fn a_cooled_block_is_claimed_first_then_the_one_that_has_cooled_longest() {
 
 #[test]
 fn a_block_that_is_claimed_going_unreadable_or_in_the_ledger_is_never_claimed() {
-    let claimed = BlockRead { node_name: Some("n2".into()), ..block(1) };
-    let going = BlockRead { deleting: true, ..block(2) };
-    let unreadable = BlockRead { readable: false, ..block(3) };
+    let claimed = BlockInfo { node_name: Some("n2".into()), ..block(1) };
+    let going = BlockInfo { deleting: true, ..block(2) };
+    let unreadable = BlockInfo { readable: false, ..block(3) };
     assert_eq!(best(vec![claimed, going, unreadable, block(7)], false), None);
 }
 
 #[test]
 fn a_block_that_still_has_its_finalizer_cools_from_its_claim_and_comes_last() {
-    let finalized = BlockRead { finalizer: true, has_finalizers: true, ..freed(1, 1000) };
+    let finalized = BlockInfo { finalizer: true, has_finalizers: true, ..freed(1, 1000) };
     assert!(!finalized.has_cooled(now(), COOLDOWN));
     assert!(finalized.has_cooled(now(), Duration::ZERO));
     let boot = BootTime(Duration::from_secs(5000));

@@ -1,4 +1,4 @@
-//! Freshness, sign by sign.
+//! FreshnessTracker, sign by sign.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ fn at(seconds: u64) -> BootTime {
     BootTime(Duration::from_secs(seconds))
 }
 
-fn heard_at(seconds: u64) -> Freshness {
-    let freshness = Freshness::new(Times::new(1.0, Duration::from_mins(5)), Some(at(0)));
+fn heard_at(seconds: u64) -> FreshnessTracker {
+    let freshness = FreshnessTracker::new(Times::new(1.0, Duration::from_mins(5)), Some(at(0)));
     freshness.answered(at(0));
-    freshness.heard(Kind::Node, at(seconds));
-    freshness.heard(Kind::Blocks, at(seconds));
+    freshness.watch_active(WatchedKind::Node, at(seconds));
+    freshness.watch_active(WatchedKind::Blocks, at(seconds));
     freshness
 }
 
@@ -20,25 +20,25 @@ fn heard_at(seconds: u64) -> Freshness {
 fn nothing_is_proven_when_the_agent_starts() {
     let freshness = heard_at(1);
     assert!(!freshness.proves(Proof::None, at(1)));
-    assert!(!freshness.proves(Proof::RecordsUnseen, at(1)));
-    assert!(!freshness.proves(Proof::Confirmed(Generation(0)), at(1)));
+    assert!(!freshness.proves(Proof::AssignmentsUnseen, at(1)));
+    assert!(!freshness.proves(Proof::Confirmed(Epoch(0)), at(1)));
     assert!(freshness.proves(freshness.begin_read(at(1)).proof(), at(1)));
 }
 
 #[test]
 fn each_sign_of_trouble_ends_the_proof_and_a_read_begun_before_it_does_not_renew_it() {
     for sign in [
-        Trouble::WatchBroke,
-        Trouble::WentBack,
-        Trouble::Duplicate,
-        Trouble::NodeReplaced,
-        Trouble::Unauthorized,
-        Trouble::Outage,
-        Trouble::BlockLost,
+        Invalidation::WatchBroke,
+        Invalidation::WentBack,
+        Invalidation::Duplicate,
+        Invalidation::NodeReplaced,
+        Invalidation::Unauthorized,
+        Invalidation::Outage,
+        Invalidation::BlockLost,
     ] {
         let freshness = heard_at(1);
         let before = freshness.begin_read(at(1));
-        freshness.trouble(sign);
+        freshness.invalidate(sign);
         assert!(!freshness.proves(before.proof(), at(1)), "{sign:?}");
         assert!(freshness.proves(freshness.begin_read(at(1)).proof(), at(1)), "{sign:?}");
     }
@@ -50,9 +50,9 @@ fn silence_of_either_watch_ends_the_proof_and_one_read_renews_it() {
     let proof = freshness.begin_read(at(10)).proof();
     assert!(freshness.proves(proof, at(99)));
     assert!(!freshness.proves(proof, at(100)));
-    freshness.heard(Kind::Node, at(100));
+    freshness.watch_active(WatchedKind::Node, at(100));
     assert!(!freshness.proves(proof, at(100)));
-    freshness.read(Kind::Blocks, freshness.begin_read(at(100)));
+    freshness.list_answered(WatchedKind::Blocks, freshness.begin_read(at(100)));
     assert!(freshness.proves(proof, at(100)));
 }
 
@@ -60,16 +60,16 @@ fn silence_of_either_watch_ends_the_proof_and_one_read_renews_it() {
 fn a_resource_version_that_went_back_is_a_sign_of_trouble() {
     let freshness = heard_at(1);
     let proof = freshness.begin_read(at(1)).proof();
-    assert!(!freshness.saw_version(Kind::Blocks, "10", 0));
-    assert!(!freshness.saw_version(Kind::Node, "5", 0));
-    assert!(!freshness.saw_version(Kind::Blocks, "not a number", 10));
+    assert!(!freshness.observe_version(WatchedKind::Blocks, "10", 0));
+    assert!(!freshness.observe_version(WatchedKind::Node, "5", 0));
+    assert!(!freshness.observe_version(WatchedKind::Blocks, "not a number", 10));
     // The answer to a request that was sent before the last one was answered.
-    assert!(!freshness.saw_version(Kind::Blocks, "9", 8));
-    assert_eq!(freshness.version(Kind::Blocks), 10);
+    assert!(!freshness.observe_version(WatchedKind::Blocks, "9", 8));
+    assert_eq!(freshness.version(WatchedKind::Blocks), 10);
     assert!(freshness.proves(proof, at(1)));
-    assert!(freshness.saw_version(Kind::Blocks, "9", freshness.version(Kind::Blocks)));
+    assert!(freshness.observe_version(WatchedKind::Blocks, "9", freshness.version(WatchedKind::Blocks)));
     assert!(!freshness.proves(proof, at(1)));
-    assert_eq!(freshness.version(Kind::Blocks), 9);
+    assert_eq!(freshness.version(WatchedKind::Blocks), 9);
 }
 
 #[test]
@@ -78,10 +78,10 @@ fn an_outage_counts_from_the_last_contact_and_only_if_calls_failed() {
     // Nobody called for a minute: silence is no outage.
     freshness.answered(at(61));
     assert_eq!(freshness.quiet_until(at(61)), None);
-    freshness.failed();
+    freshness.call_failed();
     freshness.answered(at(70));
     assert_eq!(freshness.quiet_until(at(70)), None);
-    freshness.failed();
+    freshness.call_failed();
     assert_eq!(freshness.last_contact(at(75)), Some(at(70)));
     freshness.answered(at(81));
     assert_eq!(freshness.quiet_until(at(81)), Some(at(96)));
@@ -90,14 +90,14 @@ fn an_outage_counts_from_the_last_contact_and_only_if_calls_failed() {
 
 #[test]
 fn an_agent_that_starts_judges_the_outage_by_the_checkpoint() {
-    let freshness = Freshness::new(Times::new(1.0, Duration::from_mins(5)), Some(at(100)));
+    let freshness = FreshnessTracker::new(Times::new(1.0, Duration::from_mins(5)), Some(at(100)));
     freshness.answered(at(105));
     assert_eq!(freshness.quiet_until(at(105)), None);
-    let freshness = Freshness::new(Times::new(1.0, Duration::from_mins(5)), Some(at(100)));
+    let freshness = FreshnessTracker::new(Times::new(1.0, Duration::from_mins(5)), Some(at(100)));
     freshness.answered(at(111));
     assert_eq!(freshness.quiet_until(at(111)), Some(at(126)));
     // A new boot: nothing of this node was there to be forgotten.
-    let freshness = Freshness::new(Times::new(1.0, Duration::from_mins(5)), None);
+    let freshness = FreshnessTracker::new(Times::new(1.0, Duration::from_mins(5)), None);
     freshness.answered(at(111));
     assert_eq!(freshness.quiet_until(at(111)), None);
 }
@@ -108,8 +108,8 @@ fn a_rejected_token_is_a_sign_of_trouble_only_when_it_lasts() {
     let proof = freshness.begin_read(at(1)).proof();
     freshness.unauthorized(at(1));
     // A watch that was opened before goes on.
-    freshness.heard(Kind::Node, at(30));
-    freshness.heard(Kind::Blocks, at(30));
+    freshness.watch_active(WatchedKind::Node, at(30));
+    freshness.watch_active(WatchedKind::Blocks, at(30));
     freshness.unauthorized(at(61));
     assert!(freshness.proves(proof, at(61)));
     freshness.unauthorized(at(62));

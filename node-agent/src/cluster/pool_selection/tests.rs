@@ -45,7 +45,7 @@ fn node() -> NodeInfo {
     NodeInfo { name: "n1".to_owned(), uid: "u".to_owned(), labels, ..NodeInfo::default() }
 }
 
-fn view(namespaces: Vec<(&str, NamespaceInfo)>, pods: Vec<PodInfo>) -> ClusterView {
+fn cluster(namespaces: Vec<(&str, NamespaceInfo)>, pods: Vec<PodInfo>) -> ClusterCache {
     let admits = |labels: Value| json!({"matchLabels": labels});
     let pools = vec![
         pool("default", &json!({}), true),
@@ -54,23 +54,24 @@ fn view(namespaces: Vec<(&str, NamespaceInfo)>, pods: Vec<PodInfo>) -> ClusterVi
         pool("drain", &json!({"draining": true}), true),
         pool("broken", &json!({}), false),
     ];
-    ClusterView::of(Some(node()), pools, namespaces, pods)
+    ClusterCache::of(Some(node()), pools, namespaces, pods)
 }
 
-async fn choose(view: &ClusterView, pod: &str) -> Result<PoolSelection, ChooseError> {
-    choose_pool(view, &reference(pod), UnknownPod::Refuse).await.map(|chosen| chosen.selection)
+async fn choose(cluster: &ClusterCache, pod: &str) -> Result<PoolSelection, SelectPoolError> {
+    select_pool_for_pod(cluster, &reference(pod), UnknownPod::Refuse).await.map(|chosen| chosen.selection)
 }
 
 #[tokio::test]
 async fn a_call_without_a_pod_gets_the_pool_default() {
-    let selection = choose_pool(&view(vec![], vec![]), &PodRef::default(), UnknownPod::Refuse).await.unwrap().selection;
+    let selection =
+        select_pool_for_pod(&cluster(vec![], vec![]), &PodRef::default(), UnknownPod::Refuse).await.unwrap().selection;
     assert_eq!((selection.pool.as_str(), selection.source), ("default", SelectionSource::Default));
 }
 
 #[tokio::test]
 async fn each_reason_not_to_serve_is_told_with_pod_and_node() {
     let pods = ["far", "drain", "broken", "team", "nowhere"].map(|name| pod(name, Some(name))).to_vec();
-    let view = view(vec![("shop", namespace(None, &[]))], pods);
+    let cluster = cluster(vec![("shop", namespace(None, &[]))], pods);
     for (name, reason) in [
         ("far", UnusableReason::NodeNotAdmitted),
         ("drain", UnusableReason::Draining),
@@ -78,60 +79,60 @@ async fn each_reason_not_to_serve_is_told_with_pod_and_node() {
         ("team", UnusableReason::NamespaceNotAdmitted),
         ("nowhere", UnusableReason::Missing),
     ] {
-        let error = choose(&view, name).await.unwrap_err();
+        let error = choose(&cluster, name).await.unwrap_err();
         let told = error.to_cni();
         assert_eq!(told.code, code::POOL_REFUSED, "{told}");
         assert!(told.msg.contains(&format!("pod shop/{name} on node n1")), "{told}");
-        let ChooseError::Refused { refusal, .. } = error else { panic!("{name}: {error}") };
+        let SelectPoolError::Refused { refusal, .. } = error else { panic!("{name}: {error}") };
         assert_eq!(refusal.reason, reason);
     }
 }
 
 #[tokio::test]
 async fn a_namespaces_labels_and_annotation_count() {
-    let view = view(vec![("shop", namespace(Some("team"), &[("team", "red")]))], vec![pod("web", None)]);
-    let selection = choose(&view, "web").await.unwrap();
+    let cluster = cluster(vec![("shop", namespace(Some("team"), &[("team", "red")]))], vec![pod("web", None)]);
+    let selection = choose(&cluster, "web").await.unwrap();
     assert_eq!((selection.pool.as_str(), selection.source), ("team", SelectionSource::NamespaceAnnotation));
-    assert_eq!(expected_pool(&view, &pod("next", None)).as_deref(), Some("team"));
+    assert_eq!(expected_pool(&cluster, &pod("next", None)).as_deref(), Some("team"));
 }
 
 #[tokio::test]
 async fn without_the_api_server_an_unknown_pod_is_refused_unless_it_is_static_or_the_administrator_wants_it() {
-    let view = view(vec![("shop", namespace(Some("team"), &[("team", "red")]))], vec![]);
-    assert!(matches!(choose(&view, "web").await, Err(ChooseError::Unreachable(_))));
-    let wanted = choose_pool(&view, &reference("web"), UnknownPod::Default).await.unwrap();
+    let cluster = cluster(vec![("shop", namespace(Some("team"), &[("team", "red")]))], vec![]);
+    assert!(matches!(choose(&cluster, "web").await, Err(SelectPoolError::Unreachable(_))));
+    let wanted = select_pool_for_pod(&cluster, &reference("web"), UnknownPod::Default).await.unwrap();
     assert_eq!(wanted.selection.pool, "team");
     let of_file = PodRef { uid: "0123456789abcdef0123456789abcdef".to_owned(), ..reference("web") };
-    let of_file = choose_pool(&view, &of_file, UnknownPod::Refuse).await.unwrap();
+    let of_file = select_pool_for_pod(&cluster, &of_file, UnknownPod::Refuse).await.unwrap();
     assert_eq!((of_file.selection.pool.as_str(), of_file.pod_seen), ("team", false));
 }
 
 #[tokio::test]
 async fn a_pod_that_the_watch_shows_is_seen_and_a_static_pods_mirror_is_not() {
     let mirror = PodInfo { kubelet_uid: Some("hash".to_owned()), ..pod("static", None) };
-    let view = view(vec![("shop", namespace(None, &[]))], vec![pod("web", None), mirror]);
-    let web = choose_pool(&view, &reference("web"), UnknownPod::Refuse).await.unwrap();
+    let cluster = cluster(vec![("shop", namespace(None, &[]))], vec![pod("web", None), mirror]);
+    let web = select_pool_for_pod(&cluster, &reference("web"), UnknownPod::Refuse).await.unwrap();
     assert_eq!((web.pod, web.pod_seen), (reference("web"), true));
     let of_kubelet = PodRef { uid: "hash".to_owned(), ..reference("static") };
-    let of_static = choose_pool(&view, &of_kubelet, UnknownPod::Refuse).await.unwrap();
+    let of_static = select_pool_for_pod(&cluster, &of_kubelet, UnknownPod::Refuse).await.unwrap();
     assert_eq!((of_static.pod, of_static.pod_seen), (of_kubelet, false));
 }
 
 #[test]
 fn the_uid_of_a_pod_that_the_runtime_named_without_one_is_the_one_that_kubelet_uses() {
     let without = PodRef { uid: String::new(), ..reference("web") };
-    assert_eq!(named(&without, &pod("web", None)).uid, "uid-web");
+    assert_eq!(with_kubelet_uid(&without, &pod("web", None)).uid, "uid-web");
     let mirror = PodInfo { kubelet_uid: Some("hash".to_owned()), ..pod("web", None) };
-    assert_eq!(named(&without, &mirror).uid, "hash");
-    assert_eq!(named(&reference("web"), &mirror).uid, "uid-web");
+    assert_eq!(with_kubelet_uid(&without, &mirror).uid, "hash");
+    assert_eq!(with_kubelet_uid(&reference("web"), &mirror).uid, "uid-web");
 }
 
 #[tokio::test]
 async fn without_a_uid_and_without_the_api_server_the_last_pod_of_that_name_names_the_pool_but_no_uid() {
     let without = PodRef { uid: String::new(), ..reference("web") };
     let labels = [("team", "red")];
-    let view = view(vec![("shop", namespace(None, &labels))], vec![pod("web", Some("team"))]);
-    let chosen = choose_pool(&view, &without, UnknownPod::Refuse).await.unwrap();
+    let cluster = cluster(vec![("shop", namespace(None, &labels))], vec![pod("web", Some("team"))]);
+    let chosen = select_pool_for_pod(&cluster, &without, UnknownPod::Refuse).await.unwrap();
     assert_eq!((chosen.selection.pool.as_str(), chosen.selection.source), ("team", SelectionSource::PodAnnotation));
     assert_eq!((chosen.pod, chosen.pod_seen), (without, false));
 }

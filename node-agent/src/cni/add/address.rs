@@ -57,14 +57,14 @@ pub(super) async fn allocate(
         at: jiff::Timestamp::now(),
     };
     let mut node_state = agent.node_state.changed();
-    let mut view = agent.view.changed();
+    let mut cluster = agent.cluster.changed();
     let mut demand: Option<WaitingAdd> = None;
     // Only a claim that this ADD asked for counts; the result of an earlier one may be outdated.
     let mut claim_tried = false;
     let mut reported = false;
     loop {
         node_state.mark_unchanged();
-        view.mark_unchanged();
+        cluster.mark_unchanged();
         match agent.node_state.assign(&request, boot_time()) {
             Ok(allocation) => {
                 log_end_of_wait(context, &waiter, &allocation.attachment);
@@ -80,7 +80,7 @@ pub(super) async fn allocate(
             Err(AssignError::NoFreeAddress { .. } | AssignError::NoBlock) => {}
         }
         let demand = demand.get_or_insert_with(|| context.demand.demand(pool));
-        let trouble = context.demand.trouble(pool).filter(|_| claim_tried);
+        let trouble = context.demand.last_claim_error(pool).filter(|_| claim_tried);
         if trouble.as_deref().is_some_and(is_final) {
             // No block can be claimed: a cooling address is better than a pod that can't start.
             if let Ok(allocation) = agent.node_state.assign_early(&request, boot_time()) {
@@ -97,7 +97,7 @@ pub(super) async fn allocate(
         let woken = async {
             tokio::select! {
                 _ = node_state.changed() => None,
-                _ = view.changed() => None,
+                _ = cluster.changed() => None,
                 () = demand.tried() => {
                     claim_tried = true;
                     None
@@ -112,7 +112,7 @@ pub(super) async fn allocate(
             return Err(VerbError::logged(error));
         }
         if woken.is_err() {
-            let msg = sentence(agent, pool, context.demand.trouble(pool).as_deref());
+            let msg = sentence(agent, pool, context.demand.last_claim_error(pool).as_deref());
             if !reported {
                 report(agent, context, &waiter, pod, pool, &msg);
             }
@@ -142,7 +142,7 @@ fn report(agent: &Agent, context: &AddContext, waiter: &Waiter, pod: &PodRef, po
         tracing::warn!("{waiter} waits for an address: {sentence}");
     }
     agent.events.pod_warning(pod, "PoolExhausted", sentence);
-    if let Some(pool) = agent.view.pool(pool) {
+    if let Some(pool) = agent.cluster.pool(pool) {
         agent.events.pool_warning(&pool, "PoolExhausted", sentence);
     }
 }
@@ -170,7 +170,7 @@ fn sentence(agent: &Agent, pool: &str, trouble: Option<&ClaimError>) -> String {
     };
     let why = trouble.map_or_else(|| "no block could be claimed in time".to_owned(), ToString::to_string);
     let free = agent
-        .view
+        .cluster
         .pool(pool)
         .and_then(|pool| pool.status.as_ref().map(|status| (status.used, status.blocks.claimed, status.blocks.total)))
         // A status without this node's own addresses is outdated.

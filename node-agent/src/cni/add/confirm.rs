@@ -66,7 +66,7 @@ pub(super) async fn confirm(
         return Err(interrupted_by_del(key, "the API server's answer about its IPAssignment"));
     };
     let uid = match confirmation {
-        Some(Confirmation::Recorded { uid }) => Some(uid),
+        Some(Confirmation::Created { uid }) => Some(uid),
         Some(Confirmation::Taken { by, node, .. }) => {
             undo(agent, attachment).await;
             return Ok(Confirmed::Conflict { by, node });

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::problem::Told;
-use super::{Installed, Installer};
+use super::problem::ReportedProblems;
+use super::{InstallReport, Installer};
 use crate::agent::Agent;
 
 /// What disappears or is changed is put back within a minute.
@@ -20,7 +20,7 @@ pub async fn run(agent: Arc<Agent>, mut serves: watch::Receiver<bool>) {
     let interval = RECONCILE_INTERVAL.mul_f64(agent.args.time_scale);
     let beat = agent.progress.register("install", RECONCILE_DEADLINE.mul_f64(agent.args.time_scale));
     let mut installer = Installer::new(agent.args.clone());
-    let mut told = Told::default();
+    let mut told = ReportedProblems::default();
     loop {
         let may_serve = *serves.borrow_and_update();
         let done = installer.reconcile(may_serve).await;
@@ -45,7 +45,7 @@ async fn changed(serves: &mut watch::Receiver<bool>) {
     }
 }
 
-fn tell(agent: &Agent, done: &Installed, told: &mut Told) {
+fn tell(agent: &Agent, done: &InstallReport, told: &mut ReportedProblems) {
     for path in &done.new {
         tracing::info!("installed {}", path.display());
     }
@@ -58,12 +58,12 @@ fn tell(agent: &Agent, done: &Installed, told: &mut Told) {
         tracing::warn!("{sentence}");
         agent.events.node_warning("InstallationRestored", &sentence);
     }
-    let news = told.news(&done.problems, Instant::now());
-    for problem in news.begun {
+    let news = told.changes(&done.problems, Instant::now());
+    for problem in news.to_report {
         tracing::warn!("{}", problem.sentence);
         agent.events.node_warning(problem.reason, &problem.sentence);
     }
-    for problem in news.over {
+    for problem in news.resolved {
         tracing::info!("solved: {}", problem.sentence);
     }
 }

@@ -27,18 +27,18 @@ fn plugin(directory: &Path, name: &str, versions: &str) {
     let script = format!(
         "#!/bin/sh\n[ \"$CNI_COMMAND\" = VERSION ] && cat >/dev/null && echo '{{\"cniVersion\":\"1.0.0\",\"supportedVersions\":[{versions}]}}'\n"
     );
-    put(&path, script.as_bytes(), 0o755).unwrap();
+    write_if_changed(&path, script.as_bytes(), 0o755).unwrap();
 }
 
 fn written(directory: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(directory.join("conf").join(CONFLIST)).unwrap()).unwrap()
 }
 
-async fn reconciled(args: &Args) -> Installed {
+async fn reconciled(args: &Args) -> InstallReport {
     Installer::new(args.clone()).reconcile(true).await
 }
 
-fn reasons(done: &Installed) -> Vec<&'static str> {
+fn reasons(done: &InstallReport) -> Vec<&'static str> {
     done.problems.iter().map(|problem| problem.reason).collect()
 }
 
@@ -50,7 +50,7 @@ async fn the_shim_and_then_the_configuration_are_put_whole_and_taken_away_again(
     let mut installer = Installer::new(args.clone());
     assert_eq!(installer.reconcile(false).await.new, paths[..1], "the configuration waits until the agent serves");
     assert_eq!(installer.reconcile(true).await.new, paths[1..]);
-    assert_eq!(installer.reconcile(true).await, Installed::default());
+    assert_eq!(installer.reconcile(true).await, InstallReport::default());
     let shim = std::fs::metadata(&paths[0]).unwrap();
     assert_eq!(shim.permissions().mode() & 0o777, 0o755);
     assert_eq!(
@@ -82,7 +82,7 @@ async fn what_is_removed_or_changed_later_is_put_back() {
         spoil(path);
         let done = installer.reconcile(true).await;
         assert_eq!((done.restored.as_slice(), done.new.as_slice()), (&[path.to_owned()][..], &[][..]));
-        assert_eq!(installer.reconcile(true).await, Installed::default());
+        assert_eq!(installer.reconcile(true).await, InstallReport::default());
     }
 }
 
@@ -164,7 +164,7 @@ fn a_configuration_that_sorts_before_ours_is_told_and_left_alone() {
     for name in ["05-other.conflist", "00-notes.txt", "10-calico.conflist", "87-podman.conflist", "05-old.conf.bak"] {
         std::fs::write(directory.path().join("conf").join(name), b"{}").unwrap();
     }
-    let told = competitors(&args);
+    let told = shadowing_configs(&args);
     assert_eq!(told.len(), 1, "{told:?}");
     let sentence = &told[0].sentence;
     assert!(sentence.contains("05-other.conflist") && sentence.contains("node n1"), "{sentence}");

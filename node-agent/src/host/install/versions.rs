@@ -10,7 +10,7 @@ use bobbin_cni_wire::Version;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 
-use super::problem::Problem;
+use super::problem::InstallProblem;
 use crate::host::conflist::supported;
 
 /// How long a chained plugin may take to answer.
@@ -18,18 +18,18 @@ const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the plugins have answered.
 #[derive(Debug, Default)]
-pub(super) struct Versions(HashMap<PathBuf, (Stamp, Vec<Version>)>);
+pub(super) struct PluginVersions(HashMap<PathBuf, (Stamp, Vec<Version>)>);
 
 /// What changes when a file does: device, inode, size, time of change in seconds and nanoseconds.
 type Stamp = (u64, u64, u64, i64, i64);
 
-impl Versions {
+impl PluginVersions {
     /// Those of a plugin; none, and why, if it does not say.
-    pub(super) async fn of(&mut self, bin_dir: &Path, plugin: &Value) -> (Vec<Version>, Option<Problem>) {
+    pub(super) async fn of(&mut self, bin_dir: &Path, plugin: &Value) -> (Vec<Version>, Option<InstallProblem>) {
         let path = bin_dir.join(plugin.get("type").and_then(Value::as_str).unwrap_or_default());
         let stamp = match stamp(&path) {
             Ok(stamp) => stamp,
-            Err(error) => return (Vec::new(), Some(Problem::no_versions(&path, &error.to_string()))),
+            Err(error) => return (Vec::new(), Some(InstallProblem::versions_unknown(&path, &error.to_string()))),
         };
         if let Some((_, versions)) = self.0.get(&path).filter(|(known, _)| *known == stamp) {
             return (versions.clone(), None);
@@ -40,8 +40,11 @@ impl Versions {
                 self.0.insert(path, (stamp, versions.clone()));
                 (versions, None)
             }
-            Ok(Err(error)) => (Vec::new(), Some(Problem::no_versions(&path, &error.to_string()))),
-            Err(_) => (Vec::new(), Some(Problem::no_versions(&path, &format!("no answer within {VERSION_TIMEOUT:?}")))),
+            Ok(Err(error)) => (Vec::new(), Some(InstallProblem::versions_unknown(&path, &error.to_string()))),
+            Err(_) => (
+                Vec::new(),
+                Some(InstallProblem::versions_unknown(&path, &format!("no answer within {VERSION_TIMEOUT:?}"))),
+            ),
         }
     }
 }

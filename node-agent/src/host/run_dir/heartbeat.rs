@@ -10,10 +10,10 @@ use super::{Identity, RunDir, RunDirError};
 
 /// How often; far below half of the shortest time after which a Node counts as gone (240 s).
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
-/// How long the loop may go without a turn before it counts as hanging.
+/// How long the loop may go without a beat_once before it counts as hanging.
 pub const HEARTBEAT_DEADLINE: Duration = Duration::from_mins(1);
 
-/// Writes the identity every [`HEARTBEAT_INTERVAL`], and at once when `news` change, until `stop`. A file that can't be written is reported when that begins and when it
+/// Writes the identity every [`HEARTBEAT_INTERVAL`], and at once when `changes` change, until `stop`. A file that can't be written is reported when that begins and when it
 /// ends.
 ///
 /// # Errors
@@ -21,16 +21,16 @@ pub const HEARTBEAT_DEADLINE: Duration = Duration::from_mins(1);
 pub async fn run(
     run_dir: &RunDir,
     identity: impl Fn() -> Identity,
-    mut news: watch::Receiver<bool>,
+    mut changes: watch::Receiver<bool>,
     beat: Beat,
     stop: CancellationToken,
 ) -> Result<(), RunDirError> {
     let mut failing = false;
     loop {
         beat.made();
-        let turn = turn(run_dir, &identity());
-        match &turn {
-            Err(RunDirError::TakenOver { .. } | RunDirError::Removed { .. }) => return turn,
+        let beat_once = beat_once(run_dir, &identity());
+        match &beat_once {
+            Err(RunDirError::TakenOver { .. } | RunDirError::Removed { .. }) => return beat_once,
             Err(error) if !failing => {
                 tracing::error!(
                     "{error}; until it can be written, a restart of this agent trusts fewer of the node's blocks"
@@ -39,16 +39,16 @@ pub async fn run(
             Ok(()) if failing => tracing::info!("the run directory {} can be written again", run_dir.path().display()),
             Ok(()) | Err(_) => {}
         }
-        failing = turn.is_err();
+        failing = beat_once.is_err();
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(HEARTBEAT_INTERVAL) => {}
-            Ok(()) = news.changed() => {}
+            Ok(()) = changes.changed() => {}
         }
     }
 }
 
-fn turn(run_dir: &RunDir, identity: &Identity) -> Result<(), RunDirError> {
+fn beat_once(run_dir: &RunDir, identity: &Identity) -> Result<(), RunDirError> {
     if run_dir.keep_lock()? {
         tracing::warn!(
             "another program removed the lock file of the run directory {}; it is made and locked again",

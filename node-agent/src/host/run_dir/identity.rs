@@ -69,7 +69,7 @@ pub enum Previous {
         /// That node.
         name: String,
         /// Where its files are now.
-        set_aside: PathBuf,
+        quarantine: PathBuf,
     },
 }
 
@@ -137,7 +137,7 @@ mod tests {
         let now = BootTime(Duration::from_secs(9));
         let rebooted = Previous::SameNode(identity()).identity("n1", "b2", now);
         assert_eq!((rebooted.heartbeat, rebooted.last_contact, rebooted.node_uid), (now, None, Some("u1".to_owned())));
-        let other = Previous::OtherNode { name: "n0".to_owned(), set_aside: PathBuf::new() };
+        let other = Previous::OtherNode { name: "n0".to_owned(), quarantine: PathBuf::new() };
         for previous in [Previous::Nothing, Previous::Unknown, other] {
             let identity = previous.identity("n1", "b2", now);
             assert_eq!((identity.heartbeat, identity.last_contact, identity.node_uid), (now, None, None));

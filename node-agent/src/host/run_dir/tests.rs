@@ -71,11 +71,11 @@ async fn the_checkpoint_of_another_node_is_set_aside_whole_and_more_than_once() 
     for (number, node, next) in [(1, "n1", "n2"), (1, "n2", "n1"), (2, "n1", "n2")] {
         checkpoint(dir.path(), &identity(node, "u1")).await;
         let (run_dir, previous) = RunDir::lock(dir.path(), next, None).await.unwrap();
-        let set_aside = dir.path().join(format!("other-node-{node}-{number}"));
-        assert_eq!(previous, Previous::OtherNode { name: node.to_owned(), set_aside: set_aside.clone() });
-        assert_eq!(names(&set_aside), ["agent.json", "attachments", "ready"]);
-        assert_eq!(names(&set_aside.join("attachments")), ["c1-eth0.json"]);
-        assert!(aside::content(dir.path()).unwrap().is_empty());
+        let quarantine = dir.path().join(format!("other-node-{node}-{number}"));
+        assert_eq!(previous, Previous::OtherNode { name: node.to_owned(), quarantine: quarantine.clone() });
+        assert_eq!(names(&quarantine), ["agent.json", "attachments", "ready"]);
+        assert_eq!(names(&quarantine.join("attachments")), ["c1-eth0.json"]);
+        assert!(quarantine::content(dir.path()).unwrap().is_empty());
         assert!(run_dir.socket().exists(), "the socket's name stays");
     }
 }
@@ -87,9 +87,9 @@ async fn a_move_that_a_crash_interrupted_is_finished_by_the_next_start() {
     fs::create_dir(dir.path().join("other-node-n1-1")).unwrap();
     fs::rename(dir.path().join("ready"), dir.path().join("other-node-n1-1/ready")).unwrap();
     let (_run_dir, previous) = RunDir::lock(dir.path(), "n2", None).await.unwrap();
-    let set_aside = dir.path().join("other-node-n1-2");
-    assert_eq!(previous, Previous::OtherNode { name: "n1".to_owned(), set_aside: set_aside.clone() });
-    assert_eq!(names(&set_aside), ["agent.json", "attachments"]);
+    let quarantine = dir.path().join("other-node-n1-2");
+    assert_eq!(previous, Previous::OtherNode { name: "n1".to_owned(), quarantine: quarantine.clone() });
+    assert_eq!(names(&quarantine), ["agent.json", "attachments"]);
 }
 
 #[tokio::test]
@@ -98,8 +98,8 @@ async fn a_strange_name_in_the_identity_leads_nowhere_else() {
     let strange = format!("../../{}", "x".repeat(400));
     checkpoint(dir.path(), &identity(&strange, "u1")).await;
     let (_run_dir, previous) = RunDir::lock(dir.path(), "n1", None).await.unwrap();
-    let Previous::OtherNode { set_aside, .. } = previous else { panic!("{previous:?}") };
-    assert_eq!(set_aside.parent(), Some(dir.path()));
+    let Previous::OtherNode { quarantine, .. } = previous else { panic!("{previous:?}") };
+    assert_eq!(quarantine.parent(), Some(dir.path()));
 }
 
 #[tokio::test]

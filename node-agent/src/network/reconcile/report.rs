@@ -1,4 +1,4 @@
-//! Sorts the findings of a comparison into what is told, and how. Pure.
+//! Sorts the findings of a comparison into what is reported, and how. Pure.
 
 use std::collections::HashSet;
 
@@ -8,16 +8,16 @@ use bobbin_ipam::AttachmentKey;
 use crate::state::Attachment;
 
 /// Repairs named in one event.
-const NAMED: usize = 5;
+const MAX_NAMED_REPAIRS: usize = 5;
 
-/// What was told already, so that it is not told with every pass.
+/// What was reported already, so that it is not reported with every pass.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct Reported {
     not_repairable: HashSet<String>,
     broken: HashSet<AttachmentKey>,
 }
 
-impl Told {
+impl Reported {
     /// The attachments that were not broken when this was last asked.
     pub(super) fn newly_broken<'a>(&mut self, broken: &'a [Attachment]) -> Vec<&'a Attachment> {
         let before = std::mem::replace(&mut self.broken, broken.iter().map(|each| each.key.clone()).collect());
@@ -32,14 +32,14 @@ pub(super) struct Report {
     pub(super) applied: Vec<String>,
     /// Another program interfered: log, metric, event.
     pub(super) repaired: Vec<String>,
-    /// Still wrong, and not told yet.
+    /// Still wrong, and not reported yet.
     pub(super) not_repairable: Vec<String>,
     /// Attachments without a link.
     pub(super) link_missing: Vec<AttachmentKey>,
 }
 
 impl Report {
-    pub(super) fn of(findings: Vec<Finding>, told: &mut Told) -> Self {
+    pub(super) fn of(findings: Vec<Finding>, reported: &mut Reported) -> Self {
         let mut report = Self::default();
         let mut open = HashSet::new();
         for Finding { kind, attachment, what } in findings {
@@ -47,7 +47,7 @@ impl Report {
                 FindingKind::Applied => report.applied.push(what),
                 FindingKind::Repaired => report.repaired.push(what),
                 FindingKind::NotRepairable => {
-                    if !told.not_repairable.contains(&what) && open.insert(what.clone()) {
+                    if !reported.not_repairable.contains(&what) && open.insert(what.clone()) {
                         report.not_repairable.push(what);
                     } else {
                         open.insert(what);
@@ -56,14 +56,14 @@ impl Report {
                 FindingKind::LinkMissing => report.link_missing.extend(attachment),
             }
         }
-        told.not_repairable = open;
+        reported.not_repairable = open;
         report
     }
 
     /// One sentence for all repairs.
     pub(super) fn repaired_sentence(&self) -> Option<String> {
-        let named = self.repaired.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join("; ");
-        let rest = self.repaired.len().saturating_sub(NAMED);
+        let named = self.repaired.iter().take(MAX_NAMED_REPAIRS).map(String::as_str).collect::<Vec<_>>().join("; ");
+        let rest = self.repaired.len().saturating_sub(MAX_NAMED_REPAIRS);
         match (self.repaired.is_empty(), rest) {
             (true, _) => None,
             (false, 0) => {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use bobbin_ipam::{AttachmentKey, BlockRange};
 
-use crate::assignments::{RecordRead, record_name};
+use crate::assignments::{AssignmentInfo, assignment_name};
 use crate::state::Attachment;
 
 /// Identifies an assignment and its attachment, for a deletion.
@@ -20,7 +20,7 @@ pub(crate) struct AssignmentIdentity {
 }
 
 impl AssignmentIdentity {
-    pub fn of(assignment: &RecordRead) -> AssignmentIdentity {
+    pub fn of(assignment: &AssignmentInfo) -> AssignmentIdentity {
         AssignmentIdentity { name: assignment.name.clone(), key: assignment.key.clone(), uid: assignment.uid.clone() }
     }
 }
@@ -29,9 +29,9 @@ impl AssignmentIdentity {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Mismatch<'a> {
     /// The assignment is of an earlier boot and has no attachment: the pod is gone for certain.
-    EarlierBoot(&'a RecordRead),
+    EarlierBoot(&'a AssignmentInfo),
     /// No attachment has the assignment's address: it counts as in use until its pod is gone.
-    Orphaned(&'a RecordRead),
+    Orphaned(&'a AssignmentInfo),
     /// A live attachment has no assignment.
     Missing(Box<Attachment>),
     /// The assignment names a block that this node does not own.
@@ -45,7 +45,7 @@ pub(crate) enum Mismatch<'a> {
 
 /// Compares both sides. The assignments were listed before the attachments were read.
 pub(crate) fn compare<'a>(
-    assignments: &'a [RecordRead],
+    assignments: &'a [AssignmentInfo],
     attachments: &[Attachment],
     blocks: &BTreeMap<String, BlockRange>,
     boot_id: &str,
@@ -57,7 +57,7 @@ pub(crate) fn compare<'a>(
     for assignment in assignments {
         if !assignment.readable {
             // Only its name is known, which is its address.
-            let owner = attachments.iter().find(|each| record_name(each.pair).as_deref() == Some(&assignment.name));
+            let owner = attachments.iter().find(|each| assignment_name(each.pair).as_deref() == Some(&assignment.name));
             match owner {
                 Some(attachment) => drop(assigned.insert(attachment.key.clone(), assignment.name.clone())),
                 None => mismatches.push(Mismatch::Orphaned(assignment)),
@@ -65,7 +65,8 @@ pub(crate) fn compare<'a>(
             continue;
         }
         let (key, name) = (assignment.key.clone(), assignment.name.clone());
-        let is_held = by_key.get(&key).is_some_and(|attachment| record_name(attachment.pair).as_deref() == Some(&name));
+        let is_held =
+            by_key.get(&key).is_some_and(|attachment| assignment_name(attachment.pair).as_deref() == Some(&name));
         if is_held {
             assigned.insert(key, name);
         } else if assignment.boot_id == boot_id {
@@ -86,7 +87,7 @@ pub(crate) fn compare<'a>(
     mismatches
 }
 
-fn is_in_own_block(assignment: &RecordRead, blocks: &BTreeMap<String, BlockRange>) -> bool {
+fn is_in_own_block(assignment: &AssignmentInfo, blocks: &BTreeMap<String, BlockRange>) -> bool {
     let addresses: Vec<IpAddr> = assignment.addresses().collect();
     blocks
         .get(&assignment.block_name)

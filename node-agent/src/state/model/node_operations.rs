@@ -8,14 +8,14 @@ impl World {
             return;
         }
         let uid = self.nodes[node].uid;
-        let free = self.owner(block) == Owner::Nobody;
+        let free = self.owner(block) == Owner::Free;
         let had_finalizer = self.api.blocks.get(&block).is_some_and(|stored| stored.finalizer);
         if free && let Some(stored) = self.api.blocks.get_mut(&block) {
             *stored = Stored { owner: Some((node, uid)), finalizer: true, deleted: false };
         }
         if !answer_lost {
             if free {
-                self.add_block(node, block, if had_finalizer { Proof::RecordsUnseen } else { proven() });
+                self.add_block(node, block, if had_finalizer { Proof::AssignmentsUnseen } else { proven() });
             } else {
                 self.nodes[node].agent.on(&name(block), BlockEvent::ClaimFailed);
             }
@@ -26,7 +26,7 @@ impl World {
         for block in 0..BLOCKS {
             if matches!(self.nodes[node].agent.block_state(&name(block)), Some(BlockState::Claiming { .. })) {
                 if self.owns(node, block) {
-                    self.add_block(node, block, Proof::RecordsUnseen);
+                    self.add_block(node, block, Proof::AssignmentsUnseen);
                 } else {
                     self.nodes[node].agent.on(&name(block), BlockEvent::ClaimFailed);
                 }
@@ -54,7 +54,7 @@ impl World {
                     self.promote(node, block, BlockEvent::FoundOwned { now: at(0), doubts });
                 }
                 Owner::Node(_) => drop(self.nodes[node].agent.found_foreign(&name(block))),
-                Owner::Nobody => {
+                Owner::Free => {
                     if !self.nodes[node].agent.found_free(&name(block)) {
                         self.create_missing_assignments(node);
                         *self.api.blocks.get_mut(&block).unwrap() =

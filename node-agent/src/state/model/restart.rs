@@ -35,7 +35,7 @@ impl World {
                 self.nodes[node].agent.on(&name(block), BlockEvent::Doubt);
             } else if ours && !known.contains(&name(block)) {
                 self.api.blocks.get_mut(&block).unwrap().owner = Some((node, self.nodes[node].uid));
-                self.add_block(node, block, Proof::RecordsUnseen);
+                self.add_block(node, block, Proof::AssignmentsUnseen);
             }
         }
         self.save(node, &[]);

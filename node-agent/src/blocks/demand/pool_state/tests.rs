@@ -1,4 +1,4 @@
-//! When a claim may be tried again, and for whom blocks are claimed ahead.
+//! When a claim may be attempts again, and for whom blocks are claimed ahead.
 
 use super::*;
 
@@ -11,15 +11,15 @@ fn a_full_pool_is_asked_again_when_its_status_shows_a_free_block() {
     let now = Instant::now();
     let mut state = PoolState::default();
     assert_eq!(state.may_claim(now), None);
-    state.pool_says(0, Some("1"));
+    state.observe_status(0, Some("1"));
     state.claim_ended(Some(full()), now);
-    assert!(state.may_claim(now).is_some() && state.trouble.is_some());
-    state.pool_says(0, Some("2"));
-    assert!(state.may_claim(now).is_some(), "nothing is free, so nothing is tried");
-    state.pool_says(1, Some("3"));
+    assert!(state.may_claim(now).is_some() && state.last_error.is_some());
+    state.observe_status(0, Some("2"));
+    assert!(state.may_claim(now).is_some(), "nothing is free, so nothing is attempts");
+    state.observe_status(1, Some("3"));
     assert_eq!(state.may_claim(now), None);
     state.claim_ended(None, now);
-    assert!(state.trouble.is_none());
+    assert!(state.last_error.is_none());
 }
 
 #[test]
@@ -45,34 +45,34 @@ fn a_pod_on_its_way_counts_until_it_has_an_address_or_does_not_come() {
     assert_eq!(state.expected(), 2);
     state.forget_expected(&["a".to_owned()], now);
     assert_eq!(state.expected(), 1);
-    state.forget_expected(&[], now + EXPECTED_POD_TIMEOUT);
+    state.forget_expected(&[], now + EXPECTED_POD_TTL);
     assert!(!state.expects());
 }
 
 #[test]
 fn every_end_of_a_claim_wakes_the_adds_that_wait() {
     let mut state = PoolState::default();
-    let tried = state.tried.subscribe();
+    let attempts = state.attempts.subscribe();
     state.claim_ended(Some(full()), Instant::now());
-    assert!(tried.has_changed().unwrap());
+    assert!(attempts.has_changed().unwrap());
 }
 
 #[test]
 fn a_claim_in_doubt_answers_the_adds_that_wait_and_those_that_come_until_it_ends() {
-    let mut state = PoolState { claiming: 1, unanswered: true, ..PoolState::default() };
-    let mut tried = state.tried.subscribe();
-    state.answer();
-    assert!(!tried.has_changed().unwrap(), "a claim under way answers when it ends");
+    let mut state = PoolState { claiming: 1, unnotified: true, ..PoolState::default() };
+    let mut attempts = state.attempts.subscribe();
+    state.notify_waiting();
+    assert!(!attempts.has_changed().unwrap(), "a claim under way answers when it ends");
     state.claim_outcome_unknown(ClaimError::Unreachable { pool: "p".to_owned(), why: String::new() });
-    assert!(tried.has_changed().unwrap() && state.trouble.is_some());
-    tried.mark_unchanged();
-    state.unanswered = true;
-    state.answer();
-    assert!(tried.has_changed().unwrap());
+    assert!(attempts.has_changed().unwrap() && state.last_error.is_some());
+    attempts.mark_unchanged();
+    state.unnotified = true;
+    state.notify_waiting();
+    assert!(attempts.has_changed().unwrap());
     assert!(state.may_claim(Instant::now()).is_some(), "it is still under way");
     state.claim_ended(None, Instant::now());
-    tried.mark_unchanged();
-    state.unanswered = true;
-    state.answer();
-    assert!(!tried.has_changed().unwrap() && state.trouble.is_none());
+    attempts.mark_unchanged();
+    state.unnotified = true;
+    state.notify_waiting();
+    assert!(!attempts.has_changed().unwrap() && state.last_error.is_none());
 }

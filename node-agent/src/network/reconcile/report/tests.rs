@@ -31,7 +31,7 @@ fn only_what_another_program_changed_is_called_a_repair() {
         finding(FindingKind::Applied, "added the missing route to another node's block"),
         finding(FindingKind::Repaired, "added the rule"),
     ];
-    let report = Report::of(findings, &mut Told::default());
+    let report = Report::of(findings, &mut Reported::default());
     assert_eq!(report.applied.len(), 1);
     assert_eq!(report.repaired, ["added the rule"]);
     let sentence = report.repaired_sentence().unwrap();
@@ -41,22 +41,22 @@ fn only_what_another_program_changed_is_called_a_repair() {
 
 #[test]
 fn what_cannot_be_repaired_is_told_once_until_it_changes() {
-    let mut told = Told::default();
+    let mut reported = Reported::default();
     let wrong = |what: &str| vec![finding(FindingKind::NotRepairable, what), finding(FindingKind::NotRepairable, what)];
-    assert_eq!(Report::of(wrong("a"), &mut told).not_repairable, ["a"]);
-    assert_eq!(Report::of(wrong("a"), &mut told), Report::default());
-    assert_eq!(Report::of(wrong("b"), &mut told).not_repairable, ["b"]);
-    assert_eq!(Report::of(Vec::new(), &mut told), Report::default());
-    assert_eq!(Report::of(wrong("b"), &mut told).not_repairable, ["b"]);
+    assert_eq!(Report::of(wrong("a"), &mut reported).not_repairable, ["a"]);
+    assert_eq!(Report::of(wrong("a"), &mut reported), Report::default());
+    assert_eq!(Report::of(wrong("b"), &mut reported).not_repairable, ["b"]);
+    assert_eq!(Report::of(Vec::new(), &mut reported), Report::default());
+    assert_eq!(Report::of(wrong("b"), &mut reported).not_repairable, ["b"]);
 }
 
 #[test]
 fn a_broken_attachment_is_told_once_and_again_after_it_was_whole() {
-    let (mut told, broken) = (Told::default(), [attachment("c1"), attachment("c2")]);
-    assert_eq!(told.newly_broken(&broken[..1]), [&broken[0]]);
-    assert_eq!(told.newly_broken(&broken), [&broken[1]]);
-    assert!(told.newly_broken(&[]).is_empty());
-    assert_eq!(told.newly_broken(&broken[..1]), [&broken[0]]);
+    let (mut reported, broken) = (Reported::default(), [attachment("c1"), attachment("c2")]);
+    assert_eq!(reported.newly_broken(&broken[..1]), [&broken[0]]);
+    assert_eq!(reported.newly_broken(&broken), [&broken[1]]);
+    assert!(reported.newly_broken(&[]).is_empty());
+    assert_eq!(reported.newly_broken(&broken[..1]), [&broken[0]]);
 }
 
 #[test]
@@ -70,6 +70,6 @@ fn the_event_names_pod_address_link_and_remedy() {
 #[test]
 fn an_event_names_a_few_repairs_and_counts_the_rest() {
     let repaired = (0..7).map(|n| finding(FindingKind::Repaired, &format!("r{n}"))).collect();
-    let sentence = Report::of(repaired, &mut Told::default()).repaired_sentence().unwrap();
+    let sentence = Report::of(repaired, &mut Reported::default()).repaired_sentence().unwrap();
     assert!(sentence.ends_with("r0; r1; r2; r3; r4; and 2 more, see the agent's log"), "{sentence}");
 }

@@ -23,8 +23,8 @@ fn attachment(number: u8) -> Attachment {
     }
 }
 
-fn assignment(container: &str, number: u8, boot: &str) -> RecordRead {
-    RecordRead {
+fn assignment(container: &str, number: u8, boot: &str) -> AssignmentInfo {
+    AssignmentInfo {
         readable: true,
         name: format!("10.64.0.{number}"),
         uid: format!("uid-{number}"),

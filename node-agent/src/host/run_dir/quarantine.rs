@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::layout::{HEALTH_SOCKET, IDENTITY, LOCK, OTHER_NODE_PREFIX, SOCKET};
 
 /// As much of the node's name as surely fits in a file name (NAME_MAX is 255).
-const MAX_NAME: usize = 200;
+const MAX_NODE_NAME_BYTES: usize = 200;
 
 /// What makes up the checkpoint: all but the lock, the sockets and what was moved before.
 pub(super) fn content(root: &Path) -> io::Result<Vec<PathBuf>> {
@@ -28,7 +28,7 @@ fn stays(name: &OsStr) -> bool {
 }
 
 /// Moves the content. The identity goes last: after a crash the next start sees it still and goes on, into a further directory.
-pub(super) fn set_aside(root: &Path, node: &str) -> io::Result<PathBuf> {
+pub(super) fn quarantine(root: &Path, node: &str) -> io::Result<PathBuf> {
     let target = make_directory(root, node)?;
     let mut content = content(root)?;
     content.sort_by_key(|path| path.file_name() == Some(OsStr::new(IDENTITY)));
@@ -43,7 +43,7 @@ pub(super) fn set_aside(root: &Path, node: &str) -> io::Result<PathBuf> {
 fn make_directory(root: &Path, node: &str) -> io::Result<PathBuf> {
     // The name comes from a file, so it may be anything.
     let plain = |letter: &char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-');
-    let node: String = node.chars().filter(plain).take(MAX_NAME).collect();
+    let node: String = node.chars().filter(plain).take(MAX_NODE_NAME_BYTES).collect();
     let mut number = 1_u32;
     loop {
         let target = root.join(format!("{OTHER_NODE_PREFIX}{node}-{number}"));

@@ -1,0 +1,167 @@
+//! Runs the address queues: one task per busy address, limited by permits, and one probe at a time while writes fail.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bobbin_api_client::backoff;
+use tokio::sync::SemaphorePermit;
+
+use super::health::CallKind;
+use super::queue::{AssignmentCall, CallResult, Completion, Operation};
+use super::{AssignmentWriter, LateConfirmation};
+
+/// The first and the longest pause after the API server refused a call that must be repeated.
+const REFUSAL_BACKOFF: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
+
+impl AssignmentWriter {
+    /// Queues an operation for an assignment, and starts a task for its queue if none runs.
+    pub(super) fn push(&self, name: &str, operation: Operation, replayed: bool) {
+        let mut queues = self.queues();
+        // A queue is in the map while a task works on it, empty or not.
+        let runs = queues.contains_key(name);
+        let queue = queues.entry(name.to_owned()).or_default();
+        let before = queue.len();
+        let cancelled = queue.push(operation);
+        let after = queue.len();
+        drop(queues);
+        self.count_pending(before, after);
+        for key in cancelled {
+            self.0.deletions.remove(name, &key);
+        }
+        if !runs {
+            tokio::spawn(self.clone().run_queue(name.to_owned(), replayed));
+        }
+    }
+
+    fn count_pending(&self, before: usize, after: usize) {
+        if after >= before {
+            self.0.pending.fetch_add(after - before, Ordering::Relaxed);
+        } else {
+            self.0.pending.fetch_sub(before - after, Ordering::Relaxed);
+        }
+    }
+
+    /// Makes the calls of one address in their order, until none is left.
+    async fn run_queue(self, name: String, mut replayed: bool) {
+        let mut refusals = 0_u32;
+        loop {
+            let permit = self.acquire_permit(replayed).await;
+            // Only now: an operation may be cancelled until its call is due.
+            let Some(call) = self.next_call(&name) else { return };
+            let kind = CallKind::of(&call);
+            let result = self.0.call(&name, call).await;
+            let answered = result != CallResult::Unknown;
+            replayed |= !answered;
+            let (completion, is_empty) = self.complete_call(&name, result);
+            // Before the permit is returned: the pause of the next probe depends on it.
+            self.observe_health(kind, answered);
+            drop(permit);
+            if let Completion::RetryLater(why) = &completion {
+                if refusals == 0 {
+                    tracing::error!(
+                        "the API server refuses a call for IPAssignment {name} ({kind:?}): {why}; the agent repeats it at least every 30 s; check ClusterRole bobbin-agent and the admission policies"
+                    );
+                }
+                let [first, longest] = REFUSAL_BACKOFF;
+                tokio::time::sleep(backoff(refusals, first, longest)).await;
+                refusals = refusals.saturating_add(1);
+                continue;
+            }
+            if answered {
+                refusals = 0;
+            }
+            self.deliver(&name, completion);
+            if is_empty {
+                return;
+            }
+        }
+    }
+
+    /// The next call of a queue; without one the queue is removed.
+    fn next_call(&self, name: &str) -> Option<AssignmentCall> {
+        let mut queues = self.queues();
+        let call = queues.get_mut(name)?.next();
+        if call.is_none() {
+            queues.remove(name);
+        }
+        call
+    }
+
+    /// Takes in the result of a call. Returns what it completes, and whether the queue is empty and was removed.
+    fn complete_call(&self, name: &str, result: CallResult) -> (Completion, bool) {
+        let mut queues = self.queues();
+        let Some(queue) = queues.get_mut(name) else { return (Completion::Pending, true) };
+        let before = queue.len();
+        let completion = queue.complete_call(result);
+        let after = queue.len();
+        let is_empty = queue.is_idle();
+        if is_empty {
+            queues.remove(name);
+        }
+        drop(queues);
+        self.count_pending(before, after);
+        (completion, is_empty)
+    }
+
+    /// Waits for the permit of a call. While writes fail, one call at a time probes the API server, with growing pauses that the next
+    /// ADD cuts short.
+    async fn acquire_permit(&self, replayed: bool) -> Option<SemaphorePermit<'_>> {
+        let permits = if replayed { &self.0.replayed_writes } else { &self.0.new_writes };
+        loop {
+            if let Some(probe) = self.acquire_probe().await {
+                return Some(probe);
+            }
+            let permit = permits.acquire().await.ok()?;
+            // The wait may have been long; calls that got permits together must not all meet the same failure.
+            if self.0.health.is_healthy() {
+                return Some(permit);
+            }
+        }
+    }
+
+    /// The permit of the one call that probes the API server; `None` once that takes writes.
+    async fn acquire_probe(&self) -> Option<SemaphorePermit<'_>> {
+        let mut healthy = self.0.health.subscribe();
+        if *healthy.borrow_and_update() {
+            return None;
+        }
+        let probe = tokio::select! {
+            permit = self.0.probe.acquire() => permit.ok()?,
+            _ = healthy.wait_for(|healthy| *healthy) => return None,
+        };
+        let pause = self.0.health.pause();
+        tokio::select! {
+            _ = healthy.wait_for(|healthy| *healthy) => None,
+            () = self.0.health.probe_requested() => Some(probe),
+            () = tokio::time::sleep(pause) => Some(probe),
+        }
+    }
+
+    fn observe_health(&self, call: CallKind, answered: bool) {
+        let changed = self.0.health.observe(call, answered);
+        if changed && answered {
+            tracing::info!(pending = self.pending(), "the API server takes assignments again");
+        } else if changed {
+            tracing::warn!(?call, "the API server did not answer a call for an assignment; pods start without it");
+        }
+    }
+
+    /// Gives a completion to who waits for it.
+    fn deliver(&self, name: &str, completion: Completion) {
+        match completion {
+            Completion::Pending | Completion::RetryLater(_) => {}
+            Completion::Created { key, pair, reply, confirmation } => {
+                if let Err(confirmation) = reply.send(confirmation) {
+                    (self.0.on_late)(LateConfirmation { key, pair, confirmation });
+                }
+            }
+            Completion::Deleted { key, reply } => {
+                self.0.deletions.remove(name, &key);
+                if let Some(reply) = reply {
+                    // DEL does not wait, so usually nobody listens.
+                    let _ = reply.send(());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The background tasks beside the CNI socket. If one ends, the agent ends: a restart loses nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use bobbin_api_client::Clients;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::Agent;
+use crate::args::timing::{self, Times};
+use crate::args::{Mode, Routing};
+use crate::assignments::watch as assignment_watch;
+use crate::blocks::claim::Claims;
+use crate::blocks::demand::DemandController;
+use crate::blocks::demand::waiting_pods::WaitingPods;
+use crate::blocks::{BlockContext, BlockReconciler};
+use crate::cluster::freshness::WatchedKind;
+use crate::cluster::own_objects::OwnWatches;
+use crate::host::install;
+use crate::host::uninstall::Uninstall;
+use crate::network::direct_routes::DirectRoutes;
+use crate::network::reconcile;
+use crate::resync::{Resync, Resynced, stale_attachments};
+use crate::state::checkpoint::blocks::{BlockCheckpoint, BlockCheckpointWriter};
+
+/// The demand controller and the watch of own assignments count as hanging after this.
+const LOOP_PROGRESS_DEADLINE: Duration = Duration::from_mins(2);
+
+/// What only the tasks need.
+pub(super) struct TaskInputs {
+    pub claims: Claims,
+    pub demand: DemandController,
+    pub waiting_pods: Arc<WaitingPods>,
+    /// Triggers a pass of the resync.
+    pub resync_hint: Arc<Notify>,
+    pub block_checkpoint: BlockCheckpoint,
+    pub block_checkpoint_writer: BlockCheckpointWriter,
+    pub times: Times,
+    /// Set when own blocks were read, or when that takes too long.
+    pub first_read_ended: watch::Sender<bool>,
+    /// Set when own blocks were read.
+    pub blocks_were_read: watch::Sender<bool>,
+}
+
+/// Runs all tasks until one ends.
+///
+/// # Errors
+/// A task failed, or ended although the agent does not stop.
+pub(super) async fn run(
+    agent: &Arc<Agent>,
+    clients: &Clients,
+    inputs: TaskInputs,
+    progress: watch::Sender<Resynced>,
+    resynced: watch::Receiver<Resynced>,
+) -> anyhow::Result<()> {
+    let TaskInputs {
+        claims,
+        demand,
+        waiting_pods,
+        resync_hint,
+        block_checkpoint,
+        block_checkpoint_writer,
+        times,
+        first_read_ended,
+        blocks_were_read,
+    } = inputs;
+    let blocks = block_reconciler(agent, clients, block_checkpoint, times);
+    let direct = (agent.args.routing == Routing::Direct).then(|| DirectRoutes::new(&agent.args.node_name));
+    let mut tasks = JoinSet::new();
+    spawn_watches(&mut tasks, agent, clients, Arc::clone(&resync_hint));
+    tasks.spawn(resync(agent, clients, claims, times, resync_hint).run(progress));
+    tasks.spawn(block_checkpoint_writer.run(agent.stop.clone()));
+    tasks.spawn(async move { blocks.run().await });
+    tasks.spawn(announce_first_read(first_read_ended, blocks_were_read, resynced.clone(), agent.stop.clone()));
+    tasks.spawn(reconcile::run(Arc::clone(agent), direct.clone(), resynced.clone()));
+    if let Some(direct) = direct {
+        let clients = clients.clone();
+        tasks.spawn(async move { direct.run(&clients).await });
+    }
+    let (stale, requests) = (Arc::clone(agent), clients.requests.clone());
+    tasks.spawn(async move { stale_attachments::run(&stale, &waiting_pods, requests, times.pod_gone_apart()).await });
+    let beat = agent.progress.register("block demand", LOOP_PROGRESS_DEADLINE);
+    tasks.spawn(async move { demand.run(beat).await });
+    match agent.args.mode {
+        Mode::Run => {
+            let (set_serves, serves) = watch::channel(false);
+            if agent.args.install {
+                tasks.spawn(install::run(Arc::clone(agent), serves));
+            }
+            tasks.spawn(become_ready(Arc::clone(agent), resynced, set_serves))
+        }
+        Mode::Remove => tasks.spawn(uninstall(Arc::clone(agent), resynced)),
+    };
+    match tasks.join_next().await {
+        Some(Ok(())) if agent.stop.is_cancelled() => Ok(()),
+        Some(Ok(())) => anyhow::bail!("a task of the agent ended unexpectedly; this is a bug, please report it"),
+        Some(Err(error)) => Err(error).context("a task of the agent failed; this is a bug, please report it"),
+        None => Ok(()),
+    }
+}
+
+fn spawn_watches(tasks: &mut JoinSet<()>, agent: &Arc<Agent>, clients: &Clients, resync: Arc<Notify>) {
+    let cluster = agent.cluster.clone();
+    tasks.spawn(async move { cluster.run().await });
+    let own_objects = OwnWatches {
+        clients: clients.clone(),
+        cluster: agent.cluster.clone(),
+        node_state: Arc::clone(&agent.node_state),
+        freshness: Arc::clone(&agent.freshness),
+        resync,
+        progress: agent.progress.clone(),
+    };
+    tasks.spawn(own_objects.run());
+    tasks.spawn(assignment_watch::run(
+        clients.clone(),
+        agent.cluster.clone(),
+        Arc::clone(&agent.node_state),
+        agent.assignment_writer.clone(),
+        agent.progress.register(WatchedKind::Assignments.name(), LOOP_PROGRESS_DEADLINE),
+    ));
+}
+
+fn resync(agent: &Agent, clients: &Clients, claims: Claims, times: Times, hint: Arc<Notify>) -> Resync {
+    Resync {
+        clients: clients.clone(),
+        cluster: agent.cluster.clone(),
+        node_state: Arc::clone(&agent.node_state),
+        claims,
+        assignment_writer: agent.assignment_writer.clone(),
+        freshness: Arc::clone(&agent.freshness),
+        checkpoint: agent.checkpoint.clone(),
+        events: agent.events.clone(),
+        boot_id: agent.boot_id.clone(),
+        interval: agent.args.relist_interval,
+        times,
+        beats: agent.progress.clone(),
+        hint,
+    }
+}
+
+fn block_reconciler(agent: &Agent, clients: &Clients, checkpoint: BlockCheckpoint, times: Times) -> BlockReconciler {
+    BlockReconciler::new(BlockContext {
+        boot_id: agent.boot_id.clone(),
+        clients: clients.clone(),
+        cluster: agent.cluster.clone(),
+        node_state: Arc::clone(&agent.node_state),
+        checkpoint,
+        exports: Arc::new(agent.exported.clone()),
+        assignment_writer: agent.assignment_writer.clone(),
+        freshness: Arc::clone(&agent.freshness),
+        events: agent.events.clone(),
+        times,
+        progress: agent.progress.clone(),
+    })
+}
+
+/// Tells waiting ADDs when own blocks were read, or that it takes too long: then the checkpoint's blocks serve without.
+async fn announce_first_read(
+    ended: watch::Sender<bool>,
+    blocks_were_read: watch::Sender<bool>,
+    mut resynced: watch::Receiver<Resynced>,
+    stop: CancellationToken,
+) {
+    // A timeout and a closed channel both let the ADDs go on.
+    let _ = tokio::time::timeout(timing::FIRST_READ_TIMEOUT, resynced.wait_for(|done| done.blocks)).await;
+    ended.send_replace(true);
+    let _ = resynced.wait_for(|done| done.blocks).await;
+    blocks_were_read.send_replace(true);
+    stop.cancelled().await;
+}
+
+/// Marks the agent ready once its Node and blocks were read, which lets the CNI configuration be installed.
+async fn become_ready(agent: Arc<Agent>, mut resynced: watch::Receiver<Resynced>, serves: watch::Sender<bool>) {
+    if !agent.run_dir.was_ready() {
+        let _ = resynced.wait_for(|resynced| resynced.blocks).await;
+        if let Err(error) = agent.run_dir.mark_ready() {
+            tracing::error!("the CNI plugin can't answer STATUS while the agent is away: {error}");
+        }
+    }
+    serves.send_replace(true);
+    agent.stop.cancelled().await;
+}
+
+/// Uninstalls, then waits for the signal: if the process ended, the DaemonSet would start it again.
+async fn uninstall(agent: Arc<Agent>, mut resynced: watch::Receiver<Resynced>) {
+    let _ = resynced.wait_for(|resynced| resynced.blocks).await;
+    let uninstall = Uninstall {
+        args: agent.args.clone(),
+        node_state: Arc::clone(&agent.node_state),
+        assignment_writer: agent.assignment_writer.clone(),
+        network: agent.network.clone(),
+        exported: agent.exported.clone(),
+        events: agent.events.clone(),
+        run_dir: Arc::clone(&agent.run_dir),
+    };
+    if let Err(error) = uninstall.run().await {
+        tracing::error!("{error}");
+        agent.events.node_warning("UninstallFailed", &error.to_string());
+    }
+    agent.stop.cancelled().await;
+}
