@@ -83,21 +83,21 @@ struct PassHistory {
     orphans: PodAbsenceTracker<AssignmentIdentity>,
     assignments_due: Option<Instant>,
     conflicts_due: Option<Instant>,
-    /// The signs of trouble before the last comparison of assignments.
-    troubles: u64,
+    /// How many invalidations the last comparison of assignments has seen.
+    invalidations: u64,
 }
 
 impl Resync {
     /// Runs forever; `progress` receives the progress.
     pub async fn run(self, progress: watch::Sender<Resynced>) {
         let orphans = PodAbsenceTracker::new(self.cluster.node_name(), self.times.pod_gone_apart());
-        let mut history = PassHistory { orphans, assignments_due: None, conflicts_due: None, troubles: 0 };
-        let mut troubles = self.freshness.invalidations();
+        let mut history = PassHistory { orphans, assignments_due: None, conflicts_due: None, invalidations: 0 };
+        let mut invalidations = self.freshness.invalidations();
         let beat = self.beats.register("resync", PASS_DEADLINE);
         let mut failures = 0;
         loop {
-            let trouble = *troubles.borrow_and_update();
-            let next = match self.pass(&mut history, trouble, &progress).await {
+            let generation = *invalidations.borrow_and_update();
+            let next = match self.pass(&mut history, generation, &progress).await {
                 Ok(next) => {
                     failures = 0;
                     next
@@ -117,7 +117,7 @@ impl Resync {
                     // While the API server is down, hints must not shorten the pauses.
                     () = self.hint.notified(), if failures == 0 => tokio::time::sleep(DEBOUNCE).await,
                     // This task owns the sender.
-                    _ = troubles.changed(), if failures == 0 => tokio::time::sleep(DEBOUNCE).await,
+                    _ = invalidations.changed(), if failures == 0 => tokio::time::sleep(DEBOUNCE).await,
                 }
             };
             beat.while_idle(pause).await;
@@ -128,7 +128,7 @@ impl Resync {
     async fn pass(
         &self,
         history: &mut PassHistory,
-        trouble: u64,
+        generation: u64,
         progress: &watch::Sender<Resynced>,
     ) -> Result<Duration, ReadError> {
         let now = Instant::now();
@@ -140,10 +140,10 @@ impl Resync {
             self.compare_pools().await?;
         }
         // Assignments first: after an outage, a node that claims a block later must find the assignments of its pods.
-        if history.assignments_due.is_none_or(|due| due <= now) || history.troubles != trouble {
+        if history.assignments_due.is_none_or(|due| due <= now) || history.invalidations != generation {
             let blocks_known = progress.borrow().blocks;
             let again = self.compare_assignments(history, blocks_known).await?;
-            history.troubles = trouble;
+            history.invalidations = generation;
             history.assignments_due = Some(now + again.unwrap_or(interval).min(interval));
         }
         let listed = self.compare_blocks().await?;
@@ -167,8 +167,8 @@ impl Resync {
 
     /// The ranges of the blocks that this node owns.
     fn own_ranges(&self) -> BTreeMap<String, bobbin_ipam::BlockRange> {
-        let ours = self.node_state.blocks().into_iter().filter(|block| block.state.counts_as_ours());
-        ours.map(|block| (block.held.name, block.held.range)).collect()
+        let owned = self.node_state.blocks().into_iter().filter(|block| block.state.counts_as_ours());
+        owned.map(|block| (block.held.name, block.held.range)).collect()
     }
 
     /// Lists the pools consistently: a watch that lost an event would otherwise show a draining pool as open.

@@ -173,9 +173,9 @@ async fn add_new(
     let chosen = lock.unless_del_waits(select_pool_for_pod(&agent.cluster, pod, agent.args.unknown_pod)).await;
     let chosen = chosen.ok_or_else(|| interrupted_by_del(key, "its pod and its pool"))?;
     let SelectedPool { selection, pod, pod_seen } = chosen.map_err(|error| {
-        let told = error.to_cni();
-        agent.events.pod_warning(pod, "FailedAllocateAddress", &told.msg);
-        told
+        let error = error.to_cni();
+        agent.events.pod_warning(pod, "FailedAllocateAddress", &error.msg);
+        error
     })?;
     let mut waited = context.first_read.wait().await;
     let target = AddTarget { key, pod: &pod, pod_seen, pool: &selection.pool, netns: path, network: &conf.name };

@@ -96,9 +96,9 @@ mod tests {
     #[test]
     fn the_error_names_the_attachment_the_failed_action_and_the_error_number() {
         let refused = KernelError::Refused { what: "remove the link bob1".to_owned(), errno: 2, text: None };
-        let told = of(refused);
+        let sentence = of(refused);
         for part in ["c1", "10.0.0.1", "remove the link bob1", "ENOENT"] {
-            assert!(told.contains(part), "{told}");
+            assert!(sentence.contains(part), "{sentence}");
         }
     }
 }

@@ -94,7 +94,7 @@ impl Resync {
                 self.cluster.node_name()
             );
             tracing::error!("{sentence}");
-            return self.events.node_warning("OrphanedAssignments", &sentence);
+            return self.events.node_warning("OrphanedAssignment", &sentence);
         }
         for orphan in gone {
             // An ADD may have allocated the address meanwhile.

@@ -137,8 +137,8 @@ impl Resync {
     /// block is proven as of `listed`, the list of the node's blocks.
     pub(super) async fn list_assignments_of_new_blocks(&self, listed: ReadStart) -> Result<(), ReadError> {
         let settled = |state| !matches!(state, BlockState::Doubted { .. } | BlockState::Lost);
-        let unseen = |block: &BlockView| block.proof == Proof::AssignmentsUnseen && settled(block.state);
-        for block in self.node_state.blocks().into_iter().filter(unseen) {
+        let needs_list = |block: &BlockView| block.proof == Proof::AssignmentsUnseen && settled(block.state);
+        for block in self.node_state.blocks().into_iter().filter(needs_list) {
             // The list must follow the quiet time, in which other nodes create the assignments of their pods.
             if self.freshness.quiet_until(boot_time()).is_some() {
                 return Ok(());

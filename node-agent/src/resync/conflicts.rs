@@ -38,7 +38,7 @@ impl Resync {
                 Ok(assignment) if self.is_held(&assignment) && !self.has_two_holders(conflict.pair) => {
                     self.end_exclusion(&conflict);
                 }
-                // The owner of the block may have changed: the answer to another create tells.
+                // The owner of the block may have changed: the answer to another create shows it.
                 Ok(_) => self.recreate(conflict.pair),
                 Err(error) => {
                     tracing::debug!(assignment = conflict.name, %error, "a conflicting IPAssignment can't be read; its address stays excluded");

@@ -130,12 +130,12 @@ async fn presence_of(agent: &Agent, attachments: &[Attachment]) -> HashMap<Attac
 
 /// The attachments whose pod the watch does not show on this node. Each of them costs live reads.
 fn candidates(agent: &Agent, idle: &[Attachment]) -> Vec<Candidate<AttachmentId>> {
-    let unseen = |attachment: &&Attachment| {
+    let not_cached = |attachment: &&Attachment| {
         let pod = &attachment.pod;
         agent.cluster.cached_pod(&pod.namespace, &pod.name, &pod.uid).is_none()
     };
     idle.iter()
-        .filter(unseen)
+        .filter(not_cached)
         .map(|attachment| Candidate { key: attachment.id(), pod: attachment.pod.clone(), seen: attachment.pod_seen })
         .collect()
 }

@@ -87,8 +87,8 @@ fn assign(
         pod_seen: false,
         at: jiff::Timestamp::UNIX_EPOCH,
     };
-    let taken = if early { node_state.assign_early(&request, now) } else { node_state.assign(&request, now) };
-    taken.map(|taken| taken.attachment)
+    let allocation = if early { node_state.assign_early(&request, now) } else { node_state.assign(&request, now) };
+    allocation.map(|allocation| allocation.attachment)
 }
 
 #[test]

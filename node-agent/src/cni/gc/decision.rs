@@ -1,4 +1,4 @@
-//! Which attachments a GC call may remove. Pure, except for the memory of earlier calls.
+//! Which attachments a GC call may remove. Pure, except that it remembers earlier calls.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::state::{Attachment, AttachmentId, AttachmentPhase};
 pub struct UnlistedAttachments(Mutex<HashMap<String, DeletionGuard<AttachmentId>>>);
 
 impl UnlistedAttachments {
-    /// Records one call of a network at `begun`. Returns the attachments of that network that the previous call did not list either.
+    /// Notes one call of a network at `begun`. Returns the attachments of that network that the previous call did not list either.
     ///
     /// # Errors
     /// They are too many: nothing may be removed.

@@ -94,8 +94,8 @@ async fn the_socket_of_another_program_is_not_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("agent.sock");
     let other = std::os::unix::net::UnixListener::bind(&path).unwrap();
-    let told = Socket::bind(&path).unwrap_err().to_string();
-    assert!(told.contains(&format!("another program (process {})", std::process::id())), "{told}");
+    let error = Socket::bind(&path).unwrap_err().to_string();
+    assert!(error.contains(&format!("another program (process {})", std::process::id())), "{error}");
     drop(other);
     Socket::bind(&path).unwrap();
 }
@@ -103,8 +103,8 @@ async fn the_socket_of_another_program_is_not_replaced() {
 #[tokio::test]
 async fn an_unwritable_directory_is_named() {
     let path = Path::new("/proc/agent.sock");
-    let told = Socket::bind(path).unwrap_err().to_string();
-    assert!(told.contains("/proc/agent.sock") && told.contains("must be able to write"), "{told}");
+    let error = Socket::bind(path).unwrap_err().to_string();
+    assert!(error.contains("/proc/agent.sock") && error.contains("must be able to write"), "{error}");
 }
 
 #[tokio::test]

@@ -70,10 +70,10 @@ fn after_a_crash_behind_the_rename_only_the_new_file_is_there() {
 fn a_failed_write_leaves_the_old_file_and_no_temporary_one() {
     let dir = tempfile::tempdir().unwrap();
     // A directory can't be replaced by a file.
-    let path = dir.path().join("taken");
+    let path = dir.path().join("directory");
     fs::create_dir_all(path.join("inner")).unwrap();
     assert!(replace(&path, b"new", 0o644).is_err());
-    assert_eq!(names(dir.path()), ["taken"]);
+    assert_eq!(names(dir.path()), ["directory"]);
     assert!(replace_durably(&dir.path().join("nowhere/file"), b"new", 0o644).is_err());
 }
 

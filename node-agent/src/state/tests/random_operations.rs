@@ -145,8 +145,8 @@ impl Model {
     fn restart(&mut self, blocks_late: bool) {
         let before = std::mem::take(&mut self.node_state);
         let blocks = || {
-            let ours = before.blocks().into_iter().filter(|block| block.state.counts_as_ours());
-            ours.for_each(|block| add(&self.node_state, block.held));
+            let owned = before.blocks().into_iter().filter(|block| block.state.counts_as_ours());
+            owned.for_each(|block| add(&self.node_state, block.held));
         };
         if !blocks_late {
             blocks();
