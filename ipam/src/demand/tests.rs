@@ -102,7 +102,11 @@ fn idle_blocks_go_back_but_the_last() {
     assert_eq!(back(&pool(vec![empty("a", 301), empty("b", 302), empty("c", 300)])), ["b", "a"]);
     assert_eq!(back(&pool(vec![empty("a", 9999)])), [""; 0]);
     assert_eq!(back(&pool(vec![block("a", 3), empty("b", 300)])), ["b"]);
-    assert_eq!(back(&pool(vec![block("a", 24), empty("b", 9999)])), [""; 0], "it would be claimed again as the extra block");
+    assert_eq!(
+        back(&pool(vec![block("a", 24), empty("b", 9999)])),
+        [""; 0],
+        "it would be claimed again as the extra block"
+    );
 }
 
 #[test]
