@@ -74,7 +74,7 @@ async fn look(agent: &Arc<Agent>, client: &Client, looks: &mut Looks) {
         .map(identity)
         .collect();
     let apart = agent.args.sweep_interval.mul_f32(0.9);
-    let netns = looks.netns_gone.look(&netns_gone, idle.len(), boot_time(), apart);
+    let netns = looks.netns_gone.observe(&netns_gone, idle.len(), boot_time(), apart);
     let candidates = candidates(agent, &idle);
     let pods = looks.pod_gone.look(client, &candidates, boot_time()).await;
     match decision::decide(netns, pods, idle.len()) {

@@ -129,7 +129,7 @@ fn stand(
     stop: &CancellationToken,
 ) -> (watch::Receiver<Leadership>, Option<tokio::task::JoinHandle<()>>) {
     if args.no_leader_election {
-        return (watch::channel(Leadership::for_ever()).1, None);
+        return (watch::channel(Leadership::permanent()).1, None);
     }
     let election = Election {
         name: "bobbin-operator".to_owned(),

@@ -121,7 +121,7 @@ impl State {
     /// Keeps the cool-downs of a forgotten block, in case it comes back.
     fn keep_cooling(&mut self, forgotten: Option<Body>) {
         let Some(body) = forgotten else { return };
-        for (offset, since) in body.allocator.resting() {
+        for (offset, since) in body.allocator.cooling_addresses() {
             self.cooling_addresses.extend(body.held.range.pair(offset).map(|pair| (pair, since)));
         }
         let newest = self.cooling_addresses.values().max().copied().unwrap_or_default();
@@ -355,7 +355,7 @@ impl State {
         let bodies = self.blocks.values().filter_map(|block| block.body.as_ref());
         let in_blocks = bodies.flat_map(|body| {
             let pair_at = |(offset, since)| body.held.range.pair(offset).map(|pair| CoolingAddress { pair, since });
-            body.allocator.resting().filter_map(pair_at)
+            body.allocator.cooling_addresses().filter_map(pair_at)
         });
         let elsewhere =
             self.cooling_addresses.iter().map(|(pair, since)| CoolingAddress { pair: *pair, since: *since });

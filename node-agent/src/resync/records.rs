@@ -75,7 +75,7 @@ impl Resync {
         if let Some(breaker) = Breaker::of(gone.len(), records) {
             let sentence = format!(
                 "{} of {} records of node {} have neither an attachment nor a pod: that is too many to delete at once; see whether the agent's state under its run directory was lost, and delete the records that are wrong: kubectl get ipassignments --field-selector spec.nodeName={2}",
-                breaker.would_free,
+                breaker.would_delete,
                 breaker.population,
                 self.view.node_name()
             );

@@ -63,9 +63,9 @@ pub(super) fn decide(
 }
 
 /// Why nothing was freed, and what to do about it.
-pub(super) fn stopped_sentence(node: &str, Breaker { would_free, population }: Breaker) -> String {
+pub(super) fn stopped_sentence(node: &str, Breaker { would_delete, population }: Breaker) -> String {
     format!(
-        "{would_free} of {population} attachments on node {node} look abandoned, which is too many to free without a DEL: none was freed; compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {BY_HAND}"
+        "{would_delete} of {population} attachments on node {node} look abandoned, which is too many to free without a DEL: none was freed; compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {BY_HAND}"
     )
 }
 
@@ -103,19 +103,19 @@ mod tests {
     fn both_together_count_for_the_breaker_and_each_attachment_once() {
         assert!(decide(netns(0..3), identities(0..4), 10).is_ok());
         let breaker = decide(netns(0..3), identities(3..5), 10).unwrap_err();
-        assert_eq!(breaker, Breaker { would_free: 5, population: 10 });
+        assert_eq!(breaker, Breaker { would_delete: 5, population: 10 });
     }
 
     #[test]
     fn a_breaker_of_one_evidence_stops_the_other_too() {
-        let tripped = Breaker { would_free: 9, population: 10 };
+        let tripped = Breaker { would_delete: 9, population: 10 };
         let stopped = DeletionDecision { free: Vec::new(), tripped: Some(tripped) };
         assert_eq!(decide(stopped, identities(0..1), 10), Err(tripped));
     }
 
     #[test]
     fn a_stopped_pass_names_the_node_the_numbers_and_the_next_command() {
-        let sentence = stopped_sentence("n1", Breaker { would_free: 9, population: 10 });
+        let sentence = stopped_sentence("n1", Breaker { would_delete: 9, population: 10 });
         for part in ["9 of 10", "node n1", "crictl pods", "CNI_COMMAND=DEL"] {
             assert!(sentence.contains(part), "{sentence}");
         }

@@ -47,10 +47,10 @@ pub async fn gc(agent: &Arc<Agent>, conf: &NetConf) -> Result<(), CniError> {
 
 /// Nothing was freed, for it would have been too much.
 fn stopped(agent: &Agent, network: &str, breaker: Breaker) -> CniError {
-    let Breaker { would_free, population } = breaker;
+    let Breaker { would_delete, population } = breaker;
     let node = &agent.args.node_name;
     let sentence = format!(
-        "GC of network {network:?} on node {node} freed nothing: the runtime listed all but {would_free} of {population} attachments, and that is too many to free at once; compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {BY_HAND}"
+        "GC of network {network:?} on node {node} freed nothing: the runtime listed all but {would_delete} of {population} attachments, and that is too many to free at once; compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {BY_HAND}"
     );
     agent.metrics.breaker.inc();
     agent.events.node_warning("GcStopped", &sentence);

@@ -48,7 +48,7 @@ impl Unlisted {
             return Ok(Vec::new());
         }
         let looks = networks.entry(network.to_owned()).or_default();
-        let verdict = looks.look(&unlisted.keys().cloned().collect(), of_network.len(), now, Duration::ZERO);
+        let verdict = looks.observe(&unlisted.keys().cloned().collect(), of_network.len(), now, Duration::ZERO);
         match verdict.tripped {
             Some(breaker) => Err(breaker),
             None => Ok(verdict.free.iter().filter_map(|identity| unlisted.get(identity).copied()).collect()),
@@ -158,7 +158,7 @@ mod tests {
         let unlisted = Unlisted::default();
         assert_eq!(call(&unlisted, "a", &all, &valid), NOTHING);
         for _ in 0..3 {
-            assert_eq!(call(&unlisted, "a", &all, &valid), Err(Breaker { would_free: 5, population: 20 }));
+            assert_eq!(call(&unlisted, "a", &all, &valid), Err(Breaker { would_delete: 5, population: 20 }));
         }
         let valid: Vec<usize> = (4..20).collect();
         assert_eq!(call(&unlisted, "a", &all, &valid).map(|free| free.len()), Ok(4));
