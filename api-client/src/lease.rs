@@ -1,7 +1,7 @@
-//! Leader election over a `Lease`. An efficiency device only: whoever acts on it must be harmless beside a second leader.
+//! Leader election over a `Lease`. It only saves work: a second leader must do no harm.
 //!
-//! Losing the lease, or the API server, ends nothing: the leadership lapses here first, by this
-//! machine's clock, and is taken again when it can be.
+//! kube has no leader election, and the crates that add it decode the whole Lease, so one unreadable field would stop every election.
+//! Leadership here also lapses by this machine's clock before another operator can take it, and losing it ends nothing.
 
 use std::time::{Duration, Instant};
 
@@ -19,24 +19,24 @@ use crate::call;
 use crate::lenient::Lenient;
 use crate::outcome::{Outcome, ReadError, read, write};
 
-/// Whose lease, and how patient we are.
+/// The lease and the timing of an election.
 #[derive(Clone, Debug)]
 pub struct Election {
     /// The Lease's name.
     pub name: String,
     /// The Lease's namespace.
     pub namespace: String,
-    /// What we write as holder: unique among the candidates.
+    /// The holder that this candidate writes: unique among the candidates.
     pub identity: String,
-    /// Others may take the lease when they have seen no renewal for this long.
+    /// Other candidates may take the lease when they have seen no renewal for this long.
     pub duration: Duration,
-    /// We stop leading when we could not renew for this long; shorter than `duration`.
+    /// This candidate stops leading when it could not renew for this long; shorter than `duration`.
     pub renew_deadline: Duration,
-    /// How often we renew, or look.
+    /// How often this candidate renews or reads the lease.
     pub retry_period: Duration,
 }
 
-/// Whether we lead, as far as we know now.
+/// Whether this candidate leads, as far as it knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leadership {
     until: Option<Instant>,
@@ -45,12 +45,13 @@ pub struct Leadership {
 impl Leadership {
     /// Not leading.
     pub const NONE: Self = Self { until: None };
+
     /// Leading without an election.
-    pub fn for_ever() -> Self {
+    pub fn permanent() -> Self {
         Self { until: Some(Instant::now() + Duration::from_secs(u32::MAX.into())) }
     }
 
-    /// Whether we lead at this moment: ask again before each step, since it lapses by itself.
+    /// Whether this candidate leads now. Check before each step, because leadership lapses by itself.
     pub fn held(self) -> bool {
         self.until.is_some_and(|until| Instant::now() < until)
     }
@@ -63,7 +64,7 @@ struct Observed {
     since: Instant,
 }
 
-/// A Lease, as much of it as an election uses: its times are other machines' and are not read.
+/// The part of a Lease that an election uses. Its times are not read, because they come from other machines' clocks.
 #[derive(Resource, Clone, Debug, Deserialize, Serialize)]
 #[resource(inherit = "Lease")]
 #[serde(rename_all = "camelCase")]
@@ -96,10 +97,10 @@ struct PartialLeaseSpec {
 enum Step {
     Take,
     Renew,
-    Look,
+    Observe,
 }
 
-/// What to do about a lease that reads `spec` and has not changed since `unchanged_for`.
+/// The next step for a lease with this `spec` that has not changed for `unchanged_for`.
 fn decide(spec: Option<&PartialLeaseSpec>, identity: &str, unchanged_for: Duration) -> Step {
     let Some(spec) = spec else { return Step::Take };
     match spec.holder_identity.as_deref() {
@@ -107,15 +108,15 @@ fn decide(spec: Option<&PartialLeaseSpec>, identity: &str, unchanged_for: Durati
         Some(holder) if holder == identity => Step::Renew,
         Some(_) => {
             let duration = Duration::from_secs(spec.lease_duration_seconds.unwrap_or(0).max(0).unsigned_abs().into());
-            if unchanged_for >= duration { Step::Take } else { Step::Look }
+            if unchanged_for >= duration { Step::Take } else { Step::Observe }
         }
     }
 }
 
 impl Election {
-    /// Stands for election until `shutdown` is over, then lets go of the lease. Runs as a task of its own.
+    /// Campaigns until `shutdown` completes, then releases the lease. Runs as its own task.
     ///
-    /// The receiver changes whenever leadership is won, renewed or lost; it also lapses by itself, see [`Leadership::held`].
+    /// The receiver changes whenever leadership is won, renewed or lost. Leadership also lapses by itself, see [`Leadership::held`].
     pub fn run(
         self,
         client: Client,
@@ -126,37 +127,37 @@ impl Election {
             let leases: Api<Lenient<PartialLease>> = Api::namespaced(client, &self.namespace);
             tokio::select! {
                 () = shutdown => {}
-                () = self.stand(&leases, &tell) => {}
+                () = self.campaign(&leases, &tell) => {}
             }
             if tell.send_replace(Leadership::NONE).held() {
-                self.let_go(&leases).await;
+                self.release(&leases).await;
             }
         });
         (told, task)
     }
 
-    async fn stand(&self, leases: &Api<Lenient<PartialLease>>, tell: &watch::Sender<Leadership>) {
+    async fn campaign(&self, leases: &Api<Lenient<PartialLease>>, tell: &watch::Sender<Leadership>) {
         let mut observed = Observed { resource_version: None, since: Instant::now() };
         loop {
             let asked_at = Instant::now();
-            let held = self.turn(leases, &mut observed).await;
+            let held = self.try_acquire_or_renew(leases, &mut observed).await;
             let leadership = *tell.borrow();
             if held {
                 if !leadership.held() {
                     tracing::info!(lease = self.name, identity = self.identity, "this operator leads");
                 }
-                // Counted from before the write: others count from when they see it.
+                // The time counts from before the write, because others count from when they see it.
                 tell.send_replace(Leadership { until: Some(asked_at + self.renew_deadline) });
             } else if leadership.until.is_some() && !leadership.held() {
-                tracing::warn!(lease = self.name, identity = self.identity, "this operator leads no more");
+                tracing::warn!(lease = self.name, identity = self.identity, "this operator no longer leads");
                 tell.send_replace(Leadership::NONE);
             }
             tokio::time::sleep(jittered(self.retry_period)).await;
         }
     }
 
-    /// Reads the lease and takes or renews it if it may. Returns whether the lease is ours by the API server's own word.
-    async fn turn(&self, leases: &Api<Lenient<PartialLease>>, observed: &mut Observed) -> bool {
+    /// Reads the lease and takes or renews it if possible. Returns whether the API server confirmed that this candidate holds it.
+    async fn try_acquire_or_renew(&self, leases: &Api<Lenient<PartialLease>>, observed: &mut Observed) -> bool {
         let deadline = self.renew_deadline / 2;
         let current = match read(deadline, leases.get(&self.name)).await {
             Ok(lease) => lease,
@@ -171,28 +172,28 @@ impl Election {
             *observed = Observed { resource_version: version.clone(), since: Instant::now() };
         }
         let (step, operations) = self.next(&current, observed.since.elapsed());
-        if step == Step::Look {
+        if step == Step::Observe {
             return false;
         }
         match write(deadline, call::patch(leases, &self.name, operations)).await {
             Outcome::Done(_) => true,
             Outcome::Refused(why) => {
-                tracing::debug!(%why, lease = self.name, "somebody else wrote the lease");
+                tracing::debug!(%why, lease = self.name, "another candidate wrote the lease first");
                 false
             }
             Outcome::Unknown(why) => {
-                tracing::debug!(%why, lease = self.name, "nobody knows whether the lease was written");
+                tracing::debug!(%why, lease = self.name, "it is unknown whether the lease was written");
                 false
             }
         }
     }
 
-    /// What to do about the lease, and the patch that does it if it is still as it was read.
+    /// The next step, and the patch for it. The patch tests that the lease is as it was read.
     fn next(&self, current: &Lenient<PartialLease>, unchanged_for: Duration) -> (Step, Value) {
         let test = json!({"op": "test", "path": "/metadata/resourceVersion", "value": current.meta().resource_version});
         let Some(lease) = current.readable() else {
-            // Somebody may hold it: nobody knows who, or for how long.
-            let step = if unchanged_for >= self.duration { Step::Take } else { Step::Look };
+            // An unreadable lease may be held by anyone, so it is taken only after its duration.
+            let step = if unchanged_for >= self.duration { Step::Take } else { Step::Observe };
             let spec = self.spec(&PartialLeaseSpec::default(), true);
             return (step, json!([test, {"op": "add", "path": "/spec", "value": spec}]));
         };
@@ -227,7 +228,7 @@ impl Election {
         }
     }
 
-    async fn let_go(&self, leases: &Api<Lenient<PartialLease>>) {
+    async fn release(&self, leases: &Api<Lenient<PartialLease>>) {
         let deadline = Duration::from_secs(2);
         let Ok(Lenient::Readable(lease)) = read(deadline, leases.get(&self.name)).await else { return };
         let holder = lease.spec.and_then(|spec| spec.holder_identity);
@@ -238,7 +239,7 @@ impl Election {
             {"op": "test", "path": "/spec/holderIdentity", "value": self.identity},
             {"op": "remove", "path": "/spec/holderIdentity"},
         ]);
-        // Refused or unknown: the lease then runs out by itself.
+        // If this fails, the lease expires by itself.
         let _ = write(deadline, call::patch(leases, &self.name, operations)).await;
     }
 }
@@ -260,7 +261,7 @@ mod tests {
         let (short, long) = (Duration::from_secs(14), Duration::from_secs(15));
         assert_eq!(decide(None, "a", Duration::ZERO), Step::Take);
         assert_eq!(decide(Some(&PartialLeaseSpec::default()), "a", Duration::ZERO), Step::Take);
-        assert_eq!(decide(Some(&held_by("b")), "a", short), Step::Look);
+        assert_eq!(decide(Some(&held_by("b")), "a", short), Step::Observe);
         assert_eq!(decide(Some(&held_by("b")), "a", long), Step::Take);
         assert_eq!(decide(Some(&held_by("a")), "a", long), Step::Renew);
     }
@@ -268,7 +269,7 @@ mod tests {
     #[test]
     fn leadership_lapses_by_itself() {
         assert!(!Leadership::NONE.held());
-        assert!(Leadership::for_ever().held());
+        assert!(Leadership::permanent().held());
         assert!(!Leadership { until: Some(Instant::now()) }.held());
     }
 
@@ -304,7 +305,7 @@ mod tests {
     fn a_lease_that_can_not_be_read_is_taken_when_it_has_not_changed_for_its_duration() {
         let odd = lease(&json!({"holderIdentity": 7}));
         assert!(odd.readable().is_none());
-        assert_eq!(election().next(&odd, Duration::from_secs(14)).0, Step::Look);
+        assert_eq!(election().next(&odd, Duration::from_secs(14)).0, Step::Observe);
         assert_eq!(election().next(&odd, Duration::from_secs(15)).0, Step::Take);
     }
 }

@@ -10,8 +10,6 @@ pub struct CniError {
     pub code: u32,
     /// One sentence: what, where, why, what to do.
     pub msg: String,
-    /// More, for whoever looks closer; may be empty.
-    pub details: String,
 }
 
 #[derive(Serialize)]
@@ -20,26 +18,17 @@ struct Wire<'a> {
     cni_version: &'a str,
     code: u32,
     msg: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    details: &'a str,
 }
 
 impl CniError {
-    /// An error without details.
+    /// An error with a code and a sentence.
     pub fn new(code: u32, msg: impl Into<String>) -> CniError {
-        CniError { code, msg: msg.into(), details: String::new() }
-    }
-
-    /// The same with details.
-    #[must_use]
-    pub fn with_details(mut self, details: impl Into<String>) -> CniError {
-        self.details = details.into();
-        self
+        CniError { code, msg: msg.into() }
     }
 
     /// The object for stdout, in the `cniVersion` of the call (any text: an error answers unknown versions too).
     pub fn to_json(&self, cni_version: &str) -> Vec<u8> {
-        let wire = Wire { cni_version, code: self.code, msg: &self.msg, details: &self.details };
+        let wire = Wire { cni_version, code: self.code, msg: &self.msg };
         serde_json::to_vec(&wire)
             .unwrap_or_else(|_| b"{\"code\":5,\"msg\":\"the error could not be written down\"}".to_vec())
     }

@@ -1,4 +1,4 @@
-//! The addresses of one claimed block: which are held, which rest, which goes out next. The agent's ledger owns one per block.
+//! Allocates the addresses of one claimed block: which are held, which cool down, which is next.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use crate::block::BlockRange;
 pub use crate::boot_time::BootTime;
 use crate::reserved::Reserved;
 
-/// Who is where in a block. An address is unused, held or cooling; apart from that it may be reserved or retired, and
-/// then it is never picked.
+/// The allocation state of a block. An address is unused, held or cooling. It may also be reserved or excluded; then it is never
+/// picked.
 #[derive(Clone, Debug)]
 pub struct BlockAllocator {
     range: BlockRange,
@@ -18,14 +18,14 @@ pub struct BlockAllocator {
     /// Never used since the block was claimed.
     unused: FixedBitSet,
     reserved: FixedBitSet,
-    retired: FixedBitSet,
-    /// The moment each cooling address was freed, by offset and in order.
+    excluded: FixedBitSet,
+    /// When each cooling address was freed, by offset and in order.
     since: Vec<Option<BootTime>>,
-    resting: BTreeSet<(BootTime, u32)>,
+    cooling_order: BTreeSet<(BootTime, u32)>,
 }
 
 impl BlockAllocator {
-    /// A block with no address held. All rest since the given moment (when the block was last given back), or none cools.
+    /// A block with no address held. All addresses cool since the given moment, when the block was last released, or none does.
     pub fn new(range: BlockRange, reserved: &Reserved, cooling_since: Option<BootTime>) -> Self {
         let len = range.len() as usize;
         let mut unused = FixedBitSet::with_capacity(len);
@@ -35,9 +35,9 @@ impl BlockAllocator {
             held: FixedBitSet::with_capacity(len),
             unused,
             reserved: FixedBitSet::with_capacity(len),
-            retired: FixedBitSet::with_capacity(len),
+            excluded: FixedBitSet::with_capacity(len),
             since: vec![cooling_since; len],
-            resting: cooling_since
+            cooling_order: cooling_since
                 .into_iter()
                 .flat_map(|at| (0..range.len()).map(move |offset| (at, offset)))
                 .collect(),
@@ -46,55 +46,55 @@ impl BlockAllocator {
         this
     }
 
-    /// Where the block lies.
+    /// The addresses of the block.
     pub fn range(&self) -> &BlockRange {
         &self.range
     }
 
-    /// Takes an address, reserved and retired ones included (what is in use is in use). False: it is held already, or not of
+    /// Marks an address as held, even a reserved or excluded one, because it may be in use already. Returns false if it is held or not of
     /// the block.
     pub fn hold(&mut self, offset: u32) -> bool {
         if offset >= self.range.len() || self.held.put(offset as usize) {
             return false;
         }
         self.unused.set(offset as usize, false);
-        self.wake(offset);
+        self.end_cooldown(offset);
         true
     }
 
-    /// Frees a held address; it cools from now on. Nothing happens if it is not held, so a repeated call does no harm.
+    /// Frees a held address, which cools from now on. Does nothing if it is not held.
     pub fn free(&mut self, offset: u32, now: BootTime) {
         if self.is_held(offset) {
             self.held.set(offset as usize, false);
-            self.lay(offset, now);
+            self.start_cooldown(offset, now);
         }
     }
 
-    /// Notes that an address that is not held cools since a moment; the later of two moments counts.
+    /// Lets an address that is not held cool since a moment; the later of two moments counts.
     pub fn cool_since(&mut self, offset: u32, at: BootTime) {
         if offset < self.range.len() && !self.is_held(offset) {
             let at = self.since[offset as usize].map_or(at, |known| known.max(at));
             self.unused.set(offset as usize, false);
-            self.wake(offset);
-            self.lay(offset, at);
+            self.end_cooldown(offset);
+            self.start_cooldown(offset, at);
         }
     }
 
-    /// Does not pick the address until [`Self::reinstate`], for somebody else has it too. Who holds it here goes on.
+    /// Does not pick the address until [`Self::include`], because another node has it, too. Its holder here keeps it.
     pub fn exclude(&mut self, offset: u32) {
         if offset < self.range.len() {
-            self.retired.insert(offset as usize);
+            self.excluded.insert(offset as usize);
         }
     }
 
-    /// Takes [`Self::retire`] back.
+    /// Undoes [`Self::exclude`].
     pub fn include(&mut self, offset: u32) {
         if offset < self.range.len() {
-            self.retired.set(offset as usize, false);
+            self.excluded.set(offset as usize, false);
         }
     }
 
-    /// Reads the pool's reserved addresses anew.
+    /// Replaces the pool's reserved addresses.
     pub fn set_reserved(&mut self, reserved: &Reserved) {
         for offset in 0..self.range.len() {
             let covered = self.range.pair(offset).is_some_and(|pair| reserved.covers(&pair));
@@ -102,22 +102,25 @@ impl BlockAllocator {
         }
     }
 
-    /// The address to hand out next: one never used (the lowest), else the longest rested if it rested the whole
-    /// cool-down. It is not taken yet: [`Self::hold`] does that.
+    /// The address to assign next: the lowest unused one, or else the longest cooling one after its full cool-down.
+    /// [`Self::hold`] then marks it as held.
     pub fn pick_cooled(&self, now: BootTime, cooldown: Duration) -> Option<u32> {
         self.first_unused().or_else(|| {
             self.longest_cooling().filter(|(_, since)| now.since(*since) >= cooldown).map(|(offset, _)| offset)
         })
     }
 
-    /// The address that cools longest, and since when; reserved and retired ones aside.
+    /// The address that cools longest and since when, except reserved and excluded ones.
     pub fn longest_cooling(&self) -> Option<(u32, BootTime)> {
-        self.resting.iter().find(|(_, offset)| self.may_be_picked(*offset)).map(|(since, offset)| (*offset, *since))
+        self.cooling_order
+            .iter()
+            .find(|(_, offset)| self.may_be_picked(*offset))
+            .map(|(since, offset)| (*offset, *since))
     }
 
     /// All cooling addresses, longest first, and since when.
-    pub fn resting(&self) -> impl Iterator<Item = (u32, BootTime)> + '_ {
-        self.resting.iter().map(|(since, offset)| (*offset, *since))
+    pub fn cooling_addresses(&self) -> impl Iterator<Item = (u32, BootTime)> + '_ {
+        self.cooling_order.iter().map(|(since, offset)| (*offset, *since))
     }
 
     /// How many addresses are held.
@@ -135,14 +138,14 @@ impl BlockAllocator {
         self.held.is_clear()
     }
 
-    /// How many addresses there are to hand out, held ones included: all but the reserved and the retired.
+    /// How many addresses can be assigned, including held ones: all except reserved and excluded ones.
     pub fn usable(&self) -> u32 {
-        self.range.len() - self.reserved.union_count(&self.retired) as u32
+        self.range.len() - self.reserved.union_count(&self.excluded) as u32
     }
 
-    /// How many usable addresses have not yet rested the whole cool-down.
+    /// How many usable addresses have not finished their cool-down.
     pub fn cooling(&self, now: BootTime, cooldown: Duration) -> u32 {
-        self.resting
+        self.cooling_order
             .iter()
             .rev()
             .take_while(|(since, _)| now.since(*since) < cooldown)
@@ -150,36 +153,24 @@ impl BlockAllocator {
             .count() as u32
     }
 
-    /// How many addresses [`Self::pick_cooled`] could hand out now.
-    pub fn free_count(&self, now: BootTime, cooldown: Duration) -> u32 {
-        let unused = self.unused.ones().filter(|offset| self.may_be_picked(*offset as u32)).count();
-        let rested = self
-            .resting
-            .iter()
-            .take_while(|(since, _)| now.since(*since) >= cooldown)
-            .filter(|(_, offset)| self.may_be_picked(*offset))
-            .count();
-        (unused + rested) as u32
-    }
-
     fn first_unused(&self) -> Option<u32> {
         self.unused.ones().map(|offset| offset as u32).find(|offset| self.may_be_picked(*offset))
     }
 
     fn may_be_picked(&self, offset: u32) -> bool {
-        !self.reserved.contains(offset as usize) && !self.retired.contains(offset as usize)
+        !self.reserved.contains(offset as usize) && !self.excluded.contains(offset as usize)
     }
 
-    /// Lays an address to rest.
-    fn lay(&mut self, offset: u32, at: BootTime) {
+    /// Starts the cool-down of an address.
+    fn start_cooldown(&mut self, offset: u32, at: BootTime) {
         self.since[offset as usize] = Some(at);
-        self.resting.insert((at, offset));
+        self.cooling_order.insert((at, offset));
     }
 
     /// Ends the cool-down of an address, if it has one.
-    fn wake(&mut self, offset: u32) {
+    fn end_cooldown(&mut self, offset: u32) {
         if let Some(at) = self.since[offset as usize].take() {
-            self.resting.remove(&(at, offset));
+            self.cooling_order.remove(&(at, offset));
         }
     }
 }

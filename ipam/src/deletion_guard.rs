@@ -1,4 +1,4 @@
-//! Freeing only what two looks apart in time both found dead, and never much of everything at once.
+//! Guards deletions: only what two observations found unused is deleted, and never too much at once.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -6,41 +6,41 @@ use std::time::Duration;
 
 use crate::boot_time::BootTime;
 
-/// A pass that would free fewer than this never stops.
+/// A pass with fewer deletions than this is never stopped.
 pub const MIN_DELETIONS_TO_TRIP: usize = 5;
 
-/// What earlier looks found suspect, and since when without a break.
+/// The suspects of earlier observations, and since when each has been one without a break.
 #[derive(Clone, Debug)]
 pub struct DeletionGuard<K> {
     suspect_since: HashMap<K, BootTime>,
 }
 
-/// What may be freed now.
+/// What may be deleted now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeletionDecision<K> {
-    /// Found suspect by two looks, or more, far enough apart. Look once more, live, before freeing each.
+    /// Suspects of at least two observations that are far enough apart. Check each once more, live, before you delete it.
     pub free: Vec<K>,
-    /// The pass would have freed too much, so it frees nothing: say so, raise the alert.
+    /// The pass would have deleted too much, so it deletes nothing; report this.
     pub tripped: Option<Breaker>,
 }
 
-/// A pass that stopped.
+/// A pass that the breaker stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a pass would have freed {would_free} of {population}, more than a tenth: nothing was freed; see why so many look unused"
+    "nothing was deleted, because {would_delete} of {population} look unused, which is more than a tenth; find out why before you delete them"
 )]
 pub struct Breaker {
-    /// How many it would have freed.
-    pub would_free: usize,
+    /// How many it would have deleted.
+    pub would_delete: usize,
     /// Of how many.
     pub population: usize,
 }
 
 impl Breaker {
     /// Stops a pass that would free more than 10 % of all, and at least five.
-    pub fn of(would_free: usize, population: usize) -> Option<Breaker> {
-        (would_free >= MIN_DELETIONS_TO_TRIP && would_free.saturating_mul(10) > population)
-            .then_some(Breaker { would_free, population })
+    pub fn of(would_delete: usize, population: usize) -> Option<Breaker> {
+        (would_delete >= MIN_DELETIONS_TO_TRIP && would_delete.saturating_mul(10) > population)
+            .then_some(Breaker { would_delete, population })
     }
 }
 
@@ -51,14 +51,16 @@ impl<K> Default for DeletionGuard<K> {
 }
 
 impl<K: Clone + Eq + Hash + Ord> DeletionGuard<K> {
-    /// Nothing looked at yet.
+    /// A guard without observations.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes one look: the suspects among `population`. What is suspect no more is forgotten; what a look at least `apart`
-    /// earlier and every one since found suspect is to be freed, unless that is more than 10 % of all and at least five.
-    pub fn look(
+    /// Records one observation: the suspects among `population`.
+    ///
+    /// A suspect may be deleted if an observation at least `apart` ago and every one since found it. The breaker trips if that is
+    /// more than 10 % of all and at least five.
+    pub fn observe(
         &mut self,
         suspects: &HashSet<K>,
         population: usize,

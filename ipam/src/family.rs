@@ -11,11 +11,6 @@ pub enum Family {
     Ipv6,
 }
 
-impl Family {
-    /// Both, IPv4 first.
-    pub const BOTH: [Self; 2] = [Self::Ipv4, Self::Ipv6];
-}
-
 impl From<IpAddr> for Family {
     fn from(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::Ipv4 } else { Self::Ipv6 }

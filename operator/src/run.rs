@@ -108,7 +108,7 @@ fn join_election(
     stop: &CancellationToken,
 ) -> (watch::Receiver<Leadership>, Option<JoinHandle<()>>) {
     if args.no_leader_election {
-        return (watch::channel(Leadership::for_ever()).1, None);
+        return (watch::channel(Leadership::permanent()).1, None);
     }
     let election = Election {
         name: "bobbin-operator".to_owned(),

@@ -19,32 +19,32 @@ fn set(keys: &[u8]) -> HashSet<u8> {
 #[test]
 fn one_look_frees_nothing_and_a_second_too_soon_neither() {
     let mut looks = DeletionGuard::new();
-    assert_eq!(looks.look(&set(&[1]), 100, at(0), APART).free, NONE);
-    assert_eq!(looks.look(&set(&[1]), 100, at(59), APART).free, NONE);
-    assert_eq!(looks.look(&set(&[1]), 100, at(60), APART).free, [1]);
-    assert_eq!(looks.look(&set(&[1]), 100, at(61), APART).free, NONE, "freed once; the next two looks begin anew");
+    assert_eq!(looks.observe(&set(&[1]), 100, at(0), APART).free, NONE);
+    assert_eq!(looks.observe(&set(&[1]), 100, at(59), APART).free, NONE);
+    assert_eq!(looks.observe(&set(&[1]), 100, at(60), APART).free, [1]);
+    assert_eq!(looks.observe(&set(&[1]), 100, at(61), APART).free, NONE, "freed once; the next two looks begin anew");
 }
 
 #[test]
 fn a_look_that_finds_it_alive_begins_anew() {
     let mut looks = DeletionGuard::new();
-    looks.look(&set(&[1]), 100, at(0), APART);
-    looks.look(&set(&[]), 100, at(30), APART);
-    assert_eq!(looks.look(&set(&[1]), 100, at(60), APART).free, NONE);
-    assert_eq!(looks.look(&set(&[1]), 100, at(120), APART).free, [1]);
+    looks.observe(&set(&[1]), 100, at(0), APART);
+    looks.observe(&set(&[]), 100, at(30), APART);
+    assert_eq!(looks.observe(&set(&[1]), 100, at(60), APART).free, NONE);
+    assert_eq!(looks.observe(&set(&[1]), 100, at(120), APART).free, [1]);
 }
 
 #[test]
 fn a_pass_that_would_free_more_than_a_tenth_stops() {
     let five = set(&[1, 2, 3, 4, 5]);
     let mut looks = DeletionGuard::new();
-    looks.look(&five, 49, at(0), APART);
-    let verdict = looks.look(&five, 49, at(60), APART);
+    looks.observe(&five, 49, at(0), APART);
+    let verdict = looks.observe(&five, 49, at(60), APART);
     assert_eq!(verdict.free, NONE);
     let breaker = verdict.tripped.unwrap();
-    assert_eq!(breaker, Breaker { would_free: 5, population: 49 });
+    assert_eq!(breaker, Breaker { would_delete: 5, population: 49 });
     assert!(breaker.to_string().contains("5 of 49"));
-    let verdict = looks.look(&five, 50, at(61), APART);
+    let verdict = looks.observe(&five, 50, at(61), APART);
     assert_eq!((verdict.free, verdict.tripped), (vec![1, 2, 3, 4, 5], None), "five of fifty are a tenth, not more");
 }
 
@@ -52,8 +52,8 @@ fn a_pass_that_would_free_more_than_a_tenth_stops() {
 fn fewer_than_five_never_stop_a_pass() {
     let four = set(&[1, 2, 3, 4]);
     let mut looks = DeletionGuard::new();
-    looks.look(&four, 4, at(0), APART);
-    assert_eq!(looks.look(&four, 4, at(60), APART).free, [1, 2, 3, 4]);
+    looks.observe(&four, 4, at(0), APART);
+    assert_eq!(looks.observe(&four, 4, at(60), APART).free, [1, 2, 3, 4]);
 }
 
 proptest! {
@@ -66,7 +66,7 @@ proptest! {
         let mut now = 0;
         for (suspects, wait) in looks {
             now += wait;
-            let verdict = rule.look(&suspects, population, at(now), APART);
+            let verdict = rule.observe(&suspects, population, at(now), APART);
             let mut expected: Vec<u8> = suspects.iter().copied().filter(|key| {
                 // the unbroken run of looks before this one that found it suspect, since it was last freed
                 let first = history.iter().rev().take_while(|(seen, _, freed)| seen.contains(key) && !freed.contains(key)).last();

@@ -56,7 +56,7 @@ proptest! {
         prop_assert_eq!(layout.span(subnets.len()), 0..0);
 
         let pairs: Vec<_> = blocks.iter().flat_map(|block| (0..block.len()).filter_map(|offset| block.pair(offset))).collect();
-        for family in Family::BOTH {
+        for family in [Family::Ipv4, Family::Ipv6] {
             let count = pairs.iter().filter(|pair| pair.of(family).is_some()).count();
             prop_assert_eq!(layout.address_count(family), count as u128);
         }

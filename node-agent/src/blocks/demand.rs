@@ -202,7 +202,7 @@ impl DemandController {
                 }
                 Some(wait) => next = next.min(wait),
             }
-        } else if usage.waiting > 0 && usage.claiming == 0 && decision.give_back.is_empty() {
+        } else if usage.waiting > 0 && usage.claiming == 0 && decision.release.is_empty() {
             // No claim is tried, so what forbids it is why the ADD waits.
             if let Some(refused) = self.0.claims.refused(name) {
                 state.last_error = Some(Arc::new(refused));
@@ -212,7 +212,7 @@ impl DemandController {
         // While the API server is away an empty block is kept, since it can serve pods.
         if healthy {
             let for_others = usage.exhausted || usage.free_blocks == 0;
-            for block in decision.give_back {
+            for block in decision.release {
                 if self.0.node_state.begin_release(&block.0) && for_others {
                     state.released_for_others = Some(now);
                 }
@@ -237,7 +237,7 @@ impl DemandController {
             claimable: info.ready && info.admits_node && node.is_some() && !self.0.uninstalling,
             max_blocks: pool.spec.max_blocks_per_node.map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
             block_idle: self.0.block_idle,
-            gave_back_for_others: state.released_for_others.map(|at| now.duration_since(at)),
+            released_for_others: state.released_for_others.map(|at| now.duration_since(at)),
         }
     }
 
@@ -288,7 +288,7 @@ fn is_all_cooling(block: &BlockUse) -> bool {
 
 /// When an empty block next gets old enough for a decision.
 fn next_change(pool: &PoolUse) -> Duration {
-    let ages = [pool.block_idle, bobbin_ipam::demand::FIRST_USE];
+    let ages = [pool.block_idle, bobbin_ipam::demand::FIRST_USE_TIMEOUT];
     let empty = pool.blocks.iter().filter_map(|block| block.empty_for);
     let waits = empty.flat_map(|empty| ages.into_iter().filter_map(move |age| age.checked_sub(empty)));
     waits.filter(|wait| !wait.is_zero()).min().unwrap_or(CHECK_INTERVAL)

@@ -47,10 +47,10 @@ pub async fn gc(agent: &Arc<Agent>, history: &UnlistedAttachments, conf: &NetCon
 
 /// Reports that the breaker tripped and nothing was removed.
 fn report_trip(agent: &Agent, network: &str, breaker: Breaker) -> CniError {
-    let Breaker { would_free, population } = breaker;
+    let Breaker { would_delete, population } = breaker;
     let node = &agent.args.node_name;
     let sentence = format!(
-        "GC of network {network:?} on node {node} removed nothing: the runtime did not list {would_free} of {population} attachments, too many to remove at once; compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {MANUAL_DEL}"
+        "GC of network {network:?} on node {node} removed nothing: the runtime did not list {would_delete} of {population} attachments, too many to remove at once; compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {MANUAL_DEL}"
     );
     agent.metrics.breaker_trips.inc();
     agent.events.node_warning("GcStopped", &sentence);

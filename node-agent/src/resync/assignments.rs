@@ -89,7 +89,7 @@ impl Resync {
         if let Some(breaker) = Breaker::of(gone.len(), population) {
             let sentence = format!(
                 "{} of {} IPAssignments of node {} have neither an attachment nor a pod, too many to delete at once: none was deleted; see whether the checkpoint in the agent's run directory was lost, and delete the orphaned ones: kubectl get ipassignments --field-selector spec.nodeName={2}",
-                breaker.would_free,
+                breaker.would_delete,
                 breaker.population,
                 self.cluster.node_name()
             );

@@ -76,7 +76,7 @@ async fn check(agent: &Arc<Agent>, client: &Client, history: &mut CheckHistory) 
         .map(Attachment::id)
         .collect();
     let apart = agent.args.stale_check_interval.mul_f32(0.9);
-    let netns = history.netns_gone.look(&netns_gone, idle.len(), boot_time(), apart);
+    let netns = history.netns_gone.observe(&netns_gone, idle.len(), boot_time(), apart);
     let candidates = candidates(agent, &idle);
     let pods = history.pod_gone.check(client, &candidates, boot_time()).await;
     match decision::decide(netns, pods, idle.len()) {

@@ -143,7 +143,7 @@ impl Inventory {
         let known = self.blocks.values().filter_map(|block| block.known.as_ref());
         let in_blocks = known.flat_map(|known| {
             let pair_at = |(offset, since)| known.held.range.pair(offset).map(|pair| CoolingAddress { pair, since });
-            known.allocator.resting().filter_map(pair_at)
+            known.allocator.cooling_addresses().filter_map(pair_at)
         });
         let elsewhere = self.cooling.iter().map(|(pair, since)| CoolingAddress { pair: *pair, since: *since });
         in_blocks.chain(elsewhere).collect()

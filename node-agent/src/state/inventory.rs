@@ -100,7 +100,7 @@ impl Inventory {
     /// Keeps the cool-downs of a forgotten block, in case it returns.
     fn keep_cooling(&mut self, forgotten: Option<KnownBlock>) {
         let Some(known) = forgotten else { return };
-        for (offset, since) in known.allocator.resting() {
+        for (offset, since) in known.allocator.cooling_addresses() {
             self.cooling.extend(known.held.range.pair(offset).map(|pair| (pair, since)));
         }
         let newest = self.cooling.values().max().copied().unwrap_or_default();

@@ -45,7 +45,7 @@ impl UnlistedAttachments {
             return Ok(Vec::new());
         }
         let guard = networks.entry(network.to_owned()).or_default();
-        let decision = guard.look(&unlisted.keys().cloned().collect(), of_network.len(), now, Duration::ZERO);
+        let decision = guard.observe(&unlisted.keys().cloned().collect(), of_network.len(), now, Duration::ZERO);
         match decision.tripped {
             Some(breaker) => Err(breaker),
             None => Ok(decision.free.iter().filter_map(|id| unlisted.get(id).copied()).collect()),
@@ -160,7 +160,7 @@ mod tests {
         let unlisted = UnlistedAttachments::default();
         assert_eq!(call(&unlisted, "a", &all, &valid), NOTHING);
         for _ in 0..3 {
-            assert_eq!(call(&unlisted, "a", &all, &valid), Err(Breaker { would_free: 5, population: 20 }));
+            assert_eq!(call(&unlisted, "a", &all, &valid), Err(Breaker { would_delete: 5, population: 20 }));
         }
         let valid: Vec<usize> = (4..20).collect();
         assert_eq!(call(&unlisted, "a", &all, &valid).map(|free| free.len()), Ok(4));

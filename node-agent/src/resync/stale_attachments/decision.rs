@@ -53,9 +53,9 @@ pub(super) fn decide(
 }
 
 /// Why nothing was removed, and what to do about it.
-pub(super) fn trip_sentence(node: &str, Breaker { would_free, population }: Breaker) -> String {
+pub(super) fn trip_sentence(node: &str, Breaker { would_delete, population }: Breaker) -> String {
     format!(
-        "{would_free} of {population} attachments on node {node} look stale, too many to remove without a DEL: none was removed; compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {MANUAL_DEL}"
+        "{would_delete} of {population} attachments on node {node} look stale, too many to remove without a DEL: none was removed; compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {MANUAL_DEL}"
     )
 }
 
@@ -96,19 +96,19 @@ mod tests {
     fn the_breaker_counts_both_reasons_together_and_each_attachment_once() {
         assert!(decide(netns(0..3), identities(0..4), 10).is_ok());
         let breaker = decide(netns(0..3), identities(3..5), 10).unwrap_err();
-        assert_eq!(breaker, Breaker { would_free: 5, population: 10 });
+        assert_eq!(breaker, Breaker { would_delete: 5, population: 10 });
     }
 
     #[test]
     fn a_breaker_for_one_reason_stops_the_other_one_too() {
-        let tripped = Breaker { would_free: 9, population: 10 };
+        let tripped = Breaker { would_delete: 9, population: 10 };
         let stopped = DeletionDecision { free: Vec::new(), tripped: Some(tripped) };
         assert_eq!(decide(stopped, identities(0..1), 10), Err(tripped));
     }
 
     #[test]
     fn the_message_of_a_stopped_check_names_the_node_the_numbers_and_the_next_command() {
-        let sentence = trip_sentence("n1", Breaker { would_free: 9, population: 10 });
+        let sentence = trip_sentence("n1", Breaker { would_delete: 9, population: 10 });
         for part in ["9 of 10", "node n1", "crictl pods", "CNI_COMMAND=DEL"] {
             assert!(sentence.contains(part), "{sentence}");
         }
