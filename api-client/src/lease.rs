@@ -211,7 +211,8 @@ impl Election {
     async fn create(&self, leases: &Api<Lenient<PartialLease>>, deadline: Duration) -> bool {
         let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
         let TypeMeta { api_version, kind } = TypeMeta::resource::<Lease>();
-        let lease = PartialLease { api_version, kind, metadata, spec: Some(self.spec(&PartialLeaseSpec::default(), true)) };
+        let lease =
+            PartialLease { api_version, kind, metadata, spec: Some(self.spec(&PartialLeaseSpec::default(), true)) };
         write(deadline, call::create(leases, &lease)).await.done().is_some()
     }
 

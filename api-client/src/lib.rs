@@ -17,7 +17,7 @@ pub use backoff::backoff;
 pub use call::{create, delete, patch, patch_status};
 pub use connect::{Clients, ConnectError, connect};
 pub use events::EventPublisher;
-pub use lenient::{Lenient, UnreadableNotice, Unreadable, UnreadableObjects};
+pub use lenient::{Lenient, Unreadable, UnreadableNotice, UnreadableObjects};
 pub use message::{MAX_NOTE_BYTES, shortened};
 pub use node::PartialNode;
 pub use outcome::{Outcome, ReadError, Refusal, UnknownWhy, read, write};

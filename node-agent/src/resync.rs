@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_api_client::{Clients, Lenient, ReadError, PartialNode, backoff};
+use bobbin_api_client::{Clients, Lenient, PartialNode, ReadError, backoff};
 use bobbin_crds::AddressPool;
 use bobbin_datapath::boot_time;
-use bobbin_observability::Progress;
+use bobbin_observability::Watchdog;
 use kube::api::ListParams;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -61,7 +61,7 @@ pub struct Resync {
     /// Waits.
     pub times: Times,
     /// Where it says that it makes progress.
-    pub beats: Progress,
+    pub beats: Watchdog,
     /// Wakes it.
     pub hint: Arc<Notify>,
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bobbin_api_client::Clients;
 use bobbin_api_client::lease::Leadership;
-use bobbin_observability::Progress;
+use bobbin_observability::Watchdog;
 use tokio::sync::watch;
 
 use crate::cache::Cache;
@@ -24,7 +24,7 @@ pub(crate) struct Context {
     pub(crate) metrics: OperatorMetrics,
     pub(crate) events: Events,
     /// The loops that liveness checks.
-    pub(crate) progress: Progress,
+    pub(crate) watchdog: Watchdog,
     /// How long a Node must be gone before the operator releases what it owns.
     pub(crate) node_grace_period: Duration,
     pub(crate) status_interval: Duration,

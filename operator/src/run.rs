@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bobbin_api_client::lease::{Election, Leadership};
 use bobbin_api_client::{Clients, UnreadableNotice, connect};
-use bobbin_observability::{Health, Metrics, Progress, Server, init_logs};
+use bobbin_observability::{Health, Metrics, Server, Watchdog, init_logs};
 use bobbin_process::shutdown_on_signal;
 use clap::Parser;
 use tokio::sync::{mpsc, watch};
@@ -58,7 +58,7 @@ pub async fn operate(args: Args, stop: CancellationToken) -> anyhow::Result<()> 
     let (set_active, active) = watch::channel(false);
     let context = Arc::new(Context {
         events: Events::new(clients.requests.clone(), &args.identity),
-        progress: Progress::default(),
+        watchdog: Watchdog::default(),
         clients,
         cache,
         watches,
@@ -125,9 +125,9 @@ fn join_election(
 /// Tells all tasks when this operator becomes active or a standby, and updates the gauges of the watches.
 async fn follow_leadership(context: Arc<Context>, set_active: watch::Sender<bool>) {
     let mut leadership = context.leadership.clone();
-    let beat = context.progress.register("role", LOOP_DEADLINE);
+    let beat = context.watchdog.register("role", LOOP_DEADLINE);
     loop {
-        beat.made();
+        beat.beat();
         let active = context.is_leader() && context.watches.synced();
         context.metrics.is_leader.set(i64::from(context.is_leader()));
         context.metrics.set_unreadable(context.cache.unreadable.counts());
@@ -158,7 +158,7 @@ async fn report_unreadable(context: Arc<Context>, mut notices: mpsc::UnboundedRe
 }
 
 fn health(context: &Context) -> Health {
-    Health::of(&context.progress, ready(context))
+    Health::of(&context.watchdog, ready(context))
 }
 
 /// Readiness only: a restart would not help while the API server is unreachable.

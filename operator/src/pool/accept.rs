@@ -77,7 +77,7 @@ fn cached_conflicts(index: &Index, name: &str, pool: &AddressPool) -> Vec<Subnet
     let blocks = blocks.map(|(block, range)| (format!("AddressBlock {block}"), range));
     let orphans = index.orphaned_assignments().into_iter().filter(|orphan| !orphan.block_exists);
     let orphans = orphans.map(|orphan| (format!("IPAssignment {} of node {}", orphan.name, orphan.node), orphan.range));
-    let left = blocks.chain(orphans).map(|(what, range)| SubnetConflict::left(what, range));
+    let left = blocks.chain(orphans).map(|(what, range)| SubnetConflict::leftover(what, range));
     let known = left.chain(index.node_addresses()).filter(|conflict| overlaps(&conflict.range));
     known.chain(index.unreadable_objects(name).iter().flat_map(|object| object.conflicts(&wanted))).collect()
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bobbin_crds::pool::{Acceptance, AcceptedSubnet, Subnet};
 use bobbin_crds::{AddressPool, AddressPoolStatus};
-use bobbin_ipam::overlap::{Entry, State};
+use bobbin_ipam::overlap::PoolSubnet;
 use bobbin_ipam::{LayoutError, PoolLayout, Reserved, ReservedError, SubnetError, SubnetPair};
 use ipnet::IpNet;
 
@@ -83,7 +83,7 @@ pub(crate) fn is_of(listed: &AcceptedSubnet, entry: &Subnet) -> bool {
 }
 
 /// The listed entries of all pools.
-pub(crate) fn entries<'a>(pools: impl IntoIterator<Item = &'a AddressPool>) -> Vec<Entry> {
+pub(crate) fn entries<'a>(pools: impl IntoIterator<Item = &'a AddressPool>) -> Vec<PoolSubnet> {
     let of_pool = |pool: &'a AddressPool| {
         accepted_entries(pool.status.as_ref()).iter().filter_map(move |listed| entry(pool, listed))
     };
@@ -91,13 +91,13 @@ pub(crate) fn entries<'a>(pools: impl IntoIterator<Item = &'a AddressPool>) -> V
 }
 
 /// A listed entry of a pool. `None`: its subnet can't be parsed.
-pub(crate) fn entry(pool: &AddressPool, listed: &AcceptedSubnet) -> Option<Entry> {
+pub(crate) fn entry(pool: &AddressPool, listed: &AcceptedSubnet) -> Option<PoolSubnet> {
     let subnet = SubnetPair::parse(listed.ipv4.as_deref(), listed.ipv6.as_deref()).ok()?;
-    Some(Entry {
+    Some(PoolSubnet {
         pool_uid: pool.metadata.uid.clone().unwrap_or_default(),
         pool: pool.metadata.name.clone().unwrap_or_default(),
         since: listed.since.0.as_microsecond(),
-        state: if listed.state == Acceptance::Accepted { State::Accepted } else { State::Pending },
+        state: listed.state,
         subnet,
     })
 }

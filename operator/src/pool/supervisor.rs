@@ -28,9 +28,9 @@ struct Running {
 pub(crate) async fn run_all(context: Arc<Context>) {
     let mut tasks = JoinSet::new();
     let mut reconcilers: HashMap<Arc<str>, Running> = HashMap::new();
-    let beat = context.progress.register("pools", LOOP_DEADLINE);
+    let beat = context.watchdog.register("pools", LOOP_DEADLINE);
     loop {
-        beat.made();
+        beat.beat();
         let pools = context.cache.with(|index| index.reconciled_pools());
         for name in &pools {
             let start = || reconciler::run(Arc::clone(&context), Arc::clone(name));

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use bobbin_api_client::{Clients, Lenient, PartialNode, ReadError};
 use bobbin_crds::pool::Acceptance;
 use bobbin_crds::{AddressBlock, AddressPool};
-use bobbin_ipam::overlap::{Entry, SubnetConflict};
+use bobbin_ipam::overlap::{PoolSubnet, SubnetConflict};
 use bobbin_ipam::{BlockRange, SubnetPair};
 
 use super::layout::{PoolShape, accepted_entries, entries};
@@ -19,7 +19,7 @@ pub(super) struct Survey {
     /// The pool as this survey read it.
     pub(super) pool: AddressPool,
     /// The listed entries of all pools.
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<PoolSubnet>,
     /// Everything else that has addresses of the pending entries.
     pub(super) conflicts: Vec<SubnetConflict>,
 }
@@ -62,7 +62,7 @@ pub(super) async fn run(clients: &Clients, name: &str) -> Result<Option<Survey>,
         if block.spec.pool_name == name && shape.as_ref().and_then(|shape| shape.layout.block(index)) == Some(range) {
             own_blocks.insert(block_name);
         } else {
-            conflicts.push(SubnetConflict::left(format!("AddressBlock {block_name}"), range));
+            conflicts.push(SubnetConflict::leftover(format!("AddressBlock {block_name}"), range));
         }
     })
     .await?;
@@ -76,7 +76,8 @@ pub(super) async fn run(clients: &Clients, name: &str) -> Result<Option<Survey>,
         let spec = &assignment.spec;
         let is_own = block_index(name, &spec.block_name).is_some() && own_blocks.contains(&spec.block_name);
         if overlaps(&range) && !is_own {
-            conflicts.push(SubnetConflict::left(format!("IPAssignment {address} of node {}", spec.node_name), range));
+            conflicts
+                .push(SubnetConflict::leftover(format!("IPAssignment {address} of node {}", spec.node_name), range));
         }
     })
     .await?;

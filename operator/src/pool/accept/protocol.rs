@@ -6,7 +6,7 @@
 
 use bobbin_crds::AddressPool;
 use bobbin_crds::pool::{Acceptance, AcceptedSubnet};
-use bobbin_ipam::overlap::{self, Decision, Entry, Overlap, State, SubnetConflict};
+use bobbin_ipam::overlap::{self, AcceptanceDecision, Overlap, PoolSubnet, SubnetConflict};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use crate::pool::layout::{accepted_entries, entry, is_of, subnet_pair};
@@ -41,7 +41,7 @@ pub(crate) fn is_pending(pool: &AddressPool) -> bool {
 /// An entry that would lose is not written, so that two pools do not make each other wait forever.
 pub(crate) fn propose(
     pool: &AddressPool,
-    all: &[Entry],
+    all: &[PoolSubnet],
     conflicts: &[SubnetConflict],
     now: &MicroTime,
 ) -> AcceptanceResult {
@@ -54,16 +54,9 @@ pub(crate) fn propose(
             continue;
         }
         let Ok(subnet) = subnet_pair(wanted) else { continue };
-        let last = Entry {
-            pool_uid: pool.metadata.uid.clone().unwrap_or_default(),
-            pool: pool.metadata.name.clone().unwrap_or_default(),
-            since: i64::MAX,
-            state: State::Pending,
-            subnet,
-        };
-        match overlap::decide(&last, all, conflicts) {
-            Decision::Withdraw(overlap) | Decision::Wait(overlap) => result.rejected.push(overlap),
-            Decision::Accept => result.listed.push(AcceptedSubnet {
+        match overlap::may_begin(pool.metadata.uid.as_deref().unwrap_or_default(), subnet, all, conflicts) {
+            Err(overlap) => result.rejected.push(overlap),
+            Ok(()) => result.listed.push(AcceptedSubnet {
                 ipv4: wanted.ipv4.clone(),
                 ipv6: wanted.ipv6.clone(),
                 state: Acceptance::Pending,
@@ -76,7 +69,7 @@ pub(crate) fn propose(
 }
 
 /// Second step: which pending entries are accepted. `pool` must not be newer than the survey.
-pub(crate) fn confirm(pool: &AddressPool, all: &[Entry], conflicts: &[SubnetConflict]) -> AcceptanceResult {
+pub(crate) fn confirm(pool: &AddressPool, all: &[PoolSubnet], conflicts: &[SubnetConflict]) -> AcceptanceResult {
     let mut result = AcceptanceResult::default();
     for listed in accepted_entries(pool.status.as_ref()) {
         if listed.state == Acceptance::Accepted {
@@ -85,12 +78,14 @@ pub(crate) fn confirm(pool: &AddressPool, all: &[Entry], conflicts: &[SubnetConf
         }
         let Some(pending) = entry(pool, listed) else { continue };
         match overlap::decide(&pending, all, conflicts) {
-            Decision::Accept => result.listed.push(AcceptedSubnet { state: Acceptance::Accepted, ..listed.clone() }),
-            Decision::Wait(_) => {
+            AcceptanceDecision::Accept => {
+                result.listed.push(AcceptedSubnet { state: Acceptance::Accepted, ..listed.clone() });
+            }
+            AcceptanceDecision::Wait(_) => {
                 result.undecided = true;
                 result.listed.push(listed.clone());
             }
-            Decision::Withdraw(overlap) => result.rejected.push(overlap),
+            AcceptanceDecision::Withdraw(overlap) => result.rejected.push(overlap),
         }
     }
     result

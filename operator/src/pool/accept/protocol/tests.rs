@@ -74,7 +74,7 @@ fn a_withdrawn_entry_does_not_affect_the_others() {
 #[test]
 fn a_block_of_an_earlier_pool_conflicts_with_a_new_entry() {
     let range = bobbin_ipam::BlockRange::parse(Some("10.0.0.32/27"), None).expect("it is a range");
-    let left = [SubnetConflict::left("AddressBlock old-1".into(), range)];
+    let left = [SubnetConflict::leftover("AddressBlock old-1".into(), range)];
     let pending = pool("p", &[A], &[(A, Pending, 5)]);
     let result = confirm(&pending, &entries([&pending]), &left);
     assert!(result.listed.is_empty() && result.rejected[0].to_string().contains("AddressBlock old-1"));
@@ -95,7 +95,7 @@ fn two_operators_never_accept_the_same_addresses_in_any_interleaving() {
     #[derive(Clone)]
     struct Op {
         step: u8,
-        survey: Option<Vec<Entry>>,
+        survey: Option<Vec<PoolSubnet>>,
     }
     fn explore(pools: &[AddressPool; 2], ops: &[Op; 2], clocks: [i64; 2], depth: u8, ends: &mut [u32; 2]) {
         let accepted = pools.iter().filter(|pool| {
