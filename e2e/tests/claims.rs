@@ -27,11 +27,11 @@ const NODES: usize = 1000;
 fn main() -> Result<ExitCode> {
     let suite = Suite::new(|| ClaimFixture::start(false))?.with_timeout(TEST_TIMEOUT);
     let tests = vec![
-        suite.test("a_thousand_nodes_claim_at_once_without_a_duplicate_and_with_few_calls_each", at_once),
-        suite.test("a_view_that_knows_nothing_right_still_claims_the_one_free_block", stale),
-        suite.test("a_claim_that_is_the_first_answer_after_an_outage_is_not_taken_for_proof", after_outage),
-        suite.test("a_full_pool_is_said_to_be_full", full),
-        suite.test("a_block_that_goes_back_unused_keeps_its_free_since_and_can_be_claimed_by_another", released_unused),
+        suite.test("a thousand nodes claim at once without a duplicate and with few calls each", at_once),
+        suite.test("a node with a stale view of the pool still claims the only free block", stale),
+        suite.test("a claim that is the first response after an outage does not prove the block", after_outage),
+        suite.test("a claim from a full pool fails as full", full),
+        suite.test("a block released unused keeps its freeSince and can be claimed by another node", released_unused),
     ];
     Ok(suite.run(tests))
 }

@@ -23,12 +23,16 @@ const ROUNDS: usize = 10;
 pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
     vec![
         suite.test(
-            "StatefulSet pods deleted and recreated 50 times, the shim called again with each old container ID afterwards: no duplicate, no leak",
+            "StatefulSet pods recreated 50 times, and late DELs of every old container, cause no duplicate and no leak",
             fifty_times,
         ),
-        suite.test("a pool deleted while used waits and says who holds it, then goes", a_used_pool_waits),
-        suite.test("a pool deleted in the foreground while used waits, then goes", a_used_pool_waits_in_foreground),
-        suite.test("leaving: the node is clean of ours afterwards", leaving),
+        suite
+            .test("a pool deleted while in use names its nodes, and is gone after its last address", a_used_pool_waits),
+        suite.test(
+            "a pool deleted in the foreground while in use names its nodes, and is gone after its last address",
+            a_used_pool_waits_in_foreground,
+        ),
+        suite.test("uninstalling leaves nothing of Bobbin on a node", leaving),
     ]
 }
 

@@ -22,9 +22,9 @@ const PODS: Duration = Duration::from_secs(90);
 
 pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
     vec![
-        suite.test("all agents deleted at once: probes lose nothing, nodes stay Ready, EndpointSlices do not change, no address twice", all_agents_deleted),
+        suite.test("all agents deleted at once: probes lose nothing, nodes stay Ready, EndpointSlices do not change, no duplicate", all_agents_deleted),
         suite.test("helm upgrade under running pods loses nothing", helm_upgrade),
-        suite.test("pods start and stop with API server and operator stopped", api_server_and_operator_stopped),
+        suite.test("pods start and stop while API server and operator are stopped", api_server_and_operator_stopped),
     ]
 }
 

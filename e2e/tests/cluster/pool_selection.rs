@@ -14,10 +14,16 @@ const TOLD: Duration = Duration::from_secs(40);
 
 pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
     vec![
-        suite.test("pod annotation beats namespace annotation beats namespace name beats default", the_order),
-        suite.test("an annotation that names no pool is an error on the pod, and nothing falls back", no_such_pool),
-        suite.test("an annotation that names a draining pool is an error on the pod", draining),
-        suite.test("an annotation that names a pool not for this node is an error on the pod", not_this_node),
+        suite.test(
+            "the pool is selected by pod annotation, namespace annotation, namespace name, then default",
+            the_order,
+        ),
+        suite.test(
+            "a pod whose annotation names a missing pool gets a Warning and no address of another pool",
+            no_such_pool,
+        ),
+        suite.test("a pod whose annotation names a draining pool gets a Warning", draining),
+        suite.test("a pod whose annotation names a pool that its node may not use gets a Warning", not_this_node),
     ]
 }
 

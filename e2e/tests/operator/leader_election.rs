@@ -18,8 +18,8 @@ use crate::fixture::{OperatorFixture, RECONCILE_TIMEOUT, arguments};
 
 pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
     vec![
-        suite.test("one_of_two_operators_leads_and_the_other_follows_it", succession),
-        suite.test("an_operator_goes_on_by_itself_after_the_api_server_was_away", outage),
+        suite.test("one of two operators leads, and the other takes over", succession),
+        suite.test("an operator continues after an outage of the API server", outage),
     ]
 }
 

@@ -19,8 +19,8 @@ use crate::fixture::{OperatorFixture, RECONCILE_TIMEOUT};
 
 pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
     vec![
-        suite.test("times_that_only_kubernetes_accepts_stop_no_operator_while_it_watches_lists_or_starts", times),
-        suite.test("a_block_that_can_not_be_read_keeps_its_place_and_its_pool_and_an_event_tells_it", unreadable_block),
+        suite.test("timestamps that only Kubernetes accepts stop no operator that watches, lists or starts", times),
+        suite.test("an unreadable block keeps its range and its pool, and an event reports it", unreadable_block),
     ]
 }
 
