@@ -28,9 +28,9 @@ use faults::{Faults, RequestInfo};
 use crate::control_plane::ControlPlane;
 
 /// The largest request body that is passed on.
-const LARGEST_REQUEST: usize = 4 << 20;
+const MAX_REQUEST_BYTES: usize = 4 << 20;
 /// How long a TLS handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The proxy. Dropped: it ends, and its connections break.
 #[derive(Debug)]
@@ -115,7 +115,7 @@ impl TlsListener {
                 let Ok((stream, from)) = accepted else { continue };
                 let (tls, sender) = (tls.clone(), sender.clone());
                 tokio::spawn(async move {
-                    if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+                    if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
                         // Refused only when the proxy has ended.
                         let _ = sender.send((stream, from)).await;
                     }
@@ -151,7 +151,7 @@ async fn pass(State(state): State<ProxyState>, request: Request) -> Response {
 
 async fn forward(state: &ProxyState, request: Request) -> Result<Response> {
     let (mut parts, body) = request.into_parts();
-    let body = axum::body::to_bytes(body, LARGEST_REQUEST).await?;
+    let body = axum::body::to_bytes(body, MAX_REQUEST_BYTES).await?;
     let mut request = RequestInfo::of(&parts.method, &parts.uri);
     request.id = state.faults.note(&request, &String::from_utf8_lossy(&body));
     if let Some(code) = state.faults.refuses(&request) {

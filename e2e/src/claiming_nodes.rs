@@ -26,7 +26,7 @@ const SCALE: f64 = 0.01;
 /// How many blocks are carved, and how many nodes connect, at the same time.
 const CONCURRENCY: usize = 16;
 /// How long the audit log may lag behind the answers.
-const AUDIT: Duration = Duration::from_secs(20);
+const AUDIT_LOG_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A control plane with the custom resource definitions installed, and no operator.
 pub struct ClaimFixture {
@@ -151,7 +151,7 @@ impl ClaimFixture {
     /// How many calls about blocks each node of a prefix made since a mark, in rising order, once so many claims are in the audit log.
     pub async fn calls_of_claims(&self, mark: Mark, prefix: &str, claims: usize) -> Result<Vec<usize>> {
         let prefix = format!("{prefix}-");
-        wait_until("each claim's calls are in the audit log", AUDIT, || async {
+        wait_until("each claim's calls are in the audit log", AUDIT_LOG_TIMEOUT, || async {
             let entries = self
                 .audit
                 .calls(mark, |entry| entry.user_agent.starts_with(&prefix) && entry.resource() == "addressblocks")?;

@@ -30,12 +30,12 @@ use bobbin_e2e::wait::{check, wait_until};
 use serde_json::Value;
 
 /// How long a held ADD is held here.
-const HOLD: Duration = Duration::from_secs(6);
+const ADD_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long it may take until the records are right again.
 const CONVERGENCE_TIMEOUT: Duration = Duration::from_mins(1);
 
 fn main() -> Result<ExitCode> {
-    let flags = [format!("--hold-add={}s", HOLD.as_secs()), "--sweep-interval=2s".to_owned()];
+    let flags = [format!("--hold-add={}s", ADD_TIMEOUT.as_secs()), "--sweep-interval=2s".to_owned()];
     let suite = single_node::suite(SingleNodeOptions { agent: flags.to_vec(), ..SingleNodeOptions::default() })?;
     let tests = vec![
         suite.test(

@@ -41,12 +41,12 @@ use bobbin_e2e::single_node::{self, SingleNode, SingleNodeOptions};
 /// What all waits of the agent are multiplied with.
 const TIME_SCALE: f64 = 0.05;
 /// How long an ADD is held here.
-const HOLD_ADD: &str = "--hold-add=8s";
+const ADD_TIMEOUT: &str = "--hold-add=8s";
 /// How long the agent may take for what it does at once, on a machine that is busy with other things.
-const AT_ONCE: Duration = Duration::from_secs(10);
+const IMMEDIATE_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn main() -> Result<ExitCode> {
-    let mut flags = vec![HOLD_ADD.to_owned()];
+    let mut flags = vec![ADD_TIMEOUT.to_owned()];
     flags.push(scaled(TIME_SCALE));
     let suite =
         single_node::suite(SingleNodeOptions { agent: flags, api_proxy: true, ..SingleNodeOptions::default() })?;
@@ -139,8 +139,8 @@ fn scaled(scale: f64) -> String {
 }
 
 /// How long to wait for what the agent does within `real`, unscaled; with room for a busy machine.
-fn timeout(real: Duration) -> Duration {
-    AT_ONCE + real.mul_f64(TIME_SCALE)
+fn scaled_timeout(real: Duration) -> Duration {
+    IMMEDIATE_TIMEOUT + real.mul_f64(TIME_SCALE)
 }
 
 /// Restarts the agent with these flags beside the usual ones.

@@ -16,11 +16,11 @@ use serde_json::json;
 /// How long one test may take.
 const TEST_TIMEOUT: Duration = Duration::from_mins(3);
 /// How long a release may take.
-const RELEASE: Duration = Duration::from_secs(20);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(20);
 /// The most calls that one claim may take: three unread blocks, then three times a list and a claim.
 const MAX_CALLS_PER_CLAIM: usize = 9;
 /// Longer than what counts as an outage, at the scale of these nodes' waits.
-const OUTAGE: Duration = Duration::from_millis(200);
+const OUTAGE_DURATION: Duration = Duration::from_millis(200);
 /// Nodes that claim at once.
 const NODES: usize = 1000;
 
@@ -63,7 +63,7 @@ async fn stale(fixture: &mut ClaimFixture) -> Result<()> {
         let node = fixture.node(node, &pool("stale", 65, window)?).await?;
         let block = node.claiming.claims.claim("stale", false).await?;
         ensure!(block.name == "stale-1500" && block.index == 1500, "claimed {}", block.name);
-        ensure!(node.claiming.release(&block.name, RELEASE).await, "{} did not go back", block.name);
+        ensure!(node.claiming.release(&block.name, RELEASE_TIMEOUT).await, "{} did not go back", block.name);
         remove_finalizer(fixture, &block.name).await?;
     }
     Ok(())
@@ -75,7 +75,7 @@ async fn after_outage(fixture: &mut ClaimFixture) -> Result<()> {
     node.claiming.lose_contact();
     let begun = Instant::now();
     wait_until("an outage has lasted", Duration::from_secs(10), || async {
-        Ok(check(begun.elapsed() > OUTAGE, || format!("{:?}", begun.elapsed())))
+        Ok(check(begun.elapsed() > OUTAGE_DURATION, || format!("{:?}", begun.elapsed())))
     })
     .await?;
     let block = node.claiming.claims.claim("restored", false).await?;
@@ -121,7 +121,7 @@ async fn released_unused(fixture: &mut ClaimFixture) -> Result<()> {
         "{:?}",
         stored.spec
     );
-    ensure!(first.claiming.release(&block.name, RELEASE).await, "{} did not go back", block.name);
+    ensure!(first.claiming.release(&block.name, RELEASE_TIMEOUT).await, "{} did not go back", block.name);
     let stored = fixture.blocks().get(&block.name).await?;
     ensure!(stored.spec.node_name.is_none() && stored.spec.free_since.is_none(), "{:?}", stored.spec);
     // Nobody took its finalizer off: the next node claims it by a read.

@@ -19,6 +19,9 @@ use bobbin_e2e::single_node::{
 };
 use serde_json::{Value, json};
 
+/// The code of an ADD whose interface exists in the container.
+const INTERFACE_EXISTS: u64 = 100;
+
 fn main() -> Result<ExitCode> {
     let suite = single_node::suite(SingleNodeOptions::default())?;
     let tests = vec![
@@ -141,7 +144,7 @@ async fn add_into_an_existing_interface(node: &mut SingleNode) -> Result<()> {
     let pod = node.sandbox()?;
     pod.namespace.ip("link add eth0 type veth peer name foreign\naddr add 192.0.2.1/24 dev eth0\n")?;
     let error = node.call(&pod.call("ADD"))?.error()?;
-    ensure!(error.text.contains("eth0"), "{error:?}");
+    ensure!(error.code == INTERFACE_EXISTS && error.text.contains("eth0"), "{error:?}");
     ensure!(pod.addresses()? == ["192.0.2.1".parse::<std::net::IpAddr>()?], "the foreign link was touched");
     node.del(&pod)?;
     ensure!(pod.addresses()?.len() == 1, "DEL removed a foreign link");

@@ -21,7 +21,7 @@ use crate::network::{Fabric, FabricAddresses};
 /// The first process.
 const INIT: &str = include_str!("node/init.sh");
 /// How long containerd may take from boot to its first answer, on a busy machine.
-const CONTAINERD: Duration = Duration::from_mins(1);
+const CONTAINERD_START_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What a node needs to know of the cluster that it joins.
 #[derive(Clone, Debug)]
@@ -126,7 +126,7 @@ impl Node {
     }
 
     fn await_containerd(&mut self) -> Result<()> {
-        let deadline = Instant::now() + CONTAINERD;
+        let deadline = Instant::now() + CONTAINERD_START_TIMEOUT;
         while let Err(error) = self.exec(["ctr", "version"]) {
             if let Some(power) = self.power.as_mut() {
                 power.init.must_be_running()?;
@@ -135,7 +135,7 @@ impl Node {
                 bail!(
                     "containerd of {} did not answer within {} s: {error:#}; its log is {}",
                     self.name,
-                    CONTAINERD.as_secs(),
+                    CONTAINERD_START_TIMEOUT.as_secs(),
                     self.disk.join("containerd.log").display()
                 );
             }

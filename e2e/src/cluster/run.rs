@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use crate::control_plane::Scratch;
+use crate::control_plane::ScratchDir;
 
 /// Where directories of runs begin.
 const PREFIX: &str = "bobbin-cluster-";
@@ -18,7 +18,7 @@ const CLEAN: &str = include_str!("run/clean.sh");
 #[derive(Debug)]
 pub struct Run {
     id: String,
-    scratch: Scratch,
+    scratch: ScratchDir,
     keeper: Child,
 }
 
@@ -26,7 +26,7 @@ impl Run {
     /// Begins a run, after removing what runs that ended badly have left, keeper and all.
     pub fn begin() -> Result<Self> {
         clean_stale()?;
-        let scratch = Scratch::make(PREFIX)?;
+        let scratch = ScratchDir::make(PREFIX)?;
         let name = scratch.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
         let id = name.trim_start_matches(PREFIX).to_owned();
         let keeper = Command::new("setsid")

@@ -98,13 +98,13 @@ pub fn killed_with_parent(program: &Path, netns: Option<&Path>) -> Command {
     command
 }
 
-type Order = (Command, Sender<std::io::Result<Child>>);
+type SpawnRequest = (Command, Sender<std::io::Result<Child>>);
 
 /// Starts a command from the thread that lives as long as the process.
 pub fn spawn(command: Command) -> Result<Child> {
-    static STARTER: OnceLock<Sender<Order>> = OnceLock::new();
+    static STARTER: OnceLock<Sender<SpawnRequest>> = OnceLock::new();
     let starter = STARTER.get_or_init(|| {
-        let (orders, inbox) = channel::<Order>();
+        let (orders, inbox) = channel::<SpawnRequest>();
         std::thread::spawn(move || {
             for (mut command, reply) in inbox {
                 // The one who asked may have gone; then the child is dropped and dies with the process.

@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::Namespace;
 
 /// How long a look for a connection lasts before the weather is looked at again.
-const LOOK_MS: u16 = 10;
+const POLL_INTERVAL_MS: u16 = 10;
 /// How long opening a connection to the API server may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -139,13 +139,13 @@ fn serve(
         match &listener {
             Some(open) => {
                 let mut look = [PollFd::new(open.as_fd(), PollFlags::POLLIN)];
-                if poll(&mut look, PollTimeout::from(LOOK_MS)).is_ok_and(|ready| ready > 0)
+                if poll(&mut look, PollTimeout::from(POLL_INTERVAL_MS)).is_ok_and(|ready| ready > 0)
                     && let Ok((near, _)) = open.accept()
                 {
                     begin(&near, target, state);
                 }
             }
-            None if fault == NetworkFault::Refuse => std::thread::sleep(Duration::from_millis(u64::from(LOOK_MS))),
+            None if fault == NetworkFault::Refuse => std::thread::sleep(Duration::from_millis(u64::from(POLL_INTERVAL_MS))),
             None => listener = listen(namespace, address).ok(),
         }
     }

@@ -16,7 +16,7 @@ use super::fixture::{Block, PoolFixture, answered, await_node_warning};
 use super::{TIME_SCALE, scaled, with_flags};
 
 /// Silence of a watch after which its blocks are not proven.
-const SILENCE: Duration = Duration::from_secs(90);
+const WATCH_SILENCE: Duration = Duration::from_secs(90);
 
 /// How long an ADD of an unproven block waits for its record here.
 pub const WAIT: &str = "2s";
@@ -28,7 +28,7 @@ pub async fn with_wait(node: &mut SingleNode, wait: &str) -> Result<()> {
 
 /// The time that makes a watch's silence count has passed. Nothing tells of it from outside.
 pub async fn outlast_watch_silence() {
-    tokio::time::sleep(SILENCE.mul_f64(TIME_SCALE) + Duration::from_secs(1)).await;
+    tokio::time::sleep(WATCH_SILENCE.mul_f64(TIME_SCALE) + Duration::from_secs(1)).await;
 }
 
 /// An ADD, with records that take a moment: none of the addresses that the other node has recorded is the answer.

@@ -18,7 +18,7 @@ use super::direct_routing::routed;
 use super::fixture::{
     Block, PoolFixture, answered, await_node_warning, delete_assignment, node_warnings, records, remove_other_node,
 };
-use super::{AT_ONCE, scaled, with_flags};
+use super::{IMMEDIATE_TIMEOUT, scaled, with_flags};
 
 /// Resyncs are frequent in these tests.
 const SCALE: f64 = 0.01;
@@ -168,7 +168,7 @@ pub async fn times(node: &mut SingleNode) -> Result<()> {
     let refused = fixture.pod(node).await?;
     finds_none(node, &fixture, refused)?;
     node.del(&fixture.pods[first])?;
-    wait_until("a pod gets the address of the one that ended", AT_ONCE, || async {
+    wait_until("a pod gets the address of the one that ended", IMMEDIATE_TIMEOUT, || async {
         let answer = node.call(&fixture.pods[refused].call("ADD"))?;
         Ok(check(answered(&answer)? == Some(taken), || answer.stdout.clone()))
     })
@@ -257,12 +257,12 @@ pub async fn pod_and_namespace(node: &mut SingleNode) -> Result<()> {
 }
 
 /// A kind whose schema lets fields have any type, as if a later version of the kind had changed one.
-struct Loosened {
+struct LoosenedSchema {
     plural: &'static str,
     schema: Value,
 }
 
-impl Loosened {
+impl LoosenedSchema {
     async fn begin(node: &SingleNode, plural: &'static str) -> Result<Self> {
         let kinds: Api<CustomResourceDefinition> = Api::all(node.client.clone());
         let definition = kinds.get(&format!("{plural}.bobbin.dev")).await?;
@@ -318,7 +318,7 @@ pub async fn pool(node: &mut SingleNode) -> Result<()> {
     often(node).await?;
     let mut fixture = PoolFixture::create(node, "odd-pool", 65, 28, 2, json!({})).await?;
     fixture.add(node).await?;
-    let kind = Loosened::begin(node, "addresspools").await?;
+    let kind = LoosenedSchema::begin(node, "addresspools").await?;
     let log = node.agent_log().len();
     patch_soon::<AddressPool>(node, "odd-pool", json!({"spec": {"draining": "no"}})).await?;
     is_logged(node, log, "AddressPool odd-pool can't be read and counts as in use").await?;
@@ -354,7 +354,7 @@ pub async fn own_record(node: &mut SingleNode) -> Result<()> {
     let mut fixture = PoolFixture::create(node, "odd-own", 66, 30, 2, json!({})).await?;
     let first = fixture.add(node).await?;
     let held = fixture.address(first)?;
-    let kind = Loosened::begin(node, "ipassignments").await?;
+    let kind = LoosenedSchema::begin(node, "ipassignments").await?;
     patch_soon::<IPAssignment>(node, &held.to_string(), json!({"spec": {"ifName": 7}})).await?;
     resynced(node).await?;
     for what in ["while the agent runs", "after a restart"] {
@@ -379,7 +379,7 @@ pub async fn named_record(node: &mut SingleNode) -> Result<()> {
     let mut fixture = PoolFixture::create(node, "odd-named", 69, 30, 2, json!({})).await?;
     let first = fixture.add(node).await?;
     let held = fixture.address(first)?.to_string();
-    let kind = Loosened::begin(node, "ipassignments").await?;
+    let kind = LoosenedSchema::begin(node, "ipassignments").await?;
     let log = node.agent_log().len();
     patch_soon::<IPAssignment>(node, &held, json!({"spec": {"ifName": 7}})).await?;
     resynced(node).await?;
@@ -401,7 +401,7 @@ pub async fn stray_record(node: &mut SingleNode) -> Result<()> {
     let first = fixture.add(node).await?;
     let (block, taken) = (fixture.block(node, first).await?, fixture.address(first)?);
     let stray = last_but(&block, taken)?;
-    let kind = Loosened::begin(node, "ipassignments").await?;
+    let kind = LoosenedSchema::begin(node, "ipassignments").await?;
     let log = node.agent_log().len();
     wait_until("the API server takes a record of another type", WAIT_TIMEOUT, || async {
         create_orphaned_assignment(node, &fixture, &block, stray, json!(7)).await?;

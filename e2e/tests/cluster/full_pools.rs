@@ -11,7 +11,7 @@ use libtest_mimic::Trial;
 
 use crate::fixture::BLOCK_IDLE;
 
-const READY: Duration = Duration::from_mins(1);
+const READY_TIMEOUT: Duration = Duration::from_mins(1);
 
 pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
     vec![
@@ -32,7 +32,7 @@ async fn fill(cluster: &Cluster, name: &str, ipv4: &str, ipv6: &str) -> Result<(
     for number in 1..=4 {
         cluster.create_pod(&Workload::pod(name, &format!("pod-{number}")).on("n1")).await?;
     }
-    cluster.await_ready_pods(name, "", "", 4, READY).await?;
+    cluster.await_ready_pods(name, "", "", 4, READY_TIMEOUT).await?;
     cluster.await_condition(&pool, "Exhausted", "True", Duration::from_secs(10)).await?;
     cluster.create_pod(&Workload::pod(name, "fifth").on("n1")).await?;
     // The pool, the node, the number, what to do; at once, while the ADD is still held.

@@ -15,7 +15,7 @@ use xtask::image::TOOLS;
 
 use crate::fixture::VALUES;
 
-const PODS: Duration = Duration::from_secs(90);
+const PODS_READY_TIMEOUT: Duration = Duration::from_secs(90);
 /// Pods of the StatefulSet, and how often all of them are deleted: together the 50 times.
 const REPLICAS: usize = 5;
 const ROUNDS: usize = 10;
@@ -54,7 +54,7 @@ async fn fifty_times(cluster: &mut Cluster) -> Result<()> {
         .await?;
     let mut seen: BTreeSet<(String, String)> = BTreeSet::new();
     for _ in 0..ROUNDS {
-        cluster.await_ready_pods("again", "", "app=db", REPLICAS, PODS).await?;
+        cluster.await_ready_pods("again", "", "app=db", REPLICAS, PODS_READY_TIMEOUT).await?;
         cluster.await_no_leak_and_no_duplicate(Duration::from_secs(20)).await?;
         seen.extend(containers(cluster).await?);
         let old: BTreeSet<String> =
@@ -62,7 +62,7 @@ async fn fifty_times(cluster: &mut Cluster) -> Result<()> {
         cluster.kubectl(["-n", "again", "delete", "pod", "-l", "app=db", "--wait=false"])?;
         let old = &old;
         let cluster = &*cluster;
-        wait_until("the old pods are gone", PODS, || async move {
+        wait_until("the old pods are gone", PODS_READY_TIMEOUT, || async move {
             let left = cluster
                 .assignments_of("again")
                 .await?
@@ -73,7 +73,7 @@ async fn fifty_times(cluster: &mut Cluster) -> Result<()> {
         })
         .await?;
     }
-    let pods = cluster.await_ready_pods("again", "", "app=db", REPLICAS, PODS).await?;
+    let pods = cluster.await_ready_pods("again", "", "app=db", REPLICAS, PODS_READY_TIMEOUT).await?;
     cluster.await_no_leak_and_no_duplicate(Duration::from_secs(20)).await?;
     let alive = containers(cluster).await?;
     ensure!(seen.is_disjoint(&alive) && seen.len() >= REPLICAS * ROUNDS, "{} old containers were seen", seen.len());

@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::fixture::VALUES;
 use crate::probe::Probes;
 
-const PODS: Duration = Duration::from_secs(90);
+const PODS_READY_TIMEOUT: Duration = Duration::from_secs(90);
 
 pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
     vec![
@@ -31,7 +31,7 @@ pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
 async fn all_agents_deleted(cluster: &mut Cluster) -> Result<()> {
     cluster.make_namespace("steady", &[]).await?;
     cluster.deploy("steady", "web", 6).await?;
-    let pods = cluster.await_ready_pods("steady", "", "app=web", 6, PODS).await?;
+    let pods = cluster.await_ready_pods("steady", "", "app=web", 6, PODS_READY_TIMEOUT).await?;
     let from = pods.first().context("there are pods")?;
     let to = pods.iter().find(|pod| pod.node != from.node).context("all pods are on one node")?;
     let slices = settled_slices(cluster, pods.len()).await?;
@@ -45,7 +45,7 @@ async fn all_agents_deleted(cluster: &mut Cluster) -> Result<()> {
     let (agents, selector, old) = (&agents, &selector, &old);
     let nodes: Api<v1::Node> = Api::all(cluster.client());
     let nodes = &nodes;
-    wait_until("all agents are new and Ready", PODS, || async move {
+    wait_until("all agents are new and Ready", PODS_READY_TIMEOUT, || async move {
         for node in nodes.list(&ListParams::default()).await?.items {
             if let Some(why) = not_ready(&node) {
                 // Not a reason to look again: it must not have happened.
@@ -67,7 +67,7 @@ async fn all_agents_deleted(cluster: &mut Cluster) -> Result<()> {
 
 /// The EndpointSlices of the test's Service, once each of its pods is a ready endpoint.
 async fn settled_slices(cluster: &Cluster, pods: usize) -> Result<Vec<EndpointSlice>> {
-    wait_until("every pod is a ready endpoint in both families", PODS, || async {
+    wait_until("every pod is a ready endpoint in both families", PODS_READY_TIMEOUT, || async {
         let ready: Vec<usize> = endpoint_slices(cluster).await?.iter().map(ready_endpoints).collect();
         Ok(check(ready == [pods; FAMILIES.len()], || format!("{ready:?} endpoints are ready")))
     })
@@ -126,7 +126,7 @@ async fn api_server_and_operator_stopped(cluster: &mut Cluster) -> Result<()> {
     let file = cluster.node("n1")?.path("/etc/kubernetes/manifests/static.json")?;
     std::fs::write(&file, manifest.to_string())?;
     let node = cluster.node("n1")?;
-    let address = wait_until("a static pod runs and is reached, with the API server down", PODS, || async {
+    let address = wait_until("a static pod runs and is reached, with the API server down", PODS_READY_TIMEOUT, || async {
         let Some(pid) = node.processes_of_pod(UID).first().copied() else {
             return Ok(Poll::Pending("it has no process".to_owned()));
         };
@@ -143,7 +143,7 @@ async fn api_server_and_operator_stopped(cluster: &mut Cluster) -> Result<()> {
     .await?;
     ensure!(Some(address) != before.ipv4.map(Into::into), "the static pod has the address of another");
     std::fs::remove_file(&file)?;
-    wait_until("the static pod stops, with the API server down", PODS, || async {
+    wait_until("the static pod stops, with the API server down", PODS_READY_TIMEOUT, || async {
         let routes = node.exec(["ip", "-4", "route", "show", "table", "116"])?;
         let left = routes.lines().any(|line| line.starts_with(&format!("{address} ")));
         Ok(check(!left && node.processes_of_pod(UID).is_empty(), || routes))

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod as KubePod;
 use kube::api::{Api, PostParams};
 use serde_json::json;
 
-use super::deleted_pods::{FREED, SCALE, node_is_ready};
+use super::deleted_pods::{RELEASE_TIMEOUT, SCALE, node_is_ready};
 use super::{
     CONVERGENCE_TIMEOUT, addresses, await_two_stale_checks, create_small_pool, end, has_assignment, restart, scaled,
 };
@@ -33,7 +33,7 @@ async fn pods_read_twice(node: &SingleNode, name: &str) -> Result<()> {
 
 /// Waits until none of these containers has a record.
 async fn freed(node: &SingleNode, ids: &[&str]) -> Result<()> {
-    wait_until("the addresses are freed, for their pods are gone", FREED, || async {
+    wait_until("the addresses are freed, for their pods are gone", RELEASE_TIMEOUT, || async {
         let records = node.assignments().await?;
         let left = records.iter().filter(|one| ids.contains(&one.spec.container_id.as_str())).count();
         Ok(check(left == 0, || format!("{left} records")))

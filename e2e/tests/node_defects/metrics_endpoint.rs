@@ -11,15 +11,15 @@ use bobbin_e2e::wait::{check, wait_until};
 use super::METRICS;
 
 /// How long one answer may take.
-const ANSWER: Duration = Duration::from_secs(5);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// GET of a path: the status line's number and the body.
 pub fn get(node: &SingleNode, path: &str) -> Result<(u16, String)> {
     let (address, request) = (METRICS.parse::<SocketAddr>()?, format!("GET {path} HTTP/1.0\r\n\r\n"));
     let answer = node.namespace.run(move || -> Result<String> {
         let mut stream =
-            TcpStream::connect_timeout(&address, ANSWER).with_context(|| format!("nobody listens at {address}"))?;
-        stream.set_read_timeout(Some(ANSWER))?;
+            TcpStream::connect_timeout(&address, RESPONSE_TIMEOUT).with_context(|| format!("nobody listens at {address}"))?;
+        stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
         stream.write_all(request.as_bytes())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
