@@ -1,7 +1,7 @@
-//! A proxy that ends TLS in front of the API server, so that a test can spoil single requests and single watches.
+//! A proxy in front of the API server that ends TLS, so that a test can break single requests and single watches.
 //!
-//! [`crate::network::TcpProxy`] knows bytes only. This one knows verbs, resources and watch events. Whoever is to suffer gets a
-//! kubeconfig with its address; it speaks to the API server as the user of one token.
+//! [`crate::network::TcpProxy`] sees only bytes. This proxy sees verbs, resources and watch events. A program uses it by a
+//! kubeconfig with its address; the proxy calls the API server as the user of one token.
 
 mod faults;
 mod watches;
@@ -102,7 +102,7 @@ struct TlsListener {
 }
 
 impl TlsListener {
-    /// Each handshake is a task of its own: one that hangs delays no other.
+    /// Each handshake is a separate task: one that hangs delays no other.
     fn on(tcp: TcpListener, tls: TlsAcceptor) -> Result<Self> {
         let (sender, ready) = mpsc::channel(1);
         let address = tcp.local_addr()?;

@@ -31,7 +31,7 @@ use xtask::programs::Programs;
 
 /// How long the API server may take from exec to ready, on a machine that is busy with other things.
 const START_TIMEOUT: Duration = Duration::from_mins(3);
-/// How long one look at it may take.
+/// How long one readiness probe may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A running control plane. Dropped: both programs are killed and its directory is removed.

@@ -19,7 +19,7 @@ pub use output::print_step;
 
 /// Pods of the Deployment: four on each node.
 const WEB: usize = 12;
-/// Pods of the namespace with a pool of its own.
+/// Pods of the namespace that has a pool.
 const PAYMENTS: usize = 3;
 /// Addresses of the pool that runs full.
 const TINY: usize = 4;
@@ -80,7 +80,9 @@ pub async fn run(cluster: &Cluster) -> Result<Outcome> {
 
     // Counts are written every few seconds only.
     for (file, used) in [("default", WEB), ("payments", PAYMENTS)] {
-        cluster.await_object(pool(file), "counts its pods", PODS_READY_TIMEOUT, |seen| seen["status"]["used"] == used).await?;
+        cluster
+            .await_object(pool(file), "counts its pods", PODS_READY_TIMEOUT, |seen| seen["status"]["used"] == used)
+            .await?;
     }
     print_output("kubectl get addresspools", &cluster.kubectl(["get", "addresspools"])?, 20);
     print_output(
@@ -103,7 +105,7 @@ pub async fn run(cluster: &Cluster) -> Result<Outcome> {
     }
 
     print_step(
-        "every path, each by a connection of its own, IPv4 and IPv6: pod to pod, pod to node, node to pod, pod to Service",
+        "every path, each by a new connection, IPv4 and IPv6: pod to pod, pod to node, node to pod, pod to Service",
     );
     let outcome = walk(cluster, &pods, &web).await?;
     run_full(cluster).await?;

@@ -1,7 +1,7 @@
-//! One node without kubelet: a real etcd and API server, the operator and the agent as processes, the shim executed as containerd
-//! does it, pods that are bare network namespaces. Conformance and agent tests, and the bench, stand on it.
+//! One node without kubelet. API server, operator and agent are real processes. The shim is executed as containerd does it, and
+//! a pod is a network namespace without a process.
 //!
-//! The agent reaches the API server through a [`TcpProxy`] that a test can spoil.
+//! The agent reaches the API server through a [`TcpProxy`] that causes network faults.
 
 mod calls;
 mod echo;

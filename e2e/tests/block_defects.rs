@@ -92,11 +92,11 @@ fn main() -> Result<ExitCode> {
         ),
         suite.test(
             "timestamps that only Kubernetes accepts stop neither a running agent nor one that starts",
-            unreadable::times,
+            unreadable::timestamps::objects,
         ),
         suite.test(
             "pods get addresses though pod and namespace have timestamps that only Kubernetes accepts",
-            unreadable::pod_and_namespace,
+            unreadable::timestamps::pod_and_namespace,
         ),
         suite.test("an unreadable pool serves as before, and the log names it", unreadable::pool),
         suite.test(
@@ -105,7 +105,7 @@ fn main() -> Result<ExitCode> {
         ),
         suite.test("an address whose assignment is unreadable is not assigned", unreadable::stray_record),
         suite.test("an unreadable assignment is named in the log and is not taken for a duplicate", unreadable::named_record),
-        suite.test("an unreadable block of another node costs no route to other blocks", unreadable::direct),
+        suite.test("an unreadable block of another node costs no route to other blocks", unreadable::timestamps::direct),
         suite.test("an assignment that an administrator deleted is created again", manual_edits::deleted_record),
         suite.test("a block whose pool was removed by force is released with its last address", manual_edits::removed_pool),
         suite.test("a block that is being deleted assigns no address, and an event on the node says so", manual_edits::deleted_block),

@@ -1,5 +1,6 @@
-//! Many nodes claim blocks at once, by the agent's own code, against a real kube-apiserver: no block goes to two nodes, no claim needs
-//! more than a few calls, and what a node knows may be as old as it likes.
+//! Many nodes claim blocks of a real kube-apiserver at once, by the agent's code.
+//!
+//! No block goes to two nodes, and no claim needs more than a few calls, however stale a node's view is.
 
 use std::collections::HashSet;
 use std::process::ExitCode;

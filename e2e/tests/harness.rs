@@ -1,5 +1,5 @@
-//! The test cluster itself, with the reference plugins for a network: that its nodes are real, can die and come back, and that
-//! nothing of it stays behind, whatever ends the run.
+//! The test cluster itself, with the reference plugins as its network. Its nodes boot, lose power and boot again, and a run that
+//! is killed leaves nothing behind.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

@@ -93,7 +93,7 @@ fn main() -> Result<ExitCode> {
         suite.test("STATUS succeeds however long an agent that was ready is away", status::long_away),
         suite.test("uninstalling removes every marker file of the plugin", status::markers_forgotten),
         suite.test(
-            "CNI is served while the metrics port is in use, and the port is opened when it comes free",
+            "CNI is served while the metrics port is in use, and the port is opened when it is free",
             health::busy_port,
         ),
         suite.test("/healthz fails when a loop makes no progress", health::hung_loop),
@@ -119,7 +119,7 @@ fn scaled_minute() -> Duration {
     Duration::from_secs(20)
 }
 
-/// Restarts the agent with these flags in the place of its own of the same names.
+/// Restarts the agent. These flags replace those of the same names.
 async fn restart(node: &mut SingleNode, flags: &[String]) -> Result<()> {
     node.kill_agent();
     node.set_agent_flags(&flags.iter().map(String::as_str).collect::<Vec<_>>());

@@ -19,7 +19,9 @@ pub async fn install_crds(client: &kube::Client) -> Result<()> {
         let name = definition.metadata.name.clone().unwrap_or_default();
         api.create(&PostParams::default(), &definition).await.with_context(|| format!("{name} is not admitted"))?;
         let established = await_condition(api.clone(), &name, conditions::is_crd_established());
-        tokio::time::timeout(ESTABLISHED_TIMEOUT, established).await.with_context(|| format!("{name} is not established"))??;
+        tokio::time::timeout(ESTABLISHED_TIMEOUT, established)
+            .await
+            .with_context(|| format!("{name} is not established"))??;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! Children that die with us, also when we are killed by SIGKILL. Whatever a test starts goes through here.
+//! Child processes that end with this process, even if it is killed by SIGKILL. Tests start every program here.
 //!
-//! The kernel sends the parent-death signal when the *thread* that started the child ends, so all children are started
-//! by one thread that lives as long as the process.
+//! The kernel sends the parent-death signal when the *thread* that started the child ends. So one thread, which lives as long as
+//! the process, starts all children.
 
 use std::ffi::OsStr;
 use std::fs::File;

@@ -1,5 +1,5 @@
-//! A proxy in front of the API server that a test can spoil: refuse, swallow, lose answers, delay. It knows bytes only, so TLS
-//! stays end to end. Whoever is to suffer gets a kubeconfig with the proxy's address.
+//! A TCP proxy in front of the API server that causes network faults. It sees only bytes, so TLS stays end to end. A program
+//! uses it by a kubeconfig with its address.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Namespace;
 
-/// How long a look for a connection lasts before the weather is looked at again.
+/// How long the proxy waits for a connection before it checks for a new fault.
 const POLL_INTERVAL_MS: u16 = 10;
 /// How long opening a connection to the API server may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -83,7 +83,7 @@ impl TcpProxy {
         shared.fault = fault;
         drop(shared);
         let listens = fault != NetworkFault::Refuse;
-        // The listener follows within one look.
+        // The listener follows within one poll.
         while lock(&self.shared).listening != listens {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -145,7 +145,9 @@ fn serve(
                     begin(&near, target, state);
                 }
             }
-            None if fault == NetworkFault::Refuse => std::thread::sleep(Duration::from_millis(u64::from(POLL_INTERVAL_MS))),
+            None if fault == NetworkFault::Refuse => {
+                std::thread::sleep(Duration::from_millis(u64::from(POLL_INTERVAL_MS)));
+            }
             None => listener = listen(namespace, address).ok(),
         }
     }

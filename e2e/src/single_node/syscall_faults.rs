@@ -12,7 +12,7 @@ use crate::wait::{Poll, check, wait_until};
 
 /// How long strace may take to take hold of the agent.
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long it may take to let go of it by itself.
+/// How long it may take to detach.
 const DETACH_TIMEOUT: Duration = Duration::from_secs(3);
 /// What strace says when it has hold of all threads.
 const ATTACHED: &str = " attached";
@@ -58,14 +58,14 @@ impl SingleNode {
 }
 
 impl SyscallFaults {
-    /// Lets go of the agent; what happened. If the agent does not live any more, strace ends by itself.
+    /// Detaches from the agent, and returns the faults. If the agent has ended, strace ends by itself.
     pub async fn end(mut self, agent_lives: bool) -> Result<Vec<InjectedSyscall>> {
         if agent_lives {
             // Refused only when it has ended.
             let _ = self.strace.signal(Signal::SIGTERM);
         }
         let strace = &mut self.strace;
-        let gone = wait_until("strace has let go of the agent", DETACH_TIMEOUT, || {
+        let gone = wait_until("strace has detached from the agent", DETACH_TIMEOUT, || {
             let ended = strace.ended().is_some();
             async move { Ok(check(ended, || "it runs".to_owned())) }
         });

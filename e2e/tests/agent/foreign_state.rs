@@ -1,4 +1,4 @@
-//! What is not ours stays, what is ours is repaired, and an ADD that fails leaves nothing.
+//! The agent leaves foreign state alone and restores its own, and a failed ADD leaves nothing behind.
 
 use std::fmt::Write;
 

@@ -1,8 +1,7 @@
-//! Each system call of an ADD fails in turn, or is the agent's last one: strace sees to it from outside, the agent has no hook for it.
+//! strace makes each system call of an ADD fail in turn, or kills the agent at it. The agent has no hook for this.
 //!
-//! strace counts by thread: the Nth call of each thread is hit. So what undoes a failed ADD, which has threads of its own, may be
-//! hit as well, and then the sweep has to end it. A run goes on with N until no thread that serves the ADD makes an Nth call. What a
-//! wiring thread does first is not reached if the Nth call of the thread that starts it ends the ADD before.
+//! strace counts by thread: the Nth call of each thread is hit. So the undoing of a failed ADD, which runs in other threads, may
+//! be hit as well; then the stale check removes the attachment. A run ends when no thread that serves the ADD makes an Nth call.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -54,7 +53,7 @@ const MAX_CALLS: usize = 48;
 const LISTENERS: [&str; 2] = ["bobbin-notices", "bobbin-filter"];
 /// How the shim's sentence begins when the agent gave no answer: only then something may be left until the runtime's DEL.
 const UNANSWERED: &str = "the Bobbin agent of this node";
-/// What the agent says when the sweep had to end an attachment.
+/// What the agent logs when the stale check had to remove an attachment.
 const REMOVED_AS_STALE: [&str; 2] = ["nobody called DEL", "had begun to end"];
 /// The addresses of the pool; an address that stays held is soon missed.
 const ADDRESSES: usize = 8;

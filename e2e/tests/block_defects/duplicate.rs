@@ -37,7 +37,7 @@ async fn one_recorded(node: &mut SingleNode, pool: &'static str, third: u8) -> R
 pub async fn comes_back(node: &mut SingleNode) -> Result<()> {
     let (fixture, recorded) = one_recorded(node, "comes-back", 41).await?;
     delete_assignment(node, recorded).await?;
-    // The record is not of this node, so no watch tells of its end. Records of passed-over addresses are read once a minute.
+    // No watch shows the end of another node's assignment. Those of passed-over addresses are read once a minute.
     let within = scaled_timeout(Duration::from_mins(2));
     wait_until("the runtime's next try gets the address", within, || async {
         let answer = node.call(&fixture.pods[1].call("ADD"))?;

@@ -1,4 +1,4 @@
-//! A block that this node holds is not its own any more: by hand, by a restored snapshot, by another node's claim.
+//! A block that this node holds is freed, restored or claimed by another node in the API.
 
 use anyhow::{Result, anyhow, ensure};
 use bobbin_e2e::api_proxy::{Fault, Selector};

@@ -1,4 +1,4 @@
-//! What an administrator does by hand: deletes a record, a pool, a block.
+//! An administrator deletes an assignment, a pool or a block.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::single_node::{SingleNode, WAIT_TIMEOUT};

@@ -15,7 +15,7 @@ const READY_TIMEOUT: Duration = Duration::from_mins(1);
 
 pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
     vec![
-        suite.test("a full pool is explained by an event, nodes stay Ready, and the waiting ADD gets the address that comes free", address_comes_free),
+        suite.test("a full pool is explained by an event, nodes stay Ready, and the waiting ADD gets the next released address", address_comes_free),
         suite.test("a waiting ADD gets an address of a subnet that is appended to the full pool", subnet_is_appended),
         suite.test("after all pods are deleted, every node keeps one block", back_to_the_last_block),
         suite.test("the only block of a pool moves to the node of its pod", one_block_follows),

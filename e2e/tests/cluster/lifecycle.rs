@@ -159,7 +159,7 @@ async fn leaving(cluster: &mut Cluster) -> Result<()> {
     cluster.create_ready_pod(Workload::pod("last", "first").on("n1")).await.map(drop)
 }
 
-/// Waits until nothing of ours is on a node.
+/// Waits until nothing of Bobbin is on a node.
 async fn await_clean(cluster: &Cluster, name: &str) -> Result<()> {
     let node = cluster.node(name)?;
     wait_until(&format!("{name} is clean of ours"), Duration::from_mins(1), || async move {

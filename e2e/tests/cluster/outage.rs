@@ -126,21 +126,22 @@ async fn api_server_and_operator_stopped(cluster: &mut Cluster) -> Result<()> {
     let file = cluster.node("n1")?.path("/etc/kubernetes/manifests/static.json")?;
     std::fs::write(&file, manifest.to_string())?;
     let node = cluster.node("n1")?;
-    let address = wait_until("a static pod runs and is reached, with the API server down", PODS_READY_TIMEOUT, || async {
-        let Some(pid) = node.processes_of_pod(UID).first().copied() else {
-            return Ok(Poll::Pending("it has no process".to_owned()));
-        };
-        let own = Namespace::at(format!("/proc/{pid}/ns/net").as_ref())?;
-        let text = own.command("ip").args(["-4", "-o", "addr", "show", "dev", "eth0"]).output()?;
-        let text = String::from_utf8_lossy(&text.stdout).into_owned();
-        let Some(address) = text.split_whitespace().skip_while(|word| *word != "inet").nth(1) else {
-            return Ok(Poll::Pending(text));
-        };
-        let address: std::net::IpAddr = address.split('/').next().unwrap_or_default().parse()?;
-        before.netns().run(move || who_answers((address, PORT).into()))??;
-        Ok(Poll::Ready(address))
-    })
-    .await?;
+    let address =
+        wait_until("a static pod runs and is reached, with the API server down", PODS_READY_TIMEOUT, || async {
+            let Some(pid) = node.processes_of_pod(UID).first().copied() else {
+                return Ok(Poll::Pending("it has no process".to_owned()));
+            };
+            let own = Namespace::at(format!("/proc/{pid}/ns/net").as_ref())?;
+            let text = own.command("ip").args(["-4", "-o", "addr", "show", "dev", "eth0"]).output()?;
+            let text = String::from_utf8_lossy(&text.stdout).into_owned();
+            let Some(address) = text.split_whitespace().skip_while(|word| *word != "inet").nth(1) else {
+                return Ok(Poll::Pending(text));
+            };
+            let address: std::net::IpAddr = address.split('/').next().unwrap_or_default().parse()?;
+            before.netns().run(move || who_answers((address, PORT).into()))??;
+            Ok(Poll::Ready(address))
+        })
+        .await?;
     ensure!(Some(address) != before.ipv4.map(Into::into), "the static pod has the address of another");
     std::fs::remove_file(&file)?;
     wait_until("the static pod stops, with the API server down", PODS_READY_TIMEOUT, || async {

@@ -1,4 +1,4 @@
-//! Probes that run while something is done to the cluster: a UDP echo and a fresh TCP connection every 10 ms, from one pod to another.
+//! Probes from one pod to another while the cluster changes: a UDP echo and a new TCP connection every 10 ms.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;

@@ -14,7 +14,7 @@ use super::{end, has_assignment, metrics_endpoint, restart, scaled};
 
 /// Under this scale the five minutes between the two reads are 15 s.
 pub const SCALE: &str = "0.05";
-/// Longer than the two reads are apart, in seconds that saw a look at all attachments.
+/// Seconds with a stale check, more than there are between the two reads.
 const STALE_CHECKS: u32 = 20;
 /// Until both reads were made.
 pub const RELEASE_TIMEOUT: Duration = Duration::from_mins(1);

@@ -51,8 +51,15 @@ pub async fn ignored(node: &mut SingleNode) -> Result<()> {
     for time in 0..BATCHES {
         node.namespace.ip(&routes("del", time))?;
     }
-    println!("{} foreign routes: {comparisons} comparisons, {before} KiB before, {after} KiB after", ROUTES_PER_BATCH * BATCHES);
-    ensure!(comparisons <= MAX_RECONCILES, "{} foreign routes caused {comparisons} comparisons", ROUTES_PER_BATCH * BATCHES);
+    println!(
+        "{} foreign routes: {comparisons} comparisons, {before} KiB before, {after} KiB after",
+        ROUTES_PER_BATCH * BATCHES
+    );
+    ensure!(
+        comparisons <= MAX_RECONCILES,
+        "{} foreign routes caused {comparisons} comparisons",
+        ROUTES_PER_BATCH * BATCHES
+    );
     let grown = after.saturating_sub(before);
     ensure!(grown <= MAX_GROWTH_KIB, "{} foreign routes took {grown} KiB", ROUTES_PER_BATCH * BATCHES);
     node.agent_must_run().context("the agent")?;

@@ -1,4 +1,4 @@
-//! What the agent shows of itself, and that showing it never gets in the way of pods.
+//! The agent's metrics and health endpoints, which never delay pods.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;

@@ -18,7 +18,7 @@ use super::{
 /// The UID that kubelet gives a static pod: a hash of its manifest.
 const STATIC_UID: &str = "f00d5eedf00d5eedf00d5eedf00d5eed";
 
-/// Makes and ends a pod in the API whose namespace stays, and waits until it is freed: the agent has read all missing pods twice since.
+/// Waits until the agent has read all missing pods twice: creates and deletes a pod whose network namespace stays, until it is freed.
 async fn pods_read_twice(node: &SingleNode, name: &str) -> Result<()> {
     let pod = node.kube_pod("default", name, None).await?;
     node.add(&pod)?;

@@ -173,7 +173,7 @@ async fn recorded(fixture: &mut OperatorFixture) -> Result<()> {
     let finalizers = json!({"metadata": {"finalizers": ["example.com/other", FINALIZER]}});
     fixture.patch_block("recorded-1", &finalizers).await?;
     fixture.give_back("recorded-1").await?;
-    // Given back later and let go: so the operators have looked at the first, too.
+    // Released later and already free: so the operators have seen the first one too.
     fixture.give_back("recorded-2").await?;
     fixture.until_free("recorded-2", RECONCILE_TIMEOUT).await?;
     let block = fixture.blocks().get("recorded-1").await?;

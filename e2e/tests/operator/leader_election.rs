@@ -43,7 +43,7 @@ async fn succession(fixture: &mut OperatorFixture) -> Result<()> {
     }
     let first: usize = wait_until("somebody leads", RECONCILE_TIMEOUT, leader).await?.parse()?;
     stops[first].cancel();
-    // It lets go of the lease, so nobody waits for the lease to run out.
+    // It releases the lease, so nobody waits for the lease to expire.
     wait_until("the other leads", RECONCILE_TIMEOUT, || async {
         let Poll::Ready(now) = leader().await? else { return Ok(Poll::Pending("nobody leads".into())) };
         Ok(check(now != first.to_string(), || now))

@@ -1,4 +1,4 @@
-//! The status of a pool: counts become right, conditions at once, and no write for nothing.
+//! The status of a pool: correct counts, conditions at once, and no write without a change.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

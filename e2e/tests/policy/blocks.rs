@@ -63,7 +63,7 @@ async fn claims_by_patch(fixture: &mut PolicyFixture) -> Result<()> {
     refused(in_anothers_name, 403, "it may claim for its own node only")?;
     let claimed = blocks.patch(&block, &PatchParams::default(), &claim("n1")?).await?;
     ensure!(claimed.spec.node_name.as_deref() == Some("n1"), "{:?}", claimed.spec);
-    // Once it is somebody's, the patch fits it no more, whoever sends it.
+    // The patch does not apply to a claimed block, from any node.
     let taken = fixture.block(Some("n2")).await?.name_any();
     for block in [block, taken] {
         refused(blocks.patch(&block, &PatchParams::default(), &claim("n1")?).await, 422, "")?;
