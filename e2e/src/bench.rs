@@ -1,10 +1,12 @@
-//! Measurements from outside, as containerd calls: exec of the plugin, Bobbin (real agent, real API server that waits for its disk)
-//! against `ptp` + `host-local`, in alternating rounds of one run; then many nodes against one API server. `bin/bench.rs` is the caller; tests
-//! do not measure.
+//! Measurements of CNI calls as containerd makes them, by exec of the plugin, in alternating rounds of one run.
+//!
+//! Bobbin, with a real agent and an API server that waits for its disk, runs beside `ptp` + `host-local`. Then many nodes claim
+//! blocks from one API server.
 
 mod boot;
 mod calls;
 mod claims;
+pub mod compare;
 mod foreign_routes;
 mod packet;
 mod report;
@@ -38,13 +40,19 @@ struct BenchConfig {
 }
 
 impl BenchConfig {
-    /// `BENCH_ROUNDS` sets the rounds.
-    fn from_environment() -> Result<Self> {
+    /// The value of `BENCH_ROUNDS`.
+    fn rounds_from_environment(default: usize) -> Result<usize> {
         let rounds = match std::env::var("BENCH_ROUNDS") {
             Ok(text) => text.parse().context("BENCH_ROUNDS must be a number of rounds")?,
-            Err(_) => 5,
+            Err(_) => default,
         };
         ensure!(rounds > 0, "BENCH_ROUNDS must be at least 1");
+        Ok(rounds)
+    }
+
+    /// `BENCH_ROUNDS` sets the rounds.
+    fn from_environment() -> Result<Self> {
+        let rounds = Self::rounds_from_environment(5)?;
         Ok(Self { rounds, one_by_one: 40, one_by_one_reference_dual: 3, at_once: 100 })
     }
 }

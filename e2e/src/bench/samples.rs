@@ -15,6 +15,12 @@ impl Samples {
         self.sorted.insert(place, took);
     }
 
+    /// Adds all of another row.
+    pub fn extend(&mut self, other: &Self) {
+        self.sorted.extend(&other.sorted);
+        self.sorted.sort_unstable();
+    }
+
     /// How many.
     pub fn count(&self) -> usize {
         self.sorted.len()

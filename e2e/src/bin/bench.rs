@@ -1,11 +1,19 @@
-//! `make bench`: Bobbin beside the reference plugins in one run, and which of the bars hold.
+//! `make bench`: Bobbin beside the reference plugins and the thresholds that it must meet. With `--before <directory>` it is
+//! Bobbin beside an earlier build.
 
-use std::process::ExitCode;
+use std::path::Path;
 
-fn main() -> anyhow::Result<ExitCode> {
+use anyhow::bail;
+
+fn main() -> anyhow::Result<()> {
     bobbin_e2e::single_node::own_mounts()?;
     let runtime = tokio::runtime::Runtime::new()?;
-    let report = runtime.block_on(bobbin_e2e::bench::run())?;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let report = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => runtime.block_on(bobbin_e2e::bench::run())?.to_string(),
+        ["--before", directory] => runtime.block_on(bobbin_e2e::bench::compare::run(Path::new(directory)))?,
+        _ => bail!("usage: bench [--before <directory with bobbin-all and bobbin>]"),
+    };
     print!("{report}");
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }

@@ -99,7 +99,7 @@ impl PoolFixture {
         self.drain(node, false).await?;
         let events = Selector::verbs(&["event"]).of("addresspools").named(self.pool);
         wait_until("the watch shows that the pool does not drain any more", WAIT_TIMEOUT, || async {
-            let seen = node.api()?.seen(mark, &events);
+            let seen = node.api()?.observed(mark, &events);
             let told = seen.last().is_some_and(|event| serves(&event.body));
             Ok(check(told, || format!("{} events", seen.len())))
         })
@@ -232,7 +232,7 @@ impl Block {
     pub async fn await_lost_event(&self, node: &SingleNode, mark: usize) -> Result<()> {
         let events = Selector::verbs(&["event"]).of("addressblocks").named(&self.name);
         wait_until("the watch shows that the block has left", WAIT_TIMEOUT, || async {
-            let seen = node.api()?.seen(mark, &events);
+            let seen = node.api()?.observed(mark, &events);
             Ok(check(!seen.is_empty(), || "no event".to_owned()))
         })
         .await
@@ -264,7 +264,7 @@ pub fn now() -> String {
     format!("{:.6}", jiff::Timestamp::now())
 }
 
-/// Deletes a record by hand.
+/// Deletes an assignment, as an administrator does.
 pub async fn delete_assignment(node: &SingleNode, address: IpAddr) -> Result<()> {
     records(node).delete(&address.to_string(), &DeleteParams::default()).await?;
     Ok(())
@@ -310,7 +310,8 @@ pub async fn await_node_warning(node: &SingleNode, words: &[&str]) -> Result<()>
 /// Waits until the agent, whose calls failed for a while, has listed again what an ADD needs.
 pub async fn await_contact(node: &SingleNode, mark: usize) -> Result<()> {
     wait_until("the agent is in contact again", WAIT_TIMEOUT, || async {
-        let seen = |kind| Ok::<_, anyhow::Error>(node.api()?.seen(mark, &Selector::verbs(&["list", "watch"]).of(kind)));
+        let seen =
+            |kind| Ok::<_, anyhow::Error>(node.api()?.observed(mark, &Selector::verbs(&["list", "watch"]).of(kind)));
         for kind in ["addresspools", "pods", "namespaces"] {
             if seen(kind)?.is_empty() {
                 return Ok(Poll::Pending(format!("no list of {kind}")));

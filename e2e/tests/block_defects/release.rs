@@ -33,7 +33,7 @@ pub async fn records_first(node: &mut SingleNode) -> Result<()> {
     fixture.drain(node, true).await?;
     let mark = node.api()?.mark();
     wait_until("the deletion of the record was tried three times, or the block went back", WAIT_TIMEOUT, || async {
-        let (tries, owner) = (node.api()?.seen(mark, &deletions).len(), block.owner(node).await?);
+        let (tries, owner) = (node.api()?.observed(mark, &deletions).len(), block.owner(node).await?);
         Ok(check(tries >= 3 || owner.is_none(), || format!("{tries} tries, the block is {owner:?}'s")))
     })
     .await?;
@@ -59,14 +59,14 @@ pub async fn cancelled(node: &mut SingleNode) -> Result<()> {
     node.del(&fixture.pods[pod])?;
     fixture.drain(node, true).await?;
     wait_until("the release waits for its record", WAIT_TIMEOUT, || async {
-        let tries = node.api()?.seen(mark, &deletions).len();
+        let tries = node.api()?.observed(mark, &deletions).len();
         Ok(check(tries >= 2, || format!("{tries} tries")))
     })
     .await?;
     fixture.undrain(node).await?;
     let next = fixture.pod(node).await?;
     node.add(&fixture.pods[next])?;
-    let sent = node.api()?.seen(mark, &writes(&block));
+    let sent = node.api()?.observed(mark, &writes(&block));
     let sent: Vec<&str> = sent.iter().map(|write| write.verb).collect();
     ensure!(sent.is_empty(), "the block went back and was claimed again though its record was still there: {sent:?}");
     ensure!(block.is_exported(node)?, "the block is not exported: {:?}", node.table(119)?);
@@ -83,7 +83,7 @@ pub async fn retried(node: &mut SingleNode) -> Result<()> {
     node.del(&fixture.pods[pod])?;
     fixture.drain(node, true).await?;
     wait_until("the release was tried three times", WAIT_TIMEOUT, || async {
-        let tries = node.api()?.seen(mark, &writes(&block)).len();
+        let tries = node.api()?.observed(mark, &writes(&block)).len();
         Ok(check(tries >= 3, || format!("{tries} tries")))
     })
     .await?;
@@ -113,7 +113,7 @@ pub async fn not_claimed_meanwhile(node: &mut SingleNode) -> Result<()> {
     // Right is that there is none, so this is as long as a wrong claim, and the event of it, may take.
     let events = Selector::verbs(&["event"]).of("addressblocks").named(&block.name);
     let claimed = wait_until("a claim of the block was sent, and is told", Duration::from_secs(3), || async {
-        let (sent, told) = (node.api()?.seen(mark, &writes(&block)).len(), node.api()?.seen(mark, &events));
+        let (sent, told) = (node.api()?.observed(mark, &writes(&block)).len(), node.api()?.observed(mark, &events));
         let claimed = told.last().is_some_and(|event| event.body.contains("\"ADDED\""));
         Ok(check(sent >= 2 && claimed, || format!("{sent} writes, {} events", told.len())))
     });

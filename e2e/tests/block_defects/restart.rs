@@ -1,4 +1,4 @@
-//! An agent that starts: what it takes for its own before the API server has said so, and what it does without it.
+//! A starting agent: which blocks it trusts before the API server has answered, and what it serves during an outage.
 
 use std::time::{Duration, Instant};
 
@@ -65,7 +65,7 @@ pub async fn records_fail(node: &mut SingleNode) -> Result<()> {
     let mark = node.api()?.mark();
     node.start_agent_only()?;
     wait_until("the agent has listed its records twice, in vain", WAIT_TIMEOUT, || async {
-        let tries = node.api()?.seen(mark, &lists).len();
+        let tries = node.api()?.observed(mark, &lists).len();
         Ok(check(tries >= 2, || format!("{tries} tries")))
     })
     .await?;
@@ -83,7 +83,7 @@ pub async fn doubt_survives(node: &mut SingleNode) -> Result<()> {
     let mark = node.api()?.mark();
     block.give_to_other_node(node).await?;
     wait_until("the agent doubts the block and has read it twice, in vain", WAIT_TIMEOUT, || async {
-        let tries = node.api()?.seen(mark, &reads).len();
+        let tries = node.api()?.observed(mark, &reads).len();
         Ok(check(tries >= 2, || format!("{tries} reads")))
     })
     .await?;

@@ -106,7 +106,7 @@ pub async fn unauthorized(node: &mut SingleNode) -> Result<()> {
     let held = UnprovenBlock::hold_reads(node)?;
     wait_until("the token has been refused for longer than a minute", WAIT_TIMEOUT, || async {
         // The second is sent when the answer to the first is known.
-        let tries = node.api()?.seen(mark, &Selector::verbs(&["get", "create"]).of("ipassignments")).len();
+        let tries = node.api()?.observed(mark, &Selector::verbs(&["get", "create"]).of("ipassignments")).len();
         Ok(check(tries >= 2, || format!("{tries} tries")))
     })
     .await?;
@@ -148,7 +148,7 @@ pub async fn duplicate(node: &mut SingleNode) -> Result<()> {
     let _ = node.call(&other.pods[next].call("ADD"))?;
     wait_until("the duplicate was found", WAIT_TIMEOUT, || async {
         // The create is refused, and the record in its place read; in time or late.
-        let read = node.api()?.seen(mark, &Selector::verbs(&["get"]).of("ipassignments"));
+        let read = node.api()?.observed(mark, &Selector::verbs(&["get"]).of("ipassignments"));
         Ok(check(!read.is_empty(), || "the record was not read".to_owned()))
     })
     .await?;

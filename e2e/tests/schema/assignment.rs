@@ -73,7 +73,7 @@ fn names(suite: &Suite<ApiServer>) -> Vec<Trial> {
             assignment(&"a".repeat(39), None, Some("fd00:64::5")),
             in_full,
         ),
-        suite.test("refused: the same address a second time, whoever asks", async move |server: &mut ApiServer| {
+        suite.test("refused: the same address a second time, from any client", async move |server: &mut ApiServer| {
             let first = assignment("10.1.0.9", Some("10.1.0.9"), None);
             server.create(&first).await?;
             let second = server.create(&with(first.clone(), "containerID", json!("other"))).await;

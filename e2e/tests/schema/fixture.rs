@@ -1,5 +1,4 @@
-//! The API server under test, with the kinds installed, and the two questions that the tests ask it: is this accepted, is
-//! this refused with that sentence.
+//! The API server under test with the custom resource definitions installed, and tests that an object is accepted or refused.
 
 use std::time::Duration;
 
@@ -41,7 +40,7 @@ impl ApiServer {
         self.client.clone()
     }
 
-    /// Any kind of ours.
+    /// The API of one of Bobbin's kinds.
     pub fn api(&self, kind: &str) -> Api<DynamicObject> {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("bobbin.dev", "v1beta1", kind));
         Api::all_with(self.client(), &resource)

@@ -18,7 +18,7 @@ pub fn tests(suite: &Suite<ApiServer>) -> Vec<Trial> {
         suite.test("assignments are found by node, pool, block and the pod's namespace", assignments_by_field),
         suite.test("the status of a pool is written apart from its spec", status_apart),
         suite.test("what nobody gave gets its default", defaults),
-        suite.test("null is as good as absent", null_is_absent),
+        suite.test("null is equivalent to absent", null_is_absent),
         suite.test("pools are listed with READY, FREE, USED, BLOCKS and AGE", async move |server: &mut ApiServer| {
             columns(server, "addresspools", &["Name", "Ready", "Free", "Used", "Blocks", "Age"]).await
         }),
