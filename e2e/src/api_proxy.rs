@@ -1,7 +1,7 @@
-//! A proxy that ends TLS in front of the API server, so that a test can spoil single requests and single watches.
+//! A proxy in front of the API server that ends TLS, so that a test can break single requests and single watches.
 //!
-//! [`crate::network::TcpProxy`] knows bytes only. This one knows verbs, resources and watch events. Whoever is to suffer gets a
-//! kubeconfig with its address; it speaks to the API server as the user of one token.
+//! [`crate::network::TcpProxy`] sees only bytes. This proxy sees verbs, resources and watch events. A program uses it by a
+//! kubeconfig with its address; the proxy calls the API server as the user of one token.
 
 mod faults;
 mod watches;
@@ -28,9 +28,9 @@ use faults::{Faults, RequestInfo};
 use crate::control_plane::ControlPlane;
 
 /// The largest request body that is passed on.
-const LARGEST_REQUEST: usize = 4 << 20;
+const MAX_REQUEST_BYTES: usize = 4 << 20;
 /// How long a TLS handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The proxy. Dropped: it ends, and its connections break.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ struct TlsListener {
 }
 
 impl TlsListener {
-    /// Each handshake is a task of its own: one that hangs delays no other.
+    /// Each handshake is a separate task: one that hangs delays no other.
     fn on(tcp: TcpListener, tls: TlsAcceptor) -> Result<Self> {
         let (sender, ready) = mpsc::channel(1);
         let address = tcp.local_addr()?;
@@ -115,7 +115,7 @@ impl TlsListener {
                 let Ok((stream, from)) = accepted else { continue };
                 let (tls, sender) = (tls.clone(), sender.clone());
                 tokio::spawn(async move {
-                    if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+                    if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
                         // Refused only when the proxy has ended.
                         let _ = sender.send((stream, from)).await;
                     }
@@ -151,7 +151,7 @@ async fn pass(State(state): State<ProxyState>, request: Request) -> Response {
 
 async fn forward(state: &ProxyState, request: Request) -> Result<Response> {
     let (mut parts, body) = request.into_parts();
-    let body = axum::body::to_bytes(body, LARGEST_REQUEST).await?;
+    let body = axum::body::to_bytes(body, MAX_REQUEST_BYTES).await?;
     let mut request = RequestInfo::of(&parts.method, &parts.uri);
     request.id = state.faults.note(&request, &String::from_utf8_lossy(&body));
     if let Some(code) = state.faults.refuses(&request) {

@@ -1,6 +1,7 @@
-//! Measurements from outside, as containerd calls: exec of the plugin, Bobbin (real agent, real API server that waits for its disk)
-//! against `ptp` + `host-local`, in alternating rounds of one run; then many nodes against one API server. `bin/bench.rs` is the caller; tests
-//! do not measure.
+//! Measurements of CNI calls as containerd makes them, by exec of the plugin, in alternating rounds of one run.
+//!
+//! Bobbin, with a real agent and an API server that waits for its disk, runs beside `ptp` + `host-local`. Then many nodes claim
+//! blocks from one API server.
 
 mod boot;
 mod calls;

@@ -1,5 +1,5 @@
-//! Many nodes that claim blocks of one real API server by the agent's own code: the blocks are carved by hand, nobody else is at work,
-//! and no kernel is touched. The tests of the claim protocol and the bench stand on it.
+//! Many nodes that claim blocks of one real API server by the agent's code. The fixture carves the blocks, and no operator and
+//! no kernel is involved.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ const SCALE: f64 = 0.01;
 /// How many blocks are carved, and how many nodes connect, at the same time.
 const CONCURRENCY: usize = 16;
 /// How long the audit log may lag behind the answers.
-const AUDIT: Duration = Duration::from_secs(20);
+const AUDIT_LOG_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A control plane with the custom resource definitions installed, and no operator.
 pub struct ClaimFixture {
@@ -139,7 +139,7 @@ impl ClaimFixture {
             }
             let held: Vec<String> =
                 node.claiming.node_state.blocks().into_iter().map(|block| block.held.name).collect();
-            ensure!(held == [block.name.clone()], "the ledger of {} has {held:?}", node.name);
+            ensure!(held == [block.name.clone()], "{} holds {held:?} in its memory", node.name);
         }
         for block in self.blocks().list(&ListParams::default().fields(&format!("spec.poolName={pool}"))).await? {
             let name = block.metadata.name.context("a block has no name")?;
@@ -149,10 +149,10 @@ impl ClaimFixture {
         Ok(())
     }
 
-    /// How many calls about blocks each node of a prefix made since a mark, in rising order, once so many claims are in the audit log.
+    /// Waits until this many claims are in the audit log. Returns the number of calls about blocks of each node, ascending.
     pub async fn calls_of_claims(&self, mark: Mark, prefix: &str, claims: usize) -> Result<Vec<usize>> {
         let prefix = format!("{prefix}-");
-        wait_until("each claim's calls are in the audit log", AUDIT, || async {
+        wait_until("each claim's calls are in the audit log", AUDIT_LOG_TIMEOUT, || async {
             let entries = self
                 .audit
                 .calls(mark, |entry| entry.user_agent.starts_with(&prefix) && entry.resource() == "addressblocks")?;

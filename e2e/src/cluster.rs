@@ -1,6 +1,6 @@
-//! A whole cluster: control plane, fabric, nodes. The vocabulary that the demo, the benches and the tests are written in.
+//! A whole cluster: control plane, fabric, nodes. The demo, the benchmark and the tests are written in its vocabulary.
 //!
-//! Dropped: everything is gone. Killed: the keeper of the run ([`crate::run`]) sees to it.
+//! When it is dropped, or its process is killed, everything that belongs to it is removed ([`crate::cluster::run`]).
 
 mod allocation_audit;
 mod bobbin;

@@ -25,14 +25,14 @@ pub use crds::install_crds;
 pub use netns_forward::NetnsForward;
 pub use options::{ADMIN, CONTROLLER_MANAGER, ControlPlaneOptions, SCHEDULER, Token, node_token};
 pub use process::{Process, killed_with_parent, spawn};
-pub use scratch_dir::Scratch;
+pub use scratch_dir::ScratchDir;
 
 use xtask::programs::Programs;
 
 /// How long the API server may take from exec to ready, on a machine that is busy with other things.
-const START: Duration = Duration::from_mins(3);
-/// How long one look at it may take.
-const LOOK: Duration = Duration::from_secs(5);
+const START_TIMEOUT: Duration = Duration::from_mins(3);
+/// How long one readiness probe may take.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A running control plane. Dropped: both programs are killed and its directory is removed.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub struct ControlPlane {
     apiserver: Option<Process>,
     etcd: Process,
     forward: Option<NetnsForward>,
-    scratch: Scratch,
+    scratch: ScratchDir,
     options: ControlPlaneOptions,
     certificates: Certificates,
     ca: String,
@@ -56,7 +56,7 @@ impl ControlPlane {
         // Refused when the process has one already, which serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let programs = Programs::find()?;
-        let scratch = Scratch::make("bobbin-control-plane-")?;
+        let scratch = ScratchDir::make("bobbin-control-plane-")?;
         let (port, etcd_ports) = match (&options.netns, options.port) {
             // Nobody else is in there.
             (Some(_), port) => (port.unwrap_or(6443), [2379, 2380]),
@@ -177,19 +177,19 @@ impl ControlPlane {
 
     async fn await_ready(&mut self) -> Result<()> {
         let client = self.client().await?;
-        let deadline = Instant::now() + START;
+        let deadline = Instant::now() + START_TIMEOUT;
         loop {
             self.etcd.must_be_running()?;
             let apiserver = self.apiserver.as_mut().context("the API server is stopped")?;
             apiserver.must_be_running()?;
             let request = http_get("/readyz")?;
-            if let Ok(Ok(_)) = tokio::time::timeout(LOOK, client.request_text(request)).await {
+            if let Ok(Ok(_)) = tokio::time::timeout(PROBE_TIMEOUT, client.request_text(request)).await {
                 return Ok(());
             }
             if Instant::now() > deadline {
                 bail!(
                     "the API server was not ready within {} s; the end of its log:\n{}",
-                    START.as_secs(),
+                    START_TIMEOUT.as_secs(),
                     apiserver.log_tail()
                 );
             }
@@ -204,7 +204,7 @@ fn http_get(path: &str) -> Result<http::Request<Vec<u8>>> {
 
 fn start_etcd(
     programs: &Programs,
-    scratch: &Scratch,
+    scratch: &ScratchDir,
     options: &ControlPlaneOptions,
     url: &str,
     peer_port: u16,

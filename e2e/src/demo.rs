@@ -19,12 +19,12 @@ pub use output::print_step;
 
 /// Pods of the Deployment: four on each node.
 const WEB: usize = 12;
-/// Pods of the namespace with a pool of its own.
+/// Pods of the namespace that has a pool.
 const PAYMENTS: usize = 3;
 /// Addresses of the pool that runs full.
 const TINY: usize = 4;
 /// How long pods may take on a busy machine.
-const PODS: Duration = Duration::from_secs(90);
+const PODS_READY_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// What the demo has seen.
 #[derive(Debug)]
@@ -74,13 +74,15 @@ pub async fn run(cluster: &Cluster) -> Result<Outcome> {
     cluster.make_namespace("payments", &[]).await?;
     cluster.deploy("shop", "web", WEB).await?;
     cluster.deploy("payments", "ledger", PAYMENTS).await?;
-    let web = cluster.await_ready_pods("shop", "", "app=web", WEB, PODS).await?;
-    let ledger = cluster.await_ready_pods("payments", "", "app=ledger", PAYMENTS, PODS).await?;
+    let web = cluster.await_ready_pods("shop", "", "app=web", WEB, PODS_READY_TIMEOUT).await?;
+    let ledger = cluster.await_ready_pods("payments", "", "app=ledger", PAYMENTS, PODS_READY_TIMEOUT).await?;
     let pods: Vec<Pod> = web.iter().chain(&ledger).cloned().collect();
 
     // Counts are written every few seconds only.
     for (file, used) in [("default", WEB), ("payments", PAYMENTS)] {
-        cluster.await_object(pool(file), "counts its pods", PODS, |seen| seen["status"]["used"] == used).await?;
+        cluster
+            .await_object(pool(file), "counts its pods", PODS_READY_TIMEOUT, |seen| seen["status"]["used"] == used)
+            .await?;
     }
     print_output("kubectl get addresspools", &cluster.kubectl(["get", "addresspools"])?, 20);
     print_output(
@@ -103,7 +105,7 @@ pub async fn run(cluster: &Cluster) -> Result<Outcome> {
     }
 
     print_step(
-        "every path, each by a connection of its own, IPv4 and IPv6: pod to pod, pod to node, node to pod, pod to Service",
+        "every path, each by a new connection, IPv4 and IPv6: pod to pod, pod to node, node to pod, pod to Service",
     );
     let outcome = walk(cluster, &pods, &web).await?;
     run_full(cluster).await?;
@@ -155,7 +157,7 @@ async fn run_full(cluster: &Cluster) -> Result<()> {
     for number in 1..=TINY {
         cluster.create_pod(&Workload::pod("tiny", &format!("pod-{number}")).on("n1")).await?;
     }
-    cluster.await_ready_pods("tiny", "", "", TINY, PODS).await?;
+    cluster.await_ready_pods("tiny", "", "", TINY, PODS_READY_TIMEOUT).await?;
     cluster.create_pod(&Workload::pod("tiny", "one-too-many").on("n1")).await?;
     let message = cluster.await_warning("tiny", "one-too-many", &["tiny", "n1"], Duration::from_secs(45)).await?;
     print_output("kubectl describe pod one-too-many", &message, 4);

@@ -1,7 +1,7 @@
-//! One node without kubelet: a real etcd and API server, the operator and the agent as processes, the shim executed as containerd
-//! does it, pods that are bare network namespaces. Conformance and agent tests, and the bench, stand on it.
+//! One node without kubelet. API server, operator and agent are real processes. The shim is executed as containerd does it, and
+//! a pod is a network namespace without a process.
 //!
-//! The agent reaches the API server through a [`TcpProxy`] that a test can spoil.
+//! The agent reaches the API server through a [`TcpProxy`] that causes network faults.
 
 mod calls;
 mod echo;
@@ -30,7 +30,7 @@ pub use sandbox::{NetnsMount, Sandbox, random_container_id};
 pub use syscall_faults::{InjectedSyscall, SyscallFaults};
 
 use crate::api_proxy::ApiProxy;
-use crate::control_plane::{ControlPlane, ControlPlaneOptions, Process, Scratch};
+use crate::control_plane::{ControlPlane, ControlPlaneOptions, Process, ScratchDir};
 use crate::network::{Namespace, TcpProxy};
 use xtask::artifacts::Artifacts;
 use xtask::programs::Programs;
@@ -70,7 +70,7 @@ pub struct SingleNode {
     /// Where cnitool and the reference plugins are.
     pub programs: Programs,
     _run: RunDirectory,
-    scratch: Scratch,
+    scratch: ScratchDir,
     options: SingleNodeOptions,
     agent_flags: Vec<String>,
 }
@@ -101,7 +101,7 @@ impl SingleNode {
             Some(artifacts) => artifacts.clone(),
             None => Artifacts::find()?,
         };
-        let scratch = Scratch::make("bobbin-single-node-")?;
+        let scratch = ScratchDir::make("bobbin-single-node-")?;
         let run = RunDirectory::make(scratch.path().join("run"))?;
         for name in ["bin", "cni-bin", "cni-conf", "netns", "host-local"] {
             std::fs::create_dir(scratch.path().join(name))?;

@@ -30,70 +30,79 @@ use bobbin_e2e::wait::{check, wait_until};
 use serde_json::Value;
 
 /// How long a held ADD is held here.
-const HOLD: Duration = Duration::from_secs(6);
+const ADD_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long it may take until the records are right again.
 const CONVERGENCE_TIMEOUT: Duration = Duration::from_mins(1);
 
 fn main() -> Result<ExitCode> {
-    let flags = [format!("--add-timeout={}s", HOLD.as_secs()), "--stale-check-interval=2s".to_owned()];
+    let flags = [format!("--add-timeout={}s", ADD_TIMEOUT.as_secs()), "--stale-check-interval=2s".to_owned()];
     let suite = single_node::suite(SingleNodeOptions { agent: flags.to_vec(), ..SingleNodeOptions::default() })?;
     let tests = vec![
         suite.test(
-            "an ADD and a DEL cost one write and no read each, by the API server's own count",
+            "an ADD and a DEL each cost one write and no read, by the API server's audit log",
             api_calls::one_write_no_read,
         ),
-        suite.test("table 119 has a block before its first ADD returns", api_calls::exported_before_the_first_add),
-        suite.test("pods start and stop while the API server refuses, and the records catch up", outage::refused),
         suite.test(
-            "pods start and stop while the API server is a black hole, and the records catch up",
+            "table 119 has a block before the first ADD from it returns",
+            api_calls::exported_before_the_first_add,
+        ),
+        suite.test(
+            "pods start and stop while the API server refuses connections, and their assignments follow",
+            outage::refused,
+        ),
+        suite.test(
+            "pods start and stop while the API server is silent, and their assignments follow",
             outage::black_hole,
         ),
         suite.test("pods start and stop without an operator", outage::no_operator),
         suite.test(
-            "writes whose answers are lost are read back: no record too many, none missing",
+            "writes whose responses are lost are read back: no assignment is missing, and none is left over",
             outage::lost_answers,
         ),
-        suite.test("a claim whose answer is lost is neither lost nor doubled", outage::lost_claim),
+        suite.test("a claim whose response is lost is neither forgotten nor repeated", outage::lost_claim),
         suite.test(
             "an agent restarted with 250 attachments serves ADDs, also while the API server refuses or is silent",
             restart::serves_again,
         ),
         suite.test(
-            "an agent killed at any moment under churn loses no address and gives none twice",
+            "an agent killed at random moments loses no address and assigns none twice",
             crash::killed_under_churn,
         ),
         suite.test("a late DEL with an old container ID changes nothing", crash::late_del),
-        suite.test("an attachment whose namespace is gone is swept without a DEL", crash::swept),
-        suite.test("after a reboot the old addresses are free and the records gone", crash::rebooted),
-        suite.test("a full pool says so in one sentence, and STATUS stays success", pools::full),
-        suite.test("a held ADD goes on when an address comes free", pools::held_until_freed),
-        suite.test("a held ADD goes on when a subnet is appended", pools::held_until_appended),
-        suite.test("a DEL ends the held ADD of its attachment at once", pools::called_off),
-        suite.test("a wait for an address is one line when it begins and one when it ends", pools::said_once),
+        suite.test("an attachment whose network namespace is gone is removed as stale, without a DEL", crash::swept),
+        suite.test("after a reboot the old addresses are free and their assignments are deleted", crash::rebooted),
+        suite.test("an ADD from a full pool fails with one sentence, and STATUS still succeeds", pools::full),
+        suite.test("a waiting ADD succeeds when an address is released", pools::held_until_freed),
+        suite.test("a waiting ADD succeeds when a subnet is appended", pools::held_until_appended),
+        suite.test("a DEL ends the waiting ADD of its attachment at once", pools::called_off),
+        suite.test("a wait for an address is logged once when it begins and once when it ends", pools::said_once),
         suite.test(
-            "pod annotation beats namespace annotation beats namespace name beats default",
+            "the pool is selected by pod annotation, namespace annotation, namespace name, then default",
             pools::order_of_sources,
         ),
-        suite.test("a pool that can't serve is named with its reason", pools::refusals),
-        suite.test("pools of one family give one address", pools::one_family),
+        suite.test("an ADD whose pool can't serve it fails with the pool and the reason", pools::refusals),
+        suite.test("a pool of one address family assigns one address", pools::one_family),
         suite.test(
-            "a foreign route, rule and CNI file survive, and a file that sorts first is reported",
+            "foreign routes, rules and CNI files are left alone, and a CNI file that sorts first is reported",
             foreign_state::survive,
         ),
         suite.test(
-            "a duplicate that is found late is reported: the pod keeps running, the address does not go out again",
+            "a duplicate that is found late is reported: the pod keeps running, and its address is not assigned again",
             duplicate::found_late,
         ),
-        suite.test("what another program removes is repaired", foreign_state::repaired),
-        suite.test("a plugin or configuration that disappears is put back within a minute", host::installation),
-        suite.test("a second agent waits for the run directory and says who has it", host::second_agent),
+        suite.test("routes and rules that another program removes are restored", foreign_state::repaired),
+        suite.test(
+            "a plugin or CNI configuration that disappears is installed again within a minute",
+            host::installation,
+        ),
+        suite.test("a second agent waits for the run directory and logs which process holds it", host::second_agent),
         suite.test("the checkpoint of a node of another name is set aside", host::other_node),
-        suite.test("a metrics port that is taken keeps no pod waiting, and is had when it is free", host::taken_port),
-        suite.test("a socket or marker that is removed is made again", host::run_dir_emptied),
-        suite.test("an unknown log format is refused with the choices", host::log_format),
+        suite.test("a metrics port that is in use delays no pod, and is opened when it is free", host::taken_port),
+        suite.test("a socket or marker file that is removed is created again", host::run_dir_emptied),
+        suite.test("an unknown log format is refused with the known ones", host::log_format),
         suite.test("a failed ADD leaves nothing behind", foreign_state::failed_add_leaves_nothing),
-        suite.test("a failing step at each point of ADD leaves nothing behind", injected_faults::failing),
-        suite.test("an agent killed at each point of ADD leaves nothing behind", injected_faults::killed),
+        suite.test("an ADD with a failing system call at any step leaves nothing behind", injected_faults::failing),
+        suite.test("an agent killed at any step of ADD leaves nothing behind", injected_faults::killed),
     ];
     Ok(suite.run(tests))
 }

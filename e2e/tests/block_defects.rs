@@ -43,7 +43,7 @@ const TIME_SCALE: f64 = 0.05;
 /// How long an ADD is held here.
 const ADD_TIMEOUT: &str = "--add-timeout=8s";
 /// How long the agent may take for what it does at once, on a machine that is busy with other things.
-const AT_ONCE: Duration = Duration::from_secs(10);
+const IMMEDIATE_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn main() -> Result<ExitCode> {
     let mut flags = vec![ADD_TIMEOUT.to_owned()];
@@ -51,19 +51,19 @@ fn main() -> Result<ExitCode> {
     let suite =
         single_node::suite(SingleNodeOptions { agent: flags, api_proxy: true, ..SingleNodeOptions::default() })?;
     let tests = vec![
-        suite.test("a block goes back only after its records are deleted", release::records_first),
-        suite.test("a release is cancelled for an ADD that waits, as long as it was not sent", release::cancelled),
-        suite.test("a release that is refused is tried again until it is done", release::retried),
-        suite.test("a claim takes no block whose release is under way", release::not_claimed_meanwhile),
+        suite.test("a block is released only after its assignments are deleted", release::records_first),
+        suite.test("a release that was not sent yet is cancelled for a waiting ADD", release::cancelled),
+        suite.test("a release that is refused is retried until it succeeds", release::retried),
+        suite.test("a block whose release is in flight is not claimed", release::not_claimed_meanwhile),
         suite.test("a block whose withdrawal failed serves only while it is exported", release::failed_withdrawal),
-        suite.test("a held block that reads free is claimed back at once, and its pods are recorded", lost_blocks::claimed_back),
-        suite.test("a block that another node has taken is lost, and its pods are recorded at once", lost_blocks::taken),
-        suite.test("while one doubtful block is read, no other lost block gives out addresses", lost_blocks::two_at_once),
+        suite.test("a held block that was freed in the API is claimed back at once, with assignments for its pods", lost_blocks::claimed_back),
+        suite.test("a block that another node has claimed is lost, and its pods get assignments at once", lost_blocks::taken),
+        suite.test("while one doubted block is read, no other lost block assigns addresses", lost_blocks::two_at_once),
         suite.test("an ADD that began before its block was lost does not answer with an address of it", lost_blocks::during_add),
-        suite.test("an agent that starts reads its saved blocks before it assigns from them", restart::read_first),
-        suite.test("a failing list of records keeps no lost block assignable", restart::records_fail),
+        suite.test("an agent that starts reads its saved blocks from the API before it assigns from them", restart::read_first),
+        suite.test("a lost block assigns nothing while listing assignments fails", restart::records_fail),
         suite.test("a doubted block stays doubted across a crash", restart::doubt_survives),
-        suite.test("an agent that starts during an outage gives out a cooling address if it has no other", restart::cooling),
+        suite.test("an agent that starts during an outage assigns a cooling address if it has no other", restart::cooling),
         suite.test(
             "an ADD that waits for its assignment delays no other call",
             concurrency::waits_for_assignment,
@@ -78,57 +78,57 @@ fn main() -> Result<ExitCode> {
             "a lost block serves no ADD though the saved list of blocks can't be written",
             checkpoint::lost_without_write,
         ),
-        suite.test("one waiting pod makes its node claim one cooling block, not all", cool_down::one_block),
-        suite.test("a block that goes back unused keeps its freeSince", cool_down::unused_keeps_its_time),
-        suite.test("an address that another node recorded comes back when that record is gone", duplicate::comes_back),
-        suite.test("an address that another node recorded is passed over after a restart, too", duplicate::after_restart),
-        suite.test("a node's changed address reaches its blocks within a minute", direct_routing::changed_address),
-        suite.test("a nodeIPv4 that was edited by hand is right again within a minute", direct_routing::edited_address),
-        suite.test("an address that a Node gets late is in all its blocks within a minute", direct_routing::late_address),
-        suite.test("other nodes' claims are no repairs", direct_routing::claims_are_no_repairs),
+        suite.test("one waiting pod makes its node claim only one of several cooling blocks", cool_down::one_block),
+        suite.test("a block that is released unused keeps its freeSince", cool_down::unused_keeps_its_time),
+        suite.test("an address with another node's assignment is assigned again when that assignment is gone", duplicate::comes_back),
+        suite.test("an address with another node's assignment is passed over after a restart too", duplicate::after_restart),
+        suite.test("a node's new address is in its blocks within a minute", direct_routing::changed_address),
+        suite.test("a nodeIPv4 that an administrator changed is restored within a minute", direct_routing::edited_address),
+        suite.test("an address that a Node gets later is in all its blocks within a minute", direct_routing::late_address),
+        suite.test("claims of other nodes are not counted as repairs", direct_routing::claims_are_no_repairs),
         suite.test(
-            "over three resyncs, other nodes' blocks that come, change and go are no repairs, as a metric and as events",
+            "over three resyncs, changes of other nodes' blocks are counted as repairs neither by the metric nor by events",
             direct_routing::quiet_resyncs,
         ),
         suite.test(
-            "times that only Kubernetes accepts stop neither a running agent nor one that starts",
-            unreadable::times,
+            "timestamps that only Kubernetes accepts stop neither a running agent nor one that starts",
+            unreadable::timestamps::objects,
         ),
         suite.test(
-            "a pod and a namespace with times that only Kubernetes accepts get an address",
-            unreadable::pod_and_namespace,
+            "pods get addresses though pod and namespace have timestamps that only Kubernetes accepts",
+            unreadable::timestamps::pod_and_namespace,
         ),
-        suite.test("a pool that can't be read serves as it was, and the log names it", unreadable::pool),
+        suite.test("an unreadable pool serves as before, and the log names it", unreadable::pool),
         suite.test(
-            "a pod whose record can't be read keeps its address, and its DEL deletes the record",
+            "a pod whose assignment is unreadable keeps its address, and its DEL deletes the assignment",
             unreadable::own_record,
         ),
-        suite.test("an address whose record can't be read is not given out", unreadable::stray_record),
-        suite.test("a record that can't be read is named in the log and is no duplicate", unreadable::named_record),
-        suite.test("a block of another node that can't be read costs no route to the others", unreadable::direct),
-        suite.test("a record that was deleted by hand is there again", manual_edits::deleted_record),
-        suite.test("a block of a pool that was removed by force goes back with its last address", manual_edits::removed_pool),
-        suite.test("a block that is being deleted gives out no address, and the node says so", manual_edits::deleted_block),
+        suite.test("an address whose assignment is unreadable is not assigned", unreadable::stray_record),
+        suite.test("an unreadable assignment is named in the log and is not taken for a duplicate", unreadable::named_record),
+        suite.test("an unreadable block of another node costs no route to other blocks", unreadable::timestamps::direct),
+        suite.test("an assignment that an administrator deleted is created again", manual_edits::deleted_record),
+        suite.test("a block whose pool was removed by force is released with its last address", manual_edits::removed_pool),
+        suite.test("a block that is being deleted assigns no address, and an event on the node says so", manual_edits::deleted_block),
         suite.test(
-            "blocks, records and node addresses are right after one resync though every watch event is dropped",
+            "one resync corrects blocks, assignments and node addresses though every watch event is dropped",
             resync::without_events,
         ),
-        suite.test("a draining pool is obeyed after one resync though every watch event is dropped", resync::pool),
-        suite.test("an ADD from a proven block does not wait for its record", proven_blocks::no_wait),
-        suite.test("a frozen watch gives out no address that another node has recorded", proven_blocks::half_open),
+        suite.test("one resync finds a draining pool though every watch event is dropped", resync::pool),
+        suite.test("an ADD from a proven block does not wait for its assignment", proven_blocks::no_wait),
+        suite.test("with a frozen watch, no address is assigned that another node has an assignment of", proven_blocks::half_open),
         suite.test(
-            "a watch that resumes with a resourceVersion from the future gives out no address that another node has recorded",
+            "with a watch resumed from a future resourceVersion, no address is assigned that another node has an assignment of",
             proven_blocks::from_the_future,
         ),
-        suite.test("blocks of a Node that was deleted and made again carry its new UID", proven_blocks::another_uid),
-        suite.test("an ADD waits for its record after a watch broke", signs_of_trouble::broken_watch),
-        suite.test("an ADD waits for its record after an agent start without an answer", signs_of_trouble::agent_start),
-        suite.test("an ADD waits for its record after 90 s of silence", signs_of_trouble::silence),
-        suite.test("an ADD waits for its record after an answer with a lower resourceVersion", signs_of_trouble::lower_version),
-        suite.test("an ADD waits for its record after a duplicate", signs_of_trouble::duplicate),
-        suite.test("an ADD waits for its record after more than 60 s of 401", signs_of_trouble::unauthorized),
-        suite.test("an idle cluster makes the agent list nothing but for its resync", proven_blocks::idle),
-        suite.test("leaving a node waits until its blocks have gone back", release::leaving),
+        suite.test("blocks of a Node that was deleted and created again get its new UID", proven_blocks::another_uid),
+        suite.test("an ADD waits for its assignment after a watch broke", signs_of_trouble::broken_watch),
+        suite.test("an ADD waits for its assignment after an agent start without an answer", signs_of_trouble::agent_start),
+        suite.test("an ADD waits for its assignment after 90 s without a watch event", signs_of_trouble::silence),
+        suite.test("an ADD waits for its assignment after a response with a lower resourceVersion", signs_of_trouble::lower_version),
+        suite.test("an ADD waits for its assignment after a duplicate", signs_of_trouble::duplicate),
+        suite.test("an ADD waits for its assignment after more than 60 s of status 401", signs_of_trouble::unauthorized),
+        suite.test("in an idle cluster the agent lists only for its resync", proven_blocks::idle),
+        suite.test("uninstalling from a node waits until its blocks are released", release::leaving),
     ];
     Ok(suite.run(tests))
 }
@@ -139,8 +139,8 @@ fn scaled(scale: f64) -> String {
 }
 
 /// How long to wait for what the agent does within `real`, unscaled; with room for a busy machine.
-fn timeout(real: Duration) -> Duration {
-    AT_ONCE + real.mul_f64(TIME_SCALE)
+fn scaled_timeout(real: Duration) -> Duration {
+    IMMEDIATE_TIMEOUT + real.mul_f64(TIME_SCALE)
 }
 
 /// Restarts the agent with these flags beside the usual ones.

@@ -1,5 +1,6 @@
-//! Many nodes claim blocks at once, by the agent's own code, against a real kube-apiserver: no block goes to two nodes, no claim needs
-//! more than a few calls, and what a node knows may be as old as it likes.
+//! Many nodes claim blocks of a real kube-apiserver at once, by the agent's code.
+//!
+//! No block goes to two nodes, and no claim needs more than a few calls, however stale a node's view is.
 
 use std::collections::HashSet;
 use std::process::ExitCode;
@@ -16,22 +17,22 @@ use serde_json::json;
 /// How long one test may take.
 const TEST_TIMEOUT: Duration = Duration::from_mins(3);
 /// How long a release may take.
-const RELEASE: Duration = Duration::from_secs(20);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(20);
 /// The most calls that one claim may take: three unread blocks, then three times a list and a claim.
 const MAX_CALLS_PER_CLAIM: usize = 9;
 /// Longer than what counts as an outage, at the scale of these nodes' waits.
-const OUTAGE: Duration = Duration::from_millis(200);
+const OUTAGE_DURATION: Duration = Duration::from_millis(200);
 /// Nodes that claim at once.
 const NODES: usize = 1000;
 
 fn main() -> Result<ExitCode> {
     let suite = Suite::new(|| ClaimFixture::start(false))?.with_timeout(TEST_TIMEOUT);
     let tests = vec![
-        suite.test("a_thousand_nodes_claim_at_once_without_a_duplicate_and_with_few_calls_each", at_once),
-        suite.test("a_view_that_knows_nothing_right_still_claims_the_one_free_block", stale),
-        suite.test("a_claim_that_is_the_first_answer_after_an_outage_is_not_taken_for_proof", after_outage),
-        suite.test("a_full_pool_is_said_to_be_full", full),
-        suite.test("a_block_that_goes_back_unused_keeps_its_free_since_and_can_be_claimed_by_another", released_unused),
+        suite.test("a thousand nodes claim at once without a duplicate and with few calls each", at_once),
+        suite.test("a node with a stale view of the pool still claims the only free block", stale),
+        suite.test("a claim that is the first response after an outage does not prove the block", after_outage),
+        suite.test("a claim from a full pool fails as full", full),
+        suite.test("a block released unused keeps its freeSince and can be claimed by another node", released_unused),
     ];
     Ok(suite.run(tests))
 }
@@ -63,7 +64,7 @@ async fn stale(fixture: &mut ClaimFixture) -> Result<()> {
         let node = fixture.node(node, &pool("stale", 65, window)?).await?;
         let block = node.claiming.claims.claim("stale", false).await?;
         ensure!(block.name == "stale-1500" && block.index == 1500, "claimed {}", block.name);
-        ensure!(node.claiming.release(&block.name, RELEASE).await, "{} did not go back", block.name);
+        ensure!(node.claiming.release(&block.name, RELEASE_TIMEOUT).await, "{} did not go back", block.name);
         remove_finalizer(fixture, &block.name).await?;
     }
     Ok(())
@@ -75,7 +76,7 @@ async fn after_outage(fixture: &mut ClaimFixture) -> Result<()> {
     node.claiming.lose_contact();
     let begun = Instant::now();
     wait_until("an outage has lasted", Duration::from_secs(10), || async {
-        Ok(check(begun.elapsed() > OUTAGE, || format!("{:?}", begun.elapsed())))
+        Ok(check(begun.elapsed() > OUTAGE_DURATION, || format!("{:?}", begun.elapsed())))
     })
     .await?;
     let block = node.claiming.claims.claim("restored", false).await?;
@@ -121,7 +122,7 @@ async fn released_unused(fixture: &mut ClaimFixture) -> Result<()> {
         "{:?}",
         stored.spec
     );
-    ensure!(first.claiming.release(&block.name, RELEASE).await, "{} did not go back", block.name);
+    ensure!(first.claiming.release(&block.name, RELEASE_TIMEOUT).await, "{} did not go back", block.name);
     let stored = fixture.blocks().get(&block.name).await?;
     ensure!(stored.spec.node_name.is_none() && stored.spec.free_since.is_none(), "{:?}", stored.spec);
     // Nobody took its finalizer off: the next node claims it by a read.

@@ -19,38 +19,47 @@ use bobbin_e2e::single_node::{
 };
 use serde_json::{Value, json};
 
+/// The code of an ADD whose interface exists in the container.
+const INTERFACE_EXISTS: u64 = 100;
+
 fn main() -> Result<ExitCode> {
     let suite = single_node::suite(SingleNodeOptions::default())?;
     let tests = vec![
-        suite.test("cnitool adds, checks and deletes", cnitool_goes_through),
+        suite.test("cnitool ADD, CHECK and DEL succeed", cnitool_goes_through),
         suite.test("a result has the shape of the version that was asked for", results_by_version),
-        suite.test("a repeated ADD gets the same answer, also from an agent that was restarted", repeated_add),
+        suite.test("a repeated ADD gets the same result, also from a restarted agent", repeated_add),
         suite.test("ADD fails if the interface exists, and leaves it alone", add_into_an_existing_interface),
         suite.test("a container may have two interfaces", two_interfaces),
         suite.test("twenty containers are added and deleted at once", twenty_at_once),
         suite.test("the first packet of a pod arrives, in both families", first_packet),
-        suite.test("STATUS is success, and VERSION names four versions", status_and_version),
-        suite.test("without an agent every call says try again later, and STATUS stays success", without_an_agent),
-        suite.test("DEL succeeds again and again", del::repeated),
-        suite.test("DEL succeeds when namespace, link or result are missing", del::with_something_missing),
-        suite.test("DEL succeeds when the agent's record is missing", del::without_a_record),
+        suite.test("STATUS succeeds, and VERSION lists four versions", status_and_version),
+        suite.test("without an agent every call fails with code 11, and STATUS succeeds", without_an_agent),
+        suite.test("a repeated DEL succeeds", del::repeated),
+        suite.test("DEL succeeds when network namespace, link or prevResult are missing", del::with_something_missing),
+        suite.test("DEL succeeds when the agent's checkpoint file is missing", del::without_a_record),
         suite.test("DEL of a container that was never added succeeds", del::of_a_stranger),
         suite.test("CHECK succeeds after ADD", check::succeeds),
         suite.test("CHECK names a missing link", check::names_a_link),
         suite.test("CHECK names a missing address", check::names_an_address),
         suite.test("CHECK names a missing route in the container", check::names_a_route),
-        suite.test("CHECK names a missing route of the node, or finds it repaired", check::names_a_host_route),
-        suite.test("CHECK names a missing rule, or finds it repaired", check::names_a_rule),
+        suite.test("CHECK names a missing route of the node, or finds it restored", check::names_a_host_route),
+        suite.test("CHECK names a missing rule, or finds it restored", check::names_a_rule),
         suite.test("CHECK of a container that was never added fails", check::of_a_stranger),
-        suite.test("GC frees what is not listed, at the second call while its namespace lives", gc::frees_the_unlisted),
-        suite.test("GC frees what is not listed and has lost its link, at the second call", gc::frees_what_is_gone),
+        suite.test(
+            "the second GC frees an attachment that is not listed, though its network namespace exists",
+            gc::frees_the_unlisted,
+        ),
+        suite.test("the second GC frees an attachment that is not listed and has no link", gc::frees_what_is_gone),
         suite.test("GC of one network leaves the attachments of another", gc::leaves_other_networks),
         suite.test("a runtime that passes no pod UID gets an address of the pod's pool", without_a_uid),
-        suite.test("GC without its list is an error and frees nothing", gc::without_a_list),
-        suite.test("malformed stdin is one sentence and leaves nothing", bad_input::stdin),
-        suite.test("a malformed environment is one sentence and leaves nothing", bad_input::environment),
-        suite.test("an unknown version is code 1 and names the known ones", bad_input::version),
-        suite.test("a namespace that is missing, no namespace, or the node's own is refused", bad_input::namespace),
+        suite.test("GC without a list of attachments fails and frees nothing", gc::without_a_list),
+        suite.test("malformed stdin fails with one sentence and leaves nothing behind", bad_input::stdin),
+        suite.test("a malformed environment fails with one sentence and leaves nothing behind", bad_input::environment),
+        suite.test("an unknown version fails with code 1 and the known ones", bad_input::version),
+        suite.test(
+            "a path that is missing, is no network namespace, or is the node's own is refused",
+            bad_input::namespace,
+        ),
     ];
     Ok(suite.run(tests))
 }
@@ -135,7 +144,7 @@ async fn add_into_an_existing_interface(node: &mut SingleNode) -> Result<()> {
     let pod = node.sandbox()?;
     pod.namespace.ip("link add eth0 type veth peer name foreign\naddr add 192.0.2.1/24 dev eth0\n")?;
     let error = node.call(&pod.call("ADD"))?.error()?;
-    ensure!(error.text.contains("eth0"), "{error:?}");
+    ensure!(error.code == INTERFACE_EXISTS && error.text.contains("eth0"), "{error:?}");
     ensure!(pod.addresses()? == ["192.0.2.1".parse::<std::net::IpAddr>()?], "the foreign link was touched");
     node.del(&pod)?;
     ensure!(pod.addresses()?.len() == 1, "DEL removed a foreign link");

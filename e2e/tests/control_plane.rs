@@ -150,7 +150,7 @@ async fn nothing_is_left(_: &mut NoFixture) -> Result<()> {
     })
     .await?;
     ensure!(directory.is_dir(), "nobody was there to remove it");
-    drop(bobbin_e2e::control_plane::Scratch::make("bobbin-control-plane-")?);
+    drop(bobbin_e2e::control_plane::ScratchDir::make("bobbin-control-plane-")?);
     ensure!(!directory.exists(), "{} is left", directory.display());
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! The test cluster itself, with the reference plugins for a network: that its nodes are real, can die and come back, and that
-//! nothing of it stays behind, whatever ends the run.
+//! The test cluster itself, with the reference plugins as its network. Its nodes boot, lose power and boot again, and a run that
+//! is killed leaves nothing behind.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -29,8 +29,8 @@ fn main() -> Result<ExitCode> {
     let suite = Suite::without_fixture()?;
     let tests = vec![
         suite.test("pods of the reference plugins reach each other across three real kubelets", reference_pods),
-        suite.test("a node loses its power, boots, and runs pods again; another joins", power_comes_back),
-        suite.test("after SIGKILL nothing is left: no process, namespace, mount, cgroup or directory", nothing_is_left),
+        suite.test("a node boots after a power cut and runs pods again, and another node joins", power_comes_back),
+        suite.test("after SIGKILL no process, network namespace, mount, cgroup or directory is left", nothing_is_left),
     ];
     Ok(suite.run(tests))
 }

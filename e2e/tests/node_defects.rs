@@ -48,59 +48,58 @@ fn main() -> Result<ExitCode> {
     let suite = single_node::suite(SingleNodeOptions { agent: flags.to_vec(), ..SingleNodeOptions::default() })?;
     let tests = vec![
         suite.test(
-            "thirty ADDs succeed as the first calls of a boot, also while the network is repaired",
+            "thirty ADDs at once succeed as the first calls after boot, while rules are restored",
             first_calls::thirty_at_once,
         ),
-        suite.test(
-            "a running pod whose host link was deleted keeps its address, and a Warning tells its owner",
-            links::deleted,
-        ),
+        suite.test("a running pod whose host link was deleted keeps its address and gets a Warning", links::deleted),
         suite.test("running pods keep links and routes when the prefix of link names changes", links::prefix_changed),
         suite.test("a prefix of four letters is used in full", links::four_letters),
         suite.test("a renamed link keeps its routes and gets its name back", links::renamed),
-        suite.test("a link whose alias was cleared is not deleted and gets its alias back", links::alias_cleared),
+        suite.test("a link whose alias was cleared is not deleted, and gets its alias back", links::alias_cleared),
         suite.test("GC for one network frees nothing of another network", networks::gc),
         suite.test("a runtime that passes no pod UID is served by the pod's name", waiting::without_uid),
+        suite.test("a DEL ends the wait of its ADD at once, also before the wait has begun", waiting::called_off),
         suite.test(
-            "a DEL ends the wait of its ADD at once, also when the ADD had not begun to wait",
-            waiting::called_off,
+            "a pod that waits for an address is logged as one warning, however often the runtime tries",
+            waiting::one_warning,
         ),
-        suite
-            .test("a pod that waits for an address is one WARN, however often the runtime tries", waiting::one_warning),
         suite.test("the CNI configuration is withheld until the plugin is installed", install::withheld),
-        suite.test("a plugin or configuration that was removed or changed is put back", install::put_back),
-        suite.test("a second agent waits for the run directory and says so", run_dir::second_agent),
+        suite.test("a plugin or CNI configuration that was removed or changed is installed again", install::put_back),
+        suite.test("a second agent waits for the run directory and logs it", run_dir::second_agent),
         suite.test("the run directory of another node name is set aside", run_dir::other_name),
-        suite.test("a Node that was re-created keeps its pods and gets its blocks written anew", run_dir::other_uid),
-        suite.test("records stay when the run directory was emptied without a reboot", run_dir::emptied),
-        suite.test("an agent whose run directory is emptied goes on", run_dir::emptied_while_running),
+        suite.test("a Node that was created again keeps its pods, and its blocks get the new UID", run_dir::other_uid),
+        suite.test("assignments are kept when the run directory was emptied without a reboot", run_dir::emptied),
+        suite.test("an agent whose run directory is emptied keeps serving", run_dir::emptied_while_running),
         suite.test(
             "an attachment is freed after an agent restart only if its namespace is gone",
             stale_attachments::across_restart,
         ),
         suite.test(
-            "a pod whose interface was moved to another namespace is held with a Warning",
+            "a pod whose interface was moved to another network namespace keeps its address and gets a Warning",
             stale_attachments::moved,
         ),
-        suite.test("a namespace that got the ID of one that is gone is not taken for it", stale_attachments::reused_id),
         suite.test(
-            "a pod that is gone is freed though its namespace is kept, but not while the Node is not Ready",
+            "a network namespace that reuses the ID of a deleted one is not mistaken for it",
+            stale_attachments::reused_id,
+        ),
+        suite.test(
+            "a deleted pod is freed though its network namespace is kept, but not while the Node is not Ready",
             deleted_pods::freed,
         ),
+        suite.test("a static pod keeps its address with and without its mirror pod", kept_namespaces::static_pod),
         suite.test(
-            "a static pod is held though no Pod object has its UID, with and without its mirror",
-            kept_namespaces::static_pod,
-        ),
-        suite.test(
-            "an address whose namespace only a leaked mount or an orphaned socket keeps is held until its pod is gone",
+            "an address whose network namespace is kept by a leaked mount or socket is held until its pod is deleted",
             kept_namespaces::kept_alive,
         ),
-        suite.test("STATUS succeeds however long an agent is away that was ready once", status::long_away),
-        suite.test("leaving the node removes every marker of the plugin", status::markers_forgotten),
-        suite.test("a busy metrics port leaves CNI served, and is taken when it comes free", health::busy_port),
+        suite.test("STATUS succeeds however long an agent that was ready is away", status::long_away),
+        suite.test("uninstalling removes every marker file of the plugin", status::markers_forgotten),
+        suite.test(
+            "CNI is served while the metrics port is in use, and the port is opened when it is free",
+            health::busy_port,
+        ),
         suite.test("/healthz fails when a loop makes no progress", health::hung_loop),
         suite.test("agent and operator refuse an unknown log format and name the known ones", health::log_format),
-        suite.test("foreign routes in table main cause no comparison and take no memory", foreign_routes::ignored),
+        suite.test("foreign routes in table main cause no reconcile and use no memory", foreign_routes::ignored),
     ];
     Ok(suite.run(tests))
 }
@@ -121,7 +120,7 @@ fn scaled_minute() -> Duration {
     Duration::from_secs(20)
 }
 
-/// Restarts the agent with these flags in the place of its own of the same names.
+/// Restarts the agent. These flags replace those of the same names.
 async fn restart(node: &mut SingleNode, flags: &[String]) -> Result<()> {
     node.kill_agent();
     node.set_agent_flags(&flags.iter().map(String::as_str).collect::<Vec<_>>());

@@ -1,5 +1,5 @@
-//! The operator against a real kube-apiserver. Two of them work at once in every test, without an election: whatever holds
-//! here holds for two leaders. The tests play the agents: they claim, record and give back.
+//! The operator against a real kube-apiserver. Two operators work at once without an election, so each test holds for two leaders.
+//! The tests act as agents: they claim and release blocks, and create assignments.
 
 #[path = "operator/carve.rs"]
 mod carve;

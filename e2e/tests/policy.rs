@@ -1,5 +1,4 @@
-//! The chart on a real kube-apiserver, and what an agent with a real token, bound to a pod of node n1, may do there: write in
-//! the name of n1, and in no other.
+//! The chart on a real kube-apiserver. An agent whose token is bound to a pod of node n1 may write for n1 and for no other node.
 
 #[path = "policy/assignments.rs"]
 mod assignments;

@@ -1,5 +1,5 @@
-//! The schemas of the three kinds against a real kube-apiserver: each rule accepts what is right and refuses what is wrong
-//! with its sentence, and nothing but that sentence.
+//! The schemas of the three kinds against a real kube-apiserver. Each rule accepts what is valid, and refuses what is not with
+//! its sentence and no other.
 
 #![allow(clippy::needless_pass_by_value, reason = "tests build objects out of objects")]
 

@@ -1,7 +1,7 @@
 //! The operator: carves pools into free blocks, reports their status, and releases what deleted nodes and pools leave behind.
 //!
 //! Everything here happens ahead of demand or afterwards: no pod waits for the operator. Several operators may run at once.
-//! Decisions are pure functions over the watch cache, in files of their own; the files beside them read and write the API.
+//! Decisions are pure functions over the watch cache. Separate files read and write the API.
 
 mod args;
 mod cache;

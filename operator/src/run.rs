@@ -100,8 +100,8 @@ pub async fn operate(args: Args, stop: CancellationToken) -> anyhow::Result<()> 
 
 /// Starts the leader election.
 ///
-/// It is ours because kube has none, and because a lost Lease must not end the operator: it stays up as a standby with a warm
-/// cache. Leadership only avoids double work, so a standby that takes over too early does no harm.
+/// Bobbin implements the election itself, because kube has none and a lost Lease must not end the program. Leadership only
+/// saves work: a standby keeps its cache, and one that takes over too early does no harm.
 fn join_election(
     args: &Args,
     clients: &Clients,

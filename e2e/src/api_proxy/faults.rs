@@ -217,7 +217,7 @@ impl Faults {
         {
             tokio::time::sleep(time).await;
         }
-        // An answer is held by the fault that was there when the request came; both are the same as long as tests end one by one.
+        // A response is held by the fault that was active when the request came, as long as tests end faults one by one.
         while self.first(request, |active| (active.fault == kind).then_some(())).is_some() {
             if changed.changed().await.is_err() {
                 return;

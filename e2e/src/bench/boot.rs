@@ -1,5 +1,5 @@
-//! A hundred ADDs at once as the first calls of a boot: the agent has started, and neither the kernel nor its run directory knows
-//! anything of an earlier one. By turns with a hundred of the reference.
+//! A hundred ADDs at once as the first calls after boot, in turns with a hundred of the reference plugins. The agent has started;
+//! kernel and run directory have nothing of an earlier agent.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! A thousand nodes claim their first block at once, by the agent's own code, against as many bare JSON patches at once over the same
-//! connections: what is measured is what the protocol costs beyond one conditional write.
+//! A thousand nodes claim their first block at once, by the agent's code, against a thousand plain JSON patches over the same
+//! connections. The difference is the cost of the claim protocol beyond one conditional write.
 
 use std::time::{Duration, Instant};
 
@@ -79,7 +79,7 @@ pub async fn measure(config: BenchConfig, report: &mut Report) -> Result<()> {
                 }
             } else {
                 bare.add(patch_at_once(&nodes).await?);
-                // The next turn's mark comes after these.
+                // The next mark must come after these calls.
                 fixture.calls_of_claims(mark, &prefix, NODES).await?;
             }
             free_all(&fixture).await?;
@@ -90,7 +90,7 @@ pub async fn measure(config: BenchConfig, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Each node patches a block of its own, all at once. The answers are not decoded.
+/// Each node patches its own block, all at once. The responses are not decoded.
 async fn patch_at_once(nodes: &[ClaimingNode]) -> Result<Duration> {
     let requests = nodes
         .iter()

@@ -1,6 +1,6 @@
 //! `make bench BEFORE=<directory>`: ADD and DEL of two builds of Bobbin in one run.
 //!
-//! Each build has a node and an API server of its own. The builds take turns, and each round begins with the other one.
+//! Each build has its own node and API server. The builds take turns, and each round begins with the other one.
 
 use std::fmt::Write;
 use std::path::Path;

@@ -1,5 +1,7 @@
-//! Measures ADD while other programs change routes in table main, as on a node that imports the cluster's blocks by BGP. The reference is
-//! ADD while the same routes change in the fabric's namespace: the machine is as busy, but the agent gets no notice of these routes.
+//! ADD while other programs change routes in table main, as on a node that imports the cluster's blocks by BGP.
+//!
+//! The reference is ADD while the same routes change in the fabric's namespace. The machine is as busy, but the agent is not
+//! notified of these routes.
 
 use std::fmt::Write;
 use std::sync::Arc;

@@ -37,9 +37,9 @@ pub struct Threshold {
 pub struct Report {
     /// In the order in which they were measured.
     pub rows: Vec<Row>,
-    /// Calls of ours that failed, by what they were.
+    /// Calls of Bobbin that failed.
     pub errors: Vec<String>,
-    /// Calls of the reference that failed: told, and no threshold of ours.
+    /// Calls of the reference plugins that failed. They miss no threshold.
     pub reference_errors: Vec<String>,
     /// The size of the plugin in bytes.
     pub plugin_bytes: Option<u64>,

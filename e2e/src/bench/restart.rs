@@ -14,7 +14,7 @@ const ATTACHMENTS: usize = 250;
 /// Restarts of each kind.
 const RESTARTS: usize = 5;
 /// Between two calls of a runtime that repeats them.
-const PAUSE: Duration = Duration::from_millis(2);
+const RETRY_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Measures both. Restarts with the API server healthy and silent take turns.
 pub async fn measure(node: &mut SingleNode, report: &mut Report) -> Result<()> {
@@ -61,6 +61,6 @@ async fn first_add(node: &mut SingleNode) -> Result<Duration> {
             return Ok(took);
         }
         ensure!(start.elapsed() < WAIT_TIMEOUT, "no ADD succeeded: {}", answer.stdout.trim());
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(RETRY_INTERVAL).await;
     }
 }

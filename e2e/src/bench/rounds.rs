@@ -121,8 +121,8 @@ pub(super) fn at_once(
     Ok(())
 }
 
-/// Calls for one pod after another, in a thread that is in the node's namespace, so that nothing but the call is measured; the time of each
-/// that went well.
+/// Calls for one pod after another, and the times of those that succeeded. The thread is in the node's namespace, so that only the
+/// call is measured.
 pub(super) fn each(
     plugin: &Plugin,
     verb: Verb,

@@ -1,4 +1,5 @@
-//! Where the time of a call goes, from outside and by the agent's own metrics: the costliest stage is said beside a threshold that is missed.
+//! Where the time of a call goes, by the benchmark's clock and the agent's metrics. The report names the costliest stage beside a
+//! threshold that is missed.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -70,7 +71,7 @@ impl Phase {
         }
     }
 
-    /// Adds what the agent counted between two looks.
+    /// Adds what the agent counted between two readings.
     pub fn gather(&mut self, before: &Totals, after: &Totals) {
         for (place, histogram) in self.agent.0.iter_mut().enumerate() {
             histogram.plus(&after.0[place], 1.0);

@@ -67,7 +67,7 @@ pub fn evaluate(report: &mut Report) {
 
 /// ADD and DEL against the reference.
 fn cni_thresholds(report: &Report) -> Vec<Threshold> {
-    // The threshold; the row and the percentile of ours, against the p50 of the reference; what is allowed; whose stages tell where to look.
+    // Name; row and percentile of Bobbin, against the p50 of the reference; allowed ratio; the stages that explain a miss.
     let reference = [
         ("ADD: p50 at most 0.35 of ptp + host-local", ("ADD IPv4", 50), 0.35, (Verb::Add, "one by one, IPv4")),
         ("ADD: p99 at most 0.8 of the p50 of ptp + host-local", ("ADD IPv4", 99), 0.8, (Verb::Add, "one by one, IPv4")),

@@ -1,4 +1,4 @@
-//! The CNI plugin called by hand on a node, as the container runtime calls it.
+//! Calls of the CNI plugin on a node, made the way the container runtime makes them.
 
 use std::io::Write;
 use std::process::Stdio;

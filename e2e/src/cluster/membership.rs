@@ -12,7 +12,7 @@ use crate::control_plane::node_token;
 use crate::wait::{Poll, check, wait_until};
 
 /// How long nodes may take from boot to Ready on a busy machine.
-const READY: Duration = Duration::from_mins(2);
+const READY_TIMEOUT: Duration = Duration::from_mins(2);
 
 impl Cluster {
     /// A node by its name.
@@ -77,7 +77,7 @@ impl Cluster {
         let names: Vec<&String> = self.nodes.iter().filter(|(_, node)| node.is_on()).map(|(name, _)| name).collect();
         let api = &api;
         let names = &names;
-        wait_until("all nodes are Ready", READY, || async move {
+        wait_until("all nodes are Ready", READY_TIMEOUT, || async move {
             for name in names {
                 let Some(node) = api.get_opt(name).await? else { return Ok(Poll::Pending(format!("no Node {name}"))) };
                 if let Some(why) = not_ready(&node) {

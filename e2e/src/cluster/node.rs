@@ -1,7 +1,7 @@
-//! One machine of the test cluster: namespaces of its own with a real containerd, kubelet and kube-proxy inside.
+//! One machine of the test cluster: separate namespaces with a real containerd, kubelet and kube-proxy inside.
 //!
-//! [`crate::cluster::Cluster`] makes nodes; tests cut their power, boot them, and run commands on them. Its disk outlives a
-//! power cut, `/run`, its processes and its network don't.
+//! [`crate::cluster::Cluster`] makes nodes; tests cut their power, boot them, and run commands on them. The disk survives a
+//! power cut; `/run`, processes and network don't.
 
 mod files;
 
@@ -21,7 +21,7 @@ use crate::network::{Fabric, FabricAddresses};
 /// The first process.
 const INIT: &str = include_str!("node/init.sh");
 /// How long containerd may take from boot to its first answer, on a busy machine.
-const CONTAINERD: Duration = Duration::from_mins(1);
+const CONTAINERD_START_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What a node needs to know of the cluster that it joins.
 #[derive(Clone, Debug)]
@@ -126,7 +126,7 @@ impl Node {
     }
 
     fn await_containerd(&mut self) -> Result<()> {
-        let deadline = Instant::now() + CONTAINERD;
+        let deadline = Instant::now() + CONTAINERD_START_TIMEOUT;
         while let Err(error) = self.exec(["ctr", "version"]) {
             if let Some(power) = self.power.as_mut() {
                 power.init.must_be_running()?;
@@ -135,7 +135,7 @@ impl Node {
                 bail!(
                     "containerd of {} did not answer within {} s: {error:#}; its log is {}",
                     self.name,
-                    CONTAINERD.as_secs(),
+                    CONTAINERD_START_TIMEOUT.as_secs(),
                     self.disk.join("containerd.log").display()
                 );
             }
@@ -221,7 +221,7 @@ impl Node {
         Ok(String::from_utf8_lossy(&end.stdout).into_owned())
     }
 
-    /// Its first process, as the machine numbers it: for `nsenter` by hand.
+    /// The PID of its first process on this machine, for `nsenter`.
     pub fn first_process(&self) -> Result<i32> {
         first_process(&self.power.as_ref().with_context(|| format!("{} is off", self.name))?.init)
     }
@@ -275,7 +275,7 @@ fn make_cgroups(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes the cgroups; what can't be removed (a process is still ending) is left to the keeper of the run.
+/// Removes the cgroups. Those in which a process is still ending are left to the clean-up of the run.
 fn remove_cgroups(name: &str) {
     for root in cgroup_roots() {
         remove_tree(&root.join(name));

@@ -103,7 +103,7 @@ impl Pod {
     }
 }
 
-/// Asks the pod at an address for its name, by a connection of its own. Runs in the namespace of the calling thread.
+/// Asks the pod at an address for its name, by a new connection. Runs in the namespace of the calling thread.
 pub fn who_answers(to: SocketAddr) -> Result<String> {
     let mut stream =
         TcpStream::connect_timeout(&to, CONNECT_TIMEOUT).with_context(|| format!("no connection to {to}"))?;

@@ -1,4 +1,4 @@
-//! One run of a test cluster: its ID, its directory, and the keeper that removes all that is its own when the run ends, however it ends.
+//! One run of a test cluster: its ID, its directory, and the clean-up process that removes everything when the run ends or is killed.
 //!
 //! [`crate::cluster::Cluster`] makes one. Everything outside the directory that carries the ID (cgroups) is named `bob-ID-…`.
 
@@ -7,18 +7,18 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use crate::control_plane::Scratch;
+use crate::control_plane::ScratchDir;
 
 /// Where directories of runs begin.
 const PREFIX: &str = "bobbin-cluster-";
 /// Removes what is left of a run.
 const CLEAN: &str = include_str!("run/clean.sh");
 
-/// A run. Dropped, killed or crashed: the keeper waits for the end of its pipe and then cleans up.
+/// A run. Dropped, killed or crashed: the clean-up process waits for the end of its pipe and then removes everything.
 #[derive(Debug)]
 pub struct Run {
     id: String,
-    scratch: Scratch,
+    scratch: ScratchDir,
     keeper: Child,
 }
 
@@ -26,7 +26,7 @@ impl Run {
     /// Begins a run, after removing what runs that ended badly have left, keeper and all.
     pub fn begin() -> Result<Self> {
         clean_stale()?;
-        let scratch = Scratch::make(PREFIX)?;
+        let scratch = ScratchDir::make(PREFIX)?;
         let name = scratch.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
         let id = name.trim_start_matches(PREFIX).to_owned();
         let keeper = Command::new("setsid")
@@ -37,7 +37,7 @@ impl Run {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .context("the keeper of the run did not start: setsid and bash are needed")?;
+            .context("the clean-up process of the run did not start: setsid and bash are needed")?;
         Ok(Self { id, scratch, keeper })
     }
 
@@ -109,7 +109,7 @@ fn names_in(directory: &Path) -> impl Iterator<Item = String> + use<> {
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
 }
 
-/// The roots that cgroups of ours lie under: every controller of cgroup v1, or the one root of v2.
+/// The cgroup roots that Bobbin's tests use: every controller of cgroup v1, or the one root of v2.
 pub fn cgroup_roots() -> Vec<PathBuf> {
     let root = Path::new("/sys/fs/cgroup");
     if root.join("cgroup.controllers").exists() {

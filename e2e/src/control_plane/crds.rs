@@ -10,7 +10,7 @@ use kube::api::PostParams;
 use kube::runtime::wait::{await_condition, conditions};
 
 /// How long the API server may take to serve a kind.
-const SERVED: Duration = Duration::from_mins(1);
+const ESTABLISHED_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Installs the kinds as the types define them, and waits until they are served.
 pub async fn install_crds(client: &kube::Client) -> Result<()> {
@@ -19,7 +19,9 @@ pub async fn install_crds(client: &kube::Client) -> Result<()> {
         let name = definition.metadata.name.clone().unwrap_or_default();
         api.create(&PostParams::default(), &definition).await.with_context(|| format!("{name} is not admitted"))?;
         let established = await_condition(api.clone(), &name, conditions::is_crd_established());
-        tokio::time::timeout(SERVED, established).await.with_context(|| format!("{name} is not established"))??;
+        tokio::time::timeout(ESTABLISHED_TIMEOUT, established)
+            .await
+            .with_context(|| format!("{name} is not established"))??;
     }
     Ok(())
 }

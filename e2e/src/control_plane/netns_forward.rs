@@ -1,5 +1,5 @@
-//! A door into a network namespace: a port on our loopback whose connections are opened inside the namespace. It gives the
-//! test process, and a user's kubectl, the API server of a control plane that has a namespace of its own.
+//! Forwards a port on this machine's loopback into a network namespace. The test process, and a user's kubectl, reach the API
+//! server of a control plane in another namespace by it.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -70,7 +70,7 @@ impl Drop for NetnsForward {
     }
 }
 
-/// Carries bytes one way, in a thread of its own, until either side closes.
+/// Copies bytes one way, in a new thread, until either side closes.
 fn pass(from: &TcpStream, to: &TcpStream) {
     let (Ok(mut from), Ok(mut to)) = (from.try_clone(), to.try_clone()) else { return };
     let _ = to.set_nodelay(true);

@@ -48,7 +48,7 @@ pub struct ControlPlaneOptions {
     pub address: IpAddr,
     /// Other addresses of it, for its certificate.
     pub other_addresses: Vec<IpAddr>,
-    /// Its port; `None`: a free one, or 6443 in a namespace of its own.
+    /// Its port; `None`: a free one, or 6443 in another namespace.
     pub port: Option<u16>,
     /// Whether etcd waits for the disk, as in earnest. Only measurements need it.
     pub fsync: bool,

@@ -1,7 +1,7 @@
-//! Children that die with us, also when we are killed by SIGKILL. Whatever a test starts goes through here.
+//! Child processes that end with this process, even if it is killed by SIGKILL. Tests start every program here.
 //!
-//! The kernel sends the parent-death signal when the *thread* that started the child ends, so all children are started
-//! by one thread that lives as long as the process.
+//! The kernel sends the parent-death signal when the *thread* that started the child ends. So one thread, which lives as long as
+//! the process, starts all children.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -98,13 +98,13 @@ pub fn killed_with_parent(program: &Path, netns: Option<&Path>) -> Command {
     command
 }
 
-type Order = (Command, Sender<std::io::Result<Child>>);
+type SpawnRequest = (Command, Sender<std::io::Result<Child>>);
 
 /// Starts a command from the thread that lives as long as the process.
 pub fn spawn(command: Command) -> Result<Child> {
-    static STARTER: OnceLock<Sender<Order>> = OnceLock::new();
+    static STARTER: OnceLock<Sender<SpawnRequest>> = OnceLock::new();
     let starter = STARTER.get_or_init(|| {
-        let (orders, inbox) = channel::<Order>();
+        let (orders, inbox) = channel::<SpawnRequest>();
         std::thread::spawn(move || {
             for (mut command, reply) in inbox {
                 // The one who asked may have gone; then the child is dropped and dies with the process.

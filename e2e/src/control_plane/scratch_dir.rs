@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// A directory of one run. Removed when dropped; if that did not happen, by the next [`Scratch::make`] of the same prefix.
+/// A directory of one run. Removed when dropped; if that did not happen, by the next [`ScratchDir::make`] of the same prefix.
 #[derive(Debug)]
-pub struct Scratch {
+pub struct ScratchDir {
     directory: PathBuf,
     /// Locked as long as the run lives; the kernel unlocks it, however the run ends.
     _lock: File,
 }
 
-impl Scratch {
+impl ScratchDir {
     /// Makes a directory in the system's place for temporary files.
     pub fn make(prefix: &str) -> Result<Self> {
         remove_left_over(prefix);
@@ -32,7 +32,7 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
+impl Drop for ScratchDir {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.directory);
     }

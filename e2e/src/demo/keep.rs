@@ -1,5 +1,5 @@
-//! `KEEP=1`: the cluster stays when the demo ends. A second process, in a session of its own, tells the story and then holds the
-//! cluster; the first passes its words on until it hears how it went.
+//! `KEEP=1`: the cluster stays when the demo ends. A second process, in a new session, runs the demo and then keeps the cluster.
+//! The first process prints what the second prints, and exits with its result.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};

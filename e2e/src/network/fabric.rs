@@ -1,4 +1,4 @@
-//! The network between the machines: a bridge in a namespace of its own stands for the switch, and is the nodes' default gateway.
+//! The network between the machines: a bridge in a separate namespace is the switch and the nodes' default gateway.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -1,7 +1,7 @@
 //! Network namespaces of the test cluster: the switch, the control plane, each node.
 //!
-//! A namespace lives as long as this process holds it open or a process is in it; it has no name in the file system, so that
-//! none can be left behind. Nothing here touches the namespace that the tests run in.
+//! A namespace lives as long as this process holds it open or a process is in it. It has no name in the file system, so none is
+//! left behind. The namespace that the tests run in is never changed.
 
 use std::fs::File;
 use std::io::Write;

@@ -1,5 +1,5 @@
-//! A proxy in front of the API server that a test can spoil: refuse, swallow, lose answers, delay. It knows bytes only, so TLS
-//! stays end to end. Whoever is to suffer gets a kubeconfig with the proxy's address.
+//! A TCP proxy in front of the API server that causes network faults. It sees only bytes, so TLS stays end to end. A program
+//! uses it by a kubeconfig with its address.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -12,8 +12,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Namespace;
 
-/// How long a look for a connection lasts before the weather is looked at again.
-const LOOK_MS: u16 = 10;
+/// How long the proxy waits for a connection before it checks for a new fault.
+const POLL_INTERVAL_MS: u16 = 10;
 /// How long opening a connection to the API server may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -83,7 +83,7 @@ impl TcpProxy {
         shared.fault = fault;
         drop(shared);
         let listens = fault != NetworkFault::Refuse;
-        // The listener follows within one look.
+        // The listener follows within one poll.
         while lock(&self.shared).listening != listens {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -139,13 +139,15 @@ fn serve(
         match &listener {
             Some(open) => {
                 let mut look = [PollFd::new(open.as_fd(), PollFlags::POLLIN)];
-                if poll(&mut look, PollTimeout::from(LOOK_MS)).is_ok_and(|ready| ready > 0)
+                if poll(&mut look, PollTimeout::from(POLL_INTERVAL_MS)).is_ok_and(|ready| ready > 0)
                     && let Ok((near, _)) = open.accept()
                 {
                     begin(&near, target, state);
                 }
             }
-            None if fault == NetworkFault::Refuse => std::thread::sleep(Duration::from_millis(u64::from(LOOK_MS))),
+            None if fault == NetworkFault::Refuse => {
+                std::thread::sleep(Duration::from_millis(u64::from(POLL_INTERVAL_MS)));
+            }
             None => listener = listen(namespace, address).ok(),
         }
     }

@@ -11,9 +11,9 @@ use super::{Sandbox, SingleNode};
 
 const PORT: u16 = 7;
 /// How long an echo may take before it counts as lost.
-const LOST: Duration = Duration::from_secs(5);
+const ECHO_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the server looks whether it is still wanted.
-const LOOK: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A server that sends back what it gets; ends when dropped.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl EchoServer {
     pub fn start(node: &SingleNode, address: &str) -> Result<Self> {
         let address = SocketAddr::new(address.parse::<IpAddr>()?, PORT);
         let socket = node.fabric.run(move || UdpSocket::bind(address))?.context("no echo server")?;
-        socket.set_read_timeout(Some(LOOK))?;
+        socket.set_read_timeout(Some(POLL_INTERVAL))?;
         let ended = Arc::new(AtomicBool::new(false));
         let flag = ended.clone();
         std::thread::spawn(move || {
@@ -58,7 +58,7 @@ impl Drop for EchoServer {
 fn echoes<const N: usize>(address: SocketAddr) -> Result<[Duration; N]> {
     let any: SocketAddr = if address.is_ipv4() { "0.0.0.0:0".parse()? } else { "[::]:0".parse()? };
     let socket = UdpSocket::bind(any)?;
-    socket.set_read_timeout(Some(LOST))?;
+    socket.set_read_timeout(Some(ECHO_TIMEOUT))?;
     socket.connect(address)?;
     let mut times = [Duration::ZERO; N];
     for (number, took) in times.iter_mut().enumerate() {

@@ -20,7 +20,7 @@ pub fn ip_json(namespace: &Namespace, arguments: &str) -> Result<Value> {
     serde_json::from_str(&text).with_context(|| format!("ip -j {arguments} printed {text:?}"))
 }
 
-/// A host link of ours.
+/// A host link of Bobbin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
     /// The alias: `bobbin:<containerID>/<ifName>`.
@@ -47,7 +47,7 @@ impl SingleNode {
         Ok(all)
     }
 
-    /// Our links with the addresses of theirs, by alias.
+    /// Bobbin's links with their addresses, by alias.
     pub fn attachments(&self) -> Result<BTreeMap<String, Attachment>> {
         let mut found = BTreeMap::new();
         let routes = self.table(116)?;

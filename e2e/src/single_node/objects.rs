@@ -85,7 +85,7 @@ impl SingleNode {
         Ok(())
     }
 
-    /// Creates a Pod object that is bound to this node, with an annotation that names its pool if one is given; its sandbox is the answer.
+    /// Creates a Pod object that is bound to this node, with a pool annotation if a pool is given, and returns a sandbox for it.
     pub async fn kube_pod(&self, namespace: &str, name: &str, pool: Option<&str>) -> Result<Sandbox> {
         let pods: Api<KubePod> = Api::namespaced(self.client.clone(), namespace);
         let annotations: BTreeMap<&str, &str> = pool.map(|pool| (POOL_ANNOTATION, pool)).into_iter().collect();

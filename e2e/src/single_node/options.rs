@@ -38,8 +38,8 @@ impl Fixture for SingleNode {
     }
 }
 
-/// Gives this process a mount namespace of its own, before it has a second thread. Namespaces of pods are mounted in it, and
-/// cnitool's cache is a tmpfs: both end with the process.
+/// Moves this process to a new mount namespace; call it before the process has a second thread. Network namespaces of pods and
+/// cnitool's cache are mounted there, and end with the process.
 pub fn own_mounts() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).context("no mount namespace can be made: run as root")?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;

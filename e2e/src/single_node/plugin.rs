@@ -45,7 +45,7 @@ pub struct Call {
     pub stdin: Option<Vec<u8>>,
 }
 
-/// What came of a call.
+/// The outcome of a call.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The exit status; -1 if a signal ended it.

@@ -11,11 +11,11 @@ use crate::control_plane::Process;
 use crate::wait::{Poll, check, wait_until};
 
 /// How long strace may take to take hold of the agent.
-const HOLD: Duration = Duration::from_secs(30);
-/// How long it may take to let go of it by itself.
-const LET_GO: Duration = Duration::from_secs(3);
+const ATTACH_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long it may take to detach.
+const DETACH_TIMEOUT: Duration = Duration::from_secs(3);
 /// What strace says when it has hold of all threads.
-const HELD: &str = " attached";
+const ATTACHED: &str = " attached";
 
 /// An strace that has hold of the agent. Dropped, it ends, and the agent goes on by itself.
 #[derive(Debug)]
@@ -43,11 +43,11 @@ impl SingleNode {
         arguments.extend(what.iter().map(|one| one.as_ref().to_owned()));
         let program = std::path::Path::new("strace");
         let mut strace = Process::start(program, None, &log, arguments)?;
-        let seen = wait_until("strace has hold of the agent", HOLD, || {
+        let seen = wait_until("strace has hold of the agent", ATTACH_TIMEOUT, || {
             let (ended, text) = (strace.ended(), std::fs::read_to_string(&log));
             async move {
                 let text = text?;
-                let held = text.contains(HELD);
+                let held = text.contains(ATTACHED);
                 Ok(if held || ended.is_some() { Poll::Ready(held) } else { Poll::Pending(text) })
             }
         });
@@ -58,14 +58,14 @@ impl SingleNode {
 }
 
 impl SyscallFaults {
-    /// Lets go of the agent; what happened. If the agent does not live any more, strace ends by itself.
+    /// Detaches from the agent, and returns the faults. If the agent has ended, strace ends by itself.
     pub async fn end(mut self, agent_lives: bool) -> Result<Vec<InjectedSyscall>> {
         if agent_lives {
             // Refused only when it has ended.
             let _ = self.strace.signal(Signal::SIGTERM);
         }
         let strace = &mut self.strace;
-        let gone = wait_until("strace has let go of the agent", LET_GO, || {
+        let gone = wait_until("strace has detached from the agent", DETACH_TIMEOUT, || {
             let ended = strace.ended().is_some();
             async move { Ok(check(ended, || "it runs".to_owned())) }
         });

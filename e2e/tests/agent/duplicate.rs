@@ -18,14 +18,14 @@ use super::addresses;
 const ELSEWHERE: &str = "elsewhere";
 
 /// A block that this node has, its first pod, and which of the others are recorded for node n9.
-struct Wrong {
+struct ForeignAssignments {
     pool: &'static str,
     pods: Vec<Sandbox>,
     recorded: Vec<String>,
     left: String,
 }
 
-impl Wrong {
+impl ForeignAssignments {
     /// All addresses but the first pod's and one more are recorded for node n9.
     async fn claim(node: &SingleNode, pool: &'static str, third_octet: u8, bits: u8) -> Result<Self> {
         let spec = json!({
@@ -103,7 +103,7 @@ async fn reported(node: &SingleNode, address: &str) -> Result<()> {
 
 pub async fn found_late(node: &mut SingleNode) -> Result<()> {
     with_flags(node, &["--confirm-wait=1ms", "--add-timeout=5s"]).await?;
-    let mut wrong = Wrong::claim(node, "late", 1, 1).await?;
+    let mut wrong = ForeignAssignments::claim(node, "late", 1, 1).await?;
     let left = wrong.left.clone();
     wrong.record(node, &left).await?;
     wrong.recorded.push(left);

@@ -1,4 +1,4 @@
-//! What is not ours stays, what is ours is repaired, and an ADD that fails leaves nothing.
+//! The agent leaves foreign state alone and restores its own, and a failed ADD leaves nothing behind.
 
 use std::fmt::Write;
 
@@ -8,6 +8,12 @@ use bobbin_e2e::wait::{check, wait_until};
 use serde_json::Value;
 
 use super::{add_pods, await_empty_node, end};
+
+/// The codes of the errors that are caused here.
+const CONTAINER_UNKNOWN: u64 = 3;
+const INVALID_ENVIRONMENT: u64 = 4;
+const TRY_AGAIN_LATER: u64 = 11;
+const INTERFACE_EXISTS: u64 = 100;
 
 pub async fn survive(node: &mut SingleNode) -> Result<()> {
     node.namespace.ip(
@@ -74,21 +80,25 @@ pub async fn repaired(node: &mut SingleNode) -> Result<()> {
 }
 
 pub async fn failed_add_leaves_nothing(node: &mut SingleNode) -> Result<()> {
-    // Into an interface that exists; into the node's own namespace; into a file; for a pod that nobody knows.
     let pod = node.sandbox()?;
     pod.namespace.ip("link add eth0 type veth peer name foreign")?;
     let file = node.path("no-namespace");
     std::fs::write(&file, "")?;
     let unknown = "K8S_POD_NAMESPACE=default;K8S_POD_NAME=nobody;K8S_POD_UID=0";
     let other = node.sandbox()?;
-    for call in [
-        pod.call("ADD"),
-        Call { netns: Some(node.namespace.path()), ..other.call("ADD") },
-        Call { netns: Some(file), ..other.call("ADD") },
-        other.call("ADD").args(unknown),
+    for (call, code, words) in [
+        (pod.call("ADD"), INTERFACE_EXISTS, "eth0"),
+        (
+            Call { netns: Some(node.namespace.path()), ..other.call("ADD") },
+            INVALID_ENVIRONMENT,
+            "own network namespace",
+        ),
+        (Call { netns: Some(file), ..other.call("ADD") }, CONTAINER_UNKNOWN, "sandbox"),
+        (other.call("ADD").args(unknown), TRY_AGAIN_LATER, "default/nobody"),
     ] {
         let error = node.call(&call)?.error()?;
-        ensure!(!error.text.is_empty() && !error.text.contains('\n'), "{error:?}");
+        ensure!(error.code == code && error.text.contains(words), "not {code} with {words:?}: {error:?}");
+        ensure!(!error.text.contains('\n'), "{error:?}");
         await_empty_node(node).await?;
     }
     // Foreign routes have all addresses of the block: the ADD fails cleanly, and says what is in its way.

@@ -11,14 +11,14 @@ use bobbin_e2e::wait::{check, wait_until};
 use super::{CONVERGENCE_TIMEOUT, add_pods, end};
 
 /// The plugin and the configuration are compared more often than once in this time.
-const PUT_BACK: Duration = Duration::from_mins(1);
+const REINSTALL_TIMEOUT: Duration = Duration::from_mins(1);
 
 pub async fn installation(node: &mut SingleNode) -> Result<()> {
     let (plugin, conflist) = (node.path("cni-bin/bobbin"), node.path("cni-conf/10-bobbin.conflist"));
     let written = (fs::read(&plugin)?, fs::read(&conflist)?);
     fs::remove_file(&plugin)?;
     fs::write(&conflist, b"{}")?;
-    wait_until("plugin and configuration are as they were", PUT_BACK, || async {
+    wait_until("plugin and configuration are as they were", REINSTALL_TIMEOUT, || async {
         let now = (fs::read(&plugin)?, fs::read(&conflist)?);
         Ok(check(now == written, || String::from_utf8_lossy(&now.1).into_owned()))
     })

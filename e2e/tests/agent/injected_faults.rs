@@ -1,8 +1,7 @@
-//! Each system call of an ADD fails in turn, or is the agent's last one: strace sees to it from outside, the agent has no hook for it.
+//! strace makes each system call of an ADD fail in turn, or kills the agent at it. The agent has no hook for this.
 //!
-//! strace counts by thread: the Nth call of each thread is hit. So what undoes a failed ADD, which has threads of its own, may be
-//! hit as well, and then the sweep has to end it. A walk goes on with N until no thread that serves the ADD makes an Nth call. What a
-//! wiring thread does first is not reached if the Nth call of the thread that starts it ends the ADD before.
+//! strace counts by thread: the Nth call of each thread is hit. So the undoing of a failed ADD, which runs in other threads, may
+//! be hit as well; then the stale check removes the attachment. A run ends when no thread that serves the ADD makes an Nth call.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -49,18 +48,18 @@ const KILLS: [(&str, usize); 9] = [
     ("sendto", 6),
 ];
 /// More calls of one kind than an ADD makes.
-const ENOUGH: usize = 48;
+const MAX_CALLS: usize = 48;
 /// Threads that serve no ADD.
 const LISTENERS: [&str; 2] = ["bobbin-notices", "bobbin-filter"];
 /// How the shim's sentence begins when the agent gave no answer: only then something may be left until the runtime's DEL.
 const UNANSWERED: &str = "the Bobbin agent of this node";
-/// What the agent logs when the stale-attachment check had to end an attachment.
-const SWEPT: [&str; 2] = ["the runtime did not call DEL", "completed the end of an attachment"];
+/// What the agent logs when the stale check had to remove an attachment.
+const REMOVED_AS_STALE: [&str; 2] = ["the runtime did not call DEL", "completed the end of an attachment"];
 /// The addresses of the pool; an address that stays held is soon missed.
 const ADDRESSES: usize = 8;
 
-/// What a walk stands on: a pool of few addresses, and a pod that keeps its own through everything.
-struct Walk {
+/// What a run stands on: a pool of few addresses, and a pod that keeps its own through everything.
+struct FaultRun {
     name: &'static str,
     stays: Sandbox,
     result: Value,
@@ -74,15 +73,15 @@ struct Walk {
 }
 
 pub async fn failing(node: &mut SingleNode) -> Result<()> {
-    let mut walk = Walk::begin(node, "steps-failing").await?;
+    let mut run = FaultRun::begin(node, "steps-failing").await?;
     for (call, error, least) in FAILS {
         if call == "write" {
             // The names of its files are counted from the agent's start.
             node.kill_agent();
             node.start_agent().await?;
         }
-        for number in 1..=ENOUGH {
-            let pod = walk.pod(node)?;
+        for number in 1..=MAX_CALLS {
+            let pod = run.pod(node)?;
             let mut what = vec![format!("-etrace={call}"), format!("-einject={call}:error={error}:when={number}")];
             if call == "write" {
                 what.extend(written(node, &pod).iter().map(|path| format!("-P{}", path.display())));
@@ -93,25 +92,25 @@ pub async fn failing(node: &mut SingleNode) -> Result<()> {
             hits.retain(|hit| !LISTENERS.contains(&hit.thread.as_str()));
             node.agent_must_run()?;
             if hits.len() < 2 {
-                walk.undone.push(pod.container_id.clone());
+                run.undone.push(pod.container_id.clone());
             }
             let context = || format!("{call} number {number} failed: {hits:?}");
-            walk.judge(node, pod, &answer, !hits.is_empty()).await.with_context(context)?;
-            if !walk.count(call, hits.len()) {
+            run.judge(node, pod, &answer, !hits.is_empty()).await.with_context(context)?;
+            if !run.count(call, hits.len()) {
                 break;
             }
-            ensure!(number < ENOUGH, "an ADD makes {ENOUGH} calls of {call} and still no end: {hits:?}");
+            ensure!(number < MAX_CALLS, "an ADD makes {MAX_CALLS} calls of {call} and still no end: {hits:?}");
         }
-        walk.enough(call, least)?;
+        run.enough(call, least)?;
     }
-    walk.end(node).await
+    run.end(node).await
 }
 
 pub async fn killed(node: &mut SingleNode) -> Result<()> {
-    let mut walk = Walk::begin(node, "steps-killed").await?;
+    let mut run = FaultRun::begin(node, "steps-killed").await?;
     for (call, least) in KILLS {
-        for number in 1..=ENOUGH {
-            let pod = walk.pod(node)?;
+        for number in 1..=MAX_CALLS {
+            let pod = run.pod(node)?;
             let what = [format!("-etrace={call}"), format!("-einject={call}:signal=KILL:when={number}")];
             let faults = node.inject_syscall_faults(&what).await?;
             let answer = node.call(&pod.call("ADD"))?;
@@ -123,14 +122,14 @@ pub async fn killed(node: &mut SingleNode) -> Result<()> {
                 node.start_agent().await?;
             }
             let context = || format!("killed at {call} number {number}: {hits:?}");
-            walk.judge(node, pod, &answer, killed).await.with_context(context)?;
-            if !walk.count(call, usize::from(killed)) {
+            run.judge(node, pod, &answer, killed).await.with_context(context)?;
+            if !run.count(call, usize::from(killed)) {
                 break;
             }
         }
-        walk.enough(call, least)?;
+        run.enough(call, least)?;
     }
-    walk.end(node).await
+    run.end(node).await
 }
 
 /// Files that the agent writes for an ADD. (A `write` that wakes a thread can't fail.)
@@ -140,7 +139,7 @@ fn written(node: &SingleNode, pod: &Sandbox) -> Vec<PathBuf> {
     (0..100).map(file).chain(inside).collect()
 }
 
-impl Walk {
+impl FaultRun {
     async fn begin(node: &SingleNode, name: &'static str) -> Result<Self> {
         let subnets = json!([{"ipv4": "10.70.0.0/29", "ipv6": "fd00:64:0:70::/125"}]);
         node.apply_pool("steps", json!({"subnets": subnets, "blockSizeBits": 3, "cooldownSeconds": 0})).await?;
@@ -220,7 +219,7 @@ impl Walk {
         Ok(left)
     }
 
-    /// Counts the faults; whether the walk goes on.
+    /// Counts the faults; whether the run goes on.
     fn count(&mut self, call: &'static str, hits: usize) -> bool {
         *self.faults.entry(call).or_default() += hits;
         hits > 0
@@ -238,10 +237,10 @@ impl Walk {
         println!("{} ADDs, {} of them failed; faults: {}", self.steps, self.failed, faults.join(", "));
         ensure!(self.failed >= self.steps / 4, "only {} of {} ADDs failed", self.failed, self.steps);
         let log = node.agent_log();
-        let by_sweep = |line: &&str| {
-            SWEPT.iter().any(|words| line.contains(words)) && self.undone.iter().any(|id| line.contains(id))
+        let by_stale_check = |line: &&str| {
+            REMOVED_AS_STALE.iter().any(|words| line.contains(words)) && self.undone.iter().any(|id| line.contains(id))
         };
-        let swept = log.lines().find(by_sweep);
+        let swept = log.lines().find(by_stale_check);
         ensure!(swept.is_none(), "an ADD left its address to the sweep: {swept:?}");
         node.call(&self.stays.check(&self.result))?.ok().context("CHECK of the pod that stayed")?;
         let mut pods = Vec::new();

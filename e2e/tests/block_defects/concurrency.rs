@@ -44,6 +44,8 @@ fn answer_of(adding: Adding) -> Result<Answer> {
 
 pub async fn waits_for_assignment(node: &mut SingleNode) -> Result<()> {
     with_flags(node, &["--confirm-wait=60s"]).await?;
+    // The pool `default` has a block from here on: while reads are held, none can be claimed.
+    let running = Running::add(node)?;
     let mut fixture = PoolFixture::create(node, "one-waits", 15, 31, 1, json!({})).await?;
     fixture.add(node).await?;
     let taken = fixture.address(0)?;
@@ -65,6 +67,7 @@ pub async fn waits_for_assignment(node: &mut SingleNode) -> Result<()> {
     })
     .await?;
     Running::add(node).context("while another ADD waits")?.check_and_delete(node)?;
+    running.check_and_delete(node)?;
     still_waits(&adding, "its assignment")?;
     drop((held, reads));
     let answer = answer_of(adding)?;

@@ -14,15 +14,15 @@ use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::fixture::{Block, PoolFixture, remove_other_node};
-use super::{scaled, timeout, with_flags};
+use super::{scaled, scaled_timeout, with_flags};
 
 const DIRECT: &str = "--routing=direct";
 const METRICS: &str = "127.0.0.1:9119";
 
 /// How often a test with several resyncs has one.
-const OFTEN: f64 = 0.01;
+const FREQUENT_RESYNCS_SCALE: f64 = 0.01;
 /// The time in which the agent has three resyncs then, on a machine that is busy with other things.
-const THREE_RESYNCS: Duration = Duration::from_secs(90);
+const THREE_RESYNCS_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Changes the first address of the Node object.
 pub async fn set_node_address(node: &SingleNode, ipv4: &str) -> Result<()> {
@@ -53,16 +53,16 @@ pub async fn changed_address(node: &mut SingleNode) -> Result<()> {
     fixture.add(node).await?;
     let block = fixture.block(node, 0).await?;
     set_node_address(node, "10.100.0.55").await?;
-    carries(node, &block, "10.100.0.55", timeout(Duration::from_mins(1))).await?;
+    carries(node, &block, "10.100.0.55", scaled_timeout(Duration::from_mins(1))).await?;
     set_node_address(node, NODE_IPV4).await?;
-    carries(node, &block, NODE_IPV4, timeout(Duration::from_mins(1))).await?;
+    carries(node, &block, NODE_IPV4, scaled_timeout(Duration::from_mins(1))).await?;
     with_flags(node, &[]).await?;
     fixture.end(node).await
 }
 
 /// Waits until all blocks of this node carry these addresses.
 async fn all_carry(node: &SingleNode, ipv4: Option<&str>, ipv6: Option<&str>) -> Result<()> {
-    wait_until(&format!("all blocks carry {ipv4:?} and {ipv6:?}"), timeout(Duration::from_mins(1)), || async {
+    wait_until(&format!("all blocks carry {ipv4:?} and {ipv6:?}"), scaled_timeout(Duration::from_mins(1)), || async {
         let own = node.blocks().await?.into_iter().filter(|block| block.spec.node_name.as_deref() == Some(NODE));
         let wrong = own
             .map(|block| block.spec)
@@ -95,12 +95,12 @@ pub async fn edited_address(node: &mut SingleNode) -> Result<()> {
     fixture.add(node).await?;
     let block = fixture.block(node, 0).await?;
     block.patch(node, json!({"nodeIPv4": "10.100.0.66"})).await?;
-    carries(node, &block, NODE_IPV4, timeout(Duration::from_mins(1))).await?;
+    carries(node, &block, NODE_IPV4, scaled_timeout(Duration::from_mins(1))).await?;
     // Also an agent that was away finds it.
     node.kill_agent();
     block.patch(node, json!({"nodeIPv4": "10.100.0.66"})).await?;
     with_flags(node, &[DIRECT]).await?;
-    carries(node, &block, NODE_IPV4, timeout(Duration::from_mins(1))).await?;
+    carries(node, &block, NODE_IPV4, scaled_timeout(Duration::from_mins(1))).await?;
     with_flags(node, &[]).await?;
     fixture.end(node).await
 }
@@ -189,7 +189,7 @@ async fn come_change_and_go(node: &SingleNode, blocks: &[Block]) -> Result<()> {
 }
 
 pub async fn quiet_resyncs(node: &mut SingleNode) -> Result<()> {
-    with_flags(node, &[DIRECT, &format!("--metrics-address={METRICS}"), &scaled(OFTEN)]).await?;
+    with_flags(node, &[DIRECT, &format!("--metrics-address={METRICS}"), &scaled(FREQUENT_RESYNCS_SCALE)]).await?;
     let fixture = PoolFixture::create(node, "quiet", 55, 28, 2, json!({})).await?;
     let mut blocks = Vec::new();
     for address in ["10.90.55.0", "10.90.55.4", "10.90.55.8"] {
@@ -199,7 +199,7 @@ pub async fn quiet_resyncs(node: &mut SingleNode) -> Result<()> {
     let (before, mark) = (Repairs::of(node).await?, node.api()?.mark());
     // Only a resync lists the pools, and each does so once.
     let resyncs = Selector::verbs(&["list"]).of("addresspools");
-    wait_until("three resyncs have passed", THREE_RESYNCS, || async {
+    wait_until("three resyncs have passed", THREE_RESYNCS_TIMEOUT, || async {
         come_change_and_go(node, &blocks).await?;
         let passed = node.api()?.observed(mark, &resyncs).len();
         Ok(check(passed > 3, || format!("{passed}")))

@@ -10,7 +10,7 @@ use bobbin_e2e::wait::{check, wait_until};
 use serde_json::json;
 
 use super::fixture::{PoolFixture, READS, answered, await_checkpointed, await_node_warning, delete_assignment};
-use super::{timeout, with_flags};
+use super::{scaled_timeout, with_flags};
 
 /// A pool of two addresses: one is this node's first pod's, the other is recorded for the other node.
 async fn one_recorded(node: &mut SingleNode, pool: &'static str, third: u8) -> Result<(PoolFixture, std::net::IpAddr)> {
@@ -37,8 +37,8 @@ async fn one_recorded(node: &mut SingleNode, pool: &'static str, third: u8) -> R
 pub async fn comes_back(node: &mut SingleNode) -> Result<()> {
     let (fixture, recorded) = one_recorded(node, "comes-back", 41).await?;
     delete_assignment(node, recorded).await?;
-    // The record is not of this node, so no watch tells of its end. Records of passed-over addresses are read once a minute.
-    let within = timeout(Duration::from_mins(2));
+    // No watch shows the end of another node's assignment. Those of passed-over addresses are read once a minute.
+    let within = scaled_timeout(Duration::from_mins(2));
     wait_until("the runtime's next try gets the address", within, || async {
         let answer = node.call(&fixture.pods[1].call("ADD"))?;
         if answer.exit != 0 {

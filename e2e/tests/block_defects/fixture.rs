@@ -264,7 +264,7 @@ pub fn now() -> String {
     format!("{:.6}", jiff::Timestamp::now())
 }
 
-/// Deletes a record by hand.
+/// Deletes an assignment, as an administrator does.
 pub async fn delete_assignment(node: &SingleNode, address: IpAddr) -> Result<()> {
     records(node).delete(&address.to_string(), &DeleteParams::default()).await?;
     Ok(())

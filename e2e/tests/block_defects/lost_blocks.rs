@@ -1,4 +1,4 @@
-//! A block that this node holds is not its own any more: by hand, by a restored snapshot, by another node's claim.
+//! A block that this node holds is freed, restored or claimed by another node in the API.
 
 use anyhow::{Result, anyhow, ensure};
 use bobbin_e2e::api_proxy::{Fault, Selector};
@@ -7,7 +7,7 @@ use bobbin_e2e::wait::{check, wait_until};
 use serde_json::json;
 
 use super::fixture::{PoolFixture, READS, assignment_holder, await_node_warning, delete_assignment, must_not_be_of};
-use super::{AT_ONCE, with_flags};
+use super::{IMMEDIATE_TIMEOUT, with_flags};
 
 pub async fn claimed_back(node: &mut SingleNode) -> Result<()> {
     let mut fixture = PoolFixture::create(node, "back", 11, 28, 2, json!({})).await?;
@@ -15,7 +15,7 @@ pub async fn claimed_back(node: &mut SingleNode) -> Result<()> {
     let (block, address) = (fixture.block(node, pod).await?, fixture.address(pod)?);
     block.free(node).await?;
     delete_assignment(node, address).await?;
-    wait_until("the block is this node's again, exported, and its pod is recorded", AT_ONCE, || async {
+    wait_until("the block is this node's again, exported, and its pod is recorded", IMMEDIATE_TIMEOUT, || async {
         let (owner, record) = (block.owner(node).await?, assignment_holder(node, address).await?);
         let exported = block.is_exported(node)?;
         let right =
@@ -36,7 +36,7 @@ pub async fn taken(node: &mut SingleNode) -> Result<()> {
     block.give_to_other_node(node).await?;
     delete_assignment(node, address).await?;
     await_node_warning(node, &["lost", &block.name]).await?;
-    wait_until("the pod of the lost block is recorded", AT_ONCE, || async {
+    wait_until("the pod of the lost block is recorded", IMMEDIATE_TIMEOUT, || async {
         let record = assignment_holder(node, address).await?;
         Ok(check(record.as_ref() == Some(&fixture.pods[pod].container_id), || format!("the record is {record:?}")))
     })

@@ -1,4 +1,4 @@
-//! What an administrator does by hand: deletes a record, a pool, a block.
+//! An administrator deletes an assignment, a pool or a block.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::single_node::{SingleNode, WAIT_TIMEOUT};
@@ -6,7 +6,7 @@ use bobbin_e2e::wait::{check, wait_until};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
-use super::AT_ONCE;
+use super::IMMEDIATE_TIMEOUT;
 use super::fixture::{PoolFixture, answered, assignment_holder, await_node_warning, blocks, delete_assignment, pools};
 
 pub async fn deleted_record(node: &mut SingleNode) -> Result<()> {
@@ -14,7 +14,7 @@ pub async fn deleted_record(node: &mut SingleNode) -> Result<()> {
     let pod = fixture.add(node).await?;
     let address = fixture.address(pod)?;
     delete_assignment(node, address).await?;
-    wait_until("the record is there again", AT_ONCE, || async {
+    wait_until("the record is there again", IMMEDIATE_TIMEOUT, || async {
         let record = assignment_holder(node, address).await?;
         Ok(check(record.as_ref() == Some(&fixture.pods[pod].container_id), || format!("the record is {record:?}")))
     })
@@ -38,7 +38,7 @@ pub async fn removed_pool(node: &mut SingleNode) -> Result<()> {
     .await?;
     ensure!(block.is_exported(node)?, "the block of a pod that lives is not exported");
     node.del(&fixture.pods[pod])?;
-    wait_until("the block has gone back and is not exported", AT_ONCE, || async {
+    wait_until("the block has gone back and is not exported", IMMEDIATE_TIMEOUT, || async {
         let (owner, exported) = (block.owner(node).await?, block.is_exported(node)?);
         Ok(check(owner.is_none() && !exported, || format!("it is {owner:?}'s, exported {exported}")))
     })

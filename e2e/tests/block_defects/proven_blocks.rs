@@ -1,4 +1,4 @@
-//! Proven blocks: an ADD does not wait for its record while the API server's recent word is good, and does when it is not.
+//! An ADD from a proven block does not wait for its assignment. Without proof it waits.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use super::fixture::{Block, PoolFixture, answered, await_node_warning};
 use super::{TIME_SCALE, scaled, with_flags};
 
 /// Silence of a watch after which its blocks are not proven.
-const SILENCE: Duration = Duration::from_secs(90);
+const WATCH_SILENCE: Duration = Duration::from_secs(90);
 
 /// How long an ADD of an unproven block waits for its record here.
 pub const WAIT: &str = "2s";
@@ -26,9 +26,9 @@ pub async fn with_wait(node: &mut SingleNode, wait: &str) -> Result<()> {
     with_flags(node, &[&format!("--confirm-wait={wait}")]).await
 }
 
-/// The time that makes a watch's silence count has passed. Nothing tells of it from outside.
+/// Waits until the silence of a watch counts. Nothing outside the agent shows when that is.
 pub async fn outlast_watch_silence() {
-    tokio::time::sleep(SILENCE.mul_f64(TIME_SCALE) + Duration::from_secs(1)).await;
+    tokio::time::sleep(WATCH_SILENCE.mul_f64(TIME_SCALE) + Duration::from_secs(1)).await;
 }
 
 /// An ADD, with records that take a moment: none of the addresses that the other node has recorded is the answer.

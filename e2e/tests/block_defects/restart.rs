@@ -1,4 +1,4 @@
-//! An agent that starts: what it takes for its own before the API server has said so, and what it does without it.
+//! A starting agent: which blocks it trusts before the API server has answered, and what it serves during an outage.
 
 use std::time::{Duration, Instant};
 

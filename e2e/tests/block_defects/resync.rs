@@ -10,12 +10,12 @@ use serde_json::json;
 
 use super::direct_routing::{carries, set_node_address};
 use super::fixture::{PoolFixture, assignment_holder, delete_assignment};
-use super::{AT_ONCE, scaled, with_flags};
+use super::{IMMEDIATE_TIMEOUT, scaled, with_flags};
 
 /// Shortens the interval of the resync to 9 s.
 const SCALE: f64 = 0.01;
 /// The longest time between two resyncs here, one and a half times 9 s; and two seconds for the work.
-const RESYNC: Duration = Duration::from_millis(15_500);
+const RESYNC_TIMEOUT: Duration = Duration::from_millis(15_500);
 
 async fn often(node: &mut SingleNode) -> Result<()> {
     let flags = [scaled(SCALE)];
@@ -33,19 +33,19 @@ pub async fn without_events(node: &mut SingleNode) -> Result<()> {
     delete_assignment(node, address).await?;
     set_node_address(node, "10.100.0.56").await?;
     block.free(node).await?;
-    wait_until("the block is this node's again", RESYNC, || async {
+    wait_until("the block is this node's again", RESYNC_TIMEOUT, || async {
         let owner = block.owner(node).await?;
         Ok(check(owner.as_deref() == Some(NODE), || format!("it is {owner:?}'s")))
     })
     .await?;
-    wait_until("the record is there again", AT_ONCE, || async {
+    wait_until("the record is there again", IMMEDIATE_TIMEOUT, || async {
         let record = assignment_holder(node, address).await?;
         Ok(check(record.is_some(), || "none".to_owned()))
     })
     .await?;
-    carries(node, &block, "10.100.0.56", AT_ONCE).await?;
+    carries(node, &block, "10.100.0.56", IMMEDIATE_TIMEOUT).await?;
     set_node_address(node, NODE_IPV4).await?;
-    carries(node, &block, NODE_IPV4, RESYNC).await?;
+    carries(node, &block, NODE_IPV4, RESYNC_TIMEOUT).await?;
     drop(deaf);
     with_flags(node, &[]).await?;
     fixture.end(node).await
@@ -60,7 +60,7 @@ pub async fn pool(node: &mut SingleNode) -> Result<()> {
     fixture.drain(node, true).await?;
     node.del(&fixture.pods[pod])?;
     node.await_assignments(&[], WAIT_TIMEOUT).await?;
-    wait_until("the empty block of the draining pool goes back", RESYNC, || async {
+    wait_until("the empty block of the draining pool goes back", RESYNC_TIMEOUT, || async {
         let owner = block.owner(node).await?;
         Ok(check(owner.is_none(), || format!("it is {owner:?}'s")))
     })

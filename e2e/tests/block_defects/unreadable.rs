@@ -1,29 +1,27 @@
-//! Values that Kubernetes accepts and Rust refuses, and objects that can't be read: the agent goes on, and what can't be read is in use.
+//! Values that Kubernetes accepts and Rust's types refuse, and objects that can't be decoded. The agent keeps serving, and an
+//! unreadable object counts as in use.
+
+#[path = "unreadable/timestamps.rs"]
+pub mod timestamps;
 
 use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
-use bobbin_crds::{AddressBlock, AddressPool, IPAssignment, POOL_ANNOTATION};
-use bobbin_e2e::api_proxy::{Fault, Selector};
-use bobbin_e2e::single_node::{NODE, Sandbox, SingleNode, WAIT_TIMEOUT};
+use bobbin_crds::{AddressPool, IPAssignment};
+use bobbin_e2e::api_proxy::Selector;
+use bobbin_e2e::single_node::{NODE, SingleNode, WAIT_TIMEOUT};
 use bobbin_e2e::wait::{Poll, check, wait_until};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{DeleteParams, GetParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::Request;
 use kube::{Api, Resource};
 use serde_json::{Value, json};
 
-use super::direct_routing::routed;
-use super::fixture::{
-    Block, PoolFixture, answered, await_node_warning, delete_assignment, node_warnings, records, remove_other_node,
-};
-use super::{AT_ONCE, scaled, with_flags};
+use super::fixture::{Block, PoolFixture, answered, node_warnings, records};
+use super::{scaled, with_flags};
 
 /// Resyncs are frequent in these tests.
 const SCALE: f64 = 0.01;
-/// A time with an offset that no time zone has.
-const NO_TIME: &str = "2026-01-01T00:00:00.000000+99:99";
 /// A time that is too late for Rust's types.
 const LAST_SECOND: &str = "9999-12-31T23:59:59Z";
 /// The boot that the node's boot ID says.
@@ -45,35 +43,7 @@ async fn patch<K: Resource<DynamicType = ()>>(
     node.client.request_text(request).await.map(drop).with_context(|| format!("{} {name}", K::kind(&())))
 }
 
-/// Gives an object a time among its managed fields that Rust's types refuse.
-async fn make_unreadable<K: Resource<DynamicType = ()>>(
-    node: &SingleNode,
-    namespace: Option<&str>,
-    name: &str,
-) -> Result<()> {
-    // Fields that the second patch does not change itself stay those of the manager it names.
-    patch::<K>(node, namespace, name, json!({"metadata": {"labels": {"e2e": "odd"}}})).await?;
-    let managed = json!({"metadata": {"managedFields": [{
-        "manager": "kubectl", "operation": "Update", "apiVersion": K::api_version(&()), "time": LAST_SECOND,
-        "fieldsType": "FieldsV1", "fieldsV1": {"f:metadata": {"f:labels": {".": {}, "f:e2e": {}}}},
-    }]}});
-    patch::<K>(node, namespace, name, managed).await?;
-    let request = Request::new(K::url_path(&(), namespace)).get(name, &GetParams::default())?;
-    let text = node.client.request_text(request).await?;
-    ensure!(text.contains(LAST_SECOND), "the API server did not keep the time: {text}");
-    Ok(())
-}
-
-/// Makes an object readable again that was spoilt.
-async fn make_readable<K: Resource<DynamicType = ()>>(
-    node: &SingleNode,
-    namespace: Option<&str>,
-    name: &str,
-) -> Result<()> {
-    patch::<K>(node, namespace, name, json!({"metadata": {"managedFields": [{}]}})).await
-}
-
-/// Records an address for this node that no attachment has, by this interface.
+/// Creates an assignment of this node, with this interface name, that no attachment has.
 async fn create_orphaned_assignment(
     node: &SingleNode,
     fixture: &PoolFixture,
@@ -105,164 +75,30 @@ fn last_but(block: &Block, taken: IpAddr) -> Result<IpAddr> {
 async fn add_not(node: &SingleNode, fixture: &mut PoolFixture, recorded: IpAddr) -> Result<()> {
     let number = fixture.pod(node).await?;
     node.add(&fixture.pods[number])?;
-    ensure!(fixture.address(number)? != recorded, "{recorded} was given out, which has a record");
+    ensure!(fixture.address(number)? != recorded, "{recorded} was assigned though it has an assignment");
     Ok(())
 }
 
 /// An ADD of a pod that must find no free address.
 fn finds_none(node: &SingleNode, fixture: &PoolFixture, number: usize) -> Result<()> {
     let answer = node.call(&fixture.pods[number].call("ADD"))?;
-    ensure!(answered(&answer)?.is_none(), "the last address was given out, which has a record: {}", answer.stdout);
+    ensure!(
+        answered(&answer)?.is_none(),
+        "the last address was assigned though it has an assignment: {}",
+        answer.stdout
+    );
     let error = answer.error()?;
     ensure!(error.code == 11, "{error:?}");
     node.del(&fixture.pods[number])
 }
 
-/// What the agent watches.
-const WATCHED: [&str; 6] = ["nodes", "addressblocks", "addresspools", "ipassignments", "pods", "namespaces"];
-
-/// Starts the agent anew, and waits until it watches all; a place to count watches from.
-async fn watching(node: &mut SingleNode, flags: &[&str]) -> Result<usize> {
-    let mark = node.api()?.mark();
-    with_flags(node, flags).await?;
-    wait_until("the agent watches all that it should", WAIT_TIMEOUT, || async {
-        let api = node.api()?;
-        let missing: Vec<&str> = WATCHED
-            .into_iter()
-            .filter(|resource| api.observed(mark, &Selector::verbs(&["watch"]).of(resource)).is_empty())
-            .collect();
-        Ok(check(missing.is_empty(), || format!("not yet {missing:?}")))
-    })
-    .await?;
-    Ok(node.api()?.mark())
-}
-
-/// Fails if a watch was opened since. By itself none ends in its first minute.
-fn no_watch_ended(node: &SingleNode, mark: usize) -> Result<()> {
-    for resource in WATCHED {
-        let opened = node.api()?.observed(mark, &Selector::verbs(&["watch"]).of(resource)).len();
-        ensure!(opened == 0, "the watch of {resource} began anew; the agent's log:\n{}", node.agent_log_tail());
-    }
-    Ok(())
-}
-
-pub async fn times(node: &mut SingleNode) -> Result<()> {
-    let mark = watching(node, &[&scaled(SCALE)]).await?;
-    let mut fixture = PoolFixture::create(node, "odd-times", 64, 30, 2, json!({})).await?;
-    let first = fixture.add(node).await?;
-    let (block, taken) = (fixture.block(node, first).await?, fixture.address(first)?);
-    let stray = last_but(&block, taken)?;
-    create_orphaned_assignment(node, &fixture, &block, stray, json!("eth0")).await?;
-    block.patch(node, json!({"freeSince": NO_TIME})).await?;
-    make_unreadable::<IPAssignment>(node, None, &stray.to_string()).await?;
-    make_unreadable::<Node>(node, None, NODE).await?;
-    make_unreadable::<AddressPool>(node, None, fixture.pool).await?;
-    make_unreadable::<AddressBlock>(node, None, &block.name).await?;
-    await_node_warning(node, &[&stray.to_string(), "gives address"]).await?;
-    add_not(node, &mut fixture, stray).await.context("while the agent runs")?;
-    no_watch_ended(node, mark)?;
-
-    node.kill_agent();
-    node.start_agent().await?;
-    add_not(node, &mut fixture, stray).await.context("after a restart")?;
-    let refused = fixture.pod(node).await?;
-    finds_none(node, &fixture, refused)?;
-    node.del(&fixture.pods[first])?;
-    wait_until("a pod gets the address of the one that ended", AT_ONCE, || async {
-        let answer = node.call(&fixture.pods[refused].call("ADD"))?;
-        Ok(check(answered(&answer)? == Some(taken), || answer.stdout.clone()))
-    })
-    .await?;
-
-    make_readable::<IPAssignment>(node, None, &stray.to_string()).await?;
-    make_readable::<Node>(node, None, NODE).await?;
-    make_readable::<AddressPool>(node, None, fixture.pool).await?;
-    make_readable::<AddressBlock>(node, None, &block.name).await?;
-    delete_assignment(node, stray).await?;
-    with_flags(node, &[]).await?;
-    fixture.end(node).await
-}
-
-/// The pool that the namespaces name, and how its addresses begin; the same for the pods.
-const BY_NAMESPACE: (&str, &str) = ("odd-namespaces", "10.90.77.");
-const BY_POD: (&str, &str) = ("odd-pods", "10.90.78.");
-
-/// Makes a namespace with two pods, all with a time that only Kubernetes accepts. Namespace and one pod name their pools after that.
-async fn odd_pods(node: &SingleNode, namespace: &str) -> Result<[Sandbox; 2]> {
-    let names = |pool: &str| json!({"metadata": {"annotations": {POOL_ANNOTATION: pool}}});
-    node.make_namespace(namespace, None).await?;
-    make_unreadable::<Namespace>(node, None, namespace).await?;
-    patch::<Namespace>(node, None, namespace, names(BY_NAMESPACE.0)).await?;
-    let pods = [node.kube_pod(namespace, "plain", None).await?, node.kube_pod(namespace, "annotated", None).await?];
-    for name in ["plain", "annotated"] {
-        make_unreadable::<Pod>(node, Some(namespace), name).await?;
-    }
-    patch::<Pod>(node, Some(namespace), "annotated", names(BY_POD.0)).await?;
-    Ok(pods)
-}
-
-/// Waits until the agent's watch was shown an object with the odd time and with the name of its pool.
-async fn shown(node: &SingleNode, mark: usize, resource: &'static str, name: &str, pool: &str) -> Result<()> {
-    let events = Selector::verbs(&["event"]).of(resource).named(name);
-    wait_until(&format!("the watch of {resource} shows {name} with its pool"), WAIT_TIMEOUT, || async {
-        let seen = node.api()?.observed(mark, &events);
-        let odd = seen.iter().any(|event| event.body.contains(LAST_SECOND) && event.body.contains(pool));
-        Ok(check(odd, || format!("{} events", seen.len())))
-    })
-    .await
-}
-
-/// The pods get addresses of the pools that namespace and pod name. Then all that is ended.
-async fn get_addresses(node: &SingleNode, namespace: &str, pods: [Sandbox; 2]) -> Result<()> {
-    for (pod, (pool, addresses)) in pods.iter().zip([BY_NAMESPACE, BY_POD]) {
-        node.add(pod)?;
-        let address = pod.addresses()?.first().context("no address")?.to_string();
-        ensure!(address.starts_with(addresses), "the pod got {address}, which is not of its pool {pool}");
-        node.del(pod)?;
-    }
-    for name in ["plain", "annotated"] {
-        make_readable::<Pod>(node, Some(namespace), name).await?;
-        node.delete_kube_pod(namespace, name).await?;
-    }
-    make_readable::<Namespace>(node, None, namespace).await
-}
-
-pub async fn pod_and_namespace(node: &mut SingleNode) -> Result<()> {
-    for (pool, addresses) in [BY_NAMESPACE, BY_POD] {
-        let spec = json!({"subnets": [{"ipv4": format!("{addresses}0/28")}], "blockSizeBits": 2, "cooldownSeconds": 0});
-        node.apply_pool(pool, spec).await?;
-        node.await_free_blocks(pool).await?;
-    }
-    let mark = watching(node, &[]).await?;
-    let pods = odd_pods(node, "odd-watched").await?;
-    shown(node, mark, "namespaces", "odd-watched", BY_NAMESPACE.0).await?;
-    shown(node, mark, "pods", "annotated", BY_POD.0).await?;
-    get_addresses(node, "odd-watched", pods).await.context("as the watches show them")?;
-    no_watch_ended(node, mark)?;
-
-    let mark = node.api()?.mark();
-    let api = node.api()?;
-    let deaf =
-        ["pods", "namespaces"].map(|resource| api.inject(Selector::verbs(&["watch"]).of(resource), Fault::DropEvents));
-    let pods = odd_pods(node, "odd-read").await?;
-    get_addresses(node, "odd-read", pods).await.context("as a read shows them")?;
-    drop(deaf);
-    for (resource, name) in [("pods", "annotated"), ("namespaces", "odd-read")] {
-        let reads = node.api()?.observed(mark, &Selector::verbs(&["get"]).of(resource).named(name)).len();
-        ensure!(reads > 0, "the ADD did not read {name} of the {resource}");
-    }
-    // The agent reads anew what it was not told.
-    with_flags(node, &[]).await?;
-    node.await_assignments(&[], WAIT_TIMEOUT).await
-}
-
-/// A kind whose schema lets fields have any type, as if a later version of the kind had changed one.
-struct Loosened {
+/// A kind whose schema lets fields have any type, as if a later version of the kind had changed a field.
+struct LoosenedSchema {
     plural: &'static str,
     schema: Value,
 }
 
-impl Loosened {
+impl LoosenedSchema {
     async fn begin(node: &SingleNode, plural: &'static str) -> Result<Self> {
         let kinds: Api<CustomResourceDefinition> = Api::all(node.client.clone());
         let definition = kinds.get(&format!("{plural}.bobbin.dev")).await?;
@@ -276,7 +112,7 @@ impl Loosened {
         Ok(this)
     }
 
-    /// The kind has its own schema again. Objects that can't be read are to be mended before.
+    /// Restores the schema. Make unreadable objects readable before.
     async fn end(self, node: &SingleNode) -> Result<()> {
         self.replace(node, self.schema.clone()).await
     }
@@ -288,7 +124,7 @@ impl Loosened {
         let operations: Patch<()> = Patch::Json(serde_json::from_value(operations)?);
         let mark = node.api()?.mark();
         kinds.patch(&format!("{}.bobbin.dev", self.plural), &PatchParams::default(), &operations).await?;
-        wait_until(&format!("the agent watches {} anew", self.plural), WAIT_TIMEOUT, || async {
+        wait_until(&format!("the agent watches {} again", self.plural), WAIT_TIMEOUT, || async {
             let watches = node.api()?.observed(mark, &Selector::verbs(&["watch"]).of(self.plural));
             Ok(check(!watches.is_empty(), || "no new watch".to_owned()))
         })
@@ -318,7 +154,7 @@ pub async fn pool(node: &mut SingleNode) -> Result<()> {
     often(node).await?;
     let mut fixture = PoolFixture::create(node, "odd-pool", 65, 28, 2, json!({})).await?;
     fixture.add(node).await?;
-    let kind = Loosened::begin(node, "addresspools").await?;
+    let kind = LoosenedSchema::begin(node, "addresspools").await?;
     let log = node.agent_log().len();
     patch_soon::<AddressPool>(node, "odd-pool", json!({"spec": {"draining": "no"}})).await?;
     is_logged(node, log, "AddressPool odd-pool can't be read and counts as in use").await?;
@@ -354,7 +190,7 @@ pub async fn own_record(node: &mut SingleNode) -> Result<()> {
     let mut fixture = PoolFixture::create(node, "odd-own", 66, 30, 2, json!({})).await?;
     let first = fixture.add(node).await?;
     let held = fixture.address(first)?;
-    let kind = Loosened::begin(node, "ipassignments").await?;
+    let kind = LoosenedSchema::begin(node, "ipassignments").await?;
     patch_soon::<IPAssignment>(node, &held.to_string(), json!({"spec": {"ifName": 7}})).await?;
     resynced(node).await?;
     for what in ["while the agent runs", "after a restart"] {
@@ -379,7 +215,7 @@ pub async fn named_record(node: &mut SingleNode) -> Result<()> {
     let mut fixture = PoolFixture::create(node, "odd-named", 69, 30, 2, json!({})).await?;
     let first = fixture.add(node).await?;
     let held = fixture.address(first)?.to_string();
-    let kind = Loosened::begin(node, "ipassignments").await?;
+    let kind = LoosenedSchema::begin(node, "ipassignments").await?;
     let log = node.agent_log().len();
     patch_soon::<IPAssignment>(node, &held, json!({"spec": {"ifName": 7}})).await?;
     resynced(node).await?;
@@ -401,7 +237,7 @@ pub async fn stray_record(node: &mut SingleNode) -> Result<()> {
     let first = fixture.add(node).await?;
     let (block, taken) = (fixture.block(node, first).await?, fixture.address(first)?);
     let stray = last_but(&block, taken)?;
-    let kind = Loosened::begin(node, "ipassignments").await?;
+    let kind = LoosenedSchema::begin(node, "ipassignments").await?;
     let log = node.agent_log().len();
     wait_until("the API server takes a record of another type", WAIT_TIMEOUT, || async {
         create_orphaned_assignment(node, &fixture, &block, stray, json!(7)).await?;
@@ -419,30 +255,6 @@ pub async fn stray_record(node: &mut SingleNode) -> Result<()> {
     let request = Request::new(IPAssignment::url_path(&(), None));
     node.client.request_text(request.delete(&stray.to_string(), &DeleteParams::default())?).await?;
     kind.end(node).await?;
-    with_flags(node, &[]).await?;
-    fixture.end(node).await
-}
-
-pub async fn direct(node: &mut SingleNode) -> Result<()> {
-    with_flags(node, &["--routing=direct"]).await?;
-    let fixture = PoolFixture::create(node, "odd-direct", 67, 28, 2, json!({})).await?;
-    let mut blocks = Vec::new();
-    for address in ["10.90.67.0", "10.90.67.4", "10.90.67.8"] {
-        blocks.push(Block::with(node, address.parse()?).await?);
-    }
-    blocks[0].give_to_other_node(node).await?;
-    routed(node, &blocks[0], Some("10.100.0.77")).await?;
-    make_unreadable::<AddressBlock>(node, None, &blocks[0].name).await?;
-    blocks[1].give_to_other_node(node).await?;
-    routed(node, &blocks[1], Some("10.100.0.77")).await.context("while the agent runs")?;
-    node.kill_agent();
-    node.namespace.ip(&format!("route del {}", blocks[1].range))?;
-    node.start_agent().await?;
-    routed(node, &blocks[1], Some("10.100.0.77")).await.context("after a restart")?;
-    blocks[2].give_to_other_node(node).await?;
-    routed(node, &blocks[2], Some("10.100.0.77")).await.context("after a restart")?;
-    make_readable::<AddressBlock>(node, None, &blocks[0].name).await?;
-    remove_other_node(node).await?;
     with_flags(node, &[]).await?;
     fixture.end(node).await
 }

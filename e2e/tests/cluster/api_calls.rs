@@ -13,7 +13,7 @@ const AGENT: &str = "system:serviceaccount:bobbin-system:bobbin-agent";
 const PODS: usize = 12;
 
 pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
-    vec![suite.test("one write, no read for an ADD, by the API server's own audit log", one_write_no_read)]
+    vec![suite.test("an ADD costs one write and no read, by the API server's audit log", one_write_no_read)]
 }
 
 async fn one_write_no_read(cluster: &mut Cluster) -> Result<()> {

@@ -17,7 +17,7 @@ pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
     vec![
         suite.test("pods on three nodes reach each other in both families", pods_reach_each_other),
         suite.test("pods reach nodes and Services, and nodes reach pods, in both families", pods_reach_the_rest),
-        suite.test("a namespace's pool is used by that namespace only", a_pool_of_a_namespace),
+        suite.test("a pool with a namespace selector serves only that namespace", a_pool_of_a_namespace),
     ]
 }
 

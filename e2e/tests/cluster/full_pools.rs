@@ -11,14 +11,14 @@ use libtest_mimic::Trial;
 
 use crate::fixture::BLOCK_IDLE;
 
-const READY: Duration = Duration::from_mins(1);
+const READY_TIMEOUT: Duration = Duration::from_mins(1);
 
 pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
     vec![
-        suite.test("a full pool is explained by an event, nodes stay Ready, and the waiting ADD gets the address that comes free", address_comes_free),
+        suite.test("a full pool is explained by an event, nodes stay Ready, and the waiting ADD gets the next released address", address_comes_free),
         suite.test("a waiting ADD gets an address of a subnet that is appended to the full pool", subnet_is_appended),
-        suite.test("deleting all pods brings every node back to its last block", back_to_the_last_block),
-        suite.test("a one-block pool follows its pod", one_block_follows),
+        suite.test("after all pods are deleted, every node keeps one block", back_to_the_last_block),
+        suite.test("the only block of a pool moves to the node of its pod", one_block_follows),
     ]
 }
 
@@ -32,7 +32,7 @@ async fn fill(cluster: &Cluster, name: &str, ipv4: &str, ipv6: &str) -> Result<(
     for number in 1..=4 {
         cluster.create_pod(&Workload::pod(name, &format!("pod-{number}")).on("n1")).await?;
     }
-    cluster.await_ready_pods(name, "", "", 4, READY).await?;
+    cluster.await_ready_pods(name, "", "", 4, READY_TIMEOUT).await?;
     cluster.await_condition(&pool, "Exhausted", "True", Duration::from_secs(10)).await?;
     cluster.create_pod(&Workload::pod(name, "fifth").on("n1")).await?;
     // The pool, the node, the number, what to do; at once, while the ADD is still held.

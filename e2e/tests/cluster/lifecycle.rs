@@ -15,7 +15,7 @@ use xtask::image::TOOLS;
 
 use crate::fixture::VALUES;
 
-const PODS: Duration = Duration::from_secs(90);
+const PODS_READY_TIMEOUT: Duration = Duration::from_secs(90);
 /// Pods of the StatefulSet, and how often all of them are deleted: together the 50 times.
 const REPLICAS: usize = 5;
 const ROUNDS: usize = 10;
@@ -23,12 +23,16 @@ const ROUNDS: usize = 10;
 pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
     vec![
         suite.test(
-            "StatefulSet pods deleted and recreated 50 times, the shim called again with each old container ID afterwards: no duplicate, no leak",
+            "StatefulSet pods recreated 50 times, and late DELs of every old container, cause no duplicate and no leak",
             fifty_times,
         ),
-        suite.test("a pool deleted while used waits and says who holds it, then goes", a_used_pool_waits),
-        suite.test("a pool deleted in the foreground while used waits, then goes", a_used_pool_waits_in_foreground),
-        suite.test("leaving: the node is clean of ours afterwards", leaving),
+        suite
+            .test("a pool deleted while in use names its nodes, and is gone after its last address", a_used_pool_waits),
+        suite.test(
+            "a pool deleted in the foreground while in use names its nodes, and is gone after its last address",
+            a_used_pool_waits_in_foreground,
+        ),
+        suite.test("uninstalling leaves nothing of Bobbin on a node", leaving),
     ]
 }
 
@@ -50,7 +54,7 @@ async fn fifty_times(cluster: &mut Cluster) -> Result<()> {
         .await?;
     let mut seen: BTreeSet<(String, String)> = BTreeSet::new();
     for _ in 0..ROUNDS {
-        cluster.await_ready_pods("again", "", "app=db", REPLICAS, PODS).await?;
+        cluster.await_ready_pods("again", "", "app=db", REPLICAS, PODS_READY_TIMEOUT).await?;
         cluster.await_no_leak_and_no_duplicate(Duration::from_secs(20)).await?;
         seen.extend(containers(cluster).await?);
         let old: BTreeSet<String> =
@@ -58,7 +62,7 @@ async fn fifty_times(cluster: &mut Cluster) -> Result<()> {
         cluster.kubectl(["-n", "again", "delete", "pod", "-l", "app=db", "--wait=false"])?;
         let old = &old;
         let cluster = &*cluster;
-        wait_until("the old pods are gone", PODS, || async move {
+        wait_until("the old pods are gone", PODS_READY_TIMEOUT, || async move {
             let left = cluster
                 .assignments_of("again")
                 .await?
@@ -69,7 +73,7 @@ async fn fifty_times(cluster: &mut Cluster) -> Result<()> {
         })
         .await?;
     }
-    let pods = cluster.await_ready_pods("again", "", "app=db", REPLICAS, PODS).await?;
+    let pods = cluster.await_ready_pods("again", "", "app=db", REPLICAS, PODS_READY_TIMEOUT).await?;
     cluster.await_no_leak_and_no_duplicate(Duration::from_secs(20)).await?;
     let alive = containers(cluster).await?;
     ensure!(seen.is_disjoint(&alive) && seen.len() >= REPLICAS * ROUNDS, "{} old containers were seen", seen.len());
@@ -155,7 +159,7 @@ async fn leaving(cluster: &mut Cluster) -> Result<()> {
     cluster.create_ready_pod(Workload::pod("last", "first").on("n1")).await.map(drop)
 }
 
-/// Waits until nothing of ours is on a node.
+/// Waits until nothing of Bobbin is on a node.
 async fn await_clean(cluster: &Cluster, name: &str) -> Result<()> {
     let node = cluster.node(name)?;
     wait_until(&format!("{name} is clean of ours"), Duration::from_mins(1), || async move {

@@ -14,8 +14,8 @@ use crate::fixture::NODE_GRACE_PERIOD;
 
 pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
     vec![
-        suite.test("a node power-cut and rebooted: its old addresses are free, its new pods run", power_cut),
-        suite.test("a node deleted: its blocks are free again", node_deleted),
+        suite.test("after a power cut and a boot, a node's old addresses are free and new pods run", power_cut),
+        suite.test("the blocks of a deleted node are free again", node_deleted),
     ]
 }
 

@@ -18,20 +18,20 @@ use serde_json::json;
 use crate::fixture::VALUES;
 use crate::probe::Probes;
 
-const PODS: Duration = Duration::from_secs(90);
+const PODS_READY_TIMEOUT: Duration = Duration::from_secs(90);
 
 pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
     vec![
-        suite.test("all agents deleted at once: probes lose nothing, nodes stay Ready, EndpointSlices do not change, no address twice", all_agents_deleted),
+        suite.test("all agents deleted at once: probes lose nothing, nodes stay Ready, EndpointSlices do not change, no duplicate", all_agents_deleted),
         suite.test("helm upgrade under running pods loses nothing", helm_upgrade),
-        suite.test("pods start and stop with API server and operator stopped", api_server_and_operator_stopped),
+        suite.test("pods start and stop while API server and operator are stopped", api_server_and_operator_stopped),
     ]
 }
 
 async fn all_agents_deleted(cluster: &mut Cluster) -> Result<()> {
     cluster.make_namespace("steady", &[]).await?;
     cluster.deploy("steady", "web", 6).await?;
-    let pods = cluster.await_ready_pods("steady", "", "app=web", 6, PODS).await?;
+    let pods = cluster.await_ready_pods("steady", "", "app=web", 6, PODS_READY_TIMEOUT).await?;
     let from = pods.first().context("there are pods")?;
     let to = pods.iter().find(|pod| pod.node != from.node).context("all pods are on one node")?;
     let slices = settled_slices(cluster, pods.len()).await?;
@@ -45,7 +45,7 @@ async fn all_agents_deleted(cluster: &mut Cluster) -> Result<()> {
     let (agents, selector, old) = (&agents, &selector, &old);
     let nodes: Api<v1::Node> = Api::all(cluster.client());
     let nodes = &nodes;
-    wait_until("all agents are new and Ready", PODS, || async move {
+    wait_until("all agents are new and Ready", PODS_READY_TIMEOUT, || async move {
         for node in nodes.list(&ListParams::default()).await?.items {
             if let Some(why) = not_ready(&node) {
                 // Not a reason to look again: it must not have happened.
@@ -67,7 +67,7 @@ async fn all_agents_deleted(cluster: &mut Cluster) -> Result<()> {
 
 /// The EndpointSlices of the test's Service, once each of its pods is a ready endpoint.
 async fn settled_slices(cluster: &Cluster, pods: usize) -> Result<Vec<EndpointSlice>> {
-    wait_until("every pod is a ready endpoint in both families", PODS, || async {
+    wait_until("every pod is a ready endpoint in both families", PODS_READY_TIMEOUT, || async {
         let ready: Vec<usize> = endpoint_slices(cluster).await?.iter().map(ready_endpoints).collect();
         Ok(check(ready == [pods; FAMILIES.len()], || format!("{ready:?} endpoints are ready")))
     })
@@ -126,24 +126,25 @@ async fn api_server_and_operator_stopped(cluster: &mut Cluster) -> Result<()> {
     let file = cluster.node("n1")?.path("/etc/kubernetes/manifests/static.json")?;
     std::fs::write(&file, manifest.to_string())?;
     let node = cluster.node("n1")?;
-    let address = wait_until("a static pod runs and is reached, with the API server down", PODS, || async {
-        let Some(pid) = node.processes_of_pod(UID).first().copied() else {
-            return Ok(Poll::Pending("it has no process".to_owned()));
-        };
-        let own = Namespace::at(format!("/proc/{pid}/ns/net").as_ref())?;
-        let text = own.command("ip").args(["-4", "-o", "addr", "show", "dev", "eth0"]).output()?;
-        let text = String::from_utf8_lossy(&text.stdout).into_owned();
-        let Some(address) = text.split_whitespace().skip_while(|word| *word != "inet").nth(1) else {
-            return Ok(Poll::Pending(text));
-        };
-        let address: std::net::IpAddr = address.split('/').next().unwrap_or_default().parse()?;
-        before.netns().run(move || who_answers((address, PORT).into()))??;
-        Ok(Poll::Ready(address))
-    })
-    .await?;
+    let address =
+        wait_until("a static pod runs and is reached, with the API server down", PODS_READY_TIMEOUT, || async {
+            let Some(pid) = node.processes_of_pod(UID).first().copied() else {
+                return Ok(Poll::Pending("it has no process".to_owned()));
+            };
+            let own = Namespace::at(format!("/proc/{pid}/ns/net").as_ref())?;
+            let text = own.command("ip").args(["-4", "-o", "addr", "show", "dev", "eth0"]).output()?;
+            let text = String::from_utf8_lossy(&text.stdout).into_owned();
+            let Some(address) = text.split_whitespace().skip_while(|word| *word != "inet").nth(1) else {
+                return Ok(Poll::Pending(text));
+            };
+            let address: std::net::IpAddr = address.split('/').next().unwrap_or_default().parse()?;
+            before.netns().run(move || who_answers((address, PORT).into()))??;
+            Ok(Poll::Ready(address))
+        })
+        .await?;
     ensure!(Some(address) != before.ipv4.map(Into::into), "the static pod has the address of another");
     std::fs::remove_file(&file)?;
-    wait_until("the static pod stops, with the API server down", PODS, || async {
+    wait_until("the static pod stops, with the API server down", PODS_READY_TIMEOUT, || async {
         let routes = node.exec(["ip", "-4", "route", "show", "table", "116"])?;
         let left = routes.lines().any(|line| line.starts_with(&format!("{address} ")));
         Ok(check(!left && node.processes_of_pod(UID).is_empty(), || routes))

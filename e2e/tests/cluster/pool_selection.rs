@@ -10,14 +10,20 @@ use libtest_mimic::Trial;
 use serde_json::json;
 
 /// Kubelet tries a pod again after 10 to 15 s; the first try counts already.
-const TOLD: Duration = Duration::from_secs(40);
+const EVENT_TIMEOUT: Duration = Duration::from_secs(40);
 
 pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
     vec![
-        suite.test("pod annotation beats namespace annotation beats namespace name beats default", the_order),
-        suite.test("an annotation that names no pool is an error on the pod, and nothing falls back", no_such_pool),
-        suite.test("an annotation that names a draining pool is an error on the pod", draining),
-        suite.test("an annotation that names a pool not for this node is an error on the pod", not_this_node),
+        suite.test(
+            "the pool is selected by pod annotation, namespace annotation, namespace name, then default",
+            the_order,
+        ),
+        suite.test(
+            "a pod whose annotation names a missing pool gets a Warning and no address of another pool",
+            no_such_pool,
+        ),
+        suite.test("a pod whose annotation names a draining pool gets a Warning", draining),
+        suite.test("a pod whose annotation names a pool that its node may not use gets a Warning", not_this_node),
     ]
 }
 
@@ -69,7 +75,7 @@ async fn await_seen(cluster: &Cluster) -> Result<()> {
 async fn no_such_pool(cluster: &mut Cluster) -> Result<()> {
     cluster.make_namespace("typo", &[]).await?;
     cluster.create_pod(&Workload::pod("typo", "a").annotated("bobbin.dev/pool", "defualt")).await?;
-    cluster.await_warning("typo", "a", &["defualt"], TOLD).await?;
+    cluster.await_warning("typo", "a", &["defualt"], EVENT_TIMEOUT).await?;
     nothing_is_held(cluster, "typo").await?;
     // The pool comes to be, and the pod goes on.
     cluster.apply(Pool::named("defualt").subnet("10.72.0.0/24", "fd00:72::/120").build()).await?;
@@ -86,7 +92,7 @@ async fn draining(cluster: &mut Cluster) -> Result<()> {
         .await?;
     cluster.make_namespace("late", &[]).await?;
     cluster.create_pod(&Workload::pod("late", "a").annotated("bobbin.dev/pool", "old")).await?;
-    cluster.await_warning("late", "a", &["old", "drain"], TOLD).await?;
+    cluster.await_warning("late", "a", &["old", "drain"], EVENT_TIMEOUT).await?;
     nothing_is_held(cluster, "late").await
 }
 
@@ -97,7 +103,7 @@ async fn not_this_node(cluster: &mut Cluster) -> Result<()> {
     cluster.make_namespace("racks", &[]).await?;
     cluster.create_ready_pod(Workload::pod("racks", "right").annotated("bobbin.dev/pool", "rack").on("n2")).await?;
     cluster.create_pod(&Workload::pod("racks", "wrong").annotated("bobbin.dev/pool", "rack").on("n1")).await?;
-    cluster.await_warning("racks", "wrong", &["rack", "n1"], TOLD).await?;
+    cluster.await_warning("racks", "wrong", &["rack", "n1"], EVENT_TIMEOUT).await?;
     ensure!(cluster.assignments_of("racks").await?.len() == 1, "the refused pod has an address");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Probes that run while something is done to the cluster: a UDP echo and a fresh TCP connection every 10 ms, from one pod to another.
+//! Probes from one pod to another while the cluster changes: a UDP echo and a new TCP connection every 10 ms.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use bobbin_e2e::cluster::pod::{FAMILIES, PORT, Pod, who_answers};
 use bobbin_e2e::network::Namespace;
 
 /// Time between two probes.
-const EVERY: Duration = Duration::from_millis(10);
+const PROBE_INTERVAL: Duration = Duration::from_millis(10);
 /// A probe without an answer in this time is lost. The machine may be busy; a lost packet is lost for ever.
-const ANSWER: Duration = Duration::from_secs(2);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Count = (usize, Vec<String>);
 
@@ -72,7 +72,7 @@ fn probe(
                     lost.push(format!("{error:#}"));
                 }
                 sent += 1;
-                std::thread::sleep(EVERY.saturating_sub(start.elapsed()));
+                std::thread::sleep(PROBE_INTERVAL.saturating_sub(start.elapsed()));
             }
             (sent, lost)
         })
@@ -83,7 +83,7 @@ fn echo(to: SocketAddr) -> Result<()> {
     let here: SocketAddr = if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
     let socket = UdpSocket::bind(here)?;
     socket.connect(to)?;
-    socket.set_read_timeout(Some(ANSWER))?;
+    socket.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
     socket.send(b"echo bobbin")?;
     let mut buffer = [0; 64];
     let count = socket.recv(&mut buffer).context("no answer by UDP")?;

@@ -18,8 +18,8 @@ pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
     vec![
         suite.test("table 119 shows each claimed block before its first pod runs", exported_first),
         suite.test("a spoofed source is dropped in both families", spoofed_source),
-        suite.test("a foreign rule, route and CNI file survive", foreign_things_survive),
-        suite.test("BIRD on a node imports table 119 and the fabric learns the blocks from it", bird_learns),
+        suite.test("foreign rules, routes and CNI files are left alone", foreign_things_survive),
+        suite.test("BIRD on a node imports table 119 and advertises its blocks", bird_learns),
     ]
 }
 

@@ -31,7 +31,7 @@ pub async fn environment(node: &mut SingleNode) -> Result<()> {
     let pod = node.sandbox()?;
     let add = || pod.call("ADD");
     for (call, word) in [
-        (Call { verb: "", ..add() }, "CNI"),
+        (Call { verb: "", ..add() }, "CNI_COMMAND"),
         (Call { verb: "FETCH", ..add() }, "CNI_COMMAND"),
         (Call { container_id: String::new(), ..add() }, "CNI_CONTAINERID"),
         (Call { container_id: "../../etc".to_owned(), ..add() }, "CNI_CONTAINERID"),

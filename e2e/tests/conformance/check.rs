@@ -78,8 +78,8 @@ pub async fn names_a_rule(node: &mut SingleNode) -> Result<()> {
     named_or_repaired(node, &sentence, &|_| place.ip("rule del priority 2000")).await
 }
 
-/// The agent repairs what is the node's within moments of the kernel's notice: CHECK may come first or find it mended, but in
-/// twenty tries it comes first at least once, and all is mended at the end.
+/// The agent restores the node's routes and rules within moments, so CHECK may come first or find them restored. In twenty tries
+/// it comes first at least once. At the end all is restored.
 async fn named_or_repaired(
     node: &SingleNode,
     sentence: &dyn Fn(&str) -> String,

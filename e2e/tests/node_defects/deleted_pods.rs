@@ -14,10 +14,10 @@ use super::{end, has_assignment, metrics_endpoint, restart, scaled};
 
 /// Under this scale the five minutes between the two reads are 15 s.
 pub const SCALE: &str = "0.05";
-/// Longer than the two reads are apart, in seconds that saw a look at all attachments.
-const LONGER: u32 = 20;
+/// Seconds with a stale check, more than there are between the two reads.
+const STALE_CHECKS: u32 = 20;
 /// Until both reads were made.
-pub const FREED: Duration = Duration::from_mins(1);
+pub const RELEASE_TIMEOUT: Duration = Duration::from_mins(1);
 
 pub async fn node_is_ready(node: &SingleNode, ready: &str) -> Result<()> {
     let nodes: Api<Node> = Api::all(node.client.clone());
@@ -39,7 +39,7 @@ pub async fn freed(node: &mut SingleNode) -> Result<()> {
         pods.push(pod);
     }
     let ids: Vec<&str> = pods.iter().map(|pod| pod.container_id.as_str()).collect();
-    node.await_assignments(&ids, FREED).await?;
+    node.await_assignments(&ids, RELEASE_TIMEOUT).await?;
 
     // Kept: one namespace by an open descriptor, one by a socket. Their pods are deleted by force while the node is cut off.
     let mount = pods[0].namespace.clone();
@@ -51,14 +51,14 @@ pub async fn freed(node: &mut SingleNode) -> Result<()> {
     let alive = pods.pop().context("three pods")?;
     let leaked: Vec<String> = pods.iter().map(|pod| pod.container_id.clone()).collect();
     drop(pods);
-    metrics_endpoint::await_stale_checks(node, LONGER).await?;
+    metrics_endpoint::await_stale_checks(node, STALE_CHECKS).await?;
     for id in &leaked {
         let there = node.assignments().await?.iter().any(|one| one.spec.container_id == *id);
         ensure!(there, "an address was freed for a pod that was deleted while the node was not Ready");
     }
 
     node_is_ready(node, "True").await?;
-    wait_until("both are freed, for their pods are gone", FREED, || async {
+    wait_until("both are freed, for their pods are gone", RELEASE_TIMEOUT, || async {
         let records = node.assignments().await?;
         let left = records.iter().filter(|one| leaked.contains(&one.spec.container_id)).count();
         let links = node.attachments()?.len();

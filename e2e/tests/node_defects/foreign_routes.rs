@@ -10,17 +10,17 @@ use bobbin_e2e::wait::{check, wait_until};
 use super::{end, metrics_endpoint};
 
 /// Routes that change at a time, so often; each time the agent has the leisure to compare if it wants to.
-const AT_ONCE: usize = 500;
-const RUNS: usize = 10;
+const ROUTES_PER_BATCH: usize = 500;
+const BATCHES: usize = 10;
 /// The comparison that is made every minute, and one that was due.
-const COMPARISONS: usize = 2;
+const MAX_RECONCILES: usize = 2;
 /// What the allocator may take on the way, in KiB.
-const GROWS: u64 = 1024;
+const MAX_GROWTH_KIB: u64 = 1024;
 
 /// A batch for iproute2; protocol 12 is BIRD's.
 fn routes(verb: &str, time: usize) -> String {
     let mut lines = String::new();
-    for number in (0..AT_ONCE).map(|number| time * AT_ONCE + number) {
+    for number in (0..ROUTES_PER_BATCH).map(|number| time * ROUTES_PER_BATCH + number) {
         let _ = writeln!(lines, "route {verb} 198.18.{}.{}/32 via 10.100.0.254 proto 12", number / 256, number % 256);
     }
     lines
@@ -39,7 +39,7 @@ pub async fn ignored(node: &mut SingleNode) -> Result<()> {
     })
     .await?;
     let before = node.agent_memory()?;
-    for time in 0..RUNS {
+    for time in 0..BATCHES {
         node.namespace.ip(&routes("add", time))?;
         metrics_endpoint::await_stale_checks(node, 1).await?;
     }
@@ -48,13 +48,20 @@ pub async fn ignored(node: &mut SingleNode) -> Result<()> {
     let dump = |line: &&str| line.contains("RTM_GETRULE") || line.contains("nlmsg_type=0x22");
     let comparisons = text().lines().filter(dump).count() / 2;
     drop(strace);
-    for time in 0..RUNS {
+    for time in 0..BATCHES {
         node.namespace.ip(&routes("del", time))?;
     }
-    println!("{} foreign routes: {comparisons} comparisons, {before} KiB before, {after} KiB after", AT_ONCE * RUNS);
-    ensure!(comparisons <= COMPARISONS, "{} foreign routes caused {comparisons} comparisons", AT_ONCE * RUNS);
+    println!(
+        "{} foreign routes: {comparisons} comparisons, {before} KiB before, {after} KiB after",
+        ROUTES_PER_BATCH * BATCHES
+    );
+    ensure!(
+        comparisons <= MAX_RECONCILES,
+        "{} foreign routes caused {comparisons} comparisons",
+        ROUTES_PER_BATCH * BATCHES
+    );
     let grown = after.saturating_sub(before);
-    ensure!(grown <= GROWS, "{} foreign routes took {grown} KiB", AT_ONCE * RUNS);
+    ensure!(grown <= MAX_GROWTH_KIB, "{} foreign routes took {grown} KiB", ROUTES_PER_BATCH * BATCHES);
     node.agent_must_run().context("the agent")?;
     end(node, vec![pod], &[]).await
 }

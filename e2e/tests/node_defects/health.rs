@@ -1,4 +1,4 @@
-//! What the agent shows of itself, and that showing it never gets in the way of pods.
+//! The agent's metrics and health endpoints, which never delay pods.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use nix::unistd::mkfifo;
 use super::{METRICS, end, metrics_endpoint, restart, scaled, scaled_minute};
 
 /// How long a program may take to refuse its flags.
-const REFUSES: Duration = Duration::from_secs(5);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub async fn busy_port(node: &mut SingleNode) -> Result<()> {
     node.kill_agent();
@@ -74,7 +74,7 @@ pub async fn log_format(node: &mut SingleNode) -> Result<()> {
         std::fs::write(&log, "")?;
         let mut running = Process::start(&path, Some(&node.namespace.path()), &log, flags)?;
         let what = format!("{program} refuses --log-format=yaml");
-        let refused = wait_until(&what, REFUSES, || {
+        let refused = wait_until(&what, EXIT_TIMEOUT, || {
             let (ended, text) = (running.ended(), std::fs::read_to_string(&log));
             async move {
                 let text = text?;

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod as KubePod;
 use kube::api::{Api, PostParams};
 use serde_json::json;
 
-use super::deleted_pods::{FREED, SCALE, node_is_ready};
+use super::deleted_pods::{RELEASE_TIMEOUT, SCALE, node_is_ready};
 use super::{
     CONVERGENCE_TIMEOUT, addresses, await_two_stale_checks, create_small_pool, end, has_assignment, restart, scaled,
 };
@@ -18,7 +18,7 @@ use super::{
 /// The UID that kubelet gives a static pod: a hash of its manifest.
 const STATIC_UID: &str = "f00d5eedf00d5eedf00d5eedf00d5eed";
 
-/// Makes and ends a pod in the API whose namespace stays, and waits until it is freed: the agent has read all missing pods twice since.
+/// Waits until the agent has read all missing pods twice: creates and deletes a pod whose network namespace stays, until it is freed.
 async fn pods_read_twice(node: &SingleNode, name: &str) -> Result<()> {
     let pod = node.kube_pod("default", name, None).await?;
     node.add(&pod)?;
@@ -33,7 +33,7 @@ async fn pods_read_twice(node: &SingleNode, name: &str) -> Result<()> {
 
 /// Waits until none of these containers has a record.
 async fn freed(node: &SingleNode, ids: &[&str]) -> Result<()> {
-    wait_until("the addresses are freed, for their pods are gone", FREED, || async {
+    wait_until("the addresses are freed, for their pods are gone", RELEASE_TIMEOUT, || async {
         let records = node.assignments().await?;
         let left = records.iter().filter(|one| ids.contains(&one.spec.container_id.as_str())).count();
         Ok(check(left == 0, || format!("{left} records")))

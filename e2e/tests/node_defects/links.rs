@@ -13,7 +13,7 @@ use super::{
 };
 
 /// A broken pod is told of within 2 s; the rest is for the event's way and a busy machine.
-const TOLD: Duration = Duration::from_secs(6);
+const EVENT_TIMEOUT: Duration = Duration::from_secs(6);
 
 pub async fn deleted(node: &mut SingleNode) -> Result<()> {
     create_small_pool(node, "broken", "10.80.0.0/31", 1).await?;
@@ -26,7 +26,7 @@ pub async fn deleted(node: &mut SingleNode) -> Result<()> {
     node.namespace.ip(&format!("link del {link}"))?;
     let sentence =
         format!("pod default/broken-0 ({held}) has lost its interface {link} and has no network; delete the pod");
-    let told = wait_until("a Warning on the pod says that its interface is lost", TOLD, || async {
+    let told = wait_until("a Warning on the pod says that its interface is lost", EVENT_TIMEOUT, || async {
         let warnings = node.pod_warnings("default", "broken-0").await?;
         Ok(check(warnings.iter().any(|warning| warning.contains(&sentence)), || format!("{warnings:?}")))
     })

@@ -11,15 +11,15 @@ use bobbin_e2e::wait::{check, wait_until};
 use super::METRICS;
 
 /// How long one answer may take.
-const ANSWER: Duration = Duration::from_secs(5);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// GET of a path: the status line's number and the body.
 pub fn get(node: &SingleNode, path: &str) -> Result<(u16, String)> {
     let (address, request) = (METRICS.parse::<SocketAddr>()?, format!("GET {path} HTTP/1.0\r\n\r\n"));
     let answer = node.namespace.run(move || -> Result<String> {
-        let mut stream =
-            TcpStream::connect_timeout(&address, ANSWER).with_context(|| format!("nobody listens at {address}"))?;
-        stream.set_read_timeout(Some(ANSWER))?;
+        let mut stream = TcpStream::connect_timeout(&address, RESPONSE_TIMEOUT)
+            .with_context(|| format!("nobody listens at {address}"))?;
+        stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
         stream.write_all(request.as_bytes())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
@@ -37,7 +37,7 @@ pub fn metric(node: &SingleNode, name: &str) -> Result<f64> {
     Ok(value.with_context(|| format!("there is no metric {name}"))?.trim().parse()?)
 }
 
-/// Waits until so many further seconds have each seen a look at all attachments.
+/// Waits until a stale check has run in this many further seconds.
 pub async fn await_stale_checks(node: &SingleNode, count: u32) -> Result<()> {
     for _ in 0..count {
         let before = metric(node, "bobbin_agent_stale_check_timestamp_seconds")?;

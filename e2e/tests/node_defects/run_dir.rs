@@ -15,7 +15,7 @@ use super::deleted_pods::{SCALE, node_is_ready};
 use super::{CONVERGENCE_TIMEOUT, await_two_stale_checks, create_small_pool, end, has_assignment, restart, scaled};
 
 /// How long an agent may take to say that it waits, or to begin to serve.
-const SAYS: Duration = Duration::from_secs(10);
+const LOG_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub async fn second_agent(node: &mut SingleNode) -> Result<()> {
     let pod = node.sandbox()?;
@@ -29,10 +29,14 @@ pub async fn second_agent(node: &mut SingleNode) -> Result<()> {
         let line = line.to_lowercase();
         line.contains("wait") && line.contains("lock")
     };
-    wait_until("the second agent says that it waits for the lock of the run directory, or serves", SAYS, || async {
-        let text = log();
-        Ok(check(text.lines().any(says) || text.contains("serving"), || text))
-    })
+    wait_until(
+        "the second agent says that it waits for the lock of the run directory, or serves",
+        LOG_TIMEOUT,
+        || async {
+            let text = log();
+            Ok(check(text.lines().any(says) || text.contains("serving"), || text))
+        },
+    )
     .await?;
     ensure!(!log().contains("serving"), "the second agent serves beside the first: {}", log());
     node.call(&pod.check(&result))?.ok().context("CHECK while a second agent waits")?;

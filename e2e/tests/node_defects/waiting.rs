@@ -1,4 +1,4 @@
-//! ADDs that wait, for a pod to be found or for an address to come free, and what ends the wait.
+//! ADDs that wait for a pod or an address, and what ends the wait.
 
 use std::time::Duration;
 

@@ -15,17 +15,18 @@ use crate::fixture::{OperatorFixture, RECONCILE_TIMEOUT, accepted, says};
 
 pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
     vec![
-        suite.test("a_pool_gets_a_small_stock_of_free_blocks_and_not_all_of_it", small_stock),
-        suite.test("a_used_block_is_replaced_at_once", refill),
-        suite.test("an_appended_subnet_is_carved", append),
-        suite.test("wholly_reserved_blocks_are_passed_over", reserved),
-        suite.test("the_largest_ipv6_pool_is_carved_a_little_and_its_counts_stop", largest),
-        suite.test("a_pool_of_one_block_is_carved", one_block),
-        suite.test("a_block_that_is_given_back_loses_its_finalizer", given_back),
-        suite.test("a_block_that_went_back_unused_rests_no_longer_and_one_of_unknown_use_does", went_back_unused),
-        suite.test("a_free_block_keeps_its_finalizer_while_a_record_lies_in_it_and_then_only_foreign_ones", recorded),
-        suite.test("a_block_that_is_gone_is_made_again_for_the_one_living_node_that_its_records_name", made_again),
-        suite.test("addresses_that_an_earlier_pool_left_are_not_carved_over", left_over),
+        suite.test("a few free blocks are carved ahead of demand, not the whole pool", small_stock),
+        suite.test("a claimed block is replaced by a free one at once", refill),
+        suite.test("an appended subnet is carved", append),
+        suite.test("wholly reserved blocks are not carved", reserved),
+        suite.test("the largest IPv6 pool is carved in part and its counts are capped", largest),
+        suite.test("a pool of one block is carved", one_block),
+        suite.test("a released block loses its finalizer", given_back),
+        suite.test("a block released unused does not cool down, and one of unknown use does", went_back_unused),
+        suite
+            .test("a free block keeps its finalizer while it has assignments, and foreign finalizers always", recorded),
+        suite.test("a deleted block is created again for the only existing node that its assignments name", made_again),
+        suite.test("a pool is not carved over assignments that an earlier pool left", left_over),
     ]
 }
 
@@ -172,7 +173,7 @@ async fn recorded(fixture: &mut OperatorFixture) -> Result<()> {
     let finalizers = json!({"metadata": {"finalizers": ["example.com/other", FINALIZER]}});
     fixture.patch_block("recorded-1", &finalizers).await?;
     fixture.give_back("recorded-1").await?;
-    // Given back later and let go: so the operators have looked at the first, too.
+    // Released later and already free: so the operators have seen the first one too.
     fixture.give_back("recorded-2").await?;
     fixture.until_free("recorded-2", RECONCILE_TIMEOUT).await?;
     let block = fixture.blocks().get("recorded-1").await?;

@@ -13,11 +13,11 @@ use crate::fixture::{NODE_GRACE_PERIOD, OperatorFixture, RECONCILE_TIMEOUT};
 pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
     vec![
         suite.test(
-            "a_deleted_nodes_addresses_and_blocks_are_free_after_the_wait_and_what_it_gave_up_stays_as_it_is",
+            "a deleted node's addresses and blocks are free after the grace period, and released ones are not written again",
             after_the_wait,
         ),
-        suite.test("what_a_deleted_node_owned_is_free_at_once_if_it_was_out_of_service", at_once),
-        suite.test("a_node_made_anew_within_the_wait_keeps_what_it_owned", made_anew),
+        suite.test("a deleted node's addresses and blocks are free at once if it was out of service", at_once),
+        suite.test("a node created again within the grace period keeps its addresses and blocks", made_anew),
     ]
 }
 

@@ -1,5 +1,4 @@
-//! A control plane with the kinds installed, two operators at work, and what a test does to them: pools, nodes, and the part
-//! of the agents.
+//! A control plane with two operators, and what a test changes there: pools, nodes, and blocks and assignments as an agent does.
 
 use std::time::Duration;
 

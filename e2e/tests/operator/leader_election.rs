@@ -18,8 +18,8 @@ use crate::fixture::{OperatorFixture, RECONCILE_TIMEOUT, arguments};
 
 pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
     vec![
-        suite.test("one_of_two_operators_leads_and_the_other_follows_it", succession),
-        suite.test("an_operator_goes_on_by_itself_after_the_api_server_was_away", outage),
+        suite.test("one of two operators leads, and the other takes over", succession),
+        suite.test("an operator continues after an outage of the API server", outage),
     ]
 }
 
@@ -43,7 +43,7 @@ async fn succession(fixture: &mut OperatorFixture) -> Result<()> {
     }
     let first: usize = wait_until("somebody leads", RECONCILE_TIMEOUT, leader).await?.parse()?;
     stops[first].cancel();
-    // It lets go of the lease, so nobody waits for the lease to run out.
+    // It releases the lease, so nobody waits for the lease to expire.
     wait_until("the other leads", RECONCILE_TIMEOUT, || async {
         let Poll::Ready(now) = leader().await? else { return Ok(Poll::Pending("nobody leads".into())) };
         Ok(check(now != first.to_string(), || now))

@@ -16,11 +16,11 @@ use crate::fixture::{OperatorFixture, RECONCILE_TIMEOUT, accepted, says, why};
 
 pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
     vec![
-        suite.test("the_later_of_two_overlapping_pools_is_not_carved_until_the_other_goes", later_loses),
-        suite.test("an_older_pool_that_appends_what_a_younger_one_uses_loses_that_entry_only", older_appends),
-        suite.test("of_pools_made_at_the_same_moment_exactly_one_wins", same_moment),
-        suite.test("an_overlap_in_ipv6_alone_counts", ipv6_alone),
-        suite.test("a_pool_over_the_address_of_a_node_is_refused_and_says_whose", over_a_node),
+        suite.test("the later of two overlapping pools is not carved until the other goes", later_loses),
+        suite.test("an older pool that appends a younger pool's subnet loses only that entry", older_appends),
+        suite.test("of overlapping pools created at once exactly one is accepted", same_moment),
+        suite.test("an overlap in ipv6 alone counts", ipv6_alone),
+        suite.test("a pool that contains a node's address is refused and names the node", over_a_node),
     ]
 }
 

@@ -15,10 +15,10 @@ use crate::fixture::{OperatorFixture, RECONCILE_TIMEOUT, says, why};
 
 pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
     vec![
-        suite.test("a_deleted_pool_waits_for_its_last_address_and_says_who_holds_it", waits),
-        suite.test("a_pool_deleted_in_the_foreground_keeps_its_claimed_blocks", foreground),
-        suite.test("an_unused_pool_goes_at_once_with_its_blocks", unused),
-        suite.test("a_pool_made_again_under_the_same_name_is_carved_anew", again),
+        suite.test("a deleted pool waits for its last address and names the nodes that hold its blocks", waits),
+        suite.test("a pool deleted in the foreground keeps its claimed blocks", foreground),
+        suite.test("an unused pool is deleted at once with its blocks", unused),
+        suite.test("a pool created again under the same name is carved again", again),
     ]
 }
 

@@ -1,4 +1,4 @@
-//! The status of a pool: counts become right, conditions at once, and no write for nothing.
+//! The status of a pool: correct counts, conditions at once, and no write without a change.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,9 +18,9 @@ use crate::fixture::{OperatorFixture, RECONCILE_TIMEOUT, says, why};
 
 pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
     vec![
-        suite.test("counts_become_right_and_nothing_is_written_while_nothing_changes", counts),
-        suite.test("exhaustion_shows_and_clears_at_once", exhaustion),
-        suite.test("a_draining_pool_says_so", draining),
+        suite.test("status counts become correct, and nothing is written while nothing changes", counts),
+        suite.test("the condition Exhausted is set and cleared at once", exhaustion),
+        suite.test("a draining pool has the reason Draining", draining),
     ]
 }
 

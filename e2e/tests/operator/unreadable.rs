@@ -1,5 +1,5 @@
-//! Values that Kubernetes accepts and Rust refuses, and objects that can't be read: neither stops the operator, and what can't be
-//! read counts as in use.
+//! Values that Kubernetes accepts and Rust's types refuse, and objects that can't be decoded. Neither stops the operator, and
+//! an unreadable object counts as in use.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_crds::AddressBlock;
@@ -19,8 +19,8 @@ use crate::fixture::{OperatorFixture, RECONCILE_TIMEOUT};
 
 pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
     vec![
-        suite.test("times_that_only_kubernetes_accepts_stop_no_operator_while_it_watches_lists_or_starts", times),
-        suite.test("a_block_that_can_not_be_read_keeps_its_place_and_its_pool_and_an_event_tells_it", unreadable_block),
+        suite.test("timestamps that only Kubernetes accepts stop no operator that watches, lists or starts", times),
+        suite.test("an unreadable block keeps its range and its pool, and an event reports it", unreadable_block),
     ]
 }
 
@@ -71,7 +71,7 @@ async fn times(_: &mut OperatorFixture) -> Result<()> {
     fixture.pool("at-the-start", json!({"subnets": [{"ipv4": "10.103.0.0/24"}]})).await?;
     fixture.until_ready("at-the-start").await?;
 
-    // Blocks of such a time are written like any other: given back, reclaimed.
+    // Blocks with such a time are released and reclaimed like any other.
     patch::<AddressBlock>(&fixture, "watched-1", &json!({"spec": {"nodeName": null, "nodeUID": null}})).await?;
     fixture.until_free("watched-1", RECONCILE_TIMEOUT).await?;
     fixture.claim("watched-2", "odd-node", &uid).await?;

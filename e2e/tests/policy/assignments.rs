@@ -11,10 +11,10 @@ use crate::fixture::{PolicyFixture, refused};
 
 pub fn tests(suite: &Suite<PolicyFixture>) -> Vec<Trial> {
     vec![
-        suite.test("an agent records and deletes addresses of its node", records_and_deletes),
-        suite.test("refused: recording in the name of another node", recording_for_another_node),
-        suite.test("refused: deleting another node's record", deleting_another_nodes_record),
-        suite.test("refused: recording and deleting with a token of no pod", with_a_token_of_no_pod),
+        suite.test("an agent creates and deletes assignments of its node", records_and_deletes),
+        suite.test("refused: creating an assignment for another node", recording_for_another_node),
+        suite.test("refused: deleting another node's assignment", deleting_another_nodes_record),
+        suite.test("refused: creating and deleting an assignment with a token of no pod", with_a_token_of_no_pod),
     ]
 }
 

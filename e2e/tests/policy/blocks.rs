@@ -14,20 +14,21 @@ use crate::fixture::{PolicyFixture, claim, give_back, refused};
 
 pub fn tests(suite: &Suite<PolicyFixture>) -> Vec<Trial> {
     vec![
-        suite.test("an agent claims a free block for its node and gives it back", claims_and_gives_back),
-        suite.test("an agent claims a free block unread, by a patch, for its own node only", claims_by_patch),
+        suite.test("an agent claims a free block for its node and releases it", claims_and_gives_back),
+        suite
+            .test("an agent claims a free block by a patch without a read, and only for its own node", claims_by_patch),
         suite.test("an agent claims after its Node was re-created", claims_after_its_node_was_re_created),
         suite.test("refused: claiming for another node", claiming_for_another_node),
         suite.test("refused: freeing another node's block", freeing_another_nodes_block),
-        suite.test("refused: taking the finalizer off a block", removing_the_finalizer),
+        suite.test("refused: removing the finalizer of a block", removing_the_finalizer),
         suite.test("refused: a finalizer of another kind", adding_a_finalizer),
         suite.test("refused: a claim without the finalizer", claiming_without_the_finalizer),
         suite.test("refused: changing a free block without claiming it", changing_a_free_block),
-        suite.test("refused: freeSince of a block that is kept", setting_free_since),
-        suite.test("refused: a claim that forgets since when the block rests", claiming_without_its_rest),
+        suite.test("refused: setting freeSince of a block that stays claimed", setting_free_since),
+        suite.test("refused: a claim that removes freeSince of a cooling block", claiming_without_its_rest),
         suite.test("refused: an owner for the garbage collector", adding_an_owner),
         suite.test("refused: a claim with a token of no pod", claiming_with_a_token_of_no_pod),
-        suite.test("the operator is not held to a node", operator_changes_any),
+        suite.test("the operator may change blocks of any node", operator_changes_any),
     ]
 }
 
@@ -62,7 +63,7 @@ async fn claims_by_patch(fixture: &mut PolicyFixture) -> Result<()> {
     refused(in_anothers_name, 403, "it may claim for its own node only")?;
     let claimed = blocks.patch(&block, &PatchParams::default(), &claim("n1")?).await?;
     ensure!(claimed.spec.node_name.as_deref() == Some("n1"), "{:?}", claimed.spec);
-    // Once it is somebody's, the patch fits it no more, whoever sends it.
+    // The patch does not apply to a claimed block, from any node.
     let taken = fixture.block(Some("n2")).await?.name_any();
     for block in [block, taken] {
         refused(blocks.patch(&block, &PatchParams::default(), &claim("n1")?).await, 422, "")?;

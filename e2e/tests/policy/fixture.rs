@@ -169,7 +169,7 @@ pub fn claim(block: &mut AddressBlock, node: &str) {
     block.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
 }
 
-/// Writes into a block that it is given back, as an agent does: the finalizer is the operator's to remove.
+/// Changes a block as an agent does that releases it. The operator removes the finalizer.
 pub fn give_back(block: &mut AddressBlock) {
     block.spec.node_name = None;
     block.spec.node_uid = None;

@@ -13,10 +13,10 @@ use crate::fixture::{NAMESPACE, PolicyFixture, refused};
 
 pub fn tests(suite: &Suite<PolicyFixture>) -> Vec<Trial> {
     vec![
-        suite.test("refused: an agent that deletes records by the collection", deleting_a_collection),
-        suite.test("refused: an agent that makes or deletes blocks", making_and_deleting_blocks),
-        suite.test("refused: secrets", reading_secrets),
-        suite.test("agent and operator may do what they do and no more", may_do_what_they_do),
+        suite.test("refused: an agent that deletes a collection of assignments", deleting_a_collection),
+        suite.test("refused: an agent that creates or deletes blocks", making_and_deleting_blocks),
+        suite.test("refused: reading secrets", reading_secrets),
+        suite.test("agent and operator have exactly the permissions that they need", may_do_what_they_do),
     ]
 }
 

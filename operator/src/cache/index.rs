@@ -1,6 +1,6 @@
 //! The index of all watched objects: stores of pools and nodes, and interned maps of blocks and assignments.
 //!
-//! Assignments are too many for a `Store`: one map entry per address and one counter per block take a tenth of the memory.
+//! Assignments are too many for a `Store`: an entry of interned names is much smaller than an object.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};

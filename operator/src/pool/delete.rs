@@ -13,7 +13,7 @@ use crate::cache::objects::PartialAssignment;
 use crate::cache::{BlockInfo, PoolView};
 use crate::live_reads;
 
-/// When to look whether the API server has removed a pool that has no finalizer of ours any more.
+/// When to check whether a pool is gone after its finalizer was removed.
 const REMOVED_POOL_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the blocks of a pool that is gone are reconciled.
 const ORPHANED_BLOCKS_INTERVAL: Duration = Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! The files a node boots with: the configuration of containerd, kubelet and kube-proxy, and a disk of its own.
+//! The files that a node boots with: its disk, and the configuration of containerd, kubelet and kube-proxy.
 
 use std::path::Path;
 use std::process::Command;
@@ -49,27 +49,7 @@ pub(super) fn write(disk: &Path, node: &NodeInfo<'_>) -> Result<()> {
 }
 
 fn containerd() -> String {
-    format!(
-        r#"version = 3
-root = "/var/lib/containerd"
-state = "/run/containerd"
-[grpc]
-  address = "/run/containerd/containerd.sock"
-[plugins."io.containerd.cri.v1.images"]
-  snapshotter = "overlayfs"
-  [plugins."io.containerd.cri.v1.images".pinned_images]
-    sandbox = "{PAUSE}"
-[plugins."io.containerd.cri.v1.runtime"]
-  restrict_oom_score_adj = true
-  [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
-    runtime_type = "io.containerd.runc.v2"
-    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
-      SystemdCgroup = false
-  [plugins."io.containerd.cri.v1.runtime".cni]
-    bin_dirs = ["/opt/cni/bin"]
-    conf_dir = "/etc/cni/net.d"
-"#
-    )
+    include_str!("containerd.toml").replace("SANDBOX_IMAGE", PAUSE)
 }
 
 fn kubelet(node: &NodeInfo<'_>) -> serde_json::Value {

@@ -1,4 +1,4 @@
-# The first process of a node: mounts what a machine has of its own, starts its programs, and stays. Killing it is a power cut.
+# The first process of a node: mounts the node's own directories and starts its programs. Killing it is a power cut.
 # Environment: DISK (the node's directory), PROGRAMS, NODE.
 set -eu
 mount --make-rprivate /
@@ -10,11 +10,11 @@ mount -t tmpfs -o mode=755 tmpfs /run
 mount --make-rshared /run
 mkdir -p /run/lock
 
-# What the kernel keeps once for all its namespaces, and a machine has of its own: the boot ID; and settings that a kubelet would
-# write for the whole machine, which finds here what it wants and leaves the machine's alone.
+# The kernel has one boot ID for all namespaces, but each machine needs its own. A kubelet would write some settings for the
+# whole machine: here it finds them as it wants them.
 cp "$DISK/boot-id" /run/boot-id
 mount --bind /run/boot-id /proc/sys/kernel/random/boot_id
-# A container has a /proc of its own, which shows the kernel's boot ID: for it, where the agent can read it.
+# A container's /proc shows the kernel's boot ID, so the agent reads the node's here.
 cp "$DISK/boot-id" /opt/cni/bin/boot-id
 mkdir /run/sysctl
 while read -r setting value; do

@@ -16,7 +16,7 @@ use xtask::image::TOOLS;
 /// The name of the container in pods made here.
 pub const CONTAINER: &str = "main";
 /// How long a pod may take to be Ready on a busy machine.
-const READY: Duration = Duration::from_secs(90);
+const READY_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A pod that is to be.
 #[derive(Clone, Debug)]
@@ -117,7 +117,7 @@ impl Cluster {
 
     /// Waits until a pod is Ready.
     pub async fn await_ready_pod(&self, namespace: &str, name: &str) -> Result<Pod> {
-        let pods = self.await_ready_pods(namespace, &format!("metadata.name={name}"), "", 1, READY).await?;
+        let pods = self.await_ready_pods(namespace, &format!("metadata.name={name}"), "", 1, READY_TIMEOUT).await?;
         pods.into_iter().next().context("one pod was asked for")
     }
 
@@ -128,7 +128,7 @@ impl Cluster {
             Err(kube::Error::Api(status)) if status.code == 404 => {}
             Err(error) => return Err(error.into()),
         }
-        self.await_no_pods(namespace, &format!("metadata.name={name}"), READY).await
+        self.await_no_pods(namespace, &format!("metadata.name={name}"), READY_TIMEOUT).await
     }
 
     /// Deletes all pods and what makes pods in a namespace, and waits until they are gone.
@@ -137,7 +137,7 @@ impl Cluster {
             "kubectl",
             &["-n", namespace, "delete", "deployment,statefulset,daemonset,pod", "--all", "--wait=false"],
         )?;
-        self.await_no_pods(namespace, "", READY).await
+        self.await_no_pods(namespace, "", READY_TIMEOUT).await
     }
 
     /// Applies a Deployment of so many pods, spread evenly over the nodes, and a Service of both families for it.

@@ -1,5 +1,5 @@
-# Removes what is left of a run: clean.sh ID DIRECTORY. Run by the keeper when its run has ended, and by the next run for those
-# before it. It ends only processes that are in the run's cgroups or name its directory, and removes nothing without the ID.
+# Removes what is left of a run: clean.sh ID DIRECTORY. The clean-up process runs it when its run has ended, and the next run
+# runs it for those before. It ends only processes that are in the run's cgroups or name its directory.
 id=$1 directory=$2
 [ -n "$id" ] && [ -n "$directory" ] || exit 1
 
