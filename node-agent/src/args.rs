@@ -10,118 +10,120 @@ use bobbin_observability::LogFormat;
 use bobbin_process::parse_duration;
 use clap::{Parser, ValueEnum};
 
-/// Gives the pods of this node their addresses and routes.
+/// Assigns addresses to the pods of this node and programs their routes.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "bobbin-agent", version)]
 pub struct Args {
     /// The name of the Node object that this agent serves.
     #[arg(long, env = "NODE_NAME")]
     pub node_name: String,
-    /// The name of the agent's own pod, for another agent that waits for the run directory.
+    /// The name of the agent's own pod. An agent that waits for the run directory names its holder by it.
     #[arg(long, env = "POD_NAME")]
     pub pod_name: Option<String>,
-    /// The kubeconfig to reach the API server with; absent: KUBECONFIG, else the pod's service account.
+    /// The kubeconfig for the API server. Default: $KUBECONFIG, then the pod's service account.
     #[arg(long, env = "BOBBIN_KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
-    /// The directory of the socket and of what must outlive the agent, but not a reboot.
+    /// The directory of the sockets and of the state that survives a restart of the agent, but not a reboot.
     #[arg(long, env = "BOBBIN_RUN_DIR", default_value = "/run/bobbin")]
     pub run_dir: PathBuf,
-    /// The file with the identity of this boot.
+    /// The file with the ID of the current boot.
     #[arg(long, env = "BOBBIN_BOOT_ID_PATH", default_value = "/proc/sys/kernel/random/boot_id")]
     pub boot_id_path: PathBuf,
-    /// How long an ADD waits for the answer to its record when the API server's recent word does not prove that its block is this node's:
-    /// after a start of the agent, a broken or silent watch, a duplicate. From a proven block it does not wait. What an ADD has waited for
-    /// the first read of an agent that starts counts, too. If another record has the address, any ADD waits up to 1 s more to read it.
+    /// How long an ADD waits for the confirmation of its IPAssignment if the API server has not recently confirmed that the block is
+    /// this node's. This is the case after a start of the agent, a broken or silent watch, or a duplicate address. The wait for the
+    /// first read after a start counts towards it. If another assignment names the address, any ADD waits up to 1 s more to read its
+    /// owner.
     #[arg(long, env = "BOBBIN_CONFIRM_WAIT", default_value = "450ms", value_parser = parse_duration)]
     pub confirm_wait: Duration,
     /// How long a Node must have been deleted before the operator releases its blocks and addresses. An agent that was down for more than
     /// half of it reads its blocks before it assigns addresses.
     #[arg(long, env = "BOBBIN_NODE_GRACE_PERIOD", default_value = "5m", value_parser = parse_duration)]
     pub node_grace_period: Duration,
-    /// Multiplies the protocol's own waits. For tests.
+    /// Multiplies the waits of the protocol between agent, operator and API server. For tests only.
     #[arg(long, env = "BOBBIN_TIME_SCALE", default_value_t = 1.0, hide = true)]
     pub time_scale: f64,
-    /// How long an ADD waits for an address when its pool is full.
+    /// How long an ADD waits for an address when its pool has none free.
     #[arg(long, env = "BOBBIN_ADD_TIMEOUT", default_value = "30s", value_parser = parse_duration)]
     pub add_timeout: Duration,
-    /// How long a block stays empty before it goes back, the last one of a pool apart.
+    /// How long a block stays empty before the node releases it. The node keeps the last block of a pool.
     #[arg(long, env = "BOBBIN_BLOCK_IDLE", default_value = "300s", value_parser = parse_duration)]
     pub block_idle: Duration,
-    /// What a pod gets that can't be read because the API server is unreachable. A static pod is never refused if its namespace is known.
+    /// What an ADD does if the API server is unreachable and the pod is unknown. A static pod whose namespace is known is always
+    /// served.
     #[arg(long, env = "BOBBIN_UNKNOWN_POD", default_value = "refuse", value_enum)]
     pub unknown_pod: UnknownPod,
-    /// Routes between nodes: by any routing daemon that imports the export table, or directly on one flat network.
+    /// Who programs the routes between nodes: a routing daemon that imports the export table, or the agent, on one flat network.
     #[arg(long, env = "BOBBIN_ROUTING", default_value = "none", value_enum)]
     pub routing: Routing,
-    /// The kernel table of the pod routes.
+    /// The kernel routing table of the pod routes.
     #[arg(long, env = "BOBBIN_POD_TABLE", default_value_t = 116)]
     pub pod_table: u32,
-    /// The kernel table of the claimed blocks, for routing daemons to import.
+    /// The kernel routing table of the claimed blocks, from which routing daemons import.
     #[arg(long, env = "BOBBIN_EXPORT_TABLE", default_value_t = 119)]
     pub export_table: u32,
-    /// The priority of the rule that leads to the pod table.
+    /// The priority of the routing rule that leads to the pod table.
     #[arg(long, env = "BOBBIN_RULE_PRIORITY", default_value_t = 2000)]
     pub rule_priority: u32,
-    /// The protocol number of our routes and rules.
+    /// The protocol number of Bobbin's routes and rules.
     #[arg(long, env = "BOBBIN_PROTOCOL", default_value_t = 30)]
     pub protocol: u8,
     /// The protocol number of the direct routes in the main table.
     #[arg(long, env = "BOBBIN_DIRECT_PROTOCOL", default_value_t = 31)]
     pub direct_protocol: u8,
-    /// The link group of the host side of our veth pairs.
+    /// The link group of the host side of the pods' veth pairs.
     #[arg(long, env = "BOBBIN_LINK_GROUP", default_value_t = 116)]
     pub link_group: u32,
-    /// The beginning of the name of the host side of our veth pairs.
+    /// The prefix of the interface names on the host side of the pods' veth pairs.
     #[arg(long, env = "BOBBIN_VETH_PREFIX", default_value = "bob")]
     pub veth_prefix: String,
-    /// The name of our nftables table (family inet).
+    /// The name of Bobbin's nftables table (family inet).
     #[arg(long, env = "BOBBIN_NFT_TABLE", default_value = "bobbin")]
     pub nft_table: String,
-    /// The pods' MTU; absent: the uplink's, followed when it changes.
+    /// The pods' MTU. Default: the uplink's MTU, which the agent follows.
     #[arg(long, env = "BOBBIN_MTU")]
     pub mtu: Option<u32>,
-    /// Where the writable sysctl tree is.
+    /// The directory of the writable sysctl tree.
     #[arg(long, env = "BOBBIN_SYSCTL_ROOT", default_value = "/proc/sys/net")]
     pub sysctl_root: PathBuf,
-    /// Where metrics and health are served; absent: nowhere.
+    /// The address that serves metrics and health. Default: none.
     #[arg(long, env = "BOBBIN_METRICS_ADDRESS")]
     pub metrics_address: Option<SocketAddr>,
-    /// Install the plugin and the CNI configuration.
+    /// Install the CNI plugin and the CNI configuration.
     #[arg(long, env = "BOBBIN_INSTALL")]
     pub install: bool,
-    /// Where the runtime looks for plugins.
+    /// The directory in which the container runtime looks for CNI plugins.
     #[arg(long, env = "BOBBIN_CNI_BIN_DIR", default_value = "/opt/cni/bin")]
     pub cni_bin_dir: PathBuf,
-    /// Where the runtime looks for configurations.
+    /// The directory in which the container runtime looks for CNI configurations.
     #[arg(long, env = "BOBBIN_CNI_CONF_DIR", default_value = "/etc/cni/net.d")]
     pub cni_conf_dir: PathBuf,
-    /// The plugin's executable to install.
+    /// The executable of the CNI plugin to install.
     #[arg(long, env = "BOBBIN_SHIM_PATH", default_value = "/usr/local/bin/bobbin")]
     pub shim_path: PathBuf,
-    /// The highest CNI version that the configuration names; lowered when a chained plugin does not know it.
+    /// The highest CNI version of the configuration. The agent lowers it if a chained plugin does not support it.
     #[arg(long, env = "BOBBIN_CNI_VERSION", default_value = "1.1.0")]
     pub cni_version: String,
-    /// Plugins to chain behind ours, a JSON list of their configurations.
+    /// The CNI plugins to chain after Bobbin's: a JSON list of their configurations.
     #[arg(long, env = "BOBBIN_CHAINED", default_value = "[]")]
     pub chained: String,
-    /// Run, or remove what the agent put on the node.
+    /// Serve the node's pods, or remove from the node what the agent installed.
     #[arg(long, env = "BOBBIN_MODE", default_value = "run", value_enum)]
     pub mode: Mode,
-    /// With `--mode=remove`: do not wait for the last attachment.
+    /// With `--mode=remove`: do not wait for the pods to end.
     #[arg(long, env = "BOBBIN_FORCE")]
     pub force: bool,
-    /// How often the agent looks for attachments whose network namespace or pod is gone.
+    /// How often the agent checks for attachments whose network namespace or pod is gone.
     #[arg(long, env = "BOBBIN_STALE_CHECK_INTERVAL", default_value = "60s", value_parser = parse_duration)]
     pub stale_check_interval: Duration,
-    /// How often blocks, records and node addresses are compared with the API server when nothing changed.
+    /// How often the agent compares blocks, assignments and node addresses with the API server when nothing changed.
     #[arg(long, env = "BOBBIN_RELIST_INTERVAL", default_value = "15m", value_parser = parse_duration)]
     pub relist_interval: Duration,
-    /// How log lines look: text or json.
+    /// The format of log lines: text or json.
     #[arg(long, env = "BOBBIN_LOG_FORMAT", default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 }
 
-/// What a pod gets whose pool is unknown.
+/// What an ADD does when the pod's pool is unknown.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnknownPod {
     /// An error that the runtime retries (CNI code 11).
@@ -139,12 +141,12 @@ pub enum Routing {
     Direct,
 }
 
-/// What the agent is here for.
+/// What the agent does.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Serve the node's pods.
     Run,
-    /// Take away what the agent put on the node.
+    /// Remove from the node what the agent installed.
     Remove,
 }
 

@@ -1,5 +1,6 @@
-//! Brings every block of the ledger to where its state leads: exports what was claimed, gives back what is released, reads what is in
-//! doubt. One task for each such block; every step looks at the state first, so what happened meanwhile always counts.
+//! Reconciles every block of the node's state: exports claimed blocks, releases unwanted ones, and reads doubted ones.
+//!
+//! Each block that needs work has one task. Every step reads the block's state first, so it sees what happened meanwhile.
 
 pub(crate) mod api_calls;
 pub(crate) mod claim;
@@ -30,41 +31,41 @@ use crate::state::{BlockState, NodeState};
 use api_calls::BlockApi;
 pub(crate) use read_back::RECREATE_TIMEOUT;
 
-/// How often every block is checked without news.
+/// How often every block is checked if no change was reported.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(5);
-/// The first pause after a step that failed, and the longest.
+/// The first and the longest pause after a failed step.
 const RETRY_BACKOFF: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
 
-/// A step takes a few calls to the API server and the kernel, each with a deadline of its own; one that takes this long hangs.
+/// A step that takes longer than this counts as hanging. Each of its calls to the API server and the kernel has its own, shorter timeout.
 const STEP_PROGRESS_DEADLINE: Duration = Duration::from_mins(3);
 
-/// What the tasks of blocks work with.
+/// What the tasks of the blocks share.
 pub struct BlockContext {
-    /// The identity of this boot: records of another one are of nobody who lives.
+    /// The ID of the current boot. Assignments of an earlier boot belong to no running container.
     pub boot_id: String,
     /// The clients.
     pub clients: Clients,
-    /// What is known of the cluster's objects.
+    /// The cached objects of the cluster.
     pub cluster: ClusterCache,
-    /// The ledger.
+    /// The node's blocks and attachments.
     pub node_state: Arc<NodeState>,
-    /// The writer of the list of blocks.
+    /// Saves the list of blocks.
     pub checkpoint: BlockCheckpoint,
-    /// The kernel.
+    /// Exports and withdraws routes.
     pub exports: Arc<dyn Exports>,
-    /// The records.
+    /// Creates and deletes assignments.
     pub assignment_writer: AssignmentWriter,
-    /// How fresh the API server's word is.
+    /// How fresh the API server's answers are.
     pub freshness: Arc<FreshnessTracker>,
     /// Events on the node.
     pub events: Events,
-    /// Waits.
+    /// The protocol's waits.
     pub times: Times,
-    /// Where they say that they make progress.
+    /// Where the tasks report progress.
     pub progress: Progress,
 }
 
-/// Runs the tasks. Cheap to clone.
+/// Reconciles the node's blocks. Cheap to clone.
 #[derive(Clone)]
 pub struct BlockReconciler(Arc<ReconcilerState>);
 
@@ -76,24 +77,24 @@ struct ReconcilerState {
     ended: Notify,
 }
 
-/// What a step leads to.
+/// When the next step of a block is due.
 enum Requeue {
-    /// The state is to be looked at again at once.
+    /// At once.
     Now,
-    /// Something has to pass by itself: so long, or until the ledger changes.
+    /// After this time, or when the block's state changes.
     After(Duration),
-    /// It failed: again after a pause that grows.
+    /// The step failed: after a pause that grows.
     WithBackoff,
 }
 
 impl BlockReconciler {
-    /// For the blocks of a ledger.
+    /// Creates the reconciler; [`BlockReconciler::run`] starts its tasks.
     pub fn new(context: BlockContext) -> BlockReconciler {
         let api = BlockApi::new(&context.clients);
         BlockReconciler(Arc::new(ReconcilerState { context, api, running: Mutex::default(), ended: Notify::new() }))
     }
 
-    /// Looks after all blocks, for ever.
+    /// Starts a task for each block that needs work, forever.
     pub async fn run(&self) {
         let mut changed = self.0.context.node_state.changed();
         loop {
@@ -111,9 +112,9 @@ impl BlockReconciler {
         }
     }
 
-    /// Works on one block until its state needs nothing more.
+    /// Reconciles one block until its state needs no more work.
     async fn reconcile_block(self, name: String) {
-        let beat = self.0.context.progress.register("block", STEP_PROGRESS_DEADLINE);
+        let beat = self.0.context.progress.register("block reconcile", STEP_PROGRESS_DEADLINE);
         let mut failures = 0;
         let mut changed = self.0.context.node_state.changed();
         while let Some(state) = self.0.context.node_state.block_state(&name).filter(|state| needs_work(*state)) {
@@ -136,7 +137,7 @@ impl BlockReconciler {
                     backoff(failures - 1, RETRY_BACKOFF[0], RETRY_BACKOFF[1])
                 }
             };
-            // Another state is another step, at once.
+            // A change of the state ends the pause.
             let moved = async {
                 while self.0.context.node_state.block_state(&name) == Some(state) {
                     if changed.changed().await.is_err() {

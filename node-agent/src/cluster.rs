@@ -1,6 +1,7 @@
-//! What the agent knows of the cluster: its own Node and pods, and the pools and namespaces, fed by watches and kept under the run
-//! directory, so that ADD is answered without a read and with the API server away. It never writes to the API server, and nobody decides
-//! from it who owns a block or an address.
+//! The agent's cache of cluster objects: its own Node and pods, all pools and all namespaces.
+//!
+//! Watches fill it and a snapshot under the run directory survives restarts, so that ADD needs no read, even with the API server away.
+//! The cache never decides who owns a block or an address.
 
 pub(crate) mod freshness;
 mod objects;
@@ -26,12 +27,12 @@ use tokio::time::Instant;
 use crate::cluster::freshness::FreshnessTracker;
 pub use objects::{NamespaceInfo, NodeInfo, PodInfo};
 
-/// How long the one fetch of a pod that the watch has not seen may take.
+/// How long the fetch of an object that the watch has not shown may take.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
-/// The same while the watch does not work either: an agent that has just started answers within 1 s, API server or not.
+/// The same while the watch does not work: an agent that has just started answers within 1 s, with or without an API server.
 const FETCH_TIMEOUT_WATCH_DOWN: Duration = Duration::from_millis(400);
 
-/// The watches of what is not this node's own.
+/// The kinds that the cache watches, beside this node's own objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CachedKind {
     /// The metadata of the pods on this node.
@@ -44,29 +45,29 @@ pub enum CachedKind {
 
 const CACHED_KINDS: usize = 3;
 
-/// What asking for a pod gave.
+/// The result of looking up a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PodLookup {
-    /// The pod with that very UID.
+    /// The pod with that UID.
     Known(PodInfo),
-    /// The API server knows no such pod, or another pod of that name: this one is gone.
+    /// The pod is gone: the API server has no such pod, or one with another UID.
     NotSeen,
-    /// Neither the watch nor the API server could tell in time.
+    /// Neither the watch nor the API server answered in time.
     Unreachable,
 }
 
-/// What an own Node that was seen changed.
+/// What an update of the own Node changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeChange {
-    /// It is another Node of the same name, or there is none any more, or it is out of service by now.
+    /// The Node was replaced, deleted, or is out of service now.
     pub doubt: bool,
-    /// It has another UID than before.
+    /// Its UID changed.
     pub replaced: bool,
-    /// Anything at all.
+    /// Anything changed.
     pub any: bool,
 }
 
-/// The agent's view. Cheap to clone.
+/// The cache. Cheap to clone.
 #[derive(Clone)]
 pub struct ClusterCache(Arc<CacheState>);
 
@@ -84,21 +85,21 @@ struct CacheState {
 #[derive(Default)]
 struct CachedObjects {
     node: Option<NodeInfo>,
-    /// The API server said that there is no such Node.
+    /// The API server has no such Node.
     node_deleted: bool,
-    /// Counts what was seen of it.
+    /// Counts the updates of the Node.
     node_reports: u64,
-    /// The own blocks were read since the agent started, and those that the ledger lacked were taken in.
+    /// This node's blocks were read since the agent started, and the missing ones were added to its state.
     own_blocks_known: bool,
     pods: HashMap<(String, String), PodInfo>,
     pools: BTreeMap<String, Arc<AddressPool>>,
     namespaces: HashMap<String, NamespaceInfo>,
-    /// Pods that came to this node while we watched, until somebody asks or they are gone: never more than there are pods.
+    /// Pods that were scheduled to this node while the agent watched, until they are taken or gone.
     newly_scheduled: HashMap<(String, String), PodInfo>,
     watch_ages: [Option<WatchAge>; CACHED_KINDS],
 }
 
-/// Whether the first of two versions of a pool is later.
+/// Whether `one` is a later version than `other` of the same pool.
 fn is_later(one: &AddressPool, other: &AddressPool) -> bool {
     let version =
         |pool: &AddressPool| pool.metadata.resource_version.as_deref().and_then(|version| version.parse::<u64>().ok());
@@ -106,7 +107,7 @@ fn is_later(one: &AddressPool, other: &AddressPool) -> bool {
 }
 
 impl ClusterCache {
-    /// Opens the view with what the last run of the agent kept under `run_dir`; a missing or unreadable file is an empty view.
+    /// Opens the cache with the snapshot of an earlier run under `run_dir`. A missing or unreadable snapshot is an empty one.
     pub fn open(clients: Clients, node_name: &str, run_dir: &Path, freshness: Arc<FreshnessTracker>) -> ClusterCache {
         Self::with(Some(clients), node_name, run_dir, freshness)
     }
@@ -131,14 +132,15 @@ impl ClusterCache {
         }))
     }
 
-    /// Watches, and keeps what it sees; returns only when the future is dropped.
+    /// Watches and saves snapshots; returns only when the future is dropped.
     pub async fn run(&self) {
         let Some(clients) = self.0.clients.clone() else { return };
         tokio::join!(watches::run(self, &clients), snapshot::save_on_change(self));
     }
 
-    /// The pod with that UID: from the watch; else, when the watch is alive, after up to `wait` for it; else by one fetch with a deadline.
-    /// Without a UID the watch may still show an earlier pod of that name, so the pod is fetched.
+    /// The pod with that UID: from the watch, after up to `wait` for it while the watch works, else by one fetch.
+    ///
+    /// Without a UID the pod is fetched, since the watch may still show an earlier pod of that name.
     pub async fn pod(&self, namespace: &str, name: &str, uid: &str, wait: Duration) -> PodLookup {
         let mut changed = self.0.pods_changed.subscribe();
         let until = Instant::now() + wait;
@@ -172,13 +174,13 @@ impl ClusterCache {
         }
     }
 
-    /// The pod as the watch has it, if it is the one with that UID (for a mirror pod: the UID that kubelet uses).
+    /// The pod as the watch shows it, if it has that UID. A mirror pod has the UID that kubelet uses.
     pub fn cached_pod(&self, namespace: &str, name: &str, uid: &str) -> Option<PodInfo> {
         let key = (namespace.to_owned(), name.to_owned());
         self.objects().pods.get(&key).filter(|pod| pod.is(uid)).cloned()
     }
 
-    /// The last pod of that name that the watch had, whatever its UID.
+    /// The last pod of that name that the watch showed, with any UID.
     pub fn cached_pod_by_name(&self, namespace: &str, name: &str) -> Option<PodInfo> {
         self.objects().pods.get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
@@ -193,10 +195,10 @@ impl ClusterCache {
         self.objects().pools.get(name).cloned()
     }
 
-    /// The namespace: as last seen; else after up to `wait` for the watch; else by one fetch with a deadline.
+    /// The namespace: from the cache, after up to `wait` for the watch, else by one fetch.
     ///
     /// # Errors
-    /// Neither could tell in time. `Ok(None)`: there is no such namespace.
+    /// The API server did not answer in time. `Ok(None)`: there is no such namespace.
     pub async fn namespace_or_fetch(&self, name: &str, wait: Duration) -> Result<Option<NamespaceInfo>, ReadError> {
         let until = Instant::now() + wait;
         let mut changed = self.0.changed.subscribe();
@@ -217,7 +219,7 @@ impl ClusterCache {
         }
     }
 
-    /// Waits up to `wait` until the pools were listed once; what an earlier run kept counts as listed. False: they were not.
+    /// Waits up to `wait` until the pools were listed once or a snapshot had some. False: neither.
     pub async fn wait_for_pools(&self, wait: Duration) -> bool {
         let until = Instant::now() + wait;
         let mut changed = self.0.changed.subscribe();
@@ -231,14 +233,14 @@ impl ClusterCache {
         }
     }
 
-    /// Takes in all pools by a consistent list. One that can't be read is as it was when it could.
+    /// Takes in all pools from a consistent list. A pool that can't be decoded keeps its last readable version.
     pub fn update_pools(&self, listed: Vec<Lenient<AddressPool>>) {
         let mut objects = self.objects();
         let mut pools = BTreeMap::new();
         for pool in listed {
             let name = pool.name().to_owned();
             let known = objects.pools.get(&name).cloned();
-            // The watch may have shown a later version while the list was under way.
+            // The watch may have shown a later version during the list.
             let pool = match pool.into_result() {
                 Ok(pool) if known.as_ref().is_some_and(|known| is_later(known, &pool)) => known,
                 Ok(pool) => Some(Arc::new(pool)),
@@ -259,7 +261,7 @@ impl ClusterCache {
         self.objects().pools.values().cloned().collect()
     }
 
-    /// Whether a missing pool or namespace means that there is none: false as long as nothing was ever listed.
+    /// Whether the kind was listed once, so that a missing object does not exist.
     pub fn has_synced(&self, kind: CachedKind) -> bool {
         self.objects().watch_ages[kind as usize].as_ref().is_some_and(WatchAge::synced)
     }
@@ -269,8 +271,9 @@ impl ClusterCache {
         self.objects().node.clone()
     }
 
-    /// Takes in the own Node as it was read; `None`: there is none of that name. `as_of`: the [reports](Self::node_reports) when the read
-    /// began; one that came meanwhile may be newer, and wins.
+    /// Takes in the own Node as it was read; `None`: it does not exist.
+    ///
+    /// `as_of` is the [count of updates](Self::node_reports) when the read began: an update during the read may be newer, and wins.
     pub fn update_node(&self, seen: Option<NodeInfo>, as_of: Option<u64>) -> NodeChange {
         let mut objects = self.objects();
         if as_of.is_some_and(|as_of| as_of != objects.node_reports) && objects.node.is_some() {
@@ -288,7 +291,7 @@ impl ClusterCache {
                 NodeChange { doubt: replaced || returned || switched_off, replaced, any }
             }
         };
-        // A deleted Node stays known by its UID.
+        // A deleted Node keeps its UID in the cache.
         if seen.is_some() {
             objects.node = seen;
         }
@@ -299,7 +302,7 @@ impl ClusterCache {
         change
     }
 
-    /// Counts what was seen of the own Node.
+    /// Counts the updates of the own Node.
     pub fn node_reports(&self) -> u64 {
         self.objects().node_reports
     }
@@ -310,23 +313,23 @@ impl ClusterCache {
         objects.node_deleted || objects.node.as_ref().is_some_and(|node| node.out_of_service)
     }
 
-    /// Notes that the own blocks were read and taken in.
+    /// Notes that this node's blocks were read and added to its state.
     pub fn set_own_blocks_known(&self) {
         self.objects().own_blocks_known = true;
         self.0.changed.send_modify(|count| *count += 1);
     }
 
-    /// Whether the own blocks were read and taken in since the agent started.
+    /// Whether this node's blocks were read and added to its state since the agent started.
     pub fn own_blocks_known(&self) -> bool {
         self.objects().own_blocks_known
     }
 
-    /// The objects that can't be read.
+    /// The objects that can't be decoded.
     pub fn unreadable(&self) -> &UnreadableObjects {
         &self.0.unreadable
     }
 
-    /// How fresh the API server's word is.
+    /// How fresh the API server's answers are.
     pub fn freshness(&self) -> &FreshnessTracker {
         &self.0.freshness
     }
@@ -336,17 +339,17 @@ impl ClusterCache {
         &self.0.node_name
     }
 
-    /// Pods that came to this node since the last call, to claim a block for before their ADD comes.
+    /// Takes the pods that were scheduled to this node since the last call, to claim a block before their ADD.
     pub fn take_newly_scheduled(&self) -> Vec<PodInfo> {
         std::mem::take(&mut self.objects().newly_scheduled).into_values().collect()
     }
 
-    /// Counts up on every change of what the view says.
+    /// Reports every change of the cache.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.0.changed.subscribe()
     }
 
-    /// Whether all watches are alive.
+    /// Whether all watches work and the last call to the API server was answered.
     pub fn api_healthy(&self) -> bool {
         self.objects().watch_ages.iter().all(|age| age.as_ref().is_some_and(is_healthy)) && !self.0.freshness.failing()
     }
@@ -376,7 +379,7 @@ async fn changed_before(changed: &mut watch::Receiver<u64>, until: Instant) -> b
     matches!(tokio::time::timeout_at(until, changed.changed()).await, Ok(Ok(())))
 }
 
-/// Listed once, and not failing.
+/// Whether the watch has listed once and does not fail.
 fn is_healthy(age: &WatchAge) -> bool {
     age.synced() && age.failing().is_none()
 }

@@ -21,7 +21,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// Starts publishing for the agent of the view's node; must be called inside the runtime.
+    /// Starts publishing for the agent of the cache's node; must be called inside the runtime.
     pub fn start(client: Client, cluster: &ClusterCache) -> Events {
         let publisher = EventPublisher::start(client, "bobbin-agent", cluster.node_name());
         let (node_events, waiting) = mpsc::channel(MAX_NODE_EVENTS);

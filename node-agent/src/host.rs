@@ -1,4 +1,4 @@
-//! What the agent puts on the host: the plugin, the CNI configuration and the run directory; and how it takes them away.
+//! The host's files: the CNI plugin, the CNI configuration and the run directory, and their removal.
 
 mod conflist;
 pub(crate) mod install;

@@ -1,4 +1,4 @@
-//! The node's network as the agent keeps it: exported blocks, pod routes and, under direct routing, routes to other nodes.
+//! Keeps the node's network: exported blocks, pod routes and, under direct routing, routes to other nodes.
 
 pub(crate) mod direct_routes;
 pub(crate) mod export;

@@ -21,9 +21,8 @@ pub async fn deleted(node: &mut LoneNode) -> Result<()> {
     is_recorded_soon(node, &broken).await?;
     let link = link_of(node, &broken)?;
     node.namespace.ip(&format!("link del {link}"))?;
-    let sentence = format!(
-        "pod default/broken-0 ({held}) has lost its interface {link}: it has no network; delete the pod to restore it"
-    );
+    let sentence =
+        format!("pod default/broken-0 ({held}) has lost its interface {link} and has no network; delete the pod");
     let told = until("a Warning on the pod says that its interface is lost", TOLD, || async {
         let warnings = node.pod_warnings("default", "broken-0").await?;
         Ok(so(warnings.iter().any(|warning| warning.contains(&sentence)), || format!("{warnings:?}")))

@@ -34,7 +34,7 @@ pub async fn markers_forgotten(node: &mut LoneNode) -> Result<()> {
     node.start_agent_only()?;
     until("the agent has left the node", PATIENCE, || async {
         let log = node.agent_log().split_off(begun);
-        Ok(so(log.contains("Bobbin is removed from node"), || log))
+        Ok(so(log.contains("Bobbin was removed from node"), || log))
     })
     .await?;
     let left: Vec<String> = std::fs::read_dir(node.run_dir())?

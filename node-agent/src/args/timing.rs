@@ -1,7 +1,7 @@
-//! Every wait of the agent that the protocol between agents, operator and API server depends on, in one place and one order.
+//! Every wait that the protocol between agents, operator and API server depends on.
 //!
-//! The order must hold: bookmark (60 s) < [`Times::silence`] < half of `--node-gone-seconds` < `--node-gone-seconds`, and the reconnect of a
-//! watch (5 s) < [`Times::quiet_after_outage`]. Tests shorten all of them together by one factor.
+//! This order must hold: bookmark (60 s) < [`Times::silence`] < half of `--node-grace-period`, and the reconnect of a
+//! watch (5 s) < [`Times::quiet_after_outage`]. Tests scale all of them by one factor.
 
 use std::time::Duration;
 
@@ -9,68 +9,70 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
     scale: f64,
-    node_gone: Duration,
+    node_grace_period: Duration,
 }
 
 impl Times {
-    /// `scale` is 1 in production. `node_gone` is how long the operator waits before it frees what a deleted node held; it is not scaled.
-    pub fn new(scale: f64, node_gone: Duration) -> Times {
-        Times { scale: if scale.is_finite() && scale > 0.0 { scale } else { 1.0 }, node_gone }
+    /// `scale` is 1 in production. It does not apply to `node_grace_period`, after which the operator releases what a deleted node
+    /// holds.
+    pub fn new(scale: f64, node_grace_period: Duration) -> Times {
+        Times { scale: if scale.is_finite() && scale > 0.0 { scale } else { 1.0 }, node_grace_period }
     }
 
     fn scaled(self, seconds: u64) -> Duration {
         Duration::from_secs(seconds).mul_f64(self.scale)
     }
 
-    /// A watch of own blocks or own Node that showed neither event nor bookmark for this long proves nothing any more. The API server
-    /// sends a bookmark about once a minute, but not always for a kind in which nothing changes: silence is no sign of trouble.
+    /// How long a watch of own blocks or own Node proves ownership without an event or a bookmark. The API server sends a bookmark
+    /// about once a minute, but not always for a kind in which nothing changes, so silence alone is no sign of trouble.
     pub fn silence(self) -> Duration {
         self.scaled(90)
     }
 
-    /// The API server was away for longer than this: it may have been restored from an older snapshot.
+    /// An API server that was away for longer than this may have been restored from an older snapshot.
     pub fn outage(self) -> Duration {
         self.scaled(10)
     }
 
-    /// How long a block that was claimed right after an outage stays out of service, so that nodes with residents in it come first.
+    /// How long a block that was claimed right after an outage stays out of service, so that nodes with pods in it can claim it
+    /// first.
     pub fn quiet_after_outage(self) -> Duration {
         self.scaled(15)
     }
 
-    /// The longest pause before a broken watch of own blocks or own Node begins again.
+    /// The longest pause before a broken watch of own blocks or own Node restarts.
     pub fn watch_reconnect(self) -> Duration {
         self.scaled(5)
     }
 
-    /// How long the route of a claimed block may fail to be written before the block goes back.
+    /// How long the route of a claimed block may fail to be written before the node releases the block.
     pub fn export_deadline(self) -> Duration {
         self.scaled(60)
     }
 
-    /// How long routers get to forget a withdrawn block before another node may have it.
+    /// How long routers have to withdraw a released block before another node may claim it.
     pub fn fabric_settle(self) -> Duration {
         self.scaled(2)
     }
 
-    /// Two live looks at a pod that is gone are at least this far apart.
+    /// The minimum time between the two reads that prove a pod gone.
     pub fn pod_gone_apart(self) -> Duration {
         self.scaled(300)
     }
 
-    /// How often addresses that another attachment has a record of are looked at.
+    /// How often the agent rechecks addresses that another attachment's assignment names.
     pub fn passed_over_recheck(self) -> Duration {
         self.scaled(60)
     }
 
-    /// A 401 for longer than this is a sign of trouble; shorter ones are a token being renewed.
+    /// Responses with status 401 for longer than this invalidate all proofs. Shorter ones are a token being renewed.
     pub fn unauthorized(self) -> Duration {
         self.scaled(60)
     }
 
-    /// How long an agent may have been down and still trust the blocks in its checkpoint without the API server's word.
+    /// How long no agent may have run for the blocks of its checkpoint to be trusted without a read.
     pub fn longest_absence(self) -> Duration {
-        self.node_gone / 2
+        self.node_grace_period / 2
     }
 
     /// The interval of the resync, before jitter.
@@ -87,13 +89,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_times_keep_their_order_with_the_least_node_gone_seconds_that_the_chart_takes() {
-        let node_gone = Duration::from_mins(4);
+    fn the_times_keep_their_order_with_the_shortest_grace_period_that_the_chart_admits() {
+        let node_grace_period = Duration::from_mins(4);
         for scale in [1.0, 0.1, 0.02] {
-            let times = Times::new(scale, node_gone);
+            let times = Times::new(scale, node_grace_period);
             assert!(Duration::from_mins(1).mul_f64(scale) < times.silence());
             assert!(times.silence() < times.longest_absence());
-            assert!(times.longest_absence() < node_gone);
+            assert!(times.longest_absence() < node_grace_period);
             assert!(times.watch_reconnect() < times.quiet_after_outage());
         }
     }

@@ -1,4 +1,4 @@
-//! One call for one step of a record's write queue, and what its answer means.
+//! Makes the calls of the address queues and interprets their answers.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use super::{AssignmentInfo, WriterState, assignment_name};
 use crate::cluster::freshness::WatchedKind;
 use crate::state::Attachment;
 
-/// How long one call may take. The ADD waits less; this is for the record itself.
+/// How long one call may take. An ADD waits less.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The record of an attachment, and its name; `None` without an address.
+/// The assignment of an attachment, and its name; `None` without an address.
 pub(super) fn assignment_of(attachment: &Attachment, node_name: &str) -> Option<(String, IPAssignment)> {
     let name = assignment_name(attachment.pair)?;
     let pod = &attachment.pod;
@@ -42,7 +42,7 @@ pub(super) fn assignment_of(attachment: &Attachment, node_name: &str) -> Option<
 }
 
 impl WriterState {
-    /// Makes the call of a step.
+    /// Makes a call.
     pub(super) async fn call(&self, name: &str, step: AssignmentCall) -> CallResult {
         let api: Api<Lenient<IPAssignment>> = Api::all(self.clients.requests.clone());
         match step {
@@ -93,12 +93,12 @@ fn create_result(outcome: api_client::Outcome<Lenient<IPAssignment>>) -> CallRes
     match outcome {
         api_client::Outcome::Done(created) => CallResult::Own(created.meta().uid.clone().unwrap_or_default()),
         api_client::Outcome::Refused(Refusal::AlreadyExists) => CallResult::Exists,
-        // Not the record is missing but its kind: the definitions are not installed yet.
+        // The CustomResourceDefinition is not installed yet.
         api_client::Outcome::Refused(Refusal::NotFound) => CallResult::Unknown,
-        // An API server that has just started refuses all until its rights and policies are loaded. What it really forbids stays
-        // queued: the address is the node's by its claim, and a record is never given up.
+        // An API server that has just started forbids everything until its policies are loaded. So a forbidden assignment stays
+        // queued.
         api_client::Outcome::Refused(Refusal::Forbidden(why)) => {
-            tracing::warn!(%why, "the API server forbids a record; trying again");
+            tracing::warn!(%why, "the API server forbids an assignment; the agent retries");
             CallResult::Unknown
         }
         api_client::Outcome::Refused(refusal) => CallResult::Refused(refusal.to_string()),
@@ -110,11 +110,11 @@ fn create_result(outcome: api_client::Outcome<Lenient<IPAssignment>>) -> CallRes
 }
 
 fn unknown(name: &str, why: &UnknownWhy) -> CallResult {
-    tracing::debug!(name, %why, "no answer about the record of an address");
+    tracing::debug!(name, %why, "no answer to a call for an assignment");
     CallResult::Unknown
 }
 
-/// Whether a record is the attachment's.
+/// Whether an assignment is the attachment's.
 fn owner_result(found: AssignmentInfo, key: &AttachmentKey, node_name: &str) -> CallResult {
     if found.key == *key && found.node_name == node_name {
         return CallResult::Own(found.uid);

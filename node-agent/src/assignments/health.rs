@@ -1,7 +1,6 @@
-//! Whether the API server takes writes, as its answers show. Pure but for the channel that wakes who waits; the recorder asks before
-//! each call and tells after it.
+//! Whether the API server takes writes, as its answers show. Pure but for the channel that wakes waiting writes.
 //!
-//! A read that is answered proves nothing about writes: an etcd without space answers reads, and deletes, but takes no create.
+//! An answered read proves nothing about writes: an etcd without space answers reads and deletes, but takes no create.
 
 use std::time::Duration;
 
@@ -11,12 +10,12 @@ use tokio::sync::{Notify, watch};
 
 use super::queue::AssignmentCall;
 
-/// The first pause between two writes that feel for the API server.
+/// The first pause between two probes.
 const MIN_PROBE_INTERVAL: Duration = Duration::from_millis(100);
-/// The longest.
+/// The longest pause between two probes.
 const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(3);
 
-/// What kind of call was made.
+/// The kind of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CallKind {
     Create,
@@ -36,15 +35,15 @@ impl CallKind {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Calls without an answer since the last one that raised health.
+    /// Calls without an answer since the last one that proved health.
     failures: u32,
-    /// A create had no answer since the last create that had one.
+    /// The last create had no answer.
     creates_fail: bool,
-    /// The last probe was answered and has proved nothing: the next one follows without a pause.
+    /// The last probe was answered but proved nothing, so the next one follows without a pause.
     skip_pause: bool,
 }
 
-/// See the module.
+/// Tracks whether writes succeed.
 #[derive(Debug)]
 pub(super) struct WriteHealth {
     healthy: watch::Sender<bool>,
@@ -61,13 +60,14 @@ impl WriteHealth {
         *self.healthy.borrow()
     }
 
-    /// Wakes who waits for its return.
+    /// Reports changes of the health.
     pub(super) fn subscribe(&self) -> watch::Receiver<bool> {
         self.healthy.subscribe()
     }
 
-    /// How long the next probe waits. None after a probe that was answered without proving anything, so that many reads don't put off
-    /// the write that does: each is followed by its write or ends its queue, and a write that fails brings the pause back.
+    /// How long the next probe waits.
+    ///
+    /// Zero after an answered read, so that many reads don't delay the write that proves health. A failed write restores the pause.
     pub(super) fn pause(&self) -> Duration {
         let mut state = self.state();
         if std::mem::take(&mut state.skip_pause) {
@@ -77,7 +77,7 @@ impl WriteHealth {
         }
     }
 
-    /// Somebody waits for a write: the next probe goes now.
+    /// Lets the next probe start now, because an ADD waits.
     pub(super) fn probe_now(&self) {
         if !self.is_healthy() {
             self.probe_now.notify_one();
@@ -89,7 +89,7 @@ impl WriteHealth {
         self.probe_now.notified().await;
     }
 
-    /// Takes in whether a call was answered. Returns whether health changed by it.
+    /// Takes in whether a call was answered. Returns whether the health changed.
     pub(super) fn observe(&self, call: CallKind, answered: bool) -> bool {
         let mut state = self.state();
         if !answered {

@@ -1,4 +1,4 @@
-//! Verdicts of the API server that came after their ADD had answered.
+//! Handles confirmations that arrived after their ADD had answered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,15 +11,15 @@ use crate::assignments::{Confirmation, LateConfirmation, assignment_name};
 use crate::blocks::api_calls::BlockApi;
 use crate::state::{Attachment, AttachmentPhase};
 
-/// How long the ADD of a late verdict may take to end. Without the UID a DEL reads the record first, no more.
+/// How long to wait for the ADD to finish. Without the UID a later DEL only needs one more read.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a verb that works on the attachment is waited for before a duplicate is left to the next resync.
+/// How long to wait for another verb before a duplicate is left to the next resync.
 const DUPLICATE_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The first and the longest pause between two reads of the block of a duplicate.
+/// The first and the longest pause between two reads of a duplicate's block.
 const BLOCK_READ_BACKOFF: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(10)];
 
-/// Takes in late confirmations, for ever. One that needs the API server delays no other.
+/// Handles late confirmations, forever. One that needs the API server delays no other.
 pub async fn run(agent: Arc<Agent>, blocks: BlockApi, mut confirmations: mpsc::UnboundedReceiver<LateConfirmation>) {
     while let Some(confirmation) = confirmations.recv().await {
         tokio::spawn(handle(Arc::clone(&agent), blocks.clone(), confirmation));
@@ -28,12 +28,12 @@ pub async fn run(agent: Arc<Agent>, blocks: BlockApi, mut confirmations: mpsc::U
 
 async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
     let LateConfirmation { key, pair, confirmation } = late;
-    // `None`: it ended meanwhile, and the recorder deletes what it has just created.
+    // `None`: the attachment ended, and the writer deletes the assignment that it has just created.
     let same = |attachment: &Attachment| attachment.pair == pair && attachment.phase != AttachmentPhase::Deleting;
     let living = || agent.node_state.attachment(&key).filter(same);
     match confirmation {
         Confirmation::Created { uid } => {
-            // The ADD may be writing down what it knows at this moment.
+            // The ADD may be saving the attachment at this moment.
             let Some(_lock) = agent.locks.lock(&key, LOCK_TIMEOUT).await else { return };
             if living().is_some() {
                 agent.update(&key, |attachment| attachment.assignment_uid = Some(uid));
@@ -47,7 +47,7 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                 }
                 return;
             }
-            tracing::info!(%pair, %key, by, "this node left a record behind: it is replaced");
+            tracing::info!(%pair, %key, by, "replacing an assignment that an ended attachment of this node left");
             if let Some(name) = assignment_name(pair) {
                 drop(agent.assignment_writer.delete(&name, &holder, Some(uid)));
                 agent.assignment_writer.recreate(&attachment);
@@ -55,17 +55,17 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
         }
         Confirmation::Taken { by, node, .. } => {
             let Some(attachment) = living() else { return };
-            // At once: what proved the block before proves nothing now.
+            // At once: the block's proof is no longer valid.
             let news = agent.found_duplicate(pair, &by);
             let mut attempt = 0;
             let block = loop {
                 match blocks.get(&attachment.block).await {
                     Ok(block) => break block,
                     Err(error) => {
-                        tracing::warn!(%pair, %key, by, %error, "an address is recorded for another attachment, and its block can't be read yet");
+                        tracing::warn!(%pair, %key, by, %error, "another attachment's assignment names an address of this node, and the block can't be read yet");
                     }
                 }
-                // The record is tried again every minute: the first to meet it stays.
+                // The assignment is retried every minute, and the first handler goes on.
                 if !news || living().is_none() {
                     return;
                 }
@@ -73,7 +73,7 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                 attempt += 1;
             };
             if block.node_name.as_deref() != Some(node.as_str()) {
-                // A void record is met again and again while it is there.
+                // A void assignment is found again and again while it exists.
                 if news {
                     agent.report_duplicate(&attachment, &by, DuplicateOutcome::Void);
                 }
@@ -84,7 +84,7 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
             match agent.end(&attachment).await {
                 Ok(_) => agent.report_duplicate(&attachment, &by, DuplicateOutcome::Ended),
                 Err(error) => {
-                    tracing::error!(%error, "an attachment whose address is another node's could not be ended; it is tried again");
+                    tracing::error!(%error, "an attachment with another node's address could not be removed; the agent retries");
                 }
             }
         }
@@ -93,11 +93,11 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                 return;
             }
             let sentence = format!(
-                "the API server refuses the record of address {pair}, which attachment {key} holds on node {}: {why}; the pod keeps the address; check the agent's RBAC and the cluster's admission policies",
+                "the API server refuses the IPAssignment of address {pair} for attachment {key} on node {}: {why}; the pod keeps the address; check ClusterRole bobbin-agent and the admission policies",
                 agent.args.node_name
             );
             tracing::error!("{sentence}");
-            agent.events.node_warning("RecordRefused", &sentence);
+            agent.events.node_warning("AssignmentRefused", &sentence);
         }
     }
 }

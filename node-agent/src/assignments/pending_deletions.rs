@@ -1,5 +1,6 @@
-//! The queue of deletions on disk, under the run directory: one small file each, so that a DEL that was answered is not forgotten by a
-//! restart. Gone with a reboot, when the records of the earlier boot are released as a whole.
+//! Keeps pending deletions of assignments on disk, one small file each, so that a restart forgets none.
+//!
+//! A reboot removes them; then the resync deletes all assignments of the earlier boot.
 
 use std::path::{Path, PathBuf};
 
@@ -8,18 +9,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::state::atomic_file;
 
-/// A record that is to go.
+/// An assignment that is to be deleted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct PendingDeletion {
-    /// The record's name.
+    /// The assignment's name.
     pub name: String,
-    /// The attachment whose record it is.
+    /// The attachment that the assignment names.
     pub key: AttachmentKey,
-    /// The record's UID, if known.
+    /// The assignment's UID, if known.
     pub uid: Option<String>,
 }
 
-/// The directory.
+/// The directory of the pending deletions.
 #[derive(Debug)]
 pub(super) struct PendingDeletions(PathBuf);
 
@@ -30,27 +31,27 @@ impl PendingDeletions {
         Ok(PendingDeletions(directory.to_owned()))
     }
 
-    /// Writes one down; a second one of the same attachment takes its place.
+    /// Saves a deletion; it replaces an earlier one of the same attachment.
     pub(super) fn save(&self, deletion: &PendingDeletion) -> std::io::Result<()> {
         atomic_file::replace(&self.path(&deletion.name, &deletion.key), &serde_json::to_vec(deletion)?, 0o600)
     }
 
-    /// Forgets one that is done.
+    /// Removes a deletion that is done.
     pub(super) fn remove(&self, name: &str, key: &AttachmentKey) {
         match std::fs::remove_file(self.path(name, key)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(name, %key, %error, "a finished deletion could not be struck off; it will be tried again after a restart");
+                tracing::warn!(name, %key, %error, "the file of a finished deletion could not be removed; a restart repeats the deletion");
             }
             Ok(()) | Err(_) => {}
         }
     }
 
-    /// All that the last run left. A file that can't be read is left out and reported: the relist finds its record.
+    /// The deletions that an earlier run left. An unreadable file is logged and skipped; the resync finds its assignment.
     pub(super) fn load(&self) -> Vec<PendingDeletion> {
         let entries = match std::fs::read_dir(&self.0) {
             Ok(entries) => entries,
             Err(error) => {
-                tracing::warn!(path = %self.0.display(), %error, "the queued deletions can't be read; the relist finds their records");
+                tracing::warn!(path = %self.0.display(), %error, "the pending deletions can't be read; the resync finds their assignments");
                 return Vec::new();
             }
         };
@@ -72,7 +73,7 @@ fn read(path: &Path) -> Option<PendingDeletion> {
     match bytes.and_then(|bytes| serde_json::from_slice(&bytes).map_err(|error| error.to_string())) {
         Ok(deletion) => Some(deletion),
         Err(error) => {
-            tracing::warn!(path = %path.display(), error, "a queued deletion can't be read; the relist finds its record");
+            tracing::warn!(path = %path.display(), error, "a pending deletion can't be read; the resync finds its assignment");
             None
         }
     }

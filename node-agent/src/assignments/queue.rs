@@ -1,5 +1,4 @@
-//! The operations that wait for one address, in their order, and what follows from each answer. Pure: the recorder asks for the next step,
-//! makes the call, and tells what came of it.
+//! The pending writes of one address in their order, and what follows from each answer. Pure: the runner makes the calls.
 
 use std::collections::VecDeque;
 
@@ -9,28 +8,28 @@ use tokio::sync::oneshot;
 
 use super::Confirmation;
 
-/// Something that is to be written.
+/// A write to be made.
 pub(super) enum Operation {
-    /// A record is to be there.
+    /// The assignment is to exist.
     Create {
         /// Whose.
         key: AttachmentKey,
         /// The address.
         pair: IpPair,
-        /// The record.
+        /// The assignment.
         assignment: Box<IPAssignment>,
-        /// Who wants the verdict.
+        /// Who waits for the confirmation.
         reply: oneshot::Sender<Confirmation>,
-        /// An attempt was sent and nobody knows what came of it: read before sending again.
+        /// A create was sent and its outcome is unknown: read before sending it again.
         maybe_sent: bool,
     },
-    /// The record of that attachment is to be gone.
+    /// The assignment of that attachment is to be deleted.
     Delete {
         /// Whose.
         key: AttachmentKey,
         /// Its UID, if known.
         uid: Option<String>,
-        /// Who wants to know.
+        /// Who waits for the deletion.
         reply: Option<oneshot::Sender<()>>,
     },
 }
@@ -45,7 +44,7 @@ impl Operation {
         Operation::Create { key, pair, assignment, reply, maybe_sent: false }
     }
 
-    /// A create of which an attempt may have been sent before this queue was there.
+    /// Marks a create that an earlier run may have sent.
     pub(super) fn may_have_been_sent(mut self) -> Operation {
         if let Operation::Create { maybe_sent, .. } = &mut self {
             *maybe_sent = true;
@@ -61,22 +60,22 @@ impl Operation {
 /// The next call.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum AssignmentCall {
-    /// Create this record.
+    /// Create this assignment.
     Create(Box<IPAssignment>),
-    /// Read the record and say whose it is.
+    /// Read the assignment and find out whose it is.
     Get(AttachmentKey),
-    /// Delete the record with that UID.
+    /// Delete the assignment with that UID.
     Delete(String),
 }
 
-/// What came of the call.
+/// The result of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum CallResult {
-    /// Post: created; Get: it is there and the attachment's. Its UID.
+    /// Create: done; Get: it exists and is the attachment's. Its UID.
     Own(String),
-    /// Get: another's.
+    /// Get: it is another attachment's.
     OtherOwner {
-        /// Whose, in words.
+        /// The holder, described for people.
         by: String,
         /// The node that it names.
         node: String,
@@ -85,43 +84,44 @@ pub(super) enum CallResult {
         /// Its UID.
         uid: String,
     },
-    /// Get, Delete: there is none.
+    /// Get, Delete: it does not exist.
     Absent,
-    /// Post: there is one already.
+    /// Create: one exists already.
     Exists,
-    /// Delete: done, or what is there has another UID.
+    /// Delete: done, or the existing one has another UID.
     Deleted,
-    /// The API server says no, and why.
+    /// The API server refused the call; its message.
     Refused(String),
-    /// Nobody knows.
+    /// The outcome is unknown.
     Unknown,
 }
 
-/// What is finished by an outcome.
+/// What a result completes.
 pub(super) enum Completion {
-    /// Nothing: another step follows.
+    /// Nothing: another call follows.
     Pending,
-    /// Nothing, and why: the API server refuses what must not be given up. The same step again, after a pause.
+    /// Nothing: the API server refused a call that must be repeated after a pause; its message.
     RetryLater(String),
-    /// A create has its verdict.
+    /// A create has its confirmation.
     Created { key: AttachmentKey, pair: IpPair, reply: oneshot::Sender<Confirmation>, confirmation: Confirmation },
-    /// A delete is over.
+    /// A delete is done.
     Deleted { key: AttachmentKey, reply: Option<oneshot::Sender<()>> },
 }
 
-/// The queue of one address. What is at its front may be under way.
+/// The queue of one address. The call of its front operation may be in flight.
 #[derive(Default)]
 pub(super) struct AddressQueue {
     operations: VecDeque<Operation>,
-    /// The step that `next` gave and `learn` has not heard of.
+    /// The call that `next` returned and that `complete_call` has not seen.
     in_flight: Option<AssignmentCall>,
-    /// A record stands in the place of the one that is to be created, and it is not known yet whose.
+    /// Another assignment has the name of the one to create, and its owner is not known yet.
     found: bool,
 }
 
 impl AddressQueue {
-    /// Queues a write. A delete calls off a create of the same attachment of which nothing was sent; both are then over, and the keys
-    /// whose deletion is so done are returned.
+    /// Queues an operation. A delete cancels a create of the same attachment that was not sent; both are then done.
+    ///
+    /// Returns the keys whose deletion is done that way.
     pub(super) fn push(&mut self, write: Operation) -> Vec<AttachmentKey> {
         let Operation::Delete { key, uid: None, .. } = &write else {
             self.operations.push_back(write);
@@ -138,13 +138,13 @@ impl AddressQueue {
         self.operations.remove(place);
         let Operation::Delete { key, reply, .. } = write else { return Vec::new() };
         if let Some(reply) = reply {
-            // DEL does not wait; nobody listening is the rule.
+            // DEL does not wait, so usually nobody listens.
             let _ = reply.send(());
         }
         vec![key]
     }
 
-    /// The call to make now; `None` when there is nothing left. The call counts as sent.
+    /// The call to make now; `None` if nothing is left. The call counts as sent.
     pub(super) fn next(&mut self) -> Option<AssignmentCall> {
         let step = match self.operations.front()? {
             Operation::Create { assignment, maybe_sent: false, .. } => AssignmentCall::Create(assignment.clone()),
@@ -157,22 +157,22 @@ impl AddressQueue {
         Some(step)
     }
 
-    /// Whether anything waits, without sending it.
+    /// Whether no operation is queued.
     pub(super) fn is_idle(&self) -> bool {
         self.operations.is_empty()
     }
 
-    /// Whether a record stands in the place of the one that is to be created, not known yet whose.
+    /// Whether another assignment has the name of the one to create, and its owner is not known yet.
     pub(super) fn found_existing(&self) -> bool {
         self.found
     }
 
-    /// How many operations wait or are under way.
+    /// How many operations wait or are in flight.
     pub(super) fn len(&self) -> usize {
         self.operations.len()
     }
 
-    /// Takes in what came of the last step.
+    /// Takes in the result of the last call.
     pub(super) fn complete_call(&mut self, outcome: CallResult) -> Completion {
         let Some(step) = self.in_flight.take() else { return Completion::Pending };
         let cancelled = self.cancelled();
@@ -182,7 +182,7 @@ impl AddressQueue {
             (Some(Operation::Create { .. }), _, CallResult::OtherOwner { by, node, holder, uid }) => {
                 self.created(Confirmation::Taken { by, node, holder, uid })
             }
-            // An unread record may be there, and an undeleted one is: neither is over.
+            // An assignment that was not read may exist, and one that was not deleted does: neither operation is done.
             (Some(_), AssignmentCall::Get(_) | AssignmentCall::Delete(_), CallResult::Refused(why)) => {
                 Completion::RetryLater(why)
             }
@@ -213,7 +213,7 @@ impl AddressQueue {
         }
     }
 
-    /// Whether the attachment that is being recorded is to be deleted again.
+    /// Whether a queued delete follows the create at the front.
     fn cancelled(&self) -> bool {
         let Some(Operation::Create { key: created, .. }) = self.operations.front() else { return false };
         self.operations.iter().skip(1).any(|write| matches!(write, Operation::Delete { key, .. } if key == created))
@@ -229,7 +229,8 @@ impl AddressQueue {
         Completion::Created { key, pair, reply, confirmation }
     }
 
-    /// The delete behind a create needs no read to know the UID; one that knew an earlier record's UID means this one all the same.
+    /// Gives the new UID to the queued deletes of that attachment, so that they need no read. It replaces the UID of an earlier
+    /// assignment.
     fn set_deletion_uid(&mut self, created: &AttachmentKey, found: &str) {
         for write in &mut self.operations {
             if let Operation::Delete { key, uid, .. } = write

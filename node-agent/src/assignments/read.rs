@@ -1,4 +1,4 @@
-//! Records as the API server tells them: what the agent reads of an `IPAssignment`, and the reads themselves.
+//! Reads IPAssignments from the API server.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -14,13 +14,13 @@ use crate::state::PodRef;
 
 /// How long one call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Records per page of a list.
+/// Assignments per page of a list.
 const PAGE_SIZE: u32 = 500;
 
 /// What the agent reads of an `IPAssignment`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AssignmentInfo {
-    /// Its body could be read. What can't be read counts as in use.
+    /// Its spec could be decoded. An assignment that can't be decoded counts as in use.
     pub readable: bool,
     pub name: String,
     pub uid: String,
@@ -34,12 +34,14 @@ pub(crate) struct AssignmentInfo {
 }
 
 impl AssignmentInfo {
-    /// Takes in an object. One that can't be read is nobody's that this node knows.
-    pub(crate) fn of(record: Lenient<IPAssignment>) -> AssignmentInfo {
-        let metadata = record.meta();
+    /// Reads an object. One that can't be decoded names no attachment.
+    pub(crate) fn of(assignment: Lenient<IPAssignment>) -> AssignmentInfo {
+        let metadata = assignment.meta();
         let (name, uid) = (metadata.name.clone().unwrap_or_default(), metadata.uid.clone().unwrap_or_default());
-        let Ok(record) = record.into_result() else { return AssignmentInfo { name, uid, ..AssignmentInfo::default() } };
-        let spec = record.spec;
+        let Ok(assignment) = assignment.into_result() else {
+            return AssignmentInfo { name, uid, ..AssignmentInfo::default() };
+        };
+        let spec = assignment.spec;
         AssignmentInfo {
             readable: true,
             name,
@@ -58,12 +60,12 @@ impl AssignmentInfo {
         }
     }
 
-    /// Its addresses, as far as they can be read.
+    /// Its addresses that can be parsed.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         [&self.ipv4, &self.ipv6].into_iter().flatten().filter_map(|address| address.parse().ok())
     }
 
-    /// Its addresses as a pair, as far as they can be read.
+    /// Its addresses that can be parsed, as a pair.
     pub(crate) fn pair(&self) -> IpPair {
         IpPair {
             ipv4: self.ipv4.as_ref().and_then(|address| address.parse().ok()),
@@ -71,10 +73,10 @@ impl AssignmentInfo {
         }
     }
 
-    /// Whose it is, in words.
+    /// Its holder, described for people.
     pub(crate) fn by(&self) -> String {
         if !self.readable {
-            return format!("somebody whom the IPAssignment {} does not tell, for it can't be read", self.name);
+            return format!("an unknown holder, because IPAssignment {} can't be decoded", self.name);
         }
         let pod = match (self.pod.namespace.as_str(), self.pod.name.as_str()) {
             ("", _) | (_, "") => String::new(),
@@ -84,7 +86,7 @@ impl AssignmentInfo {
     }
 }
 
-/// The records of this node.
+/// Lists this node's assignments.
 pub(crate) async fn list_own_assignments(
     clients: &Clients,
     cluster: &ClusterCache,
@@ -94,7 +96,7 @@ pub(crate) async fn list_own_assignments(
     Ok(all.into_iter().map(AssignmentInfo::of).collect())
 }
 
-/// The records in a block, whoever's.
+/// Lists the assignments of all nodes in a block.
 pub(crate) async fn list_assignments_in_block(
     clients: &Clients,
     block: &str,
@@ -103,7 +105,7 @@ pub(crate) async fn list_assignments_in_block(
     Ok(all.into_iter().map(AssignmentInfo::of).collect())
 }
 
-/// The records of a node in a block.
+/// Lists the assignments of one node in a block.
 pub(crate) async fn list_own_assignments_in_block(
     clients: &Clients,
     block: &str,
@@ -113,7 +115,7 @@ pub(crate) async fn list_own_assignments_in_block(
     Ok(all.into_iter().map(AssignmentInfo::of).collect())
 }
 
-/// One record.
+/// Reads one assignment.
 pub(crate) async fn get_assignment(clients: &Clients, name: &str) -> Result<AssignmentInfo, ReadError> {
     let api: Api<Lenient<IPAssignment>> = Api::all(clients.requests.clone());
     read(CALL_TIMEOUT, api.get(name)).await.map(AssignmentInfo::of)
@@ -133,13 +135,13 @@ async fn list(clients: &Clients, fields: &str) -> Result<Vec<Lenient<IPAssignmen
     }
 }
 
-/// The address that a record is named after: IPv4, or the full IPv6 with dashes.
+/// The address that an assignment is named after: IPv4, or the full IPv6 with dashes.
 pub(crate) fn address_of(name: &str) -> Option<IpAddr> {
     let ipv4 = name.parse::<Ipv4Addr>().map(IpAddr::V4);
     ipv4.or_else(|_| name.replace('-', ":").parse::<Ipv6Addr>().map(IpAddr::V6)).ok()
 }
 
-/// The pair of a block that a record is named after.
+/// The pair of the block's range that an assignment is named after.
 pub(crate) fn pair_of(range: &BlockRange, name: &str) -> Option<IpPair> {
     range.pair(range.offset_of(address_of(name)?)?)
 }
@@ -149,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_records_name_tells_its_address_and_its_place_in_a_block() {
+    fn an_assignments_name_gives_its_address_and_its_offset_in_a_block() {
         assert_eq!(address_of("10.64.0.5"), "10.64.0.5".parse().ok());
         assert_eq!(address_of("fd00-0064-0000-0000-0000-0000-0000-0005"), "fd00:64::5".parse().ok());
         assert_eq!(address_of("web-0"), None);

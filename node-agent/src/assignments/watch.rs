@@ -1,4 +1,4 @@
-//! The watch of this node's own records: one that somebody deletes by hand while its attachment lives is written again at once.
+//! Watches this node's assignments: one that a user deletes while its attachment lives is created again at once.
 
 use bobbin_api_client::{Clients, Lenient};
 use bobbin_crds::IPAssignment;
@@ -14,7 +14,7 @@ use crate::assignments::{AssignmentWriter, assignment_name};
 use crate::cluster::ClusterCache;
 use crate::state::{Attachment, NodeState};
 
-/// Watches for ever. It only hastens what the resync does.
+/// Watches forever. It only speeds up what the resync does.
 pub async fn run(
     clients: Clients,
     cluster: ClusterCache,
@@ -45,19 +45,19 @@ pub async fn run(
     }
 }
 
-/// Writes the records again that are missing, but no record that is just being written or deleted.
+/// Creates the missing assignments again, except those with a pending write.
 fn recreate_deleted(node_state: &NodeState, assignment_writer: &AssignmentWriter, is_missing: impl Fn(&str) -> bool) {
     for attachment in node_state.attachments().iter().filter(|attachment| was_confirmed(attachment)) {
         if assignment_name(attachment.pair).is_some_and(|name| is_missing(&name))
             && !assignment_writer.busy_with(attachment.pair)
         {
-            tracing::warn!(key = %attachment.key, pair = %attachment.pair, "the record of a living attachment was deleted; it is written again");
+            tracing::warn!(key = %attachment.key, pair = %attachment.pair, "the assignment of a live attachment was deleted; creating it again");
             assignment_writer.recreate(attachment);
         }
     }
 }
 
-/// Whether the API server once confirmed the record of an attachment that should have one.
+/// Whether the API server confirmed the assignment once, and the attachment still needs it.
 fn was_confirmed(attachment: &Attachment) -> bool {
     attachment.needs_assignment() && attachment.assignment_uid.is_some()
 }

@@ -1,4 +1,4 @@
-//! The calls to the API server about blocks: one function a call. Decides nothing.
+//! The calls to the API server about blocks, one function per call.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,10 +17,10 @@ use crate::state::BlockView;
 
 /// How long one call may take.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// How many free blocks a list shows.
+/// How many free blocks one list returns.
 const FREE_BLOCKS_PAGE_SIZE: u32 = 500;
 
-/// What a list of own blocks answered.
+/// The result of listing this node's blocks.
 pub(crate) struct OwnBlocks {
     /// The blocks by name.
     pub blocks: BTreeMap<String, BlockInfo>,
@@ -28,7 +28,7 @@ pub(crate) struct OwnBlocks {
     pub resource_version: String,
 }
 
-/// Speaks to the API server about blocks, for one node. Cheap to clone.
+/// Calls the API server about the blocks of one node. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct BlockApi {
     api: Api<Lenient<AddressBlock>>,
@@ -66,23 +66,23 @@ impl BlockApi {
         Ok(list.items.into_iter().map(|block| BlockInfo::of(&block)).collect())
     }
 
-    /// Claims a block that was not read: the API server applies this to what the block is at that moment, or refuses it.
+    /// Claims a block without reading it first. The API server checks the patch's tests against the current block.
     pub(crate) async fn claim_optimistically(&self, name: &str, node: &NodeInfo) -> Outcome<BlockInfo> {
         self.patch(name, optimistic_claim_patch(node)).await
     }
 
-    /// Claims a block as it was read, or writes this Node's UID and addresses into one that names it already.
+    /// Claims a block that was read, or updates this Node's UID and addresses in one that already names the node.
     pub(crate) async fn claim(&self, read: &BlockInfo, node: &NodeInfo) -> Outcome<BlockInfo> {
         self.patch(&read.name, claim_as_read_patch(read, node)).await
     }
 
-    /// Gives a block back as it was last read. `used`: an address of it went out, so its cool-down begins now.
+    /// Releases a block as it was last read. `used`: an address was assigned from it, so its cool-down starts now.
     pub(crate) async fn release(&self, block: &BlockView, used: bool) -> Outcome<()> {
         let mut spec = json!({"nodeName": null, "nodeUID": null, "nodeIPv4": null, "nodeIPv6": null});
         if used {
             spec["freeSince"] = json!(MicroTime(Timestamp::now()));
         }
-        // A merge patch that carries a resourceVersion and a UID is refused with a conflict if either differs.
+        // The API server refuses a merge patch with a conflict if its resourceVersion or UID differs.
         let patch = json!({
             "metadata": {"uid": block.held.uid, "resourceVersion": block.held.resource_version},
             "spec": spec,
@@ -109,8 +109,8 @@ impl BlockApi {
     }
 }
 
-/// The claim on a block that was not read: only if the block is nobody's and has no finalizer. To the API server the test for null holds
-/// where there is no such field. It applies the patch to one version of the block, and again if that has changed.
+/// The optimistic claim: it succeeds only if the block has no node and no finalizer. A JSON patch's test for null also holds for a
+/// missing field. The API server applies the patch to one version of the block, and again if that has changed.
 fn optimistic_claim_patch(node: &NodeInfo) -> Value {
     let mut patch = vec![
         json!({"op": "test", "path": "/spec/nodeName", "value": null}),
@@ -128,7 +128,7 @@ fn optimistic_claim_patch(node: &NodeInfo) -> Value {
     Value::Array(patch)
 }
 
-/// This Node's name, UID and addresses for a block as it was read.
+/// Writes this Node's name, UID and addresses into a block that was read.
 fn claim_as_read_patch(read: &BlockInfo, node: &NodeInfo) -> Value {
     let mut patch = vec![json!({"op": "test", "path": "/metadata/resourceVersion", "value": read.resource_version})];
     match (read.finalizer, read.has_finalizers) {
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unread_claim_is_refused_for_a_block_that_is_claimed_finalized_or_being_deleted() {
+    fn an_optimistic_claim_is_refused_for_a_block_that_is_claimed_finalized_or_being_deleted() {
         let tests = paths(&optimistic_claim_patch(&node()), "test");
         assert_eq!(tests, ["/spec/nodeName", "/metadata/finalizers", "/metadata/deletionTimestamp"]);
     }
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(paths(&patch, "test"), ["/metadata/resourceVersion"]);
         assert_eq!(paths(&patch, "remove"), ["/spec/nodeIPv6"]);
         assert!(paths(&patch, "add").contains(&"/metadata/finalizers/-".to_owned()));
-        let ours = BlockInfo { finalizer: true, has_finalizers: true, ..BlockInfo::default() };
-        assert!(!paths(&claim_as_read_patch(&ours, &node()), "add").iter().any(|path| path.contains("finalizers")));
+        let own = BlockInfo { finalizer: true, has_finalizers: true, ..BlockInfo::default() };
+        assert!(!paths(&claim_as_read_patch(&own, &node()), "add").iter().any(|path| path.contains("finalizers")));
     }
 }

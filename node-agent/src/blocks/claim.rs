@@ -1,5 +1,6 @@
-//! Claims a free block for this node: one conditional write by which the API server makes the block ours, or says no. It
-//! decides nothing about when. The ledger knows of a claim before it is sent and until its outcome is known.
+//! Claims a free block for this node by one conditional write to the API server.
+//!
+//! The node's state lists a claim before it is sent and until its outcome is known. The caller decides when to claim.
 
 mod exports;
 mod find;
@@ -25,7 +26,7 @@ use crate::state::{BlockState, ClaimedBlock, NewBlock, NodeState};
 pub use exports::{ExportError, Exports};
 pub(crate) use find::OnUnknown;
 
-/// How long a confirmed block may take into service before an ADD is told why it waits.
+/// How long a claim waits for its block to enter service before it reports why the block has not.
 const IN_SERVICE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why no block was claimed.
@@ -34,11 +35,11 @@ pub enum ClaimError {
     /// The pool has no free block.
     #[error("pool {0:?} has no free block")]
     PoolFull(String),
-    /// The pool has free blocks, but all of them cool, and the node has one that cools already.
-    #[error("every free block of pool {0:?} is cooling, and so is one that the node has")]
+    /// The pool has only free blocks that still cool down, and the node has a cooling block already.
+    #[error("every free block of pool {0:?} is still cooling down, and the node already has a cooling block")]
     OnlyCooling(String),
-    /// The pool does not let this node claim now.
-    #[error("pool {pool:?} lets node {node} claim no block: {why}")]
+    /// The pool does not let this node claim a block now.
+    #[error("node {node} can't claim a block of pool {pool:?}: {why}")]
     NotReady {
         /// The pool.
         pool: String,
@@ -48,7 +49,7 @@ pub enum ClaimError {
         why: String,
     },
     /// `maxBlocksPerNode` is reached.
-    #[error("node {node} has {most} blocks of pool {pool:?}, as many as its maxBlocksPerNode allows")]
+    #[error("node {node} has reached maxBlocksPerNode ({most}) of pool {pool:?}")]
     Limit {
         /// The pool.
         pool: String,
@@ -57,18 +58,18 @@ pub enum ClaimError {
         /// The limit.
         most: i64,
     },
-    /// The API server did not answer; nothing is held by it.
-    #[error("no block of pool {pool:?} could be claimed: {why}")]
+    /// The API server did not answer; the node holds nothing through this claim.
+    #[error("can't claim a block of pool {pool:?}: {why}")]
     Unreachable {
         /// The pool.
         pool: String,
         /// What failed.
         why: String,
     },
-    /// Other nodes were quicker, each time.
-    #[error("other nodes were quicker to claim blocks of pool {0:?}")]
+    /// Other nodes claimed each block first.
+    #[error("other nodes claimed the free blocks of pool {0:?} first")]
     Contended(String),
-    /// The block is ours, but not in service yet: its route can't be written, or the quiet time after an outage runs.
+    /// The block is claimed but not in service yet: its route can't be written, or the quiet time after an outage lasts.
     #[error("block {block} of pool {pool:?} is claimed but not in service yet: {why}")]
     NotInService {
         /// The block.
@@ -80,7 +81,7 @@ pub enum ClaimError {
     },
 }
 
-/// Claims. Cheap to clone.
+/// Claims blocks. Cheap to clone.
 #[derive(Clone)]
 pub struct Claims(Arc<ClaimState>);
 
@@ -94,7 +95,8 @@ struct ClaimState {
 }
 
 impl Claims {
-    /// Claims for the node of `view` into `ledger`. The tasks of [`crate::Blocks`] bring what was claimed into service.
+    /// Claims for the cache's node into `node_state`. [`BlockReconciler`](crate::blocks::BlockReconciler) then brings the blocks into
+    /// service.
     pub fn new(
         clients: &Clients,
         cluster: ClusterCache,
@@ -111,29 +113,29 @@ impl Claims {
         }))
     }
 
-    /// Returns the present time, and when the quiet time after an outage ends (the present time if there is none). A block that was not in
-    /// service stays out of service until then.
+    /// Returns the current time, and when the quiet time after an outage ends (the current time if there is none). A newly added
+    /// block stays out of service until then.
     pub(crate) fn quiet_time(&self) -> (BootTime, BootTime) {
         let now = boot_time();
         (now, self.0.freshness.quiet_until(now).unwrap_or(now))
     }
 
-    /// The count of races lost to other nodes, to be shown.
+    /// The counter of claims that failed because another node had the block.
     pub fn conflicts(&self) -> Counter {
         self.0.conflicts.clone()
     }
 
-    /// Claims a block of a pool and waits until it serves. One call as a rule, three at most while no race is lost, however large the
-    /// pool. `cooled_only`: a block whose addresses still cool is of no use.
+    /// Claims a block of a pool and waits until it serves. Without contention it makes at most three calls, however large the pool
+    /// is. `cooled_only`: skip blocks that still cool down.
     ///
     /// # Errors
-    /// See [`ClaimError`]. After an unknown outcome the block is read back until it is known whose it is, so no error leaves a block
-    /// behind that is ours without being in the ledger, except one whose range can't be read.
+    /// See [`ClaimError`]. If the outcome of the write is unknown, the claim reads the block until it knows the owner. So no error
+    /// leaves a claimed block outside the node's state, unless its range can't be read.
     pub async fn claim(&self, pool: &str, cooled_only: bool) -> Result<ClaimedBlock, ClaimError> {
         self.claim_with(pool, cooled_only, &|_| {}).await
     }
 
-    /// [`Self::claim`]; `on_unknown` is told once if an outcome stays unknown for longer than one read.
+    /// [`Self::claim`]; calls `on_unknown` once if one read can't resolve an unknown outcome.
     pub(crate) async fn claim_with(
         &self,
         pool: &str,
@@ -164,14 +166,14 @@ impl Claims {
             return Ok(());
         }
         let why = if quiet.is_some() {
-            "the API server was away, so the nodes that have pods in it come first"
+            "the API server was away, so nodes that have pods in the block may claim it first"
         } else {
-            "its route can't be written, see the agent's log"
+            "its route can't be written; see the agent's log"
         };
         Err(ClaimError::NotInService { block: held.name.clone(), pool: held.pool.clone(), why })
     }
 
-    /// Takes in a block that the API server says is ours. `had_finalizer`: it had our finalizer before the claim, or nobody knows.
+    /// Adds a block that the API server says is this node's. `had_finalizer`: it may have had Bobbin's finalizer before the claim.
     /// `now_claimed`: the claim was made just now.
     pub(crate) fn add_owned(
         &self,
@@ -195,12 +197,12 @@ impl Claims {
             was_used: !now_claimed,
         });
         if !arrived {
-            tracing::debug!(block = held.name, "a block that is ours is in this node's state already");
+            tracing::debug!(block = held.name, "the node's state already has this block");
         }
         Ok(held)
     }
 
-    /// Why no claim can even be tried in a pool; `None`: it can.
+    /// Why a claim in a pool can't be tried; `None`: it can.
     pub fn refused(&self, pool: &str) -> Option<ClaimError> {
         self.admission(pool).and_then(|(known, _)| self.within_limit(&known)).err()
     }
@@ -210,23 +212,23 @@ impl Claims {
         let refuse =
             |why: &str| ClaimError::NotReady { pool: pool.to_owned(), node: name.clone(), why: why.to_owned() };
         if !self.0.cluster.own_blocks_known() {
-            let why = "the node's own blocks have not been read since the agent started".to_owned();
+            let why = "the agent has not read the node's own blocks since it started".to_owned();
             return Err(ClaimError::Unreachable { pool: pool.to_owned(), why });
         }
         if self.0.cluster.node_is_gone() {
-            return Err(refuse("its Node was deleted or is out of service"));
+            return Err(refuse("the Node was deleted or is out of service"));
         }
-        let node = self.0.cluster.node().ok_or_else(|| refuse("its Node object has not been seen yet"))?;
+        let node = self.0.cluster.node().ok_or_else(|| refuse("the agent has not seen the Node object yet"))?;
         let known = self.0.cluster.pool(pool).ok_or_else(|| refuse("there is no such pool"))?;
         let info = pool_info(&known, None, Some(&node));
         if info.deleting || info.draining {
-            return Err(refuse(if info.deleting { "it is being deleted" } else { "it is draining" }));
+            return Err(refuse(if info.deleting { "the pool is being deleted" } else { "the pool is draining" }));
         }
         if !info.admits_node {
-            return Err(refuse("its nodeSelector does not admit the node"));
+            return Err(refuse("the pool's nodeSelector does not admit the node"));
         }
         if !info.ready {
-            return Err(refuse(info.not_ready_why.unwrap_or("it is not ready yet")));
+            return Err(refuse(info.not_ready_why.unwrap_or("the pool is not ready yet")));
         }
         Ok((known, node))
     }

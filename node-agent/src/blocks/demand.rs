@@ -1,5 +1,6 @@
-//! Keeps this node's blocks of each pool: claims for ADDs that wait, for pods on their way and for the spare, retires what may give
-//! nothing new, releases what is empty. What to do is decided by `addressing::stock`. A pool whose claim hangs delays no other pool.
+//! Keeps this node's block demand satisfied: claims blocks for waiting ADDs, expected pods and the spare; retires and releases others.
+//!
+//! `ipam::demand` decides how many. A pool whose claim hangs delays no other pool.
 
 mod pool_state;
 mod retire;
@@ -27,10 +28,10 @@ use crate::state::NodeState;
 use crate::state::checkpoint::blocks::BlockCheckpoint;
 use pool_state::PoolState;
 
-/// Something that time alone brings about is looked for at least so often. It costs the API server nothing.
+/// How often all pools are reconciled if no change was reported. It costs the API server nothing.
 const CHECK_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Wants of this node, by pool. Cheap to clone.
+/// Controls how many blocks of each pool the node has. Cheap to clone.
 #[derive(Clone)]
 pub struct DemandController(Arc<ControllerState>);
 
@@ -41,13 +42,13 @@ struct ControllerState {
     checkpoint: BlockCheckpoint,
     events: Events,
     block_idle: Duration,
-    /// The node is being left: every block retires.
+    /// The agent uninstalls: every block retires.
     uninstalling: bool,
     pools: Mutex<HashMap<String, PoolState>>,
     wake: Notify,
 }
 
-/// An ADD that waits for an address; while it lives, blocks are claimed for it.
+/// An ADD that waits for an address. Blocks are claimed for it until it is dropped.
 #[must_use = "the demand ends when this is dropped"]
 pub struct WaitingAdd {
     controller: DemandController,
@@ -56,8 +57,8 @@ pub struct WaitingAdd {
 }
 
 impl WaitingAdd {
-    /// Waits until a claim for the pool has ended since this was last asked, or it is plain that none can be tried now; then
-    /// [`Stock::trouble`] says why there is no block.
+    /// Waits until a claim for the pool has ended since the last call, or until it is clear that none can be tried now. Then
+    /// [`DemandController::last_claim_error`] says why there is no block.
     pub async fn tried(&mut self) {
         if self.attempts.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -75,7 +76,7 @@ impl Drop for WaitingAdd {
 }
 
 impl DemandController {
-    /// Keeps the stock by `claims`; `block_idle` is how long an empty block stays. `uninstalling`: every block retires.
+    /// Creates the controller. `block_idle` is how long an empty block stays. `uninstalling`: every block retires.
     pub fn new(
         cluster: ClusterCache,
         node_state: Arc<NodeState>,
@@ -100,7 +101,8 @@ impl DemandController {
         }))
     }
 
-    /// Asks for an address of a pool, now. Follow the ledger's changes, and drop the answer when the wait is over.
+    /// Registers an ADD that waits for an address of a pool. Watch the node's state for the address; drop the result when the wait
+    /// ends.
     pub fn demand(&self, pool: &str) -> WaitingAdd {
         let attempts = {
             let mut pools = self.pools();
@@ -113,12 +115,12 @@ impl DemandController {
         WaitingAdd { controller: self.clone(), pool: pool.to_owned(), attempts }
     }
 
-    /// Why the last claim in a pool failed, if it did; for the sentence that a user gets.
+    /// Why the last claim in a pool failed, if it did.
     pub fn last_claim_error(&self, pool: &str) -> Option<Arc<ClaimError>> {
         self.pools().get(pool).and_then(|state| state.last_error.clone())
     }
 
-    /// Looks whenever something changed, for ever.
+    /// Reconciles all pools on every change, forever.
     pub async fn run(&self, beat: Beat) {
         let mut node_state = self.0.node_state.changed();
         let mut cluster = self.0.cluster.changed();
@@ -134,7 +136,7 @@ impl DemandController {
         }
     }
 
-    /// One look at all pools. Returns when time alone may next change something.
+    /// Reconciles all pools once. Returns when time alone may next change something.
     fn reconcile(&self) -> Duration {
         self.note_expected();
         self.retire();
@@ -144,7 +146,7 @@ impl DemandController {
             known.iter().map(|pool| pool.name_any()).chain(held.into_iter().map(|block| block.held.pool)).collect();
         let mut next = CHECK_INTERVAL;
         for name in names {
-            // A pool that the view does not know cannot be judged: nothing is claimed from it and nothing given back.
+            // A pool that is not in the cache can't be judged, so nothing is claimed from it and nothing released.
             if let Some(pool) = self.0.cluster.pool(&name) {
                 next = next.min(self.reconcile_pool(&name, &pool));
             }
@@ -152,7 +154,7 @@ impl DemandController {
         next.max(Duration::from_millis(20))
     }
 
-    /// Pods that have come to this node and are without an address yet will want one.
+    /// Counts pods that were scheduled to this node and have no address yet.
     fn note_expected(&self) {
         let now = Instant::now();
         for pod in self.0.cluster.take_newly_scheduled() {
@@ -171,8 +173,8 @@ impl DemandController {
     fn reconcile_pool(&self, name: &str, pool: &AddressPool) -> Duration {
         match Reserved::parse(&pool.spec.reserved) {
             Ok(reserved) => self.0.node_state.set_reserved(name, &reserved),
-            // The schema refuses such a pool; what was reserved before stays so.
-            Err(error) => tracing::warn!(pool = name, %error, "what the pool reserves can't be read"),
+            // The schema refuses such a pool, so this is unlikely; the earlier reservation stays.
+            Err(error) => tracing::warn!(pool = name, %error, "the pool's reserved addresses can't be read"),
         }
         let cooldown = pool.spec.cooldown();
         let blocks = self.0.node_state.pool_use(name, cooldown);
@@ -185,10 +187,10 @@ impl DemandController {
         let usage = self.use_of(pool, blocks, state, now);
         let decision = decide(&usage);
         let mut next = next_change(&usage);
-        // A block on its way back serves sooner than another one could be claimed.
+        // Cancelling a release is faster than claiming another block.
         let (at, not_before) = self.0.claims.quiet_time();
         if state.waiting > 0 && self.0.node_state.cancel_release(&wanted, at, not_before) {
-            tracing::info!(pool = name, "a pod waits for an address: a block that was being released stays");
+            tracing::info!(pool = name, "cancelled the release of a block because a pod waits for an address");
             return next;
         }
         if decision.claim > 0 {
@@ -201,13 +203,13 @@ impl DemandController {
                 Some(wait) => next = next.min(wait),
             }
         } else if usage.waiting > 0 && usage.claiming == 0 && decision.give_back.is_empty() {
-            // Nothing is tried: what forbids it is why the ADD waits.
+            // No claim is tried, so what forbids it is why the ADD waits.
             if let Some(refused) = self.0.claims.refused(name) {
                 state.last_error = Some(Arc::new(refused));
             }
         }
         state.notify_waiting();
-        // Without the API server an empty block is better kept: it serves pods.
+        // While the API server is away an empty block is kept, since it can serve pods.
         if healthy {
             let for_others = usage.exhausted || usage.free_blocks == 0;
             for block in decision.give_back {
@@ -239,7 +241,7 @@ impl DemandController {
         }
     }
 
-    /// Claims some blocks, one after another.
+    /// Claims some blocks, one after another, until one claim fails.
     async fn claim(self, pool: String, count: u32, cooled_only: bool) {
         for left in (1..=count).rev() {
             let on_unknown = |error| {
@@ -249,7 +251,7 @@ impl DemandController {
             let result = self.0.claims.claim_with(&pool, cooled_only, &on_unknown).await;
             let failed = result.is_err();
             if let Err(error) = &result {
-                tracing::debug!(pool, %error, "no block was claimed");
+                tracing::debug!(pool, %error, "a claim of a block failed");
             }
             {
                 let mut pools = self.pools();
@@ -269,7 +271,7 @@ impl DemandController {
     }
 }
 
-/// Blocks of the pool that no node has, as its status says.
+/// The number of blocks of the pool that no node has, as the pool's status says.
 fn free_blocks(pool: &AddressPool) -> u64 {
     pool.status.as_ref().and_then(|status| u64::try_from(status.blocks.free).ok()).unwrap_or(0)
 }
@@ -279,12 +281,12 @@ fn is_exhausted(pool: &AddressPool) -> bool {
     conditions.iter().any(|condition| condition.type_ == condition::EXHAUSTED && condition.status == "True")
 }
 
-/// Whether the node has such a block, another one that cools is of no use.
+/// Whether the block's free addresses all cool down. A node that has such a block has no use for another one that cools.
 fn is_all_cooling(block: &BlockUse) -> bool {
     block.cooling > 0 && block.held + block.cooling >= block.usable
 }
 
-/// When an empty block is next old enough for something.
+/// When an empty block next gets old enough for a decision.
 fn next_change(pool: &PoolUse) -> Duration {
     let ages = [pool.block_idle, bobbin_ipam::demand::FIRST_USE];
     let empty = pool.blocks.iter().filter_map(|block| block.empty_for);

@@ -1,4 +1,4 @@
-//! A claimed block on its way into service: its route, then the quiet time after an outage, then the checkpoint.
+//! Brings a claimed block into service: its route, then the quiet time after an outage, then the checkpoint.
 
 use bobbin_datapath::boot_time;
 use bobbin_ipam::BootTime;
@@ -15,15 +15,15 @@ impl ReconcilerState {
                 tracing::warn!(block = name, %error, "a claimed block is not in service yet");
                 return Requeue::WithBackoff;
             }
-            // A block that pods have addresses of stays, whatever its route.
+            // A block with pods stays, even without its route.
             if !self.context.node_state.begin_release(name) {
                 return Requeue::WithBackoff;
             }
-            tracing::error!(block = name, %error, "a claimed block goes back: its route could not be written");
+            tracing::error!(block = name, %error, "released a claimed block: its route could not be written");
             self.context.events.node_warning(
                 "ExportFailed",
                 &format!(
-                    "node {} gives block {name} back: its route could not be written for {} s: {}; see the agent's log and: ip route show table {}",
+                    "node {} released block {name}: its route could not be written for {} s: {}; see the agent's log and run on the node: ip route show table {}",
                     self.context.cluster.node_name(),
                     self.context.times.export_deadline().as_secs(),
                     error.why,

@@ -1,4 +1,4 @@
-//! A block as the API server told it, and whose it is. Pure.
+//! What the agent reads of an AddressBlock, and whose the block is. Pure.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::cluster::NodeInfo;
 use crate::state::ClaimedBlock;
 
 /// What the agent reads of an `AddressBlock`.
-#[allow(clippy::struct_excessive_bools, reason = "facts, each of its own")]
+#[allow(clippy::struct_excessive_bools, reason = "independent properties of the object")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BlockInfo {
     pub name: String,
@@ -20,15 +20,15 @@ pub(crate) struct BlockInfo {
     pub resource_version: String,
     /// It has a deletionTimestamp.
     pub deleting: bool,
-    /// It has our finalizer.
+    /// It has Bobbin's finalizer.
     pub finalizer: bool,
     /// It has any finalizer.
     pub has_finalizers: bool,
-    /// Its spec can be read.
+    /// Its spec could be decoded.
     pub readable: bool,
     pub pool: String,
     pub index: i64,
-    /// `None`: it can't be read, so nothing is assigned from it.
+    /// `None`: it can't be parsed, so nothing is assigned from the block.
     pub range: Option<BlockRange>,
     pub node_name: Option<String>,
     pub node_uid: Option<String>,
@@ -40,20 +40,20 @@ pub(crate) struct BlockInfo {
 /// Whose a block is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
-    /// Nobody's, and to be had.
+    /// No node has it, and it can be claimed.
     Free,
     /// This Node's, by name and UID.
     ThisNode,
-    /// It names this node, but an earlier Node of that name.
+    /// It names this node, but with the UID of an earlier Node of that name.
     EarlierNode,
-    /// Another node's, or free and about to be deleted.
+    /// Another node has it, or it is free and being deleted.
     OtherNode,
-    /// It can't be read: nothing follows from it.
+    /// It can't be decoded, so its owner is unknown.
     Unknown,
 }
 
 impl BlockInfo {
-    /// Takes in an object. One that can't be read is there, and nobody knows whose it is.
+    /// Reads an object. One that can't be decoded exists with an unknown owner.
     pub(crate) fn of(block: &Lenient<AddressBlock>) -> BlockInfo {
         let metadata = block.meta().clone();
         let finalizers = metadata.finalizers.unwrap_or_default();
@@ -98,18 +98,18 @@ impl BlockInfo {
         }
     }
 
-    /// Whether a block of ours names the addresses that the Node has now.
+    /// Whether the block names the addresses that the Node has now.
     pub(crate) fn names_addresses_of(&self, node: &NodeInfo) -> bool {
         node.addresses().into_iter().map(|(_, address)| address).eq([self.node_ipv4.clone(), self.node_ipv6.clone()])
     }
 
-    /// Whether the addresses of a free block have cooled. One that still has our finalizer cools from its claim.
+    /// Whether the cool-down of a free block has ended. A block that still has Bobbin's finalizer cools down from its claim on.
     pub(crate) fn has_cooled(&self, now: Timestamp, cooldown: Duration) -> bool {
         cooldown.is_zero() || (!self.finalizer && free_for(self.free_since, now).is_none_or(|free| free >= cooldown))
     }
 
-    /// Since when, in boot time, the addresses of a block rest that was just claimed; `None` when they have rested enough. A block that
-    /// still had our finalizer cools from its claim.
+    /// When the cool-down of a newly claimed block began, in boot time; `None` if it has ended. A block that still had Bobbin's
+    /// finalizer cools down from its claim on.
     pub(crate) fn cooling_since(
         &self,
         had_finalizer: bool,
@@ -123,14 +123,14 @@ impl BlockInfo {
         cooling_since(self.free_since, cooldown, now, boot)
     }
 
-    /// The block as the ledger keeps it.
+    /// The block as the node's state keeps it.
     ///
     /// # Errors
-    /// A sentence, if its range can't be read.
+    /// A message if its range can't be read.
     pub(crate) fn held(&self) -> Result<ClaimedBlock, String> {
         let range = self.range.ok_or_else(|| {
             format!(
-                "block {} can't be read, so nothing is assigned from it; see: kubectl get addressblock {0} -o yaml",
+                "the range of block {} can't be read, so nothing is assigned from it; see: kubectl get addressblock {0} -o yaml",
                 self.name
             )
         })?;
@@ -147,13 +147,12 @@ impl BlockInfo {
     }
 }
 
-/// How long a block has been free; `None`: it never was anybody's. A time to come is another machine's clock, or junk: the block is free
-/// since just now.
+/// How long a block has been free; `None`: no node ever had it. A time in the future comes from another clock, so it counts as now.
 fn free_for(since: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
     since.map(|since| Duration::try_from(now.duration_since(since)).unwrap_or_default())
 }
 
-/// Since when, in boot time, the addresses of a block rest that became free then; `None` when they have rested enough.
+/// When the cool-down began, in boot time, of a block that became free at `since`; `None` if it has ended.
 pub(crate) fn cooling_since(
     since: Option<Timestamp>,
     cooldown: Duration,
@@ -163,8 +162,8 @@ pub(crate) fn cooling_since(
     free_for(since, now).filter(|free| *free < cooldown).map(|free| boot.before(free))
 }
 
-/// The free block to claim of those listed: cooled ones by hash of (node, block), then, unless only cooled ones will do, the one that
-/// has cooled longest.
+/// The best free block to claim: cooled blocks first, by hash of node and block. Then, unless `cooled_only`, the one that has cooled
+/// longest.
 pub(crate) fn best_free_block(
     listed: Vec<BlockInfo>,
     node: &str,

@@ -1,5 +1,6 @@
-//! A block in doubt: the API server says whose it is. What is ours goes on, what is free and has residents is claimed back at once, what
-//! is another node's is lost.
+//! Reads a doubted block from the API server and settles whose it is.
+//!
+//! A block of this node serves again. A free block with attachments is claimed back at once. A block of another node is lost.
 
 use std::time::Duration;
 
@@ -12,13 +13,13 @@ use crate::cluster::NodeInfo;
 use crate::cluster::freshness::{Invalidation, Proof};
 use crate::state::{Attachment, BlockEvent, BlockView, first_names};
 
-/// How often a block that can't be settled is read.
+/// How often a block that can't be settled is read again.
 const UNSETTLED_RETRY_INTERVAL: Duration = Duration::from_secs(10);
-/// How long the records of residents may take before their block is claimed back without them.
+/// How long the agent waits for the assignments of a block's attachments before it claims the block back without them.
 pub(crate) const RECREATE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl ReconcilerState {
-    /// One step of a block in `doubted`. What is read settles only the doubts that there were when the read began.
+    /// One step of a block in `doubted`. The read settles only the doubts that existed when it began.
     pub(super) async fn read_back(&self, name: &str, doubts: u32) -> Requeue {
         let Some(block) = self.context.node_state.block(name) else { return Requeue::Now };
         let Some(node) = self.context.cluster.node() else { return Requeue::WithBackoff };
@@ -27,7 +28,7 @@ impl ReconcilerState {
             Ok(read) => read,
             Err(ReadError::NotFound) => return self.absent(&block).await,
             Err(error) => {
-                tracing::debug!(block = name, %error, "a block in doubt can't be read; nothing is assigned from it until it is");
+                tracing::debug!(block = name, %error, "the agent can't read a doubted block yet; nothing is assigned from it until then");
                 if let ReadError::Unreachable(why) = &error {
                     self.context.freshness.observe_call(Some(why), boot_time());
                 }
@@ -52,7 +53,7 @@ impl ReconcilerState {
         }
     }
 
-    /// The Node was deleted: what is in use stays, what is not goes back while the agent still can.
+    /// The Node was deleted: a block in use stays, an unused one is released while the agent still can.
     fn of_a_node_that_is_gone(&self, name: &str) -> Requeue {
         if self.context.node_state.release_doubted(name) {
             Requeue::Now
@@ -67,19 +68,22 @@ impl ReconcilerState {
         }
         match self.api.claim(read, node).await {
             Outcome::Done(_) => {
-                tracing::info!(block = read.name, "wrote this Node's UID into a block of an earlier Node of its name");
-                // Read again: the next step finds it ours.
+                tracing::info!(
+                    block = read.name,
+                    "wrote the Node's UID into a block of an earlier Node of the same name"
+                );
+                // The next step reads the block again and finds that it is this node's.
                 Requeue::Now
             }
             Outcome::Refused(why) => {
-                tracing::debug!(block = read.name, %why, "a block of an earlier Node was not renewed yet");
+                tracing::debug!(block = read.name, %why, "the Node's UID could not be written yet into a block of an earlier Node");
                 Requeue::WithBackoff
             }
             Outcome::Unknown(_) => Requeue::WithBackoff,
         }
     }
 
-    /// The block is free: forgotten without residents, else their records are written and it is claimed back.
+    /// The block is free. Without attachments it is forgotten; else their assignments are created and the block is claimed back.
     async fn reclaim_or_forget(&self, block: &BlockView, read: &BlockInfo, node: &NodeInfo) -> Requeue {
         let name = &block.held.name;
         if self.context.node_state.found_free(name) {
@@ -90,12 +94,12 @@ impl ReconcilerState {
             return Requeue::After(UNSETTLED_RETRY_INTERVAL);
         }
         self.recreate_assignments(&self.context.node_state.residents(name)).await;
-        // Another node may have had it meanwhile, also if the answer is lost: its residents' records are looked at first.
+        // Another node may have had the block meanwhile, also if the answer is lost, so its assignments are listed first.
         self.context.node_state.prove(name, Proof::AssignmentsUnseen, false);
         match self.api.claim(read, node).await {
             Outcome::Done(_) => {
                 let sentence = format!(
-                    "block {name} ({}) of pool {} was free although {} pods of node {} have addresses of it: the node claimed it back; see who edited or restored it: kubectl get addressblock {name} -o yaml --show-managed-fields",
+                    "block {name} ({}) of pool {} was free although {} pods of node {} use its addresses: the node claimed it back; see who edited or restored it: kubectl get addressblock {name} -o yaml --show-managed-fields",
                     block.held.range, block.held.pool, block.residents, node.name
                 );
                 tracing::warn!(block = name, "{sentence}");
@@ -104,14 +108,14 @@ impl ReconcilerState {
             }
             Outcome::Refused(Refusal::Conflict) => Requeue::Now,
             Outcome::Refused(why) => {
-                tracing::debug!(block = name, %why, "a block with residents was not claimed back yet");
+                tracing::debug!(block = name, %why, "a block with attachments could not be claimed back yet");
                 Requeue::WithBackoff
             }
             Outcome::Unknown(_) => Requeue::WithBackoff,
         }
     }
 
-    /// There is no such block. With residents the operator carves it again, claimed for this node.
+    /// There is no such block. If it has attachments, the operator carves it again, claimed for this node.
     async fn absent(&self, block: &BlockView) -> Requeue {
         let name = &block.held.name;
         if self.context.node_state.found_free(name) {
@@ -121,7 +125,7 @@ impl ReconcilerState {
         self.recreate_assignments(&self.context.node_state.residents(name)).await;
         let pool = &block.held.pool;
         let sentence = format!(
-            "block {name} ({}) of pool {pool} was deleted although {} pods of node {} have addresses of it: nothing is assigned from it until the operator carves it again; see: kubectl get addresspool {pool} -o yaml, and the log of bobbin-operator",
+            "block {name} ({}) of pool {pool} was deleted although {} pods of node {} use its addresses: nothing is assigned from it until the operator carves it again; see: kubectl get addresspool {pool} -o yaml, and the log of bobbin-operator",
             block.held.range,
             block.residents,
             self.context.cluster.node_name()
@@ -130,14 +134,14 @@ impl ReconcilerState {
         Requeue::After(UNSETTLED_RETRY_INTERVAL)
     }
 
-    /// Another node has the block: its route goes; pods that have addresses of it run on and are reported.
+    /// Another node has the block: withdraws its route, and reports the pods that still use its addresses.
     async fn lost(&self, block: &BlockView, read: &BlockInfo) -> Requeue {
         let name = &block.held.name;
         let stranded = self.context.node_state.found_foreign(name);
         self.withdraw(block).await;
         let owner = read.node_name.as_deref().unwrap_or_default();
         let taker = match owner {
-            "" => "it was freed and is being deleted".to_owned(),
+            "" => "it was released and is being deleted".to_owned(),
             owner => format!("node {owner} has it now"),
         };
         let node = self.context.cluster.node_name();
@@ -145,7 +149,7 @@ impl ReconcilerState {
             tracing::info!("node {node} no longer has block {name}: {taker}; no pod here used it");
         } else {
             let sentence = format!(
-                "node {node} lost block {name} ({}) of pool {}: {taker}; its route is withdrawn, and {} pods still have addresses of it: delete them, so that they get others: {}",
+                "node {node} lost block {name} ({}) of pool {}: {taker}; its route is withdrawn, and {} pods still use its addresses: delete these pods, so that they get other addresses: {}",
                 block.held.range,
                 block.held.pool,
                 stranded.len(),
@@ -155,25 +159,25 @@ impl ReconcilerState {
             self.context.events.node_warning("BlockLost", &sentence);
             for attachment in &stranded {
                 let sentence = format!(
-                    "address {} of {} is of block {name}, which is not node {node}'s any more ({taker}): others may not reach the pod, or may get its address; delete the pod, so that it gets another address",
+                    "address {} of {} is in block {name}, which node {node} no longer has ({taker}): the pod may be unreachable, or another pod may get its address; delete the pod, so that it gets another address",
                     attachment.pair,
                     attachment.who()
                 );
                 self.context.events.pod_warning(&attachment.pod, "BlockLost", &sentence);
             }
         }
-        // The resync that follows compares the records of its residents, too.
+        // The resync that follows also compares the assignments in the block.
         self.context.freshness.invalidate(Invalidation::BlockLost);
         Requeue::Now
     }
 
     async fn withdraw(&self, block: &BlockView) {
         if let Err(error) = self.context.exports.withdraw(block.held.range).await {
-            tracing::warn!(block = block.held.name, %error, "the route of a block that is not ours is still exported; the next comparison removes it");
+            tracing::warn!(block = block.held.name, %error, "the route of a lost block is still exported; the next network reconcile removes it");
         }
     }
 
-    /// Residents are recorded before their block is claimed back: who claims it first sees them then.
+    /// Creates missing assignments before their block is claimed back, so that another node that claims it first sees them.
     async fn recreate_assignments(&self, residents: &[Attachment]) {
         self.context.assignment_writer.recreate_missing(residents, RECREATE_TIMEOUT).await;
     }

@@ -1,5 +1,6 @@
-//! A block on its way back to the pool: our records deleted and confirmed, then the route withdrawn, then a pause for the routers, then
-//! one conditional write. An ADD may take it back until that write is sent; an unknown answer is read. Retried until done.
+//! Releases a block: deletes this node's assignments, withdraws the route, waits for the routers, then makes one conditional write.
+//!
+//! An ADD may cancel the release until that write is sent. An unknown outcome is resolved by reading. Every step is retried.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -14,11 +15,11 @@ use super::{ReconcilerState, Requeue};
 use crate::assignments::{AssignmentInfo, address_of, assignment_name, list_own_assignments_in_block};
 use crate::state::{Attachment, BlockEvent, BlockState, ReleaseStage};
 
-/// How long the deletions of a block's records are waited for before the block's records are listed again.
+/// How long a release waits for the deletion of assignments before it lists them again.
 const DELETION_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a release checks whether a record that may be in use is gone.
+/// How often a release checks whether an assignment that may be in use is gone.
 const IN_USE_RETRY_INTERVAL: Duration = Duration::from_mins(1);
-/// How often a record that is being written is looked at.
+/// How often a release checks whether pending writes of assignments are done.
 const BUSY_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 impl ReconcilerState {
@@ -31,7 +32,7 @@ impl ReconcilerState {
         }
     }
 
-    /// Deletes this node's records in the block. Records of other nodes don't hold it up.
+    /// Deletes this node's assignments in the block. Assignments of other nodes don't delay the release.
     async fn delete_assignments(&self, name: &str) -> Requeue {
         let Some(block) = self.context.node_state.block(name) else { return Requeue::Now };
         if self.writes_in(&block.held.range) {
@@ -42,7 +43,7 @@ impl ReconcilerState {
         {
             Ok(left) => left,
             Err(error) => {
-                tracing::debug!(block = name, %error, "the records of a block that is released can't be listed yet");
+                tracing::debug!(block = name, %error, "the assignments of a block that is being released can't be listed yet");
                 return Requeue::WithBackoff;
             }
         };
@@ -53,26 +54,27 @@ impl ReconcilerState {
         if left.iter().any(|assignment| !assignment.readable) {
             tracing::warn!(
                 block = name,
-                "a record in a block that is to be released can't be read; the block stays until it can"
+                "an assignment in a block that is being released can't be decoded; the block stays until it can"
             );
             return Requeue::WithBackoff;
         }
-        // No attachment has this record of this boot: its pod may live. The resync deletes it once that pod is gone.
+        // An assignment of this boot without an attachment: its pod may run. The resync deletes it once that pod is gone.
         let in_use = |assignment: &&AssignmentInfo| {
-            // An attachment whose checkpoint can't be read has no address, and any of its records may be the one that it uses.
+            // An attachment with an unreadable checkpoint has no address, so any of its assignments may be the one that it
+            // uses.
             let elsewhere = |attachment: Attachment| assignment_name(attachment.pair).is_some();
             assignment.boot_id == self.context.boot_id
                 && !self.context.node_state.attachment(&assignment.key).is_some_and(elsewhere)
         };
         if let Some(assignment) = left.iter().find(in_use) {
             let sentence = format!(
-                "block {name} is not given back: its address {0} is recorded for {1}, and no attachment on node {2} has it, so that pod may use it; the record is deleted once the pod is gone; if it is, delete the record: kubectl delete ipassignment {0}",
+                "block {name} is not released: IPAssignment {0} names {1}, but node {2} has no such attachment, so that pod may use the address; the agent deletes the assignment once the pod is gone; if it is gone, run: kubectl delete ipassignment {0}",
                 assignment.name,
                 assignment.by(),
                 self.context.cluster.node_name()
             );
             tracing::warn!("{sentence}");
-            self.context.events.node_warning("RecordsWithoutAttachment", &sentence);
+            self.context.events.node_warning("OrphanedAssignment", &sentence);
             return Requeue::After(IN_USE_RETRY_INTERVAL);
         }
         let deletions = left.into_iter().map(|assignment| {
@@ -84,7 +86,7 @@ impl ReconcilerState {
         }
     }
 
-    /// Whether a record in the range is being written or waits to be.
+    /// Whether a write for an assignment in the range is pending.
     fn writes_in(&self, range: &BlockRange) -> bool {
         let inside = |name: &String| address_of(name).is_some_and(|address: IpAddr| range.offset_of(address).is_some());
         self.context.assignment_writer.busy_names().iter().any(inside)
@@ -92,13 +94,13 @@ impl ReconcilerState {
 
     async fn withdraw_and_release(&self, name: &str) -> Requeue {
         let Some(block) = self.context.node_state.block(name) else { return Requeue::Now };
-        // A restart must not find a block in the checkpoint as serving that may be another node's by then.
+        // A restart must not restore the block as serving when another node may have it by then.
         if let Err(error) = self.context.checkpoint.flush().await {
             tracing::debug!(block = name, %error, "a release waits for the checkpoint");
             return Requeue::WithBackoff;
         }
         if let Err(error) = self.context.exports.withdraw(block.held.range).await {
-            tracing::warn!(block = name, %error, "a block is not given back yet: its route could not be withdrawn");
+            tracing::warn!(block = name, %error, "a block is not released yet: its route could not be withdrawn");
             return Requeue::WithBackoff;
         }
         if self.cancelled_within(name, self.context.times.fabric_settle()).await {
@@ -117,24 +119,24 @@ impl ReconcilerState {
         })
     }
 
-    /// Sends the write; `None`: it was refused. The resourceVersion may have grown while the routers forgot the block.
+    /// Sends the write; `None`: it was refused. The resourceVersion may have changed while the routers withdrew the block.
     async fn send_release(&self, name: &str) -> Option<Requeue> {
         let Some(block) = self.context.node_state.block(name) else { return Some(Requeue::Now) };
         match self.api.release(&block, block.was_used).await {
             Outcome::Done(()) | Outcome::Refused(Refusal::NotFound) => Some(self.released(name)),
             Outcome::Refused(Refusal::Conflict) => Some(Requeue::Now),
             Outcome::Refused(refusal) => {
-                tracing::error!(block = name, %refusal, "a block can't be given back; it is tried again");
+                tracing::error!(block = name, %refusal, "the API server refused to release a block; the agent retries");
                 None
             }
             Outcome::Unknown(why) => {
-                tracing::debug!(block = name, %why, "the outcome of a release is unknown; the block is read");
+                tracing::debug!(block = name, %why, "the outcome of a release is unknown; the agent reads the block");
                 Some(Requeue::WithBackoff)
             }
         }
     }
 
-    /// Waits for `pause`. Returns whether the block is not withdrawing its route any more.
+    /// Waits for `pause`. Returns whether the release was cancelled meanwhile.
     async fn cancelled_within(&self, name: &str, pause: Duration) -> bool {
         let mut changed = self.context.node_state.changed();
         let left = async {
@@ -149,21 +151,21 @@ impl ReconcilerState {
         timeout(pause, left).await.is_ok()
     }
 
-    /// What became of a write that was sent. If the block is still ours the write may yet arrive, so no ADD may take the block back: it is
-    /// sent again, also when that is refused.
+    /// Resolves a write that was sent. If the block still is this node's, the write may yet arrive, so no ADD may cancel the release.
+    /// It is sent again, even after a refusal.
     async fn resolve_sent_release(&self, name: &str) -> Requeue {
         let Some(node) = self.context.cluster.node() else { return Requeue::WithBackoff };
         match self.api.get(name).await {
             Err(ReadError::NotFound) => self.released(name),
             Ok(read) if matches!(read.owner(&node), Owner::Free | Owner::OtherNode) => self.released(name),
             Ok(read) if read.owner(&node) == Owner::Unknown => Requeue::WithBackoff,
-            // Ours, also in the name of an earlier Node: nobody else would give it back.
+            // This node's, perhaps under an earlier Node's UID: nobody else would release it.
             Ok(read) => {
                 self.context.node_state.refresh(name, &read.uid, &read.resource_version, read.deleting);
                 self.send_release(name).await.unwrap_or(Requeue::WithBackoff)
             }
             Err(error) => {
-                tracing::debug!(block = name, %error, "a block that is released can't be read yet");
+                tracing::debug!(block = name, %error, "the agent can't read a block yet that it releases");
                 Requeue::WithBackoff
             }
         }
@@ -171,7 +173,7 @@ impl ReconcilerState {
 
     fn released(&self, name: &str) -> Requeue {
         if self.context.node_state.on(name, BlockEvent::Released) {
-            tracing::info!(block = name, "gave a block back");
+            tracing::info!(block = name, "released a block");
         }
         Requeue::Now
     }

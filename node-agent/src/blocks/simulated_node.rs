@@ -1,5 +1,4 @@
-//! A node that claims and releases blocks and does nothing else: no pods, no kernel. For tests and benchmarks of the protocol with
-//! thousands of nodes against a real API server.
+//! A node that only claims and releases blocks: no pods, no kernel. For tests and benchmarks with thousands of nodes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,31 +21,31 @@ use crate::state::NodeState;
 use crate::state::checkpoint::blocks::BlockCheckpoint;
 use crate::state::checkpoint::{Checkpoint, CheckpointError};
 
-/// Why a claiming node did not start.
+/// Why a simulated node did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum SimulatedNodeError {
     /// Its run directory can't be written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// Its queue of deletions can't be made.
-    #[error("the queue of deletions can't be made: {0}")]
+    /// Its pending deletions can't be opened.
+    #[error("the directory of pending deletions can't be opened: {0}")]
     Deletions(#[from] std::io::Error),
 }
 
-/// One such node. Dropped, it ends.
+/// One simulated node. It ends when dropped.
 pub struct SimulatedNode {
     /// Claims for it.
     pub claims: Claims,
     /// Its blocks.
     pub node_state: Arc<NodeState>,
-    /// What it knows of the cluster: what lies in its run directory, for it watches nothing.
+    /// Its cluster cache: the snapshot in its run directory, since it watches nothing.
     pub cluster: ClusterCache,
     freshness: Arc<FreshnessTracker>,
     _tasks: JoinSet<()>,
 }
 
 impl SimulatedNode {
-    /// Starts one with the view of the cluster that lies in `run_dir`; inside the runtime. `scale` multiplies the protocol's waits.
+    /// Starts a node with the cluster snapshot in `run_dir`; inside the runtime. `scale` multiplies the protocol's waits.
     ///
     /// # Errors
     /// The run directory can't be written.
@@ -91,18 +90,18 @@ impl SimulatedNode {
         Ok(SimulatedNode { claims, node_state, cluster, freshness, _tasks: tasks })
     }
 
-    /// From now on it is as if its calls to the API server failed, until one is answered.
+    /// Lets the node believe that its calls to the API server fail, until one is answered.
     pub fn lose_contact(&self) {
         self.freshness.call_failed();
     }
 
-    /// Whether a block of its serves though nobody has looked for records of other nodes' pods in it.
+    /// Whether a block of this node serves although nobody has listed other nodes' assignments in it.
     pub fn serves_unseen(&self, block: &str) -> bool {
         let held = self.node_state.block(block);
         held.is_some_and(|held| held.state.assignable() && held.proof != Proof::AssignmentsUnseen)
     }
 
-    /// Gives a block back and waits until it is gone. False: it is not free, or did not go within `deadline`.
+    /// Releases a block and waits until it is gone. False: it is not empty, or is still there after `deadline`.
     pub async fn release(&self, block: &str, deadline: Duration) -> bool {
         let mut changed = self.node_state.changed();
         if !self.node_state.begin_release(block) {

@@ -1,7 +1,7 @@
-//! How fresh the API server's word is: which blocks are proven, when the API server was away, and whether it went back in time.
+//! Tracks how fresh the API server's answers are: which blocks are proven, outages, and answers from an older snapshot.
 //!
-//! A block is proven while the API server's word on the block itself is younger than the last sign of trouble, and the watches of own
-//! blocks and own Node were heard of lately. An ADD from a proven block does not wait for its record. Pure but for its lock.
+//! A block is proven if the API server confirmed it after the last invalidation, and the watches of own Node and own blocks were active
+//! lately. An ADD from a proven block does not wait for its assignment. Pure but for its lock.
 
 use std::time::Duration;
 
@@ -12,38 +12,40 @@ use tokio::sync::watch;
 
 use crate::args::timing::Times;
 
-/// Counts the signs of trouble: what was read before the last of them proves nothing.
+/// Counts the invalidations: a read that began in an earlier epoch proves nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Epoch(u64);
 
-/// What the API server's word on a block is worth.
+/// What is known of the ownership of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// The API server has not spoken of the block since the agent started.
+    /// The API server has not confirmed the block since the agent started.
     None,
-    /// The block is ours, but another node may have recorded addresses of it: it had its finalizer when it was claimed, was claimed in
-    /// the quiet time, was claimed back, was lost for a while, or was taken in by the resync. A list of its records has to come first.
+    /// The block is this node's, but other nodes may have assignments in it, which must be listed first.
+    ///
+    /// It had its finalizer when it was claimed, was claimed in the quiet time or back, was lost for a while, or was found by the
+    /// resync.
     AssignmentsUnseen,
-    /// The API server said in this epoch that the block is ours.
+    /// The API server confirmed in this epoch that the block is this node's.
     Confirmed(Epoch),
 }
 
-/// Why what the API server said earlier proves nothing any more.
+/// Why earlier answers of the API server prove nothing any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Invalidation {
     /// A watch ended before its own timeout, or failed.
     WatchBroke,
-    /// An answer had a lower resourceVersion than an earlier one: an older snapshot was restored.
+    /// An answer had a lower resourceVersion than an earlier one: an older snapshot of etcd was restored.
     WentBack,
-    /// Another attachment has a record of an address that this node handed out.
+    /// Another attachment's assignment names an address that this node assigned.
     Duplicate,
-    /// The Node was created anew under the same name.
+    /// The Node was deleted and created again under the same name.
     NodeReplaced,
-    /// The API server rejected the agent's token for long.
+    /// The API server rejected the agent's token for too long.
     Unauthorized,
-    /// The API server was away for long.
+    /// The API server was away for too long.
     Outage,
-    /// A block of this node went to another one.
+    /// Another node has a block of this node.
     BlockLost,
 }
 
@@ -54,7 +56,7 @@ pub enum WatchedKind {
     Node,
     /// Own blocks.
     Blocks,
-    /// Own records.
+    /// Own assignments.
     Assignments,
 }
 
@@ -70,10 +72,10 @@ impl WatchedKind {
 }
 
 const WATCHED_KINDS: usize = 3;
-/// The kinds whose watches must have been heard of lately.
+/// The kinds whose watches must have been active lately for a block to be proven.
 const PROOF_KINDS: [WatchedKind; 2] = [WatchedKind::Node, WatchedKind::Blocks];
 
-/// A read that was begun: what it answers is worth no more than the epoch in which it began.
+/// The start of a consistent read. Its answer proves ownership only in the epoch in which it began.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadStart {
     epoch: Epoch,
@@ -81,7 +83,7 @@ pub struct ReadStart {
 }
 
 impl ReadStart {
-    /// The proof that a block deserves which this read says is ours.
+    /// The proof of a block that this read confirms.
     pub fn proof(self) -> Proof {
         Proof::Confirmed(self.epoch)
     }
@@ -92,7 +94,7 @@ struct State {
     epoch: Epoch,
     last_activity: [Option<BootTime>; WATCHED_KINDS],
     versions: [u64; WATCHED_KINDS],
-    /// The last answer of the API server before the calls began to fail.
+    /// The last answer of the API server before its calls began to fail.
     last_contact: Option<BootTime>,
     failing: bool,
     unauthorized_since: Option<BootTime>,
@@ -100,7 +102,7 @@ struct State {
     outage_ended: Option<BootTime>,
 }
 
-/// The agent's view of the API server's freshness. Shared by reference; every method locks for itself and returns at once.
+/// Tracks the API server's freshness. Every method locks for itself and returns at once.
 #[derive(Debug)]
 pub struct FreshnessTracker {
     times: Times,
@@ -109,23 +111,22 @@ pub struct FreshnessTracker {
 }
 
 impl FreshnessTracker {
-    /// `last_contact` is the last moment at which an earlier run of the agent had contact, in this boot. `None`: there was none, so the first
-    /// answer ends no outage.
+    /// `last_contact` is when an earlier run of this boot last had contact. With `None` the first answer ends no outage.
     pub fn new(times: Times, last_contact: Option<BootTime>) -> FreshnessTracker {
-        // The start itself is a sign of trouble: nothing is proven by epoch 0.
+        // The start itself counts as an invalidation: epoch 0 proves nothing.
         let state = State { epoch: Epoch(1), last_contact, failing: true, ..State::default() };
         FreshnessTracker { times, state: Mutex::new(state), invalidations: watch::channel(0).0 }
     }
 
-    /// The waits that it goes by.
+    /// The protocol's waits.
     pub fn times(&self) -> Times {
         self.times
     }
 
-    /// Whether an ADD from a block with this proof need not wait for its record.
+    /// Whether an ADD from a block with this proof need not wait for its assignment.
     pub fn proves(&self, proof: Proof, now: BootTime) -> bool {
         let state = self.state();
-        let fresh = |heard: &Option<BootTime>| heard.is_some_and(|at| now.since(at) < self.times.silence());
+        let fresh = |last: &Option<BootTime>| last.is_some_and(|at| now.since(at) < self.times.silence());
         proof == Proof::Confirmed(state.epoch)
             && PROOF_KINDS.iter().all(|kind| fresh(&state.last_activity[*kind as usize]))
     }
@@ -135,25 +136,26 @@ impl FreshnessTracker {
         ReadStart { epoch: self.state().epoch, at: now }
     }
 
-    /// A read of that kind was answered: it is worth as much as an event of the watch.
+    /// Takes in a list of that kind; it counts like an event of the watch.
     pub fn list_answered(&self, kind: WatchedKind, start: ReadStart) {
-        let heard = &mut self.state().last_activity[kind as usize];
-        *heard = (*heard).max(Some(start.at));
+        let last = &mut self.state().last_activity[kind as usize];
+        *last = (*last).max(Some(start.at));
     }
 
-    /// The watch of that kind gave an event or a bookmark.
+    /// Takes in an event or bookmark of the watch of that kind.
     pub fn watch_active(&self, kind: WatchedKind, now: BootTime) {
         self.state().last_activity[kind as usize] = Some(now);
         self.in_contact(now);
     }
 
-    /// The highest resourceVersion seen of a kind. The answer to a request that is sent now must not be below it.
+    /// The highest resourceVersion seen of a kind. The answer to a later request must not be below it.
     pub fn version(&self, kind: WatchedKind) -> u64 {
         self.state().versions[kind as usize]
     }
 
-    /// Notes the resourceVersion of an answer to a request, or of a watch, that began when `floor` was known; true if it went back. A
-    /// resourceVersion that is no number is not compared.
+    /// Takes in the resourceVersion of an answer whose request began when `floor` was known. True if it went back.
+    ///
+    /// A resourceVersion that is not a number is not compared.
     pub fn observe_version(&self, kind: WatchedKind, resource_version: &str, floor: u64) -> bool {
         let Ok(version) = resource_version.parse::<u64>() else { return false };
         let went_back = version < floor;
@@ -167,25 +169,25 @@ impl FreshnessTracker {
         went_back
     }
 
-    /// A sign of trouble: no block is proven until it is read again.
+    /// Invalidates all proofs: no block is proven until it is read again.
     pub fn invalidate(&self, cause: Invalidation) {
-        tracing::info!(?cause, "sign of trouble: own blocks are unproven until they are read again");
+        tracing::info!(?cause, "all block proofs are invalid until the blocks are read again");
         self.state().epoch.0 += 1;
         self.invalidations.send_modify(|count| *count += 1);
     }
 
-    /// Counts the signs of trouble; a change is the time for a resync.
+    /// Reports invalidations; each calls for a resync.
     pub fn invalidations(&self) -> watch::Receiver<u64> {
         self.invalidations.subscribe()
     }
 
-    /// The API server answered a request.
+    /// Takes in an answer of the API server.
     pub fn answered(&self, now: BootTime) {
         self.state().unauthorized_since = None;
         self.in_contact(now);
     }
 
-    /// The API server was heard of: by an answer, or by a watch, which needs no valid token once it is open.
+    /// Takes in contact with the API server: an answer, or a watch, which needs no valid token once it is open.
     pub fn in_contact(&self, now: BootTime) {
         let mut state = self.state();
         let away = state.last_contact.map(|contact| now.since(contact)).unwrap_or_default();
@@ -199,7 +201,7 @@ impl FreshnessTracker {
         }
     }
 
-    /// What became of a request, for the agent's knowledge of outages and of its token.
+    /// Takes in the outcome of a call; `unanswered` says why it had no answer.
     pub fn observe_call(&self, unanswered: Option<&UnknownWhy>, now: BootTime) {
         match unanswered {
             None => self.answered(now),
@@ -208,12 +210,12 @@ impl FreshnessTracker {
         }
     }
 
-    /// The API server did not answer, or a watch failed.
+    /// Takes in a call without an answer, or a failed watch.
     pub fn call_failed(&self) {
         self.state().failing = true;
     }
 
-    /// The API server rejected the agent's token (401).
+    /// Takes in a rejected token (401).
     pub fn unauthorized(&self, now: BootTime) {
         let since = *self.state().unauthorized_since.get_or_insert(now);
         if now.since(since) > self.times.unauthorized() {
@@ -227,22 +229,23 @@ impl FreshnessTracker {
         self.state().failing
     }
 
-    /// The last moment at which the API server is known to have been in contact.
+    /// When the API server was last in contact.
     pub fn last_contact(&self, now: BootTime) -> Option<BootTime> {
         let state = self.state();
         if state.failing { state.last_contact } else { Some(now) }
     }
 
-    /// Until when a block that is claimed now stays out of service: nodes with residents in it come first. `None`: no outage ended lately.
+    /// Until when a block that is claimed now stays out of service, so that nodes with pods in it come first. `None`: no recent
+    /// outage.
     pub fn quiet_until(&self, now: BootTime) -> Option<BootTime> {
         let ended = self.state().outage_ended?;
         let until = ended.after(self.times.quiet_after_outage());
         (until > now).then_some(until)
     }
 
-    /// How long ago each watch was last heard of; `None`: never.
+    /// How long ago each watch was last active; `None`: never.
     pub fn silence(&self, now: BootTime) -> [Option<Duration>; WATCHED_KINDS] {
-        self.state().last_activity.map(|heard| heard.map(|at| now.since(at)))
+        self.state().last_activity.map(|last| last.map(|at| now.since(at)))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

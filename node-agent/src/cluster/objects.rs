@@ -1,4 +1,4 @@
-//! The few facts that the agent keeps of a Node, a pod and a namespace. Pure.
+//! The fields that the agent keeps of a Node, a pod and a namespace. Pure.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -9,7 +9,7 @@ use bobbin_crds::POOL_ANNOTATION;
 use kube::core::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
-/// The annotation by which the API server's copy of a static pod names the UID that kubelet uses for it.
+/// The annotation of a mirror pod with the UID that kubelet uses for the static pod.
 const MIRROR_UID: &str = "kubernetes.io/config.hash";
 
 /// The Node of this agent.
@@ -17,7 +17,7 @@ const MIRROR_UID: &str = "kubernetes.io/config.hash";
 pub struct NodeInfo {
     /// Its name.
     pub name: String,
-    /// Its UID; another one under the same name is another Node.
+    /// Its UID; a Node of the same name with another UID is another Node.
     pub uid: String,
     /// Its first internal IPv4 address.
     pub ipv4: Option<Ipv4Addr>,
@@ -34,7 +34,7 @@ pub struct NodeInfo {
 }
 
 impl NodeInfo {
-    /// The fields of a block that name the node's addresses, and what they should say.
+    /// The fields of a block that hold the node's addresses, and their values.
     pub fn addresses(&self) -> [(&'static str, Option<String>); 2] {
         [
             ("nodeIPv4", self.ipv4.map(|address| address.to_string())),
@@ -42,10 +42,10 @@ impl NodeInfo {
         ]
     }
 
-    /// What counts of a Node.
+    /// Extracts the fields of a Node.
     ///
     /// # Errors
-    /// The object can't be read.
+    /// The object can't be decoded.
     pub fn of(node: &Lenient<SlimNode>) -> Result<NodeInfo, Box<Unreadable>> {
         let node = match node {
             Lenient::Readable(node) => node,
@@ -73,14 +73,14 @@ pub struct PodInfo {
     pub name: String,
     /// The UID of the object.
     pub uid: String,
-    /// The UID that kubelet, and so K8S_POD_UID, uses for it, where that is another: a mirror pod's.
+    /// The UID that kubelet and K8S_POD_UID use for it, if it is another: a mirror pod's.
     pub kubelet_uid: Option<String>,
     /// The pool that its annotation names; an empty annotation counts as absent.
     pub pool: Option<String>,
 }
 
 impl PodInfo {
-    /// What counts of a pod's metadata.
+    /// Extracts the fields of a pod's metadata.
     pub fn of(metadata: &ObjectMeta) -> PodInfo {
         let annotation = |key: &str| metadata.annotations.as_ref().and_then(|all| all.get(key));
         PodInfo {
@@ -92,7 +92,7 @@ impl PodInfo {
         }
     }
 
-    /// Whether this is the pod that the runtime calls by `uid`. A StatefulSet's next pod of the same name is not.
+    /// Whether the runtime calls this pod by `uid`. A StatefulSet's next pod of the same name has another UID.
     pub fn is(&self, uid: &str) -> bool {
         self.uid == uid || self.kubelet_uid.as_deref() == Some(uid)
     }
@@ -108,7 +108,7 @@ pub struct NamespaceInfo {
 }
 
 impl NamespaceInfo {
-    /// What counts of a namespace's metadata.
+    /// Extracts the fields of a namespace's metadata.
     pub fn of(metadata: &ObjectMeta) -> NamespaceInfo {
         let annotation = metadata.annotations.as_ref().and_then(|all| all.get(POOL_ANNOTATION));
         NamespaceInfo {

@@ -1,5 +1,7 @@
-//! The watches of this node's own Node and own blocks. Unlike kube's watcher they see bookmarks, notice silence, and never resume with an
-//! old resourceVersion after anything but their own timeout. What they see takes effect in the callback: doubt waits behind nothing.
+//! The watches of this node's own Node and own blocks.
+//!
+//! Unlike kube's watcher they see bookmarks and notice silence. They resume with an old resourceVersion only after their own timeout.
+//! Updates take effect in the callback, so a doubt is never delayed.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -21,53 +23,53 @@ use crate::cluster::freshness::{FreshnessTracker, Invalidation, ReadStart, Watch
 use crate::cluster::{ClusterCache, NodeInfo};
 use crate::state::{BlockEvent, BlockState, NodeState};
 
-/// How long a list, and the opening of a watch, may take.
+/// How long a list or the opening of a watch may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the API server keeps a watch open: the longest that kube allows (it refuses 295 s and more).
 const WATCH_TIMEOUT: Duration = Duration::from_secs(294);
 /// A watch that ended this much before its timeout was ended by something else.
 const EARLY_CLOSE_MARGIN: Duration = Duration::from_secs(5);
-/// The first pause after a watch broke; each further one is twice as long.
+/// The first pause after a watch broke; each further pause is twice as long.
 const MIN_RETRY_INTERVAL: Duration = Duration::from_millis(100);
-/// A list and what is made of it take much less, or fail; waits for events and pauses don't count.
+/// A watch that makes no progress for this long counts as hanging. Waits for events and pauses don't count.
 const PROGRESS_DEADLINE: Duration = Duration::from_mins(2);
 
-/// What the watches act on.
+/// What the watches update.
 #[derive(Clone)]
 pub struct OwnWatches {
     /// The clients.
     pub clients: Clients,
-    /// What is known of the cluster's objects.
+    /// The cached objects of the cluster.
     pub cluster: ClusterCache,
-    /// The ledger.
+    /// The node's blocks.
     pub node_state: Arc<NodeState>,
-    /// How fresh the API server's word is.
+    /// How fresh the API server's answers are.
     pub freshness: Arc<FreshnessTracker>,
     /// Wakes the resync.
     pub resync: Arc<Notify>,
-    /// Where they say that they make progress.
+    /// Where the watches report progress.
     pub progress: Progress,
 }
 
-/// What a watch shows.
+/// An update of a watch.
 enum WatchUpdate<K> {
-    /// All there is, by a consistent read that was begun then.
+    /// All objects, by a consistent read that began then.
     Listed(Vec<K>, ReadStart),
     Changed(K),
-    /// The object left what is watched, or is gone.
+    /// The object is gone or no longer matches the watch.
     Removed(K),
 }
 
-/// Why a watch has to begin with a list.
+/// Why a watch ended and has to list again.
 enum WatchEnd {
-    /// The connection ended, or the API server said so: it was in contact until now.
+    /// The connection or the API server ended it: there was contact until now.
     Closed,
-    /// Nothing was heard of it.
+    /// It was silent for too long.
     Silent,
 }
 
 impl OwnWatches {
-    /// Watches for ever.
+    /// Watches forever.
     pub async fn run(self) {
         let node = format!("metadata.name={}", self.cluster.node_name());
         let blocks = format!("spec.nodeName={}", self.cluster.node_name());
@@ -108,7 +110,7 @@ impl OwnWatches {
                 Ok(list) => {
                     self.freshness.answered(boot_time());
                     let version = list.metadata.resource_version.clone().unwrap_or_default();
-                    // A list that went back is still the truth of now; the proof that it gives counts from a new generation.
+                    // A list that went back still shows the current state; its proof counts from the new epoch.
                     let start = if self.freshness.observe_version(kind, &version, floor) {
                         self.freshness.begin_read(boot_time())
                     } else {
@@ -128,11 +130,11 @@ impl OwnWatches {
                     }
                     self.freshness.call_failed();
                     if failures == 0 {
-                        tracing::info!(?kind, %error, "the node's own objects can't be listed; trying again");
+                        tracing::info!(?kind, %error, "the node's own objects can't be listed; the agent retries");
                     }
                 }
             }
-            // Who lists well and is refused the watch must not ask without pause.
+            // A client that may list but not watch must not list without a pause.
             if begun.elapsed() > 2 * max_retry_interval {
                 failures = 0;
             }
@@ -141,7 +143,7 @@ impl OwnWatches {
         }
     }
 
-    /// Watches until the watch breaks. Its own timeout is no break: it goes on where it was.
+    /// Watches until the watch ends otherwise than by its own timeout, after which it resumes.
     async fn watch<K>(
         &self,
         kind: WatchedKind,
@@ -160,7 +162,7 @@ impl OwnWatches {
             let opened = match timeout(CALL_TIMEOUT, api.watch(&params, &version)).await {
                 Ok(Ok(stream)) => stream.boxed(),
                 Ok(Err(error)) => {
-                    tracing::info!(?kind, %error, "a watch can't be opened; listing again");
+                    tracing::info!(?kind, %error, "a watch could not be opened; listing again");
                     return WatchEnd::Closed;
                 }
                 Err(_) => return WatchEnd::Silent,
@@ -218,7 +220,7 @@ impl OwnWatches {
         if let Some(node) = node {
             let _ = self.cluster.unreadable().note(node);
         }
-        // A Node that can't be read is there, as it was.
+        // A Node that can't be decoded stays as it was.
         let Ok(node) = node.map(NodeInfo::of).transpose() else { return };
         apply_own_node(&self.cluster, &self.node_state, &self.freshness, &self.resync, node, None);
     }
@@ -286,8 +288,9 @@ impl OwnWatches {
     }
 }
 
-/// Takes in the own Node as it was read: another UID, a deletion or the out-of-service taint puts every block in doubt at once. `as_of`: see
-/// [`ClusterCache::update_node`].
+/// Takes in the own Node as it was read. A new UID, a deletion or the out-of-service taint puts every block in doubt at once.
+///
+/// `as_of`: see [`ClusterCache::update_node`].
 pub(crate) fn apply_own_node(
     cluster: &ClusterCache,
     node_state: &NodeState,

@@ -1,5 +1,4 @@
-//! Which pool a pod gets its address from, out of what the view knows; the rule itself is `ipam::pool_selection`. It never
-//! claims anything.
+//! Selects the pool of a pod from the cached objects. The rule itself is `ipam::pool_selection`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,34 +15,34 @@ use crate::args::UnknownPod;
 use crate::cluster::{ClusterCache, NamespaceInfo, NodeInfo, PodInfo, PodLookup};
 use crate::state::PodRef;
 
-/// How long an ADD waits for the watches to show its pod, namespace or the pools.
+/// How long an ADD waits for the watches to show its pod, its namespace or the pools.
 const WATCH_WAIT: Duration = Duration::from_millis(300);
 
-/// Why a pod gets no pool.
+/// Why no pool could be selected.
 #[derive(Debug, thiserror::Error)]
 pub enum SelectPoolError {
-    /// The pool that is named can't serve; waiting alone does not help.
+    /// The selected pool can't serve the pod; retrying alone does not help.
     #[error("{pod} gets no address: {refusal}")]
     Refused {
-        /// The pod, in words.
+        /// The pod, described for people.
         pod: String,
-        /// The sentence.
+        /// Why the pool can't serve it.
         refusal: SelectionError,
     },
-    /// The API server knows no such pod: it was deleted, or the runtime is ahead.
+    /// The API server has no such pod: it was deleted, or the runtime is ahead of the API server.
     #[error(
-        "{0} gets no address: the API server knows no pod of that name and UID; it was deleted or replaced, and if not, the runtime's next try finds it"
+        "{0} gets no address: the API server has no pod of that name and UID; the pod was deleted or replaced; otherwise the runtime's next try succeeds"
     )]
     PodGone(String),
-    /// Nobody can say which pool the pod is to have.
+    /// The pod's pool can't be determined.
     #[error(
-        "{0} gets no address: its pool is unknown while the API server is unreachable; the runtime tries again (an agent with --unknown-pod=default would take the pool of its namespace, if that is known, else the pool \"default\")"
+        "{0} gets no address: its pool is unknown while the API server is unreachable; the runtime retries (with --unknown-pod=default the agent would use the pool of its namespace, if that is known, or the pool \"default\")"
     )]
     Unreachable(String),
 }
 
 impl SelectPoolError {
-    /// As the runtime is told.
+    /// The error that the runtime gets.
     pub fn to_cni(&self) -> CniError {
         let code = match self {
             SelectPoolError::Refused { .. } => code::POOL_REFUSED,
@@ -53,20 +52,20 @@ impl SelectPoolError {
     }
 }
 
-/// The pool for a pod, and what was learnt of the pod on the way.
+/// The pool of a pod, and what the agent learnt about the pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SelectedPool {
-    /// The pool, and which source named it.
+    /// The pool, and what selected it.
     pub selection: PoolSelection,
-    /// The pod as the runtime named it, with its UID filled in if the runtime passed none.
+    /// The pod as the runtime named it. A missing UID is filled in.
     pub pod: PodRef,
-    /// Whether the API server showed this agent a pod of that very UID. Never for a static pod: only its mirror has a pod object,
-    /// and that has another UID.
+    /// Whether the API server showed this agent a pod of that UID. Never true for a static pod: its mirror pod has another UID.
     pub pod_seen: bool,
 }
 
-/// Chooses for a pod of this node; without a pod (cnitool) the pool is `default`. Makes no call when the watches are up to date and
-/// the runtime passed the pod's UID.
+/// Selects the pool of a pod of this node; without a pod (cnitool) the pool is `default`.
+///
+/// It makes no call if the watches are up to date and the runtime passed the pod's UID.
 ///
 /// # Errors
 /// See [`SelectPoolError`].
@@ -79,7 +78,7 @@ pub async fn select_pool_for_pod(
         "" => "a call without K8S_POD_NAME".to_owned(),
         name => format!("pod {}/{name} on node {}", pod.namespace, cluster.node_name()),
     };
-    // A pool that an agent has not seen yet may be there.
+    // A pool that the agent has not seen yet may exist.
     if !cluster.wait_for_pools(WATCH_WAIT).await {
         return Err(SelectPoolError::Unreachable(words));
     }
@@ -90,16 +89,16 @@ pub async fn select_pool_for_pod(
     let (info, pod, pod_seen) = match cluster.pod(&pod.namespace, &pod.name, &pod.uid, WATCH_WAIT).await {
         PodLookup::Known(found) => {
             let named = with_kubelet_uid(pod, &found);
-            // A pod that was found by name alone may run on another node: only the watch of this node's pods tells.
+            // A pod that was found by its name alone may run on another node; only the watch of this node's pods tells.
             let on_node = || cluster.cached_pod(&named.namespace, &named.name, &named.uid).is_some();
             let seen = found.uid == named.uid && (!pod.uid.is_empty() || on_node());
             (Some(found), named, seen)
         }
         PodLookup::NotSeen => return Err(SelectPoolError::PodGone(words)),
-        // Without a UID the last pod of that name is the best last_seen at the annotation, but nobody can say that it is this pod.
+        // Without a UID the last pod of that name is the best source of the annotation, but it may be another pod.
         PodLookup::Unreachable => {
             let last_seen = pod.uid.is_empty().then(|| cluster.cached_pod_by_name(&pod.namespace, &pod.name)).flatten();
-            // Its annotation may name a pool. A static pod must start without an API server, so its namespace decides.
+            // The pod's annotation may name a pool. A static pod must start without an API server, so its namespace decides.
             if last_seen.is_none() && unknown == UnknownPod::Refuse && !pod.is_static() {
                 return Err(SelectPoolError::Unreachable(words));
             }
@@ -136,10 +135,10 @@ fn unknown_namespace(
     decide(cluster, &words, pod, None)
 }
 
-/// What a pod on its way here will get, as far as the watches know; for claiming ahead.
+/// The pool of a pod that was scheduled to this node, as far as the cache knows.
 pub fn expected_pool(cluster: &ClusterCache, pod: &PodInfo) -> Option<String> {
     let namespace = cluster.namespace(&pod.namespace)?;
-    decide(cluster, "a pod on its way", Some(pod), Some((&pod.namespace, Some(&namespace))))
+    decide(cluster, "an expected pod", Some(pod), Some((&pod.namespace, Some(&namespace))))
         .ok()
         .map(|selection| selection.pool)
 }
@@ -163,7 +162,7 @@ fn decide(
     .map_err(|refusal| SelectPoolError::Refused { pod: words.to_owned(), refusal })
 }
 
-/// What the selection needs to know of a pool.
+/// The properties of a pool that the selection needs.
 pub fn pool_info<'a>(
     pool: &'a AddressPool,
     namespace: Option<&NamespaceInfo>,

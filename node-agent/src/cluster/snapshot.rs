@@ -1,4 +1,4 @@
-//! The view's snapshot under the run directory: written a moment after a change, read once at start. An unreadable snapshot is no snapshot.
+//! The cache's snapshot under the run directory: saved shortly after a change, loaded once at start.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::state::atomic_file;
 
 use super::{CachedObjects, ClusterCache, NamespaceInfo, NodeInfo, PodInfo};
 
-/// How long changes are gathered before they are written.
+/// How long changes are collected before they are saved.
 const SAVE_DEBOUNCE: Duration = Duration::from_secs(1);
 
 #[derive(Serialize, Deserialize)]
@@ -23,7 +23,7 @@ struct Snapshot {
     namespaces: Vec<(String, NamespaceInfo)>,
 }
 
-/// What the last run kept; nothing, if it was another node's.
+/// Loads the snapshot of an earlier run; an empty one if there is none, or if it is another node's.
 pub(super) fn load(path: &Path, node_name: &str) -> CachedObjects {
     let snapshot = match std::fs::read(path)
         .map_err(anyhow::Error::from)
@@ -31,7 +31,7 @@ pub(super) fn load(path: &Path, node_name: &str) -> CachedObjects {
     {
         Ok(snapshot) => snapshot,
         Err(error) => {
-            tracing::debug!(path = %path.display(), %error, "no kept cluster of the cluster");
+            tracing::debug!(path = %path.display(), %error, "no usable cluster snapshot");
             return CachedObjects::default();
         }
     };
@@ -47,7 +47,7 @@ pub(super) fn load(path: &Path, node_name: &str) -> CachedObjects {
     }
 }
 
-/// Writes the snapshot after each change, at most once a second.
+/// Saves a snapshot after each change, at most once a second.
 pub(super) async fn save_on_change(cluster: &ClusterCache) {
     let mut changed = cluster.changed();
     while changed.changed().await.is_ok() {
@@ -56,14 +56,14 @@ pub(super) async fn save_on_change(cluster: &ClusterCache) {
         let bytes = match serialize(cluster) {
             Ok(bytes) => bytes,
             Err(error) => {
-                tracing::warn!(%error, "the cluster of the cluster could not be written down");
+                tracing::warn!(%error, "the cluster snapshot could not be serialized");
                 continue;
             }
         };
         let path = cluster.0.snapshot_path.clone();
         let written = tokio::task::spawn_blocking(move || atomic_file::replace(&path, &bytes, 0o600)).await;
         if let Ok(Err(error)) = written {
-            tracing::warn!(%error, path = %cluster.0.snapshot_path.display(), "the cluster of the cluster could not be kept; a restart without the API server would know less");
+            tracing::warn!(%error, path = %cluster.0.snapshot_path.display(), "the cluster snapshot could not be saved; after a restart without the API server the agent would know fewer objects");
         }
     }
 }
@@ -71,7 +71,6 @@ pub(super) async fn save_on_change(cluster: &ClusterCache) {
 pub(super) fn serialize(cluster: &ClusterCache) -> serde_json::Result<Vec<u8>> {
     let snapshot = {
         let objects = cluster.objects();
-        // Nothing was listed yet: keep what an earlier run wrote.
         Snapshot {
             node: objects.node.clone(),
             pods: objects.pods.values().cloned().collect(),

@@ -1,4 +1,4 @@
-//! The view without an API server: whose pod it is, and what a restart knows.
+//! The cache without an API server: pod identity, and what a restart knows.
 
 use bobbin_api_client::SlimNode;
 use bobbin_crds::AddressPoolSpec;
@@ -49,7 +49,7 @@ fn a_pod_of_the_same_name_is_another_pod_and_a_mirror_pod_goes_by_kubelets_uid()
 }
 
 #[tokio::test]
-async fn a_restart_knows_what_was_seen_before_and_another_nodes_view_is_no_view() {
+async fn a_restart_loads_the_snapshot_unless_it_is_another_nodes() {
     let directory = tempfile::tempdir().unwrap();
     let cluster = ClusterCache::with(None, "n1", directory.path(), freshness());
     assert!(cluster.node().is_none());
@@ -77,7 +77,7 @@ async fn a_restart_knows_what_was_seen_before_and_another_nodes_view_is_no_view(
 }
 
 impl ClusterCache {
-    /// A view that knows what a test says, and no API server.
+    /// A cache with these objects and no API server.
     pub(crate) fn of(
         node: Option<NodeInfo>,
         pools: Vec<AddressPool>,

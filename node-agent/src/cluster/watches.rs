@@ -1,4 +1,7 @@
-//! The watches of pods, pools and namespaces that feed the view. Run by [`ClusterCache::run`]; they never end, whatever the API server says.
+//! The watches of pods, pools and namespaces that fill the cache. They never end, whatever the API server answers.
+//!
+//! kube's `reflector::Store` is not used: it keeps whole objects, and has neither the newly scheduled pods, nor the last readable version
+//! of a pool that can't be decoded, nor the objects of the snapshot before the first list.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -14,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 use super::{CachedKind, CachedObjects, ClusterCache, NamespaceInfo, PodInfo};
 
-/// Runs all three, side by side.
+/// Runs all three watches concurrently.
 pub(super) async fn run(cluster: &ClusterCache, clients: &Clients) {
     let client = &clients.watches;
     let all = Config::default;
@@ -52,11 +55,11 @@ async fn watch<K>(
     cluster.objects().watch_ages[kind as usize] = Some(events.age());
     while let Some(event) = events.next().await {
         let complete = matches!(event, Event::InitDone);
-        // Logged there; the operator tells it by an event.
+        // It logs unreadable objects; the operator reports them by an event.
         let _ = cluster.0.unreadable.event(&event);
         apply(cluster, event);
         if complete {
-            // An empty list is news too: now what is missing is known to be missing.
+            // An empty list is a change too: missing objects are now known not to exist.
             cluster.notify(kind);
         }
     }
@@ -80,14 +83,14 @@ fn pods() -> impl FnMut(&ClusterCache, Event<Lenient<PartialObjectMeta<Pod>>>) {
                 newly_scheduled.retain(|key, pod| pods.get(key).is_some_and(|known| known.uid == pod.uid));
             }
             Event::Apply(pod) => {
-                let leaving = pod.meta().deletion_timestamp.is_some();
+                let terminating = pod.meta().deletion_timestamp.is_some();
                 let pod = PodInfo::of(pod.meta());
                 let mut objects = cluster.objects();
                 let before = objects.pods.insert(key(&pod), pod.clone());
                 if before.as_ref() == Some(&pod) {
                     return;
                 }
-                if !leaving && before.is_none_or(|before| before.uid != pod.uid) {
+                if !terminating && before.is_none_or(|before| before.uid != pod.uid) {
                     objects.newly_scheduled.insert(key(&pod), pod);
                 }
             }
@@ -112,7 +115,7 @@ fn pools() -> impl FnMut(&ClusterCache, Event<Lenient<AddressPool>>) {
             Event::Init => return listed.clear(),
             Event::InitApply(pool) => {
                 let name = pool.name().to_owned();
-                // A pool that can't be read is as it was when it could.
+                // A pool that can't be decoded keeps its last readable version.
                 let pool = pool.into_result().map(Arc::new).ok().or_else(|| known(cluster, &name));
                 listed.extend(pool.map(|pool| (name, pool)));
                 return;
@@ -174,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn pods_that_nobody_asks_for_are_forgotten_with_their_objects() {
+    fn newly_scheduled_pods_that_are_not_taken_are_forgotten_with_their_objects() {
         let cluster = ClusterCache::of(None, Vec::new(), Vec::new(), Vec::new());
         let mut apply = pods();
         for number in 0..1000 {
@@ -185,7 +188,7 @@ mod tests {
         apply(&cluster, Event::Apply(pod("web-0", "new")));
         assert_eq!(cluster.objects().newly_scheduled.len(), 1);
         apply(&cluster, Event::Apply(pod("web-1", "missed")));
-        // The watch began anew without the deletion of web-1.
+        // The watch restarted without the deletion of web-1.
         apply(&cluster, Event::Init);
         apply(&cluster, Event::InitApply(pod("web-0", "new")));
         apply(&cluster, Event::InitDone);

@@ -1,5 +1,7 @@
-//! Keeps the plugin and the CNI configuration on the node: the plugin first, the configuration only while the plugin is there and the
-//! agent can serve. Files of others are left alone.
+//! Keeps the CNI plugin and the CNI configuration installed.
+//!
+//! The plugin comes first. The configuration is installed only while the plugin exists and the agent can serve. Other files are not
+//! touched.
 
 mod problem;
 mod task;
@@ -25,31 +27,31 @@ pub const CONFLIST: &str = "10-bobbin.conflist";
 /// Why something could not be installed or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
-    /// The image has no plugin.
-    #[error("can't read the CNI plugin {path} that is to be installed: {source}; {}; see whether --shim-path names it", config_effect(*.kept))]
+    /// The plugin can't be read from the image.
+    #[error("can't read the CNI plugin {path} to install it: {source}; {}; check --shim-path", config_effect(*.kept))]
     Source {
         /// The executable.
         path: PathBuf,
         /// Why.
         source: std::io::Error,
-        /// The configuration stays, because an older plugin is there.
+        /// The configuration stays, because an older plugin is installed.
         kept: bool,
     },
-    /// The plugin could not be put in its place.
+    /// The plugin could not be written.
     #[error(
-        "can't install the CNI plugin {path}: {source}; {}; see whether the directory is mounted writable into the agent's container",
+        "can't install the CNI plugin {path}: {source}; {}; check that the directory is mounted writable into the agent's container",
         config_effect(*.kept)
     )]
     Plugin {
-        /// Where it was to be written.
+        /// Where it should be.
         path: PathBuf,
         /// Why.
         source: std::io::Error,
-        /// The configuration stays, because an older plugin is there.
+        /// The configuration stays, because an older plugin is installed.
         kept: bool,
     },
     /// A file could not be written.
-    #[error("can't install {path}: {source}; see whether the directory is mounted writable into the agent's container")]
+    #[error("can't install {path}: {source}; check that the directory is mounted writable into the agent's container")]
     File {
         /// The file.
         path: PathBuf,
@@ -57,38 +59,38 @@ pub enum InstallError {
         source: std::io::Error,
     },
     /// A file could not be removed.
-    #[error("can't remove {path}: {source}; remove it by hand")]
+    #[error("can't remove {path}: {source}; remove the file on the node")]
     Remove {
         /// The file.
         path: PathBuf,
         /// Why.
         source: std::io::Error,
     },
-    /// The setting makes no sense.
+    /// A setting is invalid.
     #[error(transparent)]
     Chained(#[from] ChainedError),
 }
 
 fn config_effect(kept: bool) -> &'static str {
     if kept {
-        "the older plugin there stays in use"
+        "the installed older plugin stays in use"
     } else {
-        "the CNI configuration is withheld until the plugin is there, so the node runs no new pods"
+        "the agent installs no CNI configuration without the plugin, so the node starts no new pods"
     }
 }
 
 /// What one pass did and found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct InstallReport {
-    /// Files that were not there before.
+    /// Files that did not exist before.
     new: Vec<PathBuf>,
-    /// Files that were as they should be in an earlier pass and were not any more: somebody removed or changed them.
+    /// Files that another program removed or changed since an earlier pass.
     restored: Vec<PathBuf>,
-    /// What an administrator should know.
+    /// Problems that an administrator should know.
     problems: Vec<InstallProblem>,
 }
 
-/// Installs, and remembers what it installed.
+/// Installs the files and remembers what it installed.
 pub(crate) struct Installer {
     args: Args,
     versions: PluginVersions,
@@ -97,16 +99,16 @@ pub(crate) struct Installer {
 }
 
 impl Installer {
-    /// For the directories of these settings.
+    /// Creates the installer for the directories of these settings.
     pub(crate) fn new(args: Args) -> Installer {
         for directory in [&args.cni_bin_dir, &args.cni_conf_dir] {
-            // A directory that can't be read is told by the first pass.
+            // The first pass reports a directory that can't be read.
             let _ = atomic_file::tidy(directory);
         }
         Installer { args, versions: PluginVersions::default(), plugin_seen: false, conflist_seen: None }
     }
 
-    /// Puts in place what is missing or was changed: the plugin, and, when the agent `serves`, the configuration.
+    /// Installs what is missing or was changed: the plugin and, if the agent `serves`, the configuration.
     pub(crate) async fn reconcile(&mut self, serves: bool) -> InstallReport {
         let mut done = InstallReport { problems: shadowing_configs(&self.args), ..InstallReport::default() };
         let result = match self.install_plugin(&mut done) {
@@ -119,8 +121,10 @@ impl Installer {
         done
     }
 
-    /// Copies the shim to where the runtime looks for plugins; a call meets the old one or the new one, whole. Without a plugin the
-    /// runtime must not be sent to it; an older one serves as well as it can.
+    /// Installs the plugin atomically.
+    ///
+    /// Without any plugin the configuration is removed, so that the runtime does not call one; an older plugin serves as well as it
+    /// can.
     fn install_plugin(&mut self, done: &mut InstallReport) -> Result<(), InstallError> {
         let path = self.args.cni_bin_dir.join(PLUGIN);
         match self.write_plugin(&path) {
@@ -131,7 +135,10 @@ impl Installer {
             }
             Err(error) => {
                 if !is_executable(&path) && remove_conflist(&self.args)? {
-                    tracing::warn!("removed the CNI configuration, because the plugin {} is gone", path.display());
+                    tracing::warn!(
+                        "removed the CNI configuration because the CNI plugin {} does not exist",
+                        path.display()
+                    );
                     self.conflist_seen = None;
                 }
                 Err(error)
@@ -183,7 +190,7 @@ impl InstallReport {
     }
 }
 
-/// Configurations that sort before ours: the runtime takes the first, so that ours is not used.
+/// Configurations that sort before Bobbin's: the runtime uses the first.
 fn shadowing_configs(args: &Args) -> Vec<InstallProblem> {
     let Ok(entries) = std::fs::read_dir(&args.cni_conf_dir) else { return Vec::new() };
     let names = entries.filter_map(Result::ok).map(|entry| entry.file_name());
@@ -192,7 +199,7 @@ fn shadowing_configs(args: &Args) -> Vec<InstallProblem> {
     first.iter().map(|name| InstallProblem::shadowed_by(&args.cni_conf_dir.join(name), &args.node_name)).collect()
 }
 
-/// Takes the configuration away: the runtime calls us no more for new pods. True: there was one.
+/// Removes the configuration, so that the runtime does not call Bobbin for new pods. True: it existed.
 ///
 /// # Errors
 /// It could not be removed.
@@ -200,7 +207,7 @@ pub fn remove_conflist(args: &Args) -> Result<bool, InstallError> {
     remove(&args.cni_conf_dir.join(CONFLIST))
 }
 
-/// Takes the shim away. True: there was one.
+/// Removes the plugin. True: it existed.
 ///
 /// # Errors
 /// It could not be removed.
@@ -212,7 +219,7 @@ fn remove(path: &Path) -> Result<bool, InstallError> {
     atomic_file::remove(path).map_err(|source| InstallError::Remove { path: path.to_owned(), source })
 }
 
-/// Writes a file unless it is there with these bytes and this mode. True: it was written.
+/// Writes a file unless it has these bytes and this mode already. True: it was written.
 fn write_if_changed(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<bool> {
     let is_current = std::fs::symlink_metadata(path).is_ok_and(|seen| {
         seen.is_file() && seen.permissions().mode() & 0o777 == mode && seen.len() == bytes.len() as u64
@@ -223,7 +230,7 @@ fn write_if_changed(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<boo
     atomic_file::replace_durably(path, bytes, mode).map(|()| true)
 }
 
-/// Whether a runtime can execute a file.
+/// Whether a runtime can execute the file.
 fn is_executable(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|seen| seen.is_file() && seen.len() > 0 && seen.permissions().mode() & 0o111 != 0)
 }

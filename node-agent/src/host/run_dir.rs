@@ -1,5 +1,4 @@
-//! The run directory (`--run-dir`): one agent at a time, of one node. Owns the lock, the identity file `agent.json` and the names of
-//! the sockets. The checkpoint's other files belong to whoever writes them.
+//! The run directory (`--run-dir`): one agent at a time, of one node. Owns the lock, the identity file and the sockets' names.
 
 pub mod heartbeat;
 mod identity;
@@ -26,15 +25,15 @@ use lock::{Lock, Tried};
 
 /// How often a waiting agent tries to get the lock.
 const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(200);
-/// How often it says that it still waits.
+/// How often the agent logs that it still waits.
 const REMINDER_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Why the run directory is not to be had.
+/// Why the agent can't use the run directory.
 #[derive(Debug, thiserror::Error)]
 pub enum RunDirError {
     /// It can't be read or written.
     #[error(
-        "the run directory {} can't be used: {} could not be {what}: {source}; mount it writable into the agent's container, or name another directory with --run-dir",
+        "can't use the run directory {}: {} could not be {what}: {source}; mount it writable into the agent's container, or set another directory with --run-dir",
         directory.display(), path.display()
     )]
     Unusable {
@@ -49,7 +48,7 @@ pub enum RunDirError {
     },
     /// The lock file was removed while this agent ran, and another agent has the new one.
     #[error(
-        "another agent ({holder}) took over the run directory {}, because its lock file was removed while this agent ran; this agent ends and waits for its turn",
+        "another agent ({holder}) locked the run directory {} after its lock file was removed; this agent exits and waits for the lock",
         directory.display()
     )]
     TakenOver {
@@ -60,7 +59,7 @@ pub enum RunDirError {
     },
     /// The directory was removed on the host while it is mounted into the agent's container: nothing can be written there any more.
     #[error(
-        "the run directory {} was removed on the host while this agent ran; this agent ends, and the next one gets a new directory",
+        "the run directory {} was removed on the host while this agent ran; this agent exits, and the next one gets a new directory",
         directory.display()
     )]
     Removed {
@@ -82,9 +81,10 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Takes the lock, and waits for it as long as another agent has it; the log says so at once and each minute. Then looks at whose
-    /// checkpoint is there. The caller [saves](RunDir::save) its identity before it writes anything else. `pod_name` tells other agents
-    /// who has the lock.
+    /// Takes the lock, and waits while another agent has it; the log says so at once and each minute. Then checks whose checkpoint it
+    /// is.
+    ///
+    /// The caller [saves](RunDir::save) its identity before it writes anything else. `pod_name` tells other agents who has the lock.
     ///
     /// # Errors
     /// The directory can't be made, read or written.
@@ -108,17 +108,17 @@ impl RunDir {
         &self.path
     }
 
-    /// Where the CNI plugin calls.
+    /// The socket that the CNI plugin calls.
     pub fn socket(&self) -> PathBuf {
         self.path.join(SOCKET)
     }
 
-    /// Where probes ask.
+    /// The socket that answers probes.
     pub fn health_socket(&self) -> PathBuf {
         self.path.join(HEALTH_SOCKET)
     }
 
-    /// Whether the agent has been ready since boot: STATUS goes by it. A marker that is removed later changes nothing.
+    /// Whether the agent has been ready since boot; STATUS depends on it. A marker that is removed later changes nothing.
     pub fn was_ready(&self) -> bool {
         if self.has_marker() {
             self.ready.store(true, Ordering::Release);
@@ -126,16 +126,16 @@ impl RunDir {
         self.ready.load(Ordering::Acquire)
     }
 
-    /// Says that the agent has been ready since boot. The plugin asks for the marker when the agent is away.
+    /// Marks that the agent has been ready since boot. The plugin reads the marker when the agent is away.
     ///
     /// # Errors
-    /// The marker can't be written. The agent itself knows all the same, and the heartbeat tries again.
+    /// The marker can't be written. The agent counts as ready all the same, and the heartbeat retries.
     pub fn mark_ready(&self) -> Result<(), RunDirError> {
         self.ready.store(true, Ordering::Release);
         self.keep_marker()
     }
 
-    /// Makes a marker again that another program removed.
+    /// Creates a marker again that another program removed.
     fn keep_marker(&self) -> Result<(), RunDirError> {
         let closed = self.closed.lock();
         if *closed || !self.ready.load(Ordering::Acquire) || self.has_marker() {
@@ -149,7 +149,7 @@ impl RunDir {
         self.path.join(READY_MARKER).exists()
     }
 
-    /// Writes the identity; a reader sees the old or the new one, whole. After [`RunDir::forget`] it writes nothing.
+    /// Saves the identity atomically. After [`RunDir::forget`] it saves nothing.
     ///
     /// # Errors
     /// It can't be written; the old one is untouched.
@@ -165,7 +165,7 @@ impl RunDir {
             .map_err(|source| unusable(&self.path, &path, "written", source))
     }
 
-    /// Forgets identity and marker for good: the node is closed, and the directory holds no checkpoint any more.
+    /// Removes identity and marker for good: the agent was uninstalled.
     ///
     /// # Errors
     /// It can't be removed.
@@ -179,11 +179,11 @@ impl RunDir {
         Ok(())
     }
 
-    /// Makes sure that the lock is still the directory's: a lock file that another program removed is made and locked again. True: it
-    /// was.
+    /// Checks that the lock still is the directory's. If another program removed the lock file, it creates and locks a new one. True:
+    /// it did.
     ///
     /// # Errors
-    /// Another agent was quicker, or the directory itself is gone, so this one must end; or the directory can't be written.
+    /// Another agent has the lock, or the directory is gone, so this agent must exit; or the directory can't be written.
     pub fn keep_lock(&self) -> Result<bool, RunDirError> {
         if fs::metadata(&self.path).is_ok_and(|directory| directory.nlink() == 0) {
             return Err(RunDirError::Removed { directory: self.path.clone() });
@@ -214,7 +214,7 @@ impl RunDir {
             Err(error) => {
                 tracing::error!(
                     path = %path.display(), %error,
-                    "the run directory holds a checkpoint, but the identity of its node can't be read; the checkpoint is kept and counts as in use"
+                    "the run directory has a checkpoint, but its node's identity can't be read; the agent keeps the checkpoint and counts its addresses as in use"
                 );
                 Ok(Previous::Unknown)
             }
@@ -225,7 +225,7 @@ impl RunDir {
         let moved = quarantine::quarantine(&self.path, &name);
         let quarantine = moved.map_err(|source| unusable(&self.path, &self.path, "cleared", source))?;
         tracing::warn!(
-            "the run directory {} holds the checkpoint of node {name}, but this agent serves node {node_name}: the checkpoint was moved to {} and is not used; remove it when you no longer need it",
+            "the run directory {} has the checkpoint of node {name}, but this agent serves node {node_name}; the agent moved the checkpoint to {} and does not use it; remove that directory when you no longer need it",
             self.path.display(),
             quarantine.display()
         );
@@ -256,7 +256,7 @@ async fn wait_for_lock(directory: &Path, pod_name: Option<&str>) -> Result<Lock,
         if Instant::now() >= next_reminder {
             tracing::warn!(
                 waited = ?begun.elapsed(),
-                "the run directory {} is locked by another agent ({holder}); this agent waits until that one has ended",
+                "the run directory {} is locked by another agent ({holder}); this agent waits until that one exits",
                 directory.display()
             );
             next_reminder = Instant::now() + REMINDER_INTERVAL;

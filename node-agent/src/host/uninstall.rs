@@ -1,6 +1,7 @@
-//! Leaving (`--mode=remove`): takes from the node what the agent put there, once no pod needs it any more, and says what it waits for.
-//! While it waits, DEL is served as ever and ADD is refused; the stock retires and releases the blocks. When all is gone it returns; the
-//! process stays, since a DaemonSet would start it again and again.
+//! Uninstalls (`--mode=remove`): removes from the node what the agent installed, once no pod needs it, and reports what it waits for.
+//!
+//! Meanwhile DEL is served, ADD is refused, and the demand controller releases the blocks. The process stays, since its DaemonSet would
+//! restart it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,24 +17,24 @@ use crate::host::run_dir::{RunDir, layout};
 use crate::network::export::ExportedBlocks;
 use crate::state::{Attachment, BlockView, NodeState, first_names};
 
-/// How often it is said again what is waited for.
+/// How often the agent reports what it waits for.
 const REMINDER_INTERVAL: Duration = Duration::from_mins(1);
-/// With `force`: how long blocks and records may take before leaving goes on without them.
+/// With `--force`: how long blocks and assignments may take before the uninstall goes on without them.
 const FORCED_RELEASE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Names in a sentence; more are counted.
+/// How many blocks a message names.
 const MAX_NAMED_BLOCKS: usize = 5;
 
-/// What leaving takes away.
+/// What the uninstall needs.
 pub struct Uninstall {
     /// The settings.
     pub args: Args,
-    /// The ledger: who still needs us.
+    /// The node's blocks and attachments.
     pub node_state: Arc<NodeState>,
-    /// The records that go before the blocks.
+    /// The assignments, which are deleted before the blocks are released.
     pub assignment_writer: AssignmentWriter,
     /// The node's network.
     pub network: Network,
-    /// Repair ends before the network is taken down.
+    /// Ends repairs before the network is removed.
     pub exported: ExportedBlocks,
     /// Events on the node.
     pub events: Events,
@@ -42,20 +43,20 @@ pub struct Uninstall {
 }
 
 impl Uninstall {
-    /// Leaves. Returns when nothing of ours is left on the node but the run directory's socket.
+    /// Uninstalls. Returns when nothing but the run directory's sockets is left on the node.
     ///
     /// # Errors
-    /// The configuration could not be removed: then nothing else is, since new pods would still be sent to us.
+    /// The configuration could not be removed. Then nothing else is, since the runtime still calls Bobbin for new pods.
     pub async fn run(&self) -> Result<(), InstallError> {
-        // The configuration last of what pods need: without it containerd calls no DEL either.
+        // The configuration goes after the pods: without it containerd calls no DEL.
         self.wait_for_pods().await;
         if remove_conflist(&self.args)? {
-            tracing::info!("removed the CNI configuration; new pods need another plugin from now on");
+            tracing::info!("removed the CNI configuration; new pods need another CNI plugin from now on");
         }
         let left = self.wait_for_blocks().await;
         self.exported.close().await;
         match self.network.tear_down().await {
-            Ok(gone) => tracing::info!(gone = gone.join(", "), "removed rule, routes and filter"),
+            Ok(gone) => tracing::info!(gone = gone.join(", "), "removed the node's rules, routes and nftables table"),
             Err(error) => {
                 let sentence = cleanup_failed(&self.args, &error);
                 tracing::error!("{sentence}");
@@ -70,14 +71,14 @@ impl Uninstall {
         let node = &self.args.node_name;
         if left > 0 {
             let sentence = format!(
-                "node {node} is not clean: {left} blocks are left to the operator, which frees them once the Node is deleted; see: kubectl get addressblocks --field-selector spec.nodeName={node}"
+                "node {node} still has {left} blocks, which the operator releases once the Node is deleted; list them: kubectl get addressblocks --field-selector spec.nodeName={node}"
             );
             tracing::warn!("{sentence}");
             self.events.node_warning("CleanupFailed", &sentence);
             return Ok(());
         }
         let sentence = format!(
-            "Bobbin is removed from node {node}; helm uninstall may follow once every node says so, or set agent.mode=run to use it again"
+            "Bobbin was removed from node {node}; run helm uninstall once every node reports this, or set agent.mode=run to use Bobbin again"
         );
         tracing::info!("{sentence}");
         self.events.node_note("Removed", &sentence);
@@ -100,7 +101,7 @@ impl Uninstall {
             tracing::info!("{sentence}");
             self.events.node_note("WaitingForPods", &sentence);
             let until = tokio::time::Instant::now() + REMINDER_INTERVAL;
-            // One line a minute, however many pods go in it.
+            // One report a minute, however many pods end in it.
             while self.node_state.attachment_count() > 0 {
                 match tokio::time::timeout_at(until, changed.changed()).await {
                     Ok(Ok(())) => {}
@@ -110,66 +111,67 @@ impl Uninstall {
         }
     }
 
-    /// Waits until every block has gone back and every record is deleted. Returns how many blocks are left, which only `force` allows.
+    /// Waits until every block is released and every assignment deleted. Returns how many blocks are left, which only `--force`
+    /// allows.
     async fn wait_for_blocks(&self) -> usize {
         let begun = tokio::time::Instant::now();
         let mut changed = self.node_state.changed();
-        let mut told = begun;
+        let mut reported_at = begun;
         loop {
             changed.mark_unchanged();
             let blocks: Vec<BlockView> =
                 self.node_state.blocks().into_iter().filter(|block| block.state.counts_as_ours()).collect();
-            let records = self.assignment_writer.pending();
-            if blocks.is_empty() && records == 0 {
+            let assignments = self.assignment_writer.pending();
+            if blocks.is_empty() && assignments == 0 {
                 return 0;
             }
             if self.args.force && begun.elapsed() >= FORCED_RELEASE_TIMEOUT {
                 return blocks.len();
             }
-            if told.elapsed() >= REMINDER_INTERVAL {
-                told = tokio::time::Instant::now();
-                let sentence = waits_for_blocks(&blocks, records, &self.args.node_name);
+            if reported_at.elapsed() >= REMINDER_INTERVAL {
+                reported_at = tokio::time::Instant::now();
+                let sentence = waits_for_blocks(&blocks, assignments, &self.args.node_name);
                 tracing::info!("{sentence}");
                 self.events.node_note("WaitingForBlocks", &sentence);
             }
-            // Deleted records change nothing in the ledger, so they are looked for at least this often.
+            // A deleted assignment does not change the node's state, so poll for it.
             let _ = tokio::time::timeout(Duration::from_millis(500), changed.changed()).await;
         }
     }
 }
 
-/// What to do by hand where the network could not be cleaned. The error comes last, for it may be long and an event is cut.
+/// The message for a network that could not be removed. The error comes last, because it may be long and an event is cut.
 fn cleanup_failed(args: &Args, error: &KernelError) -> String {
     let Args { node_name, rule_priority, pod_table, export_table, nft_table, protocol, direct_protocol, .. } = args;
     format!(
-        "the network of node {node_name} could not be cleaned; reboot it, or run there, as ip -4 and as ip -6: ip rule del priority {rule_priority} protocol {protocol}; ip route flush table {pod_table} proto {protocol}; ip route flush table {export_table} proto {protocol}; ip route flush table main proto {direct_protocol}; and once: nft delete table inet {nft_table}. What failed: {error}"
+        "Bobbin's routes could not be removed from node {node_name}; reboot the node, or run there, as ip -4 and as ip -6: ip rule del priority {rule_priority} protocol {protocol}; ip route flush table {pod_table} proto {protocol}; ip route flush table {export_table} proto {protocol}; ip route flush table main proto {direct_protocol}; and once: nft delete table inet {nft_table}. The error: {error}"
     )
 }
 
-/// What is waited for once no pod is left, in one sentence.
-fn waits_for_blocks(blocks: &[BlockView], records: usize, node: &str) -> String {
+/// The message while blocks and assignments are left.
+fn waits_for_blocks(blocks: &[BlockView], assignments: usize, node: &str) -> String {
     let named: Vec<String> = blocks
         .iter()
         .take(MAX_NAMED_BLOCKS)
         .map(|block| format!("{} ({})", block.held.name, block.state.name()))
         .collect();
     format!(
-        "leaving node {node} waits for {} blocks to go back and {records} records to be deleted: {}; see that the API server answers and what the events of the node say, or set agent.force=true to leave them to the operator",
+        "uninstalling from node {node} waits for {} blocks to be released and {assignments} assignments to be deleted: {}; check that the API server answers and the events of the node, or set agent.force=true to leave them to the operator",
         blocks.len(),
         named.join(", ")
     )
 }
 
-/// What is waited for, in one sentence.
+/// The message while attachments are left.
 fn waits_for(left: &[Attachment], node: &str) -> String {
     format!(
-        "leaving node {node} waits for {} attachments to end: {}; delete or move these pods, or set agent.force=true to cut them off",
+        "uninstalling from node {node} waits for {} attachments to end: {}; delete or move these pods, or set agent.force=true to cut them off",
         left.len(),
         first_names(left)
     )
 }
 
-/// The kept state; the socket and the directory stay while the process runs.
+/// Removes the checkpoint; sockets and directory stay while the process runs.
 fn remove_state(run_dir: &Path) {
     for directory in layout::CHECKPOINT_DIRECTORIES {
         warn_unless_gone(std::fs::remove_dir_all(run_dir.join(directory)), directory);
@@ -183,7 +185,7 @@ fn warn_unless_gone(result: std::io::Result<()>, what: &str) {
     if let Err(error) = result
         && error.kind() != std::io::ErrorKind::NotFound
     {
-        tracing::warn!(what, %error, "kept state could not be removed");
+        tracing::warn!(what, %error, "a file of the checkpoint could not be removed");
     }
 }
 
@@ -192,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_gone_already_needs_no_removal() {
+    fn missing_files_are_no_error() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join(layout::PENDING_DELETIONS)).unwrap();
         std::fs::write(directory.path().join(layout::BOOT), "x").unwrap();

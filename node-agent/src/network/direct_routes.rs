@@ -1,5 +1,6 @@
-//! With `--routing=direct`: the routes to the other nodes' blocks, out of a watch on all claimed blocks. Repair asks for them; nothing
-//! here touches the kernel. The one thing an agent watches that grows with the cluster.
+//! With `--routing=direct`: computes the routes to the other nodes' blocks from a watch on all claimed blocks.
+//!
+//! The network reconcile applies them. This is the only watch of an agent that grows with the cluster.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -15,7 +16,7 @@ use kube::runtime::watcher::{Config, Event};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
-/// The other nodes' blocks. Cheap to clone.
+/// The routes to the other nodes' blocks. Cheap to clone.
 #[derive(Clone)]
 pub struct DirectRoutes(Arc<RouteTable>);
 
@@ -26,24 +27,24 @@ struct RouteTable {
 }
 
 impl DirectRoutes {
-    /// For the agent of a node; knows nothing until [`DirectRoutes::run`] has listed once.
+    /// Creates the table of a node's agent; it is unknown until [`DirectRoutes::run`] has listed once.
     pub fn new(node_name: &str) -> DirectRoutes {
         let table =
             RouteTable { node_name: node_name.to_owned(), routes: Mutex::default(), changed: watch::channel(0).0 };
         DirectRoutes(Arc::new(table))
     }
 
-    /// The routes that should be there; `None` until the blocks were listed once: then those in the kernel are left as they are.
+    /// The routes that should exist; `None` until the blocks were listed once: then the kernel's routes stay as they are.
     pub fn wanted(&self) -> Option<Vec<DirectRoute>> {
         self.routes().as_ref().map(|routes| routes.values().copied().collect())
     }
 
-    /// Counts up on every change.
+    /// Reports every change.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.0.changed.subscribe()
     }
 
-    /// Watches for ever.
+    /// Watches forever.
     pub async fn run(&self, clients: &Clients) {
         let api: Api<Lenient<AddressBlock>> = Api::all(clients.watches.clone());
         let mut events = bobbin_api_client::watch(api, Config::default().fields("spec.nodeName!="));
@@ -71,7 +72,7 @@ impl DirectRoutes {
         }
     }
 
-    /// The route to a block; of one that can't be read, the route as it was.
+    /// The route to a block. A block that can't be decoded keeps its route.
     fn route_to(&self, block: &Lenient<AddressBlock>) -> Option<DirectRoute> {
         match block.readable() {
             Some(block) => route_to(block, &self.0.node_name),
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn only_other_nodes_blocks_have_a_route_and_by_the_addresses_that_are_known() {
+    fn only_other_nodes_blocks_have_a_route_by_their_known_addresses() {
         assert_eq!(route_to(&block(Some("n1")), "n1"), None);
         assert_eq!(route_to(&block(None), "n1"), None);
         let route = route_to(&block(Some("n2")), "n1").unwrap();
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn before_the_first_list_nothing_is_known_rather_than_nothing_is_there() {
+    fn before_the_first_list_the_routes_are_unknown() {
         let direct = DirectRoutes::new("n1");
         assert_eq!(direct.wanted(), None);
         assert!(direct.put(BTreeMap::new()));

@@ -1,5 +1,4 @@
-//! Keeps the node's network as it should be, and tells what it found: compares at start, on the kernel's hints and every minute. The
-//! comparing and mending is the kernel crate's.
+//! Reconciles the node's network: at start, on the kernel's notifications and every minute. The datapath crate compares and repairs.
 
 mod report;
 
@@ -17,22 +16,22 @@ use crate::resync::Resynced;
 use crate::state::{Attachment, AttachmentPhase};
 use report::{Report, Reported, lost_interface};
 
-/// Without news from the kernel.
+/// How often the network is compared without a notification of the kernel.
 const RECONCILE_INTERVAL: Duration = Duration::from_mins(1);
-/// News are gathered so long, for one change rarely comes alone.
+/// How long notifications are collected, because one change rarely comes alone.
 const DEBOUNCE: Duration = Duration::from_millis(500);
-/// A pass takes milliseconds; one that hangs is given up and tried again.
+/// How long a pass may take. It usually takes milliseconds; one that hangs is abandoned, and the next pass retries.
 const PASS_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What one pass leaves to the next.
+/// What one pass passes on to the next.
 #[derive(Default)]
 struct PassState {
     reported: Reported,
-    /// Without direct routing: the routes of an earlier run with it were removed.
+    /// Without direct routing: the direct routes of an earlier run were removed.
     without_direct_routes: bool,
 }
 
-/// Repairs, for ever.
+/// Reconciles the network until the agent stops.
 pub async fn run(agent: Arc<Agent>, direct: Option<DirectRoutes>, resynced: watch::Receiver<Resynced>) {
     let mut changes = agent.network.changes();
     let mut state = PassState::default();
@@ -67,7 +66,7 @@ async fn changed(routes: Option<&mut tokio::sync::watch::Receiver<u64>>) {
     }
 }
 
-/// One comparison. Until the API server has reported which blocks are the node's, the journal's list may lack some.
+/// One pass. Until the API server has listed the node's blocks, the checkpoint's list may be incomplete.
 async fn pass(agent: &Agent, direct: Option<&DirectRoutes>, blocks_may_lack: bool, state: &mut PassState) {
     let found = {
         let Some((_lock, blocks)) = agent.exported.hold().await else { return };
@@ -99,12 +98,10 @@ async fn pass(agent: &Agent, direct: Option<&DirectRoutes>, blocks_may_lack: boo
             report_broken(agent, &broken, &mut state.reported);
         }
         Ok(Err(error)) => {
-            tracing::error!(%error, "the node's network could not be compared; the next pass tries again");
+            tracing::error!(%error, "the node's network could not be compared; the agent retries");
         }
         Err(_) => {
-            tracing::error!(
-                "comparing the node's network took longer than {PASS_TIMEOUT:?}; the next pass tries again"
-            );
+            tracing::error!("comparing the node's network took longer than {PASS_TIMEOUT:?}; the agent retries");
         }
     }
 }
@@ -123,7 +120,7 @@ fn report_findings(agent: &Agent, report: &Report) {
         tracing::warn!("repaired the node's network: {what}");
     }
     for what in &report.not_repairable {
-        tracing::warn!("the node's network is not as it should be: {what}");
+        tracing::warn!("the node's network could not be repaired: {what}");
         agent.events.node_warning("NetworkNotRepaired", what);
     }
     if let Some(sentence) = report.repaired_sentence() {
@@ -131,8 +128,9 @@ fn report_findings(agent: &Agent, report: &Report) {
     }
 }
 
-/// The live attachments without a link whose namespace is not known to be gone. A pod that ended while the kernel was looked at misses
-/// nothing, and one whose namespace is gone is freed soon.
+/// The live attachments that have no link although their network namespace exists, or may exist.
+///
+/// An attachment that ended during the pass is not broken, and one without its namespace is removed soon.
 async fn broken(agent: &Agent, report: &Report) -> Vec<Attachment> {
     let mut live = live(agent);
     let missing: Vec<Attachment> = report.link_missing.iter().filter_map(|key| live.remove(key)).collect();
@@ -144,7 +142,7 @@ async fn broken(agent: &Agent, report: &Report) -> Vec<Attachment> {
     let presence = match tokio::time::timeout(PASS_TIMEOUT, agent.network.presence(asked)).await {
         Ok(Ok(presence)) => presence,
         Ok(Err(error)) => {
-            tracing::warn!(%error, "whether pods without a link have a network namespace is not known");
+            tracing::warn!(%error, "can't find out whether pods without a link still have a network namespace");
             HashMap::new()
         }
         Err(_) => HashMap::new(),

@@ -1,4 +1,4 @@
-//! Whose a record is.
+//! Whose an assignment is.
 
 use super::*;
 
@@ -17,13 +17,13 @@ fn found(container: &str, node: &str) -> AssignmentInfo {
         created_at: MicroTime(jiff::Timestamp::UNIX_EPOCH),
         boot_id: "boot".to_owned(),
     };
-    let mut record = IPAssignment::new("10.64.0.5", spec);
-    record.metadata.uid = Some("uid".to_owned());
-    AssignmentInfo::of(Lenient::Readable(record))
+    let mut assignment = IPAssignment::new("10.64.0.5", spec);
+    assignment.metadata.uid = Some("uid".to_owned());
+    AssignmentInfo::of(Lenient::Readable(assignment))
 }
 
 #[test]
-fn a_record_that_this_node_left_behind_is_told_from_another_nodes() {
+fn an_assignment_is_the_attachments_only_with_its_key_and_node() {
     let key = AttachmentKey::new("c1", "eth0");
     assert_eq!(owner_result(found("c1", "n1"), &key, "n1"), CallResult::Own("uid".to_owned()));
     for (container, node) in [("c2", "n1"), ("c2", "n2"), ("c1", "n2")] {

@@ -37,9 +37,9 @@ fn reads_follow_each_other_without_a_pause_and_a_failed_write_brings_it_back() {
     assert!(health.pause() >= MAX_PROBE_INTERVAL / 2);
 }
 
-/// Many queue that must read first, one call at a time: reads are answered, creates are not, until they are.
+/// Many queues that must read first, one call at a time: reads are answered, creates are not, until they are.
 #[test]
-fn health_returns_though_every_lane_reads_first_and_each_pause_buys_one_write_at_most() {
+fn health_returns_although_every_queue_reads_first_and_each_pause_allows_at_most_one_write() {
     let health = WriteHealth::new();
     health.observe(CallKind::Create, false);
     let mut reads_first = [true; 100];

@@ -1,9 +1,9 @@
-//! The queue on disk.
+//! The pending deletions on disk.
 
 use super::*;
 
 #[test]
-fn what_is_kept_is_found_again_until_it_is_forgotten() {
+fn a_saved_deletion_is_loaded_until_it_is_removed() {
     let directory = tempfile::tempdir().unwrap();
     let deletions = PendingDeletions::open(&directory.path().join("deletions")).unwrap();
     let one = PendingDeletion { name: "10.64.0.5".to_owned(), key: AttachmentKey::new("c1", "eth0"), uid: None };

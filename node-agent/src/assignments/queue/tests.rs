@@ -1,4 +1,4 @@
-//! A queue against a server that loses answers: whatever it loses, in the end the record of the last attachment stands, or none.
+//! A queue against a server that loses answers. In the end the assignment of the last attachment exists, or none.
 
 use bobbin_crds::{IPAssignment, IPAssignmentSpec};
 use bobbin_ipam::{AttachmentKey, IpPair};
@@ -12,7 +12,7 @@ fn key(number: usize) -> AttachmentKey {
     AttachmentKey::new(format!("c{number}"), "eth0")
 }
 
-fn record(number: usize) -> Box<IPAssignment> {
+fn assignment(number: usize) -> Box<IPAssignment> {
     let spec = IPAssignmentSpec {
         pool_name: "default".to_owned(),
         block_name: "default-0".to_owned(),
@@ -32,13 +32,13 @@ fn record(number: usize) -> Box<IPAssignment> {
 
 fn create(number: usize) -> (Operation, oneshot::Receiver<Confirmation>) {
     let (reply, answer) = oneshot::channel();
-    (Operation::create(key(number), IpPair { ipv4: None, ipv6: None }, record(number), reply), answer)
+    (Operation::create(key(number), IpPair { ipv4: None, ipv6: None }, assignment(number), reply), answer)
 }
 
-/// What the API server has of the one address.
+/// The API server's state of one address.
 #[derive(Default)]
 struct Server {
-    stands: Option<(AttachmentKey, String)>,
+    existing: Option<(AttachmentKey, String)>,
     uids: usize,
     writes: usize,
 }
@@ -46,7 +46,7 @@ struct Server {
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     None,
-    /// The call does what it says, and the answer is lost.
+    /// The call takes effect, and the answer is lost.
     AnswerLost,
     /// The call never arrives.
     CallLost,
@@ -58,23 +58,24 @@ impl Server {
             return CallResult::Unknown;
         }
         let outcome = match step {
-            AssignmentCall::Create(_) if self.stands.is_some() => CallResult::Exists,
-            AssignmentCall::Create(record) => {
+            AssignmentCall::Create(_) if self.existing.is_some() => CallResult::Exists,
+            AssignmentCall::Create(assignment) => {
                 self.uids += 1;
                 self.writes += 1;
                 let uid = format!("uid-{}", self.uids);
-                self.stands = Some((AttachmentKey::new(&record.spec.container_id, &record.spec.if_name), uid.clone()));
+                self.existing =
+                    Some((AttachmentKey::new(&assignment.spec.container_id, &assignment.spec.if_name), uid.clone()));
                 CallResult::Own(uid)
             }
-            AssignmentCall::Get(key) => match &self.stands {
+            AssignmentCall::Get(key) => match &self.existing {
                 None => CallResult::Absent,
                 Some((whose, uid)) if whose == key => CallResult::Own(uid.clone()),
                 Some((whose, uid)) => other_owner(whose, uid),
             },
             AssignmentCall::Delete(uid) => {
                 self.writes += 1;
-                if self.stands.as_ref().is_some_and(|(_, known)| known == uid) {
-                    self.stands = None;
+                if self.existing.as_ref().is_some_and(|(_, known)| known == uid) {
+                    self.existing = None;
                 }
                 CallResult::Deleted
             }
@@ -91,7 +92,7 @@ fn run(queue: &mut AddressQueue, server: &mut Server, mut faults: impl Iterator<
             let _ = reply.send(confirmation);
         }
     }
-    panic!("the queue does not come to rest");
+    panic!("the queue never becomes idle");
 }
 
 #[test]
@@ -99,13 +100,11 @@ fn a_healthy_create_and_delete_are_one_write_each_and_no_read() {
     let (mut queue, mut server) = (AddressQueue::default(), Server::default());
     let (write, mut answer) = create(1);
     queue.push(write);
-    let Some(AssignmentCall::Create(_)) = queue.next() else {
-        panic!("a create begins with something else than a create")
-    };
-    let posted = server.call(&AssignmentCall::Create(record(1)), Fault::None);
+    let Some(AssignmentCall::Create(_)) = queue.next() else { panic!("a create does not begin with its call") };
+    let posted = server.call(&AssignmentCall::Create(assignment(1)), Fault::None);
     let Completion::Created { reply, confirmation: Confirmation::Created { uid }, .. } = queue.complete_call(posted)
     else {
-        panic!("not recorded")
+        panic!("not created")
     };
     drop(reply);
     assert!(answer.try_recv().is_err());
@@ -116,7 +115,7 @@ fn a_healthy_create_and_delete_are_one_write_each_and_no_read() {
 }
 
 #[test]
-fn a_create_that_was_not_sent_is_called_off_by_its_delete() {
+fn a_delete_cancels_a_create_that_was_not_sent() {
     let mut queue = AddressQueue::default();
     queue.push(create(1).0);
     assert_eq!(queue.push(Operation::delete(key(1), None, None)), [key(1)]);
@@ -124,19 +123,19 @@ fn a_create_that_was_not_sent_is_called_off_by_its_delete() {
 }
 
 #[test]
-fn a_create_that_was_sent_is_waited_for_before_its_delete() {
+fn a_delete_waits_for_a_create_that_was_sent() {
     let (mut queue, mut server) = (AddressQueue::default(), Server::default());
     queue.push(create(1).0);
     let step = queue.next().unwrap();
     assert!(queue.push(Operation::delete(key(1), None, None)).is_empty());
-    // The server takes the record, the answer is lost.
+    // The server creates the assignment, and the answer is lost.
     let outcome = server.call(&step, Fault::AnswerLost);
     assert!(matches!(queue.complete_call(outcome), Completion::Pending));
     run(&mut queue, &mut server, std::iter::empty());
-    assert_eq!(server.stands, None);
+    assert_eq!(server.existing, None);
 }
 
-/// The record is another attachment's.
+/// The assignment is another attachment's.
 fn other_owner(holder: &AttachmentKey, uid: &str) -> CallResult {
     CallResult::OtherOwner {
         by: holder.to_string(),
@@ -147,9 +146,9 @@ fn other_owner(holder: &AttachmentKey, uid: &str) -> CallResult {
 }
 
 #[test]
-fn anothers_record_is_named_and_left_alone() {
+fn another_attachments_assignment_is_reported_and_kept() {
     let (mut queue, mut server) = (AddressQueue::default(), Server::default());
-    server.stands = Some((AttachmentKey::new("other", "eth0"), "uid-x".to_owned()));
+    server.existing = Some((AttachmentKey::new("other", "eth0"), "uid-x".to_owned()));
     let (write, mut answer) = create(1);
     queue.push(write);
     queue.push(Operation::delete(key(2), None, None));
@@ -163,7 +162,7 @@ fn anothers_record_is_named_and_left_alone() {
             uid: "uid-x".to_owned(),
         })
     );
-    assert!(server.stands.is_some());
+    assert!(server.existing.is_some());
     assert_eq!(server.writes, 0);
 }
 
@@ -175,14 +174,14 @@ proptest! {
     /// Attachments come and go on one address, DEL with the UID where ADD has learnt it, without where not; between the writes the
     /// queue takes some steps.
     #[test]
-    fn in_the_end_the_last_attachments_record_stands(
+    fn in_the_end_the_last_attachments_assignment_exists(
         lives in prop::collection::vec((0_usize..4, 0_usize..4), 1..6),
         ends in any::<bool>(),
         trouble in prop::collection::vec(faults(), 0..60),
     ) {
         let (mut queue, mut server) = (AddressQueue::default(), Server::default());
         let mut trouble = trouble.into_iter();
-        let mut verdicts = Vec::new();
+        let mut answers = Vec::new();
         let mut steps = |queue: &mut AddressQueue, server: &mut Server, count: usize| {
             for _ in 0..count {
                 let Some(step) = queue.next() else { return };
@@ -205,25 +204,25 @@ proptest! {
                 queue.push(Operation::delete(key(number), uid, None));
                 steps(&mut queue, &mut server, *after);
             } else {
-                verdicts.push(answer);
+                answers.push(answer);
             }
         }
         run(&mut queue, &mut server, trouble);
-        let stands = server.stands.map(|(key, _)| key);
-        prop_assert_eq!(stands, (!ends).then(|| key(lives.len() - 1)));
-        for mut answer in verdicts {
-            let recorded = matches!(answer.try_recv(), Ok(Confirmation::Created { .. }));
-            prop_assert!(recorded || ends, "the last attachment is not told that it is recorded");
+        let existing = server.existing.map(|(key, _)| key);
+        prop_assert_eq!(existing, (!ends).then(|| key(lives.len() - 1)));
+        for mut answer in answers {
+            let created = matches!(answer.try_recv(), Ok(Confirmation::Created { .. }));
+            prop_assert!(created || ends, "the last attachment gets no confirmation");
         }
         prop_assert!(queue.is_idle());
     }
 }
 
 #[test]
-fn a_delete_does_not_call_off_a_create_that_the_last_run_may_have_sent() {
+fn a_delete_does_not_cancel_a_create_that_an_earlier_run_may_have_sent() {
     let (mut server, mut queue) = (Server::default(), AddressQueue::default());
-    // The last run sent it, and was killed before the answer came.
-    server.call(&AssignmentCall::Create(record(0)), Fault::AnswerLost);
+    // The earlier run sent it, and was killed before the answer came.
+    server.call(&AssignmentCall::Create(assignment(0)), Fault::AnswerLost);
     let (write, _answer) = create(0);
     queue.push(write.may_have_been_sent());
     let cancelled = queue.push(Operation::delete(key(0), None, None));
@@ -232,13 +231,13 @@ fn a_delete_does_not_call_off_a_create_that_the_last_run_may_have_sent() {
         let outcome = server.call(&step, Fault::None);
         queue.complete_call(outcome);
     }
-    assert_eq!(server.stands, None);
+    assert_eq!(server.existing, None);
 }
 
 #[test]
 fn a_refused_delete_or_read_stays_until_it_is_done() {
     let (mut queue, mut server) = (AddressQueue::default(), Server::default());
-    server.stands = Some((key(1), "uid-x".to_owned()));
+    server.existing = Some((key(1), "uid-x".to_owned()));
     queue.push(Operation::delete(key(1), None, None));
     let refused = || CallResult::Refused("forbidden".to_owned());
     for _ in 0..3 {
@@ -253,11 +252,11 @@ fn a_refused_delete_or_read_stays_until_it_is_done() {
         assert!(!queue.is_idle());
     }
     run(&mut queue, &mut server, std::iter::empty());
-    assert_eq!(server.stands, None);
+    assert_eq!(server.existing, None);
 }
 
 #[test]
-fn a_create_in_doubt_gets_no_verdict_from_a_refused_read() {
+fn a_refused_read_does_not_complete_a_create_that_may_have_been_sent() {
     let mut queue = AddressQueue::default();
     let (write, _answer) = create(1);
     queue.push(write.may_have_been_sent());
@@ -267,7 +266,7 @@ fn a_create_in_doubt_gets_no_verdict_from_a_refused_read() {
 }
 
 #[test]
-fn a_delete_behind_a_create_means_the_record_that_was_created_whatever_it_knew_before() {
+fn a_delete_after_a_create_deletes_the_created_assignment_whatever_uid_it_had() {
     let mut queue = AddressQueue::default();
     queue.push(create(1).0);
     queue.next();
@@ -280,7 +279,7 @@ fn a_delete_behind_a_create_means_the_record_that_was_created_whatever_it_knew_b
 }
 
 #[test]
-fn a_record_that_stands_in_the_place_is_known_until_it_is_known_whose_it_is() {
+fn an_existing_assignment_is_reported_until_its_owner_is_known() {
     let mut queue = AddressQueue::default();
     let (write, mut answer) = create(1);
     queue.push(write);

@@ -1,13 +1,13 @@
-//! What claiming needs of the node's network: a block's routes. The kernel's network does it; a test of claims needs none.
+//! What claiming needs of the node's network: exporting and withdrawing a block's route.
 
 use bobbin_datapath::Network;
 use bobbin_ipam::BlockRange;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-/// The kernel would not do it.
+/// The kernel refused the change of a route.
 #[derive(Debug, thiserror::Error)]
-#[error("the route of block {block} could not be {what}: {why}; the agent tries again")]
+#[error("the route of block {block} could not be {what}: {why}; the agent retries")]
 pub struct ExportError {
     /// The block's range.
     pub block: String,
@@ -19,11 +19,11 @@ pub struct ExportError {
     pub why: String,
 }
 
-/// Puts up and takes away the routes of claimed blocks.
+/// Adds and removes the routes of claimed blocks.
 pub trait Exports: Send + Sync {
-    /// The block is visible in the export table when this is done.
+    /// Adds the block's route to the export table.
     fn export(&self, range: BlockRange) -> BoxFuture<'_, Result<(), ExportError>>;
-    /// The block is not visible any more when this is done.
+    /// Removes the block's route from the export table.
     fn withdraw(&self, range: BlockRange) -> BoxFuture<'_, Result<(), ExportError>>;
 }
 

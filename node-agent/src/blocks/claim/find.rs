@@ -17,26 +17,26 @@ use crate::cluster::NodeInfo;
 use crate::cluster::freshness::ReadStart;
 use crate::state::{BlockEvent, ClaimedBlock};
 
-/// How often a lost race is run again within one claim.
+/// How often one claim lists free blocks and tries again after other nodes claimed first.
 const MAX_CONTENDED_ROUNDS: usize = 3;
-/// How many blocks are tried optimistic at most.
+/// How many blocks a claim tries without reading them.
 const MAX_OPTIMISTIC_CANDIDATES: usize = 3;
-/// The first pause between two reads of a block whose claim has an unknown outcome, and the longest.
+/// The first and the longest pause between two reads of a block whose claim has an unknown outcome.
 const READ_BACK_BACKOFF: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(3)];
 
-/// Told once when the outcome of a claim can't be found out at once; the claim goes on.
+/// Called once if the outcome of a claim can't be resolved at once; the claim goes on.
 pub(crate) type OnUnknown<'a> = &'a (dyn Fn(ClaimError) + Send + Sync);
 
-/// What became of one attempt to claim one block.
+/// The result of one attempt to claim one block.
 enum AttemptResult {
     Claimed(ClaimedBlock),
-    /// Somebody else was quicker, or it is in the ledger already.
+    /// Another node has it, or the node's state has it already.
     Taken,
     /// There is no such block.
     Gone,
 }
 
-/// One attempt: the block, and whether it had our finalizer before.
+/// One attempt to claim one block.
 struct ClaimAttempt<'a> {
     pool: &'a AddressPool,
     node: &'a NodeInfo,
@@ -45,9 +45,10 @@ struct ClaimAttempt<'a> {
     start: ReadStart,
 }
 
-/// The blocks to try optimistic, in this node's own order: as many as make a fourth call rare where most of the window is free, however
-/// many nodes claim at once, else one. A block that still cools may be among them; its addresses cool on, and if the node needs one that
-/// has cooled it reads first. Where the node may not have another, it tries none optimistic.
+/// The blocks to try without a read, in this node's own order.
+///
+/// Three if most of the window is free, so that a fourth call is rare; else one. A block among them may still be cooling down; its
+/// addresses keep cooling. With `maxBlocksPerNode` there are none, because a cooling block could be the last that the node may have.
 fn optimistic_candidates(pool: &AddressPool, node: &str, seed: u64) -> impl Iterator<Item = i64> + use<> {
     let window = pool.status.as_ref().and_then(|status| status.free_window);
     let span = window.and_then(|window| Some((u64::try_from(window.first).ok()?, u64::try_from(window.last).ok()?)));
@@ -61,7 +62,7 @@ fn optimistic_candidates(pool: &AddressPool, node: &str, seed: u64) -> impl Iter
 }
 
 impl Claims {
-    /// Finds a free block, claims it, and takes it into the ledger.
+    /// Finds a free block, claims it, and adds it to the node's state.
     pub(super) async fn find(
         &self,
         pool: &AddressPool,
@@ -77,7 +78,7 @@ impl Claims {
             match self.attempt(&attempt, None, on_unknown).await? {
                 AttemptResult::Claimed(held) => return Ok(held),
                 AttemptResult::Taken => {}
-                // What the window says is out of date.
+                // The window in the pool's status is out of date.
                 AttemptResult::Gone => break,
             }
         }
@@ -103,7 +104,7 @@ impl Claims {
         Err(ClaimError::Contended(pool_name))
     }
 
-    /// Tries to claim one block, optimistic or as it was read. The ledger has it as `claiming` until the outcome is known.
+    /// Tries to claim one block, optimistically or as it was read. The node's state has it as `claiming` until the outcome is known.
     async fn attempt(
         &self,
         attempt: &ClaimAttempt<'_>,
@@ -133,10 +134,10 @@ impl Claims {
             Outcome::Unknown(why) => {
                 self.0.freshness.observe_call(Some(&why), boot_time());
                 let block = attempt.block;
-                tracing::warn!(block, %why, "the outcome of a claim is unknown; the block is read back and not used until then");
-                let tell =
+                tracing::warn!(block, %why, "the outcome of a claim is unknown; the agent reads the block before it uses it");
+                let report =
                     || on_unknown(ClaimError::Unreachable { pool: pool.clone(), why: format!("block {block}: {why}") });
-                match self.read_back(block, attempt.node, tell).await {
+                match self.read_back(block, attempt.node, report).await {
                     Some(block) => return self.claimed(attempt, &block),
                     None => Ok(AttemptResult::Taken),
                 }
@@ -147,38 +148,38 @@ impl Claims {
     }
 
     fn claimed(&self, attempt: &ClaimAttempt<'_>, block: &BlockInfo) -> Result<AttemptResult, ClaimError> {
-        // First: this may be the first answer after an outage, and then the block is not to serve at once.
+        // First, because this may be the first answer after an outage, and then the block must not serve at once.
         self.0.freshness.answered(boot_time());
         let added = self.add_owned(block, attempt.had_finalizer, Some(attempt.pool), attempt.start, true);
         let held = added.map_err(|why| {
             self.0.node_state.on(attempt.block, BlockEvent::ClaimFailed);
             ClaimError::NotReady { pool: attempt.pool.name_any(), node: attempt.node.name.clone(), why }
         })?;
-        // The Node may be another one by now.
+        // The Node may have been replaced meanwhile.
         if self.0.cluster.node().is_none_or(|node| block.owner(&node) != Owner::ThisNode) {
             self.0.node_state.on(&held.name, BlockEvent::Doubt);
         }
         Ok(AttemptResult::Claimed(held))
     }
 
-    /// Reads a block until it is known whether it is block; says so once if the first read can't tell.
-    async fn read_back(&self, block: &str, node: &NodeInfo, tell: impl Fn()) -> Option<BlockInfo> {
+    /// Reads a block until its owner is known; calls `report` once if the first read can't find out.
+    async fn read_back(&self, block: &str, node: &NodeInfo, report: impl Fn()) -> Option<BlockInfo> {
         for attempt in 0.. {
             match self.0.api.get(block).await {
                 Ok(found) if found.owner(node) == Owner::ThisNode => return Some(found),
                 Ok(found) if found.owner(node) == Owner::Unknown => {
-                    tracing::debug!(block, "a block can't be read, so it counts as claimed");
+                    tracing::debug!(block, "a block can't be decoded, so it counts as claimed");
                 }
                 Ok(_) | Err(ReadError::NotFound) => return None,
                 Err(error) => {
                     if let ReadError::Unreachable(why) = &error {
                         self.0.freshness.observe_call(Some(why), boot_time());
                     }
-                    tracing::debug!(block, %error, "a block can't be read back yet");
+                    tracing::debug!(block, %error, "the agent can't read a block yet whose claim has an unknown outcome");
                 }
             }
             if attempt == 0 {
-                tell();
+                report();
             }
             tokio::time::sleep(bobbin_api_client::backoff(attempt, READ_BACK_BACKOFF[0], READ_BACK_BACKOFF[1])).await;
         }

@@ -1,4 +1,4 @@
-//! What the stock remembers of one pool between looks. Pure but for the clock values it is handed.
+//! The state of one pool between two reconcile passes. Pure but for the times it is given.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,34 +10,34 @@ use tokio::time::Instant;
 
 use crate::blocks::claim::ClaimError;
 
-/// A pod on its way is waited for so long.
+/// How long an expected pod counts towards the demand.
 const EXPECTED_POD_TTL: Duration = Duration::from_secs(20);
 
 /// One pool.
 #[derive(Default)]
 pub(super) struct PoolState {
-    /// ADDs that wait.
+    /// ADDs that wait for an address.
     pub waiting: u32,
-    /// Claims under way.
+    /// Claims in flight.
     pub claiming: u32,
-    /// When a block was last given back because the pool had no other left.
+    /// When a block was last released because the pool had no other free block.
     pub released_for_others: Option<Instant>,
     /// Why the last claim failed.
     pub last_error: Option<Arc<ClaimError>>,
-    /// An ADD has asked since the last look, and does not know yet whether a claim can be attempts.
+    /// An ADD started to wait since the last pass and does not know yet whether a claim can be tried.
     pub unnotified: bool,
     /// Counts claims that have ended.
     pub attempts: watch::Sender<u64>,
     expected: HashMap<String, Instant>,
     failures: u32,
     not_before: Option<Instant>,
-    /// A claim under way has written and can't find out with what outcome.
+    /// A claim in flight has an unknown outcome.
     outcome_unknown: bool,
     seen_version: Option<String>,
 }
 
 impl PoolState {
-    /// A pod, by its UID, will want an address soon.
+    /// Adds a pod, by its UID, that will need an address soon.
     pub(super) fn expect(&mut self, uid: String, now: Instant) {
         self.expected.insert(uid, now);
     }
@@ -46,17 +46,17 @@ impl PoolState {
         !self.expected.is_empty()
     }
 
-    /// Pods on their way that have no address yet.
+    /// The number of expected pods without an address.
     pub(super) fn expected(&self) -> u32 {
         u32::try_from(self.expected.len()).unwrap_or(u32::MAX)
     }
 
-    /// Those that have one, or don't come (pods on the host's network never do), are waited for no more.
+    /// Removes pods that got an address, or that did not come in time. Pods with the host's network never come.
     pub(super) fn forget_expected(&mut self, served: &[String], now: Instant) {
         self.expected.retain(|uid, since| now.duration_since(*since) < EXPECTED_POD_TTL && !served.contains(uid));
     }
 
-    /// Takes in the pool's status: a change of it that leaves free blocks ends the pause after failed claims.
+    /// Takes in the pool's status: a change that shows free blocks ends the pause after failed claims.
     pub(super) fn observe_status(&mut self, free_blocks: u64, resource_version: Option<&str>) {
         if self.seen_version.as_deref() != resource_version {
             self.seen_version = resource_version.map(ToOwned::to_owned);
@@ -70,7 +70,7 @@ impl PoolState {
         }
     }
 
-    /// `None`: a claim may be attempts now; else how long not.
+    /// How long no claim may be tried; `None`: one may be tried now.
     pub(super) fn may_claim(&self, now: Instant) -> Option<Duration> {
         if self.claiming > 0 {
             return Some(EXPECTED_POD_TTL);
@@ -78,14 +78,14 @@ impl PoolState {
         self.not_before.and_then(|at| at.checked_duration_since(now)).filter(|wait| !wait.is_zero())
     }
 
-    /// ADDs that wait hear what is known: no claim is under way, or one that may take as long as the API server is away.
+    /// Wakes waiting ADDs that were not told yet, if no claim is in flight or the outcome of one is unknown.
     pub(super) fn notify_waiting(&mut self) {
         if (self.claiming == 0 || self.outcome_unknown) && std::mem::take(&mut self.unnotified) {
             self.attempts.send_modify(|count| *count += 1);
         }
     }
 
-    /// A claim under way goes on, but nobody knows how long: who waits does so for no block.
+    /// A claim in flight can't learn its outcome yet. ADDs need not wait for it.
     pub(super) fn claim_outcome_unknown(&mut self, error: ClaimError) {
         self.outcome_unknown = true;
         self.unnotified = false;
@@ -105,7 +105,7 @@ impl PoolState {
                 self.last_error = None;
                 return;
             }
-            // The status tells when to try again; a blind try now and then, in case it does not.
+            // The status shows when to try again. A claim now and then covers a status that is out of date.
             Some(ClaimError::PoolFull(_) | ClaimError::OnlyCooling(_)) => Duration::from_secs(20),
             Some(ClaimError::Contended(_)) => Duration::from_secs(1),
             Some(ClaimError::Unreachable { .. } | ClaimError::NotInService { .. }) if self.waiting > 0 => {

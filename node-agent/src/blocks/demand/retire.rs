@@ -1,4 +1,4 @@
-//! Decides which blocks hand out no new addresses, and why. Nothing is stored: each look derives it from the pool, the Node and the block.
+//! Decides which blocks assign no new addresses, and why. Nothing is stored: each pass derives it from the pool, the Node and the block.
 
 use bobbin_crds::AddressPool;
 use bobbin_ipam::SubnetPair;
@@ -8,10 +8,10 @@ use crate::cluster::pool_selection::pool_info;
 use crate::cluster::{CachedKind, NodeInfo};
 use crate::state::{BlockEvent, BlockState, BlockView};
 
-/// Why a block gives nothing new.
+/// Why a block assigns no new addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RetireReason {
-    /// The agent leaves the node.
+    /// The agent uninstalls.
     Uninstalling,
     /// The Node was deleted or is out of service.
     NodeGone,
@@ -21,13 +21,13 @@ pub(super) enum RetireReason {
     PoolGone,
     /// The pool is draining or being deleted.
     PoolClosing,
-    /// The subnet that it was cut from is no longer in the pool.
+    /// The pool no longer has the subnet that the block was carved from.
     SubnetGone,
     /// The pool's nodeSelector does not admit the node.
     NotAdmitted,
 }
 
-/// What the decision needs to know beside the block.
+/// What the decision needs besides the block.
 pub(super) struct RetireInputs<'a> {
     pub(super) uninstalling: bool,
     pub(super) node_gone: bool,
@@ -36,7 +36,7 @@ pub(super) struct RetireInputs<'a> {
     pub(super) node: Option<&'a NodeInfo>,
 }
 
-/// Why a block gives nothing new; `None`: it serves. What is not known retires nothing.
+/// Why a block assigns no new addresses; `None`: it serves. An unknown pool or Node retires nothing.
 pub(super) fn reason(block: &BlockView, inputs: &RetireInputs<'_>) -> Option<RetireReason> {
     if inputs.uninstalling {
         return Some(RetireReason::Uninstalling);
@@ -75,21 +75,26 @@ impl DemandController {
         reason(block, &inputs)
     }
 
-    /// The blocks of a pool that nothing stands against: their release may be taken back.
+    /// The blocks of a pool that have no reason to retire: their release may be cancelled.
     pub(super) fn wanted_blocks(&self, pool: &str) -> Vec<String> {
         let node = self.0.cluster.node();
         let wanted = |block: &BlockView| block.held.pool == pool && self.reason(block, node.as_ref()).is_none();
         self.0.node_state.blocks().into_iter().filter(wanted).map(|block| block.held.name).collect()
     }
 
-    /// Retires and reopens blocks, and releases those that are retired and empty.
+    /// Retires and reopens blocks, and releases retired blocks that are empty.
     pub(super) fn retire(&self) {
         let node = self.0.cluster.node();
         for block in self.0.node_state.blocks() {
             let name = &block.held.name;
             match (block.state, self.reason(&block, node.as_ref())) {
                 (BlockState::Serving, Some(why)) => {
-                    tracing::info!(block = name, ?why, residents = block.residents, "a block gives no new addresses");
+                    tracing::info!(
+                        block = name,
+                        ?why,
+                        residents = block.residents,
+                        "a block assigns no new addresses from now on"
+                    );
                     self.0.node_state.on(name, BlockEvent::Retire);
                     if why == RetireReason::BlockDeleted && block.residents > 0 {
                         self.report_deleted(&block);
@@ -108,7 +113,7 @@ impl DemandController {
     fn report_deleted(&self, block: &BlockView) {
         let (name, node) = (&block.held.name, self.0.cluster.node_name());
         let sentence = format!(
-            "block {name} ({}) of pool {} is being deleted, but {} pods of node {node} have addresses of it: it gives no new ones and goes when the last of them ends; see them: kubectl get ipassignments --field-selector spec.blockName={name}",
+            "block {name} ({}) of pool {} is being deleted, but {} pods of node {node} use its addresses: it assigns no new ones and is removed when the last pod ends; list them: kubectl get ipassignments --field-selector spec.blockName={name}",
             block.held.range, block.held.pool, block.residents
         );
         self.0.events.node_warning("BlockInUse", &sentence);
@@ -117,9 +122,9 @@ impl DemandController {
     fn reopen(&self, block: &str) {
         let (checkpoint, block) = (self.0.checkpoint.clone(), block.to_owned());
         tokio::spawn(async move {
-            // What fails is tried again at the next look.
+            // The next pass repeats a failed promotion.
             if let Ok(true) = checkpoint.promote(&block, BlockEvent::Reopen).await {
-                tracing::info!(block, "a block gives new addresses again");
+                tracing::info!(block, "a block assigns new addresses again");
             }
         });
     }
@@ -184,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_retires_nothing() {
+    fn an_unknown_pool_or_node_retires_nothing() {
         let node = NodeInfo::default();
         let unknown = RetireInputs { pools_known: false, ..inputs(None, &node) };
         assert_eq!(reason(&block(), &unknown), None);

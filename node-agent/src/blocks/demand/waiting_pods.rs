@@ -1,5 +1,6 @@
-//! The pods that wait for an address of a full pool. The runtime tries again and again, each time with a new container ID, so one
-//! wait spans many ADDs: this tells where it begins and ends, and each of the two is logged once.
+//! The pods that wait for an address of a full pool.
+//!
+//! The runtime retries each time with a new container ID, so one wait spans many ADDs. The agent logs where it begins and ends.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -9,20 +10,20 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::state::PodRef;
 
-/// A wait has ended if the runtime has not tried for this long. kubelet tries at least every few minutes.
+/// A wait ends if the runtime has not retried for this long. kubelet retries at least every few minutes.
 const GIVEN_UP_AFTER: Duration = Duration::from_mins(10);
 
-/// Whoever waits for an address.
+/// Who waits for an address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Waiter {
-    /// A pod, whatever its container is called this time.
+    /// A pod, under any container ID.
     Pod(PodRef),
-    /// A container of which the runtime named no pod.
+    /// A container for which the runtime named no pod.
     Container(AttachmentKey),
 }
 
 impl Waiter {
-    /// Whose ADD it is.
+    /// Who made an ADD.
     pub fn of(pod: &PodRef, key: &AttachmentKey) -> Waiter {
         if pod.name.is_empty() { Waiter::Container(key.clone()) } else { Waiter::Pod(pod.clone()) }
     }
@@ -45,14 +46,14 @@ struct Wait {
     tries: u32,
 }
 
-/// A wait that is over.
+/// A wait that ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waited {
     /// The pool that was full when the wait began.
     pub pool: String,
-    /// From the first try that found no address to the end.
+    /// From the first ADD that found no address to the end.
     pub took: Duration,
-    /// How many tries found no address.
+    /// How many ADDs found no address.
     pub tries: u32,
 }
 
@@ -62,12 +63,12 @@ impl Wait {
     }
 }
 
-/// All waits. An entry ends with an address, or when the runtime has given up.
+/// All waits. A wait ends with an address, or when the runtime gives up.
 #[derive(Debug, Default)]
 pub struct WaitingPods(Mutex<HashMap<Waiter, Wait>>);
 
 impl WaitingPods {
-    /// An ADD found no address in the pool. True: a wait begins with it.
+    /// Notes an ADD that found no address in the pool. True: a wait begins.
     pub fn found_none(&self, waiter: &Waiter, pool: &str, now: Instant) -> bool {
         let mut waits = self.waits();
         if let Some(wait) = waits.get_mut(waiter) {
@@ -80,12 +81,12 @@ impl WaitingPods {
         true
     }
 
-    /// An ADD got an address. The wait that ended with it, if there was one.
+    /// Notes an ADD that got an address. Returns the wait that it ends, if any.
     pub fn served(&self, waiter: &Waiter, now: Instant) -> Option<Waited> {
         Some(self.waits().remove(waiter)?.ended(now))
     }
 
-    /// Ends the waits for which the runtime no longer tries: the pod was deleted, or it got its address otherwise.
+    /// Ends the waits for which the runtime no longer retries: the pod was deleted, or got its address otherwise.
     pub fn given_up(&self, now: Instant) -> Vec<(Waiter, Waited)> {
         let idle = |wait: &Wait| now.duration_since(wait.last_try) >= GIVEN_UP_AFTER;
         let ended = self.waits().extract_if(|_, wait| idle(wait)).collect::<Vec<_>>();

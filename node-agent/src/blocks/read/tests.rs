@@ -1,4 +1,4 @@
-//! Whose a block is, what cools, and which free block is claimed.
+//! Whose a block is, how it cools down, and which free block is claimed.
 
 use jiff::ToSpan;
 
@@ -54,7 +54,7 @@ fn a_cooled_block_is_claimed_first_then_the_one_that_has_cooled_longest() {
 }
 
 #[test]
-fn a_block_that_is_claimed_going_unreadable_or_in_the_ledger_is_never_claimed() {
+fn a_block_that_is_claimed_deleted_unreadable_or_already_held_is_never_claimed() {
     let claimed = BlockInfo { node_name: Some("n2".into()), ..block(1) };
     let going = BlockInfo { deleting: true, ..block(2) };
     let unreadable = BlockInfo { readable: false, ..block(3) };
@@ -73,7 +73,7 @@ fn a_block_that_still_has_its_finalizer_cools_from_its_claim_and_comes_last() {
 }
 
 #[test]
-fn a_free_since_to_come_counts_as_now_however_far_it_lies() {
+fn a_free_since_in_the_future_counts_as_now() {
     let boot = BootTime(Duration::from_secs(5000));
     for since in [now() + 1.hour(), Timestamp::MAX] {
         assert_eq!(cooling_since(Some(since), COOLDOWN, now(), boot), Some(boot));

@@ -1,4 +1,4 @@
-//! FreshnessTracker, sign by sign.
+//! The freshness after each kind of event.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ fn nothing_is_proven_when_the_agent_starts() {
 }
 
 #[test]
-fn each_sign_of_trouble_ends_the_proof_and_a_read_begun_before_it_does_not_renew_it() {
+fn each_invalidation_ends_the_proof_and_a_read_begun_before_it_does_not_renew_it() {
     for sign in [
         Invalidation::WatchBroke,
         Invalidation::WentBack,
@@ -57,7 +57,7 @@ fn silence_of_either_watch_ends_the_proof_and_one_read_renews_it() {
 }
 
 #[test]
-fn a_resource_version_that_went_back_is_a_sign_of_trouble() {
+fn a_resource_version_that_went_back_invalidates_all_proofs() {
     let freshness = heard_at(1);
     let proof = freshness.begin_read(at(1)).proof();
     assert!(!freshness.observe_version(WatchedKind::Blocks, "10", 0));
@@ -89,7 +89,7 @@ fn an_outage_counts_from_the_last_contact_and_only_if_calls_failed() {
 }
 
 #[test]
-fn an_agent_that_starts_judges_the_outage_by_the_checkpoint() {
+fn a_starting_agent_takes_the_last_contact_from_the_checkpoint() {
     let freshness = FreshnessTracker::new(Times::new(1.0, Duration::from_mins(5)), Some(at(100)));
     freshness.answered(at(105));
     assert_eq!(freshness.quiet_until(at(105)), None);
@@ -103,7 +103,7 @@ fn an_agent_that_starts_judges_the_outage_by_the_checkpoint() {
 }
 
 #[test]
-fn a_rejected_token_is_a_sign_of_trouble_only_when_it_lasts() {
+fn a_rejected_token_invalidates_all_proofs_only_when_it_lasts() {
     let freshness = heard_at(1);
     let proof = freshness.begin_read(at(1)).proof();
     freshness.unauthorized(at(1));

@@ -1,4 +1,4 @@
-//! The selection with what the view knows; the rule itself is tested in `ipam`.
+//! The selection from cached objects; `ipam` tests the rule itself.
 
 use bobbin_ipam::pool_selection::{SelectionSource, UnusableReason};
 use serde_json::{Value, json};
@@ -69,7 +69,7 @@ async fn a_call_without_a_pod_gets_the_pool_default() {
 }
 
 #[tokio::test]
-async fn each_reason_not_to_serve_is_told_with_pod_and_node() {
+async fn each_refusal_names_the_pod_and_the_node() {
     let pods = ["far", "drain", "broken", "team", "nowhere"].map(|name| pod(name, Some(name))).to_vec();
     let cluster = cluster(vec![("shop", namespace(None, &[]))], pods);
     for (name, reason) in [
@@ -80,9 +80,9 @@ async fn each_reason_not_to_serve_is_told_with_pod_and_node() {
         ("nowhere", UnusableReason::Missing),
     ] {
         let error = choose(&cluster, name).await.unwrap_err();
-        let told = error.to_cni();
-        assert_eq!(told.code, code::POOL_REFUSED, "{told}");
-        assert!(told.msg.contains(&format!("pod shop/{name} on node n1")), "{told}");
+        let cni_error = error.to_cni();
+        assert_eq!(cni_error.code, code::POOL_REFUSED, "{cni_error}");
+        assert!(cni_error.msg.contains(&format!("pod shop/{name} on node n1")), "{cni_error}");
         let SelectPoolError::Refused { refusal, .. } = error else { panic!("{name}: {error}") };
         assert_eq!(refusal.reason, reason);
     }
@@ -138,7 +138,7 @@ async fn without_a_uid_and_without_the_api_server_the_last_pod_of_that_name_name
 }
 
 #[test]
-fn a_selector_that_means_nothing_admits_nothing_and_an_empty_one_all() {
+fn an_invalid_selector_admits_nothing_and_an_empty_one_admits_all() {
     let selector = |value: Value| serde_json::from_value::<LabelSelector>(value).unwrap();
     let labels = node().labels;
     assert!(admits(None, &labels) && admits(Some(&selector(json!({}))), &labels));

@@ -1,4 +1,4 @@
-//! What an administrator should know about the installation, as sentences; and which of them are news. Pure.
+//! Problems of the installation that an administrator should know, and when each is reported. Pure.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -9,15 +9,15 @@ use tokio::time::Instant;
 
 use super::{CONFLIST, InstallError};
 
-/// A problem that lasts is told again so often: Kubernetes forgets events after an hour.
+/// How often a lasting problem is reported again: Kubernetes forgets events after an hour.
 const REPEAT_INTERVAL: Duration = Duration::from_hours(1);
 
-/// Something that is not as it should be.
+/// A problem of the installation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct InstallProblem {
     /// The event's reason.
     pub reason: &'static str,
-    /// The sentence of log and event.
+    /// The message of log and event.
     pub sentence: String,
 }
 
@@ -28,7 +28,7 @@ impl InstallProblem {
 
     pub(super) fn shadowed_by(file: &Path, node: &str) -> InstallProblem {
         let sentence = format!(
-            "CNI configuration {} sorts before {CONFLIST}, so the runtime of node {node} uses it instead of Bobbin; remove it if Bobbin is to give the pods their addresses",
+            "CNI configuration {} sorts before {CONFLIST}, so the runtime of node {node} uses it instead of Bobbin; remove the file on the node if Bobbin should serve its pods",
             file.display()
         );
         InstallProblem { reason: "CNIConfigShadowed", sentence }
@@ -39,7 +39,7 @@ impl InstallProblem {
         lower.then(|| InstallProblem {
             reason: "OlderVersion",
             sentence: format!(
-                "a chained CNI plugin does not support CNI version {wanted}, so the configuration names {}; upgrade the plugin, or set the version (--cni-version) to {}",
+                "a chained CNI plugin does not support CNI version {wanted}, so the configuration uses {}; upgrade the plugin or set --cni-version={}",
                 written.text(),
                 written.text()
             ),
@@ -48,45 +48,45 @@ impl InstallProblem {
 
     pub(super) fn versions_unknown(plugin: &Path, why: &str) -> InstallProblem {
         let sentence = format!(
-            "the chained CNI plugin {} does not say which CNI versions it supports: {why}; the oldest version is assumed; see whether the plugin is installed",
+            "the chained CNI plugin {} does not report which CNI versions it supports: {why}; the agent assumes the oldest; check that the plugin is installed",
             plugin.display()
         );
         InstallProblem { reason: "ChainedPlugin", sentence }
     }
 }
 
-/// What was told already.
+/// The problems that were reported.
 #[derive(Debug, Default)]
 pub(super) struct ReportedProblems(HashMap<InstallProblem, Instant>);
 
 /// What changed since the last pass.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct ProblemChanges {
-    /// New ones, and old ones that have lasted long.
+    /// New problems, and lasting ones that are due again.
     pub to_report: Vec<InstallProblem>,
-    /// Those that are over.
+    /// Problems that are gone.
     pub resolved: Vec<InstallProblem>,
 }
 
 impl ReportedProblems {
-    /// What is news among the problems that there are now.
+    /// Compares the current problems with the reported ones.
     pub(super) fn changes(&mut self, problems: &[InstallProblem], now: Instant) -> ProblemChanges {
-        let mut news = ProblemChanges::default();
+        let mut changes = ProblemChanges::default();
         self.0.retain(|problem, _| {
             let stays = problems.contains(problem);
             if !stays {
-                news.resolved.push(problem.clone());
+                changes.resolved.push(problem.clone());
             }
             stays
         });
         for problem in problems {
-            let told = self.0.get(problem);
-            if told.is_none_or(|told| now.duration_since(*told) >= REPEAT_INTERVAL) {
+            let reported = self.0.get(problem);
+            if reported.is_none_or(|reported| now.duration_since(*reported) >= REPEAT_INTERVAL) {
                 self.0.insert(problem.clone(), now);
-                news.to_report.push(problem.clone());
+                changes.to_report.push(problem.clone());
             }
         }
-        news
+        changes
     }
 }
 
@@ -95,17 +95,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_problem_is_told_when_it_begins_each_hour_and_when_it_is_over() {
-        let mut told = ReportedProblems::default();
+    fn a_problem_is_reported_when_it_begins_each_hour_and_when_it_is_over() {
+        let mut reported = ReportedProblems::default();
         let now = Instant::now();
         let problems = [InstallProblem { reason: "InstallFailed", sentence: "no".to_owned() }];
-        let begun = ProblemChanges { to_report: problems.to_vec(), resolved: Vec::new() };
-        assert_eq!(told.changes(&problems, now), begun);
-        assert_eq!(told.changes(&problems, now + Duration::from_mins(59)), ProblemChanges::default());
-        assert_eq!(told.changes(&problems, now + REPEAT_INTERVAL), begun);
+        let to_report = ProblemChanges { to_report: problems.to_vec(), resolved: Vec::new() };
+        assert_eq!(reported.changes(&problems, now), to_report);
+        assert_eq!(reported.changes(&problems, now + Duration::from_mins(59)), ProblemChanges::default());
+        assert_eq!(reported.changes(&problems, now + REPEAT_INTERVAL), to_report);
         let later = now + REPEAT_INTERVAL + Duration::from_mins(1);
-        assert_eq!(told.changes(&problems, later), ProblemChanges::default());
-        assert_eq!(told.changes(&[], later), ProblemChanges { to_report: Vec::new(), resolved: problems.to_vec() });
-        assert_eq!(told.changes(&problems, later), begun);
+        assert_eq!(reported.changes(&problems, later), ProblemChanges::default());
+        assert_eq!(reported.changes(&[], later), ProblemChanges { to_report: Vec::new(), resolved: problems.to_vec() });
+        assert_eq!(reported.changes(&problems, later), to_report);
     }
 }

@@ -1,4 +1,4 @@
-//! The loop that keeps the installation, and tells what is wrong with it.
+//! The loop that keeps the files installed and reports problems.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,21 +10,21 @@ use super::problem::ReportedProblems;
 use super::{InstallReport, Installer};
 use crate::agent::Agent;
 
-/// What disappears or is changed is put back within a minute.
+/// How often the files are checked.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(30);
-/// How long a pass may take before the loop counts as hanging: every chained plugin may need its full time to answer.
+/// A pass that takes longer than this counts as hanging. Every chained plugin may need its full time to answer.
 const RECONCILE_DEADLINE: Duration = Duration::from_mins(5);
 
-/// Installs, and puts back what others remove, until the agent stops. The configuration waits until the agent `serves`.
+/// Installs and restores the files until the agent stops. The configuration waits until the agent `serves`.
 pub async fn run(agent: Arc<Agent>, mut serves: watch::Receiver<bool>) {
     let interval = RECONCILE_INTERVAL.mul_f64(agent.args.time_scale);
     let beat = agent.progress.register("install", RECONCILE_DEADLINE.mul_f64(agent.args.time_scale));
     let mut installer = Installer::new(agent.args.clone());
-    let mut told = ReportedProblems::default();
+    let mut reported = ReportedProblems::default();
     loop {
         let may_serve = *serves.borrow_and_update();
         let done = installer.reconcile(may_serve).await;
-        tell(&agent, &done, &mut told);
+        report(&agent, &done, &mut reported);
         let pause = async {
             tokio::select! {
                 () = tokio::time::sleep(interval) => {}
@@ -38,32 +38,32 @@ pub async fn run(agent: Arc<Agent>, mut serves: watch::Receiver<bool>) {
     }
 }
 
-/// Waits for news; for ever once there can be none.
+/// Waits for a change; forever if none can come.
 async fn changed(serves: &mut watch::Receiver<bool>) {
     if serves.changed().await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-fn tell(agent: &Agent, done: &InstallReport, told: &mut ReportedProblems) {
+fn report(agent: &Agent, done: &InstallReport, reported: &mut ReportedProblems) {
     for path in &done.new {
         tracing::info!("installed {}", path.display());
     }
     for path in &done.restored {
         let sentence = format!(
-            "another program removed or changed {} on node {}; Bobbin put it back; find out which program manages that directory there, or it happens again",
+            "another program removed or changed {} on node {}; the agent restored it; find out which program manages that directory, or it happens again",
             path.display(),
             agent.args.node_name
         );
         tracing::warn!("{sentence}");
         agent.events.node_warning("InstallationRestored", &sentence);
     }
-    let news = told.changes(&done.problems, Instant::now());
-    for problem in news.to_report {
+    let changes = reported.changes(&done.problems, Instant::now());
+    for problem in changes.to_report {
         tracing::warn!("{}", problem.sentence);
         agent.events.node_warning(problem.reason, &problem.sentence);
     }
-    for problem in news.resolved {
+    for problem in changes.resolved {
         tracing::info!("solved: {}", problem.sentence);
     }
 }

@@ -1,4 +1,4 @@
-//! The configuration's content, its version, and how files are put.
+//! The configuration's content, its version, and how files are written.
 
 use clap::Parser;
 use serde_json::{Value, json};
@@ -43,7 +43,7 @@ fn reasons(done: &InstallReport) -> Vec<&'static str> {
 }
 
 #[tokio::test]
-async fn the_shim_and_then_the_configuration_are_put_whole_and_taken_away_again() {
+async fn the_plugin_and_then_the_configuration_are_written_and_removed() {
     let directory = tempfile::tempdir().unwrap();
     let args = args(directory.path(), &[]);
     let paths = [directory.path().join("bin/bobbin"), directory.path().join("conf").join(CONFLIST)];
@@ -66,7 +66,7 @@ async fn the_shim_and_then_the_configuration_are_put_whole_and_taken_away_again(
 type Spoilt<'a> = (&'a Path, fn(&Path));
 
 #[tokio::test]
-async fn what_is_removed_or_changed_later_is_put_back() {
+async fn a_removed_or_changed_file_is_restored() {
     let directory = tempfile::tempdir().unwrap();
     let mut installer = Installer::new(args(directory.path(), &[]));
     installer.reconcile(true).await;
@@ -98,7 +98,11 @@ async fn without_a_plugin_there_is_no_configuration_and_both_come_when_it_can_be
     let mut installer = Installer::new(args);
     let done = installer.reconcile(true).await;
     assert_eq!(reasons(&done), ["InstallFailed"]);
-    assert!(done.problems[0].sentence.contains("withheld until the plugin is there"), "{:?}", done.problems);
+    assert!(
+        done.problems[0].sentence.contains("installs no CNI configuration without the plugin"),
+        "{:?}",
+        done.problems
+    );
     assert!(!conflist.exists());
     std::fs::remove_file(&bin).unwrap();
     std::fs::create_dir(&bin).unwrap();
@@ -114,7 +118,7 @@ async fn an_older_plugin_keeps_the_configuration_that_is_there_but_gets_no_new_o
     plugin(directory.path(), PLUGIN, "");
     std::fs::remove_file(&args.shim_path).unwrap();
     let done = reconciled(&args).await;
-    assert!(done.problems[0].sentence.contains("the older plugin there stays in use"), "{:?}", done.problems);
+    assert!(done.problems[0].sentence.contains("the installed older plugin stays in use"), "{:?}", done.problems);
     assert!(!conflist.exists());
     std::fs::write(&conflist, b"{}").unwrap();
     assert_eq!(reasons(&reconciled(&args).await), ["InstallFailed"]);
@@ -122,7 +126,7 @@ async fn an_older_plugin_keeps_the_configuration_that_is_there_but_gets_no_new_o
 }
 
 #[tokio::test]
-async fn what_a_killed_agent_left_half_written_is_removed() {
+async fn temporary_files_of_a_killed_agent_are_removed() {
     let directory = tempfile::tempdir().unwrap();
     let args = args(directory.path(), &[]);
     for sub in ["bin", "conf"] {
@@ -158,30 +162,30 @@ async fn the_version_is_the_highest_that_every_chained_plugin_says_it_supports()
 }
 
 #[test]
-fn a_configuration_that_sorts_before_ours_is_told_and_left_alone() {
+fn a_configuration_that_sorts_before_ours_is_reported_and_kept() {
     let directory = tempfile::tempdir().unwrap();
     let args = args(directory.path(), &[]);
     for name in ["05-other.conflist", "00-notes.txt", "10-calico.conflist", "87-podman.conflist", "05-old.conf.bak"] {
         std::fs::write(directory.path().join("conf").join(name), b"{}").unwrap();
     }
-    let told = shadowing_configs(&args);
-    assert_eq!(told.len(), 1, "{told:?}");
-    let sentence = &told[0].sentence;
+    let problems = shadowing_configs(&args);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    let sentence = &problems[0].sentence;
     assert!(sentence.contains("05-other.conflist") && sentence.contains("node n1"), "{sentence}");
     assert_eq!(std::fs::read_dir(directory.path().join("conf")).unwrap().count(), 5);
 }
 
 #[tokio::test]
-async fn settings_that_make_no_sense_are_told_by_name_and_write_no_configuration() {
+async fn invalid_settings_are_named_and_write_no_configuration() {
     let directory = tempfile::tempdir().unwrap();
-    for (word, told) in [
+    for (flag, expected) in [
         ("--chained={\"type\":\"portmap\"}", "--chained"),
         ("--chained=[{\"type\":\"../portmap\"}]", "number 1"),
         ("--chained=[{\"type\":\"portmap\"},{}]", "number 2"),
         ("--cni-version=2.0.0", "2.0.0"),
     ] {
-        let done = reconciled(&args(directory.path(), &[word])).await;
-        assert!(done.problems[0].sentence.contains(told), "{word}: {:?}", done.problems);
+        let done = reconciled(&args(directory.path(), &[flag])).await;
+        assert!(done.problems[0].sentence.contains(expected), "{flag}: {:?}", done.problems);
     }
     assert_eq!(std::fs::read_dir(directory.path().join("conf")).unwrap().count(), 0);
 }

@@ -1,4 +1,4 @@
-//! Which CNI versions the chained plugins support. Each is asked once, and again when its file has changed.
+//! Asks the chained plugins which CNI versions they support: once, and again when a plugin's file changes.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
@@ -16,15 +16,15 @@ use crate::host::conflist::supported;
 /// How long a chained plugin may take to answer.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the plugins have answered.
+/// The plugins' answers.
 #[derive(Debug, Default)]
 pub(super) struct PluginVersions(HashMap<PathBuf, (Stamp, Vec<Version>)>);
 
-/// What changes when a file does: device, inode, size, time of change in seconds and nanoseconds.
+/// What changes with a file: device, inode, size, change time in seconds and nanoseconds.
 type Stamp = (u64, u64, u64, i64, i64);
 
 impl PluginVersions {
-    /// Those of a plugin; none, and why, if it does not say.
+    /// The versions of a plugin; none, and a problem, if it does not report them.
     pub(super) async fn of(&mut self, bin_dir: &Path, plugin: &Value) -> (Vec<Version>, Option<InstallProblem>) {
         let path = bin_dir.join(plugin.get("type").and_then(Value::as_str).unwrap_or_default());
         let stamp = match stamp(&path) {

@@ -1,4 +1,4 @@
-//! Keeps identity file and ready marker current and the lock held while the agent runs, so that the next one knows how long nobody ran.
+//! Keeps identity file, ready marker and lock current while the agent runs, so that the next agent knows how long none ran.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Identity, RunDir, RunDirError};
 
-/// How often; far below half of the shortest time after which a Node counts as gone (240 s).
+/// How often the identity is saved: far below half of the shortest grace period (4 min) after which a deleted Node counts as gone.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
-/// How long the loop may go without a beat_once before it counts as hanging.
+/// A heartbeat that takes longer than this counts as hanging.
 pub const HEARTBEAT_DEADLINE: Duration = Duration::from_mins(1);
 
-/// Writes the identity every [`HEARTBEAT_INTERVAL`], and at once when `changes` change, until `stop`. A file that can't be written is reported when that begins and when it
-/// ends.
+/// Saves the identity every [`HEARTBEAT_INTERVAL`], and at once on `changes`, until `stop`. Logs when saving begins to fail and when it
+/// works again.
 ///
 /// # Errors
-/// Another agent has the directory, or it was removed: this one must end at once.
+/// Another agent has the directory, or it was removed: this agent must exit at once.
 pub async fn run(
     run_dir: &RunDir,
     identity: impl Fn() -> Identity,
@@ -32,9 +32,7 @@ pub async fn run(
         match &beat_once {
             Err(RunDirError::TakenOver { .. } | RunDirError::Removed { .. }) => return beat_once,
             Err(error) if !failing => {
-                tracing::error!(
-                    "{error}; until it can be written, a restart of this agent trusts fewer of the node's blocks"
-                );
+                tracing::error!("{error}; until then a restarted agent trusts fewer of the node's blocks");
             }
             Ok(()) if failing => tracing::info!("the run directory {} can be written again", run_dir.path().display()),
             Ok(()) | Err(_) => {}
@@ -51,7 +49,7 @@ pub async fn run(
 fn beat_once(run_dir: &RunDir, identity: &Identity) -> Result<(), RunDirError> {
     if run_dir.keep_lock()? {
         tracing::warn!(
-            "another program removed the lock file of the run directory {}; it is made and locked again",
+            "another program removed the lock file of the run directory {}; the agent created and locked a new one",
             run_dir.path().display()
         );
     }

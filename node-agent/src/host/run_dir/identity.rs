@@ -1,4 +1,4 @@
-//! Whose checkpoint it is, and when its agent was last known to run: the content of `agent.json`. Pure.
+//! The content of `agent.json`: whose checkpoint it is, and when its agent last ran. Pure.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,26 +12,28 @@ use serde::{Deserialize, Serialize};
 pub struct Identity {
     /// The name of its Node object.
     pub node_name: String,
-    /// The UID of its Node object; none until the agent has seen it.
+    /// The UID of its Node object; `None` until the agent has seen it.
     #[serde(rename = "nodeUID")]
     pub node_uid: Option<String>,
-    /// The boot that the times are counted from.
+    /// The boot that the times refer to.
     #[serde(rename = "bootID")]
     pub boot_id: String,
-    /// When the agent was last known to run.
+    /// When the agent last ran.
     pub heartbeat: BootTime,
-    /// When the API server last answered; none if it never did.
+    /// When the API server last answered; `None` if it never did.
     pub last_contact: Option<BootTime>,
 }
 
 impl Identity {
-    /// How long no agent has run, at least to the interval of its heartbeats. `None`: the times are of another boot, so nobody knows.
+    /// How long no agent ran, to the precision of the heartbeat. `None`: the times refer to another boot.
     pub fn absent_for(&self, boot_id: &str, now: BootTime) -> Option<Duration> {
         (self.boot_id == boot_id).then(|| now.since(self.heartbeat))
     }
 
-    /// What to write down now. While the node's blocks are not `trusted` (the agent was away for too long, or the Node has another UID, and
-    /// they have not been read since), UID and heartbeat stay as they were: after a crash the next agent must doubt them, too.
+    /// The identity to save now.
+    ///
+    /// While the node's blocks are not `trusted`, UID and heartbeat stay as they were, so that the next agent after a crash doubts
+    /// them, too.
     #[must_use]
     pub fn at(
         &self,
@@ -49,7 +51,7 @@ impl Identity {
         identity
     }
 
-    /// How long ago the API server last answered. `None`: nobody knows, or it never did.
+    /// How long ago the API server last answered. `None`: unknown, or it never did.
     pub fn without_contact_for(&self, boot_id: &str, now: BootTime) -> Option<Duration> {
         self.last_contact.filter(|_| self.boot_id == boot_id).map(|contact| now.since(contact))
     }
@@ -58,24 +60,25 @@ impl Identity {
 /// What the directory held when it was locked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Previous {
-    /// No checkpoint: a new node, or a reboot emptied the directory.
+    /// No checkpoint: a new node, or a reboot.
     Nothing,
-    /// The checkpoint of an agent of the same Node name. The Node's UID may be another one: compare it before any block is trusted.
+    /// The checkpoint of an agent of the same Node name. The Node's UID may differ: compare it before trusting any block.
     SameNode(Identity),
-    /// A checkpoint without a readable identity. It is kept, because what it names may be in use; its node's UID is unknown.
+    /// A checkpoint without a readable identity. It is kept, because its addresses may be in use; its Node's UID is unknown.
     Unknown,
-    /// The checkpoint of a node of another name. It was moved away, and nothing of it is to be used.
+    /// The checkpoint of another node. It was moved to a quarantine directory and is not used.
     OtherNode {
         /// That node.
         name: String,
-        /// Where its files are now.
+        /// The quarantine directory.
         quarantine: PathBuf,
     },
 }
 
 impl Previous {
-    /// What the starting agent saves until it trusts the node's blocks: UID and times of the previous one, for the checkpoint is of that
-    /// UID, and a crash must not make its blocks look younger. Times of another boot count as now.
+    /// The identity to save until the node's blocks are trusted: UID and times of the previous one.
+    ///
+    /// The checkpoint belongs to that UID, and a crash must not make its blocks look younger. Times of another boot count as now.
     pub fn identity(&self, node_name: &str, boot_id: &str, now: BootTime) -> Identity {
         let previous = match self {
             Previous::SameNode(previous) => Some(previous),

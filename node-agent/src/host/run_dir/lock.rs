@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// Who has the lock, as the lock file tells it. For people: nothing is decided from it.
+/// Who has the lock, according to the lock file. For people: nothing is decided from it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     /// Its process, in its own PID namespace.
@@ -23,16 +23,16 @@ impl fmt::Display for Holder {
             (Some(pod), Some(pid)) => write!(out, "pod {pod}, process {pid}"),
             (Some(pod), None) => write!(out, "pod {pod}"),
             (None, Some(pid)) => write!(out, "process {pid}"),
-            (None, None) => out.write_str("it has not said who it is"),
+            (None, None) => out.write_str("of unknown name"),
         }
     }
 }
 
-/// The lock. Dropped, it is released.
+/// The lock; it is released when dropped.
 #[derive(Debug)]
 pub(super) struct Lock(File);
 
-/// What came of a try.
+/// The result of trying to take the lock.
 #[derive(Debug)]
 pub(super) enum Tried {
     Locked(Lock),
@@ -40,8 +40,10 @@ pub(super) enum Tried {
 }
 
 impl Lock {
-    /// Takes the lock if nobody has it. A file that was replaced between its opening and its locking is not the directory's lock, so it
-    /// counts as held, and the next try opens the new one.
+    /// Takes the lock if nobody has it.
+    ///
+    /// A file that was replaced between opening and locking is not the directory's lock, so it counts as held; the next try opens the
+    /// new one.
     pub(super) fn try_take(path: &Path, pod_name: Option<&str>) -> io::Result<Tried> {
         let mut options = OpenOptions::new();
         let mut file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
@@ -62,16 +64,16 @@ impl Lock {
 
     /// Whether this is the file of that name.
     pub(super) fn is_at(&self, path: &Path) -> io::Result<bool> {
-        let ours = self.0.metadata()?;
+        let locked = self.0.metadata()?;
         match std::fs::metadata(path) {
-            Ok(found) => Ok((found.dev(), found.ino()) == (ours.dev(), ours.ino())),
+            Ok(found) => Ok((found.dev(), found.ino()) == (locked.dev(), locked.ino())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }
     }
 }
 
-/// What the file says; nothing, if its holder has not written it yet.
+/// The lock file's content; empty if the holder has not written it yet.
 fn holder(file: &mut File) -> Holder {
     let mut bytes = Vec::new();
     let read = file.rewind().and_then(|()| file.take(4096).read_to_end(&mut bytes));

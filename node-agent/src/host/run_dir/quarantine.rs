@@ -1,4 +1,4 @@
-//! Moves the checkpoint of another node out of the way, into a directory of its own beside the new one.
+//! Moves the checkpoint of another node into a quarantine directory beside the new one.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use super::layout::{HEALTH_SOCKET, IDENTITY, LOCK, OTHER_NODE_PREFIX, SOCKET};
 
-/// As much of the node's name as surely fits in a file name (NAME_MAX is 255).
+/// The part of the node's name that always fits in a file name (NAME_MAX is 255).
 const MAX_NODE_NAME_BYTES: usize = 200;
 
-/// What makes up the checkpoint: all but the lock, the sockets and what was moved before.
+/// The checkpoint's entries: all but the lock, the sockets and the quarantine directories.
 pub(super) fn content(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut content = Vec::new();
     for entry in fs::read_dir(root)? {
@@ -27,7 +27,7 @@ fn stays(name: &OsStr) -> bool {
     [LOCK, SOCKET, HEALTH_SOCKET].contains(&name.as_ref()) || name.starts_with(OTHER_NODE_PREFIX)
 }
 
-/// Moves the content. The identity goes last: after a crash the next start sees it still and goes on, into a further directory.
+/// Moves the checkpoint. The identity goes last, so that the next start after a crash resumes, into another directory.
 pub(super) fn quarantine(root: &Path, node: &str) -> io::Result<PathBuf> {
     let target = make_directory(root, node)?;
     let mut content = content(root)?;
@@ -41,7 +41,7 @@ pub(super) fn quarantine(root: &Path, node: &str) -> io::Result<PathBuf> {
 }
 
 fn make_directory(root: &Path, node: &str) -> io::Result<PathBuf> {
-    // The name comes from a file, so it may be anything.
+    // The name comes from a file, so it may contain anything.
     let plain = |letter: &char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-');
     let node: String = node.chars().filter(plain).take(MAX_NODE_NAME_BYTES).collect();
     let mut number = 1_u32;

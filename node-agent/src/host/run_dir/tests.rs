@@ -1,4 +1,4 @@
-//! Two agents, another node's checkpoint, and what a crash or a stranger leaves.
+//! Two agents, another node's checkpoint, and leftovers of a crash or another program.
 
 use std::os::fd::AsRawFd;
 
@@ -137,8 +137,8 @@ async fn a_lock_file_that_was_removed_is_locked_anew_unless_another_agent_was_qu
     assert!(matches!(Lock::try_take(&path.join(LOCK), None).unwrap(), Tried::Held(_)));
     fs::remove_file(path.join(LOCK)).unwrap();
     let (_second, _) = RunDir::lock(&path, "n1", Some("other")).await.unwrap();
-    let told = first.keep_lock().unwrap_err().to_string();
-    assert!(told.contains("pod other") && told.contains(&path.display().to_string()), "{told}");
+    let message = first.keep_lock().unwrap_err().to_string();
+    assert!(message.contains("pod other") && message.contains(&path.display().to_string()), "{message}");
 }
 
 #[tokio::test]
@@ -146,11 +146,11 @@ async fn a_directory_that_can_not_be_written_is_told_in_one_sentence() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, b"").unwrap();
-    let told = RunDir::lock(&file.join("run"), "n1", None).await.unwrap_err().to_string();
-    assert!(told.contains(&file.display().to_string()) && told.contains("--run-dir"), "{told}");
+    let message = RunDir::lock(&file.join("run"), "n1", None).await.unwrap_err().to_string();
+    assert!(message.contains(&file.display().to_string()) && message.contains("--run-dir"), "{message}");
     fs::create_dir(dir.path().join(LOCK)).unwrap();
-    let told = RunDir::lock(dir.path(), "n1", None).await.unwrap_err().to_string();
-    assert!(told.contains("could not be locked") && told.contains("mount it writable"), "{told}");
+    let message = RunDir::lock(dir.path(), "n1", None).await.unwrap_err().to_string();
+    assert!(message.contains("could not be locked") && message.contains("mount it writable"), "{message}");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Sorts the findings of a comparison into what is reported, and how. Pure.
+//! Sorts the findings of a pass by how they are reported. Pure.
 
 use std::collections::HashSet;
 
@@ -7,10 +7,10 @@ use bobbin_ipam::AttachmentKey;
 
 use crate::state::Attachment;
 
-/// Repairs named in one event.
+/// How many repairs one event names.
 const MAX_NAMED_REPAIRS: usize = 5;
 
-/// What was reported already, so that it is not reported with every pass.
+/// What was reported already and is not repeated with every pass.
 #[derive(Debug, Default)]
 pub(super) struct Reported {
     not_repairable: HashSet<String>,
@@ -18,21 +18,21 @@ pub(super) struct Reported {
 }
 
 impl Reported {
-    /// The attachments that were not broken when this was last asked.
+    /// The attachments that were not broken at the last call.
     pub(super) fn newly_broken<'a>(&mut self, broken: &'a [Attachment]) -> Vec<&'a Attachment> {
         let before = std::mem::replace(&mut self.broken, broken.iter().map(|each| each.key.clone()).collect());
         broken.iter().filter(|each| !before.contains(&each.key)).collect()
     }
 }
 
-/// The findings of one comparison, by what is done with them.
+/// The findings of one pass, by how they are reported.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Report {
-    /// Nobody interfered: for the debug log.
+    /// The desired state changed: debug log.
     pub(super) applied: Vec<String>,
-    /// Another program interfered: log, metric, event.
+    /// The agent repaired a change of another program: log, metric, event.
     pub(super) repaired: Vec<String>,
-    /// Still wrong, and not reported yet.
+    /// The agent could not repair it, and has not reported it yet.
     pub(super) not_repairable: Vec<String>,
     /// Attachments without a link.
     pub(super) link_missing: Vec<AttachmentKey>,
@@ -60,28 +60,28 @@ impl Report {
         report
     }
 
-    /// One sentence for all repairs.
+    /// One message for all repairs.
     pub(super) fn repaired_sentence(&self) -> Option<String> {
         let named = self.repaired.iter().take(MAX_NAMED_REPAIRS).map(String::as_str).collect::<Vec<_>>().join("; ");
         let rest = self.repaired.len().saturating_sub(MAX_NAMED_REPAIRS);
         match (self.repaired.is_empty(), rest) {
             (true, _) => None,
             (false, 0) => {
-                Some(format!("another program changed the node's network, which the agent repaired: {named}"))
+                Some(format!("another program changed the node's network, and the agent repaired it: {named}"))
             }
             (false, rest) => Some(format!(
-                "another program changed the node's network, which the agent repaired: {named}; and {rest} more, see the agent's log"
+                "another program changed the node's network, and the agent repaired it: {named}; and {rest} more; see the agent's log"
             )),
         }
     }
 }
 
-/// The sentence for a pod whose host link is gone. `host_if` is the link's name if ADD's answer is not known.
+/// The message for a pod whose host link is gone. `host_if` is the link's name if the answer of its ADD is not known.
 pub(super) fn lost_interface(attachment: &Attachment, host_if: &str) -> String {
     let name = attachment.links.as_ref().map_or(host_if, |links| &links.host_if);
     let who = attachment.who();
     format!(
-        "{who} ({}) has lost its interface {name}: it has no network; delete the pod to restore it",
+        "{who} ({}) has lost its interface {name} and has no network; delete the pod, so that a new one gets a network",
         attachment.pair
     )
 }

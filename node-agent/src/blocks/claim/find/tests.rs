@@ -1,4 +1,4 @@
-//! Which blocks are candidates_of unread.
+//! Which blocks are tried without a read.
 
 use serde_json::json;
 
@@ -15,18 +15,18 @@ fn candidates_of(first: i64, last: i64, free: i64, limit: Option<i64>) -> Vec<i6
 }
 
 #[test]
-fn three_of_a_window_that_is_mostly_free_else_one() {
+fn three_candidates_of_a_mostly_free_window_else_one() {
     assert_eq!(candidates_of(0, 99, 100, None).len(), 3);
     assert_eq!(candidates_of(0, 99, 76, None).len(), 3);
     assert_eq!(candidates_of(0, 99, 75, None).len(), 1);
     assert_eq!(candidates_of(4, 7, 3, None).len(), 1);
     assert_eq!(candidates_of(0, 7, 4, None).len(), 1);
-    // A window of an operator that does not count.
+    // The window of an operator that does not count free blocks.
     assert_eq!(candidates_of(0, 99, 0, None).len(), 1);
 }
 
 #[test]
-fn each_is_of_the_window_and_another() {
+fn candidates_are_distinct_and_within_the_window() {
     let mut three = candidates_of(10, 12, 3, None);
     three.sort_unstable();
     assert_eq!(three, [10, 11, 12]);
@@ -34,6 +34,6 @@ fn each_is_of_the_window_and_another() {
 }
 
 #[test]
-fn none_where_a_block_that_still_rests_could_be_the_last_the_node_may_have() {
+fn with_a_limit_there_are_none_because_a_cooling_block_could_be_the_last_allowed() {
     assert_eq!(candidates_of(0, 99, 100, Some(4)), Vec::<i64>::new());
 }

@@ -15,7 +15,7 @@ fn a_full_pool_is_asked_again_when_its_status_shows_a_free_block() {
     state.claim_ended(Some(full()), now);
     assert!(state.may_claim(now).is_some() && state.last_error.is_some());
     state.observe_status(0, Some("2"));
-    assert!(state.may_claim(now).is_some(), "nothing is free, so nothing is attempts");
+    assert!(state.may_claim(now).is_some(), "no block is free, so no claim is tried");
     state.observe_status(1, Some("3"));
     assert_eq!(state.may_claim(now), None);
     state.claim_ended(None, now);
@@ -23,7 +23,7 @@ fn a_full_pool_is_asked_again_when_its_status_shows_a_free_block() {
 }
 
 #[test]
-fn blind_tries_become_rare_but_never_end() {
+fn claims_from_a_full_pool_back_off_but_never_end() {
     let now = Instant::now();
     let mut state = PoolState::default();
     for _ in 0..40 {
@@ -36,7 +36,7 @@ fn blind_tries_become_rare_but_never_end() {
 }
 
 #[test]
-fn a_pod_on_its_way_counts_until_it_has_an_address_or_does_not_come() {
+fn an_expected_pod_counts_until_it_has_an_address_or_does_not_come() {
     let now = Instant::now();
     let mut state = PoolState::default();
     state.expect("a".to_owned(), now);
@@ -58,18 +58,18 @@ fn every_end_of_a_claim_wakes_the_adds_that_wait() {
 }
 
 #[test]
-fn a_claim_in_doubt_answers_the_adds_that_wait_and_those_that_come_until_it_ends() {
+fn a_claim_with_an_unknown_outcome_wakes_waiting_and_new_adds_until_it_ends() {
     let mut state = PoolState { claiming: 1, unnotified: true, ..PoolState::default() };
     let mut attempts = state.attempts.subscribe();
     state.notify_waiting();
-    assert!(!attempts.has_changed().unwrap(), "a claim under way answers when it ends");
+    assert!(!attempts.has_changed().unwrap(), "a claim in flight wakes the ADDs when it ends");
     state.claim_outcome_unknown(ClaimError::Unreachable { pool: "p".to_owned(), why: String::new() });
     assert!(attempts.has_changed().unwrap() && state.last_error.is_some());
     attempts.mark_unchanged();
     state.unnotified = true;
     state.notify_waiting();
     assert!(attempts.has_changed().unwrap());
-    assert!(state.may_claim(Instant::now()).is_some(), "it is still under way");
+    assert!(state.may_claim(Instant::now()).is_some(), "the claim is still in flight");
     state.claim_ended(None, Instant::now());
     attempts.mark_unchanged();
     state.unnotified = true;

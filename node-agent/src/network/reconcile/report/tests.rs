@@ -35,12 +35,12 @@ fn only_what_another_program_changed_is_called_a_repair() {
     assert_eq!(report.applied.len(), 1);
     assert_eq!(report.repaired, ["added the rule"]);
     let sentence = report.repaired_sentence().unwrap();
-    assert_eq!(sentence, "another program changed the node's network, which the agent repaired: added the rule");
+    assert_eq!(sentence, "another program changed the node's network, and the agent repaired it: added the rule");
     assert_eq!(Report::default().repaired_sentence(), None);
 }
 
 #[test]
-fn what_cannot_be_repaired_is_told_once_until_it_changes() {
+fn a_failed_repair_is_reported_once_until_it_changes() {
     let mut reported = Reported::default();
     let wrong = |what: &str| vec![finding(FindingKind::NotRepairable, what), finding(FindingKind::NotRepairable, what)];
     assert_eq!(Report::of(wrong("a"), &mut reported).not_repairable, ["a"]);
@@ -51,7 +51,7 @@ fn what_cannot_be_repaired_is_told_once_until_it_changes() {
 }
 
 #[test]
-fn a_broken_attachment_is_told_once_and_again_after_it_was_whole() {
+fn a_broken_attachment_is_reported_once_and_again_after_it_was_whole() {
     let (mut reported, broken) = (Reported::default(), [attachment("c1"), attachment("c2")]);
     assert_eq!(reported.newly_broken(&broken[..1]), [&broken[0]]);
     assert_eq!(reported.newly_broken(&broken), [&broken[1]]);
@@ -63,7 +63,7 @@ fn a_broken_attachment_is_told_once_and_again_after_it_was_whole() {
 fn the_event_names_pod_address_link_and_remedy() {
     assert_eq!(
         lost_interface(&attachment("c1"), "bob5382"),
-        "pod op/vx (10.77.1.1) has lost its interface bob5382: it has no network; delete the pod to restore it"
+        "pod op/vx (10.77.1.1) has lost its interface bob5382 and has no network; delete the pod, so that a new one gets a network"
     );
 }
 
@@ -71,5 +71,5 @@ fn the_event_names_pod_address_link_and_remedy() {
 fn an_event_names_a_few_repairs_and_counts_the_rest() {
     let repaired = (0..7).map(|n| finding(FindingKind::Repaired, &format!("r{n}"))).collect();
     let sentence = Report::of(repaired, &mut Reported::default()).repaired_sentence().unwrap();
-    assert!(sentence.ends_with("r0; r1; r2; r3; r4; and 2 more, see the agent's log"), "{sentence}");
+    assert!(sentence.ends_with("r0; r1; r2; r3; r4; and 2 more; see the agent's log"), "{sentence}");
 }
