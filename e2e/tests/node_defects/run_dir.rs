@@ -169,7 +169,7 @@ pub async fn emptied(node: &mut LoneNode) -> Result<()> {
     until("a warning says what the release waits for", PATIENCE, || async {
         let warnings = node.warnings("OrphanedAssignment").await?;
         let said =
-            warnings.iter().any(|one| one.contains("block emptied-0 is not given back") && one.contains("emptied-1"));
+            warnings.iter().any(|one| one.contains("block emptied-0 is not released") && one.contains("emptied-1"));
         Ok(so(said, || format!("{warnings:?}")))
     })
     .await?;
