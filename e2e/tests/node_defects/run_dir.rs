@@ -167,7 +167,7 @@ pub async fn emptied(node: &mut LoneNode) -> Result<()> {
         json!({"subnets": [{"ipv4": "10.80.4.0/31"}], "blockSizeBits": 1, "cooldownSeconds": 0, "draining": true});
     node.apply_pool_only("emptied", draining).await?;
     until("a warning says what the release waits for", PATIENCE, || async {
-        let warnings = node.warnings("RecordsWithoutAttachment").await?;
+        let warnings = node.warnings("OrphanedAssignment").await?;
         let said =
             warnings.iter().any(|one| one.contains("block emptied-0 is not released") && one.contains("emptied-1"));
         Ok(so(said, || format!("{warnings:?}")))
