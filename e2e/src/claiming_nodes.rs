@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use bobbin_api_client::Clients;
 use bobbin_crds::{AddressBlock, AddressBlockSpec, AddressPool, name};
 use bobbin_ipam::BlockRange;
-use bobbin_node_agent::{ClaimError, ExportError, Exports, HeldBlock, SimulatedNode};
+use bobbin_node_agent::{ClaimError, ClaimedBlock, ExportError, Exports, SimulatedNode};
 use futures::future::{BoxFuture, join_all};
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::Api;
@@ -53,7 +53,7 @@ pub struct Claimed<'a> {
     /// The node that claimed.
     pub node: &'a Claimer,
     /// Its block.
-    pub outcome: Result<HeldBlock, ClaimError>,
+    pub outcome: Result<ClaimedBlock, ClaimError>,
 }
 
 /// No kernel: the routes are another test's.

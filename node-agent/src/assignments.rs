@@ -121,7 +121,7 @@ impl AssignmentWriter {
         Ok(AssignmentWriter(Arc::new(WriterState {
             node_name: node_name.to_owned(),
             clients,
-            deletions: PendingDeletions::open(&run_dir.join("deletions"))?,
+            deletions: PendingDeletions::open(&run_dir.join(crate::host::run_dir::layout::PENDING_DELETIONS))?,
             queues: Mutex::new(HashMap::new()),
             pending: AtomicUsize::new(0),
             new_writes: Semaphore::new(MAX_NEW_WRITES_IN_FLIGHT),
@@ -187,7 +187,7 @@ impl AssignmentWriter {
 
     /// Creates the missing assignments of these attachments. Returns when all are answered, or after `deadline`.
     pub async fn recreate_missing(&self, attachments: &[Attachment], deadline: Duration) {
-        let due: Vec<&Attachment> = attachments.iter().filter(|attachment| attachment.needs_record()).collect();
+        let due: Vec<&Attachment> = attachments.iter().filter(|attachment| attachment.needs_assignment()).collect();
         for attachment in due.iter().filter(|attachment| !self.busy_with(attachment.pair)) {
             self.recreate(attachment);
         }

@@ -14,6 +14,7 @@ mod watches;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bobbin_api_client::{Clients, Lenient, UnreadableObjects, WatchAge};
 use bobbin_crds::AddressPool;
@@ -99,7 +100,7 @@ impl ClusterCache {
         run_dir: &Path,
         freshness: Arc<FreshnessTracker>,
     ) -> ClusterCache {
-        let snapshot_path = run_dir.join("cluster.json");
+        let snapshot_path = run_dir.join(crate::host::run_dir::layout::CLUSTER_SNAPSHOT);
         let objects = snapshot::load(&snapshot_path, node_name);
         ClusterCache(Arc::new(CacheState {
             node_name: node_name.to_owned(),
@@ -280,6 +281,11 @@ impl ClusterCache {
 /// Whether the watch has listed once and does not fail.
 fn is_healthy(age: &WatchAge) -> bool {
     age.synced() && age.failing().is_none()
+}
+
+/// How long a freed address of a pool cools down; the default if the pool is unknown.
+pub fn cooldown_of(pool: Option<&AddressPool>) -> Duration {
+    pool.map_or(bobbin_crds::DEFAULT_COOLDOWN, |pool| pool.spec.cooldown())
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
-//! The node agent: claims blocks, assigns addresses, wires pods, programs kernel routes, and keeps the API server's records and the
-//! kernel in step. `bobbin-all` calls [`run()`].
+//! The node agent: claims blocks, allocates addresses, wires pods and programs kernel routes. `bobbin-all` calls [`run()`].
 //!
-//! `run` puts the parts together; `serve` and `verb` answer the runtime; `ledger` owns who has what and the state of every block;
-//! `journal` keeps it; `blocks`, `claim`, `stock` and `record` speak to the API server; `resync` compares; `repair`,
-//! `stale_attachments` and `restore` hold ledger and kernel together.
+//! - `run` starts and stops the parts; `agent` holds what they share.
+//! - `cni` answers the container runtime.
+//! - `state` owns blocks, addresses and attachments, and their checkpoint.
+//! - `blocks`, `assignments` and `cluster` talk to the API server.
+//! - `resync` compares the state with the API server and the kernel; `network` keeps the kernel's routes.
+//! - `host` owns the run directory and the installed plugin.
 
 mod agent;
 mod args;
@@ -23,4 +25,4 @@ pub use blocks::claim::{ClaimError, Claims, ExportError, Exports};
 pub use blocks::simulated_node::SimulatedNode;
 pub use cluster::ClusterCache;
 pub use run::run;
-pub use state::{HeldBlock, NodeState};
+pub use state::{ClaimedBlock, NodeState};

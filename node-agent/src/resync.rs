@@ -1,9 +1,9 @@
-//! The one routine that compares everything the node owns at the API server with what should be there: records, blocks, addresses in the
-//! blocks, addresses passed over. It runs at start, on news and every quarter of an hour, and would be right with any one of these alone.
+//! Compares the node's state with the API server: IPAssignments, blocks and address conflicts. It runs at start, on hints and at an
+//! interval; each of these alone would be enough.
 
 mod assignments;
 mod blocks;
-mod conflicting_addresses;
+mod conflicts;
 pub(crate) mod pod_absence;
 pub(crate) mod stale_attachments;
 
@@ -26,76 +26,78 @@ use crate::blocks::claim::Claims;
 use crate::cluster::freshness::{FreshnessTracker, WatchedKind};
 use crate::cluster::{ClusterCache, NodeInfo};
 use crate::events::Events;
-use crate::resync::pod_absence::PodGone;
+use crate::resync::pod_absence::PodAbsenceTracker;
 use crate::state::NodeState;
 use crate::state::checkpoint::Checkpoint;
-use assignments::SeenRecord;
+use assignments::AssignmentIdentity;
 
-/// News that come together are looked at together.
+/// Hints that arrive together trigger one pass.
 const DEBOUNCE: Duration = Duration::from_millis(50);
-/// A pass makes a bounded number of calls with deadlines of seconds; one that takes so long hangs.
+/// A pass makes a bounded number of calls with timeouts of seconds. After this time it counts as hanging.
 const PASS_DEADLINE: Duration = Duration::from_mins(5);
-/// The first pause after a pass that failed, and the longest.
-const RETRY_PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(3)];
+/// The first pause after a failed pass.
+const MIN_RETRY_INTERVAL: Duration = Duration::from_millis(50);
+/// The longest pause after failed passes.
+const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(3);
 
-/// What the routine needs.
+/// The comparison with the API server. Run it as a task.
 pub struct Resync {
-    /// The clients.
+    /// The clients of the API server.
     pub clients: Clients,
-    /// What is known of the cluster's objects.
+    /// The cluster's objects, as the watches show them.
     pub cluster: ClusterCache,
-    /// The ledger.
+    /// Blocks, addresses and attachments.
     pub node_state: Arc<NodeState>,
-    /// Takes in blocks that the ledger lacks.
+    /// Adds owned blocks that the node's state lacks.
     pub claims: Claims,
-    /// The records.
+    /// Creates and deletes IPAssignments.
     pub assignment_writer: AssignmentWriter,
-    /// How fresh the API server's word is.
+    /// How fresh the API server's answers are.
     pub freshness: Arc<FreshnessTracker>,
     /// The checkpoint.
     pub checkpoint: Checkpoint,
     /// Events on the node.
     pub events: Events,
-    /// This boot.
+    /// The current boot.
     pub boot_id: String,
-    /// How often it runs without news (`--relist-interval`).
+    /// The time between two comparisons without a hint (`--relist-interval`).
     pub interval: Duration,
-    /// Waits.
+    /// Intervals and timeouts.
     pub times: Times,
-    /// Where it says that it makes progress.
+    /// Where it reports progress.
     pub beats: Progress,
-    /// Wakes it.
+    /// Triggers a pass.
     pub hint: Arc<Notify>,
 }
 
-/// How far it has come.
+/// The progress since the agent started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Resynced {
-    /// Own blocks were compared with the API server's since the agent started.
+    /// The node's blocks were compared with the API server.
     pub blocks: bool,
 }
 
-/// What is remembered between passes.
-struct Memory {
-    /// Records without an attachment, and whether their pods are gone.
-    pods_gone: PodGone<SeenRecord>,
-    records_due: Option<Instant>,
-    passed_over_due: Option<Instant>,
-    /// The signs of trouble that the last comparison of records has seen.
-    troubles: u64,
+/// What one pass leaves to the next.
+struct PassHistory {
+    /// Whether the pods of orphaned assignments are gone.
+    orphans: PodAbsenceTracker<AssignmentIdentity>,
+    assignments_due: Option<Instant>,
+    conflicts_due: Option<Instant>,
+    /// How many invalidations the last comparison of assignments has seen.
+    invalidations: u64,
 }
 
 impl Resync {
-    /// Runs for ever; `progress` tells others how far it is.
+    /// Runs forever; `progress` receives the progress.
     pub async fn run(self, progress: watch::Sender<Resynced>) {
-        let pods_gone = PodGone::new(self.cluster.node_name(), self.times.pod_gone_apart());
-        let mut memory = Memory { pods_gone, records_due: None, passed_over_due: None, troubles: 0 };
-        let mut troubles = self.freshness.invalidations();
+        let orphans = PodAbsenceTracker::new(self.cluster.node_name(), self.times.pod_gone_apart());
+        let mut history = PassHistory { orphans, assignments_due: None, conflicts_due: None, invalidations: 0 };
+        let mut invalidations = self.freshness.invalidations();
         let beat = self.beats.register("resync", PASS_DEADLINE);
         let mut failures = 0;
         loop {
-            let trouble = *troubles.borrow_and_update();
-            let next = match self.pass(&mut memory, trouble, &progress).await {
+            let generation = *invalidations.borrow_and_update();
+            let next = match self.pass(&mut history, generation, &progress).await {
                 Ok(next) => {
                     failures = 0;
                     next
@@ -104,56 +106,56 @@ impl Resync {
                     if let ReadError::Unreachable(why) = &error {
                         self.freshness.observe_call(Some(why), boot_time());
                     }
-                    tracing::debug!(%error, "a resync did not end; trying again");
+                    tracing::debug!(%error, "a comparison with the API server failed; it is repeated");
                     failures += 1;
-                    backoff(failures - 1, RETRY_PAUSES[0], RETRY_PAUSES[1])
+                    backoff(failures - 1, MIN_RETRY_INTERVAL, MAX_RETRY_INTERVAL)
                 }
             };
             let pause = async {
                 tokio::select! {
                     () = tokio::time::sleep(next) => {}
-                    // While the API server is away, news must not make the pauses shorter.
+                    // While the API server is down, hints must not shorten the pauses.
                     () = self.hint.notified(), if failures == 0 => tokio::time::sleep(DEBOUNCE).await,
-                    // The sender is ours as long as this runs.
-                    _ = troubles.changed(), if failures == 0 => tokio::time::sleep(DEBOUNCE).await,
+                    // This task owns the sender.
+                    _ = invalidations.changed(), if failures == 0 => tokio::time::sleep(DEBOUNCE).await,
                 }
             };
             beat.while_idle(pause).await;
         }
     }
 
-    /// One comparison. Returns when the next is due without news.
+    /// One comparison. Returns when the next one is due without a hint.
     async fn pass(
         &self,
-        memory: &mut Memory,
-        trouble: u64,
+        history: &mut PassHistory,
+        generation: u64,
         progress: &watch::Sender<Resynced>,
     ) -> Result<Duration, ReadError> {
         let now = Instant::now();
-        // Once to one and a half times the interval, so that the nodes of a cluster spread out.
+        // Between one half and one and a half of the interval, so that the nodes of a cluster spread out.
         let interval = self.times.resync(self.interval);
         let interval = interval / 2 + bobbin_api_client::backoff::jittered(interval);
         self.compare_node().await?;
-        if memory.records_due.is_some_and(|due| due <= now) {
+        if history.assignments_due.is_some_and(|due| due <= now) {
             self.compare_pools().await?;
         }
-        // Records first: after an outage, who claims a block later must find the records of its residents.
-        if memory.records_due.is_none_or(|due| due <= now) || memory.troubles != trouble {
+        // Assignments first: after an outage, a node that claims a block later must find the assignments of its pods.
+        if history.assignments_due.is_none_or(|due| due <= now) || history.invalidations != generation {
             let blocks_known = progress.borrow().blocks;
-            let again = self.compare_records(memory, blocks_known).await?;
-            memory.troubles = trouble;
-            memory.records_due = Some(now + again.unwrap_or(interval).min(interval));
+            let again = self.compare_assignments(history, blocks_known).await?;
+            history.invalidations = generation;
+            history.assignments_due = Some(now + again.unwrap_or(interval).min(interval));
         }
         let listed = self.compare_blocks().await?;
         self.cluster.set_own_blocks_known();
         progress.send_modify(|done| done.blocks = true);
-        self.see_records_of_new_blocks(listed).await?;
-        if memory.passed_over_due.is_none_or(|due| due <= now) {
-            self.recheck_passed_over().await;
-            memory.passed_over_due = Some(now + self.times.passed_over_recheck());
+        self.list_assignments_of_new_blocks(listed).await?;
+        if history.conflicts_due.is_none_or(|due| due <= now) {
+            self.recheck_conflicts().await;
+            history.conflicts_due = Some(now + self.times.passed_over_recheck());
         }
-        let mut next = memory.records_due.map_or(interval, |due| due.saturating_duration_since(Instant::now()));
-        if !self.node_state.passed_over().is_empty() {
+        let mut next = history.assignments_due.map_or(interval, |due| due.saturating_duration_since(Instant::now()));
+        if !self.node_state.conflicts().is_empty() {
             next = next.min(self.times.passed_over_recheck());
         }
         Ok(next.max(DEBOUNCE))
@@ -163,13 +165,13 @@ impl Resync {
         BlockApi::new(&self.clients)
     }
 
-    /// The ranges of the blocks that count as this node's.
+    /// The ranges of the blocks that this node owns.
     fn own_ranges(&self) -> BTreeMap<String, bobbin_ipam::BlockRange> {
-        let ours = self.node_state.blocks().into_iter().filter(|block| block.state.counts_as_ours());
-        ours.map(|block| (block.held.name, block.held.range)).collect()
+        let owned = self.node_state.blocks().into_iter().filter(|block| block.state.counts_as_ours());
+        owned.map(|block| (block.held.name, block.held.range)).collect()
     }
 
-    /// The pools, by a consistent list: a watch that lost an event would else show a draining pool as open for ever.
+    /// Lists the pools consistently: a watch that lost an event would otherwise show a draining pool as open.
     async fn compare_pools(&self) -> Result<(), ReadError> {
         let api: kube::Api<Lenient<AddressPool>> = kube::Api::all(self.clients.requests.clone());
         let list =
@@ -178,9 +180,9 @@ impl Resync {
         Ok(())
     }
 
-    /// The own Node, by a consistent read.
+    /// Reads the own Node consistently.
     async fn compare_node(&self) -> Result<(), ReadError> {
-        // The watch tells as much, unless it was silent for long.
+        // Not needed while the watch is alive.
         let silence = self.freshness.silence(boot_time())[WatchedKind::Node as usize];
         if self.cluster.node().is_some() && silence.is_some_and(|silence| silence < self.times.silence()) {
             return Ok(());
@@ -193,7 +195,7 @@ impl Resync {
             {
                 Ok(node) => match NodeInfo::of(&node) {
                     Ok(node) => Some(node),
-                    // It is there, as it was.
+                    // It exists, but can't be decoded: keep the last known Node.
                     Err(_) => return if self.cluster.node().is_some() { Ok(()) } else { Err(ReadError::NotFound) },
                 },
                 Err(ReadError::NotFound) => None,

@@ -20,6 +20,7 @@ use crate::agent::Agent;
 use crate::args::Args;
 use crate::assignments::late_confirmations;
 use crate::blocks::api_calls::BlockApi;
+use crate::cni::add::FirstRead;
 use crate::cni::server;
 use crate::host::run_dir::heartbeat::HEARTBEAT_DEADLINE;
 use crate::host::run_dir::{self, Identity, Previous, RunDir, RunDirError};
@@ -46,24 +47,24 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     log_previous(&previous, &boot_id);
     let identity = previous.identity(&args.node_name, &boot_id, boot_time());
     run_dir.save(&identity)?;
-    let Started { agent, tasks, metrics, late_confirmations, clients } =
+    let Started { agent, handler, first_read, tasks, metrics, late_confirmations, clients } =
         start::start(args, run_dir, &previous, boot_id, stop.clone()).await?;
     status_server::spawn(&agent, metrics);
     let socket = server::Socket::bind(&agent.run_dir.socket())?;
-    let serving = tokio::spawn(server::serve(socket, Arc::clone(&agent), stop.clone()));
+    let serving = tokio::spawn(server::serve(socket, handler, stop.clone()));
     tracing::info!(node = agent.args.node_name, "serving CNI calls");
     tokio::spawn(late_confirmations::run(Arc::clone(&agent), BlockApi::new(&clients), late_confirmations));
     let (progress, resynced) = watch::channel(Resynced::default());
     tokio::select! {
         () = stop.cancelled() => {}
         ended = tasks::run(&agent, &clients, tasks, progress, resynced) => ended?,
-        ended = heartbeat(&agent, &identity) => ended?,
+        ended = heartbeat(&agent, &identity, &first_read) => ended?,
     }
     if tokio::time::timeout(SHUTDOWN_GRACE_PERIOD, serving).await.is_err() {
         tracing::warn!("CNI calls in flight were cut off; the runtime repeats them");
     }
     // The next agent counts its absence from now.
-    if let Err(error) = agent.run_dir.save(&current_identity(&agent, &identity)) {
+    if let Err(error) = agent.run_dir.save(&current_identity(&agent, &identity, &first_read)) {
         tracing::warn!("{error}");
     }
     Ok(())
@@ -82,20 +83,20 @@ fn log_previous(previous: &Previous, boot_id: &str) {
     tracing::info!(uid = identity.node_uid, ?absent, ?without_contact, "found the checkpoint of an earlier agent");
 }
 
-fn current_identity(agent: &Agent, started: &Identity) -> Identity {
+fn current_identity(agent: &Agent, started: &Identity, first_read: &FirstRead) -> Identity {
     let node_uid = agent.cluster.node().map(|node| node.uid);
     let contact = agent.freshness.last_contact(boot_time());
-    started.at(boot_time(), *agent.blocks_read.borrow(), node_uid, contact)
+    started.at(boot_time(), *first_read.done.borrow(), node_uid, contact)
 }
 
 /// Keeps the run directory's lock and identity. The checkpoint is trusted once the node's blocks were read.
-async fn heartbeat(agent: &Agent, started: &Identity) -> Result<(), RunDirError> {
+async fn heartbeat(agent: &Agent, started: &Identity, first_read: &FirstRead) -> Result<(), RunDirError> {
     let beat = agent.progress.register("heartbeat", HEARTBEAT_DEADLINE);
     // The first read of the blocks is saved at once, so that the next agent trusts one that is killed soon after it.
     run_dir::heartbeat::run(
         &agent.run_dir,
-        || current_identity(agent, started),
-        agent.blocks_read.clone(),
+        || current_identity(agent, started, first_read),
+        first_read.done.clone(),
         beat,
         agent.stop.clone(),
     )

@@ -54,8 +54,8 @@ const ENOUGH: usize = 48;
 const LISTENERS: [&str; 2] = ["bobbin-notices", "bobbin-filter"];
 /// How the shim's sentence begins when the agent gave no answer: only then something may be left until the runtime's DEL.
 const UNANSWERED: &str = "the Bobbin agent of this node";
-/// What the agent says when the sweep had to end an attachment.
-const SWEPT: [&str; 2] = ["nobody called DEL", "had begun to end"];
+/// What the agent logs when the stale-attachment check had to end an attachment.
+const SWEPT: [&str; 2] = ["the runtime did not call DEL", "completed the end of an attachment"];
 /// The addresses of the pool; an address that stays held is soon missed.
 const ADDRESSES: usize = 8;
 

@@ -142,7 +142,7 @@ pub async fn times(node: &mut LoneNode) -> Result<()> {
     spoil::<Node>(node, None, NODE).await?;
     spoil::<AddressPool>(node, None, scene.pool).await?;
     spoil::<AddressBlock>(node, None, &block.name).await?;
-    node_is_warned(node, &[&stray.to_string(), "is recorded for"]).await?;
+    node_is_warned(node, &[&stray.to_string(), "gives address"]).await?;
     add_not(node, &mut scene, stray).await.context("while the agent runs")?;
     no_watch_ended(node, mark)?;
 

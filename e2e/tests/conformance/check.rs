@@ -115,6 +115,9 @@ pub async fn of_a_stranger(node: &mut LoneNode) -> Result<()> {
     let (pod, other) = (node.pod()?, node.pod()?);
     let result = node.add(&pod)?;
     let error = node.call(&other.check(&result))?.error()?;
-    ensure!(error.code == CONTAINER_UNKNOWN && error.text.contains("is unknown to the agent of node n1"), "{error:?}");
+    ensure!(
+        error.code == CONTAINER_UNKNOWN && error.text.contains("the agent of node n1 does not know attachment"),
+        "{error:?}"
+    );
     node.del(&pod)
 }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use crate::agent::{Agent, DuplicateOutcome};
 use crate::assignments::{Confirmation, LateConfirmation, assignment_name};
 use crate::blocks::api_calls::BlockApi;
-use crate::state::{Attachment, Phase};
+use crate::state::{Attachment, AttachmentPhase};
 
 /// How long to wait for the ADD to finish. Without the UID a later DEL only needs one more read.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -29,12 +29,12 @@ pub async fn run(agent: Arc<Agent>, blocks: BlockApi, mut confirmations: mpsc::U
 async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
     let LateConfirmation { key, pair, confirmation } = late;
     // `None`: the attachment ended, and the writer deletes the assignment that it has just created.
-    let same = |attachment: &Attachment| attachment.pair == pair && attachment.phase != Phase::Deleting;
+    let same = |attachment: &Attachment| attachment.pair == pair && attachment.phase != AttachmentPhase::Deleting;
     let living = || agent.node_state.attachment(&key).filter(same);
     match confirmation {
         Confirmation::Created { uid } => {
             // The ADD may be saving the attachment at this moment.
-            let Some(_lock) = agent.locks.take(&key, LOCK_TIMEOUT).await else { return };
+            let Some(_lock) = agent.locks.lock(&key, LOCK_TIMEOUT).await else { return };
             if living().is_some() {
                 agent.update(&key, |attachment| attachment.assignment_uid = Some(uid));
             }
@@ -79,7 +79,7 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                 }
                 return;
             }
-            let Some(_lock) = agent.locks.take(&key, DUPLICATE_LOCK_TIMEOUT).await else { return };
+            let Some(_lock) = agent.locks.lock(&key, DUPLICATE_LOCK_TIMEOUT).await else { return };
             let Some(attachment) = living() else { return };
             match agent.end(&attachment).await {
                 Ok(_) => agent.report_duplicate(&attachment, &by, DuplicateOutcome::Ended),

@@ -59,5 +59,5 @@ fn recreate_deleted(node_state: &NodeState, assignment_writer: &AssignmentWriter
 
 /// Whether the API server confirmed the assignment once, and the attachment still needs it.
 fn was_confirmed(attachment: &Attachment) -> bool {
-    attachment.needs_record() && attachment.assignment_uid.is_some()
+    attachment.needs_assignment() && attachment.assignment_uid.is_some()
 }

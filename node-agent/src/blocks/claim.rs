@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bobbin_api_client::{Clients, ReadError};
-use bobbin_crds::{AddressPool, DEFAULT_COOLDOWN};
+use bobbin_crds::AddressPool;
 use bobbin_datapath::boot_time;
 use bobbin_ipam::{BootTime, Reserved};
 use jiff::Timestamp;
@@ -22,7 +22,7 @@ use crate::blocks::read::BlockInfo;
 use crate::cluster::freshness::{FreshnessTracker, Proof, ReadStart};
 use crate::cluster::pool_selection::pool_info;
 use crate::cluster::{ClusterCache, NodeInfo};
-use crate::state::{Arrival, BlockState, HeldBlock, NodeState};
+use crate::state::{BlockState, ClaimedBlock, NewBlock, NodeState};
 pub use exports::{ExportError, Exports};
 pub(crate) use find::OnUnknown;
 
@@ -156,7 +156,7 @@ impl Claims {
     /// # Errors
     /// See [`ClaimError`]. If the outcome of the write is unknown, the claim reads the block until it knows the owner. So no error
     /// leaves a claimed block outside the node's state, unless its range can't be read.
-    pub async fn claim(&self, pool: &str, cooled_only: bool) -> Result<HeldBlock, ClaimError> {
+    pub async fn claim(&self, pool: &str, cooled_only: bool) -> Result<ClaimedBlock, ClaimError> {
         self.claim_with(pool, cooled_only, &|_| {}).await
     }
 
@@ -166,7 +166,7 @@ impl Claims {
         pool: &str,
         cooled_only: bool,
         on_unknown: OnUnknown<'_>,
-    ) -> Result<HeldBlock, ClaimError> {
+    ) -> Result<ClaimedBlock, ClaimError> {
         let (known, node) = self.admission(pool)?;
         self.within_limit(&known)?;
         let held = self.find(&known, &node, cooled_only, on_unknown).await?;
@@ -176,7 +176,7 @@ impl Claims {
     }
 
     /// Waits until a claimed block serves.
-    async fn wait_until_in_service(&self, held: &HeldBlock) -> Result<(), ClaimError> {
+    async fn wait_until_in_service(&self, held: &ClaimedBlock) -> Result<(), ClaimError> {
         let mut changed = self.0.node_state.changed();
         let coming = async {
             while matches!(self.0.node_state.block_state(&held.name), Some(BlockState::Exporting { .. })) {
@@ -207,12 +207,12 @@ impl Claims {
         pool: Option<&AddressPool>,
         start: ReadStart,
         now_claimed: bool,
-    ) -> Result<HeldBlock, String> {
+    ) -> Result<ClaimedBlock, String> {
         let held = block.held()?;
         let (now, not_before) = self.quiet_time();
-        let cooldown = pool.map_or(DEFAULT_COOLDOWN, |pool| pool.spec.cooldown());
+        let cooldown = crate::cluster::cooldown_of(pool);
         let proof = if not_before > now || had_finalizer { Proof::AssignmentsUnseen } else { start.proof() };
-        let arrived = self.0.node_state.arrive(Arrival {
+        let arrived = self.0.node_state.add_block(NewBlock {
             held: held.clone(),
             cooling_since: block.cooling_since(had_finalizer && now_claimed, cooldown, Timestamp::now(), now),
             reserved: pool.and_then(|pool| Reserved::parse(&pool.spec.reserved).ok()).unwrap_or_default(),

@@ -36,7 +36,7 @@ impl ReconcilerState {
         if !quiet.is_zero() {
             return Requeue::After(quiet);
         }
-        match self.context.checkpoint.promote(name, BlockEvent::ExportedBlocks).await {
+        match self.context.checkpoint.promote(name, BlockEvent::Exported).await {
             Ok(_) => Requeue::Now,
             Err(error) => {
                 tracing::debug!(block = name, %error, "a claimed block is not in service yet");

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use kube::Resource;
 
 use crate::cluster::NodeInfo;
-use crate::state::HeldBlock;
+use crate::state::ClaimedBlock;
 
 /// What the agent reads of an `AddressBlock`.
 #[allow(clippy::struct_excessive_bools, reason = "independent properties of the object")]
@@ -127,14 +127,14 @@ impl BlockInfo {
     ///
     /// # Errors
     /// A message if its range can't be read.
-    pub(crate) fn held(&self) -> Result<HeldBlock, String> {
+    pub(crate) fn held(&self) -> Result<ClaimedBlock, String> {
         let range = self.range.ok_or_else(|| {
             format!(
                 "the range of block {} can't be read, so nothing is assigned from it; see: kubectl get addressblock {0} -o yaml",
                 self.name
             )
         })?;
-        Ok(HeldBlock {
+        Ok(ClaimedBlock {
             name: self.name.clone(),
             uid: self.uid.clone(),
             resource_version: self.resource_version.clone(),

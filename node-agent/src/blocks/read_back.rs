@@ -41,7 +41,7 @@ impl ReconcilerState {
             Owner::ThisNode => {
                 self.context.node_state.refresh(name, &read.uid, &read.resource_version, read.deleting);
                 self.context.node_state.prove(name, start.proof(), false);
-                match self.context.checkpoint.promote(name, BlockEvent::FoundOurs { now: boot_time(), doubts }).await {
+                match self.context.checkpoint.promote(name, BlockEvent::FoundOwned { now: boot_time(), doubts }).await {
                     Ok(_) => Requeue::Now,
                     Err(_) => Requeue::WithBackoff,
                 }
@@ -86,7 +86,7 @@ impl ReconcilerState {
     /// The block is free. Without attachments it is forgotten; else their assignments are created and the block is claimed back.
     async fn reclaim_or_forget(&self, block: &BlockView, read: &BlockInfo, node: &NodeInfo) -> Requeue {
         let name = &block.held.name;
-        if self.context.node_state.found_vacant(name) {
+        if self.context.node_state.found_free(name) {
             self.withdraw(block).await;
             return Requeue::Now;
         }
@@ -118,7 +118,7 @@ impl ReconcilerState {
     /// There is no such block. If it has attachments, the operator carves it again, claimed for this node.
     async fn absent(&self, block: &BlockView) -> Requeue {
         let name = &block.held.name;
-        if self.context.node_state.found_vacant(name) {
+        if self.context.node_state.found_free(name) {
             self.withdraw(block).await;
             return Requeue::Now;
         }
@@ -137,7 +137,7 @@ impl ReconcilerState {
     /// Another node has the block: withdraws its route, and reports the pods that still use its addresses.
     async fn lost(&self, block: &BlockView, read: &BlockInfo) -> Requeue {
         let name = &block.held.name;
-        let stranded = self.context.node_state.found_others(name);
+        let stranded = self.context.node_state.found_foreign(name);
         self.withdraw(block).await;
         let owner = read.node_name.as_deref().unwrap_or_default();
         let taker = match owner {

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::read::Owner;
 use super::{ReconcilerState, Requeue};
 use crate::assignments::{AssignmentInfo, address_of, assignment_name, list_own_assignments_in_block};
-use crate::state::{Attachment, BlockEvent, BlockState, Release};
+use crate::state::{Attachment, BlockEvent, BlockState, ReleaseStage};
 
 /// How long a release waits for the deletion of assignments before it lists them again.
 const DELETION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,11 +24,11 @@ const BUSY_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 impl ReconcilerState {
     /// One step of a block in `releasing`.
-    pub(super) async fn release(&self, name: &str, stage: Release) -> Requeue {
+    pub(super) async fn release(&self, name: &str, stage: ReleaseStage) -> Requeue {
         match stage {
-            Release::DeletingRecords => self.delete_assignments(name).await,
-            Release::WithdrawingRoute => self.withdraw_and_release(name).await,
-            Release::Sent => self.resolve_sent_release(name).await,
+            ReleaseStage::DeletingAssignments => self.delete_assignments(name).await,
+            ReleaseStage::WithdrawingRoute => self.withdraw_and_release(name).await,
+            ReleaseStage::Sent => self.resolve_sent_release(name).await,
         }
     }
 
@@ -48,7 +48,7 @@ impl ReconcilerState {
             }
         };
         if left.is_empty() {
-            self.context.node_state.on(name, BlockEvent::RecordsGone);
+            self.context.node_state.on(name, BlockEvent::AssignmentsDeleted);
             return Requeue::Now;
         }
         if left.iter().any(|assignment| !assignment.readable) {
@@ -140,7 +140,8 @@ impl ReconcilerState {
     async fn cancelled_within(&self, name: &str, pause: Duration) -> bool {
         let mut changed = self.context.node_state.changed();
         let left = async {
-            let withdraws = |state| matches!(state, BlockState::Releasing { stage: Release::WithdrawingRoute, .. });
+            let withdraws =
+                |state| matches!(state, BlockState::Releasing { stage: ReleaseStage::WithdrawingRoute, .. });
             while self.context.node_state.block_state(name).is_some_and(withdraws) {
                 if changed.changed().await.is_err() {
                     return;

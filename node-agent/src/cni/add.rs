@@ -1,85 +1,143 @@
-//! ADD: an address, a record and a wired pod, or an error and nothing left behind (design of the life of an address: ARCHITECTURE.md).
+//! ADD: allocates an address, creates its IPAssignment and wires the pod. After an error nothing is left behind.
 
 mod address;
+mod confirm;
 mod result;
+mod wiring;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bobbin_cni_wire::{Call, CniError, NetConf, code};
-use bobbin_datapath::{AttachError, Attached};
 use bobbin_ipam::AttachmentKey;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use address::Wanted;
-
-use super::{Failure, LOCK_TIMEOUT, busy, called_off, pod_of};
+use super::{LOCK_TIMEOUT, VerbError, busy, interrupted_by_del, pod_of};
 use crate::agent::{Agent, DuplicateOutcome};
 use crate::args::Mode;
-use crate::assignments::Confirmation;
+use crate::blocks::demand::DemandController;
+use crate::blocks::demand::waiting_pods::WaitingPods;
 use crate::cluster::pool_selection::{SelectedPool, select_pool_for_pod};
 use crate::cni::attachment_lock::AttachmentLock;
-use crate::state::{Attachment, Links, Permit, Phase, PodRef, Taken};
+use crate::state::{Allocation, Attachment, AttachmentPhase};
+use address::AddTarget;
+use confirm::{Confirmed, confirm, confirm_wait};
+use wiring::{PreparedFamilies, kernel_refused};
 
-/// How many addresses an ADD tries before it fails. It drops one that another record has, or whose block became doubted.
-const ATTEMPTS: usize = 8;
+/// How many addresses an ADD tries. It drops an address with a conflicting IPAssignment or from a block that became doubted.
+const MAX_ATTEMPTS: usize = 8;
 
-/// Adds the attachment; answers the result's bytes.
+/// What only ADD needs.
+pub struct AddContext {
+    /// Claims blocks for waiting ADDs.
+    demand: DemandController,
+    /// The pods that wait for an address.
+    waiting: Arc<WaitingPods>,
+    /// The first read of the node's blocks since the agent started.
+    first_read: FirstRead,
+    /// Wakes the resync.
+    resync: Arc<Notify>,
+    /// The families whose forwarding, rule and anti-spoofing are in place.
+    prepared: PreparedFamilies,
+}
+
+/// Progress of the first read of the node's blocks since the agent started.
+#[derive(Clone)]
+pub struct FirstRead {
+    /// The read is done or took too long: ADDs go on.
+    pub over: watch::Receiver<bool>,
+    /// The read is done.
+    pub done: watch::Receiver<bool>,
+}
+
+impl FirstRead {
+    /// Waits until the read is over. Returns how long it waited in vain; zero if the read is done.
+    async fn wait(&self) -> Duration {
+        let begun = Instant::now();
+        // An error means that the agent shuts down.
+        let _ = self.over.clone().wait_for(|over| *over).await;
+        if *self.done.borrow() { Duration::ZERO } else { begun.elapsed() }
+    }
+}
+
+impl AddContext {
+    /// Nothing is prepared yet.
+    pub fn new(
+        demand: DemandController,
+        waiting: Arc<WaitingPods>,
+        first_read: FirstRead,
+        resync: Arc<Notify>,
+    ) -> AddContext {
+        AddContext { demand, waiting, first_read, resync, prepared: PreparedFamilies::default() }
+    }
+}
+
+/// Adds the attachment; returns the result's JSON.
 ///
 /// # Errors
-/// What the runtime is told; nothing is left behind.
+/// The error for the runtime; nothing is left behind.
 pub async fn add(
     agent: &Arc<Agent>,
+    context: &AddContext,
     call: &Call,
     key: AttachmentKey,
     conf: &NetConf,
     netns: Option<OwnedFd>,
-) -> Result<Vec<u8>, Failure> {
+) -> Result<Vec<u8>, VerbError> {
     if agent.args.mode == Mode::Remove {
         return Err(CniError::new(
             code::TRY_AGAIN_LATER,
             format!(
-                "{key} gets no address: Bobbin is leaving node {} (agent.mode=remove); use another CNI plugin there, or set agent.mode to run",
+                "{key} gets no address: Bobbin is being removed from node {} (agent.mode=remove); use another CNI plugin there, or set agent.mode to run",
                 agent.args.node_name
             ),
         )
         .into());
     }
-    let path = call.netns.clone().unwrap_or_default();
-    let netns = netns.ok_or_else(|| {
-        CniError::new(code::INVALID_ENVIRONMENT, format!("CNI_NETNS {path:?} of {key} did not arrive as a network namespace: the runtime must name one that exists"))
-    })?;
-    let ours = bobbin_datapath::netns_is_ours(&netns).map_err(|error| {
-        kernel_refused(&format!(
-            "CNI_NETNS {path:?} of {key} can't be told from the node's own network namespace: {error}"
-        ))
-    })?;
-    if ours {
-        return Err(CniError::new(
-            code::INVALID_ENVIRONMENT,
-            format!(
-                "CNI_NETNS {path:?} of {key} is the node's own network namespace: the runtime must name the container's"
-            ),
-        )
-        .into());
-    }
-    let lock = agent.locks.take(&key, LOCK_TIMEOUT).await.ok_or_else(|| busy(&key))?;
+    let path = call.netns.as_deref().unwrap_or_default();
+    let netns = container_netns(&key, path, netns)?;
+    let lock = agent.locks.lock(&key, LOCK_TIMEOUT).await.ok_or_else(|| busy(&key))?;
     if let Some(known) = agent.node_state.attachment(&key) {
-        match repeated(agent, &known, conf, &path, &netns).await? {
+        match repeated(agent, &known, conf, path, &netns).await? {
             Some(answer) => return Ok(answer),
             None => {
                 agent.end(&known).await.map_err(|error| kernel_refused(&error.to_string()))?;
             }
         }
     }
-    fresh(agent, &lock, &key, &pod_of(call), conf, &path, netns).await
+    add_new(agent, context, &lock, &key, call, conf, netns).await
 }
 
-/// The answer to a repeated ADD, if everything is as the first one left it. `None`: something is definitely missing.
+/// The network namespace of the call, which must not be the node's.
+fn container_netns(key: &AttachmentKey, path: &str, netns: Option<OwnedFd>) -> Result<OwnedFd, CniError> {
+    let netns = netns.ok_or_else(|| {
+        CniError::new(
+            code::INVALID_ENVIRONMENT,
+            format!("the agent got no network namespace for {key} from CNI_NETNS {path:?}: the runtime must name one that exists"),
+        )
+    })?;
+    let is_host = bobbin_datapath::netns_is_ours(&netns).map_err(|error| {
+        kernel_refused(&format!(
+            "CNI_NETNS {path:?} of {key} could not be compared with the node's own network namespace: {error}"
+        ))
+    })?;
+    if is_host {
+        return Err(CniError::new(
+            code::INVALID_ENVIRONMENT,
+            format!(
+                "CNI_NETNS {path:?} of {key} is the node's own network namespace: the runtime must name the container's"
+            ),
+        ));
+    }
+    Ok(netns)
+}
+
+/// The answer to a repeated ADD, if the pod is still wired as before. `None`: something is missing for certain.
 ///
 /// # Errors
-/// The kernel could not tell: what can't be read is in use, and stays.
+/// The kernel could not be read. Missing evidence counts as in use, so the attachment stays.
 async fn repeated(
     agent: &Agent,
     known: &Attachment,
@@ -87,10 +145,10 @@ async fn repeated(
     path: &str,
     netns: &OwnedFd,
 ) -> Result<Option<Vec<u8>>, CniError> {
-    let Some(links) = known.links.as_ref().filter(|_| known.phase == Phase::Live) else { return Ok(None) };
+    let Some(links) = known.links.as_ref().filter(|_| known.phase == AttachmentPhase::Live) else { return Ok(None) };
     let unknown = |why: String| {
         let what = format!(
-            "whether {} is wired as before could not be read: {why}; nothing was changed, the runtime tries again",
+            "the agent could not check whether {} is still wired: {why}; nothing was changed, the runtime tries again",
             known.key
         );
         CniError::new(code::TRY_AGAIN_LATER, what)
@@ -101,47 +159,48 @@ async fn repeated(
     Ok(misses.is_empty().then(|| result::of(known, links, conf, path).to_json(conf.cni_version)))
 }
 
-async fn fresh(
+async fn add_new(
     agent: &Arc<Agent>,
+    context: &AddContext,
     lock: &AttachmentLock,
     key: &AttachmentKey,
-    pod: &PodRef,
+    call: &Call,
     conf: &NetConf,
-    path: &str,
     netns: OwnedFd,
-) -> Result<Vec<u8>, Failure> {
+) -> Result<Vec<u8>, VerbError> {
+    let (pod, path) = (&pod_of(call), call.netns.as_deref().unwrap_or_default());
     let until = Instant::now() + agent.args.add_timeout;
-    let chosen = lock.unless_called_off(select_pool_for_pod(&agent.cluster, pod, agent.args.unknown_pod)).await;
-    let chosen = chosen.ok_or_else(|| called_off(key, "its pod and its pool"))?;
+    let chosen = lock.unless_del_waits(select_pool_for_pod(&agent.cluster, pod, agent.args.unknown_pod)).await;
+    let chosen = chosen.ok_or_else(|| interrupted_by_del(key, "its pod and its pool"))?;
     let SelectedPool { selection, pod, pod_seen } = chosen.map_err(|error| {
-        let told = error.to_cni();
-        agent.events.pod_warning(pod, "FailedAllocateAddress", &told.msg);
-        told
+        let error = error.to_cni();
+        agent.events.pod_warning(pod, "FailedAllocateAddress", &error.msg);
+        error
     })?;
-    let mut spent = agent.await_first_read().await;
-    let wanted = Wanted { key, pod: &pod, pod_seen, pool: &selection.pool, netns: path, network: &conf.name };
-    for _ in 0..ATTEMPTS {
-        // Before an address is taken: from then on whatever fails has to be undone.
+    let mut waited = context.first_read.wait().await;
+    let target = AddTarget { key, pod: &pod, pod_seen, pool: &selection.pool, netns: path, network: &conf.name };
+    for _ in 0..MAX_ATTEMPTS {
+        // Before the allocation: every later failure has to be undone.
         let netns = netns.try_clone().map_err(|error| {
-            kernel_refused(&format!("the network namespace {path:?} of {key} could not be held open: {error}"))
+            kernel_refused(&format!("the network namespace {path:?} of {key} could not be kept open: {error}"))
         })?;
-        let Taken { attachment, permit } = address::take(agent, lock, &wanted, until).await?;
-        // Both are waits for the API server.
-        let wait = confirm_wait(agent, &permit).saturating_sub(std::mem::take(&mut spent));
-        match confirmed(agent, lock, &attachment, &permit, netns, wait).await? {
-            Confirmed::Ours(links) => {
+        let Allocation { attachment, token } = address::allocate(agent, context, lock, &target, until).await?;
+        // Both waits are for the API server, so the first one counts against the second.
+        let wait = confirm_wait(agent, context, &token).saturating_sub(std::mem::take(&mut waited));
+        match confirm(agent, context, lock, &attachment, &token, netns, wait).await? {
+            Confirmed::Wired(links) => {
                 tracing::info!(pair = %attachment.pair, pool = selection.pool, chosen_by = ?selection.source, pod = %format!("{}/{}", pod.namespace, pod.name), "added");
                 return Ok(result::of(&attachment, &links, conf, path).to_json(conf.cni_version));
             }
-            Confirmed::Doubted => {
-                tracing::info!(pair = %attachment.pair, %key, block = permit.block, "the block of an address became doubted: the pod gets another address");
+            Confirmed::BlockDoubted => {
+                tracing::info!(pair = %attachment.pair, %key, block = token.block, "the block of an address became doubted: the pod gets another address");
             }
-            Confirmed::Taken { by, node } if node == agent.args.node_name => {
-                // A sign of trouble: the resync compares the records at once.
+            Confirmed::Conflict { by, node } if node == agent.args.node_name => {
+                // It also triggers a resync, which compares the assignments at once.
                 agent.found_duplicate(attachment.pair, &by);
-                tracing::warn!(pair = %attachment.pair, %key, by, "another record of this node has the address: the pod gets another one, and the address is passed over until that record is gone");
+                tracing::warn!(pair = %attachment.pair, %key, by, "another attachment of this node has the IPAssignment of an address: the pod gets another address, and this one is excluded while the IPAssignment exists");
             }
-            Confirmed::Taken { by, .. } => {
+            Confirmed::Conflict { by, .. } => {
                 agent.found_duplicate(attachment.pair, &by);
                 agent.report_duplicate(&attachment, &by, DuplicateOutcome::NotUsed);
             }
@@ -150,148 +209,9 @@ async fn fresh(
     Err(CniError::new(
         code::TRY_AGAIN_LATER,
         format!(
-            "{ATTEMPTS} addresses of pool {:?} on node {} are recorded for others, or their blocks became doubted: see the events of the node (kubectl describe node {1}); the runtime tries again",
+            "node {1} tried {MAX_ATTEMPTS} addresses of pool {:?} for {key}: others have their IPAssignments, or their blocks became doubted; see the node's events (kubectl describe node {1}); the runtime tries again",
             selection.pool, agent.args.node_name
         ),
     )
     .into())
-}
-
-enum Confirmed {
-    Ours(Links),
-    /// Undone: somebody else has a record of the address.
-    Taken {
-        by: String,
-        node: String,
-    },
-    /// Undone: the block may not be ours any more.
-    Doubted,
-}
-
-/// Wires the pod and creates its record at the same time, then waits up to `wait` for the API server to answer. On an error, undoes both.
-async fn confirmed(
-    agent: &Arc<Agent>,
-    lock: &AttachmentLock,
-    attachment: &Attachment,
-    permit: &Permit,
-    netns: OwnedFd,
-    wait: Duration,
-) -> Result<Confirmed, CniError> {
-    let key = &attachment.key;
-    if let Err(error) = agent.checkpoint.keep(attachment) {
-        agent.node_state.release(key, bobbin_datapath::boot_time());
-        return Err(CniError::new(
-            code::IO_FAILURE,
-            format!(
-                "attachment {key} could not be written down: {error}; see that the node's {} can be written",
-                agent.args.run_dir.display()
-            ),
-        ));
-    }
-    let until = Instant::now() + wait;
-    let confirmation = agent.assignment_writer.create(attachment);
-    let wired = match wire(agent, attachment, netns).await {
-        Ok(attached) => attached,
-        Err(error) => {
-            drop(confirmation);
-            undo(agent, attachment).await;
-            return Err(error);
-        }
-    };
-    let waits = std::time::Instant::now();
-    let wait = until.saturating_duration_since(Instant::now());
-    let confirmation =
-        lock.unless_called_off(agent.assignment_writer.confirmation(confirmation, attachment.pair, wait)).await;
-    agent.metrics.observe_confirmation_wait(waits.elapsed());
-    let Some(confirmation) = confirmation else {
-        undo(agent, attachment).await;
-        return Err(called_off(key, "the API server's answer to its record"));
-    };
-    let uid = match confirmation {
-        Some(Confirmation::Created { uid }) => Some(uid),
-        Some(Confirmation::Taken { by, node, .. }) => {
-            undo(agent, attachment).await;
-            return Ok(Confirmed::Taken { by, node });
-        }
-        Some(Confirmation::Refused(why)) => {
-            undo(agent, attachment).await;
-            return Err(CniError::new(
-                code::TRY_AGAIN_LATER,
-                format!(
-                    "the API server refuses the record of address {} for {key} on node {}: {why}; see the agent's rights and the block {}",
-                    attachment.pair, agent.args.node_name, attachment.block
-                ),
-            ));
-        }
-        None => None,
-    };
-    if !agent.node_state.permit_is_valid(permit) {
-        undo(agent, attachment).await;
-        return Ok(Confirmed::Doubted);
-    }
-    let links = links_of(&wired);
-    agent.update(key, |attachment| {
-        attachment.phase = Phase::Live;
-        attachment.links = Some(links.clone());
-        if uid.is_some() {
-            attachment.assignment_uid = uid;
-        }
-    });
-    Ok(Confirmed::Ours(links))
-}
-
-/// How long an ADD waits for the answer to its record. The claim on the block makes the address the node's; the answer only guards
-/// against a claim gone wrong, so a proven block needs none.
-fn confirm_wait(agent: &Agent, permit: &Permit) -> Duration {
-    if agent.freshness.proves(permit.proof, bobbin_datapath::boot_time()) {
-        return Duration::ZERO;
-    }
-    agent.metrics.unproven_adds.inc();
-    // Behind this ADD the block is read, so that the next one need not wait.
-    agent.resync.notify_one();
-    agent.args.confirm_wait
-}
-
-async fn wire(agent: &Arc<Agent>, attachment: &Attachment, netns: OwnedFd) -> Result<Attached, CniError> {
-    agent.prepare(attachment.pair).await.map_err(|error| kernel_refused(&error.to_string()))?;
-    let begun = std::time::Instant::now();
-    let wiring = agent.wiring(&attachment.key, attachment.pair);
-    let attached = agent.network.attach(&wiring, netns).await;
-    agent.metrics.observe_wiring(begun.elapsed());
-    attached.map_err(|error| {
-        let node = &agent.args.node_name;
-        let key = &attachment.key;
-        let code = match &error {
-            AttachError::InterfaceExists { .. } => code::INTERFACE_EXISTS,
-            AttachError::HostNetns(_) => code::INVALID_ENVIRONMENT,
-            AttachError::NetnsGone { .. } => code::CONTAINER_UNKNOWN,
-            _ => code::KERNEL_REFUSED,
-        };
-        CniError::new(code, format!("{key} on node {node} could not be wired: {error}"))
-    })
-}
-
-/// Undoes an ADD. What can't be undone stays held, and the sweep goes on with it.
-async fn undo(agent: &Agent, attachment: &Attachment) {
-    if let Err(error) = agent.end(attachment).await {
-        tracing::error!(%error, "a failed ADD could not be undone");
-    }
-}
-
-fn links_of(attached: &Attached) -> Links {
-    Links {
-        host_if: attached.host_if.clone(),
-        host_mac: mac(attached.host_mac),
-        container_mac: mac(attached.container_mac),
-        mtu: attached.mtu,
-        netns: attached.netns,
-    }
-}
-
-fn mac(bytes: [u8; 6]) -> String {
-    bytes.map(|byte| format!("{byte:02x}")).join(":")
-}
-
-pub(super) fn kernel_refused(why: &str) -> CniError {
-    CniError::new(code::KERNEL_REFUSED, why.to_owned())
 }

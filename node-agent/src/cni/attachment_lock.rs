@@ -1,46 +1,47 @@
-//! Whose turn it is to work on an attachment: one verb at a time, and a DEL that waits ends the waits of the ADD before it.
+//! A lock per attachment: one verb at a time. A waiting DEL interrupts the ADD that holds the lock.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bobbin_ipam::AttachmentKey;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, watch};
 
-/// Entries that nobody uses are dropped once the map is larger than this.
+/// Unused locks are dropped once the map has more entries than this.
 const MAX_UNUSED: usize = 512;
 
-/// Serializes the verbs of one attachment; different attachments never wait for each other.
+/// Serializes the verbs of each attachment; different attachments never wait for each other.
 #[derive(Debug, Default)]
-pub struct AttachmentLocks(Mutex<HashMap<AttachmentKey, Arc<Queue>>>);
+pub struct AttachmentLocks(Mutex<HashMap<AttachmentKey, Arc<LockState>>>);
 
 #[derive(Debug)]
-struct Queue {
+struct LockState {
     lock: Arc<tokio::sync::Mutex<()>>,
-    /// How many DELs wait for their turn. A count and not a notification: an ADD that begins to wait later sees it as well.
+    /// How many DELs wait for the lock. A count, not a notification: an ADD that starts to wait later must see it, too.
     waiting_dels: watch::Sender<usize>,
 }
 
-impl Default for Queue {
+impl Default for LockState {
     fn default() -> Self {
         Self { lock: Arc::default(), waiting_dels: watch::channel(0).0 }
     }
 }
 
-/// The turn of a verb; another one of the same attachment waits until it is dropped.
+/// The lock, held. Other verbs of the attachment wait until it is dropped.
 #[derive(Debug)]
 pub struct AttachmentLock {
-    queue: Arc<Queue>,
+    state: Arc<LockState>,
     _guard: OwnedMutexGuard<()>,
 }
 
 /// Counts one DEL as waiting, until it is dropped.
-struct WaitingDel(Arc<Queue>);
+struct WaitingDel(Arc<LockState>);
 
 impl WaitingDel {
-    fn new(queue: &Arc<Queue>) -> WaitingDel {
-        queue.waiting_dels.send_modify(|count| *count += 1);
-        WaitingDel(Arc::clone(queue))
+    fn new(state: &Arc<LockState>) -> WaitingDel {
+        state.waiting_dels.send_modify(|count| *count += 1);
+        WaitingDel(Arc::clone(state))
     }
 }
 
@@ -51,49 +52,48 @@ impl Drop for WaitingDel {
 }
 
 impl AttachmentLock {
-    /// Returns once a DEL waits for this turn to end; at once if one waits already.
-    pub async fn called_off(&self) {
-        let mut waiting = self.queue.waiting_dels.subscribe();
-        // The sender lives as long as the turn.
+    /// Returns once a DEL waits for this lock; at once if one waits already.
+    pub async fn del_waits(&self) {
+        let mut waiting = self.state.waiting_dels.subscribe();
+        // The sender lives as long as the lock.
         let _ = waiting.wait_for(|count| *count > 0).await;
     }
 
-    /// The result of `work`, or `None` as soon as a DEL waits for this turn. `work` is dropped then, so it must be safe to cancel.
-    pub async fn unless_called_off<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+    /// The result of `work`, or `None` as soon as a DEL waits for this lock. `work` is dropped then, so it must be safe to cancel.
+    pub async fn unless_del_waits<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
             result = work => Some(result),
-            () = self.called_off() => None,
+            () = self.del_waits() => None,
         }
     }
 }
 
 impl AttachmentLocks {
-    /// Waits until no other verb works on the attachment, at most `deadline`; `None`: another verb still does.
-    pub async fn take(&self, key: &AttachmentKey, deadline: Duration) -> Option<AttachmentLock> {
-        let queue = self.queue(key);
-        take(queue, deadline).await
+    /// Waits for the attachment's lock, up to `deadline`; `None`: another verb still holds it.
+    pub async fn lock(&self, key: &AttachmentKey, deadline: Duration) -> Option<AttachmentLock> {
+        acquire(self.state(key), deadline).await
     }
 
-    /// The same for a DEL: while it waits, an ADD of that attachment that waits for something gives up.
-    pub async fn take_over(&self, key: &AttachmentKey, deadline: Duration) -> Option<AttachmentLock> {
-        let queue = self.queue(key);
-        let _waiting = WaitingDel::new(&queue);
-        take(queue, deadline).await
+    /// Like [`Self::lock`], for a DEL: while it waits, it interrupts the ADDs of that attachment.
+    pub async fn lock_for_del(&self, key: &AttachmentKey, deadline: Duration) -> Option<AttachmentLock> {
+        let state = self.state(key);
+        let _waiting = WaitingDel::new(&state);
+        acquire(state, deadline).await
     }
 
-    fn queue(&self, key: &AttachmentKey) -> Arc<Queue> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn state(&self, key: &AttachmentKey) -> Arc<LockState> {
+        let mut all = self.0.lock();
         if all.len() > MAX_UNUSED {
-            all.retain(|_, queue| Arc::strong_count(queue) > 1);
+            all.retain(|_, state| Arc::strong_count(state) > 1);
         }
         Arc::clone(all.entry(key.clone()).or_default())
     }
 }
 
-async fn take(queue: Arc<Queue>, deadline: Duration) -> Option<AttachmentLock> {
-    let guard = tokio::time::timeout(deadline, Arc::clone(&queue.lock).lock_owned()).await.ok()?;
-    Some(AttachmentLock { queue, _guard: guard })
+async fn acquire(state: Arc<LockState>, deadline: Duration) -> Option<AttachmentLock> {
+    let guard = tokio::time::timeout(deadline, Arc::clone(&state.lock).lock_owned()).await.ok()?;
+    Some(AttachmentLock { state, _guard: guard })
 }
 
 #[cfg(test)]

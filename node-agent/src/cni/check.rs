@@ -1,4 +1,4 @@
-//! CHECK: is the container's network as ADD left it? Changes nothing.
+//! CHECK: compares the container's network with the result of ADD. It changes nothing.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use bobbin_ipam::AttachmentKey;
 
 use crate::agent::Agent;
 
-/// Compares the kernel, and the runtime's `prevResult`, with what ADD made.
+/// Compares the kernel and the runtime's `prevResult` with the result of ADD.
 ///
 /// # Errors
-/// Each miss by name.
+/// Names each difference.
 pub async fn check(
     agent: &Arc<Agent>,
     key: &AttachmentKey,
@@ -23,20 +23,20 @@ pub async fn check(
     let attachment = agent.node_state.attachment(key).ok_or_else(|| {
         CniError::new(
             code::CONTAINER_UNKNOWN,
-            format!("attachment {key} is unknown to the agent of node {node}: the runtime must DEL and ADD it"),
+            format!("the agent of node {node} does not know attachment {key}: the runtime must call DEL and ADD"),
         )
     })?;
     let netns = netns.ok_or_else(|| {
         CniError::new(
             code::INVALID_ENVIRONMENT,
-            format!("CHECK of {key} needs the container's network namespace in CNI_NETNS"),
+            format!("CHECK of {key} got no network namespace: the runtime must name the container's in CNI_NETNS"),
         )
     })?;
     if let Some(previous) = &conf.prev_result {
         for address in attachment.pair.addresses() {
             if !previous.ips.iter().any(|ip| ip.address.addr() == address) {
                 return Err(failed(format!(
-                    "attachment {key} has address {address}, which the runtime's prevResult does not name: the runtime must DEL and ADD it"
+                    "attachment {key} has address {address}, but the runtime's prevResult does not name it: the runtime must call DEL and ADD"
                 )));
             }
         }
@@ -50,7 +50,7 @@ pub async fn check(
     }
     let named: Vec<String> = misses.iter().map(ToString::to_string).collect();
     Err(failed(format!(
-        "attachment {key} on node {node} is not as ADD left it: {}; the host's part is repaired by the agent, for the container's part recreate the pod",
+        "attachment {key} on node {node} differs from the result of ADD: {}; the agent repairs the node's side; recreate the pod to repair the container's side",
         named.join(", ")
     )))
 }

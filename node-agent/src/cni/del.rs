@@ -1,4 +1,4 @@
-//! DEL: the attachment ends. Repeated, late, or for something that nobody knows: success.
+//! DEL: ends the attachment. A repeated or late DEL, or one for an unknown container, succeeds.
 
 use std::sync::Arc;
 
@@ -10,15 +10,15 @@ use nix::errno::Errno;
 use super::{LOCK_TIMEOUT, busy};
 use crate::agent::{Agent, EndError};
 
-/// How somebody frees an attachment by hand, for sentences that name a remedy.
-pub const BY_HAND: &str = "for each container that is gone run echo '{\"cniVersion\":\"1.0.0\",\"name\":\"bobbin\",\"type\":\"bobbin\"}' | CNI_COMMAND=DEL CNI_CONTAINERID=<ID> CNI_IFNAME=eth0 /opt/cni/bin/bobbin";
+/// How an administrator ends attachments of containers that are gone, for messages.
+pub const MANUAL_DEL: &str = "for each container that is gone run echo '{\"cniVersion\":\"1.0.0\",\"name\":\"bobbin\",\"type\":\"bobbin\"}' | CNI_COMMAND=DEL CNI_CONTAINERID=<ID> CNI_IFNAME=eth0 /opt/cni/bin/bobbin";
 
-/// Ends the attachment with that very container ID and interface, and no other.
+/// Ends the attachment with exactly this container ID and interface.
 ///
 /// # Errors
-/// The kernel did not take the address out of use, so it stays held: code 11, the runtime tries again.
+/// Code 11: the kernel still uses the address, so it stays held, and the runtime tries again.
 pub async fn del(agent: &Arc<Agent>, key: &AttachmentKey) -> Result<(), CniError> {
-    let _turn = agent.locks.take_over(key, LOCK_TIMEOUT).await.ok_or_else(|| busy(key))?;
+    let _lock = agent.locks.lock_for_del(key, LOCK_TIMEOUT).await.ok_or_else(|| busy(key))?;
     let ended = if let Some(attachment) = agent.node_state.attachment(key) {
         agent.end(&attachment).await.map(|ended| {
             if ended {
@@ -26,19 +26,19 @@ pub async fn del(agent: &Arc<Agent>, key: &AttachmentKey) -> Result<(), CniError
             }
         })
     } else {
-        // Nobody's address is freed by it; but a link that bears its name goes.
+        // It frees no address, but it removes a link with this key.
         let pair = IpPair::default();
         let failed = |source| EndError { key: key.clone(), pair, source };
         agent.network.detach(key, pair).await.map_err(failed)
     };
     ended.map_err(|error| {
-        tracing::warn!(%error, "a DEL could not be finished");
+        tracing::warn!(%error, "a DEL failed; the runtime tries again");
         CniError::new(code::TRY_AGAIN_LATER, sentence(&error))
     })
 }
 
-/// The error as the runtime is told. containerd takes "not found" and "no such file" for success and never calls again, so the kernel's
-/// errors go by their names and its own words stay in the log.
+/// The error for the runtime. containerd takes "not found" and "no such file" for success and never calls DEL again. So the sentence
+/// has the names of error numbers, and the kernel's own text is only in the log.
 fn sentence(EndError { key, pair, source }: &EndError) -> String {
     let why = match source {
         KernelError::Refused { what, errno, .. } => format!("the kernel refused to {what}: {}", name(*errno)),
@@ -46,13 +46,13 @@ fn sentence(EndError { key, pair, source }: &EndError) -> String {
             let cause = source.raw_os_error().map_or_else(|| format!("{:?}", source.kind()), name);
             format!("could not {what}: {cause}")
         }
-        ours => ours.to_string(),
+        other => other.to_string(),
     };
     let what = match pair.addresses().next() {
         Some(_) => format!("address {pair} of {key}"),
         None => format!("the link of {key}"),
     };
-    format!("{what} is still in use by the kernel, so it stays held and the runtime calls DEL again: {why}")
+    format!("the kernel still uses {what}, so it stays held and the runtime calls DEL again: {why}")
 }
 
 /// The name of an error number, such as ENOENT.
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn no_error_number_makes_containerd_take_a_failed_del_for_success() {
+    fn containerd_never_takes_a_failed_del_for_success() {
         let what = || "remove the link bob1".to_owned();
         for errno in 0..200 {
             let text = Some("Device not found".to_owned());
@@ -94,11 +94,11 @@ mod tests {
     }
 
     #[test]
-    fn the_sentence_names_the_attachment_what_was_tried_and_the_error() {
+    fn the_error_names_the_attachment_the_failed_action_and_the_error_number() {
         let refused = KernelError::Refused { what: "remove the link bob1".to_owned(), errno: 2, text: None };
-        let told = of(refused);
+        let sentence = of(refused);
         for part in ["c1", "10.0.0.1", "remove the link bob1", "ENOENT"] {
-            assert!(told.contains(part), "{told}");
+            assert!(sentence.contains(part), "{sentence}");
         }
     }
 }

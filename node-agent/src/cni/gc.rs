@@ -1,4 +1,4 @@
-//! GC: frees what two calls for the same network do not list. Attachments of another network, or of none that is known, stay.
+//! GC: removes the attachments that two calls for the same network do not list. Attachments of other or unknown networks stay.
 
 mod decision;
 
@@ -11,17 +11,18 @@ use bobbin_ipam::AttachmentKey;
 use bobbin_ipam::deletion_guard::Breaker;
 
 use super::LOCK_TIMEOUT;
-use super::del::BY_HAND;
+use super::del::MANUAL_DEL;
 use crate::agent::Agent;
 use crate::state::Attachment;
 
-pub use decision::Unlisted;
+pub use decision::UnlistedAttachments;
 
-/// Frees the unlisted attachments of the call's network. Those that began after the call are exempt: they can't be in its list.
+/// Removes the unlisted attachments of the call's network. Attachments that are newer than the call are exempt, because its list can't
+/// have them.
 ///
 /// # Errors
-/// No list, the breaker stopped the pass, or something could not be ended; the rest is freed all the same.
-pub async fn gc(agent: &Arc<Agent>, conf: &NetConf) -> Result<(), CniError> {
+/// The call has no list, the breaker tripped, or an attachment could not be removed; the others are removed all the same.
+pub async fn gc(agent: &Arc<Agent>, history: &UnlistedAttachments, conf: &NetConf) -> Result<(), CniError> {
     let begun = jiff::Timestamp::now();
     let valid: HashSet<AttachmentKey> = conf
         .valid_attachments()?
@@ -29,13 +30,12 @@ pub async fn gc(agent: &Arc<Agent>, conf: &NetConf) -> Result<(), CniError> {
         .map(|valid| AttachmentKey { container_id: valid.container_id.clone(), if_name: valid.if_name.clone() })
         .collect();
     let all = agent.node_state.attachments();
-    let unlisted = agent
-        .unlisted
+    let unlisted = history
         .call(&conf.name, &all, &valid, begun, boot_time())
-        .map_err(|breaker| stopped(agent, &conf.name, breaker))?;
+        .map_err(|breaker| report_trip(agent, &conf.name, breaker))?;
     let mut failed = Vec::new();
     for attachment in unlisted {
-        if let Err(why) = free_one(agent, attachment).await {
+        if let Err(why) = remove(agent, attachment).await {
             failed.push(why);
         }
     }
@@ -45,31 +45,31 @@ pub async fn gc(agent: &Arc<Agent>, conf: &NetConf) -> Result<(), CniError> {
     Err(CniError::new(code::TRY_AGAIN_LATER, failed.join("; ")))
 }
 
-/// Nothing was freed, for it would have been too much.
-fn stopped(agent: &Agent, network: &str, breaker: Breaker) -> CniError {
+/// Reports that the breaker tripped and nothing was removed.
+fn report_trip(agent: &Agent, network: &str, breaker: Breaker) -> CniError {
     let Breaker { would_free, population } = breaker;
     let node = &agent.args.node_name;
     let sentence = format!(
-        "GC of network {network:?} on node {node} freed nothing: the runtime listed all but {would_free} of {population} attachments, and that is too many to free at once; compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {BY_HAND}"
+        "GC of network {network:?} on node {node} removed nothing: the runtime did not list {would_free} of {population} attachments, too many to remove at once; compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {MANUAL_DEL}"
     );
     agent.metrics.breaker_trips.inc();
     agent.events.node_warning("GcStopped", &sentence);
     CniError::new(code::TRY_AGAIN_LATER, sentence)
 }
 
-async fn free_one(agent: &Arc<Agent>, seen: &Attachment) -> Result<(), String> {
+async fn remove(agent: &Arc<Agent>, seen: &Attachment) -> Result<(), String> {
     let key = &seen.key;
-    let Some(_turn) = agent.locks.take(key, LOCK_TIMEOUT).await else {
-        return Err(format!("{key} is being worked on"));
+    let Some(_lock) = agent.locks.lock(key, LOCK_TIMEOUT).await else {
+        return Err(format!("another call for {key} is still running"));
     };
     // A later ADD of the same key is another attachment.
-    let Some(attachment) = agent.node_state.attachment(key).filter(|now| now.created_at == seen.created_at) else {
+    let Some(attachment) = agent.node_state.attachment(key).filter(|now| now.id() == seen.id()) else {
         return Ok(());
     };
     if !agent.end(&attachment).await.map_err(|error| error.to_string())? {
-        return Err(format!("{key} is out of use, but its checkpoint could not be removed, so its address stays held"));
+        return Err(format!("the checkpoint of {key} could not be removed, so its address stays held"));
     }
     agent.metrics.gc_attachments_removed.inc();
-    tracing::info!(%key, pair = %attachment.pair, "GC freed an attachment that the runtime does not list");
+    tracing::info!(%key, pair = %attachment.pair, "GC removed an attachment that the runtime does not list");
     Ok(())
 }

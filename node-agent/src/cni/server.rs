@@ -1,5 +1,4 @@
-//! The unix socket: takes a shim's call with the network namespace's descriptor, hands it to the verbs, carries the answer back. Knows
-//! frames, no addresses.
+//! The unix socket of the agent: receives a call with the descriptor of the network namespace and returns the verb's answer.
 
 mod socket;
 
@@ -18,23 +17,22 @@ use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::agent::Agent;
-use crate::cni;
+use crate::cni::CniHandler;
 pub use socket::Socket;
 
-/// How long a shim may take to send its call, and to take the answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a shim may take to send its call, and to read the answer.
+const IO_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often the accept loop beats and looks whether its socket is still in place.
+/// How often the accept loop reports progress and checks that its socket is still in place.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
-/// How long it may go without a turn, or accept nothing although calls arrive, before it counts as hanging.
+/// How long the loop may make no progress, or accept no call, before it counts as hanging.
 const ACCEPT_DEADLINE: Duration = Duration::from_mins(1);
-/// The pause after a call could not be accepted.
+/// The pause after a failed accept.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Serves until `stop`; calls under way are finished.
-pub async fn serve(mut socket: Socket, agent: Arc<Agent>, stop: CancellationToken) {
-    let beat = agent.progress.register("serve", ACCEPT_DEADLINE);
+/// Serves until `stop`; running calls are completed.
+pub async fn serve(mut socket: Socket, handler: Arc<CniHandler>, stop: CancellationToken) {
+    let beat = handler.agent.progress.register("serve", ACCEPT_DEADLINE);
     let calls = TaskTracker::new();
     let mut check = tokio::time::interval(CHECK_INTERVAL);
     let (mut failing, mut lost) = (false, false);
@@ -43,7 +41,7 @@ pub async fn serve(mut socket: Socket, agent: Arc<Agent>, stop: CancellationToke
             () = stop.cancelled() => break,
             accepted = socket.listener.accept() => accepted,
             _ = check.tick() => {
-                put_back(&mut socket, &mut lost);
+                bind_again_if_lost(&mut socket, &mut lost);
                 if !failing {
                     beat.made();
                 }
@@ -54,16 +52,16 @@ pub async fn serve(mut socket: Socket, agent: Arc<Agent>, stop: CancellationToke
             Ok((stream, _)) => {
                 failing = false;
                 beat.made();
-                let agent = Arc::clone(&agent);
+                let handler = Arc::clone(&handler);
                 calls.spawn(async move {
-                    if let Err(error) = converse(stream, &agent).await {
-                        tracing::debug!(%error, "a call broke off");
+                    if let Err(error) = converse(stream, &handler).await {
+                        tracing::debug!(%error, "a call was aborted");
                     }
                 });
             }
             Err(error) => {
                 if !failing {
-                    tracing::error!(%error, "the socket accepts no call");
+                    tracing::error!(%error, "the agent can't accept calls of the CNI plugin; it tries again");
                 }
                 failing = true;
                 tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
@@ -74,7 +72,7 @@ pub async fn serve(mut socket: Socket, agent: Arc<Agent>, stop: CancellationToke
     calls.wait().await;
 }
 
-/// Answers probes on a socket of their own until `stop`: a metrics port that another program has must not restart the agent.
+/// Answers probes on their own socket until `stop`: a metrics port that another program uses must not restart the agent.
 pub async fn serve_probes(path: &Path, server: Server, stop: CancellationToken) {
     let mut failing = false;
     while !stop.is_cancelled() {
@@ -82,17 +80,17 @@ pub async fn serve_probes(path: &Path, server: Server, stop: CancellationToken) 
         if let Err(error) = &bound
             && !failing
         {
-            tracing::error!("{error}; until then the agent answers no probe");
+            tracing::error!("{error}; until this is solved the agent answers no probe");
         }
         failing = bound.is_err();
         let serving = async {
             match bound {
                 Ok(socket) => {
-                    let (listener, place) = socket.split();
+                    let (listener, path) = socket.split();
                     let serving = server.clone().serve(listener, stop.clone().cancelled_owned());
                     tokio::select! {
                         () = serving => {}
-                        () = place.lost(CHECK_INTERVAL) => {}
+                        () = path.lost(CHECK_INTERVAL) => {}
                     }
                 }
                 Err(_) => tokio::time::sleep(CHECK_INTERVAL).await,
@@ -105,15 +103,18 @@ pub async fn serve_probes(path: &Path, server: Server, stop: CancellationToken) 
     }
 }
 
-/// Binds the socket again if another program removed it. `failing`: it could not be bound before, as was said.
-fn put_back(socket: &mut Socket, failing: &mut bool) {
-    if socket.place.is_here() {
+/// Binds the socket again if another program removed it. `failing`: the last attempt failed and was reported.
+fn bind_again_if_lost(socket: &mut Socket, failing: &mut bool) {
+    if socket.path.is_bound() {
         return;
     }
-    let path = socket.place.path().to_owned();
+    let path = socket.path.path().to_owned();
     match Socket::bind(&path) {
         Ok(new) => {
-            tracing::warn!("another program removed or replaced the socket {}; it is made again", path.display());
+            tracing::warn!(
+                "another program removed or replaced the socket {}; the agent made it again",
+                path.display()
+            );
             *socket = new;
             *failing = false;
         }
@@ -125,30 +126,30 @@ fn put_back(socket: &mut Socket, failing: &mut bool) {
     }
 }
 
-async fn converse(mut stream: UnixStream, agent: &Arc<Agent>) -> io::Result<()> {
+async fn converse(mut stream: UnixStream, handler: &CniHandler) -> io::Result<()> {
     let peer = stream.peer_cred()?;
     if peer.uid() != nix::unistd::geteuid().as_raw() {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
-            format!("a process of user {} may not call", peer.uid()),
+            format!("a process of user {} may not call the agent", peer.uid()),
         ));
     }
-    let (request, netns) = late(PATIENCE, receive(&mut stream)).await?;
-    let response = cni::answer(agent, &request, netns).await;
+    let (request, netns) = with_timeout(IO_TIMEOUT, receive(&mut stream)).await?;
+    let response = handler.answer(&request, netns).await;
     let frame =
         response.encode().or_else(|_| Response { exit: 1, stdout: Vec::new() }.encode()).map_err(io::Error::other)?;
-    late(PATIENCE, async {
+    with_timeout(IO_TIMEOUT, async {
         stream.write_all(&frame).await?;
         stream.shutdown().await
     })
     .await
 }
 
-async fn late<T>(patience: Duration, future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    tokio::time::timeout(patience, future).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+async fn with_timeout<T>(timeout: Duration, future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(timeout, future).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Reads one frame; a descriptor rides on its first byte (unix(7), SCM_RIGHTS).
+/// Reads one frame; its first byte carries the descriptor (unix(7), SCM_RIGHTS).
 async fn receive(stream: &mut UnixStream) -> io::Result<(Request, Option<OwnedFd>)> {
     let mut bytes = vec![0; 4096];
     let (mut have, netns) = stream.async_io(Interest::READABLE, || first_bytes(stream, &mut bytes)).await?;

@@ -1,10 +1,10 @@
-//! STATUS: could an ADD be served? A full or missing pool is no reason to say no: the runtime would take the whole node out of service.
+//! STATUS: whether the agent can serve an ADD. A full or missing pool is no error: the runtime would mark the whole node NotReady.
 
 use bobbin_cni_wire::{CniError, code};
 
 use crate::agent::Agent;
 
-/// Fails only until the agent has once been ready since boot.
+/// Fails only until the agent has been ready once since boot.
 ///
 /// # Errors
 /// Code 50.
@@ -15,7 +15,7 @@ pub fn status(agent: &Agent) -> Result<(), CniError> {
     Err(CniError::new(
         code::NOT_AVAILABLE,
         format!(
-            "the agent of node {} has not been ready since boot: it waits to see its Node and its blocks at the API server; see: kubectl logs of the bobbin-agent pod on this node",
+            "the agent of node {} has not been ready since boot: it waits for the API server to show its Node and its blocks; check: kubectl logs of the bobbin-agent pod on this node",
             agent.args.node_name
         ),
     ))

@@ -2,6 +2,7 @@
 
 pub mod heartbeat;
 mod identity;
+pub mod layout;
 mod lock;
 mod quarantine;
 
@@ -18,19 +19,10 @@ use tokio::time::Instant;
 pub use identity::{Identity, Previous};
 pub use lock::Holder;
 
-use bobbin_cni_wire::READY_MARKER;
-
 use crate::state::atomic_file;
+use layout::{HEALTH_SOCKET, IDENTITY, LOCK, READY_MARKER, SOCKET};
 use lock::{Lock, Tried};
 
-/// The lock file.
-const LOCK: &str = "lock";
-/// The identity of the checkpoint's node.
-const IDENTITY: &str = "agent.json";
-/// The socket that the CNI plugin calls.
-const SOCKET: &str = "agent.sock";
-/// The socket that answers probes.
-const HEALTH_SOCKET: &str = "health.sock";
 /// How often a waiting agent tries to get the lock.
 const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// How often the agent logs that it still waits.

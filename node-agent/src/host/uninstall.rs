@@ -13,7 +13,7 @@ use crate::args::Args;
 use crate::assignments::AssignmentWriter;
 use crate::events::Events;
 use crate::host::install::{InstallError, remove_conflist, remove_shim};
-use crate::host::run_dir::RunDir;
+use crate::host::run_dir::{RunDir, layout};
 use crate::network::export::ExportedBlocks;
 use crate::state::{Attachment, BlockView, NodeState, first_names};
 
@@ -173,10 +173,10 @@ fn waits_for(left: &[Attachment], node: &str) -> String {
 
 /// Removes the checkpoint; sockets and directory stay while the process runs.
 fn remove_state(run_dir: &Path) {
-    for directory in ["attachments", "deletions", "resting", "passed-over"] {
+    for directory in layout::CHECKPOINT_DIRECTORIES {
         warn_unless_gone(std::fs::remove_dir_all(run_dir.join(directory)), directory);
     }
-    for file in ["blocks.json", "cluster.json", "boot"] {
+    for file in layout::CHECKPOINT_FILES {
         warn_unless_gone(std::fs::remove_file(run_dir.join(file)), file);
     }
 }
@@ -196,8 +196,8 @@ mod tests {
     #[test]
     fn missing_files_are_no_error() {
         let directory = tempfile::tempdir().unwrap();
-        std::fs::create_dir(directory.path().join("deletions")).unwrap();
-        std::fs::write(directory.path().join("boot"), "x").unwrap();
+        std::fs::create_dir(directory.path().join(layout::PENDING_DELETIONS)).unwrap();
+        std::fs::write(directory.path().join(layout::BOOT), "x").unwrap();
         remove_state(directory.path());
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }

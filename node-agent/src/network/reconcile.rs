@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::agent::Agent;
 use crate::network::direct_routes::DirectRoutes;
 use crate::resync::Resynced;
-use crate::state::{Attachment, Phase};
+use crate::state::{Attachment, AttachmentPhase};
 use report::{Report, Reported, lost_interface};
 
 /// How often the network is compared without a notification of the kernel.
@@ -108,7 +108,7 @@ async fn pass(agent: &Agent, direct: Option<&DirectRoutes>, blocks_may_lack: boo
 
 fn live(agent: &Agent) -> HashMap<AttachmentKey, Attachment> {
     let attachments = agent.node_state.attachments().into_iter();
-    attachments.filter(|each| each.phase == Phase::Live).map(|each| (each.key.clone(), each)).collect()
+    attachments.filter(|each| each.phase == AttachmentPhase::Live).map(|each| (each.key.clone(), each)).collect()
 }
 
 fn report_findings(agent: &Agent, report: &Report) {

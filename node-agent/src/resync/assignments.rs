@@ -1,5 +1,5 @@
-//! Own records and living attachments, compared: a missing record is written again, one of an earlier boot goes, one that nobody here has
-//! goes only when two reads apart in time prove that its pod is gone.
+//! Compares the node's IPAssignments with its attachments. A missing one is created again, one of an earlier boot is deleted. An
+//! orphaned one is deleted only when two reads at different times prove that its pod is gone.
 
 mod decision;
 
@@ -10,98 +10,107 @@ use bobbin_api_client::ReadError;
 use bobbin_datapath::boot_time;
 use bobbin_ipam::{Breaker, IpPair};
 
-use super::{Memory, Resync};
+use super::{PassHistory, Resync};
 use crate::assignments::list_own_assignments;
 use crate::resync::pod_absence::Candidate;
 use crate::state::CoolingAddress;
-pub(super) use decision::SeenRecord;
-use decision::{Finding, judge};
+pub(super) use decision::AssignmentIdentity;
+use decision::{Mismatch, compare};
 
 impl Resync {
-    /// Lists own records and does what follows. Returns when to look again if something has to be looked at twice.
-    pub(super) async fn compare_records(
+    /// Lists the node's assignments and repairs the mismatches. Returns when to list again, if an orphan needs a second read.
+    pub(super) async fn compare_assignments(
         &self,
-        memory: &mut Memory,
+        history: &mut PassHistory,
         blocks_known: bool,
     ) -> Result<Option<Duration>, ReadError> {
-        // An attachment that began after the list is not missing its record: the record is on its way.
+        // An attachment that is newer than the list may have an assignment that the list does not show.
         let before: HashMap<_, _> = self
             .node_state
             .attachments()
             .into_iter()
             .map(|attachment| (attachment.key, attachment.created_at))
             .collect();
-        let records = list_own_assignments(&self.clients, &self.cluster).await?;
-        let living = self.node_state.attachments();
-        let mut suspects = Vec::new();
-        let passed_over: HashSet<IpPair> =
-            self.node_state.passed_over().into_iter().map(|passed| passed.pair).collect();
-        for finding in judge(&records, &living, &self.own_ranges(), &self.boot_id) {
-            match finding {
-                Finding::OtherBoot(record) => {
-                    tracing::info!(record = record.name, key = %record.key, "deleting a record of an earlier boot");
-                    // Others may still connect to the pod that had it.
-                    let cooling = CoolingAddress { pair: record.pair(), since: boot_time() };
+        let assignments = list_own_assignments(&self.clients, &self.cluster).await?;
+        let attachments = self.node_state.attachments();
+        let mut orphans = Vec::new();
+        let conflicts: HashSet<IpPair> =
+            self.node_state.conflicts().into_iter().map(|conflict| conflict.pair).collect();
+        for mismatch in compare(&assignments, &attachments, &self.own_ranges(), &self.boot_id) {
+            match mismatch {
+                Mismatch::EarlierBoot(assignment) => {
+                    tracing::info!(assignment = assignment.name, key = %assignment.key, "deleting an IPAssignment of an earlier boot");
+                    // Clients may still connect to the pod that had the address.
+                    let cooling = CoolingAddress { pair: assignment.pair(), since: boot_time() };
                     if let Err(error) = self.checkpoint.keep_cooling(&cooling) {
-                        tracing::error!(%error, "after a restart of the agent an address of an earlier boot does not cool");
+                        tracing::error!(%error, "the checkpoint of a cool-down could not be written: after a restart this node may allocate the address early");
                     }
-                    self.node_state.rest(&[cooling]);
-                    drop(self.assignment_writer.delete(&record.name, &record.key, Some(record.uid.clone())));
+                    self.node_state.cool(&[cooling]);
+                    drop(self.assignment_writer.delete(
+                        &assignment.name,
+                        &assignment.key,
+                        Some(assignment.uid.clone()),
+                    ));
                 }
-                Finding::NobodyLives(record) if !self.assignment_writer.busy(&record.name) => {
-                    self.pass_over_in_own_block(record);
-                    let pod = record.pod.clone();
-                    // The API server never has a pod of a static pod's UID, so its absence proves nothing.
+                Mismatch::Orphaned(assignment) if !self.assignment_writer.busy(&assignment.name) => {
+                    self.exclude_in_own_block(assignment);
+                    let pod = assignment.pod.clone();
+                    // The API server never has a pod with the UID of a static pod, so its absence proves nothing.
                     let seen = !pod.uid.is_empty() && !pod.is_static();
-                    suspects.push(Candidate { key: SeenRecord::of(record), pod, seen });
+                    orphans.push(Candidate { key: AssignmentIdentity::of(assignment), pod, seen });
                 }
-                Finding::NobodyLives(_) => {}
-                // Its record is tried again when the one in its place is looked at.
-                Finding::Unrecorded(attachment) if passed_over.contains(&attachment.pair) => {}
-                Finding::Unrecorded(attachment) => {
+                Mismatch::Orphaned(_) => {}
+                // It is created when the conflicting assignment is checked again.
+                Mismatch::Missing(attachment) if conflicts.contains(&attachment.pair) => {}
+                Mismatch::Missing(attachment) => {
                     let old = before.get(&attachment.key) == Some(&attachment.created_at);
                     if old && !self.assignment_writer.busy_with(attachment.pair) {
-                        tracing::info!(key = %attachment.key, pair = %attachment.pair, "an attachment has no record; it is written again");
+                        tracing::info!(key = %attachment.key, pair = %attachment.pair, "an attachment has no IPAssignment; the agent creates it again");
                         self.assignment_writer.recreate(&attachment);
                     }
                 }
-                // Which blocks are ours is known only once they were compared.
-                Finding::Void { .. } if !blocks_known => {}
-                Finding::Void { name, block } => self.tell_void(&name, &block),
+                // The node's blocks are known only after their first comparison.
+                Mismatch::Void { .. } if !blocks_known => {}
+                Mismatch::Void { name, block } => self.report_void(&name, &block),
             }
         }
-        self.free_unheld(memory, &suspects, records.len()).await;
-        Ok((!suspects.is_empty()).then(|| self.times.pod_gone_apart()))
+        self.delete_orphans(history, &orphans, assignments.len()).await;
+        Ok((!orphans.is_empty()).then(|| self.times.pod_gone_apart()))
     }
 
-    /// Deletes records without an attachment whose pods are gone, unless they are suspiciously many.
-    async fn free_unheld(&self, memory: &mut Memory, suspects: &[Candidate<SeenRecord>], records: usize) {
-        let gone = memory.pods_gone.look(&self.clients.requests, suspects, boot_time()).await;
-        if let Some(breaker) = Breaker::of(gone.len(), records) {
+    /// Deletes orphaned assignments whose pods are gone, unless they are suspiciously many.
+    async fn delete_orphans(
+        &self,
+        history: &mut PassHistory,
+        orphans: &[Candidate<AssignmentIdentity>],
+        population: usize,
+    ) {
+        let gone = history.orphans.check(&self.clients.requests, orphans, boot_time()).await;
+        if let Some(breaker) = Breaker::of(gone.len(), population) {
             let sentence = format!(
-                "{} of {} records of node {} have neither an attachment nor a pod: that is too many to delete at once; see whether the agent's state under its run directory was lost, and delete the records that are wrong: kubectl get ipassignments --field-selector spec.nodeName={2}",
+                "{} of {} IPAssignments of node {} have neither an attachment nor a pod, too many to delete at once: none was deleted; see whether the checkpoint in the agent's run directory was lost, and delete the orphaned ones: kubectl get ipassignments --field-selector spec.nodeName={2}",
                 breaker.would_free,
                 breaker.population,
                 self.cluster.node_name()
             );
             tracing::error!("{sentence}");
-            return self.events.node_warning("RecordsWithoutAttachment", &sentence);
+            return self.events.node_warning("OrphanedAssignment", &sentence);
         }
-        for seen in gone {
-            // The last look: an ADD may have taken the address meanwhile.
-            if self.node_state.attachment(&seen.key).is_none() {
-                tracing::info!(record = seen.name, key = %seen.key, "deleting a record without an attachment: its pod is gone");
-                drop(self.assignment_writer.delete(&seen.name, &seen.key, Some(seen.uid)));
+        for orphan in gone {
+            // An ADD may have allocated the address meanwhile.
+            if self.node_state.attachment(&orphan.key).is_none() {
+                tracing::info!(assignment = orphan.name, key = %orphan.key, "deleting an orphaned IPAssignment: its pod is gone");
+                drop(self.assignment_writer.delete(&orphan.name, &orphan.key, Some(orphan.uid)));
             }
         }
     }
 
-    fn tell_void(&self, name: &str, block: &str) {
+    fn report_void(&self, name: &str, block: &str) {
         let sentence = format!(
-            "record {name} says that its address is of block {block}, which is not node {}'s: the record is void, and the operator deletes it once its pod is gone",
+            "IPAssignment {name} of node {0} is void, because node {0} does not own its block {block}: the operator deletes it once its pod is gone; check it: kubectl get ipassignment {name} -o yaml",
             self.cluster.node_name()
         );
-        tracing::warn!(record = name, block, "{sentence}");
-        self.events.node_warning("VoidRecord", &sentence);
+        tracing::warn!(assignment = name, block, "{sentence}");
+        self.events.node_warning("VoidAssignment", &sentence);
     }
 }

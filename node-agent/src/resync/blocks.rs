@@ -1,5 +1,5 @@
-//! Own blocks: what a consistent list says of them, brought into the ledger. What the list does not say is ours is put in doubt and read
-//! by its own task; what the ledger lacks is read once more and taken in; addresses of the Node are put right.
+//! Compares the node's blocks with a consistent list. A block that the list does not confirm becomes doubted. An owned block that the
+//! node's state lacks is read again and added. Outdated Node addresses in a block are corrected.
 
 use bobbin_api_client::{Outcome, ReadError, Refusal};
 use bobbin_datapath::boot_time;
@@ -13,7 +13,7 @@ use crate::cluster::freshness::{Proof, ReadStart, WatchedKind};
 use crate::state::{BlockEvent, BlockState, BlockView};
 
 impl Resync {
-    /// Compares own blocks with the ledger. Returns when its list was begun.
+    /// Compares the node's blocks with a list. Returns when the list was started.
     pub(super) async fn compare_blocks(&self) -> Result<ReadStart, ReadError> {
         let Some(node) = self.cluster.node() else { return Err(ReadError::NotFound) };
         let (mut start, floor) = (self.freshness.begin_read(boot_time()), self.freshness.version(WatchedKind::Blocks));
@@ -23,10 +23,10 @@ impl Resync {
             start = self.freshness.begin_read(boot_time());
         }
         let (mut misaddressed, mut lost) = (Vec::new(), Vec::new());
-        // Nothing is awaited here: what the watch shows later than the list must not be overwritten.
+        // No await in this loop: a later event of the watch must not be overwritten by the list.
         for held in self.node_state.blocks() {
             match own.blocks.get(&held.held.name) {
-                // What happened to it since the list, only a read tells.
+                // It may have changed since the list, so it needs its own read.
                 _ if held.state == BlockState::Lost => lost.push(held.held.name),
                 Some(read) if read.owner(&node) == Owner::ThisNode => {
                     self.node_state.refresh(&read.name, &read.uid, &read.resource_version, read.deleting);
@@ -49,27 +49,30 @@ impl Resync {
         }
         self.freshness.list_answered(WatchedKind::Blocks, start);
         for name in own.blocks.keys().filter(|name| self.node_state.block_state(name).is_none()) {
-            self.take_in(name, &node).await?;
+            self.add_missing(name, &node).await?;
         }
         Ok(start)
     }
 
-    /// A block that is ours names addresses that the Node does not have, or not any more.
+    /// An owned block names addresses that the Node does not have, or no longer has: writes the current ones.
     async fn write_addresses(&self, read: &BlockInfo, node: &NodeInfo) {
         match self.block_api().claim(read, node).await {
             Outcome::Done(now) => {
                 self.node_state.refresh(&now.name, &now.uid, &now.resource_version, now.deleting);
-                tracing::info!(block = read.name, "wrote the node's addresses into its block");
+                tracing::info!(block = read.name, "corrected the Node's addresses in its block");
             }
-            // The watch shows the block as it is, and wakes the next resync.
-            Outcome::Refused(why) => tracing::debug!(block = read.name, %why, "a block's addresses were not put right"),
-            Outcome::Unknown(why) => tracing::debug!(block = read.name, %why, "a block's addresses were not put right"),
+            // The watch shows the current block and triggers the next pass.
+            Outcome::Refused(why) => {
+                tracing::debug!(block = read.name, %why, "the Node's addresses in its block could not be corrected");
+            }
+            Outcome::Unknown(why) => {
+                tracing::debug!(block = read.name, %why, "the Node's addresses in its block could not be corrected");
+            }
         }
     }
 
-    /// Takes in a block that the API server says is ours and that the ledger lacks, if a read that began just now says so too: the list may
-    /// be older than a release that has ended since.
-    async fn take_in(&self, name: &str, node: &NodeInfo) -> Result<(), ReadError> {
+    /// Adds an owned block that the node's state lacks, if another read confirms the owner: the list may be older than a completed release.
+    async fn add_missing(&self, name: &str, node: &NodeInfo) -> Result<(), ReadError> {
         let start = self.freshness.begin_read(boot_time());
         let mut read = match self.block_api().get(name).await {
             Err(ReadError::NotFound) => return Ok(()),
@@ -91,9 +94,9 @@ impl Resync {
             return Ok(());
         }
         let pool = self.cluster.pool(&read.pool);
-        // Whether it had the finalizer before its claim is not known any more.
+        // Nobody knows any more whether it had the finalizer before its claim.
         match self.claims.add_owned(&read, true, pool.as_deref(), start, false) {
-            Ok(_) => tracing::info!(block = name, "took in a block that the API server says is this node's"),
+            Ok(_) => tracing::info!(block = name, "added a block that this node owns by the API server"),
             Err(why) => {
                 tracing::error!(block = name, "{why}");
                 self.events.node_warning("BlockUnreadable", &why);
@@ -102,45 +105,47 @@ impl Resync {
         Ok(())
     }
 
-    /// A lost block with residents that is free again is claimed back, their records first.
+    /// Claims a lost block back if it is free again and attachments use it. Their assignments are created first.
     async fn try_claim_back(&self, name: &str, node: &NodeInfo) {
         let read = match self.block_api().get(name).await {
             Ok(read) => read,
-            Err(error) => return tracing::debug!(block = name, %error, "a lost block can't be read"),
+            Err(error) => {
+                return tracing::debug!(block = name, %error, "a lost block can't be read; the next pass tries again");
+            }
         };
         match read.owner(node) {
             Owner::Free if !self.cluster.node_is_gone() => {
                 self.assignment_writer.recreate_missing(&self.node_state.residents(name), RECREATE_TIMEOUT).await;
-                if let Outcome::Done(ours) = self.block_api().claim(&read, node).await {
-                    tracing::info!(block = name, "claimed a lost block back: it was free again");
-                    self.claimed_back(&ours);
+                if let Outcome::Done(claimed) = self.block_api().claim(&read, node).await {
+                    tracing::info!(block = name, "claimed a lost block back, because it was free again");
+                    self.claimed_back(&claimed);
                 }
             }
-            // The answer to an earlier claim was lost.
+            // The answer to an earlier claim got lost.
             Owner::ThisNode => self.claimed_back(&read),
             _ => {}
         }
     }
 
-    fn claimed_back(&self, ours: &BlockInfo) {
+    fn claimed_back(&self, block: &BlockInfo) {
         let (now, not_before) = self.claims.quiet_time();
-        self.node_state.refresh(&ours.name, &ours.uid, &ours.resource_version, ours.deleting);
-        self.node_state.on(&ours.name, BlockEvent::ClaimedBack { now, not_before });
+        self.node_state.refresh(&block.name, &block.uid, &block.resource_version, block.deleting);
+        self.node_state.on(&block.name, BlockEvent::ClaimedBack { now, not_before });
     }
 
-    /// Lists the records of each block with [`Proof::AssignmentsUnseen`]. An address with a record that no attachment here has is passed
-    /// over; then the block is proven as of `listed`, the list of own blocks.
-    pub(super) async fn see_records_of_new_blocks(&self, listed: ReadStart) -> Result<(), ReadError> {
+    /// Lists the assignments of each block with [`Proof::AssignmentsUnseen`] and excludes addresses that no attachment here has. Then the
+    /// block is proven as of `listed`, the list of the node's blocks.
+    pub(super) async fn list_assignments_of_new_blocks(&self, listed: ReadStart) -> Result<(), ReadError> {
         let settled = |state| !matches!(state, BlockState::Doubted { .. } | BlockState::Lost);
-        let unseen = |block: &BlockView| block.proof == Proof::AssignmentsUnseen && settled(block.state);
-        for block in self.node_state.blocks().into_iter().filter(unseen) {
-            // The list must be made after the quiet time, in which other nodes write the records of their residents.
+        let needs_list = |block: &BlockView| block.proof == Proof::AssignmentsUnseen && settled(block.state);
+        for block in self.node_state.blocks().into_iter().filter(needs_list) {
+            // The list must follow the quiet time, in which other nodes create the assignments of their pods.
             if self.freshness.quiet_until(boot_time()).is_some() {
                 return Ok(());
             }
-            for record in list_assignments_in_block(&self.clients, &block.held.name).await? {
-                if !self.is_held(&record) {
-                    self.pass_over(&block.held.range, &record);
+            for assignment in list_assignments_in_block(&self.clients, &block.held.name).await? {
+                if !self.is_held(&assignment) {
+                    self.exclude(&block.held.range, &assignment);
                 }
             }
             self.node_state.prove(&block.held.name, listed.proof(), true);

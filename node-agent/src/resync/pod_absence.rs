@@ -1,8 +1,8 @@
-//! Which pods are gone, by live reads: twice, some time apart, the API server has no pod of that UID, and this agent's Node was Ready
-//! from the first read to the last. What could not be read counts as there.
+//! Proves by live reads that a pod is gone. Two reads at different times find no pod with its UID, and the Node was Ready all the time
+//! between them. A pod that can't be read counts as present.
 
 mod history;
-mod read;
+mod live_reads;
 
 use std::hash::Hash;
 use std::time::Duration;
@@ -11,57 +11,56 @@ use bobbin_ipam::BootTime;
 use kube::Client;
 
 use crate::state::PodRef;
-use history::Absences;
-use read::{NodeAnswer, PodAnswer};
+use history::AbsenceHistory;
+use live_reads::{NodeAnswer, PodAnswer};
 
-/// Reads in one look; the others follow in the next.
+/// Pod reads per check; the other pods follow in the next check.
 const MAX_READS: usize = 32;
 
 /// Something whose pod may be gone.
 #[derive(Clone, Debug)]
 pub struct Candidate<K> {
-    /// What is asked about.
+    /// Identifies the candidate.
     pub key: K,
-    /// Its pod. Without a name, a namespace or a UID nothing can be known of it.
+    /// Its pod. Without namespace, name and UID its absence can't be proven.
     pub pod: PodRef,
-    /// Whether the API server once showed this agent a pod of that UID. A static pod's UID never appears there.
+    /// The API server once showed this agent a pod with that UID. It never shows the UID of a static pod.
     pub seen: bool,
 }
 
-/// Remembers earlier looks. One for each kind of thing that is asked about.
+/// Remembers the earlier reads of one kind of candidates.
 #[derive(Debug)]
-pub struct PodGone<K> {
+pub struct PodAbsenceTracker<K> {
     node_name: String,
-    absences: Absences<K>,
+    absences: AbsenceHistory<K>,
 }
 
-impl<K: Clone + Eq + Hash> PodGone<K> {
-    /// Nothing looked at yet. `apart` is the time between the two reads that prove that a pod is gone, and between any two reads of one
-    /// pod.
-    pub fn new(node_name: &str, apart: Duration) -> PodGone<K> {
-        PodGone { node_name: node_name.to_owned(), absences: Absences::new(apart) }
+impl<K: Clone + Eq + Hash> PodAbsenceTracker<K> {
+    /// Nothing read yet. `min_absence` is the least time between the two reads that prove an absence, and between any two reads of a pod.
+    pub fn new(node_name: &str, min_absence: Duration) -> PodAbsenceTracker<K> {
+        PodAbsenceTracker { node_name: node_name.to_owned(), absences: AbsenceHistory::new(min_absence) }
     }
 
-    /// Takes one look. Returns the candidates whose pod this look proved gone; each is told again after another read if it is still a
-    /// candidate then. Only what looks abandoned should be a candidate, for each costs a read.
+    /// Reads the pods of the candidates. Returns those whose pod is proven gone; a later check returns them again. Each candidate costs
+    /// a read, so callers pass only those that look abandoned.
     ///
-    /// The caller applies the breaker, and looks once more whether the candidate is still the same.
-    pub async fn look(&mut self, client: &Client, candidates: &[Candidate<K>], now: BootTime) -> Vec<K> {
+    /// The caller applies the breaker, and checks again that the candidate is still the same.
+    pub async fn check(&mut self, client: &Client, candidates: &[Candidate<K>], now: BootTime) -> Vec<K> {
         self.absences.keep_only(candidates.iter().map(|candidate| &candidate.key));
-        let can_be_known = |candidate: &&Candidate<K>| {
+        let can_be_proven = |candidate: &&Candidate<K>| {
             let pod = &candidate.pod;
             candidate.seen && !pod.namespace.is_empty() && !pod.name.is_empty() && !pod.uid.is_empty()
         };
         let due: Vec<&Candidate<K>> = candidates
             .iter()
-            .filter(can_be_known)
+            .filter(can_be_proven)
             .filter(|candidate| self.absences.is_due(&candidate.key, now))
             .take(MAX_READS)
             .collect();
         if due.is_empty() {
             return Vec::new();
         }
-        let ready = match read::node(client, &self.node_name).await {
+        let ready = match live_reads::read_node(client, &self.node_name).await {
             NodeAnswer::Ready(period) => period,
             NodeAnswer::NotReady => {
                 self.absences.clear();
@@ -71,14 +70,14 @@ impl<K: Clone + Eq + Hash> PodGone<K> {
         };
         let mut gone = Vec::new();
         for Candidate { key, pod, .. } in due {
-            match read::pod(client, pod).await {
+            match live_reads::read_pod(client, pod).await {
                 PodAnswer::Present => self.absences.forget(key),
                 PodAnswer::Absent => {
                     if self.absences.absent(key, &ready, now) {
                         gone.push(key.clone());
                     }
                 }
-                // The others would most likely wait for their deadline as well.
+                // The other reads would most likely time out as well.
                 PodAnswer::Unreadable => break,
             }
         }

@@ -1,5 +1,5 @@
-//! Frees attachments for which nobody called DEL: their network namespace is gone, or their pod is. Each needs two looks apart in time, and
-//! a pass that would free much stops. Also finishes what a DEL began. A missing link alone frees nothing.
+//! The stale-attachment check: removes attachments without a DEL whose network namespace or pod is gone, and completes failed DELs.
+//! Two checks at different times must agree, and the breaker stops a mass removal. A missing link alone proves nothing.
 
 mod decision;
 
@@ -14,24 +14,26 @@ use bobbin_ipam::{AttachmentKey, DeletionGuard};
 use kube::Client;
 
 use crate::agent::Agent;
-use crate::resync::pod_absence::{Candidate, PodGone};
-use crate::state::{Attachment, Phase};
-use decision::{Evidence, Identity, identity};
+use crate::blocks::demand::waiting_pods::WaitingPods;
+use crate::resync::pod_absence::{Candidate, PodAbsenceTracker};
+use crate::state::{Attachment, AttachmentId, AttachmentPhase};
+use decision::RemovalReason;
 
-/// What earlier looks found.
-struct Looks {
-    netns_gone: DeletionGuard<Identity>,
-    pod_gone: PodGone<Identity>,
-    /// Attachments whose interface was in another namespace at the last look, and whether that was told.
+/// What one check leaves to the next.
+struct CheckHistory {
+    netns_gone: DeletionGuard<AttachmentId>,
+    pod_gone: PodAbsenceTracker<AttachmentId>,
+    /// Attachments whose interface was in another namespace at the last check, and whether that was reported.
     moved: HashMap<AttachmentKey, bool>,
     tripped: Option<Breaker>,
 }
 
-/// Looks every `--stale-check-interval` until the agent stops. `client` reads pods and the Node; `pod_absence` is how long a pod must be gone.
-pub async fn run(agent: &Arc<Agent>, client: Client, pod_absence: Duration) {
-    let mut looks = Looks {
+/// Checks every `--stale-check-interval` until the agent shuts down. `client` reads pods and the Node; `pod_absence` is how long a pod
+/// must be gone.
+pub async fn run(agent: &Arc<Agent>, waiting: &WaitingPods, client: Client, pod_absence: Duration) {
+    let mut history = CheckHistory {
         netns_gone: DeletionGuard::new(),
-        pod_gone: PodGone::new(&agent.args.node_name, pod_absence),
+        pod_gone: PodAbsenceTracker::new(&agent.args.node_name, pod_absence),
         moved: HashMap::new(),
         tripped: None,
     };
@@ -40,125 +42,121 @@ pub async fn run(agent: &Arc<Agent>, client: Client, pod_absence: Duration) {
             () = agent.stop.cancelled() => return,
             () = tokio::time::sleep(agent.args.stale_check_interval) => {}
         }
-        look(agent, &client, &mut looks).await;
+        check(agent, &client, &mut history).await;
         agent.checkpoint.prune_cooling(boot_time().before(MAX_COOLDOWN));
-        for (waiter, waited) in agent.waiting.given_up(Instant::now()) {
+        for (waiter, waited) in waiting.given_up(Instant::now()) {
             let (tries, seconds) = (waited.tries, waited.took.as_secs());
             tracing::info!(
                 pool = waited.pool,
                 tries,
                 seconds,
-                "{waiter} no longer waits: the runtime has stopped trying"
+                "{waiter} no longer waits: the runtime has stopped repeating its ADD"
             );
         }
     }
 }
 
-/// One look at everything.
-async fn look(agent: &Arc<Agent>, client: &Client, looks: &mut Looks) {
+/// One check of all attachments.
+async fn check(agent: &Arc<Agent>, client: &Client, history: &mut CheckHistory) {
     let all = agent.node_state.attachments();
-    // The DEL is the evidence: what it began needs no looks.
-    let (unfinished, living): (Vec<Attachment>, Vec<Attachment>) =
-        all.into_iter().partition(|attachment| attachment.phase == Phase::Deleting);
+    // A DEL that has begun needs no other evidence.
+    let (unfinished, others): (Vec<Attachment>, Vec<Attachment>) =
+        all.into_iter().partition(|attachment| attachment.phase == AttachmentPhase::Deleting);
     for attachment in &unfinished {
-        end(agent, attachment, Evidence::Del).await;
+        end(agent, attachment, RemovalReason::Del).await;
     }
-    let idle = idle(agent, living).await;
+    let idle = idle(agent, others).await;
     note_seen_pods(agent, &idle).await;
     let found = presence_of(agent, &idle).await;
-    tell_moved(agent, &idle, &found, &mut looks.moved);
+    report_moved(agent, &idle, &found, &mut history.moved);
 
-    let netns_gone: HashSet<Identity> = idle
+    let netns_gone: HashSet<AttachmentId> = idle
         .iter()
         .filter(|attachment| found.get(&attachment.key) == Some(&Presence::NetnsGone))
-        .map(identity)
+        .map(Attachment::id)
         .collect();
     let apart = agent.args.stale_check_interval.mul_f32(0.9);
-    let netns = looks.netns_gone.look(&netns_gone, idle.len(), boot_time(), apart);
+    let netns = history.netns_gone.look(&netns_gone, idle.len(), boot_time(), apart);
     let candidates = candidates(agent, &idle);
-    let pods = looks.pod_gone.look(client, &candidates, boot_time()).await;
+    let pods = history.pod_gone.check(client, &candidates, boot_time()).await;
     match decision::decide(netns, pods, idle.len()) {
-        Ok(free) => {
-            looks.tripped = None;
+        Ok(removable) => {
+            history.tripped = None;
             agent.metrics.stale_check_timestamp.set(jiff::Timestamp::now().as_second());
             for attachment in &idle {
-                if let Some(evidence) = free.get(&identity(attachment)) {
-                    end(agent, attachment, *evidence).await;
+                if let Some(reason) = removable.get(&attachment.id()) {
+                    end(agent, attachment, *reason).await;
                 }
             }
         }
-        Err(breaker) => stopped(agent, breaker, &mut looks.tripped),
+        Err(breaker) => report_trip(agent, breaker, &mut history.tripped),
     }
 }
 
-/// Remembers which pods the API server has shown since their ADD: later their absence means something.
+/// Notes which pods the API server has shown: only their later absence proves something.
 async fn note_seen_pods(agent: &Agent, idle: &[Attachment]) {
     for attachment in idle.iter().filter(|attachment| !attachment.pod_seen && !attachment.pod.uid.is_empty()) {
         let pod = &attachment.pod;
         let shown = agent.cluster.cached_pod(&pod.namespace, &pod.name, &pod.uid);
         if shown.is_some_and(|shown| shown.uid == pod.uid)
-            // A DEL that ends meanwhile must not find its checkpoint written again.
-            && let Some(_turn) = agent.locks.take(&attachment.key, Duration::ZERO).await
+            // Without the lock, a concurrent DEL would leave the checkpoint behind.
+            && let Some(_lock) = agent.locks.lock(&attachment.key, Duration::ZERO).await
         {
             agent.update(&attachment.key, |attachment| attachment.pod_seen = true);
         }
     }
 }
 
-/// The attachments on which no verb works now.
-async fn idle(agent: &Agent, living: Vec<Attachment>) -> Vec<Attachment> {
-    let mut idle = Vec::with_capacity(living.len());
-    for attachment in living {
-        if agent.locks.take(&attachment.key, Duration::ZERO).await.is_some() {
+/// The attachments without a running verb.
+async fn idle(agent: &Agent, attachments: Vec<Attachment>) -> Vec<Attachment> {
+    let mut idle = Vec::with_capacity(attachments.len());
+    for attachment in attachments {
+        if agent.locks.lock(&attachment.key, Duration::ZERO).await.is_some() {
             idle.push(attachment);
         }
     }
     idle
 }
 
-/// What the kernel has of each; nothing of any, if it can't be read.
+/// What the kernel has of each attachment; empty if the kernel can't be read.
 async fn presence_of(agent: &Agent, attachments: &[Attachment]) -> HashMap<AttachmentKey, Presence> {
     let netns = |attachment: &Attachment| attachment.links.as_ref().and_then(|links| links.netns);
     let asked = attachments.iter().map(|attachment| (attachment.key.clone(), netns(attachment))).collect();
     agent.network.presence(asked).await.unwrap_or_else(|error| {
-        tracing::warn!(%error, "the kernel can't tell which namespaces are gone, so every attachment counts as in use");
+        tracing::warn!(%error, "the kernel could not tell which network namespaces are gone, so every attachment counts as in use");
         HashMap::new()
     })
 }
 
-/// The attachments whose pod is not among this node's pods, as the watch has them. A candidate costs live reads.
-fn candidates(agent: &Agent, idle: &[Attachment]) -> Vec<Candidate<Identity>> {
-    let unseen = |attachment: &&Attachment| {
+/// The attachments whose pod the watch does not show on this node. Each of them costs live reads.
+fn candidates(agent: &Agent, idle: &[Attachment]) -> Vec<Candidate<AttachmentId>> {
+    let not_cached = |attachment: &&Attachment| {
         let pod = &attachment.pod;
         agent.cluster.cached_pod(&pod.namespace, &pod.name, &pod.uid).is_none()
     };
     idle.iter()
-        .filter(unseen)
-        .map(|attachment| Candidate {
-            key: identity(attachment),
-            pod: attachment.pod.clone(),
-            seen: attachment.pod_seen,
-        })
+        .filter(not_cached)
+        .map(|attachment| Candidate { key: attachment.id(), pod: attachment.pod.clone(), seen: attachment.pod_seen })
         .collect()
 }
 
-/// A Warning on each pod whose interface was moved to another namespace, once. An ending namespace looks the same for a moment, so it
-/// takes two looks.
-fn tell_moved(
+/// Reports each interface that was moved to another namespace once, with a Warning on its pod. A namespace that is being removed looks
+/// the same for a moment, so two checks must agree.
+fn report_moved(
     agent: &Agent,
     idle: &[Attachment],
     found: &HashMap<AttachmentKey, Presence>,
-    told: &mut HashMap<AttachmentKey, bool>,
+    reported: &mut HashMap<AttachmentKey, bool>,
 ) {
     let moved = |attachment: &&Attachment| found.get(&attachment.key) == Some(&Presence::Moved);
     let now: Vec<&Attachment> = idle.iter().filter(moved).collect();
-    told.retain(|key, _| now.iter().any(|attachment| attachment.key == *key));
+    reported.retain(|key, _| now.iter().any(|attachment| attachment.key == *key));
     for attachment in now {
-        let Some(told) = told.get_mut(&attachment.key) else {
-            told.insert(attachment.key.clone(), false);
+        let Some(reported) = reported.get_mut(&attachment.key) else {
+            reported.insert(attachment.key.clone(), false);
             continue;
         };
-        if !std::mem::replace(told, true) {
+        if !std::mem::replace(reported, true) {
             let sentence = decision::moved_sentence(attachment);
             tracing::warn!(key = %attachment.key, "{sentence}");
             agent.events.pod_warning(&attachment.pod, "InterfaceMoved", &sentence);
@@ -166,37 +164,37 @@ fn tell_moved(
     }
 }
 
-/// The pass would have freed too much: told in the log when it begins, and as an event that is counted.
-fn stopped(agent: &Agent, breaker: Breaker, tripped: &mut Option<Breaker>) {
+/// Reports that the breaker stopped a check: as an event each time, in the log when it begins.
+fn report_trip(agent: &Agent, breaker: Breaker, tripped: &mut Option<Breaker>) {
     agent.metrics.breaker_trips.inc();
-    let sentence = decision::stopped_sentence(&agent.args.node_name, breaker);
-    agent.events.node_warning("SweepStopped", &sentence);
+    let sentence = decision::trip_sentence(&agent.args.node_name, breaker);
+    agent.events.node_warning("StaleRemovalStopped", &sentence);
     if tripped.replace(breaker) != Some(breaker) {
         tracing::error!("{sentence}");
     }
 }
 
-/// Looks once more, alone with the attachment, and ends it as a DEL does.
-async fn end(agent: &Arc<Agent>, seen: &Attachment, evidence: Evidence) {
+/// Checks the attachment again under its lock, and ends it like a DEL.
+async fn end(agent: &Arc<Agent>, seen: &Attachment, reason: RemovalReason) {
     let key = &seen.key;
-    let Some(_turn) = agent.locks.take(key, Duration::ZERO).await else { return };
-    let Some(now) = agent.node_state.attachment(key).filter(|now| identity(now) == identity(seen)) else { return };
-    if evidence == Evidence::NetnsGone
+    let Some(_lock) = agent.locks.lock(key, Duration::ZERO).await else { return };
+    let Some(now) = agent.node_state.attachment(key).filter(|now| now.id() == seen.id()) else { return };
+    if reason == RemovalReason::NetnsGone
         && presence_of(agent, std::slice::from_ref(&now)).await.get(key) != Some(&Presence::NetnsGone)
     {
         return;
     }
     match agent.end(&now).await {
-        // It is out of use, but its checkpoint could not be removed, as was said.
+        // Its checkpoint could not be removed, which is already logged.
         Ok(false) => {}
         Ok(true) => {
-            if evidence != Evidence::Del {
+            if reason != RemovalReason::Del {
                 agent.metrics.stale_attachments_removed.inc();
             }
-            tracing::info!(%key, pair = %now.pair, pod = %format!("{}/{}", now.pod.namespace, now.pod.name), "{evidence}");
+            tracing::info!(%key, pair = %now.pair, pod = %format!("{}/{}", now.pod.namespace, now.pod.name), "{reason}");
         }
         Err(error) => {
-            tracing::warn!(%key, %error, "an attachment could not be freed; it is tried again at the next interval");
+            tracing::warn!(%key, %error, "a stale attachment could not be removed; the next check tries again");
         }
     }
 }

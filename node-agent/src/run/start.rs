@@ -1,14 +1,13 @@
 //! Builds the agent: opens the kernel's network and the checkpoint, restores the node's state, and creates the parts.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
 use bobbin_api_client::Clients;
 use bobbin_datapath::{Network, Settings, boot_time};
 use bobbin_ipam::BootTime;
 use bobbin_observability::{Metrics as MetricsPage, Progress};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::Agent;
@@ -20,8 +19,9 @@ use crate::blocks::demand::DemandController;
 use crate::blocks::demand::waiting_pods::WaitingPods;
 use crate::cluster::ClusterCache;
 use crate::cluster::freshness::FreshnessTracker;
+use crate::cni::CniHandler;
+use crate::cni::add::{AddContext, FirstRead};
 use crate::cni::attachment_lock::AttachmentLocks;
-use crate::cni::gc::Unlisted;
 use crate::events::Events;
 use crate::host::run_dir::{Previous, RunDir};
 use crate::metrics::Metrics;
@@ -36,6 +36,8 @@ use super::tasks::TaskInputs;
 /// The agent and what its tasks need.
 pub(super) struct Started {
     pub agent: Arc<Agent>,
+    pub handler: Arc<CniHandler>,
+    pub first_read: FirstRead,
     pub tasks: TaskInputs,
     pub metrics: MetricsPage,
     pub late_confirmations: mpsc::UnboundedReceiver<LateConfirmation>,
@@ -110,8 +112,10 @@ pub(super) async fn start(
         "Claims of a block that failed because another node had it or the pool's status was out of date",
         claims.conflicts(),
     );
-    let (first_read_ended, first_read) = watch::channel(false);
-    let (blocks_were_read, blocks_read) = watch::channel(false);
+    let (first_read_ended, over) = watch::channel(false);
+    let (blocks_were_read, done) = watch::channel(false);
+    let first_read = FirstRead { over, done };
+    let (waiting_pods, resync_hint) = (Arc::new(WaitingPods::default()), Arc::new(Notify::new()));
     let agent = Arc::new(Agent {
         boot_id,
         node_state,
@@ -120,25 +124,29 @@ pub(super) async fn start(
         exported,
         cluster,
         assignment_writer,
-        demand,
         events,
         metrics,
-        unlisted: Unlisted::default(),
-        waiting: WaitingPods::default(),
-        prepared: [AtomicBool::new(false), AtomicBool::new(false)],
         locks: AttachmentLocks::default(),
         freshness,
-        resync: Arc::default(),
-        first_read,
-        blocks_read,
         stop,
         run_dir: Arc::new(run_dir),
         progress: Progress::default(),
         args,
     });
-    let tasks =
-        TaskInputs { claims, block_checkpoint, block_checkpoint_writer, times, first_read_ended, blocks_were_read };
-    Ok(Started { agent, tasks, metrics: page, late_confirmations, clients })
+    let adds = AddContext::new(demand.clone(), Arc::clone(&waiting_pods), first_read.clone(), Arc::clone(&resync_hint));
+    let handler = Arc::new(CniHandler::new(Arc::clone(&agent), adds));
+    let tasks = TaskInputs {
+        claims,
+        demand,
+        waiting_pods,
+        resync_hint,
+        block_checkpoint,
+        block_checkpoint_writer,
+        times,
+        first_read_ended,
+        blocks_were_read,
+    };
+    Ok(Started { agent, handler, first_read, tasks, metrics: page, late_confirmations, clients })
 }
 
 /// When an earlier agent of this boot last had contact with the API server. A new boot has no quiet time.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bobbin_api_client::Clients;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +14,8 @@ use crate::args::timing::{self, Times};
 use crate::args::{Mode, Routing};
 use crate::assignments::watch as assignment_watch;
 use crate::blocks::claim::Claims;
+use crate::blocks::demand::DemandController;
+use crate::blocks::demand::waiting_pods::WaitingPods;
 use crate::blocks::{BlockContext, BlockReconciler};
 use crate::cluster::freshness::WatchedKind;
 use crate::cluster::own_objects::OwnWatches;
@@ -30,6 +32,10 @@ const LOOP_PROGRESS_DEADLINE: Duration = Duration::from_mins(2);
 /// What only the tasks need.
 pub(super) struct TaskInputs {
     pub claims: Claims,
+    pub demand: DemandController,
+    pub waiting_pods: Arc<WaitingPods>,
+    /// Triggers a pass of the resync.
+    pub resync_hint: Arc<Notify>,
     pub block_checkpoint: BlockCheckpoint,
     pub block_checkpoint_writer: BlockCheckpointWriter,
     pub times: Times,
@@ -50,13 +56,22 @@ pub(super) async fn run(
     progress: watch::Sender<Resynced>,
     resynced: watch::Receiver<Resynced>,
 ) -> anyhow::Result<()> {
-    let TaskInputs { claims, block_checkpoint, block_checkpoint_writer, times, first_read_ended, blocks_were_read } =
-        inputs;
+    let TaskInputs {
+        claims,
+        demand,
+        waiting_pods,
+        resync_hint,
+        block_checkpoint,
+        block_checkpoint_writer,
+        times,
+        first_read_ended,
+        blocks_were_read,
+    } = inputs;
     let blocks = block_reconciler(agent, clients, block_checkpoint, times);
     let direct = (agent.args.routing == Routing::Direct).then(|| DirectRoutes::new(&agent.args.node_name));
     let mut tasks = JoinSet::new();
-    spawn_watches(&mut tasks, agent, clients);
-    tasks.spawn(resync(agent, clients, claims, times).run(progress));
+    spawn_watches(&mut tasks, agent, clients, Arc::clone(&resync_hint));
+    tasks.spawn(resync(agent, clients, claims, times, resync_hint).run(progress));
     tasks.spawn(block_checkpoint_writer.run(agent.stop.clone()));
     tasks.spawn(async move { blocks.run().await });
     tasks.spawn(announce_first_read(first_read_ended, blocks_were_read, resynced.clone(), agent.stop.clone()));
@@ -66,8 +81,7 @@ pub(super) async fn run(
         tasks.spawn(async move { direct.run(&clients).await });
     }
     let (stale, requests) = (Arc::clone(agent), clients.requests.clone());
-    tasks.spawn(async move { stale_attachments::run(&stale, requests, times.pod_gone_apart()).await });
-    let demand = agent.demand.clone();
+    tasks.spawn(async move { stale_attachments::run(&stale, &waiting_pods, requests, times.pod_gone_apart()).await });
     let beat = agent.progress.register("block demand", LOOP_PROGRESS_DEADLINE);
     tasks.spawn(async move { demand.run(beat).await });
     match agent.args.mode {
@@ -88,7 +102,7 @@ pub(super) async fn run(
     }
 }
 
-fn spawn_watches(tasks: &mut JoinSet<()>, agent: &Arc<Agent>, clients: &Clients) {
+fn spawn_watches(tasks: &mut JoinSet<()>, agent: &Arc<Agent>, clients: &Clients, resync: Arc<Notify>) {
     let cluster = agent.cluster.clone();
     tasks.spawn(async move { cluster.run().await });
     let own_objects = OwnWatches {
@@ -96,7 +110,7 @@ fn spawn_watches(tasks: &mut JoinSet<()>, agent: &Arc<Agent>, clients: &Clients)
         cluster: agent.cluster.clone(),
         node_state: Arc::clone(&agent.node_state),
         freshness: Arc::clone(&agent.freshness),
-        resync: Arc::clone(&agent.resync),
+        resync,
         progress: agent.progress.clone(),
     };
     tasks.spawn(own_objects.run());
@@ -109,7 +123,7 @@ fn spawn_watches(tasks: &mut JoinSet<()>, agent: &Arc<Agent>, clients: &Clients)
     ));
 }
 
-fn resync(agent: &Agent, clients: &Clients, claims: Claims, times: Times) -> Resync {
+fn resync(agent: &Agent, clients: &Clients, claims: Claims, times: Times, hint: Arc<Notify>) -> Resync {
     Resync {
         clients: clients.clone(),
         cluster: agent.cluster.clone(),
@@ -123,7 +137,7 @@ fn resync(agent: &Agent, clients: &Clients, claims: Claims, times: Times) -> Res
         interval: agent.args.relist_interval,
         times,
         beats: agent.progress.clone(),
-        hint: Arc::clone(&agent.resync),
+        hint,
     }
 }
 

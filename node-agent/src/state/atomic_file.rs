@@ -1,5 +1,5 @@
-//! Files that a reader sees old or new, never half: written under another name in the same directory and renamed. What a crash left
-//! beside them is removed by [`tidy`].
+//! Atomic file writes: a temporary file in the same directory, then a rename, so that a reader sees the old or the new file. [`tidy`]
+//! removes the temporary files of a crash.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
@@ -8,16 +8,16 @@ use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, NamedTempFile};
 
-/// How a file's name begins until it is renamed.
+/// The prefix of a temporary file.
 const PREFIX: &str = ".bobbin-";
-/// How it ends: no runtime takes it for a CNI configuration, and no reader of `*.json` for one of its files.
+/// Its suffix: no runtime reads it as a CNI configuration, and no reader of `*.json` picks it up.
 const SUFFIX: &str = ".tmp";
 
-/// Replaces a file on a tmpfs. It survives a crash of this program, not one of the machine. A directory that another program removed is
-/// made again.
+/// Replaces a file on a tmpfs. The write survives a crash of this program, not of the machine. A directory that another program removed
+/// is made again.
 ///
 /// # Errors
-/// The directory can't be written. The file is as it was.
+/// The directory can't be written. The old file is untouched.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let pending = match Pending::create(path, mode) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -29,10 +29,10 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     pending?.fill(bytes)?.commit()
 }
 
-/// Replaces a file on a disk: file and directory are synced, so that it survives a crash of the machine, too.
+/// Replaces a file on a disk and syncs file and directory, so that the write survives a crash of the machine.
 ///
 /// # Errors
-/// The directory can't be written or synced. The file is as it was, or is the new one, whole.
+/// The directory can't be written or synced. The file is the old or the new one, never a part of it.
 pub fn replace_durably(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let filled = Pending::create(path, mode)?.fill(bytes)?;
     filled.0.file.as_file().sync_all()?;
@@ -40,15 +40,15 @@ pub fn replace_durably(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     File::open(directory_of(path))?.sync_all()
 }
 
-/// Removes what writers that were killed left in a directory. Call it before the first write there: it would take another writer's
-/// file, too.
+/// Removes the temporary files of killed writers. Call it before the first write to the directory: it also removes the files of running
+/// writers.
 ///
 /// # Errors
-/// The directory can't be read, or a file not be removed.
+/// The directory can't be read, or a file can't be removed.
 pub fn tidy(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        if is_stray(&entry.file_name().to_string_lossy()) {
+        if is_temporary(&entry.file_name().to_string_lossy()) {
             remove(&entry.path())?;
         }
     }
@@ -67,7 +67,7 @@ pub fn remove(path: &Path) -> io::Result<bool> {
     }
 }
 
-fn is_stray(name: &str) -> bool {
+fn is_temporary(name: &str) -> bool {
     name.starts_with(PREFIX) && name.ends_with(SUFFIX)
 }
 
@@ -75,19 +75,19 @@ fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A file that has its own name beside the one that it is for. Dropped before [`Filled::commit`], it is removed.
+/// A temporary file. Dropped before [`Filled::commit`], it is removed.
 struct Pending {
     file: NamedTempFile,
     path: PathBuf,
 }
 
-/// The same with its content.
+/// A temporary file with its content.
 struct Filled(Pending);
 
 impl Pending {
     fn create(path: &Path, mode: u32) -> io::Result<Pending> {
         let file = Builder::new().prefix(PREFIX).suffix(SUFFIX).tempfile_in(directory_of(path))?;
-        // Not by the builder: there the umask would take bits away.
+        // Not through the builder, where the umask would clear bits.
         file.as_file().set_permissions(Permissions::from_mode(mode))?;
         Ok(Pending { file, path: path.to_owned() })
     }

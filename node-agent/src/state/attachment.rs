@@ -1,10 +1,10 @@
-//! An attachment and what is kept of it under the run directory. Pure data.
+//! An attachment, as the node's state and the checkpoint hold it. Pure data.
 
 use bobbin_datapath::NetnsRef;
 use bobbin_ipam::{AttachmentKey, IpPair};
 use serde::{Deserialize, Serialize};
 
-/// The pod of an attachment; each field is empty when the runtime named none.
+/// The pod of an attachment; a field is empty when the runtime did not name it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PodRef {
     /// K8S_POD_NAMESPACE.
@@ -16,15 +16,15 @@ pub struct PodRef {
 }
 
 impl PodRef {
-    /// Whether kubelet has the pod from a file: the UID is a plain hash then, where the API server's have the form of RFC 4122.
+    /// Whether this is a static pod: kubelet gives it a plain hash as UID, while the API server's UIDs have the form of RFC 4122.
     pub fn is_static(&self) -> bool {
         !self.uid.is_empty() && !self.uid.contains('-')
     }
 }
 
-/// How far an attachment has come.
+/// Where an attachment stands between ADD and DEL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Phase {
+pub enum AttachmentPhase {
     /// ADD has not answered yet.
     Adding,
     /// ADD has answered.
@@ -33,34 +33,36 @@ pub enum Phase {
     Deleting,
 }
 
-/// One container's interface and the address it holds.
+/// Tells an attachment from a later ADD with the same key: the key and the time of the ADD.
+pub type AttachmentId = (AttachmentKey, jiff::Timestamp);
+
+/// One container's interface and the address that it holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
     /// Container ID and interface name.
     pub key: AttachmentKey,
-    /// The address, or the pair.
+    /// Its addresses, at most one of each family.
     pub pair: IpPair,
-    /// The block that it is of; empty when a restart could not find out.
+    /// The block of the address; empty if a restart could not find out.
     pub block: String,
-    /// The pool that it is of.
+    /// The pool of the address.
     pub pool: String,
     /// The pod.
     pub pod: PodRef,
-    /// Whether the API server once showed this agent a pod of that very UID: only then its absence proves anything. Never for a static
-    /// pod.
+    /// The API server once showed this agent a pod with this UID. Otherwise the pod's absence proves nothing. Never set for a static pod.
     #[serde(default)]
     pub pod_seen: bool,
-    /// When the address was assigned.
+    /// When the address was allocated.
     pub created_at: jiff::Timestamp,
-    /// The boot in which it was assigned.
+    /// The boot in which it was allocated.
     pub boot_id: String,
-    /// The UID of its record at the API server, once that is confirmed.
+    /// The UID of its IPAssignment, once the API server has confirmed it.
     pub assignment_uid: Option<String>,
-    /// How far it has come.
-    pub phase: Phase,
-    /// The container's network namespace, as the runtime named it.
+    /// Where it stands between ADD and DEL.
+    pub phase: AttachmentPhase,
+    /// The path of the container's network namespace, from the runtime.
     pub netns: Option<String>,
-    /// `name` of the network configuration of its ADD; absent if nobody knows.
+    /// `name` in the network configuration of its ADD; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
     /// What ADD answered about the links.
@@ -69,12 +71,17 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// Whether it should have a record at the API server: its ADD was answered, no DEL has begun, and it has an address.
-    pub fn needs_record(&self) -> bool {
-        self.phase == Phase::Live && self.pair != IpPair::default()
+    /// Which attachment this is, also after a later ADD with the same key.
+    pub fn id(&self) -> AttachmentId {
+        (self.key.clone(), self.created_at)
     }
 
-    /// Whose it is, in words: `pod shop/web`, or the container if the runtime named no pod.
+    /// Whether it should have an IPAssignment: its ADD was answered, no DEL has begun, and it has an address.
+    pub fn needs_assignment(&self) -> bool {
+        self.phase == AttachmentPhase::Live && self.pair != IpPair::default()
+    }
+
+    /// Its owner, for messages: `pod shop/web`, or the container if the runtime named no pod.
     pub fn who(&self) -> String {
         match self.pod.name.as_str() {
             "" => format!("container {}", self.key),
@@ -83,14 +90,14 @@ impl Attachment {
     }
 }
 
-/// Whose these attachments are, in words: the first few, and how many more.
+/// The owners of these attachments, for messages: the first few names, and how many more there are.
 pub fn first_names(attachments: &[Attachment]) -> String {
-    const NAMED: usize = 5;
+    const MAX_NAMED: usize = 5;
     let mut names: Vec<String> = attachments.iter().map(Attachment::who).collect();
     names.sort();
     names.dedup();
-    let more = names.len().saturating_sub(NAMED);
-    names.truncate(NAMED);
+    let more = names.len().saturating_sub(MAX_NAMED);
+    names.truncate(MAX_NAMED);
     let rest = if more == 0 { String::new() } else { format!(" and {more} more") };
     format!("{}{rest}", names.join(", "))
 }
@@ -106,7 +113,7 @@ pub struct Links {
     pub container_mac: String,
     /// The MTU of both, in bytes.
     pub mtu: u32,
-    /// The container's network namespace as the kernel knows it; `None`: it can't be recognised.
+    /// The identity of the container's network namespace in the kernel; `None`: unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<NetnsRef>,
 }

@@ -1,176 +1,281 @@
-//! One block in the ledger: its state, its addresses, and what the API server's word on it is worth. Pure.
+//! The state machine of one block on this node. Pure.
+//!
+//! Everything else is derived from the state: whether addresses may be allocated, whether the route is exported, and what a restart
+//! trusts. ARCHITECTURE.md has the table of transitions.
 
-use bobbin_ipam::block::BlockRange;
-use bobbin_ipam::block_allocator::BlockAllocator;
-use bobbin_ipam::reserved::Reserved;
-use bobbin_ipam::{BootTime, IpPair};
+use bobbin_ipam::BootTime;
 use serde::{Deserialize, Serialize};
 
-use super::block_state::{BlockEvent, BlockState, Next};
-use crate::cluster::freshness::Proof;
-
-/// A block that the API server has confirmed as this node's, as last read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeldBlock {
-    /// The object's name.
-    pub name: String,
-    /// Its UID.
-    pub uid: String,
-    /// Its resourceVersion when it was last read or written.
-    pub resource_version: String,
-    /// The pool that it is of.
-    pub pool: String,
-    /// Its place in the pool.
-    pub index: i64,
-    /// Its addresses.
-    pub range: BlockRange,
-    /// When it was given back before this node claimed it.
-    pub free_since: Option<jiff::Timestamp>,
-    /// The object is being deleted.
-    #[serde(default)]
-    pub deleting: bool,
+/// The state of a block on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BlockState {
+    /// A claim was sent; its outcome is unknown.
+    Claiming {
+        /// Another source said meanwhile that this node does not own the block. It may be older or newer than the claim.
+        doubted: bool,
+    },
+    /// The API server confirmed the claim. The agent writes the route, or waits for the quiet time after an outage to end.
+    Exporting {
+        /// Since when.
+        since: BootTime,
+        /// The block does not serve before this moment.
+        not_before: BootTime,
+    },
+    /// Owned and exported: addresses may be allocated.
+    Serving,
+    /// Owned, but closed for new allocations: its pool or subnet drains, the pool does not admit the node, or the block is being deleted.
+    Retiring,
+    /// The node may have lost the block. No address is allocated until a read of the block decides.
+    Doubted {
+        /// The state to return to if the node still owns it.
+        before: SettledState,
+        /// Counts the doubts. A read that began before the last doubt decides nothing.
+        doubts: u32,
+    },
+    /// No address is in use; the node returns the block to the pool.
+    Releasing {
+        /// The step that comes next.
+        stage: ReleaseStage,
+        /// The node may have lost the block: if the release is cancelled, a read comes first.
+        doubted: bool,
+    },
+    /// Another node owns it. Attachments that still have addresses of it are reported.
+    Lost,
 }
 
-/// A block as it is written to the checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedBlock {
-    /// The block.
-    pub block: HeldBlock,
-    /// Its state.
-    pub state: BlockState,
-    /// A list showed whether other attachments have records in it.
-    #[serde(default)]
-    pub records_seen: bool,
+/// The states in which the API server has confirmed the ownership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SettledState {
+    /// See [`BlockState::Exporting`].
+    Exporting {
+        /// The block does not serve before this moment.
+        not_before: BootTime,
+    },
+    /// See [`BlockState::Serving`].
+    Serving,
+    /// See [`BlockState::Retiring`].
+    Retiring,
 }
 
-impl SavedBlock {
-    /// What the API server's word on it is worth after a restart.
-    #[must_use]
-    pub fn proof(&self) -> Proof {
-        if self.records_seen { Proof::None } else { Proof::AssignmentsUnseen }
-    }
+/// The steps of a release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReleaseStage {
+    /// This node's assignments in the block are being deleted.
+    DeletingAssignments,
+    /// The assignments are deleted; the agent withdraws the route and gives the routers time to drop it.
+    WithdrawingRoute,
+    /// The write that releases the block was sent, perhaps without an answer.
+    Sent,
 }
 
-/// A block as others see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BlockView {
-    /// The block.
-    pub held: HeldBlock,
-    /// Its state.
-    pub state: BlockState,
-    /// How many of its addresses attachments hold.
-    pub residents: u32,
-    /// What the API server's word on it is worth.
-    pub proof: Proof,
-    /// An address of it was in use since it was claimed, as far as is known.
-    pub was_used: bool,
-}
-
-/// Everything the ledger knows of a block. `body` is absent only while its first claim is under way, when its range is not known yet.
-#[derive(Debug)]
-pub(super) struct Block {
-    pub(super) pool: String,
-    state: BlockState,
-    /// Grows when the state may have changed under a running ADD.
-    epoch: u64,
-    pub(super) body: Option<Body>,
-}
-
-#[derive(Debug)]
-pub(super) struct Body {
-    pub(super) held: HeldBlock,
-    pub(super) allocator: BlockAllocator,
-    pub(super) proof: Proof,
-    pub(super) empty_since: Option<BootTime>,
-    pub(super) was_used: bool,
-}
-
-impl Body {
-    pub(super) fn new(
-        held: HeldBlock,
-        reserved: &Reserved,
-        cooling_since: Option<BootTime>,
-        proof: Proof,
+/// What happened to a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockEvent {
+    /// The API server confirmed the claim, at this moment. The block does not serve before `not_before`.
+    ClaimConfirmed {
+        /// Now.
         now: BootTime,
-    ) -> Body {
-        let allocator = BlockAllocator::new(held.range, reserved, cooling_since);
-        Body { held, allocator, proof, empty_since: Some(now), was_used: false }
-    }
+        /// The end of the quiet time; now if there is none.
+        not_before: BootTime,
+    },
+    /// The claim failed.
+    ClaimFailed,
+    /// The route is written, and so is the checkpoint.
+    Exported,
+    /// Close the block for new allocations.
+    Retire,
+    /// Open the block again; the checkpoint is written.
+    Reopen,
+    /// The node may have lost the block.
+    Doubt,
+    /// A read shows that this node owns it. The checkpoint is written first.
+    FoundOwned {
+        /// Now.
+        now: BootTime,
+        /// The doubts when the read began.
+        doubts: u32,
+    },
+    /// The node owns a lost block again. It does not serve before `not_before`.
+    ClaimedBack {
+        /// Now.
+        now: BootTime,
+        /// The end of the quiet time; now if there is none.
+        not_before: BootTime,
+    },
+    /// A read shows that another node owns it.
+    FoundForeign,
+    /// A read shows that nobody owns it or that it does not exist, and no attachment here has an address of it.
+    FoundFree,
+    /// Start to release it; no address is in use.
+    Release,
+    /// Its assignments are deleted; the route is withdrawn next.
+    AssignmentsDeleted,
+    /// The write that releases the block is being sent.
+    ReleaseSent,
+    /// The write was refused, or the checkpoint could not be written before it.
+    ReleaseFailed,
+    /// The API server confirmed that the node does not own the block any more.
+    Released,
+    /// An ADD needs the block after all. It does not serve before `not_before`.
+    ReleaseCancelled {
+        /// Now.
+        now: BootTime,
+        /// The end of the quiet time; now if there is none.
+        not_before: BootTime,
+    },
+    /// The last attachment with an address of a lost block ended.
+    Vacated,
+}
 
-    pub(super) fn offset_of(&self, pair: IpPair) -> Option<u32> {
-        pair.addresses().find_map(|address| self.held.range.offset_of(address))
-    }
+/// What an event does to a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The block enters this state.
+    State(BlockState),
+    /// The node forgets the block.
+    Forgotten,
+    /// The event means nothing in this state.
+    Unchanged,
+}
 
-    pub(super) fn hold(&mut self, offset: u32) {
-        self.allocator.hold(offset);
-        self.empty_since = None;
-        self.was_used = true;
-    }
-
-    pub(super) fn free(&mut self, offset: u32, now: BootTime) {
-        self.allocator.free(offset, now);
-        if self.allocator.is_empty() {
-            self.empty_since = Some(now);
+impl BlockState {
+    /// The effect of an event.
+    #[must_use]
+    pub fn on(self, event: BlockEvent) -> Next {
+        use BlockEvent as E;
+        use BlockState as S;
+        match (self, event) {
+            (S::Claiming { doubted: false }, E::ClaimConfirmed { now, not_before }) => {
+                Next::State(S::Exporting { since: now, not_before })
+            }
+            (S::Claiming { doubted: true }, E::ClaimConfirmed { not_before, .. }) => {
+                Next::State(S::Doubted { before: SettledState::Exporting { not_before }, doubts: 0 })
+            }
+            (S::Claiming { .. }, E::Doubt) => Next::State(S::Claiming { doubted: true }),
+            (S::Claiming { .. }, E::ClaimFailed)
+            | (S::Doubted { .. }, E::FoundFree)
+            | (S::Releasing { .. }, E::Released)
+            | (S::Lost, E::Vacated) => Next::Forgotten,
+            (S::Exporting { .. }, E::Exported) | (S::Retiring, E::Reopen) => Next::State(S::Serving),
+            (S::Serving, E::Retire) => Next::State(S::Retiring),
+            (S::Exporting { .. } | S::Serving | S::Retiring, E::Doubt) => {
+                Next::State(S::Doubted { before: self.settled(), doubts: 0 })
+            }
+            (S::Doubted { before, doubts }, E::Doubt) => {
+                Next::State(S::Doubted { before, doubts: doubts.wrapping_add(1) })
+            }
+            (S::Doubted { before, doubts }, E::FoundOwned { now, doubts: at_read }) if doubts == at_read => {
+                Next::State(before.resume(now))
+            }
+            // It is exported again before any address is allocated.
+            (S::Lost, E::ClaimedBack { now, not_before }) => Next::State(S::Exporting { since: now, not_before }),
+            (S::Doubted { .. }, E::FoundForeign) => Next::State(S::Lost),
+            (S::Exporting { .. } | S::Serving | S::Retiring, E::Release) => {
+                Next::State(S::Releasing { stage: ReleaseStage::DeletingAssignments, doubted: false })
+            }
+            (S::Releasing { stage, doubted }, event) => stage.on(doubted, event),
+            _ => Next::Unchanged,
         }
     }
-}
 
-impl Block {
-    /// A claim on it is about to be sent.
-    pub(super) fn claiming(pool: &str, epoch: u64) -> Block {
-        Block { pool: pool.to_owned(), state: BlockState::Claiming { doubted: false }, epoch, body: None }
+    /// Whether addresses may be allocated.
+    pub fn assignable(self) -> bool {
+        self == BlockState::Serving
     }
 
-    /// A block that is known to be ours, in a state.
-    pub(super) fn known(body: Body, state: BlockState, epoch: u64) -> Block {
-        Block { pool: body.held.pool.clone(), state, epoch, body: Some(body) }
-    }
-
-    pub(super) fn state(&self) -> BlockState {
-        self.state
-    }
-
-    pub(super) fn epoch(&self) -> u64 {
-        self.epoch
-    }
-
-    pub(super) fn residents(&self) -> u32 {
-        self.body.as_ref().map_or(0, |body| body.allocator.held())
-    }
-
-    /// Applies an event; `None`: the block is to be forgotten. Otherwise whether the state changed.
-    pub(super) fn on(&mut self, event: BlockEvent) -> Option<bool> {
-        match self.state.on(event) {
-            Next::Forgotten => None,
-            Next::Unchanged => Some(false),
-            Next::State(next) => {
-                if next.revokes() {
-                    self.epoch += 1;
-                }
-                if let Some(body) = &mut self.body {
-                    match next {
-                        // Another node may have residents in it by the time that it is ours again.
-                        BlockState::Lost => body.proof = Proof::AssignmentsUnseen,
-                        BlockState::Doubted { .. } if body.proof != Proof::AssignmentsUnseen => {
-                            body.proof = Proof::None;
-                        }
-                        _ => {}
-                    }
-                }
-                self.state = next;
-                Some(true)
+    /// Whether the block's routes should be in the kernel. A doubted block stays exported, because pods may use it.
+    pub fn exported(self) -> bool {
+        match self {
+            BlockState::Claiming { .. } | BlockState::Lost => false,
+            BlockState::Releasing { stage, .. } => stage == ReleaseStage::DeletingAssignments,
+            BlockState::Exporting { .. } | BlockState::Serving | BlockState::Retiring | BlockState::Doubted { .. } => {
+                true
             }
         }
     }
 
-    pub(super) fn view(&self) -> Option<BlockView> {
-        let body = self.body.as_ref()?;
-        Some(BlockView {
-            held: body.held.clone(),
-            state: self.state,
-            residents: body.allocator.held(),
-            proof: body.proof,
-            was_used: body.was_used,
-        })
+    /// Whether the node may own the block by the API server: then it counts against `maxBlocksPerNode`.
+    pub fn counts_as_ours(self) -> bool {
+        self != BlockState::Lost
+    }
+
+    /// Whether this state forbids an answer to ADDs that got their address before.
+    pub fn revokes(self) -> bool {
+        matches!(self, BlockState::Doubted { .. } | BlockState::Lost)
+    }
+
+    /// The state after a restart of the agent; `None`: forgotten until the API server tells. `trusted`: the agent was down so briefly that
+    /// a serving block may serve on without a confirmation.
+    #[must_use]
+    pub fn restored(self, trusted: bool) -> Option<BlockState> {
+        match self {
+            BlockState::Claiming { .. } => None,
+            BlockState::Serving if trusted => Some(BlockState::Serving),
+            BlockState::Exporting { .. } | BlockState::Serving | BlockState::Retiring => {
+                Some(BlockState::Doubted { before: self.settled(), doubts: 0 })
+            }
+            BlockState::Releasing { stage, doubted } => {
+                Some(BlockState::Releasing { stage, doubted: doubted || !trusted })
+            }
+            BlockState::Doubted { .. } | BlockState::Lost => Some(self),
+        }
+    }
+
+    fn settled(self) -> SettledState {
+        match self {
+            BlockState::Serving => SettledState::Serving,
+            BlockState::Retiring => SettledState::Retiring,
+            BlockState::Exporting { not_before, .. } => SettledState::Exporting { not_before },
+            _ => SettledState::Exporting { not_before: BootTime::default() },
+        }
+    }
+
+    /// The state's name in logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            BlockState::Claiming { .. } => "claiming",
+            BlockState::Exporting { .. } => "exporting",
+            BlockState::Serving => "serving",
+            BlockState::Retiring => "retiring",
+            BlockState::Doubted { .. } => "doubted",
+            BlockState::Releasing { .. } => "releasing",
+            BlockState::Lost => "lost",
+        }
     }
 }
+
+impl ReleaseStage {
+    /// The effect of an event at this stage. Doubt does not change the stage.
+    fn on(self, doubted: bool, event: BlockEvent) -> Next {
+        use BlockEvent as E;
+        let stage = |stage| Next::State(BlockState::Releasing { stage, doubted });
+        match (self, event) {
+            (_, E::Doubt) if !doubted => Next::State(BlockState::Releasing { stage: self, doubted: true }),
+            (ReleaseStage::DeletingAssignments, E::AssignmentsDeleted) | (ReleaseStage::Sent, E::ReleaseFailed) => {
+                stage(ReleaseStage::WithdrawingRoute)
+            }
+            (ReleaseStage::WithdrawingRoute, E::ReleaseSent) => stage(ReleaseStage::Sent),
+            (
+                ReleaseStage::DeletingAssignments | ReleaseStage::WithdrawingRoute,
+                E::ReleaseCancelled { now, not_before },
+            ) => {
+                let before = SettledState::Exporting { not_before };
+                Next::State(if doubted { BlockState::Doubted { before, doubts: 0 } } else { before.resume(now) })
+            }
+            _ => Next::Unchanged,
+        }
+    }
+}
+
+impl SettledState {
+    fn resume(self, now: BootTime) -> BlockState {
+        match self {
+            SettledState::Exporting { not_before } => BlockState::Exporting { since: now, not_before },
+            SettledState::Serving => BlockState::Serving,
+            SettledState::Retiring => BlockState::Retiring,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,5 @@
-//! What must outlive the agent but not a reboot: one file per attachment, the node's blocks, the cooling addresses, the boot. It
-//! never decides that something is free: a file that can't be read stays, and is reported.
+//! The checkpoint under the run directory: attachments, blocks, cooling and excluded addresses. It survives the agent, but not a
+//! reboot. A file that can't be read counts as in use: it stays, and is reported.
 
 pub(crate) mod blocks;
 
@@ -7,24 +7,24 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use bobbin_cni_wire::READY_MARKER;
 use bobbin_ipam::{AttachmentKey, BootTime, IpPair};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::host::run_dir::layout;
 use crate::state::atomic_file;
-use crate::state::{Attachment, ConflictingAssignment, CoolingAddress, SavedBlock};
+use crate::state::{Attachment, CheckpointedBlock, ConflictingAssignment, CoolingAddress};
 
-/// The mode of its files: they name pods.
-const MODE: u32 = 0o600;
+/// Only root may read the files: they name pods.
+const FILE_MODE: u32 = 0o600;
 
-/// The directory under `--run-dir`, on a tmpfs: a rename is the whole crash safety that it needs, and a reboot empties it.
+/// The checkpoint's directory, on a tmpfs: a rename is enough for crash safety, and a reboot empties it.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     root: PathBuf,
 }
 
-/// A file of the journal could not be written.
+/// A file of the checkpoint could not be changed.
 #[derive(Debug, thiserror::Error)]
 #[error("{} could not be {what}: {source}", path.display())]
 pub struct CheckpointError {
@@ -33,22 +33,22 @@ pub struct CheckpointError {
     source: io::Error,
 }
 
-/// What [`Journal::load`] found.
+/// What [`Checkpoint::load`] found.
 #[derive(Debug, Default)]
-pub struct Kept {
+pub struct CheckpointContents {
     /// The attachments.
     pub attachments: Vec<Attachment>,
-    /// Files of attachments that can't be read: what they stand for is in use.
+    /// Unreadable files of attachments: their addresses are in use.
     pub unreadable: Vec<PathBuf>,
-    /// The blocks that were this node's when the agent last wrote them down.
-    pub blocks: Vec<SavedBlock>,
-    /// Addresses that rest.
+    /// The node's blocks when the agent last wrote them.
+    pub blocks: Vec<CheckpointedBlock>,
+    /// The cooling addresses.
     pub cooling: Vec<CoolingAddress>,
-    /// Addresses that another attachment had a record of.
-    pub passed_over: Vec<ConflictingAssignment>,
+    /// The conflicts whose addresses are excluded from allocation.
+    pub conflicts: Vec<ConflictingAssignment>,
 }
 
-/// Which boot the directory is of.
+/// Which boot the directory belongs to.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Boot {
     boot_id: String,
@@ -58,80 +58,78 @@ impl Checkpoint {
     /// Makes the directories.
     ///
     /// # Errors
-    /// They can't be made.
+    /// A directory can't be made.
     pub fn open(run_dir: &Path) -> Result<Checkpoint, CheckpointError> {
         let checkpoint = Checkpoint { root: run_dir.to_owned() };
-        for dir in [
-            checkpoint.root.clone(),
-            checkpoint.attachments(),
-            checkpoint.cooling_addresses(),
-            checkpoint.passed_over(),
-        ] {
+        let directories = [layout::ATTACHMENTS, layout::COOLING, layout::CONFLICTS].map(|name| run_dir.join(name));
+        for dir in std::iter::once(run_dir.to_owned()).chain(directories) {
             let made = fs::create_dir_all(&dir).and_then(|()| atomic_file::tidy(&dir));
             made.map_err(|source| CheckpointError { path: dir, what: "made", source })?;
         }
         Ok(checkpoint)
     }
 
-    /// Whether the directory is of an earlier boot, or of none; from now on it is of this one. What an earlier boot left is removed: its
-    /// links are gone with it.
+    /// Adopts the current boot. True: the directory belonged to an earlier boot, or to none. Files of an earlier boot are removed: their
+    /// links ended with that boot.
     ///
     /// # Errors
-    /// The marker can't be written.
+    /// The boot marker can't be written.
     pub fn begin_boot(&self, boot_id: &str) -> Result<bool, CheckpointError> {
-        let path = self.root.join("boot");
-        let ours = Boot { boot_id: boot_id.to_owned() };
+        let path = self.root.join(layout::BOOT);
+        let current = Boot { boot_id: boot_id.to_owned() };
         match read::<Boot>(&path) {
-            Ok(found) if found == ours => return Ok(false),
+            Ok(found) if found == current => return Ok(false),
             Ok(_) => {
-                for dir in [self.attachments(), self.cooling_addresses(), self.passed_over()] {
-                    for path in files(&dir) {
+                for name in [layout::ATTACHMENTS, layout::COOLING, layout::CONFLICTS] {
+                    for path in files(&self.root.join(name)) {
                         remove(&path)?;
                     }
                 }
-                for name in ["blocks.json", READY_MARKER, "cluster.json"] {
+                for name in [layout::BLOCKS, layout::READY_MARKER, layout::CLUSTER_SNAPSHOT] {
                     remove(&self.root.join(name))?;
                 }
             }
             Err(_) => {}
         }
-        write(&path, &ours)?;
+        write(&path, &current)?;
         Ok(true)
     }
 
-    /// Reads everything. What can't be read is reported, never dropped.
-    pub fn load(&self) -> Kept {
-        let mut kept = Kept::default();
-        for path in files(&self.attachments()) {
+    /// Reads everything. Unreadable files are reported, never dropped.
+    pub fn load(&self) -> CheckpointContents {
+        let mut contents = CheckpointContents::default();
+        for path in files(&self.root.join(layout::ATTACHMENTS)) {
             match read::<Attachment>(&path) {
-                Ok(attachment) => kept.attachments.push(attachment),
+                Ok(attachment) => contents.attachments.push(attachment),
                 Err(error) => {
                     tracing::error!(path = %path.display(), %error, "the checkpoint of an attachment can't be read: its address counts as in use");
-                    kept.unreadable.push(path);
+                    contents.unreadable.push(path);
                 }
             }
         }
-        kept.cooling = files(&self.cooling_addresses()).iter().filter_map(|path| read(path).ok()).collect();
-        kept.passed_over = files(&self.passed_over()).iter().filter_map(|path| read(path).ok()).collect();
-        let blocks = self.root.join("blocks.json");
-        kept.blocks = read(&blocks).unwrap_or_else(|error| {
+        let cooling = files(&self.root.join(layout::COOLING));
+        contents.cooling = cooling.iter().filter_map(|path| read(path).ok()).collect();
+        let conflicts = files(&self.root.join(layout::CONFLICTS));
+        contents.conflicts = conflicts.iter().filter_map(|path| read(path).ok()).collect();
+        let blocks = self.root.join(layout::BLOCKS);
+        contents.blocks = read(&blocks).unwrap_or_else(|error| {
             if blocks.exists() {
-                tracing::error!(path = %blocks.display(), %error, "the list of blocks can't be read: it is asked for anew");
+                tracing::error!(path = %blocks.display(), %error, "the checkpoint of the node's blocks can't be read; the agent lists the blocks at the API server");
             }
             Vec::new()
         });
-        kept
+        contents
     }
 
     /// Keeps an attachment.
     ///
     /// # Errors
-    /// The file can't be written; what was there before is untouched.
+    /// The file can't be written; the old one is untouched.
     pub fn keep(&self, attachment: &Attachment) -> Result<(), CheckpointError> {
         write(&self.attachment(&attachment.key), attachment)
     }
 
-    /// Forgets an attachment whose address cools from `since`: the rest is written first.
+    /// Forgets an attachment whose address cools down from `since`. The cool-down is written first.
     ///
     /// # Errors
     /// A file can't be written or removed.
@@ -140,37 +138,38 @@ impl Checkpoint {
         remove(&self.attachment(key))
     }
 
-    /// Keeps an address that cools.
+    /// Keeps a cooling address.
     ///
     /// # Errors
     /// The file can't be written.
     pub fn keep_cooling(&self, cooling: &CoolingAddress) -> Result<(), CheckpointError> {
-        write(&self.rest(cooling.pair), cooling)
+        let name: Vec<String> = cooling.pair.addresses().map(|address| address.to_string()).collect();
+        write(&self.root.join(layout::COOLING).join(format!("{}.json", name.join("_"))), cooling)
     }
 
-    /// Keeps an address that is passed over.
+    /// Keeps a conflict, so that its address stays excluded after a restart.
     ///
     /// # Errors
     /// The file can't be written.
-    pub fn keep_passed_over(&self, record: &ConflictingAssignment) -> Result<(), CheckpointError> {
-        write(&self.passed_over().join(format!("{}.json", record.name)), record)
+    pub fn keep_conflict(&self, conflict: &ConflictingAssignment) -> Result<(), CheckpointError> {
+        write(&self.conflict(conflict), conflict)
     }
 
-    /// Forgets an address that was passed over.
+    /// Forgets a resolved conflict.
     ///
     /// # Errors
     /// The file can't be removed.
-    pub fn forget_passed_over(&self, record: &ConflictingAssignment) -> Result<(), CheckpointError> {
-        remove(&self.passed_over().join(format!("{}.json", record.name)))
+    pub fn forget_conflict(&self, conflict: &ConflictingAssignment) -> Result<(), CheckpointError> {
+        remove(&self.conflict(conflict))
     }
 
     /// Forgets cool-downs that began before a moment.
     pub fn prune_cooling(&self, before: BootTime) {
-        for path in files(&self.cooling_addresses()) {
-            if read::<CoolingAddress>(&path).is_ok_and(|rest| rest.since < before)
+        for path in files(&self.root.join(layout::COOLING)) {
+            if read::<CoolingAddress>(&path).is_ok_and(|cooling| cooling.since < before)
                 && let Err(error) = remove(&path)
             {
-                tracing::warn!(%error, "the file of an expired cool-down could not be removed");
+                tracing::warn!(%error, "the checkpoint of an expired cool-down could not be removed");
             }
         }
     }
@@ -179,30 +178,23 @@ impl Checkpoint {
     ///
     /// # Errors
     /// It can't be written.
-    pub fn keep_blocks(&self, blocks: &[SavedBlock]) -> Result<(), CheckpointError> {
-        write(&self.root.join("blocks.json"), &blocks)
-    }
-
-    fn attachments(&self) -> PathBuf {
-        self.root.join("attachments")
-    }
-
-    fn cooling_addresses(&self) -> PathBuf {
-        self.root.join("resting")
-    }
-
-    fn passed_over(&self) -> PathBuf {
-        self.root.join("passed-over")
+    pub fn keep_blocks(&self, blocks: &[CheckpointedBlock]) -> Result<(), CheckpointError> {
+        write(&self.root.join(layout::BLOCKS), &blocks)
     }
 
     fn attachment(&self, key: &AttachmentKey) -> PathBuf {
-        self.attachments().join(format!("{}-{}.json", key.container_id, key.if_name))
+        self.root.join(layout::ATTACHMENTS).join(format!("{}-{}.json", key.container_id, key.if_name))
     }
 
-    fn rest(&self, pair: IpPair) -> PathBuf {
-        let name: Vec<String> = pair.addresses().map(|address| address.to_string()).collect();
-        self.cooling_addresses().join(format!("{}.json", name.join("_")))
+    fn conflict(&self, conflict: &ConflictingAssignment) -> PathBuf {
+        self.root.join(layout::CONFLICTS).join(format!("{}.json", conflict.name))
     }
+}
+
+/// The attachment that a file is for: `<containerID>-<ifName>.json`.
+pub fn key_of(path: &Path) -> Option<AttachmentKey> {
+    let (container_id, if_name) = path.file_stem()?.to_str()?.rsplit_once('-')?;
+    Some(AttachmentKey::new(container_id, if_name))
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {
@@ -216,7 +208,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
 
 fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), CheckpointError> {
     let bytes = serde_json::to_vec(value).map_err(io::Error::from);
-    bytes.and_then(|bytes| atomic_file::replace(path, &bytes, MODE)).map_err(|source| CheckpointError {
+    bytes.and_then(|bytes| atomic_file::replace(path, &bytes, FILE_MODE)).map_err(|source| CheckpointError {
         path: path.to_owned(),
         what: "written",
         source,

@@ -1,92 +1,90 @@
-//! Fills the ledger at start, out of the journal and the kernel: the union of both, for missing evidence means "in use". It asks
-//! the API server nothing.
+//! Fills the node's state at start from the checkpoint and the kernel. It takes the union of both, because missing evidence counts as
+//! "in use". It does not ask the API server.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
 
-use bobbin_crds::DEFAULT_COOLDOWN;
 use bobbin_datapath::SeenLink;
 use bobbin_ipam::{AttachmentKey, IpPair, Reserved};
 use jiff::Timestamp;
 
 use crate::blocks::read::cooling_since;
-use crate::cluster::ClusterCache;
-use crate::state::checkpoint::{Checkpoint, Kept};
-use crate::state::{Arrival, Attachment, BlockEvent, NodeState, Phase, PodRef, SavedBlock};
+use crate::cluster::{ClusterCache, cooldown_of};
+use crate::state::checkpoint::{Checkpoint, CheckpointContents, key_of};
+use crate::state::{Attachment, AttachmentPhase, BlockEvent, CheckpointedBlock, NewBlock, NodeState, PodRef};
 
-/// Enters the blocks and attachments that are on the node. Returns the attachments. `trusted`: the agent was away for so short a time
-/// that blocks which served may serve before the API server has spoken.
+/// Restores the blocks and attachments, and returns the attachments. `trusted`: the agent was down so briefly that serving blocks may
+/// serve on before the API server has confirmed them.
 pub fn restore(
     node_state: &NodeState,
     checkpoint: &Checkpoint,
-    view: &ClusterCache,
+    cluster: &ClusterCache,
     links: Vec<SeenLink>,
     boot_id: &str,
     trusted: bool,
 ) -> Vec<Attachment> {
-    let Kept { attachments, unreadable, blocks, cooling, passed_over } = checkpoint.load();
+    let CheckpointContents { attachments, unreadable, blocks, cooling, conflicts } = checkpoint.load();
     let now = bobbin_datapath::boot_time();
     for saved in blocks {
         let proof = saved.proof();
-        let SavedBlock { block, state, .. } = saved;
+        let CheckpointedBlock { block, state, .. } = saved;
         let Some(state) = state.restored(trusted) else { continue };
-        let pool = view.pool(&block.pool);
+        let pool = cluster.pool(&block.pool);
         let reserved = pool.as_ref().and_then(|pool| Reserved::parse(&pool.spec.reserved).ok());
-        let cooldown = pool.map_or(DEFAULT_COOLDOWN, |pool| pool.spec.cooldown());
-        let arrival = Arrival {
+        let cooldown = cooldown_of(pool.as_deref());
+        let new = NewBlock {
             cooling_since: cooling_since(block.free_since, cooldown, Timestamp::now(), now),
             held: block,
             reserved: reserved.unwrap_or_default(),
             proof,
             now,
             not_before: now,
-            // The checkpoint does not say, and an address that was in use must cool.
+            // The checkpoint does not say, and an address that was in use must cool down.
             was_used: true,
         };
-        node_state.restore_block(arrival, state);
+        node_state.restore_block(new, state);
     }
-    node_state.rest(&cooling);
-    for record in passed_over {
-        node_state.pass_over(record);
+    node_state.cool(&cooling);
+    for conflict in conflicts {
+        node_state.exclude(conflict);
     }
     let all = union(attachments, links, boot_id, Timestamp::now());
     for (attachment, source) in &all {
-        node_state.restore(attachment.clone());
+        node_state.restore_attachment(attachment.clone());
         if *source == Source::Kernel {
-            tracing::warn!(key = %attachment.key, pair = %attachment.pair, "an attachment has a link but no checkpoint with its addresses; it is written again");
+            tracing::warn!(key = %attachment.key, pair = %attachment.pair, "the checkpoint of an attachment is missing or has other addresses than its link; the agent writes it again");
             if let Err(error) = checkpoint.keep(attachment) {
-                tracing::error!(key = %attachment.key, %error, "an attachment could not be written down");
+                tracing::error!(key = %attachment.key, %error, "the checkpoint of an attachment could not be written; a restart finds the attachment by its link");
             }
         }
     }
-    // A checkpoint that can't be read and belongs to no link still counts: with no address, until two looks agree that it is gone.
+    // An unreadable checkpoint without a link still counts as an attachment, without an address, until two checks find it gone.
     let mut nameless: Vec<(Attachment, Source)> = Vec::new();
     for key in unreadable.iter().filter_map(|path| key_of(path)).filter(|key| node_state.attachment(key).is_none()) {
-        tracing::error!(%key, "the checkpoint of an attachment can't be read and no link has its key; none of its records is deleted until it is found gone");
-        // An empty UID: there is no address to record.
+        tracing::error!(%key, "the checkpoint of an attachment can't be read, and no link has its key; the agent keeps its IPAssignments until the attachment is found gone");
+        // An empty UID: there is no address to assign.
         let attachment = of_kernel(key, IpPair::default(), Some(String::new()), boot_id, Timestamp::now());
-        node_state.restore(attachment.clone());
+        node_state.restore_attachment(attachment.clone());
         nameless.push((attachment, Source::Checkpoint));
     }
-    // A lost block is kept for its residents only; the last of them may have ended while no agent ran.
+    // A lost block is kept only for its attachments; the last of them may have ended while no agent ran.
     for block in node_state.blocks().into_iter().filter(|block| block.residents == 0) {
         node_state.on(&block.held.name, BlockEvent::Vacated);
     }
     let all = all.into_iter().chain(nameless);
-    // What the ledger made of them: pool and block come from the blocks it has.
+    // The node's state has filled in pool and block.
     all.map(|(attachment, _)| node_state.attachment(&attachment.key).unwrap_or(attachment)).collect()
 }
 
 /// Where an attachment was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
-    /// In the journal, and perhaps in the kernel.
+    /// In the checkpoint, and perhaps in the kernel.
     Checkpoint,
-    /// In the kernel alone, or with other addresses there.
+    /// Only in the kernel, or with other addresses there.
     Kernel,
 }
 
-/// All attachments that the journal or the kernel has. Where they differ about an address, the kernel is right.
+/// All attachments of the checkpoint and the kernel. Where they disagree about an address, the kernel wins.
 fn union(kept: Vec<Attachment>, links: Vec<SeenLink>, boot_id: &str, now: Timestamp) -> Vec<(Attachment, Source)> {
     let mut seen: HashMap<AttachmentKey, SeenLink> = links.into_iter().map(|link| (link.key.clone(), link)).collect();
     let mut all: BTreeMap<AttachmentKey, (Attachment, Source)> = BTreeMap::new();
@@ -104,7 +102,7 @@ fn union(kept: Vec<Attachment>, links: Vec<SeenLink>, boot_id: &str, now: Timest
     all.into_values().collect()
 }
 
-/// What is known of an attachment that no record tells of.
+/// An attachment without a readable checkpoint.
 fn of_kernel(
     key: AttachmentKey,
     pair: IpPair,
@@ -121,18 +119,12 @@ fn of_kernel(
         created_at: now,
         boot_id: boot_id.to_owned(),
         assignment_uid,
-        phase: Phase::Live,
+        phase: AttachmentPhase::Live,
         netns: None,
         pod_seen: false,
         network: None,
         links: None,
     }
-}
-
-/// The attachment that a file of the journal is of: `<containerID>-<ifName>.json`.
-fn key_of(path: &Path) -> Option<AttachmentKey> {
-    let (container_id, if_name) = path.file_stem()?.to_str()?.rsplit_once('-')?;
-    Some(AttachmentKey::new(container_id, if_name))
 }
 
 #[cfg(test)]

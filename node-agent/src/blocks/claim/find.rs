@@ -15,7 +15,7 @@ use super::{ClaimError, Claims, unreachable};
 use crate::blocks::read::{BlockInfo, Owner, best_free_block};
 use crate::cluster::NodeInfo;
 use crate::cluster::freshness::ReadStart;
-use crate::state::{BlockEvent, HeldBlock};
+use crate::state::{BlockEvent, ClaimedBlock};
 
 /// How often one claim lists free blocks and tries again after other nodes claimed first.
 const MAX_CONTENDED_ROUNDS: usize = 3;
@@ -29,7 +29,7 @@ pub(crate) type OnUnknown<'a> = &'a (dyn Fn(ClaimError) + Send + Sync);
 
 /// The result of one attempt to claim one block.
 enum AttemptResult {
-    Claimed(HeldBlock),
+    Claimed(ClaimedBlock),
     /// Another node has it, or the node's state has it already.
     Taken,
     /// There is no such block.
@@ -69,7 +69,7 @@ impl Claims {
         node: &NodeInfo,
         cooled_only: bool,
         on_unknown: OnUnknown<'_>,
-    ) -> Result<HeldBlock, ClaimError> {
+    ) -> Result<ClaimedBlock, ClaimError> {
         let pool_name = pool.name_any();
         let optimistic = optimistic_candidates(pool, &node.name, self.seed()).filter(|_| !cooled_only);
         for block in optimistic.map(|index| name::block(&pool_name, index)) {

@@ -137,7 +137,7 @@ mod tests {
 
     use super::*;
     use crate::cluster::freshness::Proof;
-    use crate::state::HeldBlock;
+    use crate::state::ClaimedBlock;
 
     fn pool(spec: &serde_json::Value) -> AddressPool {
         serde_json::from_value(json!({
@@ -147,7 +147,7 @@ mod tests {
     }
 
     fn block() -> BlockView {
-        let held = HeldBlock {
+        let held = ClaimedBlock {
             name: "default-1".into(),
             uid: "u".into(),
             resource_version: "1".into(),

@@ -1,5 +1,4 @@
-//! An address for an ADD: from the node's blocks, from a block that is claimed now, or, when the pool is full, the one that comes free
-//! while the ADD is held.
+//! Allocates an address for an ADD: from the node's blocks, from a newly claimed block, or one that becomes free while the ADD waits.
 
 use std::sync::Arc;
 
@@ -8,23 +7,24 @@ use bobbin_datapath::boot_time;
 use bobbin_ipam::AttachmentKey;
 use tokio::time::{Instant, timeout_at};
 
-use super::super::{Failure, called_off};
+use super::AddContext;
 use crate::agent::Agent;
 use crate::blocks::claim::ClaimError;
 use crate::blocks::demand::WaitingAdd;
 use crate::blocks::demand::waiting_pods::Waiter;
 use crate::cni::attachment_lock::AttachmentLock;
-use crate::state::{AssignError, Attachment, PodRef, Request, Taken};
+use crate::cni::{VerbError, interrupted_by_del};
+use crate::state::{Allocation, AllocationRequest, AssignError, Attachment, PodRef};
 
-/// What an ADD wants an address for.
-pub(super) struct Wanted<'a> {
+/// What an ADD needs an address for.
+pub(super) struct AddTarget<'a> {
     /// The attachment.
     pub key: &'a AttachmentKey,
     /// Its pod.
     pub pod: &'a PodRef,
-    /// Whether the API server showed a pod of that UID.
+    /// The API server has shown a pod with that UID.
     pub pod_seen: bool,
-    /// The pool that was chosen.
+    /// The selected pool.
     pub pool: &'a str,
     /// The path of the container's network namespace.
     pub netns: &'a str,
@@ -32,113 +32,113 @@ pub(super) struct Wanted<'a> {
     pub network: &'a str,
 }
 
-/// Takes an address, waiting for one until `until` at most.
+/// Allocates an address; waits for one until `until`.
 ///
 /// # Errors
-/// Code 11: the pool has none for this node, the attachment has one already, a DEL ended the wait, or the agent stops.
-pub(super) async fn take(
+/// Code 11: the pool has no address for this node, the attachment already has one, a DEL interrupted the wait, or the agent shuts down.
+pub(super) async fn allocate(
     agent: &Arc<Agent>,
+    context: &AddContext,
     lock: &AttachmentLock,
-    wanted: &Wanted<'_>,
+    target: &AddTarget<'_>,
     until: Instant,
-) -> Result<Taken, Failure> {
-    let Wanted { key, pod, pool, .. } = *wanted;
+) -> Result<Allocation, VerbError> {
+    let AddTarget { key, pod, pool, .. } = *target;
     let waiter = Waiter::of(pod, key);
-    let request = Request {
+    let request = AllocationRequest {
         key,
         pod,
-        pod_seen: wanted.pod_seen,
+        pod_seen: target.pod_seen,
         pool,
         cooldown: agent.cooldown(pool),
         boot_id: &agent.boot_id,
-        netns: Some(wanted.netns),
-        network: Some(wanted.network),
+        netns: Some(target.netns),
+        network: Some(target.network),
         at: jiff::Timestamp::now(),
     };
     let mut node_state = agent.node_state.changed();
-    let mut view = agent.cluster.changed();
+    let mut cluster = agent.cluster.changed();
     let mut demand: Option<WaitingAdd> = None;
-    // What stock says of its last claim counts from the first claim that this ADD has asked for: an earlier one is history.
-    let mut answered = false;
-    let mut told = false;
+    // Only a claim that this ADD asked for counts; the result of an earlier one may be outdated.
+    let mut claim_tried = false;
+    let mut reported = false;
     loop {
         node_state.mark_unchanged();
-        view.mark_unchanged();
+        cluster.mark_unchanged();
         match agent.node_state.assign(&request, boot_time()) {
-            Ok(taken) => {
-                log_end(agent, &waiter, &taken.attachment);
-                return Ok(taken);
+            Ok(allocation) => {
+                log_end_of_wait(context, &waiter, &allocation.attachment);
+                return Ok(allocation);
             }
-            Err(AssignError::AlreadyHeld(known)) => {
+            Err(AssignError::AlreadyAllocated(known)) => {
                 return Err(CniError::new(
                     code::TRY_AGAIN_LATER,
-                    format!("attachment {key} holds {} since another call; the runtime tries again", known.pair),
+                    format!("attachment {key} already got {} by another call; the runtime tries again", known.pair),
                 )
                 .into());
             }
-            Err(AssignError::NoneCooled { .. } | AssignError::NoBlock) => {}
+            Err(AssignError::NoFreeAddress { .. } | AssignError::NoBlock) => {}
         }
-        let demand = demand.get_or_insert_with(|| agent.demand.demand(pool));
-        let trouble = agent.demand.last_claim_error(pool).filter(|_| answered);
+        let demand = demand.get_or_insert_with(|| context.demand.demand(pool));
+        let trouble = context.demand.last_claim_error(pool).filter(|_| claim_tried);
         if trouble.as_deref().is_some_and(is_final) {
-            // No block is to be had: an address that still cools goes out early, for a pod that starts beats one that doesn't.
-            if let Ok(taken) = agent.node_state.assign_early(&request, boot_time()) {
+            // No block can be claimed: a cooling address is better than a pod that can't start.
+            if let Ok(allocation) = agent.node_state.assign_early(&request, boot_time()) {
                 agent.metrics.early_reuses.inc();
-                tracing::warn!(pair = %taken.attachment.pair, pool, "an address went out before its cool-down was over: the pool has no other for this node");
-                log_end(agent, &waiter, &taken.attachment);
-                return Ok(taken);
+                tracing::warn!(pair = %allocation.attachment.pair, pool, "allocated an address before the end of its cool-down: the pool has no other address for this node");
+                log_end_of_wait(context, &waiter, &allocation.attachment);
+                return Ok(allocation);
             }
-            if !told {
-                told = true;
-                tell(agent, &waiter, pod, pool, &sentence(agent, pool, trouble.as_deref()));
+            if !reported {
+                reported = true;
+                report(agent, context, &waiter, pod, pool, &sentence(agent, pool, trouble.as_deref()));
             }
         }
         let woken = async {
             tokio::select! {
                 _ = node_state.changed() => None,
-                _ = view.changed() => None,
+                _ = cluster.changed() => None,
                 () = demand.tried() => {
-                    answered = true;
+                    claim_tried = true;
                     None
                 }
-                () = lock.called_off() => Some(called_off(key, &format!("an address of pool {pool:?}"))),
-                () = agent.stop.cancelled() => Some(stopping(key, pool)),
+                () = lock.del_waits() => Some(interrupted_by_del(key, &format!("an address of pool {pool:?}"))),
+                () = agent.stop.cancelled() => Some(shutting_down(key, pool)),
             }
         };
         let woken = timeout_at(until, woken).await;
         if let Ok(Some(error)) = woken {
             tracing::info!("{error}");
-            return Err(Failure::logged(error));
+            return Err(VerbError::logged(error));
         }
         if woken.is_err() {
-            let msg = sentence(agent, pool, agent.demand.last_claim_error(pool).as_deref());
-            if !told {
-                tell(agent, &waiter, pod, pool, &msg);
+            let msg = sentence(agent, pool, context.demand.last_claim_error(pool).as_deref());
+            if !reported {
+                report(agent, context, &waiter, pod, pool, &msg);
             }
-            return Err(Failure::logged(CniError::new(code::TRY_AGAIN_LATER, msg)));
+            return Err(VerbError::logged(CniError::new(code::TRY_AGAIN_LATER, msg)));
         }
     }
 }
 
-fn stopping(key: &AttachmentKey, pool: &str) -> CniError {
+fn shutting_down(key: &AttachmentKey, pool: &str) -> CniError {
     CniError::new(
         code::TRY_AGAIN_LATER,
-        format!("the agent stops while {key} waits for an address of pool {pool:?}; the runtime tries again"),
+        format!("the agent shuts down while {key} waits for an address of pool {pool:?}; the runtime tries again"),
     )
 }
 
-/// The wait of this pod, if it had to wait, ends with an address.
-fn log_end(agent: &Agent, waiter: &Waiter, attachment: &Attachment) {
-    if let Some(waited) = agent.waiting.served(waiter, std::time::Instant::now()) {
+/// Logs the end of the pod's wait, if it had to wait.
+fn log_end_of_wait(context: &AddContext, waiter: &Waiter, attachment: &Attachment) {
+    if let Some(waited) = context.waiting.served(waiter, std::time::Instant::now()) {
         let (tries, seconds) = (waited.tries, waited.took.as_secs());
         tracing::info!(pair = %attachment.pair, pool = attachment.pool, tries, seconds, "{waiter} no longer waits: it has an address");
     }
 }
 
-/// The sentence in the log, when the pod's wait begins, and as events: on the pod, and on the pool, whose owner can do something about
-/// it.
-fn tell(agent: &Agent, waiter: &Waiter, pod: &PodRef, pool: &str, sentence: &str) {
-    if agent.waiting.found_none(waiter, pool, std::time::Instant::now()) {
+/// Reports the wait in the log when it begins, and as events on the pod and on the pool, whose owner can extend it.
+fn report(agent: &Agent, context: &AddContext, waiter: &Waiter, pod: &PodRef, pool: &str, sentence: &str) {
+    if context.waiting.found_none(waiter, pool, std::time::Instant::now()) {
         tracing::warn!("{waiter} waits for an address: {sentence}");
     }
     agent.events.pod_warning(pod, "PoolExhausted", sentence);
@@ -147,7 +147,7 @@ fn tell(agent: &Agent, waiter: &Waiter, pod: &PodRef, pool: &str, sentence: &str
     }
 }
 
-/// Whether a failed claim says that no block can be had now. A lost race does not.
+/// Whether the error means that no block can be claimed now. A lost race does not.
 fn is_final(trouble: &ClaimError) -> bool {
     !matches!(trouble, ClaimError::Contended(_))
 }
@@ -173,13 +173,13 @@ fn sentence(agent: &Agent, pool: &str, trouble: Option<&ClaimError>) -> String {
         .cluster
         .pool(pool)
         .and_then(|pool| pool.status.as_ref().map(|status| (status.used, status.blocks.claimed, status.blocks.total)))
-        // A status that does not know of this node's own addresses yet says nothing about the pool.
+        // A status without this node's own addresses is outdated.
         .filter(|(used, ..)| *used >= i64::from(held))
         .map_or_else(String::new, |(used, claimed, total)| {
-            format!("; in all of the pool {used} addresses are in use and {claimed} of {total} blocks are claimed")
+            format!("; the whole pool has {used} addresses in use and {claimed} of {total} blocks claimed")
         });
     format!(
-        "pool {pool:?} has no free address for node {node}: {held} are in use in its {} blocks, and {why}{free}; {remedy}; the ADD is tried again by itself",
+        "pool {pool:?} has no free address for node {node}: {held} are in use in its {} blocks, and {why}{free}; {remedy}; the runtime repeats the ADD",
         uses.len()
     )
 }

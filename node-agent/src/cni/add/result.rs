@@ -1,4 +1,4 @@
-//! What ADD answers. Pure.
+//! The result of ADD. Pure.
 
 use std::net::IpAddr;
 
@@ -7,11 +7,11 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::state::{Attachment, Links};
 
-/// The next hops that every pod has; its host answers to both.
+// The gateways that the datapath configures in every pod.
 const GATEWAY_IPV4: std::net::Ipv4Addr = std::net::Ipv4Addr::new(169, 254, 1, 1);
 const GATEWAY_IPV6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
-/// The result of an attachment. Interface 0 is the host's end, 1 the container's.
+/// The result for an attachment. Interface 0 is the host's end, interface 1 the container's.
 pub(super) fn of(attachment: &Attachment, links: &Links, conf: &NetConf, netns: &str) -> AddResult {
     let previous = conf.prev_result.clone().unwrap_or_default();
     let mut result = AddResult { dns: previous.dns, ..AddResult::default() };

@@ -1,4 +1,4 @@
-//! Order and calling off, polled by hand: no test depends on which task runs first.
+//! Order and interruption. The tests poll the futures themselves, so no test depends on the order of tasks.
 
 use std::future::pending;
 use std::pin::pin;
@@ -15,84 +15,84 @@ fn key() -> AttachmentKey {
 }
 
 #[tokio::test]
-async fn a_del_that_came_before_the_add_began_to_wait_calls_it_off() {
+async fn a_del_interrupts_an_add_that_starts_to_wait_later() {
     let (locks, key) = (AttachmentLocks::default(), key());
-    let add = locks.take(&key, DEADLINE).await.unwrap();
-    let mut del = pin!(locks.take_over(&key, DEADLINE));
+    let add = locks.lock(&key, DEADLINE).await.unwrap();
+    let mut del = pin!(locks.lock_for_del(&key, DEADLINE));
     assert!(poll!(&mut del).is_pending());
-    // Only now the ADD asks: nothing may have been lost.
-    assert!(add.called_off().now_or_never().is_some());
-    assert_eq!(add.unless_called_off(pending::<()>()).now_or_never(), Some(None));
+    // The ADD asks only now and must still see the DEL.
+    assert!(add.del_waits().now_or_never().is_some());
+    assert_eq!(add.unless_del_waits(pending::<()>()).now_or_never(), Some(None));
     drop(add);
     assert!(del.await.is_some());
 }
 
 #[tokio::test]
-async fn a_del_that_comes_while_the_add_waits_calls_it_off() {
+async fn a_del_interrupts_an_add_that_waits() {
     let (locks, key) = (AttachmentLocks::default(), key());
-    let add = locks.take(&key, DEADLINE).await.unwrap();
-    let mut waits = pin!(add.unless_called_off(pending::<()>()));
+    let add = locks.lock(&key, DEADLINE).await.unwrap();
+    let mut waits = pin!(add.unless_del_waits(pending::<()>()));
     assert!(poll!(&mut waits).is_pending());
-    let mut del = pin!(locks.take_over(&key, DEADLINE));
+    let mut del = pin!(locks.lock_for_del(&key, DEADLINE));
     assert!(poll!(&mut del).is_pending());
     assert_eq!(waits.now_or_never(), Some(None));
 }
 
 #[tokio::test]
-async fn the_flag_stays_set_for_every_wait_of_the_adds_turn_and_for_an_add_before_the_del_in_the_queue() {
+async fn a_waiting_del_interrupts_every_wait_of_each_add_before_it() {
     let (locks, key) = (AttachmentLocks::default(), key());
-    let first = locks.take(&key, DEADLINE).await.unwrap();
-    let mut second = pin!(locks.take(&key, DEADLINE));
+    let first = locks.lock(&key, DEADLINE).await.unwrap();
+    let mut second = pin!(locks.lock(&key, DEADLINE));
     assert!(poll!(&mut second).is_pending());
-    let mut del = pin!(locks.take_over(&key, DEADLINE));
+    let mut del = pin!(locks.lock_for_del(&key, DEADLINE));
     assert!(poll!(&mut del).is_pending());
     for _ in 0..3 {
-        assert!(first.called_off().now_or_never().is_some());
+        assert!(first.del_waits().now_or_never().is_some());
     }
     drop(first);
     let second = second.await.unwrap();
-    assert!(second.called_off().now_or_never().is_some());
+    assert!(second.del_waits().now_or_never().is_some());
 }
 
 #[tokio::test]
-async fn neither_a_dels_own_turn_nor_an_add_after_it_is_called_off() {
+async fn a_del_interrupts_neither_itself_nor_a_later_add() {
     let (locks, key) = (AttachmentLocks::default(), key());
-    let del = locks.take_over(&key, DEADLINE).await.unwrap();
-    assert!(del.called_off().now_or_never().is_none());
+    let del = locks.lock_for_del(&key, DEADLINE).await.unwrap();
+    assert!(del.del_waits().now_or_never().is_none());
     drop(del);
-    let add = locks.take(&key, DEADLINE).await.unwrap();
-    assert!(add.called_off().now_or_never().is_none());
+    let add = locks.lock(&key, DEADLINE).await.unwrap();
+    assert!(add.del_waits().now_or_never().is_none());
 }
 
 #[tokio::test]
-async fn of_two_dels_the_one_behind_an_add_calls_that_add_off() {
+async fn an_add_between_two_dels_is_interrupted_by_the_second() {
     let (locks, key) = (AttachmentLocks::default(), key());
-    let first = locks.take(&key, DEADLINE).await.unwrap();
-    let mut one = pin!(locks.take_over(&key, DEADLINE));
+    let first = locks.lock(&key, DEADLINE).await.unwrap();
+    let mut one = pin!(locks.lock_for_del(&key, DEADLINE));
     assert!(poll!(&mut one).is_pending());
-    let mut add = pin!(locks.take(&key, DEADLINE));
+    let mut add = pin!(locks.lock(&key, DEADLINE));
     assert!(poll!(&mut add).is_pending());
-    let mut two = pin!(locks.take_over(&key, DEADLINE));
+    let mut two = pin!(locks.lock_for_del(&key, DEADLINE));
     assert!(poll!(&mut two).is_pending());
     drop(first);
     drop(one.await.unwrap());
-    assert!(add.await.unwrap().called_off().now_or_never().is_some());
+    assert!(add.await.unwrap().del_waits().now_or_never().is_some());
 }
 
 #[tokio::test]
-async fn a_del_of_another_attachment_and_a_del_that_gave_up_call_nothing_off() {
+async fn a_del_of_another_attachment_or_one_that_timed_out_interrupts_nothing() {
     let (locks, key) = (AttachmentLocks::default(), key());
-    let add = locks.take(&key, DEADLINE).await.unwrap();
-    assert!(locks.take_over(&AttachmentKey::new("c2", "eth0"), DEADLINE).await.is_some());
-    assert!(locks.take_over(&key, Duration::ZERO).await.is_none());
-    assert!(add.called_off().now_or_never().is_none());
+    let add = locks.lock(&key, DEADLINE).await.unwrap();
+    assert!(locks.lock_for_del(&AttachmentKey::new("c2", "eth0"), DEADLINE).await.is_some());
+    assert!(locks.lock_for_del(&key, Duration::ZERO).await.is_none());
+    assert!(add.del_waits().now_or_never().is_none());
 }
 
 #[tokio::test]
-async fn a_result_that_is_there_counts_more_than_a_del() {
+async fn a_ready_result_wins_over_a_waiting_del() {
     let (locks, key) = (AttachmentLocks::default(), key());
-    let add = locks.take(&key, DEADLINE).await.unwrap();
-    let mut del = pin!(locks.take_over(&key, DEADLINE));
+    let add = locks.lock(&key, DEADLINE).await.unwrap();
+    let mut del = pin!(locks.lock_for_del(&key, DEADLINE));
     assert!(poll!(&mut del).is_pending());
-    assert_eq!(add.unless_called_off(std::future::ready(7)).await, Some(7));
+    assert_eq!(add.unless_del_waits(std::future::ready(7)).await, Some(7));
 }

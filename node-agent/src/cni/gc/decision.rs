@@ -1,27 +1,24 @@
-//! Which attachments a GC call may free. Pure but for the memory of earlier calls.
+//! Which attachments a GC call may remove. Pure, except that it remembers earlier calls.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bobbin_ipam::deletion_guard::Breaker;
 use bobbin_ipam::{AttachmentKey, BootTime, DeletionGuard};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
-use crate::state::{Attachment, Phase};
+use crate::state::{Attachment, AttachmentId, AttachmentPhase};
 
-/// An attachment and when it began: a later ADD with the same key is another attachment.
-type Identity = (AttachmentKey, Timestamp);
-
-/// What the last GC call of each network did not list. Networks that listed everything are not kept.
+/// The attachments that the last GC call of each network did not list. A network that listed all of them is forgotten.
 #[derive(Debug, Default)]
-pub struct Unlisted(Mutex<HashMap<String, DeletionGuard<Identity>>>);
+pub struct UnlistedAttachments(Mutex<HashMap<String, DeletionGuard<AttachmentId>>>);
 
-impl Unlisted {
-    /// Takes in one call of a network at `begun`. Returns the attachments of that network that the call before did not list either.
+impl UnlistedAttachments {
+    /// Notes one call of a network at `begun`. Returns the attachments of that network that the previous call did not list either.
     ///
     /// # Errors
-    /// That would be too many: nothing is to be freed.
+    /// They are too many: nothing may be removed.
     pub(super) fn call<'a>(
         &self,
         network: &str,
@@ -30,28 +27,28 @@ impl Unlisted {
         begun: Timestamp,
         now: BootTime,
     ) -> Result<Vec<&'a Attachment>, Breaker> {
-        // What an ADD has not answered for is not in a list yet, and what a DEL has begun to end is ended without GC.
+        // The runtime lists an attachment only after its ADD was answered. A DEL that has begun needs no GC.
         let listable = |attachment: &&Attachment| {
             attachment.network.as_deref() == Some(network)
-                && attachment.phase == Phase::Live
+                && attachment.phase == AttachmentPhase::Live
                 && attachment.created_at < begun
         };
         let of_network: Vec<&Attachment> = all.iter().filter(listable).collect();
-        let unlisted: HashMap<Identity, &Attachment> = of_network
+        let unlisted: HashMap<AttachmentId, &Attachment> = of_network
             .iter()
             .filter(|attachment| !valid.contains(&attachment.key))
-            .map(|attachment| ((attachment.key.clone(), attachment.created_at), *attachment))
+            .map(|attachment| (attachment.id(), *attachment))
             .collect();
-        let mut networks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut networks = self.0.lock();
         if unlisted.is_empty() {
             networks.remove(network);
             return Ok(Vec::new());
         }
-        let looks = networks.entry(network.to_owned()).or_default();
-        let verdict = looks.look(&unlisted.keys().cloned().collect(), of_network.len(), now, Duration::ZERO);
-        match verdict.tripped {
+        let guard = networks.entry(network.to_owned()).or_default();
+        let decision = guard.look(&unlisted.keys().cloned().collect(), of_network.len(), now, Duration::ZERO);
+        match decision.tripped {
             Some(breaker) => Err(breaker),
-            None => Ok(verdict.free.iter().filter_map(|identity| unlisted.get(identity).copied()).collect()),
+            None => Ok(decision.free.iter().filter_map(|id| unlisted.get(id).copied()).collect()),
         }
     }
 }
@@ -74,7 +71,7 @@ mod tests {
             created_at: Timestamp::UNIX_EPOCH,
             boot_id: String::new(),
             assignment_uid: None,
-            phase: Phase::Live,
+            phase: AttachmentPhase::Live,
             netns: None,
             network: network.map(ToOwned::to_owned),
             links: None,
@@ -85,7 +82,12 @@ mod tests {
         Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(60)
     }
 
-    fn call(unlisted: &Unlisted, network: &str, all: &[Attachment], valid: &[usize]) -> Result<Vec<String>, Breaker> {
+    fn call(
+        unlisted: &UnlistedAttachments,
+        network: &str,
+        all: &[Attachment],
+        valid: &[usize],
+    ) -> Result<Vec<String>, Breaker> {
         let valid = valid.iter().map(|id| attachment(*id, None).key).collect();
         let free = unlisted.call(network, all, &valid, begun(), BootTime::default())?;
         Ok(free.into_iter().map(|attachment| attachment.key.container_id.clone()).collect())
@@ -94,17 +96,17 @@ mod tests {
     const NOTHING: Result<Vec<String>, Breaker> = Ok(Vec::new());
 
     #[test]
-    fn the_second_call_of_a_network_frees_what_neither_lists() {
+    fn the_second_call_of_a_network_removes_an_attachment_that_neither_lists() {
         let all = [attachment(1, Some("a")), attachment(2, Some("a"))];
-        let unlisted = Unlisted::default();
+        let unlisted = UnlistedAttachments::default();
         assert_eq!(call(&unlisted, "a", &all, &[1]), NOTHING);
         assert_eq!(call(&unlisted, "a", &all, &[1]), Ok(vec!["c2".to_owned()]));
     }
 
     #[test]
-    fn an_attachment_of_another_network_or_of_none_that_is_known_stays() {
+    fn an_attachment_of_another_or_unknown_network_stays() {
         let all = [attachment(1, Some("b")), attachment(2, None)];
-        let unlisted = Unlisted::default();
+        let unlisted = UnlistedAttachments::default();
         for _ in 0..3 {
             assert_eq!(call(&unlisted, "a", &all, &[]), NOTHING);
         }
@@ -113,7 +115,7 @@ mod tests {
     #[test]
     fn calls_of_two_networks_do_not_count_as_two_calls_of_one() {
         let all = [attachment(1, Some("a")), attachment(2, Some("b"))];
-        let unlisted = Unlisted::default();
+        let unlisted = UnlistedAttachments::default();
         assert_eq!(call(&unlisted, "a", &all, &[]), NOTHING);
         assert_eq!(call(&unlisted, "b", &all, &[]), NOTHING);
         assert_eq!(call(&unlisted, "a", &all, &[]), Ok(vec!["c1".to_owned()]));
@@ -121,41 +123,41 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_lists_it_begins_anew() {
+    fn a_call_that_lists_the_attachment_restarts_the_count() {
         let all = [attachment(1, Some("a"))];
-        let unlisted = Unlisted::default();
+        let unlisted = UnlistedAttachments::default();
         assert_eq!(call(&unlisted, "a", &all, &[]), NOTHING);
         assert_eq!(call(&unlisted, "a", &all, &[1]), NOTHING);
         assert_eq!(call(&unlisted, "a", &all, &[]), NOTHING);
     }
 
     #[test]
-    fn a_later_attachment_of_the_same_key_begins_anew() {
+    fn a_later_attachment_with_the_same_key_restarts_the_count() {
         let first = attachment(1, Some("a"));
         let later = Attachment { created_at: first.created_at + jiff::SignedDuration::from_secs(1), ..first.clone() };
-        let unlisted = Unlisted::default();
+        let unlisted = UnlistedAttachments::default();
         assert_eq!(call(&unlisted, "a", &[first], &[]), NOTHING);
         assert_eq!(call(&unlisted, "a", &[later], &[]), NOTHING);
     }
 
     #[test]
-    fn what_began_after_the_call_or_is_not_live_stays() {
+    fn an_attachment_newer_than_the_call_or_not_live_stays() {
         let mut all = [1, 2, 3].map(|id| attachment(id, Some("a")));
         all[0].created_at = begun();
-        all[1].phase = Phase::Adding;
-        all[2].phase = Phase::Deleting;
-        let unlisted = Unlisted::default();
+        all[1].phase = AttachmentPhase::Adding;
+        all[2].phase = AttachmentPhase::Deleting;
+        let unlisted = UnlistedAttachments::default();
         for _ in 0..3 {
             assert_eq!(call(&unlisted, "a", &all, &[]), NOTHING);
         }
     }
 
     #[test]
-    fn more_than_a_tenth_of_the_network_stops_the_pass_however_many_other_networks_have() {
+    fn more_than_a_tenth_of_one_network_trips_the_breaker_whatever_other_networks_have() {
         let mut all: Vec<Attachment> = (0..20).map(|id| attachment(id, Some("a"))).collect();
         all.extend((100..300).map(|id| attachment(id, Some("b"))));
         let valid: Vec<usize> = (5..20).collect();
-        let unlisted = Unlisted::default();
+        let unlisted = UnlistedAttachments::default();
         assert_eq!(call(&unlisted, "a", &all, &valid), NOTHING);
         for _ in 0..3 {
             assert_eq!(call(&unlisted, "a", &all, &valid), Err(Breaker { would_free: 5, population: 20 }));

@@ -1,4 +1,4 @@
-//! A unix socket at a path: bound beside it and renamed, so that whoever finds it can connect; and whether it is still there.
+//! A unix socket at a path. It is bound under another name and renamed, so that every client that finds it can connect.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,21 +14,21 @@ use crate::state::atomic_file;
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// Something else has the name.
-    #[error("the socket can't be made: {} is there and is no socket; remove it, or name another directory with --run-dir", .0.display())]
+    /// Another file has the name.
+    #[error("the socket can't be made: {} exists and is not a socket; remove it, or set another directory with --run-dir", .0.display())]
     Foreign(PathBuf),
-    /// Another program listens there.
+    /// Another program listens on it.
     #[error(
-        "the socket can't be made: another program{process} listens at {}; stop it, or name another directory with --run-dir",
+        "the socket can't be made: another program{process} listens at {}; stop it, or set another directory with --run-dir",
         path.display()
     )]
     Busy {
         /// The socket.
         path: PathBuf,
-        /// Its process, as the end of a word; empty if unknown.
+        /// Its process, as ` (process 7)`; empty if unknown.
         process: String,
     },
-    /// The directory can't be written.
+    /// The directory is not writable.
     #[error("the socket {} can't be made: {source}; the agent must be able to write to the directory", path.display())]
     Directory {
         /// The socket.
@@ -41,53 +41,53 @@ pub enum SocketError {
 /// A listening socket that only this user may connect to.
 #[derive(Debug)]
 pub struct Socket {
-    /// Where calls arrive.
+    /// Accepts calls.
     pub listener: UnixListener,
-    /// Where it is.
-    pub place: Place,
+    /// Its path.
+    pub path: SocketPath,
 }
 
-/// A path, and the socket that was bound there.
+/// A path and the socket that was bound there.
 #[derive(Debug)]
-pub struct Place {
+pub struct SocketPath {
     path: PathBuf,
     file: (u64, u64),
 }
 
 impl Socket {
-    /// Binds it; inside the runtime. A socket on which nobody listens any more is replaced.
+    /// Binds the socket; needs the tokio runtime. A stale socket without a listener is replaced.
     ///
     /// # Errors
-    /// The name is taken, or the directory can't be written.
+    /// Another file or program has the name, or the directory is not writable.
     pub fn bind(path: &Path) -> Result<Socket, SocketError> {
         let failed = |source| SocketError::Directory { path: path.to_owned(), source };
-        let beside = path.with_extension("new");
+        let temporary = path.with_extension("new");
         refuse_foreign(path)?;
-        refuse_foreign(&beside)?;
+        refuse_foreign(&temporary)?;
         refuse_busy(path)?;
-        atomic_file::remove(&beside).map_err(failed)?;
-        let listener = UnixListener::bind(&beside).map_err(failed)?;
-        std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-        let file = file_of(&beside).map_err(failed)?;
-        std::fs::rename(&beside, path).map_err(failed)?;
-        Ok(Socket { listener, place: Place { path: path.to_owned(), file } })
+        atomic_file::remove(&temporary).map_err(failed)?;
+        let listener = UnixListener::bind(&temporary).map_err(failed)?;
+        std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        let file = file_of(&temporary).map_err(failed)?;
+        std::fs::rename(&temporary, path).map_err(failed)?;
+        Ok(Socket { listener, path: SocketPath { path: path.to_owned(), file } })
     }
 
-    /// Listener and place, for a server that takes the listener.
-    pub fn split(self) -> (UnixListener, Place) {
-        (self.listener, self.place)
+    /// Listener and path, for a server that owns the listener.
+    pub fn split(self) -> (UnixListener, SocketPath) {
+        (self.listener, self.path)
     }
 }
 
-impl Place {
+impl SocketPath {
     /// Whether the path still leads to the socket.
-    pub fn is_here(&self) -> bool {
+    pub fn is_bound(&self) -> bool {
         file_of(&self.path).is_ok_and(|file| file == self.file)
     }
 
-    /// Waits until another program has removed or replaced the socket; looks once per `interval`.
+    /// Waits until another program has removed or replaced the socket; checks once per `interval`.
     pub async fn lost(&self, interval: Duration) {
-        while self.is_here() {
+        while self.is_bound() {
             tokio::time::sleep(interval).await;
         }
     }
@@ -110,7 +110,7 @@ fn refuse_foreign(path: &Path) -> Result<(), SocketError> {
     }
 }
 
-/// The lock of the run directory keeps other agents away, so who listens is a stranger.
+/// Other agents can't listen here, because this agent holds the lock of the run directory.
 fn refuse_busy(path: &Path) -> Result<(), SocketError> {
     match connected(path) {
         Ok(peer) => {
@@ -119,7 +119,7 @@ fn refuse_busy(path: &Path) -> Result<(), SocketError> {
                 process.map_or_else(|_| String::new(), |peer| format!(" (process {})", peer.pid.as_raw_pid()));
             Err(SocketError::Busy { path: path.to_owned(), process })
         }
-        // Its queue is full: somebody is there.
+        // Its backlog is full, so a program listens.
         Err(rustix::io::Errno::AGAIN) => Err(SocketError::Busy { path: path.to_owned(), process: String::new() }),
         Err(_) => Ok(()),
     }

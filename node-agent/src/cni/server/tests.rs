@@ -1,4 +1,4 @@
-//! The socket, called as the shim calls it.
+//! The socket, called like the shim calls it.
 
 use std::io::{IoSlice, Write};
 use std::os::fd::AsRawFd;
@@ -10,7 +10,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use super::*;
 
-/// A stdin that does not fit the first read.
+/// A stdin that is larger than the first read.
 fn call() -> Request {
     Request { env: vec![("CNI_COMMAND".to_owned(), "ADD".to_owned())], stdin: vec![b'x'; 100_000] }
 }
@@ -23,14 +23,14 @@ async fn received(
     let frame = call().encode().unwrap();
     let shim = std::thread::spawn(move || shim(Shim::connect(&path).unwrap(), &frame));
     let (mut stream, _) = listener.accept().await.unwrap();
-    let result = late(PATIENCE, receive(&mut stream)).await;
+    let result = with_timeout(IO_TIMEOUT, receive(&mut stream)).await;
     drop(stream);
     shim.join().unwrap();
     result
 }
 
 #[tokio::test]
-async fn a_call_comes_whole_and_with_its_namespace() {
+async fn a_large_call_arrives_with_its_namespace() {
     let dir = tempfile::tempdir().unwrap();
     let (request, netns) = received(dir.path().join("agent.sock"), |mut shim, frame| {
         let own = std::fs::File::open("/proc/self/ns/net").unwrap();
@@ -46,7 +46,7 @@ async fn a_call_comes_whole_and_with_its_namespace() {
 }
 
 #[tokio::test]
-async fn a_call_without_a_namespace_comes_too() {
+async fn a_call_without_a_namespace_arrives() {
     let dir = tempfile::tempdir().unwrap();
     let shim = |mut shim: Shim, frame: &[u8]| shim.write_all(frame).unwrap();
     let (request, netns) = received(dir.path().join("agent.sock"), shim).await.unwrap();
@@ -55,16 +55,16 @@ async fn a_call_without_a_namespace_comes_too() {
 }
 
 #[tokio::test]
-async fn half_a_call_is_none() {
+async fn a_truncated_call_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let shim = |mut shim: Shim, frame: &[u8]| shim.write_all(&frame[..frame.len() / 2]).unwrap();
     assert!(received(dir.path().join("agent.sock"), shim).await.is_err());
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_call_are_refused_at_once() {
+async fn malformed_bytes_are_refused_at_once() {
     let dir = tempfile::tempdir().unwrap();
-    // The agent hangs up in the middle, so the rest may find nobody.
+    // The agent closes the connection early, so this write may fail.
     let shim = |mut shim: Shim, _: &[u8]| drop(shim.write_all(&[b'G'; 64]));
     let refused = received(dir.path().join("agent.sock"), shim).await.unwrap_err();
     assert_ne!(refused.kind(), io::ErrorKind::TimedOut);
@@ -81,34 +81,34 @@ async fn a_stale_socket_is_replaced_and_only_root_may_connect() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_socket_is_left_alone() {
+async fn a_file_that_is_not_a_socket_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("agent.sock");
     std::fs::write(&path, b"mine").unwrap();
-    assert!(Socket::bind(&path).unwrap_err().to_string().contains("is no socket"));
+    assert!(Socket::bind(&path).unwrap_err().to_string().contains("is not a socket"));
     assert_eq!(std::fs::read(&path).unwrap(), b"mine");
 }
 
 #[tokio::test]
-async fn a_socket_of_another_program_is_not_taken_away_from_it() {
+async fn the_socket_of_another_program_is_not_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("agent.sock");
     let other = std::os::unix::net::UnixListener::bind(&path).unwrap();
-    let told = Socket::bind(&path).unwrap_err().to_string();
-    assert!(told.contains(&format!("another program (process {})", std::process::id())), "{told}");
+    let error = Socket::bind(&path).unwrap_err().to_string();
+    assert!(error.contains(&format!("another program (process {})", std::process::id())), "{error}");
     drop(other);
     Socket::bind(&path).unwrap();
 }
 
 #[tokio::test]
-async fn a_directory_that_can_not_be_written_is_told_in_one_sentence() {
+async fn an_unwritable_directory_is_named() {
     let path = Path::new("/proc/agent.sock");
-    let told = Socket::bind(path).unwrap_err().to_string();
-    assert!(told.contains("/proc/agent.sock") && told.contains("must be able to write"), "{told}");
+    let error = Socket::bind(path).unwrap_err().to_string();
+    assert!(error.contains("/proc/agent.sock") && error.contains("must be able to write"), "{error}");
 }
 
 #[tokio::test]
-async fn a_socket_that_was_removed_or_replaced_is_missed_and_made_again() {
+async fn a_removed_or_replaced_socket_is_bound_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("agent.sock");
     let mut socket = Socket::bind(&path).unwrap();
@@ -117,12 +117,12 @@ async fn a_socket_that_was_removed_or_replaced_is_missed_and_made_again() {
         std::fs::remove_file(&path).unwrap();
         if replaced {
             std::fs::write(&path, b"mine").unwrap();
-            put_back(&mut socket, &mut failing);
-            assert!(failing, "a file of somebody else was replaced");
+            bind_again_if_lost(&mut socket, &mut failing);
+            assert!(failing, "a file of another program was replaced");
             std::fs::remove_file(&path).unwrap();
         }
-        put_back(&mut socket, &mut failing);
-        assert!(!failing && socket.place.is_here());
+        bind_again_if_lost(&mut socket, &mut failing);
+        assert!(!failing && socket.path.is_bound());
         assert!(Shim::connect(&path).is_ok());
     }
 }

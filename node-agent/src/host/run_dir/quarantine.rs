@@ -5,10 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{HEALTH_SOCKET, IDENTITY, LOCK, SOCKET};
+use super::layout::{HEALTH_SOCKET, IDENTITY, LOCK, OTHER_NODE_PREFIX, SOCKET};
 
-/// The prefix of a quarantine directory's name.
-const QUARANTINE_PREFIX: &str = "other-node-";
 /// The part of the node's name that always fits in a file name (NAME_MAX is 255).
 const MAX_NODE_NAME_BYTES: usize = 200;
 
@@ -26,7 +24,7 @@ pub(super) fn content(root: &Path) -> io::Result<Vec<PathBuf>> {
 
 fn stays(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
-    [LOCK, SOCKET, HEALTH_SOCKET].contains(&name.as_ref()) || name.starts_with(QUARANTINE_PREFIX)
+    [LOCK, SOCKET, HEALTH_SOCKET].contains(&name.as_ref()) || name.starts_with(OTHER_NODE_PREFIX)
 }
 
 /// Moves the checkpoint. The identity goes last, so that the next start after a crash resumes, into another directory.
@@ -48,7 +46,7 @@ fn make_directory(root: &Path, node: &str) -> io::Result<PathBuf> {
     let node: String = node.chars().filter(plain).take(MAX_NODE_NAME_BYTES).collect();
     let mut number = 1_u32;
     loop {
-        let target = root.join(format!("{QUARANTINE_PREFIX}{node}-{number}"));
+        let target = root.join(format!("{OTHER_NODE_PREFIX}{node}-{number}"));
         match fs::create_dir(&target) {
             Ok(()) => return Ok(target),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,

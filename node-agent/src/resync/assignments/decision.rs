@@ -1,4 +1,4 @@
-//! What own records and living attachments say of each other. Pure.
+//! The mismatches between the node's IPAssignments and its attachments. Pure.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -8,88 +8,89 @@ use bobbin_ipam::{AttachmentKey, BlockRange};
 use crate::assignments::{AssignmentInfo, assignment_name};
 use crate::state::Attachment;
 
-/// A record, as far as freeing it needs.
+/// Identifies an assignment and its attachment, for a deletion.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct SeenRecord {
+pub(crate) struct AssignmentIdentity {
     /// Its name.
     pub name: String,
-    /// Whose it is.
+    /// Its attachment.
     pub key: AttachmentKey,
     /// Its UID.
     pub uid: String,
 }
 
-impl SeenRecord {
-    pub fn of(record: &AssignmentInfo) -> SeenRecord {
-        SeenRecord { name: record.name.clone(), key: record.key.clone(), uid: record.uid.clone() }
+impl AssignmentIdentity {
+    pub fn of(assignment: &AssignmentInfo) -> AssignmentIdentity {
+        AssignmentIdentity { name: assignment.name.clone(), key: assignment.key.clone(), uid: assignment.uid.clone() }
     }
 }
 
-/// Something that does not fit.
+/// An assignment or an attachment that does not fit the other side.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Finding<'a> {
-    /// The record is of another boot of the node, and its attachment did not live on: it is gone for certain.
-    OtherBoot(&'a AssignmentInfo),
-    /// Nothing on the node has the record's address: in use, unless its pod is gone.
-    NobodyLives(&'a AssignmentInfo),
-    /// An attachment lives and has no record.
-    Unrecorded(Box<Attachment>),
-    /// The record says that its address is of a block that this node does not own.
+pub(crate) enum Mismatch<'a> {
+    /// The assignment is of an earlier boot and has no attachment: the pod is gone for certain.
+    EarlierBoot(&'a AssignmentInfo),
+    /// No attachment has the assignment's address: it counts as in use until its pod is gone.
+    Orphaned(&'a AssignmentInfo),
+    /// A live attachment has no assignment.
+    Missing(Box<Attachment>),
+    /// The assignment names a block that this node does not own.
     Void {
         /// Its name.
         name: String,
-        /// The block that it names.
+        /// The block.
         block: String,
     },
 }
 
-/// Compares. `records` were listed before `living` was read.
-pub(crate) fn judge<'a>(
-    records: &'a [AssignmentInfo],
-    living: &[Attachment],
+/// Compares both sides. The assignments were listed before the attachments were read.
+pub(crate) fn compare<'a>(
+    assignments: &'a [AssignmentInfo],
+    attachments: &[Attachment],
     blocks: &BTreeMap<String, BlockRange>,
     boot_id: &str,
-) -> Vec<Finding<'a>> {
+) -> Vec<Mismatch<'a>> {
     let by_key: HashMap<&AttachmentKey, &Attachment> =
-        living.iter().map(|attachment| (&attachment.key, attachment)).collect();
-    let mut recorded: HashMap<AttachmentKey, String> = HashMap::new();
-    let mut findings = Vec::new();
-    for record in records {
-        if !record.readable {
-            // It says no more than its name, which is its address.
-            let mut of_it = living.iter().filter(|each| assignment_name(each.pair).as_deref() == Some(&record.name));
-            match of_it.next() {
-                Some(attachment) => drop(recorded.insert(attachment.key.clone(), record.name.clone())),
-                None => findings.push(Finding::NobodyLives(record)),
+        attachments.iter().map(|attachment| (&attachment.key, attachment)).collect();
+    let mut assigned: HashMap<AttachmentKey, String> = HashMap::new();
+    let mut mismatches = Vec::new();
+    for assignment in assignments {
+        if !assignment.readable {
+            // Only its name is known, which is its address.
+            let owner = attachments.iter().find(|each| assignment_name(each.pair).as_deref() == Some(&assignment.name));
+            match owner {
+                Some(attachment) => drop(assigned.insert(attachment.key.clone(), assignment.name.clone())),
+                None => mismatches.push(Mismatch::Orphaned(assignment)),
             }
             continue;
         }
-        let (key, name) = (record.key.clone(), record.name.clone());
-        let lives =
+        let (key, name) = (assignment.key.clone(), assignment.name.clone());
+        let is_held =
             by_key.get(&key).is_some_and(|attachment| assignment_name(attachment.pair).as_deref() == Some(&name));
-        if lives {
-            recorded.insert(key, name);
-        } else if record.boot_id == boot_id {
-            findings.push(Finding::NobodyLives(record));
+        if is_held {
+            assigned.insert(key, name);
+        } else if assignment.boot_id == boot_id {
+            mismatches.push(Mismatch::Orphaned(assignment));
         } else {
-            findings.push(Finding::OtherBoot(record));
+            mismatches.push(Mismatch::EarlierBoot(assignment));
             continue;
         }
-        if !is_of_own_block(record, blocks) {
-            findings.push(Finding::Void { name: record.name.clone(), block: record.block_name.clone() });
+        if !is_in_own_block(assignment, blocks) {
+            mismatches.push(Mismatch::Void { name: assignment.name.clone(), block: assignment.block_name.clone() });
         }
     }
-    // Only an attachment whose ADD was answered can lack a record: the others are on their way.
-    let unrecorded =
-        living.iter().filter(|attachment| attachment.needs_record() && !recorded.contains_key(&attachment.key));
-    findings.extend(unrecorded.map(|attachment| Finding::Unrecorded(Box::new(attachment.clone()))));
-    findings
+    // Before the answer to its ADD an attachment lacks nothing: its assignment is being created.
+    let missing = attachments
+        .iter()
+        .filter(|attachment| attachment.needs_assignment() && !assigned.contains_key(&attachment.key));
+    mismatches.extend(missing.map(|attachment| Mismatch::Missing(Box::new(attachment.clone()))));
+    mismatches
 }
 
-fn is_of_own_block(record: &AssignmentInfo, blocks: &BTreeMap<String, BlockRange>) -> bool {
-    let addresses: Vec<IpAddr> = record.addresses().collect();
+fn is_in_own_block(assignment: &AssignmentInfo, blocks: &BTreeMap<String, BlockRange>) -> bool {
+    let addresses: Vec<IpAddr> = assignment.addresses().collect();
     blocks
-        .get(&record.block_name)
+        .get(&assignment.block_name)
         .is_some_and(|range| addresses.iter().all(|address| range.offset_of(*address).is_some()))
 }
 

@@ -1,4 +1,4 @@
-//! What a crash at each step leaves, and what the next start makes of it.
+//! What a crash at each step leaves behind, and what the next start does with it.
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn a_file_is_replaced_whole_with_its_mode_and_nothing_is_left_beside() {
+fn a_file_is_replaced_with_its_mode_and_no_temporary_file_stays() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("agent.json");
     for (bytes, mode_wanted) in [(&b"one"[..], 0o644), (b"two", 0o600), (b"three", 0o755)] {
@@ -26,13 +26,13 @@ fn a_file_is_replaced_whole_with_its_mode_and_nothing_is_left_beside() {
     assert_eq!(names(dir.path()), ["agent.json"]);
 }
 
-/// A killed writer: nothing is dropped.
+/// A killed writer drops nothing.
 fn crash<T>(writer: T) {
     std::mem::forget(writer);
 }
 
 #[test]
-fn a_crash_before_the_rename_leaves_the_old_file_and_a_stray_that_the_next_start_removes() {
+fn after_a_crash_before_the_rename_the_old_file_stays_and_the_next_start_removes_the_temporary_one() {
     let crashes: [fn(&Path); 3] = [
         |path| crash(Pending::create(path, 0o644).unwrap()),
         |path| {
@@ -48,8 +48,8 @@ fn a_crash_before_the_rename_leaves_the_old_file_and_a_stray_that_the_next_start
         replace(&path, b"old", 0o644).unwrap();
         crashed(&path);
         assert_eq!(fs::read(&path).unwrap(), b"old");
-        let stray = names(dir.path()).into_iter().find(|name| is_stray(name)).unwrap();
-        assert_eq!(Path::new(&stray).extension().unwrap(), "tmp", "a reader could take it for its file");
+        let temporary = names(dir.path()).into_iter().find(|name| is_temporary(name)).unwrap();
+        assert_eq!(Path::new(&temporary).extension().unwrap(), "tmp", "a reader of *.json or *.conflist would read it");
         tidy(dir.path()).unwrap();
         assert_eq!(names(dir.path()), ["10-bobbin.conflist"]);
         assert_eq!(fs::read(&path).unwrap(), b"old");
@@ -57,7 +57,7 @@ fn a_crash_before_the_rename_leaves_the_old_file_and_a_stray_that_the_next_start
 }
 
 #[test]
-fn a_crash_after_the_rename_leaves_the_new_file_alone() {
+fn after_a_crash_behind_the_rename_only_the_new_file_is_there() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("agent.json");
     replace(&path, b"old", 0o644).unwrap();
@@ -67,18 +67,18 @@ fn a_crash_after_the_rename_leaves_the_new_file_alone() {
 }
 
 #[test]
-fn a_write_that_fails_leaves_the_old_file_and_no_stray() {
+fn a_failed_write_leaves_the_old_file_and_no_temporary_one() {
     let dir = tempfile::tempdir().unwrap();
     // A directory can't be replaced by a file.
-    let path = dir.path().join("taken");
+    let path = dir.path().join("directory");
     fs::create_dir_all(path.join("inner")).unwrap();
     assert!(replace(&path, b"new", 0o644).is_err());
-    assert_eq!(names(dir.path()), ["taken"]);
+    assert_eq!(names(dir.path()), ["directory"]);
     assert!(replace_durably(&dir.path().join("nowhere/file"), b"new", 0o644).is_err());
 }
 
 #[test]
-fn a_directory_that_was_removed_is_made_again() {
+fn a_removed_directory_is_made_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("gone/file");
     replace(&path, b"new", 0o644).unwrap();
@@ -86,7 +86,7 @@ fn a_directory_that_was_removed_is_made_again() {
 }
 
 #[test]
-fn files_of_others_are_no_strays() {
+fn files_of_other_programs_are_not_removed() {
     let dir = tempfile::tempdir().unwrap();
     for name in [".bobbin-notes", "x.tmp", "bobbin-1.tmp", "10-calico.conflist"] {
         fs::write(dir.path().join(name), b"").unwrap();
@@ -96,7 +96,7 @@ fn files_of_others_are_no_strays() {
 }
 
 #[test]
-fn removing_what_is_not_there_is_no_error() {
+fn removing_a_missing_file_is_no_error() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     assert!(!remove(&path).unwrap());

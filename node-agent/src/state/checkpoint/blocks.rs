@@ -1,5 +1,5 @@
-//! The one writer of the list of blocks in the checkpoint. A transition that lets more addresses go out is written before it takes
-//! effect; one that lets fewer go out takes effect at once and is written next.
+//! The only writer of the blocks in the checkpoint. A transition that allows more addresses is written before it takes effect. One that
+//! allows fewer takes effect at once and is written next.
 
 use std::sync::Arc;
 
@@ -7,16 +7,16 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::state::checkpoint::{Checkpoint, CheckpointError};
-use crate::state::{BlockEvent, NodeState, SavedBlock};
+use crate::state::{BlockEvent, CheckpointedBlock, NodeState};
 
-/// Why a transition did not take place.
+/// Why a transition was not applied.
 #[derive(Debug, thiserror::Error)]
 pub enum BlockCheckpointError {
     /// The file could not be written.
-    #[error("the list of blocks could not be written to the checkpoint: {0}")]
+    #[error("the checkpoint of the node's blocks could not be written: {0}")]
     Write(#[from] Arc<CheckpointError>),
-    /// The agent stops.
-    #[error("the agent stops")]
+    /// The agent is shutting down.
+    #[error("the agent is shutting down")]
     Stopping,
 }
 
@@ -25,13 +25,13 @@ enum Request {
     Flush { done: oneshot::Sender<Result<(), BlockCheckpointError>> },
 }
 
-/// Asks for writes. Cheap to clone.
+/// Requests writes. Cheap to clone.
 #[derive(Clone)]
 pub struct BlockCheckpoint {
     requests: mpsc::UnboundedSender<Request>,
 }
 
-/// Writes. Run it as a task.
+/// Writes the checkpoint. Run it as a task.
 pub struct BlockCheckpointWriter {
     node_state: Arc<NodeState>,
     checkpoint: Checkpoint,
@@ -45,8 +45,8 @@ impl BlockCheckpoint {
         (BlockCheckpoint { requests }, BlockCheckpointWriter { node_state, checkpoint, requests: received })
     }
 
-    /// Writes the list as it is after this event, then applies the event. False: the block's state had changed meanwhile, and the event
-    /// means nothing to it any more.
+    /// Writes the list as it will be after this event, then applies the event. False: the block's state changed meanwhile, so the event
+    /// has no effect any more.
     ///
     /// # Errors
     /// The list could not be written; nothing was applied.
@@ -56,7 +56,7 @@ impl BlockCheckpoint {
         answer.await.unwrap_or(Err(BlockCheckpointError::Stopping))
     }
 
-    /// Returns once the list says no more than the ledger.
+    /// Returns once the written list allows no more than the node's state.
     ///
     /// # Errors
     /// The list could not be written.
@@ -72,31 +72,31 @@ impl BlockCheckpoint {
 }
 
 impl BlockCheckpointWriter {
-    /// Writes whenever the ledger changes or somebody asks, until `stop`.
+    /// Writes on every change of the node's state and on every request, until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut changed = self.node_state.changed();
-        let mut written: Option<Vec<SavedBlock>> = None;
+        let mut written: Option<Vec<CheckpointedBlock>> = None;
         loop {
             changed.mark_unchanged();
-            let mut asked = Vec::new();
+            let mut requested = Vec::new();
             while let Ok(request) = self.requests.try_recv() {
-                asked.push(request);
+                requested.push(request);
             }
-            self.turn(asked, &mut written);
+            self.write_and_apply(requested, &mut written);
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = changed.changed() => if changed.is_err() { return },
                 request = self.requests.recv() => match request {
-                    Some(request) => self.turn(vec![request], &mut written),
+                    Some(request) => self.write_and_apply(vec![request], &mut written),
                     None => return,
                 },
             }
         }
     }
 
-    /// Writes the list with the transitions asked for, applies them, and answers. The list is on a tmpfs, so the write does not wait.
-    fn turn(&self, asked: Vec<Request>, written: &mut Option<Vec<SavedBlock>>) {
-        let promotions: Vec<(String, BlockEvent)> = asked
+    /// Writes the list with the requested transitions, applies them and answers. The file is on a tmpfs, so the write does not block.
+    fn write_and_apply(&self, requested: Vec<Request>, written: &mut Option<Vec<CheckpointedBlock>>) {
+        let promotions: Vec<(String, BlockEvent)> = requested
             .iter()
             .filter_map(|request| match request {
                 Request::Promote { block, event, .. } => Some((block.clone(), *event)),
@@ -105,10 +105,10 @@ impl BlockCheckpointWriter {
             .collect();
         let result = self.write(&promotions, written).map_err(Arc::new);
         if let Err(error) = &result {
-            tracing::error!(%error, "the list of blocks could not be written to the checkpoint; no block goes into service until it can");
+            tracing::error!(%error, "the checkpoint of the node's blocks could not be written; no block starts to serve until it can; see that the run directory is writable");
         }
-        for request in asked {
-            // Nobody listens only while the agent stops.
+        for request in requested {
+            // Nobody listens only while the agent shuts down.
             match request {
                 Request::Promote { block, event, done } => {
                     let applied = result.clone().map(|()| self.node_state.on(&block, event)).map_err(Into::into);
@@ -122,11 +122,11 @@ impl BlockCheckpointWriter {
     fn write(
         &self,
         promotions: &[(String, BlockEvent)],
-        written: &mut Option<Vec<SavedBlock>>,
+        written: &mut Option<Vec<CheckpointedBlock>>,
     ) -> Result<(), CheckpointError> {
-        let blocks = self.node_state.saved_with(promotions);
+        let blocks = self.node_state.checkpoint_with(promotions);
         if written.as_ref() != Some(&blocks) {
-            // What stands in the file is unknown until the write has succeeded.
+            // The file's content is unknown until the write has succeeded.
             *written = None;
             self.checkpoint.keep_blocks(&blocks)?;
             *written = Some(blocks);

@@ -1,9 +1,9 @@
-//! The journal against what a crash may leave.
+//! The checkpoint against what a crash may leave.
 
 use std::time::Duration;
 
 use super::*;
-use crate::state::{Phase, PodRef};
+use crate::state::{AttachmentPhase, PodRef};
 
 fn attachment(id: &str) -> Attachment {
     Attachment {
@@ -15,7 +15,7 @@ fn attachment(id: &str) -> Attachment {
         created_at: jiff::Timestamp::UNIX_EPOCH,
         boot_id: "boot".to_owned(),
         assignment_uid: Some("u".to_owned()),
-        phase: Phase::Live,
+        phase: AttachmentPhase::Live,
         netns: Some("/run/netns/x".to_owned()),
         pod_seen: false,
         network: None,
@@ -24,7 +24,7 @@ fn attachment(id: &str) -> Attachment {
 }
 
 #[test]
-fn what_is_kept_is_loaded() {
+fn a_kept_attachment_is_loaded_again() {
     let dir = tempfile::tempdir().unwrap();
     let checkpoint = Checkpoint::open(dir.path()).unwrap();
     assert!(checkpoint.begin_boot("boot").unwrap());
@@ -53,29 +53,29 @@ fn a_file_cut_at_any_byte_is_reported_and_stays() {
 }
 
 #[test]
-fn a_half_written_file_beside_is_not_taken_for_one() {
+fn a_temporary_file_is_not_loaded_and_the_next_start_removes_it() {
     let dir = tempfile::tempdir().unwrap();
     let checkpoint = Checkpoint::open(dir.path()).unwrap();
     checkpoint.keep(&attachment("x")).unwrap();
-    fs::write(checkpoint.attachments().join(".bobbin-y.tmp"), b"{").unwrap();
+    fs::write(dir.path().join(layout::ATTACHMENTS).join(".bobbin-y.tmp"), b"{").unwrap();
     let kept = checkpoint.load();
     assert_eq!(kept.attachments.len(), 1);
     assert!(kept.unreadable.is_empty());
     Checkpoint::open(dir.path()).unwrap();
-    assert_eq!(fs::read_dir(checkpoint.attachments()).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(dir.path().join(layout::ATTACHMENTS)).unwrap().count(), 1);
 }
 
 #[test]
-fn a_write_that_fails_leaves_nothing_beside() {
+fn a_failed_write_leaves_no_temporary_file() {
     let dir = tempfile::tempdir().unwrap();
     let checkpoint = Checkpoint::open(dir.path()).unwrap();
     fs::create_dir(checkpoint.attachment(&attachment("x").key)).unwrap();
     checkpoint.keep(&attachment("x")).unwrap_err();
-    assert_eq!(fs::read_dir(checkpoint.attachments()).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(dir.path().join(layout::ATTACHMENTS)).unwrap().count(), 1);
 }
 
 #[test]
-fn a_forgotten_attachment_rests() {
+fn the_address_of_a_forgotten_attachment_cools_down() {
     let dir = tempfile::tempdir().unwrap();
     let checkpoint = Checkpoint::open(dir.path()).unwrap();
     checkpoint.keep(&attachment("x")).unwrap();
@@ -90,13 +90,13 @@ fn a_forgotten_attachment_rests() {
 }
 
 #[test]
-fn another_boot_begins_with_nothing() {
+fn a_new_boot_starts_without_attachments() {
     let dir = tempfile::tempdir().unwrap();
     let checkpoint = Checkpoint::open(dir.path()).unwrap();
     checkpoint.begin_boot("one").unwrap();
     checkpoint.keep(&attachment("x")).unwrap();
-    std::fs::write(dir.path().join(READY_MARKER), b"").unwrap();
+    std::fs::write(dir.path().join(layout::READY_MARKER), b"").unwrap();
     assert!(checkpoint.begin_boot("two").unwrap());
     assert!(checkpoint.load().attachments.is_empty());
-    assert!(!dir.path().join(READY_MARKER).exists());
+    assert!(!dir.path().join(layout::READY_MARKER).exists());
 }

@@ -1,4 +1,4 @@
-//! What the union of journal and kernel makes of gaps in either.
+//! The union of checkpoint and kernel, with gaps in either.
 
 use super::*;
 
@@ -16,7 +16,7 @@ fn kept(id: &str, last: u8) -> Attachment {
         created_at: Timestamp::UNIX_EPOCH,
         boot_id: "boot".to_owned(),
         assignment_uid: Some("u".to_owned()),
-        phase: Phase::Live,
+        phase: AttachmentPhase::Live,
         netns: None,
         pod_seen: false,
         network: None,
@@ -33,7 +33,7 @@ fn of(kept: Vec<Attachment>, links: Vec<SeenLink>) -> Vec<(Attachment, Source)> 
 }
 
 #[test]
-fn what_the_journal_has_stays_as_it_is_with_or_without_its_link() {
+fn a_checkpointed_attachment_is_kept_with_or_without_its_link() {
     let expected = [(kept("x", 1), Source::Checkpoint)];
     assert_eq!(of(vec![kept("x", 1)], vec![link("x", pair(1))]), expected);
     assert_eq!(of(vec![kept("x", 1)], vec![]), expected);
@@ -41,31 +41,36 @@ fn what_the_journal_has_stays_as_it_is_with_or_without_its_link() {
 }
 
 #[test]
-fn what_only_the_kernel_has_is_in_use() {
+fn an_attachment_that_only_the_kernel_has_is_in_use() {
     let found = of(vec![], vec![link("x", pair(1))]);
     assert_eq!(found.len(), 1);
-    assert_eq!((found[0].0.pair, found[0].0.phase, found[0].1), (pair(1), Phase::Live, Source::Kernel));
+    assert_eq!((found[0].0.pair, found[0].0.phase, found[0].1), (pair(1), AttachmentPhase::Live, Source::Kernel));
     assert_eq!(found[0].0.assignment_uid, None);
 }
 
 #[test]
-fn a_half_routed_pair_is_still_the_whole_pair() {
+fn a_pair_with_one_route_keeps_both_addresses() {
     let half = IpPair { ipv4: None, ..pair(1) };
     assert_eq!(of(vec![kept("x", 1)], vec![link("x", half)]), [(kept("x", 1), Source::Checkpoint)]);
 }
 
 #[test]
-fn the_kernel_is_right_about_an_address() {
+fn the_kernel_wins_if_the_addresses_differ() {
     let found = of(vec![kept("x", 1)], vec![link("x", pair(2))]);
     assert_eq!((found[0].0.pair, found[0].1), (pair(2), Source::Kernel));
 }
 
 #[test]
-fn each_address_of_either_side_is_held_after_a_restart_at_any_byte_of_the_journal() {
+fn an_address_is_held_after_a_crash_at_any_byte_of_its_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
     let checkpoint = Checkpoint::open(dir.path()).unwrap();
     checkpoint.keep(&kept("x", 1)).unwrap();
-    let file = std::fs::read_dir(dir.path().join("attachments")).unwrap().next().unwrap().unwrap().path();
+    let file = std::fs::read_dir(dir.path().join(crate::host::run_dir::layout::ATTACHMENTS))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
     let whole = std::fs::read(&file).unwrap();
     for end in 0..=whole.len() {
         std::fs::write(&file, &whole[..end]).unwrap();

@@ -1,7 +1,7 @@
 use bobbin_ipam::IpPair;
 
 use super::*;
-use crate::state::{Phase, PodRef};
+use crate::state::{AttachmentPhase, PodRef};
 
 fn finding(kind: FindingKind, what: &str) -> Finding {
     Finding { kind, attachment: None, what: what.to_owned() }
@@ -17,7 +17,7 @@ fn attachment(id: &str) -> Attachment {
         created_at: jiff::Timestamp::UNIX_EPOCH,
         boot_id: "b".to_owned(),
         assignment_uid: None,
-        phase: Phase::Live,
+        phase: AttachmentPhase::Live,
         netns: None,
         pod_seen: false,
         network: None,

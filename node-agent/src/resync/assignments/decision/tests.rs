@@ -1,9 +1,9 @@
-//! Records and attachments, compared.
+//! Assignments and attachments, compared.
 
 use bobbin_ipam::IpPair;
 
 use super::*;
-use crate::state::{Phase, PodRef};
+use crate::state::{AttachmentPhase, PodRef};
 
 fn attachment(number: u8) -> Attachment {
     Attachment {
@@ -15,7 +15,7 @@ fn attachment(number: u8) -> Attachment {
         created_at: jiff::Timestamp::UNIX_EPOCH,
         boot_id: "now".to_owned(),
         assignment_uid: None,
-        phase: Phase::Live,
+        phase: AttachmentPhase::Live,
         netns: None,
         pod_seen: false,
         network: None,
@@ -23,7 +23,7 @@ fn attachment(number: u8) -> Attachment {
     }
 }
 
-fn record(container: &str, number: u8, boot: &str) -> AssignmentInfo {
+fn assignment(container: &str, number: u8, boot: &str) -> AssignmentInfo {
     AssignmentInfo {
         readable: true,
         name: format!("10.64.0.{number}"),
@@ -43,39 +43,39 @@ fn blocks() -> BTreeMap<String, BlockRange> {
 }
 
 #[test]
-fn what_agrees_is_no_finding() {
-    assert_eq!(judge(&[record("c1", 1, "now")], &[attachment(1)], &blocks(), "now"), []);
+fn an_assignment_with_its_attachment_is_no_mismatch() {
+    assert_eq!(compare(&[assignment("c1", 1, "now")], &[attachment(1)], &blocks(), "now"), []);
 }
 
 #[test]
-fn a_living_attachment_keeps_its_record_whatever_boot_that_names() {
-    assert_eq!(judge(&[record("c1", 1, "before")], &[attachment(1)], &blocks(), "now"), []);
+fn a_live_attachment_keeps_its_assignment_of_an_earlier_boot() {
+    assert_eq!(compare(&[assignment("c1", 1, "before")], &[attachment(1)], &blocks(), "now"), []);
 }
 
 #[test]
-fn a_record_without_attachment_is_suspect_in_this_boot_and_free_at_once_of_another() {
-    let records = [record("c1", 1, "now"), record("c2", 2, "before")];
-    let found = judge(&records, &[], &blocks(), "now");
-    assert_eq!(found, [Finding::NobodyLives(&records[0]), Finding::OtherBoot(&records[1])]);
+fn an_assignment_without_attachment_is_orphaned_or_of_an_earlier_boot() {
+    let assignments = [assignment("c1", 1, "now"), assignment("c2", 2, "before")];
+    let found = compare(&assignments, &[], &blocks(), "now");
+    assert_eq!(found, [Mismatch::Orphaned(&assignments[0]), Mismatch::EarlierBoot(&assignments[1])]);
 }
 
 #[test]
-fn an_attachment_that_moved_to_another_address_does_not_keep_the_old_record() {
-    let records = [record("c1", 7, "now"), record("c1", 1, "now")];
-    assert_eq!(judge(&records, &[attachment(1)], &blocks(), "now"), [Finding::NobodyLives(&records[0])]);
+fn an_attachment_with_another_address_does_not_keep_the_old_assignment() {
+    let assignments = [assignment("c1", 7, "now"), assignment("c1", 1, "now")];
+    assert_eq!(compare(&assignments, &[attachment(1)], &blocks(), "now"), [Mismatch::Orphaned(&assignments[0])]);
 }
 
 #[test]
-fn only_an_attachment_that_add_answered_can_lack_a_record() {
-    let adding = Attachment { phase: Phase::Adding, ..attachment(2) };
-    let deleting = Attachment { phase: Phase::Deleting, ..attachment(3) };
-    let found = judge(&[], &[attachment(1), adding, deleting], &blocks(), "now");
-    assert_eq!(found, [Finding::Unrecorded(Box::new(attachment(1)))]);
+fn only_a_live_attachment_can_lack_its_assignment() {
+    let adding = Attachment { phase: AttachmentPhase::Adding, ..attachment(2) };
+    let deleting = Attachment { phase: AttachmentPhase::Deleting, ..attachment(3) };
+    let found = compare(&[], &[attachment(1), adding, deleting], &blocks(), "now");
+    assert_eq!(found, [Mismatch::Missing(Box::new(attachment(1)))]);
 }
 
 #[test]
-fn a_record_outside_our_blocks_is_void_and_told() {
-    let void = |name: &str| Finding::Void { name: name.to_owned(), block: "default-0".to_owned() };
-    assert_eq!(judge(&[record("c1", 1, "now")], &[attachment(1)], &BTreeMap::new(), "now"), [void("10.64.0.1")]);
-    assert_eq!(judge(&[record("c40", 40, "now")], &[attachment(40)], &blocks(), "now"), [void("10.64.0.40")]);
+fn an_assignment_outside_the_nodes_blocks_is_void() {
+    let void = |name: &str| Mismatch::Void { name: name.to_owned(), block: "default-0".to_owned() };
+    assert_eq!(compare(&[assignment("c1", 1, "now")], &[attachment(1)], &BTreeMap::new(), "now"), [void("10.64.0.1")]);
+    assert_eq!(compare(&[assignment("c40", 40, "now")], &[attachment(40)], &blocks(), "now"), [void("10.64.0.40")]);
 }

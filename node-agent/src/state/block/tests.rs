@@ -1,4 +1,4 @@
-//! The table of transitions, as ARCHITECTURE.md has it, and what is derived from a state.
+//! The transitions of ARCHITECTURE.md, and what is derived from each state.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ fn exporting() -> S {
 }
 
 fn states() -> Vec<S> {
-    let settled = [Settled::Exporting { not_before: now() }, Settled::Serving, Settled::Retiring];
-    let releases = [Release::DeletingRecords, Release::WithdrawingRoute, Release::Sent];
+    let settled = [SettledState::Exporting { not_before: now() }, SettledState::Serving, SettledState::Retiring];
+    let releases = [ReleaseStage::DeletingAssignments, ReleaseStage::WithdrawingRoute, ReleaseStage::Sent];
     let mut all = vec![
         S::Claiming { doubted: false },
         S::Claiming { doubted: true },
@@ -35,16 +35,16 @@ fn events() -> Vec<BlockEvent> {
     vec![
         E::ClaimConfirmed { now, not_before: now },
         E::ClaimFailed,
-        E::ExportedBlocks,
+        E::Exported,
         E::Retire,
         E::Reopen,
         E::Doubt,
-        E::FoundOurs { now, doubts: 0 },
+        E::FoundOwned { now, doubts: 0 },
         E::ClaimedBack { now, not_before: now },
-        E::FoundOthers,
-        E::FoundVacant,
+        E::FoundForeign,
+        E::FoundFree,
         E::Release,
-        E::RecordsGone,
+        E::AssignmentsDeleted,
         E::ReleaseSent,
         E::ReleaseFailed,
         E::Released,
@@ -54,15 +54,15 @@ fn events() -> Vec<BlockEvent> {
 }
 
 #[test]
-fn a_block_serves_only_after_a_confirmed_claim_an_export_and_an_end_of_doubt() {
+fn a_block_serves_only_after_its_export_a_reopening_or_a_confirmed_ownership() {
     for state in states() {
         for event in events() {
             if state.on(event) == Next::State(S::Serving) {
                 let allowed = matches!(
                     (state, event),
-                    (S::Exporting { .. }, BlockEvent::ExportedBlocks)
+                    (S::Exporting { .. }, BlockEvent::Exported)
                         | (S::Retiring, BlockEvent::Reopen)
-                        | (S::Doubted { before: Settled::Serving, .. }, BlockEvent::FoundOurs { .. })
+                        | (S::Doubted { before: SettledState::Serving, .. }, BlockEvent::FoundOwned { .. })
                 );
                 assert!(allowed, "{state:?} must not serve on {event:?}");
             }
@@ -71,7 +71,7 @@ fn a_block_serves_only_after_a_confirmed_claim_an_export_and_an_end_of_doubt() {
 }
 
 #[test]
-fn doubt_reaches_every_state_that_is_ours_and_does_not_move_a_release() {
+fn doubt_affects_every_owned_state_and_does_not_change_the_stage_of_a_release() {
     for state in states() {
         let next = state.on(BlockEvent::Doubt);
         match state {
@@ -89,26 +89,28 @@ fn doubt_reaches_every_state_that_is_ours_and_does_not_move_a_release() {
 }
 
 #[test]
-fn doubt_that_ends_well_leads_back_to_where_the_block_was() {
+fn a_confirmed_ownership_returns_the_block_to_its_state_before_the_doubt() {
     for state in [exporting(), S::Serving, S::Retiring] {
         let Next::State(doubted) = state.on(BlockEvent::Doubt) else { panic!("{state:?}") };
-        assert_eq!(doubted.on(BlockEvent::FoundOurs { now: now(), doubts: 0 }), Next::State(state));
+        assert_eq!(doubted.on(BlockEvent::FoundOwned { now: now(), doubts: 0 }), Next::State(state));
     }
 }
 
 #[test]
-fn a_read_that_began_before_the_last_doubt_settles_nothing() {
-    let doubted = S::Doubted { before: Settled::Serving, doubts: 0 };
-    let Next::State(again) = doubted.on(BlockEvent::Doubt) else { panic!("doubt counts") };
-    assert_eq!(again.on(BlockEvent::FoundOurs { now: now(), doubts: 0 }), Next::Unchanged);
-    assert_eq!(again.on(BlockEvent::FoundOurs { now: now(), doubts: 1 }), Next::State(S::Serving));
+fn a_read_that_began_before_the_last_doubt_decides_nothing() {
+    let doubted = S::Doubted { before: SettledState::Serving, doubts: 0 };
+    let Next::State(again) = doubted.on(BlockEvent::Doubt) else { panic!("a doubt counts") };
+    assert_eq!(again.on(BlockEvent::FoundOwned { now: now(), doubts: 0 }), Next::Unchanged);
+    assert_eq!(again.on(BlockEvent::FoundOwned { now: now(), doubts: 1 }), Next::State(S::Serving));
 }
 
 #[test]
-fn a_claim_that_was_doubted_before_its_answer_is_read_before_it_serves() {
-    let Next::State(claiming) = S::Claiming { doubted: false }.on(BlockEvent::Doubt) else { panic!("it is noted") };
+fn a_claim_that_was_doubted_before_its_answer_needs_a_read_before_it_serves() {
+    let Next::State(claiming) = S::Claiming { doubted: false }.on(BlockEvent::Doubt) else {
+        panic!("a claim notes the doubt")
+    };
     let confirmed = claiming.on(BlockEvent::ClaimConfirmed { now: now(), not_before: now() });
-    let before = Settled::Exporting { not_before: now() };
+    let before = SettledState::Exporting { not_before: now() };
     assert_eq!(confirmed, Next::State(S::Doubted { before, doubts: 0 }));
 }
 
@@ -116,37 +118,37 @@ fn a_claim_that_was_doubted_before_its_answer_is_read_before_it_serves() {
 fn a_release_can_be_cancelled_only_until_its_write_is_sent() {
     let cancel = BlockEvent::ReleaseCancelled { now: now(), not_before: now() };
     let releasing = |stage| S::Releasing { stage, doubted: false };
-    assert_eq!(releasing(Release::DeletingRecords).on(cancel), Next::State(exporting()));
-    assert_eq!(releasing(Release::WithdrawingRoute).on(cancel), Next::State(exporting()));
-    assert_eq!(releasing(Release::Sent).on(cancel), Next::Unchanged);
+    assert_eq!(releasing(ReleaseStage::DeletingAssignments).on(cancel), Next::State(exporting()));
+    assert_eq!(releasing(ReleaseStage::WithdrawingRoute).on(cancel), Next::State(exporting()));
+    assert_eq!(releasing(ReleaseStage::Sent).on(cancel), Next::Unchanged);
     assert_eq!(
-        releasing(Release::Sent).on(BlockEvent::ReleaseFailed),
-        Next::State(releasing(Release::WithdrawingRoute))
+        releasing(ReleaseStage::Sent).on(BlockEvent::ReleaseFailed),
+        Next::State(releasing(ReleaseStage::WithdrawingRoute))
     );
 }
 
 #[test]
-fn a_release_that_was_doubted_goes_on_and_is_read_before_it_serves_again() {
-    for stage in [Release::DeletingRecords, Release::WithdrawingRoute] {
+fn a_doubted_release_continues_and_needs_a_read_before_the_block_serves_again() {
+    for stage in [ReleaseStage::DeletingAssignments, ReleaseStage::WithdrawingRoute] {
         let doubted = S::Releasing { stage, doubted: true };
         assert_eq!(S::Releasing { stage, doubted: false }.on(BlockEvent::Doubt), Next::State(doubted));
         assert_eq!(S::Releasing { stage, doubted: false }.restored(false), Some(doubted));
         let until = BootTime(Duration::from_secs(20));
         let cancelled = doubted.on(BlockEvent::ReleaseCancelled { now: now(), not_before: until });
-        let before = Settled::Exporting { not_before: until };
+        let before = SettledState::Exporting { not_before: until };
         assert_eq!(cancelled, Next::State(S::Doubted { before, doubts: 0 }));
     }
 }
 
 #[test]
-fn a_block_is_forgotten_only_when_the_api_server_or_the_last_resident_says_so() {
+fn a_block_is_forgotten_only_on_a_failed_claim_a_confirmed_loss_or_its_last_release() {
     for state in states() {
         for event in events() {
             if state.on(event) == Next::Forgotten {
                 let allowed = matches!(
                     (state, event),
                     (S::Claiming { .. }, BlockEvent::ClaimFailed)
-                        | (S::Doubted { .. }, BlockEvent::FoundVacant)
+                        | (S::Doubted { .. }, BlockEvent::FoundFree)
                         | (S::Releasing { .. }, BlockEvent::Released)
                         | (S::Lost, BlockEvent::Vacated)
                 );
@@ -162,20 +164,20 @@ fn only_a_serving_block_is_assignable_and_it_is_exported() {
         assert_eq!(state.assignable(), state == S::Serving);
         assert!(!state.assignable() || state.exported());
     }
-    assert!(S::Releasing { stage: Release::DeletingRecords, doubted: false }.exported());
-    assert!(!S::Releasing { stage: Release::WithdrawingRoute, doubted: false }.exported());
+    assert!(S::Releasing { stage: ReleaseStage::DeletingAssignments, doubted: false }.exported());
+    assert!(!S::Releasing { stage: ReleaseStage::WithdrawingRoute, doubted: false }.exported());
     assert!(!S::Lost.exported());
 }
 
 #[test]
-fn a_restart_trusts_nothing_but_what_served_and_that_only_after_a_short_absence() {
+fn a_restart_trusts_only_serving_blocks_and_only_after_a_short_absence() {
     assert_eq!(S::Serving.restored(true), Some(S::Serving));
-    assert_eq!(S::Serving.restored(false), Some(S::Doubted { before: Settled::Serving, doubts: 0 }));
+    assert_eq!(S::Serving.restored(false), Some(S::Doubted { before: SettledState::Serving, doubts: 0 }));
     assert_eq!(S::Claiming { doubted: false }.restored(true), None);
     for state in states() {
         let restored = state.restored(true);
         assert!(state == S::Serving || restored.is_none_or(|restored| !restored.assignable()), "{state:?}");
     }
-    let doubted = S::Doubted { before: Settled::Serving, doubts: 0 };
+    let doubted = S::Doubted { before: SettledState::Serving, doubts: 0 };
     assert_eq!(doubted.restored(true), Some(doubted));
 }

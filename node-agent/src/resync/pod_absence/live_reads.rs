@@ -1,4 +1,4 @@
-//! The two live reads: the Node, and a pod by name. Only the fields that count are decoded.
+//! The live reads of the Node and of a pod. Only the needed fields are decoded.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,23 +15,23 @@ use crate::state::PodRef;
 
 /// How long one read may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
-/// The annotation by which a mirror pod names the UID that kubelet uses for the static pod.
+/// The annotation of a mirror pod with the UID that kubelet uses for the static pod.
 const MIRROR_UID: &str = "kubernetes.io/config.hash";
 
-/// What the API server says of a pod of one UID.
+/// The answer about a pod with one UID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PodAnswer {
     Present,
-    /// No pod of that name, or one of another UID.
+    /// No pod has the name, or its UID differs.
     Absent,
     Unreadable,
 }
 
-/// What the API server says of the Node.
+/// The answer about the Node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum NodeAnswer {
     Ready(ReadyPeriod),
-    /// Not Ready, not known to be, or there is no such Node.
+    /// Not Ready, unknown, or there is no such Node.
     NotReady,
     Unreadable,
 }
@@ -73,22 +73,22 @@ struct NodeCondition {
 }
 
 /// Reads the pod by name and compares its UID.
-pub(super) async fn pod(client: &Client, pod: &PodRef) -> PodAnswer {
+pub(super) async fn read_pod(client: &Client, pod: &PodRef) -> PodAnswer {
     let path = Pod::url_path(&(), Some(&pod.namespace));
-    let answer = of_pod(get::<PodBody>(client, path, &pod.name).await, &pod.uid);
+    let answer = pod_answer(get::<PodBody>(client, path, &pod.name).await, &pod.uid);
     if answer == PodAnswer::Unreadable {
         tracing::debug!(
             namespace = pod.namespace,
             name = pod.name,
-            "a pod could not be read; its address stays in use"
+            "a pod could not be read; its address counts as in use"
         );
     }
     answer
 }
 
 /// Reads the Node and its condition Ready.
-pub(super) async fn node(client: &Client, name: &str) -> NodeAnswer {
-    of_node(get::<NodeBody>(client, Node::url_path(&(), None), name).await)
+pub(super) async fn read_node(client: &Client, name: &str) -> NodeAnswer {
+    node_answer(get::<NodeBody>(client, Node::url_path(&(), None), name).await)
 }
 
 async fn get<T: DeserializeOwned>(client: &Client, path: String, name: &str) -> Result<T, ReadError> {
@@ -96,7 +96,7 @@ async fn get<T: DeserializeOwned>(client: &Client, path: String, name: &str) -> 
     bobbin_api_client::read(READ_TIMEOUT, async move { client.request::<T>(request?).await }).await
 }
 
-fn of_pod(read: Result<PodBody, ReadError>, uid: &str) -> PodAnswer {
+fn pod_answer(read: Result<PodBody, ReadError>, uid: &str) -> PodAnswer {
     match read {
         Ok(PodBody { metadata: PodMetadata { uid: Some(found), annotations } }) => {
             let mirrors = annotations.is_some_and(|all| all.get(MIRROR_UID).is_some_and(|mirrored| mirrored == uid));
@@ -107,7 +107,7 @@ fn of_pod(read: Result<PodBody, ReadError>, uid: &str) -> PodAnswer {
     }
 }
 
-fn of_node(read: Result<NodeBody, ReadError>) -> NodeAnswer {
+fn node_answer(read: Result<NodeBody, ReadError>) -> NodeAnswer {
     let node = match read {
         Ok(node) => node,
         Err(ReadError::NotFound) => return NodeAnswer::NotReady,
@@ -116,7 +116,7 @@ fn of_node(read: Result<NodeBody, ReadError>) -> NodeAnswer {
     let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
     let ready = conditions.into_iter().find(|condition| condition.kind == "Ready" && condition.status == "True");
     match (node.metadata.uid, ready.and_then(|condition| condition.last_transition_time)) {
-        (Some(uid), Some(since)) => NodeAnswer::Ready(ReadyPeriod(uid, since)),
+        (Some(uid), Some(since)) => NodeAnswer::Ready(ReadyPeriod { node_uid: uid, since }),
         _ => NodeAnswer::NotReady,
     }
 }
@@ -128,7 +128,7 @@ mod tests {
 
     use super::*;
 
-    fn away<T>() -> Result<T, ReadError> {
+    fn unreachable<T>() -> Result<T, ReadError> {
         Err(ReadError::Unreachable(UnknownWhy::Deadline(READ_TIMEOUT)))
     }
 
@@ -142,49 +142,49 @@ mod tests {
     }
 
     fn node_of(conditions: &Value) -> NodeAnswer {
-        of_node(Ok(
+        node_answer(Ok(
             serde_json::from_value(json!({"metadata": {"uid": "n"}, "status": {"conditions": conditions}})).unwrap()
         ))
     }
 
     #[test]
-    fn a_pod_is_absent_if_there_is_none_of_that_name_or_only_one_of_another_uid() {
-        assert_eq!(of_pod(Err(ReadError::NotFound), "u1"), PodAnswer::Absent);
-        assert_eq!(of_pod(found(&json!({"uid": "u2"})), "u1"), PodAnswer::Absent);
-        assert_eq!(of_pod(found(&json!({"uid": "u1"})), "u1"), PodAnswer::Present);
+    fn a_pod_is_absent_if_no_pod_has_its_name_and_uid() {
+        assert_eq!(pod_answer(Err(ReadError::NotFound), "u1"), PodAnswer::Absent);
+        assert_eq!(pod_answer(found(&json!({"uid": "u2"})), "u1"), PodAnswer::Absent);
+        assert_eq!(pod_answer(found(&json!({"uid": "u1"})), "u1"), PodAnswer::Present);
     }
 
     #[test]
-    fn a_mirror_pod_stands_for_the_uid_of_its_static_pod() {
+    fn a_mirror_pod_proves_that_its_static_pod_is_present() {
         let mirror = json!({"uid": "u2", "annotations": {"kubernetes.io/config.hash": "hash"}});
-        assert_eq!(of_pod(found(&mirror), "hash"), PodAnswer::Present);
-        assert_eq!(of_pod(found(&mirror), "other"), PodAnswer::Absent);
+        assert_eq!(pod_answer(found(&mirror), "hash"), PodAnswer::Present);
+        assert_eq!(pod_answer(found(&mirror), "other"), PodAnswer::Absent);
     }
 
     #[test]
-    fn an_answer_that_cannot_be_read_proves_nothing() {
-        for read in [away(), forbidden(), found(&json!({}))] {
-            assert_eq!(of_pod(read, "u1"), PodAnswer::Unreadable);
+    fn an_unreadable_answer_proves_nothing() {
+        for read in [unreachable(), forbidden(), found(&json!({}))] {
+            assert_eq!(pod_answer(read, "u1"), PodAnswer::Unreadable);
         }
-        assert_eq!(of_node(away()), NodeAnswer::Unreadable);
-        assert_eq!(of_node(forbidden()), NodeAnswer::Unreadable);
+        assert_eq!(node_answer(unreachable()), NodeAnswer::Unreadable);
+        assert_eq!(node_answer(forbidden()), NodeAnswer::Unreadable);
     }
 
     #[test]
-    fn times_that_nobody_can_parse_do_not_make_a_pod_unreadable() {
+    fn malformed_times_do_not_make_a_pod_unreadable() {
         let odd = json!({"uid": "u1", "creationTimestamp": "+9999", "managedFields": [{"time": 7}]});
-        assert_eq!(of_pod(found(&odd), "u1"), PodAnswer::Present);
+        assert_eq!(pod_answer(found(&odd), "u1"), PodAnswer::Present);
     }
 
     #[test]
-    fn a_node_is_ready_by_its_condition_alone() {
+    fn only_the_condition_ready_decides_whether_a_node_is_ready() {
         let ready = |status: &str| json!([{"type": "DiskPressure", "status": "False"}, {"type": "Ready", "status": status, "lastTransitionTime": "10:00"}]);
-        let period = ReadyPeriod("n".to_owned(), "10:00".to_owned());
+        let period = ReadyPeriod { node_uid: "n".to_owned(), since: "10:00".to_owned() };
         assert_eq!(node_of(&ready("True")), NodeAnswer::Ready(period));
         for status in ["False", "Unknown"] {
             assert_eq!(node_of(&ready(status)), NodeAnswer::NotReady);
         }
         assert_eq!(node_of(&json!([])), NodeAnswer::NotReady);
-        assert_eq!(of_node(Err(ReadError::NotFound)), NodeAnswer::NotReady, "a deleted Node");
+        assert_eq!(node_answer(Err(ReadError::NotFound)), NodeAnswer::NotReady, "a deleted Node");
     }
 }

@@ -1,0 +1,118 @@
+//! Wires a pod while the API server creates its IPAssignment, and decides whether the ADD may answer. Undoes both on an error.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bobbin_cni_wire::{CniError, code};
+use tokio::time::Instant;
+
+use super::AddContext;
+use super::wiring::{links_of, wire};
+use crate::agent::Agent;
+use crate::assignments::Confirmation;
+use crate::cni::attachment_lock::AttachmentLock;
+use crate::cni::interrupted_by_del;
+use crate::state::{Attachment, AttachmentPhase, FencingToken, Links};
+
+/// What came of an allocated address.
+pub(super) enum Confirmed {
+    /// The pod is wired, and the address is its own.
+    Wired(Links),
+    /// Undone: another attachment has the IPAssignment of the address.
+    Conflict { by: String, node: String },
+    /// Undone: the node may have lost the block.
+    BlockDoubted,
+}
+
+/// Wires the pod and creates its IPAssignment at the same time, then waits up to `wait` for the API server's answer.
+pub(super) async fn confirm(
+    agent: &Arc<Agent>,
+    context: &AddContext,
+    lock: &AttachmentLock,
+    attachment: &Attachment,
+    token: &FencingToken,
+    netns: OwnedFd,
+    wait: Duration,
+) -> Result<Confirmed, CniError> {
+    let key = &attachment.key;
+    if let Err(error) = agent.checkpoint.keep(attachment) {
+        agent.node_state.release(key, bobbin_datapath::boot_time());
+        return Err(CniError::new(
+            code::IO_FAILURE,
+            format!(
+                "the checkpoint of attachment {key} could not be written: {error}; see that {} on the node is writable",
+                agent.args.run_dir.display()
+            ),
+        ));
+    }
+    let until = Instant::now() + wait;
+    let confirmation = agent.assignment_writer.create(attachment);
+    let attached = match wire(agent, &context.prepared, attachment, netns).await {
+        Ok(attached) => attached,
+        Err(error) => {
+            drop(confirmation);
+            undo(agent, attachment).await;
+            return Err(error);
+        }
+    };
+    let waiting_since = std::time::Instant::now();
+    let wait = until.saturating_duration_since(Instant::now());
+    let confirmation =
+        lock.unless_del_waits(agent.assignment_writer.confirmation(confirmation, attachment.pair, wait)).await;
+    agent.metrics.observe_confirmation_wait(waiting_since.elapsed());
+    let Some(confirmation) = confirmation else {
+        undo(agent, attachment).await;
+        return Err(interrupted_by_del(key, "the API server's answer about its IPAssignment"));
+    };
+    let uid = match confirmation {
+        Some(Confirmation::Created { uid }) => Some(uid),
+        Some(Confirmation::Taken { by, node, .. }) => {
+            undo(agent, attachment).await;
+            return Ok(Confirmed::Conflict { by, node });
+        }
+        Some(Confirmation::Refused(why)) => {
+            undo(agent, attachment).await;
+            return Err(CniError::new(
+                code::TRY_AGAIN_LATER,
+                format!(
+                    "the API server refused the IPAssignment of address {} for {key} on node {}: {why}; check the agent's RBAC and block {}",
+                    attachment.pair, agent.args.node_name, attachment.block
+                ),
+            ));
+        }
+        None => None,
+    };
+    if !agent.node_state.token_is_current(token) {
+        undo(agent, attachment).await;
+        return Ok(Confirmed::BlockDoubted);
+    }
+    let links = links_of(&attached);
+    agent.update(key, |attachment| {
+        attachment.phase = AttachmentPhase::Live;
+        attachment.links = Some(links.clone());
+        if uid.is_some() {
+            attachment.assignment_uid = uid;
+        }
+    });
+    Ok(Confirmed::Wired(links))
+}
+
+/// How long an ADD waits for the answer about its IPAssignment. The claim makes the address the node's, and the answer only guards
+/// against a wrong claim. So an address from a proven block needs no wait.
+pub(super) fn confirm_wait(agent: &Agent, context: &AddContext, token: &FencingToken) -> Duration {
+    if agent.freshness.proves(token.proof, bobbin_datapath::boot_time()) {
+        return Duration::ZERO;
+    }
+    agent.metrics.unproven_adds.inc();
+    // The resync reads the block, so that the next ADD need not wait.
+    context.resync.notify_one();
+    agent.args.confirm_wait
+}
+
+/// Undoes an ADD. If that fails, the address stays held, and the stale-attachment check tries again.
+async fn undo(agent: &Agent, attachment: &Attachment) {
+    if let Err(error) = agent.end(attachment).await {
+        tracing::error!(%error, "a failed ADD could not be undone; the stale-attachment check tries again");
+    }
+}

@@ -1,0 +1,74 @@
+//! The kernel's part of an ADD: prepares the node for an address family, then attaches the pod.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bobbin_cni_wire::{CniError, code};
+use bobbin_datapath::{AttachError, Attached, KernelError};
+use bobbin_ipam::IpPair;
+
+use crate::agent::Agent;
+use crate::state::{Attachment, Links};
+
+/// The address families whose forwarding, rule and anti-spoofing are in place. The network reconciler keeps them there.
+#[derive(Debug, Default)]
+pub(super) struct PreparedFamilies {
+    ipv4: AtomicBool,
+    ipv6: AtomicBool,
+}
+
+impl PreparedFamilies {
+    async fn prepare(&self, agent: &Agent, pair: IpPair) -> Result<(), KernelError> {
+        let (need4, need6) = (pair.ipv4.is_some(), pair.ipv6.is_some());
+        if (!need4 || self.ipv4.load(Ordering::Acquire)) && (!need6 || self.ipv6.load(Ordering::Acquire)) {
+            return Ok(());
+        }
+        agent.network.prepare(need4, need6).await?;
+        self.ipv4.fetch_or(need4, Ordering::Release);
+        self.ipv6.fetch_or(need6, Ordering::Release);
+        Ok(())
+    }
+}
+
+/// Wires the pod.
+pub(super) async fn wire(
+    agent: &Agent,
+    prepared: &PreparedFamilies,
+    attachment: &Attachment,
+    netns: OwnedFd,
+) -> Result<Attached, CniError> {
+    prepared.prepare(agent, attachment.pair).await.map_err(|error| kernel_refused(&error.to_string()))?;
+    let begun = std::time::Instant::now();
+    let wiring = agent.wiring(&attachment.key, attachment.pair);
+    let attached = agent.network.attach(&wiring, netns).await;
+    agent.metrics.observe_wiring(begun.elapsed());
+    attached.map_err(|error| {
+        let node = &agent.args.node_name;
+        let key = &attachment.key;
+        let code = match &error {
+            AttachError::InterfaceExists { .. } => code::INTERFACE_EXISTS,
+            AttachError::HostNetns(_) => code::INVALID_ENVIRONMENT,
+            AttachError::NetnsGone { .. } => code::CONTAINER_UNKNOWN,
+            _ => code::KERNEL_REFUSED,
+        };
+        CniError::new(code, format!("{key} on node {node} could not be wired: {error}"))
+    })
+}
+
+pub(super) fn links_of(attached: &Attached) -> Links {
+    Links {
+        host_if: attached.host_if.clone(),
+        host_mac: mac(attached.host_mac),
+        container_mac: mac(attached.container_mac),
+        mtu: attached.mtu,
+        netns: attached.netns,
+    }
+}
+
+fn mac(bytes: [u8; 6]) -> String {
+    bytes.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+pub(super) fn kernel_refused(why: &str) -> CniError {
+    CniError::new(code::KERNEL_REFUSED, why.to_owned())
+}

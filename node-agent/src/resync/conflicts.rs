@@ -1,0 +1,78 @@
+//! Address conflicts: excludes addresses with an IPAssignment that no attachment here has, until that assignment is gone.
+
+use bobbin_api_client::ReadError;
+use bobbin_ipam::{BlockRange, IpPair};
+
+use super::Resync;
+use crate::assignments::{AssignmentInfo, assignment_name, get_assignment, pair_of};
+use crate::state::{Attachment, ConflictingAssignment, exclusion};
+
+impl Resync {
+    /// [`Self::exclude`] in the node's block that has the assignment's address, if there is one.
+    pub(super) fn exclude_in_own_block(&self, assignment: &AssignmentInfo) {
+        let ranges = self.own_ranges();
+        if let Some(range) = ranges.values().find(|range| pair_of(range, &assignment.name).is_some()) {
+            self.exclude(range, assignment);
+        }
+    }
+
+    /// Excludes the assignment's address from allocation while the assignment exists. An address outside the range is ignored.
+    pub(super) fn exclude(&self, range: &BlockRange, assignment: &AssignmentInfo) {
+        let Some(pair) = pair_of(range, &assignment.name) else { return };
+        let (name, by) = (assignment.name.clone(), assignment.by());
+        let sentence = format!(
+            "IPAssignment {name} gives address {pair} of this node's block to {by}: node {} does not allocate the address while the IPAssignment exists; check it: kubectl get ipassignment {name} -o yaml",
+            self.cluster.node_name(),
+        );
+        if exclusion::exclude(&self.node_state, &self.checkpoint, ConflictingAssignment { pair, name, by }) {
+            tracing::warn!("{sentence}");
+            self.events.node_warning("AddressConflict", &sentence);
+        }
+    }
+
+    /// Reads the conflicting assignment of every excluded address.
+    pub(super) async fn recheck_conflicts(&self) {
+        for conflict in self.node_state.conflicts() {
+            match get_assignment(&self.clients, &conflict.name).await {
+                Err(ReadError::NotFound) => self.end_exclusion(&conflict),
+                Ok(assignment) if self.is_held(&assignment) && !self.has_two_holders(conflict.pair) => {
+                    self.end_exclusion(&conflict);
+                }
+                // The owner of the block may have changed: the answer to another create shows it.
+                Ok(_) => self.recreate(conflict.pair),
+                Err(error) => {
+                    tracing::debug!(assignment = conflict.name, %error, "a conflicting IPAssignment can't be read; its address stays excluded");
+                }
+            }
+        }
+    }
+
+    /// Whether an attachment of this node has the assignment's address, or the assignment is about to be deleted.
+    pub(super) fn is_held(&self, assignment: &AssignmentInfo) -> bool {
+        let held = |attachment: &Attachment| assignment_name(attachment.pair).as_deref() == Some(&assignment.name);
+        assignment.node_name == self.cluster.node_name()
+            && (self.node_state.attachment(&assignment.key).as_ref().is_some_and(held)
+                || self.assignment_writer.busy(&assignment.name))
+    }
+
+    /// Whether two attachments here have the same address. Only an earlier fault can cause that, and it was reported once.
+    fn has_two_holders(&self, pair: IpPair) -> bool {
+        self.node_state.attachments().iter().filter(|attachment| attachment.pair == pair).count() > 1
+    }
+
+    fn recreate(&self, pair: IpPair) {
+        let attachment = self.node_state.attachments().into_iter().find(|attachment| attachment.pair == pair);
+        if let Some(attachment) = attachment.filter(Attachment::needs_assignment)
+            && !self.assignment_writer.busy_with(pair)
+        {
+            self.assignment_writer.recreate(&attachment);
+        }
+    }
+
+    fn end_exclusion(&self, conflict: &ConflictingAssignment) {
+        self.recreate(conflict.pair);
+        if exclusion::end_exclusion(&self.node_state, &self.checkpoint, conflict) {
+            tracing::info!(address = %conflict.pair, "the conflicting IPAssignment is gone: the address can be allocated again after its cool-down");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What an ADD asks the node's state for, what it gets, and the addresses that it does not get now.
+
+use std::time::Duration;
+
+use bobbin_ipam::{AttachmentKey, BootTime, IpPair};
+use serde::{Deserialize, Serialize};
+
+use super::{Attachment, AttachmentPhase, PodRef};
+use crate::cluster::freshness::Proof;
+
+/// What an ADD asks for.
+#[derive(Clone, Debug)]
+pub struct AllocationRequest<'a> {
+    /// The attachment.
+    pub key: &'a AttachmentKey,
+    /// The pod, as far as the runtime named it.
+    pub pod: &'a PodRef,
+    /// The API server has shown this agent a pod with that UID.
+    pub pod_seen: bool,
+    /// The selected pool.
+    pub pool: &'a str,
+    /// How long a freed address of the pool cools down.
+    pub cooldown: Duration,
+    /// The current boot.
+    pub boot_id: &'a str,
+    /// The path of the container's network namespace, from the runtime.
+    pub netns: Option<&'a str>,
+    /// The name of the CNI network.
+    pub network: Option<&'a str>,
+    /// The time of day, for the assignment.
+    pub at: jiff::Timestamp,
+}
+
+impl AllocationRequest<'_> {
+    /// The attachment that gets `pair` of `block`.
+    pub(super) fn attachment(&self, pair: IpPair, block: String) -> Attachment {
+        Attachment {
+            key: self.key.clone(),
+            pair,
+            block,
+            pool: self.pool.to_owned(),
+            pod: self.pod.clone(),
+            pod_seen: self.pod_seen,
+            created_at: self.at,
+            boot_id: self.boot_id.to_owned(),
+            assignment_uid: None,
+            phase: AttachmentPhase::Adding,
+            netns: self.netns.map(ToOwned::to_owned),
+            network: self.network.map(ToOwned::to_owned),
+            links: None,
+        }
+    }
+}
+
+/// Why no address was allocated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AssignError {
+    /// The attachment already has an address.
+    #[error("attachment {} already has address {}", .0.key, .0.pair)]
+    AlreadyAllocated(Box<Attachment>),
+    /// The node has serving blocks of the pool, but every address is in use, excluded or cooling down.
+    #[error("none of the node's {blocks} blocks has a free address")]
+    NoFreeAddress {
+        /// How many serving blocks of the pool the node has.
+        blocks: usize,
+    },
+    /// The node has no serving block of the pool.
+    #[error("the node has no serving block of the pool")]
+    NoBlock,
+}
+
+/// An address for an ADD, and what its answer depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allocation {
+    /// The attachment with its address.
+    pub attachment: Attachment,
+    /// The block's ownership when the address was allocated.
+    pub token: FencingToken,
+}
+
+/// A block's ownership at one moment. [`NodeState::token_is_current`](super::NodeState::token_is_current) must confirm it before the
+/// ADD answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FencingToken {
+    /// The block's name.
+    pub block: String,
+    /// What the API server had confirmed about the block.
+    pub proof: Proof,
+    pub(super) epoch: u64,
+}
+
+/// A cooling address, as the checkpoint keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CoolingAddress {
+    /// The address.
+    pub pair: IpPair,
+    /// When it was freed, in boot time.
+    pub since: BootTime,
+}
+
+/// An IPAssignment for an address of this node's blocks that belongs to another attachment, or to none on this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConflictingAssignment {
+    /// The address.
+    pub pair: IpPair,
+    /// The assignment's name.
+    pub name: String,
+    /// The owner that the assignment names, for messages.
+    pub by: String,
+}

@@ -1,0 +1,191 @@
+//! One block in the node's state: its place in the state machine, its addresses, and what the API server confirmed about it. Pure.
+
+use bobbin_ipam::block::BlockRange;
+use bobbin_ipam::block_allocator::BlockAllocator;
+use bobbin_ipam::reserved::Reserved;
+use bobbin_ipam::{BootTime, IpPair};
+use serde::{Deserialize, Serialize};
+
+use super::block::{BlockEvent, BlockState, Next};
+use crate::cluster::freshness::Proof;
+
+/// A block that the API server has confirmed as claimed by this node, as last read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimedBlock {
+    /// The object's name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Its resourceVersion when it was last read or written.
+    pub resource_version: String,
+    /// Its pool.
+    pub pool: String,
+    /// Its index in the pool.
+    pub index: i64,
+    /// Its addresses.
+    pub range: BlockRange,
+    /// When its last owner released it, before this node claimed it.
+    pub free_since: Option<jiff::Timestamp>,
+    /// The object has a deletion timestamp.
+    #[serde(default)]
+    pub deleting: bool,
+}
+
+/// A block in the checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointedBlock {
+    /// The block.
+    pub block: ClaimedBlock,
+    /// Its state.
+    pub state: BlockState,
+    /// Its assignments were listed, so assignments of other attachments are known.
+    #[serde(default)]
+    pub assignments_listed: bool,
+}
+
+impl CheckpointedBlock {
+    /// What is confirmed about the block after a restart.
+    #[must_use]
+    pub fn proof(&self) -> Proof {
+        if self.assignments_listed { Proof::None } else { Proof::AssignmentsUnseen }
+    }
+}
+
+/// A block that enters the node's state.
+#[derive(Clone, Debug)]
+pub struct NewBlock {
+    /// The block, as the API server has it.
+    pub held: ClaimedBlock,
+    /// Since when its addresses cool down; `None`: the cool-down is over.
+    pub cooling_since: Option<BootTime>,
+    /// What its pool reserves, as far as the caller knows.
+    pub reserved: Reserved,
+    /// What the API server has confirmed about it.
+    pub proof: Proof,
+    /// Now.
+    pub now: BootTime,
+    /// It does not serve before this moment.
+    pub not_before: BootTime,
+    /// Its addresses may have been in use before.
+    pub was_used: bool,
+}
+
+/// A snapshot of a block for callers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockView {
+    /// The block.
+    pub held: ClaimedBlock,
+    /// Its state.
+    pub state: BlockState,
+    /// How many of its addresses attachments hold.
+    pub residents: u32,
+    /// What the API server has confirmed about it.
+    pub proof: Proof,
+    /// One of its addresses may have been in use since it was claimed.
+    pub was_used: bool,
+}
+
+/// Everything that the node knows of a block. `known` is `None` only during the block's first claim, before its range is known.
+#[derive(Debug)]
+pub(super) struct BlockEntry {
+    pub(super) pool: String,
+    state: BlockState,
+    /// Grows with each transition that revokes unanswered ADDs.
+    epoch: u64,
+    pub(super) known: Option<KnownBlock>,
+}
+
+/// The addresses of a block whose range is known.
+#[derive(Debug)]
+pub(super) struct KnownBlock {
+    pub(super) held: ClaimedBlock,
+    pub(super) allocator: BlockAllocator,
+    pub(super) proof: Proof,
+    pub(super) empty_since: Option<BootTime>,
+    pub(super) was_used: bool,
+}
+
+impl KnownBlock {
+    pub(super) fn new(block: NewBlock) -> KnownBlock {
+        let NewBlock { held, cooling_since, reserved, proof, now, was_used, .. } = block;
+        let allocator = BlockAllocator::new(held.range, &reserved, cooling_since);
+        KnownBlock { held, allocator, proof, empty_since: Some(now), was_used }
+    }
+
+    pub(super) fn offset_of(&self, pair: IpPair) -> Option<u32> {
+        pair.addresses().find_map(|address| self.held.range.offset_of(address))
+    }
+
+    pub(super) fn hold(&mut self, offset: u32) {
+        self.allocator.hold(offset);
+        self.empty_since = None;
+        self.was_used = true;
+    }
+
+    pub(super) fn free(&mut self, offset: u32, now: BootTime) {
+        self.allocator.free(offset, now);
+        if self.allocator.is_empty() {
+            self.empty_since = Some(now);
+        }
+    }
+}
+
+impl BlockEntry {
+    /// A block whose first claim is about to be sent.
+    pub(super) fn claiming(pool: &str, epoch: u64) -> BlockEntry {
+        BlockEntry { pool: pool.to_owned(), state: BlockState::Claiming { doubted: false }, epoch, known: None }
+    }
+
+    /// A block that the node has claimed.
+    pub(super) fn claimed(known: KnownBlock, state: BlockState, epoch: u64) -> BlockEntry {
+        BlockEntry { pool: known.held.pool.clone(), state, epoch, known: Some(known) }
+    }
+
+    pub(super) fn state(&self) -> BlockState {
+        self.state
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub(super) fn residents(&self) -> u32 {
+        self.known.as_ref().map_or(0, |known| known.allocator.held())
+    }
+
+    /// Applies an event. `None`: the block must be forgotten; otherwise whether its state changed.
+    pub(super) fn on(&mut self, event: BlockEvent) -> Option<bool> {
+        match self.state.on(event) {
+            Next::Forgotten => None,
+            Next::Unchanged => Some(false),
+            Next::State(next) => {
+                if next.revokes() {
+                    self.epoch += 1;
+                }
+                if let Some(known) = &mut self.known {
+                    match next {
+                        // Another node may have assigned its addresses before this node owns it again.
+                        BlockState::Lost => known.proof = Proof::AssignmentsUnseen,
+                        BlockState::Doubted { .. } if known.proof != Proof::AssignmentsUnseen => {
+                            known.proof = Proof::None;
+                        }
+                        _ => {}
+                    }
+                }
+                self.state = next;
+                Some(true)
+            }
+        }
+    }
+
+    pub(super) fn view(&self) -> Option<BlockView> {
+        let known = self.known.as_ref()?;
+        Some(BlockView {
+            held: known.held.clone(),
+            state: self.state,
+            residents: known.allocator.held(),
+            proof: known.proof,
+            was_used: known.was_used,
+        })
+    }
+}

@@ -1,0 +1,217 @@
+//! The data behind the lock of [`NodeState`](super::NodeState): blocks and attachments, and how blocks come and go. Pure: time is a
+//! parameter.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bobbin_crds::MAX_COOLDOWN;
+use bobbin_ipam::reserved::Reserved;
+use bobbin_ipam::{AttachmentKey, BootTime, IpPair};
+
+use super::block::{BlockEvent, BlockState, Next};
+use super::block_entry::{BlockEntry, BlockView, CheckpointedBlock, KnownBlock, NewBlock};
+use super::{Attachment, ConflictingAssignment};
+use crate::cluster::freshness::Proof;
+
+/// Blocks and attachments. Invariant: an address is held in its block's allocator exactly while an attachment has it.
+#[derive(Debug, Default)]
+pub(super) struct Inventory {
+    pub(super) blocks: BTreeMap<String, BlockEntry>,
+    pub(super) attachments: HashMap<AttachmentKey, Attachment>,
+    /// Cool-downs of addresses whose block is unknown.
+    pub(super) cooling: HashMap<IpPair, BootTime>,
+    /// What each pool reserves, as last read.
+    reserved: HashMap<String, Reserved>,
+    /// Addresses excluded from allocation, whether their block is known or not.
+    pub(super) conflicts: HashMap<IpPair, ConflictingAssignment>,
+    /// The last epoch that was given out. A block that returns never gets an epoch that it had before.
+    epochs: u64,
+}
+
+impl Inventory {
+    fn next_epoch(&mut self) -> u64 {
+        self.epochs += 1 << 32;
+        self.epochs
+    }
+
+    /// A claim is about to be sent. False: the block is known already, in whatever state.
+    pub(super) fn begin_claim(&mut self, name: &str, pool: &str) -> bool {
+        if self.blocks.contains_key(name) {
+            return false;
+        }
+        let epoch = self.next_epoch();
+        self.blocks.insert(name.to_owned(), BlockEntry::claiming(pool, epoch));
+        true
+    }
+
+    /// The API server confirmed a claim, or says that this node owns an unknown block. False: the block is already in another state.
+    pub(super) fn add_block(&mut self, mut block: NewBlock) -> bool {
+        let claiming = match self.blocks.get(&block.held.name).map(BlockEntry::state) {
+            None => BlockState::Claiming { doubted: false },
+            Some(claiming @ BlockState::Claiming { .. }) => claiming,
+            Some(_) => return false,
+        };
+        let event = BlockEvent::ClaimConfirmed { now: block.now, not_before: block.not_before };
+        let Next::State(state) = claiming.on(event) else { return false };
+        // The pool may have been read after the caller looked it up.
+        if let Some(reserved) = self.reserved.get(&block.held.pool) {
+            block.reserved = reserved.clone();
+        }
+        self.insert(KnownBlock::new(block), state);
+        true
+    }
+
+    /// A block from the checkpoint, after a restart of the agent.
+    pub(super) fn restore_block(&mut self, block: NewBlock, state: BlockState) {
+        self.insert(KnownBlock::new(block), state);
+    }
+
+    fn insert(&mut self, mut known: KnownBlock, state: BlockState) {
+        for attachment in self.attachments.values_mut() {
+            if let Some(offset) = known.offset_of(attachment.pair) {
+                known.hold(offset);
+                attachment.block.clone_from(&known.held.name);
+                attachment.pool.clone_from(&known.held.pool);
+            }
+        }
+        let epoch = self.next_epoch();
+        self.blocks.insert(known.held.name.clone(), BlockEntry::claimed(known, state, epoch));
+        for (pair, since) in std::mem::take(&mut self.cooling) {
+            self.cool_one(pair, since);
+        }
+        for conflict in self.conflicts() {
+            self.exclude(conflict);
+        }
+    }
+
+    /// Applies an event to a block. True: something changed.
+    pub(super) fn on(&mut self, name: &str, event: BlockEvent) -> bool {
+        let Some(block) = self.blocks.get_mut(name) else { return false };
+        if let Some(changed) = block.on(event) {
+            return changed;
+        }
+        let forgotten = self.blocks.remove(name).and_then(|block| block.known);
+        // A released block carries the start of its cool-down in the API object.
+        if event != BlockEvent::Released {
+            self.keep_cooling(forgotten);
+        }
+        true
+    }
+
+    /// Keeps the cool-downs of a forgotten block, in case it returns.
+    fn keep_cooling(&mut self, forgotten: Option<KnownBlock>) {
+        let Some(known) = forgotten else { return };
+        for (offset, since) in known.allocator.resting() {
+            self.cooling.extend(known.held.range.pair(offset).map(|pair| (pair, since)));
+        }
+        let newest = self.cooling.values().max().copied().unwrap_or_default();
+        self.cooling.retain(|_, since| newest.since(*since) < MAX_COOLDOWN);
+    }
+
+    /// [`BlockEvent::Release`], unless an address of the block is in use.
+    pub(super) fn begin_release(&mut self, name: &str) -> bool {
+        self.residents(name) == Some(0) && self.on(name, BlockEvent::Release)
+    }
+
+    /// [`BlockEvent::FoundOwned`] and [`BlockEvent::Release`] in one step, unless an address of the block is in use.
+    pub(super) fn release_doubted(&mut self, name: &str, now: BootTime) -> bool {
+        let Some(BlockState::Doubted { doubts, .. }) = self.blocks.get(name).map(BlockEntry::state) else {
+            return false;
+        };
+        self.residents(name) == Some(0)
+            && self.on(name, BlockEvent::FoundOwned { now, doubts })
+            && self.on(name, BlockEvent::Release)
+    }
+
+    /// [`BlockEvent::FoundFree`], unless an address of the block is in use.
+    pub(super) fn found_free(&mut self, name: &str) -> bool {
+        self.residents(name) == Some(0) && self.on(name, BlockEvent::FoundFree)
+    }
+
+    /// Another node owns the block: it is lost, or forgotten if no attachment here has an address of it.
+    pub(super) fn found_foreign(&mut self, name: &str) -> Vec<Attachment> {
+        self.on(name, BlockEvent::FoundForeign);
+        let residents = self.residents_of(name);
+        if residents.is_empty() {
+            self.on(name, BlockEvent::Vacated);
+        }
+        residents
+    }
+
+    pub(super) fn residents(&self, name: &str) -> Option<u32> {
+        self.blocks.get(name).map(BlockEntry::residents)
+    }
+
+    /// The attachments that have addresses of a block.
+    pub(super) fn residents_of(&self, name: &str) -> Vec<Attachment> {
+        let Some(known) = self.blocks.get(name).and_then(|block| block.known.as_ref()) else { return Vec::new() };
+        self.attachments.values().filter(|attachment| known.offset_of(attachment.pair).is_some()).cloned().collect()
+    }
+
+    /// Cancels the first of these releases that can still be cancelled. False: there was none.
+    pub(super) fn cancel_release(&mut self, names: &[String], now: BootTime, not_before: BootTime) -> bool {
+        names.iter().any(|name| self.on(name, BlockEvent::ReleaseCancelled { now, not_before }))
+    }
+
+    pub(super) fn doubt_all(&mut self) -> bool {
+        let names: Vec<String> = self.blocks.keys().cloned().collect();
+        let mut changed = false;
+        for name in names {
+            changed |= self.on(&name, BlockEvent::Doubt);
+        }
+        changed
+    }
+
+    /// Updates a block from its API object. True: more than the resourceVersion changed.
+    pub(super) fn refresh(&mut self, name: &str, uid: &str, resource_version: &str, deleting: bool) -> bool {
+        let Some(known) = self.blocks.get_mut(name).and_then(|block| block.known.as_mut()) else { return false };
+        let changed = known.held.deleting != deleting || known.held.uid != uid;
+        uid.clone_into(&mut known.held.uid);
+        resource_version.clone_into(&mut known.held.resource_version);
+        known.held.deleting = deleting;
+        changed
+    }
+
+    /// The API server confirmed that this node owns the block. A block whose assignments were never listed needs that list first.
+    pub(super) fn prove(&mut self, name: &str, proof: Proof, assignments_listed: bool) {
+        if let Some(known) = self.blocks.get_mut(name).and_then(|block| block.known.as_mut())
+            && (assignments_listed || known.proof != Proof::AssignmentsUnseen)
+        {
+            known.proof = proof;
+        }
+    }
+
+    /// True: something changed.
+    pub(super) fn set_reserved(&mut self, pool: &str, reserved: &Reserved) -> bool {
+        if self.reserved.get(pool) == Some(reserved) {
+            return false;
+        }
+        self.reserved.insert(pool.to_owned(), reserved.clone());
+        for known in self.blocks.values_mut().filter_map(|block| block.known.as_mut()) {
+            if known.held.pool == pool {
+                known.allocator.set_reserved(reserved);
+            }
+        }
+        true
+    }
+
+    pub(super) fn views(&self) -> Vec<BlockView> {
+        self.blocks.values().filter_map(BlockEntry::view).collect()
+    }
+
+    /// The blocks as the checkpoint must have them before these transitions are applied.
+    pub(super) fn checkpoint_with(&self, promotions: &[(String, BlockEvent)]) -> Vec<CheckpointedBlock> {
+        let state = |view: &BlockView| {
+            let mut of_this = promotions.iter().filter(|(name, _)| *name == view.held.name);
+            of_this.try_fold(view.state, |state, (_, event)| match state.on(*event) {
+                Next::State(next) => Some(next),
+                Next::Unchanged => Some(state),
+                Next::Forgotten => None,
+            })
+        };
+        let saved = |view: BlockView| {
+            let assignments_listed = view.proof != Proof::AssignmentsUnseen;
+            Some(CheckpointedBlock { state: state(&view)?, block: view.held, assignments_listed })
+        };
+        self.views().into_iter().filter_map(saved).collect()
+    }
+}

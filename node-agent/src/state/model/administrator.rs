@@ -1,0 +1,50 @@
+//! What the operator and administrators do to blocks and nodes.
+
+use super::*;
+
+impl World {
+    pub(super) fn remove_finalizer(&mut self, block: usize) {
+        let assigned = self.api.assignments.keys().any(|pair| block_of(*pair) == block);
+        if let Some(stored) = self.api.blocks.get_mut(&block).filter(|stored| stored.owner.is_none() && !assigned) {
+            stored.finalizer = false;
+        }
+    }
+
+    pub(super) fn delete_node(&mut self, node: usize) {
+        // The machine is off: no pod runs, and its agent starts with a new boot.
+        let uid = self.nodes[node].uid + 1;
+        self.api.assignments.retain(|_, (owner, _)| *owner != node);
+        for stored in
+            self.api.blocks.values_mut().filter(|stored| matches!(stored.owner, Some((owner, _)) if owner == node))
+        {
+            *stored = Stored::default();
+        }
+        self.nodes[node] = Node {
+            agent: NodeState::new(),
+            checkpoint: Vec::new(),
+            uid,
+            pods: BTreeMap::new(),
+            unanswered: BTreeSet::new(),
+            reported: BTreeSet::new(),
+        };
+    }
+
+    pub(super) fn carve_again(&mut self) {
+        for block in 0..BLOCKS {
+            let missing = self.api.blocks[&block].deleted;
+            let assigned: BTreeSet<usize> = self
+                .api
+                .assignments
+                .iter()
+                .filter(|(pair, _)| block_of(**pair) == block)
+                .map(|(_, (node, _))| *node)
+                .collect();
+            // With assignments of one node the block is carved for that node, with assignments of several not at all.
+            let owner = assigned.iter().next().map(|node| (*node, self.nodes[*node].uid));
+            if missing && assigned.len() < 2 {
+                let finalizer = owner.is_some();
+                *self.api.blocks.get_mut(&block).unwrap() = Stored { owner, finalizer, deleted: false };
+            }
+        }
+    }
+}
