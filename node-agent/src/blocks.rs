@@ -114,7 +114,7 @@ impl BlockReconciler {
 
     /// Reconciles one block until its state needs no more work.
     async fn reconcile_block(self, name: String) {
-        let beat = self.0.context.progress.register("block reconcile", STEP_PROGRESS_DEADLINE);
+        let beat = self.0.context.progress.register("block", STEP_PROGRESS_DEADLINE);
         let mut failures = 0;
         let mut changed = self.0.context.node_state.changed();
         while let Some(state) = self.0.context.node_state.block_state(&name).filter(|state| needs_work(*state)) {

@@ -4,6 +4,7 @@
 //! The cache never decides who owns a block or an address.
 
 pub(crate) mod freshness;
+mod lookup;
 mod objects;
 pub(crate) mod own_objects;
 pub(crate) mod pool_selection;
@@ -15,22 +16,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_api_client::{Clients, Lenient, ReadError, UnreadableObjects, WatchAge};
+use bobbin_api_client::{Clients, Lenient, UnreadableObjects, WatchAge};
 use bobbin_crds::AddressPool;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::core::PartialObjectMeta;
-use kube::{Api, Resource};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::cluster::freshness::FreshnessTracker;
+pub use lookup::PodLookup;
 pub use objects::{NamespaceInfo, NodeInfo, PodInfo};
-
-/// How long the fetch of an object that the watch has not shown may take.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
-/// The same while the watch does not work: an agent that has just started answers within 1 s, with or without an API server.
-const FETCH_TIMEOUT_WATCH_DOWN: Duration = Duration::from_millis(400);
 
 /// The kinds that the cache watches, beside this node's own objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,17 +37,6 @@ pub enum CachedKind {
 }
 
 const CACHED_KINDS: usize = 3;
-
-/// The result of looking up a pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PodLookup {
-    /// The pod with that UID.
-    Known(PodInfo),
-    /// The pod is gone: the API server has no such pod, or one with another UID.
-    NotSeen,
-    /// Neither the watch nor the API server answered in time.
-    Unreachable,
-}
 
 /// What an update of the own Node changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -138,42 +120,6 @@ impl ClusterCache {
         tokio::join!(watches::run(self, &clients), snapshot::save_on_change(self));
     }
 
-    /// The pod with that UID: from the watch, after up to `wait` for it while the watch works, else by one fetch.
-    ///
-    /// Without a UID the pod is fetched, since the watch may still show an earlier pod of that name.
-    pub async fn pod(&self, namespace: &str, name: &str, uid: &str, wait: Duration) -> PodLookup {
-        let mut changed = self.0.pods_changed.subscribe();
-        let until = Instant::now() + wait;
-        while !uid.is_empty() {
-            if let Some(pod) = self.cached_pod(namespace, name, uid) {
-                return PodLookup::Known(pod);
-            }
-            if !self.watch_healthy(CachedKind::Pods) {
-                break;
-            }
-            if !changed_before(&mut changed, until).await {
-                break;
-            }
-        }
-        self.fetch_pod(namespace, name, uid).await
-    }
-
-    async fn fetch_pod(&self, namespace: &str, name: &str, uid: &str) -> PodLookup {
-        let Some(clients) = &self.0.clients else { return PodLookup::Unreachable };
-        let api: Api<Lenient<PartialObjectMeta<Pod>>> = Api::namespaced(clients.requests.clone(), namespace);
-        match bobbin_api_client::read(self.fetch_timeout(CachedKind::Pods), api.get(name)).await {
-            Ok(pod) => {
-                let objects = PodInfo::of(pod.meta());
-                if uid.is_empty() || objects.is(uid) { PodLookup::Known(objects) } else { PodLookup::NotSeen }
-            }
-            Err(ReadError::NotFound) => PodLookup::NotSeen,
-            Err(error) => {
-                tracing::debug!(namespace, name, %error, "the pod could not be fetched");
-                PodLookup::Unreachable
-            }
-        }
-    }
-
     /// The pod as the watch shows it, if it has that UID. A mirror pod has the UID that kubelet uses.
     pub fn cached_pod(&self, namespace: &str, name: &str, uid: &str) -> Option<PodInfo> {
         let key = (namespace.to_owned(), name.to_owned());
@@ -193,44 +139,6 @@ impl ClusterCache {
     /// The pool, as last seen.
     pub fn pool(&self, name: &str) -> Option<Arc<AddressPool>> {
         self.objects().pools.get(name).cloned()
-    }
-
-    /// The namespace: from the cache, after up to `wait` for the watch, else by one fetch.
-    ///
-    /// # Errors
-    /// The API server did not answer in time. `Ok(None)`: there is no such namespace.
-    pub async fn namespace_or_fetch(&self, name: &str, wait: Duration) -> Result<Option<NamespaceInfo>, ReadError> {
-        let until = Instant::now() + wait;
-        let mut changed = self.0.changed.subscribe();
-        loop {
-            if let Some(namespace) = self.namespace(name) {
-                return Ok(Some(namespace));
-            }
-            if !self.watch_healthy(CachedKind::Namespaces) || !changed_before(&mut changed, until).await {
-                break;
-            }
-        }
-        let Some(clients) = &self.0.clients else { return Ok(None) };
-        let api: Api<Lenient<PartialObjectMeta<Namespace>>> = Api::all(clients.requests.clone());
-        match bobbin_api_client::read(self.fetch_timeout(CachedKind::Namespaces), api.get(name)).await {
-            Ok(namespace) => Ok(Some(NamespaceInfo::of(namespace.meta()))),
-            Err(ReadError::NotFound) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Waits up to `wait` until the pools were listed once or a snapshot had some. False: neither.
-    pub async fn wait_for_pools(&self, wait: Duration) -> bool {
-        let until = Instant::now() + wait;
-        let mut changed = self.0.changed.subscribe();
-        loop {
-            if self.has_synced(CachedKind::Pools) || !self.objects().pools.is_empty() {
-                return true;
-            }
-            if !changed_before(&mut changed, until).await {
-                return false;
-            }
-        }
     }
 
     /// Takes in all pools from a consistent list. A pool that can't be decoded keeps its last readable version.
@@ -358,10 +266,6 @@ impl ClusterCache {
         self.objects().watch_ages[kind as usize].as_ref().is_some_and(is_healthy)
     }
 
-    fn fetch_timeout(&self, kind: CachedKind) -> Duration {
-        if self.watch_healthy(kind) { FETCH_TIMEOUT } else { FETCH_TIMEOUT_WATCH_DOWN }
-    }
-
     fn objects(&self) -> MutexGuard<'_, CachedObjects> {
         self.0.objects.lock()
     }
@@ -372,11 +276,6 @@ impl ClusterCache {
         }
         self.0.changed.send_modify(|count| *count += 1);
     }
-}
-
-/// Waits for a change until then; whether there was one.
-async fn changed_before(changed: &mut watch::Receiver<u64>, until: Instant) -> bool {
-    matches!(tokio::time::timeout_at(until, changed.changed()).await, Ok(Ok(())))
 }
 
 /// Whether the watch has listed once and does not fail.

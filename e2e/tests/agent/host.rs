@@ -63,7 +63,7 @@ pub async fn other_node(node: &mut LoneNode) -> Result<()> {
     let set_aside = node.run_dir().join("other-node-n0-1");
     ensure!(set_aside.join("agent.json").exists() && set_aside.join("attachments").exists(), "nothing was set aside");
     let log = node.agent_log();
-    ensure!(log.contains("holds the checkpoint of node n0, but this agent serves node n1"), "{log}");
+    ensure!(log.contains("has the checkpoint of node n0, but this agent serves node n1"), "{log}");
     let pods = add_pods(node, 1)?;
     end(node, pods).await?;
     Ok(fs::remove_dir_all(set_aside)?)

@@ -183,7 +183,7 @@ pub async fn leaving(node: &mut LoneNode) -> Result<()> {
     let said = |log: &str| -> (bool, bool) {
         let new = log.get(before..).unwrap_or_default();
         let waits =
-            new.lines().any(|line| line.contains("leaving node n1") && line.contains("wait") && line.contains("block"));
+            new.lines().any(|line| line.contains("uninstalling from node n1") && line.contains("wait") && line.contains("block"));
         (new.contains("Bobbin was removed from node"), waits)
     };
     until("leaving says that it waits for blocks, or that the node is clean", PATIENCE * 3, || async {

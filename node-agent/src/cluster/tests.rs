@@ -1,5 +1,7 @@
 //! The cache without an API server: pod identity, and what a restart knows.
 
+use std::time::Duration;
+
 use bobbin_api_client::SlimNode;
 use bobbin_crds::AddressPoolSpec;
 use kube::core::ObjectMeta;

@@ -1,0 +1,113 @@
+//! Looks up pods, namespaces and pools for an ADD: in the cache, after a short wait for the watch, else by one fetch with a deadline.
+
+use std::time::Duration;
+
+use bobbin_api_client::{Lenient, ReadError};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::core::PartialObjectMeta;
+use kube::{Api, Resource};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::{CachedKind, ClusterCache, NamespaceInfo, PodInfo};
+
+/// How long the fetch of an object that the watch has not shown may take.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
+/// The same while the watch does not work: an agent that has just started answers within 1 s, with or without an API server.
+const FETCH_TIMEOUT_WATCH_DOWN: Duration = Duration::from_millis(400);
+
+/// The result of looking up a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PodLookup {
+    /// The pod with that UID.
+    Known(PodInfo),
+    /// The pod is gone: the API server has no such pod, or one with another UID.
+    NotSeen,
+    /// Neither the watch nor the API server answered in time.
+    Unreachable,
+}
+
+impl ClusterCache {
+    /// The pod with that UID: from the watch, after up to `wait` for it while the watch works, else by one fetch.
+    ///
+    /// Without a UID the pod is fetched, since the watch may still show an earlier pod of that name.
+    pub async fn pod(&self, namespace: &str, name: &str, uid: &str, wait: Duration) -> PodLookup {
+        let mut changed = self.0.pods_changed.subscribe();
+        let until = Instant::now() + wait;
+        while !uid.is_empty() {
+            if let Some(pod) = self.cached_pod(namespace, name, uid) {
+                return PodLookup::Known(pod);
+            }
+            if !self.watch_healthy(CachedKind::Pods) {
+                break;
+            }
+            if !changed_before(&mut changed, until).await {
+                break;
+            }
+        }
+        self.fetch_pod(namespace, name, uid).await
+    }
+
+    async fn fetch_pod(&self, namespace: &str, name: &str, uid: &str) -> PodLookup {
+        let Some(clients) = &self.0.clients else { return PodLookup::Unreachable };
+        let api: Api<Lenient<PartialObjectMeta<Pod>>> = Api::namespaced(clients.requests.clone(), namespace);
+        match bobbin_api_client::read(self.fetch_timeout(CachedKind::Pods), api.get(name)).await {
+            Ok(pod) => {
+                let pod = PodInfo::of(pod.meta());
+                if uid.is_empty() || pod.is(uid) { PodLookup::Known(pod) } else { PodLookup::NotSeen }
+            }
+            Err(ReadError::NotFound) => PodLookup::NotSeen,
+            Err(error) => {
+                tracing::debug!(namespace, name, %error, "the pod could not be fetched");
+                PodLookup::Unreachable
+            }
+        }
+    }
+
+    /// The namespace: from the cache, after up to `wait` for the watch, else by one fetch.
+    ///
+    /// # Errors
+    /// The API server did not answer in time. `Ok(None)`: there is no such namespace.
+    pub async fn namespace_or_fetch(&self, name: &str, wait: Duration) -> Result<Option<NamespaceInfo>, ReadError> {
+        let until = Instant::now() + wait;
+        let mut changed = self.0.changed.subscribe();
+        loop {
+            if let Some(namespace) = self.namespace(name) {
+                return Ok(Some(namespace));
+            }
+            if !self.watch_healthy(CachedKind::Namespaces) || !changed_before(&mut changed, until).await {
+                break;
+            }
+        }
+        let Some(clients) = &self.0.clients else { return Ok(None) };
+        let api: Api<Lenient<PartialObjectMeta<Namespace>>> = Api::all(clients.requests.clone());
+        match bobbin_api_client::read(self.fetch_timeout(CachedKind::Namespaces), api.get(name)).await {
+            Ok(namespace) => Ok(Some(NamespaceInfo::of(namespace.meta()))),
+            Err(ReadError::NotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits up to `wait` until the pools were listed once or a snapshot had some. False: neither.
+    pub async fn wait_for_pools(&self, wait: Duration) -> bool {
+        let until = Instant::now() + wait;
+        let mut changed = self.0.changed.subscribe();
+        loop {
+            if self.has_synced(CachedKind::Pools) || !self.objects().pools.is_empty() {
+                return true;
+            }
+            if !changed_before(&mut changed, until).await {
+                return false;
+            }
+        }
+    }
+
+    fn fetch_timeout(&self, kind: CachedKind) -> Duration {
+        if self.watch_healthy(kind) { FETCH_TIMEOUT } else { FETCH_TIMEOUT_WATCH_DOWN }
+    }
+}
+
+/// Waits for a change until then; whether there was one.
+async fn changed_before(changed: &mut watch::Receiver<u64>, until: Instant) -> bool {
+    matches!(tokio::time::timeout_at(until, changed.changed()).await, Ok(Ok(())))
+}
