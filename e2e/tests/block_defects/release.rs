@@ -182,8 +182,9 @@ pub async fn leaving(node: &mut LoneNode) -> Result<()> {
     node.start_agent_only()?;
     let said = |log: &str| -> (bool, bool) {
         let new = log.get(before..).unwrap_or_default();
-        let waits =
-            new.lines().any(|line| line.contains("uninstalling from node n1") && line.contains("wait") && line.contains("block"));
+        let waits = new
+            .lines()
+            .any(|line| line.contains("uninstalling from node n1") && line.contains("wait") && line.contains("block"));
         (new.contains("Bobbin was removed from node"), waits)
     };
     until("leaving says that it waits for blocks, or that the node is clean", PATIENCE * 3, || async {
