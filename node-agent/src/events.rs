@@ -1,4 +1,4 @@
-//! Kubernetes Events on the pod, the pool or the node, with the sentence that the log or the CNI error has.
+//! Kubernetes Events about pods, pools and the node, with the message of the log or the CNI error.
 
 use bobbin_api_client::EventPublisher;
 use bobbin_crds::AddressPool;
@@ -29,7 +29,7 @@ impl Events {
         Events { publisher, node_events }
     }
 
-    /// Something is wrong for a pod.
+    /// Publishes a warning about a pod.
     pub fn pod_warning(&self, pod: &PodRef, reason: &'static str, sentence: &str) {
         if pod.name.is_empty() {
             return;
@@ -45,17 +45,17 @@ impl Events {
         self.publisher.publish(event(EventType::Warning, reason, sentence), object);
     }
 
-    /// Something is wrong with a pool, as this node sees it.
+    /// Publishes a warning about a pool, as this node sees it.
     pub fn pool_warning(&self, pool: &AddressPool, reason: &'static str, sentence: &str) {
         self.publisher.publish(event(EventType::Warning, reason, sentence), pool.object_ref(&()));
     }
 
-    /// Something is wrong with this node.
+    /// Publishes a warning about this node.
     pub fn node_warning(&self, reason: &'static str, sentence: &str) {
         self.queue_on_node(event(EventType::Warning, reason, sentence));
     }
 
-    /// Something happened on this node that is worth knowing.
+    /// Publishes a notice about this node.
     pub fn node_note(&self, reason: &'static str, sentence: &str) {
         self.queue_on_node(event(EventType::Normal, reason, sentence));
     }

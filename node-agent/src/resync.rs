@@ -77,6 +77,17 @@ pub struct Resynced {
     pub blocks: bool,
 }
 
+/// Why a pass failed.
+#[derive(Debug, thiserror::Error)]
+enum PassError {
+    /// A read failed.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Without the own Node nothing can be compared.
+    #[error("the agent's own Node does not exist or can't be decoded")]
+    NodeUnknown,
+}
+
 /// What one pass leaves to the next.
 struct PassHistory {
     /// Whether the pods of orphaned assignments are gone.
@@ -103,7 +114,7 @@ impl Resync {
                     next
                 }
                 Err(error) => {
-                    if let ReadError::Unreachable(why) = &error {
+                    if let PassError::Read(ReadError::Unreachable(why)) = &error {
                         self.freshness.observe_call(Some(why), boot_time());
                     }
                     tracing::debug!(%error, "a comparison with the API server failed; it is repeated");
@@ -130,7 +141,7 @@ impl Resync {
         history: &mut PassHistory,
         generation: u64,
         progress: &watch::Sender<Resynced>,
-    ) -> Result<Duration, ReadError> {
+    ) -> Result<Duration, PassError> {
         let now = Instant::now();
         // Between one half and one and a half of the interval, so that the nodes of a cluster spread out.
         let interval = self.times.resync(self.interval);
@@ -181,7 +192,7 @@ impl Resync {
     }
 
     /// Reads the own Node consistently.
-    async fn compare_node(&self) -> Result<(), ReadError> {
+    async fn compare_node(&self) -> Result<(), PassError> {
         // Not needed while the watch is alive.
         let silence = self.freshness.silence(boot_time())[WatchedKind::Node as usize];
         if self.cluster.node().is_some() && silence.is_some_and(|silence| silence < self.times.silence()) {
@@ -196,10 +207,10 @@ impl Resync {
                 Ok(node) => match NodeInfo::of(&node) {
                     Ok(node) => Some(node),
                     // It exists, but can't be decoded: keep the last known Node.
-                    Err(_) => return if self.cluster.node().is_some() { Ok(()) } else { Err(ReadError::NotFound) },
+                    Err(_) => return if self.cluster.node().is_some() { Ok(()) } else { Err(PassError::NodeUnknown) },
                 },
                 Err(ReadError::NotFound) => None,
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             };
         self.freshness.answered(boot_time());
         self.freshness.list_answered(WatchedKind::Node, start);
@@ -212,6 +223,6 @@ impl Resync {
             node,
             Some(reports),
         );
-        if absent && self.cluster.node().is_none() { Err(ReadError::NotFound) } else { Ok(()) }
+        if absent && self.cluster.node().is_none() { Err(PassError::NodeUnknown) } else { Ok(()) }
     }
 }

@@ -171,7 +171,7 @@ pub async fn emptied(node: &mut SingleNode) -> Result<()> {
         json!({"subnets": [{"ipv4": "10.80.4.0/31"}], "blockSizeBits": 1, "cooldownSeconds": 0, "draining": true});
     node.apply_pool_only("emptied", draining).await?;
     wait_until("a warning says what the release waits for", WAIT_TIMEOUT, || async {
-        let warnings = node.warnings("RecordsWithoutAttachment").await?;
+        let warnings = node.warnings("OrphanedAssignment").await?;
         let said =
             warnings.iter().any(|one| one.contains("block emptied-0 is not released") && one.contains("emptied-1"));
         Ok(check(said, || format!("{warnings:?}")))

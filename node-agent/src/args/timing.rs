@@ -24,7 +24,7 @@ impl Times {
     }
 
     /// How long a watch of own blocks or own Node proves ownership without an event or a bookmark. The API server sends a bookmark
-    /// about once a minute, but not always for a kind in which nothing changes, so silence alone is no sign of trouble.
+    /// about once a minute. It may send none for a kind in which nothing changes, so silence alone is no sign of trouble.
     pub fn silence(self) -> Duration {
         self.scaled(90)
     }
@@ -34,8 +34,7 @@ impl Times {
         self.scaled(10)
     }
 
-    /// How long a block that was claimed right after an outage stays out of service, so that nodes with pods in it can claim it
-    /// first.
+    /// How long a block that was claimed right after an outage stays out of service. Nodes with pods in it can claim it meanwhile.
     pub fn quiet_after_outage(self) -> Duration {
         self.scaled(15)
     }

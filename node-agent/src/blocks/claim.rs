@@ -48,6 +48,31 @@ pub enum ClaimError {
         /// Why.
         why: String,
     },
+    /// The API server refused the claim of a block.
+    #[error("the API server refuses node {node} block {block} of pool {pool:?}: {why}")]
+    Refused {
+        /// The pool.
+        pool: String,
+        /// The node.
+        node: String,
+        /// The block.
+        block: String,
+        /// What the API server said.
+        why: String,
+    },
+    /// The block was claimed, but it can't be used.
+    #[error("node {node} can't use a claimed block of pool {pool:?}: {why}")]
+    UnusableBlock {
+        /// The pool.
+        pool: String,
+        /// The node.
+        node: String,
+        /// Why.
+        why: String,
+    },
+    /// The agent has not read the node's own blocks since it started; until then it claims none.
+    #[error("can't claim a block of pool {0:?}: the agent has not read the node's own blocks since it started")]
+    OwnBlocksUnread(String),
     /// `maxBlocksPerNode` is reached.
     #[error("node {node} has reached maxBlocksPerNode ({most}) of pool {pool:?}")]
     Limit {
@@ -212,8 +237,7 @@ impl Claims {
         let refuse =
             |why: &str| ClaimError::NotReady { pool: pool.to_owned(), node: name.clone(), why: why.to_owned() };
         if !self.0.cluster.own_blocks_known() {
-            let why = "the agent has not read the node's own blocks since it started".to_owned();
-            return Err(ClaimError::Unreachable { pool: pool.to_owned(), why });
+            return Err(ClaimError::OwnBlocksUnread(pool.to_owned()));
         }
         if self.0.cluster.node_is_gone() {
             return Err(refuse("the Node was deleted or is out of service"));

@@ -1,7 +1,7 @@
 //! Tracks how fresh the API server's answers are: which blocks are proven, outages, and answers from an older snapshot.
 //!
-//! A block is proven if the API server confirmed it after the last invalidation, and the watches of own Node and own blocks were active
-//! lately. An ADD from a proven block does not wait for its assignment. Pure but for its lock.
+//! A block is proven if the API server confirmed it after the last invalidation, and both watches of own objects were active lately. An
+//! ADD from a proven block does not wait for its assignment. Pure but for its lock.
 
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ pub enum Proof {
     None,
     /// The block is this node's, but other nodes may have assignments in it, which must be listed first.
     ///
-    /// It had its finalizer when it was claimed, was claimed in the quiet time or back, was lost for a while, or was found by the
-    /// resync.
+    /// It still had its finalizer when it was claimed, was claimed in the quiet time, or was claimed back. Or it was lost for a
+    /// while, or the resync found it.
     AssignmentsUnseen,
     /// The API server confirmed in this epoch that the block is this node's.
     Confirmed(Epoch),

@@ -1,7 +1,7 @@
 //! The watches of pods, pools and namespaces that fill the cache. They never end, whatever the API server answers.
 //!
-//! kube's `reflector::Store` is not used: it keeps whole objects, and has neither the newly scheduled pods, nor the last readable version
-//! of a pool that can't be decoded, nor the objects of the snapshot before the first list.
+//! kube's `reflector::Store` is not used, because it keeps whole objects and starts empty. It also lacks the newly scheduled pods and the
+//! last readable version of a pool that can't be decoded.
 
 use std::fmt::Debug;
 use std::sync::Arc;

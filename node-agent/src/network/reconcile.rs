@@ -36,7 +36,7 @@ pub async fn run(agent: Arc<Agent>, direct: Option<DirectRoutes>, resynced: watc
     let mut changes = agent.network.changes();
     let mut state = PassState::default();
     let mut routes = direct.as_ref().map(DirectRoutes::changed);
-    let beat = agent.watchdog.register("repair", PASS_TIMEOUT * 4);
+    let beat = agent.watchdog.register("network reconcile", PASS_TIMEOUT * 4);
     loop {
         beat.beat();
         changes.mark_unchanged();

@@ -4,7 +4,7 @@
 use bobbin_api_client::{Outcome, ReadError, Refusal};
 use bobbin_datapath::boot_time;
 
-use super::Resync;
+use super::{PassError, Resync};
 use crate::assignments::list_assignments_in_block;
 use crate::blocks::RECREATE_TIMEOUT;
 use crate::blocks::read::{BlockInfo, Owner};
@@ -14,8 +14,8 @@ use crate::state::{BlockEvent, BlockState, BlockView};
 
 impl Resync {
     /// Compares the node's blocks with a list. Returns when the list was started.
-    pub(super) async fn compare_blocks(&self) -> Result<ReadStart, ReadError> {
-        let Some(node) = self.cluster.node() else { return Err(ReadError::NotFound) };
+    pub(super) async fn compare_blocks(&self) -> Result<ReadStart, PassError> {
+        let Some(node) = self.cluster.node() else { return Err(PassError::NodeUnknown) };
         let (mut start, floor) = (self.freshness.begin_read(boot_time()), self.freshness.version(WatchedKind::Blocks));
         let own = self.block_api().list_own(&node.name).await?;
         self.freshness.answered(boot_time());

@@ -160,7 +160,8 @@ fn last_contact(previous: &Previous, boot_id: &str) -> Option<BootTime> {
 
 /// Whether the checkpoint's blocks may serve before the API server has confirmed them.
 ///
-/// True if no agent ran for so short a time that nobody can have reclaimed them, and the checkpoint is of the Node that was last seen.
+/// True if the time without an agent was so short that nobody can have reclaimed them. The checkpoint must also be of the Node that was
+/// last seen.
 fn is_trusted(previous: &Previous, cluster: &ClusterCache, boot_id: &str, times: Times) -> bool {
     let Previous::SameNode(identity) = previous else { return false };
     let same_node = cluster.node().is_some_and(|node| identity.node_uid.as_deref() == Some(&node.uid));

@@ -126,10 +126,11 @@ impl Claims {
                 Ok(AttemptResult::Taken)
             }
             Outcome::Refused(Refusal::NotFound) => Ok(AttemptResult::Gone),
-            Outcome::Refused(refusal) => Err(ClaimError::NotReady {
+            Outcome::Refused(refusal) => Err(ClaimError::Refused {
                 pool: pool.clone(),
                 node: attempt.node.name.clone(),
-                why: format!("block {}: {refusal}", attempt.block),
+                block: attempt.block.to_owned(),
+                why: refusal.to_string(),
             }),
             Outcome::Unknown(why) => {
                 self.0.freshness.observe_call(Some(&why), boot_time());
@@ -153,7 +154,7 @@ impl Claims {
         let added = self.add_owned(block, attempt.had_finalizer, Some(attempt.pool), attempt.start, true);
         let held = added.map_err(|why| {
             self.0.node_state.on(attempt.block, BlockEvent::ClaimFailed);
-            ClaimError::NotReady { pool: attempt.pool.name_any(), node: attempt.node.name.clone(), why }
+            ClaimError::UnusableBlock { pool: attempt.pool.name_any(), node: attempt.node.name.clone(), why }
         })?;
         // The Node may have been replaced meanwhile.
         if self.0.cluster.node().is_none_or(|node| block.owner(&node) != Owner::ThisNode) {

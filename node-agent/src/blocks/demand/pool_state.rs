@@ -98,21 +98,22 @@ impl PoolState {
         self.outcome_unknown = false;
         self.unnotified = false;
         self.attempts.send_modify(|count| *count += 1);
-        let cap = match error.as_deref() {
-            None => {
-                self.failures = 0;
-                self.not_before = None;
-                self.last_error = None;
-                return;
-            }
-            // The status shows when to try again. A claim now and then covers a status that is out of date.
-            Some(ClaimError::PoolFull(_) | ClaimError::OnlyCooling(_)) => Duration::from_secs(20),
-            Some(ClaimError::Contended(_)) => Duration::from_secs(1),
-            Some(ClaimError::Unreachable { .. } | ClaimError::NotInService { .. }) if self.waiting > 0 => {
-                Duration::from_secs(3)
-            }
-            Some(_) => Duration::from_secs(30),
-        };
+        let cap =
+            match error.as_deref() {
+                None => {
+                    self.failures = 0;
+                    self.not_before = None;
+                    self.last_error = None;
+                    return;
+                }
+                // The status shows when to try again. A claim now and then covers a status that is out of date.
+                Some(ClaimError::PoolFull(_) | ClaimError::OnlyCooling(_)) => Duration::from_secs(20),
+                Some(ClaimError::Contended(_)) => Duration::from_secs(1),
+                Some(
+                    ClaimError::Unreachable { .. } | ClaimError::OwnBlocksUnread(_) | ClaimError::NotInService { .. },
+                ) if self.waiting > 0 => Duration::from_secs(3),
+                Some(_) => Duration::from_secs(30),
+            };
         self.not_before = Some(now + backoff(self.failures, Duration::from_millis(200), cap));
         self.failures = self.failures.saturating_add(1);
         self.last_error = error;

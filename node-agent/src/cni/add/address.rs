@@ -163,7 +163,7 @@ fn sentence(agent: &Agent, pool: &str, trouble: Option<&ClaimError>) -> String {
         Some(ClaimError::Limit { .. }) => {
             "raise the pool's maxBlocksPerNode, or delete pods of this node that use it".to_owned()
         }
-        Some(ClaimError::NotReady { .. }) => {
+        Some(ClaimError::NotReady { .. } | ClaimError::Refused { .. } | ClaimError::UnusableBlock { .. }) => {
             format!("see kubectl get addresspool {pool} -o yaml, and kubectl describe node {node}")
         }
         _ => "see the agent's log on this node, and whether the API server answers".to_owned(),

@@ -64,6 +64,6 @@ fn report(agent: &Agent, done: &InstallReport, reported: &mut ReportedProblems) 
         agent.events.node_warning(problem.reason, &problem.sentence);
     }
     for problem in changes.resolved {
-        tracing::info!("solved: {}", problem.sentence);
+        tracing::info!("resolved: {}", problem.sentence);
     }
 }
