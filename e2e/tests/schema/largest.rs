@@ -87,12 +87,12 @@ pub fn tests(server: &Server) -> Vec<Trial> {
         ),
         server.test("refused: the largest list of wrong reserved entries, with its sentence", |server| async move {
             let answer = server.create(&wrong_reserved).await;
-            refused_among_others(answer, "ffff/124 has bits set behind its prefix").map(drop)
+            refused_among_others(answer, "ffff/124 has host bits set").map(drop)
         }),
         server.refuses(
             "the largest list of overlapping subnets, with its sentence",
             doubled,
-            "subnets[1] overlaps an entry before it",
+            "subnets[1] overlaps an earlier entry",
         ),
     ]
 }
