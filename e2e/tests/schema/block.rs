@@ -64,7 +64,7 @@ fn ranges(suite: &Suite<ApiServer>) -> Vec<Trial> {
         suite.refuses(
             "a block named after another pool",
             block("r6-7", json!({"poolName": "other", "index": 7, "ipv4": "10.1.0.0/27"})),
-            "the name of a block is its poolName, a dash and its index",
+            "the name of a block must be its poolName, a dash and its index",
         ),
         suite.refuses(
             "a negative index",
@@ -193,6 +193,6 @@ fn stays_though_the_name_is_wrong_too(suite: &Suite<ApiServer>, field: &'static 
         server.create(&block).await?;
         let answer = server.replace(&with(block.clone(), &[(field, value)])).await;
         server.delete(&block).await?;
-        refused_among_others(answer, "poolName, index, ipv4 and ipv6 of a block can't be changed").map(drop)
+        refused_among_others(answer, "poolName, index, ipv4 and ipv6 of a block are immutable").map(drop)
     })
 }

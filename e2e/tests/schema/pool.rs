@@ -54,10 +54,10 @@ fn subnets(suite: &Suite<ApiServer>) -> Vec<Trial> {
         suite.refuses("an IPv6 subnet with stray host bits", subnets("s16", v6(&["fd00::1:5/112"])), "fd00::1:5/112 has host bits set: write the first address of the subnet, or a longer prefix"),
         suite.refuses("an IPv4 subnet wider than /8", subnets("s17", v4(&["10.0.0.0/7"])), "10.0.0.0/7 is too large: write a subnet of /8 to /32"),
         suite.refuses("a loopback subnet", subnets("s21", v4(&["127.0.0.0/24"])), "127.0.0.0/24 has addresses that no pod can use (loopback, multicast, link-local or unspecified): write a unicast subnet like 10.64.0.0/16"),
-        suite.refuses("a multicast subnet", subnets("s22", v4(&["224.0.0.0/24"])), "224.0.0.0/24 is of addresses that no pod can have"),
-        suite.refuses("a subnet of unspecified addresses", subnets("s23", v4(&["0.0.0.0/8"])), "0.0.0.0/8 is of addresses that no pod can have"),
-        suite.refuses("a link-local IPv6 subnet", subnets("s24", v6(&["fe80::/120"])), "fe80::/120 is of addresses that no pod can have"),
-        suite.refuses("a multicast IPv6 subnet", subnets("s25", v6(&["ff02::/120"])), "ff02::/120 is of addresses that no pod can have"),
+        suite.refuses("a multicast subnet", subnets("s22", v4(&["224.0.0.0/24"])), "224.0.0.0/24 has addresses that no pod can use"),
+        suite.refuses("a subnet of unspecified addresses", subnets("s23", v4(&["0.0.0.0/8"])), "0.0.0.0/8 has addresses that no pod can use"),
+        suite.refuses("a link-local IPv6 subnet", subnets("s24", v6(&["fe80::/120"])), "fe80::/120 has addresses that no pod can use"),
+        suite.refuses("a multicast IPv6 subnet", subnets("s25", v6(&["ff02::/120"])), "ff02::/120 has addresses that no pod can use"),
         suite.refuses("an IPv6 subnet wider than /32", subnets("s18", v6(&["fd00::/31"])), "fd00::/31 is too large: write a subnet of /32 to /128"),
         suite.refuses(
             "families of one entry that differ in size",
@@ -67,7 +67,7 @@ fn subnets(suite: &Suite<ApiServer>) -> Vec<Trial> {
         suite.refuses(
             "entries that differ in their families",
             subnets("s21", json!([{"ipv4": "10.1.0.0/16"}, {"ipv4": "10.2.0.0/16", "ipv6": "fd00::/112"}])),
-            "entries of subnets differ in their families: give every entry ipv4, or every entry ipv6, or every entry both",
+            "entries of subnets differ in their families, but all pods of a pool get the same families",
         ),
         suite.accepts("subnets that touch", subnets("s22", v4(&["10.1.0.0/24", "10.1.1.0/24"]))),
         suite.refuses(
@@ -75,13 +75,13 @@ fn subnets(suite: &Suite<ApiServer>) -> Vec<Trial> {
             subnets("s23", v4(&["10.1.0.0/16", "10.2.0.0/16", "10.1.7.0/24"])),
             "subnets[2] overlaps an earlier entry: remove one of them or make it smaller",
         ),
-        suite.refuses("one subnet twice", subnets("s24", v4(&["10.1.0.0/16", "10.1.0.0/16"])), "subnets[1] overlaps an entry before it"),
+        suite.refuses("one subnet twice", subnets("s24", v4(&["10.1.0.0/16", "10.1.0.0/16"])), "subnets[1] overlaps an earlier entry"),
         suite.refuses(
             "entries that overlap in IPv6 only",
             subnets("s25", json!([{"ipv4": "10.1.0.0/24", "ipv6": "fd00::/120"}, {"ipv4": "10.1.1.0/24", "ipv6": "fd00::/120"}])),
-            "subnets[1] overlaps an entry before it",
+            "subnets[1] overlaps an earlier entry",
         ),
-        suite.refuses("one subnet in two spellings", subnets("s26", v6(&["fd00::/64", "FD00:0::/64"])), "subnets[1] overlaps an entry before it"),
+        suite.refuses("one subnet in two spellings", subnets("s26", v6(&["fd00::/64", "FD00:0::/64"])), "subnets[1] overlaps an earlier entry"),
     ]
 }
 
@@ -136,7 +136,7 @@ fn bounds(suite: &Suite<ApiServer>) -> Vec<Trial> {
         suite.refuses(
             "a reserved range",
             with("b3", "reserved", json!(["10.1.0.1-10.1.0.9"])),
-            "'10.1.0.1-10.1.0.9' is no address and no CIDR",
+            "'10.1.0.1-10.1.0.9' is neither an address nor a CIDR",
         ),
         suite.refuses(
             "a reserved CIDR with stray host bits",
@@ -188,14 +188,14 @@ fn names(suite: &Suite<ApiServer>) -> Vec<Trial> {
             named(&"p".repeat(64)),
             "the pool's name is too long or has a dot, but its blocks are named after it: use at most 63 letters, digits and dashes",
         ),
-        suite.refuses("a pool name with a dot", named("a.b"), "the name does not fit, because its blocks are named after the pool"),
+        suite.refuses("a pool name with a dot", named("a.b"), "the pool's name is too long or has a dot"),
     ]
 }
 
 fn changes(suite: &Suite<ApiServer>) -> Vec<Trial> {
     let of = |name: &str, cidrs: &[&str]| pool(name, json!({"subnets": v4(cidrs)}));
     let sized = |name: &str, bits: i64| pool(name, json!({"subnets": v4(&["10.1.0.0/16"]), "blockSizeBits": bits}));
-    let sentence = "entries of subnets can't be changed, removed or reordered, because addresses of theirs may be in use: put them back as they were and append new ones behind";
+    let sentence = "entries of subnets can't be changed, removed or reordered, because their addresses may be in use: restore them and append new ones";
     vec![
         suite.accepts_change("an appended subnet", of("c1", &["10.1.0.0/16"]), of("c1", &["10.1.0.0/16", "10.2.0.0/16"])),
         suite.refuses_change("a removed subnet", of("c2", &["10.1.0.0/16", "10.2.0.0/16"]), of("c2", &["10.1.0.0/16"]), sentence),
@@ -212,10 +212,10 @@ fn changes(suite: &Suite<ApiServer>) -> Vec<Trial> {
             "an appended subnet that overlaps",
             of("c7", &["10.1.0.0/16"]),
             of("c7", &["10.1.0.0/16", "10.1.7.0/24"]),
-            "subnets[1] overlaps an entry before it",
+            "subnets[1] overlaps an earlier entry",
         ),
-        suite.refuses_change("a changed block size", sized("c8", 5), sized("c8", 6), "blockSizeBits can't be changed, because blocks of the old size may be in use"),
-        suite.refuses_change("a block size dropped for the default", sized("c9", 6), of("c9", &["10.1.0.0/16"]), "blockSizeBits can't be changed"),
+        suite.refuses_change("a changed block size", sized("c8", 5), sized("c8", 6), "blockSizeBits is immutable, because blocks of the old size may be in use"),
+        suite.refuses_change("a block size dropped for the default", sized("c9", 6), of("c9", &["10.1.0.0/16"]), "blockSizeBits is immutable"),
         suite.accepts_change("a block size dropped that was the default", sized("c10", 5), of("c10", &["10.1.0.0/16"])),
         suite.accepts_change("a pool set to draining", of("c11", &["10.1.0.0/16"]), {
             pool("c11", json!({"subnets": v4(&["10.1.0.0/16"]), "draining": true, "cooldownSeconds": 10, "reserved": ["10.1.0.1"], "maxBlocksPerNode": 3}))
