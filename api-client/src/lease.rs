@@ -67,19 +67,19 @@ struct Observed {
 #[derive(Resource, Clone, Debug, Deserialize, Serialize)]
 #[resource(inherit = "Lease")]
 #[serde(rename_all = "camelCase")]
-struct SlimLease {
+struct PartialLease {
     /// For the creation only.
     #[serde(skip_deserializing)]
     api_version: String,
     #[serde(skip_deserializing)]
     kind: String,
     metadata: ObjectMeta,
-    spec: Option<SlimLeaseSpec>,
+    spec: Option<PartialLeaseSpec>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
-struct SlimLeaseSpec {
+struct PartialLeaseSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     holder_identity: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -100,7 +100,7 @@ enum Step {
 }
 
 /// What to do about a lease that reads `spec` and has not changed since `unchanged_for`.
-fn decide(spec: Option<&SlimLeaseSpec>, identity: &str, unchanged_for: Duration) -> Step {
+fn decide(spec: Option<&PartialLeaseSpec>, identity: &str, unchanged_for: Duration) -> Step {
     let Some(spec) = spec else { return Step::Take };
     match spec.holder_identity.as_deref() {
         None | Some("") => Step::Take,
@@ -123,7 +123,7 @@ impl Election {
     ) -> (watch::Receiver<Leadership>, tokio::task::JoinHandle<()>) {
         let (tell, told) = watch::channel(Leadership::NONE);
         let task = tokio::spawn(async move {
-            let leases: Api<Lenient<SlimLease>> = Api::namespaced(client, &self.namespace);
+            let leases: Api<Lenient<PartialLease>> = Api::namespaced(client, &self.namespace);
             tokio::select! {
                 () = shutdown => {}
                 () = self.stand(&leases, &tell) => {}
@@ -135,7 +135,7 @@ impl Election {
         (told, task)
     }
 
-    async fn stand(&self, leases: &Api<Lenient<SlimLease>>, tell: &watch::Sender<Leadership>) {
+    async fn stand(&self, leases: &Api<Lenient<PartialLease>>, tell: &watch::Sender<Leadership>) {
         let mut observed = Observed { resource_version: None, since: Instant::now() };
         loop {
             let asked_at = Instant::now();
@@ -156,7 +156,7 @@ impl Election {
     }
 
     /// Reads the lease and takes or renews it if it may. Returns whether the lease is ours by the API server's own word.
-    async fn turn(&self, leases: &Api<Lenient<SlimLease>>, observed: &mut Observed) -> bool {
+    async fn turn(&self, leases: &Api<Lenient<PartialLease>>, observed: &mut Observed) -> bool {
         let deadline = self.renew_deadline / 2;
         let current = match read(deadline, leases.get(&self.name)).await {
             Ok(lease) => lease,
@@ -188,17 +188,17 @@ impl Election {
     }
 
     /// What to do about the lease, and the patch that does it if it is still as it was read.
-    fn next(&self, current: &Lenient<SlimLease>, unchanged_for: Duration) -> (Step, Value) {
+    fn next(&self, current: &Lenient<PartialLease>, unchanged_for: Duration) -> (Step, Value) {
         let test = json!({"op": "test", "path": "/metadata/resourceVersion", "value": current.meta().resource_version});
         let Some(lease) = current.readable() else {
             // Somebody may hold it: nobody knows who, or for how long.
             let step = if unchanged_for >= self.duration { Step::Take } else { Step::Look };
-            let spec = self.spec(&SlimLeaseSpec::default(), true);
+            let spec = self.spec(&PartialLeaseSpec::default(), true);
             return (step, json!([test, {"op": "add", "path": "/spec", "value": spec}]));
         };
         let step = decide(lease.spec.as_ref(), &self.identity, unchanged_for);
         let Some(old) = &lease.spec else {
-            let spec = self.spec(&SlimLeaseSpec::default(), true);
+            let spec = self.spec(&PartialLeaseSpec::default(), true);
             return (step, json!([test, {"op": "add", "path": "/spec", "value": spec}]));
         };
         let spec = json!(self.spec(old, step == Step::Take));
@@ -208,16 +208,17 @@ impl Election {
         (step, std::iter::once(test).chain(changes).collect())
     }
 
-    async fn create(&self, leases: &Api<Lenient<SlimLease>>, deadline: Duration) -> bool {
+    async fn create(&self, leases: &Api<Lenient<PartialLease>>, deadline: Duration) -> bool {
         let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
         let TypeMeta { api_version, kind } = TypeMeta::resource::<Lease>();
-        let lease = SlimLease { api_version, kind, metadata, spec: Some(self.spec(&SlimLeaseSpec::default(), true)) };
+        let lease =
+            PartialLease { api_version, kind, metadata, spec: Some(self.spec(&PartialLeaseSpec::default(), true)) };
         write(deadline, call::create(leases, &lease)).await.done().is_some()
     }
 
-    fn spec(&self, old: &SlimLeaseSpec, taken: bool) -> SlimLeaseSpec {
+    fn spec(&self, old: &PartialLeaseSpec, taken: bool) -> PartialLeaseSpec {
         let now = MicroTime(Timestamp::now());
-        SlimLeaseSpec {
+        PartialLeaseSpec {
             holder_identity: Some(self.identity.clone()),
             lease_duration_seconds: Some(i32::try_from(self.duration.as_secs()).unwrap_or(i32::MAX).max(1)),
             acquire_time: taken.then(|| now.clone()),
@@ -226,7 +227,7 @@ impl Election {
         }
     }
 
-    async fn let_go(&self, leases: &Api<Lenient<SlimLease>>) {
+    async fn let_go(&self, leases: &Api<Lenient<PartialLease>>) {
         let deadline = Duration::from_secs(2);
         let Ok(Lenient::Readable(lease)) = read(deadline, leases.get(&self.name)).await else { return };
         let holder = lease.spec.and_then(|spec| spec.holder_identity);
@@ -246,11 +247,11 @@ impl Election {
 mod tests {
     use super::*;
 
-    fn held_by(holder: &str) -> SlimLeaseSpec {
-        SlimLeaseSpec {
+    fn held_by(holder: &str) -> PartialLeaseSpec {
+        PartialLeaseSpec {
             holder_identity: Some(holder.into()),
             lease_duration_seconds: Some(15),
-            ..SlimLeaseSpec::default()
+            ..PartialLeaseSpec::default()
         }
     }
 
@@ -258,7 +259,7 @@ mod tests {
     fn a_lease_is_taken_only_when_it_is_free_or_was_not_renewed_for_its_duration() {
         let (short, long) = (Duration::from_secs(14), Duration::from_secs(15));
         assert_eq!(decide(None, "a", Duration::ZERO), Step::Take);
-        assert_eq!(decide(Some(&SlimLeaseSpec::default()), "a", Duration::ZERO), Step::Take);
+        assert_eq!(decide(Some(&PartialLeaseSpec::default()), "a", Duration::ZERO), Step::Take);
         assert_eq!(decide(Some(&held_by("b")), "a", short), Step::Look);
         assert_eq!(decide(Some(&held_by("b")), "a", long), Step::Take);
         assert_eq!(decide(Some(&held_by("a")), "a", long), Step::Renew);
@@ -282,7 +283,7 @@ mod tests {
         }
     }
 
-    fn lease(spec: &Value) -> Lenient<SlimLease> {
+    fn lease(spec: &Value) -> Lenient<PartialLease> {
         let lease = json!({"metadata": {"name": "l", "resourceVersion": "7"}, "spec": spec});
         serde_json::from_value(lease).expect("it has a name")
     }

@@ -17,7 +17,7 @@ use serde::de::{DeserializeOwned, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-pub use unreadable::{Notice, UnreadableObjects};
+pub use unreadable::{UnreadableNotice, UnreadableObjects};
 
 /// An object of kind `K`, or what could be read of it. Use it as the type parameter of `Api`:
 /// list, get, watch, patch and kube's watcher then fail only if the API server's answer is no JSON.

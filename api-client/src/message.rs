@@ -1,7 +1,7 @@
 //! The length of what is written for people to read: notes of events, messages of conditions.
 
 /// The API server refuses the note of an event that has more bytes.
-pub const LONGEST_NOTE: usize = 1024;
+pub const MAX_NOTE_BYTES: usize = 1024;
 
 /// A text of at most `longest` bytes: the rest is cut off between two characters, and `…` stands for it.
 #[must_use]
@@ -21,11 +21,11 @@ mod tests {
 
     #[test]
     fn a_long_text_is_cut_between_characters_by_its_bytes() {
-        let fits = "ä".repeat(LONGEST_NOTE / 2);
-        assert_eq!(shortened(&fits, LONGEST_NOTE), fits);
-        let cut = shortened(&format!("x{fits}"), LONGEST_NOTE);
-        assert!(cut.len() <= LONGEST_NOTE && cut.len() > LONGEST_NOTE - 4, "{} bytes", cut.len());
+        let fits = "ä".repeat(MAX_NOTE_BYTES / 2);
+        assert_eq!(shortened(&fits, MAX_NOTE_BYTES), fits);
+        let cut = shortened(&format!("x{fits}"), MAX_NOTE_BYTES);
+        assert!(cut.len() <= MAX_NOTE_BYTES && cut.len() > MAX_NOTE_BYTES - 4, "{} bytes", cut.len());
         assert!(cut.starts_with("xä") && cut.ends_with("ä…"));
-        assert_eq!(shortened(&"a".repeat(LONGEST_NOTE + 1), LONGEST_NOTE).len(), LONGEST_NOTE);
+        assert_eq!(shortened(&"a".repeat(MAX_NOTE_BYTES + 1), MAX_NOTE_BYTES).len(), MAX_NOTE_BYTES);
     }
 }

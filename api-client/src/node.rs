@@ -10,34 +10,34 @@ use serde::{Deserialize, Deserializer};
 /// The taint of a Node whose machine is known to be off.
 pub const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
-/// A Node. Read it as `Lenient<SlimNode>`.
+/// A Node. Read it as `Lenient<PartialNode>`.
 #[derive(Resource, Clone, Debug, Default, Deserialize, PartialEq)]
 #[resource(inherit = "Node")]
-pub struct SlimNode {
+pub struct PartialNode {
     /// Name, UID, labels.
     pub metadata: ObjectMeta,
     /// What was asked of the Node.
     #[serde(default)]
-    pub spec: SlimNodeSpec,
+    pub spec: PartialNodeSpec,
     /// What its kubelet says.
     #[serde(default)]
-    pub status: SlimNodeStatus,
+    pub status: PartialNodeStatus,
 }
 
 /// What was asked of a Node.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
-pub struct SlimNodeSpec {
+pub struct PartialNodeSpec {
     /// The Node is cordoned.
     #[serde(default)]
     pub unschedulable: bool,
     /// Its taints.
     #[serde(default, deserialize_with = "null_is_empty")]
-    pub taints: Vec<SlimTaint>,
+    pub taints: Vec<PartialTaint>,
 }
 
 /// A taint.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-pub struct SlimTaint {
+pub struct PartialTaint {
     /// What tells it from others.
     pub key: String,
     /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`.
@@ -47,18 +47,18 @@ pub struct SlimTaint {
 
 /// What a Node's kubelet says.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
-pub struct SlimNodeStatus {
+pub struct PartialNodeStatus {
     /// The machine's addresses and names.
     #[serde(default, deserialize_with = "null_is_empty")]
-    pub addresses: Vec<SlimNodeAddress>,
+    pub addresses: Vec<PartialNodeAddress>,
     /// Its conditions.
     #[serde(default, deserialize_with = "null_is_empty")]
-    pub conditions: Vec<SlimNodeCondition>,
+    pub conditions: Vec<PartialNodeCondition>,
 }
 
 /// An address or name of a machine.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-pub struct SlimNodeAddress {
+pub struct PartialNodeAddress {
     /// `InternalIP`, `ExternalIP`, `Hostname` or another.
     #[serde(rename = "type", default)]
     pub type_: String,
@@ -68,7 +68,7 @@ pub struct SlimNodeAddress {
 
 /// A condition of a Node.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-pub struct SlimNodeCondition {
+pub struct PartialNodeCondition {
     /// `Ready` or another.
     #[serde(rename = "type")]
     pub type_: String,
@@ -76,7 +76,7 @@ pub struct SlimNodeCondition {
     pub status: String,
 }
 
-impl SlimNode {
+impl PartialNode {
     /// The machine's addresses of all types; its names are passed over.
     pub fn addresses(&self) -> Vec<IpAddr> {
         self.status.addresses.iter().filter_map(|one| one.address.parse().ok()).collect()

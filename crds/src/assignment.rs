@@ -1,4 +1,4 @@
-//! `IPAssignment`: one address, or pair, held by one attachment. The agent of its node writes and deletes it.
+//! `IPAssignment`: the address, or address pair, of one attachment. The agent of its node writes and deletes it.
 
 mod rules;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cel::{self, Family};
 
-/// Who holds the address. Immutable.
+/// The attachment that holds the address. Immutable.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "bobbin.dev",
@@ -27,24 +27,24 @@ use crate::cel::{self, Family};
     printcolumn(name = "Namespace", type_ = "string", json_path = ".spec.podNamespace", description = "The pod's namespace"),
     printcolumn(name = "Pod", type_ = "string", json_path = ".spec.podName", description = "The pod that holds the address"),
     printcolumn(name = "Node", type_ = "string", json_path = ".spec.nodeName", description = "The pod's node"),
-    printcolumn(name = "Pool", type_ = "string", json_path = ".spec.poolName", description = "The pool that the address is of"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the address was recorded"),
+    printcolumn(name = "Pool", type_ = "string", json_path = ".spec.poolName", description = "The pool of the address"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the address was assigned"),
     validation = rules::name(),
-    doc = "An address, or a pair, and the attachment (container and interface) that holds it. Its name is the address."
+    doc = "An address, or an address pair, and the attachment (container and interface) that holds it. The object is named after the address."
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = cel::immutable("an assignment can't be changed: delete it and create another"),
-    validation = cel::some_family("an assignment")
+    validation = cel::immutable("an IPAssignment is immutable: delete it and create another one"),
+    validation = cel::any_family("an assignment")
 )]
 pub struct IPAssignmentSpec {
-    /// The pool that the address is of.
+    /// The pool of the address.
     #[schemars(length(min = 1, max = 63))]
     pub pool_name: String,
-    /// The block that the address is of.
+    /// The block of the address.
     #[schemars(length(min = 1, max = 253))]
     pub block_name: String,
-    /// The node whose agent wrote this.
+    /// The node of the pod; its agent writes this object.
     #[schemars(length(min = 1, max = 253))]
     pub node_name: String,
     /// The IPv4 address.
@@ -64,7 +64,7 @@ pub struct IPAssignmentSpec {
     /// The attachment's interface in the container (CNI_IFNAME).
     #[schemars(length(min = 1, max = 15))]
     pub if_name: String,
-    /// The pod's namespace; absent when the runtime named no pod.
+    /// The pod's namespace; absent if the container runtime named no pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub pod_namespace: Option<String>,
@@ -77,9 +77,9 @@ pub struct IPAssignmentSpec {
     #[schemars(length(max = 128))]
     pub pod_uid: Option<String>,
     /// When the address was assigned (RFC 3339).
-    #[serde(deserialize_with = "crate::time::else_future")]
+    #[serde(deserialize_with = "crate::time::unreadable_as_future")]
     pub created_at: MicroTime,
-    /// The boot of the node in which the address was assigned.
+    /// The boot ID of the node when the address was assigned.
     #[serde(rename = "bootID")]
     #[schemars(length(max = 128))]
     pub boot_id: String,

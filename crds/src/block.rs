@@ -1,4 +1,4 @@
-//! `AddressBlock`: one slice of a pool, free or claimed by one node. The operator makes it, agents claim it.
+//! `AddressBlock`: a block of addresses of a pool, free or claimed by one node. The operator creates it, agents claim it.
 
 mod rules;
 
@@ -7,11 +7,12 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::cel::{self, Family};
+use crate::pool::MAX_SUBNETS;
 
-/// The highest index of a block: 64 subnets of 2^40 blocks each.
-pub const LAST_INDEX: i64 = (1 << 46) - 1;
+/// The largest index of a block: each subnet has at most 2^40 blocks.
+pub const MAX_BLOCK_INDEX: i64 = (MAX_SUBNETS.cast_signed() as i64) * (1 << 40) - 1;
 
-/// The slice and, while it is claimed, the node that has it.
+/// The addresses of the block and, while it is claimed, its node.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "bobbin.dev",
@@ -25,38 +26,38 @@ pub const LAST_INDEX: i64 = (1 << 46) - 1;
     category = "bobbin",
     printcolumn(name = "IPv4", type_ = "string", json_path = ".spec.ipv4", description = "The block's IPv4 addresses"),
     printcolumn(name = "IPv6", type_ = "string", json_path = ".spec.ipv6", description = "The block's IPv6 addresses"),
-    printcolumn(name = "Pool", type_ = "string", json_path = ".spec.poolName", description = "The pool that the block is cut from"),
-    printcolumn(name = "Node", type_ = "string", json_path = ".spec.nodeName", description = "The node that has claimed the block; empty: free"),
+    printcolumn(name = "Pool", type_ = "string", json_path = ".spec.poolName", description = "The pool of the block"),
+    printcolumn(name = "Node", type_ = "string", json_path = ".spec.nodeName", description = "The node that has claimed the block; empty if the block is free"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the block was carved"),
     validation = rules::name(),
-    doc = "A block of addresses of a pool, free or claimed by one node. Made and deleted by the operator."
+    doc = "A block of addresses of a pool, free or claimed by one node. The operator creates and deletes it."
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = rules::range_stays(),
     validation = rules::claimed_or_free(),
     validation = rules::not_from_node_to_node(),
-    validation = cel::some_family("a block"),
+    validation = cel::any_family("a block"),
     validation = cel::same_size()
 )]
 pub struct AddressBlockSpec {
-    /// The pool that the block is cut from.
+    /// The pool of the block.
     #[schemars(length(min = 1, max = 63))]
     pub pool_name: String,
-    /// The place of the block in the pool, counted over all its subnets in order.
-    #[schemars(range(min = 0, max = 70_368_744_177_663_i64))]
+    /// The index of the block in the pool, counted over all its subnets in order.
+    #[schemars(range(min = 0, max = MAX_BLOCK_INDEX))]
     pub index: i64,
     /// The block's IPv4 CIDR.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 18))]
-    #[x_kube(validation = cel::cidr(Family::V4), validation = cel::no_host_bits(), validation = cel::narrow(Family::V4, 16))]
+    #[x_kube(validation = cel::cidr(Family::V4), validation = cel::no_host_bits(), validation = cel::max_size(Family::V4, 16))]
     pub ipv4: Option<String>,
     /// The block's IPv6 CIDR.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 43))]
-    #[x_kube(validation = cel::cidr(Family::V6), validation = cel::no_host_bits(), validation = cel::narrow(Family::V6, 112))]
+    #[x_kube(validation = cel::cidr(Family::V6), validation = cel::no_host_bits(), validation = cel::max_size(Family::V6, 112))]
     pub ipv6: Option<String>,
-    /// The node that has claimed the block; absent: free.
+    /// The node that has claimed the block; absent if the block is free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub node_name: Option<String>,
@@ -64,18 +65,22 @@ pub struct AddressBlockSpec {
     #[serde(rename = "nodeUID", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub node_uid: Option<String>,
-    /// The node's IPv4 address at the claim.
+    /// The node's IPv4 address when it claimed the block.
     #[serde(rename = "nodeIPv4", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 15))]
     #[x_kube(validation = cel::address(Family::V4))]
     pub node_ipv4: Option<String>,
-    /// The node's IPv6 address at the claim.
+    /// The node's IPv6 address when it claimed the block.
     #[serde(rename = "nodeIPv6", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 39))]
     #[x_kube(validation = cel::address(Family::V6))]
     pub node_ipv6: Option<String>,
-    /// When the block was last given back (RFC 3339); absent: it never was. A claim leaves it: whoever has the block knows by it
-    /// since when its addresses rest.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "crate::time::else_future_optional")]
+    /// When a node last released the block (RFC 3339); absent if none ever did. A claim keeps it, because the cool-down of the
+    /// addresses counts from it.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::time::unreadable_as_future_optional"
+    )]
     pub free_since: Option<MicroTime>,
 }

@@ -1,11 +1,11 @@
-//! Validation rules, in CEL, that more than one kind has. The types name them; the API server runs them.
+//! CEL validation rules that several kinds share. The API server evaluates them.
 //!
-//! A rule that takes another for granted guards itself against its failure, so that a bad manifest gets one sentence for
-//! one mistake. Only functions that Kubernetes 1.33 has are used.
+//! A rule that relies on another one passes where the other fails, so that each mistake gets one message. The rules use only functions
+//! of Kubernetes 1.33.
 
 use kube::core::{Message, Rule};
 
-/// What an address or a subnet is of.
+/// The family of an address or a subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Family {
     V4,
@@ -35,87 +35,87 @@ impl Family {
     }
 }
 
-/// A rule with a fixed sentence.
-pub(crate) fn rule(expression: impl Into<String>, sentence: impl Into<String>) -> Rule {
-    Rule::new(expression).message(Message::Message(sentence.into()))
+/// A rule with a constant message.
+pub(crate) fn rule(expression: impl Into<String>, message: impl Into<String>) -> Rule {
+    Rule::new(expression).message(Message::Message(message.into()))
 }
 
-/// A rule with a sentence that is an expression itself: it says what is wrong by its value.
-pub(crate) fn telling_rule(expression: impl Into<String>, sentence: impl Into<String>) -> Rule {
-    Rule::new(expression).message(Message::Expression(sentence.into()))
+/// A rule whose message is a CEL expression, so that it can quote the value.
+pub(crate) fn rule_with_value(expression: impl Into<String>, message: impl Into<String>) -> Rule {
+    Rule::new(expression).message(Message::Expression(message.into()))
 }
 
-/// A field keeps its first value.
-pub(crate) fn immutable(sentence: &str) -> Rule {
-    rule("self == oldSelf", sentence)
+/// The field can't be changed.
+pub(crate) fn immutable(message: &str) -> Rule {
+    rule("self == oldSelf", message)
 }
 
 /// A CIDR of the family.
 pub(crate) fn cidr(family: Family) -> Rule {
     let (number, (example, _)) = (family.number(), family.example());
-    telling_rule(
+    rule_with_value(
         format!("isCIDR(self) && cidr(self).ip().family() == {number}"),
-        format!("\"'\" + self + \"' is no IPv{number} CIDR: write one like {example}\""),
+        format!("\"'\" + self + \"' is not an IPv{number} CIDR: write it like {example}\""),
     )
 }
 
-/// A CIDR without bits set behind its prefix.
+/// A CIDR without host bits.
 pub(crate) fn no_host_bits() -> Rule {
-    telling_rule(
+    rule_with_value(
         "!isCIDR(self) || cidr(self) == cidr(self).masked()",
-        "self + ' has bits set behind its prefix: write the first address of the subnet, or a longer prefix'",
+        "self + ' has host bits set: write the first address of the subnet, or a longer prefix'",
     )
 }
 
-/// A CIDR of addresses that a pod can have and others can reach: no loopback, multicast, link-local or unspecified ones.
+/// A CIDR of addresses that pods can use: no loopback, multicast, link-local or unspecified ones.
 pub(crate) fn for_pods(family: Family) -> Rule {
     let (example, _) = family.example();
-    telling_rule(
+    rule_with_value(
         "!isCIDR(self) || cidr(self).ip().isGlobalUnicast()",
         format!(
-            "self + ' is of addresses that no pod can have (loopback, multicast, link-local or unspecified): write a unicast subnet like {example}'"
+            "self + ' has addresses that no pod can use (loopback, multicast, link-local or unspecified): write a unicast subnet like {example}'"
         ),
     )
 }
 
-/// A CIDR with a prefix of at least so many bits.
-pub(crate) fn narrow(family: Family, bits: u8) -> Rule {
+/// A CIDR with a prefix of at least `bits`.
+pub(crate) fn max_size(family: Family, bits: u8) -> Rule {
     let number = family.number();
-    telling_rule(
+    rule_with_value(
         format!("!isCIDR(self) || cidr(self).ip().family() != {number} || cidr(self).prefixLength() >= {bits}"),
-        format!("self + ' is too wide: write a subnet of /{bits} to /{}'", family.bits()),
+        format!("self + ' is too large: write a subnet of /{bits} to /{}'", family.bits()),
     )
 }
 
-/// A bare address of the family, in canonical text.
+/// An address of the family in canonical form, without a prefix.
 pub(crate) fn address(family: Family) -> Rule {
     let (number, (_, example)) = (family.number(), family.example());
-    telling_rule(
+    rule_with_value(
         format!("isIP(self) && ip(self).family() == {number} && ip.isCanonical(self)"),
         format!(
-            "\"'\" + self + \"' is no IPv{number} address in canonical form: write one like {example}, in lower case, as short as it can be, without a prefix\""
+            "\"'\" + self + \"' is not a canonical IPv{number} address: write it like {example}, in lower case, in its shortest form, without a prefix\""
         ),
     )
 }
 
-/// At least one of the families is given.
-pub(crate) fn some_family(what: &str) -> Rule {
-    rule("has(self.ipv4) || has(self.ipv6)", format!("{what} has no address: give ipv4, ipv6 or both"))
+/// At least one family is set.
+pub(crate) fn any_family(what: &str) -> Rule {
+    rule("has(self.ipv4) || has(self.ipv6)", format!("{what} has no address: set ipv4, ipv6 or both"))
 }
 
-/// Both families have the same number of addresses. Guarded against what other rules refuse.
+/// Both families have the same number of addresses. Passes where other rules fail.
 pub(crate) fn same_size() -> Rule {
     let prefixes = texts(104..=128);
-    telling_rule(
+    rule_with_value(
         "!has(self.ipv4) || !has(self.ipv6) || !isCIDR(self.ipv4) || !isCIDR(self.ipv6) || cidr(self.ipv4).ip().family() != 4 || cidr(self.ipv6).ip().family() != 6 \
          || cidr(self.ipv4).prefixLength() < 8 || cidr(self.ipv4).prefixLength() + 96 == cidr(self.ipv6).prefixLength()",
         format!(
-            "self.ipv4 + ' and ' + self.ipv6 + ' differ in size, but addresses go out in pairs: give the IPv6 subnet the prefix /' + {prefixes}[cidr(self.ipv4).prefixLength() - 8]"
+            "self.ipv4 + ' and ' + self.ipv6 + ' differ in size, but each pod gets one address of each: give the IPv6 subnet the prefix /' + {prefixes}[cidr(self.ipv4).prefixLength() - 8]"
         ),
     )
 }
 
-/// A list of texts to pick one from by a number. `string(number)` has no largest size, so the API server admits it in no sentence.
+/// A CEL list of texts, to convert a number by its index. The API server refuses `string(number)` in messages, because its size is unbounded.
 pub(crate) fn texts(numbers: impl IntoIterator<Item = u32>) -> String {
     let texts: Vec<String> = numbers.into_iter().map(|number| format!("'{number}'")).collect();
     format!("[{}]", texts.join(","))

@@ -1,6 +1,6 @@
-//! The three kinds that Bobbin adds to Kubernetes, the words they share, and their generated manifests.
+//! Bobbin's three custom resources, the names they share, and their generated manifests.
 //!
-//! Everybody reads these types; nobody here talks to an API server.
+//! This crate makes no API calls.
 
 pub mod assignment;
 pub mod block;
@@ -14,9 +14,9 @@ pub use assignment::{IPAssignment, IPAssignmentSpec};
 pub use block::{AddressBlock, AddressBlockSpec};
 pub use pool::{AddressPool, AddressPoolSpec, AddressPoolStatus, DEFAULT_COOLDOWN, MAX_COOLDOWN};
 
-/// The finalizer that pools, and blocks from their claim on, carry while addresses of theirs may be in use.
+/// The finalizer of pools, and of blocks since their claim, while their addresses may be in use.
 pub const FINALIZER: &str = "bobbin.dev/in-use";
-/// The annotation on a pod or a namespace that names the pool its pods get addresses from.
+/// The annotation on a pod or a namespace that selects the pool.
 pub const POOL_ANNOTATION: &str = "bobbin.dev/pool";
-/// The pool of pods that nothing else names one for.
+/// The pool used when neither the pod nor its namespace selects one.
 pub const DEFAULT_POOL: &str = "default";

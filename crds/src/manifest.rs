@@ -1,4 +1,4 @@
-//! The manifests of the kinds, generated from the types: for the chart, for tests, and for whoever installs by hand.
+//! The CRD manifests, generated from the types.
 
 #[cfg(test)]
 mod tests;
@@ -9,24 +9,24 @@ use serde_json::Value;
 
 use crate::{AddressBlock, AddressPool, IPAssignment};
 
-/// Why a manifest could not be made. It is a mistake in the types, found by the first test.
+/// Why a manifest could not be generated: a mistake in the types, which the tests find.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// The definition has no form as a tree of values.
-    #[error("the definition of a kind can't be taken apart: look at its type in crds/src")]
+    /// The CRD can't be converted to JSON values.
+    #[error("a CRD can't be converted to JSON: {0}; check its type in crds/src")]
     Tree(#[from] serde_json::Error),
-    /// The tree has no form as YAML.
-    #[error("the definition of a kind can't be written as YAML: look at its type in crds/src")]
+    /// The CRD can't be written as YAML.
+    #[error("a CRD can't be written as YAML: {0}; check its type in crds/src")]
     Yaml(#[from] serde_saphyr::ser::Error),
 }
 
-/// The definitions of the three kinds.
+/// The CRDs of the three kinds.
 pub fn all() -> Result<Vec<CustomResourceDefinition>, ManifestError> {
     [AddressPool::crd(), AddressBlock::crd(), IPAssignment::crd()].into_iter().map(finish).collect()
 }
 
-/// What is not said by the types: Helm leaves the definitions, and with them all objects, when the chart is uninstalled; and
-/// an absent field is absent, never `null`.
+/// Adds what the types can't express: Helm keeps the CRDs, and with them all objects, when the chart is uninstalled. A field may be
+/// absent, but not `null`.
 fn finish(definition: CustomResourceDefinition) -> Result<CustomResourceDefinition, ManifestError> {
     let mut tree = serde_json::to_value(definition)?;
     if let Some(schemas) = tree.pointer_mut("/spec/versions") {
@@ -37,7 +37,7 @@ fn finish(definition: CustomResourceDefinition) -> Result<CustomResourceDefiniti
     Ok(definition)
 }
 
-/// Removes `nullable`, which `Option` puts into a schema.
+/// Removes `nullable`, which schemars adds for each `Option`.
 fn forbid_null(tree: &mut Value) {
     match tree {
         Value::Object(fields) => {
@@ -49,12 +49,12 @@ fn forbid_null(tree: &mut Value) {
     }
 }
 
-/// A definition as YAML.
+/// A CRD as YAML.
 pub fn yaml(definition: &CustomResourceDefinition) -> Result<String, ManifestError> {
     Ok(serde_saphyr::to_string(&serde_json::to_value(definition)?)?)
 }
 
-/// The chart's file of a definition: its name, and its text as a Helm template.
+/// The chart's file for a CRD: its name, and its text as a Helm template.
 pub fn template(definition: &CustomResourceDefinition) -> Result<(String, String), ManifestError> {
     let text = yaml(definition)?.replace("{{", "{{ \"{{\" }}");
     let name = format!("{}.yaml", definition.spec.names.plural);

@@ -1,4 +1,4 @@
-//! Names of objects that are made of what they stand for.
+//! Object names that are derived from their content.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -1,4 +1,4 @@
-//! `AddressPool`: subnets to hand out, cut into blocks of one size. Users write it; operator and agents read it.
+//! `AddressPool`: the subnets of pod addresses, divided into blocks of one size. Users write it; operator and agents read it.
 
 mod reserved;
 mod rules;
@@ -12,12 +12,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::cel::{self, Family};
 
-/// The most entries that a pool's `subnets` may have.
+/// The largest number of entries in a pool's `subnets`.
 pub const MAX_SUBNETS: usize = 64;
-/// The most entries that a pool's `reserved` may have.
+/// The largest `blockSizeBits`: a block has at most 65,536 addresses.
+pub const MAX_BLOCK_SIZE_BITS: u8 = 16;
+/// The largest number of entries in a pool's `reserved`.
 pub const MAX_RESERVED: usize = 256;
 
-/// What a user writes: the subnets, how they are cut, and who may use them.
+/// The subnets, the size of their blocks, and who may use them.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "bobbin.dev",
@@ -32,45 +34,45 @@ pub const MAX_RESERVED: usize = 256;
     printcolumn(name = "Free", type_ = "integer", json_path = ".status.free", description = "Addresses (pairs) that are free"),
     printcolumn(name = "Used", type_ = "integer", json_path = ".status.used", description = "Addresses (pairs) that pods hold"),
     printcolumn(name = "Blocks", type_ = "integer", json_path = ".status.blocks.claimed", description = "Blocks that nodes have claimed"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the pool was made"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the pool was created"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why the pool is ready or not", priority = 1),
     validation = rules::name(),
-    doc = "A pool of pod addresses: subnets, cut into blocks that nodes claim."
+    doc = "A pool of pod addresses: subnets, divided into blocks that nodes claim."
 )]
 #[x_kube(validation = rules::block_fits())]
 #[serde(rename_all = "camelCase")]
 pub struct AddressPoolSpec {
-    /// The subnets to hand out, in order: 1 to 64 entries, all with the same families. Entries may only be appended.
-    #[schemars(length(min = 1, max = 64))]
+    /// The subnets of pod addresses, used in order: 1 to 64 entries, all with the same families. Entries can only be appended.
+    #[schemars(length(min = 1, max = MAX_SUBNETS))]
     #[x_kube(validation = rules::same_families(), validation = rules::no_overlap(), validation = rules::append_only())]
     pub subnets: Vec<Subnet>,
     /// A block has 2^blockSizeBits addresses (pairs): 0 to 16. Immutable.
     #[serde(default = "default_block_size_bits")]
-    #[schemars(range(min = 0, max = 16))]
-    #[x_kube(validation = cel::immutable("blockSizeBits can't be changed, because blocks of the old size may be in use: put the old value back, or make another pool and set draining on this one"))]
+    #[schemars(range(min = 0, max = MAX_BLOCK_SIZE_BITS))]
+    #[x_kube(validation = cel::immutable("blockSizeBits is immutable, because blocks of the old size may be in use: restore the old value, or create another pool and set draining on this one"))]
     pub block_size_bits: i64,
     /// Addresses or CIDRs that are never assigned.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "reserved::schema")]
     pub reserved: Vec<String>,
-    /// Namespaces whose pods may use the pool; absent or empty: all.
+    /// Namespaces whose pods may use the pool; all if absent or empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "selector::schema")]
     #[x_kube(validation = rules::selector())]
     pub namespace_selector: Option<LabelSelector>,
-    /// Nodes that may claim blocks of the pool; absent or empty: all.
+    /// Nodes that may claim blocks of the pool; all if absent or empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "selector::schema")]
     #[x_kube(validation = rules::selector())]
     pub node_selector: Option<LabelSelector>,
-    /// No new addresses are handed out; those in use stay.
+    /// Whether to stop assigning addresses of the pool. Pods keep the addresses they have.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub draining: bool,
-    /// Seconds that an address rests after it was freed: 0 to 86400. The default is longer than a connection attempt is remembered.
+    /// Seconds before a released address is assigned again: 0 to 86400. The default outlasts connection attempts to the old pod.
     #[serde(default = "default_cooldown_seconds")]
     #[schemars(range(min = 0, max = MAX_COOLDOWN.as_secs()))]
     pub cooldown_seconds: i64,
-    /// The most blocks that one node may hold; absent: no limit.
+    /// The largest number of blocks that one node may claim; no limit if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_blocks_per_node: Option<i64>,
@@ -84,13 +86,13 @@ fn default_cooldown_seconds() -> i64 {
     DEFAULT_COOLDOWN.as_secs().cast_signed()
 }
 
-/// How long an address rests after it was freed, in a pool that does not say so or that is not known.
+/// The cool-down of an address if the pool sets none or is unknown. The schema's default of `cooldownSeconds` is made from it.
 pub const DEFAULT_COOLDOWN: Duration = Duration::from_secs(130);
-/// The longest cool-down that a pool may ask for: the maximum of `cooldownSeconds`.
+/// The longest cool-down: the maximum of `cooldownSeconds`.
 pub const MAX_COOLDOWN: Duration = Duration::from_hours(24);
 
 impl AddressPoolSpec {
-    /// How long an address rests after it was freed.
+    /// How long a released address is not assigned again.
     #[must_use]
     pub fn cooldown(&self) -> Duration {
         Duration::from_secs(self.cooldown_seconds.max(0).unsigned_abs())
@@ -100,25 +102,25 @@ impl AddressPoolSpec {
 /// One entry of a pool: a subnet of either family, or one of each with the same number of host bits.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = cel::some_family("an entry of subnets"), validation = cel::same_size())]
+#[x_kube(validation = cel::any_family("an entry of subnets"), validation = cel::same_size())]
 pub struct Subnet {
-    /// An IPv4 CIDR of /8 to /32, like 10.64.0.0/16.
+    /// An IPv4 CIDR of /8 to /32, for example 10.64.0.0/16.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 18))]
-    #[x_kube(validation = cel::cidr(Family::V4), validation = cel::no_host_bits(), validation = cel::narrow(Family::V4, 8), validation = cel::for_pods(Family::V4))]
+    #[x_kube(validation = cel::cidr(Family::V4), validation = cel::no_host_bits(), validation = cel::max_size(Family::V4, 8), validation = cel::for_pods(Family::V4))]
     pub ipv4: Option<String>,
-    /// An IPv6 CIDR of /32 to /128, like fd00:64::/112.
+    /// An IPv6 CIDR of /32 to /128, for example fd00:64::/112.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 43))]
-    #[x_kube(validation = cel::cidr(Family::V6), validation = cel::no_host_bits(), validation = cel::narrow(Family::V6, 32), validation = cel::for_pods(Family::V6))]
+    #[x_kube(validation = cel::cidr(Family::V6), validation = cel::no_host_bits(), validation = cel::max_size(Family::V6, 32), validation = cel::for_pods(Family::V6))]
     pub ipv6: Option<String>,
 }
 
-/// What the operator says of the pool.
+/// The state of the pool. The operator writes it.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct AddressPoolStatus {
-    /// The generation that this status is of.
+    /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Addresses by family.
@@ -133,11 +135,11 @@ pub struct AddressPoolStatus {
     /// Blocks of the pool.
     #[serde(default)]
     pub blocks: BlockCounts,
-    /// The subnet entries that are carved, or about to be.
+    /// The entries of spec.subnets that are divided into blocks, or about to be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = MAX_SUBNETS))]
     pub accepted_subnets: Vec<AcceptedSubnet>,
-    /// The indices between which the free blocks lie; absent: there is no free block.
+    /// The range of indices that has all free blocks; absent if no block is free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free_window: Option<FreeWindow>,
     /// `Ready` and `Exhausted`, and `Terminating` while the pool waits for its last address.
@@ -147,7 +149,7 @@ pub struct AddressPoolStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// Counts of addresses, by family; a family that the pool does not have is absent.
+/// Counts of addresses by family. A family that the pool does not have is absent.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 pub struct AddressCounts {
     /// IPv4 addresses.
@@ -167,24 +169,24 @@ pub struct FamilyCounts {
     pub reserved: i64,
     /// Addresses that an assignment holds.
     pub assigned: i64,
-    /// Addresses freed in the last `cooldownSeconds`.
+    /// Addresses released in the last `cooldownSeconds`.
     pub cooling: i64,
-    /// The rest.
+    /// Addresses that can be assigned.
     pub free: i64,
 }
 
 /// Counts of blocks. Each saturates at 2^53 − 1.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BlockCounts {
-    /// Blocks that the accepted subnets have room for, carved or not.
+    /// Blocks of the accepted subnets, whether the operator has created them or not.
     pub total: i64,
     /// Blocks that a node has claimed.
     pub claimed: i64,
-    /// Blocks that no node has claimed, carved or not.
+    /// Blocks that no node has claimed, whether the operator has created them or not.
     pub free: i64,
 }
 
-/// A subnet entry of the spec that the operator has looked at.
+/// An entry of spec.subnets that the operator accepts.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct AcceptedSubnet {
@@ -194,19 +196,19 @@ pub struct AcceptedSubnet {
     /// The entry's IPv6 CIDR.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<String>,
-    /// `Pending` until the operator has looked at all pools and blocks afresh, then `Accepted`. Only accepted entries are carved.
+    /// `Pending` until the operator has checked the entry against all pools and blocks, then `Accepted`. Only accepted entries get blocks.
     pub state: Acceptance,
     /// When the entry was first written as pending (RFC 3339); the earlier of two overlapping entries wins.
-    #[serde(deserialize_with = "crate::time::else_past")]
+    #[serde(deserialize_with = "crate::time::unreadable_as_past")]
     pub since: MicroTime,
 }
 
-/// How far the acceptance of a subnet entry has come.
+/// Whether the operator has accepted a subnet entry.
 #[derive(schemars::JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acceptance {
-    /// Written down, not yet confirmed.
+    /// Not yet checked against all pools and blocks.
     Pending,
-    /// Confirmed: blocks may be carved from it.
+    /// Checked: the operator may create its blocks.
     Accepted,
 }
 
@@ -224,7 +226,7 @@ pub struct FreeWindow {
 
 /// Condition types and reasons of an `AddressPool`.
 pub mod condition {
-    /// True when the pool's subnets are carved and its blocks can be claimed.
+    /// True when the pool's subnets are accepted and nodes can claim its blocks.
     pub const READY: &str = "Ready";
     /// True when no address of the pool is free.
     pub const EXHAUSTED: &str = "Exhausted";

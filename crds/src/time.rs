@@ -1,7 +1,6 @@
-//! Times as they are read. Kubernetes accepts texts that are no time here (the offset `+99:99`, the end of the year 9999): such
-//! a text must not make the object that has it unreadable. Each function says what it counts as. Pure.
-
-use std::time::Duration;
+//! Decodes times that Kubernetes accepts and jiff refuses, such as the offset `+99:99` or the end of the year 9999.
+//!
+//! Such a time must not make its object unreadable, so each function substitutes a value for it.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -9,15 +8,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-/// The time within `[now − back, now]`: what a reader makes of a time that somebody else wrote.
-///
-/// One that could not be read is in the far future, so it counts as now.
-pub fn clamped(time: &MicroTime, now: Timestamp, back: Duration) -> Timestamp {
-    let earliest = now.checked_sub(back).unwrap_or(Timestamp::MIN);
-    time.0.clamp(earliest.min(now), now)
-}
-
-/// A value that is a text, or anything else.
+/// A text, or any other value.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Text {
@@ -32,13 +23,13 @@ impl Text {
     }
 }
 
-/// A time that counts as "in the far future" if it can't be read.
-pub(crate) fn else_future<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MicroTime, D::Error> {
+/// Decodes a time; an unreadable one becomes the far future.
+pub(crate) fn unreadable_as_future<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MicroTime, D::Error> {
     Ok(Text::deserialize(deserializer)?.read().unwrap_or(MicroTime(Timestamp::MAX)))
 }
 
-/// The same for a time that may be absent.
-pub(crate) fn else_future_optional<'de, D>(deserializer: D) -> Result<Option<MicroTime>, D::Error>
+/// Decodes an optional time; an unreadable one becomes the far future.
+pub(crate) fn unreadable_as_future_optional<'de, D>(deserializer: D) -> Result<Option<MicroTime>, D::Error>
 where
     D: Deserializer<'de>,
 {
@@ -46,12 +37,12 @@ where
     Ok(text.map(|text| text.read().unwrap_or(MicroTime(Timestamp::MAX))))
 }
 
-/// A time that counts as "long ago" if it can't be read.
-pub(crate) fn else_past<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MicroTime, D::Error> {
+/// Decodes a time; an unreadable one becomes 1970.
+pub(crate) fn unreadable_as_past<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MicroTime, D::Error> {
     Ok(Text::deserialize(deserializer)?.read().unwrap_or(MicroTime(Timestamp::UNIX_EPOCH)))
 }
 
-/// Conditions; a time of one that can't be read counts as "long ago".
+/// Decodes conditions; an unreadable time becomes 1970.
 pub(crate) fn conditions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Condition>, D::Error> {
     let conditions: Option<Vec<ReadCondition>> = Option::deserialize(deserializer)?;
     let condition = |read: ReadCondition| Condition {

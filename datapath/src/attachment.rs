@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use bobbin_ipam::hash::fnv1a;
 use bobbin_ipam::{AttachmentKey, IpPair};
 
 use crate::netns::NetnsRef;
@@ -54,11 +55,9 @@ pub struct SeenLink {
     pub pair: IpPair,
 }
 
-/// FNV-1a, 64 bits: names must be the same after an upgrade of the compiler.
-fn fnv(text: &str, salt: u8) -> u64 {
-    std::iter::once(salt)
-        .chain(text.bytes())
-        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+/// A hash of the text that is the same in every build, because names must survive an upgrade.
+fn salted_hash(text: &str, salt: u8) -> u64 {
+    fnv1a(std::iter::once(salt).chain(text.bytes()))
 }
 
 /// The alias of the attachment's host link.
@@ -90,7 +89,7 @@ const NAME_LENGTH: usize = 15;
 /// The name of the attachment's host link: the prefix, and as many hexadecimal digits of a hash as fit behind it.
 pub(crate) fn host_name(settings: &Settings, key: &AttachmentKey) -> String {
     let prefix = &settings.veth_prefix;
-    let digits = format!("{:016x}", fnv(&key.to_string(), 0));
+    let digits = format!("{:016x}", salted_hash(&key.to_string(), 0));
     let fitting = NAME_LENGTH.saturating_sub(prefix.len());
     format!("{prefix}{}", &digits[digits.len().saturating_sub(fitting)..])
 }
@@ -106,9 +105,23 @@ pub(crate) fn is_host_name(settings: &Settings, name: &str) -> bool {
 pub(crate) fn macs(key: &AttachmentKey) -> ([u8; 6], [u8; 6]) {
     let text = key.to_string();
     let mac = |salt| {
-        let [_, _, mut mac @ ..] = fnv(&text, salt).to_be_bytes();
+        let [_, _, mut mac @ ..] = salted_hash(&text, salt).to_be_bytes();
         mac[0] = (mac[0] & 0xfc) | 0x02;
         mac
     };
     (mac(b'h'), mac(b'c'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names and MAC addresses of running pods must survive an upgrade, so these values may never change.
+    #[test]
+    fn names_and_macs_of_an_attachment_never_change() {
+        let settings = Settings { veth_prefix: "bob".to_owned(), ..Settings::default() };
+        let key = AttachmentKey::new("0123456789abcdef", "eth0");
+        assert_eq!(host_name(&settings, &key), "bobd1abca9bf1b5");
+        assert_eq!(macs(&key), ([122, 71, 204, 6, 99, 189], [110, 184, 238, 25, 102, 110]));
+    }
 }

@@ -3,14 +3,12 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use bobbin_crds::pool::MAX_BLOCK_SIZE_BITS;
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::ip_pair::IpPair;
 use crate::subnet::{SubnetError, SubnetPair, both};
-
-/// The most bits that a block may have: 65,536 addresses.
-pub const MAX_BLOCK_BITS: u8 = 16;
 
 /// The name of an `AddressBlock`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -71,7 +69,7 @@ impl BlockRange {
     pub fn parse(ipv4: Option<&str>, ipv6: Option<&str>) -> Result<Self, BlockError> {
         let range = SubnetPair::parse(ipv4, ipv6)?;
         let bits = range.host_bits();
-        if bits > MAX_BLOCK_BITS {
+        if bits > MAX_BLOCK_SIZE_BITS {
             return Err(BlockError::TooLarge { range, bits });
         }
         Ok(Self { ipv4: range.ipv4, ipv6: range.ipv6 })
@@ -80,7 +78,7 @@ impl BlockRange {
     /// How many pairs the block has: all 2^bits.
     #[allow(clippy::len_without_is_empty)] // a block has at least one
     pub fn len(&self) -> u32 {
-        1 << self.as_subnet().host_bits().min(MAX_BLOCK_BITS)
+        1 << self.as_subnet().host_bits().min(MAX_BLOCK_SIZE_BITS)
     }
 
     /// The pair at an offset; `None` behind the end.

@@ -1,21 +1,21 @@
-//! Counts as the API shows them: `int64` that stops at the largest integer every JSON reader keeps exactly.
+//! Counts in the API: `int64`, saturating at the largest integer that every JSON reader keeps exactly.
 
-/// 2^53 − 1, where counts saturate.
-pub const MOST: i64 = (1 << 53) - 1;
+/// The largest count, 2^53 − 1.
+pub const MAX_COUNT: i64 = (1 << 53) - 1;
 
-/// The count as the API shows it: the number, or [`MOST`].
+/// Converts a count for the API; a larger one becomes [`MAX_COUNT`].
 pub fn saturating(count: u128) -> i64 {
-    i64::try_from(count).map_or(MOST, |count| count.min(MOST))
+    i64::try_from(count).map_or(MAX_COUNT, |count| count.min(MAX_COUNT))
 }
 
-/// The sum of two shown counts.
+/// The saturating sum of two counts.
 pub fn add(a: i64, b: i64) -> i64 {
-    a.saturating_add(b).clamp(0, MOST)
+    a.saturating_add(b).clamp(0, MAX_COUNT)
 }
 
-/// The difference of two shown counts, not below zero.
+/// The difference of two counts, at least zero.
 pub fn subtract(a: i64, b: i64) -> i64 {
-    a.saturating_sub(b).clamp(0, MOST)
+    a.saturating_sub(b).clamp(0, MAX_COUNT)
 }
 
 #[cfg(test)]

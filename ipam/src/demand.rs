@@ -1,48 +1,47 @@
-//! How many blocks a node has of a pool, and how many free blocks the operator keeps carved.
+//! Decides how many blocks a node claims or releases, and how many free blocks the operator keeps carved.
 //!
-//! The agent asks [`decide`] whenever something changes. Claiming and giving back never follow from the same facts: a block
-//! goes back only if without it no spare would be claimed, and a spare is claimed only if the pool has more than one free
-//! block, so that the claim itself does not run it out. Where many nodes run a pool out together they give their spares
-//! back, and each leaves it at that for `block_idle`.
+//! A node claims one extra block ahead of demand, so that an ADD need not wait for a claim. The rules never claim and release
+//! in turns: a block is released only if no extra block would be claimed without it. An extra block is claimed only if
+//! the pool has more than one free block, so that the claim itself does not exhaust the pool. In an exhausted pool nodes
+//! release their extra blocks, and then claim none for `block_idle`.
 
 use std::time::Duration;
 
 use crate::block::BlockName;
 
-/// How long a block that was claimed for a pod may stay empty in an exhausted pool before it goes back: the time from the
-/// claim to the ADD that asked for it.
-pub const FIRST_USE: Duration = Duration::from_secs(3);
+/// How long a block may stay empty after its claim before it is released in an exhausted pool. The ADD that asked for it needs this time.
+pub const FIRST_USE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// One block of the node.
+/// The use of one block of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockUse {
     /// The block's name.
     pub name: BlockName,
     /// Addresses that attachments hold.
     pub held: u32,
-    /// Usable addresses that rest and may not go out yet.
+    /// Usable addresses that cool down and may not be assigned yet.
     pub cooling: u32,
-    /// Addresses to hand out at all: all but the reserved and the retired.
+    /// Addresses that may be assigned at all: neither reserved nor excluded.
     pub usable: u32,
-    /// How long no address of it has been held, counted from the claim at the earliest; `None` while one is.
+    /// How long no attachment has held an address of it, counted from the claim at the earliest. `None` while one does.
     pub empty_for: Option<Duration>,
-    /// An address of it was held since the claim.
+    /// An attachment has held an address of it since the claim.
     pub was_used: bool,
 }
 
-/// What the decision needs to know of one pool on this node.
-#[allow(clippy::struct_excessive_bools, reason = "facts, each of its own")]
+/// The use of one pool on this node.
+#[allow(clippy::struct_excessive_bools, reason = "independent flags")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolUse {
     /// The node's blocks of the pool.
     pub blocks: Vec<BlockUse>,
-    /// ADDs that wait for an address, and pods on their way to this node that will want one soon.
+    /// ADDs that wait for an address, and pods that are scheduled to this node but not started.
     pub waiting: u32,
-    /// Claims that are under way.
+    /// Claims in flight.
     pub claiming: u32,
-    /// How many pairs a block of the pool has.
+    /// The number of pairs in a block of the pool.
     pub block_len: u32,
-    /// Blocks of the pool that no node has claimed, as its status says.
+    /// Blocks of the pool that no node has claimed, from its status.
     pub free_blocks: u64,
     /// The pool's condition `Exhausted` is true.
     pub exhausted: bool,
@@ -56,38 +55,38 @@ pub struct PoolUse {
     pub max_blocks: Option<u32>,
     /// `--block-idle`.
     pub block_idle: Duration,
-    /// How long ago the node last gave a block back because the pool was exhausted.
-    pub gave_back_for_others: Option<Duration>,
+    /// How long ago the node last released a block because the pool was exhausted.
+    pub released_for_others: Option<Duration>,
 }
 
-/// What the agent is to do now. Never both.
+/// What the agent should do now: claim or release, never both.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BlockDemand {
-    /// How many more blocks to claim, apart from claims under way.
+    /// How many blocks to claim in addition to claims in flight.
     pub claim: u32,
-    /// The blocks to give back, in this order.
-    pub give_back: Vec<BlockName>,
+    /// The blocks to release, in this order.
+    pub release: Vec<BlockName>,
 }
 
 /// Decides for one pool on this node.
 ///
-/// A claim that pods wait for is tried even if the status says that no block is free, for the status may be late: the
-/// caller spaces out the tries.
+/// Waiting pods cause a claim even if the status shows no free block, because the status may be late. The caller spaces out
+/// such claims.
 pub fn decide(pool: &PoolUse) -> BlockDemand {
     let claim = claims(pool);
     if claim > 0 {
-        return BlockDemand { claim, give_back: Vec::new() };
+        return BlockDemand { claim, release: Vec::new() };
     }
-    BlockDemand { claim: 0, give_back: give_backs(pool) }
+    BlockDemand { claim: 0, release: releases(pool) }
 }
 
-/// No new addresses come from the pool.
+/// Whether the pool assigns no new addresses.
 fn is_closing(pool: &PoolUse) -> bool {
     pool.draining || pool.deleting
 }
 
-/// The pool has nothing left for others.
-fn is_run_out(pool: &PoolUse) -> bool {
+/// Whether the pool has no free block for other nodes.
+fn is_exhausted(pool: &PoolUse) -> bool {
     pool.exhausted || pool.free_blocks == 0
 }
 
@@ -96,13 +95,13 @@ fn claims(pool: &PoolUse) -> u32 {
         return 0;
     }
     let have = count(&pool.blocks).saturating_add(pool.claiming);
-    let room = pool.max_blocks.map_or(u32::MAX, |most| most.saturating_sub(have));
+    let room = pool.max_blocks.map_or(u32::MAX, |max| max.saturating_sub(have));
     let demanded = demanded(pool);
-    let wanted = if spare_is_due(pool, demanded) { demanded.saturating_add(1) } else { demanded };
+    let wanted = if extra_is_due(pool, demanded) { demanded.saturating_add(1) } else { demanded };
     wanted.saturating_sub(pool.claiming).min(room)
 }
 
-/// Blocks for those that wait and that the addresses at hand don't serve; claims under way count.
+/// Blocks needed for waiting pods beyond the free addresses, claims in flight included.
 fn demanded(pool: &PoolUse) -> u32 {
     let at_hand: u32 = pool.blocks.iter().map(free).fold(0, u32::saturating_add);
     pool.waiting.saturating_sub(at_hand).div_ceil(pool.block_len.max(1))
@@ -112,15 +111,15 @@ fn free(block: &BlockUse) -> u32 {
     block.usable.saturating_sub(block.held).saturating_sub(block.cooling)
 }
 
-/// Whether a spare is wanted and the pool can spare one. `more` blocks are, or will be, on their way.
-fn spare_is_due(pool: &PoolUse, more: u32) -> bool {
-    let recently = pool.gave_back_for_others.is_some_and(|ago| ago < pool.block_idle);
+/// Whether the node should claim an extra block and the pool has enough free ones. `more` blocks are claimed anyway.
+fn extra_is_due(pool: &PoolUse, more: u32) -> bool {
+    let recently = pool.released_for_others.is_some_and(|ago| ago < pool.block_idle);
     let left_for_others = pool.free_blocks > u64::from(more).saturating_add(1);
-    !is_run_out(pool) && left_for_others && !recently && wants_spare(pool, pool.blocks.iter(), more)
+    !is_exhausted(pool) && left_for_others && !recently && wants_extra(pool, pool.blocks.iter(), more)
 }
 
-/// Whether held, cooling and waiting are 75 % or more of these blocks and `more` empty ones, and less than a block's worth is free.
-fn wants_spare<'a>(pool: &PoolUse, blocks: impl Iterator<Item = &'a BlockUse>, more: u32) -> bool {
+/// Whether 75 % or more of these blocks and `more` empty ones is held, cooling or waited for, and less than one block is free.
+fn wants_extra<'a>(pool: &PoolUse, blocks: impl Iterator<Item = &'a BlockUse>, more: u32) -> bool {
     let mut used = u64::from(pool.waiting);
     let mut usable = u64::from(more) * u64::from(pool.block_len);
     let mut any = more > 0;
@@ -132,7 +131,7 @@ fn wants_spare<'a>(pool: &PoolUse, blocks: impl Iterator<Item = &'a BlockUse>, m
     any && used > 0 && used * 4 >= usable * 3 && usable.saturating_sub(used) < u64::from(pool.block_len)
 }
 
-fn give_backs(pool: &PoolUse) -> Vec<BlockName> {
+fn releases(pool: &PoolUse) -> Vec<BlockName> {
     let mut empty: Vec<(&BlockUse, Duration)> =
         pool.blocks.iter().filter_map(|block| block.empty_for.map(|time| (block, time))).collect();
     empty.sort_by(|(a, a_empty), (b, b_empty)| b_empty.cmp(a_empty).then_with(|| a.name.cmp(&b.name)));
@@ -142,8 +141,8 @@ fn give_backs(pool: &PoolUse) -> Vec<BlockName> {
     if pool.waiting > 0 || pool.claiming > 0 {
         return Vec::new();
     }
-    if is_run_out(pool) {
-        let due = |block: &BlockUse, time| block.was_used || time >= FIRST_USE;
+    if is_exhausted(pool) {
+        let due = |block: &BlockUse, time| block.was_used || time >= FIRST_USE_TIMEOUT;
         return empty
             .into_iter()
             .filter(|(block, time)| due(block, *time))
@@ -153,26 +152,27 @@ fn give_backs(pool: &PoolUse) -> Vec<BlockName> {
     idle(pool, &empty)
 }
 
-/// The blocks that are empty for long, but the last block and what would be claimed again as a spare.
+/// The blocks that have been empty for `block_idle`, except the last block and those that would be claimed again as the extra one.
 fn idle(pool: &PoolUse, longest_empty_first: &[(&BlockUse, Duration)]) -> Vec<BlockName> {
     let mut kept: Vec<&BlockUse> = pool.blocks.iter().collect();
-    let mut back = Vec::new();
+    let mut released = Vec::new();
     for (block, time) in longest_empty_first {
-        let rest = || kept.iter().copied().filter(|other| other.name != block.name);
-        if *time >= pool.block_idle && kept.len() > 1 && !wants_spare(pool, rest(), 0) {
+        let others = || kept.iter().copied().filter(|other| other.name != block.name);
+        if *time >= pool.block_idle && kept.len() > 1 && !wants_extra(pool, others(), 0) {
             kept.retain(|other| other.name != block.name);
-            back.push(block.name.clone());
+            released.push(block.name.clone());
         }
     }
-    back
+    released
 }
 
 fn count(blocks: &[BlockUse]) -> u32 {
     u32::try_from(blocks.len()).unwrap_or(u32::MAX)
 }
 
-/// How many free blocks the operator keeps carved: six for each node and a few more, so that of nodes which claim at once 2 in
-/// 1000 lose three races, and no more than the pool has.
+/// How many free blocks the operator keeps carved, at most what the pool has.
+///
+/// Six per node and eight more: then only 2 of 1000 nodes that claim at once lose three races.
 pub fn free_block_target(nodes: u64, claimed: u64, total: u64) -> u64 {
     nodes.saturating_mul(6).saturating_add(8).min(total.saturating_sub(claimed))
 }

@@ -1,17 +1,16 @@
-//! A hash that is the same in every build, on every node and for ever: FNV-1a, stirred. For spreading, never for secrets.
+//! Hashes that are the same in every build and on every node: FNV-1a, and FNV-1a with mixed bits. For spreading, never for secrets.
 
 const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const PRIME: u64 = 0x0000_0100_0000_01b3;
 
-/// The hash of some byte strings; where one ends and the next begins counts.
+/// The 64-bit FNV-1a hash of bytes.
+pub fn fnv1a(bytes: impl IntoIterator<Item = u8>) -> u64 {
+    bytes.into_iter().fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
+}
+
+/// The hash of several byte strings. Each part's length is hashed too, so that `ab` + `c` differs from `a` + `bc`.
 pub fn stable(parts: &[&[u8]]) -> u64 {
-    let mut hash = OFFSET;
-    for part in parts {
-        for byte in part.len().to_le_bytes().iter().chain(*part) {
-            hash = (hash ^ u64::from(*byte)).wrapping_mul(PRIME);
-        }
-    }
-    stir(hash)
+    stir(fnv1a(parts.iter().flat_map(|part| part.len().to_le_bytes().into_iter().chain(part.iter().copied()))))
 }
 
 /// Spreads every bit of the input over all bits of the output (the finish of SplitMix64).

@@ -6,15 +6,14 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
+use bobbin_crds::pool::{MAX_BLOCK_SIZE_BITS, MAX_SUBNETS};
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use crate::block::{BlockRange, MAX_BLOCK_BITS};
+use crate::block::BlockRange;
 use crate::family::Family;
 use crate::reserved::Reserved;
 use crate::subnet::SubnetPair;
 
-/// The most subnets that a pool has.
-pub const MAX_SUBNETS: usize = 64;
 /// A subnet counts for at most 2^40 blocks; what lies behind them is not used.
 pub const MAX_SUBNET_BITS: u8 = 40;
 
@@ -66,7 +65,7 @@ impl PoolLayout {
         if subnets.len() > MAX_SUBNETS {
             return Err(LayoutError::TooManySubnets(subnets.len()));
         }
-        if block_size_bits > MAX_BLOCK_BITS {
+        if block_size_bits > MAX_BLOCK_SIZE_BITS {
             return Err(LayoutError::BlockTooLarge(block_size_bits));
         }
         let mut entries: Vec<Entry> = Vec::with_capacity(subnets.len());

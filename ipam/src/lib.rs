@@ -31,5 +31,5 @@ pub use ip_pair::IpPair;
 pub use layout::{LayoutError, PoolLayout};
 pub use pool_selection::{PoolInfo, PoolSelection, SelectionError, SelectionSource, select_pool};
 pub use reserved::{Reserved, ReservedError};
-pub use selector::{Expression, Operator, Selector, SelectorError};
+pub use selector::{SelectorError, parse_selector};
 pub use subnet::{SubnetError, SubnetPair};

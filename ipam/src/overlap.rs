@@ -1,122 +1,121 @@
-//! The acceptance of a pool's subnet entry: may it be carved, or does an entry that came earlier have its addresses?
+//! Decides whether a pool's subnet may be carved, or overlaps addresses that belong to something else.
 //!
-//! The operator writes an entry as pending, then lists all pools and blocks afresh, then asks here, then writes the answer
-//! with the pool's resourceVersion. Of two overlapping entries whichever lists later sees the other, so never are both
-//! accepted, whatever the clocks of two operators say: an overlapping entry that is pending *later* does not lose by this
-//! look (it may have listed before ours was written), it makes ours wait until it has been decided. And an entry is not
-//! written at all while another has its addresses ([`may_begin`]), so that one withdrawn does not keep the other waiting.
+//! The operator writes a subnet as pending, lists all pools and blocks live, calls [`decide`], and writes the answer with the
+//! pool's resourceVersion. Of two overlapping subnets, the one that is listed later sees the other, so both are never accepted.
+//! A subnet that became pending later may not have seen ours. Ours then waits until the other is decided.
+//! A subnet that overlaps another one is not written at all ([`may_begin`]), so that a withdrawn one blocks nobody.
 
 use std::fmt;
+
+use bobbin_crds::pool::Acceptance;
 
 use crate::block::BlockRange;
 use crate::subnet::SubnetPair;
 
-/// How far the acceptance of an entry has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Written down, not yet confirmed.
-    Pending,
-    /// Confirmed.
-    Accepted,
-}
-
-/// An entry of some pool's `status.acceptedSubnets`.
+/// An entry of a pool's `status.acceptedSubnets`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct PoolSubnet {
     /// The pool's UID.
     pub pool_uid: String,
     /// The pool's name.
     pub pool: String,
     /// When it was first written as pending: microseconds since 1970.
     pub since: i64,
-    /// How far it has come.
-    pub state: State,
+    /// Whether it is pending or accepted.
+    pub state: Acceptance,
     /// The addresses.
     pub subnet: SubnetPair,
 }
 
-/// What has addresses outside of pools: a block or an assignment that an earlier pool of the same name or range left, or a node itself.
+/// Addresses in use outside of any pool: by a block or an assignment of a deleted pool, or by a node itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubnetConflict {
-    /// What it is, with its kind: `AddressBlock old-7`.
+    /// The object with its kind: `AddressBlock old-7`.
     pub what: String,
     /// Its addresses.
     pub range: BlockRange,
-    /// What it is to a pool, and what to do: the end of a sentence.
+    /// Why a pool can't have these addresses, and what to do: the end of a sentence.
     pub why: &'static str,
 }
 
 impl SubnetConflict {
-    /// A block or an assignment.
-    pub fn left(what: String, range: BlockRange) -> Self {
-        let why = "which an earlier pool left: its addresses may be in use; delete the pods that use them, or wait until it is gone";
+    /// A block or an assignment of a deleted pool.
+    pub fn leftover(what: String, range: BlockRange) -> Self {
+        let why = "which a deleted pool left behind: its addresses may be in use; delete the pods that use them, or wait until it is gone";
         Self { what, range, why }
     }
 
-    /// The address of a machine.
+    /// The address of a node.
     pub fn of_node(what: String, range: BlockRange) -> Self {
-        let why = "a route to which as a pod's would cut the node off: make the pool of subnets that no machine is in";
+        let why =
+            "and a pod with the address of a node would cut the node off: give the pool subnets without node addresses";
         Self { what, range, why }
     }
 }
 
-/// What becomes of a pending entry.
+/// What to do with a pending subnet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// Nothing else has its addresses: confirm it.
+pub enum AcceptanceDecision {
+    /// Nothing else has its addresses: accept it.
     Accept,
-    /// A pending entry that came later overlaps: leave ours pending, decide the other, look again.
+    /// It overlaps a pending subnet that came later: leave ours pending until the other is decided.
     Wait(Overlap),
-    /// An earlier entry, or something left over, has its addresses: withdraw it, say why, try again when that is gone.
+    /// An earlier subnet or a conflict has its addresses: withdraw it, report why, and retry when the other is gone.
     Withdraw(Overlap),
 }
 
-/// What an entry overlaps with. As text it is the pool's condition.
+/// What a subnet overlaps. Its text goes into the pool's condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Overlap {
-    /// Another pool's entry.
+    /// The subnet of another pool.
     Pool {
-        /// Our entry.
+        /// Our subnet.
         ours: SubnetPair,
         /// The other pool's name.
         pool: String,
-        /// Its entry.
+        /// Its subnet.
         subnet: SubnetPair,
     },
-    /// Something left over.
-    Left {
-        /// Our entry.
+    /// Addresses outside of any pool.
+    Conflict {
+        /// Our subnet.
         ours: SubnetPair,
-        /// What has them, and why that counts.
+        /// The object that uses them.
         conflict: SubnetConflict,
     },
 }
 
-/// Whether an entry of the pool may be written as pending: `Err` says what has its addresses already, pending or not.
+/// Whether a subnet of the pool may be written as pending. A cached list is good enough, because [`decide`] keeps two from being accepted.
 ///
-/// A look at a cache is good enough; [`decide`] is what keeps two from being accepted.
+/// # Errors
+/// What has the addresses already, pending or not.
 pub fn may_begin<'a>(
     pool_uid: &str,
     subnet: SubnetPair,
-    all: impl IntoIterator<Item = &'a Entry>,
+    all: impl IntoIterator<Item = &'a PoolSubnet>,
     conflicts: impl IntoIterator<Item = &'a SubnetConflict>,
 ) -> Result<(), Overlap> {
-    let last =
-        Entry { pool_uid: pool_uid.to_owned(), pool: String::new(), since: i64::MAX, state: State::Pending, subnet };
+    let last = PoolSubnet {
+        pool_uid: pool_uid.to_owned(),
+        pool: String::new(),
+        since: i64::MAX,
+        state: Acceptance::Pending,
+        subnet,
+    };
     match decide(&last, all, conflicts) {
-        Decision::Accept => Ok(()),
-        Decision::Wait(overlap) | Decision::Withdraw(overlap) => Err(overlap),
+        AcceptanceDecision::Accept => Ok(()),
+        AcceptanceDecision::Wait(overlap) | AcceptanceDecision::Withdraw(overlap) => Err(overlap),
     }
 }
 
-/// Decides on `entry`, given all entries of all pools (its own pool's, and itself, are passed over) and what is left over.
+/// Decides on a pending subnet, given the subnets of all pools and the conflicts. Subnets of its own pool don't count.
 ///
-/// An entry that is accepted stays so: only ask for pending ones.
+/// An accepted subnet stays accepted, so call this only for pending ones.
 pub fn decide<'a>(
-    entry: &Entry,
-    all: impl IntoIterator<Item = &'a Entry>,
+    entry: &PoolSubnet,
+    all: impl IntoIterator<Item = &'a PoolSubnet>,
     conflicts: impl IntoIterator<Item = &'a SubnetConflict>,
-) -> Decision {
+) -> AcceptanceDecision {
     let mut wait = None;
     for other in all.into_iter().filter(|other| other.pool_uid != entry.pool_uid) {
         if !other.subnet.overlaps(&entry.subnet) {
@@ -124,15 +123,15 @@ pub fn decide<'a>(
         }
         let overlap = Overlap::Pool { ours: entry.subnet, pool: other.pool.clone(), subnet: other.subnet };
         let earlier = (other.since, &other.pool_uid) < (entry.since, &entry.pool_uid);
-        if other.state == State::Accepted || earlier {
-            return Decision::Withdraw(overlap);
+        if other.state == Acceptance::Accepted || earlier {
+            return AcceptanceDecision::Withdraw(overlap);
         }
         wait.get_or_insert(overlap);
     }
     if let Some(conflict) = conflicts.into_iter().find(|conflict| conflict.range.overlaps_subnet(&entry.subnet)) {
-        return Decision::Withdraw(Overlap::Left { ours: entry.subnet, conflict: conflict.clone() });
+        return AcceptanceDecision::Withdraw(Overlap::Conflict { ours: entry.subnet, conflict: conflict.clone() });
     }
-    wait.map_or(Decision::Accept, Decision::Wait)
+    wait.map_or(AcceptanceDecision::Accept, AcceptanceDecision::Wait)
 }
 
 impl fmt::Display for Overlap {
@@ -140,9 +139,9 @@ impl fmt::Display for Overlap {
         match self {
             Self::Pool { ours, pool, subnet } => write!(
                 f,
-                "subnet {ours} overlaps subnet {subnet} of pool {pool:?}, which came earlier: delete one of the two pools, or make this one anew with other subnets"
+                "subnet {ours} overlaps subnet {subnet} of pool {pool:?}, which came earlier: delete one of the two pools, or recreate this one with other subnets"
             ),
-            Self::Left { ours, conflict } => {
+            Self::Conflict { ours, conflict } => {
                 write!(f, "subnet {ours} overlaps {} ({}), {}", conflict.what, conflict.range, conflict.why)
             }
         }

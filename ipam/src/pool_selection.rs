@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-/// The pool that pods get which nothing else names one for.
-pub const DEFAULT_POOL: &str = "default";
+use bobbin_crds::DEFAULT_POOL;
 
 /// What the selection needs to know of a pool.
 #[allow(clippy::struct_excessive_bools, reason = "info, each of its own")]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bobbin_crds::DEFAULT_COOLDOWN;
 use bobbin_datapath::{KernelError, Network, Wiring, boot_time};
 use bobbin_ipam::{AttachmentKey, IpPair};
-use bobbin_observability::Progress;
+use bobbin_observability::Watchdog;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -35,7 +35,7 @@ pub struct Agent {
     /// What outlives the agent lies there; locked.
     pub run_dir: Arc<RunDir>,
     /// Which loops make progress.
-    pub progress: Progress,
+    pub watchdog: Watchdog,
     /// This boot.
     pub boot_id: String,
     /// Blocks, addresses, attachments.

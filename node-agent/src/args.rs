@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bobbin_observability::LogFormat;
+use bobbin_process::parse_duration;
 use clap::{Parser, ValueEnum};
 
 /// Gives the pods of this node their addresses and routes.
@@ -29,7 +30,7 @@ pub struct Args {
     /// How long an ADD waits for the answer to its record when the API server's recent word does not prove that its block is this node's:
     /// after a start of the agent, a broken or silent watch, a duplicate. From a proven block it does not wait. What an ADD has waited for
     /// the first read of an agent that starts counts, too. If another record has the address, any ADD waits up to 1 s more to read it.
-    #[arg(long, env = "BOBBIN_CONFIRM_WAIT", default_value = "450ms", value_parser = duration)]
+    #[arg(long, env = "BOBBIN_CONFIRM_WAIT", default_value = "450ms", value_parser = parse_duration)]
     pub confirm_wait: Duration,
     /// How long the operator waits before it frees what a deleted node held; an agent that was away for more than half of it asks the API
     /// server before it assigns.
@@ -39,10 +40,10 @@ pub struct Args {
     #[arg(long, env = "BOBBIN_TIME_SCALE", default_value_t = 1.0, hide = true)]
     pub time_scale: f64,
     /// How long an ADD waits for an address when its pool is full.
-    #[arg(long, env = "BOBBIN_HOLD_ADD", default_value = "30s", value_parser = duration)]
+    #[arg(long, env = "BOBBIN_HOLD_ADD", default_value = "30s", value_parser = parse_duration)]
     pub hold_add: Duration,
     /// How long a block stays empty before it goes back, the last one of a pool apart.
-    #[arg(long, env = "BOBBIN_BLOCK_IDLE", default_value = "300s", value_parser = duration)]
+    #[arg(long, env = "BOBBIN_BLOCK_IDLE", default_value = "300s", value_parser = parse_duration)]
     pub block_idle: Duration,
     /// What a pod gets that can't be read because the API server is unreachable. A static pod is never refused if its namespace is known.
     #[arg(long, env = "BOBBIN_UNKNOWN_POD", default_value = "refuse", value_enum)]
@@ -108,10 +109,10 @@ pub struct Args {
     #[arg(long, env = "BOBBIN_FORCE")]
     pub force: bool,
     /// How often the agent looks for attachments whose network namespace or pod is gone.
-    #[arg(long, env = "BOBBIN_SWEEP_INTERVAL", default_value = "60s", value_parser = duration)]
+    #[arg(long, env = "BOBBIN_SWEEP_INTERVAL", default_value = "60s", value_parser = parse_duration)]
     pub sweep_interval: Duration,
     /// How often blocks, records and node addresses are compared with the API server when nothing changed.
-    #[arg(long, env = "BOBBIN_RELIST_INTERVAL", default_value = "15m", value_parser = duration)]
+    #[arg(long, env = "BOBBIN_RELIST_INTERVAL", default_value = "15m", value_parser = parse_duration)]
     pub relist_interval: Duration,
     /// How log lines look: text or json.
     #[arg(long, env = "BOBBIN_LOG_FORMAT", default_value_t = LogFormat::Text)]
@@ -143,22 +144,6 @@ pub enum Mode {
     Run,
     /// Take away what the agent put on the node.
     Remove,
-}
-
-/// Reads `200ms`, `30s`, `15m` or `1h`; a bare number is an error, since nobody can tell its unit.
-pub fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let wrong =
-        || format!("{text:?} is no duration: write a whole number and a unit, one of ms, s, m, h (for example 30s)");
-    let number: u64 = text[..digits].parse().map_err(|_| wrong())?;
-    let millis = match &text[digits..] {
-        "ms" => Some(number),
-        "s" => number.checked_mul(1000),
-        "m" => number.checked_mul(60_000),
-        "h" => number.checked_mul(3_600_000),
-        _ => None,
-    };
-    millis.map(Duration::from_millis).ok_or_else(wrong)
 }
 
 #[cfg(test)]

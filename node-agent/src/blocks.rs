@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bobbin_api_client::{Clients, backoff};
-use bobbin_observability::Progress;
+use bobbin_observability::Watchdog;
 use tokio::sync::Notify;
 
 use crate::block_checkpoint::BlockCheckpoint;
@@ -57,7 +57,7 @@ pub struct BlockTasks {
     /// Waits.
     pub times: Times,
     /// Where they say that they make progress.
-    pub progress: Progress,
+    pub watchdog: Watchdog,
 }
 
 /// Runs the tasks. Cheap to clone.
@@ -109,7 +109,7 @@ impl Blocks {
 
     /// Works on one block until its state needs nothing more.
     async fn settle(self, name: String) {
-        let beat = self.0.with.progress.register("block", STEP_DEADLINE);
+        let beat = self.0.with.watchdog.register("block", STEP_DEADLINE);
         let mut failures = 0;
         let mut changed = self.0.with.ledger.changed();
         while let Some(state) = self.0.with.ledger.block_state(&name).filter(|state| needs_work(*state)) {
@@ -122,7 +122,7 @@ impl Blocks {
             };
             let pause = match step {
                 Step::Again => {
-                    beat.made();
+                    beat.beat();
                     failures = 0;
                     continue;
                 }

@@ -8,9 +8,10 @@ use bobbin_api_client::ReadError;
 use bobbin_cni_wire::{CniError, code};
 use bobbin_crds::AddressPool;
 use bobbin_crds::pool::condition;
+use bobbin_ipam::parse_selector;
 use bobbin_ipam::pool_selection::{self, PoolInfo, PoolSelection, SelectionError};
-use bobbin_ipam::{Expression, Selector};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::core::SelectorExt;
 
 use crate::args::UnknownPod;
 use crate::ledger::PodRef;
@@ -181,17 +182,9 @@ pub fn pool_info<'a>(
     }
 }
 
-/// Whether labels match a selector; absent or empty admits all, one that can't be read nothing.
+/// Whether labels match a selector. An absent or empty one admits everything, an invalid one nothing.
 pub fn admits(selector: Option<&LabelSelector>, labels: &BTreeMap<String, String>) -> bool {
-    let Some(selector) = selector else { return true };
-    let expressions = selector.match_expressions.iter().flatten();
-    let parsed: Result<Vec<_>, _> = expressions
-        .map(|each| Expression::parse(&each.key, &each.operator, each.values.as_deref().unwrap_or_default()))
-        .collect();
-    parsed.is_ok_and(|match_expressions| {
-        let match_labels = selector.match_labels.clone().unwrap_or_default();
-        Selector { match_labels, match_expressions }.admits(labels)
-    })
+    selector.is_none_or(|selector| parse_selector(selector).is_ok_and(|selector| selector.matches(labels)))
 }
 
 fn pool_name(pool: &AddressPool) -> &str {

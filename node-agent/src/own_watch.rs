@@ -5,10 +5,10 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_api_client::{Clients, Lenient, ReadError, SlimNode, backoff};
+use bobbin_api_client::{Clients, Lenient, PartialNode, ReadError, backoff};
 use bobbin_crds::AddressBlock;
 use bobbin_datapath::boot_time;
-use bobbin_observability::{Beat, Progress};
+use bobbin_observability::{Heartbeat, Watchdog};
 use futures::{StreamExt, TryStreamExt};
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use kube::{Api, ResourceExt};
@@ -46,7 +46,7 @@ pub struct OwnWatches {
     /// Wakes the resync.
     pub resync: Arc<Notify>,
     /// Where they say that they make progress.
-    pub progress: Progress,
+    pub watchdog: Watchdog,
 }
 
 /// What a watch shows.
@@ -72,7 +72,7 @@ impl OwnWatches {
         let node = format!("metadata.name={}", self.view.node_name());
         let blocks = format!("spec.nodeName={}", self.view.node_name());
         tokio::join!(
-            self.follow(Kind::Node, node, Api::<Lenient<SlimNode>>::all(self.clients.watches.clone()), |seen| self
+            self.follow(Kind::Node, node, Api::<Lenient<PartialNode>>::all(self.clients.watches.clone()), |seen| self
                 .node(&seen)),
             self.follow(
                 Kind::Blocks,
@@ -88,7 +88,7 @@ impl OwnWatches {
     where
         K: kube::Resource + Clone + DeserializeOwned + Debug,
     {
-        let beat = self.progress.register(kind.name(), PROGRESS_DEADLINE);
+        let beat = self.watchdog.register(kind.name(), PROGRESS_DEADLINE);
         let mut failures = 0_u32;
         let longest_pause = self.freshness.times().watch_reconnect();
         loop {
@@ -139,7 +139,7 @@ impl OwnWatches {
         fields: &str,
         api: &Api<K>,
         mut version: String,
-        beat: &Beat,
+        beat: &Heartbeat,
         see: &mut impl FnMut(Seen<K>),
     ) -> Broke
     where
@@ -200,7 +200,7 @@ impl OwnWatches {
         }
     }
 
-    fn node(&self, seen: &Seen<Lenient<SlimNode>>) {
+    fn node(&self, seen: &Seen<Lenient<PartialNode>>) {
         let node = match seen {
             Seen::All(nodes, _) => nodes.first(),
             Seen::Is(node) => Some(node),

@@ -2,7 +2,7 @@
 
 use bobbin_api_client::{Clients, Lenient};
 use bobbin_crds::IPAssignment;
-use bobbin_observability::Beat;
+use bobbin_observability::Heartbeat;
 use futures::StreamExt;
 use kube::Api;
 use kube::core::PartialObjectMeta;
@@ -15,7 +15,7 @@ use crate::record::{Recorder, record_name};
 use crate::watch::ClusterView;
 
 /// Watches for ever. It only hastens what the resync does.
-pub async fn run(clients: Clients, view: ClusterView, ledger: Arc<Ledger>, recorder: Recorder, beat: Beat) {
+pub async fn run(clients: Clients, view: ClusterView, ledger: Arc<Ledger>, recorder: Recorder, beat: Heartbeat) {
     let api: Api<Lenient<PartialObjectMeta<IPAssignment>>> = Api::all(clients.watches.clone());
     let own = Config::default().fields(&format!("spec.nodeName={}", view.node_name()));
     let mut events = bobbin_api_client::watch(api, own);

@@ -37,9 +37,9 @@ pub async fn run(agent: Arc<Agent>, direct: Option<Direct>, resynced: watch::Rec
     let mut changes = agent.network.changes();
     let mut passes = Passes::default();
     let mut routes = direct.as_ref().map(Direct::changed);
-    let beat = agent.progress.register("repair", DEADLINE * 4);
+    let beat = agent.watchdog.register("repair", DEADLINE * 4);
     loop {
-        beat.made();
+        beat.beat();
         changes.mark_unchanged();
         let lacking = !resynced.borrow().blocks;
         pass(&agent, direct.as_ref(), lacking, &mut passes).await;

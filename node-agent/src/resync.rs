@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_api_client::{Clients, Lenient, ReadError, SlimNode, backoff};
+use bobbin_api_client::{Clients, Lenient, PartialNode, ReadError, backoff};
 use bobbin_crds::AddressPool;
 use bobbin_datapath::boot_time;
-use bobbin_observability::Progress;
+use bobbin_observability::Watchdog;
 use kube::api::ListParams;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -61,7 +61,7 @@ pub struct Resync {
     /// Waits.
     pub times: Times,
     /// Where it says that it makes progress.
-    pub beats: Progress,
+    pub beats: Watchdog,
     /// Wakes it.
     pub hint: Arc<Notify>,
 }
@@ -182,7 +182,7 @@ impl Resync {
         if self.view.node().is_some() && silence.is_some_and(|silence| silence < self.times.silence()) {
             return Ok(());
         }
-        let api: kube::Api<Lenient<SlimNode>> = kube::Api::all(self.clients.requests.clone());
+        let api: kube::Api<Lenient<PartialNode>> = kube::Api::all(self.clients.requests.clone());
         let (start, reports) = (self.freshness.begin_read(boot_time()), self.view.node_reports());
         let node = match bobbin_api_client::read(crate::blocks::api::DEADLINE, api.get(self.view.node_name())).await {
             Ok(node) => match NodeFacts::of(&node) {

@@ -12,7 +12,8 @@ use bobbin_api_client::Clients;
 use bobbin_datapath::{Network, Settings, boot_time};
 use bobbin_ipam::BootTime;
 use bobbin_ipam::demand::BlockUse;
-use bobbin_observability::{Health, Metrics as Page, PortError, Progress, Server, init_logs};
+use bobbin_observability::{Health, Metrics as Page, PortError, Server, Watchdog, init_logs};
+use bobbin_process::shutdown_on_signal;
 use clap::Parser;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -56,7 +57,7 @@ const LAST_CALLS: Duration = Duration::from_secs(5);
 pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let args = Args::try_parse_from(args).unwrap_or_else(|error| error.exit());
     init_logs(args.log_format);
-    let stop = on_signal()?;
+    let stop = shutdown_on_signal("stopping; routes and pods stay as they are")?;
     let boot_id = std::fs::read_to_string(&args.boot_id_path)
         .with_context(|| format!("the boot ID can't be read from {}", args.boot_id_path.display()))?
         .trim()
@@ -142,7 +143,7 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
         blocks_read,
         stop: stop.clone(),
         run_dir: Arc::new(run_dir),
-        progress: Progress::default(),
+        watchdog: Watchdog::default(),
         args,
     });
     serve_page(&agent, page);
@@ -178,7 +179,7 @@ fn current(agent: &Agent, started: &Identity) -> Identity {
 
 /// Keeps run directory and identity. The blocks are trusted once they were read.
 async fn heartbeat(agent: &Agent, started: &Identity) -> Result<(), RunDirError> {
-    let beat = agent.progress.register("heartbeat", HEARTBEAT_DEADLINE);
+    let beat = agent.watchdog.register("heartbeat", HEARTBEAT_DEADLINE);
     // An agent that is killed soon after its first read is trusted by the next one.
     run_dir::heartbeat::run(
         &agent.run_dir,
@@ -236,7 +237,7 @@ async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Rec
         boot_id: agent.boot_id.clone(),
         interval: agent.args.relist_interval,
         times,
-        beats: agent.progress.clone(),
+        beats: agent.watchdog.clone(),
         hint: Arc::clone(&agent.resync),
     };
     let own = OwnWatches {
@@ -245,7 +246,7 @@ async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Rec
         ledger: Arc::clone(&agent.ledger),
         freshness: Arc::clone(&agent.freshness),
         resync: Arc::clone(&agent.resync),
-        progress: agent.progress.clone(),
+        watchdog: agent.watchdog.clone(),
     };
     let blocks = Blocks::new(BlockTasks {
         boot_id: agent.boot_id.clone(),
@@ -258,7 +259,7 @@ async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Rec
         freshness: Arc::clone(&agent.freshness),
         events: agent.events.clone(),
         times,
-        progress: agent.progress.clone(),
+        watchdog: agent.watchdog.clone(),
     });
     let direct = (agent.args.routing == Routing::Direct).then(|| Direct::new(&agent.args.node_name));
     let mut tasks = tokio::task::JoinSet::new();
@@ -270,7 +271,7 @@ async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Rec
         agent.view.clone(),
         Arc::clone(&agent.ledger),
         agent.recorder.clone(),
-        agent.progress.register(Kind::Records.name(), LOOP_DEADLINE),
+        agent.watchdog.register(Kind::Records.name(), LOOP_DEADLINE),
     ));
     tasks.spawn(resync.run(progress));
     tasks.spawn(checkpoint_writer.run(agent.stop.clone()));
@@ -284,7 +285,7 @@ async fn background(agent: &Arc<Agent>, protocol: Protocol, resynced: watch::Rec
     let (stale, requests) = (Arc::clone(agent), clients.requests.clone());
     tasks.spawn(async move { stale_attachments::run(&stale, requests, times.pod_gone_apart()).await });
     let stock = agent.stock.clone();
-    let beat = agent.progress.register("stock", LOOP_DEADLINE);
+    let beat = agent.watchdog.register("stock", LOOP_DEADLINE);
     tasks.spawn(async move { stock.run(beat).await });
     match agent.args.mode {
         Mode::Run => {
@@ -358,7 +359,7 @@ fn serve_page(agent: &Arc<Agent>, page: Page) {
         sample(&asked);
         let ready = asked.args.mode == Mode::Remove || asked.run_dir.was_ready();
         let missing = || "its Node and its blocks have not been seen at the API server since boot".to_owned();
-        Health::of(&asked.progress, ready.then_some(()).ok_or_else(missing))
+        Health::of(&asked.watchdog, ready.then_some(()).ok_or_else(missing))
     });
     let server = Server::new(Arc::new(page), health);
     if let Some(address) = agent.args.metrics_address {
@@ -413,19 +414,4 @@ fn settings(args: &Args) -> Settings {
         mtu: args.mtu,
         sysctl_root: args.sysctl_root.clone(),
     }
-}
-
-fn on_signal() -> anyhow::Result<CancellationToken> {
-    let stop = CancellationToken::new();
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    let signalled = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        }
-        tracing::info!("stopping; routes and pods stay as they are");
-        signalled.cancel();
-    });
-    Ok(stop)
 }

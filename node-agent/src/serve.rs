@@ -34,7 +34,7 @@ const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Serves until `stop`; calls under way are finished.
 pub async fn serve(mut socket: Socket, agent: Arc<Agent>, stop: CancellationToken) {
-    let beat = agent.progress.register("serve", ACCEPT_DEADLINE);
+    let beat = agent.watchdog.register("serve", ACCEPT_DEADLINE);
     let calls = TaskTracker::new();
     let mut check = tokio::time::interval(CHECK_INTERVAL);
     let (mut failing, mut lost) = (false, false);
@@ -45,7 +45,7 @@ pub async fn serve(mut socket: Socket, agent: Arc<Agent>, stop: CancellationToke
             _ = check.tick() => {
                 put_back(&mut socket, &mut lost);
                 if !failing {
-                    beat.made();
+                    beat.beat();
                 }
                 continue;
             }
@@ -53,7 +53,7 @@ pub async fn serve(mut socket: Socket, agent: Arc<Agent>, stop: CancellationToke
         match accepted {
             Ok((stream, _)) => {
                 failing = false;
-                beat.made();
+                beat.beat();
                 let agent = Arc::clone(&agent);
                 calls.spawn(async move {
                     if let Err(error) = converse(stream, &agent).await {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bobbin_api_client::Clients;
 use bobbin_datapath::boot_time;
-use bobbin_observability::Progress;
+use bobbin_observability::Watchdog;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -75,7 +75,7 @@ impl SimulatedNode {
             freshness: Arc::clone(&freshness),
             events: Events::start(clients.requests.clone(), &view),
             times,
-            progress: Progress::default(),
+            watchdog: Watchdog::default(),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(writer.run(CancellationToken::new()));

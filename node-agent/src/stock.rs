@@ -12,7 +12,7 @@ use bobbin_crds::AddressPool;
 use bobbin_crds::pool::condition;
 use bobbin_ipam::Reserved;
 use bobbin_ipam::demand::{BlockUse, PoolUse, decide};
-use bobbin_observability::Beat;
+use bobbin_observability::Heartbeat;
 use kube::ResourceExt;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -107,12 +107,12 @@ impl Stock {
     }
 
     /// Looks whenever something changed, for ever.
-    pub async fn run(&self, beat: Beat) {
+    pub async fn run(&self, beat: Heartbeat) {
         let mut ledger = self.0.ledger.changed();
         let mut view = self.0.view.changed();
         loop {
             let next = self.look();
-            beat.made();
+            beat.beat();
             tokio::select! {
                 () = self.0.wake.notified() => {}
                 changed = ledger.changed() => if changed.is_err() { return },
@@ -188,7 +188,7 @@ impl Stock {
                 }
                 Some(wait) => next = next.min(wait),
             }
-        } else if facts.waiting > 0 && facts.claiming == 0 && decision.give_back.is_empty() {
+        } else if facts.waiting > 0 && facts.claiming == 0 && decision.release.is_empty() {
             // Nothing is tried: what forbids it is why the ADD waits.
             if let Some(refused) = self.0.claims.refused(name) {
                 state.trouble = Some(Arc::new(refused));
@@ -198,9 +198,9 @@ impl Stock {
         // Without the API server an empty block is better kept: it serves pods.
         if healthy {
             let for_others = facts.exhausted || facts.free_blocks == 0;
-            for block in decision.give_back {
+            for block in decision.release {
                 if self.0.ledger.begin_release(&block.0) && for_others {
-                    state.gave_back_for_others = Some(now);
+                    state.released_for_others = Some(now);
                 }
             }
         }
@@ -223,7 +223,7 @@ impl Stock {
             claimable: facts.ready && facts.admits_node && node.is_some() && !self.0.leaving,
             max_blocks: pool.spec.max_blocks_per_node.map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
             block_idle: self.0.block_idle,
-            gave_back_for_others: state.gave_back_for_others.map(|at| now.duration_since(at)),
+            released_for_others: state.released_for_others.map(|at| now.duration_since(at)),
         }
     }
 
@@ -274,7 +274,7 @@ fn all_cool(block: &BlockUse) -> bool {
 
 /// When an empty block is next old enough for something.
 fn next_change(pool: &PoolUse) -> Duration {
-    let ages = [pool.block_idle, bobbin_ipam::demand::FIRST_USE];
+    let ages = [pool.block_idle, bobbin_ipam::demand::FIRST_USE_TIMEOUT];
     let empty = pool.blocks.iter().filter_map(|block| block.empty_for);
     let waits = empty.flat_map(|empty| ages.into_iter().filter_map(move |age| age.checked_sub(empty)));
     waits.filter(|wait| !wait.is_zero()).min().unwrap_or(CHECK_INTERVAL)

@@ -1,15 +1,16 @@
-//! What a running program shows of itself: logs, metrics, and whether it lives and is ready.
+//! Logs, metrics, liveness and readiness of a program.
 //!
-//! It knows nothing of Kubernetes or of addresses.
+//! This crate knows nothing about Kubernetes or addresses.
 
 pub mod logs;
 pub mod metrics;
 pub mod probe;
-pub mod progress;
+
 pub mod server;
+pub mod watchdog;
 
 pub use logs::{LogFormat, init_logs};
 pub use metrics::Metrics;
 pub use probe::probe;
-pub use progress::{Beat, Progress};
 pub use server::{Health, PortError, Server};
+pub use watchdog::{Heartbeat, Watchdog};

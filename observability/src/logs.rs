@@ -1,16 +1,16 @@
-//! Where log lines go and how they look.
+//! The destination, filter and format of log lines.
 
 use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
 
-/// How a log line looks.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people.
     #[default]
     Text,
-    /// One JSON object a line, for programs.
+    /// One JSON object per line, for programs.
     Json,
 }
 
@@ -21,7 +21,7 @@ impl FromStr for LogFormat {
         match text {
             "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
-            other => Err(format!("there is no log format {other:?}: write text or json")),
+            other => Err(format!("unknown log format {other:?}: write text or json")),
         }
     }
 }
@@ -35,9 +35,9 @@ impl std::fmt::Display for LogFormat {
     }
 }
 
-/// Sends log lines to standard error; `RUST_LOG` filters them, without it `info` and above is shown, but for the client of the
-/// API server: who calls it says what failed.
-/// A second call does nothing.
+/// Sends log lines to standard error. A second call does nothing.
+///
+/// `RUST_LOG` filters them. Its default is `info` without kube's client, because its callers log the failures.
 pub fn init_logs(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client=off"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);

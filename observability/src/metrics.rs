@@ -1,4 +1,4 @@
-//! The metrics of a program. Each metric is registered next to the code that counts it; this only holds and prints them.
+//! The metrics registry of a program. Each metric is registered next to the code that counts it.
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
@@ -14,7 +14,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Where to register a metric. Counters get `_total` appended when they are shown.
+    /// The registry, to add metrics. The library appends `_total` to the names of counters.
     pub fn registry(&mut self) -> &mut Registry {
         &mut self.0
     }
@@ -22,7 +22,7 @@ impl Metrics {
     /// All metrics in the OpenMetrics text format.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        // Writing to a string fails only if a collector does; then what was written so far is shown.
+        // Encoding into a string fails only if a collector does; then the metrics encoded so far are served.
         let _ = encode(&mut text, &self.0);
         text
     }

@@ -1,41 +1,41 @@
-//! Asks a program's server over its unix socket, as an exec probe does. Blocking: it needs no runtime.
+//! Asks a program for its health over a unix socket, for exec probes. Blocking, so it needs no runtime.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long connecting, asking and answering may take each.
+/// How long the request and the answer may take, each.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
-/// An answer is one sentence; more is cut off.
+/// An answer is one sentence; a longer one is cut off.
 const MAX_ANSWER: u64 = 64 * 1024;
 
 /// Why a probe failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
-    /// Nobody answered.
-    #[error("{} does not answer: {source}", socket.display())]
-    Silent {
+    /// The program did not answer.
+    #[error("the program at {} does not answer: {source}; see its log (kubectl logs)", socket.display())]
+    NoAnswer {
         /// The socket.
         socket: PathBuf,
-        /// Why.
+        /// What failed.
         source: io::Error,
     },
-    /// The program says that it is not well; its sentence.
+    /// The program answered that it is unhealthy, with this reason.
     #[error("{0}")]
-    Unwell(String),
+    Unhealthy(String),
 }
 
 /// Asks for a path such as `/healthz`.
 ///
 /// # Errors
-/// Nobody answers, or the answer is not 200.
+/// The program does not answer, or not with status 200.
 pub fn probe(socket: &Path, path: &str) -> Result<(), ProbeError> {
-    let answer = ask(socket, path).map_err(|source| ProbeError::Silent { socket: socket.to_owned(), source })?;
+    let answer = ask(socket, path).map_err(|source| ProbeError::NoAnswer { socket: socket.to_owned(), source })?;
     let text = String::from_utf8_lossy(&answer);
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     let status = head.split_whitespace().nth(1).unwrap_or_default();
-    if status == "200" { Ok(()) } else { Err(ProbeError::Unwell(format!("{status}: {}", body.trim()))) }
+    if status == "200" { Ok(()) } else { Err(ProbeError::Unhealthy(format!("{status}: {}", body.trim()))) }
 }
 
 fn ask(socket: &Path, path: &str) -> io::Result<Vec<u8>> {

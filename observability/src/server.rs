@@ -1,4 +1,4 @@
-//! The HTTP server of `/metrics`, `/healthz` and `/readyz`. Never writes anything.
+//! The HTTP server of `/metrics`, `/healthz` and `/readyz`. It changes nothing.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,49 +11,49 @@ use axum::routing::get;
 use axum::serve::Listener;
 use tokio::net::TcpListener;
 
-use crate::{Metrics, Progress};
+use crate::{Metrics, Watchdog};
 
-/// The first pause after a port could not be had; it doubles up to [`MAX_RETRY_INTERVAL`].
+/// The first pause after a port could not be bound; it doubles up to [`MAX_RETRY_INTERVAL`].
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// The longest pause between two tries.
+/// The longest pause between two attempts to bind.
 const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How a program is.
+/// The health of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
-    /// Whether it makes progress; an error restarts the container and names the loop that hangs.
+    /// Whether all loops make progress. The kubelet restarts the container on an error, which names the loops that hang.
     pub live: Result<(), String>,
-    /// Whether it does its work; an error says what is missing.
+    /// Whether the program does its work; an error says what is missing.
     pub ready: Result<(), String>,
 }
 
 impl Health {
-    /// Lives as long as its loops make progress.
-    pub fn of(progress: &Progress, ready: Result<(), String>) -> Self {
-        Self { live: progress.live(), ready }
+    /// The program is live as long as the watchdog finds no hanging loop.
+    pub fn of(watchdog: &Watchdog, ready: Result<(), String>) -> Self {
+        Self { live: watchdog.live(), ready }
     }
 }
 
-/// Answers how the program is; must not wait.
-pub type Ask = Arc<dyn Fn() -> Health + Send + Sync>;
+/// Answers a health request; must not block.
+pub type HealthCheck = Arc<dyn Fn() -> Health + Send + Sync>;
 
-/// The address of metrics and health is not to be had.
+/// The address of metrics and health can't be bound.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "metrics and health can't be served at {address}: {source}; all else goes on, and the address is tried again; free it, or name another one with --metrics-address"
+    "can't serve metrics and health at {address}: {source}; the program runs on and retries; free the port (ss -ltnp) or set another address with --metrics-address"
 )]
 pub struct PortError {
     address: SocketAddr,
     source: std::io::Error,
 }
 
-/// What is served. Cheap to clone: a program may serve it in more than one place.
+/// The endpoints. Cheap to clone: a program may serve them at several addresses.
 #[derive(Clone)]
 pub struct Server(Router);
 
 impl Server {
-    /// Serves these metrics, and what `health` answers.
-    pub fn new(metrics: Arc<Metrics>, health: Ask) -> Self {
+    /// Serves these metrics and this health.
+    pub fn new(metrics: Arc<Metrics>, health: HealthCheck) -> Self {
         let (live, ready) = (Arc::clone(&health), health);
         let routes = Router::new()
             .route("/metrics", get(move || std::future::ready(openmetrics(&metrics))))
@@ -62,17 +62,17 @@ impl Server {
         Self(routes)
     }
 
-    /// Serves on a listener until `shutdown` is over.
+    /// Serves on a listener until `shutdown` completes.
     pub async fn serve<L>(self, listener: L, shutdown: impl Future<Output = ()> + Send + 'static)
     where
         L: Listener,
         L::Addr: std::fmt::Debug,
     {
-        // Never an error: axum handles those of the listener by itself.
+        // This returns no error, because axum handles those of the listener.
         let _ = axum::serve(listener, self.0).with_graceful_shutdown(shutdown).await;
     }
 
-    /// Serves at an address until `shutdown` is over. An address that is not to be had is tried again; `failed` is told once.
+    /// Serves at an address until `shutdown` completes. If the address can't be bound, calls `failed` once and retries.
     pub async fn serve_at(
         self,
         address: SocketAddr,
@@ -90,20 +90,20 @@ impl Server {
 
 async fn bind(address: SocketAddr, failed: impl Fn(&PortError)) -> TcpListener {
     let mut pause = RETRY_INTERVAL;
-    let mut told = false;
+    let mut reported = false;
     loop {
         match TcpListener::bind(address).await {
             Ok(listener) => {
-                if told {
-                    tracing::info!(%address, "metrics and health are served now");
+                if reported {
+                    tracing::info!(%address, "metrics and health are served again");
                 }
                 return listener;
             }
-            Err(source) if !told => {
+            Err(source) if !reported => {
                 let error = PortError { address, source };
                 tracing::error!("{error}");
                 failed(&error);
-                told = true;
+                reported = true;
             }
             Err(_) => {}
         }

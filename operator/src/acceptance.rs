@@ -6,7 +6,7 @@
 
 use bobbin_crds::AddressPool;
 use bobbin_crds::pool::{Acceptance, AcceptedSubnet};
-use bobbin_ipam::overlap::{self, Decision, Entry, Overlap, State, SubnetConflict};
+use bobbin_ipam::overlap::{self, AcceptanceDecision, Overlap, PoolSubnet, SubnetConflict};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use crate::layout::{accepted_entries, is_of, pair};
@@ -23,20 +23,20 @@ pub(crate) struct Ruling {
 }
 
 /// The entries of all pools as `overlap` reads them.
-pub(crate) fn entries<'a>(pools: impl IntoIterator<Item = &'a AddressPool>) -> Vec<Entry> {
+pub(crate) fn entries<'a>(pools: impl IntoIterator<Item = &'a AddressPool>) -> Vec<PoolSubnet> {
     let of_pool = |pool: &'a AddressPool| {
         accepted_entries(pool.status.as_ref()).iter().filter_map(move |listed| entry(pool, listed))
     };
     pools.into_iter().flat_map(of_pool).collect()
 }
 
-fn entry(pool: &AddressPool, listed: &AcceptedSubnet) -> Option<Entry> {
+fn entry(pool: &AddressPool, listed: &AcceptedSubnet) -> Option<PoolSubnet> {
     let subnet = bobbin_ipam::SubnetPair::parse(listed.ipv4.as_deref(), listed.ipv6.as_deref()).ok()?;
-    Some(Entry {
+    Some(PoolSubnet {
         pool_uid: pool.metadata.uid.clone().unwrap_or_default(),
         pool: pool.metadata.name.clone().unwrap_or_default(),
         since: listed.since.0.as_microsecond(),
-        state: if listed.state == Acceptance::Accepted { State::Accepted } else { State::Pending },
+        state: listed.state,
         subnet,
     })
 }
@@ -57,7 +57,7 @@ pub(crate) fn is_pending(pool: &AddressPool) -> bool {
 
 /// First step: which absent entries are to be written as pending, going by what the watches have shown. One that would be
 /// withdrawn at once is not written, so that two pools don't take turns for ever.
-pub(crate) fn propose(pool: &AddressPool, all: &[Entry], conflicts: &[SubnetConflict], now: &MicroTime) -> Ruling {
+pub(crate) fn propose(pool: &AddressPool, all: &[PoolSubnet], conflicts: &[SubnetConflict], now: &MicroTime) -> Ruling {
     let old = accepted_entries(pool.status.as_ref());
     let mut ruling = Ruling::default();
     for wanted in &pool.spec.subnets {
@@ -67,16 +67,9 @@ pub(crate) fn propose(pool: &AddressPool, all: &[Entry], conflicts: &[SubnetConf
             continue;
         }
         let Ok(subnet) = pair(wanted) else { continue };
-        let last = Entry {
-            pool_uid: pool.metadata.uid.clone().unwrap_or_default(),
-            pool: pool.metadata.name.clone().unwrap_or_default(),
-            since: i64::MAX,
-            state: State::Pending,
-            subnet,
-        };
-        match overlap::decide(&last, all, conflicts) {
-            Decision::Withdraw(overlap) | Decision::Wait(overlap) => ruling.refused.push(overlap),
-            Decision::Accept => ruling.listed.push(AcceptedSubnet {
+        match overlap::may_begin(pool.metadata.uid.as_deref().unwrap_or_default(), subnet, all, conflicts) {
+            Err(overlap) => ruling.refused.push(overlap),
+            Ok(()) => ruling.listed.push(AcceptedSubnet {
                 ipv4: wanted.ipv4.clone(),
                 ipv6: wanted.ipv6.clone(),
                 state: Acceptance::Pending,
@@ -89,7 +82,7 @@ pub(crate) fn propose(pool: &AddressPool, all: &[Entry], conflicts: &[SubnetConf
 }
 
 /// Second step: what becomes of the pending entries of `pool`, which must be as the look itself saw it, or older.
-pub(crate) fn confirm(pool: &AddressPool, all: &[Entry], conflicts: &[SubnetConflict]) -> Ruling {
+pub(crate) fn confirm(pool: &AddressPool, all: &[PoolSubnet], conflicts: &[SubnetConflict]) -> Ruling {
     let mut ruling = Ruling::default();
     for listed in accepted_entries(pool.status.as_ref()) {
         if listed.state == Acceptance::Accepted {
@@ -98,12 +91,14 @@ pub(crate) fn confirm(pool: &AddressPool, all: &[Entry], conflicts: &[SubnetConf
         }
         let Some(pending) = entry(pool, listed) else { continue };
         match overlap::decide(&pending, all, conflicts) {
-            Decision::Accept => ruling.listed.push(AcceptedSubnet { state: Acceptance::Accepted, ..listed.clone() }),
-            Decision::Wait(_) => {
+            AcceptanceDecision::Accept => {
+                ruling.listed.push(AcceptedSubnet { state: Acceptance::Accepted, ..listed.clone() });
+            }
+            AcceptanceDecision::Wait(_) => {
                 ruling.waits = true;
                 ruling.listed.push(listed.clone());
             }
-            Decision::Withdraw(overlap) => ruling.refused.push(overlap),
+            AcceptanceDecision::Withdraw(overlap) => ruling.refused.push(overlap),
         }
     }
     ruling

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bobbin_observability::LogFormat;
+use bobbin_process::parse_duration;
 use clap::Parser;
 
 /// Carves address pools into blocks, keeps their status, and takes back what deleted nodes leave.
@@ -27,54 +28,28 @@ pub struct Args {
     #[arg(long, env = "BOBBIN_NODE_GONE_SECONDS", default_value_t = 300)]
     pub node_gone_seconds: u64,
     /// Another operator may lead when it has seen no sign of this one for that long.
-    #[arg(long, env = "BOBBIN_LEASE_DURATION", default_value = "15s", value_parser = duration)]
+    #[arg(long, env = "BOBBIN_LEASE_DURATION", default_value = "15s", value_parser = parse_duration)]
     pub lease_duration: Duration,
     /// This operator stops leading when it could not renew the Lease for that long.
-    #[arg(long, env = "BOBBIN_RENEW_DEADLINE", default_value = "10s", value_parser = duration)]
+    #[arg(long, env = "BOBBIN_RENEW_DEADLINE", default_value = "10s", value_parser = parse_duration)]
     pub renew_deadline: Duration,
     /// How often the Lease is renewed, or looked at.
-    #[arg(long, env = "BOBBIN_RETRY_PERIOD", default_value = "2s", value_parser = duration)]
+    #[arg(long, env = "BOBBIN_RETRY_PERIOD", default_value = "2s", value_parser = parse_duration)]
     pub retry_period: Duration,
     /// Work without asking who leads.
     #[arg(long, env = "BOBBIN_NO_LEADER_ELECTION")]
     pub no_leader_election: bool,
     /// How often mere counts of a pool's status are written, at most. Longer by itself where many nodes watch many pools.
-    #[arg(long, env = "BOBBIN_STATUS_INTERVAL", default_value = "5s", value_parser = duration)]
+    #[arg(long, env = "BOBBIN_STATUS_INTERVAL", default_value = "5s", value_parser = parse_duration)]
     pub status_interval: Duration,
     /// How log lines look: text or json.
     #[arg(long, env = "BOBBIN_LOG_FORMAT", default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 }
 
-/// Reads `300s`, `200ms`, `15m`, or a bare number of seconds.
-fn duration(text: &str) -> Result<Duration, String> {
-    let split = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let scale = match unit {
-        "ms" => 1,
-        "" | "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => 0,
-    };
-    match number.parse::<u64>().ok().and_then(|number| number.checked_mul(scale)) {
-        Some(milliseconds) if scale > 0 => Ok(Duration::from_millis(milliseconds)),
-        _ => Err(format!("{text:?} is no time: write a number and ms, s, m or h, like 300s")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_time_is_a_number_with_a_unit() {
-        assert_eq!(duration("200ms"), Ok(Duration::from_millis(200)));
-        assert_eq!(duration("5"), Ok(Duration::from_secs(5)));
-        assert_eq!(duration("15m"), Ok(Duration::from_mins(15)));
-        assert!(duration("5 s").is_err() && duration("s").is_err() && duration("").is_err());
-        assert!(duration("99999999999999999999s").is_err() && duration("9999999999999999999h").is_err());
-    }
 
     #[test]
     fn an_unknown_log_format_is_refused_with_the_choices() {

@@ -1,24 +1,19 @@
-//! Events on pools, and on objects that can't be read. Best effort: a failed one is logged and forgotten, and nobody waits for it.
+//! Warnings about pools, and about objects that can't be read.
 
-use std::time::Duration;
-
-use bobbin_api_client::{LONGEST_NOTE, shortened};
+use bobbin_api_client::EventPublisher;
 use bobbin_crds::AddressPool;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::events::{Event, EventType};
 use kube::{Client, Resource};
 
-/// How long publishing one may take.
-const DEADLINE: Duration = Duration::from_secs(5);
-
-/// Publishes events.
+/// Publishes the operator's events. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Events(Recorder);
+pub(crate) struct Events(EventPublisher);
 
 impl Events {
+    /// Starts publishing; must be called inside the runtime.
     pub(crate) fn new(client: Client, identity: &str) -> Self {
-        let reporter = Reporter { controller: "bobbin-operator".to_owned(), instance: Some(identity.to_owned()) };
-        Self(Recorder::new(client, reporter))
+        Self(EventPublisher::start(client, "bobbin-operator", identity))
     }
 
     /// A warning about a pool.
@@ -31,17 +26,10 @@ impl Events {
         let event = Event {
             type_: EventType::Warning,
             reason: reason.to_owned(),
-            note: Some(shortened(note, LONGEST_NOTE)),
+            note: Some(note.to_owned()),
             action: action.to_owned(),
             secondary: None,
         };
-        let recorder = self.0.clone();
-        tokio::spawn(async move {
-            match tokio::time::timeout(DEADLINE, recorder.publish(&event, &object)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, "an event could not be published"),
-                Err(_) => tracing::debug!("an event could not be published in time"),
-            }
-        });
+        self.0.publish(event, object);
     }
 }

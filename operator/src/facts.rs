@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bobbin_api_client::{Lenient, SlimNode};
+use bobbin_api_client::{Lenient, PartialNode};
 use bobbin_crds::{AddressBlock, AddressPool};
 use bobbin_ipam::BlockRange;
 use bobbin_ipam::overlap::SubnetConflict;
@@ -214,7 +214,7 @@ impl Facts {
     }
 
     /// A node came or changed.
-    pub(crate) fn node(&mut self, node: &Lenient<SlimNode>) -> Touched {
+    pub(crate) fn node(&mut self, node: &Lenient<PartialNode>) -> Touched {
         let name = self.name(node.name());
         self.left_out_of_service.remove(&name);
         let known = self.nodes.get(&name);
@@ -229,9 +229,9 @@ impl Facts {
     }
 
     /// A node is gone. `last` is how it was when it went, if that is known.
-    pub(crate) fn no_node(&mut self, name: &str, last: Option<&SlimNode>) -> Touched {
+    pub(crate) fn no_node(&mut self, name: &str, last: Option<&PartialNode>) -> Touched {
         let Some((name, fact)) = self.nodes.remove_entry(name) else { return Touched::default() };
-        if fact.out_of_service || last.is_some_and(SlimNode::out_of_service) {
+        if fact.out_of_service || last.is_some_and(PartialNode::out_of_service) {
             self.left_out_of_service.insert(name);
         }
         Touched { pools: Vec::new(), population: false, nodes: true }

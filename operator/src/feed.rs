@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bobbin_api_client::{Clients, Lenient, Notice, SlimNode, UnreadableObjects, Watch, WatchAge, watch};
+use bobbin_api_client::{Clients, Lenient, PartialNode, UnreadableNotice, UnreadableObjects, Watch, WatchAge, watch};
 use bobbin_crds::{AddressBlock, AddressPool};
 use futures::StreamExt;
 use kube::runtime::watcher::{Config, Event};
@@ -88,7 +88,7 @@ pub(crate) fn start(
     clients: &Clients,
     board: &Arc<Board>,
     tasks: &mut tokio::task::JoinSet<()>,
-    notices: &mpsc::UnboundedSender<Notice>,
+    notices: &mpsc::UnboundedSender<UnreadableNotice>,
 ) -> Ages {
     let pools = watch(Api::all(clients.watches.clone()), Config::default());
     let blocks = watch(Api::all(clients.watches.clone()), Config::default());
@@ -127,7 +127,7 @@ const ASSIGNMENTS: Kind<SlimAssignment> = Kind {
     remove: |facts, name, _| facts.no_assignment(name),
     all: Facts::assignment_names,
 };
-const NODES: Kind<SlimNode> = Kind {
+const NODES: Kind<PartialNode> = Kind {
     apply: |facts, node| facts.node(&node),
     remove: |facts, name, node| facts.no_node(name, node),
     all: Facts::node_names,
@@ -137,7 +137,7 @@ async fn follow<K>(
     board: Arc<Board>,
     mut events: Watch<Lenient<K>>,
     kind: Kind<K>,
-    notices: mpsc::UnboundedSender<Notice>,
+    notices: mpsc::UnboundedSender<UnreadableNotice>,
 ) where
     K: Resource,
     K::DynamicType: Default,

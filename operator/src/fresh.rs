@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use bobbin_api_client::{Clients, Lenient, ReadError, SlimNode, read};
+use bobbin_api_client::{Clients, Lenient, PartialNode, ReadError, read};
 use bobbin_crds::pool::Acceptance;
 use bobbin_crds::{AddressBlock, AddressPool};
-use bobbin_ipam::overlap::{Entry, SubnetConflict};
+use bobbin_ipam::overlap::{PoolSubnet, SubnetConflict};
 use bobbin_ipam::{BlockRange, SubnetPair};
 use kube::api::ListParams;
 use kube::{Api, Resource};
@@ -27,7 +27,7 @@ const PAGE: u32 = 500;
 pub(crate) struct Look {
     /// The pool as this look saw it.
     pub(crate) pool: AddressPool,
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) entries: Vec<PoolSubnet>,
     pub(crate) conflicts: Vec<SubnetConflict>,
 }
 
@@ -69,7 +69,7 @@ pub(crate) async fn look(clients: &Clients, name: &str) -> Result<Option<Look>, 
         if block.spec.pool_name == name && shape.as_ref().and_then(|shape| shape.layout.block(index)) == Some(range) {
             ours.insert(block_name);
         } else {
-            conflicts.push(SubnetConflict::left(format!("AddressBlock {block_name}"), range));
+            conflicts.push(SubnetConflict::leftover(format!("AddressBlock {block_name}"), range));
         }
     })
     .await?;
@@ -83,11 +83,12 @@ pub(crate) async fn look(clients: &Clients, name: &str) -> Result<Option<Look>, 
         let spec = &assignment.spec;
         let of_ours = block_index(name, &spec.block_name).is_some() && ours.contains(&spec.block_name);
         if in_the_way(&range) && !of_ours {
-            conflicts.push(SubnetConflict::left(format!("IPAssignment {address} of node {}", spec.node_name), range));
+            conflicts
+                .push(SubnetConflict::leftover(format!("IPAssignment {address} of node {}", spec.node_name), range));
         }
     })
     .await?;
-    each(clients, "", |node: Lenient<SlimNode>| {
+    each(clients, "", |node: Lenient<PartialNode>| {
         let of_node = node.readable().into_iter().flat_map(node_conflicts);
         conflicts.extend(of_node.filter(|conflict| in_the_way(&conflict.range)));
     })

@@ -334,7 +334,7 @@ fn conflicts(facts: &crate::facts::Facts, name: &str, pool: &AddressPool) -> Vec
         facts.blocks_of_others(name).into_iter().map(|(block, range)| (format!("AddressBlock {block}"), range));
     let records = facts.loose().into_iter().filter(|loose| !loose.block_is_there);
     let records = records.map(|loose| (format!("IPAssignment {} of node {}", loose.name, loose.node), loose.range));
-    let left = blocks.chain(records).map(|(what, range)| SubnetConflict::left(what, range));
+    let left = blocks.chain(records).map(|(what, range)| SubnetConflict::leftover(what, range));
     let known = left.chain(facts.node_addresses()).filter(|conflict| overlaps(&conflict.range));
     known.chain(facts.in_the_way(name).iter().flat_map(|object| object.conflicts(&wanted))).collect()
 }

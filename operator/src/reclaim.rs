@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bobbin_api_client::{Lenient, Outcome, ReadError, Refusal, SlimNode, backoff, delete, patch, read, write};
+use bobbin_api_client::{Lenient, Outcome, PartialNode, ReadError, Refusal, backoff, delete, patch, read, write};
 use bobbin_crds::AddressBlock;
 use bobbin_ipam::BlockRange;
 use futures::StreamExt;
@@ -149,7 +149,7 @@ async fn take_back(shared: &Shared, node: &str) -> Result<bool, ReadError> {
 
 /// Whether no Node has the name, by a quorum read.
 pub(crate) async fn is_gone(shared: &Shared, node: &str) -> Result<bool, ReadError> {
-    let nodes: Api<Lenient<SlimNode>> = Api::all(shared.clients.requests.clone());
+    let nodes: Api<Lenient<PartialNode>> = Api::all(shared.clients.requests.clone());
     match read(READ, nodes.get(node)).await {
         Ok(_) => Ok(false),
         Err(ReadError::NotFound) => Ok(true),

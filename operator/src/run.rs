@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bobbin_api_client::lease::{Election, Leadership};
-use bobbin_api_client::{Clients, Notice, connect};
-use bobbin_observability::{Health, Metrics, Progress, Server, init_logs};
+use bobbin_api_client::{Clients, UnreadableNotice, connect};
+use bobbin_observability::{Health, Metrics, Server, Watchdog, init_logs};
+use bobbin_process::shutdown_on_signal;
 use clap::Parser;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -32,7 +33,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: OperatorMetrics,
     pub(crate) events: Events,
     /// Which loops make progress.
-    pub(crate) progress: Progress,
+    pub(crate) watchdog: Watchdog,
     pub(crate) node_gone: Duration,
     pub(crate) status_interval: Duration,
     leadership: watch::Receiver<Leadership>,
@@ -61,17 +62,7 @@ impl Shared {
 pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let args = Args::try_parse_from(args).unwrap_or_else(|error| error.exit());
     init_logs(args.log_format);
-    let stop = CancellationToken::new();
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    let stopped = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        }
-        tracing::info!("stopping");
-        stopped.cancel();
-    });
+    let stop = shutdown_on_signal("stopping")?;
     operate(args, stop).await
 }
 
@@ -91,7 +82,7 @@ pub async fn operate(args: Args, stop: CancellationToken) -> anyhow::Result<()> 
     let (tell_role, role) = watch::channel(false);
     let shared = Arc::new(Shared {
         events: Events::new(clients.requests.clone(), &args.identity),
-        progress: Progress::default(),
+        watchdog: Watchdog::default(),
         clients,
         board,
         ages,
@@ -155,9 +146,9 @@ fn stand(
 /// Tells everybody when this operator begins or ceases to act.
 async fn follow_role(shared: Arc<Shared>, tell: watch::Sender<bool>) {
     let mut leadership = shared.leadership.clone();
-    let beat = shared.progress.register("role", LOOP_DEADLINE);
+    let beat = shared.watchdog.register("role", LOOP_DEADLINE);
     loop {
-        beat.made();
+        beat.beat();
         let acts = shared.leads() && shared.ages.synced();
         shared.metrics.leads.set(i64::from(shared.leads()));
         shared.metrics.unreadable(shared.board.unreadable.counts());
@@ -175,7 +166,7 @@ async fn follow_role(shared: Arc<Shared>, tell: watch::Sender<bool>) {
 }
 
 /// Publishes events about objects that can't be read, once this operator leads.
-async fn tell_unreadable(shared: Arc<Shared>, mut notices: mpsc::UnboundedReceiver<Notice>) {
+async fn tell_unreadable(shared: Arc<Shared>, mut notices: mpsc::UnboundedReceiver<UnreadableNotice>) {
     while let Some(notice) = notices.recv().await {
         while !shared.leads() {
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -190,9 +181,9 @@ async fn tell_unreadable(shared: Arc<Shared>, mut notices: mpsc::UnboundedReceiv
 async fn keep_pools(shared: Arc<Shared>) {
     let mut tasks = JoinSet::new();
     let mut keepers: HashMap<Arc<str>, (AbortHandle, Option<Instant>)> = HashMap::new();
-    let beat = shared.progress.register("pools", LOOP_DEADLINE);
+    let beat = shared.watchdog.register("pools", LOOP_DEADLINE);
     loop {
-        beat.made();
+        beat.beat();
         let kept = shared.board.facts(|facts| facts.kept());
         for name in &kept {
             let started = keepers
@@ -228,7 +219,7 @@ async fn keep_pools(shared: Arc<Shared>) {
 }
 
 fn health(shared: &Shared) -> Health {
-    Health::of(&shared.progress, ready(shared))
+    Health::of(&shared.watchdog, ready(shared))
 }
 
 /// The API server being away is no reason to be restarted: it would not help.

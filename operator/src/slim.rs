@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use bobbin_api_client::SlimNode;
+use bobbin_api_client::PartialNode;
 use bobbin_crds::IPAssignment;
 use bobbin_ipam::overlap::SubnetConflict;
 use bobbin_ipam::{BlockRange, IpPair};
@@ -35,7 +35,7 @@ pub(crate) struct SlimAssignmentSpec {
 }
 
 /// The machine's addresses, each as what no pool may have.
-pub(crate) fn node_conflicts(node: &SlimNode) -> impl Iterator<Item = SubnetConflict> {
+pub(crate) fn node_conflicts(node: &PartialNode) -> impl Iterator<Item = SubnetConflict> {
     let name = node.metadata.name.clone().unwrap_or_default();
     node.addresses().into_iter().map(move |address| node_conflict(&name, address))
 }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::SlimNode;
+use crate::PartialNode;
 
 const BAD_TIMES: [&str; 3] =
     ["2026-01-01T00:00:00.000000+99:99", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59.000000Z"];
@@ -92,7 +92,7 @@ fn kept_by_name(object: &Value) -> [(&'static str, Option<String>); 7] {
         ("AddressBlock", name_of::<AddressBlock>(object)),
         ("AddressPool", name_of::<AddressPool>(object)),
         ("IPAssignment", name_of::<IPAssignment>(object)),
-        ("Node", name_of::<SlimNode>(object)),
+        ("Node", name_of::<PartialNode>(object)),
         ("Pod", name_of::<PartialObjectMeta<Pod>>(object)),
         ("Namespace", name_of::<PartialObjectMeta<Namespace>>(object)),
         ("Lease", name_of::<Lease>(object)),
@@ -135,7 +135,7 @@ fn a_time_that_kubernetes_accepts_and_rust_refuses_makes_no_object_unreadable() 
         node["metadata"]["managedFields"] = managed.clone();
         node["spec"]["taints"][0]["timeAdded"] = json!(time);
         node["status"]["conditions"][0]["lastHeartbeatTime"] = json!(time);
-        let node = read::<SlimNode>(&node).expect("it is an object").into_result().expect("it is readable");
+        let node = read::<PartialNode>(&node).expect("it is an object").into_result().expect("it is readable");
         assert!(node.out_of_service() && node.is_ready() && node.addresses().len() == 1);
 
         let mut pod = pod();
@@ -153,7 +153,7 @@ fn managed_fields_of_any_depth_and_number_are_passed_over() {
     let pod: Lenient<PartialObjectMeta<Pod>> =
         serde_json::from_str(&format!(r#"{{"metadata": {metadata}}}"#)).expect("it is an object");
     assert_eq!(pod.readable().and_then(|pod| pod.metadata.name.as_deref()), Some("x"));
-    let node: Lenient<SlimNode> =
+    let node: Lenient<PartialNode> =
         serde_json::from_str(&format!(r#"{{"metadata": {metadata}, "other": {deep}, "status": {{"more": {deep}}}}}"#))
             .expect("it is an object");
     assert_eq!(node.readable().and_then(|node| node.metadata.name.as_deref()), Some("x"));
@@ -189,10 +189,10 @@ fn a_watch_event_delivers_an_unreadable_object_and_errors_stay_errors() {
     let mut wrong = node();
     wrong["status"] = json!(7);
     let event = format!(r#"{{"type":"MODIFIED","object":{wrong}}}"#);
-    let event: WatchEvent<Lenient<SlimNode>> = serde_json::from_str(&event).expect("it is an event");
+    let event: WatchEvent<Lenient<PartialNode>> = serde_json::from_str(&event).expect("it is an event");
     assert!(matches!(event, WatchEvent::Modified(object) if object.name() == "n" && object.readable().is_none()));
     let event = r#"{"type":"ERROR","object":{"kind":"Status","metadata":{},"code":410,"reason":"Expired"}}"#;
-    let event: WatchEvent<Lenient<SlimNode>> = serde_json::from_str(event).expect("it is an event");
+    let event: WatchEvent<Lenient<PartialNode>> = serde_json::from_str(event).expect("it is an event");
     assert!(matches!(event, WatchEvent::Error(status) if status.code == 410));
 }
 

@@ -1,11 +1,12 @@
 //! Which objects can't be read: counted by kind, each logged once. Every program has one, shared by all its watches and reads.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use kube::runtime::watcher::Event;
+use parking_lot::Mutex;
 
 use super::Lenient;
 
@@ -26,7 +27,7 @@ struct Kind {
 
 /// An object that can't be read, and was not known as such before.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Notice {
+pub struct UnreadableNotice {
     /// The object, for an event.
     pub object: ObjectReference,
     /// What happened, why, and the next command.
@@ -37,7 +38,7 @@ impl UnreadableObjects {
     /// Follows a watch: call it with each event before the event is used.
     ///
     /// Returns a notice, logged already, for an object that is new here: an event should tell it.
-    pub fn event<K>(&self, event: &Event<Lenient<K>>) -> Option<Notice>
+    pub fn event<K>(&self, event: &Event<Lenient<K>>) -> Option<UnreadableNotice>
     where
         K: Resource,
         K::DynamicType: Default,
@@ -64,7 +65,7 @@ impl UnreadableObjects {
     /// An object was read, or came as the answer to a write.
     ///
     /// Returns a notice, logged already, if it can't be read and was not known as such before.
-    pub fn note<K>(&self, object: &Lenient<K>) -> Option<Notice>
+    pub fn note<K>(&self, object: &Lenient<K>) -> Option<UnreadableNotice>
     where
         K: Resource,
         K::DynamicType: Default,
@@ -108,12 +109,12 @@ impl UnreadableObjects {
 
     /// How many objects of each kind can't be read. A kind of which none was ever seen is absent.
     pub fn counts(&self) -> BTreeMap<String, usize> {
-        let kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kinds = self.0.lock();
         kinds.iter().map(|(kind, known)| (kind.clone(), known.objects.len())).collect()
     }
 
     fn with<T>(&self, kind: &str, look: impl FnOnce(&mut Kind) -> T) -> T {
-        let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kinds = self.0.lock();
         look(kinds.entry(kind.to_owned()).or_default())
     }
 }
@@ -130,7 +131,7 @@ fn key(metadata: &kube::api::ObjectMeta) -> Key {
     (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
 }
 
-fn notice<K>(object: &Lenient<K>, why: &str) -> Notice
+fn notice<K>(object: &Lenient<K>, why: &str) -> UnreadableNotice
 where
     K: Resource,
     K::DynamicType: Default,
@@ -140,7 +141,7 @@ where
     let resource = if group.is_empty() { plural.into_owned() } else { format!("{plural}.{group}") };
     let name = object.name();
     let namespace = object.meta().namespace.as_deref().map(|name| format!(" --namespace {name}")).unwrap_or_default();
-    Notice {
+    UnreadableNotice {
         object: object.object_ref(&dynamic),
         text: format!(
             "{kind} {name} can't be read and counts as in use: {why}; correct it: kubectl edit {resource} {name}{namespace}"

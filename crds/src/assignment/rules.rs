@@ -1,14 +1,14 @@
-//! What one `IPAssignment` may say, in CEL. Its name is its address, so the API server itself refuses one address twice.
+//! The CEL rules of `IPAssignment`. Its name is its address, so the API server refuses a second assignment of an address.
 
 use kube::core::Rule;
 
-use crate::cel::telling_rule;
+use crate::cel::rule_with_value;
 
 /// The name is the IPv4 address or, without one, the IPv6 address in full with dashes.
 ///
 /// 39 characters can only be eight groups of four: one spelling of each address.
 pub(crate) fn name() -> Rule {
-    telling_rule(
+    rule_with_value(
         "has(self.spec.ipv4) ? self.metadata.name == self.spec.ipv4 : !has(self.spec.ipv6) || !isIP(self.spec.ipv6) \
          || (self.metadata.name.size() == 39 && isIP(self.metadata.name.replace('-', ':')) && ip(self.metadata.name.replace('-', ':')) == ip(self.spec.ipv6))",
         "'the name is not the address: name it ' + (has(self.spec.ipv4) ? self.spec.ipv4 : self.spec.ipv6 + ' in full, eight groups of four digits with dashes between them')",

@@ -1,4 +1,4 @@
-//! Writes the chart's manifests of the kinds from the types; with `--check` only says whether they are stale.
+//! Writes the CRD manifests of the chart; with `--check` it only reports whether they are stale.
 
 use std::path::Path;
 use std::process::ExitCode;

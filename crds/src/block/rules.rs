@@ -1,39 +1,39 @@
-//! What one `AddressBlock` may say, and how it may change, in CEL. Who may change it is the admission policy's.
+//! The CEL rules of `AddressBlock`. The admission policies decide who may change it.
 
 use kube::core::Rule;
 
-use crate::cel::{rule, telling_rule};
+use crate::cel::{rule, rule_with_value};
 
-/// The name tells pool and index.
+/// The name consists of pool and index.
 pub(crate) fn name() -> Rule {
     rule(
         "self.metadata.name.startsWith(self.spec.poolName + '-') && self.metadata.name.substring(self.spec.poolName.size() + 1) == string(self.spec.index)",
-        "the name of a block is its poolName, a dash and its index: name it so",
+        "the name of a block must be its poolName, a dash and its index: change metadata.name",
     )
 }
 
-/// What the block is cut from, and where, stays.
+/// Pool, index and addresses can't be changed.
 pub(crate) fn range_stays() -> Rule {
     rule(
         "self.poolName == oldSelf.poolName && self.index == oldSelf.index \
          && has(self.ipv4) == has(oldSelf.ipv4) && (!has(self.ipv4) || self.ipv4 == oldSelf.ipv4) \
          && has(self.ipv6) == has(oldSelf.ipv6) && (!has(self.ipv6) || self.ipv6 == oldSelf.ipv6)",
-        "poolName, index, ipv4 and ipv6 of a block can't be changed, because addresses of it may be in use: leave them as they were",
+        "poolName, index, ipv4 and ipv6 of a block are immutable, because its addresses may be in use: restore the old values",
     )
 }
 
-/// Claimed is a name and a UID, free is neither.
+/// A claimed block has the name and the UID of its node, a free one neither.
 pub(crate) fn claimed_or_free() -> Rule {
     rule(
         "(self.?nodeName.orValue('') == '') == (self.?nodeUID.orValue('') == '')",
-        "nodeName and nodeUID of a block go together: set both to claim it, or remove both to give it back",
+        "nodeName and nodeUID of a block belong together: set both to claim it, or remove both to release it",
     )
 }
 
-/// A claimed block becomes free before another node claims it.
+/// A claimed block must be released before another node claims it.
 pub(crate) fn not_from_node_to_node() -> Rule {
-    telling_rule(
+    rule_with_value(
         "oldSelf.?nodeName.orValue('') == '' || self.?nodeName.orValue('') == '' || self.nodeName == oldSelf.nodeName",
-        "'the block is claimed by the node ' + oldSelf.nodeName + ' and can not go to ' + self.nodeName + ' directly: it must be given back first'",
+        "'the block is claimed by the node ' + oldSelf.nodeName + ' and cannot go to ' + self.nodeName + ' directly: release it first'",
     )
 }

@@ -1,79 +1,85 @@
-//! What one `AddressPool` may say, in CEL. What needs a look at other pools is the operator's, in a condition.
+//! The CEL rules of `AddressPool`. The operator checks a pool against other pools and reports in a condition.
 
 use kube::core::Rule;
 
-use crate::cel::{rule, telling_rule, texts};
+use super::{MAX_BLOCK_SIZE_BITS, MAX_SUBNETS};
+use crate::cel::{rule, rule_with_value, texts};
 
-/// True for two entries that have an address in common. Both are valid.
+/// CEL: the valid entries `a` and `b` overlap.
 const OVERLAP: &str = "((has(a.ipv4) && has(b.ipv4) && (cidr(a.ipv4).containsCIDR(b.ipv4) || cidr(b.ipv4).containsCIDR(a.ipv4))) \
     || (has(a.ipv6) && has(b.ipv6) && (cidr(a.ipv6).containsCIDR(b.ipv6) || cidr(b.ipv6).containsCIDR(a.ipv6))))";
 
-/// True for a list with an entry that another rule refuses.
-const UNREADABLE: &str = "self.exists(s, (has(s.ipv4) && !isCIDR(s.ipv4)) || (has(s.ipv6) && !isCIDR(s.ipv6)))";
+/// CEL: the list has an entry that another rule refuses.
+const INVALID: &str = "self.exists(s, (has(s.ipv4) && !isCIDR(s.ipv4)) || (has(s.ipv6) && !isCIDR(s.ipv6)))";
 
-/// The name is a label, so that the names of its blocks fit.
+/// The name is a DNS label, so that block names fit.
 pub(crate) fn name() -> Rule {
     rule(
         "self.metadata.name.size() <= 63 && !self.metadata.name.contains('.')",
-        "the name does not fit, because its blocks are named after the pool: give it at most 63 letters, digits and dashes, without a dot",
+        "the pool's name is too long or has a dot, but its blocks are named after it: use at most 63 letters, digits and dashes",
     )
 }
 
-/// Entries stay, in their order; new ones come behind.
+/// Entries are only appended.
 pub(crate) fn append_only() -> Rule {
     rule(
         "oldSelf.all(i, old, i < self.size() && self[i] == old)",
-        "entries of subnets can't be changed, removed or reordered, because addresses of theirs may be in use: put them back as they were and append new ones behind; \
-         to stop using an entry, make another pool and set draining on this one",
+        "entries of subnets can't be changed, removed or reordered, because their addresses may be in use: restore them and append new ones; \
+         to stop using an entry, create another pool and set draining on this one",
     )
 }
 
-/// No address is in two entries.
+/// No two entries overlap.
 pub(crate) fn no_overlap() -> Rule {
-    let numbers = texts(0..64);
-    telling_rule(
-        format!("{UNREADABLE} || self.all(i, a, self.all(j, b, i <= j || !{OVERLAP}))"),
+    let numbers = subnet_indices();
+    rule_with_value(
+        format!("{INVALID} || self.all(i, a, self.all(j, b, i <= j || !{OVERLAP}))"),
         format!(
-            "'subnets[' + {numbers}[self.transformList(i, a, self.exists(j, b, i > j && {OVERLAP}), i)[0]] + '] overlaps an entry before it: remove or narrow one of them'"
+            "'subnets[' + {numbers}[self.transformList(i, a, self.exists(j, b, i > j && {OVERLAP}), i)[0]] + '] overlaps an earlier entry: remove one of them or make it smaller'"
         ),
     )
 }
 
-/// Every entry has the families that the first has.
+/// All entries have the same families.
 pub(crate) fn same_families() -> Rule {
     rule(
         "self.all(s, has(s.ipv4) == has(self[0].ipv4) && has(s.ipv6) == has(self[0].ipv6))",
-        "entries of subnets differ in their families: give every entry ipv4, or every entry ipv6, or every entry both; pods of one pool all get the same kinds of address",
+        "entries of subnets differ in their families, but all pods of a pool get the same families: give every entry ipv4, every entry ipv6, or every entry both",
     )
 }
 
-/// A block is not larger than any entry. Guarded against what other rules refuse.
+/// Every entry has room for a block. Passes where other rules fail.
 pub(crate) fn block_fits() -> Rule {
     const TOO_SMALL: &str = "((has(s.ipv4) && isCIDR(s.ipv4) && cidr(s.ipv4).ip().family() == 4 && cidr(s.ipv4).prefixLength() + self.blockSizeBits > 32) \
         || (has(s.ipv6) && isCIDR(s.ipv6) && cidr(s.ipv6).ip().family() == 6 && cidr(s.ipv6).prefixLength() + self.blockSizeBits > 128))";
-    let (sizes, numbers) = (texts((0..=16).map(|bits| 1 << bits)), texts(0..64));
-    telling_rule(
+    let (sizes, numbers) = (texts((0..=u32::from(MAX_BLOCK_SIZE_BITS)).map(|bits| 1 << bits)), subnet_indices());
+    rule_with_value(
         format!("self.blockSizeBits < 0 || self.blockSizeBits > 16 || !self.subnets.exists(s, {TOO_SMALL})"),
         format!(
-            "'subnets[' + {numbers}[self.subnets.transformList(i, s, {TOO_SMALL}, i)[0]] + '] is smaller than a block of ' + {sizes}[self.blockSizeBits] + ' addresses: give a smaller blockSizeBits or a larger subnet'"
+            "'subnets[' + {numbers}[self.subnets.transformList(i, s, {TOO_SMALL}, i)[0]] + '] is smaller than a block of ' + {sizes}[self.blockSizeBits] + ' addresses: set a smaller blockSizeBits or a larger subnet'"
         ),
     )
 }
 
-/// An entry of `reserved` is an address, or a CIDR without stray bits.
+/// An entry of `reserved` is an address, or a CIDR without host bits.
 pub(crate) fn reserved() -> Rule {
-    telling_rule(
+    rule_with_value(
         "isIP(self) || (isCIDR(self) && cidr(self) == cidr(self).masked())",
-        "isCIDR(self) ? self + ' has bits set behind its prefix: write the first address of the subnet, or a longer prefix' \
-         : \"'\" + self + \"' is no address and no CIDR: write one like 10.64.0.1 or 10.64.0.0/28\"",
+        "isCIDR(self) ? self + ' has host bits set: write the first address of the subnet, or a longer prefix' \
+         : \"'\" + self + \"' is neither an address nor a CIDR: write it like 10.64.0.1 or 10.64.0.0/28\"",
     )
 }
 
-/// Requirements of a label selector that the API would refuse elsewhere.
+/// The requirements of a label selector are valid.
 pub(crate) fn selector() -> Rule {
     rule(
         "!has(self.matchExpressions) || self.matchExpressions.all(e, e.operator in ['In', 'NotIn'] ? has(e.values) && e.values.size() > 0 \
          : e.operator in ['Exists', 'DoesNotExist'] && (!has(e.values) || e.values.size() == 0))",
-        "a requirement of matchExpressions is invalid: the operator is In or NotIn with values, or Exists or DoesNotExist without",
+        "a requirement of matchExpressions is invalid: use In or NotIn with values, or Exists or DoesNotExist without values",
     )
+}
+
+/// The indices of `subnets`, as a list of texts.
+fn subnet_indices() -> String {
+    texts(0..MAX_SUBNETS as u32)
 }

@@ -8,7 +8,7 @@ pub(crate) fn schema(_: &mut SchemaGenerator) -> Schema {
         "type": "object",
         "properties": {
             "matchLabels": {
-                "description": "Labels that must be there with these values.",
+                "description": "Labels that must be present with these values.",
                 "type": "object",
                 "maxProperties": 64,
                 "additionalProperties": {"type": "string", "maxLength": 63},

@@ -65,18 +65,6 @@ fn a_pool_with_unreadable_times_keeps_its_conditions_and_accepted_subnets() {
 }
 
 #[test]
-fn a_time_is_clamped_between_a_cool_down_ago_and_now() {
-    let now = Timestamp::from_second(1_000_000).expect("it is a time");
-    let at = |second| Timestamp::from_second(second).expect("it is a time");
-    let clamped = |time| clamped(&MicroTime(time), now, Duration::from_secs(130));
-    assert_eq!(clamped(at(999_950)), at(999_950));
-    assert_eq!(clamped(at(5)), at(999_870));
-    assert_eq!(clamped(at(1_000_001)), now);
-    assert_eq!(clamped(Timestamp::MAX), now);
-    assert_eq!(super::clamped(&MicroTime(Timestamp::MIN), now, Duration::MAX), Timestamp::MIN);
-}
-
-#[test]
 fn the_time_that_stands_for_an_unreadable_one_can_be_written() {
     let text = serde_json::to_value(MicroTime(Timestamp::MAX)).expect("it can be written");
     let read: MicroTime = serde_json::from_value(text).expect("it can be read");

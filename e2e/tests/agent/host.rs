@@ -100,7 +100,7 @@ pub async fn taken_port(node: &mut SingleNode) -> Result<()> {
     })
     .await?;
     let log = node.agent_log();
-    ensure!(log.matches("metrics and health can't be served").count() == 1, "{log}");
+    ensure!(log.matches("can't serve metrics and health").count() == 1, "{log}");
     node.set_agent_flags(&[]);
     node.kill_agent();
     node.start_agent().await?;

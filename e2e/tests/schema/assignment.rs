@@ -104,32 +104,32 @@ fn addresses(suite: &Suite<ApiServer>) -> Vec<Trial> {
         suite.refuses(
             "an assignment without an address",
             assignment("10.2.0.2", None, None),
-            "an assignment has no address: give ipv4, ipv6 or both",
+            "an assignment has no address: set ipv4, ipv6 or both",
         ),
         suite.refuses(
             "an IPv6 address not in canonical text",
             assignment("10.2.0.3", Some("10.2.0.3"), Some("fd00:0064::5")),
-            "'fd00:0064::5' is no IPv6 address in canonical form: write one like fd00:64::5, in lower case, as short as it can be, without a prefix",
+            "'fd00:0064::5' is not a canonical IPv6 address: write it like fd00:64::5, in lower case, in its shortest form, without a prefix",
         ),
         suite.refuses(
             "an IPv6 address in capitals",
             assignment("10.2.0.4", Some("10.2.0.4"), Some("FD00:64::5")),
-            "'FD00:64::5' is no IPv6 address in canonical form",
+            "'FD00:64::5' is not a canonical IPv6 address",
         ),
         suite.refuses(
             "an IPv6 address in the place of the IPv4 address",
             assignment("10.2.0.5", Some("10.2.0.5"), Some("10.2.0.5")),
-            "'10.2.0.5' is no IPv6 address in canonical form",
+            "'10.2.0.5' is not a canonical IPv6 address",
         ),
         suite.refuses(
             "an IPv4 address with leading zeros",
             assignment("010.2.0.9", Some("010.2.0.9"), None),
-            "'010.2.0.9' is no IPv4 address in canonical form",
+            "'010.2.0.9' is not a canonical IPv4 address",
         ),
         suite.refuses(
             "an address with a prefix",
             assignment("10.2.0.6", Some("10.2.0.6"), Some("fd00:64::5/64")),
-            "'fd00:64::5/64' is no IPv6 address",
+            "'fd00:64::5/64' is not a canonical IPv6 address",
         ),
         suite.refuses(
             "an interface name longer than Linux has",
@@ -145,7 +145,7 @@ fn addresses(suite: &Suite<ApiServer>) -> Vec<Trial> {
 }
 
 fn changes(suite: &Suite<ApiServer>) -> Vec<Trial> {
-    let sentence = "an assignment can't be changed: delete it and create another";
+    let sentence = "an IPAssignment is immutable: delete it and create another one";
     let of = |name: &str| assignment(name, Some(name), None);
     let mut tests: Vec<Trial> = [
         ("10.3.0.1", "containerID"),

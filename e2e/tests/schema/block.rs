@@ -59,7 +59,7 @@ fn ranges(suite: &Suite<ApiServer>) -> Vec<Trial> {
         suite.refuses(
             "a block named after another index",
             block("r5-8", json!({"poolName": "r5", "index": 7, "ipv4": "10.1.0.0/27"})),
-            "the name of a block is its poolName, a dash and its index: name it so",
+            "the name of a block must be its poolName, a dash and its index: change metadata.name",
         ),
         suite.refuses(
             "a block named after another pool",
@@ -74,22 +74,22 @@ fn ranges(suite: &Suite<ApiServer>) -> Vec<Trial> {
         suite.refuses(
             "a block without an address",
             cut("r8", &[("ipv4", Value::Null), ("ipv6", Value::Null)]),
-            "a block has no address: give ipv4, ipv6 or both",
+            "a block has no address: set ipv4, ipv6 or both",
         ),
         suite.refuses(
             "a block of a bare address",
             cut("r9", &[("ipv4", json!("10.1.0.224"))]),
-            "'10.1.0.224' is no IPv4 CIDR",
+            "'10.1.0.224' is not an IPv4 CIDR",
         ),
         suite.refuses(
             "a block of the wrong family",
             cut("r10", &[("ipv6", json!("10.1.0.0/27"))]),
-            "'10.1.0.0/27' is no IPv6 CIDR",
+            "'10.1.0.0/27' is not an IPv6 CIDR",
         ),
         suite.refuses(
             "a block with stray host bits",
             cut("r11", &[("ipv4", json!("10.1.0.225/27"))]),
-            "10.1.0.225/27 has bits set behind its prefix: write the first address of the subnet, or a longer prefix",
+            "10.1.0.225/27 has host bits set: write the first address of the subnet, or a longer prefix",
         ),
         suite.refuses(
             "families of a block that differ in size",
@@ -99,18 +99,19 @@ fn ranges(suite: &Suite<ApiServer>) -> Vec<Trial> {
         suite.refuses(
             "a block of more than 65,536 addresses",
             cut("r13", &[("ipv4", json!("10.0.0.0/15")), ("ipv6", Value::Null)]),
-            "10.0.0.0/15 is too wide: write a subnet of /16 to /32",
+            "10.0.0.0/15 is too large: write a subnet of /16 to /32",
         ),
         suite.refuses(
             "an IPv6 block of more than 65,536 addresses",
             cut("r14", &[("ipv6", json!("fd00::/111")), ("ipv4", Value::Null)]),
-            "fd00::/111 is too wide: write a subnet of /112 to /128",
+            "fd00::/111 is too large: write a subnet of /112 to /128",
         ),
     ]
 }
 
 fn claims(suite: &Suite<ApiServer>) -> Vec<Trial> {
-    let sentence = "nodeName and nodeUID of a block go together: set both to claim it, or remove both to give it back";
+    let sentence =
+        "nodeName and nodeUID of a block belong together: set both to claim it, or remove both to release it";
     vec![
         suite.accepts("a claimed block", claimed("k1", "n1")),
         suite.accepts(
@@ -127,18 +128,18 @@ fn claims(suite: &Suite<ApiServer>) -> Vec<Trial> {
         suite.refuses(
             "a node address of the wrong family",
             with(claimed("k6", "n1"), &[("nodeIPv4", json!("fd00::2"))]),
-            "'fd00::2' is no IPv4 address in canonical form: write one like 10.64.0.5",
+            "'fd00::2' is not a canonical IPv4 address: write it like 10.64.0.5",
         ),
         suite.refuses(
             "a node address in another spelling",
             with(claimed("k7", "n1"), &[("nodeIPv6", json!("fd00:100::0:2"))]),
-            "'fd00:100::0:2' is no IPv6 address in canonical form",
+            "'fd00:100::0:2' is not a canonical IPv6 address",
         ),
     ]
 }
 
 fn changes(suite: &Suite<ApiServer>) -> Vec<Trial> {
-    let stays = "poolName, index, ipv4 and ipv6 of a block can't be changed, because addresses of it may be in use: leave them as they were";
+    let stays = "poolName, index, ipv4 and ipv6 of a block are immutable, because its addresses may be in use: restore the old values";
     vec![
         suite.accepts_change("a free block claimed", free("d1"), claimed("d1", "n1")),
         suite.accepts_change(
@@ -155,7 +156,7 @@ fn changes(suite: &Suite<ApiServer>) -> Vec<Trial> {
             "a block that goes from one node to another",
             claimed("d4", "n1"),
             claimed("d4", "n2"),
-            "the block is claimed by the node n1 and can not go to n2 directly: it must be given back first",
+            "the block is claimed by the node n1 and cannot go to n2 directly: release it first",
         ),
         suite.refuses_change(
             "a block whose IPv4 range changes",

@@ -42,27 +42,27 @@ fn subnets(suite: &Suite<ApiServer>) -> Vec<Trial> {
         suite.accepts("an IPv6 subnet in any spelling", subnets("s4", v6(&["FD00:0:0:0::/64"]))),
         suite.refuses("a pool without subnets", pool("s5", json!({})), "spec.subnets: Required value"),
         suite.refuses("a pool with no entry in subnets", subnets("s6", json!([])), "spec.subnets in body should have at least 1 items"),
-        suite.refuses("an entry without an address", subnets("s7", json!([{}])), "an entry of subnets has no address: give ipv4, ipv6 or both"),
-        suite.refuses("a subnet that is no CIDR", subnets("s8", v4(&["10.1.0.0"])), "'10.1.0.0' is no IPv4 CIDR: write one like 10.64.0.0/16"),
-        suite.refuses("an IPv6 subnet that is no CIDR", subnets("s9", v6(&["fd00::/129"])), "'fd00::/129' is no IPv6 CIDR: write one like fd00:64::/112"),
-        suite.refuses("an IPv4 subnet with leading zeros", subnets("s10", v4(&["010.1.0.0/16"])), "'010.1.0.0/16' is no IPv4 CIDR"),
-        suite.refuses("an empty subnet", subnets("s11", v4(&[""])), "'' is no IPv4 CIDR"),
-        suite.refuses("an IPv6 subnet in the place of an IPv4 one", subnets("s12", v4(&["fd00::/112"])), "'fd00::/112' is no IPv4 CIDR"),
-        suite.refuses("an IPv4 subnet in the place of an IPv6 one", subnets("s13", v6(&["10.1.0.0/16"])), "'10.1.0.0/16' is no IPv6 CIDR"),
-        suite.refuses("an IPv4 address in IPv6 clothes", subnets("s14", v6(&["::ffff:10.1.0.0/112"])), "is no IPv6 CIDR"),
-        suite.refuses("an IPv4 subnet with stray host bits", subnets("s15", v4(&["10.1.2.3/16"])), "10.1.2.3/16 has bits set behind its prefix: write the first address of the subnet, or a longer prefix"),
-        suite.refuses("an IPv6 subnet with stray host bits", subnets("s16", v6(&["fd00::1:5/112"])), "fd00::1:5/112 has bits set behind its prefix: write the first address of the subnet, or a longer prefix"),
-        suite.refuses("an IPv4 subnet wider than /8", subnets("s17", v4(&["10.0.0.0/7"])), "10.0.0.0/7 is too wide: write a subnet of /8 to /32"),
-        suite.refuses("a loopback subnet", subnets("s21", v4(&["127.0.0.0/24"])), "127.0.0.0/24 is of addresses that no pod can have (loopback, multicast, link-local or unspecified): write a unicast subnet like 10.64.0.0/16"),
+        suite.refuses("an entry without an address", subnets("s7", json!([{}])), "an entry of subnets has no address: set ipv4, ipv6 or both"),
+        suite.refuses("a subnet that is no CIDR", subnets("s8", v4(&["10.1.0.0"])), "'10.1.0.0' is not an IPv4 CIDR: write it like 10.64.0.0/16"),
+        suite.refuses("an IPv6 subnet that is no CIDR", subnets("s9", v6(&["fd00::/129"])), "'fd00::/129' is not an IPv6 CIDR: write it like fd00:64::/112"),
+        suite.refuses("an IPv4 subnet with leading zeros", subnets("s10", v4(&["010.1.0.0/16"])), "'010.1.0.0/16' is not an IPv4 CIDR"),
+        suite.refuses("an empty subnet", subnets("s11", v4(&[""])), "'' is not an IPv4 CIDR"),
+        suite.refuses("an IPv6 subnet in the place of an IPv4 one", subnets("s12", v4(&["fd00::/112"])), "'fd00::/112' is not an IPv4 CIDR"),
+        suite.refuses("an IPv4 subnet in the place of an IPv6 one", subnets("s13", v6(&["10.1.0.0/16"])), "'10.1.0.0/16' is not an IPv6 CIDR"),
+        suite.refuses("an IPv4 address in IPv6 clothes", subnets("s14", v6(&["::ffff:10.1.0.0/112"])), "is not an IPv6 CIDR"),
+        suite.refuses("an IPv4 subnet with stray host bits", subnets("s15", v4(&["10.1.2.3/16"])), "10.1.2.3/16 has host bits set: write the first address of the subnet, or a longer prefix"),
+        suite.refuses("an IPv6 subnet with stray host bits", subnets("s16", v6(&["fd00::1:5/112"])), "fd00::1:5/112 has host bits set: write the first address of the subnet, or a longer prefix"),
+        suite.refuses("an IPv4 subnet wider than /8", subnets("s17", v4(&["10.0.0.0/7"])), "10.0.0.0/7 is too large: write a subnet of /8 to /32"),
+        suite.refuses("a loopback subnet", subnets("s21", v4(&["127.0.0.0/24"])), "127.0.0.0/24 has addresses that no pod can use (loopback, multicast, link-local or unspecified): write a unicast subnet like 10.64.0.0/16"),
         suite.refuses("a multicast subnet", subnets("s22", v4(&["224.0.0.0/24"])), "224.0.0.0/24 is of addresses that no pod can have"),
         suite.refuses("a subnet of unspecified addresses", subnets("s23", v4(&["0.0.0.0/8"])), "0.0.0.0/8 is of addresses that no pod can have"),
         suite.refuses("a link-local IPv6 subnet", subnets("s24", v6(&["fe80::/120"])), "fe80::/120 is of addresses that no pod can have"),
         suite.refuses("a multicast IPv6 subnet", subnets("s25", v6(&["ff02::/120"])), "ff02::/120 is of addresses that no pod can have"),
-        suite.refuses("an IPv6 subnet wider than /32", subnets("s18", v6(&["fd00::/31"])), "fd00::/31 is too wide: write a subnet of /32 to /128"),
+        suite.refuses("an IPv6 subnet wider than /32", subnets("s18", v6(&["fd00::/31"])), "fd00::/31 is too large: write a subnet of /32 to /128"),
         suite.refuses(
             "families of one entry that differ in size",
             subnets("s20", json!([{"ipv4": "10.1.0.0/16", "ipv6": "fd00::/64"}])),
-            "spec.subnets[0]: Invalid value: \"object\": 10.1.0.0/16 and fd00::/64 differ in size, but addresses go out in pairs: give the IPv6 subnet the prefix /112",
+            "spec.subnets[0]: Invalid value: \"object\": 10.1.0.0/16 and fd00::/64 differ in size, but each pod gets one address of each: give the IPv6 subnet the prefix /112",
         ),
         suite.refuses(
             "entries that differ in their families",
@@ -73,7 +73,7 @@ fn subnets(suite: &Suite<ApiServer>) -> Vec<Trial> {
         suite.refuses(
             "one subnet inside another",
             subnets("s23", v4(&["10.1.0.0/16", "10.2.0.0/16", "10.1.7.0/24"])),
-            "subnets[2] overlaps an entry before it: remove or narrow one of them",
+            "subnets[2] overlaps an earlier entry: remove one of them or make it smaller",
         ),
         suite.refuses("one subnet twice", subnets("s24", v4(&["10.1.0.0/16", "10.1.0.0/16"])), "subnets[1] overlaps an entry before it"),
         suite.refuses(
@@ -97,7 +97,7 @@ fn sizes(suite: &Suite<ApiServer>) -> Vec<Trial> {
         suite.refuses(
             "a block larger than the subnet",
             sized("z4", 9, json!({"ipv4": "10.1.0.0/24"})),
-            "subnets[0] is smaller than a block of 512 addresses: give a smaller blockSizeBits or a larger subnet",
+            "subnets[0] is smaller than a block of 512 addresses: set a smaller blockSizeBits or a larger subnet",
         ),
         suite.refuses(
             "a block larger than the IPv6 subnet",
@@ -131,7 +131,7 @@ fn bounds(suite: &Suite<ApiServer>) -> Vec<Trial> {
         suite.refuses(
             "a reserved word",
             with("b2", "reserved", json!(["10.1.0.1", "gateway"])),
-            "spec.reserved[1]: Invalid value: \"string\": 'gateway' is no address and no CIDR: write one like 10.64.0.1 or 10.64.0.0/28",
+            "spec.reserved[1]: Invalid value: \"string\": 'gateway' is neither an address nor a CIDR: write it like 10.64.0.1 or 10.64.0.0/28",
         ),
         suite.refuses(
             "a reserved range",
@@ -141,7 +141,7 @@ fn bounds(suite: &Suite<ApiServer>) -> Vec<Trial> {
         suite.refuses(
             "a reserved CIDR with stray host bits",
             with("b4", "reserved", json!(["10.1.0.9/29"])),
-            "10.1.0.9/29 has bits set behind its prefix: write the first address of the subnet, or a longer prefix",
+            "10.1.0.9/29 has host bits set: write the first address of the subnet, or a longer prefix",
         ),
         suite.accepts("no rest at all", with("b5", "cooldownSeconds", json!(0))),
         suite.accepts("a rest of a day", with("b6", "cooldownSeconds", json!(86400))),
@@ -166,7 +166,7 @@ fn bounds(suite: &Suite<ApiServer>) -> Vec<Trial> {
 
 fn selectors(suite: &Suite<ApiServer>) -> Vec<Trial> {
     let requirement = |requirement: Value| json!({"matchExpressions": [requirement]});
-    let sentence = "a requirement of matchExpressions is invalid: the operator is In or NotIn with values, or Exists or DoesNotExist without";
+    let sentence = "a requirement of matchExpressions is invalid: use In or NotIn with values, or Exists or DoesNotExist without values";
     vec![
         suite.accepts("an empty selector", with("l1", "namespaceSelector", json!({}))),
         suite.accepts(
@@ -186,7 +186,7 @@ fn names(suite: &Suite<ApiServer>) -> Vec<Trial> {
         suite.refuses(
             "a pool name too long for the names of its blocks",
             named(&"p".repeat(64)),
-            "the name does not fit, because its blocks are named after the pool: give it at most 63 letters, digits and dashes, without a dot",
+            "the pool's name is too long or has a dot, but its blocks are named after it: use at most 63 letters, digits and dashes",
         ),
         suite.refuses("a pool name with a dot", named("a.b"), "the name does not fit, because its blocks are named after the pool"),
     ]

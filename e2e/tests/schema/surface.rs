@@ -1,6 +1,7 @@
 //! What else the API offers: field selectors, the status subresource, names and columns.
 
 use anyhow::{Context, Result, ensure};
+use bobbin_crds::DEFAULT_COOLDOWN;
 use bobbin_e2e::suite::Suite;
 use kube::api::{ListParams, Patch, PatchParams};
 use libtest_mimic::Trial;
@@ -89,7 +90,7 @@ async fn defaults(server: &mut ApiServer) -> Result<()> {
     let object = pool("t2", json!({"subnets": [{"ipv4": "10.9.0.0/24"}]}));
     let created = server.create(&object).await?;
     server.delete(&object).await?;
-    let expected = json!({"subnets": [{"ipv4": "10.9.0.0/24"}], "blockSizeBits": 5, "cooldownSeconds": 130});
+    let expected = json!({"subnets": [{"ipv4": "10.9.0.0/24"}], "blockSizeBits": 5, "cooldownSeconds": DEFAULT_COOLDOWN.as_secs()});
     ensure!(created.data["spec"] == expected, "the spec is {}", created.data["spec"]);
     Ok(())
 }
@@ -101,7 +102,7 @@ async fn null_is_absent(server: &mut ApiServer) -> Result<()> {
     );
     let created = server.create(&object).await?;
     server.delete(&object).await?;
-    let expected = json!({"subnets": [{"ipv4": "10.9.0.0/24"}], "blockSizeBits": 5, "cooldownSeconds": 130});
+    let expected = json!({"subnets": [{"ipv4": "10.9.0.0/24"}], "blockSizeBits": 5, "cooldownSeconds": DEFAULT_COOLDOWN.as_secs()});
     ensure!(created.data["spec"] == expected, "the spec is {}", created.data["spec"]);
     Ok(())
 }

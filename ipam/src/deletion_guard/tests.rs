@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::*;
 
 const APART: Duration = Duration::from_mins(1);
+/// Typed, because `[]` could be compared in more than one way.
+const NONE: [u8; 0] = [];
 
 fn at(seconds: u64) -> BootTime {
     BootTime(Duration::from_secs(seconds))
@@ -17,10 +19,10 @@ fn set(keys: &[u8]) -> HashSet<u8> {
 #[test]
 fn one_look_frees_nothing_and_a_second_too_soon_neither() {
     let mut looks = DeletionGuard::new();
-    assert_eq!(looks.look(&set(&[1]), 100, at(0), APART).free, []);
-    assert_eq!(looks.look(&set(&[1]), 100, at(59), APART).free, []);
+    assert_eq!(looks.look(&set(&[1]), 100, at(0), APART).free, NONE);
+    assert_eq!(looks.look(&set(&[1]), 100, at(59), APART).free, NONE);
     assert_eq!(looks.look(&set(&[1]), 100, at(60), APART).free, [1]);
-    assert_eq!(looks.look(&set(&[1]), 100, at(61), APART).free, [], "freed once; the next two looks begin anew");
+    assert_eq!(looks.look(&set(&[1]), 100, at(61), APART).free, NONE, "freed once; the next two looks begin anew");
 }
 
 #[test]
@@ -28,7 +30,7 @@ fn a_look_that_finds_it_alive_begins_anew() {
     let mut looks = DeletionGuard::new();
     looks.look(&set(&[1]), 100, at(0), APART);
     looks.look(&set(&[]), 100, at(30), APART);
-    assert_eq!(looks.look(&set(&[1]), 100, at(60), APART).free, []);
+    assert_eq!(looks.look(&set(&[1]), 100, at(60), APART).free, NONE);
     assert_eq!(looks.look(&set(&[1]), 100, at(120), APART).free, [1]);
 }
 
@@ -38,7 +40,7 @@ fn a_pass_that_would_free_more_than_a_tenth_stops() {
     let mut looks = DeletionGuard::new();
     looks.look(&five, 49, at(0), APART);
     let verdict = looks.look(&five, 49, at(60), APART);
-    assert_eq!(verdict.free, []);
+    assert_eq!(verdict.free, NONE);
     let breaker = verdict.tripped.unwrap();
     assert_eq!(breaker, Breaker { would_free: 5, population: 49 });
     assert!(breaker.to_string().contains("5 of 49"));

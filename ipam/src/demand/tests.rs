@@ -1,4 +1,4 @@
-//! When a node claims and gives back, and that the two never chase each other.
+//! When a node claims and releases blocks, and that it never does both in turns.
 
 use proptest::prelude::*;
 
@@ -34,7 +34,7 @@ fn pool(blocks: Vec<BlockUse>) -> PoolUse {
         claimable: true,
         max_blocks: None,
         block_idle: IDLE,
-        gave_back_for_others: None,
+        released_for_others: None,
     }
 }
 
@@ -43,7 +43,7 @@ fn claim(pool: &PoolUse) -> u32 {
 }
 
 fn back(pool: &PoolUse) -> Vec<String> {
-    decide(pool).give_back.into_iter().map(|name| name.0).collect()
+    decide(pool).release.into_iter().map(|name| name.0).collect()
 }
 
 #[test]
@@ -55,14 +55,14 @@ fn the_first_block_is_claimed_when_somebody_wants_an_address() {
 }
 
 #[test]
-fn a_burst_claims_as_many_blocks_as_it_needs_and_a_spare() {
+fn a_burst_claims_the_blocks_it_needs_and_an_extra_one() {
     assert_eq!(claim(&PoolUse { waiting: 100, ..pool(vec![]) }), 5, "100 of 128 are more than 75 %");
     assert_eq!(claim(&PoolUse { waiting: 65, ..pool(vec![]) }), 3, "65 of 96 are less");
     assert_eq!(claim(&PoolUse { waiting: 100, claiming: 4, ..pool(vec![]) }), 1);
 }
 
 #[test]
-fn a_spare_is_claimed_at_75_percent_cooling_included() {
+fn an_extra_block_is_claimed_at_75_percent_use_cooling_included() {
     assert_eq!(claim(&pool(vec![block("a", 23)])), 0);
     assert_eq!(claim(&pool(vec![block("a", 24)])), 1);
     assert_eq!(claim(&pool(vec![BlockUse { cooling: 10, ..block("a", 14) }])), 1);
@@ -72,7 +72,7 @@ fn a_spare_is_claimed_at_75_percent_cooling_included() {
 }
 
 #[test]
-fn no_spare_is_claimed_from_a_pool_that_closes_or_runs_out_or_beyond_the_limit() {
+fn no_extra_block_is_claimed_from_a_closing_or_exhausted_pool_or_beyond_the_limit() {
     let full = || pool(vec![block("a", 32)]);
     for (why, pool) in [
         ("draining", PoolUse { draining: true, ..full() }),
@@ -82,11 +82,11 @@ fn no_spare_is_claimed_from_a_pool_that_closes_or_runs_out_or_beyond_the_limit()
         ("the last free block", PoolUse { free_blocks: 1, ..full() }),
         ("limit", PoolUse { max_blocks: Some(1), ..full() }),
         ("not for this node", PoolUse { claimable: false, ..full() }),
-        ("gave one back for others", PoolUse { gave_back_for_others: Some(Duration::from_secs(299)), ..full() }),
+        ("gave one back for others", PoolUse { released_for_others: Some(Duration::from_secs(299)), ..full() }),
     ] {
         assert_eq!(decide(&pool), BlockDemand::default(), "{why}");
     }
-    assert_eq!(claim(&PoolUse { gave_back_for_others: Some(IDLE), ..full() }), 1);
+    assert_eq!(claim(&PoolUse { released_for_others: Some(IDLE), ..full() }), 1);
 }
 
 #[test]
@@ -102,7 +102,11 @@ fn idle_blocks_go_back_but_the_last() {
     assert_eq!(back(&pool(vec![empty("a", 301), empty("b", 302), empty("c", 300)])), ["b", "a"]);
     assert_eq!(back(&pool(vec![empty("a", 9999)])), [""; 0]);
     assert_eq!(back(&pool(vec![block("a", 3), empty("b", 300)])), ["b"]);
-    assert_eq!(back(&pool(vec![block("a", 24), empty("b", 9999)])), [""; 0], "it would be claimed again as the spare");
+    assert_eq!(
+        back(&pool(vec![block("a", 24), empty("b", 9999)])),
+        [""; 0],
+        "it would be claimed again as the extra block"
+    );
 }
 
 #[test]
@@ -116,7 +120,7 @@ fn empty_blocks_go_back_at_once_when_others_need_them() {
 }
 
 #[test]
-fn a_block_claimed_for_a_pod_is_not_given_back_before_the_pod_came() {
+fn a_block_claimed_for_a_pod_is_not_released_before_the_pod_starts() {
     let fresh = |millis| BlockUse { was_used: false, empty_for: Some(Duration::from_millis(millis)), ..block("a", 0) };
     assert_eq!(back(&PoolUse { exhausted: true, waiting: 1, ..pool(vec![fresh(9000)]) }), [""; 0]);
     assert_eq!(back(&PoolUse { exhausted: true, ..pool(vec![fresh(2900)]) }), [""; 0]);
@@ -129,14 +133,9 @@ fn a_one_block_pool_follows_its_pod() {
     // its pod has left this node; another node waits; nothing is free
     let left = PoolUse { exhausted: true, free_blocks: 0, ..pool(vec![empty("a", 0)]) };
     assert_eq!(back(&left), ["a"]);
-    // given back, the pool has a block again: this node must not take it as a spare
-    let after = PoolUse {
-        exhausted: false,
-        free_blocks: 1,
-        blocks: vec![],
-        gave_back_for_others: Some(Duration::ZERO),
-        ..left
-    };
+    // After the release the pool has a free block again. This node must not claim it as its extra block.
+    let after =
+        PoolUse { exhausted: false, free_blocks: 1, blocks: vec![], released_for_others: Some(Duration::ZERO), ..left };
     assert_eq!(decide(&after), BlockDemand::default());
 }
 
@@ -165,7 +164,7 @@ prop_compose! {
         PoolUse {
             blocks, waiting, claiming, block_len: 8, free_blocks, exhausted: exhausted && free_blocks == 0,
             draining: closing == 1, deleting: closing == 2, claimable, max_blocks, block_idle: IDLE,
-            gave_back_for_others: gave_back.map(Duration::from_secs),
+            released_for_others: gave_back.map(Duration::from_secs),
         }
     }
 }
@@ -175,19 +174,19 @@ proptest! {
     #[test]
     fn claiming_and_giving_back_never_chase_each_other(pool in any_pool()) {
         let decision = decide(&pool);
-        prop_assert!(decision.claim == 0 || decision.give_back.is_empty());
+        prop_assert!(decision.claim == 0 || decision.release.is_empty());
 
-        // given back: the same facts without those blocks ask for no claim
+        // After the release the same state without those blocks asks for no claim.
         let mut after = pool.clone();
-        after.blocks.retain(|block| !decision.give_back.contains(&block.name));
-        after.free_blocks += decision.give_back.len() as u64;
-        if !decision.give_back.is_empty() {
-            if pool.exhausted || pool.free_blocks == 0 { after.gave_back_for_others = Some(Duration::ZERO); }
+        after.blocks.retain(|block| !decision.release.contains(&block.name));
+        after.free_blocks += decision.release.len() as u64;
+        if !decision.release.is_empty() {
+            if pool.exhausted || pool.free_blocks == 0 { after.released_for_others = Some(Duration::ZERO); }
             after.exhausted = false;
             prop_assert_eq!(decide(&after).claim, 0, "claims again what it gave back: {:?}", decision);
         }
 
-        // claimed: the same facts with those blocks give none of them back, and ask for no more
+        // After the claim the same state with those blocks releases none of them and claims no more.
         if decision.claim > 0 && u64::from(decision.claim) <= pool.free_blocks && pool.claiming == 0 {
             let mut after = pool.clone();
             after.free_blocks -= u64::from(decision.claim);
@@ -199,14 +198,14 @@ proptest! {
             }
             let next = decide(&after);
             prop_assert_eq!(next.claim, 0, "asks for more than it asked for: {:?}", decision);
-            prop_assert!(!next.give_back.iter().any(|name| name.0.starts_with("new-")), "gives back what it claimed");
+            prop_assert!(!next.release.iter().any(|name| name.0.starts_with("new-")), "releases what it claimed");
         }
     }
 
     #[test]
-    fn what_is_used_is_never_given_back_and_the_limit_holds(pool in any_pool()) {
+    fn a_block_in_use_is_never_released_and_the_limit_holds(pool in any_pool()) {
         let decision = decide(&pool);
-        for name in &decision.give_back {
+        for name in &decision.release {
             let block = pool.blocks.iter().find(|block| block.name == *name).unwrap();
             prop_assert_eq!(block.held, 0);
         }
@@ -215,13 +214,13 @@ proptest! {
             prop_assert!(decision.claim == 0 || have + decision.claim <= most);
         }
         if !pool.draining && !pool.deleting && pool.free_blocks > 0 {
-            prop_assert!(pool.blocks.is_empty() || decision.give_back.len() < pool.blocks.len(), "the last one stays");
+            prop_assert!(pool.blocks.is_empty() || decision.release.len() < pool.blocks.len(), "the last one stays");
         }
     }
 }
 
 #[test]
-fn the_stock_serves_all_nodes_at_once_and_is_small_against_a_large_pool() {
+fn the_free_blocks_serve_all_nodes_at_once_and_are_few_beside_a_large_pool() {
     assert_eq!(free_block_target(1000, 0, 1 << 19), 6008);
     assert_eq!(free_block_target(3, 0, 1 << 40), 26);
     assert_eq!(free_block_target(3, 5, 8), 3);

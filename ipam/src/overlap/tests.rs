@@ -8,43 +8,46 @@ fn subnet(text: &str) -> SubnetPair {
     SubnetPair::parse(Some(text), None).unwrap()
 }
 
-fn entry(pool: &str, since: i64, state: State, net: &str) -> Entry {
-    Entry { pool_uid: format!("uid-{pool}"), pool: pool.to_owned(), since, state, subnet: subnet(net) }
+fn entry(pool: &str, since: i64, state: Acceptance, net: &str) -> PoolSubnet {
+    PoolSubnet { pool_uid: format!("uid-{pool}"), pool: pool.to_owned(), since, state, subnet: subnet(net) }
 }
 
 #[test]
 fn alone_it_is_accepted() {
-    let ours = entry("a", 5, State::Pending, "10.0.0.0/16");
-    let others = [ours.clone(), entry("b", 1, State::Accepted, "10.1.0.0/16")];
-    assert_eq!(decide(&ours, &others, &[]), Decision::Accept);
+    let ours = entry("a", 5, Acceptance::Pending, "10.0.0.0/16");
+    let others = [ours.clone(), entry("b", 1, Acceptance::Accepted, "10.1.0.0/16")];
+    assert_eq!(decide(&ours, &others, &[]), AcceptanceDecision::Accept);
 }
 
 #[test]
 fn the_entry_that_came_later_loses_whichever_pool_is_older() {
-    let ours = entry("a", 5, State::Pending, "10.0.0.0/16");
-    for other in [entry("b", 9, State::Accepted, "10.0.7.0/24"), entry("b", 4, State::Pending, "10.0.7.0/24")] {
-        let Decision::Withdraw(overlap) = decide(&ours, [&other], &[]) else { panic!("accepted over {other:?}") };
+    let ours = entry("a", 5, Acceptance::Pending, "10.0.0.0/16");
+    for other in [entry("b", 9, Acceptance::Accepted, "10.0.7.0/24"), entry("b", 4, Acceptance::Pending, "10.0.7.0/24")]
+    {
+        let AcceptanceDecision::Withdraw(overlap) = decide(&ours, [&other], &[]) else {
+            panic!("accepted over {other:?}")
+        };
         assert_eq!(
             overlap.to_string(),
-            "subnet 10.0.0.0/16 overlaps subnet 10.0.7.0/24 of pool \"b\", which came earlier: delete one of the two pools, or make this one anew with other subnets"
+            "subnet 10.0.0.0/16 overlaps subnet 10.0.7.0/24 of pool \"b\", which came earlier: delete one of the two pools, or recreate this one with other subnets"
         );
     }
-    let later = entry("b", 6, State::Pending, "10.0.7.0/24");
-    assert!(matches!(decide(&ours, [&later], &[]), Decision::Wait(_)));
-    let same_time = entry("b", 5, State::Pending, "10.0.7.0/24");
-    assert!(matches!(decide(&ours, [&same_time], &[]), Decision::Wait(_)), "uid-a before uid-b");
-    assert!(matches!(decide(&same_time, [&ours], &[]), Decision::Withdraw(_)));
+    let later = entry("b", 6, Acceptance::Pending, "10.0.7.0/24");
+    assert!(matches!(decide(&ours, [&later], &[]), AcceptanceDecision::Wait(_)));
+    let same_time = entry("b", 5, Acceptance::Pending, "10.0.7.0/24");
+    assert!(matches!(decide(&ours, [&same_time], &[]), AcceptanceDecision::Wait(_)), "uid-a before uid-b");
+    assert!(matches!(decide(&same_time, [&ours], &[]), AcceptanceDecision::Withdraw(_)));
 }
 
 #[test]
 fn what_an_earlier_pool_left_is_not_carved_over() {
-    let ours = entry("a", 5, State::Pending, "10.0.0.0/16");
+    let ours = entry("a", 5, Acceptance::Pending, "10.0.0.0/16");
     let range = BlockRange::parse(Some("10.0.9.0/27"), None).unwrap();
-    let conflict = SubnetConflict::left("AddressBlock a-288".to_owned(), range);
-    let Decision::Withdraw(overlap) = decide(&ours, &[], [&conflict]) else { panic!("carved over a block") };
+    let conflict = SubnetConflict::leftover("AddressBlock a-288".to_owned(), range);
+    let AcceptanceDecision::Withdraw(overlap) = decide(&ours, &[], [&conflict]) else { panic!("carved over a block") };
     assert_eq!(
         overlap.to_string(),
-        "subnet 10.0.0.0/16 overlaps AddressBlock a-288 (10.0.9.0/27), which an earlier pool left: its addresses may be in use; delete the pods that use them, or wait until it is gone"
+        "subnet 10.0.0.0/16 overlaps AddressBlock a-288 (10.0.9.0/27), which a deleted pool left behind: its addresses may be in use; delete the pods that use them, or wait until it is gone"
     );
 }
 
@@ -53,37 +56,37 @@ fn what_an_earlier_pool_left_is_not_carved_over() {
 enum Step {
     Write,
     List,
-    Answer(Vec<Entry>),
+    Answer(Vec<PoolSubnet>),
     Done,
 }
 
 /// Each pool has an operator of its own with a clock of its own; `order` says who does the next step. With `stale` caches
 /// nobody sees in time that another has begun.
-fn run(clocks: &[i64], order: &[usize], stale: bool) -> Vec<Option<Entry>> {
-    let mut stored: Vec<Option<Entry>> = vec![None; clocks.len()];
+fn run(clocks: &[i64], order: &[usize], stale: bool) -> Vec<Option<PoolSubnet>> {
+    let mut stored: Vec<Option<PoolSubnet>> = vec![None; clocks.len()];
     let mut steps = vec![Step::Write; clocks.len()];
     for who in order {
         let who = who % clocks.len();
         steps[who] = match std::mem::replace(&mut steps[who], Step::Done) {
             Step::Write => {
-                let cache: Vec<Entry> = stored.iter().flatten().cloned().collect();
+                let cache: Vec<PoolSubnet> = stored.iter().flatten().cloned().collect();
                 if may_begin(&format!("uid-{who}"), subnet("10.0.0.0/24"), &cache, &[]).is_err() && !stale {
                     steps[who] = Step::Write;
                     continue;
                 }
-                stored[who] = Some(entry(&who.to_string(), clocks[who], State::Pending, "10.0.0.0/24"));
+                stored[who] = Some(entry(&who.to_string(), clocks[who], Acceptance::Pending, "10.0.0.0/24"));
                 Step::List
             }
             Step::List => Step::Answer(stored.iter().flatten().cloned().collect()),
             Step::Answer(seen) => {
                 let ours = stored[who].clone().unwrap();
                 match decide(&ours, &seen, &[]) {
-                    Decision::Accept => {
-                        stored[who] = Some(Entry { state: State::Accepted, ..ours });
+                    AcceptanceDecision::Accept => {
+                        stored[who] = Some(PoolSubnet { state: Acceptance::Accepted, ..ours });
                         Step::Done
                     }
-                    Decision::Wait(_) => Step::List,
-                    Decision::Withdraw(_) => {
+                    AcceptanceDecision::Wait(_) => Step::List,
+                    AcceptanceDecision::Withdraw(_) => {
                         stored[who] = None;
                         Step::Write
                     }
@@ -91,7 +94,7 @@ fn run(clocks: &[i64], order: &[usize], stale: bool) -> Vec<Option<Entry>> {
             }
             Step::Done => Step::Done,
         };
-        let accepted = stored.iter().flatten().filter(|entry| entry.state == State::Accepted).count();
+        let accepted = stored.iter().flatten().filter(|entry| entry.state == Acceptance::Accepted).count();
         assert!(accepted <= 1, "{accepted} pools were given the same subnet: {stored:?}");
     }
     stored
@@ -111,7 +114,7 @@ proptest! {
         // after any beginning, each operator in turn
         let turns = (0..60).map(|i| i / 3);
         let order: Vec<usize> = order.into_iter().chain(turns).collect();
-        let accepted = run(&clocks, &order, false).iter().flatten().filter(|entry| entry.state == State::Accepted).count();
+        let accepted = run(&clocks, &order, false).iter().flatten().filter(|entry| entry.state == Acceptance::Accepted).count();
         prop_assert_eq!(accepted, 1);
     }
 }

@@ -1,64 +1,90 @@
 //! Selectors mean what `metav1.LabelSelector` means.
 
+use std::collections::BTreeMap;
+
+use kube::core::SelectorExt;
 use proptest::prelude::*;
 
 use super::*;
 
-fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+type Labels = BTreeMap<String, String>;
+
+fn labels(pairs: &[(&str, &str)]) -> Labels {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
-fn asks(key: &str, operator: &str, values: &[&str]) -> Selector {
-    let values: Vec<String> = values.iter().map(|value| (*value).to_owned()).collect();
-    Selector { match_expressions: vec![Expression::parse(key, operator, &values).unwrap()], ..Selector::default() }
+fn requirement(key: &str, operator: &str, values: &[&str]) -> LabelSelectorRequirement {
+    let values = (!values.is_empty()).then(|| values.iter().map(|value| (*value).to_owned()).collect());
+    LabelSelectorRequirement { key: key.to_owned(), operator: operator.to_owned(), values }
+}
+
+fn selector(match_labels: &Labels, requirements: Vec<LabelSelectorRequirement>) -> LabelSelector {
+    LabelSelector { match_labels: Some(match_labels.clone()), match_expressions: Some(requirements) }
+}
+
+fn matches(selector: &LabelSelector, labels: &Labels) -> bool {
+    parse_selector(selector).expect("the selector is valid").matches(labels)
 }
 
 #[test]
-fn an_empty_selector_admits_all() {
-    assert!(Selector::default().admits(&labels(&[])));
-    assert!(Selector::default().admits(&labels(&[("a", "b")])));
-}
-
-#[test]
-fn each_operator_asks_what_kubernetes_says() {
-    let (none, red, blue) = (labels(&[]), labels(&[("c", "red")]), labels(&[("c", "blue")]));
-    let table = [
-        (asks("c", "In", &["red", "green"]), [false, true, false]),
-        (asks("c", "NotIn", &["red", "green"]), [true, false, true]),
-        (asks("c", "Exists", &[]), [false, true, true]),
-        (asks("c", "DoesNotExist", &[]), [true, false, false]),
-        (Selector { match_labels: red.clone(), ..Selector::default() }, [false, true, false]),
-    ];
-    for (selector, expected) in table {
-        assert_eq!([&none, &red, &blue].map(|labels| selector.admits(labels)), expected, "{selector:?}");
+fn an_empty_selector_matches_everything() {
+    for empty in [LabelSelector::default(), selector(&Labels::new(), Vec::new())] {
+        assert!(matches(&empty, &labels(&[])));
+        assert!(matches(&empty, &labels(&[("a", "b")])));
     }
 }
 
 #[test]
-fn an_expression_that_means_nothing_is_refused() {
-    let refusal = |operator, values: &[String]| Expression::parse("c", operator, values).unwrap_err().to_string();
-    let red = ["red".to_owned()];
-    assert!(refusal("Near", &red).contains("use In, NotIn, Exists or DoesNotExist"));
-    assert!(refusal("In", &[]).contains("give at least one"));
-    assert!(refusal("NotIn", &[]).contains("give at least one"));
-    assert!(refusal("Exists", &red).contains("remove them"));
-    assert!(refusal("DoesNotExist", &red).contains("remove them"));
+fn each_operator_means_what_kubernetes_documents() {
+    let (none, red, blue) = (labels(&[]), labels(&[("c", "red")]), labels(&[("c", "blue")]));
+    let requires = |operator, values: &[&str]| selector(&none, vec![requirement("c", operator, values)]);
+    let table = [
+        (requires("In", &["red", "green"]), [false, true, false]),
+        (requires("NotIn", &["red", "green"]), [true, false, true]),
+        (requires("Exists", &[]), [false, true, true]),
+        (requires("DoesNotExist", &[]), [true, false, false]),
+        (selector(&red, Vec::new()), [false, true, false]),
+    ];
+    for (selector, expected) in table {
+        assert_eq!([&none, &red, &blue].map(|labels| matches(&selector, labels)), expected, "{selector:?}");
+    }
+}
+
+#[test]
+fn an_invalid_requirement_is_refused() {
+    let refusal = |operator, values: &[&str]| {
+        let invalid = selector(&labels(&[("c", "red")]), vec![requirement("c", operator, values)]);
+        parse_selector(&invalid).expect_err("the selector is invalid").to_string()
+    };
+    assert_eq!(
+        refusal("Near", &["red"]),
+        r#"the selector's requirement on "c" has the unknown operator "Near": use In, NotIn, Exists or DoesNotExist"#
+    );
+    assert_eq!(refusal("In", &[]), r#"the selector's requirement In on "c" has no values: give at least one"#);
+    assert_eq!(refusal("NotIn", &[]), r#"the selector's requirement NotIn on "c" has no values: give at least one"#);
+    for operator in ["Exists", "DoesNotExist"] {
+        let expected =
+            format!(r#"the selector's requirement {operator} on "c" has values: remove them, or use In or NotIn"#);
+        assert_eq!(refusal(operator, &["red"]), expected);
+    }
 }
 
 proptest! {
     #[test]
-    fn all_parts_must_hold(
+    fn every_part_of_a_selector_must_match(
         has in prop::collection::btree_map("[ab]", "[xy]", 0..3),
         wants in prop::collection::btree_map("[ab]", "[xy]", 0..3),
         key in "[ab]", operator in prop::sample::select(vec!["In", "NotIn"]), values in prop::collection::vec("[xy]", 1..3),
     ) {
-        let expression = Expression::parse(&key, operator, &values).unwrap();
-        let labelled = Selector { match_labels: wants.clone(), match_expressions: vec![] };
-        let expressed = Selector { match_labels: BTreeMap::new(), match_expressions: vec![expression.clone()] };
-        let both = Selector { match_labels: wants.clone(), match_expressions: vec![expression] };
-        let is_in = has.get(&key).is_some_and(|value| values.contains(value));
-        prop_assert_eq!(labelled.admits(&has), wants.iter().all(|(key, value)| has.get(key) == Some(value)));
-        prop_assert_eq!(expressed.admits(&has), if operator == "In" { is_in } else { !is_in });
-        prop_assert_eq!(both.admits(&has), labelled.admits(&has) && expressed.admits(&has));
+        let values: Vec<&str> = values.iter().map(String::as_str).collect();
+        let requirement = requirement(&key, operator, &values);
+        let (by_labels, by_requirement) = (selector(&wants, Vec::new()), selector(&Labels::new(), vec![requirement.clone()]));
+        let is_in = has.get(&key).is_some_and(|value| values.contains(&value.as_str()));
+        prop_assert_eq!(matches(&by_labels, &has), wants.iter().all(|(key, value)| has.get(key) == Some(value)));
+        prop_assert_eq!(matches(&by_requirement, &has), if operator == "In" { is_in } else { !is_in });
+        prop_assert_eq!(
+            matches(&selector(&wants, vec![requirement]), &has),
+            matches(&by_labels, &has) && matches(&by_requirement, &has)
+        );
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use super::{Args, Mode, Routing, UnknownPod, duration};
+use super::{Args, Mode, Routing, UnknownPod};
 
 #[test]
 fn a_node_name_is_all_that_must_be_said() {
@@ -12,15 +12,6 @@ fn a_node_name_is_all_that_must_be_said() {
     assert_eq!(args.confirm_wait, Duration::from_millis(450));
     assert_eq!(args.relist_interval, Duration::from_mins(15));
     assert_eq!((args.mode, args.routing, args.unknown_pod), (Mode::Run, Routing::None, UnknownPod::Refuse));
-}
-
-#[test]
-fn durations_need_a_unit_and_do_not_overflow() {
-    assert_eq!(duration("200ms"), Ok(Duration::from_millis(200)));
-    assert_eq!(duration("2h"), Ok(Duration::from_hours(2)));
-    for wrong in ["", "30", "s", "-1s", "1.5s", "5d", "18446744073709551615h", "1 s"] {
-        assert!(duration(wrong).is_err(), "{wrong:?} was taken for a duration");
-    }
 }
 
 #[test]

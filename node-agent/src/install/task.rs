@@ -18,7 +18,7 @@ const RECONCILE_DEADLINE: Duration = Duration::from_mins(5);
 /// Installs, and puts back what others remove, until the agent stops. The configuration waits until the agent `serves`.
 pub async fn run(agent: Arc<Agent>, mut serves: watch::Receiver<bool>) {
     let interval = RECONCILE_INTERVAL.mul_f64(agent.args.time_scale);
-    let beat = agent.progress.register("install", RECONCILE_DEADLINE.mul_f64(agent.args.time_scale));
+    let beat = agent.watchdog.register("install", RECONCILE_DEADLINE.mul_f64(agent.args.time_scale));
     let mut installer = Installer::new(agent.args.clone());
     let mut told = Told::default();
     loop {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bobbin_observability::Beat;
+use bobbin_observability::Heartbeat;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -22,12 +22,12 @@ pub async fn run(
     run_dir: &RunDir,
     identity: impl Fn() -> Identity,
     mut news: watch::Receiver<bool>,
-    beat: Beat,
+    beat: Heartbeat,
     stop: CancellationToken,
 ) -> Result<(), RunDirError> {
     let mut failing = false;
     loop {
-        beat.made();
+        beat.beat();
         let turn = turn(run_dir, &identity());
         match &turn {
             Err(RunDirError::TakenOver { .. } | RunDirError::Removed { .. }) => return turn,

@@ -168,8 +168,8 @@ async fn a_node_that_is_left_keeps_no_identity() {
 async fn the_heartbeat_keeps_the_identity_current_and_ends_the_agent_when_another_took_over() {
     let dir = tempfile::tempdir().unwrap();
     let (run_dir, _) = RunDir::lock(dir.path(), "n1", None).await.unwrap();
-    let progress = bobbin_observability::Progress::default();
-    let beat = progress.register("heartbeat", heartbeat::HEARTBEAT_DEADLINE);
+    let watchdog = bobbin_observability::Watchdog::default();
+    let beat = watchdog.register("heartbeat", heartbeat::HEARTBEAT_DEADLINE);
     let begun = Instant::now();
     let now = || Identity { heartbeat: BootTime(begun.elapsed()), ..identity("n1", "u1") };
     let mut running = std::pin::pin!(heartbeat::run(

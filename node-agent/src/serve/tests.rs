@@ -131,8 +131,8 @@ async fn a_socket_that_was_removed_or_replaced_is_missed_and_made_again() {
 async fn probes_are_answered_again_after_their_socket_was_removed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("health.sock");
-    let progress = bobbin_observability::Progress::default();
-    let server = Server::new(Arc::default(), Arc::new(move || bobbin_observability::Health::of(&progress, Ok(()))));
+    let watchdog = bobbin_observability::Watchdog::default();
+    let server = Server::new(Arc::default(), Arc::new(move || bobbin_observability::Health::of(&watchdog, Ok(()))));
     let stop = CancellationToken::new();
     let (at, until) = (path.clone(), stop.clone());
     let serving = tokio::spawn(async move { serve_probes(&at, server, until).await });

@@ -21,7 +21,7 @@ pub(super) struct PoolState {
     /// Claims under way.
     pub claiming: u32,
     /// When a block was last given back because the pool had no other left.
-    pub gave_back_for_others: Option<Instant>,
+    pub released_for_others: Option<Instant>,
     /// Why the last claim failed.
     pub trouble: Option<Arc<ClaimError>>,
     /// An ADD has asked since the last look, and does not know yet whether a claim can be tried.

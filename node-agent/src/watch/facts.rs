@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bobbin_api_client::lenient::Unreadable;
-use bobbin_api_client::{Lenient, SlimNode};
+use bobbin_api_client::{Lenient, PartialNode};
 use bobbin_crds::POOL_ANNOTATION;
 use kube::core::ObjectMeta;
 use serde::{Deserialize, Serialize};
@@ -46,7 +46,7 @@ impl NodeFacts {
     ///
     /// # Errors
     /// The object can't be read.
-    pub fn of(node: &Lenient<SlimNode>) -> Result<NodeFacts, Box<Unreadable>> {
+    pub fn of(node: &Lenient<PartialNode>) -> Result<NodeFacts, Box<Unreadable>> {
         let node = match node {
             Lenient::Readable(node) => node,
             Lenient::Unreadable(unreadable) => return Err(unreadable.clone()),

@@ -1,6 +1,6 @@
 //! The view without an API server: whose pod it is, and what a restart knows.
 
-use bobbin_api_client::SlimNode;
+use bobbin_api_client::PartialNode;
 use bobbin_crds::AddressPoolSpec;
 use kube::core::ObjectMeta;
 use serde_json::json;
@@ -15,7 +15,7 @@ fn freshness() -> Arc<Freshness> {
     Arc::new(Freshness::new(crate::times::Times::new(1.0, Duration::from_mins(5)), None))
 }
 
-fn node() -> Lenient<SlimNode> {
+fn node() -> Lenient<PartialNode> {
     serde_json::from_value(json!({
         "metadata": {"name": "n1", "uid": "u1", "labels": {"zone": "a"}},
         "status": {"addresses": [

@@ -1,4 +1,4 @@
-//! The pages, asked as a probe asks, and a port that another program has.
+//! The endpoints through a probe, and a port in use.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -7,27 +7,27 @@ use tokio::net::UnixListener;
 use super::*;
 use crate::probe::{ProbeError, probe};
 
-fn server(progress: &Progress, ready: Result<(), String>) -> Server {
-    let progress = progress.clone();
-    Server::new(Arc::default(), Arc::new(move || Health::of(&progress, ready.clone())))
+fn server(watchdog: &Watchdog, ready: Result<(), String>) -> Server {
+    let watchdog = watchdog.clone();
+    Server::new(Arc::default(), Arc::new(move || Health::of(&watchdog, ready.clone())))
 }
 
 #[tokio::test]
-async fn healthz_names_the_loop_that_hangs_and_readyz_says_what_is_missing() {
+async fn healthz_names_a_hanging_loop_and_readyz_says_what_is_missing() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("health.sock");
-    let progress = Progress::default();
-    let beat = progress.register("repair", Duration::ZERO);
+    let watchdog = Watchdog::default();
+    let beat = watchdog.register("repair", Duration::ZERO);
     let listener = UnixListener::bind(&socket).unwrap();
-    tokio::spawn(server(&progress, Err("no Node yet".to_owned())).serve(listener, std::future::pending()));
+    tokio::spawn(server(&watchdog, Err("no Node yet".to_owned())).serve(listener, std::future::pending()));
     let ask = |path: &'static str| {
         let socket = socket.clone();
         tokio::task::spawn_blocking(move || probe(&socket, path))
     };
-    let Err(ProbeError::Unwell(why)) = ask("/readyz").await.unwrap() else { panic!("it is ready") };
+    let Err(ProbeError::Unhealthy(why)) = ask("/readyz").await.unwrap() else { panic!("it is ready") };
     assert_eq!(why, "503: no Node yet");
     tokio::time::sleep(Duration::from_millis(2)).await;
-    let Err(ProbeError::Unwell(why)) = ask("/healthz").await.unwrap() else { panic!("it lives") };
+    let Err(ProbeError::Unhealthy(why)) = ask("/healthz").await.unwrap() else { panic!("it lives") };
     assert!(why.starts_with("503: loop \"repair\" has made no progress"), "{why}");
     drop(beat);
     ask("/healthz").await.unwrap().unwrap();
@@ -35,19 +35,19 @@ async fn healthz_names_the_loop_that_hangs_and_readyz_says_what_is_missing() {
 }
 
 #[test]
-fn a_program_that_is_not_there_fails_its_probe() {
+fn probing_an_absent_program_fails() {
     let dir = tempfile::tempdir().unwrap();
     let told = probe(&dir.path().join("health.sock"), "/healthz").unwrap_err().to_string();
     assert!(told.contains("health.sock does not answer"), "{told}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_port_that_another_program_has_is_told_once_and_had_when_it_is_free() {
+async fn a_port_in_use_is_reported_once_and_bound_when_it_is_free() {
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = other.local_addr().unwrap();
     let told = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&told);
-    let serving = tokio::spawn(server(&Progress::default(), Ok(())).serve_at(
+    let serving = tokio::spawn(server(&Watchdog::default(), Ok(())).serve_at(
         address,
         move |error| {
             assert!(error.to_string().contains("--metrics-address"), "{error}");

@@ -73,7 +73,7 @@ fn a_withdrawn_entry_leaves_the_others() {
 #[test]
 fn what_an_earlier_pool_left_is_in_the_way() {
     let range = bobbin_ipam::BlockRange::parse(Some("10.0.0.32/27"), None).expect("it is a range");
-    let left = [SubnetConflict::left("AddressBlock old-1".into(), range)];
+    let left = [SubnetConflict::leftover("AddressBlock old-1".into(), range)];
     let pending = pool("p", &[A], &[(A, Pending, 5)]);
     let ruling = confirm(&pending, &entries([&pending]), &left);
     assert!(ruling.listed.is_empty() && ruling.refused[0].to_string().contains("AddressBlock old-1"));
@@ -94,7 +94,7 @@ fn in_no_order_of_steps_are_both_accepted() {
     #[derive(Clone)]
     struct Op {
         step: u8,
-        seen: Option<Vec<Entry>>,
+        seen: Option<Vec<PoolSubnet>>,
     }
     fn explore(pools: &[AddressPool; 2], ops: &[Op; 2], clocks: [i64; 2], depth: u8, ends: &mut [u32; 2]) {
         let accepted = pools.iter().filter(|pool| {

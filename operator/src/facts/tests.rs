@@ -32,7 +32,7 @@ fn assignment(address: &str, block: &str, node: &str) -> Lenient<SlimAssignment>
     .expect("it is an assignment")
 }
 
-fn node(name: &str, taint: Option<&str>) -> Lenient<SlimNode> {
+fn node(name: &str, taint: Option<&str>) -> Lenient<PartialNode> {
     let taints: Vec<_> = taint.iter().map(|key| json!({"key": key, "effect": "NoExecute"})).collect();
     serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"taints": taints}})).expect("it is a node")
 }

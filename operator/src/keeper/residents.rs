@@ -1,6 +1,6 @@
 //! A block that is gone while records say that its addresses are in use: whether it may be made again for their node. Only reads.
 
-use bobbin_api_client::{Lenient, ReadError, SlimNode, read};
+use bobbin_api_client::{Lenient, PartialNode, ReadError, read};
 use bobbin_crds::{AddressBlock, FINALIZER};
 use kube::Api;
 
@@ -29,7 +29,7 @@ pub(super) async fn claimed(
     if own == 0 || others > 0 {
         return Ok(None);
     }
-    let nodes: Api<Lenient<SlimNode>> = Api::all(shared.clients.requests.clone());
+    let nodes: Api<Lenient<PartialNode>> = Api::all(shared.clients.requests.clone());
     let found = match read(READ, nodes.get(node)).await {
         Err(ReadError::NotFound) => return Ok(None),
         found => found?,

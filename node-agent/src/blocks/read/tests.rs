@@ -1,5 +1,6 @@
 //! Whose a block is, what cools, and which free block is claimed.
 
+use bobbin_crds::DEFAULT_COOLDOWN;
 use jiff::ToSpan;
 
 use super::*;
@@ -27,7 +28,7 @@ fn now() -> Timestamp {
     "2026-11-21T06:00:00Z".parse().unwrap()
 }
 
-const COOLDOWN: Duration = Duration::from_secs(130);
+const COOLDOWN: Duration = DEFAULT_COOLDOWN;
 
 fn best(listed: Vec<BlockRead>, cooled_only: bool) -> Option<String> {
     best_of(listed, "n1", 1, now(), COOLDOWN, cooled_only, |name| name != "default-7").map(|block| block.name)

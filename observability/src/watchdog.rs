@@ -1,14 +1,15 @@
-//! Which loops of a program make progress: each loop registers with a deadline of its own and beats; liveness names the one that hangs.
+//! Detects loops that hang: each loop registers with a deadline and sends heartbeats, and liveness names those that miss it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// The loops of a program. Cheap to clone; all clones are one registry.
+/// Watches the loops of a program. Cheap to clone; all clones share one registry.
 #[derive(Clone, Debug)]
-pub struct Progress(Arc<Registry>);
+pub struct Watchdog(Arc<Registry>);
 
 #[derive(Debug)]
 struct Registry {
@@ -20,16 +21,15 @@ struct Registry {
 struct Loop {
     name: &'static str,
     deadline: Duration,
-    /// Milliseconds from the registry's start to the last beat.
-    last: AtomicU64,
+    /// Milliseconds from the registry's start to the last heartbeat.
+    last_beat: AtomicU64,
 }
 
-/// The handle by which a loop says that it makes progress. Dropped, the loop is forgotten: it has ended, and whoever started it decides
-/// whether it should have.
+/// The handle with which a loop reports progress. Dropping it removes the loop: whoever started the loop decides whether it may end.
 #[derive(Debug)]
-pub struct Beat {
+pub struct Heartbeat {
     registry: Arc<Registry>,
-    of: Arc<Loop>,
+    watched: Arc<Loop>,
 }
 
 /// A loop that has made no progress for longer than its deadline.
@@ -40,39 +40,40 @@ pub struct Stalled {
     pub name: &'static str,
     /// How long ago it last made progress.
     pub silent: Duration,
-    /// How long it may take.
+    /// How long it may go without a heartbeat.
     pub deadline: Duration,
 }
 
-impl Default for Progress {
+impl Default for Watchdog {
     fn default() -> Self {
         Self(Arc::new(Registry { start: Instant::now(), loops: Mutex::default() }))
     }
 }
 
-impl Progress {
-    /// Registers a loop. It must call [`Beat::made`] at least once per `deadline`; a deadline is a multiple of the slowest turn that is
-    /// still healthy, because missing it restarts the program.
-    pub fn register(&self, name: &'static str, deadline: Duration) -> Beat {
-        let last = AtomicU64::new(self.0.elapsed());
-        let of = Arc::new(Loop { name, deadline, last });
-        let mut loops = self.0.loops.lock().unwrap_or_else(PoisonError::into_inner);
+impl Watchdog {
+    /// Registers a loop, which must call [`Heartbeat::beat`] at least once per `deadline`.
+    ///
+    /// A missed deadline restarts the program, so choose a multiple of the slowest healthy iteration.
+    pub fn register(&self, name: &'static str, deadline: Duration) -> Heartbeat {
+        let last_beat = AtomicU64::new(self.0.elapsed());
+        let watched = Arc::new(Loop { name, deadline, last_beat });
+        let mut loops = self.0.loops.lock();
         loops.retain(|each| each.strong_count() > 0);
-        loops.push(Arc::downgrade(&of));
-        Beat { registry: Arc::clone(&self.0), of }
+        loops.push(Arc::downgrade(&watched));
+        Heartbeat { registry: Arc::clone(&self.0), watched }
     }
 
-    /// The loops that have missed their deadline, the longest silent one first.
+    /// The loops that have missed their deadline; the one with the longest silence comes first.
     pub fn stalled(&self) -> Vec<Stalled> {
         let now = self.0.elapsed();
-        let loops = self.0.loops.lock().unwrap_or_else(PoisonError::into_inner);
+        let loops = self.0.loops.lock();
         let alive = loops.iter().filter_map(Weak::upgrade);
         let mut stalled: Vec<Stalled> = alive.filter_map(|each| each.stalled(now)).collect();
         stalled.sort_by_key(|each| std::cmp::Reverse(each.silent));
         stalled
     }
 
-    /// The verdict of liveness: an error names each loop that hangs, and for how long.
+    /// Whether no loop hangs; an error names each loop that does, and for how long.
     pub fn live(&self) -> Result<(), String> {
         let stalled: Vec<String> = self.stalled().iter().map(ToString::to_string).collect();
         if stalled.is_empty() { Ok(()) } else { Err(stalled.join("; ")) }
@@ -87,27 +88,27 @@ impl Registry {
 
 impl Loop {
     fn stalled(&self, now: u64) -> Option<Stalled> {
-        let silent = Duration::from_millis(now.saturating_sub(self.last.load(Ordering::Relaxed)));
+        let silent = Duration::from_millis(now.saturating_sub(self.last_beat.load(Ordering::Relaxed)));
         (silent > self.deadline).then_some(Stalled { name: self.name, silent, deadline: self.deadline })
     }
 }
 
-impl Beat {
-    /// The loop has made progress.
-    pub fn made(&self) {
-        self.of.last.store(self.registry.elapsed(), Ordering::Relaxed);
+impl Heartbeat {
+    /// Reports that the loop makes progress.
+    pub fn beat(&self) {
+        self.watched.last_beat.store(self.registry.elapsed(), Ordering::Relaxed);
     }
 
-    /// Awaits something that may rightly take long, and beats meanwhile: an idle loop's next event, a timer, the end of a backoff.
+    /// Awaits something that may take long while the loop is idle, and sends heartbeats meanwhile: the next event, a timer, a backoff.
     ///
     /// # Warning
     /// Never wrap work in it: work that hangs would count as progress.
     pub async fn while_idle<F: Future>(&self, idle: F) -> F::Output {
         let mut idle = std::pin::pin!(idle);
         loop {
-            self.made();
-            if let Ok(output) = tokio::time::timeout(self.of.deadline / 3, &mut idle).await {
-                self.made();
+            self.beat();
+            if let Ok(output) = tokio::time::timeout(self.watched.deadline / 3, &mut idle).await {
+                self.beat();
                 return output;
             }
         }

@@ -1,0 +1,159 @@
+//! Publishes Kubernetes Events. Best effort: it never fails, delays or repeats the caller's work.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use kube::runtime::events::{Event, Recorder, Reporter};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::message::{MAX_NOTE_BYTES, shortened};
+
+/// The same reason and note on the same object are published at most once in this interval.
+const DEDUP_INTERVAL: Duration = Duration::from_mins(1);
+/// kube's recorder counts repetitions within this time in one event.
+const SERIES_WINDOW: Duration = Duration::from_mins(6);
+/// How many events may wait; further ones are dropped, since the log has them.
+const MAX_QUEUED_EVENTS: usize = 64;
+/// The pause between two events, so that a flood of errors does not load the API server.
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
+/// How long publishing one event may take.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Publishes events one after the other, in a task of its own. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct EventPublisher {
+    queue: mpsc::Sender<(Event, ObjectReference)>,
+    published: Arc<Mutex<HashMap<EventKey, Instant>>>,
+}
+
+/// What makes two events the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct EventKey {
+    object: String,
+    reason: String,
+    note: Option<String>,
+}
+
+impl EventPublisher {
+    /// Starts the task that publishes. `controller` is the program and `instance` its pod or node. Must be called inside the runtime.
+    pub fn start(client: Client, controller: &str, instance: &str) -> Self {
+        let (queue, events) = mpsc::channel(MAX_QUEUED_EVENTS);
+        let reporter = Reporter { controller: controller.to_owned(), instance: Some(instance.to_owned()) };
+        tokio::spawn(publish_queued(client, reporter, events));
+        Self { queue, published: Arc::default() }
+    }
+
+    /// Queues an event about an object. Its note is cut to the length that the API server admits.
+    pub fn publish(&self, mut event: Event, object: ObjectReference) {
+        let key = EventKey {
+            object: format!("{:?}/{:?}/{:?}", object.kind, object.namespace, object.name),
+            reason: event.reason.clone(),
+            note: event.note.clone(),
+        };
+        if !self.is_new(key, Instant::now()) {
+            return;
+        }
+        event.note = event.note.map(|note| shortened(&note, MAX_NOTE_BYTES));
+        if let Err(error) = self.queue.try_send((event, object)) {
+            let (event, _) = error.into_inner();
+            tracing::debug!(reason = event.reason, "too many events wait; this one is in the log only");
+        }
+    }
+
+    fn is_new(&self, key: EventKey, now: Instant) -> bool {
+        let mut published = self.published.lock();
+        published.retain(|_, at| now.duration_since(*at) < DEDUP_INTERVAL);
+        published.insert(key, now).is_none()
+    }
+}
+
+/// Which events share a recorder.
+///
+/// A recorder counts all events of one reason on one object as one event with the note of the first. That suits most objects, whose
+/// notes differ only in numbers. On a Node the notes are about different addresses and files, so each note has its own recorder.
+fn series_of(event: &Event, object: &ObjectReference) -> String {
+    let is_node = object.kind.as_deref() == Some("Node");
+    event.note.clone().filter(|_| is_node).unwrap_or_default()
+}
+
+async fn publish_queued(client: Client, reporter: Reporter, mut events: mpsc::Receiver<(Event, ObjectReference)>) {
+    let mut recorders: HashMap<String, (Recorder, Instant)> = HashMap::new();
+    while let Some((event, object)) = events.recv().await {
+        recorders.retain(|_, (_, used_at)| used_at.elapsed() < SERIES_WINDOW);
+        if recorders.len() >= MAX_QUEUED_EVENTS {
+            recorders.clear();
+        }
+        let new = || (Recorder::new(client.clone(), reporter.clone()), Instant::now());
+        let (recorder, used_at) = recorders.entry(series_of(&event, &object)).or_insert_with(new);
+        *used_at = Instant::now();
+        match tokio::time::timeout(PUBLISH_TIMEOUT, recorder.publish(&event, &object)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, reason = event.reason, "the API server refused an event"),
+            Err(_) => tracing::debug!(reason = event.reason, "the API server did not answer in time to an event"),
+        }
+        tokio::time::sleep(PUBLISH_INTERVAL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::events::EventType;
+
+    use super::*;
+
+    fn pod(name: &str) -> ObjectReference {
+        ObjectReference { kind: Some("Pod".to_owned()), name: Some(name.to_owned()), ..ObjectReference::default() }
+    }
+
+    fn event(note: &str) -> Event {
+        Event {
+            type_: EventType::Warning,
+            reason: "PoolExhausted".to_owned(),
+            note: Some(note.to_owned()),
+            action: "Assign".to_owned(),
+            secondary: None,
+        }
+    }
+
+    fn publisher() -> (EventPublisher, mpsc::Receiver<(Event, ObjectReference)>) {
+        let (queue, events) = mpsc::channel(MAX_QUEUED_EVENTS);
+        (EventPublisher { queue, published: Arc::default() }, events)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_same_event_is_published_once_a_minute() {
+        let (publisher, mut events) = publisher();
+        for object in ["a", "a", "b"] {
+            publisher.publish(event("no free address"), pod(object));
+        }
+        assert_eq!(events.len(), 2);
+        tokio::time::advance(DEDUP_INTERVAL).await;
+        publisher.publish(event("no free address"), pod("a"));
+        assert_eq!(events.len(), 3);
+        assert_eq!(events.recv().await.and_then(|(_, object)| object.name), Some("a".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_long_note_is_cut_and_a_full_queue_drops_events() {
+        let (publisher, mut events) = publisher();
+        publisher.publish(event(&"x".repeat(MAX_NOTE_BYTES + 1)), pod("a"));
+        let (first, _) = events.recv().await.expect("an event is queued");
+        assert_eq!(first.note.map(|note| note.len()), Some(MAX_NOTE_BYTES));
+        for number in 0..=MAX_QUEUED_EVENTS {
+            publisher.publish(event(&number.to_string()), pod("a"));
+        }
+        assert_eq!(events.len(), MAX_QUEUED_EVENTS);
+    }
+
+    #[test]
+    fn only_on_a_node_each_note_has_its_own_series() {
+        let node = ObjectReference { kind: Some("Node".to_owned()), ..ObjectReference::default() };
+        assert_eq!(series_of(&event("address lost"), &node), "address lost");
+        assert_eq!(series_of(&event("address lost"), &pod("a")), "");
+    }
+}

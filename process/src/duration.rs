@@ -1,0 +1,75 @@
+//! The durations that flags take: a whole number and a unit, as the chart's schema demands.
+
+use std::time::Duration;
+
+use jiff::fmt::friendly::SpanParser;
+
+/// The units that the chart's schema admits.
+const UNITS: [&str; 4] = ["ms", "s", "m", "h"];
+
+/// The text does not name a duration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a duration: write a whole number and a unit (ms, s, m or h), for example 30s")]
+pub struct DurationError(String);
+
+/// Reads `200ms`, `30s`, `15m` or `1h`.
+///
+/// jiff would also read `1h 30m` or `1 day`; such a text is refused, so that a flag and a chart value accept the same.
+///
+/// # Errors
+/// The text is empty or negative, has no unit or another one, or is too large.
+pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
+    let error = || DurationError(text.to_owned());
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    if digits == 0 || !UNITS.contains(&&text[digits..]) {
+        return Err(error());
+    }
+    SpanParser::new().parse_unsigned_duration(text).map_err(|_| error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_a_whole_number_and_a_unit() {
+        assert_eq!(parse_duration("0s"), Ok(Duration::ZERO));
+        assert_eq!(parse_duration("200ms"), Ok(Duration::from_millis(200)));
+        assert_eq!(parse_duration("300s"), Ok(Duration::from_mins(5)));
+        assert_eq!(parse_duration("15m"), Ok(Duration::from_mins(15)));
+        assert_eq!(parse_duration("2h"), Ok(Duration::from_hours(2)));
+    }
+
+    #[test]
+    fn any_other_text_is_refused_with_an_example() {
+        let refused = [
+            "",
+            " ",
+            "30",
+            "s",
+            "-1s",
+            "+1s",
+            "1.5s",
+            "5d",
+            "5us",
+            "1 s",
+            " 1s",
+            "1s ",
+            "1h30m",
+            "1h 30m",
+            "1s ago",
+            "5sec",
+            "PT5S",
+            "5S",
+            "٣s",
+            "18446744073709551615h",
+            "99999999999999999999s",
+        ];
+        for text in refused {
+            assert_eq!(parse_duration(text), Err(DurationError(text.to_owned())));
+        }
+        let message = parse_duration("").map_err(|error| error.to_string());
+        let expected = r#""" is not a duration: write a whole number and a unit (ms, s, m or h), for example 30s"#;
+        assert_eq!(message, Err(expected.to_owned()));
+    }
+}

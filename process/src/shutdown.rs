@@ -1,0 +1,25 @@
+//! Stops a program on SIGTERM or SIGINT.
+
+use std::io;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// A token that SIGTERM or SIGINT cancels, after the log line `message`. Must be called inside the runtime.
+///
+/// # Errors
+/// The signal handlers can't be registered.
+pub fn shutdown_on_signal(message: &'static str) -> io::Result<CancellationToken> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let shutdown = CancellationToken::new();
+    let signalled = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("{message}");
+        signalled.cancel();
+    });
+    Ok(shutdown)
+}
