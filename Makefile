@@ -31,7 +31,7 @@ test: prepare ## all tests, or those whose name contains T (make test T=spoofed)
 	@e2e/run-tests $(T)
 
 bench: prepare ## ADD and DEL against the reference plugins, or against the executables in BEFORE=<directory>
-	@cargo run --quiet --locked --release --package bobbin-e2e --bin bench -- $(if $(BEFORE),--before $(BEFORE))
+	@cargo run --quiet --locked --release --package bobbin-e2e --bin bench $(if $(BEFORE),-- --before $(BEFORE))
 
 lint: $(CARGO_DENY) $(CARGO_MACHETE) ## what a change must pass beside the tests: format, lints, dependency rules, language
 	cargo fmt --all --check

@@ -72,7 +72,7 @@ impl ApiProxy {
         self.address
     }
 
-    /// Spoils the requests that the selector names, until the answer is dropped. Watches that are open are spoiled too.
+    /// Causes a fault in the requests that the selector names, and in their open watches, until the guard is dropped.
     #[must_use = "the fault ends when this is dropped"]
     pub fn inject(&self, selector: Selector, fault: Fault) -> FaultGuard {
         Faults::inject(&self.faults, selector, fault)

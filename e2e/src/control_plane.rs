@@ -1,7 +1,7 @@
-//! A real etcd and kube-apiserver, for tests of the schema, of the agent on its own, and as the head of a whole cluster.
+//! A real etcd and kube-apiserver, alone or as the head of a whole cluster. Both programs end with this process.
 //!
-//! Callers choose by [`ControlPlaneOptions`] and speak to it by [`ControlPlane::client`] or a kubeconfig. Controller manager, scheduler
-//! and nodes are not started here. Whatever ends the process, both programs end with it.
+//! Callers configure it by [`ControlPlaneOptions`] and use [`ControlPlane::client`] or a kubeconfig. Controller manager, scheduler
+//! and nodes are not started here.
 
 mod audit;
 mod certificates;

@@ -1,4 +1,4 @@
-//! The demo: what Bobbin is for, told on a cluster of three nodes.
+//! The demo: Bobbin on a cluster of three nodes.
 
 mod keep;
 mod output;

@@ -158,7 +158,7 @@ impl SingleNode {
         Ok(this)
     }
 
-    /// What spoils single requests and watches of the agent; the node was started with [`SingleNodeOptions::api_proxy`].
+    /// The proxy that breaks single requests and watches of the agent. Fails unless the node was started with [`SingleNodeOptions::api_proxy`].
     pub fn api(&self) -> Result<&ApiProxy> {
         self.api_proxy.as_ref().context("the node was started without an API proxy")
     }

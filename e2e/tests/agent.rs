@@ -1,6 +1,6 @@
-//! The agent on one node with a real API server, and what goes wrong around it: outages, crashes, full pools, foreign things.
+//! The agent on one node with a real API server: outages, crashes, full pools, foreign state.
 //!
-//! Faults come from outside: a proxy, a signal, a hand on the kernel. All tests share the node and take turns; each cleans up.
+//! Faults come from outside: a proxy, a signal, a change in the kernel.
 
 #[path = "agent/api_calls.rs"]
 mod api_calls;
@@ -69,7 +69,10 @@ fn main() -> Result<ExitCode> {
             crash::killed_under_churn,
         ),
         suite.test("a late DEL with an old container ID changes nothing", crash::late_del),
-        suite.test("an attachment whose network namespace is gone is removed as stale, without a DEL", crash::swept),
+        suite.test(
+            "an attachment whose network namespace is gone is removed as stale, without a DEL",
+            crash::removed_as_stale,
+        ),
         suite.test("after a reboot the old addresses are free and their assignments are deleted", crash::rebooted),
         suite.test("an ADD from a full pool fails with one sentence, and STATUS still succeeds", pools::full),
         suite.test("a waiting ADD succeeds when an address is released", pools::held_until_freed),

@@ -1,7 +1,7 @@
-//! Blocks and their records, when somebody else has a hand in them: edits, other nodes, restores, watches that lie, writes that fail.
+//! Blocks and assignments under edits, other nodes, restored snapshots, broken watches and failed writes.
 //!
-//! The other node `n9` is this test with an administrator's client. The agent is behind a proxy that spoils single requests and
-//! watches. All tests share the node and take turns; each cleans up.
+//! The other node `n9` is this test with an administrator's client. The agent is behind a proxy that breaks single requests and
+//! watches.
 
 #[path = "block_defects/checkpoint.rs"]
 mod checkpoint;

@@ -1,6 +1,4 @@
-//! The CNI specification, verb by verb, as `cnitool` and as containerd call: shim, agent and a real API server on one node.
-//!
-//! All tests share the node and take turns.
+//! The CNI specification, verb by verb, as `cnitool` and containerd call it: shim, agent and a real API server on one node.
 
 #[path = "conformance/bad_input.rs"]
 mod bad_input;

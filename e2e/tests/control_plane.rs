@@ -1,5 +1,4 @@
-//! The control plane that other tests stand on: that it counts calls, has outages, can live in a namespace, and leaves
-//! nothing behind.
+//! The control plane of the other tests: its audit log, its outages, its network namespace, and its end.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

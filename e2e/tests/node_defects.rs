@@ -1,6 +1,4 @@
-//! Regression tests for defects of one node: a link that goes, a namespace that stays, two agents, a busy port, a full pool.
-//!
-//! Most reproduce a defect of a version before the first release; the assertion names it. All tests share the node; each cleans up.
+//! Regression tests for defects of one node: deleted links, kept network namespaces, two agents, a busy port, a full pool.
 
 #[path = "node_defects/deleted_pods.rs"]
 mod deleted_pods;

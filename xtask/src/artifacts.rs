@@ -30,6 +30,7 @@ impl Artifacts {
 
     /// Those in a directory.
     pub fn in_directory(directory: &Path) -> Result<Self> {
+        let directory = directory.canonicalize().with_context(|| format!("{} is missing", directory.display()))?;
         let artifacts = Self { all: directory.join("bobbin-all"), shim: directory.join("bobbin") };
         for path in [&artifacts.all, &artifacts.shim] {
             if !path.is_file() {

@@ -1,4 +1,4 @@
-//! Which requests and watches are spoiled, how, and what has been seen. Asked by the proxy for each request and each watch event.
+//! The faults that are active, and the requests and watch events that were observed.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

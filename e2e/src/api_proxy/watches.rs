@@ -1,4 +1,4 @@
-//! The body of a watch, line by line: what is dropped, what is frozen, what passes.
+//! The body of a watch, line by line: events that pass, are dropped, or are frozen.
 
 use std::collections::VecDeque;
 use std::pin::Pin;

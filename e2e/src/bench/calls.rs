@@ -1,4 +1,4 @@
-//! What the agent asks of the API server, by the API server's own audit log, per ADD and DEL.
+//! API calls of the agent per ADD and DEL, by the API server's audit log.
 
 use anyhow::Result;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! The first packet of a pod against its second: whether the network is there when ADD returns.
+//! The first packet of a pod against its second: whether the network works when ADD returns.
 
 use anyhow::Result;
 

@@ -1,4 +1,4 @@
-//! What was measured and judged, and its text: rows, thresholds, one last line.
+//! The report: rows, thresholds, and one last line.
 
 use std::fmt;
 
@@ -19,14 +19,14 @@ pub struct Row {
     pub reference: Option<Samples>,
 }
 
-/// A threshold, and whether it holds.
+/// A threshold, and whether it is met.
 #[derive(Clone, Debug)]
 pub struct Threshold {
     /// What is asked.
     pub name: String,
     /// What was seen, and what is allowed, in words.
     pub seen: String,
-    /// Whether it holds.
+    /// Whether it is met.
     pub met: bool,
     /// What costs most, if it does not.
     pub stage: String,
@@ -100,7 +100,7 @@ impl fmt::Display for Report {
             writeln!(f)?;
         }
         for (fault, samples) in &self.restarts {
-            writeln!(f, "{:<26} {}", format!("restart, API {}", word(*fault)), times(samples))?;
+            writeln!(f, "{:<26} {}", format!("restart, API {}", describe(*fault)), times(samples))?;
         }
         for (verb, writes, reads) in &self.calls {
             writeln!(f, "{:<26} {writes:.2} writes, {reads:.2} reads", format!("API calls of one {verb}"))?;
@@ -129,19 +129,19 @@ impl fmt::Display for Report {
         }
         for threshold in &self.thresholds {
             let (verdict, stage) =
-                if threshold.met { ("hold  ", String::new()) } else { ("MISSED", format!("; {}", threshold.stage)) };
+                if threshold.met { ("met   ", String::new()) } else { ("MISSED", format!("; {}", threshold.stage)) };
             writeln!(f, "{verdict} {:<86} {}{stage}", threshold.name, threshold.seen)?;
         }
         for (threshold, why) in NOT_MEASURED {
             writeln!(f, "not measured here: {threshold} ({why})")?;
         }
-        let holding = self.thresholds.iter().filter(|threshold| threshold.met).count();
-        writeln!(f, "bench: {} rows, {} thresholds, {holding} hold", self.row_count(), self.thresholds.len())
+        let met = self.thresholds.iter().filter(|threshold| threshold.met).count();
+        writeln!(f, "bench: {} rows, {} thresholds, {met} met", self.row_count(), self.thresholds.len())
     }
 }
 
-/// The weather as a word.
-pub fn word(fault: NetworkFault) -> &'static str {
+/// The fault in words.
+pub fn describe(fault: NetworkFault) -> &'static str {
     match fault {
         NetworkFault::None => "healthy",
         NetworkFault::Refuse => "refusing",

@@ -1,4 +1,4 @@
-//! The agent with many pods: its memory, and how soon it serves again after it was killed.
+//! An agent with many pods: its memory, and how soon it serves again after SIGKILL.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The plugin on its own: its size, and start to exit against `/bin/true`.
+//! The plugin alone: its size, and its run time against `/bin/true`.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

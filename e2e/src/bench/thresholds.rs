@@ -1,11 +1,11 @@
-//! The thresholds, and whether what was measured holds them. Pure: from a report to its judgement.
+//! The thresholds, and whether a report meets them.
 
 use super::foreign_routes;
 use super::report::{Report, Threshold};
 use super::stages::Verb;
 use crate::network::NetworkFault;
 
-/// Bars that one node and one run of minutes can't show, and what they need.
+/// Thresholds that one node and one run of minutes can't show, and what they need.
 pub const NOT_MEASURED: [(&str, &str); 5] = [
     (
         "150 pods on 3 kubelets, create to Ready: at most 1.0 of ptp + host-local",
@@ -23,7 +23,7 @@ pub const NOT_MEASURED: [(&str, &str); 5] = [
     ("faults: 0 duplicates, 0 leaks 10 minutes after", "the tests cause faults and look: make test"),
 ];
 
-/// Judges everything that was measured.
+/// Compares everything that was measured with its threshold.
 pub fn evaluate(report: &mut Report) {
     let mut thresholds = cni_thresholds(report);
     for family in ["IPv4", "IPv6"] {
@@ -171,12 +171,12 @@ fn limit(name: &str, seen: Option<f64>, allowed: f64, unit: &str, stage: &str) -
 
 #[cfg(test)]
 mod tests {
-    //! Bars at their limits.
+    //! Thresholds at their limits.
 
     use super::*;
 
     #[test]
-    fn a_bar_holds_at_its_limit_and_not_without_a_measurement() {
+    fn a_threshold_is_met_at_its_limit_and_not_without_a_measurement() {
         assert!(limit("", Some(1.0), 1.0, "", "").met);
         assert!(!limit("", Some(1.01), 1.0, "", "").met);
         assert!(!limit("", None, 1.0, "", "").met);
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_report_holds_only_that_nothing_failed() {
+    fn an_empty_report_meets_only_that_nothing_failed() {
         let mut report = Report::default();
         evaluate(&mut report);
         let held: Vec<&str> = report
@@ -194,6 +194,6 @@ mod tests {
             .map(|threshold| threshold.name.as_str())
             .collect();
         assert_eq!(held, ["no call fails"]);
-        assert!(report.to_string().ends_with("bench: 0 rows, 20 thresholds, 1 hold\n"), "{report}");
+        assert!(report.to_string().ends_with("bench: 0 rows, 20 thresholds, 1 met\n"), "{report}");
     }
 }

@@ -1,4 +1,4 @@
-//! Who holds what, by the records of the API, compared with the pods that run.
+//! Compares the assignments in the API with the pods that run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Nodes that come and go.
+//! Nodes join and leave the cluster.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Objects of the API: apply, look, delete, wait. Any kind, as a user writes it.
+//! Objects of the API, of any kind: apply, read, delete, wait.
 
 mod events;
 pub(super) mod pools;

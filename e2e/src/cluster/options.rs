@@ -1,4 +1,4 @@
-//! What a test chooses about its cluster.
+//! The options of a cluster.
 
 /// Who gives pods their addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! A running pod: its addresses, its node, its network namespace. What it can reach is asked from inside that namespace.
+//! A running pod: addresses, node and network namespace. Connections are made from inside that namespace.
 
 pub mod paths;
 

@@ -14,7 +14,7 @@ use nix::sched::{CloneFlags, setns};
 /// How long opening a connection inside may take before the one outside is closed.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// An open door; closed when dropped. Connections through it end with either side.
+/// A forwarded port; closed when dropped.
 #[derive(Debug)]
 pub struct NetnsForward {
     outside: SocketAddr,
@@ -22,7 +22,7 @@ pub struct NetnsForward {
 }
 
 impl NetnsForward {
-    /// Opens a door on 127.0.0.1 to `inside`, as reached from the network namespace at `netns`.
+    /// Forwards a free port on 127.0.0.1 to `inside`, as reached from the network namespace at `netns`.
     pub fn open(netns: &Path, inside: SocketAddr) -> Result<Self> {
         let namespace = std::fs::File::open(netns)
             .with_context(|| format!("the network namespace {} is missing", netns.display()))?;
@@ -51,7 +51,7 @@ impl NetnsForward {
         });
         answer
             .recv()
-            .context("the door's thread is gone")?
+            .context("the thread that forwards the port is gone")?
             .with_context(|| format!("{} can't be entered", netns.display()))?;
         Ok(Self { outside, closed })
     }

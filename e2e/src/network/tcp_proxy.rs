@@ -33,8 +33,8 @@ pub enum NetworkFault {
 }
 
 impl NetworkFault {
-    /// Whether a connection can't be of use any more when this weather ends: bytes of it are lost.
-    fn spoils(self) -> bool {
+    /// Whether open connections are of no use after this fault, because bytes of them are lost.
+    fn loses_bytes(self) -> bool {
         matches!(self, NetworkFault::BlackHole | NetworkFault::DropResponses)
     }
 }
@@ -71,13 +71,13 @@ impl TcpProxy {
         self.address
     }
 
-    /// Changes the weather; it holds when this returns.
+    /// Sets the fault. It is in force when this returns.
     pub fn set(&self, fault: NetworkFault) {
         let mut shared = lock(&self.shared);
         if shared.fault == fault {
             return;
         }
-        if shared.fault.spoils() || fault == NetworkFault::Refuse {
+        if shared.fault.loses_bytes() || fault == NetworkFault::Refuse {
             cut(&mut shared);
         }
         shared.fault = fault;

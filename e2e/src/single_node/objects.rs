@@ -1,4 +1,4 @@
-//! The API objects that the lone node needs, and what tests do with them: kinds, Node, pools, pods, assignments, blocks.
+//! The API objects of the single node: CRDs, Node, pools, pods, assignments, blocks.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

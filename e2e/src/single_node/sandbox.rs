@@ -1,4 +1,4 @@
-//! A pod of the lone node: a fresh network namespace with a path, as containerd gives it to plugins, and the names of a pod.
+//! A pod sandbox of the single node: a new network namespace with a path, as containerd gives it to plugins.
 //! No process runs in it.
 
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! What attachments cost the API server, by its own audit log.
+//! API calls per ADD and DEL, by the API server's audit log.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::control_plane::Entry;

@@ -1,4 +1,4 @@
-//! SIGKILL for the agent, containers that end without a word, reboots: no address is lost and none is given twice.
+//! SIGKILL for the agent, containers that end without a DEL, and reboots: no address is lost, and none is assigned twice.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -119,7 +119,7 @@ pub async fn late_del(node: &mut SingleNode) -> Result<()> {
     end(node, pods).await
 }
 
-pub async fn swept(node: &mut SingleNode) -> Result<()> {
+pub async fn removed_as_stale(node: &mut SingleNode) -> Result<()> {
     let pods = add_pods(node, 4)?;
     let mut gone = add_pods(node, 2)?;
     node.await_assignments(

@@ -1,5 +1,5 @@
-//! A claim gone wrong: the records say that addresses of this node's block are another node's. Found in time, the ADD takes the next
-//! address; found late, the pod keeps running, and the address does not go out again.
+//! Assignments of another node for addresses of this node's block. An ADD that finds one in time takes the next address. After a
+//! late find the pod keeps running, and its address is not assigned again.
 
 use std::time::Duration;
 

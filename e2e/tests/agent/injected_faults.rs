@@ -95,7 +95,7 @@ pub async fn failing(node: &mut SingleNode) -> Result<()> {
                 run.undone.push(pod.container_id.clone());
             }
             let context = || format!("{call} number {number} failed: {hits:?}");
-            run.judge(node, pod, &answer, !hits.is_empty()).await.with_context(context)?;
+            run.verify(node, pod, &answer, !hits.is_empty()).await.with_context(context)?;
             if !run.count(call, hits.len()) {
                 break;
             }
@@ -122,7 +122,7 @@ pub async fn killed(node: &mut SingleNode) -> Result<()> {
                 node.start_agent().await?;
             }
             let context = || format!("killed at {call} number {number}: {hits:?}");
-            run.judge(node, pod, &answer, killed).await.with_context(context)?;
+            run.verify(node, pod, &answer, killed).await.with_context(context)?;
             if !run.count(call, usize::from(killed)) {
                 break;
             }
@@ -159,7 +159,7 @@ impl FaultRun {
     }
 
     /// Everything is right after an ADD that succeeded, and nothing is left after one that failed.
-    async fn judge(&mut self, node: &SingleNode, pod: Sandbox, answer: &Answer, hit: bool) -> Result<()> {
+    async fn verify(&mut self, node: &SingleNode, pod: Sandbox, answer: &Answer, hit: bool) -> Result<()> {
         self.steps += 1;
         if answer.exit == 0 {
             let result = answer.ok()?;
@@ -240,8 +240,8 @@ impl FaultRun {
         let by_stale_check = |line: &&str| {
             REMOVED_AS_STALE.iter().any(|words| line.contains(words)) && self.undone.iter().any(|id| line.contains(id))
         };
-        let swept = log.lines().find(by_stale_check);
-        ensure!(swept.is_none(), "an ADD left its address to the sweep: {swept:?}");
+        let stale = log.lines().find(by_stale_check);
+        ensure!(stale.is_none(), "an ADD left its attachment to the stale check: {stale:?}");
         node.call(&self.stays.check(&self.result))?.ok().context("CHECK of the pod that stayed")?;
         let mut pods = Vec::new();
         for _ in 1..ADDRESSES {

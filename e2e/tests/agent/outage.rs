@@ -1,4 +1,4 @@
-//! Pods start and stop whatever the way to the API server is like, and the records are right soon afterwards.
+//! Pods start and stop during network faults, and their assignments follow when the faults end.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::network::NetworkFault;

@@ -1,4 +1,4 @@
-//! Which pool a pod gets, and what is said when a pool can't serve.
+//! Pool selection, and the errors of a pool that can't serve.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::single_node::{Answer, Call, Sandbox, SingleNode, WAIT_TIMEOUT};

@@ -1,4 +1,4 @@
-//! An agent that was killed serves again, whatever the API server does. How soon is measured by the benchmark.
+//! An agent that was killed serves again, also without the API server. The benchmark measures how soon.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::network::NetworkFault;

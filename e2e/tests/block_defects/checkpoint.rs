@@ -1,4 +1,4 @@
-//! The saved list of blocks and what takes effect: a block serves only after the list has it, and stops at once.
+//! A block serves only after the saved list of blocks has it. A lost block stops at once.
 //!
 //! strace makes each rename onto the list fail, so that the agent can't write it.
 

@@ -1,4 +1,4 @@
-//! Blocks whose addresses still cool.
+//! Blocks with addresses that cool down.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::single_node::{SingleNode, WAIT_TIMEOUT};

@@ -1,4 +1,4 @@
-//! Addresses of this node's block that the other node has a record of.
+//! Addresses of this node's block that the other node has an assignment of.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A pool with pods of this node in it, and what the other node and an administrator do to its blocks.
+//! A pool with pods of this node, and what the other node and an administrator do to its blocks.
 
 use std::net::IpAddr;
 use std::path::Path;

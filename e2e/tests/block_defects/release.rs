@@ -1,4 +1,4 @@
-//! A block goes back: records first, cancelled while that can be, retried until done, and before the node is left.
+//! A block is released after its assignments. The release is cancelled for a waiting ADD, retried, and completed before an uninstall.
 
 use std::time::Duration;
 

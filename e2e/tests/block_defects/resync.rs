@@ -1,4 +1,4 @@
-//! Resync alone: every watch event is dropped, and all is right after one resync.
+//! Every watch event is dropped, and one resync corrects everything.
 
 use std::time::Duration;
 

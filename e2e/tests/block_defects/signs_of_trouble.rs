@@ -1,7 +1,7 @@
-//! Each sign of trouble makes blocks unproven: the next ADD waits for its record's answer, and so passes over what others have.
+//! After each sign of trouble the next ADD waits for its assignment, and so passes over addresses of other nodes.
 //!
-//! A block of four has one pod of this node, two addresses that the other node has recorded, and one that nobody has. An ADD that
-//! waits gets that one. Reads of blocks are held meanwhile, so that nothing proves the block again.
+//! A block of four has one pod of this node, two assignments of the other node, and one free address. An ADD that waits gets the
+//! free address. Reads of blocks are held meanwhile, so that nothing proves the block again.
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What Bobbin asks of the API server, by the server's own audit log.
+//! API calls of Bobbin, by the API server's audit log.
 
 use std::time::Duration;
 

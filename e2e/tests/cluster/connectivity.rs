@@ -1,4 +1,4 @@
-//! Pods have addresses that work.
+//! Pods, nodes and Services reach each other.
 
 use std::net::IpAddr;
 use std::time::Duration;

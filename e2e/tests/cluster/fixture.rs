@@ -1,4 +1,4 @@
-//! The cluster that the tests share: how it starts.
+//! The cluster that the tests share.
 
 use std::time::Duration;
 

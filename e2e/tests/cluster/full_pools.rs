@@ -1,4 +1,4 @@
-//! Pools that run full, and blocks that go where they are needed.
+//! Full pools, and blocks that move between nodes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

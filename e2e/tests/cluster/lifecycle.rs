@@ -1,4 +1,4 @@
-//! Pods, pools and Bobbin itself come and go; addresses are neither held twice nor lost.
+//! Pods, pools and Bobbin are deleted and created again, without a duplicate and without a leak.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Nodes are deleted, lose their power, come back.
+//! Nodes are deleted, or lose power and boot again.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

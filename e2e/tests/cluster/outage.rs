@@ -1,4 +1,4 @@
-//! Programs of Bobbin or of the cluster go away, and pods do not notice.
+//! Agents, operators and the API server stop, and running pods do not notice.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Which pool a pod gets its address from, and what it is told when that pool can't serve.
+//! Pool selection, and the events of a pod whose pool can't serve it.
 
 use std::time::Duration;
 

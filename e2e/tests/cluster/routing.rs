@@ -1,4 +1,4 @@
-//! The nodes' kernels: what is exported, what is dropped, what is left alone, and what a routing daemon makes of it.
+//! The nodes' routing: exported blocks, dropped packets, foreign routes, and a routing daemon.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What is wrong in stdin, environment, version or namespace is said in one sentence, and leaves nothing behind.
+//! Wrong stdin, environment, version or network namespace fails with one sentence and leaves nothing behind.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::single_node::{Call, CniError, SingleNode};

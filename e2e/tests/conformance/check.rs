@@ -1,4 +1,4 @@
-//! CHECK finds what is not as ADD left it, and names it.
+//! CHECK names what differs from the result of ADD.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::single_node::{Sandbox, SingleNode, WAIT_TIMEOUT};

@@ -1,4 +1,4 @@
-//! DEL is success whatever is missing, and frees what is there.
+//! DEL succeeds whatever is missing, and frees what is there.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::single_node::{Call, SingleNode, random_container_id};

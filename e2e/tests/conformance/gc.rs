@@ -1,4 +1,4 @@
-//! GC frees what the runtime does not list, nothing else, and never by mistake.
+//! GC frees attachments that the runtime does not list, and no others.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::single_node::{Answer, Call, SingleNode};

@@ -1,4 +1,4 @@
-//! A namespace that outlives its pod: the pod's absence in the API frees the address, unless the node may have been cut off.
+//! A network namespace that outlives its pod: a deleted pod frees its address, unless the node may have been cut off.
 
 use std::net::TcpListener;
 use std::time::Duration;

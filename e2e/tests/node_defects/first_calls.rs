@@ -1,4 +1,4 @@
-//! Many ADDs at once before the agent has made its rules: each finds them made, by itself or by another.
+//! Many ADDs at once while the agent's rules are missing: each ADD succeeds.
 
 use std::fmt::Write;
 

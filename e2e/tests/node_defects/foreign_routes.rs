@@ -1,4 +1,4 @@
-//! Routes of others in table main, as a node has them that imports the cluster's blocks by BGP: they are nothing to the agent.
+//! Foreign routes in table main, as on a node that imports the cluster's blocks by BGP, cost the agent nothing.
 
 use std::fmt::Write;
 

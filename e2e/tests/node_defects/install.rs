@@ -1,4 +1,4 @@
-//! The plugin and its configuration on the node: the configuration never without the plugin, and both put back.
+//! The plugin and its CNI configuration: the configuration is never there without the plugin, and both are installed again.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::single_node::{SingleNode, WAIT_TIMEOUT};

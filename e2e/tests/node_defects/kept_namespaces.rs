@@ -1,4 +1,4 @@
-//! Attachments whose pod has no object in the API, or whose namespace outlives the runtime's mount: held as long as the pod may live.
+//! Pods without an object in the API, and network namespaces that outlive the runtime's mount: held as long as the pod may run.
 
 use std::net::TcpListener;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Hands on the host's end of a running pod's link: deleted, renamed, without its alias, under another prefix. The pod keeps its address.
+//! The host link of a running pod is deleted, renamed, or loses its alias. The pod keeps its address.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Asks the agent's port for metrics and health.
+//! The agent's HTTP endpoint for metrics and health.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

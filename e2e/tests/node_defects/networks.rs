@@ -1,4 +1,4 @@
-//! Two networks of the same plugin type: GC for one is about its own attachments only.
+//! Two networks of the same plugin type: GC for one frees only its own attachments.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::single_node::{Call, Sandbox, SingleNode};

@@ -1,4 +1,4 @@
-//! Whose run directory it is: one agent at a time, one node name, and what is missing in it proves nothing.
+//! The run directory: one agent at a time, one node name, and missing files prove nothing.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Attachments that nobody calls DEL for: freed when their namespace is gone, and never on less.
+//! Attachments without a DEL: freed when their network namespace is gone, and not before.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::network::Namespace;

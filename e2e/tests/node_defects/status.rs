@@ -1,4 +1,4 @@
-//! STATUS and the markers beside the socket that let the plugin answer it without an agent.
+//! STATUS, and the marker files by which the plugin answers it without an agent.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::single_node::{Call, SingleNode, WAIT_TIMEOUT};

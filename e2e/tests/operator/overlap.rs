@@ -19,7 +19,7 @@ pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
         suite.test("the later of two overlapping pools is not carved until the other goes", later_loses),
         suite.test("an older pool that appends a younger pool's subnet loses only that entry", older_appends),
         suite.test("of overlapping pools created at once exactly one is accepted", same_moment),
-        suite.test("an overlap in ipv6 alone counts", ipv6_alone),
+        suite.test("an overlap in IPv6 alone counts", ipv6_alone),
         suite.test("a pool that contains a node's address is refused and names the node", over_a_node),
     ]
 }

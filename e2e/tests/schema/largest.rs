@@ -89,10 +89,13 @@ pub fn tests(suite: &Suite<ApiServer>) -> Vec<Trial> {
             pool("g4", json!({"subnets": entries(), "reserved": vec!["10.1.0.1"; 257]})),
             "spec.reserved: Too many: 257: must have at most 256 items",
         ),
-        suite.test("refused: the largest list of wrong reserved entries, with its sentence", |server| async move {
-            let answer = server.create(&wrong_reserved).await;
-            refused_among_others(answer, "ffff/124 has host bits set").map(drop)
-        }),
+        suite.test(
+            "refused: the largest list of wrong reserved entries, with its sentence",
+            async move |server: &mut ApiServer| {
+                let answer = server.create(&wrong_reserved).await;
+                refused_among_others(answer, "ffff/124 has host bits set").map(drop)
+            },
+        ),
         suite.refuses(
             "the largest list of overlapping subnets, with its sentence",
             doubled,
