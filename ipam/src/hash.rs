@@ -3,6 +3,11 @@
 const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const PRIME: u64 = 0x0000_0100_0000_01b3;
 
+/// The 64-bit FNV-1a hash of bytes.
+pub fn fnv1a(bytes: impl IntoIterator<Item = u8>) -> u64 {
+    bytes.into_iter().fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
+}
+
 /// The hash of some byte strings; where one ends and the next begins counts.
 pub fn stable(parts: &[&[u8]]) -> u64 {
     let mut hash = OFFSET;

@@ -1,4 +1,4 @@
-//! How long attach and detach take, alone and a hundred at once, and what a new agent finds.
+//! Attach and detach, one after another and a hundred at once, and what a restarted agent finds.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -18,7 +18,7 @@ async fn attach(network: &Network, pod: &Pod) -> Attached {
 }
 
 #[test]
-fn an_ended_namespace_is_told_from_a_lost_link() {
+fn an_ended_namespace_differs_from_a_lost_link() {
     on_a_node(|| async {
         let (network, kept, ended) = (network().await, Pod::dual(1), Pod::dual(2));
         let (in_kept, in_ended) = (attach(&network, &kept).await, attach(&network, &ended).await);
@@ -41,7 +41,7 @@ fn an_ended_namespace_is_told_from_a_lost_link() {
 }
 
 #[test]
-fn a_link_removed_from_inside_leaves_the_namespace() {
+fn a_link_removed_from_inside_is_broken() {
     on_a_node(|| async {
         let (network, pod) = (network().await, Pod::dual(1));
         let attached = attach(&network, &pod).await;
@@ -71,7 +71,7 @@ fn a_namespace_that_has_an_id_keeps_it_for_further_interfaces_and_repeated_adds(
 }
 
 #[test]
-fn an_id_that_the_kernel_gave_to_the_next_namespace_does_not_bring_the_ended_one_back() {
+fn an_id_reused_for_another_container_still_proves_that_the_first_namespace_ended() {
     on_a_node(|| async {
         let (network, ended) = (network().await, Pod::dual(1));
         let attached = attach(&network, &ended).await;
@@ -90,7 +90,7 @@ fn an_id_that_the_kernel_gave_to_the_next_namespace_does_not_bring_the_ended_one
 }
 
 #[test]
-fn an_id_reused_by_a_namespace_that_is_not_ours_proves_nothing() {
+fn an_id_reused_by_a_foreign_namespace_proves_nothing() {
     on_a_node(|| async {
         let (network, ended, foreign) = (network().await, Pod::dual(1), Pod::dual(2));
         let attached = attach(&network, &ended).await;
@@ -107,7 +107,7 @@ fn an_id_reused_by_a_namespace_that_is_not_ours_proves_nothing() {
 }
 
 #[test]
-fn an_alias_of_lo_that_another_tool_wrote_is_no_proof() {
+fn an_alias_of_lo_from_another_program_is_no_proof() {
     on_a_node(|| async {
         let (network, pod) = (network().await, Pod::dual(1));
         let attached = attach(&network, &pod).await;
@@ -173,7 +173,7 @@ fn a_namespace_kept_by_a_mount_or_an_open_socket_is_not_gone() {
 }
 
 #[test]
-fn an_agent_in_another_namespace_knows_nothing_by_the_ids_of_the_first() {
+fn an_agent_in_another_namespace_ignores_the_ids_of_the_first() {
     on_a_node(|| async {
         let (network, pod) = (network().await, Pod::dual(1));
         let attached = attach(&network, &pod).await;

@@ -78,7 +78,7 @@ impl Faults {
     }
 }
 
-/// Reads `[pid 12<bobbin-wire>] sendto(… (INJECTED)`.
+/// Reads `[pid 12<bobbin-datapath>] sendto(… (INJECTED)`.
 fn fault(line: &str) -> Option<Fault> {
     let hit = line.contains("(INJECTED)") || line.contains("+++ killed by SIGKILL +++");
     let (_, rest) = line.split_once('<').filter(|_| hit)?;

@@ -106,7 +106,7 @@ pub async fn failed_add_leaves_nothing(node: &mut LoneNode) -> Result<()> {
     node.namespace.ip(&routes("add"))?;
     let next = node.pod()?;
     let error = node.call(&next.call("ADD"))?.error()?;
-    ensure!(error.text.contains("another program's (protocol 99) over uplink"), "{error:?}");
+    ensure!(error.text.contains("another program (protocol 99) over uplink"), "{error:?}");
     node.del(&next)?;
     node_is_empty(node).await?;
     node.namespace.ip(&routes("del"))
