@@ -18,8 +18,8 @@ mod sysctl;
 
 pub use clock::boot_time;
 pub use netlink::KernelError;
-pub use netns::{NetnsRef, netns_is_ours};
+pub use netns::{NetnsRef, is_own_netns};
 pub use network::Network;
-pub use node::{Desired, DirectRoute, Finding, FindingKind};
-pub use pod::{AttachError, Attached, GATEWAY_IPV4, GATEWAY_IPV6, Miss, Presence, SeenLink, Wiring};
+pub use node::{DesiredState, DirectRoute, Drift, DriftKind};
+pub use pod::{AttachError, Attached, GATEWAY_IPV4, GATEWAY_IPV6, Mismatch, NetnsPresence, ObservedLink, Wiring};
 pub use settings::Settings;

@@ -42,7 +42,7 @@ pub(crate) fn current() -> Result<Identity, KernelError> {
 ///
 /// # Errors
 /// The identity of one of the two can't be read. The caller must not touch a namespace that may be the node's.
-pub fn netns_is_ours(netns: impl AsFd) -> Result<bool, KernelError> {
+pub fn is_own_netns(netns: impl AsFd) -> Result<bool, KernelError> {
     Ok(identity(netns)? == current()?)
 }
 

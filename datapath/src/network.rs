@@ -14,8 +14,10 @@ use crate::netlink::link::{self, Link};
 use crate::netlink::route::{self, Route};
 use crate::netlink::{KernelError, Netlink};
 use crate::netns::{NetnsRef, on_thread};
-use crate::node::{Desired, Finding, export, reconcile, setup};
-use crate::pod::{AttachError, Attached, Miss, Presence, SeenLink, Wiring, attach, check, detach, presence};
+use crate::node::{DesiredState, Drift, export, reconcile, setup};
+use crate::pod::{
+    AttachError, Attached, Mismatch, NetnsPresence, ObservedLink, Wiring, attach, check, detach, presence,
+};
 use crate::settings::Settings;
 use crate::state::State;
 
@@ -58,14 +60,14 @@ impl Network {
         host_name(&self.state.settings, key)
     }
 
-    /// Conflicts with other programs as last found (by [`Network::open`] and each [`Network::converge`]), one sentence
+    /// Conflicts with other programs as last found (by [`Network::open`] and each [`Network::reconcile`]), one sentence
     /// each.
     pub fn warnings(&self) -> Vec<String> {
         self.state.warnings.lock().clone()
     }
 
     /// A number that grows when another program changed links, routes, rules or the filter. A hint that may stand for
-    /// many changes: answer it with [`Network::converge`].
+    /// many changes: answer it with [`Network::reconcile`].
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.state.changed.subscribe()
     }
@@ -76,7 +78,7 @@ impl Network {
     }
 
     /// The host links of Bobbin's attachments with their addresses. A starting agent restores its state from them.
-    pub async fn links(&self) -> Result<Vec<SeenLink>, KernelError> {
+    pub async fn links(&self) -> Result<Vec<ObservedLink>, KernelError> {
         self.run(|state, netlink| {
             let routes = route::list(netlink, state.settings.pod_table)?;
             let links = link::list(netlink)?;
@@ -104,21 +106,21 @@ impl Network {
     }
 
     /// What of an attachment is not as [`Network::attach`] made it, on both sides. Empty when nothing differs.
-    pub async fn check(&self, wiring: &Wiring, netns: OwnedFd) -> Result<Vec<Miss>, AttachError> {
+    pub async fn check(&self, wiring: &Wiring, netns: OwnedFd) -> Result<Vec<Mismatch>, AttachError> {
         let state = self.state.clone();
         let wiring = wiring.clone();
         on_thread(move || check::check(&state, &wiring, &netns)).await
     }
 
     /// What is left of each attachment on the node. An attachment without a [`NetnsRef`], or with one that another
-    /// network namespace observed, is at best [`Presence::Unknown`] when its link is gone.
+    /// network namespace observed, is at best [`NetnsPresence::Unknown`] when its link is gone.
     ///
     /// # Errors
     /// The links or routes of the node can't be listed. Then nothing is known, so everything counts as in use.
     pub async fn presence(
         &self,
         asked: Vec<(AttachmentKey, Option<NetnsRef>)>,
-    ) -> Result<HashMap<AttachmentKey, Presence>, KernelError> {
+    ) -> Result<HashMap<AttachmentKey, NetnsPresence>, KernelError> {
         self.run(move |state, netlink| presence::presence(state, netlink, asked)).await
     }
 
@@ -136,7 +138,7 @@ impl Network {
 
     /// Prepares the node for pods of the families in use, and returns what it changed. Idempotent; concurrent calls are
     /// fine.
-    pub async fn prepare(&self, ipv4: bool, ipv6: bool) -> Result<Vec<Finding>, KernelError> {
+    pub async fn set_up(&self, ipv4: bool, ipv6: bool) -> Result<Vec<Drift>, KernelError> {
         self.run(move |state, netlink| setup::set_up(state, netlink, ipv4, ipv6)).await
     }
 
@@ -151,13 +153,13 @@ impl Network {
     ///
     /// # Errors
     /// The node can't be read, so nothing was compared. What can't be corrected is a drift, not an error.
-    pub async fn converge(&self, desired: &Desired) -> Result<Vec<Finding>, KernelError> {
+    pub async fn reconcile(&self, desired: &DesiredState) -> Result<Vec<Drift>, KernelError> {
         let desired = desired.clone();
         self.run(move |state, netlink| reconcile::reconcile(state, netlink, &desired)).await
     }
 }
 
-fn observed(link: &Link, routes: &[Route], protocol: u8) -> Option<SeenLink> {
+fn observed(link: &Link, routes: &[Route], protocol: u8) -> Option<ObservedLink> {
     let key = link.owner()?;
     let mut pair = IpPair::default();
     for route in routes.iter().filter(|route| route.link == Some(link.index) && route.protocol == protocol) {
@@ -167,5 +169,5 @@ fn observed(link: &Link, routes: &[Route], protocol: u8) -> Option<SeenLink> {
             _ => {}
         }
     }
-    Some(SeenLink { key, host_if: link.name.clone(), host_index: link.index, pair })
+    Some(ObservedLink { key, host_if: link.name.clone(), host_index: link.index, pair })
 }

@@ -6,5 +6,5 @@ pub(crate) mod export;
 pub(crate) mod reconcile;
 pub(crate) mod setup;
 
-pub use desired::{Desired, DirectRoute};
-pub use drift::{Finding, FindingKind};
+pub use desired::{DesiredState, DirectRoute};
+pub use drift::{Drift, DriftKind};

@@ -9,7 +9,7 @@ pub(crate) mod host_link;
 pub(crate) mod presence;
 
 pub use attach::AttachError;
-pub use attachment::{Attached, SeenLink, Wiring};
-pub use check::Miss;
+pub use attachment::{Attached, ObservedLink, Wiring};
+pub use check::Mismatch;
 pub use container::{GATEWAY_IPV4, GATEWAY_IPV6};
-pub use presence::Presence;
+pub use presence::NetnsPresence;

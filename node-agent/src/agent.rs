@@ -107,7 +107,7 @@ impl Agent {
         if (!need4 || ipv4.load(Ordering::Acquire)) && (!need6 || ipv6.load(Ordering::Acquire)) {
             return Ok(());
         }
-        self.network.prepare(need4, need6).await?;
+        self.network.set_up(need4, need6).await?;
         ipv4.fetch_or(need4, Ordering::Release);
         ipv6.fetch_or(need6, Ordering::Release);
         Ok(())

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_datapath::{Desired, FindingKind, Presence};
+use bobbin_datapath::{DesiredState, DriftKind, NetnsPresence};
 use bobbin_ipam::AttachmentKey;
 use tokio::sync::watch;
 
@@ -68,7 +68,7 @@ async fn changed(routes: Option<&mut tokio::sync::watch::Receiver<u64>>) {
 }
 
 /// One comparison. Until the API server has told which blocks are the node's, the journal's list may lack some.
-async fn pass(agent: &Agent, direct: Option<&Direct>, blocks_may_lack: bool, passes: &mut Passes) {
+async fn pass(agent: &Agent, direct: Option<&Direct>, blocks_incomplete: bool, passes: &mut Passes) {
     let found = {
         let Some((_fence, blocks)) = agent.exported.hold().await else { return };
         let attachments = live(agent);
@@ -76,22 +76,22 @@ async fn pass(agent: &Agent, direct: Option<&Direct>, blocks_may_lack: bool, pas
             || attachments.values().any(|each| each.pair.ipv4.is_some());
         let ipv6 = blocks.iter().any(|block| block.ipv6.is_some())
             || attachments.values().any(|each| each.pair.ipv6.is_some());
-        let desired = Desired {
+        let desired = DesiredState {
             ipv4,
             ipv6,
             blocks,
-            blocks_may_lack,
+            blocks_incomplete,
             pods: attachments.values().map(|attachment| agent.wiring(&attachment.key, attachment.pair)).collect(),
             direct: match direct {
                 Some(direct) => direct.direct_routes(),
                 None => (!passes.without_direct_routes).then(Vec::new),
             },
         };
-        tokio::time::timeout(DEADLINE, agent.network.converge(&desired)).await
+        tokio::time::timeout(DEADLINE, agent.network.reconcile(&desired)).await
     };
     match found {
         Ok(Ok(findings)) => {
-            let removed = findings.iter().all(|found| found.kind != FindingKind::NotRepairable);
+            let removed = findings.iter().all(|found| found.kind != DriftKind::NotRepairable);
             passes.without_direct_routes |= direct.is_none() && removed;
             let report = Report::of(findings, &mut passes.told);
             tell(agent, &report);
@@ -148,8 +148,8 @@ async fn broken(agent: &Agent, report: &Report) -> Vec<Attachment> {
         Err(_) => HashMap::new(),
     };
     let is_broken = |each: &Attachment| match presence.get(&each.key) {
-        Some(Presence::Broken | Presence::Unknown) | None => true,
-        Some(Presence::NetnsGone | Presence::Linked | Presence::Moved) => false,
+        Some(NetnsPresence::Broken | NetnsPresence::Unknown) | None => true,
+        Some(NetnsPresence::NetnsGone | NetnsPresence::Linked | NetnsPresence::Moved) => false,
     };
     missing.into_iter().filter(is_broken).collect()
 }

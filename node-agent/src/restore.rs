@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use bobbin_crds::DEFAULT_COOLDOWN;
-use bobbin_datapath::SeenLink;
+use bobbin_datapath::ObservedLink;
 use bobbin_ipam::{AttachmentKey, IpPair, Reserved};
 use jiff::Timestamp;
 
@@ -20,7 +20,7 @@ pub fn restore(
     ledger: &Ledger,
     journal: &Journal,
     view: &ClusterView,
-    links: Vec<SeenLink>,
+    links: Vec<ObservedLink>,
     boot_id: &str,
     trusted: bool,
 ) -> Vec<Attachment> {
@@ -87,8 +87,9 @@ enum Source {
 }
 
 /// All attachments that the journal or the kernel has. Where they differ about an address, the kernel is right.
-fn union(kept: Vec<Attachment>, links: Vec<SeenLink>, boot_id: &str, now: Timestamp) -> Vec<(Attachment, Source)> {
-    let mut seen: HashMap<AttachmentKey, SeenLink> = links.into_iter().map(|link| (link.key.clone(), link)).collect();
+fn union(kept: Vec<Attachment>, links: Vec<ObservedLink>, boot_id: &str, now: Timestamp) -> Vec<(Attachment, Source)> {
+    let mut seen: HashMap<AttachmentKey, ObservedLink> =
+        links.into_iter().map(|link| (link.key.clone(), link)).collect();
     let mut all: BTreeMap<AttachmentKey, (Attachment, Source)> = BTreeMap::new();
     for mut attachment in kept {
         let routed = seen.remove(&attachment.key).map(|link| link.pair).unwrap_or_default();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bobbin_crds::MAX_COOLDOWN;
-use bobbin_datapath::{Presence, boot_time};
+use bobbin_datapath::{NetnsPresence, boot_time};
 use bobbin_ipam::deletion_guard::Breaker;
 use bobbin_ipam::{AttachmentKey, DeletionGuard};
 use kube::Client;
@@ -70,7 +70,7 @@ async fn look(agent: &Arc<Agent>, client: &Client, looks: &mut Looks) {
 
     let netns_gone: HashSet<Identity> = idle
         .iter()
-        .filter(|attachment| found.get(&attachment.key) == Some(&Presence::NetnsGone))
+        .filter(|attachment| found.get(&attachment.key) == Some(&NetnsPresence::NetnsGone))
         .map(identity)
         .collect();
     let apart = agent.args.sweep_interval.mul_f32(0.9);
@@ -117,7 +117,7 @@ async fn idle(agent: &Agent, living: Vec<Attachment>) -> Vec<Attachment> {
 }
 
 /// What the kernel has of each; nothing of any, if it can't be read.
-async fn presence_of(agent: &Agent, attachments: &[Attachment]) -> HashMap<AttachmentKey, Presence> {
+async fn presence_of(agent: &Agent, attachments: &[Attachment]) -> HashMap<AttachmentKey, NetnsPresence> {
     let netns = |attachment: &Attachment| attachment.links.as_ref().and_then(|links| links.netns);
     let asked = attachments.iter().map(|attachment| (attachment.key.clone(), netns(attachment))).collect();
     agent.network.presence(asked).await.unwrap_or_else(|error| {
@@ -147,10 +147,10 @@ fn candidates(agent: &Agent, idle: &[Attachment]) -> Vec<Candidate<Identity>> {
 fn tell_moved(
     agent: &Agent,
     idle: &[Attachment],
-    found: &HashMap<AttachmentKey, Presence>,
+    found: &HashMap<AttachmentKey, NetnsPresence>,
     told: &mut HashMap<AttachmentKey, bool>,
 ) {
-    let moved = |attachment: &&Attachment| found.get(&attachment.key) == Some(&Presence::Moved);
+    let moved = |attachment: &&Attachment| found.get(&attachment.key) == Some(&NetnsPresence::Moved);
     let now: Vec<&Attachment> = idle.iter().filter(moved).collect();
     told.retain(|key, _| now.iter().any(|attachment| attachment.key == *key));
     for attachment in now {
@@ -182,7 +182,7 @@ async fn end(agent: &Arc<Agent>, seen: &Attachment, evidence: Evidence) {
     let Some(_turn) = agent.turns.take(key, Duration::ZERO).await else { return };
     let Some(now) = agent.ledger.attachment(key).filter(|now| identity(now) == identity(seen)) else { return };
     if evidence == Evidence::NetnsGone
-        && presence_of(agent, std::slice::from_ref(&now)).await.get(key) != Some(&Presence::NetnsGone)
+        && presence_of(agent, std::slice::from_ref(&now)).await.get(key) != Some(&NetnsPresence::NetnsGone)
     {
         return;
     }

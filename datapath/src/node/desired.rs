@@ -8,12 +8,12 @@ use crate::pod::attachment::Wiring;
 
 /// What the node's network should hold.
 #[derive(Clone, Debug, Default)]
-pub struct Desired {
+pub struct DesiredState {
     /// The node's claimed blocks. Routes of other blocks are removed. The caller must not export or withdraw a block
     /// while a reconcile pass runs.
     pub blocks: Vec<BlockRange>,
     /// Whether `blocks` may lack some of the node's blocks. Then no block's routes are removed.
-    pub blocks_may_lack: bool,
+    pub blocks_incomplete: bool,
     /// The node's live attachments.
     pub pods: Vec<Wiring>,
     /// With `--routing=direct`: the other nodes' blocks. `None` when they are not known yet, or not used; then these routes

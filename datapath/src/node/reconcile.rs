@@ -1,6 +1,6 @@
 //! Compares the node with the desired state and corrects Bobbin's objects. It never changes another program's.
 //!
-//! Each difference is reported as a [`Finding`].
+//! Each difference is reported as a [`Drift`].
 
 mod pass;
 mod pod;
@@ -17,8 +17,8 @@ use crate::names::host_name;
 use crate::netlink::link::{self, Link};
 use crate::netlink::route::{self, MAIN, Route};
 use crate::netlink::{KernelError, Netlink, neighbour};
-use crate::node::desired::{Desired, DirectRoute};
-use crate::node::drift::{Finding, FindingKind};
+use crate::node::desired::{DesiredState, DirectRoute};
+use crate::node::drift::{Drift, DriftKind};
 use crate::node::{export, setup};
 use crate::pod::attachment::Wiring;
 use crate::pod::host_link::{self, LinkIndex};
@@ -31,7 +31,11 @@ use routes::{RivalRoute, WantedRoute, repair_table};
 ///
 /// # Errors
 /// The node can't be read, so nothing was compared. What can't be corrected is a drift, not an error.
-pub(crate) fn reconcile(state: &State, netlink: &mut Netlink, desired: &Desired) -> Result<Vec<Finding>, KernelError> {
+pub(crate) fn reconcile(
+    state: &State,
+    netlink: &mut Netlink,
+    desired: &DesiredState,
+) -> Result<Vec<Drift>, KernelError> {
     let settings = &state.settings;
     let mut pass = Pass::new(state, netlink);
     match setup::set_up(state, pass.netlink, desired.ipv4, desired.ipv6) {
@@ -66,7 +70,7 @@ pub(crate) fn reconcile(state: &State, netlink: &mut Netlink, desired: &Desired)
             None if state.in_flight.contains(&name) => {}
             None => pass.report(
                 &owner,
-                FindingKind::LinkMissing,
+                DriftKind::LinkMissing,
                 format!("link {name} of {} ({}) is missing", pod.key, pod.pair),
             ),
         }
@@ -79,7 +83,7 @@ pub(crate) fn reconcile(state: &State, netlink: &mut Netlink, desired: &Desired)
     };
     let skipped: HashSet<u32> = links.iter().filter(unlisted).map(|link| link.index).collect();
     let block_stays =
-        |route: &Route| desired.blocks_may_lack && (route.blackhole || route.link == Some(link::LOOPBACK));
+        |route: &Route| desired.blocks_incomplete && (route.blackhole || route.link == Some(link::LOOPBACK));
     let keep = |route: &Route| block_stays(route) || route.link.is_some_and(|index| skipped.contains(&index));
     repair_table(&mut pass, &routes, settings.protocol, &wanted, keep, RivalRoute::Own);
     if let Some(direct) = &desired.direct {
@@ -118,10 +122,10 @@ fn wanted_of_direct(state: &State, direct: &[DirectRoute]) -> Vec<WantedRoute> {
 }
 
 /// Records what is correct now, so that the next pass can recognise a repair.
-fn remember(state: &State, desired: &Desired, pass: &Pass<'_>, links: &[Link]) {
+fn remember(state: &State, desired: &DesiredState, pass: &Pass<'_>, links: &[Link]) {
     let busy = state.busy_links();
     let mut programmed = state.programmed.lock();
-    if !desired.blocks_may_lack {
+    if !desired.blocks_incomplete {
         programmed.keep_blocks(&desired.blocks.iter().copied().collect());
     }
     desired

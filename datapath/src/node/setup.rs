@@ -7,7 +7,7 @@ use nix::libc;
 use crate::netlink::route::{self, MAIN};
 use crate::netlink::rule::{self, Rule};
 use crate::netlink::{KernelError, Netlink, anti_spoofing, gone_is_success, link};
-use crate::node::drift::{Finding, FindingKind};
+use crate::node::drift::{Drift, DriftKind};
 use crate::state::State;
 use crate::sysctl;
 
@@ -16,29 +16,24 @@ const ROUTER_ADVERTISEMENT: u8 = 9;
 
 /// What was changed so far, and the kind of the next change.
 struct Changes {
-    list: Vec<Finding>,
-    kind: FindingKind,
+    list: Vec<Drift>,
+    kind: DriftKind,
 }
 
 impl Changes {
     fn push(&mut self, what: String) {
-        self.list.push(Finding { kind: self.kind, attachment: None, what });
+        self.list.push(Drift { kind: self.kind, attachment: None, what });
     }
 }
 
 /// Prepares the node for pods of the families in use: forwarding, rules and filter, each only where it is not correct.
 /// Returns what it changed. Idempotent; concurrent calls are fine.
-pub(crate) fn set_up(
-    state: &State,
-    netlink: &mut Netlink,
-    ipv4: bool,
-    ipv6: bool,
-) -> Result<Vec<Finding>, KernelError> {
+pub(crate) fn set_up(state: &State, netlink: &mut Netlink, ipv4: bool, ipv6: bool) -> Result<Vec<Drift>, KernelError> {
     let settings = &state.settings;
     let families = || [(ipv4, false), (ipv6, true)].into_iter().filter(|(used, _)| *used).map(|(_, is_ipv6)| is_ipv6);
-    let mut changes = Changes { list: Vec::new(), kind: FindingKind::Applied };
+    let mut changes = Changes { list: Vec::new(), kind: DriftKind::Applied };
     let was_set_up = [false, true].map(|is_ipv6| state.programmed.lock().is_set_up(is_ipv6));
-    let kind_of = |is_ipv6: bool| FindingKind::of_change(was_set_up[usize::from(is_ipv6)]);
+    let kind_of = |is_ipv6: bool| DriftKind::of_change(was_set_up[usize::from(is_ipv6)]);
     for is_ipv6 in families() {
         changes.kind = kind_of(is_ipv6);
         enable_forwarding(netlink, &settings.sysctl_root, is_ipv6, &mut changes)?;
@@ -48,7 +43,7 @@ pub(crate) fn set_up(
         let own = rules.iter().filter(|rule| rule.ipv6 == wanted.ipv6 && rule.protocol == settings.protocol);
         for stale in own.filter(|rule| **rule != wanted) {
             gone_is_success(state.handle.send_one(stale.delete()))?;
-            changes.kind = FindingKind::Applied;
+            changes.kind = DriftKind::Applied;
             changes.push(format!("removed the stale rule {stale}"));
         }
         if !rules.contains(&wanted) && add_rule(state, netlink, wanted)? {
@@ -59,7 +54,7 @@ pub(crate) fn set_up(
     let mut netfilter = Netlink::netfilter()?;
     if !anti_spoofing::is_in_place(&mut netfilter, settings)? {
         anti_spoofing::write(&mut netfilter, settings)?;
-        changes.kind = FindingKind::of_change(was_set_up.contains(&true));
+        changes.kind = DriftKind::of_change(was_set_up.contains(&true));
         changes.push(format!("wrote the anti-spoofing filter, nftables table inet {}", settings.nft_table));
     }
     families().for_each(|is_ipv6| state.programmed.lock().mark_set_up(is_ipv6));

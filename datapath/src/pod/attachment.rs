@@ -46,7 +46,7 @@ pub struct Attached {
 
 /// A host link of an attachment as the node has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SeenLink {
+pub struct ObservedLink {
     /// The attachment that the link's alias names.
     pub key: AttachmentKey,
     /// Name of the link on the node.

@@ -16,21 +16,21 @@ use crate::sysctl;
 
 /// One difference from what ADD made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Miss {
+pub struct Mismatch {
     /// Whether it is on the node; otherwise it is in the container.
     pub on_node: bool,
     /// The difference, as a phrase: "route 10.0.0.5/32 over link 7 in table 116 is missing".
     pub what: String,
 }
 
-impl fmt::Display for Miss {
+impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", if self.on_node { "on the node" } else { "in the container" }, self.what)
     }
 }
 
 /// What of an attachment is not as ADD made it, on both sides. Empty when nothing differs.
-pub(crate) fn check(state: &State, wiring: &Wiring, netns: &OwnedFd) -> Result<Vec<Miss>, AttachError> {
+pub(crate) fn check(state: &State, wiring: &Wiring, netns: &OwnedFd) -> Result<Vec<Mismatch>, AttachError> {
     let gone = |source| AttachError::NetnsGone { attachment: wiring.key.to_string(), source };
     if netns::identity(netns).map_err(gone)? == state.node_netns {
         return Err(AttachError::HostNetns(wiring.key.to_string()));
@@ -47,15 +47,15 @@ pub(crate) fn check(state: &State, wiring: &Wiring, netns: &OwnedFd) -> Result<V
         protocol: state.settings.protocol,
     };
     let inside = container::mismatches(&side, container_mac, mtu)?;
-    mismatches.extend(inside.into_iter().map(|what| Miss { on_node: false, what }));
+    mismatches.extend(inside.into_iter().map(|what| Mismatch { on_node: false, what }));
     Ok(mismatches)
 }
 
 /// The mismatches on the node, the index of the peer (0 when unknown) and the MTU that both sides should have.
-fn node_side(state: &State, netlink: &mut Netlink, wiring: &Wiring) -> Result<(Vec<Miss>, u32, u32), KernelError> {
+fn node_side(state: &State, netlink: &mut Netlink, wiring: &Wiring) -> Result<(Vec<Mismatch>, u32, u32), KernelError> {
     let settings = &state.settings;
     let mut mismatches = Vec::new();
-    let mut note = |what: String| mismatches.push(Miss { on_node: true, what });
+    let mut note = |what: String| mismatches.push(Mismatch { on_node: true, what });
     let name = host_name(settings, &wiring.key);
     let mut peer = 0;
     let mut mtu = state.known_mtu(netlink, &wiring.node_addresses())?;

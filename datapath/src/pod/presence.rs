@@ -19,7 +19,7 @@ const IDS_PER_DATAGRAM: usize = 64;
 
 /// What is left of an attachment on the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Presence {
+pub enum NetnsPresence {
     /// The host link exists, and nothing says that the interface left its namespace.
     Linked,
     /// The host link and the network namespace are gone. The only proof that the address is out of use.
@@ -47,7 +47,7 @@ pub(crate) fn presence(
     state: &State,
     netlink: &mut Netlink,
     asked: Vec<(AttachmentKey, Option<NetnsRef>)>,
-) -> Result<HashMap<AttachmentKey, Presence>, KernelError> {
+) -> Result<HashMap<AttachmentKey, NetnsPresence>, KernelError> {
     let settings = &state.settings;
     let busy = state.busy_links();
     let routes = route::list(netlink, settings.pod_table)?;
@@ -71,7 +71,7 @@ pub(crate) fn presence(
 }
 
 /// `namespace` is the ID that ADD got from the kernel, and what it refers to now; `None` when that is unknown.
-fn decide(key: &AttachmentKey, link: Option<&Link>, namespace: Option<(i32, &Namespace)>) -> Presence {
+fn decide(key: &AttachmentKey, link: Option<&Link>, namespace: Option<(i32, &Namespace)>) -> NetnsPresence {
     let ended = namespace.map(|(_, namespace)| match namespace {
         Namespace::Gone => true,
         // The kernel reuses a freed ID for the next namespace at once.
@@ -79,12 +79,14 @@ fn decide(key: &AttachmentKey, link: Option<&Link>, namespace: Option<(i32, &Nam
     });
     match (link, namespace, ended) {
         // Two containers may share a namespace. Then `lo` names the later one, but the link still leads there.
-        (Some(link), Some((id, Namespace::Exists(_))), Some(true)) if link.peer_netns == Some(id) => Presence::Linked,
-        (Some(_), _, Some(true)) => Presence::Moved,
-        (Some(_), _, _) => Presence::Linked,
-        (None, _, Some(true)) => Presence::NetnsGone,
-        (None, _, Some(false)) => Presence::Broken,
-        (None, _, None) => Presence::Unknown,
+        (Some(link), Some((id, Namespace::Exists(_))), Some(true)) if link.peer_netns == Some(id) => {
+            NetnsPresence::Linked
+        }
+        (Some(_), _, Some(true)) => NetnsPresence::Moved,
+        (Some(_), _, _) => NetnsPresence::Linked,
+        (None, _, Some(true)) => NetnsPresence::NetnsGone,
+        (None, _, Some(false)) => NetnsPresence::Broken,
+        (None, _, None) => NetnsPresence::Unknown,
     }
 }
 

@@ -52,8 +52,8 @@ fn the_filter_is_one_rule_for_all_pods() {
             "{shown}"
         );
         assert_eq!(
-            network.prepare(true, true).await.expect("set_up"),
-            Vec::<bobbin_datapath::Finding>::new(),
+            network.set_up(true, true).await.expect("set_up"),
+            Vec::<bobbin_datapath::Drift>::new(),
             "a second time changes nothing"
         );
     });

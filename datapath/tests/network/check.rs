@@ -31,7 +31,7 @@ fn each_missing_thing_is_named() {
         let cases = inside.iter().map(|case| (true, case)).chain(on_node.iter().map(|case| (false, case)));
         for (is_inside, (line, expected)) in cases {
             let pod = Pod::dual(1);
-            network.prepare(true, true).await.expect("set_up");
+            network.set_up(true, true).await.expect("set_up");
             let attached = network.attach(&pod.wiring, pod.netns()).await.expect("attach");
             assert_eq!(network.check(&pod.wiring, pod.netns()).await.expect("check"), [], "before {line}");
             if is_inside {

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use bobbin_datapath::{Desired, FindingKind};
+use bobbin_datapath::{DesiredState, DriftKind};
 
 use crate::node::{Pod, ip, network, on_a_node};
 
@@ -66,11 +66,11 @@ fn direct_routes_are_correct_among_foreign_routes_which_are_not_read() {
         let network = network().await;
         change_foreign_routes("add");
         ip("route add 10.99.7.0/24 dev bob-up proto 31");
-        let quiet = Desired { ipv4: true, ipv6: true, ..Desired::default() };
-        assert_eq!(network.converge(&quiet).await.expect("reconcile"), []);
-        let found = network.converge(&Desired { direct: Some(Vec::new()), ..quiet }).await.expect("reconcile");
+        let quiet = DesiredState { ipv4: true, ipv6: true, ..DesiredState::default() };
+        assert_eq!(network.reconcile(&quiet).await.expect("reconcile"), []);
+        let found = network.reconcile(&DesiredState { direct: Some(Vec::new()), ..quiet }).await.expect("reconcile");
         let [stale] = found.as_slice() else { panic!("{found:?}") };
-        assert_eq!(stale.kind, FindingKind::Applied);
+        assert_eq!(stale.kind, DriftKind::Applied);
         assert!(stale.what.contains("removed the stale route 10.99.7.0/24"), "{stale}");
         assert_eq!(ip("route show proto bgp").lines().count(), usize::try_from(ROUTES).expect("a count"));
     });

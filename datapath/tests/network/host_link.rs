@@ -1,11 +1,16 @@
 //! A pod's link is found under another name and without its alias, and keeps its routes.
 
-use bobbin_datapath::{Attached, Desired, Finding, FindingKind, Network, Settings};
+use bobbin_datapath::{Attached, DesiredState, Drift, DriftKind, Network, Settings};
 
 use crate::node::{NODE_V4, Pod, ip, links, network, on_a_node, round_trip, run, socket};
 
-fn desired(pods: &[&Pod]) -> Desired {
-    Desired { pods: pods.iter().map(|pod| pod.wiring.clone()).collect(), ipv4: true, ipv6: true, ..Desired::default() }
+fn desired(pods: &[&Pod]) -> DesiredState {
+    DesiredState {
+        pods: pods.iter().map(|pod| pod.wiring.clone()).collect(),
+        ipv4: true,
+        ipv6: true,
+        ..DesiredState::default()
+    }
 }
 
 fn is_reachable(pod: &Pod) -> bool {
@@ -42,10 +47,9 @@ fn a_link_that_lost_its_name_alias_or_mac_keeps_its_routes_and_is_repaired() {
                 let attached = network.attach(&pod.wiring, pod.netns()).await.expect("attach");
                 disguise(&attached, changes);
                 let network = if restarted { self::network().await } else { network.clone() };
-                let found = network.converge(&desired(&[&pod])).await.expect("reconcile");
-                let kind = if restarted { FindingKind::Applied } else { FindingKind::Repaired };
-                let expected =
-                    |found: &Finding| found.kind == kind && found.attachment.as_ref() == Some(&pod.wiring.key);
+                let found = network.reconcile(&desired(&[&pod])).await.expect("reconcile");
+                let kind = if restarted { DriftKind::Applied } else { DriftKind::Repaired };
+                let expected = |found: &Drift| found.kind == kind && found.attachment.as_ref() == Some(&pod.wiring.key);
                 assert!(!found.is_empty() && found.iter().all(expected), "{changes:?}: {found:?}");
                 assert!(!found.iter().any(|found| found.what.contains("stale")), "{changes:?}: {found:?}");
                 assert_eq!(network.check(&pod.wiring, pod.netns()).await.expect("check"), [], "{changes:?}");
@@ -86,8 +90,8 @@ fn another_prefix_keeps_the_routes_of_running_pods_and_renames_their_links() {
         for prefix in ["pods", "x", "bob"] {
             let settings = Settings { veth_prefix: prefix.to_owned(), ..Settings::default() };
             let network = Network::open(settings).await.expect("open");
-            let found = network.converge(&desired(&[&pod])).await.expect("reconcile");
-            assert!(found.iter().all(|found| found.kind == FindingKind::Applied), "{found:?}");
+            let found = network.reconcile(&desired(&[&pod])).await.expect("reconcile");
+            assert!(found.iter().all(|found| found.kind == DriftKind::Applied), "{found:?}");
             assert!(!found.iter().any(|found| found.what.contains("route")), "{found:?}");
             let name = network.host_if(&pod.wiring.key);
             assert!(name.starts_with(prefix) && name.len() == 15, "{name}");
@@ -126,9 +130,9 @@ fn only_a_half_created_pair_is_removed() {
             ip(&format!("link add {name} group 116 type veth peer name peer-{}", &name[12..]));
         }
         ip("link set bob000000000002 up");
-        let found = network.converge(&desired(&[])).await.expect("reconcile");
+        let found = network.reconcile(&desired(&[])).await.expect("reconcile");
         let [swept] = found.as_slice() else { panic!("{found:?}") };
-        assert_eq!(swept.kind, FindingKind::Applied);
+        assert_eq!(swept.kind, DriftKind::Applied);
         assert!(swept.what.contains("bob000000000001"), "{swept}");
         assert!(!links().contains(&"bob000000000001".to_owned()));
         for stays in [attached.host_if.as_str(), "bob000000000002"] {

@@ -39,7 +39,7 @@ pub fn on_a_node<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'stat
 /// The network with default settings, prepared for both families.
 pub async fn network() -> Network {
     let network = Network::open(Settings::default()).await.expect("open");
-    network.prepare(true, true).await.expect("set_up");
+    network.set_up(true, true).await.expect("set_up");
     network
 }
 

@@ -1,14 +1,14 @@
-//! Finding of each of Bobbin's objects is repaired and reported. Foreign objects survive repair and uninstall.
+//! Drift of each of Bobbin's objects is repaired and reported. Foreign objects survive repair and uninstall.
 
 use std::time::Duration;
 
-use bobbin_datapath::{Desired, DirectRoute, Finding, FindingKind, Network, Settings};
+use bobbin_datapath::{DesiredState, DirectRoute, Drift, DriftKind, Network, Settings};
 
 use crate::node::{Pod, block, ip, links, network, on_a_node, run};
 
-fn desired(pods: &[&Pod]) -> Desired {
-    Desired {
-        blocks_may_lack: false,
+fn desired(pods: &[&Pod]) -> DesiredState {
+    DesiredState {
+        blocks_incomplete: false,
         blocks: vec![block()],
         pods: pods.iter().map(|pod| pod.wiring.clone()).collect(),
         direct: Some(Vec::new()),
@@ -17,8 +17,8 @@ fn desired(pods: &[&Pod]) -> Desired {
     }
 }
 
-async fn findings(network: &Network, desired: &Desired) -> Vec<String> {
-    network.converge(desired).await.expect("reconcile").iter().map(ToString::to_string).collect()
+async fn findings(network: &Network, desired: &DesiredState) -> Vec<String> {
+    network.reconcile(desired).await.expect("reconcile").iter().map(ToString::to_string).collect()
 }
 
 #[test]
@@ -75,10 +75,10 @@ fn each_change_by_another_program_is_repaired_and_reported_once() {
             } else {
                 run(program, &line);
             }
-            let said = network.converge(&desired).await.expect("reconcile");
-            let repaired = |found: &Finding| found.kind == FindingKind::Repaired && found.what.contains(expected);
+            let said = network.reconcile(&desired).await.expect("reconcile");
+            let repaired = |found: &Drift| found.kind == DriftKind::Repaired && found.what.contains(expected);
             assert!(said.iter().any(repaired), "after {program} {line}: {said:?}");
-            assert!(said.iter().all(|found| found.kind == FindingKind::Repaired), "after {program} {line}: {said:?}");
+            assert!(said.iter().all(|found| found.kind == DriftKind::Repaired), "after {program} {line}: {said:?}");
             assert_eq!(
                 findings(&network, &desired).await,
                 Vec::<String>::new(),
@@ -104,7 +104,7 @@ fn foreign_objects_survive_repair_and_uninstall_and_conflicts_are_named() {
         let pod = Pod::dual(1);
         network.attach(&pod.wiring, pod.netns()).await.expect("attach");
         network.export(&block()).await.expect("export");
-        network.converge(&desired(&[&pod])).await.expect("reconcile");
+        network.reconcile(&desired(&[&pod])).await.expect("reconcile");
         let warnings = network.warnings();
         println!("{}", warnings.join("\n"));
         for expected in [
@@ -160,7 +160,7 @@ fn a_block_can_be_exported_again_and_withdrawn_again() {
         let error = network.export(&block()).await.expect_err("somebody else's route");
         assert!(error.to_string().contains("another program (protocol 99)"), "{error}");
         network.withdraw(&block()).await.expect("withdraw");
-        let none = Desired { blocks: Vec::new(), ..desired(&[]) };
+        let none = DesiredState { blocks: Vec::new(), ..desired(&[]) };
         assert_eq!(findings(&network, &none).await, Vec::<String>::new());
     });
 }
@@ -172,7 +172,7 @@ fn a_block_of_one_address_and_its_pod_share_a_prefix() {
         let one = bobbin_ipam::BlockRange::from(pod.wiring.pair);
         network.export(&one).await.expect("export");
         network.attach(&pod.wiring, pod.netns()).await.expect("attach");
-        let desired = Desired { blocks: vec![one], ..desired(&[&pod]) };
+        let desired = DesiredState { blocks: vec![one], ..desired(&[&pod]) };
         assert_eq!(findings(&network, &desired).await, Vec::<String>::new());
         network.detach(&pod.wiring.key, pod.wiring.pair).await.expect("detach");
         assert!(ip("route show table 116").contains("blackhole 10.64.0.1"));
@@ -185,12 +185,12 @@ fn direct_routes_to_other_nodes_blocks_are_added_and_removed() {
         let network = network().await;
         let far = bobbin_ipam::BlockRange::parse(Some("10.65.0.0/27"), Some("fd00:65::/123")).expect("a block");
         let direct = DirectRoute { block: far, via4: "192.0.2.2".parse().ok(), via6: "2001:db8::2".parse().ok() };
-        let with = Desired { blocks: Vec::new(), direct: Some(vec![direct]), ..desired(&[]) };
+        let with = DesiredState { blocks: Vec::new(), direct: Some(vec![direct]), ..desired(&[]) };
         assert_eq!(findings(&network, &with).await.len(), 2);
         assert_eq!(findings(&network, &with).await, Vec::<String>::new());
         assert!(ip("route").contains("10.65.0.0/27 via 192.0.2.2 dev bob-up proto 31"));
-        assert_eq!(findings(&network, &Desired { direct: None, ..with.clone() }).await, Vec::<String>::new());
-        assert_eq!(findings(&network, &Desired { direct: Some(Vec::new()), ..with }).await.len(), 2);
+        assert_eq!(findings(&network, &DesiredState { direct: None, ..with.clone() }).await, Vec::<String>::new());
+        assert_eq!(findings(&network, &DesiredState { direct: Some(Vec::new()), ..with }).await.len(), 2);
     });
 }
 
@@ -198,7 +198,7 @@ fn direct_routes_to_other_nodes_blocks_are_added_and_removed() {
 fn an_ipv4_node_gets_no_ipv6_rule() {
     on_a_node(|| async {
         let network = Network::open(Settings::default()).await.expect("open");
-        network.prepare(true, false).await.expect("set_up");
+        network.set_up(true, false).await.expect("set_up");
         assert!(ip("rule").contains("lookup 116") && !ip("-6 rule").contains("lookup 116"));
     });
 }
@@ -208,9 +208,9 @@ fn an_attachment_that_is_not_listed_keeps_its_routes() {
     on_a_node(|| async {
         let (network, pod) = (network().await, Pod::dual(1));
         network.attach(&pod.wiring, pod.netns()).await.expect("attach");
-        let lacking = Desired { blocks: Vec::new(), blocks_may_lack: true, ..desired(&[]) };
+        let lacking = DesiredState { blocks: Vec::new(), blocks_incomplete: true, ..desired(&[]) };
         assert_eq!(findings(&network, &lacking).await, Vec::<String>::new());
-        let none = Desired { blocks: Vec::new(), ..desired(&[]) };
+        let none = DesiredState { blocks: Vec::new(), ..desired(&[]) };
         assert_eq!(findings(&network, &none).await, Vec::<String>::new());
         assert_eq!(network.check(&pod.wiring, pod.netns()).await.expect("check"), []);
     });
@@ -246,12 +246,12 @@ fn an_incomplete_list_of_blocks_removes_no_route() {
         network().await.export(&block()).await.expect("export");
         // An agent that has just started, and whose list of blocks was lost.
         let restarted = network().await;
-        let lacking = Desired { blocks: Vec::new(), blocks_may_lack: true, ..desired(&[]) };
-        restarted.converge(&lacking).await.expect("reconcile");
+        let lacking = DesiredState { blocks: Vec::new(), blocks_incomplete: true, ..desired(&[]) };
+        restarted.reconcile(&lacking).await.expect("reconcile");
         let before = ip("route show table 119");
         assert!(!before.trim().is_empty(), "the export was withdrawn");
-        let complete = Desired { blocks_may_lack: false, ..lacking };
-        restarted.converge(&complete).await.expect("reconcile");
+        let complete = DesiredState { blocks_incomplete: false, ..lacking };
+        restarted.reconcile(&complete).await.expect("reconcile");
         assert!(ip("route show table 119").trim().is_empty(), "a block that is not the node's is still exported");
     });
 }

@@ -1,6 +1,6 @@
 //! Set-up of the node for pods, by any number of concurrent callers.
 
-use bobbin_datapath::{Desired, FindingKind, Network, Settings};
+use bobbin_datapath::{DesiredState, DriftKind, Network, Settings};
 
 use crate::node::{Pod, ip, network, on_a_node, run};
 
@@ -8,16 +8,16 @@ use crate::node::{Pod, ip, network, on_a_node, run};
 fn thirty_concurrent_set_ups_succeed_also_during_a_reconcile_pass() {
     on_a_node(|| async {
         let network = Network::open(Settings::default()).await.expect("open");
-        let both = Desired { ipv4: true, ipv6: true, ..Desired::default() };
+        let both = DesiredState { ipv4: true, ipv6: true, ..DesiredState::default() };
         for _ in 0..10 {
             let preparing = (0..30).map(|_| {
                 let network = network.clone();
-                tokio::spawn(async move { network.prepare(true, true).await })
+                tokio::spawn(async move { network.set_up(true, true).await })
             });
             let preparing: Vec<_> = preparing.collect();
             for _ in 0..3 {
-                let found = network.converge(&both).await.expect("reconcile");
-                assert!(found.iter().all(|found| found.kind == FindingKind::Applied), "{found:?}");
+                let found = network.reconcile(&both).await.expect("reconcile");
+                assert!(found.iter().all(|found| found.kind == DriftKind::Applied), "{found:?}");
             }
             for done in preparing {
                 done.await.expect("no panic").expect("set_up");
@@ -39,7 +39,7 @@ fn thirty_concurrent_first_pods_are_wired() {
             let network = network.clone();
             tokio::spawn(async move {
                 let pod = Pod::dual(n);
-                network.prepare(true, true).await.expect("set_up");
+                network.set_up(true, true).await.expect("set_up");
                 network.attach(&pod.wiring, pod.netns()).await.expect("attach");
                 pod
             })
@@ -56,9 +56,9 @@ fn a_stale_rule_is_removed_and_no_repair() {
     on_a_node(|| async {
         let network = network().await;
         ip("rule add priority 1999 lookup 116 protocol 30");
-        let found = network.prepare(true, true).await.expect("set_up");
+        let found = network.set_up(true, true).await.expect("set_up");
         let [stale] = found.as_slice() else { panic!("{found:?}") };
-        assert_eq!((stale.kind, stale.attachment.as_ref()), (FindingKind::Applied, None));
+        assert_eq!((stale.kind, stale.attachment.as_ref()), (DriftKind::Applied, None));
         assert!(stale.what.contains("removed the stale rule 1999"), "{stale}");
     });
 }

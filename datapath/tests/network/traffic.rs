@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use bobbin_datapath::Desired;
+use bobbin_datapath::DesiredState;
 
 use crate::node::{NODE_V4, NODE_V6, Pod, ip, network, on_a_node, round_trip, socket};
 
@@ -70,8 +70,13 @@ fn a_smaller_uplink_lowers_the_mtu_of_new_pods_and_running_ones_learn_it() {
         let (network, old, new) = (network().await, Pod::dual(1), Pod::dual(2));
         network.attach(&old.wiring, old.netns()).await.expect("attach");
         ip("link set bob-up mtu 1300");
-        let desired = Desired { pods: vec![old.wiring.clone()], ipv4: true, ipv6: true, ..Desired::default() };
-        assert_eq!(network.converge(&desired).await.expect("reconcile"), [], "a pod that runs keeps its link as it is");
+        let desired =
+            DesiredState { pods: vec![old.wiring.clone()], ipv4: true, ipv6: true, ..DesiredState::default() };
+        assert_eq!(
+            network.reconcile(&desired).await.expect("reconcile"),
+            [],
+            "a pod that runs keeps its link as it is"
+        );
         assert_eq!(network.attach(&new.wiring, new.netns()).await.expect("attach").mtu, 1300);
         // Too large for the uplink: the node's kernel says so to the pod, whose kernel remembers (path MTU discovery).
         for (own, far, route) in [

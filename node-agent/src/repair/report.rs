@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use bobbin_datapath::{Finding, FindingKind};
+use bobbin_datapath::{Drift, DriftKind};
 use bobbin_ipam::AttachmentKey;
 
 use crate::ledger::Attachment;
@@ -39,21 +39,21 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn of(findings: Vec<Finding>, told: &mut Told) -> Self {
+    pub(super) fn of(findings: Vec<Drift>, told: &mut Told) -> Self {
         let mut report = Self::default();
         let mut open = HashSet::new();
-        for Finding { kind, attachment, what } in findings {
+        for Drift { kind, attachment, what } in findings {
             match kind {
-                FindingKind::Applied => report.applied.push(what),
-                FindingKind::Repaired => report.repaired.push(what),
-                FindingKind::NotRepairable => {
+                DriftKind::Applied => report.applied.push(what),
+                DriftKind::Repaired => report.repaired.push(what),
+                DriftKind::NotRepairable => {
                     if !told.not_repairable.contains(&what) && open.insert(what.clone()) {
                         report.not_repairable.push(what);
                     } else {
                         open.insert(what);
                     }
                 }
-                FindingKind::LinkMissing => report.link_missing.extend(attachment),
+                DriftKind::LinkMissing => report.link_missing.extend(attachment),
             }
         }
         told.not_repairable = open;

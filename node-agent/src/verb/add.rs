@@ -50,7 +50,7 @@ pub async fn add(
     let netns = netns.ok_or_else(|| {
         CniError::new(code::INVALID_ENVIRONMENT, format!("CNI_NETNS {path:?} of {key} did not arrive as a network namespace: the runtime must name one that exists"))
     })?;
-    let ours = bobbin_datapath::netns_is_ours(&netns).map_err(|error| {
+    let ours = bobbin_datapath::is_own_netns(&netns).map_err(|error| {
         kernel_refused(&format!(
             "CNI_NETNS {path:?} of {key} can't be told from the node's own network namespace: {error}"
         ))

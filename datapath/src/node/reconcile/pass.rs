@@ -6,7 +6,7 @@ use bobbin_ipam::{AttachmentKey, BlockRange};
 
 use crate::netlink::{KernelError, Netlink, Request, is_gone};
 use crate::node::desired::DirectRoute;
-use crate::node::drift::{Finding, FindingKind};
+use crate::node::drift::{Drift, DriftKind};
 use crate::pod::attachment::Wiring;
 use crate::state::State;
 
@@ -23,12 +23,12 @@ pub(super) enum Subject {
 #[derive(Clone, Debug)]
 pub(super) struct Owner {
     subject: Subject,
-    kind: FindingKind,
+    kind: DriftKind,
 }
 
 impl Owner {
     pub(super) fn new(subject: Subject, was_programmed: bool) -> Self {
-        Self { subject, kind: FindingKind::of_change(was_programmed) }
+        Self { subject, kind: DriftKind::of_change(was_programmed) }
     }
 
     pub(super) fn pod(pod: &Wiring, was_programmed: bool) -> Self {
@@ -45,7 +45,7 @@ pub(super) struct Pass<'a> {
     pub(super) state: &'a State,
     /// For lists and look-ups.
     pub(super) netlink: &'a mut Netlink,
-    pub(super) drifts: Vec<Finding>,
+    pub(super) drifts: Vec<Drift>,
     wrong: HashSet<Subject>,
 }
 
@@ -59,20 +59,20 @@ impl<'a> Pass<'a> {
         !self.wrong.contains(subject)
     }
 
-    pub(super) fn report(&mut self, owner: &Owner, kind: FindingKind, what: String) {
-        if matches!(kind, FindingKind::NotRepairable | FindingKind::LinkMissing) {
+    pub(super) fn report(&mut self, owner: &Owner, kind: DriftKind, what: String) {
+        if matches!(kind, DriftKind::NotRepairable | DriftKind::LinkMissing) {
             self.wrong.insert(owner.subject.clone());
         }
         let attachment = match &owner.subject {
             Subject::Pod(key) => Some(key.clone()),
             _ => None,
         };
-        self.drifts.push(Finding { kind, attachment, what });
+        self.drifts.push(Drift { kind, attachment, what });
     }
 
     /// Reports an object that stays wrong.
     pub(super) fn not_repairable(&mut self, owner: &Owner, why: String) {
-        self.report(owner, FindingKind::NotRepairable, why);
+        self.report(owner, DriftKind::NotRepairable, why);
     }
 
     /// Reports an attempt to correct an object.
