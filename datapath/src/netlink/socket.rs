@@ -28,6 +28,8 @@ const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 const UNPRIVILEGED_RECEIVE_BUFFER_BYTES: usize = 1 << 20;
 /// The bytes of one datagram from the kernel: at most 32 KiB since Linux 4.9.
 const DATAGRAM_BYTES: usize = 64 << 10;
+/// Enough for the requests of an ADD, so that the buffer need not grow.
+const REQUESTS_BYTES: usize = 2 << 10;
 const HEADER_LEN: usize = 16;
 
 /// A request and what it is for, as a verb phrase for error texts.
@@ -186,7 +188,7 @@ impl Netlink {
         &mut self,
         requests: Vec<Request<M>>,
     ) -> Result<Vec<Answer>, KernelError> {
-        let answers = self.exchange(Vec::new(), requests, None);
+        let answers = self.exchange(Vec::with_capacity(REQUESTS_BYTES), requests, None);
         self.broken |= answers.is_err();
         answers
     }
@@ -198,7 +200,7 @@ impl Netlink {
         requests: Vec<Request<M>>,
         end: Request<M>,
     ) -> Result<Vec<Answer>, KernelError> {
-        let mut datagram = Vec::new();
+        let mut datagram = Vec::with_capacity(REQUESTS_BYTES);
         self.sequence += 1;
         begin.append_to(&mut datagram, self.sequence);
         let answers = self.exchange(datagram, requests, Some(end));
