@@ -1,6 +1,6 @@
 //! rtnetlink's handle for requests that no pod waits for: rules, exported and direct routes, node set-up and repairs.
 //!
-//! Its sockets live on a thread with a tokio runtime of its own. A socket belongs to the namespace of the thread that
+//! Its sockets live on a thread with their own tokio runtime. A socket belongs to the namespace of the thread that
 //! opens it, and callers work on plain threads.
 
 use std::sync::Arc;

@@ -131,9 +131,9 @@ fn only_a_half_created_pair_is_removed() {
         }
         ip("link set bob000000000002 up");
         let found = network.reconcile(&desired(&[])).await.expect("reconcile");
-        let [swept] = found.as_slice() else { panic!("{found:?}") };
-        assert_eq!(swept.kind, DriftKind::Applied);
-        assert!(swept.what.contains("bob000000000001"), "{swept}");
+        let [removed] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!(removed.kind, DriftKind::Applied);
+        assert!(removed.what.contains("bob000000000001"), "{removed}");
         assert!(!links().contains(&"bob000000000001".to_owned()));
         for stays in [attached.host_if.as_str(), "bob000000000002"] {
             assert!(links().contains(&stays.to_owned()), "{stays} was removed");

@@ -137,8 +137,8 @@ fn foreign_objects_survive_repair_and_uninstall_and_conflicts_are_named() {
         ] {
             assert!(all.contains(survives), "{survives} is gone: {all}");
         }
-        for ours in ["10.64.0", "fd00:64::", "lookup 116", "inet bobbin"] {
-            assert!(!all.contains(ours), "{ours} is still there: {all}");
+        for own in ["10.64.0", "fd00:64::", "lookup 116", "inet bobbin"] {
+            assert!(!all.contains(own), "{own} is still there: {all}");
         }
         assert!(links().contains(&"bob-for".to_owned()));
     });
