@@ -1,4 +1,4 @@
-//! The clock in which addresses rest: time since the node booted, suspended or not.
+//! The clock that cool-downs are measured in: time since the node booted, including suspended time.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use nix::time::{ClockId, clock_gettime};
 
 /// Now, in `CLOCK_BOOTTIME`.
 pub fn boot_time() -> BootTime {
-    // The clock exists on every kernel since 2.6.39: there is no error to hand on.
+    // Every kernel since 2.6.39 has this clock, so the call can't fail.
     clock_gettime(ClockId::CLOCK_BOOTTIME)
         .map(|time| {
             let seconds = u64::try_from(time.tv_sec()).unwrap_or_default();

@@ -1,124 +1,223 @@
-//! Listens to the kernel's notices and says "something of ours may have changed": a hint, never a fact.
+//! Listens to the kernel's notices and says "something of Bobbin's may have changed": a hint, never a fact.
 //!
-//! A plain thread of its own for as long as the [`Network`] lives. When its sockets fail, it opens new ones and hints
-//! once, for what it may have missed.
+//! When a socket fails, it opens a new one and hints once, for the notices that it may have missed.
 
-use std::sync::{Arc, Weak};
+mod socket_filter;
+
+use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::attachment::is_host_name;
-use crate::link::Link;
-use crate::message::Reply;
-use crate::network::Inner;
-use crate::route;
+use futures::StreamExt;
+use futures::channel::mpsc::UnboundedReceiver;
+use nix::libc;
+use rtnetlink::MulticastGroup;
+use rtnetlink::packet_core::{
+    NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+};
+use rtnetlink::proto::{self, NetlinkCodec};
+use rtnetlink::sys::{AsyncSocket, SocketAddr, TokioSocket, protocols};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::names::is_host_name;
+use crate::netlink::link::Link;
+use crate::netlink::{KernelError, OwnChanges, anti_spoofing, configure, neighbour, route};
 use crate::settings::Settings;
-use crate::socket::{KernelError, Netlink};
 
-/// Links, neighbours, IPv4 routes, IPv4 rules, IPv6 routes, IPv6 rules.
-const GROUPS: [u32; 6] = [1, 3, 7, 8, 11, 19];
-const NFTABLES: [u32; 1] = [7];
-const NEW_LINK: u16 = 16;
-const DELETED_LINK: u16 = 17;
-/// How often the thread looks whether anybody still wants to know.
-const LOOK_UP: Duration = Duration::from_millis(500);
+const ROUTE_GROUPS: [MulticastGroup; 6] = [
+    MulticastGroup::Link,
+    MulticastGroup::Neigh,
+    MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv4Rule,
+    MulticastGroup::Ipv6Route,
+    MulticastGroup::Ipv6Rule,
+];
+const NFTABLES_GROUP: u32 = libc::NFNLGRP_NFTABLES as u32;
+const NFTABLES: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
+/// A pause of this length, twice, says that all notices so far were read. One may only be a late wake-up.
+const QUIET_PERIOD: Duration = Duration::from_millis(500);
+/// How long to wait before another attempt to open a socket.
+const REOPEN_DELAY: Duration = Duration::from_millis(500);
 
-/// Starts listening, in the calling thread's namespace. The sockets are open when it returns: no later change is missed.
-pub(crate) fn start(inner: &Arc<Inner>) -> Result<(), KernelError> {
-    let routes = subscribe_routes(&inner.settings)?;
-    listen(Arc::downgrade(inner), "bobbin-notices", routes, subscribe_routes, |inner| inner.echoes.all_read())?;
-    let filter = subscribe_filter(&inner.settings)?;
-    listen(Arc::downgrade(inner), "bobbin-filter", filter, subscribe_filter, |_| ())
+/// The tasks that listen. They end when this is dropped.
+pub(crate) struct Monitor {
+    tasks: [JoinHandle<()>; 2],
 }
 
-fn subscribe_routes(settings: &Settings) -> Result<Netlink, KernelError> {
-    let mut netlink = Netlink::route()?;
-    if let Err(error) = netlink.filter(settings) {
-        tracing::warn!(%error, "each change of a foreign route wakes the agent for a moment");
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
-    netlink.subscribe(&GROUPS)?;
-    Ok(netlink)
 }
 
-fn subscribe_filter(_: &Settings) -> Result<Netlink, KernelError> {
-    let mut netlink = Netlink::netfilter()?;
-    netlink.subscribe(&NFTABLES)?;
-    Ok(netlink)
+/// What both tasks need.
+#[derive(Clone)]
+struct Context {
+    settings: Settings,
+    own_changes: Arc<OwnChanges>,
+    changed: watch::Sender<u64>,
 }
 
-fn listen(
-    inner: Weak<Inner>,
-    name: &str,
-    mut netlink: Netlink,
-    again: fn(&Settings) -> Result<Netlink, KernelError>,
-    all_read: fn(&Inner),
-) -> Result<(), KernelError> {
-    let run = move || {
-        loop {
-            let received = netlink.receive(LOOK_UP);
-            let Some(inner) = inner.upgrade() else { return };
-            let tell = match received {
-                Ok(None) => {
-                    all_read(&inner);
-                    false
-                }
-                Ok(Some(notices)) => notices.iter().any(|notice| matters(&inner, notice)),
-                // Notices were lost: whatever they said, look at everything.
-                Err(error) if error.raw_os_error() == Some(nix::libc::ENOBUFS) => true,
-                Err(error) => {
-                    tracing::warn!(%error, "the kernel's notices broke off; listening anew");
-                    match again(&inner.settings) {
-                        Ok(fresh) => netlink = fresh,
-                        Err(error) => {
-                            tracing::warn!(%error, "cannot listen to the kernel's notices yet");
-                            std::thread::sleep(LOOK_UP);
-                        }
-                    }
-                    true
-                }
-            };
-            if tell {
-                inner.changed.send_modify(|count| *count = count.wrapping_add(1));
+impl Monitor {
+    /// Starts listening in the calling thread's namespace. The sockets are open when it returns, so no later change is
+    /// missed.
+    pub(crate) fn start(
+        runtime: &Handle,
+        settings: &Settings,
+        own_changes: &Arc<OwnChanges>,
+        changed: &watch::Sender<u64>,
+    ) -> Result<Self, KernelError> {
+        let context =
+            Context { settings: settings.clone(), own_changes: own_changes.clone(), changed: changed.clone() };
+        let _runtime = runtime.enter();
+        let routes = Subscription::to_routes(settings)?;
+        let nftables = Subscription::to_nftables(settings)?;
+        Ok(Self {
+            tasks: [
+                runtime.spawn(listen(context.clone(), routes, Subscription::to_routes, true)),
+                runtime.spawn(listen(context, nftables, Subscription::to_nftables, false)),
+            ],
+        })
+    }
+}
+
+/// A notice as it came. rtnetlink's own type would lose the notices that it can't decode, and with them hints.
+#[derive(Debug)]
+struct Notice(Vec<u8>);
+
+impl NetlinkDeserializable for Notice {
+    type Error = Infallible;
+
+    fn deserialize(_: &NetlinkHeader, payload: &[u8]) -> Result<Self, Infallible> {
+        Ok(Self(payload.to_vec()))
+    }
+}
+
+/// Nothing is ever sent on these sockets; rtnetlink's connection asks for this all the same.
+impl NetlinkSerializable for Notice {
+    fn message_type(&self) -> u16 {
+        libc::NLMSG_NOOP as u16
+    }
+
+    fn buffer_len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn serialize(&self, buffer: &mut [u8]) {
+        buffer.copy_from_slice(&self.0);
+    }
+}
+
+/// An open socket with its notices.
+struct Subscription {
+    notices: UnboundedReceiver<(NetlinkMessage<Notice>, SocketAddr)>,
+    connection: JoinHandle<()>,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Subscription {
+    /// The kernel drops notices of foreign routes before they reach the socket, so rtnetlink's queue stays short.
+    fn to_routes(settings: &Settings) -> Result<Self, KernelError> {
+        Self::open(protocols::NETLINK_ROUTE, &ROUTE_GROUPS.map(|group| group as u32), |socket| {
+            if let Err(error) = socket_filter::attach(socket.socket_ref(), settings) {
+                tracing::warn!(%error, "the kernel can't filter its notices, so each change of a foreign route wakes the agent");
             }
-        }
-    };
-    let spawned = std::thread::Builder::new().name(name.to_owned()).stack_size(256 << 10).spawn(run);
-    spawned.map(drop).map_err(KernelError::io("start a thread"))
-}
+        })
+    }
 
-/// Whether somebody else changed what could be ours.
-fn matters(inner: &Inner, notice: &Reply) -> bool {
-    let body = notice.payload.as_slice();
-    match notice.kind {
-        // Whoever removed it, and in whichever namespace: the kernel does not always tell whose request it was.
-        DELETED_LINK => Link::read(notice).is_none_or(|link| !inner.echoes.is_own_removal(link.index)),
-        _ if inner.echoes.is_own_port(notice.port) => false,
-        NEW_LINK => Link::read(notice).is_none_or(|link| {
-            let ours = link.is_ours() || is_host_name(&inner.settings, &link.name);
-            // The kernel's own notices of a link of ours follow from our requests, or from its other end.
-            !ours || notice.port != 0
-        }),
-        24 | 25 => route_table(body).is_some_and(|table| {
-            let ours = [inner.settings.pod_table, inner.settings.export_table].contains(&table);
-            let direct = table == route::MAIN && body.get(5) == Some(&inner.settings.direct_protocol);
-            notice.port != 0 && (ours || direct)
-        }),
-        // Of neighbours only permanent ones are, and losing one is all that matters.
-        29 => {
-            body.get(8..10).is_some_and(|state| u16::from_ne_bytes([state[0], state[1]]) & 0x80 != 0)
-                && notice.port != 0
-        }
-        32 | 33 => true,
-        kind => kind >> 8 == 10 && notice.port != 0 && names_table(body, &inner.settings.nft_table),
+    fn to_nftables(_: &Settings) -> Result<Self, KernelError> {
+        Self::open(protocols::NETLINK_NETFILTER, &[NFTABLES_GROUP], |_| ())
+    }
+
+    /// Opens a socket in the calling thread's namespace. To be called in the context of the runtime.
+    fn open(protocol: isize, groups: &[u32], filter: impl FnOnce(&TokioSocket)) -> Result<Self, KernelError> {
+        let open = || -> std::io::Result<TokioSocket> {
+            let mut socket = TokioSocket::new(protocol)?;
+            configure(socket.socket_mut(), protocol)?;
+            filter(&socket);
+            groups.iter().try_for_each(|group| socket.socket_mut().add_membership(*group))?;
+            Ok(socket)
+        };
+        let socket = open().map_err(KernelError::io("subscribe to the kernel's notices"))?;
+        let (connection, _, notices) = proto::from_socket_with_codec::<Notice, TokioSocket, NetlinkCodec>(socket);
+        Ok(Self { notices, connection: tokio::spawn(connection) })
     }
 }
 
-fn route_table(body: &[u8]) -> Option<u32> {
-    let list = crate::message::attributes(body.get(12..)?);
-    let long = list.iter().find(|(kind, _)| *kind == 15).map(|(_, value)| crate::message::u32_at(value, 0));
-    long.or_else(|| body.get(4).map(|short| u32::from(*short)))
+async fn listen(
+    context: Context,
+    mut subscription: Subscription,
+    reopen: fn(&Settings) -> Result<Subscription, KernelError>,
+    hears_own_changes: bool,
+) {
+    let mut quiet_periods = 0;
+    loop {
+        let received = tokio::time::timeout(QUIET_PERIOD, subscription.notices.next()).await;
+        let hint = match received {
+            Err(_) => {
+                quiet_periods += 1;
+                if hears_own_changes && quiet_periods >= 2 {
+                    context.own_changes.all_notices_read();
+                }
+                continue;
+            }
+            Ok(Some((notice, _))) => concerns_bobbin(&context, &notice),
+            Ok(None) => {
+                tracing::warn!("the socket with the kernel's notices failed; opening another one");
+                match reopen(&context.settings) {
+                    Ok(fresh) => subscription = fresh,
+                    Err(error) => {
+                        tracing::warn!(%error, "can't listen to the kernel's notices yet; trying again");
+                        tokio::time::sleep(REOPEN_DELAY).await;
+                    }
+                }
+                true
+            }
+        };
+        quiet_periods = 0;
+        if hint {
+            context.changed.send_modify(|count| *count = count.wrapping_add(1));
+        }
+    }
 }
 
-fn names_table(body: &[u8], name: &str) -> bool {
-    let list = crate::message::attributes(body.get(4..).unwrap_or_default());
-    list.iter().any(|(kind, value)| *kind == 1 && crate::message::text_of(value) == name)
+/// Whether another program changed an object that may be Bobbin's. A notice that can't be decoded may be about one.
+fn concerns_bobbin(context: &Context, notice: &NetlinkMessage<Notice>) -> bool {
+    let message = match &notice.payload {
+        NetlinkPayload::InnerMessage(Notice(message)) => message,
+        // Notices were lost.
+        NetlinkPayload::Overrun(_) => return true,
+        _ => return false,
+    };
+    let (settings, own_changes) = (&context.settings, &context.own_changes);
+    let (kind, port) = (notice.header.message_type, notice.header.port_number);
+    let by_a_program = port != 0;
+    match kind {
+        // The kernel does not always tell whose request removed a link, and from which namespace.
+        libc::RTM_DELLINK => Link::decode(message).map_or(true, |link| !own_changes.is_own_removal(link.index)),
+        _ if own_changes.is_own_port(port) => false,
+        libc::RTM_NEWLINK => Link::decode(message).map_or(true, |link| {
+            let own = link.is_own() || is_host_name(settings, &link.name);
+            // The kernel's own notices of Bobbin's links follow from Bobbin's requests, or from the link's other end.
+            !own || by_a_program
+        }),
+        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
+            let concerned = route::decode_table(message).map_or(true, |(table, protocol)| {
+                let own_table = [settings.pod_table, settings.export_table].contains(&table);
+                own_table || (table == route::MAIN && protocol == settings.direct_protocol)
+            });
+            by_a_program && concerned
+        }
+        // Bobbin's neighbours are permanent, and only the loss of one matters.
+        libc::RTM_DELNEIGH => by_a_program && neighbour::decode_permanent(message).unwrap_or(true),
+        libc::RTM_NEWRULE | libc::RTM_DELRULE => true,
+        kind => kind >> 8 == NFTABLES && by_a_program && anti_spoofing::is_about_table(message, &settings.nft_table),
+    }
 }

@@ -1,5 +1,7 @@
-//! Network namespaces: telling them apart and entering one. The only file that calls `setns`, and only ever on a plain
-//! thread that ends afterwards: a pooled thread left in a pod's namespace would wire the next pod into it.
+//! Network namespaces: telling them apart and entering one.
+//!
+//! Only this file calls `setns`, and only on a plain thread that ends afterwards. A pooled thread that stays in a pod's
+//! namespace would wire the next pod into it.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -9,23 +11,24 @@ use nix::sys::stat::fstat;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use crate::socket::KernelError;
+use crate::netlink::KernelError;
 
 /// A network namespace as the agent's own namespace sees it: still valid after the agent restarts, not after a reboot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetnsRef {
     /// The ID that the observing namespace has for it. The kernel reuses the IDs of ended namespaces at once.
     pub id: i32,
-    /// `SO_NETNS_COOKIE` of the observing namespace, the agent's: under another cookie the ID means nothing.
+    /// `SO_NETNS_COOKIE` of the observing namespace, the agent's. Under another cookie the ID means nothing.
     pub cookie: u64,
 }
 
-/// Device and inode: equal exactly for the same namespace.
+/// Device and inode: equal only for the same namespace.
 pub(crate) type Identity = (u64, u64);
 
-/// Which namespace a descriptor is of.
+/// The namespace that a descriptor refers to.
 pub(crate) fn identity(netns: impl AsFd) -> Result<Identity, KernelError> {
-    let stat = fstat(netns).map_err(|errno| KernelError::io("look at a network namespace")(errno.into()))?;
+    let stat =
+        fstat(netns).map_err(|errno| KernelError::io("read the identity of a network namespace")(errno.into()))?;
     Ok((stat.st_dev, stat.st_ino))
 }
 
@@ -35,21 +38,21 @@ pub(crate) fn current() -> Result<Identity, KernelError> {
     identity(&file)
 }
 
-/// Whether a descriptor is of the calling thread's own namespace.
+/// Whether a descriptor refers to the calling thread's own namespace.
 ///
 /// # Errors
-/// One of the two can't be looked at: nothing is to be done in a namespace that can't be told from the node's.
-pub fn netns_is_ours(netns: impl AsFd) -> Result<bool, KernelError> {
+/// The identity of one of the two can't be read. The caller must not touch a namespace that may be the node's.
+pub fn is_own_netns(netns: impl AsFd) -> Result<bool, KernelError> {
     Ok(identity(netns)? == current()?)
 }
 
-/// Moves the calling thread, which must be one of [`on_thread`]'s, for good.
+/// Moves the calling thread for good. It must be a thread of [`on_thread`].
 #[allow(clippy::disallowed_methods)]
 pub(crate) fn enter(netns: impl AsFd) -> Result<(), KernelError> {
     setns(netns, CloneFlags::CLONE_NEWNET).map_err(|errno| KernelError::io("enter the network namespace")(errno.into()))
 }
 
-/// Runs a closure on a plain thread of its own, which ends with it. It runs to its end even if nobody waits any more.
+/// Runs a closure on a new plain thread, which ends with it. It runs to its end even if the caller stops waiting.
 pub(crate) async fn on_thread<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
 where
     T: Send + 'static,
@@ -58,10 +61,10 @@ where
     let (done, result) = oneshot::channel();
     let run = move || drop(done.send(work()));
     std::thread::Builder::new()
-        .name("bobbin-wire".to_owned())
+        .name("bobbin-datapath".to_owned())
         .stack_size(512 << 10)
         .spawn(run)
         .map_err(KernelError::io("start a thread"))?;
-    let lost = || KernelError::io("finish the work on a thread")(std::io::Error::other("the thread ended early"));
+    let lost = || KernelError::io("finish work on a thread")(std::io::Error::other("the thread ended early"));
     result.await.unwrap_or_else(|_| Err(lost().into()))
 }

@@ -1,136 +1,167 @@
-//! The handle on the node's network that the agent holds: its settings, its sockets and what is under way.
-//!
-//! Each operation is in the file of its name; this one owns what they share.
+//! The handle on the node's network that the agent holds: each operation, on a thread of the node's namespace.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
-use bobbin_ipam::AttachmentKey;
-use tokio::sync::{Semaphore, watch};
+use bobbin_ipam::{AttachmentKey, BlockRange, IpPair};
+use tokio::sync::watch;
 
-use crate::attachment::{SeenLink, host_name};
-use crate::detach::Leaving;
-use crate::echoes::Echoes;
-use crate::in_place::InPlace;
-use crate::netns::{self, Identity, on_thread};
-use crate::route::Route;
+use crate::conflicts;
+use crate::names::host_name;
+use crate::netlink::link::{self, Link};
+use crate::netlink::route::{self, Route};
+use crate::netlink::{KernelError, Netlink};
+use crate::netns::{NetnsRef, on_thread};
+use crate::node::{DesiredState, Drift, export, reconcile, setup};
+use crate::pod::{
+    AttachError, Attached, Mismatch, NetnsPresence, ObservedLink, Wiring, attach, check, detach, presence,
+};
 use crate::settings::Settings;
-use crate::socket::{KernelError, Netlink};
-use crate::{clash, link, monitor, mtu, route};
-
-/// How many attachments are wired at one time. The kernel does one after another anyway; more would only queue there.
-const SIDE_BY_SIDE: usize = 4;
-/// Sockets kept for the next request.
-const IDLE_SOCKETS: usize = 8;
+use crate::state::State;
 
 /// The node's network. Cheap to clone; all clones share everything.
 #[derive(Clone)]
 pub struct Network {
-    pub(crate) inner: Arc<Inner>,
-}
-
-pub(crate) struct Inner {
-    pub(crate) settings: Settings,
-    pub(crate) home: Identity,
-    /// The cookie of the node's namespace; `None`: the kernel tells none.
-    pub(crate) cookie: Option<u64>,
-    pub(crate) wiring: Arc<Semaphore>,
-    /// Host links being made or removed now, which nobody else may repair or take for left over.
-    pub(crate) under_way: Mutex<HashMap<String, usize>>,
-    pub(crate) in_place: Mutex<InPlace>,
-    pub(crate) leaving: Leaving,
-    /// The MTU for new pods; 0: not looked up yet.
-    pub(crate) mtu: AtomicU32,
-    pub(crate) changed: watch::Sender<u64>,
-    pub(crate) warnings: Mutex<Vec<String>>,
-    pub(crate) echoes: Arc<Echoes>,
-    idle: Mutex<Vec<Netlink>>,
-}
-
-/// A lock whose holder panicked still guards whole values: every change under it is a single step.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    state: Arc<State>,
 }
 
 impl Network {
-    /// Opens the network of the calling thread's namespace and looks for clashes ([`Network::warnings`]). Changes
+    /// Opens the network of the calling thread's namespace and looks for conflicts ([`Network::warnings`]). Changes
     /// nothing.
     pub async fn open(settings: Settings) -> Result<Self, KernelError> {
         settings.check()?;
-        let (changed, _) = watch::channel(0);
         on_thread(move || {
-            let inner = Inner {
-                settings,
-                home: netns::current()?,
-                cookie: cookie(),
-                wiring: Arc::new(Semaphore::new(SIDE_BY_SIDE)),
-                under_way: Mutex::default(),
-                in_place: Mutex::default(),
-                leaving: Leaving::default(),
-                mtu: AtomicU32::new(0),
-                changed,
-                warnings: Mutex::default(),
-                echoes: Arc::default(),
-                idle: Mutex::default(),
-            };
-            let network = Self { inner: Arc::new(inner) };
-            let clashes = network.inner.with_netlink(|netlink| clash::find(netlink, &network.inner.settings))?;
-            *lock(&network.inner.warnings) = clashes;
-            monitor::start(&network.inner)?;
-            Ok(network)
+            let state = State::open(settings)?;
+            let conflicts = state.with_netlink(|netlink| conflicts::find(netlink, &state.settings))?;
+            *state.warnings.lock() = conflicts;
+            Ok(Self { state: Arc::new(state) })
         })
         .await
+    }
+
+    /// Runs on a thread, with a socket of the node's namespace.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&State, &mut Netlink) -> Result<T, KernelError> + Send + 'static,
+    ) -> Result<T, KernelError> {
+        let state = self.state.clone();
+        on_thread(move || state.with_netlink(|netlink| work(&state, netlink))).await
     }
 
     /// The settings it was opened with.
     pub fn settings(&self) -> &Settings {
-        &self.inner.settings
+        &self.state.settings
     }
 
     /// The name that an attachment's link has on the node.
     pub fn host_if(&self, key: &AttachmentKey) -> String {
-        host_name(&self.inner.settings, key)
+        host_name(&self.state.settings, key)
     }
 
-    /// Clashes with other owners of our numbers as last seen (at start and by each [`Network::converge`]), one
-    /// sentence each.
+    /// Conflicts with other programs as last found (by [`Network::open`] and each [`Network::reconcile`]), one sentence
+    /// each.
     pub fn warnings(&self) -> Vec<String> {
-        lock(&self.inner.warnings).clone()
+        self.state.warnings.lock().clone()
     }
 
-    /// A number that grows when links, routes, rules or the filter were changed by somebody else. A hint, coalesced:
-    /// answer it with [`Network::converge`].
+    /// A number that grows when another program changed links, routes, rules or the filter. A hint that may stand for
+    /// many changes: answer it with [`Network::reconcile`].
     pub fn changes(&self) -> watch::Receiver<u64> {
-        self.inner.changed.subscribe()
+        self.state.changed.subscribe()
     }
 
-    /// The MTU that pods get now, in bytes.
+    /// Detects the MTU that pods get now, in bytes. `node` are the node's own addresses.
     pub async fn uplink_mtu(&self, node: Vec<IpAddr>) -> Result<u32, KernelError> {
-        let inner = self.inner.clone();
-        on_thread(move || inner.with_netlink(|netlink| inner.look_up_mtu(netlink, &node))).await
+        self.run(move |state, netlink| state.detect_mtu(netlink, &node)).await
     }
 
-    /// Our links with their attachments and addresses: what an agent rebuilds itself from.
-    pub async fn links(&self) -> Result<Vec<SeenLink>, KernelError> {
-        let inner = self.inner.clone();
-        on_thread(move || {
-            inner.with_netlink(|netlink| {
-                let routes = route::list(netlink, inner.settings.pod_table)?;
-                Ok(link::list(netlink)?
-                    .iter()
-                    .filter_map(|link| seen(link, &routes, inner.settings.protocol))
-                    .collect())
-            })
+    /// The host links of Bobbin's attachments with their addresses. A starting agent restores its state from them.
+    pub async fn links(&self) -> Result<Vec<ObservedLink>, KernelError> {
+        self.run(|state, netlink| {
+            let routes = route::list(netlink, state.settings.pod_table)?;
+            let links = link::list(netlink)?;
+            Ok(links.iter().filter_map(|link| observed(link, &routes, state.settings.protocol)).collect())
         })
         .await
     }
+
+    /// Wires an attachment into a container's namespace. When it returns, the first packet passes.
+    pub async fn attach(&self, wiring: &Wiring, netns: OwnedFd) -> Result<Attached, AttachError> {
+        let state = self.state.clone();
+        let wiring = wiring.clone();
+        let permit = state.attach_permits.clone().acquire_owned().await;
+        on_thread(move || {
+            let _permit = permit;
+            attach::attach(&state, &wiring, &netns)
+        })
+        .await
+    }
+
+    /// Unwires an attachment: routes and neighbours first, then the link. Success also when nothing is left of it. It
+    /// finds the link also under another name or alias, and never touches another attachment's or program's link.
+    pub async fn detach(&self, key: &AttachmentKey, pair: IpPair) -> Result<(), KernelError> {
+        detach::detach(&self.state, key, pair).await
+    }
+
+    /// What of an attachment is not as [`Network::attach`] made it, on both sides. Empty when nothing differs.
+    pub async fn check(&self, wiring: &Wiring, netns: OwnedFd) -> Result<Vec<Mismatch>, AttachError> {
+        let state = self.state.clone();
+        let wiring = wiring.clone();
+        on_thread(move || check::check(&state, &wiring, &netns)).await
+    }
+
+    /// What is left of each attachment on the node. An attachment without a [`NetnsRef`], or with one that another
+    /// network namespace observed, is at best [`NetnsPresence::Unknown`] when its link is gone.
+    ///
+    /// # Errors
+    /// The links or routes of the node can't be listed. Then nothing is known, so everything counts as in use.
+    pub async fn presence(
+        &self,
+        asked: Vec<(AttachmentKey, Option<NetnsRef>)>,
+    ) -> Result<HashMap<AttachmentKey, NetnsPresence>, KernelError> {
+        self.run(move |state, netlink| presence::presence(state, netlink, asked)).await
+    }
+
+    /// Shows a block to routing daemons. Idempotent. A route of another program with the same key is an error.
+    pub async fn export(&self, block: &BlockRange) -> Result<(), KernelError> {
+        let (state, block) = (self.state.clone(), *block);
+        on_thread(move || export::export(&state, block)).await
+    }
+
+    /// Removes a block's routes, the exported one first. Idempotent.
+    pub async fn withdraw(&self, block: &BlockRange) -> Result<(), KernelError> {
+        let (state, block) = (self.state.clone(), *block);
+        on_thread(move || export::withdraw(&state, &block)).await
+    }
+
+    /// Prepares the node for pods of the families in use, and returns what it changed. Idempotent; concurrent calls are
+    /// fine.
+    pub async fn set_up(&self, ipv4: bool, ipv6: bool) -> Result<Vec<Drift>, KernelError> {
+        self.run(move |state, netlink| setup::set_up(state, netlink, ipv4, ipv6)).await
+    }
+
+    /// Removes all of Bobbin's objects but the links, when Bobbin is uninstalled: filter, rules, and routes in all three
+    /// tables. It goes on after an error and names all errors. Returns one sentence for each object that it removed.
+    pub async fn tear_down(&self) -> Result<Vec<String>, KernelError> {
+        self.run(setup::tear_down).await
+    }
+
+    /// Makes the node match the desired state and returns what differed. It only reports attachments whose link is
+    /// missing, because an ADD must create that link. It skips links that an operation creates or removes now.
+    ///
+    /// # Errors
+    /// The node can't be read, so nothing was compared. What can't be corrected is a drift, not an error.
+    pub async fn reconcile(&self, desired: &DesiredState) -> Result<Vec<Drift>, KernelError> {
+        let desired = desired.clone();
+        self.run(move |state, netlink| reconcile::reconcile(state, netlink, &desired)).await
+    }
 }
 
-fn seen(link: &link::Link, routes: &[Route], protocol: u8) -> Option<SeenLink> {
+fn observed(link: &Link, routes: &[Route], protocol: u8) -> Option<ObservedLink> {
     let key = link.owner()?;
-    let mut pair = bobbin_ipam::IpPair::default();
+    let mut pair = IpPair::default();
     for route in routes.iter().filter(|route| route.link == Some(link.index) && route.protocol == protocol) {
         match route.to.addr() {
             IpAddr::V4(address) if route.to.prefix_len() == 32 => pair.ipv4 = Some(address),
@@ -138,58 +169,5 @@ fn seen(link: &link::Link, routes: &[Route], protocol: u8) -> Option<SeenLink> {
             _ => {}
         }
     }
-    Some(SeenLink { key, host_if: link.name.clone(), host_index: link.index, pair })
-}
-
-/// Without it every attachment counts as in use until its DEL.
-fn cookie() -> Option<u64> {
-    let cookie = Netlink::route().and_then(|netlink| netlink.netns_cookie());
-    cookie.inspect_err(|error| tracing::warn!(%error, "ended network namespaces can't be recognised on this node")).ok()
-}
-
-impl Inner {
-    /// The names of host links that are being made or removed now.
-    pub(crate) fn busy(&self) -> HashSet<String> {
-        lock(&self.under_way).keys().cloned().collect()
-    }
-
-    /// Runs with a socket of the node's namespace: one that lies idle, or a new one.
-    pub(crate) fn with_netlink<T, E: From<KernelError>>(
-        &self,
-        work: impl FnOnce(&mut Netlink) -> Result<T, E>,
-    ) -> Result<T, E> {
-        let mut netlink = self.take_netlink()?;
-        let result = work(&mut netlink);
-        self.give_back(netlink);
-        result
-    }
-
-    /// A socket of the node's namespace. To be called before a thread enters another one.
-    pub(crate) fn take_netlink(&self) -> Result<Netlink, KernelError> {
-        let idle = lock(&self.idle).pop();
-        idle.map_or_else(|| Ok(Netlink::route()?.known_to(&self.echoes)), Ok)
-    }
-
-    /// Keeps a socket for the next request, unless an answer may still be under way on it.
-    pub(crate) fn give_back(&self, netlink: Netlink) {
-        let mut idle = lock(&self.idle);
-        if !netlink.torn && idle.len() < IDLE_SOCKETS {
-            idle.push(netlink);
-        }
-    }
-
-    /// The MTU for new pods, looked up anew.
-    pub(crate) fn look_up_mtu(&self, netlink: &mut Netlink, node: &[IpAddr]) -> Result<u32, KernelError> {
-        let mtu = mtu::detect(netlink, &self.settings, node)?;
-        self.mtu.store(mtu, Ordering::Relaxed);
-        Ok(mtu)
-    }
-
-    /// The MTU for new pods as last looked up: `converge` and the monitor keep it fresh.
-    pub(crate) fn known_mtu(&self, netlink: &mut Netlink, node: &[IpAddr]) -> Result<u32, KernelError> {
-        match self.mtu.load(Ordering::Relaxed) {
-            0 => self.look_up_mtu(netlink, node),
-            mtu => Ok(mtu),
-        }
-    }
+    Some(ObservedLink { key, host_if: link.name.clone(), host_index: link.index, pair })
 }

@@ -1,48 +1,48 @@
-//! The numbers and names by which the node's network tells ours from others'. Set once, from the agent's flags.
+//! The numbers and names that mark Bobbin's objects in the node's network. Set once, from the agent's flags.
 
 use std::path::PathBuf;
 
-use crate::socket::KernelError;
+use crate::netlink::KernelError;
 
-/// Tables, priorities, protocol numbers and names (design: "The node's network"). All are settings because another
-/// program on the node may already use one of them.
+/// Tables, priorities, protocol numbers and names. All are settings, because another program on the node may already use
+/// one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Routing table of the pods' routes.
     pub pod_table: u32,
-    /// Routing table that routing daemons import: one route for each block of this node.
+    /// Routing table that routing daemons import. It has one route for each block of this node.
     pub export_table: u32,
     /// Priority of the rule that looks up [`Settings::pod_table`].
     pub rule_priority: u32,
-    /// Protocol number of our routes and rules.
+    /// Protocol number of Bobbin's routes and rules.
     pub protocol: u8,
     /// Protocol number of the routes to other nodes' blocks (`--routing=direct`).
     pub direct_protocol: u8,
-    /// Link group of the pods' host links; the spoof filter matches it.
+    /// Link group of the pods' host links; the anti-spoofing filter matches it.
     pub link_group: u32,
-    /// How names of host links begin: one to four lower-case letters.
+    /// The prefix of host links' names: one to four lower-case letters.
     pub veth_prefix: String,
     /// Name of the nftables table, in family inet.
     pub nft_table: String,
     /// MTU of the pods' links; `None`: the uplink's.
     pub mtu: Option<u32>,
-    /// Where `/proc/sys/net` can be written.
+    /// A writable `/proc/sys/net`.
     pub sysctl_root: PathBuf,
 }
 
-/// The most characters of a prefix: with the hash behind it a name stays unique on a node.
-const LONGEST_PREFIX: usize = 4;
+/// A longer prefix would leave too few characters for the hash that makes names unique on a node.
+const MAX_PREFIX_LEN: usize = 4;
 
 impl Settings {
-    /// Whether links can be named by these settings.
+    /// Checks that links can be named by these settings.
     pub(crate) fn check(&self) -> Result<(), KernelError> {
         let prefix = &self.veth_prefix;
-        let fits = (1..=LONGEST_PREFIX).contains(&prefix.len()) && prefix.bytes().all(|byte| byte.is_ascii_lowercase());
+        let fits = (1..=MAX_PREFIX_LEN).contains(&prefix.len()) && prefix.bytes().all(|byte| byte.is_ascii_lowercase());
         if fits {
             return Ok(());
         }
-        Err(KernelError::Setting(format!(
-            "names of links can't begin with {prefix:?}: set --veth-prefix to one to four lower-case letters"
+        Err(KernelError::InvalidSetting(format!(
+            "{prefix:?} can't be the prefix of link names: set --veth-prefix to one to four lower-case letters"
         )))
     }
 }

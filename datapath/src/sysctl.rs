@@ -1,10 +1,10 @@
-//! Kernel settings below `/proc/sys/net`: read first, written only when they differ.
+//! Kernel settings below `/proc/sys/net`: read first, and written only when they differ.
 //!
-//! The path shows the namespace of the calling thread, so the same root serves node and pods.
+//! `/proc/sys/net` shows the namespace of the calling thread, so the same root serves node and pods.
 
 use std::path::Path;
 
-use crate::socket::KernelError;
+use crate::netlink::KernelError;
 
 /// A setting's value, without the line end.
 pub(crate) fn get(path: &Path) -> Result<String, KernelError> {
@@ -13,7 +13,7 @@ pub(crate) fn get(path: &Path) -> Result<String, KernelError> {
         .map_err(KernelError::io(format!("read {}", path.display())))
 }
 
-/// Sets it; whether that changed anything.
+/// Sets it. `true` when that changed something.
 pub(crate) fn set(path: &Path, value: &str) -> Result<bool, KernelError> {
     if get(path)? == value {
         return Ok(false);

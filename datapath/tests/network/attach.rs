@@ -1,4 +1,4 @@
-//! How long attach and detach take, alone and a hundred at once, and what a new agent finds.
+//! Attach and detach, one after another and a hundred at once, and what a restarted agent finds.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -55,9 +55,9 @@ fn a_hundred_at_once_come_and_go_and_a_new_agent_finds_them() {
             done.await.expect("no panic").expect("attach");
         }
         println!("100 attached at once in {:?}", start.elapsed());
-        let anew = Network::open(Settings::default()).await.expect("open");
+        let restarted = Network::open(Settings::default()).await.expect("open");
         let start = Instant::now();
-        let mut seen = anew.links().await.expect("links");
+        let mut seen = restarted.links().await.expect("links");
         println!("100 links found in {:?}", start.elapsed());
         seen.sort_by_key(|link| link.pair);
         assert_eq!(seen.len(), 100);

@@ -1,4 +1,4 @@
-//! CHECK names each thing that is not as ADD made it.
+//! CHECK names each difference from what ADD made.
 
 use crate::node::{Pod, ip, network, on_a_node, run};
 
@@ -31,7 +31,7 @@ fn each_missing_thing_is_named() {
         let cases = inside.iter().map(|case| (true, case)).chain(on_node.iter().map(|case| (false, case)));
         for (is_inside, (line, expected)) in cases {
             let pod = Pod::dual(1);
-            network.prepare(true, true).await.expect("prepare");
+            network.set_up(true, true).await.expect("set_up");
             let attached = network.attach(&pod.wiring, pod.netns()).await.expect("attach");
             assert_eq!(network.check(&pod.wiring, pod.netns()).await.expect("check"), [], "before {line}");
             if is_inside {
@@ -48,6 +48,6 @@ fn each_missing_thing_is_named() {
         network.attach(&pod.wiring, pod.netns()).await.expect("attach");
         run("nft", "flush chain inet bobbin spoof");
         let misses = network.check(&pod.wiring, pod.netns()).await.expect("check");
-        assert!(misses.iter().any(|miss| miss.to_string().contains("spoof filter")), "{misses:?}");
+        assert!(misses.iter().any(|miss| miss.to_string().contains("anti-spoofing filter")), "{misses:?}");
     });
 }

@@ -1,4 +1,4 @@
-//! Detach takes out what is the attachment's, and nothing else.
+//! Detach removes only what belongs to the attachment.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use bobbin_ipam::IpPair;
 use crate::node::{Pod, ip, links, network, on_a_node};
 
 #[test]
-fn what_is_gone_is_gone_again() {
+fn detach_succeeds_again_when_nothing_is_left() {
     on_a_node(|| async {
         let (network, pod) = (network().await, Pod::dual(1));
         network.detach(&pod.wiring.key, pod.wiring.pair).await.expect("never attached");
@@ -22,13 +22,13 @@ fn what_is_gone_is_gone_again() {
 }
 
 #[test]
-fn another_programs_link_of_that_name_is_left_alone() {
+fn another_programs_link_of_the_same_name_stays() {
     on_a_node(|| async {
         let (network, pod) = (network().await, Pod::dual(1));
         let name = network.host_if(&pod.wiring.key);
         ip(&format!("link add {name} type veth peer name other"));
         ip(&format!("link set {name} alias somebody-else"));
-        network.detach(&pod.wiring.key, pod.wiring.pair).await.expect("nothing of ours is there");
+        network.detach(&pod.wiring.key, pod.wiring.pair).await.expect("success also without a link");
         assert!(links().contains(&name));
     });
 }

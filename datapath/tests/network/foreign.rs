@@ -1,10 +1,10 @@
-//! What is not ours costs nothing: foreign routes wake nobody, and only what concerns us is hinted.
+//! Foreign routes cost nothing: they wake nobody, and only changes of Bobbin's objects are hinted.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use bobbin_datapath::{Desired, FindingKind};
+use bobbin_datapath::{DesiredState, DriftKind};
 
 use crate::node::{Pod, ip, network, on_a_node};
 
@@ -31,7 +31,7 @@ fn wakes() -> u64 {
     let own = std::fs::read_link("/proc/thread-self/ns/net").expect("the node's namespace");
     let task = std::fs::read_dir("/proc/self/task").expect("threads").filter_map(Result::ok).map(|entry| entry.path());
     let hears = |path: &std::path::PathBuf| {
-        std::fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim() == "bobbin-notices")
+        std::fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim() == "bobbin-netlink")
             && std::fs::read_link(path.join("ns/net")).is_ok_and(|netns| netns == own)
     };
     let status = task.filter(hears).map(|path| std::fs::read_to_string(path.join("status")).expect("its status"));
@@ -43,7 +43,7 @@ fn wakes() -> u64 {
 }
 
 #[test]
-fn five_thousand_foreign_routes_that_come_and_go_wake_nobody() {
+fn a_storm_of_foreign_routes_wakes_nobody() {
     on_a_node(|| async {
         let network = network().await;
         let mut changes = network.changes();
@@ -61,23 +61,23 @@ fn five_thousand_foreign_routes_that_come_and_go_wake_nobody() {
 }
 
 #[test]
-fn foreign_routes_are_not_read_and_direct_routes_are_right_among_them() {
+fn direct_routes_are_correct_among_foreign_routes_which_are_not_read() {
     on_a_node(|| async {
         let network = network().await;
         change_foreign_routes("add");
         ip("route add 10.99.7.0/24 dev bob-up proto 31");
-        let quiet = Desired { ipv4: true, ipv6: true, ..Desired::default() };
-        assert_eq!(network.converge(&quiet).await.expect("converge"), []);
-        let found = network.converge(&Desired { direct: Some(Vec::new()), ..quiet }).await.expect("converge");
+        let quiet = DesiredState { ipv4: true, ipv6: true, ..DesiredState::default() };
+        assert_eq!(network.reconcile(&quiet).await.expect("reconcile"), []);
+        let found = network.reconcile(&DesiredState { direct: Some(Vec::new()), ..quiet }).await.expect("reconcile");
         let [stale] = found.as_slice() else { panic!("{found:?}") };
-        assert_eq!(stale.kind, FindingKind::Applied);
+        assert_eq!(stale.kind, DriftKind::Applied);
         assert!(stale.what.contains("removed the stale route 10.99.7.0/24"), "{stale}");
         assert_eq!(ip("route show proto bgp").lines().count(), usize::try_from(ROUTES).expect("a count"));
     });
 }
 
 #[test]
-fn pods_get_the_mtu_of_the_way_out_among_foreign_routes() {
+fn pods_get_the_uplinks_mtu_among_foreign_routes() {
     on_a_node(|| async {
         let network = network().await;
         change_foreign_routes("add");
@@ -93,7 +93,7 @@ fn pods_get_the_mtu_of_the_way_out_among_foreign_routes() {
 }
 
 #[test]
-fn a_lost_link_is_hinted_whoever_removed_it_from_wherever() {
+fn a_removed_link_is_hinted_from_whichever_namespace_it_was_removed() {
     on_a_node(|| async {
         let network = network().await;
         let mut changes = network.changes();
@@ -115,7 +115,7 @@ fn a_lost_link_is_hinted_whoever_removed_it_from_wherever() {
 }
 
 #[test]
-fn a_hundred_attachments_that_come_and_go_at_once_are_not_hinted() {
+fn a_hundred_concurrent_adds_and_dels_are_not_hinted() {
     on_a_node(|| async {
         let network = network().await;
         let mut changes = network.changes();

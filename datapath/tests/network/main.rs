@@ -1,16 +1,16 @@
-//! The crate against the real kernel: each test is a node of its own (a fresh network namespace) with pods of its own.
+//! The crate against the real kernel: each test is a node of its own (a fresh network namespace) with its own pods.
 //! Needs root, `ip` and `nft`.
 
+mod anti_spoofing;
 mod attach;
 mod check;
-mod converge;
 mod detach;
-mod finding;
+mod drift;
 mod foreign;
+mod host_link;
 mod node;
-mod own_link;
-mod prepare;
 mod presence;
+mod reconcile;
 mod refuse;
-mod spoof;
+mod setup;
 mod traffic;

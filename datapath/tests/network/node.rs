@@ -13,14 +13,14 @@ use nix::sched::{CloneFlags, setns, unshare};
 pub const NODE_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub const NODE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
-/// Runs a test on a thread in a namespace of its own: a node with an uplink that has an address of each family.
+/// Runs a test on a thread in a new namespace: a node with an uplink that has an address of each family.
 pub fn on_a_node<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     let run = move || {
         unshare(CloneFlags::CLONE_NEWNET).expect("a new network namespace: these tests need root");
         for line in [
             "link set lo up",
             "link add bob-up type veth peer name bob-fabric",
-            // No link-local addresses of its own, which would come a second later and look like a trace of a test.
+            // No link-local addresses: the kernel would add them a second later, and they would look like a trace of a test.
             "link set bob-fabric addrgenmode none",
             "link set bob-up addrgenmode none",
             "link set bob-fabric up",
@@ -39,7 +39,7 @@ pub fn on_a_node<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'stat
 /// The network with default settings, prepared for both families.
 pub async fn network() -> Network {
     let network = Network::open(Settings::default()).await.expect("open");
-    network.prepare(true, true).await.expect("prepare");
+    network.set_up(true, true).await.expect("set_up");
     network
 }
 

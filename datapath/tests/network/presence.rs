@@ -1,15 +1,15 @@
 //! What is left of an attachment: the evidence for freeing its address without a DEL.
 
-use bobbin_datapath::{Attached, NetnsRef, Network, Presence, Settings};
+use bobbin_datapath::{Attached, NetnsPresence, NetnsRef, Network, Settings};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::node::{Pod, ip, network, on_a_node, run, until};
 
-async fn presence(network: &Network, pod: &Pod, netns: Option<NetnsRef>) -> Presence {
+async fn presence(network: &Network, pod: &Pod, netns: Option<NetnsRef>) -> NetnsPresence {
     presence_of(network, &pod.wiring.key, netns).await
 }
 
-async fn presence_of(network: &Network, key: &bobbin_ipam::AttachmentKey, netns: Option<NetnsRef>) -> Presence {
+async fn presence_of(network: &Network, key: &bobbin_ipam::AttachmentKey, netns: Option<NetnsRef>) -> NetnsPresence {
     network.presence(vec![(key.clone(), netns)]).await.expect("presence")[key]
 }
 
@@ -18,35 +18,35 @@ async fn attach(network: &Network, pod: &Pod) -> Attached {
 }
 
 #[test]
-fn an_ended_namespace_is_told_from_a_lost_link() {
+fn an_ended_namespace_differs_from_a_lost_link() {
     on_a_node(|| async {
         let (network, kept, ended) = (network().await, Pod::dual(1), Pod::dual(2));
         let (in_kept, in_ended) = (attach(&network, &kept).await, attach(&network, &ended).await);
         assert!(in_kept.netns.is_some() && in_ended.netns.is_some() && in_kept.netns != in_ended.netns);
         for (pod, attached) in [(&kept, &in_kept), (&ended, &in_ended)] {
-            assert_eq!(presence(&network, pod, attached.netns).await, Presence::Linked);
-            assert_eq!(presence(&network, pod, None).await, Presence::Linked);
+            assert_eq!(presence(&network, pod, attached.netns).await, NetnsPresence::Linked);
+            assert_eq!(presence(&network, pod, None).await, NetnsPresence::Linked);
         }
         ip(&format!("link del {}", in_kept.host_if));
         let key = ended.wiring.key.clone();
         drop(ended);
         until("the namespace ends", || async {
-            presence_of(&network, &key, in_ended.netns).await == Presence::NetnsGone
+            presence_of(&network, &key, in_ended.netns).await == NetnsPresence::NetnsGone
         })
         .await;
-        assert_eq!(presence(&network, &kept, in_kept.netns).await, Presence::Broken);
+        assert_eq!(presence(&network, &kept, in_kept.netns).await, NetnsPresence::Broken);
         // Without an ID nothing is proven.
-        assert_eq!(presence_of(&network, &key, None).await, Presence::Unknown);
+        assert_eq!(presence_of(&network, &key, None).await, NetnsPresence::Unknown);
     });
 }
 
 #[test]
-fn a_link_removed_from_inside_leaves_the_namespace() {
+fn a_link_removed_from_inside_is_broken() {
     on_a_node(|| async {
         let (network, pod) = (network().await, Pod::dual(1));
         let attached = attach(&network, &pod).await;
         pod.ip("link del eth0");
-        assert_eq!(presence(&network, &pod, attached.netns).await, Presence::Broken);
+        assert_eq!(presence(&network, &pod, attached.netns).await, NetnsPresence::Broken);
     });
 }
 
@@ -63,62 +63,62 @@ fn a_namespace_that_has_an_id_keeps_it_for_further_interfaces_and_repeated_adds(
         network.detach(&pod.wiring.key, pod.wiring.pair).await.expect("detach");
         let again = attach(&network, &pod).await;
         assert_eq!(again.netns, first.netns);
-        assert_eq!(presence(&network, &pod, first.netns).await, Presence::Linked);
+        assert_eq!(presence(&network, &pod, first.netns).await, NetnsPresence::Linked);
         ip(&format!("link del {}", again.host_if));
-        assert_eq!(presence(&network, &pod, first.netns).await, Presence::Broken);
-        assert_eq!(presence(&network, &second, in_second.netns).await, Presence::Linked);
+        assert_eq!(presence(&network, &pod, first.netns).await, NetnsPresence::Broken);
+        assert_eq!(presence(&network, &second, in_second.netns).await, NetnsPresence::Linked);
     });
 }
 
 #[test]
-fn an_id_that_the_kernel_gave_to_the_next_namespace_does_not_bring_the_ended_one_back() {
+fn an_id_reused_for_another_container_still_proves_that_the_first_namespace_ended() {
     on_a_node(|| async {
         let (network, ended) = (network().await, Pod::dual(1));
         let attached = attach(&network, &ended).await;
         let key = ended.wiring.key.clone();
         drop(ended);
         until("the namespace ends", || async {
-            presence_of(&network, &key, attached.netns).await == Presence::NetnsGone
+            presence_of(&network, &key, attached.netns).await == NetnsPresence::NetnsGone
         })
         .await;
         let next = Pod::dual(2);
         let in_next = attach(&network, &next).await;
         assert_eq!(in_next.netns, attached.netns, "the kernel did not reuse the ID, so this shows nothing");
-        assert_eq!(presence_of(&network, &key, attached.netns).await, Presence::NetnsGone);
-        assert_eq!(presence(&network, &next, in_next.netns).await, Presence::Linked);
+        assert_eq!(presence_of(&network, &key, attached.netns).await, NetnsPresence::NetnsGone);
+        assert_eq!(presence(&network, &next, in_next.netns).await, NetnsPresence::Linked);
     });
 }
 
 #[test]
-fn an_id_reused_by_a_namespace_that_is_not_ours_proves_nothing() {
+fn an_id_reused_by_a_foreign_namespace_proves_nothing() {
     on_a_node(|| async {
         let (network, ended, foreign) = (network().await, Pod::dual(1), Pod::dual(2));
         let attached = attach(&network, &ended).await;
         let key = ended.wiring.key.clone();
         drop(ended);
         until("the namespace ends", || async {
-            presence_of(&network, &key, attached.netns).await == Presence::NetnsGone
+            presence_of(&network, &key, attached.netns).await == NetnsPresence::NetnsGone
         })
         .await;
         ip(&format!("link add tool type veth peer name tool-in netns {}", foreign.path()));
         assert!(ip("link show tool").contains(&format!("link-netnsid {}", attached.netns.expect("an ID").id)));
-        assert_eq!(presence_of(&network, &key, attached.netns).await, Presence::Broken);
+        assert_eq!(presence_of(&network, &key, attached.netns).await, NetnsPresence::Broken);
     });
 }
 
 #[test]
-fn an_alias_of_lo_that_another_tool_wrote_is_no_proof() {
+fn an_alias_of_lo_from_another_program_is_no_proof() {
     on_a_node(|| async {
         let (network, pod) = (network().await, Pod::dual(1));
         let attached = attach(&network, &pod).await;
         assert!(pod.ip("link show lo").contains("alias bobbin:container1"));
         ip(&format!("link del {}", attached.host_if));
         for (alias, expected) in [
-            ("EMPTY", Presence::Broken),
-            ("loopback", Presence::Broken),
-            ("bobbin:", Presence::Broken),
-            ("bobbin:container2/eth0", Presence::Broken),
-            ("bobbin:container2", Presence::NetnsGone),
+            ("EMPTY", NetnsPresence::Broken),
+            ("loopback", NetnsPresence::Broken),
+            ("bobbin:", NetnsPresence::Broken),
+            ("bobbin:container2/eth0", NetnsPresence::Broken),
+            ("bobbin:container2", NetnsPresence::NetnsGone),
         ] {
             pod.ip(&format!("link set lo alias {alias}"));
             assert_eq!(presence(&network, &pod, attached.netns).await, expected, "{alias}");
@@ -132,11 +132,13 @@ fn an_interface_that_was_moved_to_another_namespace_keeps_its_address() {
         let (network, pod, elsewhere) = (network().await, Pod::dual(1), Pod::dual(2));
         let attached = attach(&network, &pod).await;
         pod.ip(&format!("link set eth0 netns {}", elsewhere.path()));
-        assert_eq!(presence(&network, &pod, attached.netns).await, Presence::Linked);
+        assert_eq!(presence(&network, &pod, attached.netns).await, NetnsPresence::Linked);
         let key = pod.wiring.key.clone();
         drop(pod);
-        until("the namespace ends", || async { presence_of(&network, &key, attached.netns).await == Presence::Moved })
-            .await;
+        until("the namespace ends", || async {
+            presence_of(&network, &key, attached.netns).await == NetnsPresence::Moved
+        })
+        .await;
     });
 }
 
@@ -159,13 +161,17 @@ fn a_namespace_kept_by_a_mount_or_an_open_socket_is_not_gone() {
             let key = pod.wiring.key.clone();
             drop(pod);
             ip(&format!("link del {}", attached.host_if));
-            assert_eq!(presence_of(&network, &key, attached.netns).await, Presence::Broken, "by mount: {by_mount}");
+            assert_eq!(
+                presence_of(&network, &key, attached.netns).await,
+                NetnsPresence::Broken,
+                "by mount: {by_mount}"
+            );
             drop(socket);
             if by_mount {
                 run("umount", &mount.display().to_string());
             }
             until("the namespace ends", || async {
-                presence_of(&network, &key, attached.netns).await == Presence::NetnsGone
+                presence_of(&network, &key, attached.netns).await == NetnsPresence::NetnsGone
             })
             .await;
         }
@@ -173,14 +179,14 @@ fn a_namespace_kept_by_a_mount_or_an_open_socket_is_not_gone() {
 }
 
 #[test]
-fn an_agent_in_another_namespace_knows_nothing_by_the_ids_of_the_first() {
+fn an_agent_in_another_namespace_ignores_the_ids_of_the_first() {
     on_a_node(|| async {
         let (network, pod) = (network().await, Pod::dual(1));
         let attached = attach(&network, &pod).await;
         ip(&format!("link del {}", attached.host_if));
-        assert_eq!(presence(&network, &pod, attached.netns).await, Presence::Broken);
+        assert_eq!(presence(&network, &pod, attached.netns).await, NetnsPresence::Broken);
         let restarted = Network::open(Settings::default()).await.expect("open");
-        assert_eq!(presence(&restarted, &pod, attached.netns).await, Presence::Broken);
+        assert_eq!(presence(&restarted, &pod, attached.netns).await, NetnsPresence::Broken);
         let key = pod.wiring.key.clone();
         let elsewhere = move || {
             unshare(CloneFlags::CLONE_NEWNET).expect("a new network namespace");
@@ -191,7 +197,7 @@ fn an_agent_in_another_namespace_knows_nothing_by_the_ids_of_the_first() {
             })
         };
         let verdict = std::thread::spawn(elsewhere).join().expect("no panic");
-        assert_eq!(verdict, Presence::Unknown);
+        assert_eq!(verdict, NetnsPresence::Unknown);
     });
 }
 
@@ -206,6 +212,6 @@ fn a_hundred_attachments_are_looked_up_at_once() {
         }
         let found = network.presence(asked).await.expect("presence");
         assert_eq!(found.len(), 100);
-        assert!(found.values().all(|presence| *presence == Presence::Linked), "{found:?}");
+        assert!(found.values().all(|presence| *presence == NetnsPresence::Linked), "{found:?}");
     });
 }

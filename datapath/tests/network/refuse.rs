@@ -1,4 +1,4 @@
-//! A step of attach that fails leaves nothing behind, and says what to do.
+//! A step of attach that fails leaves nothing behind, and its error says what to do.
 
 use std::os::fd::OwnedFd;
 
@@ -18,7 +18,7 @@ async fn refused(network: &Network, pod: &Pod, netns: OwnedFd) -> AttachError {
 }
 
 #[test]
-fn an_interface_of_that_name_in_the_container_is_left_alone() {
+fn an_existing_interface_in_the_container_is_refused_and_stays() {
     on_a_node(|| async {
         let (network, pod) = (network().await, Pod::dual(1));
         pod.ip("link add eth0 type veth peer name other");
@@ -39,7 +39,7 @@ fn the_nodes_own_namespace_is_refused() {
 }
 
 #[test]
-fn a_file_that_is_no_namespace_is_said_to_be_gone() {
+fn a_file_that_is_no_namespace_is_refused_as_gone() {
     on_a_node(|| async {
         let (network, pod) = (network().await, Pod::dual(1));
         let file = tempfile::tempfile().expect("a file");
@@ -67,12 +67,12 @@ fn an_address_in_use_by_another_attachment_is_refused_in_either_family() {
 }
 
 #[test]
-fn a_foreign_route_where_ours_should_be_is_named_and_stays() {
+fn a_foreign_route_with_the_same_key_is_named_and_stays() {
     on_a_node(|| async {
         let (network, pod) = (network().await, Pod::dual(5));
         ip("route add 10.64.0.5/32 dev bob-up table 116 proto 99");
         let error = refused(&network, &pod, pod.netns()).await;
-        assert!(error.to_string().contains("another program's (protocol 99) over bob-up"), "{error}");
+        assert!(error.to_string().contains("another program (protocol 99) over bob-up"), "{error}");
         assert!(ip("route show table 116").contains("10.64.0.5 dev bob-up"));
     });
 }

@@ -1,8 +1,8 @@
-//! What attach is for: packets pass, the very first at once, in the families a pod has.
+//! Packets of a wired pod pass, from the first one on, in the families that the pod has.
 
 use std::time::{Duration, Instant};
 
-use bobbin_datapath::Desired;
+use bobbin_datapath::DesiredState;
 
 use crate::node::{NODE_V4, NODE_V6, Pod, ip, network, on_a_node, round_trip, socket};
 
@@ -33,7 +33,7 @@ fn the_first_packet_passes_at_once_between_pods_and_node_in_both_families() {
 }
 
 #[test]
-fn the_node_speaks_to_a_pod_from_its_own_address() {
+fn the_node_sends_to_a_pod_from_its_own_address() {
     on_a_node(|| async {
         let network = network().await;
         let pod = Pod::dual(5);
@@ -49,7 +49,7 @@ fn the_node_speaks_to_a_pod_from_its_own_address() {
 }
 
 #[test]
-fn a_pod_of_one_family_has_only_that_one() {
+fn a_pod_of_one_family_has_no_address_of_the_other() {
     on_a_node(|| async {
         let network = network().await;
         let (four, six) = (Pod::new(4, true, false), Pod::new(6, false, true));
@@ -65,13 +65,18 @@ fn a_pod_of_one_family_has_only_that_one() {
 }
 
 #[test]
-fn a_smaller_uplink_is_the_mtu_of_new_pods_and_running_ones_learn_of_it() {
+fn a_smaller_uplink_lowers_the_mtu_of_new_pods_and_running_ones_learn_it() {
     on_a_node(|| async {
         let (network, old, new) = (network().await, Pod::dual(1), Pod::dual(2));
         network.attach(&old.wiring, old.netns()).await.expect("attach");
         ip("link set bob-up mtu 1300");
-        let desired = Desired { pods: vec![old.wiring.clone()], ipv4: true, ipv6: true, ..Desired::default() };
-        assert_eq!(network.converge(&desired).await.expect("converge"), [], "a pod that runs keeps its link as it is");
+        let desired =
+            DesiredState { pods: vec![old.wiring.clone()], ipv4: true, ipv6: true, ..DesiredState::default() };
+        assert_eq!(
+            network.reconcile(&desired).await.expect("reconcile"),
+            [],
+            "a pod that runs keeps its link as it is"
+        );
         assert_eq!(network.attach(&new.wiring, new.netns()).await.expect("attach").mtu, 1300);
         // Too large for the uplink: the node's kernel says so to the pod, whose kernel remembers (path MTU discovery).
         for (own, far, route) in [

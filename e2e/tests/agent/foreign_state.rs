@@ -116,7 +116,7 @@ pub async fn failed_add_leaves_nothing(node: &mut SingleNode) -> Result<()> {
     node.namespace.ip(&routes("add"))?;
     let next = node.sandbox()?;
     let error = node.call(&next.call("ADD"))?.error()?;
-    ensure!(error.text.contains("another program's (protocol 99) over uplink"), "{error:?}");
+    ensure!(error.text.contains("another program (protocol 99) over uplink"), "{error:?}");
     node.del(&next)?;
     await_empty_node(node).await?;
     node.namespace.ip(&routes("del"))

@@ -50,7 +50,7 @@ const KILLS: [(&str, usize); 9] = [
 /// More calls of one kind than an ADD makes.
 const MAX_CALLS: usize = 48;
 /// Threads that serve no ADD.
-const LISTENERS: [&str; 2] = ["bobbin-notices", "bobbin-filter"];
+const LISTENERS: [&str; 1] = ["bobbin-netlink"];
 /// How the shim's sentence begins when the agent gave no answer: only then something may be left until the runtime's DEL.
 const UNANSWERED: &str = "the Bobbin agent of this node";
 /// What the agent logs when the stale check had to remove an attachment.

@@ -62,7 +62,7 @@ pub async fn namespace(node: &mut SingleNode) -> Result<()> {
     let file = node.path("a-file");
     std::fs::write(&file, "")?;
     let error = node.call(&Call { netns: Some(file), ..pod.call("ADD") })?.error()?;
-    sentence(&error, 3, "the runtime has to make a new sandbox")?;
+    sentence(&error, 3, "the runtime must create a new sandbox")?;
     let own = Call { netns: Some(node.namespace.path()), ..pod.call("ADD") };
     let error = node.call(&own)?.error()?;
     sentence(&error, 4, "is the node's own network namespace")?;

@@ -118,7 +118,7 @@ fn container_netns(key: &AttachmentKey, path: &str, netns: Option<OwnedFd>) -> R
             format!("the agent got no network namespace for {key} from CNI_NETNS {path:?}: the runtime must name one that exists"),
         )
     })?;
-    let is_host = bobbin_datapath::netns_is_ours(&netns).map_err(|error| {
+    let is_host = bobbin_datapath::is_own_netns(&netns).map_err(|error| {
         kernel_refused(&format!(
             "CNI_NETNS {path:?} of {key} could not be compared with the node's own network namespace: {error}"
         ))

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_datapath::{Desired, FindingKind, Presence};
+use bobbin_datapath::{DesiredState, DriftKind, NetnsPresence};
 use bobbin_ipam::AttachmentKey;
 use tokio::sync::watch;
 
@@ -40,8 +40,8 @@ pub async fn run(agent: Arc<Agent>, direct: Option<DirectRoutes>, resynced: watc
     loop {
         beat.beat();
         changes.mark_unchanged();
-        let blocks_may_lack = !resynced.borrow().blocks;
-        pass(&agent, direct.as_ref(), blocks_may_lack, &mut state).await;
+        let blocks_incomplete = !resynced.borrow().blocks;
+        pass(&agent, direct.as_ref(), blocks_incomplete, &mut state).await;
         tokio::select! {
             () = agent.stop.cancelled() => return,
             () = tokio::time::sleep(RECONCILE_INTERVAL) => {}
@@ -67,7 +67,7 @@ async fn changed(routes: Option<&mut tokio::sync::watch::Receiver<u64>>) {
 }
 
 /// One pass. Until the API server has listed the node's blocks, the checkpoint's list may be incomplete.
-async fn pass(agent: &Agent, direct: Option<&DirectRoutes>, blocks_may_lack: bool, state: &mut PassState) {
+async fn pass(agent: &Agent, direct: Option<&DirectRoutes>, blocks_incomplete: bool, state: &mut PassState) {
     let found = {
         let Some((_lock, blocks)) = agent.exported.hold().await else { return };
         let attachments = live(agent);
@@ -75,22 +75,22 @@ async fn pass(agent: &Agent, direct: Option<&DirectRoutes>, blocks_may_lack: boo
             || attachments.values().any(|each| each.pair.ipv4.is_some());
         let ipv6 = blocks.iter().any(|block| block.ipv6.is_some())
             || attachments.values().any(|each| each.pair.ipv6.is_some());
-        let desired = Desired {
+        let desired = DesiredState {
             ipv4,
             ipv6,
             blocks,
-            blocks_may_lack,
+            blocks_incomplete,
             pods: attachments.values().map(|attachment| agent.wiring(&attachment.key, attachment.pair)).collect(),
             direct: match direct {
                 Some(direct) => direct.wanted(),
                 None => (!state.without_direct_routes).then(Vec::new),
             },
         };
-        tokio::time::timeout(PASS_TIMEOUT, agent.network.converge(&desired)).await
+        tokio::time::timeout(PASS_TIMEOUT, agent.network.reconcile(&desired)).await
     };
     match found {
         Ok(Ok(findings)) => {
-            let removed = findings.iter().all(|found| found.kind != FindingKind::NotRepairable);
+            let removed = findings.iter().all(|found| found.kind != DriftKind::NotRepairable);
             state.without_direct_routes |= direct.is_none() && removed;
             let report = Report::of(findings, &mut state.reported);
             report_findings(agent, &report);
@@ -148,8 +148,8 @@ async fn broken(agent: &Agent, report: &Report) -> Vec<Attachment> {
         Err(_) => HashMap::new(),
     };
     let is_broken = |each: &Attachment| match presence.get(&each.key) {
-        Some(Presence::Broken | Presence::Unknown) | None => true,
-        Some(Presence::NetnsGone | Presence::Linked | Presence::Moved) => false,
+        Some(NetnsPresence::Broken | NetnsPresence::Unknown) | None => true,
+        Some(NetnsPresence::NetnsGone | NetnsPresence::Linked | NetnsPresence::Moved) => false,
     };
     missing.into_iter().filter(is_broken).collect()
 }

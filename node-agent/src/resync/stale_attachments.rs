@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bobbin_crds::MAX_COOLDOWN;
-use bobbin_datapath::{Presence, boot_time};
+use bobbin_datapath::{NetnsPresence, boot_time};
 use bobbin_ipam::deletion_guard::Breaker;
 use bobbin_ipam::{AttachmentKey, DeletionGuard};
 use kube::Client;
@@ -72,7 +72,7 @@ async fn check(agent: &Arc<Agent>, client: &Client, history: &mut CheckHistory) 
 
     let netns_gone: HashSet<AttachmentId> = idle
         .iter()
-        .filter(|attachment| found.get(&attachment.key) == Some(&Presence::NetnsGone))
+        .filter(|attachment| found.get(&attachment.key) == Some(&NetnsPresence::NetnsGone))
         .map(Attachment::id)
         .collect();
     let apart = agent.args.stale_check_interval.mul_f32(0.9);
@@ -119,7 +119,7 @@ async fn idle(agent: &Agent, attachments: Vec<Attachment>) -> Vec<Attachment> {
 }
 
 /// What the kernel has of each attachment; empty if the kernel can't be read.
-async fn presence_of(agent: &Agent, attachments: &[Attachment]) -> HashMap<AttachmentKey, Presence> {
+async fn presence_of(agent: &Agent, attachments: &[Attachment]) -> HashMap<AttachmentKey, NetnsPresence> {
     let netns = |attachment: &Attachment| attachment.links.as_ref().and_then(|links| links.netns);
     let asked = attachments.iter().map(|attachment| (attachment.key.clone(), netns(attachment))).collect();
     agent.network.presence(asked).await.unwrap_or_else(|error| {
@@ -145,10 +145,10 @@ fn candidates(agent: &Agent, idle: &[Attachment]) -> Vec<Candidate<AttachmentId>
 fn report_moved(
     agent: &Agent,
     idle: &[Attachment],
-    found: &HashMap<AttachmentKey, Presence>,
+    found: &HashMap<AttachmentKey, NetnsPresence>,
     reported: &mut HashMap<AttachmentKey, bool>,
 ) {
-    let moved = |attachment: &&Attachment| found.get(&attachment.key) == Some(&Presence::Moved);
+    let moved = |attachment: &&Attachment| found.get(&attachment.key) == Some(&NetnsPresence::Moved);
     let now: Vec<&Attachment> = idle.iter().filter(moved).collect();
     reported.retain(|key, _| now.iter().any(|attachment| attachment.key == *key));
     for attachment in now {
@@ -180,7 +180,7 @@ async fn end(agent: &Arc<Agent>, seen: &Attachment, reason: RemovalReason) {
     let Some(_lock) = agent.locks.lock(key, Duration::ZERO).await else { return };
     let Some(now) = agent.node_state.attachment(key).filter(|now| now.id() == seen.id()) else { return };
     if reason == RemovalReason::NetnsGone
-        && presence_of(agent, std::slice::from_ref(&now)).await.get(key) != Some(&Presence::NetnsGone)
+        && presence_of(agent, std::slice::from_ref(&now)).await.get(key) != Some(&NetnsPresence::NetnsGone)
     {
         return;
     }

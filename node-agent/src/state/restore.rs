@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use bobbin_datapath::SeenLink;
+use bobbin_datapath::ObservedLink;
 use bobbin_ipam::{AttachmentKey, IpPair, Reserved};
 use jiff::Timestamp;
 
@@ -18,7 +18,7 @@ pub fn restore(
     node_state: &NodeState,
     checkpoint: &Checkpoint,
     cluster: &ClusterCache,
-    links: Vec<SeenLink>,
+    links: Vec<ObservedLink>,
     boot_id: &str,
     trusted: bool,
 ) -> Vec<Attachment> {
@@ -85,8 +85,9 @@ enum Source {
 }
 
 /// All attachments of the checkpoint and the kernel. Where they disagree about an address, the kernel wins.
-fn union(kept: Vec<Attachment>, links: Vec<SeenLink>, boot_id: &str, now: Timestamp) -> Vec<(Attachment, Source)> {
-    let mut seen: HashMap<AttachmentKey, SeenLink> = links.into_iter().map(|link| (link.key.clone(), link)).collect();
+fn union(kept: Vec<Attachment>, links: Vec<ObservedLink>, boot_id: &str, now: Timestamp) -> Vec<(Attachment, Source)> {
+    let mut seen: HashMap<AttachmentKey, ObservedLink> =
+        links.into_iter().map(|link| (link.key.clone(), link)).collect();
     let mut all: BTreeMap<AttachmentKey, (Attachment, Source)> = BTreeMap::new();
     for mut attachment in kept {
         let routed = seen.remove(&attachment.key).map(|link| link.pair).unwrap_or_default();

@@ -3,13 +3,10 @@
 use std::net::IpAddr;
 
 use bobbin_cni_wire::{AddResult, Interface, Ip, NetConf, Route};
+use bobbin_datapath::{GATEWAY_IPV4, GATEWAY_IPV6};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::state::{Attachment, Links};
-
-// The gateways that the datapath configures in every pod.
-const GATEWAY_IPV4: std::net::Ipv4Addr = std::net::Ipv4Addr::new(169, 254, 1, 1);
-const GATEWAY_IPV6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
 /// The result for an attachment. Interface 0 is the host's end, interface 1 the container's.
 pub(super) fn of(attachment: &Attachment, links: &Links, conf: &NetConf, netns: &str) -> AddResult {

@@ -23,7 +23,7 @@ impl PreparedFamilies {
         if (!need4 || self.ipv4.load(Ordering::Acquire)) && (!need6 || self.ipv6.load(Ordering::Acquire)) {
             return Ok(());
         }
-        agent.network.prepare(need4, need6).await?;
+        agent.network.set_up(need4, need6).await?;
         self.ipv4.fetch_or(need4, Ordering::Release);
         self.ipv6.fetch_or(need6, Ordering::Release);
         Ok(())

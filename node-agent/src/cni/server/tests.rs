@@ -42,7 +42,7 @@ async fn a_large_call_arrives_with_its_namespace() {
     .await
     .unwrap();
     assert_eq!(request, call());
-    assert!(bobbin_datapath::netns_is_ours(netns.unwrap()).unwrap());
+    assert!(bobbin_datapath::is_own_netns(netns.unwrap()).unwrap());
 }
 
 #[tokio::test]

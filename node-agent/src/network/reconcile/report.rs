@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use bobbin_datapath::{Finding, FindingKind};
+use bobbin_datapath::{Drift, DriftKind};
 use bobbin_ipam::AttachmentKey;
 
 use crate::state::Attachment;
@@ -39,21 +39,21 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn of(findings: Vec<Finding>, reported: &mut Reported) -> Self {
+    pub(super) fn of(findings: Vec<Drift>, reported: &mut Reported) -> Self {
         let mut report = Self::default();
         let mut open = HashSet::new();
-        for Finding { kind, attachment, what } in findings {
+        for Drift { kind, attachment, what } in findings {
             match kind {
-                FindingKind::Applied => report.applied.push(what),
-                FindingKind::Repaired => report.repaired.push(what),
-                FindingKind::NotRepairable => {
+                DriftKind::Applied => report.applied.push(what),
+                DriftKind::Repaired => report.repaired.push(what),
+                DriftKind::NotRepairable => {
                     if !reported.not_repairable.contains(&what) && open.insert(what.clone()) {
                         report.not_repairable.push(what);
                     } else {
                         open.insert(what);
                     }
                 }
-                FindingKind::LinkMissing => report.link_missing.extend(attachment),
+                DriftKind::LinkMissing => report.link_missing.extend(attachment),
             }
         }
         reported.not_repairable = open;

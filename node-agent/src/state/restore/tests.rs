@@ -24,11 +24,11 @@ fn kept(id: &str, last: u8) -> Attachment {
     }
 }
 
-fn link(id: &str, pair: IpPair) -> SeenLink {
-    SeenLink { key: AttachmentKey::new(id, "eth0"), host_if: "bob1".to_owned(), host_index: 7, pair }
+fn link(id: &str, pair: IpPair) -> ObservedLink {
+    ObservedLink { key: AttachmentKey::new(id, "eth0"), host_if: "bob1".to_owned(), host_index: 7, pair }
 }
 
-fn of(kept: Vec<Attachment>, links: Vec<SeenLink>) -> Vec<(Attachment, Source)> {
+fn of(kept: Vec<Attachment>, links: Vec<ObservedLink>) -> Vec<(Attachment, Source)> {
     union(kept, links, "boot", Timestamp::UNIX_EPOCH)
 }
 

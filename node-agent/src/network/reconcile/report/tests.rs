@@ -3,8 +3,8 @@ use bobbin_ipam::IpPair;
 use super::*;
 use crate::state::{AttachmentPhase, PodRef};
 
-fn finding(kind: FindingKind, what: &str) -> Finding {
-    Finding { kind, attachment: None, what: what.to_owned() }
+fn finding(kind: DriftKind, what: &str) -> Drift {
+    Drift { kind, attachment: None, what: what.to_owned() }
 }
 
 fn attachment(id: &str) -> Attachment {
@@ -28,8 +28,8 @@ fn attachment(id: &str) -> Attachment {
 #[test]
 fn only_what_another_program_changed_is_called_a_repair() {
     let findings = vec![
-        finding(FindingKind::Applied, "added the missing route to another node's block"),
-        finding(FindingKind::Repaired, "added the rule"),
+        finding(DriftKind::Applied, "added the missing route to another node's block"),
+        finding(DriftKind::Repaired, "added the rule"),
     ];
     let report = Report::of(findings, &mut Reported::default());
     assert_eq!(report.applied.len(), 1);
@@ -42,7 +42,7 @@ fn only_what_another_program_changed_is_called_a_repair() {
 #[test]
 fn a_failed_repair_is_reported_once_until_it_changes() {
     let mut reported = Reported::default();
-    let wrong = |what: &str| vec![finding(FindingKind::NotRepairable, what), finding(FindingKind::NotRepairable, what)];
+    let wrong = |what: &str| vec![finding(DriftKind::NotRepairable, what), finding(DriftKind::NotRepairable, what)];
     assert_eq!(Report::of(wrong("a"), &mut reported).not_repairable, ["a"]);
     assert_eq!(Report::of(wrong("a"), &mut reported), Report::default());
     assert_eq!(Report::of(wrong("b"), &mut reported).not_repairable, ["b"]);
@@ -69,7 +69,7 @@ fn the_event_names_pod_address_link_and_remedy() {
 
 #[test]
 fn an_event_names_a_few_repairs_and_counts_the_rest() {
-    let repaired = (0..7).map(|n| finding(FindingKind::Repaired, &format!("r{n}"))).collect();
+    let repaired = (0..7).map(|n| finding(DriftKind::Repaired, &format!("r{n}"))).collect();
     let sentence = Report::of(repaired, &mut Reported::default()).repaired_sentence().unwrap();
     assert!(sentence.ends_with("r0; r1; r2; r3; r4; and 2 more; see the agent's log"), "{sentence}");
 }

@@ -1,0 +1,105 @@
+//! Drops notices that can't concern Bobbin in the kernel, by a classic BPF program on the monitor's socket.
+//!
+//! A node that imports a routing table by BGP gets thousands of notices; none of them wakes the agent.
+
+use std::os::fd::AsFd;
+
+use nix::libc;
+use socket2::{SockFilter, SockRef};
+
+use crate::netlink::route::MAIN;
+use crate::settings::Settings;
+
+/// The kernel shows a table above 255 as this one in the fixed part. The monitor reads the attribute that tells more.
+const LARGE_TABLE: u32 = libc::RT_TABLE_COMPAT as u32;
+const MAX_SMALL_TABLE: u32 = 255;
+
+// Where the fields are in a notice: the header has 16 bytes, the fixed part follows.
+const KIND_OFFSET: u32 = 4;
+const PORT_OFFSET: u32 = 12;
+const ROUTE_TABLE_OFFSET: u32 = 20;
+const ROUTE_PROTOCOL_OFFSET: u32 = 21;
+/// The byte of the two that holds the flag `NUD_PERMANENT`.
+const NEIGHBOUR_STATE_OFFSET: u32 = if cfg!(target_endian = "little") { 24 } else { 25 };
+
+/// One instruction. Jumps name the index of their target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    LoadByte(u32),
+    LoadHalf(u32),
+    LoadWord(u32),
+    JumpIfEqual(u32, usize, usize),
+    JumpIfSet(u32, usize, usize),
+    Return(u32),
+}
+
+/// A number of the notice as BPF loads it: in network byte order.
+fn loaded(number: u16) -> u32 {
+    u32::from(u16::from_be_bytes(number.to_ne_bytes()))
+}
+
+/// Passes what the monitor reads: links, rules and the loss of permanent neighbours. Of routes it passes those that a
+/// program changed in Bobbin's tables, or in the main table under the protocol of direct routes.
+fn program(settings: &Settings) -> Vec<Step> {
+    const NEIGHBOUR: usize = 5;
+    const ROUTE: usize = 7;
+    const TABLES: usize = 10;
+    let tables: Vec<u32> = [settings.pod_table, settings.export_table]
+        .map(|table| if table > MAX_SMALL_TABLE { LARGE_TABLE } else { table })
+        .to_vec();
+    let main = TABLES + tables.len();
+    let (pass, reject) = (main + 3, main + 4);
+    let mut steps = vec![
+        Step::LoadHalf(KIND_OFFSET),
+        Step::JumpIfEqual(loaded(libc::RTM_NEWROUTE), ROUTE, 2),
+        Step::JumpIfEqual(loaded(libc::RTM_DELROUTE), ROUTE, 3),
+        Step::JumpIfEqual(loaded(libc::RTM_NEWNEIGH), reject, 4),
+        Step::JumpIfEqual(loaded(libc::RTM_DELNEIGH), NEIGHBOUR, pass),
+        Step::LoadByte(NEIGHBOUR_STATE_OFFSET),
+        Step::JumpIfSet(u32::from(libc::NUD_PERMANENT), pass, reject),
+        // Changes by the kernel itself follow from links that come and go.
+        Step::LoadWord(PORT_OFFSET),
+        Step::JumpIfEqual(0, reject, TABLES - 1),
+        Step::LoadByte(ROUTE_TABLE_OFFSET),
+    ];
+    steps.extend(tables.iter().enumerate().map(|(at, table)| Step::JumpIfEqual(*table, pass, TABLES + at + 1)));
+    steps.extend([
+        Step::JumpIfEqual(MAIN, main + 1, reject),
+        Step::LoadByte(ROUTE_PROTOCOL_OFFSET),
+        Step::JumpIfEqual(u32::from(settings.direct_protocol), pass, reject),
+        Step::Return(u32::MAX),
+        Step::Return(0),
+    ]);
+    steps
+}
+
+fn assemble(steps: &[Step]) -> Vec<SockFilter> {
+    let load = |size: u32, offset| instruction(libc::BPF_LD | libc::BPF_ABS | size, 0, 0, offset);
+    let assembled = |(at, step): (usize, &Step)| {
+        let distance = |target: usize| u8::try_from(target - at - 1).unwrap_or(u8::MAX);
+        let jump = |condition: u32, yes, no, value| {
+            instruction(libc::BPF_JMP | libc::BPF_K | condition, distance(yes), distance(no), value)
+        };
+        match *step {
+            Step::LoadByte(offset) => load(libc::BPF_B, offset),
+            Step::LoadHalf(offset) => load(libc::BPF_H, offset),
+            Step::LoadWord(offset) => load(libc::BPF_W, offset),
+            Step::JumpIfEqual(value, yes, no) => jump(libc::BPF_JEQ, yes, no, value),
+            Step::JumpIfSet(bits, yes, no) => jump(libc::BPF_JSET, yes, no, bits),
+            Step::Return(length) => instruction(libc::BPF_RET | libc::BPF_K, 0, 0, length),
+        }
+    };
+    steps.iter().enumerate().map(assembled).collect()
+}
+
+fn instruction(code: u32, yes: u8, no: u8, value: u32) -> SockFilter {
+    SockFilter::new(code as u16, yes, no, value)
+}
+
+/// Attaches the filter to a socket that receives rtnetlink's notices.
+pub(super) fn attach(socket: impl AsFd, settings: &Settings) -> std::io::Result<()> {
+    SockRef::from(&socket).attach_filter(&assemble(&program(settings)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,67 @@
+//! Names, aliases and MAC addresses of an attachment's links. They depend on the attachment only, so that an agent
+//! recognises links that an earlier one made.
+
+use bobbin_ipam::{AttachmentKey, hash};
+
+use crate::settings::Settings;
+
+/// The prefix of aliases that Bobbin sets.
+const ALIAS_PREFIX: &str = "bobbin:";
+/// The longest name of a link: `IFNAMSIZ` without the NUL.
+const MAX_NAME_LEN: usize = 15;
+
+/// The alias of the attachment's host link.
+pub(crate) fn alias(key: &AttachmentKey) -> String {
+    format!("{ALIAS_PREFIX}{key}")
+}
+
+/// The attachment that an alias names.
+pub(crate) fn key_of_alias(alias: &str) -> Option<AttachmentKey> {
+    alias.strip_prefix(ALIAS_PREFIX)?.parse().ok()
+}
+
+/// The alias of `lo` in a container's namespace.
+pub(crate) fn container_alias(container_id: &str) -> String {
+    format!("{ALIAS_PREFIX}{container_id}")
+}
+
+/// The container that the alias of a `lo` names. An alias of another form is another program's and names none.
+pub(crate) fn container_of_alias(alias: &str) -> Option<&str> {
+    let id = alias.strip_prefix(ALIAS_PREFIX)?;
+    let first_fits = id.bytes().next()?.is_ascii_alphanumeric();
+    let fits = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'));
+    (first_fits && fits).then_some(id)
+}
+
+/// The name of the attachment's host link: the prefix, and as many hexadecimal digits of a hash as fit behind it.
+pub(crate) fn host_name(settings: &Settings, key: &AttachmentKey) -> String {
+    let prefix = &settings.veth_prefix;
+    let digits = format!("{:016x}", salted_hash(&key.to_string(), 0));
+    let fitting = MAX_NAME_LEN.saturating_sub(prefix.len());
+    format!("{prefix}{}", &digits[digits.len().saturating_sub(fitting)..])
+}
+
+/// Whether a name is one that [`host_name`] makes.
+pub(crate) fn is_host_name(settings: &Settings, name: &str) -> bool {
+    let hash = name.strip_prefix(settings.veth_prefix.as_str());
+    name.len() == MAX_NAME_LEN && hash.is_some_and(|hash| hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// The locally administered MAC addresses of the host's and the container's side. A repair of the permanent neighbours
+/// needs both and can't look into the container.
+pub(crate) fn macs(key: &AttachmentKey) -> ([u8; 6], [u8; 6]) {
+    let text = key.to_string();
+    let mac = |salt| {
+        let [_, _, mut mac @ ..] = salted_hash(&text, salt).to_be_bytes();
+        mac[0] = (mac[0] & 0xfc) | 0x02;
+        mac
+    };
+    (mac(b'h'), mac(b'c'))
+}
+
+fn salted_hash(text: &str, salt: u8) -> u64 {
+    hash::fnv1a(std::iter::once(salt).chain(text.bytes()))
+}
+
+#[cfg(test)]
+mod tests;

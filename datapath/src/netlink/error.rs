@@ -1,0 +1,122 @@
+//! Why the kernel did not do what was asked.
+
+use std::time::Duration;
+
+use nix::libc;
+use rtnetlink::packet_core::{DecodeError, NLM_F_ACK_TLVS, NLM_F_CAPPED, NetlinkHeader, NlasIterator};
+
+/// How often a list that changes while it is read is read again.
+pub(super) const MAX_DUMP_ATTEMPTS: u32 = 6;
+/// The bytes of a netlink header.
+const HEADER_LEN: usize = 16;
+/// `NLMSGERR_ATTR_MSG`, which libc does not have: the kernel's explanation of an error.
+const NLMSGERR_ATTR_MSG: u16 = 1;
+
+/// Why the kernel did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The kernel refused a request.
+    #[error("the kernel refused to {what}: {}{}", std::io::Error::from_raw_os_error(*.errno), .text.as_ref().map(|text| format!(" ({text})")).unwrap_or_default())]
+    Refused {
+        /// What was asked, as a verb phrase.
+        what: String,
+        /// The error number, positive.
+        errno: i32,
+        /// The kernel's explanation, if it gave one.
+        text: Option<String>,
+    },
+    /// The kernel did not answer in time. The request may or may not have taken effect.
+    #[error(
+        "the kernel did not answer within {0:?} when asked to {1}; the request may or may not have taken effect, so read the state again"
+    )]
+    Unanswered(Duration, String),
+    /// A list changed during every attempt to read it.
+    #[error("the list of {0} changed during each of {MAX_DUMP_ATTEMPTS} attempts to read it; try again")]
+    Unstable(String),
+    /// An answer can't be decoded. A list with a missing entry would prove nothing, so all of it is refused.
+    #[error("the kernel's answer to \"{what}\" can't be decoded: {source}")]
+    Undecodable {
+        /// What was asked, as a verb phrase.
+        what: String,
+        /// What is wrong with the answer.
+        source: DecodeError,
+    },
+    /// A socket, a file or a thread failed.
+    #[error("could not {what}: {source}")]
+    Io {
+        /// What was tried, as a verb phrase.
+        what: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// A setting can't be used.
+    #[error("{0}")]
+    InvalidSetting(String),
+    /// An object of another program is in the place of one of Bobbin's.
+    #[error("{0}")]
+    Conflict(String),
+    /// Some objects could not be removed; all others were.
+    #[error("not everything was removed from the node: {0}")]
+    RemovalIncomplete(String),
+}
+
+impl KernelError {
+    /// The error number, if the kernel gave one.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Refused { errno, .. } => Some(*errno),
+            Self::Io { source, .. } => source.raw_os_error(),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+
+    pub(crate) fn undecodable(what: impl Into<String>) -> impl FnOnce(DecodeError) -> Self {
+        let what = what.into();
+        move |source| Self::Undecodable { what, source }
+    }
+}
+
+/// Whether an error says that the object to be removed does not exist.
+pub(crate) fn is_gone(error: &KernelError) -> bool {
+    use libc::{EADDRNOTAVAIL, ENODEV, ENOENT, ESRCH};
+    matches!(error.errno(), Some(ENODEV | ENOENT | ESRCH | EADDRNOTAVAIL))
+}
+
+/// Treats "the object does not exist" as success of a removal.
+pub(crate) fn gone_is_success<T>(answer: Result<T, KernelError>) -> Result<(), KernelError> {
+    match answer {
+        Err(error) if is_gone(&error) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// Whether an error says that the routing table, or the whole address family, does not exist.
+pub(super) fn is_absent(error: &KernelError) -> bool {
+    use libc::{EAFNOSUPPORT, ENOENT, EOPNOTSUPP};
+    matches!(error.errno(), Some(ENOENT | EAFNOSUPPORT | EOPNOTSUPP))
+}
+
+/// The kernel's explanation of an error: `echoed` is what follows the error number in the message.
+pub(super) fn explanation(header: NetlinkHeader, echoed: &[u8]) -> Option<String> {
+    if header.flags & NLM_F_ACK_TLVS == 0 {
+        return None;
+    }
+    // The kernel echoes the request's header, or all of the request unless it is capped.
+    let request = if header.flags & NLM_F_CAPPED == 0 {
+        usize::try_from(u32::from_ne_bytes(*echoed.first_chunk()?)).ok()?.checked_next_multiple_of(4)?
+    } else {
+        HEADER_LEN
+    };
+    let text = NlasIterator::new(echoed.get(request..)?).flatten().find(|nla| nla.kind() == NLMSGERR_ATTR_MSG)?;
+    Some(text_of(text.value()))
+}
+
+/// A text attribute without its NUL. Names in the kernel may be any bytes, so bytes that are not UTF-8 are replaced.
+pub(super) fn text_of(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes.strip_suffix(&[0]).unwrap_or(bytes)).into_owned()
+}

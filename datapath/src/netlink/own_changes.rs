@@ -1,0 +1,117 @@
+//! Which of the kernel's notices follow from requests of this program, so that they call for no reconcile pass.
+//!
+//! A closed socket and an answered removal are remembered until their last notice must have been read.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+
+/// How many finished entries are remembered at most, in case notices never pause.
+const MAX_FINISHED: usize = 4096;
+
+/// The program's own sockets, and the links that it is removing.
+#[derive(Debug, Default)]
+pub(crate) struct OwnChanges {
+    ports: Mutex<Tracked>,
+    removals: Mutex<Tracked>,
+}
+
+/// Numbers with their state: `false` while in use, `true` once finished while notices may still come.
+#[derive(Debug, Default)]
+struct Tracked(HashMap<u32, bool>);
+
+impl Tracked {
+    fn finish(&mut self, number: u32) {
+        if let Some(finished) = self.0.get_mut(&number) {
+            *finished = true;
+        }
+        if self.0.values().filter(|finished| **finished).count() > MAX_FINISHED {
+            self.forget_finished();
+        }
+    }
+
+    fn forget_finished(&mut self) {
+        self.0.retain(|_, finished| !*finished);
+    }
+}
+
+impl OwnChanges {
+    /// A socket was opened.
+    pub(crate) fn opened(&self, port: u32) {
+        self.ports.lock().0.insert(port, false);
+    }
+
+    /// A socket was closed.
+    pub(crate) fn closed(&self, port: u32) {
+        self.ports.lock().finish(port);
+    }
+
+    /// Whether a notice follows from a request on a socket of this program.
+    pub(crate) fn is_own_port(&self, port: u32) -> bool {
+        self.ports.lock().0.contains_key(&port)
+    }
+
+    /// A link is about to be removed.
+    pub(crate) fn removing(&self, link: u32) {
+        self.removals.lock().0.insert(link, false);
+    }
+
+    /// The request to remove it was answered, or failed.
+    pub(crate) fn removed(&self, link: u32) {
+        self.removals.lock().finish(link);
+    }
+
+    /// A link is gone: whether this program removed it.
+    pub(crate) fn is_own_removal(&self, link: u32) -> bool {
+        self.removals.lock().0.remove(&link).is_some()
+    }
+
+    /// All notices of links and routes so far were read.
+    pub(crate) fn all_notices_read(&self) {
+        self.ports.lock().forget_finished();
+        self.removals.lock().forget_finished();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_socket_and_a_finished_removal_are_remembered_until_all_notices_are_read() {
+        let own_changes = OwnChanges::default();
+        own_changes.opened(1);
+        own_changes.opened(2);
+        own_changes.closed(1);
+        own_changes.removing(7);
+        own_changes.removing(8);
+        own_changes.removing(9);
+        own_changes.removed(7);
+        own_changes.removed(8);
+        assert!(own_changes.is_own_port(1) && own_changes.is_own_port(2) && !own_changes.is_own_port(3));
+        assert!(own_changes.is_own_removal(7) && !own_changes.is_own_removal(7));
+        own_changes.all_notices_read();
+        assert!(!own_changes.is_own_port(1) && own_changes.is_own_port(2));
+        assert!(!own_changes.is_own_removal(8) && own_changes.is_own_removal(9));
+    }
+
+    #[test]
+    fn a_port_that_the_kernel_reuses_is_in_use() {
+        let own_changes = OwnChanges::default();
+        own_changes.opened(1);
+        own_changes.closed(1);
+        own_changes.opened(1);
+        own_changes.all_notices_read();
+        assert!(own_changes.is_own_port(1));
+    }
+
+    #[test]
+    fn memory_stays_bounded_when_notices_never_pause() {
+        let own_changes = OwnChanges::default();
+        for port in 0..3 * u32::try_from(MAX_FINISHED).unwrap() {
+            own_changes.opened(port);
+            own_changes.closed(port);
+        }
+        assert!(own_changes.ports.lock().0.len() <= MAX_FINISHED);
+    }
+}

@@ -1,0 +1,62 @@
+//! Blocks as routes: in the export table for routing daemons, and as a blackhole behind the pods' routes.
+//!
+//! A block is exported before its first address is assigned, and withdrawn before the block is released.
+
+use bobbin_ipam::BlockRange;
+use ipnet::IpNet;
+use nix::libc;
+
+use crate::netlink::link::LOOPBACK;
+use crate::netlink::route::{self, Route};
+use crate::netlink::{KernelError, gone_is_success};
+use crate::settings::Settings;
+use crate::state::State;
+
+/// The networks of a block.
+fn networks(block: &BlockRange) -> impl Iterator<Item = IpNet> + use<> {
+    block.ipv4.map(IpNet::V4).into_iter().chain(block.ipv6.map(IpNet::V6))
+}
+
+/// The routes of a block. The blackhole comes first, so that packets to an exported block never loop.
+pub(crate) fn routes(settings: &Settings, block: &BlockRange) -> Vec<Route> {
+    let blackholes = networks(block).map(|net| Route::blackhole(settings.pod_table, settings.protocol, net));
+    let exports =
+        networks(block).map(|net| Route::over(settings.export_table, settings.protocol, net, Some(LOOPBACK), None));
+    blackholes.chain(exports).collect()
+}
+
+/// Adds a block's routes. Idempotent. A route of another program with the same key is an error.
+pub(crate) fn export(state: &State, block: BlockRange) -> Result<(), KernelError> {
+    let routes = routes(&state.settings, &block);
+    let answers = state.handle.send(routes.iter().map(Route::add).collect())?;
+    for (answer, wanted) in answers.into_iter().zip(&routes) {
+        match answer {
+            Err(error) if error.errno() == Some(libc::EEXIST) => {
+                let found = state.with_netlink(|netlink| route::list(netlink, wanted.table))?;
+                let found = found.iter().find(|seen| seen.has_same_key(wanted));
+                let is_own = |seen: &Route| seen.protocol == wanted.protocol && seen.blackhole == wanted.blackhole;
+                if !found.is_some_and(is_own) {
+                    return Err(KernelError::Conflict(format!(
+                        "block {} is not exported: table {} has a route to it of another program (protocol {}); \
+                         remove that route, or give Bobbin another table",
+                        wanted.to,
+                        wanted.table,
+                        found.map_or(0, |seen| seen.protocol)
+                    )));
+                }
+            }
+            answer => answer?,
+        }
+    }
+    // The next reconcile pass removes what a failed export left, unless the caller lists the block.
+    state.programmed.lock().put_block(block);
+    Ok(())
+}
+
+/// Removes a block's routes, the exported one first. Idempotent.
+pub(crate) fn withdraw(state: &State, block: &BlockRange) -> Result<(), KernelError> {
+    state.programmed.lock().remove_block(block);
+    let routes = routes(&state.settings, block);
+    let answers = state.handle.send(routes.iter().rev().map(Route::delete).collect())?;
+    answers.into_iter().try_for_each(gone_is_success)
+}

@@ -1,0 +1,103 @@
+//! One reconcile pass: the drifts so far, and the sockets to correct them with.
+
+use std::collections::HashSet;
+
+use bobbin_ipam::{AttachmentKey, BlockRange};
+
+use crate::netlink::{KernelError, Netlink, Request, is_gone};
+use crate::node::desired::DirectRoute;
+use crate::node::drift::{Drift, DriftKind};
+use crate::pod::attachment::Wiring;
+use crate::state::State;
+
+/// What an object on the node belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Subject {
+    Node,
+    Pod(AttachmentKey),
+    Block(BlockRange),
+    DirectRoute(DirectRoute),
+}
+
+/// The same, with the kind that a change of it has.
+#[derive(Clone, Debug)]
+pub(super) struct Owner {
+    subject: Subject,
+    kind: DriftKind,
+}
+
+impl Owner {
+    pub(super) fn new(subject: Subject, was_programmed: bool) -> Self {
+        Self { subject, kind: DriftKind::of_change(was_programmed) }
+    }
+
+    pub(super) fn pod(pod: &Wiring, was_programmed: bool) -> Self {
+        Self::new(Subject::Pod(pod.key.clone()), was_programmed)
+    }
+
+    /// For objects that are not wanted: their removal is no repair.
+    pub(super) fn node() -> Self {
+        Self::new(Subject::Node, false)
+    }
+}
+
+pub(super) struct Pass<'a> {
+    pub(super) state: &'a State,
+    /// For lists and look-ups.
+    pub(super) netlink: &'a mut Netlink,
+    pub(super) drifts: Vec<Drift>,
+    wrong: HashSet<Subject>,
+}
+
+impl<'a> Pass<'a> {
+    pub(super) fn new(state: &'a State, netlink: &'a mut Netlink) -> Self {
+        Self { state, netlink, drifts: Vec::new(), wrong: HashSet::new() }
+    }
+
+    /// Whether all objects of the subject are correct now.
+    pub(super) fn is_correct(&self, subject: &Subject) -> bool {
+        !self.wrong.contains(subject)
+    }
+
+    pub(super) fn report(&mut self, owner: &Owner, kind: DriftKind, what: String) {
+        if matches!(kind, DriftKind::NotRepairable | DriftKind::LinkMissing) {
+            self.wrong.insert(owner.subject.clone());
+        }
+        let attachment = match &owner.subject {
+            Subject::Pod(key) => Some(key.clone()),
+            _ => None,
+        };
+        self.drifts.push(Drift { kind, attachment, what });
+    }
+
+    /// Reports an object that stays wrong.
+    pub(super) fn not_repairable(&mut self, owner: &Owner, why: String) {
+        self.report(owner, DriftKind::NotRepairable, why);
+    }
+
+    /// Reports an attempt to correct an object.
+    pub(super) fn note(&mut self, owner: &Owner, what: String, result: Result<(), KernelError>) {
+        match result {
+            Ok(()) => self.report(owner, owner.kind, what),
+            Err(error) => self.not_repairable(owner, format!("this repair failed: {what}: {error}")),
+        }
+    }
+
+    /// Sends a request that corrects an object, and reports it.
+    pub(super) fn correct(&mut self, owner: &Owner, what: String, request: Request) {
+        let result = self.send(request);
+        self.note(owner, what, result);
+    }
+
+    /// Removes an object, and reports it unless it was gone already.
+    pub(super) fn remove(&mut self, owner: &Owner, what: String, request: Request) {
+        match self.send(request) {
+            Err(error) if is_gone(&error) => {}
+            result => self.note(owner, what, result),
+        }
+    }
+
+    pub(super) fn send(&mut self, request: Request) -> Result<(), KernelError> {
+        self.state.handle.send_one(request)
+    }
+}

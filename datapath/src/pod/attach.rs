@@ -1,0 +1,265 @@
+//! Wires one attachment: a veth pair, both its sides, routes and neighbours. It does all of it or nothing.
+//!
+//! One request creates the pair, one datagram wires the container's side and one the node's. All of it runs on one
+//! thread, which enters the container's namespace and then ends. The kernel's share is about half a millisecond.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::libc;
+
+use crate::names::{alias, host_name, macs};
+use crate::netlink::link::{self, VethSpec};
+use crate::netlink::neighbour::Neighbour;
+use crate::netlink::route::{self, Route};
+use crate::netlink::{KernelError, Netlink, Request, netns_id};
+use crate::netns::{self, NetnsRef};
+use crate::pod::attachment::{Attached, Wiring};
+use crate::pod::container::{self, ContainerSide};
+use crate::pod::host_link::{routes, sysctls};
+use crate::state::State;
+use crate::sysctl;
+
+/// How long the node's side may take until it can send, once the container's side is up.
+const CARRIER_TIMEOUT: Duration = Duration::from_secs(1);
+const CARRIER_POLL_INTERVAL: Duration = Duration::from_micros(50);
+
+/// Why an attachment was not wired. Everything that was done is undone.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The container has an interface of that name.
+    #[error(
+        "the container of {attachment} already has an interface {name}; delete that interface, or configure another interface name"
+    )]
+    InterfaceExists {
+        /// The interface's name.
+        name: String,
+        /// Container ID and interface.
+        attachment: String,
+    },
+    /// The node has a link of the name that this attachment's link would get.
+    #[error("link {host_if} of {attachment} already exists on the node; delete the attachment first")]
+    LinkExists {
+        /// The link's name.
+        host_if: String,
+        /// Container ID and interface.
+        attachment: String,
+    },
+    /// The namespace is the node's own.
+    #[error(
+        "the network namespace given for {0} is the node's own, and Bobbin does not change it; a pod on the host network needs no CNI call"
+    )]
+    HostNetns(String),
+    /// The descriptor does not, or no longer, refer to a network namespace.
+    #[error("the network namespace of {attachment} is gone: {source}; the runtime must create a new sandbox")]
+    NetnsGone {
+        /// Container ID and interface.
+        attachment: String,
+        /// What the kernel answered.
+        source: KernelError,
+    },
+    /// The node already has a route to that address.
+    #[error(
+        "address {address} is in use on this node: table {table} has a route to it, {by}; Bobbin does not overwrite that route"
+    )]
+    AddressInUse {
+        /// The address.
+        address: IpAddr,
+        /// The pods' table.
+        table: u32,
+        /// The route that is there, and the program that added it.
+        by: String,
+    },
+    /// The kernel refused a request, or a file below `/proc/sys` could not be written.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+}
+
+/// Wires an attachment. When it returns, the first packet passes.
+pub(crate) fn attach(state: &State, wiring: &Wiring, netns: &OwnedFd) -> Result<Attached, AttachError> {
+    let gone = |source| AttachError::NetnsGone { attachment: wiring.key.to_string(), source };
+    if netns::identity(netns).map_err(gone)? == state.node_netns {
+        return Err(AttachError::HostNetns(wiring.key.to_string()));
+    }
+    let mut netlink = state.take_netlink()?;
+    let host_if = host_name(&state.settings, &wiring.key);
+    let _in_flight = state.in_flight.begin(&host_if);
+    let result = create(state, &mut netlink, wiring, netns, &host_if).and_then(|pair| {
+        let finished = finish(state, &mut netlink, wiring, netns, &pair);
+        if finished.is_err()
+            && let Err(error) = link::remove(&mut netlink, &state.own_changes, pair.attached.host_index)
+        {
+            tracing::warn!(%error, link = host_if, "the link of a failed attachment stays until the next reconcile pass removes it");
+        }
+        if finished.is_ok() {
+            state.programmed.lock().put_pod(wiring);
+        }
+        finished.map(|()| pair.attached)
+    });
+    state.return_netlink(netlink);
+    result
+}
+
+/// A pair that was created.
+struct VethPair {
+    attached: Attached,
+    container_index: u32,
+}
+
+fn create(
+    state: &State,
+    netlink: &mut Netlink,
+    wiring: &Wiring,
+    netns: &OwnedFd,
+    host_if: &str,
+) -> Result<VethPair, AttachError> {
+    let attachment = || wiring.key.to_string();
+    let (host_mac, container_mac) = macs(&wiring.key);
+    let mtu = state.known_mtu(netlink, &wiring.node_addresses())?;
+    let spec = VethSpec {
+        host_if,
+        host_mac,
+        container_if: &wiring.key.if_name,
+        container_mac,
+        mtu,
+        group: state.settings.link_group,
+        netns: netns.as_fd(),
+    };
+    let (created, id) = match create_pair(netlink, &spec) {
+        Ok(created) => created,
+        Err(error) => {
+            return Err(match error.errno() {
+                Some(libc::EEXIST) if link::by_name(netlink, host_if)?.is_some() => {
+                    AttachError::LinkExists { host_if: host_if.to_owned(), attachment: attachment() }
+                }
+                Some(libc::EEXIST) => {
+                    AttachError::InterfaceExists { name: wiring.key.if_name.clone(), attachment: attachment() }
+                }
+                Some(libc::EINVAL | libc::EBADF) if !is_netns(netns) => {
+                    AttachError::NetnsGone { attachment: attachment(), source: error }
+                }
+                _ => {
+                    // Without an answer the pair may exist: if it is the one just created, remove it.
+                    let found = link::by_name(&mut Netlink::route()?, host_if)?;
+                    if let Some(pair) = found.filter(|pair| pair.mac == host_mac && pair.alias.is_empty()) {
+                        link::remove(&mut Netlink::route()?, &state.own_changes, pair.index)?;
+                    }
+                    AttachError::Kernel(error)
+                }
+            });
+        }
+    };
+    let Some(created) = created else {
+        let attachment = attachment();
+        let what = format!("find {host_if}, the link just created for {attachment}");
+        return Err(KernelError::io(what)(std::io::Error::from_raw_os_error(libc::ENODEV)).into());
+    };
+    let netns = id.zip(state.netns_cookie).map(|(id, cookie)| NetnsRef { id, cookie });
+    let attached =
+        Attached { host_if: host_if.to_owned(), host_index: created.index, host_mac, container_mac, mtu, netns };
+    Ok(VethPair { attached, container_index: created.peer })
+}
+
+/// Creates the pair, and reads the host link and the ID of the container's namespace, in one datagram.
+fn create_pair(netlink: &mut Netlink, spec: &VethSpec<'_>) -> Result<(Option<link::Link>, Option<i32>), KernelError> {
+    let requests =
+        vec![link::create_pair(spec), link::get(spec.host_if), netns_id::assign(spec.netns), netns_id::get(spec.netns)];
+    let mut answers = netlink.send(requests)?.into_iter();
+    let mut next = || answers.next().unwrap_or_else(|| Ok(Vec::new()));
+    next()?;
+    let link = link::found(next())?;
+    // Usually the kernel gave the ID when it sent the notice of the new pair. An ADD does not fail for lack of an ID.
+    drop(next());
+    Ok((link, next().ok().as_deref().and_then(netns_id::read)))
+}
+
+fn is_netns(netns: &OwnedFd) -> bool {
+    nix::sys::statfs::fstatfs(netns).is_ok_and(|stat| stat.filesystem_type() == nix::sys::statfs::NSFS_MAGIC)
+}
+
+fn finish(
+    state: &State,
+    netlink: &mut Netlink,
+    wiring: &Wiring,
+    netns: &OwnedFd,
+    pair: &VethPair,
+) -> Result<(), AttachError> {
+    let settings = &state.settings;
+    let Attached { host_if, host_index, host_mac, container_mac, .. } = &pair.attached;
+    let host_index = *host_index;
+    let ipv6_dir = settings.sysctl_root.join("ipv6");
+    let alias = alias(&wiring.key);
+    let label = if ipv6_dir.exists() { link::label } else { link::label_without_ipv6 };
+    // The node's side comes first. The side that comes up second can send at once, and that must be the container's.
+    netlink.send_all(vec![label(host_index, &alias, settings.link_group), link::up(host_index)])?;
+    for (path, value) in sysctls(wiring, host_if) {
+        sysctl::set(&settings.sysctl_root.join(path), value)?;
+    }
+    netns::enter(netns).map_err(|source| AttachError::NetnsGone { attachment: wiring.key.to_string(), source })?;
+    let side = ContainerSide {
+        container_id: &wiring.key.container_id,
+        if_name: &wiring.key.if_name,
+        index: pair.container_index,
+        pair: wiring.pair,
+        host_mac: *host_mac,
+        protocol: settings.protocol,
+    };
+    let mut inside = container::wire(&side, &settings.sysctl_root)?;
+    let (routes, requests) = host_side(state, wiring, host_index, *container_mac);
+    let answers = netlink.send(requests)?;
+    for (index, answer) in answers.into_iter().enumerate() {
+        match (answer, routes.get(index)) {
+            (Err(error), Some(route)) if error.errno() == Some(libc::EEXIST) => {
+                return Err(in_use(state, netlink, route)?);
+            }
+            (answer, _) => drop(answer?),
+        }
+    }
+    await_carrier(netlink, host_index)?;
+    container::await_addresses(&mut inside, wiring.pair)?;
+    Ok(())
+}
+
+fn host_side(state: &State, wiring: &Wiring, index: u32, container_mac: [u8; 6]) -> (Vec<Route>, Vec<Request>) {
+    let routes = routes(&state.settings, wiring, index);
+    let mut requests: Vec<Request> = routes.iter().map(Route::add).collect();
+    requests.extend(wiring.pair.addresses().map(|own| Neighbour::permanent(index, own, container_mac).set()));
+    (routes, requests)
+}
+
+/// Names the route that has the key of the wanted one.
+fn in_use(state: &State, netlink: &mut Netlink, wanted: &Route) -> Result<AttachError, KernelError> {
+    let there = route::list(netlink, wanted.table)?.into_iter().find(|seen| seen.has_same_key(wanted));
+    let by = match there {
+        None => "which is gone by now, so try again".to_owned(),
+        Some(seen) => {
+            let link = seen.link.map(|index| link::by_index(netlink, index)).transpose()?.flatten();
+            let over = link.map_or_else(
+                || "no link".to_owned(),
+                |link| {
+                    if link.alias.is_empty() { link.name } else { format!("{} ({})", link.name, link.alias) }
+                },
+            );
+            let program = if seen.protocol == state.settings.protocol { "Bobbin" } else { "another program" };
+            format!("added by {program} (protocol {}) over {over}", seen.protocol)
+        }
+    };
+    Ok(AttachError::AddressInUse { address: wanted.to.addr(), table: wanted.table, by })
+}
+
+/// The kernel activates the side that came up first from a work queue, usually before the first poll.
+fn await_carrier(netlink: &mut Netlink, index: u32) -> Result<(), KernelError> {
+    let start = Instant::now();
+    while start.elapsed() < CARRIER_TIMEOUT {
+        match link::by_index(netlink, index)? {
+            Some(link) if !link.can_send() => std::thread::sleep(CARRIER_POLL_INTERVAL),
+            Some(_) => return Ok(()),
+            None => {
+                let gone = std::io::Error::from_raw_os_error(libc::ENODEV);
+                return Err(KernelError::io("keep the link just created, because another program removed it")(gone));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! One attachment as it is wanted, as it was wired, and as the node has it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use bobbin_ipam::{AttachmentKey, IpPair};
+
+use crate::netns::NetnsRef;
+
+/// One attachment as it should be wired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wiring {
+    /// The attachment. Its interface name is the name in the container.
+    pub key: AttachmentKey,
+    /// The pod's addresses.
+    pub pair: IpPair,
+    /// The node's own IPv4 address: the source of packets from the node to the pod.
+    pub node_ipv4: Option<Ipv4Addr>,
+    /// The node's own IPv6 address, likewise.
+    pub node_ipv6: Option<Ipv6Addr>,
+}
+
+impl Wiring {
+    /// The node's own addresses.
+    pub(crate) fn node_addresses(&self) -> Vec<IpAddr> {
+        self.node_ipv4.map(IpAddr::V4).into_iter().chain(self.node_ipv6.map(IpAddr::V6)).collect()
+    }
+}
+
+/// One attachment as it was wired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Name of the link on the node.
+    pub host_if: String,
+    /// Index of the link on the node.
+    pub host_index: u32,
+    /// MAC address of the link on the node.
+    pub host_mac: [u8; 6],
+    /// MAC address of the interface in the container.
+    pub container_mac: [u8; 6],
+    /// MTU of both, in bytes.
+    pub mtu: u32,
+    /// The container's network namespace. `None` when the kernel has no ID for it; then the attachment counts as in use
+    /// until its DEL.
+    pub netns: Option<NetnsRef>,
+}
+
+/// A host link of an attachment as the node has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedLink {
+    /// The attachment that the link's alias names.
+    pub key: AttachmentKey,
+    /// Name of the link on the node.
+    pub host_if: String,
+    /// Index of the link on the node.
+    pub host_index: u32,
+    /// The addresses that the pod table routes over it.
+    pub pair: IpPair,
+}

@@ -1,0 +1,177 @@
+//! Unwires attachments: routes and neighbours at once, the link with the next batch.
+//!
+//! The removal of links costs the kernel a grace period of about 17 ms, whatever their number. So links of concurrent
+//! detaches are removed by one request: they are moved to a link group that holds nothing else.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bobbin_ipam::{AttachmentKey, IpPair};
+use tokio::sync::oneshot;
+
+use crate::names::{host_name, macs};
+use crate::netlink::link::{self, Link};
+use crate::netlink::neighbour::Neighbour;
+use crate::netlink::route::{self, Route};
+use crate::netlink::{KernelError, Netlink, OwnChanges, Request, gone_is_success};
+use crate::netns::on_thread;
+use crate::pod::host_link::{self, LinkIndex};
+use crate::state::{QueuedRemoval, State};
+
+/// The first link group of a batch: far from the small numbers that people choose.
+const FIRST_GROUP: u32 = 0x0b0b_0000;
+/// How long a batch waits for detaches that have begun. It is shorter than the grace period that they would cost alone.
+const BATCH_DEBOUNCE: Duration = Duration::from_millis(15);
+const BATCH_POLL_INTERVAL: Duration = Duration::from_micros(100);
+const STACK_BYTES: usize = 512 << 10;
+
+/// One detach that has begun and is not in the queue; it has arrived when this is dropped.
+struct Arrival(Arc<State>);
+
+impl Arrival {
+    fn begin(state: &Arc<State>) -> Self {
+        state.removal_queue.arrive();
+        Self(state.clone())
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        self.0.removal_queue.arrived();
+    }
+}
+
+/// Unwires an attachment: routes and neighbours first, then the link. Success also when nothing is left of it.
+pub(crate) async fn detach(state: &Arc<State>, key: &AttachmentKey, pair: IpPair) -> Result<(), KernelError> {
+    let name = host_name(&state.settings, key);
+    let _in_flight = state.in_flight.begin(&name);
+    let arrival = Arrival::begin(state);
+    let (shared, key) = (state.clone(), key.clone());
+    let removal = on_thread(move || {
+        let state = shared;
+        let Some(link) = state.with_netlink(|netlink| unroute(&state, netlink, &key, pair))? else { return Ok(None) };
+        let (done, removal) = oneshot::channel();
+        let must_start = state.removal_queue.push(QueuedRemoval { index: link.index, alias: link.alias, done });
+        drop(arrival);
+        if must_start {
+            start_removals(&state)?;
+        }
+        Ok::<_, KernelError>(Some(removal))
+    })
+    .await?;
+    match removal {
+        None => Ok(()),
+        Some(removal) => removal.await.unwrap_or_else(|_| {
+            let ended = std::io::Error::other("the thread that removes links ended early");
+            Err(KernelError::io("remove the link")(ended))
+        }),
+    }
+}
+
+/// The attachment's link: usually by its name, otherwise from a list of all links.
+fn find(state: &State, netlink: &mut Netlink, key: &AttachmentKey, pair: IpPair) -> Result<Option<Link>, KernelError> {
+    let settings = &state.settings;
+    let named = link::by_name(netlink, &host_name(settings, key))?;
+    if let Some(link) = named.filter(|link| link.owner().as_ref() == Some(key)) {
+        return Ok(Some(link));
+    }
+    let routes = route::list(netlink, settings.pod_table)?;
+    let is_routed = |index| host_link::is_routed(&routes, settings, pair, index);
+    Ok(LinkIndex::of(&link::list(netlink)?).find(settings, key, is_routed).cloned())
+}
+
+/// Removes the routes and neighbours of an attachment. Returns the link that is left, if there is one.
+fn unroute(
+    state: &State,
+    netlink: &mut Netlink,
+    key: &AttachmentKey,
+    pair: IpPair,
+) -> Result<Option<Link>, KernelError> {
+    state.programmed.lock().remove_pod(key);
+    let Some(link) = find(state, netlink, key, pair)? else { return Ok(None) };
+    let settings = &state.settings;
+    let mut requests: Vec<Request> = Vec::new();
+    for address in pair.addresses() {
+        requests.push(Route::to_pod(settings.pod_table, settings.protocol, address, link.index, None).delete());
+        requests.push(Neighbour::permanent(link.index, address, macs(key).1).delete());
+    }
+    if !requests.is_empty() {
+        netlink.send(requests)?.into_iter().try_for_each(gone_is_success)?;
+    }
+    Ok(Some(link))
+}
+
+/// Starts the thread that removes batches, so that no detach waits for later ones.
+fn start_removals(state: &Arc<State>) -> Result<(), KernelError> {
+    let shared = state.clone();
+    let run = move || remove_all(&shared);
+    let spawned = std::thread::Builder::new().name("bobbin-remove".to_owned()).stack_size(STACK_BYTES).spawn(run);
+    spawned.map(drop).map_err(|error| {
+        state.removal_queue.cancel();
+        KernelError::io("start a thread")(error)
+    })
+}
+
+/// Removes batch after batch until no link waits. While one batch is in its grace period, the next one collects.
+fn remove_all(state: &State) {
+    loop {
+        let start = Instant::now();
+        while state.removal_queue.is_awaiting_arrivals() && start.elapsed() < BATCH_DEBOUNCE {
+            std::thread::sleep(BATCH_POLL_INTERVAL);
+        }
+        let Some(batch) = state.removal_queue.take_batch() else { return };
+        remove(state, batch);
+    }
+}
+
+fn remove(state: &State, batch: Vec<QueuedRemoval>) {
+    let whole =
+        if batch.len() > 1 { state.with_netlink(|netlink| remove_group(state, netlink, &batch)) } else { Ok(false) };
+    let removed = match whole {
+        Ok(removed) => removed,
+        Err(error) => {
+            tracing::warn!(%error, links = batch.len(), "links could not be removed together, so each is removed alone");
+            false
+        }
+    };
+    for queued in batch {
+        let remove = |netlink: &mut Netlink| remove_one(netlink, &state.own_changes, &queued);
+        let result = if removed { Ok(()) } else { state.with_netlink(remove) };
+        // The caller may have stopped waiting.
+        drop(queued.done.send(result));
+    }
+}
+
+/// Removes a link, unless its index belongs to another link by now.
+fn remove_one(netlink: &mut Netlink, own_changes: &OwnChanges, queued: &QueuedRemoval) -> Result<(), KernelError> {
+    if link::by_index(netlink, queued.index)?.is_none_or(|link| link.alias != queued.alias) {
+        return Ok(());
+    }
+    link::remove(netlink, own_changes, queued.index)
+}
+
+/// Moves the links to a new group, checks that the group holds nothing else, and removes it.
+fn remove_group(state: &State, netlink: &mut Netlink, batch: &[QueuedRemoval]) -> Result<bool, KernelError> {
+    let number = state.removal_queue.next_batch_number();
+    let group = FIRST_GROUP | (number & 0xffff);
+    let moves = batch.iter().map(|queued| link::set_group(queued.index, group)).collect();
+    netlink.send(moves)?.into_iter().try_for_each(gone_is_success)?;
+    let members: Vec<Link> = link::list(netlink)?.into_iter().filter(|link| link.group == group).collect();
+    let all_are_queued =
+        members.iter().all(|link| batch.iter().any(|queued| queued.index == link.index && queued.alias == link.alias));
+    if members.is_empty() {
+        return Ok(true);
+    }
+    if !all_are_queued {
+        tracing::warn!(group, "the link group of a batch holds another link, so each link is removed alone");
+        return Ok(false);
+    }
+    for link in &members {
+        state.own_changes.removing(link.index);
+    }
+    let removed = gone_is_success(netlink.send_one(link::delete_group(group)));
+    for link in &members {
+        state.own_changes.removed(link.index);
+    }
+    removed.map(|()| true)
+}

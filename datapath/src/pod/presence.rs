@@ -1,0 +1,122 @@
+//! Whether an attachment's link and network namespace still exist: the evidence for freeing an address without a DEL.
+//!
+//! Missing evidence counts as "in use".
+
+use std::collections::{BTreeSet, HashMap};
+
+use bobbin_ipam::{AttachmentKey, IpPair};
+use nix::libc;
+
+use crate::names::{container_of_alias, host_name};
+use crate::netlink::link::{self, Link};
+use crate::netlink::{KernelError, Netlink, netns_id, route};
+use crate::netns::NetnsRef;
+use crate::pod::host_link::{self, LinkIndex};
+use crate::state::State;
+
+/// How many IDs are looked up in one datagram. Each takes two requests.
+const IDS_PER_DATAGRAM: usize = 64;
+
+/// What is left of an attachment on the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NetnsPresence {
+    /// The host link exists, and nothing says that the interface left its namespace.
+    Linked,
+    /// The host link and the network namespace are gone. The only proof that the address is out of use.
+    NetnsGone,
+    /// The host link is gone, but the namespace exists: the container may still run, without a network.
+    Broken,
+    /// The host link exists, but its namespace is gone: the interface was moved to another one. A namespace that is
+    /// ending looks the same for some milliseconds, so one observation is not enough for a report.
+    Moved,
+    /// The host link is gone, and it is unknown whether the namespace exists. Counts as in use.
+    Unknown,
+}
+
+/// What an ID of a network namespace refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Namespace {
+    /// The ID does not exist.
+    Gone,
+    /// The ID exists. With the container that the alias of its `lo` names, if Bobbin set that alias.
+    Exists(Option<String>),
+}
+
+/// What is left of each attachment on the node.
+pub(crate) fn presence(
+    state: &State,
+    netlink: &mut Netlink,
+    asked: Vec<(AttachmentKey, Option<NetnsRef>)>,
+) -> Result<HashMap<AttachmentKey, NetnsPresence>, KernelError> {
+    let settings = &state.settings;
+    let busy = state.busy_links();
+    let routes = route::list(netlink, settings.pod_table)?;
+    let links = link::list(netlink)?;
+    let index = LinkIndex::of(&links);
+    let usable = |netns: NetnsRef| Some(netns.cookie) == state.netns_cookie;
+    let ids: BTreeSet<i32> =
+        asked.iter().filter_map(|(_, netns)| netns.filter(|netns| usable(*netns))).map(|netns| netns.id).collect();
+    let namespaces = look_up(netlink, &ids);
+    let presence_of = |(key, netns): (AttachmentKey, Option<NetnsRef>)| {
+        let pair = state.programmed.lock().pod(&key).map_or_else(IpPair::default, |wiring| wiring.pair);
+        let is_routed = |index| host_link::is_routed(&routes, settings, pair, index);
+        let link = index.find(settings, &key, is_routed);
+        let in_flight = busy.contains(&host_name(settings, &key));
+        let known = netns.filter(|netns| usable(*netns) && !in_flight);
+        let namespace = known.and_then(|netns| Some((netns.id, namespaces.get(&netns.id)?)));
+        let presence = decide(&key, link, namespace);
+        (key, presence)
+    };
+    Ok(asked.into_iter().map(presence_of).collect())
+}
+
+/// `namespace` is the ID that ADD got from the kernel, and what it refers to now; `None` when that is unknown.
+fn decide(key: &AttachmentKey, link: Option<&Link>, namespace: Option<(i32, &Namespace)>) -> NetnsPresence {
+    let ended = namespace.map(|(_, namespace)| match namespace {
+        Namespace::Gone => true,
+        // The kernel reuses a freed ID for the next namespace at once.
+        Namespace::Exists(container) => container.as_ref().is_some_and(|container| *container != key.container_id),
+    });
+    match (link, namespace, ended) {
+        // Two containers may share a namespace. Then `lo` names the later one, but the link still leads there.
+        (Some(link), Some((id, Namespace::Exists(_))), Some(true)) if link.peer_netns == Some(id) => {
+            NetnsPresence::Linked
+        }
+        (Some(_), _, Some(true)) => NetnsPresence::Moved,
+        (Some(_), _, _) => NetnsPresence::Linked,
+        (None, _, Some(true)) => NetnsPresence::NetnsGone,
+        (None, _, Some(false)) => NetnsPresence::Broken,
+        (None, _, None) => NetnsPresence::Unknown,
+    }
+}
+
+/// What the IDs refer to. An ID with an unclear answer is left out.
+fn look_up(netlink: &mut Netlink, ids: &BTreeSet<i32>) -> HashMap<i32, Namespace> {
+    let ids: Vec<i32> = ids.iter().copied().collect();
+    let mut found = HashMap::new();
+    for batch in ids.chunks(IDS_PER_DATAGRAM) {
+        let requests = batch.iter().flat_map(|id| [netns_id::exists(*id), link::loopback_of(*id)]).collect();
+        let answers = match netlink.send(requests) {
+            Ok(answers) => answers,
+            Err(error) => {
+                tracing::warn!(%error, "network namespaces could not be looked up, so their attachments count as in use");
+                return found;
+            }
+        };
+        for (id, answers) in batch.iter().zip(answers.chunks(2)) {
+            let namespace = match answers {
+                [Err(error), _] if error.errno() == Some(libc::ENOENT) => Namespace::Gone,
+                [Ok(_), Ok(loopback)] => match loopback.first().map(|reply| Link::decode(&reply.payload)) {
+                    Some(Ok(link)) => Namespace::Exists(container_of_alias(&link.alias).map(ToOwned::to_owned)),
+                    Some(Err(_)) | None => continue,
+                },
+                _ => continue,
+            };
+            found.insert(*id, namespace);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests;

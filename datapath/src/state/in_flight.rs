@@ -1,0 +1,43 @@
+//! The host links that an operation creates or removes now.
+
+use std::collections::{HashMap, HashSet};
+
+use parking_lot::Mutex;
+
+/// How many operations work on each link, by the link's name.
+#[derive(Default)]
+pub(crate) struct InFlight(Mutex<HashMap<String, usize>>);
+
+/// Marks a link as being worked on for as long as it lives.
+pub(crate) struct InFlightGuard<'a> {
+    links: &'a InFlight,
+    name: String,
+}
+
+impl InFlight {
+    /// Marks a link.
+    pub(crate) fn begin(&self, name: &str) -> InFlightGuard<'_> {
+        *self.0.lock().entry(name.to_owned()).or_default() += 1;
+        InFlightGuard { links: self, name: name.to_owned() }
+    }
+
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.0.lock().contains_key(name)
+    }
+
+    pub(crate) fn names(&self) -> HashSet<String> {
+        self.0.lock().keys().cloned().collect()
+    }
+}
+
+impl Drop for InFlightGuard<'_> {
+    fn drop(&mut self) {
+        let mut links = self.links.0.lock();
+        if let Some(count) = links.get_mut(&self.name) {
+            *count -= 1;
+            if *count == 0 {
+                links.remove(&self.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The objects on the node that this program last found or made correct.
+//!
+//! They tell a repair (another program interfered) from a change of the desired state. Empty at start: what an earlier
+//! agent left behind is not reported as repaired.
+
+use std::collections::{HashMap, HashSet};
+
+use bobbin_ipam::{AttachmentKey, BlockRange};
+
+use crate::node::desired::DirectRoute;
+use crate::pod::attachment::Wiring;
+
+/// What was correct when it was last read or made, by the values that were wanted then.
+#[derive(Debug, Default)]
+pub(crate) struct ProgrammedState {
+    pods: HashMap<AttachmentKey, Wiring>,
+    blocks: HashSet<BlockRange>,
+    direct_routes: HashSet<DirectRoute>,
+    /// Whether the node is set up, for IPv4 and for IPv6.
+    set_up: [bool; 2],
+}
+
+impl ProgrammedState {
+    /// How the attachment was wired when all of it was last correct.
+    pub(crate) fn pod(&self, key: &AttachmentKey) -> Option<&Wiring> {
+        self.pods.get(key)
+    }
+
+    pub(crate) fn has_pod(&self, wiring: &Wiring) -> bool {
+        self.pods.get(&wiring.key) == Some(wiring)
+    }
+
+    pub(crate) fn put_pod(&mut self, wiring: &Wiring) {
+        self.pods.insert(wiring.key.clone(), wiring.clone());
+    }
+
+    /// Forgets all other pods.
+    pub(crate) fn keep_pods(&mut self, keep: impl Fn(&Wiring) -> bool) {
+        self.pods.retain(|_, pod| keep(pod));
+    }
+
+    pub(crate) fn remove_pod(&mut self, key: &AttachmentKey) {
+        self.pods.remove(key);
+    }
+
+    pub(crate) fn has_block(&self, block: &BlockRange) -> bool {
+        self.blocks.contains(block)
+    }
+
+    pub(crate) fn put_block(&mut self, block: BlockRange) {
+        self.blocks.insert(block);
+    }
+
+    pub(crate) fn remove_block(&mut self, block: &BlockRange) {
+        self.blocks.remove(block);
+    }
+
+    /// Forgets all other blocks.
+    pub(crate) fn keep_blocks(&mut self, blocks: &HashSet<BlockRange>) {
+        self.blocks.retain(|block| blocks.contains(block));
+    }
+
+    pub(crate) fn has_direct_route(&self, route: &DirectRoute) -> bool {
+        self.direct_routes.contains(route)
+    }
+
+    pub(crate) fn set_direct_routes(&mut self, routes: HashSet<DirectRoute>) {
+        self.direct_routes = routes;
+    }
+
+    pub(crate) fn is_set_up(&self, ipv6: bool) -> bool {
+        self.set_up[usize::from(ipv6)]
+    }
+
+    pub(crate) fn mark_set_up(&mut self, ipv6: bool) {
+        self.set_up[usize::from(ipv6)] = true;
+    }
+
+    /// Everything was removed.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
