@@ -226,7 +226,7 @@ impl AssignmentWriter {
         let deletion = PendingDeletion { name: name.to_owned(), key: key.clone(), uid: uid.clone() };
         if let Err(error) = self.0.deletions.save(&deletion) {
             tracing::warn!(
-                "the deletion of IPAssignment {name} could not be saved: {error}; if the agent restarts now, the resync deletes the assignment once its pod is gone; check that the run directory is writable"
+                "the deletion of IPAssignment {name} could not be saved: {error}. Check that the run directory is writable. If the agent restarts now, the resync deletes the assignment once its pod is gone"
             );
         }
         self.push(name, Operation::delete(key.clone(), uid, Some(reply)), false);

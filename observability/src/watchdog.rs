@@ -25,7 +25,7 @@ struct Loop {
     last_beat: AtomicU64,
 }
 
-/// The handle with which a loop reports progress. Dropping it removes the loop: whoever started the loop decides whether it may end.
+/// The handle with which a loop reports progress. Dropping it removes the loop: the code that started the loop decides whether it may end.
 #[derive(Debug)]
 pub struct Heartbeat {
     registry: Arc<Registry>,

@@ -48,7 +48,7 @@ pub enum AttachError {
     },
     /// The namespace is the node's own.
     #[error(
-        "the network namespace given for {0} is the node's own, and Bobbin does not change it; a pod on the host network needs no CNI call"
+        "the network namespace given for {0} is the node's own, which Bobbin never changes; a pod on the host network needs no CNI call"
     )]
     HostNetns(String),
     /// The descriptor does not, or no longer, refer to a network namespace.
@@ -169,7 +169,7 @@ fn create_pair(netlink: &mut Netlink, spec: &VethSpec<'_>) -> Result<(Option<lin
     let mut next = || answers.next().unwrap_or_else(|| Ok(Vec::new()));
     next()?;
     let link = link::found(next())?;
-    // Usually the kernel gave the ID when it sent the notice of the new pair. An ADD does not fail for lack of an ID.
+    // Usually the kernel gave the ID when it sent the notice of the new pair. An ADD does not fail without an ID.
     drop(next());
     Ok((link, next().ok().as_deref().and_then(netns_id::read)))
 }

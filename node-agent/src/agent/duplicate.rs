@@ -55,10 +55,10 @@ fn sentence(attachment: &Attachment, by: &str, outcome: DuplicateOutcome) -> Str
             "IPAssignment {name} gives address {pair} to {by}, so {who} gets another address; this node does not allocate {pair} while the IPAssignment exists; {check}"
         ),
         DuplicateOutcome::Ended => format!(
-            "IPAssignment {name} gives address {pair} of {who} to {by}, whose node owns block {block}: the pod has lost its network; delete the pod, so that it gets another address"
+            "IPAssignment {name} gives address {pair} of {who} to {by}, whose node owns block {block}. The pod has lost its network: delete the pod, so that it gets another address"
         ),
         DuplicateOutcome::Void => format!(
-            "IPAssignment {name} gives address {pair} of {who} to {by}, whose node does not own block {block}: the pod keeps the address; the operator deletes the void IPAssignment once its pod is gone; {check}"
+            "IPAssignment {name} gives address {pair} of {who} to {by}, whose node does not own block {block}. The pod keeps the address; the operator deletes the void IPAssignment once its pod is gone; {check}"
         ),
         DuplicateOutcome::SameNode => format!(
             "{who} and {by} run on this node with the same address {pair}: delete one of them, so that it gets another address"

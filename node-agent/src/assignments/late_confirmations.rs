@@ -93,7 +93,7 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                 return;
             }
             let sentence = format!(
-                "the API server refuses the IPAssignment of address {pair} for attachment {key} on node {}: {why}; the pod keeps the address; check ClusterRole bobbin-agent and the admission policies",
+                "the API server refuses the IPAssignment of address {pair} for attachment {key} on node {}: {why}. The pod keeps the address; check ClusterRole bobbin-agent and the admission policies",
                 agent.args.node_name
             );
             tracing::error!("{sentence}");

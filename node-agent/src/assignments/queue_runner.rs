@@ -59,7 +59,7 @@ impl AssignmentWriter {
             if let Completion::RetryLater(why) = &completion {
                 if refusals == 0 {
                     tracing::error!(
-                        "the API server refuses a call for IPAssignment {name} ({kind:?}): {why}; the agent repeats it at least every 30 s; check ClusterRole bobbin-agent and the admission policies"
+                        "the API server refuses a call for IPAssignment {name} ({kind:?}): {why}. The agent repeats it at least every 30 s; check ClusterRole bobbin-agent and the admission policies"
                     );
                 }
                 let [first, longest] = REFUSAL_BACKOFF;

@@ -1,4 +1,4 @@
-//! Looks up pods, namespaces and pools for an ADD: in the cache, after a short wait for the watch, else by one fetch with a deadline.
+//! Looks up pods, namespaces and pools for an ADD: in the cache, after a short wait for the watch, or by one live read.
 
 use std::time::Duration;
 

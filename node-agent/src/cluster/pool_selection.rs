@@ -32,12 +32,12 @@ pub enum SelectPoolError {
     },
     /// The API server has no such pod: it was deleted, or the runtime is ahead of the API server.
     #[error(
-        "{0} gets no address: the API server has no pod of that name and UID; the pod was deleted or replaced; otherwise the runtime's next try succeeds"
+        "{0} gets no address: the API server has no pod of that name and UID. The pod was deleted or replaced, or the runtime's next try succeeds"
     )]
     PodGone(String),
     /// The pod's pool can't be determined.
     #[error(
-        "{0} gets no address: its pool is unknown while the API server is unreachable; the runtime retries (with --unknown-pod=default the agent would use the pool of its namespace, if that is known, or the pool \"default\")"
+        "{0} gets no address: its pool is unknown while the API server is unreachable; the runtime retries. With --unknown-pod=default the agent uses the pool of the namespace, if it is known, or the pool \"default\""
     )]
     Unreachable(String),
 }

@@ -53,7 +53,7 @@ pub struct FirstRead {
 }
 
 impl FirstRead {
-    /// Waits until the read is over. Returns how long it waited in vain; zero if the read is done.
+    /// Waits until the read is over. Returns how long it waited without success; zero if the read is done.
     async fn wait(&self) -> Duration {
         let begun = Instant::now();
         // An error means that the agent shuts down.
@@ -209,7 +209,7 @@ async fn add_new(
     Err(CniError::new(
         code::TRY_AGAIN_LATER,
         format!(
-            "node {1} tried {MAX_ATTEMPTS} addresses of pool {:?} for {key}: others have their IPAssignments, or their blocks became doubted; see the node's events (kubectl describe node {1}); the runtime tries again",
+            "node {1} tried {MAX_ATTEMPTS} addresses of pool {:?} for {key}. Other attachments have their IPAssignments, or their blocks are in doubt; see the node's events (kubectl describe node {1}); the runtime tries again",
             selection.pool, agent.args.node_name
         ),
     )

@@ -15,7 +15,7 @@ pub fn status(agent: &Agent) -> Result<(), CniError> {
     Err(CniError::new(
         code::NOT_AVAILABLE,
         format!(
-            "the agent of node {} has not been ready since boot: it waits for the API server to show its Node and its blocks; check: kubectl logs of the bobbin-agent pod on this node",
+            "the agent of node {} has not been ready since boot: it waits to read its Node and its blocks. Check kubectl logs of the bobbin-agent pod on this node",
             agent.args.node_name
         ),
     ))

@@ -225,7 +225,7 @@ impl RunDir {
         let moved = quarantine::quarantine(&self.path, &name);
         let quarantine = moved.map_err(|source| unusable(&self.path, &self.path, "cleared", source))?;
         tracing::warn!(
-            "the run directory {} has the checkpoint of node {name}, but this agent serves node {node_name}; the agent moved the checkpoint to {} and does not use it; remove that directory when you no longer need it",
+            "the run directory {} has the checkpoint of node {name}, but this agent serves node {node_name}. The agent moved the checkpoint to {} and does not use it; remove that directory when you no longer need it",
             self.path.display(),
             quarantine.display()
         );

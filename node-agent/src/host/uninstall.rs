@@ -144,7 +144,7 @@ impl Uninstall {
 fn cleanup_failed(args: &Args, error: &KernelError) -> String {
     let Args { node_name, rule_priority, pod_table, export_table, nft_table, protocol, direct_protocol, .. } = args;
     format!(
-        "Bobbin's routes could not be removed from node {node_name}; reboot the node, or run there, as ip -4 and as ip -6: ip rule del priority {rule_priority} protocol {protocol}; ip route flush table {pod_table} proto {protocol}; ip route flush table {export_table} proto {protocol}; ip route flush table main proto {direct_protocol}; and once: nft delete table inet {nft_table}. The error: {error}"
+        "Bobbin's routes could not be removed from node {node_name}. Reboot the node, or run these commands there, each with ip -4 and with ip -6: `ip rule del priority {rule_priority} protocol {protocol}`, `ip route flush table {pod_table} proto {protocol}`, `ip route flush table {export_table} proto {protocol}`, `ip route flush table main proto {direct_protocol}`; then `nft delete table inet {nft_table}`. The error: {error}"
     )
 }
 
@@ -156,7 +156,7 @@ fn waits_for_blocks(blocks: &[BlockView], assignments: usize, node: &str) -> Str
         .map(|block| format!("{} ({})", block.held.name, block.state.name()))
         .collect();
     format!(
-        "uninstalling from node {node} waits for {} blocks to be released and {assignments} assignments to be deleted: {}; check that the API server answers and the events of the node, or set agent.force=true to leave them to the operator",
+        "uninstalling from node {node} waits for {} blocks to be released and {assignments} assignments to be deleted: {}. Check that the API server answers, and the node's events; or set agent.force=true to leave them to the operator",
         blocks.len(),
         named.join(", ")
     )

@@ -88,7 +88,7 @@ impl Resync {
         let gone = history.orphans.check(&self.clients.requests, orphans, boot_time()).await;
         if let Some(breaker) = Breaker::of(gone.len(), population) {
             let sentence = format!(
-                "{} of {} IPAssignments of node {} have neither an attachment nor a pod, too many to delete at once: none was deleted; see whether the checkpoint in the agent's run directory was lost, and delete the orphaned ones: kubectl get ipassignments --field-selector spec.nodeName={2}",
+                "{} of {} IPAssignments of node {} have neither an attachment nor a pod, too many to delete at once: none was deleted. See whether the checkpoint in the agent's run directory was lost, and delete the orphaned ones: kubectl get ipassignments --field-selector spec.nodeName={2}",
                 breaker.would_delete,
                 breaker.population,
                 self.cluster.node_name()
@@ -107,7 +107,7 @@ impl Resync {
 
     fn report_void(&self, name: &str, block: &str) {
         let sentence = format!(
-            "IPAssignment {name} of node {0} is void, because node {0} does not own its block {block}: the operator deletes it once its pod is gone; check it: kubectl get ipassignment {name} -o yaml",
+            "IPAssignment {name} of node {0} is void, because node {0} does not own its block {block}. The operator deletes it once its pod is gone; check it: kubectl get ipassignment {name} -o yaml",
             self.cluster.node_name()
         );
         tracing::warn!(assignment = name, block, "{sentence}");

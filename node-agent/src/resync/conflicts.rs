@@ -21,7 +21,7 @@ impl Resync {
         let Some(pair) = pair_of(range, &assignment.name) else { return };
         let (name, by) = (assignment.name.clone(), assignment.by());
         let sentence = format!(
-            "IPAssignment {name} gives address {pair} of this node's block to {by}: node {} does not allocate the address while the IPAssignment exists; check it: kubectl get ipassignment {name} -o yaml",
+            "IPAssignment {name} gives address {pair} of this node's block to {by}. Node {} does not allocate the address while the IPAssignment exists; check it: kubectl get ipassignment {name} -o yaml",
             self.cluster.node_name(),
         );
         if exclusion::exclude(&self.node_state, &self.checkpoint, ConflictingAssignment { pair, name, by }) {

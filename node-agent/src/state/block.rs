@@ -61,6 +61,7 @@ pub enum SettledState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReleaseStage {
     /// This node's assignments in the block are being deleted.
+    #[serde(alias = "DeletingRecords")]
     DeletingAssignments,
     /// The assignments are deleted; the agent withdraws the route and gives the routers time to drop it.
     WithdrawingRoute,

@@ -39,7 +39,7 @@ pub struct CheckpointedBlock {
     /// Its state.
     pub state: BlockState,
     /// Its assignments were listed, so assignments of other attachments are known.
-    #[serde(default)]
+    #[serde(default, alias = "records_seen")]
     pub assignments_listed: bool,
 }
 

@@ -55,16 +55,20 @@ struct Boot {
 }
 
 impl Checkpoint {
-    /// Makes the directories.
+    /// Makes the directories, and takes over those that version 0.1.0 named differently.
     ///
     /// # Errors
-    /// A directory can't be made.
+    /// A directory can't be made, or a file of version 0.1.0 can't be moved.
     pub fn open(run_dir: &Path) -> Result<Checkpoint, CheckpointError> {
         let checkpoint = Checkpoint { root: run_dir.to_owned() };
         let directories = [layout::ATTACHMENTS, layout::COOLING, layout::CONFLICTS].map(|name| run_dir.join(name));
         for dir in std::iter::once(run_dir.to_owned()).chain(directories) {
             let made = fs::create_dir_all(&dir).and_then(|()| atomic_file::tidy(&dir));
             made.map_err(|source| CheckpointError { path: dir, what: "made", source })?;
+        }
+        for (old, new) in layout::RENAMED_DIRECTORIES {
+            let (old, new) = (run_dir.join(old), run_dir.join(new));
+            take_over(&old, &new).map_err(|source| CheckpointError { path: old, what: "renamed", source })?;
         }
         Ok(checkpoint)
     }
@@ -204,6 +208,18 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 
 fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     Ok(serde_json::from_slice(&fs::read(path)?)?)
+}
+
+/// Moves the files of a directory into another one, and removes it. A crash in between leaves the rest for the next start.
+fn take_over(old: &Path, new: &Path) -> io::Result<()> {
+    if !old.exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(old)? {
+        let entry = entry?;
+        fs::rename(entry.path(), new.join(entry.file_name()))?;
+    }
+    fs::remove_dir(old)
 }
 
 fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), CheckpointError> {

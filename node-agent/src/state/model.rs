@@ -1,5 +1,5 @@
-//! Two nodes against a small model of the API server: lost answers, watch events in any order, restarts at any point, recreated and
-//! deleted nodes, edited blocks, restored snapshots.
+//! Two nodes against a small model of the API server. Answers are lost, watch events come in any order, agents restart, Nodes are
+//! recreated, blocks are edited, and snapshots are restored.
 //!
 //! The checks know the rules and nothing of the code. Two running pods never have one address. A block with an address in use is never
 //! released. A node allocates only from a block that it owns by the API server and that is exported.

@@ -21,7 +21,7 @@ pub(super) fn wanted_routes(settings: &Settings, owner: &Owner, pod: &Wiring, in
         .collect()
 }
 
-/// The MTU stays as ADD set it: from here only the node's side can be changed, and a veth drops packets that are larger
+/// The MTU stays as ADD set it. Only the node's side can be changed from here, and a veth drops packets that are larger
 /// than the receiving side's MTU. Running pods learn of a smaller uplink by path MTU discovery (RFC 1191, RFC 8201).
 pub(super) fn repair_link(pass: &mut Pass<'_>, owner: &Owner, pod: &Wiring, link: &Link, neighbours: &[Neighbour]) {
     let settings = &pass.state.settings;

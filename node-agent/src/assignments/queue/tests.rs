@@ -171,8 +171,7 @@ fn faults() -> impl Strategy<Value = Fault> {
 }
 
 proptest! {
-    /// Attachments come and go on one address, DEL with the UID where ADD has learnt it, without where not; between the writes the
-    /// queue takes some steps.
+    /// Attachments come and go on one address. A DEL has the UID if ADD has learnt it. Between the writes the queue takes some steps.
     #[test]
     fn in_the_end_the_last_attachments_assignment_exists(
         lives in prop::collection::vec((0_usize..4, 0_usize..4), 1..6),

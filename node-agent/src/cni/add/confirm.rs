@@ -15,7 +15,7 @@ use crate::cni::attachment_lock::AttachmentLock;
 use crate::cni::interrupted_by_del;
 use crate::state::{Attachment, AttachmentPhase, FencingToken, Links};
 
-/// What came of an allocated address.
+/// The outcome of an allocation.
 pub(super) enum Confirmed {
     /// The pod is wired, and the address is its own.
     Wired(Links),

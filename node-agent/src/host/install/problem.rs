@@ -28,7 +28,7 @@ impl InstallProblem {
 
     pub(super) fn shadowed_by(file: &Path, node: &str) -> InstallProblem {
         let sentence = format!(
-            "CNI configuration {} sorts before {CONFLIST}, so the runtime of node {node} uses it instead of Bobbin; remove the file on the node if Bobbin should serve its pods",
+            "CNI configuration {} sorts before {CONFLIST}, so the runtime of node {node} uses it instead of Bobbin. Remove the file on the node if Bobbin should serve its pods",
             file.display()
         );
         InstallProblem { reason: "CNIConfigShadowed", sentence }

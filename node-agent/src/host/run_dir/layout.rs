@@ -28,6 +28,9 @@ pub const CONFLICTS: &str = "conflicts";
 /// One file per assignment that must still be deleted.
 pub const PENDING_DELETIONS: &str = "deletions";
 
+/// Directories that version 0.1.0 named differently, with their names of today.
+pub const RENAMED_DIRECTORIES: [(&str, &str); 2] = [("resting", COOLING), ("passed-over", CONFLICTS)];
+
 /// The directories of the checkpoint: an uninstall removes them.
 pub const CHECKPOINT_DIRECTORIES: [&str; 4] = [ATTACHMENTS, PENDING_DELETIONS, COOLING, CONFLICTS];
 /// The files of the checkpoint: an uninstall removes them.

@@ -42,8 +42,8 @@ pub(super) enum Tried {
 impl Lock {
     /// Takes the lock if nobody has it.
     ///
-    /// A file that was replaced between opening and locking is not the directory's lock, so it counts as held; the next try opens the
-    /// new one.
+    /// A file that was replaced between opening and locking is not the directory's lock, so it counts as held. The next try opens
+    /// the new one.
     pub(super) fn try_take(path: &Path, pod_name: Option<&str>) -> io::Result<Tried> {
         let mut options = OpenOptions::new();
         let mut file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;

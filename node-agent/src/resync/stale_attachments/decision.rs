@@ -64,7 +64,7 @@ pub(super) fn moved_sentence(attachment: &Attachment) -> String {
     let link = attachment.links.as_ref().map_or_else(String::new, |links| format!(" (host link {})", links.host_if));
     let who = attachment.who();
     format!(
-        "the network namespace of {who} ({}) is gone, but its interface{link} was moved to another namespace: the address stays held; delete the pod to free the address",
+        "the network namespace of {who} ({}) is gone, but its interface{link} was moved to another namespace. The address stays held; delete the pod to free it",
         attachment.pair
     )
 }

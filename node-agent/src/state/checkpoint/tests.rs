@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::state::{AttachmentPhase, PodRef};
+use crate::state::{AttachmentPhase, BlockState, PodRef, ReleaseStage};
 
 fn attachment(id: &str) -> Attachment {
     Attachment {
@@ -99,4 +99,31 @@ fn a_new_boot_starts_without_attachments() {
     assert!(checkpoint.begin_boot("two").unwrap());
     assert!(checkpoint.load().attachments.is_empty());
     assert!(!dir.path().join(layout::READY_MARKER).exists());
+}
+
+#[test]
+fn an_agent_takes_over_the_checkpoint_of_version_0_1_0() {
+    let dir = tempfile::tempdir().unwrap();
+    let put = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    let pair = r#"{"ipv4":"10.0.0.5","ipv6":null}"#;
+    put("resting/10.0.0.5.json", &format!(r#"{{"pair":{pair},"since":{{"secs":7,"nanos":0}}}}"#));
+    put("passed-over/10.0.0.5.json", &format!(r#"{{"pair":{pair},"name":"10.0.0.5","by":"pod a/b of node n2"}}"#));
+    put(
+        "blocks.json",
+        r#"[{"block":{"name":"p-0","uid":"u","resource_version":"1","pool":"p","index":0,"range":{"ipv4":"10.0.0.0/27","ipv6":null},"free_since":null},
+            "state":{"Releasing":{"stage":"DeletingRecords","doubted":true}},"records_seen":true}]"#,
+    );
+    for _ in 0..2 {
+        let kept = Checkpoint::open(dir.path()).unwrap().load();
+        assert_eq!(kept.cooling.iter().map(|one| one.since.0.as_secs()).collect::<Vec<_>>(), [7]);
+        assert_eq!(kept.conflicts.iter().map(|one| one.by.as_str()).collect::<Vec<_>>(), ["pod a/b of node n2"]);
+        let block = kept.blocks.first().expect("the block is read");
+        let stage = ReleaseStage::DeletingAssignments;
+        assert!(block.state == BlockState::Releasing { stage, doubted: true } && block.assignments_listed);
+        assert!(!dir.path().join("resting").exists() && !dir.path().join("passed-over").exists());
+    }
 }
