@@ -40,6 +40,7 @@ lint: $(CARGO_DENY) $(CARGO_MACHETE) ## what a change must pass beside the tests
 	$(CARGO_DENY) --locked check bans licenses sources
 	$(CARGO_MACHETE)
 	cargo xtask lint-language
+	cargo xtask lint-architecture
 
 lint-tools: $(CARGO_DENY) $(CARGO_MACHETE)
 

@@ -2,7 +2,6 @@
 
 mod banned;
 mod excused;
-mod files;
 mod markdown;
 mod prose;
 mod sentence;
@@ -17,6 +16,8 @@ use anyhow::{Context, Result};
 
 use banned::BannedPhrases;
 use excused::Excused;
+
+use crate::files;
 
 /// The list of phrases that have a plainer form.
 const BANNED: &str = "xtask/banned-phrases.txt";

@@ -1,5 +1,7 @@
 //! The repository's own tasks, run as `cargo xtask <task>`. Each task has a file of its name.
 
+mod files;
+mod lint_architecture;
 mod lint_language;
 
 use std::path::{Path, PathBuf};
@@ -34,6 +36,8 @@ enum Task {
     Programs,
     /// Report sentences that are too long, and phrases that have a plainer form.
     LintLanguage(lint_language::Arguments),
+    /// Report files and tests that ARCHITECTURE.md names and that don't exist.
+    LintArchitecture,
 }
 
 fn main() -> Result<ExitCode> {
@@ -42,6 +46,7 @@ fn main() -> Result<ExitCode> {
         Task::Artifacts => print_artifacts(),
         Task::Image { path } => write_image(&path),
         Task::Programs => print_programs(),
+        Task::LintArchitecture => lint_architecture::run(root),
         Task::LintLanguage(arguments) => lint_language::run(root, &arguments),
     }
 }

@@ -1,0 +1,92 @@
+//! `cargo xtask lint-architecture`: ARCHITECTURE.md names only source files and tests that exist.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use crate::files;
+
+/// The document to check.
+const DOCUMENT: &str = "ARCHITECTURE.md";
+/// The column of the invariant table that names tests.
+const TESTS_COLUMN: usize = 4;
+
+/// Prints the names that don't exist.
+pub fn run(root: &Path) -> Result<ExitCode> {
+    let document = std::fs::read_to_string(root.join(DOCUMENT)).with_context(|| format!("{DOCUMENT} can't be read"))?;
+    let files: Vec<String> = files::tracked(root)?.into_iter().filter(|file| is_rust(file)).collect();
+    let mut sources = String::new();
+    for file in &files {
+        let source = std::fs::read_to_string(root.join(file)).with_context(|| format!("{file} can't be read"))?;
+        sources.push_str(&join_continued_lines(&source));
+    }
+    let unknown = unknown_names(&document, &files, &sources);
+    for name in &unknown {
+        println!("{DOCUMENT} names `{name}`, which no longer exists: write its new name");
+    }
+    Ok(if unknown.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn is_rust(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|extension| extension == "rs")
+}
+
+/// A test's name is one literal, but rustfmt may leave it on several lines.
+fn join_continued_lines(source: &str) -> String {
+    let mut joined = String::with_capacity(source.len());
+    let mut continued = false;
+    for line in source.lines() {
+        let line = if continued { line.trim_start() } else { line };
+        continued = line.ends_with('\\');
+        joined.push_str(line.strip_suffix('\\').unwrap_or(line));
+        if !continued {
+            joined.push('\n');
+        }
+    }
+    joined
+}
+
+/// The names of files and tests in the document that are in none of the sources.
+fn unknown_names(document: &str, files: &[String], sources: &str) -> Vec<String> {
+    let mut unknown = Vec::new();
+    for line in document.lines() {
+        for name in code_spans(line).filter(|name| is_rust(name) && !name.contains([' ', '*'])) {
+            if !files.iter().any(|file| file == name || file.ends_with(&format!("/{name}"))) {
+                unknown.push(name.to_owned());
+            }
+        }
+        for name in code_spans(invariant_tests(line)) {
+            let function = format!("fn {name}(");
+            let literal = format!("\"{name}\"");
+            if !sources.contains(&function) && !sources.contains(&literal) {
+                unknown.push(name.to_owned());
+            }
+        }
+    }
+    unknown
+}
+
+/// The tests of a row of the invariant table; empty for any other line.
+fn invariant_tests(line: &str) -> &str {
+    let mut cells = line.split('|').map(str::trim);
+    let is_row = cells.nth(1).is_some_and(|number| number.parse::<u32>().is_ok());
+    if is_row { cells.nth(TESTS_COLUMN - 2).unwrap_or_default() } else { "" }
+}
+
+fn code_spans(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_and_tests_that_no_longer_exist_are_named() {
+        let document = "See `run.rs` and `gone.rs`.\n| 1 | rule | `code` | `a test`; `a_unit_test`; `an old test` |";
+        let files = ["node-agent/src/run.rs".to_owned()];
+        let sources = join_continued_lines("suite.test(\"a \\\n    test\");\nfn a_unit_test() {}");
+        assert_eq!(unknown_names(document, &files, &sources), ["gone.rs", "an old test"]);
+    }
+}
