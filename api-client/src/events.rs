@@ -1,6 +1,7 @@
 //! Publishes Kubernetes Events. Best effort: it never fails, delays or repeats the caller's work.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,27 +50,48 @@ impl EventPublisher {
     }
 
     /// Queues an event about an object. Its note is cut to the length that the API server admits.
-    pub fn publish(&self, mut event: Event, object: ObjectReference) {
+    pub fn publish(&self, event: Event, object: ObjectReference) {
+        match self.queue.try_reserve() {
+            Ok(slot) => {
+                if self.is_new(&event, &object, Instant::now()) {
+                    slot.send((shorten(event), object));
+                }
+            }
+            Err(_) => tracing::debug!(reason = event.reason, "the event queue is full; this event is only logged"),
+        }
+    }
+
+    /// Like [`EventPublisher::publish`], but waits for room in the queue instead of dropping the event.
+    pub async fn publish_when_possible(&self, event: Event, object: ObjectReference) {
+        // An error means that the publishing task has ended, and with it the runtime.
+        let Ok(slot) = self.queue.reserve().await else { return };
+        if self.is_new(&event, &object, Instant::now()) {
+            slot.send((shorten(event), object));
+        }
+    }
+
+    /// Whether no equal event was queued within [`DEDUP_INTERVAL`]. A repetition does not extend the interval.
+    fn is_new(&self, event: &Event, object: &ObjectReference, now: Instant) -> bool {
         let key = EventKey {
             object: format!("{:?}/{:?}/{:?}", object.kind, object.namespace, object.name),
             reason: event.reason.clone(),
             note: event.note.clone(),
         };
-        if !self.is_new(key, Instant::now()) {
-            return;
-        }
-        event.note = event.note.map(|note| shortened(&note, MAX_NOTE_BYTES));
-        if let Err(error) = self.queue.try_send((event, object)) {
-            let (event, _) = error.into_inner();
-            tracing::debug!(reason = event.reason, "too many events wait; this one is in the log only");
-        }
-    }
-
-    fn is_new(&self, key: EventKey, now: Instant) -> bool {
         let mut published = self.published.lock();
         published.retain(|_, at| now.duration_since(*at) < DEDUP_INTERVAL);
-        published.insert(key, now).is_none()
+        match published.entry(key) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(slot) => {
+                slot.insert(now);
+                true
+            }
+        }
     }
+}
+
+fn shorten(mut event: Event) -> Event {
+    event.note = event.note.map(|note| shortened(&note, MAX_NOTE_BYTES));
+    event
 }
 
 /// Which events share a recorder.
@@ -132,8 +154,10 @@ mod tests {
             publisher.publish(event("no free address"), pod(object));
         }
         assert_eq!(events.len(), 2);
-        tokio::time::advance(DEDUP_INTERVAL).await;
-        publisher.publish(event("no free address"), pod("a"));
+        for _ in 0..3 {
+            tokio::time::advance(DEDUP_INTERVAL / 2).await;
+            publisher.publish(event("no free address"), pod("a"));
+        }
         assert_eq!(events.len(), 3);
         assert_eq!(events.recv().await.and_then(|(_, object)| object.name), Some("a".to_owned()));
     }
@@ -148,6 +172,26 @@ mod tests {
             publisher.publish(event(&number.to_string()), pod("a"));
         }
         assert_eq!(events.len(), MAX_QUEUED_EVENTS);
+        // The dropped event was not published, so it is still new.
+        drop(events.recv().await);
+        publisher.publish(event(&MAX_QUEUED_EVENTS.to_string()), pod("a"));
+        assert_eq!(events.len(), MAX_QUEUED_EVENTS);
+    }
+
+    #[tokio::test]
+    async fn an_event_that_may_wait_is_not_dropped() {
+        let (publisher, mut events) = publisher();
+        let send = async {
+            for number in 0..3 * MAX_QUEUED_EVENTS {
+                publisher.publish_when_possible(event(&number.to_string()), pod("a")).await;
+            }
+        };
+        let receive = async {
+            for _ in 0..3 * MAX_QUEUED_EVENTS {
+                assert!(events.recv().await.is_some());
+            }
+        };
+        tokio::join!(send, receive);
     }
 
     #[test]

@@ -3,9 +3,18 @@
 use crate::names::is_host_name;
 use crate::netlink::{KernelError, Netlink, link, route, rule};
 use crate::settings::Settings;
+use crate::state::State;
+
+/// Updates the warnings. They only inform the administrator, so a list that can't be read fails nothing.
+pub(crate) fn update(netlink: &mut Netlink, state: &State) {
+    match find(netlink, &state.settings) {
+        Ok(found) => *state.warnings.lock() = found,
+        Err(error) => tracing::warn!(%error, "could not check whether other programs use Bobbin's numbers"),
+    }
+}
 
 /// One sentence for each number that another program uses, too.
-pub(crate) fn find(netlink: &mut Netlink, settings: &Settings) -> Result<Vec<String>, KernelError> {
+fn find(netlink: &mut Netlink, settings: &Settings) -> Result<Vec<String>, KernelError> {
     let mut found = Vec::new();
     for (table, setting) in [(settings.pod_table, "pod table"), (settings.export_table, "export table")] {
         for route in route::list(netlink, table)?.iter().filter(|route| route.protocol != settings.protocol) {

@@ -34,8 +34,7 @@ impl Network {
         settings.check()?;
         on_thread(move || {
             let state = State::open(settings)?;
-            let conflicts = state.with_netlink(|netlink| conflicts::find(netlink, &state.settings))?;
-            *state.warnings.lock() = conflicts;
+            state.with_netlink(|netlink| Ok(conflicts::update(netlink, &state)))?;
             Ok(Self { state: Arc::new(state) })
         })
         .await

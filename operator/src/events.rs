@@ -18,18 +18,21 @@ impl Events {
 
     /// Publishes a warning about a pool.
     pub(crate) fn pool_warning(&self, pool: &AddressPool, reason: &str, action: &str, note: &str) {
-        self.warning(pool.object_ref(&()), reason, action, note);
+        self.0.publish(warning(reason, action, note), pool.object_ref(&()));
     }
 
-    /// Publishes a warning about any object.
-    pub(crate) fn warning(&self, object: ObjectReference, reason: &str, action: &str, note: &str) {
-        let event = Event {
-            type_: EventType::Warning,
-            reason: reason.to_owned(),
-            note: Some(note.to_owned()),
-            action: action.to_owned(),
-            secondary: None,
-        };
-        self.0.publish(event, object);
+    /// Publishes a warning about an object that can't be decoded. It waits for room in the queue: the warning is not repeated.
+    pub(crate) async fn unreadable(&self, object: ObjectReference, note: &str) {
+        self.0.publish_when_possible(warning("Unreadable", "Decode", note), object).await;
+    }
+}
+
+fn warning(reason: &str, action: &str, note: &str) -> Event {
+    Event {
+        type_: EventType::Warning,
+        reason: reason.to_owned(),
+        note: Some(note.to_owned()),
+        action: action.to_owned(),
+        secondary: None,
     }
 }

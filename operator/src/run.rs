@@ -151,7 +151,7 @@ async fn report_unreadable(context: Arc<Context>, mut notices: mpsc::UnboundedRe
         while !context.is_leader() {
             tokio::time::sleep(NOTICE_RETRY_INTERVAL).await;
         }
-        context.events.warning(notice.object, "Unreadable", "Decode", &notice.text);
+        context.events.unreadable(notice.object, &notice.text).await;
     }
     // The watches have ended, so the program is about to end.
     std::future::pending::<()>().await;

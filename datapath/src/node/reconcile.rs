@@ -91,7 +91,7 @@ pub(crate) fn reconcile(
         let wanted = wanted_of_direct(state, direct);
         repair_table(&mut pass, &main, settings.direct_protocol, &wanted, |_| false, RivalRoute::OfAnotherProgram);
     }
-    *state.warnings.lock() = conflicts::find(pass.netlink, settings)?;
+    conflicts::update(pass.netlink, state);
     remember(state, desired, &pass, &links);
     Ok(pass.drifts)
 }

@@ -71,7 +71,7 @@ fn ready(inputs: &Inputs<'_>) -> State {
         // A rejected new entry must not stop the pods that use the accepted ones.
         (true, false) => state(true, OVERLAPS, format!("the pool works without some of its subnets: {overlaps}")),
         (false, false) => state(false, OVERLAPS, overlaps),
-        (true, true) => state(true, "SubnetsAccepted", "all subnets are accepted, and nodes can claim blocks"),
+        (true, true) => state(true, "SubnetsAccepted", "nodes can claim blocks of the accepted subnets"),
         (false, true) => state(false, "Pending", "the operator is comparing the subnets with those of other pools"),
     }
 }
