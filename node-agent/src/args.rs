@@ -17,32 +17,32 @@ pub struct Args {
     /// The name of the Node object that this agent serves.
     #[arg(long, env = "NODE_NAME")]
     pub node_name: String,
-    /// The name of the agent's own pod. An agent that waits for the run directory names its holder by it.
+    /// The name of the agent's own pod. Another agent that waits for the run directory logs it as the holder of the lock.
     #[arg(long, env = "POD_NAME")]
     pub pod_name: Option<String>,
     /// The kubeconfig for the API server. Default: $KUBECONFIG, then the pod's service account.
     #[arg(long, env = "BOBBIN_KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
-    /// The directory of the sockets and of the state that survives a restart of the agent, but not a reboot.
+    /// The directory of the agent's sockets and of its checkpoint, which survives a restart of the agent but not a reboot.
     #[arg(long, env = "BOBBIN_RUN_DIR", default_value = "/run/bobbin")]
     pub run_dir: PathBuf,
     /// The file with the ID of the current boot.
     #[arg(long, env = "BOBBIN_BOOT_ID_PATH", default_value = "/proc/sys/kernel/random/boot_id")]
     pub boot_id_path: PathBuf,
     /// How long an ADD waits for the confirmation of its IPAssignment if the API server has not recently confirmed that the block is
-    /// this node's. This is the case after a start of the agent, a broken or silent watch, or a duplicate address. The wait for the
-    /// first read after a start counts towards it. If another assignment names the address, any ADD waits up to 1 s more to read its
-    /// owner.
+    /// this node's. This confirmation is missing after a start of the agent, a broken or silent watch, or a duplicate address. After
+    /// a start, the wait for the agent's first read of its blocks counts towards this time. If an IPAssignment of the address exists
+    /// already, any ADD waits up to 1 s more until the agent has read whose it is.
     #[arg(long, env = "BOBBIN_CONFIRM_WAIT", default_value = "450ms", value_parser = parse_duration)]
     pub confirm_wait: Duration,
     /// How long a Node must have been deleted before the operator releases its blocks and addresses. An agent that was down for more than
-    /// half of it reads its blocks before it assigns addresses.
+    /// half of this time reads its blocks before it assigns addresses.
     #[arg(long, env = "BOBBIN_NODE_GRACE_PERIOD", default_value = "5m", value_parser = parse_duration)]
     pub node_grace_period: Duration,
     /// Multiplies the waits of the protocol between agent, operator and API server. For tests only.
     #[arg(long, env = "BOBBIN_TIME_SCALE", default_value_t = 1.0, hide = true)]
     pub time_scale: f64,
-    /// How long an ADD waits for an address when its pool has none free.
+    /// How long an ADD waits for an address if the node has none free in the pod's pool.
     #[arg(long, env = "BOBBIN_ADD_TIMEOUT", default_value = "30s", value_parser = parse_duration)]
     pub add_timeout: Duration,
     /// How long a block stays empty before the node releases it. The node keeps the last block of a pool.
@@ -126,18 +126,18 @@ pub struct Args {
 /// What an ADD does when the pod's pool is unknown.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnknownPod {
-    /// An error that the runtime retries (CNI code 11).
+    /// Fail with CNI code 11, after which the runtime retries.
     Refuse,
-    /// An address of the pool `default`.
+    /// Use the namespace's pool if it is known, else the pool `default`.
     Default,
 }
 
-/// Who routes between nodes.
+/// Who programs the routes between nodes.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Routing {
-    /// Any daemon that imports the export table.
+    /// A routing daemon that imports the export table.
     None,
-    /// The agent itself, over one flat network.
+    /// The agent. All nodes must be on one flat network.
     Direct,
 }
 

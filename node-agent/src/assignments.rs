@@ -62,7 +62,7 @@ pub enum Confirmation {
         /// The assignment's UID.
         uid: String,
     },
-    /// The API server refused the assignment; its message.
+    /// The API server refused the assignment. Contains its message.
     Refused(String),
 }
 
@@ -110,7 +110,7 @@ impl AssignmentWriter {
     /// Opens the writer. It calls `on_late` with each confirmation that no ADD waits for; `on_late` must not block.
     ///
     /// # Errors
-    /// The directory of pending deletions under `run_dir` can't be created or read.
+    /// If the directory of pending deletions under `run_dir` can't be created or read.
     pub fn open(
         clients: Clients,
         node_name: &str,
@@ -151,7 +151,7 @@ impl AssignmentWriter {
     ///
     /// Wait with [`AssignmentWriter::confirmation`]. If nobody waits, the confirmation goes to `on_late`.
     pub fn create(&self, attachment: &Attachment) -> oneshot::Receiver<Confirmation> {
-        // The pause between two probes may be longer than an ADD waits.
+        // The next probe starts now, because the pause between two probes may be longer than an ADD waits.
         self.0.health.probe_now();
         self.enqueue(attachment, Origin::Add)
     }
@@ -165,7 +165,7 @@ impl AssignmentWriter {
         pair: IpPair,
         wait: Duration,
     ) -> Option<Confirmation> {
-        // A timeout of zero would last to tokio's next millisecond.
+        // A timeout of zero would wait until tokio's next millisecond.
         if !wait.is_zero()
             && let Ok(confirmation) = tokio::time::timeout(wait, &mut answer).await
         {
@@ -211,7 +211,7 @@ impl AssignmentWriter {
         };
         let mut create = Operation::create(attachment.key.clone(), attachment.pair, Box::new(assignment), reply);
         if origin == Origin::Restored {
-            // The earlier run may have sent it. Reading first also keeps a DEL from cancelling it unread.
+            // The earlier run may have sent the create. So the agent reads first, and a DEL can't cancel the create before that read.
             create = create.may_have_been_sent();
         }
         self.push(&name, create, origin != Origin::Add);

@@ -1,6 +1,6 @@
 //! Reconciles every block of the node's state: exports claimed blocks, releases unwanted ones, and reads doubted ones.
 //!
-//! Each block that needs work has one task. Every step reads the block's state first, so it sees what happened meanwhile.
+//! Each block that needs work has one task. Every step reads the block's state first, because it may have changed since the last step.
 
 pub(crate) mod api_calls;
 pub(crate) mod claim;
@@ -39,7 +39,7 @@ const RETRY_BACKOFF: [Duration; 2] = [Duration::from_millis(200), Duration::from
 /// A step that takes longer than this counts as hanging. Each of its calls to the API server and the kernel has its own, shorter timeout.
 const STEP_PROGRESS_DEADLINE: Duration = Duration::from_mins(3);
 
-/// What the tasks of the blocks share.
+/// What the tasks that claim, check and release the node's blocks share.
 pub struct BlockContext {
     /// The ID of the current boot. Assignments of an earlier boot belong to no running container.
     pub boot_id: String,
@@ -83,7 +83,7 @@ enum Requeue {
     Now,
     /// After this time, or when the block's state changes.
     After(Duration),
-    /// The step failed: after a pause that grows.
+    /// After a pause that grows with each failure, because the step failed.
     WithBackoff,
 }
 

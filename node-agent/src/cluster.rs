@@ -1,6 +1,7 @@
 //! The agent's cache of cluster objects: its own Node and pods, all pools and all namespaces.
 //!
-//! Watches fill it and a snapshot under the run directory survives restarts, so that ADD needs no read, even with the API server away.
+//! Watches fill the cache, and a snapshot under the run directory survives restarts. So an ADD needs no read, even while the API server
+//! is away.
 //! The cache never decides who owns a block or an address.
 
 pub(crate) mod freshness;
@@ -69,7 +70,7 @@ struct CachedObjects {
     node: Option<NodeInfo>,
     /// The API server has no such Node.
     node_deleted: bool,
-    /// Counts the updates of the Node.
+    /// How many updates of the Node the cache has taken in.
     node_reports: u64,
     /// This node's blocks were read since the agent started, and the missing ones were added to its state.
     own_blocks_known: bool,
@@ -89,7 +90,7 @@ fn is_later(one: &AddressPool, other: &AddressPool) -> bool {
 }
 
 impl ClusterCache {
-    /// Opens the cache with the snapshot of an earlier run under `run_dir`. A missing or unreadable snapshot is an empty one.
+    /// Opens the cache with the snapshot of an earlier run under `run_dir`. A missing or unreadable snapshot counts as empty.
     pub fn open(clients: Clients, node_name: &str, run_dir: &Path, freshness: Arc<FreshnessTracker>) -> ClusterCache {
         Self::with(Some(clients), node_name, run_dir, freshness)
     }
@@ -114,7 +115,7 @@ impl ClusterCache {
         }))
     }
 
-    /// Watches and saves snapshots; returns only when the future is dropped.
+    /// Watches and saves snapshots until the future is dropped.
     pub async fn run(&self) {
         let Some(clients) = self.0.clients.clone() else { return };
         tokio::join!(watches::run(self, &clients), snapshot::save_on_change(self));
@@ -169,7 +170,7 @@ impl ClusterCache {
         self.objects().pools.values().cloned().collect()
     }
 
-    /// Whether the kind was listed once, so that a missing object does not exist.
+    /// Whether the kind was listed once. Then an object that is not in the cache does not exist.
     pub fn has_synced(&self, kind: CachedKind) -> bool {
         self.objects().watch_ages[kind as usize].as_ref().is_some_and(WatchAge::synced)
     }
@@ -210,12 +211,12 @@ impl ClusterCache {
         change
     }
 
-    /// Counts the updates of the own Node.
+    /// How many updates of the own Node the cache has taken in.
     pub fn node_reports(&self) -> u64 {
         self.objects().node_reports
     }
 
-    /// Whether the Node was deleted or is out of service: then nothing is claimed or assigned.
+    /// Whether the Node was deleted or is out of service. Then the agent claims and assigns nothing.
     pub fn node_is_gone(&self) -> bool {
         let objects = self.objects();
         objects.node_deleted || objects.node.as_ref().is_some_and(|node| node.out_of_service)
@@ -247,7 +248,7 @@ impl ClusterCache {
         &self.0.node_name
     }
 
-    /// Takes the pods that were scheduled to this node since the last call, to claim a block before their ADD.
+    /// Takes the pods that were scheduled to this node since the last call, so that a block can be claimed before their ADD.
     pub fn take_newly_scheduled(&self) -> Vec<PodInfo> {
         std::mem::take(&mut self.objects().newly_scheduled).into_values().collect()
     }

@@ -1,4 +1,4 @@
-//! Kubernetes Events about pods, pools and the node, with the message of the log or the CNI error.
+//! Publishes Kubernetes Events about pods, pools and the node. An event has the same text as the log line or the CNI error.
 
 use bobbin_api_client::EventPublisher;
 use bobbin_crds::AddressPool;
@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use crate::cluster::{ClusterCache, NodeInfo};
 use crate::state::PodRef;
 
-/// How many events about this node may wait until its Node is known; further ones are dropped, since the log has them.
+/// How many events about this node may wait until the agent has seen its Node. Further events are only logged.
 const MAX_NODE_EVENTS: usize = 64;
 
 /// Publishes the agent's events. Cheap to clone.
@@ -63,7 +63,7 @@ impl Events {
     fn queue_on_node(&self, event: Event) {
         if let Err(error) = self.node_events.try_send(event) {
             let reason = error.into_inner().reason;
-            tracing::debug!(reason, "too many events wait for the Node; this one is in the log only");
+            tracing::debug!(reason, "the queue of events about the Node is full; this event is only logged");
         }
     }
 }
@@ -88,7 +88,7 @@ fn node_reference(node: &NodeInfo) -> ObjectReference {
     }
 }
 
-/// Publishes the events about this node. They wait until its Node was seen, because an event needs the Node's UID.
+/// Publishes the events about this node. They wait until the agent has seen its Node, because an event needs the Node's UID.
 async fn publish_on_node(cluster: ClusterCache, publisher: EventPublisher, mut events: mpsc::Receiver<Event>) {
     let mut changed = cluster.changed();
     while let Some(event) = events.recv().await {

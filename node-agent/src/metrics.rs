@@ -26,14 +26,14 @@ struct CallLabels {
 pub struct PoolStateLabels {
     /// The pool.
     pub pool: String,
-    /// Of addresses `held`, `cooling` or `free`; of blocks the name of their state.
+    /// For addresses: `held`, `cooling` or `free`. For blocks: the name of the block's state.
     pub state: &'static str,
 }
 
 /// The label of a kind of objects.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct KindLabel {
-    /// As Kubernetes calls it.
+    /// The name of the kind in Kubernetes.
     pub kind: String,
 }
 
@@ -45,17 +45,17 @@ pub struct Metrics {
     confirmation_wait: Histogram,
     /// Addresses handed out before their cool-down ended, because the pool had no other.
     pub early_reuses: Counter,
-    /// ADDs from a block whose ownership was not proven recently; they wait for the confirmation of their assignment.
+    /// ADDs that waited for the confirmation of their assignment because their block was not proven recently.
     pub unproven_adds: Counter,
-    /// Addresses that another attachment's assignment names.
+    /// Addresses that this node allocated although another attachment's assignment names them.
     pub duplicate_addresses: Counter,
-    /// Changes of another program to the node's network that the agent repaired.
+    /// Changes that other programs made to the node's network and the agent repaired.
     pub datapath_repairs: Counter,
-    /// Attachments that GC removed.
+    /// Attachments that GC removed because the runtime did not list them.
     pub gc_attachments_removed: Counter,
     /// Attachments that the agent removed because their namespace or pod was gone and the runtime had not called DEL.
     pub stale_attachments_removed: Counter,
-    /// Passes that removed nothing because they would have removed too much.
+    /// Stale checks and GC calls that removed nothing because they would have removed too many attachments.
     pub breaker_trips: Counter,
     /// When the last check for stale attachments ended, in seconds since 1970.
     pub stale_check_timestamp: Gauge,
@@ -93,17 +93,24 @@ impl Metrics {
             "unproven_adds",
             "ADDs that waited for the confirmation of their assignment because their block was not proven recently",
         );
-        let duplicate_addresses =
-            counter("duplicate_addresses", "Addresses that another attachment's assignment names");
-        let datapath_repairs =
-            counter("datapath_repairs", "Changes of other programs to the node's network that the agent repaired");
-        let gc_attachments_removed = counter("gc_attachments_removed", "Attachments that GC removed");
+        let duplicate_addresses = counter(
+            "duplicate_addresses",
+            "Addresses that this node allocated although another attachment's assignment names them",
+        );
+        let datapath_repairs = counter(
+            "datapath_repairs",
+            "Changes that other programs made to the node's network and the agent repaired",
+        );
+        let gc_attachments_removed =
+            counter("gc_attachments_removed", "Attachments that GC removed because the runtime did not list them");
         let stale_attachments_removed = counter(
             "stale_attachments_removed",
             "Attachments removed because their pod or network namespace was gone without a DEL",
         );
-        let breaker_trips =
-            counter("breaker_trips", "Passes that removed nothing because they would have removed too much");
+        let breaker_trips = counter(
+            "breaker_trips",
+            "Stale checks and GC calls that removed nothing because they would have removed too many attachments",
+        );
         let mut gauge = |name, help| registered(registry, name, help, Gauge::default());
         let stale_check_timestamp = gauge(
             "stale_check_timestamp_seconds",
@@ -155,18 +162,18 @@ impl Metrics {
         }
     }
 
-    /// Takes in a CNI call that was answered.
+    /// Adds the duration and the result of an answered CNI call.
     pub fn observe_call(&self, verb: Verb, took: Duration, succeeded: bool) {
         let labels = CallLabels { verb: verb.word(), result: if succeeded { "ok" } else { "error" } };
         self.cni_call_duration.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
-    /// Takes in how long the kernel took to wire a pod, successfully or not.
+    /// Adds the time that the kernel took to wire a pod, successfully or not.
     pub fn observe_wiring(&self, took: Duration) {
         self.wiring_duration.observe(took.as_secs_f64());
     }
 
-    /// Takes in how long an ADD waited for the confirmation of its assignment, whether it came or not.
+    /// Adds the time that an ADD waited for the confirmation of its assignment, whether it came or not.
     pub fn observe_confirmation_wait(&self, took: Duration) {
         self.confirmation_wait.observe(took.as_secs_f64());
     }

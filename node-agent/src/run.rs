@@ -1,4 +1,4 @@
-//! The agent's life: start, serve until a signal or an error, shut down. Holds no rule itself.
+//! Starts the agent, lets it serve until a signal or an error, and shuts it down.
 
 mod start;
 mod status_server;
@@ -33,11 +33,11 @@ const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(5);
 /// Runs the agent until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// The run directory, the kernel's network or the socket can't be used, or a task failed. An API server that is away is no error.
+/// If the run directory, the kernel's network or the socket can't be used, or if a task failed. An unreachable API server is no error.
 pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let args = Args::try_parse_from(args).unwrap_or_else(|error| error.exit());
     init_logs(args.log_format);
-    let stop = shutdown_on_signal("stopping; routes and pods stay as they are")?;
+    let stop = shutdown_on_signal("the agent stops; routes and pods stay as they are")?;
     let boot_id = read_boot_id(&args.boot_id_path)?;
     let locked = tokio::select! {
         () = stop.cancelled() => return Ok(()),
@@ -61,9 +61,9 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
         ended = heartbeat(&agent, &identity, &first_read) => ended?,
     }
     if tokio::time::timeout(SHUTDOWN_GRACE_PERIOD, serving).await.is_err() {
-        tracing::warn!("CNI calls in flight were cut off; the runtime repeats them");
+        tracing::warn!("the agent stops before it answered all CNI calls; the runtime repeats them");
     }
-    // The next agent counts its absence from now.
+    // The next agent computes from this heartbeat how long no agent ran.
     if let Err(error) = agent.run_dir.save(&current_identity(&agent, &identity, &first_read)) {
         tracing::warn!("{error}");
     }
@@ -89,10 +89,11 @@ fn current_identity(agent: &Agent, started: &Identity, first_read: &FirstRead) -
     started.at(boot_time(), *first_read.done.borrow(), node_uid, contact)
 }
 
-/// Keeps the run directory's lock and identity. The checkpoint is trusted once the node's blocks were read.
+/// Keeps the run directory's lock and saves the identity. The next agent may trust the checkpoint once this one has read the node's
+/// blocks.
 async fn heartbeat(agent: &Agent, started: &Identity, first_read: &FirstRead) -> Result<(), RunDirError> {
     let beat = agent.watchdog.register("heartbeat", HEARTBEAT_DEADLINE);
-    // The first read of the blocks is saved at once, so that the next agent trusts one that is killed soon after it.
+    // The identity is saved right after the first read of the blocks. So the next agent trusts the checkpoint even if this one dies.
     run_dir::heartbeat::run(
         &agent.run_dir,
         || current_identity(agent, started, first_read),

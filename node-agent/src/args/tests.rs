@@ -1,4 +1,4 @@
-//! The settings' defaults and their units.
+//! Tests the defaults of the settings and which values the agent refuses.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! Every wait that the protocol between agents, operator and API server depends on.
 //!
-//! This order must hold: bookmark (60 s) < [`Times::silence`] < half of `--node-grace-period`, and the reconnect of a
+//! This order must hold: interval of bookmarks (60 s) < [`Times::silence`] < half of `--node-grace-period`, and the reconnect of a
 //! watch (5 s) < [`Times::quiet_after_outage`]. Tests scale all of them by one factor.
 
 use std::time::Duration;
@@ -23,8 +23,8 @@ impl Times {
         Duration::from_secs(seconds).mul_f64(self.scale)
     }
 
-    /// How long a watch of own blocks or own Node proves ownership without an event or a bookmark. The API server sends a bookmark
-    /// about once a minute. It may send none for a kind in which nothing changes, so silence alone is no sign of trouble.
+    /// How long blocks stay proven after the last event or bookmark of the watches of own blocks and own Node. The API server sends a
+    /// bookmark about once a minute. It may send none for a kind in which nothing changes, so silence alone is no sign of trouble.
     pub fn silence(self) -> Duration {
         self.scaled(90)
     }
@@ -34,7 +34,8 @@ impl Times {
         self.scaled(10)
     }
 
-    /// How long a block that was claimed right after an outage stays out of service. Nodes with pods in it can claim it meanwhile.
+    /// How long a block that was claimed right after an outage stays out of service. Meanwhile other nodes create missing assignments
+    /// of their pods in the block, so that this node does not assign their addresses.
     pub fn quiet_after_outage(self) -> Duration {
         self.scaled(15)
     }
@@ -44,7 +45,7 @@ impl Times {
         self.scaled(5)
     }
 
-    /// How long the route of a claimed block may fail to be written before the node releases the block.
+    /// How long the agent tries to write the route of a claimed block before it releases the block.
     pub fn export_deadline(self) -> Duration {
         self.scaled(60)
     }
@@ -54,22 +55,22 @@ impl Times {
         self.scaled(2)
     }
 
-    /// The minimum time between the two reads that prove a pod gone.
+    /// The minimum time between the two reads that prove that a pod is gone.
     pub fn pod_gone_apart(self) -> Duration {
         self.scaled(300)
     }
 
-    /// How often the agent rechecks addresses that another attachment's assignment names.
+    /// How often the agent rechecks addresses that it excluded because another attachment's assignment names them.
     pub fn passed_over_recheck(self) -> Duration {
         self.scaled(60)
     }
 
-    /// Responses with status 401 for longer than this invalidate all proofs. Shorter ones are a token being renewed.
+    /// If the API server answers 401 for longer than this, all proofs become invalid. While a token is renewed, 401 is normal.
     pub fn unauthorized(self) -> Duration {
         self.scaled(60)
     }
 
-    /// How long no agent may have run for the blocks of its checkpoint to be trusted without a read.
+    /// If no agent ran for longer than this, the next one reads the blocks of the checkpoint before it trusts them.
     pub fn longest_absence(self) -> Duration {
         self.node_grace_period / 2
     }

@@ -103,14 +103,14 @@ fn create_result(outcome: api_client::Outcome<Lenient<IPAssignment>>) -> CallRes
         }
         api_client::Outcome::Refused(refusal) => CallResult::Refused(refusal.to_string()),
         api_client::Outcome::Unknown(why) => {
-            tracing::debug!(%why, "the outcome of a create is unknown");
+            tracing::debug!(%why, "the outcome of creating an assignment is unknown");
             CallResult::Unknown
         }
     }
 }
 
 fn unknown(name: &str, why: &UnknownWhy) -> CallResult {
-    tracing::debug!(name, %why, "no answer to a call for an assignment");
+    tracing::debug!(name, %why, "the outcome of a call for an assignment is unknown");
     CallResult::Unknown
 }
 

@@ -1,6 +1,6 @@
-//! Whether the API server takes writes, as its answers show. Pure but for the channel that wakes waiting writes.
+//! Tracks from the API server's answers whether it accepts writes. Pure but for the channel that wakes waiting writes.
 //!
-//! An answered read proves nothing about writes: an etcd without space answers reads and deletes, but takes no create.
+//! An answered read proves nothing about writes: an etcd without space answers reads and deletes, but creates fail.
 
 use std::time::Duration;
 

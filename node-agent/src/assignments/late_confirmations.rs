@@ -11,9 +11,10 @@ use crate::assignments::{Confirmation, LateConfirmation, assignment_name};
 use crate::blocks::api_calls::BlockApi;
 use crate::state::{Attachment, AttachmentPhase};
 
-/// How long to wait for the ADD to finish. Without the UID a later DEL only needs one more read.
+/// How long a handler waits for an ADD that is still running. If it gives up, the attachment lacks the assignment's UID, and its DEL
+/// needs one more read.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long to wait for another verb before a duplicate is left to the next resync.
+/// How long a handler waits for another CNI call of the attachment. If it gives up, the next resync handles the duplicate.
 const DUPLICATE_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The first and the longest pause between two reads of a duplicate's block.
@@ -33,7 +34,7 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
     let living = || agent.node_state.attachment(&key).filter(same);
     match confirmation {
         Confirmation::Created { uid } => {
-            // The ADD may be saving the attachment at this moment.
+            // The ADD may still be saving the attachment, so this waits for its lock.
             let Some(_lock) = agent.locks.lock(&key, LOCK_TIMEOUT).await else { return };
             if living().is_some() {
                 agent.update(&key, |attachment| attachment.assignment_uid = Some(uid));
@@ -47,7 +48,7 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                 }
                 return;
             }
-            tracing::info!(%pair, %key, by, "replacing an assignment that an ended attachment of this node left");
+            tracing::info!(%pair, %key, by, "the agent replaces the assignment of an ended attachment of this node");
             if let Some(name) = assignment_name(pair) {
                 drop(agent.assignment_writer.delete(&name, &holder, Some(uid)));
                 agent.assignment_writer.recreate(&attachment);
@@ -55,17 +56,17 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
         }
         Confirmation::Taken { by, node, .. } => {
             let Some(attachment) = living() else { return };
-            // At once: the block's proof is no longer valid.
+            // This comes before the read of the block, because the block's proof is no longer valid.
             let news = agent.found_duplicate(pair, &by);
             let mut attempt = 0;
             let block = loop {
                 match blocks.get(&attachment.block).await {
                     Ok(block) => break block,
                     Err(error) => {
-                        tracing::warn!(%pair, %key, by, %error, "another attachment's assignment names an address of this node, and the block can't be read yet");
+                        tracing::warn!(%pair, %key, by, %error, "another attachment's assignment names an address of this node, and the agent can't read the block yet to find its owner");
                     }
                 }
-                // The assignment is retried every minute, and the first handler goes on.
+                // The agent rechecks the assignment every minute. Only the handler that found it first keeps reading the block.
                 if !news || living().is_none() {
                     return;
                 }
@@ -73,7 +74,7 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                 attempt += 1;
             };
             if block.node_name.as_deref() != Some(node.as_str()) {
-                // A void assignment is found again and again while it exists.
+                // While a void assignment exists, each check finds it again. Only the first one reports it.
                 if news {
                     agent.report_duplicate(&attachment, &by, DuplicateOutcome::Void);
                 }

@@ -46,12 +46,12 @@ impl PendingDeletions {
         }
     }
 
-    /// The deletions that an earlier run left. An unreadable file is logged and skipped; the resync finds its assignment.
+    /// The deletions that an earlier run left. An unreadable file is logged and skipped; the resync deletes its assignment.
     pub(super) fn load(&self) -> Vec<PendingDeletion> {
         let entries = match std::fs::read_dir(&self.0) {
             Ok(entries) => entries,
             Err(error) => {
-                tracing::warn!(path = %self.0.display(), %error, "the pending deletions can't be read; the resync finds their assignments");
+                tracing::warn!(path = %self.0.display(), %error, "the agent can't read its pending deletions; the resync deletes their assignments");
                 return Vec::new();
             }
         };
@@ -73,7 +73,7 @@ fn read(path: &Path) -> Option<PendingDeletion> {
     match bytes.and_then(|bytes| serde_json::from_slice(&bytes).map_err(|error| error.to_string())) {
         Ok(deletion) => Some(deletion),
         Err(error) => {
-            tracing::warn!(path = %path.display(), error, "a pending deletion can't be read; the resync finds its assignment");
+            tracing::warn!(path = %path.display(), error, "the agent can't read a pending deletion; the resync deletes its assignment");
             None
         }
     }

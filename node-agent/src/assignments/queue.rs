@@ -10,9 +10,9 @@ use super::Confirmation;
 
 /// A write to be made.
 pub(super) enum Operation {
-    /// The assignment is to exist.
+    /// Create the assignment.
     Create {
-        /// Whose.
+        /// The attachment that the assignment belongs to.
         key: AttachmentKey,
         /// The address.
         pair: IpPair,
@@ -23,9 +23,9 @@ pub(super) enum Operation {
         /// A create was sent and its outcome is unknown: read before sending it again.
         maybe_sent: bool,
     },
-    /// The assignment of that attachment is to be deleted.
+    /// Delete the assignment of that attachment.
     Delete {
-        /// Whose.
+        /// The attachment that the assignment belongs to.
         key: AttachmentKey,
         /// Its UID, if known.
         uid: Option<String>,
@@ -71,7 +71,7 @@ pub(super) enum AssignmentCall {
 /// The result of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum CallResult {
-    /// Create: done; Get: it exists and is the attachment's. Its UID.
+    /// Create: the assignment was created. Get: it exists and is the attachment's. Contains the assignment's UID.
     Own(String),
     /// Get: it is another attachment's.
     OtherOwner {
@@ -88,19 +88,19 @@ pub(super) enum CallResult {
     Absent,
     /// Create: one exists already.
     Exists,
-    /// Delete: done, or the existing one has another UID.
+    /// Delete: it was deleted, or the existing assignment has another UID.
     Deleted,
-    /// The API server refused the call; its message.
+    /// The API server refused the call. Contains its message.
     Refused(String),
     /// The outcome is unknown.
     Unknown,
 }
 
-/// What a result completes.
+/// What the result of a call completes.
 pub(super) enum Completion {
     /// Nothing: another call follows.
     Pending,
-    /// Nothing: the API server refused a call that must be repeated after a pause; its message.
+    /// Nothing: the API server refused a call that must be repeated after a pause. Contains its message.
     RetryLater(String),
     /// A create has its confirmation.
     Created { key: AttachmentKey, pair: IpPair, reply: oneshot::Sender<Confirmation>, confirmation: Confirmation },
@@ -112,7 +112,7 @@ pub(super) enum Completion {
 #[derive(Default)]
 pub(super) struct AddressQueue {
     operations: VecDeque<Operation>,
-    /// The call that `next` returned and that `complete_call` has not seen.
+    /// The call that `next` returned and whose result `complete_call` has not received.
     in_flight: Option<AssignmentCall>,
     /// Another assignment has the name of the one to create, and its owner is not known yet.
     found: bool,
@@ -121,7 +121,7 @@ pub(super) struct AddressQueue {
 impl AddressQueue {
     /// Queues an operation. A delete cancels a create of the same attachment that was not sent; both are then done.
     ///
-    /// Returns the keys whose deletion is done that way.
+    /// Returns the keys of the attachments whose deletion this completed.
     pub(super) fn push(&mut self, write: Operation) -> Vec<AttachmentKey> {
         let Operation::Delete { key, uid: None, .. } = &write else {
             self.operations.push_back(write);
@@ -182,7 +182,7 @@ impl AddressQueue {
             (Some(Operation::Create { .. }), _, CallResult::OtherOwner { by, node, holder, uid }) => {
                 self.created(Confirmation::Taken { by, node, holder, uid })
             }
-            // An assignment that was not read may exist, and one that was not deleted does: neither operation is done.
+            // After a refused read the assignment may exist, and after a refused delete it still exists. So the operation is not done.
             (Some(_), AssignmentCall::Get(_) | AssignmentCall::Delete(_), CallResult::Refused(why)) => {
                 Completion::RetryLater(why)
             }

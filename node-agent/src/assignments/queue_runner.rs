@@ -46,14 +46,14 @@ impl AssignmentWriter {
         let mut refusals = 0_u32;
         loop {
             let permit = self.acquire_permit(replayed).await;
-            // Only now: an operation may be cancelled until its call is due.
+            // The call is chosen only now, because an operation may be cancelled until its call is sent.
             let Some(call) = self.next_call(&name) else { return };
             let kind = CallKind::of(&call);
             let result = self.0.call(&name, call).await;
             let answered = result != CallResult::Unknown;
             replayed |= !answered;
             let (completion, is_empty) = self.complete_call(&name, result);
-            // Before the permit is returned: the pause of the next probe depends on it.
+            // This comes before the permit is returned, because the pause of the next probe depends on it.
             self.observe_health(kind, answered);
             drop(permit);
             if let Completion::RetryLater(why) = &completion {
@@ -112,14 +112,14 @@ impl AssignmentWriter {
                 return Some(probe);
             }
             let permit = permits.acquire().await.ok()?;
-            // The wait may have been long; calls that got permits together must not all meet the same failure.
+            // Writes may have begun to fail during the wait. Then this call must not fail like the others, but wait for a probe.
             if self.0.health.is_healthy() {
                 return Some(permit);
             }
         }
     }
 
-    /// The permit of the one call that probes the API server; `None` once that takes writes.
+    /// The permit of the one call that probes the API server; `None` once the API server accepts writes.
     async fn acquire_probe(&self) -> Option<SemaphorePermit<'_>> {
         let mut healthy = self.0.health.subscribe();
         if *healthy.borrow_and_update() {
@@ -140,13 +140,16 @@ impl AssignmentWriter {
     fn observe_health(&self, call: CallKind, answered: bool) {
         let changed = self.0.health.observe(call, answered);
         if changed && answered {
-            tracing::info!(pending = self.pending(), "the API server takes assignments again");
+            tracing::info!(pending = self.pending(), "the API server accepts writes of assignments again");
         } else if changed {
-            tracing::warn!(?call, "the API server did not answer a call for an assignment; pods start without it");
+            tracing::warn!(
+                ?call,
+                "the API server did not answer a call for an assignment; until it does, pods may start before their assignments exist"
+            );
         }
     }
 
-    /// Gives a completion to who waits for it.
+    /// Passes a completion to its waiting caller, or a confirmation that nobody waits for to `on_late`.
     fn deliver(&self, name: &str, completion: Completion) {
         match completion {
             Completion::Pending | Completion::RetryLater(_) => {}

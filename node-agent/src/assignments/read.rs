@@ -17,7 +17,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Assignments per page of a list.
 const PAGE_SIZE: u32 = 500;
 
-/// What the agent reads of an `IPAssignment`.
+/// The fields of an `IPAssignment` that the agent uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AssignmentInfo {
     /// Its spec could be decoded. An assignment that can't be decoded counts as in use.
@@ -34,7 +34,7 @@ pub(crate) struct AssignmentInfo {
 }
 
 impl AssignmentInfo {
-    /// Reads an object. One that can't be decoded names no attachment.
+    /// Extracts the fields of an object. An assignment that can't be decoded names no attachment.
     pub(crate) fn of(assignment: Lenient<IPAssignment>) -> AssignmentInfo {
         let metadata = assignment.meta();
         let (name, uid) = (metadata.name.clone().unwrap_or_default(), metadata.uid.clone().unwrap_or_default());

@@ -1,4 +1,4 @@
-//! Watches this node's assignments: one that a user deletes while its attachment lives is created again at once.
+//! Watches this node's assignments. If a user deletes one whose attachment lives, the agent creates it again at once.
 
 use bobbin_api_client::{Clients, Lenient};
 use bobbin_crds::IPAssignment;
@@ -51,7 +51,7 @@ fn recreate_deleted(node_state: &NodeState, assignment_writer: &AssignmentWriter
         if assignment_name(attachment.pair).is_some_and(|name| is_missing(&name))
             && !assignment_writer.busy_with(attachment.pair)
         {
-            tracing::warn!(key = %attachment.key, pair = %attachment.pair, "the assignment of a live attachment was deleted; creating it again");
+            tracing::warn!(key = %attachment.key, pair = %attachment.pair, "the assignment of a live attachment was deleted; the agent creates it again");
             assignment_writer.recreate(attachment);
         }
     }

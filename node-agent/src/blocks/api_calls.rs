@@ -76,7 +76,7 @@ impl BlockApi {
         self.patch(&read.name, claim_as_read_patch(read, node)).await
     }
 
-    /// Releases a block as it was last read. `used`: an address was assigned from it, so its cool-down starts now.
+    /// Releases a block if it has not changed since it was last read. `used`: the node used its addresses, so its cool-down starts now.
     pub(crate) async fn release(&self, block: &BlockView, used: bool) -> Outcome<()> {
         let mut spec = json!({"nodeName": null, "nodeUID": null, "nodeIPv4": null, "nodeIPv6": null});
         if used {
@@ -109,8 +109,8 @@ impl BlockApi {
     }
 }
 
-/// The optimistic claim: it succeeds only if the block has no node and no finalizer. A JSON patch's test for null also holds for a
-/// missing field. The API server applies the patch to one version of the block, and again if that has changed.
+/// The optimistic claim succeeds only if the block has no node and no finalizer and is not being deleted. A JSON patch's test for null
+/// also holds for a missing field. If another write changes the block meanwhile, the API server repeats the tests.
 fn optimistic_claim_patch(node: &NodeInfo) -> Value {
     let mut patch = vec![
         json!({"op": "test", "path": "/spec/nodeName", "value": null}),

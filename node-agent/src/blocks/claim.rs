@@ -26,7 +26,7 @@ use crate::state::{BlockState, ClaimedBlock, NewBlock, NodeState};
 pub use exports::{ExportError, Exports};
 pub(crate) use find::OnUnknown;
 
-/// How long a claim waits for its block to enter service before it reports why the block has not.
+/// How long a claim waits for its block to enter service. Then it returns an error that says what the block waits for.
 const IN_SERVICE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why no block was claimed.
@@ -35,8 +35,10 @@ pub enum ClaimError {
     /// The pool has no free block.
     #[error("pool {0:?} has no free block")]
     PoolFull(String),
-    /// The pool has only free blocks that still cool down, and the node has a cooling block already.
-    #[error("every free block of pool {0:?} is still cooling down, and the node already has a cooling block")]
+    /// The pool has only free blocks that still cool down, and the node has a block whose free addresses all cool down already.
+    #[error(
+        "the node can't claim another block of pool {0:?} yet. Every free block is still cooling down, and the node already has a block whose free addresses all cool down"
+    )]
     OnlyCooling(String),
     /// The pool does not let this node claim a block now.
     #[error("node {node} can't claim a block of pool {pool:?}: {why}")]
@@ -49,7 +51,7 @@ pub enum ClaimError {
         why: String,
     },
     /// The API server refused the claim of a block.
-    #[error("the API server refuses node {node} block {block} of pool {pool:?}: {why}")]
+    #[error("the API server refused to let node {node} claim block {block} of pool {pool:?}: {why}")]
     Refused {
         /// The pool.
         pool: String,
@@ -83,7 +85,7 @@ pub enum ClaimError {
         /// The limit.
         most: i64,
     },
-    /// The API server did not answer; the node holds nothing through this claim.
+    /// The API server did not answer. If a read later shows that the claim succeeded, the block enters service.
     #[error("can't claim a block of pool {pool:?}: {why}")]
     Unreachable {
         /// The pool.
@@ -92,9 +94,9 @@ pub enum ClaimError {
         why: String,
     },
     /// Other nodes claimed each block first.
-    #[error("other nodes claimed the free blocks of pool {0:?} first")]
+    #[error("other nodes claimed the free blocks of pool {0:?} first; the agent retries")]
     Contended(String),
-    /// The block is claimed but not in service yet: its route can't be written, or the quiet time after an outage lasts.
+    /// The block is claimed but not in service yet: its route can't be written, or the quiet time after an outage has not ended.
     #[error("block {block} of pool {pool:?} is claimed but not in service yet: {why}")]
     NotInService {
         /// The block.
@@ -120,8 +122,8 @@ struct ClaimState {
 }
 
 impl Claims {
-    /// Claims for the cache's node into `node_state`. [`BlockReconciler`](crate::blocks::BlockReconciler) then brings the blocks into
-    /// service.
+    /// Creates the claims of the cache's node, which add claimed blocks to `node_state`.
+    /// [`BlockReconciler`](crate::blocks::BlockReconciler) then brings the blocks into service.
     pub fn new(
         clients: &Clients,
         cluster: ClusterCache,
@@ -191,15 +193,15 @@ impl Claims {
             return Ok(());
         }
         let why = if quiet.is_some() {
-            "the API server was away, so nodes that have pods in the block may claim it first"
+            "the API server was away, so the node first gives others time to create the IPAssignments of their pods in the block"
         } else {
             "its route can't be written; see the agent's log"
         };
         Err(ClaimError::NotInService { block: held.name.clone(), pool: held.pool.clone(), why })
     }
 
-    /// Adds a block that the API server says is this node's. `had_finalizer`: it may have had Bobbin's finalizer before the claim.
-    /// `now_claimed`: the claim was made just now.
+    /// Adds a block that is this node's according to the API server. `had_finalizer`: it may have had Bobbin's finalizer before the
+    /// claim. `now_claimed`: the claim was made just now.
     pub(crate) fn add_owned(
         &self,
         block: &BlockInfo,

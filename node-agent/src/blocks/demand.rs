@@ -1,6 +1,7 @@
-//! Keeps this node's block demand satisfied: claims blocks for waiting ADDs, expected pods and the spare; retires and releases others.
+//! Claims blocks for waiting ADDs and expected pods, and one extra block ahead of demand. Retires and releases blocks that the node
+//! does not need.
 //!
-//! `ipam::demand` decides how many. A pool whose claim hangs delays no other pool.
+//! `ipam::demand` decides how many blocks the node needs. A pool whose claim hangs delays no other pool.
 
 mod pool_state;
 mod retire;
@@ -28,7 +29,7 @@ use crate::state::NodeState;
 use crate::state::checkpoint::blocks::BlockCheckpoint;
 use pool_state::PoolState;
 
-/// How often all pools are reconciled if no change was reported. It costs the API server nothing.
+/// How often all pools are reconciled if no change was reported. The decision makes no call to the API server.
 const CHECK_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Controls how many blocks of each pool the node has. Cheap to clone.
@@ -42,7 +43,7 @@ struct ControllerState {
     checkpoint: BlockCheckpoint,
     events: Events,
     block_idle: Duration,
-    /// The agent uninstalls: every block retires.
+    /// The agent uninstalls, so every block retires.
     uninstalling: bool,
     pools: Mutex<HashMap<String, PoolState>>,
     wake: Notify,
@@ -136,7 +137,7 @@ impl DemandController {
         }
     }
 
-    /// Reconciles all pools once. Returns when time alone may next change something.
+    /// Reconciles all pools once. Returns how long the next pass may wait if nothing else changes.
     fn reconcile(&self) -> Duration {
         self.note_expected();
         self.retire();
@@ -146,7 +147,7 @@ impl DemandController {
             known.iter().map(|pool| pool.name_any()).chain(held.into_iter().map(|block| block.held.pool)).collect();
         let mut next = CHECK_INTERVAL;
         for name in names {
-            // A pool that is not in the cache can't be judged, so nothing is claimed from it and nothing released.
+            // Without the pool the agent can't compute the demand. `retire` handles the blocks of a deleted pool.
             if let Some(pool) = self.0.cluster.pool(&name) {
                 next = next.min(self.reconcile_pool(&name, &pool));
             }
@@ -173,8 +174,10 @@ impl DemandController {
     fn reconcile_pool(&self, name: &str, pool: &AddressPool) -> Duration {
         match Reserved::parse(&pool.spec.reserved) {
             Ok(reserved) => self.0.node_state.set_reserved(name, &reserved),
-            // The schema refuses such a pool, so this is unlikely; the earlier reservation stays.
-            Err(error) => tracing::warn!(pool = name, %error, "the pool's reserved addresses can't be read"),
+            // The schema refuses such a pool, so this is unlikely. The earlier reserved addresses stay.
+            Err(error) => {
+                tracing::warn!(pool = name, %error, "the agent can't parse the pool's reserved addresses; the earlier ones stay reserved");
+            }
         }
         let cooldown = pool.spec.cooldown();
         let blocks = self.0.node_state.pool_use(name, cooldown);
@@ -203,13 +206,13 @@ impl DemandController {
                 Some(wait) => next = next.min(wait),
             }
         } else if usage.waiting > 0 && usage.claiming == 0 && decision.release.is_empty() {
-            // No claim is tried, so what forbids it is why the ADD waits.
+            // The agent tries no claim. The ADD reports the reason if a rule forbids the claim.
             if let Some(refused) = self.0.claims.refused(name) {
                 state.last_error = Some(Arc::new(refused));
             }
         }
         state.notify_waiting();
-        // While the API server is away an empty block is kept, since it can serve pods.
+        // While the API server is away, the node keeps empty blocks, because it could not claim others for new pods.
         if healthy {
             let for_others = usage.exhausted || usage.free_blocks == 0;
             for block in decision.release {
@@ -251,7 +254,7 @@ impl DemandController {
             let result = self.0.claims.claim_with(&pool, cooled_only, &on_unknown).await;
             let failed = result.is_err();
             if let Err(error) = &result {
-                tracing::debug!(pool, %error, "a claim of a block failed");
+                tracing::debug!(pool, %error, "claiming a block failed");
             }
             {
                 let mut pools = self.pools();
@@ -271,7 +274,7 @@ impl DemandController {
     }
 }
 
-/// The number of blocks of the pool that no node has, as the pool's status says.
+/// The number of blocks of the pool that no node has, according to the pool's status.
 fn free_blocks(pool: &AddressPool) -> u64 {
     pool.status.as_ref().and_then(|status| u64::try_from(status.blocks.free).ok()).unwrap_or(0)
 }
@@ -281,12 +284,12 @@ fn is_exhausted(pool: &AddressPool) -> bool {
     conditions.iter().any(|condition| condition.type_ == condition::EXHAUSTED && condition.status == "True")
 }
 
-/// Whether the block's free addresses all cool down. A node that has such a block has no use for another one that cools.
+/// Whether all free addresses of the block cool down. A node that has such a block claims no other block that still cools down.
 fn is_all_cooling(block: &BlockUse) -> bool {
     block.cooling > 0 && block.held + block.cooling >= block.usable
 }
 
-/// When an empty block next gets old enough for a decision.
+/// How long until an empty block has been empty long enough to change the decision.
 fn next_change(pool: &PoolUse) -> Duration {
     let ages = [pool.block_idle, bobbin_ipam::demand::FIRST_USE_TIMEOUT];
     let empty = pool.blocks.iter().filter_map(|block| block.empty_for);

@@ -1,4 +1,4 @@
-//! Brings a claimed block into service: its route, then the quiet time after an outage, then the checkpoint.
+//! Brings a claimed block into service: writes its route, waits for the end of the quiet time after an outage, and saves the block.
 
 use bobbin_datapath::boot_time;
 use bobbin_ipam::BootTime;
@@ -7,7 +7,7 @@ use super::{ReconcilerState, Requeue};
 use crate::state::BlockEvent;
 
 impl ReconcilerState {
-    /// One step of a block in `exporting`.
+    /// Makes one step for a block in the state `exporting`.
     pub(super) async fn enter_service(&self, name: &str, since: BootTime, not_before: BootTime) -> Requeue {
         let Some(block) = self.context.node_state.block(name) else { return Requeue::Now };
         if let Err(error) = self.context.exports.export(block.held.range).await {
@@ -19,11 +19,11 @@ impl ReconcilerState {
             if !self.context.node_state.begin_release(name) {
                 return Requeue::WithBackoff;
             }
-            tracing::error!(block = name, %error, "released a claimed block: its route could not be written");
+            tracing::error!(block = name, %error, "the agent releases a claimed block because it could not write the route");
             self.context.events.node_warning(
                 "ExportFailed",
                 &format!(
-                    "node {} released block {name}: its route could not be written for {} s: {}; see the agent's log and run on the node: ip route show table {}",
+                    "node {} releases block {name}, because it could not write the route for {} s: {}. See the agent's log and run on the node: ip route show table {}",
                     self.context.cluster.node_name(),
                     self.context.times.export_deadline().as_secs(),
                     error.why,

@@ -1,4 +1,4 @@
-//! What the agent reads of an AddressBlock, and whose the block is. Pure.
+//! The fields of an AddressBlock that the agent uses, and which node owns the block. Pure.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use kube::Resource;
 use crate::cluster::NodeInfo;
 use crate::state::ClaimedBlock;
 
-/// What the agent reads of an `AddressBlock`.
+/// The fields of an `AddressBlock` that the agent uses.
 #[allow(clippy::struct_excessive_bools, reason = "independent properties of the object")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BlockInfo {
@@ -37,23 +37,23 @@ pub(crate) struct BlockInfo {
     pub free_since: Option<Timestamp>,
 }
 
-/// Whose a block is.
+/// Which node owns a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     /// No node has it, and it can be claimed.
     Free,
-    /// This Node's, by name and UID.
+    /// The block names this Node by name and UID.
     ThisNode,
     /// It names this node, but with the UID of an earlier Node of that name.
     EarlierNode,
     /// Another node has it, or it is free and being deleted.
     OtherNode,
-    /// It can't be decoded, so its owner is unknown.
+    /// The block can't be decoded, so its owner is unknown.
     Unknown,
 }
 
 impl BlockInfo {
-    /// Reads an object. One that can't be decoded exists with an unknown owner.
+    /// Extracts the fields of an object. A block that can't be decoded has an unknown owner.
     pub(crate) fn of(block: &Lenient<AddressBlock>) -> BlockInfo {
         let metadata = block.meta().clone();
         let finalizers = metadata.finalizers.unwrap_or_default();
@@ -81,7 +81,7 @@ impl BlockInfo {
         }
     }
 
-    /// Whose the block is.
+    /// Which node owns the block.
     pub(crate) fn owner(&self, node: &NodeInfo) -> Owner {
         match self.node_name.as_deref() {
             _ if !self.readable => Owner::Unknown,
@@ -103,13 +103,13 @@ impl BlockInfo {
         node.addresses().into_iter().map(|(_, address)| address).eq([self.node_ipv4.clone(), self.node_ipv6.clone()])
     }
 
-    /// Whether the cool-down of a free block has ended. A block that still has Bobbin's finalizer cools down from its claim on.
+    /// Whether the cool-down of a free block has ended. A block that still has Bobbin's finalizer begins to cool when claimed.
     pub(crate) fn has_cooled(&self, now: Timestamp, cooldown: Duration) -> bool {
         cooldown.is_zero() || (!self.finalizer && free_for(self.free_since, now).is_none_or(|free| free >= cooldown))
     }
 
     /// When the cool-down of a newly claimed block began, in boot time; `None` if it has ended. A block that still had Bobbin's
-    /// finalizer cools down from its claim on.
+    /// finalizer begins to cool down with its claim.
     pub(crate) fn cooling_since(
         &self,
         had_finalizer: bool,
@@ -126,11 +126,11 @@ impl BlockInfo {
     /// The block as the node's state keeps it.
     ///
     /// # Errors
-    /// A message if its range can't be read.
+    /// If the block's range can't be parsed.
     pub(crate) fn held(&self) -> Result<ClaimedBlock, String> {
         let range = self.range.ok_or_else(|| {
             format!(
-                "the range of block {} can't be read, so nothing is assigned from it; see: kubectl get addressblock {0} -o yaml",
+                "the agent can't parse the range of block {}, so it assigns nothing from it; see: kubectl get addressblock {0} -o yaml",
                 self.name
             )
         })?;
@@ -162,8 +162,8 @@ pub(crate) fn cooling_since(
     free_for(since, now).filter(|free| *free < cooldown).map(|free| boot.before(free))
 }
 
-/// The best free block to claim: cooled blocks first, by hash of node and block. Then, unless `cooled_only`, the one that has cooled
-/// longest.
+/// Selects the free block to claim: by a hash of node and block among the blocks that have cooled down. Without such a block, and
+/// unless `cooled_only`, it selects the one that has cooled longest.
 pub(crate) fn best_free_block(
     listed: Vec<BlockInfo>,
     node: &str,

@@ -1,4 +1,4 @@
-//! Reads a doubted block from the API server and settles whose it is.
+//! Reads a doubted block from the API server to find out which node owns it.
 //!
 //! A block of this node serves again. A free block with attachments is claimed back at once. A block of another node is lost.
 
@@ -13,13 +13,13 @@ use crate::cluster::NodeInfo;
 use crate::cluster::freshness::{Invalidation, Proof};
 use crate::state::{Attachment, BlockEvent, BlockView, first_names};
 
-/// How often a block that can't be settled is read again.
+/// How often the agent reads a block again if a read can't end the doubt.
 const UNSETTLED_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// How long the agent waits for the assignments of a block's attachments before it claims the block back without them.
 pub(crate) const RECREATE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl ReconcilerState {
-    /// One step of a block in `doubted`. The read settles only the doubts that existed when it began.
+    /// Makes one step for a block in the state `doubted`. The read settles only the doubts that existed when it began.
     pub(super) async fn read_back(&self, name: &str, doubts: u32) -> Requeue {
         let Some(block) = self.context.node_state.block(name) else { return Requeue::Now };
         let Some(node) = self.context.cluster.node() else { return Requeue::WithBackoff };
@@ -53,7 +53,7 @@ impl ReconcilerState {
         }
     }
 
-    /// The Node was deleted: a block in use stays, an unused one is released while the agent still can.
+    /// The Node was deleted or is out of service. A block in use stays; an unused one is released while the agent still can.
     fn of_a_node_that_is_gone(&self, name: &str) -> Requeue {
         if self.context.node_state.release_doubted(name) {
             Requeue::Now
@@ -76,14 +76,14 @@ impl ReconcilerState {
                 Requeue::Now
             }
             Outcome::Refused(why) => {
-                tracing::debug!(block = read.name, %why, "the Node's UID could not be written yet into a block of an earlier Node");
+                tracing::debug!(block = read.name, %why, "the API server refused to write the Node's UID into a block of an earlier Node; the agent retries");
                 Requeue::WithBackoff
             }
             Outcome::Unknown(_) => Requeue::WithBackoff,
         }
     }
 
-    /// The block is free. Without attachments it is forgotten; else their assignments are created and the block is claimed back.
+    /// The block is free. The agent forgets it if it has no attachments. Otherwise it creates their assignments and claims it back.
     async fn reclaim_or_forget(&self, block: &BlockView, read: &BlockInfo, node: &NodeInfo) -> Requeue {
         let name = &block.held.name;
         if self.context.node_state.found_free(name) {
@@ -94,12 +94,12 @@ impl ReconcilerState {
             return Requeue::After(UNSETTLED_RETRY_INTERVAL);
         }
         self.recreate_assignments(&self.context.node_state.residents(name)).await;
-        // Another node may have had the block meanwhile, also if the answer is lost, so its assignments are listed first.
+        // Another node may have had the block meanwhile, so its assignments are listed first, even if the answer of this claim is lost.
         self.context.node_state.prove(name, Proof::AssignmentsUnseen, false);
         match self.api.claim(read, node).await {
             Outcome::Done(_) => {
                 let sentence = format!(
-                    "block {name} ({}) of pool {} was free although {} pods of node {} use its addresses: the node claimed it back; see who edited or restored it: kubectl get addressblock {name} -o yaml --show-managed-fields",
+                    "block {name} ({}) of pool {} was free although {} pods of node {} use its addresses. The node claimed it back. To see who edited or restored it, run: kubectl get addressblock {name} -o yaml --show-managed-fields",
                     block.held.range, block.held.pool, block.residents, node.name
                 );
                 tracing::warn!(block = name, "{sentence}");
@@ -108,14 +108,14 @@ impl ReconcilerState {
             }
             Outcome::Refused(Refusal::Conflict) => Requeue::Now,
             Outcome::Refused(why) => {
-                tracing::debug!(block = name, %why, "a block with attachments could not be claimed back yet");
+                tracing::debug!(block = name, %why, "the API server refused to let the node claim back a block with attachments; the agent retries");
                 Requeue::WithBackoff
             }
             Outcome::Unknown(_) => Requeue::WithBackoff,
         }
     }
 
-    /// There is no such block. If it has attachments, the operator carves it again, claimed for this node.
+    /// The block does not exist. If it has attachments, their assignments make the operator carve it again for this node.
     async fn absent(&self, block: &BlockView) -> Requeue {
         let name = &block.held.name;
         if self.context.node_state.found_free(name) {
@@ -125,7 +125,7 @@ impl ReconcilerState {
         self.recreate_assignments(&self.context.node_state.residents(name)).await;
         let pool = &block.held.pool;
         let sentence = format!(
-            "block {name} ({}) of pool {pool} was deleted although {} pods of node {} use its addresses: nothing is assigned from it until the operator carves it again; see: kubectl get addresspool {pool} -o yaml, and the log of bobbin-operator",
+            "block {name} ({}) of pool {pool} was deleted although {} pods of node {} use its addresses. The node assigns nothing from it until the operator carves it again. See: kubectl get addresspool {pool} -o yaml, and the log of bobbin-operator",
             block.held.range,
             block.residents,
             self.context.cluster.node_name()
@@ -149,7 +149,7 @@ impl ReconcilerState {
             tracing::info!("node {node} no longer has block {name}: {taker}; no pod here used it");
         } else {
             let sentence = format!(
-                "node {node} lost block {name} ({}) of pool {}: {taker}; its route is withdrawn, and {} pods still use its addresses: delete these pods, so that they get other addresses: {}",
+                "node {node} lost block {name} ({}) of pool {}: {taker}. The node no longer exports its route, but {} pods still use its addresses. Delete these pods, so that they get other addresses: {}",
                 block.held.range,
                 block.held.pool,
                 stranded.len(),

@@ -1,6 +1,6 @@
 //! Releases a block: deletes this node's assignments, withdraws the route, waits for the routers, then makes one conditional write.
 //!
-//! An ADD may cancel the release until that write is sent. An unknown outcome is resolved by reading. Every step is retried.
+//! An ADD may cancel the release until that write is sent. If its outcome is unknown, the agent reads the block. Every step is retried.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -23,7 +23,7 @@ const IN_USE_RETRY_INTERVAL: Duration = Duration::from_mins(1);
 const BUSY_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 impl ReconcilerState {
-    /// One step of a block in `releasing`.
+    /// Makes one step for a block in the state `releasing`.
     pub(super) async fn release(&self, name: &str, stage: ReleaseStage) -> Requeue {
         match stage {
             ReleaseStage::DeletingAssignments => self.delete_assignments(name).await,
@@ -43,7 +43,7 @@ impl ReconcilerState {
         {
             Ok(left) => left,
             Err(error) => {
-                tracing::debug!(block = name, %error, "the assignments of a block that is being released can't be listed yet");
+                tracing::debug!(block = name, %error, "the agent can't list the assignments of a block that it releases; it retries");
                 return Requeue::WithBackoff;
             }
         };
@@ -58,7 +58,7 @@ impl ReconcilerState {
             );
             return Requeue::WithBackoff;
         }
-        // An assignment of this boot without an attachment: its pod may run. The resync deletes it once that pod is gone.
+        // The pod of an assignment of this boot may still run, even without an attachment. The resync deletes it once the pod is gone.
         let in_use = |assignment: &&AssignmentInfo| {
             // An attachment with an unreadable checkpoint has no address, so any of its assignments may be the one that it
             // uses.
@@ -68,7 +68,7 @@ impl ReconcilerState {
         };
         if let Some(assignment) = left.iter().find(in_use) {
             let sentence = format!(
-                "block {name} is not released: IPAssignment {0} names {1}, but node {2} has no such attachment, so that pod may use the address; the agent deletes the assignment once the pod is gone; if it is gone, run: kubectl delete ipassignment {0}",
+                "block {name} is not released, because IPAssignment {0} names {1}. Node {2} has no such attachment, but the pod may still use the address. The agent deletes the assignment once it knows that the pod is gone. If you know it, run: kubectl delete ipassignment {0}",
                 assignment.name,
                 assignment.by(),
                 self.context.cluster.node_name()
@@ -94,13 +94,13 @@ impl ReconcilerState {
 
     async fn withdraw_and_release(&self, name: &str) -> Requeue {
         let Some(block) = self.context.node_state.block(name) else { return Requeue::Now };
-        // A restart must not restore the block as serving when another node may have it by then.
+        // A restarted agent must not restore the block as serving, because another node may have it by then.
         if let Err(error) = self.context.checkpoint.flush().await {
-            tracing::debug!(block = name, %error, "a release waits for the checkpoint");
+            tracing::debug!(block = name, %error, "the checkpoint could not be saved, so the release of a block waits");
             return Requeue::WithBackoff;
         }
         if let Err(error) = self.context.exports.withdraw(block.held.range).await {
-            tracing::warn!(block = name, %error, "a block is not released yet: its route could not be withdrawn");
+            tracing::warn!(block = name, %error, "the agent does not release a block yet, because it could not withdraw the route");
             return Requeue::WithBackoff;
         }
         if self.cancelled_within(name, self.context.times.fabric_settle()).await {
@@ -119,7 +119,8 @@ impl ReconcilerState {
         })
     }
 
-    /// Sends the write; `None`: it was refused. The resourceVersion may have changed while the routers withdrew the block.
+    /// Sends the write that releases the block. `None`: the API server refused it. The resourceVersion may have changed since the last
+    /// step, so this reads it from the node's state.
     async fn send_release(&self, name: &str) -> Option<Requeue> {
         let Some(block) = self.context.node_state.block(name) else { return Some(Requeue::Now) };
         match self.api.release(&block, block.was_used).await {
@@ -151,21 +152,21 @@ impl ReconcilerState {
         timeout(pause, left).await.is_ok()
     }
 
-    /// Resolves a write that was sent. If the block still is this node's, the write may yet arrive, so no ADD may cancel the release.
-    /// It is sent again, even after a refusal.
+    /// Reads a block whose release was sent. If it still is this node's, the write may yet take effect, so no ADD may cancel the
+    /// release. The agent sends it again, even after a refusal.
     async fn resolve_sent_release(&self, name: &str) -> Requeue {
         let Some(node) = self.context.cluster.node() else { return Requeue::WithBackoff };
         match self.api.get(name).await {
             Err(ReadError::NotFound) => self.released(name),
             Ok(read) if matches!(read.owner(&node), Owner::Free | Owner::OtherNode) => self.released(name),
             Ok(read) if read.owner(&node) == Owner::Unknown => Requeue::WithBackoff,
-            // This node's, perhaps under an earlier Node's UID: nobody else would release it.
+            // The block is this node's, perhaps with the UID of an earlier Node. No other node would release it.
             Ok(read) => {
                 self.context.node_state.refresh(name, &read.uid, &read.resource_version, read.deleting);
                 self.send_release(name).await.unwrap_or(Requeue::WithBackoff)
             }
             Err(error) => {
-                tracing::debug!(block = name, %error, "the agent can't read a block yet that it releases");
+                tracing::debug!(block = name, %error, "the agent can't read a block to find out whether its release succeeded; it retries");
                 Requeue::WithBackoff
             }
         }

@@ -34,21 +34,21 @@ pub enum SimulatedNodeError {
 
 /// One simulated node. It ends when dropped.
 pub struct SimulatedNode {
-    /// Claims for it.
+    /// Claims blocks for the node.
     pub claims: Claims,
     /// Its blocks.
     pub node_state: Arc<NodeState>,
-    /// Its cluster cache: the snapshot in its run directory, since it watches nothing.
+    /// Its cluster cache, which only has the snapshot in the run directory, because the node watches nothing.
     pub cluster: ClusterCache,
     freshness: Arc<FreshnessTracker>,
     _tasks: JoinSet<()>,
 }
 
 impl SimulatedNode {
-    /// Starts a node with the cluster snapshot in `run_dir`; inside the runtime. `scale` multiplies the protocol's waits.
+    /// Starts a node with the cluster snapshot in `run_dir`. Must be called inside the runtime. `scale` multiplies the protocol's waits.
     ///
     /// # Errors
-    /// The run directory can't be written.
+    /// If the run directory can't be written.
     pub fn start(
         clients: &Clients,
         node_name: &str,
@@ -95,7 +95,7 @@ impl SimulatedNode {
         self.freshness.call_failed();
     }
 
-    /// Whether a block of this node serves although nobody has listed other nodes' assignments in it.
+    /// Whether a block of this node serves without a list of other nodes' assignments in it.
     pub fn serves_unseen(&self, block: &str) -> bool {
         let held = self.node_state.block(block);
         held.is_some_and(|held| held.state.assignable() && held.proof != Proof::AssignmentsUnseen)

@@ -23,8 +23,8 @@ pub enum Proof {
     None,
     /// The block is this node's, but other nodes may have assignments in it, which must be listed first.
     ///
-    /// It still had its finalizer when it was claimed, was claimed in the quiet time, or was claimed back. Or it was lost for a
-    /// while, or the resync found it.
+    /// This applies if the block still had its finalizer when it was claimed, or was claimed in the quiet time or claimed back. It
+    /// also applies if the block was lost for a while, or if the resync found it.
     AssignmentsUnseen,
     /// The API server confirmed in this epoch that the block is this node's.
     Confirmed(Epoch),
@@ -102,7 +102,7 @@ struct State {
     outage_ended: Option<BootTime>,
 }
 
-/// Tracks the API server's freshness. Every method locks for itself and returns at once.
+/// Tracks the freshness of the API server's answers. No method waits.
 #[derive(Debug)]
 pub struct FreshnessTracker {
     times: Times,
@@ -153,7 +153,8 @@ impl FreshnessTracker {
         self.state().versions[kind as usize]
     }
 
-    /// Takes in the resourceVersion of an answer whose request began when `floor` was known. True if it went back.
+    /// Takes in the resourceVersion of an answer. `floor` is the highest version that was known when the request began. True: the
+    /// answer has a lower version.
     ///
     /// A resourceVersion that is not a number is not compared.
     pub fn observe_version(&self, kind: WatchedKind, resource_version: &str, floor: u64) -> bool {
@@ -176,7 +177,7 @@ impl FreshnessTracker {
         self.invalidations.send_modify(|count| *count += 1);
     }
 
-    /// Reports invalidations; each calls for a resync.
+    /// Reports invalidations. Each one needs a resync.
     pub fn invalidations(&self) -> watch::Receiver<u64> {
         self.invalidations.subscribe()
     }
@@ -235,8 +236,8 @@ impl FreshnessTracker {
         if state.failing { state.last_contact } else { Some(now) }
     }
 
-    /// Until when a block that is claimed now stays out of service, so that nodes with pods in it come first. `None`: no recent
-    /// outage.
+    /// Until when a block that is claimed now stays out of service, so that other nodes can create the assignments of their pods in
+    /// it. `None`: there was no recent outage.
     pub fn quiet_until(&self, now: BootTime) -> Option<BootTime> {
         let ended = self.state().outage_ended?;
         let until = ended.after(self.times.quiet_after_outage());

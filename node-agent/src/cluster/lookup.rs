@@ -13,7 +13,7 @@ use super::{CachedKind, ClusterCache, NamespaceInfo, PodInfo};
 
 /// How long the fetch of an object that the watch has not shown may take.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
-/// The same while the watch does not work: an agent that has just started answers within 1 s, with or without an API server.
+/// The timeout while the watch does not work. It lets an agent that has just started answer within 1 s, even without an API server.
 const FETCH_TIMEOUT_WATCH_DOWN: Duration = Duration::from_millis(400);
 
 /// The result of looking up a pod.
@@ -28,7 +28,7 @@ pub enum PodLookup {
 }
 
 impl ClusterCache {
-    /// The pod with that UID: from the watch, after up to `wait` for it while the watch works, else by one fetch.
+    /// Returns the pod with that UID. While the watch works, waits up to `wait` until it shows the pod. Otherwise fetches the pod once.
     ///
     /// Without a UID the pod is fetched, since the watch may still show an earlier pod of that name.
     pub async fn pod(&self, namespace: &str, name: &str, uid: &str, wait: Duration) -> PodLookup {
@@ -64,10 +64,10 @@ impl ClusterCache {
         }
     }
 
-    /// The namespace: from the cache, after up to `wait` for the watch, else by one fetch.
+    /// Returns the namespace. While the watch works, waits up to `wait` until it shows the namespace. Otherwise fetches it once.
     ///
     /// # Errors
-    /// The API server did not answer in time. `Ok(None)`: there is no such namespace.
+    /// If the API server did not answer in time. `Ok(None)`: there is no such namespace.
     pub async fn namespace_or_fetch(&self, name: &str, wait: Duration) -> Result<Option<NamespaceInfo>, ReadError> {
         let until = Instant::now() + wait;
         let mut changed = self.0.changed.subscribe();
@@ -88,7 +88,7 @@ impl ClusterCache {
         }
     }
 
-    /// Waits up to `wait` until the pools were listed once or a snapshot had some. False: neither.
+    /// Waits up to `wait` until the pools were listed once. Does not wait if a snapshot had some. False: no pools are known.
     pub async fn wait_for_pools(&self, wait: Duration) -> bool {
         let until = Instant::now() + wait;
         let mut changed = self.0.changed.subscribe();
@@ -107,7 +107,7 @@ impl ClusterCache {
     }
 }
 
-/// Waits for a change until then; whether there was one.
+/// Waits for a change until that time. Returns whether there was one.
 async fn changed_before(changed: &mut watch::Receiver<u64>, until: Instant) -> bool {
     matches!(tokio::time::timeout_at(until, changed.changed()).await, Ok(Ok(())))
 }

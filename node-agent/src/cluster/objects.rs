@@ -45,7 +45,7 @@ impl NodeInfo {
     /// Extracts the fields of a Node.
     ///
     /// # Errors
-    /// The object can't be decoded.
+    /// If the object can't be decoded.
     pub fn of(node: &Lenient<PartialNode>) -> Result<NodeInfo, Box<Unreadable>> {
         let node = match node {
             Lenient::Readable(node) => node,
@@ -73,7 +73,7 @@ pub struct PodInfo {
     pub name: String,
     /// The UID of the object.
     pub uid: String,
-    /// The UID that kubelet and K8S_POD_UID use for it, if it is another: a mirror pod's.
+    /// For a mirror pod: the UID that kubelet and K8S_POD_UID use for the static pod, which differs from the object's UID.
     pub kubelet_uid: Option<String>,
     /// The pool that its annotation names; an empty annotation counts as absent.
     pub pool: Option<String>,

@@ -1,7 +1,7 @@
 //! The watches of this node's own Node and own blocks.
 //!
 //! Unlike kube's watcher they see bookmarks and notice silence. They resume with an old resourceVersion only after their own timeout.
-//! Updates take effect in the callback, so a doubt is never delayed.
+//! They apply each update at once, so that a doubt is never delayed.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::state::{BlockEvent, BlockState, NodeState};
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the API server keeps a watch open: the longest that kube allows (it refuses 295 s and more).
 const WATCH_TIMEOUT: Duration = Duration::from_secs(294);
-/// A watch that ended this much before its timeout was ended by something else.
+/// If a watch ends more than this before its timeout, something else ended it.
 const EARLY_CLOSE_MARGIN: Duration = Duration::from_secs(5);
 /// The first pause after a watch broke; each further pause is twice as long.
 const MIN_RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -53,7 +53,7 @@ pub struct OwnWatches {
 
 /// An update of a watch.
 enum WatchUpdate<K> {
-    /// All objects, by a consistent read that began then.
+    /// All objects, and the start of the consistent read that returned them.
     Listed(Vec<K>, ReadStart),
     Changed(K),
     /// The object is gone or no longer matches the watch.
@@ -62,9 +62,9 @@ enum WatchUpdate<K> {
 
 /// Why a watch ended and has to list again.
 enum WatchEnd {
-    /// The connection or the API server ended it: there was contact until now.
+    /// The connection broke or the API server ended the watch, so there was contact until now.
     Closed,
-    /// It was silent for too long.
+    /// The watch was silent for too long.
     Silent,
 }
 
@@ -110,7 +110,7 @@ impl OwnWatches {
                 Ok(list) => {
                     self.freshness.answered(boot_time());
                     let version = list.metadata.resource_version.clone().unwrap_or_default();
-                    // A list that went back still shows the current state; its proof counts from the new epoch.
+                    // A list with a lower resourceVersion still shows the current state. It proves ownership in the new epoch.
                     let start = if self.freshness.observe_version(kind, &version, floor) {
                         self.freshness.begin_read(boot_time())
                     } else {
@@ -130,11 +130,11 @@ impl OwnWatches {
                     }
                     self.freshness.call_failed();
                     if failures == 0 {
-                        tracing::info!(?kind, %error, "the node's own objects can't be listed; the agent retries");
+                        tracing::info!(?kind, %error, "the agent can't list the node's own objects; it retries");
                     }
                 }
             }
-            // A client that may list but not watch must not list without a pause.
+            // Without this pause, an agent that may list but not watch would list all the time.
             if begun.elapsed() > 2 * max_retry_interval {
                 failures = 0;
             }
@@ -143,7 +143,7 @@ impl OwnWatches {
         }
     }
 
-    /// Watches until the watch ends otherwise than by its own timeout, after which it resumes.
+    /// Watches until the watch ends for another reason than its own timeout. After a timeout it resumes.
     async fn watch<K>(
         &self,
         kind: WatchedKind,
@@ -162,7 +162,7 @@ impl OwnWatches {
             let opened = match timeout(CALL_TIMEOUT, api.watch(&params, &version)).await {
                 Ok(Ok(stream)) => stream.boxed(),
                 Ok(Err(error)) => {
-                    tracing::info!(?kind, %error, "a watch could not be opened; listing again");
+                    tracing::info!(?kind, %error, "the agent could not open a watch; it lists again");
                     return WatchEnd::Closed;
                 }
                 Err(_) => return WatchEnd::Silent,
@@ -173,7 +173,7 @@ impl OwnWatches {
                 {
                     Err(_) => return WatchEnd::Silent,
                     Ok(Err(error)) => {
-                        tracing::info!(?kind, %error, "a watch broke; listing again");
+                        tracing::info!(?kind, %error, "a watch broke; the agent lists again");
                         return WatchEnd::Closed;
                     }
                     Ok(Ok(None)) => break,
@@ -194,7 +194,7 @@ impl OwnWatches {
                         None
                     }
                     WatchEvent::Error(status) => {
-                        tracing::info!(?kind, %status, "the API server ended a watch; listing again");
+                        tracing::info!(?kind, %status, "the API server ended a watch; the agent lists again");
                         return WatchEnd::Closed;
                     }
                 };
@@ -205,7 +205,7 @@ impl OwnWatches {
                 }
             }
             if begun.elapsed() + EARLY_CLOSE_MARGIN < WATCH_TIMEOUT {
-                tracing::info!(?kind, "the API server closed a watch early; listing again");
+                tracing::info!(?kind, "the API server closed a watch early; the agent lists again");
                 return WatchEnd::Closed;
             }
         }

@@ -1,4 +1,4 @@
-//! Selects the pool of a pod from the cached objects. The rule itself is `ipam::pool_selection`.
+//! Selects the pool of a pod from the cached objects. The rule itself is in `ipam::pool_selection`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,9 +30,9 @@ pub enum SelectPoolError {
         /// Why the pool can't serve it.
         refusal: SelectionError,
     },
-    /// The API server has no such pod: it was deleted, or the runtime is ahead of the API server.
+    /// The API server has no such pod: it was deleted, or the API server does not show it yet.
     #[error(
-        "{0} gets no address: the API server has no pod of that name and UID. The pod was deleted or replaced, or the runtime's next try succeeds"
+        "{0} gets no address: the API server has no pod of that name and UID. Either the pod was deleted or replaced, or the API server does not show it yet and the runtime's next try succeeds"
     )]
     PodGone(String),
     /// The pod's pool can't be determined.
@@ -90,7 +90,7 @@ pub async fn select_pool_for_pod(
     let (info, pod, pod_seen) = match cluster.pod(&pod.namespace, &pod.name, &pod.uid, WATCH_WAIT).await {
         PodLookup::Known(found) => {
             let named = with_kubelet_uid(pod, &found);
-            // A pod that was found by its name alone may run on another node; only the watch of this node's pods tells.
+            // A pod that was found by its name alone may run on another node. The watch shows only this node's pods.
             let on_node = || cluster.cached_pod(&named.namespace, &named.name, &named.uid).is_some();
             let seen = found.uid == named.uid && (!pod.uid.is_empty() || on_node());
             (Some(found), named, seen)

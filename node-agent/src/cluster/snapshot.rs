@@ -23,7 +23,7 @@ struct Snapshot {
     namespaces: Vec<(String, NamespaceInfo)>,
 }
 
-/// Loads the snapshot of an earlier run; an empty one if there is none, or if it is another node's.
+/// Loads the snapshot of an earlier run. Returns an empty cache if there is none, or if it is another node's.
 pub(super) fn load(path: &Path, node_name: &str) -> CachedObjects {
     let snapshot = match std::fs::read(path)
         .map_err(anyhow::Error::from)
@@ -31,7 +31,7 @@ pub(super) fn load(path: &Path, node_name: &str) -> CachedObjects {
     {
         Ok(snapshot) => snapshot,
         Err(error) => {
-            tracing::debug!(path = %path.display(), %error, "no usable cluster snapshot");
+            tracing::debug!(path = %path.display(), %error, "there is no usable cluster snapshot");
             return CachedObjects::default();
         }
     };

@@ -1,4 +1,4 @@
-//! The cache without an API server: pod identity, and what a restart knows.
+//! Tests the cache without an API server: the identity of pods, and what the agent knows after a restart.
 
 use std::time::Duration;
 

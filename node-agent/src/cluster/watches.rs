@@ -55,7 +55,7 @@ async fn watch<K>(
     cluster.objects().watch_ages[kind as usize] = Some(events.age());
     while let Some(event) = events.next().await {
         let complete = matches!(event, Event::InitDone);
-        // It logs unreadable objects; the operator reports them by an event.
+        // This logs unreadable objects. The operator publishes the events about them.
         let _ = cluster.0.unreadable.event(&event);
         apply(cluster, event);
         if complete {

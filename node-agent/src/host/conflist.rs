@@ -10,12 +10,12 @@ use super::install::{CONFLIST, PLUGIN};
 /// The chained plugins or the version are invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChainedError {
-    /// No JSON list of objects.
+    /// The flag is not a JSON list of objects.
     #[error(
         "--chained is not a JSON list of CNI plugin configurations: {0}; example: [{{\"type\":\"portmap\",\"capabilities\":{{\"portMappings\":true}}}}]"
     )]
     NoList(String),
-    /// A plugin without a usable type.
+    /// A plugin has no usable type.
     #[error(
         "chained plugin number {0} (--chained) has no valid \"type\"; set it to the name of an executable in the CNI directory, without slashes"
     )]
@@ -38,14 +38,14 @@ pub(super) fn chained(text: &str) -> Result<Vec<Value>, ChainedError> {
     Ok(plugins)
 }
 
-/// The versions of a VERSION answer that Bobbin supports, too.
+/// The versions in a plugin's VERSION answer that Bobbin also supports.
 pub(super) fn supported(answer: &[u8]) -> Vec<Version> {
     let parsed: Value = serde_json::from_slice(answer).unwrap_or_default();
     let listed = parsed.get("supportedVersions").and_then(Value::as_array).into_iter().flatten();
     listed.filter_map(Value::as_str).filter_map(Version::parse).collect()
 }
 
-/// The highest version up to `wanted` that every plugin supports. A plugin that names no version supports only the oldest.
+/// The highest version up to `wanted` that every plugin supports. A plugin that names no version counts as supporting only the oldest.
 pub(super) fn version_for(wanted: &str, plugins: &[Vec<Version>]) -> Result<Version, ChainedError> {
     let most = Version::parse(wanted).ok_or_else(|| ChainedError::UnknownVersion(wanted.to_owned()))?;
     let oldest = Version::ALL[0];

@@ -123,8 +123,8 @@ impl Installer {
 
     /// Installs the plugin atomically.
     ///
-    /// Without any plugin the configuration is removed, so that the runtime does not call one; an older plugin serves as well as it
-    /// can.
+    /// If no plugin is installed, the agent removes the configuration, so that the runtime does not call a missing plugin. An older
+    /// plugin stays in use.
     fn install_plugin(&mut self, done: &mut InstallReport) -> Result<(), InstallError> {
         let path = self.args.cni_bin_dir.join(PLUGIN);
         match self.write_plugin(&path) {
@@ -190,7 +190,7 @@ impl InstallReport {
     }
 }
 
-/// Configurations that sort before Bobbin's: the runtime uses the first.
+/// Configurations that sort before Bobbin's. The runtime uses only the first.
 fn shadowing_configs(args: &Args) -> Vec<InstallProblem> {
     let Ok(entries) = std::fs::read_dir(&args.cni_conf_dir) else { return Vec::new() };
     let names = entries.filter_map(Result::ok).map(|entry| entry.file_name());
@@ -202,7 +202,7 @@ fn shadowing_configs(args: &Args) -> Vec<InstallProblem> {
 /// Removes the configuration, so that the runtime does not call Bobbin for new pods. True: it existed.
 ///
 /// # Errors
-/// It could not be removed.
+/// If it could not be removed.
 pub fn remove_conflist(args: &Args) -> Result<bool, InstallError> {
     remove(&args.cni_conf_dir.join(CONFLIST))
 }
@@ -210,7 +210,7 @@ pub fn remove_conflist(args: &Args) -> Result<bool, InstallError> {
 /// Removes the plugin. True: it existed.
 ///
 /// # Errors
-/// It could not be removed.
+/// If it could not be removed.
 pub fn remove_shim(args: &Args) -> Result<bool, InstallError> {
     remove(&args.cni_bin_dir.join(PLUGIN))
 }

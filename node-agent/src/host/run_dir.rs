@@ -31,7 +31,7 @@ const REMINDER_INTERVAL: Duration = Duration::from_mins(1);
 /// Why the agent can't use the run directory.
 #[derive(Debug, thiserror::Error)]
 pub enum RunDirError {
-    /// It can't be read or written.
+    /// The directory can't be read or written.
     #[error(
         "can't use the run directory {}: {} could not be {what}: {source}; mount it writable into the agent's container, or set another directory with --run-dir",
         directory.display(), path.display()
@@ -48,7 +48,7 @@ pub enum RunDirError {
     },
     /// The lock file was removed while this agent ran, and another agent has the new one.
     #[error(
-        "another agent ({holder}) locked the run directory {} after its lock file was removed; this agent exits and waits for the lock",
+        "another agent ({holder}) locked the run directory {} after its lock file was removed; this agent exits, and after its restart it waits for the lock",
         directory.display()
     )]
     TakenOver {
@@ -74,20 +74,20 @@ pub struct RunDir {
     path: PathBuf,
     pod_name: Option<String>,
     lock: Mutex<Lock>,
-    /// The node was closed: nothing is written down any more. Held while identity or marker is written.
+    /// The agent was uninstalled, so nothing is written any more. Locked while the identity or the marker is written.
     closed: Mutex<bool>,
     /// The agent has been ready since boot.
     ready: AtomicBool,
 }
 
 impl RunDir {
-    /// Takes the lock, and waits while another agent has it; the log says so at once and each minute. Then checks whose checkpoint it
-    /// is.
+    /// Takes the lock. While another agent has it, waits and logs this at once and each minute. Then checks which node the checkpoint
+    /// belongs to.
     ///
-    /// The caller [saves](RunDir::save) its identity before it writes anything else. `pod_name` tells other agents who has the lock.
+    /// The caller [saves](RunDir::save) its identity before it writes anything else. Other agents log `pod_name` as the holder of the lock.
     ///
     /// # Errors
-    /// The directory can't be made, read or written.
+    /// If the directory can't be made, read or written.
     pub async fn lock(path: &Path, node_name: &str, pod_name: Option<&str>) -> Result<(RunDir, Previous), RunDirError> {
         fs::create_dir_all(path).map_err(|source| unusable(path, path, "made", source))?;
         let lock = wait_for_lock(path, pod_name).await?;
@@ -118,7 +118,7 @@ impl RunDir {
         self.path.join(HEALTH_SOCKET)
     }
 
-    /// Whether the agent has been ready since boot; STATUS depends on it. A marker that is removed later changes nothing.
+    /// Whether the agent has been ready since boot; STATUS depends on it. Removing the marker later changes nothing.
     pub fn was_ready(&self) -> bool {
         if self.has_marker() {
             self.ready.store(true, Ordering::Release);
@@ -126,16 +126,16 @@ impl RunDir {
         self.ready.load(Ordering::Acquire)
     }
 
-    /// Marks that the agent has been ready since boot. The plugin reads the marker when the agent is away.
+    /// Marks that the agent has been ready since boot. The plugin reads the marker while no agent runs.
     ///
     /// # Errors
-    /// The marker can't be written. The agent counts as ready all the same, and the heartbeat retries.
+    /// If the marker can't be written. The agent counts as ready even so, and the heartbeat retries.
     pub fn mark_ready(&self) -> Result<(), RunDirError> {
         self.ready.store(true, Ordering::Release);
         self.keep_marker()
     }
 
-    /// Creates a marker again that another program removed.
+    /// Creates the marker again if another program removed it.
     fn keep_marker(&self) -> Result<(), RunDirError> {
         let closed = self.closed.lock();
         if *closed || !self.ready.load(Ordering::Acquire) || self.has_marker() {
@@ -152,7 +152,7 @@ impl RunDir {
     /// Saves the identity atomically. After [`RunDir::forget`] it saves nothing.
     ///
     /// # Errors
-    /// It can't be written; the old one is untouched.
+    /// If it can't be written. The old file stays.
     pub fn save(&self, identity: &Identity) -> Result<(), RunDirError> {
         let closed = self.closed.lock();
         if *closed {
@@ -165,10 +165,10 @@ impl RunDir {
             .map_err(|source| unusable(&self.path, &path, "written", source))
     }
 
-    /// Removes identity and marker for good: the agent was uninstalled.
+    /// Removes identity and marker for good after an uninstall.
     ///
     /// # Errors
-    /// It can't be removed.
+    /// If one of them can't be removed.
     pub fn forget(&self) -> Result<(), RunDirError> {
         let mut closed = self.closed.lock();
         *closed = true;
@@ -179,11 +179,11 @@ impl RunDir {
         Ok(())
     }
 
-    /// Checks that the lock still is the directory's. If another program removed the lock file, it creates and locks a new one. True:
-    /// it did.
+    /// Checks that the locked file still is the directory's lock file. If another program removed that file, this creates and locks a
+    /// new one and returns true.
     ///
     /// # Errors
-    /// Another agent has the lock, or the directory is gone, so this agent must exit; or the directory can't be written.
+    /// If another agent has the lock or the directory is gone, so that this agent must exit, or if the directory can't be written.
     pub fn keep_lock(&self) -> Result<bool, RunDirError> {
         if fs::metadata(&self.path).is_ok_and(|directory| directory.nlink() == 0) {
             return Err(RunDirError::Removed { directory: self.path.clone() });
@@ -214,7 +214,7 @@ impl RunDir {
             Err(error) => {
                 tracing::error!(
                     path = %path.display(), %error,
-                    "the run directory has a checkpoint, but its node's identity can't be read; the agent keeps the checkpoint and counts its addresses as in use"
+                    "the run directory has a checkpoint, but the agent can't read which node it belongs to. The agent keeps the checkpoint and counts its addresses as in use"
                 );
                 Ok(Previous::Unknown)
             }

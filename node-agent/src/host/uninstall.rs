@@ -1,7 +1,7 @@
 //! Uninstalls (`--mode=remove`): removes from the node what the agent installed, once no pod needs it, and reports what it waits for.
 //!
-//! Meanwhile DEL is served, ADD is refused, and the demand controller releases the blocks. The process stays, since its DaemonSet would
-//! restart it.
+//! Meanwhile the agent serves DEL and refuses ADD, and the demand controller releases the blocks. The process does not exit, because
+//! kubelet would start it again.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::state::{Attachment, BlockView, NodeState, first_names};
 
 /// How often the agent reports what it waits for.
 const REMINDER_INTERVAL: Duration = Duration::from_mins(1);
-/// With `--force`: how long blocks and assignments may take before the uninstall goes on without them.
+/// With `--force`: how long blocks and assignments may take before the uninstall continues without them.
 const FORCED_RELEASE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many blocks a message names.
 const MAX_NAMED_BLOCKS: usize = 5;
@@ -34,7 +34,7 @@ pub struct Uninstall {
     pub assignment_writer: AssignmentWriter,
     /// The node's network.
     pub network: Network,
-    /// Ends repairs before the network is removed.
+    /// The exported blocks. The uninstall closes them first, so that no repair restores removed routes.
     pub exported: ExportedBlocks,
     /// Events on the node.
     pub events: Events,
@@ -43,12 +43,13 @@ pub struct Uninstall {
 }
 
 impl Uninstall {
-    /// Uninstalls. Returns when nothing but the run directory's sockets is left on the node.
+    /// Uninstalls. Returns when only the run directory with its sockets and its lock is left on the node.
     ///
     /// # Errors
-    /// The configuration could not be removed. Then nothing else is, since the runtime still calls Bobbin for new pods.
+    /// If the configuration or the plugin could not be removed. If the configuration remains, nothing else is removed, because the
+    /// runtime still calls Bobbin for new pods.
     pub async fn run(&self) -> Result<(), InstallError> {
-        // The configuration goes after the pods: without it containerd calls no DEL.
+        // The configuration is removed after the pods have ended, because containerd calls no DEL without it.
         self.wait_for_pods().await;
         if remove_conflist(&self.args)? {
             tracing::info!("removed the CNI configuration; new pods need another CNI plugin from now on");
@@ -95,13 +96,13 @@ impl Uninstall {
             }
             let sentence = waits_for(&left, &self.args.node_name);
             if self.args.force {
-                tracing::warn!("forced: {sentence}");
+                tracing::warn!("the agent does not wait, because --force is set; without it: {sentence}");
                 return;
             }
             tracing::info!("{sentence}");
             self.events.node_note("WaitingForPods", &sentence);
             let until = tokio::time::Instant::now() + REMINDER_INTERVAL;
-            // One report a minute, however many pods end in it.
+            // One report a minute is enough, however many pods end meanwhile.
             while self.node_state.attachment_count() > 0 {
                 match tokio::time::timeout_at(until, changed.changed()).await {
                     Ok(Ok(())) => {}
@@ -140,11 +141,11 @@ impl Uninstall {
     }
 }
 
-/// The message for a network that could not be removed. The error comes last, because it may be long and an event is cut.
+/// The message for a network that could not be removed. The error comes last, because it may be long, and long events are cut.
 fn cleanup_failed(args: &Args, error: &KernelError) -> String {
     let Args { node_name, rule_priority, pod_table, export_table, nft_table, protocol, direct_protocol, .. } = args;
     format!(
-        "Bobbin's routes could not be removed from node {node_name}. Reboot the node, or run these commands there, each with ip -4 and with ip -6: `ip rule del priority {rule_priority} protocol {protocol}`, `ip route flush table {pod_table} proto {protocol}`, `ip route flush table {export_table} proto {protocol}`, `ip route flush table main proto {direct_protocol}`; then `nft delete table inet {nft_table}`. The error: {error}"
+        "Bobbin's routes could not be removed from node {node_name}. Reboot the node, or run each of these `ip` commands there twice, once with -4 and once with -6: `ip rule del priority {rule_priority} protocol {protocol}`, `ip route flush table {pod_table} proto {protocol}`, `ip route flush table {export_table} proto {protocol}`, `ip route flush table main proto {direct_protocol}`; then `nft delete table inet {nft_table}`. The error: {error}"
     )
 }
 
@@ -156,7 +157,7 @@ fn waits_for_blocks(blocks: &[BlockView], assignments: usize, node: &str) -> Str
         .map(|block| format!("{} ({})", block.held.name, block.state.name()))
         .collect();
     format!(
-        "uninstalling from node {node} waits for {} blocks to be released and {assignments} assignments to be deleted: {}. Check that the API server answers, and the node's events; or set agent.force=true to leave them to the operator",
+        "uninstalling from node {node} waits for {} blocks to be released and {assignments} assignments to be deleted: {}. Check that the API server answers, and look at the node's events. To leave the blocks to the operator, set agent.force=true",
         blocks.len(),
         named.join(", ")
     )

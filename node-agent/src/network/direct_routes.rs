@@ -27,14 +27,14 @@ struct RouteTable {
 }
 
 impl DirectRoutes {
-    /// Creates the table of a node's agent; it is unknown until [`DirectRoutes::run`] has listed once.
+    /// Creates the routes of a node's agent. They are unknown until [`DirectRoutes::run`] has listed the blocks once.
     pub fn new(node_name: &str) -> DirectRoutes {
         let table =
             RouteTable { node_name: node_name.to_owned(), routes: Mutex::default(), changed: watch::channel(0).0 };
         DirectRoutes(Arc::new(table))
     }
 
-    /// The routes that should exist; `None` until the blocks were listed once: then the kernel's routes stay as they are.
+    /// The routes that should exist. `None` until the blocks were listed once; until then the kernel's routes stay as they are.
     pub fn wanted(&self) -> Option<Vec<DirectRoute>> {
         self.routes().as_ref().map(|routes| routes.values().copied().collect())
     }
@@ -101,7 +101,7 @@ impl DirectRoutes {
     }
 }
 
-/// The route to a block of another node, by the addresses that the node wrote with its claim.
+/// The route to a block of another node, via the addresses that the node wrote with its claim.
 fn route_to(block: &AddressBlock, node_name: &str) -> Option<DirectRoute> {
     let spec = &block.spec;
     if spec.node_name.as_deref().is_none_or(|name| name == node_name) {

@@ -1,4 +1,5 @@
-//! Exports this node's blocks: the kernel gets the routes that the node's state asks for. One change or comparison at a time.
+//! Exports this node's blocks: writes the routes of the blocks that the node's state lists as exported. One change or comparison of
+//! routes runs at a time.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ pub struct ExportedBlocks(Arc<ExportState>);
 struct ExportState {
     network: Network,
     node_state: Arc<NodeState>,
-    /// Held while block routes are compared or changed, so that a comparison never undoes a change. False after the uninstall: then
+    /// Held while block routes are compared or changed, so that a comparison never undoes a change. False after the uninstall, so that
     /// nothing is repaired any more.
     lock: tokio::sync::Mutex<bool>,
 }
@@ -42,7 +43,7 @@ impl ExportedBlocks {
 }
 
 impl Exports for ExportedBlocks {
-    /// Exports only what the node's state says is exported now: a block that was lost meanwhile is not.
+    /// Writes the route only if the node's state still lists the block as exported. A block that was lost meanwhile gets no route.
     fn export(&self, range: BlockRange) -> BoxFuture<'_, Result<(), ExportError>> {
         async move {
             let _lock = self.0.lock.lock().await;

@@ -16,18 +16,18 @@ use crate::resync::Resynced;
 use crate::state::{Attachment, AttachmentPhase};
 use report::{Report, Reported, lost_interface};
 
-/// How often the network is compared without a notification of the kernel.
+/// How often the agent compares the network with the desired state if the kernel reports no change.
 const RECONCILE_INTERVAL: Duration = Duration::from_mins(1);
-/// How long notifications are collected, because one change rarely comes alone.
+/// How long the agent waits after a notification before it compares, because changes rarely come alone.
 const DEBOUNCE: Duration = Duration::from_millis(500);
 /// How long a pass may take. It usually takes milliseconds; one that hangs is abandoned, and the next pass retries.
 const PASS_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What one pass passes on to the next.
+/// What one pass keeps for the next.
 #[derive(Default)]
 struct PassState {
     reported: Reported,
-    /// Without direct routing: the direct routes of an earlier run were removed.
+    /// Used without direct routing: the direct routes of an earlier run were removed, so they need no further check.
     without_direct_routes: bool,
 }
 
@@ -66,7 +66,7 @@ async fn changed(routes: Option<&mut tokio::sync::watch::Receiver<u64>>) {
     }
 }
 
-/// One pass. Until the API server has listed the node's blocks, the checkpoint's list may be incomplete.
+/// Makes one pass. `blocks_incomplete`: the agent has not listed the node's blocks yet, so it may not know all of them.
 async fn pass(agent: &Agent, direct: Option<&DirectRoutes>, blocks_incomplete: bool, state: &mut PassState) {
     let found = {
         let Some((_lock, blocks)) = agent.exported.hold().await else { return };
@@ -98,10 +98,12 @@ async fn pass(agent: &Agent, direct: Option<&DirectRoutes>, blocks_incomplete: b
             report_broken(agent, &broken, &mut state.reported);
         }
         Ok(Err(error)) => {
-            tracing::error!(%error, "the node's network could not be compared; the agent retries");
+            tracing::error!(%error, "comparing the node's network with the desired state failed; the agent retries");
         }
         Err(_) => {
-            tracing::error!("comparing the node's network took longer than {PASS_TIMEOUT:?}; the agent retries");
+            tracing::error!(
+                "comparing the node's network with the desired state took longer than {PASS_TIMEOUT:?}; the agent retries"
+            );
         }
     }
 }
@@ -120,7 +122,7 @@ fn report_findings(agent: &Agent, report: &Report) {
         tracing::warn!("repaired the node's network: {what}");
     }
     for what in &report.not_repairable {
-        tracing::warn!("the node's network could not be repaired: {what}");
+        tracing::warn!("the agent could not repair the node's network: {what}");
         agent.events.node_warning("NetworkNotRepaired", what);
     }
     if let Some(sentence) = report.repaired_sentence() {
@@ -142,7 +144,7 @@ async fn broken(agent: &Agent, report: &Report) -> Vec<Attachment> {
     let presence = match tokio::time::timeout(PASS_TIMEOUT, agent.network.presence(asked)).await {
         Ok(Ok(presence)) => presence,
         Ok(Err(error)) => {
-            tracing::warn!(%error, "can't find out whether pods without a link still have a network namespace");
+            tracing::warn!(%error, "the agent can't find out whether pods without a link still have a network namespace");
             HashMap::new()
         }
         Err(_) => HashMap::new(),

@@ -1,4 +1,4 @@
-//! Builds the agent: opens the kernel's network and the checkpoint, restores the node's state, and creates the parts.
+//! Builds the agent: opens the kernel's network and the checkpoint, restores the node's state, and creates its parts.
 
 use std::sync::Arc;
 
@@ -44,10 +44,10 @@ pub(super) struct Started {
     pub clients: Clients,
 }
 
-/// Builds the agent and restores the node's state. The run directory is locked, and its identity saved.
+/// Builds the agent and restores the node's state. The caller has locked the run directory and saved its identity.
 ///
 /// # Errors
-/// The checkpoint, the kubeconfig or the kernel's network can't be used.
+/// If the checkpoint, the kubeconfig or the kernel's network can't be used.
 pub(super) async fn start(
     args: Args,
     run_dir: RunDir,
@@ -87,7 +87,7 @@ pub(super) async fn start(
         &args.run_dir,
         Arc::clone(&freshness),
         move |confirmation| {
-            // Nobody listens only while the agent stops; the next start lists the assignments.
+            // Sending fails only while the agent stops. The next agent reads unconfirmed assignments again.
             let _ = on_late.send(confirmation);
         },
     )?;
@@ -149,7 +149,7 @@ pub(super) async fn start(
     Ok(Started { agent, handler, first_read, tasks, metrics: page, late_confirmations, clients })
 }
 
-/// When an earlier agent of this boot last had contact with the API server. A new boot has no quiet time.
+/// When an earlier agent of this boot last had contact with the API server. `None` after a reboot, so that no quiet time follows.
 fn last_contact(previous: &Previous, boot_id: &str) -> Option<BootTime> {
     let now = boot_time();
     match previous {
@@ -160,8 +160,8 @@ fn last_contact(previous: &Previous, boot_id: &str) -> Option<BootTime> {
 
 /// Whether the checkpoint's blocks may serve before the API server has confirmed them.
 ///
-/// True if the time without an agent was so short that nobody can have reclaimed them. The checkpoint must also be of the Node that was
-/// last seen.
+/// True if the time without an agent was too short for the operator to release them. The checkpoint must also belong to the Node that
+/// the agent last saw.
 fn is_trusted(previous: &Previous, cluster: &ClusterCache, boot_id: &str, times: Times) -> bool {
     let Previous::SameNode(identity) = previous else { return false };
     let same_node = cluster.node().is_some_and(|node| identity.node_uid.as_deref() == Some(&node.uid));

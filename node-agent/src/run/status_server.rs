@@ -1,4 +1,5 @@
-//! Serves metrics and health: to probes on a socket of the run directory, to everybody at `--metrics-address`. Neither stops the agent.
+//! Serves metrics and health: to probes on a socket of the run directory, and at `--metrics-address`. If serving fails, the agent
+//! still runs.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -32,7 +33,7 @@ pub(super) fn spawn(agent: &Arc<Agent>, metrics: MetricsPage) {
     tokio::spawn(async move { server::serve_probes(&path, server, stop).await });
 }
 
-/// Sets the gauges. The probes come often enough to keep them current.
+/// Updates the gauges. Every health request calls this, so the probes keep the gauges current.
 fn update_gauges(agent: &Agent) {
     let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
     agent.metrics.attachments.set(count(agent.node_state.attachment_count()));

@@ -1,4 +1,4 @@
-//! The background tasks beside the CNI socket. If one ends, the agent ends: a restart loses nothing.
+//! Runs the agent's background tasks. If one of them ends, the agent exits, because a restart loses nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,10 +26,10 @@ use crate::network::reconcile;
 use crate::resync::{Resync, Resynced, stale_attachments};
 use crate::state::checkpoint::blocks::{BlockCheckpoint, BlockCheckpointWriter};
 
-/// The demand controller and the watch of own assignments count as hanging after this.
+/// The demand controller or the watch of own assignments counts as hanging if it makes no progress for this long.
 const LOOP_PROGRESS_DEADLINE: Duration = Duration::from_mins(2);
 
-/// What only the tasks need.
+/// The parts of the agent that only its tasks need.
 pub(super) struct TaskInputs {
     pub claims: Claims,
     pub demand: DemandController,
@@ -39,16 +39,16 @@ pub(super) struct TaskInputs {
     pub block_checkpoint: BlockCheckpoint,
     pub block_checkpoint_writer: BlockCheckpointWriter,
     pub times: Times,
-    /// Set when own blocks were read, or when that takes too long.
+    /// Set when the agent has read its own blocks, or after [`timing::FIRST_READ_TIMEOUT`].
     pub first_read_ended: watch::Sender<bool>,
-    /// Set when own blocks were read.
+    /// Set when the agent has read its own blocks.
     pub blocks_were_read: watch::Sender<bool>,
 }
 
 /// Runs all tasks until one ends.
 ///
 /// # Errors
-/// A task failed, or ended although the agent does not stop.
+/// If a task failed, or if one ended while the agent was not stopping.
 pub(super) async fn run(
     agent: &Arc<Agent>,
     clients: &Clients,
@@ -157,14 +157,15 @@ fn block_reconciler(agent: &Agent, clients: &Clients, checkpoint: BlockCheckpoin
     })
 }
 
-/// Tells waiting ADDs when own blocks were read, or that it takes too long: then the checkpoint's blocks serve without.
+/// Wakes waiting ADDs when the agent has read its own blocks, or after [`timing::FIRST_READ_TIMEOUT`]. They may then use trusted blocks
+/// of the checkpoint without that read.
 async fn announce_first_read(
     ended: watch::Sender<bool>,
     blocks_were_read: watch::Sender<bool>,
     mut resynced: watch::Receiver<Resynced>,
     stop: CancellationToken,
 ) {
-    // A timeout and a closed channel both let the ADDs go on.
+    // The ADDs continue after a timeout or a closed channel, too.
     let _ = tokio::time::timeout(timing::FIRST_READ_TIMEOUT, resynced.wait_for(|done| done.blocks)).await;
     ended.send_replace(true);
     let _ = resynced.wait_for(|done| done.blocks).await;
@@ -177,14 +178,16 @@ async fn become_ready(agent: Arc<Agent>, mut resynced: watch::Receiver<Resynced>
     if !agent.run_dir.was_ready() {
         let _ = resynced.wait_for(|resynced| resynced.blocks).await;
         if let Err(error) = agent.run_dir.mark_ready() {
-            tracing::error!("the CNI plugin can't answer STATUS while the agent is away: {error}");
+            tracing::error!(
+                "the ready marker could not be written, so STATUS fails while no agent runs; the agent retries: {error}"
+            );
         }
     }
     serves.send_replace(true);
     agent.stop.cancelled().await;
 }
 
-/// Uninstalls, then waits for the signal: if the process ended, the DaemonSet would start it again.
+/// Uninstalls, then waits for the stop signal. If the process exited, kubelet would start it again.
 async fn uninstall(agent: Arc<Agent>, mut resynced: watch::Receiver<Resynced>) {
     let _ = resynced.wait_for(|resynced| resynced.blocks).await;
     let uninstall = Uninstall {

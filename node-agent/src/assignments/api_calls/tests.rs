@@ -1,4 +1,4 @@
-//! Whose an assignment is.
+//! Tests which attachment owns an assignment.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What each answer says about the API server's health.
+//! Tests how each answer of the API server changes the health of writes.
 
 use super::*;
 
@@ -17,7 +17,7 @@ fn a_delete_raises_health_unless_creates_fail() {
     health.observe(CallKind::Delete, false);
     assert!(health.observe(CallKind::Delete, true) && health.is_healthy());
     health.observe(CallKind::Create, false);
-    // No space left: deletes are taken, creates are not.
+    // etcd has no space left, so the API server accepts deletes but no creates.
     assert!(!health.observe(CallKind::Delete, true) && !health.is_healthy());
     assert!(health.observe(CallKind::Create, true) && health.is_healthy());
 }
@@ -37,7 +37,7 @@ fn reads_follow_each_other_without_a_pause_and_a_failed_write_brings_it_back() {
     assert!(health.pause() >= MAX_PROBE_INTERVAL / 2);
 }
 
-/// Many queues that must read first, one call at a time: reads are answered, creates are not, until they are.
+/// Many queues that must read first, one call at a time. The API server answers all reads, but creates only at the end.
 #[test]
 fn health_returns_although_every_queue_reads_first_and_each_pause_allows_at_most_one_write() {
     let health = WriteHealth::new();

@@ -1,4 +1,4 @@
-//! The pending deletions on disk.
+//! Tests the files of pending deletions.
 
 use super::*;
 

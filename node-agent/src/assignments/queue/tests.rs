@@ -1,4 +1,4 @@
-//! A queue against a server that loses answers. In the end the assignment of the last attachment exists, or none.
+//! Tests a queue against a server that loses answers. In the end the assignment of the last attachment exists, or none.
 
 use bobbin_crds::{IPAssignment, IPAssignmentSpec};
 use bobbin_ipam::{AttachmentKey, IpPair};
@@ -35,7 +35,7 @@ fn create(number: usize) -> (Operation, oneshot::Receiver<Confirmation>) {
     (Operation::create(key(number), IpPair { ipv4: None, ipv6: None }, assignment(number), reply), answer)
 }
 
-/// The API server's state of one address.
+/// The API server, reduced to the assignment of one address.
 #[derive(Default)]
 struct Server {
     existing: Option<(AttachmentKey, String)>,

@@ -1,4 +1,4 @@
-//! What claiming needs of the node's network: exporting and withdrawing a block's route.
+//! The interface to the node's network through which blocks are exported and withdrawn.
 
 use bobbin_datapath::Network;
 use bobbin_ipam::BlockRange;
@@ -15,7 +15,7 @@ pub struct ExportError {
     pub what: &'static str,
     /// The export table.
     pub table: u32,
-    /// What the kernel said.
+    /// The kernel's error.
     pub why: String,
 }
 

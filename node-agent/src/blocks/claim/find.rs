@@ -17,14 +17,14 @@ use crate::cluster::NodeInfo;
 use crate::cluster::freshness::ReadStart;
 use crate::state::{BlockEvent, ClaimedBlock};
 
-/// How often one claim lists free blocks and tries again after other nodes claimed first.
+/// How many times a claim lists the free blocks and tries the best one. It tries again if another node claimed that block first.
 const MAX_CONTENDED_ROUNDS: usize = 3;
 /// How many blocks a claim tries without reading them.
 const MAX_OPTIMISTIC_CANDIDATES: usize = 3;
 /// The first and the longest pause between two reads of a block whose claim has an unknown outcome.
 const READ_BACK_BACKOFF: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(3)];
 
-/// Called once if the outcome of a claim can't be resolved at once; the claim goes on.
+/// Called once if one read can't find out whether a claim succeeded. The claim then keeps reading the block.
 pub(crate) type OnUnknown<'a> = &'a (dyn Fn(ClaimError) + Send + Sync);
 
 /// The result of one attempt to claim one block.
@@ -45,10 +45,10 @@ struct ClaimAttempt<'a> {
     start: ReadStart,
 }
 
-/// The blocks to try without a read, in this node's own order.
+/// The blocks to try without a read, in an order that differs from node to node.
 ///
-/// Three if most of the window is free, so that a fourth call is rare; else one. A block among them may still be cooling down; its
-/// addresses keep cooling. With `maxBlocksPerNode` there are none, because a cooling block could be the last that the node may have.
+/// Three if most of the window is free, so that a fourth call is rare; else one. A block among them may still be cooling down, and its
+/// claim does not end that. With `maxBlocksPerNode` there are none, because a cooling block could be the last that the node may claim.
 fn optimistic_candidates(pool: &AddressPool, node: &str, seed: u64) -> impl Iterator<Item = i64> + use<> {
     let window = pool.status.as_ref().and_then(|status| status.free_window);
     let span = window.and_then(|window| Some((u64::try_from(window.first).ok()?, u64::try_from(window.last).ok()?)));
@@ -149,7 +149,7 @@ impl Claims {
     }
 
     fn claimed(&self, attempt: &ClaimAttempt<'_>, block: &BlockInfo) -> Result<AttemptResult, ClaimError> {
-        // First, because this may be the first answer after an outage, and then the block must not serve at once.
+        // This comes first: if it is the first answer after an outage, the block must wait for the end of the quiet time.
         self.0.freshness.answered(boot_time());
         let added = self.add_owned(block, attempt.had_finalizer, Some(attempt.pool), attempt.start, true);
         let held = added.map_err(|why| {
@@ -163,7 +163,7 @@ impl Claims {
         Ok(AttemptResult::Claimed(held))
     }
 
-    /// Reads a block until its owner is known; calls `report` once if the first read can't find out.
+    /// Reads a block until its owner is known. Calls `report` once if the first read does not show the owner.
     async fn read_back(&self, block: &str, node: &NodeInfo, report: impl Fn()) -> Option<BlockInfo> {
         for attempt in 0.. {
             match self.0.api.get(block).await {
@@ -176,7 +176,7 @@ impl Claims {
                     if let ReadError::Unreachable(why) = &error {
                         self.0.freshness.observe_call(Some(why), boot_time());
                     }
-                    tracing::debug!(block, %error, "the agent can't read a block yet whose claim has an unknown outcome");
+                    tracing::debug!(block, %error, "the agent can't read a block yet to find out whether its claim succeeded");
                 }
             }
             if attempt == 0 {

@@ -1,4 +1,4 @@
-//! The state of one pool between two reconcile passes. Pure but for the times it is given.
+//! The demand controller's state of one pool between two reconcile passes. It does no I/O, and callers pass the time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::blocks::claim::ClaimError;
 /// How long an expected pod counts towards the demand.
 const EXPECTED_POD_TTL: Duration = Duration::from_secs(20);
 
-/// One pool.
+/// The state of one pool.
 #[derive(Default)]
 pub(super) struct PoolState {
     /// ADDs that wait for an address.
@@ -51,12 +51,12 @@ impl PoolState {
         u32::try_from(self.expected.len()).unwrap_or(u32::MAX)
     }
 
-    /// Removes pods that got an address, or that did not come in time. Pods with the host's network never come.
+    /// Removes pods that got an address, and pods that got none within [`EXPECTED_POD_TTL`]. A pod with hostNetwork never gets one.
     pub(super) fn forget_expected(&mut self, served: &[String], now: Instant) {
         self.expected.retain(|uid, since| now.duration_since(*since) < EXPECTED_POD_TTL && !served.contains(uid));
     }
 
-    /// Takes in the pool's status: a change that shows free blocks ends the pause after failed claims.
+    /// Ends the pause after failed claims if the pool has changed. After a claim found no block, the status must show a free block.
     pub(super) fn observe_status(&mut self, free_blocks: u64, resource_version: Option<&str>) {
         if self.seen_version.as_deref() != resource_version {
             self.seen_version = resource_version.map(ToOwned::to_owned);
@@ -78,14 +78,14 @@ impl PoolState {
         self.not_before.and_then(|at| at.checked_duration_since(now)).filter(|wait| !wait.is_zero())
     }
 
-    /// Wakes waiting ADDs that were not told yet, if no claim is in flight or the outcome of one is unknown.
+    /// Wakes ADDs that began to wait since the last pass, unless a claim is in flight whose end will wake them.
     pub(super) fn notify_waiting(&mut self) {
         if (self.claiming == 0 || self.outcome_unknown) && std::mem::take(&mut self.unnotified) {
             self.attempts.send_modify(|count| *count += 1);
         }
     }
 
-    /// A claim in flight can't learn its outcome yet. ADDs need not wait for it.
+    /// The outcome of a claim in flight is unknown. Wakes the waiting ADDs, because it may stay unknown for long.
     pub(super) fn claim_outcome_unknown(&mut self, error: ClaimError) {
         self.outcome_unknown = true;
         self.unnotified = false;
@@ -93,7 +93,7 @@ impl PoolState {
         self.attempts.send_modify(|count| *count += 1);
     }
 
-    /// A claim succeeded, or failed for that reason.
+    /// A claim succeeded, or failed with `error`.
     pub(super) fn claim_ended(&mut self, error: Option<Arc<ClaimError>>, now: Instant) {
         self.outcome_unknown = false;
         self.unnotified = false;
@@ -106,7 +106,7 @@ impl PoolState {
                     self.last_error = None;
                     return;
                 }
-                // The status shows when to try again. A claim now and then covers a status that is out of date.
+                // A change of the pool's status triggers the next claim. Retrying covers a status that is out of date.
                 Some(ClaimError::PoolFull(_) | ClaimError::OnlyCooling(_)) => Duration::from_secs(20),
                 Some(ClaimError::Contended(_)) => Duration::from_secs(1),
                 Some(

@@ -27,7 +27,7 @@ pub(super) enum RetireReason {
     NotAdmitted,
 }
 
-/// What the decision needs besides the block.
+/// What the decision depends on besides the block.
 pub(super) struct RetireInputs<'a> {
     pub(super) uninstalling: bool,
     pub(super) node_gone: bool,
@@ -113,7 +113,7 @@ impl DemandController {
     fn report_deleted(&self, block: &BlockView) {
         let (name, node) = (&block.held.name, self.0.cluster.node_name());
         let sentence = format!(
-            "block {name} ({}) of pool {} is being deleted, but {} pods of node {node} use its addresses. It assigns no new ones and is removed when the last pod ends; list them: kubectl get ipassignments --field-selector spec.blockName={name}",
+            "block {name} ({}) of pool {} is being deleted, but {} pods of node {node} use its addresses. The node assigns no new ones, and the block is removed when the last of these pods ends. List the assignments: kubectl get ipassignments --field-selector spec.blockName={name}",
             block.held.range, block.held.pool, block.residents
         );
         self.0.events.node_warning("BlockInUse", &sentence);
@@ -122,7 +122,7 @@ impl DemandController {
     fn reopen(&self, block: &str) {
         let (checkpoint, block) = (self.0.checkpoint.clone(), block.to_owned());
         tokio::spawn(async move {
-            // The next pass repeats a failed promotion.
+            // If the checkpoint can't be saved, the next pass tries again.
             if let Ok(true) = checkpoint.promote(&block, BlockEvent::Reopen).await {
                 tracing::info!(block, "a block assigns new addresses again");
             }

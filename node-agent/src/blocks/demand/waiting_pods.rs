@@ -1,6 +1,6 @@
 //! The pods that wait for an address of a full pool.
 //!
-//! The runtime retries each time with a new container ID, so one wait spans many ADDs. The agent logs where it begins and ends.
+//! The runtime retries each time with a new container ID, so one wait spans many ADDs. The agent logs when a wait begins and ends.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ pub enum Waiter {
 }
 
 impl Waiter {
-    /// Who made an ADD.
+    /// The waiter for which the runtime called ADD.
     pub fn of(pod: &PodRef, key: &AttachmentKey) -> Waiter {
         if pod.name.is_empty() { Waiter::Container(key.clone()) } else { Waiter::Pod(pod.clone()) }
     }
@@ -51,7 +51,7 @@ struct Wait {
 pub struct Waited {
     /// The pool that was full when the wait began.
     pub pool: String,
-    /// From the first ADD that found no address to the end.
+    /// The time from the first ADD that found no address to the end of the wait.
     pub took: Duration,
     /// How many ADDs found no address.
     pub tries: u32,
@@ -86,7 +86,7 @@ impl WaitingPods {
         Some(self.waits().remove(waiter)?.ended(now))
     }
 
-    /// Ends the waits for which the runtime no longer retries: the pod was deleted, or got its address otherwise.
+    /// Ends the waits for which the runtime no longer retries, for example because the pod was deleted.
     pub fn given_up(&self, now: Instant) -> Vec<(Waiter, Waited)> {
         let idle = |wait: &Wait| now.duration_since(wait.last_try) >= GIVEN_UP_AFTER;
         let ended = self.waits().extract_if(|_, wait| idle(wait)).collect::<Vec<_>>();

@@ -1,4 +1,4 @@
-//! Whose a block is, how it cools down, and which free block is claimed.
+//! Tests which node owns a block, how a block cools down, and which free block a node claims.
 
 use bobbin_crds::DEFAULT_COOLDOWN;
 use jiff::ToSpan;

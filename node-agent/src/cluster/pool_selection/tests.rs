@@ -1,4 +1,4 @@
-//! The selection from cached objects; `ipam` tests the rule itself.
+//! Tests the selection from cached objects. `ipam` tests the rule itself.
 
 use bobbin_ipam::pool_selection::{SelectionSource, UnusableReason};
 use serde_json::{Value, json};

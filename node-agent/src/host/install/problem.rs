@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{CONFLIST, InstallError};
 
-/// How often a lasting problem is reported again: Kubernetes forgets events after an hour.
+/// How often a lasting problem is reported again, because Kubernetes deletes events after an hour.
 const REPEAT_INTERVAL: Duration = Duration::from_hours(1);
 
 /// A problem of the installation.

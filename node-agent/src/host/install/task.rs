@@ -38,7 +38,7 @@ pub async fn run(agent: Arc<Agent>, mut serves: watch::Receiver<bool>) {
     }
 }
 
-/// Waits for a change; forever if none can come.
+/// Waits for a change. Waits forever if the sender is gone.
 async fn changed(serves: &mut watch::Receiver<bool>) {
     if serves.changed().await.is_err() {
         std::future::pending::<()>().await;
@@ -51,7 +51,7 @@ fn report(agent: &Agent, done: &InstallReport, reported: &mut ReportedProblems) 
     }
     for path in &done.restored {
         let sentence = format!(
-            "another program removed or changed {} on node {}; the agent restored it; find out which program manages that directory, or it happens again",
+            "another program removed or changed {} on node {}; the agent restored it. To stop this, find out which program manages that directory",
             path.display(),
             agent.args.node_name
         );

@@ -20,7 +20,7 @@ const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub(super) struct PluginVersions(HashMap<PathBuf, (Stamp, Vec<Version>)>);
 
-/// What changes with a file: device, inode, size, change time in seconds and nanoseconds.
+/// Changes whenever the file changes: device, inode, size, change time in seconds and nanoseconds.
 type Stamp = (u64, u64, u64, i64, i64);
 
 impl PluginVersions {

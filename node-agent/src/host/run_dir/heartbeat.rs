@@ -1,4 +1,4 @@
-//! Keeps identity file, ready marker and lock current while the agent runs, so that the next agent knows how long none ran.
+//! Keeps identity file, ready marker and lock current while the agent runs, so that the next agent knows how long no agent ran.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub const HEARTBEAT_DEADLINE: Duration = Duration::from_mins(1);
 /// works again.
 ///
 /// # Errors
-/// Another agent has the directory, or it was removed: this agent must exit at once.
+/// If another agent has the directory, or if it was removed. Then this agent must exit at once.
 pub async fn run(
     run_dir: &RunDir,
     identity: impl Fn() -> Identity,
@@ -32,7 +32,7 @@ pub async fn run(
         match &beat_once {
             Err(RunDirError::TakenOver { .. } | RunDirError::Removed { .. }) => return beat_once,
             Err(error) if !failing => {
-                tracing::error!("{error}; until then a restarted agent trusts fewer of the node's blocks");
+                tracing::error!("{error}; while this fails, a restarted agent trusts fewer of the node's blocks");
             }
             Ok(()) if failing => tracing::info!("the run directory {} can be written again", run_dir.path().display()),
             Ok(()) | Err(_) => {}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bobbin_ipam::BootTime;
 use serde::{Deserialize, Serialize};
 
-/// The node that a checkpoint is of.
+/// Which node a checkpoint belongs to, and when its agent last ran.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Identity {
@@ -32,8 +32,8 @@ impl Identity {
 
     /// The identity to save now.
     ///
-    /// While the node's blocks are not `trusted`, UID and heartbeat stay as they were, so that the next agent after a crash doubts
-    /// them, too.
+    /// While the node's blocks are not `trusted`, UID and heartbeat stay as they were. So the next agent after a crash doubts
+    /// these blocks, too.
     #[must_use]
     pub fn at(
         &self,
@@ -76,9 +76,10 @@ pub enum Previous {
 }
 
 impl Previous {
-    /// The identity to save until the node's blocks are trusted: UID and times of the previous one.
+    /// The identity to save until the node's blocks are trusted. It has the UID and the times of the previous one.
     ///
-    /// The checkpoint belongs to that UID, and a crash must not make its blocks look younger. Times of another boot count as now.
+    /// The checkpoint belongs to that UID, and a crash must not make the time without an agent look shorter. After a reboot the
+    /// heartbeat is `now`, and the last contact is unknown.
     pub fn identity(&self, node_name: &str, boot_id: &str, now: BootTime) -> Identity {
         let previous = match self {
             Previous::SameNode(previous) => Some(previous),

@@ -10,14 +10,14 @@ pub const IDENTITY: &str = "agent.json";
 pub const SOCKET: &str = "agent.sock";
 /// The socket that answers probes.
 pub const HEALTH_SOCKET: &str = "health.sock";
-/// How the directory begins that receives the checkpoint of another node.
+/// The prefix of the directories that receive another node's checkpoint.
 pub const OTHER_NODE_PREFIX: &str = "other-node-";
 
 /// Which boot the checkpoint belongs to.
 pub const BOOT: &str = "boot";
 /// The node's blocks with their states.
 pub const BLOCKS: &str = "blocks.json";
-/// What the watches last showed.
+/// The cluster objects that the watches last showed.
 pub const CLUSTER_SNAPSHOT: &str = "cluster.json";
 /// One file per attachment.
 pub const ATTACHMENTS: &str = "attachments";

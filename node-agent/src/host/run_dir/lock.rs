@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// Who has the lock, according to the lock file. For people: nothing is decided from it.
+/// Who has the lock, according to the lock file. Only for messages; the agent decides nothing from it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     /// Its process, in its own PID namespace.
@@ -62,7 +62,7 @@ impl Lock {
         Ok(Tried::Locked(lock))
     }
 
-    /// Whether this is the file of that name.
+    /// Whether the locked file is the one at `path`.
     pub(super) fn is_at(&self, path: &Path) -> io::Result<bool> {
         let locked = self.0.metadata()?;
         match std::fs::metadata(path) {

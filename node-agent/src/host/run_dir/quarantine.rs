@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::layout::{HEALTH_SOCKET, IDENTITY, LOCK, OTHER_NODE_PREFIX, SOCKET};
 
-/// The part of the node's name that always fits in a file name (NAME_MAX is 255).
+/// How many bytes of the node's name go into the directory's name. NAME_MAX is 255.
 const MAX_NODE_NAME_BYTES: usize = 200;
 
 /// The checkpoint's entries: all but the lock, the sockets and the quarantine directories.
@@ -27,7 +27,8 @@ fn stays(name: &OsStr) -> bool {
     [LOCK, SOCKET, HEALTH_SOCKET].contains(&name.as_ref()) || name.starts_with(OTHER_NODE_PREFIX)
 }
 
-/// Moves the checkpoint. The identity goes last, so that the next start after a crash resumes, into another directory.
+/// Moves the checkpoint, the identity last. If the agent crashes meanwhile, the next one finds the identity and moves the rest into
+/// another directory.
 pub(super) fn quarantine(root: &Path, node: &str) -> io::Result<PathBuf> {
     let target = make_directory(root, node)?;
     let mut content = content(root)?;

@@ -1,4 +1,4 @@
-//! Two agents, another node's checkpoint, and leftovers of a crash or another program.
+//! Tests the run directory with two agents, with another node's checkpoint, and after a crash or changes by another program.
 
 use std::os::fd::AsRawFd;
 
@@ -191,7 +191,7 @@ async fn the_heartbeat_keeps_the_identity_current_and_ends_the_agent_when_anothe
 #[tokio::test]
 async fn a_directory_that_was_removed_under_its_mount_ends_the_agent() {
     let dir = tempfile::tempdir().unwrap();
-    // Like a mount, a descriptor leads to a directory that has no name any more.
+    // Like a mount, an open descriptor still leads to a directory that was removed.
     let held = fs::File::open(dir.path()).unwrap();
     let path = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
     let (run_dir, _) = RunDir::lock(&path, "n1", None).await.unwrap();

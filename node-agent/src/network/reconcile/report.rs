@@ -10,7 +10,7 @@ use crate::state::Attachment;
 /// How many repairs one event names.
 const MAX_NAMED_REPAIRS: usize = 5;
 
-/// What was reported already and is not repeated with every pass.
+/// The problems that were reported already, so that not every pass reports them again.
 #[derive(Debug, Default)]
 pub(super) struct Reported {
     not_repairable: HashSet<String>,
@@ -28,11 +28,11 @@ impl Reported {
 /// The findings of one pass, by how they are reported.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Report {
-    /// The desired state changed: debug log.
+    /// Changes of the desired state that the agent applied. Reported in the debug log.
     pub(super) applied: Vec<String>,
-    /// The agent repaired a change of another program: log, metric, event.
+    /// Changes of other programs that the agent repaired. Reported in log, metric and event.
     pub(super) repaired: Vec<String>,
-    /// The agent could not repair it, and has not reported it yet.
+    /// Changes that the agent could not repair and has not reported yet.
     pub(super) not_repairable: Vec<String>,
     /// Attachments without a link.
     pub(super) link_missing: Vec<AttachmentKey>,
@@ -76,7 +76,7 @@ impl Report {
     }
 }
 
-/// The message for a pod whose host link is gone. `host_if` is the link's name if the answer of its ADD is not known.
+/// The message for a pod whose host link is gone. `host_if` is used if the attachment does not name its link.
 pub(super) fn lost_interface(attachment: &Attachment, host_if: &str) -> String {
     let name = attachment.links.as_ref().map_or(host_if, |links| &links.host_if);
     let who = attachment.who();

@@ -1,4 +1,4 @@
-//! Which blocks are tried without a read.
+//! Tests which blocks a claim tries without a read.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! When a claim may be attempts again, and for whom blocks are claimed ahead.
+//! Tests when a claim may be tried again, and which pods count as expected.
 
 use super::*;
 
