@@ -51,13 +51,12 @@ impl EventPublisher {
 
     /// Queues an event about an object. Its note is cut to the length that the API server admits.
     pub fn publish(&self, event: Event, object: ObjectReference) {
-        match self.queue.try_reserve() {
-            Ok(slot) => {
-                if self.is_new(&event, &object, Instant::now()) {
-                    slot.send((shorten(event), object));
-                }
-            }
-            Err(_) => tracing::debug!(reason = event.reason, "the event queue is full; this event is only logged"),
+        let Ok(slot) = self.queue.try_reserve() else {
+            tracing::debug!(reason = event.reason, "the event queue is full; this event is only logged");
+            return;
+        };
+        if self.is_new(&event, &object, Instant::now()) {
+            slot.send((shorten(event), object));
         }
     }
 

@@ -34,7 +34,10 @@ impl Network {
         settings.check()?;
         on_thread(move || {
             let state = State::open(settings)?;
-            state.with_netlink(|netlink| Ok(conflicts::update(netlink, &state)))?;
+            state.with_netlink(|netlink| {
+                conflicts::update(netlink, &state);
+                Ok(())
+            })?;
             Ok(Self { state: Arc::new(state) })
         })
         .await

@@ -1,10 +1,14 @@
 //! Publishes Kubernetes Events about pods, pools and the node. An event has the same text as the log line or the CNI error.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use bobbin_api_client::EventPublisher;
 use bobbin_crds::AddressPool;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType};
 use kube::{Client, Resource};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::cluster::{ClusterCache, NodeInfo};
@@ -18,15 +22,20 @@ const MAX_NODE_EVENTS: usize = 64;
 pub struct Events {
     publisher: EventPublisher,
     node_events: mpsc::Sender<Event>,
+    /// Reason and note of each queued event about the Node, so that a repetition takes no room in the queue.
+    queued: QueuedEvents,
 }
+
+type QueuedEvents = Arc<Mutex<HashSet<(String, Option<String>)>>>;
 
 impl Events {
     /// Starts publishing for the agent of the cache's node; must be called inside the runtime.
     pub fn start(client: Client, cluster: &ClusterCache) -> Events {
         let publisher = EventPublisher::start(client, "bobbin-agent", cluster.node_name());
         let (node_events, waiting) = mpsc::channel(MAX_NODE_EVENTS);
-        tokio::spawn(publish_on_node(cluster.clone(), publisher.clone(), waiting));
-        Events { publisher, node_events }
+        let queued = QueuedEvents::default();
+        tokio::spawn(publish_on_node(cluster.clone(), publisher.clone(), Arc::clone(&queued), waiting));
+        Events { publisher, node_events, queued }
     }
 
     /// Publishes a warning about a pod.
@@ -61,9 +70,13 @@ impl Events {
     }
 
     fn queue_on_node(&self, event: Event) {
-        if let Err(error) = self.node_events.try_send(event) {
-            let reason = error.into_inner().reason;
-            tracing::debug!(reason, "the queue of events about the Node is full; this event is only logged");
+        let key = (event.reason.clone(), event.note.clone());
+        if !self.queued.lock().insert(key.clone()) {
+            return;
+        }
+        if self.node_events.try_send(event).is_err() {
+            tracing::debug!(reason = key.0, "the queue of events about the Node is full; this event is only logged");
+            self.queued.lock().remove(&key);
         }
     }
 }
@@ -89,9 +102,14 @@ fn node_reference(node: &NodeInfo) -> ObjectReference {
 }
 
 /// Publishes the events about this node. They wait until the agent has seen its Node, because an event needs the Node's UID.
-async fn publish_on_node(cluster: ClusterCache, publisher: EventPublisher, mut events: mpsc::Receiver<Event>) {
+async fn publish_on_node(
+    cluster: ClusterCache,
+    publisher: EventPublisher,
+    queued: QueuedEvents,
+    mut waiting: mpsc::Receiver<Event>,
+) {
     let mut changed = cluster.changed();
-    while let Some(event) = events.recv().await {
+    while let Some(event) = waiting.recv().await {
         let node = loop {
             if let Some(node) = cluster.node() {
                 break node;
@@ -100,6 +118,7 @@ async fn publish_on_node(cluster: ClusterCache, publisher: EventPublisher, mut e
                 return;
             }
         };
+        queued.lock().remove(&(event.reason.clone(), event.note.clone()));
         publisher.publish(event, node_reference(&node));
     }
 }
