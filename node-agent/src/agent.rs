@@ -1,4 +1,4 @@
-//! What the CNI verbs and the background tasks share, and the changes to an attachment that several of them make.
+//! The parts of the agent that the CNI verbs and the background tasks share, and how they update and end an attachment.
 
 mod duplicate;
 
@@ -24,23 +24,23 @@ use crate::state::{Attachment, AttachmentPhase, NodeState};
 
 pub use duplicate::DuplicateOutcome;
 
-/// The agent of one node.
+/// The shared parts of one node's agent.
 pub struct Agent {
-    /// The settings.
+    /// The command-line settings.
     pub args: Args,
-    /// The current boot.
+    /// Identifies the node's current boot.
     pub boot_id: String,
-    /// The run directory, locked.
+    /// The run directory, whose lock this agent holds.
     pub run_dir: Arc<RunDir>,
-    /// Which loops make progress.
+    /// Tracks which loops make progress, for the liveness probe.
     pub watchdog: Watchdog,
     /// Cancelled when the agent shuts down.
     pub stop: CancellationToken,
     /// Blocks, addresses and attachments.
     pub node_state: Arc<NodeState>,
-    /// What survives a restart of the agent.
+    /// The files from which the agent restores its state after a restart.
     pub checkpoint: Checkpoint,
-    /// One verb at a time for each attachment.
+    /// Locks that allow one CNI verb at a time for each attachment.
     pub locks: AttachmentLocks,
     /// The node's kernel network.
     pub network: Network,
@@ -58,7 +58,7 @@ pub struct Agent {
     pub metrics: Metrics,
 }
 
-/// The kernel still uses the address, so it stays held; the stale-attachment check tries again.
+/// The kernel still uses the address, so the agent keeps it held. The stale-attachment check tries again.
 #[derive(Debug, thiserror::Error)]
 #[error("address {pair} of {key} could not be removed from the kernel, so it stays held: {source}")]
 pub struct EndError {
@@ -66,7 +66,7 @@ pub struct EndError {
     pub key: AttachmentKey,
     /// Its address.
     pub pair: IpPair,
-    /// Why.
+    /// The kernel's error.
     pub source: KernelError,
 }
 
@@ -91,19 +91,19 @@ impl Agent {
         Some(attachment)
     }
 
-    /// Ends an attachment: first in the kernel, then its IPAssignment, the checkpoint and the node's state. After a crash in between the
-    /// address stays held; the next DEL or the stale-attachment check completes the end. `false`: the checkpoint could not be
-    /// removed, so the address stays held.
+    /// Ends an attachment: removes its wiring, its IPAssignment and its checkpoint, and then frees the address. After a crash the address
+    /// stays held until a DEL or the stale-attachment check completes the work. `false`: the checkpoint could not be removed, so the
+    /// address stays held.
     pub async fn end(&self, attachment: &Attachment) -> Result<bool, EndError> {
         let (key, pair) = (&attachment.key, attachment.pair);
         self.node_state.update(key, |attachment| attachment.phase = AttachmentPhase::Deleting);
         self.network.detach(key, pair).await.map_err(|source| EndError { key: key.clone(), pair, source })?;
         let uid = self.node_state.attachment(key).and_then(|attachment| attachment.assignment_uid);
-        // Durable when the call returns; nobody waits for the API server.
+        // The deletion is on disk when the call returns, so DEL does not wait for the API server.
         drop(self.assignment_writer.delete_pair(pair, key, uid));
         let now = boot_time();
         if let Err(error) = self.checkpoint.forget(key, pair, now) {
-            // While the file exists nobody else may get the address: a restart would find two owners.
+            // If another pod got the address while the file exists, a restart would find two attachments with that address.
             tracing::error!(%key, %error, "the checkpoint of an ended attachment could not be removed, so its address stays held; the stale-attachment check tries again");
             return Ok(false);
         }

@@ -1,4 +1,4 @@
-//! The verbs of the CNI specification. They turn every outcome into the answer for the container runtime.
+//! Carries out the verbs of the CNI specification and answers the container runtime.
 
 pub mod add;
 pub mod attachment_lock;
@@ -24,14 +24,14 @@ use gc::UnlistedAttachments;
 /// How long a verb waits for another one on the same attachment.
 pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// Answers the calls of the container runtime, with what only the verbs need.
+/// Answers the calls of the container runtime. It holds the data that only the verbs use.
 pub struct CniHandler {
     agent: Arc<Agent>,
     add: AddContext,
     unlisted: UnlistedAttachments,
 }
 
-/// Why a verb failed, and whether the log already says so.
+/// Why a verb failed, and whether the log already has the error.
 #[derive(Debug)]
 pub struct VerbError {
     error: CniError,
@@ -45,14 +45,14 @@ impl From<CniError> for VerbError {
 }
 
 impl VerbError {
-    /// An error that was logged where it happened, perhaps by an earlier ADD of the same pod.
+    /// An error that the log already has, perhaps from an earlier ADD of the same pod.
     pub(crate) fn logged(error: CniError) -> VerbError {
         VerbError { error, logged: true }
     }
 }
 
 impl CniHandler {
-    /// A handler that has answered no call yet.
+    /// Creates a handler that has answered no call yet.
     pub fn new(agent: Arc<Agent>, add: AddContext) -> CniHandler {
         CniHandler { agent, add, unlisted: UnlistedAttachments::default() }
     }
@@ -112,23 +112,23 @@ fn error_response(error: &CniError, stdin: &[u8]) -> Response {
     Response { exit: 1, stdout: error.to_json(&NetConf::version_text(stdin)) }
 }
 
-/// The pod of a call.
+/// The pod that the runtime names in a call. Fields that it leaves out are empty.
 fn pod_of(call: &Call) -> PodRef {
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     PodRef { namespace: text(&call.pod.namespace), name: text(&call.pod.name), uid: text(&call.pod.uid) }
 }
 
-/// The runtime called DEL while the ADD waited.
+/// The error of an ADD that stopped waiting because the runtime called DEL.
 fn interrupted_by_del(key: &AttachmentKey, waited_for: &str) -> CniError {
     CniError::new(
         code::TRY_AGAIN_LATER,
         format!(
-            "the ADD of {key} ended while it waited for {waited_for}: the runtime called DEL for the same attachment"
+            "the ADD of {key} stopped waiting for {waited_for}, because the runtime called DEL for the same attachment"
         ),
     )
 }
 
-/// Another verb still holds the attachment's lock.
+/// The error of a verb that waited too long for the attachment's lock.
 fn busy(key: &AttachmentKey) -> CniError {
     CniError::new(
         code::TRY_AGAIN_LATER,

@@ -1,10 +1,10 @@
 //! The node agent: claims blocks, allocates addresses, wires pods and programs kernel routes. `bobbin-all` calls [`run()`].
 //!
-//! - `run` starts and stops the parts; `agent` holds what they share.
+//! - `run` starts and stops the agent; `agent` holds the parts that verbs and tasks share.
 //! - `cni` answers the container runtime.
 //! - `state` owns blocks, addresses and attachments, and their checkpoint.
 //! - `blocks`, `assignments` and `cluster` talk to the API server.
-//! - `resync` compares the state with the API server and the kernel; `network` keeps the kernel's routes.
+//! - `resync` compares the state with the API server and the kernel; `network` maintains the kernel's routes.
 //! - `host` owns the run directory and the installed plugin.
 
 mod agent;

@@ -1,5 +1,5 @@
-//! Compares the node's state with the API server: IPAssignments, blocks and address conflicts. It runs at start, on hints and at an
-//! interval; each of these alone would be enough.
+//! Compares the node's state with the API server: IPAssignments, blocks and address conflicts. A pass runs at the start, after a hint
+//! and at an interval. A missed hint only delays it.
 
 mod assignments;
 mod blocks;
@@ -31,16 +31,16 @@ use crate::state::NodeState;
 use crate::state::checkpoint::Checkpoint;
 use assignments::AssignmentIdentity;
 
-/// Hints that arrive together trigger one pass.
+/// The pause after a hint, so that hints that arrive together trigger one pass.
 const DEBOUNCE: Duration = Duration::from_millis(50);
-/// A pass makes a bounded number of calls with timeouts of seconds. After this time it counts as hanging.
+/// After this time a pass counts as hanging. It makes a bounded number of calls, each with a timeout of seconds.
 const PASS_DEADLINE: Duration = Duration::from_mins(5);
 /// The first pause after a failed pass.
 const MIN_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 /// The longest pause after failed passes.
 const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(3);
 
-/// The comparison with the API server. Run it as a task.
+/// The task that compares the node's state with the API server.
 pub struct Resync {
     /// The clients of the API server.
     pub clients: Clients,
@@ -58,22 +58,22 @@ pub struct Resync {
     pub checkpoint: Checkpoint,
     /// Events on the node.
     pub events: Events,
-    /// The current boot.
+    /// Identifies the node's current boot.
     pub boot_id: String,
     /// The time between two comparisons without a hint (`--relist-interval`).
     pub interval: Duration,
     /// Intervals and timeouts.
     pub times: Times,
-    /// Where it reports progress.
+    /// The watchdog to which the task reports its progress.
     pub beats: Watchdog,
     /// Triggers a pass.
     pub hint: Arc<Notify>,
 }
 
-/// The progress since the agent started.
+/// What the resync has done since the agent started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Resynced {
-    /// The node's blocks were compared with the API server.
+    /// Whether the node's blocks were compared with the API server.
     pub blocks: bool,
 }
 
@@ -83,23 +83,23 @@ enum PassError {
     /// A read failed.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// Without the own Node nothing can be compared.
+    /// The agent has no copy of its own Node, which every comparison needs.
     #[error("the agent's own Node does not exist or can't be decoded")]
     NodeUnknown,
 }
 
-/// What one pass leaves to the next.
+/// The results of earlier passes that the next pass needs.
 struct PassHistory {
-    /// Whether the pods of orphaned assignments are gone.
+    /// Tracks whether the pods of orphaned assignments are gone.
     orphans: PodAbsenceTracker<AssignmentIdentity>,
     assignments_due: Option<Instant>,
     conflicts_due: Option<Instant>,
-    /// How many invalidations the last comparison of assignments has seen.
+    /// How many invalidations there were at the last comparison of assignments.
     invalidations: u64,
 }
 
 impl Resync {
-    /// Runs forever; `progress` receives the progress.
+    /// Runs forever, and publishes in `progress` what it has done.
     pub async fn run(self, progress: watch::Sender<Resynced>) {
         let orphans = PodAbsenceTracker::new(self.cluster.node_name(), self.times.pod_gone_apart());
         let mut history = PassHistory { orphans, assignments_due: None, conflicts_due: None, invalidations: 0 };
@@ -117,7 +117,7 @@ impl Resync {
                     if let PassError::Read(ReadError::Unreachable(why)) = &error {
                         self.freshness.observe_call(Some(why), boot_time());
                     }
-                    tracing::debug!(%error, "a comparison with the API server failed; it is repeated");
+                    tracing::debug!(%error, "comparing the node's state with the API server failed; the agent retries");
                     failures += 1;
                     backoff(failures - 1, MIN_RETRY_INTERVAL, MAX_RETRY_INTERVAL)
                 }
@@ -127,7 +127,7 @@ impl Resync {
                     () = tokio::time::sleep(next) => {}
                     // While the API server is down, hints must not shorten the pauses.
                     () = self.hint.notified(), if failures == 0 => tokio::time::sleep(DEBOUNCE).await,
-                    // This task owns the sender.
+                    // `freshness` owns the sender, so this never fails.
                     _ = invalidations.changed(), if failures == 0 => tokio::time::sleep(DEBOUNCE).await,
                 }
             };
@@ -135,7 +135,7 @@ impl Resync {
         }
     }
 
-    /// One comparison. Returns when the next one is due without a hint.
+    /// Runs one comparison. Returns the time until the next one, unless a hint triggers it earlier.
     async fn pass(
         &self,
         history: &mut PassHistory,
@@ -143,14 +143,14 @@ impl Resync {
         progress: &watch::Sender<Resynced>,
     ) -> Result<Duration, PassError> {
         let now = Instant::now();
-        // Between one half and one and a half of the interval, so that the nodes of a cluster spread out.
+        // A random time of 100 to 150 % of the interval, so that the nodes of a cluster don't send their lists together.
         let interval = self.times.resync(self.interval);
         let interval = interval / 2 + bobbin_api_client::backoff::jittered(interval);
         self.compare_node().await?;
         if history.assignments_due.is_some_and(|due| due <= now) {
             self.compare_pools().await?;
         }
-        // Assignments first: after an outage, a node that claims a block later must find the assignments of its pods.
+        // Create missing assignments first: after an outage, another node that claims a block must find those of this node's pods.
         if history.assignments_due.is_none_or(|due| due <= now) || history.invalidations != generation {
             let blocks_known = progress.borrow().blocks;
             let again = self.compare_assignments(history, blocks_known).await?;
@@ -182,7 +182,7 @@ impl Resync {
         owned.map(|block| (block.held.name, block.held.range)).collect()
     }
 
-    /// Lists the pools consistently: a watch that lost an event would otherwise show a draining pool as open.
+    /// Reads the pools with a consistent list, because a watch that lost an event could show a draining pool as open.
     async fn compare_pools(&self) -> Result<(), ReadError> {
         let api: kube::Api<Lenient<AddressPool>> = kube::Api::all(self.clients.requests.clone());
         let list =
@@ -191,9 +191,9 @@ impl Resync {
         Ok(())
     }
 
-    /// Reads the own Node consistently.
+    /// Reads the agent's own Node with a consistent read.
     async fn compare_node(&self) -> Result<(), PassError> {
-        // Not needed while the watch is alive.
+        // While the watch of the Node is active, this read is not needed.
         let silence = self.freshness.silence(boot_time())[WatchedKind::Node as usize];
         if self.cluster.node().is_some() && silence.is_some_and(|silence| silence < self.times.silence()) {
             return Ok(());
@@ -206,7 +206,7 @@ impl Resync {
             {
                 Ok(node) => match NodeInfo::of(&node) {
                     Ok(node) => Some(node),
-                    // It exists, but can't be decoded: keep the last known Node.
+                    // The Node exists, but can't be decoded: keep the last version that could be.
                     Err(_) => return if self.cluster.node().is_some() { Ok(()) } else { Err(PassError::NodeUnknown) },
                 },
                 Err(ReadError::NotFound) => None,

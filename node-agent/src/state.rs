@@ -28,7 +28,7 @@ use inventory::Inventory;
 
 use crate::cluster::freshness::Proof;
 
-/// The node's state. Shared by reference; every method takes the lock itself and returns at once.
+/// The node's state. Callers share it by reference. Every method takes the lock itself and returns without waiting for IO.
 #[derive(Debug)]
 pub struct NodeState {
     inventory: Mutex<Inventory>,
@@ -42,17 +42,17 @@ impl Default for NodeState {
 }
 
 impl NodeState {
-    /// No block, no attachment.
+    /// Creates a state without blocks and attachments.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Notes that a claim is about to be sent. False: the block is known already and must not be claimed.
+    /// Notes that a claim is about to be sent. False: the node already knows the block and must not claim it.
     pub fn begin_claim(&self, block: &str, pool: &str) -> bool {
         self.change(|inventory| inventory.begin_claim(block, pool))
     }
 
-    /// Adds a block that this node owns by the API server's answer. Attachments that have addresses of it hold them from now on.
+    /// Adds a block after the API server confirmed that this node owns it. Addresses that attachments have in it count as in use.
     /// False: the block is already in another state, and nothing happened.
     pub fn add_block(&self, block: NewBlock) -> bool {
         self.change(|inventory| inventory.add_block(block))
@@ -63,7 +63,8 @@ impl NodeState {
         self.write(|inventory| inventory.restore_block(block, block_state));
     }
 
-    /// Applies an event to a block. True: its state changed. Only the checkpoint's writer sends events that allow more addresses.
+    /// Applies an event to a block. True: its state changed. Only the checkpoint's writer may send an event after which
+    /// more addresses may be assigned.
     pub fn on(&self, block: &str, event: BlockEvent) -> bool {
         self.change(|inventory| inventory.on(block, event))
     }
@@ -78,25 +79,25 @@ impl NodeState {
         self.change(|inventory| inventory.begin_release(block))
     }
 
-    /// Cancels one release among these blocks whose last write was not sent yet; the block does not serve before `not_before`.
-    /// False: there was none.
+    /// Cancels the first release among these blocks whose last write was not sent yet. The block does not serve before `not_before`.
+    /// False: there is no such release.
     pub fn cancel_release(&self, blocks: &[String], now: BootTime, not_before: BootTime) -> bool {
         self.change(|inventory| inventory.cancel_release(blocks, now, not_before))
     }
 
-    /// The node still owns a doubted block, but its Node was deleted or is out of service: starts to release the block. False: one of
-    /// its addresses is in use.
+    /// Starts to release a doubted block that this node still owns, because its Node was deleted or is out of service. False: one of the
+    /// block's addresses is in use, or the block is not doubted.
     pub fn release_doubted(&self, block: &str) -> bool {
         let now = bobbin_datapath::boot_time();
         self.change(|inventory| inventory.release_doubted(block, now))
     }
 
-    /// A doubted block has no owner: forgets it, unless one of its addresses is in use.
+    /// Forgets a doubted block because it has no owner. False: one of its addresses is in use, or the block is not doubted.
     pub fn found_free(&self, block: &str) -> bool {
         self.change(|inventory| inventory.found_free(block))
     }
 
-    /// Another node owns a doubted block. Returns the attachments that still have addresses of it.
+    /// Notes that another node owns a doubted block. Returns this node's attachments that still have addresses of it.
     pub fn found_foreign(&self, block: &str) -> Vec<Attachment> {
         self.write(|inventory| inventory.found_foreign(block))
     }
@@ -106,7 +107,7 @@ impl NodeState {
         self.change(|inventory| inventory.refresh(block, uid, resource_version, deleting));
     }
 
-    /// Notes that the API server confirmed the ownership. `assignments_listed`: the block's assignments were listed, too.
+    /// Notes that the API server confirmed that this node owns a block. `assignments_listed`: its assignments were listed, too.
     pub fn prove(&self, block: &str, proof: Proof, assignments_listed: bool) {
         self.inventory.lock().prove(block, proof, assignments_listed);
     }
@@ -132,7 +133,7 @@ impl NodeState {
         self.read(|inventory| inventory.blocks.values().filter(owned).count())
     }
 
-    /// How many blocks of a pool will serve soon.
+    /// How many blocks of a pool are being claimed or exported, and will serve soon.
     pub fn blocks_coming(&self, pool: &str) -> usize {
         let coming = |block: &&block_entry::BlockEntry| {
             block.pool == pool && matches!(block.state(), BlockState::Claiming { .. } | BlockState::Exporting { .. })
@@ -150,12 +151,12 @@ impl NodeState {
         self.blocks().into_iter().filter(|block| block.state.exported()).map(|block| block.held.range).collect()
     }
 
-    /// The blocks as the checkpoint must have them before these transitions are applied.
+    /// The list of blocks that must be in the checkpoint before these events are applied.
     pub fn checkpoint_with(&self, promotions: &[(String, BlockEvent)]) -> Vec<CheckpointedBlock> {
         self.read(|inventory| inventory.checkpoint_with(promotions))
     }
 
-    /// Sets what a pool reserves; wakes nobody if nothing changed.
+    /// Sets the addresses that a pool reserves.
     pub fn set_reserved(&self, pool: &str, reserved: &Reserved) {
         self.change(|inventory| inventory.set_reserved(pool, reserved));
     }
@@ -165,12 +166,12 @@ impl NodeState {
         self.try_write(|inventory| inventory.assign(request, now, false))
     }
 
-    /// Allocates the address that has cooled down longest, although its cool-down is not over: better than a pod that can't start.
+    /// Allocates the address that has cooled down longest, although its cool-down is not over. Otherwise the pod could not start.
     pub fn assign_early(&self, request: &AllocationRequest<'_>, now: BootTime) -> Result<Allocation, AssignError> {
         self.try_write(|inventory| inventory.assign(request, now, true))
     }
 
-    /// Whether the block was never doubted, lost or replaced since the token was issued.
+    /// Whether the block was not doubted, lost or replaced since the token was issued.
     pub fn token_is_current(&self, token: &FencingToken) -> bool {
         self.read(|inventory| inventory.token_is_current(token))
     }
@@ -239,12 +240,12 @@ impl NodeState {
         self.read(Inventory::cooling)
     }
 
-    /// Lets free addresses cool down; those of an unknown block as soon as the block is added.
+    /// Lets free addresses cool down. If their block is unknown, the state keeps the cool-downs until the block is added.
     pub fn cool(&self, addresses: &[CoolingAddress]) {
         self.write(|inventory| inventory.cool(addresses));
     }
 
-    /// Counts changes; wakes waiting ADDs and the demand controller.
+    /// Receives a new count after each change. Waiting ADDs, the demand controller and the checkpoint's writer wait for it.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
@@ -259,7 +260,7 @@ impl NodeState {
         result
     }
 
-    /// Like [`Self::write`], but wakes nobody if nothing changed.
+    /// Like [`Self::write`], but notifies the receivers of [`Self::changed`] only if `change` returns true.
     fn change(&self, change: impl FnOnce(&mut Inventory) -> bool) -> bool {
         let changed = change(&mut self.inventory.lock());
         if changed {

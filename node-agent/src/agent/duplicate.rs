@@ -1,4 +1,4 @@
-//! An address of this node with an IPAssignment of another attachment: excluded from allocation, counted and reported.
+//! Handles a duplicate address: this node allocated it, but its IPAssignment names another attachment.
 
 use bobbin_ipam::IpPair;
 
@@ -7,22 +7,22 @@ use crate::assignments::assignment_name;
 use crate::cluster::freshness::Invalidation;
 use crate::state::{Attachment, ConflictingAssignment, exclusion};
 
-/// What happens to an attachment whose address has an IPAssignment of another one.
+/// What happens to an attachment if the IPAssignment of its address names another attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DuplicateOutcome {
-    /// Its ADD was not answered yet: the pod gets another address.
+    /// Its ADD has not answered yet, so the pod gets another address.
     NotUsed,
-    /// The other node owns the block: the attachment ended.
+    /// The other attachment's node owns the block, so the agent ended this attachment.
     Ended,
-    /// The other assignment is void, because its node does not own the block.
+    /// The other attachment's node does not own the block, so its assignment is void, and this attachment keeps the address.
     Void,
-    /// Both attachments run on this node: both keep the address.
+    /// Both attachments run on this node, and both keep the address.
     SameNode,
 }
 
 impl Agent {
-    /// Another attachment has the IPAssignment of an address that this node allocated. Excludes the address, and marks all blocks
-    /// unproven until they are read again. True: the conflict is new.
+    /// Excludes an address of this node whose IPAssignment names another attachment. If the conflict is new, also marks all blocks
+    /// unproven until they are read again, and returns true.
     pub fn found_duplicate(&self, pair: IpPair, by: &str) -> bool {
         let Some(name) = assignment_name(pair) else { return false };
         let conflict = ConflictingAssignment { pair, name, by: by.to_owned() };
@@ -34,7 +34,7 @@ impl Agent {
         is_new
     }
 
-    /// Reports a duplicate in the log and as events.
+    /// Reports a duplicate address in the log and as events on the Node, and on a pod that lost its network.
     pub fn report_duplicate(&self, attachment: &Attachment, by: &str, outcome: DuplicateOutcome) {
         let sentence = sentence(attachment, by, outcome);
         tracing::error!(pair = %attachment.pair, key = %attachment.key, by, "duplicate address: {sentence}");
@@ -52,13 +52,13 @@ fn sentence(attachment: &Attachment, by: &str, outcome: DuplicateOutcome) -> Str
     let check = format!("check it: kubectl get ipassignment {name} -o yaml");
     match outcome {
         DuplicateOutcome::NotUsed => format!(
-            "IPAssignment {name} gives address {pair} to {by}, so {who} gets another address; this node does not allocate {pair} while the IPAssignment exists; {check}"
+            "IPAssignment {name} assigns address {pair} to {by}, so {who} gets another address. This node does not allocate {pair} while the IPAssignment exists; {check}"
         ),
         DuplicateOutcome::Ended => format!(
-            "IPAssignment {name} gives address {pair} of {who} to {by}, whose node owns block {block}. The pod has lost its network: delete the pod, so that it gets another address"
+            "IPAssignment {name} assigns address {pair} of {who} to {by}, whose node owns block {block}. The agent removed the pod's network; delete the pod, so that it gets another address"
         ),
         DuplicateOutcome::Void => format!(
-            "IPAssignment {name} gives address {pair} of {who} to {by}, whose node does not own block {block}. The pod keeps the address; the operator deletes the void IPAssignment once its pod is gone; {check}"
+            "IPAssignment {name} assigns address {pair} of {who} to {by}, whose node does not own block {block}. The pod keeps the address; the operator deletes the void IPAssignment once its pod is gone; {check}"
         ),
         DuplicateOutcome::SameNode => format!(
             "{who} and {by} run on this node with the same address {pair}: delete one of them, so that it gets another address"

@@ -1,4 +1,4 @@
-//! ADD: allocates an address, creates its IPAssignment and wires the pod. After an error nothing is left behind.
+//! ADD: allocates an address, creates its IPAssignment and wires the pod. A failed ADD undoes all of this.
 
 mod address;
 mod confirm;
@@ -26,10 +26,10 @@ use address::AddTarget;
 use confirm::{Confirmed, confirm, confirm_wait};
 use wiring::{PreparedFamilies, kernel_refused};
 
-/// How many addresses an ADD tries. It drops an address with a conflicting IPAssignment or from a block that became doubted.
+/// How many addresses an ADD tries. It tries another one if an IPAssignment conflicts with the address, or its block became doubted.
 const MAX_ATTEMPTS: usize = 8;
 
-/// What only ADD needs.
+/// The parts of the agent that only ADD uses.
 pub struct AddContext {
     /// Claims blocks for waiting ADDs.
     demand: DemandController,
@@ -39,21 +39,21 @@ pub struct AddContext {
     first_read: FirstRead,
     /// Wakes the resync.
     resync: Arc<Notify>,
-    /// The families whose forwarding, rule and anti-spoofing are in place.
+    /// The address families for which the node's forwarding, routing rule and anti-spoofing filter are set up.
     prepared: PreparedFamilies,
 }
 
 /// Progress of the first read of the node's blocks since the agent started.
 #[derive(Clone)]
 pub struct FirstRead {
-    /// The read is done or took too long: ADDs go on.
+    /// True once the read is done or has taken too long; ADDs then wait no longer.
     pub over: watch::Receiver<bool>,
-    /// The read is done.
+    /// True once the read is done.
     pub done: watch::Receiver<bool>,
 }
 
 impl FirstRead {
-    /// Waits until the read is over. Returns how long it waited without success; zero if the read is done.
+    /// Waits until the read is done or has taken too long. Returns zero if the read is done, otherwise how long it waited.
     async fn wait(&self) -> Duration {
         let begun = Instant::now();
         // An error means that the agent shuts down.
@@ -63,7 +63,7 @@ impl FirstRead {
 }
 
 impl AddContext {
-    /// Nothing is prepared yet.
+    /// Creates a context in which no address family is set up yet.
     pub fn new(
         demand: DemandController,
         waiting: Arc<WaitingPods>,
@@ -74,10 +74,10 @@ impl AddContext {
     }
 }
 
-/// Adds the attachment; returns the result's JSON.
+/// Adds the attachment and returns the JSON of its result.
 ///
 /// # Errors
-/// The error for the runtime; nothing is left behind.
+/// The ADD failed, and what it had done is undone. The error is the answer for the runtime.
 pub async fn add(
     agent: &Arc<Agent>,
     context: &AddContext,
@@ -134,10 +134,10 @@ fn container_netns(key: &AttachmentKey, path: &str, netns: Option<OwnedFd>) -> R
     Ok(netns)
 }
 
-/// The answer to a repeated ADD, if the pod is still wired as before. `None`: something is missing for certain.
+/// The answer to a repeated ADD, if the kernel shows that the pod is still wired. `None`: a part of the wiring is missing.
 ///
 /// # Errors
-/// The kernel could not be read. Missing evidence counts as in use, so the attachment stays.
+/// The kernel could not be read. The pod may still use the address, so the attachment stays.
 async fn repeated(
     agent: &Agent,
     known: &Attachment,
@@ -148,7 +148,7 @@ async fn repeated(
     let Some(links) = known.links.as_ref().filter(|_| known.phase == AttachmentPhase::Live) else { return Ok(None) };
     let unknown = |why: String| {
         let what = format!(
-            "the agent could not check whether {} is still wired: {why}; nothing was changed, the runtime tries again",
+            "the agent could not check whether {} is still wired: {why}. The agent changed nothing; the runtime tries again",
             known.key
         );
         CniError::new(code::TRY_AGAIN_LATER, what)
@@ -180,12 +180,12 @@ async fn add_new(
     let mut waited = context.first_read.wait().await;
     let target = AddTarget { key, pod: &pod, pod_seen, pool: &selection.pool, netns: path, network: &conf.name };
     for _ in 0..MAX_ATTEMPTS {
-        // Before the allocation: every later failure has to be undone.
+        // Open the namespace before the allocation, because a failure after it would have to be undone.
         let netns = netns.try_clone().map_err(|error| {
             kernel_refused(&format!("the network namespace {path:?} of {key} could not be kept open: {error}"))
         })?;
         let Allocation { attachment, token } = address::allocate(agent, context, lock, &target, until).await?;
-        // Both waits are for the API server, so the first one counts against the second.
+        // The ADD already waited for the API server to list the blocks, so it waits less for the confirmation.
         let wait = confirm_wait(agent, context, &token).saturating_sub(std::mem::take(&mut waited));
         match confirm(agent, context, lock, &attachment, &token, netns, wait).await? {
             Confirmed::Wired(links) => {
@@ -193,12 +193,12 @@ async fn add_new(
                 return Ok(result::of(&attachment, &links, conf, path).to_json(conf.cni_version));
             }
             Confirmed::BlockDoubted => {
-                tracing::info!(pair = %attachment.pair, %key, block = token.block, "the block of an address became doubted: the pod gets another address");
+                tracing::info!(pair = %attachment.pair, %key, block = token.block, "the block of an allocated address became doubted, so the pod gets another address");
             }
             Confirmed::Conflict { by, node } if node == agent.args.node_name => {
-                // It also triggers a resync, which compares the assignments at once.
+                // This call also triggers a resync, which compares the assignments at once.
                 agent.found_duplicate(attachment.pair, &by);
-                tracing::warn!(pair = %attachment.pair, %key, by, "another attachment of this node has the IPAssignment of an address: the pod gets another address, and this one is excluded while the IPAssignment exists");
+                tracing::warn!(pair = %attachment.pair, %key, by, "the IPAssignment of an allocated address names another attachment of this node: the pod gets another address, and this one is excluded while the IPAssignment exists");
             }
             Confirmed::Conflict { by, .. } => {
                 agent.found_duplicate(attachment.pair, &by);
@@ -209,7 +209,7 @@ async fn add_new(
     Err(CniError::new(
         code::TRY_AGAIN_LATER,
         format!(
-            "node {1} tried {MAX_ATTEMPTS} addresses of pool {:?} for {key}. Other attachments have their IPAssignments, or their blocks are in doubt; see the node's events (kubectl describe node {1}); the runtime tries again",
+            "node {1} tried {MAX_ATTEMPTS} addresses of pool {:?} for {key}, but other attachments have their IPAssignments, or the node may have lost their blocks. The runtime tries again; see the node's events: kubectl describe node {1}",
             selection.pool, agent.args.node_name
         ),
     )

@@ -1,4 +1,4 @@
-//! A lock per attachment: one verb at a time. A waiting DEL interrupts the ADD that holds the lock.
+//! A lock per attachment, so that its verbs run one at a time. A waiting DEL interrupts the ADD that holds the lock.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub struct AttachmentLocks(Mutex<HashMap<AttachmentKey, Arc<LockState>>>);
 #[derive(Debug)]
 struct LockState {
     lock: Arc<tokio::sync::Mutex<()>>,
-    /// How many DELs wait for the lock. A count, not a notification: an ADD that starts to wait later must see it, too.
+    /// How many DELs wait for the lock. It is a count, not a notification, because an ADD that starts to wait later must see it, too.
     waiting_dels: watch::Sender<usize>,
 }
 
@@ -28,7 +28,7 @@ impl Default for LockState {
     }
 }
 
-/// The lock, held. Other verbs of the attachment wait until it is dropped.
+/// The lock while a verb holds it. Other verbs of the attachment wait until it is dropped.
 #[derive(Debug)]
 pub struct AttachmentLock {
     state: Arc<LockState>,
@@ -52,14 +52,14 @@ impl Drop for WaitingDel {
 }
 
 impl AttachmentLock {
-    /// Returns once a DEL waits for this lock; at once if one waits already.
+    /// Returns as soon as a DEL waits for this lock.
     pub async fn del_waits(&self) {
         let mut waiting = self.state.waiting_dels.subscribe();
         // The sender lives as long as the lock.
         let _ = waiting.wait_for(|count| *count > 0).await;
     }
 
-    /// The result of `work`, or `None` as soon as a DEL waits for this lock. `work` is dropped then, so it must be safe to cancel.
+    /// Returns the result of `work`, or `None` as soon as a DEL waits for this lock. The DEL cancels `work`, which must be safe.
     pub async fn unless_del_waits<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
@@ -70,7 +70,7 @@ impl AttachmentLock {
 }
 
 impl AttachmentLocks {
-    /// Waits for the attachment's lock, up to `deadline`; `None`: another verb still holds it.
+    /// Waits for the attachment's lock, up to `deadline`. `None`: another verb still holds it.
     pub async fn lock(&self, key: &AttachmentKey, deadline: Duration) -> Option<AttachmentLock> {
         acquire(self.state(key), deadline).await
     }

@@ -1,4 +1,4 @@
-//! CHECK: compares the container's network with the result of ADD. It changes nothing.
+//! CHECK: compares the container's network with the result of ADD, and changes nothing.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::agent::Agent;
 /// Compares the kernel and the runtime's `prevResult` with the result of ADD.
 ///
 /// # Errors
-/// Names each difference.
+/// The attachment is unknown, it could not be checked, or it differs; the error then names each difference.
 pub async fn check(
     agent: &Arc<Agent>,
     key: &AttachmentKey,
@@ -29,7 +29,7 @@ pub async fn check(
     let netns = netns.ok_or_else(|| {
         CniError::new(
             code::INVALID_ENVIRONMENT,
-            format!("CHECK of {key} got no network namespace: the runtime must name the container's in CNI_NETNS"),
+            format!("CHECK of {key} got no network namespace: the runtime must set CNI_NETNS to the container's network namespace"),
         )
     })?;
     if let Some(previous) = &conf.prev_result {
@@ -50,7 +50,7 @@ pub async fn check(
     }
     let named: Vec<String> = misses.iter().map(ToString::to_string).collect();
     Err(failed(format!(
-        "attachment {key} on node {node} differs from the result of ADD: {}; the agent repairs the node's side; recreate the pod to repair the container's side",
+        "attachment {key} on node {node} differs from the result of ADD: {}. The agent repairs differences on the node; if the container's network differs, recreate the pod",
         named.join(", ")
     )))
 }

@@ -10,13 +10,13 @@ use nix::errno::Errno;
 use super::{LOCK_TIMEOUT, busy};
 use crate::agent::{Agent, EndError};
 
-/// How an administrator ends attachments of containers that are gone, for messages.
-pub const MANUAL_DEL: &str = "for each container that is gone run echo '{\"cniVersion\":\"1.0.0\",\"name\":\"bobbin\",\"type\":\"bobbin\"}' | CNI_COMMAND=DEL CNI_CONTAINERID=<ID> CNI_IFNAME=eth0 /opt/cni/bin/bobbin";
+/// The end of messages about attachments of containers that are gone: the DEL that an administrator can run for each.
+pub const MANUAL_DEL: &str = "for each container that is gone, run: echo '{\"cniVersion\":\"1.0.0\",\"name\":\"bobbin\",\"type\":\"bobbin\"}' | CNI_COMMAND=DEL CNI_CONTAINERID=<ID> CNI_IFNAME=eth0 /opt/cni/bin/bobbin";
 
 /// Ends the attachment with exactly this container ID and interface.
 ///
 /// # Errors
-/// Code 11: the kernel still uses the address, so it stays held, and the runtime tries again.
+/// Code 11: the kernel still uses the address, so the agent keeps it held, and the runtime calls DEL again.
 pub async fn del(agent: &Arc<Agent>, key: &AttachmentKey) -> Result<(), CniError> {
     let _lock = agent.locks.lock_for_del(key, LOCK_TIMEOUT).await.ok_or_else(|| busy(key))?;
     let ended = if let Some(attachment) = agent.node_state.attachment(key) {
@@ -26,7 +26,7 @@ pub async fn del(agent: &Arc<Agent>, key: &AttachmentKey) -> Result<(), CniError
             }
         })
     } else {
-        // It frees no address, but it removes a link with this key.
+        // The agent knows no such attachment, so it frees no address. It still removes a link with this key.
         let pair = IpPair::default();
         let failed = |source| EndError { key: key.clone(), pair, source };
         agent.network.detach(key, pair).await.map_err(failed)
@@ -37,8 +37,8 @@ pub async fn del(agent: &Arc<Agent>, key: &AttachmentKey) -> Result<(), CniError
     })
 }
 
-/// The error for the runtime. containerd takes "not found" and "no such file" for success and never calls DEL again. So the sentence
-/// has the names of error numbers, and the kernel's own text is only in the log.
+/// The error for the runtime. If it contained "not found" or "no such file", containerd would treat the DEL as done and not repeat it.
+/// So it names error numbers (ENOENT), and only the log has the kernel's text.
 fn sentence(EndError { key, pair, source }: &EndError) -> String {
     let why = match source {
         KernelError::Refused { what, errno, .. } => format!("the kernel refused to {what}: {}", name(*errno)),

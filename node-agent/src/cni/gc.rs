@@ -1,4 +1,4 @@
-//! GC: removes the attachments that two calls for the same network do not list. Attachments of other or unknown networks stay.
+//! GC: removes attachments that two calls in a row for their network do not list. Attachments of other or unknown networks stay.
 
 mod decision;
 
@@ -17,11 +17,11 @@ use crate::state::Attachment;
 
 pub use decision::UnlistedAttachments;
 
-/// Removes the unlisted attachments of the call's network. Attachments that are newer than the call are exempt, because its list can't
-/// have them.
+/// Removes the attachments of the call's network that neither this call nor the previous one lists. Attachments that are newer than the
+/// call stay, because its list can't contain them.
 ///
 /// # Errors
-/// The call has no list, the breaker tripped, or an attachment could not be removed; the others are removed all the same.
+/// The call has no list, or the breaker tripped and nothing was removed, or some of the attachments could not be removed.
 pub async fn gc(agent: &Arc<Agent>, history: &UnlistedAttachments, conf: &NetConf) -> Result<(), CniError> {
     let begun = jiff::Timestamp::now();
     let valid: HashSet<AttachmentKey> = conf
@@ -62,7 +62,7 @@ async fn remove(agent: &Arc<Agent>, seen: &Attachment) -> Result<(), String> {
     let Some(_lock) = agent.locks.lock(key, LOCK_TIMEOUT).await else {
         return Err(format!("another call for {key} is still running"));
     };
-    // A later ADD of the same key is another attachment.
+    // If a later ADD used the same key, its attachment must stay.
     let Some(attachment) = agent.node_state.attachment(key).filter(|now| now.id() == seen.id()) else {
         return Ok(());
     };

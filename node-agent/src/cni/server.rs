@@ -1,4 +1,4 @@
-//! The unix socket of the agent: receives a call with the descriptor of the network namespace and returns the verb's answer.
+//! The agent's unix socket. It receives a call of the CNI plugin, with a descriptor of the network namespace, and returns the answer.
 
 mod socket;
 
@@ -30,7 +30,7 @@ const ACCEPT_DEADLINE: Duration = Duration::from_mins(1);
 /// The pause after a failed accept.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Serves until `stop`; running calls are completed.
+/// Accepts calls until `stop`, then waits until the running calls are answered.
 pub async fn serve(mut socket: Socket, handler: Arc<CniHandler>, stop: CancellationToken) {
     let beat = handler.agent.watchdog.register("serve", ACCEPT_DEADLINE);
     let calls = TaskTracker::new();
@@ -55,7 +55,7 @@ pub async fn serve(mut socket: Socket, handler: Arc<CniHandler>, stop: Cancellat
                 let handler = Arc::clone(&handler);
                 calls.spawn(async move {
                     if let Err(error) = converse(stream, &handler).await {
-                        tracing::debug!(%error, "a call was aborted");
+                        tracing::debug!(%error, "a call of the CNI plugin was aborted");
                     }
                 });
             }
@@ -72,7 +72,8 @@ pub async fn serve(mut socket: Socket, handler: Arc<CniHandler>, stop: Cancellat
     calls.wait().await;
 }
 
-/// Answers probes on their own socket until `stop`: a metrics port that another program uses must not restart the agent.
+/// Answers probes on a unix socket until `stop`. Probes don't use the metrics port: if another program had it, kubelet would restart
+/// the agent.
 pub async fn serve_probes(path: &Path, server: Server, stop: CancellationToken) {
     let mut failing = false;
     while !stop.is_cancelled() {
@@ -112,7 +113,7 @@ fn bind_again_if_lost(socket: &mut Socket, failing: &mut bool) {
     match Socket::bind(&path) {
         Ok(new) => {
             tracing::warn!(
-                "another program removed or replaced the socket {}; the agent made it again",
+                "another program removed or replaced the socket {}; the agent created it again",
                 path.display()
             );
             *socket = new;
@@ -149,7 +150,7 @@ async fn with_timeout<T>(timeout: Duration, future: impl Future<Output = io::Res
     tokio::time::timeout(timeout, future).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Reads one frame; its first byte carries the descriptor (unix(7), SCM_RIGHTS).
+/// Reads one frame. The descriptor arrives with its first byte (unix(7), SCM_RIGHTS).
 async fn receive(stream: &mut UnixStream) -> io::Result<(Request, Option<OwnedFd>)> {
     let mut bytes = vec![0; 4096];
     let (mut have, netns) = stream.async_io(Interest::READABLE, || first_bytes(stream, &mut bytes)).await?;

@@ -1,4 +1,4 @@
-//! STATUS: whether the agent can serve an ADD. A full or missing pool is no error: the runtime would mark the whole node NotReady.
+//! STATUS: whether the agent can serve an ADD. A full or missing pool is no error, or the runtime would mark the whole node NotReady.
 
 use bobbin_cni_wire::{CniError, code};
 
@@ -7,7 +7,7 @@ use crate::agent::Agent;
 /// Fails only until the agent has been ready once since boot.
 ///
 /// # Errors
-/// Code 50.
+/// Code 50: the agent has not been ready since the node booted.
 pub fn status(agent: &Agent) -> Result<(), CniError> {
     if agent.run_dir.was_ready() {
         return Ok(());
@@ -15,7 +15,7 @@ pub fn status(agent: &Agent) -> Result<(), CniError> {
     Err(CniError::new(
         code::NOT_AVAILABLE,
         format!(
-            "the agent of node {} has not been ready since boot: it waits to read its Node and its blocks. Check kubectl logs of the bobbin-agent pod on this node",
+            "the agent of node {} has not been ready since the node booted, because it has not read its Node and its blocks yet. See the log of the bobbin-agent pod on this node",
             agent.args.node_name
         ),
     ))

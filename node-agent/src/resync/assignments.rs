@@ -1,5 +1,5 @@
-//! Compares the node's IPAssignments with its attachments. A missing one is created again, one of an earlier boot is deleted. An
-//! orphaned one is deleted only when two reads at different times prove that its pod is gone.
+//! Compares the node's IPAssignments with its attachments. It creates missing assignments again, and deletes those of an earlier boot.
+//! It deletes an orphaned one only when two reads at different times prove that its pod is gone.
 
 mod decision;
 
@@ -18,13 +18,13 @@ pub(super) use decision::AssignmentIdentity;
 use decision::{Mismatch, compare};
 
 impl Resync {
-    /// Lists the node's assignments and repairs the mismatches. Returns when to list again, if an orphan needs a second read.
+    /// Lists the node's assignments and repairs the mismatches. Returns the time until the next list, if an orphan needs another read.
     pub(super) async fn compare_assignments(
         &self,
         history: &mut PassHistory,
         blocks_known: bool,
     ) -> Result<Option<Duration>, ReadError> {
-        // An attachment that is newer than the list may have an assignment that the list does not show.
+        // Read before the list: a newer attachment may have an assignment that the list does not show.
         let before: HashMap<_, _> = self
             .node_state
             .attachments()
@@ -40,10 +40,10 @@ impl Resync {
             match mismatch {
                 Mismatch::EarlierBoot(assignment) => {
                     tracing::info!(assignment = assignment.name, key = %assignment.key, "deleting an IPAssignment of an earlier boot");
-                    // Clients may still connect to the pod that had the address.
+                    // Clients may still try to reach the deleted pod, so its address must cool down.
                     let cooling = CoolingAddress { pair: assignment.pair(), since: boot_time() };
                     if let Err(error) = self.checkpoint.keep_cooling(&cooling) {
-                        tracing::error!(%error, "the checkpoint of a cool-down could not be written: after a restart this node may allocate the address early");
+                        tracing::error!(%error, "the checkpoint of a cool-down could not be written: after a restart this node may allocate the address before its cool-down ends");
                     }
                     self.node_state.cool(&[cooling]);
                     drop(self.assignment_writer.delete(
@@ -60,7 +60,7 @@ impl Resync {
                     orphans.push(Candidate { key: AssignmentIdentity::of(assignment), pod, seen });
                 }
                 Mismatch::Orphaned(_) => {}
-                // It is created when the conflicting assignment is checked again.
+                // The recheck of the conflicting assignment creates it.
                 Mismatch::Missing(attachment) if conflicts.contains(&attachment.pair) => {}
                 Mismatch::Missing(attachment) => {
                     let old = before.get(&attachment.key) == Some(&attachment.created_at);
@@ -69,7 +69,7 @@ impl Resync {
                         self.assignment_writer.recreate(&attachment);
                     }
                 }
-                // The node's blocks are known only after their first comparison.
+                // Before the first comparison of blocks, the agent may not know all its blocks.
                 Mismatch::Void { .. } if !blocks_known => {}
                 Mismatch::Void { name, block } => self.report_void(&name, &block),
             }
@@ -88,7 +88,7 @@ impl Resync {
         let gone = history.orphans.check(&self.clients.requests, orphans, boot_time()).await;
         if let Some(breaker) = Breaker::of(gone.len(), population) {
             let sentence = format!(
-                "{} of {} IPAssignments of node {} have neither an attachment nor a pod, too many to delete at once: none was deleted. See whether the checkpoint in the agent's run directory was lost, and delete the orphaned ones: kubectl get ipassignments --field-selector spec.nodeName={2}",
+                "{} of {} IPAssignments of node {} have neither an attachment nor a pod, too many to delete at once, so the agent deleted none. See whether the checkpoint in the agent's run directory was lost, and delete those without a pod; to list all: kubectl get ipassignments --field-selector spec.nodeName={2}",
                 breaker.would_delete,
                 breaker.population,
                 self.cluster.node_name()

@@ -1,5 +1,5 @@
 //! Compares the node's blocks with a consistent list. A block that the list does not confirm becomes doubted. An owned block that the
-//! node's state lacks is read again and added. Outdated Node addresses in a block are corrected.
+//! node's state lacks is read again and added. If a block has outdated IP addresses of the Node, the agent writes the current ones.
 
 use bobbin_api_client::{Outcome, ReadError, Refusal};
 use bobbin_datapath::boot_time;
@@ -23,10 +23,10 @@ impl Resync {
             start = self.freshness.begin_read(boot_time());
         }
         let (mut misaddressed, mut lost) = (Vec::new(), Vec::new());
-        // No await in this loop: a later event of the watch must not be overwritten by the list.
+        // This loop must not await: the list would then overwrite later events of the watch.
         for held in self.node_state.blocks() {
             match own.blocks.get(&held.held.name) {
-                // It may have changed since the list, so it needs its own read.
+                // A lost block may have changed since the list, so it is read again.
                 _ if held.state == BlockState::Lost => lost.push(held.held.name),
                 Some(read) if read.owner(&node) == Owner::ThisNode => {
                     self.node_state.refresh(&read.name, &read.uid, &read.resource_version, read.deleting);
@@ -54,24 +54,25 @@ impl Resync {
         Ok(start)
     }
 
-    /// An owned block names addresses that the Node does not have, or no longer has: writes the current ones.
+    /// Writes the Node's current IP addresses into an owned block that has others.
     async fn write_addresses(&self, read: &BlockInfo, node: &NodeInfo) {
         match self.block_api().claim(read, node).await {
             Outcome::Done(now) => {
                 self.node_state.refresh(&now.name, &now.uid, &now.resource_version, now.deleting);
-                tracing::info!(block = read.name, "corrected the Node's addresses in its block");
+                tracing::info!(block = read.name, "updated the Node's IP addresses (nodeIPv4, nodeIPv6) in the block");
             }
             // The watch shows the current block and triggers the next pass.
             Outcome::Refused(why) => {
-                tracing::debug!(block = read.name, %why, "the Node's addresses in its block could not be corrected");
+                tracing::debug!(block = read.name, %why, "could not update the Node's IP addresses (nodeIPv4, nodeIPv6) in the block");
             }
             Outcome::Unknown(why) => {
-                tracing::debug!(block = read.name, %why, "the Node's addresses in its block could not be corrected");
+                tracing::debug!(block = read.name, %why, "it is unknown whether the Node's IP addresses (nodeIPv4, nodeIPv6) in the block were updated");
             }
         }
     }
 
-    /// Adds an owned block that the node's state lacks, if another read confirms the owner: the list may be older than a completed release.
+    /// Adds an owned block that the node's state lacks, if another read confirms the owner. The node may have released the block after the
+    /// list.
     async fn add_missing(&self, name: &str, node: &NodeInfo) -> Result<(), ReadError> {
         let start = self.freshness.begin_read(boot_time());
         let mut read = match self.block_api().get(name).await {
@@ -94,9 +95,9 @@ impl Resync {
             return Ok(());
         }
         let pool = self.cluster.pool(&read.pool);
-        // Nobody knows any more whether it had the finalizer before its claim.
+        // `true`: the agent can't know whether the block had its finalizer before the claim, so assume that it had.
         match self.claims.add_owned(&read, true, pool.as_deref(), start, false) {
-            Ok(_) => tracing::info!(block = name, "added a block that this node owns by the API server"),
+            Ok(_) => tracing::info!(block = name, "added a block of which the API server says that this node owns it"),
             Err(why) => {
                 tracing::error!(block = name, "{why}");
                 self.events.node_warning("BlockUnreadable", &why);
@@ -121,7 +122,7 @@ impl Resync {
                     self.claimed_back(&claimed);
                 }
             }
-            // The answer to an earlier claim got lost.
+            // An earlier claim succeeded, but the agent did not get its answer.
             Owner::ThisNode => self.claimed_back(&read),
             _ => {}
         }
@@ -133,13 +134,13 @@ impl Resync {
         self.node_state.on(&block.name, BlockEvent::ClaimedBack { now, not_before });
     }
 
-    /// Lists the assignments of each block with [`Proof::AssignmentsUnseen`] and excludes addresses that no attachment here has. Then the
-    /// block is proven as of `listed`, the list of the node's blocks.
+    /// Lists the assignments of each block with [`Proof::AssignmentsUnseen`]. Excludes the assigned addresses that no attachment of this
+    /// node has. Then marks the block as proven by `listed`, the list of the node's blocks.
     pub(super) async fn list_assignments_of_new_blocks(&self, listed: ReadStart) -> Result<(), ReadError> {
         let settled = |state| !matches!(state, BlockState::Doubted { .. } | BlockState::Lost);
         let needs_list = |block: &BlockView| block.proof == Proof::AssignmentsUnseen && settled(block.state);
         for block in self.node_state.blocks().into_iter().filter(needs_list) {
-            // The list must follow the quiet time, in which other nodes create the assignments of their pods.
+            // List only after the quiet time, during which other nodes create missing assignments of their pods.
             if self.freshness.quiet_until(boot_time()).is_some() {
                 return Ok(());
             }

@@ -1,4 +1,4 @@
-//! Address conflicts: excludes addresses with an IPAssignment that no attachment here has, until that assignment is gone.
+//! Excludes an address from allocation while it has an IPAssignment that belongs to no attachment of this node.
 
 use bobbin_api_client::ReadError;
 use bobbin_ipam::{BlockRange, IpPair};
@@ -8,7 +8,7 @@ use crate::assignments::{AssignmentInfo, assignment_name, get_assignment, pair_o
 use crate::state::{Attachment, ConflictingAssignment, exclusion};
 
 impl Resync {
-    /// [`Self::exclude`] in the node's block that has the assignment's address, if there is one.
+    /// Calls [`Self::exclude`] if the assignment's address is in a block of this node.
     pub(super) fn exclude_in_own_block(&self, assignment: &AssignmentInfo) {
         let ranges = self.own_ranges();
         if let Some(range) = ranges.values().find(|range| pair_of(range, &assignment.name).is_some()) {
@@ -16,12 +16,12 @@ impl Resync {
         }
     }
 
-    /// Excludes the assignment's address from allocation while the assignment exists. An address outside the range is ignored.
+    /// Excludes the assignment's address from allocation while the assignment exists. Ignores an address outside the range.
     pub(super) fn exclude(&self, range: &BlockRange, assignment: &AssignmentInfo) {
         let Some(pair) = pair_of(range, &assignment.name) else { return };
         let (name, by) = (assignment.name.clone(), assignment.by());
         let sentence = format!(
-            "IPAssignment {name} gives address {pair} of this node's block to {by}. Node {} does not allocate the address while the IPAssignment exists; check it: kubectl get ipassignment {name} -o yaml",
+            "IPAssignment {name} assigns address {pair} from a block of this node to {by}. Node {} does not allocate the address while the IPAssignment exists; check it: kubectl get ipassignment {name} -o yaml",
             self.cluster.node_name(),
         );
         if exclusion::exclude(&self.node_state, &self.checkpoint, ConflictingAssignment { pair, name, by }) {
@@ -30,7 +30,7 @@ impl Resync {
         }
     }
 
-    /// Reads the conflicting assignment of every excluded address.
+    /// Reads the conflicting assignment of every excluded address, and ends the exclusion if there is no conflict any longer.
     pub(super) async fn recheck_conflicts(&self) {
         for conflict in self.node_state.conflicts() {
             match get_assignment(&self.clients, &conflict.name).await {
@@ -38,7 +38,7 @@ impl Resync {
                 Ok(assignment) if self.is_held(&assignment) && !self.has_two_holders(conflict.pair) => {
                     self.end_exclusion(&conflict);
                 }
-                // The owner of the block may have changed: the answer to another create shows it.
+                // The block may have another owner now. The API server's answer to another create shows it.
                 Ok(_) => self.recreate(conflict.pair),
                 Err(error) => {
                     tracing::debug!(assignment = conflict.name, %error, "a conflicting IPAssignment can't be read; its address stays excluded");
@@ -47,7 +47,7 @@ impl Resync {
         }
     }
 
-    /// Whether an attachment of this node has the assignment's address, or the assignment is about to be deleted.
+    /// Whether the assignment belongs to an attachment of this node, or a write of this agent for it is pending.
     pub(super) fn is_held(&self, assignment: &AssignmentInfo) -> bool {
         let held = |attachment: &Attachment| assignment_name(attachment.pair).as_deref() == Some(&assignment.name);
         assignment.node_name == self.cluster.node_name()
@@ -55,7 +55,7 @@ impl Resync {
                 || self.assignment_writer.busy(&assignment.name))
     }
 
-    /// Whether two attachments here have the same address. Only an earlier fault can cause that, and it was reported once.
+    /// Whether two attachments of this node have the same address. Only an earlier fault can cause this, and it was reported then.
     fn has_two_holders(&self, pair: IpPair) -> bool {
         self.node_state.attachments().iter().filter(|attachment| attachment.pair == pair).count() > 1
     }
@@ -72,7 +72,7 @@ impl Resync {
     fn end_exclusion(&self, conflict: &ConflictingAssignment) {
         self.recreate(conflict.pair);
         if exclusion::end_exclusion(&self.node_state, &self.checkpoint, conflict) {
-            tracing::info!(address = %conflict.pair, "the conflicting IPAssignment is gone: the address can be allocated again after its cool-down");
+            tracing::info!(address = %conflict.pair, "an address conflict is resolved: the address can be allocated again after its cool-down");
         }
     }
 }

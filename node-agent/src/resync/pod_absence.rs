@@ -1,5 +1,5 @@
-//! Proves by live reads that a pod is gone. Two reads at different times find no pod with its UID, and the Node was Ready all the time
-//! between them. A pod that can't be read counts as present.
+//! Proves by live reads that a pod is gone. Two reads at different times must find no pod with its UID, and the Node must have been
+//! Ready from the first to the second. A pod that can't be read counts as present.
 
 mod history;
 mod live_reads;
@@ -14,17 +14,17 @@ use crate::state::PodRef;
 use history::AbsenceHistory;
 use live_reads::{NodeAnswer, PodAnswer};
 
-/// Pod reads per check; the other pods follow in the next check.
+/// How many pods one check may read. The next check reads the others.
 const MAX_READS: usize = 32;
 
-/// Something whose pod may be gone.
+/// An attachment or an assignment whose pod may be gone.
 #[derive(Clone, Debug)]
 pub struct Candidate<K> {
     /// Identifies the candidate.
     pub key: K,
     /// Its pod. Without namespace, name and UID its absence can't be proven.
     pub pod: PodRef,
-    /// The API server once showed this agent a pod with that UID. It never shows the UID of a static pod.
+    /// Whether the API server is known to have had a pod with that UID. It never has the UID of a static pod.
     pub seen: bool,
 }
 
@@ -36,15 +36,16 @@ pub struct PodAbsenceTracker<K> {
 }
 
 impl<K: Clone + Eq + Hash> PodAbsenceTracker<K> {
-    /// Nothing read yet. `min_absence` is the least time between the two reads that prove an absence, and between any two reads of a pod.
+    /// Creates a tracker without earlier reads. `min_absence` is the minimum time between two reads of a pod, and so between the two
+    /// that prove its absence.
     pub fn new(node_name: &str, min_absence: Duration) -> PodAbsenceTracker<K> {
         PodAbsenceTracker { node_name: node_name.to_owned(), absences: AbsenceHistory::new(min_absence) }
     }
 
     /// Reads the pods of the candidates. Returns those whose pod is proven gone; a later check returns them again. Each candidate costs
-    /// a read, so callers pass only those that look abandoned.
+    /// a read, so callers should pass only those that look abandoned.
     ///
-    /// The caller applies the breaker, and checks again that the candidate is still the same.
+    /// Before a deletion, the caller must apply the breaker and check that the candidate has not changed.
     pub async fn check(&mut self, client: &Client, candidates: &[Candidate<K>], now: BootTime) -> Vec<K> {
         self.absences.keep_only(candidates.iter().map(|candidate| &candidate.key));
         let can_be_proven = |candidate: &&Candidate<K>| {

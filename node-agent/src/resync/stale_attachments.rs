@@ -1,5 +1,6 @@
-//! The stale-attachment check: removes attachments without a DEL whose network namespace or pod is gone, and completes failed DELs.
-//! Two checks at different times must agree, and the breaker stops a mass removal. A missing link alone proves nothing.
+//! The stale-attachment check. It completes failed DELs, and removes attachments whose network namespace or pod is gone, although the
+//! runtime called no DEL. Two checks at different times must find it gone, and the breaker stops a mass removal. A missing link alone
+//! proves nothing.
 
 mod decision;
 
@@ -19,7 +20,7 @@ use crate::resync::pod_absence::{Candidate, PodAbsenceTracker};
 use crate::state::{Attachment, AttachmentId, AttachmentPhase};
 use decision::RemovalReason;
 
-/// What one check leaves to the next.
+/// The results of earlier checks that the next check needs.
 struct CheckHistory {
     netns_gone: DeletionGuard<AttachmentId>,
     pod_gone: PodAbsenceTracker<AttachmentId>,
@@ -28,8 +29,8 @@ struct CheckHistory {
     tripped: Option<Breaker>,
 }
 
-/// Checks every `--stale-check-interval` until the agent shuts down. `client` reads pods and the Node; `pod_absence` is how long a pod
-/// must be gone.
+/// Checks every `--stale-check-interval` until the agent shuts down. `client` reads pods and the Node. `pod_absence` is the minimum time
+/// between the two reads that prove a pod gone.
 pub async fn run(agent: &Arc<Agent>, waiting: &WaitingPods, client: Client, pod_absence: Duration) {
     let mut history = CheckHistory {
         netns_gone: DeletionGuard::new(),
@@ -56,10 +57,10 @@ pub async fn run(agent: &Arc<Agent>, waiting: &WaitingPods, client: Client, pod_
     }
 }
 
-/// One check of all attachments.
+/// Checks all attachments once.
 async fn check(agent: &Arc<Agent>, client: &Client, history: &mut CheckHistory) {
     let all = agent.node_state.attachments();
-    // A DEL that has begun needs no other evidence.
+    // If a DEL has begun, the attachment is removed without further evidence.
     let (unfinished, others): (Vec<Attachment>, Vec<Attachment>) =
         all.into_iter().partition(|attachment| attachment.phase == AttachmentPhase::Deleting);
     for attachment in &unfinished {
@@ -93,13 +94,13 @@ async fn check(agent: &Arc<Agent>, client: &Client, history: &mut CheckHistory) 
     }
 }
 
-/// Notes which pods the API server has shown: only their later absence proves something.
+/// Notes which pods the API server has shown. Only these can later be proven gone.
 async fn note_seen_pods(agent: &Agent, idle: &[Attachment]) {
     for attachment in idle.iter().filter(|attachment| !attachment.pod_seen && !attachment.pod.uid.is_empty()) {
         let pod = &attachment.pod;
         let shown = agent.cluster.cached_pod(&pod.namespace, &pod.name, &pod.uid);
         if shown.is_some_and(|shown| shown.uid == pod.uid)
-            // Without the lock, a concurrent DEL would leave the checkpoint behind.
+            // Without the lock, this could write the checkpoint of an attachment that a concurrent DEL has just removed.
             && let Some(_lock) = agent.locks.lock(&attachment.key, Duration::ZERO).await
         {
             agent.update(&attachment.key, |attachment| attachment.pod_seen = true);
@@ -107,7 +108,7 @@ async fn note_seen_pods(agent: &Agent, idle: &[Attachment]) {
     }
 }
 
-/// The attachments without a running verb.
+/// The attachments for which no verb is running.
 async fn idle(agent: &Agent, attachments: Vec<Attachment>) -> Vec<Attachment> {
     let mut idle = Vec::with_capacity(attachments.len());
     for attachment in attachments {
@@ -118,17 +119,17 @@ async fn idle(agent: &Agent, attachments: Vec<Attachment>) -> Vec<Attachment> {
     idle
 }
 
-/// What the kernel has of each attachment; empty if the kernel can't be read.
+/// What the kernel still has of each attachment's link and network namespace. Empty if the kernel can't be read.
 async fn presence_of(agent: &Agent, attachments: &[Attachment]) -> HashMap<AttachmentKey, NetnsPresence> {
     let netns = |attachment: &Attachment| attachment.links.as_ref().and_then(|links| links.netns);
     let asked = attachments.iter().map(|attachment| (attachment.key.clone(), netns(attachment))).collect();
     agent.network.presence(asked).await.unwrap_or_else(|error| {
-        tracing::warn!(%error, "the kernel could not tell which network namespaces are gone, so every attachment counts as in use");
+        tracing::warn!(%error, "the agent could not read from the kernel which network namespaces are gone, so every attachment counts as in use");
         HashMap::new()
     })
 }
 
-/// The attachments whose pod the watch does not show on this node. Each of them costs live reads.
+/// The attachments whose pod the watch does not show on this node. Only their pods need live reads.
 fn candidates(agent: &Agent, idle: &[Attachment]) -> Vec<Candidate<AttachmentId>> {
     let not_cached = |attachment: &&Attachment| {
         let pod = &attachment.pod;
@@ -140,8 +141,8 @@ fn candidates(agent: &Agent, idle: &[Attachment]) -> Vec<Candidate<AttachmentId>
         .collect()
 }
 
-/// Reports each interface that was moved to another namespace once, with a Warning on its pod. A namespace that is being removed looks
-/// the same for a moment, so two checks must agree.
+/// Reports once, in the log and as an event on the pod, that an interface was moved to another namespace. A namespace that is being
+/// removed looks the same for a moment, so two checks must find the interface moved.
 fn report_moved(
     agent: &Agent,
     idle: &[Attachment],
@@ -164,7 +165,7 @@ fn report_moved(
     }
 }
 
-/// Reports that the breaker stopped a check: as an event each time, in the log when it begins.
+/// Reports that the breaker stopped a check: as an event each time, but in the log only when the numbers change.
 fn report_trip(agent: &Agent, breaker: Breaker, tripped: &mut Option<Breaker>) {
     agent.metrics.breaker_trips.inc();
     let sentence = decision::trip_sentence(&agent.args.node_name, breaker);
@@ -185,7 +186,7 @@ async fn end(agent: &Arc<Agent>, seen: &Attachment, reason: RemovalReason) {
         return;
     }
     match agent.end(&now).await {
-        // Its checkpoint could not be removed, which is already logged.
+        // The checkpoint could not be removed, and `Agent::end` has logged this.
         Ok(false) => {}
         Ok(true) => {
             if reason != RemovalReason::Del {

@@ -14,7 +14,7 @@ use super::{
 };
 
 impl Inventory {
-    /// Allocates an address. `early`: the one that has cooled down longest, although its cool-down is not over.
+    /// Allocates an address. `early`: allocates the one that has cooled down longest, although its cool-down is not over.
     pub(super) fn assign(
         &mut self,
         request: &AllocationRequest<'_>,
@@ -60,7 +60,7 @@ impl Inventory {
         Ok(Allocation { attachment, token })
     }
 
-    /// Whether the block was never doubted, lost or replaced since the token was issued.
+    /// Whether the block was not doubted, lost or replaced since the token was issued.
     pub(super) fn token_is_current(&self, token: &FencingToken) -> bool {
         self.blocks.get(&token.block).is_some_and(|block| block.epoch() == token.epoch)
     }
@@ -87,7 +87,7 @@ impl Inventory {
                     known.free(offset, now);
                     let name = known.held.name.clone();
                     if self.residents(&name) == Some(0) {
-                        // Only a lost block reacts to it.
+                        // Only a lost block reacts to this event.
                         self.on(&name, BlockEvent::Vacated);
                     }
                 }
@@ -108,7 +108,7 @@ impl Inventory {
         is_new
     }
 
-    /// The conflict is resolved: the address may be allocated again after its cool-down.
+    /// Ends an exclusion: the address may be allocated again after its cool-down. True: it was excluded.
     pub(super) fn end_exclusion(&mut self, pair: IpPair, now: BootTime) -> bool {
         let excluded = self.conflicts.remove(&pair).is_some();
         if excluded && let Some((known, offset)) = self.find(pair) {

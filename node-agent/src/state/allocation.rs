@@ -1,4 +1,4 @@
-//! What an ADD asks the node's state for, what it gets, and the addresses that it does not get now.
+//! The request for an address and its result, and the data of addresses that can't be allocated now.
 
 use std::time::Duration;
 
@@ -8,26 +8,26 @@ use serde::{Deserialize, Serialize};
 use super::{Attachment, AttachmentPhase, PodRef};
 use crate::cluster::freshness::Proof;
 
-/// What an ADD asks for.
+/// A request of an ADD for an address.
 #[derive(Clone, Debug)]
 pub struct AllocationRequest<'a> {
     /// The attachment.
     pub key: &'a AttachmentKey,
     /// The pod, as far as the runtime named it.
     pub pod: &'a PodRef,
-    /// The API server has shown this agent a pod with that UID.
+    /// Whether the API server has shown this agent a pod with that UID.
     pub pod_seen: bool,
     /// The selected pool.
     pub pool: &'a str,
     /// How long a freed address of the pool cools down.
     pub cooldown: Duration,
-    /// The current boot.
+    /// Identifies the node's current boot.
     pub boot_id: &'a str,
     /// The path of the container's network namespace, from the runtime.
     pub netns: Option<&'a str>,
     /// The name of the CNI network.
     pub network: Option<&'a str>,
-    /// The time of day, for the assignment.
+    /// The current time of day: when the attachment was created.
     pub at: jiff::Timestamp,
 }
 
@@ -58,18 +58,18 @@ pub enum AssignError {
     /// The attachment already has an address.
     #[error("attachment {} already has address {}", .0.key, .0.pair)]
     AlreadyAllocated(Box<Attachment>),
-    /// The node has serving blocks of the pool, but every address is in use, excluded or cooling down.
+    /// The node has serving blocks of the pool, but each address is in use, reserved, excluded or cooling down.
     #[error("none of the node's {blocks} blocks has a free address")]
     NoFreeAddress {
         /// How many serving blocks of the pool the node has.
         blocks: usize,
     },
-    /// The node has no serving block of the pool.
-    #[error("the node has no serving block of the pool")]
+    /// The node has no block of the pool from which new addresses may be assigned.
+    #[error("the node has no block of the pool from which new addresses may be assigned")]
     NoBlock,
 }
 
-/// An address for an ADD, and what its answer depends on.
+/// An allocated address. Before the ADD answers with it, the token must be checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allocation {
     /// The attachment with its address.
@@ -78,8 +78,8 @@ pub struct Allocation {
     pub token: FencingToken,
 }
 
-/// A block's ownership at one moment. [`NodeState::token_is_current`](super::NodeState::token_is_current) must confirm it before the
-/// ADD answers.
+/// A block's ownership at the moment of an allocation. [`NodeState::token_is_current`](super::NodeState::token_is_current) must confirm
+/// it before the ADD answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FencingToken {
     /// The block's name.
@@ -98,7 +98,7 @@ pub struct CoolingAddress {
     pub since: BootTime,
 }
 
-/// An IPAssignment for an address of this node's blocks that belongs to another attachment, or to none on this node.
+/// An IPAssignment of an address in this node's blocks. It names an attachment that does not have the address on this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConflictingAssignment {
     /// The address.

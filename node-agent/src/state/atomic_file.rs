@@ -1,5 +1,5 @@
 //! Atomic file writes: a temporary file in the same directory, then a rename, so that a reader sees the old or the new file. [`tidy`]
-//! removes the temporary files of a crash.
+//! removes the temporary files that a crash left.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
@@ -10,14 +10,14 @@ use tempfile::{Builder, NamedTempFile};
 
 /// The prefix of a temporary file.
 const PREFIX: &str = ".bobbin-";
-/// Its suffix: no runtime reads it as a CNI configuration, and no reader of `*.json` picks it up.
+/// The suffix of a temporary file. With it, no runtime reads the file as a CNI configuration, and no reader of `*.json` finds it.
 const SUFFIX: &str = ".tmp";
 
-/// Replaces a file on a tmpfs. The write survives a crash of this program, not of the machine. A directory that another program removed
-/// is made again.
+/// Replaces a file on a tmpfs. The write survives a crash of this program, not of the machine. If another program removed the directory,
+/// it is created again.
 ///
 /// # Errors
-/// The directory can't be written. The old file is untouched.
+/// The directory can't be written. The old file is unchanged.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let pending = match Pending::create(path, mode) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -32,7 +32,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 /// Replaces a file on a disk and syncs file and directory, so that the write survives a crash of the machine.
 ///
 /// # Errors
-/// The directory can't be written or synced. The file is the old or the new one, never a part of it.
+/// The directory can't be written or synced. The file then has its old or its new content, never a part of it.
 pub fn replace_durably(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let filled = Pending::create(path, mode)?.fill(bytes)?;
     filled.0.file.as_file().sync_all()?;
@@ -40,8 +40,8 @@ pub fn replace_durably(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     File::open(directory_of(path))?.sync_all()
 }
 
-/// Removes the temporary files of killed writers. Call it before the first write to the directory: it also removes the files of running
-/// writers.
+/// Removes the temporary files of killed writers. Call it before the first write to the directory, because it also removes the files of
+/// running writers.
 ///
 /// # Errors
 /// The directory can't be read, or a file can't be removed.
@@ -55,10 +55,10 @@ pub fn tidy(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a file. True: it was there.
+/// Removes a file. False: it did not exist.
 ///
 /// # Errors
-/// It is there and can't be removed.
+/// The file exists and can't be removed.
 pub fn remove(path: &Path) -> io::Result<bool> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
@@ -75,7 +75,7 @@ fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A temporary file. Dropped before [`Filled::commit`], it is removed.
+/// A temporary file. It is removed when dropped, unless [`Filled::commit`] has renamed it.
 struct Pending {
     file: NamedTempFile,
     path: PathBuf,
@@ -87,7 +87,7 @@ struct Filled(Pending);
 impl Pending {
     fn create(path: &Path, mode: u32) -> io::Result<Pending> {
         let file = Builder::new().prefix(PREFIX).suffix(SUFFIX).tempfile_in(directory_of(path))?;
-        // Not through the builder, where the umask would clear bits.
+        // The builder would apply the umask to the mode, so set the mode here.
         file.as_file().set_permissions(Permissions::from_mode(mode))?;
         Ok(Pending { file, path: path.to_owned() })
     }

@@ -22,7 +22,7 @@ impl PodRef {
     }
 }
 
-/// Where an attachment stands between ADD and DEL.
+/// The phases of an attachment between ADD and DEL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AttachmentPhase {
     /// ADD has not answered yet.
@@ -33,7 +33,7 @@ pub enum AttachmentPhase {
     Deleting,
 }
 
-/// Tells an attachment from a later ADD with the same key: the key and the time of the ADD.
+/// The key of an attachment and the time of its ADD, because a later ADD may have the same key.
 pub type AttachmentId = (AttachmentKey, jiff::Timestamp);
 
 /// One container's interface and the address that it holds.
@@ -43,13 +43,14 @@ pub struct Attachment {
     pub key: AttachmentKey,
     /// Its addresses, at most one of each family.
     pub pair: IpPair,
-    /// The block of the address; empty if a restart could not find out.
+    /// The block of the address; empty if the agent did not find it after a restart.
     pub block: String,
     /// The pool of the address.
     pub pool: String,
     /// The pod.
     pub pod: PodRef,
-    /// The API server once showed this agent a pod with this UID. Otherwise the pod's absence proves nothing. Never set for a static pod.
+    /// Whether the API server once showed this agent a pod with this UID. If not, the pod's absence proves nothing. Never set for a static
+    /// pod.
     #[serde(default)]
     pub pod_seen: bool,
     /// When the address was allocated.
@@ -58,20 +59,20 @@ pub struct Attachment {
     pub boot_id: String,
     /// The UID of its IPAssignment, once the API server has confirmed it.
     pub assignment_uid: Option<String>,
-    /// Where it stands between ADD and DEL.
+    /// Its phase between ADD and DEL.
     pub phase: AttachmentPhase,
     /// The path of the container's network namespace, from the runtime.
     pub netns: Option<String>,
     /// `name` in the network configuration of its ADD; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
-    /// What ADD answered about the links.
+    /// Its veth pair, from the result of ADD; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub links: Option<Links>,
 }
 
 impl Attachment {
-    /// Which attachment this is, also after a later ADD with the same key.
+    /// Identifies this attachment, also after a later ADD with the same key.
     pub fn id(&self) -> AttachmentId {
         (self.key.clone(), self.created_at)
     }
@@ -105,13 +106,13 @@ pub fn first_names(attachments: &[Attachment]) -> String {
 /// The two ends of the attachment's veth pair.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Links {
-    /// The name on the host.
+    /// The name of the host's end.
     pub host_if: String,
-    /// The hardware address on the host.
+    /// The MAC address of the host's end.
     pub host_mac: String,
-    /// The hardware address in the container.
+    /// The MAC address of the container's end.
     pub container_mac: String,
-    /// The MTU of both, in bytes.
+    /// The MTU of both ends, in bytes.
     pub mtu: u32,
     /// The identity of the container's network namespace in the kernel; `None`: unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]

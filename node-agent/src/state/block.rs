@@ -1,7 +1,7 @@
 //! The state machine of one block on this node. Pure.
 //!
-//! Everything else is derived from the state: whether addresses may be allocated, whether the route is exported, and what a restart
-//! trusts. ARCHITECTURE.md has the table of transitions.
+//! Everything else is derived from the state: whether addresses may be allocated, whether the route is exported, and what the agent
+//! trusts after a restart. ARCHITECTURE.md has the table of transitions.
 
 use bobbin_ipam::BootTime;
 use serde::{Deserialize, Serialize};
@@ -11,12 +11,13 @@ use serde::{Deserialize, Serialize};
 pub enum BlockState {
     /// A claim was sent; its outcome is unknown.
     Claiming {
-        /// Another source said meanwhile that this node does not own the block. It may be older or newer than the claim.
+        /// Whether a watch event or a read showed meanwhile that the node may not own the block. It may be older or newer than the
+        /// claim.
         doubted: bool,
     },
     /// The API server confirmed the claim. The agent writes the route, or waits for the quiet time after an outage to end.
     Exporting {
-        /// Since when.
+        /// When it entered this state.
         since: BootTime,
         /// The block does not serve before this moment.
         not_before: BootTime,
@@ -27,16 +28,16 @@ pub enum BlockState {
     Retiring,
     /// The node may have lost the block. No address is allocated until a read of the block decides.
     Doubted {
-        /// The state to return to if the node still owns it.
+        /// The block's state before the doubt. The block returns to it if a read shows that the node still owns the block.
         before: SettledState,
-        /// Counts the doubts. A read that began before the last doubt decides nothing.
+        /// Counts the doubts, so that a read that began before the last one does not end the doubt.
         doubts: u32,
     },
     /// No address is in use; the node returns the block to the pool.
     Releasing {
         /// The step that comes next.
         stage: ReleaseStage,
-        /// The node may have lost the block: if the release is cancelled, a read comes first.
+        /// Whether the node may have lost the block. If the release is cancelled, the block then becomes doubted.
         doubted: bool,
     },
     /// Another node owns it. Attachments that still have addresses of it are reported.
@@ -65,14 +66,14 @@ pub enum ReleaseStage {
     DeletingAssignments,
     /// The assignments are deleted; the agent withdraws the route and gives the routers time to drop it.
     WithdrawingRoute,
-    /// The write that releases the block was sent, perhaps without an answer.
+    /// The write that releases the block was sent. Its answer may be missing.
     Sent,
 }
 
 /// What happened to a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockEvent {
-    /// The API server confirmed the claim, at this moment. The block does not serve before `not_before`.
+    /// The API server confirmed the claim. The block does not serve before `not_before`.
     ClaimConfirmed {
         /// Now.
         now: BootTime,
@@ -81,11 +82,11 @@ pub enum BlockEvent {
     },
     /// The claim failed.
     ClaimFailed,
-    /// The route is written, and so is the checkpoint.
+    /// The route is in the kernel, and the checkpoint is written.
     Exported,
-    /// Close the block for new allocations.
+    /// The block must be closed for new allocations.
     Retire,
-    /// Open the block again; the checkpoint is written.
+    /// The block may be opened for new allocations again. The checkpoint is written first.
     Reopen,
     /// The node may have lost the block.
     Doubt,
@@ -93,7 +94,7 @@ pub enum BlockEvent {
     FoundOwned {
         /// Now.
         now: BootTime,
-        /// The doubts when the read began.
+        /// The count of doubts when the read began.
         doubts: u32,
     },
     /// The node owns a lost block again. It does not serve before `not_before`.
@@ -107,15 +108,15 @@ pub enum BlockEvent {
     FoundForeign,
     /// A read shows that nobody owns it or that it does not exist, and no attachment here has an address of it.
     FoundFree,
-    /// Start to release it; no address is in use.
+    /// The node starts to release the block. No address of it is in use.
     Release,
     /// Its assignments are deleted; the route is withdrawn next.
     AssignmentsDeleted,
-    /// The write that releases the block is being sent.
+    /// The agent sends the write that releases the block.
     ReleaseSent,
-    /// The write was refused, or the checkpoint could not be written before it.
+    /// The API server refused the write, or the checkpoint could not be written before it.
     ReleaseFailed,
-    /// The API server confirmed that the node does not own the block any more.
+    /// The API server confirmed that the node no longer owns the block.
     Released,
     /// An ADD needs the block after all. It does not serve before `not_before`.
     ReleaseCancelled {
@@ -168,7 +169,7 @@ impl BlockState {
             (S::Doubted { before, doubts }, E::FoundOwned { now, doubts: at_read }) if doubts == at_read => {
                 Next::State(before.resume(now))
             }
-            // It is exported again before any address is allocated.
+            // The block's route is exported again before any address is allocated.
             (S::Lost, E::ClaimedBack { now, not_before }) => Next::State(S::Exporting { since: now, not_before }),
             (S::Doubted { .. }, E::FoundForeign) => Next::State(S::Lost),
             (S::Exporting { .. } | S::Serving | S::Retiring, E::Release) => {
@@ -195,18 +196,18 @@ impl BlockState {
         }
     }
 
-    /// Whether the node may own the block by the API server: then it counts against `maxBlocksPerNode`.
+    /// Whether the node may be the block's owner at the API server. Such a block counts against `maxBlocksPerNode`.
     pub fn counts_as_ours(self) -> bool {
         self != BlockState::Lost
     }
 
-    /// Whether this state forbids an answer to ADDs that got their address before.
+    /// Whether an ADD must not answer if it got its address before the block entered this state.
     pub fn revokes(self) -> bool {
         matches!(self, BlockState::Doubted { .. } | BlockState::Lost)
     }
 
-    /// The state after a restart of the agent; `None`: forgotten until the API server tells. `trusted`: the agent was down so briefly that
-    /// a serving block may serve on without a confirmation.
+    /// The state after a restart of the agent. `None`: the agent forgets the block until it reads the block from the API server.
+    /// `trusted`: the agent was down so briefly that a serving block may continue to serve before the API server confirms it.
     #[must_use]
     pub fn restored(self, trusted: bool) -> Option<BlockState> {
         match self {

@@ -26,7 +26,7 @@ pub struct ClaimedBlock {
     pub range: BlockRange,
     /// When its last owner released it, before this node claimed it.
     pub free_since: Option<jiff::Timestamp>,
-    /// The object has a deletion timestamp.
+    /// Whether the object has a deletion timestamp.
     #[serde(default)]
     pub deleting: bool,
 }
@@ -38,27 +38,27 @@ pub struct CheckpointedBlock {
     pub block: ClaimedBlock,
     /// Its state.
     pub state: BlockState,
-    /// Its assignments were listed, so assignments of other attachments are known.
+    /// Whether its assignments were listed, so that those of other attachments are known.
     #[serde(default, alias = "records_seen")]
     pub assignments_listed: bool,
 }
 
 impl CheckpointedBlock {
-    /// What is confirmed about the block after a restart.
+    /// What counts as confirmed about the block after a restart.
     #[must_use]
     pub fn proof(&self) -> Proof {
         if self.assignments_listed { Proof::None } else { Proof::AssignmentsUnseen }
     }
 }
 
-/// A block that enters the node's state.
+/// A block to add to the node's state.
 #[derive(Clone, Debug)]
 pub struct NewBlock {
     /// The block, as the API server has it.
     pub held: ClaimedBlock,
     /// Since when its addresses cool down; `None`: the cool-down is over.
     pub cooling_since: Option<BootTime>,
-    /// What its pool reserves, as far as the caller knows.
+    /// The addresses that its pool reserves, as far as the caller knows.
     pub reserved: Reserved,
     /// What the API server has confirmed about it.
     pub proof: Proof,
@@ -66,7 +66,7 @@ pub struct NewBlock {
     pub now: BootTime,
     /// It does not serve before this moment.
     pub not_before: BootTime,
-    /// Its addresses may have been in use before.
+    /// Whether its addresses may have been in use before.
     pub was_used: bool,
 }
 
@@ -77,11 +77,11 @@ pub struct BlockView {
     pub held: ClaimedBlock,
     /// Its state.
     pub state: BlockState,
-    /// How many of its addresses attachments hold.
+    /// How many of its addresses are in use by attachments.
     pub residents: u32,
     /// What the API server has confirmed about it.
     pub proof: Proof,
-    /// One of its addresses may have been in use since it was claimed.
+    /// Whether one of its addresses may have been in use since it was claimed.
     pub was_used: bool,
 }
 
@@ -90,7 +90,7 @@ pub struct BlockView {
 pub(super) struct BlockEntry {
     pub(super) pool: String,
     state: BlockState,
-    /// Grows with each transition that revokes unanswered ADDs.
+    /// Grows with each transition after which running ADDs must not answer with an address of the block.
     epoch: u64,
     pub(super) known: Option<KnownBlock>,
 }
@@ -153,7 +153,7 @@ impl BlockEntry {
         self.known.as_ref().map_or(0, |known| known.allocator.held())
     }
 
-    /// Applies an event. `None`: the block must be forgotten; otherwise whether its state changed.
+    /// Applies an event. Returns whether the block's state changed, or `None` if the block must be forgotten.
     pub(super) fn on(&mut self, event: BlockEvent) -> Option<bool> {
         match self.state.on(event) {
             Next::Forgotten => None,

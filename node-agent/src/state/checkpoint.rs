@@ -1,5 +1,5 @@
-//! The checkpoint under the run directory: attachments, blocks, cooling and excluded addresses. It survives the agent, but not a
-//! reboot. A file that can't be read counts as in use: it stays, and is reported.
+//! The checkpoint under the run directory: attachments, blocks, cooling and excluded addresses. It survives a restart of the agent, but
+//! not a reboot. If an attachment's file can't be read, the agent keeps and reports it, and its address counts as in use.
 
 pub(crate) mod blocks;
 
@@ -15,10 +15,10 @@ use crate::host::run_dir::layout;
 use crate::state::atomic_file;
 use crate::state::{Attachment, CheckpointedBlock, ConflictingAssignment, CoolingAddress};
 
-/// Only root may read the files: they name pods.
+/// Only root may read the files, because they name pods.
 const FILE_MODE: u32 = 0o600;
 
-/// The checkpoint's directory, on a tmpfs: a rename is enough for crash safety, and a reboot empties it.
+/// The checkpoint's directory. It is on a tmpfs, so a rename without a sync survives a crash of the agent, and a reboot empties it.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     root: PathBuf,
@@ -38,7 +38,7 @@ pub struct CheckpointError {
 pub struct CheckpointContents {
     /// The attachments.
     pub attachments: Vec<Attachment>,
-    /// Unreadable files of attachments: their addresses are in use.
+    /// Unreadable files of attachments, whose addresses count as in use.
     pub unreadable: Vec<PathBuf>,
     /// The node's blocks when the agent last wrote them.
     pub blocks: Vec<CheckpointedBlock>,
@@ -55,16 +55,16 @@ struct Boot {
 }
 
 impl Checkpoint {
-    /// Makes the directories, and takes over those that version 0.1.0 named differently.
+    /// Creates the directories, and moves the files from directories that version 0.1.0 named differently.
     ///
     /// # Errors
-    /// A directory can't be made, or a file of version 0.1.0 can't be moved.
+    /// A directory can't be created, or a file of version 0.1.0 can't be moved.
     pub fn open(run_dir: &Path) -> Result<Checkpoint, CheckpointError> {
         let checkpoint = Checkpoint { root: run_dir.to_owned() };
         let directories = [layout::ATTACHMENTS, layout::COOLING, layout::CONFLICTS].map(|name| run_dir.join(name));
         for dir in std::iter::once(run_dir.to_owned()).chain(directories) {
             let made = fs::create_dir_all(&dir).and_then(|()| atomic_file::tidy(&dir));
-            made.map_err(|source| CheckpointError { path: dir, what: "made", source })?;
+            made.map_err(|source| CheckpointError { path: dir, what: "created", source })?;
         }
         for (old, new) in layout::RENAMED_DIRECTORIES {
             let (old, new) = (run_dir.join(old), run_dir.join(new));
@@ -73,8 +73,8 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Adopts the current boot. True: the directory belonged to an earlier boot, or to none. Files of an earlier boot are removed: their
-    /// links ended with that boot.
+    /// Prepares the directory for the current boot. True: it belonged to an earlier boot, or to none. Files of an earlier boot are
+    /// removed, because the links of their attachments ended with that boot.
     ///
     /// # Errors
     /// The boot marker can't be written.
@@ -99,7 +99,7 @@ impl Checkpoint {
         Ok(true)
     }
 
-    /// Reads everything. Unreadable files are reported, never dropped.
+    /// Reads all files and removes none. Reports unreadable files of attachments and blocks.
     pub fn load(&self) -> CheckpointContents {
         let mut contents = CheckpointContents::default();
         for path in files(&self.root.join(layout::ATTACHMENTS)) {
@@ -118,22 +118,22 @@ impl Checkpoint {
         let blocks = self.root.join(layout::BLOCKS);
         contents.blocks = read(&blocks).unwrap_or_else(|error| {
             if blocks.exists() {
-                tracing::error!(path = %blocks.display(), %error, "the checkpoint of the node's blocks can't be read; the agent lists the blocks at the API server");
+                tracing::error!(path = %blocks.display(), %error, "the checkpoint of the node's blocks can't be read; the agent reads the blocks from the API server");
             }
             Vec::new()
         });
         contents
     }
 
-    /// Keeps an attachment.
+    /// Writes the file of an attachment.
     ///
     /// # Errors
-    /// The file can't be written; the old one is untouched.
+    /// The file can't be written; the old one is unchanged.
     pub fn keep(&self, attachment: &Attachment) -> Result<(), CheckpointError> {
         write(&self.attachment(&attachment.key), attachment)
     }
 
-    /// Forgets an attachment whose address cools down from `since`. The cool-down is written first.
+    /// Removes the file of an attachment whose address cools down from `since`. Writes the file of the cool-down first.
     ///
     /// # Errors
     /// A file can't be written or removed.
@@ -142,7 +142,7 @@ impl Checkpoint {
         remove(&self.attachment(key))
     }
 
-    /// Keeps a cooling address.
+    /// Writes the file of a cooling address.
     ///
     /// # Errors
     /// The file can't be written.
@@ -151,7 +151,7 @@ impl Checkpoint {
         write(&self.root.join(layout::COOLING).join(format!("{}.json", name.join("_"))), cooling)
     }
 
-    /// Keeps a conflict, so that its address stays excluded after a restart.
+    /// Writes the file of a conflict, so that its address stays excluded after a restart.
     ///
     /// # Errors
     /// The file can't be written.
@@ -159,7 +159,7 @@ impl Checkpoint {
         write(&self.conflict(conflict), conflict)
     }
 
-    /// Forgets a resolved conflict.
+    /// Removes the file of a resolved conflict.
     ///
     /// # Errors
     /// The file can't be removed.
@@ -167,7 +167,7 @@ impl Checkpoint {
         remove(&self.conflict(conflict))
     }
 
-    /// Forgets cool-downs that began before a moment.
+    /// Removes the files of cool-downs that began before `before`.
     pub fn prune_cooling(&self, before: BootTime) {
         for path in files(&self.root.join(layout::COOLING)) {
             if read::<CoolingAddress>(&path).is_ok_and(|cooling| cooling.since < before)
@@ -178,10 +178,10 @@ impl Checkpoint {
         }
     }
 
-    /// Keeps the list of blocks.
+    /// Writes the list of blocks.
     ///
     /// # Errors
-    /// It can't be written.
+    /// The file can't be written.
     pub fn keep_blocks(&self, blocks: &[CheckpointedBlock]) -> Result<(), CheckpointError> {
         write(&self.root.join(layout::BLOCKS), &blocks)
     }
@@ -195,7 +195,7 @@ impl Checkpoint {
     }
 }
 
-/// The attachment that a file is for: `<containerID>-<ifName>.json`.
+/// The attachment's key, from the name of its file: `<containerID>-<ifName>.json`.
 pub fn key_of(path: &Path) -> Option<AttachmentKey> {
     let (container_id, if_name) = path.file_stem()?.to_str()?.rsplit_once('-')?;
     Some(AttachmentKey::new(container_id, if_name))
@@ -210,7 +210,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     Ok(serde_json::from_slice(&fs::read(path)?)?)
 }
 
-/// Moves the files of a directory into another one, and removes it. A crash in between leaves the rest for the next start.
+/// Moves the files of a directory into another one, and removes the empty directory. After a crash, the next start moves the rest.
 fn take_over(old: &Path, new: &Path) -> io::Result<()> {
     if !old.exists() {
         return Ok(());

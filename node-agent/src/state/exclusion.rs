@@ -6,15 +6,15 @@ use super::{ConflictingAssignment, NodeState};
 /// Excludes an address from allocation until its conflicting assignment is gone, also across restarts. True: the conflict is new.
 pub fn exclude(node_state: &NodeState, checkpoint: &Checkpoint, conflict: ConflictingAssignment) -> bool {
     if let Err(error) = checkpoint.keep_conflict(&conflict) {
-        tracing::error!(pair = %conflict.pair, %error, "the checkpoint could not be written: after a restart this node might allocate an address that another attachment has");
+        tracing::error!(pair = %conflict.pair, %error, "the checkpoint of an address conflict could not be written: after a restart this node might allocate an address that another attachment has");
     }
     node_state.exclude(conflict)
 }
 
-/// The conflicting assignment is gone: the address may be allocated again after its cool-down. True: the address was excluded.
+/// Ends an exclusion: the address may be allocated again after its cool-down. True: the address was excluded.
 pub fn end_exclusion(node_state: &NodeState, checkpoint: &Checkpoint, conflict: &ConflictingAssignment) -> bool {
     if let Err(error) = checkpoint.forget_conflict(conflict) {
-        tracing::error!(pair = %conflict.pair, %error, "the checkpoint of a resolved address conflict could not be removed; a restart excludes the address again until the next check");
+        tracing::error!(pair = %conflict.pair, %error, "the checkpoint of a resolved address conflict could not be removed; after a restart the agent excludes the address again until it rechecks the conflict");
     }
     node_state.end_exclusion(conflict.pair)
 }

@@ -1,5 +1,5 @@
-//! The data behind the lock of [`NodeState`](super::NodeState): blocks and attachments, and how blocks come and go. Pure: time is a
-//! parameter.
+//! The data behind the lock of [`NodeState`](super::NodeState): blocks and attachments, and how blocks are added, changed and removed.
+//! Pure: time is a parameter.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -19,11 +19,11 @@ pub(super) struct Inventory {
     pub(super) attachments: HashMap<AttachmentKey, Attachment>,
     /// Cool-downs of addresses whose block is unknown.
     pub(super) cooling: HashMap<IpPair, BootTime>,
-    /// What each pool reserves, as last read.
+    /// The addresses that each pool reserves, as last read.
     reserved: HashMap<String, Reserved>,
     /// Addresses excluded from allocation, whether their block is known or not.
     pub(super) conflicts: HashMap<IpPair, ConflictingAssignment>,
-    /// The last epoch that was given out. A block that returns never gets an epoch that it had before.
+    /// The last epoch that a new block got. A block that this node claims again never gets an epoch that it had before.
     epochs: u64,
 }
 
@@ -33,7 +33,7 @@ impl Inventory {
         self.epochs
     }
 
-    /// A claim is about to be sent. False: the block is known already, in whatever state.
+    /// Notes that a claim is about to be sent. False: the node already knows the block.
     pub(super) fn begin_claim(&mut self, name: &str, pool: &str) -> bool {
         if self.blocks.contains_key(name) {
             return false;
@@ -43,7 +43,8 @@ impl Inventory {
         true
     }
 
-    /// The API server confirmed a claim, or says that this node owns an unknown block. False: the block is already in another state.
+    /// Adds a block, because the API server confirmed its claim or showed this node as its owner. False: the block is already in another
+    /// state.
     pub(super) fn add_block(&mut self, mut block: NewBlock) -> bool {
         let claiming = match self.blocks.get(&block.held.name).map(BlockEntry::state) {
             None => BlockState::Claiming { doubted: false },
@@ -52,7 +53,7 @@ impl Inventory {
         };
         let event = BlockEvent::ClaimConfirmed { now: block.now, not_before: block.not_before };
         let Next::State(state) = claiming.on(event) else { return false };
-        // The pool may have been read after the caller looked it up.
+        // The caller may have used an older version of the pool.
         if let Some(reserved) = self.reserved.get(&block.held.pool) {
             block.reserved = reserved.clone();
         }
@@ -60,7 +61,7 @@ impl Inventory {
         true
     }
 
-    /// A block from the checkpoint, after a restart of the agent.
+    /// Adds a block from the checkpoint, after a restart of the agent.
     pub(super) fn restore_block(&mut self, block: NewBlock, state: BlockState) {
         self.insert(KnownBlock::new(block), state);
     }
@@ -90,14 +91,14 @@ impl Inventory {
             return changed;
         }
         let forgotten = self.blocks.remove(name).and_then(|block| block.known);
-        // A released block carries the start of its cool-down in the API object.
+        // The API object of a released block contains the start of its cool-down.
         if event != BlockEvent::Released {
             self.keep_cooling(forgotten);
         }
         true
     }
 
-    /// Keeps the cool-downs of a forgotten block, in case it returns.
+    /// Keeps the cool-downs of a forgotten block, in case this node owns the block again.
     fn keep_cooling(&mut self, forgotten: Option<KnownBlock>) {
         let Some(known) = forgotten else { return };
         for (offset, since) in known.allocator.cooling_addresses() {
@@ -107,12 +108,12 @@ impl Inventory {
         self.cooling.retain(|_, since| newest.since(*since) < MAX_COOLDOWN);
     }
 
-    /// [`BlockEvent::Release`], unless an address of the block is in use.
+    /// Applies [`BlockEvent::Release`], unless an address of the block is in use.
     pub(super) fn begin_release(&mut self, name: &str) -> bool {
         self.residents(name) == Some(0) && self.on(name, BlockEvent::Release)
     }
 
-    /// [`BlockEvent::FoundOwned`] and [`BlockEvent::Release`] in one step, unless an address of the block is in use.
+    /// Applies [`BlockEvent::FoundOwned`] and [`BlockEvent::Release`] to a doubted block, unless an address of it is in use.
     pub(super) fn release_doubted(&mut self, name: &str, now: BootTime) -> bool {
         let Some(BlockState::Doubted { doubts, .. }) = self.blocks.get(name).map(BlockEntry::state) else {
             return false;
@@ -122,12 +123,12 @@ impl Inventory {
             && self.on(name, BlockEvent::Release)
     }
 
-    /// [`BlockEvent::FoundFree`], unless an address of the block is in use.
+    /// Applies [`BlockEvent::FoundFree`], unless an address of the block is in use.
     pub(super) fn found_free(&mut self, name: &str) -> bool {
         self.residents(name) == Some(0) && self.on(name, BlockEvent::FoundFree)
     }
 
-    /// Another node owns the block: it is lost, or forgotten if no attachment here has an address of it.
+    /// Marks a block as lost, because another node owns it. Forgets it if no attachment of this node has an address of it.
     pub(super) fn found_foreign(&mut self, name: &str) -> Vec<Attachment> {
         self.on(name, BlockEvent::FoundForeign);
         let residents = self.residents_of(name);
@@ -171,7 +172,7 @@ impl Inventory {
         changed
     }
 
-    /// The API server confirmed that this node owns the block. A block whose assignments were never listed needs that list first.
+    /// Notes that the API server confirmed that this node owns a block. It has no effect until the block's assignments were listed once.
     pub(super) fn prove(&mut self, name: &str, proof: Proof, assignments_listed: bool) {
         if let Some(known) = self.blocks.get_mut(name).and_then(|block| block.known.as_mut())
             && (assignments_listed || known.proof != Proof::AssignmentsUnseen)
@@ -180,7 +181,7 @@ impl Inventory {
         }
     }
 
-    /// True: something changed.
+    /// Sets the addresses that a pool reserves. True: they changed.
     pub(super) fn set_reserved(&mut self, pool: &str, reserved: &Reserved) -> bool {
         if self.reserved.get(pool) == Some(reserved) {
             return false;
@@ -198,7 +199,7 @@ impl Inventory {
         self.blocks.values().filter_map(BlockEntry::view).collect()
     }
 
-    /// The blocks as the checkpoint must have them before these transitions are applied.
+    /// The list of blocks that must be in the checkpoint before these events are applied.
     pub(super) fn checkpoint_with(&self, promotions: &[(String, BlockEvent)]) -> Vec<CheckpointedBlock> {
         let state = |view: &BlockView| {
             let mut of_this = promotions.iter().filter(|(name, _)| *name == view.held.name);

@@ -1,8 +1,8 @@
 //! Two nodes against a small model of the API server. Answers are lost, watch events come in any order, agents restart, Nodes are
 //! recreated, blocks are edited, and snapshots are restored.
 //!
-//! The checks know the rules and nothing of the code. Two running pods never have one address. A block with an address in use is never
-//! released. A node allocates only from a block that it owns by the API server and that is exported.
+//! The checks test these rules and don't depend on the code. Two running pods never have the same address. A block with an address in
+//! use is never released. A node allocates only from an exported block that it owns at the API server.
 
 mod administrator;
 mod checks;
@@ -25,7 +25,7 @@ const NODES: usize = 2;
 /// A block in the API server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Stored {
-    /// Node and the UID of its Node.
+    /// The number of the owning node, and the UID of its Node.
     owner: Option<(usize, u32)>,
     finalizer: bool,
     deleted: bool,
@@ -47,7 +47,7 @@ struct Node {
     uid: u32,
     /// Running pods: container and address.
     pods: BTreeMap<usize, IpPair>,
-    /// Attachments whose assignment has no answer yet.
+    /// Containers whose assignment the API server has not answered yet.
     unanswered: BTreeSet<usize>,
     /// Addresses that it reported because another attachment has their assignment.
     reported: BTreeSet<IpPair>,

@@ -1,5 +1,5 @@
-//! Fills the node's state at start from the checkpoint and the kernel. It takes the union of both, because missing evidence counts as
-//! "in use". It does not ask the API server.
+//! Fills the node's state at start from the checkpoint and the kernel. An address counts as in use if either of them has it. It does not
+//! read from the API server.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,7 +13,7 @@ use crate::state::checkpoint::{Checkpoint, CheckpointContents, key_of};
 use crate::state::{Attachment, AttachmentPhase, BlockEvent, CheckpointedBlock, NewBlock, NodeState, PodRef};
 
 /// Restores the blocks and attachments, and returns the attachments. `trusted`: the agent was down so briefly that serving blocks may
-/// serve on before the API server has confirmed them.
+/// continue to serve before the API server has confirmed them.
 pub fn restore(
     node_state: &NodeState,
     checkpoint: &Checkpoint,
@@ -38,7 +38,7 @@ pub fn restore(
             proof,
             now,
             not_before: now,
-            // The checkpoint does not say, and an address that was in use must cool down.
+            // The checkpoint does not say whether addresses were in use, so assume that they were: they must then cool down.
             was_used: true,
         };
         node_state.restore_block(new, state);
@@ -57,16 +57,16 @@ pub fn restore(
             }
         }
     }
-    // An unreadable checkpoint without a link still counts as an attachment, without an address, until two checks find it gone.
+    // If a file is unreadable and no link has its key, add an attachment without an address. It stays until two checks find it gone.
     let mut nameless: Vec<(Attachment, Source)> = Vec::new();
     for key in unreadable.iter().filter_map(|path| key_of(path)).filter(|key| node_state.attachment(key).is_none()) {
         tracing::error!(%key, "the checkpoint of an attachment can't be read, and no link has its key; the agent keeps its IPAssignments until the attachment is found gone");
-        // An empty UID: there is no address to assign.
+        // With a UID, even an empty one, the agent does not try to create an IPAssignment, for which there is no address.
         let attachment = of_kernel(key, IpPair::default(), Some(String::new()), boot_id, Timestamp::now());
         node_state.restore_attachment(attachment.clone());
         nameless.push((attachment, Source::Checkpoint));
     }
-    // A lost block is kept only for its attachments; the last of them may have ended while no agent ran.
+    // A lost block stays only while attachments have its addresses. The last of them may have ended while no agent ran.
     for block in node_state.blocks().into_iter().filter(|block| block.residents == 0) {
         node_state.on(&block.held.name, BlockEvent::Vacated);
     }
@@ -80,7 +80,7 @@ pub fn restore(
 enum Source {
     /// In the checkpoint, and perhaps in the kernel.
     Checkpoint,
-    /// Only in the kernel, or with other addresses there.
+    /// Only in the kernel, or the kernel has other addresses than the checkpoint.
     Kernel,
 }
 

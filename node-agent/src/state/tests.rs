@@ -52,7 +52,7 @@ fn add(node_state: &NodeState, held: ClaimedBlock) {
     node_state.on(&name, BlockEvent::Exported);
 }
 
-/// Another node owns the block.
+/// Makes the node find that another node owns the block.
 fn lose(node_state: &NodeState, name: &str) -> Vec<Attachment> {
     node_state.on(name, BlockEvent::Doubt);
     node_state.found_foreign(name)

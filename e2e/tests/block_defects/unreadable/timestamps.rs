@@ -87,7 +87,7 @@ pub async fn objects(node: &mut SingleNode) -> Result<()> {
     make_unreadable::<Node>(node, None, NODE).await?;
     make_unreadable::<AddressPool>(node, None, fixture.pool).await?;
     make_unreadable::<AddressBlock>(node, None, &block.name).await?;
-    await_node_warning(node, &[&stray.to_string(), "gives address"]).await?;
+    await_node_warning(node, &[&stray.to_string(), "assigns address"]).await?;
     add_not(node, &mut fixture, stray).await.context("while the agent runs")?;
     no_watch_ended(node, mark)?;
 

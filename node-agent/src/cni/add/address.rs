@@ -1,4 +1,5 @@
-//! Allocates an address for an ADD: from the node's blocks, from a newly claimed block, or one that becomes free while the ADD waits.
+//! Allocates an address for an ADD. If the node has no free one, the ADD waits until the node claims a block or another pod frees an
+//! address.
 
 use std::sync::Arc;
 
@@ -16,13 +17,13 @@ use crate::cni::attachment_lock::AttachmentLock;
 use crate::cni::{VerbError, interrupted_by_del};
 use crate::state::{Allocation, AllocationRequest, AssignError, Attachment, PodRef};
 
-/// What an ADD needs an address for.
+/// The attachment that needs an address, and the pool that the address must come from.
 pub(super) struct AddTarget<'a> {
     /// The attachment.
     pub key: &'a AttachmentKey,
     /// Its pod.
     pub pod: &'a PodRef,
-    /// The API server has shown a pod with that UID.
+    /// Whether the API server has shown this agent a pod with that UID.
     pub pod_seen: bool,
     /// The selected pool.
     pub pool: &'a str,
@@ -32,7 +33,7 @@ pub(super) struct AddTarget<'a> {
     pub network: &'a str,
 }
 
-/// Allocates an address; waits for one until `until`.
+/// Allocates an address. If the node has none, waits for one until `until`.
 ///
 /// # Errors
 /// Code 11: the pool has no address for this node, the attachment already has one, a DEL interrupted the wait, or the agent shuts down.
@@ -73,7 +74,7 @@ pub(super) async fn allocate(
             Err(AssignError::AlreadyAllocated(known)) => {
                 return Err(CniError::new(
                     code::TRY_AGAIN_LATER,
-                    format!("attachment {key} already got {} by another call; the runtime tries again", known.pair),
+                    format!("attachment {key} already got {} from another call; the runtime tries again", known.pair),
                 )
                 .into());
             }
@@ -136,7 +137,7 @@ fn log_end_of_wait(context: &AddContext, waiter: &Waiter, attachment: &Attachmen
     }
 }
 
-/// Reports the wait in the log when it begins, and as events on the pod and on the pool, whose owner can extend it.
+/// Logs the wait when it begins. Also publishes events on the pod, and on the pool, because the pool's owner can append a subnet.
 fn report(agent: &Agent, context: &AddContext, waiter: &Waiter, pod: &PodRef, pool: &str, sentence: &str) {
     if context.waiting.found_none(waiter, pool, std::time::Instant::now()) {
         tracing::warn!("{waiter} waits for an address: {sentence}");
@@ -147,7 +148,7 @@ fn report(agent: &Agent, context: &AddContext, waiter: &Waiter, pod: &PodRef, po
     }
 }
 
-/// Whether the error means that no block can be claimed now. A lost race does not.
+/// Whether the error means that no block can be claimed now. After a lost race, another claim may succeed.
 fn is_final(trouble: &ClaimError) -> bool {
     !matches!(trouble, ClaimError::Contended(_))
 }
@@ -173,10 +174,10 @@ fn sentence(agent: &Agent, pool: &str, trouble: Option<&ClaimError>) -> String {
         .cluster
         .pool(pool)
         .and_then(|pool| pool.status.as_ref().map(|status| (status.used, status.blocks.claimed, status.blocks.total)))
-        // A status without this node's own addresses is outdated.
+        // A status that counts fewer addresses than this node alone uses is outdated.
         .filter(|(used, ..)| *used >= i64::from(held))
         .map_or_else(String::new, |(used, claimed, total)| {
-            format!("; the whole pool has {used} addresses in use and {claimed} of {total} blocks claimed")
+            format!(". The whole pool has {used} addresses in use, and {claimed} of its {total} blocks are claimed")
         });
     format!(
         "pool {pool:?} has no free address for node {node}: {held} are in use in its {} blocks, and {why}{free}; {remedy}; the runtime repeats the ADD",

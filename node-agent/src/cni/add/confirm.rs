@@ -15,13 +15,13 @@ use crate::cni::attachment_lock::AttachmentLock;
 use crate::cni::interrupted_by_del;
 use crate::state::{Attachment, AttachmentPhase, FencingToken, Links};
 
-/// The outcome of an allocation.
+/// Whether an ADD may answer with the address that it allocated.
 pub(super) enum Confirmed {
-    /// The pod is wired, and the address is its own.
+    /// The pod is wired, and the ADD may answer.
     Wired(Links),
-    /// Undone: another attachment has the IPAssignment of the address.
+    /// The IPAssignment of the address names another attachment. The allocation and the wiring were undone.
     Conflict { by: String, node: String },
-    /// Undone: the node may have lost the block.
+    /// The node may have lost the block. The allocation and the wiring were undone.
     BlockDoubted,
 }
 
@@ -41,7 +41,7 @@ pub(super) async fn confirm(
         return Err(CniError::new(
             code::IO_FAILURE,
             format!(
-                "the checkpoint of attachment {key} could not be written: {error}; see that {} on the node is writable",
+                "the checkpoint of attachment {key} could not be written: {error}; make sure that the agent can write to {} on the node",
                 agent.args.run_dir.display()
             ),
         ));
@@ -76,7 +76,7 @@ pub(super) async fn confirm(
             return Err(CniError::new(
                 code::TRY_AGAIN_LATER,
                 format!(
-                    "the API server refused the IPAssignment of address {} for {key} on node {}: {why}; check the agent's RBAC and block {}",
+                    "the API server refused the IPAssignment of address {} for {key} on node {}: {why}; check ClusterRole bobbin-agent, the admission policies and AddressBlock {}",
                     attachment.pair, agent.args.node_name, attachment.block
                 ),
             ));
@@ -98,19 +98,19 @@ pub(super) async fn confirm(
     Ok(Confirmed::Wired(links))
 }
 
-/// How long an ADD waits for the answer about its IPAssignment. The claim makes the address the node's, and the answer only guards
-/// against a wrong claim. So an address from a proven block needs no wait.
+/// How long an ADD waits until the API server confirms its IPAssignment. An ADD from a proven block does not wait: the API server
+/// confirmed lately that this node owns the block, so no other node may assign its addresses.
 pub(super) fn confirm_wait(agent: &Agent, context: &AddContext, token: &FencingToken) -> Duration {
     if agent.freshness.proves(token.proof, bobbin_datapath::boot_time()) {
         return Duration::ZERO;
     }
     agent.metrics.unproven_adds.inc();
-    // The resync reads the block, so that the next ADD need not wait.
+    // Wake the resync: it reads the block, so that later ADDs need not wait.
     context.resync.notify_one();
     agent.args.confirm_wait
 }
 
-/// Undoes an ADD. If that fails, the address stays held, and the stale-attachment check tries again.
+/// Undoes an ADD. If this fails, the address stays held until the stale-attachment check succeeds.
 async fn undo(agent: &Agent, attachment: &Attachment) {
     if let Err(error) = agent.end(attachment).await {
         tracing::error!(%error, "a failed ADD could not be undone; the stale-attachment check tries again");

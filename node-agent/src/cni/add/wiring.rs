@@ -1,4 +1,4 @@
-//! The kernel's part of an ADD: prepares the node for an address family, then attaches the pod.
+//! Changes the kernel's network for an ADD: sets up the node for the pod's address families, then wires the pod.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,8 @@ use bobbin_ipam::IpPair;
 use crate::agent::Agent;
 use crate::state::{Attachment, Links};
 
-/// The address families whose forwarding, rule and anti-spoofing are in place. The network reconciler keeps them there.
+/// The address families for which the node's forwarding, routing rule and anti-spoofing filter are set up. The network reconciler
+/// repairs them later.
 #[derive(Debug, Default)]
 pub(super) struct PreparedFamilies {
     ipv4: AtomicBool,
@@ -30,7 +31,7 @@ impl PreparedFamilies {
     }
 }
 
-/// Wires the pod.
+/// Sets up the node for the pod's address families, then wires the pod.
 pub(super) async fn wire(
     agent: &Agent,
     prepared: &PreparedFamilies,

@@ -1,4 +1,4 @@
-//! Order and interruption. The tests poll the futures themselves, so no test depends on the order of tasks.
+//! Which verb gets the lock, and which ADDs a DEL interrupts. The tests poll the futures, so they don't depend on the order of tasks.
 
 use std::future::pending;
 use std::pin::pin;
@@ -20,7 +20,7 @@ async fn a_del_interrupts_an_add_that_starts_to_wait_later() {
     let add = locks.lock(&key, DEADLINE).await.unwrap();
     let mut del = pin!(locks.lock_for_del(&key, DEADLINE));
     assert!(poll!(&mut del).is_pending());
-    // The ADD asks only now and must still see the DEL.
+    // The ADD starts to wait only now, and must still see the DEL.
     assert!(add.del_waits().now_or_never().is_some());
     assert_eq!(add.unless_del_waits(pending::<()>()).now_or_never(), Some(None));
     drop(add);

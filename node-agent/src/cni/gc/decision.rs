@@ -1,4 +1,4 @@
-//! Which attachments a GC call may remove. Pure, except that it remembers earlier calls.
+//! Decides which attachments a GC call may remove. It remembers earlier calls and does no IO.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -10,15 +10,15 @@ use parking_lot::Mutex;
 
 use crate::state::{Attachment, AttachmentId, AttachmentPhase};
 
-/// The attachments that the last GC call of each network did not list. A network that listed all of them is forgotten.
+/// The attachments that the last GC call of each network did not list. A call that lists all attachments removes its network's entry.
 #[derive(Debug, Default)]
 pub struct UnlistedAttachments(Mutex<HashMap<String, DeletionGuard<AttachmentId>>>);
 
 impl UnlistedAttachments {
-    /// Notes one call of a network at `begun`. Returns the attachments of that network that the previous call did not list either.
+    /// Records one call for a network, which began at `begun`. Returns the attachments that neither it nor the previous call lists.
     ///
     /// # Errors
-    /// They are too many: nothing may be removed.
+    /// There are so many of them that nothing may be removed.
     pub(super) fn call<'a>(
         &self,
         network: &str,

@@ -1,4 +1,4 @@
-//! A unix socket at a path. It is bound under another name and renamed, so that every client that finds it can connect.
+//! Binds a unix socket under a temporary name, then renames it. So every client that finds the socket can connect to it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,29 +11,29 @@ use tokio::net::UnixListener;
 
 use crate::state::atomic_file;
 
-/// Why there is no socket.
+/// Why a socket could not be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// Another file has the name.
-    #[error("the socket can't be made: {} exists and is not a socket; remove it, or set another directory with --run-dir", .0.display())]
+    /// The path is a file that is not a socket.
+    #[error("the socket can't be created: {} exists and is not a socket; remove it, or set another directory with --run-dir", .0.display())]
     Foreign(PathBuf),
-    /// Another program listens on it.
+    /// Another program listens at the path.
     #[error(
-        "the socket can't be made: another program{process} listens at {}; stop it, or set another directory with --run-dir",
+        "the socket can't be created: another program{process} listens at {}; stop it, or set another directory with --run-dir",
         path.display()
     )]
     Busy {
         /// The socket.
         path: PathBuf,
-        /// Its process, as ` (process 7)`; empty if unknown.
+        /// The program's process, as ` (process 7)`; empty if unknown.
         process: String,
     },
     /// The directory is not writable.
-    #[error("the socket {} can't be made: {source}; the agent must be able to write to the directory", path.display())]
+    #[error("the socket {} can't be created: {source}; the agent must be able to write to the directory", path.display())]
     Directory {
         /// The socket.
         path: PathBuf,
-        /// Why.
+        /// The error of the system call.
         source: io::Error,
     },
 }
@@ -47,7 +47,7 @@ pub struct Socket {
     pub path: SocketPath,
 }
 
-/// A path and the socket that was bound there.
+/// A path, and which socket file was bound there.
 #[derive(Debug)]
 pub struct SocketPath {
     path: PathBuf,
@@ -55,10 +55,10 @@ pub struct SocketPath {
 }
 
 impl Socket {
-    /// Binds the socket; needs the tokio runtime. A stale socket without a listener is replaced.
+    /// Binds the socket, and replaces a stale one without a listener. It must be called inside the tokio runtime.
     ///
     /// # Errors
-    /// Another file or program has the name, or the directory is not writable.
+    /// The path is another file, another program listens there, or the directory is not writable.
     pub fn bind(path: &Path) -> Result<Socket, SocketError> {
         let failed = |source| SocketError::Directory { path: path.to_owned(), source };
         let temporary = path.with_extension("new");
@@ -73,14 +73,14 @@ impl Socket {
         Ok(Socket { listener, path: SocketPath { path: path.to_owned(), file } })
     }
 
-    /// Listener and path, for a server that owns the listener.
+    /// Splits the socket into listener and path, for a server that takes the listener.
     pub fn split(self) -> (UnixListener, SocketPath) {
         (self.listener, self.path)
     }
 }
 
 impl SocketPath {
-    /// Whether the path still leads to the socket.
+    /// Whether the socket is still at the path.
     pub fn is_bound(&self) -> bool {
         file_of(&self.path).is_ok_and(|file| file == self.file)
     }
@@ -110,7 +110,7 @@ fn refuse_foreign(path: &Path) -> Result<(), SocketError> {
     }
 }
 
-/// Other agents can't listen here, because this agent holds the lock of the run directory.
+/// Refuses a path at which a program listens. It can't be another agent, because this agent holds the lock of the run directory.
 fn refuse_busy(path: &Path) -> Result<(), SocketError> {
     match connected(path) {
         Ok(peer) => {
@@ -119,7 +119,7 @@ fn refuse_busy(path: &Path) -> Result<(), SocketError> {
                 process.map_or_else(|_| String::new(), |peer| format!(" (process {})", peer.pid.as_raw_pid()));
             Err(SocketError::Busy { path: path.to_owned(), process })
         }
-        // Its backlog is full, so a program listens.
+        // The listener's backlog is full, so a program listens here.
         Err(rustix::io::Errno::AGAIN) => Err(SocketError::Busy { path: path.to_owned(), process: String::new() }),
         Err(_) => Ok(()),
     }

@@ -1,4 +1,4 @@
-//! The socket, called like the shim calls it.
+//! Calls the agent's socket as the CNI plugin does.
 
 use std::io::{IoSlice, Write};
 use std::os::fd::AsRawFd;
@@ -10,7 +10,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use super::*;
 
-/// A stdin that is larger than the first read.
+/// A call whose stdin is larger than the agent's first read.
 fn call() -> Request {
     Request { env: vec![("CNI_COMMAND".to_owned(), "ADD".to_owned())], stdin: vec![b'x'; 100_000] }
 }

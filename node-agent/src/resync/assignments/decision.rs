@@ -1,4 +1,4 @@
-//! The mismatches between the node's IPAssignments and its attachments. Pure.
+//! Finds the mismatches between the node's IPAssignments and its attachments. Pure.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -25,25 +25,25 @@ impl AssignmentIdentity {
     }
 }
 
-/// An assignment or an attachment that does not fit the other side.
+/// A difference between the node's assignments and its attachments.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Mismatch<'a> {
     /// The assignment is of an earlier boot and has no attachment: the pod is gone for certain.
     EarlierBoot(&'a AssignmentInfo),
-    /// No attachment has the assignment's address: it counts as in use until its pod is gone.
+    /// No attachment has the assignment's address. The address counts as in use until the assignment's pod is gone.
     Orphaned(&'a AssignmentInfo),
     /// A live attachment has no assignment.
     Missing(Box<Attachment>),
     /// The assignment names a block that this node does not own.
     Void {
-        /// Its name.
+        /// The assignment's name.
         name: String,
-        /// The block.
+        /// The block that it names.
         block: String,
     },
 }
 
-/// Compares both sides. The assignments were listed before the attachments were read.
+/// Compares assignments and attachments. The caller must list the assignments before it reads the attachments.
 pub(crate) fn compare<'a>(
     assignments: &'a [AssignmentInfo],
     attachments: &[Attachment],
@@ -56,7 +56,7 @@ pub(crate) fn compare<'a>(
     let mut mismatches = Vec::new();
     for assignment in assignments {
         if !assignment.readable {
-            // Only its name is known, which is its address.
+            // Only the assignment's name is known, which is its address.
             let owner = attachments.iter().find(|each| assignment_name(each.pair).as_deref() == Some(&assignment.name));
             match owner {
                 Some(attachment) => drop(assigned.insert(attachment.key.clone(), assignment.name.clone())),
@@ -79,7 +79,7 @@ pub(crate) fn compare<'a>(
             mismatches.push(Mismatch::Void { name: assignment.name.clone(), block: assignment.block_name.clone() });
         }
     }
-    // Before the answer to its ADD an attachment lacks nothing: its assignment is being created.
+    // An attachment whose ADD still runs is not missing its assignment: the agent is creating it.
     let missing = attachments
         .iter()
         .filter(|attachment| attachment.needs_assignment() && !assigned.contains_key(&attachment.key));

@@ -1,4 +1,4 @@
-//! Which pods earlier reads found absent, and since when without a break. Pure.
+//! Remembers which pods the last reads found absent, and since when. Pure.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bobbin_ipam::BootTime;
 
-/// A period in which a Node is Ready without a break. Compared only for equality, so the clock of the writer does not matter.
+/// A period during which a Node stays Ready. Periods are only compared for equality, so wrong clocks do no harm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ReadyPeriod {
     /// The UID of the Node.
@@ -15,7 +15,7 @@ pub(super) struct ReadyPeriod {
     pub(super) since: String,
 }
 
-/// The pods that the last read found absent.
+/// The candidates whose pod was absent at its last read.
 #[derive(Debug)]
 pub(super) struct AbsenceHistory<K> {
     min_absence: Duration,
@@ -34,7 +34,7 @@ impl<K: Clone + Eq + Hash> AbsenceHistory<K> {
         Self { min_absence, known: HashMap::new() }
     }
 
-    /// Forgets all other candidates.
+    /// Forgets all candidates except these.
     pub(super) fn keep_only<'a>(&mut self, keys: impl Iterator<Item = &'a K>)
     where
         K: 'a,
@@ -43,22 +43,22 @@ impl<K: Clone + Eq + Hash> AbsenceHistory<K> {
         self.known.retain(|key, _| current.contains(key));
     }
 
-    /// Whether a read is due: it is the first, or long enough after the last.
+    /// Whether a pod must be read: it was not absent at its last read, or that read is at least `min_absence` ago.
     pub(super) fn is_due(&self, key: &K, now: BootTime) -> bool {
         self.known.get(key).is_none_or(|absence| now.since(absence.last) >= self.min_absence)
     }
 
-    /// The pod is present.
+    /// Forgets a candidate, because its pod is present.
     pub(super) fn forget(&mut self, key: &K) {
         self.known.remove(key);
     }
 
-    /// The Node is not Ready: earlier reads prove nothing.
+    /// Forgets all candidates, because the Node is not Ready and earlier reads prove nothing.
     pub(super) fn clear(&mut self) {
         self.known.clear();
     }
 
-    /// The pod is absent. True: it was absent long enough ago, too, and the Node was Ready from then until now.
+    /// Notes that a read found the pod absent. True: a read at least `min_absence` ago did, too, and the Node has been Ready since.
     pub(super) fn absent(&mut self, key: &K, ready: &ReadyPeriod, now: BootTime) -> bool {
         match self.known.get_mut(key) {
             Some(absence) if absence.ready == *ready => {

@@ -1,4 +1,4 @@
-//! The live reads of the Node and of a pod. Only the needed fields are decoded.
+//! Reads the Node and pods from the API server. It decodes only the needed fields, so that malformed other fields do no harm.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,19 +15,19 @@ use crate::state::PodRef;
 
 /// How long one read may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
-/// The annotation of a mirror pod with the UID that kubelet uses for the static pod.
+/// The annotation of a mirror pod that contains the UID that kubelet uses for the static pod.
 const MIRROR_UID: &str = "kubernetes.io/config.hash";
 
-/// The answer about a pod with one UID.
+/// Whether the API server has a pod with a certain name and UID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PodAnswer {
     Present,
-    /// No pod has the name, or its UID differs.
+    /// No pod has the name, or the pod with that name has another UID.
     Absent,
     Unreadable,
 }
 
-/// The answer about the Node.
+/// Whether the Node is Ready, by the API server's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum NodeAnswer {
     Ready(ReadyPeriod),

@@ -15,7 +15,7 @@ const MIN_ABSENCE: Duration = Duration::from_mins(5);
 const NODE: &str = "/api/v1/nodes/n1";
 const WEB: &str = "/api/v1/namespaces/shop/pods/web";
 
-/// Answers by path; a path without an object is 404, and null is a failure.
+/// Answers a request with the object at its path. Without an object it answers 404, and for a null it answers 500.
 #[derive(Clone, Default)]
 struct ApiServer {
     objects: Arc<Mutex<HashMap<String, Value>>>,
@@ -71,7 +71,7 @@ fn candidate(name: &str, seen: bool) -> Candidate<&str> {
     Candidate { key: name, pod, seen }
 }
 
-/// Checks at these minutes; returns all pods that were found gone.
+/// Runs a check at each of these minutes. Returns all pods that were found gone.
 async fn check_at<'a>(
     gone: &mut PodAbsenceTracker<&'a str>,
     server: &ApiServer,

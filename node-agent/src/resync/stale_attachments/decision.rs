@@ -1,4 +1,4 @@
-//! Which attachments one check may remove, and the messages about those that it may not. Pure.
+//! Decides which attachments one check may remove, and writes the messages about those that must stay. Pure.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -34,7 +34,7 @@ impl fmt::Display for RemovalReason {
 /// Which of `population` attachments may be removed.
 ///
 /// # Errors
-/// They are too many, together or for one reason alone: nothing may be removed.
+/// There are so many of them, for one reason or for both together, that nothing may be removed.
 pub(super) fn decide(
     netns_gone: DeletionDecision<AttachmentId>,
     pods_gone: Vec<AttachmentId>,
@@ -52,10 +52,10 @@ pub(super) fn decide(
     }
 }
 
-/// Why nothing was removed, and what to do about it.
+/// The message that nothing was removed, with the reason and the next command.
 pub(super) fn trip_sentence(node: &str, Breaker { would_delete, population }: Breaker) -> String {
     format!(
-        "{would_delete} of {population} attachments on node {node} look stale, too many to remove without a DEL: none was removed; compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {MANUAL_DEL}"
+        "{would_delete} of {population} attachments on node {node} look stale, too many to remove without a DEL, so the agent removed none. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {MANUAL_DEL}"
     )
 }
 
@@ -64,7 +64,7 @@ pub(super) fn moved_sentence(attachment: &Attachment) -> String {
     let link = attachment.links.as_ref().map_or_else(String::new, |links| format!(" (host link {})", links.host_if));
     let who = attachment.who();
     format!(
-        "the network namespace of {who} ({}) is gone, but its interface{link} was moved to another namespace. The address stays held; delete the pod to free it",
+        "the network namespace of {who} ({}) is gone, but its interface{link} was moved to another namespace. The address stays held; delete the pod to free the address",
         attachment.pair
     )
 }

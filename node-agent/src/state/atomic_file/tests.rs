@@ -26,7 +26,7 @@ fn a_file_is_replaced_with_its_mode_and_no_temporary_file_stays() {
     assert_eq!(names(dir.path()), ["agent.json"]);
 }
 
-/// A killed writer drops nothing.
+/// Simulates a killed writer, whose destructor does not run.
 fn crash<T>(writer: T) {
     std::mem::forget(writer);
 }

@@ -1,5 +1,5 @@
-//! The only writer of the blocks in the checkpoint. A transition that allows more addresses is written before it takes effect. One that
-//! allows fewer takes effect at once and is written next.
+//! The only writer of the blocks in the checkpoint. A transition after which more addresses may be assigned is written before it takes
+//! effect. One after which fewer may be assigned takes effect at once and is written next.
 
 use std::sync::Arc;
 
@@ -25,13 +25,13 @@ enum Request {
     Flush { done: oneshot::Sender<Result<(), BlockCheckpointError>> },
 }
 
-/// Requests writes. Cheap to clone.
+/// Sends requests to the writer. Cheap to clone.
 #[derive(Clone)]
 pub struct BlockCheckpoint {
     requests: mpsc::UnboundedSender<Request>,
 }
 
-/// Writes the checkpoint. Run it as a task.
+/// The task that writes the blocks in the checkpoint.
 pub struct BlockCheckpointWriter {
     node_state: Arc<NodeState>,
     checkpoint: Checkpoint,
@@ -39,14 +39,14 @@ pub struct BlockCheckpointWriter {
 }
 
 impl BlockCheckpoint {
-    /// The handle and its writer.
+    /// Creates a handle and its writer.
     pub fn new(node_state: Arc<NodeState>, checkpoint: Checkpoint) -> (BlockCheckpoint, BlockCheckpointWriter) {
         let (requests, received) = mpsc::unbounded_channel();
         (BlockCheckpoint { requests }, BlockCheckpointWriter { node_state, checkpoint, requests: received })
     }
 
-    /// Writes the list as it will be after this event, then applies the event. False: the block's state changed meanwhile, so the event
-    /// has no effect any more.
+    /// Writes the list of blocks as it will be after this event, then applies the event. False: the block's state changed meanwhile, so
+    /// the event had no effect.
     ///
     /// # Errors
     /// The list could not be written; nothing was applied.
@@ -56,7 +56,7 @@ impl BlockCheckpoint {
         answer.await.unwrap_or(Err(BlockCheckpointError::Stopping))
     }
 
-    /// Returns once the written list allows no more than the node's state.
+    /// Returns once the written list has all transitions that were applied before this call.
     ///
     /// # Errors
     /// The list could not be written.
@@ -105,10 +105,10 @@ impl BlockCheckpointWriter {
             .collect();
         let result = self.write(&promotions, written).map_err(Arc::new);
         if let Err(error) = &result {
-            tracing::error!(%error, "the checkpoint of the node's blocks could not be written; no block starts to serve until it can; see that the run directory is writable");
+            tracing::error!(%error, "the checkpoint of the node's blocks could not be written; until it can be, the node assigns no addresses from further blocks; make sure that the agent can write to its run directory");
         }
         for request in requested {
-            // Nobody listens only while the agent shuts down.
+            // A receiver is gone only while the agent shuts down, so failed answers are ignored.
             match request {
                 Request::Promote { block, event, done } => {
                     let applied = result.clone().map(|()| self.node_state.on(&block, event)).map_err(Into::into);

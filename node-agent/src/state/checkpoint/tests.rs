@@ -1,4 +1,4 @@
-//! The checkpoint against what a crash may leave.
+//! What the agent reads from the checkpoint after a crash, a reboot or an update.
 
 use std::time::Duration;
 

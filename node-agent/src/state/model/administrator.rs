@@ -11,7 +11,7 @@ impl World {
     }
 
     pub(super) fn delete_node(&mut self, node: usize) {
-        // The machine is off: no pod runs, and its agent starts with a new boot.
+        // The machine is off, so no pod runs. When its agent starts again, it has no checkpoint.
         let uid = self.nodes[node].uid + 1;
         self.api.assignments.retain(|_, (owner, _)| *owner != node);
         for stored in
@@ -39,7 +39,7 @@ impl World {
                 .filter(|(pair, _)| block_of(**pair) == block)
                 .map(|(_, (node, _))| *node)
                 .collect();
-            // With assignments of one node the block is carved for that node, with assignments of several not at all.
+            // If one node has assignments in the block, the operator carves it for that node. If several have, it does not carve it.
             let owner = assigned.iter().next().map(|node| (*node, self.nodes[*node].uid));
             if missing && assigned.len() < 2 {
                 let finalizer = owner.is_some();

@@ -1,9 +1,9 @@
-//! The rules.
+//! Checks the rules that must hold after each step, or at the end.
 
 use super::*;
 
 impl World {
-    /// Everything in flight ends.
+    /// Completes all claims, doubts and assignments that are still open.
     pub(super) fn settle(&mut self) {
         for _ in 0..3 {
             for node in 0..NODES {
@@ -30,7 +30,7 @@ impl World {
         }
     }
 
-    /// A duplicate that an administrator caused is reported by a node: it has lost the block, or its assignment was refused.
+    /// Checks that a node reports each duplicate that an administrator caused: it lost the block, or found another node's assignment.
     pub(super) fn check_duplicates_are_reported(&self) {
         let mut holders: BTreeMap<IpPair, Vec<usize>> = BTreeMap::new();
         for (number, node) in self.nodes.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What the agent of a node does: claims, doubts, ADD, DEL and releases.
+//! The steps of a node's agent: claims, doubts, ADD, DEL and releases.
 
 use super::*;
 
@@ -70,7 +70,7 @@ impl World {
     }
 
     pub(super) fn add(&mut self, node: usize) {
-        // An ADD that waits for the answer gets another address if this one has a foreign assignment.
+        // An ADD from an unproven block tries another address if another node has an assignment of this one.
         for _ in 0..4 {
             let container = self.containers;
             self.containers += 1;
@@ -92,7 +92,7 @@ impl World {
             if !self.faults {
                 assert!(
                     self.owns(node, block) || self.was_recreated(node, block),
-                    "n{node} allocated from block {block} without owning it"
+                    "n{node} allocated an address from block {block}, which it does not own"
                 );
             }
             let foreign = self.api.assignments.get(&pair).filter(|(owner, _)| *owner != node).copied();
@@ -109,7 +109,7 @@ impl World {
         }
     }
 
-    /// The block belongs to this Node or to its predecessor of the same name.
+    /// Whether the block's owner is this Node or an earlier Node of the same name.
     pub(super) fn was_recreated(&self, node: usize, block: usize) -> bool {
         matches!(self.owner(block), Owner::Node((owner, _)) if owner == node)
     }
@@ -155,7 +155,7 @@ impl World {
         }
     }
 
-    /// One step of each release.
+    /// Advances each release by one step.
     pub(super) fn continue_releases(&mut self, node: usize, answer_lost: bool) {
         for block in 0..BLOCKS {
             let name = name(block);
@@ -176,7 +176,7 @@ impl World {
                         self.nodes[node].agent.on(&name, BlockEvent::Released);
                     }
                 }
-                // The write is repeated while the node still owns the block.
+                // The agent repeats the write while the node still owns the block.
                 ReleaseStage::Sent => {
                     self.send_release(node, block);
                     self.nodes[node].agent.on(&name, BlockEvent::Released);

@@ -1,10 +1,10 @@
-//! A restart of an agent from its checkpoint.
+//! Restarts an agent from its checkpoint.
 
 use super::*;
 
 impl World {
     pub(super) fn restart(&mut self, node: usize, trusted: bool) {
-        // The checkpoint may lag behind transitions that allow fewer addresses.
+        // The checkpoint may lack the last transitions after which fewer addresses may be assigned.
         let fresh = NodeState::new();
         for saved in self.nodes[node].checkpoint.clone() {
             let proof = saved.proof();

@@ -1,4 +1,4 @@
-//! What may happen in the model.
+//! The steps of which a test run consists, chosen at random.
 
 use proptest::prelude::*;
 
@@ -70,7 +70,7 @@ pub(super) enum Step {
     RestoreSnapshot,
 }
 
-/// Steps without an administrator.
+/// A random step without faults of administrators.
 pub(super) fn step() -> impl Strategy<Value = Step> {
     let (node, block) = (0..NODES, 0..BLOCKS);
     prop_oneof![
@@ -92,7 +92,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// All steps, with those of administrators.
+/// A random step, sometimes a fault of an administrator.
 pub(super) fn step_or_fault() -> impl Strategy<Value = Step> {
     prop_oneof![
         10 => step(),

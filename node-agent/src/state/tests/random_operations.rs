@@ -50,11 +50,11 @@ fn operation() -> impl Strategy<Value = Operation> {
 struct Model {
     node_state: NodeState,
     now: u64,
-    /// The containers with an address, and those that had one.
+    /// The containers with an address. `ended` are those that had one.
     live: Vec<(usize, Attachment)>,
     ended: Vec<usize>,
     next: usize,
-    /// When addresses were freed, while their block stayed with the node.
+    /// When the addresses were freed, for blocks that the node still has.
     freed: HashMap<IpAddr, u64>,
     blocks: HashSet<usize>,
 }

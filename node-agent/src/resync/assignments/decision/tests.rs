@@ -1,4 +1,4 @@
-//! Assignments and attachments, compared.
+//! Which mismatches the comparison of assignments and attachments finds.
 
 use bobbin_ipam::IpPair;
 
