@@ -21,7 +21,7 @@ const MAX_NODE_EVENTS: usize = 64;
 #[derive(Clone)]
 pub struct Events {
     publisher: EventPublisher,
-    node_events: mpsc::Sender<Event>,
+    about_node: mpsc::Sender<Event>,
     /// Reason and note of each queued event about the Node, so that a repetition takes no room in the queue.
     queued: QueuedEvents,
 }
@@ -32,10 +32,10 @@ impl Events {
     /// Starts publishing for the agent of the cache's node; must be called inside the runtime.
     pub fn start(client: Client, cluster: &ClusterCache) -> Events {
         let publisher = EventPublisher::start(client, "bobbin-agent", cluster.node_name());
-        let (node_events, waiting) = mpsc::channel(MAX_NODE_EVENTS);
+        let (about_node, waiting) = mpsc::channel(MAX_NODE_EVENTS);
         let queued = QueuedEvents::default();
         tokio::spawn(publish_on_node(cluster.clone(), publisher.clone(), Arc::clone(&queued), waiting));
-        Events { publisher, node_events, queued }
+        Events { publisher, about_node, queued }
     }
 
     /// Publishes a warning about a pod.
@@ -74,7 +74,7 @@ impl Events {
         if !self.queued.lock().insert(key.clone()) {
             return;
         }
-        if self.node_events.try_send(event).is_err() {
+        if self.about_node.try_send(event).is_err() {
             tracing::debug!(reason = key.0, "the queue of events about the Node is full; this event is only logged");
             self.queued.lock().remove(&key);
         }
