@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context;
 use bobbin_datapath::boot_time;
 use bobbin_observability::init_logs;
-use bobbin_process::shutdown_on_signal;
+use bobbin_process::{refuse_renamed_variables, shutdown_on_signal};
 use clap::Parser;
 use tokio::sync::watch;
 
@@ -37,6 +37,7 @@ const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(5);
 pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let args = Args::try_parse_from(args).unwrap_or_else(|error| error.exit());
     init_logs(args.log_format);
+    refuse_renamed_variables()?;
     let stop = shutdown_on_signal("the agent stops; routes and pods stay as they are")?;
     let boot_id = read_boot_id(&args.boot_id_path)?;
     let locked = tokio::select! {

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use bobbin_api_client::lease::{Election, Leadership};
 use bobbin_api_client::{Clients, UnreadableNotice, connect};
 use bobbin_observability::{Health, Metrics, Server, Watchdog, init_logs};
-use bobbin_process::shutdown_on_signal;
+use bobbin_process::{refuse_renamed_variables, shutdown_on_signal};
 use clap::Parser;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -38,6 +38,7 @@ const MAX_WATCH_FAILURE: Duration = Duration::from_secs(30);
 pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let args = Args::try_parse_from(args).unwrap_or_else(|error| error.exit());
     init_logs(args.log_format);
+    refuse_renamed_variables()?;
     let stop = shutdown_on_signal("stopping")?;
     operate(args, stop).await
 }

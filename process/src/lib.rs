@@ -1,7 +1,9 @@
-//! What the operator and the agent share as processes: how a flag names a duration, and how a signal stops the program.
+//! What the operator and the agent share as processes: flags that name a duration, old environment variables, and signals.
 
 mod duration;
+mod renamed;
 mod shutdown;
 
 pub use duration::{DurationError, parse_duration};
+pub use renamed::{RenamedVariable, refuse_renamed_variables};
 pub use shutdown::shutdown_on_signal;
