@@ -1,4 +1,4 @@
-//! What the operator and the agent share as processes: how a flag names a duration, and how a signal stops the program.
+//! Code that the operator and the agent share as processes: durations in flags, and the stop on a signal.
 
 mod duration;
 mod shutdown;
