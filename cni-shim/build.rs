@@ -6,8 +6,8 @@ use std::path::Path;
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=shrink.ld");
-    // Only the executable that is installed: it is static, and of the profile `shim`, which optimizes for size and aborts
-    // on a panic (cargo does not tell a build script about panics). A development build unwinds.
+    // The options are only for the installed executable: it is static and of the profile `shim`, which optimizes for size and
+    // aborts on a panic. Cargo does not pass the panic strategy to build scripts, and a development build unwinds.
     let is = |name: &str, word: &str| env::var(name).is_ok_and(|value| value.split(',').any(|part| part == word));
     if !is("CARGO_CFG_TARGET_FEATURE", "crt-static") || !is("OPT_LEVEL", "s") {
         return;

@@ -1,16 +1,17 @@
-//! How long to wait before the next try. Pure but for its dice.
+//! How long to wait before the next attempt. Pure, except for its random numbers.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-/// The wait before try number `attempt` (0 is the first one after a failure): `base` doubled each time up to `cap`,
-/// of which a random half is taken off, so that many who failed together do not come back together.
+/// The wait before a retry: `base`, doubled for each earlier retry (`attempt` is their number), but at most `cap`.
+///
+/// A random part of up to one half is subtracted, so that clients that failed together do not retry together.
 pub fn backoff(attempt: u32, base: Duration, cap: Duration) -> Duration {
     let full = base.saturating_mul(1_u32.checked_shl(attempt.min(20)).unwrap_or(u32::MAX)).min(cap);
     jittered(full)
 }
 
-/// Between half of `full` and all of it, at random.
+/// A random time between half of `full` and `full`.
 pub fn jittered(full: Duration) -> Duration {
     let dice = RandomState::new().hash_one(0_u8) % 1000;
     full / 2 + (full / 2).mul_f64(dice as f64 / 1000.0)
@@ -26,7 +27,10 @@ mod tests {
         for attempt in 0..200 {
             let full = (0..attempt).fold(base, |wait, _| (wait * 2).min(cap));
             let wait = backoff(attempt, base, cap);
-            assert!(wait >= full / 2 && wait <= full, "try {attempt}: {wait:?} is not within half of {full:?}");
+            assert!(
+                wait >= full / 2 && wait <= full,
+                "attempt {attempt}: {wait:?} is not between half of {full:?} and {full:?}"
+            );
         }
     }
 }

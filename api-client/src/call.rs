@@ -1,4 +1,4 @@
-//! Calls whose answers kube would decode too strictly. Each is one request; `write` gives it a deadline.
+//! API calls that decode the answer leniently, unlike those of kube. Each sends one request; `write` adds the deadline.
 
 use std::fmt::Debug;
 
@@ -11,10 +11,10 @@ use serde_json::Value;
 
 use crate::lenient::Lenient;
 
-/// Creates an object and reads the answer leniently.
+/// Creates an object and decodes the answer leniently.
 ///
 /// # Errors
-/// As [`Api::create`].
+/// Fails like [`Api::create`].
 pub async fn create<K>(api: &Api<Lenient<K>>, object: &K) -> kube::Result<Lenient<K>>
 where
     K: Resource + Serialize + DeserializeOwned + Clone,
@@ -24,12 +24,12 @@ where
     api.clone().into_client().request(request).await
 }
 
-/// Deletes an object. Done means that the API server took the deletion; finalizers may keep the object for a while.
+/// Deletes an object. Success means that the API server accepted the deletion; finalizers may still keep the object.
 ///
-/// [`Api::delete`] decodes the whole answer, which is the object itself while a finalizer keeps it.
+/// Unlike [`Api::delete`], it does not decode the answer, which is the whole object while a finalizer keeps it.
 ///
 /// # Errors
-/// As [`Api::delete`].
+/// Fails like [`Api::delete`].
 pub async fn delete<K>(api: &Api<K>, name: &str, params: &DeleteParams) -> kube::Result<()>
 where
     K: Resource + Clone,
@@ -38,11 +38,12 @@ where
     api.clone().into_client().request_text(request).await.map(drop)
 }
 
-/// Applies a JSON patch (RFC 6902). Its first operation should test the UID or the resourceVersion that it was decided on:
-/// a test that does not hold is refused as [`Refusal::Conflict`](crate::Refusal::Conflict).
+/// Applies a JSON patch (RFC 6902). Its first operation should test the UID or resourceVersion of the object that was read.
+///
+/// If a test fails, the API server refuses the patch with [`Refusal::Conflict`](crate::Refusal::Conflict).
 ///
 /// # Errors
-/// As [`Api::patch`]; and `operations` are no JSON patch.
+/// Fails like [`Api::patch`], and if `operations` is not a JSON patch.
 pub async fn patch<K>(api: &Api<K>, name: &str, operations: Value) -> kube::Result<K>
 where
     K: Resource + Clone + DeserializeOwned + Debug,
@@ -51,10 +52,10 @@ where
     api.patch(name, &PatchParams::default(), &patch).await
 }
 
-/// The same for an object's status.
+/// Applies a JSON patch to an object's status.
 ///
 /// # Errors
-/// As [`patch`].
+/// Fails like [`patch`].
 pub async fn patch_status<K>(api: &Api<K>, name: &str, operations: Value) -> kube::Result<K>
 where
     K: Resource + Clone + DeserializeOwned + Debug,

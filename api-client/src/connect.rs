@@ -1,4 +1,4 @@
-//! Makes the two clients that a program has: one for requests, one for watches. It makes no call itself.
+//! Creates a program's two API clients, one for requests and one for watches. It makes no API call.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,50 +7,52 @@ use http::HeaderValue;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-/// A call that has not been answered for this long is over, whatever its own deadline says.
+/// A request fails if the API server sends nothing for this long, even if the request's own deadline is later.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// A server that does not take a connection within this time is away.
+/// How long connecting to the API server may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The clients of a program.
 #[derive(Clone)]
 pub struct Clients {
-    /// For reads and writes: never retries by itself (a silent retry would make our own write look like somebody else's:
-    /// kube-rs/kube#2082), gives up on a silent connection after 10 s.
+    /// For reads and writes. Gives up on a silent connection after 10 s. Never retries by itself, because a hidden retry
+    /// would make Bobbin's own write look like another client's (kube-rs/kube#2082).
     pub requests: Client,
-    /// For watches: silence is normal there, so there is no read timeout; a watch has a timeout of its own.
+    /// For watches. It has no read timeout, because a watch may be silent for long; each watch call has its own timeout.
     pub watches: Client,
 }
 
-/// Why a program cannot even know where the API server is.
+/// Why the clients can't be created.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The kubeconfig given cannot be used.
+    /// The kubeconfig can't be used.
     #[error(
-        "can't use the kubeconfig {path}: {source}; give a readable kubeconfig with a current context in --kubeconfig or KUBECONFIG"
+        "can't use the kubeconfig {path}: {source}; set --kubeconfig or KUBECONFIG to a readable kubeconfig with a current context"
     )]
     Kubeconfig {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why it can't be used.
         source: Box<kube::config::KubeconfigError>,
     },
-    /// No kubeconfig was given and this is no pod.
-    #[error("can't find the API server: {0}; run in a pod with a service account, or give --kubeconfig or KUBECONFIG")]
-    NotInCluster(#[source] Box<kube::config::InClusterError>),
-    /// The client cannot be built of the configuration.
+    /// No kubeconfig was set, and the program does not run in a pod.
     #[error(
-        "can't make a client for the API server: {0}; check certificates and keys of the kubeconfig or service account"
+        "can't find the API server: {0}; run the program in a pod with a service account, or set --kubeconfig or KUBECONFIG"
+    )]
+    NotInCluster(#[source] Box<kube::config::InClusterError>),
+    /// A client can't be created from the configuration.
+    #[error(
+        "can't create a client for the API server: {0}; check the certificates and keys of the kubeconfig or service account"
     )]
     Client(#[source] Box<kube::Error>),
 }
 
-/// Builds the clients from `kubeconfig`, else `KUBECONFIG`, else the pod's service account.
+/// Creates the clients from `kubeconfig`, or else from `KUBECONFIG`, or else from the pod's service account.
 ///
-/// `user_agent` is what the API server's audit log shows of us. Installs ring as the process's TLS provider. Makes no call:
-/// it succeeds with the API server away.
+/// `user_agent` names the program in the API server's audit log. Installs ring as the process's TLS provider.
+/// It makes no API call, so it succeeds while the API server is unreachable.
 pub async fn connect(kubeconfig: Option<&Path>, user_agent: &str) -> Result<Clients, ConnectError> {
-    // An error only says that a provider is installed already, which serves as well.
+    // This fails only if a provider is installed already, and then the program uses that one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let from_environment = std::env::var_os("KUBECONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
     let mut config = match kubeconfig.map(Path::to_path_buf).or(from_environment) {

@@ -1,4 +1,4 @@
-//! Publishes Kubernetes Events. Best effort: it never fails, delays or repeats the caller's work.
+//! Publishes Kubernetes Events. A failure to publish never affects the caller.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -18,21 +18,21 @@ use crate::message::{MAX_NOTE_BYTES, shortened};
 const DEDUP_INTERVAL: Duration = Duration::from_mins(1);
 /// kube's recorder counts repetitions within this time in one event.
 const SERIES_WINDOW: Duration = Duration::from_mins(6);
-/// How many events may wait; further ones are dropped, since the log has them.
+/// How many events may wait in the queue. Further events are dropped; the log contains them.
 const MAX_QUEUED_EVENTS: usize = 64;
 /// The pause between two events, so that a flood of errors does not load the API server.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
 /// How long publishing one event may take.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Publishes events one after the other, in a task of its own. Cheap to clone.
+/// Publishes events one after the other in a background task. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct EventPublisher {
     queue: mpsc::Sender<(Event, ObjectReference)>,
     published: Arc<Mutex<HashMap<EventKey, Instant>>>,
 }
 
-/// What makes two events the same.
+/// Two events with the same key count as the same event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct EventKey {
     object: String,
@@ -41,7 +41,9 @@ struct EventKey {
 }
 
 impl EventPublisher {
-    /// Starts the task that publishes. `controller` is the program and `instance` its pod or node. Must be called inside the runtime.
+    /// Starts the background task. `controller` is the program and `instance` its pod or node.
+    ///
+    /// Must be called inside the runtime.
     pub fn start(client: Client, controller: &str, instance: &str) -> Self {
         let (queue, events) = mpsc::channel(MAX_QUEUED_EVENTS);
         let reporter = Reporter { controller: controller.to_owned(), instance: Some(instance.to_owned()) };
@@ -114,8 +116,10 @@ async fn publish_queued(client: Client, reporter: Reporter, mut events: mpsc::Re
         *used_at = Instant::now();
         match tokio::time::timeout(PUBLISH_TIMEOUT, recorder.publish(&event, &object)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, reason = event.reason, "the API server refused an event"),
-            Err(_) => tracing::debug!(reason = event.reason, "the API server did not answer in time to an event"),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, reason = event.reason, "publishing an event failed; it appears only in the log")
+            }
+            Err(_) => tracing::debug!(reason = event.reason, "the API server did not confirm an event in time"),
         }
         tokio::time::sleep(PUBLISH_INTERVAL).await;
     }

@@ -1,7 +1,7 @@
 //! Leader election over a `Lease`. It only saves work: a second leader must do no harm.
 //!
 //! kube has no leader election, and the crates that add it decode the whole Lease, so one unreadable field would stop every election.
-//! Leadership here also lapses by this machine's clock before another operator can take it, and losing it ends nothing.
+//! Here, leadership also lapses by this machine's clock before another operator can take the Lease. Losing it ends no program.
 
 use std::time::{Duration, Instant};
 
@@ -57,7 +57,7 @@ impl Leadership {
     }
 }
 
-/// What this candidate has seen of the lease, by its own clock.
+/// The version of the lease that this candidate last read, and since when it has seen that version, by its own clock.
 #[derive(Clone, Debug)]
 struct Observed {
     resource_version: Option<String>,
@@ -69,7 +69,7 @@ struct Observed {
 #[resource(inherit = "Lease")]
 #[serde(rename_all = "camelCase")]
 struct PartialLease {
-    /// For the creation only.
+    /// Only written, when the Lease is created.
     #[serde(skip_deserializing)]
     api_version: String,
     #[serde(skip_deserializing)]
@@ -146,7 +146,7 @@ impl Election {
                 if !leadership.held() {
                     tracing::info!(lease = self.name, identity = self.identity, "this operator leads");
                 }
-                // The time counts from before the write, because others count from when they see it.
+                // The time counts from before the write, because other candidates count from when they see the write.
                 tell.send_replace(Leadership { until: Some(asked_at + self.renew_deadline) });
             } else if leadership.until.is_some() && !leadership.held() {
                 tracing::warn!(lease = self.name, identity = self.identity, "this operator no longer leads");
@@ -163,7 +163,7 @@ impl Election {
             Ok(lease) => lease,
             Err(ReadError::NotFound) => return self.create(leases, deadline).await,
             Err(error) => {
-                tracing::debug!(%error, lease = self.name, "the lease can't be read");
+                tracing::debug!(%error, lease = self.name, "reading the lease failed");
                 return false;
             }
         };
@@ -178,7 +178,7 @@ impl Election {
         match write(deadline, call::patch(leases, &self.name, operations)).await {
             Outcome::Done(_) => true,
             Outcome::Refused(why) => {
-                tracing::debug!(%why, lease = self.name, "another candidate wrote the lease first");
+                tracing::debug!(%why, lease = self.name, "the API server refused to write the lease; another candidate may have written it first");
                 false
             }
             Outcome::Unknown(why) => {
@@ -188,11 +188,11 @@ impl Election {
         }
     }
 
-    /// The next step, and the patch for it. The patch tests that the lease is as it was read.
+    /// The next step, and the patch for it. The patch tests that the lease has not changed since it was read.
     fn next(&self, current: &Lenient<PartialLease>, unchanged_for: Duration) -> (Step, Value) {
         let test = json!({"op": "test", "path": "/metadata/resourceVersion", "value": current.meta().resource_version});
         let Some(lease) = current.readable() else {
-            // An unreadable lease may be held by anyone, so it is taken only after its duration.
+            // Any candidate may hold an unreadable lease, so it is taken only when it has not changed for `duration`.
             let step = if unchanged_for >= self.duration { Step::Take } else { Step::Observe };
             let spec = self.spec(&PartialLeaseSpec::default(), true);
             return (step, json!([test, {"op": "add", "path": "/spec", "value": spec}]));
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renewal_keeps_the_fields_that_are_not_read_and_is_tied_to_what_was_read() {
+    fn a_renewal_keeps_unread_fields_and_tests_the_version_that_was_read() {
         let held = json!({"holderIdentity": "a", "leaseDurationSeconds": 15, "renewTime": "9999-12-31T23:59:59.000000Z", "strategy": "x"});
         let (step, operations) = election().next(&lease(&held), Duration::ZERO);
         assert_eq!(step, Step::Renew);
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_can_not_be_read_is_taken_when_it_has_not_changed_for_its_duration() {
+    fn an_unreadable_lease_is_taken_when_it_has_not_changed_for_its_duration() {
         let odd = lease(&json!({"holderIdentity": 7}));
         assert!(odd.readable().is_none());
         assert_eq!(election().next(&odd, Duration::from_secs(14)).0, Step::Observe);

@@ -1,8 +1,8 @@
-//! Objects decoded so that no byte of one object stops a list, a watch, a read or the answer to a write.
+//! Lenient decoding: an object that can't be decoded does not fail the list, watch, read or write that returns it.
 //!
-//! Kubernetes accepts values that Rust's types refuse: a time with the offset `+99:99`, the year 9999 in `metadata.managedFields`.
-//! One such value in one object fails the decoding of the whole list, for as long as the object is there. kube's
-//! `DeserializeGuard` does not help, because its fall-back decodes a full `ObjectMeta`.
+//! Kubernetes accepts values that kube's types refuse, such as a time with the offset `+99:99` or the year 9999 in
+//! `metadata.managedFields`. With those types, one such value makes the whole list undecodable as long as the object exists.
+//! kube's `DeserializeGuard` does not help, because its fallback decodes a full `ObjectMeta`.
 
 mod metadata;
 mod unreadable;
@@ -19,14 +19,14 @@ use serde_json::value::RawValue;
 
 pub use unreadable::{UnreadableNotice, UnreadableObjects};
 
-/// An object of kind `K`, or what could be read of it. Use it as the type parameter of `Api`:
-/// list, get, watch, patch and kube's watcher then fail only if the API server's answer is no JSON.
+/// An object of kind `K`, or the part of it that can be decoded. Use it as the type parameter of `Api`.
+/// Then list, get, watch, patch and kube's watcher fail only if the API server's answer is not JSON.
 ///
-/// `metadata` has name, namespace, UID, resourceVersion, generation, labels, annotations, finalizers and owner references, and
-/// these times: `creationTimestamp` is absent if it can't be read; `deletionTimestamp` is there if the object has one, and in
-/// the far future if it can't be read: use its presence only. Everything else of the metadata is never decoded and is absent.
+/// `metadata` has name, namespace, UID, resourceVersion, generation, labels, annotations, finalizers and owner references.
+/// `creationTimestamp` is absent if it can't be decoded. `deletionTimestamp` is present if the object has one; use only its
+/// presence, because it lies in the far future if it can't be decoded. All other metadata is absent.
 ///
-/// **Never write an object back that was read in this way: that removes the fields which were not read.** Send a JSON patch
+/// **Never write such an object back: that would remove the fields that were not decoded.** Send a JSON patch
 /// that tests the resourceVersion.
 ///
 /// ```
@@ -40,19 +40,19 @@ pub use unreadable::{UnreadableNotice, UnreadableObjects};
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub enum Lenient<K> {
-    /// The object.
+    /// The object could be decoded.
     Readable(K),
-    /// An object that is there and can't be read: it counts as in use.
+    /// The object exists but can't be decoded, so it counts as in use.
     Unreadable(Box<Unreadable>),
 }
 
-/// What is known of an object that can't be read.
+/// The part of an unreadable object that could be decoded.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{why}")]
 pub struct Unreadable {
-    /// As much of the metadata as could be read; always with the name.
+    /// The metadata as far as it could be decoded. It always has the name.
     pub metadata: ObjectMeta,
-    /// The field and what is wrong with it.
+    /// Which field can't be decoded, and why.
     pub why: String,
 }
 
@@ -64,7 +64,7 @@ impl Unreadable {
 }
 
 impl<K> Lenient<K> {
-    /// The object, if it could be read.
+    /// The object, if it could be decoded.
     pub fn readable(&self) -> Option<&K> {
         match self {
             Self::Readable(object) => Some(object),
@@ -72,10 +72,10 @@ impl<K> Lenient<K> {
         }
     }
 
-    /// The object, or what is known of it.
+    /// The object, if it could be decoded.
     ///
     /// # Errors
-    /// The object can't be read.
+    /// Fails with the part that could be decoded if the object is unreadable.
     pub fn into_result(self) -> Result<K, Box<Unreadable>> {
         match self {
             Self::Readable(object) => Ok(object),
@@ -132,7 +132,7 @@ impl<K: Resource> Resource for Lenient<K> {
 
 impl<'de, K: Resource + DeserializeOwned> Deserialize<'de> for Lenient<K> {
     /// # Errors
-    /// Only what is no JSON object with a `metadata.name`: such a thing can't be kept by name.
+    /// Fails only if the input is not a JSON object with a `metadata.name`, because the caller keeps objects by name.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Parts { metadata, rest } = deserializer.deserialize_map(PartsVisitor)?;
         let metadata = metadata.ok_or_else(|| D::Error::missing_field("metadata"))?;
@@ -167,7 +167,7 @@ impl<'de> Visitor<'de> for PartsVisitor {
     type Value = Parts;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an object of Kubernetes")
+        formatter.write_str("a Kubernetes object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Parts, A::Error> {
@@ -175,7 +175,7 @@ impl<'de> Visitor<'de> for PartsVisitor {
         while let Some(field) = map.next_key::<String>()? {
             match field.as_str() {
                 "metadata" => parts.metadata = Some(map.next_value()?),
-                // The caller has asked for the kind.
+                // The type parameter determines the kind.
                 "apiVersion" | "kind" => {
                     map.next_value::<IgnoredAny>()?;
                 }

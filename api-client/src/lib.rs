@@ -1,6 +1,6 @@
-//! How Bobbin's programs speak to the Kubernetes API server: clients, deadlines, the three outcomes of a write, watches, leadership.
+//! Access to the Kubernetes API server for Bobbin's programs: clients, deadlines, outcomes of calls, watches, leader election.
 //!
-//! It knows none of Bobbin's own kinds and decides nothing about addresses.
+//! It does not know Bobbin's own kinds and decides nothing about addresses.
 
 pub mod backoff;
 pub mod call;

@@ -1,9 +1,9 @@
-//! The length of what is written for people to read: notes of events, messages of conditions.
+//! Limits the length of texts for people: the notes of events and the messages of conditions.
 
-/// The API server refuses the note of an event that has more bytes.
+/// The API server refuses an event whose note has more bytes.
 pub const MAX_NOTE_BYTES: usize = 1024;
 
-/// A text of at most `longest` bytes: the rest is cut off between two characters, and `…` stands for it.
+/// Returns a text of at most `longest` bytes. A longer text is cut between two characters and ends with `…`.
 #[must_use]
 pub fn shortened(text: &str, longest: usize) -> String {
     const CUT: &str = "…";

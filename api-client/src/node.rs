@@ -1,4 +1,4 @@
-//! A Node, as much of it as Bobbin's programs use. Never written back.
+//! A Node with only the fields that Bobbin's programs use. It is never written back.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,7 +7,7 @@ use kube::Resource;
 use kube::api::ObjectMeta;
 use serde::{Deserialize, Deserializer};
 
-/// The taint of a Node whose machine is known to be off.
+/// The taint by which an administrator declares that a Node's machine is off.
 pub const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 /// A Node. Read it as `Lenient<PartialNode>`.
@@ -16,15 +16,15 @@ pub const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 pub struct PartialNode {
     /// Name, UID, labels.
     pub metadata: ObjectMeta,
-    /// What was asked of the Node.
+    /// The spec of the Node.
     #[serde(default)]
     pub spec: PartialNodeSpec,
-    /// What its kubelet says.
+    /// The status that its kubelet reports.
     #[serde(default)]
     pub status: PartialNodeStatus,
 }
 
-/// What was asked of a Node.
+/// The spec of a Node.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 pub struct PartialNodeSpec {
     /// The Node is cordoned.
@@ -38,14 +38,14 @@ pub struct PartialNodeSpec {
 /// A taint.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub struct PartialTaint {
-    /// What tells it from others.
+    /// The key of the taint.
     pub key: String,
     /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`.
     #[serde(default)]
     pub effect: String,
 }
 
-/// What a Node's kubelet says.
+/// The status that a Node's kubelet reports.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 pub struct PartialNodeStatus {
     /// The machine's addresses and names.
@@ -77,7 +77,7 @@ pub struct PartialNodeCondition {
 }
 
 impl PartialNode {
-    /// The machine's addresses of all types; its names are passed over.
+    /// All addresses of the machine, whatever their type. Its host names are skipped.
     pub fn addresses(&self) -> Vec<IpAddr> {
         self.status.addresses.iter().filter_map(|one| one.address.parse().ok()).collect()
     }
@@ -96,12 +96,12 @@ impl PartialNode {
         self.status.addresses.iter().filter(|one| one.type_ == "InternalIP").map(|one| one.address.as_str())
     }
 
-    /// Whether somebody has said that the machine is off.
+    /// Whether the Node has the out-of-service taint, so its machine is off.
     pub fn out_of_service(&self) -> bool {
         self.spec.taints.iter().any(|taint| taint.key == OUT_OF_SERVICE)
     }
 
-    /// Whether the kubelet says that the Node is ready, and the node controller has heard of it lately.
+    /// Whether the Node's condition `Ready` is true. The node controller resets it when the kubelet no longer reports.
     pub fn is_ready(&self) -> bool {
         self.status.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
     }

@@ -1,68 +1,68 @@
-//! What came of a call to the API server. A write has three outcomes, and "unknown" is one of them. Decides nothing.
+//! The outcome of a call to the API server. A write is done or refused, or its outcome is unknown.
 
 use std::time::Duration;
 
 use kube::Error;
 use kube::core::Status;
 
-/// What came of a write.
+/// The outcome of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome<T> {
-    /// The API server did it and answered with this.
+    /// The API server executed the write and returned this.
     Done(T),
-    /// The API server said no: nothing was written.
+    /// The API server refused the write: nothing was written.
     Refused(Refusal),
-    /// It may have been written or not, or may yet be: read it back before anything is built on it.
+    /// The API server may have executed the write, or may still do so: read the object before you rely on either.
     Unknown(UnknownWhy),
 }
 
-/// Why the API server said no to a write.
+/// Why the API server refused a write.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// An object of that name is there.
+    /// An object of that name exists already.
     #[error("an object of that name exists already")]
     AlreadyExists,
-    /// The object has changed since it was read, its UID is not the one expected, or a test of a JSON patch does not hold.
+    /// The object has changed since it was read, its UID is not the expected one, or a test of a JSON patch fails.
     #[error("the object has changed since it was read")]
     Conflict,
     /// There is no such object.
     #[error("there is no such object")]
     NotFound,
     /// The object breaks a rule of the schema or of an admission policy.
-    #[error("the API server calls it invalid: {0}")]
+    #[error("the API server rejected the object as invalid: {0}")]
     Invalid(String),
-    /// We may not do that.
-    #[error("the API server forbids it: {0}; check the RBAC rules and admission policies of the chart")]
+    /// The program lacks the permission, or an admission policy denies the write.
+    #[error("the API server forbids the request: {0}; check the RBAC rules and admission policies of the chart")]
     Forbidden(String),
-    /// Another answer below 500.
-    #[error("the API server refused it ({0}): {1}")]
+    /// Another status code below 500.
+    #[error("the API server refused the request (status {0}): {1}")]
     Other(u16, String),
 }
 
-/// Why nobody knows whether a write was done.
+/// Why a call has no definite answer, so that the outcome of a write is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnknownWhy {
-    /// Our deadline passed before an answer came.
+    /// The deadline passed before an answer came.
     #[error("no answer from the API server within {0:?}")]
     Deadline(Duration),
     /// The connection failed before an answer came.
     #[error("the connection to the API server failed: {0}")]
     Transport(String),
-    /// The server answered 401 (our token is being renewed), 429 or 5xx: the same call may be answered otherwise in a moment.
+    /// The API server answered 401 (the token is being renewed), 429 or 5xx: the same call may succeed a moment later.
     #[error("the API server answered {0}: {1}")]
     Server(u16, String),
 }
 
-/// Why a read has no answer.
+/// Why a read returned nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// There is no such object: an answer, not a failure.
+    /// There is no such object. This is a definite answer, not a failure.
     #[error("there is no such object")]
     NotFound,
-    /// The API server is away, overloaded or slow.
+    /// The API server is unreachable, overloaded or slow.
     #[error("{0}")]
     Unreachable(UnknownWhy),
-    /// The API server does not let us read that.
+    /// The API server refused the read.
     #[error("{0}")]
     Refused(Refusal),
 }
@@ -92,11 +92,11 @@ pub async fn read<T>(deadline: Duration, call: impl Future<Output = kube::Result
     }
 }
 
-/// A plain no, or an error after which nobody knows.
+/// Whether an error means that the API server refused the call, or that the outcome is unknown.
 fn classify(error: Error) -> Result<Refusal, UnknownWhy> {
     match error {
         Error::Api(status) => status_says(&status),
-        // Errors from before anything was sent: nothing was written and the same call will fail again.
+        // The request was never sent, so nothing was written, and the same call would fail again.
         Error::BuildRequest(error) => Ok(Refusal::Other(0, error.to_string())),
         other => Err(UnknownWhy::Transport(other.to_string())),
     }
@@ -120,8 +120,8 @@ fn status_says(status: &Status) -> Result<Refusal, UnknownWhy> {
     }
 }
 
-/// Whether an "invalid" names no object: the API server says so of a JSON patch that can't be applied. An object that breaks a
-/// rule is named.
+/// Whether an "invalid" answer names no object: then the API server can't apply the JSON patch. If an object breaks a rule,
+/// the answer names the object.
 fn is_about_no_object(status: &Status) -> bool {
     status
         .details
@@ -130,7 +130,7 @@ fn is_about_no_object(status: &Status) -> bool {
 }
 
 impl<T> Outcome<T> {
-    /// What was done, if it is known to be done.
+    /// The returned value, if the write is known to be done.
     pub fn done(self) -> Option<T> {
         match self {
             Outcome::Done(done) => Some(done),

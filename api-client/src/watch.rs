@@ -1,4 +1,4 @@
-//! A watch that never ends: lists, follows, and begins again after each failure. Decides nothing about what it sees.
+//! A watch that never ends: it lists, watches, and restarts after each failure. It does not interpret the objects.
 
 use std::fmt::Debug;
 use std::pin::Pin;
@@ -15,23 +15,23 @@ use serde::de::DeserializeOwned;
 
 use crate::backoff::{backoff, jittered};
 
-/// After a failure the watch tries again within this time.
+/// The longest wait before the first retry after a failure.
 const RETRY_BASE: Duration = Duration::from_millis(200);
-/// However long the API server is away, a try is made this often.
+/// The longest wait between two retries, however long the API server is unreachable.
 const RETRY_CAP: Duration = Duration::from_secs(5);
-/// A watch that failed and then has been silent for this long is in order again: its connection stands, or it would have failed.
+/// A watch counts as working again when this long has passed since its last failure, even if no event has arrived.
 const RECOVERED_AFTER: Duration = Duration::from_secs(15);
 
-/// The events of a watch, without its failures: those are logged, and waited out.
+/// The events of a watch. The stream contains no failures: it logs them and retries.
 ///
-/// After a failure that lost events, `Init`, `InitApply`…, `InitDone` come again: what is not among them is gone.
+/// After a failure that lost events, `Init`, `InitApply`…, `InitDone` come again. Objects that are not among them are gone.
 pub struct Watch<K> {
     events: BoxStream<'static, Event<K>>,
     age: WatchAge,
 }
 
 impl<K> Watch<K> {
-    /// A handle that tells how fresh what this watch has shown is.
+    /// A handle that reports how current this watch is.
     pub fn age(&self) -> WatchAge {
         self.age.clone()
     }
@@ -45,7 +45,7 @@ impl<K> Stream for Watch<K> {
     }
 }
 
-/// Tells how fresh a watch is.
+/// Reports how current a watch is.
 #[derive(Clone)]
 pub struct WatchAge(Arc<Mutex<Seen>>);
 
@@ -71,12 +71,12 @@ impl WatchAge {
         self.with(|seen| seen.synced)
     }
 
-    /// Time since the last event (or since the start, before the first). A quiet cluster has none for long.
+    /// The time since the last event, or since the start if there was none. A quiet cluster has no event for a long time.
     pub fn last_event(&self) -> Duration {
         self.with(|seen| seen.last_event.elapsed())
     }
 
-    /// For how long the watch has been failing; `None` while it is in order.
+    /// For how long the watch has been failing; `None` while it works.
     pub fn failing(&self) -> Option<Duration> {
         self.with(|seen| {
             let since = seen.failing_since?;
@@ -96,7 +96,7 @@ impl WatchAge {
     }
 
     fn event<K>(&self, event: &Event<K>) {
-        // Init only says that a list is about to be tried.
+        // `Init` only means that the watcher is about to list, which may still fail.
         if matches!(event, Event::Init) {
             return;
         }
@@ -108,10 +108,10 @@ impl WatchAge {
     }
 }
 
-/// Watches what `api` names for ever. `api` should be of [`Clients::watches`](crate::Clients).
+/// Watches the objects of `api` forever. Create `api` with [`Clients::watches`](crate::Clients).
 ///
-/// Without a timeout of its own, each watch call lasts 60 to 120 s, so that a dead connection is noticed within that time.
-/// The managed fields of what it shows are gone.
+/// If `config` has no timeout, each watch call lasts 60 to 120 s, so that a dead connection is noticed within that time.
+/// The objects in the events have no managed fields.
 pub fn watch<K>(api: Api<K>, config: watcher::Config) -> Watch<K>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
@@ -137,9 +137,9 @@ where
                 Err(error) => {
                     let since = age.failed();
                     if failures == 0 {
-                        tracing::info!(kind, %error, "a watch failed and begins again");
+                        tracing::info!(kind, %error, "a watch failed; it restarts");
                     } else {
-                        tracing::debug!(kind, %error, failures, failing_for = ?since.elapsed(), "a watch still fails");
+                        tracing::debug!(kind, %error, failures, failing_for = ?since.elapsed(), "a watch keeps failing");
                     }
                     tokio::time::sleep(backoff(failures, RETRY_BASE, RETRY_CAP)).await;
                     failures = failures.saturating_add(1);

@@ -1,5 +1,5 @@
-//! One executable for operator, agent and the agent's probe: which of them it is, the name it is called by says, or else its first
-//! argument.
+//! One executable for the operator, the agent and the agent's health probe. The name of the executable selects the program,
+//! or else its first argument.
 
 mod probe;
 
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         Some(Program::Probe) => probe::run(&args),
         None => {
             eprintln!(
-                "bobbin-all: name the program to run: bobbin-all operator …, bobbin-all agent … or bobbin-all probe …"
+                "bobbin-all: the first argument must name the program: bobbin-all operator …, bobbin-all agent … or bobbin-all probe …"
             );
             ExitCode::from(2)
         }
@@ -44,11 +44,11 @@ fn main() -> ExitCode {
 }
 
 fn run(program: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
-    // Two threads are plenty: both programs wait most of the time.
+    // Two threads are enough, because both programs wait most of the time.
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("bobbin-all: no threads to run on: {error}");
+            eprintln!("bobbin-all: the threads of the program can't be started: {error}");
             return ExitCode::FAILURE;
         }
     };

@@ -1,4 +1,4 @@
-//! The one socket call to the agent: connect, send, receive, all within one deadline. Never tries twice.
+//! The call to the agent over its socket: connects, sends and receives within one deadline. It never retries.
 
 use crate::clock::since_boot;
 use bobbin_cni_wire::Response;
@@ -13,19 +13,19 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-/// STATUS is answered within 1 s, the shim's own start and end included.
+/// How long a STATUS waits for the agent. With its own start and end, the shim then answers within 1 s.
 pub const STATUS_PATIENCE: Duration = Duration::from_millis(800);
 
-/// Why there is no answer of the agent's. All of them: try again later.
+/// Why the shim has no answer from the agent. Each of these may go away by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreachable {
-    /// Nobody listens.
+    /// Nothing listens on the socket.
     Absent,
-    /// It ended, or hung up, in the middle of the call.
+    /// The agent closed the connection during the call.
     HungUp,
-    /// It was silent until the deadline.
+    /// The agent did not answer before the deadline.
     Silent,
-    /// What came back is no answer.
+    /// The answer is not a valid frame.
     Garbled,
 }
 
@@ -33,29 +33,29 @@ impl Unreachable {
     /// What happened, as the start of a sentence.
     pub fn sentence(self) -> &'static str {
         match self {
-            Unreachable::Absent => "the Bobbin agent of this node does not run or is just starting",
-            Unreachable::HungUp => "the Bobbin agent of this node ended in the middle of the call",
+            Unreachable::Absent => "the Bobbin agent of this node is not running or is still starting",
+            Unreachable::HungUp => "the Bobbin agent of this node stopped during the call",
             Unreachable::Silent => "the Bobbin agent of this node did not answer in time",
             Unreachable::Garbled => {
-                "the Bobbin agent of this node gave an answer that is none, as one of another version would"
+                "the Bobbin agent of this node sent an invalid answer, so it may be of another version than the CNI plugin"
             }
         }
     }
 }
 
-/// The agent's socket, for one call.
+/// One call to the agent's socket.
 pub struct Agent<'a> {
     socket: &'a Path,
     deadline: Duration,
 }
 
 impl<'a> Agent<'a> {
-    /// The agent that listens there; the call may take so long in all.
+    /// A call to the agent that listens on `socket`. The whole call may take as long as `patience`.
     pub fn new(socket: &'a Path, patience: Duration) -> Agent<'a> {
         Agent { socket, deadline: since_boot() + patience }
     }
 
-    /// Sends the frame, with the namespace's descriptor on its first byte, and receives the response.
+    /// Sends the frame, with the namespace's descriptor attached to its first byte, and receives the response.
     pub fn ask(&self, frame: &[u8], netns: Option<&OwnedFd>) -> Result<Response, Unreachable> {
         let connection = self.connect()?;
         self.send(&connection, frame, netns)?;
@@ -66,7 +66,7 @@ impl<'a> Agent<'a> {
         let connection = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
             .map_err(|_| Unreachable::Absent)?;
         let address = UnixAddr::new(self.socket).map_err(|_| Unreachable::Absent)?;
-        // The send timeout holds for a connect that waits in the listener's queue too (unix(7), EAGAIN).
+        // The send timeout also limits a connect that waits because the listen queue is full (unix(7), EAGAIN).
         setsockopt(&connection, SendTimeout, &self.left()?).map_err(|_| Unreachable::Absent)?;
         connect(connection.as_raw_fd(), &address).map_err(|errno| match errno {
             Errno::EAGAIN | Errno::EINTR => Unreachable::Silent,
@@ -115,7 +115,7 @@ impl<'a> Agent<'a> {
         }
     }
 
-    /// What is left until the deadline; never zero, which a socket takes for "for ever".
+    /// The time left until the deadline. It is never zero, because a socket timeout of zero means no timeout.
     fn left(&self) -> Result<TimeVal, Unreachable> {
         let left = self.deadline.saturating_sub(since_boot());
         if left < Duration::from_millis(1) {

@@ -1,17 +1,17 @@
-//! What the shim itself prints: error objects written by hand, since it has no JSON library.
+//! Prints the answer, and builds the shim's own error objects. It does so without a JSON library, to stay small.
 
 use bobbin_cni_wire::{Response, Version};
 use std::io::Write;
 use std::process::ExitCode;
 
-/// Prints a response and gives the exit status.
+/// Prints a response and returns the exit status.
 pub fn print(response: &Response) -> ExitCode {
     let mut stdout = std::io::stdout().lock();
     let printed = stdout.write_all(&response.stdout).and_then(|()| stdout.flush());
     if printed.is_ok() && response.exit == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// An error object of the specification, in the version that stdin asks for. The message is the parts joined.
+/// An error object of the specification, in the version that stdin asks for. Its message consists of the joined parts.
 pub fn error(stdin: &[u8], code: u32, parts: &[&str]) -> Response {
     let mut object = String::from("{\"cniVersion\":\"");
     object.push_str(version_asked(stdin).unwrap_or(Version::LATEST.text()));
@@ -25,7 +25,7 @@ pub fn error(stdin: &[u8], code: u32, parts: &[&str]) -> Response {
     Response { exit: 1, stdout: object.into_bytes() }
 }
 
-/// Escapes what JSON does not allow in a text (RFC 8259, section 7).
+/// Escapes the characters that JSON does not allow in a string (RFC 8259, section 7).
 fn escape(text: &str, into: &mut String) {
     for character in text.chars() {
         match character {
@@ -43,7 +43,7 @@ fn escape(text: &str, into: &mut String) {
     }
 }
 
-/// The `cniVersion` in stdin by a scan for the word; `None` if there is none that could be a version.
+/// Finds the `cniVersion` in stdin by a text search. `None`: it is absent or can't be a version.
 pub fn version_asked(stdin: &[u8]) -> Option<&str> {
     const WORD: &[u8] = b"\"cniVersion\"";
     let place = stdin.windows(WORD.len()).position(|window| window == WORD)?;

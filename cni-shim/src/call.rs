@@ -1,4 +1,4 @@
-//! One CNI call from start to end: read the environment and stdin, ask the agent, or say why that was not possible.
+//! One CNI call: reads the environment and stdin, and asks the agent. If that fails, it answers with an error.
 
 use crate::agent::{self, Agent, Unreachable};
 use crate::{answer, status};
@@ -11,20 +11,22 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The environment variable with another socket than `/run/bobbin/agent.sock`; for tests. The ready marker lies beside the socket.
+/// The environment variable by which tests set another socket. The ready marker lies beside the socket.
 const SOCKET_VARIABLE: &str = "BOBBIN_SOCKET";
 
-/// Carries the call that this process was started for.
+/// Handles the CNI call for which the container runtime started this process.
 pub fn carry() -> Response {
     let Some(word) = std::env::var_os("CNI_COMMAND") else {
         return answer::error(
             b"",
             code::INVALID_ENVIRONMENT,
-            &["bobbin is a CNI plugin: a container runtime starts it, with CNI_COMMAND in the environment"],
+            &[
+                "CNI_COMMAND is not set: bobbin is a CNI plugin, which a container runtime starts with CNI_COMMAND in the environment",
+            ],
         );
     };
     let mut stdin = Vec::new();
-    // One byte more than allowed tells "too long" from "just fits".
+    // One byte more than the limit shows that stdin is too long.
     let read = std::io::stdin().lock().take(MAX_BODY as u64 + 1).read_to_end(&mut stdin);
     let Some(verb) = word.to_str().and_then(Verb::parse) else {
         return answer::error(
@@ -62,7 +64,7 @@ fn ask(verb: Verb, stdin: Vec<u8>) -> Response {
         return answer::error(
             &request.stdin,
             code::INVALID_ENVIRONMENT,
-            &[verb.word(), ": the CNI_* environment is longer than 64 KiB, or has a name that no variable may have"],
+            &[verb.word(), ": the CNI_* environment is longer than 64 KiB, or has an invalid variable name"],
         );
     };
     let socket = std::env::var_os(SOCKET_VARIABLE).map_or_else(|| PathBuf::from(SOCKET), PathBuf::from);
@@ -75,8 +77,8 @@ fn ask(verb: Verb, stdin: Vec<u8>) -> Response {
     }
 }
 
-/// The answer to ADD, DEL, CHECK and GC without an agent. A DEL's text must never say that something was not found:
-/// containerd takes that for success and forgets the container.
+/// The answer to ADD, DEL, CHECK and GC if the agent does not answer. It must never say that something was not found:
+/// containerd takes such an answer to a DEL for a success and forgets the container.
 fn unreached(verb: Verb, socket: &Path, stdin: &[u8], why: Unreachable) -> Response {
     let socket = socket.to_string_lossy();
     let parts: &[&str] = &[
@@ -85,13 +87,13 @@ fn unreached(verb: Verb, socket: &Path, stdin: &[u8], why: Unreachable) -> Respo
         why.sentence(),
         " (",
         &socket,
-        "): it is tried again; if this lasts, see whether the pod bobbin-agent of this node runs",
+        "): the kubelet or the container runtime retries; if this lasts, check whether the bobbin-agent pod of this node runs",
     ];
     answer::error(stdin, code::TRY_AGAIN_LATER, parts)
 }
 
-/// How long the agent may take. ADD is held up to 30 s while a pool is full; kubelet gives up after minutes;
-/// STATUS must be answered within 1 s.
+/// How long the shim waits for the agent. The agent lets an ADD wait up to 30 s for an address, and the kubelet gives up after
+/// minutes. A STATUS must be answered within 1 s.
 fn patience(verb: Verb) -> Duration {
     match verb {
         Verb::Status => agent::STATUS_PATIENCE,
@@ -100,17 +102,17 @@ fn patience(verb: Verb) -> Duration {
     }
 }
 
-/// The network namespace's descriptor. A DEL goes on without it: the namespace may be gone, and the path may be empty.
+/// Opens the network namespace. A DEL continues without it, because the namespace may be gone or the path empty.
 ///
-/// Errors: the path that ADD or CHECK named in vain.
+/// An ADD or CHECK fails with the path if it can't be opened.
 fn open_netns(verb: Verb) -> Result<Option<OwnedFd>, String> {
     let path = match verb {
         Verb::Add | Verb::Check | Verb::Del => std::env::var_os("CNI_NETNS").filter(|path| !path.is_empty()),
         Verb::Gc | Verb::Status | Verb::Version => None,
     };
-    // Without a path the agent says what is missing in the environment.
+    // Without a path, the agent answers which variable is missing.
     let Some(path) = path else { return Ok(None) };
-    // Not blocking: the path could be a pipe.
+    // Opening must not block, and the path could be a pipe.
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
     match open(Path::new(&path), flags, Mode::empty()) {
         Ok(netns) => Ok(Some(netns)),

@@ -1,9 +1,9 @@
-//! Time since boot: wall clocks jump, and a call has a deadline.
+//! The time since boot. Deadlines use it, because the wall clock may jump.
 
 use nix::time::{ClockId, clock_gettime};
 use std::time::Duration;
 
-/// `CLOCK_BOOTTIME`.
+/// The time of `CLOCK_BOOTTIME`.
 pub fn since_boot() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
 }

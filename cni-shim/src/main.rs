@@ -1,6 +1,6 @@
-//! The CNI plugin that the container runtime executes: it carries one call to the agent and the answer back, nothing else.
+//! The CNI plugin that the container runtime executes. It sends one call to the agent and prints the answer.
 //!
-//! It decides nothing about addresses or links, knows no JSON, and is small and static so that it starts at once.
+//! It decides nothing about addresses or links. It is static, small and without a JSON library, so that it starts at once.
 
 mod agent;
 mod answer;

@@ -1,5 +1,4 @@
-//! The shim as the container runtime executes it, against an agent played by the test: what it sends, what it prints, and what
-//! it says when there is no agent.
+//! Runs the shim as a container runtime does, with the test as its agent, and checks what it sends and prints.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -40,7 +39,7 @@ fn shim(run: &Path, env: &[(&str, &str)], stdin: &[u8]) -> Ran {
     Ran { exit: output.status.code().unwrap(), stdout: String::from_utf8(output.stdout).unwrap() }
 }
 
-/// Answers one call with what `reply` makes of it; gives back the request and whether a descriptor came along.
+/// Accepts one call and answers it with `reply`. Returns the request, and the inode of the descriptor if one was sent.
 fn agent(
     run: &Path,
     reply: impl FnOnce(UnixStream) + Send + 'static,
@@ -62,7 +61,7 @@ fn agent(
                 }
             }
             let count = message.bytes;
-            assert!(count > 0, "the shim hung up early");
+            assert!(count > 0, "the shim closed the connection early");
             bytes.extend_from_slice(&buffer[..count]);
         }
         reply(stream);
@@ -82,7 +81,7 @@ fn inode(path: &Path) -> u64 {
 const CONF: &[u8] = br#"{"cniVersion":"1.0.0","name":"bobbin","type":"bobbin"}"#;
 
 #[test]
-fn an_add_goes_to_the_agent_with_its_namespace_and_its_answer_comes_back_untouched() {
+fn an_add_is_sent_with_its_namespace_and_the_answer_is_printed_unchanged() {
     let run = TempDir::new().unwrap();
     let netns = run.path().join("netns");
     std::fs::write(&netns, "").unwrap();
@@ -99,7 +98,7 @@ fn an_add_goes_to_the_agent_with_its_namespace_and_its_answer_comes_back_untouch
 }
 
 #[test]
-fn a_long_stdin_and_a_long_answer_pass_whole() {
+fn a_long_stdin_and_a_long_answer_are_passed_completely() {
     let run = TempDir::new().unwrap();
     let stdin = [CONF, &vec![b' '; 1_000_000]].concat();
     let agent = agent(run.path(), answering(1, &vec![b'x'; 1_000_000]));
@@ -109,7 +108,7 @@ fn a_long_stdin_and_a_long_answer_pass_whole() {
 }
 
 #[test]
-fn a_del_goes_on_when_the_namespace_is_gone() {
+fn a_del_continues_when_the_namespace_is_gone() {
     let run = TempDir::new().unwrap();
     for netns in ["/gone/away", ""] {
         let agent = agent(run.path(), answering(0, b""));
@@ -121,7 +120,7 @@ fn a_del_goes_on_when_the_namespace_is_gone() {
 }
 
 #[test]
-fn an_add_or_check_into_a_namespace_that_is_gone_is_refused_with_its_path() {
+fn an_add_or_check_fails_with_the_path_when_the_namespace_is_gone() {
     let run = TempDir::new().unwrap();
     for verb in ["ADD", "CHECK"] {
         let error = shim(run.path(), &[("CNI_COMMAND", verb), ("CNI_NETNS", "/gone/away")], CONF).error();
@@ -131,7 +130,7 @@ fn an_add_or_check_into_a_namespace_that_is_gone_is_refused_with_its_path() {
 }
 
 #[test]
-fn without_an_agent_it_says_try_again_later_and_never_that_something_was_not_found() {
+fn without_an_agent_the_error_is_try_again_later_and_never_says_not_found() {
     let run = TempDir::new().unwrap();
     for verb in ["ADD", "DEL", "CHECK", "GC"] {
         let error = shim(run.path(), &[("CNI_COMMAND", verb)], CONF).error();
@@ -142,7 +141,7 @@ fn without_an_agent_it_says_try_again_later_and_never_that_something_was_not_fou
 }
 
 #[test]
-fn an_agent_that_hangs_up_or_talks_nonsense_is_try_again_later() {
+fn a_closed_connection_or_an_invalid_answer_is_try_again_later() {
     for reply in [&b""[..], &[0, 9, 0, 0, 0, b'x'], b"HTTP/1.1 200"] {
         let run = TempDir::new().unwrap();
         let agent = agent(run.path(), move |mut stream| stream.write_all(reply).unwrap());
@@ -166,7 +165,7 @@ fn version_needs_no_agent() {
 }
 
 #[test]
-fn a_bad_environment_or_a_stdin_without_end_is_one_sentence() {
+fn an_invalid_environment_or_a_too_long_stdin_is_an_error() {
     let run = TempDir::new().unwrap();
     assert_eq!(shim(run.path(), &[], b"").error()["code"], 4);
     assert_eq!(shim(run.path(), &[("CNI_COMMAND", "JU\"MP")], b"{").error()["code"], 4);
@@ -176,7 +175,7 @@ fn a_bad_environment_or_a_stdin_without_end_is_one_sentence() {
 }
 
 #[test]
-fn status_fails_only_until_the_agent_was_ready_once_since_boot_and_leaves_nothing_behind() {
+fn status_fails_only_until_the_agent_has_been_ready_since_boot_and_creates_no_file() {
     let run = TempDir::new().unwrap();
     let status = || shim(run.path(), &[("CNI_COMMAND", "STATUS")], CONF);
     let error = status().error();
@@ -187,11 +186,11 @@ fn status_fails_only_until_the_agent_was_ready_once_since_boot_and_leaves_nothin
         assert_eq!((status().exit, status().stdout.as_str()), (0, ""));
     }
     assert_eq!(std::fs::read_dir(run.path()).unwrap().count(), 1);
-    // An agent that answers has the say.
+    // If the agent answers, its answer counts.
     let agent = agent(run.path(), answering(1, b"{\"code\":50}"));
     assert_eq!(status().error()["code"], 50);
     agent.join().unwrap();
-    assert_eq!(status().exit, 0, "an agent that has gone away again made the node NotReady");
+    assert_eq!(status().exit, 0, "STATUS failed although the agent has been ready since boot");
 }
 
 #[test]

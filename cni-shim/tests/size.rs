@@ -1,4 +1,4 @@
-//! The executable that is installed is static and at most 1 MiB. Builds it, in the profile made for it.
+//! Builds the executable that is installed, in its own profile, and checks that it is static and at most 1 MiB.
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! `CNI_ARGS` as kubelet's runtimes fill it: which pod the container is of.
+//! `CNI_ARGS` as the container runtime of a kubelet sets it. It names the pod of the container.
 
 use crate::{CniError, code};
 
@@ -14,10 +14,10 @@ pub struct PodArgs {
 }
 
 impl PodArgs {
-    /// Reads `KEY=VALUE;KEY=VALUE`. Keys that mean nothing to Bobbin are passed over; an empty value counts as absent.
+    /// Parses `KEY=VALUE;KEY=VALUE`. It ignores unknown keys, and an empty value counts as absent.
     ///
     /// # Errors
-    /// Code 4, if an entry is not `KEY=VALUE`.
+    /// Fails with code 4 if an entry is not `KEY=VALUE`.
     pub fn parse(text: &str) -> Result<PodArgs, CniError> {
         let mut args = PodArgs::default();
         for entry in text.split(';').filter(|entry| !entry.is_empty()) {
@@ -25,7 +25,7 @@ impl PodArgs {
                 return Err(CniError::new(
                     code::INVALID_ENVIRONMENT,
                     format!(
-                        "CNI_ARGS has the entry {entry:?}, which is not KEY=VALUE: the container runtime must separate entries by semicolons"
+                        "CNI_ARGS has the entry {entry:?}, which is not KEY=VALUE: the container runtime must separate the entries with semicolons"
                     ),
                 ));
             };

@@ -1,13 +1,13 @@
-//! One CNI call, read from a request's environment and checked: the agent dispatches on it.
+//! One CNI call: parses and checks the environment of a request for the agent.
 
 use crate::{CniError, PodArgs, Request, Verb, code};
 
-/// The longest container ID: it is part of a file's name and of a link's alias, and both end.
+/// The longest container ID. It is part of a file name and of a link's alias, whose lengths are limited.
 pub const MAX_CONTAINER_ID: usize = 200;
 /// The longest interface name that the kernel takes (IFNAMSIZ − 1).
 pub const MAX_IF_NAME: usize = 15;
 
-/// What the environment says. What a verb needs is there; the rest may be empty.
+/// The environment of a call. The fields that its verb needs are set; the others may be empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     /// `CNI_COMMAND`.
@@ -16,17 +16,17 @@ pub struct Call {
     pub container_id: String,
     /// `CNI_IFNAME`; empty only for STATUS, GC and VERSION.
     pub if_name: String,
-    /// `CNI_NETNS`; there for ADD and CHECK.
+    /// `CNI_NETNS`; always set for ADD and CHECK.
     pub netns: Option<String>,
     /// `CNI_ARGS`.
     pub pod: PodArgs,
 }
 
 impl Call {
-    /// Reads and checks the environment of a request.
+    /// Parses and checks the environment of a request.
     ///
     /// # Errors
-    /// Code 4 with the variable's name, if one that the verb needs is missing or malformed.
+    /// Fails with code 4 and the variable's name if a variable that the verb needs is missing or malformed.
     pub fn read(request: &Request) -> Result<Call, CniError> {
         let word = request.variable("CNI_COMMAND").unwrap_or_default();
         let verb = Verb::parse(word).ok_or_else(|| {
@@ -65,25 +65,25 @@ impl Call {
     }
 }
 
-/// The specification: it starts with an alphanumeric character; alphanumerics, `_`, `.` and `-` follow.
+/// Checks the ID as the CNI specification demands: it starts with a letter or digit; letters, digits, `_`, `.` and `-` follow.
 fn check_container_id(id: &str) -> Result<(), CniError> {
     let well_formed = id.starts_with(|c: char| c.is_ascii_alphanumeric())
         && id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'));
     if !well_formed {
         return Err(refuse(format!(
-            "CNI_CONTAINERID is {id:?}, but must be letters, digits, '_', '.' and '-', a letter or digit first"
+            "CNI_CONTAINERID is {id:?}, but must start with a letter or digit and consist of letters, digits, '_', '.' and '-'"
         )));
     }
     if id.len() > MAX_CONTAINER_ID {
         return Err(refuse(format!(
-            "CNI_CONTAINERID has {} characters, but may have {MAX_CONTAINER_ID} at most",
+            "CNI_CONTAINERID has {} characters, but at most {MAX_CONTAINER_ID} are allowed",
             id.len()
         )));
     }
     Ok(())
 }
 
-/// The kernel's rule for a link's name.
+/// Checks the interface name by the kernel's rule.
 fn check_if_name(name: &str) -> Result<(), CniError> {
     let well_formed = name.len() <= MAX_IF_NAME
         && !matches!(name, "." | "..")

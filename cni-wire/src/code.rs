@@ -1,6 +1,6 @@
-//! The error codes of the CNI specification (1.1.0, "Error", and of STATUS). Shim and agent use no others.
+//! The error codes that shim and agent use: those of the CNI specification 1.1.0, and Bobbin's own.
 
-/// The configuration asks for a CNI version, or for a verb in a version, that the plugin does not speak.
+/// The configuration asks for a CNI version, or for a verb in a version, that the plugin does not support.
 pub const INCOMPATIBLE_VERSION: u32 = 1;
 /// The container is unknown or gone; the runtime need not clean up after a failed ADD.
 pub const CONTAINER_UNKNOWN: u32 = 3;
@@ -8,7 +8,7 @@ pub const CONTAINER_UNKNOWN: u32 = 3;
 pub const INVALID_ENVIRONMENT: u32 = 4;
 /// Reading or writing failed.
 pub const IO_FAILURE: u32 = 5;
-/// The configuration on stdin is no JSON.
+/// The configuration on stdin is not JSON.
 pub const DECODING_FAILURE: u32 = 6;
 /// The configuration on stdin is JSON, but not a valid network configuration.
 pub const INVALID_CONFIG: u32 = 7;

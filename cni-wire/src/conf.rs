@@ -1,20 +1,20 @@
-//! The network configuration on stdin, as far as Bobbin reads it. All settings are the agent's own; here is only CNI's.
+//! The network configuration on stdin. It has only the fields of CNI: Bobbin's settings are flags of the agent.
 
 use crate::{AddResult, CniError, Verb, Version, code};
 use serde_json::{Map, Value};
 
-/// One plugin's configuration, made by the runtime from the conflist.
+/// The configuration of one plugin, which the container runtime takes from the conflist.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NetConf {
     /// `cniVersion`.
     pub cni_version: Version,
-    /// `name`: the network's.
+    /// `name`: the name of the network.
     pub name: String,
-    /// `type`: the plugin's executable.
+    /// `type`: the name of the plugin's executable.
     pub kind: String,
-    /// `prevResult`: what ADD answered (for CHECK and DEL), or the plugin before us in a chain did.
+    /// `prevResult`: for CHECK and DEL the result of ADD, for ADD the result of the previous plugin in the chain.
     pub prev_result: Option<AddResult>,
-    /// `runtimeConfig`: what the runtime filled in for our capabilities. Bobbin has none, so nothing is expected.
+    /// `runtimeConfig`: values for the capabilities of the plugin. Bobbin declares none, so it expects no values.
     pub runtime_config: Map<String, Value>,
     valid_attachments: Option<Vec<ValidAttachment>>,
 }
@@ -29,10 +29,11 @@ pub struct ValidAttachment {
 }
 
 impl NetConf {
-    /// Reads stdin for a verb.
+    /// Parses the network configuration on stdin for a call with this verb.
     ///
     /// # Errors
-    /// 6: no JSON; 7: JSON, but no network configuration; 1: a version that Bobbin does not speak, or that lacks the verb.
+    /// Fails with code 6 if stdin is not JSON, and with code 7 if it is not a valid network configuration.
+    /// Fails with code 1 if Bobbin does not support the version, or if the version does not have the verb.
     pub fn parse(stdin: &[u8], verb: Verb) -> Result<NetConf, CniError> {
         if stdin.iter().all(u8::is_ascii_whitespace) {
             return Err(CniError::new(
@@ -44,7 +45,7 @@ impl NetConf {
             CniError::new(
                 code::DECODING_FAILURE,
                 format!(
-                    "the network configuration on stdin is no JSON ({error}): see the conflist under /etc/cni/net.d"
+                    "the network configuration on stdin is not JSON ({error}): correct the conflist in /etc/cni/net.d"
                 ),
             )
         })?;
@@ -61,11 +62,11 @@ impl NetConf {
             kind: text(&conf, "type")?.unwrap_or_default().to_owned(),
             prev_result: match conf.get("prevResult") {
                 None | Some(Value::Null) => None,
-                // A DEL goes by what the agent knows; a result that can't be read is no reason to keep the container.
+                // A DEL uses what the agent knows, so an unreadable result must not make it fail.
                 Some(result) if verb == Verb::Del => AddResult::from_json(result).ok(),
                 Some(result) => Some(
                     AddResult::from_json(result)
-                        .map_err(|why| invalid(format!("\"prevResult\" on stdin is no CNI result: {why}")))?,
+                        .map_err(|why| invalid(format!("\"prevResult\" on stdin is not a CNI result: {why}")))?,
                 ),
             },
             runtime_config: match conf.get("runtimeConfig") {
@@ -77,17 +78,17 @@ impl NetConf {
         })
     }
 
-    /// What GC must keep.
+    /// The attachments that GC must keep.
     ///
     /// # Errors
-    /// 7, if the list is missing: "nothing is valid" must be said by an empty list, not by silence.
+    /// Fails with code 7 if the list is missing. Only an empty list means that no attachment is valid.
     pub fn valid_attachments(&self) -> Result<&[ValidAttachment], CniError> {
         self.valid_attachments.as_deref().ok_or_else(|| {
-            invalid("GC needs \"cni.dev/valid-attachments\" in the network configuration: without the list nothing is freed".to_owned())
+            invalid("GC needs \"cni.dev/valid-attachments\" in the network configuration: without this list Bobbin deletes nothing".to_owned())
         })
     }
 
-    /// The text of `cniVersion`, whatever it is, from bytes that may be anything; what an error answer echoes.
+    /// The `cniVersion` of an error answer: the text on stdin, or the newest version if stdin has none.
     pub fn version_text(stdin: &[u8]) -> String {
         serde_json::from_slice::<Value>(stdin)
             .ok()
@@ -100,17 +101,17 @@ fn read_version(conf: &Map<String, Value>, verb: Verb) -> Result<Version, CniErr
     let refuse = |msg| Err(CniError::new(code::INCOMPATIBLE_VERSION, msg));
     let Some(asked) = text(conf, "cniVersion")? else {
         return refuse(format!(
-            "the network configuration on stdin has no \"cniVersion\"; Bobbin speaks {}",
+            "the network configuration on stdin has no \"cniVersion\"; Bobbin supports {}: set one of them in the conflist",
             Version::NAMED
         ));
     };
     match Version::parse(asked) {
         None => refuse(format!(
-            "CNI version {asked:?} is not supported; Bobbin speaks {}: set one of them as \"cniVersion\" in the conflist",
+            "CNI version {asked:?} is not supported; Bobbin supports {}: set one of them as \"cniVersion\" in the conflist",
             Version::NAMED
         )),
         Some(version) if !version.allows(verb) => refuse(format!(
-            "CNI version {version} has no {verb}: it came with {}",
+            "CNI version {version} has no {verb}: set \"cniVersion\" in the conflist to {} or newer",
             if verb == Verb::Check { "0.4.0" } else { "1.1.0" }
         )),
         Some(version) => Ok(version),
@@ -128,7 +129,7 @@ fn read_attachments(conf: &Map<String, Value>) -> Result<Option<Vec<ValidAttachm
             let of = |name| entry.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
             match (of("containerID"), of("ifname")) {
                 (Some(container_id), Some(if_name)) => Ok(ValidAttachment { container_id, if_name }),
-                _ => Err(invalid(format!("\"cni.dev/valid-attachments\" has the entry {entry}, which lacks \"containerID\" or \"ifname\": nothing is freed"))),
+                _ => Err(invalid(format!("\"cni.dev/valid-attachments\" has the entry {entry}, which lacks \"containerID\" or \"ifname\": Bobbin deletes nothing"))),
             }
         })
         .collect::<Result<_, _>>()
@@ -140,7 +141,7 @@ fn text<'a>(conf: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>,
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) if text.is_empty() => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(other) => Err(invalid(format!("{name:?} on stdin must be a text, but is {other}"))),
+        Some(other) => Err(invalid(format!("{name:?} on stdin must be a string, but is {other}"))),
     }
 }
 

@@ -1,14 +1,14 @@
-//! The error object of the CNI specification ("Error"), as the agent answers it.
+//! The error object of the CNI specification (section "Error"), with which the agent answers.
 
 use serde::Serialize;
 
-/// An error that the runtime prints: a code and one sentence.
+/// An error that the container runtime shows: a code and a message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{msg}")]
 pub struct CniError {
-    /// A number of `crate::code`.
+    /// One of the codes in `crate::code`.
     pub code: u32,
-    /// One sentence: what, where, why, what to do.
+    /// What happened, where, why, and what to do.
     pub msg: String,
 }
 
@@ -21,15 +21,15 @@ struct Wire<'a> {
 }
 
 impl CniError {
-    /// An error with a code and a sentence.
+    /// An error with a code and a message.
     pub fn new(code: u32, msg: impl Into<String>) -> CniError {
         CniError { code, msg: msg.into() }
     }
 
-    /// The object for stdout, in the `cniVersion` of the call (any text: an error answers unknown versions too).
+    /// The error object for stdout. `cni_version` is the text in the call; it may be a version that Bobbin does not support.
     pub fn to_json(&self, cni_version: &str) -> Vec<u8> {
         let wire = Wire { cni_version, code: self.code, msg: &self.msg };
         serde_json::to_vec(&wire)
-            .unwrap_or_else(|_| b"{\"code\":5,\"msg\":\"the error could not be written down\"}".to_vec())
+            .unwrap_or_else(|_| b"{\"code\":5,\"msg\":\"the Bobbin agent could not encode its error\"}".to_vec())
     }
 }

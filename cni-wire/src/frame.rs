@@ -1,27 +1,27 @@
-//! The frame in which the shim carries one CNI call to the agent and its answer back. Both use it; it knows no CNI.
+//! The frames in which the shim sends a CNI call to the agent, and the agent sends its answer.
 //!
 //! Request: `BOB1`, u32 LE length + NUL-separated `KEY=VALUE` entries, u32 LE length + stdin. The network namespace's
-//! descriptor, if there is one, rides on the first byte (`SCM_RIGHTS`). Response: u8 exit status, u32 LE length + stdout.
+//! descriptor, if there is one, is sent with the first byte (`SCM_RIGHTS`). Response: u8 exit status, u32 LE length + stdout.
 
 use std::fmt;
 
-/// The first bytes of a request; another number is another format.
+/// The first bytes of a request. A change of the format changes the number.
 pub const MAGIC: [u8; 4] = *b"BOB1";
-/// The most bytes that all environment entries may have.
+/// The maximum size of all environment entries together, in bytes.
 pub const MAX_ENVIRONMENT: usize = 64 * 1024;
-/// The most bytes that stdin, or stdout, may have (GC lists every container of a node).
+/// The maximum size of stdin and of stdout, in bytes. The stdin of GC lists every container of a node.
 pub const MAX_BODY: usize = 4 * 1024 * 1024;
 
 /// One CNI call: the `CNI_*` environment and the bytes on stdin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
-    /// Names and values; a name has no `=`, neither has a NUL.
+    /// Names and values. A name contains no `=`, and neither of them contains a NUL.
     pub env: Vec<(String, String)>,
-    /// The network configuration, untouched.
+    /// The network configuration, unchanged.
     pub stdin: Vec<u8>,
 }
 
-/// The answer: what the shim exits with and prints.
+/// The answer: the exit status and the output of the shim.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Response {
     /// 0 or 1.
@@ -30,7 +30,7 @@ pub struct Response {
     pub stdout: Vec<u8>,
 }
 
-/// Why bytes are no frame, or a call does not fit one. None can be mended by trying again.
+/// Why bytes are not a frame, or a call does not fit into one. A retry would fail, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameError {
     /// The first bytes are not `BOB1`: another program, or a shim of another version.
@@ -41,7 +41,7 @@ pub enum FrameError {
     Short,
     /// Bytes follow the frame.
     Trailing,
-    /// An environment entry is not UTF-8, has no `=`, or has a NUL or `=` where none may be.
+    /// An environment entry is not UTF-8, has no `=`, or has a NUL or `=` where none is allowed.
     Environment,
     /// The exit status is neither 0 nor 1.
     Exit,
@@ -50,7 +50,9 @@ pub enum FrameError {
 impl fmt::Display for FrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            FrameError::Magic => "the bytes do not begin with BOB1, so the two sides are not of one version of Bobbin",
+            FrameError::Magic => {
+                "the bytes do not begin with BOB1, so the CNI plugin and the agent are of different versions of Bobbin"
+            }
             FrameError::TooLong => "a part of the frame is longer than allowed",
             FrameError::Short => "the frame ends too early",
             FrameError::Trailing => "bytes follow the frame",
@@ -63,10 +65,10 @@ impl fmt::Display for FrameError {
 impl std::error::Error for FrameError {}
 
 impl Request {
-    /// The bytes of the request.
+    /// Encodes the request.
     ///
     /// # Errors
-    /// `TooLong` and `Environment`, if the call does not fit a frame.
+    /// Fails with `TooLong` or `Environment` if the call does not fit into a frame.
     pub fn encode(&self) -> Result<Vec<u8>, FrameError> {
         let mut environment = Vec::new();
         for (place, (name, value)) in self.env.iter().enumerate() {
@@ -87,10 +89,10 @@ impl Request {
         Ok(frame)
     }
 
-    /// How many bytes the frame that begins with `bytes` has at least; complete as soon as `bytes` has as many.
+    /// The minimum length of the frame that begins with `bytes`. The frame is complete when `bytes` has that length.
     ///
     /// # Errors
-    /// `Magic` and `TooLong`, as soon as they can be seen.
+    /// Fails with `Magic` or `TooLong` as soon as `bytes` shows that error.
     pub fn needed(bytes: &[u8]) -> Result<usize, FrameError> {
         let seen = bytes.len().min(MAGIC.len());
         if bytes[..seen] != MAGIC[..seen] {
@@ -105,10 +107,10 @@ impl Request {
         })
     }
 
-    /// Reads a complete frame.
+    /// Decodes a complete frame.
     ///
     /// # Errors
-    /// Any of `FrameError` but `Exit`.
+    /// Fails with any `FrameError` except `Exit`.
     pub fn decode(bytes: &[u8]) -> Result<Request, FrameError> {
         let needed = Request::needed(bytes)?;
         whole(bytes, needed)?;
@@ -124,17 +126,17 @@ impl Request {
         Ok(Request { env, stdin: bytes[12 + environment..].to_vec() })
     }
 
-    /// The value of an environment entry; the first, if there are more.
+    /// The value of the first environment entry of that name.
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.env.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 }
 
 impl Response {
-    /// The bytes of the response.
+    /// Encodes the response.
     ///
     /// # Errors
-    /// `TooLong` and `Exit`, if it does not fit a frame.
+    /// Fails with `TooLong` or `Exit` if the response does not fit into a frame.
     pub fn encode(&self) -> Result<Vec<u8>, FrameError> {
         if self.exit > 1 {
             return Err(FrameError::Exit);
@@ -145,10 +147,10 @@ impl Response {
         Ok(frame)
     }
 
-    /// How many bytes the frame that begins with `bytes` has at least; complete as soon as `bytes` has as many.
+    /// The minimum length of the frame that begins with `bytes`. The frame is complete when `bytes` has that length.
     ///
     /// # Errors
-    /// `Exit` and `TooLong`, as soon as they can be seen.
+    /// Fails with `Exit` or `TooLong` as soon as `bytes` shows that error.
     pub fn needed(bytes: &[u8]) -> Result<usize, FrameError> {
         if bytes.first().is_some_and(|exit| *exit > 1) {
             return Err(FrameError::Exit);
@@ -156,10 +158,10 @@ impl Response {
         Ok(5 + length_at(bytes, 1, MAX_BODY)?.unwrap_or(0))
     }
 
-    /// Reads a complete frame.
+    /// Decodes a complete frame.
     ///
     /// # Errors
-    /// `Exit`, `TooLong`, `Short`, `Trailing`.
+    /// Fails with `Exit`, `TooLong`, `Short` or `Trailing`.
     pub fn decode(bytes: &[u8]) -> Result<Response, FrameError> {
         let needed = Response::needed(bytes)?;
         whole(bytes, needed)?;
@@ -176,7 +178,7 @@ fn push_part(frame: &mut Vec<u8>, part: &[u8], limit: usize) -> Result<(), Frame
     Ok(())
 }
 
-/// The length field at `place`, if the bytes reach so far.
+/// The length field at `place`, if `bytes` contains it.
 fn length_at(bytes: &[u8], place: usize, limit: usize) -> Result<Option<usize>, FrameError> {
     let Some(field) = bytes.get(place..place + 4).and_then(|field| <[u8; 4]>::try_from(field).ok()) else {
         return Ok(None);

@@ -1,6 +1,6 @@
-//! What shim and agent say to each other (`frame`), and what both say to a container runtime (the CNI specification).
+//! The protocol between shim and agent (`frame`), and the CNI protocol between them and the container runtime.
 //!
-//! The shim builds without any dependency; the agent adds feature `json`. Nothing here opens a socket or a file.
+//! The shim uses this crate without the feature `json`, so it needs no dependency. The crate opens no socket and no file.
 
 pub mod code;
 pub mod frame;
@@ -31,7 +31,8 @@ pub use {
     result::{AddResult, Interface, Ip, Route},
 };
 
-/// Where the agent listens, unless a test says otherwise.
+/// The socket on which the agent listens. Tests use another one.
 pub const SOCKET: &str = "/run/bobbin/agent.sock";
-/// The file, beside the socket, that the agent makes once it has been ready since boot; STATUS without an agent asks for it.
+/// The file beside the socket that the agent creates when it is first ready after a boot. If the agent does not answer a STATUS,
+/// the shim checks whether this file exists.
 pub const READY_MARKER: &str = "ready";

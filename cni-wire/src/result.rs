@@ -1,20 +1,20 @@
-//! The result of ADD, in the shape that each version of the specification gives it.
+//! The result of ADD, in the format of each version of the specification.
 
 use crate::Version;
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 use std::net::IpAddr;
 
-/// What ADD answers, and what `prevResult` brings back.
+/// The result that ADD returns, and that the container runtime passes back in `prevResult`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AddResult {
-    /// The links that were made, the host's first.
+    /// The links that ADD created, the host's link first.
     pub interfaces: Vec<Interface>,
     /// The addresses.
     pub ips: Vec<Ip>,
     /// The routes inside the container.
     pub routes: Vec<Route>,
-    /// `dns` of an earlier plugin, passed on as it was; Bobbin sets none.
+    /// `dns` of an earlier plugin, passed on unchanged. Bobbin itself sets none.
     pub dns: Map<String, Value>,
 }
 
@@ -25,13 +25,13 @@ pub struct Interface {
     pub name: String,
     /// Its hardware address.
     pub mac: Option<String>,
-    /// Its MTU (said since 1.1.0).
+    /// Its MTU (since 1.1.0).
     pub mtu: Option<u32>,
-    /// The path of the network namespace it is in; `None`: the host's.
+    /// The path of its network namespace; `None`: the host's.
     pub sandbox: Option<String>,
-    /// A device's socket (said since 1.1.0). Bobbin makes none, but passes on an earlier plugin's.
+    /// The socket of a device (since 1.1.0). Bobbin sets none, but passes on the one of an earlier plugin.
     pub socket_path: Option<String>,
-    /// A device's PCI address (said since 1.1.0), likewise.
+    /// The PCI address of a device (since 1.1.0). Bobbin sets none, but passes on the one of an earlier plugin.
     pub pci_id: Option<String>,
 }
 
@@ -40,32 +40,32 @@ pub struct Interface {
 pub struct Ip {
     /// The address with its prefix length.
     pub address: IpNet,
-    /// The next hop of its family's default route.
+    /// The next hop of the default route of its family.
     pub gateway: Option<IpAddr>,
-    /// Which of `interfaces` has it.
+    /// The index in `interfaces` of the link that has the address.
     pub interface: Option<usize>,
 }
 
 /// A route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Where to.
+    /// The destination.
     pub dst: IpNet,
     /// The next hop.
     pub gw: Option<IpAddr>,
-    /// Its MTU (said since 1.1.0).
+    /// Its MTU (since 1.1.0).
     pub mtu: Option<u32>,
-    /// Its metric (said since 1.1.0).
+    /// Its metric (since 1.1.0).
     pub priority: Option<u32>,
 }
 
 impl AddResult {
-    /// The object for stdout.
+    /// The JSON text for stdout.
     pub fn to_json(&self, version: Version) -> Vec<u8> {
         self.to_value(version).to_string().into_bytes()
     }
 
-    /// The object.
+    /// The JSON object.
     pub fn to_value(&self, version: Version) -> Value {
         json!({
             "cniVersion": version.text(),
@@ -76,10 +76,10 @@ impl AddResult {
         })
     }
 
-    /// Reads a result of any supported version; fields that Bobbin does not know are passed over.
+    /// Parses a result of any supported version. It ignores unknown fields.
     ///
     /// # Errors
-    /// A half sentence that names the field.
+    /// Fails with the end of a sentence that names the wrong field.
     pub fn from_json(value: &Value) -> Result<AddResult, String> {
         if !value.is_object() {
             return Err("it is not an object".to_owned());
@@ -136,14 +136,14 @@ impl Ip {
         Ok(Ip {
             address: parse(&address, "address")?,
             gateway: text(value, "ips", "gateway")?.map(|gateway| parse(&gateway, "gateway")).transpose()?,
-            // An index below zero means "none" to some plugins.
+            // Some plugins write a negative index for "none".
             interface: value.get("interface").and_then(Value::as_u64).and_then(|index| usize::try_from(index).ok()),
         })
     }
 }
 
 impl Route {
-    /// A route without metric.
+    /// A route without MTU and metric.
     pub fn new(dst: IpNet, gw: Option<IpAddr>) -> Route {
         Route { dst, gw, mtu: None, priority: None }
     }
@@ -189,7 +189,7 @@ fn text(value: &Value, of: &str, name: &str) -> Result<Option<String>, String> {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) if text.is_empty() => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
-        Some(_) => Err(format!("{name:?} of an entry of {of:?} is not a text")),
+        Some(_) => Err(format!("{name:?} of an entry of {of:?} is not a string")),
     }
 }
 
@@ -205,7 +205,7 @@ fn number(value: &Value, of: &str, name: &str) -> Result<Option<u32>, String> {
 }
 
 fn parse<T: std::str::FromStr>(text: &str, name: &str) -> Result<T, String> {
-    text.parse().map_err(|_| format!("{name:?} is {text:?}, which is no address"))
+    text.parse().map_err(|_| format!("{name:?} is {text:?}, which is not a valid address"))
 }
 
 #[cfg(test)]

@@ -1,26 +1,26 @@
-//! The verbs of the CNI specification, by their word in `CNI_COMMAND`.
+//! The verbs of the CNI specification, and their texts in `CNI_COMMAND`.
 
 use std::fmt;
 
-/// What the runtime asks for.
+/// The operation that the container runtime requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Verb {
     /// Add a container to the network.
     Add,
     /// Remove a container from the network.
     Del,
-    /// Is the container's network as ADD left it?
+    /// Check whether the container's network is as ADD left it.
     Check,
-    /// Free what is not listed as valid.
+    /// Remove the attachments that are not listed as valid.
     Gc,
-    /// Can ADD be served?
+    /// Report whether the plugin can serve ADD.
     Status,
-    /// Which versions are spoken?
+    /// Report which versions the plugin supports.
     Version,
 }
 
 impl Verb {
-    /// Reads the value of `CNI_COMMAND`; `None` if it is no verb of the specification.
+    /// Parses the value of `CNI_COMMAND`; `None` if it is not a verb of the specification.
     pub fn parse(word: &str) -> Option<Verb> {
         Some(match word {
             "ADD" => Verb::Add,
@@ -33,7 +33,7 @@ impl Verb {
         })
     }
 
-    /// The word in `CNI_COMMAND`.
+    /// The text in `CNI_COMMAND`.
     pub fn word(self) -> &'static str {
         match self {
             Verb::Add => "ADD",

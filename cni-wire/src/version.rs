@@ -1,4 +1,4 @@
-//! The versions of the CNI specification that Bobbin speaks, and what each allows.
+//! The versions of the CNI specification that Bobbin supports, and the verbs of each.
 
 use crate::Verb;
 use std::fmt;
@@ -6,30 +6,30 @@ use std::fmt;
 /// A supported version of the specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Version {
-    /// 0.3.1: ADD, DEL, VERSION.
+    /// 0.3.1 has ADD, DEL and VERSION.
     V0_3_1,
-    /// 0.4.0: CHECK came.
+    /// 0.4.0 adds CHECK.
     V0_4_0,
-    /// 1.0.0: `ips[].version` went.
+    /// 1.0.0 removes `ips[].version`.
     V1_0_0,
-    /// 1.1.0: GC and STATUS came, and more fields in the result.
+    /// 1.1.0 adds GC, STATUS and more fields in the result.
     V1_1_0,
 }
 
 impl Version {
-    /// All, the oldest first.
+    /// All versions, the oldest first.
     pub const ALL: [Version; 4] = [Version::V0_3_1, Version::V0_4_0, Version::V1_0_0, Version::V1_1_0];
-    /// The newest.
+    /// The newest version.
     pub const LATEST: Version = Version::V1_1_0;
-    /// All of them for a sentence.
+    /// All versions, as a text for messages.
     pub const NAMED: &'static str = "0.3.1, 0.4.0, 1.0.0 and 1.1.0";
 
-    /// Reads a `cniVersion`; `None` if it is not supported.
+    /// Parses a `cniVersion`; `None` if Bobbin does not support it.
     pub fn parse(text: &str) -> Option<Version> {
         Version::ALL.into_iter().find(|version| version.text() == text)
     }
 
-    /// As in `cniVersion`.
+    /// The text in `cniVersion`.
     pub fn text(self) -> &'static str {
         match self {
             Version::V0_3_1 => "0.3.1",
@@ -39,7 +39,7 @@ impl Version {
         }
     }
 
-    /// Does the verb exist in this version?
+    /// Whether this version has the verb.
     pub fn allows(self, verb: Verb) -> bool {
         match verb {
             Verb::Add | Verb::Del | Verb::Version => true,
@@ -48,7 +48,7 @@ impl Version {
         }
     }
 
-    /// The answer to VERSION, in the version of the question (the newest, if the question's is not supported).
+    /// The answer to VERSION. Its `cniVersion` is `asked`, or the newest version if the one asked for is not supported.
     pub fn answer(asked: Option<Version>) -> String {
         let mut answer = String::from("{\"cniVersion\":\"");
         answer.push_str(asked.unwrap_or(Version::LATEST).text());

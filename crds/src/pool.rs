@@ -135,11 +135,11 @@ pub struct AddressPoolStatus {
     /// Blocks of the pool.
     #[serde(default)]
     pub blocks: BlockCounts,
-    /// The entries of spec.subnets that are divided into blocks, or about to be.
+    /// The entries of spec.subnets that the operator has accepted or is checking.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MAX_SUBNETS))]
     pub accepted_subnets: Vec<AcceptedSubnet>,
-    /// The range of indices that has all free blocks; absent if no block is free.
+    /// The range of indices in which agents look for free blocks; absent if no block is free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free_window: Option<FreeWindow>,
     /// `Ready` and `Exhausted`, and `Terminating` while the pool waits for its last address.
@@ -215,11 +215,11 @@ pub enum Acceptance {
 /// Indices of blocks: `first <= index <= last`.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FreeWindow {
-    /// The lowest index of a free block.
+    /// The lowest index of the range.
     pub first: i64,
-    /// The highest index of a free block.
+    /// The highest index of the range.
     pub last: i64,
-    /// How many of these blocks are free.
+    /// How many blocks in the range are free.
     #[serde(default)]
     pub free: i64,
 }

@@ -1,11 +1,11 @@
-//! The identity of an attachment: what CNI adds and deletes. Never the pod's name, for names come back.
+//! The identity of an attachment, which CNI adds and deletes. It has no pod name, because a new pod may reuse a name.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Container ID and interface name, as CNI gives them.
+/// Container ID and interface name, as the container runtime passes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AttachmentKey {

@@ -1,4 +1,4 @@
-//! The addresses of one block: where it lies and which pair stands at which offset.
+//! The addresses of one block: its CIDRs, and the address pair at each offset.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -42,30 +42,30 @@ impl fmt::Display for BlockName {
 /// The CIDRs of a block: of either family, or one of each with the same number of host bits (0 to 16).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct BlockRange {
-    /// The IPv4 half.
+    /// The IPv4 CIDR.
     pub ipv4: Option<Ipv4Net>,
-    /// The IPv6 half.
+    /// The IPv6 CIDR.
     pub ipv6: Option<Ipv6Net>,
 }
 
-/// Why two texts are not the range of a block.
+/// Why two texts are not the CIDRs of a block.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BlockError {
-    /// Not even a subnet.
+    /// The texts are not a valid subnet.
     #[error(transparent)]
     Subnet(#[from] SubnetError),
     /// More than 65,536 addresses.
-    #[error("{range} has 2^{bits} addresses, a block at most 2^16: it is not a block")]
+    #[error("{range} has 2^{bits} addresses, but a block has at most 2^16: use a longer prefix")]
     TooLarge {
-        /// What was given.
+        /// The CIDRs.
         range: SubnetPair,
-        /// Its host bits.
+        /// The number of their host bits.
         bits: u8,
     },
 }
 
 impl BlockRange {
-    /// Reads a block's `ipv4` and `ipv6`.
+    /// Parses a block's `ipv4` and `ipv6`.
     pub fn parse(ipv4: Option<&str>, ipv6: Option<&str>) -> Result<Self, BlockError> {
         let range = SubnetPair::parse(ipv4, ipv6)?;
         let bits = range.host_bits();
@@ -75,13 +75,13 @@ impl BlockRange {
         Ok(Self { ipv4: range.ipv4, ipv6: range.ipv6 })
     }
 
-    /// How many pairs the block has: all 2^bits.
+    /// The number of address pairs in the block: 2 to the power of its host bits.
     #[allow(clippy::len_without_is_empty)] // a block has at least one
     pub fn len(&self) -> u32 {
         1 << self.as_subnet().host_bits().min(MAX_BLOCK_SIZE_BITS)
     }
 
-    /// The pair at an offset; `None` behind the end.
+    /// The pair at an offset; `None` beyond the last address.
     pub fn pair(&self, offset: u32) -> Option<IpPair> {
         (offset < self.len()).then(|| IpPair {
             ipv4: self.ipv4.map(|net| Ipv4Addr::from(u32::from(net.network()) | offset)),
@@ -89,7 +89,7 @@ impl BlockRange {
         })
     }
 
-    /// Where in the block an address of either family stands; `None` if it is not of the block.
+    /// The offset of an address of either family; `None` if the block does not contain it.
     pub fn offset_of(&self, address: IpAddr) -> Option<u32> {
         let offset = match address {
             IpAddr::V4(address) => {
@@ -104,17 +104,17 @@ impl BlockRange {
         (offset < self.len()).then_some(offset)
     }
 
-    /// Whether an address is of both, in either family.
+    /// Whether the two blocks share an address of either family.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.overlaps_subnet(&other.as_subnet())
     }
 
-    /// Whether an address is of both, in either family.
+    /// Whether the block and the subnet share an address of either family.
     pub fn overlaps_subnet(&self, subnet: &SubnetPair) -> bool {
         self.as_subnet().overlaps(subnet)
     }
 
-    /// Whether all addresses of the block are of the subnet, family by family.
+    /// Whether the subnet has the same families as the block and contains all its addresses.
     pub fn is_within(&self, subnet: &SubnetPair) -> bool {
         self.as_subnet().same_families(subnet)
             && (self.ipv4.is_none() || both(self.ipv4, subnet.ipv4, |block, net| net.contains(&block)))

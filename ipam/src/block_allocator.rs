@@ -25,7 +25,8 @@ pub struct BlockAllocator {
 }
 
 impl BlockAllocator {
-    /// A block with no address held. All addresses cool since the given moment, when the block was last released, or none does.
+    /// A block without held addresses. `cooling_since` is when the block was last released: since then all addresses cool down.
+    /// With `None`, no address cools down.
     pub fn new(range: BlockRange, reserved: &Reserved, cooling_since: Option<BootTime>) -> Self {
         let len = range.len() as usize;
         let mut unused = FixedBitSet::with_capacity(len);
@@ -51,8 +52,8 @@ impl BlockAllocator {
         &self.range
     }
 
-    /// Marks an address as held, even a reserved or excluded one, because it may be in use already. Returns false if it is held or not of
-    /// the block.
+    /// Marks an address as held, even a reserved or excluded one, because it may be in use already. Returns false if it is held already or
+    /// not in the block.
     pub fn hold(&mut self, offset: u32) -> bool {
         if offset >= self.range.len() || self.held.put(offset as usize) {
             return false;
@@ -62,7 +63,7 @@ impl BlockAllocator {
         true
     }
 
-    /// Frees a held address, which cools from now on. Does nothing if it is not held.
+    /// Frees a held address and starts its cool-down. Does nothing if the address is not held.
     pub fn free(&mut self, offset: u32, now: BootTime) {
         if self.is_held(offset) {
             self.held.set(offset as usize, false);
@@ -70,7 +71,7 @@ impl BlockAllocator {
         }
     }
 
-    /// Lets an address that is not held cool since a moment; the later of two moments counts.
+    /// Sets when the cool-down of an address began, unless the address is held. The later of two times counts.
     pub fn cool_since(&mut self, offset: u32, at: BootTime) {
         if offset < self.range.len() && !self.is_held(offset) {
             let at = self.since[offset as usize].map_or(at, |known| known.max(at));
@@ -80,7 +81,7 @@ impl BlockAllocator {
         }
     }
 
-    /// Does not pick the address until [`Self::include`], because another node has it, too. Its holder here keeps it.
+    /// Stops picking the address until [`Self::include`], because another node has it, too. A pod of this node keeps it.
     pub fn exclude(&mut self, offset: u32) {
         if offset < self.range.len() {
             self.excluded.insert(offset as usize);
@@ -110,7 +111,7 @@ impl BlockAllocator {
         })
     }
 
-    /// The address that cools longest and since when, except reserved and excluded ones.
+    /// The address that has cooled down longest, and since when. Reserved and excluded addresses are left out.
     pub fn longest_cooling(&self) -> Option<(u32, BootTime)> {
         self.cooling_order
             .iter()

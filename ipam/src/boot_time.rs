@@ -1,4 +1,4 @@
-//! A moment in boot time, which wall-clock jumps don't touch. The kernel crate reads the clock; nobody here does.
+//! A moment on the boot clock, which jumps of the wall clock don't affect. The datapath crate reads that clock.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 pub struct BootTime(pub Duration);
 
 impl BootTime {
-    /// How long before this moment `earlier` was; zero if it was not before.
+    /// The time from `earlier` to this moment; zero if `earlier` is not earlier.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// The moment `time` before this one; the boot itself if that is later.
+    /// The moment `time` before this one, but not before the boot.
     #[must_use]
     pub fn before(self, time: Duration) -> Self {
         Self(self.0.saturating_sub(time))

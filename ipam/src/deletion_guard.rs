@@ -9,7 +9,7 @@ use crate::boot_time::BootTime;
 /// A pass with fewer deletions than this is never stopped.
 pub const MIN_DELETIONS_TO_TRIP: usize = 5;
 
-/// The suspects of earlier observations, and since when each has been one without a break.
+/// The suspects of earlier observations, and since when every observation has found each of them.
 #[derive(Clone, Debug)]
 pub struct DeletionGuard<K> {
     suspect_since: HashMap<K, BootTime>,
@@ -18,9 +18,9 @@ pub struct DeletionGuard<K> {
 /// What may be deleted now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeletionDecision<K> {
-    /// Suspects of at least two observations that are far enough apart. Check each once more, live, before you delete it.
+    /// Suspects of at least two observations that are far enough apart. Check each by a live read before you delete it.
     pub free: Vec<K>,
-    /// The pass would have deleted too much, so it deletes nothing; report this.
+    /// The pass would have deleted too much, so it deletes nothing. Report this to the user.
     pub tripped: Option<Breaker>,
 }
 
@@ -32,12 +32,12 @@ pub struct DeletionDecision<K> {
 pub struct Breaker {
     /// How many it would have deleted.
     pub would_delete: usize,
-    /// Of how many.
+    /// How many objects there are.
     pub population: usize,
 }
 
 impl Breaker {
-    /// Stops a pass that would free more than 10 % of all, and at least five.
+    /// Stops a pass that would delete at least five objects and more than 10 % of all.
     pub fn of(would_delete: usize, population: usize) -> Option<Breaker> {
         (would_delete >= MIN_DELETIONS_TO_TRIP && would_delete.saturating_mul(10) > population)
             .then_some(Breaker { would_delete, population })
@@ -56,10 +56,10 @@ impl<K: Clone + Eq + Hash + Ord> DeletionGuard<K> {
         Self::default()
     }
 
-    /// Records one observation: the suspects among `population`.
+    /// Notes one observation: the suspects among `population` objects.
     ///
-    /// A suspect may be deleted if an observation at least `apart` ago and every one since found it. The breaker trips if that is
-    /// more than 10 % of all and at least five.
+    /// A suspect may be deleted if an observation at least `apart` ago and every later one found it. The breaker trips if
+    /// these are at least five and more than 10 % of all.
     pub fn observe(
         &mut self,
         suspects: &HashSet<K>,

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use crate::block::BlockName;
 
-/// How long a block may stay empty after its claim before it is released in an exhausted pool. The ADD that asked for it needs this time.
+/// How long a block may stay empty after its claim before it is released in an exhausted pool. The ADD that caused the claim
+/// needs this time.
 pub const FIRST_USE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The use of one block of the node.
@@ -21,11 +22,11 @@ pub struct BlockUse {
     pub held: u32,
     /// Usable addresses that cool down and may not be assigned yet.
     pub cooling: u32,
-    /// Addresses that may be assigned at all: neither reserved nor excluded.
+    /// Addresses that are neither reserved nor excluded, so the agent may assign them.
     pub usable: u32,
-    /// How long no attachment has held an address of it, counted from the claim at the earliest. `None` while one does.
+    /// How long the block has been empty, counted from the claim at the earliest. `None` while an attachment holds an address.
     pub empty_for: Option<Duration>,
-    /// An attachment has held an address of it since the claim.
+    /// An attachment has held an address of the block since the claim.
     pub was_used: bool,
 }
 
@@ -101,7 +102,7 @@ fn claims(pool: &PoolUse) -> u32 {
     wanted.saturating_sub(pool.claiming).min(room)
 }
 
-/// Blocks needed for waiting pods beyond the free addresses, claims in flight included.
+/// How many blocks the waiting pods need beyond the free addresses, including claims in flight.
 fn demanded(pool: &PoolUse) -> u32 {
     let at_hand: u32 = pool.blocks.iter().map(free).fold(0, u32::saturating_add);
     pool.waiting.saturating_sub(at_hand).div_ceil(pool.block_len.max(1))
@@ -118,7 +119,9 @@ fn extra_is_due(pool: &PoolUse, more: u32) -> bool {
     !is_exhausted(pool) && left_for_others && !recently && wants_extra(pool, pool.blocks.iter(), more)
 }
 
-/// Whether 75 % or more of these blocks and `more` empty ones is held, cooling or waited for, and less than one block is free.
+/// Whether at least 75 % of the addresses in these blocks and `more` empty ones are in use or wanted.
+///
+/// It is false if as many addresses as one block has are free.
 fn wants_extra<'a>(pool: &PoolUse, blocks: impl Iterator<Item = &'a BlockUse>, more: u32) -> bool {
     let mut used = u64::from(pool.waiting);
     let mut usable = u64::from(more) * u64::from(pool.block_len);
@@ -172,7 +175,7 @@ fn count(blocks: &[BlockUse]) -> u32 {
 
 /// How many free blocks the operator keeps carved, at most what the pool has.
 ///
-/// Six per node and eight more: then only 2 of 1000 nodes that claim at once lose three races.
+/// With six per node and eight more, only 2 of 1000 nodes that claim at once lose three races.
 pub fn free_block_target(nodes: u64, claimed: u64, total: u64) -> u64 {
     nodes.saturating_mul(6).saturating_add(8).min(total.saturating_sub(claimed))
 }

@@ -1,7 +1,7 @@
-//! Which block of a pool lies where: the arithmetic between a pool-global index, a range and an address.
+//! The layout of a pool in blocks: converts between block indices, address ranges and addresses.
 //!
-//! Indices count the blocks of all subnets in order. A subnet counts for at most 2^40 blocks and a pool has at most 64
-//! subnets, so an index is below 2^46 and no step of the arithmetic can overflow.
+//! Indices count the blocks of all subnets in order. A subnet has at most 2^40 blocks and a pool at most 64 subnets.
+//! So an index is below 2^46, and the arithmetic can't overflow.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
@@ -14,10 +14,10 @@ use crate::family::Family;
 use crate::reserved::Reserved;
 use crate::subnet::SubnetPair;
 
-/// A subnet counts for at most 2^40 blocks; what lies behind them is not used.
+/// A subnet is divided into at most 2^40 blocks. Bobbin does not use its other addresses.
 pub const MAX_SUBNET_BITS: u8 = 40;
 
-/// The blocks of a pool's subnets, none of them in memory.
+/// The blocks of a pool's subnets, computed on demand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolLayout {
     block_bits: u8,
@@ -30,18 +30,18 @@ struct Entry {
     span: Range<u64>,
 }
 
-/// Why subnets can't be laid out in blocks.
+/// Why subnets can't be divided into blocks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
     /// More than 64 subnets.
-    #[error("a pool has at most 64 subnets, this one {0}: make a second pool")]
+    #[error("a pool has at most 64 subnets, but this one has {0}: create a second pool")]
     TooManySubnets(usize),
-    /// More than 65,536 addresses a block.
-    #[error("blockSizeBits is {0}: a block has 2^0 to 2^16 addresses, give 0 to 16")]
+    /// A block would have more than 65,536 addresses.
+    #[error("blockSizeBits is {0}, but a block has 2^0 to 2^16 addresses: set it to 0 to 16")]
     BlockTooLarge(u8),
-    /// A subnet has not even one block.
+    /// A subnet is smaller than one block.
     #[error(
-        "subnet {subnet} has 2^{bits} addresses, less than one block of 2^{block_bits}: give a larger subnet or a smaller blockSizeBits"
+        "subnet {subnet} has 2^{bits} addresses, but a block has 2^{block_bits}: set a larger subnet or a smaller blockSizeBits"
     )]
     SubnetTooSmall {
         /// The subnet.
@@ -52,7 +52,7 @@ pub enum LayoutError {
         block_bits: u8,
     },
     /// Some entries have other families than the first.
-    #[error("subnet {0} has other families than the pool's first: give every entry the same families")]
+    #[error("subnet {0} has other families than the pool's first subnet: give every entry the same families")]
     FamiliesDiffer(SubnetPair),
     /// Two entries share addresses.
     #[error("subnets {0} and {1} of one pool overlap: remove one")]
@@ -60,7 +60,7 @@ pub enum LayoutError {
 }
 
 impl PoolLayout {
-    /// Lays out subnets in order. No subnet at all is a pool without a block.
+    /// Lays out the subnets in order. Without subnets, the pool has no blocks.
     pub fn new(subnets: &[SubnetPair], block_size_bits: u8) -> Result<Self, LayoutError> {
         if subnets.len() > MAX_SUBNETS {
             return Err(LayoutError::TooManySubnets(subnets.len()));
@@ -98,7 +98,7 @@ impl PoolLayout {
         self.entries.get(entry).map_or(0..0, |entry| entry.span.clone())
     }
 
-    /// The block at an index; `None` behind the last.
+    /// The block at an index; `None` beyond the last.
     pub fn block(&self, index: u64) -> Option<BlockRange> {
         let entry = self.entries.get(self.entries.partition_point(|entry| entry.span.end <= index))?;
         let start = u128::from(index - entry.span.start) << self.block_bits;
@@ -108,7 +108,7 @@ impl PoolLayout {
         })
     }
 
-    /// The index of the block that an address is of; `None` if it is of no block of the pool.
+    /// The index of the block that contains an address; `None` if no block of the pool does.
     pub fn index_of(&self, address: IpAddr) -> Option<u64> {
         self.entries.iter().find_map(|entry| {
             let offset = match address {
@@ -135,7 +135,7 @@ impl PoolLayout {
         if has { u128::from(self.block_count()) << self.block_bits } else { 0 }
     }
 
-    /// How many pairs of the blocks are reserved: the same number for each family that the pool has.
+    /// How many pairs of the blocks are reserved. In a dual-stack pool, each family has that many reserved addresses.
     pub fn reserved_count(&self, reserved: &Reserved) -> u128 {
         self.entries
             .iter()
@@ -147,13 +147,13 @@ impl PoolLayout {
     }
 }
 
-/// The slice of an IPv4 subnet that begins `start` addresses behind its first.
+/// The part of an IPv4 subnet that begins `start` addresses after its first and has `bits` host bits.
 fn slice_ipv4(net: Ipv4Net, start: u128, bits: u8) -> Ipv4Net {
     let start = u32::try_from(start).expect("a block begins inside its subnet, which has at most 2^32 addresses");
     Ipv4Net::new_assert(Ipv4Addr::from(u32::from(net.network()) | start), 32 - bits)
 }
 
-/// The slice of an IPv6 subnet that begins `start` addresses behind its first.
+/// The part of an IPv6 subnet that begins `start` addresses after its first and has `bits` host bits.
 fn slice_ipv6(net: Ipv6Net, start: u128, bits: u8) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::from(u128::from(net.network()) | start), 128 - bits)
 }

@@ -1,7 +1,6 @@
-//! Pure arithmetic and decisions of address management: values in, values out.
+//! The address arithmetic and the allocation decisions, as pure functions for the operator and the agent.
 //!
-//! The operator and the agent call it. It never does IO, never reads a clock and knows nothing of Kubernetes, so every
-//! rule of the design can be tried here against a naive model.
+//! They do no IO, read no clock and call no API, so the tests can compare every rule with a naive model.
 
 pub mod attachment;
 pub mod block;

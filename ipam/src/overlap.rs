@@ -2,8 +2,9 @@
 //!
 //! The operator writes a subnet as pending, lists all pools and blocks live, calls [`decide`], and writes the answer with the
 //! pool's resourceVersion. Of two overlapping subnets, the one that is listed later sees the other, so both are never accepted.
-//! A subnet that became pending later may not have seen ours. Ours then waits until the other is decided.
-//! A subnet that overlaps another one is not written at all ([`may_begin`]), so that a withdrawn one blocks nobody.
+//! The operator of another subnet that became pending later may not have seen this one. This one then waits for that decision.
+//! The operator does not write a subnet that overlaps a known one ([`may_begin`]), so that no pool waits for a subnet that
+//! loses.
 
 use std::fmt;
 
@@ -58,7 +59,7 @@ impl SubnetConflict {
 pub enum AcceptanceDecision {
     /// Nothing else has its addresses: accept it.
     Accept,
-    /// It overlaps a pending subnet that came later: leave ours pending until the other is decided.
+    /// It overlaps a pending subnet that came later: leave this one pending until the other is decided.
     Wait(Overlap),
     /// An earlier subnet or a conflict has its addresses: withdraw it, report why, and retry when the other is gone.
     Withdraw(Overlap),
@@ -69,7 +70,7 @@ pub enum AcceptanceDecision {
 pub enum Overlap {
     /// The subnet of another pool.
     Pool {
-        /// Our subnet.
+        /// The subnet of this pool.
         ours: SubnetPair,
         /// The other pool's name.
         pool: String,
@@ -78,17 +79,17 @@ pub enum Overlap {
     },
     /// Addresses outside of any pool.
     Conflict {
-        /// Our subnet.
+        /// The subnet of this pool.
         ours: SubnetPair,
         /// The object that uses them.
         conflict: SubnetConflict,
     },
 }
 
-/// Whether a subnet of the pool may be written as pending. A cached list is good enough, because [`decide`] keeps two from being accepted.
+/// Whether a subnet of the pool may be written as pending. A cached list suffices, because [`decide`] accepts only one of two.
 ///
 /// # Errors
-/// What has the addresses already, pending or not.
+/// Fails with the subnet or object that has the addresses already, accepted or not.
 pub fn may_begin<'a>(
     pool_uid: &str,
     subnet: SubnetPair,
@@ -108,7 +109,7 @@ pub fn may_begin<'a>(
     }
 }
 
-/// Decides on a pending subnet, given the subnets of all pools and the conflicts. Subnets of its own pool don't count.
+/// Decides on a pending subnet, given the subnets of all pools and the conflicts. It ignores subnets of the same pool.
 ///
 /// An accepted subnet stays accepted, so call this only for pending ones.
 pub fn decide<'a>(

@@ -1,18 +1,18 @@
-//! Which pool a pod gets its address from, and why, or the sentence that says why it gets none.
+//! Selects the pool of a pod's address, or says why the pod gets no address.
 
 use std::fmt;
 
 use bobbin_crds::DEFAULT_POOL;
 
-/// What the selection needs to know of a pool.
-#[allow(clippy::struct_excessive_bools, reason = "info, each of its own")]
+/// The properties of a pool that the selection depends on.
+#[allow(clippy::struct_excessive_bools, reason = "independent flags")]
 #[derive(Clone, Copy, Debug)]
 pub struct PoolInfo<'a> {
     /// The pool's name.
     pub name: &'a str,
     /// Whether its condition `Ready` is true.
     pub ready: bool,
-    /// The message of that condition, if it is not.
+    /// The message of that condition, if it is not true.
     pub not_ready_why: Option<&'a str>,
     /// `spec.draining`.
     pub draining: bool,
@@ -24,7 +24,7 @@ pub struct PoolInfo<'a> {
     pub admits_node: bool,
 }
 
-/// What named the pool.
+/// Where the name of the pool comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SelectionSource {
     /// The pod's annotation `bobbin.dev/pool`.
@@ -33,26 +33,26 @@ pub enum SelectionSource {
     NamespaceAnnotation,
     /// The pool is named like the namespace.
     NamespaceName,
-    /// Nothing named one, so the pool `default`.
+    /// Neither the pod nor its namespace names a pool, so Bobbin uses the pool `default`.
     Default,
 }
 
-/// The pool and what named it.
+/// The selected pool, and where its name comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolSelection {
     /// The pool's name.
     pub pool: String,
-    /// What named it.
+    /// Where the name comes from.
     pub source: SelectionSource,
 }
 
-/// The pool that was named can't serve the pod. Nothing falls back to another pool.
+/// The selected pool can't serve the pod. Bobbin does not fall back to another pool.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{source_} names pool {:?}, {why}", selection.pool, source_ = Phrase(selection.source), why = Why(self))]
 pub struct SelectionError {
-    /// The pool and what named it.
+    /// The selected pool, and where its name comes from.
     pub selection: PoolSelection,
-    /// The pod's namespace, where known.
+    /// The pod's namespace, if it is known.
     pub namespace: Option<String>,
     /// Why the pool can't serve.
     pub reason: UnusableReason,
@@ -71,11 +71,11 @@ pub enum UnusableReason {
     NamespaceNotAdmitted,
     /// It does not admit this node.
     NodeNotAdmitted,
-    /// It is not ready; the message of its condition.
+    /// It is not ready. The text is the message of its condition `Ready`.
     NotReady(Option<String>),
 }
 
-/// Chooses: the first source that names a pool decides; if that pool can't serve, the pod is refused.
+/// Selects the pool that the first source names. Fails if that pool can't serve the pod.
 ///
 /// An empty annotation counts as absent. `pool` looks a pool up by name.
 pub fn select_pool<'a>(
@@ -128,7 +128,7 @@ impl fmt::Display for SelectionSource {
     }
 }
 
-/// The source as the subject of "names pool".
+/// The source, written as the subject of "names pool".
 struct Phrase(SelectionSource);
 
 impl fmt::Display for Phrase {
@@ -142,11 +142,11 @@ impl fmt::Display for Phrase {
     }
 }
 
-/// The reason with what to do.
+/// The reason, and what the user can do.
 struct Why<'a>(&'a SelectionError);
 
 impl Why<'_> {
-    /// How the user makes another source decide.
+    /// How the user selects another pool.
     fn elsewhere(&self) -> &'static str {
         match self.0.selection.source {
             SelectionSource::PodAnnotation | SelectionSource::NamespaceAnnotation => {
@@ -164,25 +164,28 @@ impl fmt::Display for Why<'_> {
         let elsewhere = self.elsewhere();
         match &self.0.reason {
             UnusableReason::Missing => write!(f, "which does not exist: create that AddressPool, or {elsewhere}"),
-            UnusableReason::Deleting => write!(f, "which is being deleted and hands out no new addresses: {elsewhere}"),
+            UnusableReason::Deleting => write!(f, "which is being deleted and assigns no new addresses: {elsewhere}"),
             UnusableReason::Draining => write!(
                 f,
-                "which is draining and hands out no new addresses: {elsewhere}, or set the pool's spec.draining to false"
+                "which is draining and assigns no new addresses: {elsewhere}, or set the pool's spec.draining to false"
             ),
             UnusableReason::NamespaceNotAdmitted => match &self.0.namespace {
                 Some(namespace) => write!(
                     f,
-                    "whose namespaceSelector does not admit namespace {namespace:?}: {elsewhere}, or label the namespace as the pool asks"
+                    "whose namespaceSelector does not admit namespace {namespace:?}: {elsewhere}, or label the namespace so that the selector admits it"
                 ),
-                None => write!(f, "whose namespaceSelector admits no call without a pod's namespace: {elsewhere}"),
+                None => write!(
+                    f,
+                    "whose namespaceSelector does not admit this CNI call, because the call names no namespace: {elsewhere}"
+                ),
             },
             UnusableReason::NodeNotAdmitted => write!(
                 f,
-                "whose nodeSelector does not admit this node: let the pod run on the pool's nodes, or {elsewhere}"
+                "whose nodeSelector does not admit this node: schedule the pod on a node that the selector admits, or {elsewhere}"
             ),
             UnusableReason::NotReady(why) => {
                 let why = why.as_deref().unwrap_or("the operator has not accepted its subnets yet");
-                write!(f, "which is not ready ({}): mend the pool, or {elsewhere}", why.trim_end_matches('.'))
+                write!(f, "which is not ready ({}): correct the pool, or {elsewhere}", why.trim_end_matches('.'))
             }
         }
     }

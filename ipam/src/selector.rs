@@ -1,4 +1,4 @@
-//! Label selectors: kube's `Selector`, made only from what Kubernetes accepts.
+//! Converts label selectors to kube's `Selector`, and refuses those that Kubernetes refuses.
 
 use std::collections::BTreeSet;
 
@@ -39,10 +39,10 @@ pub enum SelectorError {
 /// Converts a selector from the API. An empty one matches everything.
 ///
 /// kube's own conversion accepts `In` without values and ignores the values of `Exists`. It is not used, because a pool with an
-/// invalid selector must not admit everybody.
+/// invalid selector must not admit every namespace or node.
 ///
 /// # Errors
-/// A requirement has an unknown operator, values where it takes none, or no values where it needs some.
+/// Fails if a requirement has an unknown operator, unexpected values or missing values.
 pub fn parse_selector(selector: &LabelSelector) -> Result<Selector, SelectorError> {
     let labels = selector.match_labels.iter().flatten();
     let equal = labels.map(|(key, value)| Ok(Expression::Equal(key.clone(), value.clone())));

@@ -4,45 +4,45 @@ use std::fmt;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// A subnet of either family, or of both. The two halves have the same number of host bits.
+/// A subnet of either family, or of both. Both CIDRs then have the same number of host bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SubnetPair {
-    /// The IPv4 half.
+    /// The IPv4 CIDR.
     pub ipv4: Option<Ipv4Net>,
-    /// The IPv6 half.
+    /// The IPv6 CIDR.
     pub ipv6: Option<Ipv6Net>,
 }
 
 /// Why two texts are not a subnet entry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubnetError {
-    /// Neither half is there.
+    /// Neither CIDR is set.
     #[error("a subnet entry names neither an IPv4 nor an IPv6 CIDR: give at least one")]
     Empty,
-    /// A half is not a CIDR of its family.
+    /// A text is not a CIDR of its family.
     #[error("{text:?} is not an {family} CIDR: write it like {example}")]
     NotACidr {
-        /// What was given.
+        /// The text.
         text: String,
         /// The family of the field.
         family: &'static str,
-        /// How one looks.
+        /// An example of a valid CIDR.
         example: &'static str,
     },
     /// Bits after the prefix are set.
     #[error("{text} has host bits set: write {instead}")]
     StrayHostBits {
-        /// What was given.
+        /// The text.
         text: String,
-        /// The same without host bits.
+        /// The CIDR without host bits.
         instead: IpNet,
     },
-    /// The halves differ in size.
+    /// The two CIDRs differ in size.
     #[error("{ipv4} and {ipv6} differ in size ({} and {} host bits): give both the same number of host bits", host_bits(32, ipv4.prefix_len()), host_bits(128, ipv6.prefix_len()))]
     SizesDiffer {
-        /// The IPv4 half.
+        /// The IPv4 CIDR.
         ipv4: Ipv4Net,
-        /// The IPv6 half.
+        /// The IPv6 CIDR.
         ipv6: Ipv6Net,
     },
 }
@@ -51,7 +51,7 @@ fn host_bits(width: u8, prefix: u8) -> u8 {
     width.saturating_sub(prefix)
 }
 
-/// Reads an IPv4 CIDR without stray host bits.
+/// Parses an IPv4 CIDR and refuses host bits.
 pub(crate) fn parse_ipv4(text: &str) -> Result<Ipv4Net, SubnetError> {
     let net: Ipv4Net = text.parse().map_err(|_| SubnetError::NotACidr {
         text: text.to_owned(),
@@ -65,7 +65,7 @@ pub(crate) fn parse_ipv4(text: &str) -> Result<Ipv4Net, SubnetError> {
     }
 }
 
-/// Reads an IPv6 CIDR without stray host bits.
+/// Parses an IPv6 CIDR and refuses host bits.
 pub(crate) fn parse_ipv6(text: &str) -> Result<Ipv6Net, SubnetError> {
     let net: Ipv6Net = text.parse().map_err(|_| SubnetError::NotACidr {
         text: text.to_owned(),
@@ -80,7 +80,7 @@ pub(crate) fn parse_ipv6(text: &str) -> Result<Ipv6Net, SubnetError> {
 }
 
 impl SubnetPair {
-    /// Reads an entry.
+    /// Parses a subnet entry.
     pub fn parse(ipv4: Option<&str>, ipv6: Option<&str>) -> Result<Self, SubnetError> {
         let ipv4 = ipv4.map(parse_ipv4).transpose()?;
         let ipv6 = ipv6.map(parse_ipv6).transpose()?;
@@ -93,13 +93,13 @@ impl SubnetPair {
         }
     }
 
-    /// Whether an address is of both, in either family.
+    /// Whether the two subnets share an address of either family.
     pub fn overlaps(&self, other: &Self) -> bool {
         both(self.ipv4, other.ipv4, |a, b| a.contains(&b) || b.contains(&a))
             || both(self.ipv6, other.ipv6, |a, b| a.contains(&b) || b.contains(&a))
     }
 
-    /// How many bits of an address count within the subnet: it has 2^that addresses.
+    /// The number of host bits. With `n` of them, the subnet has 2^n addresses per family.
     pub fn host_bits(&self) -> u8 {
         match (self.ipv4, self.ipv6) {
             (Some(net), _) => host_bits(32, net.prefix_len()),
@@ -108,13 +108,13 @@ impl SubnetPair {
         }
     }
 
-    /// Whether both have the same families.
+    /// Whether the two subnets have the same families.
     pub fn same_families(&self, other: &Self) -> bool {
         self.ipv4.is_some() == other.ipv4.is_some() && self.ipv6.is_some() == other.ipv6.is_some()
     }
 }
 
-/// Whether both are there and the test holds.
+/// Whether both values are present and pass the test.
 pub(crate) fn both<T>(a: Option<T>, b: Option<T>, test: impl FnOnce(T, T) -> bool) -> bool {
     a.zip(b).is_some_and(|(a, b)| test(a, b))
 }

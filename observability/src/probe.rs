@@ -5,9 +5,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long the request and the answer may take, each.
+/// The timeout of each read and each write.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
-/// An answer is one sentence; a longer one is cut off.
+/// The maximum size of an answer, in bytes. A longer one is cut off.
 const MAX_ANSWER: u64 = 64 * 1024;
 
 /// Why a probe failed.
@@ -29,7 +29,7 @@ pub enum ProbeError {
 /// Asks for a path such as `/healthz`.
 ///
 /// # Errors
-/// The program does not answer, or not with status 200.
+/// Fails if the program does not answer, or answers with another status than 200.
 pub fn probe(socket: &Path, path: &str) -> Result<(), ProbeError> {
     let answer = ask(socket, path).map_err(|source| ProbeError::NoAnswer { socket: socket.to_owned(), source })?;
     let text = String::from_utf8_lossy(&answer);

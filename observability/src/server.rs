@@ -40,7 +40,7 @@ pub type HealthCheck = Arc<dyn Fn() -> Health + Send + Sync>;
 /// The address of metrics and health can't be bound.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "can't serve metrics and health at {address}: {source}; the program runs on and retries; free the port (ss -ltnp) or set another address with --metrics-address"
+    "can't serve metrics and health at {address}: {source}; the program keeps running and retries; free the port (ss -ltnp) or set another address with --metrics-address"
 )]
 pub struct PortError {
     address: SocketAddr,
@@ -52,7 +52,7 @@ pub struct PortError {
 pub struct Server(Router);
 
 impl Server {
-    /// Serves these metrics and this health.
+    /// A server of these metrics and this health.
     pub fn new(metrics: Arc<Metrics>, health: HealthCheck) -> Self {
         let (live, ready) = (Arc::clone(&health), health);
         let routes = Router::new()
@@ -68,7 +68,7 @@ impl Server {
         L: Listener,
         L::Addr: std::fmt::Debug,
     {
-        // This returns no error, because axum handles those of the listener.
+        // axum handles the errors of the listener itself, so this returns none.
         let _ = axum::serve(listener, self.0).with_graceful_shutdown(shutdown).await;
     }
 
@@ -95,7 +95,7 @@ async fn bind(address: SocketAddr, failed: impl Fn(&PortError)) -> TcpListener {
         match TcpListener::bind(address).await {
             Ok(listener) => {
                 if reported {
-                    tracing::info!(%address, "metrics and health are served again");
+                    tracing::info!(%address, "the program now serves metrics and health");
                 }
                 return listener;
             }

@@ -25,7 +25,7 @@ struct Loop {
     last_beat: AtomicU64,
 }
 
-/// The handle with which a loop reports progress. Dropping it removes the loop: the code that started the loop decides whether it may end.
+/// The handle with which a loop reports progress. Dropping it removes the loop from the watchdog.
 #[derive(Debug)]
 pub struct Heartbeat {
     registry: Arc<Registry>,
@@ -99,7 +99,7 @@ impl Heartbeat {
         self.watched.last_beat.store(self.registry.elapsed(), Ordering::Relaxed);
     }
 
-    /// Awaits something that may take long while the loop is idle, and sends heartbeats meanwhile: the next event, a timer, a backoff.
+    /// Awaits the next event, a timer or a backoff while the loop is idle, and sends heartbeats meanwhile.
     ///
     /// # Warning
     /// Never wrap work in it: work that hangs would count as progress.

@@ -21,11 +21,11 @@ pub struct Args {
     /// The identity in the Lease: the name of this operator's pod.
     #[arg(long, env = "POD_NAME", default_value = "bobbin-operator")]
     pub identity: String,
-    /// The address and port that serve metrics and health. Default: none.
+    /// The address and port on which to serve metrics and health. Default: none.
     #[arg(long, env = "BOBBIN_METRICS_ADDRESS")]
     pub metrics_address: Option<SocketAddr>,
-    /// How long a Node must be gone before the operator releases its blocks and addresses. A Node with the out-of-service
-    /// taint does not wait.
+    /// How long a Node must be gone before the operator releases its blocks and addresses. If the Node had the
+    /// out-of-service taint, the operator releases them at once.
     #[arg(long, env = "BOBBIN_NODE_GRACE_PERIOD", default_value = "5m", value_parser = parse_duration)]
     pub node_grace_period: Duration,
     /// Another operator may take the Lease when it has not been renewed for this long.
@@ -40,7 +40,7 @@ pub struct Args {
     /// Work without a leader election.
     #[arg(long, env = "BOBBIN_NO_LEADER_ELECTION")]
     pub no_leader_election: bool,
-    /// The minimum time between two writes of a pool's counts. The operator extends it where many nodes watch many pools.
+    /// The minimum time between two writes of a pool's counts. The operator extends it in clusters with many nodes and pools.
     #[arg(long, env = "BOBBIN_STATUS_INTERVAL", default_value = "5s", value_parser = parse_duration)]
     pub status_interval: Duration,
     /// The format of log lines: text or json.

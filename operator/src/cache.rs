@@ -1,6 +1,7 @@
 //! The watch cache: one index of all watched objects behind a lock, and notifications about its changes.
 //!
-//! The cache lags behind the API server. A decision that takes an address or an object away is confirmed by a live read first.
+//! The cache lags behind the API server. Before the operator takes an address or an object away, it confirms the decision by
+//! a live read.
 
 mod block;
 mod index;
@@ -28,7 +29,7 @@ pub(crate) use view::PoolView;
 pub(crate) struct Cache {
     index: Mutex<Index>,
     pool_notifies: Mutex<HashMap<Arc<str>, Arc<Notify>>>,
-    /// A pool came or went.
+    /// A pool, or the first or last block of a pool, was created or deleted.
     pub(crate) pool_set_changed: Notify,
     /// A node changed, or an object that a node owns.
     pub(crate) nodes_changed: Notify,

@@ -16,7 +16,7 @@ use crate::metrics::OperatorMetrics;
 /// A task that waits for its role to change checks it at least this often.
 const ROLE_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Shared by all tasks.
+/// What all tasks of the operator share.
 pub(crate) struct Context {
     pub(crate) clients: Clients,
     pub(crate) cache: Arc<Cache>,

@@ -1,7 +1,8 @@
 //! Releases what deleted nodes own: first their assignments, then their blocks.
 //!
-//! The order per node is: list what it owns, read the Node live, then write with the UIDs and versions of the lists.
-//! So a Node that is created again in between, and whose agent takes its blocks over, keeps them.
+//! For each node, the operator lists its blocks and assignments, reads the Node live, and then writes with the UIDs and
+//! versions of the lists.
+//! If the Node is created again meanwhile and its agent takes the blocks over, the API server refuses to release them.
 
 mod grace_period;
 
@@ -29,29 +30,29 @@ use grace_period::GracePeriods;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many writes are in flight at once.
 const MAX_CONCURRENT_WRITES: usize = 16;
-/// How often the nodes are checked without a notification.
+/// How often the operator looks for deleted nodes if no watch reports a change.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
-/// How often a standby checks whether it may release nodes that are due.
+/// How often a standby checks whether it leads by now, while the grace period of a node is over.
 const STANDBY_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// The minimum time between two passes.
 const MIN_PASS_INTERVAL: Duration = Duration::from_millis(50);
 /// Changes within this time cause one pass.
 const DEBOUNCE: Duration = Duration::from_millis(100);
-/// First and longest wait before the same node is released again.
+/// First and longest wait before the operator tries again to release what the same node owns.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
 /// Why a deleted node still owns something after an attempt to release it.
 #[derive(Debug, thiserror::Error)]
 enum ReleaseError {
     /// A live read failed.
-    #[error("the API server can't be read: {0}")]
+    #[error("reading from the API server failed: {0}")]
     Read(#[from] ReadError),
     /// Some deletions failed. A block is released only when no assignment names it.
     #[error("{0} assignments could not be deleted")]
     AssignmentsLeft(usize),
 }
 
-/// Runs forever.
+/// Releases what deleted nodes own once their grace periods are over. Never returns.
 pub(crate) async fn run(context: Arc<Context>) {
     let mut grace_periods = GracePeriods::default();
     let mut attempts: HashMap<Arc<str>, (u32, Instant)> = HashMap::new();
@@ -81,7 +82,7 @@ pub(crate) async fn run(context: Arc<Context>) {
                     tracing::warn!(%node, %error, "failed to release the blocks of a deleted node; retrying");
                 }
             }
-            // Also after a success, because the watches may take a moment to show it.
+            // The next attempt waits also after a success, because the watches may take a moment to show it.
             let (base, cap) = RETRY;
             let next = backoff(count, base, cap);
             wait = wait.min(next);
@@ -97,10 +98,10 @@ pub(crate) async fn run(context: Arc<Context>) {
 /// The objects of a deleted node that may be released.
 #[derive(Default)]
 struct OwnedObjects {
-    /// Names and UIDs.
+    /// Names and UIDs of the assignments.
     assignments: Vec<(String, String)>,
     blocks: Vec<AddressBlock>,
-    /// Ranges of unreadable assignments, which stay; `None`: unknown range.
+    /// The ranges of unreadable assignments, which are not deleted. `None`: the range is unknown.
     kept: Vec<Option<BlockRange>>,
 }
 
@@ -165,7 +166,9 @@ async fn release_node(context: &Context, node: &str) -> Result<bool, ReleaseErro
     Ok(true)
 }
 
-/// Deletes the assignment with that UID. Returns whether it is gone, also if another one has taken its name.
+/// Deletes the assignment of that name if it still has this UID.
+///
+/// Returns whether this assignment is gone: a new one of the same name has another UID and is not deleted.
 pub(crate) async fn delete_assignment(api: &Api<Lenient<PartialAssignment>>, name: String, uid: String) -> bool {
     let preconditions = Preconditions { uid: Some(uid), resource_version: None };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
@@ -176,7 +179,7 @@ pub(crate) async fn delete_assignment(api: &Api<Lenient<PartialAssignment>>, nam
             false
         }
         Outcome::Unknown(why) => {
-            tracing::debug!(assignment = name, %why, "it is unknown whether an assignment was deleted");
+            tracing::debug!(assignment = name, %why, "it is unknown whether the API server deleted an assignment");
             false
         }
     }
@@ -204,7 +207,15 @@ async fn release_block(context: &Context, api: &Api<Lenient<AddressBlock>>, bloc
             context.metrics.blocks_released.inc();
         }
         // The next pass lists the block again if a deleted node still owns it.
-        Outcome::Refused(why) => tracing::info!(block = name, %why, "a block of a deleted node was changed"),
-        Outcome::Unknown(why) => tracing::debug!(block = name, %why, "it is unknown whether a block was released"),
+        Outcome::Refused(why) => tracing::info!(
+            block = name,
+            %why,
+            "the API server refused to release a block of a deleted node; the next pass retries if a deleted node still owns the block"
+        ),
+        Outcome::Unknown(why) => tracing::debug!(
+            block = name,
+            %why,
+            "it is unknown whether the API server released a block of a deleted node; the next pass reads it again"
+        ),
     }
 }

@@ -25,9 +25,9 @@ use crate::{deleted_nodes, pool, void_assignments};
 const LOOP_DEADLINE: Duration = Duration::from_mins(2);
 /// How often the leadership loop checks its role while the operator is active.
 const ACTIVE_POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// How often it checks its role while the operator is a standby.
+/// How often the leadership loop checks its role while the operator is a standby.
 const STANDBY_POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// How often a standby checks whether it may publish the events it holds back.
+/// How often a standby checks whether it leads by now and may publish its events about unreadable objects.
 const NOTICE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a stopping operator tries to release the Lease.
 const LEASE_RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -80,7 +80,7 @@ pub async fn operate(args: Args, stop: CancellationToken) -> anyhow::Result<()> 
         tasks.spawn(async move { server.serve_at(address, |_| {}, stop.cancelled_owned()).await });
     }
     tracing::info!(identity = args.identity, "the operator has started");
-    // No task ever returns: one that ends has panicked, and then the program ends so that the kubelet restarts it.
+    // Only a panic ends a task early. Then the program ends, so that the kubelet restarts it.
     let ended = loop {
         tokio::select! {
             () = stop.cancelled() => break Ok(()),
@@ -137,7 +137,7 @@ async fn follow_leadership(context: Arc<Context>, set_active: watch::Sender<bool
         if set_active.send_if_modified(|before| std::mem::replace(before, active) != active) {
             context.cache.notify_all();
         }
-        // Leadership also lapses by time, and the watches send no notification here.
+        // No notification arrives when leadership lapses by time or when a watch has synced, so the loop also polls.
         let wait = if active { ACTIVE_POLL_INTERVAL } else { STANDBY_POLL_INTERVAL };
         tokio::select! {
             changed = leadership.changed() => if changed.is_err() { tokio::time::sleep(wait).await },
@@ -162,7 +162,7 @@ fn health(context: &Context) -> Health {
     Health::of(&context.watchdog, ready(context))
 }
 
-/// Readiness only: a restart would not help while the API server is unreachable.
+/// Whether the operator is ready. The watches do not affect liveness, because a restart would not repair them.
 fn ready(context: &Context) -> Result<(), String> {
     if !context.watches.synced() {
         return Err("the watch cache does not contain all pools, blocks, assignments and nodes yet".to_owned());

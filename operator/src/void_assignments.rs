@@ -1,6 +1,7 @@
 //! Deletes void assignments: their node does not own their block, and their pod is gone.
 //!
-//! The agent of the node can see the container, so it decides first. The operator deletes only what two checks agree on.
+//! The agent of the node can see the container, so it decides first. The operator deletes an assignment only if two checks
+//! find it void.
 
 mod candidates;
 
@@ -20,12 +21,12 @@ use crate::deleted_nodes::delete_assignment;
 use crate::live_reads::{READ_TIMEOUT, node_is_gone};
 use candidates::Candidates;
 
-/// How often the orphaned assignments are compared.
+/// How often the operator looks for orphaned assignments.
 const PASS_INTERVAL: Duration = Duration::from_secs(30);
 /// One pass checks at most this many assignments by live reads.
 const MAX_CHECKS_PER_PASS: usize = 20;
 
-/// Runs forever.
+/// Finds and deletes void assignments. Never returns.
 pub(crate) async fn run(context: Arc<Context>) {
     let mut candidates = Candidates::default();
     loop {
@@ -50,7 +51,7 @@ pub(crate) async fn run(context: Arc<Context>) {
     }
 }
 
-/// Reads the assignment, its block, Node and pod. Deletes it if it is void and an earlier check found its pod gone, too.
+/// Reads the assignment, its block, Node and pod. Deletes it if it is void and an earlier check also found its pod gone.
 async fn check(
     context: &Context,
     candidates: &mut Candidates,
@@ -61,7 +62,7 @@ async fn check(
         Err(ReadError::NotFound) => return Ok(()),
         assignment => assignment?,
     };
-    // An assignment is in use if it, its block or its pool can't be decoded.
+    // An assignment counts as in use if it, its block or its pool can't be decoded.
     let Lenient::Readable(assignment) = assignment else { return Ok(()) };
     if context.cache.with(|index| index.is_unreadable(&assignment.spec.pool_name)) {
         return Ok(());
@@ -78,7 +79,7 @@ async fn check(
     if owner.as_deref() == Some(node) {
         return Ok(());
     }
-    // The assignments of a deleted node are released after its grace period.
+    // `deleted_nodes` releases the assignments of a deleted node after its grace period.
     if node_is_gone(&context.clients, node).await? {
         return Ok(());
     }
@@ -103,7 +104,7 @@ async fn check(
             node,
             block,
             owner,
-            "found a void assignment of a deleted pod; it is deleted if a second check in 15 minutes agrees"
+            "found a void assignment of a deleted pod; the operator deletes it if a second check in 15 minutes finds the same"
         );
         return Ok(());
     }
@@ -119,13 +120,13 @@ async fn check(
     Ok(())
 }
 
-/// Namespace and name of the pod of an assignment.
+/// The namespace and name of an assignment's pod.
 fn pod_of(assignment: &PartialAssignment) -> String {
     let or_none = |name: &Option<String>| name.clone().unwrap_or_else(|| "(none)".to_owned());
     format!("{}/{}", or_none(&assignment.spec.pod_namespace), or_none(&assignment.spec.pod_name))
 }
 
-/// Whether the pod of an assignment is gone. Without a pod in the assignment there is no evidence, so it is not.
+/// Whether the pod of an assignment is gone. If the assignment names no pod, nothing proves that, so the answer is no.
 async fn pod_is_gone(context: &Context, assignment: &PartialAssignment) -> Result<bool, ReadError> {
     let spec = &assignment.spec;
     let (Some(namespace), Some(name), Some(uid)) = (&spec.pod_namespace, &spec.pod_name, &spec.pod_uid) else {
@@ -135,7 +136,7 @@ async fn pod_is_gone(context: &Context, assignment: &PartialAssignment) -> Resul
     match read(READ_TIMEOUT, pods.get(name)).await {
         Err(ReadError::NotFound) => Ok(true),
         Ok(Lenient::Unreadable(_)) => Ok(false),
-        // The UID of a mirror pod is not the UID that the container runtime knows.
+        // The container runtime knows a mirror pod by another UID, so a different UID proves nothing.
         Ok(Lenient::Readable(pod)) => Ok(pod.metadata.uid.as_ref() != Some(uid)
             && !pod.metadata.annotations.is_some_and(|all| all.contains_key("kubernetes.io/config.mirror"))),
         Err(error) => Err(error),

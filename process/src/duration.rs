@@ -1,4 +1,4 @@
-//! The durations that flags take: a whole number and a unit, as the chart's schema demands.
+//! Parses the durations in flags: a whole number and a unit, as in the chart's schema.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use jiff::fmt::friendly::SpanParser;
 /// The units that the chart's schema admits.
 const UNITS: [&str; 4] = ["ms", "s", "m", "h"];
 
-/// The text does not name a duration.
+/// The text is not a duration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a duration: write a whole number and a unit (ms, s, m or h), for example 30s")]
 pub struct DurationError(String);
 
-/// Reads `200ms`, `30s`, `15m` or `1h`.
+/// Parses a duration such as `200ms`, `30s`, `15m` or `1h`.
 ///
-/// jiff would also read `1h 30m` or `1 day`; such a text is refused, so that a flag and a chart value accept the same.
+/// jiff would also accept `1h 30m` or `1 day`. These are refused, so that flags and chart values accept the same texts.
 ///
 /// # Errors
-/// The text is empty or negative, has no unit or another one, or is too large.
+/// Fails if the text is not a whole number with one of the units, or is too large.
 pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     let error = || DurationError(text.to_owned());
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();

@@ -5,10 +5,10 @@ use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// A token that SIGTERM or SIGINT cancels, after the log line `message`. Must be called inside the runtime.
+/// Returns a token that is cancelled on SIGTERM or SIGINT. Then it also logs `message`. Must be called inside the runtime.
 ///
 /// # Errors
-/// The signal handlers can't be registered.
+/// Fails if the signal handlers can't be registered.
 pub fn shutdown_on_signal(message: &'static str) -> io::Result<CancellationToken> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let shutdown = CancellationToken::new();

@@ -1,4 +1,4 @@
-//! An object's metadata, field by field. Pure.
+//! Decodes an object's metadata field by field. Pure.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -6,13 +6,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-/// The metadata, and the first field of it, if any, that is needed and can't be read.
+/// The decoded metadata, and the error of the first field that can't be decoded.
 pub(super) struct Read {
     pub(super) metadata: ObjectMeta,
     pub(super) wrong: Option<String>,
 }
 
-/// The fields that are read. What is not named here, `managedFields` above all, is passed over undecoded, however deep it is.
+/// The fields to decode. All others, such as `managedFields`, are skipped without decoding, however deeply they nest.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Fields {
@@ -29,10 +29,10 @@ struct Fields {
     deletion_timestamp: Option<Box<RawValue>>,
 }
 
-/// Reads metadata.
+/// Decodes metadata.
 ///
 /// # Errors
-/// It is no object, or has no name.
+/// Fails if the metadata is not an object or has no name.
 pub(super) fn read(raw: &RawValue) -> serde_json::Result<Read> {
     let fields: Fields = serde_json::from_str(raw.get())?;
     let mut wrong = None;
@@ -47,7 +47,7 @@ pub(super) fn read(raw: &RawValue) -> serde_json::Result<Read> {
         finalizers: field("finalizers", fields.finalizers, &mut wrong),
         owner_references: field("ownerReferences", fields.owner_references, &mut wrong),
         creation_timestamp: fields.creation_timestamp.and_then(|raw| time(&raw)),
-        // That it is there says that the object is being deleted, whatever the time is.
+        // The object is being deleted if the field is present, even if the time can't be decoded.
         deletion_timestamp: fields.deletion_timestamp.map(|raw| time(&raw).unwrap_or(Time(Timestamp::MAX))),
         ..ObjectMeta::default()
     };

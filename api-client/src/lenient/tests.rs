@@ -77,7 +77,7 @@ fn lease() -> Value {
     })
 }
 
-/// Reads text as the client does.
+/// Decodes text as the client does.
 fn read<K: Resource + DeserializeOwned>(object: &Value) -> serde_json::Result<Lenient<K>> {
     serde_json::from_str(&object.to_string())
 }
@@ -86,7 +86,7 @@ fn name_of<K: Resource + DeserializeOwned>(object: &Value) -> Option<String> {
     read::<K>(object).ok()?.meta().name.clone()
 }
 
-/// Every kind that the programs read: what it is called, and whether this text is read as one, kept by name.
+/// Decodes the text as each kind that the programs read. Returns the kinds, and the name that each decoded object keeps.
 fn kept_by_name(object: &Value) -> [(&'static str, Option<String>); 7] {
     [
         ("AddressBlock", name_of::<AddressBlock>(object)),
@@ -100,7 +100,7 @@ fn kept_by_name(object: &Value) -> [(&'static str, Option<String>); 7] {
 }
 
 #[test]
-fn an_ordinary_object_is_read_whole_but_for_its_managed_fields() {
+fn a_valid_object_is_decoded_completely_except_its_managed_fields() {
     let read: Lenient<AddressBlock> = read(&block()).expect("it is an object");
     let mut strict: AddressBlock = serde_json::from_value(block()).expect("it is valid");
     strict.metadata.managed_fields = None;
@@ -147,7 +147,7 @@ fn a_time_that_kubernetes_accepts_and_rust_refuses_makes_no_object_unreadable() 
 }
 
 #[test]
-fn managed_fields_of_any_depth_and_number_are_passed_over() {
+fn managed_fields_are_skipped_whatever_their_depth_and_numbers() {
     let deep = format!("{}1e999{}", r#"{"f:a":"#.repeat(5000), "}".repeat(5000));
     let metadata = format!(r#"{{"name": "x", "managedFields": [{{"fieldsV1": {deep}}}]}}"#);
     let pod: Lenient<PartialObjectMeta<Pod>> =
@@ -160,7 +160,7 @@ fn managed_fields_of_any_depth_and_number_are_passed_over() {
 }
 
 #[test]
-fn an_object_that_can_not_be_read_is_kept_with_its_name_and_says_why() {
+fn an_unreadable_object_keeps_its_name_and_says_why() {
     let mut wrong = block();
     wrong["spec"]["index"] = json!("seven");
     let object = read::<AddressBlock>(&wrong).expect("it is an object").into_result().expect_err("it is unreadable");
@@ -197,7 +197,7 @@ fn a_watch_event_delivers_an_unreadable_object_and_errors_stay_errors() {
 }
 
 #[test]
-fn what_has_no_name_is_no_object() {
+fn input_without_a_name_is_refused() {
     for text in ["7", "null", "[]", "{}", r#"{"metadata": {}}"#, r#"{"metadata": {"name": 7}}"#, r#"{"metadata": "x"}"#]
     {
         assert!(serde_json::from_str::<Lenient<AddressBlock>>(text).is_err(), "{text}");
@@ -205,7 +205,7 @@ fn what_has_no_name_is_no_object() {
 }
 
 #[test]
-fn an_unreadable_object_is_told_once_and_counted_until_it_is_readable_or_gone() {
+fn an_unreadable_object_is_reported_once_and_counted_until_it_is_readable_or_gone() {
     let unreadable = UnreadableObjects::default();
     let good: Lenient<AddressBlock> = read(&block()).expect("it is an object");
     let mut wrong = block();
@@ -225,7 +225,7 @@ fn an_unreadable_object_is_told_once_and_counted_until_it_is_readable_or_gone() 
     assert!(unreadable.note(&wrong).is_some());
     unreadable.event(&Event::Delete(wrong.clone()));
     assert_eq!(count(), Some(0));
-    // A list that does not show it says that it is gone.
+    // An object that a new list does not contain is gone.
     assert!(unreadable.note(&wrong).is_some());
     unreadable.event::<AddressBlock>(&Event::Init);
     unreadable.event::<AddressBlock>(&Event::InitDone);
@@ -296,7 +296,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn whatever_has_a_name_is_kept_by_it_whatever_else_it_is(
+    fn any_object_with_a_name_keeps_it(
         name in ".{0,20}", metadata in proptest::collection::btree_map("[a-zA-Z]{1,8}", any_json(), 0..3), spec in any_json(), status in any_json(),
     ) {
         let mut metadata: Value = metadata.into_iter().collect();
@@ -308,14 +308,14 @@ proptest! {
     }
 
     #[test]
-    fn a_valid_object_with_one_field_spoilt_is_kept_by_its_name(object in spoilt()) {
+    fn a_valid_object_with_one_wrong_field_keeps_its_name(object in spoilt()) {
         for (kind, kept) in kept_by_name(&object) {
             prop_assert_eq!(kept.as_deref(), object["metadata"]["name"].as_str(), "as {}: {}", kind, object);
         }
     }
 
     #[test]
-    fn any_json_is_read_or_refused_and_nothing_panics(json in any_json()) {
+    fn any_json_is_decoded_or_refused_without_a_panic(json in any_json()) {
         kept_by_name(&json);
     }
 }

@@ -1,4 +1,6 @@
-//! Which objects can't be read: counted by kind, each logged once. Every program has one, shared by all its watches and reads.
+//! A register of the objects that can't be decoded. It counts them by kind and logs each once.
+//!
+//! A program shares one register among all its watches and reads.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -10,34 +12,34 @@ use parking_lot::Mutex;
 
 use super::Lenient;
 
-/// Namespace (empty: none) and name.
+/// The namespace (empty if the object has none) and the name.
 type Key = (String, String);
 
-/// The objects that can't be read now. Cheap to clone: clones share one register.
+/// The objects that can't be decoded now. Cheap to clone: all clones share one register.
 #[derive(Clone, Debug, Default)]
 pub struct UnreadableObjects(Arc<Mutex<HashMap<String, Kind>>>);
 
 #[derive(Debug, Default)]
 struct Kind {
-    /// What is wrong with each.
+    /// Why each object can't be decoded.
     objects: HashMap<Key, String>,
-    /// Those that a list which is under way has shown.
+    /// The unreadable objects that the current list has shown so far.
     listed: HashSet<Key>,
 }
 
-/// An object that can't be read, and was not known as such before.
+/// A notice that an object has become unreadable, or is unreadable for another reason than before.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UnreadableNotice {
-    /// The object, for an event.
+    /// The object, as the subject of an event.
     pub object: ObjectReference,
-    /// What happened, why, and the next command.
+    /// What is wrong, and the command that corrects it.
     pub text: String,
 }
 
 impl UnreadableObjects {
-    /// Follows a watch: call it with each event before the event is used.
+    /// Follows a watch. Call it with each watch event before you use the event.
     ///
-    /// Returns a notice, logged already, for an object that is new here: an event should tell it.
+    /// Returns a notice if an object has become unreadable. The notice is logged already; publish it as an event.
     pub fn event<K>(&self, event: &Event<Lenient<K>>) -> Option<UnreadableNotice>
     where
         K: Resource,
@@ -62,9 +64,9 @@ impl UnreadableObjects {
         None
     }
 
-    /// An object was read, or came as the answer to a write.
+    /// Notes an object that the API server returned for a read or a write.
     ///
-    /// Returns a notice, logged already, if it can't be read and was not known as such before.
+    /// Returns a notice, logged already, if the object has become unreadable.
     pub fn note<K>(&self, object: &Lenient<K>) -> Option<UnreadableNotice>
     where
         K: Resource,
@@ -85,7 +87,7 @@ impl UnreadableObjects {
         Some(notice)
     }
 
-    /// All objects of a kind that the program looks at were read.
+    /// Notes a list of all objects of a kind that the program reads, and forgets unreadable objects that are not in it.
     pub fn listed<K>(&self, objects: &[Lenient<K>])
     where
         K: Resource,
@@ -98,7 +100,7 @@ impl UnreadableObjects {
         self.with(&kind::<K>(), |kind| kind.objects.retain(|key, _| there.contains(key)));
     }
 
-    /// An object was deleted.
+    /// Forgets a deleted object.
     pub fn gone<K>(&self, object: &Lenient<K>)
     where
         K: Resource,
@@ -107,7 +109,7 @@ impl UnreadableObjects {
         self.with(&kind::<K>(), |kind| kind.objects.remove(&key(object.meta())));
     }
 
-    /// How many objects of each kind can't be read. A kind of which none was ever seen is absent.
+    /// How many objects of each kind can't be decoded. A kind is absent if the program has never read an object of it.
     pub fn counts(&self) -> BTreeMap<String, usize> {
         let kinds = self.0.lock();
         kinds.iter().map(|(kind, known)| (kind.clone(), known.objects.len())).collect()

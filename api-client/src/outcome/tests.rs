@@ -1,4 +1,4 @@
-//! What each answer of an API server means for who waits for it.
+//! Which outcome each answer of the API server means.
 
 use super::*;
 
@@ -11,7 +11,7 @@ async fn written(error: Error) -> Outcome<()> {
 }
 
 #[tokio::test]
-async fn a_plain_no_is_a_refusal() {
+async fn an_answer_that_refuses_the_write_is_a_refusal() {
     assert_eq!(written(status(409, "AlreadyExists")).await, Outcome::Refused(Refusal::AlreadyExists));
     assert_eq!(written(status(409, "Conflict")).await, Outcome::Refused(Refusal::Conflict));
     assert_eq!(written(status(404, "NotFound")).await, Outcome::Refused(Refusal::NotFound));
@@ -50,7 +50,7 @@ async fn silence_until_the_deadline_leaves_the_outcome_unknown() {
 }
 
 #[tokio::test]
-async fn a_missing_object_is_an_answer_of_a_read() {
+async fn a_read_of_a_missing_object_returns_not_found() {
     let answer: Result<(), _> = read(Duration::from_secs(1), std::future::ready(Err(status(404, "NotFound")))).await;
     assert_eq!(answer, Err(ReadError::NotFound));
 }

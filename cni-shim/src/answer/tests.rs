@@ -1,9 +1,9 @@
-//! The scan for the version, and the error object, read back by a JSON library.
+//! Tests the search for the version, and parses error objects with a JSON library.
 
 use super::*;
 
 #[test]
-fn the_version_is_found_wherever_it_stands() {
+fn the_version_is_found_at_any_place_of_stdin() {
     for (stdin, version) in [
         (r#"{"cniVersion":"1.0.0","name":"n"}"#, Some("1.0.0")),
         ("{\n \"name\": \"n\",\n \"cniVersion\" :\t\"0.4.0\"\n}", Some("0.4.0")),
@@ -18,7 +18,7 @@ fn the_version_is_found_wherever_it_stands() {
 }
 
 #[test]
-fn an_error_reads_back_whatever_its_text() {
+fn an_error_with_any_text_is_valid_json() {
     let text = "a \"quote\", a \\, a\nline, a \u{1} and an ü";
     let response = error(br#"{"cniVersion":"0.4.0"}"#, 11, &["x", text]);
     let object: serde_json::Value = serde_json::from_slice(&response.stdout).unwrap();

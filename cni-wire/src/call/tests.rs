@@ -1,4 +1,4 @@
-//! Environments, good and bad.
+//! Valid and invalid environments.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn add_with(name: &str, value: &str) -> Result<Call, CniError> {
 }
 
 #[test]
-fn a_whole_environment_is_read() {
+fn a_complete_environment_is_parsed() {
     let read = add_with(
         "CNI_ARGS",
         "IgnoreUnknown=1;K8S_POD_NAMESPACE=ns;K8S_POD_NAME=p;K8S_POD_INFRA_CONTAINER_ID=c1;K8S_POD_UID=u",
@@ -30,7 +30,7 @@ fn a_whole_environment_is_read() {
 }
 
 #[test]
-fn what_is_missing_or_malformed_is_named_with_code_4() {
+fn a_missing_or_malformed_variable_is_named_with_code_4() {
     for (name, value) in [
         ("CNI_COMMAND", "JUMP"),
         ("CNI_CONTAINERID", ""),
@@ -53,7 +53,7 @@ fn what_is_missing_or_malformed_is_named_with_code_4() {
 }
 
 #[test]
-fn del_does_without_a_namespace_and_gc_without_all() {
+fn a_del_needs_no_namespace_and_a_gc_needs_no_variable() {
     assert!(
         call(&[("CNI_COMMAND", "DEL"), ("CNI_CONTAINERID", "c1"), ("CNI_IFNAME", "eth0")]).unwrap().netns.is_none()
     );

@@ -1,4 +1,4 @@
-//! Network configurations, good and bad.
+//! Valid and invalid network configurations.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn parse(text: &str) -> Result<NetConf, CniError> {
 }
 
 #[test]
-fn every_supported_version_is_read() {
+fn every_supported_version_is_accepted() {
     for version in Version::ALL {
         let conf = parse(&format!(r#"{{"cniVersion":"{version}","name":"bobbin","type":"bobbin"}}"#)).unwrap();
         assert_eq!((conf.cni_version, conf.name.as_str(), conf.kind.as_str()), (version, "bobbin", "bobbin"));
@@ -39,12 +39,12 @@ fn a_verb_that_the_version_lacks_is_code_1() {
 }
 
 #[test]
-fn bad_stdin_is_one_sentence_with_the_right_code() {
+fn invalid_stdin_is_refused_in_one_line_with_the_right_code() {
     for (text, code, word) in [
         ("", 6, "no network configuration"),
         ("  \n", 6, "no network configuration"),
-        ("{", 6, "no JSON"),
-        ("{}{}", 6, "no JSON"),
+        ("{", 6, "not JSON"),
+        ("{}{}", 6, "not JSON"),
         ("[]", 7, "object"),
         (r#"{"cniVersion":"1.1.0"}"#, 7, "name"),
         (r#"{"cniVersion":"1.1.0","name":""}"#, 7, "name"),
@@ -61,7 +61,7 @@ fn bad_stdin_is_one_sentence_with_the_right_code() {
 }
 
 #[test]
-fn gc_without_its_list_is_an_error_and_an_empty_list_is_none() {
+fn gc_without_its_list_is_refused_and_an_empty_list_is_accepted() {
     let base = r#"{"cniVersion":"1.1.0","name":"n""#;
     assert_eq!(parse(&format!("{base}}}")).unwrap().valid_attachments().unwrap_err().code, 7);
     let empty = parse(&format!(r#"{base},"cni.dev/valid-attachments":[]}}"#)).unwrap();
@@ -75,19 +75,19 @@ fn gc_without_its_list_is_an_error_and_an_empty_list_is_none() {
 }
 
 #[test]
-fn an_error_object_has_version_code_and_text() {
+fn an_error_object_has_a_version_a_code_and_a_message() {
     let value: Value = serde_json::from_slice(&CniError::new(11, "later \"x\"").to_json("1.0.0")).unwrap();
     assert_eq!(value, serde_json::json!({"cniVersion":"1.0.0","code":11,"msg":"later \"x\""}));
 }
 
 #[test]
-fn the_version_to_answer_in_is_found_or_the_newest() {
+fn an_error_has_the_version_of_the_call_or_the_newest() {
     assert_eq!(NetConf::version_text(br#"{"cniVersion":"9.9"}"#), "9.9");
     assert_eq!(NetConf::version_text(b"{"), "1.1.0");
 }
 
 #[test]
-fn a_del_goes_on_with_a_previous_result_that_can_not_be_read() {
+fn a_del_ignores_an_unreadable_previous_result() {
     let conf = NetConf::parse(br#"{"cniVersion":"1.1.0","name":"n","prevResult":[]}"#, Verb::Del).unwrap();
     assert!(conf.prev_result.is_none());
 }

@@ -12,14 +12,14 @@ fn request() -> impl Strategy<Value = Request> {
 
 proptest! {
     #[test]
-    fn a_request_comes_out_as_it_went_in(request in request()) {
+    fn a_request_is_decoded_as_it_was_encoded(request in request()) {
         let frame = request.encode().unwrap();
         prop_assert_eq!(Request::needed(&frame).unwrap(), frame.len());
         prop_assert_eq!(Request::decode(&frame).unwrap(), request);
     }
 
     #[test]
-    fn a_reader_that_asks_what_is_needed_reads_exactly_the_frame(request in request(), more in any::<[u8; 9]>()) {
+    fn a_reader_that_reads_the_needed_length_reads_exactly_the_frame(request in request(), more in any::<[u8; 9]>()) {
         let frame = request.encode().unwrap();
         let stream: Vec<u8> = frame.iter().copied().chain(more).collect();
         let mut have = 0;
@@ -32,7 +32,7 @@ proptest! {
     }
 
     #[test]
-    fn a_cut_or_longer_frame_is_refused(request in request(), cut in 0usize..100) {
+    fn a_shortened_or_extended_frame_is_refused(request in request(), cut in 0usize..100) {
         let mut frame = request.encode().unwrap();
         frame.push(0);
         prop_assert!(Request::decode(&frame).is_err());
@@ -41,13 +41,13 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_read_or_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64), magic in any::<bool>()) {
+    fn any_bytes_are_decoded_or_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64), magic in any::<bool>()) {
         let bytes = if magic { [MAGIC.as_slice(), &bytes].concat() } else { bytes };
         let _ = (Request::needed(&bytes), Request::decode(&bytes), Response::needed(&bytes), Response::decode(&bytes));
     }
 
     #[test]
-    fn a_response_comes_out_as_it_went_in(exit in 0u8..2, stdout in proptest::collection::vec(any::<u8>(), 0..2000)) {
+    fn a_response_is_decoded_as_it_was_encoded(exit in 0u8..2, stdout in proptest::collection::vec(any::<u8>(), 0..2000)) {
         let response = Response { exit, stdout };
         let frame = response.encode().unwrap();
         prop_assert_eq!(Response::needed(&frame[..1]).unwrap(), 5);
@@ -57,7 +57,7 @@ proptest! {
 }
 
 #[test]
-fn a_length_above_the_limit_is_refused_before_the_bytes_come() {
+fn a_length_above_the_limit_is_refused_before_the_bytes_arrive() {
     let mut frame = MAGIC.to_vec();
     frame.extend_from_slice(&u32::MAX.to_le_bytes());
     assert_eq!(Request::needed(&frame), Err(FrameError::TooLong));
@@ -65,7 +65,7 @@ fn a_length_above_the_limit_is_refused_before_the_bytes_come() {
 }
 
 #[test]
-fn a_name_with_an_equals_sign_or_a_nul_does_not_fit() {
+fn a_name_with_an_equals_sign_or_a_nul_is_refused() {
     for (name, value) in [("A=B", "c"), ("A\0", "c"), ("A", "c\0d")] {
         let request = Request { env: vec![(name.into(), value.into())], stdin: Vec::new() };
         assert_eq!(request.encode(), Err(FrameError::Environment));
@@ -73,7 +73,7 @@ fn a_name_with_an_equals_sign_or_a_nul_does_not_fit() {
 }
 
 #[test]
-fn another_program_on_the_socket_is_seen_at_its_first_byte() {
+fn a_request_of_another_program_is_refused_at_its_first_byte() {
     assert_eq!(Request::needed(b"G"), Err(FrameError::Magic));
     assert_eq!(Request::needed(b""), Ok(8));
 }

@@ -1,4 +1,4 @@
-//! Golden results per version, and reading them back.
+//! The expected result in each version, and parsing it back.
 
 use super::*;
 
@@ -54,30 +54,30 @@ fn golden(version: &str, ip_version: (&str, &str), mtu: &str) -> Value {
 }
 
 #[test]
-fn before_1_0_an_address_says_its_family() {
+fn before_1_0_an_address_has_its_family() {
     for version in [Version::V0_3_1, Version::V0_4_0] {
         assert_eq!(sample().to_value(version), golden(version.text(), (r#""version":"4","#, r#""version":"6","#), ""));
     }
 }
 
 #[test]
-fn in_1_0_an_address_says_no_family_and_a_link_no_mtu() {
+fn in_1_0_an_address_has_no_family_and_a_link_has_no_mtu() {
     assert_eq!(sample().to_value(Version::V1_0_0), golden("1.0.0", ("", ""), ""));
 }
 
 #[test]
-fn since_1_1_a_link_says_its_mtu() {
+fn since_1_1_a_link_has_its_mtu() {
     assert_eq!(sample().to_value(Version::V1_1_0), golden("1.1.0", ("", ""), r#","mtu":1500"#));
 }
 
 #[test]
-fn what_was_answered_in_1_1_reads_back_the_same() {
+fn a_result_in_1_1_is_parsed_back_unchanged() {
     let value: Value = serde_json::from_slice(&sample().to_json(Version::V1_1_0)).unwrap();
     assert_eq!(AddResult::from_json(&value).unwrap(), sample());
 }
 
 #[test]
-fn each_version_reads_back_its_addresses_and_routes() {
+fn addresses_and_routes_are_parsed_back_in_each_version() {
     for version in Version::ALL {
         let read = AddResult::from_json(&sample().to_value(version)).unwrap();
         assert_eq!((read.ips, read.routes), (sample().ips, sample().routes));
@@ -85,7 +85,7 @@ fn each_version_reads_back_its_addresses_and_routes() {
 }
 
 #[test]
-fn a_broken_prev_result_is_named() {
+fn an_invalid_prev_result_is_refused_with_the_wrong_field() {
     for (text, word) in [
         (r"[]", "object"),
         (r#"{"ips":{}}"#, "ips"),

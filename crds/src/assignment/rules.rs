@@ -6,7 +6,7 @@ use crate::cel::rule_with_value;
 
 /// The name is the IPv4 address or, without one, the IPv6 address in full with dashes.
 ///
-/// 39 characters can only be eight groups of four: one spelling of each address.
+/// A text of 39 characters can only be eight groups of four digits, so each address has one spelling.
 pub(crate) fn name() -> Rule {
     rule_with_value(
         "has(self.spec.ipv4) ? self.metadata.name == self.spec.ipv4 : !has(self.spec.ipv6) || !isIP(self.spec.ipv6) \

@@ -47,7 +47,7 @@ fn check() -> Result<(), Box<dyn std::error::Error>> {
     for (path, text) in files()? {
         if std::fs::read_to_string(&path).unwrap_or_default() != text {
             return Err(format!(
-                "{} is stale: run `cargo run -p bobbin-crds --bin crdgen` and commit what it writes",
+                "{} is stale: run `cargo run -p bobbin-crds --bin crdgen` and commit the result",
                 path.display()
             )
             .into());

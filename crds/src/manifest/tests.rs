@@ -1,4 +1,4 @@
-//! What the manifests must be like. What the rules in them do is tested against a real kube-apiserver (e2e/tests/schema.rs).
+//! Checks the form of the manifests. e2e/tests/schema.rs tests their rules against a real kube-apiserver.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{all, template, yaml};
 
 #[test]
-fn the_charts_manifests_are_what_the_types_say() {
+fn the_manifests_in_the_chart_match_the_types() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/bobbin/templates/crds");
     for definition in all().unwrap() {
         let (name, text) = template(&definition).unwrap();
@@ -17,7 +17,7 @@ fn the_charts_manifests_are_what_the_types_say() {
 }
 
 #[test]
-fn yaml_and_definition_say_the_same() {
+fn the_yaml_contains_the_whole_definition() {
     for definition in all().unwrap() {
         let read: Value = serde_saphyr::from_str(&yaml(&definition).unwrap()).unwrap();
         assert_eq!(read, serde_json::to_value(&definition).unwrap());

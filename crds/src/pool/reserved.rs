@@ -1,4 +1,4 @@
-//! The schema of a pool's reserved addresses: each entry is checked, and named, on its own.
+//! The schema of a pool's reserved addresses. Each entry has its own rule, so that an error names the entry.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 

@@ -1,4 +1,4 @@
-//! The schema of a label selector, with bounds: CEL rules are admitted only over what has a largest size.
+//! The schema of a label selector. It limits every size, because the API server admits CEL rules only on bounded values.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 

@@ -3,7 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::{AddressBlockSpec, AddressPoolStatus, IPAssignmentSpec};
 
-/// What Kubernetes takes for a time and this program does not, and what no schema lets through.
+/// Times that Kubernetes accepts and jiff refuses, and values that no schema admits.
 const UNREADABLE: [&str; 6] = [
     r#""2026-01-01T00:00:00.000000+99:99""#,
     r#""9999-12-31T23:59:59.000000Z""#,
@@ -18,7 +18,7 @@ fn unreadable() -> impl Iterator<Item = serde_json::Value> {
 }
 
 #[test]
-fn a_free_since_that_can_not_be_read_counts_as_the_far_future() {
+fn an_unreadable_free_since_counts_as_the_far_future() {
     for time in unreadable() {
         let spec = json!({"poolName": "p", "index": 0, "freeSince": time});
         let spec: AddressBlockSpec = serde_json::from_value(spec).expect("the block is readable");
@@ -27,7 +27,7 @@ fn a_free_since_that_can_not_be_read_counts_as_the_far_future() {
 }
 
 #[test]
-fn a_readable_free_since_is_what_it_says_and_an_absent_one_is_absent() {
+fn a_readable_free_since_keeps_its_time_and_an_absent_one_stays_absent() {
     let spec = json!({"poolName": "p", "index": 0, "freeSince": "2026-01-01T00:00:00.5Z"});
     let spec: AddressBlockSpec = serde_json::from_value(spec).expect("the block is readable");
     assert_eq!(spec.free_since.map(|time| time.0), "2026-01-01T00:00:00.5Z".parse().ok());
@@ -65,7 +65,7 @@ fn a_pool_with_unreadable_times_keeps_its_conditions_and_accepted_subnets() {
 }
 
 #[test]
-fn the_time_that_stands_for_an_unreadable_one_can_be_written() {
+fn the_substitute_for_an_unreadable_time_can_be_encoded() {
     let text = serde_json::to_value(MicroTime(Timestamp::MAX)).expect("it can be written");
     let read: MicroTime = serde_json::from_value(text).expect("it can be read");
     assert_eq!(read.0.as_microsecond(), Timestamp::MAX.as_microsecond());

@@ -1,11 +1,11 @@
-//! Offsets and pairs of a block, against counting.
+//! Compares the offsets and pairs of a block with plain counting.
 
 use proptest::prelude::*;
 
 use super::*;
 
 #[test]
-fn first_and_last_address_of_a_block_are_used() {
+fn the_first_and_the_last_address_of_a_block_are_used() {
     let block = BlockRange::parse(Some("10.0.0.32/27"), Some("fd00::20/123")).unwrap();
     assert_eq!(block.len(), 32);
     assert_eq!(block.pair(0).unwrap().to_string(), "10.0.0.32 and fd00::20");
@@ -14,16 +14,16 @@ fn first_and_last_address_of_a_block_are_used() {
 }
 
 #[test]
-fn a_range_of_more_than_65536_addresses_is_no_block() {
+fn a_range_of_more_than_65536_addresses_is_refused() {
     assert_eq!(
         BlockRange::parse(Some("10.0.0.0/15"), None).unwrap_err().to_string(),
-        "10.0.0.0/15 has 2^17 addresses, a block at most 2^16: it is not a block"
+        "10.0.0.0/15 has 2^17 addresses, but a block has at most 2^16: use a longer prefix"
     );
 }
 
 proptest! {
     #[test]
-    fn pairs_count_up_from_the_first_and_are_found_again(
+    fn an_offset_is_converted_to_its_pair_and_back(
         bits in 0_u8..=16, base4 in any::<u32>(), base6 in any::<u128>(), families in 0..3, offset in any::<u32>(),
     ) {
         let ipv4 = (families != 1).then(|| Ipv4Net::new(base4.into(), 32 - bits).unwrap().trunc());
@@ -43,7 +43,7 @@ proptest! {
     }
 
     #[test]
-    fn addresses_outside_have_no_offset(bits in 0_u8..=8, base in any::<u32>(), other in any::<u32>()) {
+    fn an_address_outside_the_block_has_no_offset(bits in 0_u8..=8, base in any::<u32>(), other in any::<u32>()) {
         let net = Ipv4Net::new(base.into(), 32 - bits).unwrap().trunc();
         let block = BlockRange { ipv4: Some(net), ipv6: None };
         let other = Ipv4Addr::from(other);
@@ -52,7 +52,7 @@ proptest! {
     }
 }
 
-/// The naive model: the network address and so many more.
+/// The naive model: the network address plus `n`.
 trait Nth {
     fn hosts_all(&self, n: u32) -> Ipv4Addr;
 }

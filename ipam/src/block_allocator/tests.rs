@@ -1,4 +1,4 @@
-//! A block in use, against a model that keeps each address's whole state and sorts.
+//! Compares the allocator with a naive model that stores the state of each address.
 
 use proptest::prelude::*;
 
@@ -85,7 +85,7 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
     #[test]
-    fn a_block_does_what_the_naive_model_does(
+    fn the_allocator_does_the_same_as_the_naive_model(
         cooling_since in prop::option::of(0_u64..40), steps in prop::collection::vec(step(), 1..120),
     ) {
         let mut now = at(40);
@@ -100,7 +100,7 @@ proptest! {
                     let picked = if early { block.longest_cooling().map(|(offset, _)| offset) } else { block.pick_cooled(now, COOLDOWN) };
                     prop_assert_eq!(picked, expected);
                     if let Some(offset) = picked {
-                        prop_assert!(model.places[offset as usize] != Place::Held, "handed out a held address");
+                        prop_assert!(model.places[offset as usize] != Place::Held, "picked a held address");
                         prop_assert!(block.hold(offset));
                         model.places[offset as usize] = Place::Held;
                     }
@@ -148,7 +148,7 @@ proptest! {
 }
 
 #[test]
-fn all_addresses_go_out_first_and_last_included() {
+fn all_addresses_are_assigned_including_the_first_and_the_last() {
     let mut block = BlockAllocator::new(block(4), &Reserved::default(), None);
     let mut given = Vec::new();
     while let Some(offset) = block.pick_cooled(at(0), COOLDOWN) {
@@ -159,7 +159,7 @@ fn all_addresses_go_out_first_and_last_included() {
 }
 
 #[test]
-fn a_block_of_one_and_a_block_of_65536_are_blocks() {
+fn blocks_of_1_and_of_65536_addresses_work() {
     for bits in [0, 16] {
         let mut block = BlockAllocator::new(block(bits), &Reserved::default(), Some(at(5)));
         let len = 1 << bits;
@@ -173,18 +173,18 @@ fn a_block_of_one_and_a_block_of_65536_are_blocks() {
 }
 
 #[test]
-fn a_second_free_does_not_free_the_next_holder() {
+fn a_repeated_free_does_not_extend_the_cooldown() {
     let mut block = BlockAllocator::new(block(0), &Reserved::default(), None);
     assert!(block.hold(0));
     block.free(0, at(1));
     block.free(0, at(9));
-    assert_eq!(block.longest_cooling(), Some((0, at(1))), "a repeated free must not lengthen the rest");
+    assert_eq!(block.longest_cooling(), Some((0, at(1))), "a repeated free must not extend the cool-down");
     assert!(block.hold(0));
     assert_eq!(block.pick_cooled(at(100), COOLDOWN), None);
 }
 
 #[test]
-fn never_used_goes_before_rested_and_longest_rested_first() {
+fn unused_addresses_are_picked_first_and_then_the_longest_cooled() {
     let mut block = BlockAllocator::new(block(2), &Reserved::default(), None);
     for offset in 0..3 {
         assert!(block.hold(offset));
@@ -203,11 +203,11 @@ fn never_used_goes_before_rested_and_longest_rested_first() {
 /// How many addresses `pick_cooled` could return now.
 fn free_count(block: &BlockAllocator, now: BootTime, cooldown: Duration) -> u32 {
     let unused = block.unused.ones().filter(|offset| block.may_be_picked(*offset as u32)).count();
-    let rested = block
+    let cooled = block
         .cooling_order
         .iter()
         .take_while(|(since, _)| now.since(*since) >= cooldown)
         .filter(|(_, offset)| block.may_be_picked(*offset))
         .count();
-    (unused + rested) as u32
+    (unused + cooled) as u32
 }

@@ -1,4 +1,4 @@
-//! Counts stop where JSON numbers lose exactness.
+//! Counts saturate where JSON numbers lose precision.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Two looks and the breaker, against remembering every look.
+//! Compares the guard with a model that remembers every observation, and tests the breaker.
 
 use proptest::prelude::*;
 
@@ -17,58 +17,62 @@ fn set(keys: &[u8]) -> HashSet<u8> {
 }
 
 #[test]
-fn one_look_frees_nothing_and_a_second_too_soon_neither() {
-    let mut looks = DeletionGuard::new();
-    assert_eq!(looks.observe(&set(&[1]), 100, at(0), APART).free, NONE);
-    assert_eq!(looks.observe(&set(&[1]), 100, at(59), APART).free, NONE);
-    assert_eq!(looks.observe(&set(&[1]), 100, at(60), APART).free, [1]);
-    assert_eq!(looks.observe(&set(&[1]), 100, at(61), APART).free, NONE, "freed once; the next two looks begin anew");
+fn nothing_is_deleted_before_a_second_observation_after_the_interval() {
+    let mut guard = DeletionGuard::new();
+    assert_eq!(guard.observe(&set(&[1]), 100, at(0), APART).free, NONE);
+    assert_eq!(guard.observe(&set(&[1]), 100, at(59), APART).free, NONE);
+    assert_eq!(guard.observe(&set(&[1]), 100, at(60), APART).free, [1]);
+    assert_eq!(
+        guard.observe(&set(&[1]), 100, at(61), APART).free,
+        NONE,
+        "after a deletion, two new observations are needed"
+    );
 }
 
 #[test]
-fn a_look_that_finds_it_alive_begins_anew() {
-    let mut looks = DeletionGuard::new();
-    looks.observe(&set(&[1]), 100, at(0), APART);
-    looks.observe(&set(&[]), 100, at(30), APART);
-    assert_eq!(looks.observe(&set(&[1]), 100, at(60), APART).free, NONE);
-    assert_eq!(looks.observe(&set(&[1]), 100, at(120), APART).free, [1]);
+fn an_observation_that_finds_an_object_in_use_resets_it() {
+    let mut guard = DeletionGuard::new();
+    guard.observe(&set(&[1]), 100, at(0), APART);
+    guard.observe(&set(&[]), 100, at(30), APART);
+    assert_eq!(guard.observe(&set(&[1]), 100, at(60), APART).free, NONE);
+    assert_eq!(guard.observe(&set(&[1]), 100, at(120), APART).free, [1]);
 }
 
 #[test]
-fn a_pass_that_would_free_more_than_a_tenth_stops() {
+fn a_pass_that_would_delete_more_than_a_tenth_is_stopped() {
     let five = set(&[1, 2, 3, 4, 5]);
-    let mut looks = DeletionGuard::new();
-    looks.observe(&five, 49, at(0), APART);
-    let verdict = looks.observe(&five, 49, at(60), APART);
+    let mut guard = DeletionGuard::new();
+    guard.observe(&five, 49, at(0), APART);
+    let verdict = guard.observe(&five, 49, at(60), APART);
     assert_eq!(verdict.free, NONE);
     let breaker = verdict.tripped.unwrap();
     assert_eq!(breaker, Breaker { would_delete: 5, population: 49 });
     assert!(breaker.to_string().contains("5 of 49"));
-    let verdict = looks.observe(&five, 50, at(61), APART);
+    let verdict = guard.observe(&five, 50, at(61), APART);
     assert_eq!((verdict.free, verdict.tripped), (vec![1, 2, 3, 4, 5], None), "five of fifty are a tenth, not more");
 }
 
 #[test]
-fn fewer_than_five_never_stop_a_pass() {
+fn a_pass_with_fewer_than_five_deletions_is_never_stopped() {
     let four = set(&[1, 2, 3, 4]);
-    let mut looks = DeletionGuard::new();
-    looks.observe(&four, 4, at(0), APART);
-    assert_eq!(looks.observe(&four, 4, at(60), APART).free, [1, 2, 3, 4]);
+    let mut guard = DeletionGuard::new();
+    guard.observe(&four, 4, at(0), APART);
+    assert_eq!(guard.observe(&four, 4, at(60), APART).free, [1, 2, 3, 4]);
 }
 
 proptest! {
     #[test]
-    fn nothing_is_freed_that_any_look_in_between_found_alive(
-        looks in prop::collection::vec((prop::collection::hash_set(0_u8..12, 0..12), 0_u64..50), 1..30), population in 0_usize..200,
+    fn nothing_is_deleted_that_an_observation_in_between_found_in_use(
+        observations in prop::collection::vec((prop::collection::hash_set(0_u8..12, 0..12), 0_u64..50), 1..30), population in 0_usize..200,
     ) {
         let mut rule = DeletionGuard::new();
         let mut history: Vec<(HashSet<u8>, u64, Vec<u8>)> = Vec::new();
         let mut now = 0;
-        for (suspects, wait) in looks {
+        for (suspects, wait) in observations {
             now += wait;
             let verdict = rule.observe(&suspects, population, at(now), APART);
             let mut expected: Vec<u8> = suspects.iter().copied().filter(|key| {
-                // the unbroken run of looks before this one that found it suspect, since it was last freed
+                // The first of the consecutive earlier observations that found it suspect, since its last deletion.
                 let first = history.iter().rev().take_while(|(seen, _, freed)| seen.contains(key) && !freed.contains(key)).last();
                 first.is_some_and(|(_, time, _)| now - time >= 60)
             }).collect();

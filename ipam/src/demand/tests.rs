@@ -47,7 +47,7 @@ fn back(pool: &PoolUse) -> Vec<String> {
 }
 
 #[test]
-fn the_first_block_is_claimed_when_somebody_wants_an_address() {
+fn the_first_block_is_claimed_when_a_pod_waits_for_an_address() {
     assert_eq!(claim(&pool(vec![])), 0);
     assert_eq!(claim(&PoolUse { waiting: 1, ..pool(vec![]) }), 1);
     assert_eq!(claim(&PoolUse { waiting: 1, claiming: 1, ..pool(vec![]) }), 0, "one is under way");
@@ -90,14 +90,14 @@ fn no_extra_block_is_claimed_from_a_closing_or_exhausted_pool_or_beyond_the_limi
 }
 
 #[test]
-fn a_demanded_block_is_tried_for_though_the_status_says_none_is_free() {
+fn a_waiting_pod_causes_a_claim_even_if_the_status_shows_no_free_block() {
     assert_eq!(claim(&PoolUse { waiting: 1, exhausted: true, free_blocks: 0, ..pool(vec![block("a", 32)]) }), 1);
     assert_eq!(claim(&PoolUse { waiting: 1, draining: true, ..pool(vec![]) }), 0);
     assert_eq!(claim(&PoolUse { waiting: 90, max_blocks: Some(2), ..pool(vec![block("a", 32)]) }), 1);
 }
 
 #[test]
-fn idle_blocks_go_back_but_the_last() {
+fn idle_blocks_are_released_except_the_last() {
     assert_eq!(back(&pool(vec![empty("a", 299), empty("b", 299)])), [""; 0]);
     assert_eq!(back(&pool(vec![empty("a", 301), empty("b", 302), empty("c", 300)])), ["b", "a"]);
     assert_eq!(back(&pool(vec![empty("a", 9999)])), [""; 0]);
@@ -110,7 +110,7 @@ fn idle_blocks_go_back_but_the_last() {
 }
 
 #[test]
-fn empty_blocks_go_back_at_once_when_others_need_them() {
+fn empty_blocks_are_released_at_once_when_other_nodes_need_them() {
     let one = || pool(vec![empty("a", 0)]);
     assert_eq!(back(&PoolUse { exhausted: true, ..one() }), ["a"]);
     assert_eq!(back(&PoolUse { free_blocks: 0, ..one() }), ["a"]);
@@ -129,8 +129,8 @@ fn a_block_claimed_for_a_pod_is_not_released_before_the_pod_starts() {
 }
 
 #[test]
-fn a_one_block_pool_follows_its_pod() {
-    // its pod has left this node; another node waits; nothing is free
+fn the_only_block_of_a_pool_is_released_for_another_node() {
+    // The pod has left this node, a pod of another node waits, and no block is free.
     let left = PoolUse { exhausted: true, free_blocks: 0, ..pool(vec![empty("a", 0)]) };
     assert_eq!(back(&left), ["a"]);
     // After the release the pool has a free block again. This node must not claim it as its extra block.
@@ -172,7 +172,7 @@ prop_compose! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
     #[test]
-    fn claiming_and_giving_back_never_chase_each_other(pool in any_pool()) {
+    fn a_node_never_claims_and_releases_in_turns(pool in any_pool()) {
         let decision = decide(&pool);
         prop_assert!(decision.claim == 0 || decision.release.is_empty());
 
@@ -183,7 +183,7 @@ proptest! {
         if !decision.release.is_empty() {
             if pool.exhausted || pool.free_blocks == 0 { after.released_for_others = Some(Duration::ZERO); }
             after.exhausted = false;
-            prop_assert_eq!(decide(&after).claim, 0, "claims again what it gave back: {:?}", decision);
+            prop_assert_eq!(decide(&after).claim, 0, "claims again what it released: {:?}", decision);
         }
 
         // After the claim the same state with those blocks releases none of them and claims no more.
@@ -197,7 +197,7 @@ proptest! {
                 });
             }
             let next = decide(&after);
-            prop_assert_eq!(next.claim, 0, "asks for more than it asked for: {:?}", decision);
+            prop_assert_eq!(next.claim, 0, "claims more than it needed: {:?}", decision);
             prop_assert!(!next.release.iter().any(|name| name.0.starts_with("new-")), "releases what it claimed");
         }
     }
@@ -220,7 +220,7 @@ proptest! {
 }
 
 #[test]
-fn the_free_blocks_serve_all_nodes_at_once_and_are_few_beside_a_large_pool() {
+fn the_number_of_free_blocks_grows_with_the_nodes_up_to_the_size_of_the_pool() {
     assert_eq!(free_block_target(1000, 0, 1 << 19), 6008);
     assert_eq!(free_block_target(3, 0, 1 << 40), 26);
     assert_eq!(free_block_target(3, 5, 8), 3);

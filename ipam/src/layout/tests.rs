@@ -1,4 +1,4 @@
-//! The index arithmetic, against ranges listed one by one, and at the ends of what is legal.
+//! Compares the index arithmetic with ranges listed one by one, and checks it at its limits.
 
 use proptest::prelude::*;
 
@@ -70,7 +70,7 @@ proptest! {
     }
 
     #[test]
-    fn any_index_and_address_of_any_legal_pool_is_answered(
+    fn an_index_is_converted_to_its_block_and_back_in_every_valid_pool(
         ipv4_len in 8_u8..=32, ipv6_len in 32_u8..=128, base4 in any::<u32>(), base6 in any::<u128>(), bits in 0_u8..=16, index in any::<u64>(),
     ) {
         let ipv4 = Ipv4Net::new(base4.into(), ipv4_len).unwrap().trunc();
@@ -95,7 +95,7 @@ proptest! {
 }
 
 #[test]
-fn an_ipv6_32_with_5_bits_counts_for_two_to_the_40_blocks() {
+fn an_ipv6_slash_32_with_5_bits_has_two_to_the_40_blocks() {
     let layout = PoolLayout::new(&[subnet(None, Some("2001:db8::/32"))], 5).unwrap();
     assert_eq!(layout.block_count(), 1 << 40);
     assert_eq!(layout.block(0).unwrap().to_string(), "2001:db8::/123");
@@ -127,12 +127,12 @@ fn a_slash_8_ends_with_its_last_address() {
 }
 
 #[test]
-fn what_cannot_be_laid_out_is_refused_with_what_to_change() {
+fn an_invalid_layout_is_refused_with_a_correction() {
     let refusal = |subnets: &[SubnetPair], bits| PoolLayout::new(subnets, bits).unwrap_err().to_string();
     let small = subnet(Some("10.0.0.0/28"), None);
-    assert!(refusal(&[small], 5).contains("give a larger subnet or a smaller blockSizeBits"));
-    assert!(refusal(&[small], 17).contains("give 0 to 16"));
-    assert!(refusal(&[small; 65], 0).contains("make a second pool"));
+    assert!(refusal(&[small], 5).contains("set a larger subnet or a smaller blockSizeBits"));
+    assert!(refusal(&[small], 17).contains("set it to 0 to 16"));
+    assert!(refusal(&[small; 65], 0).contains("create a second pool"));
     assert!(refusal(&[small, subnet(None, Some("fd00::/124"))], 0).contains("the same families"));
     assert!(refusal(&[small, subnet(Some("10.0.0.8/29"), None)], 0).contains("overlap"));
 }

@@ -1,4 +1,4 @@
-//! The acceptance protocol: the sentences, and every interleaving of operators that write, list, and confirm.
+//! The acceptance protocol: its messages, and interleavings of operators that write, list and confirm.
 
 use proptest::prelude::*;
 
@@ -13,7 +13,7 @@ fn entry(pool: &str, since: i64, state: Acceptance, net: &str) -> PoolSubnet {
 }
 
 #[test]
-fn alone_it_is_accepted() {
+fn a_subnet_without_an_overlap_is_accepted() {
     let ours = entry("a", 5, Acceptance::Pending, "10.0.0.0/16");
     let others = [ours.clone(), entry("b", 1, Acceptance::Accepted, "10.1.0.0/16")];
     assert_eq!(decide(&ours, &others, &[]), AcceptanceDecision::Accept);
@@ -40,7 +40,7 @@ fn the_entry_that_came_later_loses_whichever_pool_is_older() {
 }
 
 #[test]
-fn what_an_earlier_pool_left_is_not_carved_over() {
+fn a_subnet_that_overlaps_a_block_of_a_deleted_pool_is_withdrawn() {
     let ours = entry("a", 5, Acceptance::Pending, "10.0.0.0/16");
     let range = BlockRange::parse(Some("10.0.9.0/27"), None).unwrap();
     let conflict = SubnetConflict::leftover("AddressBlock a-288".to_owned(), range);
@@ -51,7 +51,7 @@ fn what_an_earlier_pool_left_is_not_carved_over() {
     );
 }
 
-/// Where the operator that treats one pool is.
+/// The next step of the operator that reconciles one pool.
 #[derive(Clone, Debug)]
 enum Step {
     Write,
@@ -60,8 +60,8 @@ enum Step {
     Done,
 }
 
-/// Each pool has an operator of its own with a clock of its own; `order` says who does the next step. With `stale` caches
-/// nobody sees in time that another has begun.
+/// Each pool has its own operator with its own clock. `order` says which operator does the next step.
+/// With `stale` caches, no operator sees in time that another one has begun.
 fn run(clocks: &[i64], order: &[usize], stale: bool) -> Vec<Option<PoolSubnet>> {
     let mut stored: Vec<Option<PoolSubnet>> = vec![None; clocks.len()];
     let mut steps = vec![Step::Write; clocks.len()];
@@ -110,8 +110,8 @@ proptest! {
     }
 
     #[test]
-    fn in_the_end_one_is_accepted(clocks in prop::collection::vec(0_i64..3, 2..=3), order in prop::collection::vec(0_usize..6, 0..30)) {
-        // after any beginning, each operator in turn
+    fn one_of_the_pools_is_accepted_in_the_end(clocks in prop::collection::vec(0_i64..3, 2..=3), order in prop::collection::vec(0_usize..6, 0..30)) {
+        // After any start, the operators take turns.
         let turns = (0..60).map(|i| i / 3);
         let order: Vec<usize> = order.into_iter().chain(turns).collect();
         let accepted = run(&clocks, &order, false).iter().flatten().filter(|entry| entry.state == Acceptance::Accepted).count();

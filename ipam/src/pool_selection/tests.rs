@@ -1,4 +1,4 @@
-//! Who decides, and each sentence of a refusal.
+//! Which source selects the pool, and the message of each refusal.
 
 use super::*;
 
@@ -53,7 +53,7 @@ fn refused(info: impl Fn(PoolInfo<'static>) -> Option<PoolInfo<'static>>) -> Str
 }
 
 #[test]
-fn a_missing_pool_is_refused_though_another_would_serve() {
+fn a_missing_pool_is_refused_even_if_another_pool_could_serve() {
     assert_eq!(
         refused(|_| None),
         "the pod's annotation bobbin.dev/pool names pool \"gold\", which does not exist: create that AddressPool, or name another pool in the annotation"
@@ -64,7 +64,7 @@ fn a_missing_pool_is_refused_though_another_would_serve() {
 fn a_draining_pool_is_refused() {
     assert_eq!(
         refused(|pool| Some(PoolInfo { draining: true, ..pool })),
-        "the pod's annotation bobbin.dev/pool names pool \"gold\", which is draining and hands out no new addresses: name another pool in the annotation, or set the pool's spec.draining to false"
+        "the pod's annotation bobbin.dev/pool names pool \"gold\", which is draining and assigns no new addresses: name another pool in the annotation, or set the pool's spec.draining to false"
     );
 }
 
@@ -72,7 +72,7 @@ fn a_draining_pool_is_refused() {
 fn a_pool_that_is_being_deleted_is_refused() {
     assert_eq!(
         refused(|pool| Some(PoolInfo { deleting: true, ready: false, ..pool })),
-        "the pod's annotation bobbin.dev/pool names pool \"gold\", which is being deleted and hands out no new addresses: name another pool in the annotation"
+        "the pod's annotation bobbin.dev/pool names pool \"gold\", which is being deleted and assigns no new addresses: name another pool in the annotation"
     );
 }
 
@@ -80,7 +80,7 @@ fn a_pool_that_is_being_deleted_is_refused() {
 fn a_pool_for_other_namespaces_is_refused() {
     assert_eq!(
         refused(|pool| Some(PoolInfo { admits_namespace: false, ..pool })),
-        "the pod's annotation bobbin.dev/pool names pool \"gold\", whose namespaceSelector does not admit namespace \"team\": name another pool in the annotation, or label the namespace as the pool asks"
+        "the pod's annotation bobbin.dev/pool names pool \"gold\", whose namespaceSelector does not admit namespace \"team\": name another pool in the annotation, or label the namespace so that the selector admits it"
     );
 }
 
@@ -88,7 +88,7 @@ fn a_pool_for_other_namespaces_is_refused() {
 fn a_pool_for_other_nodes_is_refused() {
     assert_eq!(
         refused(|pool| Some(PoolInfo { admits_node: false, ..pool })),
-        "the pod's annotation bobbin.dev/pool names pool \"gold\", whose nodeSelector does not admit this node: let the pod run on the pool's nodes, or name another pool in the annotation"
+        "the pod's annotation bobbin.dev/pool names pool \"gold\", whose nodeSelector does not admit this node: schedule the pod on a node that the selector admits, or name another pool in the annotation"
     );
 }
 
@@ -97,7 +97,7 @@ fn a_pool_that_is_not_ready_is_refused_with_its_reason() {
     let why = "subnet 10.0.0.0/24 overlaps subnet 10.0.0.0/16 of pool \"default\".";
     assert_eq!(
         refused(|pool| Some(PoolInfo { ready: false, not_ready_why: Some(why), ..pool })),
-        "the pod's annotation bobbin.dev/pool names pool \"gold\", which is not ready (subnet 10.0.0.0/24 overlaps subnet 10.0.0.0/16 of pool \"default\"): mend the pool, or name another pool in the annotation"
+        "the pod's annotation bobbin.dev/pool names pool \"gold\", which is not ready (subnet 10.0.0.0/24 overlaps subnet 10.0.0.0/16 of pool \"default\"): correct the pool, or name another pool in the annotation"
     );
     assert!(
         refused(|pool| Some(PoolInfo { ready: false, ..pool }))
@@ -106,7 +106,7 @@ fn a_pool_that_is_not_ready_is_refused_with_its_reason() {
 }
 
 #[test]
-fn each_source_is_named() {
+fn the_message_names_the_source_of_the_pool() {
     let refusal = |annotation, namespace, info: fn(&str) -> Option<PoolInfo<'static>>| {
         select_pool(None, annotation, namespace, info).unwrap_err().to_string()
     };
@@ -124,5 +124,5 @@ fn each_source_is_named() {
         "{none}"
     );
     let closed = refusal(None, None, |name| all(name).map(|pool| PoolInfo { admits_namespace: false, ..pool }));
-    assert!(closed.contains("admits no call without a pod's namespace"), "{closed}");
+    assert!(closed.contains("because the call names no namespace"), "{closed}");
 }

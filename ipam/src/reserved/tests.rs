@@ -1,4 +1,4 @@
-//! Reserved addresses, against asking for each.
+//! Compares the count of reserved addresses with a check of each address.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::block::BlockRange;
 
 #[test]
-fn a_pair_is_reserved_if_either_half_is() {
+fn a_pair_is_reserved_if_either_address_is() {
     let reserved = Reserved::parse(&["10.0.0.1".to_owned(), "fd00::8/125".to_owned()]).unwrap();
     let block = BlockRange::parse(Some("10.0.0.0/28"), Some("fd00::/124")).unwrap();
     let covered: Vec<u32> = (0..16).filter(|offset| reserved.covers(&block.pair(*offset).unwrap())).collect();
@@ -15,7 +15,7 @@ fn a_pair_is_reserved_if_either_half_is() {
 }
 
 #[test]
-fn a_bad_entry_is_named() {
+fn the_error_names_the_invalid_entry() {
     let error = Reserved::parse(&["10.0.0.1".to_owned(), "10.0.0".to_owned()]).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -24,7 +24,7 @@ fn a_bad_entry_is_named() {
 }
 
 #[test]
-fn reserving_all_there_is_does_not_overflow() {
+fn reserving_every_address_does_not_overflow() {
     let reserved = Reserved::parse(&["::/0".to_owned(), "0.0.0.0/0".to_owned()]).unwrap();
     let subnet = |text| SubnetPair::parse(None, Some(text)).unwrap();
     assert_eq!(reserved.count_in(&subnet("2001:db8::/32")), 1 << 96);
@@ -34,7 +34,7 @@ fn reserving_all_there_is_does_not_overflow() {
 
 proptest! {
     #[test]
-    fn the_count_is_that_of_asking_for_each(
+    fn the_count_equals_a_check_of_each_address(
         ipv4 in prop::collection::vec((any::<u8>(), 24_u8..=32), 0..4),
         ipv6 in prop::collection::vec((any::<u8>(), 120_u8..=128), 0..4),
         families in 0..3, limit in 0_u32..=300,

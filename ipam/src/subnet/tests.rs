@@ -1,4 +1,4 @@
-//! Reading subnet entries.
+//! Parsing of subnet entries, and their overlap.
 
 use proptest::prelude::*;
 
@@ -9,7 +9,7 @@ fn refusal(ipv4: Option<&str>, ipv6: Option<&str>) -> String {
 }
 
 #[test]
-fn a_bad_entry_is_refused_with_what_to_change() {
+fn an_invalid_entry_is_refused_with_a_correction() {
     assert_eq!(refusal(None, None), "a subnet entry names neither an IPv4 nor an IPv6 CIDR: give at least one");
     assert_eq!(refusal(Some("10.0.0.5/24"), None), "10.0.0.5/24 has host bits set: write 10.0.0.0/24");
     assert_eq!(refusal(Some("fd00::/112"), None), "\"fd00::/112\" is not an IPv4 CIDR: write it like 10.64.0.0/16");
@@ -21,7 +21,7 @@ fn a_bad_entry_is_refused_with_what_to_change() {
 }
 
 #[test]
-fn either_family_makes_an_overlap() {
+fn subnets_overlap_if_they_overlap_in_either_family() {
     let parse = |ipv4, ipv6| SubnetPair::parse(ipv4, ipv6).unwrap();
     let a = parse(Some("10.0.0.0/24"), Some("fd00::/120"));
     assert!(a.overlaps(&parse(Some("10.0.0.128/25"), None)));
@@ -32,7 +32,7 @@ fn either_family_makes_an_overlap() {
 
 proptest! {
     #[test]
-    fn overlap_is_what_sharing_an_address_is(a in any::<u8>(), a_len in 24_u8..=32, b in any::<u8>(), b_len in 24_u8..=32) {
+    fn subnets_overlap_exactly_if_they_share_an_address(a in any::<u8>(), a_len in 24_u8..=32, b in any::<u8>(), b_len in 24_u8..=32) {
         let net = |host, len| ipnet::Ipv4Net::new([10, 0, 0, host].into(), len).unwrap().trunc();
         let pair = |net| SubnetPair { ipv4: Some(net), ipv6: None };
         let (a, b) = (net(a, a_len), net(b, b_len));
@@ -42,7 +42,7 @@ proptest! {
     }
 
     #[test]
-    fn host_bits_are_those_of_either_family(bits in 0_u8..=24) {
+    fn the_number_of_host_bits_is_the_same_in_either_family(bits in 0_u8..=24) {
         let ipv4 = format!("0.0.0.0/{}", 32 - bits);
         let ipv6 = format!("::/{}", 128 - bits);
         for (ipv4, ipv6) in [(Some(ipv4.as_str()), None), (None, Some(ipv6.as_str())), (Some(ipv4.as_str()), Some(ipv6.as_str()))] {

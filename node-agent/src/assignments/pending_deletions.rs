@@ -63,7 +63,7 @@ impl PendingDeletions {
     }
 
     fn path(&self, name: &str, key: &AttachmentKey) -> PathBuf {
-        let whose = bobbin_ipam::hash::stable(&[key.container_id.as_bytes(), key.if_name.as_bytes()]);
+        let whose = bobbin_ipam::hash::stable_hash(&[key.container_id.as_bytes(), key.if_name.as_bytes()]);
         self.0.join(format!("{name}~{whose:016x}.json"))
     }
 }

@@ -182,7 +182,7 @@ pub(crate) fn best_free_block(
             && (!cooled_only || block.has_cooled(now, cooldown))
     });
     claimable.min_by_key(|block| {
-        let shuffled = hash::stable(&[node.as_bytes(), block.name.as_bytes(), &seed.to_le_bytes()]);
+        let shuffled = hash::stable_hash(&[node.as_bytes(), block.name.as_bytes(), &seed.to_le_bytes()]);
         let cools = !block.has_cooled(now, cooldown);
         let since = cools.then_some(block.free_since);
         (cools, block.finalizer, since, shuffled)

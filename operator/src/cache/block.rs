@@ -28,14 +28,14 @@ impl BlockOwner {
     }
 }
 
-/// A block.
+/// What the cache keeps of a block.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BlockInfo {
     pub(crate) index: u64,
     /// `None`: the block can't be decoded.
     pub(crate) range: Option<BlockRange>,
     pub(crate) owner: BlockOwner,
-    /// The position of our finalizer in the block's list of finalizers.
+    /// The position of Bobbin's finalizer in the block's list of finalizers.
     pub(crate) finalizer: Option<usize>,
     pub(crate) deleting: bool,
     pub(crate) uid: Box<str>,

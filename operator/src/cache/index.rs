@@ -1,6 +1,6 @@
 //! The index of all watched objects: stores of pools and nodes, and interned maps of blocks and assignments.
 //!
-//! Assignments are too many for a `Store`: an entry of interned names is much smaller than an object.
+//! A cluster has too many assignments for a `Store`, so the index keeps only a small entry of interned names for each.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
@@ -31,12 +31,12 @@ pub(crate) struct Index {
     node_writer: Writer<PartialNode>,
     /// Deleted nodes that had the out-of-service taint when they were last seen.
     pub(super) deleted_out_of_service: HashSet<Arc<str>>,
-    /// By pool and index.
+    /// All blocks, by pool and index.
     pub(super) blocks: HashMap<Arc<str>, BTreeMap<u64, BlockInfo>>,
     pub(super) assignments: HashMap<IpAddr, AssignmentInfo>,
     /// How many assignments name a block, by pool and index, whether the block exists or not.
     pub(super) assigned: HashMap<Arc<str>, BTreeMap<u64, u32>>,
-    /// By name; `None`: the name is not an address.
+    /// The unreadable assignments by name. `None`: the name is not an address.
     pub(super) unreadable_assignments: HashMap<Box<str>, Option<IpAddr>>,
     /// When addresses of a pool were released, and how many.
     pub(super) released: HashMap<Arc<str>, VecDeque<(Instant, u32)>>,
@@ -46,7 +46,7 @@ pub(crate) struct Index {
     listed_assignments: HashSet<String>,
 }
 
-/// An assignment.
+/// What the index keeps of an assignment.
 #[derive(Clone, Debug)]
 pub(super) struct AssignmentInfo {
     pub(super) pool: Arc<str>,
@@ -61,7 +61,7 @@ pub(super) struct AssignmentInfo {
 pub(crate) struct Changes {
     /// Names of the pools concerned.
     pub(crate) pools: Vec<Arc<str>>,
-    /// Whether a pool, or the first or last block of a pool, came or went.
+    /// Whether a pool, or the first or last block of a pool, was created or deleted.
     pub(crate) pool_set: bool,
     /// Whether nodes, or objects that they own, changed.
     pub(crate) nodes: bool,
@@ -189,7 +189,7 @@ impl Index {
         Changes::default()
     }
 
-    /// The node as it is stored.
+    /// The part of a node that the index keeps.
     fn stored_node(&self, node: &Lenient<PartialNode>) -> PartialNode {
         let name = node.name();
         let mut stored = PartialNode {

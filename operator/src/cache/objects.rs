@@ -1,4 +1,4 @@
-//! Watched objects with only the fields that the operator reads: 50,000 assignments fit into little memory.
+//! Watched objects with only the fields that the operator reads, so that 50,000 assignments need little memory.
 //!
 //! Objects of these types are never written back.
 
@@ -35,7 +35,7 @@ pub(crate) struct PartialAssignmentSpec {
     pub(crate) pod_uid: Option<String>,
 }
 
-/// The addresses of a node, each as a conflict: a pod route to such an address would cut the node off.
+/// The addresses of a node, each as a conflict, because a pod route to such an address would cut the node off.
 pub(crate) fn node_conflicts(node: &PartialNode) -> Vec<SubnetConflict> {
     let name = node.metadata.name.as_deref().unwrap_or_default();
     let conflict = |address| {

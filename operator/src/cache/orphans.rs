@@ -15,9 +15,9 @@ pub(crate) struct OrphanedAssignment {
     pub(crate) name: String,
     pub(crate) range: BlockRange,
     pub(crate) node: Arc<str>,
-    /// The pool that it names.
+    /// The pool that the assignment names.
     pub(crate) pool: Arc<str>,
-    /// The index of the block that it names; `u64::MAX` if that name does not belong to the pool.
+    /// The index of the block that the assignment names; `u64::MAX` if that name does not belong to the pool.
     pub(crate) block: u64,
     /// The node that owns the block; `None`: the block is free or does not exist.
     pub(crate) owner: Option<Arc<str>>,
@@ -25,7 +25,7 @@ pub(crate) struct OrphanedAssignment {
 }
 
 impl Index {
-    /// All orphaned assignments. An unreadable block may belong to any node, so its assignments are none of them.
+    /// All orphaned assignments. An unreadable block may belong to any node, so its assignments do not count.
     pub(crate) fn orphaned_assignments(&self) -> Vec<OrphanedAssignment> {
         let mut orphans = Vec::new();
         for (address, info) in &self.assignments {

@@ -264,7 +264,7 @@ fn an_unreadable_assignment_counts_for_its_address_and_its_block() {
 }
 
 #[test]
-fn an_unreadable_pool_exists() {
+fn an_unreadable_pool_counts_as_existing() {
     let mut index = Index::default();
     index.add_pool(pool("p"));
     index.add_pool(unreadable("p"));
@@ -277,7 +277,7 @@ fn an_unreadable_pool_exists() {
 }
 
 #[test]
-fn an_unreadable_node_exists_and_keeps_its_addresses() {
+fn an_unreadable_node_counts_as_existing_and_keeps_its_addresses() {
     let mut index = Index::default();
     index.add_block(block("p", 1, Some("n1")));
     index.add_node(node("n1", Some(OUT_OF_SERVICE)));
@@ -312,7 +312,7 @@ fn an_unreadable_object_conflicts_with_the_subnets_that_may_contain_it() {
 }
 
 #[test]
-fn a_block_was_released_unused_only_if_its_claim_was_seen_without_assignment_and_new_free_since() {
+fn a_block_counts_as_released_unused_only_if_the_watch_showed_its_claim_without_an_assignment() {
     let unused = |events: &dyn Fn(&mut Index)| {
         let mut index = Index::default();
         events(&mut index);

@@ -1,4 +1,4 @@
-//! Objects that can't be decoded: they exist, count as in use, and block whatever could contradict them. Pure.
+//! Objects that can't be decoded. Each counts as in use, and no pool gets the addresses that it may have. Pure.
 
 use std::net::IpAddr;
 
@@ -96,7 +96,7 @@ impl Index {
         self.unreadable_assignments.values().map(|address| address.map(|address| range_of(address, None))).collect()
     }
 
-    /// All unreadable objects that may have addresses which pool `except` wants.
+    /// All unreadable objects, without the pool `except` itself.
     pub(crate) fn unreadable_objects(&self, except: &str) -> Vec<UnreadableObject> {
         let pools = self.pools.state();
         let pools = pools.iter().filter(|pool| pool.readable().is_none() && pool.name() != except);

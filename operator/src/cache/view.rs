@@ -27,7 +27,7 @@ pub(crate) struct PoolView {
     pub(crate) used: u64,
     /// How many released addresses still cool down.
     pub(crate) cooling: u64,
-    /// The time until `cooling` shrinks.
+    /// The time until the next of them has cooled down.
     pub(crate) next_cooled: Option<Duration>,
     /// How many nodes the cluster has.
     pub(crate) nodes: usize,
@@ -36,7 +36,7 @@ pub(crate) struct PoolView {
 }
 
 impl Index {
-    /// One pool.
+    /// A copy of one pool and its blocks.
     pub(crate) fn view(&mut self, name: &str) -> PoolView {
         let pool = self.pool(name).and_then(|pool| pool.readable().cloned());
         let assigned = self.assigned.get(name);
@@ -108,7 +108,7 @@ impl Index {
         users
     }
 
-    /// Names that own a block or an assignment and have no Node, and whether the Node was out of service.
+    /// The nodes that own a block or an assignment but are deleted, and whether each Node was out of service.
     pub(crate) fn deleted_owners(&self) -> HashMap<Arc<str>, bool> {
         let blocks = self.blocks.values().flat_map(BTreeMap::values).filter_map(|block| block.owner.node());
         let owners: HashSet<&Arc<str>> = blocks.chain(self.assignments.values().map(|info| &info.node)).collect();
@@ -131,7 +131,7 @@ impl Index {
         let owners = self.deleted_owners();
         self.deleted_out_of_service.retain(|name| owners.contains_key(name));
         self.forget_released();
-        // The set itself holds one reference.
+        // The set itself holds one reference, so a name with one reference is unused.
         self.names.retain(|name| Arc::strong_count(name) > 1);
     }
 
@@ -141,7 +141,7 @@ impl Index {
     }
 }
 
-/// How many of the released addresses still cool down, and when the next is done.
+/// How many of the released addresses still cool down, and how long until the next has cooled down.
 fn cooling(released: &mut VecDeque<(Instant, u32)>, cooldown: Duration) -> (u64, Option<Duration>) {
     while released.front().is_some_and(|(when, _)| when.elapsed() >= cooldown) {
         released.pop_front();

@@ -1,4 +1,4 @@
-//! The four watches that fill the cache, and how fresh they are.
+//! The four watches that fill the cache, and their health.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,10 +15,10 @@ use tokio::task::JoinSet;
 use super::objects::PartialAssignment;
 use super::{Cache, Changes, Index};
 
-/// Nodes are large objects of which few bytes are kept, so a page of them is small.
+/// Node objects are large and the cache keeps little of each, so a page of the list is small.
 const NODE_PAGE_SIZE: u32 = 100;
 
-/// How fresh the cache is.
+/// Whether the watches have filled the cache, and whether they work now.
 #[derive(Clone)]
 pub(crate) struct WatchHealth(Vec<WatchState>);
 

@@ -1,13 +1,14 @@
 //! When the blocks and addresses of a deleted node may be released. Pure.
 //!
-//! The assumption is that of Kubernetes: within the grace period, the machine of a deleted Node is off or in contact again.
-//! If a Node of the same name exists, whatever its UID, its agent takes the blocks over.
+//! Like Kubernetes, it assumes that after the grace period the machine of a deleted Node is off, or has registered its Node
+//! again.
+//! The agent of a new Node of the same name takes the blocks over, whatever the UID.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Since when each deleted node is known to be gone. The grace periods start again when the operator restarts.
+/// When this operator first found each node deleted. All grace periods start again when the operator restarts.
 #[derive(Debug, Default)]
 pub(crate) struct GracePeriods {
     since: HashMap<Arc<str>, Instant>,
@@ -16,14 +17,14 @@ pub(crate) struct GracePeriods {
 /// The result of one observation.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Due {
-    /// Nodes whose grace period is over.
+    /// Nodes whose grace period has ended.
     pub(crate) nodes: Vec<Arc<str>>,
-    /// When the next grace period is over.
+    /// How long until the next grace period ends.
     pub(crate) next: Option<Duration>,
 }
 
 impl GracePeriods {
-    /// Observes which owners have no Node, and whether each was out of service when its Node was deleted.
+    /// Takes the owners that have no Node, and whether each Node was out of service when it was deleted.
     pub(crate) fn observe(&mut self, owners: &HashMap<Arc<str>, bool>, now: Instant, grace_period: Duration) -> Due {
         self.since.retain(|node, _| owners.contains_key(node));
         let mut due = Due::default();

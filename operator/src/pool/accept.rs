@@ -34,7 +34,7 @@ impl PoolReconciler {
         let proposed = protocol::propose(pool, &all, &conflicts, &MicroTime(Timestamp::now()));
         let mut pool = pool.clone();
         if proposed.listed != old {
-            // Written before the survey, so that every later survey of another operator sees it.
+            // The entries are written before the survey, so that every later survey by another operator sees them.
             pool = self.write_listed(&pool, view, &proposed.listed, &proposed.rejected).await?;
         }
         if !protocol::is_pending(&pool) {

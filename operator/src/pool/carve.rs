@@ -42,7 +42,7 @@ impl PoolReconciler {
         let created = write::blocks::create(&self.context, &self.name, shape, &next).await?;
         self.remember_carved(created, view);
         if (next.len() as u64) < demand {
-            // The pass was limited, or the pool is fully carved: another pass finds out.
+            // Either one pass may not carve more, or the pool is fully carved. Another pass finds out.
             self.context.cache.pool_notify(&self.name).notify_one();
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! The end of a deleted pool, and of blocks whose pool is gone.
+//! Finishes the deletion of pools, and deletes free blocks whose pool is gone.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::cache::objects::PartialAssignment;
 use crate::cache::{BlockInfo, PoolView};
 use crate::live_reads;
 
-/// When to check whether a pool is gone after its finalizer was removed.
+/// How long after the removal of its finalizer the reconciler checks whether the pool is gone.
 const REMOVED_POOL_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the blocks of a pool that is gone are reconciled.
 const ORPHANED_BLOCKS_INTERVAL: Duration = Duration::from_secs(30);
@@ -64,7 +64,7 @@ pub(super) fn deletable(view: &PoolView) -> impl Iterator<Item = &BlockInfo> {
     view.blocks.iter().filter(|block| block.is_free() && block.assigned == 0 && !block.deleting)
 }
 
-/// Free blocks without an assignment that still have our finalizer.
+/// Free blocks without an assignment that still have Bobbin's finalizer.
 pub(super) fn finalizable(view: &PoolView) -> impl Iterator<Item = &BlockInfo> {
     view.blocks.iter().filter(|block| block.is_free() && block.assigned == 0 && block.finalizer.is_some())
 }

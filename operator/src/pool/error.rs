@@ -6,14 +6,14 @@ use bobbin_api_client::{ReadError, Refusal, UnknownWhy, Unreadable};
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReconcileError {
     /// A live read failed.
-    #[error("the API server can't be read: {0}")]
+    #[error("reading from the API server failed: {0}")]
     Read(#[from] ReadError),
     /// The API server refused a write. Somebody has to remove the cause.
-    #[error("the API server refused to write {what}: {why}")]
+    #[error("the API server refused a write ({what}): {why}")]
     Refused {
-        /// The object that was to be written.
+        /// What the write concerned.
         what: &'static str,
-        /// The reason of the API server.
+        /// Why the API server refused it.
         why: Refusal,
     },
     /// The object was changed or deleted since it was read: read it again.
@@ -23,9 +23,9 @@ pub(super) enum ReconcileError {
     #[error("the pool can't be decoded: {0}")]
     Unreadable(#[from] Box<Unreadable>),
     /// The outcome of a write is unknown. The next pass reads the object again.
-    #[error("it is unknown whether {what} was written: {why}")]
+    #[error("it is unknown whether the API server executed a write ({what}): {why}")]
     Unknown {
-        /// The object that was to be written.
+        /// What the write concerned.
         what: &'static str,
         /// Why the outcome is unknown.
         why: UnknownWhy,
@@ -33,7 +33,7 @@ pub(super) enum ReconcileError {
 }
 
 impl ReconcileError {
-    /// Whether the next pass is expected to succeed.
+    /// Whether the error is part of normal operation, so that it is no reason for a warning.
     pub(super) fn is_expected(&self) -> bool {
         matches!(self, Self::Stale | Self::Unreadable(_))
     }

@@ -82,7 +82,7 @@ pub(crate) fn is_of(listed: &AcceptedSubnet, entry: &Subnet) -> bool {
     listed.ipv4 == entry.ipv4 && listed.ipv6 == entry.ipv6
 }
 
-/// The listed entries of all pools.
+/// The subnet entries that the statuses of these pools list.
 pub(crate) fn entries<'a>(pools: impl IntoIterator<Item = &'a AddressPool>) -> Vec<PoolSubnet> {
     let of_pool = |pool: &'a AddressPool| {
         accepted_entries(pool.status.as_ref()).iter().filter_map(move |listed| entry(pool, listed))
@@ -90,7 +90,7 @@ pub(crate) fn entries<'a>(pools: impl IntoIterator<Item = &'a AddressPool>) -> V
     pools.into_iter().flat_map(of_pool).collect()
 }
 
-/// A listed entry of a pool. `None`: its subnet can't be parsed.
+/// An entry that the status of a pool lists. `None`: its subnet can't be parsed.
 pub(crate) fn entry(pool: &AddressPool, listed: &AcceptedSubnet) -> Option<PoolSubnet> {
     let subnet = SubnetPair::parse(listed.ipv4.as_deref(), listed.ipv6.as_deref()).ok()?;
     Some(PoolSubnet {

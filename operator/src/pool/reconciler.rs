@@ -17,7 +17,7 @@ use crate::context::Context;
 
 /// Changes within this time cause one pass.
 pub(super) const DEBOUNCE: Duration = Duration::from_millis(10);
-/// How often a pool is reconciled while some of its subnets are not accepted: the conflict may be gone.
+/// How often a pool is reconciled while some of its subnets are not accepted, because the conflict may be gone.
 const CONFLICT_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// How often an unchanged pool is reconciled.
 pub(super) const RESYNC_INTERVAL: Duration = Duration::from_mins(10);
@@ -25,7 +25,7 @@ pub(super) const RESYNC_INTERVAL: Duration = Duration::from_mins(10);
 const CARVED_BLOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// First and longest wait after a pass that met a stale object.
 const STALE_RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
-/// First and longest wait after a pass that failed otherwise.
+/// First and longest wait after a pass that failed for another reason.
 const ERROR_RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
 /// Reconciles one pool.
@@ -86,7 +86,7 @@ impl PoolReconciler {
     async fn reconcile(&mut self) -> Result<Duration, ReconcileError> {
         let mut view = self.view();
         if view.unreadable {
-            // Its event says so. Nothing of it is carved, released or deleted.
+            // An event reports the pool. The operator carves, releases and deletes nothing of it.
             return Ok(RESYNC_INTERVAL);
         }
         write::blocks::remove_finalizers(&self.context, &view, &self.name).await?;

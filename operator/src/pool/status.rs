@@ -1,4 +1,4 @@
-//! A pool's status: counts, free window and conditions. Pure, but for `publish`, which writes it.
+//! A pool's status: counts, free window and conditions. Pure, except `publish`, which writes the status.
 
 mod conditions;
 mod free_window;
@@ -76,7 +76,7 @@ pub(super) fn is_claimable(shape: &PoolShape, block: &BlockInfo) -> bool {
     block.is_free() && !block.deleting && belongs(shape, block)
 }
 
-/// Whether the pool would carve the block: it has the right range, lies in an accepted entry, and is not fully reserved.
+/// Whether the operator would carve the block: it has the right range, lies in an accepted entry, and is not fully reserved.
 pub(super) fn belongs(shape: &PoolShape, block: &BlockInfo) -> bool {
     let range = shape.layout.block(block.index);
     range.is_some()

@@ -11,9 +11,10 @@ use crate::context::Context;
 
 /// Liveness fails when this loop makes no progress for this long.
 const LOOP_DEADLINE: Duration = Duration::from_mins(2);
-/// How often the set of pools is compared with the set of reconcilers without a notification.
+/// How often the supervisor compares pools and reconcilers if no notification arrives.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
-/// How long the reconciler of a deleted pool stays: a pool of the same name may be created while a write is in flight.
+/// How long the reconciler of a deleted pool still runs, so that its last writes end before it is aborted.
+/// A pool of the same name that is created meanwhile keeps this reconciler.
 const RECONCILER_LINGER: Duration = Duration::from_mins(1);
 /// The pause after a reconciler has panicked.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
@@ -57,7 +58,7 @@ pub(crate) async fn run_all(context: Arc<Context>) {
             () = context.cache.pool_set_changed.notified() => {}
             Some(ended) = tasks.join_next() => {
                 if let Err(error) = ended && error.is_panic() {
-                    tracing::error!(%error, "the reconciler of a pool panicked and is started again");
+                    tracing::error!(%error, "the reconciler of a pool panicked; the operator starts it again");
                     tokio::time::sleep(RESTART_DELAY).await;
                 }
             }

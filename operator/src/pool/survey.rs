@@ -18,13 +18,13 @@ use crate::live_reads::for_each;
 pub(super) struct Survey {
     /// The pool as this survey read it.
     pub(super) pool: AddressPool,
-    /// The listed entries of all pools.
+    /// The subnet entries that the statuses of all pools list.
     pub(super) entries: Vec<PoolSubnet>,
-    /// Everything else that has addresses of the pending entries.
+    /// All other objects that have addresses of the pending entries.
     pub(super) conflicts: Vec<SubnetConflict>,
 }
 
-/// Lists everything. `None`: the pool is gone, or can't be decoded.
+/// Lists all objects live. `None`: the pool is gone, or can't be decoded.
 pub(super) async fn run(clients: &Clients, name: &str) -> Result<Option<Survey>, ReadError> {
     let (mut pools, mut unreadable) = (Vec::new(), Vec::new());
     for_each(clients, "", |pool: Lenient<AddressPool>| match pool {

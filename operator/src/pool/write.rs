@@ -1,4 +1,4 @@
-//! Writes to the pool object, and live reads of it. Each write tests the UID and resourceVersion that it was decided on.
+//! Writes to the pool object, and live reads of it. Each write tests the UID and resourceVersion of the object that was read.
 
 pub(super) mod blocks;
 
@@ -24,7 +24,7 @@ fn name(pool: &AddressPool) -> &str {
     pool.metadata.name.as_deref().unwrap_or_default()
 }
 
-/// The result of a conditional write.
+/// Converts the outcome of a conditional write.
 fn written<T>(what: &'static str, outcome: Outcome<T>) -> Result<T, ReconcileError> {
     match outcome {
         Outcome::Done(done) => Ok(done),
@@ -55,7 +55,7 @@ pub(super) async fn status(
     Ok(answer.into_result()?)
 }
 
-/// Adds our finalizer.
+/// Adds Bobbin's finalizer.
 pub(super) async fn add_finalizer(context: &Context, pool: &AddressPool) -> Result<AddressPool, ReconcileError> {
     let operation = match &pool.metadata.finalizers {
         Some(_) => json!({"op": "add", "path": "/metadata/finalizers/-", "value": FINALIZER}),
@@ -64,7 +64,7 @@ pub(super) async fn add_finalizer(context: &Context, pool: &AddressPool) -> Resu
     Ok(patch_finalizers(context, pool, operation).await?.into_result()?)
 }
 
-/// Removes our finalizer; others stay.
+/// Removes Bobbin's finalizer and keeps all others.
 pub(super) async fn remove_finalizer(context: &Context, pool: &AddressPool) -> Result<(), ReconcileError> {
     let position = pool.metadata.finalizers.iter().flatten().position(|finalizer| finalizer == FINALIZER);
     let Some(position) = position else { return Ok(()) };

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::cache::OrphanedAssignment;
 
-/// A younger orphan may only be a claim, or a watch event, that is in flight.
+/// The minimum age of an orphan before a check: a younger one may only wait for a claim or a watch event in flight.
 pub(crate) const MIN_ORPHAN_AGE: Duration = Duration::from_mins(1);
 /// The time between two checks of one assignment: each agent lists its own assignments once in that time.
 pub(crate) const CHECK_INTERVAL: Duration = Duration::from_mins(15);
@@ -17,7 +17,7 @@ pub(crate) const CHECK_INTERVAL: Duration = Duration::from_mins(15);
 /// What is known of one orphaned assignment.
 #[derive(Clone, Debug)]
 struct Candidate {
-    /// Orphaned in every observation since then.
+    /// Every observation since then found the assignment orphaned.
     since: Instant,
     last_check: Option<Instant>,
     /// The UID of the assignment, and since when every check has found its pod gone.
@@ -53,7 +53,7 @@ impl Candidates {
         self.0.values().filter(|candidate| candidate.is_old(now)).count()
     }
 
-    /// Takes up to `max` orphans that are due for a check, the longest unchecked first. They count as checked.
+    /// Returns up to `max` orphans that are due for a check, the longest unchecked first, and notes the check of each.
     pub(crate) fn take_due(&mut self, max: usize, now: Instant) -> Vec<OrphanedAssignment> {
         let due = self.0.iter().filter(|(_, candidate)| candidate.is_due(now));
         let mut due: Vec<_> = due.map(|(orphan, candidate)| (candidate.last_check, orphan.clone())).collect();
@@ -67,7 +67,7 @@ impl Candidates {
         due.into_iter().map(|(_, orphan)| orphan).collect()
     }
 
-    /// Notes that a check found the pod gone. Returns whether an earlier check of the same assignment found that, too.
+    /// Notes that a check found the pod gone. Returns whether a check at least [`CHECK_INTERVAL`] earlier found the same.
     pub(crate) fn note_pod_gone(&mut self, orphan: &OrphanedAssignment, uid: &str, now: Instant) -> bool {
         let Some(candidate) = self.0.get_mut(orphan) else { return false };
         match &candidate.pod_gone {

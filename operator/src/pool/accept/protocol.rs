@@ -11,14 +11,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use crate::pool::layout::{accepted_entries, entry, is_of, subnet_pair};
 
-/// What becomes of the entries of a pool.
+/// The decision on each entry of a pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AcceptanceResult {
     /// The entries that the status should list.
     pub(crate) listed: Vec<AcceptedSubnet>,
     /// Why other entries of the spec are not listed.
     pub(crate) rejected: Vec<Overlap>,
-    /// Some entry stays pending until an overlapping entry of another pool is decided.
+    /// Some entry stays pending until the operator has decided on an overlapping entry of another pool.
     pub(crate) undecided: bool,
 }
 
@@ -36,7 +36,7 @@ pub(crate) fn is_pending(pool: &AddressPool) -> bool {
     accepted_entries(pool.status.as_ref()).iter().any(|listed| listed.state == Acceptance::Pending)
 }
 
-/// First step: which new entries to write as pending, decided by the cache.
+/// First step: decides from the cache which new entries to write as pending.
 ///
 /// An entry that would lose is not written, so that two pools do not make each other wait forever.
 pub(crate) fn propose(
@@ -68,7 +68,7 @@ pub(crate) fn propose(
     result
 }
 
-/// Second step: which pending entries are accepted. `pool` must not be newer than the survey.
+/// Second step: decides which pending entries are accepted. `pool` must not be newer than the survey.
 pub(crate) fn confirm(pool: &AddressPool, all: &[PoolSubnet], conflicts: &[SubnetConflict]) -> AcceptanceResult {
     let mut result = AcceptanceResult::default();
     for listed in accepted_entries(pool.status.as_ref()) {

@@ -88,7 +88,7 @@ pub(crate) fn count_outside(spans: impl Iterator<Item = Range<u64>>, without: &[
 pub(crate) struct MissingBlocks {
     /// The indices of all such blocks. No free block may be carved there.
     pub(crate) occupied: BTreeSet<u64>,
-    /// The blocks whose assignments all name the block itself and the same node, by index: to recreate for that node.
+    /// The blocks to recreate, by index, each with its node: all its assignments name this block and this node.
     pub(crate) recreatable: BTreeMap<u64, Arc<str>>,
 }
 

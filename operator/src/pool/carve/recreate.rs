@@ -10,7 +10,7 @@ use crate::live_reads::{READ_TIMEOUT, for_each};
 
 /// The block, claimed for the node. `None`: the node is gone or out of service, or not all assignments of the block name it.
 ///
-/// A block that exists after all needs no check here: creating it then fails.
+/// If the block exists after all, the API server refuses to create it, so no check is needed here.
 pub(super) async fn claimed(
     context: &Context,
     mut block: AddressBlock,
@@ -50,7 +50,7 @@ pub(super) async fn claimed(
         block = name,
         node,
         assignments = own,
-        "the block was deleted while its addresses are assigned on an existing node; recreating it, claimed for that node"
+        "the block was deleted although pods of an existing node have its addresses; the operator recreates it, claimed for that node"
     );
     Ok(Some(block))
 }

@@ -53,7 +53,9 @@ pub(super) fn all(inputs: &Inputs<'_>, counts: &Counts, old: &[Condition]) -> Ve
 fn ready(inputs: &Inputs<'_>) -> State {
     let shape = match inputs.shape {
         Ok(shape) => shape,
-        Err(error) => return state(false, "Invalid", format!("the pool can't be carved: {error}")),
+        Err(error) => {
+            return state(false, "Invalid", format!("the operator can't divide the pool into blocks: {error}"));
+        }
     };
     if inputs.pool.metadata.deletion_timestamp.is_some() {
         return state(false, "Terminating", "the pool is being deleted and assigns no addresses: create another pool");
@@ -68,8 +70,12 @@ fn ready(inputs: &Inputs<'_>) -> State {
     let overlaps: Vec<String> = inputs.rejected.iter().map(ToString::to_string).collect();
     let overlaps = overlaps.join("; ");
     match (shape.accepted.contains(&true), overlaps.is_empty()) {
-        // A rejected new entry must not stop the pods that use the accepted ones.
-        (true, false) => state(true, OVERLAPS, format!("the pool works without some of its subnets: {overlaps}")),
+        // A rejected new entry must not affect the pods that use the accepted ones.
+        (true, false) => state(
+            true,
+            OVERLAPS,
+            format!("the pool is ready, but the operator has not accepted all its subnets: {overlaps}"),
+        ),
         (false, false) => state(false, OVERLAPS, overlaps),
         (true, true) => state(true, "SubnetsAccepted", "nodes can claim blocks of the accepted subnets"),
         (false, true) => state(false, "Pending", "the operator is comparing the subnets with those of other pools"),
@@ -100,7 +106,11 @@ fn exhausted(inputs: &Inputs<'_>, counts: &Counts) -> State {
 fn terminating(inputs: &Inputs<'_>, counts: &Counts) -> State {
     let blocks = inputs.view.blocks.iter().filter(|block| !block.is_free()).count();
     if counts.used == 0 && blocks == 0 {
-        return state(true, "Empty", "no address of the pool is in use: the operator is about to remove it");
+        return state(
+            true,
+            "Empty",
+            "the pool is being deleted and none of its addresses is in use: the operator is about to remove the pool",
+        );
     }
     let users = inputs.users;
     let mut nodes: Vec<String> =
@@ -113,7 +123,7 @@ fn terminating(inputs: &Inputs<'_>, counts: &Counts) -> State {
         true,
         "InUse",
         format!(
-            "the pool waits for {} addresses in {blocks} claimed blocks on {} nodes: {nodes}; delete the pods that use them",
+            "the deletion of the pool waits for {} addresses in {blocks} claimed blocks on {} nodes: {nodes}; delete the pods that use them",
             counts.used,
             users.len()
         ),

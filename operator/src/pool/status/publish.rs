@@ -55,12 +55,12 @@ impl PoolReconciler {
         users: &[(Arc<str>, u64)],
     ) -> AddressPoolStatus {
         let now = Timestamp::now();
-        // The API keeps whole seconds.
+        // The API stores whole seconds.
         let now = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
         compute(&Inputs { pool, shape: shape.as_ref(), view, listed, rejected, users, now })
     }
 
-    /// Writes the status. Returns the pool as the API server has it then.
+    /// Writes the status. Returns the pool as the API server returned it.
     pub(in crate::pool) async fn write_status(
         &mut self,
         pool: &AddressPool,

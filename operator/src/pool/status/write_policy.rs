@@ -1,4 +1,4 @@
-//! When a changed status is written: changes that agents or users act on at once, mere counts at an interval. Pure.
+//! When to write a changed status: at once if agents or users act on the change, at an interval if only counts changed. Pure.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ fn condition_texts(status: &AddressPoolStatus) -> Vec<(&str, &str, &str, &str)> 
         .collect()
 }
 
-/// Whether agents with the old window would often miss: less than half of either window is common to both.
+/// Whether agents with the old window would often find no free block: less than half of either window is common to both.
 fn has_moved(old: Option<FreeWindow>, new: Option<FreeWindow>) -> bool {
     let (old, new) = match (old, new) {
         (None, None) => return false,

@@ -24,9 +24,9 @@ fn api(context: &Context) -> Api<Lenient<AddressBlock>> {
     Api::all(context.clients.requests.clone())
 }
 
-/// Whether the pool may be carved: it exists, its accepted entries are unchanged, and it is not draining.
+/// Reads the pool live and returns whether blocks of it may be created. Fails if the pool or its accepted entries have changed.
 ///
-/// Without this live read, an operator that was suspended could carve a range that another pool has got since.
+/// Without this read, an operator that was suspended for a while could carve a range that belongs to another pool by now.
 pub(in crate::pool) async fn may_carve(context: &Context, pool: &AddressPool) -> Result<bool, ReconcileError> {
     let live = live_pool(context, pool.metadata.name.as_deref().unwrap_or_default()).await?;
     let same = live.metadata.uid == pool.metadata.uid && live.metadata.deletion_timestamp.is_none();
@@ -96,7 +96,7 @@ pub(in crate::pool) fn new_block(pool: &str, shape: &PoolShape, index: u64) -> O
     Some(AddressBlock::new(&name::block(pool, index), spec))
 }
 
-/// The identity and version of a block that a conditional write tests.
+/// The name of a block, and the UID and version that a conditional write tests.
 struct BlockVersion {
     name: String,
     uid: String,
@@ -108,7 +108,7 @@ fn version_of(pool: &str, block: &BlockInfo) -> BlockVersion {
     BlockVersion { name, uid: block.uid.to_string(), version: block.version.to_string() }
 }
 
-/// Removes our finalizer from free blocks without assignments, and sets `freeSince`, when the cool-down began.
+/// Removes Bobbin's finalizer from free blocks without assignments, and sets `freeSince`, from which the cool-down counts.
 pub(in crate::pool) async fn remove_finalizers(
     context: &Context,
     view: &PoolView,
@@ -123,7 +123,7 @@ pub(in crate::pool) async fn remove_finalizers(
 async fn remove_finalizer(context: &Context, pool: &str, block: BlockInfo) -> Result<Outcome<()>, ReadError> {
     let BlockVersion { name, uid, version } = version_of(pool, &block);
     let Some(position) = block.finalizer else { return Ok(Outcome::Done(())) };
-    // The cache may lag behind: an assignment that it does not have yet keeps the finalizer, too.
+    // The cache may lag behind, so a live read looks for assignments that the cache does not have yet.
     if !live_reads::has_no_assignments(&context.clients, &name).await? {
         return Ok(Outcome::Done(()));
     }
@@ -174,7 +174,7 @@ pub(in crate::pool) async fn delete_unusable(
     delete(context, unusable, &pool).await
 }
 
-/// The result of a write to a block that may have been changed or deleted: the watch shows that, and the next pass decides.
+/// Converts the outcome of a write to a block. A conflict is no error: the watch shows the change, and the next pass decides.
 fn tolerate_stale(what: &'static str, outcome: Outcome<()>) -> Result<(), ReconcileError> {
     match outcome {
         Outcome::Done(()) | Outcome::Refused(Refusal::Conflict | Refusal::NotFound) => Ok(()),
