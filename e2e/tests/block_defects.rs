@@ -1,7 +1,7 @@
 //! Blocks and assignments under edits, other nodes, restored snapshots, broken watches and failed writes.
 //!
-//! The other node `n9` is this test with an administrator's client. The agent is behind a proxy that breaks single requests and
-//! watches.
+//! The tests act as the other node `n9` with an administrator's client. The agent's API calls pass a proxy that breaks
+//! single requests and watches.
 
 #[path = "block_defects/checkpoint.rs"]
 mod checkpoint;
@@ -38,11 +38,11 @@ use std::time::Duration;
 use anyhow::Result;
 use bobbin_e2e::single_node::{self, SingleNode, SingleNodeOptions};
 
-/// What all waits of the agent are multiplied with.
+/// The factor for all waits of the agent.
 const TIME_SCALE: f64 = 0.05;
-/// How long an ADD is held here.
+/// How long an ADD waits for an address in these tests.
 const ADD_TIMEOUT: &str = "--add-timeout=8s";
-/// How long the agent may take for what it does at once, on a machine that is busy with other things.
+/// How long the agent may take for immediate work, even on a busy machine.
 const IMMEDIATE_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn main() -> Result<ExitCode> {
@@ -138,12 +138,12 @@ fn scaled(scale: f64) -> String {
     format!("--time-scale={scale}")
 }
 
-/// How long to wait for what the agent does within `real`, unscaled; with room for a busy machine.
+/// The timeout for work that the agent does within `real` before scaling. It allows for a busy machine.
 fn scaled_timeout(real: Duration) -> Duration {
     IMMEDIATE_TIMEOUT + real.mul_f64(TIME_SCALE)
 }
 
-/// Restarts the agent with these flags beside the usual ones.
+/// Restarts the agent with these flags and the usual ones.
 async fn with_flags(node: &mut SingleNode, flags: &[&str]) -> Result<()> {
     node.kill_agent();
     node.set_agent_flags(flags);

@@ -1,4 +1,4 @@
-//! What an agent may do to assignments.
+//! An agent's permissions on assignments.
 
 use anyhow::Result;
 use bobbin_crds::IPAssignment;
@@ -14,7 +14,10 @@ pub fn tests(suite: &Suite<PolicyFixture>) -> Vec<Trial> {
         suite.test("an agent creates and deletes assignments of its node", records_and_deletes),
         suite.test("refused: creating an assignment for another node", recording_for_another_node),
         suite.test("refused: deleting another node's assignment", deleting_another_nodes_record),
-        suite.test("refused: creating and deleting an assignment with a token of no pod", with_a_token_of_no_pod),
+        suite.test(
+            "refused: creating and deleting an assignment with a token that is bound to no pod",
+            with_a_token_of_no_pod,
+        ),
     ]
 }
 

@@ -1,4 +1,4 @@
-//! What an agent may do to blocks.
+//! An agent's permissions on blocks.
 
 use anyhow::{Result, ensure};
 use bobbin_crds::{AddressBlock, FINALIZER};
@@ -27,7 +27,7 @@ pub fn tests(suite: &Suite<PolicyFixture>) -> Vec<Trial> {
         suite.test("refused: setting freeSince of a block that stays claimed", setting_free_since),
         suite.test("refused: a claim that removes freeSince of a cooling block", claiming_without_its_rest),
         suite.test("refused: an owner for the garbage collector", adding_an_owner),
-        suite.test("refused: a claim with a token of no pod", claiming_with_a_token_of_no_pod),
+        suite.test("refused: a claim with a token that is bound to no pod", claiming_with_a_token_of_no_pod),
         suite.test("the operator may change blocks of any node", operator_changes_any),
     ]
 }
@@ -63,7 +63,7 @@ async fn claims_by_patch(fixture: &mut PolicyFixture) -> Result<()> {
     refused(in_anothers_name, 403, "it may claim for its own node only")?;
     let claimed = blocks.patch(&block, &PatchParams::default(), &claim("n1")?).await?;
     ensure!(claimed.spec.node_name.as_deref() == Some("n1"), "{:?}", claimed.spec);
-    // The patch does not apply to a claimed block, from any node.
+    // For a claimed block the patch fails from any node.
     let taken = fixture.block(Some("n2")).await?.name_any();
     for block in [block, taken] {
         refused(blocks.patch(&block, &PatchParams::default(), &claim("n1")?).await, 422, "")?;
