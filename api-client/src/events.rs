@@ -117,7 +117,7 @@ async fn publish_queued(client: Client, reporter: Reporter, mut events: mpsc::Re
         match tokio::time::timeout(PUBLISH_TIMEOUT, recorder.publish(&event, &object)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::debug!(%error, reason = event.reason, "publishing an event failed; it appears only in the log")
+                tracing::debug!(%error, reason = event.reason, "publishing an event failed; it appears only in the log");
             }
             Err(_) => tracing::debug!(reason = event.reason, "the API server did not confirm an event in time"),
         }

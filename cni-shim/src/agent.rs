@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// How long a STATUS waits for the agent. With its own start and end, the shim then answers within 1 s.
-pub const STATUS_PATIENCE: Duration = Duration::from_millis(800);
+pub const STATUS_TIMEOUT: Duration = Duration::from_millis(800);
 
 /// Why the shim has no answer from the agent. Each of these may go away by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,9 +50,9 @@ pub struct Agent<'a> {
 }
 
 impl<'a> Agent<'a> {
-    /// A call to the agent that listens on `socket`. The whole call may take as long as `patience`.
-    pub fn new(socket: &'a Path, patience: Duration) -> Agent<'a> {
-        Agent { socket, deadline: since_boot() + patience }
+    /// A call to the agent that listens on `socket`. The whole call may take as long as `timeout`.
+    pub fn new(socket: &'a Path, timeout: Duration) -> Agent<'a> {
+        Agent { socket, deadline: since_boot() + timeout }
     }
 
     /// Sends the frame, with the namespace's descriptor attached to its first byte, and receives the response.

@@ -45,10 +45,13 @@ fn escape(text: &str, into: &mut String) {
 
 /// Finds the `cniVersion` in stdin by a text search. `None`: it is absent or can't be a version.
 pub fn version_asked(stdin: &[u8]) -> Option<&str> {
-    const WORD: &[u8] = b"\"cniVersion\"";
-    let place = stdin.windows(WORD.len()).position(|window| window == WORD)?;
-    let rest =
-        stdin[place + WORD.len()..].trim_ascii_start().strip_prefix(b":")?.trim_ascii_start().strip_prefix(b"\"")?;
+    const VERSION_KEY: &[u8] = b"\"cniVersion\"";
+    let place = stdin.windows(VERSION_KEY.len()).position(|window| window == VERSION_KEY)?;
+    let rest = stdin[place + VERSION_KEY.len()..]
+        .trim_ascii_start()
+        .strip_prefix(b":")?
+        .trim_ascii_start()
+        .strip_prefix(b"\"")?;
     let text = &rest[..rest.iter().position(|byte| *byte == b'"')?];
     let plain = !text.is_empty()
         && text.len() <= 32

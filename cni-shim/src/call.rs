@@ -15,7 +15,7 @@ use std::time::Duration;
 const SOCKET_VARIABLE: &str = "BOBBIN_SOCKET";
 
 /// Handles the CNI call for which the container runtime started this process.
-pub fn carry() -> Response {
+pub fn run_call() -> Response {
     let Some(word) = std::env::var_os("CNI_COMMAND") else {
         return answer::error(
             b"",
@@ -68,7 +68,7 @@ fn ask(verb: Verb, stdin: Vec<u8>) -> Response {
         );
     };
     let socket = std::env::var_os(SOCKET_VARIABLE).map_or_else(|| PathBuf::from(SOCKET), PathBuf::from);
-    match Agent::new(&socket, patience(verb)).ask(&frame, netns.as_ref()) {
+    match Agent::new(&socket, timeout_of(verb)).ask(&frame, netns.as_ref()) {
         Ok(response) => response,
         Err(why) if verb == Verb::Status => {
             status::without_agent(socket.parent().unwrap_or(Path::new("/")), &request.stdin, why)
@@ -94,9 +94,9 @@ fn unreached(verb: Verb, socket: &Path, stdin: &[u8], why: Unreachable) -> Respo
 
 /// How long the shim waits for the agent. The agent lets an ADD wait up to 30 s for an address, and the kubelet gives up after
 /// minutes. A STATUS must be answered within 1 s.
-fn patience(verb: Verb) -> Duration {
+fn timeout_of(verb: Verb) -> Duration {
     match verb {
-        Verb::Status => agent::STATUS_PATIENCE,
+        Verb::Status => agent::STATUS_TIMEOUT,
         Verb::Add | Verb::Gc => Duration::from_mins(1),
         Verb::Del | Verb::Check | Verb::Version => Duration::from_secs(30),
     }

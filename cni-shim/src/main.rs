@@ -11,5 +11,5 @@ mod status;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    answer::print(&call::carry())
+    answer::print(&call::run_call())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bobbin_ipam::BootTime;
 use nix::time::{ClockId, clock_gettime};
 
-/// Now, in `CLOCK_BOOTTIME`.
+/// The time since boot, from `CLOCK_BOOTTIME`.
 pub fn boot_time() -> BootTime {
     // Every kernel since 2.6.39 has this clock, so the call can't fail.
     clock_gettime(ClockId::CLOCK_BOOTTIME)

@@ -1,4 +1,5 @@
-//! Objects of other programs that carry Bobbin's numbers: found at start and by each reconcile pass, and left alone.
+//! Finds objects of other programs that use Bobbin's numbers. The agent reports them at start and after each reconcile
+//! pass, and never changes them.
 
 use crate::names::is_host_name;
 use crate::netlink::{KernelError, Netlink, link, route, rule};
@@ -13,7 +14,7 @@ pub(crate) fn update(netlink: &mut Netlink, state: &State) {
     }
 }
 
-/// One sentence for each number that another program uses, too.
+/// Returns one sentence for each of Bobbin's numbers that another program also uses.
 fn find(netlink: &mut Netlink, settings: &Settings) -> Result<Vec<String>, KernelError> {
     let mut found = Vec::new();
     for (table, setting) in [(settings.pod_table, "pod table"), (settings.export_table, "export table")] {

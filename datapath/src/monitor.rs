@@ -1,6 +1,7 @@
-//! Listens to the kernel's notices and says "something of Bobbin's may have changed": a hint, never a fact.
+//! Listens to the kernel's notices and hints that an object of Bobbin's may have changed. A hint proves nothing: the
+//! reconcile pass reads the state.
 //!
-//! When a socket fails, it opens a new one and hints once, for the notices that it may have missed.
+//! When a socket fails, the monitor opens a new one and sends one hint, because it may have missed notices meanwhile.
 
 mod socket_filter;
 
@@ -36,12 +37,13 @@ const ROUTE_GROUPS: [MulticastGroup; 6] = [
 ];
 const NFTABLES_GROUP: u32 = libc::NFNLGRP_NFTABLES as u32;
 const NFTABLES: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
-/// A pause of this length, twice, says that all notices so far were read. One may only be a late wake-up.
-const QUIET_PERIOD: Duration = Duration::from_millis(500);
+/// After two pauses of this length, all earlier notices were read. One pause is not enough, because the task may have
+/// woken late.
+const IDLE_PERIOD: Duration = Duration::from_millis(500);
 /// How long to wait before another attempt to open a socket.
 const REOPEN_DELAY: Duration = Duration::from_millis(500);
 
-/// The tasks that listen. They end when this is dropped.
+/// The two listening tasks. Dropping this ends them.
 pub(crate) struct Monitor {
     tasks: [JoinHandle<()>; 2],
 }
@@ -52,7 +54,7 @@ impl Drop for Monitor {
     }
 }
 
-/// What both tasks need.
+/// The settings and channels that both tasks need.
 #[derive(Clone)]
 struct Context {
     settings: Settings,
@@ -61,8 +63,8 @@ struct Context {
 }
 
 impl Monitor {
-    /// Starts listening in the calling thread's namespace. The sockets are open when it returns, so no later change is
-    /// missed.
+    /// Starts listening in the calling thread's namespace. The sockets are open when it returns, so later changes are
+    /// not missed.
     pub(crate) fn start(
         runtime: &Handle,
         settings: &Settings,
@@ -83,7 +85,7 @@ impl Monitor {
     }
 }
 
-/// A notice as it came. rtnetlink's own type would lose the notices that it can't decode, and with them hints.
+/// The raw bytes of a notice. rtnetlink's type drops notices that it can't decode, and their hints would be lost.
 #[derive(Debug)]
 struct Notice(Vec<u8>);
 
@@ -95,7 +97,7 @@ impl NetlinkDeserializable for Notice {
     }
 }
 
-/// Nothing is ever sent on these sockets; rtnetlink's connection asks for this all the same.
+/// rtnetlink's connection requires this trait, but Bobbin sends nothing on these sockets.
 impl NetlinkSerializable for Notice {
     fn message_type(&self) -> u16 {
         libc::NLMSG_NOOP as u16
@@ -110,7 +112,7 @@ impl NetlinkSerializable for Notice {
     }
 }
 
-/// An open socket with its notices.
+/// An open socket, and the channel on which its notices arrive.
 struct Subscription {
     notices: UnboundedReceiver<(NetlinkMessage<Notice>, SocketAddr)>,
     connection: JoinHandle<()>,
@@ -123,11 +125,12 @@ impl Drop for Subscription {
 }
 
 impl Subscription {
-    /// The kernel drops notices of foreign routes before they reach the socket, so rtnetlink's queue stays short.
+    /// Subscribes to links, routes, rules and neighbours. The socket filter drops notices of foreign routes, so
+    /// rtnetlink's queue stays short.
     fn to_routes(settings: &Settings) -> Result<Self, KernelError> {
         Self::open(protocols::NETLINK_ROUTE, &ROUTE_GROUPS.map(|group| group as u32), |socket| {
             if let Err(error) = socket_filter::attach(socket.socket_ref(), settings) {
-                tracing::warn!(%error, "the kernel can't filter its notices, so each change of a foreign route wakes the agent");
+                tracing::warn!(%error, "the kernel refused the socket filter for its notices, so each route that another program changes wakes the agent");
             }
         })
     }
@@ -136,7 +139,7 @@ impl Subscription {
         Self::open(protocols::NETLINK_NETFILTER, &[NFTABLES_GROUP], |_| ())
     }
 
-    /// Opens a socket in the calling thread's namespace. To be called in the context of the runtime.
+    /// Opens a socket in the calling thread's namespace. The caller must have entered the runtime.
     fn open(protocol: isize, groups: &[u32], filter: impl FnOnce(&TokioSocket)) -> Result<Self, KernelError> {
         let open = || -> std::io::Result<TokioSocket> {
             let mut socket = TokioSocket::new(protocol)?;
@@ -157,42 +160,43 @@ async fn listen(
     reopen: fn(&Settings) -> Result<Subscription, KernelError>,
     hears_own_changes: bool,
 ) {
-    let mut quiet_periods = 0;
+    let mut idle_periods = 0;
     loop {
-        let received = tokio::time::timeout(QUIET_PERIOD, subscription.notices.next()).await;
+        let received = tokio::time::timeout(IDLE_PERIOD, subscription.notices.next()).await;
         let hint = match received {
             Err(_) => {
-                quiet_periods += 1;
-                if hears_own_changes && quiet_periods >= 2 {
+                idle_periods += 1;
+                if hears_own_changes && idle_periods >= 2 {
                     context.own_changes.all_notices_read();
                 }
                 continue;
             }
             Ok(Some((notice, _))) => concerns_bobbin(&context, &notice),
             Ok(None) => {
-                tracing::warn!("the socket with the kernel's notices failed; opening another one");
+                tracing::warn!("the socket that receives the kernel's notices failed; the agent opens another one");
                 match reopen(&context.settings) {
                     Ok(fresh) => subscription = fresh,
                     Err(error) => {
-                        tracing::warn!(%error, "can't listen to the kernel's notices yet; trying again");
+                        tracing::warn!(%error, "the socket for the kernel's notices could not be opened; the agent tries again");
                         tokio::time::sleep(REOPEN_DELAY).await;
                     }
                 }
                 true
             }
         };
-        quiet_periods = 0;
+        idle_periods = 0;
         if hint {
             context.changed.send_modify(|count| *count = count.wrapping_add(1));
         }
     }
 }
 
-/// Whether another program changed an object that may be Bobbin's. A notice that can't be decoded may be about one.
+/// Whether another program changed an object that may be Bobbin's. A notice that can't be decoded counts as such a
+/// change.
 fn concerns_bobbin(context: &Context, notice: &NetlinkMessage<Notice>) -> bool {
     let message = match &notice.payload {
         NetlinkPayload::InnerMessage(Notice(message)) => message,
-        // Notices were lost.
+        // The socket's buffer overran, so notices were lost.
         NetlinkPayload::Overrun(_) => return true,
         _ => return false,
     };
@@ -200,12 +204,13 @@ fn concerns_bobbin(context: &Context, notice: &NetlinkMessage<Notice>) -> bool {
     let (kind, port) = (notice.header.message_type, notice.header.port_number);
     let by_a_program = port != 0;
     match kind {
-        // The kernel does not always tell whose request removed a link, and from which namespace.
+        // In this notice the kernel does not always name the socket that removed the link, so the link's index decides.
         libc::RTM_DELLINK => Link::decode(message).map_or(true, |link| !own_changes.is_own_removal(link.index)),
         _ if own_changes.is_own_port(port) => false,
         libc::RTM_NEWLINK => Link::decode(message).map_or(true, |link| {
             let own = link.is_own() || is_host_name(settings, &link.name);
-            // The kernel's own notices of Bobbin's links follow from Bobbin's requests, or from the link's other end.
+            // A notice that no program caused follows from Bobbin's own request or from the veth's other end, so it is
+            // ignored.
             !own || by_a_program
         }),
         libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
@@ -215,7 +220,7 @@ fn concerns_bobbin(context: &Context, notice: &NetlinkMessage<Notice>) -> bool {
             });
             by_a_program && concerned
         }
-        // Bobbin's neighbours are permanent, and only the loss of one matters.
+        // Bobbin sets only permanent neighbours, and only their removal needs a repair.
         libc::RTM_DELNEIGH => by_a_program && neighbour::decode_permanent(message).unwrap_or(true),
         libc::RTM_NEWRULE | libc::RTM_DELRULE => true,
         kind => kind >> 8 == NFTABLES && by_a_program && anti_spoofing::is_about_table(message, &settings.nft_table),

@@ -1,4 +1,4 @@
-//! Messages to and from the kernel: what is asked, how it is sent, and what the answers say.
+//! Netlink: the requests that Bobbin sends to the kernel, the sockets that carry them, and the decoding of the answers.
 
 mod address;
 pub(crate) mod anti_spoofing;

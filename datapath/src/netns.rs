@@ -1,4 +1,4 @@
-//! Network namespaces: telling them apart and entering one.
+//! Network namespaces: comparing them and entering one.
 //!
 //! Only this file calls `setns`, and only on a plain thread that ends afterwards. A pooled thread that stays in a pod's
 //! namespace would wire the next pod into it.
@@ -13,16 +13,19 @@ use tokio::sync::oneshot;
 
 use crate::netlink::KernelError;
 
-/// A network namespace as the agent's own namespace sees it: still valid after the agent restarts, not after a reboot.
+/// A container's network namespace as the agent's namespace refers to it. It stays valid over an agent restart, but not
+/// over a reboot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetnsRef {
-    /// The ID that the observing namespace has for it. The kernel reuses the IDs of ended namespaces at once.
+    /// The ID that the agent's namespace has for the container's. The kernel reuses the ID of an ended namespace at
+    /// once.
     pub id: i32,
-    /// `SO_NETNS_COOKIE` of the observing namespace, the agent's. Under another cookie the ID means nothing.
+    /// `SO_NETNS_COOKIE` of the agent's namespace. If the agent now runs in a namespace with another cookie, the ID
+    /// means nothing.
     pub cookie: u64,
 }
 
-/// Device and inode: equal only for the same namespace.
+/// Device and inode of a namespace. Two are equal only for the same namespace.
 pub(crate) type Identity = (u64, u64);
 
 /// The namespace that a descriptor refers to.
@@ -41,18 +44,20 @@ pub(crate) fn current() -> Result<Identity, KernelError> {
 /// Whether a descriptor refers to the calling thread's own namespace.
 ///
 /// # Errors
-/// The identity of one of the two can't be read. The caller must not touch a namespace that may be the node's.
+/// The identity of one of the two can't be read. The namespace may then be the node's, so the caller must not change
+/// it.
 pub fn is_own_netns(netns: impl AsFd) -> Result<bool, KernelError> {
     Ok(identity(netns)? == current()?)
 }
 
-/// Moves the calling thread for good. It must be a thread of [`on_thread`].
+/// Moves the calling thread into the namespace. It never leaves it, so it must be a thread of [`on_thread`].
 #[allow(clippy::disallowed_methods)]
 pub(crate) fn enter(netns: impl AsFd) -> Result<(), KernelError> {
     setns(netns, CloneFlags::CLONE_NEWNET).map_err(|errno| KernelError::io("enter the network namespace")(errno.into()))
 }
 
-/// Runs a closure on a new plain thread, which ends with it. It runs to its end even if the caller stops waiting.
+/// Runs a closure on a new plain thread that ends with it. The closure runs to its end even if the caller stops
+/// waiting.
 pub(crate) async fn on_thread<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
 where
     T: Send + 'static,
@@ -65,6 +70,6 @@ where
         .stack_size(512 << 10)
         .spawn(run)
         .map_err(KernelError::io("start a thread"))?;
-    let lost = || KernelError::io("finish work on a thread")(std::io::Error::other("the thread ended early"));
+    let lost = || KernelError::io("finish the operation")(std::io::Error::other("its thread ended early"));
     result.await.unwrap_or_else(|_| Err(lost().into()))
 }

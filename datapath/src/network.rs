@@ -1,4 +1,4 @@
-//! The handle on the node's network that the agent holds: each operation, on a thread of the node's namespace.
+//! [`Network`], the agent's handle on the node's network. Each operation runs on a thread of the node's namespace.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -21,14 +21,14 @@ use crate::pod::{
 use crate::settings::Settings;
 use crate::state::State;
 
-/// The node's network. Cheap to clone; all clones share everything.
+/// The node's network. Clones are cheap and share all state.
 #[derive(Clone)]
 pub struct Network {
     state: Arc<State>,
 }
 
 impl Network {
-    /// Opens the network of the calling thread's namespace and looks for conflicts ([`Network::warnings`]). Changes
+    /// Opens the network of the calling thread's namespace and looks for conflicts ([`Network::warnings`]). It changes
     /// nothing.
     pub async fn open(settings: Settings) -> Result<Self, KernelError> {
         settings.check()?;
@@ -43,7 +43,7 @@ impl Network {
         .await
     }
 
-    /// Runs on a thread, with a socket of the node's namespace.
+    /// Runs `work` on a new thread with a socket of the node's namespace.
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&State, &mut Netlink) -> Result<T, KernelError> + Send + 'static,
@@ -52,34 +52,34 @@ impl Network {
         on_thread(move || state.with_netlink(|netlink| work(&state, netlink))).await
     }
 
-    /// The settings it was opened with.
+    /// The settings that the network was opened with.
     pub fn settings(&self) -> &Settings {
         &self.state.settings
     }
 
-    /// The name that an attachment's link has on the node.
+    /// The name of the attachment's link on the node.
     pub fn host_if(&self, key: &AttachmentKey) -> String {
         host_name(&self.state.settings, key)
     }
 
-    /// Conflicts with other programs as last found (by [`Network::open`] and each [`Network::reconcile`]), one sentence
-    /// each.
+    /// Conflicts with other programs, one sentence each, as [`Network::open`] or the last [`Network::reconcile`] found
+    /// them.
     pub fn warnings(&self) -> Vec<String> {
         self.state.warnings.lock().clone()
     }
 
-    /// A number that grows when another program changed links, routes, rules or the filter. A hint that may stand for
-    /// many changes: answer it with [`Network::reconcile`].
+    /// A number that grows when another program changed links, routes, rules or the filter. One step may stand for many
+    /// changes; call [`Network::reconcile`] on it.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.state.changed.subscribe()
     }
 
-    /// Detects the MTU that pods get now, in bytes. `node` are the node's own addresses.
+    /// Detects the MTU for new pods, in bytes. `node` holds the node's own addresses.
     pub async fn uplink_mtu(&self, node: Vec<IpAddr>) -> Result<u32, KernelError> {
         self.run(move |state, netlink| state.detect_mtu(netlink, &node)).await
     }
 
-    /// The host links of Bobbin's attachments with their addresses. A starting agent restores its state from them.
+    /// The host links of Bobbin's attachments with their addresses. A restarted agent restores its state from them.
     pub async fn links(&self) -> Result<Vec<ObservedLink>, KernelError> {
         self.run(|state, netlink| {
             let routes = route::list(netlink, state.settings.pod_table)?;
@@ -101,24 +101,24 @@ impl Network {
         .await
     }
 
-    /// Unwires an attachment: routes and neighbours first, then the link. Success also when nothing is left of it. It
-    /// finds the link also under another name or alias, and never touches another attachment's or program's link.
+    /// Unwires an attachment: routes and neighbours first, then the link. Succeeds also when nothing is left. It finds
+    /// the link under another name or alias too, and never touches a link of another attachment or program.
     pub async fn detach(&self, key: &AttachmentKey, pair: IpPair) -> Result<(), KernelError> {
         detach::detach(&self.state, key, pair).await
     }
 
-    /// What of an attachment is not as [`Network::attach`] made it, on both sides. Empty when nothing differs.
+    /// Lists the differences from what [`Network::attach`] created, on both sides. Empty when nothing differs.
     pub async fn check(&self, wiring: &Wiring, netns: OwnedFd) -> Result<Vec<Mismatch>, AttachError> {
         let state = self.state.clone();
         let wiring = wiring.clone();
         on_thread(move || check::check(&state, &wiring, &netns)).await
     }
 
-    /// What is left of each attachment on the node. An attachment without a [`NetnsRef`], or with one that another
-    /// network namespace observed, is at best [`NetnsPresence::Unknown`] when its link is gone.
+    /// What is left of each attachment on the node. Without a valid [`NetnsRef`] of this namespace, an attachment whose
+    /// link is gone is [`NetnsPresence::Unknown`].
     ///
     /// # Errors
-    /// The links or routes of the node can't be listed. Then nothing is known, so everything counts as in use.
+    /// The node's links or routes can't be listed. Then every attachment counts as in use.
     pub async fn presence(
         &self,
         asked: Vec<(AttachmentKey, Option<NetnsRef>)>,
@@ -126,7 +126,8 @@ impl Network {
         self.run(move |state, netlink| presence::presence(state, netlink, asked)).await
     }
 
-    /// Shows a block to routing daemons. Idempotent. A route of another program with the same key is an error.
+    /// Exports a block to routing daemons. Idempotent. If another program has a route with the same key, the export
+    /// fails.
     pub async fn export(&self, block: &BlockRange) -> Result<(), KernelError> {
         let (state, block) = (self.state.clone(), *block);
         on_thread(move || export::export(&state, block)).await
@@ -138,23 +139,24 @@ impl Network {
         on_thread(move || export::withdraw(&state, &block)).await
     }
 
-    /// Prepares the node for pods of the families in use, and returns what it changed. Idempotent; concurrent calls are
-    /// fine.
+    /// Prepares the node for pods of these families and returns what it changed. Idempotent, and safe to call
+    /// concurrently.
     pub async fn set_up(&self, ipv4: bool, ipv6: bool) -> Result<Vec<Drift>, KernelError> {
         self.run(move |state, netlink| setup::set_up(state, netlink, ipv4, ipv6)).await
     }
 
-    /// Removes all of Bobbin's objects but the links, when Bobbin is uninstalled: filter, rules, and routes in all three
-    /// tables. It goes on after an error and names all errors. Returns one sentence for each object that it removed.
+    /// Removes all of Bobbin's objects but the links, for an uninstall: filter, rules, and routes in all three tables.
+    /// It continues after an error and reports all errors. Returns one sentence for each removed object.
     pub async fn tear_down(&self) -> Result<Vec<String>, KernelError> {
         self.run(setup::tear_down).await
     }
 
-    /// Makes the node match the desired state and returns what differed. It only reports attachments whose link is
-    /// missing, because an ADD must create that link. It skips links that an operation creates or removes now.
+    /// Makes the node match the desired state and returns the differences. A missing link is only reported, because an
+    /// ADD must create it. Links that an operation is creating or removing are skipped.
     ///
     /// # Errors
-    /// The node can't be read, so nothing was compared. What can't be corrected is a drift, not an error.
+    /// The node's state can't be read, so nothing was compared. A failed repair is returned as a drift, not as an
+    /// error.
     pub async fn reconcile(&self, desired: &DesiredState) -> Result<Vec<Drift>, KernelError> {
         let desired = desired.clone();
         self.run(move |state, netlink| reconcile::reconcile(state, netlink, &desired)).await

@@ -1,4 +1,4 @@
-//! What the node needs beside its attachments: set-up, exported blocks, and the reconcile pass over all of it.
+//! The node's side that does not belong to one attachment: set-up, exported blocks, and the reconcile pass.
 
 pub(crate) mod desired;
 mod drift;

@@ -1,4 +1,4 @@
-//! One attachment: its veth pair with all that belongs to it, from ADD to DEL.
+//! One attachment: wiring, checking and unwiring its veth pair, routes and neighbours.
 
 pub(crate) mod attach;
 pub(crate) mod attachment;

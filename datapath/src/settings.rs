@@ -1,16 +1,16 @@
-//! The numbers and names that mark Bobbin's objects in the node's network. Set once, from the agent's flags.
+//! The numbers and names that mark Bobbin's objects in the node's network. The agent's flags set them once.
 
 use std::path::PathBuf;
 
 use crate::netlink::KernelError;
 
-/// Tables, priorities, protocol numbers and names. All are settings, because another program on the node may already use
-/// one of them.
+/// Tables, priorities, protocol numbers and names. All can be changed, because another program on the node may use one
+/// of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Routing table of the pods' routes.
     pub pod_table: u32,
-    /// Routing table that routing daemons import. It has one route for each block of this node.
+    /// Routing table for routing daemons. It has one route for each block of this node and family.
     pub export_table: u32,
     /// Priority of the rule that looks up [`Settings::pod_table`].
     pub rule_priority: u32,
@@ -24,17 +24,18 @@ pub struct Settings {
     pub veth_prefix: String,
     /// Name of the nftables table, in family inet.
     pub nft_table: String,
-    /// MTU of the pods' links; `None`: the uplink's.
+    /// MTU of the pods' links; `None` means the uplink's MTU.
     pub mtu: Option<u32>,
-    /// A writable `/proc/sys/net`.
+    /// The path of a writable `/proc/sys/net`.
     pub sysctl_root: PathBuf,
 }
 
-/// A longer prefix would leave too few characters for the hash that makes names unique on a node.
+/// The longest prefix of link names. A longer one leaves too few characters for the hash that makes names unique on a
+/// node.
 const MAX_PREFIX_LEN: usize = 4;
 
 impl Settings {
-    /// Checks that links can be named by these settings.
+    /// Checks that link names can begin with the prefix.
     pub(crate) fn check(&self) -> Result<(), KernelError> {
         let prefix = &self.veth_prefix;
         let fits = (1..=MAX_PREFIX_LEN).contains(&prefix.len()) && prefix.bytes().all(|byte| byte.is_ascii_lowercase());

@@ -1,4 +1,4 @@
-//! What all operations on the node's network share: settings, sockets, and what is being changed now.
+//! The state that all operations on the node's network share: settings, sockets, and the links that are being changed.
 
 mod in_flight;
 mod programmed;
@@ -20,20 +20,21 @@ pub(crate) use in_flight::InFlight;
 pub(crate) use programmed::ProgrammedState;
 pub(crate) use removal_queue::{QueuedRemoval, RemovalQueue};
 
-/// How many attachments are wired at one time. The kernel does one after another anyway; more would only wait there.
+/// How many attachments are wired at the same time. The kernel handles one after another, so more threads would only
+/// wait.
 const MAX_CONCURRENT_ATTACHES: usize = 4;
-/// Sockets kept for later requests.
+/// How many idle sockets are kept for later requests.
 const MAX_IDLE_SOCKETS: usize = 8;
 
-/// The shared state. Operations use it; it knows none of them.
+/// The shared state. It calls none of the operations that use it.
 pub(crate) struct State {
     pub(crate) settings: Settings,
     /// The node's own network namespace.
     pub(crate) node_netns: Identity,
-    /// The cookie of that namespace; `None` when the kernel has none.
+    /// The cookie of that namespace; `None` when the kernel supports no cookies.
     pub(crate) netns_cookie: Option<u64>,
     pub(crate) attach_permits: Arc<Semaphore>,
-    /// Host links that an operation creates or removes now. No other operation may repair or remove them.
+    /// Host links that an operation is creating or removing. No other operation may repair or remove them.
     pub(crate) in_flight: InFlight,
     pub(crate) programmed: Mutex<ProgrammedState>,
     pub(crate) removal_queue: RemovalQueue,
@@ -42,7 +43,7 @@ pub(crate) struct State {
     pub(crate) changed: watch::Sender<u64>,
     pub(crate) warnings: Mutex<Vec<String>>,
     pub(crate) own_changes: Arc<OwnChanges>,
-    /// rtnetlink's handle, for requests that no pod waits for.
+    /// rtnetlink's handle, for requests that delay no pod.
     pub(crate) handle: RouteHandle,
     idle_sockets: Mutex<Vec<Netlink>>,
     _monitor: Monitor,
@@ -50,7 +51,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Opens everything in the calling thread's namespace.
+    /// Opens all sockets in the calling thread's namespace.
     pub(crate) fn open(settings: Settings) -> Result<Self, KernelError> {
         let (changed, _) = watch::channel(0);
         let own_changes: Arc<OwnChanges> = Arc::default();
@@ -74,12 +75,12 @@ impl State {
         })
     }
 
-    /// The names of host links that an operation creates or removes now.
+    /// The names of host links that an operation is creating or removing.
     pub(crate) fn busy_links(&self) -> HashSet<String> {
         self.in_flight.names()
     }
 
-    /// Runs with a socket of the node's namespace: an idle one, or a new one.
+    /// Runs `work` with a socket of the node's namespace, reusing an idle one if there is one.
     pub(crate) fn with_netlink<T, E: From<KernelError>>(
         &self,
         work: impl FnOnce(&mut Netlink) -> Result<T, E>,
@@ -90,7 +91,7 @@ impl State {
         result
     }
 
-    /// A socket of the node's namespace. To be called before a thread enters another one.
+    /// Takes a socket of the node's namespace. Call this before the thread enters another namespace.
     pub(crate) fn take_netlink(&self) -> Result<Netlink, KernelError> {
         let idle = self.idle_sockets.lock().pop();
         idle.map_or_else(|| Ok(Netlink::route()?.registered(&self.own_changes)), Ok)
@@ -111,7 +112,7 @@ impl State {
         Ok(mtu)
     }
 
-    /// The MTU for new pods as last detected. Each reconcile pass detects it again.
+    /// The MTU for new pods as last detected. Each reconcile pass updates it.
     pub(crate) fn known_mtu(&self, netlink: &mut Netlink, node: &[IpAddr]) -> Result<u32, KernelError> {
         match self.mtu.load(Ordering::Relaxed) {
             0 => self.detect_mtu(netlink, node),
@@ -120,12 +121,12 @@ impl State {
     }
 }
 
-/// Without a cookie every attachment counts as in use until its DEL.
+/// The cookie of the node's namespace. Without it every attachment counts as in use until its DEL.
 fn netns_cookie() -> Option<u64> {
     let cookie = Netlink::route().and_then(|netlink| netlink.netns_cookie());
     cookie
         .inspect_err(|error| {
-            tracing::warn!(%error, "network namespaces that have ended can't be recognised on this node, so only a DEL frees their addresses");
+            tracing::warn!(%error, "the cookie of the node's network namespace can't be read, so the agent can't tell which containers have ended; only a DEL frees an address");
         })
         .ok()
 }

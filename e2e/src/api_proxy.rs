@@ -1,7 +1,7 @@
-//! A proxy in front of the API server that ends TLS, so that a test can break single requests and single watches.
+//! An HTTPS proxy in front of the API server that terminates TLS, so that a test can break single requests and watches.
 //!
-//! [`crate::network::TcpProxy`] sees only bytes. This proxy sees verbs, resources and watch events. A program uses it by a
-//! kubeconfig with its address; the proxy calls the API server as the user of one token.
+//! [`crate::network::TcpProxy`] sees only bytes; this proxy sees verbs, resources and watch events. Programs reach it
+//! through a kubeconfig with its address. The proxy calls the API server as the user of one token.
 
 mod faults;
 mod watches;
@@ -27,12 +27,12 @@ use faults::{Faults, RequestInfo};
 
 use crate::control_plane::ControlPlane;
 
-/// The largest request body that is passed on.
+/// The largest request body that the proxy forwards.
 const MAX_REQUEST_BYTES: usize = 4 << 20;
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The proxy. Dropped: it ends, and its connections break.
+/// The running proxy. Dropping it ends the proxy and breaks its connections.
 #[derive(Debug)]
 pub struct ApiProxy {
     address: SocketAddr,
@@ -47,7 +47,7 @@ struct ProxyState {
 }
 
 impl ApiProxy {
-    /// Listens on a free port of this process's loopback; requests reach the API server with this token.
+    /// Listens on a free port of this process's loopback. It forwards requests to the API server with this token.
     pub async fn start(control_plane: &ControlPlane, token: &str) -> Result<Self> {
         let certificates = control_plane.certificates();
         let chain =
@@ -61,29 +61,29 @@ impl ApiProxy {
         let app = axum::Router::new().fallback(pass).with_state(state);
         let listener = TlsListener::on(tcp, TlsAcceptor::from(Arc::new(tls)))?;
         let task = tokio::spawn(async move {
-            // It serves until it is aborted.
+            // The task serves until it is aborted, so there is no result to check.
             let _ = axum::serve(listener, app).await;
         });
         Ok(Self { address, faults, task })
     }
 
-    /// Where it listens.
+    /// The address that the proxy listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Causes a fault in the requests that the selector names, and in their open watches, until the guard is dropped.
+    /// Causes a fault in the selected requests and in their open watches, until the guard is dropped.
     #[must_use = "the fault ends when this is dropped"]
     pub fn inject(&self, selector: Selector, fault: Fault) -> FaultGuard {
         Faults::inject(&self.faults, selector, fault)
     }
 
-    /// How many requests and watch events it has seen; a request to count from.
+    /// How many requests and watch events the proxy has seen so far. Pass it to [`Self::observed`] to count from here.
     pub fn mark(&self) -> usize {
         self.faults.mark()
     }
 
-    /// What it has seen since a mark and the selector names, in order.
+    /// The selected requests and watch events since a mark, in order.
     pub fn observed(&self, since: usize, selector: &Selector) -> Vec<ObservedRequest> {
         self.faults.observed(since, selector)
     }
@@ -95,14 +95,14 @@ impl Drop for ApiProxy {
     }
 }
 
-/// Connections after their TLS handshake.
+/// A listener that returns connections after their TLS handshake.
 struct TlsListener {
     address: SocketAddr,
     ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
 }
 
 impl TlsListener {
-    /// Each handshake is a separate task: one that hangs delays no other.
+    /// Each handshake runs in a separate task, so that a hanging one delays no other.
     fn on(tcp: TcpListener, tls: TlsAcceptor) -> Result<Self> {
         let (sender, ready) = mpsc::channel(1);
         let address = tcp.local_addr()?;
@@ -116,7 +116,7 @@ impl TlsListener {
                 let (tls, sender) = (tls.clone(), sender.clone());
                 tokio::spawn(async move {
                     if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-                        // Refused only when the proxy has ended.
+                        // Sending fails only when the proxy has ended.
                         let _ = sender.send((stream, from)).await;
                     }
                 });

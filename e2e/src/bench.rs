@@ -1,7 +1,7 @@
-//! Measurements of CNI calls as containerd makes them, by exec of the plugin, in alternating rounds of one run.
+//! Benchmarks of CNI calls. Like containerd, they execute the plugin, and they alternate between plugins in rounds.
 //!
-//! Bobbin, with a real agent and an API server that waits for its disk, runs beside `ptp` + `host-local`. Then many nodes claim
-//! blocks from one API server.
+//! Bobbin runs with a real agent and an API server that waits for its disk, beside `ptp` + `host-local`. A further
+//! benchmark lets many nodes claim blocks from one API server.
 
 mod boot;
 mod calls;
@@ -24,23 +24,23 @@ pub use report::Report;
 
 use crate::single_node::{Sandbox, SingleNode, SingleNodeOptions};
 
-/// Where the agent serves its metrics, inside the node's namespace.
+/// The address of the agent's metrics, inside the node's namespace.
 const METRICS: &str = "127.0.0.1:9116";
-/// The pool of pods with IPv4 only; `default` has both families.
+/// The pool for pods with IPv4 only. The pool `default` has both families.
 const IPV4_POOL: &str = "v4";
 
-/// How much is measured.
+/// How many calls and rounds are measured.
 #[derive(Clone, Copy, Debug)]
 struct BenchConfig {
     rounds: usize,
     one_by_one: usize,
-    /// A dual-stack ADD of the reference waits for duplicate address detection, about 1.8 s each.
+    /// Few calls: a dual-stack ADD of the reference waits about 1.8 s for duplicate address detection.
     one_by_one_reference_dual: usize,
     at_once: usize,
 }
 
 impl BenchConfig {
-    /// The value of `BENCH_ROUNDS`.
+    /// Reads the number of rounds from `BENCH_ROUNDS`.
     fn rounds_from_environment(default: usize) -> Result<usize> {
         let rounds = match std::env::var("BENCH_ROUNDS") {
             Ok(text) => text.parse().context("BENCH_ROUNDS must be a number of rounds")?,
@@ -50,14 +50,14 @@ impl BenchConfig {
         Ok(rounds)
     }
 
-    /// `BENCH_ROUNDS` sets the rounds.
+    /// The defaults, with the rounds of `BENCH_ROUNDS` if it is set.
     fn from_environment() -> Result<Self> {
         let rounds = Self::rounds_from_environment(5)?;
         Ok(Self { rounds, one_by_one: 40, one_by_one_reference_dual: 3, at_once: 100 })
     }
 }
 
-/// Measures everything.
+/// Runs all benchmarks.
 pub async fn run() -> Result<Report> {
     let config = BenchConfig::from_environment()?;
     let mut report = Report::default();
@@ -66,7 +66,7 @@ pub async fn run() -> Result<Report> {
     let mut node = SingleNode::ready(SingleNodeOptions { fsync: true, agent, ..SingleNodeOptions::default() }).await?;
     node.apply_pool(IPV4_POOL, json!({"subnets": [{"ipv4": "10.65.0.0/16"}]})).await?;
 
-    // An API server holds back creates of a kind that was defined less than two seconds ago.
+    // The API server delays creates of a resource whose definition is less than two seconds old.
     for pool in ["default", IPV4_POOL] {
         node.await_free_blocks(pool).await?;
     }
@@ -84,7 +84,7 @@ pub async fn run() -> Result<Report> {
     Ok(report)
 }
 
-/// The names of a Pod object that sandboxes are made for.
+/// The identity of a Pod object, from which sandboxes are created.
 #[derive(Clone, Debug)]
 struct KubePod {
     name: String,
@@ -93,7 +93,7 @@ struct KubePod {
 }
 
 impl KubePod {
-    /// A fresh sandbox of the pod, as when kubelet starts it (again).
+    /// A new sandbox of the pod, as when kubelet starts or restarts it.
     fn sandbox(&self, node: &SingleNode) -> Result<Sandbox> {
         let mut pod = node.sandbox()?;
         pod.is_of("default", &self.name, &self.uid);
@@ -101,7 +101,7 @@ impl KubePod {
     }
 }
 
-/// Pod objects of both kinds. Kubernetes knows a pod before its sandbox is made, so making them is not measured.
+/// Creates Pod objects of both kinds. A pod exists before its sandbox, so creating it is not measured.
 async fn pod_objects(node: &SingleNode, count: usize) -> Result<Vec<KubePod>> {
     let mut pods = Vec::new();
     for (ipv4_only, prefix) in [(true, "four"), (false, "dual")] {

@@ -1,5 +1,5 @@
-//! Many nodes that claim blocks of one real API server by the agent's code. The fixture carves the blocks, and no operator and
-//! no kernel is involved.
+//! Many nodes that claim blocks from one real API server with the agent's code. The fixture carves the blocks; neither
+//! operator nor kernel is involved.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,43 +21,43 @@ use crate::control_plane::{ADMIN, AuditLog, ControlPlane, ControlPlaneOptions, M
 use crate::suite::Fixture;
 use crate::wait::{Poll, wait_until};
 
-/// The agent's protocol waits are multiplied by this, so that a test does not last minutes.
+/// The factor for all waits of the agent's protocol, so that a test does not take minutes.
 const SCALE: f64 = 0.01;
-/// How many blocks are carved, and how many nodes connect, at the same time.
+/// How many blocks are carved, and how many nodes connect, concurrently.
 const CONCURRENCY: usize = 16;
-/// How long the audit log may lag behind the answers.
+/// How long the audit log may lag behind the API server's answers.
 const AUDIT_LOG_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A control plane with the custom resource definitions installed, and no operator.
+/// A control plane with the custom resource definitions installed and no operator.
 pub struct ClaimFixture {
     /// The administrator's client.
     pub client: kube::Client,
-    /// The API server's log of calls; a node's calls carry its name as the user agent.
+    /// The audit log. A node's calls have its name as the user agent.
     pub audit: AuditLog,
     kubeconfig: PathBuf,
     scratch: tempfile::TempDir,
     _control_plane: ControlPlane,
 }
 
-/// One node's claiming part.
+/// A node that only claims and releases blocks.
 pub struct ClaimingNode {
     /// The node's name.
     pub name: String,
-    /// Claims and ledger.
+    /// The claim code and the node's state.
     pub claiming: SimulatedNode,
-    /// The node's own connections.
+    /// The node's connections to the API server.
     pub clients: Clients,
 }
 
-/// What became of one claim.
+/// The result of one claim.
 pub struct ClaimResult<'a> {
     /// The node that claimed.
     pub node: &'a ClaimingNode,
-    /// Its block.
+    /// The claimed block, or the error.
     pub outcome: Result<ClaimedBlock, ClaimError>,
 }
 
-/// No kernel: the routes are another test's.
+/// Exports nothing, because no kernel is involved. Other tests check the routes.
 struct NoExports;
 
 impl Exports for NoExports {
@@ -73,7 +73,7 @@ impl Exports for NoExports {
 impl Fixture for ClaimFixture {}
 
 impl ClaimFixture {
-    /// Starts the control plane. `fsync`: etcd waits for the disk, as in earnest.
+    /// Starts the control plane. With `fsync`, etcd waits for the disk as in production.
     pub async fn start(fsync: bool) -> Result<Self> {
         let control_plane =
             ControlPlane::start(ControlPlaneOptions { fsync, audit: true, ..ControlPlaneOptions::default() }).await?;
@@ -84,12 +84,12 @@ impl ClaimFixture {
         Ok(Self { client, audit, kubeconfig, scratch: tempfile::tempdir()?, _control_plane: control_plane })
     }
 
-    /// All blocks.
+    /// The API of blocks.
     pub fn blocks(&self) -> Api<AddressBlock> {
         Api::all(self.client.clone())
     }
 
-    /// Carves free blocks of a pool, as the operator would.
+    /// Creates free blocks of a pool, as the operator does.
     pub async fn carve(&self, pool: &str, second_octet: u8, indices: impl IntoIterator<Item = i64>) -> Result<()> {
         let blocks = self.blocks();
         let made = indices.into_iter().map(|index| {
@@ -107,7 +107,7 @@ impl ClaimFixture {
         stream::iter(made).buffer_unordered(CONCURRENCY).try_collect().await.map_err(Into::into)
     }
 
-    /// A node whose agent knows what an earlier run of it kept: its Node, and the pool with this window of free blocks.
+    /// A node whose agent has a saved cluster view: its Node, and the pool with its window of free blocks.
     pub async fn node(&self, node: &str, pool: &AddressPool) -> Result<ClaimingNode> {
         let directory =
             self.scratch.path().join(format!("{node}-{}", pool.metadata.name.as_deref().unwrap_or_default()));
@@ -117,39 +117,41 @@ impl ClaimFixture {
         let kept = json!({"node": facts, "pods": [], "pools": [pool], "namespaces": []});
         std::fs::write(directory.join("cluster.json"), serde_json::to_vec(&kept)?)?;
         let clients = bobbin_api_client::connect(Some(&self.kubeconfig), node).await?;
-        // An agent that runs has its connection: that is not a claim's to make.
+        // Open the connection now, as a running agent has one: it must not count for the claim.
         clients.requests.apiserver_version().await?;
         let claiming = SimulatedNode::start(&clients, node, &directory, Arc::new(NoExports), SCALE)?;
         Ok(ClaimingNode { name: node.to_owned(), claiming, clients })
     }
 
-    /// Many nodes, `prefix-0` and so on.
+    /// Creates nodes named `prefix-0`, `prefix-1` and so on.
     pub async fn nodes(&self, prefix: &str, count: usize, pool: &AddressPool) -> Result<Vec<ClaimingNode>> {
         let made = (0..count).map(|number| async move { self.node(&format!("{prefix}-{number}"), pool).await });
         stream::iter(made).buffer_unordered(CONCURRENCY).try_collect().await
     }
 
-    /// Fails if a claim did, if a block went to two nodes, or if a ledger or the API server says otherwise than the claims.
+    /// Fails if a claim failed, if two nodes got the same block, or if a node's state or the API server contradicts the
+    /// claims.
     pub async fn check_no_duplicate_block(&self, pool: &str, claims: &[ClaimResult<'_>]) -> Result<()> {
         let mut taken: BTreeMap<String, &str> = BTreeMap::new();
         for ClaimResult { node, outcome } in claims {
             let block = outcome.as_ref().map_err(|error| anyhow::anyhow!("{}: {error}", node.name))?;
             if let Some(other) = taken.insert(block.name.clone(), &node.name) {
-                anyhow::bail!("{} is of {other} and of {}", block.name, node.name);
+                anyhow::bail!("block {} went to node {other} and to node {}", block.name, node.name);
             }
             let held: Vec<String> =
                 node.claiming.node_state.blocks().into_iter().map(|block| block.held.name).collect();
-            ensure!(held == [block.name.clone()], "{} holds {held:?} in its memory", node.name);
+            ensure!(held == [block.name.clone()], "the state of node {} holds {held:?}", node.name);
         }
         for block in self.blocks().list(&ListParams::default().fields(&format!("spec.poolName={pool}"))).await? {
             let name = block.metadata.name.context("a block has no name")?;
             let (says, owner) = (block.spec.node_name.as_deref(), taken.get(&name).copied());
-            ensure!(says == owner, "{name} is of {says:?}, not of {owner:?}");
+            ensure!(says == owner, "the owner of block {name} is {says:?}, not {owner:?}");
         }
         Ok(())
     }
 
-    /// Waits until this many claims are in the audit log. Returns the number of calls about blocks of each node, ascending.
+    /// Waits until this many claims are in the audit log. Returns each node's number of calls about blocks, in
+    /// ascending order.
     pub async fn calls_of_claims(&self, mark: Mark, prefix: &str, claims: usize) -> Result<Vec<usize>> {
         let prefix = format!("{prefix}-");
         wait_until("each claim's calls are in the audit log", AUDIT_LOG_TIMEOUT, || async {
@@ -172,7 +174,7 @@ impl ClaimFixture {
     }
 }
 
-/// Every node claims one block of the pool, all at once; the time until the last had its block or its refusal.
+/// Every node claims one block of the pool, all at once. Returns the results and the time until the last claim ended.
 pub async fn claim_at_once<'a>(nodes: &'a [ClaimingNode], pool: &str) -> (Vec<ClaimResult<'a>>, Duration) {
     let start = Instant::now();
     let claims = nodes
@@ -181,7 +183,7 @@ pub async fn claim_at_once<'a>(nodes: &'a [ClaimingNode], pool: &str) -> (Vec<Cl
     (join_all(claims).await, start.elapsed())
 }
 
-/// A pool that is ready and says that its free blocks lie in the window.
+/// A pool that is ready and reports its free blocks in this window.
 pub fn pool(name: &str, second_octet: u8, window: Option<(i64, i64)>) -> Result<AddressPool> {
     let status = json!({
         "blocks": {"total": 2048, "claimed": 0, "free": 2048},
@@ -194,7 +196,7 @@ pub fn pool(name: &str, second_octet: u8, window: Option<(i64, i64)>) -> Result<
     }))?)
 }
 
-/// The blocks that the operator keeps ahead of so many nodes in the pool `default`.
+/// The number of blocks that the operator carves ahead for this many nodes in the pool `default`.
 pub fn carved_for(nodes: usize) -> Result<i64> {
     Ok(i64::try_from(nodes)? * 6)
 }

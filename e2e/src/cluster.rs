@@ -1,6 +1,6 @@
-//! A whole cluster: control plane, fabric, nodes. The demo, the benchmark and the tests are written in its vocabulary.
+//! A whole cluster: control plane, fabric and nodes. The demo, the benchmark and the tests use its methods.
 //!
-//! When it is dropped, or its process is killed, everything that belongs to it is removed ([`crate::cluster::run`]).
+//! When it is dropped or its process is killed, everything that belongs to it is removed ([`crate::cluster::run`]).
 
 mod allocation_audit;
 mod bobbin;
@@ -41,12 +41,12 @@ use xtask::artifacts::Artifacts;
 use xtask::image;
 use xtask::programs::Programs;
 
-/// kube-proxy's token.
+/// The token of kube-proxy.
 const KUBE_PROXY: &str = "kube-proxy";
 
 /// A running cluster.
 pub struct Cluster {
-    // In the order in which they go: who asks goes before who answers, and the run last.
+    // Fields are dropped in this order: clients before the servers they call, and the run last.
     routes: Routes,
     nodes: BTreeMap<String, Node>,
     controllers: Vec<Process>,
@@ -61,7 +61,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a cluster. With [`Network::Bobbin`] it has no network yet: that is what [`Cluster::install`] is for.
+    /// Starts a cluster. With [`Network::Bobbin`] its pods have no network until [`Cluster::install`].
     pub async fn start(options: ClusterOptions) -> Result<Self> {
         let run = Run::begin()?;
         let programs = Programs::find()?;
@@ -110,22 +110,22 @@ impl Cluster {
         Ok(this)
     }
 
-    /// The run's ID.
+    /// The run that owns the cluster's files and processes.
     pub fn run(&self) -> &Run {
         &self.run
     }
 
-    /// The API server and etcd, and the audit log.
+    /// The control plane, with the audit log.
     pub fn control_plane(&self) -> &ControlPlane {
         &self.control_plane
     }
 
-    /// The same, to stop and start it.
+    /// The control plane, to stop and start it.
     pub fn control_plane_mut(&mut self) -> &mut ControlPlane {
         &mut self.control_plane
     }
 
-    /// The switch.
+    /// The fabric that connects the nodes.
     pub fn fabric(&self) -> &Fabric {
         &self.fabric
     }
@@ -135,32 +135,32 @@ impl Cluster {
         &self.namespace
     }
 
-    /// A client of the administrator.
+    /// A client with the administrator's permissions.
     pub fn client(&self) -> kube::Client {
         self.client.clone()
     }
 
-    /// Where the programs of the cluster are.
+    /// The programs of the cluster.
     pub fn programs(&self) -> &Programs {
         &self.programs
     }
 
-    /// Fails, with the end of its log, if the controller manager or the scheduler has ended.
+    /// Fails, with the end of the log, if the controller manager or the scheduler has ended.
     pub fn controllers_must_be_running(&mut self) -> Result<()> {
         self.controllers.iter_mut().try_for_each(Process::must_be_running)
     }
 
-    /// Whether the routes to pods on the control plane have been kept without an error so far.
+    /// The control plane's routes to pods.
     pub fn routes(&self) -> &Routes {
         &self.routes
     }
 
-    /// Runs `kubectl` as the administrator and gives what it prints.
+    /// Runs `kubectl` as the administrator and returns its output.
     pub fn kubectl<const N: usize>(&self, words: [&str; N]) -> Result<String> {
         self.run_program("kubectl", &words)
     }
 
-    /// Runs `helm` as the administrator and gives what it prints.
+    /// Runs `helm` as the administrator and returns its output.
     pub fn helm<const N: usize>(&self, words: [&str; N]) -> Result<String> {
         self.run_program("helm", &words)
     }
@@ -184,7 +184,7 @@ impl Cluster {
     }
 }
 
-/// The archives that every node loads.
+/// Creates the image archives that every node loads.
 fn make_images(run: &Run, programs: &Programs, network: Network) -> Result<Vec<PathBuf>> {
     let directory = run.make_directory("images")?;
     let mut images = vec![image::test_images(programs, &directory)?];
@@ -218,7 +218,7 @@ fn start_controllers(
         "--use-service-account-credentials=true".to_owned(),
         "--allocate-node-cidrs=false".to_owned(),
         "--concurrent-gc-syncs=5".to_owned(),
-        // A rolling update that goes on in seconds, not in tens of them.
+        // Makes a rolling update proceed within seconds instead of tens of seconds.
         "--node-monitor-period=2s".to_owned(),
     ];
     Ok(vec![start("kube-controller-manager", CONTROLLER_MANAGER, &manager)?, start("kube-scheduler", SCHEDULER, &[])?])

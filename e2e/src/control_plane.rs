@@ -1,7 +1,7 @@
-//! A real etcd and kube-apiserver, alone or as the head of a whole cluster. Both programs end with this process.
+//! A real etcd and kube-apiserver, alone or for a whole cluster. Both programs end with this process.
 //!
-//! Callers configure it by [`ControlPlaneOptions`] and use [`ControlPlane::client`] or a kubeconfig. Controller manager, scheduler
-//! and nodes are not started here.
+//! Callers configure it with [`ControlPlaneOptions`] and connect with [`ControlPlane::client`] or a kubeconfig.
+//! Controller manager, scheduler and nodes are started elsewhere.
 
 mod audit;
 mod certificates;
@@ -29,15 +29,15 @@ pub use scratch_dir::ScratchDir;
 
 use xtask::programs::Programs;
 
-/// How long the API server may take from exec to ready, on a machine that is busy with other things.
+/// How long the API server may take from exec to ready, even on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_mins(3);
 /// How long one readiness probe may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A running control plane. Dropped: both programs are killed and its directory is removed.
+/// A running control plane. Dropping it kills both programs and removes its directory.
 #[derive(Debug)]
 pub struct ControlPlane {
-    // In the order in which they go.
+    // Fields are dropped in this order.
     apiserver: Option<Process>,
     etcd: Process,
     forward: Option<NetnsForward>,
@@ -53,12 +53,12 @@ pub struct ControlPlane {
 impl ControlPlane {
     /// Starts both programs and waits until the API server is ready.
     pub async fn start(options: ControlPlaneOptions) -> Result<Self> {
-        // Refused when the process has one already, which serves as well.
+        // Fails if the process has a provider already, which is equally good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let programs = Programs::find()?;
         let scratch = ScratchDir::make("bobbin-control-plane-")?;
         let (port, etcd_ports) = match (&options.netns, options.port) {
-            // Nobody else is in there.
+            // A separate namespace has no other programs, so fixed ports are free.
             (Some(_), port) => (port.unwrap_or(6443), [2379, 2380]),
             (None, Some(port)) => (port, free_ports()?),
             (None, None) => (free_ports::<1>()?[0], free_ports()?),
@@ -83,37 +83,40 @@ impl ControlPlane {
         format!("https://{}", self.forward.as_ref().map_or(self.inside, NetnsForward::outside))
     }
 
-    /// The API server's URL for programs in network namespaces that reach [`ControlPlaneOptions::address`]. The same as [`Self::url`] without a namespace.
+    /// The API server's URL for programs in namespaces that reach [`ControlPlaneOptions::address`]. Without a namespace
+    /// it equals [`Self::url`].
     pub fn inside_url(&self) -> String {
         format!("https://{}", self.inside)
     }
 
-    /// The certificate of the authority that signed the API server's.
+    /// The certificate of the authority that signed the API server's certificate.
     pub fn ca_pem(&self) -> &str {
         &self.ca
     }
 
-    /// The keys and certificates; `service-account.key` and `ca.crt` are what a controller manager is given.
+    /// The keys and certificates. A controller manager needs `service-account.key` and `ca.crt`.
     pub fn certificates(&self) -> &Certificates {
         &self.certificates
     }
 
-    /// The directory of the control plane's files and logs.
+    /// The directory with the control plane's files and logs.
     pub fn directory(&self) -> &Path {
         self.scratch.path()
     }
 
-    /// A kubeconfig of the administrator (group system:masters), for programs in this process's network namespace.
+    /// The path of an administrator's kubeconfig (group system:masters), for programs in this process's network
+    /// namespace.
     pub fn admin_kubeconfig(&self) -> Result<PathBuf> {
         self.kubeconfig_for(ADMIN)
     }
 
-    /// A kubeconfig with a token of [`ControlPlaneOptions::tokens`] (or of a ServiceAccount), for programs in this process's network namespace.
+    /// The path of a kubeconfig for programs in this process's network namespace. The token is one of
+    /// [`ControlPlaneOptions::tokens`] or of a ServiceAccount.
     pub fn kubeconfig_for(&self, token: &str) -> Result<PathBuf> {
         self.write_kubeconfig(token, &self.url(), "outside")
     }
 
-    /// The same for programs in network namespaces that reach [`ControlPlaneOptions::address`].
+    /// Like [`Self::kubeconfig_for`], for programs in network namespaces that reach [`ControlPlaneOptions::address`].
     pub fn kubeconfig_inside(&self, token: &str) -> Result<PathBuf> {
         self.write_kubeconfig(token, &self.inside_url(), "inside")
     }
@@ -130,12 +133,12 @@ impl ControlPlane {
         Ok(path)
     }
 
-    /// A client of the administrator.
+    /// A client with the administrator's permissions.
     pub async fn client(&self) -> Result<kube::Client> {
         self.client_for(ADMIN).await
     }
 
-    /// A client with a token. It never repeats a request by itself.
+    /// A client with this token. It never repeats a request by itself.
     pub async fn client_for(&self, token: &str) -> Result<kube::Client> {
         let file = Kubeconfig::read_from(self.kubeconfig_for(token)?)?;
         let mut config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
@@ -143,12 +146,12 @@ impl ControlPlane {
         Ok(kube::Client::try_from(config)?)
     }
 
-    /// The audit log; it has entries only with [`ControlPlaneOptions::audit`].
+    /// The audit log. It is empty without [`ControlPlaneOptions::audit`].
     pub fn audit(&self) -> AuditLog {
         AuditLog::at(&self.scratch.path().join("audit.log"))
     }
 
-    /// An outage: kills the API server. Connections to it break, new ones are refused.
+    /// Kills the API server: its connections break, and new ones are refused.
     pub fn stop_apiserver(&mut self) {
         self.apiserver = None;
     }
@@ -165,7 +168,7 @@ impl ControlPlane {
         self.await_ready().await
     }
 
-    /// An outage of the worse kind: the API server keeps its connections, takes new ones, and answers nothing.
+    /// Freezes the API server: it keeps its connections and accepts new ones, but answers nothing.
     pub fn freeze_apiserver(&self) -> Result<()> {
         self.apiserver.as_ref().context("the API server is stopped")?.signal(Signal::SIGSTOP)
     }
@@ -226,7 +229,7 @@ fn start_etcd(
     Process::start(&programs.path("etcd")?, options.netns.as_deref(), &scratch.path().join("etcd.log"), arguments)
 }
 
-/// Ports of the loopback that nobody listens on now.
+/// Free ports of the loopback.
 fn free_ports<const N: usize>() -> Result<[u16; N]> {
     let listeners = (0..N).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<Vec<_>>>()?;
     let mut ports = [0; N];
@@ -236,7 +239,7 @@ fn free_ports<const N: usize>() -> Result<[u16; N]> {
     Ok(ports)
 }
 
-/// A name for a file of a secret that does not show the secret.
+/// A hash for the file name of a secret, so that the name does not show the secret.
 fn short_hash(text: &str) -> String {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
@@ -244,7 +247,7 @@ fn short_hash(text: &str) -> String {
     format!("{:016x}", hasher.finish())
 }
 
-/// The first address of a service range: the API server's own Service.
+/// The first address of a service range, which is the Service of the API server.
 fn first_of(range: &str) -> Option<IpAddr> {
     let net: ipnet::IpNet = range.trim().parse().ok()?;
     Some(match net.network() {

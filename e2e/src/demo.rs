@@ -17,16 +17,16 @@ pub use keep::{Stay, how_to_use, run_and_leave, stay};
 use output::print_output;
 pub use output::print_step;
 
-/// Pods of the Deployment: four on each node.
+/// Pods of the Deployment `web`: four on each node.
 const WEB: usize = 12;
-/// Pods of the namespace that has a pool.
+/// Pods of the namespace `payments`, which has a separate pool.
 const PAYMENTS: usize = 3;
-/// Addresses of the pool that runs full.
+/// Addresses of the pool that becomes full.
 const TINY: usize = 4;
-/// How long pods may take on a busy machine.
+/// How long pods may take to become Ready, even on a busy machine.
 const PODS_READY_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// What the demo has seen.
+/// The results of the demo.
 #[derive(Debug)]
 pub struct Outcome {
     pods: usize,
@@ -38,7 +38,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Whether all is as it should be.
+    /// Whether every path works and no address is used twice.
     pub fn is_good(&self) -> bool {
         self.failures.is_empty() && self.duplicates == 0 && self.spread && self.pods >= 12 && self.paths >= 300
     }
@@ -55,7 +55,7 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-/// Tells the story on a cluster that has no network yet.
+/// Runs the demo on a cluster without a network.
 pub async fn run(cluster: &Cluster) -> Result<Outcome> {
     print_step(
         "helm install bobbin: an operator that cuts pools into blocks, an agent on each node that claims blocks and wires pods",
@@ -63,7 +63,7 @@ pub async fn run(cluster: &Cluster) -> Result<Outcome> {
     cluster.install(&[]).await?;
     print_output("kubectl get nodes", &cluster.kubectl(["get", "nodes", "-o", "wide", "--no-headers=false"])?, 4);
 
-    print_step("two pools: `default` for everybody, `payments` for the namespace of that name");
+    print_step("two pools: `default` for all namespaces, `payments` for the namespace of that name");
     for file in ["default", "payments"] {
         cluster.kubectl(["apply", "-f", &manifest(file)])?;
         let pool = pool(file);
@@ -78,7 +78,7 @@ pub async fn run(cluster: &Cluster) -> Result<Outcome> {
     let ledger = cluster.await_ready_pods("payments", "", "app=ledger", PAYMENTS, PODS_READY_TIMEOUT).await?;
     let pods: Vec<Pod> = web.iter().chain(&ledger).cloned().collect();
 
-    // Counts are written every few seconds only.
+    // The operator writes the counts only every few seconds.
     for (file, used) in [("default", WEB), ("payments", PAYMENTS)] {
         cluster
             .await_object(pool(file), "counts its pods", PODS_READY_TIMEOUT, |seen| seen["status"]["used"] == used)
@@ -148,7 +148,7 @@ async fn walk(cluster: &Cluster, pods: &[Pod], web: &[Pod]) -> Result<Outcome> {
     })
 }
 
-/// A pool with fewer addresses than pods, and what its user is told.
+/// Shows a pool with fewer addresses than pods, and the event on the waiting pod.
 async fn run_full(cluster: &Cluster) -> Result<()> {
     print_step("a pool of four addresses and five pods for it: the fifth waits, and its event says why and what to do");
     cluster.kubectl(["apply", "-f", &manifest("tiny")])?;

@@ -1,6 +1,6 @@
-//! bobbin-e2e: real clusters on one machine. The demo, the benchmark and the end-to-end tests use them.
+//! bobbin-e2e: test clusters with real components on one machine, for the demo, the benchmark and the end-to-end tests.
 //!
-//! Bobbin is known here only as a chart, an image and three kinds of objects. Only `claiming_nodes` runs code of the agent.
+//! This crate uses Bobbin through its chart, image and API objects. Only `claiming_nodes` runs code of the agent.
 
 pub mod api_proxy;
 pub mod bench;

@@ -1,5 +1,5 @@
-//! One node without kubelet. API server, operator and agent are real processes. The shim is executed as containerd does it, and
-//! a pod is a network namespace without a process.
+//! One node without kubelet: API server, operator and agent are real processes. Tests execute the plugin as containerd
+//! does, and a pod is a network namespace without a process.
 //!
 //! The agent reaches the API server through a [`TcpProxy`] that causes network faults.
 
@@ -37,37 +37,37 @@ use xtask::programs::Programs;
 
 /// The name of the Node object.
 pub const NODE: &str = "n1";
-/// The user that the agent is for the API server, so that its calls can be told in the audit log.
+/// The agent's user at the API server, which identifies its calls in the audit log.
 pub const AGENT_USER: &str = "bobbin-agent";
 /// The node's addresses.
 pub const NODE_IPV4: &str = "10.100.0.1";
 /// See [`NODE_IPV4`].
 pub const NODE_IPV6: &str = "fd00:100::1";
-/// Addresses behind the node's uplink.
+/// The addresses of a machine behind the node's uplink.
 pub const FABRIC_IPV4: &str = "10.100.0.254";
 /// See [`FABRIC_IPV4`].
 pub const FABRIC_IPV6: &str = "fd00:100::fe";
-/// How long agent or operator may take for what they do at leisure.
+/// How long agent or operator may take for work that is not urgent.
 pub const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The node and all it needs. Dropped: every process ends and every namespace goes.
+/// The node and everything around it. Dropping it ends every process and namespace.
 pub struct SingleNode {
     agent: Option<Process>,
     operator: Option<Process>,
-    /// What the agent reaches the API server through.
+    /// The proxy between the agent and the API server.
     pub proxy: TcpProxy,
     api_proxy: Option<ApiProxy>,
     /// The control plane.
     pub control_plane: ControlPlane,
-    /// A client of the administrator, not through the proxy.
+    /// The administrator's client, which does not use the proxy.
     pub client: kube::Client,
-    /// The node's namespace.
+    /// The node's network namespace.
     pub namespace: Namespace,
-    /// What is behind the uplink.
+    /// The network namespace behind the node's uplink.
     pub fabric: Namespace,
-    /// What is executed.
+    /// Bobbin's executables.
     pub artifacts: Artifacts,
-    /// Where cnitool and the reference plugins are.
+    /// The programs cnitool and the reference plugins.
     pub programs: Programs,
     _run: RunDirectory,
     scratch: ScratchDir,
@@ -75,7 +75,7 @@ pub struct SingleNode {
     agent_flags: Vec<String>,
 }
 
-/// The agent's `--run-dir`: in memory, as `/run` is.
+/// The agent's `--run-dir`, on a tmpfs like `/run`.
 struct RunDirectory(PathBuf);
 
 impl RunDirectory {
@@ -89,13 +89,13 @@ impl RunDirectory {
 
 impl Drop for RunDirectory {
     fn drop(&mut self) {
-        // The mount is in this process's own mount namespace and goes with it in any case.
+        // If this fails, the mount still ends with this process's mount namespace.
         let _ = umount2(&self.0, MntFlags::MNT_DETACH);
     }
 }
 
 impl SingleNode {
-    /// Starts everything but the agent; the operator runs, and there is no pool.
+    /// Starts everything but the agent. The operator runs, and there is no pool.
     pub async fn start(options: SingleNodeOptions) -> Result<Self> {
         let artifacts = match &options.artifacts {
             Some(artifacts) => artifacts.clone(),
@@ -113,7 +113,7 @@ impl SingleNode {
 
         let mut head = ControlPlaneOptions { fsync: options.fsync, audit: true, ..ControlPlaneOptions::default() };
         head.add_token(AGENT_USER, AGENT_USER, &["system:masters"]);
-        // There is no controller manager to make service accounts.
+        // Without a controller manager no ServiceAccounts are created, so admission must not require them.
         head.apiserver_arguments.push("--disable-admission-plugins=ServiceAccount".to_owned());
         let control_plane = ControlPlane::start(head).await?;
         let client = control_plane.client().await?;
@@ -150,7 +150,7 @@ impl SingleNode {
         Ok(this)
     }
 
-    /// The same with the pool `default` (10.64.0.0/16, fd00:64::/112) and an agent that is ready.
+    /// Starts the node with the pool `default` (10.64.0.0/16, fd00:64::/112) and an agent that is ready.
     pub async fn ready(options: SingleNodeOptions) -> Result<Self> {
         let mut this = Self::start(options).await?;
         this.apply_pool("default", json!({"subnets": [{"ipv4": "10.64.0.0/16", "ipv6": "fd00:64::/112"}]})).await?;
@@ -158,12 +158,13 @@ impl SingleNode {
         Ok(this)
     }
 
-    /// The proxy that breaks single requests and watches of the agent. Fails unless the node was started with [`SingleNodeOptions::api_proxy`].
+    /// The proxy that breaks single requests and watches of the agent. Fails unless the node has
+    /// [`SingleNodeOptions::api_proxy`].
     pub fn api(&self) -> Result<&ApiProxy> {
         self.api_proxy.as_ref().context("the node was started without an API proxy")
     }
 
-    /// A path among the files of this node.
+    /// A path in the directory for this node's files.
     pub fn path(&self, name: &str) -> PathBuf {
         self.scratch.path().join(name)
     }
@@ -187,7 +188,7 @@ impl SingleNode {
     }
 }
 
-/// Gives the node an uplink to the fabric, and the fabric routes to the pods.
+/// Connects the node to the fabric by an uplink, and adds routes to the pods on the fabric.
 fn wire(node: &Namespace, fabric: &Namespace) -> Result<()> {
     node.ip(&format!("link add uplink mtu 1500 type veth peer name node netns {}", fabric.path().display()))?;
     node.ip(&format!(

@@ -14,10 +14,10 @@ use tokio::sync::Mutex;
 
 /// How long one test may take, unless the suite says otherwise.
 const TEST_TIMEOUT: Duration = Duration::from_mins(15);
-/// Set to keep the fixture of a failed test until the process is killed.
+/// The variable that keeps the fixture of a failed test until the process is killed.
 const KEEP_FAILED: &str = "BOBBIN_KEEP_FAILED";
 
-/// What the tests of a suite share. It is dropped at the end of the suite, and after a test that failed.
+/// The state that the tests of a suite share. It is dropped at the end of the suite, and after a failed test.
 pub trait Fixture: Send + 'static {
     /// Runs before each test.
     fn before_test(&mut self) -> Result<()> {
@@ -29,13 +29,13 @@ pub trait Fixture: Send + 'static {
         async { Ok(()) }
     }
 
-    /// What a person needs to find out why a test failed; printed after a failure.
+    /// Describes the state for a person who debugs a failed test. It is printed after the failure.
     fn describe(&self) -> String {
         String::new()
     }
 }
 
-/// No fixture: each test makes what it needs.
+/// No shared state: each test creates what it needs.
 pub struct NoFixture;
 
 impl Fixture for NoFixture {}
@@ -51,14 +51,14 @@ pub struct Suite<F> {
 }
 
 impl Suite<NoFixture> {
-    /// A suite whose tests share nothing.
+    /// A suite whose tests share no state.
     pub fn without_fixture() -> Result<Self> {
         Suite::new(|| async { Ok(NoFixture) })
     }
 }
 
 impl<F: Fixture> Suite<F> {
-    /// A suite whose tests share what `start` makes.
+    /// A suite whose tests share the fixture that `start` creates.
     pub fn new<S, R>(start: S) -> Result<Self>
     where
         S: Fn() -> R + Send + Sync + 'static,
@@ -68,14 +68,14 @@ impl<F: Fixture> Suite<F> {
         Ok(Self { runtime: Arc::new(Runtime::new()?), fixture: Arc::default(), start, timeout: TEST_TIMEOUT })
     }
 
-    /// Sets how long one test may take. The start of the fixture does not count.
+    /// Sets how long one test may take, not counting the start of the fixture.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// A test of this suite. Its name is the sentence that it proves.
+    /// Creates a test of this suite. Its name is the sentence that it proves.
     pub fn test<T>(&self, sentence: &str, test: T) -> Trial
     where
         T: AsyncFnOnce(&mut F) -> Result<()> + Send + 'static,
@@ -85,7 +85,7 @@ impl<F: Fixture> Suite<F> {
         Trial::test(sentence, move || {
             let outcome = runtime.block_on(async {
                 let mut slot = slot.lock().await;
-                // Taken out of its slot: a test that fails or panics drops it.
+                // Take the fixture out, so that a test that fails or panics drops it.
                 let mut fixture = match slot.take() {
                     Some(fixture) => fixture,
                     None => start().await.context("the fixture could not be started")?,
@@ -101,7 +101,7 @@ impl<F: Fixture> Suite<F> {
         })
     }
 
-    /// Runs the tests that the command line asks for, one after another, and drops the fixture.
+    /// Runs the tests that the command line selects, one after another, and then drops the fixture.
     pub fn run(self, tests: Vec<Trial>) -> ExitCode {
         let mut arguments = Arguments::from_args();
         arguments.test_threads = Some(1);

@@ -1,18 +1,18 @@
-//! Waiting for a condition with a deadline. The error says what was awaited and what the last check saw.
+//! Waits for a condition with a deadline. The error names the condition and what the last check saw.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 
-/// Time between two checks.
+/// The time between two checks.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What one check of a condition found.
+/// The result of one check.
 pub enum Poll<T> {
     /// The condition holds.
     Ready(T),
-    /// The condition does not hold yet; what the check saw.
+    /// The condition does not hold yet. The text is what the check saw.
     Pending(String),
 }
 
@@ -29,7 +29,7 @@ where
             Ok(Ok(Poll::Ready(value))) => return Ok(value),
             Ok(Ok(Poll::Pending(seen))) => seen,
             Ok(Err(error)) => format!("{error:#}"),
-            Err(_) => "a check that took too long".to_owned(),
+            Err(_) => "the last check did not finish in time".to_owned(),
         };
         if start.elapsed() > timeout {
             return Err(anyhow!("timed out after {} s: {condition}; last seen: {seen}", timeout.as_secs()));
@@ -38,7 +38,7 @@ where
     }
 }
 
-/// A check that only finds whether the condition holds; `seen` describes what it saw instead.
+/// The result of a check without a value. `seen` describes the state when the condition does not hold.
 pub fn check(holds: bool, seen: impl FnOnce() -> String) -> Poll<()> {
     if holds { Poll::Ready(()) } else { Poll::Pending(seen()) }
 }

@@ -1,6 +1,6 @@
-//! The agent on one node with a real API server: outages, crashes, full pools, foreign state.
+//! One agent with a real API server: outages, crashes, full pools and foreign state.
 //!
-//! Faults come from outside: a proxy, a signal, a change in the kernel.
+//! Tests cause faults from outside: with a proxy, with a signal, or by a change in the kernel.
 
 #[path = "agent/api_calls.rs"]
 mod api_calls;
@@ -29,9 +29,9 @@ use bobbin_e2e::single_node::{self, Sandbox, SingleNode, SingleNodeOptions};
 use bobbin_e2e::wait::{check, wait_until};
 use serde_json::Value;
 
-/// How long a held ADD is held here.
+/// How long an ADD waits for an address in these tests.
 const ADD_TIMEOUT: Duration = Duration::from_secs(6);
-/// How long it may take until the records are right again.
+/// How long it may take until the assignments are right again.
 const CONVERGENCE_TIMEOUT: Duration = Duration::from_mins(1);
 
 fn main() -> Result<ExitCode> {
@@ -57,7 +57,7 @@ fn main() -> Result<ExitCode> {
         suite.test("pods start and stop without an operator", outage::no_operator),
         suite.test(
             "writes whose responses are lost are read back: no assignment is missing, and none is left over",
-            outage::lost_answers,
+            outage::lost_responses,
         ),
         suite.test("a claim whose response is lost is neither forgotten nor repeated", outage::lost_claim),
         suite.test(
@@ -75,10 +75,10 @@ fn main() -> Result<ExitCode> {
         ),
         suite.test("after a reboot the old addresses are free and their assignments are deleted", crash::rebooted),
         suite.test("an ADD from a full pool fails with one sentence, and STATUS still succeeds", pools::full),
-        suite.test("a waiting ADD succeeds when an address is released", pools::held_until_freed),
-        suite.test("a waiting ADD succeeds when a subnet is appended", pools::held_until_appended),
-        suite.test("a DEL ends the waiting ADD of its attachment at once", pools::called_off),
-        suite.test("a wait for an address is logged once when it begins and once when it ends", pools::said_once),
+        suite.test("a waiting ADD succeeds when an address is released", pools::waits_for_address),
+        suite.test("a waiting ADD succeeds when a subnet is appended", pools::waits_for_subnet),
+        suite.test("a DEL ends the waiting ADD of its attachment at once", pools::del_ends_wait),
+        suite.test("a wait for an address is logged once when it begins and once when it ends", pools::logged_once),
         suite.test(
             "the pool is selected by pod annotation, namespace annotation, namespace name, then default",
             pools::order_of_sources,
@@ -116,7 +116,7 @@ fn addresses(result: &Value) -> Vec<String> {
     ips.filter_map(|ip| ip.get("address")?.as_str()?.split('/').next().map(str::to_owned)).collect()
 }
 
-/// Adds so many pods, one after another.
+/// Adds this many pods, one after another.
 fn add_pods(node: &SingleNode, count: usize) -> Result<Vec<Sandbox>> {
     let mut pods = Vec::with_capacity(count);
     for _ in 0..count {
@@ -127,12 +127,12 @@ fn add_pods(node: &SingleNode, count: usize) -> Result<Vec<Sandbox>> {
     Ok(pods)
 }
 
-/// The container IDs.
+/// The container IDs of these pods.
 fn ids(pods: &[Sandbox]) -> Vec<&str> {
     pods.iter().map(|pod| pod.container_id.as_str()).collect()
 }
 
-/// Deletes these pods, and waits until nothing of any pod is left on the node or in the API.
+/// Deletes these pods and waits until nothing of any pod is left on the node or in the API.
 async fn end(node: &SingleNode, pods: Vec<Sandbox>) -> Result<()> {
     for pod in &pods {
         node.del(pod)?;
@@ -143,15 +143,15 @@ async fn end(node: &SingleNode, pods: Vec<Sandbox>) -> Result<()> {
 
 async fn await_empty_node(node: &SingleNode) -> Result<()> {
     node.await_assignments(&[], CONVERGENCE_TIMEOUT).await?;
-    wait_until("no link and no journal entry is left", CONVERGENCE_TIMEOUT, || async {
+    wait_until("no link and no checkpoint of an attachment is left", CONVERGENCE_TIMEOUT, || async {
         let links = node.attachments()?.len();
         let journal = std::fs::read_dir(node.run_dir().join("attachments"))?.count();
-        Ok(check(links == 0 && journal == 0, || format!("{links} links, {journal} entries")))
+        Ok(check(links == 0 && journal == 0, || format!("{links} links, {journal} checkpoints")))
     })
     .await
 }
 
-/// Fails if two live pods share an address, or the records are not exactly theirs.
+/// Fails if two live pods share an address, or if the assignments are not exactly those of these pods.
 async fn state_is_consistent(node: &SingleNode, pods: &[Sandbox]) -> Result<()> {
     node.check_no_duplicate(&pods.iter().collect::<Vec<_>>())?;
     node.await_assignments(&ids(pods), CONVERGENCE_TIMEOUT).await?;

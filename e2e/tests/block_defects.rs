@@ -1,7 +1,7 @@
 //! Blocks and assignments under edits, other nodes, restored snapshots, broken watches and failed writes.
 //!
-//! The other node `n9` is this test with an administrator's client. The agent is behind a proxy that breaks single requests and
-//! watches.
+//! The tests act as the other node `n9` with an administrator's client. The agent's API calls pass a proxy that breaks
+//! single requests and watches.
 
 #[path = "block_defects/checkpoint.rs"]
 mod checkpoint;
@@ -15,6 +15,8 @@ mod direct_routing;
 mod duplicate;
 #[path = "block_defects/fixture.rs"]
 mod fixture;
+#[path = "block_defects/invalidations.rs"]
+mod invalidations;
 #[path = "block_defects/lost_blocks.rs"]
 mod lost_blocks;
 #[path = "block_defects/manual_edits.rs"]
@@ -27,8 +29,6 @@ mod release;
 mod restart;
 #[path = "block_defects/resync.rs"]
 mod resync;
-#[path = "block_defects/signs_of_trouble.rs"]
-mod signs_of_trouble;
 #[path = "block_defects/unreadable.rs"]
 mod unreadable;
 
@@ -38,11 +38,11 @@ use std::time::Duration;
 use anyhow::Result;
 use bobbin_e2e::single_node::{self, SingleNode, SingleNodeOptions};
 
-/// What all waits of the agent are multiplied with.
+/// The factor for all waits of the agent.
 const TIME_SCALE: f64 = 0.05;
-/// How long an ADD is held here.
+/// How long an ADD waits for an address in these tests.
 const ADD_TIMEOUT: &str = "--add-timeout=8s";
-/// How long the agent may take for what it does at once, on a machine that is busy with other things.
+/// How long the agent may take for immediate work, even on a busy machine.
 const IMMEDIATE_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn main() -> Result<ExitCode> {
@@ -51,7 +51,7 @@ fn main() -> Result<ExitCode> {
     let suite =
         single_node::suite(SingleNodeOptions { agent: flags, api_proxy: true, ..SingleNodeOptions::default() })?;
     let tests = vec![
-        suite.test("a block is released only after its assignments are deleted", release::records_first),
+        suite.test("a block is released only after its assignments are deleted", release::assignments_first),
         suite.test("a release that was not sent yet is cancelled for a waiting ADD", release::cancelled),
         suite.test("a release that is refused is retried until it succeeds", release::retried),
         suite.test("a block whose release is in flight is not claimed", release::not_claimed_meanwhile),
@@ -61,7 +61,7 @@ fn main() -> Result<ExitCode> {
         suite.test("while one doubted block is read, no other lost block assigns addresses", lost_blocks::two_at_once),
         suite.test("an ADD that began before its block was lost does not answer with an address of it", lost_blocks::during_add),
         suite.test("an agent that starts reads its saved blocks from the API before it assigns from them", restart::read_first),
-        suite.test("a lost block assigns nothing while listing assignments fails", restart::records_fail),
+        suite.test("a lost block assigns nothing while listing assignments fails", restart::assignment_list_fails),
         suite.test("a doubted block stays doubted across a crash", restart::doubt_survives),
         suite.test("an agent that starts during an outage assigns a cooling address if it has no other", restart::cooling),
         suite.test(
@@ -81,7 +81,7 @@ fn main() -> Result<ExitCode> {
         suite.test("one waiting pod makes its node claim only one of several cooling blocks", cool_down::one_block),
         suite.test("a block that is released unused keeps its freeSince", cool_down::unused_keeps_its_time),
         suite.test("an address with another node's assignment is assigned again when that assignment is gone", duplicate::comes_back),
-        suite.test("an address with another node's assignment is passed over after a restart too", duplicate::after_restart),
+        suite.test("an address with another node's assignment is not assigned after a restart either", duplicate::after_restart),
         suite.test("a node's new address is in its blocks within a minute", direct_routing::changed_address),
         suite.test("a nodeIPv4 that an administrator changed is restored within a minute", direct_routing::edited_address),
         suite.test("an address that a Node gets later is in all its blocks within a minute", direct_routing::late_address),
@@ -101,12 +101,12 @@ fn main() -> Result<ExitCode> {
         suite.test("an unreadable pool serves as before, and the log names it", unreadable::pool),
         suite.test(
             "a pod whose assignment is unreadable keeps its address, and its DEL deletes the assignment",
-            unreadable::own_record,
+            unreadable::own_assignment,
         ),
-        suite.test("an address whose assignment is unreadable is not assigned", unreadable::stray_record),
-        suite.test("an unreadable assignment is named in the log and is not taken for a duplicate", unreadable::named_record),
+        suite.test("an address whose assignment is unreadable is not assigned", unreadable::orphaned_assignment),
+        suite.test("an unreadable assignment is named in the log and is not taken for a duplicate", unreadable::named_assignment),
         suite.test("an unreadable block of another node costs no route to other blocks", unreadable::timestamps::direct),
-        suite.test("an assignment that an administrator deleted is created again", manual_edits::deleted_record),
+        suite.test("an assignment that an administrator deleted is created again", manual_edits::deleted_assignment),
         suite.test("a block whose pool was removed by force is released with its last address", manual_edits::removed_pool),
         suite.test("a block that is being deleted assigns no address, and an event on the node says so", manual_edits::deleted_block),
         suite.test(
@@ -121,12 +121,12 @@ fn main() -> Result<ExitCode> {
             proven_blocks::from_the_future,
         ),
         suite.test("blocks of a Node that was deleted and created again get its new UID", proven_blocks::another_uid),
-        suite.test("an ADD waits for its assignment after a watch broke", signs_of_trouble::broken_watch),
-        suite.test("an ADD waits for its assignment after an agent start without an answer", signs_of_trouble::agent_start),
-        suite.test("an ADD waits for its assignment after 90 s without a watch event", signs_of_trouble::silence),
-        suite.test("an ADD waits for its assignment after a response with a lower resourceVersion", signs_of_trouble::lower_version),
-        suite.test("an ADD waits for its assignment after a duplicate", signs_of_trouble::duplicate),
-        suite.test("an ADD waits for its assignment after more than 60 s of status 401", signs_of_trouble::unauthorized),
+        suite.test("an ADD waits for its assignment after a watch broke", invalidations::broken_watch),
+        suite.test("an ADD waits for its assignment after an agent start without an answer", invalidations::agent_start),
+        suite.test("an ADD waits for its assignment after 90 s without a watch event", invalidations::silence),
+        suite.test("an ADD waits for its assignment after a response with a lower resourceVersion", invalidations::lower_version),
+        suite.test("an ADD waits for its assignment after a duplicate", invalidations::duplicate),
+        suite.test("an ADD waits for its assignment after more than 60 s of status 401", invalidations::unauthorized),
         suite.test("in an idle cluster the agent lists only for its resync", proven_blocks::idle),
         suite.test("uninstalling from a node waits until its blocks are released", release::leaving),
     ];
@@ -138,12 +138,12 @@ fn scaled(scale: f64) -> String {
     format!("--time-scale={scale}")
 }
 
-/// How long to wait for what the agent does within `real`, unscaled; with room for a busy machine.
+/// The timeout for work that the agent does within `real` before scaling. It allows for a busy machine.
 fn scaled_timeout(real: Duration) -> Duration {
     IMMEDIATE_TIMEOUT + real.mul_f64(TIME_SCALE)
 }
 
-/// Restarts the agent with these flags beside the usual ones.
+/// Restarts the agent with these flags and the usual ones.
 async fn with_flags(node: &mut SingleNode, flags: &[&str]) -> Result<()> {
     node.kill_agent();
     node.set_agent_flags(flags);

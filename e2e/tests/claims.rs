@@ -1,6 +1,6 @@
-//! Many nodes claim blocks of a real kube-apiserver at once, by the agent's code.
+//! Many nodes claim blocks from a real kube-apiserver at once, with the agent's code.
 //!
-//! No block goes to two nodes, and no claim needs more than a few calls, however stale a node's view is.
+//! No two nodes get the same block, and no claim needs more than a few calls, however stale a node's view is.
 
 use std::collections::HashSet;
 use std::process::ExitCode;
@@ -18,11 +18,12 @@ use serde_json::json;
 const TEST_TIMEOUT: Duration = Duration::from_mins(3);
 /// How long a release may take.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(20);
-/// The most calls that one claim may take: three unread blocks, then three times a list and a claim.
+/// The most API calls of one claim: attempts for three blocks that were not read, then three times a list and an
+/// attempt.
 const MAX_CALLS_PER_CLAIM: usize = 9;
-/// Longer than what counts as an outage, at the scale of these nodes' waits.
+/// A time that counts as an outage at the scale of these nodes.
 const OUTAGE_DURATION: Duration = Duration::from_millis(200);
-/// Nodes that claim at once.
+/// The number of nodes that claim at once.
 const NODES: usize = 1000;
 
 fn main() -> Result<ExitCode> {
@@ -37,7 +38,7 @@ fn main() -> Result<ExitCode> {
     Ok(suite.run(tests))
 }
 
-/// What the operator does with a block that went back.
+/// Removes the finalizer of a released block, as the operator does.
 async fn remove_finalizer(fixture: &ClaimFixture, block: &str) -> Result<()> {
     let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     fixture.blocks().patch(block, &PatchParams::default(), &patch).await?;
@@ -64,7 +65,11 @@ async fn stale(fixture: &mut ClaimFixture) -> Result<()> {
         let node = fixture.node(node, &pool("stale", 65, window)?).await?;
         let block = node.claiming.claims.claim("stale", false).await?;
         ensure!(block.name == "stale-1500" && block.index == 1500, "claimed {}", block.name);
-        ensure!(node.claiming.release(&block.name, RELEASE_TIMEOUT).await, "{} did not go back", block.name);
+        ensure!(
+            node.claiming.release(&block.name, RELEASE_TIMEOUT).await,
+            "node {} did not release its block",
+            block.name
+        );
         remove_finalizer(fixture, &block.name).await?;
     }
     Ok(())
@@ -80,7 +85,11 @@ async fn after_outage(fixture: &mut ClaimFixture) -> Result<()> {
     })
     .await?;
     let block = node.claiming.claims.claim("restored", false).await?;
-    ensure!(!node.claiming.serves_unseen(&block.name), "{} serves, and nobody has looked at its records", block.name);
+    ensure!(
+        !node.claiming.serves_without_listing(&block.name),
+        "block {} serves before its assignments were read",
+        block.name
+    );
     Ok(())
 }
 
@@ -106,7 +115,7 @@ async fn full(fixture: &mut ClaimFixture) -> Result<()> {
         })
     })
     .await?;
-    ensure!(calls.len() <= 3, "to find a pool full took {} calls", calls.len());
+    ensure!(calls.len() <= 3, "the node needed {} calls to find the pool full", calls.len());
     Ok(())
 }
 
@@ -122,10 +131,10 @@ async fn released_unused(fixture: &mut ClaimFixture) -> Result<()> {
         "{:?}",
         stored.spec
     );
-    ensure!(first.claiming.release(&block.name, RELEASE_TIMEOUT).await, "{} did not go back", block.name);
+    ensure!(first.claiming.release(&block.name, RELEASE_TIMEOUT).await, "block {} was not released", block.name);
     let stored = fixture.blocks().get(&block.name).await?;
     ensure!(stored.spec.node_name.is_none() && stored.spec.free_since.is_none(), "{:?}", stored.spec);
-    // Nobody took its finalizer off: the next node claims it by a read.
+    // The finalizer is still there, so the next node must read the block before it claims it.
     let second = fixture.node("back-2", &pool).await?;
     let again = second.claiming.claims.claim("back", false).await?;
     ensure!(again.name == block.name, "claimed {}", again.name);

@@ -1,4 +1,4 @@
-//! Bobbin on a real cluster of three nodes: what a user sees, and what an administrator may do to it.
+//! Bobbin on a real cluster of three nodes: what users see, and what administrators may do.
 
 #[path = "cluster/api_calls.rs"]
 mod api_calls;

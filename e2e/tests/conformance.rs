@@ -1,4 +1,5 @@
-//! The CNI specification, verb by verb, as `cnitool` and containerd call it: shim, agent and a real API server on one node.
+//! The CNI specification, verb by verb, with `cnitool` and calls like containerd's: plugin, agent and a real API server
+//! on one node.
 
 #[path = "conformance/bad_input.rs"]
 mod bad_input;
@@ -17,7 +18,7 @@ use bobbin_e2e::single_node::{
 };
 use serde_json::{Value, json};
 
-/// The code of an ADD whose interface exists in the container.
+/// The CNI error code of an ADD whose interface already exists in the container.
 const INTERFACE_EXISTS: u64 = 100;
 
 fn main() -> Result<ExitCode> {
@@ -68,13 +69,13 @@ fn addresses(result: &Value) -> Vec<String> {
     ips.filter_map(|ip| ip.get("address")?.as_str()?.split('/').next().map(str::to_owned)).collect()
 }
 
-/// Fails if anything of the container is left: link, record under `/run`, record in the API.
+/// Fails if anything of the container is left: a link, a checkpoint or an assignment.
 async fn nothing_is_left(node: &SingleNode, container_id: &str) -> Result<()> {
     let links = node.attachments()?;
     ensure!(!links.keys().any(|alias| alias.contains(container_id)), "a link of {container_id} is left");
     for entry in std::fs::read_dir(node.run_dir().join("attachments"))? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        ensure!(!name.contains(container_id), "the record {name} is left");
+        ensure!(!name.contains(container_id), "the checkpoint {name} is left");
     }
     bobbin_e2e::wait::wait_until("no assignment of the container is left", WAIT_TIMEOUT, || async {
         let left = node.assignments().await?.into_iter().find(|one| one.spec.container_id == container_id);
@@ -90,7 +91,7 @@ async fn cnitool_goes_through(node: &mut SingleNode) -> Result<()> {
     given.sort();
     let mut seen: Vec<String> = pod.addresses()?.iter().map(ToString::to_string).collect();
     seen.sort();
-    ensure!(given == seen && given.len() == 2, "the result says {given:?}, the kernel {seen:?}");
+    ensure!(given == seen && given.len() == 2, "the result has {given:?}, the kernel has {seen:?}");
     node.cnitool("check", &pod.netns, None)?.ok()?;
     node.cnitool("status", &pod.netns, None)?.ok()?;
     node.cnitool("del", &pod.netns, None)?.ok()?;
@@ -130,10 +131,10 @@ async fn results_by_version(node: &mut SingleNode) -> Result<()> {
 async fn repeated_add(node: &mut SingleNode) -> Result<()> {
     let pod = node.sandbox()?;
     let first = node.add(&pod)?;
-    ensure!(node.add(&pod)? == first, "the second ADD answered otherwise");
+    ensure!(node.add(&pod)? == first, "the second ADD returned another result");
     node.kill_agent();
     node.start_agent().await?;
-    ensure!(node.add(&pod)? == first, "the ADD after a restart answered otherwise");
+    ensure!(node.add(&pod)? == first, "the ADD after a restart returned another result");
     node.del(&pod)?;
     nothing_is_left(node, &pod.container_id).await
 }
@@ -143,7 +144,7 @@ async fn add_into_an_existing_interface(node: &mut SingleNode) -> Result<()> {
     pod.namespace.ip("link add eth0 type veth peer name foreign\naddr add 192.0.2.1/24 dev eth0\n")?;
     let error = node.call(&pod.call("ADD"))?.error()?;
     ensure!(error.code == INTERFACE_EXISTS && error.text.contains("eth0"), "{error:?}");
-    ensure!(pod.addresses()? == ["192.0.2.1".parse::<std::net::IpAddr>()?], "the foreign link was touched");
+    ensure!(pod.addresses()? == ["192.0.2.1".parse::<std::net::IpAddr>()?], "the failed ADD changed the foreign link");
     node.del(&pod)?;
     ensure!(pod.addresses()?.len() == 1, "DEL removed a foreign link");
     nothing_is_left(node, &pod.container_id).await
@@ -213,7 +214,7 @@ async fn without_a_uid(node: &mut SingleNode) -> Result<()> {
     ensure!(given.len() == 1 && given[0].starts_with("10.71.0."), "{result}");
     let file = node.run_dir().join("attachments").join(format!("{}-eth0.json", pod.container_id));
     let kept: Value = serde_json::from_slice(&std::fs::read(file)?)?;
-    ensure!(kept["pod"]["uid"] == uid, "the UID that was found is not kept: {kept}");
+    ensure!(kept["pod"]["uid"] == uid, "the checkpoint lacks the UID that the agent found: {kept}");
     node.delete_kube_pod("default", "nameless").await?;
     let other = node.sandbox()?;
     let error = node.call(&other.call("ADD").args(without))?.error()?;
@@ -225,7 +226,7 @@ async fn without_a_uid(node: &mut SingleNode) -> Result<()> {
 async fn status_and_version(node: &mut SingleNode) -> Result<()> {
     node.call(&Call { verb: "STATUS", ..Call::default() })?.ok()?;
     let older = Call { verb: "STATUS", ..Call::default() }.with("cniVersion", json!("1.0.0"));
-    ensure!(node.call(&older)?.error()?.code == 1, "STATUS came with 1.1.0");
+    ensure!(node.call(&older)?.error()?.code == 1, "STATUS of CNI version 1.0.0 is not refused");
     let version = node.call(&Call { verb: "VERSION", ..Call::default() })?.ok()?;
     ensure!(version["supportedVersions"] == json!(["0.3.1", "0.4.0", "1.0.0", "1.1.0"]), "{version}");
     Ok(())
@@ -243,7 +244,7 @@ async fn without_an_agent(node: &mut SingleNode) -> Result<()> {
         Call { verb: "GC", ..Call::default() }.with("cni.dev/valid-attachments", list),
     ] {
         let error = node.call(&call)?.error()?;
-        ensure!(error.code == 11, "{} says {error:?}", call.verb);
+        ensure!(error.code == 11, "{} returns {error:?}", call.verb);
         let text = error.text.to_lowercase();
         ensure!(text.contains("agent") && !text.contains("not found") && !text.contains("no such file"), "{error:?}");
     }

@@ -1,4 +1,4 @@
-//! The control plane of the other tests: its audit log, its outages, its network namespace, and its end.
+//! The control plane that the other tests use: its audit log, outages, network namespace, and removal.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::Api;
 use kube::api::ListParams;
 
-/// Set for a process that only starts a control plane, prints its directory and waits to be killed.
+/// Set for a child process that starts a control plane, prints its directory, and waits to be killed.
 const VICTIM: &str = "BOBBIN_TEST_VICTIM";
 
 fn main() -> Result<ExitCode> {
@@ -42,7 +42,7 @@ fn main() -> Result<ExitCode> {
     Ok(suite.run(tests))
 }
 
-/// How long a condition may take to come true.
+/// How long a condition may take to become true.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 async fn calls_are_counted(_: &mut NoFixture) -> Result<()> {
@@ -72,9 +72,9 @@ async fn api_server_outage(_: &mut NoFixture) -> Result<()> {
     let namespaces: Api<Namespace> = Api::all(control_plane.client().await?);
     let url = control_plane.url();
     control_plane.stop_apiserver();
-    ensure!(namespaces.list(&ListParams::default()).await.is_err(), "the API server is stopped and answers");
+    ensure!(namespaces.list(&ListParams::default()).await.is_err(), "the stopped API server still answers");
     control_plane.start_apiserver().await?;
-    ensure!(control_plane.url() == url, "the API server has another address now");
+    ensure!(control_plane.url() == url, "the restarted API server has another address");
     namespaces.list(&ListParams::default()).await?;
     Ok(())
 }
@@ -102,7 +102,7 @@ async fn reached_through_netns_forward(_: &mut NoFixture) -> Result<()> {
     let control_plane =
         ControlPlane::start(ControlPlaneOptions { netns: Some(path), ..ControlPlaneOptions::default() }).await?;
     ensure!(control_plane.inside_url() == "https://127.0.0.1:6443", "inside it is {}", control_plane.inside_url());
-    ensure!(control_plane.url() != control_plane.inside_url(), "outside it is the same");
+    ensure!(control_plane.url() != control_plane.inside_url(), "inside and outside it has the same URL");
     let namespaces: Api<Namespace> = Api::all(control_plane.client().await?);
     namespaces.get("kube-system").await?;
     Ok(())
@@ -148,13 +148,13 @@ async fn nothing_is_left(_: &mut NoFixture) -> Result<()> {
         Ok(check(left.is_empty(), || format!("{left:?}")))
     })
     .await?;
-    ensure!(directory.is_dir(), "nobody was there to remove it");
+    ensure!(directory.is_dir(), "the directory was removed before the next start");
     drop(bobbin_e2e::control_plane::ScratchDir::make("bobbin-control-plane-")?);
     ensure!(!directory.exists(), "{} is left", directory.display());
     Ok(())
 }
 
-/// The processes whose command line names a directory.
+/// The processes whose command line contains a directory.
 fn running_in(directory: &Path) -> Vec<PathBuf> {
     let directory = directory.display().to_string();
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());

@@ -1,5 +1,5 @@
-//! The test cluster itself, with the reference plugins as its network. Its nodes boot, lose power and boot again, and a run that
-//! is killed leaves nothing behind.
+//! The test cluster itself, with the reference plugins as its network. Its nodes lose power and boot again, and a
+//! killed run leaves nothing behind.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use bobbin_e2e::cluster::{Cluster, ClusterOptions, Network, Workload};
 use bobbin_e2e::suite::{NoFixture, Suite};
 use bobbin_e2e::wait::{check, wait_until};
 
-/// Set for a process that only starts a cluster, prints its directory and waits to be killed.
+/// Set for a child process that starts a cluster, prints its directory, and waits to be killed.
 const VICTIM: &str = "BOBBIN_TEST_VICTIM";
 
 fn main() -> Result<ExitCode> {
@@ -93,7 +93,8 @@ fn cgroups(id: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Processes that name the directory. Those of a node hold its namespaces: without them the kernel has removed these.
+/// The processes whose command line contains the directory. They keep a node's namespaces alive, so without them the
+/// namespaces are gone.
 fn processes(directory: &Path) -> Vec<String> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let commands = entries.filter_map(|entry| std::fs::read_to_string(entry.path().join("cmdline")).ok());

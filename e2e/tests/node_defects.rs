@@ -35,9 +35,9 @@ use bobbin_e2e::single_node::{self, Sandbox, SingleNode, SingleNodeOptions, WAIT
 use bobbin_e2e::wait::{check, wait_until};
 use serde_json::{Value, json};
 
-/// Where the agent serves metrics and health, inside the node.
+/// The address of the agent's metrics and health endpoints, inside the node.
 const METRICS: &str = "127.0.0.1:9119";
-/// How long it may take until the records are right again.
+/// How long it may take until the assignments are right again.
 const CONVERGENCE_TIMEOUT: Duration = Duration::from_mins(1);
 
 fn main() -> Result<ExitCode> {
@@ -56,7 +56,7 @@ fn main() -> Result<ExitCode> {
         suite.test("a link whose alias was cleared is not deleted, and gets its alias back", links::alias_cleared),
         suite.test("GC for one network frees nothing of another network", networks::gc),
         suite.test("a runtime that passes no pod UID is served by the pod's name", waiting::without_uid),
-        suite.test("a DEL ends the wait of its ADD at once, also before the wait has begun", waiting::called_off),
+        suite.test("a DEL ends the wait of its ADD at once, also before the wait has begun", waiting::del_ends_wait),
         suite.test(
             "a pod that waits for an address is logged as one warning, however often the runtime tries",
             waiting::one_warning,
@@ -108,32 +108,33 @@ fn addresses(result: &Value) -> Vec<String> {
     ips.filter_map(|ip| ip.get("address")?.as_str()?.split('/').next().map(str::to_owned)).collect()
 }
 
-/// The agent's flag that makes its long waits this much shorter.
+/// The agent's flag that shortens its long waits by this factor.
 fn scaled(scale: &str) -> Vec<String> {
     vec![format!("--time-scale={scale}")]
 }
 
-/// A deadline for what the agent does within a minute, under a scale of 0.1.
+/// A timeout for work that the agent does within a minute, at a scale of 0.1.
 fn scaled_minute() -> Duration {
     Duration::from_secs(20)
 }
 
-/// Restarts the agent. These flags replace those of the same names.
+/// Restarts the agent. These flags replace those of the same name.
 async fn restart(node: &mut SingleNode, flags: &[String]) -> Result<()> {
     node.kill_agent();
     node.set_agent_flags(&flags.iter().map(String::as_str).collect::<Vec<_>>());
     node.start_agent().await
 }
 
-/// Waits until the agent has looked twice at all attachments since this call began: so long it takes to free one whose namespace is gone.
+/// Waits until the agent has checked all attachments twice since this call. Freeing one whose namespace is gone takes
+/// two checks.
 async fn await_two_stale_checks(node: &SingleNode) -> Result<()> {
     let pod = node.sandbox()?;
     node.add(&pod)?;
     let id = pod.container_id.clone();
     let recorded = async |wanted: bool| {
-        wait_until(&format!("a record of {id}: {wanted}"), CONVERGENCE_TIMEOUT, || async {
+        wait_until(&format!("{id} has an assignment: {wanted}"), CONVERGENCE_TIMEOUT, || async {
             let there = node.assignments().await?.iter().any(|one| one.spec.container_id == id);
-            Ok(check(there == wanted, || format!("a record: {there}")))
+            Ok(check(there == wanted, || format!("an assignment: {there}")))
         })
         .await
         .with_context(|| format!("the end of the agent's log:\n{}", node.agent_log_tail()))
@@ -143,7 +144,8 @@ async fn await_two_stale_checks(node: &SingleNode) -> Result<()> {
     recorded(false).await
 }
 
-/// Breaks a route of a pod and waits until it is back: the agent has compared the whole network since this call began.
+/// Removes a route of a pod and waits until it is back. By then the agent has made a whole reconcile pass since this
+/// call.
 async fn await_reconcile(node: &SingleNode) -> Result<()> {
     let pod = node.sandbox()?;
     let address = addresses(&node.add(&pod)?).into_iter().next().context("an address")?;
@@ -156,32 +158,32 @@ async fn await_reconcile(node: &SingleNode) -> Result<()> {
     node.del(&pod)
 }
 
-/// The host link of a pod's `eth0`, found by its alias.
+/// The name of the host link of a pod's `eth0`, found by its alias.
 fn link_of(node: &SingleNode, pod: &Sandbox) -> Result<String> {
     let alias = format!("bobbin:{}/eth0", pod.container_id);
     Ok(node.attachments()?.remove(&alias).with_context(|| format!("no link has the alias {alias}"))?.link)
 }
 
-/// Fails if a pod has no record.
+/// Fails if a pod has no assignment.
 async fn has_assignment(node: &SingleNode, pod: &Sandbox) -> Result<()> {
     let all = node.assignments().await?;
     ensure!(
         all.iter().any(|one| one.spec.container_id == pod.container_id),
-        "the address of {} was freed: its record is gone; the end of the agent's log:\n{}",
+        "the address of {} was freed: its assignment is gone; the end of the agent's log:\n{}",
         pod.args.as_deref().unwrap_or(&pod.container_id),
         node.agent_log_tail()
     );
     Ok(())
 }
 
-/// A pool with as many IPv4 addresses as two to the power of `bits`, in one block; freed addresses may be used again at once.
+/// Creates a pool of a single block with 2^`bits` IPv4 addresses and no cool-down.
 async fn create_small_pool(node: &SingleNode, name: &str, subnet: &str, bits: u8) -> Result<()> {
     let spec = json!({"subnets": [{"ipv4": subnet}], "blockSizeBits": bits, "cooldownSeconds": 0});
     node.apply_pool(name, spec).await?;
     node.await_free_blocks(name).await
 }
 
-/// Deletes pods that Kubernetes knows by these names in the namespace `default`, and waits until nothing of any pod is left.
+/// Deletes these pods, which have these names in the namespace `default`, and waits until nothing of any pod is left.
 async fn end(node: &SingleNode, pods: Vec<Sandbox>, names: &[&str]) -> Result<()> {
     for pod in &pods {
         node.del(pod)?;

@@ -1,5 +1,5 @@
-//! The schemas of the three kinds against a real kube-apiserver. Each rule accepts what is valid, and refuses what is not with
-//! its sentence and no other.
+//! The schemas of Bobbin's three resources with a real kube-apiserver. Each rule accepts valid objects, and refuses
+//! others with its own message only.
 
 #![allow(clippy::needless_pass_by_value, reason = "tests build objects out of objects")]
 

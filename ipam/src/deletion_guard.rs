@@ -19,7 +19,7 @@ pub struct DeletionGuard<K> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeletionDecision<K> {
     /// Suspects of at least two observations that are far enough apart. Check each by a live read before you delete it.
-    pub free: Vec<K>,
+    pub to_delete: Vec<K>,
     /// The pass would have deleted too much, so it deletes nothing. Report this to the user.
     pub tripped: Option<Breaker>,
 }
@@ -79,13 +79,13 @@ impl<K: Clone + Eq + Hash + Ord> DeletionGuard<K> {
             }
         }
         if let Some(breaker) = Breaker::of(free.len(), population) {
-            return DeletionDecision { tripped: Some(breaker), free: Vec::new() };
+            return DeletionDecision { tripped: Some(breaker), to_delete: Vec::new() };
         }
         for key in &free {
             self.suspect_since.remove(key);
         }
         free.sort_unstable();
-        DeletionDecision { free, tripped: None }
+        DeletionDecision { to_delete: free, tripped: None }
     }
 }
 

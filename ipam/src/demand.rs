@@ -1,9 +1,9 @@
 //! Decides how many blocks a node claims or releases, and how many free blocks the operator keeps carved.
 //!
-//! A node claims one extra block ahead of demand, so that an ADD need not wait for a claim. The rules never claim and release
-//! in turns: a block is released only if no extra block would be claimed without it. An extra block is claimed only if
+//! A node claims one spare block ahead of demand, so that an ADD need not wait for a claim. The rules never claim and release
+//! in turns: a block is released only if no spare block would be claimed without it. An spare block is claimed only if
 //! the pool has more than one free block, so that the claim itself does not exhaust the pool. In an exhausted pool nodes
-//! release their extra blocks, and then claim none for `block_idle`.
+//! release their spare blocks, and then claim none for `block_idle`.
 
 use std::time::Duration;
 
@@ -98,7 +98,7 @@ fn claims(pool: &PoolUse) -> u32 {
     let have = count(&pool.blocks).saturating_add(pool.claiming);
     let room = pool.max_blocks.map_or(u32::MAX, |max| max.saturating_sub(have));
     let demanded = demanded(pool);
-    let wanted = if extra_is_due(pool, demanded) { demanded.saturating_add(1) } else { demanded };
+    let wanted = if spare_is_due(pool, demanded) { demanded.saturating_add(1) } else { demanded };
     wanted.saturating_sub(pool.claiming).min(room)
 }
 
@@ -112,17 +112,17 @@ fn free(block: &BlockUse) -> u32 {
     block.usable.saturating_sub(block.held).saturating_sub(block.cooling)
 }
 
-/// Whether the node should claim an extra block and the pool has enough free ones. `more` blocks are claimed anyway.
-fn extra_is_due(pool: &PoolUse, more: u32) -> bool {
+/// Whether the node should claim an spare block and the pool has enough free ones. `more` blocks are claimed anyway.
+fn spare_is_due(pool: &PoolUse, more: u32) -> bool {
     let recently = pool.released_for_others.is_some_and(|ago| ago < pool.block_idle);
     let left_for_others = pool.free_blocks > u64::from(more).saturating_add(1);
-    !is_exhausted(pool) && left_for_others && !recently && wants_extra(pool, pool.blocks.iter(), more)
+    !is_exhausted(pool) && left_for_others && !recently && wants_spare(pool, pool.blocks.iter(), more)
 }
 
 /// Whether at least 75 % of the addresses in these blocks and `more` empty ones are in use or wanted.
 ///
 /// It is false if as many addresses as one block has are free.
-fn wants_extra<'a>(pool: &PoolUse, blocks: impl Iterator<Item = &'a BlockUse>, more: u32) -> bool {
+fn wants_spare<'a>(pool: &PoolUse, blocks: impl Iterator<Item = &'a BlockUse>, more: u32) -> bool {
     let mut used = u64::from(pool.waiting);
     let mut usable = u64::from(more) * u64::from(pool.block_len);
     let mut any = more > 0;
@@ -161,7 +161,7 @@ fn idle(pool: &PoolUse, longest_empty_first: &[(&BlockUse, Duration)]) -> Vec<Bl
     let mut released = Vec::new();
     for (block, time) in longest_empty_first {
         let others = || kept.iter().copied().filter(|other| other.name != block.name);
-        if *time >= pool.block_idle && kept.len() > 1 && !wants_extra(pool, others(), 0) {
+        if *time >= pool.block_idle && kept.len() > 1 && !wants_spare(pool, others(), 0) {
             kept.retain(|other| other.name != block.name);
             released.push(block.name.clone());
         }

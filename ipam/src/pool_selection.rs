@@ -1,5 +1,7 @@
 //! Selects the pool of a pod's address, or says why the pod gets no address.
 
+pub mod selector;
+
 use std::fmt;
 
 use bobbin_crds::DEFAULT_POOL;

@@ -1,5 +1,11 @@
 //! One entry of a pool's `subnets`: a CIDR of either family, or one of each with the same number of host bits.
 
+pub mod family;
+pub mod ip_pair;
+pub mod layout;
+pub mod overlap;
+pub mod reserved;
+
 use std::fmt;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};

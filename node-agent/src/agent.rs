@@ -60,7 +60,7 @@ pub struct Agent {
 
 /// The kernel still uses the address, so the agent keeps it held. The stale-attachment check tries again.
 #[derive(Debug, thiserror::Error)]
-#[error("address {pair} of {key} could not be removed from the kernel, so it stays held: {source}")]
+#[error("address {pair} of {key} could not be removed from the kernel, so it stays in use: {source}")]
 pub struct EndError {
     /// The attachment.
     pub key: AttachmentKey,
@@ -92,8 +92,8 @@ impl Agent {
     }
 
     /// Ends an attachment: removes its wiring, its IPAssignment and its checkpoint, and then frees the address. After a crash the address
-    /// stays held until a DEL or the stale-attachment check completes the work. `false`: the checkpoint could not be removed, so the
-    /// address stays held.
+    /// stays in use until a DEL or the stale-attachment check completes the work. `false`: the checkpoint could not be removed, so the
+    /// address stays in use.
     pub async fn end(&self, attachment: &Attachment) -> Result<bool, EndError> {
         let (key, pair) = (&attachment.key, attachment.pair);
         self.node_state.update(key, |attachment| attachment.phase = AttachmentPhase::Deleting);
@@ -104,7 +104,7 @@ impl Agent {
         let now = boot_time();
         if let Err(error) = self.checkpoint.forget(key, pair, now) {
             // If another pod got the address while the file exists, a restart would find two attachments with that address.
-            tracing::error!(%key, %error, "the checkpoint of an ended attachment could not be removed, so its address stays held; the stale-attachment check tries again");
+            tracing::error!(%key, %error, "the checkpoint of an ended attachment could not be removed, so its address stays in use; the stale-attachment check tries again");
             return Ok(false);
         }
         self.node_state.release(key, now);

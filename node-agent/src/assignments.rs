@@ -121,7 +121,7 @@ impl AssignmentWriter {
         Ok(AssignmentWriter(Arc::new(WriterState {
             node_name: node_name.to_owned(),
             clients,
-            deletions: PendingDeletions::open(&run_dir.join(crate::host::run_dir::layout::PENDING_DELETIONS))?,
+            deletions: PendingDeletions::open(&run_dir.join(crate::state::layout::PENDING_DELETIONS))?,
             queues: Mutex::new(HashMap::new()),
             pending: AtomicUsize::new(0),
             new_writes: Semaphore::new(MAX_NEW_WRITES_IN_FLIGHT),

@@ -71,7 +71,7 @@ struct CachedObjects {
     /// The API server has no such Node.
     node_deleted: bool,
     /// How many updates of the Node the cache has taken in.
-    node_reports: u64,
+    node_updates: u64,
     /// This node's blocks were read since the agent started, and the missing ones were added to its state.
     own_blocks_known: bool,
     pods: HashMap<(String, String), PodInfo>,
@@ -101,7 +101,7 @@ impl ClusterCache {
         run_dir: &Path,
         freshness: Arc<FreshnessTracker>,
     ) -> ClusterCache {
-        let snapshot_path = run_dir.join(crate::host::run_dir::layout::CLUSTER_SNAPSHOT);
+        let snapshot_path = run_dir.join(crate::state::layout::CLUSTER_SNAPSHOT);
         let objects = snapshot::load(&snapshot_path, node_name);
         ClusterCache(Arc::new(CacheState {
             node_name: node_name.to_owned(),
@@ -182,13 +182,13 @@ impl ClusterCache {
 
     /// Takes in the own Node as it was read; `None`: it does not exist.
     ///
-    /// `as_of` is the [count of updates](Self::node_reports) when the read began: an update during the read may be newer, and wins.
+    /// `as_of` is the [count of updates](Self::node_updates) when the read began: an update during the read may be newer, and wins.
     pub fn update_node(&self, seen: Option<NodeInfo>, as_of: Option<u64>) -> NodeChange {
         let mut objects = self.objects();
-        if as_of.is_some_and(|as_of| as_of != objects.node_reports) && objects.node.is_some() {
+        if as_of.is_some_and(|as_of| as_of != objects.node_updates) && objects.node.is_some() {
             return NodeChange::default();
         }
-        objects.node_reports += 1;
+        objects.node_updates += 1;
         let was_deleted = std::mem::replace(&mut objects.node_deleted, seen.is_none());
         let change = match (&seen, &objects.node) {
             (None, _) => NodeChange { doubt: !was_deleted, replaced: false, any: !was_deleted },
@@ -212,8 +212,8 @@ impl ClusterCache {
     }
 
     /// How many updates of the own Node the cache has taken in.
-    pub fn node_reports(&self) -> u64 {
-        self.objects().node_reports
+    pub fn node_updates(&self) -> u64 {
+        self.objects().node_updates
     }
 
     /// Whether the Node was deleted or is out of service. Then the agent claims and assigns nothing.

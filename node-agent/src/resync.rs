@@ -67,7 +67,7 @@ pub struct Resync {
     /// The watchdog to which the task reports its progress.
     pub beats: Watchdog,
     /// Triggers a pass.
-    pub hint: Arc<Notify>,
+    pub trigger: Arc<Notify>,
 }
 
 /// What the resync has done since the agent started.
@@ -101,7 +101,7 @@ struct PassHistory {
 impl Resync {
     /// Runs forever, and publishes in `progress` what it has done.
     pub async fn run(self, progress: watch::Sender<Resynced>) {
-        let orphans = PodAbsenceTracker::new(self.cluster.node_name(), self.times.pod_gone_apart());
+        let orphans = PodAbsenceTracker::new(self.cluster.node_name(), self.times.pod_absence_interval());
         let mut history = PassHistory { orphans, assignments_due: None, conflicts_due: None, invalidations: 0 };
         let mut invalidations = self.freshness.invalidations();
         let beat = self.beats.register("resync", PASS_DEADLINE);
@@ -126,7 +126,7 @@ impl Resync {
                 tokio::select! {
                     () = tokio::time::sleep(next) => {}
                     // While the API server is down, hints must not shorten the pauses.
-                    () = self.hint.notified(), if failures == 0 => tokio::time::sleep(DEBOUNCE).await,
+                    () = self.trigger.notified(), if failures == 0 => tokio::time::sleep(DEBOUNCE).await,
                     // `freshness` owns the sender, so this never fails.
                     _ = invalidations.changed(), if failures == 0 => tokio::time::sleep(DEBOUNCE).await,
                 }
@@ -163,11 +163,11 @@ impl Resync {
         self.list_assignments_of_new_blocks(listed).await?;
         if history.conflicts_due.is_none_or(|due| due <= now) {
             self.recheck_conflicts().await;
-            history.conflicts_due = Some(now + self.times.passed_over_recheck());
+            history.conflicts_due = Some(now + self.times.conflict_recheck_interval());
         }
         let mut next = history.assignments_due.map_or(interval, |due| due.saturating_duration_since(Instant::now()));
         if !self.node_state.conflicts().is_empty() {
-            next = next.min(self.times.passed_over_recheck());
+            next = next.min(self.times.conflict_recheck_interval());
         }
         Ok(next.max(DEBOUNCE))
     }
@@ -195,11 +195,11 @@ impl Resync {
     async fn compare_node(&self) -> Result<(), PassError> {
         // While the watch of the Node is active, this read is not needed.
         let silence = self.freshness.silence(boot_time())[WatchedKind::Node as usize];
-        if self.cluster.node().is_some() && silence.is_some_and(|silence| silence < self.times.silence()) {
+        if self.cluster.node().is_some() && silence.is_some_and(|silence| silence < self.times.max_watch_silence()) {
             return Ok(());
         }
         let api: kube::Api<Lenient<PartialNode>> = kube::Api::all(self.clients.requests.clone());
-        let (start, reports) = (self.freshness.begin_read(boot_time()), self.cluster.node_reports());
+        let (start, reports) = (self.freshness.begin_read(boot_time()), self.cluster.node_updates());
         let node =
             match bobbin_api_client::read(crate::blocks::api_calls::CALL_TIMEOUT, api.get(self.cluster.node_name()))
                 .await

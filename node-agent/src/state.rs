@@ -9,6 +9,7 @@ mod block_entry;
 pub(crate) mod checkpoint;
 pub(crate) mod exclusion;
 mod inventory;
+pub(crate) mod layout;
 pub(crate) mod restore;
 
 use std::time::Duration;

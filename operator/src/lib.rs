@@ -8,6 +8,7 @@ mod cache;
 mod context;
 mod deleted_nodes;
 mod events;
+mod layout;
 mod live_reads;
 mod metrics;
 mod pool;

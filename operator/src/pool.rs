@@ -4,7 +4,6 @@ mod accept;
 mod carve;
 mod delete;
 mod error;
-pub(crate) mod layout;
 mod reconciler;
 pub(crate) mod status;
 mod supervisor;

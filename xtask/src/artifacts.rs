@@ -14,7 +14,8 @@ pub struct Artifacts {
 }
 
 impl Artifacts {
-    /// Those in the directory `BOBBIN_ARTIFACTS` if it is set. Otherwise cargo builds them: `BOBBIN_PROFILE=dev` builds quickly.
+    /// Returns the executables in the directory `BOBBIN_ARTIFACTS` if it is set. Otherwise cargo builds them;
+    /// `BOBBIN_PROFILE=dev` makes that quicker.
     pub fn find() -> Result<Self> {
         static FOUND: OnceLock<Artifacts> = OnceLock::new();
         if let Some(found) = FOUND.get() {
@@ -28,7 +29,7 @@ impl Artifacts {
         Ok(FOUND.get_or_init(|| artifacts).clone())
     }
 
-    /// Those in a directory.
+    /// Returns the executables in this directory.
     pub fn in_directory(directory: &Path) -> Result<Self> {
         let directory = directory.canonicalize().with_context(|| format!("{} is missing", directory.display()))?;
         let artifacts = Self { all: directory.join("bobbin-all"), shim: directory.join("bobbin") };
@@ -40,12 +41,12 @@ impl Artifacts {
         Ok(artifacts)
     }
 
-    /// The all-in-one executable: operator and agent.
+    /// The path of the executable with operator and agent.
     pub fn all(&self) -> &Path {
         &self.all
     }
 
-    /// The CNI plugin.
+    /// The path of the CNI plugin.
     pub fn shim(&self) -> &Path {
         &self.shim
     }
@@ -57,7 +58,7 @@ impl Artifacts {
         let profile = std::env::var("BOBBIN_PROFILE").unwrap_or_else(|_| "release".to_owned());
         for (package, profile) in [("bobbin-all", profile.as_str()), ("bobbin-shim", "shim")] {
             let mut cargo = Command::new("cargo");
-            // Variables of the calling cargo would make build scripts run again, which takes minutes.
+            // Without this, variables of the calling cargo make build scripts run again, which takes minutes.
             for (name, _) in std::env::vars_os() {
                 let of_caller = name.to_str().is_some_and(|name| {
                     name.starts_with("CARGO") && !matches!(name, "CARGO_HOME" | "CARGO_TARGET_DIR")
@@ -76,7 +77,7 @@ impl Artifacts {
                 .status()
                 .context("cargo did not start: install Rust by rustup")?;
             if !status.success() {
-                bail!("{package} does not build: cargo says above why");
+                bail!("cargo could not build {package}; its errors are above");
             }
         }
         let directory = |profile: &str| target.join(&platform).join(if profile == "dev" { "debug" } else { profile });

@@ -1,4 +1,4 @@
-//! The files of the repository.
+//! The files of the repository, as git lists them.
 
 use std::path::Path;
 use std::process::Command;

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::artifacts::Artifacts;
 use crate::programs::Programs;
 
-/// The sandbox image: it holds a pod's namespaces.
+/// The sandbox image, whose process holds a pod's namespaces.
 pub const PAUSE: &str = "bobbin.test/pause:1";
 /// The image of test pods: `/agnhost` and, in `/bin`, busybox.
 pub const TOOLS: &str = "bobbin.test/tools:1";
@@ -35,7 +35,7 @@ pub fn test_images(programs: &Programs, directory: &Path) -> Result<PathBuf> {
     let pause = directory.join("pause");
     std::fs::create_dir_all(&pause)?;
     copy(busybox, &pause.join("busybox"))?;
-    // As the first process it ends only by SIGKILL, which is how a sandbox is stopped.
+    // A container's first process ignores SIGTERM, so only SIGKILL ends it. That is how a sandbox is stopped.
     let forever = ["/busybox", "sleep", "2147483647"];
     let images = [
         (root.as_path(), Tag { name: TOOLS, entrypoint: &[] }),
@@ -58,7 +58,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Packs one layer per image and the list of images.
+/// Packs an archive: one layer per image, and the list of images.
 fn archive(directory: &Path, name: &str, images: &[(&Path, Tag<'_>)]) -> Result<PathBuf> {
     let parts = directory.join(format!("{name}.parts"));
     std::fs::create_dir_all(&parts)?;

@@ -1,4 +1,4 @@
-//! What builds and packs Bobbin, and builds the programs of the test cluster. The test crate calls it too.
+//! Builds and packs Bobbin, and builds the programs of the test cluster. The test crate uses this too.
 
 pub mod artifacts;
 pub mod image;

@@ -1,4 +1,4 @@
-//! `cargo xtask lint-language`: which sentences of the repository are hard to read.
+//! `cargo xtask lint-language`: reports sentences that are hard to read.
 
 mod banned;
 mod excused;
@@ -21,10 +21,10 @@ use crate::files;
 
 /// The list of phrases that have a plainer form.
 const BANNED: &str = "xtask/banned-phrases.txt";
-/// The list of files that are not clean yet.
+/// The list of files that may still have findings.
 const EXCUSED: &str = "xtask/language-excused.txt";
 
-/// What to check.
+/// The files to check.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Check only these files and folders, and report excused files too.
@@ -34,7 +34,7 @@ pub struct Arguments {
     update_excused: bool,
 }
 
-/// One sentence that has to be written again.
+/// A sentence to rewrite.
 struct Finding {
     file: String,
     line: usize,
@@ -47,7 +47,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Checks the files under `root` and prints what it finds.
+/// Checks the files under `root` and prints the findings.
 pub fn run(root: &Path, arguments: &Arguments) -> Result<ExitCode> {
     let banned = BannedPhrases::read(&root.join(BANNED))?;
     let excused_path = root.join(EXCUSED);
@@ -68,7 +68,9 @@ pub fn run(root: &Path, arguments: &Arguments) -> Result<ExitCode> {
         excused.write(&excused_path)?;
     } else if !not_needed.is_empty() {
         for file in &not_needed {
-            println!("{EXCUSED}: {file} is clean or gone: run `cargo xtask lint-language --update-excused`");
+            println!(
+                "{EXCUSED}: {file} has no findings any more or was deleted: run `cargo xtask lint-language --update-excused`"
+            );
         }
     }
     let open: Vec<Finding> = findings.into_iter().filter(|finding| !excused.contains(&finding.file)).collect();
@@ -99,7 +101,7 @@ fn check_file(root: &Path, file: &str, banned: &BannedPhrases) -> Result<Vec<Fin
     Ok(findings)
 }
 
-/// Prints the findings, then how many each top-level folder has.
+/// Prints the findings and their number for each top-level folder.
 fn report(findings: &[Finding]) -> ExitCode {
     if findings.is_empty() {
         return ExitCode::SUCCESS;

@@ -1,4 +1,4 @@
-//! The repository's own tasks, run as `cargo xtask <task>`. Each task has a file of its name.
+//! The repository's own tasks, run as `cargo xtask <task>`. The code of each task is in a file with the task's name.
 
 mod files;
 mod lint_architecture;

@@ -1,7 +1,8 @@
 //! The programs of the test cluster: kube-apiserver, etcd, kubelet, containerd and so on.
 //!
-//! They come from the first of these that is there: the directory `BOBBIN_PROGRAMS`, the directory `KUBEBUILDER_ASSETS`, the
-//! script `xtask/programs/build`. `PATH` is never searched, because the repository pins the versions.
+//! A program comes from the first of these that is set or exists: the directory `BOBBIN_PROGRAMS`, the directory
+//! `KUBEBUILDER_ASSETS`, the script `xtask/programs/build`. `PATH` is not searched, because the repository pins the
+//! versions.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,7 +10,7 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 
-/// The directories that programs are taken from.
+/// The directories of programs.
 #[derive(Debug)]
 pub struct Programs {
     given: Option<PathBuf>,
@@ -18,7 +19,7 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Reads the environment. Nothing is built before a program is asked for that no given directory has.
+    /// Reads the environment. Programs are built only when the given directories lack one that is asked for.
     pub fn find() -> Result<Self> {
         let directory = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let given = directory("BOBBIN_PROGRAMS");
@@ -50,7 +51,7 @@ impl Programs {
         Ok(path)
     }
 
-    /// The directory that has all programs; builds what is missing first, which takes minutes on a fresh machine.
+    /// The directory that contains all programs. Missing ones are built first, which takes minutes on a fresh machine.
     pub fn directory(&self) -> Result<&Path> {
         if let Some(given) = &self.given {
             return Ok(given);
@@ -63,7 +64,7 @@ impl Programs {
     }
 }
 
-/// Runs `xtask/programs/build`, whose last line is the directory.
+/// Runs `xtask/programs/build`, which prints the directory on its last line.
 fn build() -> Result<PathBuf> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs/build");
     let run = Command::new(&script)

@@ -1,6 +1,6 @@
-//! Drops notices that can't concern Bobbin in the kernel, by a classic BPF program on the monitor's socket.
+//! A classic BPF program on the monitor's socket: the kernel drops notices that can't concern Bobbin.
 //!
-//! A node that imports a routing table by BGP gets thousands of notices; none of them wakes the agent.
+//! On a node that imports a routing table by BGP, thousands of route notices would otherwise wake the agent.
 
 use std::os::fd::AsFd;
 
@@ -10,19 +10,20 @@ use socket2::{SockFilter, SockRef};
 use crate::netlink::route::MAIN;
 use crate::settings::Settings;
 
-/// The kernel shows a table above 255 as this one in the fixed part. The monitor reads the attribute that tells more.
+/// In the fixed part of a notice the kernel writes this number for every table above 255. The monitor then reads the
+/// table attribute.
 const LARGE_TABLE: u32 = libc::RT_TABLE_COMPAT as u32;
 const MAX_SMALL_TABLE: u32 = 255;
 
-// Where the fields are in a notice: the header has 16 bytes, the fixed part follows.
+// Offsets of the fields in a notice: a header of 16 bytes, then the fixed part.
 const KIND_OFFSET: u32 = 4;
 const PORT_OFFSET: u32 = 12;
 const ROUTE_TABLE_OFFSET: u32 = 20;
 const ROUTE_PROTOCOL_OFFSET: u32 = 21;
-/// The byte of the two that holds the flag `NUD_PERMANENT`.
+/// The byte of the neighbour's two-byte state that holds the flag `NUD_PERMANENT`.
 const NEIGHBOUR_STATE_OFFSET: u32 = if cfg!(target_endian = "little") { 24 } else { 25 };
 
-/// One instruction. Jumps name the index of their target.
+/// One instruction. A jump names the index of the instruction to continue with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     LoadByte(u32),
@@ -33,13 +34,13 @@ enum Step {
     Return(u32),
 }
 
-/// A number of the notice as BPF loads it: in network byte order.
+/// A field of the notice as BPF loads it, in network byte order.
 fn loaded(number: u16) -> u32 {
     u32::from(u16::from_be_bytes(number.to_ne_bytes()))
 }
 
-/// Passes what the monitor reads: links, rules and the loss of permanent neighbours. Of routes it passes those that a
-/// program changed in Bobbin's tables, or in the main table under the protocol of direct routes.
+/// Accepts links, rules and the loss of permanent neighbours. Of routes it accepts those that a program changed in
+/// Bobbin's tables, or in the main table with the protocol number of direct routes.
 fn program(settings: &Settings) -> Vec<Step> {
     const NEIGHBOUR: usize = 5;
     const ROUTE: usize = 7;
@@ -57,7 +58,7 @@ fn program(settings: &Settings) -> Vec<Step> {
         Step::JumpIfEqual(loaded(libc::RTM_DELNEIGH), NEIGHBOUR, pass),
         Step::LoadByte(NEIGHBOUR_STATE_OFFSET),
         Step::JumpIfSet(u32::from(libc::NUD_PERMANENT), pass, reject),
-        // Changes by the kernel itself follow from links that come and go.
+        // The kernel changes routes by itself only when a link changes, and that has its own notice.
         Step::LoadWord(PORT_OFFSET),
         Step::JumpIfEqual(0, reject, TABLES - 1),
         Step::LoadByte(ROUTE_TABLE_OFFSET),

@@ -1,6 +1,6 @@
 use super::*;
 
-/// These values are on nodes already: an agent of a later version must compute the same.
+/// Nodes already have links with these names and MAC addresses, so a later version must compute the same ones.
 #[test]
 fn names_and_mac_addresses_never_change() {
     let long = "0123456789abcdef".repeat(4);

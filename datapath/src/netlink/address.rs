@@ -1,4 +1,4 @@
-//! Addresses of interfaces: the pod's own, set without duplicate address detection.
+//! IP addresses of interfaces: a pod's addresses, added without duplicate address detection, and lists.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use super::error::{KernelError, is_absent};
 use super::route::{FAMILIES, family_of, host_prefix_len};
 use super::socket::{Netlink, Request};
 
-/// Adds a /32 or /128 that is usable at once.
+/// The request to add a /32 or /128 without duplicate address detection.
 pub(crate) fn add(link: u32, address: IpAddr) -> Request {
     let mut message = AddressMessage::default();
     message.header.family = family_of(address);
@@ -25,7 +25,7 @@ pub(crate) fn add(link: u32, address: IpAddr) -> Request {
     Request::new(what, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewAddress(message))
 }
 
-/// All addresses of the namespace: link and address.
+/// Lists all addresses of the namespace, each with the index of its link.
 pub(crate) fn list(netlink: &mut Netlink) -> Result<Vec<(u32, IpAddr)>, KernelError> {
     let mut found = Vec::new();
     for family in FAMILIES {
@@ -44,7 +44,7 @@ pub(crate) fn list(netlink: &mut Netlink) -> Result<Vec<(u32, IpAddr)>, KernelEr
     Ok(found)
 }
 
-/// Link and address of an address message. `IFA_LOCAL` is the own address, `IFA_ADDRESS` may be the other end's.
+/// Decodes the link and the address. `IFA_LOCAL` is the interface's own address; `IFA_ADDRESS` may be the peer's.
 pub(super) fn decode(message: &[u8]) -> Result<Option<(u32, IpAddr)>, DecodeError> {
     let header = AddressHeader::parse(message)?;
     let (mut local, mut either) = (None, None);

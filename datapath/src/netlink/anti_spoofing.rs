@@ -1,7 +1,8 @@
-//! The anti-spoofing filter: one nftables rule that drops packets which a pod sends from an address that it does not own.
+//! The anti-spoofing filter: one nftables rule that drops packets whose source address does not belong to the sending
+//! pod.
 //!
-//! `iifgroup G fib saddr . iif oif 0 drop`: the route back to the source must lead to the link that the packet came from.
-//! The lookup follows policy rules, so the pod table decides, for every pod and both families.
+//! `iifgroup G fib saddr . iif oif 0 drop`: the route back to the source must lead to the link that the packet came
+//! from. The lookup follows policy rules, so the routes of the pod table decide for every pod, in both families.
 
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Cmp, DataAttribute, Expressions, Hook, Immediate, InetHookNumber, ListAttribute,
@@ -17,16 +18,16 @@ use super::error::{KernelError, text_of};
 use super::socket::{Netlink, Request};
 use crate::settings::Settings;
 
-/// The chain's name. It stays as it is: older agents look for it, too.
+/// The chain's name. It must not change, because older agents look for it.
 const CHAIN: &str = "spoof";
 /// The bytes of an nftables message's header.
 const HEADER_LEN: usize = 4;
 const NF_ACCEPT: u32 = libc::NF_ACCEPT as u32;
 const NF_DROP: u32 = libc::NF_DROP as u32;
-/// Before connection tracking.
+/// Filters before connection tracking, so a spoofed packet creates no connection entry.
 const RAW_PRIORITY: u32 = libc::NF_IP_PRI_RAW.cast_unsigned();
 
-// Attributes of nftables, which libc does not have.
+// Attributes of nftables that libc lacks.
 const NFTA_TABLE_NAME: u16 = 1;
 const NFTA_CHAIN_HOOK: u16 = 4;
 const NFTA_HOOK_HOOKNUM: u16 = 1;
@@ -53,7 +54,7 @@ fn inet(message: impl Into<NetfilterMessageInner>) -> NetfilterMessage {
     NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0), message)
 }
 
-/// Begin or end of a transaction.
+/// The message that begins or ends a transaction.
 fn batch(message: ControlMessage) -> Request<NetfilterMessage> {
     let subsystem = libc::NFNL_SUBSYS_NFTABLES as u16;
     let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, subsystem);
@@ -69,7 +70,7 @@ fn equals(value: u32) -> Expressions {
     ])
 }
 
-/// The crate has no type for `fib`.
+/// The expression `fib`, built as raw attributes because the crate has no type for it.
 fn fib_source_and_input_to_link() -> Expressions {
     let number = |kind, value: u32| DefaultNla::new(kind, value.to_be_bytes().to_vec());
     Expressions::Other {
@@ -155,7 +156,7 @@ fn transact(netlink: &mut Netlink, requests: Vec<Request<NetfilterMessage>>) -> 
     netlink.send_transaction(begin, requests, end)?.into_iter().try_for_each(|answer| answer.map(drop))
 }
 
-/// Whether table, chain and rule are there as [`write`] makes them, and the chain holds nothing else.
+/// Whether table and chain are as [`write`] creates them, and the chain holds that rule alone.
 pub(crate) fn is_in_place(netlink: &mut Netlink, settings: &Settings) -> Result<bool, KernelError> {
     let get_chain = NfTablesMessage::GetChain(ChainMessage {
         attributes: vec![ChainAttribute::Table(settings.nft_table.clone()), ChainAttribute::Name(CHAIN.to_owned())],
@@ -172,16 +173,16 @@ pub(crate) fn is_in_place(netlink: &mut Netlink, settings: &Settings) -> Result<
     Ok(chain.first().is_some_and(|reply| is_hooked(&reply.payload)) && rules.eq([wanted(settings)]))
 }
 
-/// Whether the message is about a table of that name.
+/// Whether the message concerns the table of this name.
 pub(crate) fn is_about_table(message: &[u8], name: &str) -> bool {
     attribute(message.get(HEADER_LEN..).unwrap_or_default(), NFTA_TABLE_NAME)
         .is_some_and(|found| text_of(found) == name)
 }
 
-// Answers are read attribute by attribute: the crate's decoder indexes into expressions without checking their length,
-// so a short one would panic. `netlink/tests.rs` fuzzes what is read here.
+// Answers are read attribute by attribute, because the crate's decoder indexes into expressions without a length check.
+// A short expression would make it panic. `netlink/tests.rs` fuzzes the reader below.
 
-/// An expression's name and the numbers that tell it from others.
+/// An expression's name, and the numbers in it that identify the rule.
 pub(super) type Expression = (String, Vec<Option<u32>>);
 
 pub(super) fn wanted(settings: &Settings) -> Vec<Expression> {
@@ -225,7 +226,7 @@ fn expression_of(element: &[u8]) -> Expression {
     (name, numbers)
 }
 
-/// The values in a run of attributes, up to the first that is malformed.
+/// The values in a run of attributes. A malformed attribute ends the run.
 fn values(attributes: &[u8]) -> impl Iterator<Item = &[u8]> {
     walk(attributes).map(|(_, value)| value)
 }

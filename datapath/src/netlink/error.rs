@@ -1,18 +1,18 @@
-//! Why the kernel did not do what was asked.
+//! Errors of the kernel, of netlink and of `/proc/sys`, and which of them mean that an object is absent.
 
 use std::time::Duration;
 
 use nix::libc;
 use rtnetlink::packet_core::{DecodeError, NLM_F_ACK_TLVS, NLM_F_CAPPED, NetlinkHeader, NlasIterator};
 
-/// How often a list that changes while it is read is read again.
+/// How often a list is read when it changes during each read.
 pub(super) const MAX_DUMP_ATTEMPTS: u32 = 6;
-/// The bytes of a netlink header.
+/// The length of a netlink header in bytes.
 const HEADER_LEN: usize = 16;
-/// `NLMSGERR_ATTR_MSG`, which libc does not have: the kernel's explanation of an error.
+/// `NLMSGERR_ATTR_MSG`, which libc lacks: the attribute with the kernel's explanation of an error.
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
-/// Why the kernel did not do what was asked.
+/// Why a request to the kernel failed.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// The kernel refused a request.
@@ -27,13 +27,13 @@ pub enum KernelError {
     },
     /// The kernel did not answer in time. The request may or may not have taken effect.
     #[error(
-        "the kernel did not answer within {0:?} when asked to {1}; the request may or may not have taken effect, so read the state again"
+        "the kernel did not answer within {0:?} when asked to {1}; the outcome is unknown, so read the state before you try again"
     )]
     Unanswered(Duration, String),
     /// A list changed during every attempt to read it.
     #[error("the list of {0} changed during each of {MAX_DUMP_ATTEMPTS} attempts to read it; try again")]
     Unstable(String),
-    /// An answer can't be decoded. A list with a missing entry would prove nothing, so all of it is refused.
+    /// The answer can't be decoded. An incomplete list would prove nothing, so the whole list is refused.
     #[error("the kernel's answer to \"{what}\" can't be decoded: {source}")]
     Undecodable {
         /// What was asked, as a verb phrase.
@@ -52,11 +52,11 @@ pub enum KernelError {
     /// A setting can't be used.
     #[error("{0}")]
     InvalidSetting(String),
-    /// An object of another program is in the place of one of Bobbin's.
+    /// An object of another program occupies the place of one of Bobbin's.
     #[error("{0}")]
     Conflict(String),
     /// Some objects could not be removed; all others were.
-    #[error("not everything was removed from the node: {0}")]
+    #[error("some of Bobbin's objects could not be removed from the node: {0}")]
     RemovalIncomplete(String),
 }
 
@@ -101,12 +101,12 @@ pub(super) fn is_absent(error: &KernelError) -> bool {
     matches!(error.errno(), Some(ENOENT | EAFNOSUPPORT | EOPNOTSUPP))
 }
 
-/// The kernel's explanation of an error: `echoed` is what follows the error number in the message.
+/// The kernel's explanation of an error. `echoed` is the part of the message after the error number.
 pub(super) fn explanation(header: NetlinkHeader, echoed: &[u8]) -> Option<String> {
     if header.flags & NLM_F_ACK_TLVS == 0 {
         return None;
     }
-    // The kernel echoes the request's header, or all of the request unless it is capped.
+    // The kernel echoes the whole request, or only its header if the flag `NLM_F_CAPPED` is set.
     let request = if header.flags & NLM_F_CAPPED == 0 {
         usize::try_from(u32::from_ne_bytes(*echoed.first_chunk()?)).ok()?.checked_next_multiple_of(4)?
     } else {
@@ -116,7 +116,8 @@ pub(super) fn explanation(header: NetlinkHeader, echoed: &[u8]) -> Option<String
     Some(text_of(text.value()))
 }
 
-/// A text attribute without its NUL. Names in the kernel may be any bytes, so bytes that are not UTF-8 are replaced.
+/// The text of an attribute, without its NUL. Kernel names may hold any bytes, so bytes that are not UTF-8 are
+/// replaced.
 pub(super) fn text_of(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.strip_suffix(&[0]).unwrap_or(bytes)).into_owned()
 }

@@ -18,9 +18,9 @@ use super::own_changes::OwnChanges;
 use super::socket::{Answer, Netlink, Reply, Request};
 use crate::names::key_of_alias;
 
-/// `IFLA_INET6_ADDR_GEN_MODE`, which libc does not have.
+/// `IFLA_INET6_ADDR_GEN_MODE`, which libc lacks.
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
-/// The loopback link's index, in every namespace.
+/// The index of the loopback link in every namespace.
 pub(crate) const LOOPBACK: u32 = 1;
 
 /// A link as the kernel shows it.
@@ -31,14 +31,14 @@ pub(crate) struct Link {
     pub(crate) mac: Vec<u8>,
     pub(crate) mtu: u32,
     pub(crate) peer: u32,
-    /// The ID of the peer's namespace, if that is another one.
+    /// The ID of the namespace that holds the veth peer, if it is not this namespace.
     pub(crate) peer_netns: Option<i32>,
     pub(crate) group: u32,
     pub(crate) up: bool,
     pub(crate) alias: String,
     pub(crate) kind: Option<InfoKind>,
     pub(crate) qdisc: String,
-    /// Whether the kernel gives the link no link-local address by itself.
+    /// Whether the kernel adds no IPv6 link-local address to the link by itself.
     pub(crate) has_no_link_local: bool,
 }
 
@@ -57,13 +57,13 @@ impl Link {
         if self.is_veth() { key_of_alias(&self.alias) } else { None }
     }
 
-    /// Whether packets can leave: a link without carrier has a placeholder for its queue.
+    /// Whether packets can leave. A link without carrier has the queue `noop` as a placeholder.
     pub(crate) fn can_send(&self) -> bool {
         self.qdisc != "noop"
     }
 
-    /// Reads a link message. Attributes that nobody here needs are not decoded, so an unusual link of another program
-    /// can't make the list unreadable.
+    /// Decodes a link message. Unneeded attributes are skipped, so an unusual link of another program can't make the
+    /// whole list unreadable.
     pub(crate) fn decode(message: &[u8]) -> Result<Self, DecodeError> {
         let header = LinkHeader::parse(message)?;
         let mut link = Self { index: header.index, up: header.flags.contains(LinkFlags::Up), ..Self::default() };
@@ -136,7 +136,7 @@ fn set_up(what: String, index: u32, attributes: Vec<LinkAttribute>) -> Request {
     Request::new(what, NLM_F_ACK, RouteNetlinkMessage::SetLink(message))
 }
 
-/// A veth pair as it is created. No later request changes these values, because udev could race with it.
+/// A veth pair as it is created. These values are set at creation, because udev could race with a later request.
 pub(crate) struct VethSpec<'a> {
     pub(crate) host_if: &'a str,
     pub(crate) host_mac: [u8; 6],
@@ -175,7 +175,7 @@ pub(crate) fn create_pair(spec: &VethSpec<'_>) -> Request {
     Request::new(what, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewLink(pair))
 }
 
-/// Sets alias and group of a host link, and keeps the kernel from giving it a link-local address.
+/// Sets a host link's alias and group, and stops the kernel from adding a link-local address.
 pub(crate) fn label(index: u32, alias: &str, group: u32) -> Request {
     let no_link_local = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
     let attributes = vec![
@@ -186,7 +186,7 @@ pub(crate) fn label(index: u32, alias: &str, group: u32) -> Request {
     set(format!("label link {index} {alias}"), index, attributes)
 }
 
-/// The same without IPv6, for kernels that run without it.
+/// Like [`label`], for a kernel that runs without IPv6.
 pub(crate) fn label_without_ipv6(index: u32, alias: &str, group: u32) -> Request {
     let attributes = vec![LinkAttribute::IfAlias(alias.to_owned()), LinkAttribute::Group(group)];
     set(format!("label link {index} {alias}"), index, attributes)
@@ -213,7 +213,7 @@ pub(crate) fn set_alias(index: u32, alias: &str) -> Request {
     set(what, index, vec![LinkAttribute::IfAlias(alias.to_owned())])
 }
 
-/// Renames a link; `EBUSY` before Linux 6.2 while it is up.
+/// Renames a link. Before Linux 6.2 the kernel refuses with `EBUSY` while the link is up.
 pub(crate) fn rename(index: u32, name: &str) -> Request {
     set(format!("rename link {index} to {name}"), index, vec![LinkAttribute::IfName(name.to_owned())])
 }
@@ -223,7 +223,7 @@ pub(crate) fn set_group(index: u32, group: u32) -> Request {
     set(format!("move link {index} to group {group}"), index, vec![LinkAttribute::Group(group)])
 }
 
-/// Removes one link, and with it its peer; success also when it does not exist.
+/// Removes a link and, with it, its peer. A link that does not exist counts as removed.
 pub(crate) fn remove(netlink: &mut Netlink, own_changes: &OwnChanges, index: u32) -> Result<(), KernelError> {
     let delete = RouteNetlinkMessage::DelLink(message(index, Vec::new()));
     own_changes.removing(index);
@@ -232,13 +232,13 @@ pub(crate) fn remove(netlink: &mut Netlink, own_changes: &OwnChanges, index: u32
     removed
 }
 
-/// Removes all links of a group. The caller has checked that all of them are to be removed.
+/// Removes all links of a group. The caller must have checked that the group holds no other link.
 pub(crate) fn delete_group(group: u32) -> Request {
     let delete = RouteNetlinkMessage::DelLink(message(0, vec![LinkAttribute::Group(group)]));
     Request::new(format!("remove the links of group {group}"), NLM_F_ACK, delete)
 }
 
-/// The link of a name, or `None`.
+/// Looks up a link by its name.
 pub(crate) fn by_name(netlink: &mut Netlink, name: &str) -> Result<Option<Link>, KernelError> {
     found(netlink.send_one(get(name)))
 }
@@ -249,14 +249,14 @@ pub(crate) fn get(name: &str) -> Request {
     Request::new(format!("look up link {name}"), 0, RouteNetlinkMessage::GetLink(get))
 }
 
-/// Asks for the `lo` of the namespace that an ID refers to; [`found`] reads the answer.
+/// Asks for the `lo` of the namespace with this ID; [`found`] reads the answer.
 pub(crate) fn loopback_of(netns: i32) -> Request {
     let get = message(LOOPBACK, vec![LinkAttribute::IfNetnsId(netns)]);
     let what = format!("look up lo in network namespace ID {netns}");
     Request::new(what, 0, RouteNetlinkMessage::GetLink(get))
 }
 
-/// The link of an index, or `None`.
+/// Looks up a link by its index.
 pub(crate) fn by_index(netlink: &mut Netlink, index: u32) -> Result<Option<Link>, KernelError> {
     let get = RouteNetlinkMessage::GetLink(message(index, Vec::new()));
     found(netlink.send_one(Request::new(format!("look up link {index}"), 0, get)))

@@ -1,6 +1,7 @@
-//! IDs of network namespaces: numbers by which this namespace refers to others, as long as those exist.
+//! IDs of network namespaces: the numbers by which the node's namespace refers to existing others.
 //!
-//! An ID outlives the links into its namespace. The kernel reuses it as soon as the namespace has ended.
+//! An ID outlives the links into its namespace. When the namespace ends, the kernel may assign the ID to another at
+//! once.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -24,7 +25,7 @@ fn descriptor(netns: BorrowedFd<'_>) -> NsidAttribute {
     NsidAttribute::Fd(netns.as_raw_fd().cast_unsigned())
 }
 
-/// Gives the namespace an ID; `EEXIST` when it has one.
+/// Asks the kernel to assign the namespace an ID; it answers `EEXIST` when the namespace has one.
 pub(crate) fn assign(netns: BorrowedFd<'_>) -> Request {
     let new = message(vec![NsidAttribute::Id(ANY), descriptor(netns)]);
     Request::new("give the network namespace an ID", NLM_F_ACK, RouteNetlinkMessage::NewNsId(new))
@@ -36,7 +37,7 @@ pub(crate) fn get(netns: BorrowedFd<'_>) -> Request {
     Request::new("look up the ID of the network namespace", 0, RouteNetlinkMessage::GetNsId(get))
 }
 
-/// Asks whether an ID refers to a namespace; `ENOENT` when it does not.
+/// Asks whether an ID refers to a namespace; the kernel answers `ENOENT` when it does not.
 pub(crate) fn exists(id: i32) -> Request {
     let get = message(vec![NsidAttribute::Id(id)]);
     Request::new(format!("look up network namespace ID {id}"), 0, RouteNetlinkMessage::GetNsId(get))

@@ -1,12 +1,12 @@
-//! Which of the kernel's notices follow from requests of this program, so that they call for no reconcile pass.
+//! Tells which of the kernel's notices follow from this program's requests, so that they start no reconcile pass.
 //!
-//! A closed socket and an answered removal are remembered until their last notice must have been read.
+//! The port of a closed socket and the index of a removed link are kept until their last notice has been read.
 
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
-/// How many finished entries are remembered at most, in case notices never pause.
+/// How many finished entries are kept at most. They are dropped when notices pause, but that may never happen.
 const MAX_FINISHED: usize = 4096;
 
 /// The program's own sockets, and the links that it is removing.
@@ -16,7 +16,7 @@ pub(crate) struct OwnChanges {
     removals: Mutex<Tracked>,
 }
 
-/// Numbers with their state: `false` while in use, `true` once finished while notices may still come.
+/// Ports or link indexes. The value is `false` while in use, and `true` once finished while notices may still arrive.
 #[derive(Debug, Default)]
 struct Tracked(HashMap<u32, bool>);
 
@@ -36,12 +36,12 @@ impl Tracked {
 }
 
 impl OwnChanges {
-    /// A socket was opened.
+    /// Records that a socket was opened.
     pub(crate) fn opened(&self, port: u32) {
         self.ports.lock().0.insert(port, false);
     }
 
-    /// A socket was closed.
+    /// Records that a socket was closed.
     pub(crate) fn closed(&self, port: u32) {
         self.ports.lock().finish(port);
     }
@@ -51,22 +51,22 @@ impl OwnChanges {
         self.ports.lock().0.contains_key(&port)
     }
 
-    /// A link is about to be removed.
+    /// Records that a link is about to be removed.
     pub(crate) fn removing(&self, link: u32) {
         self.removals.lock().0.insert(link, false);
     }
 
-    /// The request to remove it was answered, or failed.
+    /// Records that the request to remove the link was answered or failed.
     pub(crate) fn removed(&self, link: u32) {
         self.removals.lock().finish(link);
     }
 
-    /// A link is gone: whether this program removed it.
+    /// Whether this program removed the link that the kernel reports as removed.
     pub(crate) fn is_own_removal(&self, link: u32) -> bool {
         self.removals.lock().0.remove(&link).is_some()
     }
 
-    /// All notices of links and routes so far were read.
+    /// Forgets finished entries: every notice of links and routes so far was read.
     pub(crate) fn all_notices_read(&self) {
         self.ports.lock().forget_finished();
         self.removals.lock().forget_finished();

@@ -1,4 +1,4 @@
-//! Routes: the ones that Bobbin adds, and lists of a table.
+//! Routes: those that Bobbin adds, lists of a table, and look-ups.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -18,9 +18,9 @@ use super::error::{KernelError, is_absent};
 use super::socket::{Netlink, Reply, Request};
 
 pub(super) const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
-/// The metric that the kernel gives an IPv6 route without one.
+/// The metric that the kernel sets on an IPv6 route that names none.
 const IPV6_METRIC: u32 = 1024;
-/// The metric of the blackhole behind the pods' routes.
+/// The metric of a block's blackhole. It is high, so that the kernel prefers a pod's route with the same prefix.
 const BLACKHOLE_METRIC: u32 = 4096;
 /// The main table.
 pub(crate) const MAIN: u32 = libc::RT_TABLE_MAIN as u32;
@@ -39,25 +39,25 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// `<ip> dev <link> src <node address>` of a pod.
+    /// The route to a pod: `<ip> dev <link> src <node address>`.
     pub(crate) fn to_pod(table: u32, protocol: u8, address: IpAddr, link: u32, source: Option<IpAddr>) -> Self {
         let metric = if address.is_ipv6() { IPV6_METRIC } else { 0 };
         let to = IpNet::from(address);
         Self { table, protocol, to, blackhole: false, link: Some(link), via: None, source, metric }
     }
 
-    /// A route to a network over a link, or to a gateway, with the usual metric of the family.
+    /// A route to a network over a link or a gateway, with the family's default metric.
     pub(crate) fn over(table: u32, protocol: u8, to: IpNet, link: Option<u32>, via: Option<IpAddr>) -> Self {
         let metric = if to.addr().is_ipv6() { IPV6_METRIC } else { 0 };
         Self { table, protocol, to, blackhole: false, link, via, source: None, metric }
     }
 
-    /// The blackhole for addresses of a block that no pod has.
+    /// The blackhole route of a block. It drops packets to addresses that no pod has.
     pub(crate) fn blackhole(table: u32, protocol: u8, to: IpNet) -> Self {
         Self { table, protocol, to, blackhole: true, link: None, via: None, source: None, metric: BLACKHOLE_METRIC }
     }
 
-    /// Whether the kernel takes both for the same entry: table, prefix and metric are its key.
+    /// Whether the kernel treats both as the same entry, whose key is table, prefix and metric.
     pub(crate) fn has_same_key(&self, other: &Self) -> bool {
         self.table == other.table && self.to == other.to && self.metric == other.metric
     }
@@ -89,18 +89,18 @@ impl Route {
         message
     }
 
-    /// Adds it; `EEXIST` when another has its key.
+    /// Adds the route; `EEXIST` when another route has its key.
     pub(crate) fn add(&self) -> Request {
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
         Request::new(format!("add route {self}"), flags, RouteNetlinkMessage::NewRoute(self.message()))
     }
 
-    /// Removes it, and no other: table, prefix, metric, protocol, type and link must agree.
+    /// Removes this route and no other: the kernel compares table, prefix, metric, protocol, type and link.
     pub(crate) fn delete(&self) -> Request {
         Request::new(format!("remove route {self}"), NLM_F_ACK, RouteNetlinkMessage::DelRoute(self.message()))
     }
 
-    /// Reads a route message; `None` for a cached copy of a route. Attributes that nobody here needs are not decoded.
+    /// Decodes a route message; `None` for a cached copy of a route. Unneeded attributes are skipped.
     pub(super) fn decode(message: &[u8]) -> Result<Option<Self>, DecodeError> {
         let header = RouteHeader::parse(message)?;
         if header.flags.contains(RouteFlags::Cloned) {
@@ -146,7 +146,8 @@ impl Route {
                     RouteAttribute::Table(table) => route.table = table,
                     _ => {}
                 },
-                // Bobbin adds no such routes, so the first hop's link says enough. A hop may carry any encapsulation.
+                // Bobbin adds no multipath routes, so the link of the first hop is enough. A hop may carry any
+                // encapsulation.
                 libc::RTA_MULTIPATH => {
                     if let Ok(RouteAttribute::MultiPath(hops)) =
                         RouteAttribute::parse_with_param(&attribute, parameters)
@@ -158,7 +159,7 @@ impl Route {
             }
         }
         if route.blackhole {
-            route.link = None; // IPv6 shows lo here
+            route.link = None; // for a blackhole IPv6 reports lo
         }
         Ok(Some(route))
     }
@@ -186,7 +187,7 @@ pub(super) fn family_of(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
-/// 32 or 128.
+/// The prefix length of a single address: 32 or 128.
 pub(super) fn host_prefix_len(address: IpAddr) -> u8 {
     IpNet::from(address).prefix_len()
 }
@@ -199,19 +200,19 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// All routes of one table, both families. A table that does not exist is empty.
+/// Lists all routes of a table in both families. A table that does not exist is empty.
 pub(crate) fn list(netlink: &mut Netlink, table: u32) -> Result<Vec<Route>, KernelError> {
     dump(netlink, table, RouteProtocol::Unspec, &format!("routes of table {table}"))
 }
 
-/// The routes of one table that carry a protocol number, both families. The kernel leaves the others out.
+/// Lists the routes of a table with this protocol number in both families. The kernel filters out the others.
 pub(crate) fn list_of(netlink: &mut Netlink, table: u32, protocol: u8) -> Result<Vec<Route>, KernelError> {
     let what = format!("routes of protocol {protocol} in table {table}");
     let found = dump(netlink, table, RouteProtocol::from(protocol), &what)?;
     Ok(found.into_iter().filter(|route| route.protocol == protocol).collect())
 }
 
-/// `RouteProtocol::Unspec` means any.
+/// Lists the routes of a table. `RouteProtocol::Unspec` means any protocol.
 fn dump(netlink: &mut Netlink, table: u32, protocol: RouteProtocol, what: &str) -> Result<Vec<Route>, KernelError> {
     let mut found = Vec::new();
     for family in FAMILIES {
@@ -234,7 +235,7 @@ fn dump(netlink: &mut Netlink, table: u32, protocol: RouteProtocol, what: &str) 
     Ok(found)
 }
 
-/// The link over which packets to an address leave; `None` when there is no route.
+/// The link over which packets to the address leave; `None` without a route.
 pub(crate) fn link_to(netlink: &mut Netlink, address: IpAddr) -> Result<Option<u32>, KernelError> {
     match look_up(netlink, address) {
         Err(KernelError::Refused { .. }) => Ok(None),
@@ -246,12 +247,12 @@ pub(crate) fn link_to(netlink: &mut Netlink, address: IpAddr) -> Result<Option<u
     }
 }
 
-/// Whether an address is one of this namespace's own.
+/// Whether the address belongs to this namespace.
 pub(crate) fn is_local(netlink: &mut Netlink, address: IpAddr) -> Result<bool, KernelError> {
     Ok(look_up(netlink, address)?.iter().any(|(header, _)| header.kind == RouteType::Local))
 }
 
-/// Where the kernel would send a packet to an address.
+/// Asks the kernel how it would route a packet to the address.
 fn look_up(netlink: &mut Netlink, address: IpAddr) -> Result<Vec<(RouteHeader, Option<u32>)>, KernelError> {
     let mut message = RouteMessage::default();
     message.header.address_family = family_of(address);
@@ -278,7 +279,7 @@ fn decode_looked_up(reply: &Reply) -> Result<(RouteHeader, Option<u32>), DecodeE
     Ok((header, link))
 }
 
-/// Table and protocol of a route message.
+/// Decodes only the table and the protocol of a route message.
 pub(crate) fn decode_table(message: &[u8]) -> Result<(u32, u8), DecodeError> {
     let header = RouteHeader::parse(message)?;
     let mut table = u32::from(header.table);

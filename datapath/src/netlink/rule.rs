@@ -1,4 +1,4 @@
-//! Policy rules: Bobbin's rule of each family that looks up the pod table, and lists of rules.
+//! Policy rules: the rule of each family that looks up the pod table, and lists of rules.
 
 use nix::libc;
 use rtnetlink::packet_core::{DecodeError, Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NlasIterator, Parseable};
@@ -11,14 +11,14 @@ use super::route::FAMILIES;
 use super::socket::{Netlink, Request};
 use crate::settings::Settings;
 
-/// One rule.
+/// One policy rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rule {
     pub(crate) ipv6: bool,
     pub(crate) priority: u32,
     pub(crate) table: u32,
     pub(crate) protocol: u8,
-    /// Looks up a table for every packet: no selector, no inversion.
+    /// Whether the rule applies to every packet: it has no selector and is not inverted.
     pub(crate) from_all: bool,
 }
 
@@ -43,18 +43,18 @@ impl Rule {
         message
     }
 
-    /// Adds it; `EEXIST` only for an identical one.
+    /// Adds the rule; `EEXIST` only when an identical one exists.
     pub(crate) fn add(self) -> Request {
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
         Request::new(format!("add the rule {self}"), flags, RouteNetlinkMessage::NewRule(self.message()))
     }
 
-    /// Removes it: priority, table and protocol must agree.
+    /// Removes the rule: the kernel compares priority, table and protocol.
     pub(crate) fn delete(self) -> Request {
         Request::new(format!("remove the rule {self}"), NLM_F_ACK, RouteNetlinkMessage::DelRule(self.message()))
     }
 
-    /// Reads a rule message. An attribute that can't be decoded counts as a selector.
+    /// Decodes a rule message. An attribute that can't be decoded counts as a selector.
     pub(super) fn decode(message: &[u8]) -> Result<Self, DecodeError> {
         let header = RuleHeader::parse(message)?;
         let selects_nothing = header.dst_len == 0 && header.src_len == 0 && header.tos == 0;
@@ -71,7 +71,7 @@ impl Rule {
                 Ok(RuleAttribute::Priority(priority)) => rule.priority = priority,
                 Ok(RuleAttribute::Table(table)) => rule.table = table,
                 Ok(RuleAttribute::Protocol(protocol)) => rule.protocol = protocol.into(),
-                // A rule without a selector shows these with the value "none".
+                // The kernel reports these attributes with the value "none" for a rule without a selector.
                 Ok(RuleAttribute::SuppressIfGroup(_) | RuleAttribute::SuppressPrefixLen(_)) => {}
                 _ => rule.from_all = false,
             }
@@ -87,7 +87,7 @@ impl std::fmt::Display for Rule {
     }
 }
 
-/// The rules of both families.
+/// Lists the rules of both families.
 pub(crate) fn list(netlink: &mut Netlink) -> Result<Vec<Rule>, KernelError> {
     let mut found = Vec::new();
     for family in FAMILIES {

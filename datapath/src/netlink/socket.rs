@@ -1,7 +1,7 @@
-//! A synchronous netlink socket for lists and for batches: many requests in one datagram, each answer checked.
+//! A synchronous netlink socket for lists and batches. It sends many requests in one datagram and checks each answer.
 //!
-//! rtnetlink's handle skips answers that it can't decode and ignores `NLM_F_DUMP_INTR`, so a list read with it may lack
-//! entries. It also sends one request per datagram. The socket belongs to the namespace of the thread that opens it.
+//! rtnetlink's handle skips answers that it can't decode and ignores `NLM_F_DUMP_INTR`, so its lists may lack entries.
+//! It also sends one request per datagram. A socket belongs to the namespace of the thread that opens it.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -20,26 +20,27 @@ use rtnetlink::sys::{Socket, SocketAddr, protocols};
 use super::error::{KernelError, MAX_DUMP_ATTEMPTS, explanation};
 use super::own_changes::OwnChanges;
 
-/// How long the kernel may take for one datagram. All programs of the node share the routing lock, so this is generous.
+/// How long the kernel may take for one datagram. All programs of the node share the routing lock, so the limit is
+/// generous.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// A hundred acknowledgements of one datagram, or a long list, must fit.
+/// The receive buffer. It must hold a hundred acknowledgements of one datagram, or a long list.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
-/// The same without `CAP_NET_ADMIN`.
+/// The receive buffer without `CAP_NET_ADMIN`.
 const UNPRIVILEGED_RECEIVE_BUFFER_BYTES: usize = 1 << 20;
-/// The bytes of one datagram from the kernel: at most 32 KiB since Linux 4.9.
+/// The largest datagram to receive. The kernel sends at most 32 KiB since Linux 4.9.
 const DATAGRAM_BYTES: usize = 64 << 10;
-/// Enough for the requests of an ADD, so that the buffer need not grow.
+/// The initial send buffer: an ADD's requests fit without growing it.
 const REQUESTS_BYTES: usize = 2 << 10;
 const HEADER_LEN: usize = 16;
 
-/// A request and what it is for, as a verb phrase for error texts.
+/// A request, and its purpose as a verb phrase for error texts.
 pub(crate) struct Request<M = RouteNetlinkMessage> {
     pub(crate) what: String,
     pub(super) message: NetlinkMessage<M>,
 }
 
 impl<M: NetlinkSerializable> Request<M> {
-    /// `flags` beside `NLM_F_REQUEST`.
+    /// Creates a request. `flags` are added to `NLM_F_REQUEST`.
     pub(crate) fn new(what: impl Into<String>, flags: u16, message: M) -> Self {
         let mut header = NetlinkHeader::default();
         header.flags = flags | NLM_F_REQUEST;
@@ -57,7 +58,7 @@ impl<M: NetlinkSerializable> Request<M> {
         flags & NLM_F_DUMP == NLM_F_DUMP && flags & NLM_F_CREATE == 0 && !self.wants_ack()
     }
 
-    /// Asks for no acknowledgement: the kernel still answers a refusal.
+    /// Removes the request for an acknowledgement. The kernel still reports a refusal.
     fn without_ack(&mut self) {
         self.message.header.flags &= !NLM_F_ACK;
     }
@@ -83,7 +84,7 @@ impl Reply {
     }
 }
 
-/// Splits a datagram into its messages. A truncated last one is dropped.
+/// Splits a datagram into its messages. A truncated last message is dropped.
 pub(super) fn replies(mut datagram: &[u8]) -> Vec<Reply> {
     let mut found = Vec::new();
     while let Ok(buffer) = NetlinkBuffer::new_checked(datagram) {
@@ -98,17 +99,17 @@ pub(super) fn replies(mut datagram: &[u8]) -> Vec<Reply> {
 /// The result of one request of a datagram.
 pub(crate) type Answer = Result<Vec<Reply>, KernelError>;
 
-/// The socket option of that name, which nix does not have.
+/// The socket option `SO_NETNS_COOKIE`, which nix lacks.
 #[derive(Clone, Copy, Debug)]
 struct NetnsCookie;
 nix::getsockopt_impl!(NetnsCookie, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, u64, sockopt::GetStruct<u64>);
 
-/// One open socket in the namespace of the thread that opened it.
+/// A socket in the namespace of the thread that opened it.
 pub(crate) struct Netlink {
     socket: Socket,
     sequence: u32,
     port: u32,
-    /// A late answer may still arrive, so the socket must not be used again.
+    /// A late answer may still arrive, so this socket must not be used again.
     pub(crate) broken: bool,
     own_changes: Option<Arc<OwnChanges>>,
 }
@@ -121,7 +122,7 @@ impl Drop for Netlink {
     }
 }
 
-/// Sets what every netlink socket of this crate needs; the port that the kernel gave it.
+/// Applies the options that every netlink socket of this crate needs, and returns the port that the kernel assigned.
 pub(crate) fn configure(socket: &mut Socket, protocol: isize) -> std::io::Result<u32> {
     let port = socket.bind_auto()?.port_number();
     socket.set_cap_ack(true)?;
@@ -145,7 +146,7 @@ impl Netlink {
         Self::open(protocols::NETLINK_NETFILTER)
     }
 
-    /// Registers the socket, so that the monitor ignores notices of its requests.
+    /// Registers the socket's port, so that the monitor ignores notices of its requests.
     pub(crate) fn registered(mut self, own_changes: &Arc<OwnChanges>) -> Self {
         own_changes.opened(self.port);
         self.own_changes = Some(own_changes.clone());
@@ -161,13 +162,13 @@ impl Netlink {
         open().map_err(KernelError::io("open a netlink socket"))
     }
 
-    /// The cookie of the namespace that the socket belongs to (Linux 5.14 and later).
+    /// The cookie of the socket's namespace (Linux 5.14 and later).
     pub(crate) fn netns_cookie(&self) -> Result<u64, KernelError> {
         getsockopt(&self.socket, NetnsCookie)
             .map_err(|errno| KernelError::io("read the cookie of the network namespace")(errno.into()))
     }
 
-    /// Receives one datagram, or `None` when none came in time.
+    /// Receives one datagram; `None` when none arrived in time.
     fn receive(&self, timeout: Duration) -> std::io::Result<Option<Vec<Reply>>> {
         let micros = i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX).max(1000);
         setsockopt(&self.socket.as_fd(), sockopt::ReceiveTimeout, &TimeVal::microseconds(micros))?;
@@ -182,8 +183,8 @@ impl Netlink {
         }
     }
 
-    /// Sends all requests in one datagram and returns the answer to each. The kernel goes on after one that fails.
-    /// Each must ask for an acknowledgement, be a plain get, or be the only one and a dump.
+    /// Sends all requests in one datagram and returns the answer to each. After a refusal the kernel continues with the
+    /// next. Each request must ask for an acknowledgement, be a plain get, or be a single dump.
     pub(crate) fn send<M: NetlinkSerializable>(
         &mut self,
         requests: Vec<Request<M>>,
@@ -193,7 +194,7 @@ impl Netlink {
         answers
     }
 
-    /// The same between two messages that make it one transaction (nftables).
+    /// Like [`Self::send`], between the two messages that begin and end an nftables transaction.
     pub(crate) fn send_transaction<M: NetlinkSerializable>(
         &mut self,
         mut begin: Request<M>,
@@ -217,8 +218,8 @@ impl Netlink {
         let first = self.sequence + 1;
         let mut answers: Vec<Answer> = Vec::new();
         let mut pending: Vec<Option<Pending>> = Vec::new();
-        // The kernel does requests in order and always answers a refusal. So outside a transaction the acknowledgement
-        // of the last request stands for all.
+        // The kernel handles requests in order and always answers a refusal. So outside a transaction only the last
+        // request asks for an acknowledgement.
         let last_ack_is_enough = end.is_none() && requests.iter().all(Request::wants_ack);
         let last = requests.len();
         for (index, mut request) in requests.into_iter().enumerate() {
@@ -279,19 +280,19 @@ impl Netlink {
         self.send(vec![request])?.pop().unwrap_or_else(|| Ok(Vec::new()))
     }
 
-    /// Sends all requests; the first refusal is the result.
+    /// Sends all requests and returns the first refusal.
     pub(crate) fn send_all(&mut self, requests: Vec<Request>) -> Result<(), KernelError> {
         self.send(requests)?.into_iter().try_for_each(|answer| answer.map(drop))
     }
 
-    /// Reads a list, again when it changed meanwhile.
+    /// Reads a list, and reads it again if it changed during the read.
     pub(crate) fn dump<M: NetlinkSerializable + Clone>(&mut self, list: &str, message: &M) -> Answer {
         for attempt in 0..MAX_DUMP_ATTEMPTS {
             let found = self.send_one(Request::new(format!("list {list}"), NLM_F_DUMP, message.clone()));
             match found {
                 Ok(list) if list.iter().any(|reply| reply.header.flags & NLM_F_DUMP_INTR != 0) => {}
                 Err(KernelError::Refused { errno: libc::EINTR, .. }) => {}
-                // The socket's buffer overran.
+                // The socket's buffer overran, so answers were lost.
                 Err(KernelError::Io { source, .. }) if source.raw_os_error() == Some(libc::ENOBUFS) => {}
                 other => return other,
             }
@@ -301,9 +302,9 @@ impl Netlink {
     }
 }
 
-/// A request whose answer is not complete.
+/// A request whose answer is incomplete.
 struct Pending {
     what: String,
-    /// Whether an acknowledgement or the end of a dump is still to come after data.
+    /// Whether an acknowledgement or the end of a dump still follows the data.
     has_final_message: bool,
 }

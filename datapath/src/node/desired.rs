@@ -6,18 +6,18 @@ use bobbin_ipam::BlockRange;
 
 use crate::pod::attachment::Wiring;
 
-/// What the node's network should hold.
+/// What the node's network should hold, as the agent knows it.
 #[derive(Clone, Debug, Default)]
 pub struct DesiredState {
-    /// The node's claimed blocks. Routes of other blocks are removed. The caller must not export or withdraw a block
-    /// while a reconcile pass runs.
+    /// The blocks that the node has claimed. A reconcile pass removes routes of other blocks, so the caller must not
+    /// export or withdraw a block meanwhile.
     pub blocks: Vec<BlockRange>,
-    /// Whether `blocks` may lack some of the node's blocks. Then no block's routes are removed.
+    /// Whether `blocks` may lack blocks of the node. Then no route of a block is removed.
     pub blocks_incomplete: bool,
     /// The node's live attachments.
     pub pods: Vec<Wiring>,
-    /// With `--routing=direct`: the other nodes' blocks. `None` when they are not known yet, or not used; then these routes
-    /// stay as they are, and the main table is not read.
+    /// The other nodes' blocks, with `--routing=direct`. `None` when they are unknown or not used: then the main table
+    /// is neither read nor changed.
     pub direct: Option<Vec<DirectRoute>>,
     /// Whether the node uses IPv4.
     pub ipv4: bool,
@@ -25,13 +25,13 @@ pub struct DesiredState {
     pub ipv6: bool,
 }
 
-/// Another node's block and the addresses that lead there.
+/// Another node's block, and that node's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DirectRoute {
     /// The block.
     pub block: BlockRange,
-    /// That node's IPv4 address.
+    /// The IPv4 address of that node.
     pub via4: Option<Ipv4Addr>,
-    /// That node's IPv6 address.
+    /// The IPv6 address of that node.
     pub via6: Option<Ipv6Addr>,
 }

@@ -1,24 +1,24 @@
-//! Differences between the node and the desired state. Callers decide by the kind, never by the sentence.
+//! Differences between the node and the desired state. Callers decide by the kind; the sentence is for people.
 
 use std::fmt;
 
 use bobbin_ipam::AttachmentKey;
 
-/// The cause of a difference from the desired state, and its result.
+/// Why an object differed from the desired state, and whether it is correct now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DriftKind {
-    /// The desired state changed, or was applied for the first time. It is applied now. No program interfered.
+    /// The desired state is new or changed, and the object now matches it. No other program was involved.
     Applied,
-    /// Another program changed an object that was correct before. It is correct again.
+    /// Another program had changed a correct object. The agent restored it.
     Repaired,
-    /// It is still wrong: the kernel refused the repair, or another program's object is in the way.
+    /// The object is still wrong: the kernel refused the repair, or another program's object conflicts with it.
     NotRepairable,
     /// The host link of a live attachment is gone. Only a new ADD can create one.
     LinkMissing,
 }
 
 impl DriftKind {
-    /// The kind of a change that was made: a repair only if this program found or made the object correct before.
+    /// The kind of a change that the agent made. It is a repair only if this agent knew the object as correct before.
     pub(crate) fn of_change(was_programmed: bool) -> Self {
         if was_programmed { Self::Repaired } else { Self::Applied }
     }
@@ -27,11 +27,11 @@ impl DriftKind {
 /// One difference from the desired state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drift {
-    /// Its cause, and whether it is correct now.
+    /// Why it differed, and whether it is correct now.
     pub kind: DriftKind,
-    /// The attachment that it belongs to; `None` for what the whole node shares.
+    /// The attachment that the object belongs to; `None` for objects of the whole node.
     pub attachment: Option<AttachmentKey>,
-    /// What was done, or why nothing could be done: one sentence without a full stop.
+    /// What the agent did, or why it could do nothing: one sentence without a full stop.
     pub what: String,
 }
 

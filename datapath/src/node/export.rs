@@ -1,6 +1,6 @@
-//! Blocks as routes: in the export table for routing daemons, and as a blackhole behind the pods' routes.
+//! The routes of blocks: one in the export table for routing daemons, and a blackhole behind the pods' routes.
 //!
-//! A block is exported before its first address is assigned, and withdrawn before the block is released.
+//! The agent exports a block before it assigns the first address, and withdraws it before it releases the block.
 
 use bobbin_ipam::BlockRange;
 use ipnet::IpNet;
@@ -12,12 +12,12 @@ use crate::netlink::{KernelError, gone_is_success};
 use crate::settings::Settings;
 use crate::state::State;
 
-/// The networks of a block.
+/// The block's CIDR of each family.
 fn networks(block: &BlockRange) -> impl Iterator<Item = IpNet> + use<> {
     block.ipv4.map(IpNet::V4).into_iter().chain(block.ipv6.map(IpNet::V6))
 }
 
-/// The routes of a block. The blackhole comes first, so that packets to an exported block never loop.
+/// The routes of a block. The blackhole is added first, so that packets to an exported block never loop.
 pub(crate) fn routes(settings: &Settings, block: &BlockRange) -> Vec<Route> {
     let blackholes = networks(block).map(|net| Route::blackhole(settings.pod_table, settings.protocol, net));
     let exports =
@@ -25,7 +25,7 @@ pub(crate) fn routes(settings: &Settings, block: &BlockRange) -> Vec<Route> {
     blackholes.chain(exports).collect()
 }
 
-/// Adds a block's routes. Idempotent. A route of another program with the same key is an error.
+/// Adds a block's routes. Idempotent. If another program has a route with the same key, the export fails.
 pub(crate) fn export(state: &State, block: BlockRange) -> Result<(), KernelError> {
     let routes = routes(&state.settings, &block);
     let answers = state.handle.send(routes.iter().map(Route::add).collect())?;
@@ -37,7 +37,7 @@ pub(crate) fn export(state: &State, block: BlockRange) -> Result<(), KernelError
                 let is_own = |seen: &Route| seen.protocol == wanted.protocol && seen.blackhole == wanted.blackhole;
                 if !found.is_some_and(is_own) {
                     return Err(KernelError::Conflict(format!(
-                        "block {} is not exported: table {} has a route to it of another program (protocol {}); \
+                        "block {} is not exported: in table {} another program (protocol {}) has a route to it; \
                          remove that route, or give Bobbin another table",
                         wanted.to,
                         wanted.table,
@@ -48,7 +48,8 @@ pub(crate) fn export(state: &State, block: BlockRange) -> Result<(), KernelError
             answer => answer?,
         }
     }
-    // The next reconcile pass removes what a failed export left, unless the caller lists the block.
+    // If the export failed halfway, the next reconcile pass removes its routes, unless the caller still lists the
+    // block.
     state.programmed.lock().put_block(block);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Compares the node with the desired state and corrects Bobbin's objects. It never changes another program's.
+//! The reconcile pass: compares the node with the desired state and corrects Bobbin's objects, never another program's.
 //!
 //! Each difference is reported as a [`Drift`].
 
@@ -26,11 +26,11 @@ use crate::state::State;
 use pass::{Owner, Pass, Subject};
 use routes::{RivalRoute, WantedRoute, repair_table};
 
-/// Makes the node match the desired state and returns what differed. It only reports attachments whose link is missing,
-/// because an ADD must create that link. It skips links that an operation creates or removes now.
+/// Makes the node match the desired state and returns the differences. A missing link is only reported, because an ADD
+/// must create it. Links that an operation is creating or removing are skipped.
 ///
 /// # Errors
-/// The node can't be read, so nothing was compared. What can't be corrected is a drift, not an error.
+/// The node's state can't be read, so nothing was compared. A failed repair is returned as a drift, not as an error.
 pub(crate) fn reconcile(
     state: &State,
     netlink: &mut Netlink,
@@ -44,7 +44,8 @@ pub(crate) fn reconcile(
     }
     let node: Vec<IpAddr> = desired.pods.first().map(Wiring::node_addresses).unwrap_or_default();
     state.detect_mtu(pass.netlink, &node)?;
-    // The tables are read first, then the links in flight, then all links. So a route without its link is really stale.
+    // The order matters: tables, then links in flight, then all links. So a route whose link is not listed is really
+    // stale.
     let mut routes = route::list(pass.netlink, settings.pod_table)?;
     routes.extend(route::list(pass.netlink, settings.export_table)?);
     let busy = state.busy_links();
@@ -66,7 +67,7 @@ pub(crate) fn reconcile(
                 wanted.extend(pod::wanted_routes(settings, &owner, pod, link.index));
                 pod::repair_link(&mut pass, &owner, pod, link, &neighbours);
             }
-            // A detach may have begun since the links in flight were read.
+            // A detach may have begun after the pass read which links are in flight.
             None if state.in_flight.contains(&name) => {}
             None => pass.report(
                 &owner,
@@ -76,7 +77,7 @@ pub(crate) fn reconcile(
         }
     }
     pod::remove_half_created(&mut pass, &links, &known, &routes);
-    // Attachments that the caller does not list keep their routes: what is wired is in use until it is detached.
+    // Links of attachments that the caller does not list keep their routes: an address is in use until its detach.
     let unlisted = |link: &&Link| {
         let in_group = link.is_veth() && link.group == settings.link_group;
         busy.contains(&link.name) || ((link.is_own() || in_group) && !known.contains(&link.index))
@@ -121,7 +122,7 @@ fn wanted_of_direct(state: &State, direct: &[DirectRoute]) -> Vec<WantedRoute> {
     direct.iter().flat_map(of_block).collect()
 }
 
-/// Records what is correct now, so that the next pass can recognise a repair.
+/// Records which objects are correct now, so that the next pass can tell a repair from a first change.
 fn remember(state: &State, desired: &DesiredState, pass: &Pass<'_>, links: &[Link]) {
     let busy = state.busy_links();
     let mut programmed = state.programmed.lock();
@@ -144,7 +145,7 @@ fn remember(state: &State, desired: &DesiredState, pass: &Pass<'_>, links: &[Lin
             programmed.put_pod(pod);
         }
     }
-    // A pod that was detached during this pass is forgotten by the next one.
+    // If a pod was detached during this pass, the next pass forgets it.
     let mut alive: HashSet<_> = desired.pods.iter().map(|pod| pod.key.clone()).collect();
     alive.extend(links.iter().filter_map(Link::owner));
     programmed.keep_pods(|pod| alive.contains(&pod.key) || is_in_flight(pod));

@@ -1,7 +1,7 @@
-//! Wires one attachment: a veth pair, both its sides, routes and neighbours. It does all of it or nothing.
+//! Wires an attachment: a veth pair, both its sides, routes and neighbours. If a step fails, everything is undone.
 //!
-//! One request creates the pair, one datagram wires the container's side and one the node's. All of it runs on one
-//! thread, which enters the container's namespace and then ends. The kernel's share is about half a millisecond.
+//! One request creates the pair, one datagram wires the container's side, and one the node's. A single thread does all
+//! of it: it enters the container's namespace and then ends. The kernel's share takes about half a millisecond.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,11 +21,11 @@ use crate::pod::host_link::{routes, sysctls};
 use crate::state::State;
 use crate::sysctl;
 
-/// How long the node's side may take until it can send, once the container's side is up.
+/// How long to wait until the host link can send, once the container's side is up.
 const CARRIER_TIMEOUT: Duration = Duration::from_secs(1);
 const CARRIER_POLL_INTERVAL: Duration = Duration::from_micros(50);
 
-/// Why an attachment was not wired. Everything that was done is undone.
+/// Why an attachment was not wired. All steps before the failure were undone.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
     /// The container has an interface of that name.
@@ -38,7 +38,7 @@ pub enum AttachError {
         /// Container ID and interface.
         attachment: String,
     },
-    /// The node has a link of the name that this attachment's link would get.
+    /// The node already has a link with the name of this attachment's host link.
     #[error("link {host_if} of {attachment} already exists on the node; delete the attachment first")]
     LinkExists {
         /// The link's name.
@@ -46,12 +46,12 @@ pub enum AttachError {
         /// Container ID and interface.
         attachment: String,
     },
-    /// The namespace is the node's own.
+    /// The given namespace is the node's own.
     #[error(
         "the network namespace given for {0} is the node's own, which Bobbin never changes; a pod on the host network needs no CNI call"
     )]
     HostNetns(String),
-    /// The descriptor does not, or no longer, refer to a network namespace.
+    /// The descriptor does not refer to a network namespace, or its namespace has ended.
     #[error("the network namespace of {attachment} is gone: {source}; the runtime must create a new sandbox")]
     NetnsGone {
         /// Container ID and interface.
@@ -59,7 +59,7 @@ pub enum AttachError {
         /// What the kernel answered.
         source: KernelError,
     },
-    /// The node already has a route to that address.
+    /// The node already has a route to the address.
     #[error(
         "address {address} is in use on this node: table {table} has a route to it, {by}; Bobbin does not overwrite that route"
     )]
@@ -68,7 +68,7 @@ pub enum AttachError {
         address: IpAddr,
         /// The pods' table.
         table: u32,
-        /// The route that is there, and the program that added it.
+        /// The existing route, and the program that added it.
         by: String,
     },
     /// The kernel refused a request, or a file below `/proc/sys` could not be written.
@@ -90,7 +90,7 @@ pub(crate) fn attach(state: &State, wiring: &Wiring, netns: &OwnedFd) -> Result<
         if finished.is_err()
             && let Err(error) = link::remove(&mut netlink, &state.own_changes, pair.attached.host_index)
         {
-            tracing::warn!(%error, link = host_if, "the link of a failed attachment stays until the next reconcile pass removes it");
+            tracing::warn!(%error, link = host_if, "the link of a failed ADD could not be removed; the next reconcile pass removes it");
         }
         if finished.is_ok() {
             state.programmed.lock().put_pod(wiring);
@@ -101,7 +101,7 @@ pub(crate) fn attach(state: &State, wiring: &Wiring, netns: &OwnedFd) -> Result<
     result
 }
 
-/// A pair that was created.
+/// A veth pair that this ADD created.
 struct VethPair {
     attached: Attached,
     container_index: u32,
@@ -140,7 +140,8 @@ fn create(
                     AttachError::NetnsGone { attachment: attachment(), source: error }
                 }
                 _ => {
-                    // Without an answer the pair may exist: if it is the one just created, remove it.
+                    // Without an answer from the kernel the pair may exist. Remove it if its MAC address and missing
+                    // alias show that it is this one.
                     let found = link::by_name(&mut Netlink::route()?, host_if)?;
                     if let Some(pair) = found.filter(|pair| pair.mac == host_mac && pair.alias.is_empty()) {
                         link::remove(&mut Netlink::route()?, &state.own_changes, pair.index)?;
@@ -161,7 +162,7 @@ fn create(
     Ok(VethPair { attached, container_index: created.peer })
 }
 
-/// Creates the pair, and reads the host link and the ID of the container's namespace, in one datagram.
+/// Creates the pair and reads the host link and the ID of the container's namespace, all in one datagram.
 fn create_pair(netlink: &mut Netlink, spec: &VethSpec<'_>) -> Result<(Option<link::Link>, Option<i32>), KernelError> {
     let requests =
         vec![link::create_pair(spec), link::get(spec.host_if), netns_id::assign(spec.netns), netns_id::get(spec.netns)];
@@ -169,7 +170,7 @@ fn create_pair(netlink: &mut Netlink, spec: &VethSpec<'_>) -> Result<(Option<lin
     let mut next = || answers.next().unwrap_or_else(|| Ok(Vec::new()));
     next()?;
     let link = link::found(next())?;
-    // Usually the kernel gave the ID when it sent the notice of the new pair. An ADD does not fail without an ID.
+    // The kernel usually assigned the ID when it announced the new pair. An ADD succeeds without one, too.
     drop(next());
     Ok((link, next().ok().as_deref().and_then(netns_id::read)))
 }
@@ -191,7 +192,7 @@ fn finish(
     let ipv6_dir = settings.sysctl_root.join("ipv6");
     let alias = alias(&wiring.key);
     let label = if ipv6_dir.exists() { link::label } else { link::label_without_ipv6 };
-    // The node's side comes first. The side that comes up second can send at once, and that must be the container's.
+    // Bring up the node's side first. The side that comes up second can send at once, and that must be the container's.
     netlink.send_all(vec![label(host_index, &alias, settings.link_group), link::up(host_index)])?;
     for (path, value) in sysctls(wiring, host_if) {
         sysctl::set(&settings.sysctl_root.join(path), value)?;
@@ -228,7 +229,7 @@ fn host_side(state: &State, wiring: &Wiring, index: u32, container_mac: [u8; 6])
     (routes, requests)
 }
 
-/// Names the route that has the key of the wanted one.
+/// Describes the existing route that blocks the wanted one.
 fn in_use(state: &State, netlink: &mut Netlink, wanted: &Route) -> Result<AttachError, KernelError> {
     let there = route::list(netlink, wanted.table)?.into_iter().find(|seen| seen.has_same_key(wanted));
     let by = match there {
@@ -248,7 +249,8 @@ fn in_use(state: &State, netlink: &mut Netlink, wanted: &Route) -> Result<Attach
     Ok(AttachError::AddressInUse { address: wanted.to.addr(), table: wanted.table, by })
 }
 
-/// The kernel activates the side that came up first from a work queue, usually before the first poll.
+/// Waits until the host link can send. The kernel activates the side that came up first from a work queue, usually
+/// before the first poll.
 fn await_carrier(netlink: &mut Netlink, index: u32) -> Result<(), KernelError> {
     let start = Instant::now();
     while start.elapsed() < CARRIER_TIMEOUT {
@@ -257,7 +259,7 @@ fn await_carrier(netlink: &mut Netlink, index: u32) -> Result<(), KernelError> {
             Some(_) => return Ok(()),
             None => {
                 let gone = std::io::Error::from_raw_os_error(libc::ENODEV);
-                return Err(KernelError::io("keep the link just created, because another program removed it")(gone));
+                return Err(KernelError::io("use the link just created, because another program removed it")(gone));
             }
         }
     }

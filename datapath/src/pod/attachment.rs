@@ -1,4 +1,5 @@
-//! One attachment as it is wanted, as it was wired, and as the node has it.
+//! The types of an attachment: wanted ([`Wiring`]), just wired ([`Attached`]), and as found on the node
+//! ([`ObservedLink`]).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -13,9 +14,9 @@ pub struct Wiring {
     pub key: AttachmentKey,
     /// The pod's addresses.
     pub pair: IpPair,
-    /// The node's own IPv4 address: the source of packets from the node to the pod.
+    /// The node's own IPv4 address: the source address of packets from the node to the pod.
     pub node_ipv4: Option<Ipv4Addr>,
-    /// The node's own IPv6 address, likewise.
+    /// The node's own IPv6 address, used the same way.
     pub node_ipv6: Option<Ipv6Addr>,
 }
 
@@ -39,12 +40,12 @@ pub struct Attached {
     pub container_mac: [u8; 6],
     /// MTU of both, in bytes.
     pub mtu: u32,
-    /// The container's network namespace. `None` when the kernel has no ID for it; then the attachment counts as in use
+    /// The container's network namespace. `None` when the kernel has no ID for it: then the attachment counts as in use
     /// until its DEL.
     pub netns: Option<NetnsRef>,
 }
 
-/// A host link of an attachment as the node has it.
+/// A host link of an attachment, as found on the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObservedLink {
     /// The attachment that the link's alias names.

@@ -1,4 +1,4 @@
-//! Compares one attachment with what ADD made. It names each difference and repairs nothing.
+//! Compares an attachment with what ADD created. It reports each difference and repairs nothing.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -14,10 +14,10 @@ use crate::pod::host_link::{self, LinkIndex};
 use crate::state::State;
 use crate::sysctl;
 
-/// One difference from what ADD made.
+/// One difference from what ADD created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mismatch {
-    /// Whether it is on the node; otherwise it is in the container.
+    /// Whether the difference is on the node; otherwise it is in the container.
     pub on_node: bool,
     /// The difference, as a phrase: "route 10.0.0.5/32 over link 7 in table 116 is missing".
     pub what: String,
@@ -29,7 +29,7 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// What of an attachment is not as ADD made it, on both sides. Empty when nothing differs.
+/// Lists the differences from what ADD created, on both sides. Empty when nothing differs.
 pub(crate) fn check(state: &State, wiring: &Wiring, netns: &OwnedFd) -> Result<Vec<Mismatch>, AttachError> {
     let gone = |source| AttachError::NetnsGone { attachment: wiring.key.to_string(), source };
     if netns::identity(netns).map_err(gone)? == state.node_netns {
@@ -51,7 +51,7 @@ pub(crate) fn check(state: &State, wiring: &Wiring, netns: &OwnedFd) -> Result<V
     Ok(mismatches)
 }
 
-/// The mismatches on the node, the index of the peer (0 when unknown) and the MTU that both sides should have.
+/// Returns the mismatches on the node, the peer's link index (0 if unknown), and the MTU that both sides should have.
 fn node_side(state: &State, netlink: &mut Netlink, wiring: &Wiring) -> Result<(Vec<Mismatch>, u32, u32), KernelError> {
     let settings = &state.settings;
     let mut mismatches = Vec::new();

@@ -1,4 +1,4 @@
-//! The container's side of an attachment: what is set there, and what differs from it later.
+//! The container's side of an attachment: wiring it, and comparing it with the wiring later.
 //!
 //! Every function runs on a thread that has entered the container's namespace, with a socket opened there.
 
@@ -16,9 +16,9 @@ use crate::netlink::route::{self, MAIN, Route};
 use crate::netlink::{KernelError, Netlink, Request, add_address, link, list_addresses};
 use crate::sysctl;
 
-/// The IPv4 gateway of every pod. No interface has this link-local address; a permanent neighbour resolves it.
+/// The IPv4 gateway of every pod. No interface has this link-local address; a permanent neighbour entry resolves it.
 pub const GATEWAY_IPV4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
-/// The IPv6 gateway of every pod, likewise.
+/// The IPv6 gateway of every pod, resolved the same way.
 pub const GATEWAY_IPV6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
 /// The gateway of an address's family.
@@ -36,13 +36,15 @@ fn routes(address: IpAddr, index: u32, protocol: u8) -> [Route; 2] {
     ]
 }
 
-/// How long to wait until an address can receive. After that the ADD goes on, because the kernel activates it in any case.
+/// How long to wait until an address can receive. The ADD then continues, because the kernel will activate the address
+/// anyway.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(1);
 const ADDRESS_POLL_INTERVAL: Duration = Duration::from_micros(50);
-/// The metric of a second interface's routes; its index is added. The kernel gives IPv6 routes without a metric 1024.
+/// The base metric of a second interface's routes; the link's index is added. It is above 1024, the kernel's IPv6
+/// default.
 const SECONDARY_ROUTE_METRIC: u32 = 2000;
 
-/// The container's side as it should be.
+/// The desired state of the container's side.
 pub(crate) struct ContainerSide<'a> {
     pub(crate) container_id: &'a str,
     pub(crate) if_name: &'a str,
@@ -52,8 +54,8 @@ pub(crate) struct ContainerSide<'a> {
     pub(crate) protocol: u8,
 }
 
-/// Wires the container's side: sysctls before the link is up, then all the rest in one datagram. Returns the socket for
-/// [`await_addresses`].
+/// Wires the container's side: first the sysctls, while the link is down, then all else in one datagram. Returns the
+/// socket for [`await_addresses`].
 pub(crate) fn wire(side: &ContainerSide<'_>, sysctl_root: &Path) -> Result<Netlink, KernelError> {
     let ipv6 = sysctl_root.join("ipv6/conf").join(side.if_name);
     if side.pair.ipv6.is_some() {
@@ -78,7 +80,7 @@ pub(crate) fn wire(side: &ContainerSide<'_>, sysctl_root: &Path) -> Result<Netli
     Ok(netlink)
 }
 
-/// Waits until the addresses can receive. The kernel activates an IPv6 address from a work queue, `nodad` or not
+/// Waits until the addresses can receive. Even with `nodad` the kernel activates an IPv6 address from a work queue
 /// (`addrconf_dad_work`). Until then it drops the answer to the pod's first packet.
 pub(crate) fn await_addresses(netlink: &mut Netlink, pair: IpPair) -> Result<(), KernelError> {
     let start = Instant::now();
@@ -90,14 +92,14 @@ pub(crate) fn await_addresses(netlink: &mut Netlink, pair: IpPair) -> Result<(),
     Ok(())
 }
 
-/// The routes of a container's second interface. The first interface keeps the default route. Programs that bind to the
-/// second one need these.
+/// The routes of a container's second interface, for programs that bind to it. The default route stays with the first
+/// interface.
 fn secondary_routes(side: &ContainerSide<'_>) -> Vec<Request> {
     let secondary = |route: Route| Route { metric: SECONDARY_ROUTE_METRIC + side.index, ..route }.add();
     side.pair.addresses().flat_map(|address| routes(address, side.index, side.protocol)).map(secondary).collect()
 }
 
-/// What of the container's side is not as [`wire`] made it, each as a phrase.
+/// Lists the differences from what [`wire`] created, each as a phrase.
 pub(crate) fn mismatches(side: &ContainerSide<'_>, mac: [u8; 6], mtu: u32) -> Result<Vec<String>, KernelError> {
     let mut netlink = Netlink::route()?;
     let Some(link) = link::by_name(&mut netlink, side.if_name)? else {

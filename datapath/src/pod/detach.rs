@@ -1,7 +1,7 @@
-//! Unwires attachments: routes and neighbours at once, the link with the next batch.
+//! Unwires attachments: routes and neighbours at once, links in batches.
 //!
-//! The removal of links costs the kernel a grace period of about 17 ms, whatever their number. So links of concurrent
-//! detaches are removed by one request: they are moved to a link group that holds nothing else.
+//! Removing links costs the kernel a grace period of about 17 ms, whatever their number. So concurrent detaches move
+//! their links to an otherwise empty link group, and one request removes the group.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,14 +18,15 @@ use crate::netns::on_thread;
 use crate::pod::host_link::{self, LinkIndex};
 use crate::state::{QueuedRemoval, State};
 
-/// The first link group of a batch: far from the small numbers that people choose.
+/// The number of the first batch's link group. It is far from the small numbers that administrators choose.
 const FIRST_GROUP: u32 = 0x0b0b_0000;
-/// How long a batch waits for detaches that have begun. It is shorter than the grace period that they would cost alone.
+/// How long a batch waits for detaches that have begun. A separate removal of their links would take a longer grace
+/// period.
 const BATCH_DEBOUNCE: Duration = Duration::from_millis(15);
 const BATCH_POLL_INTERVAL: Duration = Duration::from_micros(100);
 const STACK_BYTES: usize = 512 << 10;
 
-/// One detach that has begun and is not in the queue; it has arrived when this is dropped.
+/// A detach that has begun and has not queued its link. Dropping this records that the batch need not wait for it.
 struct Arrival(Arc<State>);
 
 impl Arrival {
@@ -41,7 +42,7 @@ impl Drop for Arrival {
     }
 }
 
-/// Unwires an attachment: routes and neighbours first, then the link. Success also when nothing is left of it.
+/// Unwires an attachment: routes and neighbours first, then the link. Succeeds also when nothing is left.
 pub(crate) async fn detach(state: &Arc<State>, key: &AttachmentKey, pair: IpPair) -> Result<(), KernelError> {
     let name = host_name(&state.settings, key);
     let _in_flight = state.in_flight.begin(&name);
@@ -68,7 +69,7 @@ pub(crate) async fn detach(state: &Arc<State>, key: &AttachmentKey, pair: IpPair
     }
 }
 
-/// The attachment's link: usually by its name, otherwise from a list of all links.
+/// Finds the attachment's link, usually by its name, otherwise in a list of all links.
 fn find(state: &State, netlink: &mut Netlink, key: &AttachmentKey, pair: IpPair) -> Result<Option<Link>, KernelError> {
     let settings = &state.settings;
     let named = link::by_name(netlink, &host_name(settings, key))?;
@@ -80,7 +81,7 @@ fn find(state: &State, netlink: &mut Netlink, key: &AttachmentKey, pair: IpPair)
     Ok(LinkIndex::of(&link::list(netlink)?).find(settings, key, is_routed).cloned())
 }
 
-/// Removes the routes and neighbours of an attachment. Returns the link that is left, if there is one.
+/// Removes the routes and neighbours of an attachment, and returns its link if it still exists.
 fn unroute(
     state: &State,
     netlink: &mut Netlink,
@@ -101,7 +102,7 @@ fn unroute(
     Ok(Some(link))
 }
 
-/// Starts the thread that removes batches, so that no detach waits for later ones.
+/// Starts the thread that removes batches. It is separate, so that no detach waits for the batches after its own.
 fn start_removals(state: &Arc<State>) -> Result<(), KernelError> {
     let shared = state.clone();
     let run = move || remove_all(&shared);
@@ -112,7 +113,7 @@ fn start_removals(state: &Arc<State>) -> Result<(), KernelError> {
     })
 }
 
-/// Removes batch after batch until no link waits. While one batch is in its grace period, the next one collects.
+/// Removes batches until no link waits. While the kernel removes one batch, the next one collects.
 fn remove_all(state: &State) {
     loop {
         let start = Instant::now();
@@ -130,19 +131,19 @@ fn remove(state: &State, batch: Vec<QueuedRemoval>) {
     let removed = match whole {
         Ok(removed) => removed,
         Err(error) => {
-            tracing::warn!(%error, links = batch.len(), "links could not be removed together, so each is removed alone");
+            tracing::warn!(%error, links = batch.len(), "the links of a batch could not be removed by one request; the agent removes each link separately");
             false
         }
     };
     for queued in batch {
         let remove = |netlink: &mut Netlink| remove_one(netlink, &state.own_changes, &queued);
         let result = if removed { Ok(()) } else { state.with_netlink(remove) };
-        // The caller may have stopped waiting.
+        // Fails if the caller has stopped waiting, which is harmless.
         drop(queued.done.send(result));
     }
 }
 
-/// Removes a link, unless its index belongs to another link by now.
+/// Removes a link, unless its index now belongs to another link.
 fn remove_one(netlink: &mut Netlink, own_changes: &OwnChanges, queued: &QueuedRemoval) -> Result<(), KernelError> {
     if link::by_index(netlink, queued.index)?.is_none_or(|link| link.alias != queued.alias) {
         return Ok(());
@@ -150,7 +151,7 @@ fn remove_one(netlink: &mut Netlink, own_changes: &OwnChanges, queued: &QueuedRe
     link::remove(netlink, own_changes, queued.index)
 }
 
-/// Moves the links to a new group, checks that the group holds nothing else, and removes it.
+/// Moves the links to a new group, checks that the group holds no other link, and removes it.
 fn remove_group(state: &State, netlink: &mut Netlink, batch: &[QueuedRemoval]) -> Result<bool, KernelError> {
     let number = state.removal_queue.next_batch_number();
     let group = FIRST_GROUP | (number & 0xffff);
@@ -163,7 +164,10 @@ fn remove_group(state: &State, netlink: &mut Netlink, batch: &[QueuedRemoval]) -
         return Ok(true);
     }
     if !all_are_queued {
-        tracing::warn!(group, "the link group of a batch holds another link, so each link is removed alone");
+        tracing::warn!(
+            group,
+            "the link group of a batch holds a link that is not in the batch; the agent removes each link separately"
+        );
         return Ok(false);
     }
     for link in &members {

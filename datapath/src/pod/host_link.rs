@@ -1,4 +1,4 @@
-//! The host link of an attachment: how to find it, also under another name or alias, and what belongs to it. Pure.
+//! The host link of an attachment: finding it, even under another name or alias, and its sysctls and routes.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use crate::netlink::route::Route;
 use crate::pod::attachment::Wiring;
 use crate::settings::Settings;
 
-/// Sysctls of a host link, below the root: `(path, value)`.
+/// The sysctls of a host link, as paths below the sysctl root with their values.
 pub(crate) fn sysctls(wiring: &Wiring, host_if: &str) -> Vec<(String, &'static str)> {
     let mut sysctls = Vec::new();
     if wiring.pair.ipv4.is_some() {
@@ -37,7 +37,7 @@ pub(crate) fn routes(settings: &Settings, wiring: &Wiring, index: u32) -> Vec<Ro
     wiring.pair.addresses().map(route_to).collect()
 }
 
-/// The node's links, indexed to look up many attachments.
+/// The node's links, indexed for looking up many attachments.
 pub(crate) struct LinkIndex<'a> {
     veths: Vec<&'a Link>,
     by_alias: HashMap<&'a str, Vec<&'a Link>>,
@@ -54,9 +54,9 @@ impl<'a> LinkIndex<'a> {
         Self { veths, by_alias }
     }
 
-    /// The attachment's link: by its alias, then by its name, then by its MAC address, then by a route to its address.
-    /// Never a link whose alias names another attachment. `is_routed` says whether the attachment's address is routed
-    /// over the link of an index.
+    /// Finds the attachment's link by alias, then name, then MAC address, then a route to its address. A link whose
+    /// alias names another attachment never matches. `is_routed` says whether the link with an index has a route to the
+    /// attachment's address.
     pub(crate) fn find(
         &self,
         settings: &Settings,
@@ -76,12 +76,12 @@ impl<'a> LinkIndex<'a> {
     }
 }
 
-/// Under another program's alias the name is not enough: then the MAC address must match, too.
+/// If the link has another program's alias, its name is not enough: the MAC address must match, too.
 fn has_name(link: &Link, name: &str, mac: [u8; 6]) -> bool {
     link.is_veth() && link.name == name && (link.alias.is_empty() || link.mac == mac) && link.owner().is_none()
 }
 
-/// Whether a route of Bobbin's leads to one of the addresses over the link.
+/// Whether one of Bobbin's routes leads to one of the addresses over the link.
 pub(crate) fn is_routed(routes: &[Route], settings: &Settings, pair: IpPair, index: u32) -> bool {
     let over_link = |route: &&Route| {
         route.table == settings.pod_table && route.protocol == settings.protocol && route.link == Some(index)

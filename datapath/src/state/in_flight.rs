@@ -1,21 +1,21 @@
-//! The host links that an operation creates or removes now.
+//! The host links that an operation is creating or removing.
 
 use std::collections::{HashMap, HashSet};
 
 use parking_lot::Mutex;
 
-/// How many operations work on each link, by the link's name.
+/// The number of operations that work on each link, by link name.
 #[derive(Default)]
 pub(crate) struct InFlight(Mutex<HashMap<String, usize>>);
 
-/// Marks a link as being worked on for as long as it lives.
+/// Marks a link as in flight until this is dropped.
 pub(crate) struct InFlightGuard<'a> {
     links: &'a InFlight,
     name: String,
 }
 
 impl InFlight {
-    /// Marks a link.
+    /// Marks a link as in flight.
     pub(crate) fn begin(&self, name: &str) -> InFlightGuard<'_> {
         *self.0.lock().entry(name.to_owned()).or_default() += 1;
         InFlightGuard { links: self, name: name.to_owned() }

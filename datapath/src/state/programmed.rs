@@ -1,7 +1,7 @@
-//! The objects on the node that this program last found or made correct.
+//! The objects on the node that this agent last found or made correct.
 //!
-//! They tell a repair (another program interfered) from a change of the desired state. Empty at start: what an earlier
-//! agent left behind is not reported as repaired.
+//! They tell a repair (another program interfered) from a change of the desired state. The list is empty at start, so
+//! differences left by an earlier agent are not reported as repairs.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,7 +10,7 @@ use bobbin_ipam::{AttachmentKey, BlockRange};
 use crate::node::desired::DirectRoute;
 use crate::pod::attachment::Wiring;
 
-/// What was correct when it was last read or made, by the values that were wanted then.
+/// The objects that were correct when last read or changed, with the values that were wanted then.
 #[derive(Debug, Default)]
 pub(crate) struct ProgrammedState {
     pods: HashMap<AttachmentKey, Wiring>,
@@ -21,7 +21,7 @@ pub(crate) struct ProgrammedState {
 }
 
 impl ProgrammedState {
-    /// How the attachment was wired when all of it was last correct.
+    /// The wiring of the attachment when all its objects were last correct.
     pub(crate) fn pod(&self, key: &AttachmentKey) -> Option<&Wiring> {
         self.pods.get(key)
     }
@@ -34,7 +34,7 @@ impl ProgrammedState {
         self.pods.insert(wiring.key.clone(), wiring.clone());
     }
 
-    /// Forgets all other pods.
+    /// Forgets the pods that `keep` does not select.
     pub(crate) fn keep_pods(&mut self, keep: impl Fn(&Wiring) -> bool) {
         self.pods.retain(|_, pod| keep(pod));
     }
@@ -55,7 +55,7 @@ impl ProgrammedState {
         self.blocks.remove(block);
     }
 
-    /// Forgets all other blocks.
+    /// Forgets all blocks but these.
     pub(crate) fn keep_blocks(&mut self, blocks: &HashSet<BlockRange>) {
         self.blocks.retain(|block| blocks.contains(block));
     }
@@ -76,7 +76,7 @@ impl ProgrammedState {
         self.set_up[usize::from(ipv6)] = true;
     }
 
-    /// Everything was removed.
+    /// Forgets everything, because everything was removed.
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }

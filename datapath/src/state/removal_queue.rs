@@ -1,4 +1,4 @@
-//! Links of detached pods that wait for the next batch removal.
+//! The queue of detached pods' links that wait for the next batch removal.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
@@ -7,12 +7,12 @@ use tokio::sync::oneshot;
 
 use crate::netlink::KernelError;
 
-/// The queue, and whether a thread works on it.
+/// The waiting links, and whether a thread is removing them.
 #[derive(Default)]
 pub(crate) struct RemovalQueue {
     queue: Mutex<Queue>,
     batches: AtomicU32,
-    /// Detaches that have begun and are not in the queue yet.
+    /// The number of detaches that have begun and have not queued their link.
     arriving: AtomicUsize,
 }
 
@@ -22,7 +22,7 @@ struct Queue {
     running: bool,
 }
 
-/// One link to be removed.
+/// A link to be removed.
 pub(crate) struct QueuedRemoval {
     pub(crate) index: u32,
     pub(crate) alias: String,
@@ -30,12 +30,12 @@ pub(crate) struct QueuedRemoval {
 }
 
 impl RemovalQueue {
-    /// A detach has begun.
+    /// Records that a detach has begun.
     pub(crate) fn arrive(&self) {
         self.arriving.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// That detach is in the queue, or has ended without a link to remove.
+    /// Records that the detach has queued its link, or has ended without one.
     pub(crate) fn arrived(&self) {
         self.arriving.fetch_sub(1, Ordering::AcqRel);
     }
@@ -44,14 +44,14 @@ impl RemovalQueue {
         self.arriving.load(Ordering::Acquire) > 0
     }
 
-    /// Adds a link. `true` when the caller must start the thread that works on the queue.
+    /// Queues a link. Returns `true` when the caller must start the thread that removes links.
     pub(crate) fn push(&self, removal: QueuedRemoval) -> bool {
         let mut queue = self.queue.lock();
         queue.waiting.push(removal);
         !std::mem::replace(&mut queue.running, true)
     }
 
-    /// All waiting links; `None` when there is none and the thread must end.
+    /// Takes all waiting links; `None` when there are none and the thread must end.
     pub(crate) fn take_batch(&self) -> Option<Vec<QueuedRemoval>> {
         let mut queue = self.queue.lock();
         if queue.waiting.is_empty() {
@@ -61,14 +61,15 @@ impl RemovalQueue {
         Some(std::mem::take(&mut queue.waiting))
     }
 
-    /// The thread could not start. The closed channels tell those who wait, and the next detach starts another one.
+    /// Empties the queue because the thread could not start. The waiting detaches fail, and the next detach starts
+    /// another thread.
     pub(crate) fn cancel(&self) {
         let mut queue = self.queue.lock();
         queue.running = false;
         queue.waiting.clear();
     }
 
-    /// A number for the next batch.
+    /// Returns the number of the next batch.
     pub(crate) fn next_batch_number(&self) -> u32 {
         self.batches.fetch_add(1, Ordering::Relaxed)
     }

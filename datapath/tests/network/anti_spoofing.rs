@@ -1,11 +1,11 @@
-//! A pod can't send from an address that is not its own.
+//! The anti-spoofing filter drops packets whose source address does not belong to the sending pod.
 
 use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
 use crate::node::{NODE_V4, NODE_V6, Pod, network, on_a_node, run, socket};
 
-/// Whether a datagram from inside the pod, from that source, reaches the node.
+/// Whether a datagram with this source address, sent from inside the pod, reaches the node.
 fn arrives(pod: &Pod, source: IpAddr, node: &UdpSocket) -> bool {
     node.set_read_timeout(Some(Duration::from_millis(300))).expect("a timeout");
     let from = pod.socket(source);
@@ -24,14 +24,17 @@ fn a_spoofed_source_is_dropped_in_both_families() {
         pod.ip("-6 addr add fd00:9::9/128 dev lo");
         let spoofed: [IpAddr; 2] = ["10.9.9.9".parse().expect("an address"), "fd00:9::9".parse().expect("an address")];
         let nodes = [socket(NODE_V4.into()), socket(NODE_V6.into())];
-        assert!(arrives(&pod, pod.v4(), &nodes[0]) && arrives(&pod, pod.v6(), &nodes[1]), "a pod's own source passes");
-        assert!(!arrives(&pod, spoofed[0], &nodes[0]), "a foreign IPv4 source passes");
-        assert!(!arrives(&pod, spoofed[1], &nodes[1]), "a foreign IPv6 source passes");
-        // Another pod's address is no better than an unknown one.
+        assert!(
+            arrives(&pod, pod.v4(), &nodes[0]) && arrives(&pod, pod.v6(), &nodes[1]),
+            "the filter drops the pod's own source address"
+        );
+        assert!(!arrives(&pod, spoofed[0], &nodes[0]), "the filter lets a foreign IPv4 source address pass");
+        assert!(!arrives(&pod, spoofed[1], &nodes[1]), "the filter lets a foreign IPv6 source address pass");
+        // The filter drops another pod's address as well as an unknown one.
         pod.ip(&format!("addr add {}/32 dev lo", other.v4()));
         pod.ip(&format!("-6 addr add {}/128 dev lo", other.v6()));
         assert!(!arrives(&pod, other.v4(), &nodes[0]) && !arrives(&pod, other.v6(), &nodes[1]));
-        // And it is the filter that drops them.
+        // Without the filter the packets arrive, so it is the filter that drops them.
         run("nft", "delete table inet bobbin");
         assert!(arrives(&pod, spoofed[0], &nodes[0]) && arrives(&pod, spoofed[1], &nodes[1]));
     });
@@ -54,7 +57,7 @@ fn the_filter_is_one_rule_for_all_pods() {
         assert_eq!(
             network.set_up(true, true).await.expect("set_up"),
             Vec::<bobbin_datapath::Drift>::new(),
-            "a second time changes nothing"
+            "a second set-up changes nothing"
         );
     });
 }

@@ -22,7 +22,7 @@ fn direct(n: u8) -> DirectRoute {
     DirectRoute { block, via4: Some([192, 0, 2, n].into()), via6: None }
 }
 
-/// Compares, and expects only this kind, and at least one.
+/// Reconciles, and fails unless every drift has this kind and there is at least one. A second pass must find no drift.
 async fn expect(network: &Network, desired: &DesiredState, kind: DriftKind, what: &str) -> Vec<Drift> {
     let found = network.reconcile(desired).await.expect("reconcile");
     assert!(!found.is_empty() && found.iter().all(|found| found.kind == kind), "{what}: {found:?}");
@@ -37,7 +37,7 @@ fn a_change_of_the_desired_state_is_applied_and_no_repair() {
         let mut desired = desired(&[]);
         expect(&network, &desired, DriftKind::Applied, "a first block").await;
         desired.blocks.clear();
-        expect(&network, &desired, DriftKind::Applied, "a block that is the node's no more").await;
+        expect(&network, &desired, DriftKind::Applied, "a block that the node released").await;
         desired.direct = Some(vec![direct(7), direct(8)]);
         expect(&network, &desired, DriftKind::Applied, "other nodes' claims").await;
         desired.direct = Some(vec![direct(7), DirectRoute { via4: Some([192, 0, 2, 9].into()), ..direct(8) }]);
@@ -45,7 +45,7 @@ fn a_change_of_the_desired_state_is_applied_and_no_repair() {
         desired.direct = Some(vec![direct(7)]);
         expect(&network, &desired, DriftKind::Applied, "another node's release").await;
         ip("route del 10.99.7.0/24");
-        expect(&network, &desired, DriftKind::Repaired, "a direct route that somebody removed").await;
+        expect(&network, &desired, DriftKind::Repaired, "a direct route that another program removed").await;
         desired.direct = None;
         ip("route del 10.99.7.0/24");
         assert_eq!(network.reconcile(&desired).await.expect("reconcile"), [], "direct routes are not looked at");
@@ -115,7 +115,7 @@ fn another_programs_route_with_the_same_key_is_not_repairable() {
         }
         ip("route del 10.64.0.0/27 table 119");
         ip("route del 10.99.7.0/24");
-        expect(&network, &desired, DriftKind::Applied, "it was never in place").await;
+        expect(&network, &desired, DriftKind::Applied, "the foreign routes are gone").await;
     });
 }
 
@@ -147,7 +147,7 @@ fn adds_and_dels_during_a_reconcile_pass_are_no_repairs() {
             tokio::spawn(async move {
                 let mut found = Vec::new();
                 for _ in 0..50 {
-                    // An empty list: whatever is there was attached meanwhile.
+                    // The list is empty, as the agent read it before the pods that are attached meanwhile.
                     let desired = DesiredState { ipv4: true, ipv6: true, ..DesiredState::default() };
                     found.extend(network.reconcile(&desired).await.expect("reconcile"));
                 }

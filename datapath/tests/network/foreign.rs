@@ -1,4 +1,4 @@
-//! Foreign routes cost nothing: they wake nobody, and only changes of Bobbin's objects are hinted.
+//! Changes of foreign routes neither wake the agent nor cause hints; only changes of Bobbin's objects do.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -8,10 +8,10 @@ use bobbin_datapath::{DesiredState, DriftKind};
 
 use crate::node::{Pod, ip, network, on_a_node};
 
-/// Routes of a table imported by BGP.
+/// The number of routes in a table that BGP imports.
 const ROUTES: u32 = 5000;
 
-/// Runs lines of `ip` in one process.
+/// Passes lines to one `ip -batch` process.
 fn batch(lines: &str) {
     let spawned = Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn();
     let mut child = spawned.expect("`ip` (iproute2) is installed");
@@ -26,7 +26,7 @@ fn change_foreign_routes(verb: &str) {
     batch(&lines.join("\n"));
 }
 
-/// How often the thread that hears this node's notices has woken.
+/// How often the thread that receives this node's notices has woken.
 fn wakes() -> u64 {
     let own = std::fs::read_link("/proc/thread-self/ns/net").expect("the node's namespace");
     let task = std::fs::read_dir("/proc/self/task").expect("threads").filter_map(Result::ok).map(|entry| entry.path());
@@ -51,12 +51,12 @@ fn a_storm_of_foreign_routes_wakes_nobody() {
         for verb in ["add", "change", "del"] {
             change_foreign_routes(verb);
         }
-        // A notice after all of those: what they caused has been counted when it is.
+        // A change of Bobbin's table as the last notice: when it is hinted, all earlier notices have been read.
         ip("route add 10.64.0.9 dev bob-up table 116 proto 99");
         changes.wait_for(|count| *count > hints).await.expect("still listening");
-        assert_eq!(*changes.borrow(), hints + 1, "foreign routes were hinted");
+        assert_eq!(*changes.borrow(), hints + 1, "changes of foreign routes caused hints");
         let woken = wakes() - woken;
-        assert!(woken < u64::from(ROUTES) / 10, "the thread that hears notices woke {woken} times");
+        assert!(woken < u64::from(ROUTES) / 10, "the thread that receives notices woke {woken} times");
     });
 }
 
@@ -133,6 +133,6 @@ fn a_hundred_concurrent_adds_and_dels_are_not_hinted() {
         }
         ip("route add 10.64.0.9 dev bob-up table 116 proto 99");
         changes.wait_for(|count| *count > hints).await.expect("still listening");
-        assert_eq!(*changes.borrow(), hints + 1, "our own changes were hinted");
+        assert_eq!(*changes.borrow(), hints + 1, "Bobbin's own changes caused hints");
     });
 }

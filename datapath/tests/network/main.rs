@@ -1,5 +1,5 @@
-//! The crate against the real kernel: each test is a node of its own (a fresh network namespace) with its own pods.
-//! Needs root, `ip` and `nft`.
+//! Tests this crate against the real kernel. Each test has its own node (a new network namespace) and pods. Needs root,
+//! `ip` and `nft`.
 
 mod anti_spoofing;
 mod attach;

@@ -1,4 +1,4 @@
-//! The vocabulary of these tests: a node with an uplink, pods, and what one does to both.
+//! Helpers for these tests: a node with an uplink, pods, and commands in both.
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -13,14 +13,15 @@ use nix::sched::{CloneFlags, setns, unshare};
 pub const NODE_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub const NODE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
-/// Runs a test on a thread in a new namespace: a node with an uplink that has an address of each family.
+/// Runs a test on a thread in a new namespace, which is a node: its uplink has an address of each family.
 pub fn on_a_node<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     let run = move || {
         unshare(CloneFlags::CLONE_NEWNET).expect("a new network namespace: these tests need root");
         for line in [
             "link set lo up",
             "link add bob-up type veth peer name bob-fabric",
-            // No link-local addresses: the kernel would add them a second later, and they would look like a trace of a test.
+            // No link-local addresses: the kernel would add them a second later, and a test would take them for a
+            // change.
             "link set bob-fabric addrgenmode none",
             "link set bob-up addrgenmode none",
             "link set bob-fabric up",
@@ -36,19 +37,19 @@ pub fn on_a_node<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'stat
     std::thread::spawn(run).join().expect("the test's own panic is printed above");
 }
 
-/// The network with default settings, prepared for both families.
+/// A network with default settings, set up for both families.
 pub async fn network() -> Network {
     let network = Network::open(Settings::default()).await.expect("open");
     network.set_up(true, true).await.expect("set_up");
     network
 }
 
-/// Runs `ip` in the node; its output.
+/// Runs `ip` on the node and returns its output.
 pub fn ip(line: &str) -> String {
     run("ip", line)
 }
 
-/// Runs a program in the calling thread's namespace, `EMPTY` being an empty argument; its output.
+/// Runs a program in the calling thread's namespace and returns its output. The word `EMPTY` becomes an empty argument.
 pub fn run(program: &str, line: &str) -> String {
     let words = line.split_whitespace().map(|word| if word == "EMPTY" { "" } else { word });
     let output = Command::new(program).args(words).output();
@@ -67,14 +68,14 @@ pub fn links() -> Vec<String> {
         .collect()
 }
 
-/// A container: a namespace that lives as long as this.
+/// A container: a network namespace that exists until this is dropped.
 pub struct Pod {
     netns: OwnedFd,
     pub wiring: Wiring,
 }
 
 impl Pod {
-    /// The pod number `n` with an address of each family.
+    /// Pod number `n`, with an address of each family.
     pub fn dual(n: u8) -> Self {
         Self::new(n, true, true)
     }
@@ -100,7 +101,7 @@ impl Pod {
         Self { netns: self.netns(), wiring }
     }
 
-    /// A path to the namespace, for other programs.
+    /// A path by which other programs can enter the namespace.
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.netns.as_raw_fd())
     }
@@ -117,7 +118,7 @@ impl Pod {
         self.wiring.pair.ipv6.expect("an IPv6 pod").into()
     }
 
-    /// Runs something inside.
+    /// Runs a function inside the pod's namespace.
     pub fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let netns = self.netns();
         let run = move || {
@@ -127,13 +128,13 @@ impl Pod {
         std::thread::spawn(run).join().expect("what runs inside does not panic")
     }
 
-    /// Runs `ip` inside; its output.
+    /// Runs `ip` inside the pod and returns its output.
     pub fn ip(&self, line: &str) -> String {
         let line = line.to_owned();
         self.inside(move || ip(&line))
     }
 
-    /// A UDP socket inside.
+    /// A UDP socket inside the pod.
     pub fn socket(&self, own: IpAddr) -> UdpSocket {
         self.inside(move || socket(own))
     }
@@ -146,7 +147,7 @@ pub fn socket(own: IpAddr) -> UdpSocket {
     socket
 }
 
-/// How long one datagram takes there and another back; `None` if one is lost.
+/// The time of a datagram there and another back; `None` if one is lost.
 pub fn round_trip(from: &UdpSocket, to: &UdpSocket) -> Option<Duration> {
     let start = Instant::now();
     let mut buffer = [0; 16];
@@ -158,7 +159,7 @@ pub fn round_trip(from: &UdpSocket, to: &UdpSocket) -> Option<Duration> {
     Some(start.elapsed())
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds.
 pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let start = Instant::now();
     while !holds().await {

@@ -1,4 +1,4 @@
-//! What is left of an attachment: the evidence for freeing its address without a DEL.
+//! The presence of an attachment: the evidence for freeing its address without a DEL.
 
 use bobbin_datapath::{Attached, NetnsPresence, NetnsRef, Network, Settings};
 use nix::sched::{CloneFlags, unshare};
@@ -35,7 +35,7 @@ fn an_ended_namespace_differs_from_a_lost_link() {
         })
         .await;
         assert_eq!(presence(&network, &kept, in_kept.netns).await, NetnsPresence::Broken);
-        // Without an ID nothing is proven.
+        // Without a namespace ID there is no evidence that the container ended.
         assert_eq!(presence_of(&network, &key, None).await, NetnsPresence::Unknown);
     });
 }
@@ -54,7 +54,7 @@ fn a_link_removed_from_inside_is_broken() {
 fn a_namespace_that_has_an_id_keeps_it_for_further_interfaces_and_repeated_adds() {
     on_a_node(|| async {
         let (network, pod) = (network().await, Pod::dual(1));
-        // Another tool's link into the namespace makes the kernel give it an ID.
+        // When another tool puts a link into the namespace, the kernel gives the namespace an ID.
         ip(&format!("link add tool type veth peer name tool-in netns {}", pod.path()));
         let first = attach(&network, &pod).await;
         let second = pod.second("eth1", 2);
@@ -83,7 +83,7 @@ fn an_id_reused_for_another_container_still_proves_that_the_first_namespace_ende
         .await;
         let next = Pod::dual(2);
         let in_next = attach(&network, &next).await;
-        assert_eq!(in_next.netns, attached.netns, "the kernel did not reuse the ID, so this shows nothing");
+        assert_eq!(in_next.netns, attached.netns, "the kernel did not reuse the ID, so this test proves nothing");
         assert_eq!(presence_of(&network, &key, attached.netns).await, NetnsPresence::NetnsGone);
         assert_eq!(presence(&network, &next, in_next.netns).await, NetnsPresence::Linked);
     });

@@ -1,4 +1,5 @@
-//! Drift of each of Bobbin's objects is repaired and reported. Foreign objects survive repair and uninstall.
+//! A reconcile pass repairs and reports drift of each of Bobbin's objects. Foreign objects survive repairs and an
+//! uninstall.
 
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ fn each_change_by_another_program_is_repaired_and_reported_once() {
         network.export(&block()).await.expect("export");
         let attached = network.attach(&pod.wiring, pod.netns()).await.expect("attach");
         let desired = desired(&[&pod]);
-        assert_eq!(findings(&network, &desired).await, Vec::<String>::new(), "all is as it should be");
+        assert_eq!(findings(&network, &desired).await, Vec::<String>::new(), "nothing differs before the first change");
         let shown = [
             ip("route show table 116"),
             ip("-6 route show table 116"),
@@ -118,7 +119,11 @@ fn foreign_objects_survive_repair_and_uninstall_and_conflicts_are_named() {
         }
         network.detach(&pod.wiring.key, pod.wiring.pair).await.expect("detach");
         println!("{}", network.tear_down().await.expect("tear down").join("\n"));
-        assert_eq!(network.tear_down().await.expect("tear down"), Vec::<String>::new(), "a second time finds nothing");
+        assert_eq!(
+            network.tear_down().await.expect("tear down"),
+            Vec::<String>::new(),
+            "a second uninstall finds nothing"
+        );
         let all = [
             ip("route show table all"),
             ip("-6 route show table all"),
@@ -226,7 +231,7 @@ fn other_programs_changes_are_hinted_and_bobbins_own_are_not() {
         network.attach(&pod.wiring, pod.netns()).await.expect("attach");
         network.detach(&pod.wiring.key, pod.wiring.pair).await.expect("detach");
         let quiet = tokio::time::timeout(Duration::from_millis(300), changes.changed()).await;
-        assert!(quiet.is_err(), "our own changes are hinted: each ADD would compare the whole node");
+        assert!(quiet.is_err(), "Bobbin's own changes are hinted, so each ADD would start a reconcile pass");
         for (program, line) in
             [("ip", "rule del priority 2000"), ("nft", "delete table inet bobbin"), ("ip", "link set bob-up mtu 1450")]
         {
@@ -244,7 +249,7 @@ fn other_programs_changes_are_hinted_and_bobbins_own_are_not() {
 fn an_incomplete_list_of_blocks_removes_no_route() {
     on_a_node(|| async {
         network().await.export(&block()).await.expect("export");
-        // An agent that has just started, and whose list of blocks was lost.
+        // A restarted agent whose list of blocks was lost.
         let restarted = network().await;
         let lacking = DesiredState { blocks: Vec::new(), blocks_incomplete: true, ..desired(&[]) };
         restarted.reconcile(&lacking).await.expect("reconcile");
@@ -252,6 +257,6 @@ fn an_incomplete_list_of_blocks_removes_no_route() {
         assert!(!before.trim().is_empty(), "the export was withdrawn");
         let complete = DesiredState { blocks_incomplete: false, ..lacking };
         restarted.reconcile(&complete).await.expect("reconcile");
-        assert!(ip("route show table 119").trim().is_empty(), "a block that is not the node's is still exported");
+        assert!(ip("route show table 119").trim().is_empty(), "a block that the node does not own is still exported");
     });
 }

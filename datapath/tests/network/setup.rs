@@ -1,4 +1,4 @@
-//! Set-up of the node for pods, by any number of concurrent callers.
+//! Several callers set up the node for pods concurrently.
 
 use bobbin_datapath::{DesiredState, DriftKind, Network, Settings};
 

@@ -1,4 +1,4 @@
-//! Packets of a wired pod pass, from the first one on, in the families that the pod has.
+//! A wired pod's packets pass from the first one on, in each of its address families.
 
 use std::time::{Duration, Instant};
 
@@ -75,10 +75,11 @@ fn a_smaller_uplink_lowers_the_mtu_of_new_pods_and_running_ones_learn_it() {
         assert_eq!(
             network.reconcile(&desired).await.expect("reconcile"),
             [],
-            "a pod that runs keeps its link as it is"
+            "a running pod keeps the MTU of its link"
         );
         assert_eq!(network.attach(&new.wiring, new.netns()).await.expect("attach").mtu, 1300);
-        // Too large for the uplink: the node's kernel says so to the pod, whose kernel remembers (path MTU discovery).
+        // The packet is too large for the uplink. The node's kernel reports that to the pod, whose kernel remembers it
+        // (path MTU discovery).
         for (own, far, route) in [
             (old.v4(), "192.0.2.9:9", "route get 192.0.2.9"),
             (old.v6(), "[2001:db8::9]:9", "-6 route get 2001:db8::9"),

@@ -1,4 +1,4 @@
-//! The faults that are active, and the requests and watch events that were observed.
+//! The active faults, and the requests and watch events that the proxy has observed.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use http::{Method, Uri};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-/// Which requests; what is absent matches all.
+/// Selects requests. A field that is not set matches all.
 #[derive(Clone, Debug, Default)]
 pub struct Selector {
     verbs: &'static [&'static str],
@@ -17,26 +17,26 @@ pub struct Selector {
 }
 
 impl Selector {
-    /// Requests with one of these verbs: get, list, watch, create, update, patch, delete, or event (a watch's line).
+    /// Selects requests with one of these verbs. The verb `event` is a line of a watch.
     pub fn verbs(verbs: &'static [&'static str]) -> Self {
         Self { verbs, ..Self::default() }
     }
 
-    /// Only for this resource (plural, lower case).
+    /// Selects only this resource (plural, lower case).
     #[must_use]
     pub fn of(mut self, resource: &'static str) -> Self {
         self.resource = Some(resource);
         self
     }
 
-    /// Only for the object of this name.
+    /// Selects only the object of this name.
     #[must_use]
     pub fn named(mut self, name: &str) -> Self {
         self.name = Some(name.to_owned());
         self
     }
 
-    /// Only the first such request.
+    /// Selects only the first matching request.
     #[must_use]
     pub fn once(mut self) -> Self {
         self.once = true;
@@ -50,35 +50,37 @@ impl Selector {
     }
 }
 
-/// What goes wrong.
+/// What the proxy does to the selected requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The request is answered with this status and is not passed on.
+    /// It answers with this status and does not forward the request.
     Refuse(u16),
-    /// The request waits, and is passed on when the fault ends.
+    /// It holds the request and forwards it when the fault ends.
     HoldRequest,
-    /// The request is carried out; its answer waits until the fault ends.
+    /// It forwards the request and holds the answer until the fault ends.
     HoldAnswer,
-    /// The request waits so long.
+    /// It forwards the request after this time.
     Delay(Duration),
-    /// Watches are without their events; bookmarks pass.
+    /// It drops the events of watches and forwards their bookmarks.
     DropEvents,
-    /// Watches that are open when the fault begins stay open and are silent for ever; those that are opened later pass.
+    /// It sends nothing more on watches that are open when the fault begins, and keeps them open. Later watches are not
+    /// affected.
     Freeze,
-    /// The API server was restored: resourceVersions below this one are from its future. A watch that resumes from one is silent.
+    /// It simulates a restored API server: resourceVersions below this one are in its future. A watch from such a
+    /// version is silent.
     Rewind(u64),
-    /// Answers have a resourceVersion that is far below all earlier ones.
+    /// It replaces the resourceVersion of answers by one far below all earlier ones.
     OldVersion,
 }
 
-/// One request, or one line of a watch.
+/// One observed request, or one line of a watch.
 #[derive(Clone, Debug)]
 pub struct ObservedRequest {
-    /// The verb; `event` for a watch's line that was delivered.
+    /// The verb; `event` for a delivered line of a watch.
     pub verb: &'static str,
-    /// The object's name, or nothing.
+    /// The object's name, or empty.
     pub name: String,
-    /// The body, or the line.
+    /// The body of the request, or the line of the watch.
     pub body: String,
 }
 
@@ -87,12 +89,12 @@ pub(super) struct RequestInfo {
     pub(super) verb: &'static str,
     pub(super) resource: String,
     pub(super) name: String,
-    /// Which request it is.
+    /// The number of the request, in the order of arrival.
     pub(super) id: usize,
 }
 
 impl RequestInfo {
-    /// Reads `/apis/GROUP/VERSION[/namespaces/NAMESPACE]/RESOURCE[/NAME]`.
+    /// Parses `/apis/GROUP/VERSION[/namespaces/NAMESPACE]/RESOURCE[/NAME]`.
     pub(super) fn of(method: &Method, uri: &Uri) -> RequestInfo {
         let mut parts = uri.path().split('/').filter(|part| !part.is_empty());
         let skipped = if parts.next() == Some("apis") { 2 } else { 1 };
@@ -134,7 +136,7 @@ struct ActiveFault {
     since: usize,
     selector: Selector,
     fault: Fault,
-    /// The one request that it is for, once that has come.
+    /// For a selector of only the first request: that request, once it has arrived.
     taken: Option<usize>,
 }
 
@@ -150,7 +152,7 @@ impl Default for Faults {
     }
 }
 
-/// A fault that lasts until this is dropped.
+/// A fault that lasts until this guard is dropped.
 #[derive(Debug)]
 pub struct FaultGuard {
     faults: Arc<Faults>,
@@ -180,7 +182,7 @@ impl Faults {
         lock(&self.seen).len()
     }
 
-    /// Remembers a request or an event; which it is.
+    /// Records a request or an event and returns its number.
     pub(super) fn note(&self, request: &RequestInfo, body: &str) -> usize {
         let mut seen = lock(&self.seen);
         seen.push((request.clone(), body.to_owned()));
@@ -207,7 +209,7 @@ impl Faults {
         self.first(request, |active| if let Fault::Refuse(code) = active.fault { Some(code) } else { None })
     }
 
-    /// Waits as long as the request, or its answer, is held.
+    /// Waits while a fault holds the request, or its answer if `answer` is set.
     pub(super) async fn held(&self, request: &RequestInfo, answer: bool) {
         let mut changed = self.changed.subscribe();
         let kind = if answer { Fault::HoldAnswer } else { Fault::HoldRequest };
@@ -217,7 +219,8 @@ impl Faults {
         {
             tokio::time::sleep(time).await;
         }
-        // A response is held by the fault that was active when the request came, as long as tests end faults one by one.
+        // An answer may be held by a fault that began after its request. Tests end faults one by one, so that does no
+        // harm.
         while self.first(request, |active| (active.fault == kind).then_some(())).is_some() {
             if changed.changed().await.is_err() {
                 return;
@@ -225,7 +228,8 @@ impl Faults {
         }
     }
 
-    /// The path, with the resourceVersion of a watch moved into the API server's future if it is from before its restore.
+    /// Returns the path of a request. Under [`Fault::Rewind`] the resourceVersion of a watch is moved into the API
+    /// server's future.
     pub(super) fn rewound(&self, request: &RequestInfo, path: &str) -> String {
         let before =
             self.first(request, |active| if let Fault::Rewind(before) = active.fault { Some(before) } else { None });
@@ -241,7 +245,7 @@ impl Faults {
         format!("{head}?{}", moved.collect::<Vec<_>>().join("&"))
     }
 
-    /// The answer, made older if it is to be.
+    /// Returns the answer, under [`Fault::OldVersion`] with an old resourceVersion.
     pub(super) fn aged(&self, request: &RequestInfo, bytes: Vec<u8>) -> Vec<u8> {
         if self.first(request, |active| (active.fault == Fault::OldVersion).then_some(())).is_none() {
             return bytes;
@@ -253,7 +257,7 @@ impl Faults {
         object.to_string().into_bytes()
     }
 
-    /// Whether a watch that was opened at that mark is dead.
+    /// Whether [`Fault::Freeze`] silences the watch that was opened at this mark.
     pub(super) fn frozen(&self, request: &RequestInfo, opened: usize) -> bool {
         self.first(request, |active| (active.fault == Fault::Freeze && opened <= active.since).then_some(())).is_some()
     }
@@ -264,6 +268,6 @@ impl Faults {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What it guards is whole after every line, also of a thread that panicked.
+    // A thread that panicked never leaves the data half changed, so the poisoning can be ignored.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

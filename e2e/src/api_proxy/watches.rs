@@ -1,4 +1,4 @@
-//! The body of a watch, line by line: events that pass, are dropped, or are frozen.
+//! The body of a watch, line by line: each event is forwarded, dropped or withheld.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -15,13 +15,13 @@ struct Watch {
     request: RequestInfo,
     faults: Arc<Faults>,
     opened: usize,
-    /// The beginning of a line whose end has not come.
+    /// The beginning of a line that has not arrived in full.
     rest: Vec<u8>,
     lines: VecDeque<Vec<u8>>,
     dead: bool,
 }
 
-/// The body as the client gets it.
+/// The body that the client receives.
 pub(super) fn body(upstream: kube::client::Body, request: RequestInfo, faults: Arc<Faults>, opened: usize) -> Body {
     let upstream = Box::pin(Body::new(upstream).into_data_stream());
     let watch = Watch { upstream, request, faults, opened, rest: Vec::new(), lines: VecDeque::new(), dead: false };
@@ -70,7 +70,7 @@ impl Watch {
         true
     }
 
-    /// A half-open connection: nothing comes any more, not even its end.
+    /// Behaves like a half-open connection: nothing arrives any more, not even the end.
     async fn die_if_frozen(&mut self) {
         self.dead |= self.faults.frozen(&self.request, self.opened);
         if self.dead {

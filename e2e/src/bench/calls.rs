@@ -1,4 +1,4 @@
-//! API calls of the agent per ADD and DEL, by the API server's audit log.
+//! The agent's API calls per ADD and DEL, counted in the API server's audit log.
 
 use anyhow::Result;
 use serde_json::json;
@@ -8,24 +8,24 @@ use crate::control_plane::Entry;
 use crate::single_node::{AGENT_USER, SingleNode, WAIT_TIMEOUT};
 use crate::wait::{check, wait_until};
 
-/// One block of the pool has room for them, so that no claim is counted: claims are shared by a block's addresses.
+/// All fit into one block of the pool, so that no claim is counted: the addresses of a block share its claim.
 const ATTACHMENTS: usize = 100;
 
 fn of_agent(entry: &Entry) -> bool {
     entry.user.username == AGENT_USER && (entry.is_write() || entry.is_read())
 }
 
-/// Counts the calls of some ADDs and DELs.
+/// Counts the API calls of a hundred ADDs and DELs.
 pub async fn per_attachment(node: &SingleNode, report: &mut Report) -> Result<()> {
     node.apply_pool("counted", json!({"subnets": [{"ipv4": "10.66.0.0/16"}], "blockSizeBits": 8})).await?;
     let mut sandboxes = Vec::with_capacity(ATTACHMENTS);
     for number in 0..=ATTACHMENTS {
         sandboxes.push(node.kube_pod("default", &format!("counted-{number}"), Some("counted")).await?);
     }
-    // The first has the block claimed.
+    // The first ADD makes the agent claim the block.
     let first = sandboxes.remove(0);
     node.add(&first)?;
-    // Its ADD does not wait for its record, which is no other ADD's.
+    // The ADD may return before its assignment is written. Wait for it, so that it is not counted for a later ADD.
     node.await_assignments(&[&first.container_id], WAIT_TIMEOUT).await?;
     let audit = node.control_plane.audit();
     for (verb, what) in [("ADD", "create"), ("DEL", "delete")] {
@@ -34,7 +34,7 @@ pub async fn per_attachment(node: &SingleNode, report: &mut Report) -> Result<()
             node.call(&pod.call(verb))?.ok()?;
         }
         let records = |one: &Entry| of_agent(one) && one.resource() == "ipassignments" && one.verb == what;
-        wait_until("the API server has counted the records", WAIT_TIMEOUT, || async {
+        wait_until("the audit log has the calls for all assignments", WAIT_TIMEOUT, || async {
             let seen = audit.calls(mark, records)?.len();
             Ok(check(seen >= ATTACHMENTS, || format!("{seen} of {ATTACHMENTS}")))
         })

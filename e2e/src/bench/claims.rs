@@ -1,5 +1,5 @@
-//! A thousand nodes claim their first block at once, by the agent's code, against a thousand plain JSON patches over the same
-//! connections. The difference is the cost of the claim protocol beyond one conditional write.
+//! A thousand nodes claim their first block at once with the agent's code. The reference is a thousand plain JSON
+//! patches over the same connections. The difference is the cost of the claim protocol beyond one conditional write.
 
 use std::time::{Duration, Instant};
 
@@ -16,19 +16,19 @@ use super::samples::Samples;
 use super::{BenchConfig, Report};
 use crate::claiming_nodes::{ClaimFixture, ClaimingNode, carved_for, claim_at_once, pool};
 
-/// Nodes that claim at once.
+/// The number of nodes that claim at once.
 pub const NODES: usize = 1000;
 /// The pool they claim from.
 const POOL: &str = "default";
-/// How many blocks are freed at the same time between two turns.
+/// How many blocks are freed concurrently between two rounds.
 const CONCURRENCY: usize = 16;
 
-/// What was seen of claims at once, beside their time.
+/// The results of concurrent claims other than their times.
 #[derive(Debug, Default)]
 pub struct ClaimCalls {
-    /// API calls of each claim, in rising order.
+    /// The API calls of each claim, in ascending order.
     counts: Vec<usize>,
-    /// Rounds in which a claim failed, or a block went to two nodes.
+    /// The number of rounds in which a claim failed or two nodes got the same block.
     pub wrong: usize,
 }
 
@@ -38,23 +38,23 @@ impl ClaimCalls {
         self.counts.sort_unstable();
     }
 
-    /// Calls of one claim in the mean.
+    /// The mean number of API calls per claim.
     pub fn mean(&self) -> f64 {
         self.counts.iter().sum::<usize>() as f64 / self.counts.len().max(1) as f64
     }
 
-    /// The nearest rank; none without claims.
+    /// The nearest-rank percentile; `None` without claims.
     pub fn percentile(&self, percent: usize) -> Option<f64> {
         let rank = (self.counts.len() * percent).div_ceil(100).max(1);
         self.counts.get(rank - 1).map(|count| *count as f64)
     }
 }
 
-/// Measures by turns; who begins changes from round to round.
+/// Measures claims and plain patches in alternating order.
 pub async fn measure(config: BenchConfig, report: &mut Report) -> Result<()> {
     eprintln!("bench: {NODES} nodes that claim at once, against bare patches: carving blocks");
     if cfg!(debug_assertions) {
-        eprintln!("bench: this is a debug build, and so are the claims in it: their times are not the product's");
+        eprintln!("bench: this is a debug build, so its claims are slower than those of a release build");
     }
     let fixture = ClaimFixture::start(true).await?;
     let carved = carved_for(NODES)?;
@@ -63,7 +63,7 @@ pub async fn measure(config: BenchConfig, report: &mut Report) -> Result<()> {
     let (mut ours, mut bare, mut calls) = (Samples::default(), Samples::default(), ClaimCalls::default());
     for round in 0..config.rounds {
         eprintln!("bench: {NODES} nodes, round {} of {}", round + 1, config.rounds);
-        // Other names each time: which blocks a node tries follows from its name.
+        // Use new names in each round, because a node's name determines the order in which it tries blocks.
         let prefix = format!("round{round}");
         let nodes = fixture.nodes(&prefix, NODES, &pool).await?;
         for turn in [round % 2, 1 - round % 2] {
@@ -79,7 +79,7 @@ pub async fn measure(config: BenchConfig, report: &mut Report) -> Result<()> {
                 }
             } else {
                 bare.add(patch_at_once(&nodes).await?);
-                // The next mark must come after these calls.
+                // Wait for these calls, so that the next mark comes after them.
                 fixture.calls_of_claims(mark, &prefix, NODES).await?;
             }
             free_all(&fixture).await?;
@@ -90,7 +90,7 @@ pub async fn measure(config: BenchConfig, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Each node patches its own block, all at once. The responses are not decoded.
+/// Each node patches a separate block, all at once. The answers are not decoded.
 async fn patch_at_once(nodes: &[ClaimingNode]) -> Result<Duration> {
     let requests = nodes
         .iter()
@@ -104,7 +104,7 @@ async fn patch_at_once(nodes: &[ClaimingNode]) -> Result<Duration> {
     Ok(start.elapsed())
 }
 
-/// The patch of a claim, on a block that no other node patches.
+/// The patch of a claim, for a block that no other node patches.
 fn bare_patch(node: &str, index: i64) -> Result<http::Request<Vec<u8>>> {
     let patch: Patch<()> = Patch::Json(serde_json::from_value(json!([
         {"op": "test", "path": "/spec/nodeName", "value": null},
@@ -119,7 +119,7 @@ fn bare_patch(node: &str, index: i64) -> Result<http::Request<Vec<u8>>> {
     Ok(blocks.patch(&name::block(POOL, index), &PatchParams::default(), &patch)?)
 }
 
-/// Makes every block as it was carved.
+/// Resets every block to its state after carving.
 async fn free_all(fixture: &ClaimFixture) -> Result<()> {
     let blocks = fixture.blocks();
     let claimed =

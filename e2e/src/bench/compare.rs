@@ -1,6 +1,6 @@
-//! `make bench BEFORE=<directory>`: ADD and DEL of two builds of Bobbin in one run.
+//! `make bench BEFORE=<directory>`: compares ADD and DEL of two builds of Bobbin in one run.
 //!
-//! Each build has its own node and API server. The builds take turns, and each round begins with the other one.
+//! Each build has a separate node and API server. The builds alternate, and each round begins with the other one.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -15,9 +15,9 @@ use super::stages::Verb;
 use super::{BenchConfig, IPV4_POOL, KubePod, pod_objects};
 use crate::single_node::{SingleNode, SingleNodeOptions, WAIT_TIMEOUT};
 
-/// ADDs, and then DELs, of one build in one round.
+/// ADDs, and then DELs, of one build per round.
 const CALLS: usize = 20;
-/// Rounds, unless `BENCH_ROUNDS` says otherwise.
+/// The number of rounds without `BENCH_ROUNDS`.
 const ROUNDS: usize = 20;
 
 /// A build of Bobbin on a node, with pods of both kinds.
@@ -26,14 +26,14 @@ struct Build {
     pods: Vec<KubePod>,
 }
 
-/// The times of ADD and DEL of one build, in all rounds together and in each.
+/// The times of one build's ADDs and DELs: of all rounds together, and of each round.
 #[derive(Default)]
 struct Times {
     all: [Samples; 2],
     rounds: Vec<[Samples; 2]>,
 }
 
-/// Compares the executables in `before` with those of this repository, and returns the table.
+/// Compares the executables in `before` with those of this repository and returns the table.
 pub async fn run(before: &Path) -> Result<String> {
     let rounds = BenchConfig::rounds_from_environment(ROUNDS)?;
     let builds = [Build::start(Artifacts::in_directory(before)?).await?, Build::start(Artifacts::find()?).await?];
@@ -66,7 +66,7 @@ impl Build {
         Ok(Self { node, pods })
     }
 
-    /// ADDs and DELs of sandboxes, one after another.
+    /// Measures ADDs and then DELs of new sandboxes, one after another.
     async fn measure(&self, ipv4_only: bool) -> Result<[Samples; 2]> {
         let pods = self.pods.iter().filter(|pod| pod.ipv4_only == ipv4_only);
         let mut sandboxes = pods.map(|pod| pod.sandbox(&self.node)).collect::<Result<Vec<_>>>()?;
@@ -93,7 +93,7 @@ impl Times {
     }
 }
 
-/// A line of the table: the p50 of both builds, their ratio, and the range of the ratios of single rounds.
+/// One line of the table: the p50 of both builds, their ratio, and the range of the ratios of single rounds.
 fn line(name: &str, row: usize, [before, after]: &[Times; 2]) -> Result<String> {
     let p50 = |samples: &Samples| samples.percentile(50).context("no call was measured");
     let (old, new) = (p50(&before.all[row])?, p50(&after.all[row])?);

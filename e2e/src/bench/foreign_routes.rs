@@ -1,7 +1,7 @@
-//! ADD while other programs change routes in table main, as on a node that imports the cluster's blocks by BGP.
+//! ADD while another program changes routes in table main, as on a node that imports the cluster's blocks by BGP.
 //!
-//! The reference is ADD while the same routes change in the fabric's namespace. The machine is as busy, but the agent is not
-//! notified of these routes.
+//! The reference is ADD while the same routes change in the fabric's namespace. The machine is equally busy, but the
+//! agent gets no notices of these routes.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use super::{BenchConfig, KubePod, Report};
 use crate::network::Namespace;
 use crate::single_node::{FABRIC_IPV4, NODE_IPV4, SingleNode, WAIT_TIMEOUT};
 
-/// The row's name: the node's samples are ours.
+/// The name of the row. The column for Bobbin holds the times with routes in the node's namespace.
 pub const ROW: &str = "ADD, node/fabric routes";
-/// Routes that change, over and over.
+/// The number of routes that are added and removed repeatedly.
 const ROUTES: usize = 5000;
 
 /// Measures all rounds.
@@ -49,7 +49,7 @@ pub async fn measure(node: &SingleNode, config: BenchConfig, pods: &[KubePod], r
     Ok(())
 }
 
-/// Routes that come and go until [`Changes::end`].
+/// A thread that adds and removes routes until [`Changes::end`].
 struct Changes {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Result<()>>,
@@ -77,7 +77,7 @@ impl Changes {
     }
 }
 
-/// A batch for iproute2; protocol 12 is BIRD's.
+/// Lines for `ip -batch`. Protocol 12 is BIRD's.
 fn batch(verb: &str, gateway: &str) -> String {
     let mut lines = String::new();
     for number in 0..ROUTES {

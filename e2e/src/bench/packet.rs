@@ -1,4 +1,4 @@
-//! The first packet of a pod against its second: whether the network works when ADD returns.
+//! The time of a pod's first packet beside its second: it shows whether the network works when ADD returns.
 
 use anyhow::Result;
 
@@ -8,13 +8,14 @@ use crate::single_node::{EchoServer, FABRIC_IPV4, FABRIC_IPV6, SingleNode};
 
 const PODS: usize = 30;
 
-/// Echoes between each pod and a machine behind the node's uplink.
+/// Measures echoes between each pod and a machine behind the node's uplink.
 pub fn measure(node: &SingleNode, report: &mut Report) -> Result<()> {
     eprintln!("bench: first packets");
     for (family, address) in [("IPv4", FABRIC_IPV4), ("IPv6", FABRIC_IPV6)] {
         let server = EchoServer::start(node, address)?;
         let (mut first, mut second) = (Samples::default(), Samples::default());
-        // The node's own neighbour entry for the fabric is not the pod's matter: one pod goes before the count.
+        // One pod's echo is not counted: the node resolves its own neighbour on the fabric first, which is not part of
+        // an ADD.
         for number in 0..=PODS {
             let pod = node.sandbox()?;
             node.add(&pod)?;

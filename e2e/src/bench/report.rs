@@ -1,4 +1,4 @@
-//! The report: rows, thresholds, and one last line.
+//! The benchmark's report: rows, thresholds, and a summary as the last line.
 
 use std::fmt;
 
@@ -8,62 +8,62 @@ use super::stages::{Phase, Verb};
 use super::thresholds::NOT_MEASURED;
 use crate::network::NetworkFault;
 
-/// One thing measured, with the reference beside it where there is one.
+/// The times of one kind of call, with those of the reference plugins if there are any.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// What.
+    /// The name of the row.
     pub name: String,
-    /// Ours.
+    /// The times of Bobbin.
     pub ours: Samples,
-    /// The reference's.
+    /// The times of the reference.
     pub reference: Option<Samples>,
 }
 
-/// A threshold, and whether it is met.
+/// A threshold, and whether the report meets it.
 #[derive(Clone, Debug)]
 pub struct Threshold {
-    /// What is asked.
+    /// The requirement, as a sentence.
     pub name: String,
-    /// What was seen, and what is allowed, in words.
+    /// The measured and the allowed value.
     pub seen: String,
-    /// Whether it is met.
+    /// Whether the requirement is met.
     pub met: bool,
-    /// What costs most, if it does not.
+    /// The costliest stage, which explains a miss.
     pub stage: String,
 }
 
-/// Everything.
+/// All results.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// In the order in which they were measured.
+    /// The rows, in the order of measurement.
     pub rows: Vec<Row>,
-    /// Calls of Bobbin that failed.
+    /// Bobbin's calls that failed.
     pub errors: Vec<String>,
-    /// Calls of the reference plugins that failed. They miss no threshold.
+    /// Calls of the reference plugins that failed. They cause no missed threshold.
     pub reference_errors: Vec<String>,
-    /// The size of the plugin in bytes.
+    /// The size of the plugin executable in bytes.
     pub plugin_bytes: Option<u64>,
-    /// API calls (writes, reads) of one ADD, and of one DEL, as a mean.
+    /// The mean API calls (writes, reads) of one ADD, and of one DEL.
     pub calls: Vec<(&'static str, f64, f64)>,
-    /// API calls of a thousand claims at once.
+    /// The API calls of a thousand concurrent claims.
     pub claim_calls: Option<ClaimCalls>,
-    /// The agent's resident memory with many pods.
+    /// The agent's resident memory with 250 pods, in KiB.
     pub agent_kib: Option<u64>,
-    /// From exec of the agent to the first ADD, by what the API server does.
+    /// The time from exec of the agent to the first successful ADD, for each fault of the API server.
     pub restarts: Vec<(NetworkFault, Samples)>,
-    /// Where the time of Bobbin's calls went, by the way in which they were made.
+    /// The stages of Bobbin's calls, for each way of calling.
     pub phases: Vec<(&'static str, Phase)>,
-    /// See [`Threshold`].
+    /// The thresholds, in the order of evaluation.
     pub thresholds: Vec<Threshold>,
 }
 
 impl Report {
-    /// The row of a name.
+    /// The row with this name.
     pub fn row(&self, name: &str) -> Option<&Row> {
         self.rows.iter().find(|row| row.name == name)
     }
 
-    /// The calls that were made in one way.
+    /// The stages of the calls that were made in this way.
     pub fn phase(&self, name: &str) -> Option<&Phase> {
         self.phases.iter().find(|(known, _)| *known == name).map(|(_, phase)| phase)
     }
@@ -140,7 +140,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// The fault in words.
+/// Describes the fault for the report.
 pub fn describe(fault: NetworkFault) -> &'static str {
     match fault {
         NetworkFault::None => "healthy",

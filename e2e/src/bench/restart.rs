@@ -9,14 +9,14 @@ use super::samples::Samples;
 use crate::network::NetworkFault;
 use crate::single_node::{SingleNode, WAIT_TIMEOUT};
 
-/// Pods that are there when memory and restarts are measured.
+/// The number of pods during the measurements.
 const ATTACHMENTS: usize = 250;
-/// Restarts of each kind.
+/// The number of restarts for each fault.
 const RESTARTS: usize = 5;
-/// Between two calls of a runtime that repeats them.
+/// How long a runtime waits before it repeats a failed call.
 const RETRY_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Measures both. Restarts with the API server healthy and silent take turns.
+/// Measures memory and restarts. Restarts with a healthy and with a silent API server alternate.
 pub async fn measure(node: &mut SingleNode, report: &mut Report) -> Result<()> {
     eprintln!("bench: memory and restart with {ATTACHMENTS} pods");
     let mut pods = Vec::with_capacity(ATTACHMENTS);
@@ -36,7 +36,7 @@ pub async fn measure(node: &mut SingleNode, report: &mut Report) -> Result<()> {
             let took = first_add(node).await;
             node.proxy.set(NetworkFault::None);
             samples.add(took.with_context(|| format!("restart, {fault:?}"))?);
-            // What an outage left behind is not the next restart's.
+            // Wait for the assignments that the outage delayed, so that they don't slow the next restart.
             node.await_assignments(&ids, WAIT_TIMEOUT).await?;
         }
     }
@@ -48,7 +48,7 @@ pub async fn measure(node: &mut SingleNode, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// From exec of the agent to the answer of the first ADD.
+/// The time from exec of the agent to the answer of the first successful ADD.
 async fn first_add(node: &mut SingleNode) -> Result<Duration> {
     let pod = node.sandbox()?;
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! The rounds: Bobbin and the reference by turns, one by one and a hundred at once, IPv4 and dual stack.
+//! The rounds: Bobbin and the reference plugins alternate, one by one and a hundred at once, with IPv4 and dual stack.
 
 use std::time::Duration;
 
@@ -9,18 +9,18 @@ use super::stages::{Phase, Totals, Verb};
 use super::{BenchConfig, KubePod, Report};
 use crate::single_node::{Plugin, Sandbox, SingleNode};
 
-/// The four rows of one plugin and one kind of pods.
+/// The four rows of one plugin and one kind of pod.
 #[derive(Default)]
 struct Times {
     add: Samples,
     del: Samples,
     add_at_once: Samples,
     del_at_once: Samples,
-    /// Calls that failed.
+    /// The calls that failed.
     errors: Vec<String>,
 }
 
-/// Where the time of Bobbin's calls goes.
+/// The stages of Bobbin's calls.
 #[derive(Default)]
 struct Phases {
     one_by_one: Phase,
@@ -38,7 +38,7 @@ pub async fn measure(node: &SingleNode, config: BenchConfig, pods: &[KubePod], r
             eprintln!("bench: {family}, round {} of {}", round + 1, config.rounds);
             let reference = node.reference(dual)?;
             let few = if dual { config.one_by_one_reference_dual } else { config.one_by_one };
-            // Who begins changes from round to round.
+            // The two plugins take the first place in alternate rounds.
             for turn in [round % 2, 1 - round % 2] {
                 if turn == 0 {
                     let phases = Some(&mut phases);
@@ -89,7 +89,7 @@ async fn one_round(
     node.await_assignments(&[], Duration::from_mins(1)).await
 }
 
-/// ADD of all pods at once, then DEL of all at once; `times` are those of ADD and of DEL.
+/// ADDs all pods at once, then DELs all at once. `times` receives the time of all ADDs and that of all DELs.
 pub(super) fn at_once(
     node: &SingleNode,
     plugin: &Plugin,
@@ -121,8 +121,8 @@ pub(super) fn at_once(
     Ok(())
 }
 
-/// Calls for one pod after another, and the times of those that succeeded. The thread is in the node's namespace, so that only the
-/// call is measured.
+/// Calls the plugin for one pod after another, and records the times of successful calls. The thread runs in the node's
+/// namespace, so that only the call is measured.
 pub(super) fn each(
     plugin: &Plugin,
     verb: Verb,

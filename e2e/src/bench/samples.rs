@@ -2,31 +2,32 @@
 
 use std::time::Duration;
 
-/// What was measured for one row.
+/// The times of one row.
 #[derive(Clone, Debug, Default)]
 pub struct Samples {
     sorted: Vec<Duration>,
 }
 
 impl Samples {
-    /// One more.
+    /// Adds a time.
     pub fn add(&mut self, took: Duration) {
         let place = self.sorted.partition_point(|seen| *seen <= took);
         self.sorted.insert(place, took);
     }
 
-    /// Adds all of another row.
+    /// Adds all times of another row.
     pub fn extend(&mut self, other: &Self) {
         self.sorted.extend(&other.sorted);
         self.sorted.sort_unstable();
     }
 
-    /// How many.
+    /// The number of times.
     pub fn count(&self) -> usize {
         self.sorted.len()
     }
 
-    /// The smallest sample that at least so many percent do not exceed (nearest rank), in milliseconds; none without samples.
+    /// The nearest-rank percentile in milliseconds: the smallest time that at least `percent` of the times do not
+    /// exceed. `None` without times.
     pub fn percentile(&self, percent: usize) -> Option<f64> {
         let rank = (self.sorted.len() * percent).div_ceil(100).max(1);
         self.sorted.get(rank - 1).map(|took| took.as_secs_f64() * 1000.0)

@@ -1,5 +1,5 @@
-//! Where the time of a call goes, by the benchmark's clock and the agent's metrics. The report names the costliest stage beside a
-//! threshold that is missed.
+//! Divides the time of a call into stages, from the benchmark's clock and the agent's metrics. For a missed threshold
+//! the report names the costliest stage.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -12,7 +12,7 @@ use super::METRICS;
 use super::samples::Samples;
 use crate::single_node::SingleNode;
 
-/// The agent's histograms that are read: the name, and a label that tells series apart.
+/// The agent's histograms: the name, and the label that distinguishes the series.
 const HISTOGRAMS: [(&str, &str); 4] = [
     ("cni_call_duration_seconds", "verb=\"ADD\""),
     ("wiring_duration_seconds", ""),
@@ -20,7 +20,7 @@ const HISTOGRAMS: [(&str, &str); 4] = [
     ("cni_call_duration_seconds", "verb=\"DEL\""),
 ];
 
-/// What a call is for.
+/// The CNI verb of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
     /// ADD.
@@ -30,7 +30,7 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// As CNI writes it.
+    /// The value of `CNI_COMMAND`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Add => "ADD",
@@ -39,12 +39,12 @@ impl Verb {
     }
 }
 
-/// What one stage takes.
+/// The time of one stage.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stage {
-    /// Which.
+    /// The name of the stage.
     pub name: &'static str,
-    /// In milliseconds, at the percentile that was asked for.
+    /// The time in milliseconds, at the requested percentile.
     pub millis: f64,
 }
 
@@ -63,7 +63,7 @@ pub struct Phase {
 }
 
 impl Phase {
-    /// A call took so long, from exec of the plugin to its exit.
+    /// Adds the time of a call, from exec of the plugin to its exit.
     pub fn seen(&mut self, verb: Verb, took: Duration) {
         match verb {
             Verb::Add => self.add.add(took),
@@ -71,7 +71,7 @@ impl Phase {
         }
     }
 
-    /// Adds what the agent counted between two readings.
+    /// Adds what the agent counted between two readings of its metrics.
     pub fn gather(&mut self, before: &Totals, after: &Totals) {
         for (place, histogram) in self.agent.0.iter_mut().enumerate() {
             histogram.plus(&after.0[place], 1.0);
@@ -79,8 +79,8 @@ impl Phase {
         }
     }
 
-    /// The stages of a verb at a percentile, the costliest first. The agent's buckets are read by interpolation, and percentiles of parts do
-    /// not add up exactly: this tells where to look.
+    /// The stages of a verb at a percentile, the costliest first. They are estimates: the agent's buckets are
+    /// interpolated, and percentiles of parts don't add up exactly.
     pub fn stages(&self, verb: Verb, percent: usize) -> Vec<Stage> {
         let [add, wiring, waiting, del] = self.agent.0.each_ref().map(|one| one.quantile(percent));
         let samples = if verb == Verb::Add { &self.add } else { &self.del };
@@ -90,13 +90,13 @@ impl Phase {
             Verb::Add => vec![
                 stage("exec of the plugin and its call", seen - add),
                 stage("the kernel's wiring", wiring),
-                stage("waiting for the record after the wiring", waiting),
+                stage("waiting for the assignment after the wiring", waiting),
                 stage("the agent's own work (address, checkpoint, queues)", add - wiring - waiting),
             ],
             Verb::Del => {
                 vec![
                     stage("exec of the plugin and its call", seen - del),
-                    stage("the agent, removal of the link included", del),
+                    stage("the agent, including the removal of the link", del),
                 ]
             }
         };
@@ -105,7 +105,7 @@ impl Phase {
     }
 }
 
-/// One histogram: its count, and the count up to each bound in seconds.
+/// One histogram: the total count, and the count up to each bound in seconds.
 #[derive(Clone, Debug, Default)]
 struct Histogram {
     count: f64,
@@ -128,7 +128,7 @@ impl Histogram {
         histogram
     }
 
-    /// Counts of two series with the same bound, an ADD that went well and one that did not, are one.
+    /// Adds a count. Series of successful and failed ADDs have the same bounds and are summed.
     fn add(&mut self, bound: f64, value: f64) {
         match self.buckets.iter_mut().find(|(known, _)| known.total_cmp(&bound).is_eq()) {
             Some((_, count)) => *count += value,
@@ -143,7 +143,7 @@ impl Histogram {
         }
     }
 
-    /// The percentile in milliseconds, by interpolation within its bucket; the last bound where it lies above.
+    /// The percentile in milliseconds, interpolated within its bucket. Above the last bound, that bound is returned.
     fn quantile(&self, percent: usize) -> f64 {
         let rank = self.count * percent as f64 / 100.0;
         let mut buckets = self.buckets.clone();
@@ -160,26 +160,26 @@ impl Histogram {
     }
 }
 
-/// What the agent has counted.
+/// The agent's histograms at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Totals([Histogram; HISTOGRAMS.len()]);
 
 impl Totals {
-    /// As the agent says now.
+    /// Reads the agent's metrics.
     pub fn read(node: &SingleNode) -> Result<Self> {
         let text = node.namespace.run(fetch)?.context("the agent's metrics can't be read")?;
         Ok(Self(HISTOGRAMS.map(|(name, label)| Histogram::read(&text, name, label))))
     }
 }
 
-/// The name, the labels and the value of a line.
+/// Splits a line into the name, the labels and the value.
 fn series(line: &str) -> Option<(&str, &str, f64)> {
     let (series, value) = line.rsplit_once(' ').filter(|_| !line.starts_with('#'))?;
     let (name, labels) = series.split_once('{').unwrap_or((series, ""));
     Some((name, labels, value.parse().ok()?))
 }
 
-/// The bound of a bucket.
+/// The upper bound of a bucket, from its labels.
 fn bound(labels: &str) -> f64 {
     let text = labels.split_once("le=\"").and_then(|(_, rest)| rest.split('"').next()).unwrap_or("+Inf");
     text.parse().unwrap_or(f64::INFINITY)
@@ -224,7 +224,7 @@ mod tests {
         near(30, 0.5);
         near(60, 1.0);
         near(99, 2.0);
-        // Above the last bound nothing is known.
+        // Values above the last bound are unknown, so the bound itself is returned.
         near(100, 2.0);
     }
 

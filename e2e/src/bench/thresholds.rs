@@ -1,11 +1,11 @@
-//! The thresholds, and whether a report meets them.
+//! The benchmark's thresholds, and the check whether a report meets them.
 
 use super::foreign_routes;
 use super::report::{Report, Threshold};
 use super::stages::Verb;
 use crate::network::NetworkFault;
 
-/// Thresholds that one node and one run of minutes can't show, and what they need.
+/// Thresholds that need more than one node or a run of minutes, and what each needs.
 pub const NOT_MEASURED: [(&str, &str); 5] = [
     (
         "150 pods on 3 kubelets, create to Ready: at most 1.0 of ptp + host-local",
@@ -17,13 +17,13 @@ pub const NOT_MEASURED: [(&str, &str); 5] = [
     ),
     ("agent, idle: at most 10 API calls an hour, watches re-opened every 5 minutes or more", "needs an hour"),
     (
-        "operator: at most 100 MiB at 1000 nodes and 50,000 records, 300 MiB at 5000 and 150,000",
+        "operator: at most 100 MiB at 1000 nodes and 50,000 assignments, 300 MiB at 5000 and 150,000",
         "needs a cluster of that size in the API",
     ),
-    ("faults: 0 duplicates, 0 leaks 10 minutes after", "the tests cause faults and look: make test"),
+    ("faults: 0 duplicates, 0 leaks 10 minutes after", "the end-to-end tests check this: make test"),
 ];
 
-/// Compares everything that was measured with its threshold.
+/// Compares every measurement with its threshold.
 pub fn evaluate(report: &mut Report) {
     let mut thresholds = cni_thresholds(report);
     for family in ["IPv4", "IPv6"] {
@@ -47,7 +47,7 @@ pub fn evaluate(report: &mut Report) {
             name: format!("API calls of one {verb}: 1 write, 0 reads"),
             seen: format!("{writes:.2} writes, {reads:.2} reads"),
             met: (writes - 1.0).abs() < 0.001 && *reads == 0.0,
-            stage: "calls beside the record's".to_owned(),
+            stage: "calls other than the assignment's".to_owned(),
         });
     }
     for (fault, allowed, how, stage) in [
@@ -65,9 +65,10 @@ pub fn evaluate(report: &mut Report) {
     report.thresholds = thresholds;
 }
 
-/// ADD and DEL against the reference.
+/// Compares ADD and DEL with the reference.
 fn cni_thresholds(report: &Report) -> Vec<Threshold> {
-    // Name; row and percentile of Bobbin, against the p50 of the reference; allowed ratio; the stages that explain a miss.
+    // Name; row and percentile of Bobbin, compared with the p50 of the reference; allowed ratio; verb and phase whose
+    // costliest stage explains a miss.
     let reference = [
         ("ADD: p50 at most 0.35 of ptp + host-local", ("ADD IPv4", 50), 0.35, (Verb::Add, "one by one, IPv4")),
         ("ADD: p99 at most 0.8 of the p50 of ptp + host-local", ("ADD IPv4", 99), 0.8, (Verb::Add, "one by one, IPv4")),
@@ -103,7 +104,7 @@ fn cni_thresholds(report: &Report) -> Vec<Threshold> {
     thresholds.push(ratio("ADD dual stack: p50 at most 1.1 of IPv4", dual, single, 1.1, &stage));
     let [here, elsewhere] = [ours, theirs].map(|samples| samples(report, foreign_routes::ROW, 50));
     let name = "ADD while 5,000 foreign routes change: p50 at most 1.05 of the same in another namespace";
-    thresholds.push(ratio(name, here, elsewhere, 1.05, "the monitor of routes"));
+    thresholds.push(ratio(name, here, elsewhere, 1.05, "the monitor of the kernel's notices"));
     thresholds.push(Threshold {
         name: "no call fails".to_owned(),
         seen: format!("{} errors", report.errors.len()),
@@ -113,14 +114,14 @@ fn cni_thresholds(report: &Report) -> Vec<Threshold> {
     thresholds
 }
 
-/// A thousand claims at once.
+/// The thresholds of a thousand concurrent claims.
 fn claim_thresholds(report: &Report) -> Vec<Threshold> {
     let row = "1000 claims, bare patches";
     let calls = |percent| report.claim_calls.as_ref().and_then(|calls| calls.percentile(percent));
     let mean = report.claim_calls.as_ref().map_or(0.0, super::claims::ClaimCalls::mean);
-    let stage = format!("{mean:.2} calls a claim in the mean, the rest is the node's own work");
+    let stage = format!("{mean:.2} API calls per claim on average; the other time is work on the node");
     let wrong = report.claim_calls.as_ref().map(|calls| calls.wrong as f64);
-    let lost = "races that were lost";
+    let lost = "claims lost to another node";
     vec![
         ratio(
             "1000 nodes claim at once: at most 1.3 times 1000 bare patches",
@@ -149,7 +150,7 @@ fn theirs(report: &Report, row: &str, percent: usize) -> Option<f64> {
     report.row(row)?.reference.as_ref()?.percentile(percent)
 }
 
-/// The stage that costs most in calls that were made in one way.
+/// The costliest stage of the calls that were made in this way.
 fn costliest(report: &Report, phase: &str, verb: Verb, percent: usize) -> String {
     let stages = report.phase(phase).map(|phase| phase.stages(verb, percent)).unwrap_or_default();
     stages.first().map_or("no stage was measured".to_owned(), |stage| format!("most of it (p{percent}): {stage}"))

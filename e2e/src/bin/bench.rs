@@ -1,5 +1,5 @@
-//! `make bench`: Bobbin beside the reference plugins and the thresholds that it must meet. With `--before <directory>` it is
-//! Bobbin beside an earlier build.
+//! `make bench`: measures Bobbin beside the reference plugins and compares the results with the thresholds. With
+//! `--before <directory>` it compares Bobbin with an earlier build.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! `make demo`.
+//! `make demo`: runs the demo on a test cluster.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Compares the assignments in the API with the pods that run.
+//! Compares the assignments in the API with the running pods.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,14 +12,14 @@ use kube::api::{Api, ListParams};
 use super::Cluster;
 use crate::wait::{Poll, check, wait_until};
 
-/// What the records and the pods say about each other.
+/// The contradictions between assignments and pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllocationAudit {
-    /// Addresses that two pods, or two records, have.
+    /// Addresses that two pods or two assignments have.
     pub duplicates: Vec<String>,
-    /// Records of pods that don't run any more.
+    /// Assignments of pods that no longer run.
     pub leaks: Vec<String>,
-    /// Pods that run and have no record of their address.
+    /// Running pods without an assignment of their address.
     pub unrecorded: Vec<String>,
 }
 
@@ -29,7 +29,7 @@ impl Cluster {
         Ok(Api::<IPAssignment>::all(self.client()).list(&ListParams::default()).await?.items)
     }
 
-    /// The assignments of a namespace's pods.
+    /// The assignments of the pods of a namespace.
     pub async fn assignments_of(&self, namespace: &str) -> Result<Vec<IPAssignment>> {
         let selector = ListParams::default().fields(&format!("spec.podNamespace={namespace}"));
         Ok(Api::<IPAssignment>::all(self.client()).list(&selector).await?.items)
@@ -47,16 +47,17 @@ impl Cluster {
         Ok(Api::<AddressBlock>::all(self.client()).list(&selector).await?.items)
     }
 
-    /// Compares records with pods.
+    /// Compares the assignments with the pods.
     pub async fn allocation_audit(&self) -> Result<AllocationAudit> {
         let pods = Api::<v1::Pod>::all(self.client()).list(&ListParams::default()).await?.items;
         let records = self.assignments().await?;
         Ok(compare(&pods, &records))
     }
 
-    /// Waits until every running pod has its record and no record is left without its pod. A duplicate fails at once.
+    /// Waits until every running pod has its assignment and no other assignment is left. Fails at once if an address is
+    /// used twice.
     pub async fn await_no_leak_and_no_duplicate(&self, within: Duration) -> Result<()> {
-        let settled = wait_until("records and pods agree", within, || async move {
+        let settled = wait_until("assignments and pods agree", within, || async move {
             let allocation_audit = self.allocation_audit().await?;
             if !allocation_audit.duplicates.is_empty() {
                 return Ok(Poll::Ready(allocation_audit));
@@ -68,11 +69,15 @@ impl Cluster {
             })
         })
         .await?;
-        anyhow::ensure!(settled.duplicates.is_empty(), "an address is held twice: {:?}", settled.duplicates);
+        anyhow::ensure!(
+            settled.duplicates.is_empty(),
+            "two pods or assignments have the same address: {:?}",
+            settled.duplicates
+        );
         Ok(())
     }
 
-    /// Waits until a pool's claimed blocks pass.
+    /// Waits until a pool's claimed blocks satisfy `passes`.
     pub async fn await_blocks(
         &self,
         pool: &str,
@@ -127,7 +132,9 @@ fn compare(pods: &[v1::Pod], records: &[IPAssignment]) -> AllocationAudit {
     for record in records {
         for address in [&record.spec.ipv4, &record.spec.ipv6].into_iter().flatten() {
             if let Some(other) = recorded.insert(address, record.name_any()) {
-                allocation_audit.duplicates.push(format!("{address} in the records {other} and {}", record.name_any()));
+                allocation_audit
+                    .duplicates
+                    .push(format!("{address} in the assignments {other} and {}", record.name_any()));
             }
         }
         if !record.spec.pod_uid.as_deref().is_some_and(|uid| running.contains(uid)) {

@@ -1,4 +1,4 @@
-//! Bobbin on the cluster: installed, upgraded and removed by Helm, as a user does it.
+//! Bobbin on the cluster: installed, upgraded and removed with Helm, as a user does it.
 
 use std::time::Duration;
 
@@ -7,19 +7,20 @@ use anyhow::Result;
 use super::Cluster;
 use xtask::image::BOBBIN;
 
-/// The chart.
+/// The directory of the chart.
 pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/bobbin");
-/// Its namespace.
+/// The namespace that the chart is installed in.
 pub const NAMESPACE: &str = "bobbin-system";
 
 impl Cluster {
-    /// `helm upgrade --install` of the chart with values (`key=value`) on top of the test cluster's own, and waits until it runs.
+    /// Installs or upgrades the chart with these values (`key=value`) added to the test cluster's, and waits until
+    /// Bobbin is ready.
     pub async fn install(&self, values: &[&str]) -> Result<()> {
         self.roll_out(values)?;
         self.await_nodes_ready().await
     }
 
-    /// The same without waiting for the nodes, which are not Ready while Bobbin leaves them.
+    /// Installs or upgrades without waiting for the nodes. During an uninstall from them they are not Ready.
     pub fn roll_out(&self, values: &[&str]) -> Result<()> {
         let (repository, tag) = BOBBIN.rsplit_once(':').unwrap_or((BOBBIN, ""));
         let own = [
@@ -27,13 +28,13 @@ impl Cluster {
             format!("image.tag={tag}"),
             "image.pullPolicy=Never".to_owned(),
             "network.routing=direct".to_owned(),
-            // The nodes share one kernel, so each has a boot ID in a file.
+            // The nodes share one kernel and its boot ID, so each node keeps a boot ID in a file.
             "agent.extraArgs[0]=--boot-id-path=/host/opt/cni/bin/boot-id".to_owned(),
         ];
         let mut words: Vec<&str> = [
             "upgrade",
             "--install",
-            // The tests shorten the times, below what the schema lets a cluster have.
+            // The tests use shorter times than the chart's schema allows.
             "--skip-schema-validation",
             "bobbin",
             CHART,
@@ -51,7 +52,7 @@ impl Cluster {
         self.run_program("helm", &words).map(drop)
     }
 
-    /// `helm uninstall`, and waits until its pods are gone.
+    /// Runs `helm uninstall` and waits until Bobbin's pods are gone.
     pub async fn uninstall(&self) -> Result<()> {
         self.helm(["uninstall", "bobbin", "--namespace", NAMESPACE, "--wait", "--timeout", "120s"])?;
         self.await_no_pods(NAMESPACE, "", Duration::from_mins(1)).await

@@ -1,4 +1,4 @@
-//! A cluster as the fixture of a test suite: what is removed after each test.
+//! The cluster as the fixture of a test suite: removes after each test what the test created.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use kube::api::{Api, DeleteParams, ListParams};
 use super::Cluster;
 use crate::suite::Fixture;
 
-/// Namespaces that no test made.
+/// Namespaces that no test creates, so they are kept.
 const ESTABLISHED: [&str; 5] = ["default", "kube-system", "kube-public", "kube-node-lease", "bobbin-system"];
 
 impl Fixture for Cluster {
@@ -24,7 +24,7 @@ impl Fixture for Cluster {
     }
 }
 
-/// What an earlier test deleted may have ended since it was listed.
+/// Treats "not found" as success: an object that an earlier test deleted may be gone since the list.
 fn gone_is_fine<T>(answer: kube::Result<T>) -> Result<()> {
     match answer {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
@@ -32,7 +32,7 @@ fn gone_is_fine<T>(answer: kube::Result<T>) -> Result<()> {
     }
 }
 
-/// Switches everything on, and removes pods, namespaces and pools of tests.
+/// Starts all nodes, and removes the pods, namespaces and pools of tests.
 async fn clean_up(cluster: &mut Cluster) -> Result<()> {
     cluster.control_plane_mut().start_apiserver().await?;
     cluster.controllers_must_be_running()?;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Cluster;
 
-/// One call. The fields are the environment of the CNI specification.
+/// One call. The fields are environment variables of the CNI specification.
 #[derive(Clone, Debug)]
 pub struct CniCall<'a> {
     /// `ADD`, `DEL`, `CHECK`, `STATUS`, `GC` or `VERSION`.
@@ -17,30 +17,30 @@ pub struct CniCall<'a> {
     pub container: &'a str,
     /// `CNI_IFNAME`.
     pub interface: &'a str,
-    /// `CNI_NETNS`, as a path on the node; empty: not given.
+    /// `CNI_NETNS`, a path on the node; empty means that it is not set.
     pub netns: &'a str,
-    /// `CNI_ARGS`; empty: not given.
+    /// `CNI_ARGS`; empty means that it is not set.
     pub args: &'a str,
 }
 
 impl<'a> CniCall<'a> {
-    /// A late DEL: the runtime has forgotten everything but the container.
+    /// A late DEL, in which the runtime knows only the container.
     pub fn late_del(container: &'a str) -> Self {
         Self { verb: "DEL", container, interface: "eth0", netns: "", args: "" }
     }
 }
 
-/// What the plugin answered.
+/// The plugin's answer.
 #[derive(Clone, Debug)]
 pub struct CniAnswer {
-    /// Whether it ended with 0.
+    /// Whether it exited with 0.
     pub ok: bool,
-    /// What it printed: nothing, a result or an error.
+    /// The JSON that it printed: nothing, a result or an error.
     pub said: Value,
 }
 
 impl Cluster {
-    /// Calls the plugin on a node with the configuration that is installed there.
+    /// Calls the plugin on a node with the installed CNI configuration.
     pub fn shim(&self, node: &str, call: &CniCall<'_>) -> Result<CniAnswer> {
         let node = self.node(node)?;
         let list: Value = serde_json::from_str(&node.exec(["cat", "/etc/cni/net.d/10-bobbin.conflist"])?)?;

@@ -11,26 +11,26 @@ use crate::cluster::node::{Node, NodeConfig};
 use crate::control_plane::node_token;
 use crate::wait::{Poll, check, wait_until};
 
-/// How long nodes may take from boot to Ready on a busy machine.
+/// How long nodes may take from boot to Ready, even on a busy machine.
 const READY_TIMEOUT: Duration = Duration::from_mins(2);
 
 impl Cluster {
-    /// A node by its name.
+    /// The node with this name.
     pub fn node(&self, name: &str) -> Result<&Node> {
         self.nodes.get(name).with_context(|| format!("the cluster has no node {name}"))
     }
 
-    /// The same, to cut its power or boot it.
+    /// The node with this name, to cut its power or boot it.
     pub fn node_mut(&mut self, name: &str) -> Result<&mut Node> {
         self.nodes.get_mut(name).with_context(|| format!("the cluster has no node {name}"))
     }
 
-    /// All nodes, in the order of their names.
+    /// All nodes, ordered by name.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values()
     }
 
-    /// Adds machines, all at once, and waits until their kubelets have been started.
+    /// Boots new machines, all at once, and waits until their kubelets have been started.
     pub async fn add_nodes(&mut self, names: &[String]) -> Result<()> {
         let mut booting = Vec::new();
         for name in names {
@@ -59,19 +59,19 @@ impl Cluster {
         Ok(())
     }
 
-    /// Takes a machine away for ever and deletes its Node.
+    /// Removes a machine for good and deletes its Node.
     pub async fn remove_node(&mut self, name: &str) -> Result<()> {
         drop(self.nodes.remove(name).with_context(|| format!("the cluster has no node {name}"))?);
         self.delete_node_object(name).await
     }
 
-    /// Deletes a Node, as an administrator does; the machine is not told.
+    /// Deletes a Node as an administrator does. The machine keeps running.
     pub async fn delete_node_object(&self, name: &str) -> Result<()> {
         Api::<v1::Node>::all(self.client()).delete(name, &DeleteParams::default()).await?;
         Ok(())
     }
 
-    /// Waits until each node that is on is Ready.
+    /// Waits until every node with power is Ready.
     pub async fn await_nodes_ready(&self) -> Result<()> {
         let api: Api<v1::Node> = Api::all(self.client());
         let names: Vec<&String> = self.nodes.iter().filter(|(_, node)| node.is_on()).map(|(name, _)| name).collect();
@@ -90,7 +90,7 @@ impl Cluster {
     }
 }
 
-/// Why a node is not Ready, if it is not.
+/// The reason why a node is not Ready; `None` if it is Ready.
 pub fn not_ready(node: &v1::Node) -> Option<String> {
     let conditions = node.status.as_ref()?.conditions.as_deref().unwrap_or_default();
     match conditions.iter().find(|condition| condition.type_ == "Ready") {

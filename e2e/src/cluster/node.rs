@@ -1,7 +1,7 @@
 //! One machine of the test cluster: separate namespaces with a real containerd, kubelet and kube-proxy inside.
 //!
-//! [`crate::cluster::Cluster`] makes nodes; tests cut their power, boot them, and run commands on them. The disk survives a
-//! power cut; `/run`, processes and network don't.
+//! [`crate::cluster::Cluster`] creates nodes. Tests cut their power, boot them and run commands on them. The disk
+//! survives a power cut; `/run`, processes and network don't.
 
 mod files;
 
@@ -18,34 +18,34 @@ use crate::control_plane::Process;
 use crate::network::Namespace;
 use crate::network::{Fabric, FabricAddresses};
 
-/// The first process.
+/// The script that runs as the node's first process.
 const INIT: &str = include_str!("node/init.sh");
-/// How long containerd may take from boot to its first answer, on a busy machine.
+/// How long containerd may take from boot to its first answer, even on a busy machine.
 const CONTAINERD_START_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// What a node needs to know of the cluster that it joins.
+/// The files and the certificate authority with which a node joins the cluster.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
-    /// A kubeconfig of the node's own user.
+    /// The path of a kubeconfig for the node's user.
     pub kubelet: PathBuf,
-    /// A kubeconfig of kube-proxy.
+    /// The path of a kubeconfig for kube-proxy.
     pub kube_proxy: PathBuf,
-    /// The certificate authority of the cluster.
+    /// The certificate of the cluster's certificate authority.
     pub ca: String,
     /// Archives of the images that pods may use.
     pub images: Vec<PathBuf>,
-    /// The directory of the programs.
+    /// The directory with the cluster's programs.
     pub programs: PathBuf,
 }
 
-/// A machine that is on.
+/// The processes and namespaces of a machine that has power.
 #[derive(Debug)]
 struct Power {
     init: Process,
     namespace: Namespace,
 }
 
-/// A machine. Dropped: its power is cut.
+/// A machine. Dropping it cuts its power.
 #[derive(Debug)]
 pub struct Node {
     name: String,
@@ -58,7 +58,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// A machine that is off. Its name is `n1` to `n40`.
+    /// A machine without power. Its name is `n1` to `n40`.
     pub fn new(run: &Run, fabric: &Arc<Fabric>, name: &str, config: NodeConfig) -> Result<Self> {
         let addresses = FabricAddresses::node(name)?;
         let disk = run.make_directory(name)?;
@@ -70,29 +70,30 @@ impl Node {
         Ok(Self { name: name.to_owned(), addresses, disk, cgroup, fabric: fabric.clone(), config, power: None })
     }
 
-    /// Its name, which is also its Node's.
+    /// The machine's name, which is also the name of its Node.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its addresses on the fabric.
+    /// The machine's addresses on the fabric.
     pub fn addresses(&self) -> FabricAddresses {
         self.addresses
     }
 
-    /// What it keeps over a power cut: `etc`, `opt`, `var`, and the logs of its programs.
+    /// The directory that survives a power cut: `etc`, `opt`, `var`, and the logs of the machine's programs.
     pub fn disk(&self) -> &Path {
         &self.disk
     }
 
-    /// Switches it on and returns when its kubelet has been started. It has the images; Ready is for the caller to await.
+    /// Boots the machine and returns when its kubelet has been started. The images are loaded; the Node may not be
+    /// Ready yet.
     pub fn boot(&mut self) -> Result<()> {
         self.power_cut();
         make_cgroups(&self.cgroup)?;
         let first_boot = !self.disk.join("boot-id").exists();
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
         std::fs::write(self.disk.join("boot-id"), boot_id)?;
-        // Absent at the first boot.
+        // At the first boot there is no such file.
         let _ = std::fs::remove_file(self.disk.join("go"));
         let namespace = Namespace::make()?;
         self.fabric.plug(&self.name, self.addresses, &namespace)?;
@@ -158,11 +159,12 @@ impl Node {
         Ok(())
     }
 
-    /// Everything that runs on it is gone at once, and its network with it; nobody is told.
+    /// Ends all its processes and its network at once, without telling any other machine.
     pub fn power_cut(&mut self) {
         let Some(mut power) = self.power.take() else { return };
         if let Ok(pid) = first_process(&power.init) {
-            // The kernel kills the whole PID namespace with its first process, and `unshare` ends when all are gone.
+            // Killing the first process makes the kernel kill the whole PID namespace. `unshare` ends when all its
+            // processes are gone.
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
             let deadline = Instant::now() + Duration::from_secs(20);
             while power.init.ended().is_none() && Instant::now() < deadline {
@@ -173,32 +175,32 @@ impl Node {
         remove_cgroups(&self.cgroup);
     }
 
-    /// Power off, power on.
+    /// Cuts the machine's power and boots it again.
     pub fn reboot(&mut self) -> Result<()> {
         self.boot()
     }
 
-    /// Whether it is on.
+    /// Whether the machine has power.
     pub fn is_on(&self) -> bool {
         self.power.is_some()
     }
 
-    /// Pulls its network cable: a partition. [`Self::plug`] ends it.
+    /// Unplugs the network cable, which partitions the machine from the others. [`Self::plug`] ends that.
     pub fn unplug(&self) -> Result<()> {
         self.fabric.cable(&self.name, false)
     }
 
-    /// Puts the network cable back.
+    /// Plugs the network cable in again.
     pub fn plug(&self) -> Result<()> {
         self.fabric.cable(&self.name, true)
     }
 
-    /// Its network namespace.
+    /// The machine's network namespace.
     pub fn namespace(&self) -> Result<&Namespace> {
         Ok(&self.power.as_ref().with_context(|| format!("{} is off", self.name))?.namespace)
     }
 
-    /// A command that runs on it, in all its namespaces.
+    /// A command that runs inside all namespaces of the machine.
     pub fn command<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Result<Command> {
         let mut command = Command::new("nsenter");
         command.arg(format!("--target={}", self.first_process()?));
@@ -209,7 +211,7 @@ impl Node {
         Ok(command)
     }
 
-    /// Runs a command on it and gives what it prints; fails with its error text if it fails.
+    /// Runs a command on the machine and returns its output. A failure contains the command's error text.
     pub fn exec<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Result<String> {
         let mut command = self.command(words)?;
         let end = command.output().context("nsenter did not start")?;
@@ -221,17 +223,17 @@ impl Node {
         Ok(String::from_utf8_lossy(&end.stdout).into_owned())
     }
 
-    /// The PID of its first process on this machine, for `nsenter`.
+    /// The PID of the node's first process, as the host sees it, for `nsenter`.
     pub fn first_process(&self) -> Result<i32> {
         first_process(&self.power.as_ref().with_context(|| format!("{} is off", self.name))?.init)
     }
 
-    /// A path of the node as this process sees it.
+    /// The path of a node's file as this process sees it.
     pub fn path(&self, path: &str) -> Result<PathBuf> {
         Ok(PathBuf::from(format!("/proc/{}/root{path}", self.first_process()?)))
     }
 
-    /// The cgroups of one of its pods.
+    /// The processes of one of the node's pods, found by the pod's cgroups.
     pub fn processes_of_pod(&self, uid: &str) -> Vec<i32> {
         let roots = cgroup_roots();
         let root = roots.iter().find(|root| root.ends_with("pids")).or(roots.first());
@@ -254,14 +256,14 @@ impl Drop for Node {
     }
 }
 
-/// The first process of the node, as the machine numbers it: the child of `unshare`.
+/// The PID of the node's first process, as the host sees it: the child of `unshare`.
 fn first_process(init: &Process) -> Result<i32> {
     let pid = init.pid();
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     children.split_whitespace().next().and_then(|word| word.parse().ok()).context("the node has no first process (yet)")
 }
 
-/// Makes a directory under every controller. A cpuset takes no process before it has processors and memory.
+/// Creates a directory under every cgroup controller. A cpuset accepts no process before it has CPUs and memory nodes.
 fn make_cgroups(name: &str) -> Result<()> {
     for root in cgroup_roots() {
         let directory = root.join(name);
@@ -275,7 +277,7 @@ fn make_cgroups(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes the cgroups. Those in which a process is still ending are left to the clean-up of the run.
+/// Removes the cgroups. If a process in one is still ending, the clean-up of the run removes it.
 fn remove_cgroups(name: &str) {
     for root in cgroup_roots() {
         remove_tree(&root.join(name));

@@ -1,4 +1,4 @@
-//! Objects of the API, of any kind: apply, read, delete, wait.
+//! Objects of the API, of any kind: apply, read, delete and wait.
 
 mod events;
 pub(super) mod pools;
@@ -18,7 +18,7 @@ use super::Cluster;
 use crate::wait::{Poll, wait_until};
 
 impl Cluster {
-    /// `kubectl apply` of one object, typed or not.
+    /// Applies one object like `kubectl apply`.
     pub async fn apply(&self, object: impl Serialize) -> Result<()> {
         let object = serde_json::to_value(object)?;
         let name = name_of(&object)?;
@@ -26,25 +26,25 @@ impl Cluster {
         self.api_of(&object)?
             .patch(&name, &parameters, &Patch::Apply(&object))
             .await
-            .with_context(|| format!("{} {name} is refused", object["kind"]))?;
+            .with_context(|| format!("the API server refused {} {name}", object["kind"]))?;
         Ok(())
     }
 
-    /// Applies something that the schema or a policy must refuse, and gives the sentence.
+    /// Applies an object that the schema or a policy must refuse, and returns the refusal's message.
     pub async fn refusal_of(&self, object: impl Serialize) -> Result<String> {
         match self.apply(object).await {
-            Ok(()) => anyhow::bail!("it was accepted"),
+            Ok(()) => anyhow::bail!("the API server accepted the object, but must refuse it"),
             Err(error) => Ok(format!("{error:#}")),
         }
     }
 
-    /// Deletes one object and does not wait; that it is gone already is fine.
+    /// Deletes one object without waiting. An object that does not exist counts as deleted.
     pub async fn delete(&self, object: impl Serialize) -> Result<()> {
         let object = serde_json::to_value(object)?;
         self.delete_with(&object, &DeleteParams::default()).await
     }
 
-    /// Deletes one object in the foreground: what it owns goes first.
+    /// Deletes one object in the foreground: Kubernetes first deletes the objects that it owns.
     pub async fn delete_in_foreground(&self, object: impl Serialize) -> Result<()> {
         let object = serde_json::to_value(object)?;
         let parameters =
@@ -76,7 +76,7 @@ impl Cluster {
         .await
     }
 
-    /// Waits until what is seen of an object passes; `passes` gives what is missing.
+    /// Waits until an object satisfies `passes`, which otherwise returns what is missing.
     pub async fn await_object(
         &self,
         object: impl Serialize,
@@ -99,7 +99,7 @@ impl Cluster {
         .await
     }
 
-    /// Waits for a condition (`Ready`, `Exhausted`, …) of an object to have a status.
+    /// Waits until a condition (`Ready`, `Exhausted`, …) of an object has this status.
     pub async fn await_condition(
         &self,
         object: impl Serialize,
@@ -111,7 +111,7 @@ impl Cluster {
         self.await_object(object, &what, within, |seen| condition_of(seen, condition)["status"] == status).await
     }
 
-    /// Makes a namespace, with annotations.
+    /// Creates a namespace with annotations.
     pub async fn make_namespace(&self, name: &str, annotations: &[(&str, &str)]) -> Result<()> {
         let annotations: serde_json::Map<String, Value> =
             annotations.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
@@ -119,7 +119,7 @@ impl Cluster {
             .await
     }
 
-    /// The API of an object's kind and namespace.
+    /// The API for an object's kind and namespace.
     pub fn api_of(&self, object: &Value) -> Result<Api<DynamicObject>> {
         let version = object["apiVersion"].as_str().context("the object has no apiVersion")?;
         let kind = object["kind"].as_str().context("the object has no kind")?;

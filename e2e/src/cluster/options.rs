@@ -1,24 +1,24 @@
 //! The options of a cluster.
 
-/// Who gives pods their addresses.
+/// The network that assigns addresses to pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
-    /// Nobody, until Bobbin is installed.
+    /// None at first; the test installs Bobbin.
     Bobbin,
-    /// The reference plugins `ptp` and `host-local`: what Bobbin is measured against, and a check of the cluster itself.
+    /// The reference plugins `ptp` and `host-local`. Bobbin is compared with them, and they verify the cluster itself.
     Reference,
 }
 
-/// What a test chooses.
+/// The options that a test sets.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {
-    /// How many nodes to begin with: `n1`, `n2` and so on.
+    /// The number of nodes at the start: `n1`, `n2` and so on.
     pub nodes: usize,
-    /// Who gives pods their addresses.
+    /// The network that assigns addresses to pods.
     pub network: Network,
-    /// Whether etcd waits for the disk. Only measurements need it.
+    /// Whether etcd waits for the disk. Only benchmarks need it.
     pub fsync: bool,
-    /// Whether the API server counts calls.
+    /// Whether the API server writes the audit log.
     pub audit: bool,
 }
 

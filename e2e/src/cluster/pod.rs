@@ -1,4 +1,4 @@
-//! A running pod: addresses, node and network namespace. Connections are made from inside that namespace.
+//! A running pod: its addresses, node and network namespace. Connections to other pods start inside that namespace.
 
 pub mod paths;
 
@@ -14,9 +14,9 @@ use kube::ResourceExt;
 use crate::cluster::Cluster;
 use crate::network::Namespace;
 
-/// The port that test pods answer on with their name.
+/// The port on which test pods answer with their name.
 pub const PORT: u16 = 8080;
-/// How long a connection may take. The first packet has an answer at once: there is nothing to resolve.
+/// How long a connection may take. Nothing has to be resolved, so the first packet is answered at once.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An address family.
@@ -28,36 +28,36 @@ pub enum Family {
     V6,
 }
 
-/// Both.
+/// Both address families.
 pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
-/// A pod that runs.
+/// A running pod.
 #[derive(Clone, Debug)]
 pub struct Pod {
-    /// Its namespace.
+    /// The pod's namespace.
     pub namespace: String,
-    /// Its name, which it answers with.
+    /// The pod's name, which it answers with.
     pub name: String,
-    /// Its UID.
+    /// The pod's UID.
     pub uid: String,
-    /// Its node.
+    /// The name of the pod's node.
     pub node: String,
-    /// Its IPv4 address.
+    /// The pod's IPv4 address.
     pub ipv4: Option<Ipv4Addr>,
-    /// Its IPv6 address.
+    /// The pod's IPv6 address.
     pub ipv6: Option<Ipv6Addr>,
     netns: Namespace,
 }
 
 impl Pod {
-    /// Finds a Ready pod on its node.
+    /// Finds the network namespace of a Ready pod on its node.
     pub fn find(cluster: &Cluster, pod: &v1::Pod) -> Result<Self> {
         let (name, uid) = (pod.name_any(), pod.uid().context("the pod has no UID")?);
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).context("the pod has no node")?;
         let ips = pod.status.as_ref().and_then(|status| status.pod_ips.as_deref()).unwrap_or_default();
         let ips: Vec<IpAddr> = ips.iter().filter_map(|ip| ip.ip.parse().ok()).collect();
         let pids = cluster.node(&node)?.processes_of_pod(&uid);
-        let pid = pids.first().with_context(|| format!("no process of pod {name} is found on {node}"))?;
+        let pid = pids.first().with_context(|| format!("node {node} runs no process of pod {name}"))?;
         Ok(Self {
             namespace: pod.namespace().unwrap_or_default(),
             ipv4: ips.iter().find_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None }),
@@ -69,7 +69,7 @@ impl Pod {
         })
     }
 
-    /// Its address of a family.
+    /// The pod's address of a family.
     pub fn address(&self, family: Family) -> Result<IpAddr> {
         match family {
             Family::V4 => self.ipv4.map(IpAddr::V4),
@@ -78,32 +78,32 @@ impl Pod {
         .with_context(|| format!("pod {} has no {family:?} address", self.name))
     }
 
-    /// Its network namespace.
+    /// The pod's network namespace.
     pub fn netns(&self) -> &Namespace {
         &self.netns
     }
 
-    /// Opens a fresh connection to another pod and checks that it is that pod which answers.
+    /// Opens a new connection to another pod and checks that this pod answers.
     pub fn can_reach(&self, other: &Pod, family: Family) -> Result<()> {
         let to = SocketAddr::new(other.address(family)?, PORT);
         let answer = self
             .netns
             .run(move || who_answers(to))?
-            .with_context(|| format!("{} does not reach {}", self.name, other.name))?;
+            .with_context(|| format!("pod {} does not reach pod {}", self.name, other.name))?;
         ensure!(answer == other.name, "{} reached {answer} at {to}, which is the address of {}", self.name, other.name);
         Ok(())
     }
 
-    /// The opposite: no connection comes about.
+    /// Checks that no connection to another pod can be opened.
     pub fn can_not_reach(&self, other: &Pod, family: Family) -> Result<()> {
         if self.can_reach(other, family).is_ok() {
-            bail!("{} reaches {} by {family:?}", self.name, other.name);
+            bail!("pod {} reaches pod {} by {family:?}, but must not", self.name, other.name);
         }
         Ok(())
     }
 }
 
-/// Asks the pod at an address for its name, by a new connection. Runs in the namespace of the calling thread.
+/// Asks the pod at an address for its name, on a new connection from the calling thread's namespace.
 pub fn who_answers(to: SocketAddr) -> Result<String> {
     let mut stream =
         TcpStream::connect_timeout(&to, CONNECT_TIMEOUT).with_context(|| format!("no connection to {to}"))?;

@@ -1,4 +1,4 @@
-//! The reference network: `ptp` with `host-local`, a range per node, and static routes between them.
+//! The reference network: `ptp` with `host-local`, a range per node, and static routes to the ranges.
 
 use std::path::Path;
 
@@ -8,13 +8,13 @@ use serde_json::json;
 use super::Cluster;
 use crate::cluster::node::Node;
 
-/// The node's range: 10.244.N.0/24 and fd00:244:0:N::/64.
+/// The node's ranges: 10.244.N.0/24 and fd00:244:0:N::/64.
 fn ranges(node: &Node) -> (String, String) {
     let number = node.addresses().ipv4.octets()[3];
     (format!("10.244.{number}.0/24"), format!("fd00:244:0:{number}::/64"))
 }
 
-/// Puts plugins and configuration on a node's disk.
+/// Installs plugins and configuration on a node's disk.
 pub(super) fn install(node: &Node, programs: &Path) -> Result<()> {
     let (plugins, configuration) = (node.disk().join("opt/cni/bin"), node.disk().join("etc/cni/net.d"));
     std::fs::create_dir_all(&configuration)?;
@@ -40,7 +40,7 @@ fn conflist(node: &Node) -> serde_json::Value {
     })
 }
 
-/// Tells every machine the way to every node's range.
+/// Adds routes to every node's ranges on every machine.
 pub(super) fn route(cluster: &Cluster) -> Result<()> {
     for to in cluster.nodes() {
         let (ipv4, ipv6) = ranges(to);

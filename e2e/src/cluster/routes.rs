@@ -1,6 +1,6 @@
-//! The control plane's routes to pods: it runs no agent, but answers pods that call the API server by its Service.
+//! The control plane's routes to pods. It runs no agent, but answers pods that call the API server by its Service.
 //!
-//! A task watches the claimed blocks and keeps a route to each by the node that has it.
+//! A task watches the claimed blocks and keeps a route to each block through its node.
 
 use std::collections::BTreeMap;
 
@@ -13,18 +13,18 @@ use tokio::task::JoinHandle;
 
 use crate::network::Namespace;
 
-/// The task; it ends when this is dropped.
+/// The task that keeps the routes. Dropping this ends it.
 #[derive(Debug)]
 pub struct Routes {
     task: JoinHandle<()>,
 }
 
 impl Routes {
-    /// Keeps the routes of a machine.
+    /// Starts keeping the routes in a machine's namespace.
     pub fn keep(client: kube::Client, namespace: Namespace) -> Self {
         let task = tokio::spawn(async move {
             let mut known: BTreeMap<String, Vec<Route>> = BTreeMap::new();
-            // Before the kinds are installed the watch fails and is tried again.
+            // The watch fails and is retried until the custom resource definitions are installed.
             let events = watcher::watcher(Api::<AddressBlock>::all(client), watcher::Config::default());
             pin_mut!(events);
             while let Some(event) = events.next().await {
@@ -44,7 +44,7 @@ impl Routes {
         Self { task }
     }
 
-    /// Whether the task still runs.
+    /// Whether the task is still running.
     pub fn are_kept(&self) -> bool {
         !self.task.is_finished()
     }
@@ -56,7 +56,7 @@ impl Drop for Routes {
     }
 }
 
-/// A range and the node it is reached by.
+/// A CIDR, and the address of the node that leads to it.
 type Route = (String, String);
 
 fn routes_to(block: &AddressBlock) -> Vec<Route> {
@@ -69,12 +69,17 @@ fn routes_to(block: &AddressBlock) -> Vec<Route> {
 
 fn change(namespace: &Namespace, old: &[Route], new: &[Route]) {
     for (range, via) in old.iter().filter(|route| !new.contains(route)) {
-        // Gone already when the kernel dropped it.
+        // Fails if the kernel has already removed the route.
         let _ = namespace.ip(&format!("route del {range} via {via}\n"));
     }
     for (range, via) in new.iter().filter(|route| !old.contains(route)) {
         if let Err(error) = namespace.ip(&format!("route replace {range} via {via}\n")) {
-            tracing::warn!(range, via, error = format!("{error:#}"), "the control plane has no route to a block");
+            tracing::warn!(
+                range,
+                via,
+                error = format!("{error:#}"),
+                "the control plane's route to a block could not be set"
+            );
         }
     }
 }

@@ -1,6 +1,8 @@
-//! One run of a test cluster: its ID, its directory, and the clean-up process that removes everything when the run ends or is killed.
+//! One run of a test cluster: its ID, its directory, and the process that removes everything when the run ends or is
+//! killed.
 //!
-//! [`crate::cluster::Cluster`] makes one. Everything outside the directory that carries the ID (cgroups) is named `bob-ID-…`.
+//! [`crate::cluster::Cluster`] creates it. Everything outside the directory that belongs to the run (cgroups) is named
+//! `bob-ID-…`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,12 +11,12 @@ use anyhow::{Context, Result};
 
 use crate::control_plane::ScratchDir;
 
-/// Where directories of runs begin.
+/// The prefix of the directories of runs.
 const PREFIX: &str = "bobbin-cluster-";
-/// Removes what is left of a run.
+/// The script that removes what is left of a run.
 const CLEAN: &str = include_str!("run/clean.sh");
 
-/// A run. Dropped, killed or crashed: the clean-up process waits for the end of its pipe and then removes everything.
+/// A run. The clean-up process waits until this process drops it, ends or is killed, and then removes everything.
 #[derive(Debug)]
 pub struct Run {
     id: String,
@@ -23,7 +25,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Begins a run, after removing what runs that ended badly have left, keeper and all.
+    /// Begins a run. It first removes what is left of runs that ended without their clean-up.
     pub fn begin() -> Result<Self> {
         clean_stale()?;
         let scratch = ScratchDir::make(PREFIX)?;
@@ -41,17 +43,17 @@ impl Run {
         Ok(Self { id, scratch, keeper })
     }
 
-    /// The ID: a few letters and digits, different in every run on this machine.
+    /// The run's ID: a few letters and digits, unique on this machine.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The directory of the run.
+    /// The run's directory.
     pub fn directory(&self) -> &Path {
         self.scratch.path()
     }
 
-    /// A directory in it, made if it is missing.
+    /// Creates a directory in it, unless it exists.
     pub fn make_directory(&self, name: &str) -> Result<PathBuf> {
         let path = self.directory().join(name);
         std::fs::create_dir_all(&path).with_context(|| format!("{} can't be made", path.display()))?;
@@ -62,12 +64,12 @@ impl Run {
 impl Drop for Run {
     fn drop(&mut self) {
         drop(self.keeper.stdin.take());
-        // Nothing can be done about a keeper that failed; the next run cleans up.
+        // Waiting may fail, which is harmless: the next run cleans up.
         let _ = self.keeper.wait();
     }
 }
 
-/// Removes what is left of runs that have ended: a run lives as long as it holds its lock.
+/// Removes what is left of ended runs. A running one holds its lock.
 fn clean_stale() -> Result<()> {
     let mut ids: Vec<String> = names_in(&std::env::temp_dir())
         .filter_map(|name| name.strip_prefix(PREFIX).map(str::to_owned))
@@ -91,7 +93,7 @@ fn clean_stale() -> Result<()> {
     Ok(())
 }
 
-/// Whether the run of a directory lives: its lock is held, or it is being made right now and has none yet.
+/// Whether the run of a directory still runs: its lock is held, or the lock file is just being created.
 fn lives(directory: &Path) -> bool {
     match std::fs::File::open(directory.join("lock")) {
         Ok(lock) => lock.try_lock().is_err(),
@@ -99,7 +101,7 @@ fn lives(directory: &Path) -> bool {
     }
 }
 
-/// The run ID in the name `bob-ID-…`.
+/// The run ID in a name of the form `bob-ID-…`.
 fn id_of(name: &str) -> Option<String> {
     name.strip_prefix("bob-")?.split_once('-').map(|(id, _)| id.to_owned())
 }
@@ -109,7 +111,7 @@ fn names_in(directory: &Path) -> impl Iterator<Item = String> + use<> {
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
 }
 
-/// The cgroup roots that Bobbin's tests use: every controller of cgroup v1, or the one root of v2.
+/// The cgroup roots that the test cluster uses: every controller of cgroup v1, or the single root of v2.
 pub fn cgroup_roots() -> Vec<PathBuf> {
     let root = Path::new("/sys/fs/cgroup");
     if root.join("cgroup.controllers").exists() {

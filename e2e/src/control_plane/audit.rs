@@ -1,4 +1,4 @@
-//! The API server's own count of calls: its audit log, read by tests that bound what Bobbin asks of it.
+//! The API server's audit log, for tests that limit the number of Bobbin's API calls.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -7,21 +7,21 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-/// The policy of the log: who, what and how it ended, of every request, never the bodies.
+/// The audit policy: logs the caller, the object and the result of every request, but never the bodies.
 pub const POLICY: &str =
     "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n";
 
-/// The audit log of a control plane. An entry is there when the call has ended, a moment after its caller has the answer.
+/// The audit log of a control plane. An entry appears when the call has ended, shortly after the caller has the answer.
 #[derive(Clone, Debug)]
 pub struct AuditLog {
     path: PathBuf,
 }
 
-/// A place in the log; calls after it are those of [`AuditLog::since`].
+/// A position in the log. [`AuditLog::since`] returns the calls after it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark(u64);
 
-/// One call. A watch is entered when it starts and again when it ends (`stage`).
+/// One call. A watch has an entry when it starts and another when it ends (`stage`).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
@@ -32,18 +32,18 @@ pub struct Entry {
     /// Path and query.
     #[serde(rename = "requestURI", default)]
     pub request_uri: String,
-    /// Who called.
+    /// The user that called.
     pub user: User,
-    /// The program that called, as it says itself.
+    /// The user agent of the calling program.
     #[serde(default)]
     pub user_agent: String,
-    /// What was asked for; absent for paths like `/readyz`.
+    /// The object of the call; absent for paths like `/readyz`.
     pub object_ref: Option<ObjectRef>,
-    /// The answer.
+    /// The status of the answer.
     pub response_status: Option<ResponseStatus>,
 }
 
-/// The caller.
+/// The user of a call.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct User {
     /// The user's name.
@@ -51,13 +51,13 @@ pub struct User {
     pub username: String,
 }
 
-/// What a call is about.
+/// The object of a call.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ObjectRef {
-    /// Plural, lower case.
+    /// The resource, plural and in lower case.
     pub resource: String,
-    /// `status`, …
+    /// The subresource, such as `status`, or empty.
     pub subresource: String,
     /// Empty for cluster-scoped kinds.
     pub namespace: String,
@@ -65,7 +65,7 @@ pub struct ObjectRef {
     pub name: String,
 }
 
-/// How a call ended.
+/// The result of a call.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct ResponseStatus {
     /// The HTTP status.
@@ -74,12 +74,12 @@ pub struct ResponseStatus {
 }
 
 impl Entry {
-    /// The resource's plural, or nothing.
+    /// The resource (plural), or empty.
     pub fn resource(&self) -> &str {
         self.object_ref.as_ref().map_or("", |object| &object.resource)
     }
 
-    /// The object's name, or nothing.
+    /// The object's name, or empty.
     pub fn name(&self) -> &str {
         self.object_ref.as_ref().map_or("", |object| &object.name)
     }
@@ -89,17 +89,17 @@ impl Entry {
         self.response_status.as_ref().map_or(0, |status| status.code)
     }
 
-    /// Whether the call has ended (a watch also has an entry when it starts).
+    /// Whether the call has ended. A watch also has an entry when it starts.
     pub fn is_complete(&self) -> bool {
         self.stage == "ResponseComplete"
     }
 
-    /// Whether it asks for a change.
+    /// Whether the call writes.
     pub fn is_write(&self) -> bool {
         matches!(self.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection")
     }
 
-    /// Whether it asks for objects, once.
+    /// Whether the call is a get or a list, not a watch.
     pub fn is_read(&self) -> bool {
         matches!(self.verb.as_str(), "get" | "list")
     }
@@ -110,17 +110,17 @@ impl AuditLog {
         Self { path: path.to_owned() }
     }
 
-    /// The present end of the log.
+    /// The current end of the log.
     pub fn mark(&self) -> Mark {
         Mark(std::fs::metadata(&self.path).map_or(0, |file| file.len()))
     }
 
-    /// All calls.
+    /// All calls in the log.
     pub fn entries(&self) -> Result<Vec<Entry>> {
         self.since(Mark::default())
     }
 
-    /// The calls after a mark. A line that is still being written is left for the next time.
+    /// The calls after a mark. A line that is still being written is skipped.
     pub fn since(&self, mark: Mark) -> Result<Vec<Entry>> {
         let mut text = String::new();
         let mut file = File::open(&self.path).with_context(|| {
@@ -137,7 +137,7 @@ impl AuditLog {
             .collect()
     }
 
-    /// The ended calls after a mark that pass `filter`.
+    /// The completed calls after a mark that match `filter`.
     pub fn calls(&self, mark: Mark, filter: impl Fn(&Entry) -> bool) -> Result<Vec<Entry>> {
         Ok(self.since(mark)?.into_iter().filter(|entry| entry.is_complete() && filter(entry)).collect())
     }

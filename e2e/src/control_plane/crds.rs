@@ -1,4 +1,4 @@
-//! The three kinds on a control plane without a chart.
+//! Bobbin's custom resource definitions, installed on a control plane without the chart.
 
 use std::time::Duration;
 
@@ -9,15 +9,17 @@ use kube::Api;
 use kube::api::PostParams;
 use kube::runtime::wait::{await_condition, conditions};
 
-/// How long the API server may take to serve a kind.
+/// How long the API server may take to serve a new resource.
 const ESTABLISHED_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Installs the kinds as the types define them, and waits until they are served.
+/// Installs the definitions as the Rust types generate them, and waits until they are served.
 pub async fn install_crds(client: &kube::Client) -> Result<()> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     for definition in manifest::all()? {
         let name = definition.metadata.name.clone().unwrap_or_default();
-        api.create(&PostParams::default(), &definition).await.with_context(|| format!("{name} is not admitted"))?;
+        api.create(&PostParams::default(), &definition)
+            .await
+            .with_context(|| format!("the API server refused {name}"))?;
         let established = await_condition(api.clone(), &name, conditions::is_crd_established());
         tokio::time::timeout(ESTABLISHED_TIMEOUT, established)
             .await

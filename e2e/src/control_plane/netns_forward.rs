@@ -1,5 +1,5 @@
-//! Forwards a port on this machine's loopback into a network namespace. The test process, and a user's kubectl, reach the API
-//! server of a control plane in another namespace by it.
+//! Forwards a port of this machine's loopback into a network namespace. Through it the test process, and a user's
+//! kubectl, reach an API server in another namespace.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,10 +11,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, setns};
 
-/// How long opening a connection inside may take before the one outside is closed.
+/// How long opening the inner connection may take before the outer one is closed.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A forwarded port; closed when dropped.
+/// A forwarded port. Dropping this closes it.
 #[derive(Debug)]
 pub struct NetnsForward {
     outside: SocketAddr,
@@ -22,11 +22,12 @@ pub struct NetnsForward {
 }
 
 impl NetnsForward {
-    /// Forwards a free port on 127.0.0.1 to `inside`, as reached from the network namespace at `netns`.
+    /// Forwards a free port of 127.0.0.1 to the address `inside` of the network namespace at `netns`.
     pub fn open(netns: &Path, inside: SocketAddr) -> Result<Self> {
         let namespace = std::fs::File::open(netns)
             .with_context(|| format!("the network namespace {} is missing", netns.display()))?;
-        // The listener is made before the thread enters: a socket stays in the namespace that it was made in.
+        // The listener is created before the thread enters the namespace, because a socket stays in the namespace of
+        // its creation.
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let outside = listener.local_addr()?;
         let closed = Arc::new(AtomicBool::new(false));
@@ -42,7 +43,7 @@ impl NetnsForward {
                 if flag.load(Ordering::Acquire) {
                     return;
                 }
-                // A closed connection is how a caller learns that nothing answers inside.
+                // If nothing answers inside, the outer connection is closed.
                 if let Ok(inner) = TcpStream::connect_timeout(&inside, CONNECT_TIMEOUT) {
                     pass(&outer, &inner);
                     pass(&inner, &outer);
@@ -56,7 +57,7 @@ impl NetnsForward {
         Ok(Self { outside, closed })
     }
 
-    /// The address outside.
+    /// The forwarded address on the loopback.
     pub fn outside(&self) -> SocketAddr {
         self.outside
     }
@@ -65,12 +66,12 @@ impl NetnsForward {
 impl Drop for NetnsForward {
     fn drop(&mut self) {
         self.closed.store(true, Ordering::Release);
-        // Wakes the listening thread; if that fails it is gone already.
+        // Wakes the listening thread. If that fails, the thread has ended.
         let _ = TcpStream::connect_timeout(&self.outside, CONNECT_TIMEOUT);
     }
 }
 
-/// Copies bytes one way, in a new thread, until either side closes.
+/// Copies bytes in one direction, in a new thread, until either side closes.
 fn pass(from: &TcpStream, to: &TcpStream) {
     let (Ok(mut from), Ok(mut to)) = (from.try_clone(), to.try_clone()) else { return };
     let _ = to.set_nodelay(true);

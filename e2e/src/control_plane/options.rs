@@ -1,4 +1,4 @@
-//! What a test chooses about its control plane, and the arguments of the API server that follow from it.
+//! The options of a control plane, and the API server's arguments that follow from them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ pub const ADMIN: &str = "admin";
 pub const CONTROLLER_MANAGER: &str = "controller-manager";
 /// The scheduler's token.
 pub const SCHEDULER: &str = "scheduler";
-/// How many nodes have tokens from the start: `n1`, `n2` and so on.
+/// The number of nodes with a token: `n1`, `n2` and so on.
 const NODES: usize = 40;
 
-/// All names that the API server is called by.
+/// The DNS names in the API server's certificate.
 pub(super) const NAMES: &[&str] = &[
     "localhost",
     "kubernetes",
@@ -23,15 +23,15 @@ pub(super) const NAMES: &[&str] = &[
     "kubernetes.default.svc.cluster.local",
 ];
 
-/// The token of the kubelet of a node.
+/// The token of a node's kubelet.
 pub fn node_token(node: &str) -> String {
     format!("node-{node}")
 }
 
-/// A user that the API server knows by a token.
+/// A user with a static token.
 #[derive(Clone, Debug)]
 pub struct Token {
-    /// The secret. Tests have no secrets: it is a word.
+    /// The token. Tests have no secrets, so it is a word.
     pub token: String,
     /// The user's name.
     pub user: String,
@@ -39,26 +39,27 @@ pub struct Token {
     pub groups: Vec<String>,
 }
 
-/// What a test chooses.
+/// The options that a test sets.
 #[derive(Clone, Debug)]
 pub struct ControlPlaneOptions {
-    /// The network namespace that both programs run in; `None`: that of this process.
+    /// The network namespace of both programs; `None` means that of this process.
     pub netns: Option<PathBuf>,
-    /// The address that the API server tells others. It listens on all addresses of its namespace, on loopback only if this is loopback.
+    /// The address that the API server advertises. It listens on all addresses of its namespace, or only on loopback if
+    /// this is one.
     pub address: IpAddr,
-    /// Other addresses of it, for its certificate.
+    /// Further addresses in its certificate.
     pub other_addresses: Vec<IpAddr>,
-    /// Its port; `None`: a free one, or 6443 in another namespace.
+    /// Its port. `None` means a free one, or 6443 in another namespace.
     pub port: Option<u16>,
-    /// Whether etcd waits for the disk, as in earnest. Only measurements need it.
+    /// Whether etcd waits for the disk, as in production. Only benchmarks need it.
     pub fsync: bool,
-    /// Whether calls are counted ([`super::ControlPlane::audit`]).
+    /// Whether the API server writes the audit log ([`super::ControlPlane::audit`]).
     pub audit: bool,
-    /// Who may speak to it: administrator, controller manager, scheduler and the nodes n1 to n40, and who is added.
+    /// The users: administrator, controller manager, scheduler, the nodes n1 to n40, and added ones.
     pub tokens: Vec<Token>,
     /// The ranges of Service addresses.
     pub service_ranges: String,
-    /// More arguments of the API server.
+    /// Additional arguments of the API server.
     pub apiserver_arguments: Vec<String>,
 }
 
@@ -93,19 +94,19 @@ impl ControlPlaneOptions {
         self
     }
 
-    /// Adds the kubelet of a node; its token is [`node_token`].
+    /// Adds the kubelet of a node, with the token [`node_token`].
     pub fn add_node_token(&mut self, node: &str) -> &mut Self {
         self.add_token(&node_token(node), &format!("system:node:{node}"), &["system:nodes"])
     }
 
-    /// The file of tokens: token, user, UID, groups.
+    /// The token file: token, user, UID and groups, one user per line.
     pub(super) fn token_file(&self) -> String {
         let line =
             |token: &Token| format!("{},{},{},\"{}\"\n", token.token, token.user, token.user, token.groups.join(","));
         self.tokens.iter().map(line).collect()
     }
 
-    /// All addresses that the API server is called by.
+    /// All addresses in the API server's certificate.
     pub(super) fn addresses(&self) -> Vec<IpAddr> {
         let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
         let services = self.service_ranges.split(',').filter_map(first_of);
@@ -150,7 +151,7 @@ impl ControlPlaneOptions {
             format!("--service-account-signing-key-file={}", pki.file("service-account.key")),
         ];
         if self.address.is_loopback() {
-            // A loopback address can't be an endpoint of the Service `kubernetes`.
+            // The Service `kubernetes` can't have a loopback address as its endpoint.
             arguments.push("--endpoint-reconciler-type=none".to_owned());
         }
         if self.audit {

@@ -1,7 +1,7 @@
-//! Child processes that end with this process, even if it is killed by SIGKILL. Tests start every program here.
+//! Child processes that end with this process, even if SIGKILL ends it. Tests start every program here.
 //!
-//! The kernel sends the parent-death signal when the *thread* that started the child ends. So one thread, which lives as long as
-//! the process, starts all children.
+//! The kernel sends the parent-death signal when the *thread* that started the child ends. So one thread that lives as
+//! long as this process starts all children.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// A running program; killed and reaped when dropped.
+/// A running program. Dropping this kills it and waits for its end.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -23,7 +23,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program` with its output appended to `log`, inside the network namespace at `netns` if one is given.
+    /// Starts `program`, appends its output to `log`, and runs it in the network namespace at `netns` if one is given.
     pub fn start<I, S>(program: &Path, netns: Option<&Path>, log: &Path, args: I) -> Result<Self>
     where
         I: IntoIterator<Item = S>,
@@ -42,22 +42,22 @@ impl Process {
         Ok(Self { child, name, log: log.to_owned() })
     }
 
-    /// The process ID. It is the program's own: the prefixes exec.
+    /// The program's process ID. The wrapper commands exec the program, so the ID is the program's.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(i32::MAX))
     }
 
-    /// Sends a signal.
+    /// Sends a signal to the program.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         kill(self.pid(), signal).with_context(|| format!("{} could not be sent {signal}", self.name))
     }
 
-    /// How it ended, if it has.
+    /// The program's exit status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Fails with the end of its log if it has ended.
+    /// Fails with the end of the program's log if it has ended.
     pub fn must_be_running(&mut self) -> Result<()> {
         match self.ended() {
             None => Ok(()),
@@ -65,7 +65,7 @@ impl Process {
         }
     }
 
-    /// The last lines of its log.
+    /// The last lines of the program's log.
     pub fn log_tail(&self) -> String {
         let log = std::fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&log);
@@ -73,9 +73,9 @@ impl Process {
         lines[lines.len().saturating_sub(15)..].join("\n")
     }
 
-    /// SIGKILL, and waits until it is gone.
+    /// Sends SIGKILL and waits until the program has ended.
     pub fn kill(&mut self) {
-        // Refused only when it has ended, which is what is wanted.
+        // Fails only if the program has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -87,7 +87,8 @@ impl Drop for Process {
     }
 }
 
-/// A command that is killed when this process ends, inside the network namespace at `netns` if one is given. Start it by [`spawn`].
+/// A command in the network namespace at `netns`, if one is given, that is killed when this process ends. Start it with
+/// [`spawn`].
 pub fn killed_with_parent(program: &Path, netns: Option<&Path>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]);
@@ -100,14 +101,14 @@ pub fn killed_with_parent(program: &Path, netns: Option<&Path>) -> Command {
 
 type SpawnRequest = (Command, Sender<std::io::Result<Child>>);
 
-/// Starts a command from the thread that lives as long as the process.
+/// Starts a command from the thread that lives as long as this process.
 pub fn spawn(command: Command) -> Result<Child> {
     static STARTER: OnceLock<Sender<SpawnRequest>> = OnceLock::new();
     let starter = STARTER.get_or_init(|| {
         let (orders, inbox) = channel::<SpawnRequest>();
         std::thread::spawn(move || {
             for (mut command, reply) in inbox {
-                // The one who asked may have gone; then the child is dropped and dies with the process.
+                // The caller may no longer wait. Then the child is dropped, and ends with this process.
                 let _ = reply.send(command.spawn());
             }
         });

@@ -1,32 +1,34 @@
-//! Directories that are gone after the run, whatever ends it: the next run removes what a killed one left.
+//! Directories that do not outlive the run for long: the next run removes those of a killed one.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// A directory of one run. Removed when dropped; if that did not happen, by the next [`ScratchDir::make`] of the same prefix.
+/// A directory of one run. It is removed when dropped. If the run was killed, the next [`ScratchDir::make`] with the
+/// same prefix removes it.
 #[derive(Debug)]
 pub struct ScratchDir {
     directory: PathBuf,
-    /// Locked as long as the run lives; the kernel unlocks it, however the run ends.
+    /// The lock is held as long as the run lives. The kernel releases it, however the run ends.
     _lock: File,
 }
 
 impl ScratchDir {
-    /// Makes a directory in the system's place for temporary files.
+    /// Creates a directory in the system's directory for temporary files.
     pub fn make(prefix: &str) -> Result<Self> {
         remove_left_over(prefix);
         let directory =
             tempfile::Builder::new().prefix(prefix).tempdir().context("no temporary directory can be made")?.keep();
         let lock = File::create(directory.join("lock.new"))?;
         lock.lock()?;
-        // It gets its name when it is locked: nobody ever sees it unlocked while the run lives.
+        // The lock file gets its final name when it is locked, so no other run ever sees it unlocked while this run
+        // lives.
         std::fs::rename(directory.join("lock.new"), directory.join("lock"))?;
         Ok(Self { directory, _lock: lock })
     }
 
-    /// Its path.
+    /// The directory's path.
     pub fn path(&self) -> &Path {
         &self.directory
     }
@@ -38,7 +40,7 @@ impl Drop for ScratchDir {
     }
 }
 
-/// Removes directories whose run has ended. One without a lock file is being made right now.
+/// Removes directories of ended runs. A directory without a lock file is just being created, so it is kept.
 fn remove_left_over(prefix: &str) {
     let entries = std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
     for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix)) {

@@ -1,5 +1,5 @@
-//! `KEEP=1`: the cluster stays when the demo ends. A second process, in a new session, runs the demo and then keeps the cluster.
-//! The first process prints what the second prints, and exits with its result.
+//! `KEEP=1`: the cluster outlives the demo. A second process in a new session runs the demo and then keeps the cluster.
+//! The first process prints the second's output and exits with its result.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
@@ -9,24 +9,24 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cluster::Cluster;
 
-/// Tells the second process that it is one.
+/// Set for the second process.
 const STAY: &str = "BOBBIN_DEMO_STAYS";
-/// The last line of its story, with the exit code; nobody sees it.
+/// Begins the second process's last line, which carries the exit code. The first process does not print it.
 const END: &str = "\u{4}demo ends with ";
 
-/// Which of the processes this is.
+/// What this process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stay {
-    /// Tell the story, clean up.
+    /// Run the demo and clean up.
     No,
-    /// Start another that stays.
+    /// Start a second process that runs the demo.
     Ask,
-    /// Tell the story, then hold the cluster.
+    /// Run the demo and keep the cluster.
     Yes,
 }
 
 impl Stay {
-    /// Reads the environment.
+    /// Decides from the environment.
     pub fn from_environment() -> Self {
         match (std::env::var_os(STAY), std::env::var("KEEP").as_deref()) {
             (Some(_), _) => Self::Yes,
@@ -36,7 +36,7 @@ impl Stay {
     }
 }
 
-/// Starts the process that stays, passes on what it says, and ends as it went.
+/// Starts the second process, prints its output, and exits with its result.
 pub fn run_and_leave() -> Result<ExitCode> {
     let mut child = Command::new("setsid")
         .arg(std::env::current_exe()?)
@@ -53,12 +53,12 @@ pub fn run_and_leave() -> Result<ExitCode> {
             None => println!("{line}"),
         }
     }
-    // It ended without a word of how it went: an error, which it has printed.
+    // The second process ended without its last line: it failed, and has printed the error.
     child.wait()?;
     Ok(ExitCode::FAILURE)
 }
 
-/// Says how to use the cluster.
+/// Prints how to use the cluster.
 pub fn how_to_use(cluster: &Cluster) -> Result<()> {
     let kubeconfig = cluster.control_plane().admin_kubeconfig()?;
     let kubectl = cluster.programs().path("kubectl")?;
@@ -75,7 +75,7 @@ pub fn how_to_use(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Says how it went, and holds the cluster until a signal.
+/// Reports the result to the first process, and keeps the cluster until a signal arrives.
 pub async fn stay(cluster: Cluster, good: bool) -> Result<()> {
     println!("{END}{}", u8::from(!good));
     let mut terminate = signal(SignalKind::terminate())?;

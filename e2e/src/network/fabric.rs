@@ -6,34 +6,34 @@ use anyhow::{Context, Result};
 
 use crate::network::Namespace;
 
-/// The addresses of one machine on the fabric.
+/// The addresses of a machine on the fabric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FabricAddresses {
-    /// In 10.100.0.0/24.
+    /// The IPv4 address, in 10.100.0.0/24.
     pub ipv4: Ipv4Addr,
-    /// In fd00:100::/64.
+    /// The IPv6 address, in fd00:100::/64.
     pub ipv6: Ipv6Addr,
 }
 
 impl FabricAddresses {
-    /// The place with a number: 1 is the switch, 2 the control plane, 10 + N the node `nN`.
+    /// The addresses with this number: 1 is the switch, 2 the control plane, and 10 + N the node `nN`.
     pub fn number(number: u8) -> Self {
-        // Shown in hexadecimal but written in decimal, so that both families read the same: 10.100.0.11 and fd00:100::11.
+        // Write the decimal digits as hexadecimal ones, so that both families look alike: 10.100.0.11 and fd00:100::11.
         let last = u16::from(number / 100) * 0x100 + u16::from(number / 10 % 10) * 0x10 + u16::from(number % 10);
         Self { ipv4: Ipv4Addr::new(10, 100, 0, number), ipv6: Ipv6Addr::new(0xfd00, 0x100, 0, 0, 0, 0, 0, last) }
     }
 
-    /// The switch.
+    /// The addresses of the switch.
     pub fn switch() -> Self {
         Self::number(1)
     }
 
-    /// The control plane.
+    /// The addresses of the control plane.
     pub fn control_plane() -> Self {
         Self::number(2)
     }
 
-    /// The node `nN`.
+    /// The addresses of the node `nN`.
     pub fn node(name: &str) -> Result<Self> {
         let number: u8 = name
             .strip_prefix('n')
@@ -44,14 +44,14 @@ impl FabricAddresses {
     }
 }
 
-/// The switch. It forwards what the nodes send it by routes, if somebody gives it any.
+/// The switch. It also routes between the nodes, if a test adds routes to it.
 #[derive(Debug)]
 pub struct Fabric {
     namespace: Namespace,
 }
 
 impl Fabric {
-    /// Makes the switch.
+    /// Creates the switch.
     pub fn make() -> Result<Self> {
         let namespace = Namespace::make()?;
         let FabricAddresses { ipv4, ipv6 } = FabricAddresses::switch();
@@ -71,12 +71,12 @@ impl Fabric {
         &self.namespace
     }
 
-    /// Plugs a machine in: it gets `eth0` with its addresses and a default route by the switch.
+    /// Connects a machine: adds `eth0` with its addresses and a default route through the switch.
     pub fn plug(&self, name: &str, place: FabricAddresses, machine: &Namespace) -> Result<()> {
         let FabricAddresses { ipv4, ipv6 } = place;
-        // The kernel takes a moment to remove the port of a machine that lost its power.
+        // The kernel removes the old port of a machine that lost power only after a moment.
         let _ = self.namespace.ip(&format!("link del {name}"));
-        // A machine has the same network card after a reboot: its neighbours need not learn another address.
+        // The MAC address stays the same over a reboot, so the neighbours of a machine need not resolve it again.
         let [_, _, _, number] = ipv4.octets();
         self.namespace.ip(&format!(
             "link add {name} type veth peer name eth0 address 02:00:0a:64:00:{number:02x} netns {}\n\
@@ -91,7 +91,7 @@ impl Fabric {
         ))
     }
 
-    /// Pulls a machine's cable, or puts it back.
+    /// Unplugs a machine's cable, or plugs it in again.
     pub fn cable(&self, name: &str, plugged: bool) -> Result<()> {
         self.namespace.ip(&format!("link set {name} {}", if plugged { "up" } else { "down" }))
     }

@@ -1,7 +1,7 @@
-//! Network namespaces of the test cluster: the switch, the control plane, each node.
+//! Network namespaces of the test cluster: for the switch, the control plane and each node.
 //!
-//! A namespace lives as long as this process holds it open or a process is in it. It has no name in the file system, so none is
-//! left behind. The namespace that the tests run in is never changed.
+//! A namespace lives as long as this process keeps it open or a process runs in it. It has no file, so none is left
+//! behind. The namespace in which the tests run is never changed.
 
 use std::fs::File;
 use std::io::Write;
@@ -13,14 +13,14 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sched::{CloneFlags, setns, unshare};
 
-/// A network namespace. Cheap to clone.
+/// A network namespace. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct Namespace {
     file: Arc<File>,
 }
 
 impl Namespace {
-    /// A new one, with nothing but a loopback, which is up.
+    /// Creates a namespace that has only a loopback, which is up.
     pub fn make() -> Result<Self> {
         let made = std::thread::spawn(|| -> Result<File> {
             unshare(CloneFlags::CLONE_NEWNET).context("no network namespace can be made: run as root")?;
@@ -32,18 +32,18 @@ impl Namespace {
         Ok(this)
     }
 
-    /// The namespace that a path leads to, like `/proc/PID/ns/net`.
+    /// Opens the namespace at a path such as `/proc/PID/ns/net`.
     pub fn at(path: &Path) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("the network namespace {} is gone", path.display()))?;
         Ok(Self { file: Arc::new(file) })
     }
 
-    /// A path that other processes can enter it by, as long as this process lives.
+    /// A path through which other processes can enter it while this process lives.
     pub fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()))
     }
 
-    /// Runs commands of iproute2 inside, one a line (`ip -batch`); the first that fails ends it.
+    /// Runs iproute2 commands inside, one per line (`ip -batch`), and stops at the first that fails.
     pub fn ip(&self, lines: &str) -> Result<()> {
         let mut child = self
             .command("ip")
@@ -61,14 +61,14 @@ impl Namespace {
         Ok(())
     }
 
-    /// A command that runs inside. The rest of the machine (mounts, processes) is as outside.
+    /// A command that runs in this network namespace. Mounts and processes are those of this process.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.path().display())).arg("--").arg(program);
         command
     }
 
-    /// Runs a function in a thread that is inside, and gives its answer. The function must not wait for ever.
+    /// Runs a function on a thread in the namespace and returns its result. The function must not wait forever.
     pub fn run<T: Send + 'static>(&self, function: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         let file = self.file.clone();
         let inside = std::thread::spawn(move || -> Result<T> {

@@ -1,5 +1,5 @@
-//! A TCP proxy in front of the API server that causes network faults. It sees only bytes, so TLS stays end to end. A program
-//! uses it by a kubeconfig with its address.
+//! A TCP proxy in front of the API server that causes network faults. It forwards bytes, so TLS stays end to end.
+//! Programs reach it through a kubeconfig with its address.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -12,28 +12,28 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Namespace;
 
-/// How long the proxy waits for a connection before it checks for a new fault.
+/// How long the proxy waits for a connection before it checks whether the fault has changed.
 const POLL_INTERVAL_MS: u16 = 10;
 /// How long opening a connection to the API server may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What the way to the API server is like.
+/// What the proxy does to connections to the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetworkFault {
-    /// Everything passes.
+    /// It forwards everything.
     None,
-    /// Nobody listens: connections are refused, and those that were open break.
+    /// It refuses new connections and breaks open ones.
     Refuse,
-    /// Connections are taken and kept, and every byte is swallowed.
+    /// It accepts connections and keeps them, but drops every byte.
     BlackHole,
-    /// Requests arrive and are carried out, answers are lost.
+    /// It forwards requests and drops the answers, so requests take effect but clients do not learn it.
     DropResponses,
-    /// Answers come so much later.
+    /// It forwards answers after this time.
     Delay(Duration),
 }
 
 impl NetworkFault {
-    /// Whether open connections are of no use after this fault, because bytes of them are lost.
+    /// Whether the fault drops bytes, so that open connections are useless when it ends.
     fn loses_bytes(self) -> bool {
         matches!(self, NetworkFault::BlackHole | NetworkFault::DropResponses)
     }
@@ -47,7 +47,7 @@ struct Shared {
     listening: bool,
 }
 
-/// The proxy. Dropped: it ends, and its connections break.
+/// The running proxy. Dropping it ends the proxy and breaks its connections.
 #[derive(Debug)]
 pub struct TcpProxy {
     address: SocketAddr,
@@ -55,7 +55,7 @@ pub struct TcpProxy {
 }
 
 impl TcpProxy {
-    /// Listens on a free port of the loopback of `namespace`, and leads to `target` as seen from this process.
+    /// Listens on a free loopback port in `namespace`, and connects to `target` from this process's namespace.
     pub fn start(namespace: &Namespace, target: SocketAddr) -> Result<Self> {
         let listener = listen(namespace, "127.0.0.1:0".parse()?)?;
         let address = listener.local_addr()?;
@@ -66,12 +66,12 @@ impl TcpProxy {
         Ok(Self { address, shared })
     }
 
-    /// Where it listens, inside the namespace.
+    /// The address that the proxy listens on, inside the namespace.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Sets the fault. It is in force when this returns.
+    /// Sets the fault. It is active when this returns.
     pub fn set(&self, fault: NetworkFault) {
         let mut shared = lock(&self.shared);
         if shared.fault == fault {
@@ -83,7 +83,7 @@ impl TcpProxy {
         shared.fault = fault;
         drop(shared);
         let listens = fault != NetworkFault::Refuse;
-        // The listener follows within one poll.
+        // The listening thread follows within one poll.
         while lock(&self.shared).listening != listens {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -99,13 +99,13 @@ impl Drop for TcpProxy {
 }
 
 fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
-    // What it guards is whole after every line, also of a thread that panicked.
+    // A thread that panicked never leaves the data half changed, so the poisoning can be ignored.
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn cut(shared: &mut Shared) {
     for (near, far) in shared.open.drain(..) {
-        // Refused when the other side has closed already.
+        // Fails if the other side has already closed the connection.
         let _ = (near.shutdown(Shutdown::Both), far.shutdown(Shutdown::Both));
     }
 }

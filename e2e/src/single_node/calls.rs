@@ -1,4 +1,4 @@
-//! CNI calls on a single node, by the shim and by cnitool.
+//! CNI calls on a single node, through Bobbin's plugin and through cnitool.
 
 use std::path::Path;
 use std::time::Instant;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Answer, Call, Plugin, Sandbox, SingleNode};
 
 impl SingleNode {
-    /// Bobbin, as the runtime of this node calls it.
+    /// Bobbin's plugin with this node's configuration.
     pub fn plugin(&self) -> Plugin {
         Plugin {
             namespace: self.namespace.clone(),
@@ -20,30 +20,30 @@ impl SingleNode {
         }
     }
 
-    /// Executes the shim.
+    /// Executes the plugin.
     pub fn call(&self, call: &Call) -> Result<Answer> {
         self.plugin().call(call)
     }
 
-    /// A pod's namespace and container ID, of no pod that Kubernetes knows (it gets the pool `default`).
+    /// A sandbox whose pod Kubernetes does not know. It gets an address of the pool `default`.
     pub fn sandbox(&self) -> Result<Sandbox> {
         Sandbox::make(&self.path("netns"))
     }
 
-    /// ADD of a pod that must succeed; the result.
+    /// Adds a pod, which must succeed, and returns the result.
     pub fn add(&self, pod: &Sandbox) -> Result<Value> {
         let result = self.call(&pod.call("ADD"))?.ok();
         result.with_context(|| format!("ADD; the end of the agent's log:\n{}", self.agent_log_tail()))
     }
 
-    /// DEL of a pod that must succeed.
+    /// Deletes a pod, which must succeed.
     pub fn del(&self, pod: &Sandbox) -> Result<()> {
         let answer = self.call(&pod.call("DEL"))?;
         answer.ok().with_context(|| format!("DEL; the end of the agent's log:\n{}", self.agent_log_tail()))?;
         Ok(())
     }
 
-    /// Runs cnitool with the configuration that the agent installed, or one in `conf_dir`.
+    /// Runs cnitool with the configuration that the agent installed, or with the one in `conf_dir`.
     pub fn cnitool(&self, verb: &str, netns: &Path, conf_dir: Option<&Path>) -> Result<Answer> {
         let tool = self.programs.path("cnitool")?;
         let conf_dir = conf_dir.map_or_else(|| self.path("cni-conf"), Path::to_owned);

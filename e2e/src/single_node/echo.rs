@@ -1,4 +1,4 @@
-//! Echoes between pods and a machine behind the node's uplink: whether, and how soon, a packet goes there and back.
+//! Echoes between pods and a machine behind the node's uplink: whether and how fast packets pass there and back.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use super::{Sandbox, SingleNode};
 const PORT: u16 = 7;
 /// How long an echo may take before it counts as lost.
 const ECHO_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often the server looks whether it is still wanted.
+/// How often the server checks whether it must end.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// A server that sends back what it gets; ends when dropped.
+/// A server that returns every packet. Dropping it ends the server.
 #[derive(Debug)]
 pub struct EchoServer {
     address: SocketAddr,
@@ -23,10 +23,10 @@ pub struct EchoServer {
 }
 
 impl EchoServer {
-    /// Starts one at an address of the fabric.
+    /// Starts a server at an address of the fabric.
     pub fn start(node: &SingleNode, address: &str) -> Result<Self> {
         let address = SocketAddr::new(address.parse::<IpAddr>()?, PORT);
-        let socket = node.fabric.run(move || UdpSocket::bind(address))?.context("no echo server")?;
+        let socket = node.fabric.run(move || UdpSocket::bind(address))?.context("the echo server can't listen")?;
         socket.set_read_timeout(Some(POLL_INTERVAL))?;
         let ended = Arc::new(AtomicBool::new(false));
         let flag = ended.clone();
@@ -41,7 +41,7 @@ impl EchoServer {
         Ok(Self { address, ended })
     }
 
-    /// The times of so many echoes, the first packets of a new socket in a pod.
+    /// The times of this many echoes from a new socket in a pod, beginning with the pod's first packet.
     pub fn ask<const N: usize>(&self, pod: &Sandbox) -> Result<[Duration; N]> {
         let address = self.address;
         let times = pod.namespace.run(move || echoes(address))?;

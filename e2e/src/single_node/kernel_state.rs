@@ -1,4 +1,5 @@
-//! What the kernel says of the node: routes, rules, links, and the attachments that they make. Only looks.
+//! The node's network as the kernel reports it: routes, rules, links, and the attachments that follow from them. Read
+//! only.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,10 +10,10 @@ use serde_json::Value;
 use super::{Sandbox, SingleNode};
 use crate::network::Namespace;
 
-/// What `ip -j ARGUMENTS` says in a namespace.
+/// The output of `ip -j ARGUMENTS` in a namespace.
 pub fn ip_json(namespace: &Namespace, arguments: &str) -> Result<Value> {
     let output = namespace.command("ip").arg("-j").args(arguments.split_whitespace()).output()?;
-    // A table without routes is an error to iproute2, sometimes in the middle of a list, and nothing to us.
+    // iproute2 reports a table without routes as an error, sometimes within a list. Here it is an empty list.
     let text = String::from_utf8_lossy(&output.stdout);
     if matches!(text.trim(), "" | "[") {
         return Ok(Value::Array(Vec::new()));
@@ -20,19 +21,20 @@ pub fn ip_json(namespace: &Namespace, arguments: &str) -> Result<Value> {
     serde_json::from_str(&text).with_context(|| format!("ip -j {arguments} printed {text:?}"))
 }
 
-/// A host link of Bobbin.
+/// A host link of one of Bobbin's attachments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
-    /// The alias: `bobbin:<containerID>/<ifName>`.
+    /// The link's alias, `bobbin:<containerID>/<ifName>`.
     pub alias: String,
     /// The link's name.
     pub link: String,
-    /// The addresses that table 116 leads through it.
+    /// The addresses that table 116 routes over the link.
     pub addresses: Vec<IpAddr>,
 }
 
 impl SingleNode {
-    /// The destinations of a routing table, both families, as iproute2 writes them, with the device (empty: none).
+    /// The destinations in a routing table, in both families, as iproute2 prints them, each with its device (empty if
+    /// none).
     pub fn table(&self, table: u32) -> Result<Vec<(String, String)>> {
         let mut all = Vec::new();
         for family in ["-4", "-6"] {
@@ -47,7 +49,7 @@ impl SingleNode {
         Ok(all)
     }
 
-    /// Bobbin's links with their addresses, by alias.
+    /// Bobbin's host links with their addresses, by alias.
     pub fn attachments(&self) -> Result<BTreeMap<String, Attachment>> {
         let mut found = BTreeMap::new();
         let routes = self.table(116)?;
@@ -65,7 +67,7 @@ impl SingleNode {
         Ok(found)
     }
 
-    /// Fails if an address is in two of these pods, or a pod's address is not where table 116 leads.
+    /// Fails if two of these pods have the same address, or if table 116 does not route an address to its pod.
     pub fn check_no_duplicate(&self, pods: &[&Sandbox]) -> Result<()> {
         let mut holders: BTreeMap<IpAddr, String> = BTreeMap::new();
         for pod in pods {
@@ -80,7 +82,7 @@ impl SingleNode {
 }
 
 impl Sandbox {
-    /// The global addresses of `eth0`, as the kernel has them; none if there is no `eth0`.
+    /// The global addresses of `eth0` in the kernel; empty without an `eth0`.
     pub fn addresses(&self) -> Result<Vec<IpAddr>> {
         let links = self.ip_json("addr show scope global")?;
         let mut addresses = Vec::new();

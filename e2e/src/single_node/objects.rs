@@ -25,7 +25,7 @@ impl SingleNode {
         .await
     }
 
-    /// Creates the Node object, with its addresses.
+    /// Creates the Node object with the node's addresses.
     pub async fn make_node(&self) -> Result<()> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let node =
@@ -38,7 +38,7 @@ impl SingleNode {
         Ok(())
     }
 
-    /// Creates or changes a pool, and waits until it is ready.
+    /// Creates or changes a pool and waits until it is ready.
     pub async fn apply_pool(&self, name: &str, spec: Value) -> Result<()> {
         self.apply_pool_only(name, spec).await?;
         let pools: Api<AddressPool> = Api::all(self.client.clone());
@@ -58,7 +58,7 @@ impl SingleNode {
         })
     }
 
-    /// Waits until a pool has carved blocks that are free.
+    /// Waits until a pool has free blocks.
     pub async fn await_free_blocks(&self, pool: &str) -> Result<()> {
         let pools: Api<AddressPool> = Api::all(self.client.clone());
         wait_until(&format!("the pool {pool} has free blocks"), WAIT_TIMEOUT, || async {
@@ -68,7 +68,7 @@ impl SingleNode {
         .await
     }
 
-    /// Creates or changes a pool.
+    /// Creates or changes a pool without waiting.
     pub async fn apply_pool_only(&self, name: &str, spec: Value) -> Result<()> {
         let pools: Api<AddressPool> = Api::all(self.client.clone());
         let pool = json!({"apiVersion": "bobbin.dev/v1beta1", "kind": "AddressPool", "metadata": {"name": name}, "spec": spec});
@@ -76,7 +76,7 @@ impl SingleNode {
         Ok(())
     }
 
-    /// Creates a namespace, with an annotation that names its pool if one is given.
+    /// Creates a namespace. If a pool is given, an annotation names it.
     pub async fn make_namespace(&self, name: &str, pool: Option<&str>) -> Result<()> {
         let namespaces: Api<KubeNamespace> = Api::all(self.client.clone());
         let annotations: BTreeMap<&str, &str> = pool.map(|pool| (POOL_ANNOTATION, pool)).into_iter().collect();
@@ -85,7 +85,8 @@ impl SingleNode {
         Ok(())
     }
 
-    /// Creates a Pod object that is bound to this node, with a pool annotation if a pool is given, and returns a sandbox for it.
+    /// Creates a Pod object that is bound to this node, and returns a sandbox for it. If a pool is given, an annotation
+    /// names it.
     pub async fn kube_pod(&self, namespace: &str, name: &str, pool: Option<&str>) -> Result<Sandbox> {
         let pods: Api<KubePod> = Api::namespaced(self.client.clone(), namespace);
         let annotations: BTreeMap<&str, &str> = pool.map(|pool| (POOL_ANNOTATION, pool)).into_iter().collect();
@@ -105,7 +106,7 @@ impl SingleNode {
         pods.get(name).await?.metadata.uid.context("the pod has no UID")
     }
 
-    /// Deletes a Pod object, at once.
+    /// Deletes a Pod object without a grace period.
     pub async fn delete_kube_pod(&self, namespace: &str, name: &str) -> Result<()> {
         let pods: Api<KubePod> = Api::namespaced(self.client.clone(), namespace);
         pods.delete(name, &DeleteParams::default().grace_period(0)).await?;
@@ -122,20 +123,20 @@ impl SingleNode {
         Ok(Api::<AddressBlock>::all(self.client.clone()).list(&ListParams::default()).await?.items)
     }
 
-    /// The blocks of a pool that this node has.
+    /// The blocks of a pool that this node owns.
     pub async fn own_blocks(&self, pool: &str) -> Result<Vec<AddressBlock>> {
         let own = |block: &AddressBlock| block.spec.pool_name == pool && block.spec.node_name.as_deref() == Some(NODE);
         Ok(self.blocks().await?.into_iter().filter(own).collect())
     }
 
-    /// What warnings of this reason say, of whatever object.
+    /// The messages of all Warning events with this reason, about any object.
     pub async fn warnings(&self, reason: &str) -> Result<Vec<String>> {
         let events: Api<Event> = Api::all(self.client.clone());
         let fields = ListParams::default().fields(&format!("reason={reason}"));
         Ok(events.list(&fields).await?.items.into_iter().filter_map(|event| event.note).collect())
     }
 
-    /// What warnings about a pod say.
+    /// The messages of all Warning events about a pod.
     pub async fn pod_warnings(&self, namespace: &str, name: &str) -> Result<Vec<String>> {
         let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         let about = |event: &Event| {
@@ -146,11 +147,11 @@ impl SingleNode {
         Ok(all.into_iter().filter(about).filter_map(|event| event.note).collect())
     }
 
-    /// Waits until the records in the API are those of the attachments that have these container IDs, and no others.
+    /// Waits until exactly the attachments of these containers have assignments in the API.
     pub async fn await_assignments(&self, container_ids: &[&str], timeout: Duration) -> Result<()> {
         let mut wanted: Vec<&str> = container_ids.to_vec();
         wanted.sort_unstable();
-        wait_until("the records are those of the live attachments", timeout, || async {
+        wait_until("the assignments are those of the live attachments", timeout, || async {
             let assignments = self.assignments().await?;
             let mut seen: Vec<&str> = assignments.iter().map(|one| one.spec.container_id.as_str()).collect();
             seen.sort_unstable();
@@ -160,7 +161,7 @@ impl SingleNode {
             let missing: Vec<_> = wanted.iter().filter(|id| !seen.contains(id)).map(|id| short(id)).collect();
             let extra: Vec<_> = seen.iter().filter(|id| !wanted.contains(id)).map(|id| short(id)).collect();
             Ok(Poll::Pending(format!(
-                "{} records for {} attachments; missing {missing:?}; too many {extra:?}",
+                "{} assignments for {} attachments; missing {missing:?}; too many {extra:?}",
                 seen.len(),
                 wanted.len()
             )))

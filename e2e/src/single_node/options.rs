@@ -1,4 +1,4 @@
-//! What a test chooses about its single node, and the suite of tests that share one.
+//! The options of a single node, and the suite of tests that share one.
 
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
@@ -9,23 +9,23 @@ use super::SingleNode;
 use crate::network::NetworkFault;
 use crate::suite::{Fixture, Suite};
 
-/// What a test chooses.
+/// The options that a test sets.
 #[derive(Clone, Debug, Default)]
 pub struct SingleNodeOptions {
-    /// Whether etcd waits for the disk; measurements do.
+    /// Whether etcd waits for the disk. Only benchmarks need it.
     pub fsync: bool,
-    /// The executables; `None`: [`Artifacts::find`].
+    /// Bobbin's executables; `None` means [`Artifacts::find`].
     pub artifacts: Option<Artifacts>,
-    /// More flags of the agent.
+    /// Additional flags of the agent.
     pub agent: Vec<String>,
-    /// More flags of the operator.
+    /// Additional flags of the operator.
     pub operator: Vec<String>,
-    /// Whether an [`ApiProxy`](crate::api_proxy::ApiProxy) is behind the [`TcpProxy`](crate::network::TcpProxy), for faults
-    /// of single requests and watches ([`SingleNode::api`]).
+    /// Whether to put an [`ApiProxy`](crate::api_proxy::ApiProxy) behind the [`TcpProxy`](crate::network::TcpProxy),
+    /// for faults of single requests and watches ([`SingleNode::api`]).
     pub api_proxy: bool,
 }
 
-/// The suite of the tests that share one node. Call it before the process has a second thread.
+/// The suite of tests that share one node. Call it before the process starts a second thread.
 pub fn suite(options: SingleNodeOptions) -> Result<Suite<SingleNode>> {
     own_mounts()?;
     Suite::new(move || SingleNode::ready(options.clone()))
@@ -38,8 +38,8 @@ impl Fixture for SingleNode {
     }
 }
 
-/// Moves this process to a new mount namespace; call it before the process has a second thread. Network namespaces of pods and
-/// cnitool's cache are mounted there, and end with the process.
+/// Moves this process to a new mount namespace. Call it before the process starts a second thread. Mounts of pods'
+/// network namespaces and of cnitool's cache end with the process.
 pub fn own_mounts() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).context("no mount namespace can be made: run as root")?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;

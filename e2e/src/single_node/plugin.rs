@@ -1,5 +1,5 @@
-//! CNI calls as containerd makes them: exec of a plugin in the node's network namespace, with an environment and a
-//! configuration on stdin. Knows no Bobbin: the reference plugins are called by it too.
+//! CNI calls as containerd makes them: a plugin is executed in the node's network namespace, with environment variables
+//! and a configuration on stdin. Nothing here is specific to Bobbin, so the reference plugins use it too.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,22 +11,22 @@ use serde_json::{Value, json};
 
 use crate::network::Namespace;
 
-/// Who executes plugins: a node's runtime.
+/// A plugin and the environment in which a node's runtime executes it.
 #[derive(Clone, Debug)]
 pub struct Plugin {
-    /// The namespace to execute in.
+    /// The network namespace to execute it in.
     pub namespace: Namespace,
-    /// The plugin.
+    /// The plugin's executable.
     pub executable: PathBuf,
-    /// Where the plugin finds others (`CNI_PATH`).
+    /// The directory in which the plugin finds the plugins that it calls (`CNI_PATH`).
     pub path: PathBuf,
-    /// More environment, for every call.
+    /// Additional environment variables for every call.
     pub environment: Vec<(String, String)>,
-    /// The configuration, without what a call adds.
+    /// The network configuration, to which [`Call::conf`] adds the fields of a single call.
     pub conf: Value,
 }
 
-/// One call.
+/// The parameters of one call.
 #[derive(Clone, Debug, Default)]
 pub struct Call {
     /// `CNI_COMMAND`.
@@ -39,31 +39,31 @@ pub struct Call {
     pub netns: Option<PathBuf>,
     /// `CNI_ARGS`.
     pub args: Option<String>,
-    /// Fields put into the configuration (`prevResult`, `cniVersion`, …); `null` removes one.
+    /// Fields to set in the configuration (`prevResult`, `cniVersion`, …). `null` removes a field.
     pub conf: Vec<(&'static str, Value)>,
-    /// Stdin as it is, instead of the configuration.
+    /// The bytes to pass on stdin instead of the configuration.
     pub stdin: Option<Vec<u8>>,
 }
 
-/// The outcome of a call.
+/// The result of a call.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The exit status; -1 if a signal ended it.
     pub exit: i32,
-    /// What it printed.
+    /// The output on stdout.
     pub stdout: String,
-    /// What it complained.
+    /// The output on stderr.
     pub stderr: String,
-    /// From exec to exit.
+    /// The time from exec to exit.
     pub took: Duration,
 }
 
-/// The error object of the specification.
+/// The error object of the CNI specification.
 #[derive(Clone, Debug)]
 pub struct CniError {
-    /// Its number.
+    /// The field `code`.
     pub code: u64,
-    /// Its text, message and details.
+    /// The fields `msg` and `details`, joined.
     pub text: String,
 }
 
@@ -79,14 +79,14 @@ impl Call {
         }
     }
 
-    /// With a field of the configuration.
+    /// Sets a field of the configuration.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: Value) -> Self {
         self.conf.push((name, value));
         self
     }
 
-    /// With `CNI_ARGS`.
+    /// Sets `CNI_ARGS`.
     #[must_use]
     pub fn args(mut self, args: &str) -> Self {
         self.args = Some(args.to_owned());
@@ -95,13 +95,13 @@ impl Call {
 }
 
 impl Plugin {
-    /// Makes a call, and waits for its end.
+    /// Executes the plugin and waits until it exits.
     pub fn call(&self, call: &Call) -> Result<Answer> {
         let (this, call) = (self.clone(), call.clone());
         self.namespace.run(move || this.call_in_current_netns(&call))?
     }
 
-    /// Makes calls at once; each answer, and the time until all had ended.
+    /// Makes the calls concurrently. Returns each answer, and the time until the last call ended.
     pub fn call_at_once(&self, calls: Vec<Call>) -> Result<(Vec<Answer>, Duration)> {
         let gate = std::sync::Arc::new(std::sync::Barrier::new(calls.len() + 1));
         let threads: Vec<_> = calls
@@ -126,7 +126,8 @@ impl Plugin {
         Ok((answers, start.elapsed()))
     }
 
-    /// The same in this thread, which must be in the node's namespace: what is measured is the call alone.
+    /// Like [`Self::call`], on this thread, which must be in the node's namespace. Entering it is then not part of the
+    /// measured time.
     pub fn call_in_current_netns(&self, call: &Call) -> Result<Answer> {
         let stdin = call.stdin.clone().unwrap_or_else(|| self.conf_of(call).to_string().into_bytes());
         let mut command = Command::new(&self.executable);
@@ -148,7 +149,7 @@ impl Plugin {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let start = Instant::now();
         let mut child = command.spawn().with_context(|| format!("{} did not start", self.executable.display()))?;
-        // A plugin that refuses early does not read its stdin.
+        // A plugin that refuses a call early does not read its stdin.
         let _ = child.stdin.take().context("the plugin has no stdin")?.write_all(&stdin);
         let output = child.wait_with_output()?;
         let took = start.elapsed();
@@ -176,7 +177,7 @@ impl Plugin {
 }
 
 impl Answer {
-    /// The result of a call that must have succeeded; `null` if it printed nothing.
+    /// The result of a call that must have succeeded; `null` if the plugin printed nothing.
     pub fn ok(&self) -> Result<Value> {
         ensure!(self.exit == 0, "the call failed: {} {}", self.stdout.trim(), self.stderr.trim());
         if self.stdout.trim().is_empty() {

@@ -1,4 +1,4 @@
-//! The operator and the agent of a single node, as processes: start, kill, flags, logs.
+//! The operator and the agent of a single node: starting and killing their processes, their flags and logs.
 
 use std::time::{Duration, Instant};
 
@@ -28,24 +28,24 @@ impl SingleNode {
         self.operator = None;
     }
 
-    /// Starts the agent, and waits until STATUS says that it can serve.
+    /// Starts the agent and waits until STATUS succeeds.
     pub async fn start_agent(&mut self) -> Result<()> {
         self.start_agent_only()?;
         self.await_agent(WAIT_TIMEOUT).await
     }
 
-    /// Starts the agent.
+    /// Starts the agent without waiting.
     pub fn start_agent_only(&mut self) -> Result<()> {
         self.agent = Some(self.another_agent("agent.log")?);
         Ok(())
     }
 
-    /// Kills the agent; this one, which runs already, is the node's from now on.
+    /// Kills the agent. The given process, which is running, becomes the node's agent.
     pub fn replace_agent(&mut self, agent: Process) {
         self.agent = Some(agent);
     }
 
-    /// Starts an agent with the same flags beside the node's own; it writes its log to `log` among the files of this node.
+    /// Starts a second agent with the same flags. It writes to the file `log` in this node's directory.
     pub fn another_agent(&self, log: &str) -> Result<Process> {
         let mut arguments = vec![
             format!("--node-name={NODE}"),
@@ -66,12 +66,12 @@ impl SingleNode {
         Process::start(&self.path("bin/bobbin-agent"), Some(&netns), &self.path(log), arguments)
     }
 
-    /// Waits until the agent itself (not the shim for it) answers STATUS with success.
+    /// Waits until the agent itself, not the plugin on its behalf, answers STATUS with success.
     pub async fn await_agent(&mut self, timeout: Duration) -> Result<()> {
         let deadline = Instant::now() + timeout;
         loop {
             self.agent.as_mut().context("the agent was not started")?.must_be_running()?;
-            // Not through the shim: it vouches for an agent that was ready once.
+            // Ask at the socket, because the plugin answers STATUS with success for an agent that was ready once.
             let Err(says) = status::of_agent(&self.run_dir().join("agent.sock"), &self.plugin().conf) else {
                 return Ok(());
             };
@@ -87,12 +87,12 @@ impl SingleNode {
         }
     }
 
-    /// SIGKILL for the agent.
+    /// Kills the agent with SIGKILL.
     pub fn kill_agent(&mut self) {
         self.agent = None;
     }
 
-    /// Whether the agent runs; fails with the end of its log if it ended by itself.
+    /// Fails with the end of the agent's log if the agent has ended.
     pub fn agent_must_run(&mut self) -> Result<()> {
         self.agent.as_mut().context("the agent was not started")?.must_be_running()
     }
@@ -110,17 +110,17 @@ impl SingleNode {
         Ok(self.agent.as_ref().context("the agent was not started")?.pid())
     }
 
-    /// The last lines that the agent wrote.
+    /// The last lines of the agent's log.
     pub fn agent_log_tail(&self) -> String {
         self.agent.as_ref().map_or_else(String::new, Process::log_tail)
     }
 
-    /// All that agents of this node have written.
+    /// The log of all agents of this node.
     pub fn agent_log(&self) -> String {
         std::fs::read_to_string(self.path("agent.log")).unwrap_or_default()
     }
 
-    /// Flags of the next agents, in the place of those that the node was started with, by their names.
+    /// Sets flags for the agents that are started from now on. They replace flags of the same name.
     pub fn set_agent_flags(&mut self, flags: &[&str]) {
         self.agent_flags = flags.iter().map(|&flag| flag.to_owned()).collect();
     }

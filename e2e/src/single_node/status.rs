@@ -1,4 +1,4 @@
-//! STATUS of the agent itself, asked at its socket.
+//! STATUS, asked at the agent's socket.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -9,10 +9,10 @@ use anyhow::{Result, ensure};
 use bobbin_cni_wire::{Request, Response};
 use serde_json::Value;
 
-/// How long it may take to answer.
+/// How long the agent may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Success, or why there is none.
+/// Fails with the reason unless the agent answers with success.
 pub(super) fn of_agent(socket: &Path, conf: &Value) -> Result<()> {
     let request =
         Request { env: vec![("CNI_COMMAND".to_owned(), "STATUS".to_owned())], stdin: serde_json::to_vec(conf)? };

@@ -1,4 +1,5 @@
-//! SyscallFaults in the running agent from outside: strace makes system calls of its fail, or kills it at one.
+//! Faults of system calls in the running agent: strace makes selected calls fail or delays them, or kills the agent at
+//! one.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,31 +11,31 @@ use super::SingleNode;
 use crate::control_plane::Process;
 use crate::wait::{Poll, check, wait_until};
 
-/// How long strace may take to take hold of the agent.
+/// How long strace may take to attach to the agent.
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long it may take to detach.
+/// How long strace may take to detach.
 const DETACH_TIMEOUT: Duration = Duration::from_secs(3);
-/// What strace says when it has hold of all threads.
+/// What strace prints when it has attached to all threads.
 const ATTACHED: &str = " attached";
 
-/// An strace that has hold of the agent. Dropped, it ends, and the agent goes on by itself.
+/// A running strace that is attached to the agent. Dropping it ends strace, and the agent continues without faults.
 #[derive(Debug)]
 pub struct SyscallFaults {
     strace: Process,
     log: PathBuf,
 }
 
-/// One fault that happened.
+/// A fault that strace caused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InjectedSyscall {
-    /// The name of the thread that was hit.
+    /// The name of the affected thread.
     pub thread: String,
-    /// What strace printed of it.
+    /// The line that strace printed.
     pub line: String,
 }
 
 impl SingleNode {
-    /// Takes hold of the agent: `what` are strace's own arguments.
+    /// Attaches strace to the agent. `what` holds arguments of strace.
     pub async fn inject_syscall_faults<S: AsRef<str>>(&self, what: &[S]) -> Result<SyscallFaults> {
         let pid = self.agent.as_ref().context("the agent was not started")?.pid();
         let log = self.path("strace.log");
@@ -43,7 +44,7 @@ impl SingleNode {
         arguments.extend(what.iter().map(|one| one.as_ref().to_owned()));
         let program = std::path::Path::new("strace");
         let mut strace = Process::start(program, None, &log, arguments)?;
-        let seen = wait_until("strace has hold of the agent", ATTACH_TIMEOUT, || {
+        let seen = wait_until("strace is attached to the agent", ATTACH_TIMEOUT, || {
             let (ended, text) = (strace.ended(), std::fs::read_to_string(&log));
             async move {
                 let text = text?;
@@ -52,16 +53,16 @@ impl SingleNode {
             }
         });
         let held = seen.await?;
-        ensure!(held, "strace (package strace) does not get hold of the agent: {}", strace.log_tail());
+        ensure!(held, "strace (package strace) can't attach to the agent: {}", strace.log_tail());
         Ok(SyscallFaults { strace, log })
     }
 }
 
 impl SyscallFaults {
-    /// Detaches from the agent, and returns the faults. If the agent has ended, strace ends by itself.
+    /// Detaches from the agent and returns the faults. If the agent has ended, strace ends by itself.
     pub async fn end(mut self, agent_lives: bool) -> Result<Vec<InjectedSyscall>> {
         if agent_lives {
-            // Refused only when it has ended.
+            // Fails only if strace has ended.
             let _ = self.strace.signal(Signal::SIGTERM);
         }
         let strace = &mut self.strace;
@@ -70,7 +71,8 @@ impl SyscallFaults {
             async move { Ok(check(ended, || "it runs".to_owned())) }
         });
         if gone.await.is_err() {
-            // It waits for a thread that was killed meanwhile; the kernel frees what is left.
+            // strace may still wait for a thread that was killed. When strace is killed, the kernel detaches it from
+            // the others.
             self.strace.kill();
         }
         let text = String::from_utf8_lossy(&std::fs::read(&self.log)?).into_owned();
@@ -78,7 +80,7 @@ impl SyscallFaults {
     }
 }
 
-/// Reads `[pid 12<bobbin-wire>] sendto(… (INJECTED)`.
+/// Parses a line such as `[pid 12<bobbin-wire>] sendto(… (INJECTED)`.
 fn fault(line: &str) -> Option<InjectedSyscall> {
     let hit = line.contains("(INJECTED)") || line.contains("+++ killed by SIGKILL +++");
     let (_, rest) = line.split_once('<').filter(|_| hit)?;

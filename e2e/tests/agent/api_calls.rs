@@ -1,4 +1,4 @@
-//! API calls per ADD and DEL, by the API server's audit log.
+//! The agent's API calls per ADD and DEL, counted in the API server's audit log.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::control_plane::Entry;
@@ -9,15 +9,15 @@ use serde_json::json;
 use super::end;
 
 pub async fn one_write_no_read(node: &mut SingleNode) -> Result<()> {
-    // One block has room for all, so that no claim is counted.
+    // All pods fit into one block, so that no claim is counted.
     node.apply_pool("counted", json!({"subnets": [{"ipv4": "10.66.0.0/16"}], "blockSizeBits": 8})).await?;
     let mut pods = Vec::new();
     for number in 0..101 {
         pods.push(node.kube_pod("default", &format!("counted-{number}"), Some("counted")).await?);
     }
-    // The first claims the block; a spare is claimed too, if the agent wants one.
+    // The first ADD makes the agent claim the block, and a spare block if it wants one.
     node.add(&pods[0])?;
-    wait_until("the agent has claimed what it wants", WAIT_TIMEOUT, || async {
+    wait_until("the agent has claimed its blocks", WAIT_TIMEOUT, || async {
         let blocks = node.own_blocks("counted").await?.len();
         Ok(check(blocks >= 1 && node.assignments().await?.len() == 1, || format!("{blocks} blocks")))
     })
@@ -29,7 +29,7 @@ pub async fn one_write_no_read(node: &mut SingleNode) -> Result<()> {
             node.call(&pod.call(verb))?.ok()?;
         }
         let of_agent = |entry: &Entry| entry.user.username == AGENT_USER && (entry.is_write() || entry.is_read());
-        wait_until(&format!("the API server has counted 100 of {what}"), WAIT_TIMEOUT, || async {
+        wait_until(&format!("the audit log has 100 calls of {what}"), WAIT_TIMEOUT, || async {
             let seen =
                 audit.calls(mark, |one| of_agent(one) && one.verb == what && one.resource() == "ipassignments")?.len();
             Ok(check(seen >= 100, || format!("{seen}")))
@@ -42,7 +42,7 @@ pub async fn one_write_no_read(node: &mut SingleNode) -> Result<()> {
             named.iter().filter(|name| !name.starts_with(&format!("{what} ipassignments"))).collect();
         ensure!(
             named.len() == 100 && others.is_empty(),
-            "{} calls for 100 times {verb}; others: {others:?}",
+            "{} API calls for 100 {verb}s; unexpected ones: {others:?}",
             named.len()
         );
     }

@@ -10,14 +10,14 @@ use bobbin_e2e::wait::{check, wait_until};
 
 use super::{add_pods, await_empty_node, end, state_is_consistent};
 
-/// How often the agent is killed, and how many pods are begun meanwhile at least.
+/// The number of kills, and the minimum number of pods that are started meanwhile.
 const KILLS: usize = 40;
 const PODS: usize = 50;
-/// How long the churn may last.
+/// How long the kills may take in total.
 const CHURN_TIMEOUT: Duration = Duration::from_mins(3);
 const WORKERS: usize = 6;
 
-/// Pods that are alive: their ADD succeeded, and no DEL was asked for.
+/// Pods that must have an address: their ADD succeeded, and no DEL was sent.
 type Alive = Arc<Mutex<Vec<Sandbox>>>;
 
 pub async fn killed_under_churn(node: &mut SingleNode) -> Result<()> {
@@ -34,13 +34,13 @@ pub async fn killed_under_churn(node: &mut SingleNode) -> Result<()> {
     let (start, mut seed, mut kills) = (Instant::now(), 0x2545_F491_4F6C_DD1D_u64, 0);
     while kills < KILLS || begun.load(Ordering::Relaxed) < PODS {
         let pods = begun.load(Ordering::Relaxed);
-        ensure!(start.elapsed() < CHURN_TIMEOUT, "after {kills} kills only {pods} pods were begun");
+        ensure!(start.elapsed() < CHURN_TIMEOUT, "during {kills} kills only {pods} pods were started");
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         tokio::time::sleep(Duration::from_millis(20 + (seed >> 33) % 700)).await;
         node.kill_agent();
         kills += 1;
         node.start_agent_only()?;
-        // The pods can't change hands while they are looked at.
+        // Holding the lock keeps the workers from adding or deleting these pods during the check.
         let alive = alive.lock().unwrap_or_else(PoisonError::into_inner);
         node.check_no_duplicate(&alive.iter().collect::<Vec<_>>()).with_context(|| format!("after {kills} kills"))?;
     }
@@ -50,7 +50,7 @@ pub async fn killed_under_churn(node: &mut SingleNode) -> Result<()> {
     }
     node.await_agent(super::CONVERGENCE_TIMEOUT).await?;
     let pods = std::mem::take(&mut *alive.lock().unwrap_or_else(PoisonError::into_inner));
-    println!("{kills} kills, {} pods begun, {} alive at the end", begun.load(Ordering::Relaxed), pods.len());
+    println!("{kills} kills, {} pods started, {} running at the end", begun.load(Ordering::Relaxed), pods.len());
     for pod in &pods {
         ensure!(pod.addresses()?.len() == 2, "{} has lost an address", pod.container_id);
     }
@@ -58,7 +58,7 @@ pub async fn killed_under_churn(node: &mut SingleNode) -> Result<()> {
     end(node, pods).await
 }
 
-/// Adds and deletes pods as containerd does: a failed ADD gets a DEL, a failed DEL is tried again.
+/// Adds and deletes pods as containerd does: after a failed ADD it sends a DEL, and it repeats a failed DEL.
 fn churn(
     plugin: &Plugin,
     netns: &std::path::Path,
@@ -129,9 +129,9 @@ pub async fn removed_as_stale(node: &mut SingleNode) -> Result<()> {
     .await?;
     gone.clear();
     state_is_consistent(node, &pods).await?;
-    wait_until("the journal forgot them", super::CONVERGENCE_TIMEOUT, || async {
+    wait_until("the agent has deleted their checkpoints", super::CONVERGENCE_TIMEOUT, || async {
         let journal = std::fs::read_dir(node.run_dir().join("attachments"))?.count();
-        Ok(check(journal == 4, || format!("{journal} entries")))
+        Ok(check(journal == 4, || format!("{journal} checkpoints")))
     })
     .await?;
     end(node, pods).await
@@ -141,9 +141,10 @@ pub async fn rebooted(node: &mut SingleNode) -> Result<()> {
     let pods = add_pods(node, 8)?;
     node.await_assignments(&super::ids(&pods), super::CONVERGENCE_TIMEOUT).await?;
     node.kill_agent();
-    // What a reboot does to the node: namespaces, links, rules, our routes and /run are gone, and the boot has another ID.
+    // Change the node as a reboot does: namespaces, links, rules, Bobbin's routes and /run are gone, and the boot ID is
+    // new.
     drop(pods);
-    // The kernel takes a moment to remove namespaces and what is in them; after a reboot they never were.
+    // The kernel removes namespaces and their links with a delay, which a real reboot does not have.
     let seen = &*node;
     wait_until("the links are gone", super::CONVERGENCE_TIMEOUT, || async {
         let links = seen.attachments()?.len();

@@ -1,5 +1,5 @@
-//! Assignments of another node for addresses of this node's block. An ADD that finds one in time takes the next address. After a
-//! late find the pod keeps running, and its address is not assigned again.
+//! Another node's assignments for addresses of this node's block. If an ADD finds one in time, it takes the next
+//! address. If it finds one late, the pod keeps running and its address is not assigned again.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use serde_json::json;
 
 use super::addresses;
 
-/// The container that the other node's records name.
+/// The container ID in the other node's assignments.
 const ELSEWHERE: &str = "elsewhere";
 
-/// A block that this node has, its first pod, and which of the others are recorded for node n9.
+/// A block of this node with its first pod, and the addresses in it that node n9 has assignments of.
 struct ForeignAssignments {
     pool: &'static str,
     pods: Vec<Sandbox>,
@@ -26,7 +26,7 @@ struct ForeignAssignments {
 }
 
 impl ForeignAssignments {
-    /// All addresses but the first pod's and one more are recorded for node n9.
+    /// Creates assignments of node n9 for all addresses of the block but the first pod's and one more.
     async fn claim(node: &SingleNode, pool: &'static str, third_octet: u8, bits: u8) -> Result<Self> {
         let spec = json!({
             "subnets": [{"ipv4": format!("10.90.{third_octet}.0/{}", 32 - bits)}], "blockSizeBits": bits, "cooldownSeconds": 0,
@@ -62,7 +62,7 @@ impl ForeignAssignments {
         self.pods.last().context("one was pushed")
     }
 
-    /// The other node's records are as they were, whatever happened here; then everything goes.
+    /// Checks that the other node's assignments are unchanged, and then removes everything.
     async fn end(self, node: &SingleNode) -> Result<()> {
         for pod in &self.pods {
             node.del(pod)?;
@@ -70,7 +70,7 @@ impl ForeignAssignments {
         node.await_assignments(&vec![ELSEWHERE; self.recorded.len()], WAIT_TIMEOUT).await?;
         for address in &self.recorded {
             let record = records(node).get(address).await?;
-            ensure!(record.spec.container_id == ELSEWHERE, "the record of {address} is now {:?}", record.spec);
+            ensure!(record.spec.container_id == ELSEWHERE, "the assignment of {address} is now {:?}", record.spec);
             records(node).delete(address, &DeleteParams::default()).await?;
         }
         for number in 0..self.pods.len() {
@@ -91,7 +91,7 @@ async fn with_flags(node: &mut SingleNode, flags: &[&str]) -> Result<()> {
     node.start_agent().await
 }
 
-/// Duplicates that were reported, by address.
+/// Waits until an event reports the duplicate address.
 async fn reported(node: &SingleNode, address: &str) -> Result<()> {
     wait_until(&format!("an event on the node reports the duplicate {address}"), WAIT_TIMEOUT, || async {
         let messages = node.warnings("DuplicateAddress").await?;
@@ -113,12 +113,12 @@ pub async fn found_late(node: &mut SingleNode) -> Result<()> {
     node.proxy.set(NetworkFault::None);
     let [address] = got.as_slice() else { anyhow::bail!("the pod got {got:?}") };
     reported(node, address).await?;
-    // The pod keeps what it has, and it does not go out again when it ends.
+    // The pod keeps its address, which is not assigned again when the pod ends.
     let runs = &wrong.pods[1];
     ensure!(runs.addresses()?.iter().any(|ip| ip.to_string() == *address), "the pod has lost {address}");
     node.del(runs)?;
     let pod = wrong.next_pod(node).await?;
-    // The block's other address is the first pod's, so there is none for this one.
+    // The block's other address belongs to the first pod, so no address is left for this one.
     let error = node.call(&pod.call("ADD"))?.error()?;
     ensure!(error.code == 11 && error.text.contains("has no free address"), "{error:?}");
     with_flags(node, &[]).await?;

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{add_pods, await_empty_node, end};
 
-/// The codes of the errors that are caused here.
+/// The CNI error codes that these tests cause.
 const CONTAINER_UNKNOWN: u64 = 3;
 const INVALID_ENVIRONMENT: u64 = 4;
 const TRY_AGAIN_LATER: u64 = 11;
@@ -26,7 +26,7 @@ pub async fn survive(node: &mut SingleNode) -> Result<()> {
     let pods = add_pods(node, 2)?;
     node.kill_agent();
     node.start_agent().await?;
-    wait_until("a configuration that sorts before ours is reported", WAIT_TIMEOUT, || async {
+    wait_until("the agent reports a configuration that sorts before Bobbin's", WAIT_TIMEOUT, || async {
         Ok(check(node.agent_log().contains("05-foreign.conflist"), || "not in the log".to_owned()))
     })
     .await?;
@@ -101,7 +101,7 @@ pub async fn failed_add_leaves_nothing(node: &mut SingleNode) -> Result<()> {
         ensure!(!error.text.contains('\n'), "{error:?}");
         await_empty_node(node).await?;
     }
-    // Foreign routes have all addresses of the block: the ADD fails cleanly, and says what is in its way.
+    // Foreign routes occupy all addresses of the block: the ADD fails without a trace and names the conflicting route.
     let first = node.sandbox()?;
     let result = node.add(&first)?;
     node.del(&first)?;

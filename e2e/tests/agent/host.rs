@@ -1,4 +1,4 @@
-//! What other programs do to the agent's files, sockets and port.
+//! Other programs change the agent's files, sockets or port.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -10,7 +10,7 @@ use bobbin_e2e::wait::{check, wait_until};
 
 use super::{CONVERGENCE_TIMEOUT, add_pods, end};
 
-/// The plugin and the configuration are compared more often than once in this time.
+/// Within this time the agent compares the plugin and the configuration at least once.
 const REINSTALL_TIMEOUT: Duration = Duration::from_mins(1);
 
 pub async fn installation(node: &mut SingleNode) -> Result<()> {
@@ -18,14 +18,14 @@ pub async fn installation(node: &mut SingleNode) -> Result<()> {
     let written = (fs::read(&plugin)?, fs::read(&conflist)?);
     fs::remove_file(&plugin)?;
     fs::write(&conflist, b"{}")?;
-    wait_until("plugin and configuration are as they were", REINSTALL_TIMEOUT, || async {
+    wait_until("plugin and configuration are restored", REINSTALL_TIMEOUT, || async {
         let now = (fs::read(&plugin)?, fs::read(&conflist)?);
         Ok(check(now == written, || String::from_utf8_lossy(&now.1).into_owned()))
     })
     .await?;
     for path in [&plugin, &conflist] {
         let sentence = format!("another program removed or changed {}", path.display());
-        wait_until("the node has a warning of it", WAIT_TIMEOUT, || async {
+        wait_until("a Warning on the Node reports it", WAIT_TIMEOUT, || async {
             let told = node.warnings("InstallationRestored").await?;
             Ok(check(told.iter().any(|one| one.contains(&sentence)), || format!("{told:?}")))
         })
@@ -70,9 +70,9 @@ pub async fn other_node(node: &mut SingleNode) -> Result<()> {
 }
 
 pub async fn taken_port(node: &mut SingleNode) -> Result<()> {
-    // An agent that is killed before it has kept its view begins without any pool.
+    // An agent that is killed before it saves its view of the cluster would start without any pool.
     let view = node.run_dir().join("cluster.json");
-    wait_until("the agent has kept the pool in its view", WAIT_TIMEOUT, || async {
+    wait_until("the agent has saved the pool in its view of the cluster", WAIT_TIMEOUT, || async {
         let kept = fs::read_to_string(&view)?;
         Ok(check(kept.contains("10.64.0.0/16"), || kept))
     })
@@ -83,8 +83,8 @@ pub async fn taken_port(node: &mut SingleNode) -> Result<()> {
     node.kill_agent();
     node.start_agent().await?;
     let pods = add_pods(node, 2)?;
-    wait_until("the node has a warning of it", WAIT_TIMEOUT, || async {
-        let told = node.warnings("MetricsPort").await?;
+    wait_until("a Warning on the Node reports it", WAIT_TIMEOUT, || async {
+        let told = node.warnings("MetricsPortInUse").await?;
         Ok(check(told.iter().any(|one| one.contains(&address.to_string())), || format!("{told:?}")))
     })
     .await?;
@@ -116,7 +116,7 @@ pub async fn run_dir_emptied(node: &mut SingleNode) -> Result<()> {
         fs::remove_file(node.run_dir().join(name))?;
     }
     node.await_agent(WAIT_TIMEOUT).await?;
-    wait_until("everything is there again", WAIT_TIMEOUT, || async {
+    wait_until("socket and marker files exist again", WAIT_TIMEOUT, || async {
         let missing: Vec<&str> = ["health.sock", "ready", "lock", "agent.json"]
             .into_iter()
             .filter(|name| !node.run_dir().join(name).exists())

@@ -1,7 +1,8 @@
-//! strace makes each system call of an ADD fail in turn, or kills the agent at it. The agent has no hook for this.
+//! strace makes each system call of an ADD fail in turn, or kills the agent at it. The agent contains no code for this.
 //!
-//! strace counts by thread: the Nth call of each thread is hit. So the undoing of a failed ADD, which runs in other threads, may
-//! be hit as well; then the stale check removes the attachment. A run ends when no thread that serves the ADD makes an Nth call.
+//! strace counts by thread, so it hits the Nth call of each thread. It may also hit the clean-up of a failed ADD, which
+//! runs in other threads; then the stale check removes the attachment. The tests of a call end when no thread of the
+//! ADD makes an Nth call.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{CONVERGENCE_TIMEOUT, addresses, end};
 
-/// The calls that fail, with what error, and how many steps of an ADD there must be at least.
+/// The calls that fail, the error of each, and in how many steps of an ADD it must occur at least.
 const FAILS: [(&str, &str, usize); 19] = [
     ("accept4", "EMFILE", 1),
     ("epoll_ctl", "ENOSPC", 1),
@@ -35,7 +36,7 @@ const FAILS: [(&str, &str, usize); 19] = [
     ("recvfrom", "EIO", 7),
     ("writev", "EPIPE", 1),
 ];
-/// The calls at which the agent is killed, and at how many steps of an ADD at least.
+/// The calls at which the agent is killed, and in how many steps of an ADD each must occur at least.
 const KILLS: [(&str, usize); 9] = [
     ("accept4", 1),
     ("clone3", 1),
@@ -47,18 +48,19 @@ const KILLS: [(&str, usize); 9] = [
     ("socket", 1),
     ("sendto", 6),
 ];
-/// More calls of one kind than an ADD makes.
+/// A number above the calls of one kind that an ADD makes.
 const MAX_CALLS: usize = 48;
-/// Threads that serve no ADD.
+/// Threads that do not serve the ADD.
 const LISTENERS: [&str; 1] = ["bobbin-netlink"];
-/// How the shim's sentence begins when the agent gave no answer: only then something may be left until the runtime's DEL.
+/// The beginning of the plugin's error when the agent did not answer. Only then something may be left until the
+/// runtime's DEL.
 const UNANSWERED: &str = "the Bobbin agent of this node";
-/// What the agent logs when the stale check had to remove an attachment.
+/// The agent's log messages when the stale check removed an attachment.
 const REMOVED_AS_STALE: [&str; 2] = ["the runtime did not call DEL", "completed the end of an attachment"];
-/// The addresses of the pool; an address that stays held is soon missed.
+/// The size of the pool. It is small, so that an address that stays assigned by mistake is soon missed.
 const ADDRESSES: usize = 8;
 
-/// What a run stands on: a pool of few addresses, and a pod that keeps its own through everything.
+/// The state of a test: a small pool, and a pod that must keep its address throughout.
 struct FaultRun {
     name: &'static str,
     stays: Sandbox,
@@ -66,7 +68,7 @@ struct FaultRun {
     link: String,
     args: Option<String>,
     faults: BTreeMap<&'static str, usize>,
-    /// The containers of ADDs with one fault, and none in the undoing.
+    /// The containers of ADDs with a single fault, so that their clean-up had none.
     undone: Vec<String>,
     failed: usize,
     steps: usize,
@@ -76,7 +78,7 @@ pub async fn failing(node: &mut SingleNode) -> Result<()> {
     let mut run = FaultRun::begin(node, "steps-failing").await?;
     for (call, error, least) in FAILS {
         if call == "write" {
-            // The names of its files are counted from the agent's start.
+            // The names of the files depend on a number that begins at the agent's start.
             node.kill_agent();
             node.start_agent().await?;
         }
@@ -99,7 +101,7 @@ pub async fn failing(node: &mut SingleNode) -> Result<()> {
             if !run.count(call, hits.len()) {
                 break;
             }
-            ensure!(number < MAX_CALLS, "an ADD makes {MAX_CALLS} calls of {call} and still no end: {hits:?}");
+            ensure!(number < MAX_CALLS, "an ADD makes {MAX_CALLS} or more calls of {call}: {hits:?}");
         }
         run.enough(call, least)?;
     }
@@ -132,7 +134,7 @@ pub async fn killed(node: &mut SingleNode) -> Result<()> {
     run.end(node).await
 }
 
-/// Files that the agent writes for an ADD. (A `write` that wakes a thread can't fail.)
+/// The files that the agent writes for an ADD. (A `write` that only wakes a thread can't fail.)
 fn written(node: &SingleNode, pod: &Sandbox) -> Vec<PathBuf> {
     let inside = ["accept_dad", "accept_ra"].map(|name| PathBuf::from("/proc/sys/net/ipv6/conf/eth0").join(name));
     let file = |number| node.run_dir().join(format!("attachments/{}-eth0.{number}.new", pod.container_id));
@@ -151,14 +153,14 @@ impl FaultRun {
         Ok(Self { name, stays, result, link, args, faults: BTreeMap::new(), undone: Vec::new(), failed: 0, steps: 0 })
     }
 
-    /// Another sandbox of the same pod.
+    /// A new sandbox of the pod.
     fn pod(&self, node: &SingleNode) -> Result<Sandbox> {
         let mut pod = node.sandbox()?;
         pod.args.clone_from(&self.args);
         Ok(pod)
     }
 
-    /// Everything is right after an ADD that succeeded, and nothing is left after one that failed.
+    /// Checks that a successful ADD is complete, and that a failed one left nothing behind.
     async fn verify(&mut self, node: &SingleNode, pod: Sandbox, answer: &Answer, hit: bool) -> Result<()> {
         self.steps += 1;
         if answer.exit == 0 {
@@ -166,7 +168,10 @@ impl FaultRun {
             node.call(&pod.check(&result))?.ok().context("CHECK after an ADD that succeeded")?;
             let (told, has) = (addresses(&result), pod.addresses()?);
             let has: BTreeSet<String> = has.iter().map(ToString::to_string).collect();
-            ensure!(told.len() == 2 && told.iter().cloned().collect::<BTreeSet<_>>() == has, "{told:?}, but {has:?}");
+            ensure!(
+                told.len() == 2 && told.iter().cloned().collect::<BTreeSet<_>>() == has,
+                "the result has {told:?}, the pod has {has:?}"
+            );
             node.check_no_duplicate(&[&self.stays, &pod])?;
             node.await_assignments(&[&self.stays.container_id, &pod.container_id], CONVERGENCE_TIMEOUT).await?;
             node.del(&pod)?;
@@ -179,7 +184,7 @@ impl FaultRun {
                 node.del(&pod)?;
             }
         }
-        self.nothing_left(node, &pod).await.with_context(|| format!("the ADD said: {}", answer.stdout.trim()))
+        self.nothing_left(node, &pod).await.with_context(|| format!("the ADD answered: {}", answer.stdout.trim()))
     }
 
     async fn nothing_left(&self, node: &SingleNode, pod: &Sandbox) -> Result<()> {
@@ -192,7 +197,7 @@ impl FaultRun {
         .with_context(|| format!("the end of the agent's log:\n{}", node.agent_log_tail()))
     }
 
-    /// What is on the node and in the pod beside what the pod has that stays.
+    /// Everything on the node and in the pod that does not belong to the pod that stays.
     fn left(&self, node: &SingleNode, pod: &Sandbox) -> Result<Vec<String>> {
         let names = |what: &Value, field: &str| -> Vec<String> {
             let all = what.as_array().into_iter().flatten();
@@ -219,7 +224,7 @@ impl FaultRun {
         Ok(left)
     }
 
-    /// Counts the faults; whether the run goes on.
+    /// Counts the faults. Returns whether the test must continue with the next number.
     fn count(&mut self, call: &'static str, hits: usize) -> bool {
         *self.faults.entry(call).or_default() += hits;
         hits > 0
@@ -227,11 +232,11 @@ impl FaultRun {
 
     fn enough(&self, call: &str, least: usize) -> Result<()> {
         let hits = self.faults.get(call).copied().unwrap_or_default();
-        ensure!(hits >= least, "only {hits} calls of {call} were hit, not {least}: {:?}", self.faults);
+        ensure!(hits >= least, "only {hits} calls of {call} were hit, but {least} are required: {:?}", self.faults);
         Ok(())
     }
 
-    /// The pod that stayed has everything, and every other address of the pool is free.
+    /// Checks that the pod that stayed is intact and that every other address of the pool is free.
     async fn end(self, node: &SingleNode) -> Result<()> {
         let faults: Vec<String> = self.faults.iter().map(|(call, count)| format!("{call} {count}")).collect();
         println!("{} ADDs, {} of them failed; faults: {}", self.steps, self.failed, faults.join(", "));
@@ -241,7 +246,7 @@ impl FaultRun {
             REMOVED_AS_STALE.iter().any(|words| line.contains(words)) && self.undone.iter().any(|id| line.contains(id))
         };
         let stale = log.lines().find(by_stale_check);
-        ensure!(stale.is_none(), "an ADD left its attachment to the stale check: {stale:?}");
+        ensure!(stale.is_none(), "a failed ADD did not remove its attachment, so the stale check did: {stale:?}");
         node.call(&self.stays.check(&self.result))?.ok().context("CHECK of the pod that stayed")?;
         let mut pods = Vec::new();
         for _ in 1..ADDRESSES {

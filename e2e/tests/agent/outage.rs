@@ -24,11 +24,11 @@ async fn through(node: &mut SingleNode, fault: NetworkFault) -> Result<()> {
         node.del(&pod)?;
     }
     pods.extend(add_pods(node, 6)?);
-    // Begun and ended within the outage: nothing of it must remain.
+    // These pods start and end during the outage, so nothing of them may remain.
     for pod in add_pods(node, 2)? {
         node.del(&pod)?;
     }
-    // Across a restart, too.
+    // The outage also lasts over a restart of the agent.
     node.kill_agent();
     node.start_agent().await?;
     pods.extend(add_pods(node, 2)?);
@@ -46,7 +46,7 @@ pub async fn no_operator(node: &mut SingleNode) -> Result<()> {
     ended
 }
 
-pub async fn lost_answers(node: &mut SingleNode) -> Result<()> {
+pub async fn lost_responses(node: &mut SingleNode) -> Result<()> {
     let mut pods = add_pods(node, 3)?;
     node.await_assignments(&super::ids(&pods), WAIT_TIMEOUT).await?;
     for _ in 0..3 {
@@ -61,8 +61,8 @@ pub async fn lost_answers(node: &mut SingleNode) -> Result<()> {
     end(node, pods).await
 }
 
-/// Leaves the agent with several open connections to the API server. No new connection can be opened while answers are lost, so a request
-/// that needs one would never arrive.
+/// Makes the agent open several connections to the API server. While answers are lost no connection can be opened, so a
+/// request without one would never arrive.
 async fn open_connections(node: &mut SingleNode) -> Result<()> {
     let pods = (0..6).map(|_| node.sandbox()).collect::<Result<Vec<_>>>()?;
     let calls: Vec<_> = pods.iter().map(|pod| (pod.call("ADD"), node.plugin())).collect();
@@ -78,7 +78,7 @@ async fn open_connections(node: &mut SingleNode) -> Result<()> {
 
 pub async fn lost_claim(node: &mut SingleNode) -> Result<()> {
     open_connections(node).await?;
-    // Known before the pool is there, the pods make the agent claim nothing ahead.
+    // If the agent knows the pods before the pool exists, it claims no block ahead for them.
     let mut pods = Vec::new();
     for number in 0..4 {
         pods.push(node.kube_pod("default", &format!("lossy-{number}"), Some("lossy")).await?);
@@ -87,7 +87,7 @@ pub async fn lost_claim(node: &mut SingleNode) -> Result<()> {
     node.await_free_blocks("lossy").await?;
     let mut added = Vec::new();
     for (number, pod) in pods.iter().enumerate() {
-        // The second pod fills the block of two, so a spare is claimed.
+        // The second pod fills the block of two addresses, so the agent claims a spare block.
         let claims = number == 1;
         if claims {
             node.proxy.set(NetworkFault::DropResponses);
@@ -95,7 +95,7 @@ pub async fn lost_claim(node: &mut SingleNode) -> Result<()> {
         let (call, plugin) = (pod.call("ADD"), node.plugin());
         let running = std::thread::spawn(move || plugin.call(&call));
         if claims {
-            wait_until("the API server has done what its answer is lost of", WAIT_TIMEOUT, || async {
+            wait_until("the API server has carried out the claim whose answer is lost", WAIT_TIMEOUT, || async {
                 let blocks = node.own_blocks("lossy").await?.len();
                 Ok(check(blocks == 2, || format!("{blocks} blocks")))
             })
@@ -106,7 +106,7 @@ pub async fn lost_claim(node: &mut SingleNode) -> Result<()> {
         if answer.exit == 0 {
             added.push(pod);
         } else {
-            // As containerd does after a failed ADD.
+            // Send the DEL that containerd sends after a failed ADD.
             node.del(pod)?;
         }
     }
@@ -115,7 +115,7 @@ pub async fn lost_claim(node: &mut SingleNode) -> Result<()> {
     let ids: Vec<&str> = added.iter().map(|pod| pod.container_id.as_str()).collect();
     node.await_assignments(&ids, super::CONVERGENCE_TIMEOUT).await?;
     wait_until(
-        "table 119 has exactly the blocks that the API says are the node's",
+        "table 119 has exactly the blocks that the node owns in the API",
         super::CONVERGENCE_TIMEOUT,
         || async {
             let mut claimed: Vec<String> = node

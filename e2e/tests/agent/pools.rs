@@ -1,4 +1,4 @@
-//! Pool selection, and the errors of a pool that can't serve.
+//! Pool selection, and the errors of an ADD whose pool can't serve it.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::single_node::{Answer, Call, Sandbox, SingleNode, WAIT_TIMEOUT};
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::{addresses, end};
 
-/// The code of an ADD whose pool can't serve it.
+/// The CNI error code of an ADD whose pool can't serve it.
 const POOL_REFUSED: u64 = 102;
 
-/// A pool of four addresses, and four pods that have them.
+/// Creates a pool of four addresses, and four pods that use them.
 async fn run_full(node: &SingleNode, name: &str, subnet: &str) -> Result<Vec<Sandbox>> {
     node.apply_pool(name, json!({"subnets": [{"ipv4": subnet}], "blockSizeBits": 1, "cooldownSeconds": 300})).await?;
     let mut pods = Vec::new();
@@ -32,13 +32,13 @@ async fn done(node: &SingleNode, pods: Vec<Sandbox>) -> Result<()> {
     end(node, pods).await
 }
 
-/// Starts an ADD that waits for an address. Its answer is that of the thread.
+/// Starts an ADD that waits for an address. The thread returns its answer.
 fn start_add(node: &SingleNode, pod: &Sandbox) -> std::thread::JoinHandle<Result<Answer>> {
     let (plugin, call) = (node.plugin(), pod.call("ADD"));
     std::thread::spawn(move || plugin.call(&call))
 }
 
-/// Waits for the event on a pod of the pool that it waits for an address.
+/// Waits for an event that says that a pod waits for an address of this pool.
 async fn has_pool_exhausted_event(node: &SingleNode, pool: &str) -> Result<()> {
     wait_until("an event says that the pool is full", WAIT_TIMEOUT, || async {
         let messages = node.warnings("PoolExhausted").await?;
@@ -53,7 +53,7 @@ pub async fn full(node: &mut SingleNode) -> Result<()> {
     pods.push(node.kube_pod("default", "tiny-4", Some("tiny")).await?);
     let waiting = start_add(node, &pods[4]);
     has_pool_exhausted_event(node, "tiny").await?;
-    // An ADD of another pool is answered while this one waits.
+    // While this ADD waits, an ADD from another pool is answered.
     let other = node.sandbox()?;
     node.add(&other)?;
     node.del(&other)?;
@@ -66,20 +66,20 @@ pub async fn full(node: &mut SingleNode) -> Result<()> {
     done(node, pods).await
 }
 
-pub async fn held_until_freed(node: &mut SingleNode) -> Result<()> {
+pub async fn waits_for_address(node: &mut SingleNode) -> Result<()> {
     let mut pods = run_full(node, "freed", "10.69.1.0/30").await?;
     pods.push(node.kube_pod("default", "freed-4", Some("freed")).await?);
     let waiting = start_add(node, &pods[4]);
     has_pool_exhausted_event(node, "freed").await?;
     node.del(&pods[0])?;
     let answer = waiting.join().map_err(|_| anyhow::anyhow!("the ADD's thread panicked"))??;
-    // Nothing else ends its wait before its time, and then it would fail.
+    // Nothing else can end the wait early, and an ADD that waits to its end fails.
     answer.ok()?;
     node.check_no_duplicate(&pods.iter().collect::<Vec<_>>())?;
     done(node, pods).await
 }
 
-pub async fn called_off(node: &mut SingleNode) -> Result<()> {
+pub async fn del_ends_wait(node: &mut SingleNode) -> Result<()> {
     let mut pods = run_full(node, "off", "10.69.3.0/30").await?;
     pods.push(node.kube_pod("default", "off-4", Some("off")).await?);
     let waiting = start_add(node, &pods[4]);
@@ -87,12 +87,12 @@ pub async fn called_off(node: &mut SingleNode) -> Result<()> {
     node.del(&pods[4])?;
     let answer = waiting.join().map_err(|_| anyhow::anyhow!("the ADD's thread panicked"))??;
     let error = answer.error()?;
-    // Another code or sentence would mean that the ADD was held to its end.
+    // With another code or message, the ADD would have waited to its end.
     ensure!(error.code == 11 && error.text.contains("called DEL"), "{error:?}");
     done(node, pods).await
 }
 
-pub async fn said_once(node: &mut SingleNode) -> Result<()> {
+pub async fn logged_once(node: &mut SingleNode) -> Result<()> {
     let mut pods = run_full(node, "said", "10.69.4.0/30").await?;
     let waiting = node.kube_pod("default", "said-4", Some("said")).await?;
     for _ in 0..2 {
@@ -109,7 +109,7 @@ pub async fn said_once(node: &mut SingleNode) -> Result<()> {
     let log = node.agent_log();
     for sentence in ["pod default/said-4 waits for an address", "pod default/said-4 no longer waits"] {
         let lines: Vec<&str> = log.lines().filter(|line| line.contains(sentence)).collect();
-        ensure!(lines.len() == 1, "{sentence:?} stands in {lines:?}");
+        ensure!(lines.len() == 1, "{sentence:?} must be in one log line, not in {lines:?}");
     }
     let warned = |line: &&str| line.contains("WARN") && line.contains("said-4");
     let warnings: Vec<&str> = log.lines().filter(warned).collect();
@@ -117,7 +117,7 @@ pub async fn said_once(node: &mut SingleNode) -> Result<()> {
     done(node, pods).await
 }
 
-pub async fn held_until_appended(node: &mut SingleNode) -> Result<()> {
+pub async fn waits_for_subnet(node: &mut SingleNode) -> Result<()> {
     let mut pods = run_full(node, "grown", "10.69.2.0/30").await?;
     pods.push(node.kube_pod("default", "grown-4", Some("grown")).await?);
     let waiting = start_add(node, &pods[4]);
@@ -130,7 +130,7 @@ pub async fn held_until_appended(node: &mut SingleNode) -> Result<()> {
     done(node, pods).await
 }
 
-/// The pool that an address is of, by its third number.
+/// The pool of an address, from its third byte.
 async fn pool_of(node: &SingleNode, namespace: &str, name: &str, annotation: Option<&str>) -> Result<String> {
     let pod = node.kube_pod(namespace, name, annotation).await?;
     let result: Value = node.add(&pod)?;

@@ -1,4 +1,4 @@
-//! An agent that was killed serves again, also without the API server. The benchmark measures how soon.
+//! A killed agent serves again after its start, also without the API server. The benchmark measures how fast.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::network::NetworkFault;
@@ -18,7 +18,7 @@ pub async fn serves_again(node: &mut SingleNode) -> Result<()> {
         let pod = node.sandbox()?;
         node.start_agent_only()?;
         let node_and_pod = (&*node, &pod);
-        // The fault lasts: what is answered is answered without the API server.
+        // The fault is still active, so this answer came without the API server.
         wait_until(&format!("the restarted agent answers an ADD ({fault:?})"), CONVERGENCE_TIMEOUT, || async {
             let (node, pod) = node_and_pod;
             let answer = node.call(&pod.call("ADD"))?;

@@ -1,6 +1,6 @@
-//! A block serves only after the saved list of blocks has it. A lost block stops at once.
+//! A block serves only when the checkpoint's list of blocks contains it. A lost block stops serving at once.
 //!
-//! strace makes each rename onto the list fail, so that the agent can't write it.
+//! strace makes the agent's rename of the new list fail, so that the agent can't save it.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use serde_json::json;
 use super::fixture::{PoolFixture, READS, answered, must_not_be_of};
 use super::with_flags;
 
-/// How long a wrong answer of an ADD may take. The right result is that there is none.
+/// How long to wait for a wrong answer of an ADD. Correctly, there is no answer.
 const WRONG_ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Makes every write of the list of blocks fail until the result is ended.
+/// Makes every write of the list of blocks fail until the returned guard ends.
 async fn refuse_writes(node: &SingleNode) -> Result<SyscallFaults> {
     let list = format!("-P{}", node.run_dir().join("blocks.json").display());
     let calls = "rename,renameat,renameat2";
@@ -28,7 +28,7 @@ async fn writes_failed(node: &SingleNode, count: usize) -> Result<()> {
     wait_until(&format!("{count} writes of the list of blocks have failed"), WAIT_TIMEOUT, || async {
         let text = std::fs::read_to_string(node.path("strace.log"))?;
         let failed = text.matches("(INJECTED)").count();
-        Ok(check(failed >= count, || format!("{failed} have")))
+        Ok(check(failed >= count, || format!("{failed} have failed")))
     })
     .await
 }
@@ -51,8 +51,12 @@ pub async fn written_before_service(node: &mut SingleNode) -> Result<()> {
     let early = early.await.is_ok();
     faults.end(true).await?;
     let answer = adding.join().map_err(|_| anyhow!("the thread of the ADD panicked"))??;
-    ensure!(!early, "the ADD was answered from a block that is not in the saved list: {}", answer.stdout.trim());
-    ensure!(answered(&answer)?.is_some(), "the ADD failed when the list could be written: {}", answer.stdout.trim());
+    ensure!(!early, "the ADD got an address of a block that is not in the saved list: {}", answer.stdout.trim());
+    ensure!(
+        answered(&answer)?.is_some(),
+        "the ADD failed although the list could be written again: {}",
+        answer.stdout.trim()
+    );
     with_flags(node, &[]).await?;
     fixture.end(node).await
 }
@@ -70,7 +74,7 @@ pub async fn lost_without_write(node: &mut SingleNode) -> Result<()> {
         Ok(check(seen > 0, || "no read".to_owned()))
     })
     .await?;
-    writes_failed(node, 1).await.context("of a block that was lost")?;
+    writes_failed(node, 1).await.context("after the block was lost")?;
     let answer = node.call(&fixture.pods[next].call("ADD"))?;
     faults.end(true).await?;
     must_not_be_of(&answer, &block)?;

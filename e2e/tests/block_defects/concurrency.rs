@@ -1,4 +1,4 @@
-//! A call that waits, for the API server or for the kernel, delays no other call.
+//! A call that waits for the API server or the kernel delays no other call.
 
 use anyhow::{Context, Result, anyhow, ensure};
 use bobbin_e2e::api_proxy::{Fault, Selector};
@@ -11,7 +11,7 @@ use super::with_flags;
 
 type Adding = std::thread::JoinHandle<Result<Answer>>;
 
-/// A pod of the pool `default` that runs, and the result of its ADD.
+/// A running pod of the pool `default`, and the result of its ADD.
 struct Running {
     pod: Sandbox,
     result: Value,
@@ -24,7 +24,7 @@ impl Running {
         Ok(Self { pod, result })
     }
 
-    /// Calls that need neither a claim nor a network namespace.
+    /// Makes calls that need neither a claim nor a network namespace.
     fn check_and_delete(self, node: &SingleNode) -> Result<()> {
         node.call(&Call { verb: "STATUS", ..Call::default() })?.ok().context("STATUS")?;
         node.call(&self.pod.check(&self.result))?.ok().context("CHECK")?;
@@ -32,7 +32,7 @@ impl Running {
     }
 }
 
-/// Fails if an ADD has ended that must still wait: then the calls before it prove nothing, or waited for it.
+/// Fails if the waiting ADD has ended: then the other calls were not made during its wait.
 fn still_waits(adding: &Adding, what: &str) -> Result<()> {
     ensure!(!adding.is_finished(), "other calls were answered only after the ADD that waited for {what}");
     Ok(())
@@ -44,7 +44,7 @@ fn answer_of(adding: Adding) -> Result<Answer> {
 
 pub async fn waits_for_assignment(node: &mut SingleNode) -> Result<()> {
     with_flags(node, &["--confirm-wait=60s"]).await?;
-    // The pool `default` has a block from here on: while reads are held, none can be claimed.
+    // From here on the node has a block of the pool `default`. While reads are held, it can't claim one.
     let running = Running::add(node)?;
     let mut fixture = PoolFixture::create(node, "one-waits", 15, 31, 1, json!({})).await?;
     fixture.add(node).await?;
@@ -52,7 +52,7 @@ pub async fn waits_for_assignment(node: &mut SingleNode) -> Result<()> {
     let free = fixture.block(node, 0).await?.range.hosts().find(|address| *address != taken);
     let next = fixture.pod(node).await?;
     await_checkpointed(node, &fixture.name_of(next)).await?;
-    // As long as no read proves its block, the ADD waits for the answer to its assignment.
+    // While no read proves the block, the ADD waits for the answer to the create of its assignment.
     let reads = node.api()?.inject(Selector::verbs(READS).of("addressblocks"), Fault::HoldRequest);
     node.kill_agent();
     node.start_agent_only()?;
@@ -78,7 +78,7 @@ pub async fn waits_for_assignment(node: &mut SingleNode) -> Result<()> {
 
 pub async fn waits_for_claim(node: &mut SingleNode) -> Result<()> {
     with_flags(node, &["--add-timeout=60s"]).await?;
-    // The pool `default` has a block from here on.
+    // From here on the node has a block of the pool `default`.
     let running = Running::add(node)?;
     let mut fixture = PoolFixture::create(node, "claim-waits", 16, 28, 2, json!({})).await?;
     let claims = Selector::verbs(WRITES).of("addressblocks");
@@ -101,7 +101,7 @@ pub async fn waits_for_claim(node: &mut SingleNode) -> Result<()> {
 }
 
 pub async fn waits_for_kernel(node: &mut SingleNode) -> Result<()> {
-    // The delay in the kernel is not scaled.
+    // strace's delay in the kernel is not scaled, so the agent's waits are not either.
     with_flags(node, &["--time-scale=1"]).await?;
     let running = Running::add(node)?;
     let mut fixture = PoolFixture::create(node, "kernel-waits", 17, 28, 2, json!({})).await?;

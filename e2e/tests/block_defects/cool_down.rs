@@ -1,4 +1,4 @@
-//! Blocks with addresses that cool down.
+//! Blocks with cooling addresses.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::single_node::{SingleNode, WAIT_TIMEOUT};
@@ -46,12 +46,12 @@ pub async fn unused_keeps_its_time(node: &mut SingleNode) -> Result<()> {
     .await?;
     let range = spare.spec.ipv4.as_deref().context("no range")?.parse()?;
     let spare = Block { name: spare.metadata.name.unwrap_or_default(), range };
-    // It would delete the free block of a draining pool.
+    // The operator would delete the free block of a draining pool.
     node.stop_operator();
     fixture.drain(node, true).await?;
-    wait_until("the spare goes back", WAIT_TIMEOUT, || async {
+    wait_until("the node releases the spare", WAIT_TIMEOUT, || async {
         let owner = spare.owner(node).await?;
-        Ok(check(owner.is_none(), || format!("it is {owner:?}'s")))
+        Ok(check(owner.is_none(), || format!("its owner is {owner:?}")))
     })
     .await?;
     let since = spare.get(node).await?.and_then(|block| block.spec.free_since).map(|time| time.0.to_string());

@@ -1,4 +1,4 @@
-//! Direct routing: the node's addresses in its blocks, and routes to other nodes' blocks.
+//! Direct routing: node addresses in blocks, and routes to the blocks of other nodes.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -19,9 +19,9 @@ use super::{scaled, scaled_timeout, with_flags};
 const DIRECT: &str = "--routing=direct";
 const METRICS: &str = "127.0.0.1:9119";
 
-/// How often a test with several resyncs has one.
+/// A scale for tests that need several resyncs.
 const FREQUENT_RESYNCS_SCALE: f64 = 0.01;
-/// The time in which the agent has three resyncs then, on a machine that is busy with other things.
+/// How long three resyncs may take at that scale, even on a busy machine.
 const THREE_RESYNCS_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Changes the first address of the Node object.
@@ -38,11 +38,11 @@ async fn set_node_addresses(node: &SingleNode, addresses: &[&str]) -> Result<()>
     Ok(())
 }
 
-/// Waits until a block carries this address.
+/// Waits until a block contains this node address.
 pub async fn carries(node: &SingleNode, block: &Block, ipv4: &str, within: Duration) -> Result<()> {
-    wait_until(&format!("block {} carries the node's address {ipv4}", block.name), within, || async {
+    wait_until(&format!("block {} has the node address {ipv4}", block.name), within, || async {
         let seen = block.get(node).await?.and_then(|block| block.spec.node_ipv4);
-        Ok(check(seen.as_deref() == Some(ipv4), || format!("it carries {seen:?}")))
+        Ok(check(seen.as_deref() == Some(ipv4), || format!("it has {seen:?}")))
     })
     .await
 }
@@ -60,16 +60,20 @@ pub async fn changed_address(node: &mut SingleNode) -> Result<()> {
     fixture.end(node).await
 }
 
-/// Waits until all blocks of this node carry these addresses.
+/// Waits until all blocks of this node contain these node addresses.
 async fn all_carry(node: &SingleNode, ipv4: Option<&str>, ipv6: Option<&str>) -> Result<()> {
-    wait_until(&format!("all blocks carry {ipv4:?} and {ipv6:?}"), scaled_timeout(Duration::from_mins(1)), || async {
-        let own = node.blocks().await?.into_iter().filter(|block| block.spec.node_name.as_deref() == Some(NODE));
-        let wrong = own
-            .map(|block| block.spec)
-            .filter(|spec| spec.node_ipv4.as_deref() != ipv4 || spec.node_ipv6.as_deref() != ipv6);
-        let wrong: Vec<_> = wrong.map(|spec| (spec.ipv4, spec.node_ipv4, spec.node_ipv6)).collect();
-        Ok(check(wrong.is_empty(), || format!("{wrong:?}")))
-    })
+    wait_until(
+        &format!("all blocks have the node addresses {ipv4:?} and {ipv6:?}"),
+        scaled_timeout(Duration::from_mins(1)),
+        || async {
+            let own = node.blocks().await?.into_iter().filter(|block| block.spec.node_name.as_deref() == Some(NODE));
+            let wrong = own
+                .map(|block| block.spec)
+                .filter(|spec| spec.node_ipv4.as_deref() != ipv4 || spec.node_ipv6.as_deref() != ipv6);
+            let wrong: Vec<_> = wrong.map(|spec| (spec.ipv4, spec.node_ipv4, spec.node_ipv6)).collect();
+            Ok(check(wrong.is_empty(), || format!("{wrong:?}")))
+        },
+    )
     .await
 }
 
@@ -81,7 +85,7 @@ pub async fn late_address(node: &mut SingleNode) -> Result<()> {
     fixture.add(node).await?;
     let block = fixture.block(node, 0).await?;
     let spec = block.get(node).await?.context("the block is there")?.spec;
-    ensure!(spec.node_name.as_deref() == Some(NODE), "block {} is not this node's: {spec:?}", block.name);
+    ensure!(spec.node_name.as_deref() == Some(NODE), "this node does not own block {}: {spec:?}", block.name);
     ensure!(spec.node_ipv4.is_none() && spec.node_ipv6.is_none(), "the Node has no address: {spec:?}");
     set_node_address(node, NODE_IPV4).await?;
     all_carry(node, Some(NODE_IPV4), Some(NODE_IPV6)).await?;
@@ -96,7 +100,7 @@ pub async fn edited_address(node: &mut SingleNode) -> Result<()> {
     let block = fixture.block(node, 0).await?;
     block.patch(node, json!({"nodeIPv4": "10.100.0.66"})).await?;
     carries(node, &block, NODE_IPV4, scaled_timeout(Duration::from_mins(1))).await?;
-    // Also an agent that was away finds it.
+    // An agent that was stopped meanwhile finds the change too.
     node.kill_agent();
     block.patch(node, json!({"nodeIPv4": "10.100.0.66"})).await?;
     with_flags(node, &[DIRECT]).await?;
@@ -105,7 +109,7 @@ pub async fn edited_address(node: &mut SingleNode) -> Result<()> {
     fixture.end(node).await
 }
 
-/// The number of a counter on the agent's page.
+/// The value of a counter in the agent's metrics.
 fn counter(node: &SingleNode, name: &str) -> Result<u64> {
     let page = node.namespace.run(|| -> Result<String> {
         let mut stream = TcpStream::connect(METRICS)?;
@@ -141,7 +145,8 @@ pub async fn claims_are_no_repairs(node: &mut SingleNode) -> Result<()> {
     fixture.end(node).await
 }
 
-/// What the agent has told of its repairs so far: the metric, and the events on its Node, repeated ones counted each.
+/// The repairs that the agent has reported so far, in its metric and in events on its Node. A repeated event counts
+/// each time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Repairs {
     metric: u64,
@@ -158,20 +163,20 @@ impl Repairs {
     }
 }
 
-/// Waits until there is a route to a block by this address; none: until there is no route to it.
+/// Waits until a block has a route through this address; `None` waits until it has no route.
 pub async fn routed(node: &SingleNode, block: &Block, via: Option<&str>) -> Result<()> {
     let command = format!("-4 route show exact {}", block.range);
-    wait_until(&format!("block {} is routed by {via:?}", block.range), WAIT_TIMEOUT, || async {
+    wait_until(&format!("block {} has a route through {via:?}", block.range), WAIT_TIMEOUT, || async {
         let routes = ip_json(&node.namespace, &command)?;
         let ways: Vec<&str> =
             routes.as_array().into_iter().flatten().filter_map(|one| one["gateway"].as_str()).collect();
-        Ok(check(ways == Vec::from_iter(via), || format!("by {ways:?}")))
+        Ok(check(ways == Vec::from_iter(via), || format!("through {ways:?}")))
     })
     .await
     .with_context(|| format!("the end of the agent's log:\n{}", node.agent_log_tail()))
 }
 
-/// Blocks of another node come, change their node's address and go.
+/// Blocks of another node are claimed, get another node address, and are released.
 async fn come_change_and_go(node: &SingleNode, blocks: &[Block]) -> Result<()> {
     for block in blocks {
         block.give_to_other_node(node).await?;
@@ -197,7 +202,7 @@ pub async fn quiet_resyncs(node: &mut SingleNode) -> Result<()> {
     }
     come_change_and_go(node, &blocks).await?;
     let (before, mark) = (Repairs::of(node).await?, node.api()?.mark());
-    // Only a resync lists the pools, and each does so once.
+    // Only a resync lists the pools, and each resync does so once.
     let resyncs = Selector::verbs(&["list"]).of("addresspools");
     wait_until("three resyncs have passed", THREE_RESYNCS_TIMEOUT, || async {
         come_change_and_go(node, &blocks).await?;
@@ -206,13 +211,17 @@ pub async fn quiet_resyncs(node: &mut SingleNode) -> Result<()> {
     })
     .await?;
     let after = Repairs::of(node).await?;
-    ensure!(after == before, "{before:?} became {after:?} in quiet minutes; the log:\n{}", node.agent_log_tail());
+    ensure!(
+        after == before,
+        "without a change by another program the repairs went from {before:?} to {after:?}; the log:\n{}",
+        node.agent_log_tail()
+    );
 
-    // Both numbers move when there is something to repair.
+    // Check that both numbers grow after a real repair.
     blocks[0].give_to_other_node(node).await?;
     routed(node, &blocks[0], Some("10.100.0.77")).await?;
     node.namespace.ip(&format!("route del {}", blocks[0].range))?;
-    wait_until("a route that was deleted by hand is told as a repair", WAIT_TIMEOUT, || async {
+    wait_until("the agent reports the repair of a route that another program deleted", WAIT_TIMEOUT, || async {
         let now = Repairs::of(node).await?;
         Ok(check(now.metric > after.metric && now.events > after.events, || format!("{now:?} after {after:?}")))
     })

@@ -1,4 +1,4 @@
-//! Addresses of this node's block that the other node has an assignment of.
+//! Addresses of this node's block for which the other node has an assignment.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use serde_json::json;
 use super::fixture::{PoolFixture, READS, answered, await_checkpointed, await_node_warning, delete_assignment};
 use super::{scaled_timeout, with_flags};
 
-/// A pool of two addresses: one is this node's first pod's, the other is recorded for the other node.
+/// A pool of two addresses: this node's first pod has one, and the other node has an assignment of the other.
 async fn one_recorded(node: &mut SingleNode, pool: &'static str, third: u8) -> Result<(PoolFixture, std::net::IpAddr)> {
     with_flags(node, &["--confirm-wait=5s"]).await?;
     let mut fixture = PoolFixture::create(node, pool, third, 31, 1, json!({})).await?;
@@ -21,7 +21,7 @@ async fn one_recorded(node: &mut SingleNode, pool: &'static str, third: u8) -> R
     let recorded = fixture.block(node, 0).await?.assign_to_other_node(node, pool, &[taken], 0).await?[0];
     let next = fixture.pod(node).await?;
     await_checkpointed(node, &fixture.name_of(next)).await?;
-    // An agent that has just started waits for the answer to the record, as long as no read proves its block.
+    // While no read proves its block, a newly started agent waits for the answer to the create of its assignment.
     let held = node.api()?.inject(Selector::verbs(READS).of("addressblocks"), Fault::HoldRequest);
     node.kill_agent();
     node.start_agent_only()?;
@@ -37,7 +37,8 @@ async fn one_recorded(node: &mut SingleNode, pool: &'static str, third: u8) -> R
 pub async fn comes_back(node: &mut SingleNode) -> Result<()> {
     let (fixture, recorded) = one_recorded(node, "comes-back", 41).await?;
     delete_assignment(node, recorded).await?;
-    // No watch shows the end of another node's assignment. Those of passed-over addresses are read once a minute.
+    // No watch reports the end of another node's assignment. The agent reads the assignments of excluded addresses
+    // once a minute.
     let within = scaled_timeout(Duration::from_mins(2));
     wait_until("the runtime's next try gets the address", within, || async {
         let answer = node.call(&fixture.pods[1].call("ADD"))?;
@@ -57,7 +58,7 @@ pub async fn after_restart(node: &mut SingleNode) -> Result<()> {
     node.proxy.set(NetworkFault::Refuse);
     node.start_agent().await?;
     let answer = node.call(&fixture.pods[1].call("ADD"))?;
-    ensure!(answered(&answer)?.is_none(), "after a restart the ADD answered {recorded}, which n9 has a record of");
+    ensure!(answered(&answer)?.is_none(), "after a restart the ADD got {recorded}, but n9 has an assignment of it");
     node.proxy.set(NetworkFault::None);
     with_flags(node, &[]).await?;
     fixture.end(node).await

@@ -1,4 +1,4 @@
-//! A pool with pods of this node, and what the other node and an administrator do to its blocks.
+//! A pool with pods of this node, and changes by the other node or an administrator to its blocks.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -14,13 +14,13 @@ use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-/// The other node.
+/// The name of the other node.
 pub const OTHER: &str = "n9";
-/// The container that the other node's records name.
+/// The container ID in the other node's assignments.
 pub const ELSEWHERE: &str = "elsewhere";
-/// Writes to blocks, whatever form they have.
+/// The verbs that write blocks.
 pub const WRITES: &[&str] = &["patch", "update"];
-/// Reads.
+/// The verbs that read.
 pub const READS: &[&str] = &["get", "list"];
 
 /// A pool and its pods.
@@ -31,7 +31,8 @@ pub struct PoolFixture {
 }
 
 impl PoolFixture {
-    /// A pool of `10.90.THIRD.0/PREFIX` in blocks of 2^bits, whose freed addresses do not cool, with more fields if they are given.
+    /// Creates the pool `10.90.THIRD.0/PREFIX` with blocks of 2^bits addresses and no cool-down. `more` adds or
+    /// replaces fields of its spec.
     pub async fn create(
         node: &SingleNode,
         pool: &'static str,
@@ -51,27 +52,27 @@ impl PoolFixture {
         Ok(Self { pool, pods: Vec::new(), spec })
     }
 
-    /// A pod of the pool, without an ADD; its number.
+    /// Creates a pod of the pool without an ADD and returns its number.
     pub async fn pod(&mut self, node: &SingleNode) -> Result<usize> {
         let pod = node.kube_pod("default", &format!("{}-{}", self.pool, self.pods.len()), Some(self.pool)).await?;
         self.pods.push(pod);
         Ok(self.pods.len() - 1)
     }
 
-    /// A pod with its ADD, and the record of it.
+    /// Creates a pod, adds it, and waits for its assignment.
     pub async fn add(&mut self, node: &SingleNode) -> Result<usize> {
         let number = self.pod(node).await?;
         node.add(&self.pods[number])?;
         let id = self.pods[number].container_id.clone();
-        wait_until("the ADD is recorded", WAIT_TIMEOUT, || async {
+        wait_until("the pod has its assignment", WAIT_TIMEOUT, || async {
             let all = node.assignments().await?;
-            Ok(check(all.iter().any(|one| one.spec.container_id == id), || format!("{} records", all.len())))
+            Ok(check(all.iter().any(|one| one.spec.container_id == id), || format!("{} assignments", all.len())))
         })
         .await?;
         Ok(number)
     }
 
-    /// Begins an ADD; its answer when it is joined.
+    /// Starts an ADD. The thread returns its answer.
     pub fn begin_add(&self, node: &SingleNode, number: usize) -> std::thread::JoinHandle<Result<Answer>> {
         let (plugin, call) = (node.plugin(), self.pods[number].call("ADD"));
         std::thread::spawn(move || plugin.call(&call))
@@ -82,7 +83,7 @@ impl PoolFixture {
         self.pods[number].addresses()?.first().copied().with_context(|| format!("pod {number} has no address"))
     }
 
-    /// The block that a pod's address is of.
+    /// The block of a pod's address.
     pub async fn block(&self, node: &SingleNode, number: usize) -> Result<Block> {
         Block::with(node, self.address(number)?).await
     }
@@ -93,12 +94,12 @@ impl PoolFixture {
         node.apply_pool_only(self.pool, self.spec.clone()).await
     }
 
-    /// Clears `draining`, and waits until the agent's watch was shown it: before, an ADD would be refused.
+    /// Clears `draining` and waits until the agent's watch has shown that. Until then the agent refuses an ADD.
     pub async fn undrain(&mut self, node: &SingleNode) -> Result<()> {
         let mark = node.api()?.mark();
         self.drain(node, false).await?;
         let events = Selector::verbs(&["event"]).of("addresspools").named(self.pool);
-        wait_until("the watch shows that the pool does not drain any more", WAIT_TIMEOUT, || async {
+        wait_until("the watch shows that the pool is no longer draining", WAIT_TIMEOUT, || async {
             let seen = node.api()?.observed(mark, &events);
             let told = seen.last().is_some_and(|event| serves(&event.body));
             Ok(check(told, || format!("{} events", seen.len())))
@@ -106,12 +107,12 @@ impl PoolFixture {
         .await
     }
 
-    /// The Pod objects' names, for waits on what the agent has written down.
+    /// The name of a pod's object, to find it in the agent's files.
     pub fn name_of(&self, number: usize) -> String {
         format!("{}-{number}", self.pool)
     }
 
-    /// Ends every pod, and waits until nothing of them is left; records of the other node go, too.
+    /// Deletes every pod and the other node's assignments, and waits until nothing is left.
     pub async fn end(self, node: &SingleNode) -> Result<()> {
         for pod in &self.pods {
             node.del(pod)?;
@@ -138,7 +139,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// The block that an address is of.
+    /// The block that contains an address.
     pub async fn with(node: &SingleNode, address: IpAddr) -> Result<Self> {
         let ranges = node.blocks().await?.into_iter().filter_map(|block| {
             let range: IpNet = block.spec.ipv4.as_deref()?.parse().ok()?;
@@ -150,23 +151,23 @@ impl Block {
             .with_context(|| format!("{address} is in no block"))
     }
 
-    /// The object, if it is there.
+    /// The block's object, if it exists.
     pub async fn get(&self, node: &SingleNode) -> Result<Option<AddressBlock>> {
         Ok(blocks(node).get_opt(&self.name).await?)
     }
 
-    /// The node that has it.
+    /// The node that owns the block.
     pub async fn owner(&self, node: &SingleNode) -> Result<Option<String>> {
         Ok(self.get(node).await?.and_then(|block| block.spec.node_name))
     }
 
-    /// An administrator, an operator or a restored etcd makes it nobody's.
+    /// Removes the owner, as an administrator, the operator or a restored etcd may do.
     pub async fn free(&self, node: &SingleNode) -> Result<()> {
         let gone = json!({"nodeName": null, "nodeUID": null, "nodeIPv4": null, "nodeIPv6": null, "freeSince": now()});
         self.patch(node, gone).await
     }
 
-    /// The other node claims it, and this one can't be quicker.
+    /// Lets the other node claim the block. This node's writes are held, so that it can't claim the block first.
     pub async fn give_to_other_node(&self, node: &SingleNode) -> Result<()> {
         let nodes: Api<Node> = Api::all(node.client.clone());
         if nodes.get_opt(OTHER).await?.is_none() {
@@ -183,21 +184,21 @@ impl Block {
         Ok(())
     }
 
-    /// Changes fields of its spec.
+    /// Changes fields of the block's spec.
     pub async fn patch(&self, node: &SingleNode, spec: Value) -> Result<()> {
         let patch = json!({"spec": spec});
         blocks(node).patch(&self.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
         Ok(())
     }
 
-    /// Whether table 119 has it.
+    /// Whether table 119 contains the block.
     pub fn is_exported(&self, node: &SingleNode) -> Result<bool> {
         let single = self.range.addr().to_string();
         let routes = node.table(119)?;
         Ok(routes.iter().any(|(dst, _)| *dst == self.range.to_string() || *dst == single))
     }
 
-    /// The other node records addresses of it: all but those of this node's pods and `left`.
+    /// Creates assignments of the other node for all addresses of the block but those of this node's pods and `left`.
     pub async fn assign_to_other_node(
         &self,
         node: &SingleNode,
@@ -218,7 +219,7 @@ impl Block {
         Ok(recorded)
     }
 
-    /// The other node records one address of it.
+    /// Creates an assignment of the other node for one address of the block.
     pub async fn record(&self, node: &SingleNode, pool: &str, address: IpAddr) -> Result<()> {
         let spec: IPAssignmentSpec = serde_json::from_value(json!({
             "poolName": pool, "blockName": self.name, "nodeName": OTHER, "ipv4": address.to_string(),
@@ -228,10 +229,10 @@ impl Block {
         Ok(())
     }
 
-    /// Waits until the agent's watch was shown that it is not this node's any more.
+    /// Waits until the agent's watch has shown that this node lost the block.
     pub async fn await_lost_event(&self, node: &SingleNode, mark: usize) -> Result<()> {
         let events = Selector::verbs(&["event"]).of("addressblocks").named(&self.name);
-        wait_until("the watch shows that the block has left", WAIT_TIMEOUT, || async {
+        wait_until("the watch shows that this node lost the block", WAIT_TIMEOUT, || async {
             let seen = node.api()?.observed(mark, &events);
             Ok(check(!seen.is_empty(), || "no event".to_owned()))
         })
@@ -251,7 +252,7 @@ pub fn records(node: &SingleNode) -> Api<IPAssignment> {
     Api::all(node.client.clone())
 }
 
-/// Whether a watch's line shows a pool that is ready and does not drain.
+/// Whether a line of a watch shows a pool that is ready and not draining.
 fn serves(line: &str) -> bool {
     let event: Value = serde_json::from_str(line).unwrap_or_default();
     let conditions = event["object"]["status"]["conditions"].as_array();
@@ -259,7 +260,7 @@ fn serves(line: &str) -> bool {
     ready && event["object"]["spec"]["draining"] != true
 }
 
-/// The present time as the API writes it.
+/// The current time in the API's format.
 pub fn now() -> String {
     format!("{:.6}", jiff::Timestamp::now())
 }
@@ -270,12 +271,12 @@ pub async fn delete_assignment(node: &SingleNode, address: IpAddr) -> Result<()>
     Ok(())
 }
 
-/// Whose record an address has: the container.
+/// The container that has the assignment of an address.
 pub async fn assignment_holder(node: &SingleNode, address: IpAddr) -> Result<Option<String>> {
     Ok(records(node).get_opt(&address.to_string()).await?.map(|record| record.spec.container_id))
 }
 
-/// The other node's records and blocks go.
+/// Deletes the other node's assignments and releases its blocks.
 pub async fn remove_other_node(node: &SingleNode) -> Result<()> {
     for record in node.assignments().await?.into_iter().filter(|record| record.spec.node_name == OTHER) {
         records(node).delete(&record.metadata.name.unwrap_or_default(), &DeleteParams::default()).await?;
@@ -287,7 +288,7 @@ pub async fn remove_other_node(node: &SingleNode) -> Result<()> {
     Ok(())
 }
 
-/// What warnings on the Node say.
+/// The messages of all Warning events on the Node.
 pub async fn node_warnings(node: &SingleNode) -> Result<Vec<String>> {
     let events: Api<Event> = Api::all(node.client.clone());
     let all = events.list(&ListParams::default()).await?.items.into_iter().filter(|event| {
@@ -297,7 +298,7 @@ pub async fn node_warnings(node: &SingleNode) -> Result<Vec<String>> {
     Ok(all.filter_map(|event| event.note).collect())
 }
 
-/// Waits until a warning on the Node has all these words.
+/// Waits until a Warning event on the Node contains all these words.
 pub async fn await_node_warning(node: &SingleNode, words: &[&str]) -> Result<()> {
     wait_until(&format!("a warning on the node says {words:?}"), WAIT_TIMEOUT, || async {
         let warnings = node_warnings(node).await?;
@@ -307,9 +308,9 @@ pub async fn await_node_warning(node: &SingleNode, words: &[&str]) -> Result<()>
     .await
 }
 
-/// Waits until the agent, whose calls failed for a while, has listed again what an ADD needs.
+/// Waits until the agent, whose calls failed for a while, has again listed the objects that an ADD needs.
 pub async fn await_contact(node: &SingleNode, mark: usize) -> Result<()> {
-    wait_until("the agent is in contact again", WAIT_TIMEOUT, || async {
+    wait_until("the agent has listed its objects again", WAIT_TIMEOUT, || async {
         let seen =
             |kind| Ok::<_, anyhow::Error>(node.api()?.observed(mark, &Selector::verbs(&["list", "watch"]).of(kind)));
         for kind in ["addresspools", "pods", "namespaces"] {
@@ -322,7 +323,7 @@ pub async fn await_contact(node: &SingleNode, mark: usize) -> Result<()> {
     .await
 }
 
-/// The address in the answer of an ADD, if it succeeded.
+/// The address in the answer of an ADD, if the ADD succeeded.
 pub fn answered(answer: &Answer) -> Result<Option<IpAddr>> {
     if answer.exit != 0 {
         return Ok(None);
@@ -332,21 +333,17 @@ pub fn answered(answer: &Answer) -> Result<Option<IpAddr>> {
     Ok(Some(text.parse()?))
 }
 
-/// Fails if an ADD answered with an address of a block that is another's.
+/// Fails if an ADD got an address of a block that the other node owns.
 pub fn must_not_be_of(answer: &Answer, block: &Block) -> Result<()> {
     if let Some(address) = answered(answer)? {
-        ensure!(
-            !block.range.contains(&address),
-            "the ADD answered {address} of block {}, which is {OTHER}'s",
-            block.name
-        );
+        ensure!(!block.range.contains(&address), "the ADD got {address} of block {}, which {OTHER} owns", block.name);
     }
     Ok(())
 }
 
-/// Waits until some file under the run directory names a pod, so that an agent that starts without an API server knows it.
+/// Waits until a file in the run directory names the pod, so that a restarted agent knows it without the API server.
 pub async fn await_checkpointed(node: &SingleNode, pod: &str) -> Result<()> {
-    wait_until(&format!("the pod {pod} is written down"), WAIT_TIMEOUT, || async {
+    wait_until(&format!("the run directory names the pod {pod}"), WAIT_TIMEOUT, || async {
         Ok(check(names(&node.run_dir(), pod), || "it is in no file".to_owned()))
     })
     .await

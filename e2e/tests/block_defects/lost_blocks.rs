@@ -1,4 +1,4 @@
-//! A block that this node holds is freed, restored or claimed by another node in the API.
+//! A block of this node is freed, restored or claimed by another node in the API.
 
 use anyhow::{Result, anyhow, ensure};
 use bobbin_e2e::api_proxy::{Fault, Selector};
@@ -15,13 +15,17 @@ pub async fn claimed_back(node: &mut SingleNode) -> Result<()> {
     let (block, address) = (fixture.block(node, pod).await?, fixture.address(pod)?);
     block.free(node).await?;
     delete_assignment(node, address).await?;
-    wait_until("the block is this node's again, exported, and its pod is recorded", IMMEDIATE_TIMEOUT, || async {
-        let (owner, record) = (block.owner(node).await?, assignment_holder(node, address).await?);
-        let exported = block.is_exported(node)?;
-        let right =
-            owner.as_deref() == Some(NODE) && exported && record.as_ref() == Some(&fixture.pods[pod].container_id);
-        Ok(check(right, || format!("the block is {owner:?}'s, exported {exported}, the record is {record:?}")))
-    })
+    wait_until(
+        "this node owns and exports the block again, and its pod has an assignment",
+        IMMEDIATE_TIMEOUT,
+        || async {
+            let (owner, record) = (block.owner(node).await?, assignment_holder(node, address).await?);
+            let exported = block.is_exported(node)?;
+            let right =
+                owner.as_deref() == Some(NODE) && exported && record.as_ref() == Some(&fixture.pods[pod].container_id);
+            Ok(check(right, || format!("owner {owner:?}, exported {exported}, assignment {record:?}")))
+        },
+    )
     .await?;
     let next = fixture.add(node).await?;
     ensure!(block.range.contains(&fixture.address(next)?), "the block does not serve again");
@@ -32,13 +36,13 @@ pub async fn taken(node: &mut SingleNode) -> Result<()> {
     let mut fixture = PoolFixture::create(node, "taken", 12, 28, 2, json!({})).await?;
     let pod = fixture.add(node).await?;
     let (block, address) = (fixture.block(node, pod).await?, fixture.address(pod)?);
-    // As a reclaim by the operator leaves it.
+    // The block is as the operator leaves it when it reclaims the block of a deleted node.
     block.give_to_other_node(node).await?;
     delete_assignment(node, address).await?;
     await_node_warning(node, &["lost", &block.name]).await?;
-    wait_until("the pod of the lost block is recorded", IMMEDIATE_TIMEOUT, || async {
+    wait_until("the pod of the lost block has an assignment", IMMEDIATE_TIMEOUT, || async {
         let record = assignment_holder(node, address).await?;
-        Ok(check(record.as_ref() == Some(&fixture.pods[pod].container_id), || format!("the record is {record:?}")))
+        Ok(check(record.as_ref() == Some(&fixture.pods[pod].container_id), || format!("the assignment is {record:?}")))
     })
     .await?;
     let next = fixture.pod(node).await?;
@@ -74,17 +78,17 @@ pub async fn two_at_once(node: &mut SingleNode) -> Result<()> {
 }
 
 pub async fn during_add(node: &mut SingleNode) -> Result<()> {
-    // What the kernel does has its own pace.
+    // strace's delay in the kernel is not scaled, so the agent's waits are not either.
     with_flags(node, &["--time-scale=1"]).await?;
     let mut fixture = PoolFixture::create(node, "during", 14, 28, 2, json!({})).await?;
     fixture.add(node).await?;
     let block = fixture.block(node, 0).await?;
     let next = fixture.pod(node).await?;
-    // Only the threads that wire a pod enter a namespace.
+    // Only threads that wire a pod enter a network namespace.
     let slow = node.inject_syscall_faults(&["-etrace=setns", "-einject=setns:delay_enter=5000000"]).await?;
     let mark = node.api()?.mark();
     let adding = fixture.begin_add(node, next);
-    wait_until("the ADD's record is sent", WAIT_TIMEOUT, || async {
+    wait_until("the agent sends the ADD's assignment", WAIT_TIMEOUT, || async {
         let sent = node.api()?.observed(mark, &Selector::verbs(&["create"]).of("ipassignments"));
         Ok(check(!sent.is_empty(), || "no create".to_owned()))
     })
@@ -93,7 +97,7 @@ pub async fn during_add(node: &mut SingleNode) -> Result<()> {
     block.give_to_other_node(node).await?;
     block.await_lost_event(node, mark).await?;
     await_node_warning(node, &[&block.name]).await?;
-    ensure!(!adding.is_finished(), "the ADD was over before its block was lost: the test says nothing");
+    ensure!(!adding.is_finished(), "the ADD ended before its block was lost, so this test proves nothing");
     let answer = adding.join().map_err(|_| anyhow!("the ADD's thread panicked"))??;
     slow.end(true).await?;
     must_not_be_of(&answer, &block)?;

@@ -9,14 +9,14 @@ use serde_json::json;
 use super::IMMEDIATE_TIMEOUT;
 use super::fixture::{PoolFixture, answered, assignment_holder, await_node_warning, blocks, delete_assignment, pools};
 
-pub async fn deleted_record(node: &mut SingleNode) -> Result<()> {
+pub async fn deleted_assignment(node: &mut SingleNode) -> Result<()> {
     let mut fixture = PoolFixture::create(node, "by-hand", 61, 28, 2, json!({})).await?;
     let pod = fixture.add(node).await?;
     let address = fixture.address(pod)?;
     delete_assignment(node, address).await?;
-    wait_until("the record is there again", IMMEDIATE_TIMEOUT, || async {
+    wait_until("the assignment exists again", IMMEDIATE_TIMEOUT, || async {
         let record = assignment_holder(node, address).await?;
-        Ok(check(record.as_ref() == Some(&fixture.pods[pod].container_id), || format!("the record is {record:?}")))
+        Ok(check(record.as_ref() == Some(&fixture.pods[pod].container_id), || format!("the assignment is {record:?}")))
     })
     .await?;
     fixture.end(node).await
@@ -33,14 +33,14 @@ pub async fn removed_pool(node: &mut SingleNode) -> Result<()> {
         }
         let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
         pools(node).patch("forced", &PatchParams::default(), &patch).await?;
-        Ok(check(false, || "it is there".to_owned()))
+        Ok(check(false, || "it exists".to_owned()))
     })
     .await?;
     ensure!(block.is_exported(node)?, "the block of a pod that lives is not exported");
     node.del(&fixture.pods[pod])?;
-    wait_until("the block has gone back and is not exported", IMMEDIATE_TIMEOUT, || async {
+    wait_until("the node has released the block and does not export it", IMMEDIATE_TIMEOUT, || async {
         let (owner, exported) = (block.owner(node).await?, block.is_exported(node)?);
-        Ok(check(owner.is_none() && !exported, || format!("it is {owner:?}'s, exported {exported}")))
+        Ok(check(owner.is_none() && !exported, || format!("owner {owner:?}, exported {exported}")))
     })
     .await?;
     fixture.end(node).await
@@ -56,14 +56,18 @@ pub async fn deleted_block(node: &mut SingleNode) -> Result<()> {
     let next = fixture.pod(node).await?;
     let answer = node.call(&fixture.pods[next].call("ADD"))?;
     if let Some(address) = answered(&answer)? {
-        ensure!(!block.range.contains(&address), "block {} is being deleted and gave out {address}", block.name);
+        ensure!(
+            !block.range.contains(&address),
+            "block {} is being deleted, but the ADD got its address {address}",
+            block.name
+        );
     }
     await_node_warning(node, &[&block.name]).await?;
     node.del(&fixture.pods[pod])?;
     let uid = block.get(node).await?.and_then(|block| block.metadata.uid);
     wait_until("the deleted block is gone", WAIT_TIMEOUT, || async {
         let now = block.get(node).await?.and_then(|block| block.metadata.uid);
-        Ok(check(now.is_none() || now != uid, || "it is there".to_owned()))
+        Ok(check(now.is_none() || now != uid, || "it exists".to_owned()))
     })
     .await?;
     fixture.end(node).await

@@ -15,23 +15,24 @@ use serde_json::json;
 use super::fixture::{Block, PoolFixture, answered, await_node_warning};
 use super::{TIME_SCALE, scaled, with_flags};
 
-/// Silence of a watch after which its blocks are not proven.
+/// After this time without a watch event, the agent no longer takes its blocks for proven.
 const WATCH_SILENCE: Duration = Duration::from_secs(90);
 
-/// How long an ADD of an unproven block waits for its record here.
+/// How long an ADD from an unproven block waits for its assignment in these tests.
 pub const WAIT: &str = "2s";
 
-/// An agent with such a wait.
+/// Restarts the agent with such a wait.
 pub async fn with_wait(node: &mut SingleNode, wait: &str) -> Result<()> {
     with_flags(node, &[&format!("--confirm-wait={wait}")]).await
 }
 
-/// Waits until the silence of a watch counts. Nothing outside the agent shows when that is.
+/// Waits until the agent no longer trusts a silent watch. Nothing outside the agent shows when that is.
 pub async fn outlast_watch_silence() {
     tokio::time::sleep(WATCH_SILENCE.mul_f64(TIME_SCALE) + Duration::from_secs(1)).await;
 }
 
-/// An ADD, with records that take a moment: none of the addresses that the other node has recorded is the answer.
+/// Delays assignments, makes an ADD, and checks that it does not get an address that the other node has an assignment
+/// of.
 async fn none_of_theirs(node: &SingleNode, fixture: &mut PoolFixture, block: &Block, mark: usize) -> Result<()> {
     let next = fixture.pod(node).await?;
     let far = Fault::Delay(Duration::from_millis(100));
@@ -40,7 +41,7 @@ async fn none_of_theirs(node: &SingleNode, fixture: &mut PoolFixture, block: &Bl
     if let Some(address) = answered(&answer)? {
         ensure!(
             !block.range.contains(&address),
-            "two pods have {address}: this node's, and one of n9, which has block {} and the record; the watch had told of {} changes of the block",
+            "two pods have {address}: one of this node, and one of n9, which owns block {} and the assignment; the watch had shown {} changes of the block",
             block.name,
             node.api()?.observed(mark, &Selector::verbs(&["event"]).of("addressblocks").named(&block.name)).len()
         );
@@ -49,7 +50,7 @@ async fn none_of_theirs(node: &SingleNode, fixture: &mut PoolFixture, block: &Bl
 }
 
 pub async fn no_wait(node: &mut SingleNode) -> Result<()> {
-    // Longer than this test waits for the answer.
+    // The wait is longer than this test waits for the answer.
     with_flags(node, &["--confirm-wait=60s"]).await?;
     let mut fixture = PoolFixture::create(node, "proven", 81, 28, 2, json!({})).await?;
     fixture.add(node).await?;
@@ -62,7 +63,9 @@ pub async fn no_wait(node: &mut SingleNode) -> Result<()> {
     let done = done.await;
     drop(held);
     let answer = adding.join().map_err(|_| anyhow!("the thread of the ADD panicked"))??;
-    done.with_context(|| format!("the block is proven; the answer is {}", answer.stdout.trim()))?;
+    done.with_context(|| {
+        format!("the ADD waited although its block is proven; the answer is {}", answer.stdout.trim())
+    })?;
     ensure!(answered(&answer)?.is_some(), "{}", answer.stdout);
     with_flags(node, &[]).await?;
     fixture.end(node).await
@@ -130,7 +133,7 @@ pub async fn from_the_future(node: &mut SingleNode) -> Result<()> {
     fixture.end(node).await
 }
 
-/// A resourceVersion above all that the agent has seen.
+/// Returns a resourceVersion above all that the agent has seen.
 async fn fresh_version(node: &SingleNode) -> Result<u64> {
     let namespaces: Api<Namespace> = Api::all(node.client.clone());
     let patch = json!({"metadata": {"annotations": {"e2e/now": super::fixture::now()}}});
@@ -146,7 +149,7 @@ pub async fn idle(node: &mut SingleNode) -> Result<()> {
     let mut fixture = PoolFixture::create(node, "idle", 84, 28, 2, json!({})).await?;
     fixture.add(node).await?;
     let next = fixture.pod(node).await?;
-    // What the first ADD and the start brought about is over when a quarter of an hour has passed once.
+    // Work from the agent's start and the first ADD has ended when a quarter of an hour (scaled) has passed.
     tokio::time::sleep(quarter).await;
     let (audit, begun) = (node.control_plane.audit(), Instant::now());
     let mark = audit.mark();
@@ -157,18 +160,19 @@ pub async fn idle(node: &mut SingleNode) -> Result<()> {
     };
     for resource in ["nodes", "addressblocks"] {
         let reads = audit.calls(mark, |entry| own(entry) && entry.resource() == resource)?;
-        // The interval is at least a quarter: one resync, and one more for what the start left over.
-        ensure!(reads.len() <= 2, "an idle cluster was read: {:?}", names(reads));
+        // The interval of resyncs is at least a quarter of an hour: one resync, and perhaps one that the start left
+        // over.
+        ensure!(reads.len() <= 2, "in an idle cluster the agent made these reads: {:?}", names(reads));
     }
     let mark = audit.mark();
     node.add(&fixture.pods[next])?;
-    wait_until("the ADD's record is in the audit log", WAIT_TIMEOUT, || async {
+    wait_until("the ADD's assignment is in the audit log", WAIT_TIMEOUT, || async {
         let written = audit.calls(mark, |entry| entry.user.username == AGENT_USER && entry.verb == "create")?;
         Ok(check(!written.is_empty(), || "no create".to_owned()))
     })
     .await?;
     let reads = audit.calls(mark, |entry| own(entry) && entry.resource() == "addressblocks")?;
-    ensure!(reads.len() <= 2, "one ADD after the silence read its blocks {} times", reads.len());
+    ensure!(reads.len() <= 2, "after the silence one ADD made the agent read its blocks {} times", reads.len());
     with_flags(node, &[]).await?;
     fixture.end(node).await.map_err(|error| anyhow!("after an idle quarter: {error:#}"))
 }

@@ -1,4 +1,5 @@
-//! A block is released after its assignments. The release is cancelled for a waiting ADD, retried, and completed before an uninstall.
+//! A block is released only after its assignments are deleted. A release is cancelled for a waiting ADD, retried after
+//! a refusal, and completed before an uninstall.
 
 use std::time::Duration;
 
@@ -18,12 +19,12 @@ fn writes(block: &Block) -> Selector {
 async fn is_free(node: &SingleNode, block: &Block) -> Result<()> {
     wait_until(&format!("block {} is free", block.name), WAIT_TIMEOUT, || async {
         let owner = block.owner(node).await?;
-        Ok(check(owner.is_none(), || format!("it is {owner:?}'s")))
+        Ok(check(owner.is_none(), || format!("its owner is {owner:?}")))
     })
     .await
 }
 
-pub async fn records_first(node: &mut SingleNode) -> Result<()> {
+pub async fn assignments_first(node: &mut SingleNode) -> Result<()> {
     let mut fixture = PoolFixture::create(node, "records-first", 1, 30, 1, json!({})).await?;
     let pod = fixture.add(node).await?;
     let (block, address) = (fixture.block(node, pod).await?, fixture.address(pod)?);
@@ -32,20 +33,20 @@ pub async fn records_first(node: &mut SingleNode) -> Result<()> {
     node.del(&fixture.pods[pod])?;
     fixture.drain(node, true).await?;
     let mark = node.api()?.mark();
-    wait_until("the deletion of the record was tried three times, or the block went back", WAIT_TIMEOUT, || async {
+    wait_until("the agent tried three times to delete the assignment, or released the block", WAIT_TIMEOUT, || async {
         let (tries, owner) = (node.api()?.observed(mark, &deletions).len(), block.owner(node).await?);
-        Ok(check(tries >= 3 || owner.is_none(), || format!("{tries} tries, the block is {owner:?}'s")))
+        Ok(check(tries >= 3 || owner.is_none(), || format!("{tries} tries, the block's owner is {owner:?}")))
     })
     .await?;
     let (owner, record) = (block.owner(node).await?, assignment_holder(node, address).await?);
     ensure!(
         owner.as_deref() == Some(NODE) && record.is_some(),
-        "block {} went back while the record of {address} was still there (owner {owner:?}, record {record:?})",
+        "the node released block {} before the assignment of {address} was deleted (owner {owner:?}, assignment {record:?})",
         block.name
     );
     drop(refused);
     is_free(node, &block).await?;
-    ensure!(assignment_holder(node, address).await?.is_none(), "the block is free and the record is there");
+    ensure!(assignment_holder(node, address).await?.is_none(), "the block is free, but the assignment still exists");
     fixture.end(node).await
 }
 
@@ -58,7 +59,7 @@ pub async fn cancelled(node: &mut SingleNode) -> Result<()> {
     let mark = node.api()?.mark();
     node.del(&fixture.pods[pod])?;
     fixture.drain(node, true).await?;
-    wait_until("the release waits for its record", WAIT_TIMEOUT, || async {
+    wait_until("the release waits for the deletion of the assignment", WAIT_TIMEOUT, || async {
         let tries = node.api()?.observed(mark, &deletions).len();
         Ok(check(tries >= 2, || format!("{tries} tries")))
     })
@@ -68,7 +69,10 @@ pub async fn cancelled(node: &mut SingleNode) -> Result<()> {
     node.add(&fixture.pods[next])?;
     let sent = node.api()?.observed(mark, &writes(&block));
     let sent: Vec<&str> = sent.iter().map(|write| write.verb).collect();
-    ensure!(sent.is_empty(), "the block went back and was claimed again though its record was still there: {sent:?}");
+    ensure!(
+        sent.is_empty(),
+        "the block was released and claimed again although its assignment still existed: {sent:?}"
+    );
     ensure!(block.is_exported(node)?, "the block is not exported: {:?}", node.table(119)?);
     drop(refused);
     fixture.end(node).await
@@ -100,7 +104,7 @@ pub async fn not_claimed_meanwhile(node: &mut SingleNode) -> Result<()> {
     let mut fixture = PoolFixture::create(node, "meanwhile", 4, 31, 1, json!({})).await?;
     let pod = fixture.add(node).await?;
     let block = fixture.block(node, pod).await?;
-    // It would delete the free block of a draining pool.
+    // The operator would delete the free block of a draining pool.
     node.stop_operator();
     let held = node.api()?.inject(writes(&block).once(), Fault::HoldAnswer);
     let mark = node.api()?.mark();
@@ -110,9 +114,9 @@ pub async fn not_claimed_meanwhile(node: &mut SingleNode) -> Result<()> {
     fixture.undrain(node).await?;
     let next = fixture.pod(node).await?;
     let adding = fixture.begin_add(node, next);
-    // Right is that there is none, so this is as long as a wrong claim, and the event of it, may take.
+    // Correctly, there is no such claim. Wait as long as a wrong claim and its event may take.
     let events = Selector::verbs(&["event"]).of("addressblocks").named(&block.name);
-    let claimed = wait_until("a claim of the block was sent, and is told", Duration::from_secs(3), || async {
+    let claimed = wait_until("a claim of the block was sent and reported", Duration::from_secs(3), || async {
         let (sent, told) = (node.api()?.observed(mark, &writes(&block)).len(), node.api()?.observed(mark, &events));
         let claimed = told.last().is_some_and(|event| event.body.contains("\"ADDED\""));
         Ok(check(sent >= 2 && claimed, || format!("{sent} writes, {} events", told.len())))
@@ -146,36 +150,36 @@ pub async fn failed_withdrawal(node: &mut SingleNode) -> Result<()> {
             Ok(check(hits >= 2, || format!("{hits} refusals")))
         });
     hits.await?;
-    // The pool serves again before the kernel does: nothing asks for another release.
+    // The pool is not draining any more before the kernel recovers, so nothing else causes a release.
     fixture.undrain(node).await?;
     faults.end(true).await?;
     let next = fixture.add(node).await?;
     let block = fixture.block(node, next).await?;
-    // A comparison of the node's network begins, by what another program did, and ends.
+    // A change by another program starts a reconcile pass, which ends with the repair.
     let address = fixture.address(next)?.to_string();
     node.namespace.ip(&format!("route del {address} table 116\n"))?;
-    wait_until("the pod's route is there again", WAIT_TIMEOUT, || async {
+    wait_until("the pod's route exists again", WAIT_TIMEOUT, || async {
         let routes = node.table(116)?;
         Ok(check(routes.iter().any(|(dst, _)| *dst == address), || format!("{routes:?}")))
     })
     .await?;
-    // Right is that it stays, so this is as long as the rest of that comparison may need.
+    // Correctly, the export stays. Wait as long as the rest of that reconcile pass may take.
     let gone = wait_until("the block of a pod is not exported", Duration::from_secs(2), || async {
         Ok(check(!block.is_exported(node)?, || "exported".to_owned()))
     });
     let gone = gone.await.is_ok();
-    ensure!(!gone, "block {} serves a pod and is not exported: {:?}", block.name, node.table(119)?);
+    ensure!(!gone, "a pod uses block {}, but the block is not exported: {:?}", block.name, node.table(119)?);
     fixture.end(node).await
 }
 
 pub async fn leaving(node: &mut SingleNode) -> Result<()> {
-    // Four blocks: the node keeps its last one, empty or not.
+    // The pool has four blocks. The node keeps its last block even if it is empty.
     let mut fixture = PoolFixture::create(node, "leaving", 5, 29, 1, json!({})).await?;
     let pod = fixture.add(node).await?;
     let block = fixture.block(node, pod).await?;
     fixture.end(node).await?;
     let owner = block.owner(node).await?;
-    ensure!(owner.as_deref() == Some(NODE), "the node's last block {} went back: it is {owner:?}'s", block.name);
+    ensure!(owner.as_deref() == Some(NODE), "the node released its last block {}: its owner is {owner:?}", block.name);
     let refused = node.api()?.inject(writes(&block), Fault::Refuse(500));
     let before = node.agent_log().len();
     node.kill_agent();
@@ -188,19 +192,23 @@ pub async fn leaving(node: &mut SingleNode) -> Result<()> {
             .any(|line| line.contains("uninstalling from node n1") && line.contains("wait") && line.contains("block"));
         (new.contains("Bobbin was removed from node"), waits)
     };
-    wait_until("leaving says that it waits for blocks, or that the node is clean", WAIT_TIMEOUT * 3, || async {
-        let (clean, waits) = said(&node.agent_log());
-        Ok(check(clean || waits, || "neither".to_owned()))
-    })
+    wait_until(
+        "the uninstall logs that it waits for blocks, or that it has removed Bobbin",
+        WAIT_TIMEOUT * 3,
+        || async {
+            let (clean, waits) = said(&node.agent_log());
+            Ok(check(clean || waits, || "neither".to_owned()))
+        },
+    )
     .await?;
     let owner = block.owner(node).await?;
-    ensure!(!said(&node.agent_log()).0, "the node was said to be clean while block {} was {owner:?}'s", block.name);
+    ensure!(!said(&node.agent_log()).0, "the uninstall ended while block {} had the owner {owner:?}", block.name);
     drop(refused);
-    wait_until("the node is said to be clean", WAIT_TIMEOUT, || async {
+    wait_until("the uninstall ends", WAIT_TIMEOUT, || async {
         Ok(check(said(&node.agent_log()).0, || node.agent_log_tail()))
     })
     .await?;
     let owner = block.owner(node).await?;
-    ensure!(owner.is_none(), "the node was said to be clean while block {} was {owner:?}'s", block.name);
+    ensure!(owner.is_none(), "the uninstall ended while block {} had the owner {owner:?}", block.name);
     with_flags(node, &[]).await
 }

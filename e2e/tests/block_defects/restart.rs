@@ -1,4 +1,4 @@
-//! A starting agent: which blocks it trusts before the API server has answered, and what it serves during an outage.
+//! A starting agent: which blocks it trusts before the API server answers, and what it serves during an outage.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,10 @@ use serde_json::json;
 use super::fixture::{Block, PoolFixture, READS, answered, await_checkpointed, await_contact, must_not_be_of};
 use super::with_flags;
 
-/// How the shim's sentence begins when the agent gave no answer.
+/// The beginning of the plugin's error when the agent did not answer.
 const UNANSWERED: &str = "the Bobbin agent of this node";
 
-/// The first ADD that an agent which starts answers.
+/// Repeats an ADD until the starting agent answers it.
 fn first_add(node: &SingleNode, pod: &Sandbox) -> Result<Answer> {
     let deadline = Instant::now() + WAIT_TIMEOUT;
     loop {
@@ -29,8 +29,8 @@ fn first_add(node: &SingleNode, pod: &Sandbox) -> Result<Answer> {
     }
 }
 
-/// Makes a pool with two pods. The first has an address; the second has no ADD yet, and its name is in the checkpoint. Returns the pool, the
-/// block of the first pod, and the number of the second.
+/// Creates a pool with two pods. The first has an address; the second has no ADD yet, but the checkpoint names it.
+/// Returns the pool, the first pod's block and the second pod's number.
 async fn one_of_two(node: &SingleNode, pool: &'static str, third: u8) -> Result<(PoolFixture, Block, usize)> {
     let mut fixture = PoolFixture::create(node, pool, third, 28, 2, json!({})).await?;
     fixture.add(node).await?;
@@ -44,7 +44,7 @@ pub async fn read_first(node: &mut SingleNode) -> Result<()> {
     let (fixture, block, next) = one_of_two(node, "read-first", 21).await?;
     node.kill_agent();
     block.give_to_other_node(node).await?;
-    // Healthy, and a little further away: less than the first ADD waits for the first read.
+    // A healthy API server with a short delay, below the time that the first ADD waits for the first read.
     let far = Fault::Delay(Duration::from_millis(20));
     let far = node.api()?.inject(Selector::verbs(&["get", "list", "watch"]).of("addressblocks"), far);
     node.set_agent_flags(&["--time-scale=1"]);
@@ -56,7 +56,7 @@ pub async fn read_first(node: &mut SingleNode) -> Result<()> {
     fixture.end(node).await
 }
 
-pub async fn records_fail(node: &mut SingleNode) -> Result<()> {
+pub async fn assignment_list_fails(node: &mut SingleNode) -> Result<()> {
     let (fixture, block, next) = one_of_two(node, "records-fail", 22).await?;
     node.kill_agent();
     block.give_to_other_node(node).await?;
@@ -64,7 +64,7 @@ pub async fn records_fail(node: &mut SingleNode) -> Result<()> {
     let failing = node.api()?.inject(lists.clone(), Fault::Refuse(500));
     let mark = node.api()?.mark();
     node.start_agent_only()?;
-    wait_until("the agent has listed its records twice, in vain", WAIT_TIMEOUT, || async {
+    wait_until("two attempts of the agent to list its assignments have failed", WAIT_TIMEOUT, || async {
         let tries = node.api()?.observed(mark, &lists).len();
         Ok(check(tries >= 2, || format!("{tries} tries")))
     })
@@ -82,7 +82,7 @@ pub async fn doubt_survives(node: &mut SingleNode) -> Result<()> {
     let failing = node.api()?.inject(reads.clone(), Fault::Refuse(500));
     let mark = node.api()?.mark();
     block.give_to_other_node(node).await?;
-    wait_until("the agent doubts the block and has read it twice, in vain", WAIT_TIMEOUT, || async {
+    wait_until("two attempts of the agent to read the doubted block have failed", WAIT_TIMEOUT, || async {
         let tries = node.api()?.observed(mark, &reads).len();
         Ok(check(tries >= 2, || format!("{tries} reads")))
     })

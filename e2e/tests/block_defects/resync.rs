@@ -1,4 +1,4 @@
-//! Every watch event is dropped, and one resync corrects everything.
+//! One resync corrects everything although every watch event is dropped.
 
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use super::direct_routing::{carries, set_node_address};
 use super::fixture::{PoolFixture, assignment_holder, delete_assignment};
 use super::{IMMEDIATE_TIMEOUT, scaled, with_flags};
 
-/// Shortens the interval of the resync to 9 s.
+/// The factor that shortens the interval of resyncs to 9 s.
 const SCALE: f64 = 0.01;
-/// The longest time between two resyncs here, one and a half times 9 s; and two seconds for the work.
+/// The longest time between two resyncs here (one and a half times 9 s), and two seconds for the work.
 const RESYNC_TIMEOUT: Duration = Duration::from_millis(15_500);
 
 async fn often(node: &mut SingleNode) -> Result<()> {
@@ -33,12 +33,12 @@ pub async fn without_events(node: &mut SingleNode) -> Result<()> {
     delete_assignment(node, address).await?;
     set_node_address(node, "10.100.0.56").await?;
     block.free(node).await?;
-    wait_until("the block is this node's again", RESYNC_TIMEOUT, || async {
+    wait_until("this node owns the block again", RESYNC_TIMEOUT, || async {
         let owner = block.owner(node).await?;
-        Ok(check(owner.as_deref() == Some(NODE), || format!("it is {owner:?}'s")))
+        Ok(check(owner.as_deref() == Some(NODE), || format!("its owner is {owner:?}")))
     })
     .await?;
-    wait_until("the record is there again", IMMEDIATE_TIMEOUT, || async {
+    wait_until("the assignment exists again", IMMEDIATE_TIMEOUT, || async {
         let record = assignment_holder(node, address).await?;
         Ok(check(record.is_some(), || "none".to_owned()))
     })
@@ -60,9 +60,9 @@ pub async fn pool(node: &mut SingleNode) -> Result<()> {
     fixture.drain(node, true).await?;
     node.del(&fixture.pods[pod])?;
     node.await_assignments(&[], WAIT_TIMEOUT).await?;
-    wait_until("the empty block of the draining pool goes back", RESYNC_TIMEOUT, || async {
+    wait_until("the node releases the empty block of the draining pool", RESYNC_TIMEOUT, || async {
         let owner = block.owner(node).await?;
-        Ok(check(owner.is_none(), || format!("it is {owner:?}'s")))
+        Ok(check(owner.is_none(), || format!("its owner is {owner:?}")))
     })
     .await?;
     drop(deaf);

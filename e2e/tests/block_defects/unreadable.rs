@@ -1,5 +1,5 @@
-//! Values that Kubernetes accepts and Rust's types refuse, and objects that can't be decoded. The agent keeps serving, and an
-//! unreadable object counts as in use.
+//! Values that Kubernetes accepts but Rust's types refuse, and objects that can't be decoded. The agent keeps serving
+//! and treats an unreadable object as in use.
 
 #[path = "unreadable/timestamps.rs"]
 pub mod timestamps;
@@ -20,18 +20,18 @@ use serde_json::{Value, json};
 use super::fixture::{Block, PoolFixture, answered, node_warnings, records};
 use super::{scaled, with_flags};
 
-/// Resyncs are frequent in these tests.
+/// The scale of these tests, which makes resyncs frequent.
 const SCALE: f64 = 0.01;
-/// A time that is too late for Rust's types.
+/// A time beyond the range of Rust's types.
 const LAST_SECOND: &str = "9999-12-31T23:59:59Z";
-/// The boot that the node's boot ID says.
+/// The boot ID of the node.
 const BOOT: &str = "11111111-1111-1111-1111-111111111111";
 
 async fn often(node: &mut SingleNode) -> Result<()> {
     with_flags(node, &[&scaled(SCALE)]).await
 }
 
-/// Patches an object and does not read the answer, which this program's types may refuse.
+/// Patches an object and does not decode the answer, which this program's types may refuse.
 async fn patch<K: Resource<DynamicType = ()>>(
     node: &SingleNode,
     namespace: Option<&str>,
@@ -43,7 +43,7 @@ async fn patch<K: Resource<DynamicType = ()>>(
     node.client.request_text(request).await.map(drop).with_context(|| format!("{} {name}", K::kind(&())))
 }
 
-/// Creates an assignment of this node, with this interface name, that no attachment has.
+/// Creates an assignment of this node with this interface name, which belongs to no attachment.
 async fn create_orphaned_assignment(
     node: &SingleNode,
     fixture: &PoolFixture,
@@ -64,14 +64,15 @@ async fn create_orphaned_assignment(
     Ok(())
 }
 
-/// The address of a block of four that comes last and is not this one.
+/// The last address of a block of four that is not `taken`.
 fn last_but(block: &Block, taken: IpAddr) -> Result<IpAddr> {
     let IpAddr::V4(first) = block.range.addr() else { anyhow::bail!("{} is no IPv4", block.range) };
     let last = (0..4).rev().map(|offset| IpAddr::from((u32::from(first) + offset).to_be_bytes()));
     last.into_iter().find(|address| *address != taken).context("a block of four has another address")
 }
 
-/// An ADD of a new pod that must get an address other than this one. Makes no list, which the test's own types might refuse.
+/// Adds a new pod, which must not get this address. It lists no objects, because the test's own types might refuse
+/// them.
 async fn add_not(node: &SingleNode, fixture: &mut PoolFixture, recorded: IpAddr) -> Result<()> {
     let number = fixture.pod(node).await?;
     node.add(&fixture.pods[number])?;
@@ -79,7 +80,7 @@ async fn add_not(node: &SingleNode, fixture: &mut PoolFixture, recorded: IpAddr)
     Ok(())
 }
 
-/// An ADD of a pod that must find no free address.
+/// Calls ADD for a pod, which must find no free address.
 fn finds_none(node: &SingleNode, fixture: &PoolFixture, number: usize) -> Result<()> {
     let answer = node.call(&fixture.pods[number].call("ADD"))?;
     ensure!(
@@ -92,7 +93,7 @@ fn finds_none(node: &SingleNode, fixture: &PoolFixture, number: usize) -> Result
     node.del(&fixture.pods[number])
 }
 
-/// A kind whose schema lets fields have any type, as if a later version of the kind had changed a field.
+/// A resource whose schema allows any type of field, as if a later version of Bobbin had changed a field's type.
 struct LoosenedSchema {
     plural: &'static str,
     schema: Value,
@@ -112,12 +113,13 @@ impl LoosenedSchema {
         Ok(this)
     }
 
-    /// Restores the schema. Make unreadable objects readable before.
+    /// Restores the schema. Before that, the unreadable objects must be made readable.
     async fn end(self, node: &SingleNode) -> Result<()> {
         self.replace(node, self.schema.clone()).await
     }
 
-    /// The API server ends all watches of a kind whose schema changes.
+    /// Replaces the schema and waits for the agent's new watch, because the API server ends all watches of a changed
+    /// resource.
     async fn replace(&self, node: &SingleNode, schema: Value) -> Result<()> {
         let kinds: Api<CustomResourceDefinition> = Api::all(node.client.clone());
         let operations = json!([{"op": "replace", "path": "/spec/versions/0/schema", "value": schema}]);
@@ -132,16 +134,16 @@ impl LoosenedSchema {
     }
 }
 
-/// Patches an object until the API server has taken in the schema that allows it.
+/// Patches an object repeatedly until the API server applies the schema that allows it.
 async fn patch_soon<K: Resource<DynamicType = ()>>(node: &SingleNode, name: &str, change: Value) -> Result<()> {
-    wait_until(&format!("{} {name} is of another type", K::kind(&())), WAIT_TIMEOUT, || async {
+    wait_until(&format!("{} {name} has a field of another type", K::kind(&())), WAIT_TIMEOUT, || async {
         patch::<K>(node, None, name, change.clone()).await?;
         Ok(Poll::Ready(()))
     })
     .await
 }
 
-/// Waits until the agent's log has this sentence after so many bytes.
+/// Waits until the agent's log contains this sentence after this many bytes.
 async fn is_logged(node: &SingleNode, after: usize, sentence: &str) -> Result<()> {
     wait_until(&format!("the log says: {sentence}"), WAIT_TIMEOUT, || async {
         let said = node.agent_log().get(after..).is_some_and(|log| log.contains(sentence));
@@ -175,17 +177,17 @@ pub async fn pool(node: &mut SingleNode) -> Result<()> {
     fixture.end(node).await
 }
 
-/// Waits until the agent has listed its records once more, and has acted on it.
+/// Waits until the agent has listed its assignments again and has acted on the result.
 async fn resynced(node: &SingleNode) -> Result<()> {
     let (mark, lists) = (node.api()?.mark(), Selector::verbs(&["list"]).of("ipassignments"));
-    wait_until("the agent has compared its records twice", WAIT_TIMEOUT, || async {
+    wait_until("the agent has listed its assignments twice", WAIT_TIMEOUT, || async {
         let seen = node.api()?.observed(mark, &lists).len();
         Ok(check(seen > 1, || format!("{seen} lists")))
     })
     .await
 }
 
-pub async fn own_record(node: &mut SingleNode) -> Result<()> {
+pub async fn own_assignment(node: &mut SingleNode) -> Result<()> {
     often(node).await?;
     let mut fixture = PoolFixture::create(node, "odd-own", 66, 30, 2, json!({})).await?;
     let first = fixture.add(node).await?;
@@ -200,7 +202,7 @@ pub async fn own_record(node: &mut SingleNode) -> Result<()> {
         node.start_agent().await?;
     }
     node.del(&fixture.pods[first])?;
-    wait_until("the record of the pod that ended is gone", WAIT_TIMEOUT, || async {
+    wait_until("the assignment of the pod that ended is deleted", WAIT_TIMEOUT, || async {
         let left = records(node).get_metadata_opt(&held.to_string()).await?;
         Ok(check(left.is_none(), || node.agent_log_tail()))
     })
@@ -210,7 +212,7 @@ pub async fn own_record(node: &mut SingleNode) -> Result<()> {
     fixture.end(node).await
 }
 
-pub async fn named_record(node: &mut SingleNode) -> Result<()> {
+pub async fn named_assignment(node: &mut SingleNode) -> Result<()> {
     often(node).await?;
     let mut fixture = PoolFixture::create(node, "odd-named", 69, 30, 2, json!({})).await?;
     let first = fixture.add(node).await?;
@@ -222,7 +224,7 @@ pub async fn named_record(node: &mut SingleNode) -> Result<()> {
     let warnings = node_warnings(node).await?;
     ensure!(
         !warnings.iter().any(|note| note.contains(&held)),
-        "the one record of {held} is no duplicate: {warnings:?}"
+        "the agent reports the only assignment of {held} as a duplicate: {warnings:?}"
     );
     is_logged(node, log, &format!("IPAssignment {held} can't be read and counts as in use")).await?;
     patch::<IPAssignment>(node, None, &held, json!({"spec": {"ifName": "eth0"}})).await?;
@@ -231,7 +233,7 @@ pub async fn named_record(node: &mut SingleNode) -> Result<()> {
     fixture.end(node).await
 }
 
-pub async fn stray_record(node: &mut SingleNode) -> Result<()> {
+pub async fn orphaned_assignment(node: &mut SingleNode) -> Result<()> {
     often(node).await?;
     let mut fixture = PoolFixture::create(node, "odd-record", 68, 30, 2, json!({})).await?;
     let first = fixture.add(node).await?;
@@ -239,7 +241,7 @@ pub async fn stray_record(node: &mut SingleNode) -> Result<()> {
     let stray = last_but(&block, taken)?;
     let kind = LoosenedSchema::begin(node, "ipassignments").await?;
     let log = node.agent_log().len();
-    wait_until("the API server takes a record of another type", WAIT_TIMEOUT, || async {
+    wait_until("the API server accepts an assignment with a field of another type", WAIT_TIMEOUT, || async {
         create_orphaned_assignment(node, &fixture, &block, stray, json!(7)).await?;
         Ok(Poll::Ready(()))
     })

@@ -1,4 +1,4 @@
-//! API calls of Bobbin, by the API server's audit log.
+//! Bobbin's API calls, counted in the API server's audit log.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
 }
 
 async fn one_write_no_read(cluster: &mut Cluster) -> Result<()> {
-    // A block of 64 is never three quarters full here, so that no claim gets in between.
+    // A block of 64 stays below three quarters full here, so no claim is made during the count.
     let pool = Pool::named("counted").subnet("10.79.0.0/20", "fd00:79::/116").bits(6).build();
     cluster.apply(&pool).await?;
     cluster.await_condition(&pool, "Ready", "True", Duration::from_secs(20)).await?;
@@ -38,7 +38,7 @@ async fn one_write_no_read(cluster: &mut Cluster) -> Result<()> {
         "{PODS} ADDs cost {:?}",
         told(about_records)
     );
-    // An agent that has lost a block of an earlier test's pool looks after it in its own time.
+    // An agent that lost a block of an earlier test's pool may still make calls for that block.
     let of_another_pool = |call: &Entry| {
         let block = call.request_uri.split("/addressblocks/").nth(1);
         block.is_some_and(|block| !block.starts_with("counted-"))

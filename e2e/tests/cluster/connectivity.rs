@@ -45,12 +45,12 @@ async fn pods_reach_the_rest(cluster: &mut Cluster) -> Result<()> {
         .iter()
         .filter_map(|ip| ip.parse().ok())
         .collect();
-    ensure!(service.len() == 2, "the Service has the addresses {service:?}, one of each family was asked for");
+    ensure!(service.len() == 2, "the Service must have one address of each family, but has {service:?}");
     let mut all = paths::pod_to_node(cluster, &pods);
     all.extend(paths::node_to_pod(cluster, &pods)?);
     let failures = paths::failures(&all)?;
     ensure!(failures.is_empty(), "{}", failures.join("\n"));
-    // kube-proxy learns of the endpoints a moment after the pods are Ready.
+    // kube-proxy receives the endpoints a moment after the pods are Ready.
     let to_service = paths::pod_to_service(&pods, &service, &pods);
     bobbin_e2e::wait::wait_until("every pod reaches the Service", Duration::from_secs(20), || async {
         let failures = paths::failures(&to_service)?;
@@ -76,6 +76,9 @@ async fn a_pool_of_a_namespace(cluster: &mut Cluster) -> Result<()> {
 
     cluster.create_pod(&Workload::pod("red", "thief").annotated("bobbin.dev/pool", "blue")).await?;
     let message = cluster.await_warning("red", "thief", &["blue", "red"], Duration::from_secs(40)).await?;
-    ensure!(cluster.assignments_of("red").await?.len() == 1, "the refused pod has an address; it was told: {message}");
+    ensure!(
+        cluster.assignments_of("red").await?.len() == 1,
+        "the refused pod has an address; its event says: {message}"
+    );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The cluster that the tests share.
+//! The cluster that these tests share.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use bobbin_e2e::suite::Suite;
 const TEST_TIMEOUT: Duration = Duration::from_mins(4);
 /// The grace period of a deleted node, in seconds.
 pub const NODE_GRACE_PERIOD: u64 = 8;
-/// How long an empty block stays claimed, in seconds.
+/// How long a node keeps an empty block, in seconds.
 pub const BLOCK_IDLE: u64 = 5;
-/// The chart's values for the tests: grace periods are short.
+/// The chart's values for these tests: grace periods are short.
 pub const VALUES: [&str; 4] =
     ["agent.blockIdle=5s", "operator.nodeGracePeriod=8s", "agent.staleCheckInterval=4s", "operator.statusInterval=1s"];
 
@@ -22,7 +22,7 @@ pub fn suite() -> Result<Suite<Cluster>> {
     Ok(Suite::new(start)?.with_timeout(TEST_TIMEOUT))
 }
 
-/// The pool of everybody.
+/// The pool for all namespaces.
 pub fn default_pool() -> AddressPool {
     Pool::named("default").subnet("10.64.0.0/20", "fd00:64::/116").build()
 }

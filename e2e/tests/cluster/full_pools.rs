@@ -22,8 +22,8 @@ pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
     ]
 }
 
-/// A pool of four addresses and a namespace for it, with four pods on n1 and a fifth that waits. The rest is short, so that
-/// nothing but the address is waited for.
+/// Creates a pool of four addresses with a namespace, four pods on n1, and a fifth that waits. The cool-down is short,
+/// so that the fifth pod waits only for an address.
 async fn fill(cluster: &Cluster, name: &str, ipv4: &str, ipv6: &str) -> Result<()> {
     let pool = Pool::named(name).subnet(ipv4, ipv6).bits(2).build();
     cluster.apply(&pool).await?;
@@ -35,7 +35,8 @@ async fn fill(cluster: &Cluster, name: &str, ipv4: &str, ipv6: &str) -> Result<(
     cluster.await_ready_pods(name, "", "", 4, READY_TIMEOUT).await?;
     cluster.await_condition(&pool, "Exhausted", "True", Duration::from_secs(10)).await?;
     cluster.create_pod(&Workload::pod(name, "fifth").on("n1")).await?;
-    // The pool, the node, the number, what to do; at once, while the ADD is still held.
+    // The event names the pool, the node, the number of addresses and a remedy. It appears at once, while the ADD still
+    // waits.
     let message = cluster.await_warning(name, "fifth", &[name, "n1", "4"], Duration::from_secs(20)).await?;
     ensure!(message.contains("subnet") || message.contains("delete"), "the event does not say what to do: {message}");
     Ok(())
@@ -61,7 +62,7 @@ async fn subnet_is_appended(cluster: &mut Cluster) -> Result<()> {
     cluster.await_condition(grown.build(), "Exhausted", "False", Duration::from_secs(10)).await.map(drop)
 }
 
-/// The fifth pod gets its address from the ADD that waits: kubelet never saw an ADD fail and made no other sandbox.
+/// The fifth pod gets its address from the waiting ADD: kubelet saw no failed ADD and created no other sandbox.
 async fn waiting_add_succeeds(cluster: &Cluster, namespace: &str) -> Result<()> {
     cluster.await_ready_pod(namespace, "fifth").await?;
     let warnings = cluster.warnings_about(namespace, "fifth").await?;

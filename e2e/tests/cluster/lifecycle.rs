@@ -16,7 +16,7 @@ use xtask::image::TOOLS;
 use crate::fixture::VALUES;
 
 const PODS_READY_TIMEOUT: Duration = Duration::from_secs(90);
-/// Pods of the StatefulSet, and how often all of them are deleted: together the 50 times.
+/// The number of pods in the StatefulSet. With the rounds, 50 pods are deleted and created again.
 const REPLICAS: usize = 5;
 const ROUNDS: usize = 10;
 
@@ -69,7 +69,7 @@ async fn fifty_times(cluster: &mut Cluster) -> Result<()> {
                 .into_iter()
                 .filter(|record| record.spec.pod_uid.as_ref().is_some_and(|uid| old.contains(uid)))
                 .count();
-            Ok(check(left == 0, || format!("{left} records of old pods")))
+            Ok(check(left == 0, || format!("{left} assignments of old pods")))
         })
         .await?;
     }
@@ -90,7 +90,7 @@ async fn fifty_times(cluster: &mut Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Node and container of every attachment of the test.
+/// The node and container of every attachment of the test.
 async fn containers(cluster: &Cluster) -> Result<BTreeSet<(String, String)>> {
     let records = cluster.assignments_of("again").await?;
     Ok(records.into_iter().map(|record| (record.spec.node_name, record.spec.container_id)).collect())
@@ -121,17 +121,17 @@ async fn waits_then_goes(cluster: &Cluster, name: &str, second: u8, foreground: 
         bobbin_e2e::cluster::condition_of(&seen, "Terminating")["message"].as_str().unwrap_or_default().to_owned();
     ensure!(
         message.contains('2') && message.contains("n1") && message.contains("n2"),
-        "it does not say who holds it: {message:?}"
+        "the condition does not name the node that uses the pool: {message:?}"
     );
-    // What is in use stays in use.
+    // The pods that use the pool keep their network.
     one.can_reach(&two, bobbin_e2e::cluster::pod::Family::V4)?;
     ensure!(
         cluster.blocks_of_pool(name).await?.iter().any(|block| block.spec.node_name.as_deref() == Some("n1")),
-        "a used block is gone"
+        "a block with pods is gone"
     );
     cluster.delete_all_pods(name).await?;
     cluster.await_gone(&pool, Duration::from_secs(40)).await?;
-    ensure!(cluster.blocks_of_pool(name).await?.is_empty(), "blocks are left of a pool that is gone");
+    ensure!(cluster.blocks_of_pool(name).await?.is_empty(), "the pool is gone, but blocks of it are left");
     Ok(())
 }
 
@@ -141,7 +141,7 @@ async fn leaving(cluster: &mut Cluster) -> Result<()> {
     let mut values = VALUES.to_vec();
     values.extend(["agent.mode=remove", "agent.maxUnavailable=100%"]);
     cluster.roll_out(&values)?;
-    // Nodes without pods are left at once, the other says what it waits for.
+    // Nodes without pods are cleaned at once. Node n1 waits until its pod is gone.
     for name in ["n2", "n3"] {
         await_clean(cluster, name).await?;
     }
@@ -153,16 +153,16 @@ async fn leaving(cluster: &mut Cluster) -> Result<()> {
     cluster.delete_all_pods("last").await?;
     await_clean(cluster, "n1").await?;
 
-    // And back again, for the tests after this one.
+    // Install Bobbin again for the tests after this one.
     cluster.install(&VALUES).await?;
     cluster.make_namespace("last", &[]).await?;
     cluster.create_ready_pod(Workload::pod("last", "first").on("n1")).await.map(drop)
 }
 
-/// Waits until nothing of Bobbin is on a node.
+/// Waits until a node has no object of Bobbin.
 async fn await_clean(cluster: &Cluster, name: &str) -> Result<()> {
     let node = cluster.node(name)?;
-    wait_until(&format!("{name} is clean of ours"), Duration::from_mins(1), || async move {
+    wait_until(&format!("node {name} has no object of Bobbin"), Duration::from_mins(1), || async move {
         let mut left = Vec::new();
         for (words, sign) in [
             (&["ls", "/etc/cni/net.d"][..], "bobbin"),
@@ -176,12 +176,12 @@ async fn await_clean(cluster: &Cluster, name: &str) -> Result<()> {
             left.extend(seen.lines().filter(|line| line.contains(sign)).map(str::to_owned));
         }
         for (family, table) in [("-4", "116"), ("-4", "119"), ("-6", "116"), ("-6", "119")] {
-            // A table that nobody ever used is no table.
+            // A table that was never used does not exist, which `ip` reports as an error.
             let seen = node.exec(["ip", family, "route", "show", "table", table]).unwrap_or_default();
             left.extend(seen.lines().map(str::to_owned));
         }
         Ok(check(left.is_empty(), || left.join("; ")))
     })
     .await
-    .with_context(|| format!("leaving {name}"))
+    .with_context(|| format!("uninstalling from {name}"))
 }

@@ -32,7 +32,7 @@ async fn power_cut(cluster: &mut Cluster) -> Result<()> {
         .filter(|record| record.spec.node_name == "n3")
         .map(|record| record.spec.container_id)
         .collect();
-    ensure!(old.len() == 3, "{} records of n3", old.len());
+    ensure!(old.len() == 3, "{} assignments of n3", old.len());
 
     cluster.node_mut("n3")?.power_cut();
     cluster.kubectl(["-n", "dusk", "delete", "pod", "old-0", "old-1", "old-2", "--force", "--grace-period=0"])?;
@@ -48,7 +48,7 @@ async fn power_cut(cluster: &mut Cluster) -> Result<()> {
     wait_until("the old addresses are free", Duration::from_secs(40), || async move {
         let records = cluster.assignments().await?;
         let left = records.iter().filter(|record| old.contains(&record.spec.container_id)).count();
-        Ok(check(left == 0, || format!("{left} old records are left")))
+        Ok(check(left == 0, || format!("{left} old assignments are left")))
     })
     .await?;
     cluster.await_no_leak_and_no_duplicate(Duration::from_secs(20)).await

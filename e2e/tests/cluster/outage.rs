@@ -1,4 +1,4 @@
-//! Agents, operators and the API server stop, and running pods do not notice.
+//! Agents, operators and the API server stop, and running pods are not affected.
 
 use std::time::Duration;
 
@@ -48,13 +48,13 @@ async fn all_agents_deleted(cluster: &mut Cluster) -> Result<()> {
     wait_until("all agents are new and Ready", PODS_READY_TIMEOUT, || async move {
         for node in nodes.list(&ListParams::default()).await?.items {
             if let Some(why) = not_ready(&node) {
-                // Not a reason to look again: it must not have happened.
+                // Fail at once instead of retrying, because no node may become NotReady.
                 return Ok(Poll::Ready(Err(anyhow::anyhow!("{} became NotReady: {why}", node.name_any()))));
             }
         }
         let now = agents.list(selector).await?.items;
         let new = now.iter().filter(|pod| !old.contains(&pod.uid().unwrap_or_default()) && is_ready(pod)).count();
-        Ok(if new == old.len() { Poll::Ready(Ok(())) } else { Poll::Pending(format!("{new} are")) })
+        Ok(if new == old.len() { Poll::Ready(Ok(())) } else { Poll::Pending(format!("{new} are new and Ready")) })
     })
     .await??;
     cluster.create_ready_pod(Workload::pod("steady", "late").on(&to.node)).await?;
@@ -65,7 +65,7 @@ async fn all_agents_deleted(cluster: &mut Cluster) -> Result<()> {
     cluster.await_no_leak_and_no_duplicate(Duration::from_secs(20)).await
 }
 
-/// The EndpointSlices of the test's Service, once each of its pods is a ready endpoint.
+/// The EndpointSlices of the test's Service, as soon as each pod is a ready endpoint.
 async fn settled_slices(cluster: &Cluster, pods: usize) -> Result<Vec<EndpointSlice>> {
     wait_until("every pod is a ready endpoint in both families", PODS_READY_TIMEOUT, || async {
         let ready: Vec<usize> = endpoint_slices(cluster).await?.iter().map(ready_endpoints).collect();
@@ -85,7 +85,7 @@ async fn endpoint_slices(cluster: &Cluster) -> Result<Vec<EndpointSlice>> {
     Ok(Api::<EndpointSlice>::namespaced(cluster.client(), "steady").list(&ListParams::default()).await?.items)
 }
 
-/// Name and resource version of each.
+/// The name and the resourceVersion of each.
 fn versions(slices: &[EndpointSlice]) -> Vec<(String, Option<String>)> {
     slices.iter().map(|slice| (slice.name_any(), slice.resource_version())).collect()
 }
@@ -101,7 +101,7 @@ async fn helm_upgrade(cluster: &mut Cluster) -> Result<()> {
     let to = cluster.create_ready_pod(Workload::pod("upgraded", "to").on("n2")).await?;
     let probes = Probes::start(&from, &to)?;
     let mut values = VALUES.to_vec();
-    // Another template for both programs, so that all of them roll.
+    // Change the template of both programs, so that all their pods are replaced.
     values.extend(["agent.logFormat=json", "operator.logFormat=json", "agent.maxUnavailable=100%"]);
     cluster.install(&values).await?;
     cluster.kubectl(["-n", NAMESPACE, "rollout", "status", "daemonset/bobbin-agent", "--timeout=60s"])?;
@@ -110,11 +110,11 @@ async fn helm_upgrade(cluster: &mut Cluster) -> Result<()> {
     cluster.await_no_leak_and_no_duplicate(Duration::from_secs(20)).await
 }
 
-/// Kubelet starts pods without an API server from files: static pods.
+/// Tests with static pods, which kubelet starts from files without an API server.
 async fn api_server_and_operator_stopped(cluster: &mut Cluster) -> Result<()> {
-    // As kubelet makes them for pods of files: no UID of the API server's.
+    // Kubelet derives such a UID for a pod from a file; the API server assigns none.
     const UID: &str = "5ca1ab1e000040008000000000000001";
-    // Namespace and pool are known to the agent, and n1 has a block.
+    // The agent knows the namespace and the pool, and n1 owns a block.
     cluster.make_namespace("dark", &[]).await?;
     let before = cluster.create_ready_pod(Workload::pod("dark", "before").on("n1")).await?;
     cluster.kubectl(["-n", NAMESPACE, "scale", "deployment/bobbin-operator", "--replicas=0"])?;
@@ -142,7 +142,7 @@ async fn api_server_and_operator_stopped(cluster: &mut Cluster) -> Result<()> {
             Ok(Poll::Ready(address))
         })
         .await?;
-    ensure!(Some(address) != before.ipv4.map(Into::into), "the static pod has the address of another");
+    ensure!(Some(address) != before.ipv4.map(Into::into), "the static pod has the address of another pod");
     std::fs::remove_file(&file)?;
     wait_until("the static pod stops, with the API server down", PODS_READY_TIMEOUT, || async {
         let routes = node.exec(["ip", "-4", "route", "show", "table", "116"])?;

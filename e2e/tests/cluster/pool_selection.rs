@@ -9,7 +9,7 @@ use bobbin_e2e::suite::Suite;
 use libtest_mimic::Trial;
 use serde_json::json;
 
-/// Kubelet tries a pod again after 10 to 15 s; the first try counts already.
+/// Kubelet repeats a failed ADD after 10 to 15 s. The event may appear after the first attempt.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(40);
 
 pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
@@ -40,24 +40,27 @@ async fn the_order(cluster: &mut Cluster) -> Result<()> {
     let cluster = &*cluster;
     ensure!(
         third(cluster, "unnamed", "a", None).await? == 0,
-        "a pod that nothing names a pool for is not of `default`"
+        "a pod for which nothing names a pool got no address of `default`"
     );
     ensure!(
         third(cluster, "by-name", "b", None).await? == 3,
-        "the pool named like the namespace does not beat `default`"
+        "the pool with the namespace's name was not preferred to `default`"
     );
-    ensure!(third(cluster, "by-name", "c", Some("")).await? == 3, "an empty annotation counts");
+    ensure!(third(cluster, "by-name", "c", Some("")).await? == 3, "an empty annotation was not ignored");
     cluster.make_namespace("by-name", &[annotation]).await?;
     await_seen(cluster).await?;
-    ensure!(third(cluster, "by-name", "d", None).await? == 2, "the namespace's annotation does not beat its name");
+    ensure!(
+        third(cluster, "by-name", "d", None).await? == 2,
+        "the namespace's annotation was not preferred to the pool with its name"
+    );
     ensure!(
         third(cluster, "by-name", "e", Some("by-pod")).await? == 1,
-        "the pod's annotation does not beat the namespace's"
+        "the pod's annotation was not preferred to the namespace's"
     );
     Ok(())
 }
 
-/// The third byte of a new pod's address in 10.71, which tells the pool; 0: another pool.
+/// The third byte of a new pod's address in 10.71, which identifies the pool; 0 for an address outside 10.71.
 async fn third(cluster: &Cluster, namespace: &str, name: &str, pool: Option<&str>) -> Result<u8> {
     let mut workload = Workload::pod(namespace, name);
     if let Some(pool) = pool {
@@ -67,7 +70,7 @@ async fn third(cluster: &Cluster, namespace: &str, name: &str, pool: Option<&str
     Ok(pod.ipv4.map_or(0, |ip| if ip.octets()[1] == 71 { ip.octets()[2] } else { 0 }))
 }
 
-/// The agents hear of a namespace's new annotation by a watch: a pod made after this is later than that.
+/// Gives the agents' watches time to show a namespace's new annotation: waits until a pod created after it is Ready.
 async fn await_seen(cluster: &Cluster) -> Result<()> {
     cluster.create_ready_pod(Workload::pod("unnamed", "later")).await.map(drop)
 }
@@ -77,7 +80,7 @@ async fn no_such_pool(cluster: &mut Cluster) -> Result<()> {
     cluster.create_pod(&Workload::pod("typo", "a").annotated("bobbin.dev/pool", "defualt")).await?;
     cluster.await_warning("typo", "a", &["defualt"], EVENT_TIMEOUT).await?;
     nothing_is_held(cluster, "typo").await?;
-    // The pool comes to be, and the pod goes on.
+    // When the pool is created, the pod gets its address.
     cluster.apply(Pool::named("defualt").subnet("10.72.0.0/24", "fd00:72::/120").build()).await?;
     cluster.await_ready_pod("typo", "a").await.map(drop)
 }

@@ -1,4 +1,4 @@
-//! Probes from one pod to another while the cluster changes: a UDP echo and a new TCP connection every 10 ms.
+//! Probes from one pod to another during changes of the cluster: a UDP echo and a new TCP connection every 10 ms.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -10,21 +10,21 @@ use anyhow::{Context, Result, anyhow, ensure};
 use bobbin_e2e::cluster::pod::{FAMILIES, PORT, Pod, who_answers};
 use bobbin_e2e::network::Namespace;
 
-/// Time between two probes.
+/// The time between two probes.
 const PROBE_INTERVAL: Duration = Duration::from_millis(10);
-/// A probe without an answer in this time is lost. The machine may be busy; a lost packet is lost for ever.
+/// A probe without an answer in this time is lost. The machine may be busy, but a lost packet never arrives.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Count = (usize, Vec<String>);
 
-/// Process probes.
+/// The running probes.
 pub struct Probes {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Result<Count>>>,
 }
 
 impl Probes {
-    /// Starts probes from the first pod to the second, TCP and UDP in both families.
+    /// Starts probes from the first pod to the second: TCP and UDP, in both families.
     pub fn start(from: &Pod, to: &Pod) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
@@ -33,7 +33,7 @@ impl Probes {
             let name = to.name.clone();
             threads.push(probe(from.netns().clone(), stop.clone(), move || {
                 let answer = who_answers(address)?;
-                ensure!(answer == name, "{answer} answered");
+                ensure!(answer == name, "the answer came from {answer}");
                 Ok(())
             }));
             threads.push(probe(from.netns().clone(), stop.clone(), move || echo(address)));
@@ -41,7 +41,7 @@ impl Probes {
         Ok(Self { stop, threads })
     }
 
-    /// Ends them, and fails if one was lost or if hardly any was sent.
+    /// Ends the probes. Fails if one was lost or too few were sent.
     pub fn must_have_lost_nothing(self) -> Result<()> {
         self.stop.store(true, Ordering::Release);
         for thread in self.threads {

@@ -26,7 +26,7 @@ pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
 async fn exported_first(cluster: &mut Cluster) -> Result<()> {
     let node = cluster.node("n1")?;
     let log = node.disk().join("routes.log");
-    // The kernel's own account of what happened, in order.
+    // The kernel's notices show the order in which routes were added.
     let mut monitor = Process::start(Path::new("ip"), Some(&node.namespace()?.path()), &log, ["monitor", "route"])?;
     let pool = Pool::named("exported").subnet("10.80.0.0/24", "fd00:80::/120").bits(1).build();
     cluster.apply(&pool).await?;
@@ -46,7 +46,7 @@ async fn exported_first(cluster: &mut Cluster) -> Result<()> {
                 .await?
                 .into_iter()
                 .find(|record| record.spec.pod_uid.as_deref() == Some(&pod.uid))
-                .context("the pod has no record")?
+                .context("the pod has no assignment")?
                 .spec
                 .block_name;
             let block = cluster
@@ -54,7 +54,7 @@ async fn exported_first(cluster: &mut Cluster) -> Result<()> {
                 .await?
                 .into_iter()
                 .find(|seen| seen.metadata.name.as_deref() == Some(&block))
-                .context("the record's block is gone")?;
+                .context("the assignment's block is gone")?;
             let range = if address.is_ipv4() { block.spec.ipv4 } else { block.spec.ipv6 }
                 .context("the block has both families")?;
             let exported =
@@ -85,13 +85,13 @@ async fn spoofed_source(cluster: &mut Cluster) -> Result<()> {
             let to_address = to.address(family)?;
             ensure!(
                 arrives(&thief, own, to, to_address)?,
-                "what {} sends from its own {own} does not arrive at {}",
+                "packets that {} sends from its own address {own} do not arrive at {}",
                 thief.name,
                 to.name
             );
             ensure!(
                 !arrives(&thief, stolen, to, to_address)?,
-                "{} sends to {} from {stolen}, which is the address of {}",
+                "packets that {} sends to {} from {stolen} arrive, but that is the address of {}",
                 thief.name,
                 to.name,
                 victim.name
@@ -101,13 +101,13 @@ async fn spoofed_source(cluster: &mut Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Whether a datagram from an address of one pod arrives at another.
+/// Whether a datagram that one pod sends from this source address arrives at the other.
 fn arrives(from: &Pod, source: IpAddr, to: &Pod, address: IpAddr) -> Result<bool> {
     let receiver = to.netns().run(move || UdpSocket::bind((address, 0)))??;
     receiver.set_read_timeout(Some(Duration::from_millis(500)))?;
     let port = receiver.local_addr()?.port();
     let sender = from.netns().run(move || UdpSocket::bind((source, 0)))??;
-    // More than one, for a single datagram may be lost to no one's fault.
+    // Send several, because a single datagram may be lost without any fault.
     for _ in 0..3 {
         sender.send_to(b"from whom?", SocketAddr::new(address, port))?;
     }
@@ -129,7 +129,7 @@ async fn foreign_things_survive(cluster: &mut Cluster) -> Result<()> {
     cluster.make_namespace("guests", &[]).await?;
     cluster.create_ready_pod(Workload::pod("guests", "a").on("n3")).await?;
     cluster.delete_pod("guests", "a").await?;
-    // A new agent compares everything with what should be there.
+    // A restarted agent compares everything with the desired state.
     cluster.kubectl(["-n", NAMESPACE, "rollout", "restart", "daemonset/bobbin-agent"])?;
     cluster.kubectl(["-n", NAMESPACE, "rollout", "status", "daemonset/bobbin-agent", "--timeout=120s"])?;
     cluster.create_ready_pod(Workload::pod("guests", "b").on("n3")).await?;
@@ -154,7 +154,8 @@ async fn foreign_things_survive(cluster: &mut Cluster) -> Result<()> {
     node.exec(["rm", FILE]).map(drop)
 }
 
-/// What an administrator writes for BIRD: import table 119, tell the switch by BGP.
+/// The BIRD configuration of the node, as an administrator writes it: import table 119 and advertise it to the switch
+/// by BGP.
 fn on_the_node(node: FabricAddresses, switch: FabricAddresses) -> String {
     format!(
         "router id {ipv4};\nipv4 table blocks4;\nipv6 table blocks6;\nprotocol device {{ scan time 1; }}\n\
@@ -169,7 +170,7 @@ fn on_the_node(node: FabricAddresses, switch: FabricAddresses) -> String {
     )
 }
 
-/// What the switch does: learn from the node, route.
+/// The BIRD configuration of the switch: learn routes from the node and install them.
 fn on_the_switch(node: FabricAddresses, switch: FabricAddresses) -> String {
     format!(
         "router id {ipv4};\nprotocol device {{ scan time 1; }}\n\
@@ -210,23 +211,23 @@ async fn bird_learns(cluster: &mut Cluster) -> Result<()> {
         ("-6", node.ipv6.to_string(), blocks.iter().filter_map(|block| block.spec.ipv6.clone()).collect()),
     ] {
         let (via, ranges) = (&via, &ranges);
-        wait_until("the switch has a route to each block by its node", Duration::from_secs(40), || async move {
+        wait_until("the switch has a route to each block through its node", Duration::from_secs(40), || async move {
             let routes = fabric.command("ip").args([flag, "route", "show"]).output()?;
             let routes = String::from_utf8_lossy(&routes.stdout).into_owned();
             let learned =
                 ranges.iter().all(|range| routes.lines().any(|line| line.starts_with(&format!("{range} via {via} "))));
-            Ok(check(learned, || format!("awaited {ranges:?}, routes are:\n{routes}")))
+            Ok(check(learned, || format!("expected {ranges:?}; the routes are:\n{routes}")))
         })
         .await?;
     }
-    // The switch, which nobody but BIRD told, reaches the pod.
+    // The switch learned the route only from BIRD, and it reaches the pod.
     for family in FAMILIES {
         let address = SocketAddr::new(pod.address(family)?, bobbin_e2e::cluster::pod::PORT);
         let answer = fabric.run(move || bobbin_e2e::cluster::pod::who_answers(address))??;
-        ensure!(answer == pod.name, "{answer} answered the switch");
+        ensure!(answer == pod.name, "the switch got the answer of {answer}");
     }
     drop(daemons);
-    // BIRD may leave its routes when it is killed.
+    // BIRD may not remove its routes when it is killed.
     for block in blocks {
         for range in [block.spec.ipv4, block.spec.ipv6].into_iter().flatten() {
             let _ = fabric.ip(&format!("route del {range}\n"));

@@ -1,13 +1,13 @@
-//! CHECK names what differs from the result of ADD.
+//! CHECK reports the differences from the result of ADD.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::single_node::{Sandbox, SingleNode, WAIT_TIMEOUT};
 use bobbin_e2e::wait::{Poll, wait_until};
 use serde_json::Value;
 
-/// The code for a container that was never added.
+/// The CNI error code for a container that was never added.
 const CONTAINER_UNKNOWN: u64 = 3;
-/// The code of a CHECK that found something.
+/// The CNI error code of a CHECK that found a difference.
 const CHECK_FAILED: u64 = 101;
 
 pub async fn succeeds(node: &mut SingleNode) -> Result<()> {
@@ -17,7 +17,7 @@ pub async fn succeeds(node: &mut SingleNode) -> Result<()> {
     node.del(&pod)
 }
 
-/// Adds a pod, breaks something of it, and expects CHECK to say so in the words that `spoil` returns.
+/// Adds a pod and changes something of it. CHECK must then fail with the words that `make_unreadable` returns.
 fn broken(node: &SingleNode, make_unreadable: impl Fn(&Sandbox, &Value) -> Result<String>) -> Result<()> {
     let pod = node.sandbox()?;
     let result = node.add(&pod)?;
@@ -27,7 +27,7 @@ fn broken(node: &SingleNode, make_unreadable: impl Fn(&Sandbox, &Value) -> Resul
     node.del(&pod)
 }
 
-/// The address of a family, as ADD answered it: without the length of the prefix.
+/// The address of a family in the result of ADD, without the prefix length.
 fn address_of(result: &Value, family: usize) -> Result<&str> {
     let address = result["ips"][family]["address"].as_str().context("no address")?;
     Ok(address.split('/').next().unwrap_or(address))
@@ -78,8 +78,8 @@ pub async fn names_a_rule(node: &mut SingleNode) -> Result<()> {
     named_or_repaired(node, &sentence, &|_| place.ip("rule del priority 2000")).await
 }
 
-/// The agent restores the node's routes and rules within moments, so CHECK may come first or find them restored. In twenty tries
-/// it comes first at least once. At the end all is restored.
+/// The agent restores the node's routes and rules within moments, so CHECK may come before or after that. In twenty
+/// attempts it comes before at least once. At the end everything is restored.
 async fn named_or_repaired(
     node: &SingleNode,
     sentence: &dyn Fn(&str) -> String,
@@ -103,7 +103,7 @@ async fn named_or_repaired(
             }
         }
     }
-    ensure!(named > 0, "CHECK never said {sentence:?}");
+    ensure!(named > 0, "CHECK never reported {sentence:?}");
     wait_until("CHECK finds everything repaired", WAIT_TIMEOUT, || async {
         node.call(&pod.check(&result))?.ok()?;
         Ok(Poll::Ready(()))

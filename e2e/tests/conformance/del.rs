@@ -1,4 +1,4 @@
-//! DEL succeeds whatever is missing, and frees what is there.
+//! DEL succeeds whatever is missing, and removes what exists.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::single_node::{Call, SingleNode, random_container_id};
@@ -16,19 +16,19 @@ pub async fn repeated(node: &mut SingleNode) -> Result<()> {
 }
 
 pub async fn with_something_missing(node: &mut SingleNode) -> Result<()> {
-    // The namespace's path is gone.
+    // The path of the namespace no longer exists.
     let pod = node.sandbox()?;
     node.add(&pod)?;
     let (id, call) = (pod.container_id.clone(), pod.call("DEL"));
     drop(pod);
     node.call(&call)?.ok()?;
     nothing_is_left(node, &id).await?;
-    // No path was given, as after a reboot.
+    // The call has no path, as after a reboot.
     let pod = node.sandbox()?;
     node.add(&pod)?;
     node.call(&Call { netns: None, ..pod.call("DEL") })?.ok()?;
     nothing_is_left(node, &pod.container_id).await?;
-    // The link is gone, and what came before can't be read.
+    // The link is gone, and prevResult can't be read.
     let pod = node.sandbox()?;
     node.add(&pod)?;
     pod.namespace.ip("link del eth0")?;
@@ -48,7 +48,7 @@ pub async fn without_a_record(node: &mut SingleNode) -> Result<()> {
             removed += 1;
         }
     }
-    ensure!(removed == 1, "{removed} records of the container were there");
+    ensure!(removed == 1, "the container had {removed} checkpoints");
     node.start_agent().await?;
     node.del(&pod)?;
     ensure!(pod.addresses()?.is_empty(), "the link is left");

@@ -1,4 +1,4 @@
-//! GC frees attachments that the runtime does not list, and no others.
+//! GC frees only attachments that the runtime does not list.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::single_node::{Answer, Call, SingleNode};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::nothing_is_left;
 
-/// GC that lists all that has a record but these.
+/// Calls GC with a list of all attachments that have an assignment, except these containers'.
 async fn gc_without(node: &SingleNode, unlisted: &[&str]) -> Result<Answer> {
     let all = node.assignments().await?;
     let listed = all.iter().filter(|one| !unlisted.contains(&one.spec.container_id.as_str()));
@@ -33,13 +33,17 @@ pub async fn frees_the_unlisted(node: &mut SingleNode) -> Result<()> {
     node.del(&kept)
 }
 
-/// Records of these containers, whatever else there is.
+/// Waits until these containers have assignments.
 async fn recorded(node: &SingleNode, ids: &[&str]) -> Result<()> {
-    bobbin_e2e::wait::wait_until("the records are there", bobbin_e2e::single_node::WAIT_TIMEOUT, || async {
-        let all = node.assignments().await?;
-        let there = ids.iter().filter(|id| all.iter().any(|one| one.spec.container_id == **id)).count();
-        Ok(bobbin_e2e::wait::check(there == ids.len(), || format!("{there} of {}", ids.len())))
-    })
+    bobbin_e2e::wait::wait_until(
+        "the containers have their assignments",
+        bobbin_e2e::single_node::WAIT_TIMEOUT,
+        || async {
+            let all = node.assignments().await?;
+            let there = ids.iter().filter(|id| all.iter().any(|one| one.spec.container_id == **id)).count();
+            Ok(bobbin_e2e::wait::check(there == ids.len(), || format!("{there} of {}", ids.len())))
+        },
+    )
     .await
 }
 
@@ -56,7 +60,7 @@ pub async fn leaves_other_networks(node: &mut SingleNode) -> Result<()> {
     for _ in 0..3 {
         gc("a third")?.ok()?;
     }
-    // One call for each of two networks are not two calls for one.
+    // A call for each of two networks does not count as two calls for one.
     gc("other")?.ok()?;
     ensure!(other.addresses()?.len() == 2, "one call of the network freed the attachment");
     gc("other")?.ok()?;
@@ -70,11 +74,15 @@ pub async fn frees_what_is_gone(node: &mut SingleNode) -> Result<()> {
     node.add(&pod)?;
     let id = pod.container_id.clone();
     drop(pod);
-    // The kernel takes a namespace apart a moment after its last holder let go.
-    bobbin_e2e::wait::wait_until("the link went with its namespace", bobbin_e2e::single_node::WAIT_TIMEOUT, || async {
-        let links = node.attachments()?;
-        Ok(bobbin_e2e::wait::check(!links.keys().any(|alias| alias.contains(&id)), || "it is there".to_owned()))
-    })
+    // The kernel removes a namespace a moment after its last reference is gone.
+    bobbin_e2e::wait::wait_until(
+        "the link is gone with its namespace",
+        bobbin_e2e::single_node::WAIT_TIMEOUT,
+        || async {
+            let links = node.attachments()?;
+            Ok(bobbin_e2e::wait::check(!links.keys().any(|alias| alias.contains(&id)), || "it exists".to_owned()))
+        },
+    )
     .await?;
     recorded(node, &[&id]).await?;
     gc_without(node, &[&id]).await?.ok()?;
@@ -91,7 +99,7 @@ pub async fn without_a_list(node: &mut SingleNode) -> Result<()> {
         ensure!(error.code == 7 && error.text.contains("valid-attachments"), "{error:?}");
     }
     let older = Call { verb: "GC", ..Call::default() }.with("cniVersion", json!("1.0.0"));
-    ensure!(node.call(&older)?.error()?.code == 1, "GC came with 1.1.0");
+    ensure!(node.call(&older)?.error()?.code == 1, "GC of CNI version 1.0.0 is not refused");
     node.call(&pod.check(&result))?.ok()?;
     node.del(&pod)
 }

@@ -1,4 +1,5 @@
-//! A network namespace that outlives its pod: a deleted pod frees its address, unless the node may have been cut off.
+//! A network namespace that outlives its pod: the address of a deleted pod is freed, unless the node may have been cut
+//! off.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -12,11 +13,11 @@ use serde_json::json;
 
 use super::{end, has_assignment, metrics_endpoint, restart, scaled};
 
-/// Under this scale the five minutes between the two reads are 15 s.
+/// At this scale the five minutes between the two reads are 15 s.
 pub const SCALE: &str = "0.05";
-/// Seconds with a stale check, more than there are between the two reads.
+/// A number of seconds with a stale check that exceeds the time between the two reads.
 const STALE_CHECKS: u32 = 20;
-/// Until both reads were made.
+/// How long the agent may take until it has made both reads and has freed the address.
 pub const RELEASE_TIMEOUT: Duration = Duration::from_mins(1);
 
 pub async fn node_is_ready(node: &SingleNode, ready: &str) -> Result<()> {
@@ -41,7 +42,8 @@ pub async fn freed(node: &mut SingleNode) -> Result<()> {
     let ids: Vec<&str> = pods.iter().map(|pod| pod.container_id.as_str()).collect();
     node.await_assignments(&ids, RELEASE_TIMEOUT).await?;
 
-    // Kept: one namespace by an open descriptor, one by a socket. Their pods are deleted by force while the node is cut off.
+    // An open descriptor keeps one namespace, and a socket keeps another. Their pods are deleted by force while the
+    // node is cut off.
     let mount = pods[0].namespace.clone();
     let socket = pods[1].namespace.run(|| TcpListener::bind("127.0.0.1:0"))??;
     node_is_ready(node, "False").await?;
@@ -58,11 +60,11 @@ pub async fn freed(node: &mut SingleNode) -> Result<()> {
     }
 
     node_is_ready(node, "True").await?;
-    wait_until("both are freed, for their pods are gone", RELEASE_TIMEOUT, || async {
+    wait_until("the addresses of both deleted pods are freed", RELEASE_TIMEOUT, || async {
         let records = node.assignments().await?;
         let left = records.iter().filter(|one| leaked.contains(&one.spec.container_id)).count();
         let links = node.attachments()?.len();
-        Ok(check(left == 0 && links == 1, || format!("{left} records of pods that are gone, {links} links in all")))
+        Ok(check(left == 0 && links == 1, || format!("{left} assignments of deleted pods, {links} links in total")))
     })
     .await
     .with_context(|| format!("the end of the agent's log:\n{}", node.agent_log_tail()))?;

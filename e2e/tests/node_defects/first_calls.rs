@@ -10,9 +10,9 @@ use nix::sys::signal::{Signal, kill};
 use super::end;
 
 const CALLS: usize = 30;
-/// So often it is tried.
+/// The number of attempts.
 const ROUNDS: usize = 5;
-/// Rules of others: what looks at all rules takes its time.
+/// The number of foreign rules. Listing them takes time, so the ADDs run while the agent restores its rules.
 const RULES: usize = 1000;
 
 pub async fn thirty_at_once(node: &mut SingleNode) -> Result<()> {
@@ -22,7 +22,8 @@ pub async fn thirty_at_once(node: &mut SingleNode) -> Result<()> {
         node.start_agent().await?;
         let pods: Vec<Sandbox> = (0..CALLS).map(|_| node.sandbox()).collect::<Result<_>>()?;
         let (calls, plugin) = (pods.iter().map(|pod| pod.call("ADD")).collect(), node.plugin());
-        // All calls wait in the socket's queue, and the rules are not there, as after a boot. Their removal makes the agent repair them.
+        // All calls wait in the socket's queue, and the rules are missing as after a boot. The removal of the rules
+        // makes the agent restore them.
         kill(node.agent_pid()?, Signal::SIGSTOP)?;
         wait_until("the agent is stopped", WAIT_TIMEOUT, || async {
             Ok(check(is_stopped(node)?, || "it runs".to_owned()))
@@ -72,7 +73,7 @@ fn is_stopped(node: &SingleNode) -> Result<bool> {
     Ok(true)
 }
 
-/// The connections to the agent's socket that it has not taken yet.
+/// The number of connections in the queue of the agent's socket.
 fn queue(node: &SingleNode) -> Result<usize> {
     let output = node.namespace.command("ss").args(["-xlnH"]).output().context("the program ss is missing")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -80,6 +81,6 @@ fn queue(node: &SingleNode) -> Result<usize> {
     let line = text
         .lines()
         .find(|line| line.contains(&format!("{directory}/agent.")))
-        .context("nobody listens in the run directory")?;
+        .context("no process listens in the run directory")?;
     Ok(line.split_whitespace().nth(2).context("no queue")?.parse()?)
 }

@@ -1,4 +1,4 @@
-//! Foreign routes in table main, as on a node that imports the cluster's blocks by BGP, cost the agent nothing.
+//! Foreign routes in table main, as on a node that imports the cluster's blocks by BGP, cause no work in the agent.
 
 use std::fmt::Write;
 
@@ -9,15 +9,15 @@ use bobbin_e2e::wait::{check, wait_until};
 
 use super::{end, metrics_endpoint};
 
-/// Routes that change at a time, so often; each time the agent has the leisure to compare if it wants to.
+/// The number of routes in a batch. After each batch the agent has time for a reconcile pass, which it must not make.
 const ROUTES_PER_BATCH: usize = 500;
 const BATCHES: usize = 10;
-/// The comparison that is made every minute, and one that was due.
+/// The reconcile pass of every minute, and one that was due.
 const MAX_RECONCILES: usize = 2;
-/// What the allocator may take on the way, in KiB.
+/// How much memory the allocator may take meanwhile, in KiB.
 const MAX_GROWTH_KIB: u64 = 1024;
 
-/// A batch for iproute2; protocol 12 is BIRD's.
+/// Lines for `ip -batch`. Protocol 12 is BIRD's.
 fn routes(verb: &str, time: usize) -> String {
     let mut lines = String::new();
     for number in (0..ROUTES_PER_BATCH).map(|number| time * ROUTES_PER_BATCH + number) {
@@ -34,7 +34,7 @@ pub async fn ignored(node: &mut SingleNode) -> Result<()> {
     let arguments = ["-f", "-etrace=sendto,sendmsg", "-s64", &format!("-p{}", node.agent_pid()?)].map(str::to_owned);
     let strace = Process::start(std::path::Path::new("strace"), Some(&node.namespace.path()), &log, arguments)?;
     let text = || String::from_utf8_lossy(&std::fs::read(&log).unwrap_or_default()).into_owned();
-    wait_until("strace has hold of the agent", WAIT_TIMEOUT, || async {
+    wait_until("strace is attached to the agent", WAIT_TIMEOUT, || async {
         Ok(check(text().contains(" attached"), text))
     })
     .await?;
@@ -44,7 +44,7 @@ pub async fn ignored(node: &mut SingleNode) -> Result<()> {
         metrics_endpoint::await_stale_checks(node, 1).await?;
     }
     let after = node.agent_memory()?;
-    // RTM_GETRULE is asked for by a comparison alone.
+    // Only a reconcile pass lists the rules (RTM_GETRULE).
     let dump = |line: &&str| line.contains("RTM_GETRULE") || line.contains("nlmsg_type=0x22");
     let comparisons = text().lines().filter(dump).count() / 2;
     drop(strace);
@@ -52,12 +52,12 @@ pub async fn ignored(node: &mut SingleNode) -> Result<()> {
         node.namespace.ip(&routes("del", time))?;
     }
     println!(
-        "{} foreign routes: {comparisons} comparisons, {before} KiB before, {after} KiB after",
+        "{} foreign routes: {comparisons} reconcile passes, {before} KiB before, {after} KiB after",
         ROUTES_PER_BATCH * BATCHES
     );
     ensure!(
         comparisons <= MAX_RECONCILES,
-        "{} foreign routes caused {comparisons} comparisons",
+        "{} foreign routes caused {comparisons} reconcile passes",
         ROUTES_PER_BATCH * BATCHES
     );
     let grown = after.saturating_sub(before);

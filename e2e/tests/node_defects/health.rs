@@ -1,4 +1,4 @@
-//! The agent's metrics and health endpoints, which never delay pods.
+//! The agent's metrics and health endpoints never delay pods.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use nix::unistd::mkfifo;
 
 use super::{METRICS, end, metrics_endpoint, restart, scaled, scaled_minute};
 
-/// How long a program may take to refuse its flags.
+/// How long a program may take to refuse an invalid flag.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub async fn busy_port(node: &mut SingleNode) -> Result<()> {
@@ -31,7 +31,7 @@ pub async fn busy_port(node: &mut SingleNode) -> Result<()> {
     })
     .await?;
     drop(busy);
-    wait_until("the port is taken when it is free", scaled_minute(), || async {
+    wait_until("the agent opens the port when it is free", scaled_minute(), || async {
         let (status, _) = metrics_endpoint::get(node, "/healthz")?;
         Ok(check(status == 200, || status.to_string()))
     })
@@ -42,7 +42,7 @@ pub async fn busy_port(node: &mut SingleNode) -> Result<()> {
 
 pub async fn hung_loop(node: &mut SingleNode) -> Result<()> {
     node.kill_agent();
-    // A file that can't be read to its end: nobody ever writes into the pipe. What installs the plugin hangs on it.
+    // A pipe that nobody writes to, in place of a file: the loop that installs the plugin hangs when it reads it.
     let pipe = node.path("hangs");
     mkfifo(&pipe, Mode::S_IRWXU)?;
     let mut flags = scaled("0.1");

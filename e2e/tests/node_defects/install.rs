@@ -1,4 +1,4 @@
-//! The plugin and its CNI configuration: the configuration is never there without the plugin, and both are installed again.
+//! The plugin and its CNI configuration: the configuration never exists without the plugin, and both are restored.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::single_node::{SingleNode, WAIT_TIMEOUT};
@@ -14,12 +14,12 @@ pub async fn withheld(node: &mut SingleNode) -> Result<()> {
     let (plugin, conflist) = (node.path(PLUGIN), node.path(CONFLIST));
     remove(&plugin)?;
     remove(&conflist)?;
-    // Nothing can be renamed over a directory that is not empty.
+    // A file can't be renamed onto a directory that is not empty, so the installation fails.
     std::fs::create_dir_all(plugin.join("in-the-way"))?;
     node.set_agent_flags(&scaled("0.1").iter().map(String::as_str).collect::<Vec<_>>());
     let begun = node.agent_log().len();
     node.start_agent().await?;
-    wait_until("the agent says that the plugin could not be installed", WAIT_TIMEOUT, || async {
+    wait_until("the agent reports that the plugin could not be installed", WAIT_TIMEOUT, || async {
         let log = node.agent_log().split_off(begun);
         let told = |line: &str| (line.contains("WARN") || line.contains("ERROR")) && line.contains(PLUGIN);
         Ok(check(log.lines().any(told), || log))

@@ -1,4 +1,5 @@
-//! Pods without an object in the API, and network namespaces that outlive the runtime's mount: held as long as the pod may run.
+//! Static pods, and network namespaces that outlive the runtime's mount: the address stays assigned while the pod may
+//! run.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -15,34 +16,35 @@ use super::{
     CONVERGENCE_TIMEOUT, addresses, await_two_stale_checks, create_small_pool, end, has_assignment, restart, scaled,
 };
 
-/// The UID that kubelet gives a static pod: a hash of its manifest.
+/// The UID that kubelet derives for a static pod from its manifest.
 const STATIC_UID: &str = "f00d5eedf00d5eedf00d5eedf00d5eed";
 
-/// Waits until the agent has read all missing pods twice: creates and deletes a pod whose network namespace stays, until it is freed.
+/// Waits until the agent has read all missing pods twice. For that it deletes a pod whose network namespace stays, and
+/// waits until its address is freed.
 async fn pods_read_twice(node: &SingleNode, name: &str) -> Result<()> {
     let pod = node.kube_pod("default", name, None).await?;
     node.add(&pod)?;
     let id = pod.container_id.clone();
-    wait_until("the pod has its record", CONVERGENCE_TIMEOUT, || async {
+    wait_until("the pod has its assignment", CONVERGENCE_TIMEOUT, || async {
         has_assignment(node, &pod).await.map(|()| check(true, String::new))
     })
     .await?;
     node.delete_kube_pod("default", name).await?;
-    freed(node, &[&id]).await.with_context(|| format!("of the pod {name}, which is gone"))
+    freed(node, &[&id]).await.with_context(|| format!("checking the assignment of the deleted pod {name}"))
 }
 
-/// Waits until none of these containers has a record.
+/// Waits until none of these containers has an assignment.
 async fn freed(node: &SingleNode, ids: &[&str]) -> Result<()> {
-    wait_until("the addresses are freed, for their pods are gone", RELEASE_TIMEOUT, || async {
+    wait_until("the addresses of the deleted pods are freed", RELEASE_TIMEOUT, || async {
         let records = node.assignments().await?;
         let left = records.iter().filter(|one| ids.contains(&one.spec.container_id.as_str())).count();
-        Ok(check(left == 0, || format!("{left} records")))
+        Ok(check(left == 0, || format!("{left} assignments")))
     })
     .await
     .with_context(|| format!("the end of the agent's log:\n{}", node.agent_log_tail()))
 }
 
-/// Fails if a container has no link on the host any more.
+/// Fails if a container has lost its host link.
 fn is_linked(node: &SingleNode, id: &str) -> Result<()> {
     ensure!(node.attachments()?.contains_key(&format!("bobbin:{id}/eth0")), "the host link of {id} is gone");
     Ok(())
@@ -65,20 +67,20 @@ pub async fn static_pod(node: &mut SingleNode) -> Result<()> {
     let result = node.add(&pod).context("ADD of a static pod")?;
 
     pods_read_twice(node, "beside-the-mirror").await?;
-    has_assignment(node, &pod).await.context("of a static pod with its mirror")?;
+    has_assignment(node, &pod).await.context("checking the assignment of a static pod with its mirror")?;
     node.delete_kube_pod("default", "static").await?;
     pods_read_twice(node, "after-the-mirror").await?;
-    has_assignment(node, &pod).await.context("of a static pod whose mirror was deleted")?;
+    has_assignment(node, &pod).await.context("checking the assignment of a static pod whose mirror was deleted")?;
     node.call(&pod.check(&result))?.ok().context("CHECK of a static pod whose mirror was deleted")?;
 
     restart(node, &[]).await?;
     end(node, vec![pod], &[]).await
 }
 
-/// An ADD that must find no free address.
+/// Calls ADD for a pod, which must find no free address.
 fn finds_none(node: &SingleNode, pod: &Sandbox) -> Result<()> {
     let answer = node.call(&pod.call("ADD"))?;
-    ensure!(answer.exit != 0, "the address of a pod that has an object was given out again: {}", answer.stdout.trim());
+    ensure!(answer.exit != 0, "the address of a pod whose object exists was assigned again: {}", answer.stdout.trim());
     let error = answer.error()?;
     ensure!(error.code == 11 && error.text.contains("has no free address"), "{error:?}");
     Ok(())
@@ -103,7 +105,7 @@ pub async fn kept_alive(node: &mut SingleNode) -> Result<()> {
     drop((mounted, socketed));
     ensure!(!paths.iter().any(|path| Path::exists(path)), "the runtime's paths are still there");
     for id in [&in_mount, &in_socket] {
-        is_linked(node, id).context("a namespace ended with its path")?;
+        is_linked(node, id).context("the namespace ended although only its path was removed")?;
     }
     await_two_stale_checks(node).await?;
     pods_read_twice(node, "outlived-none").await?;
@@ -126,7 +128,7 @@ pub async fn kept_alive(node: &mut SingleNode) -> Result<()> {
     }
     given.sort();
     held.sort();
-    ensure!(given == held, "{held:?} were freed, and {given:?} given out");
+    ensure!(given == held, "{held:?} were freed, but {given:?} were assigned");
     drop((mount, socket));
     restart(node, &[]).await?;
     end(node, next.into(), &["outlived-next-0", "outlived-next-1"]).await

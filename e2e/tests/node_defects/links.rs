@@ -1,4 +1,4 @@
-//! The host link of a running pod is deleted, renamed, or loses its alias. The pod keeps its address.
+//! The host link of a running pod is deleted, is renamed, or loses its alias. The pod keeps its address.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::{
     metrics_endpoint, restart,
 };
 
-/// A broken pod is told of within 2 s; the rest is for the event's way and a busy machine.
+/// The agent reports a broken pod within 2 s. The other seconds are for the event's delivery on a busy machine.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(6);
 
 pub async fn deleted(node: &mut SingleNode) -> Result<()> {
@@ -50,23 +50,23 @@ pub async fn deleted(node: &mut SingleNode) -> Result<()> {
 }
 
 async fn await_assignment(node: &SingleNode, pod: &Sandbox) -> Result<()> {
-    wait_until("the pod has its record", WAIT_TIMEOUT, || async {
+    wait_until("the pod has its assignment", WAIT_TIMEOUT, || async {
         has_assignment(node, pod).await?;
         Ok(check(true, String::new))
     })
     .await
 }
 
-/// The routes of a pod's addresses in table 116, through any link.
+/// The routes to a pod's addresses in table 116, over any link.
 fn routes(node: &SingleNode, pod: &Sandbox) -> Result<Vec<(String, String)>> {
     let own: Vec<String> = pod.addresses()?.iter().map(ToString::to_string).collect();
     Ok(node.table(116)?.into_iter().filter(|(dst, _)| own.contains(dst)).collect())
 }
 
-/// The pod's two addresses lead to its link, and CHECK finds nothing wrong.
+/// Fails unless the pod's two addresses are routed over its link and CHECK succeeds.
 fn is_well(node: &SingleNode, pod: &Sandbox, result: &Value) -> Result<()> {
     let routes = routes(node, pod)?;
-    ensure!(routes.len() == 2, "of the running pod's two routes there are {routes:?}\n{}", node.agent_log_tail());
+    ensure!(routes.len() == 2, "the running pod must have two routes, but has {routes:?}\n{}", node.agent_log_tail());
     node.call(&pod.check(result))?.ok().context("CHECK of a running pod")?;
     Ok(())
 }
@@ -88,7 +88,7 @@ pub async fn four_letters(node: &mut SingleNode) -> Result<()> {
     let pod = node.sandbox()?;
     node.add(&pod)?;
     let link = link_of(node, &pod)?;
-    ensure!(link.starts_with("wxyz"), "the prefix is wxyz, and the link is called {link}");
+    ensure!(link.starts_with("wxyz"), "the link's name {link} does not begin with the prefix wxyz");
     end(node, vec![pod], &[]).await?;
     restart(node, &[]).await
 }

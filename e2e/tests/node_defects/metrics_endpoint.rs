@@ -13,12 +13,12 @@ use super::METRICS;
 /// How long one answer may take.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// GET of a path: the status line's number and the body.
+/// Gets a path. Returns the HTTP status and the body.
 pub fn get(node: &SingleNode, path: &str) -> Result<(u16, String)> {
     let (address, request) = (METRICS.parse::<SocketAddr>()?, format!("GET {path} HTTP/1.0\r\n\r\n"));
     let answer = node.namespace.run(move || -> Result<String> {
         let mut stream = TcpStream::connect_timeout(&address, RESPONSE_TIMEOUT)
-            .with_context(|| format!("nobody listens at {address}"))?;
+            .with_context(|| format!("no process listens at {address}"))?;
         stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
         stream.write_all(request.as_bytes())?;
         let mut answer = String::new();
@@ -37,11 +37,11 @@ pub fn metric(node: &SingleNode, name: &str) -> Result<f64> {
     Ok(value.with_context(|| format!("there is no metric {name}"))?.trim().parse()?)
 }
 
-/// Waits until a stale check has run in this many further seconds.
+/// Waits until this many more seconds have had a stale check.
 pub async fn await_stale_checks(node: &SingleNode, count: u32) -> Result<()> {
     for _ in 0..count {
         let before = metric(node, "bobbin_agent_stale_check_timestamp_seconds")?;
-        wait_until("the agent looked at all attachments once more", WAIT_TIMEOUT, || async {
+        wait_until("the agent has checked all attachments again", WAIT_TIMEOUT, || async {
             let now = metric(node, "bobbin_agent_stale_check_timestamp_seconds")?;
             Ok(check(now > before, || node.agent_log_tail()))
         })

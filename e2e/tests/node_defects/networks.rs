@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{CONVERGENCE_TIMEOUT, end};
 
-/// Two GCs for a network that list these pods alone: what they don't list goes with the second.
+/// Calls GC for a network twice with these pods in the list. The second call frees the attachments that are not listed.
 fn two_gcs(node: &SingleNode, network: &str, listed: &[&Sandbox]) -> Result<()> {
     let valid: Vec<_> = listed.iter().map(|pod| json!({"containerID": pod.container_id, "ifname": "eth0"})).collect();
     for _ in 0..2 {
@@ -31,9 +31,9 @@ pub async fn gc(node: &mut SingleNode) -> Result<()> {
     );
     node.call(&first.check(&result).with("name", json!("net-a")))?.ok().context("CHECK of the pod of net-a")?;
     node.call(&second.check(&unlisted).with("name", json!("net-b")))?.ok()?;
-    // The network's own list still counts.
+    // GC still frees attachments of the network that it does not list.
     two_gcs(node, "net-b", &[&third])?;
-    wait_until("what net-b does not list is freed", CONVERGENCE_TIMEOUT, || async {
+    wait_until("the pod that net-b does not list is freed", CONVERGENCE_TIMEOUT, || async {
         let left = second.addresses()?.len();
         Ok(check(left == 0, || format!("{left} addresses")))
     })

@@ -1,4 +1,4 @@
-//! The run directory: one agent at a time, one node name, and missing files prove nothing.
+//! The run directory: only one agent and one node name use it, and missing files prove nothing.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use serde_json::json;
 use super::deleted_pods::{SCALE, node_is_ready};
 use super::{CONVERGENCE_TIMEOUT, await_two_stale_checks, create_small_pool, end, has_assignment, restart, scaled};
 
-/// How long an agent may take to say that it waits, or to begin to serve.
+/// How long an agent may take to log that it waits, or to begin to serve.
 const LOG_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub async fn second_agent(node: &mut SingleNode) -> Result<()> {
     let pod = node.sandbox()?;
     let result = node.add(&pod)?;
-    // Its port is free, so that only the directory is in dispute.
+    // Its metrics port is free, so that the agents compete only for the directory.
     node.set_agent_flags(&["--metrics-address=127.0.0.1:9120"]);
     let second = node.another_agent("second-agent.log")?;
     let path = node.path("second-agent.log");
@@ -29,20 +29,16 @@ pub async fn second_agent(node: &mut SingleNode) -> Result<()> {
         let line = line.to_lowercase();
         line.contains("wait") && line.contains("lock")
     };
-    wait_until(
-        "the second agent says that it waits for the lock of the run directory, or serves",
-        LOG_TIMEOUT,
-        || async {
-            let text = log();
-            Ok(check(text.lines().any(says) || text.contains("serving"), || text))
-        },
-    )
+    wait_until("the second agent logs that it waits for the run directory's lock, or serves", LOG_TIMEOUT, || async {
+        let text = log();
+        Ok(check(text.lines().any(says) || text.contains("serving"), || text))
+    })
     .await?;
     ensure!(!log().contains("serving"), "the second agent serves beside the first: {}", log());
     node.call(&pod.check(&result))?.ok().context("CHECK while a second agent waits")?;
     let other = node.sandbox()?;
     node.add(&other)?;
-    // The first one ends: the second takes over with all that it left.
+    // The first agent ends, and the second takes over its state.
     node.kill_agent();
     wait_until("the second agent serves", WAIT_TIMEOUT, || async {
         node.call(&Call { verb: "STATUS", ..Call::default() })?.ok()?;
@@ -56,7 +52,7 @@ pub async fn second_agent(node: &mut SingleNode) -> Result<()> {
 }
 
 pub async fn other_name(node: &mut SingleNode) -> Result<()> {
-    // The node has a block, which its checkpoint names.
+    // The node owns a block, which its checkpoint names.
     let pod = node.sandbox()?;
     node.add(&pod)?;
     end(node, vec![pod], &[]).await?;
@@ -79,9 +75,9 @@ pub async fn other_name(node: &mut SingleNode) -> Result<()> {
     ensure!(aside.len() == 1, "what n1 left in the run directory was not set aside: {aside:?}");
     let pod = node.sandbox()?;
     let answer = node.call(&pod.call("ADD"))?;
-    ensure!(answer.exit != 0, "the agent of n2 assigned an address of a block that is n1's: {}", answer.stdout.trim());
+    ensure!(answer.exit != 0, "the agent of n2 assigned an address of a block that n1 owns: {}", answer.stdout.trim());
     let error = answer.error()?;
-    // Nothing of the cluster is known either: no pool, or no block of one.
+    // The agent does not know the pool, or has no block of it.
     ensure!(matches!(error.code, 11 | 102), "{error:?}");
     node.del(&pod)?;
     node.kill_agent();
@@ -132,7 +128,7 @@ pub async fn emptied_while_running(node: &mut SingleNode) -> Result<()> {
     let before = node.sandbox()?;
     node.add(&before)?;
     empty_run_dir(node)?;
-    // The agent binds its socket again.
+    // The agent creates its socket again.
     node.await_agent(CONVERGENCE_TIMEOUT).await?;
     let after = node.sandbox()?;
     node.add(&after)?;
@@ -153,19 +149,21 @@ pub async fn emptied(node: &mut SingleNode) -> Result<()> {
     node.add(&broken)?;
     node.await_assignments(&[&linked.container_id, &broken.container_id], CONVERGENCE_TIMEOUT).await?;
     node.kill_agent();
-    // Only its record says that this pod's address is in use.
+    // Only its assignment shows that the address of this pod is in use.
     node.namespace.ip(&format!("link del {}", super::link_of(node, &broken)?))?;
     empty_run_dir(node)?;
     node.start_agent().await?;
     for _ in 0..3 {
         await_two_stale_checks(node).await?;
     }
-    has_assignment(node, &linked).await.context("of a pod whose link is there")?;
-    has_assignment(node, &broken).await.context("of a pod of this boot that only its record tells of")?;
+    has_assignment(node, &linked).await.context("checking the assignment of a pod whose link exists")?;
+    has_assignment(node, &broken)
+        .await
+        .context("checking the assignment of a pod of this boot that is known only from its assignment")?;
     let next = node.kube_pod("default", "emptied-2", Some("emptied")).await?;
     let error = node.call(&next.call("ADD"))?.error()?;
     ensure!(error.code == 11 && error.text.contains("has no free address"), "{error:?}");
-    // Nor does the block go back, though no attachment has an address of it any more.
+    // The block is not released either, though no attachment has an address of it any more.
     node.del(&linked)?;
     let draining =
         json!({"subnets": [{"ipv4": "10.80.4.0/31"}], "blockSizeBits": 1, "cooldownSeconds": 0, "draining": true});
@@ -177,8 +175,8 @@ pub async fn emptied(node: &mut SingleNode) -> Result<()> {
         Ok(check(said, || format!("{warnings:?}")))
     })
     .await?;
-    has_assignment(node, &broken).await.context("of a pod whose block is released")?;
-    // The record goes once its pod is gone.
+    has_assignment(node, &broken).await.context("checking the assignment of a pod whose block is being released")?;
+    // The assignment is deleted when its pod is gone.
     node_is_ready(node, "True").await?;
     restart(node, &scaled(SCALE)).await?;
     end(node, vec![linked, broken, next], &["emptied-0", "emptied-1", "emptied-2"]).await?;

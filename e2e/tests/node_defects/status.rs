@@ -1,4 +1,4 @@
-//! STATUS, and the marker files by which the plugin answers it without an agent.
+//! STATUS, and the marker files with which the plugin answers it for an absent agent.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::single_node::{Call, SingleNode, WAIT_TIMEOUT};
@@ -15,7 +15,8 @@ pub async fn long_away(node: &mut SingleNode) -> Result<()> {
     node.add(&pod)?;
     node.kill_agent();
     node.call(&status())?.ok().context("STATUS just after the agent ended")?;
-    // Version 0.1 kept here since when the agent is away, in milliseconds of the boot: since the beginning.
+    // Version 0.1 recorded in this file when the agent became unreachable, in milliseconds since boot. Here that is at
+    // boot.
     std::fs::write(node.run_dir().join("unreached"), "1")?;
     node.call(&status())?.ok().context("STATUS when the agent has been away for more than 60 s")?;
     let other = node.sandbox()?;
@@ -32,7 +33,7 @@ pub async fn markers_forgotten(node: &mut SingleNode) -> Result<()> {
     node.set_agent_flags(&["--mode=remove"]);
     let begun = node.agent_log().len();
     node.start_agent_only()?;
-    wait_until("the agent has left the node", WAIT_TIMEOUT, || async {
+    wait_until("the agent has removed Bobbin from the node", WAIT_TIMEOUT, || async {
         let log = node.agent_log().split_off(begun);
         Ok(check(log.contains("Bobbin was removed from node"), || log))
     })
@@ -41,6 +42,6 @@ pub async fn markers_forgotten(node: &mut SingleNode) -> Result<()> {
         .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
         .filter(|name| !matches!(name.as_str(), "agent.sock" | "health.sock" | "lock"))
         .collect();
-    ensure!(left.is_empty(), "after leaving, the run directory still has {left:?}");
+    ensure!(left.is_empty(), "after the uninstall the run directory still has {left:?}");
     restart(node, &[]).await
 }

@@ -1,4 +1,4 @@
-//! ADDs that wait for a pod or an address, and what ends the wait.
+//! ADDs that wait for a pod or an address, and the events that end the wait.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use super::{addresses, create_small_pool, end, restart};
 
 /// How long an ADD waits for an address in the test where a DEL ends the wait.
 const ADD_TIMEOUT: Duration = Duration::from_secs(30);
-/// Answers of the API server are this late, so that an ADD is still looking for its pod when the DEL comes.
+/// The delay of the API server's answers, so that an ADD is still waiting for its pod when the DEL arrives.
 const RESPONSE_DELAY: Duration = Duration::from_millis(1500);
-/// How often the runtime tries.
+/// How often the runtime repeats the ADD.
 const TRIES: usize = 5;
 
 pub async fn without_uid(node: &mut SingleNode) -> Result<()> {
@@ -22,19 +22,19 @@ pub async fn without_uid(node: &mut SingleNode) -> Result<()> {
     pod.args = Some("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=by-name".to_owned());
     let result = node.call(&pod.call("ADD"))?.ok().context("ADD of a pod without K8S_POD_UID")?;
     let got = addresses(&result);
-    ensure!(got.len() == 1 && got[0].starts_with("10.80.1."), "the pod names the pool by-name and got {got:?}");
+    ensure!(got.len() == 1 && got[0].starts_with("10.80.1."), "the pod names the pool by-name, but got {got:?}");
     let uid = node.kube_pod_uid("default", "by-name").await?;
-    wait_until("the record names the pod's UID", WAIT_TIMEOUT, || async {
+    wait_until("the assignment names the pod's UID", WAIT_TIMEOUT, || async {
         let all = node.assignments().await?;
         let record = all.into_iter().find(|one| one.spec.container_id == pod.container_id);
-        let seen = record.context("no record")?.spec.pod_uid;
+        let seen = record.context("no assignment")?.spec.pod_uid;
         Ok(check(seen.as_deref() == Some(&uid), || format!("{seen:?}, not {uid}")))
     })
     .await?;
     end(node, vec![pod], &["by-name"]).await
 }
 
-/// A pool of two addresses that two pods use.
+/// Creates a pool of two addresses, and two pods that use them.
 async fn full_pool(node: &SingleNode, pool: &str, subnet: &str) -> Result<Vec<Sandbox>> {
     create_small_pool(node, pool, subnet, 1).await?;
     let mut pods = Vec::new();
@@ -46,7 +46,7 @@ async fn full_pool(node: &SingleNode, pool: &str, subnet: &str) -> Result<Vec<Sa
     Ok(pods)
 }
 
-pub async fn called_off(node: &mut SingleNode) -> Result<()> {
+pub async fn del_ends_wait(node: &mut SingleNode) -> Result<()> {
     restart(node, &[format!("--add-timeout={}s", ADD_TIMEOUT.as_secs())]).await?;
     let mut pods = full_pool(node, "called-off", "10.80.2.0/31").await?;
     let mark = node.control_plane.audit().mark();
@@ -66,7 +66,7 @@ pub async fn called_off(node: &mut SingleNode) -> Result<()> {
     node.proxy.set(NetworkFault::None);
     del.ok()?;
     let add = adding.join().map_err(|_| anyhow!("the thread of the ADD panicked"))??;
-    // An ADD that had waited to its end would say that the pool has no free address.
+    // If the ADD had waited to its end, its error would say that the pool has no free address.
     let error = add.error()?;
     let by_del = error.text.contains("called DEL") || error.text.contains("wants it deleted");
     ensure!(error.code == 11 && by_del, "{error:?}");
@@ -80,7 +80,7 @@ pub async fn one_warning(node: &mut SingleNode) -> Result<()> {
     let mut pods = full_pool(node, "one-warning", "10.80.3.0/31").await?;
     let waits = node.kube_pod("default", "one-warning-2", Some("one-warning")).await?;
     let begun = node.agent_log().len();
-    // As kubelet does: each try is a new sandbox of the same pod, and a failed one gets its DEL.
+    // Like kubelet, create a new sandbox of the pod for each attempt, and send a DEL after a failed one.
     for _ in 0..TRIES {
         let mut sandbox = node.sandbox()?;
         sandbox.args.clone_from(&waits.args);
@@ -95,15 +95,15 @@ pub async fn one_warning(node: &mut SingleNode) -> Result<()> {
     let warnings: Vec<String> = lines(begun).into_iter().filter(|line| line.contains("WARN")).collect();
     ensure!(
         warnings.len() == 1,
-        "{TRIES} tries of one waiting pod are {} lines of WARN: {warnings:#?}",
+        "{TRIES} attempts for one waiting pod caused {} warnings in the log: {warnings:#?}",
         warnings.len()
     );
     let ends = node.agent_log().len();
     let freed = pods.remove(0);
     node.del(&freed)?;
     node.add(&waits)?;
-    // Beside the line of an ADD that succeeded.
-    ensure!(matches!(lines(ends).len(), 1 | 2), "the end of the wait is said in {:#?}", lines(ends));
+    // A successful ADD may log one more line.
+    ensure!(matches!(lines(ends).len(), 1 | 2), "these log lines report the end of the wait: {:#?}", lines(ends));
     pods.extend([freed, waits]);
     end(node, pods, &["one-warning-0", "one-warning-1", "one-warning-2"]).await?;
     restart(node, &[]).await

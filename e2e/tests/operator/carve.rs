@@ -1,4 +1,4 @@
-//! Carving: a small stock ahead of demand, refilled, of the right blocks.
+//! Carving: the operator keeps a few free blocks ahead of demand, replaces claimed ones, and carves only allowed ones.
 
 use anyhow::{Result, ensure};
 use bobbin_crds::FINALIZER;
@@ -34,7 +34,7 @@ async fn small_stock(fixture: &mut OperatorFixture) -> Result<()> {
     fixture.pool("stock", json!({"subnets": [{"ipv4": "10.1.0.0/16", "ipv6": "fd01::/112"}]})).await?;
     let status = fixture.until_ready("stock").await?;
     let blocks = fixture.blocks_of("stock").await?;
-    ensure!(blocks.len() >= 8 && blocks.len() < 512, "{} blocks are no small stock", blocks.len());
+    ensure!(blocks.len() >= 8 && blocks.len() < 512, "{} free blocks were carved ahead", blocks.len());
     let first = &blocks[0];
     ensure!(first.metadata.name.as_deref() == Some("stock-0"), "{:?}", first.metadata.name);
     ensure!(first.spec.ipv4.as_deref() == Some("10.1.0.0/27") && first.spec.ipv6.as_deref() == Some("fd01::/123"));
@@ -46,7 +46,7 @@ async fn small_stock(fixture: &mut OperatorFixture) -> Result<()> {
 async fn refill(fixture: &mut OperatorFixture) -> Result<()> {
     fixture.pool("refill", json!({"subnets": [{"ipv4": "10.2.0.0/16"}]})).await?;
     fixture.until_ready("refill").await?;
-    // Nodes of other tests come and go: the stock that is here is the measure.
+    // Other tests create and delete nodes, so compare with the number of blocks before each claim.
     for round in 0..5 {
         let before = fixture.blocks_of("refill").await?.len();
         fixture.claim(&format!("refill-{round}"), "a-node", "a-uid").await?;
@@ -85,7 +85,7 @@ async fn reserved(fixture: &mut OperatorFixture) -> Result<()> {
     let counts = status.addresses.ipv4.unwrap_or_default();
     ensure!((counts.total, counts.reserved, counts.free) == (128, 32 + 1 + 16, 79), "{counts:?}");
     ensure!(status.blocks.total == 4 && status.blocks.free == 3, "{:?}", status.blocks);
-    // Reserved later: the free block goes.
+    // When a range is reserved later, its free block is deleted.
     fixture.change("reserved", json!({"reserved": ["10.4.0.0/26", "10.4.0.64", "10.4.0.96/28"]})).await?;
     wait_until("block 1 is gone", RECONCILE_TIMEOUT, || async {
         let blocks = fixture.blocks_of("reserved").await?;
@@ -125,7 +125,7 @@ async fn one_block(fixture: &mut OperatorFixture) -> Result<()> {
         })
         .await?;
     fixture.forget("10.6.0.1").await?;
-    fixture.give_back("one-0").await?;
+    fixture.release("one-0").await?;
     fixture
         .until_status("one", "has its block again", RECONCILE_TIMEOUT, |status| {
             says(status, condition::EXHAUSTED) == "False" && status.free_window.is_some()
@@ -138,7 +138,7 @@ async fn given_back(fixture: &mut OperatorFixture) -> Result<()> {
     fixture.pool("back", json!({"subnets": [{"ipv4": "10.7.0.0/24"}]})).await?;
     fixture.until_ready("back").await?;
     fixture.claim("back-3", "a-node", "a-uid").await?;
-    fixture.give_back("back-3").await?;
+    fixture.release("back-3").await?;
     let block = fixture.until_free("back-3", RECONCILE_TIMEOUT).await?;
     ensure!(block.spec.free_since.is_some(), "{:?}", block.spec);
     Ok(())
@@ -172,16 +172,16 @@ async fn recorded(fixture: &mut OperatorFixture) -> Result<()> {
     fixture.record("10.10.0.33", "recorded-1", "recorded-node").await?;
     let finalizers = json!({"metadata": {"finalizers": ["example.com/other", FINALIZER]}});
     fixture.patch_block("recorded-1", &finalizers).await?;
-    fixture.give_back("recorded-1").await?;
-    // Released later and already free: so the operators have seen the first one too.
-    fixture.give_back("recorded-2").await?;
+    fixture.release("recorded-1").await?;
+    // This block is released later and is already free, so the operators have also seen the first release.
+    fixture.release("recorded-2").await?;
     fixture.until_free("recorded-2", RECONCILE_TIMEOUT).await?;
     let block = fixture.blocks().get("recorded-1").await?;
     let finalizers = block.metadata.finalizers.clone().unwrap_or_default();
     ensure!(finalizers.iter().any(|finalizer| finalizer == FINALIZER), "{finalizers:?}");
     let given_back = block.spec.free_since.clone();
     fixture.forget("10.10.0.33").await?;
-    wait_until("our finalizer is gone and the other is not", RECONCILE_TIMEOUT, || async {
+    wait_until("Bobbin's finalizer is removed and the foreign one is kept", RECONCILE_TIMEOUT, || async {
         let block = fixture.blocks().get("recorded-1").await?;
         let finalizers = block.metadata.finalizers.unwrap_or_default();
         Ok(check(finalizers == ["example.com/other"] && block.spec.free_since > given_back, || {
@@ -211,9 +211,9 @@ async fn made_again(fixture: &mut OperatorFixture) -> Result<()> {
         fixture.patch_block(block, &json!({"metadata": {"finalizers": null}})).await?;
         fixture.blocks().delete(block, &DeleteParams::default()).await?;
     }
-    let block = wait_until("the second block is there again", RECONCILE_TIMEOUT, || async {
+    let block = wait_until("the second block exists again", RECONCILE_TIMEOUT, || async {
         let block = fixture.blocks().get_opt("made-again-2").await?;
-        Ok(block.map_or(Poll::Pending("it is not there".into()), Poll::Ready))
+        Ok(block.map_or(Poll::Pending("it does not exist".into()), Poll::Ready))
     })
     .await?;
     let spec = &block.spec;
@@ -224,9 +224,9 @@ async fn made_again(fixture: &mut OperatorFixture) -> Result<()> {
     );
     ensure!(block.metadata.finalizers.as_deref() == Some(&[FINALIZER.to_owned()][..]), "{:?}", block.metadata);
     let other = fixture.blocks().get_opt("made-again-1").await?;
-    ensure!(other.is_none(), "a block whose records name two nodes was made again: {other:?}");
+    ensure!(other.is_none(), "a block whose assignments name two nodes was created again: {other:?}");
     fixture.forget("10.11.0.34").await?;
-    wait_until("the first block is there again, for the node that is left", RECONCILE_TIMEOUT, || async {
+    wait_until("the first block exists again, for the remaining node", RECONCILE_TIMEOUT, || async {
         let block = fixture.blocks().get_opt("made-again-1").await?;
         let node = block.and_then(|block| block.spec.node_name);
         Ok(check(node.as_deref() == Some("again-a"), || format!("{node:?}")))
@@ -236,17 +236,17 @@ async fn made_again(fixture: &mut OperatorFixture) -> Result<()> {
 
 async fn left_over(fixture: &mut OperatorFixture) -> Result<()> {
     fixture.record("10.8.0.70", "earlier-2", "a-node").await?;
-    // The record may not have reached the operators' watches: the fresh look finds it all the same.
+    // The operators' watches may not have shown the assignment yet. The operator finds it with a live read.
     fixture.pool("left", json!({"subnets": [{"ipv4": "10.8.0.0/24"}]})).await?;
     let status = fixture
-        .until_status("left", "says what is in its way", RECONCILE_TIMEOUT, |status| {
+        .until_status("left", "names the assignments that prevent carving", RECONCILE_TIMEOUT, |status| {
             says(status, condition::READY) == "False"
                 && !status.conditions[0].message.is_empty()
                 && status.conditions[0].reason == "Overlaps"
         })
         .await?;
     ensure!(status.conditions[0].message.contains("10.8.0.70"), "{:?}", status.conditions);
-    ensure!(fixture.blocks_of("left").await?.is_empty(), "it was carved all the same");
+    ensure!(fixture.blocks_of("left").await?.is_empty(), "the pool was carved over the assignments");
     fixture.forget("10.8.0.70").await?;
     fixture.until_ready("left").await?;
     Ok(())

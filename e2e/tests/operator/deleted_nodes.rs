@@ -1,4 +1,4 @@
-//! A deleted node: what it owned is free, when it may be and not before.
+//! The blocks and assignments of a deleted node are released after the grace period, and not before.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::suite::Suite;
@@ -32,7 +32,7 @@ async fn after_the_wait(fixture: &mut OperatorFixture) -> Result<()> {
     }
     fixture.record("10.60.0.65", "nodes-2", "lost").await?;
     fixture.record("10.60.0.66", "nodes-2", "lost").await?;
-    fixture.give_back("nodes-0").await?;
+    fixture.release("nodes-0").await?;
     let given_up = fixture.until_free("nodes-0", RECONCILE_TIMEOUT).await?;
     let deleted = Timestamp::now();
     for node in ["gave-up", "lost"] {
@@ -40,14 +40,18 @@ async fn after_the_wait(fixture: &mut OperatorFixture) -> Result<()> {
     }
     let block = fixture.until_free("nodes-2", NODE_GRACE_PERIOD + RECONCILE_TIMEOUT).await?;
     let waited = block.spec.free_since.as_ref().is_some_and(|time| time.0 >= deleted + NODE_GRACE_PERIOD);
-    ensure!(waited && block.spec.node_uid.is_none(), "the block was free before the wait was over: {:?}", block.spec);
+    ensure!(
+        waited && block.spec.node_uid.is_none(),
+        "the block was free before the grace period ended: {:?}",
+        block.spec
+    );
     for address in ["10.60.0.65", "10.60.0.66"] {
-        ensure!(fixture.assignments().get_opt(address).await?.is_none(), "{address} is recorded still");
+        ensure!(fixture.assignments().get_opt(address).await?.is_none(), "{address} still has an assignment");
     }
     let now = fixture.blocks().get("nodes-0").await?;
     ensure!(
         now.metadata.resource_version == given_up.metadata.resource_version,
-        "a block that was given up was written again"
+        "the operator wrote a block again that it had released"
     );
     fixture
         .until_status("nodes", "counts one block", RECONCILE_TIMEOUT, |status| {
@@ -58,7 +62,7 @@ async fn after_the_wait(fixture: &mut OperatorFixture) -> Result<()> {
 }
 
 async fn at_once(_: &mut OperatorFixture) -> Result<()> {
-    // With a wait that no test outlasts: what becomes free did not wait.
+    // The grace period outlasts the test, so a block that becomes free did not wait for it.
     let fixture = OperatorFixture::without_operators().await?;
     let stop = CancellationToken::new();
     fixture.operator("patient", &["--no-leader-election", "--node-grace-period=24h"], stop.clone())?;
@@ -75,8 +79,11 @@ async fn at_once(_: &mut OperatorFixture) -> Result<()> {
     }
     let block = fixture.until_free("nodes-0", RECONCILE_TIMEOUT).await?;
     ensure!(block.spec.free_since.is_some() && block.spec.node_uid.is_none(), "{:?}", block.spec);
-    ensure!(fixture.assignments().get_opt("10.60.0.1").await?.is_none(), "a block is free and its address recorded");
-    ensure!(fixture.owner("nodes-1").await? == "lost", "the lost node's block was free before its wait was over");
+    ensure!(
+        fixture.assignments().get_opt("10.60.0.1").await?.is_none(),
+        "a block is free, but its address still has an assignment"
+    );
+    ensure!(fixture.owner("nodes-1").await? == "lost", "the lost node's block was free before its grace period ended");
     stop.cancel();
     Ok(())
 }
@@ -92,9 +99,10 @@ async fn made_anew(fixture: &mut OperatorFixture) -> Result<()> {
     fixture.delete_node("anew-node").await?;
     fixture.node("anew-node").await?;
     fixture.delete_node("witness").await?;
-    // Deleted later and free: so the wait of the first would be over, too.
+    // This node was deleted later and its block is free, so the grace period of the first deletion would also have
+    // ended.
     fixture.until_free("anew-1", NODE_GRACE_PERIOD + RECONCILE_TIMEOUT).await?;
-    wait_until("the node made anew keeps its block and address", RECONCILE_TIMEOUT, || async {
+    wait_until("the node that was created again keeps its block and address", RECONCILE_TIMEOUT, || async {
         let owner = fixture.owner("anew-0").await?;
         let record = fixture.assignments().get_opt("10.61.0.1").await?;
         Ok(check(owner == "anew-node" && record.is_some(), || owner))

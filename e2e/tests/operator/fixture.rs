@@ -1,4 +1,5 @@
-//! A control plane with two operators, and what a test changes there: pools, nodes, and blocks and assignments as an agent does.
+//! A control plane with two operators, and the changes that tests make: pools, nodes, and blocks and assignments as an
+//! agent writes them.
 
 use std::time::Duration;
 
@@ -18,12 +19,12 @@ use xtask::artifacts::Artifacts;
 
 /// How long one test may take.
 const TEST_TIMEOUT: Duration = Duration::from_mins(2);
-/// How long what happens at once may take, on a machine that is busy with other things.
+/// How long immediate work may take, even on a busy machine.
 pub const RECONCILE_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a deleted node's blocks stay its own.
+/// How long a deleted node keeps its blocks.
 pub const NODE_GRACE_PERIOD: Duration = Duration::from_secs(6);
 
-/// A control plane and its operators. Dropped: the operators end.
+/// A control plane and its operators. Dropping it ends the operators.
 pub struct OperatorFixture {
     pub control_plane: ControlPlane,
     client: kube::Client,
@@ -63,7 +64,7 @@ impl OperatorFixture {
         Ok(Self { control_plane, client, kubeconfig, stop: CancellationToken::new() })
     }
 
-    /// Starts another operator. It ends with `stop`. With `BOBBIN_ARTIFACTS` it is the program in that directory.
+    /// Starts another operator, which `stop` ends. With `BOBBIN_ARTIFACTS` the program in that directory is started.
     pub fn operator(&self, identity: &str, flags: &[&str], stop: CancellationToken) -> Result<()> {
         if std::env::var_os("BOBBIN_ARTIFACTS").is_some_and(|value| !value.is_empty()) {
             let words = words(&self.kubeconfig, identity, flags);
@@ -103,7 +104,7 @@ impl OperatorFixture {
         Api::all(self.client())
     }
 
-    /// Makes a pool.
+    /// Creates a pool.
     pub async fn pool(&self, name: &str, spec: Value) -> Result<AddressPool> {
         let pool = json!({"apiVersion": "bobbin.dev/v1beta1", "kind": "AddressPool", "metadata": {"name": name}, "spec": spec});
         self.pools()
@@ -119,7 +120,7 @@ impl OperatorFixture {
         Ok(())
     }
 
-    /// Waits until a pool's status is so, of its newest spec.
+    /// Waits until a pool's status, for its latest spec, satisfies `is`.
     pub async fn until_status(
         &self,
         name: &str,
@@ -144,7 +145,7 @@ impl OperatorFixture {
         .await
     }
 
-    /// All blocks of a pool, in the order of their indices.
+    /// All blocks of a pool, ordered by index.
     pub async fn blocks_of(&self, pool: &str) -> Result<Vec<AddressBlock>> {
         let params = ListParams::default().fields(&format!("spec.poolName={pool}"));
         let mut blocks = self.blocks().list(&params).await?.items;
@@ -173,9 +174,9 @@ impl OperatorFixture {
             .context(block.to_owned())
     }
 
-    /// Gives a block back as an agent does.
-    pub async fn give_back(&self, block: &str) -> Result<()> {
-        wait_until(&format!("{block} goes back"), RECONCILE_TIMEOUT, || async {
+    /// Releases a block as an agent does.
+    pub async fn release(&self, block: &str) -> Result<()> {
+        wait_until(&format!("{block} is released"), RECONCILE_TIMEOUT, || async {
             let mut free = self.blocks().get(block).await?;
             (free.spec.node_name, free.spec.node_uid) = (None, None);
             free.spec.free_since = Some(serde_json::from_value(json!("2026-01-01T00:00:00.000000Z"))?);
@@ -185,7 +186,7 @@ impl OperatorFixture {
         .await
     }
 
-    /// Records that an IPv4 address is held, as an agent does.
+    /// Creates an assignment of an IPv4 address, as an agent does.
     pub async fn record(&self, address: &str, block: &str, node: &str) -> Result<()> {
         let pool = block.rsplit_once('-').context("a block's name has a dash")?.0;
         let record = json!({
@@ -203,13 +204,13 @@ impl OperatorFixture {
         Ok(())
     }
 
-    /// Deletes the record of an address.
+    /// Deletes the assignment of an address.
     pub async fn forget(&self, address: &str) -> Result<()> {
         self.assignments().delete(address, &DeleteParams::default()).await?;
         Ok(())
     }
 
-    /// Makes a node and returns its UID.
+    /// Creates a node and returns its UID.
     pub async fn node(&self, name: &str) -> Result<String> {
         let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
         let nodes: Api<Node> = Api::all(self.client());
@@ -223,19 +224,19 @@ impl OperatorFixture {
         Ok(())
     }
 
-    /// Says that a node's machine is off.
+    /// Adds the taint that says that a node's machine is off.
     pub async fn taint_out_of_service(&self, name: &str) -> Result<()> {
         let taint = json!({"spec": {"taints": [{"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}]}});
         Api::<Node>::all(self.client()).patch(name, &PatchParams::default(), &Patch::Merge(taint)).await?;
         Ok(())
     }
 
-    /// The node that has a block; empty: nobody.
+    /// The node that owns a block, or empty.
     pub async fn owner(&self, block: &str) -> Result<String> {
         Ok(self.blocks().get(block).await?.spec.node_name.unwrap_or_default())
     }
 
-    /// Waits until a block is free.
+    /// Waits until a block is free and has no finalizer.
     pub async fn until_free(&self, block: &str, within: Duration) -> Result<AddressBlock> {
         wait_until(&format!("{block} is free, without finalizer"), within, || async {
             let seen = self.blocks().get(block).await?;
@@ -255,12 +256,12 @@ impl OperatorFixture {
     }
 }
 
-/// The settings of an operator in a test.
+/// The arguments of an operator in a test.
 pub fn arguments(kubeconfig: &std::path::Path, identity: &str, flags: &[&str]) -> Result<bobbin_operator::Args> {
     bobbin_operator::Args::try_parse_from(words(kubeconfig, identity, flags)).map_err(|error| anyhow!("{error}"))
 }
 
-/// The command line of an operator in a test. Flags replace those that are given otherwise.
+/// The command line of an operator in a test. These flags replace the defaults of the same name.
 fn words(kubeconfig: &std::path::Path, identity: &str, flags: &[&str]) -> Vec<String> {
     let mut words = vec!["bobbin-operator".to_owned()];
     words.push(format!("--kubeconfig={}", kubeconfig.display()));
@@ -273,18 +274,18 @@ fn words(kubeconfig: &std::path::Path, identity: &str, flags: &[&str]) -> Vec<St
     words
 }
 
-/// The status of a condition; empty: it is not there.
+/// The status of a condition; empty if the condition does not exist.
 pub fn says<'a>(status: &'a AddressPoolStatus, type_: &str) -> &'a str {
     status.conditions.iter().find(|condition| condition.type_ == type_).map_or("", |condition| &condition.status)
 }
 
-/// Reason and message of a condition.
+/// The reason and the message of a condition.
 pub fn why(status: &AddressPoolStatus, type_: &str) -> String {
     let condition = status.conditions.iter().find(|condition| condition.type_ == type_);
     condition.map_or_else(String::new, |condition| format!("{}: {}", condition.reason, condition.message))
 }
 
-/// How many entries are accepted.
+/// The number of accepted entries.
 pub fn accepted(status: &AddressPoolStatus) -> usize {
     status.accepted_subnets.iter().filter(|entry| entry.state == Acceptance::Accepted).count()
 }

@@ -1,4 +1,4 @@
-//! Leadership, and an API server that goes away: each is taken up again by itself.
+//! Leader election and outages of the API server: operators recover from both by themselves.
 
 use anyhow::{Context, Result};
 use bobbin_crds::AddressBlock;
@@ -34,18 +34,18 @@ async fn succession(fixture: &mut OperatorFixture) -> Result<()> {
             .spec
             .and_then(|spec| spec.holder_identity)
             .filter(|holder| !holder.is_empty())
-            .map_or(Poll::Pending("nobody leads".into()), Poll::Ready))
+            .map_or(Poll::Pending("no operator leads".into()), Poll::Ready))
     };
     let stops = [CancellationToken::new(), CancellationToken::new()];
     for (number, stop) in stops.iter().enumerate() {
         let flags = ["--namespace=election", "--retry-period=300ms"];
         fixture.operator(&number.to_string(), &flags, stop.clone())?;
     }
-    let first: usize = wait_until("somebody leads", RECONCILE_TIMEOUT, leader).await?.parse()?;
+    let first: usize = wait_until("an operator leads", RECONCILE_TIMEOUT, leader).await?.parse()?;
     stops[first].cancel();
-    // It releases the lease, so nobody waits for the lease to expire.
-    wait_until("the other leads", RECONCILE_TIMEOUT, || async {
-        let Poll::Ready(now) = leader().await? else { return Ok(Poll::Pending("nobody leads".into())) };
+    // The leader releases the Lease when it ends, so the other does not wait for the Lease to expire.
+    wait_until("the other operator leads", RECONCILE_TIMEOUT, || async {
+        let Poll::Ready(now) = leader().await? else { return Ok(Poll::Pending("no operator leads".into())) };
         Ok(check(now != first.to_string(), || now))
     })
     .await?;

@@ -1,4 +1,4 @@
-//! Two pools that want the same addresses: the entry that came later loses, and never do both win.
+//! Pools with overlapping subnets: the entry that was added later is refused, and never are both accepted.
 
 use anyhow::{Result, ensure};
 use bobbin_crds::pool::condition;
@@ -36,7 +36,7 @@ async fn later_loses(fixture: &mut OperatorFixture) -> Result<()> {
     let message = why(&status, condition::READY);
     ensure!(says(&status, condition::READY) == "False" && accepted(&status) == 0, "{status:?}");
     ensure!(message.contains("over-a") && message.contains("10.20.0.0/16"), "{message}");
-    ensure!(fixture.blocks_of("over-b").await?.is_empty(), "it was carved all the same");
+    ensure!(fixture.blocks_of("over-b").await?.is_empty(), "the refused pool was carved");
     fixture.pools().delete("over-a", &DeleteParams::default()).await?;
     fixture.until_ready("over-b").await?;
     Ok(())
@@ -56,7 +56,7 @@ async fn over_a_node(fixture: &mut OperatorFixture) -> Result<()> {
         let status = fixture.until_status(pool, "is refused", RECONCILE_TIMEOUT, refused).await?;
         let message = why(&status, condition::READY);
         ensure!(message.contains("Node at-home") && message.contains("cut the node off"), "{message}");
-        ensure!(fixture.blocks_of(pool).await?.is_empty(), "it was carved all the same");
+        ensure!(fixture.blocks_of(pool).await?.is_empty(), "the refused pool was carved");
     }
     fixture.delete_node("at-home").await?;
     fixture.until_ready("cuts-off").await.map(drop)
@@ -92,7 +92,7 @@ async fn same_moment(fixture: &mut OperatorFixture) -> Result<()> {
             names.iter().map(|name| fixture.pool(name, json!({"subnets": [{"ipv4": subnet}]}))),
         )
         .await?;
-        wait_until("exactly one pool wins and the others say so", RECONCILE_TIMEOUT, || async {
+        wait_until("exactly one pool is accepted and the others report the overlap", RECONCILE_TIMEOUT, || async {
             let (mut won, mut lost, mut seen) = (0, 0, Vec::new());
             for name in &names {
                 let status = fixture.pools().get(name).await?.status.unwrap_or_default();
@@ -100,7 +100,7 @@ async fn same_moment(fixture: &mut OperatorFixture) -> Result<()> {
                 lost += usize::from(refused(&status) && status.accepted_subnets.is_empty());
                 seen.push(why(&status, condition::READY));
             }
-            ensure!(won <= 1, "{won} pools have the same addresses: {seen:?}");
+            ensure!(won <= 1, "{won} pools with the same addresses are accepted: {seen:?}");
             Ok(check(won == 1 && lost == names.len() - 1, || format!("{seen:?}")))
         })
         .await?;

@@ -1,4 +1,4 @@
-//! The end of a pool: it waits for its last address, and says who holds it.
+//! Deleting a pool: it stays until its last address is released, and its status names the nodes that use it.
 
 use std::time::Duration;
 
@@ -36,21 +36,22 @@ async fn waits(fixture: &mut OperatorFixture) -> Result<()> {
     };
     let status = fixture.until_status("ending", "says who holds it", RECONCILE_TIMEOUT, told).await?;
     ensure!(why(&status, condition::TERMINATING).contains("2 addresses in 2 claimed blocks"), "{status:?}");
-    wait_until("the free blocks are gone, the claimed ones not", RECONCILE_TIMEOUT, || async {
+    wait_until("the free blocks are deleted and the claimed ones kept", RECONCILE_TIMEOUT, || async {
         let blocks = fixture.blocks_of("ending").await?;
         Ok(check(blocks.len() == 2, || format!("{} blocks", blocks.len())))
     })
     .await?;
-    // holder-1 and holder-2 are no Nodes, so they are taken for gone after a while; before that the pods end.
+    // holder-1 and holder-2 have no Node objects, so the operator treats them as deleted after a while. End their pods
+    // before that.
     for address in ["10.50.0.32", "10.50.0.33"] {
         let _ = fixture.forget(address).await;
     }
     fixture
-        .give_back("ending-1")
+        .release("ending-1")
         .await
         .or_else(|error| if error.to_string().contains("NotFound") { Ok(()) } else { Err(error) })?;
     fixture
-        .give_back("ending-2")
+        .release("ending-2")
         .await
         .or_else(|error| if error.to_string().contains("NotFound") { Ok(()) } else { Err(error) })?;
     fixture.until_gone("ending").await?;
@@ -81,9 +82,9 @@ async fn foreground(fixture: &mut OperatorFixture) -> Result<()> {
         "{block:?}"
     );
     fixture.forget("10.51.0.1").await?;
-    fixture.give_back("front-0").await?;
-    // There is no garbage collector here: its finalizer stays, ours goes.
-    wait_until("our finalizer is gone", RECONCILE_TIMEOUT, || async {
+    fixture.release("front-0").await?;
+    // Without a garbage collector Kubernetes' finalizer stays; Bobbin's is removed.
+    wait_until("Bobbin's finalizer is removed", RECONCILE_TIMEOUT, || async {
         let finalizers = fixture.pools().get("front").await?.metadata.finalizers.unwrap_or_default();
         Ok(check(finalizers.iter().all(|finalizer| finalizer != FINALIZER), || format!("{finalizers:?}")))
     })

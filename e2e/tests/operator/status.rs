@@ -1,4 +1,4 @@
-//! The status of a pool: correct counts, conditions at once, and no write without a change.
+//! The status of a pool: correct counts, immediate conditions, and no write without a change.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -51,12 +51,12 @@ async fn counts(fixture: &mut OperatorFixture) -> Result<()> {
     for last in 0..4 {
         fixture.forget(&format!("10.70.0.{last}")).await?;
     }
-    fixture.until_status("count", "counts 6 and 4 that rest", RECONCILE_TIMEOUT, is(6, 4)).await?;
+    fixture.until_status("count", "counts 6 used and 4 cooling addresses", RECONCILE_TIMEOUT, is(6, 4)).await?;
     fixture.change("count", json!({"cooldownSeconds": 1})).await?;
-    fixture.until_status("count", "counts 6 and none that rests", RECONCILE_TIMEOUT, is(6, 0)).await?;
-    // Idle: for three intervals of counts no version is another. Other tests make nodes, which may ask for more blocks; a pool
-    // of 8 blocks has all of them. Two operators don't see the last address rest until the same instant, so each may have one
-    // more word to say; that ends.
+    fixture.until_status("count", "counts 6 used and no cooling addresses", RECONCILE_TIMEOUT, is(6, 0)).await?;
+    // Wait until the resourceVersion stays the same for three intervals of counts. Nodes of other tests can't ask for
+    // more blocks, because all 8 are carved. Each operator may write once more when it sees the last address cooled
+    // down.
     let pools = fixture.pools();
     let quiet = Mutex::new((None, Instant::now()));
     wait_until("three intervals without a write", RECONCILE_TIMEOUT, || async {

@@ -1,5 +1,5 @@
-//! Values that Kubernetes accepts and Rust's types refuse, and objects that can't be decoded. Neither stops the operator, and
-//! an unreadable object counts as in use.
+//! Values that Kubernetes accepts but Rust's types refuse, and objects that can't be decoded. Neither stops the
+//! operator, which treats an unreadable object as in use.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_crds::AddressBlock;
@@ -24,7 +24,7 @@ pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
     ]
 }
 
-/// Patches an object and does not read the answer, which this program's types refuse.
+/// Patches an object and does not decode the answer, which this program's types refuse.
 async fn patch<K: Resource<DynamicType = ()>>(fixture: &OperatorFixture, name: &str, patch: &Value) -> Result<()> {
     let request = Request::new(K::url_path(&(), None));
     let request = request.patch(name, &PatchParams::default(), &Patch::Merge(patch))?;
@@ -45,7 +45,7 @@ async fn times(_: &mut OperatorFixture) -> Result<()> {
     {
         patch::<AddressBlock>(&fixture, block, &json!({"spec": {"freeSince": time}})).await?;
     }
-    // Fields that this patch does not change itself stay those of the manager it names.
+    // Fields that this patch does not change keep the manager that it names.
     patch::<Node>(&fixture, "odd-node", &json!({"metadata": {"labels": {"a": "b"}}})).await?;
     let managed = json!({"metadata": {"managedFields": [{
         "manager": "kubectl", "operation": "Update", "apiVersion": "v1", "time": "9999-12-31T23:59:59Z",
@@ -56,22 +56,22 @@ async fn times(_: &mut OperatorFixture) -> Result<()> {
     let node = fixture.client().request_text(request).await?;
     ensure!(node.contains("9999-12-31T23:59:59Z"), "the API server did not keep the time: {node}");
 
-    // The same operator, whose watches have shown the times.
+    // The operator that has seen these times in its watches still works.
     fixture.pool("while-watching", json!({"subnets": [{"ipv4": "10.101.0.0/24"}]})).await?;
     fixture.until_ready("while-watching").await?;
-    // The same, after its watches broke.
+    // It also works after its watches broke.
     fixture.control_plane.stop_apiserver();
     fixture.control_plane.start_apiserver().await?;
     fixture.pool("after-a-break", json!({"subnets": [{"ipv4": "10.102.0.0/24"}]})).await?;
     fixture.until_ready("after-a-break").await?;
-    // Another, whose first lists have them.
+    // A new operator works too, although its first lists contain these times.
     stop.cancel();
     let stop = CancellationToken::new();
     fixture.operator("starts", &["--no-leader-election"], stop.clone())?;
     fixture.pool("at-the-start", json!({"subnets": [{"ipv4": "10.103.0.0/24"}]})).await?;
     fixture.until_ready("at-the-start").await?;
 
-    // Blocks with such a time are released and reclaimed like any other.
+    // Blocks with such a time are released and reclaimed like any others.
     patch::<AddressBlock>(&fixture, "watched-1", &json!({"spec": {"nodeName": null, "nodeUID": null}})).await?;
     fixture.until_free("watched-1", RECONCILE_TIMEOUT).await?;
     fixture.claim("watched-2", "odd-node", &uid).await?;
@@ -95,7 +95,7 @@ async fn unreadable_block(_: &mut OperatorFixture) -> Result<()> {
     fixture.operator("reads", &["--no-leader-election"], stop.clone())?;
     fixture.pool("odd", json!({"subnets": [{"ipv4": "10.110.0.0/24"}]})).await?;
     fixture.until_ready("odd").await?;
-    // As if a later version of the kind had a field of another type.
+    // Simulate a later version of the resource in which a field has another type.
     let kinds: Api<CustomResourceDefinition> = Api::all(fixture.client());
     let text = json!({"type": "string"});
     let spec = json!({
@@ -105,7 +105,7 @@ async fn unreadable_block(_: &mut OperatorFixture) -> Result<()> {
     let operations = json!([{"op": "replace", "path": "/spec/versions/0/schema", "value": anything}]);
     let operations: Patch<()> = Patch::Json(serde_json::from_value(operations)?);
     kinds.patch("addressblocks.bobbin.dev", &PatchParams::default(), &operations).await?;
-    wait_until("the block is of another type", RECONCILE_TIMEOUT, || async {
+    wait_until("the block has a field of another type", RECONCILE_TIMEOUT, || async {
         patch::<AddressBlock>(&fixture, "odd-3", &json!({"spec": {"index": "three"}})).await?;
         Ok(Poll::Ready(()))
     })
@@ -123,7 +123,7 @@ async fn unreadable_block(_: &mut OperatorFixture) -> Result<()> {
         Ok(check(told, || format!("{notes:?}")))
     })
     .await?;
-    // Another pool is carved all the same; this one can go only when the block can be read.
+    // Another pool is still carved. The pool of the unreadable block can be deleted only when the block is readable.
     fixture.pool("another", json!({"subnets": [{"ipv4": "10.111.0.0/24"}]})).await?;
     fixture.until_ready("another").await?;
     fixture.pools().delete("odd", &DeleteParams::default()).await?;
@@ -137,7 +137,7 @@ async fn unreadable_block(_: &mut OperatorFixture) -> Result<()> {
     .await?;
     let block = blocks.get("odd-3").await?;
     ensure!(block.metadata.deletion_timestamp.is_none(), "an unreadable block was deleted");
-    ensure!(fixture.pools().get_opt("odd").await?.is_some(), "the pool of an unreadable block went");
+    ensure!(fixture.pools().get_opt("odd").await?.is_some(), "the pool of an unreadable block was deleted");
     patch::<AddressBlock>(&fixture, "odd-3", &json!({"spec": {"index": 3}})).await?;
     fixture.until_gone("odd").await?;
     stop.cancel();

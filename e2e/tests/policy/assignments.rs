@@ -1,4 +1,4 @@
-//! What an agent may do to assignments.
+//! An agent's permissions on assignments.
 
 use anyhow::Result;
 use bobbin_crds::IPAssignment;
@@ -11,14 +11,17 @@ use crate::fixture::{PolicyFixture, refused};
 
 pub fn tests(suite: &Suite<PolicyFixture>) -> Vec<Trial> {
     vec![
-        suite.test("an agent creates and deletes assignments of its node", records_and_deletes),
-        suite.test("refused: creating an assignment for another node", recording_for_another_node),
-        suite.test("refused: deleting another node's assignment", deleting_another_nodes_record),
-        suite.test("refused: creating and deleting an assignment with a token of no pod", with_a_token_of_no_pod),
+        suite.test("an agent creates and deletes assignments of its node", creates_and_deletes),
+        suite.test("refused: creating an assignment for another node", creating_for_another_node),
+        suite.test("refused: deleting another node's assignment", deleting_another_nodes_assignment),
+        suite.test(
+            "refused: creating and deleting an assignment with a token that is bound to no pod",
+            with_a_token_of_no_pod,
+        ),
     ]
 }
 
-async fn records_and_deletes(fixture: &mut PolicyFixture) -> Result<()> {
+async fn creates_and_deletes(fixture: &mut PolicyFixture) -> Result<()> {
     let assignment = fixture.assignment("n1");
     let api: Api<IPAssignment> = Api::all(fixture.agent());
     api.create(&PostParams::default(), &assignment).await?;
@@ -26,22 +29,22 @@ async fn records_and_deletes(fixture: &mut PolicyFixture) -> Result<()> {
     Ok(())
 }
 
-async fn recording_for_another_node(fixture: &mut PolicyFixture) -> Result<()> {
+async fn creating_for_another_node(fixture: &mut PolicyFixture) -> Result<()> {
     let assignment = fixture.assignment("n2");
     let answer = Api::<IPAssignment>::all(fixture.agent()).create(&PostParams::default(), &assignment).await;
     let words = format!(
-        "the agent of node n1 may not record address {} in the name of node n2: it may do so for its own node only",
+        "the agent of node n1 may not create IPAssignment {} of node n2: it may do so for its own node only",
         assignment.name_any()
     );
     refused(answer, 403, &words)
 }
 
-async fn deleting_another_nodes_record(fixture: &mut PolicyFixture) -> Result<()> {
+async fn deleting_another_nodes_assignment(fixture: &mut PolicyFixture) -> Result<()> {
     let assignment = fixture.assignment("n2");
     Api::<IPAssignment>::all(fixture.admin()).create(&PostParams::default(), &assignment).await?;
     let answer =
         Api::<IPAssignment>::all(fixture.agent()).delete(&assignment.name_any(), &DeleteParams::default()).await;
-    let words = format!("the agent of node n1 may not delete address {} in the name of node n2", assignment.name_any());
+    let words = format!("the agent of node n1 may not delete IPAssignment {} of node n2", assignment.name_any());
     refused(answer, 403, &words)
 }
 

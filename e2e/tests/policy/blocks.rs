@@ -1,4 +1,4 @@
-//! What an agent may do to blocks.
+//! An agent's permissions on blocks.
 
 use anyhow::{Result, ensure};
 use bobbin_crds::{AddressBlock, FINALIZER};
@@ -10,7 +10,7 @@ use kube::{Client, ResourceExt};
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use crate::fixture::{PolicyFixture, claim, give_back, refused};
+use crate::fixture::{PolicyFixture, claim, refused, release};
 
 pub fn tests(suite: &Suite<PolicyFixture>) -> Vec<Trial> {
     vec![
@@ -27,7 +27,7 @@ pub fn tests(suite: &Suite<PolicyFixture>) -> Vec<Trial> {
         suite.test("refused: setting freeSince of a block that stays claimed", setting_free_since),
         suite.test("refused: a claim that removes freeSince of a cooling block", claiming_without_its_rest),
         suite.test("refused: an owner for the garbage collector", adding_an_owner),
-        suite.test("refused: a claim with a token of no pod", claiming_with_a_token_of_no_pod),
+        suite.test("refused: a claim with a token that is bound to no pod", claiming_with_a_token_of_no_pod),
         suite.test("the operator may change blocks of any node", operator_changes_any),
     ]
 }
@@ -40,7 +40,7 @@ async fn claims_and_gives_back(fixture: &mut PolicyFixture) -> Result<()> {
     let mut block = fixture.block(None).await?;
     claim(&mut block, "n1");
     let mut block = replace(fixture.agent(), &block).await?;
-    give_back(&mut block);
+    release(&mut block);
     let mut block = replace(fixture.agent(), &block).await?;
     claim(&mut block, "n1");
     replace(fixture.agent(), &block).await?;
@@ -63,7 +63,7 @@ async fn claims_by_patch(fixture: &mut PolicyFixture) -> Result<()> {
     refused(in_anothers_name, 403, "it may claim for its own node only")?;
     let claimed = blocks.patch(&block, &PatchParams::default(), &claim("n1")?).await?;
     ensure!(claimed.spec.node_name.as_deref() == Some("n1"), "{:?}", claimed.spec);
-    // The patch does not apply to a claimed block, from any node.
+    // For a claimed block the patch fails from any node.
     let taken = fixture.block(Some("n2")).await?.name_any();
     for block in [block, taken] {
         refused(blocks.patch(&block, &PatchParams::default(), &claim("n1")?).await, 422, "")?;
@@ -96,14 +96,14 @@ async fn claiming_for_another_node(fixture: &mut PolicyFixture) -> Result<()> {
 
 async fn freeing_another_nodes_block(fixture: &mut PolicyFixture) -> Result<()> {
     let mut block = fixture.block(Some("n2")).await?;
-    give_back(&mut block);
+    release(&mut block);
     let words = format!("block {} is claimed by node n2, so the agent of node n1 may not change it", block.name_any());
     refused(replace(fixture.agent(), &block).await, 403, &words)
 }
 
 async fn removing_the_finalizer(fixture: &mut PolicyFixture) -> Result<()> {
     let mut block = fixture.block(Some("n1")).await?;
-    give_back(&mut block);
+    release(&mut block);
     block.metadata.finalizers = None;
     refused(replace(fixture.agent(), &block).await, 403, "may not remove a finalizer of block")
 }
@@ -136,7 +136,7 @@ async fn setting_free_since(fixture: &mut PolicyFixture) -> Result<()> {
 
 async fn claiming_without_its_rest(fixture: &mut PolicyFixture) -> Result<()> {
     let mut block = fixture.block(Some("n1")).await?;
-    give_back(&mut block);
+    release(&mut block);
     let mut block = replace(fixture.agent(), &block).await?;
     claim(&mut block, "n1");
     block.spec.free_since = None;
@@ -168,7 +168,7 @@ async fn claiming_with_a_token_of_no_pod(fixture: &mut PolicyFixture) -> Result<
 
 async fn operator_changes_any(fixture: &mut PolicyFixture) -> Result<()> {
     let mut block = fixture.block(Some("n2")).await?;
-    give_back(&mut block);
+    release(&mut block);
     block.metadata.finalizers = None;
     replace(fixture.operator(), &block).await?;
     Ok(())

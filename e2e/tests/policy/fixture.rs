@@ -1,5 +1,5 @@
-//! The API server with the chart applied, two nodes, the agent's pod on n1, and clients with the tokens that Kubernetes itself
-//! gives out.
+//! The API server with the chart applied, two nodes, and the agent's pod on n1. The clients use tokens that Kubernetes
+//! itself issued.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -23,10 +23,10 @@ use xtask::programs::Programs;
 
 /// How long one test may take.
 const TEST_TIMEOUT: Duration = Duration::from_mins(1);
-/// Where the chart is installed: the policies must follow the release's namespace.
+/// The namespace of the chart. It is unusual, because the policies must follow the release's namespace.
 pub const NAMESPACE: &str = "somewhere";
 
-/// The API server and the clients of those who call it.
+/// The API server and its clients.
 pub struct PolicyFixture {
     admin: Client,
     agent: Client,
@@ -44,7 +44,8 @@ pub fn suite() -> Result<Suite<PolicyFixture>> {
 }
 
 impl PolicyFixture {
-    /// Starts the control plane, applies the chart, makes nodes, pod and tokens, and waits until the policies are in force.
+    /// Starts the control plane, applies the chart, creates nodes, a pod and tokens, and waits until the policies are
+    /// enforced.
     async fn start() -> Result<Self> {
         let control_plane = ControlPlane::start(ControlPlaneOptions::default()).await?;
         let admin = control_plane.client().await?;
@@ -80,27 +81,27 @@ impl PolicyFixture {
         Ok(fixture)
     }
 
-    /// The administrator.
+    /// The administrator's client.
     pub fn admin(&self) -> Client {
         self.admin.clone()
     }
 
-    /// The agent of n1, with the token of its pod.
+    /// The client of the agent on n1, with the token of its pod.
     pub fn agent(&self) -> Client {
         self.agent.clone()
     }
 
-    /// The agents' service account with a token of no pod.
+    /// A client with a token of the agents' service account that is bound to no pod.
     pub fn agent_of_no_pod(&self) -> Client {
         self.agent_of_no_pod.clone()
     }
 
-    /// The operator.
+    /// The operator's client.
     pub fn operator(&self) -> Client {
         self.operator.clone()
     }
 
-    /// A new block, free or claimed by a node.
+    /// Creates a block, free or claimed by a node.
     pub async fn block(&self, node: Option<&str>) -> Result<AddressBlock> {
         let index = self.next();
         let spec = AddressBlockSpec {
@@ -116,7 +117,7 @@ impl PolicyFixture {
         Ok(Api::all(self.admin()).create(&PostParams::default(), &block).await?)
     }
 
-    /// An assignment of a new address in the name of a node; it is not sent.
+    /// Builds an assignment of a new address for a node, without sending it.
     pub fn assignment(&self, node: &str) -> IPAssignment {
         let address = format!("10.65.0.{}", self.next());
         let spec = IPAssignmentSpec {
@@ -140,7 +141,8 @@ impl PolicyFixture {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Waits until a claim and a record in the name of another node are refused; the first tries change nothing.
+    /// Waits until claims and assignments for another node are refused. The attempts are dry runs, so they
+    /// change nothing.
     async fn await_policies(&self) -> Result<()> {
         let mut block = self.block(None).await?;
         claim(&mut block, "n2");
@@ -156,35 +158,40 @@ impl PolicyFixture {
             if in_force(claimed.clone()) && in_force(recorded.clone()) {
                 return Ok(());
             }
-            ensure!(Instant::now() < deadline, "the policies are not in force: {claimed:?} {recorded:?}");
+            ensure!(Instant::now() < deadline, "the policies are not enforced yet: {claimed:?} {recorded:?}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 }
 
-/// Writes a claim into a block, as an agent does.
+/// Changes a block as an agent does to claim it.
 pub fn claim(block: &mut AddressBlock, node: &str) {
     block.spec.node_name = Some(node.to_owned());
     block.spec.node_uid = Some("0f1e2d3c-0000-4000-8000-000000000001".to_owned());
     block.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
 }
 
-/// Changes a block as an agent does that releases it. The operator removes the finalizer.
-pub fn give_back(block: &mut AddressBlock) {
+/// Changes a block as an agent does to release it. The operator removes the finalizer.
+pub fn release(block: &mut AddressBlock) {
     block.spec.node_name = None;
     block.spec.node_uid = None;
     block.spec.free_since = Some(MicroTime(Timestamp::UNIX_EPOCH));
 }
 
-/// Requires that an answer is a refusal with this code and these words.
+/// Fails unless the answer is a refusal with this code and these words.
 pub fn refused<T>(answer: kube::Result<T>, code: u16, words: &str) -> Result<()> {
     match answer {
-        Ok(_) => bail!("it is accepted"),
+        Ok(_) => bail!("the API server accepted the request"),
         Err(kube::Error::Api(status)) => {
-            ensure!(status.code == code, "it is refused with {} instead of {code}: {}", status.code, status.message);
+            ensure!(
+                status.code == code,
+                "the request is refused with {} instead of {code}: {}",
+                status.code,
+                status.message
+            );
             ensure!(
                 status.message.contains(words),
-                "it is refused without the words\n  {words}\nbut with\n  {}",
+                "the refusal lacks the words\n  {words}\nbut with\n  {}",
                 status.message
             );
             Ok(())
@@ -201,7 +208,7 @@ where
     api.create(&PostParams::default(), &object).await.with_context(|| format!("the {kind} is not admitted"))
 }
 
-/// A token from the API server itself, bound to a pod as the ones that kubelet mounts.
+/// A token that the API server issues. It is bound to a pod, like those that kubelet mounts.
 async fn token(admin: &Client, account: &str, pod: Option<&Pod>) -> Result<String> {
     let bound = pod.map(|pod| BoundObjectReference {
         api_version: Some("v1".to_owned()),
@@ -216,7 +223,7 @@ async fn token(admin: &Client, account: &str, pod: Option<&Pod>) -> Result<Strin
     Ok(answer.status.context("a token request was answered without a token")?.token)
 }
 
-/// `helm template | kubectl apply`: everything of the chart must be admitted by the real API server.
+/// Runs `helm template | kubectl apply`: the API server must accept every object of the chart.
 fn apply_chart(control_plane: &ControlPlane) -> Result<()> {
     let programs = Programs::find()?;
     let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/bobbin");

@@ -1,4 +1,4 @@
-//! What the roles keep from agent and operator altogether, and what each needs and has.
+//! The roles of agent and operator: the permissions that they need, and nothing else.
 
 use anyhow::Result;
 use bobbin_crds::{AddressBlock, IPAssignment};
@@ -53,7 +53,7 @@ async fn reading_secrets(fixture: &mut PolicyFixture) -> Result<()> {
     Ok(())
 }
 
-/// Who, group, resource, verbs allowed, verbs refused.
+/// Client, API group, resource, allowed verbs, refused verbs.
 const TABLE: &[(&str, &str, &str, &str, &str)] = &[
     ("agent", "bobbin.dev", "addresspools", "get list watch", "create update patch delete deletecollection"),
     ("agent", "bobbin.dev", "addresspools/status", "", "get update patch"),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::fixture::{ApiServer, SchemaTests};
 
-/// An assignment with a name, of addresses.
+/// An assignment with this name and these addresses.
 pub fn assignment(name: &str, ipv4: Option<&str>, ipv6: Option<&str>) -> Value {
     let mut object = json!({
         "apiVersion": "bobbin.dev/v1beta1", "kind": "IPAssignment", "metadata": {"name": name},

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::fixture::{ApiServer, SchemaTests, refused_among_others};
 
-/// A block with a name and a spec.
+/// A block with this name and spec.
 pub fn block(name: &str, spec: Value) -> Value {
     json!({"apiVersion": "bobbin.dev/v1beta1", "kind": "AddressBlock", "metadata": {"name": name}, "spec": spec})
 }
@@ -16,7 +16,7 @@ fn free(pool: &str) -> Value {
     block(&format!("{pool}-7"), json!({"poolName": pool, "index": 7, "ipv4": "10.1.0.224/27", "ipv6": "fd00::e0/123"}))
 }
 
-/// The same with fields set, or removed by `null`.
+/// The block with these fields set; `null` removes a field.
 fn with(mut block: Value, fields: &[(&str, Value)]) -> Value {
     for (field, value) in fields {
         match value {
@@ -50,7 +50,7 @@ fn ranges(suite: &Suite<ApiServer>) -> Vec<Trial> {
         suite.accepts("a block of IPv4 only", cut("r2", &[("ipv6", Value::Null)])),
         suite.accepts("a block of IPv6 only", cut("r3", &[("ipv4", Value::Null)])),
         suite.accepts(
-            "the last block that there can be",
+            "a block with the highest index",
             block(
                 "r4-70368744177663",
                 json!({"poolName": "r4", "index": 70_368_744_177_663_i64, "ipv4": "10.1.0.0/32"}),
@@ -77,7 +77,7 @@ fn ranges(suite: &Suite<ApiServer>) -> Vec<Trial> {
             "a block has no address: set ipv4, ipv6 or both",
         ),
         suite.refuses(
-            "a block of a bare address",
+            "a block whose range has no prefix length",
             cut("r9", &[("ipv4", json!("10.1.0.224"))]),
             "'10.1.0.224' is not an IPv4 CIDR",
         ),
@@ -87,7 +87,7 @@ fn ranges(suite: &Suite<ApiServer>) -> Vec<Trial> {
             "'10.1.0.0/27' is not an IPv6 CIDR",
         ),
         suite.refuses(
-            "a block with stray host bits",
+            "a block with host bits set",
             cut("r11", &[("ipv4", json!("10.1.0.225/27"))]),
             "10.1.0.225/27 has host bits set: write the first address of the subnet, or a longer prefix",
         ),
@@ -141,14 +141,14 @@ fn claims(suite: &Suite<ApiServer>) -> Vec<Trial> {
 fn changes(suite: &Suite<ApiServer>) -> Vec<Trial> {
     let stays = "poolName, index, ipv4 and ipv6 of a block are immutable, because its addresses may be in use: restore the old values";
     vec![
-        suite.accepts_change("a free block claimed", free("d1"), claimed("d1", "n1")),
+        suite.accepts_change("a free block that is claimed", free("d1"), claimed("d1", "n1")),
         suite.accepts_change(
-            "a claimed block given back",
+            "a claimed block that is released",
             claimed("d2", "n1"),
             with(free("d2"), &[("freeSince", json!("2026-01-02T03:04:05.000000Z"))]),
         ),
         suite.accepts_change(
-            "a claim of a node that was made again",
+            "a claim of a Node that was created again",
             claimed("d3", "n1"),
             with(claimed("d3", "n1"), &[("nodeUID", json!("another"))]),
         ),

@@ -1,4 +1,4 @@
-//! The API server under test with the custom resource definitions installed, and tests that an object is accepted or refused.
+//! The API server with Bobbin's custom resource definitions, and tests that it accepts or refuses an object.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ impl ApiServer {
         self.client.clone()
     }
 
-    /// The API of one of Bobbin's kinds.
+    /// The API of one of Bobbin's resources.
     pub fn api(&self, kind: &str) -> Api<DynamicObject> {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("bobbin.dev", "v1beta1", kind));
         Api::all_with(self.client(), &resource)
@@ -52,7 +52,7 @@ impl ApiServer {
         Ok(self.api(text(object, "/kind")).create(&PostParams::default(), &typed).await?)
     }
 
-    /// Replaces an object by another of its name, whatever it is now.
+    /// Replaces the object of the same name, whatever its version.
     pub async fn replace(&self, object: &Value) -> Result<DynamicObject> {
         let api = self.api(text(object, "/kind"));
         let mut typed: DynamicObject = serde_json::from_value(object.clone())?;
@@ -76,17 +76,17 @@ pub trait SchemaTests {
     /// A test that an object is refused with these words and for no other reason.
     fn refuses(&self, sentence: &str, object: Value, words: &str) -> Trial;
 
-    /// A test that an object may become another.
+    /// A test that the change of an object is accepted.
     fn accepts_change(&self, sentence: &str, old: Value, new: Value) -> Trial;
 
-    /// A test that an object may not become another, with these words and for no other reason.
+    /// A test that the change of an object is refused with these words and for no other reason.
     fn refuses_change(&self, sentence: &str, old: Value, new: Value, words: &str) -> Trial;
 }
 
 impl SchemaTests for Suite<ApiServer> {
     fn accepts(&self, sentence: &str, object: Value) -> Trial {
         self.test(&format!("accepted: {sentence}"), async move |server: &mut ApiServer| {
-            server.create(&object).await.context("it is refused")?;
+            server.create(&object).await.context("the API server refused the object")?;
             server.delete(&object).await
         })
     }
@@ -104,17 +104,17 @@ impl SchemaTests for Suite<ApiServer> {
 
     fn accepts_change(&self, sentence: &str, old: Value, new: Value) -> Trial {
         self.test(&format!("accepted: {sentence}"), async move |server: &mut ApiServer| {
-            server.create(&old).await.context("the first state is refused")?;
+            server.create(&old).await.context("the API server refused the first state")?;
             let answer = server.replace(&new).await;
             server.delete(&old).await?;
-            answer.context("it is refused").map(drop)
+            answer.context("the API server refused the object").map(drop)
         })
     }
 
     fn refuses_change(&self, sentence: &str, old: Value, new: Value, words: &str) -> Trial {
         let words = words.to_owned();
         self.test(&format!("refused: {sentence}"), async move |server: &mut ApiServer| {
-            server.create(&old).await.context("the first state is refused")?;
+            server.create(&old).await.context("the API server refused the first state")?;
             let answer = server.replace(&new).await;
             server.delete(&old).await?;
             refused(answer, &words)
@@ -122,26 +122,22 @@ impl SchemaTests for Suite<ApiServer> {
     }
 }
 
-/// Requires that an answer is a refusal for exactly one reason, which has these words.
+/// Fails unless the answer is a refusal for exactly one reason, which contains these words.
 pub fn refused(answer: Result<DynamicObject>, words: &str) -> Result<()> {
     let status = refused_among_others(answer, words)?;
-    // The API server says so itself when a bound is exceeded and it leaves the rules alone.
+    // When a bound is exceeded, the API server adds this cause because it did not evaluate the rules.
     let is_reason = |cause: &&StatusCause| !cause.message.contains("some validation rules were not checked");
     let reasons = status.details.iter().flat_map(|details| &details.causes).filter(is_reason).count();
-    ensure!(reasons == 1, "it is refused for {reasons} reasons, not one: {}", status.message);
+    ensure!(reasons == 1, "the object is refused for {reasons} reasons, not one: {}", status.message);
     Ok(())
 }
 
-/// Requires that an answer is a refusal for reasons of which one has these words.
+/// Fails unless the answer is a refusal with a reason that contains these words. Other reasons are allowed.
 pub fn refused_among_others(answer: Result<DynamicObject>, words: &str) -> Result<Status> {
-    let Err(error) = answer else { bail!("it is accepted") };
+    let Err(error) = answer else { bail!("the API server accepted the object") };
     let Some(kube::Error::Api(status)) = error.downcast_ref::<kube::Error>() else { return Err(error) };
-    ensure!(status.code == 422, "it is refused, but not as invalid: {}", status.message);
-    ensure!(
-        status.message.contains(words),
-        "it is refused without the words\n  {words}\nbut with\n  {}",
-        status.message
-    );
+    ensure!(status.code == 422, "the object is refused, but not as invalid: {}", status.message);
+    ensure!(status.message.contains(words), "the refusal lacks the words\n  {words}\nbut with\n  {}", status.message);
     Ok(Status::clone(status))
 }
 

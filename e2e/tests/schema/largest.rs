@@ -1,4 +1,4 @@
-//! The largest objects that the schemas admit: every rule, and every sentence, stays within the API server's cost limits.
+//! The largest objects that the schemas allow: every rule and message stays within the API server's cost limits.
 
 use anyhow::Result;
 use bobbin_e2e::suite::Suite;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::fixture::{ApiServer, SchemaTests, refused, refused_among_others};
 use super::pool::pool;
 
-/// 64 entries of both families, each text as long as it can be.
+/// 64 entries of both families, with texts as long as possible.
 fn entries() -> Vec<Value> {
     let entry = |number: u32| {
         let (ipv4, ipv6) = (
@@ -21,12 +21,12 @@ fn entries() -> Vec<Value> {
     (0..64).map(entry).collect()
 }
 
-/// 256 reserved CIDRs, each text as long as it can be.
+/// 256 reserved CIDRs, with texts as long as possible.
 fn reserved() -> Vec<String> {
     (0..256).map(|number| format!("fd00:1111:2222:3333:4444:5555:{:04x}:fff0/124", 0x6000 + number)).collect()
 }
 
-/// A selector with as many labels, requirements and values as there can be.
+/// A selector with the maximum of labels, requirements and values.
 fn selector() -> Value {
     let long = |number: usize| format!("{number:0>63}");
     let labels: serde_json::Map<String, Value> = (0..64).map(|number| (long(number), json!(long(number)))).collect();
@@ -90,14 +90,14 @@ pub fn tests(suite: &Suite<ApiServer>) -> Vec<Trial> {
             "spec.reserved: Too many: 257: must have at most 256 items",
         ),
         suite.test(
-            "refused: the largest list of wrong reserved entries, with its sentence",
+            "refused: the largest list of wrong reserved entries, with its message",
             async move |server: &mut ApiServer| {
                 let answer = server.create(&wrong_reserved).await;
                 refused_among_others(answer, "ffff/124 has host bits set").map(drop)
             },
         ),
         suite.refuses(
-            "the largest list of overlapping subnets, with its sentence",
+            "the largest list of overlapping subnets, with its message",
             doubled,
             "subnets[1] overlaps an earlier entry",
         ),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::fixture::{ApiServer, SchemaTests};
 
-/// A pool with a spec.
+/// A pool with this name and spec.
 pub fn pool(name: &str, spec: Value) -> Value {
     json!({"apiVersion": "bobbin.dev/v1beta1", "kind": "AddressPool", "metadata": {"name": name}, "spec": spec})
 }
@@ -19,7 +19,7 @@ fn v6(cidrs: &[&str]) -> Value {
     json!(cidrs.iter().map(|cidr| json!({"ipv6": cidr})).collect::<Vec<_>>())
 }
 
-/// A pool of one IPv4 subnet with one more field.
+/// A pool of one IPv4 subnet with an additional field.
 fn with(name: &str, field: &str, value: Value) -> Value {
     let mut pool = pool(name, json!({"subnets": v4(&["10.1.0.0/16"])}));
     pool["spec"][field] = value;
@@ -47,11 +47,11 @@ fn subnets(suite: &Suite<ApiServer>) -> Vec<Trial> {
         suite.refuses("an IPv6 subnet that is no CIDR", subnets("s9", v6(&["fd00::/129"])), "'fd00::/129' is not an IPv6 CIDR: write it like fd00:64::/112"),
         suite.refuses("an IPv4 subnet with leading zeros", subnets("s10", v4(&["010.1.0.0/16"])), "'010.1.0.0/16' is not an IPv4 CIDR"),
         suite.refuses("an empty subnet", subnets("s11", v4(&[""])), "'' is not an IPv4 CIDR"),
-        suite.refuses("an IPv6 subnet in the place of an IPv4 one", subnets("s12", v4(&["fd00::/112"])), "'fd00::/112' is not an IPv4 CIDR"),
-        suite.refuses("an IPv4 subnet in the place of an IPv6 one", subnets("s13", v6(&["10.1.0.0/16"])), "'10.1.0.0/16' is not an IPv6 CIDR"),
-        suite.refuses("an IPv4 address in IPv6 clothes", subnets("s14", v6(&["::ffff:10.1.0.0/112"])), "is not an IPv6 CIDR"),
-        suite.refuses("an IPv4 subnet with stray host bits", subnets("s15", v4(&["10.1.2.3/16"])), "10.1.2.3/16 has host bits set: write the first address of the subnet, or a longer prefix"),
-        suite.refuses("an IPv6 subnet with stray host bits", subnets("s16", v6(&["fd00::1:5/112"])), "fd00::1:5/112 has host bits set: write the first address of the subnet, or a longer prefix"),
+        suite.refuses("an IPv6 subnet as ipv4", subnets("s12", v4(&["fd00::/112"])), "'fd00::/112' is not an IPv4 CIDR"),
+        suite.refuses("an IPv4 subnet as ipv6", subnets("s13", v6(&["10.1.0.0/16"])), "'10.1.0.0/16' is not an IPv6 CIDR"),
+        suite.refuses("an IPv4-mapped IPv6 subnet", subnets("s14", v6(&["::ffff:10.1.0.0/112"])), "is not an IPv6 CIDR"),
+        suite.refuses("an IPv4 subnet with host bits set", subnets("s15", v4(&["10.1.2.3/16"])), "10.1.2.3/16 has host bits set: write the first address of the subnet, or a longer prefix"),
+        suite.refuses("an IPv6 subnet with host bits set", subnets("s16", v6(&["fd00::1:5/112"])), "fd00::1:5/112 has host bits set: write the first address of the subnet, or a longer prefix"),
         suite.refuses("an IPv4 subnet wider than /8", subnets("s17", v4(&["10.0.0.0/7"])), "10.0.0.0/7 is too large: write a subnet of /8 to /32"),
         suite.refuses("a loopback subnet", subnets("s21", v4(&["127.0.0.0/24"])), "127.0.0.0/24 has addresses that no pod can use (loopback, multicast, link-local or unspecified): write a unicast subnet like 10.64.0.0/16"),
         suite.refuses("a multicast subnet", subnets("s22", v4(&["224.0.0.0/24"])), "224.0.0.0/24 has addresses that no pod can use"),
@@ -75,13 +75,13 @@ fn subnets(suite: &Suite<ApiServer>) -> Vec<Trial> {
             subnets("s23", v4(&["10.1.0.0/16", "10.2.0.0/16", "10.1.7.0/24"])),
             "subnets[2] overlaps an earlier entry: remove one of them or make it smaller",
         ),
-        suite.refuses("one subnet twice", subnets("s24", v4(&["10.1.0.0/16", "10.1.0.0/16"])), "subnets[1] overlaps an earlier entry"),
+        suite.refuses("the same subnet twice", subnets("s24", v4(&["10.1.0.0/16", "10.1.0.0/16"])), "subnets[1] overlaps an earlier entry"),
         suite.refuses(
             "entries that overlap in IPv6 only",
             subnets("s25", json!([{"ipv4": "10.1.0.0/24", "ipv6": "fd00::/120"}, {"ipv4": "10.1.1.0/24", "ipv6": "fd00::/120"}])),
             "subnets[1] overlaps an earlier entry",
         ),
-        suite.refuses("one subnet in two spellings", subnets("s26", v6(&["fd00::/64", "FD00:0::/64"])), "subnets[1] overlaps an earlier entry"),
+        suite.refuses("the same subnet in two spellings", subnets("s26", v6(&["fd00::/64", "FD00:0::/64"])), "subnets[1] overlaps an earlier entry"),
     ]
 }
 
@@ -105,7 +105,7 @@ fn sizes(suite: &Suite<ApiServer>) -> Vec<Trial> {
             "subnets[0] is smaller than a block of 65536 addresses",
         ),
         suite.refuses(
-            "a subnet smaller than a block of the size nobody gave",
+            "a subnet smaller than a block of the default size",
             pool("z6", json!({"subnets": v4(&["10.1.0.0/28"])})),
             "subnets[0] is smaller than a block of 32 addresses",
         ),
@@ -129,35 +129,35 @@ fn bounds(suite: &Suite<ApiServer>) -> Vec<Trial> {
             with("b1", "reserved", json!(["10.1.0.0", "10.1.255.0/24", "fd00::1", "fd00::/126"])),
         ),
         suite.refuses(
-            "a reserved word",
+            "a reserved entry that is neither an address nor a CIDR",
             with("b2", "reserved", json!(["10.1.0.1", "gateway"])),
             "spec.reserved[1]: Invalid value: \"string\": 'gateway' is neither an address nor a CIDR: write it like 10.64.0.1 or 10.64.0.0/28",
         ),
         suite.refuses(
-            "a reserved range",
+            "a reserved entry that is a range with a dash",
             with("b3", "reserved", json!(["10.1.0.1-10.1.0.9"])),
             "'10.1.0.1-10.1.0.9' is neither an address nor a CIDR",
         ),
         suite.refuses(
-            "a reserved CIDR with stray host bits",
+            "a reserved CIDR with host bits set",
             with("b4", "reserved", json!(["10.1.0.9/29"])),
             "10.1.0.9/29 has host bits set: write the first address of the subnet, or a longer prefix",
         ),
-        suite.accepts("no rest at all", with("b5", "cooldownSeconds", json!(0))),
-        suite.accepts("a rest of a day", with("b6", "cooldownSeconds", json!(86400))),
+        suite.accepts("no cool-down", with("b5", "cooldownSeconds", json!(0))),
+        suite.accepts("a cool-down of a day", with("b6", "cooldownSeconds", json!(86400))),
         suite.refuses(
-            "a negative rest",
+            "a negative cool-down",
             with("b7", "cooldownSeconds", json!(-1)),
             "spec.cooldownSeconds in body should be greater than or equal to 0",
         ),
         suite.refuses(
-            "a rest above a day",
+            "a cool-down of more than a day",
             with("b8", "cooldownSeconds", json!(86401)),
             "spec.cooldownSeconds in body should be less than or equal to 86400",
         ),
-        suite.accepts("one block for each node", with("b9", "maxBlocksPerNode", json!(1))),
+        suite.accepts("at most one block per node", with("b9", "maxBlocksPerNode", json!(1))),
         suite.refuses(
-            "no block for any node",
+            "at most zero blocks per node",
             with("b10", "maxBlocksPerNode", json!(0)),
             "spec.maxBlocksPerNode in body should be greater than or equal to 1",
         ),
@@ -173,7 +173,7 @@ fn selectors(suite: &Suite<ApiServer>) -> Vec<Trial> {
             "a selector of labels and requirements",
             with("l2", "nodeSelector", json!({"matchLabels": {"zone": "a"}, "matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}, {"key": "gpu", "operator": "DoesNotExist"}]})),
         ),
-        suite.refuses("an operator that there is not", with("l3", "nodeSelector", requirement(json!({"key": "zone", "operator": "Is", "values": ["a"]}))), sentence),
+        suite.refuses("an unknown operator", with("l3", "nodeSelector", requirement(json!({"key": "zone", "operator": "Is", "values": ["a"]}))), sentence),
         suite.refuses("In without values", with("l4", "namespaceSelector", requirement(json!({"key": "zone", "operator": "In"}))), sentence),
         suite.refuses("Exists with values", with("l5", "namespaceSelector", requirement(json!({"key": "zone", "operator": "Exists", "values": ["a"]}))), sentence),
     ]
@@ -201,7 +201,7 @@ fn changes(suite: &Suite<ApiServer>) -> Vec<Trial> {
         suite.refuses_change("a removed subnet", of("c2", &["10.1.0.0/16", "10.2.0.0/16"]), of("c2", &["10.1.0.0/16"]), sentence),
         suite.refuses_change("reordered subnets", of("c3", &["10.1.0.0/16", "10.2.0.0/16"]), of("c3", &["10.2.0.0/16", "10.1.0.0/16"]), sentence),
         suite.refuses_change("a changed subnet", of("c4", &["10.1.0.0/16"]), of("c4", &["10.1.0.0/17"]), sentence),
-        suite.refuses_change("a subnet put in front", of("c5", &["10.1.0.0/16"]), of("c5", &["10.2.0.0/16", "10.1.0.0/16"]), sentence),
+        suite.refuses_change("a subnet inserted before the others", of("c5", &["10.1.0.0/16"]), of("c5", &["10.2.0.0/16", "10.1.0.0/16"]), sentence),
         suite.refuses_change(
             "a family added to an entry",
             of("c6", &["10.1.0.0/16"]),
@@ -215,8 +215,8 @@ fn changes(suite: &Suite<ApiServer>) -> Vec<Trial> {
             "subnets[1] overlaps an earlier entry",
         ),
         suite.refuses_change("a changed block size", sized("c8", 5), sized("c8", 6), "blockSizeBits is immutable, because blocks of the old size may be in use"),
-        suite.refuses_change("a block size dropped for the default", sized("c9", 6), of("c9", &["10.1.0.0/16"]), "blockSizeBits is immutable"),
-        suite.accepts_change("a block size dropped that was the default", sized("c10", 5), of("c10", &["10.1.0.0/16"])),
+        suite.refuses_change("a block size that is removed in favour of the default", sized("c9", 6), of("c9", &["10.1.0.0/16"]), "blockSizeBits is immutable"),
+        suite.accepts_change("a removed block size that equals the default", sized("c10", 5), of("c10", &["10.1.0.0/16"])),
         suite.accepts_change("a pool set to draining", of("c11", &["10.1.0.0/16"]), {
             pool("c11", json!({"subnets": v4(&["10.1.0.0/16"]), "draining": true, "cooldownSeconds": 10, "reserved": ["10.1.0.1"], "maxBlocksPerNode": 3}))
         }),

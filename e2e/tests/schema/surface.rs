@@ -1,4 +1,4 @@
-//! What else the API offers: field selectors, the status subresource, names and columns.
+//! Field selectors, the status subresource, defaults, short names and columns of Bobbin's resources.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_crds::DEFAULT_COOLDOWN;
@@ -17,7 +17,7 @@ pub fn tests(suite: &Suite<ApiServer>) -> Vec<Trial> {
         suite.test("blocks are found by pool and node, free ones by an empty node name", blocks_by_field),
         suite.test("assignments are found by node, pool, block and the pod's namespace", assignments_by_field),
         suite.test("the status of a pool is written apart from its spec", status_apart),
-        suite.test("what nobody gave gets its default", defaults),
+        suite.test("absent fields get their defaults", defaults),
         suite.test("null is equivalent to absent", null_is_absent),
         suite.test("pools are listed with READY, FREE, USED, BLOCKS and AGE", async move |server: &mut ApiServer| {
             columns(server, "addresspools", &["Name", "Ready", "Free", "Used", "Blocks", "Age"]).await
@@ -80,9 +80,17 @@ async fn status_apart(server: &mut ApiServer) -> Result<()> {
     api.patch_status("t1", &PatchParams::default(), &Patch::Merge(status)).await?;
     let changed = server.replace(&object).await?;
     server.delete(&object).await?;
-    ensure!(changed.data.pointer("/status/free") == Some(&json!(7)), "the status went with the spec: {}", changed.data);
-    ensure!(changed.data.pointer("/spec/draining").is_none(), "the spec went with the status: {}", changed.data);
-    ensure!(changed.metadata.generation == created.metadata.generation, "a status counts as a new generation");
+    ensure!(
+        changed.data.pointer("/status/free") == Some(&json!(7)),
+        "a change of the spec changed the status: {}",
+        changed.data
+    );
+    ensure!(
+        changed.data.pointer("/spec/draining").is_none(),
+        "a change of the status changed the spec: {}",
+        changed.data
+    );
+    ensure!(changed.metadata.generation == created.metadata.generation, "a change of the status raised the generation");
     Ok(())
 }
 

@@ -20,8 +20,8 @@ enum Step {
     Early,
     Hold(u32),
     Free(u32),
-    Rest(u32, u64),
-    Retire(u32),
+    Cool(u32, u64),
+    Exclude(u32),
     Reserve(u32),
     Wait(u64),
 }
@@ -32,8 +32,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Early),
         1 => (0_u32..9).prop_map(Step::Hold),
         5 => (0_u32..9).prop_map(Step::Free),
-        1 => (0_u32..9, 0_u64..60).prop_map(|(offset, time)| Step::Rest(offset, time)),
-        1 => (0_u32..9).prop_map(Step::Retire),
+        1 => (0_u32..9, 0_u64..60).prop_map(|(offset, time)| Step::Cool(offset, time)),
+        1 => (0_u32..9).prop_map(Step::Exclude),
         1 => (0_u32..8).prop_map(Step::Reserve),
         3 => (0_u64..8).prop_map(Step::Wait),
     ]
@@ -43,19 +43,19 @@ fn step() -> impl Strategy<Value = Step> {
 enum Place {
     Unused,
     Held,
-    CoolingAddress(BootTime),
+    Cooling(BootTime),
 }
 
 /// The naive model.
 struct Model {
     places: Vec<Place>,
-    retired: Vec<bool>,
+    excluded: Vec<bool>,
     reserved: Option<u32>,
 }
 
 impl Model {
     fn may(&self, offset: usize) -> bool {
-        !self.retired[offset] && self.reserved != Some(offset as u32)
+        !self.excluded[offset] && self.reserved != Some(offset as u32)
     }
 
     fn eligible(&self, wanted: impl Fn(Place) -> bool) -> Vec<u32> {
@@ -63,14 +63,14 @@ impl Model {
     }
 
     fn longest(&self) -> Option<(u32, BootTime)> {
-        let mut resting: Vec<(BootTime, u32)> = Vec::new();
+        let mut cooling: Vec<(BootTime, u32)> = Vec::new();
         for (offset, place) in self.places.iter().enumerate() {
-            if let (Place::CoolingAddress(since), true) = (*place, self.may(offset)) {
-                resting.push((since, offset as u32));
+            if let (Place::Cooling(since), true) = (*place, self.may(offset)) {
+                cooling.push((since, offset as u32));
             }
         }
-        resting.sort_unstable();
-        resting.first().map(|(since, offset)| (*offset, *since))
+        cooling.sort_unstable();
+        cooling.first().map(|(since, offset)| (*offset, *since))
     }
 
     fn pick(&self, now: BootTime) -> Option<u32> {
@@ -90,8 +90,8 @@ proptest! {
     ) {
         let mut now = at(40);
         let mut block = BlockAllocator::new(block(3), &Reserved::default(), cooling_since.map(at));
-        let first = cooling_since.map_or(Place::Unused, |since| Place::CoolingAddress(at(since)));
-        let mut model = Model { places: vec![first; 8], retired: vec![false; 8], reserved: None };
+        let first = cooling_since.map_or(Place::Unused, |since| Place::Cooling(at(since)));
+        let mut model = Model { places: vec![first; 8], excluded: vec![false; 8], reserved: None };
         for step in steps {
             match step {
                 Step::Pick | Step::Early => {
@@ -113,20 +113,20 @@ proptest! {
                 Step::Free(offset) => {
                     block.free(offset, now);
                     if let Some(place) = model.places.get_mut(offset as usize).filter(|place| **place == Place::Held) {
-                        *place = Place::CoolingAddress(now);
+                        *place = Place::Cooling(now);
                     }
                 }
-                Step::Rest(offset, since) => {
+                Step::Cool(offset, since) => {
                     block.cool_since(offset, at(since));
                     match model.places.get_mut(offset as usize) {
-                        Some(Place::CoolingAddress(known)) => *known = (*known).max(at(since)),
-                        Some(place @ Place::Unused) => *place = Place::CoolingAddress(at(since)),
+                        Some(Place::Cooling(known)) => *known = (*known).max(at(since)),
+                        Some(place @ Place::Unused) => *place = Place::Cooling(at(since)),
                         _ => {}
                     }
                 }
-                Step::Retire(offset) => {
+                Step::Exclude(offset) => {
                     block.exclude(offset);
-                    if let Some(retired) = model.retired.get_mut(offset as usize) { *retired = true; }
+                    if let Some(excluded) = model.excluded.get_mut(offset as usize) { *excluded = true; }
                 }
                 Step::Reserve(offset) => {
                     block.set_reserved(&Reserved::parse(&[format!("10.0.0.{offset}")]).unwrap());
@@ -138,11 +138,11 @@ proptest! {
             prop_assert_eq!(block.held(), held);
             prop_assert_eq!(block.is_empty(), held == 0);
             prop_assert_eq!(block.usable() as usize, (0..8).filter(|i| model.may(*i)).count());
-            let cooling = |place| matches!(place, Place::CoolingAddress(since) if now.0 < since.0 + COOLDOWN);
-            let free = |place| match place { Place::Unused => true, Place::Held => false, Place::CoolingAddress(since) => now.0 >= since.0 + COOLDOWN };
+            let cooling = |place| matches!(place, Place::Cooling(since) if now.0 < since.0 + COOLDOWN);
+            let free = |place| match place { Place::Unused => true, Place::Held => false, Place::Cooling(since) => now.0 >= since.0 + COOLDOWN };
             prop_assert_eq!(block.cooling(now, COOLDOWN) as usize, model.eligible(cooling).len());
             prop_assert_eq!(free_count(&block, now, COOLDOWN) as usize, model.eligible(free).len());
-            prop_assert_eq!(block.cooling_addresses().count(), model.places.iter().filter(|place| matches!(place, Place::CoolingAddress(_))).count());
+            prop_assert_eq!(block.cooling_addresses().count(), model.places.iter().filter(|place| matches!(place, Place::Cooling(_))).count());
         }
     }
 }

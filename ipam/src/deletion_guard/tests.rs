@@ -19,11 +19,11 @@ fn set(keys: &[u8]) -> HashSet<u8> {
 #[test]
 fn nothing_is_deleted_before_a_second_observation_after_the_interval() {
     let mut guard = DeletionGuard::new();
-    assert_eq!(guard.observe(&set(&[1]), 100, at(0), APART).free, NONE);
-    assert_eq!(guard.observe(&set(&[1]), 100, at(59), APART).free, NONE);
-    assert_eq!(guard.observe(&set(&[1]), 100, at(60), APART).free, [1]);
+    assert_eq!(guard.observe(&set(&[1]), 100, at(0), APART).to_delete, NONE);
+    assert_eq!(guard.observe(&set(&[1]), 100, at(59), APART).to_delete, NONE);
+    assert_eq!(guard.observe(&set(&[1]), 100, at(60), APART).to_delete, [1]);
     assert_eq!(
-        guard.observe(&set(&[1]), 100, at(61), APART).free,
+        guard.observe(&set(&[1]), 100, at(61), APART).to_delete,
         NONE,
         "after a deletion, two new observations are needed"
     );
@@ -34,8 +34,8 @@ fn an_observation_that_finds_an_object_in_use_resets_it() {
     let mut guard = DeletionGuard::new();
     guard.observe(&set(&[1]), 100, at(0), APART);
     guard.observe(&set(&[]), 100, at(30), APART);
-    assert_eq!(guard.observe(&set(&[1]), 100, at(60), APART).free, NONE);
-    assert_eq!(guard.observe(&set(&[1]), 100, at(120), APART).free, [1]);
+    assert_eq!(guard.observe(&set(&[1]), 100, at(60), APART).to_delete, NONE);
+    assert_eq!(guard.observe(&set(&[1]), 100, at(120), APART).to_delete, [1]);
 }
 
 #[test]
@@ -44,12 +44,16 @@ fn a_pass_that_would_delete_more_than_a_tenth_is_stopped() {
     let mut guard = DeletionGuard::new();
     guard.observe(&five, 49, at(0), APART);
     let verdict = guard.observe(&five, 49, at(60), APART);
-    assert_eq!(verdict.free, NONE);
+    assert_eq!(verdict.to_delete, NONE);
     let breaker = verdict.tripped.unwrap();
     assert_eq!(breaker, Breaker { would_delete: 5, population: 49 });
     assert!(breaker.to_string().contains("5 of 49"));
     let verdict = guard.observe(&five, 50, at(61), APART);
-    assert_eq!((verdict.free, verdict.tripped), (vec![1, 2, 3, 4, 5], None), "five of fifty are a tenth, not more");
+    assert_eq!(
+        (verdict.to_delete, verdict.tripped),
+        (vec![1, 2, 3, 4, 5], None),
+        "five of fifty are a tenth, not more"
+    );
 }
 
 #[test]
@@ -57,7 +61,7 @@ fn a_pass_with_fewer_than_five_deletions_is_never_stopped() {
     let four = set(&[1, 2, 3, 4]);
     let mut guard = DeletionGuard::new();
     guard.observe(&four, 4, at(0), APART);
-    assert_eq!(guard.observe(&four, 4, at(60), APART).free, [1, 2, 3, 4]);
+    assert_eq!(guard.observe(&four, 4, at(60), APART).to_delete, [1, 2, 3, 4]);
 }
 
 proptest! {
@@ -79,8 +83,8 @@ proptest! {
             expected.sort_unstable();
             let stops = expected.len() >= 5 && expected.len() * 10 > population;
             prop_assert_eq!(verdict.tripped.is_some(), stops);
-            prop_assert_eq!(&verdict.free, &if stops { vec![] } else { expected });
-            history.push((suspects, now, verdict.free));
+            prop_assert_eq!(&verdict.to_delete, &if stops { vec![] } else { expected });
+            history.push((suspects, now, verdict.to_delete));
         }
     }
 }

@@ -55,14 +55,14 @@ fn the_first_block_is_claimed_when_a_pod_waits_for_an_address() {
 }
 
 #[test]
-fn a_burst_claims_the_blocks_it_needs_and_an_extra_one() {
+fn a_burst_claims_the_blocks_it_needs_and_an_spare_one() {
     assert_eq!(claim(&PoolUse { waiting: 100, ..pool(vec![]) }), 5, "100 of 128 are more than 75 %");
     assert_eq!(claim(&PoolUse { waiting: 65, ..pool(vec![]) }), 3, "65 of 96 are less");
     assert_eq!(claim(&PoolUse { waiting: 100, claiming: 4, ..pool(vec![]) }), 1);
 }
 
 #[test]
-fn an_extra_block_is_claimed_at_75_percent_use_cooling_included() {
+fn an_spare_block_is_claimed_at_75_percent_use_cooling_included() {
     assert_eq!(claim(&pool(vec![block("a", 23)])), 0);
     assert_eq!(claim(&pool(vec![block("a", 24)])), 1);
     assert_eq!(claim(&pool(vec![BlockUse { cooling: 10, ..block("a", 14) }])), 1);
@@ -72,7 +72,7 @@ fn an_extra_block_is_claimed_at_75_percent_use_cooling_included() {
 }
 
 #[test]
-fn no_extra_block_is_claimed_from_a_closing_or_exhausted_pool_or_beyond_the_limit() {
+fn no_spare_block_is_claimed_from_a_closing_or_exhausted_pool_or_beyond_the_limit() {
     let full = || pool(vec![block("a", 32)]);
     for (why, pool) in [
         ("draining", PoolUse { draining: true, ..full() }),
@@ -105,7 +105,7 @@ fn idle_blocks_are_released_except_the_last() {
     assert_eq!(
         back(&pool(vec![block("a", 24), empty("b", 9999)])),
         [""; 0],
-        "it would be claimed again as the extra block"
+        "it would be claimed again as the spare block"
     );
 }
 
@@ -133,7 +133,7 @@ fn the_only_block_of_a_pool_is_released_for_another_node() {
     // The pod has left this node, a pod of another node waits, and no block is free.
     let left = PoolUse { exhausted: true, free_blocks: 0, ..pool(vec![empty("a", 0)]) };
     assert_eq!(back(&left), ["a"]);
-    // After the release the pool has a free block again. This node must not claim it as its extra block.
+    // After the release the pool has a free block again. This node must not claim it as its spare block.
     let after =
         PoolUse { exhausted: false, free_blocks: 1, blocks: vec![], released_for_others: Some(Duration::ZERO), ..left };
     assert_eq!(decide(&after), BlockDemand::default());

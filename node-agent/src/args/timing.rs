@@ -1,7 +1,7 @@
 //! Every wait that the protocol between agents, operator and API server depends on.
 //!
-//! This order must hold: interval of bookmarks (60 s) < [`Times::silence`] < half of `--node-grace-period`, and the reconnect of a
-//! watch (5 s) < [`Times::quiet_after_outage`]. Tests scale all of them by one factor.
+//! This order must hold: interval of bookmarks (60 s) < [`Times::max_watch_silence`] < half of `--node-grace-period`, and the reconnect of a
+//! watch (5 s) < [`Times::quiet_time`]. Tests scale all of them by one factor.
 
 use std::time::Duration;
 
@@ -24,19 +24,19 @@ impl Times {
     }
 
     /// How long blocks stay proven after the last event or bookmark of the watches of own blocks and own Node. The API server sends a
-    /// bookmark about once a minute. It may send none for a kind in which nothing changes, so silence alone is no sign of trouble.
-    pub fn silence(self) -> Duration {
+    /// bookmark about once a minute. It may send none for a kind in which nothing changes, so silence alone invalidates nothing.
+    pub fn max_watch_silence(self) -> Duration {
         self.scaled(90)
     }
 
     /// An API server that was away for longer than this may have been restored from an older snapshot.
-    pub fn outage(self) -> Duration {
+    pub fn outage_threshold(self) -> Duration {
         self.scaled(10)
     }
 
     /// How long a block that was claimed right after an outage stays out of service. Meanwhile other nodes create missing assignments
     /// of their pods in the block, so that this node does not assign their addresses.
-    pub fn quiet_after_outage(self) -> Duration {
+    pub fn quiet_time(self) -> Duration {
         self.scaled(15)
     }
 
@@ -51,17 +51,17 @@ impl Times {
     }
 
     /// How long routers have to withdraw a released block before another node may claim it.
-    pub fn fabric_settle(self) -> Duration {
+    pub fn route_withdrawal_delay(self) -> Duration {
         self.scaled(2)
     }
 
     /// The minimum time between the two reads that prove that a pod is gone.
-    pub fn pod_gone_apart(self) -> Duration {
+    pub fn pod_absence_interval(self) -> Duration {
         self.scaled(300)
     }
 
     /// How often the agent rechecks addresses that it excluded because another attachment's assignment names them.
-    pub fn passed_over_recheck(self) -> Duration {
+    pub fn conflict_recheck_interval(self) -> Duration {
         self.scaled(60)
     }
 
@@ -71,7 +71,7 @@ impl Times {
     }
 
     /// If no agent ran for longer than this, the next one reads the blocks of the checkpoint before it trusts them.
-    pub fn longest_absence(self) -> Duration {
+    pub fn max_trusted_absence(self) -> Duration {
         self.node_grace_period / 2
     }
 
@@ -93,10 +93,10 @@ mod tests {
         let node_grace_period = Duration::from_mins(4);
         for scale in [1.0, 0.1, 0.02] {
             let times = Times::new(scale, node_grace_period);
-            assert!(Duration::from_mins(1).mul_f64(scale) < times.silence());
-            assert!(times.silence() < times.longest_absence());
-            assert!(times.longest_absence() < node_grace_period);
-            assert!(times.watch_reconnect() < times.quiet_after_outage());
+            assert!(Duration::from_mins(1).mul_f64(scale) < times.max_watch_silence());
+            assert!(times.max_watch_silence() < times.max_trusted_absence());
+            assert!(times.max_trusted_absence() < node_grace_period);
+            assert!(times.watch_reconnect() < times.quiet_time());
         }
     }
 }

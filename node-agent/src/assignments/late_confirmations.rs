@@ -57,7 +57,7 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
         Confirmation::Taken { by, node, .. } => {
             let Some(attachment) = living() else { return };
             // This comes before the read of the block, because the block's proof is no longer valid.
-            let news = agent.found_duplicate(pair, &by);
+            let is_new = agent.found_duplicate(pair, &by);
             let mut attempt = 0;
             let block = loop {
                 match blocks.get(&attachment.block).await {
@@ -67,7 +67,7 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                     }
                 }
                 // The agent rechecks the assignment every minute. Only the handler that found it first keeps reading the block.
-                if !news || living().is_none() {
+                if !is_new || living().is_none() {
                     return;
                 }
                 tokio::time::sleep(backoff(attempt, BLOCK_READ_BACKOFF[0], BLOCK_READ_BACKOFF[1])).await;
@@ -75,7 +75,7 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
             };
             if block.node_name.as_deref() != Some(node.as_str()) {
                 // While a void assignment exists, each check finds it again. Only the first one reports it.
-                if news {
+                if is_new {
                     agent.report_duplicate(&attachment, &by, DuplicateOutcome::Void);
                 }
                 return;

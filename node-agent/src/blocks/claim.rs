@@ -76,14 +76,14 @@ pub enum ClaimError {
     #[error("can't claim a block of pool {0:?}: the agent has not read the node's own blocks since it started")]
     OwnBlocksUnread(String),
     /// `maxBlocksPerNode` is reached.
-    #[error("node {node} has reached maxBlocksPerNode ({most}) of pool {pool:?}")]
+    #[error("node {node} has reached maxBlocksPerNode ({max}) of pool {pool:?}")]
     Limit {
         /// The pool.
         pool: String,
         /// The node.
         node: String,
         /// The limit.
-        most: i64,
+        max: i64,
     },
     /// The API server did not answer. If a read later shows that the claim succeeded, the block enters service.
     #[error("can't claim a block of pool {pool:?}: {why}")]
@@ -263,8 +263,8 @@ impl Claims {
         let name = pool.name_any();
         let have = self.0.node_state.block_count(&name);
         match pool.spec.max_blocks_per_node {
-            Some(most) if i64::try_from(have).is_ok_and(|have| have >= most) => {
-                Err(ClaimError::Limit { pool: name, node: self.0.cluster.node_name().to_owned(), most })
+            Some(max) if i64::try_from(have).is_ok_and(|have| have >= max) => {
+                Err(ClaimError::Limit { pool: name, node: self.0.cluster.node_name().to_owned(), max })
             }
             _ => Ok(()),
         }

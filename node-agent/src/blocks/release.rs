@@ -103,7 +103,7 @@ impl ReconcilerState {
             tracing::warn!(block = name, %error, "the agent does not release a block yet, because it could not withdraw the route");
             return Requeue::WithBackoff;
         }
-        if self.cancelled_within(name, self.context.times.fabric_settle()).await {
+        if self.cancelled_within(name, self.context.times.route_withdrawal_delay()).await {
             return Requeue::Now;
         }
         if !self.context.node_state.on(name, BlockEvent::ReleaseSent) {

@@ -96,7 +96,7 @@ impl SimulatedNode {
     }
 
     /// Whether a block of this node serves without a list of other nodes' assignments in it.
-    pub fn serves_unseen(&self, block: &str) -> bool {
+    pub fn serves_without_listing(&self, block: &str) -> bool {
         let held = self.node_state.block(block);
         held.is_some_and(|held| held.state.assignable() && held.proof != Proof::AssignmentsUnseen)
     }

@@ -12,9 +12,9 @@ use tokio::sync::watch;
 
 use crate::args::timing::Times;
 
-/// Counts the invalidations: a read that began in an earlier epoch proves nothing.
+/// Counts the invalidations: a read that began in an earlier generation proves nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Epoch(u64);
+pub struct ProofGeneration(u64);
 
 /// What is known of the ownership of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +26,8 @@ pub enum Proof {
     /// This applies if the block still had its finalizer when it was claimed, or was claimed in the quiet time or claimed back. It
     /// also applies if the block was lost for a while, or if the resync found it.
     AssignmentsUnseen,
-    /// The API server confirmed in this epoch that the block is this node's.
-    Confirmed(Epoch),
+    /// The API server confirmed in this generation that the block is this node's.
+    Confirmed(ProofGeneration),
 }
 
 /// Why earlier answers of the API server prove nothing any more.
@@ -75,23 +75,23 @@ const WATCHED_KINDS: usize = 3;
 /// The kinds whose watches must have been active lately for a block to be proven.
 const PROOF_KINDS: [WatchedKind; 2] = [WatchedKind::Node, WatchedKind::Blocks];
 
-/// The start of a consistent read. Its answer proves ownership only in the epoch in which it began.
+/// The start of a consistent read. Its answer proves ownership only in the generation in which it began.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadStart {
-    epoch: Epoch,
+    generation: ProofGeneration,
     at: BootTime,
 }
 
 impl ReadStart {
     /// The proof of a block that this read confirms.
     pub fn proof(self) -> Proof {
-        Proof::Confirmed(self.epoch)
+        Proof::Confirmed(self.generation)
     }
 }
 
 #[derive(Debug, Default)]
 struct State {
-    epoch: Epoch,
+    generation: ProofGeneration,
     last_activity: [Option<BootTime>; WATCHED_KINDS],
     versions: [u64; WATCHED_KINDS],
     /// The last answer of the API server before its calls began to fail.
@@ -113,8 +113,8 @@ pub struct FreshnessTracker {
 impl FreshnessTracker {
     /// `last_contact` is when an earlier run of this boot last had contact. With `None` the first answer ends no outage.
     pub fn new(times: Times, last_contact: Option<BootTime>) -> FreshnessTracker {
-        // The start itself counts as an invalidation: epoch 0 proves nothing.
-        let state = State { epoch: Epoch(1), last_contact, failing: true, ..State::default() };
+        // The start itself counts as an invalidation: generation 0 proves nothing.
+        let state = State { generation: ProofGeneration(1), last_contact, failing: true, ..State::default() };
         FreshnessTracker { times, state: Mutex::new(state), invalidations: watch::channel(0).0 }
     }
 
@@ -126,14 +126,14 @@ impl FreshnessTracker {
     /// Whether an ADD from a block with this proof need not wait for its assignment.
     pub fn proves(&self, proof: Proof, now: BootTime) -> bool {
         let state = self.state();
-        let fresh = |last: &Option<BootTime>| last.is_some_and(|at| now.since(at) < self.times.silence());
-        proof == Proof::Confirmed(state.epoch)
+        let fresh = |last: &Option<BootTime>| last.is_some_and(|at| now.since(at) < self.times.max_watch_silence());
+        proof == Proof::Confirmed(state.generation)
             && PROOF_KINDS.iter().all(|kind| fresh(&state.last_activity[*kind as usize]))
     }
 
     /// Begins a consistent read of own Node and own blocks.
     pub fn begin_read(&self, now: BootTime) -> ReadStart {
-        ReadStart { epoch: self.state().epoch, at: now }
+        ReadStart { generation: self.state().generation, at: now }
     }
 
     /// Takes in a list of that kind; it counts like an event of the watch.
@@ -173,7 +173,7 @@ impl FreshnessTracker {
     /// Invalidates all proofs: no block is proven until it is read again.
     pub fn invalidate(&self, cause: Invalidation) {
         tracing::info!(?cause, "all block proofs are invalid until the blocks are read again");
-        self.state().epoch.0 += 1;
+        self.state().generation.0 += 1;
         self.invalidations.send_modify(|count| *count += 1);
     }
 
@@ -192,7 +192,7 @@ impl FreshnessTracker {
     pub fn in_contact(&self, now: BootTime) {
         let mut state = self.state();
         let away = state.last_contact.map(|contact| now.since(contact)).unwrap_or_default();
-        let long = std::mem::take(&mut state.failing) && away > self.times.outage();
+        let long = std::mem::take(&mut state.failing) && away > self.times.outage_threshold();
         state.last_contact = Some(now);
         if long {
             state.outage_ended = Some(now);
@@ -240,7 +240,7 @@ impl FreshnessTracker {
     /// it. `None`: there was no recent outage.
     pub fn quiet_until(&self, now: BootTime) -> Option<BootTime> {
         let ended = self.state().outage_ended?;
-        let until = ended.after(self.times.quiet_after_outage());
+        let until = ended.after(self.times.quiet_time());
         (until > now).then_some(until)
     }
 

@@ -46,7 +46,7 @@ pub struct OwnWatches {
     /// How fresh the API server's answers are.
     pub freshness: Arc<FreshnessTracker>,
     /// Wakes the resync.
-    pub resync: Arc<Notify>,
+    pub resync_trigger: Arc<Notify>,
     /// Where the watches report progress.
     pub watchdog: Watchdog,
 }
@@ -222,7 +222,7 @@ impl OwnWatches {
         }
         // A Node that can't be decoded stays as it was.
         let Ok(node) = node.map(NodeInfo::of).transpose() else { return };
-        apply_own_node(&self.cluster, &self.node_state, &self.freshness, &self.resync, node, None);
+        apply_own_node(&self.cluster, &self.node_state, &self.freshness, &self.resync_trigger, node, None);
     }
 
     fn block(&self, seen: WatchUpdate<Lenient<AddressBlock>>) {
@@ -259,7 +259,7 @@ impl OwnWatches {
             }
         }
         if listed.iter().any(|read| self.node_state.block_state(&read.name).is_none()) {
-            self.resync.notify_one();
+            self.resync_trigger.notify_one();
         }
     }
 
@@ -273,12 +273,12 @@ impl OwnWatches {
             | (Owner::Free | Owner::OtherNode, None)
             | (Owner::Unknown, _) => {}
             (Owner::ThisNode, Some(BlockState::Lost)) | (Owner::ThisNode | Owner::EarlierNode, None) => {
-                self.resync.notify_one();
+                self.resync_trigger.notify_one();
             }
             (Owner::ThisNode, Some(_)) => {
                 self.node_state.refresh(&read.name, &read.uid, &read.resource_version, read.deleting);
                 if !read.names_addresses_of(&node) {
-                    self.resync.notify_one();
+                    self.resync_trigger.notify_one();
                 }
             }
             (_, Some(_)) => {
@@ -295,7 +295,7 @@ pub(crate) fn apply_own_node(
     cluster: &ClusterCache,
     node_state: &NodeState,
     freshness: &FreshnessTracker,
-    resync: &Notify,
+    resync_trigger: &Notify,
     node: Option<NodeInfo>,
     as_of: Option<u64>,
 ) {
@@ -307,6 +307,6 @@ pub(crate) fn apply_own_node(
         node_state.doubt_all();
     }
     if change.any {
-        resync.notify_one();
+        resync_trigger.notify_one();
     }
 }

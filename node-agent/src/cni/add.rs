@@ -38,7 +38,7 @@ pub struct AddContext {
     /// The first read of the node's blocks since the agent started.
     first_read: FirstRead,
     /// Wakes the resync.
-    resync: Arc<Notify>,
+    resync_trigger: Arc<Notify>,
     /// The address families for which the node's forwarding, routing rule and anti-spoofing filter are set up.
     prepared: PreparedFamilies,
 }
@@ -68,9 +68,9 @@ impl AddContext {
         demand: DemandController,
         waiting: Arc<WaitingPods>,
         first_read: FirstRead,
-        resync: Arc<Notify>,
+        resync_trigger: Arc<Notify>,
     ) -> AddContext {
-        AddContext { demand, waiting, first_read, resync, prepared: PreparedFamilies::default() }
+        AddContext { demand, waiting, first_read, resync_trigger, prepared: PreparedFamilies::default() }
     }
 }
 

@@ -52,7 +52,7 @@ fn sentence(EndError { key, pair, source }: &EndError) -> String {
         Some(_) => format!("address {pair} of {key}"),
         None => format!("the link of {key}"),
     };
-    format!("the kernel still uses {what}, so it stays held and the runtime calls DEL again: {why}")
+    format!("the kernel still uses {what}, so it stays in use and the runtime calls DEL again: {why}")
 }
 
 /// The name of an error number, such as ENOENT.

@@ -53,7 +53,7 @@ fn report_trip(agent: &Agent, network: &str, breaker: Breaker) -> CniError {
         "GC of network {network:?} on node {node} removed nothing: the runtime did not list {would_delete} of {population} attachments, too many to remove at once. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {MANUAL_DEL}"
     );
     agent.metrics.breaker_trips.inc();
-    agent.events.node_warning("GcStopped", &sentence);
+    agent.events.node_warning("GCStopped", &sentence);
     CniError::new(code::TRY_AGAIN_LATER, sentence)
 }
 
@@ -67,7 +67,7 @@ async fn remove(agent: &Arc<Agent>, seen: &Attachment) -> Result<(), String> {
         return Ok(());
     };
     if !agent.end(&attachment).await.map_err(|error| error.to_string())? {
-        return Err(format!("the checkpoint of {key} could not be removed, so its address stays held"));
+        return Err(format!("the checkpoint of {key} could not be removed, so its address stays in use"));
     }
     agent.metrics.gc_attachments_removed.inc();
     tracing::info!(%key, pair = %attachment.pair, "GC removed an attachment that the runtime does not list");

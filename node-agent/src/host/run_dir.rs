@@ -2,7 +2,6 @@
 
 pub mod heartbeat;
 mod identity;
-pub mod layout;
 mod lock;
 mod quarantine;
 
@@ -20,7 +19,7 @@ pub use identity::{Identity, Previous};
 pub use lock::Holder;
 
 use crate::state::atomic_file;
-use layout::{HEALTH_SOCKET, IDENTITY, LOCK, READY_MARKER, SOCKET};
+use crate::state::layout::{HEALTH_SOCKET, IDENTITY, LOCK, READY_MARKER, SOCKET};
 use lock::{Lock, Tried};
 
 /// How often a waiting agent tries to get the lock.

@@ -13,8 +13,9 @@ use crate::args::Args;
 use crate::assignments::AssignmentWriter;
 use crate::events::Events;
 use crate::host::install::{InstallError, remove_conflist, remove_shim};
-use crate::host::run_dir::{RunDir, layout};
+use crate::host::run_dir::RunDir;
 use crate::network::export::ExportedBlocks;
+use crate::state::layout;
 use crate::state::{Attachment, BlockView, NodeState, first_names};
 
 /// How often the agent reports what it waits for.

@@ -75,7 +75,7 @@ impl Resync {
             }
         }
         self.delete_orphans(history, &orphans, assignments.len()).await;
-        Ok((!orphans.is_empty()).then(|| self.times.pod_gone_apart()))
+        Ok((!orphans.is_empty()).then(|| self.times.pod_absence_interval()))
     }
 
     /// Deletes orphaned assignments whose pods are gone, unless they are suspiciously many.

@@ -84,7 +84,7 @@ impl Resync {
                 Outcome::Done(now) => read = now,
                 // The next pass reads it again.
                 Outcome::Refused(Refusal::Conflict) => {
-                    self.hint.notify_one();
+                    self.trigger.notify_one();
                     return Ok(());
                 }
                 Outcome::Refused(refusal) => return Err(ReadError::Refused(refusal)),

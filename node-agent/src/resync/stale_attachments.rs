@@ -45,7 +45,7 @@ pub async fn run(agent: &Arc<Agent>, waiting: &WaitingPods, client: Client, pod_
         }
         check(agent, &client, &mut history).await;
         agent.checkpoint.prune_cooling(boot_time().before(MAX_COOLDOWN));
-        for (waiter, waited) in waiting.given_up(Instant::now()) {
+        for (waiter, waited) in waiting.expired(Instant::now()) {
             let (tries, seconds) = (waited.tries, waited.took.as_secs());
             tracing::info!(
                 pool = waited.pool,

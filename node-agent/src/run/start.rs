@@ -67,7 +67,7 @@ pub(super) async fn start(
     let events = Events::start(clients.requests.clone(), &cluster);
     for warning in network.warnings() {
         tracing::warn!("{warning}");
-        events.node_warning("NetworkClash", &warning);
+        events.node_warning("NetworkConflict", &warning);
     }
     let node_state = Arc::new(NodeState::new());
     let links = network.links().await.context("the agent can't list the node's links")?;
@@ -115,7 +115,7 @@ pub(super) async fn start(
     let (first_read_ended, over) = watch::channel(false);
     let (blocks_were_read, done) = watch::channel(false);
     let first_read = FirstRead { over, done };
-    let (waiting_pods, resync_hint) = (Arc::new(WaitingPods::default()), Arc::new(Notify::new()));
+    let (waiting_pods, resync_trigger) = (Arc::new(WaitingPods::default()), Arc::new(Notify::new()));
     let agent = Arc::new(Agent {
         boot_id,
         node_state,
@@ -133,13 +133,14 @@ pub(super) async fn start(
         watchdog: Watchdog::default(),
         args,
     });
-    let adds = AddContext::new(demand.clone(), Arc::clone(&waiting_pods), first_read.clone(), Arc::clone(&resync_hint));
+    let adds =
+        AddContext::new(demand.clone(), Arc::clone(&waiting_pods), first_read.clone(), Arc::clone(&resync_trigger));
     let handler = Arc::new(CniHandler::new(Arc::clone(&agent), adds));
     let tasks = TaskInputs {
         claims,
         demand,
         waiting_pods,
-        resync_hint,
+        resync_trigger,
         block_checkpoint,
         block_checkpoint_writer,
         times,
@@ -166,7 +167,7 @@ fn is_trusted(previous: &Previous, cluster: &ClusterCache, boot_id: &str, times:
     let Previous::SameNode(identity) = previous else { return false };
     let same_node = cluster.node().is_some_and(|node| identity.node_uid.as_deref() == Some(&node.uid));
     let absent = identity.absent_for(boot_id, boot_time());
-    same_node && absent.is_some_and(|absent| absent < times.longest_absence())
+    same_node && absent.is_some_and(|absent| absent < times.max_trusted_absence())
 }
 
 fn settings(args: &Args) -> Settings {

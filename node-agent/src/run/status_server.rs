@@ -25,7 +25,7 @@ pub(super) fn spawn(agent: &Arc<Agent>, metrics: MetricsPage) {
     if let Some(address) = agent.args.metrics_address {
         let (events, stop, server) = (agent.events.clone(), agent.stop.clone(), server.clone());
         tokio::spawn(async move {
-            let failed = |error: &PortError| events.node_warning("MetricsPort", &error.to_string());
+            let failed = |error: &PortError| events.node_warning("MetricsPortInUse", &error.to_string());
             server.serve_at(address, failed, stop.cancelled_owned()).await;
         });
     }
@@ -54,7 +54,7 @@ fn update_gauges(agent: &Agent) {
         let sum = |of: fn(&BlockUse) -> u32| uses.iter().map(|block| i64::from(of(block))).sum();
         let free = |block: &BlockUse| block.usable.saturating_sub(block.held).saturating_sub(block.cooling);
         for (state, number) in
-            [("held", sum(|block| block.held)), ("cooling", sum(|block| block.cooling)), ("free", sum(free))]
+            [("assigned", sum(|block| block.held)), ("cooling", sum(|block| block.cooling)), ("free", sum(free))]
         {
             agent.metrics.addresses.get_or_create(&PoolStateLabels { pool: pool.clone(), state }).set(number);
         }

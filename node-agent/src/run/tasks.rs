@@ -35,7 +35,7 @@ pub(super) struct TaskInputs {
     pub demand: DemandController,
     pub waiting_pods: Arc<WaitingPods>,
     /// Triggers a pass of the resync.
-    pub resync_hint: Arc<Notify>,
+    pub resync_trigger: Arc<Notify>,
     pub block_checkpoint: BlockCheckpoint,
     pub block_checkpoint_writer: BlockCheckpointWriter,
     pub times: Times,
@@ -60,7 +60,7 @@ pub(super) async fn run(
         claims,
         demand,
         waiting_pods,
-        resync_hint,
+        resync_trigger,
         block_checkpoint,
         block_checkpoint_writer,
         times,
@@ -70,8 +70,8 @@ pub(super) async fn run(
     let blocks = block_reconciler(agent, clients, block_checkpoint, times);
     let direct = (agent.args.routing == Routing::Direct).then(|| DirectRoutes::new(&agent.args.node_name));
     let mut tasks = JoinSet::new();
-    spawn_watches(&mut tasks, agent, clients, Arc::clone(&resync_hint));
-    tasks.spawn(resync(agent, clients, claims, times, resync_hint).run(progress));
+    spawn_watches(&mut tasks, agent, clients, Arc::clone(&resync_trigger));
+    tasks.spawn(resync(agent, clients, claims, times, resync_trigger).run(progress));
     tasks.spawn(block_checkpoint_writer.run(agent.stop.clone()));
     tasks.spawn(async move { blocks.run().await });
     tasks.spawn(announce_first_read(first_read_ended, blocks_were_read, resynced.clone(), agent.stop.clone()));
@@ -81,7 +81,9 @@ pub(super) async fn run(
         tasks.spawn(async move { direct.run(&clients).await });
     }
     let (stale, requests) = (Arc::clone(agent), clients.requests.clone());
-    tasks.spawn(async move { stale_attachments::run(&stale, &waiting_pods, requests, times.pod_gone_apart()).await });
+    tasks.spawn(
+        async move { stale_attachments::run(&stale, &waiting_pods, requests, times.pod_absence_interval()).await },
+    );
     let beat = agent.watchdog.register("block demand", LOOP_PROGRESS_DEADLINE);
     tasks.spawn(async move { demand.run(beat).await });
     match agent.args.mode {
@@ -102,7 +104,7 @@ pub(super) async fn run(
     }
 }
 
-fn spawn_watches(tasks: &mut JoinSet<()>, agent: &Arc<Agent>, clients: &Clients, resync: Arc<Notify>) {
+fn spawn_watches(tasks: &mut JoinSet<()>, agent: &Arc<Agent>, clients: &Clients, resync_trigger: Arc<Notify>) {
     let cluster = agent.cluster.clone();
     tasks.spawn(async move { cluster.run().await });
     let own_objects = OwnWatches {
@@ -110,7 +112,7 @@ fn spawn_watches(tasks: &mut JoinSet<()>, agent: &Arc<Agent>, clients: &Clients,
         cluster: agent.cluster.clone(),
         node_state: Arc::clone(&agent.node_state),
         freshness: Arc::clone(&agent.freshness),
-        resync,
+        resync_trigger,
         watchdog: agent.watchdog.clone(),
     };
     tasks.spawn(own_objects.run());
@@ -123,7 +125,7 @@ fn spawn_watches(tasks: &mut JoinSet<()>, agent: &Arc<Agent>, clients: &Clients,
     ));
 }
 
-fn resync(agent: &Agent, clients: &Clients, claims: Claims, times: Times, hint: Arc<Notify>) -> Resync {
+fn resync(agent: &Agent, clients: &Clients, claims: Claims, times: Times, resync_trigger: Arc<Notify>) -> Resync {
     Resync {
         clients: clients.clone(),
         cluster: agent.cluster.clone(),
@@ -137,7 +139,7 @@ fn resync(agent: &Agent, clients: &Clients, claims: Claims, times: Times, hint: 
         interval: agent.args.relist_interval,
         times,
         beats: agent.watchdog.clone(),
-        hint,
+        trigger: resync_trigger,
     }
 }
 

@@ -76,7 +76,7 @@ impl Inventory {
 
     pub(super) fn release(&mut self, key: &AttachmentKey, now: BootTime) -> Option<Attachment> {
         let attachment = self.attachments.remove(key)?;
-        // Only an earlier fault can leave two attachments with one address. The address stays held until both are gone.
+        // Only an earlier fault can leave two attachments with one address. The address stays in use until both are gone.
         let shared = self
             .attachments
             .values()

@@ -11,8 +11,8 @@ use bobbin_ipam::{AttachmentKey, BootTime, IpPair};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::host::run_dir::layout;
 use crate::state::atomic_file;
+use crate::state::layout;
 use crate::state::{Attachment, CheckpointedBlock, ConflictingAssignment, CoolingAddress};
 
 /// Only root may read the files, because they name pods.

@@ -8,7 +8,7 @@ use bobbin_ipam::{BlockRange, PoolLayout, SubnetPair};
 use super::block::BlockOwner;
 use super::index::Index;
 use super::orphans::range_of;
-use crate::pool::layout::PoolShape;
+use crate::layout::PoolShape;
 
 /// Why a pool can't have the addresses of an unreadable object: the end of a sentence.
 const CONFLICT_REASON: &str =

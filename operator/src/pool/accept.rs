@@ -10,10 +10,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 
 use super::error::ReconcileError;
-use super::layout::{PoolShape, accepted_entries, entries, subnet_pair};
 use super::reconciler::PoolReconciler;
 use super::survey;
 use crate::cache::{Index, PoolView};
+use crate::layout::{PoolShape, accepted_entries, entries, subnet_pair};
 
 use protocol::AcceptanceResult;
 

@@ -9,10 +9,10 @@ use bobbin_crds::AddressPool;
 use bobbin_ipam::demand::free_block_target;
 
 use super::error::ReconcileError;
-use super::layout::PoolShape;
 use super::reconciler::PoolReconciler;
 use super::{status, write};
 use crate::cache::{BlockInfo, PoolView};
+use crate::layout::PoolShape;
 
 pub(super) use plan::{all_reserved, count_outside, reserved_spans};
 

@@ -6,11 +6,11 @@ use bobbin_api_client::Lenient;
 use bobbin_crds::{AddressBlock, AddressPool};
 
 use super::error::ReconcileError;
-use super::layout::{PoolShape, accepted_entries};
 use super::reconciler::PoolReconciler;
 use super::write;
 use crate::cache::objects::PartialAssignment;
 use crate::cache::{BlockInfo, PoolView};
+use crate::layout::{PoolShape, accepted_entries};
 use crate::live_reads;
 
 /// How long after the removal of its finalizer the reconciler checks whether the pool is gone.

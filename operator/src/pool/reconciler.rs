@@ -10,10 +10,10 @@ use bobbin_api_client::backoff;
 use bobbin_crds::{AddressPool, FINALIZER};
 
 use super::error::ReconcileError;
-use super::layout::{PoolShape, accepted_entries};
 use super::write;
 use crate::cache::{BlockInfo, PoolView};
 use crate::context::Context;
+use crate::layout::{PoolShape, accepted_entries};
 
 /// Changes within this time cause one pass.
 pub(super) const DEBOUNCE: Duration = Duration::from_millis(10);

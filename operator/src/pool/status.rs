@@ -15,8 +15,8 @@ use bobbin_ipam::overlap::Overlap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::carve::{all_reserved, count_outside, reserved_spans};
-use super::layout::{PoolShape, ShapeError};
 use crate::cache::{BlockInfo, BlockOwner, PoolView};
+use crate::layout::{PoolShape, ShapeError};
 
 pub(crate) use conditions::find;
 

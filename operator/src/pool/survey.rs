@@ -8,9 +8,9 @@ use bobbin_crds::{AddressBlock, AddressPool};
 use bobbin_ipam::overlap::{PoolSubnet, SubnetConflict};
 use bobbin_ipam::{BlockRange, SubnetPair};
 
-use super::layout::{PoolShape, accepted_entries, entries};
 use crate::cache::objects::{PartialAssignment, node_conflicts};
 use crate::cache::{UnreadableObject, assignment_range, block_index, block_key};
+use crate::layout::{PoolShape, accepted_entries, entries};
 use crate::live_reads::for_each;
 
 /// What a survey found about one pool.

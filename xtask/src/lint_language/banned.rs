@@ -1,4 +1,4 @@
-//! The phrases that have a plainer form. Their list is a file, so that adding one needs no code.
+//! The phrases that have a plainer form. They are listed in a file, so that adding one needs no change of code.
 
 use std::path::Path;
 
@@ -10,10 +10,10 @@ use super::sentence::Sentence;
 pub struct BannedPhrases(Vec<(String, String)>);
 
 impl BannedPhrases {
-    /// Reads the list: one `phrase => what to write` a line, `#` begins a comment.
+    /// Reads the list: one `phrase => what to write` per line. `#` begins a comment.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))?;
-        Self::parse(&text).with_context(|| format!("{} can't be understood", path.display()))
+        Self::parse(&text).with_context(|| format!("{} can't be parsed", path.display()))
     }
 
     fn parse(text: &str) -> Result<Self> {
@@ -25,7 +25,7 @@ impl BannedPhrases {
         Ok(Self(phrases))
     }
 
-    /// A problem for each banned phrase in the sentence.
+    /// Returns a problem for each banned phrase in the sentence.
     pub fn problems(&self, sentence: &Sentence) -> Vec<String> {
         let plain = sentence.plain();
         let found = self.0.iter().filter(|(phrase, _)| has_words(&plain, phrase));
@@ -33,7 +33,7 @@ impl BannedPhrases {
     }
 }
 
-/// Whether `text` has `phrase` as whole words.
+/// Whether `text` contains `phrase` as whole words.
 fn has_words(text: &str, phrase: &str) -> bool {
     text.match_indices(phrase).any(|(start, _)| {
         let before = text[..start].chars().next_back();

@@ -1,18 +1,18 @@
-//! The baseline: files that may still have findings. The list only shrinks.
+//! The list of files that may still have findings. It only shrinks.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
-/// The excused files and the comments above them.
+/// The excused files, with the comments above them.
 pub struct Excused {
     comments: Vec<String>,
     files: BTreeSet<String>,
 }
 
 impl Excused {
-    /// Reads the list: one path a line, `#` begins a comment.
+    /// Reads the list: one path per line. `#` begins a comment.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))?;
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -28,12 +28,12 @@ impl Excused {
         self.files.contains(file)
     }
 
-    /// The listed files that have no findings.
+    /// The excused files that have no findings.
     pub fn not_in(&self, unclean: &BTreeSet<&str>) -> Vec<String> {
         self.files.iter().filter(|file| !unclean.contains(file.as_str())).cloned().collect()
     }
 
-    /// Takes files out of the list.
+    /// Removes files from the list.
     pub fn remove(&mut self, files: &[String]) {
         self.files.retain(|file| !files.contains(file));
     }

@@ -1,4 +1,4 @@
-//! The types that the readers of sources and the checks share: source lines, and words with the line they stand on.
+//! The types that the source readers and the checks share: source lines, and words with their line numbers.
 
 /// One line of prose and its number in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -7,10 +7,10 @@ pub struct Line {
     pub text: String,
 }
 
-/// Adjacent lines that belong together, such as one comment. They are read as Markdown.
+/// Adjacent lines that belong together, such as one comment. They are parsed as Markdown.
 pub type Block = Vec<Line>;
 
-/// A word and the number of its source line. A code span is one word.
+/// A word with the number of its source line. A code span is one word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Word {
     pub line: usize,

@@ -2,11 +2,11 @@
 
 use super::prose::{Passage, Word};
 
-/// A longer sentence is reported.
+/// The most words that a sentence may have.
 const MAX_WORDS: usize = 25;
 /// How many words of a reported sentence are printed.
 const SHOWN_WORDS: usize = 12;
-/// Words that end with a dot in the middle of a sentence.
+/// Words that may end with a dot within a sentence.
 const ABBREVIATIONS: [&str; 8] = ["e.g.", "i.e.", "etc.", "vs.", "cf.", "no.", "approx.", "resp."];
 
 /// One sentence.
@@ -23,32 +23,32 @@ impl Sentence {
         Some(Self { line, words: words.iter().map(|word| word.text.clone()).collect() })
     }
 
-    /// The words that count: not punctuation alone, not a URL.
+    /// The number of its words, without punctuation and URLs.
     pub fn word_count(&self) -> usize {
         self.words.iter().filter(|word| counts(word)).count()
     }
 
-    /// What is wrong if the sentence has too many words.
+    /// The problem, if the sentence has too many words.
     pub fn too_long(&self) -> Option<String> {
         let count = self.word_count();
         (count > MAX_WORDS).then(|| format!("{} ({count} words, at most {MAX_WORDS})", self.start()))
     }
 
-    /// Its first words.
+    /// Its first words, for the report.
     pub fn start(&self) -> String {
         let shown = self.words.len().min(SHOWN_WORDS);
         let rest = if shown < self.words.len() { " …" } else { "" };
         format!("{}{rest}", self.words[..shown].join(" "))
     }
 
-    /// Its words in lower case with single spaces, and `` ` `` in place of each word that has a code span.
+    /// Its words in lower case with single spaces. A word with a code span becomes `` ` ``.
     pub fn plain(&self) -> String {
         let words = self.words.iter().map(|word| if word.contains('`') { "`".to_owned() } else { word.to_lowercase() });
         words.collect::<Vec<_>>().join(" ")
     }
 }
 
-/// The sentences of a passage.
+/// Splits a passage into sentences.
 pub fn split(passage: &Passage) -> Vec<Sentence> {
     passage.split_inclusive(|word| ends_sentence(&word.text)).filter_map(Sentence::new).collect()
 }

@@ -1,4 +1,4 @@
-//! Which reader finds the prose of a file.
+//! Chooses the reader that finds the prose of a file.
 
 mod cel;
 mod hash;
@@ -8,10 +8,10 @@ mod rust;
 
 use super::prose::{Block, Line};
 
-/// The folder of the manifests that are generated from doc comments, which are checked where they are written.
+/// The folder of manifests that are generated from doc comments. Those comments are checked in the Rust files.
 const GENERATED: &str = "charts/bobbin/templates/crds/";
 
-/// The blocks of prose of a file; none if nobody writes prose in files of its kind.
+/// The blocks of prose in a file; none if files of its kind contain no prose.
 pub fn blocks(file: &str, text: &str) -> Vec<Block> {
     let name = file.rsplit('/').next().unwrap_or(file);
     let extension = name.rsplit_once('.').map(|(_, extension)| extension);

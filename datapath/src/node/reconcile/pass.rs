@@ -1,4 +1,4 @@
-//! One reconcile pass: the drifts so far, and the sockets to correct them with.
+//! The state of one reconcile pass: the drifts found so far, and the sockets for corrections.
 
 use std::collections::HashSet;
 
@@ -19,7 +19,7 @@ pub(super) enum Subject {
     DirectRoute(DirectRoute),
 }
 
-/// The same, with the kind that a change of it has.
+/// The subject, and the drift kind to report when one of its objects is changed.
 #[derive(Clone, Debug)]
 pub(super) struct Owner {
     subject: Subject,
@@ -35,7 +35,7 @@ impl Owner {
         Self::new(Subject::Pod(pod.key.clone()), was_programmed)
     }
 
-    /// For objects that are not wanted: their removal is no repair.
+    /// The owner of objects that should not exist. Removing one is not reported as a repair.
     pub(super) fn node() -> Self {
         Self::new(Subject::Node, false)
     }
@@ -43,7 +43,7 @@ impl Owner {
 
 pub(super) struct Pass<'a> {
     pub(super) state: &'a State,
-    /// For lists and look-ups.
+    /// The socket for lists and look-ups. Corrections use rtnetlink's handle.
     pub(super) netlink: &'a mut Netlink,
     pub(super) drifts: Vec<Drift>,
     wrong: HashSet<Subject>,
@@ -70,16 +70,16 @@ impl<'a> Pass<'a> {
         self.drifts.push(Drift { kind, attachment, what });
     }
 
-    /// Reports an object that stays wrong.
+    /// Reports an object that the agent could not correct.
     pub(super) fn not_repairable(&mut self, owner: &Owner, why: String) {
         self.report(owner, DriftKind::NotRepairable, why);
     }
 
-    /// Reports an attempt to correct an object.
+    /// Reports an attempt to correct an object, by its result.
     pub(super) fn note(&mut self, owner: &Owner, what: String, result: Result<(), KernelError>) {
         match result {
             Ok(()) => self.report(owner, owner.kind, what),
-            Err(error) => self.not_repairable(owner, format!("this repair failed: {what}: {error}")),
+            Err(error) => self.not_repairable(owner, format!("the correction \"{what}\" failed: {error}")),
         }
     }
 

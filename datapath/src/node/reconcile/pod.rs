@@ -1,4 +1,4 @@
-//! Corrects one attachment's host link, and removes veth pairs that were left half created.
+//! Corrects an attachment's host link, and removes veth pairs that an interrupted ADD left behind.
 
 use std::collections::HashSet;
 
@@ -21,8 +21,8 @@ pub(super) fn wanted_routes(settings: &Settings, owner: &Owner, pod: &Wiring, in
         .collect()
 }
 
-/// The MTU stays as ADD set it. Only the node's side can be changed from here, and a veth drops packets that are larger
-/// than the receiving side's MTU. Running pods learn of a smaller uplink by path MTU discovery (RFC 1191, RFC 8201).
+/// Corrects the host link, except its MTU. Only the node's side can be changed here, and a veth drops packets above the
+/// receiver's MTU. Running pods learn of a smaller uplink by path MTU discovery (RFC 1191, RFC 8201).
 pub(super) fn repair_link(pass: &mut Pass<'_>, owner: &Owner, pod: &Wiring, link: &Link, neighbours: &[Neighbour]) {
     let settings = &pass.state.settings;
     let (host_mac, container_mac) = macs(&pod.key);
@@ -58,8 +58,8 @@ pub(super) fn repair_link(pass: &mut Pass<'_>, owner: &Owner, pod: &Wiring, link
     }
 }
 
-/// Renames the link and returns its name afterwards. Before Linux 6.2 the kernel renames only links that are down, and a
-/// pod's link would lose its routes. There it keeps the name, and everything else finds it by its alias.
+/// Restores the link's name and returns the name afterwards. Before Linux 6.2 only a link that is down can be renamed,
+/// and that would cost a pod its routes. There the link keeps its name and is found by its alias.
 fn rename(pass: &mut Pass<'_>, owner: &Owner, pod: &Wiring, link: &Link) -> String {
     let name = host_name(&pass.state.settings, &pod.key);
     if link.name == name {
@@ -71,14 +71,14 @@ fn rename(pass: &mut Pass<'_>, owner: &Owner, pod: &Wiring, link: &Link) -> Stri
             name
         }
         Err(error) => {
-            tracing::debug!(%error, link = link.name, "a pod's link keeps its name");
+            tracing::debug!(%error, link = link.name, "the kernel refused to rename a pod's link, so the link keeps its name and is found by its alias");
             link.name.clone()
         }
     }
 }
 
-/// Removes pairs whose creator died before it labelled them: Bobbin's name and group, no alias, never up, no route. A
-/// link that lost its alias later is up or routed, and stays.
+/// Removes pairs that an ADD created and did not label: Bobbin's name and group, no alias, never up, no route. A link
+/// that lost its alias later is up or has routes, so it is kept.
 pub(super) fn remove_half_created(pass: &mut Pass<'_>, links: &[Link], known: &HashSet<u32>, routes: &[Route]) {
     let state = pass.state;
     let settings = &state.settings;
@@ -88,7 +88,7 @@ pub(super) fn remove_half_created(pass: &mut Pass<'_>, links: &[Link], known: &H
     };
     let is_routed = |link: &Link| routes.iter().any(|route| route.link == Some(link.index));
     for link in links.iter().filter(|link| is_half_created(link) && !known.contains(&link.index) && !is_routed(link)) {
-        // An ADD may have begun since the list was read, so both are read again.
+        // An ADD may have begun since the links were listed, so both are read again.
         if state.in_flight.contains(&link.name) {
             continue;
         }

@@ -1,4 +1,5 @@
-//! Compares the routes of a protocol with the wanted ones: removes stale ones, adds missing ones, names foreign ones.
+//! Compares the routes of one protocol with the wanted ones. Removes stale routes, adds missing ones, and reports
+//! conflicts with other programs.
 
 use nix::libc;
 
@@ -6,23 +7,24 @@ use crate::netlink::is_gone;
 use crate::netlink::route::Route;
 use crate::node::reconcile::pass::{Owner, Pass};
 
-/// A wanted route, and what it belongs to.
+/// A route that should exist, and its owner.
 #[derive(Clone, Debug)]
 pub(super) struct WantedRoute {
     pub(super) route: Route,
     pub(super) owner: Owner,
 }
 
-/// Whose route it is when the kernel answers that a missing route exists.
+/// Who added the existing route when the kernel answers `EEXIST` to adding a missing route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RivalRoute {
-    /// Bobbin's: an ADD added it after the table was read.
+    /// Bobbin added it: an ADD ran after the pass had read the table.
     Own,
-    /// Another program's: only Bobbin's routes of the table were read.
+    /// Another program added it. The pass read only Bobbin's routes of this table, so it did not see that route.
     OfAnotherProgram,
 }
 
-/// Corrects the routes of a protocol. `present` is what the tables hold; `keep` says which of those stay in any case.
+/// Corrects the routes of a protocol. `present` holds the routes that were read; `keep` selects those that must not be
+/// removed.
 pub(super) fn repair_table(
     pass: &mut Pass<'_>,
     present: &[Route],
@@ -41,7 +43,7 @@ pub(super) fn repair_table(
         let foreign = candidates.iter().find(|seen| seen.protocol != protocol);
         let own = candidates.iter().find(|seen| seen.protocol == protocol);
         match (own, foreign) {
-            // A route that leads to a skipped link stays: its address may have moved to that link.
+            // A route over a skipped link stays, because an operation may just have moved the address to that link.
             (Some(own), _) if agrees(own, route) || keep(own) => {}
             (Some(own), _) => {
                 let removed = pass.send(own.delete());
@@ -73,11 +75,11 @@ fn add(pass: &mut Pass<'_>, owner: &Owner, what: String, route: &Route, rival: R
 
 fn missing(route: &Route, program: &str) -> String {
     format!(
-        "route {route} is missing: {program} has a route with the same key, and Bobbin leaves it alone; remove that route"
+        "route {route} is missing, because {program} has a route with the same table, prefix and metric; remove that route"
     )
 }
 
-/// Whether a present route is the wanted one. The kernel fills in the link of a route that names only a gateway.
+/// Whether an existing route is the wanted one. For a route with only a gateway, the kernel fills in the link.
 fn agrees(seen: &Route, wanted: &Route) -> bool {
     let link = wanted.link.is_none() || wanted.link == seen.link;
     link && seen.via == wanted.via && seen.source == wanted.source && seen.blackhole == wanted.blackhole

@@ -9,19 +9,20 @@ use serde_json::json;
 use crate::network::FabricAddresses;
 use xtask::image::PAUSE;
 
-/// Lays out the node's disk.
+/// Creates the directories and files of the node's disk.
 pub(super) fn lay_out(disk: &Path, programs: &Path) -> Result<()> {
     for directory in ["opt", "var/lib", "var/log"] {
         std::fs::create_dir_all(disk.join(directory))?;
     }
-    // The programs on a node find users, resolver and certificates as on the machine; what they write stays the node's.
+    // Programs on the node use the host's users, resolver and certificates. Changes stay in the node's copy.
     let copy = Command::new("cp").args(["-a", "/etc"]).arg(disk).status().context("cp did not start")?;
     if !copy.success() {
         bail!("/etc could not be copied to {}", disk.display());
     }
-    // Network configuration of the machine is none of the node's.
+    // The host's CNI configuration must not apply to the node.
     let _ = std::fs::remove_dir_all(disk.join("etc/cni"));
-    // Plugins that every node has, by the package kubernetes-cni: containerd calls `loopback` itself, `portmap` can be chained.
+    // The package kubernetes-cni brings these plugins to every node. containerd calls `loopback` itself, and `portmap`
+    // can be chained.
     let plugins = disk.join("opt/cni/bin");
     std::fs::create_dir_all(&plugins)?;
     for plugin in ["loopback", "portmap"] {
@@ -31,16 +32,16 @@ pub(super) fn lay_out(disk: &Path, programs: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What the files say.
+/// The values for the node's configuration files.
 pub(super) struct NodeInfo<'a> {
     pub(super) name: &'a str,
     pub(super) addresses: FabricAddresses,
     pub(super) cgroup: &'a str,
-    /// The certificate authority of those who may ask the kubelet for logs and for running a command.
+    /// The certificate authority of clients that may ask the kubelet for logs or run commands.
     pub(super) ca: &'a str,
 }
 
-/// Writes the configuration.
+/// Writes the configuration files.
 pub(super) fn write(disk: &Path, node: &NodeInfo<'_>) -> Result<()> {
     std::fs::write(disk.join("containerd.toml"), containerd())?;
     std::fs::write(disk.join("kubelet.yaml"), kubelet(node).to_string())?;
@@ -64,7 +65,7 @@ fn kubelet(node: &NodeInfo<'_>) -> serde_json::Value {
         "kubeAPIQPS": 200, "kubeAPIBurst": 400, "eventRecordQPS": 0, "registryPullQPS": 0,
         "staticPodPath": "/etc/kubernetes/manifests", "fileCheckFrequency": "500ms",
         "maxPods": 300, "serializeImagePulls": false,
-        // The disk and the memory are the machine's: whatever else runs there must not evict pods here.
+        // Disk and memory belong to the host, so other programs there must not make this kubelet evict pods.
         "evictionHard": {"imagefs.available": "0%", "nodefs.available": "0%", "nodefs.inodesFree": "0%", "memory.available": "1Mi"},
         "imageGCHighThresholdPercent": 100,
         "shutdownGracePeriod": "0s",
@@ -77,7 +78,7 @@ fn kube_proxy(disk: &Path, node: &NodeInfo<'_>) -> serde_json::Value {
         "mode": "iptables", "hostnameOverride": node.name,
         "bindAddress": node.addresses.ipv4.to_string(),
         "clientConnection": {"kubeconfig": disk.join("kube-proxy.kubeconfig"), "qps": 100, "burst": 200},
-        // These settings can't be written in a namespace.
+        // A namespace can't change these settings, so kube-proxy must not try.
         "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
         "iptables": {"minSyncPeriod": "100ms", "syncPeriod": "30s"},
     })

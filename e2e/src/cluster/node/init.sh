@@ -1,4 +1,4 @@
-# The first process of a node: mounts the node's own directories and starts its programs. Killing it is a power cut.
+# The first process of a node. It mounts the node's directories and starts its programs. Killing it is a power cut.
 # Environment: DISK (the node's directory), PROGRAMS, NODE.
 set -eu
 mount --make-rprivate /
@@ -10,8 +10,8 @@ mount -t tmpfs -o mode=755 tmpfs /run
 mount --make-rshared /run
 mkdir -p /run/lock
 
-# The kernel has one boot ID for all namespaces, but each machine needs its own. A kubelet would write some settings for the
-# whole machine: here it finds them as it wants them.
+# The kernel has one boot ID for all namespaces, but each node needs a different one. A kubelet would also change some
+# settings of the whole machine, so it gets files that already have its values.
 cp "$DISK/boot-id" /run/boot-id
 mount --bind /run/boot-id /proc/sys/kernel/random/boot_id
 # A container's /proc shows the kernel's boot ID, so the agent reads the node's here.
@@ -32,7 +32,7 @@ END
 
 hostname "$NODE"
 export PATH="$PROGRAMS:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# As systemd does it: what ends is started again.
+# Restarts a program that ends, as systemd does.
 keep() {
   local log=$1
   shift
@@ -42,10 +42,10 @@ keep() {
   done
 }
 keep "$DISK/containerd.log" containerd --config "$DISK/containerd.toml" &
-# The harness loads images and then says go.
+# The harness loads the images and then creates this file.
 until [ -e "$DISK/go" ]; do sleep 0.05; done
 keep "$DISK/kubelet.log" kubelet --config="$DISK/kubelet.yaml" --kubeconfig="$DISK/kubelet.kubeconfig" --hostname-override="$NODE" \
   --node-ip="$NODE_IP" --root-dir=/var/lib/kubelet --cert-dir=/var/lib/kubelet/pki --v=2 &
 keep "$DISK/kube-proxy.log" kube-proxy --config="$DISK/kube-proxy.yaml" &
-# As the first process it inherits orphans; bash reaps them while it waits.
+# The first process inherits orphaned processes, and bash reaps them while it waits.
 while :; do sleep 3600 & wait $!; done

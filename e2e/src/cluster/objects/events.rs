@@ -1,4 +1,4 @@
-//! Events, as `kubectl describe` shows them: where a user reads why a pod has no address.
+//! Events, which `kubectl describe` shows: there a user reads why a pod has no address.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use crate::cluster::{Cluster, NAMESPACE};
 use crate::wait::{Poll, wait_until};
 
 impl Cluster {
-    /// The messages of all warnings about an object, the latest last.
+    /// The messages of all Warning events about an object, the latest last.
     pub async fn warnings_about(&self, namespace: &str, name: &str) -> Result<Vec<String>> {
         let selector = ListParams::default().fields(&format!("involvedObject.name={name},type=Warning"));
         let events = Api::<Event>::namespaced(self.client(), namespace).list(&selector).await?;
         Ok(events.items.into_iter().filter_map(|event| event.message).collect())
     }
 
-    /// What a person would look at first when something went wrong: pods, warnings, the last words of Bobbin's programs.
+    /// Pods, Warning events and the last log lines of Bobbin's programs, to print when a test fails.
     pub fn describe_state(&self) -> String {
         let looks: [&[&str]; 5] = [
             &["get", "nodes", "-o", "wide"],
@@ -43,7 +43,7 @@ impl Cluster {
         account
     }
 
-    /// Waits for a warning about an object that contains all the words, and gives its message.
+    /// Waits for a Warning event about an object that contains all these words, and returns its message.
     pub async fn await_warning(&self, namespace: &str, name: &str, words: &[&str], within: Duration) -> Result<String> {
         wait_until(&format!("a warning about {namespace}/{name} says {words:?}"), within, || async move {
             let messages = self.warnings_about(namespace, name).await?;

@@ -1,4 +1,4 @@
-//! What runs on the cluster: pods, Deployments, Services. Every pod answers on port 8080 with its name.
+//! Pods, Deployments and Services on the cluster. Every pod answers on port 8080 with its name.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::cluster::pod::{PORT, Pod};
 use crate::wait::{Poll, check, wait_until};
 use xtask::image::TOOLS;
 
-/// The name of the container in pods made here.
+/// The container name of every test pod.
 pub const CONTAINER: &str = "main";
-/// How long a pod may take to be Ready on a busy machine.
+/// How long a pod may take to become Ready, even on a busy machine.
 const READY_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// A pod that is to be.
+/// The fields of a pod that a test creates.
 #[derive(Clone, Debug)]
 pub struct Workload {
     namespace: String,
@@ -30,7 +30,7 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// A pod by its namespace and name.
+    /// A pod with this namespace and name.
     pub fn pod(namespace: &str, name: &str) -> Self {
         Self {
             namespace: namespace.to_owned(),
@@ -42,21 +42,21 @@ impl Workload {
         }
     }
 
-    /// On one node. The scheduler has its say still, unlike with `nodeName`.
+    /// Runs the pod on one node. Unlike with `nodeName`, the scheduler still places it.
     #[must_use]
     pub fn on(mut self, node: &str) -> Self {
         self.node = Some(node.to_owned());
         self
     }
 
-    /// With an annotation.
+    /// Adds an annotation.
     #[must_use]
     pub fn annotated(mut self, key: &str, value: &str) -> Self {
         self.annotations.insert(key.to_owned(), json!(value));
         self
     }
 
-    /// With every capability, so that it can misbehave.
+    /// Grants the pod every capability, so that it can send packets with a foreign source address.
     #[must_use]
     pub fn privileged(mut self) -> Self {
         self.privileged = true;
@@ -77,13 +77,13 @@ impl Workload {
     }
 }
 
-/// A pod template that answers with its name.
+/// The template of a pod that answers with its name.
 pub(super) fn template(labels: &Value, node: Option<&str>) -> Value {
     let mut template = json!({
         "metadata": {"labels": labels},
         "spec": {
             "terminationGracePeriodSeconds": 0, "dnsPolicy": "Default", "automountServiceAccountToken": false, "enableServiceLinks": false,
-            // A node that is down for a test keeps its pods until the test says otherwise.
+            // If a test stops a node, its pods stay until the test deletes them.
             "tolerations": [{"operator": "Exists", "effect": "NoExecute"}],
             "containers": [{
                 "name": CONTAINER, "image": TOOLS, "imagePullPolicy": "Never",
@@ -100,13 +100,13 @@ pub(super) fn template(labels: &Value, node: Option<&str>) -> Value {
 }
 
 impl Cluster {
-    /// Makes a pod and waits until it is Ready.
+    /// Creates a pod and waits until it is Ready.
     pub async fn create_ready_pod(&self, workload: Workload) -> Result<Pod> {
         self.create_pod(&workload).await?;
         self.await_ready_pod(&workload.namespace, &workload.name).await
     }
 
-    /// Makes a pod and does not wait. The ServiceAccount of a new namespace takes a moment, so a refusal is tried again.
+    /// Creates a pod without waiting. It retries a refusal, because a new namespace has no ServiceAccount at first.
     pub async fn create_pod(&self, workload: &Workload) -> Result<()> {
         let manifest = &workload.manifest();
         wait_until(&format!("pod {} is accepted", workload.name), Duration::from_secs(20), || async move {
@@ -131,7 +131,7 @@ impl Cluster {
         self.await_no_pods(namespace, &format!("metadata.name={name}"), READY_TIMEOUT).await
     }
 
-    /// Deletes all pods and what makes pods in a namespace, and waits until they are gone.
+    /// Deletes all workloads and pods of a namespace and waits until they are gone.
     pub async fn delete_all_pods(&self, namespace: &str) -> Result<()> {
         self.run_program(
             "kubectl",
@@ -140,7 +140,7 @@ impl Cluster {
         self.await_no_pods(namespace, "", READY_TIMEOUT).await
     }
 
-    /// Applies a Deployment of so many pods, spread evenly over the nodes, and a Service of both families for it.
+    /// Applies a Deployment with this many pods, spread evenly over the nodes, and a dual-stack Service for it.
     pub async fn deploy(&self, namespace: &str, name: &str, replicas: usize) -> Result<()> {
         let labels = json!({"app": name});
         let mut template = template(&labels, None);
@@ -163,7 +163,7 @@ impl Cluster {
         .await
     }
 
-    /// Waits until so many pods of a selection are Ready, and gives them in the order of their names.
+    /// Waits until this many pods of a selection are Ready, and returns them ordered by name.
     pub async fn await_ready_pods(
         &self,
         namespace: &str,
@@ -190,7 +190,7 @@ impl Cluster {
                         ),
                         None => String::new(),
                     };
-                    return Ok(Poll::Pending(format!("{ready} are; {why}")));
+                    return Ok(Poll::Pending(format!("{ready} are Ready; {why}")));
                 }
                 Ok(Poll::Ready(pods))
             })
@@ -201,12 +201,12 @@ impl Cluster {
         pods.iter().map(|pod| Pod::find(self, pod)).collect()
     }
 
-    /// Waits until a selection by fields has no pod.
+    /// Waits until no pod matches a field selector.
     pub async fn await_no_pods(&self, namespace: &str, fields: &str, within: Duration) -> Result<()> {
         self.await_none(namespace, ListParams::default().fields(fields), within).await
     }
 
-    /// Waits until a selection by labels has no pod.
+    /// Waits until no pod matches a label selector.
     pub async fn await_no_pods_labelled(&self, namespace: &str, labels: &str, within: Duration) -> Result<()> {
         self.await_none(namespace, ListParams::default().labels(labels), within).await
     }

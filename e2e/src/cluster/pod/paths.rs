@@ -1,4 +1,4 @@
-//! Many paths at once: who reaches whom, each by a fresh connection, from inside the namespace of the one who asks.
+//! Connectivity of many pairs: each path is a new connection from the network namespace of its source.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
@@ -9,25 +9,25 @@ use crate::cluster::Cluster;
 use crate::cluster::pod::{FAMILIES, Family, PORT, Pod, who_answers};
 use crate::network::Namespace;
 
-/// The port that a kubelet listens on: what a pod reaches on a node.
+/// The kubelet's port, which serves as the destination on a node.
 const KUBELET: u16 = 10250;
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// One way from a namespace to an address.
+/// A connection to try: from a namespace to an address.
 #[derive(Clone, Debug)]
 pub struct Path {
-    /// Who asks.
+    /// The name of the source.
     pub from: String,
-    /// Who is asked.
+    /// The name of the destination.
     pub to: String,
     namespace: Namespace,
     address: SocketAddr,
-    /// Who may answer; empty: that a connection comes about is enough.
+    /// The names that may answer. If empty, an open connection is enough.
     answer: Vec<String>,
 }
 
-/// Every ordered pair of pods.
+/// The paths from every pod to every other pod.
 pub fn pod_to_pod(pods: &[Pod]) -> Result<Vec<Path>> {
     let mut paths = Vec::new();
     for (from, to) in pods.iter().flat_map(|from| pods.iter().map(move |to| (from, to))) {
@@ -40,7 +40,7 @@ pub fn pod_to_pod(pods: &[Pod]) -> Result<Vec<Path>> {
     Ok(paths)
 }
 
-/// From every pod to every node.
+/// The paths from every pod to every node.
 pub fn pod_to_node(cluster: &Cluster, pods: &[Pod]) -> Vec<Path> {
     let mut paths = Vec::new();
     for (from, to) in pods.iter().flat_map(|from| cluster.nodes().map(move |to| (from, to))) {
@@ -57,7 +57,7 @@ pub fn pod_to_node(cluster: &Cluster, pods: &[Pod]) -> Vec<Path> {
     paths
 }
 
-/// From every node to every pod.
+/// The paths from every node to every pod.
 pub fn node_to_pod(cluster: &Cluster, pods: &[Pod]) -> Result<Vec<Path>> {
     let mut paths = Vec::new();
     for from in cluster.nodes() {
@@ -68,7 +68,7 @@ pub fn node_to_pod(cluster: &Cluster, pods: &[Pod]) -> Result<Vec<Path>> {
     Ok(paths)
 }
 
-/// From every pod to the Service of some pods.
+/// The paths from every pod to the Service of the pods `behind` it.
 pub fn pod_to_service(pods: &[Pod], service: &[IpAddr], behind: &[Pod]) -> Vec<Path> {
     let answer: Vec<String> = behind.iter().map(|pod| pod.name.clone()).collect();
     let each = pods.iter().flat_map(|from| service.iter().map(move |address| (from, address)));
@@ -92,7 +92,7 @@ fn path(from: &str, namespace: &Namespace, to: &Pod, family: Family) -> Result<P
     })
 }
 
-/// Tries all paths, those from one namespace one after another, and gives the failures, each a sentence.
+/// Tries all paths, one after another within a namespace. Returns one sentence for each failure.
 pub fn failures(paths: &[Path]) -> Result<Vec<String>> {
     let mut by_source: Vec<(&str, Vec<Path>)> = Vec::new();
     for path in paths {
@@ -112,7 +112,7 @@ pub fn failures(paths: &[Path]) -> Result<Vec<String>> {
     Ok(failures)
 }
 
-/// Why one path does not work, if it does not.
+/// The reason why a path fails; `None` if it works.
 fn walk(path: &Path) -> Option<String> {
     attempt(path).err().map(|error| format!("{} does not reach {} at {}: {error:#}", path.from, path.to, path.address))
 }
@@ -123,6 +123,6 @@ fn attempt(path: &Path) -> Result<()> {
         return Ok(());
     }
     let answer = who_answers(path.address)?;
-    ensure!(path.answer.contains(&answer), "{answer} answered");
+    ensure!(path.answer.contains(&answer), "the answer came from {answer}");
     Ok(())
 }

@@ -1,5 +1,5 @@
-# Removes what is left of a run: clean.sh ID DIRECTORY. The clean-up process runs it when its run has ended, and the next run
-# runs it for those before. It ends only processes that are in the run's cgroups or name its directory.
+# Removes what is left of a run: clean.sh ID DIRECTORY. The clean-up process calls it at the end of the run, and a new run
+# calls it for earlier runs. It ends only processes that are in the run's cgroups or whose command line names its directory.
 id=$1 directory=$2
 [ -n "$id" ] && [ -n "$directory" ] || exit 1
 

@@ -1,4 +1,4 @@
-//! Timestamps that Kubernetes accepts and Rust's types refuse.
+//! Timestamps that Kubernetes accepts but Rust's types refuse.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_crds::{AddressBlock, AddressPool, IPAssignment, POOL_ANNOTATION};
@@ -19,13 +19,13 @@ use super::{LAST_SECOND, SCALE, add_not, create_orphaned_assignment, finds_none,
 /// A time with an offset that no time zone has.
 const NO_TIME: &str = "2026-01-01T00:00:00.000000+99:99";
 
-/// Gives an object a time among its managed fields that Rust's types refuse.
+/// Puts a time that Rust's types refuse into the managed fields of an object.
 async fn make_unreadable<K: Resource<DynamicType = ()>>(
     node: &SingleNode,
     namespace: Option<&str>,
     name: &str,
 ) -> Result<()> {
-    // Fields that the second patch does not change itself stay those of the manager it names.
+    // Fields that the second patch does not change keep the manager that it names.
     patch::<K>(node, namespace, name, json!({"metadata": {"labels": {"e2e": "odd"}}})).await?;
     let managed = json!({"metadata": {"managedFields": [{
         "manager": "kubectl", "operation": "Update", "apiVersion": K::api_version(&()), "time": LAST_SECOND,
@@ -47,14 +47,14 @@ async fn make_readable<K: Resource<DynamicType = ()>>(
     patch::<K>(node, namespace, name, json!({"metadata": {"managedFields": [{}]}})).await
 }
 
-/// What the agent watches.
+/// The resources that the agent watches.
 const WATCHED: [&str; 6] = ["nodes", "addressblocks", "addresspools", "ipassignments", "pods", "namespaces"];
 
-/// Restarts the agent, waits until it has opened all watches, and returns a mark to count later watches from.
+/// Restarts the agent, waits until it has opened all watches, and returns a mark for counting later watches.
 async fn watching(node: &mut SingleNode, flags: &[&str]) -> Result<usize> {
     let mark = node.api()?.mark();
     with_flags(node, flags).await?;
-    wait_until("the agent watches all that it should", WAIT_TIMEOUT, || async {
+    wait_until("the agent has opened all its watches", WAIT_TIMEOUT, || async {
         let api = node.api()?;
         let missing: Vec<&str> = WATCHED
             .into_iter()
@@ -66,7 +66,7 @@ async fn watching(node: &mut SingleNode, flags: &[&str]) -> Result<usize> {
     Ok(node.api()?.mark())
 }
 
-/// Fails if a watch was opened since. By itself none ends in its first minute.
+/// Fails if the agent has opened a watch since the mark. In its first minute no watch ends by itself.
 fn no_watch_ended(node: &SingleNode, mark: usize) -> Result<()> {
     for resource in WATCHED {
         let opened = node.api()?.observed(mark, &Selector::verbs(&["watch"]).of(resource)).len();
@@ -112,11 +112,12 @@ pub async fn objects(node: &mut SingleNode) -> Result<()> {
     fixture.end(node).await
 }
 
-/// The pool that the namespaces name, and the prefix of its addresses; then the same for the pods.
+/// The pool that the namespaces name, with the prefix of its addresses. The next constant is for the pods.
 const BY_NAMESPACE: (&str, &str) = ("odd-namespaces", "10.90.77.");
 const BY_POD: (&str, &str) = ("odd-pods", "10.90.78.");
 
-/// Makes a namespace with two pods, all with a time that only Kubernetes accepts. Namespace and one pod name their pools after that.
+/// Creates a namespace with two pods, all with a time that only Kubernetes accepts. Then the namespace and one pod get
+/// annotations that name their pools.
 async fn odd_pods(node: &SingleNode, namespace: &str) -> Result<[Sandbox; 2]> {
     let names = |pool: &str| json!({"metadata": {"annotations": {POOL_ANNOTATION: pool}}});
     node.make_namespace(namespace, None).await?;
@@ -130,7 +131,7 @@ async fn odd_pods(node: &SingleNode, namespace: &str) -> Result<[Sandbox; 2]> {
     Ok(pods)
 }
 
-/// Waits until the agent's watch has shown an object with the odd timestamp and the name of its pool.
+/// Waits until the agent's watch has shown an object with the odd time and with the name of its pool.
 async fn shown(node: &SingleNode, mark: usize, resource: &'static str, name: &str, pool: &str) -> Result<()> {
     let events = Selector::verbs(&["event"]).of(resource).named(name);
     wait_until(&format!("the watch of {resource} shows {name} with its pool"), WAIT_TIMEOUT, || async {
@@ -141,7 +142,8 @@ async fn shown(node: &SingleNode, mark: usize, resource: &'static str, name: &st
     .await
 }
 
-/// Checks that the pods get addresses of the pools that namespace and pod name, and deletes them.
+/// Adds the pods, checks that their addresses come from the pools that the namespace and the pod name, and deletes
+/// them.
 async fn get_addresses(node: &SingleNode, namespace: &str, pods: [Sandbox; 2]) -> Result<()> {
     for (pod, (pool, addresses)) in pods.iter().zip([BY_NAMESPACE, BY_POD]) {
         node.add(pod)?;
@@ -180,7 +182,7 @@ pub async fn pod_and_namespace(node: &mut SingleNode) -> Result<()> {
         let reads = node.api()?.observed(mark, &Selector::verbs(&["get"]).of(resource).named(name)).len();
         ensure!(reads > 0, "the ADD did not read {name} of the {resource}");
     }
-    // The restarted agent reads what its watches dropped.
+    // The watches dropped these objects, so the restarted agent reads them.
     with_flags(node, &[]).await?;
     node.await_assignments(&[], WAIT_TIMEOUT).await
 }

@@ -11,7 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::state::PodRef;
 
 /// A wait ends if the runtime has not retried for this long. kubelet retries at least every few minutes.
-const GIVEN_UP_AFTER: Duration = Duration::from_mins(10);
+const WAIT_EXPIRY_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// Who waits for an address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -87,8 +87,8 @@ impl WaitingPods {
     }
 
     /// Ends the waits for which the runtime no longer retries, for example because the pod was deleted.
-    pub fn given_up(&self, now: Instant) -> Vec<(Waiter, Waited)> {
-        let idle = |wait: &Wait| now.duration_since(wait.last_try) >= GIVEN_UP_AFTER;
+    pub fn expired(&self, now: Instant) -> Vec<(Waiter, Waited)> {
+        let idle = |wait: &Wait| now.duration_since(wait.last_try) >= WAIT_EXPIRY_TIMEOUT;
         let ended = self.waits().extract_if(|_, wait| idle(wait)).collect::<Vec<_>>();
         ended
             .into_iter()
@@ -130,11 +130,11 @@ mod tests {
     fn a_wait_ends_when_the_runtime_gives_up_and_its_next_try_begins_another() {
         let (waits, start) = (WaitingPods::default(), Instant::now());
         assert!(waits.found_none(&pod("web"), "default", start));
-        assert!(waits.given_up(start + GIVEN_UP_AFTER / 2).is_empty());
-        let ended = waits.given_up(start + GIVEN_UP_AFTER);
+        assert!(waits.expired(start + WAIT_EXPIRY_TIMEOUT / 2).is_empty());
+        let ended = waits.expired(start + WAIT_EXPIRY_TIMEOUT);
         let waited = Waited { pool: "default".to_owned(), took: Duration::ZERO, tries: 1 };
         assert_eq!(ended, [(pod("web"), waited)]);
-        assert!(waits.found_none(&pod("web"), "default", start + GIVEN_UP_AFTER));
+        assert!(waits.found_none(&pod("web"), "default", start + WAIT_EXPIRY_TIMEOUT));
     }
 
     #[test]

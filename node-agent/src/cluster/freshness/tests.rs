@@ -21,7 +21,7 @@ fn nothing_is_proven_when_the_agent_starts() {
     let freshness = heard_at(1);
     assert!(!freshness.proves(Proof::None, at(1)));
     assert!(!freshness.proves(Proof::AssignmentsUnseen, at(1)));
-    assert!(!freshness.proves(Proof::Confirmed(Epoch(0)), at(1)));
+    assert!(!freshness.proves(Proof::Confirmed(ProofGeneration(0)), at(1)));
     assert!(freshness.proves(freshness.begin_read(at(1)).proof(), at(1)));
 }
 

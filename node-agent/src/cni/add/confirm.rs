@@ -106,11 +106,11 @@ pub(super) fn confirm_wait(agent: &Agent, context: &AddContext, token: &FencingT
     }
     agent.metrics.unproven_adds.inc();
     // Wake the resync: it reads the block, so that later ADDs need not wait.
-    context.resync.notify_one();
+    context.resync_trigger.notify_one();
     agent.args.confirm_wait
 }
 
-/// Undoes an ADD. If this fails, the address stays held until the stale-attachment check succeeds.
+/// Undoes an ADD. If this fails, the address stays in use until the stale-attachment check succeeds.
 async fn undo(agent: &Agent, attachment: &Attachment) {
     if let Err(error) = agent.end(attachment).await {
         tracing::error!(%error, "a failed ADD could not be undone; the stale-attachment check tries again");

@@ -48,7 +48,7 @@ impl UnlistedAttachments {
         let decision = guard.observe(&unlisted.keys().cloned().collect(), of_network.len(), now, Duration::ZERO);
         match decision.tripped {
             Some(breaker) => Err(breaker),
-            None => Ok(decision.free.iter().filter_map(|id| unlisted.get(id).copied()).collect()),
+            None => Ok(decision.to_delete.iter().filter_map(|id| unlisted.get(id).copied()).collect()),
         }
     }
 }

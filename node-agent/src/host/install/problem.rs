@@ -37,7 +37,7 @@ impl InstallProblem {
     pub(super) fn version_lowered(wanted: &str, written: Version) -> Option<InstallProblem> {
         let lower = Version::parse(wanted).is_some_and(|wanted| wanted > written);
         lower.then(|| InstallProblem {
-            reason: "OlderVersion",
+            reason: "CNIVersionLowered",
             sentence: format!(
                 "a chained CNI plugin does not support CNI version {wanted}, so the configuration uses {}; upgrade the plugin or set --cni-version={}",
                 written.text(),
@@ -51,7 +51,7 @@ impl InstallProblem {
             "the chained CNI plugin {} does not report which CNI versions it supports: {why}; the agent assumes the oldest; check that the plugin is installed",
             plugin.display()
         );
-        InstallProblem { reason: "ChainedPlugin", sentence }
+        InstallProblem { reason: "ChainedPluginUnknown", sentence }
     }
 }
 

@@ -146,7 +146,7 @@ async fn the_version_is_the_highest_that_every_chained_plugin_says_it_supports()
     plugin(directory.path(), "portmap", r#""0.3.1","0.4.0","1.0.0","1.1.0""#);
     plugin(directory.path(), "tuning", r#""0.3.1","0.4.0","1.0.0""#);
     let mut installer = Installer::new(args);
-    assert_eq!(reasons(&installer.reconcile(true).await), ["OlderVersion"]);
+    assert_eq!(reasons(&installer.reconcile(true).await), ["CNIVersionLowered"]);
     let list = written(directory.path());
     assert_eq!(list["cniVersion"], "1.0.0");
     assert_eq!(list["plugins"][1], json!({"type": "portmap", "capabilities": {"portMappings": true}}));
@@ -157,7 +157,7 @@ async fn the_version_is_the_highest_that_every_chained_plugin_says_it_supports()
     assert_eq!(written(directory.path())["cniVersion"], "1.1.0");
     // A missing plugin names no versions, so the oldest version applies.
     std::fs::remove_file(directory.path().join("bin/tuning")).unwrap();
-    assert_eq!(reasons(&installer.reconcile(true).await), ["ChainedPlugin", "OlderVersion"]);
+    assert_eq!(reasons(&installer.reconcile(true).await), ["ChainedPluginUnknown", "CNIVersionLowered"]);
     assert_eq!(written(directory.path())["cniVersion"], "0.3.1");
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::layout::{HEALTH_SOCKET, IDENTITY, LOCK, OTHER_NODE_PREFIX, SOCKET};
+use crate::state::layout::{HEALTH_SOCKET, IDENTITY, LOCK, OTHER_NODE_PREFIX, SOCKET};
 
 /// How many bytes of the node's name go into the directory's name. NAME_MAX is 255.
 const MAX_NODE_NAME_BYTES: usize = 200;

@@ -45,7 +45,7 @@ pub(super) fn decide(
     }
     let mut removable: HashMap<AttachmentId, RemovalReason> =
         pods_gone.into_iter().map(|identity| (identity, RemovalReason::PodGone)).collect();
-    removable.extend(netns_gone.free.into_iter().map(|identity| (identity, RemovalReason::NetnsGone)));
+    removable.extend(netns_gone.to_delete.into_iter().map(|identity| (identity, RemovalReason::NetnsGone)));
     match Breaker::of(removable.len(), population) {
         Some(breaker) => Err(breaker),
         None => Ok(removable),
@@ -64,7 +64,7 @@ pub(super) fn moved_sentence(attachment: &Attachment) -> String {
     let link = attachment.links.as_ref().map_or_else(String::new, |links| format!(" (host link {})", links.host_if));
     let who = attachment.who();
     format!(
-        "the network namespace of {who} ({}) is gone, but its interface{link} was moved to another namespace. The address stays held; delete the pod to free the address",
+        "the network namespace of {who} ({}) is gone, but its interface{link} was moved to another namespace. The address stays in use; delete the pod to free the address",
         attachment.pair
     )
 }
@@ -81,7 +81,7 @@ mod tests {
     }
 
     fn netns(range: std::ops::Range<usize>) -> DeletionDecision<AttachmentId> {
-        DeletionDecision { free: identities(range), tripped: None }
+        DeletionDecision { to_delete: identities(range), tripped: None }
     }
 
     #[test]
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn a_breaker_for_one_reason_stops_the_other_one_too() {
         let tripped = Breaker { would_delete: 9, population: 10 };
-        let stopped = DeletionDecision { free: Vec::new(), tripped: Some(tripped) };
+        let stopped = DeletionDecision { to_delete: Vec::new(), tripped: Some(tripped) };
         assert_eq!(decide(stopped, identities(0..1), 10), Err(tripped));
     }
 

@@ -65,12 +65,8 @@ fn an_address_is_held_after_a_crash_at_any_byte_of_its_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
     let checkpoint = Checkpoint::open(dir.path()).unwrap();
     checkpoint.keep(&kept("x", 1)).unwrap();
-    let file = std::fs::read_dir(dir.path().join(crate::host::run_dir::layout::ATTACHMENTS))
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
+    let file =
+        std::fs::read_dir(dir.path().join(crate::state::layout::ATTACHMENTS)).unwrap().next().unwrap().unwrap().path();
     let whole = std::fs::read(&file).unwrap();
     for end in 0..=whole.len() {
         std::fs::write(&file, &whole[..end]).unwrap();

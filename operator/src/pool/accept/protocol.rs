@@ -9,7 +9,7 @@ use bobbin_crds::pool::{Acceptance, AcceptedSubnet};
 use bobbin_ipam::overlap::{self, AcceptanceDecision, Overlap, PoolSubnet, SubnetConflict};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
-use crate::pool::layout::{accepted_entries, entry, is_of, subnet_pair};
+use crate::layout::{accepted_entries, entry, is_of, subnet_pair};
 
 /// The decision on each entry of a pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

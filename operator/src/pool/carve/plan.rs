@@ -9,7 +9,7 @@ use bobbin_ipam::BlockRange;
 use ipnet::IpNet;
 
 use crate::cache::OrphanedAssignment;
-use crate::pool::layout::PoolShape;
+use crate::layout::PoolShape;
 
 /// One pass carves at most this many blocks, so that the next pass soon sees changes.
 const MAX_BLOCKS_PER_PASS: u64 = 512;

@@ -13,8 +13,8 @@ use super::conditions::OVERLAPS;
 use super::write_policy::{self, WritePolicy};
 use super::{Inputs, compute, find};
 use crate::cache::PoolView;
+use crate::layout::{PoolShape, ShapeError};
 use crate::pool::error::ReconcileError;
-use crate::pool::layout::{PoolShape, ShapeError};
 use crate::pool::reconciler::{DEBOUNCE, PoolReconciler, RESYNC_INTERVAL};
 use crate::pool::write;
 

@@ -12,9 +12,9 @@ use serde_json::json;
 use super::{WRITE_TIMEOUT, live_pool};
 use crate::cache::{BlockInfo, PoolView};
 use crate::context::Context;
+use crate::layout::{PoolShape, accepted_entries};
 use crate::live_reads;
 use crate::pool::error::ReconcileError;
-use crate::pool::layout::{PoolShape, accepted_entries};
 use crate::pool::{delete, status};
 
 /// How many writes are in flight at once.

@@ -1,6 +1,6 @@
-//! CEL: the parts of a message that an expression puts together.
+//! CEL: the text parts of a message that an expression assembles.
 
-/// The quoted texts of an expression, with `{}` in place of what lies between them.
+/// The quoted texts of an expression, with `{}` in place of the parts between them.
 pub fn quoted(expression: &str) -> String {
     let parts = expression.split('\'').enumerate();
     parts.map(|(number, part)| if number % 2 == 1 { part } else { between(part) }).collect()

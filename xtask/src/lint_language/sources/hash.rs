@@ -1,12 +1,12 @@
-//! YAML, TOML, shell, make and Helm templates: comments, and the values that are messages.
+//! YAML, TOML, shell, make and Helm templates: comments, and values that people read.
 
 use super::cel;
 use crate::lint_language::prose::{Block, Line};
 
-/// Keys whose value a person reads.
+/// Keys whose values people read.
 const MESSAGES: [&str; 2] = ["message: ", "description: "];
 
-/// The comments and messages of a file. Lines of one indentation that follow each other are one comment.
+/// The comments and messages of a file. Adjacent comment lines with the same indentation are one comment.
 pub fn blocks(text: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut comment = Block::new();
@@ -14,7 +14,7 @@ pub fn blocks(text: &str) -> Vec<Block> {
     let mut indentation = 0;
     for (line, number) in text.lines().zip(1..) {
         let trimmed = line.trim_start();
-        // A message that an expression puts together, one part a line.
+        // A line of a message that an expression assembles.
         if trimmed.starts_with('\'') || trimmed.starts_with("+ '") {
             message.push(Line { number, text: cel::quoted(trimmed) });
             continue;
@@ -38,7 +38,7 @@ pub fn blocks(text: &str) -> Vec<Block> {
     blocks
 }
 
-/// The prose of a line of code: a template's comment or refusal, a message, or a comment at its end.
+/// The prose in a line of code: a template's comment or refusal, a message, or a trailing comment.
 fn part_of_line(line: &str) -> Option<String> {
     if let Some((_, comment)) = line.split_once("{{/*") {
         return Some(comment.split_once("*/").map_or(comment, |(comment, _)| comment).to_owned());

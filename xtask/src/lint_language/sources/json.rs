@@ -2,10 +2,10 @@
 
 use crate::lint_language::prose::{Block, Line};
 
-/// Keys whose value a person reads.
+/// Keys whose values people read.
 const PROSE: [&str; 4] = ["\"title\": ", "\"description\": ", "\"$comment\": ", "\"errorMessage\": "];
 
-/// The sentences of a schema that has one key on a line.
+/// The sentences of a schema with one key per line.
 pub fn blocks(text: &str) -> Vec<Block> {
     let lines = text.lines().zip(1..);
     let values = lines.filter_map(|(line, number)| {

@@ -1,4 +1,4 @@
-//! Rust: comments, and the string literals that are sentences.
+//! Rust: comments, and string literals that are sentences.
 
 mod literal;
 
@@ -7,7 +7,7 @@ use ra_ap_rustc_lexer::{FrontmatterAllowed, LiteralKind, TokenKind, tokenize};
 use super::cel;
 use crate::lint_language::prose::{Block, Line};
 
-/// A literal with fewer words is a name, a format or a key, and no sentence.
+/// The fewest words of a sentence. A literal with fewer is a name, a format or a key.
 const SENTENCE_WORDS: usize = 4;
 
 /// Whether the whole file is test code.
@@ -15,7 +15,7 @@ pub fn is_test(file: &str) -> bool {
     file.ends_with("/tests.rs") || file.ends_with("/model.rs") || file.contains("/tests/")
 }
 
-/// The comments and messages of a Rust file. In test code only comments, and the names of tests that are literals.
+/// The comments and messages of a Rust file. In test code, only comments and the names of tests.
 pub fn blocks(text: &str, test_code: bool) -> Vec<Block> {
     let mut reader = Reader { line: 1, test_code, ..Reader::default() };
     let mut rest = text;
@@ -32,17 +32,17 @@ pub fn blocks(text: &str, test_code: bool) -> Vec<Block> {
 #[derive(Default)]
 struct Reader {
     blocks: Vec<Block>,
-    /// The line of the token that is read.
+    /// The line of the current token.
     line: usize,
     test_code: bool,
-    /// The lines of the comment that is read, and what begins them.
+    /// The lines of the current comment, and the marker that begins them.
     comment: Block,
     marker: &'static str,
-    /// The last tokens that are neither comments nor whitespace.
+    /// The last tokens other than comments and whitespace.
     before: Vec<String>,
-    /// The open braces; those of a `#[cfg(test)]` item and all inside it are of test code.
+    /// The open braces, each with whether its content is test code (an item with `#[cfg(test)]`).
     braces: Vec<bool>,
-    /// An attribute `#[cfg(test)]` whose item has not begun.
+    /// Whether an attribute `#[cfg(test)]` was read and its item has not begun.
     test_item: bool,
 }
 

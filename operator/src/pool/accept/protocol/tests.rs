@@ -5,7 +5,7 @@ use bobbin_crds::{AddressPoolSpec, AddressPoolStatus};
 use k8s_openapi::jiff::Timestamp;
 
 use super::*;
-use crate::pool::layout::entries;
+use crate::layout::entries;
 
 fn at(second: i64) -> MicroTime {
     MicroTime(Timestamp::from_second(second).expect("it is a time"))

@@ -1,7 +1,7 @@
-//! After each sign of trouble the next ADD waits for its assignment, and so passes over addresses of other nodes.
+//! After each invalidation the next ADD waits for its assignment, and so does not assign addresses of another node.
 //!
-//! A block of four has one pod of this node, two assignments of the other node, and one free address. An ADD that waits gets the
-//! free address. Reads of blocks are held meanwhile, so that nothing proves the block again.
+//! In a block of four, this node has one pod, the other node has two assignments, and one address is free. An ADD that
+//! waits gets the free address. Reads of blocks are held, so that nothing proves the block again.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::fixture::{PoolFixture, READS, answered, await_checkpointed, await_con
 use super::proven_blocks::{WAIT, outlast_watch_silence, with_wait};
 use super::with_flags;
 
-/// A wait that is shorter than the pauses between two tries of a record after some that failed.
+/// A wait that is shorter than the agent's pause before it repeats a create that has failed several times.
 const SHORT: &str = "1s";
 
 struct UnprovenBlock {
@@ -51,7 +51,7 @@ impl UnprovenBlock {
         ensure!(got.is_some(), "the ADD failed: {}", answer.stdout);
         ensure!(
             got.is_none_or(|got| !self.recorded.contains(&got)),
-            "the ADD did not wait for its record: it answered {got:?}, which n9 has a record of"
+            "the ADD did not wait for its assignment: it got {got:?}, which n9 has an assignment of"
         );
         node.proxy.set(NetworkFault::None);
         with_flags(node, &[]).await?;
@@ -81,7 +81,7 @@ pub async fn agent_start(node: &mut SingleNode) -> Result<()> {
 pub async fn silence(node: &mut SingleNode) -> Result<()> {
     let block = UnprovenBlock::begin(node, "sign-silence", 93, WAIT).await?;
     let held = UnprovenBlock::hold_reads(node)?;
-    // No bookmark either.
+    // Bookmarks are held back too.
     let _silent = [
         node.api()?.inject(Selector::verbs(&["watch"]).of("addressblocks"), Fault::Freeze),
         node.api()?.inject(Selector::verbs(&["watch"]).of("nodes"), Fault::Freeze),
@@ -92,7 +92,7 @@ pub async fn silence(node: &mut SingleNode) -> Result<()> {
 
 pub async fn unauthorized(node: &mut SingleNode) -> Result<()> {
     let block = UnprovenBlock::begin(node, "sign-401", 97, SHORT).await?;
-    // The pool default has a block of this node from here on.
+    // From here on this node has a block of the pool default.
     let first = node.sandbox()?;
     node.add(&first)?;
     node.del(&first)?;
@@ -100,12 +100,12 @@ pub async fn unauthorized(node: &mut SingleNode) -> Result<()> {
     let refused = node.api()?.inject(refused, Fault::Refuse(401));
     let other = node.sandbox()?;
     node.add(&other)?;
-    // Longer than a minute, scaled.
+    // The wait is longer than a minute, scaled.
     outlast_watch_silence().await;
     let mark = node.api()?.mark();
     let held = UnprovenBlock::hold_reads(node)?;
     wait_until("the token has been refused for longer than a minute", WAIT_TIMEOUT, || async {
-        // The second is sent when the answer to the first is known.
+        // The agent sends the second request when it knows the answer to the first.
         let tries = node.api()?.observed(mark, &Selector::verbs(&["get", "create"]).of("ipassignments")).len();
         Ok(check(tries >= 2, || format!("{tries} tries")))
     })
@@ -117,7 +117,7 @@ pub async fn unauthorized(node: &mut SingleNode) -> Result<()> {
 
 pub async fn lower_version(node: &mut SingleNode) -> Result<()> {
     let mut block = UnprovenBlock::begin(node, "sign-version", 94, WAIT).await?;
-    // An ADD of another pool whose record is answered with a resourceVersion of long ago.
+    // An ADD from another pool: the answer to its assignment has a very old resourceVersion.
     let old = node.api()?.inject(Selector::verbs(&["create"]).of("ipassignments"), Fault::OldVersion);
     let held = UnprovenBlock::hold_reads(node)?;
     let other = node.sandbox()?;
@@ -129,7 +129,7 @@ pub async fn lower_version(node: &mut SingleNode) -> Result<()> {
     .await?;
     node.del(&other)?;
     block.next = block.fixture.pod(node).await?;
-    // Not before: its record may be read while the answer is still on its way.
+    // Keep the fault until here, because the agent may read the assignment while the answer is on its way.
     drop(old);
     block.waits(node, held).await
 }
@@ -144,12 +144,12 @@ pub async fn duplicate(node: &mut SingleNode) -> Result<()> {
     let held = UnprovenBlock::hold_reads(node)?;
     let mark = node.api()?.mark();
     let next = other.pod(node).await?;
-    // It finds the duplicate, in time or late.
+    // This ADD finds the duplicate, in time or late.
     let _ = node.call(&other.pods[next].call("ADD"))?;
     wait_until("the duplicate was found", WAIT_TIMEOUT, || async {
-        // The create is refused, and the record in its place read; in time or late.
+        // The API server refuses the create, and the agent then reads the existing assignment.
         let read = node.api()?.observed(mark, &Selector::verbs(&["get"]).of("ipassignments"));
-        Ok(check(!read.is_empty(), || "the record was not read".to_owned()))
+        Ok(check(!read.is_empty(), || "the agent has not read the assignment".to_owned()))
     })
     .await?;
     for pod in &other.pods {
