@@ -49,7 +49,7 @@ pub struct AddressPoolSpec {
     /// A block has 2^blockSizeBits addresses (pairs): 0 to 16. Immutable.
     #[serde(default = "default_block_size_bits")]
     #[schemars(range(min = 0, max = MAX_BLOCK_SIZE_BITS))]
-    #[x_kube(validation = cel::immutable("blockSizeBits is immutable, because blocks of the old size may be in use: restore the old value, or create another pool and set draining on this one"))]
+    #[x_kube(validation = cel::immutable("blockSizeBits is immutable, because blocks of the old size may be in use. Restore the old value, or create another pool and set draining on this one"))]
     pub block_size_bits: i64,
     /// Addresses or CIDRs that are never assigned.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -83,7 +83,7 @@ enum PassError {
     /// A read failed.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The agent has no copy of its own Node, which every comparison needs.
+    /// The agent has no copy of its Node, which every comparison needs.
     #[error("the agent's own Node does not exist or can't be decoded")]
     NodeUnknown,
 }

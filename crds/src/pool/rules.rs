@@ -24,8 +24,8 @@ pub(crate) fn name() -> Rule {
 pub(crate) fn append_only() -> Rule {
     rule(
         "oldSelf.all(i, old, i < self.size() && self[i] == old)",
-        "entries of subnets can't be changed, removed or reordered, because their addresses may be in use: restore them and append new ones; \
-         to stop using an entry, create another pool and set draining on this one",
+        "entries of subnets can't be changed, removed or reordered, because their addresses may be in use. Restore them and append new ones. \
+         To stop using an entry, create another pool and set draining on this one",
     )
 }
 
@@ -44,7 +44,7 @@ pub(crate) fn no_overlap() -> Rule {
 pub(crate) fn same_families() -> Rule {
     rule(
         "self.all(s, has(s.ipv4) == has(self[0].ipv4) && has(s.ipv6) == has(self[0].ipv6))",
-        "entries of subnets differ in their families, but all pods of a pool get the same families: give every entry ipv4, every entry ipv6, or every entry both",
+        "entries of subnets differ in their families, but all pods of a pool get the same families. Give every entry ipv4, every entry ipv6, or every entry both",
     )
 }
 

@@ -51,7 +51,7 @@ async fn none_of_theirs(node: &SingleNode, fixture: &mut PoolFixture, block: &Bl
 
 pub async fn no_wait(node: &mut SingleNode) -> Result<()> {
     // The wait is longer than this test waits for the answer.
-    with_flags(node, &["--confirm-wait=60s"]).await?;
+    with_flags(node, &["--confirm-wait=60s", "--time-scale=1"]).await?;
     let mut fixture = PoolFixture::create(node, "proven", 81, 28, 2, json!({})).await?;
     fixture.add(node).await?;
     let next = fixture.pod(node).await?;

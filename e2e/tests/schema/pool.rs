@@ -195,7 +195,7 @@ fn names(suite: &Suite<ApiServer>) -> Vec<Trial> {
 fn changes(suite: &Suite<ApiServer>) -> Vec<Trial> {
     let of = |name: &str, cidrs: &[&str]| pool(name, json!({"subnets": v4(cidrs)}));
     let sized = |name: &str, bits: i64| pool(name, json!({"subnets": v4(&["10.1.0.0/16"]), "blockSizeBits": bits}));
-    let sentence = "entries of subnets can't be changed, removed or reordered, because their addresses may be in use: restore them and append new ones";
+    let sentence = "entries of subnets can't be changed, removed or reordered, because their addresses may be in use. Restore them and append new ones";
     vec![
         suite.accepts_change("an appended subnet", of("c1", &["10.1.0.0/16"]), of("c1", &["10.1.0.0/16", "10.2.0.0/16"])),
         suite.refuses_change("a removed subnet", of("c2", &["10.1.0.0/16", "10.2.0.0/16"]), of("c2", &["10.1.0.0/16"]), sentence),

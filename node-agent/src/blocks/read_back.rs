@@ -159,7 +159,7 @@ impl ReconcilerState {
             self.context.events.node_warning("BlockLost", &sentence);
             for attachment in &stranded {
                 let sentence = format!(
-                    "address {} of {} is in block {name}, which node {node} no longer has ({taker}): the pod may be unreachable, or another pod may get its address; delete the pod, so that it gets another address",
+                    "address {} of {} is in block {name}, which node {node} no longer has ({taker}). The pod may be unreachable, or another pod may get its address; delete the pod, so that it gets another address",
                     attachment.pair,
                     attachment.who()
                 );

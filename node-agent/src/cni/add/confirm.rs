@@ -98,7 +98,7 @@ pub(super) async fn confirm(
     Ok(Confirmed::Wired(links))
 }
 
-/// How long an ADD waits until the API server confirms its IPAssignment. An ADD from a proven block does not wait: the API server
+/// How long an ADD waits until the API server confirms its IPAssignment. An ADD from a proven block does not wait. The API server
 /// confirmed lately that this node owns the block, so no other node may assign its addresses.
 pub(super) fn confirm_wait(agent: &Agent, context: &AddContext, token: &FencingToken) -> Duration {
     if agent.freshness.proves(token.proof, bobbin_datapath::boot_time()) {

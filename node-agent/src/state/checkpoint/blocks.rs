@@ -105,7 +105,7 @@ impl BlockCheckpointWriter {
             .collect();
         let result = self.write(&promotions, written).map_err(Arc::new);
         if let Err(error) = &result {
-            tracing::error!(%error, "the checkpoint of the node's blocks could not be written; until it can be, the node assigns no addresses from further blocks; make sure that the agent can write to its run directory");
+            tracing::error!(%error, "the checkpoint of the node's blocks could not be written. Until it is, the node assigns no addresses from further blocks; make sure that the agent can write to its run directory");
         }
         for request in requested {
             // A receiver is gone only while the agent shuts down, so failed answers are ignored.
