@@ -50,7 +50,7 @@ async fn none_of_theirs(node: &SingleNode, fixture: &mut PoolFixture, block: &Bl
 }
 
 pub async fn no_wait(node: &mut SingleNode) -> Result<()> {
-    // The wait is longer than this test waits for the answer.
+    // The wait is longer than this test waits for the answer. Without a time scale, no silence of a watch ends the proof.
     with_flags(node, &["--confirm-wait=60s", "--time-scale=1"]).await?;
     let mut fixture = PoolFixture::create(node, "proven", 81, 28, 2, json!({})).await?;
     fixture.add(node).await?;
