@@ -18,7 +18,6 @@ use crate::cni::attachment_lock::AttachmentLocks;
 use crate::events::Events;
 use crate::host::run_dir::RunDir;
 use crate::metrics::Metrics;
-use crate::network::export::ExportedBlocks;
 use crate::state::checkpoint::Checkpoint;
 use crate::state::{Attachment, AttachmentPhase, NodeState};
 
@@ -44,8 +43,6 @@ pub struct Agent {
     pub locks: AttachmentLocks,
     /// The node's kernel network.
     pub network: Network,
-    /// The exported routes of the node's blocks.
-    pub exported: ExportedBlocks,
     /// The cluster's objects, as the watches show them.
     pub cluster: ClusterCache,
     /// How fresh the API server's answers are.
@@ -86,7 +83,7 @@ impl Agent {
     pub fn update(&self, key: &AttachmentKey, change: impl FnOnce(&mut Attachment)) -> Option<Attachment> {
         let attachment = self.node_state.update(key, change)?;
         if let Err(error) = self.checkpoint.keep(&attachment) {
-            tracing::error!(%key, %error, "the checkpoint of an attachment could not be written; a restart finds the attachment by its link");
+            tracing::error!(%key, %error, "the checkpoint of an attachment could not be written; after a restart the agent can still restore the attachment from its link");
         }
         Some(attachment)
     }

@@ -215,7 +215,7 @@ async fn release_block(context: &Context, api: &Api<Lenient<AddressBlock>>, bloc
         Outcome::Unknown(why) => tracing::debug!(
             block = name,
             %why,
-            "it is unknown whether the API server released a block of a deleted node; the next pass reads it again"
+            "the request to release a block of a deleted node may or may not have taken effect; the next pass retries if a deleted node still owns the block"
         ),
     }
 }

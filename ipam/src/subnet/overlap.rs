@@ -48,8 +48,7 @@ impl SubnetConflict {
 
     /// The address of a node.
     pub fn of_node(what: String, range: BlockRange) -> Self {
-        let why =
-            "and a pod with the address of a node would cut the node off: give the pool subnets without node addresses";
+        let why = "and a pod with a node's address would cut the node off: choose subnets for the pool that contain no node addresses";
         Self { what, range, why }
     }
 }

@@ -55,10 +55,10 @@ fn sentence(attachment: &Attachment, by: &str, outcome: DuplicateOutcome) -> Str
             "IPAssignment {name} assigns address {pair} to {by}, so {who} gets another address. This node does not allocate {pair} while the IPAssignment exists; {check}"
         ),
         DuplicateOutcome::Ended => format!(
-            "IPAssignment {name} assigns address {pair} of {who} to {by}, whose node owns block {block}. The agent removed the pod's network; delete the pod, so that it gets another address"
+            "{who} has address {pair}, but IPAssignment {name} assigns address {pair} to {by}, whose node owns block {block}. The agent removed the network of {who}: delete the pod, so that it gets another address"
         ),
         DuplicateOutcome::Void => format!(
-            "IPAssignment {name} assigns address {pair} of {who} to {by}, whose node does not own block {block}. The pod keeps the address; the operator deletes the void IPAssignment once its pod is gone; {check}"
+            "{who} has address {pair}, but IPAssignment {name} assigns address {pair} to {by}, whose node does not own block {block}. {who} keeps the address. The operator deletes the void IPAssignment once the pod that it names is gone; {check}"
         ),
         DuplicateOutcome::SameNode => format!(
             "{who} and {by} run on this node with the same address {pair}: delete one of them, so that it gets another address"

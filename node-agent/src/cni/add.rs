@@ -198,7 +198,7 @@ async fn add_new(
             Confirmed::Conflict { by, node } if node == agent.args.node_name => {
                 // This call also triggers a resync, which compares the assignments at once.
                 agent.found_duplicate(attachment.pair, &by);
-                tracing::warn!(pair = %attachment.pair, %key, by, "the IPAssignment of an allocated address names another attachment of this node. The pod gets another address, and this one is excluded while the IPAssignment exists");
+                tracing::warn!(pair = %attachment.pair, %key, by, "the address allocated for this pod already has an IPAssignment for another attachment on this node. The pod gets another address; this node does not allocate the conflicting one while that IPAssignment exists");
             }
             Confirmed::Conflict { by, .. } => {
                 agent.found_duplicate(attachment.pair, &by);

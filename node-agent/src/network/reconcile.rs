@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::agent::Agent;
 use crate::network::direct_routes::DirectRoutes;
+use crate::network::export::ExportedBlocks;
 use crate::resync::Resynced;
 use crate::state::{Attachment, AttachmentPhase};
 use report::{Report, Reported, lost_interface};
@@ -32,7 +33,12 @@ struct PassState {
 }
 
 /// Reconciles the network until the agent stops.
-pub async fn run(agent: Arc<Agent>, direct: Option<DirectRoutes>, resynced: watch::Receiver<Resynced>) {
+pub async fn run(
+    agent: Arc<Agent>,
+    exported: ExportedBlocks,
+    direct: Option<DirectRoutes>,
+    resynced: watch::Receiver<Resynced>,
+) {
     let mut changes = agent.network.changes();
     let mut state = PassState::default();
     let mut routes = direct.as_ref().map(DirectRoutes::changed);
@@ -41,7 +47,7 @@ pub async fn run(agent: Arc<Agent>, direct: Option<DirectRoutes>, resynced: watc
         beat.beat();
         changes.mark_unchanged();
         let blocks_incomplete = !resynced.borrow().blocks;
-        pass(&agent, direct.as_ref(), blocks_incomplete, &mut state).await;
+        pass(&agent, &exported, direct.as_ref(), blocks_incomplete, &mut state).await;
         tokio::select! {
             () = agent.stop.cancelled() => return,
             () = tokio::time::sleep(RECONCILE_INTERVAL) => {}
@@ -67,9 +73,15 @@ async fn changed(routes: Option<&mut tokio::sync::watch::Receiver<u64>>) {
 }
 
 /// Makes one pass. `blocks_incomplete`: the agent has not listed the node's blocks yet, so it may not know all of them.
-async fn pass(agent: &Agent, direct: Option<&DirectRoutes>, blocks_incomplete: bool, state: &mut PassState) {
+async fn pass(
+    agent: &Agent,
+    exported: &ExportedBlocks,
+    direct: Option<&DirectRoutes>,
+    blocks_incomplete: bool,
+    state: &mut PassState,
+) {
     let found = {
-        let Some((_lock, blocks)) = agent.exported.hold().await else { return };
+        let Some((_lock, blocks)) = exported.hold().await else { return };
         let attachments = live(agent);
         let ipv4 = blocks.iter().any(|block| block.ipv4.is_some())
             || attachments.values().any(|each| each.pair.ipv4.is_some());

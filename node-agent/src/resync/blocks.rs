@@ -97,7 +97,7 @@ impl Resync {
         let pool = self.cluster.pool(&read.pool);
         // `true`: the agent can't know whether the block had its finalizer before the claim, so assume that it had.
         match self.claims.add_owned(&read, true, pool.as_deref(), start, false) {
-            Ok(_) => tracing::info!(block = name, "added a block of which the API server says that this node owns it"),
+            Ok(_) => tracing::info!(block = name, "added a block that this node owns according to the API server"),
             Err(why) => {
                 tracing::error!(block = name, "{why}");
                 self.events.node_warning("BlockUnreadable", &why);

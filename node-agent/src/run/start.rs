@@ -109,7 +109,7 @@ pub(super) async fn start(
     let metrics = Metrics::register(page.registry());
     page.registry().register(
         "agent_claim_conflicts",
-        "Claims of a block that failed because another node had it or the pool's status was out of date",
+        "Failed block claims: another node already had the block, or the pool's status was out of date",
         claims.conflicts(),
     );
     let (first_read_ended, over) = watch::channel(false);
@@ -121,7 +121,6 @@ pub(super) async fn start(
         node_state,
         checkpoint,
         network,
-        exported,
         cluster,
         assignment_writer,
         events,
@@ -137,6 +136,7 @@ pub(super) async fn start(
         AddContext::new(demand.clone(), Arc::clone(&waiting_pods), first_read.clone(), Arc::clone(&resync_trigger));
     let handler = Arc::new(CniHandler::new(Arc::clone(&agent), adds));
     let tasks = TaskInputs {
+        exported,
         claims,
         demand,
         waiting_pods,

@@ -22,6 +22,7 @@ use crate::cluster::own_objects::OwnWatches;
 use crate::host::install;
 use crate::host::uninstall::Uninstall;
 use crate::network::direct_routes::DirectRoutes;
+use crate::network::export::ExportedBlocks;
 use crate::network::reconcile;
 use crate::resync::{Resync, Resynced, stale_attachments};
 use crate::state::checkpoint::blocks::{BlockCheckpoint, BlockCheckpointWriter};
@@ -31,6 +32,8 @@ const LOOP_PROGRESS_DEADLINE: Duration = Duration::from_mins(2);
 
 /// The parts of the agent that only its tasks need.
 pub(super) struct TaskInputs {
+    /// The exported routes of the node's blocks.
+    pub exported: ExportedBlocks,
     pub claims: Claims,
     pub demand: DemandController,
     pub waiting_pods: Arc<WaitingPods>,
@@ -57,6 +60,7 @@ pub(super) async fn run(
     resynced: watch::Receiver<Resynced>,
 ) -> anyhow::Result<()> {
     let TaskInputs {
+        exported,
         claims,
         demand,
         waiting_pods,
@@ -67,7 +71,7 @@ pub(super) async fn run(
         first_read_ended,
         blocks_were_read,
     } = inputs;
-    let blocks = block_reconciler(agent, clients, block_checkpoint, times);
+    let blocks = block_reconciler(agent, clients, &exported, block_checkpoint, times);
     let direct = (agent.args.routing == Routing::Direct).then(|| DirectRoutes::new(&agent.args.node_name));
     let mut tasks = JoinSet::new();
     spawn_watches(&mut tasks, agent, clients, Arc::clone(&resync_trigger));
@@ -75,7 +79,7 @@ pub(super) async fn run(
     tasks.spawn(block_checkpoint_writer.run(agent.stop.clone()));
     tasks.spawn(async move { blocks.run().await });
     tasks.spawn(announce_first_read(first_read_ended, blocks_were_read, resynced.clone(), agent.stop.clone()));
-    tasks.spawn(reconcile::run(Arc::clone(agent), direct.clone(), resynced.clone()));
+    tasks.spawn(reconcile::run(Arc::clone(agent), exported.clone(), direct.clone(), resynced.clone()));
     if let Some(direct) = direct {
         let clients = clients.clone();
         tasks.spawn(async move { direct.run(&clients).await });
@@ -94,7 +98,7 @@ pub(super) async fn run(
             }
             tasks.spawn(become_ready(Arc::clone(agent), resynced, set_serves))
         }
-        Mode::Remove => tasks.spawn(uninstall(Arc::clone(agent), resynced)),
+        Mode::Remove => tasks.spawn(uninstall(Arc::clone(agent), exported, resynced)),
     };
     match tasks.join_next().await {
         Some(Ok(())) if agent.stop.is_cancelled() => Ok(()),
@@ -143,14 +147,20 @@ fn resync(agent: &Agent, clients: &Clients, claims: Claims, times: Times, resync
     }
 }
 
-fn block_reconciler(agent: &Agent, clients: &Clients, checkpoint: BlockCheckpoint, times: Times) -> BlockReconciler {
+fn block_reconciler(
+    agent: &Agent,
+    clients: &Clients,
+    exported: &ExportedBlocks,
+    checkpoint: BlockCheckpoint,
+    times: Times,
+) -> BlockReconciler {
     BlockReconciler::new(BlockContext {
         boot_id: agent.boot_id.clone(),
         clients: clients.clone(),
         cluster: agent.cluster.clone(),
         node_state: Arc::clone(&agent.node_state),
         checkpoint,
-        exports: Arc::new(agent.exported.clone()),
+        exports: Arc::new(exported.clone()),
         assignment_writer: agent.assignment_writer.clone(),
         freshness: Arc::clone(&agent.freshness),
         events: agent.events.clone(),
@@ -190,14 +200,14 @@ async fn become_ready(agent: Arc<Agent>, mut resynced: watch::Receiver<Resynced>
 }
 
 /// Uninstalls, then waits for the stop signal. If the process exited, kubelet would start it again.
-async fn uninstall(agent: Arc<Agent>, mut resynced: watch::Receiver<Resynced>) {
+async fn uninstall(agent: Arc<Agent>, exported: ExportedBlocks, mut resynced: watch::Receiver<Resynced>) {
     let _ = resynced.wait_for(|resynced| resynced.blocks).await;
     let uninstall = Uninstall {
         args: agent.args.clone(),
         node_state: Arc::clone(&agent.node_state),
         assignment_writer: agent.assignment_writer.clone(),
         network: agent.network.clone(),
-        exported: agent.exported.clone(),
+        exported,
         events: agent.events.clone(),
         run_dir: Arc::clone(&agent.run_dir),
     };

@@ -53,7 +53,7 @@ pub fn restore(
         if *source == Source::Kernel {
             tracing::warn!(key = %attachment.key, pair = %attachment.pair, "the checkpoint of an attachment is missing or has other addresses than its link; the agent writes it again");
             if let Err(error) = checkpoint.keep(attachment) {
-                tracing::error!(key = %attachment.key, %error, "the checkpoint of an attachment could not be written; a restart finds the attachment by its link");
+                tracing::error!(key = %attachment.key, %error, "the checkpoint of an attachment could not be written; after a restart the agent can still restore the attachment from its link");
             }
         }
     }
