@@ -112,9 +112,9 @@ impl ClaimFixture {
         let directory =
             self.scratch.path().join(format!("{node}-{}", pool.metadata.name.as_deref().unwrap_or_default()));
         std::fs::create_dir_all(&directory)?;
-        let facts =
+        let node_info =
             json!({"name": node, "uid": format!("uid-{node}"), "ipv4": "192.0.2.1", "ipv6": null, "labels": {}});
-        let kept = json!({"node": facts, "pods": [], "pools": [pool], "namespaces": []});
+        let kept = json!({"node": node_info, "pods": [], "pools": [pool], "namespaces": []});
         std::fs::write(directory.join("cluster.json"), serde_json::to_vec(&kept)?)?;
         let clients = bobbin_api_client::connect(Some(&self.kubeconfig), node).await?;
         // Open the connection now, as a running agent has one: it must not count for the claim.

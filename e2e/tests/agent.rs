@@ -145,8 +145,8 @@ async fn await_empty_node(node: &SingleNode) -> Result<()> {
     node.await_assignments(&[], CONVERGENCE_TIMEOUT).await?;
     wait_until("no link and no checkpoint of an attachment is left", CONVERGENCE_TIMEOUT, || async {
         let links = node.attachments()?.len();
-        let journal = std::fs::read_dir(node.run_dir().join("attachments"))?.count();
-        Ok(check(links == 0 && journal == 0, || format!("{links} links, {journal} checkpoints")))
+        let checkpoints = std::fs::read_dir(node.run_dir().join("attachments"))?.count();
+        Ok(check(links == 0 && checkpoints == 0, || format!("{links} links, {checkpoints} checkpoints")))
     })
     .await
 }

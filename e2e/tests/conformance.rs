@@ -35,7 +35,7 @@ fn main() -> Result<ExitCode> {
         suite.test("without an agent every call fails with code 11, and STATUS succeeds", without_an_agent),
         suite.test("a repeated DEL succeeds", del::repeated),
         suite.test("DEL succeeds when network namespace, link or prevResult are missing", del::with_something_missing),
-        suite.test("DEL succeeds when the agent's checkpoint file is missing", del::without_a_record),
+        suite.test("DEL succeeds when the agent's checkpoint file is missing", del::without_a_checkpoint),
         suite.test("DEL of a container that was never added succeeds", del::of_a_stranger),
         suite.test("CHECK succeeds after ADD", check::succeeds),
         suite.test("CHECK names a missing link", check::names_a_link),

@@ -131,7 +131,7 @@ async fn await_two_stale_checks(node: &SingleNode) -> Result<()> {
     let pod = node.sandbox()?;
     node.add(&pod)?;
     let id = pod.container_id.clone();
-    let recorded = async |wanted: bool| {
+    let await_assigned = async |wanted: bool| {
         wait_until(&format!("{id} has an assignment: {wanted}"), CONVERGENCE_TIMEOUT, || async {
             let there = node.assignments().await?.iter().any(|one| one.spec.container_id == id);
             Ok(check(there == wanted, || format!("an assignment: {there}")))
@@ -139,9 +139,9 @@ async fn await_two_stale_checks(node: &SingleNode) -> Result<()> {
         .await
         .with_context(|| format!("the end of the agent's log:\n{}", node.agent_log_tail()))
     };
-    recorded(true).await?;
+    await_assigned(true).await?;
     drop(pod);
-    recorded(false).await
+    await_assigned(false).await
 }
 
 /// Removes a route of a pod and waits until it is back. By then the agent has made a whole reconcile pass since this

@@ -33,9 +33,9 @@ pub async fn per_attachment(node: &SingleNode, report: &mut Report) -> Result<()
         for pod in &sandboxes {
             node.call(&pod.call(verb))?.ok()?;
         }
-        let records = |one: &Entry| of_agent(one) && one.resource() == "ipassignments" && one.verb == what;
+        let of_assignments = |one: &Entry| of_agent(one) && one.resource() == "ipassignments" && one.verb == what;
         wait_until("the audit log has the calls for all assignments", WAIT_TIMEOUT, || async {
-            let seen = audit.calls(mark, records)?.len();
+            let seen = audit.calls(mark, of_assignments)?.len();
             Ok(check(seen >= ATTACHMENTS, || format!("{seen} of {ATTACHMENTS}")))
         })
         .await?;

@@ -128,9 +128,9 @@ impl fmt::Display for Report {
             writeln!(f, "error of the reference: {error}")?;
         }
         for threshold in &self.thresholds {
-            let (verdict, stage) =
+            let (result, stage) =
                 if threshold.met { ("met   ", String::new()) } else { ("MISSED", format!("; {}", threshold.stage)) };
-            writeln!(f, "{verdict} {:<86} {}{stage}", threshold.name, threshold.seen)?;
+            writeln!(f, "{result} {:<86} {}{stage}", threshold.name, threshold.seen)?;
         }
         for (threshold, why) in NOT_MEASURED {
             writeln!(f, "not measured here: {threshold} ({why})")?;

@@ -20,7 +20,7 @@ pub struct AllocationAudit {
     /// Assignments of pods that no longer run.
     pub leaks: Vec<String>,
     /// Running pods without an assignment of their address.
-    pub unrecorded: Vec<String>,
+    pub without_assignment: Vec<String>,
 }
 
 impl Cluster {
@@ -50,8 +50,8 @@ impl Cluster {
     /// Compares the assignments with the pods.
     pub async fn allocation_audit(&self) -> Result<AllocationAudit> {
         let pods = Api::<v1::Pod>::all(self.client()).list(&ListParams::default()).await?.items;
-        let records = self.assignments().await?;
-        Ok(compare(&pods, &records))
+        let assignments = self.assignments().await?;
+        Ok(compare(&pods, &assignments))
     }
 
     /// Waits until every running pod has its assignment and no other assignment is left. Fails at once if an address is
@@ -99,7 +99,7 @@ impl Cluster {
     }
 }
 
-fn compare(pods: &[v1::Pod], records: &[IPAssignment]) -> AllocationAudit {
+fn compare(pods: &[v1::Pod], assignments: &[IPAssignment]) -> AllocationAudit {
     let mut allocation_audit = AllocationAudit::default();
     let mut held: BTreeMap<&str, &str> = BTreeMap::new();
     let mut running = BTreeSet::new();
@@ -118,27 +118,27 @@ fn compare(pods: &[v1::Pod], records: &[IPAssignment]) -> AllocationAudit {
             if let Some(other) = held.insert(&ip.ip, uid) {
                 allocation_audit.duplicates.push(format!("{} of pods {other} and {uid}", ip.ip));
             }
-            let recorded = records.iter().any(|record| {
-                let spec = &record.spec;
+            let assigned = assignments.iter().any(|assignment| {
+                let spec = &assignment.spec;
                 spec.pod_uid.as_deref() == Some(uid)
                     && (spec.ipv4.as_deref() == Some(&ip.ip) || spec.ipv6.as_deref() == Some(&ip.ip))
             });
-            if !recorded {
-                allocation_audit.unrecorded.push(format!("{} of {}", ip.ip, pod.name_any()));
+            if !assigned {
+                allocation_audit.without_assignment.push(format!("{} of {}", ip.ip, pod.name_any()));
             }
         }
     }
-    let mut recorded: BTreeMap<&str, String> = BTreeMap::new();
-    for record in records {
-        for address in [&record.spec.ipv4, &record.spec.ipv6].into_iter().flatten() {
-            if let Some(other) = recorded.insert(address, record.name_any()) {
+    let mut names: BTreeMap<&str, String> = BTreeMap::new();
+    for assignment in assignments {
+        for address in [&assignment.spec.ipv4, &assignment.spec.ipv6].into_iter().flatten() {
+            if let Some(other) = names.insert(address, assignment.name_any()) {
                 allocation_audit
                     .duplicates
-                    .push(format!("{address} in the assignments {other} and {}", record.name_any()));
+                    .push(format!("{address} in the assignments {other} and {}", assignment.name_any()));
             }
         }
-        if !record.spec.pod_uid.as_deref().is_some_and(|uid| running.contains(uid)) {
-            allocation_audit.leaks.push(format!("{} of {:?}", record.name_any(), record.spec.pod_name));
+        if !assignment.spec.pod_uid.as_deref().is_some_and(|uid| running.contains(uid)) {
+            allocation_audit.leaks.push(format!("{} of {:?}", assignment.name_any(), assignment.spec.pod_name));
         }
     }
     allocation_audit

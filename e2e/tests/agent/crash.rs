@@ -130,8 +130,8 @@ pub async fn removed_as_stale(node: &mut SingleNode) -> Result<()> {
     gone.clear();
     state_is_consistent(node, &pods).await?;
     wait_until("the agent has deleted their checkpoints", super::CONVERGENCE_TIMEOUT, || async {
-        let journal = std::fs::read_dir(node.run_dir().join("attachments"))?.count();
-        Ok(check(journal == 4, || format!("{journal} checkpoints")))
+        let checkpoints = std::fs::read_dir(node.run_dir().join("attachments"))?.count();
+        Ok(check(checkpoints == 4, || format!("{checkpoints} checkpoints")))
     })
     .await?;
     end(node, pods).await

@@ -21,7 +21,7 @@ const ELSEWHERE: &str = "elsewhere";
 struct ForeignAssignments {
     pool: &'static str,
     pods: Vec<Sandbox>,
-    recorded: Vec<String>,
+    assigned_elsewhere: Vec<String>,
     left: String,
 }
 
@@ -40,19 +40,19 @@ impl ForeignAssignments {
             .filter(|ip| !held.contains(ip))
             .collect();
         let left = others.pop().context("two addresses or more, one of them held")?;
-        let wrong = Self { pool, pods: vec![first], recorded: others, left };
-        for address in &wrong.recorded {
-            wrong.record(node, address).await?;
+        let wrong = Self { pool, pods: vec![first], assigned_elsewhere: others, left };
+        for address in &wrong.assigned_elsewhere {
+            wrong.create_assignment(node, address).await?;
         }
         Ok(wrong)
     }
 
-    async fn record(&self, node: &SingleNode, address: &str) -> Result<()> {
+    async fn create_assignment(&self, node: &SingleNode, address: &str) -> Result<()> {
         let spec: IPAssignmentSpec = serde_json::from_value(json!({
             "poolName": self.pool, "blockName": format!("{}-0", self.pool), "nodeName": "n9", "ipv4": address,
             "containerID": ELSEWHERE, "ifName": "eth0", "createdAt": "2026-01-01T00:00:00.000000Z", "bootID": "boot",
         }))?;
-        records(node).create(&PostParams::default(), &IPAssignment::new(address, spec)).await?;
+        assignments(node).create(&PostParams::default(), &IPAssignment::new(address, spec)).await?;
         Ok(())
     }
 
@@ -67,11 +67,15 @@ impl ForeignAssignments {
         for pod in &self.pods {
             node.del(pod)?;
         }
-        node.await_assignments(&vec![ELSEWHERE; self.recorded.len()], WAIT_TIMEOUT).await?;
-        for address in &self.recorded {
-            let record = records(node).get(address).await?;
-            ensure!(record.spec.container_id == ELSEWHERE, "the assignment of {address} is now {:?}", record.spec);
-            records(node).delete(address, &DeleteParams::default()).await?;
+        node.await_assignments(&vec![ELSEWHERE; self.assigned_elsewhere.len()], WAIT_TIMEOUT).await?;
+        for address in &self.assigned_elsewhere {
+            let assignment = assignments(node).get(address).await?;
+            ensure!(
+                assignment.spec.container_id == ELSEWHERE,
+                "the assignment of {address} is now {:?}",
+                assignment.spec
+            );
+            assignments(node).delete(address, &DeleteParams::default()).await?;
         }
         for number in 0..self.pods.len() {
             node.delete_kube_pod("default", &format!("{}-{number}", self.pool)).await?;
@@ -81,7 +85,7 @@ impl ForeignAssignments {
     }
 }
 
-fn records(node: &SingleNode) -> Api<IPAssignment> {
+fn assignments(node: &SingleNode) -> Api<IPAssignment> {
     Api::all(node.client.clone())
 }
 
@@ -105,8 +109,8 @@ pub async fn found_late(node: &mut SingleNode) -> Result<()> {
     with_flags(node, &["--confirm-wait=1ms", "--add-timeout=5s"]).await?;
     let mut wrong = ForeignAssignments::claim(node, "late", 1, 1).await?;
     let left = wrong.left.clone();
-    wrong.record(node, &left).await?;
-    wrong.recorded.push(left);
+    wrong.create_assignment(node, &left).await?;
+    wrong.assigned_elsewhere.push(left);
     let pod = wrong.next_pod(node).await?.call("ADD");
     node.proxy.set(NetworkFault::Delay(Duration::from_millis(300)));
     let got = addresses(&node.call(&pod)?.ok()?);

@@ -212,20 +212,20 @@ impl Block {
             .map(|offset| IpAddr::from((from + offset).to_be_bytes()))
             .filter(|address| !taken.contains(address))
             .collect();
-        let recorded = free[..free.len() - left].to_vec();
-        for address in &recorded {
-            self.record(node, pool, *address).await?;
+        let assigned_elsewhere = free[..free.len() - left].to_vec();
+        for address in &assigned_elsewhere {
+            self.create_foreign_assignment(node, pool, *address).await?;
         }
-        Ok(recorded)
+        Ok(assigned_elsewhere)
     }
 
     /// Creates an assignment of the other node for one address of the block.
-    pub async fn record(&self, node: &SingleNode, pool: &str, address: IpAddr) -> Result<()> {
+    pub async fn create_foreign_assignment(&self, node: &SingleNode, pool: &str, address: IpAddr) -> Result<()> {
         let spec: IPAssignmentSpec = serde_json::from_value(json!({
             "poolName": pool, "blockName": self.name, "nodeName": OTHER, "ipv4": address.to_string(),
             "containerID": ELSEWHERE, "ifName": "eth0", "createdAt": "2026-01-01T00:00:00.000000Z", "bootID": "boot",
         }))?;
-        records(node).create(&PostParams::default(), &IPAssignment::new(&address.to_string(), spec)).await?;
+        assignments(node).create(&PostParams::default(), &IPAssignment::new(&address.to_string(), spec)).await?;
         Ok(())
     }
 
@@ -248,7 +248,7 @@ pub fn pools(node: &SingleNode) -> Api<AddressPool> {
     Api::all(node.client.clone())
 }
 
-pub fn records(node: &SingleNode) -> Api<IPAssignment> {
+pub fn assignments(node: &SingleNode) -> Api<IPAssignment> {
     Api::all(node.client.clone())
 }
 
@@ -267,19 +267,19 @@ pub fn now() -> String {
 
 /// Deletes an assignment, as an administrator does.
 pub async fn delete_assignment(node: &SingleNode, address: IpAddr) -> Result<()> {
-    records(node).delete(&address.to_string(), &DeleteParams::default()).await?;
+    assignments(node).delete(&address.to_string(), &DeleteParams::default()).await?;
     Ok(())
 }
 
 /// The container that has the assignment of an address.
 pub async fn assignment_holder(node: &SingleNode, address: IpAddr) -> Result<Option<String>> {
-    Ok(records(node).get_opt(&address.to_string()).await?.map(|record| record.spec.container_id))
+    Ok(assignments(node).get_opt(&address.to_string()).await?.map(|assignment| assignment.spec.container_id))
 }
 
 /// Deletes the other node's assignments and releases its blocks.
 pub async fn remove_other_node(node: &SingleNode) -> Result<()> {
-    for record in node.assignments().await?.into_iter().filter(|record| record.spec.node_name == OTHER) {
-        records(node).delete(&record.metadata.name.unwrap_or_default(), &DeleteParams::default()).await?;
+    for assignment in node.assignments().await?.into_iter().filter(|assignment| assignment.spec.node_name == OTHER) {
+        assignments(node).delete(&assignment.metadata.name.unwrap_or_default(), &DeleteParams::default()).await?;
     }
     for block in node.blocks().await?.into_iter().filter(|block| block.spec.node_name.as_deref() == Some(OTHER)) {
         let range = block.spec.ipv4.as_deref().context("no range")?.parse()?;

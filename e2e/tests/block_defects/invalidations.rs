@@ -22,7 +22,7 @@ const SHORT: &str = "1s";
 
 struct UnprovenBlock {
     fixture: PoolFixture,
-    recorded: Vec<IpAddr>,
+    assigned_elsewhere: Vec<IpAddr>,
     next: usize,
 }
 
@@ -34,8 +34,8 @@ impl UnprovenBlock {
         let taken = fixture.address(0)?;
         let next = fixture.pod(node).await?;
         await_checkpointed(node, &fixture.name_of(next)).await?;
-        let recorded = fixture.block(node, 0).await?.assign_to_other_node(node, pool, &[taken], 1).await?;
-        Ok(Self { fixture, recorded, next })
+        let assigned_elsewhere = fixture.block(node, 0).await?.assign_to_other_node(node, pool, &[taken], 1).await?;
+        Ok(Self { fixture, assigned_elsewhere, next })
     }
 
     fn hold_reads(node: &SingleNode) -> Result<FaultGuard> {
@@ -50,7 +50,7 @@ impl UnprovenBlock {
         let got = answered(&answer)?;
         ensure!(got.is_some(), "the ADD failed: {}", answer.stdout);
         ensure!(
-            got.is_none_or(|got| !self.recorded.contains(&got)),
+            got.is_none_or(|got| !self.assigned_elsewhere.contains(&got)),
             "the ADD did not wait for its assignment: it got {got:?}, which n9 has an assignment of"
         );
         node.proxy.set(NetworkFault::None);

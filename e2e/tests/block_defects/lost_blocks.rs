@@ -19,11 +19,12 @@ pub async fn claimed_back(node: &mut SingleNode) -> Result<()> {
         "this node owns and exports the block again, and its pod has an assignment",
         IMMEDIATE_TIMEOUT,
         || async {
-            let (owner, record) = (block.owner(node).await?, assignment_holder(node, address).await?);
+            let (owner, assignment) = (block.owner(node).await?, assignment_holder(node, address).await?);
             let exported = block.is_exported(node)?;
-            let right =
-                owner.as_deref() == Some(NODE) && exported && record.as_ref() == Some(&fixture.pods[pod].container_id);
-            Ok(check(right, || format!("owner {owner:?}, exported {exported}, assignment {record:?}")))
+            let right = owner.as_deref() == Some(NODE)
+                && exported
+                && assignment.as_ref() == Some(&fixture.pods[pod].container_id);
+            Ok(check(right, || format!("owner {owner:?}, exported {exported}, assignment {assignment:?}")))
         },
     )
     .await?;
@@ -41,8 +42,10 @@ pub async fn taken(node: &mut SingleNode) -> Result<()> {
     delete_assignment(node, address).await?;
     await_node_warning(node, &["lost", &block.name]).await?;
     wait_until("the pod of the lost block has an assignment", IMMEDIATE_TIMEOUT, || async {
-        let record = assignment_holder(node, address).await?;
-        Ok(check(record.as_ref() == Some(&fixture.pods[pod].container_id), || format!("the assignment is {record:?}")))
+        let assignment = assignment_holder(node, address).await?;
+        Ok(check(assignment.as_ref() == Some(&fixture.pods[pod].container_id), || {
+            format!("the assignment is {assignment:?}")
+        }))
     })
     .await?;
     let next = fixture.pod(node).await?;

@@ -15,8 +15,10 @@ pub async fn deleted_assignment(node: &mut SingleNode) -> Result<()> {
     let address = fixture.address(pod)?;
     delete_assignment(node, address).await?;
     wait_until("the assignment exists again", IMMEDIATE_TIMEOUT, || async {
-        let record = assignment_holder(node, address).await?;
-        Ok(check(record.as_ref() == Some(&fixture.pods[pod].container_id), || format!("the assignment is {record:?}")))
+        let assignment = assignment_holder(node, address).await?;
+        Ok(check(assignment.as_ref() == Some(&fixture.pods[pod].container_id), || {
+            format!("the assignment is {assignment:?}")
+        }))
     })
     .await?;
     fixture.end(node).await

@@ -38,10 +38,11 @@ pub async fn assignments_first(node: &mut SingleNode) -> Result<()> {
         Ok(check(tries >= 3 || owner.is_none(), || format!("{tries} tries, the block's owner is {owner:?}")))
     })
     .await?;
-    let (owner, record) = (block.owner(node).await?, assignment_holder(node, address).await?);
+    let (owner, assignment) = (block.owner(node).await?, assignment_holder(node, address).await?);
     ensure!(
-        owner.as_deref() == Some(NODE) && record.is_some(),
-        "the node released block {} before the assignment of {address} was deleted (owner {owner:?}, assignment {record:?})",
+        owner.as_deref() == Some(NODE) && assignment.is_some(),
+        "the node released block {} before the assignment of {address} was deleted \
+         (owner {owner:?}, assignment {assignment:?})",
         block.name
     );
     drop(refused);

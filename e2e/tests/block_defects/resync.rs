@@ -39,8 +39,8 @@ pub async fn without_events(node: &mut SingleNode) -> Result<()> {
     })
     .await?;
     wait_until("the assignment exists again", IMMEDIATE_TIMEOUT, || async {
-        let record = assignment_holder(node, address).await?;
-        Ok(check(record.is_some(), || "none".to_owned()))
+        let assignment = assignment_holder(node, address).await?;
+        Ok(check(assignment.is_some(), || "none".to_owned()))
     })
     .await?;
     carries(node, &block, "10.100.0.56", IMMEDIATE_TIMEOUT).await?;

@@ -17,7 +17,7 @@ use kube::core::Request;
 use kube::{Api, Resource};
 use serde_json::{Value, json};
 
-use super::fixture::{Block, PoolFixture, answered, node_warnings, records};
+use super::fixture::{Block, PoolFixture, answered, assignments, node_warnings};
 use super::{scaled, with_flags};
 
 /// The scale of these tests, which makes resyncs frequent.
@@ -58,8 +58,8 @@ async fn create_orphaned_assignment(
             "containerID": "stray", "ifName": interface, "createdAt": LAST_SECOND, "bootID": BOOT,
         },
     });
-    let records = Request::new(IPAssignment::url_path(&(), None));
-    let request = records.create(&PostParams::default(), serde_json::to_vec(&object)?)?;
+    let collection = Request::new(IPAssignment::url_path(&(), None));
+    let request = collection.create(&PostParams::default(), serde_json::to_vec(&object)?)?;
     node.client.request_text(request).await?;
     Ok(())
 }
@@ -73,10 +73,10 @@ fn last_but(block: &Block, taken: IpAddr) -> Result<IpAddr> {
 
 /// Adds a new pod, which must not get this address. It lists no objects, because the test's own types might refuse
 /// them.
-async fn add_not(node: &SingleNode, fixture: &mut PoolFixture, recorded: IpAddr) -> Result<()> {
+async fn add_not(node: &SingleNode, fixture: &mut PoolFixture, assigned: IpAddr) -> Result<()> {
     let number = fixture.pod(node).await?;
     node.add(&fixture.pods[number])?;
-    ensure!(fixture.address(number)? != recorded, "{recorded} was assigned though it has an assignment");
+    ensure!(fixture.address(number)? != assigned, "{assigned} was assigned though it has an assignment");
     Ok(())
 }
 
@@ -203,7 +203,7 @@ pub async fn own_assignment(node: &mut SingleNode) -> Result<()> {
     }
     node.del(&fixture.pods[first])?;
     wait_until("the assignment of the pod that ended is deleted", WAIT_TIMEOUT, || async {
-        let left = records(node).get_metadata_opt(&held.to_string()).await?;
+        let left = assignments(node).get_metadata_opt(&held.to_string()).await?;
         Ok(check(left.is_none(), || node.agent_log_tail()))
     })
     .await?;

@@ -32,11 +32,12 @@ async fn one_write_no_read(cluster: &mut Cluster) -> Result<()> {
     cluster.await_ready_pods("counted", "", "", PODS + 1, Duration::from_secs(90)).await?;
     cluster.await_no_leak_and_no_duplicate(Duration::from_secs(10)).await?;
     let calls = audit.calls(mark, |call| call.user.username == AGENT && call.verb != "watch")?;
-    let about_records: Vec<&Entry> = calls.iter().filter(|call| call.resource() == "ipassignments").collect();
+    let about_assignments: Vec<&Entry> = calls.iter().filter(|call| call.resource() == "ipassignments").collect();
     ensure!(
-        about_records.len() == PODS && about_records.iter().all(|call| call.verb == "create" && call.code() == 201),
+        about_assignments.len() == PODS
+            && about_assignments.iter().all(|call| call.verb == "create" && call.code() == 201),
         "{PODS} ADDs cost {:?}",
-        told(about_records)
+        told(about_assignments)
     );
     // An agent that lost a block of an earlier test's pool may still make calls for that block.
     let of_another_pool = |call: &Entry| {

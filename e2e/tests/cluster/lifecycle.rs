@@ -57,8 +57,12 @@ async fn fifty_times(cluster: &mut Cluster) -> Result<()> {
         cluster.await_ready_pods("again", "", "app=db", REPLICAS, PODS_READY_TIMEOUT).await?;
         cluster.await_no_leak_and_no_duplicate(Duration::from_secs(20)).await?;
         seen.extend(containers(cluster).await?);
-        let old: BTreeSet<String> =
-            cluster.assignments_of("again").await?.into_iter().filter_map(|record| record.spec.pod_uid).collect();
+        let old: BTreeSet<String> = cluster
+            .assignments_of("again")
+            .await?
+            .into_iter()
+            .filter_map(|assignment| assignment.spec.pod_uid)
+            .collect();
         cluster.kubectl(["-n", "again", "delete", "pod", "-l", "app=db", "--wait=false"])?;
         let old = &old;
         let cluster = &*cluster;
@@ -67,7 +71,7 @@ async fn fifty_times(cluster: &mut Cluster) -> Result<()> {
                 .assignments_of("again")
                 .await?
                 .into_iter()
-                .filter(|record| record.spec.pod_uid.as_ref().is_some_and(|uid| old.contains(uid)))
+                .filter(|assignment| assignment.spec.pod_uid.as_ref().is_some_and(|uid| old.contains(uid)))
                 .count();
             Ok(check(left == 0, || format!("{left} assignments of old pods")))
         })
@@ -92,8 +96,8 @@ async fn fifty_times(cluster: &mut Cluster) -> Result<()> {
 
 /// The node and container of every attachment of the test.
 async fn containers(cluster: &Cluster) -> Result<BTreeSet<(String, String)>> {
-    let records = cluster.assignments_of("again").await?;
-    Ok(records.into_iter().map(|record| (record.spec.node_name, record.spec.container_id)).collect())
+    let assignments = cluster.assignments_of("again").await?;
+    Ok(assignments.into_iter().map(|assignment| (assignment.spec.node_name, assignment.spec.container_id)).collect())
 }
 
 async fn a_used_pool_waits(cluster: &mut Cluster) -> Result<()> {

@@ -29,8 +29,8 @@ async fn power_cut(cluster: &mut Cluster) -> Result<()> {
         .assignments_of("dusk")
         .await?
         .into_iter()
-        .filter(|record| record.spec.node_name == "n3")
-        .map(|record| record.spec.container_id)
+        .filter(|assignment| assignment.spec.node_name == "n3")
+        .map(|assignment| assignment.spec.container_id)
         .collect();
     ensure!(old.len() == 3, "{} assignments of n3", old.len());
 
@@ -46,8 +46,8 @@ async fn power_cut(cluster: &mut Cluster) -> Result<()> {
     }
     let (cluster, old) = (&*cluster, &old);
     wait_until("the old addresses are free", Duration::from_secs(40), || async move {
-        let records = cluster.assignments().await?;
-        let left = records.iter().filter(|record| old.contains(&record.spec.container_id)).count();
+        let assignments = cluster.assignments().await?;
+        let left = assignments.iter().filter(|assignment| old.contains(&assignment.spec.container_id)).count();
         Ok(check(left == 0, || format!("{left} old assignments are left")))
     })
     .await?;
@@ -65,8 +65,9 @@ async fn node_deleted(cluster: &mut Cluster) -> Result<()> {
     let cluster = &*cluster;
     wait_until("the blocks and addresses of n4 are free", Duration::from_secs(NODE_GRACE_PERIOD + 40), || async move {
         let blocks = cluster.blocks_of_node("n4").await?.len();
-        let records = cluster.assignments().await?.iter().filter(|record| record.spec.node_name == "n4").count();
-        Ok(check(blocks == 0 && records == 0, || format!("{blocks} blocks, {records} addresses")))
+        let assignments =
+            cluster.assignments().await?.iter().filter(|assignment| assignment.spec.node_name == "n4").count();
+        Ok(check(blocks == 0 && assignments == 0, || format!("{blocks} blocks, {assignments} addresses")))
     })
     .await
 }

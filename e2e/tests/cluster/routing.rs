@@ -45,7 +45,7 @@ async fn exported_first(cluster: &mut Cluster) -> Result<()> {
                 .assignments_of("exported")
                 .await?
                 .into_iter()
-                .find(|record| record.spec.pod_uid.as_deref() == Some(&pod.uid))
+                .find(|assignment| assignment.spec.pod_uid.as_deref() == Some(&pod.uid))
                 .context("the pod has no assignment")?
                 .spec
                 .block_name;

@@ -36,7 +36,7 @@ pub async fn with_something_missing(node: &mut SingleNode) -> Result<()> {
     nothing_is_left(node, &pod.container_id).await
 }
 
-pub async fn without_a_record(node: &mut SingleNode) -> Result<()> {
+pub async fn without_a_checkpoint(node: &mut SingleNode) -> Result<()> {
     let pod = node.sandbox()?;
     node.add(&pod)?;
     node.kill_agent();

@@ -20,8 +20,8 @@ pub async fn frees_the_unlisted(node: &mut SingleNode) -> Result<()> {
     let result = node.add(&kept)?;
     node.add(&first)?;
     node.add(&second)?;
-    let records = [kept.container_id.as_str(), &first.container_id, &second.container_id];
-    recorded(node, &records).await?;
+    let ids = [kept.container_id.as_str(), &first.container_id, &second.container_id];
+    have_assignments(node, &ids).await?;
     let unlisted = [first.container_id.as_str(), &second.container_id];
     gc_without(node, &unlisted).await?.ok()?;
     ensure!(first.addresses()?.len() == 2, "a container whose namespace lives was freed by one GC alone");
@@ -34,7 +34,7 @@ pub async fn frees_the_unlisted(node: &mut SingleNode) -> Result<()> {
 }
 
 /// Waits until these containers have assignments.
-async fn recorded(node: &SingleNode, ids: &[&str]) -> Result<()> {
+async fn have_assignments(node: &SingleNode, ids: &[&str]) -> Result<()> {
     bobbin_e2e::wait::wait_until(
         "the containers have their assignments",
         bobbin_e2e::single_node::WAIT_TIMEOUT,
@@ -56,7 +56,7 @@ pub async fn leaves_other_networks(node: &mut SingleNode) -> Result<()> {
     };
     let result = node.add(&ours)?;
     node.call(&of_other("ADD"))?.ok()?;
-    recorded(node, &[&ours.container_id, &other.container_id]).await?;
+    have_assignments(node, &[&ours.container_id, &other.container_id]).await?;
     for _ in 0..3 {
         gc("a third")?.ok()?;
     }
@@ -84,9 +84,9 @@ pub async fn frees_what_is_gone(node: &mut SingleNode) -> Result<()> {
         },
     )
     .await?;
-    recorded(node, &[&id]).await?;
+    have_assignments(node, &[&id]).await?;
     gc_without(node, &[&id]).await?.ok()?;
-    recorded(node, &[&id]).await?;
+    have_assignments(node, &[&id]).await?;
     gc_without(node, &[&id]).await?.ok()?;
     nothing_is_left(node, &id).await
 }

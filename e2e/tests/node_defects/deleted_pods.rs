@@ -61,8 +61,8 @@ pub async fn freed(node: &mut SingleNode) -> Result<()> {
 
     node_is_ready(node, "True").await?;
     wait_until("the addresses of both deleted pods are freed", RELEASE_TIMEOUT, || async {
-        let records = node.assignments().await?;
-        let left = records.iter().filter(|one| leaked.contains(&one.spec.container_id)).count();
+        let assignments = node.assignments().await?;
+        let left = assignments.iter().filter(|one| leaked.contains(&one.spec.container_id)).count();
         let links = node.attachments()?.len();
         Ok(check(left == 0 && links == 1, || format!("{left} assignments of deleted pods, {links} links in total")))
     })

@@ -36,8 +36,8 @@ async fn pods_read_twice(node: &SingleNode, name: &str) -> Result<()> {
 /// Waits until none of these containers has an assignment.
 async fn freed(node: &SingleNode, ids: &[&str]) -> Result<()> {
     wait_until("the addresses of the deleted pods are freed", RELEASE_TIMEOUT, || async {
-        let records = node.assignments().await?;
-        let left = records.iter().filter(|one| ids.contains(&one.spec.container_id.as_str())).count();
+        let assignments = node.assignments().await?;
+        let left = assignments.iter().filter(|one| ids.contains(&one.spec.container_id.as_str())).count();
         Ok(check(left == 0, || format!("{left} assignments")))
     })
     .await

@@ -16,7 +16,7 @@ async fn freed(node: &SingleNode, id: &str) -> Result<()> {
     .await
 }
 
-async fn recorded(node: &SingleNode, ids: &[&str]) -> Result<()> {
+async fn have_assignments(node: &SingleNode, ids: &[&str]) -> Result<()> {
     node.await_assignments(ids, CONVERGENCE_TIMEOUT).await
 }
 
@@ -28,7 +28,7 @@ pub async fn across_restart(node: &mut SingleNode) -> Result<()> {
     node.call(&second)?.ok()?;
     node.add(&broken)?;
     let id = gone.container_id.clone();
-    recorded(node, &[&id, &id, &broken.container_id]).await?;
+    have_assignments(node, &[&id, &id, &broken.container_id]).await?;
     let link = link_of(node, &broken)?;
     node.kill_agent();
     drop(gone);
@@ -49,7 +49,7 @@ pub async fn moved(node: &mut SingleNode) -> Result<()> {
     let pod = node.kube_pod("default", "moved", None).await?;
     node.add(&pod)?;
     let id = pod.container_id.clone();
-    recorded(node, &[&id]).await?;
+    have_assignments(node, &[&id]).await?;
     let elsewhere = Namespace::make()?;
     pod.namespace.ip(&format!("link set eth0 netns {}\n", elsewhere.path().display()))?;
     let del = pod.call("DEL");

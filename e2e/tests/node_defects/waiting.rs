@@ -26,8 +26,8 @@ pub async fn without_uid(node: &mut SingleNode) -> Result<()> {
     let uid = node.kube_pod_uid("default", "by-name").await?;
     wait_until("the assignment names the pod's UID", WAIT_TIMEOUT, || async {
         let all = node.assignments().await?;
-        let record = all.into_iter().find(|one| one.spec.container_id == pod.container_id);
-        let seen = record.context("no assignment")?.spec.pod_uid;
+        let assignment = all.into_iter().find(|one| one.spec.container_id == pod.container_id);
+        let seen = assignment.context("no assignment")?.spec.pod_uid;
         Ok(check(seen.as_deref() == Some(&uid), || format!("{seen:?}, not {uid}")))
     })
     .await?;

@@ -15,7 +15,7 @@ use crate::fixture::{OperatorFixture, RECONCILE_TIMEOUT, accepted, says};
 
 pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
     vec![
-        suite.test("a few free blocks are carved ahead of demand, not the whole pool", small_stock),
+        suite.test("a few free blocks are carved ahead of demand, not the whole pool", few_free_blocks),
         suite.test("a claimed block is replaced by a free one at once", refill),
         suite.test("an appended subnet is carved", append),
         suite.test("wholly reserved blocks are not carved", reserved),
@@ -23,20 +23,22 @@ pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
         suite.test("a pool of one block is carved", one_block),
         suite.test("a released block loses its finalizer", given_back),
         suite.test("a block released unused does not cool down, and one of unknown use does", went_back_unused),
-        suite
-            .test("a free block keeps its finalizer while it has assignments, and foreign finalizers always", recorded),
+        suite.test(
+            "a free block keeps its finalizer while it has assignments, and foreign finalizers always",
+            with_assignments,
+        ),
         suite.test("a deleted block is created again for the only existing node that its assignments name", made_again),
         suite.test("a pool is not carved over assignments that an earlier pool left", left_over),
     ]
 }
 
-async fn small_stock(fixture: &mut OperatorFixture) -> Result<()> {
-    fixture.pool("stock", json!({"subnets": [{"ipv4": "10.1.0.0/16", "ipv6": "fd01::/112"}]})).await?;
-    let status = fixture.until_ready("stock").await?;
-    let blocks = fixture.blocks_of("stock").await?;
+async fn few_free_blocks(fixture: &mut OperatorFixture) -> Result<()> {
+    fixture.pool("ahead", json!({"subnets": [{"ipv4": "10.1.0.0/16", "ipv6": "fd01::/112"}]})).await?;
+    let status = fixture.until_ready("ahead").await?;
+    let blocks = fixture.blocks_of("ahead").await?;
     ensure!(blocks.len() >= 8 && blocks.len() < 512, "{} free blocks were carved ahead", blocks.len());
     let first = &blocks[0];
-    ensure!(first.metadata.name.as_deref() == Some("stock-0"), "{:?}", first.metadata.name);
+    ensure!(first.metadata.name.as_deref() == Some("ahead-0"), "{:?}", first.metadata.name);
     ensure!(first.spec.ipv4.as_deref() == Some("10.1.0.0/27") && first.spec.ipv6.as_deref() == Some("fd01::/123"));
     ensure!(first.metadata.owner_references.is_none() && first.metadata.finalizers.is_none(), "{:?}", first.metadata);
     ensure!(status.blocks.total == 2048 && status.blocks.free == 2048 && status.free == 65536, "{status:?}");
@@ -118,7 +120,7 @@ async fn one_block(fixture: &mut OperatorFixture) -> Result<()> {
         "{status:?}"
     );
     fixture.claim("one-0", "a-node", "a-uid").await?;
-    fixture.record("10.6.0.1", "one-0", "a-node").await?;
+    fixture.create_assignment("10.6.0.1", "one-0", "a-node").await?;
     fixture
         .until_status("one", "is exhausted", RECONCILE_TIMEOUT, |status| {
             says(status, condition::EXHAUSTED) == "True" && status.used == 1
@@ -154,7 +156,7 @@ async fn went_back_unused(fixture: &mut OperatorFixture) -> Result<()> {
     let block = fixture.until_free("unused-back-3", RECONCILE_TIMEOUT).await?;
     ensure!(block.spec.free_since.is_none(), "{:?}", block.spec);
     fixture.claim("unused-back-4", "unused-node", &uid).await?;
-    fixture.record("10.9.0.129", "unused-back-4", "unused-node").await?;
+    fixture.create_assignment("10.9.0.129", "unused-back-4", "unused-node").await?;
     fixture.forget("10.9.0.129").await?;
     fixture.patch_block("unused-back-4", &free).await?;
     let block = fixture.until_free("unused-back-4", RECONCILE_TIMEOUT).await?;
@@ -162,27 +164,27 @@ async fn went_back_unused(fixture: &mut OperatorFixture) -> Result<()> {
     Ok(())
 }
 
-async fn recorded(fixture: &mut OperatorFixture) -> Result<()> {
-    let uid = fixture.node("recorded-node").await?;
-    fixture.pool("recorded", json!({"subnets": [{"ipv4": "10.10.0.0/24"}]})).await?;
-    fixture.until_ready("recorded").await?;
-    for block in ["recorded-1", "recorded-2"] {
-        fixture.claim(block, "recorded-node", &uid).await?;
+async fn with_assignments(fixture: &mut OperatorFixture) -> Result<()> {
+    let uid = fixture.node("assigned-node").await?;
+    fixture.pool("assigned", json!({"subnets": [{"ipv4": "10.10.0.0/24"}]})).await?;
+    fixture.until_ready("assigned").await?;
+    for block in ["assigned-1", "assigned-2"] {
+        fixture.claim(block, "assigned-node", &uid).await?;
     }
-    fixture.record("10.10.0.33", "recorded-1", "recorded-node").await?;
+    fixture.create_assignment("10.10.0.33", "assigned-1", "assigned-node").await?;
     let finalizers = json!({"metadata": {"finalizers": ["example.com/other", FINALIZER]}});
-    fixture.patch_block("recorded-1", &finalizers).await?;
-    fixture.release("recorded-1").await?;
+    fixture.patch_block("assigned-1", &finalizers).await?;
+    fixture.release("assigned-1").await?;
     // This block is released later and is already free, so the operators have also seen the first release.
-    fixture.release("recorded-2").await?;
-    fixture.until_free("recorded-2", RECONCILE_TIMEOUT).await?;
-    let block = fixture.blocks().get("recorded-1").await?;
+    fixture.release("assigned-2").await?;
+    fixture.until_free("assigned-2", RECONCILE_TIMEOUT).await?;
+    let block = fixture.blocks().get("assigned-1").await?;
     let finalizers = block.metadata.finalizers.clone().unwrap_or_default();
     ensure!(finalizers.iter().any(|finalizer| finalizer == FINALIZER), "{finalizers:?}");
     let given_back = block.spec.free_since.clone();
     fixture.forget("10.10.0.33").await?;
     wait_until("Bobbin's finalizer is removed and the foreign one is kept", RECONCILE_TIMEOUT, || async {
-        let block = fixture.blocks().get("recorded-1").await?;
+        let block = fixture.blocks().get("assigned-1").await?;
         let finalizers = block.metadata.finalizers.unwrap_or_default();
         Ok(check(finalizers == ["example.com/other"] && block.spec.free_since > given_back, || {
             format!("{finalizers:?}")
@@ -204,9 +206,9 @@ async fn made_again(fixture: &mut OperatorFixture) -> Result<()> {
     for block in ["made-again-1", "made-again-2"] {
         fixture.claim(block, "again-a", &uids[0]).await?;
     }
-    fixture.record("10.11.0.33", "made-again-1", "again-a").await?;
-    fixture.record("10.11.0.34", "made-again-1", "again-b").await?;
-    fixture.record("10.11.0.65", "made-again-2", "again-a").await?;
+    fixture.create_assignment("10.11.0.33", "made-again-1", "again-a").await?;
+    fixture.create_assignment("10.11.0.34", "made-again-1", "again-b").await?;
+    fixture.create_assignment("10.11.0.65", "made-again-2", "again-a").await?;
     for block in ["made-again-1", "made-again-2"] {
         fixture.patch_block(block, &json!({"metadata": {"finalizers": null}})).await?;
         fixture.blocks().delete(block, &DeleteParams::default()).await?;
@@ -235,7 +237,7 @@ async fn made_again(fixture: &mut OperatorFixture) -> Result<()> {
 }
 
 async fn left_over(fixture: &mut OperatorFixture) -> Result<()> {
-    fixture.record("10.8.0.70", "earlier-2", "a-node").await?;
+    fixture.create_assignment("10.8.0.70", "earlier-2", "a-node").await?;
     // The operators' watches may not have shown the assignment yet. The operator finds it with a live read.
     fixture.pool("left", json!({"subnets": [{"ipv4": "10.8.0.0/24"}]})).await?;
     let status = fixture

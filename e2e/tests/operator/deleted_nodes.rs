@@ -30,8 +30,8 @@ async fn after_the_wait(fixture: &mut OperatorFixture) -> Result<()> {
         fixture.claim(&format!("nodes-{number}"), node, &uid).await?;
         uids.push(uid);
     }
-    fixture.record("10.60.0.65", "nodes-2", "lost").await?;
-    fixture.record("10.60.0.66", "nodes-2", "lost").await?;
+    fixture.create_assignment("10.60.0.65", "nodes-2", "lost").await?;
+    fixture.create_assignment("10.60.0.66", "nodes-2", "lost").await?;
     fixture.release("nodes-0").await?;
     let given_up = fixture.until_free("nodes-0", RECONCILE_TIMEOUT).await?;
     let deleted = Timestamp::now();
@@ -72,7 +72,7 @@ async fn at_once(_: &mut OperatorFixture) -> Result<()> {
         let uid = fixture.node(node).await?;
         fixture.claim(&format!("nodes-{number}"), node, &uid).await?;
     }
-    fixture.record("10.60.0.1", "nodes-0", "out").await?;
+    fixture.create_assignment("10.60.0.1", "nodes-0", "out").await?;
     fixture.taint_out_of_service("out").await?;
     for node in ["lost", "out"] {
         fixture.delete_node(node).await?;
@@ -94,7 +94,7 @@ async fn made_anew(fixture: &mut OperatorFixture) -> Result<()> {
     let old = fixture.node("anew-node").await?;
     fixture.node("witness").await.map(|_| ())?;
     fixture.claim("anew-0", "anew-node", &old).await?;
-    fixture.record("10.61.0.1", "anew-0", "anew-node").await?;
+    fixture.create_assignment("10.61.0.1", "anew-0", "anew-node").await?;
     fixture.claim("anew-1", "witness", "uid").await?;
     fixture.delete_node("anew-node").await?;
     fixture.node("anew-node").await?;
@@ -104,8 +104,8 @@ async fn made_anew(fixture: &mut OperatorFixture) -> Result<()> {
     fixture.until_free("anew-1", NODE_GRACE_PERIOD + RECONCILE_TIMEOUT).await?;
     wait_until("the node that was created again keeps its block and address", RECONCILE_TIMEOUT, || async {
         let owner = fixture.owner("anew-0").await?;
-        let record = fixture.assignments().get_opt("10.61.0.1").await?;
-        Ok(check(owner == "anew-node" && record.is_some(), || owner))
+        let assignment = fixture.assignments().get_opt("10.61.0.1").await?;
+        Ok(check(owner == "anew-node" && assignment.is_some(), || owner))
     })
     .await
 }

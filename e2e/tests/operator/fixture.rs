@@ -187,9 +187,9 @@ impl OperatorFixture {
     }
 
     /// Creates an assignment of an IPv4 address, as an agent does.
-    pub async fn record(&self, address: &str, block: &str, node: &str) -> Result<()> {
+    pub async fn create_assignment(&self, address: &str, block: &str, node: &str) -> Result<()> {
         let pool = block.rsplit_once('-').context("a block's name has a dash")?.0;
-        let record = json!({
+        let assignment = json!({
             "apiVersion": "bobbin.dev/v1beta1", "kind": "IPAssignment", "metadata": {"name": address},
             "spec": {
                 "poolName": pool, "blockName": block, "nodeName": node, "ipv4": address,
@@ -198,7 +198,7 @@ impl OperatorFixture {
             },
         });
         self.assignments()
-            .create(&PostParams::default(), &serde_json::from_value(record)?)
+            .create(&PostParams::default(), &serde_json::from_value(assignment)?)
             .await
             .with_context(|| address.to_owned())?;
         Ok(())

@@ -28,7 +28,7 @@ async fn waits(fixture: &mut OperatorFixture) -> Result<()> {
     fixture.claim("ending-1", "holder-1", "uid-1").await?;
     fixture.claim("ending-2", "holder-2", "uid-2").await?;
     for address in ["10.50.0.32", "10.50.0.33"] {
-        fixture.record(address, "ending-1", "holder-1").await?;
+        fixture.create_assignment(address, "ending-1", "holder-1").await?;
     }
     fixture.pools().delete("ending", &DeleteParams::default()).await?;
     let told = |status: &bobbin_crds::AddressPoolStatus| {
@@ -64,7 +64,7 @@ async fn foreground(fixture: &mut OperatorFixture) -> Result<()> {
     fixture.pool("front", json!({"subnets": [{"ipv4": "10.51.0.0/24"}]})).await?;
     fixture.until_ready("front").await?;
     fixture.claim("front-0", "front-node", &uid).await?;
-    fixture.record("10.51.0.1", "front-0", "front-node").await?;
+    fixture.create_assignment("10.51.0.1", "front-0", "front-node").await?;
     fixture.pools().delete("front", &DeleteParams::foreground()).await?;
     fixture
         .until_status("front", "says who holds it", RECONCILE_TIMEOUT, |status| {

@@ -31,7 +31,7 @@ async fn counts(fixture: &mut OperatorFixture) -> Result<()> {
     fixture.until_ready("count").await?;
     fixture.claim("count-0", "count-node", &uid).await?;
     for last in 0..10 {
-        fixture.record(&format!("10.70.0.{last}"), "count-0", "count-node").await?;
+        fixture.create_assignment(&format!("10.70.0.{last}"), "count-0", "count-node").await?;
     }
     let is = |used: i64, cooling: i64| {
         move |status: &AddressPoolStatus| {
@@ -80,7 +80,7 @@ async fn exhaustion(fixture: &mut OperatorFixture) -> Result<()> {
     fixture.until_ready("full").await?;
     fixture.claim("full-0", "full-node", &uid).await?;
     for last in 1..4 {
-        fixture.record(&format!("10.71.0.{last}"), "full-0", "full-node").await?;
+        fixture.create_assignment(&format!("10.71.0.{last}"), "full-0", "full-node").await?;
     }
     let exhausted = |status: &AddressPoolStatus| says(status, condition::EXHAUSTED) == "True";
     let status = fixture.until_status("full", "is exhausted", RECONCILE_TIMEOUT, exhausted).await?;
@@ -102,7 +102,7 @@ async fn exhaustion(fixture: &mut OperatorFixture) -> Result<()> {
             says(status, condition::EXHAUSTED) == "False"
         })
         .await?;
-    fixture.record("10.71.0.2", "full-0", "full-node").await?;
+    fixture.create_assignment("10.71.0.2", "full-0", "full-node").await?;
     fixture.until_status("full", "is exhausted again", RECONCILE_TIMEOUT, exhausted).await?;
     fixture.change("full", json!({"subnets": [{"ipv4": "10.71.0.0/30"}, {"ipv4": "10.71.1.0/30"}]})).await?;
     fixture

@@ -151,14 +151,14 @@ impl PolicyFixture {
         let deadline = Instant::now() + TEST_TIMEOUT;
         loop {
             let claimed = Api::<AddressBlock>::all(self.agent()).replace(&block.name_any(), &try_only, &block).await;
-            let recorded = Api::<IPAssignment>::all(self.agent()).create(&try_only, &assignment).await;
+            let assigned = Api::<IPAssignment>::all(self.agent()).create(&try_only, &assignment).await;
             let in_force = |refused: Result<(), String>| refused.is_err_and(|words| words.contains("may not"));
             let claimed = claimed.map(drop).map_err(|error| error.to_string());
-            let recorded = recorded.map(drop).map_err(|error| error.to_string());
-            if in_force(claimed.clone()) && in_force(recorded.clone()) {
+            let assigned = assigned.map(drop).map_err(|error| error.to_string());
+            if in_force(claimed.clone()) && in_force(assigned.clone()) {
                 return Ok(());
             }
-            ensure!(Instant::now() < deadline, "the policies are not enforced yet: {claimed:?} {recorded:?}");
+            ensure!(Instant::now() < deadline, "the policies are not enforced yet: {claimed:?} {assigned:?}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
