@@ -185,10 +185,13 @@ impl fmt::Display for Why<'_> {
                 f,
                 "whose nodeSelector does not admit this node: schedule the pod on a node that the selector admits, or {elsewhere}"
             ),
-            UnusableReason::NotReady(why) => {
-                let why = why.as_deref().unwrap_or("the operator has not accepted its subnets yet");
+            UnusableReason::NotReady(Some(why)) => {
                 write!(f, "which is not ready ({}): correct the pool, or {elsewhere}", why.trim_end_matches('.'))
             }
+            UnusableReason::NotReady(None) => write!(
+                f,
+                "which is not ready (the operator has not accepted its subnets yet): check that bobbin-operator runs, or {elsewhere}"
+            ),
         }
     }
 }

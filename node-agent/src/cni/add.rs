@@ -90,7 +90,8 @@ pub async fn add(
         return Err(CniError::new(
             code::TRY_AGAIN_LATER,
             format!(
-                "{key} gets no address: Bobbin is being removed from node {} (agent.mode=remove); use another CNI plugin there, or set agent.mode to run",
+                "{} gets no address: Bobbin is being removed from node {} (agent.mode=remove); use another CNI plugin there, or set agent.mode to run",
+                pod_of(call).or_container(&key),
                 agent.args.node_name
             ),
         )

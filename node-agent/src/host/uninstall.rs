@@ -95,11 +95,11 @@ impl Uninstall {
             if left.is_empty() {
                 return;
             }
-            let sentence = waits_for(&left, &self.args.node_name);
             if self.args.force {
-                tracing::warn!("the agent does not wait, because --force is set; without it: {sentence}");
+                tracing::warn!("{}", cuts_off(&left, &self.args.node_name));
                 return;
             }
+            let sentence = waits_for(&left, &self.args.node_name);
             tracing::info!("{sentence}");
             self.events.node_note("WaitingForPods", &sentence);
             let until = tokio::time::Instant::now() + REMINDER_INTERVAL;
@@ -168,6 +168,15 @@ fn waits_for_blocks(blocks: &[BlockView], assignments: usize, node: &str) -> Str
 fn waits_for(left: &[Attachment], node: &str) -> String {
     format!(
         "uninstalling from node {node} waits for {} attachments to end: {}; delete or move these pods, or set agent.force=true to cut them off",
+        left.len(),
+        first_names(left)
+    )
+}
+
+/// The message when the agent does not wait for attachments.
+fn cuts_off(left: &[Attachment], node: &str) -> String {
+    format!(
+        "uninstalling from node {node} removes the network of {} attachments, because agent.force is set: {}",
         left.len(),
         first_names(left)
     )

@@ -16,6 +16,14 @@ pub struct PodRef {
 }
 
 impl PodRef {
+    /// Names the pod for messages: `pod shop/web`, or the container if the runtime named no pod.
+    pub fn or_container(&self, key: &AttachmentKey) -> String {
+        match self.name.as_str() {
+            "" => format!("container {key}"),
+            name => format!("pod {}/{name}", self.namespace),
+        }
+    }
+
     /// Whether this is a static pod: kubelet gives it a plain hash as UID, while the API server's UIDs have the form of RFC 4122.
     pub fn is_static(&self) -> bool {
         !self.uid.is_empty() && !self.uid.contains('-')
@@ -84,10 +92,7 @@ impl Attachment {
 
     /// Its owner, for messages: `pod shop/web`, or the container if the runtime named no pod.
     pub fn who(&self) -> String {
-        match self.pod.name.as_str() {
-            "" => format!("container {}", self.key),
-            name => format!("pod {}/{name}", self.pod.namespace),
-        }
+        self.pod.or_container(&self.key)
     }
 }
 
