@@ -8,12 +8,14 @@ mod blocks;
 mod fixture;
 #[path = "policy/roles.rs"]
 mod roles;
+#[path = "policy/values.rs"]
+mod values;
 
 use std::process::ExitCode;
 
 fn main() -> anyhow::Result<ExitCode> {
     let suite = fixture::suite()?;
-    let tests = [blocks::tests, assignments::tests, roles::tests];
+    let tests = [blocks::tests, assignments::tests, roles::tests, values::tests];
     let tests = tests.into_iter().flat_map(|tests| tests(&suite)).collect();
     Ok(suite.run(tests))
 }

@@ -223,17 +223,19 @@ async fn token(admin: &Client, account: &str, pod: Option<&Pod>) -> Result<Strin
     Ok(answer.status.context("a token request was answered without a token")?.token)
 }
 
+/// Prepares `helm template` of the chart.
+pub fn chart_template() -> Result<Command> {
+    let mut helm = Command::new(Programs::find()?.path("helm")?);
+    helm.args(["template", "bobbin"]).arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/bobbin"));
+    helm.args(["--namespace", NAMESPACE, "--kube-version", "1.34.0"]).stdin(Stdio::null());
+    Ok(helm)
+}
+
 /// Runs `helm template | kubectl apply`: the API server must accept every object of the chart.
 fn apply_chart(control_plane: &ControlPlane) -> Result<()> {
     let programs = Programs::find()?;
-    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/bobbin");
     let rendered = control_plane.directory().join("chart.yaml");
-    let helm = Command::new(programs.path("helm")?)
-        .args(["template", "bobbin"])
-        .arg(&chart)
-        .args(["--namespace", NAMESPACE, "--kube-version", "1.34.0"])
-        .stdin(Stdio::null())
-        .output()?;
+    let helm = chart_template()?.output()?;
     ensure!(helm.status.success(), "helm template failed: {}", String::from_utf8_lossy(&helm.stderr));
     std::fs::write(&rendered, &helm.stdout)?;
     let kubectl = Command::new(programs.path("kubectl")?)
