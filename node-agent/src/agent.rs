@@ -33,9 +33,9 @@ pub struct Agent {
     pub run_dir: Arc<RunDir>,
     /// Tracks which loops make progress, for the liveness probe.
     pub watchdog: Watchdog,
-    /// Cancelled when the agent shuts down.
+    /// A token that is cancelled when the agent shuts down.
     pub stop: CancellationToken,
-    /// Blocks, addresses and attachments.
+    /// This node's blocks, addresses and attachments.
     pub node_state: Arc<NodeState>,
     /// The files from which the agent restores its state after a restart.
     pub checkpoint: Checkpoint,
@@ -51,17 +51,18 @@ pub struct Agent {
     pub assignment_writer: AssignmentWriter,
     /// Publishes events on pods, pools and the node.
     pub events: Events,
-    /// Counters and latencies.
+    /// The agent's metrics: counters and latencies.
     pub metrics: Metrics,
 }
 
-/// The kernel still uses the address, so the agent keeps it held. The stale-attachment check tries again.
+/// The kernel still uses the attachment's address, so the agent does not free it. The stale-attachment check tries to end the attachment
+/// again.
 #[derive(Debug, thiserror::Error)]
 #[error("address {pair} of {key} could not be removed from the kernel, so it stays in use: {source}")]
 pub struct EndError {
-    /// The attachment.
+    /// The attachment that could not be ended.
     pub key: AttachmentKey,
-    /// Its address.
+    /// The attachment's address.
     pub pair: IpPair,
     /// The kernel's error.
     pub source: KernelError,
@@ -79,7 +80,7 @@ impl Agent {
         }
     }
 
-    /// Changes an attachment in the node's state and in the checkpoint. `None`: it ended meanwhile.
+    /// Changes an attachment in the node's state and in the checkpoint. Returns `None` if the attachment has ended meanwhile.
     pub fn update(&self, key: &AttachmentKey, change: impl FnOnce(&mut Attachment)) -> Option<Attachment> {
         let attachment = self.node_state.update(key, change)?;
         if let Err(error) = self.checkpoint.keep(&attachment) {
@@ -89,18 +90,18 @@ impl Agent {
     }
 
     /// Ends an attachment: removes its wiring, its IPAssignment and its checkpoint, and then frees the address. After a crash the address
-    /// stays in use until a DEL or the stale-attachment check completes the work. `false`: the checkpoint could not be removed, so the
-    /// address stays in use.
+    /// stays in use until a DEL or the stale-attachment check completes the work. Returns `false` if the checkpoint could not be removed;
+    /// the address then stays in use.
     pub async fn end(&self, attachment: &Attachment) -> Result<bool, EndError> {
         let (key, pair) = (&attachment.key, attachment.pair);
         self.node_state.update(key, |attachment| attachment.phase = AttachmentPhase::Deleting);
         self.network.detach(key, pair).await.map_err(|source| EndError { key: key.clone(), pair, source })?;
         let uid = self.node_state.attachment(key).and_then(|attachment| attachment.assignment_uid);
-        // The deletion is on disk when the call returns, so DEL does not wait for the API server.
+        // The pending deletion of the IPAssignment is on disk when the call returns, so DEL does not wait for the API server.
         drop(self.assignment_writer.delete_pair(pair, key, uid));
         let now = boot_time();
         if let Err(error) = self.checkpoint.forget(key, pair, now) {
-            // If another pod got the address while the file exists, a restart would find two attachments with that address.
+            // If another pod got the address while the checkpoint's file exists, a restart would find two attachments with that address.
             tracing::error!(%key, %error, "the checkpoint of an ended attachment could not be removed, so its address stays in use; the stale-attachment check tries again");
             return Ok(false);
         }

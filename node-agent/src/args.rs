@@ -141,7 +141,7 @@ pub enum Routing {
     Direct,
 }
 
-/// What the agent does.
+/// What the agent does on its node (`--mode`).
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Serve the node's pods.

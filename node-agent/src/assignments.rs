@@ -46,14 +46,14 @@ const OWNER_LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
 /// The API server's answer to the creation of an assignment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Confirmation {
-    /// The assignment exists and is the attachment's.
+    /// The assignment exists and names the attachment.
     Created {
-        /// Its UID, the precondition of its deletion.
+        /// The assignment's UID. A later delete call sends it as a precondition.
         uid: String,
     },
-    /// The assignment of that address is another attachment's. The attachment needs another address.
+    /// The assignment of this address names another attachment. The attachment that asked needs another address.
     Taken {
-        /// The holder, described for people.
+        /// A description of the other attachment, for messages.
         by: String,
         /// The node that the assignment names.
         node: String,
@@ -62,7 +62,7 @@ pub enum Confirmation {
         /// The assignment's UID.
         uid: String,
     },
-    /// The API server refused the assignment. Contains its message.
+    /// The API server refused to create the assignment. Contains the API server's message.
     Refused(String),
 }
 
@@ -71,24 +71,24 @@ pub enum Confirmation {
 pub struct LateConfirmation {
     /// The attachment whose assignment was written.
     pub key: AttachmentKey,
-    /// The address.
+    /// The attachment's address.
     pub pair: IpPair,
-    /// The answer.
+    /// The API server's answer to the creation of the assignment.
     pub confirmation: Confirmation,
 }
 
 /// Why an assignment is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
-    /// An ADD waits for it.
+    /// An ADD waits for the assignment.
     Add,
-    /// The API server's list lacks it.
+    /// The assignment is missing from the API server's list.
     Missing,
-    /// An earlier run of the agent may have created it.
+    /// An earlier run of the agent may have created the assignment.
     Restored,
 }
 
-/// Creates and deletes assignments. Cheap to clone.
+/// Creates and deletes IPAssignments. Cheap to clone.
 #[derive(Clone)]
 pub struct AssignmentWriter(Arc<WriterState>);
 
@@ -133,7 +133,7 @@ impl AssignmentWriter {
         })))
     }
 
-    /// Resumes what an earlier run left: pending deletions, and attachments whose assignment is not confirmed.
+    /// Resumes what an earlier run of the agent left: pending deletions, and attachments whose assignment is not confirmed.
     ///
     /// Call it once, inside the runtime, before the first ADD.
     pub fn restore<'a>(&self, attachments: impl IntoIterator<Item = &'a Attachment>) {
@@ -147,11 +147,11 @@ impl AssignmentWriter {
         }
     }
 
-    /// Creates the assignment of an attachment. While the API server is away no answer comes.
+    /// Creates the assignment of an attachment. While the API server is unreachable, the receiver gets no answer.
     ///
-    /// Wait with [`AssignmentWriter::confirmation`]. If nobody waits, the confirmation goes to `on_late`.
+    /// Wait for the answer with [`AssignmentWriter::confirmation`]. If no caller waits, the confirmation goes to `on_late`.
     pub fn create(&self, attachment: &Attachment) -> oneshot::Receiver<Confirmation> {
-        // The next probe starts now, because the pause between two probes may be longer than an ADD waits.
+        // Probe the API server now, because the pause between two probes may be longer than an ADD waits.
         self.0.health.probe_now();
         self.enqueue(attachment, Origin::Add)
     }
@@ -165,7 +165,7 @@ impl AssignmentWriter {
         pair: IpPair,
         wait: Duration,
     ) -> Option<Confirmation> {
-        // A timeout of zero would wait until tokio's next millisecond.
+        // Even with a timeout of zero, tokio would wait until its next millisecond.
         if !wait.is_zero()
             && let Ok(confirmation) = tokio::time::timeout(wait, &mut answer).await
         {
@@ -180,12 +180,13 @@ impl AssignmentWriter {
         answer.try_recv().ok()
     }
 
-    /// Creates a missing assignment, after all new ones. The confirmation goes to `on_late`.
+    /// Creates a missing assignment with the few permits of repeated writes, so that new writes don't wait for it. The confirmation goes to
+    /// `on_late`.
     pub fn recreate(&self, attachment: &Attachment) {
         drop(self.enqueue(attachment, Origin::Missing));
     }
 
-    /// Creates the missing assignments of these attachments. Returns when all are answered, or after `deadline`.
+    /// Creates the missing assignments of these attachments. Returns when the API server has answered all creates, or after `deadline`.
     pub async fn recreate_missing(&self, attachments: &[Attachment], deadline: Duration) {
         let due: Vec<&Attachment> = attachments.iter().filter(|attachment| attachment.needs_assignment()).collect();
         for attachment in due.iter().filter(|attachment| !self.busy_with(attachment.pair)) {
@@ -205,22 +206,23 @@ impl AssignmentWriter {
         let (reply, answer) = oneshot::channel();
         let Some((name, assignment)) = api_calls::assignment_of(attachment, &self.0.node_name) else {
             let why = format!("attachment {} has no address, so it gets no assignment", attachment.key);
-            // The caller may have stopped waiting.
+            // Sending fails if the caller has stopped waiting, which is harmless.
             let _ = reply.send(Confirmation::Refused(why));
             return answer;
         };
         let mut create = Operation::create(attachment.key.clone(), attachment.pair, Box::new(assignment), reply);
         if origin == Origin::Restored {
-            // The earlier run may have sent the create. So the agent reads first, and a DEL can't cancel the create before that read.
+            // An earlier run of the agent may have sent this create. So the agent reads the assignment first, and a DEL can't cancel the
+            // create before that read.
             create = create.may_have_been_sent();
         }
         self.push(&name, create, origin != Origin::Add);
         answer
     }
 
-    /// Deletes the assignment of an address if it still is the attachment's. The answer comes once the assignment is gone.
+    /// Deletes the assignment of an address if it still names the attachment. The receiver is notified once the assignment is gone.
     ///
-    /// The deletion is on disk when this returns, so DEL need not wait. Without `uid` the assignment is read first.
+    /// The pending deletion is on disk when this method returns, so DEL need not wait. Without `uid`, the agent reads the assignment first.
     pub fn delete(&self, name: &str, key: &AttachmentKey, uid: Option<String>) -> oneshot::Receiver<()> {
         let (reply, answer) = oneshot::channel();
         let deletion = PendingDeletion { name: name.to_owned(), key: key.clone(), uid: uid.clone() };
@@ -233,7 +235,8 @@ impl AssignmentWriter {
         answer
     }
 
-    /// Deletes the assignment of a pair; see [`AssignmentWriter::delete`]. `None`: a pair without addresses has no assignment.
+    /// Deletes the assignment of a pair; see [`AssignmentWriter::delete`]. Returns `None` for a pair without addresses, which has no
+    /// assignment.
     pub fn delete_pair(&self, pair: IpPair, key: &AttachmentKey, uid: Option<String>) -> Option<oneshot::Receiver<()>> {
         assignment_name(pair).map(|name| self.delete(&name, key, uid))
     }
@@ -243,7 +246,7 @@ impl AssignmentWriter {
         self.0.pending.load(Ordering::Relaxed)
     }
 
-    /// Whether a write for that assignment is pending.
+    /// Whether a write for the assignment with this name is pending.
     pub fn busy(&self, name: &str) -> bool {
         self.queues().get(name).is_some_and(|queue| !queue.is_idle())
     }
@@ -253,7 +256,7 @@ impl AssignmentWriter {
         self.queues().iter().filter(|(_, queue)| !queue.is_idle()).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Whether a write for the assignment of that pair is pending.
+    /// Whether a write for the assignment of this address pair is pending.
     pub fn busy_with(&self, pair: IpPair) -> bool {
         assignment_name(pair).is_some_and(|name| self.busy(&name))
     }
@@ -263,7 +266,7 @@ impl AssignmentWriter {
     }
 }
 
-/// The name of the assignment of a pair.
+/// The name of the assignment of an address pair.
 pub fn assignment_name(pair: IpPair) -> Option<String> {
     name::assignment(pair.ipv4, pair.ipv6)
 }

@@ -1,6 +1,7 @@
 //! Reconciles every block of the node's state: exports claimed blocks, releases unwanted ones, and reads doubted ones.
 //!
-//! Each block that needs work has one task. Every step reads the block's state first, because it may have changed since the last step.
+//! Each block that needs work has one task. Every step first reads the block's state, because the state may have changed since the last
+//! step.
 
 pub(crate) mod api_calls;
 pub(crate) mod claim;
@@ -33,35 +34,35 @@ pub(crate) use read_back::RECREATE_TIMEOUT;
 
 /// How often every block is checked if no change was reported.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(5);
-/// The first and the longest pause after a failed step.
+/// The first and the longest pause after a step for a block has failed.
 const RETRY_BACKOFF: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
 
-/// A step that takes longer than this counts as hanging. Each of its calls to the API server and the kernel has its own, shorter timeout.
+/// A step for a block counts as hanging after this time. Each of its calls to the API server and the kernel has its own, shorter timeout.
 const STEP_PROGRESS_DEADLINE: Duration = Duration::from_mins(3);
 
 /// What the tasks that claim, check and release the node's blocks share.
 pub struct BlockContext {
     /// The ID of the current boot. Assignments of an earlier boot belong to no running container.
     pub boot_id: String,
-    /// The clients.
+    /// The clients of the API server.
     pub clients: Clients,
     /// The cached objects of the cluster.
     pub cluster: ClusterCache,
     /// The node's blocks and attachments.
     pub node_state: Arc<NodeState>,
-    /// Saves the list of blocks.
+    /// Saves the list of the node's blocks.
     pub checkpoint: BlockCheckpoint,
-    /// Exports and withdraws routes.
+    /// Exports and withdraws the routes of blocks.
     pub exports: Arc<dyn Exports>,
     /// Creates and deletes assignments.
     pub assignment_writer: AssignmentWriter,
     /// How fresh the API server's answers are.
     pub freshness: Arc<FreshnessTracker>,
-    /// Events on the node.
+    /// Publishes events on the Node.
     pub events: Events,
-    /// The protocol's waits.
+    /// The waits of the protocol between agents, operator and API server.
     pub times: Times,
-    /// Where the tasks report progress.
+    /// The watchdog to which the tasks report progress.
     pub watchdog: Watchdog,
 }
 
@@ -72,18 +73,18 @@ pub struct BlockReconciler(Arc<ReconcilerState>);
 struct ReconcilerState {
     context: BlockContext,
     api: BlockApi,
-    /// Blocks that have a task.
+    /// The names of the blocks that a task currently works on.
     running: Mutex<HashSet<String>>,
     ended: Notify,
 }
 
 /// When the next step of a block is due.
 enum Requeue {
-    /// At once.
+    /// The block's next step is due at once.
     Now,
-    /// After this time, or when the block's state changes.
+    /// The block's next step is due after this time, or when the block's state changes.
     After(Duration),
-    /// After a pause that grows with each failure, because the step failed.
+    /// The block's next step is due after a pause that grows with each failure, because the last step failed.
     WithBackoff,
 }
 
@@ -94,7 +95,7 @@ impl BlockReconciler {
         BlockReconciler(Arc::new(ReconcilerState { context, api, running: Mutex::default(), ended: Notify::new() }))
     }
 
-    /// Starts a task for each block that needs work, forever.
+    /// Starts a task for each block that needs work, until the agent stops.
     pub async fn run(&self) {
         let mut changed = self.0.context.node_state.changed();
         loop {
@@ -137,7 +138,7 @@ impl BlockReconciler {
                     backoff(failures - 1, RETRY_BACKOFF[0], RETRY_BACKOFF[1])
                 }
             };
-            // A change of the state ends the pause.
+            // A change of the block's state ends the pause.
             let moved = async {
                 while self.0.context.node_state.block_state(&name) == Some(state) {
                     if changed.changed().await.is_err() {

@@ -39,18 +39,18 @@ pub enum CachedKind {
 
 const CACHED_KINDS: usize = 3;
 
-/// What an update of the own Node changed.
+/// What an update of this agent's Node object changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeChange {
-    /// The Node was replaced, deleted, or is out of service now.
+    /// Whether the Node was replaced or deleted or is out of service now, so that every block becomes doubted.
     pub doubt: bool,
-    /// Its UID changed.
+    /// Whether the Node's UID changed.
     pub replaced: bool,
-    /// Anything changed.
+    /// Whether anything in the Node changed.
     pub any: bool,
 }
 
-/// The cache. Cheap to clone.
+/// The agent's cache of cluster objects. Cheap to clone.
 #[derive(Clone)]
 pub struct ClusterCache(Arc<CacheState>);
 
@@ -68,16 +68,17 @@ struct CacheState {
 #[derive(Default)]
 struct CachedObjects {
     node: Option<NodeInfo>,
-    /// The API server has no such Node.
+    /// Whether the API server has no Node of this agent's node name.
     node_deleted: bool,
-    /// How many updates of the Node the cache has taken in.
+    /// How many updates of this agent's Node the cache has received.
     node_updates: u64,
-    /// This node's blocks were read since the agent started, and the missing ones were added to its state.
+    /// Whether this node's blocks were read since the agent started, and missing blocks were added to the node's state.
     own_blocks_known: bool,
     pods: HashMap<(String, String), PodInfo>,
     pools: BTreeMap<String, Arc<AddressPool>>,
     namespaces: HashMap<String, NamespaceInfo>,
-    /// Pods that were scheduled to this node while the agent watched, until they are taken or gone.
+    /// Pods that were scheduled to this node while the agent watched, until [`ClusterCache::take_newly_scheduled`] returns them or they are
+    /// deleted.
     newly_scheduled: HashMap<(String, String), PodInfo>,
     watch_ages: [Option<WatchAge>; CACHED_KINDS],
 }
@@ -115,41 +116,41 @@ impl ClusterCache {
         }))
     }
 
-    /// Watches and saves snapshots until the future is dropped.
+    /// Watches the cluster's objects and saves snapshots until the future is dropped.
     pub async fn run(&self) {
         let Some(clients) = self.0.clients.clone() else { return };
         tokio::join!(watches::run(self, &clients), snapshot::save_on_change(self));
     }
 
-    /// The pod as the watch shows it, if it has that UID. A mirror pod has the UID that kubelet uses.
+    /// The pod as the watch shows it, if it has this UID. For a mirror pod, the UID that kubelet uses for the static pod also matches.
     pub fn cached_pod(&self, namespace: &str, name: &str, uid: &str) -> Option<PodInfo> {
         let key = (namespace.to_owned(), name.to_owned());
         self.objects().pods.get(&key).filter(|pod| pod.is(uid)).cloned()
     }
 
-    /// The last pod of that name that the watch showed, with any UID.
+    /// The last pod of this name that the watch showed, with any UID.
     pub fn cached_pod_by_name(&self, namespace: &str, name: &str) -> Option<PodInfo> {
         self.objects().pods.get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
-    /// The namespace, as last seen.
+    /// The namespace as the watch or a snapshot last showed it.
     pub fn namespace(&self, name: &str) -> Option<NamespaceInfo> {
         self.objects().namespaces.get(name).cloned()
     }
 
-    /// The pool, as last seen.
+    /// The pool as a watch, a list or a snapshot last showed it.
     pub fn pool(&self, name: &str) -> Option<Arc<AddressPool>> {
         self.objects().pools.get(name).cloned()
     }
 
-    /// Takes in all pools from a consistent list. A pool that can't be decoded keeps its last readable version.
+    /// Replaces the cached pools with a consistent list. A pool that can't be decoded keeps its last readable version.
     pub fn update_pools(&self, listed: Vec<Lenient<AddressPool>>) {
         let mut objects = self.objects();
         let mut pools = BTreeMap::new();
         for pool in listed {
             let name = pool.name().to_owned();
             let known = objects.pools.get(&name).cloned();
-            // The watch may have shown a later version during the list.
+            // The watch may have shown a later version of the pool while the list was read.
             let pool = match pool.into_result() {
                 Ok(pool) if known.as_ref().is_some_and(|known| is_later(known, &pool)) => known,
                 Ok(pool) => Some(Arc::new(pool)),
@@ -170,19 +171,20 @@ impl ClusterCache {
         self.objects().pools.values().cloned().collect()
     }
 
-    /// Whether the kind was listed once. Then an object that is not in the cache does not exist.
+    /// Whether the objects of this kind were listed once. If so, an object that is not in the cache does not exist.
     pub fn has_synced(&self, kind: CachedKind) -> bool {
         self.objects().watch_ages[kind as usize].as_ref().is_some_and(WatchAge::synced)
     }
 
-    /// The Node of this agent; `None` until it was seen once.
+    /// The Node object of this agent; `None` until the agent has seen it once.
     pub fn node(&self) -> Option<NodeInfo> {
         self.objects().node.clone()
     }
 
-    /// Takes in the own Node as it was read; `None`: it does not exist.
+    /// Updates the cached Node of this agent. `seen` is what a read or the watch returned; `None` if the Node does not exist.
     ///
-    /// `as_of` is the [count of updates](Self::node_updates) when the read began: an update during the read may be newer, and wins.
+    /// `as_of` is the [count of updates](Self::node_updates) when the read began. An update that arrived during the read may be newer, so
+    /// the cache keeps it.
     pub fn update_node(&self, seen: Option<NodeInfo>, as_of: Option<u64>) -> NodeChange {
         let mut objects = self.objects();
         if as_of.is_some_and(|as_of| as_of != objects.node_updates) && objects.node.is_some() {
@@ -200,7 +202,7 @@ impl ClusterCache {
                 NodeChange { doubt: replaced || returned || switched_off, replaced, any }
             }
         };
-        // A deleted Node keeps its UID in the cache.
+        // The cache keeps the last version of a deleted Node, with its UID.
         if seen.is_some() {
             objects.node = seen;
         }
@@ -211,29 +213,29 @@ impl ClusterCache {
         change
     }
 
-    /// How many updates of the own Node the cache has taken in.
+    /// How many updates of this agent's Node the cache has received.
     pub fn node_updates(&self) -> u64 {
         self.objects().node_updates
     }
 
-    /// Whether the Node was deleted or is out of service. Then the agent claims and assigns nothing.
+    /// Whether this agent's Node was deleted or is out of service. Then the agent claims no block and assigns no address.
     pub fn node_is_gone(&self) -> bool {
         let objects = self.objects();
         objects.node_deleted || objects.node.as_ref().is_some_and(|node| node.out_of_service)
     }
 
-    /// Notes that this node's blocks were read and added to its state.
+    /// Records that this node's blocks were read and added to the node's state.
     pub fn set_own_blocks_known(&self) {
         self.objects().own_blocks_known = true;
         self.0.changed.send_modify(|count| *count += 1);
     }
 
-    /// Whether this node's blocks were read and added to its state since the agent started.
+    /// Whether this node's blocks were read and added to the node's state since the agent started.
     pub fn own_blocks_known(&self) -> bool {
         self.objects().own_blocks_known
     }
 
-    /// The objects that can't be decoded.
+    /// The watched objects that can't be decoded.
     pub fn unreadable(&self) -> &UnreadableObjects {
         &self.0.unreadable
     }
@@ -248,7 +250,7 @@ impl ClusterCache {
         &self.0.node_name
     }
 
-    /// Takes the pods that were scheduled to this node since the last call, so that a block can be claimed before their ADD.
+    /// Takes the pods that were scheduled to this node since the last call, so that a block can be claimed before the pods' ADDs.
     pub fn take_newly_scheduled(&self) -> Vec<PodInfo> {
         std::mem::take(&mut self.objects().newly_scheduled).into_values().collect()
     }
@@ -279,12 +281,12 @@ impl ClusterCache {
     }
 }
 
-/// Whether the watch has listed once and does not fail.
+/// Whether a watch has listed its objects once and is not failing.
 fn is_healthy(age: &WatchAge) -> bool {
     age.synced() && age.failing().is_none()
 }
 
-/// How long a freed address of a pool cools down; the default if the pool is unknown.
+/// How long a freed address of a pool cools down. Returns the default if the pool is unknown.
 pub fn cooldown_of(pool: Option<&AddressPool>) -> Duration {
     pool.map_or(bobbin_crds::DEFAULT_COOLDOWN, |pool| pool.spec.cooldown())
 }

@@ -21,10 +21,10 @@ use crate::state::PodRef;
 use add::AddContext;
 use gc::UnlistedAttachments;
 
-/// How long a verb waits for another one on the same attachment.
+/// How long a verb waits for another verb on the same attachment.
 pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// Answers the calls of the container runtime. It holds the data that only the verbs use.
+/// Answers the calls of the container runtime. Holds the data that only the CNI verbs use.
 pub struct CniHandler {
     agent: Arc<Agent>,
     add: AddContext,
@@ -52,12 +52,12 @@ impl VerbError {
 }
 
 impl CniHandler {
-    /// Creates a handler that has answered no call yet.
+    /// Creates a handler that has not answered any call yet.
     pub fn new(agent: Arc<Agent>, add: AddContext) -> CniHandler {
         CniHandler { agent, add, unlisted: UnlistedAttachments::default() }
     }
 
-    /// Answers one call.
+    /// Answers one call of the container runtime.
     pub async fn answer(&self, request: &Request, netns: Option<OwnedFd>) -> Response {
         let call = match Call::read(request) {
             Ok(call) => call,
@@ -112,7 +112,7 @@ fn error_response(error: &CniError, stdin: &[u8]) -> Response {
     Response { exit: 1, stdout: error.to_json(&NetConf::version_text(stdin)) }
 }
 
-/// The pod that the runtime names in a call. Fields that it leaves out are empty.
+/// The pod that the runtime names in a call. A field that the runtime leaves out is empty.
 fn pod_of(call: &Call) -> PodRef {
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     PodRef { namespace: text(&call.pod.namespace), name: text(&call.pod.name), uid: text(&call.pod.uid) }

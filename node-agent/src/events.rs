@@ -22,14 +22,14 @@ const MAX_NODE_EVENTS: usize = 64;
 pub struct Events {
     publisher: EventPublisher,
     about_node: mpsc::Sender<Event>,
-    /// Reason and note of each queued event about the Node, so that a repetition takes no room in the queue.
+    /// The reason and the note of each queued event about the Node, so that a repeated event takes no room in the queue.
     queued: QueuedEvents,
 }
 
 type QueuedEvents = Arc<Mutex<HashSet<(String, Option<String>)>>>;
 
 impl Events {
-    /// Starts publishing for the agent of the cache's node; must be called inside the runtime.
+    /// Starts to publish events for the agent of the cache's node. Must be called inside the tokio runtime.
     pub fn start(client: Client, cluster: &ClusterCache) -> Events {
         let publisher = EventPublisher::start(client, "bobbin-agent", cluster.node_name());
         let (about_node, waiting) = mpsc::channel(MAX_NODE_EVENTS);
@@ -54,7 +54,7 @@ impl Events {
         self.publisher.publish(event(EventType::Warning, reason, sentence), object);
     }
 
-    /// Publishes a warning about a pool, as this node sees it.
+    /// Publishes this node's warning about a pool.
     pub fn pool_warning(&self, pool: &AddressPool, reason: &'static str, sentence: &str) {
         self.publisher.publish(event(EventType::Warning, reason, sentence), pool.object_ref(&()));
     }
@@ -101,7 +101,7 @@ fn node_reference(node: &NodeInfo) -> ObjectReference {
     }
 }
 
-/// Publishes the events about this node. They wait until the agent has seen its Node, because an event needs the Node's UID.
+/// Publishes the events about this node. The events wait until the agent has seen its Node, because an event needs the Node's UID.
 async fn publish_on_node(
     cluster: ClusterCache,
     publisher: EventPublisher,

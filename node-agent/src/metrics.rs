@@ -1,4 +1,4 @@
-//! The agent's own metrics: latencies of CNI calls and their stages, the state of the node's addresses, and rare events.
+//! The metrics of the agent: latencies of CNI calls and their stages, the state of the node's addresses, and rare events.
 
 use std::time::Duration;
 
@@ -21,55 +21,55 @@ struct CallLabels {
     result: &'static str,
 }
 
-/// The labels of the addresses or blocks of a pool.
+/// The labels of a metric about the addresses or blocks of a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct PoolStateLabels {
-    /// The pool.
+    /// The name of the pool.
     pub pool: String,
     /// For addresses: `held`, `cooling` or `free`. For blocks: the name of the block's state.
     pub state: &'static str,
 }
 
-/// The label of a kind of objects.
+/// The label of a metric about objects of one kind.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct KindLabel {
     /// The name of the kind in Kubernetes.
     pub kind: String,
 }
 
-/// All of the agent's own metrics. Cheap to clone.
+/// All metrics of the agent. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     cni_call_duration: Family<CallLabels, Histogram>,
     wiring_duration: Histogram,
     confirmation_wait: Histogram,
-    /// Addresses handed out before their cool-down ended, because the pool had no other.
+    /// How many addresses were assigned before their cool-down ended, because the pool had no other.
     pub early_reuses: Counter,
-    /// ADDs that waited for the confirmation of their assignment because their block was not proven recently.
+    /// How many ADDs waited for the confirmation of their assignment because their block was not proven recently.
     pub unproven_adds: Counter,
-    /// Addresses that this node allocated although another attachment's assignment names them.
+    /// How many addresses this node allocated although another attachment's assignment names them.
     pub duplicate_addresses: Counter,
-    /// Changes that other programs made to the node's network and the agent repaired.
+    /// How many changes the agent repaired that other programs had made to the node's network.
     pub datapath_repairs: Counter,
-    /// Attachments that GC removed because the runtime did not list them.
+    /// How many attachments GC removed because the runtime did not list them.
     pub gc_attachments_removed: Counter,
-    /// Attachments that the agent removed because their namespace or pod was gone and the runtime had not called DEL.
+    /// How many attachments the agent removed because their namespace or pod was gone and the runtime had not called DEL.
     pub stale_attachments_removed: Counter,
-    /// Stale checks and GC calls that removed nothing because they would have removed too many attachments.
+    /// How many stale checks and GC calls removed nothing because they would have removed too many attachments.
     pub breaker_trips: Counter,
     /// When the last check for stale attachments ended, in seconds since 1970.
     pub stale_check_timestamp: Gauge,
-    /// Addresses of the node's blocks.
+    /// How many addresses the node's blocks have, by pool and state.
     pub addresses: Family<PoolStateLabels, Gauge>,
-    /// Attachments whose link is gone while their network namespace exists: their pods have no network.
+    /// How many attachments have no link although their network namespace exists, so that their pods have no network.
     pub broken_attachments: Gauge,
-    /// Objects that the agent can't decode; it counts them as in use.
+    /// How many objects the agent can't decode. Their addresses count as in use.
     pub unreadable_objects: Family<KindLabel, Gauge>,
-    /// The node's blocks by state.
+    /// How many blocks the node has, by pool and state.
     pub blocks: Family<PoolStateLabels, Gauge>,
-    /// Attachments on the node.
+    /// How many attachments the node has.
     pub attachments: Gauge,
-    /// Assignments that wait to be created or deleted.
+    /// How many assignments wait to be created or deleted.
     pub pending_assignments: Gauge,
 }
 
@@ -84,7 +84,7 @@ fn registered<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str
 }
 
 impl Metrics {
-    /// Creates the metrics and registers them.
+    /// Creates the agent's metrics and registers them.
     pub fn register(registry: &mut Registry) -> Metrics {
         let mut counter = |name, help| registered(registry, name, help, Counter::default());
         let early_reuses =
@@ -168,12 +168,12 @@ impl Metrics {
         self.cni_call_duration.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
-    /// Adds the time that the kernel took to wire a pod, successfully or not.
+    /// Adds the time that the kernel took to wire a pod, whether it succeeded or not.
     pub fn observe_wiring(&self, took: Duration) {
         self.wiring_duration.observe(took.as_secs_f64());
     }
 
-    /// Adds the time that an ADD waited for the confirmation of its assignment, whether it came or not.
+    /// Adds the time that an ADD waited for the confirmation of its assignment, whether the confirmation arrived or not.
     pub fn observe_confirmation_wait(&self, took: Duration) {
         self.confirmation_wait.observe(took.as_secs_f64());
     }

@@ -1,5 +1,5 @@
-//! Compares the node's state with the API server: IPAssignments, blocks and address conflicts. A pass runs at the start, after a hint
-//! and at an interval. A missed hint only delays it.
+//! Compares the node's state with the API server: IPAssignments, blocks and address conflicts. A pass runs at the start, after a hint and
+//! at an interval. If a hint is missed, the pass only runs later.
 
 mod assignments;
 mod blocks;
@@ -33,11 +33,11 @@ use assignments::AssignmentIdentity;
 
 /// The pause after a hint, so that hints that arrive together trigger one pass.
 const DEBOUNCE: Duration = Duration::from_millis(50);
-/// After this time a pass counts as hanging. It makes a bounded number of calls, each with a timeout of seconds.
+/// A pass that takes longer than this counts as hanging. A pass makes a bounded number of calls, each with a timeout of seconds.
 const PASS_DEADLINE: Duration = Duration::from_mins(5);
-/// The first pause after a failed pass.
+/// The first pause after a failed pass of the resync.
 const MIN_RETRY_INTERVAL: Duration = Duration::from_millis(50);
-/// The longest pause after failed passes.
+/// The longest pause after failed passes of the resync.
 const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(3);
 
 /// The task that compares the node's state with the API server.
@@ -46,7 +46,7 @@ pub struct Resync {
     pub clients: Clients,
     /// The cluster's objects, as the watches show them.
     pub cluster: ClusterCache,
-    /// Blocks, addresses and attachments.
+    /// This node's blocks, addresses and attachments.
     pub node_state: Arc<NodeState>,
     /// Adds owned blocks that the node's state lacks.
     pub claims: Claims,
@@ -54,19 +54,19 @@ pub struct Resync {
     pub assignment_writer: AssignmentWriter,
     /// How fresh the API server's answers are.
     pub freshness: Arc<FreshnessTracker>,
-    /// The checkpoint.
+    /// The checkpoint, into which the resync writes cool-downs and conflicts.
     pub checkpoint: Checkpoint,
-    /// Events on the node.
+    /// Publishes events on the Node.
     pub events: Events,
     /// Identifies the node's current boot.
     pub boot_id: String,
     /// The time between two comparisons without a hint (`--relist-interval`).
     pub interval: Duration,
-    /// Intervals and timeouts.
+    /// The waits of the protocol between agents, operator and API server.
     pub times: Times,
     /// The watchdog to which the task reports its progress.
     pub beats: Watchdog,
-    /// Triggers a pass.
+    /// Triggers a pass of the resync.
     pub trigger: Arc<Notify>,
 }
 
@@ -77,10 +77,10 @@ pub struct Resynced {
     pub blocks: bool,
 }
 
-/// Why a pass failed.
+/// Why a pass of the resync failed.
 #[derive(Debug, thiserror::Error)]
 enum PassError {
-    /// A read failed.
+    /// A read from the API server failed.
     #[error(transparent)]
     Read(#[from] ReadError),
     /// The agent has no copy of its Node, which every comparison needs.
@@ -88,18 +88,18 @@ enum PassError {
     NodeUnknown,
 }
 
-/// The results of earlier passes that the next pass needs.
+/// The results of earlier passes that the next pass of the resync needs.
 struct PassHistory {
     /// Tracks whether the pods of orphaned assignments are gone.
     orphans: PodAbsenceTracker<AssignmentIdentity>,
     assignments_due: Option<Instant>,
     conflicts_due: Option<Instant>,
-    /// How many invalidations there were at the last comparison of assignments.
+    /// How many invalidations had happened by the last comparison of assignments.
     invalidations: u64,
 }
 
 impl Resync {
-    /// Runs forever, and publishes in `progress` what it has done.
+    /// Runs the resync until the agent stops, and publishes in `progress` what it has compared.
     pub async fn run(self, progress: watch::Sender<Resynced>) {
         let orphans = PodAbsenceTracker::new(self.cluster.node_name(), self.times.pod_absence_interval());
         let mut history = PassHistory { orphans, assignments_due: None, conflicts_due: None, invalidations: 0 };
@@ -127,7 +127,7 @@ impl Resync {
                     () = tokio::time::sleep(next) => {}
                     // While the API server is down, hints must not shorten the pauses.
                     () = self.trigger.notified(), if failures == 0 => tokio::time::sleep(DEBOUNCE).await,
-                    // `freshness` owns the sender, so this never fails.
+                    // `freshness` owns the sender, so waiting for a change never fails.
                     _ = invalidations.changed(), if failures == 0 => tokio::time::sleep(DEBOUNCE).await,
                 }
             };
@@ -135,7 +135,7 @@ impl Resync {
         }
     }
 
-    /// Runs one comparison. Returns the time until the next one, unless a hint triggers it earlier.
+    /// Runs one pass. Returns the time until the next pass, unless a hint triggers it earlier.
     async fn pass(
         &self,
         history: &mut PassHistory,
@@ -143,14 +143,15 @@ impl Resync {
         progress: &watch::Sender<Resynced>,
     ) -> Result<Duration, PassError> {
         let now = Instant::now();
-        // A random time of 100 to 150 % of the interval, so that the nodes of a cluster don't send their lists together.
+        // A random time of 100 to 150 % of the interval, so that the nodes of a cluster don't send their list calls together.
         let interval = self.times.resync(self.interval);
         let interval = interval / 2 + bobbin_api_client::backoff::jittered(interval);
         self.compare_node().await?;
         if history.assignments_due.is_some_and(|due| due <= now) {
             self.compare_pools().await?;
         }
-        // Create missing assignments first: after an outage, another node that claims a block must find those of this node's pods.
+        // Create missing assignments first: after an outage, another node that claims a block must find the assignments of this node's
+        // pods.
         if history.assignments_due.is_none_or(|due| due <= now) || history.invalidations != generation {
             let blocks_known = progress.borrow().blocks;
             let again = self.compare_assignments(history, blocks_known).await?;
@@ -193,7 +194,7 @@ impl Resync {
 
     /// Reads the agent's own Node with a consistent read.
     async fn compare_node(&self) -> Result<(), PassError> {
-        // While the watch of the Node is active, this read is not needed.
+        // While the watch of the Node is active, the agent need not read the Node.
         let silence = self.freshness.silence(boot_time())[WatchedKind::Node as usize];
         if self.cluster.node().is_some() && silence.is_some_and(|silence| silence < self.times.max_watch_silence()) {
             return Ok(());
@@ -206,7 +207,7 @@ impl Resync {
             {
                 Ok(node) => match NodeInfo::of(&node) {
                     Ok(node) => Some(node),
-                    // The Node exists, but can't be decoded: keep the last version that could be.
+                    // The Node exists, but can't be decoded. The cache keeps its last version that could be decoded.
                     Err(_) => return if self.cluster.node().is_some() { Ok(()) } else { Err(PassError::NodeUnknown) },
                 },
                 Err(ReadError::NotFound) => None,

@@ -1,4 +1,4 @@
-//! Starts the agent, lets it serve until a signal or an error, and shuts it down.
+//! Starts the agent, lets it serve until a signal or an error, and then shuts it down.
 
 mod start;
 mod status_server;
@@ -27,7 +27,7 @@ use crate::host::run_dir::{self, Identity, Previous, RunDir, RunDirError};
 use crate::resync::Resynced;
 use start::Started;
 
-/// How long CNI calls in flight may take after a signal.
+/// How long CNI calls in flight may take after the signal to stop.
 const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(5);
 
 /// Runs the agent until SIGTERM or SIGINT.
@@ -90,11 +90,11 @@ fn current_identity(agent: &Agent, started: &Identity, first_read: &FirstRead) -
     started.at(boot_time(), *first_read.done.borrow(), node_uid, contact)
 }
 
-/// Keeps the run directory's lock and saves the identity. The next agent may trust the checkpoint once this one has read the node's
+/// Keeps the run directory's lock and saves the identity. The next agent may trust the checkpoint once this agent has read the node's
 /// blocks.
 async fn heartbeat(agent: &Agent, started: &Identity, first_read: &FirstRead) -> Result<(), RunDirError> {
     let beat = agent.watchdog.register("heartbeat", HEARTBEAT_DEADLINE);
-    // The identity is saved right after the first read of the blocks. So the next agent trusts the checkpoint even if this one dies.
+    // The identity is also saved right after the first read of the blocks. So the next agent trusts the checkpoint even if this agent dies.
     run_dir::heartbeat::run(
         &agent.run_dir,
         || current_identity(agent, started, first_read),

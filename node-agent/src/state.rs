@@ -29,7 +29,7 @@ use inventory::Inventory;
 
 use crate::cluster::freshness::Proof;
 
-/// The node's state. Callers share it by reference. Every method takes the lock itself and returns without waiting for IO.
+/// The node's state. Callers share it by reference. Every method takes the state's lock and returns without waiting for IO.
 #[derive(Debug)]
 pub struct NodeState {
     inventory: Mutex<Inventory>,
@@ -48,13 +48,13 @@ impl NodeState {
         Self::default()
     }
 
-    /// Notes that a claim is about to be sent. False: the node already knows the block and must not claim it.
+    /// Records that a claim is about to be sent. Returns false if the node already knows the block and must not claim it.
     pub fn begin_claim(&self, block: &str, pool: &str) -> bool {
         self.change(|inventory| inventory.begin_claim(block, pool))
     }
 
-    /// Adds a block after the API server confirmed that this node owns it. Addresses that attachments have in it count as in use.
-    /// False: the block is already in another state, and nothing happened.
+    /// Adds a block after the API server confirmed that this node owns it. Addresses that attachments have in the block count as in use.
+    /// Returns false and changes nothing if the block is already in another state.
     pub fn add_block(&self, block: NewBlock) -> bool {
         self.change(|inventory| inventory.add_block(block))
     }
@@ -64,41 +64,42 @@ impl NodeState {
         self.write(|inventory| inventory.restore_block(block, block_state));
     }
 
-    /// Applies an event to a block. True: its state changed. Only the checkpoint's writer may send an event after which
+    /// Applies an event to a block. Returns true if the block's state changed. Only the checkpoint's writer may send an event after which
     /// more addresses may be assigned.
     pub fn on(&self, block: &str, event: BlockEvent) -> bool {
         self.change(|inventory| inventory.on(block, event))
     }
 
-    /// Marks every owned block as doubted.
+    /// Marks every block that this node owns as doubted.
     pub fn doubt_all(&self) {
         self.change(Inventory::doubt_all);
     }
 
-    /// Starts to release a block. False: one of its addresses is in use, or its state does not allow it.
+    /// Starts to release a block. Returns false if one of the block's addresses is in use, or if the block's state does not allow a
+    /// release.
     pub fn begin_release(&self, block: &str) -> bool {
         self.change(|inventory| inventory.begin_release(block))
     }
 
-    /// Cancels the first release among these blocks whose last write was not sent yet. The block does not serve before `not_before`.
-    /// False: there is no such release.
+    /// Cancels the first release among these blocks whose last write was not sent yet. That block does not serve before `not_before`.
+    /// Returns false if there is no such release.
     pub fn cancel_release(&self, blocks: &[String], now: BootTime, not_before: BootTime) -> bool {
         self.change(|inventory| inventory.cancel_release(blocks, now, not_before))
     }
 
-    /// Starts to release a doubted block that this node still owns, because its Node was deleted or is out of service. False: one of the
-    /// block's addresses is in use, or the block is not doubted.
+    /// Starts to release a doubted block that turned out to be still owned by this node, because its Node object was deleted or is out of
+    /// service. Returns false if one of the block's addresses is in use, or if the block is not doubted.
     pub fn release_doubted(&self, block: &str) -> bool {
         let now = bobbin_datapath::boot_time();
         self.change(|inventory| inventory.release_doubted(block, now))
     }
 
-    /// Forgets a doubted block because it has no owner. False: one of its addresses is in use, or the block is not doubted.
+    /// Forgets a doubted block because no node owns it. Returns false if one of the block's addresses is in use, or if it is not doubted.
     pub fn found_free(&self, block: &str) -> bool {
         self.change(|inventory| inventory.found_free(block))
     }
 
-    /// Notes that another node owns a doubted block. Returns this node's attachments that still have addresses of it.
+    /// Records that another node owns a doubted block. Returns this node's attachments that still have addresses of the block.
     pub fn found_foreign(&self, block: &str) -> Vec<Attachment> {
         self.write(|inventory| inventory.found_foreign(block))
     }
@@ -108,33 +109,34 @@ impl NodeState {
         self.change(|inventory| inventory.refresh(block, uid, resource_version, deleting));
     }
 
-    /// Notes that the API server confirmed that this node owns a block. `assignments_listed`: its assignments were listed, too.
+    /// Records that the API server confirmed that this node owns a block. `assignments_listed` says whether the block's assignments were
+    /// listed, too.
     pub fn prove(&self, block: &str, proof: Proof, assignments_listed: bool) {
         self.inventory.lock().prove(block, proof, assignments_listed);
     }
 
-    /// All blocks except those whose first claim is in flight.
+    /// All blocks of the node except those whose first claim is in flight.
     pub fn blocks(&self) -> Vec<BlockView> {
         self.read(Inventory::views)
     }
 
-    /// One block.
+    /// The block with this name.
     pub fn block(&self, name: &str) -> Option<BlockView> {
         self.read(|inventory| inventory.blocks.get(name)?.view())
     }
 
-    /// The state of a block; `None`: the block is unknown.
+    /// The state of a block. Returns `None` if the block is unknown.
     pub fn block_state(&self, name: &str) -> Option<BlockState> {
         self.read(|inventory| inventory.blocks.get(name).map(block_entry::BlockEntry::state))
     }
 
-    /// How many blocks of a pool count as owned, claims in flight included.
+    /// How many blocks of a pool count as owned by this node, including claims in flight.
     pub fn block_count(&self, pool: &str) -> usize {
         let owned = |block: &&block_entry::BlockEntry| block.pool == pool && block.state().counts_as_ours();
         self.read(|inventory| inventory.blocks.values().filter(owned).count())
     }
 
-    /// How many blocks of a pool are being claimed or exported, and will serve soon.
+    /// How many blocks of a pool this node is claiming or exporting; they will serve soon.
     pub fn blocks_coming(&self, pool: &str) -> usize {
         let coming = |block: &&block_entry::BlockEntry| {
             block.pool == pool && matches!(block.state(), BlockState::Claiming { .. } | BlockState::Exporting { .. })
@@ -142,12 +144,12 @@ impl NodeState {
         self.read(|inventory| inventory.blocks.values().filter(coming).count())
     }
 
-    /// The attachments that have addresses of a block.
+    /// This node's attachments that have addresses of a block.
     pub fn residents(&self, block: &str) -> Vec<Attachment> {
         self.read(|inventory| inventory.residents_of(block))
     }
 
-    /// The ranges whose routes should be in the kernel.
+    /// The ranges of the blocks whose routes should be in the kernel.
     pub fn exported(&self) -> Vec<BlockRange> {
         self.blocks().into_iter().filter(|block| block.state.exported()).map(|block| block.held.range).collect()
     }
@@ -162,27 +164,27 @@ impl NodeState {
         self.change(|inventory| inventory.set_reserved(pool, reserved));
     }
 
-    /// Allocates an address that was never used or has cooled down, from the fullest block that has one.
+    /// Allocates an address that was never used or has cooled down, from the fullest block that has such an address.
     pub fn assign(&self, request: &AllocationRequest<'_>, now: BootTime) -> Result<Allocation, AssignError> {
         self.try_write(|inventory| inventory.assign(request, now, false))
     }
 
-    /// Allocates the address that has cooled down longest, although its cool-down is not over. Otherwise the pod could not start.
+    /// Allocates the address that has cooled down longest, although its cool-down has not ended. Otherwise the pod could not start.
     pub fn assign_early(&self, request: &AllocationRequest<'_>, now: BootTime) -> Result<Allocation, AssignError> {
         self.try_write(|inventory| inventory.assign(request, now, true))
     }
 
-    /// Whether the block was not doubted, lost or replaced since the token was issued.
+    /// Whether the token's block was not doubted, lost or replaced since the token was issued.
     pub fn token_is_current(&self, token: &FencingToken) -> bool {
         self.read(|inventory| inventory.token_is_current(token))
     }
 
-    /// Adds an attachment that already has its address, found in the checkpoint or only in the kernel.
+    /// Adds an attachment that already has an address. The agent found the attachment in the checkpoint or only in the kernel.
     pub fn restore_attachment(&self, attachment: Attachment) {
         self.write(|inventory| inventory.restore_attachment(attachment));
     }
 
-    /// Changes an attachment; its key and address never change. `None`: there is no such attachment.
+    /// Changes an attachment, except its key and address. Returns `None` if there is no such attachment.
     pub fn update(&self, key: &AttachmentKey, change: impl FnOnce(&mut Attachment)) -> Option<Attachment> {
         self.write(|inventory| {
             let attachment = inventory.attachments.get_mut(key)?;
@@ -193,32 +195,33 @@ impl NodeState {
         })
     }
 
-    /// Removes an attachment; its address cools down from now on. `None`: there is no such attachment, and nothing happened.
+    /// Removes an attachment, whose address cools down from now on. Returns `None` and changes nothing if there is no such attachment.
     pub fn release(&self, key: &AttachmentKey, now: BootTime) -> Option<Attachment> {
         self.write(|inventory| inventory.release(key, now))
     }
 
-    /// The attachment with a key.
+    /// The attachment with this key.
     pub fn attachment(&self, key: &AttachmentKey) -> Option<Attachment> {
         self.read(|inventory| inventory.attachments.get(key).cloned())
     }
 
-    /// All attachments.
+    /// All attachments of the node.
     pub fn attachments(&self) -> Vec<Attachment> {
         self.read(|inventory| inventory.attachments.values().cloned().collect())
     }
 
-    /// How many attachments there are.
+    /// How many attachments the node has.
     pub fn attachment_count(&self) -> usize {
         self.read(|inventory| inventory.attachments.len())
     }
 
-    /// Excludes an address from allocation; see [`exclusion::exclude`], which also writes the checkpoint. True: the conflict is new.
+    /// Excludes an address from allocation; see [`exclusion::exclude`], which also writes the checkpoint. Returns true if the conflict is
+    /// new.
     pub fn exclude(&self, conflict: ConflictingAssignment) -> bool {
         self.write(|inventory| inventory.exclude(conflict))
     }
 
-    /// Ends an exclusion; see [`exclusion::end_exclusion`]. True: the address was excluded.
+    /// Ends the exclusion of an address; see [`exclusion::end_exclusion`]. Returns true if the address was excluded.
     pub fn end_exclusion(&self, pair: IpPair) -> bool {
         let now = bobbin_datapath::boot_time();
         self.change(|inventory| inventory.end_exclusion(pair, now))
@@ -235,18 +238,18 @@ impl NodeState {
         self.read(|inventory| inventory.pool_use(pool, cooldown, now))
     }
 
-    /// All cooling addresses.
+    /// All addresses that cool down.
     #[cfg(test)]
     pub fn cooling(&self) -> Vec<CoolingAddress> {
         self.read(Inventory::cooling)
     }
 
-    /// Lets free addresses cool down. If their block is unknown, the state keeps the cool-downs until the block is added.
+    /// Lets free addresses cool down. If an address's block is unknown, the state keeps the cool-down until the block is added.
     pub fn cool(&self, addresses: &[CoolingAddress]) {
         self.write(|inventory| inventory.cool(addresses));
     }
 
-    /// Receives a new count after each change. Waiting ADDs, the demand controller and the checkpoint's writer wait for it.
+    /// Receives a new count after each change of the state. Waiting ADDs, the demand controller and the checkpoint's writer wait for it.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }

@@ -10,13 +10,14 @@ use crate::state::{Attachment, ConflictingAssignment, exclusion};
 /// What happens to an attachment if the IPAssignment of its address names another attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DuplicateOutcome {
-    /// Its ADD has not answered yet, so the pod gets another address.
+    /// The attachment's ADD has not answered yet, so the pod gets another address.
     NotUsed,
-    /// The other attachment's node owns the block, so the agent ended this attachment.
+    /// The other attachment's node owns the block, so this node's agent ended its own attachment.
     Ended,
-    /// The other attachment's node does not own the block, so its assignment is void, and this attachment keeps the address.
+    /// The other attachment's node does not own the block. So the other attachment's IPAssignment is void, and this node's attachment keeps
+    /// the address.
     Void,
-    /// Both attachments run on this node, and both keep the address.
+    /// Both attachments with this address run on this node, and both keep it.
     SameNode,
 }
 

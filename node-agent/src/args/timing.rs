@@ -1,7 +1,7 @@
 //! Every wait that the protocol between agents, operator and API server depends on.
 //!
-//! This order must hold: interval of bookmarks (60 s) < [`Times::max_watch_silence`] < half of `--node-grace-period`, and the reconnect of a
-//! watch (5 s) < [`Times::quiet_time`]. Tests scale all of them by one factor.
+//! This order must hold: interval of bookmarks (60 s) < [`Times::max_watch_silence`] < half of `--node-grace-period`, and the reconnect of
+//! a watch (5 s) < [`Times::quiet_time`]. Tests multiply these times, except the grace period, by one factor.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ pub struct Times {
 }
 
 impl Times {
-    /// `scale` is 1 in production. It does not apply to `node_grace_period`, after which the operator releases what a deleted node
-    /// holds.
+    /// `scale` is 1 in production. It does not apply to `node_grace_period`, after which the operator releases the blocks and addresses of
+    /// a deleted node.
     pub fn new(scale: f64, node_grace_period: Duration) -> Times {
         Times { scale: if scale.is_finite() && scale > 0.0 { scale } else { 1.0 }, node_grace_period }
     }
@@ -29,13 +29,13 @@ impl Times {
         self.scaled(90)
     }
 
-    /// An API server that was away for longer than this may have been restored from an older snapshot.
+    /// If the API server was unreachable for longer than this, it may have been restored from an older etcd snapshot.
     pub fn outage_threshold(self) -> Duration {
         self.scaled(10)
     }
 
-    /// How long a block that was claimed right after an outage stays out of service. Meanwhile other nodes create missing assignments
-    /// of their pods in the block, so that this node does not assign their addresses.
+    /// How long a block that was claimed right after an outage stays out of service. Meanwhile other nodes create missing assignments of
+    /// their pods in the block. This node then does not assign the addresses of those pods.
     pub fn quiet_time(self) -> Duration {
         self.scaled(15)
     }
@@ -70,18 +70,18 @@ impl Times {
         self.scaled(60)
     }
 
-    /// If no agent ran for longer than this, the next one reads the blocks of the checkpoint before it trusts them.
+    /// If no agent ran on the node for longer than this, the next agent reads the checkpoint's blocks before it trusts them.
     pub fn max_trusted_absence(self) -> Duration {
         self.node_grace_period / 2
     }
 
-    /// The interval of the resync, before jitter.
+    /// The time between two passes of the resync, before jitter is added.
     pub fn resync(self, interval: Duration) -> Duration {
         interval.mul_f64(self.scale)
     }
 }
 
-/// How long an ADD waits for the first read of own blocks after the agent has started.
+/// How long an ADD waits for the first read of this node's blocks after the agent has started.
 pub const FIRST_READ_TIMEOUT: Duration = Duration::from_millis(300);
 
 #[cfg(test)]

@@ -16,10 +16,10 @@ use super::{AssignmentInfo, WriterState, assignment_name};
 use crate::cluster::freshness::WatchedKind;
 use crate::state::Attachment;
 
-/// How long one call may take. An ADD waits less.
+/// How long one call about an assignment may take. An ADD waits less.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The assignment of an attachment, and its name; `None` without an address.
+/// The assignment of an attachment, and the assignment's name. Returns `None` for an attachment without an address.
 pub(super) fn assignment_of(attachment: &Attachment, node_name: &str) -> Option<(String, IPAssignment)> {
     let name = assignment_name(attachment.pair)?;
     let pod = &attachment.pod;
@@ -42,7 +42,7 @@ pub(super) fn assignment_of(attachment: &Attachment, node_name: &str) -> Option<
 }
 
 impl WriterState {
-    /// Makes a call.
+    /// Sends one call about an assignment to the API server.
     pub(super) async fn call(&self, name: &str, step: AssignmentCall) -> CallResult {
         let api: Api<Lenient<IPAssignment>> = Api::all(self.clients.requests.clone());
         match step {
@@ -93,7 +93,7 @@ fn create_result(outcome: api_client::Outcome<Lenient<IPAssignment>>) -> CallRes
     match outcome {
         api_client::Outcome::Done(created) => CallResult::Own(created.meta().uid.clone().unwrap_or_default()),
         api_client::Outcome::Refused(Refusal::AlreadyExists) => CallResult::Exists,
-        // The CustomResourceDefinition is not installed yet.
+        // The API server answers "not found" while the CustomResourceDefinition of IPAssignment is not installed.
         api_client::Outcome::Refused(Refusal::NotFound) => CallResult::Unknown,
         // An API server that has just started forbids everything until its policies are loaded. So a forbidden assignment stays
         // queued.
@@ -114,7 +114,7 @@ fn unknown(name: &str, why: &UnknownWhy) -> CallResult {
     CallResult::Unknown
 }
 
-/// Whether an assignment is the attachment's.
+/// Checks whether the assignment that was read names this attachment.
 fn owner_result(found: AssignmentInfo, key: &AttachmentKey, node_name: &str) -> CallResult {
     if found.key == *key && found.node_name == node_name {
         return CallResult::Own(found.uid);

@@ -1,4 +1,4 @@
-//! Tracks from the API server's answers whether it accepts writes. Pure but for the channel that wakes waiting writes.
+//! Tracks from the API server's answers whether it accepts writes. Pure except for the channel that wakes waiting writes.
 //!
 //! An answered read proves nothing about writes: an etcd without space answers reads and deletes, but creates fail.
 
@@ -15,7 +15,7 @@ const MIN_PROBE_INTERVAL: Duration = Duration::from_millis(100);
 /// The longest pause between two probes.
 const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(3);
 
-/// The kind of a call.
+/// The kind of a call about an assignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CallKind {
     Create,
@@ -35,11 +35,11 @@ impl CallKind {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Calls without an answer since the last one that proved health.
+    /// How many calls got no answer since the last call that proved that the API server accepts writes.
     failures: u32,
-    /// The last create had no answer.
+    /// Whether the last create call got no answer.
     creates_fail: bool,
-    /// The last probe was answered but proved nothing, so the next one follows without a pause.
+    /// Whether the last probe was answered without proving that writes succeed. The next probe then follows without a pause.
     skip_pause: bool,
 }
 
@@ -60,14 +60,15 @@ impl WriteHealth {
         *self.healthy.borrow()
     }
 
-    /// Reports changes of the health.
+    /// Reports when the API server begins or stops to accept writes.
     pub(super) fn subscribe(&self) -> watch::Receiver<bool> {
         self.healthy.subscribe()
     }
 
-    /// How long the next probe waits.
+    /// The pause before the next probe.
     ///
-    /// Zero after an answered read, so that many reads don't delay the write that proves health. A failed write restores the pause.
+    /// The pause is zero after an answered read, so that many reads don't delay the write that proves health. A failed write restores the
+    /// pause.
     pub(super) fn pause(&self) -> Duration {
         let mut state = self.state();
         if std::mem::take(&mut state.skip_pause) {
@@ -89,7 +90,7 @@ impl WriteHealth {
         self.probe_now.notified().await;
     }
 
-    /// Takes in whether a call was answered. Returns whether the health changed.
+    /// Records whether a call was answered. Returns whether the API server's health for writes changed.
     pub(super) fn observe(&self, call: CallKind, answered: bool) -> bool {
         let mut state = self.state();
         if !answered {

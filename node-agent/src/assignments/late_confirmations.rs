@@ -1,4 +1,4 @@
-//! Handles confirmations that arrived after their ADD had answered.
+//! Handles confirmations of assignments that arrived after their ADD had answered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,16 +11,16 @@ use crate::assignments::{Confirmation, LateConfirmation, assignment_name};
 use crate::blocks::api_calls::BlockApi;
 use crate::state::{Attachment, AttachmentPhase};
 
-/// How long a handler waits for an ADD that is still running. If it gives up, the attachment lacks the assignment's UID, and its DEL
-/// needs one more read.
+/// How long a handler waits for an ADD that is still running. If the handler gives up, the attachment lacks its assignment's UID, and its
+/// DEL needs one more read.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a handler waits for another CNI call of the attachment. If it gives up, the next resync handles the duplicate.
+/// How long a handler waits for another CNI call of the attachment. If the handler gives up, the next resync handles the duplicate.
 const DUPLICATE_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The first and the longest pause between two reads of a duplicate's block.
 const BLOCK_READ_BACKOFF: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(10)];
 
-/// Handles late confirmations, forever. One that needs the API server delays no other.
+/// Handles late confirmations until the agent stops. A confirmation whose handler calls the API server does not delay the others.
 pub async fn run(agent: Arc<Agent>, blocks: BlockApi, mut confirmations: mpsc::UnboundedReceiver<LateConfirmation>) {
     while let Some(confirmation) = confirmations.recv().await {
         tokio::spawn(handle(Arc::clone(&agent), blocks.clone(), confirmation));
@@ -29,12 +29,12 @@ pub async fn run(agent: Arc<Agent>, blocks: BlockApi, mut confirmations: mpsc::U
 
 async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
     let LateConfirmation { key, pair, confirmation } = late;
-    // `None`: the attachment ended, and the writer deletes the assignment that it has just created.
+    // `living` returns `None` if the attachment ended. The writer then deletes the assignment that it has just created.
     let same = |attachment: &Attachment| attachment.pair == pair && attachment.phase != AttachmentPhase::Deleting;
     let living = || agent.node_state.attachment(&key).filter(same);
     match confirmation {
         Confirmation::Created { uid } => {
-            // The ADD may still be saving the attachment, so this waits for its lock.
+            // The ADD may still be saving the attachment, so wait for the attachment's lock.
             let Some(_lock) = agent.locks.lock(&key, LOCK_TIMEOUT).await else { return };
             if living().is_some() {
                 agent.update(&key, |attachment| attachment.assignment_uid = Some(uid));
@@ -56,7 +56,7 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
         }
         Confirmation::Taken { by, node, .. } => {
             let Some(attachment) = living() else { return };
-            // This comes before the read of the block, because the block's proof is no longer valid.
+            // Call `found_duplicate` before the read of the block: it invalidates the block's proof, which may be wrong.
             let is_new = agent.found_duplicate(pair, &by);
             let mut attempt = 0;
             let block = loop {
@@ -66,7 +66,8 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                         tracing::warn!(%pair, %key, by, %error, "another attachment's assignment names an address of this node, and the agent can't read the block yet to find its owner");
                     }
                 }
-                // The agent rechecks the assignment every minute. Only the handler that found it first keeps reading the block.
+                // The agent rechecks the conflicting assignment every minute. Only the handler that first found the conflict keeps reading
+                // the block.
                 if !is_new || living().is_none() {
                     return;
                 }
@@ -74,7 +75,7 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                 attempt += 1;
             };
             if block.node_name.as_deref() != Some(node.as_str()) {
-                // While a void assignment exists, each check finds it again. Only the first one reports it.
+                // Each recheck finds the void assignment again while it exists. Only the handler that first found it reports it.
                 if is_new {
                     agent.report_duplicate(&attachment, &by, DuplicateOutcome::Void);
                 }

@@ -1,6 +1,6 @@
-//! Keeps pending deletions of assignments on disk, one small file each, so that a restart forgets none.
+//! Keeps pending deletions of assignments on disk, one small file each, so that a restarted agent completes them.
 //!
-//! A reboot removes them; then the resync deletes all assignments of the earlier boot.
+//! A reboot removes these files. The resync then deletes all assignments of the earlier boot.
 
 use std::path::{Path, PathBuf};
 
@@ -31,12 +31,12 @@ impl PendingDeletions {
         Ok(PendingDeletions(directory.to_owned()))
     }
 
-    /// Saves a deletion; it replaces an earlier one of the same attachment.
+    /// Saves a pending deletion. It replaces the file of an earlier deletion of the same assignment for the same attachment.
     pub(super) fn save(&self, deletion: &PendingDeletion) -> std::io::Result<()> {
         atomic_file::replace(&self.path(&deletion.name, &deletion.key), &serde_json::to_vec(deletion)?, 0o600)
     }
 
-    /// Removes a deletion that is done.
+    /// Removes the file of a completed deletion.
     pub(super) fn remove(&self, name: &str, key: &AttachmentKey) {
         match std::fs::remove_file(self.path(name, key)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -46,7 +46,8 @@ impl PendingDeletions {
         }
     }
 
-    /// The deletions that an earlier run left. An unreadable file is logged and skipped; the resync deletes its assignment.
+    /// The pending deletions that an earlier run of the agent left. An unreadable file is logged and skipped; the resync deletes the file's
+    /// assignment.
     pub(super) fn load(&self) -> Vec<PendingDeletion> {
         let entries = match std::fs::read_dir(&self.0) {
             Ok(entries) => entries,

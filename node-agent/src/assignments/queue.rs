@@ -1,4 +1,4 @@
-//! The pending writes of one address in their order, and what follows from each answer. Pure: the runner makes the calls.
+//! The pending writes of one address in order, and how each answer changes them. Pure: the queue runner makes the calls.
 
 use std::collections::VecDeque;
 
@@ -8,28 +8,29 @@ use tokio::sync::oneshot;
 
 use super::Confirmation;
 
-/// A write to be made.
+/// A queued write of an assignment.
 pub(super) enum Operation {
-    /// Create the assignment.
+    /// Create an assignment.
     Create {
         /// The attachment that the assignment belongs to.
         key: AttachmentKey,
-        /// The address.
+        /// The address that the assignment is for.
         pair: IpPair,
-        /// The assignment.
+        /// The assignment to create.
         assignment: Box<IPAssignment>,
-        /// Who waits for the confirmation.
+        /// Receives the confirmation.
         reply: oneshot::Sender<Confirmation>,
-        /// A create was sent and its outcome is unknown: read before sending it again.
+        /// Whether a create was already sent and its outcome is unknown. The agent then reads the assignment before it sends the create
+        /// again.
         maybe_sent: bool,
     },
-    /// Delete the assignment of that attachment.
+    /// Delete the assignment of an attachment.
     Delete {
         /// The attachment that the assignment belongs to.
         key: AttachmentKey,
-        /// Its UID, if known.
+        /// The assignment's UID, if known.
         uid: Option<String>,
-        /// Who waits for the deletion.
+        /// Is notified when the assignment is deleted.
         reply: Option<oneshot::Sender<()>>,
     },
 }
@@ -44,7 +45,7 @@ impl Operation {
         Operation::Create { key, pair, assignment, reply, maybe_sent: false }
     }
 
-    /// Marks a create that an earlier run may have sent.
+    /// Marks a create that an earlier run of the agent may have sent.
     pub(super) fn may_have_been_sent(mut self) -> Operation {
         if let Operation::Create { maybe_sent, .. } = &mut self {
             *maybe_sent = true;
@@ -57,71 +58,71 @@ impl Operation {
     }
 }
 
-/// The next call.
+/// The next call of an address queue to the API server.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum AssignmentCall {
     /// Create this assignment.
     Create(Box<IPAssignment>),
-    /// Read the assignment and find out whose it is.
+    /// Read the assignment and find out whether it names this attachment.
     Get(AttachmentKey),
-    /// Delete the assignment with that UID.
+    /// Delete the assignment with this UID.
     Delete(String),
 }
 
-/// The result of a call.
+/// The result of a call about an assignment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum CallResult {
-    /// Create: the assignment was created. Get: it exists and is the attachment's. Contains the assignment's UID.
+    /// Create: the assignment was created. Get: the assignment exists and names the attachment. Contains the assignment's UID.
     Own(String),
-    /// Get: it is another attachment's.
+    /// Get: the assignment names another attachment.
     OtherOwner {
-        /// The holder, described for people.
+        /// A description of the other attachment, for messages.
         by: String,
-        /// The node that it names.
+        /// The node that the assignment names.
         node: String,
-        /// The attachment that it names.
+        /// The attachment that the assignment names.
         holder: AttachmentKey,
-        /// Its UID.
+        /// The assignment's UID.
         uid: String,
     },
-    /// Get, Delete: it does not exist.
+    /// Get, Delete: the assignment does not exist.
     Absent,
-    /// Create: one exists already.
+    /// Create: an assignment with this name already exists.
     Exists,
     /// Delete: it was deleted, or the existing assignment has another UID.
     Deleted,
-    /// The API server refused the call. Contains its message.
+    /// The API server refused the call. Contains the API server's message.
     Refused(String),
-    /// The outcome is unknown.
+    /// The outcome of the call is unknown.
     Unknown,
 }
 
-/// What the result of a call completes.
+/// Which queued operation the result of a call completes.
 pub(super) enum Completion {
-    /// Nothing: another call follows.
+    /// No operation is complete: another call follows.
     Pending,
-    /// Nothing: the API server refused a call that must be repeated after a pause. Contains its message.
+    /// No operation is complete: the API server refused a call that must be repeated after a pause. Contains the API server's message.
     RetryLater(String),
-    /// A create has its confirmation.
+    /// A create is complete, because its confirmation is known.
     Created { key: AttachmentKey, pair: IpPair, reply: oneshot::Sender<Confirmation>, confirmation: Confirmation },
-    /// A delete is done.
+    /// A delete is complete.
     Deleted { key: AttachmentKey, reply: Option<oneshot::Sender<()>> },
 }
 
-/// The queue of one address. The call of its front operation may be in flight.
+/// The queued operations of one address. The first operation's call may be in flight.
 #[derive(Default)]
 pub(super) struct AddressQueue {
     operations: VecDeque<Operation>,
-    /// The call that `next` returned and whose result `complete_call` has not received.
+    /// The call that `next` returned and whose result was not yet passed to `complete_call`.
     in_flight: Option<AssignmentCall>,
-    /// Another assignment has the name of the one to create, and its owner is not known yet.
+    /// The last create failed because an assignment with that name already exists; who owns the existing one is not known yet.
     found: bool,
 }
 
 impl AddressQueue {
-    /// Queues an operation. A delete cancels a create of the same attachment that was not sent; both are then done.
+    /// Queues an operation. A delete cancels a create of the same attachment that was not sent yet; both operations are then complete.
     ///
-    /// Returns the keys of the attachments whose deletion this completed.
+    /// Returns the keys of the attachments whose deletions this call completed.
     pub(super) fn push(&mut self, write: Operation) -> Vec<AttachmentKey> {
         let Operation::Delete { key, uid: None, .. } = &write else {
             self.operations.push_back(write);
@@ -138,13 +139,13 @@ impl AddressQueue {
         self.operations.remove(place);
         let Operation::Delete { key, reply, .. } = write else { return Vec::new() };
         if let Some(reply) = reply {
-            // DEL does not wait, so usually nobody listens.
+            // DEL does not wait for the deletion, so usually the receiver no longer exists.
             let _ = reply.send(());
         }
         vec![key]
     }
 
-    /// The call to make now; `None` if nothing is left. The call counts as sent.
+    /// Returns the next call and marks it as sent. Returns `None` if no operation is left.
     pub(super) fn next(&mut self) -> Option<AssignmentCall> {
         let step = match self.operations.front()? {
             Operation::Create { assignment, maybe_sent: false, .. } => AssignmentCall::Create(assignment.clone()),
@@ -162,17 +163,18 @@ impl AddressQueue {
         self.operations.is_empty()
     }
 
-    /// Whether another assignment has the name of the one to create, and its owner is not known yet.
+    /// Whether the last create failed because an assignment with that name already exists, and the owner of the existing one is not known
+    /// yet.
     pub(super) fn found_existing(&self) -> bool {
         self.found
     }
 
-    /// How many operations wait or are in flight.
+    /// How many operations of the queue wait or are in flight.
     pub(super) fn len(&self) -> usize {
         self.operations.len()
     }
 
-    /// Takes in the result of the last call.
+    /// Records the result of the last call. Returns which operation the result completes.
     pub(super) fn complete_call(&mut self, outcome: CallResult) -> Completion {
         let Some(step) = self.in_flight.take() else { return Completion::Pending };
         let cancelled = self.cancelled();
@@ -182,7 +184,7 @@ impl AddressQueue {
             (Some(Operation::Create { .. }), _, CallResult::OtherOwner { by, node, holder, uid }) => {
                 self.created(Confirmation::Taken { by, node, holder, uid })
             }
-            // After a refused read the assignment may exist, and after a refused delete it still exists. So the operation is not done.
+            // After a refused read the assignment may exist, and after a refused delete it still exists. So the operation is not complete.
             (Some(_), AssignmentCall::Get(_) | AssignmentCall::Delete(_), CallResult::Refused(why)) => {
                 Completion::RetryLater(why)
             }
@@ -213,7 +215,7 @@ impl AddressQueue {
         }
     }
 
-    /// Whether a queued delete follows the create at the front.
+    /// Whether a delete of the same attachment is queued behind the create at the front.
     fn cancelled(&self) -> bool {
         let Some(Operation::Create { key: created, .. }) = self.operations.front() else { return false };
         self.operations.iter().skip(1).any(|write| matches!(write, Operation::Delete { key, .. } if key == created))
@@ -229,8 +231,8 @@ impl AddressQueue {
         Completion::Created { key, pair, reply, confirmation }
     }
 
-    /// Gives the new UID to the queued deletes of that attachment, so that they need no read. It replaces the UID of an earlier
-    /// assignment.
+    /// Stores the UID of the created assignment in the attachment's queued deletes, so that they need no read. It replaces the UID of an
+    /// earlier assignment.
     fn set_deletion_uid(&mut self, created: &AttachmentKey, found: &str) {
         for write in &mut self.operations {
             if let Operation::Delete { key, uid, .. } = write

@@ -10,14 +10,14 @@ use super::health::CallKind;
 use super::queue::{AssignmentCall, CallResult, Completion, Operation};
 use super::{AssignmentWriter, LateConfirmation};
 
-/// The first and the longest pause after the API server refused a call that must be repeated.
+/// The first and the longest pause before the agent repeats a call that the API server refused.
 const REFUSAL_BACKOFF: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 
 impl AssignmentWriter {
     /// Queues an operation for an assignment, and starts a task for its queue if none runs.
     pub(super) fn push(&self, name: &str, operation: Operation, replayed: bool) {
         let mut queues = self.queues();
-        // A queue is in the map while a task works on it, empty or not.
+        // A queue is in the map while a task works on it, even if the queue is empty.
         let runs = queues.contains_key(name);
         let queue = queues.entry(name.to_owned()).or_default();
         let before = queue.len();
@@ -41,19 +41,19 @@ impl AssignmentWriter {
         }
     }
 
-    /// Makes the calls of one address in their order, until none is left.
+    /// Makes the calls of one address queue in order, until the queue is empty.
     async fn run_queue(self, name: String, mut replayed: bool) {
         let mut refusals = 0_u32;
         loop {
             let permit = self.acquire_permit(replayed).await;
-            // The call is chosen only now, because an operation may be cancelled until its call is sent.
+            // Choose the call only now, because an operation may be cancelled until its call is sent.
             let Some(call) = self.next_call(&name) else { return };
             let kind = CallKind::of(&call);
             let result = self.0.call(&name, call).await;
             let answered = result != CallResult::Unknown;
             replayed |= !answered;
             let (completion, is_empty) = self.complete_call(&name, result);
-            // This comes before the permit is returned, because the pause of the next probe depends on it.
+            // Record the health before returning the permit, because the pause before the next probe depends on it.
             self.observe_health(kind, answered);
             drop(permit);
             if let Completion::RetryLater(why) = &completion {
@@ -77,7 +77,7 @@ impl AssignmentWriter {
         }
     }
 
-    /// The next call of a queue; without one the queue is removed.
+    /// Returns the next call of a queue. Removes the queue if no call is left.
     fn next_call(&self, name: &str) -> Option<AssignmentCall> {
         let mut queues = self.queues();
         let call = queues.get_mut(name)?.next();
@@ -87,7 +87,7 @@ impl AssignmentWriter {
         call
     }
 
-    /// Takes in the result of a call. Returns what it completes, and whether the queue is empty and was removed.
+    /// Records the result of a call. Returns what the result completes, and whether the queue is empty and was removed.
     fn complete_call(&self, name: &str, result: CallResult) -> (Completion, bool) {
         let mut queues = self.queues();
         let Some(queue) = queues.get_mut(name) else { return (Completion::Pending, true) };
@@ -103,8 +103,8 @@ impl AssignmentWriter {
         (completion, is_empty)
     }
 
-    /// Waits for the permit of a call. While writes fail, one call at a time probes the API server, with growing pauses that the next
-    /// ADD cuts short.
+    /// Waits for the permit of a call. While writes fail, one call at a time probes the API server. The pauses between probes grow, and the
+    /// next ADD ends the current pause.
     async fn acquire_permit(&self, replayed: bool) -> Option<SemaphorePermit<'_>> {
         let permits = if replayed { &self.0.replayed_writes } else { &self.0.new_writes };
         loop {
@@ -112,14 +112,14 @@ impl AssignmentWriter {
                 return Some(probe);
             }
             let permit = permits.acquire().await.ok()?;
-            // Writes may have begun to fail during the wait. Then this call must not fail like the others, but wait for a probe.
+            // If writes began to fail while this call waited, the call must first wait for a permit to probe the API server.
             if self.0.health.is_healthy() {
                 return Some(permit);
             }
         }
     }
 
-    /// The permit of the one call that probes the API server; `None` once the API server accepts writes.
+    /// Waits for the permit of the one call that probes the API server. Returns `None` once the API server accepts writes.
     async fn acquire_probe(&self) -> Option<SemaphorePermit<'_>> {
         let mut healthy = self.0.health.subscribe();
         if *healthy.borrow_and_update() {
@@ -149,7 +149,7 @@ impl AssignmentWriter {
         }
     }
 
-    /// Passes a completion to its waiting caller, or a confirmation that nobody waits for to `on_late`.
+    /// Passes a completion to the caller that waits for it. A confirmation that no caller waits for goes to `on_late`.
     fn deliver(&self, name: &str, completion: Completion) {
         match completion {
             Completion::Pending | Completion::RetryLater(_) => {}
@@ -161,7 +161,7 @@ impl AssignmentWriter {
             Completion::Deleted { key, reply } => {
                 self.0.deletions.remove(name, &key);
                 if let Some(reply) = reply {
-                    // DEL does not wait, so usually nobody listens.
+                    // DEL does not wait for the deletion, so usually the receiver no longer exists.
                     let _ = reply.send(());
                 }
             }

@@ -12,7 +12,7 @@ use kube::{Api, Resource};
 use crate::cluster::ClusterCache;
 use crate::state::PodRef;
 
-/// How long one call may take.
+/// How long one read of assignments may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Assignments per page of a list.
 const PAGE_SIZE: u32 = 500;
@@ -20,7 +20,7 @@ const PAGE_SIZE: u32 = 500;
 /// The fields of an `IPAssignment` that the agent uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AssignmentInfo {
-    /// Its spec could be decoded. An assignment that can't be decoded counts as in use.
+    /// Whether the assignment's spec could be decoded. The address of an assignment that can't be decoded counts as in use.
     pub readable: bool,
     pub name: String,
     pub uid: String,
@@ -34,7 +34,7 @@ pub(crate) struct AssignmentInfo {
 }
 
 impl AssignmentInfo {
-    /// Extracts the fields of an object. An assignment that can't be decoded names no attachment.
+    /// Extracts the fields of an IPAssignment object. For an assignment that can't be decoded, the result names no attachment.
     pub(crate) fn of(assignment: Lenient<IPAssignment>) -> AssignmentInfo {
         let metadata = assignment.meta();
         let (name, uid) = (metadata.name.clone().unwrap_or_default(), metadata.uid.clone().unwrap_or_default());
@@ -60,12 +60,12 @@ impl AssignmentInfo {
         }
     }
 
-    /// Its addresses that can be parsed.
+    /// The assignment's addresses that can be parsed.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         [&self.ipv4, &self.ipv6].into_iter().flatten().filter_map(|address| address.parse().ok())
     }
 
-    /// Its addresses that can be parsed, as a pair.
+    /// The assignment's addresses that can be parsed, as a pair.
     pub(crate) fn pair(&self) -> IpPair {
         IpPair {
             ipv4: self.ipv4.as_ref().and_then(|address| address.parse().ok()),
@@ -73,7 +73,7 @@ impl AssignmentInfo {
         }
     }
 
-    /// Its holder, described for people.
+    /// A description of the assignment's owner, for messages.
     pub(crate) fn by(&self) -> String {
         if !self.readable {
             return format!("an unknown holder, because IPAssignment {} can't be decoded", self.name);
@@ -135,13 +135,13 @@ async fn list(clients: &Clients, fields: &str) -> Result<Vec<Lenient<IPAssignmen
     }
 }
 
-/// The address that an assignment is named after: IPv4, or the full IPv6 with dashes.
+/// The address in an assignment's name, which is the IPv4 address or the full IPv6 address with dashes.
 pub(crate) fn address_of(name: &str) -> Option<IpAddr> {
     let ipv4 = name.parse::<Ipv4Addr>().map(IpAddr::V4);
     ipv4.or_else(|_| name.replace('-', ":").parse::<Ipv6Addr>().map(IpAddr::V6)).ok()
 }
 
-/// The pair of the block's range that an assignment is named after.
+/// The address pair of a block's range that an assignment is named after.
 pub(crate) fn pair_of(range: &BlockRange, name: &str) -> Option<IpPair> {
     range.pair(range.offset_of(address_of(name)?)?)
 }

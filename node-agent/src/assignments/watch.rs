@@ -14,7 +14,8 @@ use crate::assignments::{AssignmentWriter, assignment_name};
 use crate::cluster::ClusterCache;
 use crate::state::{Attachment, NodeState};
 
-/// Watches forever. It only speeds up what the resync does.
+/// Watches this node's assignments until the agent stops. Without this watch, the resync would create deleted assignments again, only
+/// later.
 pub async fn run(
     clients: Clients,
     cluster: ClusterCache,
@@ -45,7 +46,7 @@ pub async fn run(
     }
 }
 
-/// Creates the missing assignments again, except those with a pending write.
+/// Creates the missing assignments of living attachments again, except those with a pending write.
 fn recreate_deleted(node_state: &NodeState, assignment_writer: &AssignmentWriter, is_missing: impl Fn(&str) -> bool) {
     for attachment in node_state.attachments().iter().filter(|attachment| was_confirmed(attachment)) {
         if assignment_name(attachment.pair).is_some_and(|name| is_missing(&name))
@@ -57,7 +58,7 @@ fn recreate_deleted(node_state: &NodeState, assignment_writer: &AssignmentWriter
     }
 }
 
-/// Whether the API server confirmed the assignment once, and the attachment still needs it.
+/// Whether the API server once confirmed the attachment's assignment, and the attachment still needs it.
 fn was_confirmed(attachment: &Attachment) -> bool {
     attachment.needs_assignment() && attachment.assignment_uid.is_some()
 }

@@ -15,7 +15,7 @@ use super::read::BlockInfo;
 use crate::cluster::NodeInfo;
 use crate::state::BlockView;
 
-/// How long one call may take.
+/// How long one call about blocks may take.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many free blocks one list returns.
 const FREE_BLOCKS_PAGE_SIZE: u32 = 500;
@@ -39,12 +39,12 @@ impl BlockApi {
         BlockApi { api: Api::all(clients.requests.clone()) }
     }
 
-    /// One block, by a consistent read.
+    /// Reads one block with a consistent read.
     pub(crate) async fn get(&self, name: &str) -> Result<BlockInfo, ReadError> {
         bobbin_api_client::read(CALL_TIMEOUT, self.api.get(name)).await.map(|block| BlockInfo::of(&block))
     }
 
-    /// The blocks that name this node, by a consistent read.
+    /// Lists the blocks that name this node, with a consistent read.
     pub(crate) async fn list_own(&self, node_name: &str) -> Result<OwnBlocks, ReadError> {
         let own = ListParams::default().fields(&format!("spec.nodeName={node_name}"));
         let list = bobbin_api_client::read(CALL_TIMEOUT, self.api.list(&own)).await?;
@@ -58,7 +58,7 @@ impl BlockApi {
         Ok(OwnBlocks { blocks, resource_version })
     }
 
-    /// Up to 500 free blocks of a pool.
+    /// Lists up to 500 free blocks of a pool.
     pub(crate) async fn list_free(&self, pool: &str) -> Result<Vec<BlockInfo>, ReadError> {
         let free =
             ListParams::default().fields(&format!("spec.poolName={pool},spec.nodeName=")).limit(FREE_BLOCKS_PAGE_SIZE);
@@ -66,23 +66,24 @@ impl BlockApi {
         Ok(list.items.into_iter().map(|block| BlockInfo::of(&block)).collect())
     }
 
-    /// Claims a block without reading it first. The API server checks the patch's tests against the current block.
+    /// Claims a block without reading it first. The API server checks the tests in the patch against the current block.
     pub(crate) async fn claim_optimistically(&self, name: &str, node: &NodeInfo) -> Outcome<BlockInfo> {
         self.patch(name, optimistic_claim_patch(node)).await
     }
 
-    /// Claims a block that was read, or updates this Node's UID and addresses in one that already names the node.
+    /// Claims a block that was read. If the block already names this node, updates the Node's UID and addresses in it.
     pub(crate) async fn claim(&self, read: &BlockInfo, node: &NodeInfo) -> Outcome<BlockInfo> {
         self.patch(&read.name, claim_as_read_patch(read, node)).await
     }
 
-    /// Releases a block if it has not changed since it was last read. `used`: the node used its addresses, so its cool-down starts now.
+    /// Releases a block if it has not changed since it was last read. With `used`, the node has used the block's addresses, so their
+    /// cool-down starts now.
     pub(crate) async fn release(&self, block: &BlockView, used: bool) -> Outcome<()> {
         let mut spec = json!({"nodeName": null, "nodeUID": null, "nodeIPv4": null, "nodeIPv6": null});
         if used {
             spec["freeSince"] = json!(MicroTime(Timestamp::now()));
         }
-        // The API server refuses a merge patch with a conflict if its resourceVersion or UID differs.
+        // The API server refuses a merge patch with a conflict if the patch's resourceVersion or UID differs from the block's.
         let patch = json!({
             "metadata": {"uid": block.held.uid, "resourceVersion": block.held.resource_version},
             "spec": spec,

@@ -1,6 +1,6 @@
 //! Claims a free block for this node by one conditional write to the API server.
 //!
-//! The node's state lists a claim before it is sent and until its outcome is known. The caller decides when to claim.
+//! The node's state lists a claim before the claim is sent and until its outcome is known. The caller decides when to claim.
 
 mod exports;
 mod find;
@@ -26,7 +26,7 @@ use crate::state::{BlockState, ClaimedBlock, NewBlock, NodeState};
 pub use exports::{ExportError, Exports};
 pub(crate) use find::OnUnknown;
 
-/// How long a claim waits for its block to enter service. Then it returns an error that says what the block waits for.
+/// How long a claim waits for its block to enter service. After that, the claim returns an error that says what the block waits for.
 const IN_SERVICE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why no block was claimed.
@@ -47,7 +47,7 @@ pub enum ClaimError {
         pool: String,
         /// The node.
         node: String,
-        /// Why.
+        /// Why the pool does not let this node claim a block.
         why: String,
     },
     /// The API server refused the claim of a block.
@@ -59,7 +59,7 @@ pub enum ClaimError {
         node: String,
         /// The block.
         block: String,
-        /// What the API server said.
+        /// The API server's message.
         why: String,
     },
     /// The block was claimed, but it can't be used.
@@ -69,31 +69,31 @@ pub enum ClaimError {
         pool: String,
         /// The node.
         node: String,
-        /// Why.
+        /// Why the block can't be used.
         why: String,
     },
-    /// The agent has not read the node's own blocks since it started; until then it claims none.
+    /// The agent has not read this node's blocks since it started. Until it has, it claims no block.
     #[error("can't claim a block of pool {0:?}: the agent has not read the node's own blocks since it started")]
     OwnBlocksUnread(String),
-    /// `maxBlocksPerNode` is reached.
+    /// The node already has `maxBlocksPerNode` blocks of the pool.
     #[error("node {node} has reached maxBlocksPerNode ({max}) of pool {pool:?}")]
     Limit {
         /// The pool.
         pool: String,
         /// The node.
         node: String,
-        /// The limit.
+        /// The value of `maxBlocksPerNode`.
         max: i64,
     },
-    /// The API server did not answer. If a read later shows that the claim succeeded, the block enters service.
+    /// The API server did not answer the claim. If a read later shows that the claim succeeded, the block enters service.
     #[error("can't claim a block of pool {pool:?}: {why}")]
     Unreachable {
         /// The pool.
         pool: String,
-        /// What failed.
+        /// The error of the call.
         why: String,
     },
-    /// Other nodes claimed each block first.
+    /// Other nodes were faster: they claimed each block that this claim tried.
     #[error("other nodes claimed the free blocks of pool {0:?} first; the agent retries")]
     Contended(String),
     /// The block is claimed but not in service yet: its route can't be written, or the quiet time after an outage has not ended.
@@ -103,7 +103,7 @@ pub enum ClaimError {
         block: String,
         /// The pool.
         pool: String,
-        /// What it waits for.
+        /// What the block waits for.
         why: &'static str,
     },
 }
@@ -122,7 +122,7 @@ struct ClaimState {
 }
 
 impl Claims {
-    /// Creates the claims of the cache's node, which add claimed blocks to `node_state`.
+    /// Creates the value that claims blocks for the cache's node and adds them to `node_state`.
     /// [`BlockReconciler`](crate::blocks::BlockReconciler) then brings the blocks into service.
     pub fn new(
         clients: &Clients,
@@ -140,8 +140,8 @@ impl Claims {
         }))
     }
 
-    /// Returns the current time, and when the quiet time after an outage ends (the current time if there is none). A newly added
-    /// block stays out of service until then.
+    /// Returns the current time, and when the quiet time after an outage ends (the current time if there is none). A newly added block
+    /// stays out of service until the quiet time ends.
     pub(crate) fn quiet_time(&self) -> (BootTime, BootTime) {
         let now = boot_time();
         (now, self.0.freshness.quiet_until(now).unwrap_or(now))
@@ -152,8 +152,8 @@ impl Claims {
         self.0.conflicts.clone()
     }
 
-    /// Claims a block of a pool and waits until it serves. Without contention it makes at most three calls, however large the pool
-    /// is. `cooled_only`: skip blocks that still cool down.
+    /// Claims a block of a pool and waits until the block serves. Without contention it makes at most three calls, however large the pool
+    /// is. With `cooled_only`, it skips blocks that still cool down.
     ///
     /// # Errors
     /// See [`ClaimError`]. If the outcome of the write is unknown, the claim reads the block until it knows the owner. So no error
@@ -162,7 +162,8 @@ impl Claims {
         self.claim_with(pool, cooled_only, &|_| {}).await
     }
 
-    /// [`Self::claim`]; calls `on_unknown` once if one read can't resolve an unknown outcome.
+    /// Like [`Self::claim`], but calls `on_unknown` once if a claim's outcome is unknown and the first read of the block does not reveal
+    /// it.
     pub(crate) async fn claim_with(
         &self,
         pool: &str,
@@ -200,8 +201,8 @@ impl Claims {
         Err(ClaimError::NotInService { block: held.name.clone(), pool: held.pool.clone(), why })
     }
 
-    /// Adds a block that is this node's according to the API server. `had_finalizer`: it may have had Bobbin's finalizer before the
-    /// claim. `now_claimed`: the claim was made just now.
+    /// Adds a block that this node owns according to the API server. `had_finalizer` says whether the block may have had Bobbin's finalizer
+    /// before the claim. `now_claimed` says whether the claim was made just now.
     pub(crate) fn add_owned(
         &self,
         block: &BlockInfo,
@@ -229,7 +230,7 @@ impl Claims {
         Ok(held)
     }
 
-    /// Why a claim in a pool can't be tried; `None`: it can.
+    /// Why a claim in a pool can't be tried now. Returns `None` if it can be tried.
     pub fn refused(&self, pool: &str) -> Option<ClaimError> {
         self.admission(pool).and_then(|(known, _)| self.within_limit(&known)).err()
     }

@@ -43,7 +43,7 @@ struct ControllerState {
     checkpoint: BlockCheckpoint,
     events: Events,
     block_idle: Duration,
-    /// The agent uninstalls, so every block retires.
+    /// Whether the agent is being uninstalled, so that every block retires.
     uninstalling: bool,
     pools: Mutex<HashMap<String, PoolState>>,
     wake: Notify,
@@ -58,8 +58,8 @@ pub struct WaitingAdd {
 }
 
 impl WaitingAdd {
-    /// Waits until a claim for the pool has ended since the last call, or until it is clear that none can be tried now. Then
-    /// [`DemandController::last_claim_error`] says why there is no block.
+    /// Waits until a claim for the pool has ended since the last call, or until it is clear that no claim can be tried now.
+    /// [`DemandController::last_claim_error`] then says why there is no block.
     pub async fn tried(&mut self) {
         if self.attempts.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -77,7 +77,7 @@ impl Drop for WaitingAdd {
 }
 
 impl DemandController {
-    /// Creates the controller. `block_idle` is how long an empty block stays. `uninstalling`: every block retires.
+    /// Creates the controller. `block_idle` is how long the node keeps an empty block. With `uninstalling`, every block retires.
     pub fn new(
         cluster: ClusterCache,
         node_state: Arc<NodeState>,
@@ -102,8 +102,8 @@ impl DemandController {
         }))
     }
 
-    /// Registers an ADD that waits for an address of a pool. Watch the node's state for the address; drop the result when the wait
-    /// ends.
+    /// Registers an ADD that waits for an address of a pool. Watch the node's state for the address, and drop the returned value when the
+    /// ADD stops waiting.
     pub fn demand(&self, pool: &str) -> WaitingAdd {
         let attempts = {
             let mut pools = self.pools();
@@ -116,12 +116,12 @@ impl DemandController {
         WaitingAdd { controller: self.clone(), pool: pool.to_owned(), attempts }
     }
 
-    /// Why the last claim in a pool failed, if it did.
+    /// The error of the last claim in a pool, if that claim failed.
     pub fn last_claim_error(&self, pool: &str) -> Option<Arc<ClaimError>> {
         self.pools().get(pool).and_then(|state| state.last_error.clone())
     }
 
-    /// Reconciles all pools on every change, forever.
+    /// Reconciles all pools on every change, until the agent stops.
     pub async fn run(&self, beat: Heartbeat) {
         let mut node_state = self.0.node_state.changed();
         let mut cluster = self.0.cluster.changed();
@@ -155,7 +155,7 @@ impl DemandController {
         next.max(Duration::from_millis(20))
     }
 
-    /// Counts pods that were scheduled to this node and have no address yet.
+    /// Counts the pods that were scheduled to this node and have no address yet.
     fn note_expected(&self) {
         let now = Instant::now();
         for pod in self.0.cluster.take_newly_scheduled() {
@@ -174,7 +174,7 @@ impl DemandController {
     fn reconcile_pool(&self, name: &str, pool: &AddressPool) -> Duration {
         match Reserved::parse(&pool.spec.reserved) {
             Ok(reserved) => self.0.node_state.set_reserved(name, &reserved),
-            // The schema refuses such a pool, so this is unlikely. The earlier reserved addresses stay.
+            // The schema refuses a pool whose reserved addresses can't be parsed, so this is unlikely. The earlier reserved addresses stay.
             Err(error) => {
                 tracing::warn!(pool = name, %error, "the agent can't parse the pool's reserved addresses; the earlier ones stay reserved");
             }
@@ -206,7 +206,7 @@ impl DemandController {
                 Some(wait) => next = next.min(wait),
             }
         } else if usage.waiting > 0 && usage.claiming == 0 && decision.release.is_empty() {
-            // The agent tries no claim. The ADD reports the reason if a rule forbids the claim.
+            // The agent tries no claim in this pass. If a rule forbids the claim, the waiting ADD reports the reason.
             if let Some(refused) = self.0.claims.refused(name) {
                 state.last_error = Some(Arc::new(refused));
             }
@@ -244,7 +244,7 @@ impl DemandController {
         }
     }
 
-    /// Claims some blocks, one after another, until one claim fails.
+    /// Claims `count` blocks of a pool, one after another, until one claim fails.
     async fn claim(self, pool: String, count: u32, cooled_only: bool) {
         for left in (1..=count).rev() {
             let on_unknown = |error| {
@@ -289,7 +289,7 @@ fn is_all_cooling(block: &BlockUse) -> bool {
     block.cooling > 0 && block.held + block.cooling >= block.usable
 }
 
-/// How long until an empty block has been empty long enough to change the decision.
+/// How long until an empty block has been empty long enough to change the decision about the pool.
 fn next_change(pool: &PoolUse) -> Duration {
     let ages = [pool.block_idle, bobbin_ipam::demand::FIRST_USE_TIMEOUT];
     let empty = pool.blocks.iter().filter_map(|block| block.empty_for);

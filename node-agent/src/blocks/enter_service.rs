@@ -15,7 +15,7 @@ impl ReconcilerState {
                 tracing::warn!(block = name, %error, "a claimed block is not in service yet");
                 return Requeue::WithBackoff;
             }
-            // A block with pods stays, even without its route.
+            // The node keeps a block whose addresses pods use, even if the block's route can't be written.
             if !self.context.node_state.begin_release(name) {
                 return Requeue::WithBackoff;
             }

@@ -18,17 +18,17 @@ pub(crate) struct BlockInfo {
     pub name: String,
     pub uid: String,
     pub resource_version: String,
-    /// It has a deletionTimestamp.
+    /// Whether the block has a deletionTimestamp.
     pub deleting: bool,
-    /// It has Bobbin's finalizer.
+    /// Whether the block has Bobbin's finalizer.
     pub finalizer: bool,
-    /// It has any finalizer.
+    /// Whether the block has any finalizer.
     pub has_finalizers: bool,
-    /// Its spec could be decoded.
+    /// Whether the block's spec could be decoded.
     pub readable: bool,
     pub pool: String,
     pub index: i64,
-    /// `None`: it can't be parsed, so nothing is assigned from the block.
+    /// The block's addresses. `None` if the range can't be parsed; the node then assigns no address from the block.
     pub range: Option<BlockRange>,
     pub node_name: Option<String>,
     pub node_uid: Option<String>,
@@ -40,20 +40,20 @@ pub(crate) struct BlockInfo {
 /// Which node owns a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
-    /// No node has it, and it can be claimed.
+    /// No node owns the block, and it can be claimed.
     Free,
     /// The block names this Node by name and UID.
     ThisNode,
-    /// It names this node, but with the UID of an earlier Node of that name.
+    /// The block names this node, but with the UID of an earlier Node of that name.
     EarlierNode,
-    /// Another node has it, or it is free and being deleted.
+    /// Another node owns the block, or the block is free and being deleted.
     OtherNode,
     /// The block can't be decoded, so its owner is unknown.
     Unknown,
 }
 
 impl BlockInfo {
-    /// Extracts the fields of an object. A block that can't be decoded has an unknown owner.
+    /// Extracts the fields of an AddressBlock object. A block that can't be decoded has an unknown owner.
     pub(crate) fn of(block: &Lenient<AddressBlock>) -> BlockInfo {
         let metadata = block.meta().clone();
         let finalizers = metadata.finalizers.unwrap_or_default();
@@ -98,18 +98,19 @@ impl BlockInfo {
         }
     }
 
-    /// Whether the block names the addresses that the Node has now.
+    /// Whether the block contains the addresses that the Node has now.
     pub(crate) fn names_addresses_of(&self, node: &NodeInfo) -> bool {
         node.addresses().into_iter().map(|(_, address)| address).eq([self.node_ipv4.clone(), self.node_ipv6.clone()])
     }
 
-    /// Whether the cool-down of a free block has ended. A block that still has Bobbin's finalizer begins to cool when claimed.
+    /// Whether the cool-down of a free block has ended. If the block still has Bobbin's finalizer, its cool-down only begins when it is
+    /// claimed.
     pub(crate) fn has_cooled(&self, now: Timestamp, cooldown: Duration) -> bool {
         cooldown.is_zero() || (!self.finalizer && free_for(self.free_since, now).is_none_or(|free| free >= cooldown))
     }
 
-    /// When the cool-down of a newly claimed block began, in boot time; `None` if it has ended. A block that still had Bobbin's
-    /// finalizer begins to cool down with its claim.
+    /// When the cool-down of a newly claimed block began, in boot time. Returns `None` if it has ended. If the block still had Bobbin's
+    /// finalizer, its cool-down begins with the claim.
     pub(crate) fn cooling_since(
         &self,
         had_finalizer: bool,
@@ -123,7 +124,7 @@ impl BlockInfo {
         cooling_since(self.free_since, cooldown, now, boot)
     }
 
-    /// The block as the node's state keeps it.
+    /// Converts the block to the form that the node's state keeps.
     ///
     /// # Errors
     /// If the block's range can't be parsed.
@@ -147,12 +148,13 @@ impl BlockInfo {
     }
 }
 
-/// How long a block has been free; `None`: no node ever had it. A time in the future comes from another clock, so it counts as now.
+/// How long a block has been free. Returns `None` if no node ever owned the block. A time in the future comes from another clock and counts
+/// as now.
 fn free_for(since: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
     since.map(|since| Duration::try_from(now.duration_since(since)).unwrap_or_default())
 }
 
-/// When the cool-down began, in boot time, of a block that became free at `since`; `None` if it has ended.
+/// When the cool-down of a block that became free at `since` began, in boot time. Returns `None` if the cool-down has ended.
 pub(crate) fn cooling_since(
     since: Option<Timestamp>,
     cooldown: Duration,
@@ -162,8 +164,8 @@ pub(crate) fn cooling_since(
     free_for(since, now).filter(|free| *free < cooldown).map(|free| boot.before(free))
 }
 
-/// Selects the free block to claim: by a hash of node and block among the blocks that have cooled down. Without such a block, and
-/// unless `cooled_only`, it selects the one that has cooled longest.
+/// Selects the free block to claim: by a hash of node and block among the blocks that have cooled down. If there is none, it selects the
+/// block that has cooled longest, or no block with `cooled_only`.
 pub(crate) fn best_free_block(
     listed: Vec<BlockInfo>,
     node: &str,

@@ -1,6 +1,7 @@
 //! Reads a doubted block from the API server to find out which node owns it.
 //!
-//! A block of this node serves again. A free block with attachments is claimed back at once. A block of another node is lost.
+//! A block that this node owns serves again. A free block that attachments use is claimed back at once. A block that another node owns is
+//! lost.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ const UNSETTLED_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) const RECREATE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl ReconcilerState {
-    /// Makes one step for a block in the state `doubted`. The read settles only the doubts that existed when it began.
+    /// Makes one step for a block in the state `doubted`. The read of the block settles only the doubts that existed when the read began.
     pub(super) async fn read_back(&self, name: &str, doubts: u32) -> Requeue {
         let Some(block) = self.context.node_state.block(name) else { return Requeue::Now };
         let Some(node) = self.context.cluster.node() else { return Requeue::WithBackoff };
@@ -53,7 +54,8 @@ impl ReconcilerState {
         }
     }
 
-    /// The Node was deleted or is out of service. A block in use stays; an unused one is released while the agent still can.
+    /// Handles a doubted block while this node's Node object is deleted or out of service. An unused block is released while the agent
+    /// still can.
     fn of_a_node_that_is_gone(&self, name: &str) -> Requeue {
         if self.context.node_state.release_doubted(name) {
             Requeue::Now
@@ -72,7 +74,7 @@ impl ReconcilerState {
                     block = read.name,
                     "wrote the Node's UID into a block of an earlier Node of the same name"
                 );
-                // The next step reads the block again and finds that it is this node's.
+                // The next step reads the block again and finds that this node owns it.
                 Requeue::Now
             }
             Outcome::Refused(why) => {
@@ -83,7 +85,8 @@ impl ReconcilerState {
         }
     }
 
-    /// The block is free. The agent forgets it if it has no attachments. Otherwise it creates their assignments and claims it back.
+    /// Handles a doubted block that is free. The agent forgets a block without attachments. Otherwise it creates the assignments and claims
+    /// the block back.
     async fn reclaim_or_forget(&self, block: &BlockView, read: &BlockInfo, node: &NodeInfo) -> Requeue {
         let name = &block.held.name;
         if self.context.node_state.found_free(name) {
@@ -94,7 +97,7 @@ impl ReconcilerState {
             return Requeue::After(UNSETTLED_RETRY_INTERVAL);
         }
         self.recreate_assignments(&self.context.node_state.residents(name)).await;
-        // Another node may have had the block meanwhile, so its assignments are listed first, even if the answer of this claim is lost.
+        // Another node may have owned the block in between. So the assignments in it are listed first, even if this claim's answer is lost.
         self.context.node_state.prove(name, Proof::AssignmentsUnseen, false);
         match self.api.claim(read, node).await {
             Outcome::Done(_) => {
@@ -115,7 +118,8 @@ impl ReconcilerState {
         }
     }
 
-    /// The block does not exist. If it has attachments, their assignments make the operator carve it again for this node.
+    /// Handles a doubted block that does not exist. If attachments use it, their assignments make the operator carve it again for this
+    /// node.
     async fn absent(&self, block: &BlockView) -> Requeue {
         let name = &block.held.name;
         if self.context.node_state.found_free(name) {
@@ -134,7 +138,7 @@ impl ReconcilerState {
         Requeue::After(UNSETTLED_RETRY_INTERVAL)
     }
 
-    /// Another node has the block: withdraws its route, and reports the pods that still use its addresses.
+    /// Handles a block that another node owns: withdraws its route, and reports the pods that still use its addresses.
     async fn lost(&self, block: &BlockView, read: &BlockInfo) -> Requeue {
         let name = &block.held.name;
         let stranded = self.context.node_state.found_foreign(name);
@@ -166,7 +170,7 @@ impl ReconcilerState {
                 self.context.events.pod_warning(&attachment.pod, "BlockLost", &sentence);
             }
         }
-        // The resync that follows also compares the assignments in the block.
+        // The resync that follows also compares the assignments in the lost block.
         self.context.freshness.invalidate(Invalidation::BlockLost);
         Requeue::Now
     }
@@ -177,7 +181,8 @@ impl ReconcilerState {
         }
     }
 
-    /// Creates missing assignments before their block is claimed back, so that another node that claims it first sees them.
+    /// Creates missing assignments before their block is claimed back. If another node claims the block first, that node sees the
+    /// assignments.
     async fn recreate_assignments(&self, residents: &[Attachment]) {
         self.context.assignment_writer.recreate_missing(residents, RECREATE_TIMEOUT).await;
     }

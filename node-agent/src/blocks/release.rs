@@ -1,6 +1,7 @@
-//! Releases a block: deletes this node's assignments, withdraws the route, waits for the routers, then makes one conditional write.
+//! Releases a block: deletes this node's assignments, withdraws the route, waits for the routers, then sends one conditional write.
 //!
-//! An ADD may cancel the release until that write is sent. If its outcome is unknown, the agent reads the block. Every step is retried.
+//! An ADD may cancel the release until the write is sent. If the outcome of the write is unknown, the agent reads the block. Every step is
+//! retried.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::state::{Attachment, BlockEvent, BlockState, ReleaseStage};
 
 /// How long a release waits for the deletion of assignments before it lists them again.
 const DELETION_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a release checks whether an assignment that may be in use is gone.
+/// How often a release checks whether an assignment that a pod may still use was deleted.
 const IN_USE_RETRY_INTERVAL: Duration = Duration::from_mins(1);
 /// How often a release checks whether pending writes of assignments are done.
 const BUSY_RETRY_INTERVAL: Duration = Duration::from_millis(50);
@@ -58,10 +59,11 @@ impl ReconcilerState {
             );
             return Requeue::WithBackoff;
         }
-        // The pod of an assignment of this boot may still run, even without an attachment. The resync deletes it once the pod is gone.
+        // The pod of an assignment of this boot may still run, even without an attachment. The resync deletes the assignment once the pod
+        // is gone.
         let in_use = |assignment: &&AssignmentInfo| {
-            // An attachment with an unreadable checkpoint has no address, so any of its assignments may be the one that it
-            // uses.
+            // An attachment with an unreadable checkpoint has no address in the state. So it may use the address of any assignment that
+            // names it.
             let elsewhere = |attachment: Attachment| assignment_name(attachment.pair).is_some();
             assignment.boot_id == self.context.boot_id
                 && !self.context.node_state.attachment(&assignment.key).is_some_and(elsewhere)
@@ -94,7 +96,7 @@ impl ReconcilerState {
 
     async fn withdraw_and_release(&self, name: &str) -> Requeue {
         let Some(block) = self.context.node_state.block(name) else { return Requeue::Now };
-        // A restarted agent must not restore the block as serving, because another node may have it by then.
+        // Save the block's state first: a restarted agent must not restore the block as serving, because another node may own it by then.
         if let Err(error) = self.context.checkpoint.flush().await {
             tracing::debug!(block = name, %error, "the checkpoint could not be saved, so the release of a block waits");
             return Requeue::WithBackoff;
@@ -119,8 +121,8 @@ impl ReconcilerState {
         })
     }
 
-    /// Sends the write that releases the block. `None`: the API server refused it. The resourceVersion may have changed since the last
-    /// step, so this reads it from the node's state.
+    /// Sends the write that releases the block. Returns `None` if the API server refused it. The write uses the resourceVersion in the
+    /// node's state, because it may have changed since the last step.
     async fn send_release(&self, name: &str) -> Option<Requeue> {
         let Some(block) = self.context.node_state.block(name) else { return Some(Requeue::Now) };
         match self.api.release(&block, block.was_used).await {
@@ -152,15 +154,15 @@ impl ReconcilerState {
         timeout(pause, left).await.is_ok()
     }
 
-    /// Reads a block whose release was sent. If it still is this node's, the write may yet take effect, so no ADD may cancel the
-    /// release. The agent sends it again, even after a refusal.
+    /// Reads a block whose release was sent. If this node still owns the block, the write may yet take effect, so no ADD may cancel the
+    /// release. The agent sends the write again, even after a refusal.
     async fn resolve_sent_release(&self, name: &str) -> Requeue {
         let Some(node) = self.context.cluster.node() else { return Requeue::WithBackoff };
         match self.api.get(name).await {
             Err(ReadError::NotFound) => self.released(name),
             Ok(read) if matches!(read.owner(&node), Owner::Free | Owner::OtherNode) => self.released(name),
             Ok(read) if read.owner(&node) == Owner::Unknown => Requeue::WithBackoff,
-            // The block is this node's, perhaps with the UID of an earlier Node. No other node would release it.
+            // This node owns the block, perhaps with the UID of an earlier Node. No other node would release it.
             Ok(read) => {
                 self.context.node_state.refresh(name, &read.uid, &read.resource_version, read.deleting);
                 self.send_release(name).await.unwrap_or(Requeue::WithBackoff)

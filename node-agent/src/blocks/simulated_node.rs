@@ -24,28 +24,29 @@ use crate::state::checkpoint::{Checkpoint, CheckpointError};
 /// Why a simulated node did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum SimulatedNodeError {
-    /// Its run directory can't be written.
+    /// The simulated node's run directory can't be written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// Its pending deletions can't be opened.
+    /// The directory of pending deletions can't be opened.
     #[error("the directory of pending deletions can't be opened: {0}")]
     Deletions(#[from] std::io::Error),
 }
 
-/// One simulated node. It ends when dropped.
+/// One simulated node. Dropping the value ends the node.
 pub struct SimulatedNode {
     /// Claims blocks for the node.
     pub claims: Claims,
-    /// Its blocks.
+    /// The simulated node's blocks.
     pub node_state: Arc<NodeState>,
-    /// Its cluster cache, which only has the snapshot in the run directory, because the node watches nothing.
+    /// The simulated node's cluster cache. It contains only the snapshot from the run directory, because the node watches nothing.
     pub cluster: ClusterCache,
     freshness: Arc<FreshnessTracker>,
     _tasks: JoinSet<()>,
 }
 
 impl SimulatedNode {
-    /// Starts a node with the cluster snapshot in `run_dir`. Must be called inside the runtime. `scale` multiplies the protocol's waits.
+    /// Starts a node with the cluster snapshot in `run_dir`. Must be called inside the tokio runtime. `scale` multiplies the protocol's
+    /// waits.
     ///
     /// # Errors
     /// If the run directory can't be written.
@@ -90,18 +91,19 @@ impl SimulatedNode {
         Ok(SimulatedNode { claims, node_state, cluster, freshness, _tasks: tasks })
     }
 
-    /// Lets the node believe that its calls to the API server fail, until one is answered.
+    /// Makes the node act as if its calls to the API server failed, until one call is answered.
     pub fn lose_contact(&self) {
         self.freshness.call_failed();
     }
 
-    /// Whether a block of this node serves without a list of other nodes' assignments in it.
+    /// Whether a block of this node serves although the assignments of other nodes in the block were not listed.
     pub fn serves_without_listing(&self, block: &str) -> bool {
         let held = self.node_state.block(block);
         held.is_some_and(|held| held.state.assignable() && held.proof != Proof::AssignmentsUnseen)
     }
 
-    /// Releases a block and waits until it is gone. False: it is not empty, or is still there after `deadline`.
+    /// Releases a block and waits until the node no longer has it. Returns false if the block is not empty, or still there after
+    /// `deadline`.
     pub async fn release(&self, block: &str, deadline: Duration) -> bool {
         let mut changed = self.node_state.changed();
         if !self.node_state.begin_release(block) {

@@ -12,21 +12,21 @@ use tokio::sync::watch;
 
 use crate::args::timing::Times;
 
-/// Counts the invalidations: a read that began in an earlier generation proves nothing.
+/// Counts the invalidations. A read that began before the last invalidation proves nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ProofGeneration(u64);
 
-/// What is known of the ownership of a block.
+/// What the agent knows about the ownership of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
     /// The API server has not confirmed the block since the agent started.
     None,
-    /// The block is this node's, but other nodes may have assignments in it, which must be listed first.
+    /// This node owns the block, but other nodes may have assignments in it. These must be listed before the block can be proven.
     ///
-    /// This applies if the block still had its finalizer when it was claimed, or was claimed in the quiet time or claimed back. It
-    /// also applies if the block was lost for a while, or if the resync found it.
+    /// This applies to a block that still had its finalizer when it was claimed, or was claimed in the quiet time or claimed back. It also
+    /// applies to a block that was lost for a while or that the resync found.
     AssignmentsUnseen,
-    /// The API server confirmed in this generation that the block is this node's.
+    /// The API server confirmed since the last invalidation that this node owns the block.
     Confirmed(ProofGeneration),
 }
 
@@ -35,33 +35,33 @@ pub enum Proof {
 pub enum Invalidation {
     /// A watch ended before its own timeout, or failed.
     WatchBroke,
-    /// An answer had a lower resourceVersion than an earlier one: an older snapshot of etcd was restored.
+    /// An answer had a lower resourceVersion than an earlier answer, so an older snapshot of etcd was restored.
     WentBack,
     /// Another attachment's assignment names an address that this node assigned.
     Duplicate,
-    /// The Node was deleted and created again under the same name.
+    /// This agent's Node was deleted and created again under the same name.
     NodeReplaced,
     /// The API server rejected the agent's token for too long.
     Unauthorized,
-    /// The API server was away for too long.
+    /// The API server was unreachable for too long.
     Outage,
-    /// Another node has a block of this node.
+    /// Another node owns a block that this node's state had.
     BlockLost,
 }
 
-/// The kinds whose resourceVersions are compared.
+/// The kinds of objects whose resourceVersions the agent compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WatchedKind {
-    /// The own Node.
+    /// This agent's Node.
     Node,
-    /// Own blocks.
+    /// This node's blocks.
     Blocks,
-    /// Own assignments.
+    /// This node's assignments.
     Assignments,
 }
 
 impl WatchedKind {
-    /// The name of its watch.
+    /// The name of the watch of this kind.
     pub fn name(self) -> &'static str {
         match self {
             WatchedKind::Node => "watch of the own Node",
@@ -72,10 +72,10 @@ impl WatchedKind {
 }
 
 const WATCHED_KINDS: usize = 3;
-/// The kinds whose watches must have been active lately for a block to be proven.
+/// The kinds whose watches must have been active recently for a block to be proven.
 const PROOF_KINDS: [WatchedKind; 2] = [WatchedKind::Node, WatchedKind::Blocks];
 
-/// The start of a consistent read. Its answer proves ownership only in the generation in which it began.
+/// The start of a consistent read. The answer proves ownership only if no invalidation happens after this start.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadStart {
     generation: ProofGeneration,
@@ -94,7 +94,7 @@ struct State {
     generation: ProofGeneration,
     last_activity: [Option<BootTime>; WATCHED_KINDS],
     versions: [u64; WATCHED_KINDS],
-    /// The last answer of the API server before its calls began to fail.
+    /// When the API server was last in contact with the agent.
     last_contact: Option<BootTime>,
     failing: bool,
     unauthorized_since: Option<BootTime>,
@@ -111,19 +111,20 @@ pub struct FreshnessTracker {
 }
 
 impl FreshnessTracker {
-    /// `last_contact` is when an earlier run of this boot last had contact. With `None` the first answer ends no outage.
+    /// `last_contact` is when an earlier agent of this boot last had contact with the API server. With `None`, the first answer does not
+    /// end an outage.
     pub fn new(times: Times, last_contact: Option<BootTime>) -> FreshnessTracker {
-        // The start itself counts as an invalidation: generation 0 proves nothing.
+        // The start of the agent counts as an invalidation, so generation 0 proves nothing.
         let state = State { generation: ProofGeneration(1), last_contact, failing: true, ..State::default() };
         FreshnessTracker { times, state: Mutex::new(state), invalidations: watch::channel(0).0 }
     }
 
-    /// The protocol's waits.
+    /// The waits of the protocol between agents, operator and API server.
     pub fn times(&self) -> Times {
         self.times
     }
 
-    /// Whether an ADD from a block with this proof need not wait for its assignment.
+    /// Whether an ADD from a block with this proof may answer before its assignment is confirmed.
     pub fn proves(&self, proof: Proof, now: BootTime) -> bool {
         let state = self.state();
         let fresh = |last: &Option<BootTime>| last.is_some_and(|at| now.since(at) < self.times.max_watch_silence());
@@ -131,30 +132,30 @@ impl FreshnessTracker {
             && PROOF_KINDS.iter().all(|kind| fresh(&state.last_activity[*kind as usize]))
     }
 
-    /// Begins a consistent read of own Node and own blocks.
+    /// Begins a consistent read of this agent's Node and blocks.
     pub fn begin_read(&self, now: BootTime) -> ReadStart {
         ReadStart { generation: self.state().generation, at: now }
     }
 
-    /// Takes in a list of that kind; it counts like an event of the watch.
+    /// Records that a list of this kind was answered. The list counts like an event of the watch.
     pub fn list_answered(&self, kind: WatchedKind, start: ReadStart) {
         let last = &mut self.state().last_activity[kind as usize];
         *last = (*last).max(Some(start.at));
     }
 
-    /// Takes in an event or bookmark of the watch of that kind.
+    /// Records an event or bookmark of the watch of this kind.
     pub fn watch_active(&self, kind: WatchedKind, now: BootTime) {
         self.state().last_activity[kind as usize] = Some(now);
         self.in_contact(now);
     }
 
-    /// The highest resourceVersion seen of a kind. The answer to a later request must not be below it.
+    /// The highest resourceVersion seen of this kind. The answer to a later request must not have a lower one.
     pub fn version(&self, kind: WatchedKind) -> u64 {
         self.state().versions[kind as usize]
     }
 
-    /// Takes in the resourceVersion of an answer. `floor` is the highest version that was known when the request began. True: the
-    /// answer has a lower version.
+    /// Records the resourceVersion of an answer. `floor` is the highest version that was known when the request began. Returns true if the
+    /// answer's version is lower than `floor`.
     ///
     /// A resourceVersion that is not a number is not compared.
     pub fn observe_version(&self, kind: WatchedKind, resource_version: &str, floor: u64) -> bool {
@@ -170,25 +171,25 @@ impl FreshnessTracker {
         went_back
     }
 
-    /// Invalidates all proofs: no block is proven until it is read again.
+    /// Invalidates the proofs of all blocks: no block is proven until it is read again.
     pub fn invalidate(&self, cause: Invalidation) {
         tracing::info!(?cause, "all block proofs are invalid until the blocks are read again");
         self.state().generation.0 += 1;
         self.invalidations.send_modify(|count| *count += 1);
     }
 
-    /// Reports invalidations. Each one needs a resync.
+    /// Reports each invalidation. After an invalidation the agent needs a resync.
     pub fn invalidations(&self) -> watch::Receiver<u64> {
         self.invalidations.subscribe()
     }
 
-    /// Takes in an answer of the API server.
+    /// Records an answer of the API server.
     pub fn answered(&self, now: BootTime) {
         self.state().unauthorized_since = None;
         self.in_contact(now);
     }
 
-    /// Takes in contact with the API server: an answer, or a watch, which needs no valid token once it is open.
+    /// Records contact with the API server: an answer, or activity of a watch. An open watch needs no valid token.
     pub fn in_contact(&self, now: BootTime) {
         let mut state = self.state();
         let away = state.last_contact.map(|contact| now.since(contact)).unwrap_or_default();
@@ -202,7 +203,7 @@ impl FreshnessTracker {
         }
     }
 
-    /// Takes in the outcome of a call; `unanswered` says why it had no answer.
+    /// Records the outcome of a call. `unanswered` says why the call had no answer.
     pub fn observe_call(&self, unanswered: Option<&UnknownWhy>, now: BootTime) {
         match unanswered {
             None => self.answered(now),
@@ -211,12 +212,12 @@ impl FreshnessTracker {
         }
     }
 
-    /// Takes in a call without an answer, or a failed watch.
+    /// Records a call without an answer, or a failed watch.
     pub fn call_failed(&self) {
         self.state().failing = true;
     }
 
-    /// Takes in a rejected token (401).
+    /// Records that the API server rejected the agent's token (401).
     pub fn unauthorized(&self, now: BootTime) {
         let since = *self.state().unauthorized_since.get_or_insert(now);
         if now.since(since) > self.times.unauthorized() {
@@ -230,21 +231,21 @@ impl FreshnessTracker {
         self.state().failing
     }
 
-    /// When the API server was last in contact.
+    /// When the API server was last in contact with the agent.
     pub fn last_contact(&self, now: BootTime) -> Option<BootTime> {
         let state = self.state();
         if state.failing { state.last_contact } else { Some(now) }
     }
 
-    /// Until when a block that is claimed now stays out of service, so that other nodes can create the assignments of their pods in
-    /// it. `None`: there was no recent outage.
+    /// Until when a block that is claimed now stays out of service. Meanwhile other nodes can create the assignments of their pods in the
+    /// block. Returns `None` if there was no recent outage.
     pub fn quiet_until(&self, now: BootTime) -> Option<BootTime> {
         let ended = self.state().outage_ended?;
         let until = ended.after(self.times.quiet_time());
         (until > now).then_some(until)
     }
 
-    /// How long ago each watch was last active; `None`: never.
+    /// How long ago each watch was last active; `None` for a watch that never was.
     pub fn silence(&self, now: BootTime) -> [Option<Duration>; WATCHED_KINDS] {
         self.state().last_activity.map(|last| last.map(|at| now.since(at)))
     }

@@ -13,24 +13,25 @@ use super::{CachedKind, ClusterCache, NamespaceInfo, PodInfo};
 
 /// How long the fetch of an object that the watch has not shown may take.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
-/// The timeout while the watch does not work. It lets an agent that has just started answer within 1 s, even without an API server.
+/// The timeout of a fetch while the watch does not work. An agent that has just started answers within 1 s, even without an API server.
 const FETCH_TIMEOUT_WATCH_DOWN: Duration = Duration::from_millis(400);
 
 /// The result of looking up a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PodLookup {
-    /// The pod with that UID.
+    /// The pod with the requested UID.
     Known(PodInfo),
     /// The pod is gone: the API server has no such pod, or one with another UID.
     NotSeen,
-    /// Neither the watch nor the API server answered in time.
+    /// Neither the watch nor the API server returned the pod in time.
     Unreachable,
 }
 
 impl ClusterCache {
-    /// Returns the pod with that UID. While the watch works, waits up to `wait` until it shows the pod. Otherwise fetches the pod once.
+    /// Returns the pod with this UID. While the watch works, waits up to `wait` until the watch shows the pod. Otherwise fetches the pod
+    /// once.
     ///
-    /// Without a UID the pod is fetched, since the watch may still show an earlier pod of that name.
+    /// Without a UID the pod is fetched, since the watch may still show an earlier pod of the same name.
     pub async fn pod(&self, namespace: &str, name: &str, uid: &str, wait: Duration) -> PodLookup {
         let mut changed = self.0.pods_changed.subscribe();
         let until = Instant::now() + wait;
@@ -64,7 +65,7 @@ impl ClusterCache {
         }
     }
 
-    /// Returns the namespace. While the watch works, waits up to `wait` until it shows the namespace. Otherwise fetches it once.
+    /// Returns the namespace. While the watch works, waits up to `wait` until the watch shows it. Otherwise fetches the namespace once.
     ///
     /// # Errors
     /// If the API server did not answer in time. `Ok(None)`: there is no such namespace.
@@ -88,7 +89,7 @@ impl ClusterCache {
         }
     }
 
-    /// Waits up to `wait` until the pools were listed once. Does not wait if a snapshot had some. False: no pools are known.
+    /// Waits up to `wait` until the pools were listed once. Does not wait if a snapshot had pools. Returns false if no pools are known.
     pub async fn wait_for_pools(&self, wait: Duration) -> bool {
         let until = Instant::now() + wait;
         let mut changed = self.0.changed.subscribe();
@@ -107,7 +108,7 @@ impl ClusterCache {
     }
 }
 
-/// Waits for a change until that time. Returns whether there was one.
+/// Waits for a change of the cache until the time `until`. Returns whether there was one.
 async fn changed_before(changed: &mut watch::Receiver<u64>, until: Instant) -> bool {
     matches!(tokio::time::timeout_at(until, changed.changed()).await, Ok(Ok(())))
 }

@@ -12,29 +12,29 @@ use serde::{Deserialize, Serialize};
 /// The annotation of a mirror pod with the UID that kubelet uses for the static pod.
 const MIRROR_UID: &str = "kubernetes.io/config.hash";
 
-/// The Node of this agent.
+/// The Node object of this agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeInfo {
-    /// Its name.
+    /// The Node's name.
     pub name: String,
-    /// Its UID; a Node of the same name with another UID is another Node.
+    /// The Node's UID. A Node of the same name with another UID is another Node.
     pub uid: String,
-    /// Its first internal IPv4 address.
+    /// The Node's first internal IPv4 address.
     pub ipv4: Option<Ipv4Addr>,
-    /// Its first internal IPv6 address.
+    /// The Node's first internal IPv6 address.
     pub ipv6: Option<Ipv6Addr>,
-    /// Its labels.
+    /// The Node's labels.
     pub labels: BTreeMap<String, String>,
-    /// It carries the taint `node.kubernetes.io/out-of-service`.
+    /// Whether the Node has the taint `node.kubernetes.io/out-of-service`.
     #[serde(default)]
     pub out_of_service: bool,
-    /// Its condition Ready is True.
+    /// Whether the Node's condition Ready is True.
     #[serde(default)]
     pub ready: bool,
 }
 
 impl NodeInfo {
-    /// The fields of a block that hold the node's addresses, and their values.
+    /// The names of a block's fields for the node's addresses, and their values for this Node.
     pub fn addresses(&self) -> [(&'static str, Option<String>); 2] {
         [
             ("nodeIPv4", self.ipv4.map(|address| address.to_string())),
@@ -67,15 +67,15 @@ impl NodeInfo {
 /// A pod of this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodInfo {
-    /// Its namespace.
+    /// The pod's namespace.
     pub namespace: String,
-    /// Its name.
+    /// The pod's name.
     pub name: String,
-    /// The UID of the object.
+    /// The UID of the pod object.
     pub uid: String,
     /// For a mirror pod: the UID that kubelet and K8S_POD_UID use for the static pod, which differs from the object's UID.
     pub kubelet_uid: Option<String>,
-    /// The pool that its annotation names; an empty annotation counts as absent.
+    /// The pool in the pod's annotation; an empty annotation counts as absent.
     pub pool: Option<String>,
 }
 
@@ -101,9 +101,9 @@ impl PodInfo {
 /// A namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamespaceInfo {
-    /// Its labels.
+    /// The namespace's labels.
     pub labels: BTreeMap<String, String>,
-    /// The pool that its annotation names; an empty annotation counts as absent.
+    /// The pool in the namespace's annotation; an empty annotation counts as absent.
     pub pool: Option<String>,
 }
 

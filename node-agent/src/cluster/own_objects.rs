@@ -1,7 +1,7 @@
-//! The watches of this node's own Node and own blocks.
+//! The watches of this agent's Node and this node's blocks.
 //!
-//! Unlike kube's watcher they see bookmarks and notice silence. They resume with an old resourceVersion only after their own timeout.
-//! They apply each update at once, so that a doubt is never delayed.
+//! Unlike kube's watcher, these watches see bookmarks and notice silence. They resume with an old resourceVersion only after their own
+//! timeout. They apply each update at once, so that a doubt is never delayed.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -27,17 +27,17 @@ use crate::state::{BlockEvent, BlockState, NodeState};
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the API server keeps a watch open: the longest that kube allows (it refuses 295 s and more).
 const WATCH_TIMEOUT: Duration = Duration::from_secs(294);
-/// If a watch ends more than this before its timeout, something else ended it.
+/// If a watch ends more than this margin before its timeout, something other than the timeout ended the watch.
 const EARLY_CLOSE_MARGIN: Duration = Duration::from_secs(5);
 /// The first pause after a watch broke; each further pause is twice as long.
 const MIN_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// A watch that makes no progress for this long counts as hanging. Waits for events and pauses don't count.
 const PROGRESS_DEADLINE: Duration = Duration::from_mins(2);
 
-/// What the watches update.
+/// The parts of the agent that these watches update.
 #[derive(Clone)]
 pub struct OwnWatches {
-    /// The clients.
+    /// The clients of the API server.
     pub clients: Clients,
     /// The cached objects of the cluster.
     pub cluster: ClusterCache,
@@ -51,9 +51,9 @@ pub struct OwnWatches {
     pub watchdog: Watchdog,
 }
 
-/// An update of a watch.
+/// An update that a watch delivers.
 enum WatchUpdate<K> {
-    /// All objects, and the start of the consistent read that returned them.
+    /// All objects that match the watch, and the start of the consistent read that returned them.
     Listed(Vec<K>, ReadStart),
     Changed(K),
     /// The object is gone or no longer matches the watch.
@@ -62,14 +62,14 @@ enum WatchUpdate<K> {
 
 /// Why a watch ended and has to list again.
 enum WatchEnd {
-    /// The connection broke or the API server ended the watch, so there was contact until now.
+    /// The connection broke or the API server ended the watch. So the agent had contact with the API server until now.
     Closed,
     /// The watch was silent for too long.
     Silent,
 }
 
 impl OwnWatches {
-    /// Watches forever.
+    /// Watches this agent's Node and this node's blocks until the agent stops.
     pub async fn run(self) {
         let node = format!("metadata.name={}", self.cluster.node_name());
         let blocks = format!("spec.nodeName={}", self.cluster.node_name());
@@ -89,7 +89,7 @@ impl OwnWatches {
         );
     }
 
-    /// Lists and watches, again and again.
+    /// Lists and watches the objects of one kind, again and again.
     async fn list_and_watch<K>(
         &self,
         kind: WatchedKind,
@@ -110,7 +110,8 @@ impl OwnWatches {
                 Ok(list) => {
                     self.freshness.answered(boot_time());
                     let version = list.metadata.resource_version.clone().unwrap_or_default();
-                    // A list with a lower resourceVersion still shows the current state. It proves ownership in the new epoch.
+                    // A list with a lower resourceVersion invalidates all proofs, but shows the current state. So count it as a read that
+                    // begins after the invalidation.
                     let start = if self.freshness.observe_version(kind, &version, floor) {
                         self.freshness.begin_read(boot_time())
                     } else {
@@ -134,7 +135,7 @@ impl OwnWatches {
                     }
                 }
             }
-            // Without this pause, an agent that may list but not watch would list all the time.
+            // Without this pause, an agent that may list but not watch would send lists all the time.
             if begun.elapsed() > 2 * max_retry_interval {
                 failures = 0;
             }
@@ -143,7 +144,7 @@ impl OwnWatches {
         }
     }
 
-    /// Watches until the watch ends for another reason than its own timeout. After a timeout it resumes.
+    /// Watches until the watch ends for another reason than its own timeout. After a timeout, opens the watch again.
     async fn watch<K>(
         &self,
         kind: WatchedKind,
@@ -220,7 +221,7 @@ impl OwnWatches {
         if let Some(node) = node {
             let _ = self.cluster.unreadable().note(node);
         }
-        // A Node that can't be decoded stays as it was.
+        // The cache keeps the last version of a Node that can't be decoded.
         let Ok(node) = node.map(NodeInfo::of).transpose() else { return };
         apply_own_node(&self.cluster, &self.node_state, &self.freshness, &self.resync_trigger, node, None);
     }
@@ -288,9 +289,9 @@ impl OwnWatches {
     }
 }
 
-/// Takes in the own Node as it was read. A new UID, a deletion or the out-of-service taint puts every block in doubt at once.
+/// Applies an update of this agent's Node. A new UID, a deletion or the out-of-service taint puts every block in doubt at once.
 ///
-/// `as_of`: see [`ClusterCache::update_node`].
+/// For `as_of` see [`ClusterCache::update_node`].
 pub(crate) fn apply_own_node(
     cluster: &ClusterCache,
     node_state: &NodeState,

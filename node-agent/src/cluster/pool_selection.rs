@@ -25,7 +25,7 @@ pub enum SelectPoolError {
     /// The selected pool can't serve the pod; retrying alone does not help.
     #[error("{pod} gets no address: {refusal}")]
     Refused {
-        /// The pod, described for people.
+        /// A description of the pod, for messages.
         pod: String,
         /// Why the pool can't serve it.
         refusal: SelectionError,
@@ -43,7 +43,7 @@ pub enum SelectPoolError {
 }
 
 impl SelectPoolError {
-    /// The error that the runtime gets.
+    /// The CNI error that the runtime gets.
     pub fn to_cni(&self) -> CniError {
         let code = match self {
             SelectPoolError::Refused { .. } => code::POOL_REFUSED,
@@ -53,20 +53,20 @@ impl SelectPoolError {
     }
 }
 
-/// The pool of a pod, and what the agent learnt about the pod.
+/// The selected pool of a pod, and what the agent learnt about the pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SelectedPool {
     /// The pool, and what selected it.
     pub selection: PoolSelection,
     /// The pod as the runtime named it. A missing UID is filled in.
     pub pod: PodRef,
-    /// Whether the API server showed this agent a pod of that UID. Never true for a static pod: its mirror pod has another UID.
+    /// Whether the API server showed this agent a pod of this UID. Never true for a static pod: its mirror pod has another UID.
     pub pod_seen: bool,
 }
 
-/// Selects the pool of a pod of this node; without a pod (cnitool) the pool is `default`.
+/// Selects the pool of a pod of this node. If the runtime named no pod (cnitool), the pool is `default`.
 ///
-/// It makes no call if the watches are up to date and the runtime passed the pod's UID.
+/// The selection makes no call if the watches are up to date and the runtime passed the pod's UID.
 ///
 /// # Errors
 /// See [`SelectPoolError`].
@@ -79,7 +79,7 @@ pub async fn select_pool_for_pod(
         "" => "a call without K8S_POD_NAME".to_owned(),
         name => format!("pod {}/{name} on node {}", pod.namespace, cluster.node_name()),
     };
-    // A pool that the agent has not seen yet may exist.
+    // No pool is known yet, but the pod's pool may exist, so the runtime should retry.
     if !cluster.wait_for_pools(WATCH_WAIT).await {
         return Err(SelectPoolError::Unreachable(words));
     }
@@ -96,7 +96,7 @@ pub async fn select_pool_for_pod(
             (Some(found), named, seen)
         }
         PodLookup::NotSeen => return Err(SelectPoolError::PodGone(words)),
-        // Without a UID the last pod of that name is the best source of the annotation, but it may be another pod.
+        // Without a UID, the last pod of this name is the best source of the annotation, but it may be another pod.
         PodLookup::Unreachable => {
             let last_seen = pod.uid.is_empty().then(|| cluster.cached_pod_by_name(&pod.namespace, &pod.name)).flatten();
             // The pod's annotation may name a pool. A static pod must start without an API server, so its namespace decides.
@@ -113,7 +113,7 @@ pub async fn select_pool_for_pod(
     Ok(SelectedPool { selection, pod, pod_seen })
 }
 
-/// The pod with the UID that kubelet uses for it, if the runtime passed none.
+/// The pod as the runtime named it. If the runtime passed no UID, the UID that kubelet uses for the pod is filled in.
 fn with_kubelet_uid(pod: &PodRef, found: &PodInfo) -> PodRef {
     let uid = match pod.uid.as_str() {
         "" => found.kubelet_uid.clone().unwrap_or_else(|| found.uid.clone()),
@@ -136,7 +136,7 @@ fn unknown_namespace(
     decide(cluster, &words, pod, None)
 }
 
-/// The pool of a pod that was scheduled to this node, as far as the cache knows.
+/// The pool of a pod that was scheduled to this node, as far as the cache knows the pod's annotation and namespace.
 pub fn expected_pool(cluster: &ClusterCache, pod: &PodInfo) -> Option<String> {
     let namespace = cluster.namespace(&pod.namespace)?;
     decide(cluster, "an expected pod", Some(pod), Some((&pod.namespace, Some(&namespace))))
@@ -186,7 +186,7 @@ pub fn pool_info<'a>(
     }
 }
 
-/// Whether labels match a selector. An absent or empty one admits everything, an invalid one nothing.
+/// Whether labels match a selector. An absent or empty selector admits everything, an invalid selector nothing.
 pub fn admits(selector: Option<&LabelSelector>, labels: &BTreeMap<String, String>) -> bool {
     selector.is_none_or(|selector| parse_selector(selector).is_ok_and(|selector| selector.matches(labels)))
 }

@@ -12,7 +12,7 @@ use crate::state::atomic_file;
 
 use super::{CachedObjects, ClusterCache, NamespaceInfo, NodeInfo, PodInfo};
 
-/// How long changes are collected before they are saved.
+/// How long changes of the cache are collected before they are saved.
 const SAVE_DEBOUNCE: Duration = Duration::from_secs(1);
 
 #[derive(Serialize, Deserialize)]
@@ -23,7 +23,7 @@ struct Snapshot {
     namespaces: Vec<(String, NamespaceInfo)>,
 }
 
-/// Loads the snapshot of an earlier run. Returns an empty cache if there is none, or if it is another node's.
+/// Loads the snapshot of an earlier run of the agent. Returns an empty cache if there is none, or if the snapshot belongs to another node.
 pub(super) fn load(path: &Path, node_name: &str) -> CachedObjects {
     let snapshot = match std::fs::read(path)
         .map_err(anyhow::Error::from)

@@ -1,4 +1,4 @@
-//! Tests the cache without an API server: the identity of pods, and what the agent knows after a restart.
+//! Tests the cluster cache without an API server: the identity of pods, and what the agent knows after a restart.
 
 use std::time::Duration;
 

@@ -55,11 +55,11 @@ async fn watch<K>(
     cluster.objects().watch_ages[kind as usize] = Some(events.age());
     while let Some(event) = events.next().await {
         let complete = matches!(event, Event::InitDone);
-        // This logs unreadable objects. The operator publishes the events about them.
+        // `unreadable` logs objects that can't be decoded. The operator publishes the events about them.
         let _ = cluster.0.unreadable.event(&event);
         apply(cluster, event);
         if complete {
-            // An empty list is a change too: missing objects are now known not to exist.
+            // Notify even after an empty list: missing objects are now known not to exist.
             cluster.notify(kind);
         }
     }
@@ -188,7 +188,7 @@ mod tests {
         apply(&cluster, Event::Apply(pod("web-0", "new")));
         assert_eq!(cluster.objects().newly_scheduled.len(), 1);
         apply(&cluster, Event::Apply(pod("web-1", "missed")));
-        // The watch restarted without the deletion of web-1.
+        // The watch restarted, and its new list lacks the deleted pod web-1.
         apply(&cluster, Event::Init);
         apply(&cluster, Event::InitApply(pod("web-0", "new")));
         apply(&cluster, Event::InitDone);

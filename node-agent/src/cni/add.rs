@@ -26,7 +26,7 @@ use address::AddTarget;
 use confirm::{Confirmed, confirm, confirm_wait};
 use wiring::{PreparedFamilies, kernel_refused};
 
-/// How many addresses an ADD tries. It tries another one if an IPAssignment conflicts with the address, or its block became doubted.
+/// How many addresses one ADD tries. It tries another if an IPAssignment conflicts with the address, or the address's block became doubted.
 const MAX_ATTEMPTS: usize = 8;
 
 /// The parts of the agent that only ADD uses.
@@ -43,17 +43,17 @@ pub struct AddContext {
     prepared: PreparedFamilies,
 }
 
-/// Progress of the first read of the node's blocks since the agent started.
+/// The progress of the agent's first read of the node's blocks since its start.
 #[derive(Clone)]
 pub struct FirstRead {
-    /// True once the read is done or has taken too long; ADDs then wait no longer.
+    /// True once the first read is done or has taken too long. ADDs then no longer wait for it.
     pub over: watch::Receiver<bool>,
-    /// True once the read is done.
+    /// True once the first read is done.
     pub done: watch::Receiver<bool>,
 }
 
 impl FirstRead {
-    /// Waits until the read is done or has taken too long. Returns zero if the read is done, otherwise how long it waited.
+    /// Waits until the first read is done or has taken too long. Returns zero if the read is done, otherwise how long this call waited.
     async fn wait(&self) -> Duration {
         let begun = Instant::now();
         // An error means that the agent shuts down.
@@ -111,7 +111,7 @@ pub async fn add(
     add_new(agent, context, &lock, &key, call, conf, netns).await
 }
 
-/// The network namespace of the call, which must not be the node's.
+/// Checks the network namespace of the call, which must not be the node's, and returns it.
 fn container_netns(key: &AttachmentKey, path: &str, netns: Option<OwnedFd>) -> Result<OwnedFd, CniError> {
     let netns = netns.ok_or_else(|| {
         CniError::new(
@@ -135,7 +135,7 @@ fn container_netns(key: &AttachmentKey, path: &str, netns: Option<OwnedFd>) -> R
     Ok(netns)
 }
 
-/// The answer to a repeated ADD, if the kernel shows that the pod is still wired. `None`: a part of the wiring is missing.
+/// The answer to a repeated ADD, if the kernel shows that the pod is still wired. Returns `None` if a part of the wiring is missing.
 ///
 /// # Errors
 /// The kernel could not be read. The pod may still use the address, so the attachment stays.
@@ -197,7 +197,7 @@ async fn add_new(
                 tracing::info!(pair = %attachment.pair, %key, block = token.block, "the block of an allocated address became doubted, so the pod gets another address");
             }
             Confirmed::Conflict { by, node } if node == agent.args.node_name => {
-                // This call also triggers a resync, which compares the assignments at once.
+                // `found_duplicate` also triggers a resync, which compares the assignments at once.
                 agent.found_duplicate(attachment.pair, &by);
                 tracing::warn!(pair = %attachment.pair, %key, by, "the address allocated for this pod already has an IPAssignment for another attachment on this node. The pod gets another address; this node does not allocate the conflicting one while that IPAssignment exists");
             }

@@ -8,17 +8,18 @@ use bobbin_ipam::AttachmentKey;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, watch};
 
-/// Unused locks are dropped once the map has more entries than this.
+/// Unused locks are dropped once the map of locks has more entries than this.
 const MAX_UNUSED: usize = 512;
 
-/// Serializes the verbs of each attachment; different attachments never wait for each other.
+/// Serializes the CNI verbs of each attachment. Verbs of different attachments never wait for each other.
 #[derive(Debug, Default)]
 pub struct AttachmentLocks(Mutex<HashMap<AttachmentKey, Arc<LockState>>>);
 
 #[derive(Debug)]
 struct LockState {
     lock: Arc<tokio::sync::Mutex<()>>,
-    /// How many DELs wait for the lock. It is a count, not a notification, because an ADD that starts to wait later must see it, too.
+    /// How many DELs wait for the lock. It is a count, not a notification, because an ADD that starts to wait later must also see the
+    /// waiting DEL.
     waiting_dels: watch::Sender<usize>,
 }
 
@@ -28,14 +29,14 @@ impl Default for LockState {
     }
 }
 
-/// The lock while a verb holds it. Other verbs of the attachment wait until it is dropped.
+/// The lock of an attachment while a verb holds it. Other verbs of the attachment wait until it is dropped.
 #[derive(Debug)]
 pub struct AttachmentLock {
     state: Arc<LockState>,
     _guard: OwnedMutexGuard<()>,
 }
 
-/// Counts one DEL as waiting, until it is dropped.
+/// Counts one DEL as waiting, until this value is dropped.
 struct WaitingDel(Arc<LockState>);
 
 impl WaitingDel {
@@ -55,11 +56,11 @@ impl AttachmentLock {
     /// Returns as soon as a DEL waits for this lock.
     pub async fn del_waits(&self) {
         let mut waiting = self.state.waiting_dels.subscribe();
-        // The sender lives as long as the lock.
+        // The sender lives as long as the lock, so the wait never fails.
         let _ = waiting.wait_for(|count| *count > 0).await;
     }
 
-    /// Returns the result of `work`, or `None` as soon as a DEL waits for this lock. The DEL cancels `work`, which must be safe.
+    /// Returns the result of `work`, or `None` as soon as a DEL waits for this lock. `work` is dropped then, so dropping it must be safe.
     pub async fn unless_del_waits<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
@@ -70,12 +71,12 @@ impl AttachmentLock {
 }
 
 impl AttachmentLocks {
-    /// Waits for the attachment's lock, up to `deadline`. `None`: another verb still holds it.
+    /// Waits for the attachment's lock, up to `deadline`. Returns `None` if another verb still holds the lock.
     pub async fn lock(&self, key: &AttachmentKey, deadline: Duration) -> Option<AttachmentLock> {
         acquire(self.state(key), deadline).await
     }
 
-    /// Like [`Self::lock`], for a DEL: while it waits, it interrupts the ADDs of that attachment.
+    /// Like [`Self::lock`], but for a DEL: while the DEL waits, it interrupts the attachment's ADDs.
     pub async fn lock_for_del(&self, key: &AttachmentKey, deadline: Duration) -> Option<AttachmentLock> {
         let state = self.state(key);
         let _waiting = WaitingDel::new(&state);

@@ -1,4 +1,4 @@
-//! CHECK: compares the container's network with the result of ADD, and changes nothing.
+//! CHECK compares the container's network with the result of ADD, and changes nothing.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::agent::Agent;
 /// Compares the kernel and the runtime's `prevResult` with the result of ADD.
 ///
 /// # Errors
-/// The attachment is unknown, it could not be checked, or it differs; the error then names each difference.
+/// The attachment is unknown, could not be checked, or differs from the result of ADD. The error then names each difference.
 pub async fn check(
     agent: &Arc<Agent>,
     key: &AttachmentKey,

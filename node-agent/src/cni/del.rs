@@ -1,4 +1,4 @@
-//! DEL: ends the attachment. A repeated or late DEL, or one for an unknown container, succeeds.
+//! DEL ends the attachment. It also succeeds if it is repeated or late, or if the container is unknown.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::agent::{Agent, EndError};
 /// The end of messages about attachments of containers that are gone: the DEL that an administrator can run for each.
 pub const MANUAL_DEL: &str = "for each container that is gone, run: echo '{\"cniVersion\":\"1.0.0\",\"name\":\"bobbin\",\"type\":\"bobbin\"}' | CNI_COMMAND=DEL CNI_CONTAINERID=<ID> CNI_IFNAME=eth0 /opt/cni/bin/bobbin";
 
-/// Ends the attachment with exactly this container ID and interface.
+/// Ends the attachment with exactly this container ID and interface name.
 ///
 /// # Errors
 /// Code 11: the kernel still uses the address, so the agent keeps it held, and the runtime calls DEL again.
@@ -26,7 +26,7 @@ pub async fn del(agent: &Arc<Agent>, key: &AttachmentKey) -> Result<(), CniError
             }
         })
     } else {
-        // The agent knows no such attachment, so it frees no address. It still removes a link with this key.
+        // The agent knows no attachment with this key, so it frees no address. It still removes a link with this key.
         let pair = IpPair::default();
         let failed = |source| EndError { key: key.clone(), pair, source };
         agent.network.detach(key, pair).await.map_err(failed)
@@ -37,8 +37,8 @@ pub async fn del(agent: &Arc<Agent>, key: &AttachmentKey) -> Result<(), CniError
     })
 }
 
-/// The error for the runtime. If it contained "not found" or "no such file", containerd would treat the DEL as done and not repeat it.
-/// So it names error numbers (ENOENT), and only the log has the kernel's text.
+/// The error for the runtime. If it contained "not found" or "no such file", containerd would treat the DEL as done and not repeat it. So
+/// the error names error numbers (ENOENT), and only the log has the kernel's text.
 fn sentence(EndError { key, pair, source }: &EndError) -> String {
     let why = match source {
         KernelError::Refused { what, errno, .. } => format!("the kernel refused to {what}: {}", name(*errno)),

@@ -1,4 +1,4 @@
-//! GC: removes attachments that two calls in a row for their network do not list. Attachments of other or unknown networks stay.
+//! GC removes attachments that two calls in a row for their network do not list. Attachments of other or unknown networks stay.
 
 mod decision;
 
@@ -17,8 +17,8 @@ use crate::state::Attachment;
 
 pub use decision::UnlistedAttachments;
 
-/// Removes the attachments of the call's network that neither this call nor the previous one lists. Attachments that are newer than the
-/// call stay, because its list can't contain them.
+/// Removes the attachments of the call's network that neither this call nor the previous one lists. An attachment that is newer than the
+/// call stays, because the call's list can't contain it.
 ///
 /// # Errors
 /// The call has no list, or the breaker tripped and nothing was removed, or some of the attachments could not be removed.
@@ -62,7 +62,7 @@ async fn remove(agent: &Arc<Agent>, seen: &Attachment) -> Result<(), String> {
     let Some(_lock) = agent.locks.lock(key, LOCK_TIMEOUT).await else {
         return Err(format!("another call for {key} is still running"));
     };
-    // If a later ADD used the same key, its attachment must stay.
+    // The attachment of a later ADD with the same key must stay.
     let Some(attachment) = agent.node_state.attachment(key).filter(|now| now.id() == seen.id()) else {
         return Ok(());
     };

@@ -1,4 +1,4 @@
-//! The agent's unix socket. It receives a call of the CNI plugin, with a descriptor of the network namespace, and returns the answer.
+//! The agent's unix socket. It receives calls of the CNI plugin, each with a descriptor of the network namespace, and returns the answers.
 
 mod socket;
 
@@ -20,14 +20,14 @@ use tokio_util::task::TaskTracker;
 use crate::cni::CniHandler;
 pub use socket::Socket;
 
-/// How long a shim may take to send its call, and to read the answer.
+/// How long a CNI plugin process may take to send its call, and to read the answer.
 const IO_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often the accept loop reports progress and checks that its socket is still in place.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
-/// How long the loop may make no progress, or accept no call, before it counts as hanging.
+/// How long the accept loop may make no progress, or accept no call, before it counts as hanging.
 const ACCEPT_DEADLINE: Duration = Duration::from_mins(1);
-/// The pause after a failed accept.
+/// The pause after a failed `accept` on the socket.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Accepts calls until `stop`, then waits until the running calls are answered.
@@ -104,7 +104,7 @@ pub async fn serve_probes(path: &Path, server: Server, stop: CancellationToken) 
     }
 }
 
-/// Binds the socket again if another program removed it. `failing`: the last attempt failed and was reported.
+/// Binds the socket again if another program removed it. `failing` says whether the last attempt failed and was reported.
 fn bind_again_if_lost(socket: &mut Socket, failing: &mut bool) {
     if socket.path.is_bound() {
         return;
@@ -150,7 +150,7 @@ async fn with_timeout<T>(timeout: Duration, future: impl Future<Output = io::Res
     tokio::time::timeout(timeout, future).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-/// Reads one frame. The descriptor arrives with its first byte (unix(7), SCM_RIGHTS).
+/// Reads the frame of one call. The descriptor arrives with the frame's first byte (unix(7), SCM_RIGHTS).
 async fn receive(stream: &mut UnixStream) -> io::Result<(Request, Option<OwnedFd>)> {
     let mut bytes = vec![0; 4096];
     let (mut have, netns) = stream.async_io(Interest::READABLE, || first_bytes(stream, &mut bytes)).await?;

@@ -1,10 +1,11 @@
-//! STATUS: whether the agent can serve an ADD. A full or missing pool is no error, or the runtime would mark the whole node NotReady.
+//! STATUS reports whether the agent can serve an ADD. A full or missing pool is no error, or the runtime would mark the whole node
+//! NotReady.
 
 use bobbin_cni_wire::{CniError, code};
 
 use crate::agent::Agent;
 
-/// Fails only until the agent has been ready once since boot.
+/// Returns an error only until the agent has been ready once since boot.
 ///
 /// # Errors
 /// Code 50: the agent has not been ready since the node booted.

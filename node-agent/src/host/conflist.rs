@@ -10,22 +10,22 @@ use super::install::{CONFLIST, PLUGIN};
 /// The chained plugins or the version are invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChainedError {
-    /// The flag is not a JSON list of objects.
+    /// The flag `--chained` is not a JSON list of objects.
     #[error(
         "--chained is not a JSON list of CNI plugin configurations: {0}; example: [{{\"type\":\"portmap\",\"capabilities\":{{\"portMappings\":true}}}}]"
     )]
     NoList(String),
-    /// A plugin has no usable type.
+    /// A chained plugin has no usable type.
     #[error(
         "chained plugin number {0} (--chained) has no valid \"type\"; set it to the name of an executable in the CNI directory, without slashes"
     )]
     NoType(usize),
-    /// The version is not supported.
+    /// The CNI version is not supported.
     #[error("CNI version {0:?} (--cni-version) is not supported; use one of {named}", named = Version::NAMED)]
     UnknownVersion(String),
 }
 
-/// Parses the chained plugins.
+/// Parses the list of chained plugins.
 pub(super) fn chained(text: &str) -> Result<Vec<Value>, ChainedError> {
     let text = if text.trim().is_empty() { "[]" } else { text };
     let plugins: Vec<Value> = serde_json::from_str(text).map_err(|error| ChainedError::NoList(error.to_string()))?;
@@ -45,7 +45,8 @@ pub(super) fn supported(answer: &[u8]) -> Vec<Version> {
     listed.filter_map(Value::as_str).filter_map(Version::parse).collect()
 }
 
-/// The highest version up to `wanted` that every plugin supports. A plugin that names no version counts as supporting only the oldest.
+/// The highest version up to `wanted` that every plugin supports. A plugin that names no version counts as supporting only the oldest
+/// version.
 pub(super) fn version_for(wanted: &str, plugins: &[Vec<Version>]) -> Result<Version, ChainedError> {
     let most = Version::parse(wanted).ok_or_else(|| ChainedError::UnknownVersion(wanted.to_owned()))?;
     let oldest = Version::ALL[0];
@@ -53,7 +54,7 @@ pub(super) fn version_for(wanted: &str, plugins: &[Vec<Version>]) -> Result<Vers
     Ok(Version::ALL.into_iter().rev().filter(|version| *version <= most).find(all).unwrap_or(oldest))
 }
 
-/// The configuration file.
+/// Renders the content of the configuration file.
 pub(super) fn render(version: Version, chained: &[Value]) -> Vec<u8> {
     let mut plugins = vec![json!({ "type": PLUGIN })];
     plugins.extend(chained.iter().cloned());
@@ -63,7 +64,7 @@ pub(super) fn render(version: Version, chained: &[Value]) -> Vec<u8> {
     bytes
 }
 
-/// Whether a runtime uses a file of that name before Bobbin's.
+/// Whether a runtime uses a configuration file of this name before Bobbin's.
 pub(super) fn sorts_before_ours(name: &OsStr) -> bool {
     let kind = std::path::Path::new(name).extension().and_then(OsStr::to_str);
     matches!(kind, Some("conf" | "conflist" | "json")) && name < OsStr::new(CONFLIST)

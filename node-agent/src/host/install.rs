@@ -1,7 +1,7 @@
 //! Keeps the CNI plugin and the CNI configuration installed.
 //!
-//! The plugin comes first. The configuration is installed only while the plugin exists and the agent can serve. Other files are not
-//! touched.
+//! The plugin is installed first. The configuration is installed only while the plugin exists and the agent can serve. The installer does
+//! not touch other files.
 
 mod problem;
 mod task;
@@ -30,11 +30,11 @@ pub enum InstallError {
     /// The plugin can't be read from the image.
     #[error("can't read the CNI plugin {path} to install it: {source}; {}; check --shim-path", config_effect(*.kept))]
     Source {
-        /// The executable.
+        /// The path of the plugin's executable in the image.
         path: PathBuf,
-        /// Why.
+        /// The error of the read.
         source: std::io::Error,
-        /// The configuration stays, because an older plugin is installed.
+        /// Whether the configuration stays, because an older plugin is installed.
         kept: bool,
     },
     /// The plugin could not be written.
@@ -43,30 +43,30 @@ pub enum InstallError {
         config_effect(*.kept)
     )]
     Plugin {
-        /// Where it should be.
+        /// The path at which the plugin should be installed.
         path: PathBuf,
-        /// Why.
+        /// The error of the write.
         source: std::io::Error,
-        /// The configuration stays, because an older plugin is installed.
+        /// Whether the configuration stays, because an older plugin is installed.
         kept: bool,
     },
     /// A file could not be written.
     #[error("can't install {path}: {source}; check that the directory is mounted writable into the agent's container")]
     File {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The error of the write.
         source: std::io::Error,
     },
     /// A file could not be removed.
     #[error("can't remove {path}: {source}; remove the file on the node")]
     Remove {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The error of the removal.
         source: std::io::Error,
     },
-    /// A setting is invalid.
+    /// A setting of the CNI configuration is invalid.
     #[error(transparent)]
     Chained(#[from] ChainedError),
 }
@@ -79,7 +79,7 @@ fn config_effect(kept: bool) -> &'static str {
     }
 }
 
-/// What one pass did and found.
+/// What one pass of the installer did and found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct InstallReport {
     /// Files that did not exist before.
@@ -90,7 +90,7 @@ pub(crate) struct InstallReport {
     problems: Vec<InstallProblem>,
 }
 
-/// Installs the files and remembers what it installed.
+/// Installs the plugin and the configuration, and remembers what it installed.
 pub(crate) struct Installer {
     args: Args,
     versions: PluginVersions,
@@ -108,7 +108,7 @@ impl Installer {
         Installer { args, versions: PluginVersions::default(), plugin_seen: false, conflist_seen: None }
     }
 
-    /// Installs what is missing or was changed: the plugin and, if the agent `serves`, the configuration.
+    /// Installs the plugin and, if the agent `serves`, the configuration, where they are missing or were changed.
     pub(crate) async fn reconcile(&mut self, serves: bool) -> InstallReport {
         let mut done = InstallReport { problems: shadowing_configs(&self.args), ..InstallReport::default() };
         let result = match self.install_plugin(&mut done) {
@@ -121,7 +121,7 @@ impl Installer {
         done
     }
 
-    /// Installs the plugin atomically.
+    /// Installs the plugin's executable atomically.
     ///
     /// If no plugin is installed, the agent removes the configuration, so that the runtime does not call a missing plugin. An older
     /// plugin stays in use.
@@ -190,7 +190,7 @@ impl InstallReport {
     }
 }
 
-/// Configurations that sort before Bobbin's. The runtime uses only the first.
+/// The configurations that sort before Bobbin's. The runtime uses only the first configuration.
 fn shadowing_configs(args: &Args) -> Vec<InstallProblem> {
     let Ok(entries) = std::fs::read_dir(&args.cni_conf_dir) else { return Vec::new() };
     let names = entries.filter_map(Result::ok).map(|entry| entry.file_name());
@@ -199,7 +199,7 @@ fn shadowing_configs(args: &Args) -> Vec<InstallProblem> {
     first.iter().map(|name| InstallProblem::shadowed_by(&args.cni_conf_dir.join(name), &args.node_name)).collect()
 }
 
-/// Removes the configuration, so that the runtime does not call Bobbin for new pods. True: it existed.
+/// Removes the configuration, so that the runtime does not call Bobbin for new pods. Returns true if the configuration existed.
 ///
 /// # Errors
 /// If it could not be removed.
@@ -207,7 +207,7 @@ pub fn remove_conflist(args: &Args) -> Result<bool, InstallError> {
     remove(&args.cni_conf_dir.join(CONFLIST))
 }
 
-/// Removes the plugin. True: it existed.
+/// Removes the plugin. Returns true if the plugin existed.
 ///
 /// # Errors
 /// If it could not be removed.
@@ -219,7 +219,7 @@ fn remove(path: &Path) -> Result<bool, InstallError> {
     atomic_file::remove(path).map_err(|source| InstallError::Remove { path: path.to_owned(), source })
 }
 
-/// Writes a file unless it has these bytes and this mode already. True: it was written.
+/// Writes a file unless it already has these bytes and this mode. Returns true if it was written.
 fn write_if_changed(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<bool> {
     let is_current = std::fs::symlink_metadata(path).is_ok_and(|seen| {
         seen.is_file() && seen.permissions().mode() & 0o777 == mode && seen.len() == bytes.len() as u64

@@ -1,4 +1,4 @@
-//! The run directory (`--run-dir`): one agent at a time, of one node. Owns the lock, the identity file and the sockets' names.
+//! The run directory (`--run-dir`): used by one agent of one node at a time. Owns the lock, the identity file and the sockets' names.
 
 pub mod heartbeat;
 mod identity;
@@ -22,9 +22,9 @@ use crate::state::atomic_file;
 use crate::state::layout::{HEALTH_SOCKET, IDENTITY, LOCK, READY_MARKER, SOCKET};
 use lock::{Lock, Tried};
 
-/// How often a waiting agent tries to get the lock.
+/// How often a waiting agent tries to get the lock of the run directory.
 const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(200);
-/// How often the agent logs that it still waits.
+/// How often a waiting agent logs that it still waits for the lock.
 const REMINDER_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Why the agent can't use the run directory.
@@ -36,13 +36,13 @@ pub enum RunDirError {
         directory.display(), path.display()
     )]
     Unusable {
-        /// The directory.
+        /// The path of the run directory.
         directory: PathBuf,
-        /// The file that failed.
+        /// The file or directory that could not be used.
         path: PathBuf,
-        /// What failed.
+        /// What could not be done with `path`, such as "read".
         what: &'static str,
-        /// Why.
+        /// The error of the system call.
         source: io::Error,
     },
     /// The lock file was removed while this agent ran, and another agent has the new one.
@@ -51,39 +51,40 @@ pub enum RunDirError {
         directory.display()
     )]
     TakenOver {
-        /// The directory.
+        /// The path of the run directory.
         directory: PathBuf,
-        /// Who has it now.
+        /// The agent that holds the new lock.
         holder: Holder,
     },
-    /// The directory was removed on the host while it is mounted into the agent's container: nothing can be written there any more.
+    /// The directory was removed on the host while it is mounted into the agent's container, so nothing can be written to it any more.
     #[error(
         "the run directory {} was removed on the host while this agent ran; this agent exits, and the next one gets a new directory",
         directory.display()
     )]
     Removed {
-        /// The directory.
+        /// The path of the run directory.
         directory: PathBuf,
     },
 }
 
-/// The run directory, locked. The lock ends with this value, or with the process.
+/// The locked run directory. The lock is released when this value is dropped or the process ends.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
     pod_name: Option<String>,
     lock: Mutex<Lock>,
-    /// The agent was uninstalled, so nothing is written any more. Locked while the identity or the marker is written.
+    /// Whether the agent was uninstalled, after which nothing is written. The mutex is held while the identity or the marker is written.
     closed: Mutex<bool>,
-    /// The agent has been ready since boot.
+    /// Whether the agent has been ready since boot.
     ready: AtomicBool,
 }
 
 impl RunDir {
-    /// Takes the lock. While another agent has it, waits and logs this at once and each minute. Then checks which node the checkpoint
-    /// belongs to.
+    /// Locks the directory. While another agent has the lock, waits and logs this at once and each minute. Then checks which node the
+    /// checkpoint belongs to.
     ///
-    /// The caller [saves](RunDir::save) its identity before it writes anything else. Other agents log `pod_name` as the holder of the lock.
+    /// The caller [saves](RunDir::save) its identity before it writes anything else. Another agent that waits
+    /// for the lock logs `pod_name` as the holder.
     ///
     /// # Errors
     /// If the directory can't be made, read or written.
@@ -102,17 +103,17 @@ impl RunDir {
         Ok((run_dir, previous))
     }
 
-    /// The directory.
+    /// The path of the run directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The socket that the CNI plugin calls.
+    /// The path of the socket that the CNI plugin calls.
     pub fn socket(&self) -> PathBuf {
         self.path.join(SOCKET)
     }
 
-    /// The socket that answers probes.
+    /// The path of the socket that answers probes.
     pub fn health_socket(&self) -> PathBuf {
         self.path.join(HEALTH_SOCKET)
     }
@@ -128,13 +129,13 @@ impl RunDir {
     /// Marks that the agent has been ready since boot. The plugin reads the marker while no agent runs.
     ///
     /// # Errors
-    /// If the marker can't be written. The agent counts as ready even so, and the heartbeat retries.
+    /// If the marker can't be written. The agent still counts as ready, and the heartbeat retries the write.
     pub fn mark_ready(&self) -> Result<(), RunDirError> {
         self.ready.store(true, Ordering::Release);
         self.keep_marker()
     }
 
-    /// Creates the marker again if another program removed it.
+    /// Creates the ready marker again if another program removed it.
     fn keep_marker(&self) -> Result<(), RunDirError> {
         let closed = self.closed.lock();
         if *closed || !self.ready.load(Ordering::Acquire) || self.has_marker() {
@@ -148,10 +149,10 @@ impl RunDir {
         self.path.join(READY_MARKER).exists()
     }
 
-    /// Saves the identity atomically. After [`RunDir::forget`] it saves nothing.
+    /// Saves the identity atomically. After [`RunDir::forget`] this method saves nothing.
     ///
     /// # Errors
-    /// If it can't be written. The old file stays.
+    /// If the identity can't be written. The old file stays.
     pub fn save(&self, identity: &Identity) -> Result<(), RunDirError> {
         let closed = self.closed.lock();
         if *closed {
@@ -164,10 +165,10 @@ impl RunDir {
             .map_err(|source| unusable(&self.path, &path, "written", source))
     }
 
-    /// Removes identity and marker for good after an uninstall.
+    /// Removes the identity and the ready marker for good after an uninstall.
     ///
     /// # Errors
-    /// If one of them can't be removed.
+    /// If the identity or the marker can't be removed.
     pub fn forget(&self) -> Result<(), RunDirError> {
         let mut closed = self.closed.lock();
         *closed = true;
@@ -178,8 +179,8 @@ impl RunDir {
         Ok(())
     }
 
-    /// Checks that the locked file still is the directory's lock file. If another program removed that file, this creates and locks a
-    /// new one and returns true.
+    /// Checks that the locked file still is the directory's lock file. If another program removed the lock file, creates and locks a new
+    /// one and returns true.
     ///
     /// # Errors
     /// If another agent has the lock or the directory is gone, so that this agent must exit, or if the directory can't be written.

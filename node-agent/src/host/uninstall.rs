@@ -1,4 +1,5 @@
-//! Uninstalls (`--mode=remove`): removes from the node what the agent installed, once no pod needs it, and reports what it waits for.
+//! Uninstalls (`--mode=remove`): removes what the agent installed on the node, once no pod needs it, and reports what the uninstall waits
+//! for.
 //!
 //! Meanwhile the agent serves DEL and refuses ADD, and the demand controller releases the blocks. The process does not exit, because
 //! kubelet would start it again.
@@ -18,26 +19,26 @@ use crate::network::export::ExportedBlocks;
 use crate::state::layout;
 use crate::state::{Attachment, BlockView, NodeState, first_names};
 
-/// How often the agent reports what it waits for.
+/// How often the agent reports what the uninstall waits for.
 const REMINDER_INTERVAL: Duration = Duration::from_mins(1);
 /// With `--force`: how long blocks and assignments may take before the uninstall continues without them.
 const FORCED_RELEASE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many blocks a message names.
 const MAX_NAMED_BLOCKS: usize = 5;
 
-/// What the uninstall needs.
+/// The parts of the agent that the uninstall needs.
 pub struct Uninstall {
-    /// The settings.
+    /// The agent's command-line settings.
     pub args: Args,
     /// The node's blocks and attachments.
     pub node_state: Arc<NodeState>,
-    /// The assignments, which are deleted before the blocks are released.
+    /// Deletes assignments. All of them must be deleted before the blocks are released.
     pub assignment_writer: AssignmentWriter,
     /// The node's network.
     pub network: Network,
     /// The exported blocks. The uninstall closes them first, so that no repair restores removed routes.
     pub exported: ExportedBlocks,
-    /// Events on the node.
+    /// Publishes events on the Node.
     pub events: Events,
     /// The run directory.
     pub run_dir: Arc<RunDir>,
@@ -103,7 +104,7 @@ impl Uninstall {
             tracing::info!("{sentence}");
             self.events.node_note("WaitingForPods", &sentence);
             let until = tokio::time::Instant::now() + REMINDER_INTERVAL;
-            // One report a minute is enough, however many pods end meanwhile.
+            // One report a minute is enough, however many pods end in that minute.
             while self.node_state.attachment_count() > 0 {
                 match tokio::time::timeout_at(until, changed.changed()).await {
                     Ok(Ok(())) => {}
@@ -113,8 +114,8 @@ impl Uninstall {
         }
     }
 
-    /// Waits until every block is released and every assignment deleted. Returns how many blocks are left, which only `--force`
-    /// allows.
+    /// Waits until every block is released and every assignment is deleted. Returns the number of blocks that are left, which is zero
+    /// without `--force`.
     async fn wait_for_blocks(&self) -> usize {
         let begun = tokio::time::Instant::now();
         let mut changed = self.node_state.changed();
@@ -136,7 +137,7 @@ impl Uninstall {
                 tracing::info!("{sentence}");
                 self.events.node_note("WaitingForBlocks", &sentence);
             }
-            // A deleted assignment does not change the node's state, so poll for it.
+            // The deletion of an assignment does not change the node's state, so check for it twice a second.
             let _ = tokio::time::timeout(Duration::from_millis(500), changed.changed()).await;
         }
     }
@@ -150,7 +151,7 @@ fn cleanup_failed(args: &Args, error: &KernelError) -> String {
     )
 }
 
-/// The message while blocks and assignments are left.
+/// The message that the uninstall waits for blocks and assignments.
 fn waits_for_blocks(blocks: &[BlockView], assignments: usize, node: &str) -> String {
     let named: Vec<String> = blocks
         .iter()
@@ -164,7 +165,7 @@ fn waits_for_blocks(blocks: &[BlockView], assignments: usize, node: &str) -> Str
     )
 }
 
-/// The message while attachments are left.
+/// The message that the uninstall waits for attachments.
 fn waits_for(left: &[Attachment], node: &str) -> String {
     format!(
         "uninstalling from node {node} waits for {} attachments to end: {}; delete or move these pods, or set agent.force=true to cut them off",

@@ -1,6 +1,6 @@
 //! With `--routing=direct`: computes the routes to the other nodes' blocks from a watch on all claimed blocks.
 //!
-//! The network reconcile applies them. This is the only watch of an agent that grows with the cluster.
+//! The network reconciler applies these routes. Of all watches of the agent, only this one grows with the cluster.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -27,24 +27,26 @@ struct RouteTable {
 }
 
 impl DirectRoutes {
-    /// Creates the routes of a node's agent. They are unknown until [`DirectRoutes::run`] has listed the blocks once.
+    /// Creates the table of direct routes for a node's agent. The routes are unknown until [`DirectRoutes::run`] has listed the blocks
+    /// once.
     pub fn new(node_name: &str) -> DirectRoutes {
         let table =
             RouteTable { node_name: node_name.to_owned(), routes: Mutex::default(), changed: watch::channel(0).0 };
         DirectRoutes(Arc::new(table))
     }
 
-    /// The routes that should exist. `None` until the blocks were listed once; until then the kernel's routes stay as they are.
+    /// The direct routes that should exist. Returns `None` until the blocks were listed once; until then the kernel's routes stay as they
+    /// are.
     pub fn wanted(&self) -> Option<Vec<DirectRoute>> {
         self.routes().as_ref().map(|routes| routes.values().copied().collect())
     }
 
-    /// Reports every change.
+    /// Reports every change of the routes.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.0.changed.subscribe()
     }
 
-    /// Watches forever.
+    /// Watches all claimed blocks until the agent stops.
     pub async fn run(&self, clients: &Clients) {
         let api: Api<Lenient<AddressBlock>> = Api::all(clients.watches.clone());
         let mut events = bobbin_api_client::watch(api, Config::default().fields("spec.nodeName!="));
@@ -72,7 +74,7 @@ impl DirectRoutes {
         }
     }
 
-    /// The route to a block. A block that can't be decoded keeps its route.
+    /// The route to a block. A block that can't be decoded keeps its earlier route.
     fn route_to(&self, block: &Lenient<AddressBlock>) -> Option<DirectRoute> {
         match block.readable() {
             Some(block) => route_to(block, &self.0.node_name),
@@ -101,7 +103,7 @@ impl DirectRoutes {
     }
 }
 
-/// The route to a block of another node, via the addresses that the node wrote with its claim.
+/// The route to a block of another node. Its next hop is the address that the other node wrote when it claimed the block.
 fn route_to(block: &AddressBlock, node_name: &str) -> Option<DirectRoute> {
     let spec = &block.spec;
     if spec.node_name.as_deref().is_none_or(|name| name == node_name) {

@@ -1,4 +1,4 @@
-//! Exports this node's blocks: writes the routes of the blocks that the node's state lists as exported. One change or comparison of
+//! Exports this node's blocks: writes the routes of the blocks that the node's state lists as exported. Only one change or comparison of
 //! routes runs at a time.
 
 use std::sync::Arc;
@@ -18,32 +18,32 @@ pub struct ExportedBlocks(Arc<ExportState>);
 struct ExportState {
     network: Network,
     node_state: Arc<NodeState>,
-    /// Held while block routes are compared or changed, so that a comparison never undoes a change. False after the uninstall, so that
-    /// nothing is repaired any more.
+    /// Held while block routes are compared or changed, so that a comparison never undoes a change. The value is false after the uninstall,
+    /// so that nothing is repaired any more.
     lock: tokio::sync::Mutex<bool>,
 }
 
 impl ExportedBlocks {
-    /// Creates the exports of a node's blocks.
+    /// Creates the value that writes the routes of a node's blocks.
     pub fn new(network: Network, node_state: Arc<NodeState>) -> ExportedBlocks {
         ExportedBlocks(Arc::new(ExportState { network, node_state, lock: tokio::sync::Mutex::new(true) }))
     }
 
-    /// Locks the block routes and returns which should exist; `None`: the agent was uninstalled.
+    /// Locks the block routes and returns which routes should exist. Returns `None` if the agent was uninstalled.
     pub async fn hold(&self) -> Option<(tokio::sync::MutexGuard<'_, bool>, Vec<BlockRange>)> {
         let lock = self.0.lock.lock().await;
         let ranges = self.0.node_state.exported();
         lock.then_some(()).map(|()| (lock, ranges))
     }
 
-    /// Ends all repairs, so that removed routes stay removed.
+    /// Ends all repairs of block routes, so that removed routes stay removed.
     pub async fn close(&self) {
         *self.0.lock.lock().await = false;
     }
 }
 
 impl Exports for ExportedBlocks {
-    /// Writes the route only if the node's state still lists the block as exported. A block that was lost meanwhile gets no route.
+    /// Writes the route only if the node's state still lists the block as exported. A block that the node lost meanwhile gets no route.
     fn export(&self, range: BlockRange) -> BoxFuture<'_, Result<(), ExportError>> {
         async move {
             let _lock = self.0.lock.lock().await;

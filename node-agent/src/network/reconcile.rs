@@ -19,16 +19,16 @@ use report::{Report, Reported, lost_interface};
 
 /// How often the agent compares the network with the desired state if the kernel reports no change.
 const RECONCILE_INTERVAL: Duration = Duration::from_mins(1);
-/// How long the agent waits after a notification before it compares, because changes rarely come alone.
+/// How long the agent waits after a notification before it compares, because further changes usually follow.
 const DEBOUNCE: Duration = Duration::from_millis(500);
-/// How long a pass may take. It usually takes milliseconds; one that hangs is abandoned, and the next pass retries.
+/// How long a pass may take. A pass usually takes milliseconds. A hanging pass is abandoned, and the next pass retries.
 const PASS_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What one pass keeps for the next.
+/// The results of a pass that the next pass needs.
 #[derive(Default)]
 struct PassState {
     reported: Reported,
-    /// Used without direct routing: the direct routes of an earlier run were removed, so they need no further check.
+    /// Used without direct routing: whether the direct routes of an earlier run were removed, so that they need no further check.
     without_direct_routes: bool,
 }
 
@@ -144,7 +144,7 @@ fn report_findings(agent: &Agent, report: &Report) {
 
 /// The live attachments that have no link although their network namespace exists, or may exist.
 ///
-/// An attachment that ended during the pass is not broken, and one without its namespace is removed soon.
+/// An attachment that ended during the pass is not broken. An attachment without a network namespace is removed soon.
 async fn broken(agent: &Agent, report: &Report) -> Vec<Attachment> {
     let mut live = live(agent);
     let missing: Vec<Attachment> = report.link_missing.iter().filter_map(|key| live.remove(key)).collect();

@@ -1,5 +1,5 @@
-//! Compares the node's IPAssignments with its attachments. It creates missing assignments again, and deletes those of an earlier boot.
-//! It deletes an orphaned one only when two reads at different times prove that its pod is gone.
+//! Compares the node's IPAssignments with its attachments. It creates missing assignments again, and deletes those of an earlier boot. It
+//! deletes an orphaned assignment only when two reads at different times prove that the assignment's pod is gone.
 
 mod decision;
 
@@ -18,13 +18,14 @@ pub(super) use decision::AssignmentIdentity;
 use decision::{Mismatch, compare};
 
 impl Resync {
-    /// Lists the node's assignments and repairs the mismatches. Returns the time until the next list, if an orphan needs another read.
+    /// Lists the node's assignments and repairs the mismatches. Returns the time until the next list if an orphaned assignment needs
+    /// another read.
     pub(super) async fn compare_assignments(
         &self,
         history: &mut PassHistory,
         blocks_known: bool,
     ) -> Result<Option<Duration>, ReadError> {
-        // Read before the list: a newer attachment may have an assignment that the list does not show.
+        // Note the attachments before the list is read: a newer attachment may have an assignment that the list does not show.
         let before: HashMap<_, _> = self
             .node_state
             .attachments()
@@ -40,7 +41,7 @@ impl Resync {
             match mismatch {
                 Mismatch::EarlierBoot(assignment) => {
                     tracing::info!(assignment = assignment.name, key = %assignment.key, "deleting an IPAssignment of an earlier boot");
-                    // Clients may still try to reach the deleted pod, so its address must cool down.
+                    // Clients may still try to reach the deleted pod, so the assignment's address must cool down.
                     let cooling = CoolingAddress { pair: assignment.pair(), since: boot_time() };
                     if let Err(error) = self.checkpoint.keep_cooling(&cooling) {
                         tracing::error!(%error, "the checkpoint of a cool-down could not be written: after a restart this node may allocate the address before its cool-down ends");
@@ -55,12 +56,12 @@ impl Resync {
                 Mismatch::Orphaned(assignment) if !self.assignment_writer.busy(&assignment.name) => {
                     self.exclude_in_own_block(assignment);
                     let pod = assignment.pod.clone();
-                    // The API server never has a pod with the UID of a static pod, so its absence proves nothing.
+                    // The API server never has a pod with the UID of a static pod. So the absence of such a pod proves nothing.
                     let seen = !pod.uid.is_empty() && !pod.is_static();
                     orphans.push(Candidate { key: AssignmentIdentity::of(assignment), pod, seen });
                 }
                 Mismatch::Orphaned(_) => {}
-                // The recheck of the conflicting assignment creates it.
+                // `recheck_conflicts` creates this missing assignment.
                 Mismatch::Missing(attachment) if conflicts.contains(&attachment.pair) => {}
                 Mismatch::Missing(attachment) => {
                     let old = before.get(&attachment.key) == Some(&attachment.created_at);
@@ -69,7 +70,7 @@ impl Resync {
                         self.assignment_writer.recreate(&attachment);
                     }
                 }
-                // Before the first comparison of blocks, the agent may not know all its blocks.
+                // Before the first comparison of blocks, the agent may not know all blocks of this node.
                 Mismatch::Void { .. } if !blocks_known => {}
                 Mismatch::Void { name, block } => self.report_void(&name, &block),
             }
@@ -97,7 +98,7 @@ impl Resync {
             return self.events.node_warning("OrphanedAssignment", &sentence);
         }
         for orphan in gone {
-            // An ADD may have allocated the address meanwhile.
+            // An ADD may have allocated the address since the list was read.
             if self.node_state.attachment(&orphan.key).is_none() {
                 tracing::info!(assignment = orphan.name, key = %orphan.key, "deleting an orphaned IPAssignment: its pod is gone");
                 drop(self.assignment_writer.delete(&orphan.name, &orphan.key, Some(orphan.uid)));

@@ -1,5 +1,5 @@
 //! Compares the node's blocks with a consistent list. A block that the list does not confirm becomes doubted. An owned block that the
-//! node's state lacks is read again and added. If a block has outdated IP addresses of the Node, the agent writes the current ones.
+//! node's state lacks is read again and added. The agent also corrects outdated IP addresses of the Node in a block.
 
 use bobbin_api_client::{Outcome, ReadError, Refusal};
 use bobbin_datapath::boot_time;
@@ -13,7 +13,7 @@ use crate::cluster::freshness::{Proof, ReadStart, WatchedKind};
 use crate::state::{BlockEvent, BlockState, BlockView};
 
 impl Resync {
-    /// Compares the node's blocks with a list. Returns when the list was started.
+    /// Compares the node's blocks with a consistent list. Returns when the list was started.
     pub(super) async fn compare_blocks(&self) -> Result<ReadStart, PassError> {
         let Some(node) = self.cluster.node() else { return Err(PassError::NodeUnknown) };
         let (mut start, floor) = (self.freshness.begin_read(boot_time()), self.freshness.version(WatchedKind::Blocks));
@@ -23,7 +23,7 @@ impl Resync {
             start = self.freshness.begin_read(boot_time());
         }
         let (mut misaddressed, mut lost) = (Vec::new(), Vec::new());
-        // This loop must not await: the list would then overwrite later events of the watch.
+        // This loop must not await: the older list could then overwrite newer events of the watch.
         for held in self.node_state.blocks() {
             match own.blocks.get(&held.held.name) {
                 // A lost block may have changed since the list, so it is read again.
@@ -61,7 +61,7 @@ impl Resync {
                 self.node_state.refresh(&now.name, &now.uid, &now.resource_version, now.deleting);
                 tracing::info!(block = read.name, "updated the Node's IP addresses (nodeIPv4, nodeIPv6) in the block");
             }
-            // The watch shows the current block and triggers the next pass.
+            // The watch shows the current version of the block and triggers the next pass.
             Outcome::Refused(why) => {
                 tracing::debug!(block = read.name, %why, "could not update the Node's IP addresses (nodeIPv4, nodeIPv6) in the block");
             }
@@ -71,8 +71,8 @@ impl Resync {
         }
     }
 
-    /// Adds an owned block that the node's state lacks, if another read confirms the owner. The node may have released the block after the
-    /// list.
+    /// Adds an owned block that the node's state lacks, if another read confirms that this node owns it. The node may have released the
+    /// block after the list was read.
     async fn add_missing(&self, name: &str, node: &NodeInfo) -> Result<(), ReadError> {
         let start = self.freshness.begin_read(boot_time());
         let mut read = match self.block_api().get(name).await {
@@ -82,7 +82,7 @@ impl Resync {
         if read.owner(node) == Owner::EarlierNode && !self.cluster.node_is_gone() {
             match self.block_api().claim(&read, node).await {
                 Outcome::Done(now) => read = now,
-                // The next pass reads it again.
+                // The next pass reads the block again.
                 Outcome::Refused(Refusal::Conflict) => {
                     self.trigger.notify_one();
                     return Ok(());
@@ -95,7 +95,7 @@ impl Resync {
             return Ok(());
         }
         let pool = self.cluster.pool(&read.pool);
-        // `true`: the agent can't know whether the block had its finalizer before the claim, so assume that it had.
+        // `true`: the agent can't know whether the block had Bobbin's finalizer before the claim, so assume that it had.
         match self.claims.add_owned(&read, true, pool.as_deref(), start, false) {
             Ok(_) => tracing::info!(block = name, "added a block that this node owns according to the API server"),
             Err(why) => {
@@ -106,7 +106,7 @@ impl Resync {
         Ok(())
     }
 
-    /// Claims a lost block back if it is free again and attachments use it. Their assignments are created first.
+    /// Claims a lost block back if the block is free again and attachments use it. The assignments of these attachments are created first.
     async fn try_claim_back(&self, name: &str, node: &NodeInfo) {
         let read = match self.block_api().get(name).await {
             Ok(read) => read,
@@ -122,7 +122,7 @@ impl Resync {
                     self.claimed_back(&claimed);
                 }
             }
-            // An earlier claim succeeded, but the agent did not get its answer.
+            // An earlier claim of the block succeeded, but the agent did not get the answer.
             Owner::ThisNode => self.claimed_back(&read),
             _ => {}
         }
@@ -140,7 +140,7 @@ impl Resync {
         let settled = |state| !matches!(state, BlockState::Doubted { .. } | BlockState::Lost);
         let needs_list = |block: &BlockView| block.proof == Proof::AssignmentsUnseen && settled(block.state);
         for block in self.node_state.blocks().into_iter().filter(needs_list) {
-            // List only after the quiet time, during which other nodes create missing assignments of their pods.
+            // List the assignments only after the quiet time, during which other nodes create missing assignments of their pods.
             if self.freshness.quiet_until(boot_time()).is_some() {
                 return Ok(());
             }

@@ -30,7 +30,7 @@ impl Resync {
         }
     }
 
-    /// Reads the conflicting assignment of every excluded address, and ends the exclusion if there is no conflict any longer.
+    /// Reads the conflicting assignment of every excluded address, and ends the exclusion if the conflict no longer exists.
     pub(super) async fn recheck_conflicts(&self) {
         for conflict in self.node_state.conflicts() {
             match get_assignment(&self.clients, &conflict.name).await {
@@ -38,7 +38,7 @@ impl Resync {
                 Ok(assignment) if self.is_held(&assignment) && !self.has_two_holders(conflict.pair) => {
                     self.end_exclusion(&conflict);
                 }
-                // The block may have another owner now. The API server's answer to another create shows it.
+                // The block may have another owner now. The API server's answer to creating the attachment's assignment shows this.
                 Ok(_) => self.recreate(conflict.pair),
                 Err(error) => {
                     tracing::debug!(assignment = conflict.name, %error, "a conflicting IPAssignment can't be read; its address stays excluded");
@@ -47,7 +47,7 @@ impl Resync {
         }
     }
 
-    /// Whether the assignment belongs to an attachment of this node, or a write of this agent for it is pending.
+    /// Whether the assignment belongs to an attachment of this node, or this agent has a pending write for the assignment.
     pub(super) fn is_held(&self, assignment: &AssignmentInfo) -> bool {
         let held = |attachment: &Attachment| assignment_name(attachment.pair).as_deref() == Some(&assignment.name);
         assignment.node_name == self.cluster.node_name()
@@ -55,7 +55,8 @@ impl Resync {
                 || self.assignment_writer.busy(&assignment.name))
     }
 
-    /// Whether two attachments of this node have the same address. Only an earlier fault can cause this, and it was reported then.
+    /// Whether two attachments of this node have the same address. Only an earlier fault can cause this, and the agent reported the fault
+    /// then.
     fn has_two_holders(&self, pair: IpPair) -> bool {
         self.node_state.attachments().iter().filter(|attachment| attachment.pair == pair).count() > 1
     }

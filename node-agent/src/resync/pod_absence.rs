@@ -1,5 +1,5 @@
-//! Proves by live reads that a pod is gone. Two reads at different times must find no pod with its UID, and the Node must have been
-//! Ready from the first to the second. A pod that can't be read counts as present.
+//! Proves by live reads that a pod is gone. Two reads at different times must find no pod with its UID. The Node must have been Ready from
+//! the first read to the second. A pod that can't be read counts as present.
 
 mod history;
 mod live_reads;
@@ -14,7 +14,7 @@ use crate::state::PodRef;
 use history::AbsenceHistory;
 use live_reads::{NodeAnswer, PodAnswer};
 
-/// How many pods one check may read. The next check reads the others.
+/// How many pods one check may read. The next check reads the remaining pods.
 const MAX_READS: usize = 32;
 
 /// An attachment or an assignment whose pod may be gone.
@@ -22,13 +22,13 @@ const MAX_READS: usize = 32;
 pub struct Candidate<K> {
     /// Identifies the candidate.
     pub key: K,
-    /// Its pod. Without namespace, name and UID its absence can't be proven.
+    /// The candidate's pod. If its namespace, name or UID is missing, the pod's absence can't be proven.
     pub pod: PodRef,
-    /// Whether the API server is known to have had a pod with that UID. It never has the UID of a static pod.
+    /// Whether the API server is known to have had a pod with this UID. The API server never has the UID of a static pod.
     pub seen: bool,
 }
 
-/// Remembers the earlier reads of one kind of candidates.
+/// Remembers the earlier reads of the pods of one kind of candidates.
 #[derive(Debug)]
 pub struct PodAbsenceTracker<K> {
     node_name: String,
@@ -36,14 +36,14 @@ pub struct PodAbsenceTracker<K> {
 }
 
 impl<K: Clone + Eq + Hash> PodAbsenceTracker<K> {
-    /// Creates a tracker without earlier reads. `min_absence` is the minimum time between two reads of a pod, and so between the two
+    /// Creates a tracker without earlier reads. `min_absence` is the minimum time between two reads of a pod, and so between the two reads
     /// that prove its absence.
     pub fn new(node_name: &str, min_absence: Duration) -> PodAbsenceTracker<K> {
         PodAbsenceTracker { node_name: node_name.to_owned(), absences: AbsenceHistory::new(min_absence) }
     }
 
-    /// Reads the pods of the candidates. Returns those whose pod is proven gone; a later check returns them again. Each candidate costs
-    /// a read, so callers should pass only those that look abandoned.
+    /// Reads the pods of the candidates. Returns the candidates whose pod is proven gone; a later check returns them again. Each candidate
+    /// costs a read, so callers should pass only candidates that look abandoned.
     ///
     /// Before a deletion, the caller must apply the breaker and check that the candidate has not changed.
     pub async fn check(&mut self, client: &Client, candidates: &[Candidate<K>], now: BootTime) -> Vec<K> {
@@ -78,7 +78,7 @@ impl<K: Clone + Eq + Hash> PodAbsenceTracker<K> {
                         gone.push(key.clone());
                     }
                 }
-                // The other reads would most likely time out as well.
+                // The reads of the other pods would most likely time out as well.
                 PodAnswer::Unreadable => break,
             }
         }

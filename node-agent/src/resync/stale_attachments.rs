@@ -1,6 +1,5 @@
-//! The stale-attachment check. It completes failed DELs, and removes attachments whose network namespace or pod is gone, although the
-//! runtime called no DEL. Two checks at different times must find it gone, and the breaker stops a mass removal. A missing link alone
-//! proves nothing.
+//! The stale-attachment check. It completes failed DELs. It also removes attachments without a DEL if two checks at different times found
+//! the network namespace or the pod gone. The breaker stops a mass removal. A missing link alone proves nothing.
 
 mod decision;
 
@@ -20,11 +19,11 @@ use crate::resync::pod_absence::{Candidate, PodAbsenceTracker};
 use crate::state::{Attachment, AttachmentId, AttachmentPhase};
 use decision::RemovalReason;
 
-/// The results of earlier checks that the next check needs.
+/// The results of earlier stale-attachment checks that the next check needs.
 struct CheckHistory {
     netns_gone: DeletionGuard<AttachmentId>,
     pod_gone: PodAbsenceTracker<AttachmentId>,
-    /// Attachments whose interface was in another namespace at the last check, and whether that was reported.
+    /// The attachments whose interface was in another namespace at the last check, and whether this was reported.
     moved: HashMap<AttachmentKey, bool>,
     tripped: Option<Breaker>,
 }
@@ -57,10 +56,10 @@ pub async fn run(agent: &Arc<Agent>, waiting: &WaitingPods, client: Client, pod_
     }
 }
 
-/// Checks all attachments once.
+/// Checks all attachments of the node once.
 async fn check(agent: &Arc<Agent>, client: &Client, history: &mut CheckHistory) {
     let all = agent.node_state.attachments();
-    // If a DEL has begun, the attachment is removed without further evidence.
+    // An attachment whose DEL has begun is removed without further evidence.
     let (unfinished, others): (Vec<Attachment>, Vec<Attachment>) =
         all.into_iter().partition(|attachment| attachment.phase == AttachmentPhase::Deleting);
     for attachment in &unfinished {
@@ -94,7 +93,7 @@ async fn check(agent: &Arc<Agent>, client: &Client, history: &mut CheckHistory) 
     }
 }
 
-/// Notes which pods the API server has shown. Only these can later be proven gone.
+/// Records for which attachments the API server has shown the pod. Only such a pod can later be proven gone.
 async fn note_seen_pods(agent: &Agent, idle: &[Attachment]) {
     for attachment in idle.iter().filter(|attachment| !attachment.pod_seen && !attachment.pod.uid.is_empty()) {
         let pod = &attachment.pod;
@@ -108,7 +107,7 @@ async fn note_seen_pods(agent: &Agent, idle: &[Attachment]) {
     }
 }
 
-/// The attachments for which no verb is running.
+/// The attachments on which no CNI verb is running.
 async fn idle(agent: &Agent, attachments: Vec<Attachment>) -> Vec<Attachment> {
     let mut idle = Vec::with_capacity(attachments.len());
     for attachment in attachments {
@@ -119,7 +118,7 @@ async fn idle(agent: &Agent, attachments: Vec<Attachment>) -> Vec<Attachment> {
     idle
 }
 
-/// What the kernel still has of each attachment's link and network namespace. Empty if the kernel can't be read.
+/// What the kernel still has of each attachment's link and network namespace. Returns an empty map if the kernel can't be read.
 async fn presence_of(agent: &Agent, attachments: &[Attachment]) -> HashMap<AttachmentKey, NetnsPresence> {
     let netns = |attachment: &Attachment| attachment.links.as_ref().and_then(|links| links.netns);
     let asked = attachments.iter().map(|attachment| (attachment.key.clone(), netns(attachment))).collect();
@@ -129,7 +128,7 @@ async fn presence_of(agent: &Agent, attachments: &[Attachment]) -> HashMap<Attac
     })
 }
 
-/// The attachments whose pod the watch does not show on this node. Only their pods need live reads.
+/// The attachments whose pod is not among the pods that the watch shows on this node. Only these pods need live reads.
 fn candidates(agent: &Agent, idle: &[Attachment]) -> Vec<Candidate<AttachmentId>> {
     let not_cached = |attachment: &&Attachment| {
         let pod = &attachment.pod;

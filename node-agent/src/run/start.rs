@@ -33,7 +33,7 @@ use crate::state::restore;
 
 use super::tasks::TaskInputs;
 
-/// The agent and what its tasks need.
+/// The started agent, and the values that its tasks need.
 pub(super) struct Started {
     pub agent: Arc<Agent>,
     pub handler: Arc<CniHandler>,
@@ -161,8 +161,8 @@ fn last_contact(previous: &Previous, boot_id: &str) -> Option<BootTime> {
 
 /// Whether the checkpoint's blocks may serve before the API server has confirmed them.
 ///
-/// True if the time without an agent was too short for the operator to release them. The checkpoint must also belong to the Node that
-/// the agent last saw.
+/// Returns true if the time without an agent was too short for the operator to release the blocks. The checkpoint must also belong to the
+/// Node that the agent last saw.
 fn is_trusted(previous: &Previous, cluster: &ClusterCache, boot_id: &str, times: Times) -> bool {
     let Previous::SameNode(identity) = previous else { return false };
     let same_node = cluster.node().is_some_and(|node| identity.node_uid.as_deref() == Some(&node.uid));

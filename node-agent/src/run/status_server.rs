@@ -12,7 +12,7 @@ use crate::args::Mode;
 use crate::cni::server;
 use crate::metrics::{KindLabel, PoolStateLabels};
 
-/// Starts both servers.
+/// Starts the server for probes and the server for metrics.
 pub(super) fn spawn(agent: &Arc<Agent>, metrics: MetricsPage) {
     let probed = Arc::clone(agent);
     let health = Arc::new(move || {
@@ -41,7 +41,7 @@ fn update_gauges(agent: &Agent) {
     for (kind, number) in agent.cluster.unreadable().counts() {
         agent.metrics.unreadable_objects.get_or_create(&KindLabel { kind }).set(count(number));
     }
-    // A pool without a block here must not keep its last numbers.
+    // A pool that has no block on this node any more must not keep its last numbers.
     agent.metrics.addresses.clear();
     let pools: BTreeSet<String> = agent.node_state.blocks().into_iter().map(|block| block.held.pool).collect();
     agent.metrics.blocks.clear();

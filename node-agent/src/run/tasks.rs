@@ -42,16 +42,16 @@ pub(super) struct TaskInputs {
     pub block_checkpoint: BlockCheckpoint,
     pub block_checkpoint_writer: BlockCheckpointWriter,
     pub times: Times,
-    /// Set when the agent has read its own blocks, or after [`timing::FIRST_READ_TIMEOUT`].
+    /// Set when the agent has read this node's blocks, or after [`timing::FIRST_READ_TIMEOUT`].
     pub first_read_ended: watch::Sender<bool>,
-    /// Set when the agent has read its own blocks.
+    /// Set when the agent has read this node's blocks.
     pub blocks_were_read: watch::Sender<bool>,
 }
 
-/// Runs all tasks until one ends.
+/// Runs all background tasks until one of them ends.
 ///
 /// # Errors
-/// If a task failed, or if one ended while the agent was not stopping.
+/// If a task failed, or if a task ended while the agent was not stopping.
 pub(super) async fn run(
     agent: &Arc<Agent>,
     clients: &Clients,
@@ -169,8 +169,8 @@ fn block_reconciler(
     })
 }
 
-/// Wakes waiting ADDs when the agent has read its own blocks, or after [`timing::FIRST_READ_TIMEOUT`]. They may then use trusted blocks
-/// of the checkpoint without that read.
+/// Wakes waiting ADDs when the agent has read this node's blocks, or after [`timing::FIRST_READ_TIMEOUT`]. The ADDs may then use trusted
+/// blocks of the checkpoint without that read.
 async fn announce_first_read(
     ended: watch::Sender<bool>,
     blocks_were_read: watch::Sender<bool>,
@@ -185,7 +185,7 @@ async fn announce_first_read(
     stop.cancelled().await;
 }
 
-/// Marks the agent ready once its Node and blocks were read, which lets the CNI configuration be installed.
+/// Marks the agent ready once it has read its Node and blocks. The CNI configuration is then installed.
 async fn become_ready(agent: Arc<Agent>, mut resynced: watch::Receiver<Resynced>, serves: watch::Sender<bool>) {
     if !agent.run_dir.was_ready() {
         let _ = resynced.wait_for(|resynced| resynced.blocks).await;

@@ -14,7 +14,7 @@ use super::{
 };
 
 impl Inventory {
-    /// Allocates an address. `early`: allocates the one that has cooled down longest, although its cool-down is not over.
+    /// Allocates an address. With `early`, allocates the address that has cooled down longest, although its cool-down has not ended.
     pub(super) fn assign(
         &mut self,
         request: &AllocationRequest<'_>,
@@ -60,7 +60,7 @@ impl Inventory {
         Ok(Allocation { attachment, token })
     }
 
-    /// Whether the block was not doubted, lost or replaced since the token was issued.
+    /// Whether the token's block was not doubted, lost or replaced since the token was issued.
     pub(super) fn token_is_current(&self, token: &FencingToken) -> bool {
         self.blocks.get(&token.block).is_some_and(|block| block.epoch() == token.epoch)
     }
@@ -76,7 +76,7 @@ impl Inventory {
 
     pub(super) fn release(&mut self, key: &AttachmentKey, now: BootTime) -> Option<Attachment> {
         let attachment = self.attachments.remove(key)?;
-        // Only an earlier fault can leave two attachments with one address. The address stays in use until both are gone.
+        // Only an earlier fault can leave two attachments with one address. The address stays in use until both attachments have ended.
         let shared = self
             .attachments
             .values()
@@ -87,7 +87,7 @@ impl Inventory {
                     known.free(offset, now);
                     let name = known.held.name.clone();
                     if self.residents(&name) == Some(0) {
-                        // Only a lost block reacts to this event.
+                        // Only a lost block changes its state on this event.
                         self.on(&name, BlockEvent::Vacated);
                     }
                 }
@@ -97,7 +97,7 @@ impl Inventory {
         Some(attachment)
     }
 
-    /// Excludes an address from allocation. True: the conflict is new.
+    /// Excludes an address from allocation. Returns true if the conflict is new.
     pub(super) fn exclude(&mut self, conflict: ConflictingAssignment) -> bool {
         let pair = conflict.pair;
         let is_new = self.conflicts.get(&pair) != Some(&conflict);
@@ -108,7 +108,7 @@ impl Inventory {
         is_new
     }
 
-    /// Ends an exclusion: the address may be allocated again after its cool-down. True: it was excluded.
+    /// Ends an exclusion: the address may be allocated again after its cool-down. Returns true if the address was excluded.
     pub(super) fn end_exclusion(&mut self, pair: IpPair, now: BootTime) -> bool {
         let excluded = self.conflicts.remove(&pair).is_some();
         if excluded && let Some((known, offset)) = self.find(pair) {

@@ -1,4 +1,4 @@
-//! The request for an address and its result, and the data of addresses that can't be allocated now.
+//! The request for an address and the result, and the data of addresses that can't be allocated now.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::cluster::freshness::Proof;
 /// A request of an ADD for an address.
 #[derive(Clone, Debug)]
 pub struct AllocationRequest<'a> {
-    /// The attachment.
+    /// The attachment that needs an address.
     pub key: &'a AttachmentKey,
-    /// The pod, as far as the runtime named it.
+    /// The attachment's pod, as far as the runtime named it.
     pub pod: &'a PodRef,
-    /// Whether the API server has shown this agent a pod with that UID.
+    /// Whether the API server has shown this agent a pod with the UID that the runtime passed.
     pub pod_seen: bool,
-    /// The selected pool.
+    /// The pool that the address must come from.
     pub pool: &'a str,
     /// How long a freed address of the pool cools down.
     pub cooldown: Duration,
@@ -27,12 +27,12 @@ pub struct AllocationRequest<'a> {
     pub netns: Option<&'a str>,
     /// The name of the CNI network.
     pub network: Option<&'a str>,
-    /// The current time of day: when the attachment was created.
+    /// The current time of day, which becomes the creation time of the attachment.
     pub at: jiff::Timestamp,
 }
 
 impl AllocationRequest<'_> {
-    /// The attachment that gets `pair` of `block`.
+    /// The new attachment, which gets the address `pair` of `block`.
     pub(super) fn attachment(&self, pair: IpPair, block: String) -> Attachment {
         Attachment {
             key: self.key.clone(),
@@ -69,17 +69,17 @@ pub enum AssignError {
     NoBlock,
 }
 
-/// An allocated address. Before the ADD answers with it, the token must be checked.
+/// An allocated address. The token must be checked before the ADD answers with the address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allocation {
-    /// The attachment with its address.
+    /// The attachment that got the address.
     pub attachment: Attachment,
-    /// The block's ownership when the address was allocated.
+    /// The ownership of the address's block at the moment of the allocation.
     pub token: FencingToken,
 }
 
-/// A block's ownership at the moment of an allocation. [`NodeState::token_is_current`](super::NodeState::token_is_current) must confirm
-/// it before the ADD answers.
+/// A block's ownership at the moment of an allocation. [`NodeState::token_is_current`](super::NodeState::token_is_current) must confirm the
+/// token before the ADD answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FencingToken {
     /// The block's name.
@@ -92,16 +92,16 @@ pub struct FencingToken {
 /// A cooling address, as the checkpoint keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CoolingAddress {
-    /// The address.
+    /// The address that cools down.
     pub pair: IpPair,
-    /// When it was freed, in boot time.
+    /// When the address was freed, in boot time.
     pub since: BootTime,
 }
 
 /// An IPAssignment of an address in this node's blocks. It names an attachment that does not have the address on this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConflictingAssignment {
-    /// The address.
+    /// The address that the assignment names.
     pub pair: IpPair,
     /// The assignment's name.
     pub name: String,

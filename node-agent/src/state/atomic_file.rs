@@ -1,4 +1,4 @@
-//! Atomic file writes: a temporary file in the same directory, then a rename, so that a reader sees the old or the new file. [`tidy`]
+//! Writes files atomically: a temporary file in the same directory, then a rename. So a reader sees the old or the new file. [`tidy`]
 //! removes the temporary files that a crash left.
 
 use std::fs::{self, File, Permissions};
@@ -10,11 +10,11 @@ use tempfile::{Builder, NamedTempFile};
 
 /// The prefix of a temporary file.
 const PREFIX: &str = ".bobbin-";
-/// The suffix of a temporary file. With it, no runtime reads the file as a CNI configuration, and no reader of `*.json` finds it.
+/// The suffix of a temporary file. Because of it, no runtime reads the file as a CNI configuration, and no reader of `*.json` finds it.
 const SUFFIX: &str = ".tmp";
 
-/// Replaces a file on a tmpfs. The write survives a crash of this program, not of the machine. If another program removed the directory,
-/// it is created again.
+/// Replaces a file on a tmpfs. The write survives a crash of this program, but not of the machine. If another program removed the
+/// directory, it is created again.
 ///
 /// # Errors
 /// The directory can't be written. The old file is unchanged.
@@ -29,7 +29,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     pending?.fill(bytes)?.commit()
 }
 
-/// Replaces a file on a disk and syncs file and directory, so that the write survives a crash of the machine.
+/// Replaces a file on a disk. Syncs the file and its directory, so that the write survives a crash of the machine.
 ///
 /// # Errors
 /// The directory can't be written or synced. The file then has its old or its new content, never a part of it.
@@ -40,8 +40,8 @@ pub fn replace_durably(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     File::open(directory_of(path))?.sync_all()
 }
 
-/// Removes the temporary files of killed writers. Call it before the first write to the directory, because it also removes the files of
-/// running writers.
+/// Removes the temporary files of killed writers. Call it before the first write to the directory, because it also removes the temporary
+/// files of running writers.
 ///
 /// # Errors
 /// The directory can't be read, or a file can't be removed.
@@ -55,7 +55,7 @@ pub fn tidy(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a file. False: it did not exist.
+/// Removes a file. Returns false if the file did not exist.
 ///
 /// # Errors
 /// The file exists and can't be removed.
@@ -75,19 +75,19 @@ fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A temporary file. It is removed when dropped, unless [`Filled::commit`] has renamed it.
+/// A temporary file. It is removed when this value is dropped, unless [`Filled::commit`] has renamed the file.
 struct Pending {
     file: NamedTempFile,
     path: PathBuf,
 }
 
-/// A temporary file with its content.
+/// A temporary file into which the new content was written.
 struct Filled(Pending);
 
 impl Pending {
     fn create(path: &Path, mode: u32) -> io::Result<Pending> {
         let file = Builder::new().prefix(PREFIX).suffix(SUFFIX).tempfile_in(directory_of(path))?;
-        // The builder would apply the umask to the mode, so set the mode here.
+        // The builder would apply the umask to the mode, so set the file's mode here.
         file.as_file().set_permissions(Permissions::from_mode(mode))?;
         Ok(Pending { file, path: path.to_owned() })
     }

@@ -4,14 +4,14 @@ use bobbin_datapath::NetnsRef;
 use bobbin_ipam::{AttachmentKey, IpPair};
 use serde::{Deserialize, Serialize};
 
-/// The pod of an attachment; a field is empty when the runtime did not name it.
+/// The pod of an attachment. A field that the runtime did not name is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PodRef {
-    /// K8S_POD_NAMESPACE.
+    /// The pod's namespace (K8S_POD_NAMESPACE).
     pub namespace: String,
-    /// K8S_POD_NAME.
+    /// The pod's name (K8S_POD_NAME).
     pub name: String,
-    /// K8S_POD_UID.
+    /// The pod's UID (K8S_POD_UID).
     pub uid: String,
 }
 
@@ -33,11 +33,11 @@ impl PodRef {
 /// The phases of an attachment between ADD and DEL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AttachmentPhase {
-    /// ADD has not answered yet.
+    /// The attachment's ADD has not answered yet.
     Adding,
-    /// ADD has answered.
+    /// The attachment's ADD has answered.
     Live,
-    /// DEL has begun.
+    /// The attachment's DEL has begun.
     Deleting,
 }
 
@@ -47,56 +47,56 @@ pub type AttachmentId = (AttachmentKey, jiff::Timestamp);
 /// One container's interface and the address that it holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
-    /// Container ID and interface name.
+    /// The container ID and the interface name.
     pub key: AttachmentKey,
-    /// Its addresses, at most one of each family.
+    /// The attachment's addresses, at most one of each family.
     pub pair: IpPair,
-    /// The block of the address; empty if the agent did not find it after a restart.
+    /// The block of the attachment's address; empty if the agent did not find the block after a restart.
     pub block: String,
-    /// The pool of the address.
+    /// The pool of the attachment's address.
     pub pool: String,
-    /// The pod.
+    /// The pod of the attachment.
     pub pod: PodRef,
     /// Whether the API server once showed this agent a pod with this UID. If not, the pod's absence proves nothing. Never set for a static
     /// pod.
     #[serde(default)]
     pub pod_seen: bool,
-    /// When the address was allocated.
+    /// When the attachment's address was allocated.
     pub created_at: jiff::Timestamp,
-    /// The boot in which it was allocated.
+    /// The ID of the boot in which the attachment's address was allocated.
     pub boot_id: String,
-    /// The UID of its IPAssignment, once the API server has confirmed it.
+    /// The UID of the attachment's IPAssignment, once the API server has confirmed the IPAssignment.
     pub assignment_uid: Option<String>,
-    /// Its phase between ADD and DEL.
+    /// The phase of the attachment between ADD and DEL.
     pub phase: AttachmentPhase,
     /// The path of the container's network namespace, from the runtime.
     pub netns: Option<String>,
-    /// `name` in the network configuration of its ADD; absent if unknown.
+    /// The `name` in the network configuration of the attachment's ADD; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
-    /// Its veth pair, from the result of ADD; absent if unknown.
+    /// The attachment's veth pair, from the result of ADD; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub links: Option<Links>,
 }
 
 impl Attachment {
-    /// Identifies this attachment, also after a later ADD with the same key.
+    /// Identifies this attachment, even if a later ADD has the same key.
     pub fn id(&self) -> AttachmentId {
         (self.key.clone(), self.created_at)
     }
 
-    /// Whether it should have an IPAssignment: its ADD was answered, no DEL has begun, and it has an address.
+    /// Whether the attachment should have an IPAssignment: its ADD was answered, no DEL has begun, and it has an address.
     pub fn needs_assignment(&self) -> bool {
         self.phase == AttachmentPhase::Live && self.pair != IpPair::default()
     }
 
-    /// Its owner, for messages: `pod shop/web`, or the container if the runtime named no pod.
+    /// The attachment's owner, for messages: `pod shop/web`, or the container if the runtime named no pod.
     pub fn who(&self) -> String {
         self.pod.or_container(&self.key)
     }
 }
 
-/// The owners of these attachments, for messages: the first few names, and how many more there are.
+/// The owners of these attachments, for messages: the first few names, and the number of the others.
 pub fn first_names(attachments: &[Attachment]) -> String {
     const MAX_NAMED: usize = 5;
     let mut names: Vec<String> = attachments.iter().map(Attachment::who).collect();
@@ -111,15 +111,15 @@ pub fn first_names(attachments: &[Attachment]) -> String {
 /// The two ends of the attachment's veth pair.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Links {
-    /// The name of the host's end.
+    /// The name of the veth pair's host end.
     pub host_if: String,
-    /// The MAC address of the host's end.
+    /// The MAC address of the veth pair's host end.
     pub host_mac: String,
-    /// The MAC address of the container's end.
+    /// The MAC address of the veth pair's container end.
     pub container_mac: String,
-    /// The MTU of both ends, in bytes.
+    /// The MTU of both ends of the veth pair, in bytes.
     pub mtu: u32,
-    /// The identity of the container's network namespace in the kernel; `None`: unknown.
+    /// The identity of the container's network namespace in the kernel; `None` if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<NetnsRef>,
 }

@@ -1,7 +1,7 @@
 //! The state machine of one block on this node. Pure.
 //!
-//! Everything else is derived from the state: whether addresses may be allocated, whether the route is exported, and what the agent
-//! trusts after a restart. ARCHITECTURE.md has the table of transitions.
+//! The state decides everything else: whether addresses may be allocated, whether the route is exported, and what the agent trusts after a
+//! restart. ARCHITECTURE.md has the table of transitions.
 
 use bobbin_ipam::BootTime;
 use serde::{Deserialize, Serialize};
@@ -9,42 +9,43 @@ use serde::{Deserialize, Serialize};
 /// The state of a block on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BlockState {
-    /// A claim was sent; its outcome is unknown.
+    /// The node sent a claim of the block, whose outcome is unknown.
     Claiming {
-        /// Whether a watch event or a read showed meanwhile that the node may not own the block. It may be older or newer than the
-        /// claim.
+        /// Whether a watch event or a read showed meanwhile that the node may not own the block. That information may be older or newer
+        /// than the claim.
         doubted: bool,
     },
-    /// The API server confirmed the claim. The agent writes the route, or waits for the quiet time after an outage to end.
+    /// The API server confirmed the claim. The agent writes the block's route, or waits for the end of the quiet time after an outage.
     Exporting {
-        /// When it entered this state.
+        /// When the block entered this state.
         since: BootTime,
         /// The block does not serve before this moment.
         not_before: BootTime,
     },
-    /// Owned and exported: addresses may be allocated.
+    /// The node owns and exports the block, and addresses may be allocated from it.
     Serving,
-    /// Owned, but closed for new allocations: its pool or subnet drains, the pool does not admit the node, or the block is being deleted.
+    /// The node owns the block, but may allocate nothing from it: its pool or subnet drains, the pool does not admit the node, or the block
+    /// is being deleted.
     Retiring,
     /// The node may have lost the block. No address is allocated until a read of the block decides.
     Doubted {
         /// The block's state before the doubt. The block returns to it if a read shows that the node still owns the block.
         before: SettledState,
-        /// Counts the doubts, so that a read that began before the last one does not end the doubt.
+        /// Counts the doubts. A read that began before the last doubt does not end the doubt.
         doubts: u32,
     },
-    /// No address is in use; the node returns the block to the pool.
+    /// No address of the block is in use, and the node releases the block.
     Releasing {
-        /// The step that comes next.
+        /// The step of the release that comes next.
         stage: ReleaseStage,
         /// Whether the node may have lost the block. If the release is cancelled, the block then becomes doubted.
         doubted: bool,
     },
-    /// Another node owns it. Attachments that still have addresses of it are reported.
+    /// Another node owns the block. The agent reports attachments that still have addresses of it.
     Lost,
 }
 
-/// The states in which the API server has confirmed the ownership.
+/// The states in which the API server has confirmed that this node owns the block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SettledState {
     /// See [`BlockState::Exporting`].
@@ -58,15 +59,15 @@ pub enum SettledState {
     Retiring,
 }
 
-/// The steps of a release.
+/// The steps of the release of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReleaseStage {
-    /// This node's assignments in the block are being deleted.
+    /// The agent deletes this node's assignments in the block.
     #[serde(alias = "DeletingRecords")]
     DeletingAssignments,
-    /// The assignments are deleted; the agent withdraws the route and gives the routers time to drop it.
+    /// The assignments are deleted. The agent withdraws the block's route and gives the routers time to drop it.
     WithdrawingRoute,
-    /// The write that releases the block was sent. Its answer may be missing.
+    /// The agent sent the write that releases the block, and may not have its answer.
     Sent,
 }
 
@@ -75,54 +76,54 @@ pub enum ReleaseStage {
 pub enum BlockEvent {
     /// The API server confirmed the claim. The block does not serve before `not_before`.
     ClaimConfirmed {
-        /// Now.
+        /// The current time.
         now: BootTime,
-        /// The end of the quiet time; now if there is none.
+        /// The end of the quiet time, or the current time if there is none.
         not_before: BootTime,
     },
-    /// The claim failed.
+    /// The claim of the block failed.
     ClaimFailed,
-    /// The route is in the kernel, and the checkpoint is written.
+    /// The block's route is in the kernel, and the checkpoint is written.
     Exported,
     /// The block must be closed for new allocations.
     Retire,
-    /// The block may be opened for new allocations again. The checkpoint is written first.
+    /// The block may be opened for new allocations again. The checkpoint is written before this event is applied.
     Reopen,
     /// The node may have lost the block.
     Doubt,
-    /// A read shows that this node owns it. The checkpoint is written first.
+    /// A read shows that this node owns the block. The checkpoint is written before this event is applied.
     FoundOwned {
-        /// Now.
+        /// The current time.
         now: BootTime,
         /// The count of doubts when the read began.
         doubts: u32,
     },
     /// The node owns a lost block again. It does not serve before `not_before`.
     ClaimedBack {
-        /// Now.
+        /// The current time.
         now: BootTime,
-        /// The end of the quiet time; now if there is none.
+        /// The end of the quiet time, or the current time if there is none.
         not_before: BootTime,
     },
-    /// A read shows that another node owns it.
+    /// A read shows that another node owns the block.
     FoundForeign,
-    /// A read shows that nobody owns it or that it does not exist, and no attachment here has an address of it.
+    /// A read shows that the block is free or does not exist, and no attachment of this node has an address of it.
     FoundFree,
     /// The node starts to release the block. No address of it is in use.
     Release,
-    /// Its assignments are deleted; the route is withdrawn next.
+    /// The node's assignments in the block are deleted. The agent withdraws the route next.
     AssignmentsDeleted,
     /// The agent sends the write that releases the block.
     ReleaseSent,
-    /// The API server refused the write, or the checkpoint could not be written before it.
+    /// The API server refused the write that releases the block, or the checkpoint could not be written before it.
     ReleaseFailed,
     /// The API server confirmed that the node no longer owns the block.
     Released,
-    /// An ADD needs the block after all. It does not serve before `not_before`.
+    /// An ADD needs the block after all. The block does not serve before `not_before`.
     ReleaseCancelled {
-        /// Now.
+        /// The current time.
         now: BootTime,
-        /// The end of the quiet time; now if there is none.
+        /// The end of the quiet time, or the current time if there is none.
         not_before: BootTime,
     },
     /// The last attachment with an address of a lost block ended.
@@ -136,12 +137,12 @@ pub enum Next {
     State(BlockState),
     /// The node forgets the block.
     Forgotten,
-    /// The event means nothing in this state.
+    /// The event has no effect in this state.
     Unchanged,
 }
 
 impl BlockState {
-    /// The effect of an event.
+    /// What an event does to a block in this state.
     #[must_use]
     pub fn on(self, event: BlockEvent) -> Next {
         use BlockEvent as E;
@@ -169,7 +170,7 @@ impl BlockState {
             (S::Doubted { before, doubts }, E::FoundOwned { now, doubts: at_read }) if doubts == at_read => {
                 Next::State(before.resume(now))
             }
-            // The block's route is exported again before any address is allocated.
+            // The block's route is exported again before any of its addresses is allocated.
             (S::Lost, E::ClaimedBack { now, not_before }) => Next::State(S::Exporting { since: now, not_before }),
             (S::Doubted { .. }, E::FoundForeign) => Next::State(S::Lost),
             (S::Exporting { .. } | S::Serving | S::Retiring, E::Release) => {
@@ -180,7 +181,7 @@ impl BlockState {
         }
     }
 
-    /// Whether addresses may be allocated.
+    /// Whether addresses may be allocated from a block in this state.
     pub fn assignable(self) -> bool {
         self == BlockState::Serving
     }
@@ -196,7 +197,7 @@ impl BlockState {
         }
     }
 
-    /// Whether the node may be the block's owner at the API server. Such a block counts against `maxBlocksPerNode`.
+    /// Whether the node may be the block's owner according to the API server. Such a block counts against `maxBlocksPerNode`.
     pub fn counts_as_ours(self) -> bool {
         self != BlockState::Lost
     }
@@ -206,8 +207,8 @@ impl BlockState {
         matches!(self, BlockState::Doubted { .. } | BlockState::Lost)
     }
 
-    /// The state after a restart of the agent. `None`: the agent forgets the block until it reads the block from the API server.
-    /// `trusted`: the agent was down so briefly that a serving block may continue to serve before the API server confirms it.
+    /// The block's state after a restart of the agent. Returns `None` if the agent forgets the block until it reads the block again.
+    /// `trusted` says that the agent was down so briefly that a serving block may serve before the API server confirms it.
     #[must_use]
     pub fn restored(self, trusted: bool) -> Option<BlockState> {
         match self {
@@ -247,7 +248,7 @@ impl BlockState {
 }
 
 impl ReleaseStage {
-    /// The effect of an event at this stage. Doubt does not change the stage.
+    /// What an event does at this stage of a release. A doubt does not change the stage.
     fn on(self, doubted: bool, event: BlockEvent) -> Next {
         use BlockEvent as E;
         let stage = |stage| Next::State(BlockState::Releasing { stage, doubted });

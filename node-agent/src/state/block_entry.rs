@@ -1,4 +1,4 @@
-//! One block in the node's state: its place in the state machine, its addresses, and what the API server confirmed about it. Pure.
+//! One block in the node's state: its state machine, its addresses, and what the API server confirmed about it. Pure.
 
 use bobbin_ipam::block::BlockRange;
 use bobbin_ipam::block_allocator::BlockAllocator;
@@ -9,24 +9,24 @@ use serde::{Deserialize, Serialize};
 use super::block::{BlockEvent, BlockState, Next};
 use crate::cluster::freshness::Proof;
 
-/// A block that the API server has confirmed as claimed by this node, as last read.
+/// A block as last read. The API server has confirmed that this node claimed it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimedBlock {
-    /// The object's name.
+    /// The name of the block object.
     pub name: String,
-    /// Its UID.
+    /// The UID of the block object.
     pub uid: String,
-    /// Its resourceVersion when it was last read or written.
+    /// The block's resourceVersion when it was last read or written.
     pub resource_version: String,
-    /// Its pool.
+    /// The block's pool.
     pub pool: String,
-    /// Its index in the pool.
+    /// The block's index in its pool.
     pub index: i64,
-    /// Its addresses.
+    /// The block's addresses.
     pub range: BlockRange,
-    /// When its last owner released it, before this node claimed it.
+    /// When the block's last owner released it, before this node claimed it.
     pub free_since: Option<jiff::Timestamp>,
-    /// Whether the object has a deletion timestamp.
+    /// Whether the block object has a deletion timestamp.
     #[serde(default)]
     pub deleting: bool,
 }
@@ -36,15 +36,15 @@ pub struct ClaimedBlock {
 pub struct CheckpointedBlock {
     /// The block.
     pub block: ClaimedBlock,
-    /// Its state.
+    /// The block's state.
     pub state: BlockState,
-    /// Whether its assignments were listed, so that those of other attachments are known.
+    /// Whether the block's assignments were listed, so that the assignments of other attachments are known.
     #[serde(default, alias = "records_seen")]
     pub assignments_listed: bool,
 }
 
 impl CheckpointedBlock {
-    /// What counts as confirmed about the block after a restart.
+    /// What counts as confirmed about the block after a restart of the agent.
     #[must_use]
     pub fn proof(&self) -> Proof {
         if self.assignments_listed { Proof::None } else { Proof::AssignmentsUnseen }
@@ -56,17 +56,17 @@ impl CheckpointedBlock {
 pub struct NewBlock {
     /// The block, as the API server has it.
     pub held: ClaimedBlock,
-    /// Since when its addresses cool down; `None`: the cool-down is over.
+    /// Since when the block's addresses cool down; `None` if their cool-down has ended.
     pub cooling_since: Option<BootTime>,
-    /// The addresses that its pool reserves, as far as the caller knows.
+    /// The addresses that the block's pool reserves, as far as the caller knows.
     pub reserved: Reserved,
-    /// What the API server has confirmed about it.
+    /// What the API server has confirmed about the block.
     pub proof: Proof,
-    /// Now.
+    /// The current time.
     pub now: BootTime,
-    /// It does not serve before this moment.
+    /// The block does not serve before this moment.
     pub not_before: BootTime,
-    /// Whether its addresses may have been in use before.
+    /// Whether addresses of the block may have been in use before.
     pub was_used: bool,
 }
 
@@ -75,17 +75,17 @@ pub struct NewBlock {
 pub struct BlockView {
     /// The block.
     pub held: ClaimedBlock,
-    /// Its state.
+    /// The block's state.
     pub state: BlockState,
-    /// How many of its addresses are in use by attachments.
+    /// How many of the block's addresses are in use by attachments.
     pub residents: u32,
-    /// What the API server has confirmed about it.
+    /// What the API server has confirmed about the block.
     pub proof: Proof,
-    /// Whether one of its addresses may have been in use since it was claimed.
+    /// Whether an address of the block may have been in use since the node claimed the block.
     pub was_used: bool,
 }
 
-/// Everything that the node knows of a block. `known` is `None` only during the block's first claim, before its range is known.
+/// Everything that the node knows about a block. `known` is `None` only during the block's first claim, before its range is known.
 #[derive(Debug)]
 pub(super) struct BlockEntry {
     pub(super) pool: String,
@@ -131,12 +131,12 @@ impl KnownBlock {
 }
 
 impl BlockEntry {
-    /// A block whose first claim is about to be sent.
+    /// Creates the entry of a block whose first claim is about to be sent.
     pub(super) fn claiming(pool: &str, epoch: u64) -> BlockEntry {
         BlockEntry { pool: pool.to_owned(), state: BlockState::Claiming { doubted: false }, epoch, known: None }
     }
 
-    /// A block that the node has claimed.
+    /// Creates the entry of a block that the node has claimed.
     pub(super) fn claimed(known: KnownBlock, state: BlockState, epoch: u64) -> BlockEntry {
         BlockEntry { pool: known.held.pool.clone(), state, epoch, known: Some(known) }
     }
@@ -153,7 +153,7 @@ impl BlockEntry {
         self.known.as_ref().map_or(0, |known| known.allocator.held())
     }
 
-    /// Applies an event. Returns whether the block's state changed, or `None` if the block must be forgotten.
+    /// Applies an event to the block. Returns whether the block's state changed, or `None` if the block must be forgotten.
     pub(super) fn on(&mut self, event: BlockEvent) -> Option<bool> {
         match self.state.on(event) {
             Next::Forgotten => None,
@@ -164,7 +164,7 @@ impl BlockEntry {
                 }
                 if let Some(known) = &mut self.known {
                     match next {
-                        // Another node may have assigned its addresses before this node owns it again.
+                        // Another node may assign the block's addresses before this node owns the block again.
                         BlockState::Lost => known.proof = Proof::AssignmentsUnseen,
                         BlockState::Doubted { .. } if known.proof != Proof::AssignmentsUnseen => {
                             known.proof = Proof::None;

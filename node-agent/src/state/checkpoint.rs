@@ -1,5 +1,5 @@
-//! The checkpoint under the run directory: attachments, blocks, cooling and excluded addresses. It survives a restart of the agent, but
-//! not a reboot. If an attachment's file can't be read, the agent keeps and reports it, and its address counts as in use.
+//! The checkpoint under the run directory: attachments, blocks, cooling and excluded addresses. It survives a restart of the agent, but not
+//! a reboot. The agent keeps and reports an attachment's unreadable file, and the attachment's address counts as in use.
 
 pub(crate) mod blocks;
 
@@ -15,7 +15,7 @@ use crate::state::atomic_file;
 use crate::state::layout;
 use crate::state::{Attachment, CheckpointedBlock, ConflictingAssignment, CoolingAddress};
 
-/// Only root may read the files, because they name pods.
+/// Only root may read the checkpoint's files, because they name pods.
 const FILE_MODE: u32 = 0o600;
 
 /// The checkpoint's directory. It is on a tmpfs, so a rename without a sync survives a crash of the agent, and a reboot empties it.
@@ -36,7 +36,7 @@ pub struct CheckpointError {
 /// What [`Checkpoint::load`] found.
 #[derive(Debug, Default)]
 pub struct CheckpointContents {
-    /// The attachments.
+    /// The attachments whose files could be read.
     pub attachments: Vec<Attachment>,
     /// Unreadable files of attachments, whose addresses count as in use.
     pub unreadable: Vec<PathBuf>,
@@ -48,7 +48,7 @@ pub struct CheckpointContents {
     pub conflicts: Vec<ConflictingAssignment>,
 }
 
-/// Which boot the directory belongs to.
+/// The content of the file that says which boot the checkpoint belongs to.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Boot {
     boot_id: String,
@@ -73,8 +73,8 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Prepares the directory for the current boot. True: it belonged to an earlier boot, or to none. Files of an earlier boot are
-    /// removed, because the links of their attachments ended with that boot.
+    /// Prepares the directory for the current boot. Returns true if the checkpoint belonged to an earlier boot, or to none. Removes files
+    /// of an earlier boot, because the links of their attachments ended with that boot.
     ///
     /// # Errors
     /// The boot marker can't be written.
@@ -99,7 +99,7 @@ impl Checkpoint {
         Ok(true)
     }
 
-    /// Reads all files and removes none. Reports unreadable files of attachments and blocks.
+    /// Reads all files of the checkpoint and removes none. Reports unreadable files of attachments and blocks.
     pub fn load(&self) -> CheckpointContents {
         let mut contents = CheckpointContents::default();
         for path in files(&self.root.join(layout::ATTACHMENTS)) {
@@ -128,12 +128,12 @@ impl Checkpoint {
     /// Writes the file of an attachment.
     ///
     /// # Errors
-    /// The file can't be written; the old one is unchanged.
+    /// The file can't be written. The old file is unchanged.
     pub fn keep(&self, attachment: &Attachment) -> Result<(), CheckpointError> {
         write(&self.attachment(&attachment.key), attachment)
     }
 
-    /// Removes the file of an attachment whose address cools down from `since`. Writes the file of the cool-down first.
+    /// Removes the file of an attachment whose address cools down from `since`. First writes the file of the cool-down.
     ///
     /// # Errors
     /// A file can't be written or removed.
@@ -151,7 +151,7 @@ impl Checkpoint {
         write(&self.root.join(layout::COOLING).join(format!("{}.json", name.join("_"))), cooling)
     }
 
-    /// Writes the file of a conflict, so that its address stays excluded after a restart.
+    /// Writes the file of a conflict, so that the conflict's address stays excluded after a restart.
     ///
     /// # Errors
     /// The file can't be written.
@@ -178,7 +178,7 @@ impl Checkpoint {
         }
     }
 
-    /// Writes the list of blocks.
+    /// Writes the list of the node's blocks.
     ///
     /// # Errors
     /// The file can't be written.
@@ -195,7 +195,7 @@ impl Checkpoint {
     }
 }
 
-/// The attachment's key, from the name of its file: `<containerID>-<ifName>.json`.
+/// The key of an attachment, from the name of its file: `<containerID>-<ifName>.json`.
 pub fn key_of(path: &Path) -> Option<AttachmentKey> {
     let (container_id, if_name) = path.file_stem()?.to_str()?.rsplit_once('-')?;
     Some(AttachmentKey::new(container_id, if_name))
@@ -210,7 +210,8 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     Ok(serde_json::from_slice(&fs::read(path)?)?)
 }
 
-/// Moves the files of a directory into another one, and removes the empty directory. After a crash, the next start moves the rest.
+/// Moves the files of a directory into another directory, and removes the empty one. After a crash, the next start moves the remaining
+/// files.
 fn take_over(old: &Path, new: &Path) -> io::Result<()> {
     if !old.exists() {
         return Ok(());

@@ -12,18 +12,18 @@ use super::block_entry::{BlockEntry, BlockView, CheckpointedBlock, KnownBlock, N
 use super::{Attachment, ConflictingAssignment};
 use crate::cluster::freshness::Proof;
 
-/// Blocks and attachments. Invariant: an address is held in its block's allocator exactly while an attachment has it.
+/// Blocks and attachments. Invariant: an address is in use in its block's allocator exactly while an attachment has it.
 #[derive(Debug, Default)]
 pub(super) struct Inventory {
     pub(super) blocks: BTreeMap<String, BlockEntry>,
     pub(super) attachments: HashMap<AttachmentKey, Attachment>,
-    /// Cool-downs of addresses whose block is unknown.
+    /// The cool-downs of addresses whose block is unknown.
     pub(super) cooling: HashMap<IpPair, BootTime>,
     /// The addresses that each pool reserves, as last read.
     reserved: HashMap<String, Reserved>,
-    /// Addresses excluded from allocation, whether their block is known or not.
+    /// The addresses excluded from allocation, whether their block is known or not.
     pub(super) conflicts: HashMap<IpPair, ConflictingAssignment>,
-    /// The last epoch that a new block got. A block that this node claims again never gets an epoch that it had before.
+    /// The last epoch that a new block got. A block that this node claims again never gets one of its earlier epochs.
     epochs: u64,
 }
 
@@ -33,7 +33,7 @@ impl Inventory {
         self.epochs
     }
 
-    /// Notes that a claim is about to be sent. False: the node already knows the block.
+    /// Records that a claim is about to be sent. Returns false if the node already knows the block.
     pub(super) fn begin_claim(&mut self, name: &str, pool: &str) -> bool {
         if self.blocks.contains_key(name) {
             return false;
@@ -43,8 +43,8 @@ impl Inventory {
         true
     }
 
-    /// Adds a block, because the API server confirmed its claim or showed this node as its owner. False: the block is already in another
-    /// state.
+    /// Adds a block, because the API server confirmed its claim or showed this node as its owner. Returns false if the block is already in
+    /// another state.
     pub(super) fn add_block(&mut self, mut block: NewBlock) -> bool {
         let claiming = match self.blocks.get(&block.held.name).map(BlockEntry::state) {
             None => BlockState::Claiming { doubted: false },
@@ -53,7 +53,7 @@ impl Inventory {
         };
         let event = BlockEvent::ClaimConfirmed { now: block.now, not_before: block.not_before };
         let Next::State(state) = claiming.on(event) else { return false };
-        // The caller may have used an older version of the pool.
+        // The caller may have read the reserved addresses from an older version of the pool.
         if let Some(reserved) = self.reserved.get(&block.held.pool) {
             block.reserved = reserved.clone();
         }
@@ -84,14 +84,14 @@ impl Inventory {
         }
     }
 
-    /// Applies an event to a block. True: something changed.
+    /// Applies an event to a block. Returns true if something changed.
     pub(super) fn on(&mut self, name: &str, event: BlockEvent) -> bool {
         let Some(block) = self.blocks.get_mut(name) else { return false };
         if let Some(changed) = block.on(event) {
             return changed;
         }
         let forgotten = self.blocks.remove(name).and_then(|block| block.known);
-        // The API object of a released block contains the start of its cool-down.
+        // The API object of a released block contains the start of the cool-down.
         if event != BlockEvent::Released {
             self.keep_cooling(forgotten);
         }
@@ -113,7 +113,7 @@ impl Inventory {
         self.residents(name) == Some(0) && self.on(name, BlockEvent::Release)
     }
 
-    /// Applies [`BlockEvent::FoundOwned`] and [`BlockEvent::Release`] to a doubted block, unless an address of it is in use.
+    /// Applies [`BlockEvent::FoundOwned`] and [`BlockEvent::Release`] to a doubted block, unless an address of the block is in use.
     pub(super) fn release_doubted(&mut self, name: &str, now: BootTime) -> bool {
         let Some(BlockState::Doubted { doubts, .. }) = self.blocks.get(name).map(BlockEntry::state) else {
             return false;
@@ -128,7 +128,7 @@ impl Inventory {
         self.residents(name) == Some(0) && self.on(name, BlockEvent::FoundFree)
     }
 
-    /// Marks a block as lost, because another node owns it. Forgets it if no attachment of this node has an address of it.
+    /// Marks a block as lost, because another node owns it. Forgets the block if no attachment of this node has an address of it.
     pub(super) fn found_foreign(&mut self, name: &str) -> Vec<Attachment> {
         self.on(name, BlockEvent::FoundForeign);
         let residents = self.residents_of(name);
@@ -142,13 +142,13 @@ impl Inventory {
         self.blocks.get(name).map(BlockEntry::residents)
     }
 
-    /// The attachments that have addresses of a block.
+    /// This node's attachments that have addresses of a block.
     pub(super) fn residents_of(&self, name: &str) -> Vec<Attachment> {
         let Some(known) = self.blocks.get(name).and_then(|block| block.known.as_ref()) else { return Vec::new() };
         self.attachments.values().filter(|attachment| known.offset_of(attachment.pair).is_some()).cloned().collect()
     }
 
-    /// Cancels the first of these releases that can still be cancelled. False: there was none.
+    /// Cancels the first of these releases that can still be cancelled. Returns false if none can be cancelled.
     pub(super) fn cancel_release(&mut self, names: &[String], now: BootTime, not_before: BootTime) -> bool {
         names.iter().any(|name| self.on(name, BlockEvent::ReleaseCancelled { now, not_before }))
     }
@@ -162,7 +162,7 @@ impl Inventory {
         changed
     }
 
-    /// Updates a block from its API object. True: more than the resourceVersion changed.
+    /// Updates a block from its API object. Returns true if more than the resourceVersion changed.
     pub(super) fn refresh(&mut self, name: &str, uid: &str, resource_version: &str, deleting: bool) -> bool {
         let Some(known) = self.blocks.get_mut(name).and_then(|block| block.known.as_mut()) else { return false };
         let changed = known.held.deleting != deleting || known.held.uid != uid;
@@ -172,7 +172,7 @@ impl Inventory {
         changed
     }
 
-    /// Notes that the API server confirmed that this node owns a block. It has no effect until the block's assignments were listed once.
+    /// Records that the API server confirmed that this node owns a block. Has no effect until the block's assignments were listed once.
     pub(super) fn prove(&mut self, name: &str, proof: Proof, assignments_listed: bool) {
         if let Some(known) = self.blocks.get_mut(name).and_then(|block| block.known.as_mut())
             && (assignments_listed || known.proof != Proof::AssignmentsUnseen)
@@ -181,7 +181,7 @@ impl Inventory {
         }
     }
 
-    /// Sets the addresses that a pool reserves. True: they changed.
+    /// Sets the addresses that a pool reserves. Returns true if these addresses changed.
     pub(super) fn set_reserved(&mut self, pool: &str, reserved: &Reserved) -> bool {
         if self.reserved.get(pool) == Some(reserved) {
             return false;

@@ -2,9 +2,9 @@
 
 pub use bobbin_cni_wire::READY_MARKER;
 
-/// Locked by the running agent.
+/// The lock file, which the running agent locks.
 pub const LOCK: &str = "lock";
-/// Which node the checkpoint belongs to, and when its agent last ran.
+/// The file that says which node the checkpoint belongs to, and when that node's agent last ran.
 pub const IDENTITY: &str = "agent.json";
 /// The socket that the CNI plugin calls.
 pub const SOCKET: &str = "agent.sock";
@@ -13,25 +13,25 @@ pub const HEALTH_SOCKET: &str = "health.sock";
 /// The prefix of the directories that receive another node's checkpoint.
 pub const OTHER_NODE_PREFIX: &str = "other-node-";
 
-/// Which boot the checkpoint belongs to.
+/// The file that says which boot the checkpoint belongs to.
 pub const BOOT: &str = "boot";
-/// The node's blocks with their states.
+/// The file with the node's blocks and their states.
 pub const BLOCKS: &str = "blocks.json";
-/// The cluster objects that the watches last showed.
+/// The file with the cluster objects that the watches last showed.
 pub const CLUSTER_SNAPSHOT: &str = "cluster.json";
-/// One file per attachment.
+/// The directory with one file per attachment.
 pub const ATTACHMENTS: &str = "attachments";
-/// One file per cooling address.
+/// The directory with one file per cooling address.
 pub const COOLING: &str = "cooling";
-/// One file per address that is excluded from allocation.
+/// The directory with one file per address that is excluded from allocation.
 pub const CONFLICTS: &str = "conflicts";
-/// One file per assignment that must still be deleted.
+/// The directory with one file per assignment that must still be deleted.
 pub const PENDING_DELETIONS: &str = "deletions";
 
-/// Directories that version 0.1.0 named differently, with their names of today.
+/// The directories that version 0.1.0 named differently: the old name and the current name.
 pub const RENAMED_DIRECTORIES: [(&str, &str); 2] = [("resting", COOLING), ("passed-over", CONFLICTS)];
 
-/// The directories of the checkpoint: an uninstall removes them.
+/// The directories of the checkpoint, which an uninstall removes.
 pub const CHECKPOINT_DIRECTORIES: [&str; 4] = [ATTACHMENTS, PENDING_DELETIONS, COOLING, CONFLICTS];
-/// The files of the checkpoint: an uninstall removes them.
+/// The files of the checkpoint, which an uninstall removes.
 pub const CHECKPOINT_FILES: [&str; 3] = [BLOCKS, CLUSTER_SNAPSHOT, BOOT];

@@ -1,8 +1,8 @@
-//! Two nodes against a small model of the API server. Answers are lost, watch events come in any order, agents restart, Nodes are
+//! Tests two nodes against a small model of the API server. Answers are lost, watch events come in any order, and agents restart. Nodes are
 //! recreated, blocks are edited, and snapshots are restored.
 //!
-//! The checks test these rules and don't depend on the code. Two running pods never have the same address. A block with an address in
-//! use is never released. A node allocates only from an exported block that it owns at the API server.
+//! The checks test these rules and don't depend on the code. Two running pods never have the same address. A block with an address in use
+//! is never released. A node allocates only from an exported block that it owns at the API server.
 
 mod administrator;
 mod checks;
@@ -25,13 +25,13 @@ const NODES: usize = 2;
 /// A block in the API server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Stored {
-    /// The number of the owning node, and the UID of its Node.
+    /// The number of the node that owns the block, and the UID of that node's Node.
     owner: Option<(usize, u32)>,
     finalizer: bool,
     deleted: bool,
 }
 
-/// The owner in an IPAssignment: node and container.
+/// The owner that an IPAssignment names: the numbers of the node and the container.
 type AssignmentOwner = (usize, usize);
 
 #[derive(Clone, Debug, Default)]
@@ -45,11 +45,11 @@ struct Node {
     agent: NodeState,
     checkpoint: Vec<CheckpointedBlock>,
     uid: u32,
-    /// Running pods: container and address.
+    /// The running pods: the number of the container, and the address.
     pods: BTreeMap<usize, IpPair>,
-    /// Containers whose assignment the API server has not answered yet.
+    /// The containers whose assignment the API server has not answered yet.
     unanswered: BTreeSet<usize>,
-    /// Addresses that it reported because another attachment has their assignment.
+    /// The addresses that the node reported because their assignment names another attachment.
     reported: BTreeSet<IpPair>,
 }
 
@@ -165,7 +165,7 @@ impl World {
             Step::CarveAgain => self.carve_again(),
             Step::Snapshot => self.snapshot = Some(self.api.clone()),
             Step::RestoreSnapshot => {
-                // Every agent notices that a resourceVersion went back.
+                // Every agent notices that a resourceVersion is lower than before.
                 if let Some(snapshot) = self.snapshot.clone() {
                     self.api = snapshot;
                     (0..NODES).for_each(|node| self.create_missing_assignments(node));

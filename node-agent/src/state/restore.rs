@@ -1,5 +1,5 @@
-//! Fills the node's state at start from the checkpoint and the kernel. An address counts as in use if either of them has it. It does not
-//! read from the API server.
+//! Fills the node's state at start from the checkpoint and the kernel. An address counts as in use if the checkpoint or the kernel has it.
+//! The restore does not read from the API server.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,8 +12,8 @@ use crate::cluster::{ClusterCache, cooldown_of};
 use crate::state::checkpoint::{Checkpoint, CheckpointContents, key_of};
 use crate::state::{Attachment, AttachmentPhase, BlockEvent, CheckpointedBlock, NewBlock, NodeState, PodRef};
 
-/// Restores the blocks and attachments, and returns the attachments. `trusted`: the agent was down so briefly that serving blocks may
-/// continue to serve before the API server has confirmed them.
+/// Restores the blocks and attachments, and returns the attachments. `trusted` says that the agent was down so briefly that serving blocks
+/// may continue to serve. The API server need not confirm them first.
 pub fn restore(
     node_state: &NodeState,
     checkpoint: &Checkpoint,
@@ -38,7 +38,7 @@ pub fn restore(
             proof,
             now,
             not_before: now,
-            // The checkpoint does not say whether addresses were in use, so assume that they were: they must then cool down.
+            // The checkpoint does not say whether a block's addresses were in use. Assume that they were, so that they cool down.
             was_used: true,
         };
         node_state.restore_block(new, state);
@@ -57,34 +57,35 @@ pub fn restore(
             }
         }
     }
-    // If a file is unreadable and no link has its key, add an attachment without an address. It stays until two checks find it gone.
+    // If a file is unreadable and no link has its key, add an attachment without an address. It stays until two checks find its network
+    // namespace or pod gone.
     let mut nameless: Vec<(Attachment, Source)> = Vec::new();
     for key in unreadable.iter().filter_map(|path| key_of(path)).filter(|key| node_state.attachment(key).is_none()) {
         tracing::error!(%key, "the checkpoint of an attachment can't be read, and no link has its key; the agent keeps its IPAssignments until the attachment is found gone");
-        // With a UID, even an empty one, the agent does not try to create an IPAssignment, for which there is no address.
+        // The empty UID keeps the agent from creating an IPAssignment, for which there is no address.
         let attachment = of_kernel(key, IpPair::default(), Some(String::new()), boot_id, Timestamp::now());
         node_state.restore_attachment(attachment.clone());
         nameless.push((attachment, Source::Checkpoint));
     }
-    // A lost block stays only while attachments have its addresses. The last of them may have ended while no agent ran.
+    // A lost block stays only while attachments have addresses of it. The last such attachment may have ended while no agent ran.
     for block in node_state.blocks().into_iter().filter(|block| block.residents == 0) {
         node_state.on(&block.held.name, BlockEvent::Vacated);
     }
     let all = all.into_iter().chain(nameless);
-    // The node's state has filled in pool and block.
+    // The node's state has filled in the attachment's pool and block.
     all.map(|(attachment, _)| node_state.attachment(&attachment.key).unwrap_or(attachment)).collect()
 }
 
-/// Where an attachment was found.
+/// Where the agent found an attachment after its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
-    /// In the checkpoint, and perhaps in the kernel.
+    /// The attachment is in the checkpoint, and perhaps in the kernel.
     Checkpoint,
-    /// Only in the kernel, or the kernel has other addresses than the checkpoint.
+    /// The attachment is only in the kernel, or the kernel has other addresses for it than the checkpoint.
     Kernel,
 }
 
-/// All attachments of the checkpoint and the kernel. Where they disagree about an address, the kernel wins.
+/// All attachments of the checkpoint and the kernel. If the two have different addresses for an attachment, the kernel's addresses count.
 fn union(kept: Vec<Attachment>, links: Vec<ObservedLink>, boot_id: &str, now: Timestamp) -> Vec<(Attachment, Source)> {
     let mut seen: HashMap<AttachmentKey, ObservedLink> =
         links.into_iter().map(|link| (link.key.clone(), link)).collect();
@@ -103,7 +104,7 @@ fn union(kept: Vec<Attachment>, links: Vec<ObservedLink>, boot_id: &str, now: Ti
     all.into_values().collect()
 }
 
-/// An attachment without a readable checkpoint.
+/// Creates an attachment that has no readable checkpoint.
 fn of_kernel(
     key: AttachmentKey,
     pair: IpPair,

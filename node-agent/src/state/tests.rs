@@ -1,4 +1,4 @@
-//! Allocation, release, cool-down and exclusion of addresses, one rule per test.
+//! Tests allocation, release, cool-down and exclusion of addresses, one rule per test.
 
 mod random_operations;
 
@@ -16,7 +16,7 @@ fn key(container: usize) -> AttachmentKey {
     AttachmentKey::new(format!("c{container}"), "eth0")
 }
 
-/// Block `index` of four addresses in both families; even ones are of pool `a`, odd ones of pool `b`.
+/// The block number `index`, with four addresses in both families. Even numbers belong to pool `a`, odd numbers to pool `b`.
 fn block(index: usize) -> ClaimedBlock {
     let range =
         BlockRange::parse(Some(&format!("10.0.0.{}/30", index * 4)), Some(&format!("fd00::{:x}/126", index * 4)))
@@ -52,13 +52,13 @@ fn add(node_state: &NodeState, held: ClaimedBlock) {
     node_state.on(&name, BlockEvent::Exported);
 }
 
-/// Makes the node find that another node owns the block.
+/// Makes the node find that another node owns the block. Returns the attachments that use the block.
 fn lose(node_state: &NodeState, name: &str) -> Vec<Attachment> {
     node_state.on(name, BlockEvent::Doubt);
     node_state.found_foreign(name)
 }
 
-/// Completes the release of a block, or cancels it.
+/// Completes or cancels the release of a block.
 fn end_release(node_state: &NodeState, name: &str, completed: bool) {
     if completed {
         node_state.on(name, BlockEvent::Released);

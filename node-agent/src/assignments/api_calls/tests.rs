@@ -1,4 +1,4 @@
-//! Tests which attachment owns an assignment.
+//! Tests how the agent decides whether an assignment names a certain attachment.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Tests how each answer of the API server changes the health of writes.
+//! Tests how each answer of the API server changes the recorded health of writes.
 
 use super::*;
 
@@ -37,7 +37,8 @@ fn reads_follow_each_other_without_a_pause_and_a_failed_write_brings_it_back() {
     assert!(health.pause() >= MAX_PROBE_INTERVAL / 2);
 }
 
-/// Many queues that must read first, one call at a time. The API server answers all reads, but creates only at the end.
+/// Many queues must read before they create, and only one call runs at a time. The API server answers all reads, but no create until the
+/// end.
 #[test]
 fn health_returns_although_every_queue_reads_first_and_each_pause_allows_at_most_one_write() {
     let health = WriteHealth::new();

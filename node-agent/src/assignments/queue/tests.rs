@@ -1,4 +1,4 @@
-//! Tests a queue against a server that loses answers. In the end the assignment of the last attachment exists, or none.
+//! Tests an address queue against an API server that loses answers. In the end, at most the assignment of the last attachment exists.
 
 use bobbin_crds::{IPAssignment, IPAssignmentSpec};
 use bobbin_ipam::{AttachmentKey, IpPair};
@@ -35,7 +35,7 @@ fn create(number: usize) -> (Operation, oneshot::Receiver<Confirmation>) {
     (Operation::create(key(number), IpPair { ipv4: None, ipv6: None }, assignment(number), reply), answer)
 }
 
-/// The API server, reduced to the assignment of one address.
+/// A simulated API server, reduced to the assignment of one address.
 #[derive(Default)]
 struct Server {
     existing: Option<(AttachmentKey, String)>,
@@ -46,9 +46,9 @@ struct Server {
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     None,
-    /// The call takes effect, and the answer is lost.
+    /// The call takes effect, but its answer is lost.
     AnswerLost,
-    /// The call never arrives.
+    /// The call never reaches the API server.
     CallLost,
 }
 
@@ -135,7 +135,7 @@ fn a_delete_waits_for_a_create_that_was_sent() {
     assert_eq!(server.existing, None);
 }
 
-/// The assignment is another attachment's.
+/// The result of a read that finds an assignment of another attachment.
 fn other_owner(holder: &AttachmentKey, uid: &str) -> CallResult {
     CallResult::OtherOwner {
         by: holder.to_string(),
@@ -171,7 +171,8 @@ fn faults() -> impl Strategy<Value = Fault> {
 }
 
 proptest! {
-    /// Attachments come and go on one address. A DEL has the UID if ADD has learnt it. Between the writes the queue takes some steps.
+    /// Attachments start and end on one address. A DEL has the assignment's UID if ADD has learnt it. Between two operations, the queue
+    /// makes some of its calls.
     #[test]
     fn in_the_end_the_last_attachments_assignment_exists(
         lives in prop::collection::vec((0_usize..4, 0_usize..4), 1..6),
@@ -220,7 +221,7 @@ proptest! {
 #[test]
 fn a_delete_does_not_cancel_a_create_that_an_earlier_run_may_have_sent() {
     let (mut server, mut queue) = (Server::default(), AddressQueue::default());
-    // The earlier run sent it, and was killed before the answer came.
+    // The earlier run of the agent sent the create, and was killed before the answer arrived.
     server.call(&AssignmentCall::Create(assignment(0)), Fault::AnswerLost);
     let (write, _answer) = create(0);
     queue.push(write.may_have_been_sent());

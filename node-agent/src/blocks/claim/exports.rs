@@ -5,15 +5,15 @@ use bobbin_ipam::BlockRange;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-/// The kernel refused the change of a route.
+/// The kernel refused to add or remove a block's route.
 #[derive(Debug, thiserror::Error)]
 #[error("the route of block {block} could not be {what}: {why}; the agent retries")]
 pub struct ExportError {
     /// The block's range.
     pub block: String,
-    /// "exported" or "withdrawn".
+    /// What could not be done with the route: "exported" or "withdrawn".
     pub what: &'static str,
-    /// The export table.
+    /// The number of the export table.
     pub table: u32,
     /// The kernel's error.
     pub why: String,

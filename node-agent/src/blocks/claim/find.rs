@@ -30,9 +30,9 @@ pub(crate) type OnUnknown<'a> = &'a (dyn Fn(ClaimError) + Send + Sync);
 /// The result of one attempt to claim one block.
 enum AttemptResult {
     Claimed(ClaimedBlock),
-    /// Another node has it, or the node's state has it already.
+    /// Another node has the block, or this node's state already contains it.
     Taken,
-    /// There is no such block.
+    /// The block does not exist.
     Gone,
 }
 
@@ -47,8 +47,9 @@ struct ClaimAttempt<'a> {
 
 /// The blocks to try without a read, in an order that differs from node to node.
 ///
-/// Three if most of the window is free, so that a fourth call is rare; else one. A block among them may still be cooling down, and its
-/// claim does not end that. With `maxBlocksPerNode` there are none, because a cooling block could be the last that the node may claim.
+/// Three blocks if most of the window is free, so that a fourth call is rare; otherwise one. Such a block may still cool down, and the
+/// claim does not end its cool-down. With `maxBlocksPerNode` the result is empty, because the node's last allowed block could be a cooling
+/// one.
 fn optimistic_candidates(pool: &AddressPool, node: &str, seed: u64) -> impl Iterator<Item = i64> + use<> {
     let window = pool.status.as_ref().and_then(|status| status.free_window);
     let span = window.and_then(|window| Some((u64::try_from(window.first).ok()?, u64::try_from(window.last).ok()?)));
@@ -78,7 +79,7 @@ impl Claims {
             match self.attempt(&attempt, None, on_unknown).await? {
                 AttemptResult::Claimed(held) => return Ok(held),
                 AttemptResult::Taken => {}
-                // The window in the pool's status is out of date.
+                // The block does not exist, so the window in the pool's status is out of date.
                 AttemptResult::Gone => break,
             }
         }
@@ -104,7 +105,8 @@ impl Claims {
         Err(ClaimError::Contended(pool_name))
     }
 
-    /// Tries to claim one block, optimistically or as it was read. The node's state has it as `claiming` until the outcome is known.
+    /// Tries to claim one block, with or without reading it first. The node's state lists the block as `claiming` until the outcome is
+    /// known.
     async fn attempt(
         &self,
         attempt: &ClaimAttempt<'_>,
@@ -149,14 +151,14 @@ impl Claims {
     }
 
     fn claimed(&self, attempt: &ClaimAttempt<'_>, block: &BlockInfo) -> Result<AttemptResult, ClaimError> {
-        // This comes first: if it is the first answer after an outage, the block must wait for the end of the quiet time.
+        // Record the answer before adding the block: after an outage, the first answer starts the quiet time that the block must wait for.
         self.0.freshness.answered(boot_time());
         let added = self.add_owned(block, attempt.had_finalizer, Some(attempt.pool), attempt.start, true);
         let held = added.map_err(|why| {
             self.0.node_state.on(attempt.block, BlockEvent::ClaimFailed);
             ClaimError::UnusableBlock { pool: attempt.pool.name_any(), node: attempt.node.name.clone(), why }
         })?;
-        // The Node may have been replaced meanwhile.
+        // This node's Node object may have been replaced during the claim.
         if self.0.cluster.node().is_none_or(|node| block.owner(&node) != Owner::ThisNode) {
             self.0.node_state.on(&held.name, BlockEvent::Doubt);
         }

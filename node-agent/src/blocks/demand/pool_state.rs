@@ -10,34 +10,34 @@ use tokio::time::Instant;
 
 use crate::blocks::claim::ClaimError;
 
-/// How long an expected pod counts towards the demand.
+/// How long a pod that was scheduled to the node, but has no address yet, counts towards the demand.
 const EXPECTED_POD_TTL: Duration = Duration::from_secs(20);
 
-/// The state of one pool.
+/// The demand controller's state of one pool.
 #[derive(Default)]
 pub(super) struct PoolState {
-    /// ADDs that wait for an address.
+    /// How many ADDs wait for an address of the pool.
     pub waiting: u32,
-    /// Claims in flight.
+    /// How many claims of blocks of the pool are in flight.
     pub claiming: u32,
-    /// When a block was last released because the pool had no other free block.
+    /// When this node last released a block for other nodes because the pool had no free block.
     pub released_for_others: Option<Instant>,
-    /// Why the last claim failed.
+    /// Why the last claim in the pool failed.
     pub last_error: Option<Arc<ClaimError>>,
-    /// An ADD started to wait since the last pass and does not know yet whether a claim can be tried.
+    /// Whether an ADD began to wait since the last pass and does not know yet whether a claim can be tried.
     pub unnotified: bool,
-    /// Counts claims that have ended.
+    /// Counts the claims in the pool that have ended.
     pub attempts: watch::Sender<u64>,
     expected: HashMap<String, Instant>,
     failures: u32,
     not_before: Option<Instant>,
-    /// A claim in flight has an unknown outcome.
+    /// Whether a claim in flight has an unknown outcome.
     outcome_unknown: bool,
     seen_version: Option<String>,
 }
 
 impl PoolState {
-    /// Adds a pod, by its UID, that will need an address soon.
+    /// Adds the UID of a pod that will need an address soon.
     pub(super) fn expect(&mut self, uid: String, now: Instant) {
         self.expected.insert(uid, now);
     }
@@ -51,12 +51,12 @@ impl PoolState {
         u32::try_from(self.expected.len()).unwrap_or(u32::MAX)
     }
 
-    /// Removes pods that got an address, and pods that got none within [`EXPECTED_POD_TTL`]. A pod with hostNetwork never gets one.
+    /// Removes pods that got an address, and pods that got none within [`EXPECTED_POD_TTL`]. A pod with hostNetwork never gets an address.
     pub(super) fn forget_expected(&mut self, served: &[String], now: Instant) {
         self.expected.retain(|uid, since| now.duration_since(*since) < EXPECTED_POD_TTL && !served.contains(uid));
     }
 
-    /// Ends the pause after failed claims if the pool has changed. After a claim found no block, the status must show a free block.
+    /// Ends the pause after failed claims if the pool has changed. If the last claim found no free block, the status must also show one.
     pub(super) fn observe_status(&mut self, free_blocks: u64, resource_version: Option<&str>) {
         if self.seen_version.as_deref() != resource_version {
             self.seen_version = resource_version.map(ToOwned::to_owned);
@@ -70,7 +70,7 @@ impl PoolState {
         }
     }
 
-    /// How long no claim may be tried; `None`: one may be tried now.
+    /// How long to wait before a claim may be tried. Returns `None` if a claim may be tried now.
     pub(super) fn may_claim(&self, now: Instant) -> Option<Duration> {
         if self.claiming > 0 {
             return Some(EXPECTED_POD_TTL);
@@ -78,14 +78,14 @@ impl PoolState {
         self.not_before.and_then(|at| at.checked_duration_since(now)).filter(|wait| !wait.is_zero())
     }
 
-    /// Wakes ADDs that began to wait since the last pass, unless a claim is in flight whose end will wake them.
+    /// Wakes ADDs that began to wait since the last pass, unless the end of a claim in flight will wake them.
     pub(super) fn notify_waiting(&mut self) {
         if (self.claiming == 0 || self.outcome_unknown) && std::mem::take(&mut self.unnotified) {
             self.attempts.send_modify(|count| *count += 1);
         }
     }
 
-    /// The outcome of a claim in flight is unknown. Wakes the waiting ADDs, because it may stay unknown for long.
+    /// Records that the outcome of a claim in flight is unknown. Wakes the waiting ADDs, because the outcome may stay unknown for long.
     pub(super) fn claim_outcome_unknown(&mut self, error: ClaimError) {
         self.outcome_unknown = true;
         self.unnotified = false;
@@ -93,7 +93,7 @@ impl PoolState {
         self.attempts.send_modify(|count| *count += 1);
     }
 
-    /// A claim succeeded, or failed with `error`.
+    /// Records that a claim has ended: it succeeded, or failed with `error`.
     pub(super) fn claim_ended(&mut self, error: Option<Arc<ClaimError>>, now: Instant) {
         self.outcome_unknown = false;
         self.unnotified = false;
@@ -106,7 +106,7 @@ impl PoolState {
                     self.last_error = None;
                     return;
                 }
-                // A change of the pool's status triggers the next claim. Retrying covers a status that is out of date.
+                // A change of the pool's status ends this pause early. The pause only matters if the status is out of date.
                 Some(ClaimError::PoolFull(_) | ClaimError::OnlyCooling(_)) => Duration::from_secs(20),
                 Some(ClaimError::Contended(_)) => Duration::from_secs(1),
                 Some(

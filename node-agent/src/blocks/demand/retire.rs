@@ -11,7 +11,7 @@ use crate::state::{BlockEvent, BlockState, BlockView};
 /// Why a block assigns no new addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RetireReason {
-    /// The agent uninstalls.
+    /// The agent is being uninstalled from the node.
     Uninstalling,
     /// The Node was deleted or is out of service.
     NodeGone,
@@ -27,7 +27,7 @@ pub(super) enum RetireReason {
     NotAdmitted,
 }
 
-/// What the decision depends on besides the block.
+/// The inputs of the decision besides the block itself.
 pub(super) struct RetireInputs<'a> {
     pub(super) uninstalling: bool,
     pub(super) node_gone: bool,
@@ -36,7 +36,8 @@ pub(super) struct RetireInputs<'a> {
     pub(super) node: Option<&'a NodeInfo>,
 }
 
-/// Why a block assigns no new addresses; `None`: it serves. An unknown pool or Node retires nothing.
+/// Why a block must assign no new addresses. Returns `None` if the block may assign them. An unknown pool or Node is no reason to retire a
+/// block.
 pub(super) fn reason(block: &BlockView, inputs: &RetireInputs<'_>) -> Option<RetireReason> {
     if inputs.uninstalling {
         return Some(RetireReason::Uninstalling);
@@ -75,14 +76,14 @@ impl DemandController {
         reason(block, &inputs)
     }
 
-    /// The blocks of a pool that have no reason to retire: their release may be cancelled.
+    /// The blocks of a pool that have no reason to retire. A release of such a block may be cancelled.
     pub(super) fn wanted_blocks(&self, pool: &str) -> Vec<String> {
         let node = self.0.cluster.node();
         let wanted = |block: &BlockView| block.held.pool == pool && self.reason(block, node.as_ref()).is_none();
         self.0.node_state.blocks().into_iter().filter(wanted).map(|block| block.held.name).collect()
     }
 
-    /// Retires and reopens blocks, and releases retired blocks that are empty.
+    /// Retires blocks, reopens retired blocks, and releases retired blocks that are empty.
     pub(super) fn retire(&self) {
         let node = self.0.cluster.node();
         for block in self.0.node_state.blocks() {
@@ -122,7 +123,7 @@ impl DemandController {
     fn reopen(&self, block: &str) {
         let (checkpoint, block) = (self.0.checkpoint.clone(), block.to_owned());
         tokio::spawn(async move {
-            // If the checkpoint can't be saved, the next pass tries again.
+            // If the checkpoint can't be saved, the next pass tries to reopen the block again.
             if let Ok(true) = checkpoint.promote(&block, BlockEvent::Reopen).await {
                 tracing::info!(block, "a block assigns new addresses again");
             }

@@ -1,6 +1,6 @@
 //! The pods that wait for an address of a full pool.
 //!
-//! The runtime retries each time with a new container ID, so one wait spans many ADDs. The agent logs when a wait begins and ends.
+//! The runtime retries each time with a new container ID, so a pod's wait spans many ADDs. The agent logs when a wait begins and ends.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::state::PodRef;
 
-/// A wait ends if the runtime has not retried for this long. kubelet retries at least every few minutes.
+/// The wait of a pod ends if the runtime has not retried for this long. kubelet retries at least every few minutes.
 const WAIT_EXPIRY_TIMEOUT: Duration = Duration::from_mins(10);
 
-/// Who waits for an address.
+/// The pod or container that waits for an address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Waiter {
     /// A pod, under any container ID.
@@ -23,7 +23,7 @@ pub enum Waiter {
 }
 
 impl Waiter {
-    /// The waiter for which the runtime called ADD.
+    /// The pod or container for which the runtime called ADD.
     pub fn of(pod: &PodRef, key: &AttachmentKey) -> Waiter {
         if pod.name.is_empty() { Waiter::Container(key.clone()) } else { Waiter::Pod(pod.clone()) }
     }
@@ -46,14 +46,14 @@ struct Wait {
     tries: u32,
 }
 
-/// A wait that ended.
+/// A wait for an address that has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waited {
     /// The pool that was full when the wait began.
     pub pool: String,
     /// The time from the first ADD that found no address to the end of the wait.
     pub took: Duration,
-    /// How many ADDs found no address.
+    /// How many ADDs of the pod or container found no address.
     pub tries: u32,
 }
 
@@ -63,12 +63,12 @@ impl Wait {
     }
 }
 
-/// All waits. A wait ends with an address, or when the runtime gives up.
+/// All waits for addresses. A wait ends when the pod gets an address, or when the runtime gives up.
 #[derive(Debug, Default)]
 pub struct WaitingPods(Mutex<HashMap<Waiter, Wait>>);
 
 impl WaitingPods {
-    /// Notes an ADD that found no address in the pool. True: a wait begins.
+    /// Records an ADD that found no address in the pool. Returns true if a new wait begins with this ADD.
     pub fn found_none(&self, waiter: &Waiter, pool: &str, now: Instant) -> bool {
         let mut waits = self.waits();
         if let Some(wait) = waits.get_mut(waiter) {
@@ -81,7 +81,7 @@ impl WaitingPods {
         true
     }
 
-    /// Notes an ADD that got an address. Returns the wait that it ends, if any.
+    /// Records an ADD that got an address. Returns the wait that this ADD ends, if any.
     pub fn served(&self, waiter: &Waiter, now: Instant) -> Option<Waited> {
         Some(self.waits().remove(waiter)?.ended(now))
     }

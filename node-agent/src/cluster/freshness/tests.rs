@@ -63,7 +63,7 @@ fn a_resource_version_that_went_back_invalidates_all_proofs() {
     assert!(!freshness.observe_version(WatchedKind::Blocks, "10", 0));
     assert!(!freshness.observe_version(WatchedKind::Node, "5", 0));
     assert!(!freshness.observe_version(WatchedKind::Blocks, "not a number", 10));
-    // The answer to a request that was sent before the last one was answered.
+    // This request was sent when version 8 was known, so its answer may be older than version 10.
     assert!(!freshness.observe_version(WatchedKind::Blocks, "9", 8));
     assert_eq!(freshness.version(WatchedKind::Blocks), 10);
     assert!(freshness.proves(proof, at(1)));
@@ -75,7 +75,7 @@ fn a_resource_version_that_went_back_invalidates_all_proofs() {
 #[test]
 fn an_outage_counts_from_the_last_contact_and_only_if_calls_failed() {
     let freshness = heard_at(1);
-    // Nobody called the API server for a minute. That is no outage.
+    // The agent did not call the API server for a minute. That is no outage.
     freshness.answered(at(61));
     assert_eq!(freshness.quiet_until(at(61)), None);
     freshness.call_failed();
@@ -96,7 +96,7 @@ fn a_starting_agent_takes_the_last_contact_from_the_checkpoint() {
     let freshness = FreshnessTracker::new(Times::new(1.0, Duration::from_mins(5)), Some(at(100)));
     freshness.answered(at(111));
     assert_eq!(freshness.quiet_until(at(111)), Some(at(126)));
-    // After a reboot there is no last contact, so the first answer ends no outage.
+    // After a reboot the last contact is unknown, so the first answer does not end an outage.
     let freshness = FreshnessTracker::new(Times::new(1.0, Duration::from_mins(5)), None);
     freshness.answered(at(111));
     assert_eq!(freshness.quiet_until(at(111)), None);
@@ -107,7 +107,7 @@ fn a_rejected_token_invalidates_all_proofs_only_when_it_lasts() {
     let freshness = heard_at(1);
     let proof = freshness.begin_read(at(1)).proof();
     freshness.unauthorized(at(1));
-    // A watch that was opened before still works.
+    // A watch that was opened before the token was rejected still works.
     freshness.watch_active(WatchedKind::Node, at(30));
     freshness.watch_active(WatchedKind::Blocks, at(30));
     freshness.unauthorized(at(61));

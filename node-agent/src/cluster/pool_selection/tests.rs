@@ -1,4 +1,4 @@
-//! Tests the selection from cached objects. `ipam` tests the rule itself.
+//! Tests how the agent selects a pool from cached objects. The crate `ipam` tests the rule itself.
 
 use bobbin_ipam::pool_selection::{SelectionSource, UnusableReason};
 use serde_json::{Value, json};

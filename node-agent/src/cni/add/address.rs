@@ -19,13 +19,13 @@ use crate::state::{Allocation, AllocationRequest, AssignError, Attachment, PodRe
 
 /// The attachment that needs an address, and the pool that the address must come from.
 pub(super) struct AddTarget<'a> {
-    /// The attachment.
+    /// The attachment that needs an address.
     pub key: &'a AttachmentKey,
-    /// Its pod.
+    /// The attachment's pod.
     pub pod: &'a PodRef,
-    /// Whether the API server has shown this agent a pod with that UID.
+    /// Whether the API server has shown this agent a pod with the UID that the runtime passed.
     pub pod_seen: bool,
-    /// The selected pool.
+    /// The pool that the address must come from.
     pub pool: &'a str,
     /// The path of the container's network namespace.
     pub netns: &'a str,
@@ -33,7 +33,7 @@ pub(super) struct AddTarget<'a> {
     pub network: &'a str,
 }
 
-/// Allocates an address. If the node has none, waits for one until `until`.
+/// Allocates an address. If the node has none, waits until `until` for a block or a freed address.
 ///
 /// # Errors
 /// Code 11: the pool has no address for this node, the attachment already has one, a DEL interrupted the wait, or the agent shuts down.
@@ -60,7 +60,7 @@ pub(super) async fn allocate(
     let mut node_state = agent.node_state.changed();
     let mut cluster = agent.cluster.changed();
     let mut demand: Option<WaitingAdd> = None;
-    // Only a claim that this ADD asked for counts; the result of an earlier one may be outdated.
+    // Only the result of a claim that this ADD asked for counts. The result of an earlier claim may be outdated.
     let mut claim_tried = false;
     let mut reported = false;
     loop {
@@ -83,7 +83,7 @@ pub(super) async fn allocate(
         let demand = demand.get_or_insert_with(|| context.demand.demand(pool));
         let trouble = context.demand.last_claim_error(pool).filter(|_| claim_tried);
         if trouble.as_deref().is_some_and(is_final) {
-            // No block can be claimed: a cooling address is better than a pod that can't start.
+            // No block can be claimed, so allocate an address that still cools down. Otherwise the pod can't start.
             if let Ok(allocation) = agent.node_state.assign_early(&request, boot_time()) {
                 agent.metrics.early_reuses.inc();
                 tracing::warn!(pair = %allocation.attachment.pair, pool, "allocated an address before the end of its cool-down: the pool has no other address for this node");
@@ -129,7 +129,7 @@ fn shutting_down(key: &AttachmentKey, pool: &str) -> CniError {
     )
 }
 
-/// Logs the end of the pod's wait, if it had to wait.
+/// Logs the end of the pod's wait for an address, if the pod had to wait.
 fn log_end_of_wait(context: &AddContext, waiter: &Waiter, attachment: &Attachment) {
     if let Some(waited) = context.waiting.served(waiter, std::time::Instant::now()) {
         let (tries, seconds) = (waited.tries, waited.took.as_secs());
@@ -137,7 +137,8 @@ fn log_end_of_wait(context: &AddContext, waiter: &Waiter, attachment: &Attachmen
     }
 }
 
-/// Logs the wait when it begins. Also publishes events on the pod, and on the pool, because the pool's owner can append a subnet.
+/// Logs when a pod begins to wait for an address. Publishes events on the pod, and on the pool, because the pool's owner can append a
+/// subnet.
 fn report(agent: &Agent, context: &AddContext, waiter: &Waiter, pod: &PodRef, pool: &str, sentence: &str) {
     if context.waiting.found_none(waiter, pool, std::time::Instant::now()) {
         tracing::warn!("{waiter} waits for an address: {sentence}");
@@ -148,7 +149,7 @@ fn report(agent: &Agent, context: &AddContext, waiter: &Waiter, pod: &PodRef, po
     }
 }
 
-/// Whether the error means that no block can be claimed now. After a lost race, another claim may succeed.
+/// Whether the error means that no block can be claimed now. If other nodes only claimed the blocks first, another claim may succeed.
 fn is_final(trouble: &ClaimError) -> bool {
     !matches!(trouble, ClaimError::Contended(_))
 }
@@ -174,7 +175,7 @@ fn sentence(agent: &Agent, pool: &str, trouble: Option<&ClaimError>) -> String {
         .cluster
         .pool(pool)
         .and_then(|pool| pool.status.as_ref().map(|status| (status.used, status.blocks.claimed, status.blocks.total)))
-        // A status that counts fewer addresses than this node alone uses is outdated.
+        // A pool status that counts fewer addresses than this node alone uses is outdated.
         .filter(|(used, ..)| *used >= i64::from(held))
         .map_or_else(String::new, |(used, claimed, total)| {
             format!(". The whole pool has {used} addresses in use, and {claimed} of its {total} blocks are claimed")

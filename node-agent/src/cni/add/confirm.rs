@@ -1,4 +1,4 @@
-//! Wires a pod while the API server creates its IPAssignment, and decides whether the ADD may answer. Undoes both on an error.
+//! Wires a pod while the API server creates its IPAssignment, and decides whether the ADD may answer. After an error it undoes both.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -98,8 +98,8 @@ pub(super) async fn confirm(
     Ok(Confirmed::Wired(links))
 }
 
-/// How long an ADD waits until the API server confirms its IPAssignment. An ADD from a proven block does not wait. The API server
-/// confirmed lately that this node owns the block, so no other node may assign its addresses.
+/// How long an ADD waits until the API server confirms its IPAssignment. An ADD from a proven block does not wait: the API server recently
+/// confirmed that this node owns the block. So no other node may assign the block's addresses.
 pub(super) fn confirm_wait(agent: &Agent, context: &AddContext, token: &FencingToken) -> Duration {
     if agent.freshness.proves(token.proof, bobbin_datapath::boot_time()) {
         return Duration::ZERO;
@@ -110,7 +110,7 @@ pub(super) fn confirm_wait(agent: &Agent, context: &AddContext, token: &FencingT
     agent.args.confirm_wait
 }
 
-/// Undoes an ADD. If this fails, the address stays in use until the stale-attachment check succeeds.
+/// Undoes an ADD. If the undo fails, the address stays in use until the stale-attachment check ends the attachment.
 async fn undo(agent: &Agent, attachment: &Attachment) {
     if let Err(error) = agent.end(attachment).await {
         tracing::error!(%error, "a failed ADD could not be undone; the stale-attachment check tries again");

@@ -1,4 +1,4 @@
-//! Which verb gets the lock, and which ADDs a DEL interrupts. The tests poll the futures, so they don't depend on the order of tasks.
+//! Tests which verb gets the lock, and which ADDs a DEL interrupts. The tests poll the futures, so they don't depend on the order of tasks.
 
 use std::future::pending;
 use std::pin::pin;
@@ -20,7 +20,7 @@ async fn a_del_interrupts_an_add_that_starts_to_wait_later() {
     let add = locks.lock(&key, DEADLINE).await.unwrap();
     let mut del = pin!(locks.lock_for_del(&key, DEADLINE));
     assert!(poll!(&mut del).is_pending());
-    // The ADD starts to wait only now, and must still see the DEL.
+    // The ADD starts to wait after the DEL, and must still see that the DEL waits.
     assert!(add.del_waits().now_or_never().is_some());
     assert_eq!(add.unless_del_waits(pending::<()>()).now_or_never(), Some(None));
     drop(add);

@@ -10,15 +10,16 @@ use parking_lot::Mutex;
 
 use crate::state::{Attachment, AttachmentId, AttachmentPhase};
 
-/// The attachments that the last GC call of each network did not list. A call that lists all attachments removes its network's entry.
+/// The attachments that the last GC call of each network did not list. A call that lists all attachments removes the entry of its network.
 #[derive(Debug, Default)]
 pub struct UnlistedAttachments(Mutex<HashMap<String, DeletionGuard<AttachmentId>>>);
 
 impl UnlistedAttachments {
-    /// Records one call for a network, which began at `begun`. Returns the attachments that neither it nor the previous call lists.
+    /// Records one GC call for a network, which began at `begun`. Returns the attachments that neither this call nor the previous one
+    /// lists.
     ///
     /// # Errors
-    /// There are so many of them that nothing may be removed.
+    /// If both calls omit so many attachments that the breaker trips. Then nothing may be removed.
     pub(super) fn call<'a>(
         &self,
         network: &str,
@@ -27,7 +28,7 @@ impl UnlistedAttachments {
         begun: Timestamp,
         now: BootTime,
     ) -> Result<Vec<&'a Attachment>, Breaker> {
-        // The runtime lists an attachment only after its ADD was answered. A DEL that has begun needs no GC.
+        // The runtime lists an attachment only after its ADD was answered. An attachment whose DEL has begun needs no GC.
         let listable = |attachment: &&Attachment| {
             attachment.network.as_deref() == Some(network)
                 && attachment.phase == AttachmentPhase::Live

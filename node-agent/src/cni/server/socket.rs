@@ -23,7 +23,7 @@ pub enum SocketError {
         path.display()
     )]
     Busy {
-        /// The socket.
+        /// The path of the socket.
         path: PathBuf,
         /// The program's process, as ` (process 7)`; empty if unknown.
         process: String,
@@ -31,7 +31,7 @@ pub enum SocketError {
     /// The directory is not writable.
     #[error("the socket {} can't be created: {source}; the agent must be able to write to the directory", path.display())]
     Directory {
-        /// The socket.
+        /// The path of the socket.
         path: PathBuf,
         /// The error of the system call.
         source: io::Error,
@@ -43,11 +43,11 @@ pub enum SocketError {
 pub struct Socket {
     /// Accepts calls.
     pub listener: UnixListener,
-    /// Its path.
+    /// The socket's path.
     pub path: SocketPath,
 }
 
-/// A path, and which socket file was bound there.
+/// The path of a socket, and which socket file was bound there.
 #[derive(Debug)]
 pub struct SocketPath {
     path: PathBuf,
@@ -58,7 +58,7 @@ impl Socket {
     /// Binds the socket, and replaces a stale one without a listener. It must be called inside the tokio runtime.
     ///
     /// # Errors
-    /// The path is another file, another program listens there, or the directory is not writable.
+    /// The path is a file other than a socket, another program listens there, or the directory is not writable.
     pub fn bind(path: &Path) -> Result<Socket, SocketError> {
         let failed = |source| SocketError::Directory { path: path.to_owned(), source };
         let temporary = path.with_extension("new");
@@ -80,7 +80,7 @@ impl Socket {
 }
 
 impl SocketPath {
-    /// Whether the socket is still at the path.
+    /// Whether the bound socket is still at the path.
     pub fn is_bound(&self) -> bool {
         file_of(&self.path).is_ok_and(|file| file == self.file)
     }
@@ -92,7 +92,7 @@ impl SocketPath {
         }
     }
 
-    /// The path.
+    /// The path of the socket.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -110,7 +110,7 @@ fn refuse_foreign(path: &Path) -> Result<(), SocketError> {
     }
 }
 
-/// Refuses a path at which a program listens. It can't be another agent, because this agent holds the lock of the run directory.
+/// Refuses a path at which a program listens. This program is no other agent, because this agent holds the lock of the run directory.
 fn refuse_busy(path: &Path) -> Result<(), SocketError> {
     match connected(path) {
         Ok(peer) => {

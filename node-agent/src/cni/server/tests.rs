@@ -1,4 +1,4 @@
-//! Calls the agent's socket as the CNI plugin does.
+//! Tests the agent's socket with calls as the CNI plugin sends them.
 
 use std::io::{IoSlice, Write};
 use std::os::fd::AsRawFd;

@@ -55,21 +55,21 @@ impl InstallProblem {
     }
 }
 
-/// The problems that were reported.
+/// The installation problems that were reported, and when.
 #[derive(Debug, Default)]
 pub(super) struct ReportedProblems(HashMap<InstallProblem, Instant>);
 
-/// What changed since the last pass.
+/// How the problems changed since the last pass.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct ProblemChanges {
-    /// New problems, and lasting ones that are due again.
+    /// New problems, and lasting problems that are due to be reported again.
     pub to_report: Vec<InstallProblem>,
     /// Problems that are gone.
     pub resolved: Vec<InstallProblem>,
 }
 
 impl ReportedProblems {
-    /// Compares the current problems with the reported ones.
+    /// Compares the current problems with those that were reported.
     pub(super) fn changes(&mut self, problems: &[InstallProblem], now: Instant) -> ProblemChanges {
         let mut changes = ProblemChanges::default();
         self.0.retain(|problem, _| {

@@ -1,4 +1,4 @@
-//! The loop that keeps the files installed and reports problems.
+//! The loop that keeps the plugin and the configuration installed and reports problems.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use super::problem::ReportedProblems;
 use super::{InstallReport, Installer};
 use crate::agent::Agent;
 
-/// How often the files are checked.
+/// How often the agent checks the installed files.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(30);
-/// A pass that takes longer than this counts as hanging. Every chained plugin may need its full time to answer.
+/// An installation pass that takes longer than this counts as hanging. Every chained plugin may need its full time to answer.
 const RECONCILE_DEADLINE: Duration = Duration::from_mins(5);
 
-/// Installs and restores the files until the agent stops. The configuration waits until the agent `serves`.
+/// Installs and restores the files until the agent stops. The configuration is installed once the agent `serves`.
 pub async fn run(agent: Arc<Agent>, mut serves: watch::Receiver<bool>) {
     let interval = RECONCILE_INTERVAL.mul_f64(agent.args.time_scale);
     let beat = agent.watchdog.register("install", RECONCILE_DEADLINE.mul_f64(agent.args.time_scale));
@@ -38,7 +38,7 @@ pub async fn run(agent: Arc<Agent>, mut serves: watch::Receiver<bool>) {
     }
 }
 
-/// Waits for a change. Waits forever if the sender is gone.
+/// Waits until `serves` changes. Waits forever if its sender was dropped.
 async fn changed(serves: &mut watch::Receiver<bool>) {
     if serves.changed().await.is_err() {
         std::future::pending::<()>().await;

@@ -62,7 +62,7 @@ async fn the_plugin_and_then_the_configuration_are_written_and_removed() {
     assert!(remove_shim(&args).unwrap() && !remove_shim(&args).unwrap());
 }
 
-/// A file, and a change that another program makes to it.
+/// The path of a file, and a change that another program makes to the file.
 type Spoilt<'a> = (&'a Path, fn(&Path));
 
 #[tokio::test]
@@ -92,7 +92,7 @@ async fn without_a_plugin_there_is_no_configuration_and_both_come_when_it_can_be
     let args = args(directory.path(), &[]);
     let (bin, conflist) = (directory.path().join("bin"), directory.path().join("conf").join(CONFLIST));
     std::fs::write(&conflist, b"{}").unwrap();
-    // A file stands in place of the directory, so that even root can't write into it.
+    // A file exists in place of the directory, so that even root can't write into the directory.
     std::fs::remove_dir(&bin).unwrap();
     std::fs::write(&bin, b"").unwrap();
     let mut installer = Installer::new(args);
@@ -150,12 +150,12 @@ async fn the_version_is_the_highest_that_every_chained_plugin_says_it_supports()
     let list = written(directory.path());
     assert_eq!(list["cniVersion"], "1.0.0");
     assert_eq!(list["plugins"][1], json!({"type": "portmap", "capabilities": {"portMappings": true}}));
-    // The installer asks the plugin again, because its file has changed. It does not report its own rewrite as a restored file.
+    // The installer asks the plugin again, because the plugin's file has changed. It does not report its own rewrite as a restored file.
     plugin(directory.path(), "tuning", r#""0.3.1","1.1.0""#);
     let done = installer.reconcile(true).await;
     assert_eq!((done.new.len(), done.restored.len(), reasons(&done).len()), (1, 0, 0));
     assert_eq!(written(directory.path())["cniVersion"], "1.1.0");
-    // A missing plugin names no versions, so the oldest version applies.
+    // A missing plugin names no versions, so the configuration gets the oldest version.
     std::fs::remove_file(directory.path().join("bin/tuning")).unwrap();
     assert_eq!(reasons(&installer.reconcile(true).await), ["ChainedPluginUnknown", "CNIVersionLowered"]);
     assert_eq!(written(directory.path())["cniVersion"], "0.3.1");

@@ -13,18 +13,18 @@ use tokio::io::AsyncWriteExt;
 use super::problem::InstallProblem;
 use crate::host::conflist::supported;
 
-/// How long a chained plugin may take to answer.
+/// How long a chained plugin may take to answer which versions it supports.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The plugins' answers.
+/// The CNI versions that each chained plugin supports, with the state of its file when the agent asked it.
 #[derive(Debug, Default)]
 pub(super) struct PluginVersions(HashMap<PathBuf, (Stamp, Vec<Version>)>);
 
-/// Changes whenever the file changes: device, inode, size, change time in seconds and nanoseconds.
+/// A value that changes whenever a file changes: device, inode, size, change time in seconds and nanoseconds.
 type Stamp = (u64, u64, u64, i64, i64);
 
 impl PluginVersions {
-    /// The versions of a plugin; none, and a problem, if it does not report them.
+    /// The CNI versions that a plugin supports. If the plugin does not report them, returns none and a problem.
     pub(super) async fn of(&mut self, bin_dir: &Path, plugin: &Value) -> (Vec<Version>, Option<InstallProblem>) {
         let path = bin_dir.join(plugin.get("type").and_then(Value::as_str).unwrap_or_default());
         let stamp = match stamp(&path) {

@@ -1,4 +1,4 @@
-//! Keeps identity file, ready marker and lock current while the agent runs, so that the next agent knows how long no agent ran.
+//! Keeps identity file, ready marker and lock current while the agent runs. The next agent reads from the identity how long no agent ran.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Identity, RunDir, RunDirError};
 
-/// How often the identity is saved: far below half of the shortest grace period (4 min) after which a deleted Node counts as gone.
+/// How often the identity is saved. It is far below half of the shortest grace period (4 min) after which a deleted Node counts as gone.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// A heartbeat that takes longer than this counts as hanging.
 pub const HEARTBEAT_DEADLINE: Duration = Duration::from_mins(1);
 
-/// Saves the identity every [`HEARTBEAT_INTERVAL`], and at once on `changes`, until `stop`. Logs when saving begins to fail and when it
+/// Saves the identity every [`HEARTBEAT_INTERVAL`], and at once on `changes`, until `stop`. Logs when the saving begins to fail and when it
 /// works again.
 ///
 /// # Errors
-/// If another agent has the directory, or if it was removed. Then this agent must exit at once.
+/// If another agent has the run directory, or if the directory was removed. Then this agent must exit at once.
 pub async fn run(
     run_dir: &RunDir,
     identity: impl Fn() -> Identity,

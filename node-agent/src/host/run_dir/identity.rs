@@ -1,4 +1,4 @@
-//! The content of `agent.json`: whose checkpoint it is, and when its agent last ran. Pure.
+//! The content of `agent.json`: which node the checkpoint belongs to, and when that node's agent last ran. Pure.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,34 +6,34 @@ use std::time::Duration;
 use bobbin_ipam::BootTime;
 use serde::{Deserialize, Serialize};
 
-/// Which node a checkpoint belongs to, and when its agent last ran.
+/// Which node a checkpoint belongs to, and when that node's agent last ran.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Identity {
-    /// The name of its Node object.
+    /// The name of the node's Node object.
     pub node_name: String,
-    /// The UID of its Node object; `None` until the agent has seen it.
+    /// The UID of the node's Node object; `None` until the agent has seen the Node.
     #[serde(rename = "nodeUID")]
     pub node_uid: Option<String>,
-    /// The boot that the times refer to.
+    /// The boot that the times in this identity refer to.
     #[serde(rename = "bootID")]
     pub boot_id: String,
     /// When the agent last ran.
     pub heartbeat: BootTime,
-    /// When the API server last answered; `None` if it never did.
+    /// When the API server was last in contact with the agent; `None` if it never was.
     pub last_contact: Option<BootTime>,
 }
 
 impl Identity {
-    /// How long no agent ran, to the precision of the heartbeat. `None`: the times refer to another boot.
+    /// How long no agent ran, to the precision of the heartbeat. Returns `None` if the times refer to another boot.
     pub fn absent_for(&self, boot_id: &str, now: BootTime) -> Option<Duration> {
         (self.boot_id == boot_id).then(|| now.since(self.heartbeat))
     }
 
     /// The identity to save now.
     ///
-    /// While the node's blocks are not `trusted`, UID and heartbeat stay as they were. So the next agent after a crash doubts
-    /// these blocks, too.
+    /// While the node's blocks are not `trusted`, UID and heartbeat stay as they were. So the next agent after a crash also doubts these
+    /// blocks.
     #[must_use]
     pub fn at(
         &self,
@@ -51,34 +51,34 @@ impl Identity {
         identity
     }
 
-    /// How long ago the API server last answered. `None`: unknown, or it never did.
+    /// How long ago the API server was last in contact with the agent. Returns `None` if this is unknown, or if it never was.
     pub fn without_contact_for(&self, boot_id: &str, now: BootTime) -> Option<Duration> {
         self.last_contact.filter(|_| self.boot_id == boot_id).map(|contact| now.since(contact))
     }
 }
 
-/// What the directory held when it was locked.
+/// What the run directory contained when this agent locked it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Previous {
     /// No checkpoint: a new node, or a reboot.
     Nothing,
-    /// The checkpoint of an agent of the same Node name. The Node's UID may differ: compare it before trusting any block.
+    /// The checkpoint of an agent of the same Node name. The Node's UID may differ: compare the UIDs before trusting any block.
     SameNode(Identity),
-    /// A checkpoint without a readable identity. It is kept, because its addresses may be in use; its Node's UID is unknown.
+    /// A checkpoint without a readable identity. It is kept, because its addresses may be in use. The UID of its Node is unknown.
     Unknown,
     /// The checkpoint of another node. It was moved to a quarantine directory and is not used.
     OtherNode {
-        /// That node.
+        /// The name of the other node.
         name: String,
-        /// The quarantine directory.
+        /// The path of the quarantine directory.
         quarantine: PathBuf,
     },
 }
 
 impl Previous {
-    /// The identity to save until the node's blocks are trusted. It has the UID and the times of the previous one.
+    /// The identity to save until the node's blocks are trusted. It has the UID and the times of the previous identity.
     ///
-    /// The checkpoint belongs to that UID, and a crash must not make the time without an agent look shorter. After a reboot the
+    /// The checkpoint belongs to the previous UID, and a crash must not make the time without an agent look shorter. After a reboot the
     /// heartbeat is `now`, and the last contact is unknown.
     pub fn identity(&self, node_name: &str, boot_id: &str, now: BootTime) -> Identity {
         let previous = match self {

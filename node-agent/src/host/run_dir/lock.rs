@@ -1,4 +1,4 @@
-//! The lock file: an exclusive `flock(2)`, which the kernel releases when its process ends, however it ends.
+//! The lock file of the run directory: an exclusive `flock(2)`, which the kernel releases when the agent's process ends for any reason.
 
 use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -8,12 +8,12 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// Who has the lock, according to the lock file. Only for messages; the agent decides nothing from it.
+/// The process that has the lock, according to the lock file. Only for messages; the agent decides nothing from it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
-    /// Its process, in its own PID namespace.
+    /// The holder's process ID, in the holder's own PID namespace.
     pid: Option<u32>,
-    /// Its pod.
+    /// The holder's pod.
     pod: Option<String>,
 }
 
@@ -28,7 +28,7 @@ impl fmt::Display for Holder {
     }
 }
 
-/// The lock; it is released when dropped.
+/// The lock of the run directory; dropping this value releases it.
 #[derive(Debug)]
 pub(super) struct Lock(File);
 
@@ -40,7 +40,7 @@ pub(super) enum Tried {
 }
 
 impl Lock {
-    /// Takes the lock if nobody has it.
+    /// Takes the lock if no other process has it.
     ///
     /// A file that was replaced between opening and locking is not the directory's lock, so it counts as held. The next try opens
     /// the new one.
@@ -62,7 +62,7 @@ impl Lock {
         Ok(Tried::Locked(lock))
     }
 
-    /// Whether the locked file is the one at `path`.
+    /// Whether the locked file is the file at `path`.
     pub(super) fn is_at(&self, path: &Path) -> io::Result<bool> {
         let locked = self.0.metadata()?;
         match std::fs::metadata(path) {
@@ -73,7 +73,7 @@ impl Lock {
     }
 }
 
-/// The lock file's content; empty if the holder has not written it yet.
+/// Reads the holder from the lock file. The result is empty if the holder has not written the file yet.
 fn holder(file: &mut File) -> Holder {
     let mut bytes = Vec::new();
     let read = file.rewind().and_then(|()| file.take(4096).read_to_end(&mut bytes));

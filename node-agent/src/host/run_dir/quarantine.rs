@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use crate::state::layout::{HEALTH_SOCKET, IDENTITY, LOCK, OTHER_NODE_PREFIX, SOCKET};
 
-/// How many bytes of the node's name go into the directory's name. NAME_MAX is 255.
+/// How many bytes of the node's name go into the name of the quarantine directory. NAME_MAX is 255.
 const MAX_NODE_NAME_BYTES: usize = 200;
 
-/// The checkpoint's entries: all but the lock, the sockets and the quarantine directories.
+/// The entries of the run directory that belong to the checkpoint: all but the lock, the sockets and the quarantine directories.
 pub(super) fn content(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut content = Vec::new();
     for entry in fs::read_dir(root)? {
@@ -27,7 +27,7 @@ fn stays(name: &OsStr) -> bool {
     [LOCK, SOCKET, HEALTH_SOCKET].contains(&name.as_ref()) || name.starts_with(OTHER_NODE_PREFIX)
 }
 
-/// Moves the checkpoint, the identity last. If the agent crashes meanwhile, the next one finds the identity and moves the rest into
+/// Moves the checkpoint, the identity last. If the agent crashes meanwhile, the next agent finds the identity and moves the rest into
 /// another directory.
 pub(super) fn quarantine(root: &Path, node: &str) -> io::Result<PathBuf> {
     let target = make_directory(root, node)?;
@@ -42,7 +42,7 @@ pub(super) fn quarantine(root: &Path, node: &str) -> io::Result<PathBuf> {
 }
 
 fn make_directory(root: &Path, node: &str) -> io::Result<PathBuf> {
-    // The name comes from a file, so it may contain anything.
+    // The node's name comes from a file, so it may contain any characters.
     let plain = |letter: &char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-');
     let node: String = node.chars().filter(plain).take(MAX_NODE_NAME_BYTES).collect();
     let mut number = 1_u32;

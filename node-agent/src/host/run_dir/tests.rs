@@ -17,7 +17,7 @@ fn identity(node_name: &str, uid: &str) -> Identity {
     }
 }
 
-/// The checkpoint of an agent that has ended.
+/// Creates the checkpoint of an agent that has ended.
 async fn checkpoint(path: &Path, identity: &Identity) {
     let (run_dir, _) = RunDir::lock(path, &identity.node_name, None).await.unwrap();
     run_dir.save(identity).unwrap();
@@ -191,7 +191,7 @@ async fn the_heartbeat_keeps_the_identity_current_and_ends_the_agent_when_anothe
 #[tokio::test]
 async fn a_directory_that_was_removed_under_its_mount_ends_the_agent() {
     let dir = tempfile::tempdir().unwrap();
-    // Like a mount, an open descriptor still leads to a directory that was removed.
+    // An open descriptor still leads to a directory that was removed, as a mount does.
     let held = fs::File::open(dir.path()).unwrap();
     let path = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
     let (run_dir, _) = RunDir::lock(&path, "n1", None).await.unwrap();

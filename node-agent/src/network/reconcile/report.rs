@@ -1,4 +1,4 @@
-//! Sorts the findings of a pass by how they are reported. Pure.
+//! Sorts the findings of a reconcile pass by how the agent reports them. Pure.
 
 use std::collections::HashSet;
 
@@ -7,10 +7,10 @@ use bobbin_ipam::AttachmentKey;
 
 use crate::state::Attachment;
 
-/// How many repairs one event names.
+/// How many repairs one event lists by name.
 const MAX_NAMED_REPAIRS: usize = 5;
 
-/// The problems that were reported already, so that not every pass reports them again.
+/// The network problems that were reported already, so that not every pass reports them again.
 #[derive(Debug, Default)]
 pub(super) struct Reported {
     not_repairable: HashSet<String>,
@@ -25,7 +25,7 @@ impl Reported {
     }
 }
 
-/// The findings of one pass, by how they are reported.
+/// The findings of one reconcile pass, by how the agent reports them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Report {
     /// Changes of the desired state that the agent applied. Reported in the debug log.
@@ -60,7 +60,7 @@ impl Report {
         report
     }
 
-    /// One message for all repairs.
+    /// One message for all repairs of a pass.
     pub(super) fn repaired_sentence(&self) -> Option<String> {
         let named = self.repaired.iter().take(MAX_NAMED_REPAIRS).map(String::as_str).collect::<Vec<_>>().join("; ");
         let rest = self.repaired.len().saturating_sub(MAX_NAMED_REPAIRS);

@@ -11,11 +11,11 @@ use crate::state::Attachment;
 /// Identifies an assignment and its attachment, for a deletion.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct AssignmentIdentity {
-    /// Its name.
+    /// The assignment's name.
     pub name: String,
-    /// Its attachment.
+    /// The attachment that the assignment names.
     pub key: AttachmentKey,
-    /// Its UID.
+    /// The assignment's UID.
     pub uid: String,
 }
 
@@ -28,7 +28,7 @@ impl AssignmentIdentity {
 /// A difference between the node's assignments and its attachments.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Mismatch<'a> {
-    /// The assignment is of an earlier boot and has no attachment: the pod is gone for certain.
+    /// The assignment was created in an earlier boot and has no attachment, so its pod is certainly gone.
     EarlierBoot(&'a AssignmentInfo),
     /// No attachment has the assignment's address. The address counts as in use until the assignment's pod is gone.
     Orphaned(&'a AssignmentInfo),
@@ -56,7 +56,7 @@ pub(crate) fn compare<'a>(
     let mut mismatches = Vec::new();
     for assignment in assignments {
         if !assignment.readable {
-            // Only the assignment's name is known, which is its address.
+            // An assignment that can't be decoded has only a readable name, which contains its address.
             let owner = attachments.iter().find(|each| assignment_name(each.pair).as_deref() == Some(&assignment.name));
             match owner {
                 Some(attachment) => drop(assigned.insert(attachment.key.clone(), assignment.name.clone())),
@@ -79,7 +79,7 @@ pub(crate) fn compare<'a>(
             mismatches.push(Mismatch::Void { name: assignment.name.clone(), block: assignment.block_name.clone() });
         }
     }
-    // An attachment whose ADD still runs is not missing its assignment: the agent is creating it.
+    // An attachment whose ADD still runs does not lack its assignment: the agent is creating the assignment.
     let missing = attachments
         .iter()
         .filter(|attachment| attachment.needs_assignment() && !assigned.contains_key(&attachment.key));

@@ -11,11 +11,11 @@ use bobbin_ipam::BootTime;
 pub(super) struct ReadyPeriod {
     /// The UID of the Node.
     pub(super) node_uid: String,
-    /// The `lastTransitionTime` of its condition Ready.
+    /// The `lastTransitionTime` of the Node's condition Ready.
     pub(super) since: String,
 }
 
-/// The candidates whose pod was absent at its last read.
+/// The candidates whose pod was absent when it was last read.
 #[derive(Debug)]
 pub(super) struct AbsenceHistory<K> {
     min_absence: Duration,
@@ -34,7 +34,7 @@ impl<K: Clone + Eq + Hash> AbsenceHistory<K> {
         Self { min_absence, known: HashMap::new() }
     }
 
-    /// Forgets all candidates except these.
+    /// Forgets all candidates except those with these keys.
     pub(super) fn keep_only<'a>(&mut self, keys: impl Iterator<Item = &'a K>)
     where
         K: 'a,
@@ -43,7 +43,7 @@ impl<K: Clone + Eq + Hash> AbsenceHistory<K> {
         self.known.retain(|key, _| current.contains(key));
     }
 
-    /// Whether a pod must be read: it was not absent at its last read, or that read is at least `min_absence` ago.
+    /// Whether a candidate's pod must be read: the last read did not find it absent, or was at least `min_absence` ago.
     pub(super) fn is_due(&self, key: &K, now: BootTime) -> bool {
         self.known.get(key).is_none_or(|absence| now.since(absence.last) >= self.min_absence)
     }
@@ -58,7 +58,8 @@ impl<K: Clone + Eq + Hash> AbsenceHistory<K> {
         self.known.clear();
     }
 
-    /// Notes that a read found the pod absent. True: a read at least `min_absence` ago did, too, and the Node has been Ready since.
+    /// Records that a read found the pod absent. Returns true if a read at least `min_absence` ago also found it absent, and the Node has
+    /// been Ready since then.
     pub(super) fn absent(&mut self, key: &K, ready: &ReadyPeriod, now: BootTime) -> bool {
         match self.known.get_mut(key) {
             Some(absence) if absence.ready == *ready => {

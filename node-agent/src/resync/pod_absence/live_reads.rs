@@ -13,9 +13,9 @@ use serde::de::DeserializeOwned;
 use super::history::ReadyPeriod;
 use crate::state::PodRef;
 
-/// How long one read may take.
+/// How long one read of a pod or Node may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
-/// The annotation of a mirror pod that contains the UID that kubelet uses for the static pod.
+/// The annotation of a mirror pod. It contains the UID that kubelet uses for the static pod.
 const MIRROR_UID: &str = "kubernetes.io/config.hash";
 
 /// Whether the API server has a pod with a certain name and UID.
@@ -31,7 +31,7 @@ pub(super) enum PodAnswer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum NodeAnswer {
     Ready(ReadyPeriod),
-    /// Not Ready, unknown, or there is no such Node.
+    /// The Node is not Ready, its condition Ready is unknown, or the Node does not exist.
     NotReady,
     Unreadable,
 }

@@ -1,4 +1,4 @@
-//! Checks against an API server whose answers the test sets.
+//! Tests the pod-absence check against an API server whose answers the test sets.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -15,7 +15,7 @@ const MIN_ABSENCE: Duration = Duration::from_mins(5);
 const NODE: &str = "/api/v1/nodes/n1";
 const WEB: &str = "/api/v1/namespaces/shop/pods/web";
 
-/// Answers a request with the object at its path. Without an object it answers 404, and for a null it answers 500.
+/// A simulated API server. It answers a request with the object at the request's path, with 404 without an object, and with 500 for a null.
 #[derive(Clone, Default)]
 struct ApiServer {
     objects: Arc<Mutex<HashMap<String, Value>>>,
@@ -71,7 +71,7 @@ fn candidate(name: &str, seen: bool) -> Candidate<&str> {
     Candidate { key: name, pod, seen }
 }
 
-/// Runs a check at each of these minutes. Returns all pods that were found gone.
+/// Runs a check at each of these minutes. Returns the candidates whose pods any of these checks proved gone.
 async fn check_at<'a>(
     gone: &mut PodAbsenceTracker<&'a str>,
     server: &ApiServer,

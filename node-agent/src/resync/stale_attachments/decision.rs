@@ -1,4 +1,4 @@
-//! Decides which attachments one check may remove, and writes the messages about those that must stay. Pure.
+//! Decides which attachments one check may remove, and writes the messages about the attachments that must stay. Pure.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,11 +11,11 @@ use crate::state::{Attachment, AttachmentId};
 /// Why an attachment is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RemovalReason {
-    /// A DEL or a failed ADD has begun to end it.
+    /// A DEL or a failed ADD has begun to end the attachment.
     Del,
-    /// Two checks found its network namespace gone.
+    /// Two checks found the attachment's network namespace gone.
     NetnsGone,
-    /// Two reads found its pod gone.
+    /// Two reads found the attachment's pod gone.
     PodGone,
 }
 
@@ -31,10 +31,10 @@ impl fmt::Display for RemovalReason {
     }
 }
 
-/// Which of `population` attachments may be removed.
+/// Decides which of `population` attachments may be removed.
 ///
 /// # Errors
-/// There are so many of them, for one reason or for both together, that nothing may be removed.
+/// So many attachments would be removed, for one reason or for both together, that nothing may be removed.
 pub(super) fn decide(
     netns_gone: DeletionDecision<AttachmentId>,
     pods_gone: Vec<AttachmentId>,
@@ -52,14 +52,14 @@ pub(super) fn decide(
     }
 }
 
-/// The message that nothing was removed, with the reason and the next command.
+/// The message that the breaker tripped and nothing was removed, with the reason and the next command.
 pub(super) fn trip_sentence(node: &str, Breaker { would_delete, population }: Breaker) -> String {
     format!(
         "{would_delete} of {population} attachments on node {node} look stale, too many to remove without a DEL, so the agent removed none. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {MANUAL_DEL}"
     )
 }
 
-/// The message about an interface that left its namespace.
+/// The message about an interface that was moved out of its network namespace.
 pub(super) fn moved_sentence(attachment: &Attachment) -> String {
     let link = attachment.links.as_ref().map_or_else(String::new, |links| format!(" (host link {})", links.host_if));
     let who = attachment.who();

@@ -1,4 +1,4 @@
-//! What a crash at each step leaves behind, and what the next start does with it.
+//! Tests what a crash at each step of a write leaves behind, and what the next start does with it.
 
 use super::*;
 
@@ -26,7 +26,7 @@ fn a_file_is_replaced_with_its_mode_and_no_temporary_file_stays() {
     assert_eq!(names(dir.path()), ["agent.json"]);
 }
 
-/// Simulates a killed writer, whose destructor does not run.
+/// Simulates a killed writer: its destructor does not run.
 fn crash<T>(writer: T) {
     std::mem::forget(writer);
 }
@@ -69,7 +69,7 @@ fn after_a_crash_behind_the_rename_only_the_new_file_is_there() {
 #[test]
 fn a_failed_write_leaves_the_old_file_and_no_temporary_one() {
     let dir = tempfile::tempdir().unwrap();
-    // A directory can't be replaced by a file.
+    // A rename can't replace a directory by a file.
     let path = dir.path().join("directory");
     fs::create_dir_all(path.join("inner")).unwrap();
     assert!(replace(&path, b"new", 0o644).is_err());

@@ -1,4 +1,4 @@
-//! The transitions of ARCHITECTURE.md, and what is derived from each state.
+//! Tests the transitions in ARCHITECTURE.md, and what the agent derives from each state.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
 //! The only writer of the blocks in the checkpoint. A transition after which more addresses may be assigned is written before it takes
-//! effect. One after which fewer may be assigned takes effect at once and is written next.
+//! effect. A transition after which fewer may be assigned takes effect at once and is written next.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 use crate::state::checkpoint::{Checkpoint, CheckpointError};
 use crate::state::{BlockEvent, CheckpointedBlock, NodeState};
 
-/// Why a transition was not applied.
+/// Why a transition of a block was not applied.
 #[derive(Debug, thiserror::Error)]
 pub enum BlockCheckpointError {
-    /// The file could not be written.
+    /// The list of blocks could not be written.
     #[error("the checkpoint of the node's blocks could not be written: {0}")]
     Write(#[from] Arc<CheckpointError>),
     /// The agent is shutting down.
@@ -39,24 +39,24 @@ pub struct BlockCheckpointWriter {
 }
 
 impl BlockCheckpoint {
-    /// Creates a handle and its writer.
+    /// Creates a handle for requests, and the writer that answers them.
     pub fn new(node_state: Arc<NodeState>, checkpoint: Checkpoint) -> (BlockCheckpoint, BlockCheckpointWriter) {
         let (requests, received) = mpsc::unbounded_channel();
         (BlockCheckpoint { requests }, BlockCheckpointWriter { node_state, checkpoint, requests: received })
     }
 
-    /// Writes the list of blocks as it will be after this event, then applies the event. False: the block's state changed meanwhile, so
-    /// the event had no effect.
+    /// Writes the list of blocks as it will be after this event, then applies the event. Returns false if the block's state changed
+    /// meanwhile, so that the event had no effect.
     ///
     /// # Errors
-    /// The list could not be written; nothing was applied.
+    /// The list could not be written. The event was not applied.
     pub async fn promote(&self, block: &str, event: BlockEvent) -> Result<bool, BlockCheckpointError> {
         let (done, answer) = oneshot::channel();
         self.send(Request::Promote { block: block.to_owned(), event, done })?;
         answer.await.unwrap_or(Err(BlockCheckpointError::Stopping))
     }
 
-    /// Returns once the written list has all transitions that were applied before this call.
+    /// Returns once the checkpoint contains all transitions that were applied before this call.
     ///
     /// # Errors
     /// The list could not be written.
@@ -72,7 +72,7 @@ impl BlockCheckpoint {
 }
 
 impl BlockCheckpointWriter {
-    /// Writes on every change of the node's state and on every request, until `stop`.
+    /// Writes the list on every change of the node's state and on every request, until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut changed = self.node_state.changed();
         let mut written: Option<Vec<CheckpointedBlock>> = None;
@@ -94,7 +94,8 @@ impl BlockCheckpointWriter {
         }
     }
 
-    /// Writes the list with the requested transitions, applies them and answers. The file is on a tmpfs, so the write does not block.
+    /// Writes the list with the requested transitions, applies these transitions and answers. The file is on a tmpfs, so the write does not
+    /// block.
     fn write_and_apply(&self, requested: Vec<Request>, written: &mut Option<Vec<CheckpointedBlock>>) {
         let promotions: Vec<(String, BlockEvent)> = requested
             .iter()
@@ -108,7 +109,7 @@ impl BlockCheckpointWriter {
             tracing::error!(%error, "the checkpoint of the node's blocks could not be written. Until it is, the node assigns no addresses from further blocks; make sure that the agent can write to its run directory");
         }
         for request in requested {
-            // A receiver is gone only while the agent shuts down, so failed answers are ignored.
+            // The receiver of an answer is gone only while the agent shuts down, so a failed send is ignored.
             match request {
                 Request::Promote { block, event, done } => {
                     let applied = result.clone().map(|()| self.node_state.on(&block, event)).map_err(Into::into);

@@ -1,4 +1,4 @@
-//! What the agent reads from the checkpoint after a crash, a reboot or an update.
+//! Tests what the agent reads from the checkpoint after a crash, a reboot or an update.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What the operator and administrators do to blocks and nodes.
+//! The steps of the operator and of administrators, which change blocks and nodes.
 
 use super::*;
 
@@ -11,7 +11,7 @@ impl World {
     }
 
     pub(super) fn delete_node(&mut self, node: usize) {
-        // The machine is off, so no pod runs. When its agent starts again, it has no checkpoint.
+        // The node's machine is off, so no pod runs on it. When the node's agent starts again, it has no checkpoint.
         let uid = self.nodes[node].uid + 1;
         self.api.assignments.retain(|_, (owner, _)| *owner != node);
         for stored in
@@ -39,7 +39,8 @@ impl World {
                 .filter(|(pair, _)| block_of(**pair) == block)
                 .map(|(_, (node, _))| *node)
                 .collect();
-            // If one node has assignments in the block, the operator carves it for that node. If several have, it does not carve it.
+            // If one node has assignments in the block, the operator carves the block for that node. If several nodes have some, it does
+            // not carve the block.
             let owner = assigned.iter().next().map(|node| (*node, self.nodes[*node].uid));
             if missing && assigned.len() < 2 {
                 let finalizer = owner.is_some();

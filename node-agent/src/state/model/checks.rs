@@ -1,4 +1,4 @@
-//! Checks the rules that must hold after each step, or at the end.
+//! Checks the rules that must hold after each step, or at the end of a test run.
 
 use super::*;
 
@@ -30,7 +30,8 @@ impl World {
         }
     }
 
-    /// Checks that a node reports each duplicate that an administrator caused: it lost the block, or found another node's assignment.
+    /// Checks that a node reports each duplicate that an administrator caused. That node lost the block, or found another node's
+    /// assignment.
     pub(super) fn check_duplicates_are_reported(&self) {
         let mut holders: BTreeMap<IpPair, Vec<usize>> = BTreeMap::new();
         for (number, node) in self.nodes.iter().enumerate() {

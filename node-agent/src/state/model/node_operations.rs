@@ -1,4 +1,4 @@
-//! The steps of a node's agent: claims, doubts, ADD, DEL and releases.
+//! The steps of a simulated node's agent: claims, doubts, ADD, DEL and releases.
 
 use super::*;
 
@@ -70,7 +70,7 @@ impl World {
     }
 
     pub(super) fn add(&mut self, node: usize) {
-        // An ADD from an unproven block tries another address if another node has an assignment of this one.
+        // An ADD from an unproven block tries another address if another node has an assignment of the first.
         for _ in 0..4 {
             let container = self.containers;
             self.containers += 1;
@@ -124,7 +124,7 @@ impl World {
             let foreign_block =
                 matches!(self.owner(block_of(pair)), Owner::Node((block_owner, _)) if block_owner == owner);
             if owner != node && foreign_block {
-                // The answer came late: the other node owns the block, so this attachment ends.
+                // The answer came after the ADD had succeeded. The other node owns the block, so this node's attachment ends.
                 self.nodes[node].pods.remove(&container);
                 self.nodes[node].agent.release(&key(container), at(2));
             }
@@ -155,7 +155,7 @@ impl World {
         }
     }
 
-    /// Advances each release by one step.
+    /// Advances each release of a node's blocks by one step.
     pub(super) fn continue_releases(&mut self, node: usize, answer_lost: bool) {
         for block in 0..BLOCKS {
             let name = name(block);
@@ -176,7 +176,7 @@ impl World {
                         self.nodes[node].agent.on(&name, BlockEvent::Released);
                     }
                 }
-                // The agent repeats the write while the node still owns the block.
+                // The agent repeats the write that releases the block while the node still owns it.
                 ReleaseStage::Sent => {
                     self.send_release(node, block);
                     self.nodes[node].agent.on(&name, BlockEvent::Released);

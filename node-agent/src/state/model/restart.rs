@@ -1,4 +1,4 @@
-//! Restarts an agent from its checkpoint.
+//! Restarts a simulated node's agent from its checkpoint.
 
 use super::*;
 
@@ -27,7 +27,7 @@ impl World {
             fresh.restore_attachment(attachment(*container, *pair));
         }
         self.nodes[node].agent = fresh;
-        // The first read of the node's blocks, before any ADD.
+        // Simulates the agent's first read of the node's blocks, before any ADD.
         let known: Vec<String> = self.nodes[node].agent.blocks().into_iter().map(|block| block.held.name).collect();
         for block in 0..BLOCKS {
             let ours = self.was_recreated(node, block);

@@ -6,7 +6,7 @@ use super::{BLOCKS, NODES};
 
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    /// The operator removes the finalizer of a free block without assignments.
+    /// The operator removes the finalizer of a free block that has no assignments.
     RemoveFinalizer(usize),
     Claim {
         node: usize,
@@ -52,25 +52,25 @@ pub(super) enum Step {
         node: usize,
         trusted: bool,
     },
-    /// The Node is deleted and created again; its pods keep running.
+    /// The Node is deleted and created again while its pods keep running.
     RecreateNode {
         node: usize,
     },
-    /// The machine is off and its Node deleted; the operator releases its blocks.
+    /// The node's machine is off and its Node is deleted. The operator releases the node's blocks.
     DeleteNode {
         node: usize,
     },
-    /// Somebody clears the owner of a claimed block.
+    /// An administrator clears the owner of a claimed block.
     ClearOwner(usize),
-    /// Somebody deletes a block and its finalizer.
+    /// An administrator deletes a block and its finalizer.
     DeleteBlock(usize),
-    /// The pool is deleted and created again; the operator carves its blocks again.
+    /// The pool is deleted and created again, and the operator carves the pool's blocks again.
     CarveAgain,
     Snapshot,
     RestoreSnapshot,
 }
 
-/// A random step without faults of administrators.
+/// Chooses a random step that is not a fault of an administrator.
 pub(super) fn step() -> impl Strategy<Value = Step> {
     let (node, block) = (0..NODES, 0..BLOCKS);
     prop_oneof![
@@ -92,7 +92,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A random step, sometimes a fault of an administrator.
+/// Chooses a random step, which may be a fault of an administrator.
 pub(super) fn step_or_fault() -> impl Strategy<Value = Step> {
     prop_oneof![
         10 => step(),

@@ -1,4 +1,4 @@
-//! The union of checkpoint and kernel, with gaps in either.
+//! Tests how attachments of the checkpoint and the kernel are combined if some are missing in either.
 
 use super::*;
 

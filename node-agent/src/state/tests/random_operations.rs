@@ -1,4 +1,4 @@
-//! Random operations against a model: no address is held twice, and no DEL frees the address of another attachment.
+//! Tests random operations against a model: no two attachments have one address, and no DEL frees another attachment's address.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -13,11 +13,11 @@ enum Operation {
         pool_b: bool,
         early: bool,
     },
-    /// DEL of the n-th live attachment.
+    /// DEL of the live attachment with this number.
     Release(usize),
-    /// DEL of a container that ended long ago.
+    /// DEL of a container whose attachment ended long ago.
     ReleaseLate(usize),
-    /// ADD of a container that has an attachment.
+    /// ADD of a container that already has an attachment.
     AssignAgain(usize),
     AddBlock(usize),
     LoseBlock(usize),
@@ -26,7 +26,7 @@ enum Operation {
         completed: bool,
     },
     Wait(u64),
-    /// The agent restarts; it learns of the blocks before the attachments, or after them.
+    /// The agent restarts. It restores the blocks before or after the attachments.
     Restart {
         blocks_late: bool,
     },
@@ -50,11 +50,11 @@ fn operation() -> impl Strategy<Value = Operation> {
 struct Model {
     node_state: NodeState,
     now: u64,
-    /// The containers with an address. `ended` are those that had one.
+    /// The containers that have an address; `ended` has the containers that had one.
     live: Vec<(usize, Attachment)>,
     ended: Vec<usize>,
     next: usize,
-    /// When the addresses were freed, for blocks that the node still has.
+    /// When the addresses were freed, for the blocks that the node still has.
     freed: HashMap<IpAddr, u64>,
     blocks: HashSet<usize>,
 }

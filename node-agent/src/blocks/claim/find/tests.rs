@@ -21,7 +21,7 @@ fn three_candidates_of_a_mostly_free_window_else_one() {
     assert_eq!(candidates_of(0, 99, 75, None).len(), 1);
     assert_eq!(candidates_of(4, 7, 3, None).len(), 1);
     assert_eq!(candidates_of(0, 7, 4, None).len(), 1);
-    // The window of an operator that does not count free blocks.
+    // The window in the status was written by an operator version that does not count free blocks.
     assert_eq!(candidates_of(0, 99, 0, None).len(), 1);
 }
 

@@ -1,4 +1,4 @@
-//! Which mismatches the comparison of assignments and attachments finds.
+//! Tests which mismatches the comparison of assignments and attachments finds.
 
 use bobbin_ipam::IpPair;
 
