@@ -1,4 +1,4 @@
-//! Linker options that keep the static shim below 1 MiB: cargo runs this before it builds the executable.
+//! Sets linker options that keep the static CNI plugin below 1 MiB. Cargo runs this script before it builds the executable.
 
 use std::env;
 use std::path::Path;
@@ -6,8 +6,9 @@ use std::path::Path;
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=shrink.ld");
-    // The options are only for the installed executable: it is static and of the profile `shim`, which optimizes for size and
-    // aborts on a panic. Cargo does not pass the panic strategy to build scripts, and a development build unwinds.
+    // The options are only for the installed executable, which is static and built with the profile `shim` (optimized for
+    // size). The script can't check the profile's panic strategy, because cargo does not tell it. A development build unwinds
+    // and gets no options.
     let is = |name: &str, word: &str| env::var(name).is_ok_and(|value| value.split(',').any(|part| part == word));
     if !is("CARGO_CFG_TARGET_FEATURE", "crt-static") || !is("OPT_LEVEL", "s") {
         return;

@@ -1,11 +1,12 @@
-//! How long to wait before the next attempt. Pure, except for its random numbers.
+//! How long a client waits before it tries again. Pure, except for the random part of the wait.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-/// The wait before a retry: `base`, doubled for each earlier retry (`attempt` is their number), but at most `cap`.
+/// The wait before a retry: `base`, doubled for each earlier retry, but at most `cap`. `attempt` is the number of earlier
+/// retries.
 ///
-/// A random part of up to one half is subtracted, so that clients that failed together do not retry together.
+/// A random part of the wait, up to one half, is subtracted, so that clients that failed together do not retry together.
 pub fn backoff(attempt: u32, base: Duration, cap: Duration) -> Duration {
     let full = base.saturating_mul(1_u32.checked_shl(attempt.min(20)).unwrap_or(u32::MAX)).min(cap);
     jittered(full)

@@ -1,4 +1,5 @@
-//! API calls that decode the answer leniently, unlike those of kube. Each sends one request; `write` adds the deadline.
+//! API calls that decode the answer leniently, unlike those of kube. Each call sends one request; `write` and `read` add a
+//! deadline.
 
 use std::fmt::Debug;
 
@@ -26,7 +27,8 @@ where
 
 /// Deletes an object. Success means that the API server accepted the deletion; finalizers may still keep the object.
 ///
-/// Unlike [`Api::delete`], it does not decode the answer, which is the whole object while a finalizer keeps it.
+/// Unlike [`Api::delete`], this does not decode the answer, because the answer is the whole object while a finalizer keeps
+/// it.
 ///
 /// # Errors
 /// Fails like [`Api::delete`].
@@ -38,9 +40,10 @@ where
     api.clone().into_client().request_text(request).await.map(drop)
 }
 
-/// Applies a JSON patch (RFC 6902). Its first operation should test the UID or resourceVersion of the object that was read.
+/// Applies a JSON patch (RFC 6902) to an object. The first operation should test the UID or resourceVersion of the object
+/// that was read.
 ///
-/// If a test fails, the API server refuses the patch with [`Refusal::Conflict`](crate::Refusal::Conflict).
+/// If a test of the patch fails, the API server refuses the patch with [`Refusal::Conflict`](crate::Refusal::Conflict).
 ///
 /// # Errors
 /// Fails like [`Api::patch`], and if `operations` is not a JSON patch.
@@ -52,7 +55,7 @@ where
     api.patch(name, &PatchParams::default(), &patch).await
 }
 
-/// Applies a JSON patch to an object's status.
+/// Applies a JSON patch to the status of an object.
 ///
 /// # Errors
 /// Fails like [`patch`].

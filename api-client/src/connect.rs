@@ -1,4 +1,4 @@
-//! Creates a program's two API clients, one for requests and one for watches. It makes no API call.
+//! Creates a program's two API clients, one for requests and one for watches. Creating them makes no API call.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,17 +12,18 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long connecting to the API server may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The clients of a program.
+/// The two API clients of a program.
 #[derive(Clone)]
 pub struct Clients {
-    /// For reads and writes. Gives up on a silent connection after 10 s. Never retries by itself, because a hidden retry
-    /// would make Bobbin's own write look like another client's (kube-rs/kube#2082).
+    /// For reads and writes. Gives up on a silent connection after 10 s. Never retries, because after a hidden retry Bobbin's
+    /// own write would look like the write of another client (kube-rs/kube#2082).
     pub requests: Client,
-    /// For watches. It has no read timeout, because a watch may be silent for long; each watch call has its own timeout.
+    /// For watches. This client has no read timeout, because a watch may be silent for long; each watch call has its own
+    /// timeout.
     pub watches: Client,
 }
 
-/// Why the clients can't be created.
+/// Why the API clients can't be created.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The kubeconfig can't be used.
@@ -30,9 +31,9 @@ pub enum ConnectError {
         "can't use the kubeconfig {path}: {source}; set --kubeconfig or KUBECONFIG to a readable kubeconfig with a current context"
     )]
     Kubeconfig {
-        /// The file.
+        /// The path of the kubeconfig.
         path: PathBuf,
-        /// Why it can't be used.
+        /// Why the kubeconfig can't be used.
         source: Box<kube::config::KubeconfigError>,
     },
     /// No kubeconfig was set, and the program does not run in a pod.
@@ -47,12 +48,12 @@ pub enum ConnectError {
     Client(#[source] Box<kube::Error>),
 }
 
-/// Creates the clients from `kubeconfig`, or else from `KUBECONFIG`, or else from the pod's service account.
+/// Creates the clients from the file `kubeconfig`, else from the file in `KUBECONFIG`, else from the pod's service account.
 ///
-/// `user_agent` names the program in the API server's audit log. Installs ring as the process's TLS provider.
-/// It makes no API call, so it succeeds while the API server is unreachable.
+/// `user_agent` names the program in the API server's audit log. Installs ring as the process's TLS provider. Succeeds even
+/// if the API server is unreachable, because it makes no API call.
 pub async fn connect(kubeconfig: Option<&Path>, user_agent: &str) -> Result<Clients, ConnectError> {
-    // This fails only if a provider is installed already, and then the program uses that one.
+    // Installing the provider fails only if the process has a TLS provider already, and then the program uses that provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let from_environment = std::env::var_os("KUBECONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
     let mut config = match kubeconfig.map(Path::to_path_buf).or(from_environment) {

@@ -1,4 +1,4 @@
-//! Publishes Kubernetes Events. A failure to publish never affects the caller.
+//! Publishes Kubernetes Events. If an event can't be published, the caller is not affected.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,11 +14,11 @@ use tokio::time::Instant;
 
 use crate::message::{MAX_NOTE_BYTES, shortened};
 
-/// The same reason and note on the same object are published at most once in this interval.
+/// An event with the same reason and note on the same object is published at most once in this interval.
 const DEDUP_INTERVAL: Duration = Duration::from_mins(1);
-/// kube's recorder counts repetitions within this time in one event.
+/// kube's recorder counts repetitions of an event within this time in one Event object.
 const SERIES_WINDOW: Duration = Duration::from_mins(6);
-/// How many events may wait in the queue. Further events are dropped; the log contains them.
+/// The maximum number of events in the queue. Further events are dropped, but the log contains them.
 const MAX_QUEUED_EVENTS: usize = 64;
 /// The pause between two events, so that a flood of errors does not load the API server.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
@@ -32,7 +32,7 @@ pub struct EventPublisher {
     published: Arc<Mutex<HashMap<EventKey, Instant>>>,
 }
 
-/// Two events with the same key count as the same event.
+/// Identifies an event: two events with the same key count as the same event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct EventKey {
     object: String,
@@ -41,9 +41,9 @@ struct EventKey {
 }
 
 impl EventPublisher {
-    /// Starts the background task. `controller` is the program and `instance` its pod or node.
+    /// Starts the background task. `controller` names the program, and `instance` names the program's pod or node.
     ///
-    /// Must be called inside the runtime.
+    /// Must be called inside the tokio runtime.
     pub fn start(client: Client, controller: &str, instance: &str) -> Self {
         let (queue, events) = mpsc::channel(MAX_QUEUED_EVENTS);
         let reporter = Reporter { controller: controller.to_owned(), instance: Some(instance.to_owned()) };
@@ -51,7 +51,7 @@ impl EventPublisher {
         Self { queue, published: Arc::default() }
     }
 
-    /// Queues an event about an object. Its note is cut to the length that the API server admits.
+    /// Queues an event about an object. The event's note is shortened to the length that the API server admits.
     pub fn publish(&self, event: Event, object: ObjectReference) {
         let Ok(slot) = self.queue.try_reserve() else {
             tracing::debug!(reason = event.reason, "the event queue is full; this event is only logged");
@@ -64,14 +64,15 @@ impl EventPublisher {
 
     /// Like [`EventPublisher::publish`], but waits for room in the queue instead of dropping the event.
     pub async fn publish_when_possible(&self, event: Event, object: ObjectReference) {
-        // An error means that the publishing task has ended, and with it the runtime.
+        // An error means that the publishing task has ended, because the runtime is shutting down.
         let Ok(slot) = self.queue.reserve().await else { return };
         if self.is_new(&event, &object, Instant::now()) {
             slot.send((shorten(event), object));
         }
     }
 
-    /// Whether no equal event was queued within [`DEDUP_INTERVAL`]. A repetition does not extend the interval.
+    /// Whether no event with the same key was queued within [`DEDUP_INTERVAL`]. A repeated event does not extend the
+    /// interval.
     fn is_new(&self, event: &Event, object: &ObjectReference, now: Instant) -> bool {
         let key = EventKey {
             object: format!("{:?}/{:?}/{:?}", object.kind, object.namespace, object.name),
@@ -95,10 +96,11 @@ fn shorten(mut event: Event) -> Event {
     event
 }
 
-/// Which events share a recorder.
+/// Chooses the recorder for an event: events for which this function returns the same text share one recorder.
 ///
-/// A recorder counts all events of one reason on one object as one event with the note of the first. That suits most objects, whose
-/// notes differ only in numbers. On a Node the notes are about different addresses and files, so each note has its own recorder.
+/// A recorder counts all events of one reason on one object as one Event, which keeps the first event's note. That suits
+/// objects whose notes differ only in numbers. The notes on a Node are about different addresses and files, so each note has
+/// its own recorder.
 fn series_of(event: &Event, object: &ObjectReference) -> String {
     let is_node = object.kind.as_deref() == Some("Node");
     event.note.clone().filter(|_| is_node).unwrap_or_default()
@@ -175,7 +177,7 @@ mod tests {
             publisher.publish(event(&number.to_string()), pod("a"));
         }
         assert_eq!(events.len(), MAX_QUEUED_EVENTS);
-        // The dropped event was not published, so it is still new.
+        // The last event was dropped and not published, so it still counts as new.
         drop(events.recv().await);
         publisher.publish(event(&MAX_QUEUED_EVENTS.to_string()), pod("a"));
         assert_eq!(events.len(), MAX_QUEUED_EVENTS);

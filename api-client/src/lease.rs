@@ -1,7 +1,7 @@
-//! Leader election over a `Lease`. It only saves work: a second leader must do no harm.
+//! Leader election over a Kubernetes `Lease`. Leadership only saves work: a second leader must do no harm.
 //!
-//! kube has no leader election, and the crates that add it decode the whole Lease, so one unreadable field would stop every election.
-//! Here, leadership also lapses by this machine's clock before another operator can take the Lease. Losing it ends no program.
+//! kube has no leader election. Other crates decode the whole Lease, so one unreadable field would stop every election. Here,
+//! leadership ends by this machine's clock before another candidate can take the Lease. A lost Lease ends no program.
 
 use std::time::{Duration, Instant};
 
@@ -19,57 +19,59 @@ use crate::call;
 use crate::lenient::Lenient;
 use crate::outcome::{Outcome, ReadError, read, write};
 
-/// The lease and the timing of an election.
+/// The name and the timing of a leader election, and this candidate's identity.
 #[derive(Clone, Debug)]
 pub struct Election {
     /// The Lease's name.
     pub name: String,
     /// The Lease's namespace.
     pub namespace: String,
-    /// The holder that this candidate writes: unique among the candidates.
+    /// The name that this candidate writes into the Lease as its holder. It is unique among the candidates.
     pub identity: String,
-    /// Other candidates may take the lease when they have seen no renewal for this long.
+    /// Other candidates may take the Lease when they have seen no renewal for this long.
     pub duration: Duration,
-    /// This candidate stops leading when it could not renew for this long; shorter than `duration`.
+    /// This candidate stops leading when it has not renewed the Lease for this long. Must be shorter than `duration`.
     pub renew_deadline: Duration,
-    /// How often this candidate renews or reads the lease.
+    /// How often this candidate renews the Lease or, if another candidate holds it, reads it.
     pub retry_period: Duration,
 }
 
-/// Whether this candidate leads, as far as it knows.
+/// Whether this candidate leads, as far as this candidate knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leadership {
     until: Option<Instant>,
 }
 
 impl Leadership {
-    /// Not leading.
+    /// The state of a candidate that does not lead.
     pub const NONE: Self = Self { until: None };
 
-    /// Leading without an election.
+    /// The state of an operator that always leads, because it runs without an election.
     pub fn permanent() -> Self {
         Self { until: Some(Instant::now() + Duration::from_secs(u32::MAX.into())) }
     }
 
-    /// Whether this candidate leads now. Check before each step, because leadership lapses by itself.
+    /// Whether this candidate leads now. Check it before each step, because leadership ends by itself when it is not renewed.
     pub fn held(self) -> bool {
         self.until.is_some_and(|until| Instant::now() < until)
     }
 }
 
-/// The version of the lease that this candidate last read, and since when it has seen that version, by its own clock.
+/// The version of the Lease that this candidate last read, and since when (by this machine's clock) the Lease has had that
+/// version.
 #[derive(Clone, Debug)]
 struct Observed {
     resource_version: Option<String>,
     since: Instant,
 }
 
-/// The part of a Lease that an election uses. Its times are not read, because they come from other machines' clocks.
+/// The part of a Lease that an election uses. The times in the Lease are not read, because they come from clocks of other
+/// machines.
 #[derive(Resource, Clone, Debug, Deserialize, Serialize)]
 #[resource(inherit = "Lease")]
 #[serde(rename_all = "camelCase")]
 struct PartialLease {
-    /// Only written, when the Lease is created.
+    /// Written only when this candidate creates the Lease, and never read.
     #[serde(skip_deserializing)]
     api_version: String,
     #[serde(skip_deserializing)]
@@ -100,7 +102,7 @@ enum Step {
     Observe,
 }
 
-/// The next step for a lease with this `spec` that has not changed for `unchanged_for`.
+/// What to do with a Lease that has this `spec` and has not changed for `unchanged_for`.
 fn decide(spec: Option<&PartialLeaseSpec>, identity: &str, unchanged_for: Duration) -> Step {
     let Some(spec) = spec else { return Step::Take };
     match spec.holder_identity.as_deref() {
@@ -114,9 +116,10 @@ fn decide(spec: Option<&PartialLeaseSpec>, identity: &str, unchanged_for: Durati
 }
 
 impl Election {
-    /// Campaigns until `shutdown` completes, then releases the lease. Runs as its own task.
+    /// Takes part in the election until `shutdown` completes, then releases the Lease. Runs as a separate task.
     ///
-    /// The receiver changes whenever leadership is won, renewed or lost. Leadership also lapses by itself, see [`Leadership::held`].
+    /// The receiver changes when leadership is won, renewed or lost. Leadership also ends without such a change, see
+    /// [`Leadership::held`].
     pub fn run(
         self,
         client: Client,
@@ -146,7 +149,7 @@ impl Election {
                 if !leadership.held() {
                     tracing::info!(lease = self.name, identity = self.identity, "this operator leads");
                 }
-                // The time counts from before the write, because other candidates count from when they see the write.
+                // Leadership counts from before the write, because other candidates count from when they see the write.
                 tell.send_replace(Leadership { until: Some(asked_at + self.renew_deadline) });
             } else if leadership.until.is_some() && !leadership.held() {
                 tracing::warn!(lease = self.name, identity = self.identity, "this operator no longer leads");
@@ -156,7 +159,8 @@ impl Election {
         }
     }
 
-    /// Reads the lease and takes or renews it if possible. Returns whether the API server confirmed that this candidate holds it.
+    /// Reads the Lease, and takes or renews it if possible. Returns whether the API server confirmed that this candidate
+    /// holds the Lease.
     async fn try_acquire_or_renew(&self, leases: &Api<Lenient<PartialLease>>, observed: &mut Observed) -> bool {
         let deadline = self.renew_deadline / 2;
         let current = match read(deadline, leases.get(&self.name)).await {
@@ -188,11 +192,12 @@ impl Election {
         }
     }
 
-    /// The next step, and the patch for it. The patch tests that the lease has not changed since it was read.
+    /// The next step of this candidate, and the patch for the step. The patch tests that the Lease has not changed since it
+    /// was read.
     fn next(&self, current: &Lenient<PartialLease>, unchanged_for: Duration) -> (Step, Value) {
         let test = json!({"op": "test", "path": "/metadata/resourceVersion", "value": current.meta().resource_version});
         let Some(lease) = current.readable() else {
-            // Any candidate may hold an unreadable lease, so it is taken only when it has not changed for `duration`.
+            // Any candidate may hold an unreadable Lease, so it is taken only when it has not changed for `duration`.
             let step = if unchanged_for >= self.duration { Step::Take } else { Step::Observe };
             let spec = self.spec(&PartialLeaseSpec::default(), true);
             return (step, json!([test, {"op": "add", "path": "/spec", "value": spec}]));
@@ -239,7 +244,7 @@ impl Election {
             {"op": "test", "path": "/spec/holderIdentity", "value": self.identity},
             {"op": "remove", "path": "/spec/holderIdentity"},
         ]);
-        // If this fails, the lease expires by itself.
+        // If the release fails, the Lease expires by itself.
         let _ = write(deadline, call::patch(leases, &self.name, operations)).await;
     }
 }

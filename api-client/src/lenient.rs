@@ -1,8 +1,8 @@
 //! Lenient decoding: an object that can't be decoded does not fail the list, watch, read or write that returns it.
 //!
 //! Kubernetes accepts values that kube's types refuse, such as a time with the offset `+99:99` or the year 9999 in
-//! `metadata.managedFields`. With those types, one such value makes the whole list undecodable as long as the object exists.
-//! kube's `DeserializeGuard` does not help, because its fallback decodes a full `ObjectMeta`.
+//! `metadata.managedFields`. With kube's types, one such value makes every list with the object undecodable. kube's
+//! `DeserializeGuard` does not help, because its fallback decodes a full `ObjectMeta`.
 
 mod metadata;
 mod unreadable;
@@ -19,15 +19,15 @@ use serde_json::value::RawValue;
 
 pub use unreadable::{UnreadableNotice, UnreadableObjects};
 
-/// An object of kind `K`, or the part of it that can be decoded. Use it as the type parameter of `Api`.
-/// Then list, get, watch, patch and kube's watcher fail only if the API server's answer is not JSON.
+/// An object of kind `K`, or the part of it that can be decoded. Use `Lenient<K>` as the type parameter of `Api`. Then list,
+/// get, watch, patch and kube's watcher fail only if the API server's answer is not JSON.
 ///
 /// `metadata` has name, namespace, UID, resourceVersion, generation, labels, annotations, finalizers and owner references.
 /// `creationTimestamp` is absent if it can't be decoded. `deletionTimestamp` is present if the object has one; use only its
 /// presence, because it lies in the far future if it can't be decoded. All other metadata is absent.
 ///
-/// **Never write such an object back: that would remove the fields that were not decoded.** Send a JSON patch
-/// that tests the resourceVersion.
+/// **Never write a `Lenient` object to the API server: that would remove the fields that were not decoded.** Send a JSON
+/// patch that tests the resourceVersion.
 ///
 /// ```
 /// # use bobbin_api_client::Lenient;
@@ -46,11 +46,11 @@ pub enum Lenient<K> {
     Unreadable(Box<Unreadable>),
 }
 
-/// The part of an unreadable object that could be decoded.
+/// The part of an unreadable object that could be decoded, and why the rest could not.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{why}")]
 pub struct Unreadable {
-    /// The metadata as far as it could be decoded. It always has the name.
+    /// The metadata as far as it could be decoded. The name is always present.
     pub metadata: ObjectMeta,
     /// Which field can't be decoded, and why.
     pub why: String,
@@ -72,7 +72,7 @@ impl<K> Lenient<K> {
         }
     }
 
-    /// The object, if it could be decoded.
+    /// Returns the object, if it could be decoded.
     ///
     /// # Errors
     /// Fails with the part that could be decoded if the object is unreadable.
@@ -147,7 +147,7 @@ impl<'de, K: Resource + DeserializeOwned> Deserialize<'de> for Lenient<K> {
     }
 }
 
-/// Decodes an object without its metadata.
+/// Decodes an object from its fields other than the metadata.
 fn decode<K: DeserializeOwned>(rest: &[(String, Box<RawValue>)]) -> Result<K, String> {
     let empty = RawValue::from_string("{}".to_owned()).map_err(|error| error.to_string())?;
     let fields = rest.iter().map(|(field, value)| (field.as_str(), &**value));
@@ -155,7 +155,7 @@ fn decode<K: DeserializeOwned>(rest: &[(String, Box<RawValue>)]) -> Result<K, St
     K::deserialize(MapDeserializer::<_, serde_json::Error>::new(fields)).map_err(|error| error.to_string())
 }
 
-/// An object's top-level fields, undecoded.
+/// The top-level fields of an object, not yet decoded.
 struct Parts {
     metadata: Option<Box<RawValue>>,
     rest: Vec<(String, Box<RawValue>)>,
@@ -175,7 +175,7 @@ impl<'de> Visitor<'de> for PartsVisitor {
         while let Some(field) = map.next_key::<String>()? {
             match field.as_str() {
                 "metadata" => parts.metadata = Some(map.next_value()?),
-                // The type parameter determines the kind.
+                // `apiVersion` and `kind` are skipped, because the type parameter determines the kind.
                 "apiVersion" | "kind" => {
                     map.next_value::<IgnoredAny>()?;
                 }

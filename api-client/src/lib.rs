@@ -1,6 +1,6 @@
 //! Access to the Kubernetes API server for Bobbin's programs: clients, deadlines, outcomes of calls, watches, leader election.
 //!
-//! It does not know Bobbin's own kinds and decides nothing about addresses.
+//! This crate does not know Bobbin's custom resources and decides nothing about addresses.
 
 pub mod backoff;
 pub mod call;

@@ -1,6 +1,6 @@
-//! Limits the length of texts for people: the notes of events and the messages of conditions.
+//! Limits the length of texts for people: notes of events and messages of conditions.
 
-/// The API server refuses an event whose note has more bytes.
+/// The maximum length of an event's note, in bytes. The API server refuses an event with a longer note.
 pub const MAX_NOTE_BYTES: usize = 1024;
 
 /// Returns a text of at most `longest` bytes. A longer text is cut between two characters and ends with `…`.

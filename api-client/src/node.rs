@@ -1,4 +1,4 @@
-//! A Node with only the fields that Bobbin's programs use. It is never written back.
+//! A Node with only the fields that Bobbin's programs use. The programs never write it to the API server.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,16 +10,16 @@ use serde::{Deserialize, Deserializer};
 /// The taint by which an administrator declares that a Node's machine is off.
 pub const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
-/// A Node. Read it as `Lenient<PartialNode>`.
+/// A Node with only the fields that Bobbin uses. Read it as `Lenient<PartialNode>`.
 #[derive(Resource, Clone, Debug, Default, Deserialize, PartialEq)]
 #[resource(inherit = "Node")]
 pub struct PartialNode {
-    /// Name, UID, labels.
+    /// Name, UID and labels of the Node.
     pub metadata: ObjectMeta,
     /// The spec of the Node.
     #[serde(default)]
     pub spec: PartialNodeSpec,
-    /// The status that its kubelet reports.
+    /// The status that the Node's kubelet reports.
     #[serde(default)]
     pub status: PartialNodeStatus,
 }
@@ -27,20 +27,20 @@ pub struct PartialNode {
 /// The spec of a Node.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 pub struct PartialNodeSpec {
-    /// The Node is cordoned.
+    /// Whether the Node is cordoned.
     #[serde(default)]
     pub unschedulable: bool,
-    /// Its taints.
+    /// The taints of the Node.
     #[serde(default, deserialize_with = "null_is_empty")]
     pub taints: Vec<PartialTaint>,
 }
 
-/// A taint.
+/// A taint of a Node.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub struct PartialTaint {
     /// The key of the taint.
     pub key: String,
-    /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`.
+    /// The effect of the taint: `NoSchedule`, `PreferNoSchedule` or `NoExecute`.
     #[serde(default)]
     pub effect: String,
 }
@@ -48,46 +48,46 @@ pub struct PartialTaint {
 /// The status that a Node's kubelet reports.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
 pub struct PartialNodeStatus {
-    /// The machine's addresses and names.
+    /// The addresses and host names of the Node's machine.
     #[serde(default, deserialize_with = "null_is_empty")]
     pub addresses: Vec<PartialNodeAddress>,
-    /// Its conditions.
+    /// The conditions of the Node.
     #[serde(default, deserialize_with = "null_is_empty")]
     pub conditions: Vec<PartialNodeCondition>,
 }
 
-/// An address or name of a machine.
+/// An address or host name of a Node's machine.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub struct PartialNodeAddress {
-    /// `InternalIP`, `ExternalIP`, `Hostname` or another.
+    /// The type of the address: `InternalIP`, `ExternalIP`, `Hostname` or another.
     #[serde(rename = "type", default)]
     pub type_: String,
-    /// The address, or the name.
+    /// The address or the host name.
     pub address: String,
 }
 
 /// A condition of a Node.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub struct PartialNodeCondition {
-    /// `Ready` or another.
+    /// The type of the condition: `Ready` or another.
     #[serde(rename = "type")]
     pub type_: String,
-    /// `True`, `False` or `Unknown`.
+    /// The status of the condition: `True`, `False` or `Unknown`.
     pub status: String,
 }
 
 impl PartialNode {
-    /// All addresses of the machine, whatever their type. Its host names are skipped.
+    /// All IP addresses of the Node's machine, of every type. Host names are skipped.
     pub fn addresses(&self) -> Vec<IpAddr> {
         self.status.addresses.iter().filter_map(|one| one.address.parse().ok()).collect()
     }
 
-    /// The first internal IPv4 address.
+    /// The first internal IPv4 address of the Node.
     pub fn internal_ipv4(&self) -> Option<Ipv4Addr> {
         self.internal().find_map(|address| address.parse().ok())
     }
 
-    /// The first internal IPv6 address.
+    /// The first internal IPv6 address of the Node.
     pub fn internal_ipv6(&self) -> Option<Ipv6Addr> {
         self.internal().find_map(|address| address.parse().ok())
     }
@@ -96,12 +96,12 @@ impl PartialNode {
         self.status.addresses.iter().filter(|one| one.type_ == "InternalIP").map(|one| one.address.as_str())
     }
 
-    /// Whether the Node has the out-of-service taint, so its machine is off.
+    /// Whether the Node has the out-of-service taint, by which an administrator declares that its machine is off.
     pub fn out_of_service(&self) -> bool {
         self.spec.taints.iter().any(|taint| taint.key == OUT_OF_SERVICE)
     }
 
-    /// Whether the Node's condition `Ready` is true. The node controller resets it when the kubelet no longer reports.
+    /// Whether the Node's condition `Ready` is true. The node controller changes it when the kubelet no longer reports.
     pub fn is_ready(&self) -> bool {
         self.status.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
     }

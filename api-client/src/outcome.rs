@@ -5,27 +5,27 @@ use std::time::Duration;
 use kube::Error;
 use kube::core::Status;
 
-/// The outcome of a write.
+/// The outcome of a write to the API server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome<T> {
-    /// The API server executed the write and returned this.
+    /// The API server executed the write and returned this value.
     Done(T),
     /// The API server refused the write: nothing was written.
     Refused(Refusal),
-    /// The API server may have executed the write, or may still do so: read the object before you rely on either.
+    /// The API server may have executed the write, or may still execute it. Read the object to find out.
     Unknown(UnknownWhy),
 }
 
 /// Why the API server refused a write.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// An object of that name exists already.
+    /// An object with that name exists already.
     #[error("an object of that name exists already")]
     AlreadyExists,
-    /// The object has changed since it was read, its UID is not the expected one, or a test of a JSON patch fails.
+    /// The object has changed since it was read, has another UID than expected, or fails a test of a JSON patch.
     #[error("the object has changed since it was read")]
     Conflict,
-    /// There is no such object.
+    /// No object with that name exists.
     #[error("there is no such object")]
     NotFound,
     /// The object breaks a rule of the schema or of an admission policy.
@@ -34,29 +34,29 @@ pub enum Refusal {
     /// The program lacks the permission, or an admission policy denies the write.
     #[error("the API server forbids the request: {0}; check the RBAC rules and admission policies of the chart")]
     Forbidden(String),
-    /// Another status code below 500.
+    /// The API server refused the write with another status code below 500.
     #[error("the API server refused the request (status {0}): {1}")]
     Other(u16, String),
 }
 
-/// Why a call has no definite answer, so that the outcome of a write is unknown.
+/// Why a call got no definite answer, so that the outcome of a write is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnknownWhy {
-    /// The deadline passed before an answer came.
+    /// The API server did not answer before the deadline.
     #[error("no answer from the API server within {0:?}")]
     Deadline(Duration),
-    /// The connection failed before an answer came.
+    /// The connection failed before the API server answered.
     #[error("the connection to the API server failed: {0}")]
     Transport(String),
-    /// The API server answered 401 (the token is being renewed), 429 or 5xx: the same call may succeed a moment later.
+    /// The API server answered 401 (the token is being renewed), 429 or 5xx. The same call may succeed a moment later.
     #[error("the API server answered {0}: {1}")]
     Server(u16, String),
 }
 
-/// Why a read returned nothing.
+/// Why a read returned no object.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
-    /// There is no such object. This is a definite answer, not a failure.
+    /// No object with that name exists. This is a definite answer, not a failure.
     #[error("there is no such object")]
     NotFound,
     /// The API server is unreachable, overloaded or slow.
@@ -67,7 +67,7 @@ pub enum ReadError {
     Refused(Refusal),
 }
 
-/// Awaits a write for at most `deadline`.
+/// Sends a write and waits for its outcome until the deadline.
 pub async fn write<T>(deadline: Duration, call: impl Future<Output = kube::Result<T>>) -> Outcome<T> {
     match tokio::time::timeout(deadline, call).await {
         Err(_) => Outcome::Unknown(UnknownWhy::Deadline(deadline)),
@@ -79,7 +79,7 @@ pub async fn write<T>(deadline: Duration, call: impl Future<Output = kube::Resul
     }
 }
 
-/// Awaits a read for at most `deadline`.
+/// Sends a read and waits for its answer until the deadline.
 pub async fn read<T>(deadline: Duration, call: impl Future<Output = kube::Result<T>>) -> Result<T, ReadError> {
     match tokio::time::timeout(deadline, call).await {
         Err(_) => Err(ReadError::Unreachable(UnknownWhy::Deadline(deadline))),
@@ -92,11 +92,11 @@ pub async fn read<T>(deadline: Duration, call: impl Future<Output = kube::Result
     }
 }
 
-/// Whether an error means that the API server refused the call, or that the outcome is unknown.
+/// Returns the refusal if the API server refused the call, and otherwise why the outcome is unknown.
 fn classify(error: Error) -> Result<Refusal, UnknownWhy> {
     match error {
         Error::Api(status) => status_says(&status),
-        // The request was never sent, so nothing was written, and the same call would fail again.
+        // The request could not be built, so it was never sent. The same call would fail again.
         Error::BuildRequest(error) => Ok(Refusal::Other(0, error.to_string())),
         other => Err(UnknownWhy::Transport(other.to_string())),
     }
@@ -120,8 +120,8 @@ fn status_says(status: &Status) -> Result<Refusal, UnknownWhy> {
     }
 }
 
-/// Whether an "invalid" answer names no object: then the API server can't apply the JSON patch. If an object breaks a rule,
-/// the answer names the object.
+/// Whether an "invalid" answer names no object. Such an answer means that the API server can't apply a JSON patch; if an
+/// object breaks a rule, the answer names the object.
 fn is_about_no_object(status: &Status) -> bool {
     status
         .details
@@ -130,7 +130,7 @@ fn is_about_no_object(status: &Status) -> bool {
 }
 
 impl<T> Outcome<T> {
-    /// The returned value, if the write is known to be done.
+    /// The value that the API server returned, if the write is known to be done.
     pub fn done(self) -> Option<T> {
         match self {
             Outcome::Done(done) => Some(done),

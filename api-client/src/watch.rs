@@ -1,4 +1,5 @@
-//! A watch that never ends: it lists, watches, and restarts after each failure. It does not interpret the objects.
+//! A watch that never ends: it lists the objects, watches them, and restarts after each failure. It does not interpret the
+//! objects.
 
 use std::fmt::Debug;
 use std::pin::Pin;
@@ -15,23 +16,24 @@ use serde::de::DeserializeOwned;
 
 use crate::backoff::{backoff, jittered};
 
-/// The longest wait before the first retry after a failure.
+/// The longest wait before the first retry after a failed call.
 const RETRY_BASE: Duration = Duration::from_millis(200);
-/// The longest wait between two retries, however long the API server is unreachable.
+/// The longest wait between two retries, even if the API server is unreachable for a long time.
 const RETRY_CAP: Duration = Duration::from_secs(5);
-/// A watch counts as working again when this long has passed since its last failure, even if no event has arrived.
+/// A failing watch counts as working again when its last failure is this long ago, even if no event has arrived since.
 const RECOVERED_AFTER: Duration = Duration::from_secs(15);
 
-/// The events of a watch. The stream contains no failures: it logs them and retries.
+/// The events of a watch. The stream contains no failures, because the watch logs failures and retries.
 ///
-/// After a failure that lost events, `Init`, `InitApply`…, `InitDone` come again. Objects that are not among them are gone.
+/// After a failure that lost events, the watch lists all objects again: `Init`, `InitApply`…, `InitDone`. Objects missing in
+/// that list no longer exist.
 pub struct Watch<K> {
     events: BoxStream<'static, Event<K>>,
     age: WatchAge,
 }
 
 impl<K> Watch<K> {
-    /// A handle that reports how current this watch is.
+    /// Returns a handle that reports how current this watch is.
     pub fn age(&self) -> WatchAge {
         self.age.clone()
     }
@@ -66,12 +68,13 @@ impl WatchAge {
         look(&mut self.0.lock())
     }
 
-    /// Whether the first list is complete.
+    /// Whether the watch has completed its first list.
     pub fn synced(&self) -> bool {
         self.with(|seen| seen.synced)
     }
 
-    /// The time since the last event, or since the start if there was none. A quiet cluster has no event for a long time.
+    /// The time since the last event or, if there was none, since the start of the watch. A quiet cluster sends no event for
+    /// a long time.
     pub fn last_event(&self) -> Duration {
         self.with(|seen| seen.last_event.elapsed())
     }
@@ -96,7 +99,7 @@ impl WatchAge {
     }
 
     fn event<K>(&self, event: &Event<K>) {
-        // `Init` only means that the watcher is about to list, which may still fail.
+        // `Init` only means that the watcher is about to list the objects; that may still fail.
         if matches!(event, Event::Init) {
             return;
         }
@@ -110,8 +113,8 @@ impl WatchAge {
 
 /// Watches the objects of `api` forever. Create `api` with [`Clients::watches`](crate::Clients).
 ///
-/// If `config` has no timeout, each watch call lasts 60 to 120 s, so that a dead connection is noticed within that time.
-/// The objects in the events have no managed fields.
+/// If `config` has no timeout, each watch call lasts 60 to 120 s, so that a dead connection is noticed within that time. The
+/// objects in the events have no `managedFields`.
 pub fn watch<K>(api: Api<K>, config: watcher::Config) -> Watch<K>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,

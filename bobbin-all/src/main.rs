@@ -1,5 +1,5 @@
-//! One executable for the operator, the agent and the agent's health probe. The name of the executable selects the program,
-//! or else its first argument.
+//! One executable for the operator, the agent and the agent's health probe. The executable's name selects the program or, if
+//! it names none, the first argument does.
 
 mod probe;
 
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 }
 
 fn run(program: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
-    // Two threads are enough, because both programs wait most of the time.
+    // Two threads are enough, because operator and agent wait most of the time.
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Returns exit status 0 if the agent is healthy. Otherwise prints what is wrong.
+/// Returns exit status 0 if the agent is healthy. Otherwise prints what is wrong with the agent.
 pub fn run(args: &[OsString]) -> ExitCode {
     let [_, socket, path] = args else {
         eprintln!(

@@ -1,4 +1,4 @@
-//! The call to the agent over its socket: connects, sends and receives within one deadline. It never retries.
+//! One call to the agent over its socket: connects, sends and receives within one deadline. The shim never retries a call.
 
 use crate::clock::since_boot;
 use bobbin_cni_wire::Response;
@@ -13,10 +13,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-/// How long a STATUS waits for the agent. With its own start and end, the shim then answers within 1 s.
+/// How long a STATUS waits for the agent. Including the shim's own start and end, STATUS is then answered within 1 s.
 pub const STATUS_TIMEOUT: Duration = Duration::from_millis(800);
 
-/// Why the shim has no answer from the agent. Each of these may go away by itself.
+/// Why the shim has no answer from the agent. Each cause may go away without any action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unreachable {
     /// Nothing listens on the socket.
@@ -25,12 +25,12 @@ pub enum Unreachable {
     HungUp,
     /// The agent did not answer before the deadline.
     Silent,
-    /// The answer is not a valid frame.
+    /// The agent's answer is not a valid frame.
     Garbled,
 }
 
 impl Unreachable {
-    /// What happened, as the start of a sentence.
+    /// Says what happened, as the start of a sentence.
     pub fn sentence(self) -> &'static str {
         match self {
             Unreachable::Absent => "the Bobbin agent of this node is not running or is still starting",
@@ -50,12 +50,13 @@ pub struct Agent<'a> {
 }
 
 impl<'a> Agent<'a> {
-    /// A call to the agent that listens on `socket`. The whole call may take as long as `timeout`.
+    /// Prepares a call to the agent that listens on `socket`. The whole call may take as long as `timeout`.
     pub fn new(socket: &'a Path, timeout: Duration) -> Agent<'a> {
         Agent { socket, deadline: since_boot() + timeout }
     }
 
-    /// Sends the frame, with the namespace's descriptor attached to its first byte, and receives the response.
+    /// Sends the frame and receives the response. The descriptor of the network namespace is attached to the frame's first
+    /// byte.
     pub fn ask(&self, frame: &[u8], netns: Option<&OwnedFd>) -> Result<Response, Unreachable> {
         let connection = self.connect()?;
         self.send(&connection, frame, netns)?;
@@ -66,7 +67,7 @@ impl<'a> Agent<'a> {
         let connection = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
             .map_err(|_| Unreachable::Absent)?;
         let address = UnixAddr::new(self.socket).map_err(|_| Unreachable::Absent)?;
-        // The send timeout also limits a connect that waits because the listen queue is full (unix(7), EAGAIN).
+        // The send timeout also limits a `connect` that waits because the agent's listen queue is full (unix(7), EAGAIN).
         setsockopt(&connection, SendTimeout, &self.left()?).map_err(|_| Unreachable::Absent)?;
         connect(connection.as_raw_fd(), &address).map_err(|errno| match errno {
             Errno::EAGAIN | Errno::EINTR => Unreachable::Silent,
@@ -115,7 +116,7 @@ impl<'a> Agent<'a> {
         }
     }
 
-    /// The time left until the deadline. It is never zero, because a socket timeout of zero means no timeout.
+    /// The time left until the call's deadline. It is never zero, because a socket timeout of zero means no timeout.
     fn left(&self) -> Result<TimeVal, Unreachable> {
         let left = self.deadline.saturating_sub(since_boot());
         if left < Duration::from_millis(1) {

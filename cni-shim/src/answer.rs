@@ -1,17 +1,18 @@
-//! Prints the answer, and builds the shim's own error objects. It does so without a JSON library, to stay small.
+//! Prints the answer to a CNI call, and builds the shim's own error objects. Uses no JSON library, so that the shim stays
+//! small.
 
 use bobbin_cni_wire::{Response, Version};
 use std::io::Write;
 use std::process::ExitCode;
 
-/// Prints a response and returns the exit status.
+/// Prints a response and returns its exit status.
 pub fn print(response: &Response) -> ExitCode {
     let mut stdout = std::io::stdout().lock();
     let printed = stdout.write_all(&response.stdout).and_then(|()| stdout.flush());
     if printed.is_ok() && response.exit == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// An error object of the specification, in the version that stdin asks for. Its message consists of the joined parts.
+/// A CNI error object in the version that stdin asks for. The parts are joined to the error's message.
 pub fn error(stdin: &[u8], code: u32, parts: &[&str]) -> Response {
     let mut object = String::from("{\"cniVersion\":\"");
     object.push_str(version_asked(stdin).unwrap_or(Version::LATEST.text()));
@@ -43,7 +44,7 @@ fn escape(text: &str, into: &mut String) {
     }
 }
 
-/// Finds the `cniVersion` in stdin by a text search. `None`: it is absent or can't be a version.
+/// Finds the value of `cniVersion` in stdin by a text search. Returns `None` if it is absent or can't be a version.
 pub fn version_asked(stdin: &[u8]) -> Option<&str> {
     const VERSION_KEY: &[u8] = b"\"cniVersion\"";
     let place = stdin.windows(VERSION_KEY.len()).position(|window| window == VERSION_KEY)?;

@@ -1,4 +1,5 @@
-//! One CNI call: reads the environment and stdin, and asks the agent. If that fails, it answers with an error.
+//! One CNI call: reads the environment and stdin, and asks the agent. If the agent does not answer, the shim answers with an
+//! error.
 
 use crate::agent::{self, Agent, Unreachable};
 use crate::{answer, status};
@@ -11,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The environment variable by which tests set another socket. The ready marker lies beside the socket.
+/// The environment variable with which tests select another socket. The ready marker is in the directory of the socket.
 const SOCKET_VARIABLE: &str = "BOBBIN_SOCKET";
 
 /// Handles the CNI call for which the container runtime started this process.
@@ -26,7 +27,7 @@ pub fn run_call() -> Response {
         );
     };
     let mut stdin = Vec::new();
-    // One byte more than the limit shows that stdin is too long.
+    // One byte more than the limit is read, to find out whether stdin is too long.
     let read = std::io::stdin().lock().take(MAX_BODY as u64 + 1).read_to_end(&mut stdin);
     let Some(verb) = word.to_str().and_then(Verb::parse) else {
         return answer::error(
@@ -77,8 +78,8 @@ fn ask(verb: Verb, stdin: Vec<u8>) -> Response {
     }
 }
 
-/// The answer to ADD, DEL, CHECK and GC if the agent does not answer. It must never say that something was not found:
-/// containerd takes such an answer to a DEL for a success and forgets the container.
+/// The answer to ADD, DEL, CHECK and GC if the agent does not answer. The answer must never say that something was not found:
+/// after such an answer to a DEL, containerd forgets the container.
 fn unreached(verb: Verb, socket: &Path, stdin: &[u8], why: Unreachable) -> Response {
     let socket = socket.to_string_lossy();
     let parts: &[&str] = &[
@@ -92,8 +93,8 @@ fn unreached(verb: Verb, socket: &Path, stdin: &[u8], why: Unreachable) -> Respo
     answer::error(stdin, code::TRY_AGAIN_LATER, parts)
 }
 
-/// How long the shim waits for the agent. The agent lets an ADD wait up to 30 s for an address, and the kubelet gives up after
-/// minutes. A STATUS must be answered within 1 s.
+/// How long the shim waits for the agent's answer. The agent lets an ADD wait up to 30 s for an address, and the kubelet
+/// gives up after minutes. STATUS must be answered within 1 s.
 fn timeout_of(verb: Verb) -> Duration {
     match verb {
         Verb::Status => agent::STATUS_TIMEOUT,
@@ -102,17 +103,17 @@ fn timeout_of(verb: Verb) -> Duration {
     }
 }
 
-/// Opens the network namespace. A DEL continues without it, because the namespace may be gone or the path empty.
+/// Opens the network namespace of the call. A DEL continues without it, because the namespace may be gone or its path empty.
 ///
-/// An ADD or CHECK fails with the path if it can't be opened.
+/// An ADD or CHECK fails with the namespace's path if the path can't be opened.
 fn open_netns(verb: Verb) -> Result<Option<OwnedFd>, String> {
     let path = match verb {
         Verb::Add | Verb::Check | Verb::Del => std::env::var_os("CNI_NETNS").filter(|path| !path.is_empty()),
         Verb::Gc | Verb::Status | Verb::Version => None,
     };
-    // Without a path, the agent answers which variable is missing.
+    // If `CNI_NETNS` is not set, the agent answers that the variable is missing.
     let Some(path) = path else { return Ok(None) };
-    // Opening must not block, and the path could be a pipe.
+    // The open must not block, even if the path is a pipe.
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
     match open(Path::new(&path), flags, Mode::empty()) {
         Ok(netns) => Ok(Some(netns)),

@@ -1,6 +1,7 @@
-//! The CNI plugin that the container runtime executes. It sends one call to the agent and prints the answer.
+//! The CNI plugin that the container runtime executes. The plugin sends one call to the agent and prints the answer.
 //!
-//! It decides nothing about addresses or links. It is static, small and without a JSON library, so that it starts at once.
+//! The plugin decides nothing about addresses or links. It is static and small and has no JSON library, so that it starts
+//! quickly.
 
 mod agent;
 mod answer;

@@ -1,14 +1,14 @@
 //! The answer to STATUS if the agent does not answer.
 //!
-//! An error makes the node NotReady, and Kubernetes then evicts its pods. So the shim answers with an error only if the agent
-//! has not been ready since the node booted.
+//! An error answer makes the node NotReady, and Kubernetes then evicts the node's pods. So the shim answers with an error
+//! only if the agent has not been ready since the node booted.
 
 use crate::agent::Unreachable;
 use crate::answer;
 use bobbin_cni_wire::{READY_MARKER, Response, code};
 use std::path::Path;
 
-/// The answer to STATUS if the agent does not answer. The agent creates its ready marker in `directory`.
+/// Answers STATUS if the agent does not answer. `directory` is where the agent creates its ready marker.
 pub fn without_agent(directory: &Path, stdin: &[u8], why: Unreachable) -> Response {
     if directory.join(READY_MARKER).exists() {
         return Response::default();

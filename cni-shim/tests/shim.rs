@@ -1,4 +1,4 @@
-//! Runs the shim as a container runtime does, with the test as its agent, and checks what it sends and prints.
+//! Runs the shim as a container runtime does. The test plays the agent, and checks what the shim sends and prints.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -33,13 +33,14 @@ fn shim(run: &Path, env: &[(&str, &str)], stdin: &[u8]) -> Ran {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    // The shim may end without reading all of a stdin that is too long.
+    // Writing may fail, because the shim may end before it has read all of a stdin that is too long.
     let _ = child.stdin.take().unwrap().write_all(stdin);
     let output = child.wait_with_output().unwrap();
     Ran { exit: output.status.code().unwrap(), stdout: String::from_utf8(output.stdout).unwrap() }
 }
 
-/// Accepts one call and answers it with `reply`. Returns the request, and the inode of the descriptor if one was sent.
+/// Plays the agent for one call and answers with `reply`. Returns the request, and the inode of the descriptor if the shim
+/// sent one.
 fn agent(
     run: &Path,
     reply: impl FnOnce(UnixStream) + Send + 'static,
@@ -186,7 +187,7 @@ fn status_fails_only_until_the_agent_has_been_ready_since_boot_and_creates_no_fi
         assert_eq!((status().exit, status().stdout.as_str()), (0, ""));
     }
     assert_eq!(std::fs::read_dir(run.path()).unwrap().count(), 1);
-    // If the agent answers, its answer counts.
+    // If the agent answers STATUS, the shim prints the agent's answer even if the ready marker exists.
     let agent = agent(run.path(), answering(1, b"{\"code\":50}"));
     assert_eq!(status().error()["code"], 50);
     agent.join().unwrap();

@@ -1,4 +1,4 @@
-//! Builds the executable that is installed, in its own profile, and checks that it is static and at most 1 MiB.
+//! Builds the CNI plugin that is installed, in its profile `shim`, and checks that it is static and at most 1 MiB.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -20,7 +20,7 @@ fn the_installed_shim_is_static_and_at_most_one_mebibyte() {
     assert!(bytes.len() <= 1 << 20, "{} bytes", bytes.len());
     let types = program_header_types(&bytes);
     assert!(types.contains(&1), "no segment is loaded: {types:?}");
-    // PT_INTERP names the dynamic linker; a static executable has none.
+    // A program header of type PT_INTERP (3) names the dynamic linker; a static executable has none.
     assert!(!types.contains(&3), "the shim is not static: {types:?}");
 }
 

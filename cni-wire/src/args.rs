@@ -1,20 +1,20 @@
-//! `CNI_ARGS` as the container runtime of a kubelet sets it. It names the pod of the container.
+//! `CNI_ARGS` as the container runtime of a kubelet sets it. The variable names the container's pod.
 
 use crate::{CniError, code};
 
-/// The pod of a call. Every field may be absent: `cnitool` names no pod.
+/// The pod of a CNI call. Every field may be absent, because `cnitool`, for example, names no pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodArgs {
-    /// `K8S_POD_NAMESPACE`.
+    /// The pod's namespace, from `K8S_POD_NAMESPACE`.
     pub namespace: Option<String>,
-    /// `K8S_POD_NAME`.
+    /// The pod's name, from `K8S_POD_NAME`.
     pub name: Option<String>,
-    /// `K8S_POD_UID`.
+    /// The pod's UID, from `K8S_POD_UID`.
     pub uid: Option<String>,
 }
 
 impl PodArgs {
-    /// Parses `KEY=VALUE;KEY=VALUE`. It ignores unknown keys, and an empty value counts as absent.
+    /// Parses `KEY=VALUE;KEY=VALUE`. Unknown keys are ignored, and an empty value counts as absent.
     ///
     /// # Errors
     /// Fails with code 4 if an entry is not `KEY=VALUE`.

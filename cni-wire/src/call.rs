@@ -1,24 +1,24 @@
-//! One CNI call: parses and checks the environment of a request for the agent.
+//! One CNI call: parses and checks the environment in a request to the agent.
 
 use crate::{CniError, PodArgs, Request, Verb, code};
 
-/// The longest container ID. It is part of a file name and of a link's alias, whose lengths are limited.
+/// The maximum length of a container ID. The ID is part of a file name and of a link's alias, whose lengths are limited.
 pub const MAX_CONTAINER_ID: usize = 200;
-/// The longest interface name that the kernel takes (IFNAMSIZ − 1).
+/// The maximum length of an interface name in the kernel (IFNAMSIZ − 1).
 pub const MAX_IF_NAME: usize = 15;
 
-/// The environment of a call. The fields that its verb needs are set; the others may be empty.
+/// The environment of a CNI call. The fields that its verb needs are set; other fields may be empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// `CNI_COMMAND`.
+    /// The verb, from `CNI_COMMAND`.
     pub verb: Verb,
-    /// `CNI_CONTAINERID`; empty only for STATUS, GC and VERSION.
+    /// The container ID, from `CNI_CONTAINERID`. Empty only for STATUS, GC and VERSION.
     pub container_id: String,
-    /// `CNI_IFNAME`; empty only for STATUS, GC and VERSION.
+    /// The interface name, from `CNI_IFNAME`. Empty only for STATUS, GC and VERSION.
     pub if_name: String,
-    /// `CNI_NETNS`; always set for ADD and CHECK.
+    /// The path of the network namespace, from `CNI_NETNS`. Always set for ADD and CHECK.
     pub netns: Option<String>,
-    /// `CNI_ARGS`.
+    /// The pod of the call, from `CNI_ARGS`.
     pub pod: PodArgs,
 }
 
@@ -26,7 +26,7 @@ impl Call {
     /// Parses and checks the environment of a request.
     ///
     /// # Errors
-    /// Fails with code 4 and the variable's name if a variable that the verb needs is missing or malformed.
+    /// Fails with code 4 and the name of the variable if a variable that the verb needs is missing or malformed.
     pub fn read(request: &Request) -> Result<Call, CniError> {
         let word = request.variable("CNI_COMMAND").unwrap_or_default();
         let verb = Verb::parse(word).ok_or_else(|| {
@@ -65,7 +65,7 @@ impl Call {
     }
 }
 
-/// Checks the ID as the CNI specification demands: it starts with a letter or digit; letters, digits, `_`, `.` and `-` follow.
+/// Checks the container ID as the CNI specification demands: a letter or digit, then letters, digits, `_`, `.` and `-`.
 fn check_container_id(id: &str) -> Result<(), CniError> {
     let well_formed = id.starts_with(|c: char| c.is_ascii_alphanumeric())
         && id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'));
@@ -83,7 +83,7 @@ fn check_container_id(id: &str) -> Result<(), CniError> {
     Ok(())
 }
 
-/// Checks the interface name by the kernel's rule.
+/// Checks the interface name as the kernel does.
 fn check_if_name(name: &str) -> Result<(), CniError> {
     let well_formed = name.len() <= MAX_IF_NAME
         && !matches!(name, "." | "..")

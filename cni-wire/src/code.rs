@@ -1,4 +1,4 @@
-//! The error codes that shim and agent use: those of the CNI specification 1.1.0, and Bobbin's own.
+//! The error codes that shim and agent use: codes of the CNI specification 1.1.0, and Bobbin's own codes.
 
 /// The configuration asks for a CNI version, or for a verb in a version, that the plugin does not support.
 pub const INCOMPATIBLE_VERSION: u32 = 1;
@@ -12,9 +12,9 @@ pub const IO_FAILURE: u32 = 5;
 pub const DECODING_FAILURE: u32 = 6;
 /// The configuration on stdin is JSON, but not a valid network configuration.
 pub const INVALID_CONFIG: u32 = 7;
-/// Try again later: the cause goes away by itself.
+/// Try again later: the cause of the error goes away by itself.
 pub const TRY_AGAIN_LATER: u32 = 11;
-/// STATUS: the plugin can't serve ADD.
+/// Answer to STATUS: the plugin can't serve ADD.
 pub const NOT_AVAILABLE: u32 = 50;
 /// Bobbin's own (plugins may use 100 and above): the interface that ADD should create exists already.
 pub const INTERFACE_EXISTS: u32 = 100;

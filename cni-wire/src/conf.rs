@@ -1,4 +1,5 @@
-//! The network configuration on stdin. It has only the fields of CNI: Bobbin's settings are flags of the agent.
+//! The network configuration on stdin. It has only the fields of the CNI specification, because Bobbin's settings are flags
+//! of the agent.
 
 use crate::{AddResult, CniError, Verb, Version, code};
 use serde_json::{Map, Value};
@@ -6,25 +7,25 @@ use serde_json::{Map, Value};
 /// The configuration of one plugin, which the container runtime takes from the conflist.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NetConf {
-    /// `cniVersion`.
+    /// `cniVersion`: the version of the CNI specification that the configuration uses.
     pub cni_version: Version,
     /// `name`: the name of the network.
     pub name: String,
     /// `type`: the name of the plugin's executable.
     pub kind: String,
-    /// `prevResult`: for CHECK and DEL the result of ADD, for ADD the result of the previous plugin in the chain.
+    /// `prevResult`: for CHECK and DEL the result of ADD; for ADD the result of the previous plugin in the chain.
     pub prev_result: Option<AddResult>,
     /// `runtimeConfig`: values for the capabilities of the plugin. Bobbin declares none, so it expects no values.
     pub runtime_config: Map<String, Value>,
     valid_attachments: Option<Vec<ValidAttachment>>,
 }
 
-/// An entry of `cni.dev/valid-attachments`.
+/// An attachment that GC must keep: an entry of `cni.dev/valid-attachments`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ValidAttachment {
-    /// `containerID`.
+    /// The container ID, from `containerID`.
     pub container_id: String,
-    /// `ifname`.
+    /// The interface name, from `ifname`.
     pub if_name: String,
 }
 
@@ -32,8 +33,8 @@ impl NetConf {
     /// Parses the network configuration on stdin for a call with this verb.
     ///
     /// # Errors
-    /// Fails with code 6 if stdin is not JSON, and with code 7 if it is not a valid network configuration.
-    /// Fails with code 1 if Bobbin does not support the version, or if the version does not have the verb.
+    /// Fails with code 6 if stdin is not JSON, and with code 7 if stdin is not a valid network configuration. Fails with code
+    /// 1 if Bobbin does not support the version, or if the version does not have the verb.
     pub fn parse(stdin: &[u8], verb: Verb) -> Result<NetConf, CniError> {
         if stdin.iter().all(u8::is_ascii_whitespace) {
             return Err(CniError::new(
@@ -62,7 +63,7 @@ impl NetConf {
             kind: text(&conf, "type")?.unwrap_or_default().to_owned(),
             prev_result: match conf.get("prevResult") {
                 None | Some(Value::Null) => None,
-                // A DEL uses what the agent knows, so an unreadable result must not make it fail.
+                // A DEL relies on the agent's checkpoint, so an unreadable `prevResult` must not make the DEL fail.
                 Some(result) if verb == Verb::Del => AddResult::from_json(result).ok(),
                 Some(result) => Some(
                     AddResult::from_json(result)
@@ -81,14 +82,14 @@ impl NetConf {
     /// The attachments that GC must keep.
     ///
     /// # Errors
-    /// Fails with code 7 if the list is missing. Only an empty list means that no attachment is valid.
+    /// Fails with code 7 if the list is missing. Only a list that is present and empty means that no attachment is valid.
     pub fn valid_attachments(&self) -> Result<&[ValidAttachment], CniError> {
         self.valid_attachments.as_deref().ok_or_else(|| {
             invalid("GC needs \"cni.dev/valid-attachments\" in the network configuration: without this list Bobbin deletes nothing".to_owned())
         })
     }
 
-    /// The `cniVersion` of an error answer: the text on stdin, or the newest version if stdin has none.
+    /// The `cniVersion` for an error answer: the version in stdin, or the newest version if stdin names none.
     pub fn version_text(stdin: &[u8]) -> String {
         serde_json::from_slice::<Value>(stdin)
             .ok()

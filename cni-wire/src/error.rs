@@ -1,4 +1,4 @@
-//! The error object of the CNI specification (section "Error"), with which the agent answers.
+//! The error object of the CNI specification (section "Error") with which the agent answers a failed call.
 
 use serde::Serialize;
 
@@ -6,9 +6,9 @@ use serde::Serialize;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{msg}")]
 pub struct CniError {
-    /// One of the codes in `crate::code`.
+    /// The error code, one of `crate::code`.
     pub code: u32,
-    /// What happened, where, why, and what to do.
+    /// The message: what happened, where, why, and what to do.
     pub msg: String,
 }
 
@@ -21,12 +21,12 @@ struct Wire<'a> {
 }
 
 impl CniError {
-    /// An error with a code and a message.
+    /// Creates an error from a code and a message.
     pub fn new(code: u32, msg: impl Into<String>) -> CniError {
         CniError { code, msg: msg.into() }
     }
 
-    /// The error object for stdout. `cni_version` is the text in the call; it may be a version that Bobbin does not support.
+    /// The error object for stdout. `cni_version` is the version in the call, even if Bobbin does not support it.
     pub fn to_json(&self, cni_version: &str) -> Vec<u8> {
         let wire = Wire { cni_version, code: self.code, msg: &self.msg };
         serde_json::to_vec(&wire)

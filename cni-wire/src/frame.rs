@@ -1,45 +1,45 @@
 //! The frames in which the shim sends a CNI call to the agent, and the agent sends its answer.
 //!
-//! Request: `BOB1`, u32 LE length + NUL-separated `KEY=VALUE` entries, u32 LE length + stdin. The network namespace's
-//! descriptor, if there is one, is sent with the first byte (`SCM_RIGHTS`). Response: u8 exit status, u32 LE length + stdout.
+//! Request: `BOB1`, u32 LE length + NUL-separated `KEY=VALUE` entries, u32 LE length + stdin. If a call has a network
+//! namespace, its descriptor is sent with the first byte (`SCM_RIGHTS`). Response: u8 exit status, u32 LE length + stdout.
 
 use std::fmt;
 
-/// The first bytes of a request. A change of the format changes the number.
+/// The first bytes of a request. They contain a number that changes when the format of the frame changes.
 pub const MAGIC: [u8; 4] = *b"BOB1";
 /// The maximum size of all environment entries together, in bytes.
 pub const MAX_ENVIRONMENT: usize = 64 * 1024;
-/// The maximum size of stdin and of stdout, in bytes. The stdin of GC lists every container of a node.
+/// The maximum size of stdin and of stdout, in bytes. The stdin of a GC lists every container of a node.
 pub const MAX_BODY: usize = 4 * 1024 * 1024;
 
-/// One CNI call: the `CNI_*` environment and the bytes on stdin.
+/// A request: the `CNI_*` environment and the stdin of one CNI call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
-    /// Names and values. A name contains no `=`, and neither of them contains a NUL.
+    /// Names and values of the environment. A name contains no `=`, and neither a name nor a value contains a NUL.
     pub env: Vec<(String, String)>,
-    /// The network configuration, unchanged.
+    /// The network configuration from stdin, unchanged.
     pub stdin: Vec<u8>,
 }
 
-/// The answer: the exit status and the output of the shim.
+/// The answer to a request: the exit status and the output of the shim.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Response {
-    /// 0 or 1.
+    /// The exit status of the shim: 0 or 1.
     pub exit: u8,
-    /// The result or the error object; may be empty.
+    /// The output of the shim: a result or an error object, or nothing.
     pub stdout: Vec<u8>,
 }
 
-/// Why bytes are not a frame, or a call does not fit into one. A retry would fail, too.
+/// Why the bytes are not a frame, or why a call does not fit into a frame. A retry would fail in the same way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameError {
-    /// The first bytes are not `BOB1`: another program, or a shim of another version.
+    /// The first bytes are not `BOB1`, because the sender is another program or a shim of another version.
     Magic,
-    /// A length is above its limit.
+    /// A length field in the frame is above its limit.
     TooLong,
-    /// The bytes end before the frame does.
+    /// The bytes end before the end of the frame.
     Short,
-    /// Bytes follow the frame.
+    /// There are bytes after the end of the frame.
     Trailing,
     /// An environment entry is not UTF-8, has no `=`, or has a NUL or `=` where none is allowed.
     Environment,
@@ -68,7 +68,7 @@ impl Request {
     /// Encodes the request.
     ///
     /// # Errors
-    /// Fails with `TooLong` or `Environment` if the call does not fit into a frame.
+    /// Fails with `TooLong` or `Environment` if the request does not fit into a frame.
     pub fn encode(&self) -> Result<Vec<u8>, FrameError> {
         let mut environment = Vec::new();
         for (place, (name, value)) in self.env.iter().enumerate() {
@@ -89,7 +89,7 @@ impl Request {
         Ok(frame)
     }
 
-    /// The minimum length of the frame that begins with `bytes`. The frame is complete when `bytes` has that length.
+    /// The minimum length of the frame that begins with `bytes`. If `bytes` has that length, the frame is complete.
     ///
     /// # Errors
     /// Fails with `Magic` or `TooLong` as soon as `bytes` shows that error.
@@ -107,7 +107,7 @@ impl Request {
         })
     }
 
-    /// Decodes a complete frame.
+    /// Decodes a complete request frame.
     ///
     /// # Errors
     /// Fails with any `FrameError` except `Exit`.
@@ -126,7 +126,7 @@ impl Request {
         Ok(Request { env, stdin: bytes[12 + environment..].to_vec() })
     }
 
-    /// The value of the first environment entry of that name.
+    /// The value of the first environment entry that has this name.
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.env.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
@@ -147,7 +147,7 @@ impl Response {
         Ok(frame)
     }
 
-    /// The minimum length of the frame that begins with `bytes`. The frame is complete when `bytes` has that length.
+    /// The minimum length of the frame that begins with `bytes`. If `bytes` has that length, the frame is complete.
     ///
     /// # Errors
     /// Fails with `Exit` or `TooLong` as soon as `bytes` shows that error.
@@ -158,7 +158,7 @@ impl Response {
         Ok(5 + length_at(bytes, 1, MAX_BODY)?.unwrap_or(0))
     }
 
-    /// Decodes a complete frame.
+    /// Decodes a complete response frame.
     ///
     /// # Errors
     /// Fails with `Exit`, `TooLong`, `Short` or `Trailing`.
@@ -178,7 +178,7 @@ fn push_part(frame: &mut Vec<u8>, part: &[u8], limit: usize) -> Result<(), Frame
     Ok(())
 }
 
-/// The length field at `place`, if `bytes` contains it.
+/// The value of the length field at `place`; `None` if `bytes` does not contain the whole field yet.
 fn length_at(bytes: &[u8], place: usize, limit: usize) -> Result<Option<usize>, FrameError> {
     let Some(field) = bytes.get(place..place + 4).and_then(|field| <[u8; 4]>::try_from(field).ok()) else {
         return Ok(None);

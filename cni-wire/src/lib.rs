@@ -1,6 +1,7 @@
-//! The protocol between shim and agent (`frame`), and the CNI protocol between them and the container runtime.
+//! The protocol between shim and agent (`frame`), and the CNI protocol that the container runtime speaks.
 //!
-//! The shim uses this crate without the feature `json`, so it needs no dependency. The crate opens no socket and no file.
+//! The shim uses this crate without the feature `json`, so the crate has no dependency there. The crate opens no socket and
+//! no file.
 
 pub mod code;
 pub mod frame;
@@ -31,8 +32,8 @@ pub use {
     result::{AddResult, Interface, Ip, Route},
 };
 
-/// The socket on which the agent listens. Tests use another one.
+/// The socket on which the agent listens. Tests use a different path.
 pub const SOCKET: &str = "/run/bobbin/agent.sock";
-/// The file beside the socket that the agent creates when it is first ready after a boot. If the agent does not answer a STATUS,
-/// the shim checks whether this file exists.
+/// The name of a file in the directory of the socket. The agent creates it when it is first ready after a boot. If the agent
+/// does not answer a STATUS, the shim checks whether this file exists.
 pub const READY_MARKER: &str = "ready";

@@ -1,4 +1,4 @@
-//! The result of ADD, in the format of each version of the specification.
+//! The result of ADD, in the format of each supported version of the CNI specification.
 
 use crate::Version;
 use ipnet::IpNet;
@@ -8,64 +8,64 @@ use std::net::IpAddr;
 /// The result that ADD returns, and that the container runtime passes back in `prevResult`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AddResult {
-    /// The links that ADD created, the host's link first.
+    /// The links that ADD created; the link on the host comes first.
     pub interfaces: Vec<Interface>,
-    /// The addresses.
+    /// The addresses that ADD assigned.
     pub ips: Vec<Ip>,
     /// The routes inside the container.
     pub routes: Vec<Route>,
-    /// `dns` of an earlier plugin, passed on unchanged. Bobbin itself sets none.
+    /// The `dns` of an earlier plugin in the chain, unchanged. Bobbin itself sets no `dns`.
     pub dns: Map<String, Value>,
 }
 
-/// A link.
+/// A link of the result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interface {
-    /// Its name.
+    /// The name of the link.
     pub name: String,
-    /// Its hardware address.
+    /// The hardware address of the link.
     pub mac: Option<String>,
-    /// Its MTU (since 1.1.0).
+    /// The MTU of the link (since 1.1.0).
     pub mtu: Option<u32>,
-    /// The path of its network namespace; `None`: the host's.
+    /// The path of the link's network namespace. `None`: the link is in the host's namespace.
     pub sandbox: Option<String>,
-    /// The socket of a device (since 1.1.0). Bobbin sets none, but passes on the one of an earlier plugin.
+    /// The socket path of a device (since 1.1.0). Bobbin sets none, but passes on the path from an earlier plugin.
     pub socket_path: Option<String>,
-    /// The PCI address of a device (since 1.1.0). Bobbin sets none, but passes on the one of an earlier plugin.
+    /// The PCI address of a device (since 1.1.0). Bobbin sets none, but passes on the address from an earlier plugin.
     pub pci_id: Option<String>,
 }
 
-/// An address.
+/// An address of the result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ip {
     /// The address with its prefix length.
     pub address: IpNet,
-    /// The next hop of the default route of its family.
+    /// The next hop of the default route of the address's family.
     pub gateway: Option<IpAddr>,
-    /// The index in `interfaces` of the link that has the address.
+    /// The link that has the address, as an index in `interfaces`.
     pub interface: Option<usize>,
 }
 
-/// A route.
+/// A route of the result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The destination.
+    /// The destination of the route.
     pub dst: IpNet,
-    /// The next hop.
+    /// The next hop of the route.
     pub gw: Option<IpAddr>,
-    /// Its MTU (since 1.1.0).
+    /// The MTU of the route (since 1.1.0).
     pub mtu: Option<u32>,
-    /// Its metric (since 1.1.0).
+    /// The metric of the route (since 1.1.0).
     pub priority: Option<u32>,
 }
 
 impl AddResult {
-    /// The JSON text for stdout.
+    /// The result as JSON text for stdout.
     pub fn to_json(&self, version: Version) -> Vec<u8> {
         self.to_value(version).to_string().into_bytes()
     }
 
-    /// The JSON object.
+    /// The result as a JSON object.
     pub fn to_value(&self, version: Version) -> Value {
         json!({
             "cniVersion": version.text(),
@@ -76,10 +76,10 @@ impl AddResult {
         })
     }
 
-    /// Parses a result of any supported version. It ignores unknown fields.
+    /// Parses a result of any supported version. Unknown fields are ignored.
     ///
     /// # Errors
-    /// Fails with the end of a sentence that names the wrong field.
+    /// Fails with a text that names the wrong field. The text is the end of a sentence.
     pub fn from_json(value: &Value) -> Result<AddResult, String> {
         if !value.is_object() {
             return Err("it is not an object".to_owned());
@@ -136,14 +136,14 @@ impl Ip {
         Ok(Ip {
             address: parse(&address, "address")?,
             gateway: text(value, "ips", "gateway")?.map(|gateway| parse(&gateway, "gateway")).transpose()?,
-            // Some plugins write a negative index for "none".
+            // Some plugins write a negative index if no interface has the address.
             interface: value.get("interface").and_then(Value::as_u64).and_then(|index| usize::try_from(index).ok()),
         })
     }
 }
 
 impl Route {
-    /// A route without MTU and metric.
+    /// Creates a route without MTU and metric.
     pub fn new(dst: IpNet, gw: Option<IpAddr>) -> Route {
         Route { dst, gw, mtu: None, priority: None }
     }

@@ -1,4 +1,4 @@
-//! The verbs of the CNI specification, and their texts in `CNI_COMMAND`.
+//! The verbs of the CNI specification, and the text of each in `CNI_COMMAND`.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ pub enum Verb {
     Del,
     /// Check whether the container's network is as ADD left it.
     Check,
-    /// Remove the attachments that are not listed as valid.
+    /// Remove the attachments that the list of valid attachments does not contain.
     Gc,
     /// Report whether the plugin can serve ADD.
     Status,
@@ -33,7 +33,7 @@ impl Verb {
         })
     }
 
-    /// The text in `CNI_COMMAND`.
+    /// The text of the verb in `CNI_COMMAND`.
     pub fn word(self) -> &'static str {
         match self {
             Verb::Add => "ADD",

@@ -3,33 +3,33 @@
 use crate::Verb;
 use std::fmt;
 
-/// A supported version of the specification.
+/// A version of the CNI specification that Bobbin supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Version {
-    /// 0.3.1 has ADD, DEL and VERSION.
+    /// Version 0.3.1 has ADD, DEL and VERSION.
     V0_3_1,
-    /// 0.4.0 adds CHECK.
+    /// Version 0.4.0 adds CHECK.
     V0_4_0,
-    /// 1.0.0 removes `ips[].version`.
+    /// Version 1.0.0 removes `ips[].version`.
     V1_0_0,
-    /// 1.1.0 adds GC, STATUS and more fields in the result.
+    /// Version 1.1.0 adds GC, STATUS and more fields in the result.
     V1_1_0,
 }
 
 impl Version {
-    /// All versions, the oldest first.
+    /// All supported versions, the oldest first.
     pub const ALL: [Version; 4] = [Version::V0_3_1, Version::V0_4_0, Version::V1_0_0, Version::V1_1_0];
-    /// The newest version.
+    /// The newest supported version.
     pub const LATEST: Version = Version::V1_1_0;
-    /// All versions, as a text for messages.
+    /// All supported versions, as a text for messages.
     pub const NAMED: &'static str = "0.3.1, 0.4.0, 1.0.0 and 1.1.0";
 
-    /// Parses a `cniVersion`; `None` if Bobbin does not support it.
+    /// Parses the value of `cniVersion`. Returns `None` if Bobbin does not support the version.
     pub fn parse(text: &str) -> Option<Version> {
         Version::ALL.into_iter().find(|version| version.text() == text)
     }
 
-    /// The text in `cniVersion`.
+    /// The text of the version in `cniVersion`.
     pub fn text(self) -> &'static str {
         match self {
             Version::V0_3_1 => "0.3.1",
@@ -48,7 +48,8 @@ impl Version {
         }
     }
 
-    /// The answer to VERSION. Its `cniVersion` is `asked`, or the newest version if the one asked for is not supported.
+    /// The answer to VERSION. Its `cniVersion` is `asked`, or the newest version if the call asks for none that Bobbin
+    /// supports.
     pub fn answer(asked: Option<Version>) -> String {
         let mut answer = String::from("{\"cniVersion\":\"");
         answer.push_str(asked.unwrap_or(Version::LATEST).text());

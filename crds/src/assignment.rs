@@ -1,4 +1,4 @@
-//! `IPAssignment`: the address, or address pair, of one attachment. The agent of its node writes and deletes it.
+//! `IPAssignment`: the address, or address pair, of one attachment. The agent of the pod's node creates and deletes it.
 
 mod rules;
 

@@ -1,4 +1,4 @@
-//! `AddressBlock`: a block of addresses of a pool, free or claimed by one node. The operator creates it, agents claim it.
+//! `AddressBlock`: a block of a pool's addresses, free or claimed by one node. The operator creates it, and agents claim it.
 
 mod rules;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::cel::{self, Family};
 use crate::pool::MAX_SUBNETS;
 
-/// The largest index of a block: each subnet has at most 2^40 blocks.
+/// The largest index that a block can have: a pool has at most 64 subnets, and each subnet has at most 2^40 blocks.
 pub const MAX_BLOCK_INDEX: i64 = (MAX_SUBNETS.cast_signed() as i64) * (1 << 40) - 1;
 
 /// The addresses of the block and, while it is claimed, its node.

@@ -1,7 +1,7 @@
-//! CEL validation rules that several kinds share. The API server evaluates them.
+//! CEL validation rules that several kinds of objects share. The API server evaluates them.
 //!
-//! A rule that relies on another one passes where the other fails, so that each mistake gets one message. The rules use only functions
-//! of Kubernetes 1.33.
+//! If two rules would fail because of the same mistake, only one of them fails, so that the user gets one message. The rules
+//! use only CEL functions of Kubernetes 1.33.
 
 use kube::core::{Message, Rule};
 
@@ -35,22 +35,22 @@ impl Family {
     }
 }
 
-/// A rule with a constant message.
+/// A CEL rule with a constant message.
 pub(crate) fn rule(expression: impl Into<String>, message: impl Into<String>) -> Rule {
     Rule::new(expression).message(Message::Message(message.into()))
 }
 
-/// A rule whose message is a CEL expression, so that it can quote the value.
+/// A CEL rule whose message is a CEL expression, so that the message can quote the refused value.
 pub(crate) fn rule_with_value(expression: impl Into<String>, message: impl Into<String>) -> Rule {
     Rule::new(expression).message(Message::Expression(message.into()))
 }
 
-/// The field can't be changed.
+/// CEL rule: the field can't be changed.
 pub(crate) fn immutable(message: &str) -> Rule {
     rule("self == oldSelf", message)
 }
 
-/// A CIDR of the family.
+/// CEL rule: the value is a CIDR of the family.
 pub(crate) fn cidr(family: Family) -> Rule {
     let (number, (example, _)) = (family.number(), family.example());
     rule_with_value(
@@ -59,7 +59,7 @@ pub(crate) fn cidr(family: Family) -> Rule {
     )
 }
 
-/// A CIDR without host bits.
+/// CEL rule: the value is a CIDR without host bits.
 pub(crate) fn no_host_bits() -> Rule {
     rule_with_value(
         "!isCIDR(self) || cidr(self) == cidr(self).masked()",
@@ -67,7 +67,8 @@ pub(crate) fn no_host_bits() -> Rule {
     )
 }
 
-/// A CIDR of addresses that pods can use: no loopback, multicast, link-local or unspecified ones.
+/// CEL rule: pods can use the addresses of the CIDR, so it contains no loopback, multicast, link-local or unspecified
+/// addresses.
 pub(crate) fn for_pods(family: Family) -> Rule {
     let (example, _) = family.example();
     rule_with_value(
@@ -78,7 +79,7 @@ pub(crate) fn for_pods(family: Family) -> Rule {
     )
 }
 
-/// A CIDR with a prefix of at least `bits`.
+/// CEL rule: the CIDR has a prefix length of at least `bits`.
 pub(crate) fn max_size(family: Family, bits: u8) -> Rule {
     let number = family.number();
     rule_with_value(
@@ -87,7 +88,7 @@ pub(crate) fn max_size(family: Family, bits: u8) -> Rule {
     )
 }
 
-/// An address of the family in canonical form, without a prefix.
+/// CEL rule: the value is an address of the family in canonical form, without a prefix length.
 pub(crate) fn address(family: Family) -> Rule {
     let (number, (_, example)) = (family.number(), family.example());
     rule_with_value(
@@ -98,12 +99,13 @@ pub(crate) fn address(family: Family) -> Rule {
     )
 }
 
-/// At least one family is set.
+/// CEL rule: `ipv4`, `ipv6` or both are set.
 pub(crate) fn any_family(what: &str) -> Rule {
     rule("has(self.ipv4) || has(self.ipv6)", format!("{what} has no address: set ipv4, ipv6 or both"))
 }
 
-/// Both families have the same number of addresses. Passes where other rules fail.
+/// CEL rule: the IPv4 and the IPv6 CIDR have equally many addresses. Passes if a CIDR is invalid, because another rule
+/// refuses that.
 pub(crate) fn same_size() -> Rule {
     let prefixes = texts(104..=128);
     rule_with_value(
@@ -115,7 +117,8 @@ pub(crate) fn same_size() -> Rule {
     )
 }
 
-/// A CEL list of texts, to convert a number by its index. The API server refuses `string(number)` in messages, because its size is unbounded.
+/// A CEL list of numbers as texts. Messages take a number's text from it, because the API server refuses `string(number)`,
+/// whose size is unbounded.
 pub(crate) fn texts(numbers: impl IntoIterator<Item = u32>) -> String {
     let texts: Vec<String> = numbers.into_iter().map(|number| format!("'{number}'")).collect();
     format!("[{}]", texts.join(","))

@@ -1,4 +1,4 @@
-//! The CRD manifests, generated from the types.
+//! The CRD manifests, which are generated from the Rust types.
 
 #[cfg(test)]
 mod tests;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{AddressBlock, AddressPool, IPAssignment};
 
-/// Why a manifest could not be generated: a mistake in the types, which the tests find.
+/// Why a manifest could not be generated. The cause is a mistake in the Rust types, which the tests find.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// The CRD can't be converted to JSON values.
@@ -20,13 +20,13 @@ pub enum ManifestError {
     Yaml(#[from] serde_saphyr::ser::Error),
 }
 
-/// The CRDs of the three kinds.
+/// The CRDs of Bobbin's three kinds.
 pub fn all() -> Result<Vec<CustomResourceDefinition>, ManifestError> {
     [AddressPool::crd(), AddressBlock::crd(), IPAssignment::crd()].into_iter().map(finish).collect()
 }
 
-/// Adds what the types can't express: Helm keeps the CRDs, and with them all objects, when the chart is uninstalled. A field may be
-/// absent, but not `null`.
+/// Adds to a CRD what the Rust types can't express. Helm keeps the CRDs, and so all their objects, when the chart is
+/// uninstalled. A field may be absent, but not `null`.
 fn finish(definition: CustomResourceDefinition) -> Result<CustomResourceDefinition, ManifestError> {
     let mut tree = serde_json::to_value(definition)?;
     if let Some(schemas) = tree.pointer_mut("/spec/versions") {
@@ -37,7 +37,7 @@ fn finish(definition: CustomResourceDefinition) -> Result<CustomResourceDefiniti
     Ok(definition)
 }
 
-/// Removes `nullable`, which schemars adds for each `Option`.
+/// Removes `nullable` from the schema. The library schemars adds it for each `Option`.
 fn forbid_null(tree: &mut Value) {
     match tree {
         Value::Object(fields) => {
@@ -49,12 +49,12 @@ fn forbid_null(tree: &mut Value) {
     }
 }
 
-/// A CRD as YAML.
+/// Returns a CRD as YAML.
 pub fn yaml(definition: &CustomResourceDefinition) -> Result<String, ManifestError> {
     Ok(serde_saphyr::to_string(&serde_json::to_value(definition)?)?)
 }
 
-/// The chart's file for a CRD: its name, and its text as a Helm template.
+/// Returns the chart's file for a CRD: the file name, and the CRD as a Helm template.
 pub fn template(definition: &CustomResourceDefinition) -> Result<(String, String), ManifestError> {
     let text = yaml(definition)?.replace("{{", "{{ \"{{\" }}");
     let name = format!("{}.yaml", definition.spec.names.plural);

@@ -86,13 +86,13 @@ fn default_cooldown_seconds() -> i64 {
     DEFAULT_COOLDOWN.as_secs().cast_signed()
 }
 
-/// The cool-down of an address if the pool sets none or is unknown. The schema's default of `cooldownSeconds` is made from it.
+/// The cool-down of an address if its pool is unknown. It is also the schema's default of `cooldownSeconds`.
 pub const DEFAULT_COOLDOWN: Duration = Duration::from_secs(130);
 /// The longest cool-down: the maximum of `cooldownSeconds`.
 pub const MAX_COOLDOWN: Duration = Duration::from_hours(24);
 
 impl AddressPoolSpec {
-    /// How long a released address is not assigned again.
+    /// How long a released address cools down before it is assigned again.
     #[must_use]
     pub fn cooldown(&self) -> Duration {
         Duration::from_secs(self.cooldown_seconds.max(0).unsigned_abs())

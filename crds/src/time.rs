@@ -1,6 +1,7 @@
-//! Decodes times that Kubernetes accepts and jiff refuses, such as the offset `+99:99` or the end of the year 9999.
+//! Decodes times that Kubernetes accepts and the library jiff refuses, such as the offset `+99:99` or the end of the year
+//! 9999.
 //!
-//! Such a time must not make its object unreadable, so each function substitutes a value for it.
+//! One unreadable time must not make the whole object unreadable, so each function returns a substitute for such a time.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -8,7 +9,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-/// A text, or any other value.
+/// A JSON string, or any other JSON value.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Text {
@@ -23,12 +24,12 @@ impl Text {
     }
 }
 
-/// Decodes a time; an unreadable one becomes the far future.
+/// Decodes a time. An unreadable time becomes a time in the far future.
 pub(crate) fn unreadable_as_future<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MicroTime, D::Error> {
     Ok(Text::deserialize(deserializer)?.read().unwrap_or(MicroTime(Timestamp::MAX)))
 }
 
-/// Decodes an optional time; an unreadable one becomes the far future.
+/// Decodes an optional time. An unreadable time becomes a time in the far future.
 pub(crate) fn unreadable_as_future_optional<'de, D>(deserializer: D) -> Result<Option<MicroTime>, D::Error>
 where
     D: Deserializer<'de>,
@@ -37,12 +38,12 @@ where
     Ok(text.map(|text| text.read().unwrap_or(MicroTime(Timestamp::MAX))))
 }
 
-/// Decodes a time; an unreadable one becomes 1970.
+/// Decodes a time. An unreadable time becomes the beginning of 1970.
 pub(crate) fn unreadable_as_past<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MicroTime, D::Error> {
     Ok(Text::deserialize(deserializer)?.read().unwrap_or(MicroTime(Timestamp::UNIX_EPOCH)))
 }
 
-/// Decodes conditions; an unreadable time becomes 1970.
+/// Decodes the conditions of an object. An unreadable time in a condition becomes the beginning of 1970.
 pub(crate) fn conditions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Condition>, D::Error> {
     let conditions: Option<Vec<ReadCondition>> = Option::deserialize(deserializer)?;
     let condition = |read: ReadCondition| Condition {

@@ -1,21 +1,22 @@
-//! The identity of an attachment, which CNI adds and deletes. It has no pod name, because a new pod may reuse a name.
+//! The identity of an attachment, which CNI adds and deletes. It does not contain the pod's name, because a new pod may reuse
+//! a name.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Container ID and interface name, as the container runtime passes them.
+/// The container ID and the interface name of an attachment, as the container runtime passes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AttachmentKey {
-    /// `CNI_CONTAINERID`.
+    /// The container ID, from `CNI_CONTAINERID`.
     pub container_id: String,
-    /// `CNI_IFNAME`.
+    /// The interface name, from `CNI_IFNAME`.
     pub if_name: String,
 }
 
-/// The text is not `<containerID>/<ifName>`.
+/// The text is not an attachment's `<containerID>/<ifName>`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not an attachment: expected <containerID>/<ifName>")]
 pub struct AttachmentKeyError(String);

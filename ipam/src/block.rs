@@ -1,4 +1,4 @@
-//! The addresses of one block: its CIDRs, and the address pair at each offset.
+//! The addresses of one block: its CIDRs, and the address or address pair at each offset.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -39,33 +39,33 @@ impl fmt::Display for BlockName {
     }
 }
 
-/// The CIDRs of a block: of either family, or one of each with the same number of host bits (0 to 16).
+/// The CIDRs of a block: an IPv4 CIDR, an IPv6 CIDR, or one of each with equally many host bits (0 to 16).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct BlockRange {
-    /// The IPv4 CIDR.
+    /// The IPv4 CIDR of the block; `None` if the block has no IPv4 addresses.
     pub ipv4: Option<Ipv4Net>,
-    /// The IPv6 CIDR.
+    /// The IPv6 CIDR of the block; `None` if the block has no IPv6 addresses.
     pub ipv6: Option<Ipv6Net>,
 }
 
-/// Why two texts are not the CIDRs of a block.
+/// Why the given texts are not the CIDRs of a block.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BlockError {
     /// The texts are not a valid subnet.
     #[error(transparent)]
     Subnet(#[from] SubnetError),
-    /// More than 65,536 addresses.
+    /// The block would have more than 65,536 addresses.
     #[error("{range} has 2^{bits} addresses, but a block has at most 2^16: use a longer prefix")]
     TooLarge {
-        /// The CIDRs.
+        /// The CIDRs of the block.
         range: SubnetPair,
-        /// The number of their host bits.
+        /// The number of host bits in the CIDRs.
         bits: u8,
     },
 }
 
 impl BlockRange {
-    /// Parses a block's `ipv4` and `ipv6`.
+    /// Parses the fields `ipv4` and `ipv6` of a block.
     pub fn parse(ipv4: Option<&str>, ipv6: Option<&str>) -> Result<Self, BlockError> {
         let range = SubnetPair::parse(ipv4, ipv6)?;
         let bits = range.host_bits();
@@ -76,12 +76,12 @@ impl BlockRange {
     }
 
     /// The number of address pairs in the block: 2 to the power of its host bits.
-    #[allow(clippy::len_without_is_empty)] // a block has at least one
+    #[allow(clippy::len_without_is_empty)] // a block has at least one address
     pub fn len(&self) -> u32 {
         1 << self.as_subnet().host_bits().min(MAX_BLOCK_SIZE_BITS)
     }
 
-    /// The pair at an offset; `None` beyond the last address.
+    /// The address pair at an offset in the block; `None` if the block has no such offset.
     pub fn pair(&self, offset: u32) -> Option<IpPair> {
         (offset < self.len()).then(|| IpPair {
             ipv4: self.ipv4.map(|net| Ipv4Addr::from(u32::from(net.network()) | offset)),
@@ -89,7 +89,7 @@ impl BlockRange {
         })
     }
 
-    /// The offset of an address of either family; `None` if the block does not contain it.
+    /// The offset of an IPv4 or IPv6 address in the block; `None` if the block does not contain the address.
     pub fn offset_of(&self, address: IpAddr) -> Option<u32> {
         let offset = match address {
             IpAddr::V4(address) => {
@@ -104,31 +104,31 @@ impl BlockRange {
         (offset < self.len()).then_some(offset)
     }
 
-    /// Whether the two blocks share an address of either family.
+    /// Whether the two blocks share an IPv4 or IPv6 address.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.overlaps_subnet(&other.as_subnet())
     }
 
-    /// Whether the block and the subnet share an address of either family.
+    /// Whether the block and the subnet share an IPv4 or IPv6 address.
     pub fn overlaps_subnet(&self, subnet: &SubnetPair) -> bool {
         self.as_subnet().overlaps(subnet)
     }
 
-    /// Whether the subnet has the same families as the block and contains all its addresses.
+    /// Whether the subnet has the same families as the block and contains all addresses of the block.
     pub fn is_within(&self, subnet: &SubnetPair) -> bool {
         self.as_subnet().same_families(subnet)
             && (self.ipv4.is_none() || both(self.ipv4, subnet.ipv4, |block, net| net.contains(&block)))
             && (self.ipv6.is_none() || both(self.ipv6, subnet.ipv6, |block, net| net.contains(&block)))
     }
 
-    /// The same range as a subnet.
+    /// The CIDRs of the block as a subnet.
     pub fn as_subnet(&self) -> SubnetPair {
         SubnetPair { ipv4: self.ipv4, ipv6: self.ipv6 }
     }
 }
 
 impl From<IpPair> for BlockRange {
-    /// The range of one pair: `/32` and `/128`.
+    /// The CIDRs that contain only this pair: a `/32`, a `/128` or both.
     fn from(pair: IpPair) -> Self {
         Self { ipv4: pair.ipv4.map(Ipv4Net::from), ipv6: pair.ipv6.map(Ipv6Net::from) }
     }

@@ -1,4 +1,4 @@
-//! Allocates the addresses of one claimed block: which are held, which cool down, which is next.
+//! Allocates the addresses of one claimed block: knows which addresses are held, which cool down, and which to assign next.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,24 +9,23 @@ use crate::block::BlockRange;
 pub use crate::boot_time::BootTime;
 use crate::reserved::Reserved;
 
-/// The allocation state of a block. An address is unused, held or cooling. It may also be reserved or excluded; then it is never
-/// picked.
+/// The allocation state of a block. Each address is unused, held or cooling. A reserved or excluded address is never picked.
 #[derive(Clone, Debug)]
 pub struct BlockAllocator {
     range: BlockRange,
     held: FixedBitSet,
-    /// Never used since the block was claimed.
+    /// The addresses that were never held since the block was claimed and have no cool-down.
     unused: FixedBitSet,
     reserved: FixedBitSet,
     excluded: FixedBitSet,
-    /// When each cooling address was freed, by offset and in order.
+    /// For each offset, when its address was freed; `None` if the address does not cool down.
     since: Vec<Option<BootTime>>,
     cooling_order: BTreeSet<(BootTime, u32)>,
 }
 
 impl BlockAllocator {
-    /// A block without held addresses. `cooling_since` is when the block was last released: since then all addresses cool down.
-    /// With `None`, no address cools down.
+    /// A block without held addresses. `cooling_since` is when the block was last released, and the cool-down of each address
+    /// began then. With `None`, no address cools down.
     pub fn new(range: BlockRange, reserved: &Reserved, cooling_since: Option<BootTime>) -> Self {
         let len = range.len() as usize;
         let mut unused = FixedBitSet::with_capacity(len);
@@ -47,13 +46,13 @@ impl BlockAllocator {
         this
     }
 
-    /// The addresses of the block.
+    /// The CIDRs of the block.
     pub fn range(&self) -> &BlockRange {
         &self.range
     }
 
-    /// Marks an address as held, even a reserved or excluded one, because it may be in use already. Returns false if it is held already or
-    /// not in the block.
+    /// Marks an address as held, even if it is reserved or excluded, because it may be in use already. Returns false if the
+    /// address is held already or not in the block.
     pub fn hold(&mut self, offset: u32) -> bool {
         if offset >= self.range.len() || self.held.put(offset as usize) {
             return false;
@@ -63,7 +62,7 @@ impl BlockAllocator {
         true
     }
 
-    /// Frees a held address and starts its cool-down. Does nothing if the address is not held.
+    /// Frees a held address and starts the cool-down of the address. Does nothing if the address is not held.
     pub fn free(&mut self, offset: u32, now: BootTime) {
         if self.is_held(offset) {
             self.held.set(offset as usize, false);
@@ -71,7 +70,8 @@ impl BlockAllocator {
         }
     }
 
-    /// Sets when the cool-down of an address began, unless the address is held. The later of two times counts.
+    /// Sets when the cool-down of an address began, unless the address is held. If the address cools down already, the later
+    /// time counts.
     pub fn cool_since(&mut self, offset: u32, at: BootTime) {
         if offset < self.range.len() && !self.is_held(offset) {
             let at = self.since[offset as usize].map_or(at, |known| known.max(at));
@@ -81,21 +81,22 @@ impl BlockAllocator {
         }
     }
 
-    /// Stops picking the address until [`Self::include`], because another node has it, too. A pod of this node keeps it.
+    /// Excludes an address: it is not picked until [`Self::include`], because another attachment may use it. A pod that holds
+    /// the address keeps it.
     pub fn exclude(&mut self, offset: u32) {
         if offset < self.range.len() {
             self.excluded.insert(offset as usize);
         }
     }
 
-    /// Undoes [`Self::exclude`].
+    /// Ends the exclusion of an address, see [`Self::exclude`].
     pub fn include(&mut self, offset: u32) {
         if offset < self.range.len() {
             self.excluded.set(offset as usize, false);
         }
     }
 
-    /// Replaces the pool's reserved addresses.
+    /// Replaces the block's set of reserved addresses.
     pub fn set_reserved(&mut self, reserved: &Reserved) {
         for offset in 0..self.range.len() {
             let covered = self.range.pair(offset).is_some_and(|pair| reserved.covers(&pair));
@@ -103,15 +104,15 @@ impl BlockAllocator {
         }
     }
 
-    /// The address to assign next: the lowest unused one, or else the longest cooling one after its full cool-down.
-    /// [`Self::hold`] then marks it as held.
+    /// The offset to assign next: the lowest unused address, or else the address that has been cooling longest, if
+    /// its cool-down is over. The address is not held until the caller calls [`Self::hold`].
     pub fn pick_cooled(&self, now: BootTime, cooldown: Duration) -> Option<u32> {
         self.first_unused().or_else(|| {
             self.longest_cooling().filter(|(_, since)| now.since(*since) >= cooldown).map(|(offset, _)| offset)
         })
     }
 
-    /// The address that has cooled down longest, and since when. Reserved and excluded addresses are left out.
+    /// The offset of the address that has been cooling longest, and since when. Reserved and excluded addresses are skipped.
     pub fn longest_cooling(&self) -> Option<(u32, BootTime)> {
         self.cooling_order
             .iter()
@@ -119,32 +120,33 @@ impl BlockAllocator {
             .map(|(since, offset)| (*offset, *since))
     }
 
-    /// All cooling addresses, longest first, and since when.
+    /// The offsets of all cooling addresses, the longest cooling first, each with the time since when it cools down.
     pub fn cooling_addresses(&self) -> impl Iterator<Item = (u32, BootTime)> + '_ {
         self.cooling_order.iter().map(|(since, offset)| (*offset, *since))
     }
 
-    /// How many addresses are held.
+    /// How many addresses of the block are held.
     pub fn held(&self) -> u32 {
         self.held.count_ones(..) as u32
     }
 
-    /// Whether this address is held.
+    /// Whether the address at this offset is held.
     pub fn is_held(&self, offset: u32) -> bool {
         self.held.contains(offset as usize)
     }
 
-    /// Whether no address is held.
+    /// Whether no address of the block is held.
     pub fn is_empty(&self) -> bool {
         self.held.is_clear()
     }
 
-    /// How many addresses can be assigned, including held ones: all except reserved and excluded ones.
+    /// How many addresses can be assigned, including addresses that are held now. Reserved and excluded addresses do not
+    /// count.
     pub fn usable(&self) -> u32 {
         self.range.len() - self.reserved.union_count(&self.excluded) as u32
     }
 
-    /// How many usable addresses have not finished their cool-down.
+    /// How many addresses have not finished their cool-down, without reserved and excluded addresses.
     pub fn cooling(&self, now: BootTime, cooldown: Duration) -> u32 {
         self.cooling_order
             .iter()
@@ -162,13 +164,13 @@ impl BlockAllocator {
         !self.reserved.contains(offset as usize) && !self.excluded.contains(offset as usize)
     }
 
-    /// Starts the cool-down of an address.
+    /// Starts the cool-down of the address at this offset.
     fn start_cooldown(&mut self, offset: u32, at: BootTime) {
         self.since[offset as usize] = Some(at);
         self.cooling_order.insert((at, offset));
     }
 
-    /// Ends the cool-down of an address, if it has one.
+    /// Ends the cool-down of the address at this offset. Does nothing if the address does not cool down.
     fn end_cooldown(&mut self, offset: u32) {
         if let Some(at) = self.since[offset as usize].take() {
             self.cooling_order.remove(&(at, offset));

@@ -1,26 +1,26 @@
-//! A moment on the boot clock, which jumps of the wall clock don't affect. The datapath crate reads that clock.
+//! A moment on the boot clock, which changes of the wall clock do not affect. The datapath crate reads the boot clock.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A moment of `CLOCK_BOOTTIME`: the time since the node booted.
+/// A moment of `CLOCK_BOOTTIME`, stored as the time since the node booted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct BootTime(pub Duration);
 
 impl BootTime {
-    /// The time from `earlier` to this moment; zero if `earlier` is not earlier.
+    /// The time from `earlier` to this moment; zero if `earlier` is a later moment.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// The moment `time` before this one, but not before the boot.
+    /// The moment that lies `time` before this moment, but not before the boot.
     #[must_use]
     pub fn before(self, time: Duration) -> Self {
         Self(self.0.saturating_sub(time))
     }
 
-    /// The moment `time` after this one.
+    /// The moment that lies `time` after this moment.
     #[must_use]
     pub fn after(self, time: Duration) -> Self {
         Self(self.0.saturating_add(time))

@@ -1,7 +1,8 @@
-//! The order in which a node tries to claim blocks, so that two nodes rarely try the same one.
+//! The order in which a node tries to claim blocks, so that two nodes rarely try the same block.
 //!
-//! The order is a permutation of the indices, keyed by node, pool and attempt. It is a Feistel network over the next power of
-//! four; results outside the range go through it again. It needs no table, whatever the size of the range.
+//! The order is a permutation of the block indices that depends on the node, the pool and the seed. It is a Feistel network
+//! over the next power of four. A result outside the range goes through the network again. The permutation needs no table,
+//! even for a large range.
 
 use crate::hash::{mix_bits, stable_hash};
 
@@ -9,7 +10,7 @@ const ROUNDS: u64 = 4;
 
 /// All indices from `first` to `last` (inclusive), each once, in an order that depends on the node, the pool and the seed.
 ///
-/// Empty if `last < first`.
+/// Returns no index if `last < first`.
 pub fn candidates(
     node: &str,
     pool: &str,
@@ -23,7 +24,7 @@ pub fn candidates(
     span.into_iter().flat_map(|span| 0..=span).map(move |position| first + permutation.of(position))
 }
 
-/// A permutation of `0..=last`.
+/// A permutation of the numbers `0..=last`.
 struct Permutation {
     key: u64,
     last: u64,
@@ -36,8 +37,8 @@ impl Permutation {
         Self { key, last, half_bits: bits.div_ceil(2) }
     }
 
-    /// The index at a position. Applies the network until the result is in range. This takes few steps, because the domain of
-    /// the network is less than four times as large as the range.
+    /// The number at a position of the permutation. Applies the network until the result is at most `last`. That takes few
+    /// steps, because the domain of the network is less than four times as large.
     fn of(&self, position: u64) -> u64 {
         let mut place = position;
         loop {
@@ -48,7 +49,7 @@ impl Permutation {
         }
     }
 
-    /// Applies the network once. It permutes all numbers of 2 × `half_bits` bits.
+    /// Applies the network once. This permutes all numbers of 2 × `half_bits` bits.
     fn shuffle(&self, number: u64) -> u64 {
         let mask = (1_u64 << self.half_bits) - 1;
         let (mut left, mut right) = (number >> self.half_bits, number & mask);

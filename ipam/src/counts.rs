@@ -1,19 +1,19 @@
-//! Counts in the API: `int64`, saturating at the largest integer that every JSON reader keeps exactly.
+//! Counts in API objects: `int64` values, at most the largest integer that every JSON reader keeps exactly.
 
-/// The largest count, 2^53 − 1.
+/// The largest count in an API object, 2^53 − 1.
 pub const MAX_COUNT: i64 = (1 << 53) - 1;
 
-/// Converts a count for the API; a larger one becomes [`MAX_COUNT`].
+/// Converts a count for an API object. A count above [`MAX_COUNT`] becomes [`MAX_COUNT`].
 pub fn saturating(count: u128) -> i64 {
     i64::try_from(count).map_or(MAX_COUNT, |count| count.min(MAX_COUNT))
 }
 
-/// The saturating sum of two counts.
+/// The sum of two counts, at most [`MAX_COUNT`].
 pub fn add(a: i64, b: i64) -> i64 {
     a.saturating_add(b).clamp(0, MAX_COUNT)
 }
 
-/// The difference of two counts, at least zero.
+/// The difference of two counts; zero if it would be negative.
 pub fn subtract(a: i64, b: i64) -> i64 {
     a.saturating_sub(b).clamp(0, MAX_COUNT)
 }

@@ -1,4 +1,5 @@
-//! Guards deletions: only what two observations found unused is deleted, and never too much at once.
+//! Guards deletions: an object is deleted only after two observations found it unused, and one pass never deletes too many
+//! objects.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
@@ -6,38 +7,41 @@ use std::time::Duration;
 
 use crate::boot_time::BootTime;
 
-/// A pass with fewer deletions than this is never stopped.
+/// The breaker never stops a pass with fewer deletions than this.
 pub const MIN_DELETIONS_TO_TRIP: usize = 5;
 
-/// The suspects of earlier observations, and since when every observation has found each of them.
+/// Remembers the suspects (objects that look unused), and since when every observation has found each of them.
 #[derive(Clone, Debug)]
 pub struct DeletionGuard<K> {
     suspect_since: HashMap<K, BootTime>,
 }
 
-/// What may be deleted now.
+/// Which objects a pass may delete now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeletionDecision<K> {
-    /// Suspects of at least two observations that are far enough apart. Check each by a live read before you delete it.
+    /// Suspects that may be deleted, because observations far enough apart agree. The caller first checks each suspect by a
+    /// live read.
     pub to_delete: Vec<K>,
-    /// The pass would have deleted too much, so it deletes nothing. Report this to the user.
+    /// The breaker stopped the pass because it would delete too many objects. Then nothing is deleted; report this to the
+    /// user.
     pub tripped: Option<Breaker>,
 }
 
-/// A pass that the breaker stopped.
+/// The breaker stopped a pass, because the pass would have deleted too many objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "nothing was deleted, because {would_delete} of {population} look unused, which is more than a tenth; find out why before you delete them"
 )]
 pub struct Breaker {
-    /// How many it would have deleted.
+    /// How many objects the pass would have deleted.
     pub would_delete: usize,
-    /// How many objects there are.
+    /// How many objects exist in total.
     pub population: usize,
 }
 
 impl Breaker {
-    /// Stops a pass that would delete at least five objects and more than 10 % of all.
+    /// Stops a pass that would delete at least five objects and more than 10 % of all objects. Returns `None` if the pass may
+    /// continue.
     pub fn of(would_delete: usize, population: usize) -> Option<Breaker> {
         (would_delete >= MIN_DELETIONS_TO_TRIP && would_delete.saturating_mul(10) > population)
             .then_some(Breaker { would_delete, population })
@@ -51,15 +55,15 @@ impl<K> Default for DeletionGuard<K> {
 }
 
 impl<K: Clone + Eq + Hash + Ord> DeletionGuard<K> {
-    /// A guard without observations.
+    /// A guard that has made no observation.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Notes one observation: the suspects among `population` objects.
+    /// Notes one observation, which found the `suspects` among `population` objects, and returns the suspects to delete.
     ///
-    /// A suspect may be deleted if an observation at least `apart` ago and every later one found it. The breaker trips if
-    /// these are at least five and more than 10 % of all.
+    /// A suspect may be deleted if an observation at least `apart` ago and every later one found it unused. The breaker trips
+    /// if at least five suspects, and more than 10 % of all objects, would be deleted.
     pub fn observe(
         &mut self,
         suspects: &HashSet<K>,

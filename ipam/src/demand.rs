@@ -1,78 +1,78 @@
-//! Decides how many blocks a node claims or releases, and how many free blocks the operator keeps carved.
+//! Decides how many blocks a node claims or releases, and how many free blocks the operator keeps ready.
 //!
-//! A node claims one spare block ahead of demand, so that an ADD need not wait for a claim. The rules never claim and release
-//! in turns: a block is released only if no spare block would be claimed without it. An spare block is claimed only if
-//! the pool has more than one free block, so that the claim itself does not exhaust the pool. In an exhausted pool nodes
-//! release their spare blocks, and then claim none for `block_idle`.
+//! A node claims one spare block ahead of demand, so that an ADD need not wait for a claim. It never claims and releases
+//! alternately: it releases a block only if it would then claim no spare block. It claims a spare block only if another free
+//! block remains in the pool. In an exhausted pool it releases its spare blocks, and then claims none for `block_idle`.
 
 use std::time::Duration;
 
 use crate::block::BlockName;
 
-/// How long a block may stay empty after its claim before it is released in an exhausted pool. The ADD that caused the claim
-/// needs this time.
+/// How long a newly claimed block may stay empty before it is released in an exhausted pool. The ADD for which the block was
+/// claimed needs this time.
 pub const FIRST_USE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The use of one block of the node.
+/// How the node uses one of its blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockUse {
     /// The block's name.
     pub name: BlockName,
-    /// Addresses that attachments hold.
+    /// How many addresses of the block attachments hold.
     pub held: u32,
-    /// Usable addresses that cool down and may not be assigned yet.
+    /// How many usable addresses of the block cool down and may not be assigned yet.
     pub cooling: u32,
-    /// Addresses that are neither reserved nor excluded, so the agent may assign them.
+    /// How many addresses of the block are neither reserved nor excluded, so that the agent may assign them.
     pub usable: u32,
-    /// How long the block has been empty, counted from the claim at the earliest. `None` while an attachment holds an address.
+    /// How long the block has been empty, counted at the earliest from its claim. `None` while an attachment holds an address
+    /// of the block.
     pub empty_for: Option<Duration>,
-    /// An attachment has held an address of the block since the claim.
+    /// Whether an attachment has held an address of the block since the claim.
     pub was_used: bool,
 }
 
-/// The use of one pool on this node.
+/// How the node uses one pool.
 #[allow(clippy::struct_excessive_bools, reason = "independent flags")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolUse {
-    /// The node's blocks of the pool.
+    /// The blocks of the pool that the node owns.
     pub blocks: Vec<BlockUse>,
-    /// ADDs that wait for an address, and pods that are scheduled to this node but not started.
+    /// How many ADDs wait for an address, plus how many pods are scheduled to this node but not started.
     pub waiting: u32,
-    /// Claims in flight.
+    /// How many claims of blocks of this pool are in flight.
     pub claiming: u32,
-    /// The number of pairs in a block of the pool.
+    /// The number of addresses (pairs) in a block of the pool.
     pub block_len: u32,
-    /// Blocks of the pool that no node has claimed, from its status.
+    /// How many blocks of the pool no node has claimed, according to the pool's status.
     pub free_blocks: u64,
-    /// The pool's condition `Exhausted` is true.
+    /// Whether the pool's condition `Exhausted` is true.
     pub exhausted: bool,
-    /// `spec.draining`.
+    /// Whether the pool is draining (`spec.draining`).
     pub draining: bool,
-    /// The pool is being deleted.
+    /// Whether the pool is being deleted.
     pub deleting: bool,
-    /// New blocks may be claimed: the pool is ready and its `nodeSelector` admits the node.
+    /// Whether the node may claim blocks: the pool is ready and its `nodeSelector` admits the node.
     pub claimable: bool,
-    /// `spec.maxBlocksPerNode`.
+    /// The pool's limit of blocks per node (`spec.maxBlocksPerNode`).
     pub max_blocks: Option<u32>,
-    /// `--block-idle`.
+    /// How long a block may be empty before the node releases it (`--block-idle`).
     pub block_idle: Duration,
-    /// How long ago the node last released a block because the pool was exhausted.
+    /// How long ago the node last released a block because the pool was exhausted; `None` if it never did.
     pub released_for_others: Option<Duration>,
 }
 
-/// What the agent should do now: claim or release, never both.
+/// The blocks that the agent should now claim or release. It never does both at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BlockDemand {
-    /// How many blocks to claim in addition to claims in flight.
+    /// How many blocks to claim, in addition to the claims in flight.
     pub claim: u32,
-    /// The blocks to release, in this order.
+    /// The blocks to release, in the order of their release.
     pub release: Vec<BlockName>,
 }
 
-/// Decides for one pool on this node.
+/// Decides how many blocks of one pool this node claims, or which blocks it releases.
 ///
-/// Waiting pods cause a claim even if the status shows no free block, because the status may be late. The caller spaces out
-/// such claims.
+/// Waiting pods cause a claim even if the pool's status shows no free block, because the status may be late. The caller
+/// limits how often such claims are tried.
 pub fn decide(pool: &PoolUse) -> BlockDemand {
     let claim = claims(pool);
     if claim > 0 {
@@ -81,12 +81,12 @@ pub fn decide(pool: &PoolUse) -> BlockDemand {
     BlockDemand { claim: 0, release: releases(pool) }
 }
 
-/// Whether the pool assigns no new addresses.
+/// Whether the pool is draining or being deleted, so that none of its addresses is newly assigned.
 fn is_closing(pool: &PoolUse) -> bool {
     pool.draining || pool.deleting
 }
 
-/// Whether the pool has no free block for other nodes.
+/// Whether the pool has no free block that another node could claim.
 fn is_exhausted(pool: &PoolUse) -> bool {
     pool.exhausted || pool.free_blocks == 0
 }
@@ -102,7 +102,8 @@ fn claims(pool: &PoolUse) -> u32 {
     wanted.saturating_sub(pool.claiming).min(room)
 }
 
-/// How many blocks the waiting pods need beyond the free addresses, including claims in flight.
+/// How many blocks the node needs for the waiting pods that its free addresses can't serve. Claims in flight are not
+/// subtracted.
 fn demanded(pool: &PoolUse) -> u32 {
     let at_hand: u32 = pool.blocks.iter().map(free).fold(0, u32::saturating_add);
     pool.waiting.saturating_sub(at_hand).div_ceil(pool.block_len.max(1))
@@ -112,16 +113,17 @@ fn free(block: &BlockUse) -> u32 {
     block.usable.saturating_sub(block.held).saturating_sub(block.cooling)
 }
 
-/// Whether the node should claim an spare block and the pool has enough free ones. `more` blocks are claimed anyway.
+/// Whether the node should claim a spare block and the pool has enough free blocks. `more` is how many blocks the node claims
+/// anyway.
 fn spare_is_due(pool: &PoolUse, more: u32) -> bool {
     let recently = pool.released_for_others.is_some_and(|ago| ago < pool.block_idle);
     let left_for_others = pool.free_blocks > u64::from(more).saturating_add(1);
     !is_exhausted(pool) && left_for_others && !recently && wants_spare(pool, pool.blocks.iter(), more)
 }
 
-/// Whether at least 75 % of the addresses in these blocks and `more` empty ones are in use or wanted.
+/// Whether at least 75 % of the addresses in `blocks` and in `more` empty blocks are held, cooling or wanted by waiting pods.
 ///
-/// It is false if as many addresses as one block has are free.
+/// Returns false if at least as many addresses are free as one block has, or if no address is held, cooling or wanted.
 fn wants_spare<'a>(pool: &PoolUse, blocks: impl Iterator<Item = &'a BlockUse>, more: u32) -> bool {
     let mut used = u64::from(pool.waiting);
     let mut usable = u64::from(more) * u64::from(pool.block_len);
@@ -155,7 +157,8 @@ fn releases(pool: &PoolUse) -> Vec<BlockName> {
     idle(pool, &empty)
 }
 
-/// The blocks that have been empty for `block_idle`, except the last block and those that would be claimed again as the extra one.
+/// The blocks to release because they have been empty for `block_idle`. One block always stays, and so does a block that the
+/// node would claim again as a spare one.
 fn idle(pool: &PoolUse, longest_empty_first: &[(&BlockUse, Duration)]) -> Vec<BlockName> {
     let mut kept: Vec<&BlockUse> = pool.blocks.iter().collect();
     let mut released = Vec::new();
@@ -173,9 +176,9 @@ fn count(blocks: &[BlockUse]) -> u32 {
     u32::try_from(blocks.len()).unwrap_or(u32::MAX)
 }
 
-/// How many free blocks the operator keeps carved, at most what the pool has.
+/// How many free blocks the operator keeps ready, at most as many as the pool has.
 ///
-/// With six per node and eight more, only 2 of 1000 nodes that claim at once lose three races.
+/// With six blocks per node and eight more, only 2 of 1000 nodes that claim at once lose three claim attempts.
 pub fn free_block_target(nodes: u64, claimed: u64, total: u64) -> u64 {
     nodes.saturating_mul(6).saturating_add(8).min(total.saturating_sub(claimed))
 }

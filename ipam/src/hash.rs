@@ -1,16 +1,16 @@
-//! Hashes that are the same in every build and on every node. They spread values evenly, but must not protect secrets.
+//! Hashes that are the same in every build and on every node. They spread values evenly, but are not cryptographic.
 
 const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const PRIME: u64 = 0x0000_0100_0000_01b3;
 
-/// The 64-bit FNV-1a hash of bytes.
+/// The 64-bit FNV-1a hash of the bytes.
 pub fn fnv1a(bytes: impl IntoIterator<Item = u8>) -> u64 {
     bytes.into_iter().fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
 }
 
-/// The hash of several byte strings: FNV-1a with mixed bits.
+/// One hash of several byte strings: FNV-1a with mixed bits.
 ///
-/// It includes the length of each string, so that `ab` + `c` differs from `a` + `bc`.
+/// The hash includes the length of each string, so that `ab` + `c` differs from `a` + `bc`.
 pub fn stable_hash(parts: &[&[u8]]) -> u64 {
     mix_bits(fnv1a(parts.iter().flat_map(|part| part.len().to_le_bytes().into_iter().chain(part.iter().copied()))))
 }

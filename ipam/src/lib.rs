@@ -1,6 +1,6 @@
-//! The address arithmetic and the allocation decisions, as pure functions for the operator and the agent.
+//! The address arithmetic and the allocation decisions of operator and agent, as pure functions.
 //!
-//! They do no IO, read no clock and call no API, so the tests can compare every rule with a naive model.
+//! The functions do no IO, read no clock and call no API, so that tests can compare every rule with a naive model.
 
 pub mod attachment;
 pub mod block;

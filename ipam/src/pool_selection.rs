@@ -1,4 +1,4 @@
-//! Selects the pool of a pod's address, or says why the pod gets no address.
+//! Selects the pool from which a pod gets its address, or says why the pod gets no address.
 
 pub mod selector;
 
@@ -12,74 +12,74 @@ use bobbin_crds::DEFAULT_POOL;
 pub struct PoolInfo<'a> {
     /// The pool's name.
     pub name: &'a str,
-    /// Whether its condition `Ready` is true.
+    /// Whether the pool's condition `Ready` is true.
     pub ready: bool,
-    /// The message of that condition, if it is not true.
+    /// The message of the pool's condition `Ready`, if the condition is not true.
     pub not_ready_why: Option<&'a str>,
-    /// `spec.draining`.
+    /// Whether the pool is draining (`spec.draining`).
     pub draining: bool,
-    /// The pool is being deleted.
+    /// Whether the pool is being deleted.
     pub deleting: bool,
-    /// Its `namespaceSelector` admits the pod's namespace.
+    /// Whether the pool's `namespaceSelector` admits the pod's namespace.
     pub admits_namespace: bool,
-    /// Its `nodeSelector` admits this node.
+    /// Whether the pool's `nodeSelector` admits this node.
     pub admits_node: bool,
 }
 
-/// Where the name of the pool comes from.
+/// What determined the name of the selected pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SelectionSource {
     /// The pod's annotation `bobbin.dev/pool`.
     PodAnnotation,
-    /// The annotation of its namespace.
+    /// The annotation `bobbin.dev/pool` of the pod's namespace.
     NamespaceAnnotation,
-    /// The pool is named like the namespace.
+    /// The pool has the same name as the pod's namespace.
     NamespaceName,
     /// Neither the pod nor its namespace names a pool, so Bobbin uses the pool `default`.
     Default,
 }
 
-/// The selected pool, and where its name comes from.
+/// The name of the selected pool, and what determined it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolSelection {
-    /// The pool's name.
+    /// The name of the selected pool.
     pub pool: String,
-    /// Where the name comes from.
+    /// What determined the name.
     pub source: SelectionSource,
 }
 
-/// The selected pool can't serve the pod. Bobbin does not fall back to another pool.
+/// The selected pool can't serve the pod. Bobbin does not use another pool instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{source_} names pool {:?}, {why}", selection.pool, source_ = Phrase(selection.source), why = Why(self))]
 pub struct SelectionError {
-    /// The selected pool, and where its name comes from.
+    /// The selected pool, and what determined its name.
     pub selection: PoolSelection,
     /// The pod's namespace, if it is known.
     pub namespace: Option<String>,
-    /// Why the pool can't serve.
+    /// Why the pool can't serve the pod.
     pub reason: UnusableReason,
 }
 
 /// Why a pool can't serve a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnusableReason {
-    /// There is no such pool.
+    /// No pool has this name.
     Missing,
-    /// It is being deleted.
+    /// The pool is being deleted.
     Deleting,
-    /// It is draining.
+    /// The pool is draining.
     Draining,
-    /// It does not admit the namespace.
+    /// The pool's `namespaceSelector` does not admit the pod's namespace.
     NamespaceNotAdmitted,
-    /// It does not admit this node.
+    /// The pool's `nodeSelector` does not admit this node.
     NodeNotAdmitted,
-    /// It is not ready. The text is the message of its condition `Ready`.
+    /// The pool is not ready. The text is the message of its condition `Ready`.
     NotReady(Option<String>),
 }
 
-/// Selects the pool that the first source names. Fails if that pool can't serve the pod.
+/// Selects the pool that the first available source names. Fails if this pool can't serve the pod.
 ///
-/// An empty annotation counts as absent. `pool` looks a pool up by name.
+/// An empty annotation counts as absent. `pool` returns the pool with a given name.
 pub fn select_pool<'a>(
     pod_annotation: Option<&str>,
     namespace_annotation: Option<&str>,
@@ -130,7 +130,7 @@ impl fmt::Display for SelectionSource {
     }
 }
 
-/// The source, written as the subject of "names pool".
+/// Displays the source of the pool's name, as the subject of "names pool".
 struct Phrase(SelectionSource);
 
 impl fmt::Display for Phrase {
@@ -144,11 +144,11 @@ impl fmt::Display for Phrase {
     }
 }
 
-/// The reason, and what the user can do.
+/// Displays why the pool can't serve the pod, and what the user can do.
 struct Why<'a>(&'a SelectionError);
 
 impl Why<'_> {
-    /// How the user selects another pool.
+    /// The part of the message that says how the user selects another pool.
     fn elsewhere(&self) -> &'static str {
         match self.0.selection.source {
             SelectionSource::PodAnnotation | SelectionSource::NamespaceAnnotation => {

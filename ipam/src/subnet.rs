@@ -1,4 +1,4 @@
-//! One entry of a pool's `subnets`: a CIDR of either family, or one of each with the same number of host bits.
+//! One entry of a pool's `subnets`: an IPv4 CIDR, an IPv6 CIDR, or one of each with the same number of host bits.
 
 pub mod family;
 pub mod ip_pair;
@@ -10,40 +10,40 @@ use std::fmt;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// A subnet of either family, or of both. Both CIDRs then have the same number of host bits.
+/// An IPv4 subnet, an IPv6 subnet, or a pair of both with the same number of host bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SubnetPair {
-    /// The IPv4 CIDR.
+    /// The IPv4 CIDR; `None` if the subnet has no IPv4 addresses.
     pub ipv4: Option<Ipv4Net>,
-    /// The IPv6 CIDR.
+    /// The IPv6 CIDR; `None` if the subnet has no IPv6 addresses.
     pub ipv6: Option<Ipv6Net>,
 }
 
-/// Why two texts are not a subnet entry.
+/// Why the given texts are not a subnet entry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubnetError {
-    /// Neither CIDR is set.
+    /// The entry has neither an IPv4 nor an IPv6 CIDR.
     #[error("a subnet entry names neither an IPv4 nor an IPv6 CIDR: give at least one")]
     Empty,
-    /// A text is not a CIDR of its family.
+    /// A text is not a CIDR of the expected family.
     #[error("{text:?} is not an {family} CIDR: write it like {example}")]
     NotACidr {
-        /// The text.
+        /// The text that is not a CIDR.
         text: String,
-        /// The family of the field.
+        /// The address family that the text should have.
         family: &'static str,
         /// An example of a valid CIDR.
         example: &'static str,
     },
-    /// Bits after the prefix are set.
+    /// The CIDR has host bits set.
     #[error("{text} has host bits set: write {instead}")]
     StrayHostBits {
-        /// The text.
+        /// The text with host bits.
         text: String,
         /// The CIDR without host bits.
         instead: IpNet,
     },
-    /// The two CIDRs differ in size.
+    /// The IPv4 and the IPv6 CIDR have different numbers of host bits.
     #[error("{ipv4} and {ipv6} differ in size ({} and {} host bits): give both the same number of host bits", host_bits(32, ipv4.prefix_len()), host_bits(128, ipv6.prefix_len()))]
     SizesDiffer {
         /// The IPv4 CIDR.
@@ -57,7 +57,7 @@ fn host_bits(width: u8, prefix: u8) -> u8 {
     width.saturating_sub(prefix)
 }
 
-/// Parses an IPv4 CIDR and refuses host bits.
+/// Parses an IPv4 CIDR. Refuses a CIDR that has host bits set.
 pub(crate) fn parse_ipv4(text: &str) -> Result<Ipv4Net, SubnetError> {
     let net: Ipv4Net = text.parse().map_err(|_| SubnetError::NotACidr {
         text: text.to_owned(),
@@ -71,7 +71,7 @@ pub(crate) fn parse_ipv4(text: &str) -> Result<Ipv4Net, SubnetError> {
     }
 }
 
-/// Parses an IPv6 CIDR and refuses host bits.
+/// Parses an IPv6 CIDR. Refuses a CIDR that has host bits set.
 pub(crate) fn parse_ipv6(text: &str) -> Result<Ipv6Net, SubnetError> {
     let net: Ipv6Net = text.parse().map_err(|_| SubnetError::NotACidr {
         text: text.to_owned(),
@@ -86,7 +86,7 @@ pub(crate) fn parse_ipv6(text: &str) -> Result<Ipv6Net, SubnetError> {
 }
 
 impl SubnetPair {
-    /// Parses a subnet entry.
+    /// Parses a subnet entry from the texts of its two CIDRs.
     pub fn parse(ipv4: Option<&str>, ipv6: Option<&str>) -> Result<Self, SubnetError> {
         let ipv4 = ipv4.map(parse_ipv4).transpose()?;
         let ipv6 = ipv6.map(parse_ipv6).transpose()?;
@@ -99,13 +99,13 @@ impl SubnetPair {
         }
     }
 
-    /// Whether the two subnets share an address of either family.
+    /// Whether the two subnets share an IPv4 or IPv6 address.
     pub fn overlaps(&self, other: &Self) -> bool {
         both(self.ipv4, other.ipv4, |a, b| a.contains(&b) || b.contains(&a))
             || both(self.ipv6, other.ipv6, |a, b| a.contains(&b) || b.contains(&a))
     }
 
-    /// The number of host bits. With `n` of them, the subnet has 2^n addresses per family.
+    /// The number of host bits. A subnet with `n` host bits has 2^n addresses of each of its families.
     pub fn host_bits(&self) -> u8 {
         match (self.ipv4, self.ipv6) {
             (Some(net), _) => host_bits(32, net.prefix_len()),
@@ -114,13 +114,13 @@ impl SubnetPair {
         }
     }
 
-    /// Whether the two subnets have the same families.
+    /// Whether the two subnets have CIDRs of the same families.
     pub fn same_families(&self, other: &Self) -> bool {
         self.ipv4.is_some() == other.ipv4.is_some() && self.ipv6.is_some() == other.ipv6.is_some()
     }
 }
 
-/// Whether both values are present and pass the test.
+/// Whether both values are present and `test` returns true for them.
 pub(crate) fn both<T>(a: Option<T>, b: Option<T>, test: impl FnOnce(T, T) -> bool) -> bool {
     a.zip(b).is_some_and(|(a, b)| test(a, b))
 }

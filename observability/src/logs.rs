@@ -7,7 +7,7 @@ use tracing_subscriber::EnvFilter;
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Lines for people to read.
     #[default]
     Text,
     /// One JSON object per line, for programs.
@@ -35,9 +35,10 @@ impl std::fmt::Display for LogFormat {
     }
 }
 
-/// Sends log lines to standard error. A second call does nothing.
+/// Sends log lines to standard error. If it is called again, the second call does nothing.
 ///
-/// `RUST_LOG` filters them. Its default is `info` without kube's client, because its callers log the failures.
+/// `RUST_LOG` filters the lines. By default, lines from `info` on are logged, without kube's client, because Bobbin itself
+/// logs failed calls.
 pub fn init_logs(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client=off"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);

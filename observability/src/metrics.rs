@@ -1,9 +1,9 @@
-//! The metrics registry of a program. Each metric is registered next to the code that counts it.
+//! The metrics registry of a program. Each metric is registered near the code that counts it.
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
-/// All metrics of a program; their names begin with `bobbin_`.
+/// All metrics of a program. Their names begin with `bobbin_`.
 #[derive(Debug)]
 pub struct Metrics(Registry);
 
@@ -14,7 +14,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// The registry, to add metrics. The library appends `_total` to the names of counters.
+    /// The registry, to which a program adds its metrics. The library appends `_total` to the names of counters.
     pub fn registry(&mut self) -> &mut Registry {
         &mut self.0
     }
@@ -22,7 +22,7 @@ impl Metrics {
     /// All metrics in the OpenMetrics text format.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        // Encoding into a string fails only if a collector does; then the metrics encoded so far are served.
+        // Encoding into a string fails only if a collector fails. Then the metrics that were encoded before it are served.
         let _ = encode(&mut text, &self.0);
         text
     }

@@ -1,13 +1,13 @@
-//! Asks a program for its health over a unix socket, for exec probes. Blocking, so it needs no runtime.
+//! Asks a program for its health over a unix socket, for exec probes. The calls block, so they need no async runtime.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The timeout of each read and each write.
+/// The timeout of each read and each write of a probe.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
-/// The maximum size of an answer, in bytes. A longer one is cut off.
+/// The maximum size of an answer, in bytes. A longer answer is cut off.
 const MAX_ANSWER: u64 = 64 * 1024;
 
 /// Why a probe failed.
@@ -16,17 +16,17 @@ pub enum ProbeError {
     /// The program did not answer.
     #[error("the program at {} does not answer: {source}; see its log (kubectl logs)", socket.display())]
     NoAnswer {
-        /// The socket.
+        /// The path of the program's socket.
         socket: PathBuf,
-        /// What failed.
+        /// The operation that failed.
         source: io::Error,
     },
-    /// The program answered that it is unhealthy, with this reason.
+    /// The program answered that it is unhealthy. The text is its reason.
     #[error("{0}")]
     Unhealthy(String),
 }
 
-/// Asks for a path such as `/healthz`.
+/// Asks a program for a health path such as `/healthz`.
 ///
 /// # Errors
 /// Fails if the program does not answer, or answers with another status than 200.

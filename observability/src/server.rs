@@ -1,4 +1,4 @@
-//! The HTTP server of `/metrics`, `/healthz` and `/readyz`. It changes nothing.
+//! The HTTP server for `/metrics`, `/healthz` and `/readyz`. Its requests change nothing in the program.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,17 +13,19 @@ use tokio::net::TcpListener;
 
 use crate::{Metrics, Watchdog};
 
-/// The first pause after a port could not be bound; it doubles up to [`MAX_RETRY_INTERVAL`].
+/// The first pause after an attempt to bind the port failed. Each further failure doubles the pause, up to
+/// [`MAX_RETRY_INTERVAL`].
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// The longest pause between two attempts to bind.
+/// The longest pause between two attempts to bind the port.
 const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The health of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
-    /// Whether all loops make progress. The kubelet restarts the container on an error, which names the loops that hang.
+    /// Whether all loops of the program make progress. An error names the loops that hang; the kubelet then restarts the
+    /// container.
     pub live: Result<(), String>,
-    /// Whether the program does its work; an error says what is missing.
+    /// Whether the program is ready to do its work. An error says what is missing.
     pub ready: Result<(), String>,
 }
 
@@ -34,10 +36,10 @@ impl Health {
     }
 }
 
-/// Answers a health request; must not block.
+/// Returns the health of the program for a request. Must not block.
 pub type HealthCheck = Arc<dyn Fn() -> Health + Send + Sync>;
 
-/// The address of metrics and health can't be bound.
+/// The address for metrics and health can't be bound.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "can't serve metrics and health at {address}: {source}; the program keeps running and retries; free the port (ss -ltnp) or set another address with --metrics-address"
@@ -47,12 +49,12 @@ pub struct PortError {
     source: std::io::Error,
 }
 
-/// The endpoints. Cheap to clone: a program may serve them at several addresses.
+/// The HTTP server of a program. Cheap to clone, because a program may serve at several addresses.
 #[derive(Clone)]
 pub struct Server(Router);
 
 impl Server {
-    /// A server of these metrics and this health.
+    /// Creates a server for the given metrics and the given health check.
     pub fn new(metrics: Arc<Metrics>, health: HealthCheck) -> Self {
         let (live, ready) = (Arc::clone(&health), health);
         let routes = Router::new()
@@ -62,17 +64,18 @@ impl Server {
         Self(routes)
     }
 
-    /// Serves on a listener until `shutdown` completes.
+    /// Answers requests on a listener until `shutdown` completes.
     pub async fn serve<L>(self, listener: L, shutdown: impl Future<Output = ()> + Send + 'static)
     where
         L: Listener,
         L::Addr: std::fmt::Debug,
     {
-        // axum handles the errors of the listener itself, so this returns none.
+        // `serve` never returns an error, because axum itself handles the errors of the listener.
         let _ = axum::serve(listener, self.0).with_graceful_shutdown(shutdown).await;
     }
 
-    /// Serves at an address until `shutdown` completes. If the address can't be bound, calls `failed` once and retries.
+    /// Answers requests at an address until `shutdown` completes. If the address can't be bound, calls `failed` once and
+    /// keeps trying.
     pub async fn serve_at(
         self,
         address: SocketAddr,

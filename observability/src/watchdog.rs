@@ -1,4 +1,5 @@
-//! Detects loops that hang: each loop registers with a deadline and sends heartbeats, and liveness names those that miss it.
+//! Detects loops that hang. Each loop registers with a deadline and sends heartbeats; liveness names loops that miss their
+//! deadline.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -7,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Watches the loops of a program. Cheap to clone; all clones share one registry.
+/// Watches the loops of a program. Cheap to clone, because all clones share one registry.
 #[derive(Clone, Debug)]
 pub struct Watchdog(Arc<Registry>);
 
@@ -21,11 +22,11 @@ struct Registry {
 struct Loop {
     name: &'static str,
     deadline: Duration,
-    /// Milliseconds from the registry's start to the last heartbeat.
+    /// When the loop last sent a heartbeat, in milliseconds since the start of the registry.
     last_beat: AtomicU64,
 }
 
-/// The handle with which a loop reports progress. Dropping it removes the loop from the watchdog.
+/// The handle with which a loop reports its progress. Dropping the handle removes the loop from the watchdog.
 #[derive(Debug)]
 pub struct Heartbeat {
     registry: Arc<Registry>,
@@ -36,11 +37,11 @@ pub struct Heartbeat {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("loop {name:?} has made no progress for {} s (its deadline is {} s)", silent.as_secs(), deadline.as_secs())]
 pub struct Stalled {
-    /// The loop's name.
+    /// The name of the loop.
     pub name: &'static str,
-    /// How long ago it last made progress.
+    /// The time since the loop last made progress.
     pub silent: Duration,
-    /// How long it may go without a heartbeat.
+    /// The maximum time between two heartbeats of the loop.
     pub deadline: Duration,
 }
 
@@ -51,7 +52,7 @@ impl Default for Watchdog {
 }
 
 impl Watchdog {
-    /// Registers a loop, which must call [`Heartbeat::beat`] at least once per `deadline`.
+    /// Registers a loop. The loop must call [`Heartbeat::beat`] at least once per `deadline`.
     ///
     /// A missed deadline restarts the program, so choose a multiple of the slowest healthy iteration.
     pub fn register(&self, name: &'static str, deadline: Duration) -> Heartbeat {
@@ -63,7 +64,7 @@ impl Watchdog {
         Heartbeat { registry: Arc::clone(&self.0), watched }
     }
 
-    /// The loops that have missed their deadline; the one with the longest silence comes first.
+    /// The loops that have missed their deadline. The loop with the longest silence comes first.
     pub fn stalled(&self) -> Vec<Stalled> {
         let now = self.0.elapsed();
         let loops = self.0.loops.lock();
@@ -73,7 +74,7 @@ impl Watchdog {
         stalled
     }
 
-    /// Whether no loop hangs; an error names each loop that does, and for how long.
+    /// Returns an error if a loop hangs. The error names each such loop and says how long it has made no progress.
     pub fn live(&self) -> Result<(), String> {
         let stalled: Vec<String> = self.stalled().iter().map(ToString::to_string).collect();
         if stalled.is_empty() { Ok(()) } else { Err(stalled.join("; ")) }
@@ -99,10 +100,10 @@ impl Heartbeat {
         self.watched.last_beat.store(self.registry.elapsed(), Ordering::Relaxed);
     }
 
-    /// Awaits the next event, a timer or a backoff while the loop is idle, and sends heartbeats meanwhile.
+    /// Awaits `idle` (the next event, a timer or a backoff) while the loop has no work, and sends heartbeats meanwhile.
     ///
     /// # Warning
-    /// Never wrap work in it: work that hangs would count as progress.
+    /// Never pass work as `idle`: work that hangs would count as progress.
     pub async fn while_idle<F: Future>(&self, idle: F) -> F::Output {
         let mut idle = std::pin::pin!(idle);
         loop {

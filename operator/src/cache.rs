@@ -31,9 +31,9 @@ pub(crate) struct Cache {
     pool_notifies: Mutex<HashMap<Arc<str>, Arc<Notify>>>,
     /// A pool, or the first or last block of a pool, was created or deleted.
     pub(crate) pool_set_changed: Notify,
-    /// A node changed, or an object that a node owns.
+    /// A node changed, or a node's block or assignment changed.
     pub(crate) nodes_changed: Notify,
-    /// The objects that can't be decoded now.
+    /// The watched objects that can't be decoded at the moment.
     pub(crate) unreadable: UnreadableObjects,
 }
 
@@ -43,7 +43,7 @@ impl Cache {
         use_index(&mut self.index.lock())
     }
 
-    /// The notification that a pool, or an object of the pool, changed.
+    /// The notification that a pool, or a block or assignment of the pool, changed.
     pub(crate) fn pool_notify(&self, pool: &Arc<str>) -> Arc<Notify> {
         Arc::clone(self.pool_notifies.lock().entry(Arc::clone(pool)).or_default())
     }
@@ -53,7 +53,7 @@ impl Cache {
         self.pool_notifies.lock().remove(pool);
     }
 
-    /// Notifies every task.
+    /// Notifies every task that waits for a change of the index.
     pub(crate) fn notify_all(&self) {
         self.pool_notifies.lock().values().for_each(|notify| notify.notify_one());
         self.pool_set_changed.notify_one();

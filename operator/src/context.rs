@@ -1,4 +1,4 @@
-//! What the operator's tasks share: clients, the watch cache, metrics, events, settings, and whether this operator leads.
+//! What the operator's tasks share: clients, cache, metrics, events, settings, and whether this operator leads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::cache::watches::WatchHealth;
 use crate::events::Events;
 use crate::metrics::OperatorMetrics;
 
-/// A task that waits for its role to change checks it at least this often.
+/// How often a task that waits for a change of leadership checks whether this operator leads.
 const ROLE_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What all tasks of the operator share.
@@ -23,28 +23,29 @@ pub(crate) struct Context {
     pub(crate) watches: WatchHealth,
     pub(crate) metrics: OperatorMetrics,
     pub(crate) events: Events,
-    /// The loops that liveness checks.
+    /// The registry of loops that must make progress; the liveness probe checks it.
     pub(crate) watchdog: Watchdog,
-    /// How long a Node must be gone before the operator releases what it owns.
+    /// How long a Node must be deleted before the operator releases the node's blocks and assignments.
     pub(crate) node_grace_period: Duration,
     pub(crate) status_interval: Duration,
     pub(crate) leadership: watch::Receiver<Leadership>,
-    /// True while this operator leads and every watch has synced.
+    /// Whether this operator leads and every watch has listed its objects once.
     pub(crate) active: watch::Receiver<bool>,
 }
 
 impl Context {
-    /// Whether this operator is the leader now. Leadership also lapses by time, so ask before each step.
+    /// Whether this operator is the leader now. Check it before each step, because leadership ends by itself when it is not
+    /// renewed.
     pub(crate) fn is_leader(&self) -> bool {
         self.leadership.borrow().held()
     }
 
-    /// Whether this operator leads and every watch has synced.
+    /// Whether this operator leads and every watch has listed its objects once.
     pub(crate) fn is_active(&self) -> bool {
         *self.active.borrow() && self.is_leader()
     }
 
-    /// Returns soon after `is_active` may have changed.
+    /// Waits until the result of `is_active` may have changed.
     pub(crate) async fn role_change(&self) {
         let mut active = self.active.clone();
         let _ = tokio::time::timeout(ROLE_POLL_INTERVAL, active.changed()).await;

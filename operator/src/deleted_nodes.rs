@@ -1,8 +1,8 @@
-//! Releases what deleted nodes own: first their assignments, then their blocks.
+//! Releases what deleted nodes own: first the assignments of a node, then its blocks.
 //!
-//! For each node, the operator lists its blocks and assignments, reads the Node live, and then writes with the UIDs and
-//! versions of the lists.
-//! If the Node is created again meanwhile and its agent takes the blocks over, the API server refuses to release them.
+//! For each deleted node, the operator lists the node's blocks and assignments, reads the Node live, and then writes.
+//! Each write carries the UID and version from the list. If the Node is created again meanwhile and its agent has changed a
+//! block, the API server refuses to release that block.
 
 mod grace_period;
 
@@ -30,24 +30,24 @@ use grace_period::GracePeriods;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many writes are in flight at once.
 const MAX_CONCURRENT_WRITES: usize = 16;
-/// How often the operator looks for deleted nodes if no watch reports a change.
+/// How often the operator checks for deleted nodes if no watch reports a change.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
-/// How often a standby checks whether it leads by now, while the grace period of a node is over.
+/// How often a standby operator checks whether it has become the leader, while the grace period of a deleted node is over.
 const STANDBY_POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// The minimum time between two passes.
+/// The minimum time between two passes over all deleted nodes.
 const MIN_PASS_INTERVAL: Duration = Duration::from_millis(50);
-/// Changes within this time cause one pass.
+/// The operator waits this long after a change, so that further changes cause no additional pass.
 const DEBOUNCE: Duration = Duration::from_millis(100);
-/// First and longest wait before the operator tries again to release what the same node owns.
+/// The first and the longest wait before the operator tries again to release what one node owns.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
-/// Why a deleted node still owns something after an attempt to release it.
+/// Why a deleted node still owns blocks or assignments after an attempt to release them.
 #[derive(Debug, thiserror::Error)]
 enum ReleaseError {
     /// A live read failed.
     #[error("reading from the API server failed: {0}")]
     Read(#[from] ReadError),
-    /// Some deletions failed. A block is released only when no assignment names it.
+    /// The deletion of some assignments failed. A block is released only when no assignment names it.
     #[error("{0} assignments could not be deleted")]
     AssignmentsLeft(usize),
 }
@@ -57,7 +57,7 @@ pub(crate) async fn run(context: Arc<Context>) {
     let mut grace_periods = GracePeriods::default();
     let mut attempts: HashMap<Arc<str>, (u32, Instant)> = HashMap::new();
     loop {
-        // A standby observes, too, so that the grace periods have begun when it becomes the leader.
+        // A standby operator observes deleted nodes, too, so that their grace periods have begun when it becomes the leader.
         let owners =
             if context.watches.synced() { context.cache.with(|index| index.deleted_owners()) } else { HashMap::new() };
         context.metrics.deleted_nodes.set(i64::try_from(owners.len()).unwrap_or(i64::MAX));
@@ -82,7 +82,8 @@ pub(crate) async fn run(context: Arc<Context>) {
                     tracing::warn!(%node, %error, "failed to release the blocks of a deleted node; retrying");
                 }
             }
-            // The next attempt waits also after a success, because the watches may take a moment to show it.
+            // The operator waits before it handles this node again even after a success, because the watches may show the
+            // releases late.
             let (base, cap) = RETRY;
             let next = backoff(count, base, cap);
             wait = wait.min(next);
@@ -95,13 +96,13 @@ pub(crate) async fn run(context: Arc<Context>) {
     }
 }
 
-/// The objects of a deleted node that may be released.
+/// The blocks and assignments of a deleted node that the operator may release.
 #[derive(Default)]
 struct OwnedObjects {
-    /// Names and UIDs of the assignments.
+    /// Name and UID of each assignment.
     assignments: Vec<(String, String)>,
     blocks: Vec<AddressBlock>,
-    /// The ranges of unreadable assignments, which are not deleted. `None`: the range is unknown.
+    /// The ranges of unreadable assignments, which the operator does not delete. `None`: the range is unknown.
     kept: Vec<Option<BlockRange>>,
 }
 
@@ -116,7 +117,8 @@ impl OwnedObjects {
         }
     }
 
-    /// Adds a block, unless the block, its pool, or an assignment that may lie in it can't be decoded.
+    /// Adds a block to the objects to release. Skips the block if it, its pool, or an assignment that may lie in it can't be
+    /// decoded.
     fn add_block(&mut self, block: Lenient<AddressBlock>, is_unreadable: impl Fn(&str) -> bool) {
         let Lenient::Readable(block) = block else { return };
         let range = BlockRange::parse(block.spec.ipv4.as_deref(), block.spec.ipv6.as_deref()).ok();
@@ -130,7 +132,8 @@ impl OwnedObjects {
     }
 }
 
-/// Releases what a node owns, if a live read confirms that the Node is gone. Returns whether it is gone.
+/// Releases a node's assignments and blocks if a live read confirms that the Node is deleted. Returns whether the Node is
+/// deleted.
 async fn release_node(context: &Context, node: &str) -> Result<bool, ReleaseError> {
     let fields = format!("spec.nodeName={node}");
     let is_unreadable = |pool: &str| context.cache.with(|index| index.is_unreadable(pool));
@@ -166,9 +169,10 @@ async fn release_node(context: &Context, node: &str) -> Result<bool, ReleaseErro
     Ok(true)
 }
 
-/// Deletes the assignment of that name if it still has this UID.
+/// Deletes the assignment with this name if its UID is `uid`.
 ///
-/// Returns whether this assignment is gone: a new one of the same name has another UID and is not deleted.
+/// Returns whether the assignment with this UID no longer exists. A newer assignment with the same name has another UID and
+/// stays.
 pub(crate) async fn delete_assignment(api: &Api<Lenient<PartialAssignment>>, name: String, uid: String) -> bool {
     let preconditions = Preconditions { uid: Some(uid), resource_version: None };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
@@ -185,7 +189,7 @@ pub(crate) async fn delete_assignment(api: &Api<Lenient<PartialAssignment>>, nam
     }
 }
 
-/// Releases a block. The reconciler of its pool removes the finalizer when no assignment names the block.
+/// Releases a block of a deleted node. The pool's reconciler removes the finalizer later, when no assignment names the block.
 async fn release_block(context: &Context, api: &Api<Lenient<AddressBlock>>, block: AddressBlock) {
     let (spec, metadata) = (&block.spec, &block.metadata);
     let name = metadata.name.as_deref().unwrap_or_default();
@@ -206,7 +210,7 @@ async fn release_block(context: &Context, api: &Api<Lenient<AddressBlock>>, bloc
         Outcome::Done(_) => {
             context.metrics.blocks_released.inc();
         }
-        // The next pass lists the block again if a deleted node still owns it.
+        // If a deleted node still owns the block, the next pass lists the block again.
         Outcome::Refused(why) => tracing::info!(
             block = name,
             %why,

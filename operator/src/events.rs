@@ -6,12 +6,12 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType};
 use kube::{Client, Resource};
 
-/// Publishes the operator's events. Cheap to clone.
+/// Publishes the operator's Kubernetes Events. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Events(EventPublisher);
 
 impl Events {
-    /// Starts publishing; must be called inside the runtime.
+    /// Starts the publisher. Must be called inside the tokio runtime.
     pub(crate) fn new(client: Client, identity: &str) -> Self {
         Self(EventPublisher::start(client, "bobbin-operator", identity))
     }
@@ -21,7 +21,8 @@ impl Events {
         self.0.publish(warning(reason, action, note), pool.object_ref(&()));
     }
 
-    /// Publishes a warning about an object that can't be decoded. It waits for room in the queue: the warning is not repeated.
+    /// Publishes a warning about an object that can't be decoded. Waits for room in the queue, because the warning is not
+    /// repeated.
     pub(crate) async fn unreadable(&self, object: ObjectReference, note: &str) {
         self.0.publish_when_possible(warning("Unreadable", "Decode", note), object).await;
     }

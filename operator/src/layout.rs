@@ -1,4 +1,4 @@
-//! A pool's spec and status, parsed for address arithmetic. Pure.
+//! The spec and status of a pool, parsed for address arithmetic. Pure.
 
 use std::ops::Range;
 
@@ -8,22 +8,22 @@ use bobbin_ipam::overlap::PoolSubnet;
 use bobbin_ipam::{LayoutError, PoolLayout, Reserved, ReservedError, SubnetError, SubnetPair};
 use ipnet::IpNet;
 
-/// A pool, parsed.
+/// A pool whose subnets and reserved addresses are parsed.
 #[derive(Clone, Debug)]
 pub(crate) struct PoolShape {
-    /// All entries of the spec, in order. Block indices count through all of them.
+    /// All entries of `spec.subnets`, in order. Block indices count through all of them.
     pub(crate) subnets: Vec<SubnetPair>,
-    /// The layout of all entries.
+    /// The layout in blocks of all entries of `spec.subnets`.
     pub(crate) layout: PoolLayout,
-    /// Which entries are accepted.
+    /// For each entry of `spec.subnets`, whether the operator has accepted it.
     pub(crate) accepted: Vec<bool>,
     /// The addresses that are never assigned.
     pub(crate) reserved: Reserved,
-    /// The same addresses as CIDRs.
+    /// The reserved addresses, as CIDRs.
     pub(crate) reserved_nets: Vec<IpNet>,
 }
 
-/// Why the spec of a pool can't be parsed. The schema should have refused such a pool.
+/// Why a pool's spec can't be parsed. The schema should have refused such a pool.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ShapeError {
     #[error(transparent)]
@@ -35,12 +35,12 @@ pub(crate) enum ShapeError {
 }
 
 impl PoolShape {
-    /// Parses a pool.
+    /// Parses the spec and the status of a pool.
     pub(crate) fn read(pool: &AddressPool) -> Result<Self, ShapeError> {
         Self::with_listed(pool, accepted_entries(pool.status.as_ref()))
     }
 
-    /// Parses a pool as if its status listed these entries.
+    /// Parses a pool as if its status listed the entries `listed`.
     pub(crate) fn with_listed(pool: &AddressPool, listed: &[AcceptedSubnet]) -> Result<Self, ShapeError> {
         let subnets = pool.spec.subnets.iter().map(subnet_pair).collect::<Result<Vec<_>, _>>()?;
         let bits = u8::try_from(pool.spec.block_size_bits).unwrap_or(u8::MAX);
@@ -53,12 +53,12 @@ impl PoolShape {
         Ok(Self { subnets, layout, accepted, reserved, reserved_nets })
     }
 
-    /// The indices of all blocks that may be carved.
+    /// The ranges of indices of all blocks that may be carved, one range for each accepted entry.
     pub(crate) fn accepted_spans(&self) -> impl Iterator<Item = Range<u64>> {
         self.accepted.iter().enumerate().filter(|(_, accepted)| **accepted).map(|(entry, _)| self.layout.span(entry))
     }
 
-    /// The layout of the accepted entries alone, for the counts in the status.
+    /// The layout of the accepted entries only. The counts in the pool's status are computed from it.
     pub(crate) fn counted(&self) -> Option<PoolLayout> {
         let subnets: Vec<SubnetPair> = self
             .subnets
@@ -72,17 +72,17 @@ impl PoolShape {
     }
 }
 
-/// The entries that a status lists.
+/// The subnet entries that a pool's status lists.
 pub(crate) fn accepted_entries(status: Option<&AddressPoolStatus>) -> &[AcceptedSubnet] {
     status.map_or(&[], |status| &status.accepted_subnets)
 }
 
-/// Whether a status entry belongs to a spec entry.
+/// Whether an entry of a pool's status and an entry of its spec are the same subnet.
 pub(crate) fn is_of(listed: &AcceptedSubnet, entry: &Subnet) -> bool {
     listed.ipv4 == entry.ipv4 && listed.ipv6 == entry.ipv6
 }
 
-/// The subnet entries that the statuses of these pools list.
+/// The subnet entries that the statuses of the given pools list.
 pub(crate) fn entries<'a>(pools: impl IntoIterator<Item = &'a AddressPool>) -> Vec<PoolSubnet> {
     let of_pool = |pool: &'a AddressPool| {
         accepted_entries(pool.status.as_ref()).iter().filter_map(move |listed| entry(pool, listed))
@@ -90,7 +90,7 @@ pub(crate) fn entries<'a>(pools: impl IntoIterator<Item = &'a AddressPool>) -> V
     pools.into_iter().flat_map(of_pool).collect()
 }
 
-/// An entry that the status of a pool lists. `None`: its subnet can't be parsed.
+/// One subnet entry of a pool's status, parsed; `None` if the subnet can't be parsed.
 pub(crate) fn entry(pool: &AddressPool, listed: &AcceptedSubnet) -> Option<PoolSubnet> {
     let subnet = SubnetPair::parse(listed.ipv4.as_deref(), listed.ipv6.as_deref()).ok()?;
     Some(PoolSubnet {
@@ -102,7 +102,7 @@ pub(crate) fn entry(pool: &AddressPool, listed: &AcceptedSubnet) -> Option<PoolS
     })
 }
 
-/// A spec entry, parsed.
+/// Parses an entry of `spec.subnets`.
 pub(crate) fn subnet_pair(entry: &Subnet) -> Result<SubnetPair, SubnetError> {
     SubnetPair::parse(entry.ipv4.as_deref(), entry.ipv6.as_deref())
 }

@@ -1,6 +1,7 @@
 //! The operator: carves pools into free blocks, reports their status, and releases what deleted nodes and pools leave behind.
 //!
-//! It works ahead of demand or afterwards, so no pod waits for it. Several operators may run at once.
+//! The operator works before or after a pod needs an address, so no pod waits for the operator. Several operators may run at
+//! once.
 //! Decisions are pure functions over the watch cache. Separate files read and write the API.
 
 mod args;

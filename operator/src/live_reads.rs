@@ -1,4 +1,4 @@
-//! Reads that ask the API server instead of the watch cache. Each is a quorum read with a deadline; none writes.
+//! Reads that ask the API server instead of the watch cache. Each is a quorum read with a deadline.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use crate::cache::objects::PartialAssignment;
 
 /// The deadline of one read.
 pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many objects the API server returns per page.
+/// How many objects the API server returns per page of a list.
 const LIST_PAGE_SIZE: u32 = 500;
 
-/// Lists the objects that the field selector `fields` matches (empty: all), page by page.
+/// Lists the objects that match the field selector `fields` (empty: all objects), page by page.
 pub(crate) async fn for_each<K>(
     clients: &Clients,
     fields: &str,
@@ -39,14 +39,14 @@ where
     }
 }
 
-/// Whether no assignment names the block.
+/// Whether no assignment names the block, according to the API server.
 pub(crate) async fn has_no_assignments(clients: &Clients, block: &str) -> Result<bool, ReadError> {
     let assignments: Api<Lenient<PartialAssignment>> = Api::all(clients.requests.clone());
     let params = ListParams::default().fields(&format!("spec.blockName={block}")).limit(1);
     Ok(read(READ_TIMEOUT, assignments.list(&params)).await?.items.is_empty())
 }
 
-/// Whether there is no Node of that name.
+/// Whether no Node with this name exists, according to the API server.
 pub(crate) async fn node_is_gone(clients: &Clients, node: &str) -> Result<bool, ReadError> {
     let nodes: Api<Lenient<PartialNode>> = Api::all(clients.requests.clone());
     match read(READ_TIMEOUT, nodes.get(node)).await {

@@ -91,7 +91,7 @@ impl OperatorMetrics {
         }
     }
 
-    /// Sets the gauges of a pool from its status.
+    /// Sets the gauges of a pool from the pool's status.
     pub(crate) fn set_pool(&self, pool: &str, status: &AddressPoolStatus) {
         for (family, counts) in [("ipv4", status.addresses.ipv4), ("ipv6", status.addresses.ipv6)] {
             let Some(counts) = counts else { continue };
@@ -117,7 +117,7 @@ impl OperatorMetrics {
         }
     }
 
-    /// Removes the gauges of a pool that is gone.
+    /// Removes the gauges of a deleted pool.
     pub(crate) fn remove_pool(&self, pool: &str) {
         for family in ["ipv4", "ipv6"] {
             for state in ["total", "reserved", "assigned", "cooling", "free"] {

@@ -1,4 +1,4 @@
-//! One reconciler per pool: accepts subnets, carves blocks, reports the status, and finishes a deleted pool.
+//! One reconciler for each pool: accepts subnets, carves blocks, reports the status, and finishes the deletion of the pool.
 
 mod accept;
 mod carve;

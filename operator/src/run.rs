@@ -23,18 +23,18 @@ use crate::{deleted_nodes, pool, void_assignments};
 
 /// Liveness fails when the leadership loop makes no progress for this long.
 const LOOP_DEADLINE: Duration = Duration::from_mins(2);
-/// How often the leadership loop checks its role while the operator is active.
+/// How often the leadership loop checks whether this operator still leads while it is active.
 const ACTIVE_POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// How often the leadership loop checks its role while the operator is a standby.
+/// How often the leadership loop checks whether this operator leads while it is a standby.
 const STANDBY_POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// How often a standby checks whether it leads by now and may publish its events about unreadable objects.
+/// How often a standby checks whether it has become the leader, so that it may publish events about unreadable objects.
 const NOTICE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a stopping operator tries to release the Lease.
 const LEASE_RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
-/// The operator becomes unready when a watch has failed for longer than this.
+/// How long a watch may fail before the operator becomes unready.
 const MAX_WATCH_FAILURE: Duration = Duration::from_secs(30);
 
-/// Runs the operator as a program, until SIGTERM or SIGINT.
+/// Runs the operator as a program, until the process receives SIGTERM or SIGINT.
 pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let args = Args::try_parse_from(args).unwrap_or_else(|error| error.exit());
     init_logs(args.log_format);
@@ -43,7 +43,8 @@ pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     operate(args, stop).await
 }
 
-/// Runs the operator until `stop`. It keeps running while the API server is unreachable or another operator leads.
+/// Runs the operator until `stop` is cancelled. It keeps running while the API server is unreachable or another operator
+/// leads.
 pub async fn operate(args: Args, stop: CancellationToken) -> anyhow::Result<()> {
     let user_agent = concat!("bobbin-operator/", env!("CARGO_PKG_VERSION"));
     let clients = connect(args.kubeconfig.as_deref(), user_agent).await.context("the operator can't start")?;
@@ -80,7 +81,7 @@ pub async fn operate(args: Args, stop: CancellationToken) -> anyhow::Result<()> 
         tasks.spawn(async move { server.serve_at(address, |_| {}, stop.cancelled_owned()).await });
     }
     tracing::info!(identity = args.identity, "the operator has started");
-    // Only a panic ends a task early. Then the program ends, so that the kubelet restarts it.
+    // A task ends early only if it panics. Then the program ends, so that the kubelet restarts it.
     let ended = loop {
         tokio::select! {
             () = stop.cancelled() => break Ok(()),
@@ -99,10 +100,10 @@ pub async fn operate(args: Args, stop: CancellationToken) -> anyhow::Result<()> 
     ended
 }
 
-/// Starts the leader election.
+/// Starts the leader election, unless `--no-leader-election` is set.
 ///
 /// Bobbin implements the election itself, because kube has none and a lost Lease must not end the program. Leadership only
-/// saves work: a standby keeps its cache, and one that takes over too early does no harm.
+/// saves work: a standby keeps its cache, and an operator that takes over too early does no harm.
 fn join_election(
     args: &Args,
     clients: &Clients,
@@ -123,7 +124,7 @@ fn join_election(
     (leadership, Some(task))
 }
 
-/// Tells all tasks when this operator becomes active or a standby, and updates the gauges of the watches.
+/// Tells all tasks when this operator becomes the active one or a standby, and updates the gauges of the watches.
 async fn follow_leadership(context: Arc<Context>, set_active: watch::Sender<bool>) {
     let mut leadership = context.leadership.clone();
     let beat = context.watchdog.register("role", LOOP_DEADLINE);
@@ -137,7 +138,8 @@ async fn follow_leadership(context: Arc<Context>, set_active: watch::Sender<bool
         if set_active.send_if_modified(|before| std::mem::replace(before, active) != active) {
             context.cache.notify_all();
         }
-        // No notification arrives when leadership lapses by time or when a watch has synced, so the loop also polls.
+        // No notification arrives when leadership expires or when a watch has completed its first list, so the loop also
+        // polls.
         let wait = if active { ACTIVE_POLL_INTERVAL } else { STANDBY_POLL_INTERVAL };
         tokio::select! {
             changed = leadership.changed() => if changed.is_err() { tokio::time::sleep(wait).await },
@@ -146,7 +148,7 @@ async fn follow_leadership(context: Arc<Context>, set_active: watch::Sender<bool
     }
 }
 
-/// Publishes an event on each unreadable object, once this operator leads.
+/// Publishes an event about each unreadable object as soon as this operator leads.
 async fn report_unreadable(context: Arc<Context>, mut notices: mpsc::UnboundedReceiver<UnreadableNotice>) {
     while let Some(notice) = notices.recv().await {
         while !context.is_leader() {
@@ -162,7 +164,7 @@ fn health(context: &Context) -> Health {
     Health::of(&context.watchdog, ready(context))
 }
 
-/// Whether the operator is ready. The watches do not affect liveness, because a restart would not repair them.
+/// Whether the operator is ready. Failing watches make it unready but not unhealthy, because a restart would not repair them.
 fn ready(context: &Context) -> Result<(), String> {
     if !context.watches.synced() {
         return Err("the watch cache does not contain all pools, blocks, assignments and nodes yet".to_owned());

@@ -1,7 +1,7 @@
-//! Deletes void assignments: their node does not own their block, and their pod is gone.
+//! Deletes void assignments: the assignment's node does not own the block, and the assignment's pod no longer exists.
 //!
-//! The agent of the node can see the container, so it decides first. The operator deletes an assignment only if two checks
-//! find it void.
+//! The node's agent can see the container, so it gets time to decide first. The operator deletes an assignment only if two
+//! checks find it void.
 
 mod candidates;
 
@@ -23,7 +23,7 @@ use candidates::Candidates;
 
 /// How often the operator looks for orphaned assignments.
 const PASS_INTERVAL: Duration = Duration::from_secs(30);
-/// One pass checks at most this many assignments by live reads.
+/// The maximum number of assignments that one pass checks by live reads.
 const MAX_CHECKS_PER_PASS: usize = 20;
 
 /// Finds and deletes void assignments. Never returns.
@@ -51,7 +51,8 @@ pub(crate) async fn run(context: Arc<Context>) {
     }
 }
 
-/// Reads the assignment, its block, Node and pod. Deletes it if it is void and an earlier check also found its pod gone.
+/// Reads the assignment, its block, its Node and its pod. Deletes the assignment if it is void and an earlier check also
+/// found the pod gone.
 async fn check(
     context: &Context,
     candidates: &mut Candidates,
@@ -62,7 +63,7 @@ async fn check(
         Err(ReadError::NotFound) => return Ok(()),
         assignment => assignment?,
     };
-    // An assignment counts as in use if it, its block or its pool can't be decoded.
+    // An assignment counts as in use if the assignment, its block or its pool can't be decoded.
     let Lenient::Readable(assignment) = assignment else { return Ok(()) };
     if context.cache.with(|index| index.is_unreadable(&assignment.spec.pool_name)) {
         return Ok(());
@@ -79,7 +80,7 @@ async fn check(
     if owner.as_deref() == Some(node) {
         return Ok(());
     }
-    // `deleted_nodes` releases the assignments of a deleted node after its grace period.
+    // The assignments of a deleted node are left to `deleted_nodes`, which deletes them after the grace period.
     if node_is_gone(&context.clients, node).await? {
         return Ok(());
     }
@@ -120,13 +121,14 @@ async fn check(
     Ok(())
 }
 
-/// The namespace and name of an assignment's pod.
+/// The namespace and the name of the pod that an assignment names.
 fn pod_of(assignment: &PartialAssignment) -> String {
     let or_none = |name: &Option<String>| name.clone().unwrap_or_else(|| "(none)".to_owned());
     format!("{}/{}", or_none(&assignment.spec.pod_namespace), or_none(&assignment.spec.pod_name))
 }
 
-/// Whether the pod of an assignment is gone. If the assignment names no pod, nothing proves that, so the answer is no.
+/// Whether the pod of an assignment no longer exists. Returns false if the assignment names no pod, because then nothing
+/// proves it.
 async fn pod_is_gone(context: &Context, assignment: &PartialAssignment) -> Result<bool, ReadError> {
     let spec = &assignment.spec;
     let (Some(namespace), Some(name), Some(uid)) = (&spec.pod_namespace, &spec.pod_name, &spec.pod_uid) else {
@@ -136,7 +138,8 @@ async fn pod_is_gone(context: &Context, assignment: &PartialAssignment) -> Resul
     match read(READ_TIMEOUT, pods.get(name)).await {
         Err(ReadError::NotFound) => Ok(true),
         Ok(Lenient::Unreadable(_)) => Ok(false),
-        // The container runtime knows a mirror pod by another UID, so a different UID proves nothing.
+        // A different UID does not prove that a mirror pod is gone, because the container runtime knows a mirror pod by
+        // another UID.
         Ok(Lenient::Readable(pod)) => Ok(pod.metadata.uid.as_ref() != Some(uid)
             && !pod.metadata.annotations.is_some_and(|all| all.contains_key("kubernetes.io/config.mirror"))),
         Err(error) => Err(error),

@@ -7,17 +7,18 @@ use jiff::fmt::friendly::SpanParser;
 /// The units that the chart's schema admits.
 const UNITS: [&str; 4] = ["ms", "s", "m", "h"];
 
-/// The text is not a duration.
+/// The text of a flag is not a duration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a duration: write a whole number and a unit (ms, s, m or h), for example 30s")]
 pub struct DurationError(String);
 
 /// Parses a duration such as `200ms`, `30s`, `15m` or `1h`.
 ///
-/// jiff would also accept `1h 30m` or `1 day`. These are refused, so that flags and chart values accept the same texts.
+/// jiff would also accept `1h 30m` or `1 day`. Bobbin refuses such texts, so that flags accept the same texts as chart
+/// values.
 ///
 /// # Errors
-/// Fails if the text is not a whole number with one of the units, or is too large.
+/// Fails if the text is not a whole number with one of the units, or if the duration is too large.
 pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     let error = || DurationError(text.to_owned());
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();

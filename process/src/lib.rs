@@ -1,4 +1,4 @@
-//! What the operator and the agent share as processes: flags that name a duration, old environment variables, and signals.
+//! What operator and agent share as processes: durations in flags, renamed environment variables, and signals.
 
 mod duration;
 mod renamed;

@@ -1,13 +1,13 @@
-//! Environment variables of earlier versions.
+//! Refuses environment variables that only earlier versions read.
 
-/// Variables that earlier versions read, with the names of today.
+/// Each variable that earlier versions read, with the name of the variable that replaces it.
 const RENAMED: [(&str, &str); 3] = [
     ("BOBBIN_HOLD_ADD", "BOBBIN_ADD_TIMEOUT"),
     ("BOBBIN_SWEEP_INTERVAL", "BOBBIN_STALE_CHECK_INTERVAL"),
     ("BOBBIN_NODE_GONE_SECONDS", "BOBBIN_NODE_GRACE_PERIOD"),
 ];
 
-/// An environment variable has the name of an earlier version, so its setting would have no effect.
+/// A variable is set that only earlier versions read, so its value would have no effect.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the environment variable {old} was renamed: set {new} instead, with a unit, for example {new}=5m")]
 pub struct RenamedVariable {
@@ -15,10 +15,10 @@ pub struct RenamedVariable {
     new: &'static str,
 }
 
-/// Refuses the variables that earlier versions read.
+/// Checks that no variable is set that only earlier versions read.
 ///
 /// # Errors
-/// One of them is set.
+/// Fails if such a variable is set, and names the variable that replaces it.
 pub fn refuse_renamed_variables() -> Result<(), RenamedVariable> {
     find_renamed(|name| std::env::var_os(name).is_some())
 }

@@ -1,4 +1,5 @@
-//! Bobbin's two executables: `bobbin-all` and the CNI plugin `bobbin`. Both are static, because their image holds nothing else.
+//! Bobbin's two executables: `bobbin-all` and the CNI plugin `bobbin`. Both are static, because the image contains no other
+//! files.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -6,7 +7,7 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 
-/// Where the two executables are.
+/// The paths of Bobbin's two executables.
 #[derive(Clone, Debug)]
 pub struct Artifacts {
     all: PathBuf,
@@ -14,8 +15,8 @@ pub struct Artifacts {
 }
 
 impl Artifacts {
-    /// Returns the executables in the directory `BOBBIN_ARTIFACTS` if it is set. Otherwise cargo builds them;
-    /// `BOBBIN_PROFILE=dev` makes that quicker.
+    /// Returns the executables in the directory `BOBBIN_ARTIFACTS` if that variable is set. Otherwise cargo builds them; the
+    /// build is quicker with `BOBBIN_PROFILE=dev`.
     pub fn find() -> Result<Self> {
         static FOUND: OnceLock<Artifacts> = OnceLock::new();
         if let Some(found) = FOUND.get() {
@@ -29,7 +30,7 @@ impl Artifacts {
         Ok(FOUND.get_or_init(|| artifacts).clone())
     }
 
-    /// Returns the executables in this directory.
+    /// Returns the executables in the given directory.
     pub fn in_directory(directory: &Path) -> Result<Self> {
         let directory = directory.canonicalize().with_context(|| format!("{} is missing", directory.display()))?;
         let artifacts = Self { all: directory.join("bobbin-all"), shim: directory.join("bobbin") };
@@ -41,7 +42,7 @@ impl Artifacts {
         Ok(artifacts)
     }
 
-    /// The path of the executable with operator and agent.
+    /// The path of the executable `bobbin-all`, which contains operator and agent.
     pub fn all(&self) -> &Path {
         &self.all
     }
@@ -58,7 +59,7 @@ impl Artifacts {
         let profile = std::env::var("BOBBIN_PROFILE").unwrap_or_else(|_| "release".to_owned());
         for (package, profile) in [("bobbin-all", profile.as_str()), ("bobbin-shim", "shim")] {
             let mut cargo = Command::new("cargo");
-            // Without this, variables of the calling cargo make build scripts run again, which takes minutes.
+            // Variables of the calling cargo are removed, because they make build scripts run again, which takes minutes.
             for (name, _) in std::env::vars_os() {
                 let of_caller = name.to_str().is_some_and(|name| {
                     name.starts_with("CARGO") && !matches!(name, "CARGO_HOME" | "CARGO_TARGET_DIR")

@@ -5,10 +5,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// The files that git tracks, and new ones that it does not ignore, as sorted paths relative to `root`.
+/// The files that git tracks, and new files that git does not ignore, as sorted paths relative to `root`.
 pub fn tracked(root: &Path) -> Result<Vec<String>> {
     let output = Command::new("git")
-        // A checkout that another user owns, as in a container, is fine to read.
+        // Lets git read a checkout that another user owns, as in a container.
         .args(["-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
         .current_dir(root)
         .output()
@@ -22,7 +22,7 @@ pub fn tracked(root: &Path) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// Whether `file` is `path` or lies under the folder `path`. The path `.` is the whole repository.
+/// Whether `file` is the file `path` or lies under the folder `path`. The path `.` means the whole repository.
 pub fn is_under(file: &str, path: &str) -> bool {
     let path = path.trim_start_matches("./").trim_end_matches('/');
     path.is_empty() || path == "." || file == path || file.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'))

@@ -1,4 +1,4 @@
-//! Container images as docker-archives: Bobbin's own, and those that the pods of the test cluster run.
+//! Container images as docker-archives: Bobbin's own image, and the images that pods of the test cluster run.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::artifacts::Artifacts;
 use crate::programs::Programs;
 
-/// The sandbox image, whose process holds a pod's namespaces.
+/// The sandbox image. Its process holds the namespaces of a pod.
 pub const PAUSE: &str = "bobbin.test/pause:1";
 /// The image of test pods: `/agnhost` and, in `/bin`, busybox.
 pub const TOOLS: &str = "bobbin.test/tools:1";
@@ -22,7 +22,7 @@ struct Tag<'a> {
     entrypoint: &'a [&'a str],
 }
 
-/// Writes the archive of the images that the test cluster runs, and returns its path.
+/// Writes the archive of the images that the test cluster runs, and returns the path of the archive.
 pub fn test_images(programs: &Programs, directory: &Path) -> Result<PathBuf> {
     let root = directory.join("tools");
     std::fs::create_dir_all(root.join("bin"))?;
@@ -35,7 +35,8 @@ pub fn test_images(programs: &Programs, directory: &Path) -> Result<PathBuf> {
     let pause = directory.join("pause");
     std::fs::create_dir_all(&pause)?;
     copy(busybox, &pause.join("busybox"))?;
-    // A container's first process ignores SIGTERM, so only SIGKILL ends it. That is how a sandbox is stopped.
+    // The sandbox process sleeps until the container runtime stops it with SIGKILL, because a container's first process
+    // ignores SIGTERM.
     let forever = ["/busybox", "sleep", "2147483647"];
     let images = [
         (root.as_path(), Tag { name: TOOLS, entrypoint: &[] }),
@@ -44,7 +45,7 @@ pub fn test_images(programs: &Programs, directory: &Path) -> Result<PathBuf> {
     archive(directory, "tools.tar", &images)
 }
 
-/// Writes the archive of Bobbin's image under this name, and returns its path.
+/// Writes the archive of Bobbin's image with the given image name, and returns the path of the archive.
 pub fn bobbin(artifacts: &Artifacts, directory: &Path, name: &str) -> Result<PathBuf> {
     let root = directory.join("bobbin");
     std::fs::create_dir_all(&root)?;
@@ -58,7 +59,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Packs an archive: one layer per image, and the list of images.
+/// Packs several images into one archive, each with one layer.
 fn archive(directory: &Path, name: &str, images: &[(&Path, Tag<'_>)]) -> Result<PathBuf> {
     let parts = directory.join(format!("{name}.parts"));
     std::fs::create_dir_all(&parts)?;

@@ -1,4 +1,4 @@
-//! Builds and packs Bobbin, and builds the programs of the test cluster. The test crate uses this too.
+//! Builds and packs Bobbin, and builds the programs of the test cluster. The crate `bobbin-e2e` uses this library, too.
 
 pub mod artifacts;
 pub mod image;

@@ -1,4 +1,4 @@
-//! `cargo xtask lint-architecture`: ARCHITECTURE.md names only source files and tests that exist.
+//! `cargo xtask lint-architecture`: checks that the source files and tests that ARCHITECTURE.md names exist.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,10 +9,10 @@ use crate::files;
 
 /// The document to check.
 const DOCUMENT: &str = "ARCHITECTURE.md";
-/// The column of the invariant table that names tests.
+/// The position of the column with tests in a row of the invariant table.
 const TESTS_COLUMN: usize = 4;
 
-/// Prints the names that don't exist.
+/// Prints the files and tests that ARCHITECTURE.md names and that do not exist.
 pub fn run(root: &Path) -> Result<ExitCode> {
     let document = std::fs::read_to_string(root.join(DOCUMENT)).with_context(|| format!("{DOCUMENT} can't be read"))?;
     let files: Vec<String> = files::tracked(root)?.into_iter().filter(|file| is_rust(file)).collect();
@@ -32,7 +32,7 @@ fn is_rust(path: &str) -> bool {
     Path::new(path).extension().is_some_and(|extension| extension == "rs")
 }
 
-/// A test's name is one literal, but rustfmt may leave it on several lines.
+/// Joins continued lines of string literals, because rustfmt may split a test's name over several lines.
 fn join_continued_lines(source: &str) -> String {
     let mut joined = String::with_capacity(source.len());
     let mut continued = false;
@@ -47,7 +47,7 @@ fn join_continued_lines(source: &str) -> String {
     joined
 }
 
-/// The names of files and tests in the document that are in none of the sources.
+/// The files and tests that the document names and that do not exist in the sources.
 fn unknown_names(document: &str, files: &[String], sources: &str) -> Vec<String> {
     let mut unknown = Vec::new();
     for line in document.lines() {
@@ -67,7 +67,7 @@ fn unknown_names(document: &str, files: &[String], sources: &str) -> Vec<String>
     unknown
 }
 
-/// The tests of a row of the invariant table; empty for any other line.
+/// The column with tests in a row of the invariant table; empty for any other line.
 fn invariant_tests(line: &str) -> &str {
     let mut cells = line.split('|').map(str::trim);
     let is_row = cells.nth(1).is_some_and(|number| number.parse::<u32>().is_ok());

@@ -19,9 +19,9 @@ use excused::Excused;
 
 use crate::files;
 
-/// The list of phrases that have a plainer form.
+/// The path of the list of phrases that have a plainer form.
 const BANNED: &str = "xtask/banned-phrases.txt";
-/// The list of files that may still have findings.
+/// The path of the list of files that may still have findings.
 const EXCUSED: &str = "xtask/language-excused.txt";
 
 /// The files to check.
@@ -34,7 +34,7 @@ pub struct Arguments {
     update_excused: bool,
 }
 
-/// A sentence to rewrite.
+/// A sentence to rewrite, with its place and the problem.
 struct Finding {
     file: String,
     line: usize,
@@ -82,7 +82,7 @@ pub fn run(root: &Path, arguments: &Arguments) -> Result<ExitCode> {
 fn check_file(root: &Path, file: &str, banned: &BannedPhrases) -> Result<Vec<Finding>> {
     let path = root.join(file);
     let bytes = std::fs::read(&path).with_context(|| format!("{} can't be read", path.display()))?;
-    // A picture has no sentences.
+    // A file that is not UTF-8, such as a picture, has no sentences.
     let Ok(text) = String::from_utf8(bytes) else { return Ok(Vec::new()) };
     let mut findings = Vec::new();
     for block in sources::blocks(file, &text) {
@@ -101,7 +101,7 @@ fn check_file(root: &Path, file: &str, banned: &BannedPhrases) -> Result<Vec<Fin
     Ok(findings)
 }
 
-/// Prints the findings and their number for each top-level folder.
+/// Prints the findings, and the number of findings in each top-level folder.
 fn report(findings: &[Finding]) -> ExitCode {
     if findings.is_empty() {
         return ExitCode::SUCCESS;

@@ -1,4 +1,4 @@
-//! The repository's own tasks, run as `cargo xtask <task>`. The code of each task is in a file with the task's name.
+//! The tasks of Bobbin's repository, run as `cargo xtask <task>`. Each task has a file with the task's name.
 
 mod files;
 mod lint_architecture;
@@ -13,7 +13,7 @@ use xtask::artifacts::Artifacts;
 use xtask::image;
 use xtask::programs::Programs;
 
-/// The image's name: the chart's defaults for `image.repository` and `image.tag`.
+/// The name of Bobbin's image: the chart's defaults for `image.repository` and `image.tag`.
 const IMAGE_NAME: &str = concat!("bobbin:", env!("CARGO_PKG_VERSION"));
 
 #[derive(Parser)]

@@ -1,8 +1,8 @@
 //! The programs of the test cluster: kube-apiserver, etcd, kubelet, containerd and so on.
 //!
 //! A program comes from the first of these that is set or exists: the directory `BOBBIN_PROGRAMS`, the directory
-//! `KUBEBUILDER_ASSETS`, the script `xtask/programs/build`. `PATH` is not searched, because the repository pins the
-//! versions.
+//! `KUBEBUILDER_ASSETS`, the script `xtask/programs/build`. `PATH` is not searched, because the repository pins the versions
+//! of the programs.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 
-/// The directories of programs.
+/// The directories that contain the programs of the test cluster.
 #[derive(Debug)]
 pub struct Programs {
     given: Option<PathBuf>,
@@ -19,7 +19,7 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Reads the environment. Programs are built only when the given directories lack one that is asked for.
+    /// Reads the environment variables. A program is built only when it is asked for and the given directories lack it.
     pub fn find() -> Result<Self> {
         let directory = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let given = directory("BOBBIN_PROGRAMS");
@@ -32,7 +32,7 @@ impl Programs {
         Ok(Self { given, assets: directory("KUBEBUILDER_ASSETS"), built: OnceLock::new() })
     }
 
-    /// The path of one program.
+    /// The path of one program of the test cluster.
     pub fn path(&self, name: &str) -> Result<PathBuf> {
         if let Some(path) =
             self.given.is_none().then(|| self.assets.as_deref()?.join(name).canonicalize().ok()).flatten()
@@ -51,7 +51,7 @@ impl Programs {
         Ok(path)
     }
 
-    /// The directory that contains all programs. Missing ones are built first, which takes minutes on a fresh machine.
+    /// The directory that contains all programs. Missing programs are built first, which takes minutes on a fresh machine.
     pub fn directory(&self) -> Result<&Path> {
         if let Some(given) = &self.given {
             return Ok(given);
@@ -64,7 +64,7 @@ impl Programs {
     }
 }
 
-/// Runs `xtask/programs/build`, which prints the directory on its last line.
+/// Runs the script `xtask/programs/build`, which prints the directory of the programs on its last line.
 fn build() -> Result<PathBuf> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs/build");
     let run = Command::new(&script)

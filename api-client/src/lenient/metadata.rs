@@ -6,13 +6,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-/// The decoded metadata, and the error of the first field that can't be decoded.
+/// The decoded metadata of an object, and the error of the first field that can't be decoded.
 pub(super) struct Read {
     pub(super) metadata: ObjectMeta,
     pub(super) wrong: Option<String>,
 }
 
-/// The fields to decode. All others, such as `managedFields`, are skipped without decoding, however deeply they nest.
+/// The metadata fields to decode. All other fields, such as `managedFields`, are skipped, however deeply they nest.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Fields {
@@ -29,7 +29,7 @@ struct Fields {
     deletion_timestamp: Option<Box<RawValue>>,
 }
 
-/// Decodes metadata.
+/// Decodes the metadata of an object.
 ///
 /// # Errors
 /// Fails if the metadata is not an object or has no name.
@@ -47,7 +47,7 @@ pub(super) fn read(raw: &RawValue) -> serde_json::Result<Read> {
         finalizers: field("finalizers", fields.finalizers, &mut wrong),
         owner_references: field("ownerReferences", fields.owner_references, &mut wrong),
         creation_timestamp: fields.creation_timestamp.and_then(|raw| time(&raw)),
-        // The object is being deleted if the field is present, even if the time can't be decoded.
+        // An object with a `deletionTimestamp` is being deleted, even if the time can't be decoded.
         deletion_timestamp: fields.deletion_timestamp.map(|raw| time(&raw).unwrap_or(Time(Timestamp::MAX))),
         ..ObjectMeta::default()
     };

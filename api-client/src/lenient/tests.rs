@@ -77,7 +77,7 @@ fn lease() -> Value {
     })
 }
 
-/// Decodes text as the client does.
+/// Decodes an object from JSON text, as the client does.
 fn read<K: Resource + DeserializeOwned>(object: &Value) -> serde_json::Result<Lenient<K>> {
     serde_json::from_str(&object.to_string())
 }
@@ -86,7 +86,7 @@ fn name_of<K: Resource + DeserializeOwned>(object: &Value) -> Option<String> {
     read::<K>(object).ok()?.meta().name.clone()
 }
 
-/// Decodes the text as each kind that the programs read. Returns the kinds, and the name that each decoded object keeps.
+/// Decodes the object as each kind that the programs read. Returns each kind with the name of the decoded object.
 fn kept_by_name(object: &Value) -> [(&'static str, Option<String>); 7] {
     [
         ("AddressBlock", name_of::<AddressBlock>(object)),
@@ -225,14 +225,14 @@ fn an_unreadable_object_is_reported_once_and_counted_until_it_is_readable_or_gon
     assert!(unreadable.note(&wrong).is_some());
     unreadable.event(&Event::Delete(wrong.clone()));
     assert_eq!(count(), Some(0));
-    // An object that a new list does not contain is gone.
+    // An object that is missing in a new list no longer exists, so it is forgotten.
     assert!(unreadable.note(&wrong).is_some());
     unreadable.event::<AddressBlock>(&Event::Init);
     unreadable.event::<AddressBlock>(&Event::InitDone);
     assert_eq!(count(), Some(0));
 }
 
-/// Any JSON.
+/// Generates any JSON value.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -254,7 +254,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// All places in a value, as JSON pointers.
+/// Collects all positions in a JSON value, as JSON pointers.
 fn places(value: &Value, at: &str, all: &mut Vec<String>) {
     let inner: Vec<(String, &Value)> = match value {
         Value::Object(map) => {
@@ -270,7 +270,7 @@ fn places(value: &Value, at: &str, all: &mut Vec<String>) {
     }
 }
 
-/// A valid object of any kind with one field replaced by anything, or removed.
+/// Generates a valid object of any kind with one field removed or replaced by any JSON value.
 fn spoilt() -> impl Strategy<Value = Value> {
     let objects = vec![block(), pool(), assignment(), node(), pod(), lease()];
     (proptest::sample::select(objects), any::<proptest::sample::Index>(), proptest::option::of(any_json())).prop_map(

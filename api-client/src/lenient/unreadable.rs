@@ -1,6 +1,6 @@
-//! A register of the objects that can't be decoded. It counts them by kind and logs each once.
+//! A register of the objects that can't be decoded. It counts them by kind and logs each object once.
 //!
-//! A program shares one register among all its watches and reads.
+//! All watches and reads of a program share one register.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -12,34 +12,35 @@ use parking_lot::Mutex;
 
 use super::Lenient;
 
-/// The namespace (empty if the object has none) and the name.
+/// The namespace of an object (empty if it has none) and its name.
 type Key = (String, String);
 
-/// The objects that can't be decoded now. Cheap to clone: all clones share one register.
+/// The objects that can't be decoded at the moment. Cheap to clone: all clones share one register.
 #[derive(Clone, Debug, Default)]
 pub struct UnreadableObjects(Arc<Mutex<HashMap<String, Kind>>>);
 
 #[derive(Debug, Default)]
 struct Kind {
-    /// Why each object can't be decoded.
+    /// The unreadable objects of this kind, each with the reason why it can't be decoded.
     objects: HashMap<Key, String>,
-    /// The unreadable objects that the current list has shown so far.
+    /// The unreadable objects that the watch's current list has shown so far.
     listed: HashSet<Key>,
 }
 
-/// A notice that an object has become unreadable, or is unreadable for another reason than before.
+/// Says that an object has become unreadable, or is unreadable for another reason than before.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UnreadableNotice {
-    /// The object, as the subject of an event.
+    /// The unreadable object, as the subject of an event.
     pub object: ObjectReference,
-    /// What is wrong, and the command that corrects it.
+    /// Which field is wrong, and the command that corrects the object.
     pub text: String,
 }
 
 impl UnreadableObjects {
-    /// Follows a watch. Call it with each watch event before you use the event.
+    /// Updates the register from a watch event. Call it with each watch event before you use the event.
     ///
-    /// Returns a notice if an object has become unreadable. The notice is logged already; publish it as an event.
+    /// Returns a notice if the event shows a newly unreadable object. The notice is logged already; publish it as a
+    /// Kubernetes Event.
     pub fn event<K>(&self, event: &Event<Lenient<K>>) -> Option<UnreadableNotice>
     where
         K: Resource,
@@ -64,9 +65,9 @@ impl UnreadableObjects {
         None
     }
 
-    /// Notes an object that the API server returned for a read or a write.
+    /// Updates the register from an object that the API server returned for a read or a write.
     ///
-    /// Returns a notice, logged already, if the object has become unreadable.
+    /// Returns a notice if the object has become unreadable. The notice is logged already.
     pub fn note<K>(&self, object: &Lenient<K>) -> Option<UnreadableNotice>
     where
         K: Resource,
@@ -87,7 +88,8 @@ impl UnreadableObjects {
         Some(notice)
     }
 
-    /// Notes a list of all objects of a kind that the program reads, and forgets unreadable objects that are not in it.
+    /// Updates the register from a list of all objects of a kind, and forgets unreadable objects that the list does not
+    /// contain.
     pub fn listed<K>(&self, objects: &[Lenient<K>])
     where
         K: Resource,
@@ -100,7 +102,7 @@ impl UnreadableObjects {
         self.with(&kind::<K>(), |kind| kind.objects.retain(|key, _| there.contains(key)));
     }
 
-    /// Forgets a deleted object.
+    /// Forgets an object that was deleted.
     pub fn gone<K>(&self, object: &Lenient<K>)
     where
         K: Resource,
@@ -109,7 +111,7 @@ impl UnreadableObjects {
         self.with(&kind::<K>(), |kind| kind.objects.remove(&key(object.meta())));
     }
 
-    /// How many objects of each kind can't be decoded. A kind is absent if the program has never read an object of it.
+    /// How many objects of each kind can't be decoded. A kind is missing if the program has never read an object of the kind.
     pub fn counts(&self) -> BTreeMap<String, usize> {
         let kinds = self.0.lock();
         kinds.iter().map(|(kind, known)| (kind.clone(), known.objects.len())).collect()

@@ -1,4 +1,4 @@
-//! Which outcome each answer of the API server means.
+//! Tests which outcome each answer of the API server means.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Tests the search for the version, and parses error objects with a JSON library.
+//! Tests the search for `cniVersion`, and parses error objects with a JSON library.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Valid and invalid environments.
+//! Tests valid and invalid environments of a CNI call.
 
 use super::*;
 

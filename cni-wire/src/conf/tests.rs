@@ -1,4 +1,4 @@
-//! Valid and invalid network configurations.
+//! Tests valid and invalid network configurations.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Property tests of the frame.
+//! Property tests of encoding and decoding frames.
 
 use super::*;
 use proptest::prelude::*;

@@ -1,4 +1,4 @@
-//! The expected result in each version, and parsing it back.
+//! Tests how a result is written in each version, and parses the text again.
 
 use super::*;
 

@@ -1,12 +1,13 @@
-//! The CEL rules of `IPAssignment`. Its name is its address, so the API server refuses a second assignment of an address.
+//! The CEL rules of `IPAssignment`. An assignment is named after its address, so the API server refuses a second assignment
+//! of the address.
 
 use kube::core::Rule;
 
 use crate::cel::rule_with_value;
 
-/// The name is the IPv4 address or, without one, the IPv6 address in full with dashes.
+/// The assignment's name is its IPv4 address or, if it has none, its IPv6 address in full with dashes.
 ///
-/// A text of 39 characters can only be eight groups of four digits, so each address has one spelling.
+/// An IPv6 name of 39 characters can only be eight groups of four digits, so each address has only one possible name.
 pub(crate) fn name() -> Rule {
     rule_with_value(
         "has(self.spec.ipv4) ? self.metadata.name == self.spec.ipv4 : !has(self.spec.ipv6) || !isIP(self.spec.ipv6) \

@@ -1,4 +1,4 @@
-//! Writes the CRD manifests of the chart; with `--check` it only reports whether they are stale.
+//! Writes the CRD manifests of the chart. With `--check`, only reports whether the existing manifests are stale.
 
 use std::path::Path;
 use std::process::ExitCode;

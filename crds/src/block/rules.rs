@@ -1,10 +1,10 @@
-//! The CEL rules of `AddressBlock`. The admission policies decide who may change it.
+//! The CEL rules of `AddressBlock`. Separate admission policies decide who may change a block.
 
 use kube::core::Rule;
 
 use crate::cel::{rule, rule_with_value};
 
-/// The name consists of pool and index.
+/// The block's name consists of the pool's name and the block's index.
 pub(crate) fn name() -> Rule {
     rule(
         "self.metadata.name.startsWith(self.spec.poolName + '-') && self.metadata.name.substring(self.spec.poolName.size() + 1) == string(self.spec.index)",
@@ -12,7 +12,7 @@ pub(crate) fn name() -> Rule {
     )
 }
 
-/// Pool, index and addresses can't be changed.
+/// The pool, index and addresses of a block can't be changed.
 pub(crate) fn range_stays() -> Rule {
     rule(
         "self.poolName == oldSelf.poolName && self.index == oldSelf.index \
@@ -22,7 +22,7 @@ pub(crate) fn range_stays() -> Rule {
     )
 }
 
-/// A claimed block has the name and the UID of its node, a free one neither.
+/// A claimed block has the name and the UID of a node; a free block has neither.
 pub(crate) fn claimed_or_free() -> Rule {
     rule(
         "(self.?nodeName.orValue('') == '') == (self.?nodeUID.orValue('') == '')",
@@ -30,7 +30,7 @@ pub(crate) fn claimed_or_free() -> Rule {
     )
 }
 
-/// A claimed block must be released before another node claims it.
+/// A claimed block must be released before another node can claim it.
 pub(crate) fn not_from_node_to_node() -> Rule {
     rule_with_value(
         "oldSelf.?nodeName.orValue('') == '' || self.?nodeName.orValue('') == '' || self.nodeName == oldSelf.nodeName",

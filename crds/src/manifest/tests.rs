@@ -1,4 +1,4 @@
-//! Checks the form of the manifests. e2e/tests/schema.rs tests their rules against a real kube-apiserver.
+//! Checks the form of the CRD manifests. e2e/tests/schema.rs tests their validation rules against a real kube-apiserver.
 
 use std::path::Path;
 

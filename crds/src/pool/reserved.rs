@@ -1,10 +1,10 @@
-//! The schema of a pool's reserved addresses. Each entry has its own rule, so that an error names the entry.
+//! The schema of a pool's field `reserved`. Each entry has its own rule, so that an error message names the entry.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
 use super::{MAX_RESERVED, rules};
 
-/// A list of addresses and CIDRs.
+/// The schema of a list of addresses and CIDRs.
 pub(crate) fn schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",

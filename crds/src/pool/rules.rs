@@ -1,18 +1,19 @@
-//! The CEL rules of `AddressPool`. The operator checks a pool against other pools and reports in a condition.
+//! The CEL rules of `AddressPool`. They can't compare a pool with other pools; the operator does that and reports in a
+//! condition.
 
 use kube::core::Rule;
 
 use super::{MAX_BLOCK_SIZE_BITS, MAX_SUBNETS};
 use crate::cel::{rule, rule_with_value, texts};
 
-/// CEL: the valid entries `a` and `b` overlap.
+/// CEL expression: the entries `a` and `b`, which are both valid, overlap.
 const OVERLAP: &str = "((has(a.ipv4) && has(b.ipv4) && (cidr(a.ipv4).containsCIDR(b.ipv4) || cidr(b.ipv4).containsCIDR(a.ipv4))) \
     || (has(a.ipv6) && has(b.ipv6) && (cidr(a.ipv6).containsCIDR(b.ipv6) || cidr(b.ipv6).containsCIDR(a.ipv6))))";
 
-/// CEL: the list has an entry that another rule refuses.
+/// CEL expression: `subnets` contains an invalid CIDR, which another rule refuses.
 const INVALID: &str = "self.exists(s, (has(s.ipv4) && !isCIDR(s.ipv4)) || (has(s.ipv6) && !isCIDR(s.ipv6)))";
 
-/// The name is a DNS label, so that block names fit.
+/// CEL rule: the pool's name is a DNS label, so that the names of its blocks are not too long.
 pub(crate) fn name() -> Rule {
     rule(
         "self.metadata.name.size() <= 63 && !self.metadata.name.contains('.')",
@@ -20,7 +21,7 @@ pub(crate) fn name() -> Rule {
     )
 }
 
-/// Entries are only appended.
+/// CEL rule: entries of `subnets` are only appended, never changed or removed.
 pub(crate) fn append_only() -> Rule {
     rule(
         "oldSelf.all(i, old, i < self.size() && self[i] == old)",
@@ -29,7 +30,7 @@ pub(crate) fn append_only() -> Rule {
     )
 }
 
-/// No two entries overlap.
+/// CEL rule: no two entries of `subnets` overlap.
 pub(crate) fn no_overlap() -> Rule {
     let numbers = subnet_indices();
     rule_with_value(
@@ -40,7 +41,7 @@ pub(crate) fn no_overlap() -> Rule {
     )
 }
 
-/// All entries have the same families.
+/// CEL rule: all entries of `subnets` have the same families.
 pub(crate) fn same_families() -> Rule {
     rule(
         "self.all(s, has(s.ipv4) == has(self[0].ipv4) && has(s.ipv6) == has(self[0].ipv6))",
@@ -48,7 +49,7 @@ pub(crate) fn same_families() -> Rule {
     )
 }
 
-/// Every entry has room for a block. Passes where other rules fail.
+/// CEL rule: every entry of `subnets` has room for a block. Passes if an entry is invalid, because another rule refuses that.
 pub(crate) fn block_fits() -> Rule {
     const TOO_SMALL: &str = "((has(s.ipv4) && isCIDR(s.ipv4) && cidr(s.ipv4).ip().family() == 4 && cidr(s.ipv4).prefixLength() + self.blockSizeBits > 32) \
         || (has(s.ipv6) && isCIDR(s.ipv6) && cidr(s.ipv6).ip().family() == 6 && cidr(s.ipv6).prefixLength() + self.blockSizeBits > 128))";
@@ -61,7 +62,7 @@ pub(crate) fn block_fits() -> Rule {
     )
 }
 
-/// An entry of `reserved` is an address, or a CIDR without host bits.
+/// CEL rule: an entry of `reserved` is an address, or a CIDR without host bits.
 pub(crate) fn reserved() -> Rule {
     rule_with_value(
         "isIP(self) || (isCIDR(self) && cidr(self) == cidr(self).masked())",
@@ -70,7 +71,7 @@ pub(crate) fn reserved() -> Rule {
     )
 }
 
-/// The requirements of a label selector are valid.
+/// CEL rule: the requirements of a label selector are valid.
 pub(crate) fn selector() -> Rule {
     rule(
         "!has(self.matchExpressions) || self.matchExpressions.all(e, e.operator in ['In', 'NotIn'] ? has(e.values) && e.values.size() > 0 \
@@ -79,7 +80,7 @@ pub(crate) fn selector() -> Rule {
     )
 }
 
-/// The indices of `subnets`, as a list of texts.
+/// A CEL list with the indices of `subnets` as texts.
 fn subnet_indices() -> String {
     texts(0..MAX_SUBNETS as u32)
 }

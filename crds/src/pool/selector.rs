@@ -1,8 +1,9 @@
-//! The schema of a label selector. It limits every size, because the API server admits CEL rules only on bounded values.
+//! The schema of a label selector. It limits all sizes, because the API server allows CEL rules only on values of limited
+//! size.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-/// `metav1.LabelSelector` with at most 64 labels, 64 requirements and 64 values each.
+/// The schema of `metav1.LabelSelector`, limited to 64 labels, 64 requirements and 64 values per requirement.
 pub(crate) fn schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",

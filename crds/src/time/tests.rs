@@ -3,7 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::{AddressBlockSpec, AddressPoolStatus, IPAssignmentSpec};
 
-/// Times that Kubernetes accepts and jiff refuses, and values that no schema admits.
+/// Times that Kubernetes accepts and the library jiff refuses, and values that no schema admits.
 const UNREADABLE: [&str; 6] = [
     r#""2026-01-01T00:00:00.000000+99:99""#,
     r#""9999-12-31T23:59:59.000000Z""#,

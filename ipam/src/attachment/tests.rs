@@ -1,4 +1,4 @@
-//! Conversion of attachments to text and back.
+//! Tests the conversion of attachments to text and back.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Compares the offsets and pairs of a block with plain counting.
+//! Compares the offsets and address pairs of a block with plain counting.
 
 use proptest::prelude::*;
 
@@ -52,7 +52,7 @@ proptest! {
     }
 }
 
-/// The naive model: the network address plus `n`.
+/// The naive model of an offset: the network address plus `n`.
 trait Nth {
     fn hosts_all(&self, n: u32) -> Ipv4Addr;
 }

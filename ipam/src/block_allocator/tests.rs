@@ -1,4 +1,4 @@
-//! Compares the allocator with a naive model that stores the state of each address.
+//! Compares the allocator with a naive model, which stores the state of each address.
 
 use proptest::prelude::*;
 
@@ -46,7 +46,7 @@ enum Place {
     Cooling(BootTime),
 }
 
-/// The naive model.
+/// The naive model of the allocator.
 struct Model {
     places: Vec<Place>,
     excluded: Vec<bool>,
@@ -200,7 +200,7 @@ fn unused_addresses_are_picked_first_and_then_the_longest_cooled() {
     assert_eq!(order, [3, 1, 0, 2]);
 }
 
-/// How many addresses `pick_cooled` could return now.
+/// How many addresses of the block `pick_cooled` could return now.
 fn free_count(block: &BlockAllocator, now: BootTime, cooldown: Duration) -> u32 {
     let unused = block.unused.ones().filter(|offset| block.may_be_picked(*offset as u32)).count();
     let cooled = block

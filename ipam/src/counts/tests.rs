@@ -1,4 +1,4 @@
-//! Counts saturate where JSON numbers lose precision.
+//! Tests that counts stop at 2^53 − 1, because JSON numbers lose precision above it.
 
 use super::*;
 

@@ -1,11 +1,11 @@
-//! Compares the guard with a model that remembers every observation, and tests the breaker.
+//! Compares the deletion guard with a model that remembers every observation, and tests the breaker.
 
 use proptest::prelude::*;
 
 use super::*;
 
 const APART: Duration = Duration::from_mins(1);
-/// Typed, because `[]` could be compared in more than one way.
+/// An empty list with a type, because the compiler can't infer the type of `[]` in a comparison.
 const NONE: [u8; 0] = [];
 
 fn at(seconds: u64) -> BootTime {
@@ -76,7 +76,8 @@ proptest! {
             now += wait;
             let verdict = rule.observe(&suspects, population, at(now), APART);
             let mut expected: Vec<u8> = suspects.iter().copied().filter(|key| {
-                // The first of the consecutive earlier observations that found it suspect, since its last deletion.
+                // The first of the consecutive earlier observations that found the object unused, counted since its last
+                // deletion.
                 let first = history.iter().rev().take_while(|(seen, _, freed)| seen.contains(key) && !freed.contains(key)).last();
                 first.is_some_and(|(_, time, _)| now - time >= 60)
             }).collect();

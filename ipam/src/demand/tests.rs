@@ -1,4 +1,4 @@
-//! When a node claims and releases blocks, and that it never does both in turns.
+//! Tests when a node claims and releases blocks, and that the node never alternates between both.
 
 use proptest::prelude::*;
 
@@ -130,10 +130,10 @@ fn a_block_claimed_for_a_pod_is_not_released_before_the_pod_starts() {
 
 #[test]
 fn the_only_block_of_a_pool_is_released_for_another_node() {
-    // The pod has left this node, a pod of another node waits, and no block is free.
+    // The node's only pod was deleted, a pod on another node waits for an address, and the pool has no free block.
     let left = PoolUse { exhausted: true, free_blocks: 0, ..pool(vec![empty("a", 0)]) };
     assert_eq!(back(&left), ["a"]);
-    // After the release the pool has a free block again. This node must not claim it as its spare block.
+    // After the release, the pool has a free block again. This node must not claim it as a spare block.
     let after =
         PoolUse { exhausted: false, free_blocks: 1, blocks: vec![], released_for_others: Some(Duration::ZERO), ..left };
     assert_eq!(decide(&after), BlockDemand::default());
@@ -176,7 +176,7 @@ proptest! {
         let decision = decide(&pool);
         prop_assert!(decision.claim == 0 || decision.release.is_empty());
 
-        // After the release the same state without those blocks asks for no claim.
+        // Once the released blocks have been removed, deciding again claims no block.
         let mut after = pool.clone();
         after.blocks.retain(|block| !decision.release.contains(&block.name));
         after.free_blocks += decision.release.len() as u64;
@@ -186,7 +186,7 @@ proptest! {
             prop_assert_eq!(decide(&after).claim, 0, "claims again what it released: {:?}", decision);
         }
 
-        // After the claim the same state with those blocks releases none of them and claims no more.
+        // Once the claimed blocks have been added, deciding again neither releases any of them nor claims more.
         if decision.claim > 0 && u64::from(decision.claim) <= pool.free_blocks && pool.claiming == 0 {
             let mut after = pool.clone();
             after.free_blocks -= u64::from(decision.claim);

@@ -1,4 +1,4 @@
-//! The values of the hash must never change.
+//! Tests that the hashes keep their values, which must never change.
 
 use super::*;
 

@@ -1,45 +1,46 @@
-//! Converts label selectors to kube's `Selector`, and refuses those that Kubernetes refuses.
+//! Converts label selectors to kube's type `Selector`, and refuses the selectors that Kubernetes refuses.
 
 use std::collections::BTreeSet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use kube::core::{Expression, Selector};
 
-/// Why a requirement is invalid. Kubernetes refuses its own selectors in the same cases.
+/// Why a requirement of a label selector is invalid. Kubernetes refuses a requirement in its own selectors for the same
+/// reasons.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SelectorError {
-    /// The operator does not exist.
+    /// The requirement has an unknown operator.
     #[error(
         "the selector's requirement on {key:?} has the unknown operator {operator:?}: use In, NotIn, Exists or DoesNotExist"
     )]
     UnknownOperator {
         /// The label's key.
         key: String,
-        /// The operator.
+        /// The operator of the requirement.
         operator: String,
     },
-    /// `In` and `NotIn` need values.
+    /// The requirement has the operator `In` or `NotIn`, but no values.
     #[error("the selector's requirement {operator} on {key:?} has no values: give at least one")]
     ValuesMissing {
         /// The label's key.
         key: String,
-        /// The operator.
+        /// The operator of the requirement.
         operator: String,
     },
-    /// `Exists` and `DoesNotExist` take no values.
+    /// The requirement has the operator `Exists` or `DoesNotExist`, but also values.
     #[error("the selector's requirement {operator} on {key:?} has values: remove them, or use In or NotIn")]
     ValuesUnexpected {
         /// The label's key.
         key: String,
-        /// The operator.
+        /// The operator of the requirement.
         operator: String,
     },
 }
 
-/// Converts a selector from the API. An empty one matches everything.
+/// Converts a label selector of an API object. An empty selector matches everything.
 ///
-/// kube's own conversion accepts `In` without values and ignores the values of `Exists`. It is not used, because a pool with an
-/// invalid selector must not admit every namespace or node.
+/// This does not use kube's own conversion, which accepts `In` without values and ignores the values of `Exists`. A pool with
+/// an invalid selector must not admit every namespace or node.
 ///
 /// # Errors
 /// Fails if a requirement has an unknown operator, unexpected values or missing values.

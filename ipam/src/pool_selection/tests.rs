@@ -1,4 +1,4 @@
-//! Which source selects the pool, and the message of each refusal.
+//! Tests which source selects the pool, and the message of each refusal.
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn pool(name: &str) -> PoolInfo<'_> {
     }
 }
 
-/// The pools `default`, `team` (like the namespace), `gold` and `blue`.
+/// Looks up one of the pools `default`, `team`, `gold` and `blue`. The pod's namespace is also named `team`.
 fn all(name: &str) -> Option<PoolInfo<'static>> {
     ["default", "team", "gold", "blue"].into_iter().find(|known| *known == name).map(pool)
 }

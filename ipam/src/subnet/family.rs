@@ -1,4 +1,4 @@
-//! The two address families.
+//! The two address families, IPv4 and IPv6.
 
 use std::net::IpAddr;
 

@@ -1,7 +1,7 @@
-//! The layout of a pool in blocks: converts between block indices, address ranges and addresses.
+//! The layout of a pool in blocks: converts between the index of a block, its address range, and the addresses in it.
 //!
-//! Indices count the blocks of all subnets in order. A subnet has at most 2^40 blocks and a pool at most 64 subnets.
-//! So an index is below 2^46, and the arithmetic can't overflow.
+//! Block indices count the blocks of all subnets in order. A subnet has at most 2^40 blocks, and a pool has at most 64
+//! subnets. So each index is below 2^46, and the arithmetic can't overflow.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
@@ -14,10 +14,10 @@ use crate::family::Family;
 use crate::reserved::Reserved;
 use crate::subnet::SubnetPair;
 
-/// A subnet is divided into at most 2^40 blocks. Bobbin does not use its other addresses.
+/// A subnet has at most 2^40 blocks. Bobbin does not use the addresses after the last of these blocks.
 pub const MAX_SUBNET_BITS: u8 = 40;
 
-/// The blocks of a pool's subnets, computed on demand.
+/// The blocks of all subnets of a pool. Each block is computed when it is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolLayout {
     block_bits: u8,
@@ -30,10 +30,10 @@ struct Entry {
     span: Range<u64>,
 }
 
-/// Why subnets can't be divided into blocks.
+/// Why a pool's subnets can't be divided into blocks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
-    /// More than 64 subnets.
+    /// The pool has more than 64 subnets.
     #[error("a pool has at most 64 subnets, but this one has {0}: create a second pool")]
     TooManySubnets(usize),
     /// A block would have more than 65,536 addresses.
@@ -46,21 +46,21 @@ pub enum LayoutError {
     SubnetTooSmall {
         /// The subnet.
         subnet: SubnetPair,
-        /// Its host bits.
+        /// The number of host bits of the subnet.
         bits: u8,
         /// The pool's `blockSizeBits`.
         block_bits: u8,
     },
-    /// Some entries have other families than the first.
+    /// A subnet has other families than the pool's first subnet.
     #[error("subnet {0} has other families than the pool's first subnet: give every entry the same families")]
     FamiliesDiffer(SubnetPair),
-    /// Two entries share addresses.
+    /// Two subnets of the pool share addresses.
     #[error("subnets {0} and {1} of one pool overlap: remove one")]
     Overlap(SubnetPair, SubnetPair),
 }
 
 impl PoolLayout {
-    /// Lays out the subnets in order. Without subnets, the pool has no blocks.
+    /// Lays out the subnets in order. A pool without subnets has no blocks.
     pub fn new(subnets: &[SubnetPair], block_size_bits: u8) -> Result<Self, LayoutError> {
         if subnets.len() > MAX_SUBNETS {
             return Err(LayoutError::TooManySubnets(subnets.len()));
@@ -88,17 +88,17 @@ impl PoolLayout {
         Ok(Self { block_bits: block_size_bits, entries })
     }
 
-    /// How many blocks the pool has room for.
+    /// How many blocks the pool can have.
     pub fn block_count(&self) -> u64 {
         self.entries.last().map_or(0, |entry| entry.span.end)
     }
 
-    /// The indices of the blocks of one entry, counted from 0; empty if there is no such entry.
+    /// The block indices of one subnet entry, counted from 0. Empty if the pool has no such entry.
     pub fn span(&self, entry: usize) -> Range<u64> {
         self.entries.get(entry).map_or(0..0, |entry| entry.span.clone())
     }
 
-    /// The block at an index; `None` beyond the last.
+    /// The address range of the block at an index; `None` if the pool has no such block.
     pub fn block(&self, index: u64) -> Option<BlockRange> {
         let entry = self.entries.get(self.entries.partition_point(|entry| entry.span.end <= index))?;
         let start = u128::from(index - entry.span.start) << self.block_bits;
@@ -108,7 +108,7 @@ impl PoolLayout {
         })
     }
 
-    /// The index of the block that contains an address; `None` if no block of the pool does.
+    /// The index of the block that contains an address; `None` if no block of the pool contains the address.
     pub fn index_of(&self, address: IpAddr) -> Option<u64> {
         self.entries.iter().find_map(|entry| {
             let offset = match address {
@@ -126,7 +126,7 @@ impl PoolLayout {
         })
     }
 
-    /// How many addresses of a family the blocks have; 0 if the pool does not have the family.
+    /// How many addresses of a family all blocks have together; 0 if the pool has no addresses of the family.
     pub fn address_count(&self, family: Family) -> u128 {
         let has = self.entries.first().is_some_and(|entry| match family {
             Family::Ipv4 => entry.subnet.ipv4.is_some(),
@@ -135,7 +135,8 @@ impl PoolLayout {
         if has { u128::from(self.block_count()) << self.block_bits } else { 0 }
     }
 
-    /// How many pairs of the blocks are reserved. In a dual-stack pool, each family has that many reserved addresses.
+    /// How many address pairs in the blocks are reserved. In a dual-stack pool, each family has this number of reserved
+    /// addresses.
     pub fn reserved_count(&self, reserved: &Reserved) -> u128 {
         self.entries
             .iter()
@@ -147,13 +148,13 @@ impl PoolLayout {
     }
 }
 
-/// The part of an IPv4 subnet that begins `start` addresses after its first and has `bits` host bits.
+/// The part of an IPv4 subnet that begins `start` addresses after the subnet's first address and has `bits` host bits.
 fn slice_ipv4(net: Ipv4Net, start: u128, bits: u8) -> Ipv4Net {
     let start = u32::try_from(start).expect("a block begins inside its subnet, which has at most 2^32 addresses");
     Ipv4Net::new_assert(Ipv4Addr::from(u32::from(net.network()) | start), 32 - bits)
 }
 
-/// The part of an IPv6 subnet that begins `start` addresses after its first and has `bits` host bits.
+/// The part of an IPv6 subnet that begins `start` addresses after the subnet's first address and has `bits` host bits.
 fn slice_ipv6(net: Ipv6Net, start: u128, bits: u8) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::from(u128::from(net.network()) | start), 128 - bits)
 }

@@ -1,10 +1,10 @@
-//! Decides whether a pool's subnet may be carved, or overlaps addresses that belong to something else.
+//! Decides whether a pool's subnet may be carved, or overlaps addresses that belong to another object.
 //!
 //! The operator writes a subnet as pending, lists all pools and blocks live, calls [`decide`], and writes the answer with the
-//! pool's resourceVersion. Of two overlapping subnets, the one that is listed later sees the other, so both are never accepted.
-//! The operator of another subnet that became pending later may not have seen this one. This one then waits for that decision.
-//! The operator does not write a subnet that overlaps a known one ([`may_begin`]), so that no pool waits for a subnet that
-//! loses.
+//! pool's resourceVersion. Of two overlapping subnets, the later list shows both, so both are never accepted. A subnet waits
+//! for the decision on an overlapping subnet that became pending later, because that operator may not have seen the earlier
+//! one. A subnet that overlaps a known one is not written ([`may_begin`]), so that no pool waits for a subnet that will be
+//! rejected.
 
 use std::fmt;
 
@@ -20,75 +20,76 @@ pub struct PoolSubnet {
     pub pool_uid: String,
     /// The pool's name.
     pub pool: String,
-    /// When it was first written as pending: microseconds since 1970.
+    /// When the entry was first written as pending, in microseconds since 1970.
     pub since: i64,
-    /// Whether it is pending or accepted.
+    /// Whether the entry is pending or accepted.
     pub state: Acceptance,
-    /// The addresses.
+    /// The addresses of the entry.
     pub subnet: SubnetPair,
 }
 
-/// Addresses in use outside of any pool: by a block or an assignment of a deleted pool, or by a node itself.
+/// Addresses that no pool can have, because a node, an unreadable object, or an object of a deleted pool uses them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubnetConflict {
-    /// The object with its kind: `AddressBlock old-7`.
+    /// Kind and name of the object that uses the addresses, for example `AddressBlock old-7`.
     pub what: String,
-    /// Its addresses.
+    /// The addresses that the object uses.
     pub range: BlockRange,
-    /// Why a pool can't have these addresses, and what to do: the end of a sentence.
+    /// Why a pool can't have these addresses, and what to do. The text is the end of a sentence.
     pub why: &'static str,
 }
 
 impl SubnetConflict {
-    /// A block or an assignment of a deleted pool.
+    /// The conflict with a block or an assignment of a deleted pool.
     pub fn leftover(what: String, range: BlockRange) -> Self {
         let why = "which a deleted pool left behind: its addresses may be in use; delete the pods that use them, or wait until it is gone";
         Self { what, range, why }
     }
 
-    /// The address of a node.
+    /// The conflict with an address of a node.
     pub fn of_node(what: String, range: BlockRange) -> Self {
         let why = "and a pod with a node's address would cut the node off: choose subnets for the pool that contain no node addresses";
         Self { what, range, why }
     }
 }
 
-/// What to do with a pending subnet.
+/// What the operator should do with a pending subnet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AcceptanceDecision {
-    /// Nothing else has its addresses: accept it.
+    /// No other object has addresses of the subnet: accept the subnet.
     Accept,
-    /// It overlaps a pending subnet that came later: leave this one pending until the other is decided.
+    /// The subnet overlaps another subnet that became pending later. Leave the subnet pending until the later one is decided.
     Wait(Overlap),
-    /// An earlier subnet or a conflict has its addresses: withdraw it, report why, and retry when the other is gone.
+    /// An earlier or accepted subnet, or a conflict, has the addresses. Withdraw the subnet, report why, and retry later.
     Withdraw(Overlap),
 }
 
-/// What a subnet overlaps. Its text goes into the pool's condition.
+/// The object whose addresses a subnet overlaps. Its text becomes part of the pool's condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Overlap {
-    /// The subnet of another pool.
+    /// The subnet overlaps a subnet of another pool.
     Pool {
         /// The subnet of this pool.
         ours: SubnetPair,
-        /// The other pool's name.
+        /// The name of the other pool.
         pool: String,
-        /// Its subnet.
+        /// The subnet of the other pool.
         subnet: SubnetPair,
     },
-    /// Addresses outside of any pool.
+    /// The subnet overlaps addresses that an object outside of any pool uses.
     Conflict {
         /// The subnet of this pool.
         ours: SubnetPair,
-        /// The object that uses them.
+        /// The object that uses the addresses.
         conflict: SubnetConflict,
     },
 }
 
-/// Whether a subnet of the pool may be written as pending. A cached list suffices, because [`decide`] accepts only one of two.
+/// Decides whether a subnet of the pool may be written as pending. Cached lists are enough, because only [`decide`] accepts a
+/// subnet.
 ///
 /// # Errors
-/// Fails with the subnet or object that has the addresses already, accepted or not.
+/// Fails with the pending or accepted subnet, or the object, that already has addresses of this subnet.
 pub fn may_begin<'a>(
     pool_uid: &str,
     subnet: SubnetPair,
@@ -108,9 +109,9 @@ pub fn may_begin<'a>(
     }
 }
 
-/// Decides on a pending subnet, given the subnets of all pools and the conflicts. It ignores subnets of the same pool.
+/// Decides on a pending subnet, given the subnets of all pools and the conflicts. Other subnets of the same pool are ignored.
 ///
-/// An accepted subnet stays accepted, so call this only for pending ones.
+/// Call this only for pending subnets, because an accepted subnet must stay accepted.
 pub fn decide<'a>(
     entry: &PoolSubnet,
     all: impl IntoIterator<Item = &'a PoolSubnet>,

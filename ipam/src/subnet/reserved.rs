@@ -1,4 +1,4 @@
-//! Addresses of a pool that are never assigned.
+//! The addresses of a pool that are never assigned.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::ip_pair::IpPair;
 use crate::subnet::SubnetPair;
 
-/// A pool's `reserved`, parsed. A pair is reserved if either of its addresses is.
+/// The parsed field `reserved` of a pool. An address pair is reserved if one of its addresses is reserved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reserved {
     ipv4: Vec<Ipv4Net>,
@@ -20,7 +20,7 @@ pub struct Reserved {
 pub struct ReservedError(pub String);
 
 impl Reserved {
-    /// Parses addresses and CIDRs. It ignores host bits: the whole network is reserved.
+    /// Parses addresses and CIDRs. A CIDR with host bits set reserves the whole network.
     pub fn parse(entries: &[String]) -> Result<Self, ReservedError> {
         let mut reserved = Self::default();
         for entry in entries {
@@ -36,18 +36,19 @@ impl Reserved {
         Ok(reserved)
     }
 
-    /// Whether either address of the pair is reserved.
+    /// Whether an address of the pair is reserved.
     pub fn covers(&self, pair: &IpPair) -> bool {
         pair.ipv4.is_some_and(|address| self.ipv4.iter().any(|net| net.contains(&address)))
             || pair.ipv6.is_some_and(|address| self.ipv6.iter().any(|net| net.contains(&address)))
     }
 
-    /// How many pairs of a subnet are reserved. In a dual-stack subnet, each family has that many reserved addresses.
+    /// How many address pairs of a subnet are reserved. In a dual-stack subnet, each family has this number of reserved
+    /// addresses.
     pub fn count_in(&self, subnet: &SubnetPair) -> u128 {
         self.count_among_first(subnet, u128::MAX)
     }
 
-    /// How many of the first `limit` pairs of a subnet are reserved.
+    /// How many of the first `limit` address pairs of a subnet are reserved.
     pub(crate) fn count_among_first(&self, subnet: &SubnetPair, limit: u128) -> u128 {
         let mut ranges = self.offsets(subnet);
         ranges.sort_unstable();
@@ -63,7 +64,7 @@ impl Reserved {
         count
     }
 
-    /// The reserved ranges of the subnet, each as its first and last offset. They are unsorted and may overlap.
+    /// The reserved parts of the subnet, each as its first and last offset. They are unsorted and may overlap.
     fn offsets(&self, subnet: &SubnetPair) -> Vec<(u128, u128)> {
         let ipv4 = subnet.ipv4.into_iter().flat_map(|net| {
             let base = u32::from(net.network());

@@ -1,4 +1,4 @@
-//! Parsing of subnet entries, and their overlap.
+//! Tests the parsing of subnet entries, and when two entries overlap.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! The endpoints through a probe, and a port in use.
+//! Tests the endpoints with a probe, and what happens if the port is in use.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

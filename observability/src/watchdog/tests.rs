@@ -1,4 +1,4 @@
-//! Deadlines, on tokio's clock.
+//! Tests the deadlines of loops with tokio's simulated clock.
 
 use super::*;
 

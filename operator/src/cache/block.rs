@@ -1,4 +1,4 @@
-//! One block as the cache keeps it. Pure.
+//! One `AddressBlock` as the cache stores it. Pure.
 
 use std::sync::Arc;
 
@@ -12,14 +12,14 @@ pub(crate) enum BlockOwner {
     /// No node has claimed the block: it is free.
     #[default]
     Unclaimed,
-    /// This node has claimed it.
+    /// The named node has claimed the block.
     Node(Arc<str>),
     /// The block can't be decoded, so it counts as claimed.
     Unknown,
 }
 
 impl BlockOwner {
-    /// The node, if one is known.
+    /// The node that has claimed the block; `None` if the block is free or can't be decoded.
     pub(crate) fn node(&self) -> Option<&Arc<str>> {
         match self {
             Self::Node(node) => Some(node),
@@ -28,7 +28,7 @@ impl BlockOwner {
     }
 }
 
-/// What the cache keeps of a block.
+/// The fields of a block that the cache stores.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BlockInfo {
     pub(crate) index: u64,
@@ -41,9 +41,9 @@ pub(crate) struct BlockInfo {
     pub(crate) uid: Box<str>,
     pub(crate) version: Box<str>,
     pub(crate) free_since: Option<MicroTime>,
-    /// The current claim, or the last one, if the watch has shown it.
+    /// The current claim of the block, or its last claim if the block is free. `None` if the watch has shown no claim.
     pub(crate) claim: Option<Claim>,
-    /// How many assignments name the block, plus the unreadable ones that may lie in it.
+    /// How many readable assignments name the block, plus the unreadable assignments that may lie in the block.
     pub(crate) assigned: u32,
 }
 
@@ -52,12 +52,12 @@ pub(crate) struct BlockInfo {
 pub(crate) struct Claim {
     /// The block's `freeSince` while it was claimed.
     pub(crate) free_since: Option<MicroTime>,
-    /// Whether an assignment has named the block since.
+    /// Whether an assignment has named the block since the claim.
     pub(crate) used: bool,
 }
 
 impl BlockInfo {
-    /// A block that can be decoded. `node` has claimed it.
+    /// A block that can be decoded. `node` is the node that has claimed the block; `None` if the block is free.
     pub(crate) fn new(block: &AddressBlock, index: u64, node: Option<Arc<str>>) -> Self {
         let (spec, metadata) = (&block.spec, &block.metadata);
         Self {
@@ -74,17 +74,18 @@ impl BlockInfo {
         }
     }
 
-    /// A block that can't be decoded: it counts as claimed by an unknown node.
+    /// A block that can't be decoded. The block counts as claimed by an unknown node.
     pub(crate) fn unreadable(index: u64) -> Self {
         Self { index, owner: BlockOwner::Unknown, ..Self::default() }
     }
 
-    /// Whether no node has claimed it.
+    /// Whether no node has claimed the block.
     pub(crate) fn is_free(&self) -> bool {
         self.owner == BlockOwner::Unclaimed
     }
 
-    /// Takes over the claim from the earlier state of the same block. `assigned` assignments name the block now.
+    /// Copies the claim from the entry that the cache had for the same block. `assigned` is how many assignments now name the
+    /// block.
     pub(crate) fn carry_claim(&mut self, earlier: Option<&Self>, assigned: u32) {
         let earlier = earlier.filter(|earlier| earlier.uid == self.uid);
         self.claim = match &self.owner {
@@ -100,26 +101,26 @@ impl BlockInfo {
         }
     }
 
-    /// Notes that an assignment names the block.
+    /// Notes that an assignment has named the block during its current claim.
     pub(crate) fn mark_used(&mut self) {
         if let Some(claim) = &mut self.claim {
             claim.used = true;
         }
     }
 
-    /// Whether the last claim certainly used no address, so that the cool-down does not start again.
+    /// Whether it is certain that no address was used during the last claim. Then the cool-down does not start again.
     pub(crate) fn was_released_unused(&self) -> bool {
         self.claim.as_ref().is_some_and(|claim| !claim.used && claim.free_since == self.free_since)
     }
 }
 
-/// The pool and the index in the name of a block.
+/// Splits a block's name into the name of its pool and the index of the block.
 pub(crate) fn block_key(name: &str) -> Option<(&str, u64)> {
     let (pool, index) = name.rsplit_once('-')?;
     Some((pool, index.parse().ok()?)).filter(|(pool, _)| !pool.is_empty())
 }
 
-/// The index in the name of a block, if the name belongs to the pool.
+/// The index in a block's name; `None` if the name does not begin with the pool's name.
 pub(crate) fn block_index(pool: &str, block: &str) -> Option<u64> {
     block.strip_prefix(pool)?.strip_prefix('-')?.parse().ok()
 }

@@ -1,6 +1,6 @@
 //! The index of all watched objects: stores of pools and nodes, and interned maps of blocks and assignments.
 //!
-//! A cluster has too many assignments for a `Store`, so the index keeps only a small entry of interned names for each.
+//! A cluster has too many assignments for kube's `Store`, so the index keeps only a few fields of each assignment.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
@@ -19,51 +19,51 @@ use super::objects::PartialAssignment;
 use super::orphans::assignment_name;
 use super::unreadable::address_of;
 
-/// Addresses released within this time share one entry of the cool-down queue.
+/// Addresses of a pool that are released within this time share one entry of the cool-down queue.
 const COOLDOWN_BATCH: Duration = Duration::from_millis(500);
 
-/// All watched objects.
+/// All watched objects, as far as the operator uses their fields.
 pub(crate) struct Index {
     pub(super) pools: Store<Lenient<AddressPool>>,
     pool_writer: Writer<Lenient<AddressPool>>,
-    /// Nodes with only name, taints and addresses. An unreadable node keeps the addresses it last had.
+    /// The name, taints and addresses of each node. If a node becomes unreadable, the index keeps its last known addresses.
     pub(super) nodes: Store<PartialNode>,
     node_writer: Writer<PartialNode>,
-    /// Deleted nodes that had the out-of-service taint when they were last seen.
+    /// Deleted nodes that had the out-of-service taint when the watch last showed them.
     pub(super) deleted_out_of_service: HashSet<Arc<str>>,
-    /// All blocks, by pool and index.
+    /// All blocks, by the pool's name and the block's index.
     pub(super) blocks: HashMap<Arc<str>, BTreeMap<u64, BlockInfo>>,
     pub(super) assignments: HashMap<IpAddr, AssignmentInfo>,
-    /// How many assignments name a block, by pool and index, whether the block exists or not.
+    /// How many assignments name each block, by pool and index. A block is counted even if it does not exist.
     pub(super) assigned: HashMap<Arc<str>, BTreeMap<u64, u32>>,
-    /// The unreadable assignments by name. `None`: the name is not an address.
+    /// The unreadable assignments by name, each with the address in its name. `None`: the name is not an address.
     pub(super) unreadable_assignments: HashMap<Box<str>, Option<IpAddr>>,
-    /// When addresses of a pool were released, and how many.
+    /// For each pool: when addresses were released, and how many at that time.
     pub(super) released: HashMap<Arc<str>, VecDeque<(Instant, u32)>>,
-    /// Interned names of pools and nodes.
+    /// The names of pools and nodes, each stored once in memory.
     pub(super) names: HashSet<Arc<str>>,
     listed_blocks: HashSet<String>,
     listed_assignments: HashSet<String>,
 }
 
-/// What the index keeps of an assignment.
+/// The fields of an assignment that the index stores.
 #[derive(Clone, Debug)]
 pub(super) struct AssignmentInfo {
     pub(super) pool: Arc<str>,
-    /// The block's index; `u64::MAX` if the block's name does not belong to the pool.
+    /// The index of the block that the assignment names; `u64::MAX` if the block's name does not belong to the pool.
     pub(super) block: u64,
     pub(super) node: Arc<str>,
     pub(super) ipv6: Option<Ipv6Addr>,
 }
 
-/// What an event changed.
+/// What a watch event changed in the index.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
-    /// Names of the pools concerned.
+    /// The names of the pools that the event changed, or whose blocks or assignments it changed.
     pub(crate) pools: Vec<Arc<str>>,
     /// Whether a pool, or the first or last block of a pool, was created or deleted.
     pub(crate) pool_set: bool,
-    /// Whether nodes, or objects that they own, changed.
+    /// Whether the event changed a node, or a block or assignment of a node.
     pub(crate) nodes: bool,
 }
 
@@ -189,7 +189,7 @@ impl Index {
         Changes::default()
     }
 
-    /// The part of a node that the index keeps.
+    /// The fields of a node that the index stores.
     fn stored_node(&self, node: &Lenient<PartialNode>) -> PartialNode {
         let name = node.name();
         let mut stored = PartialNode {
@@ -210,7 +210,8 @@ impl Index {
         stored
     }
 
-    /// Remembers a node that was out of service, if it is gone now.
+    /// Remembers that a deleted node was out of service. Does nothing if the node still exists or had no out-of-service
+    /// taint.
     fn note_deleted(&mut self, node: &PartialNode) {
         let name = node.metadata.name.as_deref().unwrap_or_default();
         if node.out_of_service() && !self.has_node(name) {
@@ -253,7 +254,8 @@ impl Index {
         Changes { pools: vec![name], pool_set, nodes: true }
     }
 
-    /// Assignments never change, but one may become unreadable, or readable again.
+    /// Adds an assignment to the index. The spec of an assignment never changes, but the object may become unreadable or
+    /// readable again.
     fn apply_assignment(&mut self, assignment: &Lenient<PartialAssignment>) -> Changes {
         let address = address_of(assignment.name());
         let Some((address, assignment)) = address.zip(assignment.readable()) else {
@@ -280,7 +282,7 @@ impl Index {
         Changes { pools: vec![pool], pool_set: false, nodes: true }
     }
 
-    /// The address of a deleted assignment cools down from now on.
+    /// Removes a deleted assignment. Its address cools down from now on.
     fn remove_assignment(&mut self, name: &str) -> Changes {
         if self.unreadable_assignments.remove(name).is_some() {
             return Changes { pools: self.all_pools(), pool_set: false, nodes: true };

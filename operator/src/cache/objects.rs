@@ -1,6 +1,6 @@
 //! Watched objects with only the fields that the operator reads, so that 50,000 assignments need little memory.
 //!
-//! Objects of these types are never written back.
+//! The operator never writes objects of these types to the API server.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use kube::Resource;
 use kube::api::ObjectMeta;
 use serde::Deserialize;
 
-/// An `IPAssignment`.
+/// An `IPAssignment` with only the fields that the operator reads.
 #[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = "IPAssignment")]
 pub(crate) struct PartialAssignment {
@@ -20,7 +20,7 @@ pub(crate) struct PartialAssignment {
     pub(crate) spec: PartialAssignmentSpec,
 }
 
-/// The address and its user.
+/// The fields of an assignment's spec that the operator reads.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PartialAssignmentSpec {
@@ -35,7 +35,7 @@ pub(crate) struct PartialAssignmentSpec {
     pub(crate) pod_uid: Option<String>,
 }
 
-/// The addresses of a node, each as a conflict, because a pod route to such an address would cut the node off.
+/// The addresses of a node. No pool may contain them, because a pod route to a node's address would cut the node off.
 pub(crate) fn node_conflicts(node: &PartialNode) -> Vec<SubnetConflict> {
     let name = node.metadata.name.as_deref().unwrap_or_default();
     let conflict = |address| {

@@ -1,4 +1,4 @@
-//! Orphaned assignments: their block does not exist, or their node does not own it. Pure.
+//! Orphaned assignments: the block does not exist, or the assignment's node does not own the block. Pure.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -17,15 +17,15 @@ pub(crate) struct OrphanedAssignment {
     pub(crate) node: Arc<str>,
     /// The pool that the assignment names.
     pub(crate) pool: Arc<str>,
-    /// The index of the block that the assignment names; `u64::MAX` if that name does not belong to the pool.
+    /// The index of the block that the assignment names; `u64::MAX` if the block's name does not belong to the pool.
     pub(crate) block: u64,
-    /// The node that owns the block; `None`: the block is free or does not exist.
+    /// The node that owns the block. `None`: the block is free or does not exist.
     pub(crate) owner: Option<Arc<str>>,
     pub(crate) block_exists: bool,
 }
 
 impl Index {
-    /// All orphaned assignments. An unreadable block may belong to any node, so its assignments do not count.
+    /// All orphaned assignments. Assignments of an unreadable block are left out, because their node may own the block.
     pub(crate) fn orphaned_assignments(&self) -> Vec<OrphanedAssignment> {
         let mut orphans = Vec::new();
         for (address, info) in &self.assignments {
@@ -50,14 +50,14 @@ impl Index {
     }
 }
 
-/// The range of an assignment's addresses.
+/// The addresses of an assignment, as a range; `None` if the assignment has no valid address.
 pub(crate) fn assignment_range(assignment: &PartialAssignment) -> Option<BlockRange> {
     let ipv6 = assignment.spec.ipv6.as_deref().and_then(|text| text.parse().ok());
     let ipv4 = assignment.spec.ipv4.as_deref().and_then(|text| text.parse().ok());
     Some(IpPair { ipv4, ipv6 }).filter(|pair| pair.ipv4.is_some() || pair.ipv6.is_some()).map(BlockRange::from)
 }
 
-/// The name of the assignment of an address.
+/// The name of the assignment that holds an address.
 pub(super) fn assignment_name(address: IpAddr) -> String {
     match address {
         IpAddr::V4(address) => bobbin_crds::name::assignment(Some(address), None),
@@ -66,7 +66,7 @@ pub(super) fn assignment_name(address: IpAddr) -> String {
     .unwrap_or_default()
 }
 
-/// The range of one address, and of the IPv6 address paired with it.
+/// An address and the IPv6 address paired with it, as one range.
 pub(super) fn range_of(address: IpAddr, ipv6: Option<Ipv6Addr>) -> BlockRange {
     BlockRange::from(match address {
         IpAddr::V4(address) => IpPair { ipv4: Some(address), ipv6 },

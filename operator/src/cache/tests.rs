@@ -1,4 +1,4 @@
-//! The index, fed with watch events in different orders.
+//! Tests the index with watch events in different orders.
 
 use bobbin_api_client::{Lenient, PartialNode};
 use bobbin_crds::pool::{Acceptance, AcceptedSubnet, Subnet};
@@ -73,7 +73,7 @@ fn node(name: &str, taint: Option<&str>) -> Lenient<PartialNode> {
     .expect("it is a node")
 }
 
-/// An object of any kind that can't be decoded.
+/// An unreadable object of any kind.
 fn unreadable<K: kube::Resource + serde::de::DeserializeOwned>(name: &str) -> Lenient<K> {
     let object = json!({"metadata": {"name": name, "labels": 7}, "spec": 7});
     let object: Lenient<K> = serde_json::from_value(object).expect("it has a name");
@@ -81,7 +81,7 @@ fn unreadable<K: kube::Resource + serde::de::DeserializeOwned>(name: &str) -> Le
     object
 }
 
-/// A pool of 10.0.0.0/16 in blocks of 256 addresses.
+/// A pool that has the subnet 10.0.0.0/16 and blocks of 256 addresses.
 fn pool(name: &str) -> Lenient<AddressPool> {
     let ipv4 = Some("10.0.0.0/16".to_owned());
     let since = MicroTime(Timestamp::UNIX_EPOCH);
@@ -232,7 +232,7 @@ fn an_unreadable_block_keeps_its_index_and_counts_as_claimed() {
     let view = index.view("a-pool");
     assert_eq!((view.blocks[0].index, &view.blocks[0].owner), (7, &BlockOwner::Unknown));
     assert!(!view.blocks[0].is_free());
-    // Any node may own the block, so its assignments are not orphaned.
+    // Any node may own the unreadable block, so the assignments of the block are not orphaned.
     index.add_assignment(assignment("10.0.7.1", "a-pool-7", "n1"));
     assert_eq!(index.orphaned_assignments(), []);
     index.block_event(&Event::Delete(unreadable("a-pool-7")));
@@ -250,7 +250,7 @@ fn an_unreadable_assignment_counts_for_its_address_and_its_block() {
     let view = index.view("p");
     assert_eq!((view.used, view.blocks[0].assigned, view.blocks[1].assigned), (1, 1, 0));
     assert_eq!(index.view("another").used, 0);
-    // An assignment whose name is not an address may lie in any block.
+    // An unreadable assignment whose name is not an address may lie in any block.
     index.add_assignment(unreadable("nonsense"));
     let view = index.view("p");
     assert_eq!((view.used, view.blocks[0].assigned, view.blocks[1].assigned), (2, 2, 1));
@@ -284,7 +284,7 @@ fn an_unreadable_node_counts_as_existing_and_keeps_its_addresses() {
     index.add_node(unreadable("n1"));
     assert!(index.deleted_owners().is_empty() && index.has_node("n1"));
     assert_eq!(index.node_addresses().len(), 1);
-    // The taint may be gone, so the node gets its grace period.
+    // The unreadable node may have lost its out-of-service taint, so the deleted node gets a grace period.
     index.delete_node("n1");
     assert_eq!(index.deleted_owners().get("n1"), Some(&false));
 }
@@ -326,28 +326,28 @@ fn a_block_counts_as_released_unused_only_if_the_watch_showed_its_claim_without_
         see(index, Some("n1"), Some(5));
         see(index, None, Some(5));
     }));
-    // The claim was not seen.
+    // A block without a claim that the watch showed does not count as released unused.
     assert!(!unused(&|index| see(index, None, Some(5))));
-    // The node set a new time.
+    // The node changed `free_since` when it released the block.
     assert!(!unused(&|index| {
         see(index, Some("n1"), Some(5));
         see(index, None, Some(6));
     }));
-    // An assignment came after the claim.
+    // An assignment of the block was created after the claim.
     assert!(!unused(&|index| {
         see(index, Some("n1"), None);
         assign(index);
         index.delete_assignment("10.0.1.1");
         see(index, None, None);
     }));
-    // An assignment came before the claim.
+    // An assignment of the block existed before the claim.
     assert!(!unused(&|index| {
         assign(index);
         see(index, Some("n1"), None);
         index.delete_assignment("10.0.1.1");
         see(index, None, None);
     }));
-    // Only the last of two claims counts.
+    // After two claims of the block, only the second one counts.
     assert!(unused(&|index| {
         see(index, Some("n1"), Some(5));
         see(index, Some("n2"), Some(6));

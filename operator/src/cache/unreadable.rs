@@ -1,4 +1,4 @@
-//! Objects that can't be decoded. Each counts as in use, and no pool gets the addresses that it may have. Pure.
+//! Objects that can't be decoded. Each counts as in use, and no pool may take the addresses that the object may have. Pure.
 
 use std::net::IpAddr;
 
@@ -10,21 +10,21 @@ use super::index::Index;
 use super::orphans::range_of;
 use crate::layout::PoolShape;
 
-/// Why a pool can't have the addresses of an unreadable object: the end of a sentence.
+/// Why a pool can't have the addresses of an unreadable object. The text is the end of a sentence.
 const CONFLICT_REASON: &str =
     "which can't be decoded, so its addresses may be in use: correct or delete it (its event says what is wrong)";
 
 /// An unreadable object that may have addresses of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UnreadableObject {
-    /// Kind and name.
+    /// Kind and name of the object.
     pub(crate) what: String,
-    /// Its addresses; `None`: unknown.
+    /// The addresses of the object; `None`: its addresses are unknown.
     pub(crate) range: Option<BlockRange>,
 }
 
 impl UnreadableObject {
-    /// The conflicts of this object with the subnets.
+    /// The parts of the wanted subnets that a pool can't have because of this object.
     pub(crate) fn conflicts(&self, wanted: &[SubnetPair]) -> Vec<SubnetConflict> {
         let conflict = |range| SubnetConflict { what: self.what.clone(), range, why: CONFLICT_REASON };
         match self.range {
@@ -38,31 +38,31 @@ impl UnreadableObject {
         Self { what: format!("AddressPool {name}"), range: None }
     }
 
-    /// A block. `layout` is the layout of its pool, if the pool can be decoded.
+    /// An unreadable block. `layout` is the layout of the block's pool, if the pool can be decoded.
     pub(crate) fn block(name: &str, index: Option<u64>, layout: Option<&PoolLayout>) -> Self {
         let range = layout.zip(index).and_then(|(layout, index)| layout.block(index));
         Self { what: format!("AddressBlock {name}"), range }
     }
 
-    /// An assignment. Its name is its address.
+    /// An unreadable assignment. Its address is known from its name.
     pub(crate) fn assignment(name: &str) -> Self {
         let range = address_of(name).map(|address| range_of(address, None));
         Self { what: format!("IPAssignment {name}"), range }
     }
 }
 
-/// The address in the name of an assignment.
+/// The address in the name of an assignment; `None` if the name is not an address.
 pub(super) fn address_of(name: &str) -> Option<IpAddr> {
     name.parse::<std::net::Ipv4Addr>().map(IpAddr::V4).or_else(|_| name.replace('-', ":").parse().map(IpAddr::V6)).ok()
 }
 
 impl Index {
-    /// Whether a pool exists and can't be decoded.
+    /// Whether a pool of this name exists and can't be decoded.
     pub(crate) fn is_unreadable(&self, pool: &str) -> bool {
         self.pool(pool).is_some_and(|pool| pool.readable().is_none())
     }
 
-    /// How many unreadable assignments may lie in a range.
+    /// How many unreadable assignments may have an address in the range.
     pub(super) fn unreadable_assignments_in(&self, range: Option<BlockRange>) -> u32 {
         let inside = |address: &Option<IpAddr>| match (address, range) {
             (Some(address), Some(range)) => range.offset_of(*address).is_some(),
@@ -72,7 +72,7 @@ impl Index {
             .unwrap_or(u32::MAX)
     }
 
-    /// How many unreadable assignments may belong to a pool.
+    /// How many unreadable assignments may have an address of the pool.
     pub(super) fn unreadable_assignments_of(&self, pool: &str) -> u64 {
         let all = &self.unreadable_assignments;
         if all.is_empty() {
@@ -91,12 +91,12 @@ impl Index {
         all.values().filter(|address| may_belong(address)).count() as u64
     }
 
-    /// The ranges of all unreadable assignments; `None`: unknown.
+    /// The address range of each unreadable assignment; `None`: the range is unknown.
     pub(crate) fn unreadable_assignment_ranges(&self) -> Vec<Option<BlockRange>> {
         self.unreadable_assignments.values().map(|address| address.map(|address| range_of(address, None))).collect()
     }
 
-    /// All unreadable objects, without the pool `except` itself.
+    /// All unreadable pools, blocks and assignments, except the pool named `except`.
     pub(crate) fn unreadable_objects(&self, except: &str) -> Vec<UnreadableObject> {
         let pools = self.pools.state();
         let pools = pools.iter().filter(|pool| pool.readable().is_none() && pool.name() != except);

@@ -1,4 +1,4 @@
-//! Copies of parts of the index, for decisions that are made without its lock.
+//! Copies of parts of the index, so that tasks can make decisions without holding the index's lock.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -14,20 +14,20 @@ use super::block::BlockInfo;
 use super::index::Index;
 use super::objects::node_conflicts;
 
-/// A pool and its blocks.
+/// A copy of one pool and its blocks, with the counts that decisions about the pool need.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PoolView {
     /// `None`: the pool does not exist, or can't be decoded.
     pub(crate) pool: Option<AddressPool>,
-    /// The pool exists and can't be decoded.
+    /// Whether the pool exists and can't be decoded.
     pub(crate) unreadable: bool,
-    /// In the order of their indices.
+    /// The blocks of the pool, in the order of their indices.
     pub(crate) blocks: Vec<BlockInfo>,
-    /// How many addresses are assigned.
+    /// How many addresses of the pool are assigned.
     pub(crate) used: u64,
-    /// How many released addresses still cool down.
+    /// How many released addresses of the pool still cool down.
     pub(crate) cooling: u64,
-    /// The time until the next of them has cooled down.
+    /// How long until the next cooling address of the pool has cooled down; `None` if no address cools down.
     pub(crate) next_cooled: Option<Duration>,
     /// How many nodes the cluster has.
     pub(crate) nodes: usize,
@@ -36,7 +36,7 @@ pub(crate) struct PoolView {
 }
 
 impl Index {
-    /// A copy of one pool and its blocks.
+    /// Copies one pool and its blocks from the index.
     pub(crate) fn view(&mut self, name: &str) -> PoolView {
         let pool = self.pool(name).and_then(|pool| pool.readable().cloned());
         let assigned = self.assigned.get(name);
@@ -66,33 +66,34 @@ impl Index {
         }
     }
 
-    /// The pool of that name.
+    /// The pool with this name.
     pub(super) fn pool(&self, name: &str) -> Option<Arc<Lenient<AddressPool>>> {
         self.pools.get(&ObjectRef::new(name))
     }
 
-    /// All pools, also unreadable ones.
+    /// All pools, including unreadable pools.
     pub(crate) fn pools(&self) -> Vec<Arc<Lenient<AddressPool>>> {
         self.pools.state()
     }
 
-    /// Names of all pools that need a reconciler: those that exist, and those that have blocks left.
+    /// The names of all pools that need a reconciler: existing pools, and deleted pools that still have blocks.
     pub(crate) fn reconciled_pools(&self) -> HashSet<Arc<str>> {
         let pools = self.pools.state();
         pools.iter().map(|pool| Arc::from(pool.name())).chain(self.blocks.keys().cloned()).collect()
     }
 
-    /// Whether a node exists.
+    /// Whether a Node with this name exists.
     pub(crate) fn has_node(&self, name: &str) -> bool {
         self.nodes.get(&ObjectRef::new(name)).is_some()
     }
 
-    /// The addresses of all nodes: no pool may contain one.
+    /// The addresses of all nodes, as conflicts: no pool may contain a node's address.
     pub(crate) fn node_addresses(&self) -> Vec<SubnetConflict> {
         self.nodes.state().iter().flat_map(|node| node_conflicts(node)).collect()
     }
 
-    /// How many addresses of a pool each node uses, most first. A node with only an empty block counts with 0.
+    /// The nodes that use a pool, each with its number of addresses, highest first. A node that has only empty blocks counts
+    /// with 0.
     pub(crate) fn pool_users(&self, pool: &str) -> Vec<(Arc<str>, u64)> {
         let mut users: HashMap<&Arc<str>, u64> = HashMap::new();
         for block in self.blocks.get(pool).into_iter().flat_map(BTreeMap::values) {
@@ -108,7 +109,7 @@ impl Index {
         users
     }
 
-    /// The nodes that own a block or an assignment but are deleted, and whether each Node was out of service.
+    /// The deleted nodes that still own a block or an assignment. The value says whether the Node was out of service.
     pub(crate) fn deleted_owners(&self) -> HashMap<Arc<str>, bool> {
         let blocks = self.blocks.values().flat_map(BTreeMap::values).filter_map(|block| block.owner.node());
         let owners: HashSet<&Arc<str>> = blocks.chain(self.assignments.values().map(|info| &info.node)).collect();
@@ -119,19 +120,19 @@ impl Index {
             .collect()
     }
 
-    /// Names and ranges of the blocks of all other pools.
+    /// Name and range of each block that belongs to another pool than `pool`.
     pub(crate) fn blocks_of_other_pools(&self, pool: &str) -> Vec<(String, BlockRange)> {
         let others = self.blocks.iter().filter(|(name, _)| &***name != pool);
         let blocks = others.flat_map(|(name, blocks)| blocks.values().map(move |block| (name, block)));
         blocks.filter_map(|(name, block)| Some((format!("{name}-{}", block.index), block.range?))).collect()
     }
 
-    /// Drops unused names, and what is known of nodes and pools that are gone and own nothing.
+    /// Forgets the names that no object uses, and deleted nodes and pools that own nothing.
     pub(crate) fn tidy(&mut self) {
         let owners = self.deleted_owners();
         self.deleted_out_of_service.retain(|name| owners.contains_key(name));
         self.forget_released();
-        // The set itself holds one reference, so a name with one reference is unused.
+        // `names` itself holds one reference to each name, so no object uses a name that has only one reference.
         self.names.retain(|name| Arc::strong_count(name) > 1);
     }
 
@@ -141,7 +142,7 @@ impl Index {
     }
 }
 
-/// How many of the released addresses still cool down, and how long until the next has cooled down.
+/// How many released addresses of a pool still cool down, and how long until the next address has cooled down.
 fn cooling(released: &mut VecDeque<(Instant, u32)>, cooldown: Duration) -> (u64, Option<Duration>) {
     while released.front().is_some_and(|(when, _)| when.elapsed() >= cooldown) {
         released.pop_front();

@@ -1,4 +1,4 @@
-//! The four watches that fill the cache, and their health.
+//! The watches of pools, nodes, blocks and assignments, which fill the cache, and the health of these watches.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,10 +15,11 @@ use tokio::task::JoinSet;
 use super::objects::PartialAssignment;
 use super::{Cache, Changes, Index};
 
-/// Node objects are large and the cache keeps little of each, so a page of the list is small.
+/// How many Nodes the API server returns per page of a list. Pages are small, because a Node is large and the cache stores
+/// little of it.
 const NODE_PAGE_SIZE: u32 = 100;
 
-/// Whether the watches have filled the cache, and whether they work now.
+/// Whether every watch has filled the cache once, and which watches fail now.
 #[derive(Clone)]
 pub(crate) struct WatchHealth(Vec<WatchState>);
 
@@ -26,23 +27,23 @@ pub(crate) struct WatchHealth(Vec<WatchState>);
 struct WatchState {
     kind: &'static str,
     age: WatchAge,
-    /// The cache contains the first complete list.
+    /// Whether the cache contains the first complete list of this watch.
     listed: Arc<AtomicBool>,
 }
 
 impl WatchHealth {
-    /// Whether the cache contains one complete list of every kind.
+    /// Whether every watch has listed all its objects once, so that the cache is complete.
     pub(crate) fn synced(&self) -> bool {
         self.0.iter().all(|watch| watch.listed.load(Ordering::Acquire))
     }
 
-    /// The kind whose watch has failed for longest.
+    /// The kind of object whose watch has failed for the longest time, and how long it has failed.
     pub(crate) fn failing(&self) -> Option<(&'static str, Duration)> {
         self.0.iter().filter_map(|watch| Some((watch.kind, watch.age.failing()?))).max_by_key(|(_, time)| *time)
     }
 }
 
-/// Starts the watches. They run until `tasks` is dropped. Objects that become unreadable are sent to `notices`.
+/// Starts the watches, which run until `tasks` is dropped. A notice is sent to `notices` when an object becomes unreadable.
 pub(crate) fn start(
     clients: &Clients,
     cache: &Arc<Cache>,
@@ -65,7 +66,7 @@ pub(crate) fn start(
     WatchHealth(states)
 }
 
-/// Applies an event to the index.
+/// Applies an event of one watch to the index.
 type Apply<K> = fn(&mut Index, &Event<Lenient<K>>) -> Changes;
 
 struct Spawner<'a> {
@@ -99,7 +100,7 @@ async fn follow<K>(
 {
     while let Some(event) = events.next().await {
         if let Some(notice) = cache.unreadable.event(&event) {
-            // The receiver is gone only while the operator stops.
+            // Sending fails only while the operator stops, because only then the receiver no longer exists.
             let _ = notices.send(notice);
         }
         let changes = cache.with(|index| apply(index, &event));

@@ -1,8 +1,8 @@
 //! When the blocks and addresses of a deleted node may be released. Pure.
 //!
-//! Like Kubernetes, it assumes that after the grace period the machine of a deleted Node is off, or has registered its Node
-//! again.
-//! The agent of a new Node of the same name takes the blocks over, whatever the UID.
+//! Like Kubernetes, the operator assumes that after the grace period a deleted Node's machine is off or has registered its
+//! Node again.
+//! If a Node with the same name is created again, its agent takes the blocks over, even if the UID differs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,17 +14,18 @@ pub(crate) struct GracePeriods {
     since: HashMap<Arc<str>, Instant>,
 }
 
-/// The result of one observation.
+/// What is due after one observation of the deleted nodes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Due {
     /// Nodes whose grace period has ended.
     pub(crate) nodes: Vec<Arc<str>>,
-    /// How long until the next grace period ends.
+    /// How long until the next grace period ends; `None` if no grace period runs.
     pub(crate) next: Option<Duration>,
 }
 
 impl GracePeriods {
-    /// Takes the owners that have no Node, and whether each Node was out of service when it was deleted.
+    /// Notes which deleted nodes still own blocks or assignments, and returns the nodes whose grace period has ended. The
+    /// value in `owners` says whether the Node was out of service.
     pub(crate) fn observe(&mut self, owners: &HashMap<Arc<str>, bool>, now: Instant, grace_period: Duration) -> Due {
         self.since.retain(|node, _| owners.contains_key(node));
         let mut due = Due::default();
@@ -42,7 +43,7 @@ impl GracePeriods {
         due
     }
 
-    /// Restarts the grace period of a node that exists after all.
+    /// Restarts the grace period of a node, because a live read found its Node.
     pub(crate) fn restart(&mut self, node: &str) {
         self.since.remove(node);
     }

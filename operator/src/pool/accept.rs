@@ -1,4 +1,5 @@
-//! Runs the acceptance protocol of a pool's subnets: proposes from the cache, surveys the cluster, and writes the result.
+//! Runs the acceptance protocol of a pool's subnets: proposes entries from the cache, surveys the cluster, and writes the
+//! result.
 
 mod protocol;
 
@@ -18,7 +19,8 @@ use crate::layout::{PoolShape, accepted_entries, entries, subnet_pair};
 use protocol::AcceptanceResult;
 
 impl PoolReconciler {
-    /// Runs the protocol as far as possible. Returns the newest pool, and the entries that its status should list.
+    /// Runs the acceptance protocol as far as possible. Returns the newest pool, and the subnet entries that its status
+    /// should list.
     pub(super) async fn accept(
         &mut self,
         pool: &AddressPool,
@@ -34,7 +36,7 @@ impl PoolReconciler {
         let proposed = protocol::propose(pool, &all, &conflicts, &MicroTime(Timestamp::now()));
         let mut pool = pool.clone();
         if proposed.listed != old {
-            // The entries are written before the survey, so that every later survey by another operator sees them.
+            // The proposed entries are written before the survey, so that every later survey by another operator sees them.
             pool = self.write_listed(&pool, view, &proposed.listed, &proposed.rejected).await?;
         }
         if !protocol::is_pending(&pool) {
@@ -69,7 +71,7 @@ impl PoolReconciler {
     }
 }
 
-/// Conflicts with the subnets of a pool as far as the cache knows them. Only the survey decides.
+/// The conflicts with a pool's subnets that the cache shows. They only help to propose entries; the survey decides.
 fn cached_conflicts(index: &Index, name: &str, pool: &AddressPool) -> Vec<SubnetConflict> {
     let wanted: Vec<_> = pool.spec.subnets.iter().filter_map(|entry| subnet_pair(entry).ok()).collect();
     let overlaps = |range: &BlockRange| wanted.iter().any(|subnet| range.overlaps_subnet(subnet));

@@ -1,4 +1,4 @@
-//! Carves free blocks ahead of demand, and recreates deleted blocks whose addresses are in use.
+//! Carves free blocks before nodes need them, and recreates deleted blocks whose addresses are in use.
 
 mod plan;
 mod recreate;
@@ -19,7 +19,7 @@ pub(super) use plan::{all_reserved, count_outside, reserved_spans};
 use plan::MissingBlocks;
 
 impl PoolReconciler {
-    /// Creates free blocks until the pool has its target number of them.
+    /// Creates free blocks until the pool has as many as it should keep ready.
     pub(super) async fn carve(
         &mut self,
         pool: &AddressPool,
@@ -42,13 +42,13 @@ impl PoolReconciler {
         let created = write::blocks::create(&self.context, &self.name, shape, &next).await?;
         self.remember_carved(created, view);
         if (next.len() as u64) < demand {
-            // Either one pass may not carve more, or the pool is fully carved. Another pass finds out.
+            // Either this pass reached its limit or the pool is fully carved. Another pass finds out which.
             self.context.cache.pool_notify(&self.name).notify_one();
         }
         Ok(())
     }
 
-    /// Blocks that do not exist although addresses of them are assigned.
+    /// The blocks that do not exist although some of their addresses are assigned.
     pub(super) fn missing_blocks(&self, shape: &PoolShape, view: &PoolView) -> MissingBlocks {
         let existing = view.blocks.iter().map(|block| block.index).collect();
         let (orphans, unreadable) =
@@ -56,7 +56,8 @@ impl PoolReconciler {
         plan::missing_blocks(shape, &self.name, &existing, &orphans, &unreadable)
     }
 
-    /// Recreates missing blocks, claimed for their node. A draining pool needs that, too: its addresses are in use.
+    /// Recreates missing blocks and claims each for its former node. This also happens in a draining pool, whose addresses
+    /// are still in use.
     pub(super) async fn recreate_blocks(
         &mut self,
         pool: &AddressPool,

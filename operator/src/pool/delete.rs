@@ -1,4 +1,4 @@
-//! Finishes the deletion of pools, and deletes free blocks whose pool is gone.
+//! Finishes the deletion of a pool, and deletes the free blocks that a deleted pool left behind.
 
 use std::time::Duration;
 
@@ -13,13 +13,14 @@ use crate::cache::{BlockInfo, PoolView};
 use crate::layout::{PoolShape, accepted_entries};
 use crate::live_reads;
 
-/// How long after the removal of its finalizer the reconciler checks whether the pool is gone.
+/// After the reconciler has removed a pool's finalizer, it checks at this interval whether the pool still exists.
 const REMOVED_POOL_INTERVAL: Duration = Duration::from_secs(1);
-/// How often the blocks of a pool that is gone are reconciled.
+/// How often the reconciler handles the remaining blocks of a deleted pool.
 const ORPHANED_BLOCKS_INTERVAL: Duration = Duration::from_secs(30);
 
 impl PoolReconciler {
-    /// Deletes the free blocks of a deleted pool, reports who uses the others, and removes the finalizer when none is left.
+    /// Deletes the free blocks of a pool that is being deleted, and reports which nodes use its claimed blocks. Removes the
+    /// pool's finalizer when no block is left.
     pub(super) async fn finish_deletion(
         &mut self,
         pool: &AddressPool,
@@ -35,7 +36,7 @@ impl PoolReconciler {
         self.report_status(pool, view, &shape, listed, &[]).await
     }
 
-    /// Whether the pool has no block and no assignment, by live reads.
+    /// Whether the API server has no block and no assignment of the pool.
     async fn is_unused(&self) -> Result<bool, ReconcileError> {
         let fields = format!("spec.poolName={}", self.name);
         let mut left = 0;
@@ -44,7 +45,7 @@ impl PoolReconciler {
         Ok(left == 0)
     }
 
-    /// Deletes the free blocks of a pool that is gone.
+    /// Deletes the free blocks of a pool that no longer exists.
     pub(super) async fn delete_orphaned_blocks(&mut self, view: &PoolView) -> Result<Duration, ReconcileError> {
         self.context.metrics.remove_pool(&self.name);
         if deletable(view).next().is_some() && write::pool_is_gone(&self.context, &self.name).await? {
@@ -54,17 +55,17 @@ impl PoolReconciler {
     }
 }
 
-/// Whether the cache knows no block and no assignment of the pool.
+/// Whether the cache contains no block and no assignment of the pool.
 fn is_empty(view: &PoolView) -> bool {
     view.blocks.is_empty() && view.used == 0
 }
 
-/// Free blocks without an assignment.
+/// The free blocks that no assignment names and that are not being deleted.
 pub(super) fn deletable(view: &PoolView) -> impl Iterator<Item = &BlockInfo> {
     view.blocks.iter().filter(|block| block.is_free() && block.assigned == 0 && !block.deleting)
 }
 
-/// Free blocks without an assignment that still have Bobbin's finalizer.
+/// The free blocks that no assignment names and that still have Bobbin's finalizer.
 pub(super) fn finalizable(view: &PoolView) -> impl Iterator<Item = &BlockInfo> {
     view.blocks.iter().filter(|block| block.is_free() && block.assigned == 0 && block.finalizer.is_some())
 }

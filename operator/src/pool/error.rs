@@ -1,39 +1,39 @@
-//! Why a reconcile pass did not finish.
+//! The errors with which a reconcile pass of a pool ends early.
 
 use bobbin_api_client::{ReadError, Refusal, UnknownWhy, Unreadable};
 
-/// Why a reconcile pass did not finish.
+/// Why a reconcile pass of a pool did not finish.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReconcileError {
     /// A live read failed.
     #[error("reading from the API server failed: {0}")]
     Read(#[from] ReadError),
-    /// The API server refused a write. Somebody has to remove the cause.
+    /// The API server refused a write. The message says what to correct.
     #[error("the API server refused a write ({what}): {why}")]
     Refused {
-        /// What the write concerned.
+        /// What the operator tried to write.
         what: &'static str,
         /// Why the API server refused it.
         why: Refusal,
     },
-    /// The object was changed or deleted since it was read: read it again.
+    /// The object was changed or deleted since it was read. The next pass reads the object again.
     #[error("the object was changed or deleted since it was read")]
     Stale,
-    /// The pool can't be decoded any more. The watch will show that, too.
+    /// The pool can no longer be decoded. The pool watch reports this, too.
     #[error("the pool can't be decoded: {0}")]
     Unreadable(#[from] Box<Unreadable>),
-    /// The outcome of a write is unknown. The next pass reads the object again.
+    /// It is unknown whether the API server executed a write. The next pass reads the object again.
     #[error("it is unknown whether the API server executed a write ({what}): {why}")]
     Unknown {
-        /// What the write concerned.
+        /// What the operator tried to write.
         what: &'static str,
-        /// Why the outcome is unknown.
+        /// Why the outcome of the write is unknown.
         why: UnknownWhy,
     },
 }
 
 impl ReconcileError {
-    /// Whether the error is part of normal operation, so that it is no reason for a warning.
+    /// Whether the error is part of normal operation, so that the operator logs no warning.
     pub(super) fn is_expected(&self) -> bool {
         matches!(self, Self::Stale | Self::Unreadable(_))
     }

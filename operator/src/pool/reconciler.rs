@@ -1,6 +1,7 @@
-//! Reconciles one pool: a task that runs a pass after each change, while this operator leads.
+//! Reconciles one pool: a task that runs a pass after each change, as long as this operator leads.
 //!
-//! Every write tests the resourceVersion or UID that was read, so a second operator only fails its own writes.
+//! Every write tests the resourceVersion or UID that was read. If two operators lead at once, the stale write fails and does
+//! no harm.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -15,33 +16,34 @@ use crate::cache::{BlockInfo, PoolView};
 use crate::context::Context;
 use crate::layout::{PoolShape, accepted_entries};
 
-/// Changes within this time cause one pass.
+/// The reconciler waits this long after a change, so that further changes cause no additional pass.
 pub(super) const DEBOUNCE: Duration = Duration::from_millis(10);
-/// How often a pool is reconciled while some of its subnets are not accepted, because the conflict may be gone.
+/// How often a pool with a rejected or undecided subnet is reconciled, because the conflicting object may have been deleted.
 const CONFLICT_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// How often an unchanged pool is reconciled.
 pub(super) const RESYNC_INTERVAL: Duration = Duration::from_mins(10);
-/// A carved block that the watch has not shown within this time counts as absent.
+/// A block that this operator created counts as deleted if the watch has not shown the block within this time.
 const CARVED_BLOCK_TIMEOUT: Duration = Duration::from_secs(10);
-/// First and longest wait after a pass that met a stale object.
+/// The first and the longest wait after a pass that failed because an object was stale.
 const STALE_RETRY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
-/// First and longest wait after a pass that failed for another reason.
+/// The first and the longest wait after a pass that failed for any other reason.
 const ERROR_RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
-/// Reconciles one pool.
+/// The task that reconciles one pool, and what it remembers between passes.
 pub(super) struct PoolReconciler {
     pub(super) context: Arc<Context>,
     pub(super) name: Arc<str>,
-    /// The last write of the pool, until the watch shows it.
+    /// The reconciler's last write of the pool, until the watch shows the write.
     written: Option<WrittenPool>,
     pub(super) last_status_write: Option<Instant>,
-    /// Blocks that were carved and that the watch has not shown yet.
+    /// The blocks that this reconciler created and that the watch has not shown yet, by index, with the time of their
+    /// creation.
     pub(super) carved: BTreeMap<u64, (BlockInfo, Instant)>,
 }
 
-/// A write of the pool.
+/// A pool that the reconciler wrote, and the version that the write replaced.
 struct WrittenPool {
-    /// The resourceVersion that the watch showed before the write.
+    /// The pool's resourceVersion that the watch had shown before the write.
     shown_version: String,
     pool: AddressPool,
 }
@@ -82,11 +84,12 @@ pub(super) async fn run(context: Arc<Context>, name: Arc<str>) {
 }
 
 impl PoolReconciler {
-    /// Runs one pass. Returns when to run the next one if nothing changes.
+    /// Runs one pass. Returns after which time the next pass should run if nothing changes.
     async fn reconcile(&mut self) -> Result<Duration, ReconcileError> {
         let mut view = self.view();
         if view.unreadable {
-            // An event reports the pool. The operator carves, releases and deletes nothing of it.
+            // The pool can't be decoded. An event reports that, and the operator carves, releases and deletes none of its
+            // blocks.
             return Ok(RESYNC_INTERVAL);
         }
         write::blocks::remove_finalizers(&self.context, &view, &self.name).await?;
@@ -117,7 +120,7 @@ impl PoolReconciler {
         Ok(if is_open { next.min(CONFLICT_RETRY_INTERVAL) } else { next })
     }
 
-    /// The pool as the cache has it, plus the blocks that were carved since.
+    /// The cached pool and blocks, plus the blocks that this reconciler created and that the cache does not contain yet.
     fn view(&mut self) -> PoolView {
         let mut view = self.context.cache.with(|index| index.view(&self.name));
         let shown: HashSet<u64> = view.blocks.iter().map(|block| block.index).collect();
@@ -129,7 +132,8 @@ impl PoolReconciler {
         view
     }
 
-    /// The pool as this reconciler last wrote it, if the cache does not have that write yet; else as the cache has it.
+    /// The pool as this reconciler last wrote it, if the cache does not show that write yet. Otherwise the cached pool
+    /// `shown`.
     fn newest(&mut self, shown: AddressPool) -> AddressPool {
         let version = shown.metadata.resource_version.as_ref();
         let is_behind = |written: &&WrittenPool| {

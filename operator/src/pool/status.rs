@@ -1,4 +1,4 @@
-//! A pool's status: counts, free window and conditions. Pure, except `publish`, which writes the status.
+//! Computes the status of a pool: counts, free window and conditions. Pure, except for `publish`, which writes the status.
 
 mod conditions;
 mod free_window;
@@ -20,31 +20,31 @@ use crate::layout::{PoolShape, ShapeError};
 
 pub(crate) use conditions::find;
 
-/// The inputs of a status.
+/// Everything from which the status of a pool is computed.
 pub(super) struct Inputs<'a> {
     pub(super) pool: &'a AddressPool,
-    /// The pool, parsed with `listed` as its status entries.
+    /// The parsed pool, with `listed` as the subnet entries of its status.
     pub(super) shape: Result<&'a PoolShape, &'a ShapeError>,
     pub(super) view: &'a PoolView,
     pub(super) listed: Vec<AcceptedSubnet>,
     pub(super) rejected: &'a [Overlap],
-    /// The nodes that use addresses or blocks of a deleted pool; empty for other pools.
+    /// If the pool is being deleted: the nodes that use its addresses or blocks. Otherwise empty.
     pub(super) users: &'a [(Arc<str>, u64)],
     pub(super) now: Time,
 }
 
-/// The counts that conditions depend on.
+/// The counts on which the pool's conditions depend.
 struct Counts {
-    /// Blocks that a node can claim now, or that can be carved.
+    /// How many blocks a node can claim now, including blocks that the operator can still carve.
     free_blocks: i64,
-    /// Whether a claimed block has an unassigned address.
+    /// Whether a claimed block has an address that is not assigned.
     free_in_claimed: bool,
-    /// Addresses (pairs) of all accepted entries.
+    /// How many addresses (pairs) all accepted entries have.
     total: i64,
     used: i64,
 }
 
-/// Computes the whole status.
+/// Computes the whole status of a pool.
 pub(super) fn compute(inputs: &Inputs<'_>) -> AddressPoolStatus {
     let (pool, view) = (inputs.pool, inputs.view);
     let mut status = AddressPoolStatus {
@@ -71,12 +71,13 @@ pub(super) fn compute(inputs: &Inputs<'_>) -> AddressPoolStatus {
     status
 }
 
-/// Whether a node may claim the block.
+/// Whether a node may claim the block now.
 pub(super) fn is_claimable(shape: &PoolShape, block: &BlockInfo) -> bool {
     block.is_free() && !block.deleting && belongs(shape, block)
 }
 
-/// Whether the operator would carve the block: it has the right range, lies in an accepted entry, and is not fully reserved.
+/// Whether the block has the range of its index, lies in an accepted entry, and is not fully reserved. The operator carves
+/// only such blocks.
 pub(super) fn belongs(shape: &PoolShape, block: &BlockInfo) -> bool {
     let range = shape.layout.block(block.index);
     range.is_some()
@@ -106,7 +107,7 @@ fn addresses(shape: &PoolShape, view: &PoolView) -> AddressCounts {
             let total = saturating(layout.address_count(family));
             let assigned = saturating(view.used.into());
             let unassigned = subtract(subtract(total, reserved), assigned);
-            // An address that was assigned again no longer cools down.
+            // An address that was assigned again while it cooled down is not counted as cooling.
             let cooling = saturating(view.cooling.into()).min(unassigned);
             FamilyCounts { total, reserved, assigned, cooling, free: subtract(unassigned, cooling) }
         })

@@ -1,4 +1,4 @@
-//! Starts a reconciler for each pool, and ends it when nothing of the pool is left.
+//! Starts a reconciler for each pool, and ends the reconciler when neither the pool nor a block of the pool exists.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,19 +9,19 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::reconciler;
 use crate::context::Context;
 
-/// Liveness fails when this loop makes no progress for this long.
+/// Liveness fails when the supervisor's loop makes no progress for this long.
 const LOOP_DEADLINE: Duration = Duration::from_mins(2);
-/// How often the supervisor compares pools and reconcilers if no notification arrives.
+/// How often the supervisor compares the pools with the running reconcilers if no notification arrives.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
-/// How long the reconciler of a deleted pool still runs, so that its last writes end before it is aborted.
-/// A pool of the same name that is created meanwhile keeps this reconciler.
+/// How long the reconciler of a deleted pool keeps running, so that its last writes end before it is aborted. If a pool with
+/// the same name is created meanwhile, the reconciler serves the new pool.
 const RECONCILER_LINGER: Duration = Duration::from_mins(1);
-/// The pause after a reconciler has panicked.
+/// The pause before reconcilers are started again after a reconciler has panicked.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
 
 struct Running {
     task: AbortHandle,
-    /// Since when nothing of the pool is left.
+    /// Since when the pool and all its blocks have been deleted; `None` while the pool or a block exists.
     idle_since: Option<Instant>,
 }
 

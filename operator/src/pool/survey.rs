@@ -13,18 +13,18 @@ use crate::cache::{UnreadableObject, assignment_range, block_index, block_key};
 use crate::layout::{PoolShape, accepted_entries, entries};
 use crate::live_reads::for_each;
 
-/// What a survey found about one pool.
+/// What a survey found about one pool and about all objects that may conflict with it.
 #[derive(Debug)]
 pub(super) struct Survey {
-    /// The pool as this survey read it.
+    /// The pool as this survey read it, with the resourceVersion for the next write.
     pub(super) pool: AddressPool,
     /// The subnet entries that the statuses of all pools list.
     pub(super) entries: Vec<PoolSubnet>,
-    /// All other objects that have addresses of the pending entries.
+    /// All objects other than pools that have addresses of the pool's pending entries.
     pub(super) conflicts: Vec<SubnetConflict>,
 }
 
-/// Lists all objects live. `None`: the pool is gone, or can't be decoded.
+/// Lists all objects live. Returns `None` if the pool no longer exists or can't be decoded.
 pub(super) async fn run(clients: &Clients, name: &str) -> Result<Option<Survey>, ReadError> {
     let (mut pools, mut unreadable) = (Vec::new(), Vec::new());
     for_each(clients, "", |pool: Lenient<AddressPool>| match pool {

@@ -1,4 +1,4 @@
-//! Writes to the pool object, and live reads of it. Each write tests the UID and resourceVersion of the object that was read.
+//! Writes to the pool object, and live reads of it. Each write tests the pool's UID and resourceVersion.
 
 pub(super) mod blocks;
 
@@ -24,7 +24,7 @@ fn name(pool: &AddressPool) -> &str {
     pool.metadata.name.as_deref().unwrap_or_default()
 }
 
-/// Converts the outcome of a conditional write.
+/// Converts the outcome of a conditional write to a result of the reconcile pass.
 fn written<T>(what: &'static str, outcome: Outcome<T>) -> Result<T, ReconcileError> {
     match outcome {
         Outcome::Done(done) => Ok(done),
@@ -34,7 +34,7 @@ fn written<T>(what: &'static str, outcome: Outcome<T>) -> Result<T, ReconcileErr
     }
 }
 
-/// A JSON patch that fails if the pool was changed since it was read.
+/// A JSON patch that the API server refuses if the pool was changed since it was read.
 fn conditional_patch(pool: &AddressPool, operations: impl IntoIterator<Item = Value>) -> Value {
     let test = |field: &str, value: Option<&String>| json!({"op": "test", "path": format!("/metadata/{field}"), "value": value});
     let metadata = &pool.metadata;
@@ -42,7 +42,7 @@ fn conditional_patch(pool: &AddressPool, operations: impl IntoIterator<Item = Va
     tests.into_iter().chain(operations).collect()
 }
 
-/// Replaces the status.
+/// Replaces the status of a pool.
 pub(super) async fn status(
     context: &Context,
     pool: &AddressPool,
@@ -55,7 +55,7 @@ pub(super) async fn status(
     Ok(answer.into_result()?)
 }
 
-/// Adds Bobbin's finalizer.
+/// Adds Bobbin's finalizer to a pool.
 pub(super) async fn add_finalizer(context: &Context, pool: &AddressPool) -> Result<AddressPool, ReconcileError> {
     let operation = match &pool.metadata.finalizers {
         Some(_) => json!({"op": "add", "path": "/metadata/finalizers/-", "value": FINALIZER}),
@@ -64,7 +64,7 @@ pub(super) async fn add_finalizer(context: &Context, pool: &AddressPool) -> Resu
     Ok(patch_finalizers(context, pool, operation).await?.into_result()?)
 }
 
-/// Removes Bobbin's finalizer and keeps all others.
+/// Removes Bobbin's finalizer from a pool and keeps all other finalizers.
 pub(super) async fn remove_finalizer(context: &Context, pool: &AddressPool) -> Result<(), ReconcileError> {
     let position = pool.metadata.finalizers.iter().flatten().position(|finalizer| finalizer == FINALIZER);
     let Some(position) = position else { return Ok(()) };
@@ -81,7 +81,7 @@ async fn patch_finalizers(
     written("the finalizers of the pool", write(WRITE_TIMEOUT, patch(&api(context), name(pool), operations)).await)
 }
 
-/// Whether there is no pool of that name, by a live read.
+/// Whether no pool with this name exists, according to the API server.
 pub(super) async fn pool_is_gone(context: &Context, pool: &str) -> Result<bool, ReconcileError> {
     match read(READ_TIMEOUT, api(context).get(pool)).await {
         Ok(_) => Ok(false),
@@ -90,7 +90,7 @@ pub(super) async fn pool_is_gone(context: &Context, pool: &str) -> Result<bool, 
     }
 }
 
-/// The pool, by a live read.
+/// The pool as the API server returns it.
 async fn live_pool(context: &Context, pool: &str) -> Result<AddressPool, ReconcileError> {
     match read(READ_TIMEOUT, api(context).get(pool)).await {
         Ok(pool) => Ok(pool.into_result()?),

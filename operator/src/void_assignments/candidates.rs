@@ -1,26 +1,27 @@
-//! Orphaned assignments that may be void: which to check live, and what earlier checks found. Pure.
+//! Orphaned assignments that may be void: which ones to check by live reads, and what earlier checks found. Pure.
 //!
-//! The node of such an assignment may have lost the block while the pod still runs. So it is deleted only on live evidence
-//! that its pod is gone. A deleted pod object does not prove that the container has ended, so two checks must agree.
-//! Between them the agent has the time to list its own assignments once. In doubt the assignment stays, and is counted.
+//! The node of an orphaned assignment may have lost the block while the pod still runs. A deleted pod object does not prove
+//! that the container has ended. So two live checks, far enough apart for the agent to list its assignments once, must find
+//! the pod gone. In doubt the assignment stays and is counted.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::cache::OrphanedAssignment;
 
-/// The minimum age of an orphan before a check: a younger one may only wait for a claim or a watch event in flight.
+/// How long an assignment must be orphaned before its first check. A younger orphan may only be waiting for a claim or a
+/// watch event.
 pub(crate) const MIN_ORPHAN_AGE: Duration = Duration::from_mins(1);
-/// The time between two checks of one assignment: each agent lists its own assignments once in that time.
+/// The time between two checks of one assignment. In that time each agent lists its own assignments at least once.
 pub(crate) const CHECK_INTERVAL: Duration = Duration::from_mins(15);
 
-/// What is known of one orphaned assignment.
+/// What the operator knows about one orphaned assignment.
 #[derive(Clone, Debug)]
 struct Candidate {
-    /// Every observation since then found the assignment orphaned.
+    /// Since when every observation has found the assignment orphaned.
     since: Instant,
     last_check: Option<Instant>,
-    /// The UID of the assignment, and since when every check has found its pod gone.
+    /// The UID of the assignment, and since when every check has found the assignment's pod gone.
     pod_gone: Option<(String, Instant)>,
 }
 
@@ -34,12 +35,13 @@ impl Candidate {
     }
 }
 
-/// All orphaned assignments of the last observation.
+/// All assignments that the last observation found orphaned.
 #[derive(Debug, Default)]
 pub(crate) struct Candidates(HashMap<OrphanedAssignment, Candidate>);
 
 impl Candidates {
-    /// Takes over the current orphans. Returns how many have been orphaned for [`MIN_ORPHAN_AGE`].
+    /// Replaces the known orphans by `orphans`. Returns how many of these assignments have been orphaned for at least
+    /// [`MIN_ORPHAN_AGE`].
     pub(crate) fn observe(&mut self, orphans: Vec<OrphanedAssignment>, now: Instant) -> usize {
         let mut before = std::mem::take(&mut self.0);
         let new = Candidate { since: now, last_check: None, pod_gone: None };
@@ -53,7 +55,7 @@ impl Candidates {
         self.0.values().filter(|candidate| candidate.is_old(now)).count()
     }
 
-    /// Returns up to `max` orphans that are due for a check, the longest unchecked first, and notes the check of each.
+    /// Returns up to `max` orphans that are due for a check, the longest unchecked first, and notes when each is checked.
     pub(crate) fn take_due(&mut self, max: usize, now: Instant) -> Vec<OrphanedAssignment> {
         let due = self.0.iter().filter(|(_, candidate)| candidate.is_due(now));
         let mut due: Vec<_> = due.map(|(orphan, candidate)| (candidate.last_check, orphan.clone())).collect();
@@ -67,7 +69,8 @@ impl Candidates {
         due.into_iter().map(|(_, orphan)| orphan).collect()
     }
 
-    /// Notes that a check found the pod gone. Returns whether a check at least [`CHECK_INTERVAL`] earlier found the same.
+    /// Notes that a check found the pod gone. Returns whether a check at least [`CHECK_INTERVAL`] earlier also found the pod
+    /// gone.
     pub(crate) fn note_pod_gone(&mut self, orphan: &OrphanedAssignment, uid: &str, now: Instant) -> bool {
         let Some(candidate) = self.0.get_mut(orphan) else { return false };
         match &candidate.pod_gone {
@@ -79,7 +82,7 @@ impl Candidates {
         }
     }
 
-    /// Notes that a check found the pod alive: earlier checks no longer count.
+    /// Notes that a check found the pod alive. Earlier checks of this assignment no longer count.
     pub(crate) fn note_pod_alive(&mut self, orphan: &OrphanedAssignment) {
         if let Some(candidate) = self.0.get_mut(orphan) {
             candidate.pod_gone = None;
@@ -143,7 +146,8 @@ mod tests {
         assert!(!candidates.note_pod_gone(&a, "u1", start));
         assert!(!candidates.note_pod_gone(&a, "u1", start + JUST_BEFORE));
         assert!(candidates.note_pod_gone(&a, "u1", start + CHECK_INTERVAL));
-        // A new assignment of the same name, a living pod, and a pass without the orphan each reset the evidence.
+        // Earlier evidence no longer counts after a new assignment with the same name, a living pod, or a pass without the
+        // orphan.
         assert!(!candidates.note_pod_gone(&a, "u2", start + CHECK_INTERVAL));
         candidates.note_pod_alive(&a);
         assert!(!candidates.note_pod_gone(&a, "u2", start + CHECK_INTERVAL * 2));

@@ -1,4 +1,4 @@
-//! The phrases that have a plainer form. They are listed in a file, so that adding one needs no change of code.
+//! The phrases that have a plainer form. They are listed in a file, so that a new phrase needs no change of code.
 
 use std::path::Path;
 
@@ -6,11 +6,11 @@ use anyhow::{Context, Result, bail};
 
 use super::sentence::Sentence;
 
-/// The banned phrases, in lower case, each with what to write instead.
+/// The banned phrases in lower case, each with its plainer form.
 pub struct BannedPhrases(Vec<(String, String)>);
 
 impl BannedPhrases {
-    /// Reads the list: one `phrase => what to write` per line. `#` begins a comment.
+    /// Reads the list of banned phrases: one `phrase => what to write` per line. `#` begins a comment.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))?;
         Self::parse(&text).with_context(|| format!("{} can't be parsed", path.display()))
@@ -25,7 +25,7 @@ impl BannedPhrases {
         Ok(Self(phrases))
     }
 
-    /// Returns a problem for each banned phrase in the sentence.
+    /// Returns one problem for each banned phrase that the sentence contains.
     pub fn problems(&self, sentence: &Sentence) -> Vec<String> {
         let plain = sentence.plain();
         let found = self.0.iter().filter(|(phrase, _)| has_words(&plain, phrase));

@@ -1,18 +1,18 @@
-//! The list of files that may still have findings. It only shrinks.
+//! The list of files that may still have findings. No file is added to the list.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
-/// The excused files, with the comments above them.
+/// The excused files, and the comments at the top of the list.
 pub struct Excused {
     comments: Vec<String>,
     files: BTreeSet<String>,
 }
 
 impl Excused {
-    /// Reads the list: one path per line. `#` begins a comment.
+    /// Reads the list of excused files: one path per line. `#` begins a comment.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))?;
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -23,22 +23,22 @@ impl Excused {
         })
     }
 
-    /// Whether the file may have findings.
+    /// Whether the list contains the file, so that the file may have findings.
     pub fn contains(&self, file: &str) -> bool {
         self.files.contains(file)
     }
 
-    /// The excused files that have no findings.
+    /// The excused files that have no findings, because `unclean` does not contain them.
     pub fn not_in(&self, unclean: &BTreeSet<&str>) -> Vec<String> {
         self.files.iter().filter(|file| !unclean.contains(file.as_str())).cloned().collect()
     }
 
-    /// Removes files from the list.
+    /// Removes files from the list of excused files.
     pub fn remove(&mut self, files: &[String]) {
         self.files.retain(|file| !files.contains(file));
     }
 
-    /// Writes the list, sorted.
+    /// Writes the list of excused files, sorted.
     pub fn write(&self, path: &Path) -> Result<()> {
         let text: String = self.comments.iter().chain(&self.files).flat_map(|line| [line.as_str(), "\n"]).collect();
         std::fs::write(path, text).with_context(|| format!("{} can't be written", path.display()))

@@ -4,10 +4,10 @@ use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 
 use super::prose::{Block, Passage, Word};
 
-/// Joins the words of a code span, so that the span counts as one word.
+/// Joins the words of a code span, so that the whole span counts as one word.
 const NO_BREAK_SPACE: &str = "\u{a0}";
 
-/// The paragraphs, headings, list items and table cells of a block, without code blocks.
+/// The paragraphs, headings, list items and table cells of a block of lines. Code blocks are left out.
 pub fn passages(block: &Block) -> Vec<Passage> {
     let text: String = block.iter().flat_map(|line| [line.text.as_str(), "\n"]).collect();
     let mut starts = Vec::with_capacity(block.len());
@@ -44,7 +44,7 @@ fn is_inline(tag: TagEnd) -> bool {
     matches!(tag, TagEnd::Emphasis | TagEnd::Strong | TagEnd::Strikethrough | TagEnd::Link | TagEnd::Image)
 }
 
-/// Joins the parts of a word that Markdown's events separate.
+/// Joins the parts of a word that come in separate Markdown events.
 #[derive(Default)]
 struct Writer {
     passages: Vec<Passage>,

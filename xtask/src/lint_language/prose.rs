@@ -1,6 +1,6 @@
 //! The types that the source readers and the checks share: source lines, and words with their line numbers.
 
-/// One line of prose and its number in the file.
+/// One line of prose with its line number in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
     pub number: usize,
@@ -10,7 +10,7 @@ pub struct Line {
 /// Adjacent lines that belong together, such as one comment. They are parsed as Markdown.
 pub type Block = Vec<Line>;
 
-/// A word with the number of its source line. A code span is one word.
+/// A word with the number of its line in the file. A code span is one word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Word {
     pub line: usize,

@@ -2,17 +2,17 @@
 
 use super::prose::{Passage, Word};
 
-/// The most words that a sentence may have.
+/// The maximum number of words in a sentence.
 const MAX_WORDS: usize = 25;
-/// How many words of a reported sentence are printed.
+/// How many words of a sentence the report prints.
 const SHOWN_WORDS: usize = 12;
-/// Words that may end with a dot within a sentence.
+/// Abbreviations that end with a dot but do not end a sentence.
 const ABBREVIATIONS: [&str; 8] = ["e.g.", "i.e.", "etc.", "vs.", "cf.", "no.", "approx.", "resp."];
 
-/// One sentence.
+/// One sentence of a passage.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Sentence {
-    /// The line of its first word.
+    /// The line number of the sentence's first word.
     pub line: usize,
     words: Vec<String>,
 }
@@ -23,25 +23,25 @@ impl Sentence {
         Some(Self { line, words: words.iter().map(|word| word.text.clone()).collect() })
     }
 
-    /// The number of its words, without punctuation and URLs.
+    /// The number of words in the sentence. Punctuation and URLs do not count.
     pub fn word_count(&self) -> usize {
         self.words.iter().filter(|word| counts(word)).count()
     }
 
-    /// The problem, if the sentence has too many words.
+    /// Returns the problem if the sentence has too many words.
     pub fn too_long(&self) -> Option<String> {
         let count = self.word_count();
         (count > MAX_WORDS).then(|| format!("{} ({count} words, at most {MAX_WORDS})", self.start()))
     }
 
-    /// Its first words, for the report.
+    /// The first words of the sentence, for the report.
     pub fn start(&self) -> String {
         let shown = self.words.len().min(SHOWN_WORDS);
         let rest = if shown < self.words.len() { " …" } else { "" };
         format!("{}{rest}", self.words[..shown].join(" "))
     }
 
-    /// Its words in lower case with single spaces. A word with a code span becomes `` ` ``.
+    /// The words of the sentence in lower case with single spaces. A word with a code span becomes `` ` ``.
     pub fn plain(&self) -> String {
         let words = self.words.iter().map(|word| if word.contains('`') { "`".to_owned() } else { word.to_lowercase() });
         words.collect::<Vec<_>>().join(" ")

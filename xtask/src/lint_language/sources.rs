@@ -1,4 +1,4 @@
-//! Chooses the reader that finds the prose of a file.
+//! Chooses the reader that finds the prose in a file, by the kind of the file.
 
 mod cel;
 mod hash;
@@ -8,10 +8,10 @@ mod rust;
 
 use super::prose::{Block, Line};
 
-/// The folder of manifests that are generated from doc comments. Those comments are checked in the Rust files.
+/// The folder of manifests that are generated from doc comments. The doc comments are checked in the Rust files instead.
 const GENERATED: &str = "charts/bobbin/templates/crds/";
 
-/// The blocks of prose in a file; none if files of its kind contain no prose.
+/// The blocks of prose in a file. Empty if a file of this kind contains no prose.
 pub fn blocks(file: &str, text: &str) -> Vec<Block> {
     let name = file.rsplit('/').next().unwrap_or(file);
     let extension = name.rsplit_once('.').map(|(_, extension)| extension);

@@ -1,4 +1,4 @@
-//! Selectors mean what `metav1.LabelSelector` means.
+//! Tests that a converted selector matches the same labels as `metav1.LabelSelector` in Kubernetes.
 
 use std::collections::BTreeMap;
 

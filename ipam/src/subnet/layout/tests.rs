@@ -1,4 +1,4 @@
-//! Compares the index arithmetic with ranges listed one by one, and checks it at its limits.
+//! Compares the arithmetic of block indices with ranges that are listed one by one, and tests its limits.
 
 use proptest::prelude::*;
 
@@ -8,7 +8,7 @@ fn subnet(ipv4: Option<&str>, ipv6: Option<&str>) -> SubnetPair {
     SubnetPair::parse(ipv4, ipv6).unwrap()
 }
 
-/// Every block of the subnets, listed by ipnet itself.
+/// Every block of the subnets, as the library ipnet lists them.
 fn naive(subnets: &[SubnetPair], bits: u8) -> Vec<BlockRange> {
     let mut all = Vec::new();
     for subnet in subnets {
@@ -22,7 +22,7 @@ fn naive(subnets: &[SubnetPair], bits: u8) -> Vec<BlockRange> {
 }
 
 prop_compose! {
-    /// Up to four subnets of different sizes that don't overlap, of the families 0: IPv4, 1: IPv6, 2: both.
+    /// Up to four subnets of different sizes that do not overlap. `families` is 0 for IPv4, 1 for IPv6 and 2 for both.
     fn small_pool()(families in 0..3, sizes in prop::collection::vec(0_u8..=7, 0..=4), block_bits in 0_u8..=5)
         -> (Vec<SubnetPair>, u8)
     {

@@ -1,4 +1,4 @@
-//! The acceptance protocol: its messages, and interleavings of operators that write, list and confirm.
+//! Tests the acceptance protocol: its messages, and interleavings of operators that write, list and confirm.
 
 use proptest::prelude::*;
 
@@ -51,7 +51,7 @@ fn a_subnet_that_overlaps_a_block_of_a_deleted_pool_is_withdrawn() {
     );
 }
 
-/// The next step of the operator that reconciles one pool.
+/// The next step of an operator that reconciles one pool.
 #[derive(Clone, Debug)]
 enum Step {
     Write,
@@ -60,8 +60,8 @@ enum Step {
     Done,
 }
 
-/// Each pool has its own operator with its own clock. `order` says which operator does the next step.
-/// With `stale` caches, no operator sees in time that another one has begun.
+/// Runs one operator with its own clock for each pool. `order` says which operator does the next step. With `stale` caches,
+/// an operator may begin although another operator has begun already.
 fn run(clocks: &[i64], order: &[usize], stale: bool) -> Vec<Option<PoolSubnet>> {
     let mut stored: Vec<Option<PoolSubnet>> = vec![None; clocks.len()];
     let mut steps = vec![Step::Write; clocks.len()];
@@ -111,7 +111,7 @@ proptest! {
 
     #[test]
     fn one_of_the_pools_is_accepted_in_the_end(clocks in prop::collection::vec(0_i64..3, 2..=3), order in prop::collection::vec(0_usize..6, 0..30)) {
-        // After any start, the operators take turns.
+        // After a random start, the operators take turns of three steps each.
         let turns = (0..60).map(|i| i / 3);
         let order: Vec<usize> = order.into_iter().chain(turns).collect();
         let accepted = run(&clocks, &order, false).iter().flatten().filter(|entry| entry.state == Acceptance::Accepted).count();

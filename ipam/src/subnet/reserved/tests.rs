@@ -1,4 +1,4 @@
-//! Compares the count of reserved addresses with a check of each address.
+//! Compares the number of reserved addresses with a check of each address.
 
 use proptest::prelude::*;
 

@@ -1,8 +1,8 @@
-//! The acceptance protocol of subnet entries: which entries of a pool may be carved. Pure.
+//! The acceptance protocol of subnet entries: decides which entries of a pool may be carved. Pure.
 //!
-//! An entry is first written as `Pending`. Then a survey reads all pools, blocks, assignments and nodes. Then the entry is
-//! written as `Accepted` or removed, with the resourceVersion of the survey.
-//! Two operators can't both accept overlapping entries: each surveys after its own write, and a stale write is refused.
+//! An entry is first written as `Pending`. A survey then reads all pools, blocks, assignments and nodes, and the entry is
+//! written as `Accepted` or removed, with the resourceVersion of the survey. Two operators never both accept overlapping
+//! entries: each operator surveys after its own write, and the API server refuses stale writes.
 
 use bobbin_crds::AddressPool;
 use bobbin_crds::pool::{Acceptance, AcceptedSubnet};
@@ -11,18 +11,18 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use crate::layout::{accepted_entries, entry, is_of, subnet_pair};
 
-/// The decision on each entry of a pool.
+/// The operator's decision on each subnet entry of a pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AcceptanceResult {
-    /// The entries that the status should list.
+    /// The entries that the pool's status should list.
     pub(crate) listed: Vec<AcceptedSubnet>,
-    /// Why other entries of the spec are not listed.
+    /// The entries of the spec that the status should not list, each with the overlap that is the reason.
     pub(crate) rejected: Vec<Overlap>,
-    /// Some entry stays pending until the operator has decided on an overlapping entry of another pool.
+    /// Whether an entry stays pending until the operator has decided on an overlapping entry of another pool.
     pub(crate) undecided: bool,
 }
 
-/// Whether some entry of the spec is not accepted yet.
+/// Whether an entry of the pool's spec is not accepted yet.
 pub(crate) fn is_open(pool: &AddressPool) -> bool {
     let listed = accepted_entries(pool.status.as_ref());
     let accepted = |entry: &bobbin_crds::pool::Subnet| {
@@ -31,14 +31,14 @@ pub(crate) fn is_open(pool: &AddressPool) -> bool {
     !pool.spec.subnets.iter().all(accepted)
 }
 
-/// Whether the status lists a pending entry.
+/// Whether the pool's status lists a pending entry.
 pub(crate) fn is_pending(pool: &AddressPool) -> bool {
     accepted_entries(pool.status.as_ref()).iter().any(|listed| listed.state == Acceptance::Pending)
 }
 
-/// First step: decides from the cache which new entries to write as pending.
+/// First step of the protocol: decides from the cache which new entries to write as pending.
 ///
-/// An entry that would lose is not written, so that two pools do not make each other wait forever.
+/// An entry that would be rejected is not written, so that two pools never wait for each other forever.
 pub(crate) fn propose(
     pool: &AddressPool,
     all: &[PoolSubnet],
@@ -68,7 +68,7 @@ pub(crate) fn propose(
     result
 }
 
-/// Second step: decides which pending entries are accepted. `pool` must not be newer than the survey.
+/// Second step of the protocol: decides which pending entries are accepted. `pool` must not be newer than the survey.
 pub(crate) fn confirm(pool: &AddressPool, all: &[PoolSubnet], conflicts: &[SubnetConflict]) -> AcceptanceResult {
     let mut result = AcceptanceResult::default();
     for listed in accepted_entries(pool.status.as_ref()) {
@@ -91,7 +91,8 @@ pub(crate) fn confirm(pool: &AddressPool, all: &[PoolSubnet], conflicts: &[Subne
     result
 }
 
-/// Keeps listed entries that are not in the spec: blocks of them may exist, so no other pool may have them.
+/// Keeps the entries that the status lists and the spec does not. Blocks of such an entry may exist, so no other pool may
+/// have its addresses.
 fn keep_unspecified(pool: &AddressPool, result: &mut AcceptanceResult) {
     for listed in accepted_entries(pool.status.as_ref()) {
         if !pool.spec.subnets.iter().any(|wanted| is_of(listed, wanted)) {

@@ -1,4 +1,4 @@
-//! Which blocks to carve next, and which missing blocks to recreate. Pure.
+//! Decides which blocks to carve next, and which missing blocks to recreate. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,10 +11,10 @@ use ipnet::IpNet;
 use crate::cache::OrphanedAssignment;
 use crate::layout::PoolShape;
 
-/// One pass carves at most this many blocks, so that the next pass soon sees changes.
+/// The maximum number of blocks that one pass carves, so that the next pass soon sees changes.
 const MAX_BLOCKS_PER_PASS: u64 = 512;
 
-/// Index ranges of the blocks whose addresses are all reserved: sorted and disjoint.
+/// The blocks whose addresses are all reserved, as sorted and disjoint ranges of indices.
 pub(crate) fn reserved_spans(shape: &PoolShape) -> Vec<Range<u64>> {
     let mut spans: Vec<Range<u64>> = Vec::new();
     for (entry, subnet) in shape.subnets.iter().enumerate() {
@@ -24,7 +24,7 @@ pub(crate) fn reserved_spans(shape: &PoolShape) -> Vec<Range<u64>> {
                 continue;
             };
             let Some(from) = shape.layout.index_of(first) else { continue };
-            // A subnet may have more addresses than its counted blocks.
+            // A subnet may have more addresses than its blocks, so no block may contain `last`.
             let to = shape.layout.index_of(last).unwrap_or(span.end - 1);
             if to > from + 1 {
                 spans.push(from + 1..to);
@@ -39,12 +39,12 @@ pub(crate) fn reserved_spans(shape: &PoolShape) -> Vec<Range<u64>> {
     merge(spans)
 }
 
-/// Whether no address of the block can be assigned.
+/// Whether every address of the block is reserved.
 pub(crate) fn all_reserved(shape: &PoolShape, block: &BlockRange) -> bool {
     shape.reserved.count_in(&block.as_subnet()) >= u128::from(block.len())
 }
 
-/// The first and last address that a reserved net and a subnet have in common.
+/// The first and the last address that are both in the reserved net and in the subnet.
 fn common(net: &IpNet, ipv4: Option<IpNet>, ipv6: Option<IpNet>) -> Option<(IpAddr, IpAddr)> {
     let subnet = match net {
         IpNet::V4(_) => ipv4?,
@@ -72,7 +72,7 @@ fn merge(mut spans: Vec<Range<u64>>) -> Vec<Range<u64>> {
     merged
 }
 
-/// How many indices are in `spans` but not in `without`, whose ranges must not overlap.
+/// How many indices are in `spans` and not in `without`. The ranges in `without` must not overlap.
 pub(crate) fn count_outside(spans: impl Iterator<Item = Range<u64>>, without: &[Range<u64>]) -> u64 {
     spans
         .map(|span| {
@@ -83,16 +83,17 @@ pub(crate) fn count_outside(spans: impl Iterator<Item = Range<u64>>, without: &[
         .sum()
 }
 
-/// Blocks that do not exist although addresses of them are assigned.
+/// The blocks that do not exist although some of their addresses are assigned.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct MissingBlocks {
-    /// The indices of all such blocks. No free block may be carved there.
+    /// The indices of all missing blocks. The operator carves no free block at these indices.
     pub(crate) occupied: BTreeSet<u64>,
-    /// The blocks to recreate, by index, each with its node: all its assignments name this block and this node.
+    /// The missing blocks to recreate, each with its index and its node. All assignments in a recreated block name this block
+    /// and this node.
     pub(crate) recreatable: BTreeMap<u64, Arc<str>>,
 }
 
-/// Finds missing blocks from orphaned assignments and the ranges of unreadable assignments (`None`: unknown range).
+/// Finds the missing blocks from the orphaned assignments and the ranges of unreadable assignments (`None`: unknown range).
 pub(crate) fn missing_blocks(
     shape: &PoolShape,
     pool: &str,
@@ -127,16 +128,17 @@ pub(crate) fn missing_blocks(
     MissingBlocks { occupied: nodes.into_keys().collect(), recreatable }
 }
 
-/// The indices of the blocks that a range touches.
+/// The indices of the blocks that share an address with the range.
 fn indices(shape: &PoolShape, range: &BlockRange) -> Vec<u64> {
     let ipv4 = range.ipv4.map(|net| net.network().into());
     let ipv6 = range.ipv6.map(|net| net.network().into());
     ipv4.into_iter().chain(ipv6).filter_map(|address| shape.layout.index_of(address)).collect()
 }
 
-/// The next `demand` indices to carve, lowest first: as many as exist, at most [`MAX_BLOCKS_PER_PASS`].
+/// The next `demand` block indices to carve, lowest first. Returns fewer if the pool has no more, and at most
+/// [`MAX_BLOCKS_PER_PASS`].
 ///
-/// `existing` has the indices of all block objects, and `occupied` those of missing blocks with assignments.
+/// `existing` contains the indices of all blocks that exist, and `occupied` the indices of missing blocks.
 pub(crate) fn next(
     shape: &PoolShape,
     existing: &BTreeSet<u64>,

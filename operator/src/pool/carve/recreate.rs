@@ -1,4 +1,5 @@
-//! Whether a deleted block may be recreated, claimed for the node of its assignments. Only reads.
+//! Decides by live reads whether a deleted block may be recreated, claimed for the node that its assignments name. Writes
+//! nothing.
 
 use bobbin_api_client::{Lenient, PartialNode, ReadError, read};
 use bobbin_crds::{AddressBlock, FINALIZER};
@@ -8,9 +9,10 @@ use crate::cache::objects::PartialAssignment;
 use crate::context::Context;
 use crate::live_reads::{READ_TIMEOUT, for_each};
 
-/// The block, claimed for the node. `None`: the node is gone or out of service, or not all assignments of the block name it.
+/// The block to create, claimed for `node`. `None` if the Node is deleted or out of service, or if an assignment of the block
+/// names another node.
 ///
-/// If the block exists after all, the API server refuses to create it, so no check is needed here.
+/// Whether the block exists already is not checked here: in that case the API server refuses to create it.
 pub(super) async fn claimed(
     context: &Context,
     mut block: AddressBlock,

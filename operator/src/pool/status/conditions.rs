@@ -6,11 +6,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::{Counts, Inputs};
 
-/// The reason of `Ready` while a subnet is rejected, and of its event.
+/// The reason of the condition `Ready`, and of the event, while another object uses addresses of a subnet.
 pub(super) const OVERLAPS: &str = "Overlaps";
-/// A message names at most this many nodes.
+/// The maximum number of nodes that a message names.
 const MAX_NAMED_NODES: usize = 5;
-/// A longer message does not fit on a screen. The API server would accept 32768 bytes.
+/// The maximum length of a message, so that it fits on a screen. The API server would accept 32768 bytes.
 const MAX_MESSAGE_BYTES: usize = 1000;
 
 struct State {
@@ -23,12 +23,13 @@ fn state(status: bool, reason: &'static str, message: impl Into<String>) -> Stat
     State { status, reason, message: message.into() }
 }
 
-/// The condition of a type.
+/// The condition that has the type `type_`.
 pub(crate) fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
     conditions.iter().find(|condition| condition.type_ == type_)
 }
 
-/// All conditions. A condition keeps its transition time until its status changes; conditions of other writers stay.
+/// Returns all conditions of the pool. A condition keeps its transition time until its status changes; conditions that other
+/// programs wrote stay.
 pub(super) fn all(inputs: &Inputs<'_>, counts: &Counts, old: &[Condition]) -> Vec<Condition> {
     let mut all = vec![(READY, ready(inputs)), (EXHAUSTED, exhausted(inputs, counts))];
     if inputs.pool.metadata.deletion_timestamp.is_some() {
@@ -70,7 +71,7 @@ fn ready(inputs: &Inputs<'_>) -> State {
     let overlaps: Vec<String> = inputs.rejected.iter().map(ToString::to_string).collect();
     let overlaps = overlaps.join("; ");
     match (shape.accepted.contains(&true), overlaps.is_empty()) {
-        // A rejected new entry must not affect the pods that use the accepted ones.
+        // The pool stays ready although a new entry is rejected, because pods use the accepted entries.
         (true, false) => state(
             true,
             OVERLAPS,

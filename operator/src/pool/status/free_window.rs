@@ -1,8 +1,10 @@
-//! The range of indices in which agents look for free blocks. They try indices without reading, so most should be free. Pure.
+//! The range of block indices in which agents look for free blocks. Agents try indices without a read, so most blocks there
+//! should be free. Pure.
 
 use bobbin_crds::pool::FreeWindow;
 
-/// The window over sorted free indices: all of them if at least half of the range is free, else the narrowest three quarters.
+/// The window over the sorted indices of free blocks. It contains all of them if at least half of
+/// their range is free, and otherwise is the narrowest range with three quarters of them.
 pub(super) fn of(free: &[u64]) -> Option<FreeWindow> {
     let (first, last) = (*free.first()?, *free.last()?);
     let len = free.len() as u64;
@@ -15,7 +17,7 @@ pub(super) fn of(free: &[u64]) -> Option<FreeWindow> {
 }
 
 fn window(free: &[u64]) -> FreeWindow {
-    // An index is below 2^46.
+    // The conversion never fails, because an index is below 2^46.
     let index = |index: Option<&u64>| index.map_or(0, |index| i64::try_from(*index).unwrap_or(i64::MAX));
     FreeWindow {
         first: index(free.first()),

@@ -19,7 +19,7 @@ use crate::pool::reconciler::{DEBOUNCE, PoolReconciler, RESYNC_INTERVAL};
 use crate::pool::write;
 
 impl PoolReconciler {
-    /// Writes the status if it is due. Returns when to reconcile the pool again.
+    /// Writes the pool's status if it is due. Returns after which time to reconcile the pool again.
     pub(in crate::pool) async fn report_status(
         &mut self,
         pool: &AddressPool,
@@ -45,7 +45,7 @@ impl PoolReconciler {
         }
     }
 
-    /// Computes the status.
+    /// Computes the status of a pool at the current time.
     pub(in crate::pool) fn status(
         pool: &AddressPool,
         view: &PoolView,
@@ -55,12 +55,12 @@ impl PoolReconciler {
         users: &[(Arc<str>, u64)],
     ) -> AddressPoolStatus {
         let now = Timestamp::now();
-        // The API stores whole seconds.
+        // The times of conditions are rounded down to whole seconds, because the API server stores whole seconds.
         let now = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
         compute(&Inputs { pool, shape: shape.as_ref(), view, listed, rejected, users, now })
     }
 
-    /// Writes the status. Returns the pool as the API server returned it.
+    /// Writes the pool's status. Returns the pool with which the API server answered.
     pub(in crate::pool) async fn write_status(
         &mut self,
         pool: &AddressPool,
@@ -74,7 +74,8 @@ impl PoolReconciler {
         Ok(written)
     }
 
-    /// Publishes an event when the pool becomes exhausted, and when it begins to overlap another pool.
+    /// Publishes an event when the pool becomes exhausted, and when one of its subnets begins to overlap another object's
+    /// addresses.
     fn publish_events(&self, old: &AddressPool, new: &AddressPool) {
         let exhausted = |pool| condition_of(pool, condition::EXHAUSTED).filter(|condition| condition.status == "True");
         let overlaps = |pool| condition_of(pool, condition::READY).filter(|condition| condition.reason == OVERLAPS);

@@ -1,4 +1,4 @@
-//! The contents of a status, and when a changed status is written.
+//! Tests what a pool's status contains, and when a changed status is written.
 
 use std::time::Duration;
 

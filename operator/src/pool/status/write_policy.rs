@@ -1,4 +1,5 @@
-//! When to write a changed status: at once if agents or users act on the change, at an interval if only counts changed. Pure.
+//! When to write a changed status of a pool: at once if agents or users act on the change, later if only counts changed.
+//! Pure.
 
 use std::time::Duration;
 
@@ -6,26 +7,27 @@ use bobbin_crds::AddressPoolStatus;
 use bobbin_crds::pool::FreeWindow;
 use bobbin_crds::pool::condition::TERMINATING;
 
-/// Each write of a pool is a watch event for each agent. Writes of counts cause at most this many events.
+/// Each write of a pool causes a watch event for each agent. Writes that change only counts cause at most this many events
+/// per second.
 const MAX_WATCH_EVENTS_PER_SECOND: f64 = 2000.0;
 
-/// When to write a status.
+/// Whether and when to write a pool's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WritePolicy {
-    /// Nothing changed: do not write it.
+    /// Nothing changed: do not write the status.
     Skip,
-    /// Only counts changed: write it when the interval is over.
+    /// Only counts changed: write the status when the interval since the last write is over.
     AtInterval,
-    /// An agent or a user may act on the change: write it now.
+    /// An agent or a user may act on the change: write the status now.
     Immediately,
 }
 
-/// The minimum time between two writes of counts.
+/// The minimum time between two writes that change only counts of a pool.
 pub(super) fn interval(setting: Duration, nodes: usize, pools: usize) -> Duration {
     setting.max(Duration::from_secs_f64(nodes as f64 * pools as f64 / MAX_WATCH_EVENTS_PER_SECOND))
 }
 
-/// When to write `new` over `old`.
+/// When to write the status `new` if the API server has the status `old`.
 pub(super) fn decide(old: Option<&AddressPoolStatus>, new: &AddressPoolStatus) -> WritePolicy {
     let Some(old) = old else { return WritePolicy::Immediately };
     let crosses_zero = (old.blocks.free == 0) != (new.blocks.free == 0);
@@ -40,7 +42,7 @@ pub(super) fn decide(old: Option<&AddressPoolStatus>, new: &AddressPoolStatus) -
     if old == new { WritePolicy::Skip } else { WritePolicy::AtInterval }
 }
 
-/// The conditions without times. The message of `Terminating` consists of counts, so it is left out.
+/// The conditions without their times. The message of `Terminating` is left out, because it consists of counts.
 fn condition_texts(status: &AddressPoolStatus) -> Vec<(&str, &str, &str, &str)> {
     status
         .conditions
@@ -52,7 +54,8 @@ fn condition_texts(status: &AddressPoolStatus) -> Vec<(&str, &str, &str, &str)> 
         .collect()
 }
 
-/// Whether agents with the old window would often find no free block: less than half of either window is common to both.
+/// Whether agents that still have the old window would often find no free block: less than half of either window is in both
+/// windows.
 fn has_moved(old: Option<FreeWindow>, new: Option<FreeWindow>) -> bool {
     let (old, new) = match (old, new) {
         (None, None) => return false,

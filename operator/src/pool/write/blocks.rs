@@ -24,9 +24,10 @@ fn api(context: &Context) -> Api<Lenient<AddressBlock>> {
     Api::all(context.clients.requests.clone())
 }
 
-/// Reads the pool live and returns whether blocks of it may be created. Fails if the pool or its accepted entries have changed.
+/// Reads the pool live and returns whether blocks of the pool may be created. Fails if the pool or its accepted entries have
+/// changed.
 ///
-/// Without this read, an operator that was suspended for a while could carve a range that belongs to another pool by now.
+/// Without this read, an operator that was suspended for a while could carve addresses that now belong to another pool.
 pub(in crate::pool) async fn may_carve(context: &Context, pool: &AddressPool) -> Result<bool, ReconcileError> {
     let live = live_pool(context, pool.metadata.name.as_deref().unwrap_or_default()).await?;
     let same = live.metadata.uid == pool.metadata.uid && live.metadata.deletion_timestamp.is_none();
@@ -36,7 +37,7 @@ pub(in crate::pool) async fn may_carve(context: &Context, pool: &AddressPool) ->
     Ok(!live.spec.draining)
 }
 
-/// Creates free blocks. Returns those that were created; the watch shows a block that existed already.
+/// Creates free blocks. Returns the created blocks. A block that existed already is not among them; the watch shows it.
 pub(in crate::pool) async fn create(
     context: &Context,
     pool: &str,
@@ -47,7 +48,7 @@ pub(in crate::pool) async fn create(
     create_all(context, blocks).await
 }
 
-/// Creates blocks, each given with its index. Returns those that were created.
+/// Creates blocks, each given with its index. Returns the created blocks.
 pub(in crate::pool) async fn create_all(
     context: &Context,
     blocks: Vec<(u64, AddressBlock)>,
@@ -71,7 +72,7 @@ pub(in crate::pool) async fn create_all(
             Outcome::Done(Lenient::Unreadable(_)) => created.push(BlockInfo::unreadable(index)),
             Outcome::Refused(Refusal::AlreadyExists) => {}
             Outcome::Refused(why) => failed = Some(ReconcileError::Refused { what: WHAT, why }),
-            // The watch shows the block if it was created; if not, the next pass creates it.
+            // If the block was created, the watch shows it. Otherwise the next pass creates it.
             Outcome::Unknown(why) => failed = failed.or(Some(ReconcileError::Unknown { what: WHAT, why })),
         }
     }
@@ -82,7 +83,7 @@ pub(in crate::pool) async fn create_all(
     }
 }
 
-/// The free block at an index of the pool.
+/// A free block at this index of the pool; `None` if the pool has no such index.
 pub(in crate::pool) fn new_block(pool: &str, shape: &PoolShape, index: u64) -> Option<AddressBlock> {
     let range = shape.layout.block(index)?;
     let index = i64::try_from(index).ok()?;
@@ -96,7 +97,7 @@ pub(in crate::pool) fn new_block(pool: &str, shape: &PoolShape, index: u64) -> O
     Some(AddressBlock::new(&name::block(pool, index), spec))
 }
 
-/// The name of a block, and the UID and version that a conditional write tests.
+/// The name of a block, and the UID and resourceVersion that a conditional write tests.
 struct BlockVersion {
     name: String,
     uid: String,
@@ -108,7 +109,8 @@ fn version_of(pool: &str, block: &BlockInfo) -> BlockVersion {
     BlockVersion { name, uid: block.uid.to_string(), version: block.version.to_string() }
 }
 
-/// Removes Bobbin's finalizer from free blocks without assignments, and sets `freeSince`, from which the cool-down counts.
+/// Removes Bobbin's finalizer from the free blocks that no assignment names, and sets `freeSince`, from which the cool-down
+/// counts.
 pub(in crate::pool) async fn remove_finalizers(
     context: &Context,
     view: &PoolView,
@@ -123,7 +125,7 @@ pub(in crate::pool) async fn remove_finalizers(
 async fn remove_finalizer(context: &Context, pool: &str, block: BlockInfo) -> Result<Outcome<()>, ReadError> {
     let BlockVersion { name, uid, version } = version_of(pool, &block);
     let Some(position) = block.finalizer else { return Ok(Outcome::Done(())) };
-    // The cache may lag behind, so a live read looks for assignments that the cache does not have yet.
+    // The cache may lag behind, so a live read checks that no assignment names the block.
     if !live_reads::has_no_assignments(&context.clients, &name).await? {
         return Ok(Outcome::Done(()));
     }
@@ -142,7 +144,7 @@ async fn remove_finalizer(context: &Context, pool: &str, block: BlockInfo) -> Re
     })
 }
 
-/// Deletes these free blocks, unless they were changed since the watch showed them.
+/// Deletes the given free blocks. A block that was changed since the watch showed it stays.
 pub(in crate::pool) fn delete<'a>(
     context: &Context,
     blocks: impl Iterator<Item = &'a BlockInfo>,
@@ -163,7 +165,7 @@ async fn delete_one(api: Api<Lenient<AddressBlock>>, block: BlockVersion) -> Out
     write(WRITE_TIMEOUT, bobbin_api_client::delete(&api, &block.name, &params)).await
 }
 
-/// Deletes free blocks that no node should claim: those of an earlier pool of the same name, and fully reserved ones.
+/// Deletes free blocks that no node should claim: blocks of an earlier pool with the same name, and fully reserved blocks.
 pub(in crate::pool) async fn delete_unusable(
     context: &Context,
     shape: &PoolShape,
@@ -174,7 +176,8 @@ pub(in crate::pool) async fn delete_unusable(
     delete(context, unusable, &pool).await
 }
 
-/// Converts the outcome of a write to a block. A conflict is no error: the watch shows the change, and the next pass decides.
+/// Converts the outcome of a write to a block. A stale block is no error: the watch shows the change, and the next pass
+/// decides.
 fn tolerate_stale(what: &'static str, outcome: Outcome<()>) -> Result<(), ReconcileError> {
     match outcome {
         Outcome::Done(()) | Outcome::Refused(Refusal::Conflict | Refusal::NotFound) => Ok(()),

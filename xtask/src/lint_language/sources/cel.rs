@@ -1,6 +1,6 @@
-//! CEL: the text parts of a message that an expression assembles.
+//! Finds the text parts of a message that a CEL expression assembles.
 
-/// The quoted texts of an expression, with `{}` in place of the parts between them.
+/// The quoted texts of a CEL expression, with `{}` in place of the code between them.
 pub fn quoted(expression: &str) -> String {
     let parts = expression.split('\'').enumerate();
     parts.map(|(number, part)| if number % 2 == 1 { part } else { between(part) }).collect()

@@ -1,9 +1,9 @@
-//! YAML, TOML, shell, make and Helm templates: comments, and values that people read.
+//! Reads YAML, TOML, shell scripts, makefiles and Helm templates: comments, and values that people read.
 
 use super::cel;
 use crate::lint_language::prose::{Block, Line};
 
-/// Keys whose values people read.
+/// Keys whose values are texts that people read.
 const MESSAGES: [&str; 2] = ["message: ", "description: "];
 
 /// The comments and messages of a file. Adjacent comment lines with the same indentation are one comment.
@@ -14,7 +14,7 @@ pub fn blocks(text: &str) -> Vec<Block> {
     let mut indentation = 0;
     for (line, number) in text.lines().zip(1..) {
         let trimmed = line.trim_start();
-        // A line of a message that an expression assembles.
+        // This line is part of a message that a CEL expression assembles.
         if trimmed.starts_with('\'') || trimmed.starts_with("+ '") {
             message.push(Line { number, text: cel::quoted(trimmed) });
             continue;
@@ -38,7 +38,7 @@ pub fn blocks(text: &str) -> Vec<Block> {
     blocks
 }
 
-/// The prose in a line of code: a template's comment or refusal, a message, or a trailing comment.
+/// The prose in a line of code: a comment or `fail` text of a template, a message, or a trailing comment.
 fn part_of_line(line: &str) -> Option<String> {
     if let Some((_, comment)) = line.split_once("{{/*") {
         return Some(comment.split_once("*/").map_or(comment, |(comment, _)| comment).to_owned());

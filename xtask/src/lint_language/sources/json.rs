@@ -1,11 +1,11 @@
-//! JSON schemas: titles, descriptions and comments.
+//! Reads JSON schemas: titles, descriptions and comments.
 
 use crate::lint_language::prose::{Block, Line};
 
-/// Keys whose values people read.
+/// Keys whose values are texts that people read.
 const PROSE: [&str; 4] = ["\"title\": ", "\"description\": ", "\"$comment\": ", "\"errorMessage\": "];
 
-/// The sentences of a schema with one key per line.
+/// The texts that people read in a schema file with one key per line.
 pub fn blocks(text: &str) -> Vec<Block> {
     let lines = text.lines().zip(1..);
     let values = lines.filter_map(|(line, number)| {

@@ -1,8 +1,8 @@
-//! The text that Helm prints after an install: prose, with template directives and indented commands in between.
+//! Reads the text that Helm prints after an install: prose, with template directives and indented commands in between.
 
 use crate::lint_language::prose::{Block, Line};
 
-/// The notes as one block. Directives and commands become empty lines, and an inserted value becomes one word.
+/// Returns the notes as one block. Directives and commands become empty lines, and each inserted value becomes one word.
 pub fn blocks(text: &str) -> Vec<Block> {
     let lines = text.lines().zip(1..);
     let block = lines.map(|(line, number)| {

@@ -1,4 +1,4 @@
-//! Rust: comments, and string literals that are sentences.
+//! Reads Rust files: comments, and string literals that are sentences.
 
 mod literal;
 
@@ -7,15 +7,15 @@ use ra_ap_rustc_lexer::{FrontmatterAllowed, LiteralKind, TokenKind, tokenize};
 use super::cel;
 use crate::lint_language::prose::{Block, Line};
 
-/// The fewest words of a sentence. A literal with fewer is a name, a format or a key.
+/// The minimum number of words in a sentence. A literal with fewer words is a name, a format or a key.
 const SENTENCE_WORDS: usize = 4;
 
-/// Whether the whole file is test code.
+/// Whether the file contains only test code.
 pub fn is_test(file: &str) -> bool {
     file.ends_with("/tests.rs") || file.ends_with("/model.rs") || file.contains("/tests/")
 }
 
-/// The comments and messages of a Rust file. In test code, only comments and the names of tests.
+/// The comments and messages of a Rust file. In test code, only comments and the names of tests are read.
 pub fn blocks(text: &str, test_code: bool) -> Vec<Block> {
     let mut reader = Reader { line: 1, test_code, ..Reader::default() };
     let mut rest = text;
@@ -32,17 +32,17 @@ pub fn blocks(text: &str, test_code: bool) -> Vec<Block> {
 #[derive(Default)]
 struct Reader {
     blocks: Vec<Block>,
-    /// The line of the current token.
+    /// The line number of the current token.
     line: usize,
     test_code: bool,
     /// The lines of the current comment, and the marker that begins them.
     comment: Block,
     marker: &'static str,
-    /// The last tokens other than comments and whitespace.
+    /// The last tokens that are neither comments nor whitespace.
     before: Vec<String>,
-    /// The open braces, each with whether its content is test code (an item with `#[cfg(test)]`).
+    /// For each open brace, whether its content is test code (an item with `#[cfg(test)]`).
     braces: Vec<bool>,
-    /// Whether an attribute `#[cfg(test)]` was read and its item has not begun.
+    /// Whether the attribute `#[cfg(test)]` was read and the item after it has not begun.
     test_item: bool,
 }
 
@@ -129,7 +129,7 @@ impl Reader {
         self.test_code || self.braces.last().copied().unwrap_or(false)
     }
 
-    /// Whether the literal is the first argument of a call such as `stage.test(…)` or `Trial::test(…)`.
+    /// Whether the next literal is the first argument of a call such as `stage.test(…)` or `Trial::test(…)`.
     fn names_a_test(&self) -> bool {
         matches!(&self.before[..], [.., name, bracket] if bracket == "(" && (name == "test" || name.ends_with("_test")))
     }

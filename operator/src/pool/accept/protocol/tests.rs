@@ -1,4 +1,4 @@
-//! The acceptance protocol step by step, and all interleavings of two operators.
+//! Tests the acceptance protocol step by step, and with two operators in every order of their steps.
 
 use bobbin_crds::pool::Subnet;
 use bobbin_crds::{AddressPoolSpec, AddressPoolStatus};
@@ -88,8 +88,9 @@ fn a_listed_entry_that_is_not_in_the_spec_stays_listed() {
     assert_eq!(states(&result).len(), 2);
 }
 
-/// Two operators with one pool each, the same addresses, and different clocks, in every interleaving of propose, survey and
-/// confirm. A survey sees all earlier writes. A write is refused if the pool was written since the survey.
+/// Two operators with different clocks handle one pool each, and both pools want the same addresses. The test runs every
+/// interleaving of propose, survey and confirm. A survey sees all earlier writes; a write is refused if the pool was written
+/// since the survey.
 #[test]
 fn two_operators_never_accept_the_same_addresses_in_any_interleaving() {
     #[derive(Clone)]

@@ -1,4 +1,4 @@
-//! Which blocks are carved, recreated, or never carved.
+//! Tests which blocks the operator carves, which it recreates, and which it never carves.
 
 use bobbin_crds::pool::{Acceptance, AcceptedSubnet, Subnet};
 use bobbin_crds::{AddressPool, AddressPoolSpec, AddressPoolStatus};
@@ -111,7 +111,7 @@ fn a_missing_block_is_recreated_only_if_all_its_assignments_name_the_same_node()
     let for_none = || (vec![1], vec![]);
     let first = orphan("10.0.0.33", "n1", "p", 1);
     assert_eq!(missing(&[first.clone(), orphan("10.0.0.34", "n1", "p", 1)], &[]), for_n1());
-    // Another node, another pool or another block: the former owner is unknown.
+    // If another assignment in the block names another node, pool or block, the former owner of the block is unknown.
     for other in
         [orphan("10.0.0.34", "n2", "p", 1), orphan("10.0.0.34", "n1", "earlier", 1), orphan("10.0.0.34", "n1", "p", 2)]
     {

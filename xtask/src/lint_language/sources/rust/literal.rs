@@ -1,13 +1,13 @@
-//! String literals: their text by lines, and whether it is a sentence.
+//! Reads string literals: splits them into lines, and decides whether the text is a sentence.
 
 use crate::lint_language::prose::{Block, Line};
 
-/// Text that occurs only in CEL expressions.
+/// Texts that occur only in CEL expressions.
 const EXPRESSION: [&str; 7] = ["&&", "||", " == ", " != ", "self.", " + '", "' + "];
 
-/// The lines of a string literal that begins at line `number`, with escapes resolved.
+/// The lines of a string literal, with escapes resolved. The literal begins in the file's line `number`.
 ///
-/// An escaped line break begins a new paragraph. A line that ends with a backslash is joined with the next.
+/// An escaped line break begins a new paragraph. A line that ends with a backslash is joined with the next line.
 pub fn lines(literal: &str, number: usize) -> Block {
     let raw = literal.starts_with('r');
     let inside = literal.trim_start_matches('r').trim_matches('#');
@@ -53,7 +53,7 @@ fn push(lines: &mut [Line], character: char) {
     }
 }
 
-/// The number of words with letters in a line.
+/// The number of words in a line that consist of letters.
 pub fn words(line: &str) -> usize {
     line.split_whitespace().filter(|word| word.trim_matches(is_punctuation).chars().all(is_letter)).count()
 }
@@ -66,7 +66,7 @@ fn is_letter(character: char) -> bool {
     character.is_alphabetic() || character == '\'' || character == '-'
 }
 
-/// Whether a line is a CEL expression.
+/// Whether a line of a literal is a CEL expression.
 pub fn is_expression(line: &str) -> bool {
     EXPRESSION.iter().any(|sign| line.contains(sign))
 }
