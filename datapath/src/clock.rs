@@ -1,4 +1,4 @@
-//! The clock that cool-downs are measured in: time since the node booted, including suspended time.
+//! The clock that measures cool-downs: the time since the node booted, including time in suspend.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use nix::time::{ClockId, clock_gettime};
 
 /// The time since boot, from `CLOCK_BOOTTIME`.
 pub fn boot_time() -> BootTime {
-    // Every kernel since 2.6.39 has this clock, so the call can't fail.
+    // Every Linux kernel since 2.6.39 has `CLOCK_BOOTTIME`, so the call can't fail.
     clock_gettime(ClockId::CLOCK_BOOTTIME)
         .map(|time| {
             let seconds = u64::try_from(time.tv_sec()).unwrap_or_default();

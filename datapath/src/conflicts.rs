@@ -1,12 +1,12 @@
-//! Finds objects of other programs that use Bobbin's numbers. The agent reports them at start and after each reconcile
-//! pass, and never changes them.
+//! Finds objects of other programs that use Bobbin's table numbers, rule priority or link group. The agent reports such
+//! objects at start and after each reconcile pass, and never changes them.
 
 use crate::names::is_host_name;
 use crate::netlink::{KernelError, Netlink, link, route, rule};
 use crate::settings::Settings;
 use crate::state::State;
 
-/// Updates the warnings. They only inform the administrator, so a list that can't be read fails nothing.
+/// Updates the warnings. A list that can't be read causes no failure, because warnings only inform the administrator.
 pub(crate) fn update(netlink: &mut Netlink, state: &State) {
     match find(netlink, &state.settings) {
         Ok(found) => *state.warnings.lock() = found,
@@ -14,7 +14,7 @@ pub(crate) fn update(netlink: &mut Netlink, state: &State) {
     }
 }
 
-/// Returns one sentence for each of Bobbin's numbers that another program also uses.
+/// Returns one sentence for each foreign object that uses Bobbin's table numbers, rule priority or link group.
 fn find(netlink: &mut Netlink, settings: &Settings) -> Result<Vec<String>, KernelError> {
     let mut found = Vec::new();
     for (table, setting) in [(settings.pod_table, "pod table"), (settings.export_table, "export table")] {

@@ -1,7 +1,7 @@
-//! Listens to the kernel's notices and hints that an object of Bobbin's may have changed. A hint proves nothing: the
-//! reconcile pass reads the state.
+//! Receives the kernel's notices, and sends the agent a hint when one of Bobbin's objects may have changed. A hint
+//! proves nothing: the reconcile pass reads the actual state.
 //!
-//! When a socket fails, the monitor opens a new one and sends one hint, because it may have missed notices meanwhile.
+//! When a socket fails, the monitor opens a new socket and sends one hint, because notices may have been lost.
 
 mod socket_filter;
 
@@ -37,13 +37,13 @@ const ROUTE_GROUPS: [MulticastGroup; 6] = [
 ];
 const NFTABLES_GROUP: u32 = libc::NFNLGRP_NFTABLES as u32;
 const NFTABLES: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
-/// After two pauses of this length, all earlier notices were read. One pause is not enough, because the task may have
-/// woken late.
+/// After two pauses of this length without a notice, all earlier notices have been read. One pause is not enough,
+/// because the task may have woken late.
 const IDLE_PERIOD: Duration = Duration::from_millis(500);
-/// How long to wait before another attempt to open a socket.
+/// After a failed attempt to open a socket for notices, how long to wait before the next attempt.
 const REOPEN_DELAY: Duration = Duration::from_millis(500);
 
-/// The two listening tasks. Dropping this ends them.
+/// The two tasks that listen to the kernel's notices. Dropping this value ends both tasks.
 pub(crate) struct Monitor {
     tasks: [JoinHandle<()>; 2],
 }
@@ -54,7 +54,7 @@ impl Drop for Monitor {
     }
 }
 
-/// The settings and channels that both tasks need.
+/// The settings and channels that both listening tasks need.
 #[derive(Clone)]
 struct Context {
     settings: Settings,
@@ -63,8 +63,8 @@ struct Context {
 }
 
 impl Monitor {
-    /// Starts listening in the calling thread's namespace. The sockets are open when it returns, so later changes are
-    /// not missed.
+    /// Starts to listen to the kernel's notices in the calling thread's namespace. Both sockets are open when this
+    /// function returns, so no later change is missed.
     pub(crate) fn start(
         runtime: &Handle,
         settings: &Settings,
@@ -85,7 +85,8 @@ impl Monitor {
     }
 }
 
-/// The raw bytes of a notice. rtnetlink's type drops notices that it can't decode, and their hints would be lost.
+/// The raw bytes of a notice. rtnetlink's own type drops each notice that it can't decode, so Bobbin would miss the
+/// change.
 #[derive(Debug)]
 struct Notice(Vec<u8>);
 
@@ -97,7 +98,7 @@ impl NetlinkDeserializable for Notice {
     }
 }
 
-/// rtnetlink's connection requires this trait, but Bobbin sends nothing on these sockets.
+/// rtnetlink's connection requires a type that can be sent, but Bobbin sends nothing on these sockets.
 impl NetlinkSerializable for Notice {
     fn message_type(&self) -> u16 {
         libc::NLMSG_NOOP as u16
@@ -112,7 +113,7 @@ impl NetlinkSerializable for Notice {
     }
 }
 
-/// An open socket, and the channel on which its notices arrive.
+/// An open socket for the kernel's notices, and the channel that delivers the notices.
 struct Subscription {
     notices: UnboundedReceiver<(NetlinkMessage<Notice>, SocketAddr)>,
     connection: JoinHandle<()>,
@@ -125,8 +126,8 @@ impl Drop for Subscription {
 }
 
 impl Subscription {
-    /// Subscribes to links, routes, rules and neighbours. The socket filter drops notices of foreign routes, so
-    /// rtnetlink's queue stays short.
+    /// Subscribes to notices about links, routes, rules and neighbours. The socket filter drops notices about other
+    /// programs' routes, so rtnetlink's queue of notices stays short.
     fn to_routes(settings: &Settings) -> Result<Self, KernelError> {
         Self::open(protocols::NETLINK_ROUTE, &ROUTE_GROUPS.map(|group| group as u32), |socket| {
             if let Err(error) = socket_filter::attach(socket.socket_ref(), settings) {
@@ -139,7 +140,7 @@ impl Subscription {
         Self::open(protocols::NETLINK_NETFILTER, &[NFTABLES_GROUP], |_| ())
     }
 
-    /// Opens a socket in the calling thread's namespace. The caller must have entered the runtime.
+    /// Opens a socket in the calling thread's namespace. The caller must have entered the tokio runtime.
     fn open(protocol: isize, groups: &[u32], filter: impl FnOnce(&TokioSocket)) -> Result<Self, KernelError> {
         let open = || -> std::io::Result<TokioSocket> {
             let mut socket = TokioSocket::new(protocol)?;
@@ -191,12 +192,12 @@ async fn listen(
     }
 }
 
-/// Whether another program changed an object that may be Bobbin's. A notice that can't be decoded counts as such a
-/// change.
+/// Returns whether a notice says that another program changed an object that may be Bobbin's. Returns true for a notice
+/// that can't be decoded.
 fn concerns_bobbin(context: &Context, notice: &NetlinkMessage<Notice>) -> bool {
     let message = match &notice.payload {
         NetlinkPayload::InnerMessage(Notice(message)) => message,
-        // The socket's buffer overran, so notices were lost.
+        // The buffer of the socket for notices overran, so notices were lost.
         NetlinkPayload::Overrun(_) => return true,
         _ => return false,
     };
@@ -204,13 +205,14 @@ fn concerns_bobbin(context: &Context, notice: &NetlinkMessage<Notice>) -> bool {
     let (kind, port) = (notice.header.message_type, notice.header.port_number);
     let by_a_program = port != 0;
     match kind {
-        // In this notice the kernel does not always name the socket that removed the link, so the link's index decides.
+        // When a link was removed, the kernel does not always name the socket of the request. So the link's index
+        // decides.
         libc::RTM_DELLINK => Link::decode(message).map_or(true, |link| !own_changes.is_own_removal(link.index)),
         _ if own_changes.is_own_port(port) => false,
         libc::RTM_NEWLINK => Link::decode(message).map_or(true, |link| {
             let own = link.is_own() || is_host_name(settings, &link.name);
-            // A notice that no program caused follows from Bobbin's own request or from the veth's other end, so it is
-            // ignored.
+            // If a notice about one of Bobbin's links names no program, it follows from Bobbin's own request or from
+            // the veth peer. Such a notice is ignored.
             !own || by_a_program
         }),
         libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
@@ -220,7 +222,7 @@ fn concerns_bobbin(context: &Context, notice: &NetlinkMessage<Notice>) -> bool {
             });
             by_a_program && concerned
         }
-        // Bobbin sets only permanent neighbours, and only their removal needs a repair.
+        // Bobbin sets only permanent neighbours. A repair is needed only when such a neighbour was removed.
         libc::RTM_DELNEIGH => by_a_program && neighbour::decode_permanent(message).unwrap_or(true),
         libc::RTM_NEWRULE | libc::RTM_DELRULE => true,
         kind => kind >> 8 == NFTABLES && by_a_program && anti_spoofing::is_about_table(message, &settings.nft_table),

@@ -1,5 +1,5 @@
-//! Names, aliases and MAC addresses of an attachment's links. They follow from the attachment alone, so a restarted
-//! agent recognises the links of its predecessor.
+//! Names, aliases and MAC addresses of an attachment's links. All are computed from the attachment alone, so a
+//! restarted agent recognises the links that an earlier agent created.
 
 use bobbin_ipam::{AttachmentKey, hash};
 
@@ -15,7 +15,7 @@ pub(crate) fn alias(key: &AttachmentKey) -> String {
     format!("{ALIAS_PREFIX}{key}")
 }
 
-/// The attachment that the alias names, if it is one of Bobbin's.
+/// The attachment that an alias names. Returns `None` for an alias that does not have Bobbin's form.
 pub(crate) fn key_of_alias(alias: &str) -> Option<AttachmentKey> {
     alias.strip_prefix(ALIAS_PREFIX)?.parse().ok()
 }
@@ -25,8 +25,8 @@ pub(crate) fn container_alias(container_id: &str) -> String {
     format!("{ALIAS_PREFIX}{container_id}")
 }
 
-/// The container that the alias of `lo` names. An alias of another form was set by another program and names no
-/// container.
+/// The container that the alias of `lo` names. Returns `None` for an alias of another form, because another program set
+/// it.
 pub(crate) fn container_of_alias(alias: &str) -> Option<&str> {
     let id = alias.strip_prefix(ALIAS_PREFIX)?;
     let first_fits = id.bytes().next()?.is_ascii_alphanumeric();
@@ -42,14 +42,14 @@ pub(crate) fn host_name(settings: &Settings, key: &AttachmentKey) -> String {
     format!("{prefix}{}", &digits[digits.len().saturating_sub(fitting)..])
 }
 
-/// Whether the name has the form that [`host_name`] produces.
+/// Whether a link name has the form that [`host_name`] produces.
 pub(crate) fn is_host_name(settings: &Settings, name: &str) -> bool {
     let hash = name.strip_prefix(settings.veth_prefix.as_str());
     name.len() == MAX_NAME_LEN && hash.is_some_and(|hash| hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// The locally administered MAC addresses of the host link and of the container's interface. A repair of the permanent
-/// neighbours needs both and can't read the one in the container.
+/// The locally administered MAC addresses of the host link and of the container's interface. A repair of permanent
+/// neighbours needs both addresses, but can't read the MAC address inside the container.
 pub(crate) fn macs(key: &AttachmentKey) -> ([u8; 6], [u8; 6]) {
     let text = key.to_string();
     let mac = |salt| {

@@ -1,7 +1,7 @@
-//! Network namespaces: comparing them and entering one.
+//! Network namespaces: comparing two of them, and moving a thread into one.
 //!
-//! Only this file calls `setns`, and only on a plain thread that ends afterwards. A pooled thread that stays in a pod's
-//! namespace would wire the next pod into it.
+//! Only this file calls `setns`, and only on a plain thread that ends afterwards. If a pooled thread stayed in a pod's
+//! namespace, it would wire the next pod into that namespace.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -13,51 +13,51 @@ use tokio::sync::oneshot;
 
 use crate::netlink::KernelError;
 
-/// A container's network namespace as the agent's namespace refers to it. It stays valid over an agent restart, but not
-/// over a reboot.
+/// A container's network namespace, as the agent's namespace refers to it. The reference stays valid when the agent
+/// restarts, but not when the node reboots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetnsRef {
-    /// The ID that the agent's namespace has for the container's. The kernel reuses the ID of an ended namespace at
-    /// once.
+    /// The ID by which the agent's network namespace refers to the container's. When a namespace ends, the kernel may
+    /// reuse its ID at once.
     pub id: i32,
-    /// `SO_NETNS_COOKIE` of the agent's namespace. If the agent now runs in a namespace with another cookie, the ID
-    /// means nothing.
+    /// `SO_NETNS_COOKIE` of the agent's namespace. If the agent now runs in a namespace with another cookie, the
+    /// namespace ID is meaningless.
     pub cookie: u64,
 }
 
-/// Device and inode of a namespace. Two are equal only for the same namespace.
+/// Device and inode number of a network namespace. Two identities are equal only if they are of the same namespace.
 pub(crate) type Identity = (u64, u64);
 
-/// The namespace that a descriptor refers to.
+/// The identity of the network namespace that a descriptor refers to.
 pub(crate) fn identity(netns: impl AsFd) -> Result<Identity, KernelError> {
     let stat =
         fstat(netns).map_err(|errno| KernelError::io("read the identity of a network namespace")(errno.into()))?;
     Ok((stat.st_dev, stat.st_ino))
 }
 
-/// The calling thread's namespace.
+/// The identity of the calling thread's network namespace.
 pub(crate) fn current() -> Result<Identity, KernelError> {
     let file = File::open("/proc/thread-self/ns/net").map_err(KernelError::io("open /proc/thread-self/ns/net"))?;
     identity(&file)
 }
 
-/// Whether a descriptor refers to the calling thread's own namespace.
+/// Whether a descriptor refers to the calling thread's own network namespace.
 ///
 /// # Errors
-/// The identity of one of the two can't be read. The namespace may then be the node's, so the caller must not change
-/// it.
+/// The identity of one of the two namespaces can't be read. The descriptor's namespace may then be the node's, so the
+/// caller must not change it.
 pub fn is_own_netns(netns: impl AsFd) -> Result<bool, KernelError> {
     Ok(identity(netns)? == current()?)
 }
 
-/// Moves the calling thread into the namespace. It never leaves it, so it must be a thread of [`on_thread`].
+/// Moves the calling thread into a network namespace for good. So it must be a thread that [`on_thread`] started.
 #[allow(clippy::disallowed_methods)]
 pub(crate) fn enter(netns: impl AsFd) -> Result<(), KernelError> {
     setns(netns, CloneFlags::CLONE_NEWNET).map_err(|errno| KernelError::io("enter the network namespace")(errno.into()))
 }
 
-/// Runs a closure on a new plain thread that ends with it. The closure runs to its end even if the caller stops
-/// waiting.
+/// Runs a closure on a new plain thread that ends when the closure returns. The closure runs to its end even if the
+/// caller stops waiting.
 pub(crate) async fn on_thread<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
 where
     T: Send + 'static,

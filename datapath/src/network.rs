@@ -1,4 +1,4 @@
-//! [`Network`], the agent's handle on the node's network. Each operation runs on a thread of the node's namespace.
+//! [`Network`], the agent's handle on the node's network. Each operation runs on a thread in the node's namespace.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -21,15 +21,15 @@ use crate::pod::{
 use crate::settings::Settings;
 use crate::state::State;
 
-/// The node's network. Clones are cheap and share all state.
+/// The agent's handle on the node's network. Clones are cheap and share all state.
 #[derive(Clone)]
 pub struct Network {
     state: Arc<State>,
 }
 
 impl Network {
-    /// Opens the network of the calling thread's namespace and looks for conflicts ([`Network::warnings`]). It changes
-    /// nothing.
+    /// Opens the network of the calling thread's namespace, and looks for conflicts with other programs
+    /// ([`Network::warnings`]). Opening changes nothing on the node.
     pub async fn open(settings: Settings) -> Result<Self, KernelError> {
         settings.check()?;
         on_thread(move || {
@@ -43,7 +43,7 @@ impl Network {
         .await
     }
 
-    /// Runs `work` on a new thread with a socket of the node's namespace.
+    /// Runs `work` on a new thread, with a netlink socket of the node's namespace.
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&State, &mut Netlink) -> Result<T, KernelError> + Send + 'static,
@@ -68,8 +68,8 @@ impl Network {
         self.state.warnings.lock().clone()
     }
 
-    /// A number that grows when another program changed links, routes, rules or the filter. One step may stand for many
-    /// changes; call [`Network::reconcile`] on it.
+    /// A number that grows when another program may have changed links, routes, rules or the filter. One step may stand
+    /// for many changes. The caller then calls [`Network::reconcile`].
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.state.changed.subscribe()
     }
@@ -79,7 +79,8 @@ impl Network {
         self.run(move |state, netlink| state.detect_mtu(netlink, &node)).await
     }
 
-    /// The host links of Bobbin's attachments with their addresses. A restarted agent restores its state from them.
+    /// The host links of Bobbin's attachments, with their addresses. A restarted agent restores its state from this
+    /// list.
     pub async fn links(&self) -> Result<Vec<ObservedLink>, KernelError> {
         self.run(|state, netlink| {
             let routes = route::list(netlink, state.settings.pod_table)?;
@@ -89,7 +90,8 @@ impl Network {
         .await
     }
 
-    /// Wires an attachment into a container's namespace. When it returns, the first packet passes.
+    /// Wires an attachment into a container's namespace. When this call returns, even the pod's first packet gets
+    /// through.
     pub async fn attach(&self, wiring: &Wiring, netns: OwnedFd) -> Result<Attached, AttachError> {
         let state = self.state.clone();
         let wiring = wiring.clone();
@@ -101,24 +103,25 @@ impl Network {
         .await
     }
 
-    /// Unwires an attachment: routes and neighbours first, then the link. Succeeds also when nothing is left. It finds
-    /// the link under another name or alias too, and never touches a link of another attachment or program.
+    /// Unwires an attachment: removes routes and neighbours first, then the link. Succeeds also if nothing is left.
+    /// Finds the link even under another name or alias, and never touches a link of another attachment or program.
     pub async fn detach(&self, key: &AttachmentKey, pair: IpPair) -> Result<(), KernelError> {
         detach::detach(&self.state, key, pair).await
     }
 
-    /// Lists the differences from what [`Network::attach`] created, on both sides. Empty when nothing differs.
+    /// Lists the differences from what [`Network::attach`] created, on the node and in the container. Empty if nothing
+    /// differs.
     pub async fn check(&self, wiring: &Wiring, netns: OwnedFd) -> Result<Vec<Mismatch>, AttachError> {
         let state = self.state.clone();
         let wiring = wiring.clone();
         on_thread(move || check::check(&state, &wiring, &netns)).await
     }
 
-    /// What is left of each attachment on the node. Without a valid [`NetnsRef`] of this namespace, an attachment whose
-    /// link is gone is [`NetnsPresence::Unknown`].
+    /// What is left of each attachment on the node. An attachment whose link is gone is [`NetnsPresence::Unknown`] if
+    /// the caller has no valid [`NetnsRef`] of this namespace for it.
     ///
     /// # Errors
-    /// The node's links or routes can't be listed. Then every attachment counts as in use.
+    /// The node's links or routes can't be listed. The caller must then treat every attachment as in use.
     pub async fn presence(
         &self,
         asked: Vec<(AttachmentKey, Option<NetnsRef>)>,
@@ -126,33 +129,33 @@ impl Network {
         self.run(move |state, netlink| presence::presence(state, netlink, asked)).await
     }
 
-    /// Exports a block to routing daemons. Idempotent. If another program has a route with the same key, the export
-    /// fails.
+    /// Exports a block to routing daemons. Idempotent. Fails if another program has a route with the same table, prefix
+    /// and metric.
     pub async fn export(&self, block: &BlockRange) -> Result<(), KernelError> {
         let (state, block) = (self.state.clone(), *block);
         on_thread(move || export::export(&state, block)).await
     }
 
-    /// Removes a block's routes, the exported one first. Idempotent.
+    /// Removes the routes of a block, the exported route first. Idempotent.
     pub async fn withdraw(&self, block: &BlockRange) -> Result<(), KernelError> {
         let (state, block) = (self.state.clone(), *block);
         on_thread(move || export::withdraw(&state, &block)).await
     }
 
-    /// Prepares the node for pods of these families and returns what it changed. Idempotent, and safe to call
-    /// concurrently.
+    /// Prepares the node for pods of these address families, and returns the changes that it made. Idempotent, and safe
+    /// to call concurrently.
     pub async fn set_up(&self, ipv4: bool, ipv6: bool) -> Result<Vec<Drift>, KernelError> {
         self.run(move |state, netlink| setup::set_up(state, netlink, ipv4, ipv6)).await
     }
 
-    /// Removes all of Bobbin's objects but the links, for an uninstall: filter, rules, and routes in all three tables.
-    /// It continues after an error and reports all errors. Returns one sentence for each removed object.
+    /// Removes all of Bobbin's objects except links, for an uninstall: filter, rules, and routes in all three tables.
+    /// After an error it continues, and reports all errors at the end. Returns one sentence for each removed object.
     pub async fn tear_down(&self) -> Result<Vec<String>, KernelError> {
         self.run(setup::tear_down).await
     }
 
-    /// Makes the node match the desired state and returns the differences. A missing link is only reported, because an
-    /// ADD must create it. Links that an operation is creating or removing are skipped.
+    /// Makes the node match the desired state, and returns the differences found. A missing link is only reported,
+    /// because only an ADD can create a link. Links that another operation is creating or removing are skipped.
     ///
     /// # Errors
     /// The node's state can't be read, so nothing was compared. A failed repair is returned as a drift, not as an

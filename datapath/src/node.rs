@@ -1,4 +1,5 @@
-//! The node's side that does not belong to one attachment: set-up, exported blocks, and the reconcile pass.
+//! The parts of the node's network that belong to no single attachment: set-up, exported blocks, and the reconcile
+//! pass.
 
 pub(crate) mod desired;
 mod drift;

@@ -1,16 +1,16 @@
-//! The numbers and names that mark Bobbin's objects in the node's network. The agent's flags set them once.
+//! The numbers and names that mark Bobbin's objects in the node's network. The agent's flags set them when it starts.
 
 use std::path::PathBuf;
 
 use crate::netlink::KernelError;
 
-/// Tables, priorities, protocol numbers and names. All can be changed, because another program on the node may use one
-/// of them.
+/// Tables, priorities, protocol numbers and names. All of them can be changed, because another program on the node may
+/// use the same ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Routing table of the pods' routes.
     pub pod_table: u32,
-    /// Routing table for routing daemons. It has one route for each block of this node and family.
+    /// Routing table that routing daemons read. It has one route for each block of this node and each address family.
     pub export_table: u32,
     /// Priority of the rule that looks up [`Settings::pod_table`].
     pub rule_priority: u32,
@@ -30,12 +30,12 @@ pub struct Settings {
     pub sysctl_root: PathBuf,
 }
 
-/// The longest prefix of link names. A longer one leaves too few characters for the hash that makes names unique on a
-/// node.
+/// The longest allowed prefix of link names. A longer prefix leaves too few characters for the hash that makes link
+/// names unique on a node.
 const MAX_PREFIX_LEN: usize = 4;
 
 impl Settings {
-    /// Checks that link names can begin with the prefix.
+    /// Checks the prefix of link names.
     pub(crate) fn check(&self) -> Result<(), KernelError> {
         let prefix = &self.veth_prefix;
         let fits = (1..=MAX_PREFIX_LEN).contains(&prefix.len()) && prefix.bytes().all(|byte| byte.is_ascii_lowercase());

@@ -20,21 +20,21 @@ pub(crate) use in_flight::InFlight;
 pub(crate) use programmed::ProgrammedState;
 pub(crate) use removal_queue::{QueuedRemoval, RemovalQueue};
 
-/// How many attachments are wired at the same time. The kernel handles one after another, so more threads would only
-/// wait.
+/// How many attachments are wired at the same time. The kernel handles them one after another, so more threads would
+/// only wait.
 const MAX_CONCURRENT_ATTACHES: usize = 4;
-/// How many idle sockets are kept for later requests.
+/// How many idle netlink sockets are kept for later requests.
 const MAX_IDLE_SOCKETS: usize = 8;
 
-/// The shared state. It calls none of the operations that use it.
+/// The shared state. It calls none of the operations that use this state.
 pub(crate) struct State {
     pub(crate) settings: Settings,
     /// The node's own network namespace.
     pub(crate) node_netns: Identity,
-    /// The cookie of that namespace; `None` when the kernel supports no cookies.
+    /// The cookie of the node's network namespace. `None` if the cookie can't be read.
     pub(crate) netns_cookie: Option<u64>,
     pub(crate) attach_permits: Arc<Semaphore>,
-    /// Host links that an operation is creating or removing. No other operation may repair or remove them.
+    /// Host links that an operation is creating or removing. No other operation may repair or remove these links.
     pub(crate) in_flight: InFlight,
     pub(crate) programmed: Mutex<ProgrammedState>,
     pub(crate) removal_queue: RemovalQueue,
@@ -43,7 +43,7 @@ pub(crate) struct State {
     pub(crate) changed: watch::Sender<u64>,
     pub(crate) warnings: Mutex<Vec<String>>,
     pub(crate) own_changes: Arc<OwnChanges>,
-    /// rtnetlink's handle, for requests that delay no pod.
+    /// rtnetlink's handle, for requests that no pod waits for.
     pub(crate) handle: RouteHandle,
     idle_sockets: Mutex<Vec<Netlink>>,
     _monitor: Monitor,
@@ -80,7 +80,7 @@ impl State {
         self.in_flight.names()
     }
 
-    /// Runs `work` with a socket of the node's namespace, reusing an idle one if there is one.
+    /// Runs `work` with a netlink socket of the node's namespace. Reuses an idle socket if there is one.
     pub(crate) fn with_netlink<T, E: From<KernelError>>(
         &self,
         work: impl FnOnce(&mut Netlink) -> Result<T, E>,
@@ -91,13 +91,14 @@ impl State {
         result
     }
 
-    /// Takes a socket of the node's namespace. Call this before the thread enters another namespace.
+    /// Takes a netlink socket of the node's namespace. The caller must do this before its thread enters another
+    /// namespace.
     pub(crate) fn take_netlink(&self) -> Result<Netlink, KernelError> {
         let idle = self.idle_sockets.lock().pop();
         idle.map_or_else(|| Ok(Netlink::route()?.registered(&self.own_changes)), Ok)
     }
 
-    /// Keeps a socket for a later request, unless a late answer may still arrive on it.
+    /// Keeps a netlink socket for a later request, unless a late answer may still arrive on the socket.
     pub(crate) fn return_netlink(&self, netlink: Netlink) {
         let mut idle = self.idle_sockets.lock();
         if !netlink.broken && idle.len() < MAX_IDLE_SOCKETS {
@@ -112,7 +113,7 @@ impl State {
         Ok(mtu)
     }
 
-    /// The MTU for new pods as last detected. Each reconcile pass updates it.
+    /// The MTU for new pods, as last detected. Each reconcile pass detects it again.
     pub(crate) fn known_mtu(&self, netlink: &mut Netlink, node: &[IpAddr]) -> Result<u32, KernelError> {
         match self.mtu.load(Ordering::Relaxed) {
             0 => self.detect_mtu(netlink, node),
@@ -121,7 +122,7 @@ impl State {
     }
 }
 
-/// The cookie of the node's namespace. Without it every attachment counts as in use until its DEL.
+/// The cookie of the node's network namespace. If it can't be read, every attachment counts as in use until its DEL.
 fn netns_cookie() -> Option<u64> {
     let cookie = Netlink::route().and_then(|netlink| netlink.netns_cookie());
     cookie

@@ -1,19 +1,19 @@
-//! Reads and writes kernel settings below `/proc/sys/net`, and writes only if the value differs.
+//! Reads kernel settings below `/proc/sys/net`, and writes a setting only if its value differs.
 //!
-//! `/proc/sys/net` shows the calling thread's namespace, so the same path serves the node and its pods.
+//! `/proc/sys/net` shows the settings of the calling thread's namespace, so the same path serves the node and its pods.
 
 use std::path::Path;
 
 use crate::netlink::KernelError;
 
-/// Reads a setting, without the line end.
+/// Reads a kernel setting, without the line end.
 pub(crate) fn get(path: &Path) -> Result<String, KernelError> {
     std::fs::read_to_string(path)
         .map(|text| text.trim().to_owned())
         .map_err(KernelError::io(format!("read {}", path.display())))
 }
 
-/// Writes a setting if its value differs, and returns whether it did.
+/// Writes a kernel setting if its value differs. Returns whether the setting was written.
 pub(crate) fn set(path: &Path, value: &str) -> Result<bool, KernelError> {
     if get(path)? == value {
         return Ok(false);

@@ -1,7 +1,7 @@
 //! An HTTPS proxy in front of the API server that terminates TLS, so that a test can break single requests and watches.
 //!
-//! [`crate::network::TcpProxy`] sees only bytes; this proxy sees verbs, resources and watch events. Programs reach it
-//! through a kubeconfig with its address. The proxy calls the API server as the user of one token.
+//! [`crate::network::TcpProxy`] sees only bytes; the HTTPS proxy sees verbs, resources and watch events. Programs reach
+//! it through a kubeconfig with the proxy's address. The proxy calls the API server as the user of one token.
 
 mod faults;
 mod watches;
@@ -47,7 +47,8 @@ struct ProxyState {
 }
 
 impl ApiProxy {
-    /// Listens on a free port of this process's loopback. It forwards requests to the API server with this token.
+    /// Starts a proxy on a free port of this process's loopback. The proxy forwards requests to the API server with
+    /// this token.
     pub async fn start(control_plane: &ControlPlane, token: &str) -> Result<Self> {
         let certificates = control_plane.certificates();
         let chain =
@@ -61,7 +62,7 @@ impl ApiProxy {
         let app = axum::Router::new().fallback(pass).with_state(state);
         let listener = TlsListener::on(tcp, TlsAcceptor::from(Arc::new(tls)))?;
         let task = tokio::spawn(async move {
-            // The task serves until it is aborted, so there is no result to check.
+            // The proxy's task serves until it is aborted, so there is no result to check.
             let _ = axum::serve(listener, app).await;
         });
         Ok(Self { address, faults, task })
@@ -78,12 +79,12 @@ impl ApiProxy {
         Faults::inject(&self.faults, selector, fault)
     }
 
-    /// How many requests and watch events the proxy has seen so far. Pass it to [`Self::observed`] to count from here.
+    /// How many requests and watch events the proxy has seen so far. Pass this number to [`Self::observed`] as `since`.
     pub fn mark(&self) -> usize {
         self.faults.mark()
     }
 
-    /// The selected requests and watch events since a mark, in order.
+    /// The selected requests and watch events since a mark, in the order of arrival.
     pub fn observed(&self, since: usize, selector: &Selector) -> Vec<ObservedRequest> {
         self.faults.observed(since, selector)
     }
@@ -95,14 +96,14 @@ impl Drop for ApiProxy {
     }
 }
 
-/// A listener that returns connections after their TLS handshake.
+/// A listener that accepts TCP connections and returns them after their TLS handshake.
 struct TlsListener {
     address: SocketAddr,
     ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
 }
 
 impl TlsListener {
-    /// Each handshake runs in a separate task, so that a hanging one delays no other.
+    /// Starts the listener. Each TLS handshake runs in a separate task, so that a hanging handshake delays no other.
     fn on(tcp: TcpListener, tls: TlsAcceptor) -> Result<Self> {
         let (sender, ready) = mpsc::channel(1);
         let address = tcp.local_addr()?;
@@ -116,7 +117,7 @@ impl TlsListener {
                 let (tls, sender) = (tls.clone(), sender.clone());
                 tokio::spawn(async move {
                     if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-                        // Sending fails only when the proxy has ended.
+                        // Sending a connection fails only when the proxy has ended.
                         let _ = sender.send((stream, from)).await;
                     }
                 });

@@ -1,7 +1,7 @@
-//! Benchmarks of CNI calls. Like containerd, they execute the plugin, and they alternate between plugins in rounds.
+//! Benchmarks of CNI calls. They execute the plugin as containerd does, and alternate between plugins in rounds.
 //!
-//! Bobbin runs with a real agent and an API server that waits for its disk, beside `ptp` + `host-local`. A further
-//! benchmark lets many nodes claim blocks from one API server.
+//! Bobbin runs with a real agent and an API server that waits for its disk. The reference is `ptp` with `host-local`. A
+//! further benchmark lets many nodes claim blocks from one API server.
 
 mod boot;
 mod calls;
@@ -29,18 +29,18 @@ const METRICS: &str = "127.0.0.1:9116";
 /// The pool for pods with IPv4 only. The pool `default` has both families.
 const IPV4_POOL: &str = "v4";
 
-/// How many calls and rounds are measured.
+/// How many calls and rounds the benchmark measures.
 #[derive(Clone, Copy, Debug)]
 struct BenchConfig {
     rounds: usize,
     one_by_one: usize,
-    /// Few calls: a dual-stack ADD of the reference waits about 1.8 s for duplicate address detection.
+    /// A small number of calls: a dual-stack ADD of the reference waits about 1.8 s for duplicate address detection.
     one_by_one_reference_dual: usize,
     at_once: usize,
 }
 
 impl BenchConfig {
-    /// Reads the number of rounds from `BENCH_ROUNDS`.
+    /// Reads the number of rounds from the environment variable `BENCH_ROUNDS`.
     fn rounds_from_environment(default: usize) -> Result<usize> {
         let rounds = match std::env::var("BENCH_ROUNDS") {
             Ok(text) => text.parse().context("BENCH_ROUNDS must be a number of rounds")?,
@@ -50,7 +50,7 @@ impl BenchConfig {
         Ok(rounds)
     }
 
-    /// The defaults, with the rounds of `BENCH_ROUNDS` if it is set.
+    /// The default numbers, with the number of rounds from `BENCH_ROUNDS` if it is set.
     fn from_environment() -> Result<Self> {
         let rounds = Self::rounds_from_environment(5)?;
         Ok(Self { rounds, one_by_one: 40, one_by_one_reference_dual: 3, at_once: 100 })
@@ -66,7 +66,7 @@ pub async fn run() -> Result<Report> {
     let mut node = SingleNode::ready(SingleNodeOptions { fsync: true, agent, ..SingleNodeOptions::default() }).await?;
     node.apply_pool(IPV4_POOL, json!({"subnets": [{"ipv4": "10.65.0.0/16"}]})).await?;
 
-    // The API server delays creates of a resource whose definition is less than two seconds old.
+    // The API server delays creates of a custom resource whose definition is less than two seconds old.
     for pool in ["default", IPV4_POOL] {
         node.await_free_blocks(pool).await?;
     }
@@ -84,7 +84,7 @@ pub async fn run() -> Result<Report> {
     Ok(report)
 }
 
-/// The identity of a Pod object, from which sandboxes are created.
+/// The identity of a Pod object, for which sandboxes are created.
 #[derive(Clone, Debug)]
 struct KubePod {
     name: String,
@@ -93,7 +93,7 @@ struct KubePod {
 }
 
 impl KubePod {
-    /// A new sandbox of the pod, as when kubelet starts or restarts it.
+    /// Creates a new sandbox for the pod, as when kubelet starts or restarts the pod.
     fn sandbox(&self, node: &SingleNode) -> Result<Sandbox> {
         let mut pod = node.sandbox()?;
         pod.is_of("default", &self.name, &self.uid);
@@ -101,7 +101,7 @@ impl KubePod {
     }
 }
 
-/// Creates Pod objects of both kinds. A pod exists before its sandbox, so creating it is not measured.
+/// Creates Pod objects: IPv4 only, and dual stack. A pod exists before its sandbox, so its creation is not measured.
 async fn pod_objects(node: &SingleNode, count: usize) -> Result<Vec<KubePod>> {
     let mut pods = Vec::new();
     for (ipv4_only, prefix) in [(true, "four"), (false, "dual")] {

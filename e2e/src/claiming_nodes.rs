@@ -1,5 +1,5 @@
 //! Many nodes that claim blocks from one real API server with the agent's code. The fixture carves the blocks; neither
-//! operator nor kernel is involved.
+//! the operator nor the kernel is involved.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ use crate::control_plane::{ADMIN, AuditLog, ControlPlane, ControlPlaneOptions, M
 use crate::suite::Fixture;
 use crate::wait::{Poll, wait_until};
 
-/// The factor for all waits of the agent's protocol, so that a test does not take minutes.
+/// The factor by which all waits of the agent's protocol are shortened, so that a test does not take minutes.
 const SCALE: f64 = 0.01;
 /// How many blocks are carved, and how many nodes connect, concurrently.
 const CONCURRENCY: usize = 16;
@@ -30,34 +30,34 @@ const AUDIT_LOG_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A control plane with the custom resource definitions installed and no operator.
 pub struct ClaimFixture {
-    /// The administrator's client.
+    /// A client with the administrator's permissions.
     pub client: kube::Client,
-    /// The audit log. A node's calls have its name as the user agent.
+    /// The audit log of the API server. Each node uses its own name as its user agent.
     pub audit: AuditLog,
     kubeconfig: PathBuf,
     scratch: tempfile::TempDir,
     _control_plane: ControlPlane,
 }
 
-/// A node that only claims and releases blocks.
+/// A simulated node that only claims and releases blocks.
 pub struct ClaimingNode {
     /// The node's name.
     pub name: String,
-    /// The claim code and the node's state.
+    /// The agent's claim code with the node's state.
     pub claiming: SimulatedNode,
     /// The node's connections to the API server.
     pub clients: Clients,
 }
 
-/// The result of one claim.
+/// The result of one node's claim.
 pub struct ClaimResult<'a> {
-    /// The node that claimed.
+    /// The node that made the claim.
     pub node: &'a ClaimingNode,
     /// The claimed block, or the error.
     pub outcome: Result<ClaimedBlock, ClaimError>,
 }
 
-/// Exports nothing, because no kernel is involved. Other tests check the routes.
+/// Exports no block, because no kernel is involved. Other tests check the routes.
 struct NoExports;
 
 impl Exports for NoExports {
@@ -73,7 +73,7 @@ impl Exports for NoExports {
 impl Fixture for ClaimFixture {}
 
 impl ClaimFixture {
-    /// Starts the control plane. With `fsync`, etcd waits for the disk as in production.
+    /// Starts the control plane. If `fsync` is true, etcd waits for the disk as in production.
     pub async fn start(fsync: bool) -> Result<Self> {
         let control_plane =
             ControlPlane::start(ControlPlaneOptions { fsync, audit: true, ..ControlPlaneOptions::default() }).await?;
@@ -84,12 +84,12 @@ impl ClaimFixture {
         Ok(Self { client, audit, kubeconfig, scratch: tempfile::tempdir()?, _control_plane: control_plane })
     }
 
-    /// The API of blocks.
+    /// The API of AddressBlock objects.
     pub fn blocks(&self) -> Api<AddressBlock> {
         Api::all(self.client.clone())
     }
 
-    /// Creates free blocks of a pool, as the operator does.
+    /// Creates free blocks in a pool, as the operator does.
     pub async fn carve(&self, pool: &str, second_octet: u8, indices: impl IntoIterator<Item = i64>) -> Result<()> {
         let blocks = self.blocks();
         let made = indices.into_iter().map(|index| {
@@ -107,7 +107,8 @@ impl ClaimFixture {
         stream::iter(made).buffer_unordered(CONCURRENCY).try_collect().await.map_err(Into::into)
     }
 
-    /// A node whose agent has a saved cluster view: its Node, and the pool with its window of free blocks.
+    /// Creates a node whose agent has a saved cluster view: its Node object, and the pool with its window of free
+    /// blocks.
     pub async fn node(&self, node: &str, pool: &AddressPool) -> Result<ClaimingNode> {
         let directory =
             self.scratch.path().join(format!("{node}-{}", pool.metadata.name.as_deref().unwrap_or_default()));
@@ -117,7 +118,7 @@ impl ClaimFixture {
         let kept = json!({"node": node_info, "pods": [], "pools": [pool], "namespaces": []});
         std::fs::write(directory.join("cluster.json"), serde_json::to_vec(&kept)?)?;
         let clients = bobbin_api_client::connect(Some(&self.kubeconfig), node).await?;
-        // Open the connection now, as a running agent has one: it must not count for the claim.
+        // Open the connection now, as a running agent has one. Opening it must not count as a call of the claim.
         clients.requests.apiserver_version().await?;
         let claiming = SimulatedNode::start(&clients, node, &directory, Arc::new(NoExports), SCALE)?;
         Ok(ClaimingNode { name: node.to_owned(), claiming, clients })
@@ -150,7 +151,7 @@ impl ClaimFixture {
         Ok(())
     }
 
-    /// Waits until this many claims are in the audit log. Returns each node's number of calls about blocks, in
+    /// Waits until this many claims are in the audit log. Returns how many API calls about blocks each node made, in
     /// ascending order.
     pub async fn calls_of_claims(&self, mark: Mark, prefix: &str, claims: usize) -> Result<Vec<usize>> {
         let prefix = format!("{prefix}-");
@@ -174,7 +175,8 @@ impl ClaimFixture {
     }
 }
 
-/// Every node claims one block of the pool, all at once. Returns the results and the time until the last claim ended.
+/// Lets every node claim one block of the pool, all at once. Returns the results, and the time until the last claim
+/// ended.
 pub async fn claim_at_once<'a>(nodes: &'a [ClaimingNode], pool: &str) -> (Vec<ClaimResult<'a>>, Duration) {
     let start = Instant::now();
     let claims = nodes
@@ -183,7 +185,7 @@ pub async fn claim_at_once<'a>(nodes: &'a [ClaimingNode], pool: &str) -> (Vec<Cl
     (join_all(claims).await, start.elapsed())
 }
 
-/// A pool that is ready and reports its free blocks in this window.
+/// A pool that is ready and reports this window of free blocks in its status.
 pub fn pool(name: &str, second_octet: u8, window: Option<(i64, i64)>) -> Result<AddressPool> {
     let status = json!({
         "blocks": {"total": 2048, "claimed": 0, "free": 2048},
@@ -196,7 +198,7 @@ pub fn pool(name: &str, second_octet: u8, window: Option<(i64, i64)>) -> Result<
     }))?)
 }
 
-/// The number of blocks that the operator carves ahead for this many nodes in the pool `default`.
+/// How many blocks the operator carves ahead if this many nodes use the pool `default`.
 pub fn carved_for(nodes: usize) -> Result<i64> {
     Ok(i64::try_from(nodes)? * 6)
 }

@@ -1,6 +1,7 @@
-//! A whole cluster: control plane, fabric and nodes. The demo, the benchmark and the tests use its methods.
+//! A whole test cluster: control plane, fabric and nodes. The demo, the benchmark and the tests use its methods.
 //!
-//! When it is dropped or its process is killed, everything that belongs to it is removed ([`crate::cluster::run`]).
+//! When the cluster is dropped, or its process is killed, everything that belongs to it is removed
+//! ([`crate::cluster::run`]).
 
 mod allocation_audit;
 mod bobbin;
@@ -46,7 +47,8 @@ const KUBE_PROXY: &str = "kube-proxy";
 
 /// A running cluster.
 pub struct Cluster {
-    // Fields are dropped in this order: clients before the servers they call, and the run last.
+    // Fields are dropped in the order in which they are declared: clients before the servers that they call, and the
+    // run last.
     routes: Routes,
     nodes: BTreeMap<String, Node>,
     controllers: Vec<Process>,
@@ -61,7 +63,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a cluster. With [`Network::Bobbin`] its pods have no network until [`Cluster::install`].
+    /// Starts a cluster. With [`Network::Bobbin`], pods have no network until [`Cluster::install`] is called.
     pub async fn start(options: ClusterOptions) -> Result<Self> {
         let run = Run::begin()?;
         let programs = Programs::find()?;
@@ -115,12 +117,12 @@ impl Cluster {
         &self.run
     }
 
-    /// The control plane, with the audit log.
+    /// The cluster's control plane, with the audit log.
     pub fn control_plane(&self) -> &ControlPlane {
         &self.control_plane
     }
 
-    /// The control plane, to stop and start it.
+    /// The cluster's control plane, for tests that stop and start it.
     pub fn control_plane_mut(&mut self) -> &mut ControlPlane {
         &mut self.control_plane
     }
@@ -140,12 +142,12 @@ impl Cluster {
         self.client.clone()
     }
 
-    /// The programs of the cluster.
+    /// The paths of the programs that the cluster runs.
     pub fn programs(&self) -> &Programs {
         &self.programs
     }
 
-    /// Fails, with the end of the log, if the controller manager or the scheduler has ended.
+    /// Fails with the end of the program's log if the controller manager or the scheduler has ended.
     pub fn controllers_must_be_running(&mut self) -> Result<()> {
         self.controllers.iter_mut().try_for_each(Process::must_be_running)
     }
@@ -218,7 +220,7 @@ fn start_controllers(
         "--use-service-account-credentials=true".to_owned(),
         "--allocate-node-cidrs=false".to_owned(),
         "--concurrent-gc-syncs=5".to_owned(),
-        // Makes a rolling update proceed within seconds instead of tens of seconds.
+        // This argument makes a rolling update proceed within seconds instead of tens of seconds.
         "--node-monitor-period=2s".to_owned(),
     ];
     Ok(vec![start("kube-controller-manager", CONTROLLER_MANAGER, &manager)?, start("kube-scheduler", SCHEDULER, &[])?])

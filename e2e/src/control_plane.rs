@@ -1,7 +1,7 @@
-//! A real etcd and kube-apiserver, alone or for a whole cluster. Both programs end with this process.
+//! A real etcd and kube-apiserver, alone or for a whole cluster. Both programs end when this process ends.
 //!
-//! Callers configure it with [`ControlPlaneOptions`] and connect with [`ControlPlane::client`] or a kubeconfig.
-//! Controller manager, scheduler and nodes are started elsewhere.
+//! Callers configure the control plane with [`ControlPlaneOptions`], and connect with [`ControlPlane::client`] or a
+//! kubeconfig. Controller manager, scheduler and nodes are started elsewhere.
 
 mod audit;
 mod certificates;
@@ -34,10 +34,10 @@ const START_TIMEOUT: Duration = Duration::from_mins(3);
 /// How long one readiness probe may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A running control plane. Dropping it kills both programs and removes its directory.
+/// A running etcd and kube-apiserver. Dropping this value kills both programs and removes their directory.
 #[derive(Debug)]
 pub struct ControlPlane {
-    // Fields are dropped in this order.
+    // Fields are dropped in the order in which they are declared.
     apiserver: Option<Process>,
     etcd: Process,
     forward: Option<NetnsForward>,
@@ -51,14 +51,14 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts both programs and waits until the API server is ready.
+    /// Starts etcd and the API server, and waits until the API server is ready.
     pub async fn start(options: ControlPlaneOptions) -> Result<Self> {
-        // Fails if the process has a provider already, which is equally good.
+        // Fails if the process already has a TLS provider, which can be used as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let programs = Programs::find()?;
         let scratch = ScratchDir::make("bobbin-control-plane-")?;
         let (port, etcd_ports) = match (&options.netns, options.port) {
-            // A separate namespace has no other programs, so fixed ports are free.
+            // A separate network namespace has no other programs, so fixed ports are free.
             (Some(_), port) => (port.unwrap_or(6443), [2379, 2380]),
             (None, Some(port)) => (port, free_ports()?),
             (None, None) => (free_ports::<1>()?[0], free_ports()?),
@@ -78,13 +78,13 @@ impl ControlPlane {
         Ok(this)
     }
 
-    /// The API server's URL for this process, and for every program in its network namespace.
+    /// The API server's URL for this process, and for every other program in this process's network namespace.
     pub fn url(&self) -> String {
         format!("https://{}", self.forward.as_ref().map_or(self.inside, NetnsForward::outside))
     }
 
-    /// The API server's URL for programs in namespaces that reach [`ControlPlaneOptions::address`]. Without a namespace
-    /// it equals [`Self::url`].
+    /// The API server's URL for programs in network namespaces from which [`ControlPlaneOptions::address`] is
+    /// reachable. Equals [`Self::url`] if the control plane has no separate namespace.
     pub fn inside_url(&self) -> String {
         format!("https://{}", self.inside)
     }
@@ -94,7 +94,7 @@ impl ControlPlane {
         &self.ca
     }
 
-    /// The keys and certificates. A controller manager needs `service-account.key` and `ca.crt`.
+    /// The keys and certificates of the control plane. A controller manager needs `service-account.key` and `ca.crt`.
     pub fn certificates(&self) -> &Certificates {
         &self.certificates
     }
@@ -110,13 +110,14 @@ impl ControlPlane {
         self.kubeconfig_for(ADMIN)
     }
 
-    /// The path of a kubeconfig for programs in this process's network namespace. The token is one of
+    /// The path of a kubeconfig with this token, for programs in this process's network namespace. The token is one of
     /// [`ControlPlaneOptions::tokens`] or of a ServiceAccount.
     pub fn kubeconfig_for(&self, token: &str) -> Result<PathBuf> {
         self.write_kubeconfig(token, &self.url(), "outside")
     }
 
-    /// Like [`Self::kubeconfig_for`], for programs in network namespaces that reach [`ControlPlaneOptions::address`].
+    /// Like [`Self::kubeconfig_for`], for programs in namespaces from which [`ControlPlaneOptions::address`] is
+    /// reachable.
     pub fn kubeconfig_inside(&self, token: &str) -> Result<PathBuf> {
         self.write_kubeconfig(token, &self.inside_url(), "inside")
     }
@@ -138,7 +139,7 @@ impl ControlPlane {
         self.client_for(ADMIN).await
     }
 
-    /// A client with this token. It never repeats a request by itself.
+    /// A client that calls with this token. It never repeats a request by itself.
     pub async fn client_for(&self, token: &str) -> Result<kube::Client> {
         let file = Kubeconfig::read_from(self.kubeconfig_for(token)?)?;
         let mut config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
@@ -146,12 +147,12 @@ impl ControlPlane {
         Ok(kube::Client::try_from(config)?)
     }
 
-    /// The audit log. It is empty without [`ControlPlaneOptions::audit`].
+    /// The audit log. It is empty unless [`ControlPlaneOptions::audit`] is set.
     pub fn audit(&self) -> AuditLog {
         AuditLog::at(&self.scratch.path().join("audit.log"))
     }
 
-    /// Kills the API server: its connections break, and new ones are refused.
+    /// Kills the API server: open connections break, and new ones are refused.
     pub fn stop_apiserver(&mut self) {
         self.apiserver = None;
     }
@@ -168,12 +169,12 @@ impl ControlPlane {
         self.await_ready().await
     }
 
-    /// Freezes the API server: it keeps its connections and accepts new ones, but answers nothing.
+    /// Freezes the API server: it keeps open connections and accepts new ones, but answers nothing.
     pub fn freeze_apiserver(&self) -> Result<()> {
         self.apiserver.as_ref().context("the API server is stopped")?.signal(Signal::SIGSTOP)
     }
 
-    /// Ends [`Self::freeze_apiserver`].
+    /// Lets the API server continue after [`Self::freeze_apiserver`].
     pub fn resume_apiserver(&self) -> Result<()> {
         self.apiserver.as_ref().context("the API server is stopped")?.signal(Signal::SIGCONT)
     }
@@ -229,7 +230,7 @@ fn start_etcd(
     Process::start(&programs.path("etcd")?, options.netns.as_deref(), &scratch.path().join("etcd.log"), arguments)
 }
 
-/// Free ports of the loopback.
+/// Finds free ports of the loopback interface.
 fn free_ports<const N: usize>() -> Result<[u16; N]> {
     let listeners = (0..N).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<std::io::Result<Vec<_>>>()?;
     let mut ports = [0; N];
@@ -239,7 +240,7 @@ fn free_ports<const N: usize>() -> Result<[u16; N]> {
     Ok(ports)
 }
 
-/// A hash for the file name of a secret, so that the name does not show the secret.
+/// A hash of a secret for use in a file name, so that the name does not show the secret.
 fn short_hash(text: &str) -> String {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
@@ -247,7 +248,7 @@ fn short_hash(text: &str) -> String {
     format!("{:016x}", hasher.finish())
 }
 
-/// The first address of a service range, which is the Service of the API server.
+/// The first address of a range of Service addresses. This address is the Service of the API server.
 fn first_of(range: &str) -> Option<IpAddr> {
     let net: ipnet::IpNet = range.trim().parse().ok()?;
     Some(match net.network() {

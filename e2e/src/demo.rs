@@ -17,11 +17,11 @@ pub use keep::{Stay, how_to_use, run_and_leave, stay};
 use output::print_output;
 pub use output::print_step;
 
-/// Pods of the Deployment `web`: four on each node.
+/// The number of pods in the Deployment `web`: four for each node.
 const WEB: usize = 12;
-/// Pods of the namespace `payments`, which has a separate pool.
+/// The number of pods in the namespace `payments`, which uses a separate pool.
 const PAYMENTS: usize = 3;
-/// Addresses of the pool that becomes full.
+/// The number of addresses in the pool that becomes full.
 const TINY: usize = 4;
 /// How long pods may take to become Ready, even on a busy machine.
 const PODS_READY_TIMEOUT: Duration = Duration::from_secs(90);
@@ -38,7 +38,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Whether every path works and no address is used twice.
+    /// Whether every path between pods, nodes and Services works, and no address is used twice.
     pub fn is_good(&self) -> bool {
         self.failures.is_empty() && self.duplicates == 0 && self.spread && self.pods >= 12 && self.paths >= 300
     }
@@ -78,7 +78,7 @@ pub async fn run(cluster: &Cluster) -> Result<Outcome> {
     let ledger = cluster.await_ready_pods("payments", "", "app=ledger", PAYMENTS, PODS_READY_TIMEOUT).await?;
     let pods: Vec<Pod> = web.iter().chain(&ledger).cloned().collect();
 
-    // The operator writes the counts only every few seconds.
+    // The operator writes the counts in a pool's status only every few seconds.
     for (file, used) in [("default", WEB), ("payments", PAYMENTS)] {
         cluster
             .await_object(pool(file), "counts its pods", PODS_READY_TIMEOUT, |seen| seen["status"]["used"] == used)
@@ -148,7 +148,7 @@ async fn walk(cluster: &Cluster, pods: &[Pod], web: &[Pod]) -> Result<Outcome> {
     })
 }
 
-/// Shows a pool with fewer addresses than pods, and the event on the waiting pod.
+/// Shows a pool with fewer addresses than pods, and the event about the waiting pod.
 async fn run_full(cluster: &Cluster) -> Result<()> {
     print_step("a pool of four addresses and five pods for it: the fifth waits, and its event says why and what to do");
     cluster.kubectl(["apply", "-f", &manifest("tiny")])?;

@@ -1,6 +1,6 @@
 //! bobbin-e2e: test clusters with real components on one machine, for the demo, the benchmark and the end-to-end tests.
 //!
-//! This crate uses Bobbin through its chart, image and API objects. Only `claiming_nodes` runs code of the agent.
+//! This crate uses Bobbin through its chart, image and API objects. Only `claiming_nodes` runs the agent's code.
 
 pub mod api_proxy;
 pub mod bench;

@@ -1,5 +1,5 @@
-//! One node without kubelet: API server, operator and agent are real processes. Tests execute the plugin as containerd
-//! does, and a pod is a network namespace without a process.
+//! One node without a kubelet: API server, operator and agent are real processes. Tests execute the plugin as
+//! containerd does, and a pod is a network namespace without a process.
 //!
 //! The agent reaches the API server through a [`TcpProxy`] that causes network faults.
 
@@ -37,20 +37,20 @@ use xtask::programs::Programs;
 
 /// The name of the Node object.
 pub const NODE: &str = "n1";
-/// The agent's user at the API server, which identifies its calls in the audit log.
+/// The agent's user at the API server. In the audit log this user identifies the agent's calls.
 pub const AGENT_USER: &str = "bobbin-agent";
-/// The node's addresses.
+/// The node's IPv4 address.
 pub const NODE_IPV4: &str = "10.100.0.1";
-/// See [`NODE_IPV4`].
+/// The node's IPv6 address.
 pub const NODE_IPV6: &str = "fd00:100::1";
-/// The addresses of a machine behind the node's uplink.
+/// The IPv4 address of a machine behind the node's uplink.
 pub const FABRIC_IPV4: &str = "10.100.0.254";
-/// See [`FABRIC_IPV4`].
+/// The IPv6 address of the same machine as [`FABRIC_IPV4`].
 pub const FABRIC_IPV6: &str = "fd00:100::fe";
-/// How long agent or operator may take for work that is not urgent.
+/// How long the agent or the operator may take for work that is not urgent.
 pub const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The node and everything around it. Dropping it ends every process and namespace.
+/// The node, its control plane and its programs. Dropping this value ends every process and namespace.
 pub struct SingleNode {
     agent: Option<Process>,
     operator: Option<Process>,
@@ -59,7 +59,7 @@ pub struct SingleNode {
     api_proxy: Option<ApiProxy>,
     /// The control plane.
     pub control_plane: ControlPlane,
-    /// The administrator's client, which does not use the proxy.
+    /// The administrator's client, which connects to the API server without the proxy.
     pub client: kube::Client,
     /// The node's network namespace.
     pub namespace: Namespace,
@@ -67,7 +67,7 @@ pub struct SingleNode {
     pub fabric: Namespace,
     /// Bobbin's executables.
     pub artifacts: Artifacts,
-    /// The programs cnitool and the reference plugins.
+    /// The paths of cnitool and of the reference plugins.
     pub programs: Programs,
     _run: RunDirectory,
     scratch: ScratchDir,
@@ -89,13 +89,13 @@ impl RunDirectory {
 
 impl Drop for RunDirectory {
     fn drop(&mut self) {
-        // If this fails, the mount still ends with this process's mount namespace.
+        // If unmounting fails, the mount still ends with this process's mount namespace.
         let _ = umount2(&self.0, MntFlags::MNT_DETACH);
     }
 }
 
 impl SingleNode {
-    /// Starts everything but the agent. The operator runs, and there is no pool.
+    /// Starts everything except the agent. The operator runs, and there is no pool.
     pub async fn start(options: SingleNodeOptions) -> Result<Self> {
         let artifacts = match &options.artifacts {
             Some(artifacts) => artifacts.clone(),
@@ -113,7 +113,8 @@ impl SingleNode {
 
         let mut head = ControlPlaneOptions { fsync: options.fsync, audit: true, ..ControlPlaneOptions::default() };
         head.add_token(AGENT_USER, AGENT_USER, &["system:masters"]);
-        // Without a controller manager no ServiceAccounts are created, so admission must not require them.
+        // Without a controller manager no ServiceAccounts are created, so the API server must not require them for
+        // pods.
         head.apiserver_arguments.push("--disable-admission-plugins=ServiceAccount".to_owned());
         let control_plane = ControlPlane::start(head).await?;
         let client = control_plane.client().await?;
@@ -158,13 +159,13 @@ impl SingleNode {
         Ok(this)
     }
 
-    /// The proxy that breaks single requests and watches of the agent. Fails unless the node has
+    /// The proxy that breaks single requests and watches of the agent. Fails unless the node was started with
     /// [`SingleNodeOptions::api_proxy`].
     pub fn api(&self) -> Result<&ApiProxy> {
         self.api_proxy.as_ref().context("the node was started without an API proxy")
     }
 
-    /// A path in the directory for this node's files.
+    /// The path of a file with this name in the directory for this node's files.
     pub fn path(&self, name: &str) -> PathBuf {
         self.scratch.path().join(name)
     }
@@ -188,7 +189,7 @@ impl SingleNode {
     }
 }
 
-/// Connects the node to the fabric by an uplink, and adds routes to the pods on the fabric.
+/// Connects the node to the fabric by an uplink, and adds routes to the pods in the fabric's namespace.
 fn wire(node: &Namespace, fabric: &Namespace) -> Result<()> {
     node.ip(&format!("link add uplink mtu 1500 type veth peer name node netns {}", fabric.path().display()))?;
     node.ip(&format!(

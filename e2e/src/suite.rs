@@ -12,37 +12,38 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::Runtime;
 use tokio::sync::Mutex;
 
-/// How long one test may take, unless the suite says otherwise.
+/// How long one test may take, unless the suite sets another time.
 const TEST_TIMEOUT: Duration = Duration::from_mins(15);
-/// The variable that keeps the fixture of a failed test until the process is killed.
+/// The environment variable that keeps the fixture of a failed test until the test process is killed.
 const KEEP_FAILED: &str = "BOBBIN_KEEP_FAILED";
 
 /// The state that the tests of a suite share. It is dropped at the end of the suite, and after a failed test.
 pub trait Fixture: Send + 'static {
-    /// Runs before each test.
+    /// Prepares the fixture before each test.
     fn before_test(&mut self) -> Result<()> {
         Ok(())
     }
 
-    /// Runs after each test that passed. If it fails, the test fails.
+    /// Cleans up after each test that passed. If this fails, the test fails.
     fn after_test(&mut self) -> impl Future<Output = Result<()>> {
         async { Ok(()) }
     }
 
-    /// Describes the state for a person who debugs a failed test. It is printed after the failure.
+    /// Describes the fixture's state for a person who debugs a failed test. The suite prints it after the failure.
     fn describe(&self) -> String {
         String::new()
     }
 }
 
-/// No shared state: each test creates what it needs.
+/// The fixture of a suite without shared state: each test creates what it needs.
 pub struct NoFixture;
 
 impl Fixture for NoFixture {}
 
 type Start<F> = Arc<dyn Fn() -> BoxFuture<'static, Result<F>> + Send + Sync>;
 
-/// The tests of one binary. The first test that runs starts the fixture, and the first test after a failure starts it again.
+/// The tests of one binary. The first test that runs starts the fixture. After a failed test, the next test starts a
+/// new fixture.
 pub struct Suite<F> {
     runtime: Arc<Runtime>,
     fixture: Arc<Mutex<Option<F>>>,
@@ -75,7 +76,7 @@ impl<F: Fixture> Suite<F> {
         self
     }
 
-    /// Creates a test of this suite. Its name is the sentence that it proves.
+    /// Creates a test of this suite. The test's name is the sentence that it proves.
     pub fn test<T>(&self, sentence: &str, test: T) -> Trial
     where
         T: AsyncFnOnce(&mut F) -> Result<()> + Send + 'static,
@@ -85,7 +86,7 @@ impl<F: Fixture> Suite<F> {
         Trial::test(sentence, move || {
             let outcome = runtime.block_on(async {
                 let mut slot = slot.lock().await;
-                // Take the fixture out, so that a test that fails or panics drops it.
+                // Take the fixture out of the suite, so that a test that fails or panics drops the fixture.
                 let mut fixture = match slot.take() {
                     Some(fixture) => fixture,
                     None => start().await.context("the fixture could not be started")?,

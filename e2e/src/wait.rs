@@ -1,22 +1,23 @@
-//! Waits for a condition with a deadline. The error names the condition and what the last check saw.
+//! Waits for a condition with a deadline. The error names the condition and what the last check of it saw.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 
-/// The time between two checks.
+/// The time between two checks of a condition.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The result of one check.
+/// The result of one check of a condition.
 pub enum Poll<T> {
     /// The condition holds.
     Ready(T),
-    /// The condition does not hold yet. The text is what the check saw.
+    /// The condition does not hold yet. The text describes what the check saw.
     Pending(String),
 }
 
-/// Checks a condition until it holds or `timeout` has passed. A check that fails counts as pending.
+/// Checks a condition until it holds or `timeout` has passed. If a check fails, the condition counts as not holding
+/// yet.
 pub async fn wait_until<T, F, R>(condition: &str, timeout: Duration, mut check: F) -> Result<T>
 where
     F: FnMut() -> R,
@@ -38,7 +39,7 @@ where
     }
 }
 
-/// The result of a check without a value. `seen` describes the state when the condition does not hold.
+/// The result of a check that returns no value. `seen` describes the state if the condition does not hold.
 pub fn check(holds: bool, seen: impl FnOnce() -> String) -> Poll<()> {
     if holds { Poll::Ready(()) } else { Poll::Pending(seen()) }
 }

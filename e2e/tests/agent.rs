@@ -1,4 +1,4 @@
-//! One agent with a real API server: outages, crashes, full pools and foreign state.
+//! One agent with a real API server: outages, crashes, full pools, and state of other programs.
 //!
 //! Tests cause faults from outside: with a proxy, with a signal, or by a change in the kernel.
 

@@ -1,6 +1,6 @@
-//! Blocks and assignments under edits, other nodes, restored snapshots, broken watches and failed writes.
+//! Blocks and assignments under edits, changes by other nodes, restored snapshots, broken watches and failed writes.
 //!
-//! The tests act as the other node `n9` with an administrator's client. The agent's API calls pass a proxy that breaks
+//! The tests act as a second node, `n9`, with an administrator's client. The agent's API calls pass a proxy that breaks
 //! single requests and watches.
 
 #[path = "block_defects/checkpoint.rs"]

@@ -1,6 +1,7 @@
 //! Many nodes claim blocks from a real kube-apiserver at once, with the agent's code.
 //!
-//! No two nodes get the same block, and no claim needs more than a few calls, however stale a node's view is.
+//! No two nodes get the same block. No claim needs more than a few API calls, however stale a node's view of the blocks
+//! is.
 
 use std::collections::HashSet;
 use std::process::ExitCode;

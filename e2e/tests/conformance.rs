@@ -1,5 +1,5 @@
-//! The CNI specification, verb by verb, with `cnitool` and calls like containerd's: plugin, agent and a real API server
-//! on one node.
+//! The CNI specification, verb by verb, with a plugin, an agent and a real API server on one node. `cnitool` makes some
+//! of the calls, and others are made as containerd makes them.
 
 #[path = "conformance/bad_input.rs"]
 mod bad_input;

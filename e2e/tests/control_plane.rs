@@ -1,4 +1,4 @@
-//! The control plane that the other tests use: its audit log, outages, network namespace, and removal.
+//! The control plane that the other test suites use: its audit log, outages, network namespace, and removal.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! The operator with a real kube-apiserver. Two operators work at once without an election, so each test also holds
-//! while two lead. The tests act as agents: they claim and release blocks, and create assignments.
+//! The operator with a real kube-apiserver. Two operators work at once without an election, so each test also checks
+//! the case that two operators lead. The tests act as agents: they claim and release blocks, and create assignments.
 
 #[path = "operator/carve.rs"]
 mod carve;

@@ -1,5 +1,5 @@
-//! The schemas of Bobbin's three resources with a real kube-apiserver. Each rule accepts valid objects, and refuses
-//! others with its own message only.
+//! The schemas of Bobbin's three resources on a real kube-apiserver. Each validation rule accepts valid objects. An
+//! object that breaks a rule is refused with the message of that rule only.
 
 #![allow(clippy::needless_pass_by_value, reason = "tests build objects out of objects")]
 

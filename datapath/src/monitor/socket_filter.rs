@@ -1,6 +1,6 @@
-//! A classic BPF program on the monitor's socket: the kernel drops notices that can't concern Bobbin.
+//! A classic BPF program on the socket for the kernel's notices: the kernel drops notices that can't concern Bobbin.
 //!
-//! On a node that imports a routing table by BGP, thousands of route notices would otherwise wake the agent.
+//! Without this filter, on a node that imports a routing table by BGP, thousands of route notices would wake the agent.
 
 use std::os::fd::AsFd;
 
@@ -10,20 +10,20 @@ use socket2::{SockFilter, SockRef};
 use crate::netlink::route::MAIN;
 use crate::settings::Settings;
 
-/// In the fixed part of a notice the kernel writes this number for every table above 255. The monitor then reads the
-/// table attribute.
+/// The table number that the kernel writes into the fixed part of a notice for every table above 255. The monitor then
+/// reads the real number from the table attribute.
 const LARGE_TABLE: u32 = libc::RT_TABLE_COMPAT as u32;
 const MAX_SMALL_TABLE: u32 = 255;
 
-// Offsets of the fields in a notice: a header of 16 bytes, then the fixed part.
+// Byte offsets of the fields that the filter reads. A notice begins with a header of 16 bytes, then the fixed part.
 const KIND_OFFSET: u32 = 4;
 const PORT_OFFSET: u32 = 12;
 const ROUTE_TABLE_OFFSET: u32 = 20;
 const ROUTE_PROTOCOL_OFFSET: u32 = 21;
-/// The byte of the neighbour's two-byte state that holds the flag `NUD_PERMANENT`.
+/// The offset of the byte that holds the flag `NUD_PERMANENT`, in the two-byte state of a neighbour notice.
 const NEIGHBOUR_STATE_OFFSET: u32 = if cfg!(target_endian = "little") { 24 } else { 25 };
 
-/// One instruction. A jump names the index of the instruction to continue with.
+/// One BPF instruction. A jump contains the index of the instruction at which the program continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     LoadByte(u32),
@@ -34,13 +34,13 @@ enum Step {
     Return(u32),
 }
 
-/// A field of the notice as BPF loads it, in network byte order.
+/// Converts a two-byte number to the value that BPF loads for it: BPF loads fields in network byte order.
 fn loaded(number: u16) -> u32 {
     u32::from(u16::from_be_bytes(number.to_ne_bytes()))
 }
 
-/// Accepts links, rules and the loss of permanent neighbours. Of routes it accepts those that a program changed in
-/// Bobbin's tables, or in the main table with the protocol number of direct routes.
+/// Builds the filter program. It accepts notices of links, rules and lost permanent neighbours. It accepts notices of
+/// routes that a program changed in Bobbin's tables, or in the main table with the protocol number of direct routes.
 fn program(settings: &Settings) -> Vec<Step> {
     const NEIGHBOUR: usize = 5;
     const ROUTE: usize = 7;
@@ -58,7 +58,8 @@ fn program(settings: &Settings) -> Vec<Step> {
         Step::JumpIfEqual(loaded(libc::RTM_DELNEIGH), NEIGHBOUR, pass),
         Step::LoadByte(NEIGHBOUR_STATE_OFFSET),
         Step::JumpIfSet(u32::from(libc::NUD_PERMANENT), pass, reject),
-        // The kernel changes routes by itself only when a link changes, and that has its own notice.
+        // The kernel changes routes by itself only when a link changes, and the change of the link has a separate
+        // notice.
         Step::LoadWord(PORT_OFFSET),
         Step::JumpIfEqual(0, reject, TABLES - 1),
         Step::LoadByte(ROUTE_TABLE_OFFSET),
@@ -97,7 +98,7 @@ fn instruction(code: u32, yes: u8, no: u8, value: u32) -> SockFilter {
     SockFilter::new(code as u16, yes, no, value)
 }
 
-/// Attaches the filter to a socket that receives rtnetlink's notices.
+/// Attaches the filter program to a socket that receives the kernel's notices about links and routes.
 pub(super) fn attach(socket: impl AsFd, settings: &Settings) -> std::io::Result<()> {
     SockRef::from(&socket).attach_filter(&assemble(&program(settings)))
 }

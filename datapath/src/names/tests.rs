@@ -1,6 +1,7 @@
 use super::*;
 
-/// Nodes already have links with these names and MAC addresses, so a later version must compute the same ones.
+/// Nodes already have links with the names and MAC addresses that this test expects. So later versions must compute
+/// them, too.
 #[test]
 fn names_and_mac_addresses_never_change() {
     let long = "0123456789abcdef".repeat(4);

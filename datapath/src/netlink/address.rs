@@ -1,4 +1,4 @@
-//! IP addresses of interfaces: a pod's addresses, added without duplicate address detection, and lists.
+//! IP addresses of interfaces: adding a pod's address without duplicate address detection, and listing all addresses.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use super::error::{KernelError, is_absent};
 use super::route::{FAMILIES, family_of, host_prefix_len};
 use super::socket::{Netlink, Request};
 
-/// The request to add a /32 or /128 without duplicate address detection.
+/// The request to add an address to a link as /32 or /128, without duplicate address detection.
 pub(crate) fn add(link: u32, address: IpAddr) -> Request {
     let mut message = AddressMessage::default();
     message.header.family = family_of(address);
@@ -25,7 +25,7 @@ pub(crate) fn add(link: u32, address: IpAddr) -> Request {
     Request::new(what, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewAddress(message))
 }
 
-/// Lists all addresses of the namespace, each with the index of its link.
+/// Lists all addresses in the socket's network namespace, each with the index of its link.
 pub(crate) fn list(netlink: &mut Netlink) -> Result<Vec<(u32, IpAddr)>, KernelError> {
     let mut found = Vec::new();
     for family in FAMILIES {
@@ -44,7 +44,7 @@ pub(crate) fn list(netlink: &mut Netlink) -> Result<Vec<(u32, IpAddr)>, KernelEr
     Ok(found)
 }
 
-/// Decodes the link and the address. `IFA_LOCAL` is the interface's own address; `IFA_ADDRESS` may be the peer's.
+/// Decodes the link index and the address. `IFA_LOCAL` is the interface's own address; `IFA_ADDRESS` may be the peer's.
 pub(super) fn decode(message: &[u8]) -> Result<Option<(u32, IpAddr)>, DecodeError> {
     let header = AddressHeader::parse(message)?;
     let (mut local, mut either) = (None, None);

@@ -1,8 +1,9 @@
 //! The anti-spoofing filter: one nftables rule that drops packets whose source address does not belong to the sending
 //! pod.
 //!
-//! `iifgroup G fib saddr . iif oif 0 drop`: the route back to the source must lead to the link that the packet came
-//! from. The lookup follows policy rules, so the routes of the pod table decide for every pod, in both families.
+//! `iifgroup G fib saddr . iif oif 0 drop`: the route back to a packet's source must lead to the link that the packet
+//! came from. This route look-up follows policy rules, so the routes of the pod table decide for every pod, in both
+//! families.
 
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Cmp, DataAttribute, Expressions, Hook, Immediate, InetHookNumber, ListAttribute,
@@ -18,16 +19,16 @@ use super::error::{KernelError, text_of};
 use super::socket::{Netlink, Request};
 use crate::settings::Settings;
 
-/// The chain's name. It must not change, because older agents look for it.
+/// The name of the nftables chain. The name must not change, because earlier versions of the agent look for it.
 const CHAIN: &str = "spoof";
-/// The bytes of an nftables message's header.
+/// The length of the header of an nftables message, in bytes.
 const HEADER_LEN: usize = 4;
 const NF_ACCEPT: u32 = libc::NF_ACCEPT as u32;
 const NF_DROP: u32 = libc::NF_DROP as u32;
-/// Filters before connection tracking, so a spoofed packet creates no connection entry.
+/// The chain's priority: it filters before connection tracking, so a spoofed packet creates no connection entry.
 const RAW_PRIORITY: u32 = libc::NF_IP_PRI_RAW.cast_unsigned();
 
-// Attributes of nftables that libc lacks.
+// Attributes of nftables messages that libc lacks.
 const NFTA_TABLE_NAME: u16 = 1;
 const NFTA_CHAIN_HOOK: u16 = 4;
 const NFTA_HOOK_HOOKNUM: u16 = 1;
@@ -54,14 +55,14 @@ fn inet(message: impl Into<NetfilterMessageInner>) -> NetfilterMessage {
     NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0), message)
 }
 
-/// The message that begins or ends a transaction.
+/// The message that begins or ends an nftables transaction.
 fn batch(message: ControlMessage) -> Request<NetfilterMessage> {
     let subsystem = libc::NFNL_SUBSYS_NFTABLES as u16;
     let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, subsystem);
     Request::new("change nftables", 0, NetfilterMessage::new(header, message))
 }
 
-/// `register == value`
+/// The nftables expression `register == value`.
 fn equals(value: u32) -> Expressions {
     Expressions::Cmp(vec![
         Cmp::SourceRegister(Register::Reg1),
@@ -70,7 +71,7 @@ fn equals(value: u32) -> Expressions {
     ])
 }
 
-/// The expression `fib`, built as raw attributes because the crate has no type for it.
+/// The nftables expression `fib`, built from raw attributes because the netfilter crate has no type for it.
 fn fib_source_and_input_to_link() -> Expressions {
     let number = |kind, value: u32| DefaultNla::new(kind, value.to_be_bytes().to_vec());
     Expressions::Other {
@@ -126,7 +127,8 @@ fn delete_table(settings: &Settings) -> NfTablesMessage {
     NfTablesMessage::DeleteTable(TableMessage { attributes: vec![name] })
 }
 
-/// Replaces the table in one transaction, so every packet meets the old filter or the new one.
+/// Replaces the nftables table in one transaction, so every packet meets either the whole old filter or the whole new
+/// one.
 pub(crate) fn write(netlink: &mut Netlink, settings: &Settings) -> Result<(), KernelError> {
     let what = |step: &str| format!("write the nftables table inet {} ({step})", settings.nft_table);
     let create = NLM_F_ACK | NLM_F_CREATE;
@@ -142,7 +144,7 @@ pub(crate) fn write(netlink: &mut Netlink, settings: &Settings) -> Result<(), Ke
     )
 }
 
-/// Removes the table; `false` when there is none.
+/// Removes the nftables table. Returns `false` if the table does not exist.
 pub(crate) fn remove(netlink: &mut Netlink, settings: &Settings) -> Result<bool, KernelError> {
     let what = format!("remove the nftables table inet {}", settings.nft_table);
     match transact(netlink, vec![request(what, NLM_F_ACK, delete_table(settings))]) {
@@ -156,7 +158,7 @@ fn transact(netlink: &mut Netlink, requests: Vec<Request<NetfilterMessage>>) -> 
     netlink.send_transaction(begin, requests, end)?.into_iter().try_for_each(|answer| answer.map(drop))
 }
 
-/// Whether table and chain are as [`write`] creates them, and the chain holds that rule alone.
+/// Whether the nftables table and chain are as [`write`] creates them, and the chain holds only the anti-spoofing rule.
 pub(crate) fn is_in_place(netlink: &mut Netlink, settings: &Settings) -> Result<bool, KernelError> {
     let get_chain = NfTablesMessage::GetChain(ChainMessage {
         attributes: vec![ChainAttribute::Table(settings.nft_table.clone()), ChainAttribute::Name(CHAIN.to_owned())],
@@ -173,16 +175,16 @@ pub(crate) fn is_in_place(netlink: &mut Netlink, settings: &Settings) -> Result<
     Ok(chain.first().is_some_and(|reply| is_hooked(&reply.payload)) && rules.eq([wanted(settings)]))
 }
 
-/// Whether the message concerns the table of this name.
+/// Whether an nftables message concerns the table with this name.
 pub(crate) fn is_about_table(message: &[u8], name: &str) -> bool {
     attribute(message.get(HEADER_LEN..).unwrap_or_default(), NFTA_TABLE_NAME)
         .is_some_and(|found| text_of(found) == name)
 }
 
-// Answers are read attribute by attribute, because the crate's decoder indexes into expressions without a length check.
-// A short expression would make it panic. `netlink/tests.rs` fuzzes the reader below.
+// Nftables answers are read attribute by attribute. The netfilter crate's decoder does not check the length of an
+// expression, and would panic on a short one. `netlink/tests.rs` fuzzes the functions below.
 
-/// An expression's name, and the numbers in it that identify the rule.
+/// The name of an nftables expression, and the numbers in the expression that identify the anti-spoofing rule.
 pub(super) type Expression = (String, Vec<Option<u32>>);
 
 pub(super) fn wanted(settings: &Settings) -> Vec<Expression> {
@@ -226,7 +228,7 @@ fn expression_of(element: &[u8]) -> Expression {
     (name, numbers)
 }
 
-/// The values in a run of attributes. A malformed attribute ends the run.
+/// The values in a sequence of netlink attributes. The sequence ends at the first malformed attribute.
 fn values(attributes: &[u8]) -> impl Iterator<Item = &[u8]> {
     walk(attributes).map(|(_, value)| value)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::libc;
 use rtnetlink::packet_core::{DecodeError, NLM_F_ACK_TLVS, NLM_F_CAPPED, NetlinkHeader, NlasIterator};
 
-/// How often a list is read when it changes during each read.
+/// How many times a kernel list is read at most, if it changes during every read.
 pub(super) const MAX_DUMP_ATTEMPTS: u32 = 6;
 /// The length of a netlink header in bytes.
 const HEADER_LEN: usize = 16;
@@ -18,11 +18,11 @@ pub enum KernelError {
     /// The kernel refused a request.
     #[error("the kernel refused to {what}: {}{}", std::io::Error::from_raw_os_error(*.errno), .text.as_ref().map(|text| format!(" ({text})")).unwrap_or_default())]
     Refused {
-        /// What was asked, as a verb phrase.
+        /// The refused request, as a verb phrase.
         what: String,
-        /// The error number, positive.
+        /// The error number (errno) of the refusal, as a positive number.
         errno: i32,
-        /// The kernel's explanation, if it gave one.
+        /// The kernel's explanation of the refusal, if the answer contains one.
         text: Option<String>,
     },
     /// The kernel did not answer in time. The request may or may not have taken effect.
@@ -33,35 +33,35 @@ pub enum KernelError {
     /// A list changed during every attempt to read it.
     #[error("the list of {0} changed during each of {MAX_DUMP_ATTEMPTS} attempts to read it; try again")]
     Unstable(String),
-    /// The answer can't be decoded. An incomplete list would prove nothing, so the whole list is refused.
+    /// The kernel's answer can't be decoded. The whole list is refused, because an incomplete list proves nothing.
     #[error("the kernel's answer to \"{what}\" can't be decoded: {source}")]
     Undecodable {
-        /// What was asked, as a verb phrase.
+        /// The request whose answer can't be decoded, as a verb phrase.
         what: String,
-        /// What is wrong with the answer.
+        /// Why the answer can't be decoded.
         source: DecodeError,
     },
-    /// A socket, a file or a thread failed.
+    /// An operation on a socket, a file or a thread failed.
     #[error("could not {what}: {source}")]
     Io {
-        /// What was tried, as a verb phrase.
+        /// The operation that failed, as a verb phrase.
         what: String,
-        /// Why it failed.
+        /// Why the operation failed.
         source: std::io::Error,
     },
-    /// A setting can't be used.
+    /// A setting of the agent has a value that can't be used.
     #[error("{0}")]
     InvalidSetting(String),
-    /// An object of another program occupies the place of one of Bobbin's.
+    /// An object of another program has the key that one of Bobbin's objects needs.
     #[error("{0}")]
     Conflict(String),
-    /// Some objects could not be removed; all others were.
+    /// Some of Bobbin's objects could not be removed; all others were removed.
     #[error("some of Bobbin's objects could not be removed from the node: {0}")]
     RemovalIncomplete(String),
 }
 
 impl KernelError {
-    /// The error number, if the kernel gave one.
+    /// The error number (errno), if the kernel reported one.
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::Refused { errno, .. } => Some(*errno),
@@ -81,13 +81,13 @@ impl KernelError {
     }
 }
 
-/// Whether an error says that the object to be removed does not exist.
+/// Whether an error says that the object to remove does not exist.
 pub(crate) fn is_gone(error: &KernelError) -> bool {
     use libc::{EADDRNOTAVAIL, ENODEV, ENOENT, ESRCH};
     matches!(error.errno(), Some(ENODEV | ENOENT | ESRCH | EADDRNOTAVAIL))
 }
 
-/// Treats "the object does not exist" as success of a removal.
+/// Treats the error "the object to remove does not exist" as success.
 pub(crate) fn gone_is_success<T>(answer: Result<T, KernelError>) -> Result<(), KernelError> {
     match answer {
         Err(error) if is_gone(&error) => Ok(()),
@@ -101,12 +101,12 @@ pub(super) fn is_absent(error: &KernelError) -> bool {
     matches!(error.errno(), Some(ENOENT | EAFNOSUPPORT | EOPNOTSUPP))
 }
 
-/// The kernel's explanation of an error. `echoed` is the part of the message after the error number.
+/// Reads the kernel's explanation from an error message. `echoed` is the part of the message after the error number.
 pub(super) fn explanation(header: NetlinkHeader, echoed: &[u8]) -> Option<String> {
     if header.flags & NLM_F_ACK_TLVS == 0 {
         return None;
     }
-    // The kernel echoes the whole request, or only its header if the flag `NLM_F_CAPPED` is set.
+    // The kernel echoes the whole request, or only the request's header if the flag `NLM_F_CAPPED` is set.
     let request = if header.flags & NLM_F_CAPPED == 0 {
         usize::try_from(u32::from_ne_bytes(*echoed.first_chunk()?)).ok()?.checked_next_multiple_of(4)?
     } else {
@@ -116,8 +116,8 @@ pub(super) fn explanation(header: NetlinkHeader, echoed: &[u8]) -> Option<String
     Some(text_of(text.value()))
 }
 
-/// The text of an attribute, without its NUL. Kernel names may hold any bytes, so bytes that are not UTF-8 are
-/// replaced.
+/// The text of a netlink attribute, without the final NUL. Kernel names may hold any bytes, so bytes that are not UTF-8
+/// are replaced.
 pub(super) fn text_of(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.strip_suffix(&[0]).unwrap_or(bytes)).into_owned()
 }

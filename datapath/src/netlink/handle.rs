@@ -1,7 +1,7 @@
 //! rtnetlink's handle for requests that no pod waits for: rules, exported and direct routes, node set-up and repairs.
 //!
-//! One thread with a separate tokio runtime serves the sockets, because callers work on plain threads. A socket belongs
-//! to the namespace of the thread that opens it.
+//! A separate thread with a tokio runtime serves rtnetlink's sockets, because the callers run on plain threads. A
+//! socket belongs to the namespace of the thread that opens it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,14 +20,14 @@ use super::socket::{ANSWER_TIMEOUT, Request, configure};
 
 const STACK_BYTES: usize = 512 << 10;
 
-/// The thread that runs rtnetlink's sockets. Dropping this ends it.
+/// The thread that runs rtnetlink's sockets. Dropping this value ends the thread.
 pub(crate) struct NetlinkThread {
     runtime: tokio::runtime::Handle,
     _stop: oneshot::Sender<()>,
 }
 
 impl NetlinkThread {
-    /// Starts the thread in the calling thread's namespace.
+    /// Starts the netlink thread in the network namespace of the calling thread.
     pub(crate) fn start(name: &str) -> Result<Self, KernelError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
         let runtime = runtime.map_err(KernelError::io("start a tokio runtime"))?;
@@ -44,7 +44,7 @@ impl NetlinkThread {
     }
 }
 
-/// rtnetlink's handle with blocking methods. An async task must not call them.
+/// rtnetlink's handle with blocking methods. An async task must not call these methods.
 pub(crate) struct RouteHandle {
     runtime: tokio::runtime::Handle,
     connection: Arc<Mutex<Connection>>,
@@ -62,7 +62,7 @@ impl Drop for Connection {
     }
 }
 
-/// Registers a socket's port as Bobbin's until its connection ends.
+/// Registers a socket's port as one of Bobbin's own until the socket's connection ends.
 struct RegisteredPort(Arc<OwnChanges>, u32);
 
 impl Drop for RegisteredPort {
@@ -72,7 +72,7 @@ impl Drop for RegisteredPort {
 }
 
 impl Connection {
-    /// Opens a socket in the calling thread's namespace. The caller must have entered the runtime.
+    /// Opens a socket in the calling thread's namespace. The caller must have entered the tokio runtime.
     fn open(own_changes: &Arc<OwnChanges>) -> Result<Self, KernelError> {
         let open = || -> std::io::Result<(TokioSocket, u32)> {
             let mut socket = TokioSocket::new(protocols::NETLINK_ROUTE)?;
@@ -81,8 +81,8 @@ impl Connection {
         };
         let (socket, port) = open().map_err(KernelError::io("open rtnetlink's socket"))?;
         let (mut connection, handle, _) = rtnetlink::from_socket(socket);
-        // By default the connection swallows acknowledgements, and the caller could not tell one from a closed
-        // connection.
+        // By default the connection drops acknowledgements, and the caller could not tell an acknowledgement from a
+        // closed connection.
         connection.set_forward_ack(true);
         own_changes.opened(port);
         let registered = RegisteredPort(own_changes.clone(), port);
@@ -95,7 +95,7 @@ impl Connection {
 }
 
 impl RouteHandle {
-    /// Opens the handle in the calling thread's namespace. `thread` serves its socket.
+    /// Opens the handle in the calling thread's namespace. `thread` runs the handle's socket.
     pub(crate) fn open(thread: &NetlinkThread, own_changes: &Arc<OwnChanges>) -> Result<Self, KernelError> {
         let runtime = thread.runtime().clone();
         let connection = {
@@ -110,8 +110,8 @@ impl RouteHandle {
         self.send(vec![request])?.pop().unwrap_or(Ok(()))
     }
 
-    /// Sends the requests one after another and returns the answer to each. After a failed request it continues with
-    /// the next.
+    /// Sends the requests one after another and returns the answer to each. If a request fails, the next one is still
+    /// sent.
     pub(crate) fn send(&self, requests: Vec<Request>) -> Result<Vec<Result<(), KernelError>>, KernelError> {
         let (done, answers) = oneshot::channel();
         let (connection, own_changes) = (self.connection.clone(), self.own_changes.clone());
@@ -143,7 +143,7 @@ async fn exchange(
     let sent = handle.request(request.message);
     let mut answers = sent.map_err(|_| KernelError::io(format!("send the request to {what}"))(ended()))?;
     match tokio::time::timeout(timeout, answers.next()).await {
-        // The connection is given up, so that a late answer never reaches a later request.
+        // No answer in time: open a new connection, so that a later request never receives the late answer.
         Err(_) => {
             *connection.lock() = Connection::open(own_changes)?;
             Err(KernelError::Unanswered(timeout, what))

@@ -18,12 +18,12 @@ use super::own_changes::OwnChanges;
 use super::socket::{Answer, Netlink, Reply, Request};
 use crate::names::key_of_alias;
 
-/// `IFLA_INET6_ADDR_GEN_MODE`, which libc lacks.
+/// `IFLA_INET6_ADDR_GEN_MODE`, which libc lacks: how the kernel generates IPv6 link-local addresses for a link.
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 /// The index of the loopback link in every namespace.
 pub(crate) const LOOPBACK: u32 = 1;
 
-/// A link as the kernel shows it.
+/// A link as the kernel reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Link {
     pub(crate) index: u32,
@@ -31,14 +31,14 @@ pub(crate) struct Link {
     pub(crate) mac: Vec<u8>,
     pub(crate) mtu: u32,
     pub(crate) peer: u32,
-    /// The ID of the namespace that holds the veth peer, if it is not this namespace.
+    /// The ID of the network namespace that holds the veth peer, if the peer is in another namespace than this link.
     pub(crate) peer_netns: Option<i32>,
     pub(crate) group: u32,
     pub(crate) up: bool,
     pub(crate) alias: String,
     pub(crate) kind: Option<InfoKind>,
     pub(crate) qdisc: String,
-    /// Whether the kernel adds no IPv6 link-local address to the link by itself.
+    /// Whether the kernel is set to add no IPv6 link-local address to the link.
     pub(crate) has_no_link_local: bool,
 }
 
@@ -47,23 +47,23 @@ impl Link {
         self.kind == Some(InfoKind::Veth)
     }
 
-    /// Whether the alias names one of Bobbin's attachments.
+    /// Whether the link's alias names one of Bobbin's attachments.
     pub(crate) fn is_own(&self) -> bool {
         self.owner().is_some()
     }
 
-    /// The attachment that the alias names.
+    /// The attachment that the link's alias names, if any.
     pub(crate) fn owner(&self) -> Option<AttachmentKey> {
         if self.is_veth() { key_of_alias(&self.alias) } else { None }
     }
 
-    /// Whether packets can leave. A link without carrier has the queue `noop` as a placeholder.
+    /// Whether packets can leave through the link. A link without carrier has the placeholder queue `noop`.
     pub(crate) fn can_send(&self) -> bool {
         self.qdisc != "noop"
     }
 
-    /// Decodes a link message. Unneeded attributes are skipped, so an unusual link of another program can't make the
-    /// whole list unreadable.
+    /// Decodes a link message. Attributes that Bobbin does not need are skipped, so an unusual link of another program
+    /// can't make the whole list of links unreadable.
     pub(crate) fn decode(message: &[u8]) -> Result<Self, DecodeError> {
         let header = LinkHeader::parse(message)?;
         let mut link = Self { index: header.index, up: header.flags.contains(LinkFlags::Up), ..Self::default() };
@@ -136,7 +136,8 @@ fn set_up(what: String, index: u32, attributes: Vec<LinkAttribute>) -> Request {
     Request::new(what, NLM_F_ACK, RouteNetlinkMessage::SetLink(message))
 }
 
-/// A veth pair as it is created. These values are set at creation, because udev could race with a later request.
+/// The values of a new veth pair. The request that creates the pair sets them, because udev could race with a later
+/// request.
 pub(crate) struct VethSpec<'a> {
     pub(crate) host_if: &'a str,
     pub(crate) host_mac: [u8; 6],
@@ -147,7 +148,7 @@ pub(crate) struct VethSpec<'a> {
     pub(crate) netns: BorrowedFd<'a>,
 }
 
-/// Creates the pair. The peer appears in the container's namespace under its final name.
+/// The request to create a veth pair. The peer appears in the container's namespace under its final name.
 pub(crate) fn create_pair(spec: &VethSpec<'_>) -> Request {
     let peer = message(
         0,
@@ -175,7 +176,7 @@ pub(crate) fn create_pair(spec: &VethSpec<'_>) -> Request {
     Request::new(what, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewLink(pair))
 }
 
-/// Sets a host link's alias and group, and stops the kernel from adding a link-local address.
+/// The request to set a host link's alias and group, and to stop the kernel from adding an IPv6 link-local address.
 pub(crate) fn label(index: u32, alias: &str, group: u32) -> Request {
     let no_link_local = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
     let attributes = vec![
@@ -192,38 +193,38 @@ pub(crate) fn label_without_ipv6(index: u32, alias: &str, group: u32) -> Request
     set(format!("label link {index} {alias}"), index, attributes)
 }
 
-/// Brings a link up and sets its alias.
+/// The request to bring a link up and set its alias.
 pub(crate) fn up_with_alias(index: u32, alias: &str) -> Request {
     set_up(format!("bring up link {index} as {alias}"), index, vec![LinkAttribute::IfAlias(alias.to_owned())])
 }
 
-/// Brings a link up.
+/// The request to bring a link up.
 pub(crate) fn up(index: u32) -> Request {
     set_up(format!("bring up link {index}"), index, Vec::new())
 }
 
-/// Sets a link's MAC address.
+/// The request to set a link's MAC address.
 pub(crate) fn set_mac(index: u32, mac: [u8; 6]) -> Request {
     set(format!("set the MAC address of link {index}"), index, vec![LinkAttribute::Address(mac.to_vec())])
 }
 
-/// Sets a link's alias.
+/// The request to set a link's alias.
 pub(crate) fn set_alias(index: u32, alias: &str) -> Request {
     let what = format!("set the alias of link {index} to {alias}");
     set(what, index, vec![LinkAttribute::IfAlias(alias.to_owned())])
 }
 
-/// Renames a link. Before Linux 6.2 the kernel refuses with `EBUSY` while the link is up.
+/// The request to rename a link. Before Linux 6.2 the kernel refuses it with `EBUSY` while the link is up.
 pub(crate) fn rename(index: u32, name: &str) -> Request {
     set(format!("rename link {index} to {name}"), index, vec![LinkAttribute::IfName(name.to_owned())])
 }
 
-/// Moves a link to another group.
+/// The request to move a link to another link group.
 pub(crate) fn set_group(index: u32, group: u32) -> Request {
     set(format!("move link {index} to group {group}"), index, vec![LinkAttribute::Group(group)])
 }
 
-/// Removes a link and, with it, its peer. A link that does not exist counts as removed.
+/// Removes a link, and so also its veth peer. Succeeds if the link does not exist.
 pub(crate) fn remove(netlink: &mut Netlink, own_changes: &OwnChanges, index: u32) -> Result<(), KernelError> {
     let delete = RouteNetlinkMessage::DelLink(message(index, Vec::new()));
     own_changes.removing(index);
@@ -232,7 +233,7 @@ pub(crate) fn remove(netlink: &mut Netlink, own_changes: &OwnChanges, index: u32
     removed
 }
 
-/// Removes all links of a group. The caller must have checked that the group holds no other link.
+/// The request to remove all links of a group. The caller must have checked that the group holds only links to remove.
 pub(crate) fn delete_group(group: u32) -> Request {
     let delete = RouteNetlinkMessage::DelLink(message(0, vec![LinkAttribute::Group(group)]));
     Request::new(format!("remove the links of group {group}"), NLM_F_ACK, delete)
@@ -243,13 +244,13 @@ pub(crate) fn by_name(netlink: &mut Netlink, name: &str) -> Result<Option<Link>,
     found(netlink.send_one(get(name)))
 }
 
-/// Asks for the link of a name; [`found`] reads the answer.
+/// The request to look up a link by its name; [`found`] decodes the answer.
 pub(crate) fn get(name: &str) -> Request {
     let get = message(0, vec![LinkAttribute::IfName(name.to_owned())]);
     Request::new(format!("look up link {name}"), 0, RouteNetlinkMessage::GetLink(get))
 }
 
-/// Asks for the `lo` of the namespace with this ID; [`found`] reads the answer.
+/// The request to look up the link `lo` of the network namespace with this ID; [`found`] decodes the answer.
 pub(crate) fn loopback_of(netns: i32) -> Request {
     let get = message(LOOPBACK, vec![LinkAttribute::IfNetnsId(netns)]);
     let what = format!("look up lo in network namespace ID {netns}");
@@ -262,7 +263,7 @@ pub(crate) fn by_index(netlink: &mut Netlink, index: u32) -> Result<Option<Link>
     found(netlink.send_one(Request::new(format!("look up link {index}"), 0, get)))
 }
 
-/// The link in an answer, or `None` when there is none.
+/// The link in the answer to a look-up, or `None` if no such link exists.
 pub(crate) fn found(answer: Answer) -> Result<Option<Link>, KernelError> {
     match answer {
         Ok(replies) => Ok(read_all(&replies, "look up a link")?.into_iter().next()),
@@ -271,7 +272,7 @@ pub(crate) fn found(answer: Answer) -> Result<Option<Link>, KernelError> {
     }
 }
 
-/// All links of the namespace.
+/// Lists all links in the socket's network namespace.
 pub(crate) fn list(netlink: &mut Netlink) -> Result<Vec<Link>, KernelError> {
     let replies = netlink.dump("links", &RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
     read_all(&replies, "list links")

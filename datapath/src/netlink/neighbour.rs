@@ -1,5 +1,5 @@
-//! Permanent neighbours. With one on each side of a veth no address has to be resolved, so the first packet leaves at
-//! once.
+//! Permanent neighbours. With one entry on each side of a veth pair, no address has to be resolved, so a pod's first
+//! packet leaves at once.
 
 use std::net::IpAddr;
 
@@ -16,7 +16,7 @@ use super::error::{KernelError, is_absent};
 use super::route::{FAMILIES, family_of};
 use super::socket::{Netlink, Request};
 
-/// One neighbour entry of a link.
+/// One neighbour entry of a link: an IP address and its MAC address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Neighbour {
     pub(crate) link: u32,
@@ -26,7 +26,7 @@ pub(crate) struct Neighbour {
 }
 
 impl Neighbour {
-    /// A permanent entry.
+    /// A permanent neighbour entry.
     pub(crate) fn permanent(link: u32, address: IpAddr, mac: [u8; 6]) -> Self {
         Self { link, address, mac: mac.to_vec(), permanent: true }
     }
@@ -40,7 +40,8 @@ impl Neighbour {
         message
     }
 
-    /// Sets the entry and replaces an existing one, because no other program sets neighbours on Bobbin's links.
+    /// The request to set the entry. It replaces an existing one, because no other program sets neighbours on Bobbin's
+    /// links.
     pub(crate) fn set(&self) -> Request {
         let mut message = self.message(NeighbourState::Permanent);
         message.attributes.push(NeighbourAttribute::LinkLayerAddress(self.mac.clone()));
@@ -48,14 +49,14 @@ impl Neighbour {
         Request::new(what, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE, RouteNetlinkMessage::NewNeighbour(message))
     }
 
-    /// Removes the entry.
+    /// The request to remove the neighbour entry.
     pub(crate) fn delete(&self) -> Request {
         let what = format!("remove neighbour {} from link {}", self.address, self.link);
         let message = self.message(NeighbourState::None);
         Request::new(what, NLM_F_ACK, RouteNetlinkMessage::DelNeighbour(message))
     }
 
-    /// Decodes a neighbour message; `None` for a neighbour without an IP address.
+    /// Decodes a neighbour message. Returns `None` for a neighbour without an IP address.
     pub(super) fn decode(message: &[u8]) -> Result<Option<Self>, DecodeError> {
         let header = NeighbourHeader::parse(message)?;
         let (mut address, mut mac) = (None, Vec::new());
@@ -80,7 +81,7 @@ fn is_permanent(header: &NeighbourHeader) -> bool {
     u16::from(header.state) & libc::NUD_PERMANENT != 0
 }
 
-/// Whether the message is about a permanent neighbour.
+/// Whether a neighbour message is about a permanent neighbour.
 pub(crate) fn decode_permanent(message: &[u8]) -> Result<bool, DecodeError> {
     NeighbourHeader::parse(message).map(|header| is_permanent(&header))
 }

@@ -1,7 +1,7 @@
-//! IDs of network namespaces: the numbers by which the node's namespace refers to existing others.
+//! IDs of network namespaces: the numbers by which the node's network namespace refers to other namespaces.
 //!
-//! An ID outlives the links into its namespace. When the namespace ends, the kernel may assign the ID to another at
-//! once.
+//! A namespace keeps its ID when the links into it are removed. When the namespace ends, the kernel may give the ID to
+//! another namespace at once.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -12,7 +12,7 @@ use rtnetlink::packet_route::nsid::{NsidAttribute, NsidMessage};
 
 use super::socket::{Reply, Request};
 
-/// Lets the kernel choose an ID.
+/// Tells the kernel to choose the ID of a network namespace.
 const ANY: i32 = -1;
 
 fn message(attributes: Vec<NsidAttribute>) -> NsidMessage {
@@ -25,25 +25,25 @@ fn descriptor(netns: BorrowedFd<'_>) -> NsidAttribute {
     NsidAttribute::Fd(netns.as_raw_fd().cast_unsigned())
 }
 
-/// Asks the kernel to assign the namespace an ID; it answers `EEXIST` when the namespace has one.
+/// The request to give a network namespace an ID. The kernel answers `EEXIST` if the namespace already has one.
 pub(crate) fn assign(netns: BorrowedFd<'_>) -> Request {
     let new = message(vec![NsidAttribute::Id(ANY), descriptor(netns)]);
     Request::new("give the network namespace an ID", NLM_F_ACK, RouteNetlinkMessage::NewNsId(new))
 }
 
-/// Asks for the ID of a namespace; [`read`] reads the answer.
+/// The request for the ID of a network namespace; [`read`] decodes the answer.
 pub(crate) fn get(netns: BorrowedFd<'_>) -> Request {
     let get = message(vec![descriptor(netns)]);
     Request::new("look up the ID of the network namespace", 0, RouteNetlinkMessage::GetNsId(get))
 }
 
-/// Asks whether an ID refers to a namespace; the kernel answers `ENOENT` when it does not.
+/// The request that tests whether a network namespace has this ID. The kernel answers `ENOENT` if none has it.
 pub(crate) fn exists(id: i32) -> Request {
     let get = message(vec![NsidAttribute::Id(id)]);
     Request::new(format!("look up network namespace ID {id}"), 0, RouteNetlinkMessage::GetNsId(get))
 }
 
-/// The ID in an answer to [`get`]; `None` when the namespace has none.
+/// The namespace ID in the answer to [`get`], or `None` if the namespace has no ID.
 pub(crate) fn read(replies: &[Reply]) -> Option<i32> {
     let reply = replies.iter().find(|reply| reply.kind() == libc::RTM_NEWNSID)?;
     let message = NsidMessage::parse(&reply.payload).ok()?;

@@ -1,22 +1,23 @@
-//! Tells which of the kernel's notices follow from this program's requests, so that they start no reconcile pass.
+//! Tells which of the kernel's notices follow from this program's own requests. Such notices start no reconcile pass.
 //!
-//! The port of a closed socket and the index of a removed link are kept until their last notice has been read.
+//! The port of a closed socket, and the index of a removed link, are kept until all notices about them have been read.
 
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
-/// How many finished entries are kept at most. They are dropped when notices pause, but that may never happen.
+/// How many finished entries are kept at most. Entries are dropped when notices pause, but a pause may never come.
 const MAX_FINISHED: usize = 4096;
 
-/// The program's own sockets, and the links that it is removing.
+/// This program's own netlink sockets, and the links that this program is removing.
 #[derive(Debug, Default)]
 pub(crate) struct OwnChanges {
     ports: Mutex<Tracked>,
     removals: Mutex<Tracked>,
 }
 
-/// Ports or link indexes. The value is `false` while in use, and `true` once finished while notices may still arrive.
+/// Ports or link indexes. `false`: the socket or the removal is in use. `true`: it has finished, but notices may still
+/// arrive.
 #[derive(Debug, Default)]
 struct Tracked(HashMap<u32, bool>);
 
@@ -36,37 +37,37 @@ impl Tracked {
 }
 
 impl OwnChanges {
-    /// Records that a socket was opened.
+    /// Records that this program opened the netlink socket with this port.
     pub(crate) fn opened(&self, port: u32) {
         self.ports.lock().0.insert(port, false);
     }
 
-    /// Records that a socket was closed.
+    /// Records that this program closed the netlink socket with this port.
     pub(crate) fn closed(&self, port: u32) {
         self.ports.lock().finish(port);
     }
 
-    /// Whether a notice follows from a request on a socket of this program.
+    /// Whether the port in a notice belongs to one of this program's netlink sockets.
     pub(crate) fn is_own_port(&self, port: u32) -> bool {
         self.ports.lock().0.contains_key(&port)
     }
 
-    /// Records that a link is about to be removed.
+    /// Records that this program is about to remove a link.
     pub(crate) fn removing(&self, link: u32) {
         self.removals.lock().0.insert(link, false);
     }
 
-    /// Records that the request to remove the link was answered or failed.
+    /// Records that this program's request to remove a link was answered or failed.
     pub(crate) fn removed(&self, link: u32) {
         self.removals.lock().finish(link);
     }
 
-    /// Whether this program removed the link that the kernel reports as removed.
+    /// Whether this program removed a link that the kernel reports as removed.
     pub(crate) fn is_own_removal(&self, link: u32) -> bool {
         self.removals.lock().0.remove(&link).is_some()
     }
 
-    /// Forgets finished entries: every notice of links and routes so far was read.
+    /// Forgets finished sockets and removals, because all notices of links and routes so far have been read.
     pub(crate) fn all_notices_read(&self) {
         self.ports.lock().forget_finished();
         self.removals.lock().forget_finished();

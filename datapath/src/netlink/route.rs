@@ -1,4 +1,4 @@
-//! Routes: those that Bobbin adds, lists of a table, and look-ups.
+//! Routes: the ones that Bobbin adds, lists of the routes in a table, and route look-ups.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -18,14 +18,14 @@ use super::error::{KernelError, is_absent};
 use super::socket::{Netlink, Reply, Request};
 
 pub(super) const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
-/// The metric that the kernel sets on an IPv6 route that names none.
+/// The metric that the kernel sets on an IPv6 route if the request contains no metric.
 const IPV6_METRIC: u32 = 1024;
-/// The metric of a block's blackhole. It is high, so that the kernel prefers a pod's route with the same prefix.
+/// The metric of a block's blackhole route. It is high, so that the kernel prefers a pod's route with the same prefix.
 const BLACKHOLE_METRIC: u32 = 4096;
-/// The main table.
+/// The number of the main routing table.
 pub(crate) const MAIN: u32 = libc::RT_TABLE_MAIN as u32;
 
-/// One route.
+/// One route in a routing table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Route {
     pub(crate) table: u32,
@@ -57,7 +57,7 @@ impl Route {
         Self { table, protocol, to, blackhole: true, link: None, via: None, source: None, metric: BLACKHOLE_METRIC }
     }
 
-    /// Whether the kernel treats both as the same entry, whose key is table, prefix and metric.
+    /// Whether the kernel treats both routes as the same entry: table, prefix and metric are equal.
     pub(crate) fn has_same_key(&self, other: &Self) -> bool {
         self.table == other.table && self.to == other.to && self.metric == other.metric
     }
@@ -89,18 +89,20 @@ impl Route {
         message
     }
 
-    /// Adds the route; `EEXIST` when another route has its key.
+    /// The request to add the route. The kernel answers `EEXIST` if another route has the same table, prefix and
+    /// metric.
     pub(crate) fn add(&self) -> Request {
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
         Request::new(format!("add route {self}"), flags, RouteNetlinkMessage::NewRoute(self.message()))
     }
 
-    /// Removes this route and no other: the kernel compares table, prefix, metric, protocol, type and link.
+    /// The request to remove exactly this route: the kernel compares table, prefix, metric, protocol, type and link.
     pub(crate) fn delete(&self) -> Request {
         Request::new(format!("remove route {self}"), NLM_F_ACK, RouteNetlinkMessage::DelRoute(self.message()))
     }
 
-    /// Decodes a route message; `None` for a cached copy of a route. Unneeded attributes are skipped.
+    /// Decodes a route message. Returns `None` for a cached copy of a route. Attributes that Bobbin does not need are
+    /// skipped.
     pub(super) fn decode(message: &[u8]) -> Result<Option<Self>, DecodeError> {
         let header = RouteHeader::parse(message)?;
         if header.flags.contains(RouteFlags::Cloned) {
@@ -146,8 +148,8 @@ impl Route {
                     RouteAttribute::Table(table) => route.table = table,
                     _ => {}
                 },
-                // Bobbin adds no multipath routes, so the link of the first hop is enough. A hop may carry any
-                // encapsulation.
+                // Bobbin adds no multipath routes, so the link of the first hop is enough. A foreign route's hops may
+                // have an encapsulation that can't be decoded, and the link is then left out.
                 libc::RTA_MULTIPATH => {
                     if let Ok(RouteAttribute::MultiPath(hops)) =
                         RouteAttribute::parse_with_param(&attribute, parameters)
@@ -159,7 +161,7 @@ impl Route {
             }
         }
         if route.blackhole {
-            route.link = None; // for a blackhole IPv6 reports lo
+            route.link = None; // for an IPv6 blackhole route the kernel reports lo
         }
         Ok(Some(route))
     }
@@ -182,7 +184,7 @@ impl fmt::Display for Route {
     }
 }
 
-/// The kernel's family of an address.
+/// The netlink address family of an IP address.
 pub(super) fn family_of(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
@@ -200,19 +202,19 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// Lists all routes of a table in both families. A table that does not exist is empty.
+/// Lists all routes of a table in both address families. A table that does not exist counts as empty.
 pub(crate) fn list(netlink: &mut Netlink, table: u32) -> Result<Vec<Route>, KernelError> {
     dump(netlink, table, RouteProtocol::Unspec, &format!("routes of table {table}"))
 }
 
-/// Lists the routes of a table with this protocol number in both families. The kernel filters out the others.
+/// Lists the routes of a table that have this protocol number, in both families. The kernel filters out other routes.
 pub(crate) fn list_of(netlink: &mut Netlink, table: u32, protocol: u8) -> Result<Vec<Route>, KernelError> {
     let what = format!("routes of protocol {protocol} in table {table}");
     let found = dump(netlink, table, RouteProtocol::from(protocol), &what)?;
     Ok(found.into_iter().filter(|route| route.protocol == protocol).collect())
 }
 
-/// Lists the routes of a table. `RouteProtocol::Unspec` means any protocol.
+/// Lists the routes of a table with this protocol number. `RouteProtocol::Unspec` selects every protocol number.
 fn dump(netlink: &mut Netlink, table: u32, protocol: RouteProtocol, what: &str) -> Result<Vec<Route>, KernelError> {
     let mut found = Vec::new();
     for family in FAMILIES {
@@ -235,7 +237,7 @@ fn dump(netlink: &mut Netlink, table: u32, protocol: RouteProtocol, what: &str) 
     Ok(found)
 }
 
-/// The link over which packets to the address leave; `None` without a route.
+/// The index of the link over which packets to an address leave. `None` if there is no route to the address.
 pub(crate) fn link_to(netlink: &mut Netlink, address: IpAddr) -> Result<Option<u32>, KernelError> {
     match look_up(netlink, address) {
         Err(KernelError::Refused { .. }) => Ok(None),
@@ -247,12 +249,12 @@ pub(crate) fn link_to(netlink: &mut Netlink, address: IpAddr) -> Result<Option<u
     }
 }
 
-/// Whether the address belongs to this namespace.
+/// Whether an address belongs to a link in the socket's network namespace.
 pub(crate) fn is_local(netlink: &mut Netlink, address: IpAddr) -> Result<bool, KernelError> {
     Ok(look_up(netlink, address)?.iter().any(|(header, _)| header.kind == RouteType::Local))
 }
 
-/// Asks the kernel how it would route a packet to the address.
+/// Asks the kernel how it would route a packet to an address.
 fn look_up(netlink: &mut Netlink, address: IpAddr) -> Result<Vec<(RouteHeader, Option<u32>)>, KernelError> {
     let mut message = RouteMessage::default();
     message.header.address_family = family_of(address);

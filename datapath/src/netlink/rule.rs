@@ -18,11 +18,11 @@ pub(crate) struct Rule {
     pub(crate) priority: u32,
     pub(crate) table: u32,
     pub(crate) protocol: u8,
-    /// Whether the rule applies to every packet: it has no selector and is not inverted.
+    /// Whether the policy rule applies to every packet: it has no selector and is not inverted.
     pub(crate) from_all: bool,
 }
 
-/// Bobbin's rules for the families in use.
+/// Bobbin's policy rules: one for each address family in use.
 pub(crate) fn wanted(settings: &Settings, ipv4: bool, ipv6: bool) -> impl Iterator<Item = Rule> + use<> {
     let (priority, table, protocol) = (settings.rule_priority, settings.pod_table, settings.protocol);
     let families = [(ipv4, false), (ipv6, true)].into_iter().filter(|(used, _)| *used);
@@ -43,18 +43,18 @@ impl Rule {
         message
     }
 
-    /// Adds the rule; `EEXIST` only when an identical one exists.
+    /// The request to add the policy rule. The kernel answers `EEXIST` only if an identical rule exists.
     pub(crate) fn add(self) -> Request {
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
         Request::new(format!("add the rule {self}"), flags, RouteNetlinkMessage::NewRule(self.message()))
     }
 
-    /// Removes the rule: the kernel compares priority, table and protocol.
+    /// The request to remove the policy rule: the kernel compares priority, table and protocol.
     pub(crate) fn delete(self) -> Request {
         Request::new(format!("remove the rule {self}"), NLM_F_ACK, RouteNetlinkMessage::DelRule(self.message()))
     }
 
-    /// Decodes a rule message. An attribute that can't be decoded counts as a selector.
+    /// Decodes a policy rule. An attribute that can't be decoded counts as a selector.
     pub(super) fn decode(message: &[u8]) -> Result<Self, DecodeError> {
         let header = RuleHeader::parse(message)?;
         let selects_nothing = header.dst_len == 0 && header.src_len == 0 && header.tos == 0;
@@ -71,7 +71,7 @@ impl Rule {
                 Ok(RuleAttribute::Priority(priority)) => rule.priority = priority,
                 Ok(RuleAttribute::Table(table)) => rule.table = table,
                 Ok(RuleAttribute::Protocol(protocol)) => rule.protocol = protocol.into(),
-                // The kernel reports these attributes with the value "none" for a rule without a selector.
+                // For a rule without a selector the kernel reports these two attributes with the value "none".
                 Ok(RuleAttribute::SuppressIfGroup(_) | RuleAttribute::SuppressPrefixLen(_)) => {}
                 _ => rule.from_all = false,
             }
@@ -87,7 +87,7 @@ impl std::fmt::Display for Rule {
     }
 }
 
-/// Lists the rules of both families.
+/// Lists the policy rules of both address families.
 pub(crate) fn list(netlink: &mut Netlink) -> Result<Vec<Rule>, KernelError> {
     let mut found = Vec::new();
     for family in FAMILIES {

@@ -1,7 +1,8 @@
 //! A synchronous netlink socket for lists and batches. It sends many requests in one datagram and checks each answer.
 //!
-//! rtnetlink's handle skips answers that it can't decode and ignores `NLM_F_DUMP_INTR`, so its lists may lack entries.
-//! It also sends one request per datagram. A socket belongs to the namespace of the thread that opens it.
+//! rtnetlink's handle is not used here: it skips answers that it can't decode and ignores `NLM_F_DUMP_INTR`, so its
+//! lists may lack entries. It also sends only one request per datagram. A socket belongs to the namespace of the thread
+//! that opens it.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -20,27 +21,27 @@ use rtnetlink::sys::{Socket, SocketAddr, protocols};
 use super::error::{KernelError, MAX_DUMP_ATTEMPTS, explanation};
 use super::own_changes::OwnChanges;
 
-/// How long the kernel may take for one datagram. All programs of the node share the routing lock, so the limit is
-/// generous.
+/// How long the kernel may take to answer one datagram. All programs on the node share the kernel's routing lock, so
+/// the limit is generous.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// The receive buffer. It must hold a hundred acknowledgements of one datagram, or a long list.
+/// The size of the receive buffer. It must hold a hundred acknowledgements of one datagram, or a long list.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
-/// The receive buffer without `CAP_NET_ADMIN`.
+/// The size of the receive buffer in a process without `CAP_NET_ADMIN`.
 const UNPRIVILEGED_RECEIVE_BUFFER_BYTES: usize = 1 << 20;
-/// The largest datagram to receive. The kernel sends at most 32 KiB since Linux 4.9.
+/// The largest datagram that a socket can receive. The kernel sends at most 32 KiB since Linux 4.9.
 const DATAGRAM_BYTES: usize = 64 << 10;
-/// The initial send buffer: an ADD's requests fit without growing it.
+/// The initial size of the send buffer. An ADD's requests fit into it.
 const REQUESTS_BYTES: usize = 2 << 10;
 const HEADER_LEN: usize = 16;
 
-/// A request, and its purpose as a verb phrase for error texts.
+/// A netlink request, and its purpose as a verb phrase for error texts.
 pub(crate) struct Request<M = RouteNetlinkMessage> {
     pub(crate) what: String,
     pub(super) message: NetlinkMessage<M>,
 }
 
 impl<M: NetlinkSerializable> Request<M> {
-    /// Creates a request. `flags` are added to `NLM_F_REQUEST`.
+    /// Creates a netlink request. `flags` are added to `NLM_F_REQUEST`.
     pub(crate) fn new(what: impl Into<String>, flags: u16, message: M) -> Self {
         let mut header = NetlinkHeader::default();
         header.flags = flags | NLM_F_REQUEST;
@@ -58,7 +59,7 @@ impl<M: NetlinkSerializable> Request<M> {
         flags & NLM_F_DUMP == NLM_F_DUMP && flags & NLM_F_CREATE == 0 && !self.wants_ack()
     }
 
-    /// Removes the request for an acknowledgement. The kernel still reports a refusal.
+    /// Clears the flag that asks for an acknowledgement. The kernel still reports if it refuses the request.
     fn without_ack(&mut self) {
         self.message.header.flags &= !NLM_F_ACK;
     }
@@ -71,7 +72,7 @@ impl<M: NetlinkSerializable> Request<M> {
     }
 }
 
-/// One message of an answer.
+/// One message of the kernel's answer to a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Reply {
     pub(crate) header: NetlinkHeader,
@@ -84,7 +85,7 @@ impl Reply {
     }
 }
 
-/// Splits a datagram into its messages. A truncated last message is dropped.
+/// Splits a received datagram into its messages. A truncated message at the end is dropped.
 pub(super) fn replies(mut datagram: &[u8]) -> Vec<Reply> {
     let mut found = Vec::new();
     while let Ok(buffer) = NetlinkBuffer::new_checked(datagram) {
@@ -96,7 +97,7 @@ pub(super) fn replies(mut datagram: &[u8]) -> Vec<Reply> {
     found
 }
 
-/// The result of one request of a datagram.
+/// The kernel's answer to one of the requests in a datagram.
 pub(crate) type Answer = Result<Vec<Reply>, KernelError>;
 
 /// The socket option `SO_NETNS_COOKIE`, which nix lacks.
@@ -104,12 +105,12 @@ pub(crate) type Answer = Result<Vec<Reply>, KernelError>;
 struct NetnsCookie;
 nix::getsockopt_impl!(NetnsCookie, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, u64, sockopt::GetStruct<u64>);
 
-/// A socket in the namespace of the thread that opened it.
+/// A netlink socket in the namespace of the thread that opened it.
 pub(crate) struct Netlink {
     socket: Socket,
     sequence: u32,
     port: u32,
-    /// A late answer may still arrive, so this socket must not be used again.
+    /// Whether a late answer may still arrive on this socket, so that it must not be used again.
     pub(crate) broken: bool,
     own_changes: Option<Arc<OwnChanges>>,
 }
@@ -146,7 +147,7 @@ impl Netlink {
         Self::open(protocols::NETLINK_NETFILTER)
     }
 
-    /// Registers the socket's port, so that the monitor ignores notices of its requests.
+    /// Registers the socket's port, so that the monitor ignores notices that follow from the socket's requests.
     pub(crate) fn registered(mut self, own_changes: &Arc<OwnChanges>) -> Self {
         own_changes.opened(self.port);
         self.own_changes = Some(own_changes.clone());
@@ -168,7 +169,7 @@ impl Netlink {
             .map_err(|errno| KernelError::io("read the cookie of the network namespace")(errno.into()))
     }
 
-    /// Receives one datagram; `None` when none arrived in time.
+    /// Receives one datagram. Returns `None` if no datagram arrived in time.
     fn receive(&self, timeout: Duration) -> std::io::Result<Option<Vec<Reply>>> {
         let micros = i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX).max(1000);
         setsockopt(&self.socket.as_fd(), sockopt::ReceiveTimeout, &TimeVal::microseconds(micros))?;
@@ -183,8 +184,8 @@ impl Netlink {
         }
     }
 
-    /// Sends all requests in one datagram and returns the answer to each. After a refusal the kernel continues with the
-    /// next. Each request must ask for an acknowledgement, be a plain get, or be a single dump.
+    /// Sends all requests in one datagram and returns the answer to each. If the kernel refuses a request, it still
+    /// handles the next one. Each request must ask for an acknowledgement, be a plain get, or be a single dump.
     pub(crate) fn send<M: NetlinkSerializable>(
         &mut self,
         requests: Vec<Request<M>>,
@@ -194,7 +195,7 @@ impl Netlink {
         answers
     }
 
-    /// Like [`Self::send`], between the two messages that begin and end an nftables transaction.
+    /// Like [`Self::send`], but the requests are one nftables transaction, between the messages `begin` and `end`.
     pub(crate) fn send_transaction<M: NetlinkSerializable>(
         &mut self,
         mut begin: Request<M>,
@@ -218,8 +219,8 @@ impl Netlink {
         let first = self.sequence + 1;
         let mut answers: Vec<Answer> = Vec::new();
         let mut pending: Vec<Option<Pending>> = Vec::new();
-        // The kernel handles requests in order and always answers a refusal. So outside a transaction only the last
-        // request asks for an acknowledgement.
+        // The kernel handles requests in order and always answers a refusal. So outside a transaction, only the last
+        // request has to ask for an acknowledgement.
         let last_ack_is_enough = end.is_none() && requests.iter().all(Request::wants_ack);
         let last = requests.len();
         for (index, mut request) in requests.into_iter().enumerate() {
@@ -275,24 +276,24 @@ impl Netlink {
         Ok(answers)
     }
 
-    /// Sends one request.
+    /// Sends one request and returns its answer.
     pub(crate) fn send_one<M: NetlinkSerializable>(&mut self, request: Request<M>) -> Answer {
         self.send(vec![request])?.pop().unwrap_or_else(|| Ok(Vec::new()))
     }
 
-    /// Sends all requests and returns the first refusal.
+    /// Sends all requests and returns the first refusal, if any.
     pub(crate) fn send_all(&mut self, requests: Vec<Request>) -> Result<(), KernelError> {
         self.send(requests)?.into_iter().try_for_each(|answer| answer.map(drop))
     }
 
-    /// Reads a list, and reads it again if it changed during the read.
+    /// Reads a list from the kernel, and reads it again if it changed during the read.
     pub(crate) fn dump<M: NetlinkSerializable + Clone>(&mut self, list: &str, message: &M) -> Answer {
         for attempt in 0..MAX_DUMP_ATTEMPTS {
             let found = self.send_one(Request::new(format!("list {list}"), NLM_F_DUMP, message.clone()));
             match found {
                 Ok(list) if list.iter().any(|reply| reply.header.flags & NLM_F_DUMP_INTR != 0) => {}
                 Err(KernelError::Refused { errno: libc::EINTR, .. }) => {}
-                // The socket's buffer overran, so answers were lost.
+                // The socket's receive buffer overran, so parts of the answer were lost.
                 Err(KernelError::Io { source, .. }) if source.raw_os_error() == Some(libc::ENOBUFS) => {}
                 other => return other,
             }
@@ -302,9 +303,9 @@ impl Netlink {
     }
 }
 
-/// A request whose answer is incomplete.
+/// A request whose answer has not arrived in full.
 struct Pending {
     what: String,
-    /// Whether an acknowledgement or the end of a dump still follows the data.
+    /// Whether an acknowledgement or the end of a dump still follows the data of the answer.
     has_final_message: bool,
 }

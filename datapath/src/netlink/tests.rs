@@ -1,4 +1,4 @@
-//! Fuzzes every decoder of kernel messages, and decodes what Bobbin sends.
+//! Fuzz tests of every decoder of kernel messages, and tests that decode the requests that Bobbin sends.
 
 use std::net::IpAddr;
 
@@ -21,7 +21,7 @@ use crate::settings::Settings;
 
 const HEADER_LEN: usize = 16;
 
-/// Calls every decoder of kernel messages. None may panic, whatever the bytes are.
+/// Passes the bytes to every decoder of kernel messages. No decoder may panic, whatever the bytes are.
 fn read_everything(bytes: &[u8]) {
     let settings = Settings::default();
     drop(Link::decode(bytes));
@@ -82,7 +82,7 @@ fn some_routes() -> Vec<Route> {
     ]
 }
 
-/// One message of each kind, as the kernel would send it.
+/// One message of each kind that a decoder reads, in the form that the kernel sends.
 fn real_messages() -> Vec<Vec<u8>> {
     let settings = Settings::default();
     let netns = std::fs::File::open("/proc/self/ns/net").unwrap();
@@ -108,7 +108,7 @@ proptest! {
         read_everything(&bytes);
     }
 
-    /// Lengths and kinds that are nearly valid reach deeper into the decoders than arbitrary bytes do.
+    /// Attributes with nearly valid lengths and kinds reach deeper into the decoders than arbitrary bytes do.
     #[test]
     fn arbitrary_attributes_are_refused_or_decoded(
         header in prop::collection::vec(any::<u8>(), 16),

@@ -6,18 +6,18 @@ use bobbin_ipam::BlockRange;
 
 use crate::pod::attachment::Wiring;
 
-/// What the node's network should hold, as the agent knows it.
+/// What the node's network should contain, as far as the agent knows.
 #[derive(Clone, Debug, Default)]
 pub struct DesiredState {
-    /// The blocks that the node has claimed. A reconcile pass removes routes of other blocks, so the caller must not
-    /// export or withdraw a block meanwhile.
+    /// The blocks that the node has claimed. A reconcile pass removes the routes of all other blocks, so the caller
+    /// must not export or withdraw a block during the pass.
     pub blocks: Vec<BlockRange>,
-    /// Whether `blocks` may lack blocks of the node. Then no route of a block is removed.
+    /// Whether `blocks` may lack some of the node's blocks. If so, a reconcile pass removes no route of a block.
     pub blocks_incomplete: bool,
     /// The node's live attachments.
     pub pods: Vec<Wiring>,
-    /// The other nodes' blocks, with `--routing=direct`. `None` when they are unknown or not used: then the main table
-    /// is neither read nor changed.
+    /// The other nodes' blocks, with `--routing=direct`. `None` if these blocks are unknown or not used: then the main
+    /// table is neither read nor changed.
     pub direct: Option<Vec<DirectRoute>>,
     /// Whether the node uses IPv4.
     pub ipv4: bool,
@@ -25,13 +25,13 @@ pub struct DesiredState {
     pub ipv6: bool,
 }
 
-/// Another node's block, and that node's addresses.
+/// A block of another node, and the addresses of that node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DirectRoute {
-    /// The block.
+    /// The other node's block.
     pub block: BlockRange,
-    /// The IPv4 address of that node.
+    /// The IPv4 address of the node that owns the block.
     pub via4: Option<Ipv4Addr>,
-    /// The IPv6 address of that node.
+    /// The IPv6 address of the node that owns the block.
     pub via6: Option<Ipv6Addr>,
 }

@@ -1,4 +1,5 @@
-//! Differences between the node and the desired state. Callers decide by the kind; the sentence is for people.
+//! Differences between the node and the desired state. Callers act on the kind of a difference; its sentence is for
+//! people.
 
 use std::fmt;
 
@@ -13,12 +14,12 @@ pub enum DriftKind {
     Repaired,
     /// The object is still wrong: the kernel refused the repair, or another program's object conflicts with it.
     NotRepairable,
-    /// The host link of a live attachment is gone. Only a new ADD can create one.
+    /// The host link of a live attachment is gone. Only a new ADD can create a host link.
     LinkMissing,
 }
 
 impl DriftKind {
-    /// The kind of a change that the agent made. It is a repair only if this agent knew the object as correct before.
+    /// The kind of a change that the agent made. It is a repair only if this agent had last seen the object as correct.
     pub(crate) fn of_change(was_programmed: bool) -> Self {
         if was_programmed { Self::Repaired } else { Self::Applied }
     }
@@ -27,7 +28,7 @@ impl DriftKind {
 /// One difference from the desired state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drift {
-    /// Why it differed, and whether it is correct now.
+    /// Why the object differed, and whether it is correct now.
     pub kind: DriftKind,
     /// The attachment that the object belongs to; `None` for objects of the whole node.
     pub attachment: Option<AttachmentKey>,

@@ -1,4 +1,5 @@
-//! The routes of blocks: one in the export table for routing daemons, and a blackhole behind the pods' routes.
+//! The routes of blocks: an export route for routing daemons, and a blackhole route that the pods' routes take
+//! precedence over.
 //!
 //! The agent exports a block before it assigns the first address, and withdraws it before it releases the block.
 
@@ -12,12 +13,12 @@ use crate::netlink::{KernelError, gone_is_success};
 use crate::settings::Settings;
 use crate::state::State;
 
-/// The block's CIDR of each family.
+/// The CIDRs of a block, one for each address family.
 fn networks(block: &BlockRange) -> impl Iterator<Item = IpNet> + use<> {
     block.ipv4.map(IpNet::V4).into_iter().chain(block.ipv6.map(IpNet::V6))
 }
 
-/// The routes of a block. The blackhole is added first, so that packets to an exported block never loop.
+/// The routes of a block. The blackhole route is added first, so that packets to an exported block never loop.
 pub(crate) fn routes(settings: &Settings, block: &BlockRange) -> Vec<Route> {
     let blackholes = networks(block).map(|net| Route::blackhole(settings.pod_table, settings.protocol, net));
     let exports =
@@ -25,7 +26,7 @@ pub(crate) fn routes(settings: &Settings, block: &BlockRange) -> Vec<Route> {
     blackholes.chain(exports).collect()
 }
 
-/// Adds a block's routes. Idempotent. If another program has a route with the same key, the export fails.
+/// Adds the routes of a block. Idempotent. Fails if another program has a route with the same table, prefix and metric.
 pub(crate) fn export(state: &State, block: BlockRange) -> Result<(), KernelError> {
     let routes = routes(&state.settings, &block);
     let answers = state.handle.send(routes.iter().map(Route::add).collect())?;
@@ -48,13 +49,13 @@ pub(crate) fn export(state: &State, block: BlockRange) -> Result<(), KernelError
             answer => answer?,
         }
     }
-    // If the export failed halfway, the next reconcile pass removes its routes, unless the caller still lists the
-    // block.
+    // After an export that failed halfway, the next reconcile pass removes the routes of the block, unless the
+    // caller still lists the block.
     state.programmed.lock().put_block(block);
     Ok(())
 }
 
-/// Removes a block's routes, the exported one first. Idempotent.
+/// Removes the routes of a block, the exported route first. Idempotent.
 pub(crate) fn withdraw(state: &State, block: &BlockRange) -> Result<(), KernelError> {
     state.programmed.lock().remove_block(block);
     let routes = routes(&state.settings, block);

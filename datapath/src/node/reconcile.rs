@@ -1,4 +1,5 @@
-//! The reconcile pass: compares the node with the desired state and corrects Bobbin's objects, never another program's.
+//! The reconcile pass: compares the node with the desired state, and corrects Bobbin's objects, never another
+//! program's.
 //!
 //! Each difference is reported as a [`Drift`].
 
@@ -26,8 +27,8 @@ use crate::state::State;
 use pass::{Owner, Pass, Subject};
 use routes::{RivalRoute, WantedRoute, repair_table};
 
-/// Makes the node match the desired state and returns the differences. A missing link is only reported, because an ADD
-/// must create it. Links that an operation is creating or removing are skipped.
+/// Makes the node match the desired state, and returns the differences found. A missing link is only reported, because
+/// only an ADD can create a link. Links that another operation is creating or removing are skipped.
 ///
 /// # Errors
 /// The node's state can't be read, so nothing was compared. A failed repair is returned as a drift, not as an error.
@@ -44,8 +45,8 @@ pub(crate) fn reconcile(
     }
     let node: Vec<IpAddr> = desired.pods.first().map(Wiring::node_addresses).unwrap_or_default();
     state.detect_mtu(pass.netlink, &node)?;
-    // The order matters: tables, then links in flight, then all links. So a route whose link is not listed is really
-    // stale.
+    // The order of the reads matters: routing tables, then links in flight, then all links. So a route whose link is
+    // not listed is really stale.
     let mut routes = route::list(pass.netlink, settings.pod_table)?;
     routes.extend(route::list(pass.netlink, settings.export_table)?);
     let busy = state.busy_links();
@@ -67,7 +68,7 @@ pub(crate) fn reconcile(
                 wanted.extend(pod::wanted_routes(settings, &owner, pod, link.index));
                 pod::repair_link(&mut pass, &owner, pod, link, &neighbours);
             }
-            // A detach may have begun after the pass read which links are in flight.
+            // A detach may have begun after the pass read the list of links in flight.
             None if state.in_flight.contains(&name) => {}
             None => pass.report(
                 &owner,
@@ -77,7 +78,8 @@ pub(crate) fn reconcile(
         }
     }
     pod::remove_half_created(&mut pass, &links, &known, &routes);
-    // Links of attachments that the caller does not list keep their routes: an address is in use until its detach.
+    // Links of attachments that the caller does not list keep their routes: an address is in use until its pod is
+    // detached.
     let unlisted = |link: &&Link| {
         let in_group = link.is_veth() && link.group == settings.link_group;
         busy.contains(&link.name) || ((link.is_own() || in_group) && !known.contains(&link.index))
@@ -122,7 +124,7 @@ fn wanted_of_direct(state: &State, direct: &[DirectRoute]) -> Vec<WantedRoute> {
     direct.iter().flat_map(of_block).collect()
 }
 
-/// Records which objects are correct now, so that the next pass can tell a repair from a first change.
+/// Records which objects are correct now. The next pass needs this to tell a repair from the first change of an object.
 fn remember(state: &State, desired: &DesiredState, pass: &Pass<'_>, links: &[Link]) {
     let busy = state.busy_links();
     let mut programmed = state.programmed.lock();
@@ -145,7 +147,8 @@ fn remember(state: &State, desired: &DesiredState, pass: &Pass<'_>, links: &[Lin
             programmed.put_pod(pod);
         }
     }
-    // If a pod was detached during this pass, the next pass forgets it.
+    // Forget each pod that is neither desired nor has a link. If a pod was detached during this pass, the next pass
+    // forgets it.
     let mut alive: HashSet<_> = desired.pods.iter().map(|pod| pod.key.clone()).collect();
     alive.extend(links.iter().filter_map(Link::owner));
     programmed.keep_pods(|pod| alive.contains(&pod.key) || is_in_flight(pod));

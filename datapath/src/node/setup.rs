@@ -1,4 +1,4 @@
-//! Sets up the node once for all pods: forwarding, policy rules and the anti-spoofing filter. Also removes them.
+//! Sets up the node once for all pods: forwarding, policy rules and the anti-spoofing filter. Also removes the set-up.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::sysctl;
 /// `RTPROT_RA`, which libc lacks: the protocol of routes from router advertisements.
 const ROUTER_ADVERTISEMENT: u8 = 9;
 
-/// The changes so far, and the drift kind of the next one.
+/// The changes that the set-up has made so far, and the drift kind of its next change.
 struct Changes {
     list: Vec<Drift>,
     kind: DriftKind,
@@ -26,8 +26,8 @@ impl Changes {
     }
 }
 
-/// Prepares the node for pods of these families: forwarding, rules and filter, each only where it is wrong. Returns
-/// what it changed. Idempotent, and safe to call concurrently.
+/// Prepares the node for pods of these address families: forwarding, rules and filter. Changes only what is wrong, and
+/// returns the changes. Idempotent, and safe to call concurrently.
 pub(crate) fn set_up(state: &State, netlink: &mut Netlink, ipv4: bool, ipv6: bool) -> Result<Vec<Drift>, KernelError> {
     let settings = &state.settings;
     let families = || [(ipv4, false), (ipv6, true)].into_iter().filter(|(used, _)| *used).map(|(_, is_ipv6)| is_ipv6);
@@ -61,7 +61,8 @@ pub(crate) fn set_up(state: &State, netlink: &mut Netlink, ipv4: bool, ipv6: boo
     Ok(changes.list)
 }
 
-/// Adds a rule. Returns `false` if a concurrent call has added it, which `EEXIST` alone does not prove.
+/// Adds a policy rule. Returns `false` if a concurrent call has added the rule; the error `EEXIST` alone does not prove
+/// that.
 fn add_rule(state: &State, netlink: &mut Netlink, wanted: Rule) -> Result<bool, KernelError> {
     match state.handle.send_one(wanted.add()) {
         Err(error) if error.errno() == Some(libc::EEXIST) && rule::list(netlink)?.contains(&wanted) => Ok(false),
@@ -69,8 +70,8 @@ fn add_rule(state: &State, netlink: &mut Netlink, wanted: Rule) -> Result<bool, 
     }
 }
 
-/// Turns forwarding on. A link then ignores router advertisements, and would lose a default route that came from one.
-/// So such links are first set to accept them regardless (`accept_ra` 2).
+/// Turns forwarding on. A link then ignores router advertisements, and would lose a default route that came from such
+/// an advertisement. So the link is first set to accept advertisements even with forwarding (`accept_ra` 2).
 fn enable_forwarding(netlink: &mut Netlink, root: &Path, ipv6: bool, changes: &mut Changes) -> Result<(), KernelError> {
     let all = if ipv6 { root.join("ipv6/conf/all/forwarding") } else { root.join("ipv4/ip_forward") };
     if ipv6 {
@@ -90,8 +91,8 @@ fn enable_forwarding(netlink: &mut Netlink, root: &Path, ipv6: bool, changes: &m
     Ok(())
 }
 
-/// Removes all of Bobbin's objects but the links: filter, rules, and routes in all three tables. It continues after an
-/// error and reports all errors. Returns one sentence for each removed object.
+/// Removes all of Bobbin's objects except links: filter, rules, and routes in all three tables. After an error it
+/// continues, and reports all errors at the end. Returns one sentence for each removed object.
 pub(crate) fn tear_down(state: &State, netlink: &mut Netlink) -> Result<Vec<String>, KernelError> {
     let settings = &state.settings;
     state.programmed.lock().clear();

@@ -1,7 +1,8 @@
-//! Wires an attachment: a veth pair, both its sides, routes and neighbours. If a step fails, everything is undone.
+//! Wires an attachment: creates the veth pair and configures both sides. If a step fails, all earlier steps are undone.
 //!
-//! One request creates the pair, one datagram wires the container's side, and one the node's. A single thread does all
-//! of it: it enters the container's namespace and then ends. The kernel's share takes about half a millisecond.
+//! One request creates the pair, one datagram wires the container's side, and another datagram wires the node's side. A
+//! single thread sends them all: it enters the container's namespace, and ends afterwards. The kernel needs about half
+//! a millisecond for all requests.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,54 +22,54 @@ use crate::pod::host_link::{routes, sysctls};
 use crate::state::State;
 use crate::sysctl;
 
-/// How long to wait until the host link can send, once the container's side is up.
+/// How long to wait until the host link can send, after the container's side has come up.
 const CARRIER_TIMEOUT: Duration = Duration::from_secs(1);
 const CARRIER_POLL_INTERVAL: Duration = Duration::from_micros(50);
 
 /// Why an attachment was not wired. All steps before the failure were undone.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
-    /// The container has an interface of that name.
+    /// The container already has an interface with the requested name.
     #[error(
         "the container of {attachment} already has an interface {name}; delete that interface, or configure another interface name"
     )]
     InterfaceExists {
-        /// The interface's name.
+        /// The name of the existing interface.
         name: String,
-        /// Container ID and interface.
+        /// The attachment: container ID and interface name.
         attachment: String,
     },
     /// The node already has a link with the name of this attachment's host link.
     #[error("link {host_if} of {attachment} already exists on the node; delete the attachment first")]
     LinkExists {
-        /// The link's name.
+        /// The name of the existing link.
         host_if: String,
-        /// Container ID and interface.
+        /// The attachment: container ID and interface name.
         attachment: String,
     },
-    /// The given namespace is the node's own.
+    /// The given network namespace is the node's own.
     #[error(
         "the network namespace given for {0} is the node's own, which Bobbin never changes; a pod on the host network needs no CNI call"
     )]
     HostNetns(String),
-    /// The descriptor does not refer to a network namespace, or its namespace has ended.
+    /// The given descriptor does not refer to a network namespace, or its namespace has ended.
     #[error("the network namespace of {attachment} is gone: {source}; the runtime must create a new sandbox")]
     NetnsGone {
-        /// Container ID and interface.
+        /// The attachment: container ID and interface name.
         attachment: String,
-        /// What the kernel answered.
+        /// The kernel's error.
         source: KernelError,
     },
-    /// The node already has a route to the address.
+    /// The node already has a route to one of the pod's addresses.
     #[error(
         "address {address} is in use on this node: table {table} has a route to it, {by}; Bobbin does not overwrite that route"
     )]
     AddressInUse {
-        /// The address.
+        /// The pod's address to which a route exists.
         address: IpAddr,
-        /// The pods' table.
+        /// The routing table of the pods' routes.
         table: u32,
-        /// The existing route, and the program that added it.
+        /// The existing route, and the program that added the route.
         by: String,
     },
     /// The kernel refused a request, or a file below `/proc/sys` could not be written.
@@ -76,7 +77,7 @@ pub enum AttachError {
     Kernel(#[from] KernelError),
 }
 
-/// Wires an attachment. When it returns, the first packet passes.
+/// Wires an attachment. When this function returns, even the pod's first packet gets through.
 pub(crate) fn attach(state: &State, wiring: &Wiring, netns: &OwnedFd) -> Result<Attached, AttachError> {
     let gone = |source| AttachError::NetnsGone { attachment: wiring.key.to_string(), source };
     if netns::identity(netns).map_err(gone)? == state.node_netns {
@@ -140,8 +141,8 @@ fn create(
                     AttachError::NetnsGone { attachment: attachment(), source: error }
                 }
                 _ => {
-                    // Without an answer from the kernel the pair may exist. Remove it if its MAC address and missing
-                    // alias show that it is this one.
+                    // The kernel did not answer, so the pair may exist. Remove the link with this name only if its MAC
+                    // address and missing alias show that this ADD created it.
                     let found = link::by_name(&mut Netlink::route()?, host_if)?;
                     if let Some(pair) = found.filter(|pair| pair.mac == host_mac && pair.alias.is_empty()) {
                         link::remove(&mut Netlink::route()?, &state.own_changes, pair.index)?;
@@ -162,7 +163,7 @@ fn create(
     Ok(VethPair { attached, container_index: created.peer })
 }
 
-/// Creates the pair and reads the host link and the ID of the container's namespace, all in one datagram.
+/// Creates the veth pair, and reads the host link and the ID of the container's namespace, all in one datagram.
 fn create_pair(netlink: &mut Netlink, spec: &VethSpec<'_>) -> Result<(Option<link::Link>, Option<i32>), KernelError> {
     let requests =
         vec![link::create_pair(spec), link::get(spec.host_if), netns_id::assign(spec.netns), netns_id::get(spec.netns)];
@@ -170,7 +171,7 @@ fn create_pair(netlink: &mut Netlink, spec: &VethSpec<'_>) -> Result<(Option<lin
     let mut next = || answers.next().unwrap_or_else(|| Ok(Vec::new()));
     next()?;
     let link = link::found(next())?;
-    // The kernel usually assigned the ID when it announced the new pair. An ADD succeeds without one, too.
+    // The kernel usually assigned the namespace ID when it announced the new pair. An ADD succeeds also without the ID.
     drop(next());
     Ok((link, next().ok().as_deref().and_then(netns_id::read)))
 }
@@ -192,7 +193,7 @@ fn finish(
     let ipv6_dir = settings.sysctl_root.join("ipv6");
     let alias = alias(&wiring.key);
     let label = if ipv6_dir.exists() { link::label } else { link::label_without_ipv6 };
-    // Bring up the node's side first. The side that comes up second can send at once, and that must be the container's.
+    // Bring up the node's side first. The side that comes up second can send at once, and must be the container's side.
     netlink.send_all(vec![label(host_index, &alias, settings.link_group), link::up(host_index)])?;
     for (path, value) in sysctls(wiring, host_if) {
         sysctl::set(&settings.sysctl_root.join(path), value)?;
@@ -229,7 +230,7 @@ fn host_side(state: &State, wiring: &Wiring, index: u32, container_mac: [u8; 6])
     (routes, requests)
 }
 
-/// Describes the existing route that blocks the wanted one.
+/// Describes the existing route that prevents the wanted route to the pod.
 fn in_use(state: &State, netlink: &mut Netlink, wanted: &Route) -> Result<AttachError, KernelError> {
     let there = route::list(netlink, wanted.table)?.into_iter().find(|seen| seen.has_same_key(wanted));
     let by = match there {
@@ -250,7 +251,7 @@ fn in_use(state: &State, netlink: &mut Netlink, wanted: &Route) -> Result<Attach
 }
 
 /// Waits until the host link can send. The kernel activates the side that came up first from a work queue, usually
-/// before the first poll.
+/// before the first poll here.
 fn await_carrier(netlink: &mut Netlink, index: u32) -> Result<(), KernelError> {
     let start = Instant::now();
     while start.elapsed() < CARRIER_TIMEOUT {

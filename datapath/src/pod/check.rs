@@ -1,4 +1,4 @@
-//! Compares an attachment with what ADD created. It reports each difference and repairs nothing.
+//! Compares an attachment with what ADD created. The comparison reports each difference and repairs nothing.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -17,7 +17,7 @@ use crate::sysctl;
 /// One difference from what ADD created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mismatch {
-    /// Whether the difference is on the node; otherwise it is in the container.
+    /// Whether the difference is on the node's side; otherwise it is in the container.
     pub on_node: bool,
     /// The difference, as a phrase: "route 10.0.0.5/32 over link 7 in table 116 is missing".
     pub what: String,
@@ -29,7 +29,7 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// Lists the differences from what ADD created, on both sides. Empty when nothing differs.
+/// Lists the differences from what ADD created, on the node and in the container. Empty if nothing differs.
 pub(crate) fn check(state: &State, wiring: &Wiring, netns: &OwnedFd) -> Result<Vec<Mismatch>, AttachError> {
     let gone = |source| AttachError::NetnsGone { attachment: wiring.key.to_string(), source };
     if netns::identity(netns).map_err(gone)? == state.node_netns {

@@ -1,6 +1,6 @@
-//! The container's side of an attachment: wiring it, and comparing it with the wiring later.
+//! The container's side of an attachment: wiring it, and comparing it later with what was wired.
 //!
-//! Every function runs on a thread that has entered the container's namespace, with a socket opened there.
+//! Every function here runs on a thread that has entered the container's namespace, with a socket of that namespace.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
@@ -18,10 +18,10 @@ use crate::sysctl;
 
 /// The IPv4 gateway of every pod. No interface has this link-local address; a permanent neighbour entry resolves it.
 pub const GATEWAY_IPV4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
-/// The IPv6 gateway of every pod, resolved the same way.
+/// The IPv6 gateway of every pod. A permanent neighbour entry resolves this address, too.
 pub const GATEWAY_IPV6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
-/// The gateway of an address's family.
+/// The gateway that pods use in the family of this address.
 fn gateway(address: IpAddr) -> IpAddr {
     if address.is_ipv4() { GATEWAY_IPV4.into() } else { GATEWAY_IPV6.into() }
 }
@@ -36,12 +36,12 @@ fn routes(address: IpAddr, index: u32, protocol: u8) -> [Route; 2] {
     ]
 }
 
-/// How long to wait until an address can receive. The ADD then continues, because the kernel will activate the address
-/// anyway.
+/// How long to wait until a pod's address can receive. After this time the ADD continues, because the kernel will
+/// activate the address anyway.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(1);
 const ADDRESS_POLL_INTERVAL: Duration = Duration::from_micros(50);
-/// The base metric of a second interface's routes; the link's index is added. It is above 1024, the kernel's IPv6
-/// default.
+/// The base metric of the routes of a container's second interface; the link's index is added. It is above 1024, the
+/// kernel's default metric for IPv6.
 const SECONDARY_ROUTE_METRIC: u32 = 2000;
 
 /// The desired state of the container's side.
@@ -54,8 +54,8 @@ pub(crate) struct ContainerSide<'a> {
     pub(crate) protocol: u8,
 }
 
-/// Wires the container's side: first the sysctls, while the link is down, then all else in one datagram. Returns the
-/// socket for [`await_addresses`].
+/// Wires the container's side: sets the sysctls while the link is down, then everything else in one datagram. Returns
+/// the socket that [`await_addresses`] needs.
 pub(crate) fn wire(side: &ContainerSide<'_>, sysctl_root: &Path) -> Result<Netlink, KernelError> {
     let ipv6 = sysctl_root.join("ipv6/conf").join(side.if_name);
     if side.pair.ipv6.is_some() {
@@ -80,8 +80,8 @@ pub(crate) fn wire(side: &ContainerSide<'_>, sysctl_root: &Path) -> Result<Netli
     Ok(netlink)
 }
 
-/// Waits until the addresses can receive. Even with `nodad` the kernel activates an IPv6 address from a work queue
-/// (`addrconf_dad_work`). Until then it drops the answer to the pod's first packet.
+/// Waits until the pod's addresses can receive. Even with `nodad` the kernel activates an IPv6 address from a work
+/// queue (`addrconf_dad_work`). Until then the kernel drops the answer to the pod's first packet.
 pub(crate) fn await_addresses(netlink: &mut Netlink, pair: IpPair) -> Result<(), KernelError> {
     let start = Instant::now();
     if let Some(address) = pair.ipv6.map(IpAddr::V6) {
@@ -92,8 +92,8 @@ pub(crate) fn await_addresses(netlink: &mut Netlink, pair: IpPair) -> Result<(),
     Ok(())
 }
 
-/// The routes of a container's second interface, for programs that bind to it. The default route stays with the first
-/// interface.
+/// The routes of a container's second interface, for programs that bind to this interface. The default route stays on
+/// the first interface.
 fn secondary_routes(side: &ContainerSide<'_>) -> Vec<Request> {
     let secondary = |route: Route| Route { metric: SECONDARY_ROUTE_METRIC + side.index, ..route }.add();
     side.pair.addresses().flat_map(|address| routes(address, side.index, side.protocol)).map(secondary).collect()

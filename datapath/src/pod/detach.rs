@@ -1,7 +1,7 @@
-//! Unwires attachments: routes and neighbours at once, links in batches.
+//! Unwires attachments: removes routes and neighbours at once, and links in batches.
 //!
-//! Removing links costs the kernel a grace period of about 17 ms, whatever their number. So concurrent detaches move
-//! their links to an otherwise empty link group, and one request removes the group.
+//! A removal costs the kernel a grace period of about 17 ms, whatever the number of links. So concurrent detaches move
+//! their links to an otherwise empty link group, and one request removes all links of the group.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,15 +18,15 @@ use crate::netns::on_thread;
 use crate::pod::host_link::{self, LinkIndex};
 use crate::state::{QueuedRemoval, State};
 
-/// The number of the first batch's link group. It is far from the small numbers that administrators choose.
+/// The link group of the first batch. The number is far from the small numbers that administrators choose.
 const FIRST_GROUP: u32 = 0x0b0b_0000;
-/// How long a batch waits for detaches that have begun. A separate removal of their links would take a longer grace
-/// period.
+/// How long a batch waits for detaches that have begun but not queued their link. Without this wait, their links would
+/// need another batch, and so another grace period.
 const BATCH_DEBOUNCE: Duration = Duration::from_millis(15);
 const BATCH_POLL_INTERVAL: Duration = Duration::from_micros(100);
 const STACK_BYTES: usize = 512 << 10;
 
-/// A detach that has begun and has not queued its link. Dropping this records that the batch need not wait for it.
+/// A detach that has begun but not queued its link. Dropping this value records that no batch need wait for the detach.
 struct Arrival(Arc<State>);
 
 impl Arrival {
@@ -42,7 +42,7 @@ impl Drop for Arrival {
     }
 }
 
-/// Unwires an attachment: routes and neighbours first, then the link. Succeeds also when nothing is left.
+/// Unwires an attachment: removes routes and neighbours first, then the link. Succeeds also if nothing is left.
 pub(crate) async fn detach(state: &Arc<State>, key: &AttachmentKey, pair: IpPair) -> Result<(), KernelError> {
     let name = host_name(&state.settings, key);
     let _in_flight = state.in_flight.begin(&name);
@@ -69,7 +69,7 @@ pub(crate) async fn detach(state: &Arc<State>, key: &AttachmentKey, pair: IpPair
     }
 }
 
-/// Finds the attachment's link, usually by its name, otherwise in a list of all links.
+/// Finds the attachment's link: usually by its name, otherwise in a list of all links.
 fn find(state: &State, netlink: &mut Netlink, key: &AttachmentKey, pair: IpPair) -> Result<Option<Link>, KernelError> {
     let settings = &state.settings;
     let named = link::by_name(netlink, &host_name(settings, key))?;
@@ -102,7 +102,7 @@ fn unroute(
     Ok(Some(link))
 }
 
-/// Starts the thread that removes batches. It is separate, so that no detach waits for the batches after its own.
+/// Starts the thread that removes links in batches. With a separate thread, no detach waits for a batch after its own.
 fn start_removals(state: &Arc<State>) -> Result<(), KernelError> {
     let shared = state.clone();
     let run = move || remove_all(&shared);
@@ -113,7 +113,7 @@ fn start_removals(state: &Arc<State>) -> Result<(), KernelError> {
     })
 }
 
-/// Removes batches until no link waits. While the kernel removes one batch, the next one collects.
+/// Removes batches of links until no link waits. While the kernel removes one batch, links queue up for the next.
 fn remove_all(state: &State) {
     loop {
         let start = Instant::now();
@@ -138,12 +138,12 @@ fn remove(state: &State, batch: Vec<QueuedRemoval>) {
     for queued in batch {
         let remove = |netlink: &mut Netlink| remove_one(netlink, &state.own_changes, &queued);
         let result = if removed { Ok(()) } else { state.with_netlink(remove) };
-        // Fails if the caller has stopped waiting, which is harmless.
+        // Sending fails if the detach no longer waits for its result, which is harmless.
         drop(queued.done.send(result));
     }
 }
 
-/// Removes a link, unless its index now belongs to another link.
+/// Removes a link, unless its index meanwhile belongs to another link.
 fn remove_one(netlink: &mut Netlink, own_changes: &OwnChanges, queued: &QueuedRemoval) -> Result<(), KernelError> {
     if link::by_index(netlink, queued.index)?.is_none_or(|link| link.alias != queued.alias) {
         return Ok(());
@@ -151,7 +151,8 @@ fn remove_one(netlink: &mut Netlink, own_changes: &OwnChanges, queued: &QueuedRe
     link::remove(netlink, own_changes, queued.index)
 }
 
-/// Moves the links to a new group, checks that the group holds no other link, and removes it.
+/// Moves the links to a new group, and removes all links of the group. Returns `false`, and removes nothing, if the
+/// group holds another link.
 fn remove_group(state: &State, netlink: &mut Netlink, batch: &[QueuedRemoval]) -> Result<bool, KernelError> {
     let number = state.removal_queue.next_batch_number();
     let group = FIRST_GROUP | (number & 0xffff);

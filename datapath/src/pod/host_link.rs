@@ -11,7 +11,7 @@ use crate::netlink::route::Route;
 use crate::pod::attachment::Wiring;
 use crate::settings::Settings;
 
-/// The sysctls of a host link, as paths below the sysctl root with their values.
+/// The sysctls of a host link: paths below the sysctl root, with the values to set.
 pub(crate) fn sysctls(wiring: &Wiring, host_if: &str) -> Vec<(String, &'static str)> {
     let mut sysctls = Vec::new();
     if wiring.pair.ipv4.is_some() {
@@ -25,7 +25,7 @@ pub(crate) fn sysctls(wiring: &Wiring, host_if: &str) -> Vec<(String, &'static s
     sysctls
 }
 
-/// The pod's routes on the node.
+/// The routes on the node to the pod's addresses.
 pub(crate) fn routes(settings: &Settings, wiring: &Wiring, index: u32) -> Vec<Route> {
     let route_to = |address| {
         let source = match address {
@@ -37,14 +37,14 @@ pub(crate) fn routes(settings: &Settings, wiring: &Wiring, index: u32) -> Vec<Ro
     wiring.pair.addresses().map(route_to).collect()
 }
 
-/// The node's links, indexed for looking up many attachments.
+/// The node's links, indexed so that the links of many attachments are found quickly.
 pub(crate) struct LinkIndex<'a> {
     veths: Vec<&'a Link>,
     by_alias: HashMap<&'a str, Vec<&'a Link>>,
 }
 
 impl<'a> LinkIndex<'a> {
-    /// Indexes a list of all links.
+    /// Indexes a list of all links on the node.
     pub(crate) fn of(links: &'a [Link]) -> Self {
         let veths: Vec<&Link> = links.iter().filter(|link| link.is_veth()).collect();
         let mut by_alias: HashMap<&str, Vec<&Link>> = HashMap::new();
@@ -54,8 +54,8 @@ impl<'a> LinkIndex<'a> {
         Self { veths, by_alias }
     }
 
-    /// Finds the attachment's link by alias, then name, then MAC address, then a route to its address. A link whose
-    /// alias names another attachment never matches. `is_routed` says whether the link with an index has a route to the
+    /// Finds an attachment's link by alias, then name, then MAC address, then a route to its address. A link whose
+    /// alias names another attachment never matches. `is_routed` says whether a link index has a route to the
     /// attachment's address.
     pub(crate) fn find(
         &self,
@@ -76,12 +76,12 @@ impl<'a> LinkIndex<'a> {
     }
 }
 
-/// If the link has another program's alias, its name is not enough: the MAC address must match, too.
+/// Whether the link has this name. If another program set the link's alias, the MAC address must match, too.
 fn has_name(link: &Link, name: &str, mac: [u8; 6]) -> bool {
     link.is_veth() && link.name == name && (link.alias.is_empty() || link.mac == mac) && link.owner().is_none()
 }
 
-/// Whether one of Bobbin's routes leads to one of the addresses over the link.
+/// Whether one of Bobbin's routes leads to one of the attachment's addresses over this link.
 pub(crate) fn is_routed(routes: &[Route], settings: &Settings, pair: IpPair, index: u32) -> bool {
     let over_link = |route: &&Route| {
         route.table == settings.pod_table && route.protocol == settings.protocol && route.link == Some(index)

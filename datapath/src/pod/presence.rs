@@ -14,31 +14,32 @@ use crate::netns::NetnsRef;
 use crate::pod::host_link::{self, LinkIndex};
 use crate::state::State;
 
-/// How many namespace IDs are looked up in one datagram. Each takes two requests.
+/// How many namespace IDs are looked up with one datagram. Each ID takes two requests.
 const IDS_PER_DATAGRAM: usize = 64;
 
 /// What is left of an attachment on the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NetnsPresence {
-    /// The host link exists, and nothing shows that the interface left its namespace.
+    /// The host link exists, and nothing shows that the container's interface left its namespace.
     Linked,
-    /// The host link and the network namespace are gone. Nothing else proves that the address is out of use.
+    /// The host link and the network namespace are gone. Only this value proves that the address is out of use.
     NetnsGone,
-    /// The host link is gone, but the namespace exists: the container may still run, without a network.
+    /// The host link is gone, but the network namespace exists: the container may still run, without a network.
     Broken,
-    /// The host link exists, but its namespace is gone, so the interface was moved to another one. An ending namespace
-    /// looks the same for some milliseconds, so report this only after two observations.
+    /// The host link exists, but the container's namespace is gone: the interface was moved to another namespace. A
+    /// namespace that is just ending looks the same for some milliseconds, so report this only after two observations.
     Moved,
-    /// The host link is gone, and whether the namespace exists is unknown. The address counts as in use.
+    /// The host link is gone, and it is unknown whether the network namespace exists. The address counts as in use.
     Unknown,
 }
 
-/// What an ID of a network namespace refers to.
+/// What the ID of a network namespace refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Namespace {
-    /// The ID does not exist.
+    /// No network namespace has this ID.
     Gone,
-    /// The ID exists. The text is the container that the alias of its `lo` names, if Bobbin set that alias.
+    /// A network namespace has this ID. The text is the container that the alias of its `lo` names, if Bobbin set that
+    /// alias.
     Exists(Option<String>),
 }
 
@@ -70,17 +71,17 @@ pub(crate) fn presence(
     Ok(asked.into_iter().map(presence_of).collect())
 }
 
-/// `link` is `None` when the host link is gone. `namespace` is the ID from ADD and what it refers to now; `None` if
-/// that is unknown.
+/// Decides what is left of an attachment. `link` is `None` if the host link is gone. `namespace` is the ID from the ADD
+/// and what the ID refers to now; `None` if that is unknown.
 fn decide(key: &AttachmentKey, link: Option<&Link>, namespace: Option<(i32, &Namespace)>) -> NetnsPresence {
     let ended = namespace.map(|(_, namespace)| match namespace {
         Namespace::Gone => true,
-        // The kernel reuses IDs, so the ID may refer to another container's namespace by now.
+        // The kernel reuses namespace IDs, so the ID may refer to another container's namespace by now.
         Namespace::Exists(container) => container.as_ref().is_some_and(|container| *container != key.container_id),
     });
     match (link, namespace, ended) {
-        // If two containers share a namespace, the alias of `lo` names the later one. The link's peer is still in the
-        // namespace with this ID.
+        // If two containers share a namespace, the alias of `lo` names the later container. The peer of this link is
+        // still in the namespace with this ID.
         (Some(link), Some((id, Namespace::Exists(_))), Some(true)) if link.peer_netns == Some(id) => {
             NetnsPresence::Linked
         }
@@ -92,7 +93,7 @@ fn decide(key: &AttachmentKey, link: Option<&Link>, namespace: Option<(i32, &Nam
     }
 }
 
-/// Looks up what the IDs refer to. An ID with an unclear answer is left out, so its attachment counts as in use.
+/// Looks up what namespace IDs refer to. An ID with an unclear answer is left out, so its attachment counts as in use.
 fn look_up(netlink: &mut Netlink, ids: &BTreeSet<i32>) -> HashMap<i32, Namespace> {
     let ids: Vec<i32> = ids.iter().copied().collect();
     let mut found = HashMap::new();

@@ -8,14 +8,14 @@ use parking_lot::Mutex;
 #[derive(Default)]
 pub(crate) struct InFlight(Mutex<HashMap<String, usize>>);
 
-/// Marks a link as in flight until this is dropped.
+/// Marks a link as in flight until this guard is dropped.
 pub(crate) struct InFlightGuard<'a> {
     links: &'a InFlight,
     name: String,
 }
 
 impl InFlight {
-    /// Marks a link as in flight.
+    /// Marks a link as in flight until the returned guard is dropped.
     pub(crate) fn begin(&self, name: &str) -> InFlightGuard<'_> {
         *self.0.lock().entry(name.to_owned()).or_default() += 1;
         InFlightGuard { links: self, name: name.to_owned() }

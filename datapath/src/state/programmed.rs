@@ -1,7 +1,7 @@
-//! The objects on the node that this agent last found or made correct.
+//! The objects on the node that were correct when this agent last read or changed them.
 //!
-//! They tell a repair (another program interfered) from a change of the desired state. The list is empty at start, so
-//! differences left by an earlier agent are not reported as repairs.
+//! This list tells a repair (another program interfered) from a change of the desired state. It is empty when the agent
+//! starts, so differences that an earlier agent left are not reported as repairs.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,18 +10,18 @@ use bobbin_ipam::{AttachmentKey, BlockRange};
 use crate::node::desired::DirectRoute;
 use crate::pod::attachment::Wiring;
 
-/// The objects that were correct when last read or changed, with the values that were wanted then.
+/// The objects that were correct when last read or changed, with the values that the desired state had then.
 #[derive(Debug, Default)]
 pub(crate) struct ProgrammedState {
     pods: HashMap<AttachmentKey, Wiring>,
     blocks: HashSet<BlockRange>,
     direct_routes: HashSet<DirectRoute>,
-    /// Whether the node is set up, for IPv4 and for IPv6.
+    /// Whether the node is set up: first for IPv4, then for IPv6.
     set_up: [bool; 2],
 }
 
 impl ProgrammedState {
-    /// The wiring of the attachment when all its objects were last correct.
+    /// The wiring of an attachment when all its objects were last correct.
     pub(crate) fn pod(&self, key: &AttachmentKey) -> Option<&Wiring> {
         self.pods.get(key)
     }
@@ -34,7 +34,7 @@ impl ProgrammedState {
         self.pods.insert(wiring.key.clone(), wiring.clone());
     }
 
-    /// Forgets the pods that `keep` does not select.
+    /// Forgets each pod for which `keep` returns false.
     pub(crate) fn keep_pods(&mut self, keep: impl Fn(&Wiring) -> bool) {
         self.pods.retain(|_, pod| keep(pod));
     }
@@ -55,7 +55,7 @@ impl ProgrammedState {
         self.blocks.remove(block);
     }
 
-    /// Forgets all blocks but these.
+    /// Forgets all blocks except the given ones.
     pub(crate) fn keep_blocks(&mut self, blocks: &HashSet<BlockRange>) {
         self.blocks.retain(|block| blocks.contains(block));
     }
@@ -76,7 +76,7 @@ impl ProgrammedState {
         self.set_up[usize::from(ipv6)] = true;
     }
 
-    /// Forgets everything, because everything was removed.
+    /// Forgets all objects, because all of them were removed from the node.
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }

@@ -1,4 +1,4 @@
-//! The queue of detached pods' links that wait for the next batch removal.
+//! The queue of detached pods' links. The links in it wait for the next batch removal.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
@@ -7,12 +7,12 @@ use tokio::sync::oneshot;
 
 use crate::netlink::KernelError;
 
-/// The waiting links, and whether a thread is removing them.
+/// The links that wait for removal, and the numbers of batches and of detaches that will still queue a link.
 #[derive(Default)]
 pub(crate) struct RemovalQueue {
     queue: Mutex<Queue>,
     batches: AtomicU32,
-    /// The number of detaches that have begun and have not queued their link.
+    /// The number of detaches that have begun but not queued their link.
     arriving: AtomicUsize,
 }
 
@@ -35,7 +35,7 @@ impl RemovalQueue {
         self.arriving.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Records that the detach has queued its link, or has ended without one.
+    /// Records that a detach has queued its link, or has ended without a link.
     pub(crate) fn arrived(&self) {
         self.arriving.fetch_sub(1, Ordering::AcqRel);
     }
@@ -44,14 +44,14 @@ impl RemovalQueue {
         self.arriving.load(Ordering::Acquire) > 0
     }
 
-    /// Queues a link. Returns `true` when the caller must start the thread that removes links.
+    /// Queues a link for removal. Returns `true` if the caller must start the thread that removes links.
     pub(crate) fn push(&self, removal: QueuedRemoval) -> bool {
         let mut queue = self.queue.lock();
         queue.waiting.push(removal);
         !std::mem::replace(&mut queue.running, true)
     }
 
-    /// Takes all waiting links; `None` when there are none and the thread must end.
+    /// Takes all links that wait for removal. Returns `None` if no link waits, so that the removing thread ends.
     pub(crate) fn take_batch(&self) -> Option<Vec<QueuedRemoval>> {
         let mut queue = self.queue.lock();
         if queue.waiting.is_empty() {
@@ -61,15 +61,15 @@ impl RemovalQueue {
         Some(std::mem::take(&mut queue.waiting))
     }
 
-    /// Empties the queue because the thread could not start. The waiting detaches fail, and the next detach starts
-    /// another thread.
+    /// Empties the queue because the removing thread could not start. The waiting detaches fail, and the next detach
+    /// tries to start the thread.
     pub(crate) fn cancel(&self) {
         let mut queue = self.queue.lock();
         queue.running = false;
         queue.waiting.clear();
     }
 
-    /// Returns the number of the next batch.
+    /// Returns the number of the next batch of removals.
     pub(crate) fn next_batch_number(&self) -> u32 {
         self.batches.fetch_add(1, Ordering::Relaxed)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::node::{NODE_V4, NODE_V6, Pod, network, on_a_node, run, socket};
 
-/// Whether a datagram with this source address, sent from inside the pod, reaches the node.
+/// Returns whether a datagram with this source address, sent from inside the pod, reaches the node.
 fn arrives(pod: &Pod, source: IpAddr, node: &UdpSocket) -> bool {
     node.set_read_timeout(Some(Duration::from_millis(300))).expect("a timeout");
     let from = pod.socket(source);
@@ -30,11 +30,12 @@ fn a_spoofed_source_is_dropped_in_both_families() {
         );
         assert!(!arrives(&pod, spoofed[0], &nodes[0]), "the filter lets a foreign IPv4 source address pass");
         assert!(!arrives(&pod, spoofed[1], &nodes[1]), "the filter lets a foreign IPv6 source address pass");
-        // The filter drops another pod's address as well as an unknown one.
+        // The filter drops packets with another pod's source address, and not only those with an unknown source
+        // address.
         pod.ip(&format!("addr add {}/32 dev lo", other.v4()));
         pod.ip(&format!("-6 addr add {}/128 dev lo", other.v6()));
         assert!(!arrives(&pod, other.v4(), &nodes[0]) && !arrives(&pod, other.v6(), &nodes[1]));
-        // Without the filter the packets arrive, so it is the filter that drops them.
+        // After the filter is deleted the packets arrive, which shows that the filter dropped them.
         run("nft", "delete table inet bobbin");
         assert!(arrives(&pod, spoofed[0], &nodes[0]) && arrives(&pod, spoofed[1], &nodes[1]));
     });

@@ -1,4 +1,4 @@
-//! Attach and detach, one after another and a hundred at once, and the links that a restarted agent finds.
+//! Attaching and detaching pods, one after another and a hundred at once, and the links that a restarted agent finds.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

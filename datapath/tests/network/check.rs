@@ -1,4 +1,4 @@
-//! CHECK names each difference from what ADD made.
+//! CHECK names each difference from what ADD created.
 
 use crate::node::{Pod, ip, network, on_a_node, run};
 

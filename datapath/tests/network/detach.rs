@@ -1,4 +1,4 @@
-//! Detach removes only what belongs to the attachment.
+//! Detaching an attachment removes only objects that belong to this attachment.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ fn a_batch_never_takes_a_foreign_link() {
         let network = network().await;
         ip("link add bob-foreign type veth peer name bob-foreign2");
         for group in 0..50 {
-            // Occupy with foreign links every group that the next batches will use.
+            // Put a foreign link into every link group that the next batches will use.
             ip(&format!("link add bob-f{group} type bridge"));
             ip(&format!("link set bob-f{group} group {}", 0x0b0b_0000 + group));
         }

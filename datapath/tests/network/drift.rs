@@ -1,4 +1,4 @@
-//! Only a change by another program counts as a repair.
+//! A reconcile pass reports a repair only if another program changed an object.
 
 use bobbin_datapath::{DesiredState, DirectRoute, Drift, DriftKind, Network};
 
@@ -22,7 +22,7 @@ fn direct(n: u8) -> DirectRoute {
     DirectRoute { block, via4: Some([192, 0, 2, n].into()), via6: None }
 }
 
-/// Reconciles, and fails unless every drift has this kind and there is at least one. A second pass must find no drift.
+/// Reconciles, and fails unless there are drifts and all have this kind. A second pass must find no drift.
 async fn expect(network: &Network, desired: &DesiredState, kind: DriftKind, what: &str) -> Vec<Drift> {
     let found = network.reconcile(desired).await.expect("reconcile");
     assert!(!found.is_empty() && found.iter().all(|found| found.kind == kind), "{what}: {found:?}");
@@ -147,7 +147,7 @@ fn adds_and_dels_during_a_reconcile_pass_are_no_repairs() {
             tokio::spawn(async move {
                 let mut found = Vec::new();
                 for _ in 0..50 {
-                    // The list is empty, as the agent read it before the pods that are attached meanwhile.
+                    // The list of pods is empty, as if the agent had read it before the test attached the pods.
                     let desired = DesiredState { ipv4: true, ipv6: true, ..DesiredState::default() };
                     found.extend(network.reconcile(&desired).await.expect("reconcile"));
                 }

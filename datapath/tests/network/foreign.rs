@@ -1,4 +1,5 @@
-//! Changes of foreign routes neither wake the agent nor cause hints; only changes of Bobbin's objects do.
+//! Changes of other programs' routes neither wake the agent nor cause hints; only changes of Bobbin's objects cause
+//! hints.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -8,10 +9,10 @@ use bobbin_datapath::{DesiredState, DriftKind};
 
 use crate::node::{Pod, ip, network, on_a_node};
 
-/// The number of routes in a table that BGP imports.
+/// The number of routes that these tests change: as many as BGP imports into a table.
 const ROUTES: u32 = 5000;
 
-/// Passes lines to one `ip -batch` process.
+/// Passes lines of commands to one `ip -batch` process.
 fn batch(lines: &str) {
     let spawned = Command::new("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn();
     let mut child = spawned.expect("`ip` (iproute2) is installed");
@@ -26,7 +27,7 @@ fn change_foreign_routes(verb: &str) {
     batch(&lines.join("\n"));
 }
 
-/// How often the thread that receives this node's notices has woken.
+/// How often the thread that receives this node's notices has woken up.
 fn wakes() -> u64 {
     let own = std::fs::read_link("/proc/thread-self/ns/net").expect("the node's namespace");
     let task = std::fs::read_dir("/proc/self/task").expect("threads").filter_map(Result::ok).map(|entry| entry.path());
@@ -51,7 +52,7 @@ fn a_storm_of_foreign_routes_wakes_nobody() {
         for verb in ["add", "change", "del"] {
             change_foreign_routes(verb);
         }
-        // A change of Bobbin's table as the last notice: when it is hinted, all earlier notices have been read.
+        // Change one of Bobbin's tables last: when the hint of this change arrives, all earlier notices have been read.
         ip("route add 10.64.0.9 dev bob-up table 116 proto 99");
         changes.wait_for(|count| *count > hints).await.expect("still listening");
         assert_eq!(*changes.borrow(), hints + 1, "changes of foreign routes caused hints");

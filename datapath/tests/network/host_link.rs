@@ -1,4 +1,4 @@
-//! A pod's link that was renamed or lost its alias is still found, and keeps its routes.
+//! A pod's host link that was renamed or lost its alias is still found, and keeps its routes.
 
 use bobbin_datapath::{Attached, DesiredState, Drift, DriftKind, Network, Settings};
 
@@ -17,7 +17,7 @@ fn is_reachable(pod: &Pod) -> bool {
     round_trip(&socket(NODE_V4.into()), &pod.socket(pod.v4())).is_some()
 }
 
-/// Changes the link by one `ip link set` for each entry of `changes`.
+/// Changes the host link by one `ip link set` for each entry of `changes`.
 fn disguise(attached: &Attached, changes: &[&str]) {
     let mut name = attached.host_if.clone();
     for change in changes {
@@ -97,7 +97,7 @@ fn another_prefix_keeps_the_routes_of_running_pods_and_renames_their_links() {
             assert!(name.starts_with(prefix) && name.len() == 15, "{name}");
             assert!(links().contains(&name), "{:?}", links());
             assert!(is_reachable(&pod), "with prefix {prefix}");
-            // Another pod, attached with the new prefix.
+            // A second pod, attached with the new prefix of link names.
             let other = Pod::dual(2);
             let added = network.attach(&other.wiring, other.netns()).await.expect("attach");
             assert_eq!(added.host_if, network.host_if(&other.wiring.key));
@@ -124,7 +124,7 @@ fn only_a_half_created_pair_is_removed() {
     on_a_node(|| async {
         let (network, unlisted) = (network().await, Pod::dual(1));
         let attached = network.attach(&unlisted.wiring, unlisted.netns()).await.expect("attach");
-        // The caller does not list this pod and its link has no alias, but the pod runs.
+        // The desired state does not list this pod, and the pod's host link has no alias, but the pod runs.
         ip(&format!("link set {} alias EMPTY", attached.host_if));
         for name in ["bob000000000001", "bob000000000002"] {
             ip(&format!("link add {name} group 116 type veth peer name peer-{}", &name[12..]));

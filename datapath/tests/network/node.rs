@@ -1,4 +1,4 @@
-//! Helpers for these tests: a node with an uplink, pods, and commands in both.
+//! Helpers for the network tests: a node with an uplink, pods, and commands on the node and in pods.
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -13,15 +13,15 @@ use nix::sched::{CloneFlags, setns, unshare};
 pub const NODE_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub const NODE_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 
-/// Runs a test on a thread in a new namespace, which is a node: its uplink has an address of each family.
+/// Runs a test in a new network namespace that acts as the node: its uplink has an address of each family.
 pub fn on_a_node<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     let run = move || {
         unshare(CloneFlags::CLONE_NEWNET).expect("a new network namespace: these tests need root");
         for line in [
             "link set lo up",
             "link add bob-up type veth peer name bob-fabric",
-            // No link-local addresses: the kernel would add them a second later, and a test would take them for a
-            // change.
+            // Turn link-local addresses off. Otherwise the kernel would add them a second later, and a test would take
+            // them for a change.
             "link set bob-fabric addrgenmode none",
             "link set bob-up addrgenmode none",
             "link set bob-fabric up",
@@ -37,7 +37,7 @@ pub fn on_a_node<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'stat
     std::thread::spawn(run).join().expect("the test's own panic is printed above");
 }
 
-/// A network with default settings, set up for both families.
+/// A [`bobbin_datapath::Network`] with default settings, set up for both address families.
 pub async fn network() -> Network {
     let network = Network::open(Settings::default()).await.expect("open");
     network.set_up(true, true).await.expect("set_up");
@@ -68,14 +68,14 @@ pub fn links() -> Vec<String> {
         .collect()
 }
 
-/// A container: a network namespace that exists until this is dropped.
+/// A pod's container: a network namespace that exists until this value is dropped.
 pub struct Pod {
     netns: OwnedFd,
     pub wiring: Wiring,
 }
 
 impl Pod {
-    /// Pod number `n`, with an address of each family.
+    /// Pod number `n`, with an IPv4 and an IPv6 address.
     pub fn dual(n: u8) -> Self {
         Self::new(n, true, true)
     }
@@ -94,14 +94,14 @@ impl Pod {
         Self { netns: made.join().expect("the namespace"), wiring }
     }
 
-    /// Another interface of the same container, with other addresses.
+    /// Another interface of the same container, with the addresses of pod number `n`.
     pub fn second(&self, if_name: &str, n: u8) -> Self {
         let mut wiring = Self::dual(n).wiring;
         wiring.key = AttachmentKey::new(self.wiring.key.container_id.clone(), if_name);
         Self { netns: self.netns(), wiring }
     }
 
-    /// A path by which other programs can enter the namespace.
+    /// A path by which other programs can enter the pod's network namespace.
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.netns.as_raw_fd())
     }
@@ -147,7 +147,7 @@ pub fn socket(own: IpAddr) -> UdpSocket {
     socket
 }
 
-/// The time of a datagram there and another back; `None` if one is lost.
+/// The time from sending a datagram until its answer arrives. `None` if the datagram or the answer is lost.
 pub fn round_trip(from: &UdpSocket, to: &UdpSocket) -> Option<Duration> {
     let start = Instant::now();
     let mut buffer = [0; 16];
@@ -159,7 +159,7 @@ pub fn round_trip(from: &UdpSocket, to: &UdpSocket) -> Option<Duration> {
     Some(start.elapsed())
 }
 
-/// Waits until a condition holds.
+/// Waits until `holds` returns true.
 pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     let start = Instant::now();
     while !holds().await {

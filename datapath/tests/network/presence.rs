@@ -35,7 +35,7 @@ fn an_ended_namespace_differs_from_a_lost_link() {
         })
         .await;
         assert_eq!(presence(&network, &kept, in_kept.netns).await, NetnsPresence::Broken);
-        // Without a namespace ID there is no evidence that the container ended.
+        // Without a namespace ID there is no proof that the container ended.
         assert_eq!(presence_of(&network, &key, None).await, NetnsPresence::Unknown);
     });
 }
@@ -54,7 +54,7 @@ fn a_link_removed_from_inside_is_broken() {
 fn a_namespace_that_has_an_id_keeps_it_for_further_interfaces_and_repeated_adds() {
     on_a_node(|| async {
         let (network, pod) = (network().await, Pod::dual(1));
-        // When another tool puts a link into the namespace, the kernel gives the namespace an ID.
+        // When another tool puts a link into the pod's namespace, the kernel gives the namespace an ID.
         ip(&format!("link add tool type veth peer name tool-in netns {}", pod.path()));
         let first = attach(&network, &pod).await;
         let second = pod.second("eth1", 2);

@@ -1,5 +1,5 @@
-//! A reconcile pass repairs and reports drift of each of Bobbin's objects. Foreign objects survive repairs and an
-//! uninstall.
+//! A reconcile pass repairs each of Bobbin's objects and reports the drift. Other programs' objects survive repairs and
+//! an uninstall.
 
 use std::time::Duration;
 
@@ -249,7 +249,7 @@ fn other_programs_changes_are_hinted_and_bobbins_own_are_not() {
 fn an_incomplete_list_of_blocks_removes_no_route() {
     on_a_node(|| async {
         network().await.export(&block()).await.expect("export");
-        // A restarted agent whose list of blocks was lost.
+        // A restarted agent that has lost its list of blocks.
         let restarted = network().await;
         let lacking = DesiredState { blocks: Vec::new(), blocks_incomplete: true, ..desired(&[]) };
         restarted.reconcile(&lacking).await.expect("reconcile");

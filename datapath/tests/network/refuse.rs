@@ -1,4 +1,4 @@
-//! If a step of attach fails, nothing is left behind, and the error says what to do.
+//! If a step of an attach fails, nothing is left on the node or in the pod, and the error says what to do.
 
 use std::os::fd::OwnedFd;
 
@@ -6,7 +6,7 @@ use bobbin_datapath::{AttachError, Network, Settings};
 
 use crate::node::{Pod, ip, links, network, on_a_node};
 
-/// Attaches, expects an error, and checks that neither the node nor the pod has changed.
+/// Attaches a pod, expects an error, and checks that neither the node nor the pod has changed.
 async fn refused(network: &Network, pod: &Pod, netns: OwnedFd) -> AttachError {
     let node = || [links().join("\n"), ip("route show table all"), ip("-6 route show table all")];
     let inside = || [pod.ip("-o addr show scope global"), pod.ip("route"), pod.ip("-o link show type veth")];

@@ -1,4 +1,4 @@
-//! A wired pod's packets pass from the first one on, in each of its address families.
+//! Once a pod is attached, even its first packet gets through, in each of its address families.
 
 use std::time::{Duration, Instant};
 
@@ -78,8 +78,8 @@ fn a_smaller_uplink_lowers_the_mtu_of_new_pods_and_running_ones_learn_it() {
             "a running pod keeps the MTU of its link"
         );
         assert_eq!(network.attach(&new.wiring, new.netns()).await.expect("attach").mtu, 1300);
-        // The packet is too large for the uplink. The node's kernel reports that to the pod, whose kernel remembers it
-        // (path MTU discovery).
+        // The packet is too large for the uplink. The node's kernel reports this to the pod, and the pod's kernel
+        // remembers the smaller MTU (path MTU discovery).
         for (own, far, route) in [
             (old.v4(), "192.0.2.9:9", "route get 192.0.2.9"),
             (old.v6(), "[2001:db8::9]:9", "-6 route get 2001:db8::9"),

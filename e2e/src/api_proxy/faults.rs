@@ -7,7 +7,7 @@ use http::{Method, Uri};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-/// Selects requests. A field that is not set matches all.
+/// Selects requests. A field that is not set matches all requests.
 #[derive(Clone, Debug, Default)]
 pub struct Selector {
     verbs: &'static [&'static str],
@@ -17,19 +17,19 @@ pub struct Selector {
 }
 
 impl Selector {
-    /// Selects requests with one of these verbs. The verb `event` is a line of a watch.
+    /// Selects requests with one of these verbs. The verb `event` selects lines of watches.
     pub fn verbs(verbs: &'static [&'static str]) -> Self {
         Self { verbs, ..Self::default() }
     }
 
-    /// Selects only this resource (plural, lower case).
+    /// Selects only requests for this resource (plural, lower case).
     #[must_use]
     pub fn of(mut self, resource: &'static str) -> Self {
         self.resource = Some(resource);
         self
     }
 
-    /// Selects only the object of this name.
+    /// Selects only requests for the object with this name.
     #[must_use]
     pub fn named(mut self, name: &str) -> Self {
         self.name = Some(name.to_owned());
@@ -53,32 +53,32 @@ impl Selector {
 /// What the proxy does to the selected requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It answers with this status and does not forward the request.
+    /// The proxy answers with this status and does not forward the request.
     Refuse(u16),
-    /// It holds the request and forwards it when the fault ends.
+    /// The proxy holds the request and forwards it when the fault ends.
     HoldRequest,
-    /// It forwards the request and holds the answer until the fault ends.
+    /// The proxy forwards the request and holds the answer until the fault ends.
     HoldAnswer,
-    /// It forwards the request after this time.
+    /// The proxy forwards the request after this time.
     Delay(Duration),
-    /// It drops the events of watches and forwards their bookmarks.
+    /// The proxy drops the events of watches and forwards their bookmarks.
     DropEvents,
-    /// It sends nothing more on watches that are open when the fault begins, and keeps them open. Later watches are not
-    /// affected.
+    /// The proxy sends nothing more on watches that are open when the fault begins, and keeps them open. Later watches
+    /// are not affected.
     Freeze,
-    /// It simulates a restored API server: resourceVersions below this one are in its future. A watch from such a
-    /// version is silent.
+    /// The proxy simulates an API server restored from a backup. Each resourceVersion below this one is in that
+    /// server's future. A watch that starts at such a resourceVersion sends nothing.
     Rewind(u64),
-    /// It replaces the resourceVersion of answers by one far below all earlier ones.
+    /// The proxy replaces the resourceVersion in answers by a number far below all earlier ones.
     OldVersion,
 }
 
-/// One observed request, or one line of a watch.
+/// One observed request, or one observed line of a watch.
 #[derive(Clone, Debug)]
 pub struct ObservedRequest {
-    /// The verb; `event` for a delivered line of a watch.
+    /// The verb of the request; `event` for a delivered line of a watch.
     pub verb: &'static str,
-    /// The object's name, or empty.
+    /// The name of the object, or empty if the request names none.
     pub name: String,
     /// The body of the request, or the line of the watch.
     pub body: String,
@@ -89,12 +89,12 @@ pub(super) struct RequestInfo {
     pub(super) verb: &'static str,
     pub(super) resource: String,
     pub(super) name: String,
-    /// The number of the request, in the order of arrival.
+    /// The number of the request or event, in the order of arrival.
     pub(super) id: usize,
 }
 
 impl RequestInfo {
-    /// Parses `/apis/GROUP/VERSION[/namespaces/NAMESPACE]/RESOURCE[/NAME]`.
+    /// Parses a request path `/apis/GROUP/VERSION[/namespaces/NAMESPACE]/RESOURCE[/NAME]`.
     pub(super) fn of(method: &Method, uri: &Uri) -> RequestInfo {
         let mut parts = uri.path().split('/').filter(|part| !part.is_empty());
         let skipped = if parts.next() == Some("apis") { 2 } else { 1 };
@@ -136,7 +136,7 @@ struct ActiveFault {
     since: usize,
     selector: Selector,
     fault: Fault,
-    /// For a selector of only the first request: that request, once it has arrived.
+    /// For a selector of only the first request: the number of the selected request, once it has arrived.
     taken: Option<usize>,
 }
 
@@ -152,7 +152,7 @@ impl Default for Faults {
     }
 }
 
-/// A fault that lasts until this guard is dropped.
+/// The guard of an active fault. The fault ends when the guard is dropped.
 #[derive(Debug)]
 pub struct FaultGuard {
     faults: Arc<Faults>,
@@ -182,7 +182,7 @@ impl Faults {
         lock(&self.seen).len()
     }
 
-    /// Records a request or an event and returns its number.
+    /// Records a request or a watch event, and returns its number.
     pub(super) fn note(&self, request: &RequestInfo, body: &str) -> usize {
         let mut seen = lock(&self.seen);
         seen.push((request.clone(), body.to_owned()));
@@ -209,7 +209,7 @@ impl Faults {
         self.first(request, |active| if let Fault::Refuse(code) = active.fault { Some(code) } else { None })
     }
 
-    /// Waits while a fault holds the request, or its answer if `answer` is set.
+    /// Waits while a fault holds the request. If `answer` is true, waits while a fault holds the answer to the request.
     pub(super) async fn held(&self, request: &RequestInfo, answer: bool) {
         let mut changed = self.changed.subscribe();
         let kind = if answer { Fault::HoldAnswer } else { Fault::HoldRequest };
@@ -219,7 +219,7 @@ impl Faults {
         {
             tokio::time::sleep(time).await;
         }
-        // An answer may be held by a fault that began after its request. Tests end faults one by one, so that does no
+        // A fault that began after the request may hold its answer, too. Tests end faults one by one, so this does no
         // harm.
         while self.first(request, |active| (active.fault == kind).then_some(())).is_some() {
             if changed.changed().await.is_err() {
@@ -228,8 +228,8 @@ impl Faults {
         }
     }
 
-    /// Returns the path of a request. Under [`Fault::Rewind`] the resourceVersion of a watch is moved into the API
-    /// server's future.
+    /// Returns the path under which to forward a request. Under [`Fault::Rewind`], the path of a watch gets a
+    /// resourceVersion in the API server's future.
     pub(super) fn rewound(&self, request: &RequestInfo, path: &str) -> String {
         let before =
             self.first(request, |active| if let Fault::Rewind(before) = active.fault { Some(before) } else { None });
@@ -245,7 +245,7 @@ impl Faults {
         format!("{head}?{}", moved.collect::<Vec<_>>().join("&"))
     }
 
-    /// Returns the answer, under [`Fault::OldVersion`] with an old resourceVersion.
+    /// Returns the answer to forward. Under [`Fault::OldVersion`], the answer has an old resourceVersion.
     pub(super) fn aged(&self, request: &RequestInfo, bytes: Vec<u8>) -> Vec<u8> {
         if self.first(request, |active| (active.fault == Fault::OldVersion).then_some(())).is_none() {
             return bytes;
@@ -257,7 +257,7 @@ impl Faults {
         object.to_string().into_bytes()
     }
 
-    /// Whether [`Fault::Freeze`] silences the watch that was opened at this mark.
+    /// Whether [`Fault::Freeze`] silences the watch that was opened at the mark `opened`.
     pub(super) fn frozen(&self, request: &RequestInfo, opened: usize) -> bool {
         self.first(request, |active| (active.fault == Fault::Freeze && opened <= active.since).then_some(())).is_some()
     }
@@ -268,6 +268,6 @@ impl Faults {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A thread that panicked never leaves the data half changed, so the poisoning can be ignored.
+    // A thread that panics never leaves the data half changed, so a poisoned lock can be used.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -15,13 +15,13 @@ struct Watch {
     request: RequestInfo,
     faults: Arc<Faults>,
     opened: usize,
-    /// The beginning of a line that has not arrived in full.
+    /// The beginning of a line whose end has not arrived.
     rest: Vec<u8>,
     lines: VecDeque<Vec<u8>>,
     dead: bool,
 }
 
-/// The body that the client receives.
+/// The watch's body as the client receives it.
 pub(super) fn body(upstream: kube::client::Body, request: RequestInfo, faults: Arc<Faults>, opened: usize) -> Body {
     let upstream = Box::pin(Body::new(upstream).into_data_stream());
     let watch = Watch { upstream, request, faults, opened, rest: Vec::new(), lines: VecDeque::new(), dead: false };
@@ -70,7 +70,8 @@ impl Watch {
         true
     }
 
-    /// Behaves like a half-open connection: nothing arrives any more, not even the end.
+    /// Under `Fault::Freeze` the watch behaves like a half-open connection: the client receives nothing more, not even
+    /// the end.
     async fn die_if_frozen(&mut self) {
         self.dead |= self.faults.frozen(&self.request, self.opened);
         if self.dead {

@@ -1,5 +1,5 @@
-//! A hundred concurrent ADDs as the first calls after boot, alternating with a hundred of the reference plugins. The
-//! agent has started; the kernel and the run directory hold nothing of an earlier agent.
+//! A hundred concurrent ADDs as the first calls after boot, alternating with a hundred ADDs of the reference plugins.
+//! The agent has started; the kernel and the run directory hold nothing of an earlier agent.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::{BenchConfig, KubePod, Report};
 use crate::single_node::{SingleNode, WAIT_TIMEOUT};
 use crate::wait::{check, wait_until};
 
-/// Measures all rounds with IPv4 only, like the other thresholds of ADD.
+/// Measures all rounds with IPv4 only, like the other measurements of ADD that have a threshold.
 pub async fn measure(node: &mut SingleNode, config: BenchConfig, pods: &[KubePod], report: &mut Report) -> Result<()> {
     let pods: Vec<&KubePod> = pods.iter().filter(|pod| pod.ipv4_only).collect();
     let (mut ours, mut theirs) = (Samples::default(), Samples::default());
@@ -38,8 +38,8 @@ pub async fn measure(node: &mut SingleNode, config: BenchConfig, pods: &[KubePod
     Ok(())
 }
 
-/// Changes a node without pods as a reboot does: links, rules, routes, filter and `/run` are gone, and the boot ID is
-/// new.
+/// Changes a node without pods as a reboot does. Links, rules, routes, filter and `/run` are removed, and the boot ID
+/// changes.
 async fn reboot(node: &mut SingleNode, round: usize) -> Result<()> {
     node.kill_agent();
     let seen = &*node;
@@ -50,7 +50,7 @@ async fn reboot(node: &mut SingleNode, round: usize) -> Result<()> {
     .await?;
     for family in ["-4", "-6"] {
         for what in ["rule del priority 2000", "route flush table 116", "route flush table 119"] {
-            // Fails where there is nothing to remove, which is harmless.
+            // The command fails if there is nothing to remove, which is harmless.
             node.namespace.command("ip").arg(family).args(what.split(' ')).output()?;
         }
     }

@@ -8,7 +8,7 @@ use crate::control_plane::Entry;
 use crate::single_node::{AGENT_USER, SingleNode, WAIT_TIMEOUT};
 use crate::wait::{check, wait_until};
 
-/// All fit into one block of the pool, so that no claim is counted: the addresses of a block share its claim.
+/// The number of attachments. All fit into one block of the pool, so no claim of a second block is counted.
 const ATTACHMENTS: usize = 100;
 
 fn of_agent(entry: &Entry) -> bool {
@@ -25,7 +25,8 @@ pub async fn per_attachment(node: &SingleNode, report: &mut Report) -> Result<()
     // The first ADD makes the agent claim the block.
     let first = sandboxes.remove(0);
     node.add(&first)?;
-    // The ADD may return before its assignment is written. Wait for it, so that it is not counted for a later ADD.
+    // The ADD may return before its assignment is written. Wait for the assignment, so that its write is not counted
+    // for a later ADD.
     node.await_assignments(&[&first.container_id], WAIT_TIMEOUT).await?;
     let audit = node.control_plane.audit();
     for (verb, what) in [("ADD", "create"), ("DEL", "delete")] {

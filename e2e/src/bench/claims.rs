@@ -1,5 +1,5 @@
 //! A thousand nodes claim their first block at once with the agent's code. The reference is a thousand plain JSON
-//! patches over the same connections. The difference is the cost of the claim protocol beyond one conditional write.
+//! patches over the same connections. The difference is what the claim protocol costs beyond one conditional write.
 
 use std::time::{Duration, Instant};
 
@@ -16,17 +16,17 @@ use super::samples::Samples;
 use super::{BenchConfig, Report};
 use crate::claiming_nodes::{ClaimFixture, ClaimingNode, carved_for, claim_at_once, pool};
 
-/// The number of nodes that claim at once.
+/// The number of nodes that claim a block at once.
 pub const NODES: usize = 1000;
-/// The pool they claim from.
+/// The pool from which the nodes claim.
 const POOL: &str = "default";
 /// How many blocks are freed concurrently between two rounds.
 const CONCURRENCY: usize = 16;
 
-/// The results of concurrent claims other than their times.
+/// The results of concurrent claims, except their times.
 #[derive(Debug, Default)]
 pub struct ClaimCalls {
-    /// The API calls of each claim, in ascending order.
+    /// The number of API calls of each claim, in ascending order.
     counts: Vec<usize>,
     /// The number of rounds in which a claim failed or two nodes got the same block.
     pub wrong: usize,
@@ -43,14 +43,14 @@ impl ClaimCalls {
         self.counts.iter().sum::<usize>() as f64 / self.counts.len().max(1) as f64
     }
 
-    /// The nearest-rank percentile; `None` without claims.
+    /// The nearest-rank percentile of the API calls per claim. `None` if there are no claims.
     pub fn percentile(&self, percent: usize) -> Option<f64> {
         let rank = (self.counts.len() * percent).div_ceil(100).max(1);
         self.counts.get(rank - 1).map(|count| *count as f64)
     }
 }
 
-/// Measures claims and plain patches in alternating order.
+/// Measures claims and plain patches of blocks in alternating order.
 pub async fn measure(config: BenchConfig, report: &mut Report) -> Result<()> {
     eprintln!("bench: {NODES} nodes that claim at once, against bare patches: carving blocks");
     if cfg!(debug_assertions) {
@@ -63,7 +63,7 @@ pub async fn measure(config: BenchConfig, report: &mut Report) -> Result<()> {
     let (mut ours, mut bare, mut calls) = (Samples::default(), Samples::default(), ClaimCalls::default());
     for round in 0..config.rounds {
         eprintln!("bench: {NODES} nodes, round {} of {}", round + 1, config.rounds);
-        // Use new names in each round, because a node's name determines the order in which it tries blocks.
+        // Use new node names in each round, because a node's name determines the order in which it tries blocks.
         let prefix = format!("round{round}");
         let nodes = fixture.nodes(&prefix, NODES, &pool).await?;
         for turn in [round % 2, 1 - round % 2] {
@@ -79,7 +79,7 @@ pub async fn measure(config: BenchConfig, report: &mut Report) -> Result<()> {
                 }
             } else {
                 bare.add(patch_at_once(&nodes).await?);
-                // Wait for these calls, so that the next mark comes after them.
+                // Wait until the audit log has the calls of these claims, so that the next mark comes after them.
                 fixture.calls_of_claims(mark, &prefix, NODES).await?;
             }
             free_all(&fixture).await?;
@@ -90,7 +90,7 @@ pub async fn measure(config: BenchConfig, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Each node patches a separate block, all at once. The answers are not decoded.
+/// Lets each node patch a separate block, all at once. The answers are not decoded.
 async fn patch_at_once(nodes: &[ClaimingNode]) -> Result<Duration> {
     let requests = nodes
         .iter()
@@ -104,7 +104,7 @@ async fn patch_at_once(nodes: &[ClaimingNode]) -> Result<Duration> {
     Ok(start.elapsed())
 }
 
-/// The patch of a claim, for a block that no other node patches.
+/// The same patch as in a claim, for a block that no other node patches.
 fn bare_patch(node: &str, index: i64) -> Result<http::Request<Vec<u8>>> {
     let patch: Patch<()> = Patch::Json(serde_json::from_value(json!([
         {"op": "test", "path": "/spec/nodeName", "value": null},
@@ -119,7 +119,7 @@ fn bare_patch(node: &str, index: i64) -> Result<http::Request<Vec<u8>>> {
     Ok(blocks.patch(&name::block(POOL, index), &PatchParams::default(), &patch)?)
 }
 
-/// Resets every block to its state after carving.
+/// Makes every block free again, as the operator carved it.
 async fn free_all(fixture: &ClaimFixture) -> Result<()> {
     let blocks = fixture.blocks();
     let claimed =
@@ -138,7 +138,7 @@ async fn free_all(fixture: &ClaimFixture) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    //! Percentiles of calls.
+    //! Tests of the percentiles of API calls.
 
     use super::*;
 

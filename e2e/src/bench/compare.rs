@@ -1,6 +1,6 @@
 //! `make bench BEFORE=<directory>`: compares ADD and DEL of two builds of Bobbin in one run.
 //!
-//! Each build has a separate node and API server. The builds alternate, and each round begins with the other one.
+//! Each build has a separate node and API server. The builds alternate, and take turns at beginning a round.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -15,25 +15,25 @@ use super::stages::Verb;
 use super::{BenchConfig, IPV4_POOL, KubePod, pod_objects};
 use crate::single_node::{SingleNode, SingleNodeOptions, WAIT_TIMEOUT};
 
-/// ADDs, and then DELs, of one build per round.
+/// The number of ADDs of each build per round, and of DELs after them.
 const CALLS: usize = 20;
-/// The number of rounds without `BENCH_ROUNDS`.
+/// The number of rounds if `BENCH_ROUNDS` is not set.
 const ROUNDS: usize = 20;
 
-/// A build of Bobbin on a node, with pods of both kinds.
+/// A build of Bobbin on a node, with Pod objects for IPv4 only and for dual stack.
 struct Build {
     node: SingleNode,
     pods: Vec<KubePod>,
 }
 
-/// The times of one build's ADDs and DELs: of all rounds together, and of each round.
+/// The times of one build's ADDs and DELs: all rounds together, and each round.
 #[derive(Default)]
 struct Times {
     all: [Samples; 2],
     rounds: Vec<[Samples; 2]>,
 }
 
-/// Compares the executables in `before` with those of this repository and returns the table.
+/// Compares the executables in `before` with the executables of this repository, and returns the table of results.
 pub async fn run(before: &Path) -> Result<String> {
     let rounds = BenchConfig::rounds_from_environment(ROUNDS)?;
     let builds = [Build::start(Artifacts::in_directory(before)?).await?, Build::start(Artifacts::find()?).await?];
@@ -66,7 +66,7 @@ impl Build {
         Ok(Self { node, pods })
     }
 
-    /// Measures ADDs and then DELs of new sandboxes, one after another.
+    /// Measures ADDs of new sandboxes, and then their DELs, one after another.
     async fn measure(&self, ipv4_only: bool) -> Result<[Samples; 2]> {
         let pods = self.pods.iter().filter(|pod| pod.ipv4_only == ipv4_only);
         let mut sandboxes = pods.map(|pod| pod.sandbox(&self.node)).collect::<Result<Vec<_>>>()?;
@@ -93,7 +93,7 @@ impl Times {
     }
 }
 
-/// One line of the table: the p50 of both builds, their ratio, and the range of the ratios of single rounds.
+/// One line of the table: the p50 of each build, their ratio, and the range of the ratios of single rounds.
 fn line(name: &str, row: usize, [before, after]: &[Times; 2]) -> Result<String> {
     let p50 = |samples: &Samples| samples.percentile(50).context("no call was measured");
     let (old, new) = (p50(&before.all[row])?, p50(&after.all[row])?);
@@ -114,7 +114,7 @@ fn line(name: &str, row: usize, [before, after]: &[Times; 2]) -> Result<String> 
 
 #[cfg(test)]
 mod tests {
-    //! The table of a comparison.
+    //! Tests of the table of a comparison.
 
     use std::time::Duration;
 

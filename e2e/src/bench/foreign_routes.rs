@@ -1,7 +1,7 @@
-//! ADD while another program changes routes in table main, as on a node that imports the cluster's blocks by BGP.
+//! Measures ADD while another program changes routes in table main, as on a node that imports other blocks by BGP.
 //!
 //! The reference is ADD while the same routes change in the fabric's namespace. The machine is equally busy, but the
-//! agent gets no notices of these routes.
+//! agent gets no notices of the fabric's routes.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -17,9 +17,10 @@ use super::{BenchConfig, KubePod, Report};
 use crate::network::Namespace;
 use crate::single_node::{FABRIC_IPV4, NODE_IPV4, SingleNode, WAIT_TIMEOUT};
 
-/// The name of the row. The column for Bobbin holds the times with routes in the node's namespace.
+/// The name of the row in the report. The column for Bobbin holds the times while routes change in the node's
+/// namespace.
 pub const ROW: &str = "ADD, node/fabric routes";
-/// The number of routes that are added and removed repeatedly.
+/// The number of routes that are added and removed again and again.
 const ROUTES: usize = 5000;
 
 /// Measures all rounds.
@@ -49,7 +50,7 @@ pub async fn measure(node: &SingleNode, config: BenchConfig, pods: &[KubePod], r
     Ok(())
 }
 
-/// A thread that adds and removes routes until [`Changes::end`].
+/// A thread that adds and removes routes until [`Changes::end`] is called.
 struct Changes {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Result<()>>,
@@ -77,7 +78,7 @@ impl Changes {
     }
 }
 
-/// Lines for `ip -batch`. Protocol 12 is BIRD's.
+/// Lines for `ip -batch`. The routes have protocol 12, which is BIRD's.
 fn batch(verb: &str, gateway: &str) -> String {
     let mut lines = String::new();
     for number in 0..ROUTES {

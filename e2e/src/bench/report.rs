@@ -8,14 +8,14 @@ use super::stages::{Phase, Verb};
 use super::thresholds::NOT_MEASURED;
 use crate::network::NetworkFault;
 
-/// The times of one kind of call, with those of the reference plugins if there are any.
+/// The times of one kind of call, beside the times of the reference plugins if they were measured.
 #[derive(Clone, Debug)]
 pub struct Row {
     /// The name of the row.
     pub name: String,
-    /// The times of Bobbin.
+    /// The times of Bobbin's calls.
     pub ours: Samples,
-    /// The times of the reference.
+    /// The times of the reference plugins' calls.
     pub reference: Option<Samples>,
 }
 
@@ -26,24 +26,24 @@ pub struct Threshold {
     pub name: String,
     /// The measured and the allowed value.
     pub seen: String,
-    /// Whether the requirement is met.
+    /// Whether the report meets the requirement.
     pub met: bool,
-    /// The costliest stage, which explains a miss.
+    /// Where to look if the requirement is not met: usually the costliest stage of the call.
     pub stage: String,
 }
 
-/// All results.
+/// All results of the benchmark.
 #[derive(Debug, Default)]
 pub struct Report {
     /// The rows, in the order of measurement.
     pub rows: Vec<Row>,
     /// Bobbin's calls that failed.
     pub errors: Vec<String>,
-    /// Calls of the reference plugins that failed. They cause no missed threshold.
+    /// Calls of the reference plugins that failed. Such failures miss no threshold.
     pub reference_errors: Vec<String>,
     /// The size of the plugin executable in bytes.
     pub plugin_bytes: Option<u64>,
-    /// The mean API calls (writes, reads) of one ADD, and of one DEL.
+    /// The mean number of API calls (writes, reads) of one ADD, and of one DEL.
     pub calls: Vec<(&'static str, f64, f64)>,
     /// The API calls of a thousand concurrent claims.
     pub claim_calls: Option<ClaimCalls>,
@@ -51,24 +51,24 @@ pub struct Report {
     pub agent_kib: Option<u64>,
     /// The time from exec of the agent to the first successful ADD, for each fault of the API server.
     pub restarts: Vec<(NetworkFault, Samples)>,
-    /// The stages of Bobbin's calls, for each way of calling.
+    /// The stages of Bobbin's calls, for each way to make the calls (such as one by one).
     pub phases: Vec<(&'static str, Phase)>,
-    /// The thresholds, in the order of evaluation.
+    /// The thresholds, in the order in which they are evaluated.
     pub thresholds: Vec<Threshold>,
 }
 
 impl Report {
-    /// The row with this name.
+    /// The row of the report with this name.
     pub fn row(&self, name: &str) -> Option<&Row> {
         self.rows.iter().find(|row| row.name == name)
     }
 
-    /// The stages of the calls that were made in this way.
+    /// The stages of the calls that were made in the way with this name.
     pub fn phase(&self, name: &str) -> Option<&Phase> {
         self.phases.iter().find(|(known, _)| *known == name).map(|(_, phase)| phase)
     }
 
-    /// Adds a row.
+    /// Adds a row to the report.
     pub fn add(&mut self, name: &str, ours: Samples, reference: Option<Samples>) {
         self.rows.push(Row { name: name.to_owned(), ours, reference });
     }
@@ -140,7 +140,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Describes the fault for the report.
+/// Describes a network fault for the report.
 pub fn describe(fault: NetworkFault) -> &'static str {
     match fault {
         NetworkFault::None => "healthy",

@@ -1,4 +1,4 @@
-//! An agent with many pods: its memory, and how soon it serves again after SIGKILL.
+//! An agent with many pods: its memory, and how soon it serves again after a SIGKILL.
 
 use std::time::{Duration, Instant};
 
@@ -9,14 +9,14 @@ use super::samples::Samples;
 use crate::network::NetworkFault;
 use crate::single_node::{SingleNode, WAIT_TIMEOUT};
 
-/// The number of pods during the measurements.
+/// The number of pods on the node during the measurements.
 const ATTACHMENTS: usize = 250;
-/// The number of restarts for each fault.
+/// The number of restarts for each network fault.
 const RESTARTS: usize = 5;
-/// How long a runtime waits before it repeats a failed call.
+/// How long the benchmark waits before it repeats a failed ADD, as a runtime would.
 const RETRY_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Measures memory and restarts. Restarts with a healthy and with a silent API server alternate.
+/// Measures the agent's memory and restarts. Restarts with a healthy API server and with a silent one alternate.
 pub async fn measure(node: &mut SingleNode, report: &mut Report) -> Result<()> {
     eprintln!("bench: memory and restart with {ATTACHMENTS} pods");
     let mut pods = Vec::with_capacity(ATTACHMENTS);
@@ -36,7 +36,7 @@ pub async fn measure(node: &mut SingleNode, report: &mut Report) -> Result<()> {
             let took = first_add(node).await;
             node.proxy.set(NetworkFault::None);
             samples.add(took.with_context(|| format!("restart, {fault:?}"))?);
-            // Wait for the assignments that the outage delayed, so that they don't slow the next restart.
+            // Wait for the assignments that the fault delayed, so that they don't slow the next restart.
             node.await_assignments(&ids, WAIT_TIMEOUT).await?;
         }
     }

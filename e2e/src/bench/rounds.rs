@@ -1,4 +1,4 @@
-//! The rounds: Bobbin and the reference plugins alternate, one by one and a hundred at once, with IPv4 and dual stack.
+//! The rounds: Bobbin and the reference alternate, one by one and a hundred calls at once, with IPv4 and dual stack.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use super::stages::{Phase, Totals, Verb};
 use super::{BenchConfig, KubePod, Report};
 use crate::single_node::{Plugin, Sandbox, SingleNode};
 
-/// The four rows of one plugin and one kind of pod.
+/// The four rows for one plugin and one kind of pod (IPv4 only or dual stack).
 #[derive(Default)]
 struct Times {
     add: Samples,
     del: Samples,
     add_at_once: Samples,
     del_at_once: Samples,
-    /// The calls that failed.
+    /// The calls of the plugin that failed.
     errors: Vec<String>,
 }
 
@@ -38,7 +38,7 @@ pub async fn measure(node: &SingleNode, config: BenchConfig, pods: &[KubePod], r
             eprintln!("bench: {family}, round {} of {}", round + 1, config.rounds);
             let reference = node.reference(dual)?;
             let few = if dual { config.one_by_one_reference_dual } else { config.one_by_one };
-            // The two plugins take the first place in alternate rounds.
+            // Bobbin and the reference take turns at being first in a round.
             for turn in [round % 2, 1 - round % 2] {
                 if turn == 0 {
                     let phases = Some(&mut phases);
@@ -89,7 +89,8 @@ async fn one_round(
     node.await_assignments(&[], Duration::from_mins(1)).await
 }
 
-/// ADDs all pods at once, then DELs all at once. `times` receives the time of all ADDs and that of all DELs.
+/// Adds all pods at once, then deletes all at once. `times` receives the time until the last ADD, and until the last
+/// DEL.
 pub(super) fn at_once(
     node: &SingleNode,
     plugin: &Plugin,
@@ -122,7 +123,7 @@ pub(super) fn at_once(
 }
 
 /// Calls the plugin for one pod after another, and records the times of successful calls. The thread runs in the node's
-/// namespace, so that only the call is measured.
+/// namespace, so that entering the namespace is not measured.
 pub(super) fn each(
     plugin: &Plugin,
     verb: Verb,

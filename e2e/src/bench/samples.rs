@@ -2,32 +2,32 @@
 
 use std::time::Duration;
 
-/// The times of one row.
+/// The times of one row of the report.
 #[derive(Clone, Debug, Default)]
 pub struct Samples {
     sorted: Vec<Duration>,
 }
 
 impl Samples {
-    /// Adds a time.
+    /// Adds one time.
     pub fn add(&mut self, took: Duration) {
         let place = self.sorted.partition_point(|seen| *seen <= took);
         self.sorted.insert(place, took);
     }
 
-    /// Adds all times of another row.
+    /// Adds all times of another set of samples.
     pub fn extend(&mut self, other: &Self) {
         self.sorted.extend(&other.sorted);
         self.sorted.sort_unstable();
     }
 
-    /// The number of times.
+    /// The number of recorded times.
     pub fn count(&self) -> usize {
         self.sorted.len()
     }
 
     /// The nearest-rank percentile in milliseconds: the smallest time that at least `percent` of the times do not
-    /// exceed. `None` without times.
+    /// exceed. `None` if there are no times.
     pub fn percentile(&self, percent: usize) -> Option<f64> {
         let rank = (self.sorted.len() * percent).div_ceil(100).max(1);
         self.sorted.get(rank - 1).map(|took| took.as_secs_f64() * 1000.0)
@@ -36,7 +36,7 @@ impl Samples {
 
 #[cfg(test)]
 mod tests {
-    //! Nearest ranks.
+    //! Tests of nearest-rank percentiles.
 
     use super::*;
 

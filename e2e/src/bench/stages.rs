@@ -1,4 +1,4 @@
-//! Divides the time of a call into stages, from the benchmark's clock and the agent's metrics. For a missed threshold
+//! Divides the time of a call into stages, using the benchmark's clock and the agent's metrics. For a missed threshold
 //! the report names the costliest stage.
 
 use std::fmt;
@@ -12,7 +12,7 @@ use super::METRICS;
 use super::samples::Samples;
 use crate::single_node::SingleNode;
 
-/// The agent's histograms: the name, and the label that distinguishes the series.
+/// The agent's histograms: the name of each, and the label that distinguishes its series.
 const HISTOGRAMS: [(&str, &str); 4] = [
     ("cni_call_duration_seconds", "verb=\"ADD\""),
     ("wiring_duration_seconds", ""),
@@ -30,7 +30,7 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// The value of `CNI_COMMAND`.
+    /// The value of `CNI_COMMAND` for the verb.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Add => "ADD",
@@ -39,12 +39,12 @@ impl Verb {
     }
 }
 
-/// The time of one stage.
+/// The time of one stage of a call.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stage {
     /// The name of the stage.
     pub name: &'static str,
-    /// The time in milliseconds, at the requested percentile.
+    /// The time of the stage in milliseconds, at the requested percentile.
     pub millis: f64,
 }
 
@@ -54,7 +54,7 @@ impl fmt::Display for Stage {
     }
 }
 
-/// All calls that were made in one way.
+/// The stages of all calls that were made in one way, such as one by one.
 #[derive(Clone, Debug, Default)]
 pub struct Phase {
     add: Samples,
@@ -71,7 +71,7 @@ impl Phase {
         }
     }
 
-    /// Adds what the agent counted between two readings of its metrics.
+    /// Adds the counts of the agent's histograms between two readings of the metrics.
     pub fn gather(&mut self, before: &Totals, after: &Totals) {
         for (place, histogram) in self.agent.0.iter_mut().enumerate() {
             histogram.plus(&after.0[place], 1.0);
@@ -79,8 +79,8 @@ impl Phase {
         }
     }
 
-    /// The stages of a verb at a percentile, the costliest first. They are estimates: the agent's buckets are
-    /// interpolated, and percentiles of parts don't add up exactly.
+    /// The stages of a verb's calls at a percentile, the costliest first. The times are estimates: values are
+    /// interpolated within the agent's buckets, and percentiles of parts don't add up exactly.
     pub fn stages(&self, verb: Verb, percent: usize) -> Vec<Stage> {
         let [add, wiring, waiting, del] = self.agent.0.each_ref().map(|one| one.quantile(percent));
         let samples = if verb == Verb::Add { &self.add } else { &self.del };
@@ -105,7 +105,7 @@ impl Phase {
     }
 }
 
-/// One histogram: the total count, and the count up to each bound in seconds.
+/// One histogram of the agent: the total count, and the count up to each bound in seconds.
 #[derive(Clone, Debug, Default)]
 struct Histogram {
     count: f64,
@@ -128,7 +128,7 @@ impl Histogram {
         histogram
     }
 
-    /// Adds a count. Series of successful and failed ADDs have the same bounds and are summed.
+    /// Adds the count up to one bound. The series of successful and of failed ADDs have the same bounds and are summed.
     fn add(&mut self, bound: f64, value: f64) {
         match self.buckets.iter_mut().find(|(known, _)| known.total_cmp(&bound).is_eq()) {
             Some((_, count)) => *count += value,
@@ -143,7 +143,8 @@ impl Histogram {
         }
     }
 
-    /// The percentile in milliseconds, interpolated within its bucket. Above the last bound, that bound is returned.
+    /// The percentile in milliseconds, interpolated within its bucket. For values above the last bound, returns that
+    /// bound.
     fn quantile(&self, percent: usize) -> f64 {
         let rank = self.count * percent as f64 / 100.0;
         let mut buckets = self.buckets.clone();
@@ -160,7 +161,7 @@ impl Histogram {
     }
 }
 
-/// The agent's histograms at one moment.
+/// The counts of the agent's histograms at one reading of the metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Totals([Histogram; HISTOGRAMS.len()]);
 
@@ -172,14 +173,14 @@ impl Totals {
     }
 }
 
-/// Splits a line into the name, the labels and the value.
+/// Splits a line of the metrics into the name, the labels and the value.
 fn series(line: &str) -> Option<(&str, &str, f64)> {
     let (series, value) = line.rsplit_once(' ').filter(|_| !line.starts_with('#'))?;
     let (name, labels) = series.split_once('{').unwrap_or((series, ""));
     Some((name, labels, value.parse().ok()?))
 }
 
-/// The upper bound of a bucket, from its labels.
+/// The upper bound of a histogram's bucket, read from its labels.
 fn bound(labels: &str) -> f64 {
     let text = labels.split_once("le=\"").and_then(|(_, rest)| rest.split('"').next()).unwrap_or("+Inf");
     text.parse().unwrap_or(f64::INFINITY)
@@ -196,7 +197,7 @@ fn fetch() -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    //! Reading the agent's histograms.
+    //! Tests of reading the agent's histograms.
 
     use super::*;
 

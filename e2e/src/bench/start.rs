@@ -1,4 +1,4 @@
-//! The plugin alone: its size, and its run time beside that of `/bin/true`.
+//! The plugin without an agent: the size of the executable, and its run time beside the run time of `/bin/true`.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -12,7 +12,7 @@ use crate::single_node::SingleNode;
 
 const RUNS: usize = 300;
 
-/// Measures both programs in alternating order.
+/// Measures the plugin and `/bin/true` in alternating order.
 pub fn measure(node: &SingleNode, report: &mut Report) -> Result<()> {
     eprintln!("bench: the plugin alone");
     let shim = node.artifacts.shim();
@@ -26,7 +26,7 @@ pub fn measure(node: &SingleNode, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// VERSION needs no agent, so only the start and the end of the process are measured.
+/// Runs a program with VERSION, which needs no agent. So only the start and the end of the process are measured.
 fn run(program: &Path, samples: &mut Samples) -> Result<()> {
     let mut command = Command::new(program);
     command.env_clear().env("CNI_COMMAND", "VERSION").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

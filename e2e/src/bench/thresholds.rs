@@ -1,11 +1,11 @@
-//! The benchmark's thresholds, and the check whether a report meets them.
+//! The benchmark's thresholds, and the check whether a report meets each of them.
 
 use super::foreign_routes;
 use super::report::{Report, Threshold};
 use super::stages::Verb;
 use crate::network::NetworkFault;
 
-/// Thresholds that need more than one node or a run of minutes, and what each needs.
+/// Thresholds that this benchmark can't measure, and what each of them needs: several nodes, or a run of minutes.
 pub const NOT_MEASURED: [(&str, &str); 5] = [
     (
         "150 pods on 3 kubelets, create to Ready: at most 1.0 of ptp + host-local",
@@ -23,7 +23,7 @@ pub const NOT_MEASURED: [(&str, &str); 5] = [
     ("faults: 0 duplicates, 0 leaks 10 minutes after", "the end-to-end tests check this: make test"),
 ];
 
-/// Compares every measurement with its threshold.
+/// Compares every measurement with its threshold, and adds the results to the report.
 pub fn evaluate(report: &mut Report) {
     let mut thresholds = cni_thresholds(report);
     for family in ["IPv4", "IPv6"] {
@@ -65,10 +65,10 @@ pub fn evaluate(report: &mut Report) {
     report.thresholds = thresholds;
 }
 
-/// Compares ADD and DEL with the reference.
+/// Compares ADD and DEL of Bobbin with the reference plugins.
 fn cni_thresholds(report: &Report) -> Vec<Threshold> {
-    // Name; row and percentile of Bobbin, compared with the p50 of the reference; allowed ratio; verb and phase whose
-    // costliest stage explains a miss.
+    // The fields of an entry: name; row and percentile of Bobbin; allowed ratio to the reference's p50; verb and phase
+    // of the stage to report.
     let reference = [
         ("ADD: p50 at most 0.35 of ptp + host-local", ("ADD IPv4", 50), 0.35, (Verb::Add, "one by one, IPv4")),
         ("ADD: p99 at most 0.8 of the p50 of ptp + host-local", ("ADD IPv4", 99), 0.8, (Verb::Add, "one by one, IPv4")),
@@ -150,7 +150,7 @@ fn theirs(report: &Report, row: &str, percent: usize) -> Option<f64> {
     report.row(row)?.reference.as_ref()?.percentile(percent)
 }
 
-/// The costliest stage of the calls that were made in this way.
+/// The costliest stage of the calls that were made in the way named `phase`.
 fn costliest(report: &Report, phase: &str, verb: Verb, percent: usize) -> String {
     let stages = report.phase(phase).map(|phase| phase.stages(verb, percent)).unwrap_or_default();
     stages.first().map_or("no stage was measured".to_owned(), |stage| format!("most of it (p{percent}): {stage}"))
@@ -172,7 +172,7 @@ fn limit(name: &str, seen: Option<f64>, allowed: f64, unit: &str, stage: &str) -
 
 #[cfg(test)]
 mod tests {
-    //! Thresholds at their limits.
+    //! Tests of thresholds at their limits.
 
     use super::*;
 

@@ -1,4 +1,4 @@
-//! Compares the assignments in the API with the running pods.
+//! Compares the assignments in the API with the running pods, to find duplicates and leaks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::wait::{Poll, check, wait_until};
 /// The contradictions between assignments and pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllocationAudit {
-    /// Addresses that two pods or two assignments have.
+    /// Addresses that two running pods have, or that two assignments have.
     pub duplicates: Vec<String>,
     /// Assignments of pods that no longer run.
     pub leaks: Vec<String>,
@@ -24,7 +24,7 @@ pub struct AllocationAudit {
 }
 
 impl Cluster {
-    /// All assignments.
+    /// All assignments in the API.
     pub async fn assignments(&self) -> Result<Vec<IPAssignment>> {
         Ok(Api::<IPAssignment>::all(self.client()).list(&ListParams::default()).await?.items)
     }
@@ -54,8 +54,8 @@ impl Cluster {
         Ok(compare(&pods, &assignments))
     }
 
-    /// Waits until every running pod has its assignment and no other assignment is left. Fails at once if an address is
-    /// used twice.
+    /// Waits until every running pod has its assignment, and no other assignment is left. Fails at once if an address
+    /// is used twice.
     pub async fn await_no_leak_and_no_duplicate(&self, within: Duration) -> Result<()> {
         let settled = wait_until("assignments and pods agree", within, || async move {
             let allocation_audit = self.allocation_audit().await?;
@@ -77,7 +77,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until a pool's claimed blocks satisfy `passes`.
+    /// Waits until `passes` accepts the list of a pool's claimed blocks.
     pub async fn await_blocks(
         &self,
         pool: &str,

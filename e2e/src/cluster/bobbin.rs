@@ -1,4 +1,4 @@
-//! Bobbin on the cluster: installed, upgraded and removed with Helm, as a user does it.
+//! Bobbin on the test cluster: installed, upgraded and removed with Helm, as a user does it.
 
 use std::time::Duration;
 
@@ -13,14 +13,15 @@ pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/bobbin")
 pub const NAMESPACE: &str = "bobbin-system";
 
 impl Cluster {
-    /// Installs or upgrades the chart with these values (`key=value`) added to the test cluster's, and waits until
-    /// Bobbin is ready.
+    /// Installs or upgrades the chart and waits until Bobbin is ready. `values` (`key=value`) are added to the test
+    /// cluster's values.
     pub async fn install(&self, values: &[&str]) -> Result<()> {
         self.roll_out(values)?;
         self.await_nodes_ready().await
     }
 
-    /// Installs or upgrades without waiting for the nodes. During an uninstall from them they are not Ready.
+    /// Installs or upgrades Bobbin without waiting for the nodes. While Bobbin is being uninstalled from nodes, they
+    /// are not Ready.
     pub fn roll_out(&self, values: &[&str]) -> Result<()> {
         let (repository, tag) = BOBBIN.rsplit_once(':').unwrap_or((BOBBIN, ""));
         let own = [
@@ -28,13 +29,13 @@ impl Cluster {
             format!("image.tag={tag}"),
             "image.pullPolicy=Never".to_owned(),
             "network.routing=direct".to_owned(),
-            // The nodes share one kernel and its boot ID, so each node keeps a boot ID in a file.
+            // All nodes share the host's kernel and boot ID, so each node keeps a separate boot ID in a file.
             "agent.extraArgs[0]=--boot-id-path=/host/opt/cni/bin/boot-id".to_owned(),
         ];
         let mut words: Vec<&str> = [
             "upgrade",
             "--install",
-            // The tests use shorter times than the chart's schema allows.
+            // The tests use shorter times than the chart's schema allows, so Helm must not validate the values.
             "--skip-schema-validation",
             "bobbin",
             CHART,

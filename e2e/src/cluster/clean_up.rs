@@ -1,4 +1,4 @@
-//! The cluster as the fixture of a test suite: removes after each test what the test created.
+//! The cluster as the fixture of a test suite: after each test, what the test created is removed.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use kube::api::{Api, DeleteParams, ListParams};
 use super::Cluster;
 use crate::suite::Fixture;
 
-/// Namespaces that no test creates, so they are kept.
+/// Namespaces that exist before the tests, so the clean-up keeps them.
 const ESTABLISHED: [&str; 5] = ["default", "kube-system", "kube-public", "kube-node-lease", "bobbin-system"];
 
 impl Fixture for Cluster {
@@ -24,7 +24,7 @@ impl Fixture for Cluster {
     }
 }
 
-/// Treats "not found" as success: an object that an earlier test deleted may be gone since the list.
+/// Treats "not found" as success: an object that was listed may be gone, because an earlier test deleted it.
 fn gone_is_fine<T>(answer: kube::Result<T>) -> Result<()> {
     match answer {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
@@ -32,7 +32,7 @@ fn gone_is_fine<T>(answer: kube::Result<T>) -> Result<()> {
     }
 }
 
-/// Starts all nodes, and removes the pods, namespaces and pools of tests.
+/// Starts all nodes, and removes the pods, namespaces and pools that tests created.
 async fn clean_up(cluster: &mut Cluster) -> Result<()> {
     cluster.control_plane_mut().start_apiserver().await?;
     cluster.controllers_must_be_running()?;

@@ -8,34 +8,34 @@ use serde_json::{Value, json};
 
 use super::Cluster;
 
-/// One call. The fields are environment variables of the CNI specification.
+/// One CNI call. The fields are environment variables of the CNI specification.
 #[derive(Clone, Debug)]
 pub struct CniCall<'a> {
-    /// `ADD`, `DEL`, `CHECK`, `STATUS`, `GC` or `VERSION`.
+    /// `CNI_COMMAND`: `ADD`, `DEL`, `CHECK`, `STATUS`, `GC` or `VERSION`.
     pub verb: &'a str,
     /// `CNI_CONTAINERID`.
     pub container: &'a str,
     /// `CNI_IFNAME`.
     pub interface: &'a str,
-    /// `CNI_NETNS`, a path on the node; empty means that it is not set.
+    /// `CNI_NETNS`, a path on the node. If empty, the variable is not set.
     pub netns: &'a str,
-    /// `CNI_ARGS`; empty means that it is not set.
+    /// `CNI_ARGS`. If empty, the variable is not set.
     pub args: &'a str,
 }
 
 impl<'a> CniCall<'a> {
-    /// A late DEL, in which the runtime knows only the container.
+    /// A late DEL: the runtime knows only the container ID, not the network namespace.
     pub fn late_del(container: &'a str) -> Self {
         Self { verb: "DEL", container, interface: "eth0", netns: "", args: "" }
     }
 }
 
-/// The plugin's answer.
+/// The plugin's answer to a CNI call.
 #[derive(Clone, Debug)]
 pub struct CniAnswer {
-    /// Whether it exited with 0.
+    /// Whether the plugin exited with status 0.
     pub ok: bool,
-    /// The JSON that it printed: nothing, a result or an error.
+    /// The JSON that the plugin printed: nothing, a result or an error.
     pub said: Value,
 }
 

@@ -1,4 +1,4 @@
-//! Nodes join and leave the cluster.
+//! Adding nodes to the cluster and removing them.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ impl Cluster {
         self.nodes.get(name).with_context(|| format!("the cluster has no node {name}"))
     }
 
-    /// The node with this name, to cut its power or boot it.
+    /// The node with this name, for tests that cut its power or boot it.
     pub fn node_mut(&mut self, name: &str) -> Result<&mut Node> {
         self.nodes.get_mut(name).with_context(|| format!("the cluster has no node {name}"))
     }
@@ -59,13 +59,13 @@ impl Cluster {
         Ok(())
     }
 
-    /// Removes a machine for good and deletes its Node.
+    /// Removes a machine for good and deletes its Node object.
     pub async fn remove_node(&mut self, name: &str) -> Result<()> {
         drop(self.nodes.remove(name).with_context(|| format!("the cluster has no node {name}"))?);
         self.delete_node_object(name).await
     }
 
-    /// Deletes a Node as an administrator does. The machine keeps running.
+    /// Deletes a Node object as an administrator does. The machine keeps running.
     pub async fn delete_node_object(&self, name: &str) -> Result<()> {
         Api::<v1::Node>::all(self.client()).delete(name, &DeleteParams::default()).await?;
         Ok(())

@@ -1,7 +1,7 @@
-//! One machine of the test cluster: separate namespaces with a real containerd, kubelet and kube-proxy inside.
+//! One machine of the test cluster: a set of namespaces in which a real containerd, kubelet and kube-proxy run.
 //!
 //! [`crate::cluster::Cluster`] creates nodes. Tests cut their power, boot them and run commands on them. The disk
-//! survives a power cut; `/run`, processes and network don't.
+//! survives a power cut; `/run`, processes and the network don't.
 
 mod files;
 
@@ -45,7 +45,7 @@ struct Power {
     namespace: Namespace,
 }
 
-/// A machine. Dropping it cuts its power.
+/// A machine of the test cluster. Dropping it cuts its power.
 #[derive(Debug)]
 pub struct Node {
     name: String,
@@ -58,7 +58,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// A machine without power. Its name is `n1` to `n40`.
+    /// Creates a machine without power. Its name is `n1` to `n40`.
     pub fn new(run: &Run, fabric: &Arc<Fabric>, name: &str, config: NodeConfig) -> Result<Self> {
         let addresses = FabricAddresses::node(name)?;
         let disk = run.make_directory(name)?;
@@ -70,7 +70,7 @@ impl Node {
         Ok(Self { name: name.to_owned(), addresses, disk, cgroup, fabric: fabric.clone(), config, power: None })
     }
 
-    /// The machine's name, which is also the name of its Node.
+    /// The machine's name, which is also the name of its Node object.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -85,15 +85,15 @@ impl Node {
         &self.disk
     }
 
-    /// Boots the machine and returns when its kubelet has been started. The images are loaded; the Node may not be
-    /// Ready yet.
+    /// Boots the machine, and returns when its kubelet has been started. The images are loaded by then, but the Node
+    /// may not be Ready yet.
     pub fn boot(&mut self) -> Result<()> {
         self.power_cut();
         make_cgroups(&self.cgroup)?;
         let first_boot = !self.disk.join("boot-id").exists();
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
         std::fs::write(self.disk.join("boot-id"), boot_id)?;
-        // At the first boot there is no such file.
+        // The file `go` does not exist at the first boot.
         let _ = std::fs::remove_file(self.disk.join("go"));
         let namespace = Namespace::make()?;
         self.fabric.plug(&self.name, self.addresses, &namespace)?;
@@ -159,12 +159,12 @@ impl Node {
         Ok(())
     }
 
-    /// Ends all its processes and its network at once, without telling any other machine.
+    /// Ends all the machine's processes and its network at once, without telling any other machine.
     pub fn power_cut(&mut self) {
         let Some(mut power) = self.power.take() else { return };
         if let Ok(pid) = first_process(&power.init) {
-            // Killing the first process makes the kernel kill the whole PID namespace. `unshare` ends when all its
-            // processes are gone.
+            // Killing the first process makes the kernel kill the whole PID namespace. `unshare` ends when all
+            // processes of the namespace are gone.
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
             let deadline = Instant::now() + Duration::from_secs(20);
             while power.init.ended().is_none() && Instant::now() < deadline {
@@ -185,12 +185,13 @@ impl Node {
         self.power.is_some()
     }
 
-    /// Unplugs the network cable, which partitions the machine from the others. [`Self::plug`] ends that.
+    /// Unplugs the machine's network cable, which partitions it from the other machines. [`Self::plug`] ends the
+    /// partition.
     pub fn unplug(&self) -> Result<()> {
         self.fabric.cable(&self.name, false)
     }
 
-    /// Plugs the network cable in again.
+    /// Plugs the machine's network cable in again.
     pub fn plug(&self) -> Result<()> {
         self.fabric.cable(&self.name, true)
     }
@@ -228,12 +229,12 @@ impl Node {
         first_process(&self.power.as_ref().with_context(|| format!("{} is off", self.name))?.init)
     }
 
-    /// The path of a node's file as this process sees it.
+    /// The path by which this process can read a file of the node.
     pub fn path(&self, path: &str) -> Result<PathBuf> {
         Ok(PathBuf::from(format!("/proc/{}/root{path}", self.first_process()?)))
     }
 
-    /// The processes of one of the node's pods, found by the pod's cgroups.
+    /// The PIDs of the processes of a pod on this node, read from the pod's cgroups.
     pub fn processes_of_pod(&self, uid: &str) -> Vec<i32> {
         let roots = cgroup_roots();
         let root = roots.iter().find(|root| root.ends_with("pids")).or(roots.first());
@@ -263,7 +264,8 @@ fn first_process(init: &Process) -> Result<i32> {
     children.split_whitespace().next().and_then(|word| word.parse().ok()).context("the node has no first process (yet)")
 }
 
-/// Creates a directory under every cgroup controller. A cpuset accepts no process before it has CPUs and memory nodes.
+/// Creates a directory under every cgroup controller. A cpuset accepts no process until its CPUs and memory nodes are
+/// set.
 fn make_cgroups(name: &str) -> Result<()> {
     for root in cgroup_roots() {
         let directory = root.join(name);
@@ -277,7 +279,8 @@ fn make_cgroups(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes the cgroups. If a process in one is still ending, the clean-up of the run removes it.
+/// Removes the node's cgroups. If a process in a cgroup is still ending, the clean-up of the run removes that cgroup
+/// later.
 fn remove_cgroups(name: &str) {
     for root in cgroup_roots() {
         remove_tree(&root.join(name));

@@ -1,4 +1,4 @@
-//! Objects of the API, of any kind: apply, read, delete and wait.
+//! API objects of any kind: applying, reading, deleting, and waiting for a state.
 
 mod events;
 pub(super) mod pools;
@@ -18,7 +18,7 @@ use super::Cluster;
 use crate::wait::{Poll, wait_until};
 
 impl Cluster {
-    /// Applies one object like `kubectl apply`.
+    /// Applies one API object like `kubectl apply`.
     pub async fn apply(&self, object: impl Serialize) -> Result<()> {
         let object = serde_json::to_value(object)?;
         let name = name_of(&object)?;
@@ -38,13 +38,13 @@ impl Cluster {
         }
     }
 
-    /// Deletes one object without waiting. An object that does not exist counts as deleted.
+    /// Deletes one API object without waiting. An object that does not exist counts as deleted.
     pub async fn delete(&self, object: impl Serialize) -> Result<()> {
         let object = serde_json::to_value(object)?;
         self.delete_with(&object, &DeleteParams::default()).await
     }
 
-    /// Deletes one object in the foreground: Kubernetes first deletes the objects that it owns.
+    /// Deletes one API object in the foreground: Kubernetes first deletes the objects that the deleted object owns.
     pub async fn delete_in_foreground(&self, object: impl Serialize) -> Result<()> {
         let object = serde_json::to_value(object)?;
         let parameters =
@@ -60,7 +60,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until an object is gone.
+    /// Waits until an API object is gone.
     pub async fn await_gone(&self, object: impl Serialize, within: Duration) -> Result<()> {
         let object = serde_json::to_value(object)?;
         let (api, name) = (self.api_of(&object)?, name_of(&object)?);
@@ -76,7 +76,7 @@ impl Cluster {
         .await
     }
 
-    /// Waits until an object satisfies `passes`, which otherwise returns what is missing.
+    /// Waits until `passes` accepts an object. For an object that it does not accept, `passes` returns what is missing.
     pub async fn await_object(
         &self,
         object: impl Serialize,
@@ -99,7 +99,7 @@ impl Cluster {
         .await
     }
 
-    /// Waits until a condition (`Ready`, `Exhausted`, …) of an object has this status.
+    /// Waits until a condition (`Ready`, `Exhausted`, …) of an object has the wanted status.
     pub async fn await_condition(
         &self,
         object: impl Serialize,
@@ -132,7 +132,7 @@ impl Cluster {
     }
 }
 
-/// A condition of an object, or null.
+/// The condition of an object with this type, or null if the object has none.
 pub fn condition_of<'a>(object: &'a Value, condition: &str) -> &'a Value {
     let conditions = object["status"]["conditions"].as_array().map_or(&[][..], Vec::as_slice);
     conditions.iter().find(|seen| seen["type"] == condition).unwrap_or(&Value::Null)

@@ -1,22 +1,22 @@
-//! The options of a cluster.
+//! The options of a test cluster.
 
-/// The network that assigns addresses to pods.
+/// The network plugin that assigns addresses to pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
-    /// None at first; the test installs Bobbin.
+    /// No network at first; the test installs Bobbin.
     Bobbin,
-    /// The reference plugins `ptp` and `host-local`. Bobbin is compared with them, and they verify the cluster itself.
+    /// The reference plugins `ptp` and `host-local`. They are compared with Bobbin, and verify the test cluster itself.
     Reference,
 }
 
-/// The options that a test sets.
+/// The options of the cluster that a test sets.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {
     /// The number of nodes at the start: `n1`, `n2` and so on.
     pub nodes: usize,
-    /// The network that assigns addresses to pods.
+    /// The network plugin that assigns addresses to pods.
     pub network: Network,
-    /// Whether etcd waits for the disk. Only benchmarks need it.
+    /// Whether etcd waits for the disk. Only benchmarks need this.
     pub fsync: bool,
     /// Whether the API server writes the audit log.
     pub audit: bool,

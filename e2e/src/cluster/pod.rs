@@ -1,4 +1,5 @@
-//! A running pod: its addresses, node and network namespace. Connections to other pods start inside that namespace.
+//! A running pod: its addresses, node and network namespace. Connections to other pods start inside the pod's
+//! namespace.
 
 pub mod paths;
 
@@ -16,7 +17,7 @@ use crate::network::Namespace;
 
 /// The port on which test pods answer with their name.
 pub const PORT: u16 = 8080;
-/// How long a connection may take. Nothing has to be resolved, so the first packet is answered at once.
+/// How long opening a connection may take. No address has to be resolved, so even the first packet is answered at once.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An address family.
@@ -36,7 +37,7 @@ pub const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 pub struct Pod {
     /// The pod's namespace.
     pub namespace: String,
-    /// The pod's name, which it answers with.
+    /// The pod's name, with which the pod answers requests.
     pub name: String,
     /// The pod's UID.
     pub uid: String,
@@ -50,7 +51,7 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// Finds the network namespace of a Ready pod on its node.
+    /// Finds the network namespace of a Ready pod on the pod's node.
     pub fn find(cluster: &Cluster, pod: &v1::Pod) -> Result<Self> {
         let (name, uid) = (pod.name_any(), pod.uid().context("the pod has no UID")?);
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).context("the pod has no node")?;
@@ -83,7 +84,7 @@ impl Pod {
         &self.netns
     }
 
-    /// Opens a new connection to another pod and checks that this pod answers.
+    /// Opens a new connection to another pod, and checks that the answer comes from that pod.
     pub fn can_reach(&self, other: &Pod, family: Family) -> Result<()> {
         let to = SocketAddr::new(other.address(family)?, PORT);
         let answer = self

@@ -1,4 +1,5 @@
-//! The reference network: `ptp` with `host-local`, a range per node, and static routes to the ranges.
+//! The reference network: `ptp` with `host-local`, one address range per node and family, and static routes to the
+//! ranges.
 
 use std::path::Path;
 
@@ -8,13 +9,13 @@ use serde_json::json;
 use super::Cluster;
 use crate::cluster::node::Node;
 
-/// The node's ranges: 10.244.N.0/24 and fd00:244:0:N::/64.
+/// The address ranges of a node's pods: 10.244.N.0/24 and fd00:244:0:N::/64.
 fn ranges(node: &Node) -> (String, String) {
     let number = node.addresses().ipv4.octets()[3];
     (format!("10.244.{number}.0/24"), format!("fd00:244:0:{number}::/64"))
 }
 
-/// Installs plugins and configuration on a node's disk.
+/// Installs the reference plugins and their configuration on a node's disk.
 pub(super) fn install(node: &Node, programs: &Path) -> Result<()> {
     let (plugins, configuration) = (node.disk().join("opt/cni/bin"), node.disk().join("etc/cni/net.d"));
     std::fs::create_dir_all(&configuration)?;
@@ -40,7 +41,7 @@ fn conflist(node: &Node) -> serde_json::Value {
     })
 }
 
-/// Adds routes to every node's ranges on every machine.
+/// Adds routes to the address ranges of every node on every machine.
 pub(super) fn route(cluster: &Cluster) -> Result<()> {
     for to in cluster.nodes() {
         let (ipv4, ipv6) = ranges(to);

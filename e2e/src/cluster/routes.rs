@@ -1,4 +1,4 @@
-//! The control plane's routes to pods. It runs no agent, but answers pods that call the API server by its Service.
+//! The control plane's routes to pods. The control plane runs no agent, but must answer pods that call the API server.
 //!
 //! A task watches the claimed blocks and keeps a route to each block through its node.
 
@@ -13,18 +13,18 @@ use tokio::task::JoinHandle;
 
 use crate::network::Namespace;
 
-/// The task that keeps the routes. Dropping this ends it.
+/// The task that keeps the control plane's routes up to date. Dropping this value ends the task.
 #[derive(Debug)]
 pub struct Routes {
     task: JoinHandle<()>,
 }
 
 impl Routes {
-    /// Starts keeping the routes in a machine's namespace.
+    /// Starts the task that keeps the routes to all claimed blocks in a machine's namespace.
     pub fn keep(client: kube::Client, namespace: Namespace) -> Self {
         let task = tokio::spawn(async move {
             let mut known: BTreeMap<String, Vec<Route>> = BTreeMap::new();
-            // The watch fails and is retried until the custom resource definitions are installed.
+            // The watch fails, and is retried, until the custom resource definitions are installed.
             let events = watcher::watcher(Api::<AddressBlock>::all(client), watcher::Config::default());
             pin_mut!(events);
             while let Some(event) = events.next().await {
@@ -44,7 +44,7 @@ impl Routes {
         Self { task }
     }
 
-    /// Whether the task is still running.
+    /// Whether the task that keeps the routes is still running.
     pub fn are_kept(&self) -> bool {
         !self.task.is_finished()
     }
@@ -56,7 +56,7 @@ impl Drop for Routes {
     }
 }
 
-/// A CIDR, and the address of the node that leads to it.
+/// The CIDR of a block, and the address of the node that has claimed the block.
 type Route = (String, String);
 
 fn routes_to(block: &AddressBlock) -> Vec<Route> {
@@ -69,7 +69,7 @@ fn routes_to(block: &AddressBlock) -> Vec<Route> {
 
 fn change(namespace: &Namespace, old: &[Route], new: &[Route]) {
     for (range, via) in old.iter().filter(|route| !new.contains(route)) {
-        // Fails if the kernel has already removed the route.
+        // Removing a route fails if the kernel has already removed it.
         let _ = namespace.ip(&format!("route del {range} via {via}\n"));
     }
     for (range, via) in new.iter().filter(|route| !old.contains(route)) {

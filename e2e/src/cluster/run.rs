@@ -1,8 +1,8 @@
 //! One run of a test cluster: its ID, its directory, and the process that removes everything when the run ends or is
 //! killed.
 //!
-//! [`crate::cluster::Cluster`] creates it. Everything outside the directory that belongs to the run (cgroups) is named
-//! `bob-ID-…`.
+//! [`crate::cluster::Cluster`] creates the run. What belongs to the run outside its directory (cgroups) has a name of
+//! the form `bob-ID-…`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,12 +11,13 @@ use anyhow::{Context, Result};
 
 use crate::control_plane::ScratchDir;
 
-/// The prefix of the directories of runs.
+/// The prefix of the names of the runs' directories.
 const PREFIX: &str = "bobbin-cluster-";
-/// The script that removes what is left of a run.
+/// The script that removes everything that is left of a run.
 const CLEAN: &str = include_str!("run/clean.sh");
 
-/// A run. The clean-up process waits until this process drops it, ends or is killed, and then removes everything.
+/// A run of a test cluster. When this process drops the run, ends or is killed, the clean-up process removes
+/// everything.
 #[derive(Debug)]
 pub struct Run {
     id: String,
@@ -25,7 +26,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Begins a run. It first removes what is left of runs that ended without their clean-up.
+    /// Begins a run. First removes what is left of earlier runs that ended without their clean-up.
     pub fn begin() -> Result<Self> {
         clean_stale()?;
         let scratch = ScratchDir::make(PREFIX)?;
@@ -53,7 +54,7 @@ impl Run {
         self.scratch.path()
     }
 
-    /// Creates a directory in it, unless it exists.
+    /// Creates a directory in the run's directory, unless it exists.
     pub fn make_directory(&self, name: &str) -> Result<PathBuf> {
         let path = self.directory().join(name);
         std::fs::create_dir_all(&path).with_context(|| format!("{} can't be made", path.display()))?;
@@ -64,12 +65,12 @@ impl Run {
 impl Drop for Run {
     fn drop(&mut self) {
         drop(self.keeper.stdin.take());
-        // Waiting may fail, which is harmless: the next run cleans up.
+        // Waiting for the clean-up process may fail, which is harmless: the next run cleans up.
         let _ = self.keeper.wait();
     }
 }
 
-/// Removes what is left of ended runs. A running one holds its lock.
+/// Removes what is left of ended runs. A run that has not ended holds the lock in its directory.
 fn clean_stale() -> Result<()> {
     let mut ids: Vec<String> = names_in(&std::env::temp_dir())
         .filter_map(|name| name.strip_prefix(PREFIX).map(str::to_owned))
@@ -93,7 +94,7 @@ fn clean_stale() -> Result<()> {
     Ok(())
 }
 
-/// Whether the run of a directory still runs: its lock is held, or the lock file is just being created.
+/// Whether the run of a directory has not ended: its lock is held, or the lock file is just being created.
 fn lives(directory: &Path) -> bool {
     match std::fs::File::open(directory.join("lock")) {
         Ok(lock) => lock.try_lock().is_err(),
@@ -101,7 +102,7 @@ fn lives(directory: &Path) -> bool {
     }
 }
 
-/// The run ID in a name of the form `bob-ID-…`.
+/// The run ID in a name of the form `bob-ID-…`, if the name has this form.
 fn id_of(name: &str) -> Option<String> {
     name.strip_prefix("bob-")?.split_once('-').map(|(id, _)| id.to_owned())
 }
@@ -111,7 +112,7 @@ fn names_in(directory: &Path) -> impl Iterator<Item = String> + use<> {
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned())
 }
 
-/// The cgroup roots that the test cluster uses: every controller of cgroup v1, or the single root of v2.
+/// The cgroup roots that a test cluster uses: every controller of cgroup v1, or the single root of v2.
 pub fn cgroup_roots() -> Vec<PathBuf> {
     let root = Path::new("/sys/fs/cgroup");
     if root.join("cgroup.controllers").exists() {

@@ -11,39 +11,40 @@ use serde::Deserialize;
 pub const POLICY: &str =
     "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n";
 
-/// The audit log of a control plane. An entry appears when the call has ended, shortly after the caller has the answer.
+/// The audit log of a control plane. A call's entry appears when the call has ended, shortly after the caller has the
+/// answer.
 #[derive(Clone, Debug)]
 pub struct AuditLog {
     path: PathBuf,
 }
 
-/// A position in the log. [`AuditLog::since`] returns the calls after it.
+/// A position in the audit log. [`AuditLog::since`] returns the calls after this position.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark(u64);
 
-/// One call. A watch has an entry when it starts and another when it ends (`stage`).
+/// One entry about a call. A watch has an entry when it starts and another entry when it ends (`stage`).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
-    /// `ResponseStarted` (of watches only), `ResponseComplete` or `Panic`.
+    /// The stage of the call: `ResponseStarted` (of watches only), `ResponseComplete` or `Panic`.
     pub stage: String,
-    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`.
+    /// The verb: `get`, `list`, `watch`, `create`, `update`, `patch`, `delete` or `deletecollection`.
     pub verb: String,
-    /// Path and query.
+    /// Path and query of the request.
     #[serde(rename = "requestURI", default)]
     pub request_uri: String,
-    /// The user that called.
+    /// The user that made the call.
     pub user: User,
     /// The user agent of the calling program.
     #[serde(default)]
     pub user_agent: String,
-    /// The object of the call; absent for paths like `/readyz`.
+    /// The object that the call concerns; absent for paths like `/readyz`.
     pub object_ref: Option<ObjectRef>,
-    /// The status of the answer.
+    /// The status of the answer to the call.
     pub response_status: Option<ResponseStatus>,
 }
 
-/// The user of a call.
+/// The user that made a call.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct User {
     /// The user's name.
@@ -51,7 +52,7 @@ pub struct User {
     pub username: String,
 }
 
-/// The object of a call.
+/// The object that a call concerns.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ObjectRef {
@@ -59,13 +60,13 @@ pub struct ObjectRef {
     pub resource: String,
     /// The subresource, such as `status`, or empty.
     pub subresource: String,
-    /// Empty for cluster-scoped kinds.
+    /// The object's namespace; empty for cluster-scoped kinds.
     pub namespace: String,
-    /// Empty for lists and creates by generated name.
+    /// The object's name; empty for lists and for creates with a generated name.
     pub name: String,
 }
 
-/// The result of a call.
+/// The result of a call, from the API server's answer.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct ResponseStatus {
     /// The HTTP status.
@@ -74,22 +75,22 @@ pub struct ResponseStatus {
 }
 
 impl Entry {
-    /// The resource (plural), or empty.
+    /// The resource (plural) that the call concerns, or empty.
     pub fn resource(&self) -> &str {
         self.object_ref.as_ref().map_or("", |object| &object.resource)
     }
 
-    /// The object's name, or empty.
+    /// The name of the object that the call concerns, or empty.
     pub fn name(&self) -> &str {
         self.object_ref.as_ref().map_or("", |object| &object.name)
     }
 
-    /// The HTTP status of the answer, 0 if there was none.
+    /// The HTTP status of the answer, or 0 if there was no answer.
     pub fn code(&self) -> u16 {
         self.response_status.as_ref().map_or(0, |status| status.code)
     }
 
-    /// Whether the call has ended. A watch also has an entry when it starts.
+    /// Whether this is the entry of the call's end. A watch also has an entry when it starts.
     pub fn is_complete(&self) -> bool {
         self.stage == "ResponseComplete"
     }
@@ -110,7 +111,7 @@ impl AuditLog {
         Self { path: path.to_owned() }
     }
 
-    /// The current end of the log.
+    /// The mark at the current end of the audit log.
     pub fn mark(&self) -> Mark {
         Mark(std::fs::metadata(&self.path).map_or(0, |file| file.len()))
     }
@@ -137,7 +138,7 @@ impl AuditLog {
             .collect()
     }
 
-    /// The completed calls after a mark that match `filter`.
+    /// The completed calls after a mark that `filter` accepts.
     pub fn calls(&self, mark: Mark, filter: impl Fn(&Entry) -> bool) -> Result<Vec<Entry>> {
         Ok(self.since(mark)?.into_iter().filter(|entry| entry.is_complete() && filter(entry)).collect())
     }

@@ -9,15 +9,15 @@ use rcgen::{
     SanType,
 };
 
-/// A directory with keys and certificates. A separate certificate authority signs all of them.
+/// A directory with keys and certificates. All are signed by a certificate authority that only this directory uses.
 #[derive(Debug)]
 pub struct Certificates {
     directory: PathBuf,
 }
 
 impl Certificates {
-    /// Creates the authority `ca`, the certificates `apiserver` (for these addresses and names) and `kubelet-client`,
-    /// and the key pair `service-account`.
+    /// Creates the certificate authority `ca`, the certificates `apiserver` (for these addresses and names) and
+    /// `kubelet-client`, and the key pair `service-account`.
     pub fn create(directory: &Path, addresses: &[IpAddr], names: &[&str]) -> Result<Self> {
         std::fs::create_dir_all(directory).with_context(|| format!("{} can't be created", directory.display()))?;
         let this = Self { directory: directory.to_owned() };
@@ -34,15 +34,15 @@ impl Certificates {
         client.distinguished_name.push(DnType::OrganizationName, "system:masters");
         this.issue("kubelet-client", &client, &authority)?;
 
-        // The API server verifies ServiceAccount tokens with the public key. It accepts an EC private key only in
-        // another format.
+        // The API server verifies ServiceAccount tokens with the public key, because it accepts an EC private key only
+        // in another format.
         let service_account = KeyPair::generate()?;
         this.write("service-account.key", &service_account.serialize_pem())?;
         this.write("service-account.pub", &service_account.public_key_pem())?;
         Ok(this)
     }
 
-    /// The path of a file such as `ca.crt`, `apiserver.key` or `service-account.pub`.
+    /// The path of a file in the directory, such as `ca.crt`, `apiserver.key` or `service-account.pub`.
     pub fn file(&self, name: &str) -> String {
         self.directory.join(name).display().to_string()
     }

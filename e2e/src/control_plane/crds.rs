@@ -9,10 +9,10 @@ use kube::Api;
 use kube::api::PostParams;
 use kube::runtime::wait::{await_condition, conditions};
 
-/// How long the API server may take to serve a new resource.
+/// How long the API server may take until it serves a new resource.
 const ESTABLISHED_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Installs the definitions as the Rust types generate them, and waits until they are served.
+/// Installs the definitions that the Rust types generate, and waits until the API server serves them.
 pub async fn install_crds(client: &kube::Client) -> Result<()> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     for definition in manifest::all()? {

@@ -1,5 +1,5 @@
-//! Forwards a port of this machine's loopback into a network namespace. Through it the test process, and a user's
-//! kubectl, reach an API server in another namespace.
+//! Forwards a port of this machine's loopback into a network namespace. Through this port the test process, and a
+//! user's kubectl, reach an API server in another namespace.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,10 +11,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, setns};
 
-/// How long opening the inner connection may take before the outer one is closed.
+/// How long the connection into the namespace may take to open, before the client's connection is closed.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A forwarded port. Dropping this closes it.
+/// A port that is forwarded into a network namespace. Dropping this value closes the port.
 #[derive(Debug)]
 pub struct NetnsForward {
     outside: SocketAddr,
@@ -26,8 +26,8 @@ impl NetnsForward {
     pub fn open(netns: &Path, inside: SocketAddr) -> Result<Self> {
         let namespace = std::fs::File::open(netns)
             .with_context(|| format!("the network namespace {} is missing", netns.display()))?;
-        // The listener is created before the thread enters the namespace, because a socket stays in the namespace of
-        // its creation.
+        // The listener is created before the thread enters the namespace, because a socket stays in the namespace in
+        // which it was created.
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let outside = listener.local_addr()?;
         let closed = Arc::new(AtomicBool::new(false));
@@ -43,7 +43,7 @@ impl NetnsForward {
                 if flag.load(Ordering::Acquire) {
                     return;
                 }
-                // If nothing answers inside, the outer connection is closed.
+                // If no program answers inside the namespace, the client's connection is closed.
                 if let Ok(inner) = TcpStream::connect_timeout(&inside, CONNECT_TIMEOUT) {
                     pass(&outer, &inner);
                     pass(&inner, &outer);
@@ -57,7 +57,7 @@ impl NetnsForward {
         Ok(Self { outside, closed })
     }
 
-    /// The forwarded address on the loopback.
+    /// The address on the loopback that is forwarded.
     pub fn outside(&self) -> SocketAddr {
         self.outside
     }
@@ -66,12 +66,12 @@ impl NetnsForward {
 impl Drop for NetnsForward {
     fn drop(&mut self) {
         self.closed.store(true, Ordering::Release);
-        // Wakes the listening thread. If that fails, the thread has ended.
+        // Wakes the listening thread. If the connection fails, the thread has ended.
         let _ = TcpStream::connect_timeout(&self.outside, CONNECT_TIMEOUT);
     }
 }
 
-/// Copies bytes in one direction, in a new thread, until either side closes.
+/// Copies bytes in one direction, in a new thread, until either connection closes.
 fn pass(from: &TcpStream, to: &TcpStream) {
     let (Ok(mut from), Ok(mut to)) = (from.try_clone(), to.try_clone()) else { return };
     let _ = to.set_nodelay(true);

@@ -11,7 +11,7 @@ pub const ADMIN: &str = "admin";
 pub const CONTROLLER_MANAGER: &str = "controller-manager";
 /// The scheduler's token.
 pub const SCHEDULER: &str = "scheduler";
-/// The number of nodes with a token: `n1`, `n2` and so on.
+/// The number of nodes that have a token: `n1`, `n2` and so on.
 const NODES: usize = 40;
 
 /// The DNS names in the API server's certificate.
@@ -23,15 +23,15 @@ pub(super) const NAMES: &[&str] = &[
     "kubernetes.default.svc.cluster.local",
 ];
 
-/// The token of a node's kubelet.
+/// The token with which a node's kubelet calls the API server.
 pub fn node_token(node: &str) -> String {
     format!("node-{node}")
 }
 
-/// A user with a static token.
+/// A user of the API server with a static token.
 #[derive(Clone, Debug)]
 pub struct Token {
-    /// The token. Tests have no secrets, so it is a word.
+    /// The token of the user. Tests have no secrets, so it is a word.
     pub token: String,
     /// The user's name.
     pub user: String,
@@ -39,23 +39,23 @@ pub struct Token {
     pub groups: Vec<String>,
 }
 
-/// The options that a test sets.
+/// The options of the control plane that a test sets.
 #[derive(Clone, Debug)]
 pub struct ControlPlaneOptions {
-    /// The network namespace of both programs; `None` means that of this process.
+    /// The network namespace of etcd and the API server. `None` means the namespace of this process.
     pub netns: Option<PathBuf>,
-    /// The address that the API server advertises. It listens on all addresses of its namespace, or only on loopback if
-    /// this is one.
+    /// The address that the API server advertises. The API server listens on all addresses of its namespace, or only on
+    /// the loopback if this address is on the loopback.
     pub address: IpAddr,
-    /// Further addresses in its certificate.
+    /// Further addresses in the API server's certificate.
     pub other_addresses: Vec<IpAddr>,
-    /// Its port. `None` means a free one, or 6443 in another namespace.
+    /// The API server's port. `None` means a free port, or 6443 in another namespace.
     pub port: Option<u16>,
-    /// Whether etcd waits for the disk, as in production. Only benchmarks need it.
+    /// Whether etcd waits for the disk, as in production. Only benchmarks need this.
     pub fsync: bool,
     /// Whether the API server writes the audit log ([`super::ControlPlane::audit`]).
     pub audit: bool,
-    /// The users: administrator, controller manager, scheduler, the nodes n1 to n40, and added ones.
+    /// The users with a token: administrator, controller manager, scheduler, the nodes n1 to n40, and added users.
     pub tokens: Vec<Token>,
     /// The ranges of Service addresses.
     pub service_ranges: String,
@@ -87,7 +87,7 @@ impl Default for ControlPlaneOptions {
 }
 
 impl ControlPlaneOptions {
-    /// Adds a user.
+    /// Adds a user with a static token.
     pub fn add_token(&mut self, token: &str, user: &str, groups: &[&str]) -> &mut Self {
         let groups = groups.iter().map(|&group| group.to_owned()).collect();
         self.tokens.push(Token { token: token.to_owned(), user: user.to_owned(), groups });

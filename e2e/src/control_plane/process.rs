@@ -1,7 +1,7 @@
-//! Child processes that end with this process, even if SIGKILL ends it. Tests start every program here.
+//! Child processes that end with this process, even if SIGKILL ends it. Tests start every program through this module.
 //!
-//! The kernel sends the parent-death signal when the *thread* that started the child ends. So one thread that lives as
-//! long as this process starts all children.
+//! The kernel sends the parent-death signal when the *thread* that started the child ends. So all children are started
+//! by one thread that lives as long as this process.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// A running program. Dropping this kills it and waits for its end.
+/// A running program. Dropping this value kills the program and waits for its end.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -23,7 +23,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program`, appends its output to `log`, and runs it in the network namespace at `netns` if one is given.
+    /// Starts `program`, in the network namespace at `netns` if one is given. Its output is appended to `log`.
     pub fn start<I, S>(program: &Path, netns: Option<&Path>, log: &Path, args: I) -> Result<Self>
     where
         I: IntoIterator<Item = S>,
@@ -75,7 +75,7 @@ impl Process {
 
     /// Sends SIGKILL and waits until the program has ended.
     pub fn kill(&mut self) {
-        // Fails only if the program has ended.
+        // Killing fails only if the program has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -87,8 +87,8 @@ impl Drop for Process {
     }
 }
 
-/// A command in the network namespace at `netns`, if one is given, that is killed when this process ends. Start it with
-/// [`spawn`].
+/// A command that is killed when this process ends. It runs in the network namespace at `netns`, if one is given. Start
+/// it with [`spawn`].
 pub fn killed_with_parent(program: &Path, netns: Option<&Path>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]);
@@ -101,14 +101,14 @@ pub fn killed_with_parent(program: &Path, netns: Option<&Path>) -> Command {
 
 type SpawnRequest = (Command, Sender<std::io::Result<Child>>);
 
-/// Starts a command from the thread that lives as long as this process.
+/// Starts a command from a thread that lives as long as this process.
 pub fn spawn(command: Command) -> Result<Child> {
     static STARTER: OnceLock<Sender<SpawnRequest>> = OnceLock::new();
     let starter = STARTER.get_or_init(|| {
         let (orders, inbox) = channel::<SpawnRequest>();
         std::thread::spawn(move || {
             for (mut command, reply) in inbox {
-                // The caller may no longer wait. Then the child is dropped, and ends with this process.
+                // The caller may no longer wait for the child. The child is then dropped, and ends with this process.
                 let _ = reply.send(command.spawn());
             }
         });

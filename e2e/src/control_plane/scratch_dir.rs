@@ -1,16 +1,16 @@
-//! Directories that do not outlive the run for long: the next run removes those of a killed one.
+//! Directories for the files of one test run. If a run is killed, the next run removes its directory.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// A directory of one run. It is removed when dropped. If the run was killed, the next [`ScratchDir::make`] with the
-/// same prefix removes it.
+/// A directory of one test run. It is removed when this value is dropped. If the run was killed, the next
+/// [`ScratchDir::make`] with the same prefix removes it.
 #[derive(Debug)]
 pub struct ScratchDir {
     directory: PathBuf,
-    /// The lock is held as long as the run lives. The kernel releases it, however the run ends.
+    /// The lock on the directory, held as long as the run lives. The kernel releases it, however the run ends.
     _lock: File,
 }
 
@@ -22,8 +22,7 @@ impl ScratchDir {
             tempfile::Builder::new().prefix(prefix).tempdir().context("no temporary directory can be made")?.keep();
         let lock = File::create(directory.join("lock.new"))?;
         lock.lock()?;
-        // The lock file gets its final name when it is locked, so no other run ever sees it unlocked while this run
-        // lives.
+        // The lock file gets its final name after it was locked. So no other run sees it unlocked while this run lives.
         std::fs::rename(directory.join("lock.new"), directory.join("lock"))?;
         Ok(Self { directory, _lock: lock })
     }
@@ -40,7 +39,8 @@ impl Drop for ScratchDir {
     }
 }
 
-/// Removes directories of ended runs. A directory without a lock file is just being created, so it is kept.
+/// Removes directories of ended runs. A directory without a lock file is kept, because another run may just be creating
+/// it.
 fn remove_left_over(prefix: &str) {
     let entries = std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
     for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix)) {

@@ -9,12 +9,13 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cluster::Cluster;
 
-/// Set for the second process.
+/// The environment variable that marks the second process.
 const STAY: &str = "BOBBIN_DEMO_STAYS";
-/// Begins the second process's last line, which carries the exit code. The first process does not print it.
+/// The beginning of the last line of the second process, which carries the exit code. The first process does not print
+/// it.
 const END: &str = "\u{4}demo ends with ";
 
-/// What this process does.
+/// What this process does with the demo's cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stay {
     /// Run the demo and clean up.
@@ -26,7 +27,7 @@ pub enum Stay {
 }
 
 impl Stay {
-    /// Decides from the environment.
+    /// Decides from the environment variables what this process does.
     pub fn from_environment() -> Self {
         match (std::env::var_os(STAY), std::env::var("KEEP").as_deref()) {
             (Some(_), _) => Self::Yes,
@@ -53,12 +54,12 @@ pub fn run_and_leave() -> Result<ExitCode> {
             None => println!("{line}"),
         }
     }
-    // The second process ended without its last line: it failed, and has printed the error.
+    // The second process ended without the line with its exit code: it failed, and has printed the error.
     child.wait()?;
     Ok(ExitCode::FAILURE)
 }
 
-/// Prints how to use the cluster.
+/// Prints how to use the cluster that the demo keeps.
 pub fn how_to_use(cluster: &Cluster) -> Result<()> {
     let kubeconfig = cluster.control_plane().admin_kubeconfig()?;
     let kubectl = cluster.programs().path("kubectl")?;
@@ -75,7 +76,7 @@ pub fn how_to_use(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Reports the result to the first process, and keeps the cluster until a signal arrives.
+/// Reports the demo's result to the first process, and keeps the cluster until a signal arrives.
 pub async fn stay(cluster: Cluster, good: bool) -> Result<()> {
     println!("{END}{}", u8::from(!good));
     let mut terminate = signal(SignalKind::terminate())?;

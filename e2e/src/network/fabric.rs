@@ -1,4 +1,4 @@
-//! The network between the machines: a bridge in a separate namespace is the switch and the nodes' default gateway.
+//! The network between the machines. A bridge in a separate namespace is the switch and the nodes' default gateway.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -16,9 +16,9 @@ pub struct FabricAddresses {
 }
 
 impl FabricAddresses {
-    /// The addresses with this number: 1 is the switch, 2 the control plane, and 10 + N the node `nN`.
+    /// The addresses of the machine with this number: 1 is the switch, 2 the control plane, and 10 + N the node `nN`.
     pub fn number(number: u8) -> Self {
-        // Write the decimal digits as hexadecimal ones, so that both families look alike: 10.100.0.11 and fd00:100::11.
+        // Write decimal digits as hexadecimal ones, so that both families look alike: 10.100.0.11 and fd00:100::11.
         let last = u16::from(number / 100) * 0x100 + u16::from(number / 10 % 10) * 0x10 + u16::from(number % 10);
         Self { ipv4: Ipv4Addr::new(10, 100, 0, number), ipv6: Ipv6Addr::new(0xfd00, 0x100, 0, 0, 0, 0, 0, last) }
     }
@@ -44,7 +44,7 @@ impl FabricAddresses {
     }
 }
 
-/// The switch. It also routes between the nodes, if a test adds routes to it.
+/// The switch that connects the machines. It also routes between them, if a test adds routes to it.
 #[derive(Debug)]
 pub struct Fabric {
     namespace: Namespace,
@@ -66,17 +66,18 @@ impl Fabric {
         Ok(Self { namespace })
     }
 
-    /// The switch's own namespace.
+    /// The network namespace of the switch.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }
 
-    /// Connects a machine: adds `eth0` with its addresses and a default route through the switch.
+    /// Connects a machine to the switch: adds `eth0` with these addresses, and a default route through the switch.
     pub fn plug(&self, name: &str, place: FabricAddresses, machine: &Namespace) -> Result<()> {
         let FabricAddresses { ipv4, ipv6 } = place;
-        // The kernel removes the old port of a machine that lost power only after a moment.
+        // The switch may still have the machine's old port, because the kernel removes it only some time after a power
+        // cut.
         let _ = self.namespace.ip(&format!("link del {name}"));
-        // The MAC address stays the same over a reboot, so the neighbours of a machine need not resolve it again.
+        // The MAC address of a machine stays the same over a reboot, so its neighbours need not resolve it again.
         let [_, _, _, number] = ipv4.octets();
         self.namespace.ip(&format!(
             "link add {name} type veth peer name eth0 address 02:00:0a:64:00:{number:02x} netns {}\n\
@@ -91,7 +92,7 @@ impl Fabric {
         ))
     }
 
-    /// Unplugs a machine's cable, or plugs it in again.
+    /// Unplugs a machine's network cable, or plugs it in again.
     pub fn cable(&self, name: &str, plugged: bool) -> Result<()> {
         self.namespace.ip(&format!("link set {name} {}", if plugged { "up" } else { "down" }))
     }

@@ -1,7 +1,7 @@
 //! Network namespaces of the test cluster: for the switch, the control plane and each node.
 //!
-//! A namespace lives as long as this process keeps it open or a process runs in it. It has no file, so none is left
-//! behind. The namespace in which the tests run is never changed.
+//! A namespace lives as long as this process keeps it open or a process runs in it. No file refers to it, so nothing is
+//! left behind. The namespace in which the tests run is never changed.
 
 use std::fs::File;
 use std::io::Write;
@@ -20,7 +20,7 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Creates a namespace that has only a loopback, which is up.
+    /// Creates a network namespace that has only a loopback link, which is up.
     pub fn make() -> Result<Self> {
         let made = std::thread::spawn(|| -> Result<File> {
             unshare(CloneFlags::CLONE_NEWNET).context("no network namespace can be made: run as root")?;
@@ -32,18 +32,18 @@ impl Namespace {
         Ok(this)
     }
 
-    /// Opens the namespace at a path such as `/proc/PID/ns/net`.
+    /// Opens the network namespace at a path such as `/proc/PID/ns/net`.
     pub fn at(path: &Path) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("the network namespace {} is gone", path.display()))?;
         Ok(Self { file: Arc::new(file) })
     }
 
-    /// A path through which other processes can enter it while this process lives.
+    /// A path through which other processes can enter the namespace while this process lives.
     pub fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()))
     }
 
-    /// Runs iproute2 commands inside, one per line (`ip -batch`), and stops at the first that fails.
+    /// Runs iproute2 commands in the namespace, one per line (`ip -batch`), and stops at the first that fails.
     pub fn ip(&self, lines: &str) -> Result<()> {
         let mut child = self
             .command("ip")
@@ -61,14 +61,15 @@ impl Namespace {
         Ok(())
     }
 
-    /// A command that runs in this network namespace. Mounts and processes are those of this process.
+    /// A command that runs in this network namespace, with the mounts and processes of this process.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.path().display())).arg("--").arg(program);
         command
     }
 
-    /// Runs a function on a thread in the namespace and returns its result. The function must not wait forever.
+    /// Runs a function on a thread in the namespace, and returns the function's result. The function must not wait
+    /// forever.
     pub fn run<T: Send + 'static>(&self, function: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         let file = self.file.clone();
         let inside = std::thread::spawn(move || -> Result<T> {

@@ -1,5 +1,5 @@
-//! A TCP proxy in front of the API server that causes network faults. It forwards bytes, so TLS stays end to end.
-//! Programs reach it through a kubeconfig with its address.
+//! A TCP proxy in front of the API server that causes network faults. It forwards bytes, so clients have a TLS
+//! connection with the API server itself. Programs reach the proxy through a kubeconfig with its address.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -20,20 +20,20 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// What the proxy does to connections to the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetworkFault {
-    /// It forwards everything.
+    /// The proxy forwards everything.
     None,
-    /// It refuses new connections and breaks open ones.
+    /// The proxy refuses new connections and breaks open ones.
     Refuse,
-    /// It accepts connections and keeps them, but drops every byte.
+    /// The proxy accepts connections and keeps them, but drops every byte.
     BlackHole,
-    /// It forwards requests and drops the answers, so requests take effect but clients do not learn it.
+    /// The proxy forwards requests and drops the answers, so requests take effect but clients do not learn it.
     DropResponses,
-    /// It forwards answers after this time.
+    /// The proxy forwards each answer after this time.
     Delay(Duration),
 }
 
 impl NetworkFault {
-    /// Whether the fault drops bytes, so that open connections are useless when it ends.
+    /// Whether the fault drops bytes, so that connections opened before its end are useless afterwards.
     fn loses_bytes(self) -> bool {
         matches!(self, NetworkFault::BlackHole | NetworkFault::DropResponses)
     }
@@ -55,7 +55,7 @@ pub struct TcpProxy {
 }
 
 impl TcpProxy {
-    /// Listens on a free loopback port in `namespace`, and connects to `target` from this process's namespace.
+    /// Starts a proxy on a free loopback port in `namespace`. It connects to `target` from this process's namespace.
     pub fn start(namespace: &Namespace, target: SocketAddr) -> Result<Self> {
         let listener = listen(namespace, "127.0.0.1:0".parse()?)?;
         let address = listener.local_addr()?;
@@ -66,12 +66,12 @@ impl TcpProxy {
         Ok(Self { address, shared })
     }
 
-    /// The address that the proxy listens on, inside the namespace.
+    /// The address that the proxy listens on, inside its network namespace.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Sets the fault. It is active when this returns.
+    /// Sets the network fault. The fault is active when this call returns.
     pub fn set(&self, fault: NetworkFault) {
         let mut shared = lock(&self.shared);
         if shared.fault == fault {
@@ -83,7 +83,7 @@ impl TcpProxy {
         shared.fault = fault;
         drop(shared);
         let listens = fault != NetworkFault::Refuse;
-        // The listening thread follows within one poll.
+        // The listening thread sees the new fault within one poll.
         while lock(&self.shared).listening != listens {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -99,13 +99,13 @@ impl Drop for TcpProxy {
 }
 
 fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
-    // A thread that panicked never leaves the data half changed, so the poisoning can be ignored.
+    // A thread that panics never leaves the data half changed, so a poisoned lock can be used.
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn cut(shared: &mut Shared) {
     for (near, far) in shared.open.drain(..) {
-        // Fails if the other side has already closed the connection.
+        // Shutting a connection down fails if the other side has already closed it.
         let _ = (near.shutdown(Shutdown::Both), far.shutdown(Shutdown::Both));
     }
 }

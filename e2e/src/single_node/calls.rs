@@ -20,30 +20,31 @@ impl SingleNode {
         }
     }
 
-    /// Executes the plugin.
+    /// Executes Bobbin's plugin in the node's network namespace.
     pub fn call(&self, call: &Call) -> Result<Answer> {
         self.plugin().call(call)
     }
 
-    /// A sandbox whose pod Kubernetes does not know. It gets an address of the pool `default`.
+    /// Creates a sandbox without a Pod object. It gets an address of the pool `default`.
     pub fn sandbox(&self) -> Result<Sandbox> {
         Sandbox::make(&self.path("netns"))
     }
 
-    /// Adds a pod, which must succeed, and returns the result.
+    /// Calls ADD for a pod, which must succeed, and returns the result.
     pub fn add(&self, pod: &Sandbox) -> Result<Value> {
         let result = self.call(&pod.call("ADD"))?.ok();
         result.with_context(|| format!("ADD; the end of the agent's log:\n{}", self.agent_log_tail()))
     }
 
-    /// Deletes a pod, which must succeed.
+    /// Calls DEL for a pod, which must succeed.
     pub fn del(&self, pod: &Sandbox) -> Result<()> {
         let answer = self.call(&pod.call("DEL"))?;
         answer.ok().with_context(|| format!("DEL; the end of the agent's log:\n{}", self.agent_log_tail()))?;
         Ok(())
     }
 
-    /// Runs cnitool with the configuration that the agent installed, or with the one in `conf_dir`.
+    /// Runs cnitool with the configuration that the agent installed, or with the configuration in `conf_dir` if it is
+    /// given.
     pub fn cnitool(&self, verb: &str, netns: &Path, conf_dir: Option<&Path>) -> Result<Answer> {
         let tool = self.programs.path("cnitool")?;
         let conf_dir = conf_dir.map_or_else(|| self.path("cni-conf"), Path::to_owned);

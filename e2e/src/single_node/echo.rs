@@ -1,4 +1,4 @@
-//! Echoes between pods and a machine behind the node's uplink: whether and how fast packets pass there and back.
+//! Echoes between pods and a machine behind the node's uplink: whether packets pass in both directions, and how fast.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use super::{Sandbox, SingleNode};
 const PORT: u16 = 7;
 /// How long an echo may take before it counts as lost.
 const ECHO_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often the server checks whether it must end.
+/// How often the echo server checks whether it must end.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// A server that returns every packet. Dropping it ends the server.
+/// A UDP server that returns every packet. Dropping this value ends the server.
 #[derive(Debug)]
 pub struct EchoServer {
     address: SocketAddr,
@@ -23,7 +23,7 @@ pub struct EchoServer {
 }
 
 impl EchoServer {
-    /// Starts a server at an address of the fabric.
+    /// Starts an echo server at an address of the fabric.
     pub fn start(node: &SingleNode, address: &str) -> Result<Self> {
         let address = SocketAddr::new(address.parse::<IpAddr>()?, PORT);
         let socket = node.fabric.run(move || UdpSocket::bind(address))?.context("the echo server can't listen")?;
@@ -41,7 +41,7 @@ impl EchoServer {
         Ok(Self { address, ended })
     }
 
-    /// The times of this many echoes from a new socket in a pod, beginning with the pod's first packet.
+    /// The times of this many echoes from a new socket in a pod. The first echo is the pod's first packet.
     pub fn ask<const N: usize>(&self, pod: &Sandbox) -> Result<[Duration; N]> {
         let address = self.address;
         let times = pod.namespace.run(move || echoes(address))?;

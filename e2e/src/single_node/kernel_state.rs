@@ -1,5 +1,5 @@
-//! The node's network as the kernel reports it: routes, rules, links, and the attachments that follow from them. Read
-//! only.
+//! The node's network as the kernel reports it: routes, rules, links, and the attachments that follow from them. This
+//! module only reads.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,7 +13,8 @@ use crate::network::Namespace;
 /// The output of `ip -j ARGUMENTS` in a namespace.
 pub fn ip_json(namespace: &Namespace, arguments: &str) -> Result<Value> {
     let output = namespace.command("ip").arg("-j").args(arguments.split_whitespace()).output()?;
-    // iproute2 reports a table without routes as an error, sometimes within a list. Here it is an empty list.
+    // iproute2 reports a table without routes as an error, sometimes within a list. Such a table becomes an empty list
+    // here.
     let text = String::from_utf8_lossy(&output.stdout);
     if matches!(text.trim(), "" | "[") {
         return Ok(Value::Array(Vec::new()));
@@ -21,20 +22,20 @@ pub fn ip_json(namespace: &Namespace, arguments: &str) -> Result<Value> {
     serde_json::from_str(&text).with_context(|| format!("ip -j {arguments} printed {text:?}"))
 }
 
-/// A host link of one of Bobbin's attachments.
+/// The host link of one of Bobbin's attachments, as found in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
     /// The link's alias, `bobbin:<containerID>/<ifName>`.
     pub alias: String,
     /// The link's name.
     pub link: String,
-    /// The addresses that table 116 routes over the link.
+    /// The addresses that routing table 116 routes over the host link.
     pub addresses: Vec<IpAddr>,
 }
 
 impl SingleNode {
-    /// The destinations in a routing table, in both families, as iproute2 prints them, each with its device (empty if
-    /// none).
+    /// The destinations in a routing table, in both families, as iproute2 prints them. Each has the name of its device,
+    /// or an empty name.
     pub fn table(&self, table: u32) -> Result<Vec<(String, String)>> {
         let mut all = Vec::new();
         for family in ["-4", "-6"] {
@@ -49,7 +50,7 @@ impl SingleNode {
         Ok(all)
     }
 
-    /// Bobbin's host links with their addresses, by alias.
+    /// Bobbin's host links with their addresses, keyed by the alias of the link.
     pub fn attachments(&self) -> Result<BTreeMap<String, Attachment>> {
         let mut found = BTreeMap::new();
         let routes = self.table(116)?;
@@ -67,7 +68,8 @@ impl SingleNode {
         Ok(found)
     }
 
-    /// Fails if two of these pods have the same address, or if table 116 does not route an address to its pod.
+    /// Fails if two of these pods have the same address, or if table 116 does not route each address to the pod that
+    /// has it.
     pub fn check_no_duplicate(&self, pods: &[&Sandbox]) -> Result<()> {
         let mut holders: BTreeMap<IpAddr, String> = BTreeMap::new();
         for pod in pods {
@@ -82,7 +84,7 @@ impl SingleNode {
 }
 
 impl Sandbox {
-    /// The global addresses of `eth0` in the kernel; empty without an `eth0`.
+    /// The global addresses of the sandbox's `eth0` in the kernel. Empty if there is no `eth0`.
     pub fn addresses(&self) -> Result<Vec<IpAddr>> {
         let links = self.ip_json("addr show scope global")?;
         let mut addresses = Vec::new();

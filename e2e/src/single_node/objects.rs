@@ -1,4 +1,4 @@
-//! The API objects of the single node: CRDs, Node, pools, pods, assignments, blocks.
+//! The API objects of the single node: custom resource definitions, Node, pools, pods, assignments and blocks.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -38,7 +38,7 @@ impl SingleNode {
         Ok(())
     }
 
-    /// Creates or changes a pool and waits until it is ready.
+    /// Creates or changes a pool, and waits until the pool is ready.
     pub async fn apply_pool(&self, name: &str, spec: Value) -> Result<()> {
         self.apply_pool_only(name, spec).await?;
         let pools: Api<AddressPool> = Api::all(self.client.clone());
@@ -68,7 +68,7 @@ impl SingleNode {
         .await
     }
 
-    /// Creates or changes a pool without waiting.
+    /// Creates or changes a pool without waiting until it is ready.
     pub async fn apply_pool_only(&self, name: &str, spec: Value) -> Result<()> {
         let pools: Api<AddressPool> = Api::all(self.client.clone());
         let pool = json!({"apiVersion": "bobbin.dev/v1beta1", "kind": "AddressPool", "metadata": {"name": name}, "spec": spec});
@@ -76,7 +76,7 @@ impl SingleNode {
         Ok(())
     }
 
-    /// Creates a namespace. If a pool is given, an annotation names it.
+    /// Creates a namespace. If `pool` is given, an annotation on the namespace selects the pool.
     pub async fn make_namespace(&self, name: &str, pool: Option<&str>) -> Result<()> {
         let namespaces: Api<KubeNamespace> = Api::all(self.client.clone());
         let annotations: BTreeMap<&str, &str> = pool.map(|pool| (POOL_ANNOTATION, pool)).into_iter().collect();
@@ -85,8 +85,8 @@ impl SingleNode {
         Ok(())
     }
 
-    /// Creates a Pod object that is bound to this node, and returns a sandbox for it. If a pool is given, an annotation
-    /// names it.
+    /// Creates a Pod object that is bound to this node, and returns a sandbox for the pod. If `pool` is given, an
+    /// annotation on the pod selects the pool.
     pub async fn kube_pod(&self, namespace: &str, name: &str, pool: Option<&str>) -> Result<Sandbox> {
         let pods: Api<KubePod> = Api::namespaced(self.client.clone(), namespace);
         let annotations: BTreeMap<&str, &str> = pool.map(|pool| (POOL_ANNOTATION, pool)).into_iter().collect();
@@ -113,12 +113,12 @@ impl SingleNode {
         Ok(())
     }
 
-    /// All assignments.
+    /// All assignments in the API.
     pub async fn assignments(&self) -> Result<Vec<IPAssignment>> {
         Ok(Api::<IPAssignment>::all(self.client.clone()).list(&ListParams::default()).await?.items)
     }
 
-    /// All blocks.
+    /// All blocks in the API.
     pub async fn blocks(&self) -> Result<Vec<AddressBlock>> {
         Ok(Api::<AddressBlock>::all(self.client.clone()).list(&ListParams::default()).await?.items)
     }

@@ -1,4 +1,4 @@
-//! The options of a single node, and the suite of tests that share one.
+//! The options of a single node, and the suite of tests that share one node.
 
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
@@ -12,7 +12,7 @@ use crate::suite::{Fixture, Suite};
 /// The options that a test sets.
 #[derive(Clone, Debug, Default)]
 pub struct SingleNodeOptions {
-    /// Whether etcd waits for the disk. Only benchmarks need it.
+    /// Whether etcd waits for the disk. Only benchmarks need this.
     pub fsync: bool,
     /// Bobbin's executables; `None` means [`Artifacts::find`].
     pub artifacts: Option<Artifacts>,
@@ -25,7 +25,7 @@ pub struct SingleNodeOptions {
     pub api_proxy: bool,
 }
 
-/// The suite of tests that share one node. Call it before the process starts a second thread.
+/// Creates the suite of tests that share one node. Call this before the process starts a second thread.
 pub fn suite(options: SingleNodeOptions) -> Result<Suite<SingleNode>> {
     own_mounts()?;
     Suite::new(move || SingleNode::ready(options.clone()))
@@ -38,8 +38,8 @@ impl Fixture for SingleNode {
     }
 }
 
-/// Moves this process to a new mount namespace. Call it before the process starts a second thread. Mounts of pods'
-/// network namespaces and of cnitool's cache end with the process.
+/// Moves this process to a new mount namespace, so that its mounts of network namespaces and of cnitool's cache end
+/// with it. Call this before the process starts a second thread.
 pub fn own_mounts() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS).context("no mount namespace can be made: run as root")?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;

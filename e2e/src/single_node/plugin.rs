@@ -1,5 +1,5 @@
-//! CNI calls as containerd makes them: a plugin is executed in the node's network namespace, with environment variables
-//! and a configuration on stdin. Nothing here is specific to Bobbin, so the reference plugins use it too.
+//! CNI calls as containerd makes them: the plugin runs in the node's network namespace, with environment variables and
+//! a configuration on stdin. Nothing in this module is specific to Bobbin, so the reference plugins use it, too.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -14,11 +14,11 @@ use crate::network::Namespace;
 /// A plugin and the environment in which a node's runtime executes it.
 #[derive(Clone, Debug)]
 pub struct Plugin {
-    /// The network namespace to execute it in.
+    /// The network namespace in which the plugin is executed.
     pub namespace: Namespace,
     /// The plugin's executable.
     pub executable: PathBuf,
-    /// The directory in which the plugin finds the plugins that it calls (`CNI_PATH`).
+    /// The directory in which the plugin finds the plugins that it calls itself (`CNI_PATH`).
     pub path: PathBuf,
     /// Additional environment variables for every call.
     pub environment: Vec<(String, String)>,
@@ -26,7 +26,7 @@ pub struct Plugin {
     pub conf: Value,
 }
 
-/// The parameters of one call.
+/// The parameters of one CNI call.
 #[derive(Clone, Debug, Default)]
 pub struct Call {
     /// `CNI_COMMAND`.
@@ -41,34 +41,34 @@ pub struct Call {
     pub args: Option<String>,
     /// Fields to set in the configuration (`prevResult`, `cniVersion`, …). `null` removes a field.
     pub conf: Vec<(&'static str, Value)>,
-    /// The bytes to pass on stdin instead of the configuration.
+    /// The bytes to pass on stdin instead of the network configuration.
     pub stdin: Option<Vec<u8>>,
 }
 
-/// The result of a call.
+/// The result of a CNI call: exit status, output and time.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// The exit status; -1 if a signal ended it.
+    /// The exit status; -1 if a signal ended the plugin.
     pub exit: i32,
-    /// The output on stdout.
+    /// The plugin's output on stdout.
     pub stdout: String,
-    /// The output on stderr.
+    /// The plugin's output on stderr.
     pub stderr: String,
-    /// The time from exec to exit.
+    /// The time from the plugin's exec to its exit.
     pub took: Duration,
 }
 
-/// The error object of the CNI specification.
+/// An error of a plugin, as the CNI specification defines it.
 #[derive(Clone, Debug)]
 pub struct CniError {
-    /// The field `code`.
+    /// The field `code` of the error.
     pub code: u64,
-    /// The fields `msg` and `details`, joined.
+    /// The fields `msg` and `details` of the error, joined.
     pub text: String,
 }
 
 impl Call {
-    /// A call for an attachment.
+    /// A CNI call for an attachment.
     pub fn of(verb: &'static str, container_id: &str, if_name: &str, netns: Option<&Path>) -> Self {
         Self {
             verb,
@@ -79,14 +79,14 @@ impl Call {
         }
     }
 
-    /// Sets a field of the configuration.
+    /// Sets a field of the network configuration for this call.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: Value) -> Self {
         self.conf.push((name, value));
         self
     }
 
-    /// Sets `CNI_ARGS`.
+    /// Sets `CNI_ARGS` for this call.
     #[must_use]
     pub fn args(mut self, args: &str) -> Self {
         self.args = Some(args.to_owned());
@@ -101,7 +101,7 @@ impl Plugin {
         self.namespace.run(move || this.call_in_current_netns(&call))?
     }
 
-    /// Makes the calls concurrently. Returns each answer, and the time until the last call ended.
+    /// Makes the calls concurrently. Returns the answer to each, and the time until the last call ended.
     pub fn call_at_once(&self, calls: Vec<Call>) -> Result<(Vec<Answer>, Duration)> {
         let gate = std::sync::Arc::new(std::sync::Barrier::new(calls.len() + 1));
         let threads: Vec<_> = calls
@@ -126,8 +126,8 @@ impl Plugin {
         Ok((answers, start.elapsed()))
     }
 
-    /// Like [`Self::call`], on this thread, which must be in the node's namespace. Entering it is then not part of the
-    /// measured time.
+    /// Like [`Self::call`], but on the calling thread, which must be in the node's namespace. So the measured time does
+    /// not include entering the namespace.
     pub fn call_in_current_netns(&self, call: &Call) -> Result<Answer> {
         let stdin = call.stdin.clone().unwrap_or_else(|| self.conf_of(call).to_string().into_bytes());
         let mut command = Command::new(&self.executable);
@@ -149,7 +149,7 @@ impl Plugin {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let start = Instant::now();
         let mut child = command.spawn().with_context(|| format!("{} did not start", self.executable.display()))?;
-        // A plugin that refuses a call early does not read its stdin.
+        // Writing fails if the plugin refuses a call early, without reading its stdin.
         let _ = child.stdin.take().context("the plugin has no stdin")?.write_all(&stdin);
         let output = child.wait_with_output()?;
         let took = start.elapsed();
@@ -177,7 +177,7 @@ impl Plugin {
 }
 
 impl Answer {
-    /// The result of a call that must have succeeded; `null` if the plugin printed nothing.
+    /// The result of a call that must have succeeded, or `null` if the plugin printed nothing.
     pub fn ok(&self) -> Result<Value> {
         ensure!(self.exit == 0, "the call failed: {} {}", self.stdout.trim(), self.stderr.trim());
         if self.stdout.trim().is_empty() {

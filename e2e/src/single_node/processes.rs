@@ -40,12 +40,12 @@ impl SingleNode {
         Ok(())
     }
 
-    /// Kills the agent. The given process, which is running, becomes the node's agent.
+    /// Kills the node's agent. The given process, a running agent, takes its place.
     pub fn replace_agent(&mut self, agent: Process) {
         self.agent = Some(agent);
     }
 
-    /// Starts a second agent with the same flags. It writes to the file `log` in this node's directory.
+    /// Starts a second agent with the same flags. Its output goes to the file `log` in this node's directory.
     pub fn another_agent(&self, log: &str) -> Result<Process> {
         let mut arguments = vec![
             format!("--node-name={NODE}"),
@@ -66,12 +66,14 @@ impl SingleNode {
         Process::start(&self.path("bin/bobbin-agent"), Some(&netns), &self.path(log), arguments)
     }
 
-    /// Waits until the agent itself, not the plugin on its behalf, answers STATUS with success.
+    /// Waits until the agent itself answers STATUS with success. An answer of the plugin for an absent agent does not
+    /// count.
     pub async fn await_agent(&mut self, timeout: Duration) -> Result<()> {
         let deadline = Instant::now() + timeout;
         loop {
             self.agent.as_mut().context("the agent was not started")?.must_be_running()?;
-            // Ask at the socket, because the plugin answers STATUS with success for an agent that was ready once.
+            // Ask at the agent's socket, because the plugin answers STATUS with success for an agent that was ready
+            // once.
             let Err(says) = status::of_agent(&self.run_dir().join("agent.sock"), &self.plugin().conf) else {
                 return Ok(());
             };
@@ -115,12 +117,12 @@ impl SingleNode {
         self.agent.as_ref().map_or_else(String::new, Process::log_tail)
     }
 
-    /// The log of all agents of this node.
+    /// The output of all agents that ran on this node.
     pub fn agent_log(&self) -> String {
         std::fs::read_to_string(self.path("agent.log")).unwrap_or_default()
     }
 
-    /// Sets flags for the agents that are started from now on. They replace flags of the same name.
+    /// Sets flags for all agents that are started from now on. They replace flags with the same name.
     pub fn set_agent_flags(&mut self, flags: &[&str]) {
         self.agent_flags = flags.iter().map(|&flag| flag.to_owned()).collect();
     }

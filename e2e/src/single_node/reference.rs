@@ -1,4 +1,4 @@
-//! The reference plugins `ptp` and `host-local`, called on the same node and in the same way as Bobbin.
+//! The reference plugins `ptp` and `host-local`, called on the same node and in the same way as Bobbin's plugin.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{Plugin, SingleNode};
 
 impl SingleNode {
-    /// `ptp` with `host-local`, for IPv4 only or for both families.
+    /// The plugin `ptp` with `host-local`, for IPv4 only or for both families.
     pub fn reference(&self, dual: bool) -> Result<Plugin> {
         let executable = self.programs.path("ptp")?;
         let path = executable.parent().map(ToOwned::to_owned).unwrap_or_default();

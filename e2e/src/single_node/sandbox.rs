@@ -1,5 +1,5 @@
 //! Pod sandboxes of the single node. Like containerd, a test passes the plugin the path of a new network namespace. No
-//! process runs in it.
+//! process runs in the namespace.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -12,12 +12,13 @@ use serde_json::Value;
 use super::plugin::Call;
 use crate::network::Namespace;
 
-/// The path of a network namespace. It keeps the namespace alive until this is dropped.
+/// A path at which a network namespace is bind-mounted. The mount keeps the namespace alive; dropping this value
+/// unmounts it.
 #[derive(Debug)]
 pub struct NetnsMount(PathBuf);
 
 impl NetnsMount {
-    /// Mounts the namespace at a path that does not exist yet.
+    /// Mounts a network namespace at a path that does not exist yet.
     pub fn make(namespace: &Namespace, path: PathBuf) -> Result<Self> {
         File::create(&path).with_context(|| format!("{} can't be made", path.display()))?;
         mount(Some(&namespace.path()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
@@ -28,7 +29,7 @@ impl NetnsMount {
 
 impl Drop for NetnsMount {
     fn drop(&mut self) {
-        // If this fails, the mount still ends with this process's mount namespace.
+        // If unmounting fails, the mount still ends with this process's mount namespace.
         let _ = umount2(&self.0, MntFlags::MNT_DETACH);
         let _ = std::fs::remove_file(&self.0);
     }
@@ -37,19 +38,20 @@ impl Drop for NetnsMount {
 /// A pod's network namespace, and the identity of its attachment `eth0`.
 #[derive(Debug)]
 pub struct Sandbox {
-    /// The namespace. It ends when the pod is dropped, unless something else keeps it open.
+    /// The pod's network namespace. It ends when the sandbox is dropped, unless another process or mount keeps it
+    /// alive.
     pub namespace: Namespace,
-    /// The path of the network namespace.
+    /// The path at which the pod's network namespace is mounted.
     pub netns: PathBuf,
     /// The container ID: 64 hexadecimal digits.
     pub container_id: String,
-    /// `CNI_ARGS`, if the sandbox belongs to a pod that Kubernetes knows.
+    /// The value of `CNI_ARGS`, if the sandbox belongs to a Pod object.
     pub args: Option<String>,
     _mount: NetnsMount,
 }
 
 impl Sandbox {
-    /// Creates a sandbox, with the path of its namespace in `directory`.
+    /// Creates a sandbox. Its network namespace is mounted at a path in `directory`.
     pub fn make(directory: &Path) -> Result<Self> {
         let namespace = Namespace::make()?;
         let container_id = random_container_id();
@@ -58,7 +60,7 @@ impl Sandbox {
         Ok(Self { namespace, netns, container_id, args: None, _mount: mount })
     }
 
-    /// Sets `CNI_ARGS` to name the sandbox's pod, as containerd does.
+    /// Sets `CNI_ARGS` to name the Pod object of the sandbox, as containerd does.
     pub fn is_of(&mut self, namespace: &str, name: &str, uid: &str) {
         self.args = Some(format!(
             "IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_INFRA_CONTAINER_ID={};K8S_POD_UID={uid}",
@@ -66,19 +68,19 @@ impl Sandbox {
         ));
     }
 
-    /// A call for the interface `eth0`.
+    /// A CNI call for the sandbox's interface `eth0`.
     pub fn call(&self, verb: &'static str) -> Call {
         let mut call = Call::of(verb, &self.container_id, "eth0", Some(&self.netns));
         call.args.clone_from(&self.args);
         call
     }
 
-    /// A CHECK with the result of ADD.
+    /// A CHECK call for `eth0`, with the result of the ADD.
     pub fn check(&self, result: &Value) -> Call {
         self.call("CHECK").with("prevResult", result.clone())
     }
 
-    /// The output of `ip -j` inside the sandbox.
+    /// The output of `ip -j` inside the sandbox's namespace.
     pub fn ip_json(&self, arguments: &str) -> Result<Value> {
         super::ip_json(&self.namespace, arguments)
     }
@@ -89,7 +91,7 @@ pub fn random_container_id() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
-    // The first digits must differ, as in real IDs.
+    // The first digits must differ between IDs, as in real container IDs.
     let mixed = (now ^ count.rotate_left(32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     format!("{mixed:016x}{count:016x}{now:016x}{:016x}", std::process::id())
 }

@@ -1,4 +1,4 @@
-//! STATUS, asked at the agent's socket.
+//! STATUS calls that go directly to the agent's socket, without the plugin.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -9,10 +9,10 @@ use anyhow::{Result, ensure};
 use bobbin_cni_wire::{Request, Response};
 use serde_json::Value;
 
-/// How long the agent may take to answer.
+/// How long the agent may take to answer STATUS.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Fails with the reason unless the agent answers with success.
+/// Fails, with the reason, unless the agent answers STATUS with success.
 pub(super) fn of_agent(socket: &Path, conf: &Value) -> Result<()> {
     let request =
         Request { env: vec![("CNI_COMMAND".to_owned(), "STATUS".to_owned())], stdin: serde_json::to_vec(conf)? };

@@ -1,5 +1,5 @@
-//! Faults of system calls in the running agent: strace makes selected calls fail or delays them, or kills the agent at
-//! one.
+//! Faults of system calls in the running agent: strace makes selected system calls fail, delays them, or kills the
+//! agent at one of them.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use crate::wait::{Poll, check, wait_until};
 
 /// How long strace may take to attach to the agent.
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long strace may take to detach.
+/// How long strace may take to detach from the agent.
 const DETACH_TIMEOUT: Duration = Duration::from_secs(3);
-/// What strace prints when it has attached to all threads.
+/// What strace prints when it has attached to all threads of the agent.
 const ATTACHED: &str = " attached";
 
 /// A running strace that is attached to the agent. Dropping it ends strace, and the agent continues without faults.
@@ -25,17 +25,17 @@ pub struct SyscallFaults {
     log: PathBuf,
 }
 
-/// A fault that strace caused.
+/// A fault that strace caused in a system call of the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InjectedSyscall {
-    /// The name of the affected thread.
+    /// The name of the agent's thread that made the system call.
     pub thread: String,
-    /// The line that strace printed.
+    /// The line that strace printed about the fault.
     pub line: String,
 }
 
 impl SingleNode {
-    /// Attaches strace to the agent. `what` holds arguments of strace.
+    /// Attaches strace to the agent. `what` holds the arguments of strace that select the system calls and the fault.
     pub async fn inject_syscall_faults<S: AsRef<str>>(&self, what: &[S]) -> Result<SyscallFaults> {
         let pid = self.agent.as_ref().context("the agent was not started")?.pid();
         let log = self.path("strace.log");
@@ -59,10 +59,10 @@ impl SingleNode {
 }
 
 impl SyscallFaults {
-    /// Detaches from the agent and returns the faults. If the agent has ended, strace ends by itself.
+    /// Detaches strace from the agent and returns the faults. If the agent has ended, strace ends by itself.
     pub async fn end(mut self, agent_lives: bool) -> Result<Vec<InjectedSyscall>> {
         if agent_lives {
-            // Fails only if strace has ended.
+            // Sending the signal fails only if strace has ended.
             let _ = self.strace.signal(Signal::SIGTERM);
         }
         let strace = &mut self.strace;
@@ -72,7 +72,7 @@ impl SyscallFaults {
         });
         if gone.await.is_err() {
             // strace may still wait for a thread that was killed. When strace is killed, the kernel detaches it from
-            // the others.
+            // the other threads.
             self.strace.kill();
         }
         let text = String::from_utf8_lossy(&std::fs::read(&self.log)?).into_owned();
@@ -80,7 +80,7 @@ impl SyscallFaults {
     }
 }
 
-/// Parses a line such as `[pid 12<bobbin-wire>] sendto(… (INJECTED)`.
+/// Parses a line of strace about a fault, such as `[pid 12<bobbin-wire>] sendto(… (INJECTED)`.
 fn fault(line: &str) -> Option<InjectedSyscall> {
     let hit = line.contains("(INJECTED)") || line.contains("+++ killed by SIGKILL +++");
     let (_, rest) = line.split_once('<').filter(|_| hit)?;

@@ -1,4 +1,5 @@
-//! SIGKILL for the agent, containers that end without a DEL, and reboots: no address is lost, and none is assigned twice.
+//! SIGKILL ends the agent, containers end without a DEL, and nodes reboot: no address is lost, and none is assigned
+//! twice.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

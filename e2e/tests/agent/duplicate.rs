@@ -1,5 +1,5 @@
-//! Another node's assignments for addresses of this node's block. If an ADD finds one in time, it takes the next
-//! address. If it finds one late, the pod keeps running and its address is not assigned again.
+//! Another node has assignments for addresses of this node's block. An ADD that finds such an assignment in time takes
+//! the next address. If the agent finds it late, the pod keeps running, and its address is not assigned again.
 
 use std::time::Duration;
 

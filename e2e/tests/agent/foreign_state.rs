@@ -1,4 +1,4 @@
-//! The agent leaves foreign state alone and restores its own, and a failed ADD leaves nothing behind.
+//! The agent leaves other programs' state alone and restores Bobbin's own state. A failed ADD leaves nothing behind.
 
 use std::fmt::Write;
 

@@ -1,4 +1,4 @@
-//! Other programs change the agent's files, sockets or port.
+//! Other programs interfere with the agent's files, sockets or port.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};

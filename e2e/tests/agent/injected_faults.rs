@@ -1,8 +1,9 @@
-//! strace makes each system call of an ADD fail in turn, or kills the agent at it. The agent contains no code for this.
+//! strace makes each system call of an ADD fail in turn, or kills the agent at that system call. The agent contains no
+//! code for these faults.
 //!
-//! strace counts by thread, so it hits the Nth call of each thread. It may also hit the clean-up of a failed ADD, which
-//! runs in other threads; then the stale check removes the attachment. The tests of a call end when no thread of the
-//! ADD makes an Nth call.
+//! strace counts by thread, so it hits the Nth system call of each thread. It may also hit the clean-up of a failed
+//! ADD, which runs in other threads; then the stale check removes the attachment. The tests of one system call end when
+//! no thread of the ADD makes it an Nth time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

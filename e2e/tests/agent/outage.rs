@@ -1,4 +1,4 @@
-//! Pods start and stop during network faults, and their assignments follow when the faults end.
+//! Pods start and stop during network faults. Their assignments are written or deleted when the faults end.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::network::NetworkFault;

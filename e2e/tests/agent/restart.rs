@@ -1,4 +1,4 @@
-//! A killed agent serves again after its start, also without the API server. The benchmark measures how fast.
+//! An agent that was killed serves again after its start, even without the API server. The benchmark measures how fast.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::network::NetworkFault;

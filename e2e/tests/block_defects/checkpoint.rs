@@ -1,6 +1,7 @@
-//! A block serves only when the checkpoint's list of blocks contains it. A lost block stops serving at once.
+//! A block serves ADDs only when the checkpoint's list of blocks contains the block. A lost block stops serving at
+//! once.
 //!
-//! strace makes the agent's rename of the new list fail, so that the agent can't save it.
+//! strace makes the agent's rename of the new checkpoint file fail, so that the agent can't save the list.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A call that waits for the API server or the kernel delays no other call.
+//! A CNI call that waits for the API server or the kernel delays no other CNI call.
 
 use anyhow::{Context, Result, anyhow, ensure};
 use bobbin_e2e::api_proxy::{Fault, Selector};

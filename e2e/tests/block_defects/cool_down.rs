@@ -1,4 +1,4 @@
-//! Blocks with cooling addresses.
+//! Blocks in which released addresses cool down.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::single_node::{SingleNode, WAIT_TIMEOUT};

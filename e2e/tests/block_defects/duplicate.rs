@@ -1,4 +1,4 @@
-//! Addresses of this node's block for which the other node has an assignment.
+//! Addresses of this node's block for which the second node, `n9`, has an assignment.
 
 use std::time::Duration;
 

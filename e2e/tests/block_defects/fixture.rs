@@ -1,4 +1,4 @@
-//! A pool with pods of this node, and changes by the other node or an administrator to its blocks.
+//! The fixture: a pool with pods of this node, and changes to the pool's blocks by node `n9` or an administrator.
 
 use std::net::IpAddr;
 use std::path::Path;

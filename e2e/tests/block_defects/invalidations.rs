@@ -1,7 +1,9 @@
-//! After each invalidation the next ADD waits for its assignment, and so does not assign addresses of another node.
+//! After each invalidation of a block, the next ADD waits for its assignment, so the pod gets no address of another
+//! node.
 //!
-//! In a block of four, this node has one pod, the other node has two assignments, and one address is free. An ADD that
-//! waits gets the free address. Reads of blocks are held, so that nothing proves the block again.
+//! In a block of four addresses, this node has one pod, another node has two assignments, and one address is free. An
+//! ADD that waits gets the free address. Reads of blocks are held, so that no read proves again that this node owns the
+//! block.
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A block of this node is freed, restored or claimed by another node in the API.
+//! In the API, a block of this node is freed, restored or claimed by another node.
 
 use anyhow::{Result, anyhow, ensure};
 use bobbin_e2e::api_proxy::{Fault, Selector};

@@ -1,4 +1,4 @@
-//! An ADD from a proven block does not wait for its assignment. Without proof it waits.
+//! An ADD from a block whose ownership is proven does not wait for its assignment. Without the proof the ADD waits.
 
 use std::time::{Duration, Instant};
 

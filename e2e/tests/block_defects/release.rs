@@ -1,5 +1,5 @@
 //! A block is released only after its assignments are deleted. A release is cancelled for a waiting ADD, retried after
-//! a refusal, and completed before an uninstall.
+//! a refusal by the API server, and completed before an uninstall.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! A starting agent: which blocks it trusts before the API server answers, and what it serves during an outage.
+//! An agent that starts: which blocks it trusts before the API server answers, and which ADDs it serves during an
+//! outage.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! One resync corrects everything although every watch event is dropped.
+//! One resync with the API server corrects the agent's whole state, although every watch event is dropped.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The cluster that these tests share.
+//! The test cluster that the tests of this suite share.
 
 use std::time::Duration;
 

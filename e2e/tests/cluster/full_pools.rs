@@ -1,4 +1,4 @@
-//! Full pools, and blocks that move between nodes.
+//! Full pools, and blocks that one node releases and another node claims.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Pods, pools and Bobbin are deleted and created again, without a duplicate and without a leak.
+//! Pods, pools and Bobbin itself are deleted and created again. No address is assigned twice, and none is leaked.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

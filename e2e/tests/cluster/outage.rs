@@ -1,4 +1,4 @@
-//! Agents, operators and the API server stop, and running pods are not affected.
+//! Agents, operators or the API server stop, and running pods are not affected.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The nodes' routing: exported blocks, dropped packets, foreign routes, and a routing daemon.
+//! The nodes' routing: exported blocks, dropped packets, other programs' routes, and a routing daemon.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Invalid stdin, environment, version or network namespace: the call fails with one sentence and leaves nothing
-//! behind.
+//! Invalid stdin, environment variables, version or network namespace: the CNI call fails with one sentence and leaves
+//! nothing behind.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::single_node::{Call, CniError, SingleNode};

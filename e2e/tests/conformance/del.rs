@@ -1,4 +1,4 @@
-//! DEL succeeds whatever is missing, and removes what exists.
+//! DEL succeeds whatever is missing of an attachment, and removes what exists.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::single_node::{Call, SingleNode, random_container_id};

@@ -1,4 +1,4 @@
-//! GC frees only attachments that the runtime does not list.
+//! GC frees only attachments that the runtime does not list as valid.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::single_node::{Answer, Call, SingleNode};

@@ -1,5 +1,5 @@
-//! A network namespace that outlives its pod: the address of a deleted pod is freed, unless the node may have been cut
-//! off.
+//! A network namespace that outlives its pod: the deleted pod's address is freed, unless the node may have been cut off
+//! from the API server.
 
 use std::net::TcpListener;
 use std::time::Duration;

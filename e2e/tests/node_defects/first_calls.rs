@@ -1,4 +1,4 @@
-//! Many ADDs at once while the agent's rules are missing: each ADD succeeds.
+//! Many ADDs at once while Bobbin's policy rules are missing: each ADD succeeds.
 
 use std::fmt::Write;
 

@@ -1,5 +1,5 @@
-//! Static pods, and network namespaces that outlive the runtime's mount: the address stays assigned while the pod may
-//! run.
+//! Static pods, and network namespaces that outlive the runtime's mount: a pod's address stays assigned while the pod
+//! may run.
 
 use std::net::TcpListener;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Two networks of the same plugin type: GC for one frees only its own attachments.
+//! Two CNI networks of the same plugin type: GC for one network frees only attachments of that network.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::single_node::{Call, Sandbox, SingleNode};

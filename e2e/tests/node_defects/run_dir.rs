@@ -1,4 +1,4 @@
-//! The run directory: only one agent and one node name use it, and missing files prove nothing.
+//! The agent's run directory: only one agent and one node name use the directory, and missing files prove nothing.
 
 use std::time::Duration;
 

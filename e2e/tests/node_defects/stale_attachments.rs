@@ -1,4 +1,4 @@
-//! Attachments without a DEL are freed when their network namespace is gone, and not before.
+//! An attachment without a DEL is freed when its network namespace is gone, and not before.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::network::Namespace;

@@ -1,4 +1,4 @@
-//! STATUS, and the marker files with which the plugin answers it for an absent agent.
+//! STATUS, and the marker files with which the plugin answers STATUS for an absent agent.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::single_node::{Call, SingleNode, WAIT_TIMEOUT};

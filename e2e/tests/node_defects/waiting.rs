@@ -1,4 +1,4 @@
-//! ADDs that wait for a pod or an address, and the events that end the wait.
+//! ADDs that wait for a Pod object or a free address, and the events that end the wait.
 
 use std::time::Duration;
 

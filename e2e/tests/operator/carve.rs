@@ -1,4 +1,5 @@
-//! Carving: the operator keeps a few free blocks ahead of demand, replaces claimed ones, and carves only allowed ones.
+//! Carving: the operator keeps a few free blocks ahead of demand, replaces claimed blocks, and carves only allowed
+//! blocks.
 
 use anyhow::{Result, ensure};
 use bobbin_crds::FINALIZER;

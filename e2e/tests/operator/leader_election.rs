@@ -1,4 +1,4 @@
-//! Leader election and outages of the API server: operators recover from both by themselves.
+//! Leader election of the operators, and outages of the API server. The operators recover from an outage by themselves.
 
 use anyhow::{Context, Result};
 use bobbin_crds::AddressBlock;

@@ -1,4 +1,5 @@
-//! Pools with overlapping subnets: the entry that was added later is refused, and never are both accepted.
+//! Pools with overlapping subnets: the subnet entry that was added later is refused, and never are both entries
+//! accepted.
 
 use anyhow::{Result, ensure};
 use bobbin_crds::pool::condition;

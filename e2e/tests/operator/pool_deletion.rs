@@ -1,4 +1,4 @@
-//! Deleting a pool: it stays until its last address is released, and its status names the nodes that use it.
+//! Deleting a pool: the pool stays until its last address is released, and its status names the nodes that use it.
 
 use std::time::Duration;
 

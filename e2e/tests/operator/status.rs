@@ -1,4 +1,4 @@
-//! The status of a pool: correct counts, immediate conditions, and no write without a change.
+//! The status of a pool: the counts are correct, conditions are set at once, and nothing is written without a change.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! Values that Kubernetes accepts but Rust's types refuse, and objects that can't be decoded. Neither stops the
-//! operator, which treats an unreadable object as in use.
+//! Values that Kubernetes accepts but Rust's types refuse, and objects that can't be decoded. The operator keeps
+//! working, and treats an unreadable object as in use.
 
 use anyhow::{Context, Result, ensure};
 use bobbin_crds::AddressBlock;

@@ -1,4 +1,4 @@
-//! The roles of agent and operator: the permissions that they need, and nothing else.
+//! The roles of agent and operator grant the permissions that the two programs need, and nothing else.
 
 use anyhow::Result;
 use bobbin_crds::{AddressBlock, IPAssignment};

@@ -1,4 +1,4 @@
-//! The rules of `IPAssignment`.
+//! The validation rules of `IPAssignment`.
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::suite::Suite;

@@ -1,4 +1,4 @@
-//! The rules of `AddressBlock`.
+//! The validation rules of `AddressBlock`.
 
 use bobbin_e2e::suite::Suite;
 use libtest_mimic::Trial;

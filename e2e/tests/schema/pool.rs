@@ -1,4 +1,4 @@
-//! The rules of `AddressPool`.
+//! The validation rules of `AddressPool`.
 
 use bobbin_e2e::suite::Suite;
 use libtest_mimic::Trial;

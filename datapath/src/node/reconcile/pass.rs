@@ -1,4 +1,4 @@
-//! The state of one reconcile pass: the drifts found so far, and the sockets for corrections.
+//! The state of one reconcile pass: the differences found so far, and the sockets for corrections.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use crate::node::drift::{Drift, DriftKind};
 use crate::pod::attachment::Wiring;
 use crate::state::State;
 
-/// What an object on the node belongs to.
+/// What an object in the node's network belongs to: the node, a pod, a block or a direct route.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Subject {
     Node,
@@ -19,7 +19,7 @@ pub(super) enum Subject {
     DirectRoute(DirectRoute),
 }
 
-/// The subject, and the drift kind to report when one of its objects is changed.
+/// What an object belongs to, and the drift kind to report when the pass changes the object.
 #[derive(Clone, Debug)]
 pub(super) struct Owner {
     subject: Subject,
@@ -35,7 +35,7 @@ impl Owner {
         Self::new(Subject::Pod(pod.key.clone()), was_programmed)
     }
 
-    /// The owner of objects that should not exist. Removing one is not reported as a repair.
+    /// The owner of objects that should not exist. The removal of such an object is not reported as a repair.
     pub(super) fn node() -> Self {
         Self::new(Subject::Node, false)
     }
@@ -43,7 +43,7 @@ impl Owner {
 
 pub(super) struct Pass<'a> {
     pub(super) state: &'a State,
-    /// The socket for lists and look-ups. Corrections use rtnetlink's handle.
+    /// The socket for lists and look-ups. Corrections are sent with rtnetlink's handle instead.
     pub(super) netlink: &'a mut Netlink,
     pub(super) drifts: Vec<Drift>,
     wrong: HashSet<Subject>,
@@ -54,7 +54,7 @@ impl<'a> Pass<'a> {
         Self { state, netlink, drifts: Vec::new(), wrong: HashSet::new() }
     }
 
-    /// Whether all objects of the subject are correct now.
+    /// Whether all objects of a subject are correct now.
     pub(super) fn is_correct(&self, subject: &Subject) -> bool {
         !self.wrong.contains(subject)
     }
@@ -75,7 +75,8 @@ impl<'a> Pass<'a> {
         self.report(owner, DriftKind::NotRepairable, why);
     }
 
-    /// Reports an attempt to correct an object, by its result.
+    /// Reports an attempt to correct an object: with the owner's drift kind if it succeeded, as not repairable if it
+    /// failed.
     pub(super) fn note(&mut self, owner: &Owner, what: String, result: Result<(), KernelError>) {
         match result {
             Ok(()) => self.report(owner, owner.kind, what),
@@ -83,13 +84,13 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Sends a request that corrects an object, and reports it.
+    /// Sends a request that corrects an object, and reports the result.
     pub(super) fn correct(&mut self, owner: &Owner, what: String, request: Request) {
         let result = self.send(request);
         self.note(owner, what, result);
     }
 
-    /// Removes an object, and reports it unless it was gone already.
+    /// Removes an object and reports the removal, unless the object was already gone.
     pub(super) fn remove(&mut self, owner: &Owner, what: String, request: Request) {
         match self.send(request) {
             Err(error) if is_gone(&error) => {}

@@ -13,7 +13,7 @@ use crate::pod::host_link;
 use crate::settings::Settings;
 use crate::sysctl;
 
-/// The attachment's routes over its link.
+/// The routes over an attachment's host link that should exist.
 pub(super) fn wanted_routes(settings: &Settings, owner: &Owner, pod: &Wiring, index: u32) -> Vec<WantedRoute> {
     host_link::routes(settings, pod, index)
         .into_iter()
@@ -21,8 +21,8 @@ pub(super) fn wanted_routes(settings: &Settings, owner: &Owner, pod: &Wiring, in
         .collect()
 }
 
-/// Corrects the host link, except its MTU. Only the node's side can be changed here, and a veth drops packets above the
-/// receiver's MTU. Running pods learn of a smaller uplink by path MTU discovery (RFC 1191, RFC 8201).
+/// Corrects the host link, except its MTU. The pass can change the MTU on the node's side only, and a veth drops
+/// packets above the receiver's MTU. Running pods learn of a smaller uplink by path MTU discovery (RFC 1191, RFC 8201).
 pub(super) fn repair_link(pass: &mut Pass<'_>, owner: &Owner, pod: &Wiring, link: &Link, neighbours: &[Neighbour]) {
     let settings = &pass.state.settings;
     let (host_mac, container_mac) = macs(&pod.key);
@@ -58,8 +58,9 @@ pub(super) fn repair_link(pass: &mut Pass<'_>, owner: &Owner, pod: &Wiring, link
     }
 }
 
-/// Restores the link's name and returns the name afterwards. Before Linux 6.2 only a link that is down can be renamed,
-/// and that would cost a pod its routes. There the link keeps its name and is found by its alias.
+/// Restores the host link's name, and returns the name that the link then has. Before Linux 6.2 only a link that is
+/// down can be renamed, and that would cost the pod its routes. So an older kernel's link keeps the changed name and is
+/// found by its alias.
 fn rename(pass: &mut Pass<'_>, owner: &Owner, pod: &Wiring, link: &Link) -> String {
     let name = host_name(&pass.state.settings, &pod.key);
     if link.name == name {
@@ -77,7 +78,7 @@ fn rename(pass: &mut Pass<'_>, owner: &Owner, pod: &Wiring, link: &Link) -> Stri
     }
 }
 
-/// Removes pairs that an ADD created and did not label: Bobbin's name and group, no alias, never up, no route. A link
+/// Removes veth pairs that an ADD created but did not label: Bobbin's name and group, no alias, down, no route. A link
 /// that lost its alias later is up or has routes, so it is kept.
 pub(super) fn remove_half_created(pass: &mut Pass<'_>, links: &[Link], known: &HashSet<u32>, routes: &[Route]) {
     let state = pass.state;
@@ -88,7 +89,7 @@ pub(super) fn remove_half_created(pass: &mut Pass<'_>, links: &[Link], known: &H
     };
     let is_routed = |link: &Link| routes.iter().any(|route| route.link == Some(link.index));
     for link in links.iter().filter(|link| is_half_created(link) && !known.contains(&link.index) && !is_routed(link)) {
-        // An ADD may have begun since the links were listed, so both are read again.
+        // An ADD may have begun since the pass listed the links. So the links in flight and this link are read again.
         if state.in_flight.contains(&link.name) {
             continue;
         }

@@ -1,5 +1,5 @@
-//! Compares the routes of one protocol with the wanted ones. Removes stale routes, adds missing ones, and reports
-//! conflicts with other programs.
+//! Compares the routes of one protocol number with the wanted routes. Removes stale routes, adds missing routes, and
+//! reports conflicts with other programs.
 
 use nix::libc;
 
@@ -7,24 +7,24 @@ use crate::netlink::is_gone;
 use crate::netlink::route::Route;
 use crate::node::reconcile::pass::{Owner, Pass};
 
-/// A route that should exist, and its owner.
+/// A route that should exist, and the owner to report when the route is changed.
 #[derive(Clone, Debug)]
 pub(super) struct WantedRoute {
     pub(super) route: Route,
     pub(super) owner: Owner,
 }
 
-/// Who added the existing route when the kernel answers `EEXIST` to adding a missing route.
+/// Who added the existing route, if the kernel answers `EEXIST` when the pass adds a missing route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RivalRoute {
-    /// Bobbin added it: an ADD ran after the pass had read the table.
+    /// Bobbin added the existing route: an ADD ran after the pass had read the table.
     Own,
-    /// Another program added it. The pass read only Bobbin's routes of this table, so it did not see that route.
+    /// Another program added the existing route. The pass had read only Bobbin's routes of this table.
     OfAnotherProgram,
 }
 
-/// Corrects the routes of a protocol. `present` holds the routes that were read; `keep` selects those that must not be
-/// removed.
+/// Corrects the routes of one protocol number. `present` holds the routes that the pass has read; `keep` selects routes
+/// that must not be removed.
 pub(super) fn repair_table(
     pass: &mut Pass<'_>,
     present: &[Route],
@@ -43,7 +43,8 @@ pub(super) fn repair_table(
         let foreign = candidates.iter().find(|seen| seen.protocol != protocol);
         let own = candidates.iter().find(|seen| seen.protocol == protocol);
         match (own, foreign) {
-            // A route over a skipped link stays, because an operation may just have moved the address to that link.
+            // A route over a skipped link stays, because an operation may just have moved the pod's address to that
+            // link.
             (Some(own), _) if agrees(own, route) || keep(own) => {}
             (Some(own), _) => {
                 let removed = pass.send(own.delete());
@@ -79,7 +80,8 @@ fn missing(route: &Route, program: &str) -> String {
     )
 }
 
-/// Whether an existing route is the wanted one. For a route with only a gateway, the kernel fills in the link.
+/// Whether an existing route equals the wanted one. If the wanted route has only a gateway, the kernel filled in the
+/// link.
 fn agrees(seen: &Route, wanted: &Route) -> bool {
     let link = wanted.link.is_none() || wanted.link == seen.link;
     link && seen.via == wanted.via && seen.source == wanted.source && seen.blackhole == wanted.blackhole

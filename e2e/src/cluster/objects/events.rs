@@ -1,4 +1,4 @@
-//! Events, which `kubectl describe` shows: there a user reads why a pod has no address.
+//! Events, which `kubectl describe` shows to a user who asks why a pod has no address.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ impl Cluster {
         Ok(events.items.into_iter().filter_map(|event| event.message).collect())
     }
 
-    /// Pods, Warning events and the last log lines of Bobbin's programs, to print when a test fails.
+    /// Pods, Warning events and the last log lines of Bobbin's programs, printed when a test fails.
     pub fn describe_state(&self) -> String {
         let looks: [&[&str]; 5] = [
             &["get", "nodes", "-o", "wide"],
@@ -43,7 +43,7 @@ impl Cluster {
         account
     }
 
-    /// Waits for a Warning event about an object that contains all these words, and returns its message.
+    /// Waits for a Warning event about an object whose message contains all these words. Returns the message.
     pub async fn await_warning(&self, namespace: &str, name: &str, words: &[&str], within: Duration) -> Result<String> {
         wait_until(&format!("a warning about {namespace}/{name} says {words:?}"), within, || async move {
             let messages = self.warnings_about(namespace, name).await?;

@@ -4,7 +4,7 @@ use bobbin_crds::AddressPool;
 use bobbin_crds::pool::{AddressPoolSpec, Subnet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-/// The fields of a pool. [`Pool::build`] returns the object.
+/// A builder for an AddressPool. [`Pool::build`] returns the object.
 #[derive(Clone, Debug)]
 pub struct Pool {
     name: String,
@@ -12,41 +12,41 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool without subnets: blocks of 16 addresses and a cool-down of one second, because tests are short.
+    /// A pool without subnets: blocks of 16 addresses, and a cool-down of one second because tests are short.
     pub fn named(name: &str) -> Self {
         let spec = AddressPoolSpec { block_size_bits: 4, cooldown_seconds: 1, ..AddressPoolSpec::default() };
         Self { name: name.to_owned(), spec }
     }
 
-    /// Adds a subnet of both families.
+    /// Adds a subnet with IPv4 and IPv6 ranges.
     #[must_use]
     pub fn subnet(mut self, ipv4: &str, ipv6: &str) -> Self {
         self.spec.subnets.push(Subnet { ipv4: Some(ipv4.to_owned()), ipv6: Some(ipv6.to_owned()) });
         self
     }
 
-    /// Sets the size of its blocks to 2^bits addresses.
+    /// Sets the size of the pool's blocks to 2^bits addresses.
     #[must_use]
     pub fn bits(mut self, bits: i64) -> Self {
         self.spec.block_size_bits = bits;
         self
     }
 
-    /// Sets how long freed addresses cool down.
+    /// Sets how long the pool's freed addresses cool down.
     #[must_use]
     pub fn cooldown(mut self, seconds: i64) -> Self {
         self.spec.cooldown_seconds = seconds;
         self
     }
 
-    /// Admits only one namespace.
+    /// Lets only the pods of one namespace use the pool.
     #[must_use]
     pub fn for_namespace(mut self, namespace: &str) -> Self {
         self.spec.namespace_selector = Some(label("kubernetes.io/metadata.name", namespace));
         self
     }
 
-    /// Admits only one node.
+    /// Lets only one node use the pool.
     #[must_use]
     pub fn for_node(mut self, node: &str) -> Self {
         self.spec.node_selector = Some(label("kubernetes.io/hostname", node));
@@ -60,7 +60,7 @@ impl Pool {
         self
     }
 
-    /// Returns the object.
+    /// Returns the AddressPool object.
     pub fn build(self) -> AddressPool {
         AddressPool::new(&self.name, self.spec)
     }

@@ -13,7 +13,7 @@ use crate::cluster::pod::{PORT, Pod};
 use crate::wait::{Poll, check, wait_until};
 use xtask::image::TOOLS;
 
-/// The container name of every test pod.
+/// The name of the container in every test pod.
 pub const CONTAINER: &str = "main";
 /// How long a pod may take to become Ready, even on a busy machine.
 const READY_TIMEOUT: Duration = Duration::from_secs(90);
@@ -30,7 +30,7 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// A pod with this namespace and name.
+    /// A test pod with this namespace and name.
     pub fn pod(namespace: &str, name: &str) -> Self {
         Self {
             namespace: namespace.to_owned(),
@@ -42,14 +42,14 @@ impl Workload {
         }
     }
 
-    /// Runs the pod on one node. Unlike with `nodeName`, the scheduler still places it.
+    /// Restricts the pod to one node. Unlike with `nodeName`, the scheduler still places the pod.
     #[must_use]
     pub fn on(mut self, node: &str) -> Self {
         self.node = Some(node.to_owned());
         self
     }
 
-    /// Adds an annotation.
+    /// Adds an annotation to the pod.
     #[must_use]
     pub fn annotated(mut self, key: &str, value: &str) -> Self {
         self.annotations.insert(key.to_owned(), json!(value));
@@ -63,7 +63,7 @@ impl Workload {
         self
     }
 
-    /// The pod's manifest.
+    /// The pod's manifest in the API.
     pub fn manifest(&self) -> Value {
         let mut template = template(&json!({"name": self.name}), self.node.as_deref());
         template["spec"]["hostNetwork"] = json!(self.host_network);
@@ -77,13 +77,13 @@ impl Workload {
     }
 }
 
-/// The template of a pod that answers with its name.
+/// The template of a pod that answers requests with its name.
 pub(super) fn template(labels: &Value, node: Option<&str>) -> Value {
     let mut template = json!({
         "metadata": {"labels": labels},
         "spec": {
             "terminationGracePeriodSeconds": 0, "dnsPolicy": "Default", "automountServiceAccountToken": false, "enableServiceLinks": false,
-            // If a test stops a node, its pods stay until the test deletes them.
+            // If a test stops a node, the node's pods stay until the test deletes them.
             "tolerations": [{"operator": "Exists", "effect": "NoExecute"}],
             "containers": [{
                 "name": CONTAINER, "image": TOOLS, "imagePullPolicy": "Never",
@@ -106,7 +106,8 @@ impl Cluster {
         self.await_ready_pod(&workload.namespace, &workload.name).await
     }
 
-    /// Creates a pod without waiting. It retries a refusal, because a new namespace has no ServiceAccount at first.
+    /// Creates a pod without waiting for Ready. Retries a refusal, because a new namespace has no ServiceAccount at
+    /// first.
     pub async fn create_pod(&self, workload: &Workload) -> Result<()> {
         let manifest = &workload.manifest();
         wait_until(&format!("pod {} is accepted", workload.name), Duration::from_secs(20), || async move {
@@ -140,7 +141,7 @@ impl Cluster {
         self.await_no_pods(namespace, "", READY_TIMEOUT).await
     }
 
-    /// Applies a Deployment with this many pods, spread evenly over the nodes, and a dual-stack Service for it.
+    /// Applies a Deployment with this many pods, spread evenly over the nodes, and a dual-stack Service for its pods.
     pub async fn deploy(&self, namespace: &str, name: &str, replicas: usize) -> Result<()> {
         let labels = json!({"app": name});
         let mut template = template(&labels, None);
@@ -163,7 +164,7 @@ impl Cluster {
         .await
     }
 
-    /// Waits until this many pods of a selection are Ready, and returns them ordered by name.
+    /// Waits until this many pods that a label selector matches are Ready, and returns them ordered by name.
     pub async fn await_ready_pods(
         &self,
         namespace: &str,

@@ -1,4 +1,4 @@
-//! Connectivity of many pairs: each path is a new connection from the network namespace of its source.
+//! Tests the connectivity of many pairs. Each path is a new connection from the network namespace of its source.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::network::Namespace;
 
 /// The kubelet's port, which serves as the destination on a node.
 const KUBELET: u16 = 10250;
-/// How long a connection may take.
+/// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A connection to try: from a namespace to an address.
@@ -23,7 +23,7 @@ pub struct Path {
     pub to: String,
     namespace: Namespace,
     address: SocketAddr,
-    /// The names that may answer. If empty, an open connection is enough.
+    /// The names with which the destination may answer. If empty, an open connection is enough.
     answer: Vec<String>,
 }
 
@@ -68,7 +68,7 @@ pub fn node_to_pod(cluster: &Cluster, pods: &[Pod]) -> Result<Vec<Path>> {
     Ok(paths)
 }
 
-/// The paths from every pod to the Service of the pods `behind` it.
+/// The paths from every pod to the Service whose pods are `behind`.
 pub fn pod_to_service(pods: &[Pod], service: &[IpAddr], behind: &[Pod]) -> Vec<Path> {
     let answer: Vec<String> = behind.iter().map(|pod| pod.name.clone()).collect();
     let each = pods.iter().flat_map(|from| service.iter().map(move |address| (from, address)));
@@ -112,7 +112,7 @@ pub fn failures(paths: &[Path]) -> Result<Vec<String>> {
     Ok(failures)
 }
 
-/// The reason why a path fails; `None` if it works.
+/// The reason why a path's connection fails; `None` if it works.
 fn walk(path: &Path) -> Option<String> {
     attempt(path).err().map(|error| format!("{} does not reach {} at {}: {error:#}", path.from, path.to, path.address))
 }
