@@ -219,7 +219,7 @@ async fn release_block(context: &Context, api: &Api<Lenient<AddressBlock>>, bloc
         Outcome::Unknown(why) => tracing::debug!(
             block = name,
             %why,
-            "the request to release a block of a deleted node may or may not have taken effect; the next pass retries if a deleted node still owns the block"
+            "the request to release a block of a deleted node may or may not have taken effect. The next pass retries if a deleted node still owns the block"
         ),
     }
 }

@@ -24,8 +24,8 @@ pub enum BlockState {
     },
     /// The node owns and exports the block, and addresses may be allocated from it.
     Serving,
-    /// The node owns the block, but may allocate nothing from it: its pool or subnet drains, the pool does not admit the node, or the block
-    /// is being deleted.
+    /// The node owns the block, but may allocate nothing from it. Its pool or subnet drains, the pool does not admit the node, or the
+    /// block is being deleted.
     Retiring,
     /// The node may have lost the block. No address is allocated until a read of the block decides.
     Doubted {

@@ -14,7 +14,7 @@ pub fn exclude(node_state: &NodeState, checkpoint: &Checkpoint, conflict: Confli
 /// Ends an exclusion: the address may be allocated again after its cool-down. Returns true if the address was excluded.
 pub fn end_exclusion(node_state: &NodeState, checkpoint: &Checkpoint, conflict: &ConflictingAssignment) -> bool {
     if let Err(error) = checkpoint.forget_conflict(conflict) {
-        tracing::error!(pair = %conflict.pair, %error, "an address conflict is resolved, but its checkpoint could not be removed; after a restart the agent allocates the address only once it has confirmed that the conflict is gone");
+        tracing::error!(pair = %conflict.pair, %error, "an address conflict is resolved, but its checkpoint could not be removed. After a restart the agent allocates the address only once it has confirmed that the conflict is gone");
     }
     node_state.end_exclusion(conflict.pair)
 }
