@@ -81,8 +81,8 @@ impl NodeState {
         self.change(|inventory| inventory.begin_release(block))
     }
 
-    /// Cancels the first release among these blocks whose last write was not sent yet. That block does not serve before `not_before`.
-    /// Returns false if there is no such release.
+    /// Goes through these blocks in order and cancels the first release whose last write was not sent yet. That block assigns no address
+    /// before `not_before`. Returns false if no release can be cancelled.
     pub fn cancel_release(&self, blocks: &[String], now: BootTime, not_before: BootTime) -> bool {
         self.change(|inventory| inventory.cancel_release(blocks, now, not_before))
     }

@@ -65,9 +65,9 @@ impl UnreadableObjects {
         None
     }
 
-    /// Updates the register from an object that the API server returned for a read or a write.
+    /// Adds an object that the API server returned to the register of unreadable objects, or removes it if it can be decoded.
     ///
-    /// Returns a notice if the object has become unreadable. The notice is logged already.
+    /// Returns a notice, which is already logged, if the object is newly unreadable or for another reason than before.
     pub fn note<K>(&self, object: &Lenient<K>) -> Option<UnreadableNotice>
     where
         K: Resource,

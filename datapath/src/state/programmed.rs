@@ -10,7 +10,7 @@ use bobbin_ipam::{AttachmentKey, BlockRange};
 use crate::node::desired::DirectRoute;
 use crate::pod::attachment::Wiring;
 
-/// The objects that were correct when last read or changed, with the values that the desired state had then.
+/// The objects that matched the desired state when they were last read or changed, each with its desired value at that time.
 #[derive(Debug, Default)]
 pub(crate) struct ProgrammedState {
     pods: HashMap<AttachmentKey, Wiring>,

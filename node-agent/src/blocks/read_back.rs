@@ -111,7 +111,7 @@ impl ReconcilerState {
             }
             Outcome::Refused(Refusal::Conflict) => Requeue::Now,
             Outcome::Refused(why) => {
-                tracing::debug!(block = name, %why, "the API server refused to let the node claim back a block with attachments; the agent retries");
+                tracing::debug!(block = name, %why, "the API server refused to let the node claim back a free block whose addresses its pods still use; the agent retries");
                 Requeue::WithBackoff
             }
             Outcome::Unknown(_) => Requeue::WithBackoff,

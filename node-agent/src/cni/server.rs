@@ -81,7 +81,7 @@ pub async fn serve_probes(path: &Path, server: Server, stop: CancellationToken) 
         if let Err(error) = &bound
             && !failing
         {
-            tracing::error!("{error}; until this is solved the agent answers no probe");
+            tracing::error!("{error}; until this is fixed, the agent can't answer kubelet's health probes");
         }
         failing = bound.is_err();
         let serving = async {

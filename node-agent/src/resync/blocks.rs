@@ -63,10 +63,10 @@ impl Resync {
             }
             // The watch shows the current version of the block and triggers the next pass.
             Outcome::Refused(why) => {
-                tracing::debug!(block = read.name, %why, "could not update the Node's IP addresses (nodeIPv4, nodeIPv6) in the block");
+                tracing::debug!(block = read.name, %why, "could not update the block's fields nodeIPv4 and nodeIPv6 to the Node's IP addresses");
             }
             Outcome::Unknown(why) => {
-                tracing::debug!(block = read.name, %why, "it is unknown whether the Node's IP addresses (nodeIPv4, nodeIPv6) in the block were updated");
+                tracing::debug!(block = read.name, %why, "it is unknown whether the block's fields nodeIPv4 and nodeIPv6 were updated to the Node's IP addresses");
             }
         }
     }
@@ -97,7 +97,10 @@ impl Resync {
         let pool = self.cluster.pool(&read.pool);
         // `true`: the agent can't know whether the block had Bobbin's finalizer before the claim, so assume that it had.
         match self.claims.add_owned(&read, true, pool.as_deref(), start, false) {
-            Ok(_) => tracing::info!(block = name, "added a block that this node owns according to the API server"),
+            Ok(_) => tracing::info!(
+                block = name,
+                "the API server lists this node as the owner of a block that the agent did not know; the agent has added it"
+            ),
             Err(why) => {
                 tracing::error!(block = name, "{why}");
                 self.events.node_warning("BlockUnreadable", &why);

@@ -19,7 +19,7 @@ pub enum BlockState {
     Exporting {
         /// When the block entered this state.
         since: BootTime,
-        /// The block does not serve before this moment.
+        /// No address is allocated from the block before this moment.
         not_before: BootTime,
     },
     /// The node owns and exports the block, and addresses may be allocated from it.
@@ -50,7 +50,7 @@ pub enum BlockState {
 pub enum SettledState {
     /// See [`BlockState::Exporting`].
     Exporting {
-        /// The block does not serve before this moment.
+        /// No address is allocated from the block before this moment.
         not_before: BootTime,
     },
     /// See [`BlockState::Serving`].

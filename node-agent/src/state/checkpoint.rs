@@ -38,7 +38,7 @@ pub struct CheckpointError {
 pub struct CheckpointContents {
     /// The attachments whose files could be read.
     pub attachments: Vec<Attachment>,
-    /// Unreadable files of attachments, whose addresses count as in use.
+    /// The files of attachments that can't be read. The addresses of these attachments count as in use.
     pub unreadable: Vec<PathBuf>,
     /// The node's blocks when the agent last wrote them.
     pub blocks: Vec<CheckpointedBlock>,

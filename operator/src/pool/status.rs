@@ -1,4 +1,5 @@
-//! Computes the status of a pool: counts, free window and conditions. Pure, except for `publish`, which writes the status.
+//! Computes the status of a pool: the counts, the window in which agents look for free blocks, and the conditions. Only `publish`
+//! writes; the rest is pure.
 
 mod conditions;
 mod free_window;

@@ -178,7 +178,7 @@ impl Claims {
                     if let ReadError::Unreachable(why) = &error {
                         self.0.freshness.observe_call(Some(why), boot_time());
                     }
-                    tracing::debug!(block, %error, "the agent can't read a block yet to find out whether its claim succeeded");
+                    tracing::debug!(block, %error, "the agent does not know whether its claim of a block succeeded, and reading the block failed; the agent tries again");
                 }
             }
             if attempt == 0 {

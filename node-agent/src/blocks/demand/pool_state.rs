@@ -31,7 +31,7 @@ pub(super) struct PoolState {
     expected: HashMap<String, Instant>,
     failures: u32,
     not_before: Option<Instant>,
-    /// Whether a claim in flight has an unknown outcome.
+    /// Whether a claim in flight got no clear answer from the API server, so that it may have succeeded or failed.
     outcome_unknown: bool,
     seen_version: Option<String>,
 }

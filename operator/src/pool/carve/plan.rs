@@ -44,7 +44,7 @@ pub(crate) fn all_reserved(shape: &PoolShape, block: &BlockRange) -> bool {
     shape.reserved.count_in(&block.as_subnet()) >= u128::from(block.len())
 }
 
-/// The first and the last address that are both in the reserved net and in the subnet.
+/// The first and the last address of the overlap of the reserved net and the subnet. `None` if they don't overlap.
 fn common(net: &IpNet, ipv4: Option<IpNet>, ipv6: Option<IpNet>) -> Option<(IpAddr, IpAddr)> {
     let subnet = match net {
         IpNet::V4(_) => ipv4?,
