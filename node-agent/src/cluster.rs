@@ -24,6 +24,7 @@ use tokio::sync::watch;
 
 use crate::cluster::freshness::FreshnessTracker;
 pub use lookup::PodLookup;
+pub(crate) use objects::MIRROR_UID;
 pub use objects::{NamespaceInfo, NodeInfo, PodInfo};
 
 /// The kinds that the cache watches, beside this node's own objects.

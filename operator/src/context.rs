@@ -13,6 +13,13 @@ use crate::cache::watches::WatchHealth;
 use crate::events::Events;
 use crate::metrics::OperatorMetrics;
 
+/// How long one write to the API server may take.
+pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many writes of one task are in flight at the same time.
+pub(crate) const MAX_CONCURRENT_WRITES: usize = 16;
+/// Liveness fails when a loop makes no progress for this long.
+pub(crate) const LOOP_DEADLINE: Duration = Duration::from_mins(2);
+
 /// How often a task that waits for a change of leadership checks whether this operator leads.
 const ROLE_POLL_INTERVAL: Duration = Duration::from_secs(1);
 

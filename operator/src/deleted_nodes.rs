@@ -22,14 +22,10 @@ use serde_json::json;
 
 use crate::cache::UnreadableObject;
 use crate::cache::objects::PartialAssignment;
-use crate::context::Context;
+use crate::context::{Context, MAX_CONCURRENT_WRITES, WRITE_TIMEOUT};
 use crate::live_reads::{for_each, node_is_gone};
 use grace_period::GracePeriods;
 
-/// The deadline of one write.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many writes are in flight at once.
-const MAX_CONCURRENT_WRITES: usize = 16;
 /// How often the operator checks for deleted nodes if no watch reports a change.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
 /// How often a standby operator checks whether it has become the leader, while the grace period of a deleted node is over.

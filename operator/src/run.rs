@@ -16,13 +16,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::Args;
 use crate::cache::{Cache, watches};
-use crate::context::Context;
+use crate::context::{Context, LOOP_DEADLINE};
 use crate::events::Events;
 use crate::metrics::OperatorMetrics;
 use crate::{deleted_nodes, pool, void_assignments};
 
-/// Liveness fails when the leadership loop makes no progress for this long.
-const LOOP_DEADLINE: Duration = Duration::from_mins(2);
 /// How often the leadership loop checks whether this operator still leads while it is active.
 const ACTIVE_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the leadership loop checks whether this operator leads while it is a standby.

@@ -22,7 +22,7 @@ use crate::settings::Settings;
 /// The name of the nftables chain. The name must not change, because earlier versions of the agent look for it.
 const CHAIN: &str = "spoof";
 /// The length of the header of an nftables message, in bytes.
-const HEADER_LEN: usize = 4;
+const NFGEN_HEADER_LEN: usize = 4;
 const NF_ACCEPT: u32 = libc::NF_ACCEPT as u32;
 const NF_DROP: u32 = libc::NF_DROP as u32;
 /// The chain's priority: it filters before connection tracking, so a spoofed packet creates no connection entry.
@@ -177,7 +177,7 @@ pub(crate) fn is_in_place(netlink: &mut Netlink, settings: &Settings) -> Result<
 
 /// Whether an nftables message concerns the table with this name.
 pub(crate) fn is_about_table(message: &[u8], name: &str) -> bool {
-    attribute(message.get(HEADER_LEN..).unwrap_or_default(), NFTA_TABLE_NAME)
+    attribute(message.get(NFGEN_HEADER_LEN..).unwrap_or_default(), NFTA_TABLE_NAME)
         .is_some_and(|found| text_of(found) == name)
 }
 
@@ -200,14 +200,14 @@ pub(super) fn wanted(settings: &Settings) -> Vec<Expression> {
 }
 
 pub(super) fn is_hooked(chain: &[u8]) -> bool {
-    let hook = attribute(chain.get(HEADER_LEN..).unwrap_or_default(), NFTA_CHAIN_HOOK).unwrap_or_default();
+    let hook = attribute(chain.get(NFGEN_HEADER_LEN..).unwrap_or_default(), NFTA_CHAIN_HOOK).unwrap_or_default();
     let number = |kind| attribute(hook, kind).and_then(big_endian);
     number(NFTA_HOOK_HOOKNUM) == Some(u32::from(InetHookNumber::PreRouting))
         && number(NFTA_HOOK_PRIORITY) == Some(RAW_PRIORITY)
 }
 
 pub(super) fn expressions_of(rule: &[u8]) -> Vec<Expression> {
-    let list = attribute(rule.get(HEADER_LEN..).unwrap_or_default(), NFTA_RULE_EXPRESSIONS).unwrap_or_default();
+    let list = attribute(rule.get(NFGEN_HEADER_LEN..).unwrap_or_default(), NFTA_RULE_EXPRESSIONS).unwrap_or_default();
     values(list).map(expression_of).collect()
 }
 

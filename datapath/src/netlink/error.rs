@@ -5,10 +5,10 @@ use std::time::Duration;
 use nix::libc;
 use rtnetlink::packet_core::{DecodeError, NLM_F_ACK_TLVS, NLM_F_CAPPED, NetlinkHeader, NlasIterator};
 
+/// The length of a netlink message's header in bytes.
+pub(super) const HEADER_LEN: usize = 16;
 /// How many times a kernel list is read at most, if it changes during every read.
 pub(super) const MAX_DUMP_ATTEMPTS: u32 = 6;
-/// The length of a netlink header in bytes.
-const HEADER_LEN: usize = 16;
 /// `NLMSGERR_ATTR_MSG`, which libc lacks: the attribute with the kernel's explanation of an error.
 const NLMSGERR_ATTR_MSG: u16 = 1;
 

@@ -18,7 +18,7 @@ use rtnetlink::packet_core::{
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::sys::{Socket, SocketAddr, protocols};
 
-use super::error::{KernelError, MAX_DUMP_ATTEMPTS, explanation};
+use super::error::{HEADER_LEN, KernelError, MAX_DUMP_ATTEMPTS, explanation};
 use super::own_changes::OwnChanges;
 
 /// How long the kernel may take to answer one datagram. All programs on the node share the kernel's routing lock, so
@@ -32,7 +32,6 @@ const UNPRIVILEGED_RECEIVE_BUFFER_BYTES: usize = 1 << 20;
 const DATAGRAM_BYTES: usize = 64 << 10;
 /// The initial size of the send buffer. An ADD's requests fit into it.
 const REQUESTS_BYTES: usize = 2 << 10;
-const HEADER_LEN: usize = 16;
 
 /// A netlink request, and its purpose as a verb phrase for error texts.
 pub(crate) struct Request<M = RouteNetlinkMessage> {

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use rtnetlink::packet_core::{DefaultNla, Emitable, NLM_F_ACK_TLVS, NLM_F_CAPPED, NetlinkHeader, NetlinkSerializable};
 use rtnetlink::packet_route::link::InfoKind;
 
+use super::error::HEADER_LEN;
 use super::link::{Link, VethSpec};
 use super::neighbour::Neighbour;
 use super::route::Route;
@@ -18,8 +19,6 @@ use super::socket::{Reply, Request, replies};
 use super::{address, anti_spoofing, error, link, neighbour, netns_id, route, rule};
 use crate::names;
 use crate::settings::Settings;
-
-const HEADER_LEN: usize = 16;
 
 /// Passes the bytes to every decoder of kernel messages. No decoder may panic, whatever the bytes are.
 fn read_everything(bytes: &[u8]) {

@@ -10,7 +10,7 @@ use kube::core::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
 /// The annotation of a mirror pod with the UID that kubelet uses for the static pod.
-const MIRROR_UID: &str = "kubernetes.io/config.hash";
+pub(crate) const MIRROR_UID: &str = "kubernetes.io/config.hash";
 
 /// The Node object of this agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

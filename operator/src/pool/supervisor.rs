@@ -7,10 +7,8 @@ use std::time::{Duration, Instant};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::reconciler;
-use crate::context::Context;
+use crate::context::{Context, LOOP_DEADLINE};
 
-/// Liveness fails when the supervisor's loop makes no progress for this long.
-const LOOP_DEADLINE: Duration = Duration::from_mins(2);
 /// How often the supervisor compares the pools with the running reconcilers if no notification arrives.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
 /// How long the reconciler of a deleted pool keeps running, so that its last writes end before it is aborted. If a pool with

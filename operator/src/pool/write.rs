@@ -2,19 +2,14 @@
 
 pub(super) mod blocks;
 
-use std::time::Duration;
-
 use bobbin_api_client::{Lenient, Outcome, ReadError, Refusal, patch, patch_status, read, write};
 use bobbin_crds::{AddressPool, AddressPoolStatus, FINALIZER};
 use kube::Api;
 use serde_json::{Value, json};
 
 use super::error::ReconcileError;
-use crate::context::Context;
+use crate::context::{Context, WRITE_TIMEOUT};
 use crate::live_reads::READ_TIMEOUT;
-
-/// The deadline of one write.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn api(context: &Context) -> Api<Lenient<AddressPool>> {
     Api::all(context.clients.requests.clone())

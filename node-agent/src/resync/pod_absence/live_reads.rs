@@ -11,12 +11,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::history::ReadyPeriod;
+use crate::cluster::MIRROR_UID;
 use crate::state::PodRef;
 
 /// How long one read of a pod or Node may take.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
-/// The annotation of a mirror pod. It contains the UID that kubelet uses for the static pod.
-const MIRROR_UID: &str = "kubernetes.io/config.hash";
 
 /// Whether the API server has a pod with a certain name and UID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,16 +9,13 @@ use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 use serde_json::json;
 
-use super::{WRITE_TIMEOUT, live_pool};
+use super::live_pool;
 use crate::cache::{BlockInfo, PoolView};
-use crate::context::Context;
+use crate::context::{Context, MAX_CONCURRENT_WRITES, WRITE_TIMEOUT};
 use crate::layout::{PoolShape, accepted_entries};
 use crate::live_reads;
 use crate::pool::error::ReconcileError;
 use crate::pool::{delete, status};
-
-/// How many writes are in flight at once.
-const MAX_CONCURRENT_WRITES: usize = 16;
 
 fn api(context: &Context) -> Api<Lenient<AddressBlock>> {
     Api::all(context.clients.requests.clone())
