@@ -62,7 +62,16 @@ impl PoolFixture {
     /// Creates a pod, adds it, and waits for its assignment.
     pub async fn add(&mut self, node: &SingleNode) -> Result<usize> {
         let number = self.pod(node).await?;
-        node.add(&self.pods[number])?;
+        // The agent may not know yet that the operator has accepted the pool. A runtime repeats such an ADD, too.
+        wait_until("the agent knows that the pool is ready", WAIT_TIMEOUT, || async {
+            let answer = node.call(&self.pods[number].call("ADD"))?;
+            let is_ready = !answer.error().is_ok_and(|error| error.text.contains("which is not ready"));
+            if is_ready {
+                answer.ok().with_context(|| format!("ADD; the end of the agent's log:\n{}", node.agent_log_tail()))?;
+            }
+            Ok(check(is_ready, || "it does not".to_owned()))
+        })
+        .await?;
         let id = self.pods[number].container_id.clone();
         wait_until("the pod has its assignment", WAIT_TIMEOUT, || async {
             let all = node.assignments().await?;

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::direct_routing::{carries, set_node_address};
 use super::fixture::{PoolFixture, assignment_holder, delete_assignment};
-use super::{IMMEDIATE_TIMEOUT, scaled, with_flags};
+use super::{scaled, with_flags};
 
 /// The factor that shortens the interval of resyncs to 9 s.
 const SCALE: f64 = 0.01;
@@ -38,12 +38,13 @@ pub async fn without_events(node: &mut SingleNode) -> Result<()> {
         Ok(check(owner.as_deref() == Some(NODE), || format!("its owner is {owner:?}")))
     })
     .await?;
-    wait_until("the assignment exists again", IMMEDIATE_TIMEOUT, || async {
+    wait_until("the assignment exists again", RESYNC_TIMEOUT, || async {
         let assignment = assignment_holder(node, address).await?;
         Ok(check(assignment.is_some(), || "none".to_owned()))
     })
     .await?;
-    carries(node, &block, "10.100.0.56", IMMEDIATE_TIMEOUT).await?;
+    // The resync that claimed the block back may have read the Node before its address changed; then the next one corrects it.
+    carries(node, &block, "10.100.0.56", RESYNC_TIMEOUT).await?;
     set_node_address(node, NODE_IPV4).await?;
     carries(node, &block, NODE_IPV4, RESYNC_TIMEOUT).await?;
     drop(deaf);
