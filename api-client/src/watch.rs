@@ -53,7 +53,6 @@ pub struct WatchAge(Arc<Mutex<Seen>>);
 
 struct Seen {
     synced: bool,
-    last_event: Instant,
     failing_since: Option<Instant>,
     last_failure: Instant,
 }
@@ -61,7 +60,7 @@ struct Seen {
 impl WatchAge {
     fn new() -> Self {
         let now = Instant::now();
-        Self(Arc::new(Mutex::new(Seen { synced: false, last_event: now, failing_since: None, last_failure: now })))
+        Self(Arc::new(Mutex::new(Seen { synced: false, failing_since: None, last_failure: now })))
     }
 
     fn with<T>(&self, look: impl FnOnce(&mut Seen) -> T) -> T {
@@ -71,12 +70,6 @@ impl WatchAge {
     /// Whether the watch has completed its first list.
     pub fn synced(&self) -> bool {
         self.with(|seen| seen.synced)
-    }
-
-    /// The time since the last event or, if there was none, since the start of the watch. A quiet cluster sends no event for
-    /// a long time.
-    pub fn last_event(&self) -> Duration {
-        self.with(|seen| seen.last_event.elapsed())
     }
 
     /// For how long the watch has been failing; `None` while it works.
@@ -104,7 +97,6 @@ impl WatchAge {
             return;
         }
         self.with(|seen| {
-            seen.last_event = Instant::now();
             seen.failing_since = None;
             seen.synced |= matches!(event, Event::InitDone);
         });

@@ -11,7 +11,7 @@ use bobbin_crds::pool::condition::TERMINATING;
 /// per second.
 const MAX_WATCH_EVENTS_PER_SECOND: f64 = 2000.0;
 
-/// Whether and when to write a pool's status.
+/// When the operator writes a changed status of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WritePolicy {
     /// Nothing changed: do not write the status.
