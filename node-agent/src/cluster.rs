@@ -6,24 +6,29 @@
 
 pub(crate) mod freshness;
 mod lookup;
+mod newly_scheduled;
+mod object_store;
 mod objects;
 pub(crate) mod own_objects;
 pub(crate) mod pool_selection;
 mod snapshot;
 mod watches;
 
-use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bobbin_api_client::{Clients, Lenient, UnreadableObjects, WatchAge};
 use bobbin_crds::AddressPool;
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher::Event;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use crate::cluster::freshness::FreshnessTracker;
 pub use lookup::PodLookup;
+use newly_scheduled::NewlyScheduledPods;
+use object_store::ObjectStore;
 pub(crate) use objects::MIRROR_UID;
 pub use objects::{NamespaceInfo, NodeInfo, PodInfo};
 
@@ -59,6 +64,10 @@ struct CacheState {
     node_name: String,
     clients: Option<Clients>,
     snapshot_path: PathBuf,
+    pods: ObjectStore<PodInfo>,
+    pools: ObjectStore<AddressPool>,
+    namespaces: ObjectStore<NamespaceInfo>,
+    newly_scheduled: NewlyScheduledPods,
     objects: Mutex<CachedObjects>,
     changed: watch::Sender<u64>,
     pods_changed: watch::Sender<u64>,
@@ -66,6 +75,7 @@ struct CacheState {
     unreadable: UnreadableObjects,
 }
 
+/// What the cache stores beside the [`ObjectStore`]s.
 #[derive(Default)]
 struct CachedObjects {
     node: Option<NodeInfo>,
@@ -75,12 +85,6 @@ struct CachedObjects {
     node_updates: u64,
     /// Whether this node's blocks were read since the agent started, and missing blocks were added to the node's state.
     own_blocks_known: bool,
-    pods: HashMap<(String, String), PodInfo>,
-    pools: BTreeMap<String, Arc<AddressPool>>,
-    namespaces: HashMap<String, NamespaceInfo>,
-    /// Pods that were scheduled to this node while the agent watched, until [`ClusterCache::take_newly_scheduled`] returns them or they are
-    /// deleted.
-    newly_scheduled: HashMap<(String, String), PodInfo>,
     watch_ages: [Option<WatchAge>; CACHED_KINDS],
 }
 
@@ -104,17 +108,36 @@ impl ClusterCache {
         freshness: Arc<FreshnessTracker>,
     ) -> ClusterCache {
         let snapshot_path = run_dir.join(crate::state::layout::CLUSTER_SNAPSHOT);
-        let objects = snapshot::load(&snapshot_path, node_name);
-        ClusterCache(Arc::new(CacheState {
+        let saved = snapshot::load(&snapshot_path, node_name);
+        let cluster = ClusterCache(Arc::new(CacheState {
             node_name: node_name.to_owned(),
             clients,
             snapshot_path,
-            objects: Mutex::new(objects),
+            pods: ObjectStore::default(),
+            pools: ObjectStore::default(),
+            namespaces: ObjectStore::default(),
+            newly_scheduled: NewlyScheduledPods::default(),
+            objects: Mutex::new(CachedObjects { node: saved.node, ..CachedObjects::default() }),
             changed: watch::channel(0).0,
             pods_changed: watch::channel(0).0,
             freshness,
             unreadable: UnreadableObjects::default(),
-        }))
+        }));
+        cluster.fill(saved.pods, saved.pools, saved.namespaces);
+        cluster
+    }
+
+    /// Adds the objects of a snapshot, so that the agent knows them before its watches have listed any.
+    fn fill(&self, pods: Vec<PodInfo>, pools: Vec<AddressPool>, namespaces: Vec<(String, NamespaceInfo)>) {
+        for pod in pods {
+            self.0.pods.apply(&Event::Apply(pod));
+        }
+        for pool in pools {
+            self.0.pools.apply(&Event::Apply(pool));
+        }
+        for (name, namespace) in namespaces {
+            self.0.namespaces.apply(&Event::Apply(NamespaceInfo { name, ..namespace }));
+        }
     }
 
     /// Watches the cluster's objects and saves snapshots until the future is dropped.
@@ -124,52 +147,39 @@ impl ClusterCache {
     }
 
     /// The pod as the watch shows it, if it has this UID. For a mirror pod, the UID that kubelet uses for the static pod also matches.
-    pub fn cached_pod(&self, namespace: &str, name: &str, uid: &str) -> Option<PodInfo> {
-        let key = (namespace.to_owned(), name.to_owned());
-        self.objects().pods.get(&key).filter(|pod| pod.is(uid)).cloned()
+    pub fn cached_pod(&self, namespace: &str, name: &str, uid: &str) -> Option<Arc<PodInfo>> {
+        self.cached_pod_by_name(namespace, name).filter(|pod| pod.is(uid))
     }
 
     /// The last pod of this name that the watch showed, with any UID.
-    pub fn cached_pod_by_name(&self, namespace: &str, name: &str) -> Option<PodInfo> {
-        self.objects().pods.get(&(namespace.to_owned(), name.to_owned())).cloned()
+    pub fn cached_pod_by_name(&self, namespace: &str, name: &str) -> Option<Arc<PodInfo>> {
+        self.0.pods.get(&ObjectRef::new(name).within(namespace))
     }
 
     /// The namespace as the watch or a snapshot last showed it.
-    pub fn namespace(&self, name: &str) -> Option<NamespaceInfo> {
-        self.objects().namespaces.get(name).cloned()
+    pub fn namespace(&self, name: &str) -> Option<Arc<NamespaceInfo>> {
+        self.0.namespaces.get(&ObjectRef::new(name))
     }
 
     /// The pool as a watch, a list or a snapshot last showed it.
     pub fn pool(&self, name: &str) -> Option<Arc<AddressPool>> {
-        self.objects().pools.get(name).cloned()
+        self.0.pools.get(&ObjectRef::new(name))
     }
 
     /// Replaces the cached pools with a consistent list. A pool that can't be decoded keeps its last readable version.
     pub fn update_pools(&self, listed: Vec<Lenient<AddressPool>>) {
-        let mut objects = self.objects();
-        let mut pools = BTreeMap::new();
-        for pool in listed {
-            let name = pool.name().to_owned();
-            let known = objects.pools.get(&name).cloned();
-            // The watch may have shown a later version of the pool while the list was read.
-            let pool = match pool.into_result() {
-                Ok(pool) if known.as_ref().is_some_and(|known| is_later(known, &pool)) => known,
-                Ok(pool) => Some(Arc::new(pool)),
-                Err(_) => known,
-            };
-            pools.extend(pool.map(|pool| (name, pool)));
-        }
-        let changed = objects.pools != pools;
-        objects.pools = pools;
-        drop(objects);
-        if changed {
+        let readable = |pool| watches::readable_version(pool, &self.0.pools);
+        // The watch may have shown a later version of a pool while the list was read.
+        if self.0.pools.replace(listed.into_iter().filter_map(readable).collect(), is_later) {
             self.notify(CachedKind::Pools);
         }
     }
 
     /// All pools, as last seen, by name.
     pub fn pools(&self) -> Vec<Arc<AddressPool>> {
-        self.objects().pools.values().cloned().collect()
+        let mut pools = self.0.pools.all();
+        pools.sort_by(|one, other| one.metadata.name.cmp(&other.metadata.name));
+        pools
     }
 
     /// Whether the objects of this kind were listed once. If so, an object that is not in the cache does not exist.
@@ -252,8 +262,8 @@ impl ClusterCache {
     }
 
     /// Takes the pods that were scheduled to this node since the last call, so that a block can be claimed before the pods' ADDs.
-    pub fn take_newly_scheduled(&self) -> Vec<PodInfo> {
-        std::mem::take(&mut self.objects().newly_scheduled).into_values().collect()
+    pub fn take_newly_scheduled(&self) -> Vec<Arc<PodInfo>> {
+        self.0.newly_scheduled.take()
     }
 
     /// Reports every change of the cache.

@@ -160,7 +160,7 @@ impl DemandController {
         let now = Instant::now();
         for pod in self.0.cluster.take_newly_scheduled() {
             if let Some(pool) = expected_pool(&self.0.cluster, &pod) {
-                self.pools().entry(pool).or_default().expect(pod.uid, now);
+                self.pools().entry(pool).or_default().expect(pod.uid.clone(), now);
             }
         }
         let mut pools = self.pools();

@@ -1,5 +1,6 @@
 //! Looks up pods, namespaces and pools for an ADD: in the cache, after a short wait for the watch, or by one live read.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bobbin_api_client::{Lenient, ReadError};
@@ -20,7 +21,7 @@ const FETCH_TIMEOUT_WATCH_DOWN: Duration = Duration::from_millis(400);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PodLookup {
     /// The pod with the requested UID.
-    Known(PodInfo),
+    Known(Arc<PodInfo>),
     /// The pod is gone: the API server has no such pod, or one with another UID.
     NotSeen,
     /// Neither the watch nor the API server returned the pod in time.
@@ -55,7 +56,7 @@ impl ClusterCache {
         match bobbin_api_client::read(self.fetch_timeout(CachedKind::Pods), api.get(name)).await {
             Ok(pod) => {
                 let pod = PodInfo::of(pod.meta());
-                if uid.is_empty() || pod.is(uid) { PodLookup::Known(pod) } else { PodLookup::NotSeen }
+                if uid.is_empty() || pod.is(uid) { PodLookup::Known(Arc::new(pod)) } else { PodLookup::NotSeen }
             }
             Err(ReadError::NotFound) => PodLookup::NotSeen,
             Err(error) => {
@@ -69,7 +70,11 @@ impl ClusterCache {
     ///
     /// # Errors
     /// If the API server did not answer in time. `Ok(None)`: there is no such namespace.
-    pub async fn namespace_or_fetch(&self, name: &str, wait: Duration) -> Result<Option<NamespaceInfo>, ReadError> {
+    pub async fn namespace_or_fetch(
+        &self,
+        name: &str,
+        wait: Duration,
+    ) -> Result<Option<Arc<NamespaceInfo>>, ReadError> {
         let until = Instant::now() + wait;
         let mut changed = self.0.changed.subscribe();
         loop {
@@ -83,7 +88,7 @@ impl ClusterCache {
         let Some(clients) = &self.0.clients else { return Ok(None) };
         let api: Api<Lenient<PartialObjectMeta<Namespace>>> = Api::all(clients.requests.clone());
         match bobbin_api_client::read(self.fetch_timeout(CachedKind::Namespaces), api.get(name)).await {
-            Ok(namespace) => Ok(Some(NamespaceInfo::of(namespace.meta()))),
+            Ok(namespace) => Ok(Some(Arc::new(NamespaceInfo::of(namespace.meta())))),
             Err(ReadError::NotFound) => Ok(None),
             Err(error) => Err(error),
         }
@@ -94,7 +99,7 @@ impl ClusterCache {
         let until = Instant::now() + wait;
         let mut changed = self.0.changed.subscribe();
         loop {
-            if self.has_synced(CachedKind::Pools) || !self.objects().pools.is_empty() {
+            if self.has_synced(CachedKind::Pools) || !self.0.pools.is_empty() {
                 return true;
             }
             if !changed_before(&mut changed, until).await {

@@ -1,12 +1,16 @@
 //! The fields that the agent keeps of a Node, a pod and a namespace. Pure.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bobbin_api_client::lenient::Unreadable;
 use bobbin_api_client::{Lenient, PartialNode};
 use bobbin_crds::POOL_ANNOTATION;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::Resource;
 use kube::core::ObjectMeta;
+use kube::runtime::reflector::Lookup;
 use serde::{Deserialize, Serialize};
 
 /// The annotation of a mirror pod with the UID that kubelet uses for the static pod.
@@ -77,6 +81,9 @@ pub struct PodInfo {
     pub kubelet_uid: Option<String>,
     /// The pool in the pod's annotation; an empty annotation counts as absent.
     pub pool: Option<String>,
+    /// Whether the pod is being deleted.
+    #[serde(skip)]
+    pub terminating: bool,
 }
 
 impl PodInfo {
@@ -89,6 +96,7 @@ impl PodInfo {
             uid: metadata.uid.clone().unwrap_or_default(),
             kubelet_uid: annotation(MIRROR_UID).cloned(),
             pool: annotation(POOL_ANNOTATION).filter(|pool| !pool.is_empty()).cloned(),
+            terminating: metadata.deletion_timestamp.is_some(),
         }
     }
 
@@ -101,6 +109,9 @@ impl PodInfo {
 /// A namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamespaceInfo {
+    /// The namespace's name. The snapshot stores it beside this value.
+    #[serde(skip)]
+    pub name: String,
     /// The namespace's labels.
     pub labels: BTreeMap<String, String>,
     /// The pool in the namespace's annotation; an empty annotation counts as absent.
@@ -112,8 +123,55 @@ impl NamespaceInfo {
     pub fn of(metadata: &ObjectMeta) -> NamespaceInfo {
         let annotation = metadata.annotations.as_ref().and_then(|all| all.get(POOL_ANNOTATION));
         NamespaceInfo {
+            name: metadata.name.clone().unwrap_or_default(),
             labels: metadata.labels.clone().unwrap_or_default(),
             pool: annotation.filter(|pool| !pool.is_empty()).cloned(),
         }
     }
 }
+
+/// Lets kube's reflector store an info type by the name, the namespace and the UID of its object.
+macro_rules! store_by_name {
+    ($info:ty, $object:ty, $namespace:expr, $uid:expr) => {
+        impl Lookup for $info {
+            type DynamicType = ();
+
+            fn kind(object: &()) -> Cow<'_, str> {
+                <$object as Resource>::kind(object)
+            }
+
+            fn group(object: &()) -> Cow<'_, str> {
+                <$object as Resource>::group(object)
+            }
+
+            fn version(object: &()) -> Cow<'_, str> {
+                <$object as Resource>::version(object)
+            }
+
+            fn plural(object: &()) -> Cow<'_, str> {
+                <$object as Resource>::plural(object)
+            }
+
+            fn name(&self) -> Option<Cow<'_, str>> {
+                Some(self.name.as_str().into())
+            }
+
+            fn namespace(&self) -> Option<Cow<'_, str>> {
+                let namespace: fn(&Self) -> Option<&str> = $namespace;
+                namespace(self).map(Cow::from)
+            }
+
+            fn resource_version(&self) -> Option<Cow<'_, str>> {
+                None
+            }
+
+            fn uid(&self) -> Option<Cow<'_, str>> {
+                let uid: fn(&Self) -> Option<&str> = $uid;
+                uid(self).map(Cow::from)
+            }
+        }
+    };
+}
+
+store_by_name!(PodInfo, Pod, |pod| Some(&pod.namespace), |pod| Some(&pod.uid));
+store_by_name!(NamespaceInfo, Namespace, |_| None, |_| None);

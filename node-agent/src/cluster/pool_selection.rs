@@ -107,8 +107,8 @@ pub async fn select_pool_for_pod(
         }
     };
     let selection = match cluster.namespace_or_fetch(&pod.namespace, WATCH_WAIT).await {
-        Ok(namespace) => decide(cluster, &words, info.as_ref(), Some((&pod.namespace, namespace.as_ref()))),
-        Err(error) => unknown_namespace(cluster, words, &error, info.as_ref(), unknown),
+        Ok(namespace) => decide(cluster, &words, info.as_deref(), Some((&pod.namespace, namespace.as_deref()))),
+        Err(error) => unknown_namespace(cluster, words, &error, info.as_deref(), unknown),
     }?;
     Ok(SelectedPool { selection, pod, pod_seen })
 }

@@ -1,30 +1,30 @@
 //! The cache's snapshot under the run directory: saved shortly after a change, loaded once at start.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bobbin_crds::AddressPool;
-use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 
 use crate::state::atomic_file;
 
-use super::{CachedObjects, ClusterCache, NamespaceInfo, NodeInfo, PodInfo};
+use super::{ClusterCache, NamespaceInfo, NodeInfo, PodInfo};
 
 /// How long changes of the cache are collected before they are saved.
 const SAVE_DEBOUNCE: Duration = Duration::from_secs(1);
 
-#[derive(Serialize, Deserialize)]
-struct Snapshot {
-    node: Option<NodeInfo>,
-    pods: Vec<PodInfo>,
-    pools: Vec<AddressPool>,
-    namespaces: Vec<(String, NamespaceInfo)>,
+/// What the cache saves.
+#[derive(Default, Serialize, Deserialize)]
+pub(super) struct Snapshot {
+    pub(super) node: Option<NodeInfo>,
+    pub(super) pods: Vec<PodInfo>,
+    pub(super) pools: Vec<AddressPool>,
+    /// The namespaces by name, because [`NamespaceInfo::name`] is not saved.
+    pub(super) namespaces: Vec<(String, NamespaceInfo)>,
 }
 
-/// Loads the snapshot of an earlier run of the agent. Returns an empty cache if there is none, or if the snapshot belongs to another node.
-pub(super) fn load(path: &Path, node_name: &str) -> CachedObjects {
+/// Loads the snapshot of an earlier run of the agent. It is empty if there is none, or if it belongs to another node.
+pub(super) fn load(path: &Path, node_name: &str) -> Snapshot {
     let snapshot = match std::fs::read(path)
         .map_err(anyhow::Error::from)
         .and_then(|bytes| Ok(serde_json::from_slice::<Snapshot>(&bytes)?))
@@ -32,19 +32,13 @@ pub(super) fn load(path: &Path, node_name: &str) -> CachedObjects {
         Ok(snapshot) => snapshot,
         Err(error) => {
             tracing::debug!(path = %path.display(), %error, "there is no usable cluster snapshot");
-            return CachedObjects::default();
+            return Snapshot::default();
         }
     };
     if snapshot.node.as_ref().is_some_and(|node| node.name != node_name) {
-        return CachedObjects::default();
+        return Snapshot::default();
     }
-    CachedObjects {
-        node: snapshot.node,
-        pods: snapshot.pods.into_iter().map(|pod| ((pod.namespace.clone(), pod.name.clone()), pod)).collect(),
-        pools: snapshot.pools.into_iter().map(|pool| (pool.name_any(), Arc::new(pool))).collect(),
-        namespaces: snapshot.namespaces.into_iter().collect(),
-        ..CachedObjects::default()
-    }
+    snapshot
 }
 
 /// Saves a snapshot after each change, at most once a second.
@@ -69,14 +63,15 @@ pub(super) async fn save_on_change(cluster: &ClusterCache) {
 }
 
 pub(super) fn serialize(cluster: &ClusterCache) -> serde_json::Result<Vec<u8>> {
-    let snapshot = {
-        let objects = cluster.objects();
-        Snapshot {
-            node: objects.node.clone(),
-            pods: objects.pods.values().cloned().collect(),
-            pools: objects.pools.values().map(|pool| pool.as_ref().clone()).collect(),
-            namespaces: objects.namespaces.iter().map(|(name, namespace)| (name.clone(), namespace.clone())).collect(),
-        }
-    };
-    serde_json::to_vec(&snapshot)
+    let state = &cluster.0;
+    let namespaces = state.namespaces.all();
+    serde_json::to_vec(&Snapshot {
+        node: cluster.node(),
+        pods: state.pods.all().iter().map(|pod| PodInfo::clone(pod)).collect(),
+        pools: state.pools.all().iter().map(|pool| AddressPool::clone(pool)).collect(),
+        namespaces: namespaces
+            .iter()
+            .map(|namespace| (namespace.name.clone(), NamespaceInfo::clone(namespace)))
+            .collect(),
+    })
 }

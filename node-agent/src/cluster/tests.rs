@@ -55,16 +55,10 @@ async fn a_restart_loads_the_snapshot_unless_it_is_another_nodes() {
     let directory = tempfile::tempdir().unwrap();
     let cluster = ClusterCache::with(None, "n1", directory.path(), freshness());
     assert!(cluster.node().is_none());
-    {
-        let mut objects = cluster.objects();
-        objects.node = Some(NodeInfo::of(&node()).unwrap());
-        let web = pod(json!({"namespace": "a", "name": "web-0", "uid": "u1"}));
-        objects.pods.insert(("a".to_owned(), "web-0".to_owned()), web);
-        let pool = AddressPool::new("default", AddressPoolSpec::default());
-        objects.pools.insert("default".to_owned(), Arc::new(pool));
-        let metadata = ObjectMeta::default();
-        objects.namespaces.insert("a".to_owned(), NamespaceInfo::of(&metadata));
-    }
+    cluster.objects().node = Some(NodeInfo::of(&node()).unwrap());
+    let web = pod(json!({"namespace": "a", "name": "web-0", "uid": "u1"}));
+    let pool = AddressPool::new("default", AddressPoolSpec::default());
+    cluster.fill(vec![web], vec![pool], vec![("a".to_owned(), NamespaceInfo::of(&ObjectMeta::default()))]);
     let path = directory.path().join("cluster.json");
     std::fs::write(&path, snapshot::serialize(&cluster).unwrap()).unwrap();
     let again = ClusterCache::with(None, "n1", directory.path(), freshness());
@@ -87,14 +81,9 @@ impl ClusterCache {
         pods: Vec<PodInfo>,
     ) -> ClusterCache {
         let cluster = ClusterCache::with(None, "n1", Path::new("/nonexistent"), freshness());
-        {
-            let mut objects = cluster.objects();
-            objects.node = node;
-            objects.pools =
-                pools.into_iter().map(|pool| (pool.metadata.name.clone().unwrap(), Arc::new(pool))).collect();
-            objects.namespaces = namespaces.into_iter().map(|(name, objects)| (name.to_owned(), objects)).collect();
-            objects.pods = pods.into_iter().map(|pod| ((pod.namespace.clone(), pod.name.clone()), pod)).collect();
-        }
+        cluster.objects().node = node;
+        let named = |(name, namespace): (&str, NamespaceInfo)| (name.to_owned(), namespace);
+        cluster.fill(pods, pools, namespaces.into_iter().map(named).collect());
         cluster
     }
 }

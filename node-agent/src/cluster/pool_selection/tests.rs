@@ -21,6 +21,7 @@ fn pool(name: &str, spec: &Value, ready: bool) -> AddressPool {
 
 fn namespace(pool: Option<&str>, labels: &[(&str, &str)]) -> NamespaceInfo {
     NamespaceInfo {
+        name: String::new(),
         labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         pool: pool.map(ToOwned::to_owned),
     }
@@ -33,6 +34,7 @@ fn pod(name: &str, pool: Option<&str>) -> PodInfo {
         uid: format!("uid-{name}"),
         kubelet_uid: None,
         pool: pool.map(ToOwned::to_owned),
+        terminating: false,
     }
 }
 
