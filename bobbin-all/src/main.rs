@@ -7,10 +7,20 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
+const USAGE: &str = "\
+Usage:
+  bobbin-all operator [OPTIONS]       the operator; see bobbin-all operator --help
+  bobbin-all agent [OPTIONS]          the node agent; see bobbin-all agent --help
+  bobbin-all probe <socket> <path>    asks a running agent for its health
+  bobbin-all --help | --version";
+
 enum Program {
     Operator,
     Agent,
     Probe,
+    Help,
+    Version,
+    Unknown(OsString),
 }
 
 fn main() -> ExitCode {
@@ -18,25 +28,36 @@ fn main() -> ExitCode {
     let called =
         args.first().map(Path::new).and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
     let program = match called {
-        "bobbin-operator" => Some(Program::Operator),
-        "bobbin-agent" => Some(Program::Agent),
+        "bobbin-operator" => Program::Operator,
+        "bobbin-agent" => Program::Agent,
         _ => {
             let named = if args.len() > 1 { args.remove(1) } else { OsString::new() };
             match named.to_str() {
-                Some("operator") => Some(Program::Operator),
-                Some("agent") => Some(Program::Agent),
-                Some("probe") => Some(Program::Probe),
-                _ => None,
+                Some("operator") => Program::Operator,
+                Some("agent") => Program::Agent,
+                Some("probe") => Program::Probe,
+                Some("--help" | "-h" | "help") => Program::Help,
+                Some("--version" | "-V") => Program::Version,
+                _ => Program::Unknown(named),
             }
         }
     };
     match program {
-        Some(Program::Operator) => run(bobbin_operator::run(args)),
-        Some(Program::Agent) => run(bobbin_node_agent::run(args)),
-        Some(Program::Probe) => probe::run(&args),
-        None => {
+        Program::Operator => run(bobbin_operator::run(args)),
+        Program::Agent => run(bobbin_node_agent::run(args)),
+        Program::Probe => probe::run(&args),
+        Program::Help => {
+            println!("{USAGE}");
+            ExitCode::SUCCESS
+        }
+        Program::Version => {
+            println!("bobbin {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        Program::Unknown(named) => {
             eprintln!(
-                "bobbin-all: the first argument must name the program: bobbin-all operator …, bobbin-all agent … or bobbin-all probe …"
+                "bobbin-all: \"{}\" is not a program of Bobbin: the first argument must name one.\n{USAGE}",
+                named.display()
             );
             ExitCode::from(2)
         }
