@@ -23,7 +23,7 @@ struct Snapshot {
     namespaces: Vec<(String, NamespaceInfo)>,
 }
 
-/// Loads the snapshot of an earlier run of the agent. Returns an empty cache if there is none, or if the snapshot belongs to another node.
+/// Loads the snapshot of an earlier run of the agent. Returns an empty cache if there is no snapshot, or if it belongs to another node.
 pub(super) fn load(path: &Path, node_name: &str) -> CachedObjects {
     let snapshot = match std::fs::read(path)
         .map_err(anyhow::Error::from)
@@ -31,7 +31,7 @@ pub(super) fn load(path: &Path, node_name: &str) -> CachedObjects {
     {
         Ok(snapshot) => snapshot,
         Err(error) => {
-            tracing::debug!(path = %path.display(), %error, "there is no usable cluster snapshot");
+            tracing::debug!(path = %path.display(), %error, "the agent found no usable cluster snapshot, so its cache starts empty");
             return CachedObjects::default();
         }
     };
@@ -56,14 +56,14 @@ pub(super) async fn save_on_change(cluster: &ClusterCache) {
         let bytes = match serialize(cluster) {
             Ok(bytes) => bytes,
             Err(error) => {
-                tracing::warn!(%error, "the cluster snapshot could not be serialized");
+                tracing::warn!(%error, "the agent could not serialize the cluster snapshot");
                 continue;
             }
         };
         let path = cluster.0.snapshot_path.clone();
         let written = tokio::task::spawn_blocking(move || atomic_file::replace(&path, &bytes, 0o600)).await;
         if let Ok(Err(error)) = written {
-            tracing::warn!(%error, path = %cluster.0.snapshot_path.display(), "the cluster snapshot could not be saved; after a restart without the API server the agent would know fewer objects");
+            tracing::warn!(%error, path = %cluster.0.snapshot_path.display(), "the agent could not save the cluster snapshot; after a restart without the API server it would know fewer pods, pools and namespaces");
         }
     }
 }
