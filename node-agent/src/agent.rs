@@ -55,10 +55,10 @@ pub struct Agent {
     pub metrics: Metrics,
 }
 
-/// The kernel still uses the attachment's address, so the agent does not free it. The stale-attachment check tries to end the attachment
-/// again.
+/// The kernel still uses the attachment's address, so the agent does not free the address. The stale-attachment check tries again to end
+/// the attachment.
 #[derive(Debug, thiserror::Error)]
-#[error("address {pair} of {key} could not be removed from the kernel, so it stays in use: {source}")]
+#[error("the agent could not remove address {pair} of {key} from the kernel, so the address stays in use: {source}")]
 pub struct EndError {
     /// The attachment that could not be ended.
     pub key: AttachmentKey,
@@ -84,14 +84,14 @@ impl Agent {
     pub fn update(&self, key: &AttachmentKey, change: impl FnOnce(&mut Attachment)) -> Option<Attachment> {
         let attachment = self.node_state.update(key, change)?;
         if let Err(error) = self.checkpoint.keep(&attachment) {
-            tracing::error!(%key, %error, "the checkpoint of an attachment could not be written; after a restart the agent can still restore the attachment from its link");
+            tracing::error!(%key, %error, "the agent could not write the checkpoint of an attachment; after a restart the agent can still restore the attachment from its link");
         }
         Some(attachment)
     }
 
-    /// Ends an attachment: removes its wiring, its IPAssignment and its checkpoint, and then frees the address. After a crash the address
-    /// stays in use until a DEL or the stale-attachment check completes the work. Returns `false` if the checkpoint could not be removed;
-    /// the address then stays in use.
+    /// Ends an attachment: removes its wiring, its IPAssignment and its checkpoint, and then frees the address. If the agent crashes
+    /// meanwhile, the address stays in use until a DEL or the stale-attachment check ends the attachment. Returns `false` if the agent
+    /// could not remove the checkpoint; the address then stays in use.
     pub async fn end(&self, attachment: &Attachment) -> Result<bool, EndError> {
         let (key, pair) = (&attachment.key, attachment.pair);
         self.node_state.update(key, |attachment| attachment.phase = AttachmentPhase::Deleting);
@@ -101,8 +101,9 @@ impl Agent {
         drop(self.assignment_writer.delete_pair(pair, key, uid));
         let now = boot_time();
         if let Err(error) = self.checkpoint.forget(key, pair, now) {
-            // If another pod got the address while the checkpoint's file exists, a restart would find two attachments with that address.
-            tracing::error!(%key, %error, "the checkpoint of an ended attachment could not be removed, so its address stays in use; the stale-attachment check tries again");
+            // If another pod got the address while the checkpoint's file exists, a restarted agent would restore two attachments with that
+            // address.
+            tracing::error!(%key, %error, "the agent could not remove the checkpoint of an ended attachment, so the attachment's address stays in use; the stale-attachment check tries again");
             return Ok(false);
         }
         self.node_state.release(key, now);

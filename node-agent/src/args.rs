@@ -14,7 +14,7 @@ use clap::{Parser, ValueEnum};
 #[derive(Parser, Clone, Debug)]
 #[command(name = "bobbin-agent", version)]
 pub struct Args {
-    /// The name of the Node object that this agent serves.
+    /// The name of the agent's own Node object.
     #[arg(long, env = "NODE_NAME")]
     pub node_name: String,
     /// The name of the agent's own pod. Another agent that waits for the run directory logs it as the holder of the lock.
@@ -29,10 +29,10 @@ pub struct Args {
     /// The file with the ID of the current boot.
     #[arg(long, env = "BOBBIN_BOOT_ID_PATH", default_value = "/proc/sys/kernel/random/boot_id")]
     pub boot_id_path: PathBuf,
-    /// How long an ADD waits for the confirmation of its IPAssignment if the API server has not recently confirmed that the block is
-    /// this node's. This confirmation is missing after a start of the agent, a broken or silent watch, or a duplicate address. After
-    /// a start, the wait for the agent's first read of its blocks counts towards this time. If an IPAssignment of the address exists
-    /// already, any ADD waits up to 1 s more until the agent has read whose it is.
+    /// How long an ADD waits for the confirmation of its IPAssignment if the API server has not recently confirmed that this node owns the
+    /// block. Such a confirmation is missing after a start of the agent, a broken or silent watch, or a duplicate address. After a start,
+    /// the wait for the agent's first read of its blocks counts towards this time. If the address already has an IPAssignment, any ADD
+    /// waits up to 1 s more, until the agent has read which attachment the IPAssignment names.
     #[arg(long, env = "BOBBIN_CONFIRM_WAIT", default_value = "450ms", value_parser = parse_duration)]
     pub confirm_wait: Duration,
     /// How long a Node must have been deleted before the operator releases its blocks and addresses. An agent that was down for more than
@@ -42,14 +42,14 @@ pub struct Args {
     /// Multiplies the waits of the protocol between agent, operator and API server. For tests only.
     #[arg(long, env = "BOBBIN_TIME_SCALE", default_value_t = 1.0, hide = true)]
     pub time_scale: f64,
-    /// How long an ADD waits for an address if the node has none free in the pod's pool.
+    /// How long an ADD waits for an address if the node has no free address in the pod's pool.
     #[arg(long, env = "BOBBIN_ADD_TIMEOUT", default_value = "30s", value_parser = parse_duration)]
     pub add_timeout: Duration,
     /// How long a block stays empty before the node releases it. The node keeps the last block of a pool.
     #[arg(long, env = "BOBBIN_BLOCK_IDLE", default_value = "300s", value_parser = parse_duration)]
     pub block_idle: Duration,
-    /// What an ADD does if the API server is unreachable and the pod is unknown. A static pod whose namespace is known is always
-    /// served.
+    /// What an ADD does if the API server is unreachable and the agent does not know the pod. The ADD of a static pod whose namespace the
+    /// agent knows continues in either case.
     #[arg(long, env = "BOBBIN_UNKNOWN_POD", default_value = "refuse", value_enum)]
     pub unknown_pod: UnknownPod,
     /// Who programs the routes between nodes: a routing daemon that imports the export table, or the agent, on one flat network.
@@ -85,7 +85,7 @@ pub struct Args {
     /// The directory of the writable sysctl tree.
     #[arg(long, env = "BOBBIN_SYSCTL_ROOT", default_value = "/proc/sys/net")]
     pub sysctl_root: PathBuf,
-    /// The address that serves metrics and health. Default: none.
+    /// The address and port at which the agent answers requests for metrics and health. Default: none.
     #[arg(long, env = "BOBBIN_METRICS_ADDRESS")]
     pub metrics_address: Option<SocketAddr>,
     /// Install the CNI plugin and the CNI configuration.
@@ -100,13 +100,13 @@ pub struct Args {
     /// The executable of the CNI plugin to install.
     #[arg(long, env = "BOBBIN_SHIM_PATH", default_value = "/usr/local/bin/bobbin")]
     pub shim_path: PathBuf,
-    /// The highest CNI version of the configuration. The agent lowers it if a chained plugin does not support it.
+    /// The highest CNI version of the configuration. If a chained plugin does not support this version, the agent uses a lower one.
     #[arg(long, env = "BOBBIN_CNI_VERSION", default_value = "1.1.0")]
     pub cni_version: String,
     /// The CNI plugins to chain after Bobbin's: a JSON list of their configurations.
     #[arg(long, env = "BOBBIN_CHAINED", default_value = "[]")]
     pub chained: String,
-    /// Serve the node's pods, or remove from the node what the agent installed.
+    /// Give the node's pods their network (run), or remove from the node what the agent installed (remove).
     #[arg(long, env = "BOBBIN_MODE", default_value = "run", value_enum)]
     pub mode: Mode,
     /// With `--mode=remove`: do not wait for the pods to end.
@@ -128,7 +128,7 @@ pub struct Args {
 pub enum UnknownPod {
     /// Fail with CNI code 11, after which the runtime retries.
     Refuse,
-    /// Use the namespace's pool if it is known, else the pool `default`.
+    /// Use the namespace's pool. If the agent does not know the namespace, use the pool `default`.
     Default,
 }
 
@@ -144,7 +144,7 @@ pub enum Routing {
 /// What the agent does on its node (`--mode`).
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Serve the node's pods.
+    /// Give the node's pods their network.
     Run,
     /// Remove from the node what the agent installed.
     Remove,

@@ -32,7 +32,7 @@ use object_store::ObjectStore;
 pub(crate) use objects::MIRROR_UID;
 pub use objects::{NamespaceInfo, NodeInfo, PodInfo};
 
-/// The kinds that the cache watches, beside this node's own objects.
+/// The kinds that the cache watches, besides this node's own objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CachedKind {
     /// The metadata of the pods on this node.
@@ -83,7 +83,7 @@ struct CachedObjects {
     node_deleted: bool,
     /// How many updates of this agent's Node the cache has received.
     node_updates: u64,
-    /// Whether this node's blocks were read since the agent started, and missing blocks were added to the node's state.
+    /// Whether the agent has read this node's blocks since it started, and has added missing blocks to the node's state.
     own_blocks_known: bool,
     watch_ages: [Option<WatchAge>; CACHED_KINDS],
 }
@@ -140,7 +140,7 @@ impl ClusterCache {
         }
     }
 
-    /// Watches the cluster's objects and saves snapshots until the future is dropped.
+    /// Watches the cluster's objects and saves snapshots until the caller drops the future.
     pub async fn run(&self) {
         let Some(clients) = self.0.clients.clone() else { return };
         tokio::join!(watches::run(self, &clients), snapshot::save_on_change(self));
@@ -182,7 +182,7 @@ impl ClusterCache {
         pools
     }
 
-    /// Whether the objects of this kind were listed once. If so, an object that is not in the cache does not exist.
+    /// Whether the agent has listed the objects of this kind once. Then an object that the cache lacks does not exist.
     pub fn has_synced(&self, kind: CachedKind) -> bool {
         self.objects().watch_ages[kind as usize].as_ref().is_some_and(WatchAge::synced)
     }
@@ -194,8 +194,8 @@ impl ClusterCache {
 
     /// Updates the cached Node of this agent. `seen` is what a read or the watch returned; `None` if the Node does not exist.
     ///
-    /// `as_of` is the [count of updates](Self::node_updates) when the read began. An update that arrived during the read may be newer, so
-    /// the cache keeps it.
+    /// `as_of` is the [count of updates](Self::node_updates) when the read began. An update that arrived during the read may be newer than
+    /// `seen`, so the cache keeps that update.
     pub fn update_node(&self, seen: Option<NodeInfo>, as_of: Option<u64>) -> NodeChange {
         let mut objects = self.objects();
         if as_of.is_some_and(|as_of| as_of != objects.node_updates) && objects.node.is_some() {
@@ -235,13 +235,13 @@ impl ClusterCache {
         objects.node_deleted || objects.node.as_ref().is_some_and(|node| node.out_of_service)
     }
 
-    /// Records that this node's blocks were read and added to the node's state.
+    /// Records that the agent has read this node's blocks and added them to the node's state.
     pub fn set_own_blocks_known(&self) {
         self.objects().own_blocks_known = true;
         self.0.changed.send_modify(|count| *count += 1);
     }
 
-    /// Whether this node's blocks were read and added to the node's state since the agent started.
+    /// Whether the agent has read this node's blocks since it started, and has added them to the node's state.
     pub fn own_blocks_known(&self) -> bool {
         self.objects().own_blocks_known
     }
@@ -256,7 +256,7 @@ impl ClusterCache {
         &self.0.freshness
     }
 
-    /// The name of the Node that this agent serves.
+    /// The name of this agent's Node.
     pub fn node_name(&self) -> &str {
         &self.0.node_name
     }
@@ -271,7 +271,7 @@ impl ClusterCache {
         self.0.changed.subscribe()
     }
 
-    /// Whether all watches work and the last call to the API server was answered.
+    /// Whether all watches work and the API server answered the agent's last call.
     pub fn api_healthy(&self) -> bool {
         self.objects().watch_ages.iter().all(|age| age.as_ref().is_some_and(is_healthy)) && !self.0.freshness.failing()
     }

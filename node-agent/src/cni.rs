@@ -132,6 +132,6 @@ fn interrupted_by_del(key: &AttachmentKey, waited_for: &str) -> CniError {
 fn busy(key: &AttachmentKey) -> CniError {
     CniError::new(
         code::TRY_AGAIN_LATER,
-        format!("another call for attachment {key} is still running; the runtime tries again"),
+        format!("another CNI call for attachment {key} is still running; the runtime tries again"),
     )
 }

@@ -29,7 +29,7 @@ pub struct Events {
 type QueuedEvents = Arc<Mutex<HashSet<(String, Option<String>)>>>;
 
 impl Events {
-    /// Starts to publish events for the agent of the cache's node. Must be called inside the tokio runtime.
+    /// Starts the task that publishes this agent's events. Must be called inside the tokio runtime.
     pub fn start(client: Client, cluster: &ClusterCache) -> Events {
         let publisher = EventPublisher::start(client, "bobbin-agent", cluster.node_name());
         let (about_node, waiting) = mpsc::channel(MAX_NODE_EVENTS);

@@ -43,7 +43,7 @@ pub struct Metrics {
     cni_call_duration: Family<CallLabels, Histogram>,
     wiring_duration: Histogram,
     confirmation_wait: Histogram,
-    /// How many addresses were assigned before their cool-down ended, because the pool had no other.
+    /// How many addresses the agent assigned before their cool-down ended, because the pool had no other free address.
     pub early_reuses: Counter,
     /// How many ADDs waited for the confirmation of their assignment because their block was not proven recently.
     pub unproven_adds: Counter,
@@ -88,7 +88,7 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Metrics {
         let mut counter = |name, help| registered(registry, name, help, Counter::default());
         let early_reuses =
-            counter("early_reuses", "Addresses handed out before their cool-down ended, because the pool had no other");
+            counter("early_reuses", "Addresses assigned before their cool-down ended, because the pool had no other");
         let unproven_adds = counter(
             "unproven_adds",
             "ADDs that waited for the confirmation of their assignment because their block was not proven recently",
@@ -153,7 +153,7 @@ impl Metrics {
             unreadable_objects: registered(
                 registry,
                 "unreadable_objects",
-                "Objects that the agent can't decode and counts as in use, by kind",
+                "Objects that the agent can't decode, by kind; their addresses count as in use",
                 Family::default(),
             ),
             blocks: registered(registry, "blocks", "The node's blocks by pool and state", Family::default()),

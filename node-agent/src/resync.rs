@@ -73,7 +73,7 @@ pub struct Resync {
 /// What the resync has done since the agent started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Resynced {
-    /// Whether the node's blocks were compared with the API server.
+    /// Whether the resync has compared the node's blocks with the API server.
     pub blocks: bool,
 }
 
@@ -183,7 +183,7 @@ impl Resync {
         owned.map(|block| (block.held.name, block.held.range)).collect()
     }
 
-    /// Reads the pools with a consistent list, because a watch that lost an event could show a draining pool as open.
+    /// Reads the pools with a consistent list, because a watch that lost an event could show a draining pool as not draining.
     async fn compare_pools(&self) -> Result<(), ReadError> {
         let api: kube::Api<Lenient<AddressPool>> = kube::Api::all(self.clients.requests.clone());
         let list =
@@ -207,7 +207,7 @@ impl Resync {
             {
                 Ok(node) => match NodeInfo::of(&node) {
                     Ok(node) => Some(node),
-                    // The Node exists, but can't be decoded. The cache keeps its last version that could be decoded.
+                    // The Node exists, but can't be decoded. The cache keeps the last version that the agent could decode.
                     Err(_) => return if self.cluster.node().is_some() { Ok(()) } else { Err(PassError::NodeUnknown) },
                 },
                 Err(ReadError::NotFound) => None,

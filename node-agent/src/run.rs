@@ -1,4 +1,4 @@
-//! Starts the agent, lets it serve until a signal or an error, and then shuts it down.
+//! Starts the agent, lets it run until a signal or an error, and then shuts it down.
 
 mod start;
 mod status_server;

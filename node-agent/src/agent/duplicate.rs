@@ -1,4 +1,4 @@
-//! Handles a duplicate address: this node allocated it, but its IPAssignment names another attachment.
+//! Handles duplicate addresses: addresses that this node allocated although their IPAssignment names another attachment.
 
 use bobbin_ipam::IpPair;
 
@@ -50,7 +50,7 @@ fn sentence(attachment: &Attachment, by: &str, outcome: DuplicateOutcome) -> Str
     let Attachment { pair, block, .. } = attachment;
     let name = assignment_name(*pair).unwrap_or_default();
     let who = attachment.who();
-    let check = format!("check it: kubectl get ipassignment {name} -o yaml");
+    let check = format!("check the IPAssignment: kubectl get ipassignment {name} -o yaml");
     match outcome {
         DuplicateOutcome::NotUsed => format!(
             "IPAssignment {name} assigns address {pair} to {by}, so {who} gets another address. This node does not allocate {pair} while the IPAssignment exists; {check}"

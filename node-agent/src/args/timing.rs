@@ -1,7 +1,7 @@
 //! Every wait that the protocol between agents, operator and API server depends on.
 //!
-//! This order must hold: interval of bookmarks (60 s) < [`Times::max_watch_silence`] < half of `--node-grace-period`, and the reconnect of
-//! a watch (5 s) < [`Times::quiet_time`]. Tests multiply these times, except the grace period, by one factor.
+//! This order must hold: the interval of bookmarks (60 s) < [`Times::max_watch_silence`] < half of `--node-grace-period`, and the longest
+//! pause before a watch restarts (5 s) < [`Times::quiet_time`]. Tests multiply these times, except the grace period, by one factor.
 
 use std::time::Duration;
 
@@ -23,8 +23,9 @@ impl Times {
         Duration::from_secs(seconds).mul_f64(self.scale)
     }
 
-    /// How long blocks stay proven after the last event or bookmark of the watches of own blocks and own Node. The API server sends a
-    /// bookmark about once a minute. It may send none for a kind in which nothing changes, so silence alone invalidates nothing.
+    /// How long blocks stay proven after the last event or bookmark on the watches of own blocks and own Node. The API server sends a
+    /// bookmark about once a minute, but may send none for a kind in which nothing changes. So silence invalidates no proof: after the next
+    /// event the blocks are proven again.
     pub fn max_watch_silence(self) -> Duration {
         self.scaled(90)
     }

@@ -1,7 +1,7 @@
 //! Tracks how fresh the API server's answers are: which blocks are proven, outages, and answers from an older snapshot.
 //!
-//! A block is proven if the API server confirmed it after the last invalidation, and both watches of own objects were active lately. An
-//! ADD from a proven block does not wait for its assignment. Pure but for its lock.
+//! A block is proven if the API server confirmed it after the last invalidation, and both watches of own objects were active lately. An ADD
+//! from a proven block does not wait until the API server has its assignment. The tracker does no IO.
 
 use std::time::Duration;
 
@@ -21,10 +21,11 @@ pub struct ProofGeneration(u64);
 pub enum Proof {
     /// The API server has not confirmed the block since the agent started.
     None,
-    /// This node owns the block, but other nodes may have assignments in it. These must be listed before the block can be proven.
+    /// This node owns the block, but other nodes may have assignments in the block. The agent must list these assignments before it can
+    /// prove the block.
     ///
-    /// This applies to a block that still had its finalizer when it was claimed, or was claimed in the quiet time or claimed back. It also
-    /// applies to a block that was lost for a while or that the resync found.
+    /// A block gets this value if it still had its finalizer when the node claimed it, or if the node claimed it in the quiet time or
+    /// claimed it back. A block that the node lost for a while or that the resync found gets this value, too.
     AssignmentsUnseen,
     /// The API server confirmed since the last invalidation that this node owns the block.
     Confirmed(ProofGeneration),
@@ -137,7 +138,7 @@ impl FreshnessTracker {
         ReadStart { generation: self.state().generation, at: now }
     }
 
-    /// Records that a list of this kind was answered. The list counts like an event of the watch.
+    /// Records that the API server answered a list of this kind. The answer counts like an event of the watch.
     pub fn list_answered(&self, kind: WatchedKind, start: ReadStart) {
         let last = &mut self.state().last_activity[kind as usize];
         *last = (*last).max(Some(start.at));
@@ -154,10 +155,10 @@ impl FreshnessTracker {
         self.state().versions[kind as usize]
     }
 
-    /// Records the resourceVersion of an answer. `floor` is the highest version that was known when the request began. Returns true if the
-    /// answer's version is lower than `floor`.
+    /// Records the resourceVersion of an answer. `floor` is the highest version that the agent knew when the request began. Returns true if
+    /// the answer's version is lower than `floor`.
     ///
-    /// A resourceVersion that is not a number is not compared.
+    /// Ignores a resourceVersion that is not a number.
     pub fn observe_version(&self, kind: WatchedKind, resource_version: &str, floor: u64) -> bool {
         let Ok(version) = resource_version.parse::<u64>() else { return false };
         let went_back = version < floor;
@@ -171,9 +172,12 @@ impl FreshnessTracker {
         went_back
     }
 
-    /// Invalidates the proofs of all blocks: no block is proven until it is read again.
+    /// Invalidates the proofs of all blocks: no block is proven until the agent reads it again.
     pub fn invalidate(&self, cause: Invalidation) {
-        tracing::info!(?cause, "all block proofs are invalid until the blocks are read again");
+        tracing::info!(
+            ?cause,
+            "this node may have lost blocks, so ADDs wait for the confirmation of their IPAssignments until the agent has read its blocks again"
+        );
         self.state().generation.0 += 1;
         self.invalidations.send_modify(|count| *count += 1);
     }
@@ -189,7 +193,8 @@ impl FreshnessTracker {
         self.in_contact(now);
     }
 
-    /// Records contact with the API server: an answer, or activity of a watch. An open watch needs no valid token.
+    /// Records contact with the API server: an answer, or activity of a watch. An open watch needs no valid token, so its activity says
+    /// nothing about the token.
     pub fn in_contact(&self, now: BootTime) {
         let mut state = self.state();
         let away = state.last_contact.map(|contact| now.since(contact)).unwrap_or_default();
@@ -203,7 +208,7 @@ impl FreshnessTracker {
         }
     }
 
-    /// Records the outcome of a call. `unanswered` says why the call had no answer.
+    /// Records the outcome of a call. `unanswered` says why the call had no answer; `None` if it had one.
     pub fn observe_call(&self, unanswered: Option<&UnknownWhy>, now: BootTime) {
         match unanswered {
             None => self.answered(now),
@@ -226,7 +231,7 @@ impl FreshnessTracker {
         }
     }
 
-    /// Whether the last call to the API server failed, or none was made yet.
+    /// Whether the last call to the API server failed, or the agent has made no call yet.
     pub fn failing(&self) -> bool {
         self.state().failing
     }
@@ -245,7 +250,7 @@ impl FreshnessTracker {
         (until > now).then_some(until)
     }
 
-    /// How long ago each watch was last active; `None` for a watch that never was.
+    /// How long ago each watch was last active; `None` for a watch that has never been active.
     pub fn silence(&self, now: BootTime) -> [Option<Duration>; WATCHED_KINDS] {
         self.state().last_activity.map(|last| last.map(|at| now.since(at)))
     }

@@ -12,9 +12,10 @@ use tokio::time::Instant;
 
 use super::{CachedKind, ClusterCache, NamespaceInfo, PodInfo};
 
-/// How long the fetch of an object that the watch has not shown may take.
+/// The timeout for fetching an object that the watch has not shown.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
-/// The timeout of a fetch while the watch does not work. An agent that has just started answers within 1 s, even without an API server.
+/// The timeout for fetching an object while the watch does not work. It is short, so that an agent that has just started answers an ADD
+/// within 1 s even without an API server.
 const FETCH_TIMEOUT_WATCH_DOWN: Duration = Duration::from_millis(400);
 
 /// The result of looking up a pod.
@@ -29,10 +30,10 @@ pub enum PodLookup {
 }
 
 impl ClusterCache {
-    /// Returns the pod with this UID. While the watch works, waits up to `wait` until the watch shows the pod. Otherwise fetches the pod
-    /// once.
+    /// Returns the pod with this UID. While the watch works, waits up to `wait` until the watch shows the pod. If the watch does not show
+    /// it, fetches the pod once.
     ///
-    /// Without a UID the pod is fetched, since the watch may still show an earlier pod of the same name.
+    /// Without a UID, always fetches the pod, because the watch may still show an earlier pod of the same name.
     pub async fn pod(&self, namespace: &str, name: &str, uid: &str, wait: Duration) -> PodLookup {
         let mut changed = self.0.pods_changed.subscribe();
         let until = Instant::now() + wait;
@@ -60,13 +61,14 @@ impl ClusterCache {
             }
             Err(ReadError::NotFound) => PodLookup::NotSeen,
             Err(error) => {
-                tracing::debug!(namespace, name, %error, "the pod could not be fetched");
+                tracing::debug!(namespace, name, %error, "the agent could not fetch the pod from the API server");
                 PodLookup::Unreachable
             }
         }
     }
 
-    /// Returns the namespace. While the watch works, waits up to `wait` until the watch shows it. Otherwise fetches the namespace once.
+    /// Returns the namespace. While the watch works, waits up to `wait` until the watch shows the namespace. If the watch does not show it,
+    /// fetches the namespace once.
     ///
     /// # Errors
     /// If the API server did not answer in time. `Ok(None)`: there is no such namespace.
@@ -94,7 +96,8 @@ impl ClusterCache {
         }
     }
 
-    /// Waits up to `wait` until the pools were listed once. Does not wait if a snapshot had pools. Returns false if no pools are known.
+    /// Waits up to `wait` until the agent has listed the pools once. Does not wait if a snapshot had pools. Returns false if the agent
+    /// knows no pools.
     pub async fn wait_for_pools(&self, wait: Duration) -> bool {
         let until = Instant::now() + wait;
         let mut changed = self.0.changed.subscribe();

@@ -1,7 +1,7 @@
 //! The watches of this agent's Node and this node's blocks.
 //!
 //! Unlike kube's watcher, these watches see bookmarks and notice silence. They resume with an old resourceVersion only after their own
-//! timeout. They apply each update at once, so that a doubt is never delayed.
+//! timeout. They apply each update at once, so that a block which the node may have lost becomes doubted without delay.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -89,7 +89,7 @@ impl OwnWatches {
         );
     }
 
-    /// Lists and watches the objects of one kind, again and again.
+    /// Lists and watches the objects of one kind, and starts again whenever the watch ends.
     async fn list_and_watch<K>(
         &self,
         kind: WatchedKind,
@@ -110,8 +110,8 @@ impl OwnWatches {
                 Ok(list) => {
                     self.freshness.answered(boot_time());
                     let version = list.metadata.resource_version.clone().unwrap_or_default();
-                    // A list with a lower resourceVersion invalidates all proofs, but shows the current state. So count it as a read that
-                    // begins after the invalidation.
+                    // A list with a lower resourceVersion invalidates all proofs, but shows the current state. So this list counts as a
+                    // read that begins after the invalidation.
                     let start = if self.freshness.observe_version(kind, &version, floor) {
                         self.freshness.begin_read(boot_time())
                     } else {
@@ -163,7 +163,7 @@ impl OwnWatches {
             let opened = match timeout(CALL_TIMEOUT, api.watch(&params, &version)).await {
                 Ok(Ok(stream)) => stream.boxed(),
                 Ok(Err(error)) => {
-                    tracing::info!(?kind, %error, "the agent could not open a watch; it lists again");
+                    tracing::info!(?kind, %error, "the agent could not open a watch; it lists the objects again");
                     return WatchEnd::Closed;
                 }
                 Err(_) => return WatchEnd::Silent,
@@ -174,7 +174,7 @@ impl OwnWatches {
                 {
                     Err(_) => return WatchEnd::Silent,
                     Ok(Err(error)) => {
-                        tracing::info!(?kind, %error, "a watch broke; the agent lists again");
+                        tracing::info!(?kind, %error, "a watch broke; the agent lists the objects again");
                         return WatchEnd::Closed;
                     }
                     Ok(Ok(None)) => break,
@@ -195,7 +195,7 @@ impl OwnWatches {
                         None
                     }
                     WatchEvent::Error(status) => {
-                        tracing::info!(?kind, %status, "the API server ended a watch; the agent lists again");
+                        tracing::info!(?kind, %status, "the API server ended a watch; the agent lists the objects again");
                         return WatchEnd::Closed;
                     }
                 };
@@ -206,7 +206,7 @@ impl OwnWatches {
                 }
             }
             if begun.elapsed() + EARLY_CLOSE_MARGIN < WATCH_TIMEOUT {
-                tracing::info!(?kind, "the API server closed a watch early; the agent lists again");
+                tracing::info!(?kind, "the API server closed a watch early; the agent lists the objects again");
                 return WatchEnd::Closed;
             }
         }

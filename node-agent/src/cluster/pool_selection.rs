@@ -19,15 +19,15 @@ use crate::state::PodRef;
 /// How long an ADD waits for the watches to show its pod, its namespace or the pools.
 const WATCH_WAIT: Duration = Duration::from_millis(300);
 
-/// Why no pool could be selected.
+/// Why the agent could not select a pool.
 #[derive(Debug, thiserror::Error)]
 pub enum SelectPoolError {
-    /// The selected pool can't serve the pod; retrying alone does not help.
+    /// The selected pool gives the pod no address; retrying alone does not help.
     #[error("{pod} gets no address: {refusal}")]
     Refused {
         /// A description of the pod, for messages.
         pod: String,
-        /// Why the pool can't serve it.
+        /// Why the pool gives the pod no address.
         refusal: SelectionError,
     },
     /// The API server has no such pod: it was deleted, or the API server does not show it yet.
@@ -35,9 +35,9 @@ pub enum SelectPoolError {
         "{0} gets no address: the API server has no pod of that name and UID. Either the pod was deleted or replaced, or the API server does not show it yet and the runtime's next try succeeds"
     )]
     PodGone(String),
-    /// The pod's pool can't be determined.
+    /// The agent can't determine the pod's pool.
     #[error(
-        "{0} gets no address: its pool is unknown while the API server is unreachable; the runtime retries. With --unknown-pod=default the agent uses the pool of the namespace, if it is known, or the pool \"default\""
+        "{0} gets no address: the agent can't determine the pod's pool while the API server is unreachable; the runtime retries. With --unknown-pod=default the agent uses the namespace's pool, or the pool \"default\" if it does not know the namespace"
     )]
     Unreachable(String),
 }
@@ -58,7 +58,7 @@ impl SelectPoolError {
 pub struct SelectedPool {
     /// The pool, and what selected it.
     pub selection: PoolSelection,
-    /// The pod as the runtime named it. A missing UID is filled in.
+    /// The pod as the runtime named it. If the runtime passed no UID, the agent fills in the UID.
     pub pod: PodRef,
     /// Whether the API server showed this agent a pod of this UID. Never true for a static pod: its mirror pod has another UID.
     pub pod_seen: bool,
@@ -90,7 +90,7 @@ pub async fn select_pool_for_pod(
     let (info, pod, pod_seen) = match cluster.pod(&pod.namespace, &pod.name, &pod.uid, WATCH_WAIT).await {
         PodLookup::Known(found) => {
             let named = with_kubelet_uid(pod, &found);
-            // A pod that was found by its name alone may run on another node. The watch shows only this node's pods.
+            // A pod that the agent found by its name alone may run on another node. The watch shows only this node's pods.
             let on_node = || cluster.cached_pod(&named.namespace, &named.name, &named.uid).is_some();
             let seen = found.uid == named.uid && (!pod.uid.is_empty() || on_node());
             (Some(found), named, seen)
@@ -99,7 +99,8 @@ pub async fn select_pool_for_pod(
         // Without a UID, the last pod of this name is the best source of the annotation, but it may be another pod.
         PodLookup::Unreachable => {
             let last_seen = pod.uid.is_empty().then(|| cluster.cached_pod_by_name(&pod.namespace, &pod.name)).flatten();
-            // The pod's annotation may name a pool. A static pod must start without an API server, so its namespace decides.
+            // Without `--unknown-pod=default`, refuse an unknown pod, because its annotation may name a pool. A static pod must start
+            // without an API server, so its namespace decides.
             if last_seen.is_none() && unknown == UnknownPod::Refuse && !pod.is_static() {
                 return Err(SelectPoolError::Unreachable(words));
             }
@@ -113,7 +114,7 @@ pub async fn select_pool_for_pod(
     Ok(SelectedPool { selection, pod, pod_seen })
 }
 
-/// The pod as the runtime named it. If the runtime passed no UID, the UID that kubelet uses for the pod is filled in.
+/// The pod as the runtime named it. If the runtime passed no UID, fills in the UID that kubelet uses for the pod.
 fn with_kubelet_uid(pod: &PodRef, found: &PodInfo) -> PodRef {
     let uid = match pod.uid.as_str() {
         "" => found.kubelet_uid.clone().unwrap_or_else(|| found.uid.clone()),
@@ -129,7 +130,7 @@ fn unknown_namespace(
     pod: Option<&PodInfo>,
     unknown: UnknownPod,
 ) -> Result<PoolSelection, SelectPoolError> {
-    tracing::debug!(%error, "{words}: its namespace is unknown");
+    tracing::debug!(%error, "{words}: the agent could not read the pod's namespace");
     if unknown == UnknownPod::Refuse && pod.and_then(|pod| pod.pool.as_ref()).is_none() {
         return Err(SelectPoolError::Unreachable(words));
     }

@@ -50,14 +50,14 @@ pub(super) async fn save_on_change(cluster: &ClusterCache) {
         let bytes = match serialize(cluster) {
             Ok(bytes) => bytes,
             Err(error) => {
-                tracing::warn!(%error, "the cluster snapshot could not be serialized");
+                tracing::warn!(%error, "the agent could not serialize the cluster snapshot");
                 continue;
             }
         };
         let path = cluster.0.snapshot_path.clone();
         let written = tokio::task::spawn_blocking(move || atomic_file::replace(&path, &bytes, 0o600)).await;
         if let Ok(Err(error)) = written {
-            tracing::warn!(%error, path = %cluster.0.snapshot_path.display(), "the cluster snapshot could not be saved; after a restart without the API server the agent would know fewer objects");
+            tracing::warn!(%error, path = %cluster.0.snapshot_path.display(), "the agent could not save the cluster snapshot; after a restart without the API server it would know fewer pods, pools and namespaces");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! ADD: allocates an address, creates its IPAssignment and wires the pod. A failed ADD undoes all of this.
+//! ADD: allocates an address, creates its IPAssignment and wires the pod. A failed ADD undoes these three steps.
 
 mod address;
 mod confirm;
@@ -26,7 +26,7 @@ use address::AddTarget;
 use confirm::{Confirmed, confirm, confirm_wait};
 use wiring::{PreparedFamilies, kernel_refused};
 
-/// How many addresses one ADD tries. It tries another if an IPAssignment conflicts with the address, or the address's block became doubted.
+/// How many addresses one ADD tries. It tries another address after a conflicting IPAssignment, or if the block became doubted.
 const MAX_ATTEMPTS: usize = 8;
 
 /// The parts of the agent that only ADD uses.
@@ -46,7 +46,7 @@ pub struct AddContext {
 /// The progress of the agent's first read of the node's blocks since its start.
 #[derive(Clone)]
 pub struct FirstRead {
-    /// True once the first read is done or has taken too long. ADDs then no longer wait for it.
+    /// True once the first read is done or has taken too long. ADDs then no longer wait for the read.
     pub over: watch::Receiver<bool>,
     /// True once the first read is done.
     pub done: watch::Receiver<bool>,
@@ -77,7 +77,7 @@ impl AddContext {
 /// Adds the attachment and returns the JSON of its result.
 ///
 /// # Errors
-/// The ADD failed, and what it had done is undone. The error is the answer for the runtime.
+/// If the ADD fails. It undoes its steps before it returns. The error is the answer for the runtime.
 pub async fn add(
     agent: &Arc<Agent>,
     context: &AddContext,
@@ -116,19 +116,19 @@ fn container_netns(key: &AttachmentKey, path: &str, netns: Option<OwnedFd>) -> R
     let netns = netns.ok_or_else(|| {
         CniError::new(
             code::INVALID_ENVIRONMENT,
-            format!("the agent got no network namespace for {key} from CNI_NETNS {path:?}: the runtime must name one that exists"),
+            format!("the agent got no network namespace for {key} from CNI_NETNS {path:?}: the runtime must set CNI_NETNS to an existing network namespace"),
         )
     })?;
     let is_host = bobbin_datapath::is_own_netns(&netns).map_err(|error| {
         kernel_refused(&format!(
-            "CNI_NETNS {path:?} of {key} could not be compared with the node's own network namespace: {error}"
+            "the agent could not compare CNI_NETNS {path:?} of {key} with the node's own network namespace: {error}"
         ))
     })?;
     if is_host {
         return Err(CniError::new(
             code::INVALID_ENVIRONMENT,
             format!(
-                "CNI_NETNS {path:?} of {key} is the node's own network namespace: the runtime must name the container's"
+                "CNI_NETNS {path:?} of {key} is the node's own network namespace: the runtime must set CNI_NETNS to the container's network namespace"
             ),
         ));
     }
@@ -138,7 +138,7 @@ fn container_netns(key: &AttachmentKey, path: &str, netns: Option<OwnedFd>) -> R
 /// The answer to a repeated ADD, if the kernel shows that the pod is still wired. Returns `None` if a part of the wiring is missing.
 ///
 /// # Errors
-/// The kernel could not be read. The pod may still use the address, so the attachment stays.
+/// If the agent can't read the wiring from the kernel. The pod may still use the address, so the attachment stays.
 async fn repeated(
     agent: &Agent,
     known: &Attachment,
@@ -181,9 +181,9 @@ async fn add_new(
     let mut waited = context.first_read.wait().await;
     let target = AddTarget { key, pod: &pod, pod_seen, pool: &selection.pool, netns: path, network: &conf.name };
     for _ in 0..MAX_ATTEMPTS {
-        // Open the namespace before the allocation, because a failure after it would have to be undone.
+        // Open the namespace before the allocation, because after a failure the ADD would have to undo the allocation.
         let netns = netns.try_clone().map_err(|error| {
-            kernel_refused(&format!("the network namespace {path:?} of {key} could not be kept open: {error}"))
+            kernel_refused(&format!("the agent could not keep the network namespace {path:?} of {key} open: {error}"))
         })?;
         let Allocation { attachment, token } = address::allocate(agent, context, lock, &target, until).await?;
         // The ADD already waited for the API server to list the blocks, so it waits less for the confirmation.
@@ -194,12 +194,12 @@ async fn add_new(
                 return Ok(result::of(&attachment, &links, conf, path).to_json(conf.cni_version));
             }
             Confirmed::BlockDoubted => {
-                tracing::info!(pair = %attachment.pair, %key, block = token.block, "the block of an allocated address became doubted, so the pod gets another address");
+                tracing::info!(pair = %attachment.pair, %key, block = token.block, "this node may have lost the block of the allocated address, so the pod gets another address");
             }
             Confirmed::Conflict { by, node } if node == agent.args.node_name => {
                 // `found_duplicate` also triggers a resync, which compares the assignments at once.
                 agent.found_duplicate(attachment.pair, &by);
-                tracing::warn!(pair = %attachment.pair, %key, by, "the address allocated for this pod already has an IPAssignment for another attachment on this node. The pod gets another address; this node does not allocate the conflicting one while that IPAssignment exists");
+                tracing::warn!(pair = %attachment.pair, %key, by, "the address allocated for this pod already has an IPAssignment for another attachment on this node. The pod gets another address; this node does not allocate the conflicting address while that IPAssignment exists");
             }
             Confirmed::Conflict { by, .. } => {
                 agent.found_duplicate(attachment.pair, &by);
@@ -210,7 +210,7 @@ async fn add_new(
     Err(CniError::new(
         code::TRY_AGAIN_LATER,
         format!(
-            "node {1} tried {MAX_ATTEMPTS} addresses of pool {:?} for {key}, but other attachments have their IPAssignments, or the node may have lost their blocks. The runtime tries again; see the node's events: kubectl describe node {1}",
+            "node {1} tried {MAX_ATTEMPTS} addresses of pool {:?} for {key}, but each address has the IPAssignment of another attachment, or is in a block that the node may have lost. The runtime tries again; see the node's events: kubectl describe node {1}",
             selection.pool, agent.args.node_name
         ),
     )

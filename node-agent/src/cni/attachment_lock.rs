@@ -1,4 +1,4 @@
-//! A lock per attachment, so that its verbs run one at a time. A waiting DEL interrupts the ADD that holds the lock.
+//! A lock per attachment, so that the attachment's verbs run one at a time. A waiting DEL interrupts the ADD that holds the lock.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use bobbin_ipam::AttachmentKey;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedMutexGuard, watch};
 
-/// Unused locks are dropped once the map of locks has more entries than this.
+/// Once the map of locks has more entries than this, its unused locks are dropped.
 const MAX_UNUSED: usize = 512;
 
 /// Serializes the CNI verbs of each attachment. Verbs of different attachments never wait for each other.
@@ -29,7 +29,7 @@ impl Default for LockState {
     }
 }
 
-/// The lock of an attachment while a verb holds it. Other verbs of the attachment wait until it is dropped.
+/// The lock of an attachment while a verb holds it. Other verbs of the attachment wait until this value is dropped.
 #[derive(Debug)]
 pub struct AttachmentLock {
     state: Arc<LockState>,

@@ -11,7 +11,8 @@ use crate::agent::Agent;
 /// Compares the kernel and the runtime's `prevResult` with the result of ADD.
 ///
 /// # Errors
-/// The attachment is unknown, could not be checked, or differs from the result of ADD. The error then names each difference.
+/// If the agent does not know or can't check the attachment, or if the attachment differs from the result of ADD. The error names each
+/// difference.
 pub async fn check(
     agent: &Arc<Agent>,
     key: &AttachmentKey,
@@ -43,7 +44,10 @@ pub async fn check(
     }
     let wiring = agent.wiring(key, attachment.pair);
     let misses = agent.network.check(&wiring, netns).await.map_err(|error| {
-        CniError::new(code::KERNEL_REFUSED, format!("attachment {key} on node {node} could not be checked: {error}"))
+        CniError::new(
+            code::KERNEL_REFUSED,
+            format!("the agent of node {node} could not check attachment {key}: {error}"),
+        )
     })?;
     if misses.is_empty() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! DEL ends the attachment. It also succeeds if it is repeated or late, or if the container is unknown.
+//! DEL ends the attachment. A repeated or late DEL succeeds, too, as does a DEL of an unknown container.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub const MANUAL_DEL: &str = "for each container that is gone, run: echo '{\"cni
 /// Ends the attachment with exactly this container ID and interface name.
 ///
 /// # Errors
-/// Code 11: the kernel still uses the address, so the agent keeps it held, and the runtime calls DEL again.
+/// Code 11 if the kernel still uses the address. Then the address stays in use, and the runtime calls DEL again.
 pub async fn del(agent: &Arc<Agent>, key: &AttachmentKey) -> Result<(), CniError> {
     let _lock = agent.locks.lock_for_del(key, LOCK_TIMEOUT).await.ok_or_else(|| busy(key))?;
     let ended = if let Some(attachment) = agent.node_state.attachment(key) {
@@ -52,7 +52,9 @@ fn sentence(EndError { key, pair, source }: &EndError) -> String {
         Some(_) => format!("address {pair} of {key}"),
         None => format!("the link of {key}"),
     };
-    format!("the kernel still uses {what}, so it stays in use and the runtime calls DEL again: {why}")
+    format!(
+        "the agent could not remove {what} from the kernel, so the attachment stays and the runtime calls DEL again: {why}"
+    )
 }
 
 /// The name of an error number, such as ENOENT.

@@ -21,7 +21,7 @@ pub use decision::UnlistedAttachments;
 /// call stays, because the call's list can't contain it.
 ///
 /// # Errors
-/// The call has no list, or the breaker tripped and nothing was removed, or some of the attachments could not be removed.
+/// If the call has no list, if the breaker tripped so that GC removed nothing, or if GC could not remove some of the attachments.
 pub async fn gc(agent: &Arc<Agent>, history: &UnlistedAttachments, conf: &NetConf) -> Result<(), CniError> {
     let begun = jiff::Timestamp::now();
     let valid: HashSet<AttachmentKey> = conf
@@ -45,12 +45,12 @@ pub async fn gc(agent: &Arc<Agent>, history: &UnlistedAttachments, conf: &NetCon
     Err(CniError::new(code::TRY_AGAIN_LATER, failed.join("; ")))
 }
 
-/// Reports that the breaker tripped and nothing was removed.
+/// Reports that the breaker tripped and GC removed nothing.
 fn report_trip(agent: &Agent, network: &str, breaker: Breaker) -> CniError {
     let Breaker { would_delete, population } = breaker;
     let node = &agent.args.node_name;
     let sentence = format!(
-        "GC of network {network:?} on node {node} removed nothing: the runtime did not list {would_delete} of {population} attachments, too many to remove at once. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {MANUAL_DEL}"
+        "GC of network {network:?} on node {node} removed nothing: the runtime did not list {would_delete} of {population} pod interfaces (attachments), too many to remove at once. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {MANUAL_DEL}"
     );
     agent.metrics.breaker_trips.inc();
     agent.events.node_warning("GCStopped", &sentence);
@@ -60,14 +60,14 @@ fn report_trip(agent: &Agent, network: &str, breaker: Breaker) -> CniError {
 async fn remove(agent: &Arc<Agent>, seen: &Attachment) -> Result<(), String> {
     let key = &seen.key;
     let Some(_lock) = agent.locks.lock(key, LOCK_TIMEOUT).await else {
-        return Err(format!("another call for {key} is still running"));
+        return Err(format!("another CNI call for {key} is still running"));
     };
     // The attachment of a later ADD with the same key must stay.
     let Some(attachment) = agent.node_state.attachment(key).filter(|now| now.id() == seen.id()) else {
         return Ok(());
     };
     if !agent.end(&attachment).await.map_err(|error| error.to_string())? {
-        return Err(format!("the checkpoint of {key} could not be removed, so its address stays in use"));
+        return Err(format!("the agent could not remove the checkpoint of {key}, so the address stays in use"));
     }
     agent.metrics.gc_attachments_removed.inc();
     tracing::info!(%key, pair = %attachment.pair, "GC removed an attachment that the runtime does not list");

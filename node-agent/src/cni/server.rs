@@ -55,7 +55,7 @@ pub async fn serve(mut socket: Socket, handler: Arc<CniHandler>, stop: Cancellat
                 let handler = Arc::clone(&handler);
                 calls.spawn(async move {
                     if let Err(error) = converse(stream, &handler).await {
-                        tracing::debug!(%error, "a call of the CNI plugin was aborted");
+                        tracing::debug!(%error, "the agent could not receive or answer a call of the CNI plugin");
                     }
                 });
             }
@@ -72,7 +72,7 @@ pub async fn serve(mut socket: Socket, handler: Arc<CniHandler>, stop: Cancellat
     calls.wait().await;
 }
 
-/// Answers probes on a unix socket until `stop`. Probes don't use the metrics port: if another program had it, kubelet would restart
+/// Answers probes on a unix socket until `stop`. Probes don't use the metrics port: if another program had that port, kubelet would restart
 /// the agent.
 pub async fn serve_probes(path: &Path, server: Server, stop: CancellationToken) {
     let mut failing = false;
@@ -132,7 +132,7 @@ async fn converse(mut stream: UnixStream, handler: &CniHandler) -> io::Result<()
     if peer.uid() != nix::unistd::geteuid().as_raw() {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
-            format!("a process of user {} may not call the agent", peer.uid()),
+            format!("a process of user {} called the agent, but only the agent's own user may call it", peer.uid()),
         ));
     }
     let (request, netns) = with_timeout(IO_TIMEOUT, receive(&mut stream)).await?;

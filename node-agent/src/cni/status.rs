@@ -1,5 +1,5 @@
-//! STATUS reports whether the agent can serve an ADD. A full or missing pool is no error, or the runtime would mark the whole node
-//! NotReady.
+//! STATUS reports whether the agent can carry out an ADD. A full or missing pool is no error, because after an error the runtime marks the
+//! whole node NotReady.
 
 use bobbin_cni_wire::{CniError, code};
 

@@ -1,7 +1,7 @@
 //! Keeps the CNI plugin and the CNI configuration installed.
 //!
-//! The plugin is installed first. The configuration is installed only while the plugin exists and the agent can serve. The installer does
-//! not touch other files.
+//! The plugin is installed first. The agent installs the configuration only once it is ready, and only while the plugin exists. The
+//! installer does not touch other files.
 
 mod problem;
 mod task;
@@ -24,10 +24,10 @@ pub const PLUGIN: &str = "bobbin";
 /// The configuration's name in the runtime's directory.
 pub const CONFLIST: &str = "10-bobbin.conflist";
 
-/// Why something could not be installed or removed.
+/// Why the agent could not install or remove a file.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
-    /// The plugin can't be read from the image.
+    /// The agent can't read the plugin from its image.
     #[error("can't read the CNI plugin {path} to install it: {source}; {}; check --shim-path", config_effect(*.kept))]
     Source {
         /// The path of the plugin's executable in the image.
@@ -37,20 +37,20 @@ pub enum InstallError {
         /// Whether the configuration stays, because an older plugin is installed.
         kept: bool,
     },
-    /// The plugin could not be written.
+    /// The agent could not write the plugin.
     #[error(
         "can't install the CNI plugin {path}: {source}; {}; check that the directory is mounted writable into the agent's container",
         config_effect(*.kept)
     )]
     Plugin {
-        /// The path at which the plugin should be installed.
+        /// The path of the plugin on the node.
         path: PathBuf,
         /// The error of the write.
         source: std::io::Error,
         /// Whether the configuration stays, because an older plugin is installed.
         kept: bool,
     },
-    /// A file could not be written.
+    /// The agent could not write a file.
     #[error("can't install {path}: {source}; check that the directory is mounted writable into the agent's container")]
     File {
         /// The path of the file.
@@ -58,7 +58,7 @@ pub enum InstallError {
         /// The error of the write.
         source: std::io::Error,
     },
-    /// A file could not be removed.
+    /// The agent could not remove a file.
     #[error("can't remove {path}: {source}; remove the file on the node")]
     Remove {
         /// The path of the file.
@@ -102,13 +102,13 @@ impl Installer {
     /// Creates the installer for the directories of these settings.
     pub(crate) fn new(args: Args) -> Installer {
         for directory in [&args.cni_bin_dir, &args.cni_conf_dir] {
-            // The first pass reports a directory that can't be read.
+            // Ignore errors: the first pass reports a directory that the agent can't read.
             let _ = atomic_file::tidy(directory);
         }
         Installer { args, versions: PluginVersions::default(), plugin_seen: false, conflist_seen: None }
     }
 
-    /// Installs the plugin and, if the agent `serves`, the configuration, where they are missing or were changed.
+    /// Installs the plugin and, if the agent is ready (`serves`), the configuration. Writes only files that are missing or were changed.
     pub(crate) async fn reconcile(&mut self, serves: bool) -> InstallReport {
         let mut done = InstallReport { problems: shadowing_configs(&self.args), ..InstallReport::default() };
         let result = match self.install_plugin(&mut done) {
@@ -136,7 +136,7 @@ impl Installer {
             Err(error) => {
                 if !is_executable(&path) && remove_conflist(&self.args)? {
                     tracing::warn!(
-                        "removed the CNI configuration because the CNI plugin {} does not exist",
+                        "the agent removed the CNI configuration, because the CNI plugin {} does not exist",
                         path.display()
                     );
                     self.conflist_seen = None;
@@ -202,7 +202,7 @@ fn shadowing_configs(args: &Args) -> Vec<InstallProblem> {
 /// Removes the configuration, so that the runtime does not call Bobbin for new pods. Returns true if the configuration existed.
 ///
 /// # Errors
-/// If it could not be removed.
+/// If the agent could not remove the file.
 pub fn remove_conflist(args: &Args) -> Result<bool, InstallError> {
     remove(&args.cni_conf_dir.join(CONFLIST))
 }
@@ -210,7 +210,7 @@ pub fn remove_conflist(args: &Args) -> Result<bool, InstallError> {
 /// Removes the plugin. Returns true if the plugin existed.
 ///
 /// # Errors
-/// If it could not be removed.
+/// If the agent could not remove the file.
 pub fn remove_shim(args: &Args) -> Result<bool, InstallError> {
     remove(&args.cni_bin_dir.join(PLUGIN))
 }
@@ -219,7 +219,7 @@ fn remove(path: &Path) -> Result<bool, InstallError> {
     atomic_file::remove(path).map_err(|source| InstallError::Remove { path: path.to_owned(), source })
 }
 
-/// Writes a file unless it already has these bytes and this mode. Returns true if it was written.
+/// Writes a file unless it already has these bytes and this mode. Returns true after a write.
 fn write_if_changed(path: &Path, bytes: &[u8], mode: u32) -> std::io::Result<bool> {
     let is_current = std::fs::symlink_metadata(path).is_ok_and(|seen| {
         seen.is_file() && seen.permissions().mode() & 0o777 == mode && seen.len() == bytes.len() as u64

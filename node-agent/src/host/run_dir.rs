@@ -32,7 +32,7 @@ const REMINDER_INTERVAL: Duration = Duration::from_mins(1);
 pub enum RunDirError {
     /// The directory can't be read or written.
     #[error(
-        "can't use the run directory {}: {} could not be {what}: {source}; mount it writable into the agent's container, or set another directory with --run-dir",
+        "can't use the run directory {}: {} could not be {what}: {source}; mount the directory writable into the agent's container, or set another directory with --run-dir",
         directory.display(), path.display()
     )]
     Unusable {
@@ -58,7 +58,7 @@ pub enum RunDirError {
     },
     /// The directory was removed on the host while it is mounted into the agent's container, so nothing can be written to it any more.
     #[error(
-        "the run directory {} was removed on the host while this agent ran; this agent exits, and the next one gets a new directory",
+        "the run directory {} was removed on the host while this agent ran; this agent exits, and the next agent gets a new directory",
         directory.display()
     )]
     Removed {
@@ -73,14 +73,15 @@ pub struct RunDir {
     path: PathBuf,
     pod_name: Option<String>,
     lock: Mutex<Lock>,
-    /// Whether the agent was uninstalled, after which nothing is written. The mutex is held while the identity or the marker is written.
+    /// Whether the agent was uninstalled; then it writes nothing more. The agent holds the mutex while it writes the identity or the
+    /// marker.
     closed: Mutex<bool>,
     /// Whether the agent has been ready since boot.
     ready: AtomicBool,
 }
 
 impl RunDir {
-    /// Locks the directory. While another agent has the lock, waits and logs this at once and each minute. Then checks which node the
+    /// Locks the directory. While another agent has the lock, waits, and logs the wait at once and each minute. Then checks which node the
     /// checkpoint belongs to.
     ///
     /// The caller [saves](RunDir::save) its identity before it writes anything else. Another agent that waits
@@ -214,7 +215,7 @@ impl RunDir {
             Err(error) => {
                 tracing::error!(
                     path = %path.display(), %error,
-                    "the run directory has a checkpoint, but the agent can't read which node it belongs to. The agent keeps the checkpoint and counts its addresses as in use"
+                    "the run directory has a checkpoint, but the agent can't read which node it belongs to. The agent keeps the checkpoint and counts the checkpoint's addresses as in use"
                 );
                 Ok(Previous::Unknown)
             }
@@ -256,7 +257,7 @@ async fn wait_for_lock(directory: &Path, pod_name: Option<&str>) -> Result<Lock,
         if Instant::now() >= next_reminder {
             tracing::warn!(
                 waited = ?begun.elapsed(),
-                "the run directory {} is locked by another agent ({holder}); this agent waits until that one exits",
+                "the run directory {} is locked by another agent ({holder}); this agent waits until the other agent exits",
                 directory.display()
             );
             next_reminder = Instant::now() + REMINDER_INTERVAL;

@@ -1,7 +1,7 @@
 //! Uninstalls (`--mode=remove`): removes what the agent installed on the node, once no pod needs it, and reports what the uninstall waits
 //! for.
 //!
-//! Meanwhile the agent serves DEL and refuses ADD, and the demand controller releases the blocks. The process does not exit, because
+//! Meanwhile the agent answers DEL and refuses ADD, and the demand controller releases the blocks. The process does not exit, because
 //! kubelet would start it again.
 
 use std::path::Path;
@@ -32,11 +32,11 @@ pub struct Uninstall {
     pub args: Args,
     /// The node's blocks and attachments.
     pub node_state: Arc<NodeState>,
-    /// Deletes assignments. All of them must be deleted before the blocks are released.
+    /// Deletes assignments. The agent releases no block before all assignments are deleted.
     pub assignment_writer: AssignmentWriter,
     /// The node's network.
     pub network: Network,
-    /// The exported blocks. The uninstall closes them first, so that no repair restores removed routes.
+    /// The exported blocks. The uninstall first ends the repair of their routes, so that no repair restores removed routes.
     pub exported: ExportedBlocks,
     /// Publishes events on the Node.
     pub events: Events,
@@ -48,8 +48,8 @@ impl Uninstall {
     /// Uninstalls. Returns when only the run directory with its sockets and its lock is left on the node.
     ///
     /// # Errors
-    /// If the configuration or the plugin could not be removed. If the configuration remains, nothing else is removed, because the
-    /// runtime still calls Bobbin for new pods.
+    /// If the agent could not remove the configuration or the plugin. If the configuration remains, the agent removes nothing else, because
+    /// the runtime still calls Bobbin for new pods.
     pub async fn run(&self) -> Result<(), InstallError> {
         // The configuration is removed after the pods have ended, because containerd calls no DEL without it.
         self.wait_for_pods().await;
@@ -143,11 +143,11 @@ impl Uninstall {
     }
 }
 
-/// The message for a network that could not be removed. The error comes last, because it may be long, and long events are cut.
+/// The message that the agent could not remove its routes. The error comes last, because it may be long, and the agent cuts long events.
 fn cleanup_failed(args: &Args, error: &KernelError) -> String {
     let Args { node_name, rule_priority, pod_table, export_table, nft_table, protocol, direct_protocol, .. } = args;
     format!(
-        "Bobbin's routes could not be removed from node {node_name}. Reboot the node, or run each of these `ip` commands there twice, once with -4 and once with -6: `ip rule del priority {rule_priority} protocol {protocol}`, `ip route flush table {pod_table} proto {protocol}`, `ip route flush table {export_table} proto {protocol}`, `ip route flush table main proto {direct_protocol}`; then `nft delete table inet {nft_table}`. The error: {error}"
+        "the agent could not remove Bobbin's routes from node {node_name}. Reboot the node, or run each of these `ip` commands there twice, once with -4 and once with -6: `ip rule del priority {rule_priority} protocol {protocol}`, `ip route flush table {pod_table} proto {protocol}`, `ip route flush table {export_table} proto {protocol}`, `ip route flush table main proto {direct_protocol}`; then `nft delete table inet {nft_table}`. The error: {error}"
     )
 }
 
@@ -168,7 +168,7 @@ fn waits_for_blocks(blocks: &[BlockView], assignments: usize, node: &str) -> Str
 /// The message that the uninstall waits for attachments.
 fn waits_for(left: &[Attachment], node: &str) -> String {
     format!(
-        "uninstalling from node {node} waits for {} attachments to end: {}; delete or move these pods, or set agent.force=true to cut them off",
+        "uninstalling from node {node} waits for {} pod interfaces (attachments) to end: {}; delete or move these pods, or set agent.force=true to cut them off",
         left.len(),
         first_names(left)
     )
@@ -177,13 +177,13 @@ fn waits_for(left: &[Attachment], node: &str) -> String {
 /// The message when the agent does not wait for attachments.
 fn cuts_off(left: &[Attachment], node: &str) -> String {
     format!(
-        "uninstalling from node {node} removes the network of {} attachments, because agent.force is set: {}",
+        "uninstalling from node {node} removes {} pod interfaces (attachments) and so cuts off their pods, because agent.force is set: {}",
         left.len(),
         first_names(left)
     )
 }
 
-/// Removes the checkpoint; sockets and directory stay while the process runs.
+/// Removes the checkpoint. The sockets and the directory stay while the process runs.
 fn remove_state(run_dir: &Path) {
     for directory in layout::CHECKPOINT_DIRECTORIES {
         warn_unless_gone(std::fs::remove_dir_all(run_dir.join(directory)), directory);
@@ -197,7 +197,7 @@ fn warn_unless_gone(result: std::io::Result<()>, what: &str) {
     if let Err(error) = result
         && error.kind() != std::io::ErrorKind::NotFound
     {
-        tracing::warn!(what, %error, "a file of the checkpoint could not be removed");
+        tracing::warn!(what, %error, "the agent could not remove a part of the checkpoint; remove it from the run directory on the node");
     }
 }
 

@@ -35,8 +35,8 @@ impl DirectRoutes {
         DirectRoutes(Arc::new(table))
     }
 
-    /// The direct routes that should exist. Returns `None` until the blocks were listed once; until then the kernel's routes stay as they
-    /// are.
+    /// The direct routes that should exist. Returns `None` until the agent has listed the blocks once; until then the agent changes no
+    /// direct routes.
     pub fn wanted(&self) -> Option<Vec<DirectRoute>> {
         self.routes().as_ref().map(|routes| routes.values().copied().collect())
     }

@@ -19,7 +19,7 @@ struct ExportState {
     network: Network,
     node_state: Arc<NodeState>,
     /// Held while block routes are compared or changed, so that a comparison never undoes a change. The value is false after the uninstall,
-    /// so that nothing is repaired any more.
+    /// so that the agent no longer repairs routes.
     lock: tokio::sync::Mutex<bool>,
 }
 

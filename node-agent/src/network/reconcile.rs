@@ -28,7 +28,7 @@ const PASS_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Default)]
 struct PassState {
     reported: Reported,
-    /// Used without direct routing: whether the direct routes of an earlier run were removed, so that they need no further check.
+    /// Used without direct routing: whether the agent has removed the direct routes of an earlier run and need not check for them again.
     without_direct_routes: bool,
 }
 
@@ -127,11 +127,11 @@ fn live(agent: &Agent) -> HashMap<AttachmentKey, Attachment> {
 
 fn report_findings(agent: &Agent, report: &Report) {
     for what in &report.applied {
-        tracing::debug!("changed the node's network: {what}");
+        tracing::debug!("the agent changed the node's network: {what}");
     }
     for what in &report.repaired {
         agent.metrics.datapath_repairs.inc();
-        tracing::warn!("repaired the node's network: {what}");
+        tracing::warn!("the agent repaired the node's network: {what}");
     }
     for what in &report.not_repairable {
         tracing::warn!("the agent could not repair the node's network: {what}");

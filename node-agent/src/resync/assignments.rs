@@ -1,5 +1,5 @@
-//! Compares the node's IPAssignments with its attachments. It creates missing assignments again, and deletes those of an earlier boot. It
-//! deletes an orphaned assignment only when two reads at different times prove that the assignment's pod is gone.
+//! Compares the node's IPAssignments with its attachments. It creates missing assignments again, and deletes assignments of an earlier
+//! boot. It deletes an orphaned assignment only when two reads at different times prove that the assignment's pod is gone.
 
 mod decision;
 
@@ -44,7 +44,7 @@ impl Resync {
                     // Clients may still try to reach the deleted pod, so the assignment's address must cool down.
                     let cooling = CoolingAddress { pair: assignment.pair(), since: boot_time() };
                     if let Err(error) = self.checkpoint.keep_cooling(&cooling) {
-                        tracing::error!(%error, "the checkpoint of a cool-down could not be written: after a restart this node may allocate the address before its cool-down ends");
+                        tracing::error!(%error, "the agent could not write the checkpoint of a cool-down: after a restart it may allocate the address before the cool-down ends");
                     }
                     self.node_state.cool(&[cooling]);
                     drop(self.assignment_writer.delete(
@@ -79,7 +79,7 @@ impl Resync {
         Ok((!orphans.is_empty()).then(|| self.times.pod_absence_interval()))
     }
 
-    /// Deletes orphaned assignments whose pods are gone, unless they are suspiciously many.
+    /// Deletes orphaned assignments whose pods are gone, unless there are suspiciously many.
     async fn delete_orphans(
         &self,
         history: &mut PassHistory,
@@ -89,7 +89,7 @@ impl Resync {
         let gone = history.orphans.check(&self.clients.requests, orphans, boot_time()).await;
         if let Some(breaker) = Breaker::of(gone.len(), population) {
             let sentence = format!(
-                "{} of {} IPAssignments of node {} have neither an attachment nor a pod, too many to delete at once, so the agent deleted none. See whether the checkpoint in the agent's run directory was lost, and delete those without a pod; to list all: kubectl get ipassignments --field-selector spec.nodeName={2}",
+                "{} of {} IPAssignments of node {} have neither an attachment nor a pod, too many to delete at once, so the agent deleted none. Check whether the agent's run directory lost its checkpoint, and delete the IPAssignments without a pod; list all of them: kubectl get ipassignments --field-selector spec.nodeName={2}",
                 breaker.would_delete,
                 breaker.population,
                 self.cluster.node_name()
@@ -108,7 +108,7 @@ impl Resync {
 
     fn report_void(&self, name: &str, block: &str) {
         let sentence = format!(
-            "IPAssignment {name} of node {0} is void, because node {0} does not own its block {block}. The operator deletes it once its pod is gone; check it: kubectl get ipassignment {name} -o yaml",
+            "IPAssignment {name} of node {0} is void, because node {0} does not own block {block}. The operator deletes the IPAssignment once its pod is gone; to see which pod it names: kubectl get ipassignment {name} -o yaml",
             self.cluster.node_name()
         );
         tracing::warn!(assignment = name, block, "{sentence}");

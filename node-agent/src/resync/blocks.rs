@@ -13,7 +13,7 @@ use crate::cluster::freshness::{Proof, ReadStart, WatchedKind};
 use crate::state::{BlockEvent, BlockState, BlockView};
 
 impl Resync {
-    /// Compares the node's blocks with a consistent list. Returns when the list was started.
+    /// Compares the node's blocks with a consistent list. Returns the start of that list.
     pub(super) async fn compare_blocks(&self) -> Result<ReadStart, PassError> {
         let Some(node) = self.cluster.node() else { return Err(PassError::NodeUnknown) };
         let (mut start, floor) = (self.freshness.begin_read(boot_time()), self.freshness.version(WatchedKind::Blocks));
@@ -54,7 +54,7 @@ impl Resync {
         Ok(start)
     }
 
-    /// Writes the Node's current IP addresses into an owned block that has others.
+    /// Writes the Node's current IP addresses into an owned block that has outdated ones.
     async fn write_addresses(&self, read: &BlockInfo, node: &NodeInfo) {
         match self.block_api().claim(read, node).await {
             Outcome::Done(now) => {
@@ -66,7 +66,7 @@ impl Resync {
                 tracing::debug!(block = read.name, %why, "could not update the block's fields nodeIPv4 and nodeIPv6 to the Node's IP addresses");
             }
             Outcome::Unknown(why) => {
-                tracing::debug!(block = read.name, %why, "it is unknown whether the block's fields nodeIPv4 and nodeIPv6 were updated to the Node's IP addresses");
+                tracing::debug!(block = read.name, %why, "the agent does not know whether it updated the block's fields nodeIPv4 and nodeIPv6 to the Node's IP addresses");
             }
         }
     }
@@ -99,7 +99,7 @@ impl Resync {
         match self.claims.add_owned(&read, true, pool.as_deref(), start, false) {
             Ok(_) => tracing::info!(
                 block = name,
-                "the API server lists this node as the owner of a block that the agent did not know; the agent has added it"
+                "the API server lists this node as the owner of a block that the agent did not know; the agent has added the block"
             ),
             Err(why) => {
                 tracing::error!(block = name, "{why}");
@@ -114,7 +114,7 @@ impl Resync {
         let read = match self.block_api().get(name).await {
             Ok(read) => read,
             Err(error) => {
-                return tracing::debug!(block = name, %error, "a lost block can't be read; the next pass tries again");
+                return tracing::debug!(block = name, %error, "the agent can't read a lost block; the next pass tries again");
             }
         };
         match read.owner(node) {

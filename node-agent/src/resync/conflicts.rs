@@ -21,7 +21,7 @@ impl Resync {
         let Some(pair) = pair_of(range, &assignment.name) else { return };
         let (name, by) = (assignment.name.clone(), assignment.by());
         let sentence = format!(
-            "IPAssignment {name} assigns address {pair} from a block of this node to {by}. Node {} does not allocate the address while the IPAssignment exists; check it: kubectl get ipassignment {name} -o yaml",
+            "IPAssignment {name} assigns address {pair} from a block of this node to {by}. Node {} does not allocate the address while the IPAssignment exists; check the IPAssignment: kubectl get ipassignment {name} -o yaml",
             self.cluster.node_name(),
         );
         if exclusion::exclude(&self.node_state, &self.checkpoint, ConflictingAssignment { pair, name, by }) {
@@ -41,7 +41,7 @@ impl Resync {
                 // The block may have another owner now. The API server's answer to creating the attachment's assignment shows this.
                 Ok(_) => self.recreate(conflict.pair),
                 Err(error) => {
-                    tracing::debug!(assignment = conflict.name, %error, "a conflicting IPAssignment can't be read; its address stays excluded");
+                    tracing::debug!(assignment = conflict.name, %error, "the agent can't read a conflicting IPAssignment, so its address stays excluded from allocation");
                 }
             }
         }
@@ -73,7 +73,7 @@ impl Resync {
     fn end_exclusion(&self, conflict: &ConflictingAssignment) {
         self.recreate(conflict.pair);
         if exclusion::end_exclusion(&self.node_state, &self.checkpoint, conflict) {
-            tracing::info!(address = %conflict.pair, "an address conflict is resolved: the address can be allocated again after its cool-down");
+            tracing::info!(address = %conflict.pair, "an address conflict is resolved: this node can allocate the address again after its cool-down");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Proves by live reads that a pod is gone. Two reads at different times must find no pod with its UID. The Node must have been Ready from
-//! the first read to the second. A pod that can't be read counts as present.
+//! Proves by live reads that a pod is gone. Two reads at different times must find no pod with the pod's UID. The Node must have been Ready
+//! from the first read to the second. A pod that can't be read counts as present.
 
 mod history;
 mod live_reads;
@@ -24,7 +24,7 @@ pub struct Candidate<K> {
     pub key: K,
     /// The candidate's pod. If its namespace, name or UID is missing, the pod's absence can't be proven.
     pub pod: PodRef,
-    /// Whether the API server is known to have had a pod with this UID. The API server never has the UID of a static pod.
+    /// Whether the API server certainly once had a pod with this UID. The API server never has the UID of a static pod.
     pub seen: bool,
 }
 

@@ -23,7 +23,7 @@ use decision::RemovalReason;
 struct CheckHistory {
     netns_gone: DeletionGuard<AttachmentId>,
     pod_gone: PodAbsenceTracker<AttachmentId>,
-    /// The attachments whose interface was in another namespace at the last check, and whether this was reported.
+    /// The attachments whose interface was in another namespace at the last check, and whether the agent reported the move.
     moved: HashMap<AttachmentKey, bool>,
     tripped: Option<Breaker>,
 }
@@ -50,7 +50,7 @@ pub async fn run(agent: &Arc<Agent>, waiting: &WaitingPods, client: Client, pod_
                 pool = waited.pool,
                 tries,
                 seconds,
-                "{waiter} no longer waits: the runtime has stopped repeating its ADD"
+                "{waiter} no longer waits: the runtime has stopped repeating the ADD"
             );
         }
     }
@@ -99,7 +99,7 @@ async fn note_seen_pods(agent: &Agent, idle: &[Attachment]) {
         let pod = &attachment.pod;
         let shown = agent.cluster.cached_pod(&pod.namespace, &pod.name, &pod.uid);
         if shown.is_some_and(|shown| shown.uid == pod.uid)
-            // Without the lock, this could write the checkpoint of an attachment that a concurrent DEL has just removed.
+            // Without the lock, the update could write the checkpoint of an attachment that a concurrent DEL has just removed.
             && let Some(_lock) = agent.locks.lock(&attachment.key, Duration::ZERO).await
         {
             agent.update(&attachment.key, |attachment| attachment.pod_seen = true);
@@ -194,7 +194,7 @@ async fn end(agent: &Arc<Agent>, seen: &Attachment, reason: RemovalReason) {
             tracing::info!(%key, pair = %now.pair, pod = %format!("{}/{}", now.pod.namespace, now.pod.name), "{reason}");
         }
         Err(error) => {
-            tracing::warn!(%key, %error, "a stale attachment could not be removed; the next check tries again");
+            tracing::warn!(%key, %error, "the agent could not remove a stale attachment; the next check tries again");
         }
     }
 }

@@ -159,7 +159,7 @@ fn last_contact(previous: &Previous, boot_id: &str) -> Option<BootTime> {
     }
 }
 
-/// Whether the checkpoint's blocks may serve before the API server has confirmed them.
+/// Whether ADDs may use the checkpoint's blocks before the API server has confirmed them.
 ///
 /// Returns true if the time without an agent was too short for the operator to release the blocks. The checkpoint must also belong to the
 /// Node that the agent last saw.

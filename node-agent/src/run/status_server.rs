@@ -1,5 +1,5 @@
-//! Serves metrics and health: to probes on a socket of the run directory, and at `--metrics-address`. If serving fails, the agent
-//! still runs.
+//! Answers requests for metrics and health: from probes on a socket of the run directory, and from other clients at `--metrics-address`. If
+//! a server fails, the agent still runs.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -32,7 +32,7 @@ const LOOP_PROGRESS_DEADLINE: Duration = Duration::from_mins(2);
 
 /// The parts of the agent that only its tasks need.
 pub(super) struct TaskInputs {
-    /// The exported routes of the node's blocks.
+    /// The routes of the node's blocks that the agent exports.
     pub exported: ExportedBlocks,
     pub claims: Claims,
     pub demand: DemandController,
@@ -185,7 +185,7 @@ async fn announce_first_read(
     stop.cancelled().await;
 }
 
-/// Marks the agent ready once it has read its Node and blocks. The CNI configuration is then installed.
+/// Marks the agent ready once it has read its Node and blocks. The installer then installs the CNI configuration.
 async fn become_ready(agent: Arc<Agent>, mut resynced: watch::Receiver<Resynced>, serves: watch::Sender<bool>) {
     if !agent.run_dir.was_ready() {
         let _ = resynced.wait_for(|resynced| resynced.blocks).await;

@@ -63,7 +63,7 @@ fn a_resource_version_that_went_back_invalidates_all_proofs() {
     assert!(!freshness.observe_version(WatchedKind::Blocks, "10", 0));
     assert!(!freshness.observe_version(WatchedKind::Node, "5", 0));
     assert!(!freshness.observe_version(WatchedKind::Blocks, "not a number", 10));
-    // This request was sent when version 8 was known, so its answer may be older than version 10.
+    // The agent sent this request when it knew version 8, so the answer may be older than version 10.
     assert!(!freshness.observe_version(WatchedKind::Blocks, "9", 8));
     assert_eq!(freshness.version(WatchedKind::Blocks), 10);
     assert!(freshness.proves(proof, at(1)));
@@ -75,7 +75,7 @@ fn a_resource_version_that_went_back_invalidates_all_proofs() {
 #[test]
 fn an_outage_counts_from_the_last_contact_and_only_if_calls_failed() {
     let freshness = heard_at(1);
-    // The agent did not call the API server for a minute. That is no outage.
+    // The agent did not call the API server for a minute. A pause between calls is no outage.
     freshness.answered(at(61));
     assert_eq!(freshness.quiet_until(at(61)), None);
     freshness.call_failed();

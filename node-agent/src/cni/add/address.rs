@@ -1,4 +1,4 @@
-//! Allocates an address for an ADD. If the node has no free one, the ADD waits until the node claims a block or another pod frees an
+//! Allocates an address for an ADD. If the node has no free address, the ADD waits until the node claims a block or another pod frees an
 //! address.
 
 use std::sync::Arc;
@@ -33,10 +33,11 @@ pub(super) struct AddTarget<'a> {
     pub network: &'a str,
 }
 
-/// Allocates an address. If the node has none, waits until `until` for a block or a freed address.
+/// Allocates an address. If the node has no free address, waits until `until` for a block or a freed address.
 ///
 /// # Errors
-/// Code 11: the pool has no address for this node, the attachment already has one, a DEL interrupted the wait, or the agent shuts down.
+/// Code 11 if the pool has no address for this node, the attachment already has an address, a DEL interrupts the wait, or the agent shuts
+/// down.
 pub(super) async fn allocate(
     agent: &Arc<Agent>,
     context: &AddContext,
@@ -86,7 +87,7 @@ pub(super) async fn allocate(
             // No block can be claimed, so allocate an address that still cools down. Otherwise the pod can't start.
             if let Ok(allocation) = agent.node_state.assign_early(&request, boot_time()) {
                 agent.metrics.early_reuses.inc();
-                tracing::warn!(pair = %allocation.attachment.pair, pool, "allocated an address before the end of its cool-down: the pool has no other address for this node");
+                tracing::warn!(pair = %allocation.attachment.pair, pool, "the agent allocated an address before the end of its cool-down, because the pool has no other address for this node");
                 log_end_of_wait(context, &waiter, &allocation.attachment);
                 return Ok(allocation);
             }
@@ -168,9 +169,9 @@ fn sentence(agent: &Agent, pool: &str, trouble: Option<&ClaimError>) -> String {
         Some(ClaimError::NotReady { .. } | ClaimError::Refused { .. } | ClaimError::UnusableBlock { .. }) => {
             format!("see kubectl get addresspool {pool} -o yaml, and kubectl describe node {node}")
         }
-        _ => "see the agent's log on this node, and whether the API server answers".to_owned(),
+        _ => "read the agent's log on this node, and check whether the API server answers".to_owned(),
     };
-    let why = trouble.map_or_else(|| "no block could be claimed in time".to_owned(), ToString::to_string);
+    let why = trouble.map_or_else(|| "the node could not claim a block in time".to_owned(), ToString::to_string);
     let free = agent
         .cluster
         .pool(pool)
@@ -181,7 +182,7 @@ fn sentence(agent: &Agent, pool: &str, trouble: Option<&ClaimError>) -> String {
             format!(". The whole pool has {used} addresses in use, and {claimed} of its {total} blocks are claimed")
         });
     format!(
-        "pool {pool:?} has no free address for node {node}: {held} are in use in its {} blocks, and {why}{free}; {remedy}; the runtime repeats the ADD",
+        "pool {pool:?} has no free address for node {node}: {held} addresses are in use in the node's {} blocks, and {why}{free}; {remedy}; the runtime repeats the ADD",
         uses.len()
     )
 }

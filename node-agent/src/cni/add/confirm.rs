@@ -1,4 +1,5 @@
-//! Wires a pod while the API server creates its IPAssignment, and decides whether the ADD may answer. After an error it undoes both.
+//! Wires a pod while the API server creates its IPAssignment, and decides whether the ADD may answer. After an error it undoes the ADD's
+//! steps.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -19,9 +20,9 @@ use crate::state::{Attachment, AttachmentPhase, FencingToken, Links};
 pub(super) enum Confirmed {
     /// The pod is wired, and the ADD may answer.
     Wired(Links),
-    /// The IPAssignment of the address names another attachment. The allocation and the wiring were undone.
+    /// The IPAssignment of the address names another attachment. The ADD has undone the allocation and the wiring.
     Conflict { by: String, node: String },
-    /// The node may have lost the block. The allocation and the wiring were undone.
+    /// The node may have lost the block. The ADD has undone the allocation and the wiring.
     BlockDoubted,
 }
 
@@ -41,7 +42,7 @@ pub(super) async fn confirm(
         return Err(CniError::new(
             code::IO_FAILURE,
             format!(
-                "the checkpoint of attachment {key} could not be written: {error}; make sure that the agent can write to {} on the node",
+                "the agent could not write the checkpoint of attachment {key}: {error}; make sure that the agent can write to {} on the node",
                 agent.args.run_dir.display()
             ),
         ));
@@ -105,7 +106,7 @@ pub(super) fn confirm_wait(agent: &Agent, context: &AddContext, token: &FencingT
         return Duration::ZERO;
     }
     agent.metrics.unproven_adds.inc();
-    // Wake the resync: it reads the block, so that later ADDs need not wait.
+    // Wake the resync, which reads the block, so that later ADDs need not wait.
     context.resync_trigger.notify_one();
     agent.args.confirm_wait
 }
@@ -113,6 +114,6 @@ pub(super) fn confirm_wait(agent: &Agent, context: &AddContext, token: &FencingT
 /// Undoes an ADD. If the undo fails, the address stays in use until the stale-attachment check ends the attachment.
 async fn undo(agent: &Agent, attachment: &Attachment) {
     if let Err(error) = agent.end(attachment).await {
-        tracing::error!(%error, "a failed ADD could not be undone; the stale-attachment check tries again");
+        tracing::error!(%error, "the agent could not undo a failed ADD; the stale-attachment check tries again");
     }
 }

@@ -52,7 +52,7 @@ pub(super) async fn wire(
             AttachError::NetnsGone { .. } => code::CONTAINER_UNKNOWN,
             _ => code::KERNEL_REFUSED,
         };
-        CniError::new(code, format!("{key} on node {node} could not be wired: {error}"))
+        CniError::new(code, format!("the agent of node {node} could not wire {key}: {error}"))
     })
 }
 

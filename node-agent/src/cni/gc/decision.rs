@@ -19,7 +19,7 @@ impl UnlistedAttachments {
     /// lists.
     ///
     /// # Errors
-    /// If both calls omit so many attachments that the breaker trips. Then nothing may be removed.
+    /// If both calls omit so many attachments that the breaker trips. Then the caller must remove nothing.
     pub(super) fn call<'a>(
         &self,
         network: &str,

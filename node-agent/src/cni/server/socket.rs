@@ -11,15 +11,15 @@ use tokio::net::UnixListener;
 
 use crate::state::atomic_file;
 
-/// Why a socket could not be bound.
+/// Why the agent could not bind a socket.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// The path is a file that is not a socket.
-    #[error("the socket can't be created: {} exists and is not a socket; remove it, or set another directory with --run-dir", .0.display())]
+    #[error("the agent can't create its socket: {} exists and is not a socket; remove that file, or set another directory with --run-dir", .0.display())]
     Foreign(PathBuf),
     /// Another program listens at the path.
     #[error(
-        "the socket can't be created: another program{process} listens at {}; stop it, or set another directory with --run-dir",
+        "the agent can't create its socket: another program{process} listens at {}; stop that program, or set another directory with --run-dir",
         path.display()
     )]
     Busy {
@@ -28,8 +28,8 @@ pub enum SocketError {
         /// The program's process, as ` (process 7)`; empty if unknown.
         process: String,
     },
-    /// The directory is not writable.
-    #[error("the socket {} can't be created: {source}; the agent must be able to write to the directory", path.display())]
+    /// The agent can't write to the socket's directory.
+    #[error("the agent can't create its socket {}: {source}; it must be able to write to the directory", path.display())]
     Directory {
         /// The path of the socket.
         path: PathBuf,
@@ -55,10 +55,10 @@ pub struct SocketPath {
 }
 
 impl Socket {
-    /// Binds the socket, and replaces a stale one without a listener. It must be called inside the tokio runtime.
+    /// Binds the socket, and replaces a stale socket without a listener. Must be called inside the tokio runtime.
     ///
     /// # Errors
-    /// The path is a file other than a socket, another program listens there, or the directory is not writable.
+    /// If the path is a file other than a socket, if another program listens there, or if the agent can't write to the directory.
     pub fn bind(path: &Path) -> Result<Socket, SocketError> {
         let failed = |source| SocketError::Directory { path: path.to_owned(), source };
         let temporary = path.with_extension("new");
@@ -110,7 +110,7 @@ fn refuse_foreign(path: &Path) -> Result<(), SocketError> {
     }
 }
 
-/// Refuses a path at which a program listens. This program is no other agent, because this agent holds the lock of the run directory.
+/// Refuses a path at which a program listens. The program can't be another agent, because this agent holds the lock of the run directory.
 fn refuse_busy(path: &Path) -> Result<(), SocketError> {
     match connected(path) {
         Ok(peer) => {

@@ -118,7 +118,7 @@ async fn a_removed_or_replaced_socket_is_bound_again() {
         if replaced {
             std::fs::write(&path, b"mine").unwrap();
             bind_again_if_lost(&mut socket, &mut failing);
-            assert!(failing, "a file of another program was replaced");
+            assert!(failing, "the agent replaced a file of another program");
             std::fs::remove_file(&path).unwrap();
         }
         bind_again_if_lost(&mut socket, &mut failing);

@@ -28,7 +28,7 @@ impl InstallProblem {
 
     pub(super) fn shadowed_by(file: &Path, node: &str) -> InstallProblem {
         let sentence = format!(
-            "CNI configuration {} sorts before {CONFLIST}, so the runtime of node {node} uses it instead of Bobbin. Remove the file on the node if Bobbin should serve its pods",
+            "CNI configuration {} sorts before {CONFLIST}, so the runtime of node {node} uses it instead of Bobbin. If Bobbin should give this node's pods their addresses, remove the file on the node",
             file.display()
         );
         InstallProblem { reason: "CNIConfigShadowed", sentence }
@@ -39,7 +39,7 @@ impl InstallProblem {
         lower.then(|| InstallProblem {
             reason: "CNIVersionLowered",
             sentence: format!(
-                "a chained CNI plugin does not support CNI version {wanted}, so the configuration uses {}; upgrade the plugin or set --cni-version={}",
+                "a chained CNI plugin does not support CNI version {wanted}, so Bobbin's CNI configuration uses {}; upgrade the plugin or set --cni-version={}",
                 written.text(),
                 written.text()
             ),
@@ -48,14 +48,14 @@ impl InstallProblem {
 
     pub(super) fn versions_unknown(plugin: &Path, why: &str) -> InstallProblem {
         let sentence = format!(
-            "the chained CNI plugin {} does not report which CNI versions it supports: {why}; the agent assumes the oldest; check that the plugin is installed",
+            "the chained CNI plugin {} does not report which CNI versions it supports: {why}; the agent assumes that it supports only the oldest version; check that the plugin is installed",
             plugin.display()
         );
         InstallProblem { reason: "ChainedPluginUnknown", sentence }
     }
 }
 
-/// The installation problems that were reported, and when.
+/// The installation problems that the agent reported, and when.
 #[derive(Debug, Default)]
 pub(super) struct ReportedProblems(HashMap<InstallProblem, Instant>);
 
@@ -69,7 +69,7 @@ pub(super) struct ProblemChanges {
 }
 
 impl ReportedProblems {
-    /// Compares the current problems with those that were reported.
+    /// Compares the current problems with the reported problems.
     pub(super) fn changes(&mut self, problems: &[InstallProblem], now: Instant) -> ProblemChanges {
         let mut changes = ProblemChanges::default();
         self.0.retain(|problem, _| {

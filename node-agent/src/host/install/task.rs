@@ -15,7 +15,7 @@ const RECONCILE_INTERVAL: Duration = Duration::from_secs(30);
 /// An installation pass that takes longer than this counts as hanging. Every chained plugin may need its full time to answer.
 const RECONCILE_DEADLINE: Duration = Duration::from_mins(5);
 
-/// Installs and restores the files until the agent stops. The configuration is installed once the agent `serves`.
+/// Installs and restores the files until the agent stops. Installs the configuration once the agent is ready (`serves`).
 pub async fn run(agent: Arc<Agent>, mut serves: watch::Receiver<bool>) {
     let interval = RECONCILE_INTERVAL.mul_f64(agent.args.time_scale);
     let beat = agent.watchdog.register("install", RECONCILE_DEADLINE.mul_f64(agent.args.time_scale));

@@ -48,7 +48,11 @@ async fn the_plugin_and_then_the_configuration_are_written_and_removed() {
     let args = args(directory.path(), &[]);
     let paths = [directory.path().join("bin/bobbin"), directory.path().join("conf").join(CONFLIST)];
     let mut installer = Installer::new(args.clone());
-    assert_eq!(installer.reconcile(false).await.new, paths[..1], "the configuration waits until the agent serves");
+    assert_eq!(
+        installer.reconcile(false).await.new,
+        paths[..1],
+        "the agent must be ready before it installs the configuration"
+    );
     assert_eq!(installer.reconcile(true).await.new, paths[1..]);
     assert_eq!(installer.reconcile(true).await, InstallReport::default());
     let shim = std::fs::metadata(&paths[0]).unwrap();
@@ -57,7 +61,11 @@ async fn the_plugin_and_then_the_configuration_are_written_and_removed() {
         written(directory.path()),
         json!({"cniVersion": "1.1.0", "name": "bobbin", "plugins": [{"type": "bobbin"}]})
     );
-    assert_eq!(std::fs::read_dir(directory.path().join("conf")).unwrap().count(), 1, "something is left beside");
+    assert_eq!(
+        std::fs::read_dir(directory.path().join("conf")).unwrap().count(),
+        1,
+        "a temporary file is left beside the configuration"
+    );
     assert!(remove_conflist(&args).unwrap() && !remove_conflist(&args).unwrap());
     assert!(remove_shim(&args).unwrap() && !remove_shim(&args).unwrap());
 }

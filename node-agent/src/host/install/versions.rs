@@ -16,7 +16,7 @@ use crate::host::conflist::supported;
 /// How long a chained plugin may take to answer which versions it supports.
 const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The CNI versions that each chained plugin supports, with the state of its file when the agent asked it.
+/// The CNI versions that each chained plugin supports, with the state of the plugin's file when the agent asked the plugin.
 #[derive(Debug, Default)]
 pub(super) struct PluginVersions(HashMap<PathBuf, (Stamp, Vec<Version>)>);
 
@@ -24,7 +24,7 @@ pub(super) struct PluginVersions(HashMap<PathBuf, (Stamp, Vec<Version>)>);
 type Stamp = (u64, u64, u64, i64, i64);
 
 impl PluginVersions {
-    /// The CNI versions that a plugin supports. If the plugin does not report them, returns none and a problem.
+    /// The CNI versions that a plugin supports. If the plugin does not report its versions, returns no versions and a problem.
     pub(super) async fn of(&mut self, bin_dir: &Path, plugin: &Value) -> (Vec<Version>, Option<InstallProblem>) {
         let path = bin_dir.join(plugin.get("type").and_then(Value::as_str).unwrap_or_default());
         let stamp = match stamp(&path) {

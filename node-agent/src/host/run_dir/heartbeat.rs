@@ -1,4 +1,5 @@
-//! Keeps identity file, ready marker and lock current while the agent runs. The next agent reads from the identity how long no agent ran.
+//! Keeps the identity file, the ready marker and the lock current while the agent runs. The next agent reads from the identity how long no
+//! agent ran.
 
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Identity, RunDir, RunDirError};
 
-/// How often the identity is saved. It is far below half of the shortest grace period (4 min) after which a deleted Node counts as gone.
+/// How often the agent saves the identity. The interval is far below half of the shortest grace period (4 min) after which a deleted Node
+/// counts as gone.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// A heartbeat that takes longer than this counts as hanging.
 pub const HEARTBEAT_DEADLINE: Duration = Duration::from_mins(1);

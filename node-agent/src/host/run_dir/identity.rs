@@ -64,9 +64,10 @@ pub enum Previous {
     Nothing,
     /// The checkpoint of an agent of the same Node name. The Node's UID may differ: compare the UIDs before trusting any block.
     SameNode(Identity),
-    /// A checkpoint without a readable identity. It is kept, because its addresses may be in use. The UID of its Node is unknown.
+    /// A checkpoint without a readable identity. The agent keeps it, because its addresses may be in use. The agent does not know the UID
+    /// of its Node.
     Unknown,
-    /// The checkpoint of another node. It was moved to a quarantine directory and is not used.
+    /// The checkpoint of another node. The agent has moved it to a quarantine directory and does not use it.
     OtherNode {
         /// The name of the other node.
         name: String,
@@ -133,7 +134,11 @@ mod tests {
         let trusted = doubted.at(now, true, Some("u2".to_owned()), None);
         let expected = Identity { node_uid: Some("u2".to_owned()), heartbeat: now, ..doubted };
         assert_eq!(trusted, expected);
-        assert_eq!(trusted.at(now, true, None, None), expected, "a Node that is not seen is the one that was seen");
+        assert_eq!(
+            trusted.at(now, true, None, None),
+            expected,
+            "if the agent does not see its Node, the identity keeps the Node's last UID"
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// The process that has the lock, according to the lock file. Only for messages; the agent decides nothing from it.
+/// The process that has the lock, according to the lock file. The agent uses it only in messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     /// The holder's process ID, in the holder's own PID namespace.
@@ -42,8 +42,7 @@ pub(super) enum Tried {
 impl Lock {
     /// Takes the lock if no other process has it.
     ///
-    /// A file that was replaced between opening and locking is not the directory's lock, so it counts as held. The next try opens
-    /// the new one.
+    /// If another program replaces the file between opening and locking, the lock counts as held. The next try opens the new file.
     pub(super) fn try_take(path: &Path, pod_name: Option<&str>) -> io::Result<Tried> {
         let mut options = OpenOptions::new();
         let mut file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;

@@ -48,8 +48,13 @@ async fn a_second_agent_waits_until_the_first_has_ended() {
     let dir = tempfile::tempdir().unwrap();
     let (first, _) = RunDir::lock(dir.path(), "n1", Some("bobbin-agent-abc")).await.unwrap();
     let mut second = std::pin::pin!(RunDir::lock(dir.path(), "n1", None));
-    assert!(tokio::time::timeout(REMINDER_INTERVAL * 5, &mut second).await.is_err(), "two agents have one directory");
-    let Tried::Held(holder) = Lock::try_take(&dir.path().join(LOCK), None).unwrap() else { panic!("it is not locked") };
+    assert!(
+        tokio::time::timeout(REMINDER_INTERVAL * 5, &mut second).await.is_err(),
+        "two agents use one run directory"
+    );
+    let Tried::Held(holder) = Lock::try_take(&dir.path().join(LOCK), None).unwrap() else {
+        panic!("the run directory is not locked")
+    };
     assert_eq!(holder.to_string(), format!("pod bobbin-agent-abc, process {}", std::process::id()));
     drop(first);
     second.await.unwrap();
@@ -76,7 +81,7 @@ async fn the_checkpoint_of_another_node_is_set_aside_whole_and_more_than_once() 
         assert_eq!(names(&quarantine), ["agent.json", "attachments", "ready"]);
         assert_eq!(names(&quarantine.join("attachments")), ["c1-eth0.json"]);
         assert!(quarantine::content(dir.path()).unwrap().is_empty());
-        assert!(run_dir.socket().exists(), "the socket's name stays");
+        assert!(run_dir.socket().exists(), "the socket must stay");
     }
 }
 
@@ -150,7 +155,7 @@ async fn a_directory_that_can_not_be_written_is_told_in_one_sentence() {
     assert!(message.contains(&file.display().to_string()) && message.contains("--run-dir"), "{message}");
     fs::create_dir(dir.path().join(LOCK)).unwrap();
     let message = RunDir::lock(dir.path(), "n1", None).await.unwrap_err().to_string();
-    assert!(message.contains("could not be locked") && message.contains("mount it writable"), "{message}");
+    assert!(message.contains("could not be locked") && message.contains("mount the directory writable"), "{message}");
 }
 
 #[tokio::test]
@@ -210,7 +215,7 @@ async fn a_ready_marker_that_is_removed_is_made_again_unless_the_node_is_left() 
     run_dir.mark_ready().unwrap();
     assert!(run_dir.was_ready() && marker.exists());
     fs::remove_file(&marker).unwrap();
-    assert!(run_dir.was_ready(), "it was ready since boot");
+    assert!(run_dir.was_ready(), "the agent was ready since boot");
     run_dir.keep_marker().unwrap();
     assert!(marker.exists());
     run_dir.forget().unwrap();

@@ -10,7 +10,7 @@ use crate::state::Attachment;
 /// How many repairs one event lists by name.
 const MAX_NAMED_REPAIRS: usize = 5;
 
-/// The network problems that were reported already, so that not every pass reports them again.
+/// The network problems that the agent has reported, so that not every pass reports them again.
 #[derive(Debug, Default)]
 pub(super) struct Reported {
     not_repairable: HashSet<String>,
@@ -18,7 +18,7 @@ pub(super) struct Reported {
 }
 
 impl Reported {
-    /// The attachments that were not broken at the last call.
+    /// Returns those of the `broken` attachments that the last call did not get.
     pub(super) fn newly_broken<'a>(&mut self, broken: &'a [Attachment]) -> Vec<&'a Attachment> {
         let before = std::mem::replace(&mut self.broken, broken.iter().map(|each| each.key.clone()).collect());
         broken.iter().filter(|each| !before.contains(&each.key)).collect()

@@ -38,7 +38,7 @@ pub(crate) enum Mismatch<'a> {
     Void {
         /// The assignment's name.
         name: String,
-        /// The block that it names.
+        /// The block that the assignment names.
         block: String,
     },
 }
@@ -56,7 +56,7 @@ pub(crate) fn compare<'a>(
     let mut mismatches = Vec::new();
     for assignment in assignments {
         if !assignment.readable {
-            // An assignment that can't be decoded has only a readable name, which contains its address.
+            // Compare names: of an assignment that can't be decoded, only the name is readable, and it contains the address.
             let owner = attachments.iter().find(|each| assignment_name(each.pair).as_deref() == Some(&assignment.name));
             match owner {
                 Some(attachment) => drop(assigned.insert(attachment.key.clone(), assignment.name.clone())),

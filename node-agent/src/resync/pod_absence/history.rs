@@ -102,7 +102,7 @@ mod tests {
     fn a_node_that_was_not_ready_in_between_restarts_the_proof() {
         let mut history = AbsenceHistory::new(MIN_ABSENCE);
         assert!(!history.absent(&1, &since("10:00"), at(0)));
-        assert!(!history.absent(&1, &since("10:03"), at(5)), "Ready again, but not throughout");
+        assert!(!history.absent(&1, &since("10:03"), at(5)), "the Node was not Ready between the two reads");
         assert!(!history.absent(&1, &since("10:03"), at(9)));
         assert!(history.absent(&1, &since("10:03"), at(10)));
     }

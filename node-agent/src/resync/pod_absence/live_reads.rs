@@ -1,4 +1,4 @@
-//! Reads the Node and pods from the API server. It decodes only the needed fields, so that malformed other fields do no harm.
+//! Reads the Node and pods from the API server. Decodes only the fields that it needs, so that malformed other fields do no harm.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -79,7 +79,7 @@ pub(super) async fn read_pod(client: &Client, pod: &PodRef) -> PodAnswer {
         tracing::debug!(
             namespace = pod.namespace,
             name = pod.name,
-            "a pod could not be read; its address counts as in use"
+            "the agent could not read a pod, so the pod's address counts as in use"
         );
     }
     answer

@@ -15,7 +15,8 @@ const MIN_ABSENCE: Duration = Duration::from_mins(5);
 const NODE: &str = "/api/v1/nodes/n1";
 const WEB: &str = "/api/v1/namespaces/shop/pods/web";
 
-/// A simulated API server. It answers a request with the object at the request's path, with 404 without an object, and with 500 for a null.
+/// A simulated API server. It answers a request with the object at the request's path. Without an object it answers 404; if the object is
+/// null, 500.
 #[derive(Clone, Default)]
 struct ApiServer {
     objects: Arc<Mutex<HashMap<String, Value>>>,

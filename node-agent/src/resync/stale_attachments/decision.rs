@@ -22,7 +22,7 @@ pub(super) enum RemovalReason {
 impl fmt::Display for RemovalReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            RemovalReason::Del => "completed the end of an attachment that a DEL or a failed ADD had begun",
+            RemovalReason::Del => "completed the removal of an attachment that a DEL or a failed ADD had begun",
             RemovalReason::NetnsGone => {
                 "removed a stale attachment: its network namespace is gone, and the runtime did not call DEL"
             }
@@ -34,7 +34,7 @@ impl fmt::Display for RemovalReason {
 /// Decides which of `population` attachments may be removed.
 ///
 /// # Errors
-/// So many attachments would be removed, for one reason or for both together, that nothing may be removed.
+/// If the check would remove too many attachments, for one reason or for both together. Then the caller must remove nothing.
 pub(super) fn decide(
     netns_gone: DeletionDecision<AttachmentId>,
     pods_gone: Vec<AttachmentId>,
@@ -52,10 +52,10 @@ pub(super) fn decide(
     }
 }
 
-/// The message that the breaker tripped and nothing was removed, with the reason and the next command.
+/// The message that the breaker tripped and the agent removed nothing, with the reason and the next command.
 pub(super) fn trip_sentence(node: &str, Breaker { would_delete, population }: Breaker) -> String {
     format!(
-        "{would_delete} of {population} attachments on node {node} look stale, too many to remove without a DEL, so the agent removed none. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {MANUAL_DEL}"
+        "{would_delete} of {population} pod interfaces (attachments) on node {node} look stale, too many to remove without a DEL, so the agent removed none. Compare `crictl pods` with `kubectl get ipassignments --field-selector spec.nodeName={node}`, and {MANUAL_DEL}"
     )
 }
 
