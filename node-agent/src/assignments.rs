@@ -1,7 +1,7 @@
 //! Creates and deletes the IPAssignments of this node's attachments at the API server.
 //!
-//! Each assignment takes one write. Writes for one address are serial, and are repeated until their outcome is known. The writer never
-//! decides who holds an address.
+//! Each assignment takes one write. The writer sends the writes for one address one after another, and repeats each until it knows the
+//! outcome. The writer never decides which attachment has an address.
 
 mod api_calls;
 mod health;
@@ -51,7 +51,7 @@ pub enum Confirmation {
         /// The assignment's UID. A later delete call sends it as a precondition.
         uid: String,
     },
-    /// The assignment of this address names another attachment. The attachment that asked needs another address.
+    /// The assignment of this address names another attachment. The attachment for which the agent sent the create needs another address.
     Taken {
         /// A description of the other attachment, for messages.
         by: String,
@@ -110,7 +110,7 @@ impl AssignmentWriter {
     /// Opens the writer. It calls `on_late` with each confirmation that no ADD waits for; `on_late` must not block.
     ///
     /// # Errors
-    /// If the directory of pending deletions under `run_dir` can't be created or read.
+    /// The directory of pending deletions under `run_dir` can't be created or read.
     pub fn open(
         clients: Clients,
         node_name: &str,
@@ -198,7 +198,7 @@ impl AssignmentWriter {
             }
         };
         if tokio::time::timeout(deadline, all_answered).await.is_err() {
-            tracing::debug!("missing assignments are not confirmed yet");
+            tracing::debug!("the API server has not confirmed all missing assignments yet");
         }
     }
 

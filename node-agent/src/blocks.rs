@@ -1,4 +1,4 @@
-//! Reconciles every block of the node's state: exports claimed blocks, releases unwanted ones, and reads doubted ones.
+//! Reconciles every block of the node's state: exports claimed blocks, releases unwanted blocks, and reads doubted blocks.
 //!
 //! Each block that needs work has one task. Every step first reads the block's state, because the state may have changed since the last
 //! step.
@@ -32,15 +32,16 @@ use crate::state::{BlockState, NodeState};
 use api_calls::BlockApi;
 pub(crate) use read_back::RECREATE_TIMEOUT;
 
-/// How often every block is checked if no change was reported.
+/// How often the agent checks every block if no block changed.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(5);
 /// The first and the longest pause after a step for a block has failed.
 const RETRY_BACKOFF: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
 
-/// A step for a block counts as hanging after this time. Each of its calls to the API server and the kernel has its own, shorter timeout.
+/// After this time, the watchdog treats a step for a block as hanging. Each call in a step to the API server or the kernel has a separate,
+/// shorter timeout.
 const STEP_PROGRESS_DEADLINE: Duration = Duration::from_mins(3);
 
-/// What the tasks that claim, check and release the node's blocks share.
+/// The clients, caches and settings for the tasks that claim, check and release the node's blocks.
 pub struct BlockContext {
     /// The ID of the current boot. Assignments of an earlier boot belong to no running container.
     pub boot_id: String,
@@ -56,11 +57,11 @@ pub struct BlockContext {
     pub exports: Arc<dyn Exports>,
     /// Creates and deletes assignments.
     pub assignment_writer: AssignmentWriter,
-    /// How fresh the API server's answers are.
+    /// Tracks how fresh the API server's answers are.
     pub freshness: Arc<FreshnessTracker>,
     /// Publishes events on the Node.
     pub events: Events,
-    /// The waits of the protocol between agents, operator and API server.
+    /// How long the agent waits in the protocol between agents, operator and API server.
     pub times: Times,
     /// The watchdog to which the tasks report progress.
     pub watchdog: Watchdog,

@@ -1,4 +1,5 @@
-//! The single owner of this node's blocks, addresses and attachments. It does no IO, and its lock is never held across an await.
+//! The agent's memory of this node's blocks, addresses and attachments, behind one lock. It does no IO, and no caller holds the lock across
+//! an await.
 
 mod addresses;
 mod allocation;
@@ -29,7 +30,7 @@ use inventory::Inventory;
 
 use crate::cluster::freshness::Proof;
 
-/// The node's state. Callers share it by reference. Every method takes the state's lock and returns without waiting for IO.
+/// The node's state. Callers share it by reference. Every method takes the lock and returns without waiting for IO.
 #[derive(Debug)]
 pub struct NodeState {
     inventory: Mutex<Inventory>,
@@ -48,13 +49,14 @@ impl NodeState {
         Self::default()
     }
 
-    /// Records that a claim is about to be sent. Returns false if the node already knows the block and must not claim it.
+    /// Records that the agent is about to claim a block. Returns false if the node's state already has the block, which then must not be
+    /// claimed.
     pub fn begin_claim(&self, block: &str, pool: &str) -> bool {
         self.change(|inventory| inventory.begin_claim(block, pool))
     }
 
     /// Adds a block after the API server confirmed that this node owns it. Addresses that attachments have in the block count as in use.
-    /// Returns false and changes nothing if the block is already in another state.
+    /// Returns false and changes nothing if the node's state already has the block, except as `claiming`.
     pub fn add_block(&self, block: NewBlock) -> bool {
         self.change(|inventory| inventory.add_block(block))
     }
@@ -64,8 +66,8 @@ impl NodeState {
         self.write(|inventory| inventory.restore_block(block, block_state));
     }
 
-    /// Applies an event to a block. Returns true if the block's state changed. Only the checkpoint's writer may send an event after which
-    /// more addresses may be assigned.
+    /// Applies an event to a block. Returns true if the block's state changed. If the event allows more allocations, only the checkpoint's
+    /// writer may apply it, after it has saved the new state.
     pub fn on(&self, block: &str, event: BlockEvent) -> bool {
         self.change(|inventory| inventory.on(block, event))
     }
@@ -81,20 +83,21 @@ impl NodeState {
         self.change(|inventory| inventory.begin_release(block))
     }
 
-    /// Goes through these blocks in order and cancels the first release whose last write was not sent yet. That block assigns no address
-    /// before `not_before`. Returns false if no release can be cancelled.
+    /// Cancels the first release among these blocks that the agent has not sent to the API server yet. The block of that release assigns no
+    /// address before `not_before`. Returns false if no release can be cancelled.
     pub fn cancel_release(&self, blocks: &[String], now: BootTime, not_before: BootTime) -> bool {
         self.change(|inventory| inventory.cancel_release(blocks, now, not_before))
     }
 
-    /// Starts to release a doubted block that this node turned out to own. The node's Node object was deleted or is out of service.
-    /// Returns false if one of the block's addresses is in use, or if the block is not doubted.
+    /// Starts to release a doubted block after a read showed that this node owns it. The agent calls this if the node's Node object was
+    /// deleted or is out of service. Returns false if one of the block's addresses is in use, or if the block is not doubted.
     pub fn release_doubted(&self, block: &str) -> bool {
         let now = bobbin_datapath::boot_time();
         self.change(|inventory| inventory.release_doubted(block, now))
     }
 
-    /// Forgets a doubted block because no node owns it. Returns false if one of the block's addresses is in use, or if it is not doubted.
+    /// Forgets a doubted block because no node owns it. Returns false if one of the block's addresses is in use, or if the block is not
+    /// doubted.
     pub fn found_free(&self, block: &str) -> bool {
         self.change(|inventory| inventory.found_free(block))
     }
@@ -104,13 +107,13 @@ impl NodeState {
         self.write(|inventory| inventory.found_foreign(block))
     }
 
-    /// Updates an owned block from its API object.
+    /// Updates a block's UID, resourceVersion and deletion mark from its API object.
     pub fn refresh(&self, block: &str, uid: &str, resource_version: &str, deleting: bool) {
         self.change(|inventory| inventory.refresh(block, uid, resource_version, deleting));
     }
 
-    /// Records that the API server confirmed that this node owns a block. `assignments_listed` says whether the block's assignments were
-    /// listed, too.
+    /// Records that the API server confirmed that this node owns a block. `assignments_listed` says whether the agent also listed the
+    /// block's assignments.
     pub fn prove(&self, block: &str, proof: Proof, assignments_listed: bool) {
         self.inventory.lock().prove(block, proof, assignments_listed);
     }
@@ -136,7 +139,7 @@ impl NodeState {
         self.read(|inventory| inventory.blocks.values().filter(owned).count())
     }
 
-    /// How many blocks of a pool this node is claiming or exporting; they will serve soon.
+    /// How many blocks of a pool this node is claiming or exporting. These blocks soon enter service.
     pub fn blocks_coming(&self, pool: &str) -> usize {
         let coming = |block: &&block_entry::BlockEntry| {
             block.pool == pool && matches!(block.state(), BlockState::Claiming { .. } | BlockState::Exporting { .. })
@@ -154,7 +157,7 @@ impl NodeState {
         self.blocks().into_iter().filter(|block| block.state.exported()).map(|block| block.held.range).collect()
     }
 
-    /// The list of blocks that must be in the checkpoint before these events are applied.
+    /// The list of blocks to save in the checkpoint before the events in `promotions` are applied to the state.
     pub fn checkpoint_with(&self, promotions: &[(String, BlockEvent)]) -> Vec<CheckpointedBlock> {
         self.read(|inventory| inventory.checkpoint_with(promotions))
     }
@@ -169,17 +172,18 @@ impl NodeState {
         self.try_write(|inventory| inventory.assign(request, now, false))
     }
 
-    /// Allocates the address that has cooled down longest, although its cool-down has not ended. Otherwise the pod could not start.
+    /// Allocates the address that has been cooling down longest, before its cool-down ends. A pod that finds no other address could not
+    /// start otherwise.
     pub fn assign_early(&self, request: &AllocationRequest<'_>, now: BootTime) -> Result<Allocation, AssignError> {
         self.try_write(|inventory| inventory.assign(request, now, true))
     }
 
-    /// Whether the token's block was not doubted, lost or replaced since the token was issued.
+    /// Whether the token is still valid: its block was not doubted, lost or replaced since the allocation.
     pub fn token_is_current(&self, token: &FencingToken) -> bool {
         self.read(|inventory| inventory.token_is_current(token))
     }
 
-    /// Adds an attachment that already has an address. The agent found the attachment in the checkpoint or only in the kernel.
+    /// Adds an attachment that the agent found in the checkpoint or in the kernel after a restart. The attachment's address is then in use.
     pub fn restore_attachment(&self, attachment: Attachment) {
         self.write(|inventory| inventory.restore_attachment(attachment));
     }
@@ -195,7 +199,7 @@ impl NodeState {
         })
     }
 
-    /// Removes an attachment, whose address cools down from now on. Returns `None` and changes nothing if there is no such attachment.
+    /// Removes an attachment. Its address cools down from `now` on. Returns `None` and changes nothing if there is no such attachment.
     pub fn release(&self, key: &AttachmentKey, now: BootTime) -> Option<Attachment> {
         self.write(|inventory| inventory.release(key, now))
     }
@@ -215,13 +219,14 @@ impl NodeState {
         self.read(|inventory| inventory.attachments.len())
     }
 
-    /// Excludes an address from allocation; see [`exclusion::exclude`], which also writes the checkpoint. Returns true if the conflict is
-    /// new.
+    /// Excludes the conflict's address from allocation, in memory only; [`exclusion::exclude`] also writes the checkpoint. Returns true if
+    /// the conflict is new.
     pub fn exclude(&self, conflict: ConflictingAssignment) -> bool {
         self.write(|inventory| inventory.exclude(conflict))
     }
 
-    /// Ends the exclusion of an address; see [`exclusion::end_exclusion`]. Returns true if the address was excluded.
+    /// Ends the exclusion of an address, in memory only; [`exclusion::end_exclusion`] also changes the checkpoint. Returns true if the
+    /// address was excluded.
     pub fn end_exclusion(&self, pair: IpPair) -> bool {
         let now = bobbin_datapath::boot_time();
         self.change(|inventory| inventory.end_exclusion(pair, now))
@@ -232,7 +237,7 @@ impl NodeState {
         self.read(Inventory::conflicts)
     }
 
-    /// How full this node's serving blocks of a pool are.
+    /// How many addresses are in use, cooling and usable in each block of a pool from which this node allocates.
     pub fn pool_use(&self, pool: &str, cooldown: Duration) -> Vec<BlockUse> {
         let now = bobbin_datapath::boot_time();
         self.read(|inventory| inventory.pool_use(pool, cooldown, now))
@@ -244,12 +249,14 @@ impl NodeState {
         self.read(Inventory::cooling)
     }
 
-    /// Lets free addresses cool down. If an address's block is unknown, the state keeps the cool-down until the block is added.
+    /// Records since when free addresses cool down. If an address's block is unknown, the state keeps the cool-down until the block is
+    /// added.
     pub fn cool(&self, addresses: &[CoolingAddress]) {
         self.write(|inventory| inventory.cool(addresses));
     }
 
-    /// Receives a new count after each change of the state. Waiting ADDs, the demand controller and the checkpoint's writer wait for it.
+    /// The channel that gets a new count after each change of the state. Waiting ADDs, the demand controller and the checkpoint's writer
+    /// wait for it.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }

@@ -110,7 +110,10 @@ pub async fn lost_claim(node: &mut SingleNode) -> Result<()> {
             node.del(pod)?;
         }
     }
-    ensure!(node.agent_log().contains("the outcome of a claim is unknown"), "no claim's answer was lost");
+    ensure!(
+        node.agent_log().contains("the agent does not know whether its claim of a block succeeded"),
+        "no claim's answer was lost"
+    );
     node.check_no_duplicate(&added)?;
     let ids: Vec<&str> = added.iter().map(|pod| pod.container_id.as_str()).collect();
     node.await_assignments(&ids, super::CONVERGENCE_TIMEOUT).await?;

@@ -1,4 +1,4 @@
-//! Makes the calls of the address queues and interprets their answers.
+//! Makes the calls of the address queues and interprets the API server's answers.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::{AssignmentInfo, WriterState, assignment_name};
 use crate::cluster::freshness::WatchedKind;
 use crate::state::Attachment;
 
-/// How long one call about an assignment may take. An ADD waits less.
+/// How long one call about an assignment may take. An ADD waits for a shorter time.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The assignment of an attachment, and the assignment's name. Returns `None` for an attachment without an address.
@@ -98,19 +98,19 @@ fn create_result(outcome: api_client::Outcome<Lenient<IPAssignment>>) -> CallRes
         // An API server that has just started forbids everything until its policies are loaded. So a forbidden assignment stays
         // queued.
         api_client::Outcome::Refused(Refusal::Forbidden(why)) => {
-            tracing::warn!(%why, "the API server forbids an assignment; the agent retries");
+            tracing::warn!(%why, "the API server forbids the agent to create an assignment; the agent retries. If this continues, check ClusterRole bobbin-agent and the admission policies");
             CallResult::Unknown
         }
         api_client::Outcome::Refused(refusal) => CallResult::Refused(refusal.to_string()),
         api_client::Outcome::Unknown(why) => {
-            tracing::debug!(%why, "the outcome of creating an assignment is unknown");
+            tracing::debug!(%why, "the agent does not know whether the API server created an assignment; it reads the assignment");
             CallResult::Unknown
         }
     }
 }
 
 fn unknown(name: &str, why: &UnknownWhy) -> CallResult {
-    tracing::debug!(name, %why, "the outcome of a call for an assignment is unknown");
+    tracing::debug!(name, %why, "the agent does not know the outcome of a call for an assignment; it repeats the call");
     CallResult::Unknown
 }
 

@@ -1,4 +1,4 @@
-//! Tracks from the API server's answers whether it accepts writes. Pure except for the channel that wakes waiting writes.
+//! Concludes from the API server's answers whether the server accepts writes. Pure except for the channel that wakes waiting writes.
 //!
 //! An answered read proves nothing about writes: an etcd without space answers reads and deletes, but creates fail.
 

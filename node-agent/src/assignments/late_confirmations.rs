@@ -56,7 +56,8 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
         }
         Confirmation::Taken { by, node, .. } => {
             let Some(attachment) = living() else { return };
-            // Call `found_duplicate` before the read of the block: it invalidates the block's proof, which may be wrong.
+            // Call `found_duplicate` before the read of the block, because `found_duplicate` invalidates the block's proof, which may be
+            // wrong.
             let is_new = agent.found_duplicate(pair, &by);
             let mut attempt = 0;
             let block = loop {
@@ -86,7 +87,7 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
             match agent.end(&attachment).await {
                 Ok(_) => agent.report_duplicate(&attachment, &by, DuplicateOutcome::Ended),
                 Err(error) => {
-                    tracing::error!(%error, "an attachment with another node's address could not be removed; the agent retries");
+                    tracing::error!(%error, "the agent could not remove an attachment whose address belongs to another node; it retries");
                 }
             }
         }

@@ -40,14 +40,14 @@ impl PendingDeletions {
     pub(super) fn remove(&self, name: &str, key: &AttachmentKey) {
         match std::fs::remove_file(self.path(name, key)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(name, %key, %error, "the file of a finished deletion could not be removed; a restart repeats the deletion");
+                tracing::warn!(name, %key, %error, "the agent could not remove the file of a completed deletion; after a restart it repeats the deletion");
             }
             Ok(()) | Err(_) => {}
         }
     }
 
-    /// The pending deletions that an earlier run of the agent left. An unreadable file is logged and skipped; the resync deletes the file's
-    /// assignment.
+    /// The pending deletions that an earlier run of the agent left. The agent logs and skips an unreadable file; the resync deletes the
+    /// assignment that the file names.
     pub(super) fn load(&self) -> Vec<PendingDeletion> {
         let entries = match std::fs::read_dir(&self.0) {
             Ok(entries) => entries,

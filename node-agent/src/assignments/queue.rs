@@ -89,7 +89,7 @@ pub(super) enum CallResult {
     Absent,
     /// Create: an assignment with this name already exists.
     Exists,
-    /// Delete: it was deleted, or the existing assignment has another UID.
+    /// Delete: the assignment was deleted, or the existing assignment has another UID.
     Deleted,
     /// The API server refused the call. Contains the API server's message.
     Refused(String),
@@ -115,7 +115,7 @@ pub(super) struct AddressQueue {
     operations: VecDeque<Operation>,
     /// The call that `next` returned and whose result was not yet passed to `complete_call`.
     in_flight: Option<AssignmentCall>,
-    /// The last create failed because an assignment with that name already exists; who owns the existing one is not known yet.
+    /// The last create failed because an assignment with that name exists, and the agent does not know yet which attachment owns it.
     found: bool,
 }
 
@@ -163,8 +163,8 @@ impl AddressQueue {
         self.operations.is_empty()
     }
 
-    /// Whether the last create failed because an assignment with that name already exists, and the owner of the existing one is not known
-    /// yet.
+    /// Whether the last create failed because an assignment with that name exists, and the agent does not know yet which attachment owns
+    /// it.
     pub(super) fn found_existing(&self) -> bool {
         self.found
     }
@@ -199,7 +199,9 @@ impl AddressQueue {
             }
             (Some(Operation::Create { maybe_sent, .. }), AssignmentCall::Get(_), CallResult::Absent) => {
                 if cancelled {
-                    return self.created(Confirmation::Refused("the attachment is gone".to_owned()));
+                    return self.created(Confirmation::Refused(
+                        "the attachment ended before its assignment was created".to_owned(),
+                    ));
                 }
                 *maybe_sent = false;
                 Completion::Pending
@@ -231,8 +233,8 @@ impl AddressQueue {
         Completion::Created { key, pair, reply, confirmation }
     }
 
-    /// Stores the UID of the created assignment in the attachment's queued deletes, so that they need no read. It replaces the UID of an
-    /// earlier assignment.
+    /// Stores the UID of the created assignment in the attachment's queued deletes, so that the deletes need no read. The UID replaces that
+    /// of an earlier assignment.
     fn set_deletion_uid(&mut self, created: &AttachmentKey, found: &str) {
         for write in &mut self.operations {
             if let Operation::Delete { key, uid, .. } = write

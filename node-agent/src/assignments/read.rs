@@ -14,7 +14,7 @@ use crate::state::PodRef;
 
 /// How long one read of assignments may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Assignments per page of a list.
+/// How many assignments one page of a list contains.
 const PAGE_SIZE: u32 = 500;
 
 /// The fields of an `IPAssignment` that the agent uses.
@@ -76,7 +76,7 @@ impl AssignmentInfo {
     /// A description of the assignment's owner, for messages.
     pub(crate) fn by(&self) -> String {
         if !self.readable {
-            return format!("an unknown holder, because IPAssignment {} can't be decoded", self.name);
+            return format!("an unknown attachment, because the agent can't decode IPAssignment {}", self.name);
         }
         let pod = match (self.pod.namespace.as_str(), self.pod.name.as_str()) {
             ("", _) | (_, "") => String::new(),

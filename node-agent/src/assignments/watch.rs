@@ -1,4 +1,4 @@
-//! Watches this node's assignments. If a user deletes one whose attachment lives, the agent creates it again at once.
+//! Watches this node's assignments. If a user deletes the assignment of a living attachment, the agent creates it again at once.
 
 use bobbin_api_client::{Clients, Lenient};
 use bobbin_crds::IPAssignment;
@@ -14,8 +14,7 @@ use crate::assignments::{AssignmentWriter, assignment_name};
 use crate::cluster::ClusterCache;
 use crate::state::{Attachment, NodeState};
 
-/// Watches this node's assignments until the agent stops. Without this watch, the resync would create deleted assignments again, only
-/// later.
+/// Watches this node's assignments until the agent stops. Without this watch, only the next resync would create deleted assignments again.
 pub async fn run(
     clients: Clients,
     cluster: ClusterCache,

@@ -71,19 +71,19 @@ impl BlockApi {
         self.patch(name, optimistic_claim_patch(node)).await
     }
 
-    /// Claims a block that was read. If the block already names this node, updates the Node's UID and addresses in it.
+    /// Claims a block that the agent has read. If the block already names this node, updates the Node's UID and addresses in the block.
     pub(crate) async fn claim(&self, read: &BlockInfo, node: &NodeInfo) -> Outcome<BlockInfo> {
         self.patch(&read.name, claim_as_read_patch(read, node)).await
     }
 
-    /// Releases a block if it has not changed since it was last read. With `used`, the node has used the block's addresses, so their
-    /// cool-down starts now.
+    /// Releases a block if no other program has changed it since the agent last read it. With `used`, the node has used the block's
+    /// addresses, so their cool-down starts now.
     pub(crate) async fn release(&self, block: &BlockView, used: bool) -> Outcome<()> {
         let mut spec = json!({"nodeName": null, "nodeUID": null, "nodeIPv4": null, "nodeIPv6": null});
         if used {
             spec["freeSince"] = json!(MicroTime(Timestamp::now()));
         }
-        // The API server refuses a merge patch with a conflict if the patch's resourceVersion or UID differs from the block's.
+        // If the resourceVersion or UID in this merge patch differs from the block's, the API server answers with a conflict.
         let patch = json!({
             "metadata": {"uid": block.held.uid, "resourceVersion": block.held.resource_version},
             "spec": spec,
@@ -129,7 +129,7 @@ fn optimistic_claim_patch(node: &NodeInfo) -> Value {
     Value::Array(patch)
 }
 
-/// Writes this Node's name, UID and addresses into a block that was read.
+/// Writes this Node's name, UID and addresses into a block that the agent has read.
 fn claim_as_read_patch(read: &BlockInfo, node: &NodeInfo) -> Value {
     let mut patch = vec![json!({"op": "test", "path": "/metadata/resourceVersion", "value": read.resource_version})];
     match (read.finalizer, read.has_finalizers) {

@@ -1,6 +1,6 @@
 //! Claims a free block for this node by one conditional write to the API server.
 //!
-//! The node's state lists a claim before the claim is sent and until its outcome is known. The caller decides when to claim.
+//! The node's state contains a claim from before the agent sends it until its outcome is known. The caller decides when to claim.
 
 mod exports;
 mod find;
@@ -62,8 +62,8 @@ pub enum ClaimError {
         /// The API server's message.
         why: String,
     },
-    /// The block was claimed, but it can't be used.
-    #[error("node {node} can't use a claimed block of pool {pool:?}: {why}")]
+    /// The node claimed the block, but can't use it.
+    #[error("node {node} claimed a block of pool {pool:?}, but can't use it: {why}")]
     UnusableBlock {
         /// The pool.
         pool: String,
@@ -73,10 +73,14 @@ pub enum ClaimError {
         why: String,
     },
     /// The agent has not read this node's blocks since it started. Until it has, it claims no block.
-    #[error("can't claim a block of pool {0:?}: the agent has not read the node's own blocks since it started")]
+    #[error(
+        "the node can't claim a block of pool {0:?} yet: the agent has not read the node's own blocks since it started"
+    )]
     OwnBlocksUnread(String),
     /// The node already has `maxBlocksPerNode` blocks of the pool.
-    #[error("node {node} has reached maxBlocksPerNode ({max}) of pool {pool:?}")]
+    #[error(
+        "node {node} can't claim another block of pool {pool:?}, because it already has maxBlocksPerNode ({max}) blocks"
+    )]
     Limit {
         /// The pool.
         pool: String,
@@ -85,8 +89,8 @@ pub enum ClaimError {
         /// The value of `maxBlocksPerNode`.
         max: i64,
     },
-    /// The API server did not answer the claim. If a read later shows that the claim succeeded, the block enters service.
-    #[error("can't claim a block of pool {pool:?}: {why}")]
+    /// A call of the claim to the API server failed. If a read later shows that the claim succeeded, the block enters service.
+    #[error("a call to the API server failed while the node tried to claim a block of pool {pool:?}: {why}")]
     Unreachable {
         /// The pool.
         pool: String,
@@ -96,7 +100,7 @@ pub enum ClaimError {
     /// Other nodes were faster: they claimed each block that this claim tried.
     #[error("other nodes claimed the free blocks of pool {0:?} first; the agent retries")]
     Contended(String),
-    /// The block is claimed but not in service yet: its route can't be written, or the quiet time after an outage has not ended.
+    /// The block is claimed but not in service yet: the agent can't write its route, or the quiet time after an outage has not ended.
     #[error("block {block} of pool {pool:?} is claimed but not in service yet: {why}")]
     NotInService {
         /// The block.
@@ -152,18 +156,18 @@ impl Claims {
         self.0.conflicts.clone()
     }
 
-    /// Claims a block of a pool and waits until the block serves. Without contention it makes at most three calls, however large the pool
-    /// is. With `cooled_only`, it skips blocks that still cool down.
+    /// Claims a block of a pool and waits until the block is in service. Without contention the claim makes at most three calls, however
+    /// large the pool is. With `cooled_only`, it skips blocks that still cool down.
     ///
     /// # Errors
-    /// See [`ClaimError`]. If the outcome of the write is unknown, the claim reads the block until it knows the owner. So no error
-    /// leaves a claimed block outside the node's state, unless its range can't be read.
+    /// See [`ClaimError`]. If the outcome of the write is unknown, the claim reads the block until it knows the owner. So the node's state
+    /// has every block that this node claimed, except a block whose range can't be parsed.
     pub async fn claim(&self, pool: &str, cooled_only: bool) -> Result<ClaimedBlock, ClaimError> {
         self.claim_with(pool, cooled_only, &|_| {}).await
     }
 
-    /// Like [`Self::claim`], but calls `on_unknown` once if a claim's outcome is unknown and the first read of the block does not reveal
-    /// it.
+    /// Like [`Self::claim`], but calls `on_unknown` once if a claim's outcome is unknown and the first read of the block does not show the
+    /// outcome.
     pub(crate) async fn claim_with(
         &self,
         pool: &str,
@@ -178,7 +182,7 @@ impl Claims {
         Ok(held)
     }
 
-    /// Waits until a claimed block serves.
+    /// Waits until a claimed block is in service.
     async fn wait_until_in_service(&self, held: &ClaimedBlock) -> Result<(), ClaimError> {
         let mut changed = self.0.node_state.changed();
         let coming = async {
@@ -194,15 +198,15 @@ impl Claims {
             return Ok(());
         }
         let why = if quiet.is_some() {
-            "the API server was away, so the node first gives others time to create the IPAssignments of their pods in the block"
+            "the API server did not answer for a while, so this node first gives other nodes time to create the IPAssignments of their pods in the block"
         } else {
-            "its route can't be written; see the agent's log"
+            "the agent can't write the block's route; see the agent's log"
         };
         Err(ClaimError::NotInService { block: held.name.clone(), pool: held.pool.clone(), why })
     }
 
     /// Adds a block that this node owns according to the API server. `had_finalizer` says whether the block may have had Bobbin's finalizer
-    /// before the claim. `now_claimed` says whether the claim was made just now.
+    /// before the claim. `now_claimed` says whether this agent claimed the block just now.
     pub(crate) fn add_owned(
         &self,
         block: &BlockInfo,
@@ -246,7 +250,7 @@ impl Claims {
             return Err(refuse("the Node was deleted or is out of service"));
         }
         let node = self.0.cluster.node().ok_or_else(|| refuse("the agent has not seen the Node object yet"))?;
-        let known = self.0.cluster.pool(pool).ok_or_else(|| refuse("there is no such pool"))?;
+        let known = self.0.cluster.pool(pool).ok_or_else(|| refuse("the pool does not exist"))?;
         let info = pool_info(&known, None, Some(&node));
         if info.deleting || info.draining {
             return Err(refuse(if info.deleting { "the pool is being deleted" } else { "the pool is draining" }));

@@ -1,7 +1,7 @@
 //! Claims blocks for waiting ADDs and expected pods, and one extra block ahead of demand. Retires and releases blocks that the node
 //! does not need.
 //!
-//! `ipam::demand` decides how many blocks the node needs. A pool whose claim hangs delays no other pool.
+//! `ipam::demand` decides how many blocks the node needs. A claim that hangs in one pool does not delay the other pools.
 
 mod pool_state;
 mod retire;
@@ -29,7 +29,7 @@ use crate::state::NodeState;
 use crate::state::checkpoint::blocks::BlockCheckpoint;
 use pool_state::PoolState;
 
-/// How often all pools are reconciled if no change was reported. The decision makes no call to the API server.
+/// How often the controller reconciles all pools if nothing changed. A pass makes no call to the API server.
 const CHECK_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Controls how many blocks of each pool the node has. Cheap to clone.
@@ -49,8 +49,8 @@ struct ControllerState {
     wake: Notify,
 }
 
-/// An ADD that waits for an address. Blocks are claimed for it until it is dropped.
-#[must_use = "the demand ends when this is dropped"]
+/// An ADD that waits for an address. The controller claims blocks for the ADD until this value is dropped.
+#[must_use = "the controller claims no blocks for the ADD after this value is dropped"]
 pub struct WaitingAdd {
     controller: DemandController,
     pool: String,
@@ -58,7 +58,7 @@ pub struct WaitingAdd {
 }
 
 impl WaitingAdd {
-    /// Waits until a claim for the pool has ended since the last call, or until it is clear that no claim can be tried now.
+    /// Waits until a claim for the pool has ended since the last call of this method, or until no claim can be tried now.
     /// [`DemandController::last_claim_error`] then says why there is no block.
     pub async fn tried(&mut self) {
         if self.attempts.changed().await.is_err() {
@@ -174,9 +174,10 @@ impl DemandController {
     fn reconcile_pool(&self, name: &str, pool: &AddressPool) -> Duration {
         match Reserved::parse(&pool.spec.reserved) {
             Ok(reserved) => self.0.node_state.set_reserved(name, &reserved),
-            // The schema refuses a pool whose reserved addresses can't be parsed, so this is unlikely. The earlier reserved addresses stay.
+            // The schema refuses a pool whose reserved addresses can't be parsed, so this error is unlikely. The addresses from the last
+            // successful parse stay reserved.
             Err(error) => {
-                tracing::warn!(pool = name, %error, "the agent can't parse the pool's reserved addresses; the earlier ones stay reserved");
+                tracing::warn!(pool = name, %error, "the agent can't parse the pool's reserved addresses; the addresses that the agent parsed last stay reserved");
             }
         }
         let cooldown = pool.spec.cooldown();
@@ -193,7 +194,10 @@ impl DemandController {
         // Cancelling a release is faster than claiming another block.
         let (at, not_before) = self.0.claims.quiet_time();
         if state.waiting > 0 && self.0.node_state.cancel_release(&wanted, at, not_before) {
-            tracing::info!(pool = name, "cancelled the release of a block because a pod waits for an address");
+            tracing::info!(
+                pool = name,
+                "the agent cancelled the release of a block, because a pod waits for an address"
+            );
             return next;
         }
         if decision.claim > 0 {
@@ -206,13 +210,13 @@ impl DemandController {
                 Some(wait) => next = next.min(wait),
             }
         } else if usage.waiting > 0 && usage.claiming == 0 && decision.release.is_empty() {
-            // The agent tries no claim in this pass. If a rule forbids the claim, the waiting ADD reports the reason.
+            // No claim is needed or allowed in this pass. If a rule forbids the claim, the waiting ADD reports the reason.
             if let Some(refused) = self.0.claims.refused(name) {
                 state.last_error = Some(Arc::new(refused));
             }
         }
         state.notify_waiting();
-        // While the API server is away, the node keeps empty blocks, because it could not claim others for new pods.
+        // While the API server does not answer, the node keeps empty blocks, because it could not claim others for new pods.
         if healthy {
             let for_others = usage.exhausted || usage.free_blocks == 0;
             for block in decision.release {
@@ -254,7 +258,7 @@ impl DemandController {
             let result = self.0.claims.claim_with(&pool, cooled_only, &on_unknown).await;
             let failed = result.is_err();
             if let Err(error) = &result {
-                tracing::debug!(pool, %error, "claiming a block failed");
+                tracing::debug!(pool, %error, "the agent could not claim a block");
             }
             {
                 let mut pools = self.pools();
@@ -289,7 +293,7 @@ fn is_all_cooling(block: &BlockUse) -> bool {
     block.cooling > 0 && block.held + block.cooling >= block.usable
 }
 
-/// How long until an empty block has been empty long enough to change the decision about the pool.
+/// How long until the next empty block reaches an age at which the node may release it.
 fn next_change(pool: &PoolUse) -> Duration {
     let ages = [pool.block_idle, bobbin_ipam::demand::FIRST_USE_TIMEOUT];
     let empty = pool.blocks.iter().filter_map(|block| block.empty_for);

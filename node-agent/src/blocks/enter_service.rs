@@ -12,18 +12,18 @@ impl ReconcilerState {
         let Some(block) = self.context.node_state.block(name) else { return Requeue::Now };
         if let Err(error) = self.context.exports.export(block.held.range).await {
             if boot_time().since(since) < self.context.times.export_deadline() {
-                tracing::warn!(block = name, %error, "a claimed block is not in service yet");
+                tracing::warn!(block = name, %error, "a claimed block does not enter service yet, because the agent could not write its route");
                 return Requeue::WithBackoff;
             }
             // The node keeps a block whose addresses pods use, even if the block's route can't be written.
             if !self.context.node_state.begin_release(name) {
                 return Requeue::WithBackoff;
             }
-            tracing::error!(block = name, %error, "the agent releases a claimed block because it could not write the route");
+            tracing::error!(block = name, %error, "the agent releases a claimed block, because it could not write the block's route");
             self.context.events.node_warning(
                 "ExportFailed",
                 &format!(
-                    "node {} releases block {name}, because it could not write the route for {} s: {}. See the agent's log and run on the node: ip route show table {}",
+                    "node {} releases block {name}, because for {} s it could not write the block's route: {}. See the agent's log and run on the node: ip route show table {}",
                     self.context.cluster.node_name(),
                     self.context.times.export_deadline().as_secs(),
                     error.why,
@@ -39,7 +39,7 @@ impl ReconcilerState {
         match self.context.checkpoint.promote(name, BlockEvent::Exported).await {
             Ok(_) => Requeue::Now,
             Err(error) => {
-                tracing::debug!(block = name, %error, "a claimed block is not in service yet");
+                tracing::debug!(block = name, %error, "a claimed block does not enter service yet, because the agent could not save it in the checkpoint");
                 Requeue::WithBackoff
             }
         }

@@ -103,8 +103,8 @@ impl BlockInfo {
         node.addresses().into_iter().map(|(_, address)| address).eq([self.node_ipv4.clone(), self.node_ipv6.clone()])
     }
 
-    /// Whether the cool-down of a free block has ended. If the block still has Bobbin's finalizer, its cool-down only begins when it is
-    /// claimed.
+    /// Whether the cool-down of a free block has ended. If the block still has Bobbin's finalizer, its cool-down begins when a node claims
+    /// it.
     pub(crate) fn has_cooled(&self, now: Timestamp, cooldown: Duration) -> bool {
         cooldown.is_zero() || (!self.finalizer && free_for(self.free_since, now).is_none_or(|free| free >= cooldown))
     }
@@ -127,11 +127,11 @@ impl BlockInfo {
     /// Converts the block to the form that the node's state keeps.
     ///
     /// # Errors
-    /// If the block's range can't be parsed.
+    /// The block's range can't be parsed.
     pub(crate) fn held(&self) -> Result<ClaimedBlock, String> {
         let range = self.range.ok_or_else(|| {
             format!(
-                "the agent can't parse the range of block {}, so it assigns nothing from it; see: kubectl get addressblock {0} -o yaml",
+                "the agent can't parse the range of block {}, so it allocates no address from the block; see: kubectl get addressblock {0} -o yaml",
                 self.name
             )
         })?;
@@ -148,8 +148,8 @@ impl BlockInfo {
     }
 }
 
-/// How long a block has been free. Returns `None` if no node ever owned the block. A time in the future comes from another clock and counts
-/// as now.
+/// How long a block has been free. Returns `None` if no node ever owned the block. If `since` is in the future, another machine's clock is
+/// ahead, and `since` counts as now.
 fn free_for(since: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
     since.map(|since| Duration::try_from(now.duration_since(since)).unwrap_or_default())
 }
@@ -164,8 +164,8 @@ pub(crate) fn cooling_since(
     free_for(since, now).filter(|free| *free < cooldown).map(|free| boot.before(free))
 }
 
-/// Selects the free block to claim: by a hash of node and block among the blocks that have cooled down. If there is none, it selects the
-/// block that has cooled longest, or no block with `cooled_only`.
+/// Selects the free block to claim. Among the blocks that have cooled down, a hash of node and block decides. If no block has cooled down,
+/// selects the block that has been free longest, or none with `cooled_only`.
 pub(crate) fn best_free_block(
     listed: Vec<BlockInfo>,
     node: &str,

@@ -1,7 +1,7 @@
 //! Reads a doubted block from the API server to find out which node owns it.
 //!
-//! A block that this node owns serves again. A free block that attachments use is claimed back at once. A block that another node owns is
-//! lost.
+//! A doubted block that this node owns returns to its earlier state. The agent claims a free block back at once if attachments use it. A
+//! block that another node owns becomes lost.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::cluster::NodeInfo;
 use crate::cluster::freshness::{Invalidation, Proof};
 use crate::state::{Attachment, BlockEvent, BlockView, first_names};
 
-/// How often the agent reads a block again if a read can't end the doubt.
+/// How often the agent reads a doubted block again if a read did not show the owner.
 const UNSETTLED_RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// How long the agent waits for the assignments of a block's attachments before it claims the block back without them.
 pub(crate) const RECREATE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,7 +29,7 @@ impl ReconcilerState {
             Ok(read) => read,
             Err(ReadError::NotFound) => return self.absent(&block).await,
             Err(error) => {
-                tracing::debug!(block = name, %error, "the agent can't read a doubted block yet; nothing is assigned from it until then");
+                tracing::debug!(block = name, %error, "the agent can't read a doubted block; until a read succeeds, the node allocates no address from the block");
                 if let ReadError::Unreachable(why) = &error {
                     self.context.freshness.observe_call(Some(why), boot_time());
                 }
@@ -54,7 +54,7 @@ impl ReconcilerState {
         }
     }
 
-    /// Handles a doubted block while this node's Node object is deleted or out of service. An unused block is released while the agent
+    /// Handles a doubted block while this node's Node object is deleted or out of service. The agent releases an unused block while it
     /// still can.
     fn of_a_node_that_is_gone(&self, name: &str) -> Requeue {
         if self.context.node_state.release_doubted(name) {
@@ -72,7 +72,7 @@ impl ReconcilerState {
             Outcome::Done(_) => {
                 tracing::info!(
                     block = read.name,
-                    "wrote the Node's UID into a block of an earlier Node of the same name"
+                    "the agent wrote the Node's UID into a block of an earlier Node of the same name"
                 );
                 // The next step reads the block again and finds that this node owns it.
                 Requeue::Now
@@ -97,7 +97,8 @@ impl ReconcilerState {
             return Requeue::After(UNSETTLED_RETRY_INTERVAL);
         }
         self.recreate_assignments(&self.context.node_state.residents(name)).await;
-        // Another node may have owned the block in between. So the assignments in it are listed first, even if this claim's answer is lost.
+        // Another node may have owned the block meanwhile. So the agent must first list the assignments in the block, even if this claim's
+        // answer is lost.
         self.context.node_state.prove(name, Proof::AssignmentsUnseen, false);
         match self.api.claim(read, node).await {
             Outcome::Done(_) => {
@@ -118,8 +119,8 @@ impl ReconcilerState {
         }
     }
 
-    /// Handles a doubted block that does not exist. If attachments use it, their assignments make the operator carve it again for this
-    /// node.
+    /// Handles a doubted block that does not exist. If attachments use the block, their assignments make the operator carve it again for
+    /// this node.
     async fn absent(&self, block: &BlockView) -> Requeue {
         let name = &block.held.name;
         if self.context.node_state.found_free(name) {
@@ -129,7 +130,7 @@ impl ReconcilerState {
         self.recreate_assignments(&self.context.node_state.residents(name)).await;
         let pool = &block.held.pool;
         let sentence = format!(
-            "block {name} ({}) of pool {pool} was deleted although {} pods of node {} use its addresses. The node assigns nothing from it until the operator carves it again. See: kubectl get addresspool {pool} -o yaml, and the log of bobbin-operator",
+            "block {name} ({}) of pool {pool} was deleted although {} pods of node {} use its addresses. The node allocates nothing from the block until the operator carves it again. See: kubectl get addresspool {pool} -o yaml, and the log of bobbin-operator",
             block.held.range,
             block.residents,
             self.context.cluster.node_name()
@@ -150,10 +151,10 @@ impl ReconcilerState {
         };
         let node = self.context.cluster.node_name();
         if stranded.is_empty() {
-            tracing::info!("node {node} no longer has block {name}: {taker}; no pod here used it");
+            tracing::info!("node {node} no longer has block {name}: {taker}; no pod on this node used its addresses");
         } else {
             let sentence = format!(
-                "node {node} lost block {name} ({}) of pool {}: {taker}. The node no longer exports its route, but {} pods still use its addresses. Delete these pods, so that they get other addresses: {}",
+                "node {node} lost block {name} ({}) of pool {}: {taker}. The node no longer exports the block's route, but {} of its pods still use the block's addresses. Delete these pods, so that they get other addresses: {}",
                 block.held.range,
                 block.held.pool,
                 stranded.len(),

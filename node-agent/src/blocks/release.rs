@@ -1,7 +1,7 @@
 //! Releases a block: deletes this node's assignments, withdraws the route, waits for the routers, then sends one conditional write.
 //!
-//! An ADD may cancel the release until the write is sent. If the outcome of the write is unknown, the agent reads the block. Every step is
-//! retried.
+//! An ADD may cancel the release until the agent sends the write. If the outcome of the write is unknown, the agent reads the block. The
+//! agent repeats every failed step.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -55,22 +55,22 @@ impl ReconcilerState {
         if left.iter().any(|assignment| !assignment.readable) {
             tracing::warn!(
                 block = name,
-                "an assignment in a block that is being released can't be decoded; the block stays until it can"
+                "the agent can't decode an assignment in a block that it releases, so it keeps the block. See: kubectl get ipassignments --field-selector spec.blockName=<block> -o yaml"
             );
             return Requeue::WithBackoff;
         }
         // The pod of an assignment of this boot may still run, even without an attachment. The resync deletes the assignment once the pod
         // is gone.
         let in_use = |assignment: &&AssignmentInfo| {
-            // An attachment with an unreadable checkpoint has no address in the state. So it may use the address of any assignment that
-            // names it.
+            // An attachment with an unreadable checkpoint has no address in the state. So the attachment may use the address of any
+            // assignment that names it.
             let elsewhere = |attachment: Attachment| assignment_name(attachment.pair).is_some();
             assignment.boot_id == self.context.boot_id
                 && !self.context.node_state.attachment(&assignment.key).is_some_and(elsewhere)
         };
         if let Some(assignment) = left.iter().find(in_use) {
             let sentence = format!(
-                "block {name} is not released, because IPAssignment {0} names {1}. Node {2} has no such attachment, but the pod may still use the address. The agent deletes the assignment once it knows that the pod is gone. If you know it, run: kubectl delete ipassignment {0}",
+                "block {name} is not released, because IPAssignment {0} names {1}. Node {2} has no such attachment, but the pod may still use the address. The agent deletes the assignment once it knows that the pod is gone. If you know that the pod is gone, run: kubectl delete ipassignment {0}",
                 assignment.name,
                 assignment.by(),
                 self.context.cluster.node_name()
@@ -96,9 +96,10 @@ impl ReconcilerState {
 
     async fn withdraw_and_release(&self, name: &str) -> Requeue {
         let Some(block) = self.context.node_state.block(name) else { return Requeue::Now };
-        // Save the block's state first: a restarted agent must not restore the block as serving, because another node may own it by then.
+        // Save the block's state first. A restarted agent must not restore the block as in service, because another node may own it by
+        // then.
         if let Err(error) = self.context.checkpoint.flush().await {
-            tracing::debug!(block = name, %error, "the checkpoint could not be saved, so the release of a block waits");
+            tracing::debug!(block = name, %error, "the agent could not save the checkpoint, so the release of a block waits");
             return Requeue::WithBackoff;
         }
         if let Err(error) = self.context.exports.withdraw(block.held.range).await {
@@ -122,7 +123,7 @@ impl ReconcilerState {
     }
 
     /// Sends the write that releases the block. Returns `None` if the API server refused it. The write uses the resourceVersion in the
-    /// node's state, because it may have changed since the last step.
+    /// node's state, because the block may have changed since the last step.
     async fn send_release(&self, name: &str) -> Option<Requeue> {
         let Some(block) = self.context.node_state.block(name) else { return Some(Requeue::Now) };
         match self.api.release(&block, block.was_used).await {
@@ -133,7 +134,7 @@ impl ReconcilerState {
                 None
             }
             Outcome::Unknown(why) => {
-                tracing::debug!(block = name, %why, "the outcome of a release is unknown; the agent reads the block");
+                tracing::debug!(block = name, %why, "the agent does not know whether its release of a block succeeded; it reads the block");
                 Some(Requeue::WithBackoff)
             }
         }
@@ -176,7 +177,7 @@ impl ReconcilerState {
 
     fn released(&self, name: &str) -> Requeue {
         if self.context.node_state.on(name, BlockEvent::Released) {
-            tracing::info!(block = name, "released a block");
+            tracing::info!(block = name, "the node released a block");
         }
         Requeue::Now
     }

@@ -49,7 +49,7 @@ impl SimulatedNode {
     /// waits.
     ///
     /// # Errors
-    /// If the run directory can't be written.
+    /// The run directory can't be written.
     pub fn start(
         clients: &Clients,
         node_name: &str,
@@ -96,14 +96,14 @@ impl SimulatedNode {
         self.freshness.call_failed();
     }
 
-    /// Whether a block of this node serves although the assignments of other nodes in the block were not listed.
+    /// Whether a block of this node is in service although the agent never listed other nodes' assignments in the block.
     pub fn serves_without_listing(&self, block: &str) -> bool {
         let held = self.node_state.block(block);
         held.is_some_and(|held| held.state.assignable() && held.proof != Proof::AssignmentsUnseen)
     }
 
-    /// Releases a block and waits until the node no longer has it. Returns false if the block is not empty, or still there after
-    /// `deadline`.
+    /// Releases a block and waits until the node no longer has it. Returns false if the block is not empty, or if the node still has it
+    /// after `deadline`.
     pub async fn release(&self, block: &str, deadline: Duration) -> bool {
         let mut changed = self.node_state.changed();
         if !self.node_state.begin_release(block) {

@@ -14,7 +14,7 @@ use super::{
 };
 
 impl Inventory {
-    /// Allocates an address. With `early`, allocates the address that has cooled down longest, although its cool-down has not ended.
+    /// Allocates an address. With `early`, allocates the address that has been cooling down longest, before its cool-down ends.
     pub(super) fn assign(
         &mut self,
         request: &AllocationRequest<'_>,
@@ -60,7 +60,7 @@ impl Inventory {
         Ok(Allocation { attachment, token })
     }
 
-    /// Whether the token's block was not doubted, lost or replaced since the token was issued.
+    /// Whether the token is still valid: its block was not doubted, lost or replaced since the allocation.
     pub(super) fn token_is_current(&self, token: &FencingToken) -> bool {
         self.blocks.get(&token.block).is_some_and(|block| block.epoch() == token.epoch)
     }
@@ -87,7 +87,7 @@ impl Inventory {
                     known.free(offset, now);
                     let name = known.held.name.clone();
                     if self.residents(&name) == Some(0) {
-                        // Only a lost block changes its state on this event.
+                        // `Vacated` has an effect only on a lost block.
                         self.on(&name, BlockEvent::Vacated);
                     }
                 }
@@ -122,7 +122,7 @@ impl Inventory {
         self.conflicts.values().cloned().collect()
     }
 
-    /// How full the serving blocks of a pool are.
+    /// How many addresses are in use, cooling and usable in each block of a pool from which this node allocates.
     pub(super) fn pool_use(&self, pool: &str, cooldown: Duration, now: BootTime) -> Vec<BlockUse> {
         let serving = self.blocks.values().filter(|block| block.pool == pool && block.state().assignable());
         serving

@@ -1,4 +1,4 @@
-//! The request for an address and the result, and the data of addresses that can't be allocated now.
+//! The request for an address, its result, and the addresses that can't be allocated now.
 
 use std::time::Duration;
 
@@ -58,28 +58,28 @@ pub enum AssignError {
     /// The attachment already has an address.
     #[error("attachment {} already has address {}", .0.key, .0.pair)]
     AlreadyAllocated(Box<Attachment>),
-    /// The node has serving blocks of the pool, but each address is in use, reserved, excluded or cooling down.
-    #[error("none of the node's {blocks} blocks has a free address")]
+    /// The node has blocks of the pool in service, but each of their addresses is in use, reserved, excluded or cooling down.
+    #[error("none of the {blocks} blocks of the pool that the node allocates from has a free address")]
     NoFreeAddress {
-        /// How many serving blocks of the pool the node has.
+        /// How many blocks of the pool the node has in service.
         blocks: usize,
     },
-    /// The node has no block of the pool from which new addresses may be assigned.
-    #[error("the node has no block of the pool from which new addresses may be assigned")]
+    /// The node has no block of the pool in service.
+    #[error("the node has no block of the pool from which it may allocate new addresses")]
     NoBlock,
 }
 
-/// An allocated address. The token must be checked before the ADD answers with the address.
+/// An allocated address. The ADD must check the token before it answers with the address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allocation {
     /// The attachment that got the address.
     pub attachment: Attachment,
-    /// The ownership of the address's block at the moment of the allocation.
+    /// Shows whether the address's block was doubted, lost or replaced after the allocation.
     pub token: FencingToken,
 }
 
-/// A block's ownership at the moment of an allocation. [`NodeState::token_is_current`](super::NodeState::token_is_current) must confirm the
-/// token before the ADD answers.
+/// Identifies the epoch of a block at an allocation. The ADD calls [`NodeState::token_is_current`](super::NodeState::token_is_current)
+/// before it answers, to find out whether the block was doubted, lost or replaced meanwhile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FencingToken {
     /// The block's name.
@@ -89,7 +89,7 @@ pub struct FencingToken {
     pub(super) epoch: u64,
 }
 
-/// A cooling address, as the checkpoint keeps it.
+/// A cooling address, in the form that the checkpoint stores.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CoolingAddress {
     /// The address that cools down.

@@ -10,11 +10,11 @@ use tempfile::{Builder, NamedTempFile};
 
 /// The prefix of a temporary file.
 const PREFIX: &str = ".bobbin-";
-/// The suffix of a temporary file. Because of it, no runtime reads the file as a CNI configuration, and no reader of `*.json` finds it.
+/// The suffix of a temporary file. With this suffix, no runtime reads the file as a CNI configuration, and no reader of `*.json` finds it.
 const SUFFIX: &str = ".tmp";
 
-/// Replaces a file on a tmpfs. The write survives a crash of this program, but not of the machine. If another program removed the
-/// directory, it is created again.
+/// Replaces a file on a tmpfs, and creates the directory again if another program removed it. The write survives a crash of this program,
+/// but not of the machine.
 ///
 /// # Errors
 /// The directory can't be written. The old file is unchanged.
@@ -32,7 +32,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 /// Replaces a file on a disk. Syncs the file and its directory, so that the write survives a crash of the machine.
 ///
 /// # Errors
-/// The directory can't be written or synced. The file then has its old or its new content, never a part of it.
+/// The directory can't be written or synced. The file then has its complete old or its complete new content.
 pub fn replace_durably(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let filled = Pending::create(path, mode)?.fill(bytes)?;
     filled.0.file.as_file().sync_all()?;

@@ -57,8 +57,8 @@ pub struct Attachment {
     pub pool: String,
     /// The pod of the attachment.
     pub pod: PodRef,
-    /// Whether the API server once showed this agent a pod with this UID. If not, the pod's absence proves nothing. Never set for a static
-    /// pod.
+    /// Whether the API server once showed this agent a pod with this UID. Without that, the pod's absence proves nothing. Never true for a
+    /// static pod.
     #[serde(default)]
     pub pod_seen: bool,
     /// When the attachment's address was allocated.

@@ -1,6 +1,6 @@
 //! The state machine of one block on this node. Pure.
 //!
-//! The state decides everything else: whether addresses may be allocated, whether the route is exported, and what the agent trusts after a
+//! The state decides whether the node may allocate from the block, whether the agent exports the route, and what the agent trusts after a
 //! restart. ARCHITECTURE.md has the table of transitions.
 
 use bobbin_ipam::BootTime;
@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 /// The state of a block on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BlockState {
-    /// The node sent a claim of the block, whose outcome is unknown.
+    /// The agent sent a claim of the block and does not know the outcome yet.
     Claiming {
-        /// Whether a watch event or a read showed meanwhile that the node may not own the block. That information may be older or newer
-        /// than the claim.
+        /// Whether a watch event or a read showed during the claim that the node may not own the block. The event or read may be older or
+        /// newer than the claim.
         doubted: bool,
     },
     /// The API server confirmed the claim. The agent writes the block's route, or waits for the end of the quiet time after an outage.
@@ -27,21 +27,21 @@ pub enum BlockState {
     /// The node owns the block, but may allocate nothing from it. Its pool or subnet drains, the pool does not admit the node, or the
     /// block is being deleted.
     Retiring,
-    /// The node may have lost the block. No address is allocated until a read of the block decides.
+    /// The node may have lost the block. No address is allocated from the block until a read shows which node owns it.
     Doubted {
-        /// The block's state before the doubt. The block returns to it if a read shows that the node still owns the block.
+        /// The state before the doubt. The block returns to that state if a read shows that the node still owns the block.
         before: SettledState,
-        /// Counts the doubts. A read that began before the last doubt does not end the doubt.
+        /// How many doubts there were so far. A read that began before the latest doubt can't settle which node owns the block.
         doubts: u32,
     },
     /// No address of the block is in use, and the node releases the block.
     Releasing {
         /// The step of the release that comes next.
         stage: ReleaseStage,
-        /// Whether the node may have lost the block. If the release is cancelled, the block then becomes doubted.
+        /// Whether the node may have lost the block. If it may, the block becomes doubted when the release is cancelled.
         doubted: bool,
     },
-    /// Another node owns the block. The agent reports attachments that still have addresses of it.
+    /// Another node owns the block. The agent reports this node's pods that still use addresses of the block.
     Lost,
 }
 
@@ -65,16 +65,16 @@ pub enum ReleaseStage {
     /// The agent deletes this node's assignments in the block.
     #[serde(alias = "DeletingRecords")]
     DeletingAssignments,
-    /// The assignments are deleted. The agent withdraws the block's route and gives the routers time to drop it.
+    /// The assignments are deleted. The agent withdraws the block's route and gives the routers time to drop the route.
     WithdrawingRoute,
-    /// The agent sent the write that releases the block, and may not have its answer.
+    /// The agent sent the write that releases the block, and does not know the outcome yet.
     Sent,
 }
 
 /// What happened to a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockEvent {
-    /// The API server confirmed the claim. The block does not serve before `not_before`.
+    /// The API server confirmed the claim. The block enters service at `not_before` at the earliest.
     ClaimConfirmed {
         /// The current time.
         now: BootTime,
@@ -83,22 +83,22 @@ pub enum BlockEvent {
     },
     /// The claim of the block failed.
     ClaimFailed,
-    /// The block's route is in the kernel, and the checkpoint is written.
+    /// The block's route is in the kernel, and the agent has saved the block as `Serving` in the checkpoint.
     Exported,
-    /// The block must be closed for new allocations.
+    /// The node must allocate no more addresses from the block.
     Retire,
-    /// The block may be opened for new allocations again. The checkpoint is written before this event is applied.
+    /// The node may allocate addresses from the block again. The agent saves the checkpoint before it applies this event.
     Reopen,
     /// The node may have lost the block.
     Doubt,
-    /// A read shows that this node owns the block. The checkpoint is written before this event is applied.
+    /// A read shows that this node owns the block. The agent saves the checkpoint before it applies this event.
     FoundOwned {
         /// The current time.
         now: BootTime,
-        /// The count of doubts when the read began.
+        /// How many doubts there were when the read began.
         doubts: u32,
     },
-    /// The node owns a lost block again. It does not serve before `not_before`.
+    /// The node owns a lost block again. The block enters service at `not_before` at the earliest.
     ClaimedBack {
         /// The current time.
         now: BootTime,
@@ -115,11 +115,11 @@ pub enum BlockEvent {
     AssignmentsDeleted,
     /// The agent sends the write that releases the block.
     ReleaseSent,
-    /// The API server refused the write that releases the block, or the checkpoint could not be written before it.
+    /// The API server refused the write that releases the block, or the agent could not save the checkpoint and so did not send the write.
     ReleaseFailed,
     /// The API server confirmed that the node no longer owns the block.
     Released,
-    /// An ADD needs the block after all. The block does not serve before `not_before`.
+    /// An ADD needs the block, so the agent cancels the release. The block enters service at `not_before` at the earliest.
     ReleaseCancelled {
         /// The current time.
         now: BootTime,
@@ -181,7 +181,7 @@ impl BlockState {
         }
     }
 
-    /// Whether addresses may be allocated from a block in this state.
+    /// Whether the node may allocate addresses from a block in this state.
     pub fn assignable(self) -> bool {
         self == BlockState::Serving
     }
@@ -202,13 +202,14 @@ impl BlockState {
         self != BlockState::Lost
     }
 
-    /// Whether an ADD must not answer if it got its address before the block entered this state.
+    /// Whether this state revokes earlier allocations. An ADD must not answer with an address that it got before the block entered this
+    /// state.
     pub fn revokes(self) -> bool {
         matches!(self, BlockState::Doubted { .. } | BlockState::Lost)
     }
 
     /// The block's state after a restart of the agent. Returns `None` if the agent forgets the block until it reads the block again.
-    /// `trusted` says that the agent was down so briefly that a serving block may serve before the API server confirms it.
+    /// `trusted` says that the agent was down only briefly. A `Serving` block then stays in service without a new confirmation.
     #[must_use]
     pub fn restored(self, trusted: bool) -> Option<BlockState> {
         match self {

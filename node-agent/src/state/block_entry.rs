@@ -38,13 +38,13 @@ pub struct CheckpointedBlock {
     pub block: ClaimedBlock,
     /// The block's state.
     pub state: BlockState,
-    /// Whether the block's assignments were listed, so that the assignments of other attachments are known.
+    /// Whether the agent has listed the block's assignments, and so knows which addresses other attachments have.
     #[serde(default, alias = "records_seen")]
     pub assignments_listed: bool,
 }
 
 impl CheckpointedBlock {
-    /// What counts as confirmed about the block after a restart of the agent.
+    /// What the agent treats as confirmed about the block after a restart.
     #[must_use]
     pub fn proof(&self) -> Proof {
         if self.assignments_listed { Proof::None } else { Proof::AssignmentsUnseen }
@@ -64,20 +64,20 @@ pub struct NewBlock {
     pub proof: Proof,
     /// The current time.
     pub now: BootTime,
-    /// The block does not serve before this moment.
+    /// The earliest moment at which the block may enter service.
     pub not_before: BootTime,
-    /// Whether addresses of the block may have been in use before.
+    /// Whether pods may have used addresses of the block before.
     pub was_used: bool,
 }
 
-/// A snapshot of a block for callers.
+/// A copy of what the node's state knows about a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockView {
     /// The block.
     pub held: ClaimedBlock,
     /// The block's state.
     pub state: BlockState,
-    /// How many of the block's addresses are in use by attachments.
+    /// The number of the block's addresses that attachments use.
     pub residents: u32,
     /// What the API server has confirmed about the block.
     pub proof: Proof,
@@ -131,7 +131,7 @@ impl KnownBlock {
 }
 
 impl BlockEntry {
-    /// Creates the entry of a block whose first claim is about to be sent.
+    /// Creates the entry of a block that the agent is about to claim.
     pub(super) fn claiming(pool: &str, epoch: u64) -> BlockEntry {
         BlockEntry { pool: pool.to_owned(), state: BlockState::Claiming { doubted: false }, epoch, known: None }
     }
@@ -164,7 +164,8 @@ impl BlockEntry {
                 }
                 if let Some(known) = &mut self.known {
                     match next {
-                        // Another node may assign the block's addresses before this node owns the block again.
+                        // The other node may assign the block's addresses. If this node owns the block again, it must first list the
+                        // block's assignments.
                         BlockState::Lost => known.proof = Proof::AssignmentsUnseen,
                         BlockState::Doubted { .. } if known.proof != Proof::AssignmentsUnseen => {
                             known.proof = Proof::None;

@@ -18,7 +18,8 @@ use crate::state::{Attachment, CheckpointedBlock, ConflictingAssignment, Cooling
 /// Only root may read the checkpoint's files, because they name pods.
 const FILE_MODE: u32 = 0o600;
 
-/// The checkpoint's directory. It is on a tmpfs, so a rename without a sync survives a crash of the agent, and a reboot empties it.
+/// The checkpoint's directory. It is on a tmpfs, so a rename without a sync survives a crash of the agent, and a reboot empties the
+/// directory.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     root: PathBuf,
@@ -33,7 +34,7 @@ pub struct CheckpointError {
     source: io::Error,
 }
 
-/// What [`Checkpoint::load`] found.
+/// The result of [`Checkpoint::load`].
 #[derive(Debug, Default)]
 pub struct CheckpointContents {
     /// The attachments whose files could be read.
@@ -106,7 +107,7 @@ impl Checkpoint {
             match read::<Attachment>(&path) {
                 Ok(attachment) => contents.attachments.push(attachment),
                 Err(error) => {
-                    tracing::error!(path = %path.display(), %error, "the checkpoint of an attachment can't be read: its address counts as in use");
+                    tracing::error!(path = %path.display(), %error, "the agent can't read the checkpoint of an attachment, whose address counts as in use");
                     contents.unreadable.push(path);
                 }
             }
@@ -118,7 +119,7 @@ impl Checkpoint {
         let blocks = self.root.join(layout::BLOCKS);
         contents.blocks = read(&blocks).unwrap_or_else(|error| {
             if blocks.exists() {
-                tracing::error!(path = %blocks.display(), %error, "the checkpoint of the node's blocks can't be read; the agent reads the blocks from the API server");
+                tracing::error!(path = %blocks.display(), %error, "the agent can't read the checkpoint of the node's blocks; it reads the blocks from the API server");
             }
             Vec::new()
         });
@@ -133,7 +134,7 @@ impl Checkpoint {
         write(&self.attachment(&attachment.key), attachment)
     }
 
-    /// Removes the file of an attachment whose address cools down from `since`. First writes the file of the cool-down.
+    /// Writes the file of a cool-down that began at `since`, then removes the file of the attachment that had the address.
     ///
     /// # Errors
     /// A file can't be written or removed.
@@ -173,7 +174,7 @@ impl Checkpoint {
             if read::<CoolingAddress>(&path).is_ok_and(|cooling| cooling.since < before)
                 && let Err(error) = remove(&path)
             {
-                tracing::warn!(%error, "the checkpoint of an expired cool-down could not be removed");
+                tracing::warn!(%error, "the agent could not remove the file of an expired cool-down; it tries again in the next stale-attachment pass");
             }
         }
     }

@@ -3,10 +3,11 @@
 use super::checkpoint::Checkpoint;
 use super::{ConflictingAssignment, NodeState};
 
-/// Excludes an address from allocation until its conflicting assignment is gone, also across restarts. Returns true if the conflict is new.
+/// Excludes an address from allocation until its conflicting assignment is deleted. A restart does not end the exclusion. Returns true if
+/// the conflict is new.
 pub fn exclude(node_state: &NodeState, checkpoint: &Checkpoint, conflict: ConflictingAssignment) -> bool {
     if let Err(error) = checkpoint.keep_conflict(&conflict) {
-        tracing::error!(pair = %conflict.pair, %error, "the checkpoint of an address conflict could not be written: after a restart this node might allocate an address that another attachment has");
+        tracing::error!(pair = %conflict.pair, %error, "the agent could not save an address conflict in the checkpoint. After a restart, this node might allocate the address although another attachment has it; make sure that the agent can write to its run directory");
     }
     node_state.exclude(conflict)
 }
@@ -14,7 +15,7 @@ pub fn exclude(node_state: &NodeState, checkpoint: &Checkpoint, conflict: Confli
 /// Ends an exclusion: the address may be allocated again after its cool-down. Returns true if the address was excluded.
 pub fn end_exclusion(node_state: &NodeState, checkpoint: &Checkpoint, conflict: &ConflictingAssignment) -> bool {
     if let Err(error) = checkpoint.forget_conflict(conflict) {
-        tracing::error!(pair = %conflict.pair, %error, "an address conflict is resolved, but its checkpoint could not be removed. After a restart the agent allocates the address only once it has confirmed that the conflict is gone");
+        tracing::error!(pair = %conflict.pair, %error, "an address conflict is resolved, but the agent could not remove it from the checkpoint. After a restart, the agent checks again that the conflict is gone before it allocates the address");
     }
     node_state.end_exclusion(conflict.pair)
 }

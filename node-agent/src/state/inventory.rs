@@ -1,5 +1,5 @@
 //! The data behind the lock of [`NodeState`](super::NodeState): blocks and attachments, and how blocks are added, changed and removed.
-//! Pure: time is a parameter.
+//! Pure: callers pass the time.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -23,7 +23,7 @@ pub(super) struct Inventory {
     reserved: HashMap<String, Reserved>,
     /// The addresses excluded from allocation, whether their block is known or not.
     pub(super) conflicts: HashMap<IpPair, ConflictingAssignment>,
-    /// The last epoch that a new block got. A block that this node claims again never gets one of its earlier epochs.
+    /// The epoch of the block that was added last. Epochs of new blocks grow, so a block that this node claims again never reuses an epoch.
     epochs: u64,
 }
 
@@ -33,7 +33,7 @@ impl Inventory {
         self.epochs
     }
 
-    /// Records that a claim is about to be sent. Returns false if the node already knows the block.
+    /// Records that the agent is about to claim a block. Returns false if the node's state already has the block.
     pub(super) fn begin_claim(&mut self, name: &str, pool: &str) -> bool {
         if self.blocks.contains_key(name) {
             return false;
@@ -43,8 +43,8 @@ impl Inventory {
         true
     }
 
-    /// Adds a block, because the API server confirmed its claim or showed this node as its owner. Returns false if the block is already in
-    /// another state.
+    /// Adds a block, because the API server confirmed its claim or showed this node as its owner. Returns false if the node's state already
+    /// has the block, except as `claiming`.
     pub(super) fn add_block(&mut self, mut block: NewBlock) -> bool {
         let claiming = match self.blocks.get(&block.held.name).map(BlockEntry::state) {
             None => BlockState::Claiming { doubted: false },
@@ -84,14 +84,14 @@ impl Inventory {
         }
     }
 
-    /// Applies an event to a block. Returns true if something changed.
+    /// Applies an event to a block. Returns true if the block's state changed or the block was forgotten.
     pub(super) fn on(&mut self, name: &str, event: BlockEvent) -> bool {
         let Some(block) = self.blocks.get_mut(name) else { return false };
         if let Some(changed) = block.on(event) {
             return changed;
         }
         let forgotten = self.blocks.remove(name).and_then(|block| block.known);
-        // The API object of a released block contains the start of the cool-down.
+        // Only a released block needs no memory of its cool-downs, because its API object has the start of the cool-down.
         if event != BlockEvent::Released {
             self.keep_cooling(forgotten);
         }
@@ -148,7 +148,7 @@ impl Inventory {
         self.attachments.values().filter(|attachment| known.offset_of(attachment.pair).is_some()).cloned().collect()
     }
 
-    /// Cancels the first of these releases that can still be cancelled. Returns false if none can be cancelled.
+    /// Cancels the first release among these blocks that can still be cancelled. Returns false if there is no such release.
     pub(super) fn cancel_release(&mut self, names: &[String], now: BootTime, not_before: BootTime) -> bool {
         names.iter().any(|name| self.on(name, BlockEvent::ReleaseCancelled { now, not_before }))
     }
@@ -172,7 +172,8 @@ impl Inventory {
         changed
     }
 
-    /// Records that the API server confirmed that this node owns a block. Has no effect until the block's assignments were listed once.
+    /// Records that the API server confirmed that this node owns a block. Has no effect until the agent has listed the block's assignments
+    /// once.
     pub(super) fn prove(&mut self, name: &str, proof: Proof, assignments_listed: bool) {
         if let Some(known) = self.blocks.get_mut(name).and_then(|block| block.known.as_mut())
             && (assignments_listed || known.proof != Proof::AssignmentsUnseen)
@@ -199,7 +200,7 @@ impl Inventory {
         self.blocks.values().filter_map(BlockEntry::view).collect()
     }
 
-    /// The list of blocks that must be in the checkpoint before these events are applied.
+    /// The list of blocks to save in the checkpoint before the events in `promotions` are applied to the state.
     pub(super) fn checkpoint_with(&self, promotions: &[(String, BlockEvent)]) -> Vec<CheckpointedBlock> {
         let state = |view: &BlockView| {
             let mut of_this = promotions.iter().filter(|(name, _)| *name == view.held.name);

@@ -8,9 +8,9 @@ pub const LOCK: &str = "lock";
 pub const IDENTITY: &str = "agent.json";
 /// The socket that the CNI plugin calls.
 pub const SOCKET: &str = "agent.sock";
-/// The socket that answers probes.
+/// The socket on which the agent answers health probes.
 pub const HEALTH_SOCKET: &str = "health.sock";
-/// The prefix of the directories that receive another node's checkpoint.
+/// The prefix of the directories into which the agent moves the checkpoint of another node.
 pub const OTHER_NODE_PREFIX: &str = "other-node-";
 
 /// The file that says which boot the checkpoint belongs to.
@@ -25,7 +25,7 @@ pub const ATTACHMENTS: &str = "attachments";
 pub const COOLING: &str = "cooling";
 /// The directory with one file per address that is excluded from allocation.
 pub const CONFLICTS: &str = "conflicts";
-/// The directory with one file per assignment that must still be deleted.
+/// The directory with one file per assignment that the agent must still delete.
 pub const PENDING_DELETIONS: &str = "deletions";
 
 /// The directories that version 0.1.0 named differently: the old name and the current name.

@@ -1,8 +1,8 @@
 //! Tests two nodes against a small model of the API server. Answers are lost, watch events come in any order, and agents restart. Nodes are
 //! recreated, blocks are edited, and snapshots are restored.
 //!
-//! The checks test these rules and don't depend on the code. Two running pods never have the same address. A block with an address in use
-//! is never released. A node allocates only from an exported block that it owns at the API server.
+//! The checks compare the nodes with these rules, not with the code. Two running pods never have the same address. A block with an address
+//! in use is never released. A node allocates only from an exported block that it owns at the API server.
 
 mod administrator;
 mod checks;
@@ -165,7 +165,7 @@ impl World {
             Step::CarveAgain => self.carve_again(),
             Step::Snapshot => self.snapshot = Some(self.api.clone()),
             Step::RestoreSnapshot => {
-                // Every agent notices that a resourceVersion is lower than before.
+                // Every agent notices that a resourceVersion is lower than before, and doubts its blocks.
                 if let Some(snapshot) = self.snapshot.clone() {
                     self.api = snapshot;
                     (0..NODES).for_each(|node| self.create_missing_assignments(node));

@@ -12,8 +12,8 @@ use crate::cluster::{ClusterCache, cooldown_of};
 use crate::state::checkpoint::{Checkpoint, CheckpointContents, key_of};
 use crate::state::{Attachment, AttachmentPhase, BlockEvent, CheckpointedBlock, NewBlock, NodeState, PodRef};
 
-/// Restores the blocks and attachments, and returns the attachments. `trusted` says that the agent was down so briefly that serving blocks
-/// may continue to serve. The API server need not confirm them first.
+/// Restores the blocks and attachments, and returns the attachments. `trusted` says that the agent was down only briefly. Blocks in service
+/// then stay in service before the API server confirms them.
 pub fn restore(
     node_state: &NodeState,
     checkpoint: &Checkpoint,
@@ -38,7 +38,7 @@ pub fn restore(
             proof,
             now,
             not_before: now,
-            // The checkpoint does not say whether a block's addresses were in use. Assume that they were, so that they cool down.
+            // The checkpoint does not say whether addresses of the block were in use. Assume that they were, so that they cool down.
             was_used: true,
         };
         node_state.restore_block(new, state);
@@ -51,18 +51,19 @@ pub fn restore(
     for (attachment, source) in &all {
         node_state.restore_attachment(attachment.clone());
         if *source == Source::Kernel {
-            tracing::warn!(key = %attachment.key, pair = %attachment.pair, "the checkpoint of an attachment is missing or has other addresses than its link; the agent writes it again");
+            tracing::warn!(key = %attachment.key, pair = %attachment.pair, "the checkpoint of an attachment is missing, or its addresses differ from the routes of its host link; the agent writes the checkpoint again with the kernel's addresses");
             if let Err(error) = checkpoint.keep(attachment) {
-                tracing::error!(key = %attachment.key, %error, "the checkpoint of an attachment could not be written; after a restart the agent can still restore the attachment from its link");
+                tracing::error!(key = %attachment.key, %error, "the checkpoint of an attachment could not be written; after a restart the agent can still restore the attachment from its host link");
             }
         }
     }
-    // If a file is unreadable and no link has its key, add an attachment without an address. It stays until two checks find its network
-    // namespace or pod gone.
+    // If an attachment's file is unreadable and no host link has its key, add the attachment without an address. It stays until two checks
+    // find that its network namespace or pod no longer exists.
     let mut nameless: Vec<(Attachment, Source)> = Vec::new();
     for key in unreadable.iter().filter_map(|path| key_of(path)).filter(|key| node_state.attachment(key).is_none()) {
-        tracing::error!(%key, "the checkpoint of an attachment can't be read, and no link has its key; the agent keeps its IPAssignments until the attachment is found gone");
-        // The empty UID keeps the agent from creating an IPAssignment, for which there is no address.
+        tracing::error!(%key, "the agent can't read the checkpoint of an attachment and finds no host link of it. The agent keeps the attachment's IPAssignments until the attachment's network namespace or pod no longer exists");
+        // The attachment has no address, so the agent must not create an IPAssignment for it. The empty UID marks the IPAssignment as
+        // confirmed.
         let attachment = of_kernel(key, IpPair::default(), Some(String::new()), boot_id, Timestamp::now());
         node_state.restore_attachment(attachment.clone());
         nameless.push((attachment, Source::Checkpoint));

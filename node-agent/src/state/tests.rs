@@ -34,7 +34,7 @@ fn block(index: usize) -> ClaimedBlock {
     }
 }
 
-/// Adds a block and lets it serve.
+/// Adds a block and brings it into service.
 fn add(node_state: &NodeState, held: ClaimedBlock) {
     let name = held.name.clone();
     let new = NewBlock {
@@ -157,7 +157,7 @@ fn a_doubted_block_allocates_nothing_not_even_a_cooling_address() {
     assert_eq!(assign(&node_state, 1, "a", at(3), true), Err(AssignError::NoBlock));
     changed.mark_unchanged();
     node_state.on("a-0", BlockEvent::FoundOwned { now: at(3), doubts: 0 });
-    assert!(changed.has_changed().unwrap(), "waiting ADDs are woken");
+    assert!(changed.has_changed().unwrap(), "the change of the state must wake waiting ADDs");
     assert_ne!(assign(&node_state, 1, "a", at(3), false).unwrap().pair, first.pair);
 }
 
@@ -189,15 +189,18 @@ fn a_token_expires_once_its_block_was_doubted() {
     node_state.on("a-0", BlockEvent::Doubt);
     assert!(!node_state.token_is_current(&token));
     node_state.on("a-0", BlockEvent::FoundOwned { now: at(2), doubts: 0 });
-    assert!(!node_state.token_is_current(&token), "nobody knows what happened while the block was doubted");
+    assert!(
+        !node_state.token_is_current(&token),
+        "the token stays expired, because another node may have owned the block during the doubt"
+    );
     let token = permit_of(&node_state, 1);
     assert!(node_state.token_is_current(&token));
     lose(&node_state, "a-0");
     node_state.release(&key(0), at(3));
     node_state.release(&key(1), at(3));
-    assert_eq!(node_state.block_state("a-0"), None, "a lost block is forgotten with its last attachment");
+    assert_eq!(node_state.block_state("a-0"), None, "the state forgets a lost block when its last attachment ends");
     add(&node_state, block(0));
-    assert!(!node_state.token_is_current(&token), "a block that returns has a new epoch");
+    assert!(!node_state.token_is_current(&token), "a block that the node claims again has a new epoch");
 }
 
 #[test]

@@ -54,5 +54,8 @@ fn health_returns_although_every_queue_reads_first_and_each_pause_allows_at_most
         reads_first[queue] = write;
         queue = (queue + 1) % reads_first.len();
     }
-    assert!(failed == 250 && pauses >= failed && pauses <= failed + 1, "{pauses} pauses for {failed} failed writes");
+    assert!(
+        failed == 250 && pauses >= failed && pauses <= failed + 1,
+        "expected 250 failed writes with one pause each: {pauses} pauses for {failed} failed writes"
+    );
 }

@@ -92,7 +92,7 @@ fn run(queue: &mut AddressQueue, server: &mut Server, mut faults: impl Iterator<
             let _ = reply.send(confirmation);
         }
     }
-    panic!("the queue never becomes idle");
+    panic!("the queue did not become idle");
 }
 
 #[test]
@@ -100,7 +100,9 @@ fn a_healthy_create_and_delete_are_one_write_each_and_no_read() {
     let (mut queue, mut server) = (AddressQueue::default(), Server::default());
     let (write, mut answer) = create(1);
     queue.push(write);
-    let Some(AssignmentCall::Create(_)) = queue.next() else { panic!("a create does not begin with its call") };
+    let Some(AssignmentCall::Create(_)) = queue.next() else {
+        panic!("the first call for a create must be a create call")
+    };
     let posted = server.call(&AssignmentCall::Create(assignment(1)), Fault::None);
     let Completion::Created { reply, confirmation: Confirmation::Created { uid }, .. } = queue.complete_call(posted)
     else {
@@ -212,7 +214,7 @@ proptest! {
         prop_assert_eq!(existing, (!ends).then(|| key(lives.len() - 1)));
         for mut answer in answers {
             let created = matches!(answer.try_recv(), Ok(Confirmation::Created { .. }));
-            prop_assert!(created || ends, "the last attachment gets no confirmation");
+            prop_assert!(created || ends, "the last attachment got no confirmation");
         }
         prop_assert!(queue.is_idle());
     }
@@ -287,7 +289,7 @@ fn an_existing_assignment_is_reported_until_its_owner_is_known() {
     assert!(matches!(queue.complete_call(CallResult::Exists), Completion::Pending) && queue.found_existing());
     assert!(matches!(queue.next(), Some(AssignmentCall::Get(_))));
     let Completion::Created { reply, confirmation, .. } = queue.complete_call(other_owner(&key(2), "uid-2")) else {
-        panic!("the read ends the create");
+        panic!("the result of the read must complete the create");
     };
     assert!(!queue.found_existing() && answer.try_recv().is_err());
     reply.send(confirmation).unwrap();

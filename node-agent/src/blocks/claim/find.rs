@@ -17,14 +17,14 @@ use crate::cluster::NodeInfo;
 use crate::cluster::freshness::ReadStart;
 use crate::state::{BlockEvent, ClaimedBlock};
 
-/// How many times a claim lists the free blocks and tries the best one. It tries again if another node claimed that block first.
+/// How many times a claim lists the free blocks and tries the best block. The claim tries again if another node claimed that block first.
 const MAX_CONTENDED_ROUNDS: usize = 3;
 /// How many blocks a claim tries without reading them.
 const MAX_OPTIMISTIC_CANDIDATES: usize = 3;
 /// The first and the longest pause between two reads of a block whose claim has an unknown outcome.
 const READ_BACK_BACKOFF: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(3)];
 
-/// Called once if one read can't find out whether a claim succeeded. The claim then keeps reading the block.
+/// Is called once if the first read of a block does not show whether the claim succeeded. The claim then keeps reading the block.
 pub(crate) type OnUnknown<'a> = &'a (dyn Fn(ClaimError) + Send + Sync);
 
 /// The result of one attempt to claim one block.
@@ -47,9 +47,8 @@ struct ClaimAttempt<'a> {
 
 /// The blocks to try without a read, in an order that differs from node to node.
 ///
-/// Three blocks if most of the window is free, so that a fourth call is rare; otherwise one. Such a block may still cool down, and the
-/// claim does not end its cool-down. With `maxBlocksPerNode` the result is empty, because the node's last allowed block could be a cooling
-/// one.
+/// Returns three blocks if most of the window is free, because one of them is then probably free; otherwise one block. These blocks may
+/// still cool down. With `maxBlocksPerNode` the result is empty, so that the node's last allowed block is not a cooling one.
 fn optimistic_candidates(pool: &AddressPool, node: &str, seed: u64) -> impl Iterator<Item = i64> + use<> {
     let window = pool.status.as_ref().and_then(|status| status.free_window);
     let span = window.and_then(|window| Some((u64::try_from(window.first).ok()?, u64::try_from(window.last).ok()?)));
@@ -137,7 +136,7 @@ impl Claims {
             Outcome::Unknown(why) => {
                 self.0.freshness.observe_call(Some(&why), boot_time());
                 let block = attempt.block;
-                tracing::warn!(block, %why, "the outcome of a claim is unknown; the agent reads the block before it uses it");
+                tracing::warn!(block, %why, "the agent does not know whether its claim of a block succeeded; it reads the block before it allocates from it");
                 let report =
                     || on_unknown(ClaimError::Unreachable { pool: pool.clone(), why: format!("block {block}: {why}") });
                 match self.read_back(block, attempt.node, report).await {
@@ -158,20 +157,23 @@ impl Claims {
             self.0.node_state.on(attempt.block, BlockEvent::ClaimFailed);
             ClaimError::UnusableBlock { pool: attempt.pool.name_any(), node: attempt.node.name.clone(), why }
         })?;
-        // This node's Node object may have been replaced during the claim.
+        // An administrator may have replaced this node's Node object during the claim.
         if self.0.cluster.node().is_none_or(|node| block.owner(&node) != Owner::ThisNode) {
             self.0.node_state.on(&held.name, BlockEvent::Doubt);
         }
         Ok(AttemptResult::Claimed(held))
     }
 
-    /// Reads a block until its owner is known. Calls `report` once if the first read does not show the owner.
+    /// Reads a block until the read shows the owner. Calls `report` once if the first read does not show the owner.
     async fn read_back(&self, block: &str, node: &NodeInfo, report: impl Fn()) -> Option<BlockInfo> {
         for attempt in 0.. {
             match self.0.api.get(block).await {
                 Ok(found) if found.owner(node) == Owner::ThisNode => return Some(found),
                 Ok(found) if found.owner(node) == Owner::Unknown => {
-                    tracing::debug!(block, "a block can't be decoded, so it counts as claimed");
+                    tracing::debug!(
+                        block,
+                        "the agent can't decode the block that it tried to claim, so it can't tell whether the claim succeeded; it reads the block again"
+                    );
                 }
                 Ok(_) | Err(ReadError::NotFound) => return None,
                 Err(error) => {

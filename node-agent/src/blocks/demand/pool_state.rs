@@ -24,7 +24,7 @@ pub(super) struct PoolState {
     pub released_for_others: Option<Instant>,
     /// Why the last claim in the pool failed.
     pub last_error: Option<Arc<ClaimError>>,
-    /// Whether an ADD began to wait since the last pass and does not know yet whether a claim can be tried.
+    /// Whether an ADD began to wait since the last pass and was not told yet whether a claim can be tried.
     pub unnotified: bool,
     /// Counts the claims in the pool that have ended.
     pub attempts: watch::Sender<u64>,
@@ -51,12 +51,14 @@ impl PoolState {
         u32::try_from(self.expected.len()).unwrap_or(u32::MAX)
     }
 
-    /// Removes pods that got an address, and pods that got none within [`EXPECTED_POD_TTL`]. A pod with hostNetwork never gets an address.
+    /// Removes expected pods that got an address, and those that got none within [`EXPECTED_POD_TTL`]. A pod with hostNetwork never gets an
+    /// address.
     pub(super) fn forget_expected(&mut self, served: &[String], now: Instant) {
         self.expected.retain(|uid, since| now.duration_since(*since) < EXPECTED_POD_TTL && !served.contains(uid));
     }
 
-    /// Ends the pause after failed claims if the pool has changed. If the last claim found no free block, the status must also show one.
+    /// Ends the pause after failed claims if the pool has changed. If the last claim found no free block, the pool's status must also show
+    /// a free block.
     pub(super) fn observe_status(&mut self, free_blocks: u64, resource_version: Option<&str>) {
         if self.seen_version.as_deref() != resource_version {
             self.seen_version = resource_version.map(ToOwned::to_owned);

@@ -1,4 +1,4 @@
-//! Decides which blocks assign no new addresses, and why. Nothing is stored: each pass derives it from the pool, the Node and the block.
+//! Decides which blocks assign no new addresses, and why. Each pass decides again from the pool, the Node and the block.
 
 use bobbin_crds::AddressPool;
 use bobbin_ipam::SubnetPair;
@@ -27,7 +27,7 @@ pub(super) enum RetireReason {
     NotAdmitted,
 }
 
-/// The inputs of the decision besides the block itself.
+/// What the decision depends on, besides the block itself.
 pub(super) struct RetireInputs<'a> {
     pub(super) uninstalling: bool,
     pub(super) node_gone: bool,
@@ -94,7 +94,7 @@ impl DemandController {
                         block = name,
                         ?why,
                         residents = block.residents,
-                        "a block assigns no new addresses from now on"
+                        "the block is retiring: the node allocates no new addresses from it"
                     );
                     self.0.node_state.on(name, BlockEvent::Retire);
                     if why == RetireReason::BlockDeleted && block.residents > 0 {
@@ -114,7 +114,7 @@ impl DemandController {
     fn report_deleted(&self, block: &BlockView) {
         let (name, node) = (&block.held.name, self.0.cluster.node_name());
         let sentence = format!(
-            "block {name} ({}) of pool {} is being deleted, but {} pods of node {node} use its addresses. The node assigns no new ones, and the block is removed when the last of these pods ends. List the assignments: kubectl get ipassignments --field-selector spec.blockName={name}",
+            "block {name} ({}) of pool {} is being deleted, but {} pods of node {node} use its addresses. The node assigns no new addresses from the block, and the block is removed when the last of these pods ends. List the assignments: kubectl get ipassignments --field-selector spec.blockName={name}",
             block.held.range, block.held.pool, block.residents
         );
         self.0.events.node_warning("BlockInUse", &sentence);
@@ -125,7 +125,7 @@ impl DemandController {
         tokio::spawn(async move {
             // If the checkpoint can't be saved, the next pass tries to reopen the block again.
             if let Ok(true) = checkpoint.promote(&block, BlockEvent::Reopen).await {
-                tracing::info!(block, "a block assigns new addresses again");
+                tracing::info!(block, "the block is in service again: the node may allocate addresses from it");
             }
         });
     }

@@ -49,7 +49,11 @@ fn after_a_crash_before_the_rename_the_old_file_stays_and_the_next_start_removes
         crashed(&path);
         assert_eq!(fs::read(&path).unwrap(), b"old");
         let temporary = names(dir.path()).into_iter().find(|name| is_temporary(name)).unwrap();
-        assert_eq!(Path::new(&temporary).extension().unwrap(), "tmp", "a reader of *.json or *.conflist would read it");
+        assert_eq!(
+            Path::new(&temporary).extension().unwrap(),
+            "tmp",
+            "a reader of *.json or *.conflist would read the temporary file"
+        );
         tidy(dir.path()).unwrap();
         assert_eq!(names(dir.path()), ["10-bobbin.conflist"]);
         assert_eq!(fs::read(&path).unwrap(), b"old");

@@ -64,7 +64,7 @@ fn a_block_serves_only_after_its_export_a_reopening_or_a_confirmed_ownership() {
                         | (S::Retiring, BlockEvent::Reopen)
                         | (S::Doubted { before: SettledState::Serving, .. }, BlockEvent::FoundOwned { .. })
                 );
-                assert!(allowed, "{state:?} must not serve on {event:?}");
+                assert!(allowed, "a block in state {state:?} must not enter service on {event:?}");
             }
         }
     }
@@ -99,7 +99,9 @@ fn a_confirmed_ownership_returns_the_block_to_its_state_before_the_doubt() {
 #[test]
 fn a_read_that_began_before_the_last_doubt_decides_nothing() {
     let doubted = S::Doubted { before: SettledState::Serving, doubts: 0 };
-    let Next::State(again) = doubted.on(BlockEvent::Doubt) else { panic!("a doubt counts") };
+    let Next::State(again) = doubted.on(BlockEvent::Doubt) else {
+        panic!("a doubted block must count a further doubt")
+    };
     assert_eq!(again.on(BlockEvent::FoundOwned { now: now(), doubts: 0 }), Next::Unchanged);
     assert_eq!(again.on(BlockEvent::FoundOwned { now: now(), doubts: 1 }), Next::State(S::Serving));
 }
@@ -107,7 +109,7 @@ fn a_read_that_began_before_the_last_doubt_decides_nothing() {
 #[test]
 fn a_claim_that_was_doubted_before_its_answer_needs_a_read_before_it_serves() {
     let Next::State(claiming) = S::Claiming { doubted: false }.on(BlockEvent::Doubt) else {
-        panic!("a claim notes the doubt")
+        panic!("a claim in flight must record a doubt")
     };
     let confirmed = claiming.on(BlockEvent::ClaimConfirmed { now: now(), not_before: now() });
     let before = SettledState::Exporting { not_before: now() };
@@ -152,7 +154,7 @@ fn a_block_is_forgotten_only_on_a_failed_claim_a_confirmed_loss_or_its_last_rele
                         | (S::Releasing { .. }, BlockEvent::Released)
                         | (S::Lost, BlockEvent::Vacated)
                 );
-                assert!(allowed, "{state:?} must not be forgotten on {event:?}");
+                assert!(allowed, "a block in state {state:?} must not be forgotten on {event:?}");
             }
         }
     }

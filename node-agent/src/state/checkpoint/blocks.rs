@@ -1,5 +1,5 @@
-//! The only writer of the blocks in the checkpoint. A transition after which more addresses may be assigned is written before it takes
-//! effect. A transition after which fewer may be assigned takes effect at once and is written next.
+//! The only task that writes the node's blocks to the checkpoint. A transition that allows more allocations takes effect only after this
+//! task has saved it. A transition that allows fewer takes effect at once, and the task saves it next.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub enum BlockCheckpointError {
     #[error("the checkpoint of the node's blocks could not be written: {0}")]
     Write(#[from] Arc<CheckpointError>),
     /// The agent is shutting down.
-    #[error("the agent is shutting down")]
+    #[error("the checkpoint of the node's blocks was not written, because the agent is shutting down")]
     Stopping,
 }
 
@@ -25,7 +25,7 @@ enum Request {
     Flush { done: oneshot::Sender<Result<(), BlockCheckpointError>> },
 }
 
-/// Sends requests to the writer. Cheap to clone.
+/// Sends requests to the [`BlockCheckpointWriter`]. Cheap to clone.
 #[derive(Clone)]
 pub struct BlockCheckpoint {
     requests: mpsc::UnboundedSender<Request>,
@@ -106,10 +106,10 @@ impl BlockCheckpointWriter {
             .collect();
         let result = self.write(&promotions, written).map_err(Arc::new);
         if let Err(error) = &result {
-            tracing::error!(%error, "the checkpoint of the node's blocks could not be written. Until it is, the node assigns no addresses from further blocks; make sure that the agent can write to its run directory");
+            tracing::error!(%error, "the agent could not write the checkpoint of the node's blocks. Until a write succeeds, no further block enters service; make sure that the agent can write to its run directory");
         }
         for request in requested {
-            // The receiver of an answer is gone only while the agent shuts down, so a failed send is ignored.
+            // A send fails only if the caller has stopped waiting, so the result is ignored.
             match request {
                 Request::Promote { block, event, done } => {
                     let applied = result.clone().map(|()| self.node_state.on(&block, event)).map_err(Into::into);

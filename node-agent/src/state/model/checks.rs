@@ -3,7 +3,7 @@
 use super::*;
 
 impl World {
-    /// Completes all claims, doubts and assignments that are still open.
+    /// Completes all open claims and assignments, and settles all doubts.
     pub(super) fn settle(&mut self) {
         for _ in 0..3 {
             for node in 0..NODES {
@@ -24,14 +24,14 @@ impl World {
         for (number, node) in self.nodes.iter().enumerate() {
             for (container, pair) in &node.pods {
                 if let Some(other) = seen.insert(*pair, (number, *container)) {
-                    panic!("{pair} is used twice: by {other:?} and by n{number}, container {container}");
+                    panic!("two attachments use {pair}: {other:?} and n{number}, container {container}");
                 }
             }
         }
     }
 
-    /// Checks that a node reports each duplicate that an administrator caused. That node lost the block, or found another node's
-    /// assignment.
+    /// Checks that at least one node reports each duplicate that an administrator caused. A node reports it if it lost the block or found
+    /// another node's assignment.
     pub(super) fn check_duplicates_are_reported(&self) {
         let mut holders: BTreeMap<IpPair, Vec<usize>> = BTreeMap::new();
         for (number, node) in self.nodes.iter().enumerate() {
@@ -51,7 +51,7 @@ impl World {
                 let block = (0..BLOCKS).find(|block| name(*block) == saved.block.name).unwrap();
                 assert!(
                     self.was_recreated(number, block),
-                    "the checkpoint of n{number} trusts a block of another node"
+                    "the checkpoint of n{number} has a block in service that another node owns"
                 );
             }
         }

@@ -70,7 +70,7 @@ impl World {
     }
 
     pub(super) fn add(&mut self, node: usize) {
-        // An ADD from an unproven block tries another address if another node has an assignment of the first.
+        // If another node has an assignment of the address, an ADD from an unproven block tries another address.
         for _ in 0..4 {
             let container = self.containers;
             self.containers += 1;
@@ -88,7 +88,10 @@ impl World {
             };
             let Ok(Allocation { attachment, token }) = self.nodes[node].agent.assign(&request, at(1)) else { return };
             let (pair, block) = (attachment.pair, block_of(attachment.pair));
-            assert!(self.nodes[node].agent.exported().contains(&range(block)), "allocated before the export");
+            assert!(
+                self.nodes[node].agent.exported().contains(&range(block)),
+                "an address was allocated before its block was exported"
+            );
             if !self.faults {
                 assert!(
                     self.owns(node, block) || self.was_recreated(node, block),
@@ -167,7 +170,10 @@ impl World {
                     self.nodes[node].agent.on(&name, BlockEvent::AssignmentsDeleted);
                 }
                 ReleaseStage::WithdrawingRoute => {
-                    assert!(!self.nodes[node].agent.exported().contains(&range(block)), "released while exported");
+                    assert!(
+                        !self.nodes[node].agent.exported().contains(&range(block)),
+                        "a block was released before its route was withdrawn"
+                    );
                     self.save(node, &[]);
                     self.nodes[node].agent.on(&name, BlockEvent::ReleaseSent);
                     self.save(node, &[]);
@@ -176,7 +182,7 @@ impl World {
                         self.nodes[node].agent.on(&name, BlockEvent::Released);
                     }
                 }
-                // The agent repeats the write that releases the block while the node still owns it.
+                // As long as the node owns the block, the agent repeats the write that releases it.
                 ReleaseStage::Sent => {
                     self.send_release(node, block);
                     self.nodes[node].agent.on(&name, BlockEvent::Released);

@@ -4,7 +4,7 @@ use super::*;
 
 impl World {
     pub(super) fn restart(&mut self, node: usize, trusted: bool) {
-        // The checkpoint may lack the last transitions after which fewer addresses may be assigned.
+        // The checkpoint may lack the latest transitions that allow fewer allocations, because the agent applies them before it saves them.
         let fresh = NodeState::new();
         for saved in self.nodes[node].checkpoint.clone() {
             let proof = saved.proof();

@@ -1,4 +1,4 @@
-//! The steps of which a test run consists, chosen at random.
+//! The steps of a test run, chosen at random.
 
 use proptest::prelude::*;
 

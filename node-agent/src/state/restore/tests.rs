@@ -1,4 +1,4 @@
-//! Tests how attachments of the checkpoint and the kernel are combined if some are missing in either.
+//! Tests how the agent combines the attachments of the checkpoint with those of the kernel if one of the two lacks some.
 
 use super::*;
 

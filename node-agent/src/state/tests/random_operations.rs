@@ -1,4 +1,4 @@
-//! Tests random operations against a model: no two attachments have one address, and no DEL frees another attachment's address.
+//! Tests random operations against a model: no two attachments have the same address, and no DEL frees another attachment's address.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -66,7 +66,8 @@ impl Model {
             Operation::Release(nth) => {
                 if !self.live.is_empty() {
                     let (container, attachment) = self.live.remove(nth % self.live.len());
-                    let released = self.node_state.release(&key(container), at(self.now)).expect("it is live");
+                    let released =
+                        self.node_state.release(&key(container), at(self.now)).expect("the attachment is live");
                     assert_eq!(released.pair, attachment.pair);
                     self.freed.extend(attachment.pair.addresses().map(|address| (address, self.now)));
                     self.ended.push(container);
@@ -83,7 +84,7 @@ impl Model {
                     let (container, attachment) = &self.live[nth % self.live.len()];
                     match assign(&self.node_state, *container, "a", at(self.now), false) {
                         Err(AssignError::AlreadyAllocated(known)) => assert_eq!(known.pair, attachment.pair),
-                        other => panic!("a second address for one attachment: {other:?}"),
+                        other => panic!("an attachment that already has an address got another: {other:?}"),
                     }
                 }
             }
@@ -115,7 +116,7 @@ impl Model {
                 if let (Some(freed), false) = (self.freed.get(&address), early) {
                     assert!(
                         self.now - freed >= COOLDOWN.as_secs(),
-                        "{address} cooled down only from {freed} to {}",
+                        "the cool-down of {address} was too short: from second {freed} to {}",
                         self.now
                     );
                 }
@@ -129,10 +130,10 @@ impl Model {
         if !self.node_state.begin_release(&name) {
             return assert!(!self.blocks.contains(&index) || self.live_in(index) > 0);
         }
-        assert_eq!(self.live_in(index), 0, "a block in use was released");
+        assert_eq!(self.live_in(index), 0, "the node released a block with addresses in use");
         let pool = block(index).pool;
         while let Ok(attachment) = assign(&self.node_state, self.next, &pool, at(self.now), true) {
-            assert_ne!(attachment.block, name, "an address came from a block that is released");
+            assert_ne!(attachment.block, name, "an address came from a block that the node releases");
             self.live.push((self.next, attachment));
             self.next += 1;
         }
@@ -175,7 +176,7 @@ impl Model {
         let mut seen = HashSet::new();
         for attachment in &attachments {
             for address in attachment.pair.addresses() {
-                assert!(seen.insert(address), "{address} is held twice");
+                assert!(seen.insert(address), "two attachments have {address}");
             }
         }
         let expected: HashSet<(AttachmentKey, IpPair)> =

@@ -15,7 +15,7 @@ fn a_full_pool_is_asked_again_when_its_status_shows_a_free_block() {
     state.claim_ended(Some(full()), now);
     assert!(state.may_claim(now).is_some() && state.last_error.is_some());
     state.observe_status(0, Some("2"));
-    assert!(state.may_claim(now).is_some(), "no block is free, so no claim is tried");
+    assert!(state.may_claim(now).is_some(), "no block is free, so the node must not try a claim");
     state.observe_status(1, Some("3"));
     assert_eq!(state.may_claim(now), None);
     state.claim_ended(None, now);
@@ -62,7 +62,7 @@ fn a_claim_with_an_unknown_outcome_wakes_waiting_and_new_adds_until_it_ends() {
     let mut state = PoolState { claiming: 1, unnotified: true, ..PoolState::default() };
     let mut attempts = state.attempts.subscribe();
     state.notify_waiting();
-    assert!(!attempts.has_changed().unwrap(), "a claim in flight wakes the ADDs when it ends");
+    assert!(!attempts.has_changed().unwrap(), "only the end of the claim in flight may wake the ADDs");
     state.claim_outcome_unknown(ClaimError::Unreachable { pool: "p".to_owned(), why: String::new() });
     assert!(attempts.has_changed().unwrap() && state.last_error.is_some());
     attempts.mark_unchanged();
