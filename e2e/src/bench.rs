@@ -1,7 +1,8 @@
-//! Benchmarks of CNI calls. They execute the plugin as containerd does, and alternate between plugins in rounds.
+//! Benchmarks of CNI calls. They execute the plugins as containerd does. In each round they measure Bobbin and the
+//! reference.
 //!
-//! Bobbin runs with a real agent and an API server that waits for its disk. The reference is `ptp` with `host-local`. A
-//! further benchmark lets many nodes claim blocks from one API server.
+//! Bobbin runs with a real agent and an API server whose etcd waits for the disk. The reference is `ptp` with
+//! `host-local`. A further benchmark lets many nodes claim blocks from one API server.
 
 mod boot;
 mod calls;
@@ -34,7 +35,8 @@ const IPV4_POOL: &str = "v4";
 struct BenchConfig {
     rounds: usize,
     one_by_one: usize,
-    /// A small number of calls: a dual-stack ADD of the reference waits about 1.8 s for duplicate address detection.
+    /// The number of dual-stack ADDs of the reference. It is small, because each of these ADDs waits about 1.8 s for
+    /// duplicate address detection.
     one_by_one_reference_dual: usize,
     at_once: usize,
 }
@@ -43,14 +45,14 @@ impl BenchConfig {
     /// Reads the number of rounds from the environment variable `BENCH_ROUNDS`.
     fn rounds_from_environment(default: usize) -> Result<usize> {
         let rounds = match std::env::var("BENCH_ROUNDS") {
-            Ok(text) => text.parse().context("BENCH_ROUNDS must be a number of rounds")?,
+            Ok(text) => text.parse().context("BENCH_ROUNDS must be a whole number of rounds, such as 5")?,
             Err(_) => default,
         };
         ensure!(rounds > 0, "BENCH_ROUNDS must be at least 1");
         Ok(rounds)
     }
 
-    /// The default numbers, with the number of rounds from `BENCH_ROUNDS` if it is set.
+    /// The default numbers of calls and rounds. If `BENCH_ROUNDS` is set, it replaces the number of rounds.
     fn from_environment() -> Result<Self> {
         let rounds = Self::rounds_from_environment(5)?;
         Ok(Self { rounds, one_by_one: 40, one_by_one_reference_dual: 3, at_once: 100 })
@@ -66,7 +68,8 @@ pub async fn run() -> Result<Report> {
     let mut node = SingleNode::ready(SingleNodeOptions { fsync: true, agent, ..SingleNodeOptions::default() }).await?;
     node.apply_pool(IPV4_POOL, json!({"subnets": [{"ipv4": "10.65.0.0/16"}]})).await?;
 
-    // The API server delays creates of a custom resource whose definition is less than two seconds old.
+    // The API server delays creates of a custom resource whose definition is less than two seconds old. Waiting for
+    // free blocks keeps this delay out of the measurements.
     for pool in ["default", IPV4_POOL] {
         node.await_free_blocks(pool).await?;
     }
@@ -84,7 +87,7 @@ pub async fn run() -> Result<Report> {
     Ok(report)
 }
 
-/// The identity of a Pod object, for which sandboxes are created.
+/// The identity of a Pod object. The benchmark creates sandboxes for this pod.
 #[derive(Clone, Debug)]
 struct KubePod {
     name: String,
@@ -101,7 +104,7 @@ impl KubePod {
     }
 }
 
-/// Creates Pod objects: IPv4 only, and dual stack. A pod exists before its sandbox, so its creation is not measured.
+/// Creates `count` Pod objects for IPv4 only, and `count` for dual stack. The benchmark does not measure this creation.
 async fn pod_objects(node: &SingleNode, count: usize) -> Result<Vec<KubePod>> {
     let mut pods = Vec::new();
     for (ipv4_only, prefix) in [(true, "four"), (false, "dual")] {

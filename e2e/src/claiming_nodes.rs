@@ -21,9 +21,9 @@ use crate::control_plane::{ADMIN, AuditLog, ControlPlane, ControlPlaneOptions, M
 use crate::suite::Fixture;
 use crate::wait::{Poll, wait_until};
 
-/// The factor by which all waits of the agent's protocol are shortened, so that a test does not take minutes.
+/// The agent's protocol multiplies all its waits by this factor, so that a test does not take minutes.
 const SCALE: f64 = 0.01;
-/// How many blocks are carved, and how many nodes connect, concurrently.
+/// How many blocks the fixture creates at once, and how many nodes it starts at once.
 const CONCURRENCY: usize = 16;
 /// How long the audit log may lag behind the API server's answers.
 const AUDIT_LOG_TIMEOUT: Duration = Duration::from_secs(20);
@@ -57,7 +57,7 @@ pub struct ClaimResult<'a> {
     pub outcome: Result<ClaimedBlock, ClaimError>,
 }
 
-/// Exports no block, because no kernel is involved. Other tests check the routes.
+/// Replaces the export of blocks to the kernel, and does nothing. Other tests check the exported routes.
 struct NoExports;
 
 impl Exports for NoExports {
@@ -107,7 +107,7 @@ impl ClaimFixture {
         stream::iter(made).buffer_unordered(CONCURRENCY).try_collect().await.map_err(Into::into)
     }
 
-    /// Creates a node whose agent has a saved cluster view: its Node object, and the pool with its window of free
+    /// Creates a simulated node. Its saved cluster view contains its Node object, and the pool with the window of free
     /// blocks.
     pub async fn node(&self, node: &str, pool: &AddressPool) -> Result<ClaimingNode> {
         let directory =
@@ -118,7 +118,8 @@ impl ClaimFixture {
         let kept = json!({"node": node_info, "pods": [], "pools": [pool], "namespaces": []});
         std::fs::write(directory.join("cluster.json"), serde_json::to_vec(&kept)?)?;
         let clients = bobbin_api_client::connect(Some(&self.kubeconfig), node).await?;
-        // Open the connection now, as a running agent has one. Opening it must not count as a call of the claim.
+        // Open the connection to the API server now, because a running agent already has one. So a claim includes no
+        // calls that open a connection.
         clients.requests.apiserver_version().await?;
         let claiming = SimulatedNode::start(&clients, node, &directory, Arc::new(NoExports), SCALE)?;
         Ok(ClaimingNode { name: node.to_owned(), claiming, clients })
@@ -141,12 +142,16 @@ impl ClaimFixture {
             }
             let held: Vec<String> =
                 node.claiming.node_state.blocks().into_iter().map(|block| block.held.name).collect();
-            ensure!(held == [block.name.clone()], "the state of node {} holds {held:?}", node.name);
+            ensure!(
+                held == [block.name.clone()],
+                "the state of node {} does not hold exactly the claimed block, but {held:?}",
+                node.name
+            );
         }
         for block in self.blocks().list(&ListParams::default().fields(&format!("spec.poolName={pool}"))).await? {
-            let name = block.metadata.name.context("a block has no name")?;
+            let name = block.metadata.name.context("the API server returned a block without a name")?;
             let (says, owner) = (block.spec.node_name.as_deref(), taken.get(&name).copied());
-            ensure!(says == owner, "the owner of block {name} is {says:?}, not {owner:?}");
+            ensure!(says == owner, "at the API server, the owner of block {name} is {says:?}, not {owner:?}");
         }
         Ok(())
     }
@@ -165,7 +170,7 @@ impl ClaimFixture {
             }
             let won = entries.iter().filter(|entry| entry.is_write() && entry.code() == 200).count();
             if won < claims {
-                return Ok(Poll::Pending(format!("{won} of {claims} claims")));
+                return Ok(Poll::Pending(format!("the log has {won} of {claims} claims")));
             }
             let mut counts: Vec<usize> = calls.into_values().collect();
             counts.sort_unstable();
@@ -175,8 +180,8 @@ impl ClaimFixture {
     }
 }
 
-/// Lets every node claim one block of the pool, all at once. Returns the results, and the time until the last claim
-/// ended.
+/// Every node claims one block of the pool, all nodes at the same time. Returns the results, and the time until the
+/// last claim ended.
 pub async fn claim_at_once<'a>(nodes: &'a [ClaimingNode], pool: &str) -> (Vec<ClaimResult<'a>>, Duration) {
     let start = Instant::now();
     let claims = nodes

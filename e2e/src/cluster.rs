@@ -1,6 +1,6 @@
-//! A whole test cluster: control plane, fabric and nodes. The demo, the benchmark and the tests use its methods.
+//! A whole test cluster: control plane, fabric and nodes. The demo and the tests use its methods.
 //!
-//! When the cluster is dropped, or its process is killed, everything that belongs to it is removed
+//! When this process drops the cluster or is killed, a clean-up process removes everything that belongs to the cluster
 //! ([`crate::cluster::run`]).
 
 mod allocation_audit;
@@ -42,13 +42,13 @@ use xtask::artifacts::Artifacts;
 use xtask::image;
 use xtask::programs::Programs;
 
-/// The token of kube-proxy.
+/// The token with which kube-proxy calls the API server.
 const KUBE_PROXY: &str = "kube-proxy";
 
 /// A running cluster.
 pub struct Cluster {
-    // Fields are dropped in the order in which they are declared: clients before the servers that they call, and the
-    // run last.
+    // Rust drops these fields in the order of their declaration: clients before the servers that they call, and the run
+    // last.
     routes: Routes,
     nodes: BTreeMap<String, Node>,
     controllers: Vec<Process>,
@@ -67,7 +67,8 @@ impl Cluster {
     pub async fn start(options: ClusterOptions) -> Result<Self> {
         let run = Run::begin()?;
         let programs = Programs::find()?;
-        let directory = programs.path("kubelet")?.parent().context("programs are in a directory")?.to_owned();
+        let directory =
+            programs.path("kubelet")?.parent().context("the path of the kubelet names no directory")?.to_owned();
         let fabric = Arc::new(Fabric::make()?);
         let namespace = Namespace::make()?;
         let place = FabricAddresses::control_plane();
@@ -220,7 +221,7 @@ fn start_controllers(
         "--use-service-account-credentials=true".to_owned(),
         "--allocate-node-cidrs=false".to_owned(),
         "--concurrent-gc-syncs=5".to_owned(),
-        // This argument makes a rolling update proceed within seconds instead of tens of seconds.
+        // With this argument a rolling update takes seconds instead of tens of seconds.
         "--node-monitor-period=2s".to_owned(),
     ];
     Ok(vec![start("kube-controller-manager", CONTROLLER_MANAGER, &manager)?, start("kube-scheduler", SCHEDULER, &[])?])

@@ -1,7 +1,7 @@
 //! A real etcd and kube-apiserver, alone or for a whole cluster. Both programs end when this process ends.
 //!
 //! Callers configure the control plane with [`ControlPlaneOptions`], and connect with [`ControlPlane::client`] or a
-//! kubeconfig. Controller manager, scheduler and nodes are started elsewhere.
+//! kubeconfig. This module does not start the controller manager, the scheduler or nodes.
 
 mod audit;
 mod certificates;
@@ -37,7 +37,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A running etcd and kube-apiserver. Dropping this value kills both programs and removes their directory.
 #[derive(Debug)]
 pub struct ControlPlane {
-    // Fields are dropped in the order in which they are declared.
+    // Rust drops these fields in the order of their declaration, so the API server ends before etcd.
     apiserver: Option<Process>,
     etcd: Process,
     forward: Option<NetnsForward>,
@@ -53,7 +53,7 @@ pub struct ControlPlane {
 impl ControlPlane {
     /// Starts etcd and the API server, and waits until the API server is ready.
     pub async fn start(options: ControlPlaneOptions) -> Result<Self> {
-        // Fails if the process already has a TLS provider, which can be used as well.
+        // This call fails if the process already has a TLS provider. The existing provider works as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let programs = Programs::find()?;
         let scratch = ScratchDir::make("bobbin-control-plane-")?;
@@ -111,13 +111,13 @@ impl ControlPlane {
     }
 
     /// The path of a kubeconfig with this token, for programs in this process's network namespace. The token is one of
-    /// [`ControlPlaneOptions::tokens`] or of a ServiceAccount.
+    /// [`ControlPlaneOptions::tokens`], or the token of a ServiceAccount.
     pub fn kubeconfig_for(&self, token: &str) -> Result<PathBuf> {
         self.write_kubeconfig(token, &self.url(), "outside")
     }
 
-    /// Like [`Self::kubeconfig_for`], for programs in namespaces from which [`ControlPlaneOptions::address`] is
-    /// reachable.
+    /// Like [`Self::kubeconfig_for`], but for programs in network namespaces from which
+    /// [`ControlPlaneOptions::address`] is reachable.
     pub fn kubeconfig_inside(&self, token: &str) -> Result<PathBuf> {
         self.write_kubeconfig(token, &self.inside_url(), "inside")
     }
@@ -171,12 +171,15 @@ impl ControlPlane {
 
     /// Freezes the API server: it keeps open connections and accepts new ones, but answers nothing.
     pub fn freeze_apiserver(&self) -> Result<()> {
-        self.apiserver.as_ref().context("the API server is stopped")?.signal(Signal::SIGSTOP)
+        self.apiserver
+            .as_ref()
+            .context("the API server can't be frozen, because it is stopped")?
+            .signal(Signal::SIGSTOP)
     }
 
     /// Lets the API server continue after [`Self::freeze_apiserver`].
     pub fn resume_apiserver(&self) -> Result<()> {
-        self.apiserver.as_ref().context("the API server is stopped")?.signal(Signal::SIGCONT)
+        self.apiserver.as_ref().context("the API server can't continue, because it is stopped")?.signal(Signal::SIGCONT)
     }
 
     async fn await_ready(&mut self) -> Result<()> {
@@ -184,7 +187,7 @@ impl ControlPlane {
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             self.etcd.must_be_running()?;
-            let apiserver = self.apiserver.as_mut().context("the API server is stopped")?;
+            let apiserver = self.apiserver.as_mut().context("the API server was not started")?;
             apiserver.must_be_running()?;
             let request = http_get("/readyz")?;
             if let Ok(Ok(_)) = tokio::time::timeout(PROBE_TIMEOUT, client.request_text(request)).await {
@@ -240,7 +243,7 @@ fn free_ports<const N: usize>() -> Result<[u16; N]> {
     Ok(ports)
 }
 
-/// A hash of a secret for use in a file name, so that the name does not show the secret.
+/// A hash of a secret. A file name with the hash does not show the secret.
 fn short_hash(text: &str) -> String {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
@@ -248,7 +251,8 @@ fn short_hash(text: &str) -> String {
     format!("{:016x}", hasher.finish())
 }
 
-/// The first address of a range of Service addresses. This address is the Service of the API server.
+/// The first address of a range of Service addresses. The Service `kubernetes`, which leads to the API server, has this
+/// address.
 fn first_of(range: &str) -> Option<IpAddr> {
     let net: ipnet::IpNet = range.trim().parse().ok()?;
     Some(match net.network() {

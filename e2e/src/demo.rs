@@ -38,7 +38,8 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Whether every path between pods, nodes and Services works, and no address is used twice.
+    /// Whether the demo succeeded: every path works, no two pods have the same address, and each node runs at least
+    /// three pods.
     pub fn is_good(&self) -> bool {
         self.failures.is_empty() && self.duplicates == 0 && self.spread && self.pods >= 12 && self.paths >= 300
     }
@@ -58,18 +59,18 @@ impl std::fmt::Display for Outcome {
 /// Runs the demo on a cluster without a network.
 pub async fn run(cluster: &Cluster) -> Result<Outcome> {
     print_step(
-        "helm install bobbin: an operator that cuts pools into blocks, an agent on each node that claims blocks and wires pods",
+        "helm install bobbin: an operator that cuts pools into blocks, and an agent on each node that claims blocks and wires pods",
     );
     cluster.install(&[]).await?;
     print_output("kubectl get nodes", &cluster.kubectl(["get", "nodes", "-o", "wide", "--no-headers=false"])?, 4);
 
-    print_step("two pools: `default` for all namespaces, `payments` for the namespace of that name");
+    print_step("two pools: `default` for all namespaces, `payments` for the namespace payments");
     for file in ["default", "payments"] {
         cluster.kubectl(["apply", "-f", &manifest(file)])?;
         let pool = pool(file);
         cluster.await_condition(&pool, "Ready", "True", Duration::from_secs(20)).await?;
     }
-    print_step("12 pods in the namespace shop and 3 in payments, spread over the nodes");
+    print_step("12 pods in the namespace shop and 3 pods in the namespace payments, spread over the nodes");
     cluster.make_namespace("shop", &[]).await?;
     cluster.make_namespace("payments", &[]).await?;
     cluster.deploy("shop", "web", WEB).await?;
@@ -81,7 +82,9 @@ pub async fn run(cluster: &Cluster) -> Result<Outcome> {
     // The operator writes the counts in a pool's status only every few seconds.
     for (file, used) in [("default", WEB), ("payments", PAYMENTS)] {
         cluster
-            .await_object(pool(file), "counts its pods", PODS_READY_TIMEOUT, |seen| seen["status"]["used"] == used)
+            .await_object(pool(file), "status.used is the number of pods", PODS_READY_TIMEOUT, |seen| {
+                seen["status"]["used"] == used
+            })
             .await?;
     }
     print_output("kubectl get addresspools", &cluster.kubectl(["get", "addresspools"])?, 20);
@@ -93,7 +96,7 @@ pub async fn run(cluster: &Cluster) -> Result<Outcome> {
     print_output("kubectl get ipassignments", &cluster.kubectl(["get", "ipassignments"])?, 20);
     let node = cluster.node("n1")?;
     print_step(
-        "on node n1: table 116 has a route for each of its pods, table 119 its blocks, for any routing daemon to import",
+        "on node n1: table 116 has a route for each pod, and table 119 a route for each block, for any routing daemon to import",
     );
     for words in [
         ["ip", "-4", "route", "show", "table", "116"],
@@ -105,7 +108,7 @@ pub async fn run(cluster: &Cluster) -> Result<Outcome> {
     }
 
     print_step(
-        "every path, each by a new connection, IPv4 and IPv6: pod to pod, pod to node, node to pod, pod to Service",
+        "a new connection on every path, over IPv4 and IPv6: pod to pod, pod to node, node to pod, pod to Service",
     );
     let outcome = walk(cluster, &pods, &web).await?;
     run_full(cluster).await?;
@@ -114,7 +117,8 @@ pub async fn run(cluster: &Cluster) -> Result<Outcome> {
 
 async fn walk(cluster: &Cluster, pods: &[Pod], web: &[Pod]) -> Result<Outcome> {
     let service = Api::<v1::Service>::namespaced(cluster.client(), "shop").get("web").await?;
-    let addresses = service.spec.and_then(|spec| spec.cluster_ips).context("the Service has no addresses")?;
+    let addresses =
+        service.spec.and_then(|spec| spec.cluster_ips).context("the Service shop/web has no cluster IPs")?;
     let service: Vec<IpAddr> = addresses.iter().filter_map(|ip| ip.parse().ok()).collect();
     let kinds = [
         ("pod to pod", paths::pod_to_pod(pods)?),
@@ -129,7 +133,7 @@ async fn walk(cluster: &Cluster, pods: &[Pod], web: &[Pod]) -> Result<Outcome> {
             move || paths::failures(&paths)
         })
         .await??;
-        print_step(&format!("{kind}: {} of {} work", paths.len() - failed.len(), paths.len()));
+        print_step(&format!("{kind}: {} of {} paths work", paths.len() - failed.len(), paths.len()));
         count += paths.len();
         failures.extend(failed);
     }
@@ -150,7 +154,9 @@ async fn walk(cluster: &Cluster, pods: &[Pod], web: &[Pod]) -> Result<Outcome> {
 
 /// Shows a pool with fewer addresses than pods, and the event about the waiting pod.
 async fn run_full(cluster: &Cluster) -> Result<()> {
-    print_step("a pool of four addresses and five pods for it: the fifth waits, and its event says why and what to do");
+    print_step(
+        "a pool with four addresses, and five pods that use it: the fifth pod waits, and its event says why and what to do",
+    );
     cluster.kubectl(["apply", "-f", &manifest("tiny")])?;
     cluster.await_condition(pool("tiny"), "Ready", "True", Duration::from_secs(20)).await?;
     cluster.make_namespace("tiny", &[]).await?;
@@ -162,7 +168,7 @@ async fn run_full(cluster: &Cluster) -> Result<()> {
     let message = cluster.await_warning("tiny", "one-too-many", &["tiny", "n1"], Duration::from_secs(45)).await?;
     print_output("kubectl describe pod one-too-many", &message, 4);
     let nodes = cluster.kubectl(["get", "nodes", "--no-headers"])?;
-    ensure!(!nodes.contains("NotReady"), "a full pool made a node NotReady:\n{nodes}");
+    ensure!(!nodes.contains("NotReady"), "a node is NotReady while the pool tiny is full:\n{nodes}");
     print_output("kubectl get addresspool tiny", &cluster.kubectl(["get", "addresspool", "tiny"])?, 3);
     Ok(())
 }

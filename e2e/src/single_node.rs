@@ -45,7 +45,7 @@ pub const NODE_IPV4: &str = "10.100.0.1";
 pub const NODE_IPV6: &str = "fd00:100::1";
 /// The IPv4 address of a machine behind the node's uplink.
 pub const FABRIC_IPV4: &str = "10.100.0.254";
-/// The IPv6 address of the same machine as [`FABRIC_IPV4`].
+/// The IPv6 address of the machine that has [`FABRIC_IPV4`].
 pub const FABRIC_IPV6: &str = "fd00:100::fe";
 /// How long the agent or the operator may take for work that is not urgent.
 pub const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -82,14 +82,14 @@ impl RunDirectory {
     fn make(path: PathBuf) -> Result<Self> {
         std::fs::create_dir(&path)?;
         mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), None::<&str>)
-            .with_context(|| format!("no tmpfs can be mounted at {}", path.display()))?;
+            .with_context(|| format!("a tmpfs can't be mounted at {}", path.display()))?;
         Ok(Self(path))
     }
 }
 
 impl Drop for RunDirectory {
     fn drop(&mut self) {
-        // If unmounting fails, the mount still ends with this process's mount namespace.
+        // If unmounting fails, the kernel still removes the mount at the end of this process's mount namespace.
         let _ = umount2(&self.0, MntFlags::MNT_DETACH);
     }
 }
@@ -113,8 +113,7 @@ impl SingleNode {
 
         let mut head = ControlPlaneOptions { fsync: options.fsync, audit: true, ..ControlPlaneOptions::default() };
         head.add_token(AGENT_USER, AGENT_USER, &["system:masters"]);
-        // Without a controller manager no ServiceAccounts are created, so the API server must not require them for
-        // pods.
+        // No controller manager runs and creates ServiceAccounts, so the API server must not require one for a pod.
         head.apiserver_arguments.push("--disable-admission-plugins=ServiceAccount".to_owned());
         let control_plane = ControlPlane::start(head).await?;
         let client = control_plane.client().await?;
@@ -159,13 +158,13 @@ impl SingleNode {
         Ok(this)
     }
 
-    /// The proxy that breaks single requests and watches of the agent. Fails unless the node was started with
+    /// The proxy that breaks single requests and watches of the agent. Fails if the test started the node without
     /// [`SingleNodeOptions::api_proxy`].
     pub fn api(&self) -> Result<&ApiProxy> {
-        self.api_proxy.as_ref().context("the node was started without an API proxy")
+        self.api_proxy.as_ref().context("the node has no API proxy: set SingleNodeOptions::api_proxy")
     }
 
-    /// The path of a file with this name in the directory for this node's files.
+    /// The path of the file `name` in the directory for this node's files.
     pub fn path(&self, name: &str) -> PathBuf {
         self.scratch.path().join(name)
     }
@@ -189,7 +188,7 @@ impl SingleNode {
     }
 }
 
-/// Connects the node to the fabric by an uplink, and adds routes to the pods in the fabric's namespace.
+/// Connects the node to the fabric by an uplink. In the fabric's namespace, adds routes that lead to the pods.
 fn wire(node: &Namespace, fabric: &Namespace) -> Result<()> {
     node.ip(&format!("link add uplink mtu 1500 type veth peer name node netns {}", fabric.path().display()))?;
     node.ip(&format!(

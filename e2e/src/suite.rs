@@ -14,10 +14,10 @@ use tokio::sync::Mutex;
 
 /// How long one test may take, unless the suite sets another time.
 const TEST_TIMEOUT: Duration = Duration::from_mins(15);
-/// The environment variable that keeps the fixture of a failed test until the test process is killed.
+/// If this environment variable is set, the fixture of a failed test stays until a user kills the test process.
 const KEEP_FAILED: &str = "BOBBIN_KEEP_FAILED";
 
-/// The state that the tests of a suite share. It is dropped at the end of the suite, and after a failed test.
+/// The state that the tests of a suite share. The suite drops the fixture after its last test, and after a failed test.
 pub trait Fixture: Send + 'static {
     /// Prepares the fixture before each test.
     fn before_test(&mut self) -> Result<()> {
@@ -76,7 +76,7 @@ impl<F: Fixture> Suite<F> {
         self
     }
 
-    /// Creates a test of this suite. The test's name is the sentence that it proves.
+    /// Creates a test of this suite. The test's name is the sentence that the test proves.
     pub fn test<T>(&self, sentence: &str, test: T) -> Trial
     where
         T: AsyncFnOnce(&mut F) -> Result<()> + Send + 'static,
@@ -86,10 +86,11 @@ impl<F: Fixture> Suite<F> {
         Trial::test(sentence, move || {
             let outcome = runtime.block_on(async {
                 let mut slot = slot.lock().await;
-                // Take the fixture out of the suite, so that a test that fails or panics drops the fixture.
+                // Take the fixture out of the suite for the test. If the test fails or panics, the next test starts a
+                // new fixture.
                 let mut fixture = match slot.take() {
                     Some(fixture) => fixture,
-                    None => start().await.context("the fixture could not be started")?,
+                    None => start().await.context("the fixture of the suite did not start")?,
                 };
                 let result = run(&mut fixture, test, timeout).await;
                 match &result {
@@ -120,11 +121,13 @@ async fn run<F: Fixture>(
     fixture.before_test()?;
     tokio::time::timeout(timeout, test(fixture))
         .await
-        .with_context(|| format!("the test was not done within {} s", timeout.as_secs()))??;
+        .with_context(|| format!("the test did not end within {} s", timeout.as_secs()))??;
     tokio::time::timeout(timeout, fixture.after_test())
         .await
-        .with_context(|| format!("the test passed, but the clean-up was not done within {} s", timeout.as_secs()))?
-        .context("the test passed, but what it left could not be cleaned up")
+        .with_context(|| {
+            format!("the test passed, but the clean-up after it did not end within {} s", timeout.as_secs())
+        })?
+        .context("the test passed, but the clean-up after it failed")
 }
 
 fn report<F: Fixture>(fixture: &F, error: &anyhow::Error) {
@@ -134,7 +137,7 @@ fn report<F: Fixture>(fixture: &F, error: &anyhow::Error) {
     }
     if std::env::var_os(KEEP_FAILED).is_some() {
         eprintln!(
-            "{error:#}\n{KEEP_FAILED} is set: process {} keeps the fixture until it is killed",
+            "{error:#}\n{KEEP_FAILED} is set: process {} keeps the fixture until you kill the process",
             std::process::id()
         );
         loop {

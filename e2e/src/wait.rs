@@ -1,4 +1,4 @@
-//! Waits for a condition with a deadline. The error names the condition and what the last check of it saw.
+//! Waits for a condition with a deadline. The error names the condition and what the last check saw.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -33,7 +33,10 @@ where
             Err(_) => "the last check did not finish in time".to_owned(),
         };
         if start.elapsed() > timeout {
-            return Err(anyhow!("timed out after {} s: {condition}; last seen: {seen}", timeout.as_secs()));
+            return Err(anyhow!(
+                "timed out after {} s of waiting until {condition}; the last check saw: {seen}",
+                timeout.as_secs()
+            ));
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }

@@ -1,5 +1,5 @@
 //! A hundred concurrent ADDs as the first calls after boot, alternating with a hundred ADDs of the reference plugins.
-//! The agent has started; the kernel and the run directory hold nothing of an earlier agent.
+//! The agent runs, but the kernel and the run directory hold no state of an earlier agent.
 
 use std::time::Duration;
 
@@ -38,14 +38,14 @@ pub async fn measure(node: &mut SingleNode, config: BenchConfig, pods: &[KubePod
     Ok(())
 }
 
-/// Changes a node without pods as a reboot does. Links, rules, routes, filter and `/run` are removed, and the boot ID
-/// changes.
+/// Simulates a reboot of a node without pods. Removes Bobbin's rules and routes, the nftables ruleset and the files in
+/// the run directory, and changes the boot ID.
 async fn reboot(node: &mut SingleNode, round: usize) -> Result<()> {
     node.kill_agent();
     let seen = &*node;
-    wait_until("the links are gone", WAIT_TIMEOUT, || async {
+    wait_until("the host links of all pods are gone", WAIT_TIMEOUT, || async {
         let links = seen.attachments()?.len();
-        Ok(check(links == 0, || format!("{links} links")))
+        Ok(check(links == 0, || format!("{links} links exist")))
     })
     .await?;
     for family in ["-4", "-6"] {

@@ -8,7 +8,7 @@ use crate::control_plane::Entry;
 use crate::single_node::{AGENT_USER, SingleNode, WAIT_TIMEOUT};
 use crate::wait::{check, wait_until};
 
-/// The number of attachments. All fit into one block of the pool, so no claim of a second block is counted.
+/// The number of attachments. All of them fit into one block of the pool, so the agent claims no second block.
 const ATTACHMENTS: usize = 100;
 
 fn of_agent(entry: &Entry) -> bool {
@@ -25,8 +25,8 @@ pub async fn per_attachment(node: &SingleNode, report: &mut Report) -> Result<()
     // The first ADD makes the agent claim the block.
     let first = sandboxes.remove(0);
     node.add(&first)?;
-    // The ADD may return before its assignment is written. Wait for the assignment, so that its write is not counted
-    // for a later ADD.
+    // The ADD may return before the agent writes the assignment. Wait for the assignment, so that this write does not
+    // count for a later ADD.
     node.await_assignments(&[&first.container_id], WAIT_TIMEOUT).await?;
     let audit = node.control_plane.audit();
     for (verb, what) in [("ADD", "create"), ("DEL", "delete")] {
@@ -37,7 +37,7 @@ pub async fn per_attachment(node: &SingleNode, report: &mut Report) -> Result<()
         let of_assignments = |one: &Entry| of_agent(one) && one.resource() == "ipassignments" && one.verb == what;
         wait_until("the audit log has the calls for all assignments", WAIT_TIMEOUT, || async {
             let seen = audit.calls(mark, of_assignments)?.len();
-            Ok(check(seen >= ATTACHMENTS, || format!("{seen} of {ATTACHMENTS}")))
+            Ok(check(seen >= ATTACHMENTS, || format!("the log has {seen} of {ATTACHMENTS} calls")))
         })
         .await?;
         let calls = audit.calls(mark, of_agent)?;

@@ -1,5 +1,5 @@
-//! A thousand nodes claim their first block at once with the agent's code. The reference is a thousand plain JSON
-//! patches over the same connections. The difference is what the claim protocol costs beyond one conditional write.
+//! A thousand nodes claim their first block at once with the agent's code. The reference is a thousand bare JSON
+//! patches over the same connections. The difference is the cost of the claim protocol beyond one conditional write.
 
 use std::time::{Duration, Instant};
 
@@ -20,10 +20,10 @@ use crate::claiming_nodes::{ClaimFixture, ClaimingNode, carved_for, claim_at_onc
 pub const NODES: usize = 1000;
 /// The pool from which the nodes claim.
 const POOL: &str = "default";
-/// How many blocks are freed concurrently between two rounds.
+/// How many blocks the benchmark frees at once between two measurements.
 const CONCURRENCY: usize = 16;
 
-/// The results of concurrent claims, except their times.
+/// The API calls and the failures of concurrent claims.
 #[derive(Debug, Default)]
 pub struct ClaimCalls {
     /// The number of API calls of each claim, in ascending order.
@@ -50,9 +50,9 @@ impl ClaimCalls {
     }
 }
 
-/// Measures claims and plain patches of blocks in alternating order.
+/// Measures claims and bare patches of blocks in alternating order.
 pub async fn measure(config: BenchConfig, report: &mut Report) -> Result<()> {
-    eprintln!("bench: {NODES} nodes that claim at once, against bare patches: carving blocks");
+    eprintln!("bench: carving blocks for {NODES} nodes that claim at once");
     if cfg!(debug_assertions) {
         eprintln!("bench: this is a debug build, so its claims are slower than those of a release build");
     }
@@ -62,7 +62,7 @@ pub async fn measure(config: BenchConfig, report: &mut Report) -> Result<()> {
     let pool = pool(POOL, 80, Some((0, carved - 1)))?;
     let (mut ours, mut bare, mut calls) = (Samples::default(), Samples::default(), ClaimCalls::default());
     for round in 0..config.rounds {
-        eprintln!("bench: {NODES} nodes, round {} of {}", round + 1, config.rounds);
+        eprintln!("bench: claims of {NODES} nodes, round {} of {}", round + 1, config.rounds);
         // Use new node names in each round, because a node's name determines the order in which it tries blocks.
         let prefix = format!("round{round}");
         let nodes = fixture.nodes(&prefix, NODES, &pool).await?;
@@ -79,7 +79,7 @@ pub async fn measure(config: BenchConfig, report: &mut Report) -> Result<()> {
                 }
             } else {
                 bare.add(patch_at_once(&nodes).await?);
-                // Wait until the audit log has the calls of these claims, so that the next mark comes after them.
+                // Wait until the audit log has these patches, so that the next mark comes after the patches.
                 fixture.calls_of_claims(mark, &prefix, NODES).await?;
             }
             free_all(&fixture).await?;
@@ -90,7 +90,7 @@ pub async fn measure(config: BenchConfig, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Lets each node patch a separate block, all at once. The answers are not decoded.
+/// Every node patches a separate block, all nodes at the same time. The benchmark does not decode the answers.
 async fn patch_at_once(nodes: &[ClaimingNode]) -> Result<Duration> {
     let requests = nodes
         .iter()
@@ -100,7 +100,7 @@ async fn patch_at_once(nodes: &[ClaimingNode]) -> Result<Duration> {
     let start = Instant::now();
     try_join_all(requests.into_iter().map(|(client, request)| async move { client.request_text(request).await }))
         .await
-        .context("a bare patch failed")?;
+        .context("the bare patch of a block failed")?;
     Ok(start.elapsed())
 }
 
@@ -119,7 +119,7 @@ fn bare_patch(node: &str, index: i64) -> Result<http::Request<Vec<u8>>> {
     Ok(blocks.patch(&name::block(POOL, index), &PatchParams::default(), &patch)?)
 }
 
-/// Makes every block free again, as the operator carved it.
+/// Makes every claimed block free again, as the fixture carved it.
 async fn free_all(fixture: &ClaimFixture) -> Result<()> {
     let blocks = fixture.blocks();
     let claimed =
@@ -133,7 +133,11 @@ async fn free_all(fixture: &ClaimFixture) -> Result<()> {
         let name = block.metadata.name.unwrap_or_default();
         async move { blocks.patch(&name, &PatchParams::default(), &patch).await.map(drop) }
     });
-    stream::iter(freed).buffer_unordered(CONCURRENCY).try_collect().await.context("a block could not be freed")
+    stream::iter(freed)
+        .buffer_unordered(CONCURRENCY)
+        .try_collect()
+        .await
+        .context("the benchmark could not free a block")
 }
 
 #[cfg(test)]

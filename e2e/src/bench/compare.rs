@@ -1,6 +1,7 @@
 //! `make bench BEFORE=<directory>`: compares ADD and DEL of two builds of Bobbin in one run.
 //!
-//! Each build has a separate node and API server. The builds alternate, and take turns at beginning a round.
+//! Each build has a separate node and API server. Each round measures both builds, and the build that comes first
+//! alternates.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -15,7 +16,7 @@ use super::stages::Verb;
 use super::{BenchConfig, IPV4_POOL, KubePod, pod_objects};
 use crate::single_node::{SingleNode, SingleNodeOptions, WAIT_TIMEOUT};
 
-/// The number of ADDs of each build per round, and of DELs after them.
+/// The number of ADDs of each build per round. As many DELs follow the ADDs.
 const CALLS: usize = 20;
 /// The number of rounds if `BENCH_ROUNDS` is not set.
 const ROUNDS: usize = 20;
@@ -26,7 +27,7 @@ struct Build {
     pods: Vec<KubePod>,
 }
 
-/// The times of one build's ADDs and DELs: all rounds together, and each round.
+/// The times of one build's ADDs and DELs, for all rounds together and for each round.
 #[derive(Default)]
 struct Times {
     all: [Samples; 2],
@@ -95,7 +96,9 @@ impl Times {
 
 /// One line of the table: the p50 of each build, their ratio, and the range of the ratios of single rounds.
 fn line(name: &str, row: usize, [before, after]: &[Times; 2]) -> Result<String> {
-    let p50 = |samples: &Samples| samples.percentile(50).context("no call was measured");
+    let p50 = |samples: &Samples| {
+        samples.percentile(50).context("no call of a build succeeded, so the table has no time for it")
+    };
     let (old, new) = (p50(&before.all[row])?, p50(&after.all[row])?);
     let mut ratios = Vec::new();
     for (old, new) in before.rounds.iter().zip(&after.rounds) {

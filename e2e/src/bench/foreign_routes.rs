@@ -1,4 +1,5 @@
-//! Measures ADD while another program changes routes in table main, as on a node that imports other blocks by BGP.
+//! Measures ADD while another program changes routes in table main, as on a node that imports the blocks of other nodes
+//! by BGP.
 //!
 //! The reference is ADD while the same routes change in the fabric's namespace. The machine is equally busy, but the
 //! agent gets no notices of the fabric's routes.
@@ -17,10 +18,9 @@ use super::{BenchConfig, KubePod, Report};
 use crate::network::Namespace;
 use crate::single_node::{FABRIC_IPV4, NODE_IPV4, SingleNode, WAIT_TIMEOUT};
 
-/// The name of the row in the report. The column for Bobbin holds the times while routes change in the node's
-/// namespace.
+/// The name of the row in the report. The column `Bobbin` holds the times while routes change in the node's namespace.
 pub const ROW: &str = "ADD, node/fabric routes";
-/// The number of routes that are added and removed again and again.
+/// The number of routes that a thread adds and removes again and again.
 const ROUTES: usize = 5000;
 
 /// Measures all rounds.
@@ -74,11 +74,14 @@ impl Changes {
 
     fn end(self) -> Result<()> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().map_err(|_| anyhow!("the thread that changes routes panicked"))?.context("changing routes")
+        self.thread
+            .join()
+            .map_err(|_| anyhow!("the thread that changes routes panicked"))?
+            .context("the thread could not change the routes")
     }
 }
 
-/// Lines for `ip -batch`. The routes have protocol 12, which is BIRD's.
+/// Lines for `ip -batch`. The routes have protocol 12, which is the number of BIRD.
 fn batch(verb: &str, gateway: &str) -> String {
     let mut lines = String::new();
     for number in 0..ROUTES {

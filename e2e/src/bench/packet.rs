@@ -1,4 +1,5 @@
-//! The time of a pod's first packet beside its second packet, which shows whether the network works when ADD returns.
+//! Compares the times of a pod's first and second packet. A slow first packet shows that the network did not work yet
+//! when ADD returned.
 
 use anyhow::Result;
 
@@ -14,8 +15,8 @@ pub fn measure(node: &SingleNode, report: &mut Report) -> Result<()> {
     for (family, address) in [("IPv4", FABRIC_IPV4), ("IPv6", FABRIC_IPV6)] {
         let server = EchoServer::start(node, address)?;
         let (mut first, mut second) = (Samples::default(), Samples::default());
-        // The echo of the first pod is not counted. For it, the node must resolve its neighbour on the fabric, which is
-        // not part of an ADD.
+        // The echo of the first pod does not count. During this echo the node resolves its neighbour on the fabric,
+        // which is not part of an ADD.
         for number in 0..=PODS {
             let pod = node.sandbox()?;
             node.add(&pod)?;

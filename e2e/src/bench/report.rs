@@ -39,11 +39,11 @@ pub struct Report {
     pub rows: Vec<Row>,
     /// Bobbin's calls that failed.
     pub errors: Vec<String>,
-    /// Calls of the reference plugins that failed. Such failures miss no threshold.
+    /// Calls of the reference plugins that failed. These failures do not affect the thresholds.
     pub reference_errors: Vec<String>,
     /// The size of the plugin executable in bytes.
     pub plugin_bytes: Option<u64>,
-    /// The mean number of API calls (writes, reads) of one ADD, and of one DEL.
+    /// For ADD and for DEL: the verb, and the mean number of writes and of reads that one call makes at the API server.
     pub calls: Vec<(&'static str, f64, f64)>,
     /// The API calls of a thousand concurrent claims.
     pub claim_calls: Option<ClaimCalls>,
@@ -51,7 +51,7 @@ pub struct Report {
     pub agent_kib: Option<u64>,
     /// The time from exec of the agent to the first successful ADD, for each fault of the API server.
     pub restarts: Vec<(NetworkFault, Samples)>,
-    /// The stages of Bobbin's calls, for each way to make the calls (such as one by one).
+    /// The stages of Bobbin's calls, for each phase of the benchmark (such as `one by one, IPv4`).
     pub phases: Vec<(&'static str, Phase)>,
     /// The thresholds, in the order in which they are evaluated.
     pub thresholds: Vec<Threshold>,
@@ -63,7 +63,7 @@ impl Report {
         self.rows.iter().find(|row| row.name == name)
     }
 
-    /// The stages of the calls that were made in the way with this name.
+    /// The stages of the calls in the phase with this name.
     pub fn phase(&self, name: &str) -> Option<&Phase> {
         self.phases.iter().find(|(known, _)| *known == name).map(|(_, phase)| phase)
     }
@@ -125,7 +125,7 @@ impl fmt::Display for Report {
             writeln!(f, "error: {error}")?;
         }
         for error in &self.reference_errors {
-            writeln!(f, "error of the reference: {error}")?;
+            writeln!(f, "error of the reference plugins: {error}")?;
         }
         for threshold in &self.thresholds {
             let (result, stage) =

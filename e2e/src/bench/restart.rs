@@ -1,4 +1,4 @@
-//! An agent with many pods: its memory, and how soon it serves again after a SIGKILL.
+//! An agent with many pods: its memory, and how soon it answers an ADD after a SIGKILL and a restart.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ const RESTARTS: usize = 5;
 /// How long the benchmark waits before it repeats a failed ADD, as a runtime would.
 const RETRY_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Measures the agent's memory and restarts. Restarts with a healthy API server and with a silent one alternate.
+/// Measures the agent's memory and restarts. During the restarts, the API server is alternately healthy and silent.
 pub async fn measure(node: &mut SingleNode, report: &mut Report) -> Result<()> {
     eprintln!("bench: memory and restart with {ATTACHMENTS} pods");
     let mut pods = Vec::with_capacity(ATTACHMENTS);
@@ -35,7 +35,7 @@ pub async fn measure(node: &mut SingleNode, report: &mut Report) -> Result<()> {
             node.proxy.set(*fault);
             let took = first_add(node).await;
             node.proxy.set(NetworkFault::None);
-            samples.add(took.with_context(|| format!("restart, {fault:?}"))?);
+            samples.add(took.with_context(|| format!("restart of the agent with the network fault {fault:?}"))?);
             // Wait for the assignments that the fault delayed, so that they don't slow the next restart.
             node.await_assignments(&ids, WAIT_TIMEOUT).await?;
         }
@@ -60,7 +60,11 @@ async fn first_add(node: &mut SingleNode) -> Result<Duration> {
             node.del(&pod)?;
             return Ok(took);
         }
-        ensure!(start.elapsed() < WAIT_TIMEOUT, "no ADD succeeded: {}", answer.stdout.trim());
+        ensure!(
+            start.elapsed() < WAIT_TIMEOUT,
+            "no ADD succeeded after the start of the agent; the last answer: {}",
+            answer.stdout.trim()
+        );
         tokio::time::sleep(RETRY_INTERVAL).await;
     }
 }

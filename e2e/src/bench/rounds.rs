@@ -1,4 +1,5 @@
-//! The rounds: Bobbin and the reference alternate, one by one and a hundred calls at once, with IPv4 and dual stack.
+//! The rounds, in which Bobbin and the reference plugins alternate. Each round makes calls one by one, and a hundred
+//! calls at once.
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ struct Times {
     del: Samples,
     add_at_once: Samples,
     del_at_once: Samples,
-    /// The calls of the plugin that failed.
+    /// The errors of the plugin's failed calls.
     errors: Vec<String>,
 }
 
@@ -38,7 +39,7 @@ pub async fn measure(node: &SingleNode, config: BenchConfig, pods: &[KubePod], r
             eprintln!("bench: {family}, round {} of {}", round + 1, config.rounds);
             let reference = node.reference(dual)?;
             let few = if dual { config.one_by_one_reference_dual } else { config.one_by_one };
-            // Bobbin and the reference take turns at being first in a round.
+            // Bobbin comes first in even rounds, and the reference plugins in odd rounds.
             for turn in [round % 2, 1 - round % 2] {
                 if turn == 0 {
                     let phases = Some(&mut phases);
@@ -89,8 +90,8 @@ async fn one_round(
     node.await_assignments(&[], Duration::from_mins(1)).await
 }
 
-/// Adds all pods at once, then deletes all at once. `times` receives the time until the last ADD, and until the last
-/// DEL.
+/// Calls ADD for all pods at once, and then DEL for all pods at once. `times` receives the time until the last ADD
+/// ended, and until the last DEL ended.
 pub(super) fn at_once(
     node: &SingleNode,
     plugin: &Plugin,
@@ -113,7 +114,7 @@ pub(super) fn at_once(
             answers.iter().filter(|answer| answer.exit != 0).map(|answer| answer.stdout.trim()).collect();
         if let Some(first) = failed.first() {
             let (verb, count, all) = (verb.as_str(), failed.len(), answers.len());
-            errors.push(format!("{count} of {all} {verb}s at once failed, the first: {first}"));
+            errors.push(format!("{count} of {all} {verb}s at once failed; the first error: {first}"));
         }
     }
     if let Some(phase) = phase {
@@ -122,8 +123,8 @@ pub(super) fn at_once(
     Ok(())
 }
 
-/// Calls the plugin for one pod after another, and records the times of successful calls. The thread runs in the node's
-/// namespace, so that entering the namespace is not measured.
+/// Calls the plugin for one pod after another, and returns the times of successful calls. The calling thread runs in
+/// the node's namespace, so that entering the namespace is not measured.
 pub(super) fn each(
     plugin: &Plugin,
     verb: Verb,

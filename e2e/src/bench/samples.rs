@@ -21,12 +21,12 @@ impl Samples {
         self.sorted.sort_unstable();
     }
 
-    /// The number of recorded times.
+    /// The number of times.
     pub fn count(&self) -> usize {
         self.sorted.len()
     }
 
-    /// The nearest-rank percentile in milliseconds: the smallest time that at least `percent` of the times do not
+    /// The nearest-rank percentile in milliseconds: the smallest time that at least `percent` % of the times do not
     /// exceed. `None` if there are no times.
     pub fn percentile(&self, percent: usize) -> Option<f64> {
         let rank = (self.sorted.len() * percent).div_ceil(100).max(1);

@@ -54,7 +54,7 @@ impl fmt::Display for Stage {
     }
 }
 
-/// The stages of all calls that were made in one way, such as one by one.
+/// The stages of all calls in one phase of the benchmark, such as the calls one by one.
 #[derive(Clone, Debug, Default)]
 pub struct Phase {
     add: Samples,
@@ -80,7 +80,8 @@ impl Phase {
     }
 
     /// The stages of a verb's calls at a percentile, the costliest first. The times are estimates: values are
-    /// interpolated within the agent's buckets, and percentiles of parts don't add up exactly.
+    /// interpolated within the buckets of the agent's histograms, and the percentiles of the stages don't add up
+    /// exactly.
     pub fn stages(&self, verb: Verb, percent: usize) -> Vec<Stage> {
         let [add, wiring, waiting, del] = self.agent.0.each_ref().map(|one| one.quantile(percent));
         let samples = if verb == Verb::Add { &self.add } else { &self.del };
@@ -128,7 +129,8 @@ impl Histogram {
         histogram
     }
 
-    /// Adds the count up to one bound. The series of successful and of failed ADDs have the same bounds and are summed.
+    /// Adds a series' count up to one bound. The series of successful and of failed ADDs have the same bounds, so their
+    /// counts are added together.
     fn add(&mut self, bound: f64, value: f64) {
         match self.buckets.iter_mut().find(|(known, _)| known.total_cmp(&bound).is_eq()) {
             Some((_, count)) => *count += value,
@@ -143,8 +145,8 @@ impl Histogram {
         }
     }
 
-    /// The percentile in milliseconds, interpolated within its bucket. For values above the last bound, returns that
-    /// bound.
+    /// The percentile in milliseconds, interpolated within its bucket. If the percentile is above the last bound,
+    /// returns the last bound.
     fn quantile(&self, percent: usize) -> f64 {
         let rank = self.count * percent as f64 / 100.0;
         let mut buckets = self.buckets.clone();
@@ -168,7 +170,7 @@ pub struct Totals([Histogram; HISTOGRAMS.len()]);
 impl Totals {
     /// Reads the agent's metrics.
     pub fn read(node: &SingleNode) -> Result<Self> {
-        let text = node.namespace.run(fetch)?.context("the agent's metrics can't be read")?;
+        let text = node.namespace.run(fetch)?.context("the benchmark can't read the agent's metrics")?;
         Ok(Self(HISTOGRAMS.map(|(name, label)| Histogram::read(&text, name, label))))
     }
 }
@@ -225,7 +227,7 @@ mod tests {
         near(30, 0.5);
         near(60, 1.0);
         near(99, 2.0);
-        // Values above the last bound are unknown, so the bound itself is returned.
+        // Values above the last bound are unknown, so `quantile` returns the last bound.
         near(100, 2.0);
     }
 

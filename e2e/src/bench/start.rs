@@ -14,7 +14,7 @@ const RUNS: usize = 300;
 
 /// Measures the plugin and `/bin/true` in alternating order.
 pub fn measure(node: &SingleNode, report: &mut Report) -> Result<()> {
-    eprintln!("bench: the plugin alone");
+    eprintln!("bench: the plugin without an agent");
     let shim = node.artifacts.shim();
     report.plugin_bytes = Some(std::fs::metadata(shim)?.len());
     let (mut ours, mut theirs) = (Samples::default(), Samples::default());
@@ -26,7 +26,8 @@ pub fn measure(node: &SingleNode, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// Runs a program with VERSION, which needs no agent. So only the start and the end of the process are measured.
+/// Runs a program with the CNI command VERSION, which needs no agent. So the time covers only the start and the end of
+/// the process.
 fn run(program: &Path, samples: &mut Samples) -> Result<()> {
     let mut command = Command::new(program);
     command.env_clear().env("CNI_COMMAND", "VERSION").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -5,22 +5,28 @@ use super::report::{Report, Threshold};
 use super::stages::Verb;
 use crate::network::NetworkFault;
 
-/// Thresholds that this benchmark can't measure, and what each of them needs: several nodes, or a run of minutes.
+/// Thresholds that this benchmark can't measure. The second text of each entry says what the measurement needs.
 pub const NOT_MEASURED: [(&str, &str); 5] = [
     (
-        "150 pods on 3 kubelets, create to Ready: at most 1.0 of ptp + host-local",
-        "needs three kubelets and both plugins on them",
+        "150 pods on 3 kubelets, create to Ready: at most 1.0 of the time of ptp + host-local",
+        "needs three kubelets, with Bobbin and with the reference plugins",
     ),
     (
         "1000 nodes, 250 pools, ten busy: at most 8,000 idle blocks, 1 request a second when idle",
-        "needs the operator at work for 1000 Nodes",
+        "needs an operator that works for 1000 Nodes",
     ),
-    ("agent, idle: at most 10 API calls an hour, watches re-opened every 5 minutes or more", "needs an hour"),
+    (
+        "agent, idle: at most 10 API calls an hour, each watch stays open for at least 5 minutes",
+        "needs a run of an hour",
+    ),
     (
         "operator: at most 100 MiB at 1000 nodes and 50,000 assignments, 300 MiB at 5000 and 150,000",
-        "needs a cluster of that size in the API",
+        "needs an API server with the objects of such a cluster",
     ),
-    ("faults: 0 duplicates, 0 leaks 10 minutes after", "the end-to-end tests check this: make test"),
+    (
+        "faults: 0 duplicates, and 0 leaked addresses 10 minutes after the fault",
+        "the end-to-end tests check this: make test",
+    ),
 ];
 
 /// Compares every measurement with its threshold, and adds the results to the report.
@@ -29,11 +35,11 @@ pub fn evaluate(report: &mut Report) {
     for family in ["IPv4", "IPv6"] {
         let [first, second] = ["first", "second"].map(|which| ours(report, &format!("{which} packet, {family}"), 50));
         let more = first.zip(second).map(|(first, second)| first - second);
-        let name = format!("first packet after ADD, {family}: at most 1 ms more than the second");
-        thresholds.push(limit(&name, more, 1.0, "ms", "resolving a neighbour"));
+        let name = format!("first packet after ADD, {family}: at most 1 ms more than the second packet");
+        thresholds.push(limit(&name, more, 1.0, "ms", "the node resolves a neighbour"));
     }
     let size = report.plugin_bytes.map(|bytes| bytes as f64 / 1_048_576.0);
-    thresholds.push(limit("plugin: at most 1 MiB", size, 1.0, "MiB", "its size"));
+    thresholds.push(limit("plugin: at most 1 MiB", size, 1.0, "MiB", "the size of the executable"));
     let [plugin, nothing] = [ours(report, "plugin, /bin/true", 50), theirs(report, "plugin, /bin/true", 50)];
     thresholds.push(ratio(
         "plugin, start to exit: at most 2 times /bin/true",
@@ -47,21 +53,21 @@ pub fn evaluate(report: &mut Report) {
             name: format!("API calls of one {verb}: 1 write, 0 reads"),
             seen: format!("{writes:.2} writes, {reads:.2} reads"),
             met: (writes - 1.0).abs() < 0.001 && *reads == 0.0,
-            stage: "calls other than the assignment's".to_owned(),
+            stage: "API calls other than the write of the assignment".to_owned(),
         });
     }
     for (fault, allowed, how, stage) in [
-        (NetworkFault::None, 100.0, "", "from exec of the agent to serving"),
+        (NetworkFault::None, 100.0, "", "from exec of the agent to its first successful ADD"),
         (NetworkFault::BlackHole, 500.0, ", API server silent", "waiting for an API server that does not answer"),
     ] {
         let restarts = report.restarts.iter().find(|(known, _)| *known == fault);
         let seen = restarts.and_then(|(_, samples)| samples.percentile(50));
-        let name = format!("restart to the first answered ADD, 250 attachments{how}: at most {allowed} ms");
+        let name = format!("restart to the first successful ADD, 250 pods{how}: at most {allowed} ms");
         thresholds.push(limit(&name, seen, allowed, "ms", stage));
     }
     thresholds.extend(claim_thresholds(report));
     let memory = report.agent_kib.map(|kib| kib as f64 / 1024.0);
-    thresholds.push(limit("agent: at most 24 MiB at 250 pods", memory, 24.0, "MiB", "its heap"));
+    thresholds.push(limit("agent: at most 24 MiB at 250 pods", memory, 24.0, "MiB", "the agent's heap"));
     report.thresholds = thresholds;
 }
 
@@ -70,23 +76,28 @@ fn cni_thresholds(report: &Report) -> Vec<Threshold> {
     // The fields of an entry: name; row and percentile of Bobbin; allowed ratio to the reference's p50; verb and phase
     // of the stage to report.
     let reference = [
-        ("ADD: p50 at most 0.35 of ptp + host-local", ("ADD IPv4", 50), 0.35, (Verb::Add, "one by one, IPv4")),
+        (
+            "ADD: p50 at most 0.35 of the p50 of ptp + host-local",
+            ("ADD IPv4", 50),
+            0.35,
+            (Verb::Add, "one by one, IPv4"),
+        ),
         ("ADD: p99 at most 0.8 of the p50 of ptp + host-local", ("ADD IPv4", 99), 0.8, (Verb::Add, "one by one, IPv4")),
         (
-            "100 ADDs at once: at most 0.35 of the time",
+            "100 ADDs at once: at most 0.35 of the time of ptp + host-local",
             ("100 ADDs at once, IPv4", 50),
             0.35,
             (Verb::Add, "at once, IPv4"),
         ),
         (
-            "100 ADDs at once as the first calls of a boot: at most 0.35 of the time",
+            "100 ADDs at once, first after boot: at most 0.35 of the time of ptp + host-local",
             ("100 ADDs at once, boot", 50),
             0.35,
             (Verb::Add, "at once, boot"),
         ),
-        ("DEL: p50 at most 0.9 of ptp + host-local", ("DEL IPv4", 50), 0.9, (Verb::Del, "one by one, IPv4")),
+        ("DEL: p50 at most 0.9 of the p50 of ptp + host-local", ("DEL IPv4", 50), 0.9, (Verb::Del, "one by one, IPv4")),
         (
-            "100 DELs at once: at most 0.3 of the time",
+            "100 DELs at once: at most 0.3 of the time of ptp + host-local",
             ("100 DELs at once, IPv4", 50),
             0.3,
             (Verb::Del, "at once, IPv4"),
@@ -101,15 +112,15 @@ fn cni_thresholds(report: &Report) -> Vec<Threshold> {
         .collect();
     let stage = costliest(report, "one by one, dual", Verb::Add, 50);
     let [dual, single] = ["ADD dual", "ADD IPv4"].map(|row| ours(report, row, 50));
-    thresholds.push(ratio("ADD dual stack: p50 at most 1.1 of IPv4", dual, single, 1.1, &stage));
+    thresholds.push(ratio("dual-stack ADD: p50 at most 1.1 of the p50 of an IPv4 ADD", dual, single, 1.1, &stage));
     let [here, elsewhere] = [ours, theirs].map(|samples| samples(report, foreign_routes::ROW, 50));
-    let name = "ADD while 5,000 foreign routes change: p50 at most 1.05 of the same in another namespace";
-    thresholds.push(ratio(name, here, elsewhere, 1.05, "the monitor of the kernel's notices"));
+    let name = "ADD while 5,000 node routes change: p50 at most 1.05 of ADD while fabric routes change";
+    thresholds.push(ratio(name, here, elsewhere, 1.05, "the agent's monitor of kernel notices"));
     thresholds.push(Threshold {
         name: "no call fails".to_owned(),
         seen: format!("{} errors", report.errors.len()),
         met: report.errors.is_empty(),
-        stage: "see the errors".to_owned(),
+        stage: "see the errors above".to_owned(),
     });
     thresholds
 }
@@ -119,7 +130,7 @@ fn claim_thresholds(report: &Report) -> Vec<Threshold> {
     let row = "1000 claims, bare patches";
     let calls = |percent| report.claim_calls.as_ref().and_then(|calls| calls.percentile(percent));
     let mean = report.claim_calls.as_ref().map_or(0.0, super::claims::ClaimCalls::mean);
-    let stage = format!("{mean:.2} API calls per claim on average; the other time is work on the node");
+    let stage = format!("{mean:.2} API calls per claim on average; the rest of the time is work on the node");
     let wrong = report.claim_calls.as_ref().map(|calls| calls.wrong as f64);
     let lost = "claims lost to another node";
     vec![
@@ -130,14 +141,14 @@ fn claim_thresholds(report: &Report) -> Vec<Threshold> {
             1.3,
             &stage,
         ),
-        limit("1000 nodes claim at once: p50 1 call", calls(50), 1.0, "calls", lost),
+        limit("1000 nodes claim at once: p50 at most 1 call", calls(50), 1.0, "calls", lost),
         limit("1000 nodes claim at once: p99 at most 3 calls", calls(99), 3.0, "calls", lost),
         limit(
-            "1000 nodes claim at once: no block to two nodes, no claim fails",
+            "1000 nodes claim at once: no block goes to two nodes, no claim fails",
             wrong,
             0.0,
             "rounds",
-            "see the errors",
+            "see the errors above",
         ),
     ]
 }
@@ -150,10 +161,10 @@ fn theirs(report: &Report, row: &str, percent: usize) -> Option<f64> {
     report.row(row)?.reference.as_ref()?.percentile(percent)
 }
 
-/// The costliest stage of the calls that were made in the way named `phase`.
+/// The costliest stage of a verb's calls at a percentile, in the phase with this name.
 fn costliest(report: &Report, phase: &str, verb: Verb, percent: usize) -> String {
     let stages = report.phase(phase).map(|phase| phase.stages(verb, percent)).unwrap_or_default();
-    stages.first().map_or("no stage was measured".to_owned(), |stage| format!("most of it (p{percent}): {stage}"))
+    stages.first().map_or("no stage was measured".to_owned(), |stage| format!("most of the time (p{percent}): {stage}"))
 }
 
 fn ratio(name: &str, ours: Option<f64>, theirs: Option<f64>, allowed: f64, stage: &str) -> Threshold {

@@ -13,15 +13,15 @@ pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/bobbin")
 pub const NAMESPACE: &str = "bobbin-system";
 
 impl Cluster {
-    /// Installs or upgrades the chart and waits until Bobbin is ready. `values` (`key=value`) are added to the test
-    /// cluster's values.
+    /// Installs or upgrades the chart and waits until Bobbin is ready. `values` (`key=value`) extend and override the
+    /// test cluster's values.
     pub async fn install(&self, values: &[&str]) -> Result<()> {
         self.roll_out(values)?;
         self.await_nodes_ready().await
     }
 
-    /// Installs or upgrades Bobbin without waiting for the nodes. While Bobbin is being uninstalled from nodes, they
-    /// are not Ready.
+    /// Installs or upgrades Bobbin without waiting until the nodes are Ready. A node from which the agent uninstalls
+    /// Bobbin does not become Ready.
     pub fn roll_out(&self, values: &[&str]) -> Result<()> {
         let (repository, tag) = BOBBIN.rsplit_once(':').unwrap_or((BOBBIN, ""));
         let own = [

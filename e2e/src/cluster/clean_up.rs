@@ -1,4 +1,4 @@
-//! The cluster as the fixture of a test suite: after each test, what the test created is removed.
+//! The cluster as the fixture of a test suite. After each test, the suite removes what the test created.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ impl Fixture for Cluster {
     }
 }
 
-/// Treats "not found" as success: an object that was listed may be gone, because an earlier test deleted it.
+/// Treats "not found" as success, because a listed object may be gone before its deletion: a test may have deleted it.
 fn gone_is_fine<T>(answer: kube::Result<T>) -> Result<()> {
     match answer {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
@@ -32,7 +32,7 @@ fn gone_is_fine<T>(answer: kube::Result<T>) -> Result<()> {
     }
 }
 
-/// Starts all nodes, and removes the pods, namespaces and pools that tests created.
+/// Starts the API server and all nodes, and removes the pods, namespaces and pools that tests created.
 async fn clean_up(cluster: &mut Cluster) -> Result<()> {
     cluster.control_plane_mut().start_apiserver().await?;
     cluster.controllers_must_be_running()?;

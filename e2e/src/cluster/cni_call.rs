@@ -35,7 +35,7 @@ impl<'a> CniCall<'a> {
 pub struct CniAnswer {
     /// Whether the plugin exited with status 0.
     pub ok: bool,
-    /// The JSON that the plugin printed: nothing, a result or an error.
+    /// The plugin's output: the JSON of a result or of an error, or else the output as a string.
     pub said: Value,
 }
 

@@ -35,7 +35,7 @@ impl Cluster {
         let mut booting = Vec::new();
         for name in names {
             if self.nodes.contains_key(name) {
-                bail!("the cluster has a node {name} already");
+                bail!("the cluster already has a node {name}");
             }
             let config =
                 NodeConfig { kubelet: self.control_plane.kubeconfig_inside(&node_token(name))?, ..self.config.clone() };
@@ -77,9 +77,11 @@ impl Cluster {
         let names: Vec<&String> = self.nodes.iter().filter(|(_, node)| node.is_on()).map(|(name, _)| name).collect();
         let api = &api;
         let names = &names;
-        wait_until("all nodes are Ready", READY_TIMEOUT, || async move {
+        wait_until("all nodes with power are Ready", READY_TIMEOUT, || async move {
             for name in names {
-                let Some(node) = api.get_opt(name).await? else { return Ok(Poll::Pending(format!("no Node {name}"))) };
+                let Some(node) = api.get_opt(name).await? else {
+                    return Ok(Poll::Pending(format!("the Node {name} does not exist")));
+                };
                 if let Some(why) = not_ready(&node) {
                     return Ok(Poll::Pending(format!("{name}: {why}")));
                 }
@@ -96,6 +98,6 @@ pub fn not_ready(node: &v1::Node) -> Option<String> {
     match conditions.iter().find(|condition| condition.type_ == "Ready") {
         Some(ready) if ready.status == "True" => None,
         Some(ready) => Some(ready.message.clone().unwrap_or_else(|| ready.status.clone())),
-        None => Some("it has no condition Ready".to_owned()),
+        None => Some("the Node has no condition Ready".to_owned()),
     }
 }

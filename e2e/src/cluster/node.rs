@@ -85,15 +85,15 @@ impl Node {
         &self.disk
     }
 
-    /// Boots the machine, and returns when its kubelet has been started. The images are loaded by then, but the Node
-    /// may not be Ready yet.
+    /// Boots the machine, and returns when containerd has its images and the kubelet may start. The Node may not be
+    /// Ready yet.
     pub fn boot(&mut self) -> Result<()> {
         self.power_cut();
         make_cgroups(&self.cgroup)?;
         let first_boot = !self.disk.join("boot-id").exists();
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/uuid")?;
         std::fs::write(self.disk.join("boot-id"), boot_id)?;
-        // The file `go` does not exist at the first boot.
+        // The removal fails at the first boot, because the file `go` does not exist yet.
         let _ = std::fs::remove_file(self.disk.join("go"));
         let namespace = Namespace::make()?;
         self.fabric.plug(&self.name, self.addresses, &namespace)?;
@@ -134,7 +134,7 @@ impl Node {
             }
             if Instant::now() > deadline {
                 bail!(
-                    "containerd of {} did not answer within {} s: {error:#}; its log is {}",
+                    "containerd on node {} did not answer within {} s: {error:#}; its log is {}",
                     self.name,
                     CONTAINERD_START_TIMEOUT.as_secs(),
                     self.disk.join("containerd.log").display()
@@ -224,7 +224,7 @@ impl Node {
         Ok(String::from_utf8_lossy(&end.stdout).into_owned())
     }
 
-    /// The PID of the node's first process, as the host sees it, for `nsenter`.
+    /// The PID of the node's first process on the host, for `nsenter`.
     pub fn first_process(&self) -> Result<i32> {
         first_process(&self.power.as_ref().with_context(|| format!("{} is off", self.name))?.init)
     }
@@ -257,19 +257,24 @@ impl Drop for Node {
     }
 }
 
-/// The PID of the node's first process, as the host sees it: the child of `unshare`.
+/// The PID of the node's first process on the host. This process is the child of `unshare`.
 fn first_process(init: &Process) -> Result<i32> {
     let pid = init.pid();
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    children.split_whitespace().next().and_then(|word| word.parse().ok()).context("the node has no first process (yet)")
+    children
+        .split_whitespace()
+        .next()
+        .and_then(|word| word.parse().ok())
+        .context("the first process of the node is not running")
 }
 
-/// Creates a directory under every cgroup controller. A cpuset accepts no process until its CPUs and memory nodes are
-/// set.
+/// Creates a cgroup under every controller. Copies the CPUs and memory nodes of the root cpuset, because the kernel
+/// adds no process to a cpuset without them.
 fn make_cgroups(name: &str) -> Result<()> {
     for root in cgroup_roots() {
         let directory = root.join(name);
-        std::fs::create_dir_all(&directory).with_context(|| format!("{} can't be made", directory.display()))?;
+        std::fs::create_dir_all(&directory)
+            .with_context(|| format!("the cgroup {} can't be created", directory.display()))?;
         for file in ["cpuset.cpus", "cpuset.mems"] {
             if let (Ok(value), true) = (std::fs::read_to_string(root.join(file)), root.ends_with("cpuset")) {
                 std::fs::write(directory.join(file), value)?;

@@ -30,10 +30,10 @@ impl Cluster {
         Ok(())
     }
 
-    /// Applies an object that the schema or a policy must refuse, and returns the refusal's message.
+    /// Applies an object that the schema or a policy must refuse, and returns the API server's message.
     pub async fn refusal_of(&self, object: impl Serialize) -> Result<String> {
         match self.apply(object).await {
-            Ok(()) => anyhow::bail!("the API server accepted the object, but must refuse it"),
+            Ok(()) => anyhow::bail!("the API server accepted an object that it must refuse"),
             Err(error) => Ok(format!("{error:#}")),
         }
     }
@@ -76,7 +76,8 @@ impl Cluster {
         .await
     }
 
-    /// Waits until `passes` accepts an object. For an object that it does not accept, `passes` returns what is missing.
+    /// Waits until `passes` accepts the object, and returns the object. `what` describes the awaited state in the
+    /// error.
     pub async fn await_object(
         &self,
         object: impl Serialize,
@@ -88,7 +89,9 @@ impl Cluster {
         let (api, name) = (self.api_of(&object)?, name_of(&object)?);
         let (api, name, passes) = (&api, &name, &passes);
         wait_until(&format!("{} {name}: {what}", object["kind"]), within, || async move {
-            let Some(seen) = api.get_opt(name).await? else { return Ok(Poll::Pending("there is none".to_owned())) };
+            let Some(seen) = api.get_opt(name).await? else {
+                return Ok(Poll::Pending("the object does not exist".to_owned()));
+            };
             let seen = serde_json::to_value(seen)?;
             Ok(if passes(&seen) {
                 Poll::Ready(seen)
@@ -132,7 +135,7 @@ impl Cluster {
     }
 }
 
-/// The condition of an object with this type, or null if the object has none.
+/// The condition with this type in an object's status, or null if the status has no such condition.
 pub fn condition_of<'a>(object: &'a Value, condition: &str) -> &'a Value {
     let conditions = object["status"]["conditions"].as_array().map_or(&[][..], Vec::as_slice);
     conditions.iter().find(|seen| seen["type"] == condition).unwrap_or(&Value::Null)

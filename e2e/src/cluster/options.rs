@@ -3,9 +3,9 @@
 /// The network plugin that assigns addresses to pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
-    /// No network at first; the test installs Bobbin.
+    /// Pods have no network until the test installs Bobbin.
     Bobbin,
-    /// The reference plugins `ptp` and `host-local`. They are compared with Bobbin, and verify the test cluster itself.
+    /// The reference plugins `ptp` and `host-local`. With them, a test verifies the test cluster itself.
     Reference,
 }
 

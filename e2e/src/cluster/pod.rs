@@ -17,7 +17,7 @@ use crate::network::Namespace;
 
 /// The port on which test pods answer with their name.
 pub const PORT: u16 = 8080;
-/// How long opening a connection may take. No address has to be resolved, so even the first packet is answered at once.
+/// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An address family.
@@ -91,7 +91,12 @@ impl Pod {
             .netns
             .run(move || who_answers(to))?
             .with_context(|| format!("pod {} does not reach pod {}", self.name, other.name))?;
-        ensure!(answer == other.name, "{} reached {answer} at {to}, which is the address of {}", self.name, other.name);
+        ensure!(
+            answer == other.name,
+            "pod {} reached {answer} at {to}, which is the address of pod {}",
+            self.name,
+            other.name
+        );
         Ok(())
     }
 
@@ -113,7 +118,8 @@ pub fn who_answers(to: SocketAddr) -> Result<String> {
     stream.write_all(b"GET /hostname HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).with_context(|| format!("no answer from {to}"))?;
-    let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("{to} answered {answer:?}"))?;
-    ensure!(head.contains(" 200 "), "{to} answered {head:?}");
+    let (head, body) =
+        answer.split_once("\r\n\r\n").with_context(|| format!("{to} did not answer with HTTP, but with {answer:?}"))?;
+    ensure!(head.contains(" 200 "), "{to} did not answer with status 200, but with {head:?}");
     Ok(body.trim().to_owned())
 }

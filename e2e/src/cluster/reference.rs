@@ -41,7 +41,7 @@ fn conflist(node: &Node) -> serde_json::Value {
     })
 }
 
-/// Adds routes to the address ranges of every node on every machine.
+/// On every machine, adds routes to the address ranges of every node.
 pub(super) fn route(cluster: &Cluster) -> Result<()> {
     for to in cluster.nodes() {
         let (ipv4, ipv6) = ranges(to);

@@ -1,6 +1,6 @@
 //! The control plane's routes to pods. The control plane runs no agent, but must answer pods that call the API server.
 //!
-//! A task watches the claimed blocks and keeps a route to each block through its node.
+//! A task watches the claimed blocks and keeps a route to each block through the block's node.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ impl Routes {
     pub fn keep(client: kube::Client, namespace: Namespace) -> Self {
         let task = tokio::spawn(async move {
             let mut known: BTreeMap<String, Vec<Route>> = BTreeMap::new();
-            // The watch fails, and is retried, until the custom resource definitions are installed.
+            // The watch fails until the custom resource definitions are installed. Until then the watcher retries it.
             let events = watcher::watcher(Api::<AddressBlock>::all(client), watcher::Config::default());
             pin_mut!(events);
             while let Some(event) = events.next().await {
@@ -78,7 +78,7 @@ fn change(namespace: &Namespace, old: &[Route], new: &[Route]) {
                 range,
                 via,
                 error = format!("{error:#}"),
-                "the control plane's route to a block could not be set"
+                "the control plane could not set its route to a block, so the block's pods can't reach the API server"
             );
         }
     }

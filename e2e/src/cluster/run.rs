@@ -1,8 +1,7 @@
 //! One run of a test cluster: its ID, its directory, and the process that removes everything when the run ends or is
 //! killed.
 //!
-//! [`crate::cluster::Cluster`] creates the run. What belongs to the run outside its directory (cgroups) has a name of
-//! the form `bob-ID-…`.
+//! [`crate::cluster::Cluster`] creates the run. The run's cgroups have names of the form `bob-ID-…`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,9 +10,9 @@ use anyhow::{Context, Result};
 
 use crate::control_plane::ScratchDir;
 
-/// The prefix of the names of the runs' directories.
+/// The name of every run's directory begins with this prefix.
 const PREFIX: &str = "bobbin-cluster-";
-/// The script that removes everything that is left of a run.
+/// The script that removes the processes, cgroups and directory of a run.
 const CLEAN: &str = include_str!("run/clean.sh");
 
 /// A run of a test cluster. When this process drops the run, ends or is killed, the clean-up process removes
@@ -26,7 +25,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Begins a run. First removes what is left of earlier runs that ended without their clean-up.
+    /// Begins a run. Before that, removes the remains of earlier runs that ended without their clean-up.
     pub fn begin() -> Result<Self> {
         clean_stale()?;
         let scratch = ScratchDir::make(PREFIX)?;
@@ -57,7 +56,7 @@ impl Run {
     /// Creates a directory in the run's directory, unless it exists.
     pub fn make_directory(&self, name: &str) -> Result<PathBuf> {
         let path = self.directory().join(name);
-        std::fs::create_dir_all(&path).with_context(|| format!("{} can't be made", path.display()))?;
+        std::fs::create_dir_all(&path).with_context(|| format!("{} can't be created", path.display()))?;
         Ok(path)
     }
 }
@@ -70,7 +69,7 @@ impl Drop for Run {
     }
 }
 
-/// Removes what is left of ended runs. A run that has not ended holds the lock in its directory.
+/// Removes the remains of ended runs. A run that has not ended holds the lock in its directory.
 fn clean_stale() -> Result<()> {
     let mut ids: Vec<String> = names_in(&std::env::temp_dir())
         .filter_map(|name| name.strip_prefix(PREFIX).map(str::to_owned))
@@ -89,12 +88,13 @@ fn clean_stale() -> Result<()> {
             .current_dir("/")
             .stdin(Stdio::null())
             .status()
-            .context("bash is missing: what earlier runs left can't be removed")?;
+            .context("bash did not start, so the remains of earlier runs can't be removed: install bash")?;
     }
     Ok(())
 }
 
-/// Whether the run of a directory has not ended: its lock is held, or the lock file is just being created.
+/// Whether the run of a directory has not ended. Until its end, a run holds its lock, or is just creating the lock
+/// file.
 fn lives(directory: &Path) -> bool {
     match std::fs::File::open(directory.join("lock")) {
         Ok(lock) => lock.try_lock().is_err(),

@@ -11,8 +11,8 @@ use serde::Deserialize;
 pub const POLICY: &str =
     "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n";
 
-/// The audit log of a control plane. A call's entry appears when the call has ended, shortly after the caller has the
-/// answer.
+/// The audit log of a control plane. The API server writes the entry of a call shortly after the caller has received
+/// the answer.
 #[derive(Clone, Debug)]
 pub struct AuditLog {
     path: PathBuf,
@@ -30,7 +30,7 @@ pub struct Entry {
     pub stage: String,
     /// The verb: `get`, `list`, `watch`, `create`, `update`, `patch`, `delete` or `deletecollection`.
     pub verb: String,
-    /// Path and query of the request.
+    /// The path and the query of the request.
     #[serde(rename = "requestURI", default)]
     pub request_uri: String,
     /// The user that made the call.
@@ -121,11 +121,11 @@ impl AuditLog {
         self.since(Mark::default())
     }
 
-    /// The calls after a mark. A line that is still being written is skipped.
+    /// The calls after a mark. Skips a line that the API server is still writing.
     pub fn since(&self, mark: Mark) -> Result<Vec<Entry>> {
         let mut text = String::new();
         let mut file = File::open(&self.path).with_context(|| {
-            format!("no audit log at {}: start with ControlPlaneOptions::audit", self.path.display())
+            format!("the audit log {} can't be opened: set ControlPlaneOptions::audit", self.path.display())
         })?;
         file.seek(SeekFrom::Start(mark.0))?;
         file.read_to_string(&mut text)?;
@@ -133,7 +133,7 @@ impl AuditLog {
         whole
             .lines()
             .map(|line| {
-                serde_json::from_str(line).with_context(|| format!("the audit log has a line of another form: {line}"))
+                serde_json::from_str(line).with_context(|| format!("a line of the audit log can't be parsed: {line}"))
             })
             .collect()
     }

@@ -9,7 +9,8 @@ use rcgen::{
     SanType,
 };
 
-/// A directory with keys and certificates. All are signed by a certificate authority that only this directory uses.
+/// A directory with keys and certificates. A certificate authority that only this directory uses signs all
+/// certificates.
 #[derive(Debug)]
 pub struct Certificates {
     directory: PathBuf,
@@ -34,8 +35,8 @@ impl Certificates {
         client.distinguished_name.push(DnType::OrganizationName, "system:masters");
         this.issue("kubelet-client", &client, &authority)?;
 
-        // The API server verifies ServiceAccount tokens with the public key, because it accepts an EC private key only
-        // in another format.
+        // The API server can't read an EC private key in this format, so it verifies ServiceAccount tokens with the
+        // public key.
         let service_account = KeyPair::generate()?;
         this.write("service-account.key", &service_account.serialize_pem())?;
         this.write("service-account.pub", &service_account.public_key_pem())?;

@@ -26,8 +26,8 @@ impl NetnsForward {
     pub fn open(netns: &Path, inside: SocketAddr) -> Result<Self> {
         let namespace = std::fs::File::open(netns)
             .with_context(|| format!("the network namespace {} is missing", netns.display()))?;
-        // The listener is created before the thread enters the namespace, because a socket stays in the namespace in
-        // which it was created.
+        // Bind the listener before the thread enters the namespace, because a socket stays in the namespace in which it
+        // was created.
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let outside = listener.local_addr()?;
         let closed = Arc::new(AtomicBool::new(false));
@@ -43,7 +43,8 @@ impl NetnsForward {
                 if flag.load(Ordering::Acquire) {
                     return;
                 }
-                // If no program answers inside the namespace, the client's connection is closed.
+                // If no program answers inside the namespace, the client's connection closes at the end of this
+                // iteration.
                 if let Ok(inner) = TcpStream::connect_timeout(&inside, CONNECT_TIMEOUT) {
                     pass(&outer, &inner);
                     pass(&inner, &outer);
@@ -52,12 +53,14 @@ impl NetnsForward {
         });
         answer
             .recv()
-            .context("the thread that forwards the port is gone")?
-            .with_context(|| format!("{} can't be entered", netns.display()))?;
+            .context("the thread that forwards the port ended before it entered the namespace")?
+            .with_context(|| {
+                format!("the thread that forwards the port can't enter the network namespace {}", netns.display())
+            })?;
         Ok(Self { outside, closed })
     }
 
-    /// The address on the loopback that is forwarded.
+    /// The forwarded address on this machine's loopback.
     pub fn outside(&self) -> SocketAddr {
         self.outside
     }
@@ -66,7 +69,7 @@ impl NetnsForward {
 impl Drop for NetnsForward {
     fn drop(&mut self) {
         self.closed.store(true, Ordering::Release);
-        // Wakes the listening thread. If the connection fails, the thread has ended.
+        // This connection wakes the listening thread. If the connection fails, the thread has already ended.
         let _ = TcpStream::connect_timeout(&self.outside, CONNECT_TIMEOUT);
     }
 }

@@ -31,7 +31,7 @@ pub fn node_token(node: &str) -> String {
 /// A user of the API server with a static token.
 #[derive(Clone, Debug)]
 pub struct Token {
-    /// The token of the user. Tests have no secrets, so it is a word.
+    /// The token of the user. Tests have no secrets, so the token is a plain word.
     pub token: String,
     /// The user's name.
     pub user: String,
@@ -99,7 +99,7 @@ impl ControlPlaneOptions {
         self.add_token(&node_token(node), &format!("system:node:{node}"), &["system:nodes"])
     }
 
-    /// The token file: token, user, UID and groups, one user per line.
+    /// The content of the token file, one user per line: token, user, UID and groups.
     pub(super) fn token_file(&self) -> String {
         let line =
             |token: &Token| format!("{},{},{},\"{}\"\n", token.token, token.user, token.user, token.groups.join(","));

@@ -1,7 +1,8 @@
-//! Child processes that end with this process, even if SIGKILL ends it. Tests start every program through this module.
+//! Child processes that end with this process, even if SIGKILL ends this process. Tests start every program through
+//! this module.
 //!
-//! The kernel sends the parent-death signal when the *thread* that started the child ends. So all children are started
-//! by one thread that lives as long as this process.
+//! The kernel sends the parent-death signal when the *thread* that started the child ends. So one thread, which lives
+//! as long as this process, starts all children.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -23,7 +24,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program`, in the network namespace at `netns` if one is given. Its output is appended to `log`.
+    /// Starts `program`, in the network namespace at `netns` if one is given. The program appends its output to `log`.
     pub fn start<I, S>(program: &Path, netns: Option<&Path>, log: &Path, args: I) -> Result<Self>
     where
         I: IntoIterator<Item = S>,
@@ -42,14 +43,15 @@ impl Process {
         Ok(Self { child, name, log: log.to_owned() })
     }
 
-    /// The program's process ID. The wrapper commands exec the program, so the ID is the program's.
+    /// The program's process ID. The program has the ID of the first wrapper command, because each wrapper execs the
+    /// next command.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(i32::MAX))
     }
 
     /// Sends a signal to the program.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        kill(self.pid(), signal).with_context(|| format!("{} could not be sent {signal}", self.name))
+        kill(self.pid(), signal).with_context(|| format!("the signal {signal} could not be sent to {}", self.name))
     }
 
     /// The program's exit status, if it has ended.
@@ -57,7 +59,7 @@ impl Process {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Fails with the end of the program's log if it has ended.
+    /// If the program has ended, fails with the end of the program's log.
     pub fn must_be_running(&mut self) -> Result<()> {
         match self.ended() {
             None => Ok(()),
@@ -87,8 +89,8 @@ impl Drop for Process {
     }
 }
 
-/// A command that is killed when this process ends. It runs in the network namespace at `netns`, if one is given. Start
-/// it with [`spawn`].
+/// A command that the kernel kills when this process ends. It runs in the network namespace at `netns`, if one is
+/// given. Start the command with [`spawn`].
 pub fn killed_with_parent(program: &Path, netns: Option<&Path>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]);
@@ -108,13 +110,13 @@ pub fn spawn(command: Command) -> Result<Child> {
         let (orders, inbox) = channel::<SpawnRequest>();
         std::thread::spawn(move || {
             for (mut command, reply) in inbox {
-                // The caller may no longer wait for the child. The child is then dropped, and ends with this process.
+                // The reply fails if the caller no longer waits for the child. The child then ends with this process.
                 let _ = reply.send(command.spawn());
             }
         });
         orders
     });
     let (reply, answer) = channel();
-    starter.send((command, reply)).map_err(|_| anyhow!("the thread that starts children is gone"))?;
-    Ok(answer.recv().context("the thread that starts children is gone")??)
+    starter.send((command, reply)).map_err(|_| anyhow!("the thread that starts child processes has ended"))?;
+    Ok(answer.recv().context("the thread that starts child processes has ended")??)
 }

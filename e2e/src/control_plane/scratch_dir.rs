@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// A directory of one test run. It is removed when this value is dropped. If the run was killed, the next
+/// A directory of one test run. Dropping this value removes the directory. If the run was killed, the next
 /// [`ScratchDir::make`] with the same prefix removes it.
 #[derive(Debug)]
 pub struct ScratchDir {
     directory: PathBuf,
-    /// The lock on the directory, held as long as the run lives. The kernel releases it, however the run ends.
+    /// The run holds the lock on its directory as long as it lives. The kernel releases the lock even if the run is
+    /// killed.
     _lock: File,
 }
 
@@ -19,10 +20,11 @@ impl ScratchDir {
     pub fn make(prefix: &str) -> Result<Self> {
         remove_left_over(prefix);
         let directory =
-            tempfile::Builder::new().prefix(prefix).tempdir().context("no temporary directory can be made")?.keep();
+            tempfile::Builder::new().prefix(prefix).tempdir().context("a temporary directory can't be created")?.keep();
         let lock = File::create(directory.join("lock.new"))?;
         lock.lock()?;
-        // The lock file gets its final name after it was locked. So no other run sees it unlocked while this run lives.
+        // The lock file gets its final name only while it is locked. So no other run sees it unlocked while this run
+        // lives.
         std::fs::rename(directory.join("lock.new"), directory.join("lock"))?;
         Ok(Self { directory, _lock: lock })
     }
@@ -39,7 +41,7 @@ impl Drop for ScratchDir {
     }
 }
 
-/// Removes directories of ended runs. A directory without a lock file is kept, because another run may just be creating
+/// Removes directories of ended runs. Keeps a directory without a lock file, because another run may just be creating
 /// it.
 fn remove_left_over(prefix: &str) {
     let entries = std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();

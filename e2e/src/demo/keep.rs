@@ -1,5 +1,5 @@
 //! `KEEP=1`: the cluster outlives the demo. A second process in a new session runs the demo and then keeps the cluster.
-//! The first process prints the second's output and exits with its result.
+//! The first process prints the output of the second process, and exits with the demo's result.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitCode, Stdio};
@@ -11,8 +11,8 @@ use crate::cluster::Cluster;
 
 /// The environment variable that marks the second process.
 const STAY: &str = "BOBBIN_DEMO_STAYS";
-/// The beginning of the last line of the second process, which carries the exit code. The first process does not print
-/// it.
+/// The last line of the second process begins with this text and contains the exit code. The first process does not
+/// print the line.
 const END: &str = "\u{4}demo ends with ";
 
 /// What this process does with the demo's cluster.
@@ -37,7 +37,7 @@ impl Stay {
     }
 }
 
-/// Starts the second process, prints its output, and exits with its result.
+/// Starts the second process, prints its output, and returns its exit code.
 pub fn run_and_leave() -> Result<ExitCode> {
     let mut child = Command::new("setsid")
         .arg(std::env::current_exe()?)
@@ -46,7 +46,7 @@ pub fn run_and_leave() -> Result<ExitCode> {
         .stdout(Stdio::piped())
         .spawn()
         .context("setsid did not start: install util-linux")?;
-    let words = BufReader::new(child.stdout.take().context("the demo has no output")?);
+    let words = BufReader::new(child.stdout.take().context("the second process has no standard output")?);
     for line in words.lines() {
         let line = line?;
         match line.strip_prefix(END) {
@@ -63,7 +63,7 @@ pub fn run_and_leave() -> Result<ExitCode> {
 pub fn how_to_use(cluster: &Cluster) -> Result<()> {
     let kubeconfig = cluster.control_plane().admin_kubeconfig()?;
     let kubectl = cluster.programs().path("kubectl")?;
-    println!("\nThe cluster stays. Use it:");
+    println!("\nThe cluster keeps running. To use it:");
     println!(
         "  export KUBECONFIG={} PATH={}:$PATH",
         kubeconfig.display(),
@@ -72,7 +72,7 @@ pub fn how_to_use(cluster: &Cluster) -> Result<()> {
     for node in cluster.nodes() {
         println!("  nsenter --target {} --all    # a shell on {}", node.first_process()?, node.name());
     }
-    println!("  kill {}    # ends it; nothing stays behind\n", std::process::id());
+    println!("  kill {}    # ends the cluster and removes its files\n", std::process::id());
     Ok(())
 }
 

@@ -18,7 +18,7 @@ pub(super) fn print_output(command: &str, output: &str, most: usize) {
     }
     let more = output.lines().count().saturating_sub(most);
     if more > 0 {
-        println!("          … {more} more");
+        println!("          … {more} more lines");
     }
     println!();
 }

@@ -39,12 +39,13 @@ impl FabricAddresses {
             .strip_prefix('n')
             .and_then(|digits| digits.parse().ok())
             .filter(|n| (1..=40).contains(n))
-            .with_context(|| format!("a node of the test cluster is called n1 to n40, not {name}"))?;
+            .with_context(|| format!("the test cluster can't have a node named {name}: use n1 to n40"))?;
         Ok(Self::number(10 + number))
     }
 }
 
-/// The switch that connects the machines. It also routes between them, if a test adds routes to it.
+/// The switch that connects the machines. If a test adds routes to the switch, the switch also routes between the
+/// machines.
 #[derive(Debug)]
 pub struct Fabric {
     namespace: Namespace,

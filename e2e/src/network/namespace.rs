@@ -1,7 +1,7 @@
 //! Network namespaces of the test cluster: for the switch, the control plane and each node.
 //!
-//! A namespace lives as long as this process keeps it open or a process runs in it. No file refers to it, so nothing is
-//! left behind. The namespace in which the tests run is never changed.
+//! A namespace lives as long as this process keeps it open or a process runs in it. No file refers to the namespace, so
+//! nothing stays behind. This module never changes the namespace in which the tests run.
 
 use std::fs::File;
 use std::io::Write;
@@ -23,10 +23,10 @@ impl Namespace {
     /// Creates a network namespace that has only a loopback link, which is up.
     pub fn make() -> Result<Self> {
         let made = std::thread::spawn(|| -> Result<File> {
-            unshare(CloneFlags::CLONE_NEWNET).context("no network namespace can be made: run as root")?;
+            unshare(CloneFlags::CLONE_NEWNET).context("a network namespace can't be created: run as root")?;
             Ok(File::open("/proc/thread-self/ns/net")?)
         });
-        let file = made.join().map_err(|_| anyhow!("the thread that makes a network namespace panicked"))??;
+        let file = made.join().map_err(|_| anyhow!("the thread that creates a network namespace panicked"))??;
         let this = Self { file: Arc::new(file) };
         this.ip("link set lo up")?;
         Ok(this)
@@ -73,7 +73,8 @@ impl Namespace {
     pub fn run<T: Send + 'static>(&self, function: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         let file = self.file.clone();
         let inside = std::thread::spawn(move || -> Result<T> {
-            setns(file.as_fd(), CloneFlags::CLONE_NEWNET).context("the network namespace can't be entered")?;
+            setns(file.as_fd(), CloneFlags::CLONE_NEWNET)
+                .context("the thread can't enter the network namespace: run as root")?;
             Ok(function())
         });
         inside.join().map_err(|_| anyhow!("the thread inside the namespace panicked"))?

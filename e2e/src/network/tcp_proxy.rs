@@ -1,5 +1,5 @@
 //! A TCP proxy in front of the API server that causes network faults. It forwards bytes, so clients have a TLS
-//! connection with the API server itself. Programs reach the proxy through a kubeconfig with its address.
+//! connection with the API server itself. Programs reach the proxy through a kubeconfig with the proxy's address.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -26,14 +26,15 @@ pub enum NetworkFault {
     Refuse,
     /// The proxy accepts connections and keeps them, but drops every byte.
     BlackHole,
-    /// The proxy forwards requests and drops the answers, so requests take effect but clients do not learn it.
+    /// The proxy forwards requests and drops the answers, so requests take effect, but clients do not learn their
+    /// result.
     DropResponses,
     /// The proxy forwards each answer after this time.
     Delay(Duration),
 }
 
 impl NetworkFault {
-    /// Whether the fault drops bytes, so that connections opened before its end are useless afterwards.
+    /// Whether the fault drops bytes, so that connections that were open during the fault are useless afterwards.
     fn loses_bytes(self) -> bool {
         matches!(self, NetworkFault::BlackHole | NetworkFault::DropResponses)
     }
@@ -47,7 +48,7 @@ struct Shared {
     listening: bool,
 }
 
-/// The running proxy. Dropping it ends the proxy and breaks its connections.
+/// The running proxy. Dropping this value ends the proxy and breaks its connections.
 #[derive(Debug)]
 pub struct TcpProxy {
     address: SocketAddr,
@@ -55,7 +56,8 @@ pub struct TcpProxy {
 }
 
 impl TcpProxy {
-    /// Starts a proxy on a free loopback port in `namespace`. It connects to `target` from this process's namespace.
+    /// Starts a proxy on a free loopback port in `namespace`. The proxy connects to `target` from this process's
+    /// namespace.
     pub fn start(namespace: &Namespace, target: SocketAddr) -> Result<Self> {
         let listener = listen(namespace, "127.0.0.1:0".parse()?)?;
         let address = listener.local_addr()?;
@@ -111,7 +113,8 @@ fn cut(shared: &mut Shared) {
 }
 
 fn listen(namespace: &Namespace, address: SocketAddr) -> Result<TcpListener> {
-    let listener = namespace.run(move || TcpListener::bind(address))?.context("the proxy can't listen")?;
+    let listener =
+        namespace.run(move || TcpListener::bind(address))?.context("the proxy can't listen on its address")?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }

@@ -25,7 +25,7 @@ impl SingleNode {
         self.plugin().call(call)
     }
 
-    /// Creates a sandbox without a Pod object. It gets an address of the pool `default`.
+    /// Creates a sandbox without a Pod object. An ADD for the sandbox allocates from the pool `default`.
     pub fn sandbox(&self) -> Result<Sandbox> {
         Sandbox::make(&self.path("netns"))
     }
@@ -33,13 +33,13 @@ impl SingleNode {
     /// Calls ADD for a pod, which must succeed, and returns the result.
     pub fn add(&self, pod: &Sandbox) -> Result<Value> {
         let result = self.call(&pod.call("ADD"))?.ok();
-        result.with_context(|| format!("ADD; the end of the agent's log:\n{}", self.agent_log_tail()))
+        result.with_context(|| format!("ADD failed; the end of the agent's log:\n{}", self.agent_log_tail()))
     }
 
     /// Calls DEL for a pod, which must succeed.
     pub fn del(&self, pod: &Sandbox) -> Result<()> {
         let answer = self.call(&pod.call("DEL"))?;
-        answer.ok().with_context(|| format!("DEL; the end of the agent's log:\n{}", self.agent_log_tail()))?;
+        answer.ok().with_context(|| format!("DEL failed; the end of the agent's log:\n{}", self.agent_log_tail()))?;
         Ok(())
     }
 

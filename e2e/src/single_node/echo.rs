@@ -1,4 +1,5 @@
-//! Echoes between pods and a machine behind the node's uplink: whether packets pass in both directions, and how fast.
+//! Echoes between pods and a machine behind the node's uplink. They show whether packets pass in both directions, and
+//! how fast.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -26,7 +27,10 @@ impl EchoServer {
     /// Starts an echo server at an address of the fabric.
     pub fn start(node: &SingleNode, address: &str) -> Result<Self> {
         let address = SocketAddr::new(address.parse::<IpAddr>()?, PORT);
-        let socket = node.fabric.run(move || UdpSocket::bind(address))?.context("the echo server can't listen")?;
+        let socket = node
+            .fabric
+            .run(move || UdpSocket::bind(address))?
+            .context("the echo server can't listen on its address")?;
         socket.set_read_timeout(Some(POLL_INTERVAL))?;
         let ended = Arc::new(AtomicBool::new(false));
         let flag = ended.clone();
@@ -41,11 +45,13 @@ impl EchoServer {
         Ok(Self { address, ended })
     }
 
-    /// The times of this many echoes from a new socket in a pod. The first echo is the pod's first packet.
+    /// The times of `N` echoes from a new socket in a pod. The first echo is the pod's first packet.
     pub fn ask<const N: usize>(&self, pod: &Sandbox) -> Result<[Duration; N]> {
         let address = self.address;
         let times = pod.namespace.run(move || echoes(address))?;
-        times.with_context(|| format!("an echo of {address} did not come back to pod {}", pod.container_id))
+        times.with_context(|| {
+            format!("the echo server {address} did not answer every packet of pod {}", pod.container_id)
+        })
     }
 }
 
@@ -64,7 +70,7 @@ fn echoes<const N: usize>(address: SocketAddr) -> Result<[Duration; N]> {
     for (number, took) in times.iter_mut().enumerate() {
         let start = Instant::now();
         socket.send(b"echo")?;
-        socket.recv(&mut [0; 64]).with_context(|| format!("packet {}", number + 1))?;
+        socket.recv(&mut [0; 64]).with_context(|| format!("no echo of packet {} arrived", number + 1))?;
         *took = start.elapsed();
     }
     Ok(times)

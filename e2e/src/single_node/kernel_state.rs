@@ -34,8 +34,8 @@ pub struct Attachment {
 }
 
 impl SingleNode {
-    /// The destinations in a routing table, in both families, as iproute2 prints them. Each has the name of its device,
-    /// or an empty name.
+    /// The destinations in a routing table, in both families, as iproute2 prints them. The second text of each pair is
+    /// the name of the route's device, or empty.
     pub fn table(&self, table: u32) -> Result<Vec<(String, String)>> {
         let mut all = Vec::new();
         for family in ["-4", "-6"] {
@@ -68,14 +68,13 @@ impl SingleNode {
         Ok(found)
     }
 
-    /// Fails if two of these pods have the same address, or if table 116 does not route each address to the pod that
-    /// has it.
+    /// Fails if two of these pods have the same address in the kernel.
     pub fn check_no_duplicate(&self, pods: &[&Sandbox]) -> Result<()> {
         let mut holders: BTreeMap<IpAddr, String> = BTreeMap::new();
         for pod in pods {
             for address in pod.addresses()? {
                 if let Some(other) = holders.insert(address, pod.container_id.clone()) {
-                    anyhow::bail!("{address} is in two pods: {other} and {}", pod.container_id);
+                    anyhow::bail!("two pods have the address {address}: {other} and {}", pod.container_id);
                 }
             }
         }

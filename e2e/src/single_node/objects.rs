@@ -18,7 +18,7 @@ impl SingleNode {
     pub(super) async fn install_crds(&self) -> Result<()> {
         install_crds(&self.client).await?;
         self.make_namespace("bobbin-system", None).await?;
-        wait_until("the namespace default is there", WAIT_TIMEOUT, || async {
+        wait_until("the namespace default exists", WAIT_TIMEOUT, || async {
             let namespaces: Api<KubeNamespace> = Api::all(self.client.clone());
             Ok(check(namespaces.get_opt("default").await?.is_some(), || "absent".to_owned()))
         })
@@ -151,7 +151,7 @@ impl SingleNode {
     pub async fn await_assignments(&self, container_ids: &[&str], timeout: Duration) -> Result<()> {
         let mut wanted: Vec<&str> = container_ids.to_vec();
         wanted.sort_unstable();
-        wait_until("the assignments are those of the live attachments", timeout, || async {
+        wait_until("exactly the expected attachments have assignments", timeout, || async {
             let assignments = self.assignments().await?;
             let mut seen: Vec<&str> = assignments.iter().map(|one| one.spec.container_id.as_str()).collect();
             seen.sort_unstable();
@@ -161,7 +161,7 @@ impl SingleNode {
             let missing: Vec<_> = wanted.iter().filter(|id| !seen.contains(id)).map(|id| short(id)).collect();
             let extra: Vec<_> = seen.iter().filter(|id| !wanted.contains(id)).map(|id| short(id)).collect();
             Ok(Poll::Pending(format!(
-                "{} assignments for {} attachments; missing {missing:?}; too many {extra:?}",
+                "{} assignments for {} attachments; missing {missing:?}; unexpected {extra:?}",
                 seen.len(),
                 wanted.len()
             )))

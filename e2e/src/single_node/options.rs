@@ -9,7 +9,7 @@ use super::SingleNode;
 use crate::network::NetworkFault;
 use crate::suite::{Fixture, Suite};
 
-/// The options that a test sets.
+/// The options of a single node.
 #[derive(Clone, Debug, Default)]
 pub struct SingleNodeOptions {
     /// Whether etcd waits for the disk. Only benchmarks need this.
@@ -38,13 +38,14 @@ impl Fixture for SingleNode {
     }
 }
 
-/// Moves this process to a new mount namespace, so that its mounts of network namespaces and of cnitool's cache end
-/// with it. Call this before the process starts a second thread.
+/// Moves this process to a new mount namespace. When the process ends, the kernel removes its mounts of network
+/// namespaces and of cnitool's cache. Call this before the process starts a second thread.
 pub fn own_mounts() -> Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS).context("no mount namespace can be made: run as root")?;
+    unshare(CloneFlags::CLONE_NEWNS).context("a mount namespace can't be created: run as root")?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).context("mounts can't be made private")?;
-    std::fs::create_dir_all("/var/lib/cni").context("/var/lib/cni can't be made")?;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
+        .context("the mounts of this process can't be made private")?;
+    std::fs::create_dir_all("/var/lib/cni").context("/var/lib/cni can't be created")?;
     mount(Some("tmpfs"), "/var/lib/cni", Some("tmpfs"), MsFlags::empty(), None::<&str>)
-        .context("no tmpfs can be mounted")
+        .context("a tmpfs can't be mounted at /var/lib/cni")
 }

@@ -1,5 +1,6 @@
 //! CNI calls as containerd makes them: the plugin runs in the node's network namespace, with environment variables and
-//! a configuration on stdin. Nothing in this module is specific to Bobbin, so the reference plugins use it, too.
+//! a configuration on stdin. Nothing in this module is specific to Bobbin, so the benchmark calls the reference plugins
+//! through this module, too.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ pub struct Plugin {
     pub namespace: Namespace,
     /// The plugin's executable.
     pub executable: PathBuf,
-    /// The directory in which the plugin finds the plugins that it calls itself (`CNI_PATH`).
+    /// The directory with the other plugins that this plugin executes (`CNI_PATH`).
     pub path: PathBuf,
     /// Additional environment variables for every call.
     pub environment: Vec<(String, String)>,
@@ -101,7 +102,7 @@ impl Plugin {
         self.namespace.run(move || this.call_in_current_netns(&call))?
     }
 
-    /// Makes the calls concurrently. Returns the answer to each, and the time until the last call ended.
+    /// Makes the calls concurrently. Returns the answer to each call, and the time until the last call ended.
     pub fn call_at_once(&self, calls: Vec<Call>) -> Result<(Vec<Answer>, Duration)> {
         let gate = std::sync::Arc::new(std::sync::Barrier::new(calls.len() + 1));
         let threads: Vec<_> = calls
@@ -121,7 +122,7 @@ impl Plugin {
         let start = Instant::now();
         let mut answers = Vec::with_capacity(threads.len());
         for thread in threads {
-            answers.push(thread.join().map_err(|_| anyhow::anyhow!("the thread of a call panicked"))??);
+            answers.push(thread.join().map_err(|_| anyhow::anyhow!("the thread that makes a CNI call panicked"))??);
         }
         Ok((answers, start.elapsed()))
     }
@@ -188,9 +189,9 @@ impl Answer {
 
     /// The error of a call that must have failed.
     pub fn error(&self) -> Result<CniError> {
-        ensure!(self.exit != 0, "the call succeeded, but should not: {}", self.stdout.trim());
+        ensure!(self.exit != 0, "the call succeeded, but must fail; the plugin printed: {}", self.stdout.trim());
         let object: Value = serde_json::from_str(&self.stdout).with_context(|| {
-            format!("the plugin failed without an error object: {:?} {:?}", self.stdout, self.stderr)
+            format!("the plugin failed without an error object; stdout {:?}, stderr {:?}", self.stdout, self.stderr)
         })?;
         let text = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let Some(code) = object.get("code").and_then(Value::as_u64) else {

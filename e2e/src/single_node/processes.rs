@@ -40,7 +40,7 @@ impl SingleNode {
         Ok(())
     }
 
-    /// Kills the node's agent. The given process, a running agent, takes its place.
+    /// Kills the node's agent. From now on `agent`, another running agent, is the node's agent.
     pub fn replace_agent(&mut self, agent: Process) {
         self.agent = Some(agent);
     }
@@ -66,14 +66,14 @@ impl SingleNode {
         Process::start(&self.path("bin/bobbin-agent"), Some(&netns), &self.path(log), arguments)
     }
 
-    /// Waits until the agent itself answers STATUS with success. An answer of the plugin for an absent agent does not
-    /// count.
+    /// Waits until the agent itself answers STATUS with success. The plugin's answer does not count, because the plugin
+    /// also answers for an absent agent.
     pub async fn await_agent(&mut self, timeout: Duration) -> Result<()> {
         let deadline = Instant::now() + timeout;
         loop {
             self.agent.as_mut().context("the agent was not started")?.must_be_running()?;
-            // Ask at the agent's socket, because the plugin answers STATUS with success for an agent that was ready
-            // once.
+            // Ask at the agent's socket. If the agent was ready once, the plugin answers STATUS with success although
+            // no agent runs.
             let Err(says) = status::of_agent(&self.run_dir().join("agent.sock"), &self.plugin().conf) else {
                 return Ok(());
             };
@@ -103,8 +103,11 @@ impl SingleNode {
     pub fn agent_memory(&self) -> Result<u64> {
         let pid = self.agent.as_ref().context("the agent was not started")?.pid();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
-        Ok(line.split_whitespace().nth(1).context("no number in VmRSS")?.parse()?)
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .context("the agent's /proc/PID/status has no line VmRSS")?;
+        Ok(line.split_whitespace().nth(1).context("the line VmRSS has no number")?.parse()?)
     }
 
     /// The agent's process.
@@ -122,7 +125,7 @@ impl SingleNode {
         std::fs::read_to_string(self.path("agent.log")).unwrap_or_default()
     }
 
-    /// Sets flags for all agents that are started from now on. They replace flags with the same name.
+    /// Sets flags for all agents that the test starts from now on. These flags replace other flags with the same name.
     pub fn set_agent_flags(&mut self, flags: &[&str]) {
         self.agent_flags = flags.iter().map(|&flag| flag.to_owned()).collect();
     }

@@ -20,16 +20,16 @@ pub struct NetnsMount(PathBuf);
 impl NetnsMount {
     /// Mounts a network namespace at a path that does not exist yet.
     pub fn make(namespace: &Namespace, path: PathBuf) -> Result<Self> {
-        File::create(&path).with_context(|| format!("{} can't be made", path.display()))?;
+        File::create(&path).with_context(|| format!("{} can't be created", path.display()))?;
         mount(Some(&namespace.path()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-            .with_context(|| format!("{} can't be mounted", path.display()))?;
+            .with_context(|| format!("a network namespace can't be mounted at {}", path.display()))?;
         Ok(Self(path))
     }
 }
 
 impl Drop for NetnsMount {
     fn drop(&mut self) {
-        // If unmounting fails, the mount still ends with this process's mount namespace.
+        // If unmounting fails, the kernel still removes the mount at the end of this process's mount namespace.
         let _ = umount2(&self.0, MntFlags::MNT_DETACH);
         let _ = std::fs::remove_file(&self.0);
     }
@@ -60,7 +60,7 @@ impl Sandbox {
         Ok(Self { namespace, netns, container_id, args: None, _mount: mount })
     }
 
-    /// Sets `CNI_ARGS` to name the Pod object of the sandbox, as containerd does.
+    /// Sets `CNI_ARGS` as containerd does, so that it names the Pod object of the sandbox.
     pub fn is_of(&mut self, namespace: &str, name: &str, uid: &str) {
         self.args = Some(format!(
             "IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_INFRA_CONTAINER_ID={};K8S_POD_UID={uid}",
@@ -86,7 +86,7 @@ impl Sandbox {
     }
 }
 
-/// 64 hexadecimal digits that are unique on this machine.
+/// A container ID: 64 hexadecimal digits that are unique on this machine.
 pub fn random_container_id() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);

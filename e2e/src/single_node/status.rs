@@ -12,7 +12,7 @@ use serde_json::Value;
 /// How long the agent may take to answer STATUS.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Fails, with the reason, unless the agent answers STATUS with success.
+/// Asks the agent for its STATUS. If the agent does not answer with success, fails with the agent's answer.
 pub(super) fn of_agent(socket: &Path, conf: &Value) -> Result<()> {
     let request =
         Request { env: vec![("CNI_COMMAND".to_owned(), "STATUS".to_owned())], stdin: serde_json::to_vec(conf)? };

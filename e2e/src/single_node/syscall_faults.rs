@@ -18,7 +18,8 @@ const DETACH_TIMEOUT: Duration = Duration::from_secs(3);
 /// What strace prints when it has attached to all threads of the agent.
 const ATTACHED: &str = " attached";
 
-/// A running strace that is attached to the agent. Dropping it ends strace, and the agent continues without faults.
+/// A running strace that is attached to the agent. Dropping this value ends strace, and the agent continues without
+/// faults.
 #[derive(Debug)]
 pub struct SyscallFaults {
     strace: Process,
@@ -53,13 +54,18 @@ impl SingleNode {
             }
         });
         let held = seen.await?;
-        ensure!(held, "strace (package strace) can't attach to the agent: {}", strace.log_tail());
+        ensure!(
+            held,
+            "strace can't attach to the agent (is the package strace installed?); the end of its log: {}",
+            strace.log_tail()
+        );
         Ok(SyscallFaults { strace, log })
     }
 }
 
 impl SyscallFaults {
-    /// Detaches strace from the agent and returns the faults. If the agent has ended, strace ends by itself.
+    /// Detaches strace from the agent and returns the faults that strace caused. If the agent has ended, strace ends by
+    /// itself.
     pub async fn end(mut self, agent_lives: bool) -> Result<Vec<InjectedSyscall>> {
         if agent_lives {
             // Sending the signal fails only if strace has ended.
@@ -68,7 +74,7 @@ impl SyscallFaults {
         let strace = &mut self.strace;
         let gone = wait_until("strace has detached from the agent", DETACH_TIMEOUT, || {
             let ended = strace.ended().is_some();
-            async move { Ok(check(ended, || "it runs".to_owned())) }
+            async move { Ok(check(ended, || "strace is still running".to_owned())) }
         });
         if gone.await.is_err() {
             // strace may still wait for a thread that was killed. When strace is killed, the kernel detaches it from

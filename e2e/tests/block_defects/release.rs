@@ -25,7 +25,7 @@ async fn is_free(node: &SingleNode, block: &Block) -> Result<()> {
 }
 
 pub async fn assignments_first(node: &mut SingleNode) -> Result<()> {
-    let mut fixture = PoolFixture::create(node, "records-first", 1, 30, 1, json!({})).await?;
+    let mut fixture = PoolFixture::create(node, "assignments-first", 1, 30, 1, json!({})).await?;
     let pod = fixture.add(node).await?;
     let (block, address) = (fixture.block(node, pod).await?, fixture.address(pod)?);
     let deletions = Selector::verbs(&["delete"]).of("ipassignments");

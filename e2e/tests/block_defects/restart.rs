@@ -58,7 +58,7 @@ pub async fn read_first(node: &mut SingleNode) -> Result<()> {
 }
 
 pub async fn assignment_list_fails(node: &mut SingleNode) -> Result<()> {
-    let (fixture, block, next) = one_of_two(node, "records-fail", 22).await?;
+    let (fixture, block, next) = one_of_two(node, "lists-fail", 22).await?;
     node.kill_agent();
     block.give_to_other_node(node).await?;
     let lists = Selector::verbs(&["list"]).of("ipassignments");

@@ -235,7 +235,7 @@ pub async fn named_assignment(node: &mut SingleNode) -> Result<()> {
 
 pub async fn orphaned_assignment(node: &mut SingleNode) -> Result<()> {
     often(node).await?;
-    let mut fixture = PoolFixture::create(node, "odd-record", 68, 30, 2, json!({})).await?;
+    let mut fixture = PoolFixture::create(node, "odd-assignment", 68, 30, 2, json!({})).await?;
     let first = fixture.add(node).await?;
     let (block, taken) = (fixture.block(node, first).await?, fixture.address(first)?);
     let stray = last_but(&block, taken)?;

@@ -14,20 +14,21 @@ pub(super) fn lay_out(disk: &Path, programs: &Path) -> Result<()> {
     for directory in ["opt", "var/lib", "var/log"] {
         std::fs::create_dir_all(disk.join(directory))?;
     }
-    // Programs on the node use the host's users, resolver and certificates. Changes are made only in the node's copy.
+    // Programs on the node need the host's users, resolver and certificates. The programs change only the node's copy
+    // of `/etc`.
     let copy = Command::new("cp").args(["-a", "/etc"]).arg(disk).status().context("cp did not start")?;
     if !copy.success() {
         bail!("/etc could not be copied to {}", disk.display());
     }
     // The host's CNI configuration must not apply to the node.
     let _ = std::fs::remove_dir_all(disk.join("etc/cni"));
-    // On every real node, the package kubernetes-cni installs these plugins. containerd calls `loopback` itself, and
-    // `portmap` can be chained.
+    // On every real node, the package kubernetes-cni installs these plugins. containerd calls `loopback` itself, and a
+    // CNI configuration can chain `portmap`.
     let plugins = disk.join("opt/cni/bin");
     std::fs::create_dir_all(&plugins)?;
     for plugin in ["loopback", "portmap"] {
         std::fs::copy(programs.join(plugin), plugins.join(plugin))
-            .with_context(|| format!("{plugin} is missing in {}", programs.display()))?;
+            .with_context(|| format!("the CNI plugin {plugin} is missing in {}", programs.display()))?;
     }
     Ok(())
 }
@@ -37,7 +38,7 @@ pub(super) struct NodeInfo<'a> {
     pub(super) name: &'a str,
     pub(super) addresses: FabricAddresses,
     pub(super) cgroup: &'a str,
-    /// The certificate authority of the clients that may ask the kubelet for logs or run commands.
+    /// The certificate authority of the clients that may read logs and run commands through the kubelet.
     pub(super) ca: &'a str,
 }
 
@@ -65,7 +66,8 @@ fn kubelet(node: &NodeInfo<'_>) -> serde_json::Value {
         "kubeAPIQPS": 200, "kubeAPIBurst": 400, "eventRecordQPS": 0, "registryPullQPS": 0,
         "staticPodPath": "/etc/kubernetes/manifests", "fileCheckFrequency": "500ms",
         "maxPods": 300, "serializeImagePulls": false,
-        // Disk and memory belong to the host, so their use by other programs must not make this kubelet evict pods.
+        // The kubelet sees the host's disk and memory. Programs of the host that use disk and memory must not make the
+        // kubelet evict pods.
         "evictionHard": {"imagefs.available": "0%", "nodefs.available": "0%", "nodefs.inodesFree": "0%", "memory.available": "1Mi"},
         "imageGCHighThresholdPercent": 100,
         "shutdownGracePeriod": "0s",
@@ -78,7 +80,7 @@ fn kube_proxy(disk: &Path, node: &NodeInfo<'_>) -> serde_json::Value {
         "mode": "iptables", "hostnameOverride": node.name,
         "bindAddress": node.addresses.ipv4.to_string(),
         "clientConnection": {"kubeconfig": disk.join("kube-proxy.kubeconfig"), "qps": 100, "burst": 200},
-        // A network namespace can't change these conntrack settings, so kube-proxy must not try.
+        // The kernel allows no change of these conntrack settings in a network namespace, so kube-proxy must not try.
         "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
         "iptables": {"minSyncPeriod": "100ms", "syncPeriod": "30s"},
     })

@@ -10,11 +10,11 @@ mount -t tmpfs -o mode=755 tmpfs /run
 mount --make-rshared /run
 mkdir -p /run/lock
 
-# The kernel has one boot ID for all namespaces, but each node needs a different one. A kubelet would also change some
-# settings of the whole machine, so it gets files that already have its values.
+# The kernel has one boot ID for all namespaces, but each node needs a different one. The kubelet would also change some
+# settings of the whole machine, so it gets files that already contain the values that it wants.
 cp "$DISK/boot-id" /run/boot-id
 mount --bind /run/boot-id /proc/sys/kernel/random/boot_id
-# A container's /proc shows the kernel's boot ID, so the agent reads the node's here.
+# A container's /proc shows the kernel's boot ID, so the agent reads the node's boot ID from this file.
 cp "$DISK/boot-id" /opt/cni/bin/boot-id
 mkdir /run/sysctl
 while read -r setting value; do
@@ -32,7 +32,7 @@ END
 
 hostname "$NODE"
 export PATH="$PROGRAMS:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# Restarts a program that ends, as systemd does.
+# Runs a program and restarts it when it ends, as systemd does.
 keep() {
   local log=$1
   shift

@@ -17,7 +17,8 @@ impl Cluster {
         Ok(events.items.into_iter().filter_map(|event| event.message).collect())
     }
 
-    /// Pods, Warning events and the last log lines of Bobbin's programs, printed when a test fails.
+    /// Describes nodes, pods, pools, blocks, Warning events and the last log lines of Bobbin's programs, for a failed
+    /// test.
     pub fn describe_state(&self) -> String {
         let looks: [&[&str]; 5] = [
             &["get", "nodes", "-o", "wide"],
@@ -45,7 +46,7 @@ impl Cluster {
 
     /// Waits for a Warning event about an object whose message contains all these words. Returns the message.
     pub async fn await_warning(&self, namespace: &str, name: &str, words: &[&str], within: Duration) -> Result<String> {
-        wait_until(&format!("a warning about {namespace}/{name} says {words:?}"), within, || async move {
+        wait_until(&format!("a Warning event about {namespace}/{name} contains {words:?}"), within, || async move {
             let messages = self.warnings_about(namespace, name).await?;
             let found = messages.iter().find(|message| words.iter().all(|word| message.contains(word)));
             Ok(found.map_or_else(|| Poll::Pending(format!("{messages:?}")), |message| Poll::Ready(message.clone())))

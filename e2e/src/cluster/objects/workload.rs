@@ -106,11 +106,11 @@ impl Cluster {
         self.await_ready_pod(&workload.namespace, &workload.name).await
     }
 
-    /// Creates a pod without waiting for Ready. Retries a refusal, because a new namespace has no ServiceAccount at
-    /// first.
+    /// Creates a pod without waiting until it is Ready. Retries after a refusal, because a new namespace has no
+    /// ServiceAccount at first.
     pub async fn create_pod(&self, workload: &Workload) -> Result<()> {
         let manifest = &workload.manifest();
-        wait_until(&format!("pod {} is accepted", workload.name), Duration::from_secs(20), || async move {
+        wait_until(&format!("the API server accepts pod {}", workload.name), Duration::from_secs(20), || async move {
             self.apply(manifest).await.map(Poll::Ready)
         })
         .await
@@ -119,7 +119,7 @@ impl Cluster {
     /// Waits until a pod is Ready.
     pub async fn await_ready_pod(&self, namespace: &str, name: &str) -> Result<Pod> {
         let pods = self.await_ready_pods(namespace, &format!("metadata.name={name}"), "", 1, READY_TIMEOUT).await?;
-        pods.into_iter().next().context("one pod was asked for")
+        pods.into_iter().next().context("the wait for one pod returned no pod")
     }
 
     /// Deletes a pod and waits until it is gone.
@@ -164,7 +164,8 @@ impl Cluster {
         .await
     }
 
-    /// Waits until this many pods that a label selector matches are Ready, and returns them ordered by name.
+    /// Waits until `count` pods that match the field and label selectors are Ready. Returns these pods, ordered by
+    /// name.
     pub async fn await_ready_pods(
         &self,
         namespace: &str,
@@ -176,8 +177,10 @@ impl Cluster {
         let api: Api<v1::Pod> = Api::namespaced(self.client(), namespace);
         let selection = ListParams::default().fields(fields).labels(labels);
         let (api, selection) = (&api, &selection);
-        let ready =
-            wait_until(&format!("{count} pods of {namespace} ({fields}{labels}) are Ready"), within, || async move {
+        let ready = wait_until(
+            &format!("{count} pods in the namespace {namespace} ({fields}{labels}) are Ready"),
+            within,
+            || async move {
                 let pods = api.list(selection).await?.items;
                 let ready =
                     pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none() && is_ready(pod)).count();
@@ -191,11 +194,12 @@ impl Cluster {
                         ),
                         None => String::new(),
                     };
-                    return Ok(Poll::Pending(format!("{ready} are Ready; {why}")));
+                    return Ok(Poll::Pending(format!("{ready} pods are Ready; {why}")));
                 }
                 Ok(Poll::Ready(pods))
-            })
-            .await?;
+            },
+        )
+        .await?;
         let mut pods: Vec<v1::Pod> =
             ready.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none() && is_ready(pod)).collect();
         pods.sort_by_key(ResourceExt::name_any);
@@ -215,7 +219,7 @@ impl Cluster {
     async fn await_none(&self, namespace: &str, selection: ListParams, within: Duration) -> Result<()> {
         let api: Api<v1::Pod> = Api::namespaced(self.client(), namespace);
         let (api, selection) = (&api, &selection);
-        wait_until(&format!("no pod is left in {namespace}"), within, || async move {
+        wait_until(&format!("no selected pod is left in the namespace {namespace}"), within, || async move {
             let left: Vec<String> = api.list(selection).await?.items.iter().map(ResourceExt::name_any).collect();
             Ok(check(left.is_empty(), || left.join(", ")))
         })

@@ -1,4 +1,5 @@
-//! Tests the connectivity of many pairs. Each path is a new connection from the network namespace of its source.
+//! Tests connections between many pairs of pods, nodes and Services. Each path is a new connection from the network
+//! namespace of its source.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use crate::cluster::Cluster;
 use crate::cluster::pod::{FAMILIES, Family, PORT, Pod, who_answers};
 use crate::network::Namespace;
 
-/// The kubelet's port, which serves as the destination on a node.
+/// The kubelet's port, to which pods connect on a node.
 const KUBELET: u16 = 10250;
 /// How long opening a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -68,7 +69,7 @@ pub fn node_to_pod(cluster: &Cluster, pods: &[Pod]) -> Result<Vec<Path>> {
     Ok(paths)
 }
 
-/// The paths from every pod to the Service whose pods are `behind`.
+/// The paths from every pod to the addresses of a Service. Any of the pods in `behind` may answer.
 pub fn pod_to_service(pods: &[Pod], service: &[IpAddr], behind: &[Pod]) -> Vec<Path> {
     let answer: Vec<String> = behind.iter().map(|pod| pod.name.clone()).collect();
     let each = pods.iter().flat_map(|from| service.iter().map(move |address| (from, address)));
@@ -92,7 +93,8 @@ fn path(from: &str, namespace: &Namespace, to: &Pod, family: Family) -> Result<P
     })
 }
 
-/// Tries all paths, one after another within a namespace. Returns one sentence for each failure.
+/// Tries all paths: all sources concurrently, and the paths of one source one after another. Returns one sentence for
+/// each failure.
 pub fn failures(paths: &[Path]) -> Result<Vec<String>> {
     let mut by_source: Vec<(&str, Vec<Path>)> = Vec::new();
     for path in paths {
@@ -119,10 +121,10 @@ fn walk(path: &Path) -> Option<String> {
 
 fn attempt(path: &Path) -> Result<()> {
     if path.answer.is_empty() {
-        TcpStream::connect_timeout(&path.address, CONNECT_TIMEOUT).context("no connection")?;
+        TcpStream::connect_timeout(&path.address, CONNECT_TIMEOUT).context("the connection could not be opened")?;
         return Ok(());
     }
     let answer = who_answers(path.address)?;
-    ensure!(path.answer.contains(&answer), "the answer came from {answer}");
+    ensure!(path.answer.contains(&answer), "{answer} answered instead");
     Ok(())
 }

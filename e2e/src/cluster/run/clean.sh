@@ -1,5 +1,6 @@
-# Removes what is left of a run: clean.sh ID DIRECTORY. The clean-up process calls it at the end of the run, and a new run
-# calls it for earlier runs. It ends only processes that are in the run's cgroups or whose command line names its directory.
+# Removes the remains of a run: clean.sh ID DIRECTORY. The clean-up process runs this script at the end of the run, and a new
+# run does so for earlier runs. The script kills only processes in the run's cgroups, or with the run's directory in their
+# command line.
 id=$1 directory=$2
 [ -n "$id" ] && [ -n "$directory" ] || exit 1
 
