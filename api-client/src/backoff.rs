@@ -6,7 +6,8 @@ use std::time::Duration;
 /// The wait before a retry: `base`, doubled for each earlier retry, but at most `cap`. `attempt` is the number of earlier
 /// retries.
 ///
-/// A random part of the wait, up to one half, is subtracted, so that clients that failed together do not retry together.
+/// The function subtracts a random part of the wait, up to one half, so that clients that failed together do not retry
+/// together.
 pub fn backoff(attempt: u32, base: Duration, cap: Duration) -> Duration {
     let full = base.saturating_mul(1_u32.checked_shl(attempt.min(20)).unwrap_or(u32::MAX)).min(cap);
     jittered(full)

@@ -1,5 +1,5 @@
-//! API calls that decode the answer leniently, unlike those of kube. Each call sends one request; `write` and `read` add a
-//! deadline.
+//! API calls that, unlike kube's calls, succeed even if the answer contains an object that can't be decoded. Each call sends
+//! one request; the functions `write` and `read` add a deadline.
 
 use std::fmt::Debug;
 
@@ -15,7 +15,7 @@ use crate::lenient::Lenient;
 /// Creates an object and decodes the answer leniently.
 ///
 /// # Errors
-/// Fails like [`Api::create`].
+/// Fails in the same cases as [`Api::create`].
 pub async fn create<K>(api: &Api<Lenient<K>>, object: &K) -> kube::Result<Lenient<K>>
 where
     K: Resource + Serialize + DeserializeOwned + Clone,
@@ -27,11 +27,11 @@ where
 
 /// Deletes an object. Success means that the API server accepted the deletion; finalizers may still keep the object.
 ///
-/// Unlike [`Api::delete`], this does not decode the answer, because the answer is the whole object while a finalizer keeps
-/// it.
+/// Unlike [`Api::delete`], this function does not decode the answer. The answer is the whole object if a finalizer keeps the
+/// object.
 ///
 /// # Errors
-/// Fails like [`Api::delete`].
+/// Fails in the same cases as [`Api::delete`].
 pub async fn delete<K>(api: &Api<K>, name: &str, params: &DeleteParams) -> kube::Result<()>
 where
     K: Resource + Clone,
@@ -41,12 +41,12 @@ where
 }
 
 /// Applies a JSON patch (RFC 6902) to an object. The first operation should test the UID or resourceVersion of the object
-/// that was read.
+/// that the caller read.
 ///
-/// If a test of the patch fails, the API server refuses the patch with [`Refusal::Conflict`](crate::Refusal::Conflict).
+/// If such a test fails, the API server refuses the patch with [`Refusal::Conflict`](crate::Refusal::Conflict).
 ///
 /// # Errors
-/// Fails like [`Api::patch`], and if `operations` is not a JSON patch.
+/// Fails if [`Api::patch`] fails, or if `operations` is not a JSON patch.
 pub async fn patch<K>(api: &Api<K>, name: &str, operations: Value) -> kube::Result<K>
 where
     K: Resource + Clone + DeserializeOwned + Debug,
@@ -58,7 +58,7 @@ where
 /// Applies a JSON patch to the status of an object.
 ///
 /// # Errors
-/// Fails like [`patch`].
+/// Fails in the same cases as [`patch`].
 pub async fn patch_status<K>(api: &Api<K>, name: &str, operations: Value) -> kube::Result<K>
 where
     K: Resource + Clone + DeserializeOwned + Debug,

@@ -15,15 +15,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The two API clients of a program.
 #[derive(Clone)]
 pub struct Clients {
-    /// For reads and writes. Gives up on a silent connection after 10 s. Never retries, because after a hidden retry Bobbin's
-    /// own write would look like the write of another client (kube-rs/kube#2082).
+    /// For reads and writes. This client gives up on a silent connection after 10 s. It never retries, because after a hidden
+    /// retry Bobbin's own write would look like another client's write (kube-rs/kube#2082).
     pub requests: Client,
-    /// For watches. This client has no read timeout, because a watch may be silent for long; each watch call has its own
-    /// timeout.
+    /// For watches. This client has no read timeout, because a watch may receive no event for a long time. Each watch call
+    /// has its own timeout.
     pub watches: Client,
 }
 
-/// Why the API clients can't be created.
+/// Why the program can't create its API clients.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The kubeconfig can't be used.
@@ -41,19 +41,20 @@ pub enum ConnectError {
         "can't find the API server: {0}; run the program in a pod with a service account, or set --kubeconfig or KUBECONFIG"
     )]
     NotInCluster(#[source] Box<kube::config::InClusterError>),
-    /// A client can't be created from the configuration.
+    /// kube can't create a client from the configuration.
     #[error(
         "can't create a client for the API server: {0}; check the certificates and keys of the kubeconfig or service account"
     )]
     Client(#[source] Box<kube::Error>),
 }
 
-/// Creates the clients from the file `kubeconfig`, else from the file in `KUBECONFIG`, else from the pod's service account.
+/// Creates the clients from the file `kubeconfig` or, if it is `None`, from the file that the variable `KUBECONFIG` names. If
+/// `KUBECONFIG` is empty or not set, uses the pod's service account.
 ///
 /// `user_agent` names the program in the API server's audit log. Installs ring as the process's TLS provider. Succeeds even
-/// if the API server is unreachable, because it makes no API call.
+/// if the API server is unreachable, because the function makes no API call.
 pub async fn connect(kubeconfig: Option<&Path>, user_agent: &str) -> Result<Clients, ConnectError> {
-    // Installing the provider fails only if the process has a TLS provider already, and then the program uses that provider.
+    // Installing ring fails only if the process already has a TLS provider. The clients then use that provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let from_environment = std::env::var_os("KUBECONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
     let mut config = match kubeconfig.map(Path::to_path_buf).or(from_environment) {

@@ -18,7 +18,7 @@ use crate::message::{MAX_NOTE_BYTES, shortened};
 const DEDUP_INTERVAL: Duration = Duration::from_mins(1);
 /// kube's recorder counts repetitions of an event within this time in one Event object.
 const SERIES_WINDOW: Duration = Duration::from_mins(6);
-/// The maximum number of events in the queue. Further events are dropped, but the log contains them.
+/// The maximum number of events in the queue. [`EventPublisher::publish`] drops further events; only the log contains them.
 const MAX_QUEUED_EVENTS: usize = 64;
 /// The pause between two events, so that a flood of errors does not load the API server.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(100);
@@ -54,7 +54,10 @@ impl EventPublisher {
     /// Queues an event about an object. The event's note is shortened to the length that the API server admits.
     pub fn publish(&self, event: Event, object: ObjectReference) {
         let Ok(slot) = self.queue.try_reserve() else {
-            tracing::debug!(reason = event.reason, "the event queue is full; this event is only logged");
+            tracing::debug!(
+                reason = event.reason,
+                "dropped a Kubernetes Event, because the queue of events is full; it appears only in the log"
+            );
             return;
         };
         if self.is_new(&event, &object, Instant::now()) {
@@ -98,9 +101,9 @@ fn shorten(mut event: Event) -> Event {
 
 /// Chooses the recorder for an event: events for which this function returns the same text share one recorder.
 ///
-/// A recorder counts all events of one reason on one object as one Event, which keeps the first event's note. That suits
-/// objects whose notes differ only in numbers. The notes on a Node are about different addresses and files, so each note has
-/// its own recorder.
+/// A recorder counts all events of one reason on one object as one Event with the first event's note. On most objects the
+/// notes differ only in numbers, so one recorder is enough. Notes on a Node name different addresses and files, so each note
+/// has its own recorder.
 fn series_of(event: &Event, object: &ObjectReference) -> String {
     let is_node = object.kind.as_deref() == Some("Node");
     event.note.clone().filter(|_| is_node).unwrap_or_default()
@@ -119,9 +122,12 @@ async fn publish_queued(client: Client, reporter: Reporter, mut events: mpsc::Re
         match tokio::time::timeout(PUBLISH_TIMEOUT, recorder.publish(&event, &object)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::debug!(%error, reason = event.reason, "publishing an event failed; it appears only in the log");
+                tracing::debug!(%error, reason = event.reason, "failed to publish a Kubernetes Event; it appears only in the log");
             }
-            Err(_) => tracing::debug!(reason = event.reason, "the API server did not confirm an event in time"),
+            Err(_) => tracing::debug!(
+                reason = event.reason,
+                "the API server did not confirm a Kubernetes Event in time; the Event may be missing"
+            ),
         }
         tokio::time::sleep(PUBLISH_INTERVAL).await;
     }
@@ -177,7 +183,7 @@ mod tests {
             publisher.publish(event(&number.to_string()), pod("a"));
         }
         assert_eq!(events.len(), MAX_QUEUED_EVENTS);
-        // The last event was dropped and not published, so it still counts as new.
+        // The publisher dropped the last event, so that event still counts as new and can be queued now.
         drop(events.recv().await);
         publisher.publish(event(&MAX_QUEUED_EVENTS.to_string()), pod("a"));
         assert_eq!(events.len(), MAX_QUEUED_EVENTS);

@@ -1,7 +1,8 @@
 //! Leader election over a Kubernetes `Lease`. Leadership only saves work: a second leader must do no harm.
 //!
 //! kube has no leader election. Other crates decode the whole Lease, so one unreadable field would stop every election. Here,
-//! leadership ends by this machine's clock before another candidate can take the Lease. A lost Lease ends no program.
+//! leadership ends by this machine's clock before another candidate can take the Lease. A program that loses the Lease keeps
+//! running.
 
 use std::time::{Duration, Instant};
 
@@ -26,17 +27,17 @@ pub struct Election {
     pub name: String,
     /// The Lease's namespace.
     pub namespace: String,
-    /// The name that this candidate writes into the Lease as its holder. It is unique among the candidates.
+    /// The name that this candidate writes into the Lease as its holder. The name is unique among the candidates.
     pub identity: String,
     /// Other candidates may take the Lease when they have seen no renewal for this long.
     pub duration: Duration,
     /// This candidate stops leading when it has not renewed the Lease for this long. Must be shorter than `duration`.
     pub renew_deadline: Duration,
-    /// How often this candidate renews the Lease or, if another candidate holds it, reads it.
+    /// How often this candidate renews the Lease that it holds, or reads the Lease that another candidate holds.
     pub retry_period: Duration,
 }
 
-/// Whether this candidate leads, as far as this candidate knows.
+/// Whether this candidate leads, and until when it leads if it does not renew the Lease again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leadership {
     until: Option<Instant>,
@@ -51,7 +52,7 @@ impl Leadership {
         Self { until: Some(Instant::now() + Duration::from_secs(u32::MAX.into())) }
     }
 
-    /// Whether this candidate leads now. Check it before each step, because leadership ends by itself when it is not renewed.
+    /// Whether this candidate leads now. Check this before each step, because leadership ends by itself without a renewal.
     pub fn held(self) -> bool {
         self.until.is_some_and(|until| Instant::now() < until)
     }
@@ -65,13 +66,13 @@ struct Observed {
     since: Instant,
 }
 
-/// The part of a Lease that an election uses. The times in the Lease are not read, because they come from clocks of other
-/// machines.
+/// The part of a Lease that an election uses. The election does not read the times in the Lease, because other machines'
+/// clocks wrote them.
 #[derive(Resource, Clone, Debug, Deserialize, Serialize)]
 #[resource(inherit = "Lease")]
 #[serde(rename_all = "camelCase")]
 struct PartialLease {
-    /// Written only when this candidate creates the Lease, and never read.
+    /// This candidate writes `apiVersion` and `kind` only when it creates the Lease, and never reads them.
     #[serde(skip_deserializing)]
     api_version: String,
     #[serde(skip_deserializing)]
@@ -102,7 +103,7 @@ enum Step {
     Observe,
 }
 
-/// What to do with a Lease that has this `spec` and has not changed for `unchanged_for`.
+/// Decides what the candidate `identity` does with a Lease that has this `spec` and has not changed for `unchanged_for`.
 fn decide(spec: Option<&PartialLeaseSpec>, identity: &str, unchanged_for: Duration) -> Step {
     let Some(spec) = spec else { return Step::Take };
     match spec.holder_identity.as_deref() {
@@ -118,8 +119,8 @@ fn decide(spec: Option<&PartialLeaseSpec>, identity: &str, unchanged_for: Durati
 impl Election {
     /// Takes part in the election until `shutdown` completes, then releases the Lease. Runs as a separate task.
     ///
-    /// The receiver changes when leadership is won, renewed or lost. Leadership also ends without such a change, see
-    /// [`Leadership::held`].
+    /// The receiver's value changes when this candidate wins, renews or loses leadership. Leadership also ends without such a
+    /// change, see [`Leadership::held`].
     pub fn run(
         self,
         client: Client,
@@ -147,12 +148,16 @@ impl Election {
             let leadership = *tell.borrow();
             if held {
                 if !leadership.held() {
-                    tracing::info!(lease = self.name, identity = self.identity, "this operator leads");
+                    tracing::info!(lease = self.name, identity = self.identity, "this operator is now the leader");
                 }
-                // Leadership counts from before the write, because other candidates count from when they see the write.
+                // Leadership counts from before the write. Other candidates count from when they see the write, which is later.
                 tell.send_replace(Leadership { until: Some(asked_at + self.renew_deadline) });
             } else if leadership.until.is_some() && !leadership.held() {
-                tracing::warn!(lease = self.name, identity = self.identity, "this operator no longer leads");
+                tracing::warn!(
+                    lease = self.name,
+                    identity = self.identity,
+                    "this operator is no longer the leader, because it did not renew the lease in time"
+                );
                 tell.send_replace(Leadership::NONE);
             }
             tokio::time::sleep(jittered(self.retry_period)).await;
@@ -167,7 +172,7 @@ impl Election {
             Ok(lease) => lease,
             Err(ReadError::NotFound) => return self.create(leases, deadline).await,
             Err(error) => {
-                tracing::debug!(%error, lease = self.name, "reading the lease failed");
+                tracing::debug!(%error, lease = self.name, "failed to read the lease; the operator tries again");
                 return false;
             }
         };
@@ -182,22 +187,22 @@ impl Election {
         match write(deadline, call::patch(leases, &self.name, operations)).await {
             Outcome::Done(_) => true,
             Outcome::Refused(why) => {
-                tracing::debug!(%why, lease = self.name, "the API server refused to write the lease; another candidate may have written it first");
+                tracing::debug!(%why, lease = self.name, "the API server refused the write of the lease; another candidate may have written the lease first");
                 false
             }
             Outcome::Unknown(why) => {
-                tracing::debug!(%why, lease = self.name, "it is unknown whether the lease was written");
+                tracing::debug!(%why, lease = self.name, "it is unknown whether the API server wrote the lease");
                 false
             }
         }
     }
 
-    /// The next step of this candidate, and the patch for the step. The patch tests that the Lease has not changed since it
-    /// was read.
+    /// The next step of this candidate, and the patch for the step. The patch tests that the Lease has not changed since this
+    /// candidate read it.
     fn next(&self, current: &Lenient<PartialLease>, unchanged_for: Duration) -> (Step, Value) {
         let test = json!({"op": "test", "path": "/metadata/resourceVersion", "value": current.meta().resource_version});
         let Some(lease) = current.readable() else {
-            // Any candidate may hold an unreadable Lease, so it is taken only when it has not changed for `duration`.
+            // Any candidate may hold an unreadable Lease, so this candidate takes it only if it has not changed for `duration`.
             let step = if unchanged_for >= self.duration { Step::Take } else { Step::Observe };
             let spec = self.spec(&PartialLeaseSpec::default(), true);
             return (step, json!([test, {"op": "add", "path": "/spec", "value": spec}]));

@@ -24,7 +24,7 @@ pub use unreadable::{UnreadableNotice, UnreadableObjects};
 ///
 /// `metadata` has name, namespace, UID, resourceVersion, generation, labels, annotations, finalizers and owner references.
 /// `creationTimestamp` is absent if it can't be decoded. `deletionTimestamp` is present if the object has one; use only its
-/// presence, because it lies in the far future if it can't be decoded. All other metadata is absent.
+/// presence, because an undecodable time becomes a time in the far future. All other metadata is absent.
 ///
 /// **Never write a `Lenient` object to the API server: that would remove the fields that were not decoded.** Send a JSON
 /// patch that tests the resourceVersion.
@@ -46,7 +46,7 @@ pub enum Lenient<K> {
     Unreadable(Box<Unreadable>),
 }
 
-/// The part of an unreadable object that could be decoded, and why the rest could not.
+/// The part of an unreadable object that could be decoded, and why the object is unreadable.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{why}")]
 pub struct Unreadable {
@@ -75,7 +75,7 @@ impl<K> Lenient<K> {
     /// Returns the object, if it could be decoded.
     ///
     /// # Errors
-    /// Fails with the part that could be decoded if the object is unreadable.
+    /// If the object is unreadable, fails with the part of it that could be decoded.
     pub fn into_result(self) -> Result<K, Box<Unreadable>> {
         match self {
             Self::Readable(object) => Ok(object),

@@ -1,4 +1,4 @@
-//! A Node with only the fields that Bobbin's programs use. The programs never write it to the API server.
+//! A Node with only the fields that Bobbin's programs use. The programs never write such a Node to the API server.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -96,12 +96,13 @@ impl PartialNode {
         self.status.addresses.iter().filter(|one| one.type_ == "InternalIP").map(|one| one.address.as_str())
     }
 
-    /// Whether the Node has the out-of-service taint, by which an administrator declares that its machine is off.
+    /// Whether the Node has the out-of-service taint, by which an administrator declares that the Node's machine is off.
     pub fn out_of_service(&self) -> bool {
         self.spec.taints.iter().any(|taint| taint.key == OUT_OF_SERVICE)
     }
 
-    /// Whether the Node's condition `Ready` is true. The node controller changes it when the kubelet no longer reports.
+    /// Whether the Node's condition `Ready` is true. Kubernetes sets the condition to `Unknown` when the kubelet stops
+    /// reporting.
     pub fn is_ready(&self) -> bool {
         self.status.conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
     }

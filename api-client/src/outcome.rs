@@ -20,13 +20,13 @@ pub enum Outcome<T> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// An object with that name exists already.
-    #[error("an object of that name exists already")]
+    #[error("an object with that name exists already")]
     AlreadyExists,
-    /// The object has changed since it was read, has another UID than expected, or fails a test of a JSON patch.
-    #[error("the object has changed since it was read")]
+    /// The object has changed since the caller read it, has another UID than expected, or fails a test of a JSON patch.
+    #[error("the object has changed since Bobbin read it")]
     Conflict,
     /// No object with that name exists.
-    #[error("there is no such object")]
+    #[error("the API server has no object with that name")]
     NotFound,
     /// The object breaks a rule of the schema or of an admission policy.
     #[error("the API server rejected the object as invalid: {0}")]
@@ -43,7 +43,7 @@ pub enum Refusal {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnknownWhy {
     /// The API server did not answer before the deadline.
-    #[error("no answer from the API server within {0:?}")]
+    #[error("the API server did not answer within {0:?}")]
     Deadline(Duration),
     /// The connection failed before the API server answered.
     #[error("the connection to the API server failed: {0}")]
@@ -57,7 +57,7 @@ pub enum UnknownWhy {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// No object with that name exists. This is a definite answer, not a failure.
-    #[error("there is no such object")]
+    #[error("the API server has no object with that name")]
     NotFound,
     /// The API server is unreachable, overloaded or slow.
     #[error("{0}")]
@@ -130,7 +130,7 @@ fn is_about_no_object(status: &Status) -> bool {
 }
 
 impl<T> Outcome<T> {
-    /// The value that the API server returned, if the write is known to be done.
+    /// The value that the API server returned; `None` if it refused the write or the outcome is unknown.
     pub fn done(self) -> Option<T> {
         match self {
             Outcome::Done(done) => Some(done),

@@ -92,7 +92,7 @@ impl WatchAge {
     }
 
     fn event<K>(&self, event: &Event<K>) {
-        // `Init` only means that the watcher is about to list the objects; that may still fail.
+        // `Init` only means that the watcher is about to list the objects. The list may still fail.
         if matches!(event, Event::Init) {
             return;
         }

@@ -1,5 +1,5 @@
-//! One executable for the operator, the agent and the agent's health probe. The executable's name selects the program or, if
-//! it names none, the first argument does.
+//! One executable for the operator, the agent and the agent's health probe. If the executable is called `bobbin-operator` or
+//! `bobbin-agent`, that name selects the program. Under any other name, the first argument does.
 
 mod probe;
 
@@ -69,7 +69,7 @@ fn run(program: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("bobbin-all: the threads of the program can't be started: {error}");
+            eprintln!("bobbin-all: can't start the threads of the program: {error}");
             return ExitCode::FAILURE;
         }
     };

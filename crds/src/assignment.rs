@@ -1,4 +1,5 @@
-//! `IPAssignment`: the address, or address pair, of one attachment. The agent of the pod's node creates and deletes it.
+//! `IPAssignment`: the address, or address pair, of one attachment. The agent of the pod's node creates and deletes the
+//! object.
 
 mod rules;
 
@@ -44,7 +45,7 @@ pub struct IPAssignmentSpec {
     /// The block of the address.
     #[schemars(length(min = 1, max = 253))]
     pub block_name: String,
-    /// The node of the pod; its agent writes this object.
+    /// The pod's node, whose agent writes this object.
     #[schemars(length(min = 1, max = 253))]
     pub node_name: String,
     /// The IPv4 address.

@@ -12,7 +12,7 @@ use crate::pool::MAX_SUBNETS;
 /// The largest index that a block can have: a pool has at most 64 subnets, and each subnet has at most 2^40 blocks.
 pub const MAX_BLOCK_INDEX: i64 = (MAX_SUBNETS.cast_signed() as i64) * (1 << 40) - 1;
 
-/// The addresses of the block and, while it is claimed, its node.
+/// The block's addresses and, if a node has claimed the block, the node.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "bobbin.dev",
@@ -44,7 +44,7 @@ pub struct AddressBlockSpec {
     /// The pool of the block.
     #[schemars(length(min = 1, max = 63))]
     pub pool_name: String,
-    /// The index of the block in the pool, counted over all its subnets in order.
+    /// The index of the block, counted over all subnets of the pool in order.
     #[schemars(range(min = 0, max = MAX_BLOCK_INDEX))]
     pub index: i64,
     /// The block's IPv4 CIDR.
@@ -61,22 +61,22 @@ pub struct AddressBlockSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub node_name: Option<String>,
-    /// The UID of that node.
+    /// The UID of the node that has claimed the block; absent if the block is free.
     #[serde(rename = "nodeUID", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub node_uid: Option<String>,
-    /// The node's IPv4 address when it claimed the block.
+    /// The node's IPv4 address when the node claimed the block.
     #[serde(rename = "nodeIPv4", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 15))]
     #[x_kube(validation = cel::address(Family::V4))]
     pub node_ipv4: Option<String>,
-    /// The node's IPv6 address when it claimed the block.
+    /// The node's IPv6 address when the node claimed the block.
     #[serde(rename = "nodeIPv6", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 39))]
     #[x_kube(validation = cel::address(Family::V6))]
     pub node_ipv6: Option<String>,
-    /// When a node last released the block (RFC 3339); absent if none ever did. A claim keeps it, because the cool-down of the
-    /// addresses counts from it.
+    /// When a node last released the block (RFC 3339); absent if no node ever released it. A claim keeps this time, because
+    /// the cool-down of the addresses starts then.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",

@@ -105,7 +105,7 @@ pub(crate) fn any_family(what: &str) -> Rule {
 }
 
 /// CEL rule: the IPv4 and the IPv6 CIDR have equally many addresses. Passes if a CIDR is invalid, because another rule
-/// refuses that.
+/// refuses that CIDR.
 pub(crate) fn same_size() -> Rule {
     let prefixes = texts(104..=128);
     rule_with_value(
@@ -117,8 +117,8 @@ pub(crate) fn same_size() -> Rule {
     )
 }
 
-/// A CEL list of numbers as texts. Messages take a number's text from it, because the API server refuses `string(number)`,
-/// whose size is unbounded.
+/// A CEL list of numbers as texts. Messages take a number's text from this list, because the API server refuses
+/// `string(number)`, whose size is unbounded.
 pub(crate) fn texts(numbers: impl IntoIterator<Item = u32>) -> String {
     let texts: Vec<String> = numbers.into_iter().map(|number| format!("'{number}'")).collect();
     format!("[{}]", texts.join(","))

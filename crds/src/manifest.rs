@@ -25,8 +25,8 @@ pub fn all() -> Result<Vec<CustomResourceDefinition>, ManifestError> {
     [AddressPool::crd(), AddressBlock::crd(), IPAssignment::crd()].into_iter().map(finish).collect()
 }
 
-/// Adds to a CRD what the Rust types can't express. Helm keeps the CRDs, and so all their objects, when the chart is
-/// uninstalled. A field may be absent, but not `null`.
+/// Adds to a CRD what the Rust types can't express. No field may be `null`. An annotation makes Helm keep the CRD and its
+/// objects when a user uninstalls the chart.
 fn finish(definition: CustomResourceDefinition) -> Result<CustomResourceDefinition, ManifestError> {
     let mut tree = serde_json::to_value(definition)?;
     if let Some(schemas) = tree.pointer_mut("/spec/versions") {

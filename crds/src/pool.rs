@@ -1,4 +1,5 @@
-//! `AddressPool`: the subnets of pod addresses, divided into blocks of one size. Users write it; operator and agents read it.
+//! `AddressPool`: the subnets of pod addresses, divided into blocks of one size. Users write its spec; operator and agents
+//! read the pool.
 
 mod reserved;
 mod rules;
@@ -19,7 +20,7 @@ pub const MAX_BLOCK_SIZE_BITS: u8 = 16;
 /// The largest number of entries in a pool's `reserved`.
 pub const MAX_RESERVED: usize = 256;
 
-/// The subnets, the size of their blocks, and who may use them.
+/// The pool's subnets and block size, and which namespaces and nodes may use it.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[kube(
     group = "bobbin.dev",
@@ -35,7 +36,7 @@ pub const MAX_RESERVED: usize = 256;
     printcolumn(name = "Used", type_ = "integer", json_path = ".status.used", description = "Addresses (pairs) that pods hold"),
     printcolumn(name = "Blocks", type_ = "integer", json_path = ".status.blocks.claimed", description = "Blocks that nodes have claimed"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the pool was created"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why the pool is ready or not", priority = 1),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why the pool is ready or not ready", priority = 1),
     validation = rules::name(),
     doc = "A pool of pod addresses: subnets, divided into blocks that nodes claim."
 )]
@@ -55,12 +56,12 @@ pub struct AddressPoolSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "reserved::schema")]
     pub reserved: Vec<String>,
-    /// Namespaces whose pods may use the pool; all if absent or empty.
+    /// Namespaces whose pods may use the pool; all namespaces if absent or empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "selector::schema")]
     #[x_kube(validation = rules::selector())]
     pub namespace_selector: Option<LabelSelector>,
-    /// Nodes that may claim blocks of the pool; all if absent or empty.
+    /// Nodes that may claim blocks of the pool; all nodes if absent or empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "selector::schema")]
     #[x_kube(validation = rules::selector())]
@@ -86,20 +87,20 @@ fn default_cooldown_seconds() -> i64 {
     DEFAULT_COOLDOWN.as_secs().cast_signed()
 }
 
-/// The cool-down of an address if its pool is unknown. It is also the schema's default of `cooldownSeconds`.
+/// The cool-down of an address whose pool is unknown. The schema uses the same value as the default of `cooldownSeconds`.
 pub const DEFAULT_COOLDOWN: Duration = Duration::from_secs(130);
 /// The longest cool-down: the maximum of `cooldownSeconds`.
 pub const MAX_COOLDOWN: Duration = Duration::from_hours(24);
 
 impl AddressPoolSpec {
-    /// How long a released address cools down before it is assigned again.
+    /// How long a released address cools down before an agent assigns it again.
     #[must_use]
     pub fn cooldown(&self) -> Duration {
         Duration::from_secs(self.cooldown_seconds.max(0).unsigned_abs())
     }
 }
 
-/// One entry of a pool: a subnet of either family, or one of each with the same number of host bits.
+/// One entry of subnets: an IPv4 subnet, an IPv6 subnet, or a pair of both with the same number of host bits.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = cel::any_family("an entry of subnets"), validation = cel::same_size())]
@@ -142,7 +143,7 @@ pub struct AddressPoolStatus {
     /// The range of indices in which agents look for free blocks; absent if no block is free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free_window: Option<FreeWindow>,
-    /// `Ready` and `Exhausted`, and `Terminating` while the pool waits for its last address.
+    /// `Ready` and `Exhausted`, and `Terminating` while the pool is being deleted.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "crate::time::conditions")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -160,7 +161,7 @@ pub struct AddressCounts {
     pub ipv6: Option<FamilyCounts>,
 }
 
-/// Counts of addresses of one family. Each saturates at 2^53 − 1.
+/// Counts of addresses of one family. Each count is at most 2^53 − 1.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FamilyCounts {
     /// All addresses of the accepted subnets.
@@ -175,7 +176,7 @@ pub struct FamilyCounts {
     pub free: i64,
 }
 
-/// Counts of blocks. Each saturates at 2^53 − 1.
+/// Counts of blocks. Each count is at most 2^53 − 1.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BlockCounts {
     /// Blocks of the accepted subnets, whether the operator has created them or not.
@@ -186,7 +187,7 @@ pub struct BlockCounts {
     pub free: i64,
 }
 
-/// An entry of spec.subnets that the operator accepts.
+/// An entry of spec.subnets that the operator has accepted or is checking.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct AcceptedSubnet {
@@ -230,6 +231,6 @@ pub mod condition {
     pub const READY: &str = "Ready";
     /// True when no address of the pool is free.
     pub const EXHAUSTED: &str = "Exhausted";
-    /// True while a deleted pool waits for its last address.
+    /// True while the pool is being deleted.
     pub const TERMINATING: &str = "Terminating";
 }

@@ -14,18 +14,18 @@ use crate::reserved::Reserved;
 pub struct BlockAllocator {
     range: BlockRange,
     held: FixedBitSet,
-    /// The addresses that were never held since the block was claimed and have no cool-down.
+    /// The addresses that no attachment has held since the claim of the block and that have no cool-down.
     unused: FixedBitSet,
     reserved: FixedBitSet,
     excluded: FixedBitSet,
-    /// For each offset, when its address was freed; `None` if the address does not cool down.
+    /// For each offset, when the address at the offset was freed; `None` if the address does not cool down.
     since: Vec<Option<BootTime>>,
     cooling_order: BTreeSet<(BootTime, u32)>,
 }
 
 impl BlockAllocator {
-    /// A block without held addresses. `cooling_since` is when the block was last released, and the cool-down of each address
-    /// began then. With `None`, no address cools down.
+    /// The state of a block without held addresses. The cool-down of each address began at `cooling_since`, when a node last
+    /// released the block. With `None`, no address cools down.
     pub fn new(range: BlockRange, reserved: &Reserved, cooling_since: Option<BootTime>) -> Self {
         let len = range.len() as usize;
         let mut unused = FixedBitSet::with_capacity(len);
@@ -51,7 +51,7 @@ impl BlockAllocator {
         &self.range
     }
 
-    /// Marks an address as held, even if it is reserved or excluded, because it may be in use already. Returns false if the
+    /// Marks an address as held, even if it is reserved or excluded, because a pod may use it already. Returns false if the
     /// address is held already or not in the block.
     pub fn hold(&mut self, offset: u32) -> bool {
         if offset >= self.range.len() || self.held.put(offset as usize) {
@@ -81,8 +81,8 @@ impl BlockAllocator {
         }
     }
 
-    /// Excludes an address: it is not picked until [`Self::include`], because another attachment may use it. A pod that holds
-    /// the address keeps it.
+    /// Excludes an address: the allocator does not pick it until [`Self::include`], because another attachment may use it. A
+    /// pod that holds the address keeps it.
     pub fn exclude(&mut self, offset: u32) {
         if offset < self.range.len() {
             self.excluded.insert(offset as usize);
@@ -104,8 +104,8 @@ impl BlockAllocator {
         }
     }
 
-    /// The offset to assign next: the lowest unused address, or else the address that has been cooling longest, if
-    /// its cool-down is over. The address is not held until the caller calls [`Self::hold`].
+    /// The offset of the address to assign next: the lowest unused address. If no address is unused, returns the address that
+    /// has been cooling longest, if its cool-down is over. The address is held only after the caller calls [`Self::hold`].
     pub fn pick_cooled(&self, now: BootTime, cooldown: Duration) -> Option<u32> {
         self.first_unused().or_else(|| {
             self.longest_cooling().filter(|(_, since)| now.since(*since) >= cooldown).map(|(offset, _)| offset)

@@ -37,8 +37,8 @@ impl Permutation {
         Self { key, last, half_bits: bits.div_ceil(2) }
     }
 
-    /// The number at a position of the permutation. Applies the network until the result is at most `last`. That takes few
-    /// steps, because the domain of the network is less than four times as large.
+    /// The number at a position of the permutation. Applies the network until the result is at most `last`. The loop needs
+    /// few steps, because the network permutes less than four times as many numbers as the permutation has.
     fn of(&self, position: u64) -> u64 {
         let mut place = position;
         loop {
@@ -49,7 +49,7 @@ impl Permutation {
         }
     }
 
-    /// Applies the network once. This permutes all numbers of 2 × `half_bits` bits.
+    /// Applies the network once. The network permutes all numbers of 2 × `half_bits` bits.
     fn shuffle(&self, number: u64) -> u64 {
         let mask = (1_u64 << self.half_bits) - 1;
         let (mut left, mut right) = (number >> self.half_bits, number & mask);

@@ -1,4 +1,4 @@
-//! Guards deletions: an object is deleted only after two observations found it unused, and one pass never deletes too many
+//! Guards deletions: a pass deletes an object only after two observations found the object unused, and never deletes too many
 //! objects.
 
 use std::collections::{HashMap, HashSet};
@@ -10,7 +10,7 @@ use crate::boot_time::BootTime;
 /// The breaker never stops a pass with fewer deletions than this.
 pub const MIN_DELETIONS_TO_TRIP: usize = 5;
 
-/// Remembers the suspects (objects that look unused), and since when every observation has found each of them.
+/// Remembers the suspects (objects that look unused), and since when every observation has found each suspect unused.
 #[derive(Clone, Debug)]
 pub struct DeletionGuard<K> {
     suspect_since: HashMap<K, BootTime>,
@@ -22,15 +22,15 @@ pub struct DeletionDecision<K> {
     /// Suspects that may be deleted, because observations far enough apart agree. The caller first checks each suspect by a
     /// live read.
     pub to_delete: Vec<K>,
-    /// The breaker stopped the pass because it would delete too many objects. Then nothing is deleted; report this to the
-    /// user.
+    /// The breaker stopped the pass because it would delete too many objects. The pass then deletes nothing, and the caller
+    /// reports the breaker to the user.
     pub tripped: Option<Breaker>,
 }
 
 /// The breaker stopped a pass, because the pass would have deleted too many objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "nothing was deleted, because {would_delete} of {population} look unused, which is more than a tenth; find out why before you delete them"
+    "nothing was deleted, because {would_delete} of {population} objects look unused, which is more than a tenth; find out why before you delete these objects"
 )]
 pub struct Breaker {
     /// How many objects the pass would have deleted.
@@ -62,8 +62,8 @@ impl<K: Clone + Eq + Hash + Ord> DeletionGuard<K> {
 
     /// Notes one observation, which found the `suspects` among `population` objects, and returns the suspects to delete.
     ///
-    /// A suspect may be deleted if an observation at least `apart` ago and every later one found it unused. The breaker trips
-    /// if at least five suspects, and more than 10 % of all objects, would be deleted.
+    /// A suspect may be deleted if an observation at least `apart` ago and every later observation found it unused. The
+    /// breaker trips if at least five suspects, and more than 10 % of all objects, would be deleted.
     pub fn observe(
         &mut self,
         suspects: &HashSet<K>,

@@ -1,15 +1,15 @@
 //! Decides how many blocks a node claims or releases, and how many free blocks the operator keeps ready.
 //!
-//! A node claims one spare block ahead of demand, so that an ADD need not wait for a claim. It never claims and releases
-//! alternately: it releases a block only if it would then claim no spare block. It claims a spare block only if another free
-//! block remains in the pool. In an exhausted pool it releases its spare blocks, and then claims none for `block_idle`.
+//! A node claims one spare block ahead of demand, so that an ADD need not wait for a claim. So that a node never claims and
+//! releases blocks alternately, it keeps a block that it would claim again as a spare. A node claims no spare if that takes
+//! the pool's last free block. In an exhausted pool, it releases its spares and then claims no spare for `block_idle`.
 
 use std::time::Duration;
 
 use crate::block::BlockName;
 
-/// How long a newly claimed block may stay empty before it is released in an exhausted pool. The ADD for which the block was
-/// claimed needs this time.
+/// How long a newly claimed block may stay empty before the node releases it in an exhausted pool. The ADD for which the node
+/// claimed the block needs this time.
 pub const FIRST_USE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How the node uses one of its blocks.
@@ -19,12 +19,11 @@ pub struct BlockUse {
     pub name: BlockName,
     /// How many addresses of the block attachments hold.
     pub held: u32,
-    /// How many usable addresses of the block cool down and may not be assigned yet.
+    /// How many usable addresses of the block cool down, so that the agent may not assign them yet.
     pub cooling: u32,
     /// How many addresses of the block are neither reserved nor excluded, so that the agent may assign them.
     pub usable: u32,
-    /// How long the block has been empty, counted at the earliest from its claim. `None` while an attachment holds an address
-    /// of the block.
+    /// How long the block has been empty since its claim. `None` while an attachment holds an address of the block.
     pub empty_for: Option<Duration>,
     /// Whether an attachment has held an address of the block since the claim.
     pub was_used: bool,
@@ -60,7 +59,7 @@ pub struct PoolUse {
     pub released_for_others: Option<Duration>,
 }
 
-/// The blocks that the agent should now claim or release. It never does both at once.
+/// The blocks that the agent should now claim or release. A decision that claims blocks releases none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BlockDemand {
     /// How many blocks to claim, in addition to the claims in flight.
@@ -72,7 +71,7 @@ pub struct BlockDemand {
 /// Decides how many blocks of one pool this node claims, or which blocks it releases.
 ///
 /// Waiting pods cause a claim even if the pool's status shows no free block, because the status may be late. The caller
-/// limits how often such claims are tried.
+/// limits how often the node tries such claims.
 pub fn decide(pool: &PoolUse) -> BlockDemand {
     let claim = claims(pool);
     if claim > 0 {
@@ -81,7 +80,7 @@ pub fn decide(pool: &PoolUse) -> BlockDemand {
     BlockDemand { claim: 0, release: releases(pool) }
 }
 
-/// Whether the pool is draining or being deleted, so that none of its addresses is newly assigned.
+/// Whether the pool is draining or being deleted, so that no agent assigns an address of the pool.
 fn is_closing(pool: &PoolUse) -> bool {
     pool.draining || pool.deleting
 }
@@ -102,7 +101,7 @@ fn claims(pool: &PoolUse) -> u32 {
     wanted.saturating_sub(pool.claiming).min(room)
 }
 
-/// How many blocks the node needs for the waiting pods that its free addresses can't serve. Claims in flight are not
+/// How many more blocks the node needs, because more pods wait than the node has free addresses. Claims in flight are not
 /// subtracted.
 fn demanded(pool: &PoolUse) -> u32 {
     let at_hand: u32 = pool.blocks.iter().map(free).fold(0, u32::saturating_add);
@@ -114,7 +113,7 @@ fn free(block: &BlockUse) -> u32 {
 }
 
 /// Whether the node should claim a spare block and the pool has enough free blocks. `more` is how many blocks the node claims
-/// anyway.
+/// for waiting pods.
 fn spare_is_due(pool: &PoolUse, more: u32) -> bool {
     let recently = pool.released_for_others.is_some_and(|ago| ago < pool.block_idle);
     let left_for_others = pool.free_blocks > u64::from(more).saturating_add(1);
@@ -123,7 +122,7 @@ fn spare_is_due(pool: &PoolUse, more: u32) -> bool {
 
 /// Whether at least 75 % of the addresses in `blocks` and in `more` empty blocks are held, cooling or wanted by waiting pods.
 ///
-/// Returns false if at least as many addresses are free as one block has, or if no address is held, cooling or wanted.
+/// Returns false if at least one block's number of addresses is free, or if no address is held, cooling or wanted.
 fn wants_spare<'a>(pool: &PoolUse, blocks: impl Iterator<Item = &'a BlockUse>, more: u32) -> bool {
     let mut used = u64::from(pool.waiting);
     let mut usable = u64::from(more) * u64::from(pool.block_len);
@@ -157,8 +156,8 @@ fn releases(pool: &PoolUse) -> Vec<BlockName> {
     idle(pool, &empty)
 }
 
-/// The blocks to release because they have been empty for `block_idle`. One block always stays, and so does a block that the
-/// node would claim again as a spare one.
+/// The blocks to release because they have been empty for `block_idle`. The node always keeps one block, and keeps a
+/// block that it would claim again as a spare.
 fn idle(pool: &PoolUse, longest_empty_first: &[(&BlockUse, Duration)]) -> Vec<BlockName> {
     let mut kept: Vec<&BlockUse> = pool.blocks.iter().collect();
     let mut released = Vec::new();

@@ -48,7 +48,7 @@ pub struct PoolSelection {
     pub source: SelectionSource,
 }
 
-/// The selected pool can't serve the pod. Bobbin does not use another pool instead.
+/// The pod gets no address from the selected pool. Bobbin does not use another pool instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{source_} names pool {:?}, {why}", selection.pool, source_ = Phrase(selection.source), why = Why(self))]
 pub struct SelectionError {
@@ -56,11 +56,11 @@ pub struct SelectionError {
     pub selection: PoolSelection,
     /// The pod's namespace, if it is known.
     pub namespace: Option<String>,
-    /// Why the pool can't serve the pod.
+    /// Why the pod gets no address from the pool.
     pub reason: UnusableReason,
 }
 
-/// Why a pool can't serve a pod.
+/// Why a pod gets no address from a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnusableReason {
     /// No pool has this name.
@@ -77,7 +77,7 @@ pub enum UnusableReason {
     NotReady(Option<String>),
 }
 
-/// Selects the pool that the first available source names. Fails if this pool can't serve the pod.
+/// Selects the pool that the first available source names. Fails if the pod can't get an address from this pool.
 ///
 /// An empty annotation counts as absent. `pool` returns the pool with a given name.
 pub fn select_pool<'a>(
@@ -138,13 +138,13 @@ impl fmt::Display for Phrase {
         f.write_str(match self.0 {
             SelectionSource::PodAnnotation => "the pod's annotation bobbin.dev/pool",
             SelectionSource::NamespaceAnnotation => "the namespace's annotation bobbin.dev/pool",
-            SelectionSource::NamespaceName => "the name of its namespace",
-            SelectionSource::Default => "the default (neither the pod nor its namespace names one)",
+            SelectionSource::NamespaceName => "the name of the pod's namespace",
+            SelectionSource::Default => "the default rule (neither the pod nor its namespace names a pool)",
         })
     }
 }
 
-/// Displays why the pool can't serve the pod, and what the user can do.
+/// Displays why the pod gets no address from the pool, and what the user can do.
 struct Why<'a>(&'a SelectionError);
 
 impl Why<'_> {

@@ -12,23 +12,23 @@ use clap::Parser;
 #[derive(Parser, Clone, Debug)]
 #[command(name = "bobbin-operator", version)]
 pub struct Args {
-    /// The kubeconfig for the API server. Default: $KUBECONFIG, else the service account of the pod.
+    /// The kubeconfig for the API server. Default: the file in $KUBECONFIG or, if it is not set, the pod's service account.
     #[arg(long, env = "BOBBIN_KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
-    /// The namespace of the Lease.
+    /// The namespace of the Lease for leader election.
     #[arg(long, env = "POD_NAMESPACE", default_value = "bobbin-system")]
     pub namespace: String,
     /// The identity in the Lease: the name of this operator's pod.
     #[arg(long, env = "POD_NAME", default_value = "bobbin-operator")]
     pub identity: String,
-    /// The address and port on which to serve metrics and health. Default: none.
+    /// The address and port for metrics and health checks. Without this flag, the operator offers neither.
     #[arg(long, env = "BOBBIN_METRICS_ADDRESS")]
     pub metrics_address: Option<SocketAddr>,
     /// How long a Node must be gone before the operator releases its blocks and addresses. If the Node had the
     /// out-of-service taint, the operator releases them at once.
     #[arg(long, env = "BOBBIN_NODE_GRACE_PERIOD", default_value = "5m", value_parser = parse_duration)]
     pub node_grace_period: Duration,
-    /// Another operator may take the Lease when it has not been renewed for this long.
+    /// Another operator may take the Lease when the leader has not renewed it for this long.
     #[arg(long, env = "BOBBIN_LEASE_DURATION", default_value = "15s", value_parser = parse_duration)]
     pub lease_duration: Duration,
     /// This operator stops leading when it has failed to renew the Lease for this long.
@@ -37,10 +37,11 @@ pub struct Args {
     /// How often the leader renews the Lease, and how often a standby reads it.
     #[arg(long, env = "BOBBIN_RETRY_PERIOD", default_value = "2s", value_parser = parse_duration)]
     pub retry_period: Duration,
-    /// Work without a leader election.
+    /// Work without a leader election: this operator always leads.
     #[arg(long, env = "BOBBIN_NO_LEADER_ELECTION")]
     pub no_leader_election: bool,
-    /// The minimum time between two writes of a pool's counts. The operator extends it in clusters with many nodes and pools.
+    /// The minimum time between two writes of a pool's counts. In clusters with many nodes and pools, the operator waits
+    /// longer.
     #[arg(long, env = "BOBBIN_STATUS_INTERVAL", default_value = "5s", value_parser = parse_duration)]
     pub status_interval: Duration,
     /// The format of log lines: text or json.

@@ -1,7 +1,7 @@
 //! The watch cache: one index of all watched objects behind a lock, and notifications about its changes.
 //!
-//! The cache lags behind the API server. Before the operator takes an address or an object away, it confirms the decision by
-//! a live read.
+//! The cache lags behind the API server. Before the operator deletes an object or releases a block, it confirms the decision
+//! by a live read.
 
 mod block;
 mod index;
@@ -29,9 +29,9 @@ pub(crate) use view::PoolView;
 pub(crate) struct Cache {
     index: Mutex<Index>,
     pool_notifies: Mutex<HashMap<Arc<str>, Arc<Notify>>>,
-    /// A pool, or the first or last block of a pool, was created or deleted.
+    /// Notifies that a pool, or the first or last block of a pool, was created or deleted.
     pub(crate) pool_set_changed: Notify,
-    /// A node changed, or a node's block or assignment changed.
+    /// Notifies that a node, or a block or assignment of a node, changed.
     pub(crate) nodes_changed: Notify,
     /// The watched objects that can't be decoded at the moment.
     pub(crate) unreadable: UnreadableObjects,
@@ -43,7 +43,7 @@ impl Cache {
         use_index(&mut self.index.lock())
     }
 
-    /// The notification that a pool, or a block or assignment of the pool, changed.
+    /// Returns the notification that a pool, or a block or assignment of the pool, changed.
     pub(crate) fn pool_notify(&self, pool: &Arc<str>) -> Arc<Notify> {
         Arc::clone(self.pool_notifies.lock().entry(Arc::clone(pool)).or_default())
     }

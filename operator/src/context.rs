@@ -1,4 +1,4 @@
-//! What the operator's tasks share: clients, cache, metrics, events, settings, and whether this operator leads.
+//! The values that the operator's tasks share: clients, cache, metrics, events, settings, and whether this operator leads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,13 +17,13 @@ use crate::metrics::OperatorMetrics;
 pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many writes of one task are in flight at the same time.
 pub(crate) const MAX_CONCURRENT_WRITES: usize = 16;
-/// Liveness fails when a loop makes no progress for this long.
+/// The liveness probe of the operator fails when a loop makes no progress for this long.
 pub(crate) const LOOP_DEADLINE: Duration = Duration::from_mins(2);
 
 /// How often a task that waits for a change of leadership checks whether this operator leads.
 const ROLE_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What all tasks of the operator share.
+/// The values that all tasks of the operator share.
 pub(crate) struct Context {
     pub(crate) clients: Clients,
     pub(crate) cache: Arc<Cache>,
@@ -32,7 +32,7 @@ pub(crate) struct Context {
     pub(crate) events: Events,
     /// The registry of loops that must make progress; the liveness probe checks it.
     pub(crate) watchdog: Watchdog,
-    /// How long a Node must be deleted before the operator releases the node's blocks and assignments.
+    /// How long after the deletion of a Node the operator releases the node's blocks and assignments.
     pub(crate) node_grace_period: Duration,
     pub(crate) status_interval: Duration,
     pub(crate) leadership: watch::Receiver<Leadership>,
@@ -41,8 +41,8 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Whether this operator is the leader now. Check it before each step, because leadership ends by itself when it is not
-    /// renewed.
+    /// Whether this operator is the leader now. Check this before each step, because leadership ends by itself without a
+    /// renewal.
     pub(crate) fn is_leader(&self) -> bool {
         self.leadership.borrow().held()
     }

@@ -1,8 +1,8 @@
 //! Releases what deleted nodes own: first the assignments of a node, then its blocks.
 //!
-//! For each deleted node, the operator lists the node's blocks and assignments, reads the Node live, and then writes.
-//! Each write carries the UID and version from the list. If the Node is created again meanwhile and its agent has changed a
-//! block, the API server refuses to release that block.
+//! For each deleted node, the operator lists the node's blocks and assignments, reads the Node live, and then writes. Each
+//! write carries the UID and version from the list. If the Node is created again meanwhile and the new Node's agent has
+//! changed a block, the API server refuses to release that block.
 
 mod grace_period;
 
@@ -28,7 +28,7 @@ use grace_period::GracePeriods;
 
 /// How often the operator checks for deleted nodes if no watch reports a change.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
-/// How often a standby operator checks whether it has become the leader, while the grace period of a deleted node is over.
+/// How often a standby operator checks whether it has become the leader, once the grace period of a deleted node has ended.
 const STANDBY_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// The minimum time between two passes over all deleted nodes.
 const MIN_PASS_INTERVAL: Duration = Duration::from_millis(50);
@@ -43,8 +43,8 @@ enum ReleaseError {
     /// A live read failed.
     #[error("reading from the API server failed: {0}")]
     Read(#[from] ReadError),
-    /// The deletion of some assignments failed. A block is released only when no assignment names it.
-    #[error("{0} assignments could not be deleted")]
+    /// The deletion of some assignments failed. The operator releases no block while an assignment of the node is left.
+    #[error("the API server did not confirm the deletion of {0} assignments of the node")]
     AssignmentsLeft(usize),
 }
 
@@ -113,8 +113,8 @@ impl OwnedObjects {
         }
     }
 
-    /// Adds a block to the objects to release. Skips the block if it, its pool, or an assignment that may lie in it can't be
-    /// decoded.
+    /// Adds a block to the objects to release. Skips the block if the block, its pool, or an assignment that may lie in the
+    /// block can't be decoded.
     fn add_block(&mut self, block: Lenient<AddressBlock>, is_unreadable: impl Fn(&str) -> bool) {
         let Lenient::Readable(block) = block else { return };
         let range = BlockRange::parse(block.spec.ipv4.as_deref(), block.spec.ipv6.as_deref()).ok();
@@ -175,11 +175,11 @@ pub(crate) async fn delete_assignment(api: &Api<Lenient<PartialAssignment>>, nam
     match write(WRITE_TIMEOUT, delete(api, &name, &params)).await {
         Outcome::Done(()) | Outcome::Refused(Refusal::NotFound | Refusal::Conflict) => true,
         Outcome::Refused(why) => {
-            tracing::warn!(assignment = name, %why, "the API server refused to delete an assignment");
+            tracing::warn!(assignment = name, %why, "the API server refused to delete an assignment; the operator tries again later");
             false
         }
         Outcome::Unknown(why) => {
-            tracing::debug!(assignment = name, %why, "it is unknown whether the API server deleted an assignment");
+            tracing::debug!(assignment = name, %why, "it is unknown whether the API server deleted an assignment; the operator checks it again later");
             false
         }
     }

@@ -11,9 +11,9 @@ use ipnet::IpNet;
 /// A pool whose subnets and reserved addresses are parsed.
 #[derive(Clone, Debug)]
 pub(crate) struct PoolShape {
-    /// All entries of `spec.subnets`, in order. Block indices count through all of them.
+    /// All entries of `spec.subnets`, in order. Block indices count the blocks of all entries.
     pub(crate) subnets: Vec<SubnetPair>,
-    /// The layout in blocks of all entries of `spec.subnets`.
+    /// The blocks of all entries of `spec.subnets`.
     pub(crate) layout: PoolLayout,
     /// For each entry of `spec.subnets`, whether the operator has accepted it.
     pub(crate) accepted: Vec<bool>,
@@ -53,12 +53,12 @@ impl PoolShape {
         Ok(Self { subnets, layout, accepted, reserved, reserved_nets })
     }
 
-    /// The ranges of indices of all blocks that may be carved, one range for each accepted entry.
+    /// The ranges of indices of all blocks that the operator may carve, one range for each accepted entry.
     pub(crate) fn accepted_spans(&self) -> impl Iterator<Item = Range<u64>> {
         self.accepted.iter().enumerate().filter(|(_, accepted)| **accepted).map(|(entry, _)| self.layout.span(entry))
     }
 
-    /// The layout of the accepted entries only. The counts in the pool's status are computed from it.
+    /// The layout of the accepted entries only. The operator computes the counts in the pool's status from this layout.
     pub(crate) fn counted(&self) -> Option<PoolLayout> {
         let subnets: Vec<SubnetPair> = self
             .subnets

@@ -1,4 +1,4 @@
-//! Reads that ask the API server instead of the watch cache. Each is a quorum read with a deadline.
+//! Reads that ask the API server instead of the watch cache. Each read is a quorum read with a deadline.
 
 use std::time::Duration;
 

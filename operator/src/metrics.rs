@@ -53,17 +53,25 @@ impl OperatorMetrics {
         );
         registry.register("operator_pool_blocks", "Blocks of a pool, by state", self.pool_blocks.clone());
         registry.register("operator_pool_condition", "1 if the pool's condition is true", self.pool_conditions.clone());
-        registry.register("operator_blocks_carved", "Blocks created", self.blocks_carved.clone());
-        registry.register("operator_status_writes", "Pool statuses written", self.status_writes.clone());
-        registry.register("operator_blocks_released", "Blocks of deleted nodes released", self.blocks_released.clone());
+        registry.register("operator_blocks_carved", "Blocks that the operator created", self.blocks_carved.clone());
+        registry.register(
+            "operator_status_writes",
+            "Pool statuses that the operator wrote",
+            self.status_writes.clone(),
+        );
+        registry.register(
+            "operator_blocks_released",
+            "Blocks of deleted nodes that the operator released",
+            self.blocks_released.clone(),
+        );
         registry.register(
             "operator_assignments_deleted",
-            "Assignments of deleted nodes deleted",
+            "Assignments of deleted nodes that the operator deleted",
             self.assignments_deleted.clone(),
         );
         registry.register(
             "operator_void_assignments",
-            "Assignments whose node does not own their block",
+            "Assignments whose node does not own the block that they name",
             self.void_assignments.clone(),
         );
         registry.register(

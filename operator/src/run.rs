@@ -85,7 +85,7 @@ pub async fn operate(args: Args, stop: CancellationToken) -> anyhow::Result<()> 
             () = stop.cancelled() => break Ok(()),
             Some(task) = tasks.join_next() => {
                 if let Err(error) = task {
-                    break Err(anyhow::anyhow!("a task of the operator ended: {error}"));
+                    break Err(anyhow::anyhow!("a task of the operator panicked, so the operator stops and the kubelet restarts it: {error}"));
                 }
             }
         }
@@ -122,7 +122,7 @@ fn join_election(
     (leadership, Some(task))
 }
 
-/// Tells all tasks when this operator becomes the active one or a standby, and updates the gauges of the watches.
+/// Tells all tasks when this operator becomes active or a standby, and updates the gauges of the watches.
 async fn follow_leadership(context: Arc<Context>, set_active: watch::Sender<bool>) {
     let mut leadership = context.leadership.clone();
     let beat = context.watchdog.register("role", LOOP_DEADLINE);
@@ -162,15 +162,17 @@ fn health(context: &Context) -> Health {
     Health::of(&context.watchdog, ready(context))
 }
 
-/// Whether the operator is ready. Failing watches make it unready but not unhealthy, because a restart would not repair them.
+/// Whether the operator is ready. Failing watches make the operator unready but not unhealthy, because a restart would not
+/// repair the watches.
 fn ready(context: &Context) -> Result<(), String> {
     if !context.watches.synced() {
         return Err("the watch cache does not contain all pools, blocks, assignments and nodes yet".to_owned());
     }
     match context.watches.failing() {
-        Some((kind, time)) if time > MAX_WATCH_FAILURE => {
-            Err(format!("the watch of {kind} has failed for {} s", time.as_secs()))
-        }
+        Some((kind, time)) if time > MAX_WATCH_FAILURE => Err(format!(
+            "the watch of {kind} objects has failed for {} s: check that the operator can reach the API server",
+            time.as_secs()
+        )),
         _ => Ok(()),
     }
 }

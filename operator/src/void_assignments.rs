@@ -1,7 +1,7 @@
 //! Deletes void assignments: the assignment's node does not own the block, and the assignment's pod no longer exists.
 //!
-//! The node's agent can see the container, so it gets time to decide first. The operator deletes an assignment only if two
-//! checks find it void.
+//! The node's agent can see the container, so the operator gives the agent time to decide first. The operator deletes an
+//! assignment only if two checks find the assignment void.
 
 mod candidates;
 
@@ -45,7 +45,7 @@ pub(crate) async fn run(context: Arc<Context>) {
         }
         for orphan in candidates.take_due(MAX_CHECKS_PER_PASS, Instant::now()) {
             if let Err(error) = check(&context, &mut candidates, &orphan).await {
-                tracing::debug!(assignment = orphan.name, %error, "failed to check an orphaned assignment; it stays");
+                tracing::debug!(assignment = orphan.name, %error, "failed to check an orphaned assignment; the operator keeps the assignment");
             }
         }
     }
@@ -80,7 +80,7 @@ async fn check(
     if owner.as_deref() == Some(node) {
         return Ok(());
     }
-    // The assignments of a deleted node are left to `deleted_nodes`, which deletes them after the grace period.
+    // The module `deleted_nodes` deletes the assignments of a deleted node after the grace period.
     if node_is_gone(&context.clients, node).await? {
         return Ok(());
     }
@@ -94,7 +94,7 @@ async fn check(
             block,
             owner,
             pod,
-            "a running pod uses an address of a block that its node does not own: delete the pod, so that it gets another address"
+            "a running pod uses an address of a block that the pod's node does not own: delete the pod, so that it gets another address"
         );
         return Ok(());
     }
@@ -105,7 +105,7 @@ async fn check(
             node,
             block,
             owner,
-            "found a void assignment of a deleted pod; the operator deletes it if a second check in 15 minutes finds the same"
+            "found a void assignment of a deleted pod; the operator deletes it if a second check in 15 minutes finds it void again"
         );
         return Ok(());
     }
@@ -128,7 +128,7 @@ fn pod_of(assignment: &PartialAssignment) -> String {
 }
 
 /// Whether the pod of an assignment no longer exists. Returns false if the assignment names no pod, because then nothing
-/// proves it.
+/// proves that the pod is gone.
 async fn pod_is_gone(context: &Context, assignment: &PartialAssignment) -> Result<bool, ReadError> {
     let spec = &assignment.spec;
     let (Some(namespace), Some(name), Some(uid)) = (&spec.pod_namespace, &spec.pod_name, &spec.pod_uid) else {

@@ -86,7 +86,7 @@ fn name_of<K: Resource + DeserializeOwned>(object: &Value) -> Option<String> {
     read::<K>(object).ok()?.meta().name.clone()
 }
 
-/// Decodes the object as each kind that the programs read. Returns each kind with the name of the decoded object.
+/// Decodes the object as each kind that Bobbin's programs read. Returns each kind with the name of the decoded object.
 fn kept_by_name(object: &Value) -> [(&'static str, Option<String>); 7] {
     [
         ("AddressBlock", name_of::<AddressBlock>(object)),
@@ -225,7 +225,7 @@ fn an_unreadable_object_is_reported_once_and_counted_until_it_is_readable_or_gon
     assert!(unreadable.note(&wrong).is_some());
     unreadable.event(&Event::Delete(wrong.clone()));
     assert_eq!(count(), Some(0));
-    // An object that is missing in a new list no longer exists, so it is forgotten.
+    // An object that is missing in a new list no longer exists, so the register forgets it.
     assert!(unreadable.note(&wrong).is_some());
     unreadable.event::<AddressBlock>(&Event::Init);
     unreadable.event::<AddressBlock>(&Event::InitDone);

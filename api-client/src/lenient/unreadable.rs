@@ -37,10 +37,10 @@ pub struct UnreadableNotice {
 }
 
 impl UnreadableObjects {
-    /// Updates the register from a watch event. Call it with each watch event before you use the event.
+    /// Updates the register from a watch event. Call this function with each watch event before you use the event.
     ///
-    /// Returns a notice if the event shows a newly unreadable object. The notice is logged already; publish it as a
-    /// Kubernetes Event.
+    /// Returns a notice if the event shows a newly unreadable object. This function logs the notice; the caller publishes it
+    /// as a Kubernetes Event.
     pub fn event<K>(&self, event: &Event<Lenient<K>>) -> Option<UnreadableNotice>
     where
         K: Resource,
@@ -65,9 +65,9 @@ impl UnreadableObjects {
         None
     }
 
-    /// Adds an object that the API server returned to the register of unreadable objects, or removes it if it can be decoded.
+    /// Updates the register with an object that the API server returned: adds an unreadable object, removes a readable one.
     ///
-    /// Returns a notice, which is already logged, if the object is newly unreadable or for another reason than before.
+    /// Logs and returns a notice if the object is newly unreadable, or unreadable for another reason than before.
     pub fn note<K>(&self, object: &Lenient<K>) -> Option<UnreadableNotice>
     where
         K: Resource,

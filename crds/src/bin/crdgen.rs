@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => write(),
         ["--check"] => check(),
-        _ => Err("crdgen takes no argument, or --check".into()),
+        _ => Err("crdgen: unknown argument; run it without arguments to write the manifests, or with --check to compare them".into()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -38,7 +38,7 @@ fn write() -> Result<(), Box<dyn std::error::Error>> {
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory)?;
         }
-        std::fs::write(&path, text).map_err(|error| format!("{} can't be written: {error}", path.display()))?;
+        std::fs::write(&path, text).map_err(|error| format!("can't write the manifest {}: {error}", path.display()))?;
     }
     Ok(())
 }

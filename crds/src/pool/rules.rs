@@ -1,5 +1,5 @@
-//! The CEL rules of `AddressPool`. They can't compare a pool with other pools; the operator does that and reports in a
-//! condition.
+//! The CEL rules of `AddressPool`. CEL rules can't compare a pool with other pools: the operator does so, and reports an
+//! overlap in a condition.
 
 use kube::core::Rule;
 
@@ -49,7 +49,8 @@ pub(crate) fn same_families() -> Rule {
     )
 }
 
-/// CEL rule: every entry of `subnets` has room for a block. Passes if an entry is invalid, because another rule refuses that.
+/// CEL rule: every entry of `subnets` has room for a block. Passes if an entry is invalid, because another rule refuses that
+/// entry.
 pub(crate) fn block_fits() -> Rule {
     const TOO_SMALL: &str = "((has(s.ipv4) && isCIDR(s.ipv4) && cidr(s.ipv4).ip().family() == 4 && cidr(s.ipv4).prefixLength() + self.blockSizeBits > 32) \
         || (has(s.ipv6) && isCIDR(s.ipv6) && cidr(s.ipv6).ip().family() == 6 && cidr(s.ipv6).prefixLength() + self.blockSizeBits > 128))";

@@ -24,7 +24,7 @@ pub(crate) fn schema(_: &mut SchemaGenerator) -> Schema {
                     "properties": {
                         "key": {"description": "The label.", "type": "string", "minLength": 1, "maxLength": 317},
                         "operator": {
-                            "description": "In or NotIn with values; Exists or DoesNotExist without.",
+                            "description": "In or NotIn with values; Exists or DoesNotExist without values.",
                             "type": "string",
                             "maxLength": 12,
                         },

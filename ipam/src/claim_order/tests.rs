@@ -31,7 +31,10 @@ fn nodes_rarely_want_the_same_block_first() {
             (0..1000).filter_map(|n| candidates(&format!("node-{n}"), "default", 0, window - 1, 0).next()).collect();
         let different = wanted.iter().collect::<HashSet<_>>().len();
         // 1000 random choices among 4000 blocks hit 885 different blocks on average.
-        assert!(different > 840, "{different} different first choices among 1000 nodes, window {window}");
+        assert!(
+            different > 840,
+            "1000 nodes have only {different} different first choices in a window of {window} blocks"
+        );
     }
 }
 
@@ -49,5 +52,5 @@ fn windows_of_one_index_and_of_all_indices_work() {
     assert_eq!(candidates("n1", "p", 8, 7, 0).count(), 0);
     assert_eq!(candidates("n1", "p", 0, u64::MAX, 0).take(10).collect::<HashSet<_>>().len(), 10);
     let firsts: HashSet<u64> = (0..64).filter_map(|n| candidates(&format!("n{n}"), "p", 0, 1, 0).next()).collect();
-    assert_eq!(firsts.len(), 2, "each of two blocks must be the first choice of some node");
+    assert_eq!(firsts.len(), 2, "each of the two blocks must be the first choice of at least one node");
 }

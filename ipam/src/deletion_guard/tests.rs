@@ -52,7 +52,7 @@ fn a_pass_that_would_delete_more_than_a_tenth_is_stopped() {
     assert_eq!(
         (verdict.to_delete, verdict.tripped),
         (vec![1, 2, 3, 4, 5], None),
-        "five of fifty are a tenth, not more"
+        "five of fifty objects are a tenth, not more than a tenth"
     );
 }
 

@@ -1,4 +1,4 @@
-//! Tests when a node claims and releases blocks, and that the node never alternates between both.
+//! Tests when a node claims and releases blocks, and that the node never claims and releases in turns.
 
 use proptest::prelude::*;
 
@@ -50,14 +50,14 @@ fn back(pool: &PoolUse) -> Vec<String> {
 fn the_first_block_is_claimed_when_a_pod_waits_for_an_address() {
     assert_eq!(claim(&pool(vec![])), 0);
     assert_eq!(claim(&PoolUse { waiting: 1, ..pool(vec![]) }), 1);
-    assert_eq!(claim(&PoolUse { waiting: 1, claiming: 1, ..pool(vec![]) }), 0, "one is under way");
-    assert_eq!(claim(&PoolUse { waiting: 1, ..pool(vec![block("a", 3)]) }), 0, "29 are free");
+    assert_eq!(claim(&PoolUse { waiting: 1, claiming: 1, ..pool(vec![]) }), 0, "a claim is in flight");
+    assert_eq!(claim(&PoolUse { waiting: 1, ..pool(vec![block("a", 3)]) }), 0, "29 addresses are free");
 }
 
 #[test]
 fn a_burst_claims_the_blocks_it_needs_and_an_spare_one() {
-    assert_eq!(claim(&PoolUse { waiting: 100, ..pool(vec![]) }), 5, "100 of 128 are more than 75 %");
-    assert_eq!(claim(&PoolUse { waiting: 65, ..pool(vec![]) }), 3, "65 of 96 are less");
+    assert_eq!(claim(&PoolUse { waiting: 100, ..pool(vec![]) }), 5, "100 of 128 addresses are more than 75 %");
+    assert_eq!(claim(&PoolUse { waiting: 65, ..pool(vec![]) }), 3, "65 of 96 addresses are less than 75 %");
     assert_eq!(claim(&PoolUse { waiting: 100, claiming: 4, ..pool(vec![]) }), 1);
 }
 
@@ -67,7 +67,7 @@ fn an_spare_block_is_claimed_at_75_percent_use_cooling_included() {
     assert_eq!(claim(&pool(vec![block("a", 24)])), 1);
     assert_eq!(claim(&pool(vec![BlockUse { cooling: 10, ..block("a", 14) }])), 1);
     assert_eq!(claim(&PoolUse { claiming: 1, ..pool(vec![block("a", 24)]) }), 0);
-    assert_eq!(claim(&pool(vec![BlockUse { usable: 16, ..block("a", 12) }])), 1, "reserved ones are not capacity");
+    assert_eq!(claim(&pool(vec![BlockUse { usable: 16, ..block("a", 12) }])), 1, "reserved addresses are not capacity");
     assert_eq!(claim(&PoolUse { block_len: 1, ..pool(vec![BlockUse { usable: 1, ..block("a", 1) }]) }), 1);
 }
 
@@ -82,7 +82,7 @@ fn no_spare_block_is_claimed_from_a_closing_or_exhausted_pool_or_beyond_the_limi
         ("the last free block", PoolUse { free_blocks: 1, ..full() }),
         ("limit", PoolUse { max_blocks: Some(1), ..full() }),
         ("not for this node", PoolUse { claimable: false, ..full() }),
-        ("gave one back for others", PoolUse { released_for_others: Some(Duration::from_secs(299)), ..full() }),
+        ("released a block for other nodes", PoolUse { released_for_others: Some(Duration::from_secs(299)), ..full() }),
     ] {
         assert_eq!(decide(&pool), BlockDemand::default(), "{why}");
     }
@@ -105,7 +105,7 @@ fn idle_blocks_are_released_except_the_last() {
     assert_eq!(
         back(&pool(vec![block("a", 24), empty("b", 9999)])),
         [""; 0],
-        "it would be claimed again as the spare block"
+        "the node would claim block b again as its spare block"
     );
 }
 
@@ -176,17 +176,17 @@ proptest! {
         let decision = decide(&pool);
         prop_assert!(decision.claim == 0 || decision.release.is_empty());
 
-        // Once the released blocks have been removed, deciding again claims no block.
+        // After the released blocks are removed, a second decision claims no block.
         let mut after = pool.clone();
         after.blocks.retain(|block| !decision.release.contains(&block.name));
         after.free_blocks += decision.release.len() as u64;
         if !decision.release.is_empty() {
             if pool.exhausted || pool.free_blocks == 0 { after.released_for_others = Some(Duration::ZERO); }
             after.exhausted = false;
-            prop_assert_eq!(decide(&after).claim, 0, "claims again what it released: {:?}", decision);
+            prop_assert_eq!(decide(&after).claim, 0, "the node claims a block again that it released: {:?}", decision);
         }
 
-        // Once the claimed blocks have been added, deciding again neither releases any of them nor claims more.
+        // After the claimed blocks are added, a second decision releases none of them and claims no further block.
         if decision.claim > 0 && u64::from(decision.claim) <= pool.free_blocks && pool.claiming == 0 {
             let mut after = pool.clone();
             after.free_blocks -= u64::from(decision.claim);
@@ -197,8 +197,8 @@ proptest! {
                 });
             }
             let next = decide(&after);
-            prop_assert_eq!(next.claim, 0, "claims more than it needed: {:?}", decision);
-            prop_assert!(!next.release.iter().any(|name| name.0.starts_with("new-")), "releases what it claimed");
+            prop_assert_eq!(next.claim, 0, "the first decision claimed fewer blocks than the node needs: {:?}", decision);
+            prop_assert!(!next.release.iter().any(|name| name.0.starts_with("new-")), "the node releases a block that it has just claimed");
         }
     }
 
@@ -214,7 +214,7 @@ proptest! {
             prop_assert!(decision.claim == 0 || have + decision.claim <= most);
         }
         if !pool.draining && !pool.deleting && pool.free_blocks > 0 {
-            prop_assert!(pool.blocks.is_empty() || decision.release.len() < pool.blocks.len(), "the last one stays");
+            prop_assert!(pool.blocks.is_empty() || decision.release.len() < pool.blocks.len(), "the node must keep its last block");
         }
     }
 }

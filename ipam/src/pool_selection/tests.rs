@@ -116,11 +116,11 @@ fn the_message_names_the_source_of_the_pool() {
     );
     assert!(
         refusal(None, Some("team"), |name| all(name).map(|pool| PoolInfo { draining: true, ..pool }))
-            .starts_with("the name of its namespace names pool \"team\"")
+            .starts_with("the name of the pod's namespace names pool \"team\"")
     );
     let none = refusal(None, Some("team"), |_| None);
     assert!(
-        none.starts_with("the default (neither the pod nor its namespace names one) names pool \"default\""),
+        none.starts_with("the default rule (neither the pod nor its namespace names a pool) names pool \"default\""),
         "{none}"
     );
     let closed = refusal(None, None, |name| all(name).map(|pool| PoolInfo { admits_namespace: false, ..pool }));

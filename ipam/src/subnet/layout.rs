@@ -17,7 +17,7 @@ use crate::subnet::SubnetPair;
 /// A subnet has at most 2^40 blocks. Bobbin does not use the addresses after the last of these blocks.
 pub const MAX_SUBNET_BITS: u8 = 40;
 
-/// The blocks of all subnets of a pool. Each block is computed when it is asked for.
+/// The blocks of all subnets of a pool. The layout stores no block: it computes a block when a caller asks for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolLayout {
     block_bits: u8,
@@ -34,14 +34,14 @@ struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
     /// The pool has more than 64 subnets.
-    #[error("a pool has at most 64 subnets, but this one has {0}: create a second pool")]
+    #[error("a pool has at most 64 subnets, but this pool has {0} subnets: create a second pool")]
     TooManySubnets(usize),
     /// A block would have more than 65,536 addresses.
-    #[error("blockSizeBits is {0}, but a block has 2^0 to 2^16 addresses: set it to 0 to 16")]
+    #[error("blockSizeBits is {0}, but a block has 2^0 to 2^16 addresses: set blockSizeBits to 0 to 16")]
     BlockTooLarge(u8),
     /// A subnet is smaller than one block.
     #[error(
-        "subnet {subnet} has 2^{bits} addresses, but a block has 2^{block_bits}: set a larger subnet or a smaller blockSizeBits"
+        "subnet {subnet} has 2^{bits} addresses, but a block has 2^{block_bits} addresses: set a larger subnet or a smaller blockSizeBits"
     )]
     SubnetTooSmall {
         /// The subnet.
@@ -55,7 +55,7 @@ pub enum LayoutError {
     #[error("subnet {0} has other families than the pool's first subnet: give every entry the same families")]
     FamiliesDiffer(SubnetPair),
     /// Two subnets of the pool share addresses.
-    #[error("subnets {0} and {1} of one pool overlap: remove one")]
+    #[error("subnets {0} and {1} of one pool overlap: remove one of the two")]
     Overlap(SubnetPair, SubnetPair),
 }
 
@@ -93,7 +93,7 @@ impl PoolLayout {
         self.entries.last().map_or(0, |entry| entry.span.end)
     }
 
-    /// The block indices of one subnet entry, counted from 0. Empty if the pool has no such entry.
+    /// The block indices of one subnet entry. The first entry has the number 0. Empty if the pool has no such entry.
     pub fn span(&self, entry: usize) -> Range<u64> {
         self.entries.get(entry).map_or(0..0, |entry| entry.span.clone())
     }

@@ -1,10 +1,10 @@
-//! Decides whether a pool's subnet may be carved, or overlaps addresses that belong to another object.
+//! Decides whether the operator may carve a pool's subnet, or the subnet overlaps addresses of another object.
 //!
 //! The operator writes a subnet as pending, lists all pools and blocks live, calls [`decide`], and writes the answer with the
-//! pool's resourceVersion. Of two overlapping subnets, the later list shows both, so both are never accepted. A subnet waits
-//! for the decision on an overlapping subnet that became pending later, because that operator may not have seen the earlier
-//! one. A subnet that overlaps a known one is not written ([`may_begin`]), so that no pool waits for a subnet that will be
-//! rejected.
+//! pool's resourceVersion. If two operators write overlapping subnets, the later of their lists shows both subnets, so at most
+//! one subnet is accepted. The earlier subnet waits for the decision on the later subnet, because the later subnet's operator
+//! may not have seen the earlier one. The operator writes no subnet that overlaps a known subnet ([`may_begin`]), so that no
+//! pool waits for a subnet that would be rejected.
 
 use std::fmt;
 
@@ -42,7 +42,7 @@ pub struct SubnetConflict {
 impl SubnetConflict {
     /// The conflict with a block or an assignment of a deleted pool.
     pub fn leftover(what: String, range: BlockRange) -> Self {
-        let why = "which a deleted pool left behind: its addresses may be in use; delete the pods that use them, or wait until it is gone";
+        let why = "which a deleted pool left behind: pods may still use its addresses; delete these pods, or wait until the object is deleted";
         Self { what, range, why }
     }
 
@@ -58,13 +58,16 @@ impl SubnetConflict {
 pub enum AcceptanceDecision {
     /// No other object has addresses of the subnet: accept the subnet.
     Accept,
-    /// The subnet overlaps another subnet that became pending later. Leave the subnet pending until the later one is decided.
+    /// The subnet overlaps another subnet that became pending later. Leave the subnet pending until the operator has decided
+    /// on the later subnet.
     Wait(Overlap),
-    /// An earlier or accepted subnet, or a conflict, has the addresses. Withdraw the subnet, report why, and retry later.
+    /// An earlier or accepted subnet, or another object, has addresses of the subnet. Withdraw the subnet, report why, and
+    /// retry later.
     Withdraw(Overlap),
 }
 
-/// The object whose addresses a subnet overlaps. Its text becomes part of the pool's condition.
+/// What a subnet overlaps: another pool's subnet, or another object's addresses. The operator writes this text into the
+/// pool's condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Overlap {
     /// The subnet overlaps a subnet of another pool.
@@ -85,8 +88,8 @@ pub enum Overlap {
     },
 }
 
-/// Decides whether a subnet of the pool may be written as pending. Cached lists are enough, because only [`decide`] accepts a
-/// subnet.
+/// Decides whether the operator may write a subnet of the pool as pending. Cached lists are enough, because only [`decide`]
+/// accepts a subnet.
 ///
 /// # Errors
 /// Fails with the pending or accepted subnet, or the object, that already has addresses of this subnet.
@@ -140,7 +143,7 @@ impl fmt::Display for Overlap {
         match self {
             Self::Pool { ours, pool, subnet } => write!(
                 f,
-                "subnet {ours} overlaps subnet {subnet} of pool {pool:?}, which came earlier: delete one of the two pools, or recreate this one with other subnets"
+                "subnet {ours} overlaps subnet {subnet} of pool {pool:?}, which came earlier: delete one of the two pools, or recreate this pool with other subnets"
             ),
             Self::Conflict { ours, conflict } => {
                 write!(f, "subnet {ours} overlaps {} ({}), {}", conflict.what, conflict.range, conflict.why)

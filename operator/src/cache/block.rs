@@ -32,7 +32,7 @@ impl BlockOwner {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BlockInfo {
     pub(crate) index: u64,
-    /// `None`: the block can't be decoded.
+    /// `None`: the block or its CIDRs can't be decoded.
     pub(crate) range: Option<BlockRange>,
     pub(crate) owner: BlockOwner,
     /// The position of Bobbin's finalizer in the block's list of finalizers.
@@ -43,14 +43,14 @@ pub(crate) struct BlockInfo {
     pub(crate) free_since: Option<MicroTime>,
     /// The current claim of the block, or its last claim if the block is free. `None` if the watch has shown no claim.
     pub(crate) claim: Option<Claim>,
-    /// How many readable assignments name the block, plus the unreadable assignments that may lie in the block.
+    /// How many readable assignments name the block, plus how many unreadable assignments may lie in it.
     pub(crate) assigned: u32,
 }
 
 /// A claim on a block, as the watch showed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Claim {
-    /// The block's `freeSince` while it was claimed.
+    /// The value of the block's `freeSince` during the claim.
     pub(crate) free_since: Option<MicroTime>,
     /// Whether an assignment has named the block since the claim.
     pub(crate) used: bool,
@@ -108,7 +108,7 @@ impl BlockInfo {
         }
     }
 
-    /// Whether it is certain that no address was used during the last claim. Then the cool-down does not start again.
+    /// Whether the watch proves that no pod used an address during the last claim. The cool-down then does not start again.
     pub(crate) fn was_released_unused(&self) -> bool {
         self.claim.as_ref().is_some_and(|claim| !claim.used && claim.free_since == self.free_since)
     }

@@ -34,7 +34,7 @@ pub(crate) struct Index {
     /// All blocks, by the pool's name and the block's index.
     pub(super) blocks: HashMap<Arc<str>, BTreeMap<u64, BlockInfo>>,
     pub(super) assignments: HashMap<IpAddr, AssignmentInfo>,
-    /// How many assignments name each block, by pool and index. A block is counted even if it does not exist.
+    /// How many assignments name each block, by pool and index. The map contains a block even if it does not exist.
     pub(super) assigned: HashMap<Arc<str>, BTreeMap<u64, u32>>,
     /// The unreadable assignments by name, each with the address in its name. `None`: the name is not an address.
     pub(super) unreadable_assignments: HashMap<Box<str>, Option<IpAddr>>,

@@ -35,7 +35,7 @@ pub(crate) struct PartialAssignmentSpec {
     pub(crate) pod_uid: Option<String>,
 }
 
-/// The addresses of a node. No pool may contain them, because a pod route to a node's address would cut the node off.
+/// The addresses of a node. No pool may contain these addresses, because a pod route to one of them would cut the node off.
 pub(crate) fn node_conflicts(node: &PartialNode) -> Vec<SubnetConflict> {
     let name = node.metadata.name.as_deref().unwrap_or_default();
     let conflict = |address| {

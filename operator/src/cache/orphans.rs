@@ -25,7 +25,7 @@ pub(crate) struct OrphanedAssignment {
 }
 
 impl Index {
-    /// All orphaned assignments. Assignments of an unreadable block are left out, because their node may own the block.
+    /// All orphaned assignments. Leaves out the assignments of an unreadable block, because their node may own the block.
     pub(crate) fn orphaned_assignments(&self) -> Vec<OrphanedAssignment> {
         let mut orphans = Vec::new();
         for (address, info) in &self.assignments {

@@ -326,7 +326,7 @@ fn a_block_counts_as_released_unused_only_if_the_watch_showed_its_claim_without_
         see(index, Some("n1"), Some(5));
         see(index, None, Some(5));
     }));
-    // A block without a claim that the watch showed does not count as released unused.
+    // The watch showed no claim of the block, so the block does not count as released unused.
     assert!(!unused(&|index| see(index, None, Some(5))));
     // The node changed `free_since` when it released the block.
     assert!(!unused(&|index| {
@@ -347,7 +347,7 @@ fn a_block_counts_as_released_unused_only_if_the_watch_showed_its_claim_without_
         index.delete_assignment("10.0.1.1");
         see(index, None, None);
     }));
-    // After two claims of the block, only the second one counts.
+    // After two claims of the block, only the second claim counts.
     assert!(unused(&|index| {
         see(index, Some("n1"), Some(5));
         see(index, Some("n2"), Some(6));

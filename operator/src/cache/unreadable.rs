@@ -1,4 +1,4 @@
-//! Objects that can't be decoded. Each counts as in use, and no pool may take the addresses that the object may have. Pure.
+//! Objects that can't be decoded. Such an object counts as in use, so no pool gets addresses that the object may have. Pure.
 
 use std::net::IpAddr;
 
@@ -11,8 +11,7 @@ use super::orphans::range_of;
 use crate::layout::PoolShape;
 
 /// Why a pool can't have the addresses of an unreadable object. The text is the end of a sentence.
-const CONFLICT_REASON: &str =
-    "which can't be decoded, so its addresses may be in use: correct or delete it (its event says what is wrong)";
+const CONFLICT_REASON: &str = "which can't be decoded, so its addresses may be in use: correct or delete the object (its event says what is wrong)";
 
 /// An unreadable object that may have addresses of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +43,7 @@ impl UnreadableObject {
         Self { what: format!("AddressBlock {name}"), range }
     }
 
-    /// An unreadable assignment. Its address is known from its name.
+    /// An unreadable assignment. The operator takes the address from the assignment's name.
     pub(crate) fn assignment(name: &str) -> Self {
         let range = address_of(name).map(|address| range_of(address, None));
         Self { what: format!("IPAssignment {name}"), range }

@@ -92,8 +92,8 @@ impl Index {
         self.nodes.state().iter().flat_map(|node| node_conflicts(node)).collect()
     }
 
-    /// The nodes that use a pool, each with its number of addresses, highest first. A node that has only empty blocks counts
-    /// with 0.
+    /// The nodes that use a pool, each with its number of addresses of the pool. The node with the most addresses comes
+    /// first. A node that has only empty blocks has the number 0.
     pub(crate) fn pool_users(&self, pool: &str) -> Vec<(Arc<str>, u64)> {
         let mut users: HashMap<&Arc<str>, u64> = HashMap::new();
         for block in self.blocks.get(pool).into_iter().flat_map(BTreeMap::values) {

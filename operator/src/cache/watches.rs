@@ -37,13 +37,13 @@ impl WatchHealth {
         self.0.iter().all(|watch| watch.listed.load(Ordering::Acquire))
     }
 
-    /// The kind of object whose watch has failed for the longest time, and how long it has failed.
+    /// The kind of object whose watch has failed for the longest time, and how long that watch has failed.
     pub(crate) fn failing(&self) -> Option<(&'static str, Duration)> {
         self.0.iter().filter_map(|watch| Some((watch.kind, watch.age.failing()?))).max_by_key(|(_, time)| *time)
     }
 }
 
-/// Starts the watches, which run until `tasks` is dropped. A notice is sent to `notices` when an object becomes unreadable.
+/// Starts the watches, which run until `tasks` is dropped. A watch sends to `notices` when an object becomes unreadable.
 pub(crate) fn start(
     clients: &Clients,
     cache: &Arc<Cache>,
@@ -100,7 +100,7 @@ async fn follow<K>(
 {
     while let Some(event) = events.next().await {
         if let Some(notice) = cache.unreadable.event(&event) {
-            // Sending fails only while the operator stops, because only then the receiver no longer exists.
+            // Sending fails only while the operator stops, because the receiver exists until then.
             let _ = notices.send(notice);
         }
         let changes = cache.with(|index| apply(index, &event));

@@ -1,8 +1,8 @@
-//! When the blocks and addresses of a deleted node may be released. Pure.
+//! Decides when the operator may release the blocks and addresses of a deleted node. Pure.
 //!
 //! Like Kubernetes, the operator assumes that after the grace period a deleted Node's machine is off or has registered its
-//! Node again.
-//! If a Node with the same name is created again, its agent takes the blocks over, even if the UID differs.
+//! Node again. If a Node with the same name is created again, the agent of that Node takes over the blocks, even if the
+//! Node's UID differs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ pub(crate) struct GracePeriods {
     since: HashMap<Arc<str>, Instant>,
 }
 
-/// What is due after one observation of the deleted nodes.
+/// The deleted nodes that are due after one observation, and when the next node is due.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Due {
     /// Nodes whose grace period has ended.
@@ -43,7 +43,7 @@ impl GracePeriods {
         due
     }
 
-    /// Restarts the grace period of a node, because a live read found its Node.
+    /// Restarts the grace period of a node, because a live read found that the Node exists.
     pub(crate) fn restart(&mut self, node: &str) {
         self.since.remove(node);
     }

@@ -36,7 +36,7 @@ impl PoolReconciler {
         let proposed = protocol::propose(pool, &all, &conflicts, &MicroTime(Timestamp::now()));
         let mut pool = pool.clone();
         if proposed.listed != old {
-            // The proposed entries are written before the survey, so that every later survey by another operator sees them.
+            // The operator writes the proposed entries before its survey, so that every later survey by another operator sees them.
             pool = self.write_listed(&pool, view, &proposed.listed, &proposed.rejected).await?;
         }
         if !protocol::is_pending(&pool) {
@@ -71,7 +71,7 @@ impl PoolReconciler {
     }
 }
 
-/// The conflicts with a pool's subnets that the cache shows. They only help to propose entries; the survey decides.
+/// The conflicts with a pool's subnets that the cache shows. They only show which entries to propose; the survey decides.
 fn cached_conflicts(index: &Index, name: &str, pool: &AddressPool) -> Vec<SubnetConflict> {
     let wanted: Vec<_> = pool.spec.subnets.iter().filter_map(|entry| subnet_pair(entry).ok()).collect();
     let overlaps = |range: &BlockRange| wanted.iter().any(|subnet| range.overlaps_subnet(subnet));

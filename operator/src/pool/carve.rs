@@ -19,7 +19,7 @@ pub(super) use plan::{all_reserved, count_outside, reserved_spans};
 use plan::MissingBlocks;
 
 impl PoolReconciler {
-    /// Creates free blocks until the pool has as many as it should keep ready.
+    /// Creates free blocks until the pool has as many as the operator keeps ready.
     pub(super) async fn carve(
         &mut self,
         pool: &AddressPool,
@@ -42,7 +42,7 @@ impl PoolReconciler {
         let created = write::blocks::create(&self.context, &self.name, shape, &next).await?;
         self.remember_carved(created, view);
         if (next.len() as u64) < demand {
-            // Either this pass reached its limit or the pool is fully carved. Another pass finds out which.
+            // Either this pass reached its limit, or the pool is fully carved. The next pass carves further blocks if it can.
             self.context.cache.pool_notify(&self.name).notify_one();
         }
         Ok(())
@@ -56,8 +56,8 @@ impl PoolReconciler {
         plan::missing_blocks(shape, &self.name, &existing, &orphans, &unreadable)
     }
 
-    /// Recreates missing blocks and claims each for its former node. This also happens in a draining pool, whose addresses
-    /// are still in use.
+    /// Recreates missing blocks and claims each for its former node. Also recreates blocks of a draining pool, because pods
+    /// still use its addresses.
     pub(super) async fn recreate_blocks(
         &mut self,
         pool: &AddressPool,

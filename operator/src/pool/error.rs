@@ -13,13 +13,13 @@ pub(super) enum ReconcileError {
     Refused {
         /// What the operator tried to write.
         what: &'static str,
-        /// Why the API server refused it.
+        /// Why the API server refused the write.
         why: Refusal,
     },
-    /// The object was changed or deleted since it was read. The next pass reads the object again.
-    #[error("the object was changed or deleted since it was read")]
+    /// The object was changed or deleted since the operator read it. The next pass reads the object again.
+    #[error("an object was changed or deleted since the operator read it")]
     Stale,
-    /// The pool can no longer be decoded. The pool watch reports this, too.
+    /// The pool can no longer be decoded. The pool watch reports the unreadable pool.
     #[error("the pool can't be decoded: {0}")]
     Unreadable(#[from] Box<Unreadable>),
     /// It is unknown whether the API server executed a write. The next pass reads the object again.

@@ -1,7 +1,7 @@
 //! Reconciles one pool: a task that runs a pass after each change, as long as this operator leads.
 //!
-//! Every write tests the resourceVersion or UID that was read. If two operators lead at once, the stale write fails and does
-//! no harm.
+//! Every write tests the resourceVersion or UID that the operator read. If two operators lead at once, the stale write fails
+//! and does no harm.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use crate::layout::{PoolShape, accepted_entries};
 
 /// The reconciler waits this long after a change, so that further changes cause no additional pass.
 pub(super) const DEBOUNCE: Duration = Duration::from_millis(10);
-/// How often a pool with a rejected or undecided subnet is reconciled, because the conflicting object may have been deleted.
+/// How often the operator reconciles a pool with a rejected or undecided subnet, because the conflict may have ended.
 const CONFLICT_RETRY_INTERVAL: Duration = Duration::from_millis(500);
-/// How often an unchanged pool is reconciled.
+/// How often the operator reconciles an unchanged pool.
 pub(super) const RESYNC_INTERVAL: Duration = Duration::from_mins(10);
 /// A block that this operator created counts as deleted if the watch has not shown the block within this time.
 const CARVED_BLOCK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -33,7 +33,7 @@ const ERROR_RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration:
 pub(super) struct PoolReconciler {
     pub(super) context: Arc<Context>,
     pub(super) name: Arc<str>,
-    /// The reconciler's last write of the pool, until the watch shows the write.
+    /// The pool as the reconciler last wrote it; `None` once the watch has shown that write.
     written: Option<WrittenPool>,
     pub(super) last_status_write: Option<Instant>,
     /// The blocks that this reconciler created and that the watch has not shown yet, by index, with the time of their
@@ -84,12 +84,12 @@ pub(super) async fn run(context: Arc<Context>, name: Arc<str>) {
 }
 
 impl PoolReconciler {
-    /// Runs one pass. Returns after which time the next pass should run if nothing changes.
+    /// Runs one pass. Returns how long to wait before the next pass if nothing changes.
     async fn reconcile(&mut self) -> Result<Duration, ReconcileError> {
         let mut view = self.view();
         if view.unreadable {
-            // The pool can't be decoded. An event reports that, and the operator carves, releases and deletes none of its
-            // blocks.
+            // The pool can't be decoded, which an event reports. The operator carves, releases and deletes no block of such a
+            // pool.
             return Ok(RESYNC_INTERVAL);
         }
         write::blocks::remove_finalizers(&self.context, &view, &self.name).await?;

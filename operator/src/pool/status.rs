@@ -1,5 +1,5 @@
-//! Computes the status of a pool: the counts, the window in which agents look for free blocks, and the conditions. Only `publish`
-//! writes; the rest is pure.
+//! Computes the status of a pool: the counts, the window in which agents look for free blocks, and the conditions. The file
+//! `publish` writes the status; all other files are pure.
 
 mod conditions;
 mod free_window;
@@ -21,7 +21,7 @@ use crate::layout::{PoolShape, ShapeError};
 
 pub(crate) use conditions::find;
 
-/// Everything from which the status of a pool is computed.
+/// The values from which the operator computes the status of a pool.
 pub(super) struct Inputs<'a> {
     pub(super) pool: &'a AddressPool,
     /// The parsed pool, with `listed` as the subnet entries of its status.
@@ -29,7 +29,7 @@ pub(super) struct Inputs<'a> {
     pub(super) view: &'a PoolView,
     pub(super) listed: Vec<AcceptedSubnet>,
     pub(super) rejected: &'a [Overlap],
-    /// If the pool is being deleted: the nodes that use its addresses or blocks. Otherwise empty.
+    /// If the pool is being deleted: the nodes that use its blocks, each with its number of addresses. Otherwise empty.
     pub(super) users: &'a [(Arc<str>, u64)],
     pub(super) now: Time,
 }
@@ -108,7 +108,7 @@ fn addresses(shape: &PoolShape, view: &PoolView) -> AddressCounts {
             let total = saturating(layout.address_count(family));
             let assigned = saturating(view.used.into());
             let unassigned = subtract(subtract(total, reserved), assigned);
-            // An address that was assigned again while it cooled down is not counted as cooling.
+            // An address that an agent assigned again during its cool-down does not count as cooling.
             let cooling = saturating(view.cooling.into()).min(unassigned);
             FamilyCounts { total, reserved, assigned, cooling, free: subtract(unassigned, cooling) }
         })

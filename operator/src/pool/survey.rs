@@ -20,7 +20,7 @@ pub(super) struct Survey {
     pub(super) pool: AddressPool,
     /// The subnet entries that the statuses of all pools list.
     pub(super) entries: Vec<PoolSubnet>,
-    /// All objects other than pools that have addresses of the pool's pending entries.
+    /// All objects, except readable pools, that have or may have addresses of the pool's pending entries.
     pub(super) conflicts: Vec<SubnetConflict>,
 }
 

@@ -1,4 +1,4 @@
-//! Writes to the pool object, and live reads of it. Each write tests the pool's UID and resourceVersion.
+//! Writes and live reads of the pool object. Each write tests the pool's UID and resourceVersion.
 
 pub(super) mod blocks;
 
@@ -29,7 +29,7 @@ fn written<T>(what: &'static str, outcome: Outcome<T>) -> Result<T, ReconcileErr
     }
 }
 
-/// A JSON patch that the API server refuses if the pool was changed since it was read.
+/// A JSON patch that the API server refuses if the pool was changed since the operator read it.
 fn conditional_patch(pool: &AddressPool, operations: impl IntoIterator<Item = Value>) -> Value {
     let test = |field: &str, value: Option<&String>| json!({"op": "test", "path": format!("/metadata/{field}"), "value": value});
     let metadata = &pool.metadata;
@@ -85,7 +85,7 @@ pub(super) async fn pool_is_gone(context: &Context, pool: &str) -> Result<bool, 
     }
 }
 
-/// The pool as the API server returns it.
+/// Reads the pool live.
 async fn live_pool(context: &Context, pool: &str) -> Result<AddressPool, ReconcileError> {
     match read(READ_TIMEOUT, api(context).get(pool)).await {
         Ok(pool) => Ok(pool.into_result()?),

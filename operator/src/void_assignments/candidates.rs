@@ -1,16 +1,16 @@
-//! Orphaned assignments that may be void: which ones to check by live reads, and what earlier checks found. Pure.
+//! Orphaned assignments that may be void: which assignments to check by live reads, and what earlier checks found. Pure.
 //!
 //! The node of an orphaned assignment may have lost the block while the pod still runs. A deleted pod object does not prove
 //! that the container has ended. So two live checks, far enough apart for the agent to list its assignments once, must find
-//! the pod gone. In doubt the assignment stays and is counted.
+//! the pod gone. In doubt, the operator keeps the assignment and counts it in a metric.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use crate::cache::OrphanedAssignment;
 
-/// How long an assignment must be orphaned before its first check. A younger orphan may only be waiting for a claim or a
-/// watch event.
+/// How long an assignment must be orphaned before its first check. For a younger orphan, the operator may not have seen
+/// the claim of the block yet.
 pub(crate) const MIN_ORPHAN_AGE: Duration = Duration::from_mins(1);
 /// The time between two checks of one assignment. In that time each agent lists its own assignments at least once.
 pub(crate) const CHECK_INTERVAL: Duration = Duration::from_mins(15);
@@ -40,7 +40,7 @@ impl Candidate {
 pub(crate) struct Candidates(HashMap<OrphanedAssignment, Candidate>);
 
 impl Candidates {
-    /// Replaces the known orphans by `orphans`. Returns how many of these assignments have been orphaned for at least
+    /// Replaces the known orphans with `orphans`. Returns how many of these assignments have been orphaned for at least
     /// [`MIN_ORPHAN_AGE`].
     pub(crate) fn observe(&mut self, orphans: Vec<OrphanedAssignment>, now: Instant) -> usize {
         let mut before = std::mem::take(&mut self.0);
@@ -55,7 +55,7 @@ impl Candidates {
         self.0.values().filter(|candidate| candidate.is_old(now)).count()
     }
 
-    /// Returns up to `max` orphans that are due for a check, the longest unchecked first, and notes when each is checked.
+    /// Returns up to `max` orphans that are due for a check, the longest unchecked first, and notes the time of the check.
     pub(crate) fn take_due(&mut self, max: usize, now: Instant) -> Vec<OrphanedAssignment> {
         let due = self.0.iter().filter(|(_, candidate)| candidate.is_due(now));
         let mut due: Vec<_> = due.map(|(orphan, candidate)| (candidate.last_check, orphan.clone())).collect();

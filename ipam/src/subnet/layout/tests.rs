@@ -131,7 +131,7 @@ fn an_invalid_layout_is_refused_with_a_correction() {
     let refusal = |subnets: &[SubnetPair], bits| PoolLayout::new(subnets, bits).unwrap_err().to_string();
     let small = subnet(Some("10.0.0.0/28"), None);
     assert!(refusal(&[small], 5).contains("set a larger subnet or a smaller blockSizeBits"));
-    assert!(refusal(&[small], 17).contains("set it to 0 to 16"));
+    assert!(refusal(&[small], 17).contains("set blockSizeBits to 0 to 16"));
     assert!(refusal(&[small; 65], 0).contains("create a second pool"));
     assert!(refusal(&[small, subnet(None, Some("fd00::/124"))], 0).contains("the same families"));
     assert!(refusal(&[small, subnet(Some("10.0.0.8/29"), None)], 0).contains("overlap"));

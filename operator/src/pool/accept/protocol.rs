@@ -1,8 +1,8 @@
-//! The acceptance protocol of subnet entries: decides which entries of a pool may be carved. Pure.
+//! The acceptance protocol of subnet entries: decides which entries of a pool the operator may carve. Pure.
 //!
-//! An entry is first written as `Pending`. A survey then reads all pools, blocks, assignments and nodes, and the entry is
-//! written as `Accepted` or removed, with the resourceVersion of the survey. Two operators never both accept overlapping
-//! entries: each operator surveys after its own write, and the API server refuses stale writes.
+//! The operator first writes an entry as `Pending`. It then surveys all pools, blocks, assignments and nodes, and accepts or
+//! removes the entry with the pool's resourceVersion from the survey. Two operators never both accept overlapping entries:
+//! each operator surveys after its own write, and the API server refuses stale writes.
 
 use bobbin_crds::AddressPool;
 use bobbin_crds::pool::{Acceptance, AcceptedSubnet};
@@ -16,7 +16,7 @@ use crate::layout::{accepted_entries, entry, is_of, subnet_pair};
 pub(crate) struct AcceptanceResult {
     /// The entries that the pool's status should list.
     pub(crate) listed: Vec<AcceptedSubnet>,
-    /// The entries of the spec that the status should not list, each with the overlap that is the reason.
+    /// For each entry of the spec that the status should not list: the overlap that is the reason.
     pub(crate) rejected: Vec<Overlap>,
     /// Whether an entry stays pending until the operator has decided on an overlapping entry of another pool.
     pub(crate) undecided: bool,
@@ -38,7 +38,7 @@ pub(crate) fn is_pending(pool: &AddressPool) -> bool {
 
 /// First step of the protocol: decides from the cache which new entries to write as pending.
 ///
-/// An entry that would be rejected is not written, so that two pools never wait for each other forever.
+/// The operator does not write an entry that it would reject, so that two pools never wait for each other forever.
 pub(crate) fn propose(
     pool: &AddressPool,
     all: &[PoolSubnet],

@@ -24,7 +24,7 @@ pub(crate) fn reserved_spans(shape: &PoolShape) -> Vec<Range<u64>> {
                 continue;
             };
             let Some(from) = shape.layout.index_of(first) else { continue };
-            // A subnet may have more addresses than its blocks, so no block may contain `last`.
+            // A subnet may have more addresses than all its blocks. In that case, possibly no block contains `last`.
             let to = shape.layout.index_of(last).unwrap_or(span.end - 1);
             if to > from + 1 {
                 spans.push(from + 1..to);
@@ -135,7 +135,7 @@ fn indices(shape: &PoolShape, range: &BlockRange) -> Vec<u64> {
     ipv4.into_iter().chain(ipv6).filter_map(|address| shape.layout.index_of(address)).collect()
 }
 
-/// The next `demand` block indices to carve, lowest first. Returns fewer if the pool has no more, and at most
+/// The next `demand` block indices to carve, lowest first. Returns fewer indices if the pool has no more blocks, and at most
 /// [`MAX_BLOCKS_PER_PASS`].
 ///
 /// `existing` contains the indices of all blocks that exist, and `occupied` the indices of missing blocks.

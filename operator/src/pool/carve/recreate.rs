@@ -1,5 +1,5 @@
-//! Decides by live reads whether a deleted block may be recreated, claimed for the node that its assignments name. Writes
-//! nothing.
+//! Decides by live reads whether the operator may recreate a deleted block and claim it for the node that its assignments
+//! name. Writes nothing.
 
 use bobbin_api_client::{Lenient, PartialNode, ReadError, read};
 use bobbin_crds::{AddressBlock, FINALIZER};
@@ -12,7 +12,7 @@ use crate::live_reads::{READ_TIMEOUT, for_each};
 /// The block to create, claimed for `node`. `None` if the Node is deleted or out of service, or if an assignment of the block
 /// names another node.
 ///
-/// Whether the block exists already is not checked here: in that case the API server refuses to create it.
+/// This function does not check whether the block exists already: if it does, the API server refuses to create it.
 pub(super) async fn claimed(
     context: &Context,
     mut block: AddressBlock,
@@ -52,7 +52,7 @@ pub(super) async fn claimed(
         block = name,
         node,
         assignments = own,
-        "the block was deleted although pods of an existing node have its addresses; the operator recreates it, claimed for that node"
+        "a block was deleted although pods on a node have its addresses; the operator recreates the block and claims it for that node"
     );
     Ok(Some(block))
 }

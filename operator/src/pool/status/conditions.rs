@@ -75,11 +75,13 @@ fn ready(inputs: &Inputs<'_>) -> State {
         (true, false) => state(
             true,
             OVERLAPS,
-            format!("the pool is ready, but the operator has not accepted all its subnets: {overlaps}"),
+            format!("the pool is ready, but the operator has not accepted all of its subnets: {overlaps}"),
         ),
         (false, false) => state(false, OVERLAPS, overlaps),
         (true, true) => state(true, "SubnetsAccepted", "nodes can claim blocks of the accepted subnets"),
-        (false, true) => state(false, "Pending", "the operator is comparing the subnets with those of other pools"),
+        (false, true) => {
+            state(false, "Pending", "the operator is comparing the pool's subnets with the subnets of other pools")
+        }
     }
 }
 
@@ -91,7 +93,11 @@ fn exhausted(inputs: &Inputs<'_>, counts: &Counts) -> State {
         return state(false, "FreeBlocks", "the pool has free blocks");
     }
     if counts.free_in_claimed {
-        return state(false, "FreeAddresses", "all blocks are claimed, but some of them have free addresses");
+        return state(
+            false,
+            "FreeAddresses",
+            "nodes have claimed all blocks, but some of these blocks have free addresses",
+        );
     }
     let pool = inputs.pool.metadata.name.as_deref().unwrap_or_default();
     let total = counts.total;
@@ -99,7 +105,7 @@ fn exhausted(inputs: &Inputs<'_>, counts: &Counts) -> State {
         true,
         "NoFreeAddress",
         format!(
-            "all {total} addresses of pool {pool:?} are in use or reserved: append a subnet to its spec.subnets, or delete pods that use it"
+            "all {total} addresses of pool {pool:?} are in use or reserved: append a subnet to the pool's spec.subnets, or delete pods that use its addresses"
         ),
     )
 }
@@ -124,7 +130,7 @@ fn terminating(inputs: &Inputs<'_>, counts: &Counts) -> State {
         true,
         "InUse",
         format!(
-            "the deletion of the pool waits for {} addresses in {blocks} claimed blocks on {} nodes: {nodes}; delete the pods that use them",
+            "the deletion of the pool waits for {} addresses in {blocks} claimed blocks on {} nodes: {nodes}; delete the pods that use these addresses",
             counts.used,
             users.len()
         ),

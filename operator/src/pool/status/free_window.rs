@@ -1,10 +1,11 @@
-//! The range of block indices in which agents look for free blocks. Agents try indices without a read, so most blocks there
-//! should be free. Pure.
+//! The range of block indices in which agents look for free blocks. Agents try to claim these blocks without reading them
+//! first, so most of the blocks should be free. Pure.
 
 use bobbin_crds::pool::FreeWindow;
 
-/// The window over the sorted indices of free blocks. It contains all of them if at least half of
-/// their range is free, and otherwise is the narrowest range with three quarters of them.
+/// Returns the window for the sorted indices of the free blocks. If at least half of the blocks from the first to the last
+/// index are free, the window contains all free blocks. Otherwise it is the narrowest range with three quarters of the
+/// free blocks.
 pub(super) fn of(free: &[u64]) -> Option<FreeWindow> {
     let (first, last) = (*free.first()?, *free.last()?);
     let len = free.len() as u64;

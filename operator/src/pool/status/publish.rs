@@ -19,7 +19,7 @@ use crate::pool::reconciler::{DEBOUNCE, PoolReconciler, RESYNC_INTERVAL};
 use crate::pool::write;
 
 impl PoolReconciler {
-    /// Writes the pool's status if it is due. Returns after which time to reconcile the pool again.
+    /// Writes the pool's status if a write is due. Returns how long the reconciler should wait before the next pass.
     pub(in crate::pool) async fn report_status(
         &mut self,
         pool: &AddressPool,

@@ -42,7 +42,7 @@ pub(super) fn decide(old: Option<&AddressPoolStatus>, new: &AddressPoolStatus) -
     if old == new { WritePolicy::Skip } else { WritePolicy::AtInterval }
 }
 
-/// The conditions without their times. The message of `Terminating` is left out, because it consists of counts.
+/// The conditions without their times. Leaves out the message of `Terminating`, because that message consists of counts.
 fn condition_texts(status: &AddressPoolStatus) -> Vec<(&str, &str, &str, &str)> {
     status
         .conditions

@@ -21,8 +21,8 @@ fn api(context: &Context) -> Api<Lenient<AddressBlock>> {
     Api::all(context.clients.requests.clone())
 }
 
-/// Reads the pool live and returns whether blocks of the pool may be created. Fails if the pool or its accepted entries have
-/// changed.
+/// Reads the pool live and returns whether the operator may create blocks of the pool. Fails if the pool or its accepted
+/// entries have changed.
 ///
 /// Without this read, an operator that was suspended for a while could carve addresses that now belong to another pool.
 pub(in crate::pool) async fn may_carve(context: &Context, pool: &AddressPool) -> Result<bool, ReconcileError> {
@@ -34,7 +34,7 @@ pub(in crate::pool) async fn may_carve(context: &Context, pool: &AddressPool) ->
     Ok(!live.spec.draining)
 }
 
-/// Creates free blocks. Returns the created blocks. A block that existed already is not among them; the watch shows it.
+/// Creates free blocks and returns them. Leaves out blocks that existed already, because the watch shows those blocks.
 pub(in crate::pool) async fn create(
     context: &Context,
     pool: &str,

@@ -89,8 +89,8 @@ fn a_listed_entry_that_is_not_in_the_spec_stays_listed() {
 }
 
 /// Two operators with different clocks handle one pool each, and both pools want the same addresses. The test runs every
-/// interleaving of propose, survey and confirm. A survey sees all earlier writes; a write is refused if the pool was written
-/// since the survey.
+/// interleaving of propose, survey and confirm. A survey sees all earlier writes. The API server refuses a write if the pool
+/// was written since the survey.
 #[test]
 fn two_operators_never_accept_the_same_addresses_in_any_interleaving() {
     #[derive(Clone)]
@@ -135,6 +135,6 @@ fn two_operators_never_accept_the_same_addresses_in_any_interleaving() {
         let op = Op { step: 0, survey: None };
         let mut ends = [0; 2];
         explore(&[pool("a", &[A], &[]), pool("b", &["10.0.0.128/25"], &[])], &[op.clone(), op], clocks, 12, &mut ends);
-        assert!(ends[1] > ends[0], "in most interleavings one of them is accepted: {ends:?}");
+        assert!(ends[1] > ends[0], "in most interleavings one of the two pools is accepted: {ends:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Tests which blocks the operator carves, which it recreates, and which it never carves.
+//! Tests which blocks the operator carves, which blocks it recreates, and which blocks it never carves.
 
 use bobbin_crds::pool::{Acceptance, AcceptedSubnet, Subnet};
 use bobbin_crds::{AddressPool, AddressPoolSpec, AddressPoolStatus};
