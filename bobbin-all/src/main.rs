@@ -9,10 +9,12 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 Usage:
-  bobbin-all operator [OPTIONS]       the operator; see bobbin-all operator --help
-  bobbin-all agent [OPTIONS]          the node agent; see bobbin-all agent --help
-  bobbin-all probe <socket> <path>    asks a running agent for its health
-  bobbin-all --help | --version";
+  bobbin-all operator [OPTIONS]       The operator.
+  bobbin-all agent [OPTIONS]          The node agent.
+  bobbin-all probe <socket> <path>    Asks a running agent for its health.
+  bobbin-all --version                The version.
+
+`bobbin-all operator --help` and `bobbin-all agent --help` list the options.";
 
 enum Program {
     Operator,

@@ -61,7 +61,7 @@ pub async fn full(node: &mut SingleNode) -> Result<()> {
     node.call(&Call { verb: "STATUS", ..Call::default() })?.ok()?;
     let answer = waiting.join().map_err(|_| anyhow::anyhow!("the ADD's thread panicked"))??;
     let error = answer.error()?;
-    let sentence = "pool \"tiny\" has no free address for node n1: 4 addresses are in use in the node's 2 blocks";
+    let sentence = "pool \"tiny\" has no free address for node n1: 4 addresses in the node's 2 blocks are in use";
     ensure!(error.code == 11 && error.text.contains(sentence), "{error:?}");
     done(node, pods).await
 }

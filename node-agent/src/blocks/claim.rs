@@ -198,7 +198,7 @@ impl Claims {
             return Ok(());
         }
         let why = if quiet.is_some() {
-            "the API server did not answer for a while, so this node first gives other nodes time to create the IPAssignments of their pods in the block"
+            "the API server did not answer for a while. Other nodes now get time to create the IPAssignments of their pods in the block"
         } else {
             "the agent can't write the block's route; see the agent's log"
         };

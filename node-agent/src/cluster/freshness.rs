@@ -24,8 +24,8 @@ pub enum Proof {
     /// This node owns the block, but other nodes may have assignments in the block. The agent must list these assignments before it can
     /// prove the block.
     ///
-    /// A block gets this value if it still had its finalizer when the node claimed it, or if the node claimed it in the quiet time or
-    /// claimed it back. A block that the node lost for a while or that the resync found gets this value, too.
+    /// A block gets this value if it still had its finalizer when the node claimed it, or if the claim was in the quiet time. So does a
+    /// block that the node claimed back, lost for a while, or found by the resync.
     AssignmentsUnseen,
     /// The API server confirmed since the last invalidation that this node owns the block.
     Confirmed(ProofGeneration),

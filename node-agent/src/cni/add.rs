@@ -210,7 +210,7 @@ async fn add_new(
     Err(CniError::new(
         code::TRY_AGAIN_LATER,
         format!(
-            "node {1} tried {MAX_ATTEMPTS} addresses of pool {:?} for {key}, but each address has the IPAssignment of another attachment, or is in a block that the node may have lost. The runtime tries again; see the node's events: kubectl describe node {1}",
+            "node {1} tried {MAX_ATTEMPTS} addresses of pool {:?} for {key}, and none is usable. Another pod has its IPAssignment, or the node may have lost its block. The runtime tries again; see the node's events: kubectl describe node {1}",
             selection.pool, agent.args.node_name
         ),
     )

@@ -51,7 +51,7 @@ pub fn restore(
     for (attachment, source) in &all {
         node_state.restore_attachment(attachment.clone());
         if *source == Source::Kernel {
-            tracing::warn!(key = %attachment.key, pair = %attachment.pair, "the checkpoint of an attachment is missing, or its addresses differ from the routes of its host link; the agent writes the checkpoint again with the kernel's addresses");
+            tracing::warn!(key = %attachment.key, pair = %attachment.pair, "the checkpoint of an attachment is missing, or its addresses differ from the routes of its host link. The agent writes the checkpoint again with the kernel's addresses");
             if let Err(error) = checkpoint.keep(attachment) {
                 tracing::error!(key = %attachment.key, %error, "the checkpoint of an attachment could not be written; after a restart the agent can still restore the attachment from its host link");
             }

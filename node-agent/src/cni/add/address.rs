@@ -36,8 +36,8 @@ pub(super) struct AddTarget<'a> {
 /// Allocates an address. If the node has no free address, waits until `until` for a block or a freed address.
 ///
 /// # Errors
-/// Code 11 if the pool has no address for this node, the attachment already has an address, a DEL interrupts the wait, or the agent shuts
-/// down.
+/// Code 11 if the pool has no address for this node, or if the attachment already has an address. Also if a DEL or the agent's shutdown
+/// ends the wait.
 pub(super) async fn allocate(
     agent: &Arc<Agent>,
     context: &AddContext,
@@ -182,7 +182,7 @@ fn sentence(agent: &Agent, pool: &str, trouble: Option<&ClaimError>) -> String {
             format!(". The whole pool has {used} addresses in use, and {claimed} of its {total} blocks are claimed")
         });
     format!(
-        "pool {pool:?} has no free address for node {node}: {held} addresses are in use in the node's {} blocks, and {why}{free}; {remedy}; the runtime repeats the ADD",
+        "pool {pool:?} has no free address for node {node}: {held} addresses in the node's {} blocks are in use; {why}{free}; {remedy}; the runtime repeats the ADD",
         uses.len()
     )
 }
