@@ -6,9 +6,9 @@ use std::path::Path;
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=shrink.ld");
-    // The options are only for the installed executable, which is static and built with the profile `shim` (optimized for
-    // size). The script can't check the profile's panic strategy, because cargo does not tell it. A development build unwinds
-    // and gets no options.
+    // The options are only for the installed executable, because they break unwinding on a panic. Cargo does not tell this
+    // script the panic strategy of the profile. So the script looks for what only the installed executable has: static
+    // linking and optimization for size.
     let is = |name: &str, word: &str| env::var(name).is_ok_and(|value| value.split(',').any(|part| part == word));
     if !is("CARGO_CFG_TARGET_FEATURE", "crt-static") || !is("OPT_LEVEL", "s") {
         return;

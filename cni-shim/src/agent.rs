@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-/// How long a STATUS waits for the agent. Including the shim's own start and end, STATUS is then answered within 1 s.
+/// How long a STATUS waits for the agent. With this limit the shim, including its start and end, answers within 1 s.
 pub const STATUS_TIMEOUT: Duration = Duration::from_millis(800);
 
 /// Why the shim has no answer from the agent. Each cause may go away without any action.
@@ -37,7 +37,7 @@ impl Unreachable {
             Unreachable::HungUp => "the Bobbin agent of this node stopped during the call",
             Unreachable::Silent => "the Bobbin agent of this node did not answer in time",
             Unreachable::Garbled => {
-                "the Bobbin agent of this node sent an invalid answer, so it may be of another version than the CNI plugin"
+                "the Bobbin agent of this node, perhaps of another version than the CNI plugin, sent an invalid answer"
             }
         }
     }
@@ -50,13 +50,13 @@ pub struct Agent<'a> {
 }
 
 impl<'a> Agent<'a> {
-    /// Prepares a call to the agent that listens on `socket`. The whole call may take as long as `timeout`.
+    /// Prepares a call to the agent that listens on `socket`. The call fails if it takes longer than `timeout`.
     pub fn new(socket: &'a Path, timeout: Duration) -> Agent<'a> {
         Agent { socket, deadline: since_boot() + timeout }
     }
 
-    /// Sends the frame and receives the response. The descriptor of the network namespace is attached to the frame's first
-    /// byte.
+    /// Sends the frame and receives the response. The first byte of the frame carries the descriptor of the network
+    /// namespace.
     pub fn ask(&self, frame: &[u8], netns: Option<&OwnedFd>) -> Result<Response, Unreachable> {
         let connection = self.connect()?;
         self.send(&connection, frame, netns)?;
@@ -116,7 +116,8 @@ impl<'a> Agent<'a> {
         }
     }
 
-    /// The time left until the call's deadline. It is never zero, because a socket timeout of zero means no timeout.
+    /// The time left until the call's deadline. Fails if less than 1 ms is left, because a socket timeout of zero would mean
+    /// no timeout.
     fn left(&self) -> Result<TimeVal, Unreachable> {
         let left = self.deadline.saturating_sub(since_boot());
         if left < Duration::from_millis(1) {

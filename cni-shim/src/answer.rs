@@ -12,7 +12,7 @@ pub fn print(response: &Response) -> ExitCode {
     if printed.is_ok() && response.exit == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// A CNI error object in the version that stdin asks for. The parts are joined to the error's message.
+/// Builds a CNI error object in the CNI version that stdin asks for. The message consists of `parts`.
 pub fn error(stdin: &[u8], code: u32, parts: &[&str]) -> Response {
     let mut object = String::from("{\"cniVersion\":\"");
     object.push_str(version_asked(stdin).unwrap_or(Version::LATEST.text()));
@@ -44,7 +44,7 @@ fn escape(text: &str, into: &mut String) {
     }
 }
 
-/// Finds the value of `cniVersion` in stdin by a text search. Returns `None` if it is absent or can't be a version.
+/// Finds the value of `cniVersion` in stdin by a text search. Returns `None` if the value is absent or can't be a version.
 pub fn version_asked(stdin: &[u8]) -> Option<&str> {
     const VERSION_KEY: &[u8] = b"\"cniVersion\"";
     let place = stdin.windows(VERSION_KEY.len()).position(|window| window == VERSION_KEY)?;

@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The environment variable with which tests select another socket. The ready marker is in the directory of the socket.
+/// Tests set this environment variable to use another socket. The shim looks for the ready marker next to the socket.
 const SOCKET_VARIABLE: &str = "BOBBIN_SOCKET";
 
 /// Handles the CNI call for which the container runtime started this process.
@@ -27,7 +27,7 @@ pub fn run_call() -> Response {
         );
     };
     let mut stdin = Vec::new();
-    // One byte more than the limit is read, to find out whether stdin is too long.
+    // Read one byte more than the limit, so that the length shows whether stdin is too long.
     let read = std::io::stdin().lock().take(MAX_BODY as u64 + 1).read_to_end(&mut stdin);
     let Some(verb) = word.to_str().and_then(Verb::parse) else {
         return answer::error(
@@ -37,10 +37,14 @@ pub fn run_call() -> Response {
         );
     };
     if read.is_err() {
-        return answer::error(&stdin, code::IO_FAILURE, &["the network configuration on stdin could not be read"]);
+        return answer::error(&stdin, code::IO_FAILURE, &["bobbin could not read the network configuration on stdin"]);
     }
     if stdin.len() > MAX_BODY {
-        return answer::error(&stdin, code::IO_FAILURE, &["the network configuration on stdin is longer than 4 MiB"]);
+        return answer::error(
+            &stdin,
+            code::IO_FAILURE,
+            &["the network configuration on stdin is longer than 4 MiB, so bobbin refuses the call"],
+        );
     }
     if verb == Verb::Version {
         let asked = answer::version_asked(&stdin).and_then(Version::parse);
@@ -56,7 +60,12 @@ fn ask(verb: Verb, stdin: Vec<u8>) -> Response {
             return answer::error(
                 &stdin,
                 code::CONTAINER_UNKNOWN,
-                &[verb.word(), ": CNI_NETNS is \"", &path, "\", which can't be opened: is the container still there?"],
+                &[
+                    verb.word(),
+                    ": CNI_NETNS is \"",
+                    &path,
+                    "\", which bobbin can't open: does the container still exist?",
+                ],
             );
         }
     };
@@ -65,7 +74,10 @@ fn ask(verb: Verb, stdin: Vec<u8>) -> Response {
         return answer::error(
             &request.stdin,
             code::INVALID_ENVIRONMENT,
-            &[verb.word(), ": the CNI_* environment is longer than 64 KiB, or has an invalid variable name"],
+            &[
+                verb.word(),
+                ": the CNI_* environment variables are longer than 64 KiB together, or one has an invalid name",
+            ],
         );
     };
     let socket = std::env::var_os(SOCKET_VARIABLE).map_or_else(|| PathBuf::from(SOCKET), PathBuf::from);
@@ -78,8 +90,8 @@ fn ask(verb: Verb, stdin: Vec<u8>) -> Response {
     }
 }
 
-/// The answer to ADD, DEL, CHECK and GC if the agent does not answer. The answer must never say that something was not found:
-/// after such an answer to a DEL, containerd forgets the container.
+/// The error for ADD, DEL, CHECK and GC if the agent does not answer. The message must never say "not found": after a DEL
+/// with such a message, containerd forgets the container.
 fn unreached(verb: Verb, socket: &Path, stdin: &[u8], why: Unreachable) -> Response {
     let socket = socket.to_string_lossy();
     let parts: &[&str] = &[
@@ -88,13 +100,13 @@ fn unreached(verb: Verb, socket: &Path, stdin: &[u8], why: Unreachable) -> Respo
         why.sentence(),
         " (",
         &socket,
-        "): the kubelet or the container runtime retries; if this lasts, check whether the bobbin-agent pod of this node runs",
+        "): the kubelet or the container runtime retries; if the error persists, check whether the bobbin-agent pod of this node runs",
     ];
     answer::error(stdin, code::TRY_AGAIN_LATER, parts)
 }
 
 /// How long the shim waits for the agent's answer. The agent lets an ADD wait up to 30 s for an address, and the kubelet
-/// gives up after minutes. STATUS must be answered within 1 s.
+/// gives up after minutes. The shim must answer STATUS within 1 s.
 fn timeout_of(verb: Verb) -> Duration {
     match verb {
         Verb::Status => agent::STATUS_TIMEOUT,
@@ -103,15 +115,15 @@ fn timeout_of(verb: Verb) -> Duration {
     }
 }
 
-/// Opens the network namespace of the call. A DEL continues without it, because the namespace may be gone or its path empty.
+/// Opens the network namespace of the call. If the shim can't open it, an ADD or CHECK fails with the namespace's path.
 ///
-/// An ADD or CHECK fails with the namespace's path if the path can't be opened.
+/// A DEL continues without a namespace, because the namespace may be gone or its path empty.
 fn open_netns(verb: Verb) -> Result<Option<OwnedFd>, String> {
     let path = match verb {
         Verb::Add | Verb::Check | Verb::Del => std::env::var_os("CNI_NETNS").filter(|path| !path.is_empty()),
         Verb::Gc | Verb::Status | Verb::Version => None,
     };
-    // If `CNI_NETNS` is not set, the agent answers that the variable is missing.
+    // If an ADD or CHECK has no `CNI_NETNS`, the agent answers that the variable is missing.
     let Some(path) = path else { return Ok(None) };
     // The open must not block, even if the path is a pipe.
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;

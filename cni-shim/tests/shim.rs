@@ -33,14 +33,14 @@ fn shim(run: &Path, env: &[(&str, &str)], stdin: &[u8]) -> Ran {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    // Writing may fail, because the shim may end before it has read all of a stdin that is too long.
+    // If stdin is too long, the write may fail, because the shim may end before it has read all of stdin.
     let _ = child.stdin.take().unwrap().write_all(stdin);
     let output = child.wait_with_output().unwrap();
     Ran { exit: output.status.code().unwrap(), stdout: String::from_utf8(output.stdout).unwrap() }
 }
 
-/// Plays the agent for one call and answers with `reply`. Returns the request, and the inode of the descriptor if the shim
-/// sent one.
+/// Plays the agent for one call and answers with `reply`. Returns the request, and the inode of the namespace whose
+/// descriptor the shim sent, if any.
 fn agent(
     run: &Path,
     reply: impl FnOnce(UnixStream) + Send + 'static,

@@ -1,4 +1,4 @@
-//! Builds the CNI plugin that is installed, in its profile `shim`, and checks that it is static and at most 1 MiB.
+//! Builds the CNI plugin with the profile of the installed executable, and checks that it is static and at most 1 MiB.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -17,11 +17,11 @@ fn the_installed_shim_is_static_and_at_most_one_mebibyte() {
         .unwrap();
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     let bytes = std::fs::read(target_dir.join(TARGET).join("shim/bobbin")).unwrap();
-    assert!(bytes.len() <= 1 << 20, "{} bytes", bytes.len());
+    assert!(bytes.len() <= 1 << 20, "the shim has {} bytes", bytes.len());
     let types = program_header_types(&bytes);
-    assert!(types.contains(&1), "no segment is loaded: {types:?}");
+    assert!(types.contains(&1), "the shim has no loadable segment; its program header types: {types:?}");
     // A program header of type PT_INTERP (3) names the dynamic linker; a static executable has none.
-    assert!(!types.contains(&3), "the shim is not static: {types:?}");
+    assert!(!types.contains(&3), "the shim is not static; its program header types: {types:?}");
 }
 
 /// The `p_type` of each program header of a 64-bit little-endian ELF file.

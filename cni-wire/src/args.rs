@@ -1,4 +1,4 @@
-//! `CNI_ARGS` as the container runtime of a kubelet sets it. The variable names the container's pod.
+//! Parses `CNI_ARGS`, the variable in which the container runtime of a kubelet names the container's pod.
 
 use crate::{CniError, code};
 

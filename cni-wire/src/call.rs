@@ -7,7 +7,7 @@ pub const MAX_CONTAINER_ID: usize = 200;
 /// The maximum length of an interface name in the kernel (IFNAMSIZ − 1).
 pub const MAX_IF_NAME: usize = 15;
 
-/// The environment of a CNI call. The fields that its verb needs are set; other fields may be empty.
+/// The environment of a CNI call. The fields that the verb needs are set; other fields may be empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     /// The verb, from `CNI_COMMAND`.
@@ -48,7 +48,7 @@ impl Call {
             .collect();
             if !missing.is_empty() {
                 return Err(refuse(format!(
-                    "{verb} needs {} in the environment: the container runtime must set it",
+                    "{verb} lacks {} in the environment, which the container runtime must set",
                     missing.join(", ")
                 )));
             }
@@ -76,7 +76,7 @@ fn check_container_id(id: &str) -> Result<(), CniError> {
     }
     if id.len() > MAX_CONTAINER_ID {
         return Err(refuse(format!(
-            "CNI_CONTAINERID has {} characters, but at most {MAX_CONTAINER_ID} are allowed",
+            "CNI_CONTAINERID has {} characters, but Bobbin allows at most {MAX_CONTAINER_ID}",
             id.len()
         )));
     }

@@ -15,7 +15,7 @@ pub struct NetConf {
     pub kind: String,
     /// `prevResult`: for CHECK and DEL the result of ADD; for ADD the result of the previous plugin in the chain.
     pub prev_result: Option<AddResult>,
-    /// `runtimeConfig`: values for the capabilities of the plugin. Bobbin declares none, so it expects no values.
+    /// `runtimeConfig`: values for the capabilities of the plugin. Bobbin declares no capability, so it expects no values.
     pub runtime_config: Map<String, Value>,
     valid_attachments: Option<Vec<ValidAttachment>>,
 }
@@ -39,7 +39,9 @@ impl NetConf {
         if stdin.iter().all(u8::is_ascii_whitespace) {
             return Err(CniError::new(
                 code::DECODING_FAILURE,
-                format!("{verb} got no network configuration on stdin: the container runtime must write it there"),
+                format!(
+                    "{verb} got no network configuration on stdin: the container runtime must write the configuration to stdin"
+                ),
             ));
         }
         let value: Value = serde_json::from_slice(stdin).map_err(|error| {
@@ -51,7 +53,9 @@ impl NetConf {
             )
         })?;
         let Value::Object(conf) = value else {
-            return Err(invalid("the network configuration on stdin must be a JSON object".to_owned()));
+            return Err(invalid(
+                "the network configuration on stdin must be a JSON object: correct the conflist".to_owned(),
+            ));
         };
         let cni_version = read_version(&conf, verb)?;
         let name = text(&conf, "name")?.ok_or_else(|| {
@@ -82,7 +86,7 @@ impl NetConf {
     /// The attachments that GC must keep.
     ///
     /// # Errors
-    /// Fails with code 7 if the list is missing. Only a list that is present and empty means that no attachment is valid.
+    /// Fails with code 7 if the list is missing. An empty list means that no attachment is valid; a missing list does not.
     pub fn valid_attachments(&self) -> Result<&[ValidAttachment], CniError> {
         self.valid_attachments.as_deref().ok_or_else(|| {
             invalid("GC needs \"cni.dev/valid-attachments\" in the network configuration: without this list Bobbin deletes nothing".to_owned())
@@ -123,7 +127,7 @@ fn read_attachments(conf: &Map<String, Value>) -> Result<Option<Vec<ValidAttachm
     let list = match conf.get("cni.dev/valid-attachments") {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::Array(list)) => list,
-        Some(_) => return Err(invalid("\"cni.dev/valid-attachments\" must be a list".to_owned())),
+        Some(_) => return Err(invalid("\"cni.dev/valid-attachments\" on stdin must be a JSON list".to_owned())),
     };
     list.iter()
         .map(|entry| {

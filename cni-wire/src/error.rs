@@ -26,10 +26,11 @@ impl CniError {
         CniError { code, msg: msg.into() }
     }
 
-    /// The error object for stdout. `cni_version` is the version in the call, even if Bobbin does not support it.
+    /// The error object as JSON. `cni_version` is the version in the call, even if Bobbin does not support that version.
     pub fn to_json(&self, cni_version: &str) -> Vec<u8> {
         let wire = Wire { cni_version, code: self.code, msg: &self.msg };
-        serde_json::to_vec(&wire)
-            .unwrap_or_else(|_| b"{\"code\":5,\"msg\":\"the Bobbin agent could not encode its error\"}".to_vec())
+        serde_json::to_vec(&wire).unwrap_or_else(|_| {
+            b"{\"code\":5,\"msg\":\"the Bobbin agent could not encode its error as JSON\"}".to_vec()
+        })
     }
 }

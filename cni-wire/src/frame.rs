@@ -1,11 +1,11 @@
 //! The frames in which the shim sends a CNI call to the agent, and the agent sends its answer.
 //!
 //! Request: `BOB1`, u32 LE length + NUL-separated `KEY=VALUE` entries, u32 LE length + stdin. If a call has a network
-//! namespace, its descriptor is sent with the first byte (`SCM_RIGHTS`). Response: u8 exit status, u32 LE length + stdout.
+//! namespace, the first byte carries its descriptor (`SCM_RIGHTS`). Response: u8 exit status, u32 LE length + stdout.
 
 use std::fmt;
 
-/// The first bytes of a request. They contain a number that changes when the format of the frame changes.
+/// The first bytes of a request. Their digit changes when the format of the frame changes.
 pub const MAGIC: [u8; 4] = *b"BOB1";
 /// The maximum size of all environment entries together, in bytes.
 pub const MAX_ENVIRONMENT: usize = 64 * 1024;
@@ -41,7 +41,7 @@ pub enum FrameError {
     Short,
     /// There are bytes after the end of the frame.
     Trailing,
-    /// An environment entry is not UTF-8, has no `=`, or has a NUL or `=` where none is allowed.
+    /// An environment entry is not UTF-8, has no `=`, has a `=` in its name, or contains a NUL.
     Environment,
     /// The exit status is neither 0 nor 1.
     Exit,
@@ -51,11 +51,11 @@ impl fmt::Display for FrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             FrameError::Magic => {
-                "the bytes do not begin with BOB1, so the CNI plugin and the agent are of different versions of Bobbin"
+                "the bytes do not begin with BOB1, so the sender is not a CNI plugin of the agent's version"
             }
-            FrameError::TooLong => "a part of the frame is longer than allowed",
+            FrameError::TooLong => "the environment, stdin or stdout in the frame is longer than allowed",
             FrameError::Short => "the frame ends too early",
-            FrameError::Trailing => "bytes follow the frame",
+            FrameError::Trailing => "unexpected bytes follow the end of the frame",
             FrameError::Environment => "an environment entry is not KEY=VALUE in UTF-8",
             FrameError::Exit => "the exit status is neither 0 nor 1",
         })

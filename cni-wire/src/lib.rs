@@ -1,7 +1,6 @@
 //! The protocol between shim and agent (`frame`), and the CNI protocol that the container runtime speaks.
 //!
-//! The shim uses this crate without the feature `json`, so the crate has no dependency there. The crate opens no socket and
-//! no file.
+//! Without the feature `json`, as the shim uses it, the crate has no dependencies. The crate opens no socket and no file.
 
 pub mod code;
 pub mod frame;
@@ -34,6 +33,6 @@ pub use {
 
 /// The socket on which the agent listens. Tests use a different path.
 pub const SOCKET: &str = "/run/bobbin/agent.sock";
-/// The name of a file in the directory of the socket. The agent creates it when it is first ready after a boot. If the agent
-/// does not answer a STATUS, the shim checks whether this file exists.
+/// The name of the ready marker, a file in the socket's directory. The agent creates the file when the agent is first ready
+/// after a boot. If the agent does not answer a STATUS, the shim checks whether the file exists.
 pub const READY_MARKER: &str = "ready";

@@ -27,7 +27,7 @@ pub struct Interface {
     pub mac: Option<String>,
     /// The MTU of the link (since 1.1.0).
     pub mtu: Option<u32>,
-    /// The path of the link's network namespace. `None`: the link is in the host's namespace.
+    /// The path of the link's network namespace; `None` if the link is in the host's namespace.
     pub sandbox: Option<String>,
     /// The socket path of a device (since 1.1.0). Bobbin sets none, but passes on the path from an earlier plugin.
     pub socket_path: Option<String>,

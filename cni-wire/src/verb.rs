@@ -13,14 +13,14 @@ pub enum Verb {
     Check,
     /// Remove the attachments that the list of valid attachments does not contain.
     Gc,
-    /// Report whether the plugin can serve ADD.
+    /// Report whether the plugin can handle ADD.
     Status,
-    /// Report which versions the plugin supports.
+    /// Report which CNI versions the plugin supports.
     Version,
 }
 
 impl Verb {
-    /// Parses the value of `CNI_COMMAND`; `None` if it is not a verb of the specification.
+    /// Parses the value of `CNI_COMMAND`; `None` if the value is not a verb of the specification.
     pub fn parse(word: &str) -> Option<Verb> {
         Some(match word {
             "ADD" => Verb::Add,

@@ -48,8 +48,8 @@ impl Version {
         }
     }
 
-    /// The answer to VERSION. Its `cniVersion` is `asked`, or the newest version if the call asks for none that Bobbin
-    /// supports.
+    /// The answer to VERSION. `asked` is the version in the call, or `None` if Bobbin does not support that version; the
+    /// answer then names the newest version.
     pub fn answer(asked: Option<Version>) -> String {
         let mut answer = String::from("{\"cniVersion\":\"");
         answer.push_str(asked.unwrap_or(Version::LATEST).text());

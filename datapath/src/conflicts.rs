@@ -6,11 +6,14 @@ use crate::netlink::{KernelError, Netlink, link, route, rule};
 use crate::settings::Settings;
 use crate::state::State;
 
-/// Updates the warnings. A list that can't be read causes no failure, because warnings only inform the administrator.
+/// Updates the warnings. If the kernel's lists can't be read, nothing fails, because warnings only inform the
+/// administrator.
 pub(crate) fn update(netlink: &mut Netlink, state: &State) {
     match find(netlink, &state.settings) {
         Ok(found) => *state.warnings.lock() = found,
-        Err(error) => tracing::warn!(%error, "could not check whether other programs use Bobbin's numbers"),
+        Err(error) => {
+            tracing::warn!(%error, "the agent could not check whether other programs use Bobbin's tables, rule priority or link group")
+        }
     }
 }
 
@@ -20,8 +23,8 @@ fn find(netlink: &mut Netlink, settings: &Settings) -> Result<Vec<String>, Kerne
     for (table, setting) in [(settings.pod_table, "pod table"), (settings.export_table, "export table")] {
         for route in route::list(netlink, table)?.iter().filter(|route| route.protocol != settings.protocol) {
             found.push(format!(
-                "another program (protocol {}) has the route {route}, and that table is Bobbin's {setting}. \
-                 Bobbin leaves the route alone. Give one of the two programs another table",
+                "another program (protocol {}) has the route {route}, but this table is Bobbin's {setting}. \
+                 Bobbin does not change the route. Configure another table for that program or for Bobbin",
                 route.protocol
             ));
         }
@@ -29,8 +32,8 @@ fn find(netlink: &mut Netlink, settings: &Settings) -> Result<Vec<String>, Kerne
     for rule in rule::list(netlink)?.iter().filter(|rule| rule.protocol != settings.protocol) {
         if rule.priority == settings.rule_priority {
             found.push(format!(
-                "another program (protocol {}) has a rule of priority {} (table {}), and Bobbin's rule has this priority. \
-                 Bobbin leaves that rule alone. Give one of the two another priority",
+                "another program (protocol {}) has a rule of priority {} (table {}), the priority of Bobbin's rule. \
+                 Bobbin does not change the program's rule. Configure another priority for that program or for Bobbin",
                 rule.protocol, rule.priority, rule.table
             ));
         }
@@ -38,8 +41,9 @@ fn find(netlink: &mut Netlink, settings: &Settings) -> Result<Vec<String>, Kerne
     for link in link::list(netlink)?.iter().filter(|link| link.group == settings.link_group && !link.is_own()) {
         if !is_host_name(settings, &link.name) {
             found.push(format!(
-                "link {} of another program is in link group {}, which is Bobbin's. \
-                 The anti-spoofing filter applies to it, too. Give one of the two another group",
+                "link {} of another program is in link group {}, which Bobbin uses for pods. \
+                 So Bobbin's anti-spoofing filter also checks packets from this link. \
+                 Configure another group for that program or for Bobbin",
                 link.name, link.group
             ));
         }

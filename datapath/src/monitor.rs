@@ -37,10 +37,10 @@ const ROUTE_GROUPS: [MulticastGroup; 6] = [
 ];
 const NFTABLES_GROUP: u32 = libc::NFNLGRP_NFTABLES as u32;
 const NFTABLES: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
-/// After two pauses of this length without a notice, all earlier notices have been read. One pause is not enough,
-/// because the task may have woken late.
+/// After two pauses of this length without a notice, the monitor has read all earlier notices. One pause is not enough,
+/// because the monitor's task may have woken late.
 const IDLE_PERIOD: Duration = Duration::from_millis(500);
-/// After a failed attempt to open a socket for notices, how long to wait before the next attempt.
+/// How long the monitor waits after a failed attempt to open a socket for notices.
 const REOPEN_DELAY: Duration = Duration::from_millis(500);
 
 /// The two tasks that listen to the kernel's notices. Dropping this value ends both tasks.
@@ -64,7 +64,7 @@ struct Context {
 
 impl Monitor {
     /// Starts to listen to the kernel's notices in the calling thread's namespace. Both sockets are open when this
-    /// function returns, so no later change is missed.
+    /// function returns, so the monitor misses no later change.
     pub(crate) fn start(
         runtime: &Handle,
         settings: &Settings,
@@ -85,8 +85,8 @@ impl Monitor {
     }
 }
 
-/// The raw bytes of a notice. rtnetlink's own type drops each notice that it can't decode, so Bobbin would miss the
-/// change.
+/// The raw bytes of a notice. With rtnetlink's own type for notices, Bobbin would miss each notice that rtnetlink can't
+/// decode.
 #[derive(Debug)]
 struct Notice(Vec<u8>);
 
@@ -131,7 +131,7 @@ impl Subscription {
     fn to_routes(settings: &Settings) -> Result<Self, KernelError> {
         Self::open(protocols::NETLINK_ROUTE, &ROUTE_GROUPS.map(|group| group as u32), |socket| {
             if let Err(error) = socket_filter::attach(socket.socket_ref(), settings) {
-                tracing::warn!(%error, "the kernel refused the socket filter for its notices, so each route that another program changes wakes the agent");
+                tracing::warn!(%error, "the kernel refused the agent's filter on the socket for kernel notices, so each route that another program changes wakes the agent");
             }
         })
     }
@@ -174,11 +174,11 @@ async fn listen(
             }
             Ok(Some((notice, _))) => concerns_bobbin(&context, &notice),
             Ok(None) => {
-                tracing::warn!("the socket that receives the kernel's notices failed; the agent opens another one");
+                tracing::warn!("the socket that receives the kernel's notices failed; the agent opens a new socket");
                 match reopen(&context.settings) {
                     Ok(fresh) => subscription = fresh,
                     Err(error) => {
-                        tracing::warn!(%error, "the socket for the kernel's notices could not be opened; the agent tries again");
+                        tracing::warn!(%error, "the agent could not open a socket for the kernel's notices; it tries again");
                         tokio::time::sleep(REOPEN_DELAY).await;
                     }
                 }
@@ -197,7 +197,7 @@ async fn listen(
 fn concerns_bobbin(context: &Context, notice: &NetlinkMessage<Notice>) -> bool {
     let message = match &notice.payload {
         NetlinkPayload::InnerMessage(Notice(message)) => message,
-        // The buffer of the socket for notices overran, so notices were lost.
+        // The receive buffer of the socket overran, so notices were lost.
         NetlinkPayload::Overrun(_) => return true,
         _ => return false,
     };
@@ -205,14 +205,14 @@ fn concerns_bobbin(context: &Context, notice: &NetlinkMessage<Notice>) -> bool {
     let (kind, port) = (notice.header.message_type, notice.header.port_number);
     let by_a_program = port != 0;
     match kind {
-        // When a link was removed, the kernel does not always name the socket of the request. So the link's index
-        // decides.
+        // A notice about a removed link does not always name the socket of the request. So the link's index shows
+        // whether this program removed the link.
         libc::RTM_DELLINK => Link::decode(message).map_or(true, |link| !own_changes.is_own_removal(link.index)),
         _ if own_changes.is_own_port(port) => false,
         libc::RTM_NEWLINK => Link::decode(message).map_or(true, |link| {
             let own = link.is_own() || is_host_name(settings, &link.name);
-            // If a notice about one of Bobbin's links names no program, it follows from Bobbin's own request or from
-            // the veth peer. Such a notice is ignored.
+            // If a notice about one of Bobbin's links names no program, the cause is Bobbin's own request or the veth
+            // peer. The monitor ignores such a notice.
             !own || by_a_program
         }),
         libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
@@ -222,7 +222,7 @@ fn concerns_bobbin(context: &Context, notice: &NetlinkMessage<Notice>) -> bool {
             });
             by_a_program && concerned
         }
-        // Bobbin sets only permanent neighbours. A repair is needed only when such a neighbour was removed.
+        // Bobbin sets only permanent neighbours, so only the removal of a permanent neighbour may need a repair.
         libc::RTM_DELNEIGH => by_a_program && neighbour::decode_permanent(message).unwrap_or(true),
         libc::RTM_NEWRULE | libc::RTM_DELRULE => true,
         kind => kind >> 8 == NFTABLES && by_a_program && anti_spoofing::is_about_table(message, &settings.nft_table),

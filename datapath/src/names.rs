@@ -1,4 +1,4 @@
-//! Names, aliases and MAC addresses of an attachment's links. All are computed from the attachment alone, so a
+//! Names, aliases and MAC addresses of an attachment's links. The agent computes them from the attachment alone, so a
 //! restarted agent recognises the links that an earlier agent created.
 
 use bobbin_ipam::{AttachmentKey, hash};
@@ -7,7 +7,7 @@ use crate::settings::Settings;
 
 /// The prefix of aliases that Bobbin sets.
 const ALIAS_PREFIX: &str = "bobbin:";
-/// The longest name of a link: `IFNAMSIZ` without the NUL.
+/// The maximum length of a link's name: `IFNAMSIZ` without the NUL.
 const MAX_NAME_LEN: usize = 15;
 
 /// The alias of the attachment's host link.
@@ -48,8 +48,8 @@ pub(crate) fn is_host_name(settings: &Settings, name: &str) -> bool {
     name.len() == MAX_NAME_LEN && hash.is_some_and(|hash| hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// The locally administered MAC addresses of the host link and of the container's interface. A repair of permanent
-/// neighbours needs both addresses, but can't read the MAC address inside the container.
+/// The locally administered MAC addresses of the host link and of the container's interface. The agent computes them,
+/// because a repair on the node needs the MAC address inside the container, but can't read it.
 pub(crate) fn macs(key: &AttachmentKey) -> ([u8; 6], [u8; 6]) {
     let text = key.to_string();
     let mac = |salt| {

@@ -17,8 +17,8 @@ use crate::netlink::KernelError;
 /// restarts, but not when the node reboots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetnsRef {
-    /// The ID by which the agent's network namespace refers to the container's. When a namespace ends, the kernel may
-    /// reuse its ID at once.
+    /// The ID by which the agent's network namespace refers to the container's namespace. When a namespace ends, the
+    /// kernel may reuse its ID at once.
     pub id: i32,
     /// `SO_NETNS_COOKIE` of the agent's namespace. If the agent now runs in a namespace with another cookie, the
     /// namespace ID is meaningless.
@@ -44,13 +44,14 @@ pub(crate) fn current() -> Result<Identity, KernelError> {
 /// Whether a descriptor refers to the calling thread's own network namespace.
 ///
 /// # Errors
-/// The identity of one of the two namespaces can't be read. The descriptor's namespace may then be the node's, so the
-/// caller must not change it.
+/// Fails if the identity of one of the two namespaces can't be read. The descriptor's namespace may then be the node's,
+/// so the caller must not change that namespace.
 pub fn is_own_netns(netns: impl AsFd) -> Result<bool, KernelError> {
     Ok(identity(netns)? == current()?)
 }
 
-/// Moves the calling thread into a network namespace for good. So it must be a thread that [`on_thread`] started.
+/// Moves the calling thread into a network namespace for good. So the caller must run on a thread that [`on_thread`]
+/// started.
 #[allow(clippy::disallowed_methods)]
 pub(crate) fn enter(netns: impl AsFd) -> Result<(), KernelError> {
     setns(netns, CloneFlags::CLONE_NEWNET).map_err(|errno| KernelError::io("enter the network namespace")(errno.into()))
@@ -70,6 +71,7 @@ where
         .stack_size(512 << 10)
         .spawn(run)
         .map_err(KernelError::io("start a thread"))?;
-    let lost = || KernelError::io("finish the operation")(std::io::Error::other("its thread ended early"));
+    let lost =
+        || KernelError::io("finish a network operation")(std::io::Error::other("the operation's thread ended early"));
     result.await.unwrap_or_else(|_| Err(lost().into()))
 }

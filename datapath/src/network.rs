@@ -69,7 +69,7 @@ impl Network {
     }
 
     /// A number that grows when another program may have changed links, routes, rules or the filter. One step may stand
-    /// for many changes. The caller then calls [`Network::reconcile`].
+    /// for many changes. When the number has grown, the caller should call [`Network::reconcile`].
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.state.changed.subscribe()
     }
@@ -118,10 +118,10 @@ impl Network {
     }
 
     /// What is left of each attachment on the node. An attachment whose link is gone is [`NetnsPresence::Unknown`] if
-    /// the caller has no valid [`NetnsRef`] of this namespace for it.
+    /// the caller passes no valid [`NetnsRef`] with it.
     ///
     /// # Errors
-    /// The node's links or routes can't be listed. The caller must then treat every attachment as in use.
+    /// Fails if the node's links or routes can't be listed. The caller must then treat every attachment as in use.
     pub async fn presence(
         &self,
         asked: Vec<(AttachmentKey, Option<NetnsRef>)>,
@@ -149,17 +149,18 @@ impl Network {
     }
 
     /// Removes all of Bobbin's objects except links, for an uninstall: filter, rules, and routes in all three tables.
-    /// After an error it continues, and reports all errors at the end. Returns one sentence for each removed object.
+    /// Continues after a refused removal, and reports all refusals at the end. Returns one sentence for each removed
+    /// object.
     pub async fn tear_down(&self) -> Result<Vec<String>, KernelError> {
         self.run(setup::tear_down).await
     }
 
-    /// Makes the node match the desired state, and returns the differences found. A missing link is only reported,
-    /// because only an ADD can create a link. Links that another operation is creating or removing are skipped.
+    /// Makes the node match the desired state, and returns the differences found. Only reports a missing link, because
+    /// only an ADD can create a link. Skips links that another operation is creating or removing.
     ///
     /// # Errors
-    /// The node's state can't be read, so nothing was compared. A failed repair is returned as a drift, not as an
-    /// error.
+    /// Fails if the node's state can't be read, and so can't be compared. A failed repair is returned as a drift, not
+    /// as an error.
     pub async fn reconcile(&self, desired: &DesiredState) -> Result<Vec<Drift>, KernelError> {
         let desired = desired.clone();
         self.run(move |state, netlink| reconcile::reconcile(state, netlink, &desired)).await

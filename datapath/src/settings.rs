@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use crate::netlink::KernelError;
 
-/// Tables, priorities, protocol numbers and names. All of them can be changed, because another program on the node may
-/// use the same ones.
+/// Tables, priorities, protocol numbers and names. Administrators can change each of them, because another program on
+/// the node may use the same value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// Routing table of the pods' routes.
@@ -18,7 +18,7 @@ pub struct Settings {
     pub protocol: u8,
     /// Protocol number of the routes to other nodes' blocks (`--routing=direct`).
     pub direct_protocol: u8,
-    /// Link group of the pods' host links; the anti-spoofing filter matches it.
+    /// Link group of the pods' host links. The anti-spoofing filter checks packets from links of this group.
     pub link_group: u32,
     /// The prefix of host links' names: one to four lower-case letters.
     pub veth_prefix: String,

@@ -23,10 +23,10 @@ pub(crate) use removal_queue::{QueuedRemoval, RemovalQueue};
 /// How many attachments are wired at the same time. The kernel handles them one after another, so more threads would
 /// only wait.
 const MAX_CONCURRENT_ATTACHES: usize = 4;
-/// How many idle netlink sockets are kept for later requests.
+/// How many idle netlink sockets the state keeps at most for later requests.
 const MAX_IDLE_SOCKETS: usize = 8;
 
-/// The shared state. It calls none of the operations that use this state.
+/// The state that all operations share. Its methods start no operation.
 pub(crate) struct State {
     pub(crate) settings: Settings,
     /// The node's own network namespace.
@@ -91,7 +91,7 @@ impl State {
         result
     }
 
-    /// Takes a netlink socket of the node's namespace. The caller must do this before its thread enters another
+    /// Takes a netlink socket of the node's namespace. The caller must take the socket before its thread enters another
     /// namespace.
     pub(crate) fn take_netlink(&self) -> Result<Netlink, KernelError> {
         let idle = self.idle_sockets.lock().pop();
@@ -113,7 +113,7 @@ impl State {
         Ok(mtu)
     }
 
-    /// The MTU for new pods, as last detected. Each reconcile pass detects it again.
+    /// The MTU for new pods, as last detected. Each reconcile pass detects the MTU again.
     pub(crate) fn known_mtu(&self, netlink: &mut Netlink, node: &[IpAddr]) -> Result<u32, KernelError> {
         match self.mtu.load(Ordering::Relaxed) {
             0 => self.detect_mtu(netlink, node),
@@ -122,12 +122,13 @@ impl State {
     }
 }
 
-/// The cookie of the node's network namespace. If it can't be read, every attachment counts as in use until its DEL.
+/// The cookie of the node's network namespace. If the cookie can't be read, every attachment counts as in use until its
+/// DEL.
 fn netns_cookie() -> Option<u64> {
     let cookie = Netlink::route().and_then(|netlink| netlink.netns_cookie());
     cookie
         .inspect_err(|error| {
-            tracing::warn!(%error, "the cookie of the node's network namespace can't be read, so the agent can't tell which containers have ended; only a DEL frees an address");
+            tracing::warn!(%error, "the agent can't read the cookie of the node's network namespace, so it can't tell which containers have ended; only a DEL frees an address");
         })
         .ok()
 }

@@ -1,6 +1,7 @@
 //! Reads kernel settings below `/proc/sys/net`, and writes a setting only if its value differs.
 //!
-//! `/proc/sys/net` shows the settings of the calling thread's namespace, so the same path serves the node and its pods.
+//! `/proc/sys/net` shows the settings of the calling thread's namespace, so the same path works for the node and for
+//! pods.
 
 use std::path::Path;
 

@@ -22,7 +22,7 @@ impl Metrics {
     /// All metrics in the OpenMetrics text format.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        // Encoding into a string fails only if a collector fails. Then the metrics that were encoded before it are served.
+        // Encoding into a string fails only if a collector fails. The text then ends before that collector.
         let _ = encode(&mut text, &self.0);
         text
     }

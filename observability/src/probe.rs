@@ -18,10 +18,10 @@ pub enum ProbeError {
     NoAnswer {
         /// The path of the program's socket.
         socket: PathBuf,
-        /// The operation that failed.
+        /// Why the request to the program failed.
         source: io::Error,
     },
-    /// The program answered that it is unhealthy. The text is its reason.
+    /// The program answered that it is unhealthy. The text is the HTTP status and the reason.
     #[error("{0}")]
     Unhealthy(String),
 }

@@ -1,4 +1,4 @@
-//! The HTTP server for `/metrics`, `/healthz` and `/readyz`. Its requests change nothing in the program.
+//! The HTTP server for `/metrics`, `/healthz` and `/readyz`. A request changes nothing in the program.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 
 use crate::{Metrics, Watchdog};
 
-/// The first pause after an attempt to bind the port failed. Each further failure doubles the pause, up to
+/// The pause after the first failed attempt to bind the port. Each further failure doubles the pause, up to
 /// [`MAX_RETRY_INTERVAL`].
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest pause between two attempts to bind the port.
@@ -36,10 +36,10 @@ impl Health {
     }
 }
 
-/// Returns the health of the program for a request. Must not block.
+/// A function that returns the program's health at each request. The function must not block.
 pub type HealthCheck = Arc<dyn Fn() -> Health + Send + Sync>;
 
-/// The address for metrics and health can't be bound.
+/// The program can't bind the address for metrics and health.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "can't serve metrics and health at {address}: {source}; the program keeps running and retries; free the port (ss -ltnp) or set another address with --metrics-address"
@@ -49,7 +49,7 @@ pub struct PortError {
     source: std::io::Error,
 }
 
-/// The HTTP server of a program. Cheap to clone, because a program may serve at several addresses.
+/// The HTTP server of a program. Clones are cheap, so a program can listen at several addresses.
 #[derive(Clone)]
 pub struct Server(Router);
 
@@ -70,12 +70,12 @@ impl Server {
         L: Listener,
         L::Addr: std::fmt::Debug,
     {
-        // `serve` never returns an error, because axum itself handles the errors of the listener.
+        // `axum::serve` never returns an error, because axum itself handles the errors of the listener.
         let _ = axum::serve(listener, self.0).with_graceful_shutdown(shutdown).await;
     }
 
-    /// Answers requests at an address until `shutdown` completes. If the address can't be bound, calls `failed` once and
-    /// keeps trying.
+    /// Answers requests at an address until `shutdown` completes. If the first attempt to bind the address fails, calls
+    /// `failed` once and keeps trying.
     pub async fn serve_at(
         self,
         address: SocketAddr,

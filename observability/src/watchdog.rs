@@ -1,5 +1,5 @@
-//! Detects loops that hang. Each loop registers with a deadline and sends heartbeats; liveness names loops that miss their
-//! deadline.
+//! Detects loops that hang. Each loop registers with a deadline and sends heartbeats; the liveness check names the
+//! loops that missed their deadline.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -54,7 +54,8 @@ impl Default for Watchdog {
 impl Watchdog {
     /// Registers a loop. The loop must call [`Heartbeat::beat`] at least once per `deadline`.
     ///
-    /// A missed deadline restarts the program, so choose a multiple of the slowest healthy iteration.
+    /// A missed deadline restarts the program, so choose a multiple of the time that the slowest healthy iteration
+    /// takes.
     pub fn register(&self, name: &'static str, deadline: Duration) -> Heartbeat {
         let last_beat = AtomicU64::new(self.0.elapsed());
         let watched = Arc::new(Loop { name, deadline, last_beat });

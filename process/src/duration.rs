@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::fmt::friendly::SpanParser;
 
-/// The units that the chart's schema admits.
+/// The units that the chart's schema allows.
 const UNITS: [&str; 4] = ["ms", "s", "m", "h"];
 
 /// The text of a flag is not a duration.
@@ -14,8 +14,8 @@ pub struct DurationError(String);
 
 /// Parses a duration such as `200ms`, `30s`, `15m` or `1h`.
 ///
-/// jiff would also accept `1h 30m` or `1 day`. Bobbin refuses such texts, so that flags accept the same texts as chart
-/// values.
+/// The library jiff would also accept `1h 30m` or `1 day`. Bobbin refuses such texts, so that flags accept the same
+/// texts as chart values.
 ///
 /// # Errors
 /// Fails if the text is not a whole number with one of the units, or if the duration is too large.

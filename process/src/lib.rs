@@ -1,4 +1,4 @@
-//! What operator and agent share as processes: durations in flags, renamed environment variables, and signals.
+//! Code for the start and stop of operator and agent: durations in flags, renamed environment variables, and signals.
 
 mod duration;
 mod renamed;

@@ -1,4 +1,4 @@
-//! Refuses environment variables that only earlier versions read.
+//! Refuses to start a program with environment variables that only earlier versions of Bobbin read.
 
 /// Each variable that earlier versions read, with the name of the variable that replaces it.
 const RENAMED: [(&str, &str); 3] = [
@@ -9,7 +9,9 @@ const RENAMED: [(&str, &str); 3] = [
 
 /// A variable is set that only earlier versions read, so its value would have no effect.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the environment variable {old} was renamed: set {new} instead, with a unit, for example {new}=5m")]
+#[error(
+    "this version of Bobbin does not read the environment variable {old}: set {new} instead, with a unit, for example {new}=5m"
+)]
 pub struct RenamedVariable {
     old: &'static str,
     new: &'static str,

@@ -5,7 +5,7 @@ use std::io;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Returns a token that is cancelled on SIGTERM or SIGINT; `message` is then logged. Must be called inside the tokio runtime.
+/// On SIGTERM or SIGINT, logs `message` and cancels the returned token. Must be called inside the tokio runtime.
 ///
 /// # Errors
 /// Fails if the signal handlers can't be registered.

@@ -1,4 +1,4 @@
-//! Tests how a result is written in each version, and parses the text again.
+//! Tests the JSON of a result in each CNI version, and that parsing the JSON returns the result.
 
 use super::*;
 

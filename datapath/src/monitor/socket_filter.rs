@@ -15,7 +15,7 @@ use crate::settings::Settings;
 const LARGE_TABLE: u32 = libc::RT_TABLE_COMPAT as u32;
 const MAX_SMALL_TABLE: u32 = 255;
 
-// Byte offsets of the fields that the filter reads. A notice begins with a header of 16 bytes, then the fixed part.
+// Byte offsets of the fields that the filter reads. A notice begins with a header of 16 bytes; the fixed part follows.
 const KIND_OFFSET: u32 = 4;
 const PORT_OFFSET: u32 = 12;
 const ROUTE_TABLE_OFFSET: u32 = 20;
@@ -23,7 +23,8 @@ const ROUTE_PROTOCOL_OFFSET: u32 = 21;
 /// The offset of the byte that holds the flag `NUD_PERMANENT`, in the two-byte state of a neighbour notice.
 const NEIGHBOUR_STATE_OFFSET: u32 = if cfg!(target_endian = "little") { 24 } else { 25 };
 
-/// One BPF instruction. A jump contains the index of the instruction at which the program continues.
+/// One BPF instruction. A jump contains the index of the next instruction if the condition holds, then the index if the
+/// condition fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     LoadByte(u32),
@@ -39,8 +40,9 @@ fn loaded(number: u16) -> u32 {
     u32::from(u16::from_be_bytes(number.to_ne_bytes()))
 }
 
-/// Builds the filter program. It accepts notices of links, rules and lost permanent neighbours. It accepts notices of
-/// routes that a program changed in Bobbin's tables, or in the main table with the protocol number of direct routes.
+/// Builds the filter program. It accepts notices of links, rules and removed permanent neighbours. It also accepts
+/// notices of routes that a program changed in Bobbin's tables, or in the main table with the protocol number of direct
+/// routes.
 fn program(settings: &Settings) -> Vec<Step> {
     const NEIGHBOUR: usize = 5;
     const ROUTE: usize = 7;

@@ -1,7 +1,7 @@
 use super::*;
 
-/// Nodes already have links with the names and MAC addresses that this test expects. So later versions must compute
-/// them, too.
+/// Nodes already have links with the names and MAC addresses that this test expects. So later versions of the agent
+/// must compute the same names and MAC addresses.
 #[test]
 fn names_and_mac_addresses_never_change() {
     let long = "0123456789abcdef".repeat(4);

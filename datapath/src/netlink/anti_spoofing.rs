@@ -25,7 +25,7 @@ const CHAIN: &str = "spoof";
 const NFGEN_HEADER_LEN: usize = 4;
 const NF_ACCEPT: u32 = libc::NF_ACCEPT as u32;
 const NF_DROP: u32 = libc::NF_DROP as u32;
-/// The chain's priority: it filters before connection tracking, so a spoofed packet creates no connection entry.
+/// The chain's priority: the chain filters before connection tracking, so a spoofed packet creates no connection entry.
 const RAW_PRIORITY: u32 = libc::NF_IP_PRI_RAW.cast_unsigned();
 
 // Attributes of nftables messages that libc lacks.
@@ -181,8 +181,8 @@ pub(crate) fn is_about_table(message: &[u8], name: &str) -> bool {
         .is_some_and(|found| text_of(found) == name)
 }
 
-// Nftables answers are read attribute by attribute. The netfilter crate's decoder does not check the length of an
-// expression, and would panic on a short one. `netlink/tests.rs` fuzzes the functions below.
+// The functions below read nftables answers attribute by attribute, because the netfilter crate's decoder panics on an
+// expression that is too short. `netlink/tests.rs` fuzzes these functions.
 
 /// The name of an nftables expression, and the numbers in the expression that identify the anti-spoofing rule.
 pub(super) type Expression = (String, Vec<Option<u32>>);

@@ -7,7 +7,7 @@ use rtnetlink::packet_core::{DecodeError, NLM_F_ACK_TLVS, NLM_F_CAPPED, NetlinkH
 
 /// The length of a netlink message's header in bytes.
 pub(super) const HEADER_LEN: usize = 16;
-/// How many times a kernel list is read at most, if it changes during every read.
+/// How many times the agent reads a kernel list at most, if the list changes during every read.
 pub(super) const MAX_DUMP_ATTEMPTS: u32 = 6;
 /// `NLMSGERR_ATTR_MSG`, which libc lacks: the attribute with the kernel's explanation of an error.
 const NLMSGERR_ATTR_MSG: u16 = 1;
@@ -27,14 +27,15 @@ pub enum KernelError {
     },
     /// The kernel did not answer in time. The request may or may not have taken effect.
     #[error(
-        "the kernel did not answer within {0:?} when asked to {1}; the outcome is unknown, so read the state before you try again"
+        "the kernel did not answer within {0:?} when Bobbin asked it to {1}, so the request may or may not have taken effect"
     )]
     Unanswered(Duration, String),
     /// A list changed during every attempt to read it.
     #[error("the list of {0} changed during each of {MAX_DUMP_ATTEMPTS} attempts to read it; try again")]
     Unstable(String),
-    /// The kernel's answer can't be decoded. The whole list is refused, because an incomplete list proves nothing.
-    #[error("the kernel's answer to \"{what}\" can't be decoded: {source}")]
+    /// Bobbin can't decode the kernel's answer. Bobbin refuses the whole list, because an incomplete list proves
+    /// nothing.
+    #[error("Bobbin can't decode the kernel's answer to \"{what}\": {source}")]
     Undecodable {
         /// The request whose answer can't be decoded, as a verb phrase.
         what: String,
@@ -49,14 +50,14 @@ pub enum KernelError {
         /// Why the operation failed.
         source: std::io::Error,
     },
-    /// A setting of the agent has a value that can't be used.
+    /// A setting of the agent has an invalid value.
     #[error("{0}")]
     InvalidSetting(String),
     /// An object of another program has the key that one of Bobbin's objects needs.
     #[error("{0}")]
     Conflict(String),
-    /// Some of Bobbin's objects could not be removed; all others were removed.
-    #[error("some of Bobbin's objects could not be removed from the node: {0}")]
+    /// Bobbin could not remove some of its objects; it removed all others.
+    #[error("Bobbin could not remove some of its objects from this node: {0}")]
     RemovalIncomplete(String),
 }
 

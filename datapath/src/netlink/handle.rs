@@ -1,7 +1,7 @@
 //! rtnetlink's handle for requests that no pod waits for: rules, exported and direct routes, node set-up and repairs.
 //!
-//! A separate thread with a tokio runtime serves rtnetlink's sockets, because the callers run on plain threads. A
-//! socket belongs to the namespace of the thread that opens it.
+//! A separate thread with a tokio runtime runs rtnetlink's sockets, because the callers run on plain threads. A socket
+//! belongs to the namespace of the thread that opens it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -110,8 +110,7 @@ impl RouteHandle {
         self.send(vec![request])?.pop().unwrap_or(Ok(()))
     }
 
-    /// Sends the requests one after another and returns the answer to each. If a request fails, the next one is still
-    /// sent.
+    /// Sends the requests one after another and returns the answer to each. Sends the next request even if one fails.
     pub(crate) fn send(&self, requests: Vec<Request>) -> Result<Vec<Result<(), KernelError>>, KernelError> {
         let (done, answers) = oneshot::channel();
         let (connection, own_changes) = (self.connection.clone(), self.own_changes.clone());

@@ -62,7 +62,7 @@ impl Link {
         self.qdisc != "noop"
     }
 
-    /// Decodes a link message. Attributes that Bobbin does not need are skipped, so an unusual link of another program
+    /// Decodes a link message. Skips attributes that Bobbin does not need, so that an unusual link of another program
     /// can't make the whole list of links unreadable.
     pub(crate) fn decode(message: &[u8]) -> Result<Self, DecodeError> {
         let header = LinkHeader::parse(message)?;
@@ -136,8 +136,8 @@ fn set_up(what: String, index: u32, attributes: Vec<LinkAttribute>) -> Request {
     Request::new(what, NLM_F_ACK, RouteNetlinkMessage::SetLink(message))
 }
 
-/// The values of a new veth pair. The request that creates the pair sets them, because udev could race with a later
-/// request.
+/// The values of a new veth pair. The request that creates the pair sets them all, because udev could change the pair
+/// before a later request.
 pub(crate) struct VethSpec<'a> {
     pub(crate) host_if: &'a str,
     pub(crate) host_mac: [u8; 6],
@@ -172,7 +172,8 @@ pub(crate) fn create_pair(spec: &VethSpec<'_>) -> Request {
             ]),
         ],
     );
-    let what = format!("create {} for {}", spec.host_if, spec.container_if);
+    let what =
+        format!("create the veth pair {} (on the node) and {} (in the container)", spec.host_if, spec.container_if);
     Request::new(what, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, RouteNetlinkMessage::NewLink(pair))
 }
 
@@ -184,18 +185,22 @@ pub(crate) fn label(index: u32, alias: &str, group: u32) -> Request {
         LinkAttribute::Group(group),
         LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![no_link_local])]),
     ];
-    set(format!("label link {index} {alias}"), index, attributes)
+    set(format!("set the group and the alias {alias} of link {index}"), index, attributes)
 }
 
 /// Like [`label`], for a kernel that runs without IPv6.
 pub(crate) fn label_without_ipv6(index: u32, alias: &str, group: u32) -> Request {
     let attributes = vec![LinkAttribute::IfAlias(alias.to_owned()), LinkAttribute::Group(group)];
-    set(format!("label link {index} {alias}"), index, attributes)
+    set(format!("set the group and the alias {alias} of link {index}"), index, attributes)
 }
 
 /// The request to bring a link up and set its alias.
 pub(crate) fn up_with_alias(index: u32, alias: &str) -> Request {
-    set_up(format!("bring up link {index} as {alias}"), index, vec![LinkAttribute::IfAlias(alias.to_owned())])
+    set_up(
+        format!("bring up link {index} with the alias {alias}"),
+        index,
+        vec![LinkAttribute::IfAlias(alias.to_owned())],
+    )
 }
 
 /// The request to bring a link up.
@@ -214,7 +219,7 @@ pub(crate) fn set_alias(index: u32, alias: &str) -> Request {
     set(what, index, vec![LinkAttribute::IfAlias(alias.to_owned())])
 }
 
-/// The request to rename a link. Before Linux 6.2 the kernel refuses it with `EBUSY` while the link is up.
+/// The request to rename a link. Before Linux 6.2 the kernel refuses the request (`EBUSY`) while the link is up.
 pub(crate) fn rename(index: u32, name: &str) -> Request {
     set(format!("rename link {index} to {name}"), index, vec![LinkAttribute::IfName(name.to_owned())])
 }
@@ -224,7 +229,7 @@ pub(crate) fn set_group(index: u32, group: u32) -> Request {
     set(format!("move link {index} to group {group}"), index, vec![LinkAttribute::Group(group)])
 }
 
-/// Removes a link, and so also its veth peer. Succeeds if the link does not exist.
+/// Removes a link, and so also its veth peer. Succeeds even if the link does not exist.
 pub(crate) fn remove(netlink: &mut Netlink, own_changes: &OwnChanges, index: u32) -> Result<(), KernelError> {
     let delete = RouteNetlinkMessage::DelLink(message(index, Vec::new()));
     own_changes.removing(index);

@@ -1,5 +1,5 @@
-//! Permanent neighbours. With one entry on each side of a veth pair, no address has to be resolved, so a pod's first
-//! packet leaves at once.
+//! Permanent neighbours. With one entry on each side of a veth pair, the kernel need not ask for MAC addresses, so a
+//! pod's first packet leaves at once.
 
 use std::net::IpAddr;
 
@@ -40,8 +40,8 @@ impl Neighbour {
         message
     }
 
-    /// The request to set the entry. It replaces an existing one, because no other program sets neighbours on Bobbin's
-    /// links.
+    /// The request to set the entry. The kernel then replaces an existing entry. This is safe, because no other program
+    /// sets neighbours on Bobbin's links.
     pub(crate) fn set(&self) -> Request {
         let mut message = self.message(NeighbourState::Permanent);
         message.attributes.push(NeighbourAttribute::LinkLayerAddress(self.mac.clone()));

@@ -1,7 +1,7 @@
 //! IDs of network namespaces: the numbers by which the node's network namespace refers to other namespaces.
 //!
-//! A namespace keeps its ID when the links into it are removed. When the namespace ends, the kernel may give the ID to
-//! another namespace at once.
+//! A namespace keeps its ID when the links that lead into it are removed. When the namespace ends, the kernel may give
+//! the ID to another namespace at once.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -25,7 +25,7 @@ fn descriptor(netns: BorrowedFd<'_>) -> NsidAttribute {
     NsidAttribute::Fd(netns.as_raw_fd().cast_unsigned())
 }
 
-/// The request to give a network namespace an ID. The kernel answers `EEXIST` if the namespace already has one.
+/// The request to give a network namespace an ID. The kernel answers `EEXIST` if the namespace already has an ID.
 pub(crate) fn assign(netns: BorrowedFd<'_>) -> Request {
     let new = message(vec![NsidAttribute::Id(ANY), descriptor(netns)]);
     Request::new("give the network namespace an ID", NLM_F_ACK, RouteNetlinkMessage::NewNsId(new))
@@ -37,7 +37,7 @@ pub(crate) fn get(netns: BorrowedFd<'_>) -> Request {
     Request::new("look up the ID of the network namespace", 0, RouteNetlinkMessage::GetNsId(get))
 }
 
-/// The request that tests whether a network namespace has this ID. The kernel answers `ENOENT` if none has it.
+/// The request that tests whether a network namespace has this ID. The kernel answers `ENOENT` if no namespace has it.
 pub(crate) fn exists(id: i32) -> Request {
     let get = message(vec![NsidAttribute::Id(id)]);
     Request::new(format!("look up network namespace ID {id}"), 0, RouteNetlinkMessage::GetNsId(get))

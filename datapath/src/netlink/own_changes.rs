@@ -1,12 +1,14 @@
 //! Tells which of the kernel's notices follow from this program's own requests. Such notices start no reconcile pass.
 //!
-//! The port of a closed socket, and the index of a removed link, are kept until all notices about them have been read.
+//! This program remembers the port of a closed socket and the index of a removed link until the monitor has read all
+//! notices about them.
 
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
-/// How many finished entries are kept at most. Entries are dropped when notices pause, but a pause may never come.
+/// The maximum number of finished entries. The monitor drops such entries when the notices pause, but a pause may never
+/// come.
 const MAX_FINISHED: usize = 4096;
 
 /// This program's own netlink sockets, and the links that this program is removing.
@@ -16,8 +18,8 @@ pub(crate) struct OwnChanges {
     removals: Mutex<Tracked>,
 }
 
-/// Ports or link indexes. `false`: the socket or the removal is in use. `true`: it has finished, but notices may still
-/// arrive.
+/// Ports of sockets, or indexes of links to remove. `true` means that the socket was closed or the removal ended, but
+/// notices about it may still arrive.
 #[derive(Debug, Default)]
 struct Tracked(HashMap<u32, bool>);
 
@@ -67,7 +69,7 @@ impl OwnChanges {
         self.removals.lock().0.remove(&link).is_some()
     }
 
-    /// Forgets finished sockets and removals, because all notices of links and routes so far have been read.
+    /// Forgets finished sockets and removals, because the monitor has read all notices of links and routes so far.
     pub(crate) fn all_notices_read(&self) {
         self.ports.lock().forget_finished();
         self.removals.lock().forget_finished();

@@ -1,4 +1,4 @@
-//! Routes: the ones that Bobbin adds, lists of the routes in a table, and route look-ups.
+//! Routes: adding and removing Bobbin's routes, listing the routes of a table, and route look-ups.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -57,7 +57,7 @@ impl Route {
         Self { table, protocol, to, blackhole: true, link: None, via: None, source: None, metric: BLACKHOLE_METRIC }
     }
 
-    /// Whether the kernel treats both routes as the same entry: table, prefix and metric are equal.
+    /// Whether both routes have the same table, prefix and metric. The kernel treats such routes as one entry.
     pub(crate) fn has_same_key(&self, other: &Self) -> bool {
         self.table == other.table && self.to == other.to && self.metric == other.metric
     }
@@ -138,7 +138,7 @@ impl Route {
                 | libc::RTA_PREFSRC
                 | libc::RTA_TABLE => match RouteAttribute::parse_with_param(&attribute, parameters)? {
                     RouteAttribute::Destination(to) => {
-                        let to = ip(&to).ok_or("the destination of a route is no IP address")?;
+                        let to = ip(&to).ok_or("the destination of a route is not an IP address")?;
                         route.to = prefix(to)?;
                     }
                     RouteAttribute::Oif(link) => route.link = Some(link),
@@ -148,8 +148,8 @@ impl Route {
                     RouteAttribute::Table(table) => route.table = table,
                     _ => {}
                 },
-                // Bobbin adds no multipath routes, so the link of the first hop is enough. A foreign route's hops may
-                // have an encapsulation that can't be decoded, and the link is then left out.
+                // Bobbin adds no multipath routes, so the link of the first hop is enough. If the hops of a foreign
+                // route can't be decoded, `route.link` stays empty.
                 libc::RTA_MULTIPATH => {
                     if let Ok(RouteAttribute::MultiPath(hops)) =
                         RouteAttribute::parse_with_param(&attribute, parameters)

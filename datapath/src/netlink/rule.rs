@@ -43,7 +43,7 @@ impl Rule {
         message
     }
 
-    /// The request to add the policy rule. The kernel answers `EEXIST` only if an identical rule exists.
+    /// The request to add the policy rule. The kernel answers `EEXIST` if a rule with the same attributes exists.
     pub(crate) fn add(self) -> Request {
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
         Request::new(format!("add the rule {self}"), flags, RouteNetlinkMessage::NewRule(self.message()))

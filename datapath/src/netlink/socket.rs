@@ -28,9 +28,9 @@ pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 /// The size of the receive buffer in a process without `CAP_NET_ADMIN`.
 const UNPRIVILEGED_RECEIVE_BUFFER_BYTES: usize = 1 << 20;
-/// The largest datagram that a socket can receive. The kernel sends at most 32 KiB since Linux 4.9.
+/// The largest datagram that a socket can receive. Since Linux 4.9 the kernel's datagrams have at most 32 KiB.
 const DATAGRAM_BYTES: usize = 64 << 10;
-/// The initial size of the send buffer. An ADD's requests fit into it.
+/// The initial size of the send buffer. The requests of one ADD fit into this size.
 const REQUESTS_BYTES: usize = 2 << 10;
 
 /// A netlink request, and its purpose as a verb phrase for error texts.
@@ -58,7 +58,7 @@ impl<M: NetlinkSerializable> Request<M> {
         flags & NLM_F_DUMP == NLM_F_DUMP && flags & NLM_F_CREATE == 0 && !self.wants_ack()
     }
 
-    /// Clears the flag that asks for an acknowledgement. The kernel still reports if it refuses the request.
+    /// Clears the flag that asks for an acknowledgement. The kernel still reports a refusal of the request.
     fn without_ack(&mut self) {
         self.message.header.flags &= !NLM_F_ACK;
     }
@@ -109,7 +109,7 @@ pub(crate) struct Netlink {
     socket: Socket,
     sequence: u32,
     port: u32,
-    /// Whether a late answer may still arrive on this socket, so that it must not be used again.
+    /// Whether a late answer may still arrive on this socket. Such a socket must not be used again.
     pub(crate) broken: bool,
     own_changes: Option<Arc<OwnChanges>>,
 }
@@ -184,7 +184,8 @@ impl Netlink {
     }
 
     /// Sends all requests in one datagram and returns the answer to each. If the kernel refuses a request, it still
-    /// handles the next one. Each request must ask for an acknowledgement, be a plain get, or be a single dump.
+    /// handles the next request. Each request must ask for an acknowledgement or look up one object, or be the only
+    /// dump.
     pub(crate) fn send<M: NetlinkSerializable>(
         &mut self,
         requests: Vec<Request<M>>,
@@ -218,7 +219,7 @@ impl Netlink {
         let first = self.sequence + 1;
         let mut answers: Vec<Answer> = Vec::new();
         let mut pending: Vec<Option<Pending>> = Vec::new();
-        // The kernel handles requests in order and always answers a refusal. So outside a transaction, only the last
+        // The kernel handles requests in order and always reports a refusal. So outside a transaction, only the last
         // request has to ask for an acknowledgement.
         let last_ack_is_enough = end.is_none() && requests.iter().all(Request::wants_ack);
         let last = requests.len();
@@ -285,7 +286,7 @@ impl Netlink {
         self.send(requests)?.into_iter().try_for_each(|answer| answer.map(drop))
     }
 
-    /// Reads a list from the kernel, and reads it again if it changed during the read.
+    /// Reads a list from the kernel, and reads it again if the list changed during the read.
     pub(crate) fn dump<M: NetlinkSerializable + Clone>(&mut self, list: &str, message: &M) -> Answer {
         for attempt in 0..MAX_DUMP_ATTEMPTS {
             let found = self.send_one(Request::new(format!("list {list}"), NLM_F_DUMP, message.clone()));

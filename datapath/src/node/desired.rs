@@ -12,12 +12,12 @@ pub struct DesiredState {
     /// The blocks that the node has claimed. A reconcile pass removes the routes of all other blocks, so the caller
     /// must not export or withdraw a block during the pass.
     pub blocks: Vec<BlockRange>,
-    /// Whether `blocks` may lack some of the node's blocks. If so, a reconcile pass removes no route of a block.
+    /// Whether `blocks` may lack some of the node's blocks. If so, a reconcile pass removes no routes of blocks.
     pub blocks_incomplete: bool,
     /// The node's live attachments.
     pub pods: Vec<Wiring>,
-    /// The other nodes' blocks, with `--routing=direct`. `None` if these blocks are unknown or not used: then the main
-    /// table is neither read nor changed.
+    /// The other nodes' blocks, with `--routing=direct`. `None` if these blocks are unknown or not used: a reconcile
+    /// pass then neither reads nor changes the direct routes.
     pub direct: Option<Vec<DirectRoute>>,
     /// Whether the node uses IPv4.
     pub ipv4: bool,

@@ -19,7 +19,8 @@ pub enum DriftKind {
 }
 
 impl DriftKind {
-    /// The kind of a change that the agent made. It is a repair only if this agent had last seen the object as correct.
+    /// The kind of a change that the agent made: a repair only if the object was correct when this agent last read or
+    /// changed it.
     pub(crate) fn of_change(was_programmed: bool) -> Self {
         if was_programmed { Self::Repaired } else { Self::Applied }
     }

@@ -1,7 +1,7 @@
 //! The routes of blocks: an export route for routing daemons, and a blackhole route that the pods' routes take
 //! precedence over.
 //!
-//! The agent exports a block before it assigns the first address, and withdraws it before it releases the block.
+//! The agent exports a block before it assigns an address of the block, and withdraws the block before releasing it.
 
 use bobbin_ipam::BlockRange;
 use ipnet::IpNet;
@@ -38,8 +38,8 @@ pub(crate) fn export(state: &State, block: BlockRange) -> Result<(), KernelError
                 let is_own = |seen: &Route| seen.protocol == wanted.protocol && seen.blackhole == wanted.blackhole;
                 if !found.is_some_and(is_own) {
                     return Err(KernelError::Conflict(format!(
-                        "block {} is not exported: in table {} another program (protocol {}) has a route to it; \
-                         remove that route, or give Bobbin another table",
+                        "Bobbin could not export block {}: in table {} another program (protocol {}) has a route to this block; \
+                         remove that route, or configure another table for Bobbin",
                         wanted.to,
                         wanted.table,
                         found.map_or(0, |seen| seen.protocol)

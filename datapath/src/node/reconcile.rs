@@ -27,11 +27,12 @@ use crate::state::State;
 use pass::{Owner, Pass, Subject};
 use routes::{RivalRoute, WantedRoute, repair_table};
 
-/// Makes the node match the desired state, and returns the differences found. A missing link is only reported, because
-/// only an ADD can create a link. Links that another operation is creating or removing are skipped.
+/// Makes the node match the desired state, and returns the differences found. Only reports a missing link, because only
+/// an ADD can create a link. Skips links that another operation is creating or removing.
 ///
 /// # Errors
-/// The node's state can't be read, so nothing was compared. A failed repair is returned as a drift, not as an error.
+/// Fails if the node's state can't be read, and so can't be compared. A failed repair is returned as a drift, not as an
+/// error.
 pub(crate) fn reconcile(
     state: &State,
     netlink: &mut Netlink,
@@ -41,12 +42,12 @@ pub(crate) fn reconcile(
     let mut pass = Pass::new(state, netlink);
     match setup::set_up(state, pass.netlink, desired.ipv4, desired.ipv6) {
         Ok(changes) => pass.drifts.extend(changes),
-        Err(error) => pass.not_repairable(&Owner::node(), format!("the node can't be set up for pods: {error}")),
+        Err(error) => pass.not_repairable(&Owner::node(), format!("the agent can't set up the node for pods: {error}")),
     }
     let node: Vec<IpAddr> = desired.pods.first().map(Wiring::node_addresses).unwrap_or_default();
     state.detect_mtu(pass.netlink, &node)?;
-    // The order of the reads matters: routing tables, then links in flight, then all links. So a route whose link is
-    // not listed is really stale.
+    // The order of the reads matters: routing tables, then links in flight, then all links. In this order, a route
+    // whose link is missing from the list is really stale.
     let mut routes = route::list(pass.netlink, settings.pod_table)?;
     routes.extend(route::list(pass.netlink, settings.export_table)?);
     let busy = state.busy_links();
@@ -124,7 +125,7 @@ fn wanted_of_direct(state: &State, direct: &[DirectRoute]) -> Vec<WantedRoute> {
     direct.iter().flat_map(of_block).collect()
 }
 
-/// Records which objects are correct now. The next pass needs this to tell a repair from the first change of an object.
+/// Remembers which objects are correct now, so that the next pass can tell a repair from the first change of an object.
 fn remember(state: &State, desired: &DesiredState, pass: &Pass<'_>, links: &[Link]) {
     let busy = state.busy_links();
     let mut programmed = state.programmed.lock();
@@ -147,8 +148,8 @@ fn remember(state: &State, desired: &DesiredState, pass: &Pass<'_>, links: &[Lin
             programmed.put_pod(pod);
         }
     }
-    // Forget each pod that is neither desired nor has a link. If a pod was detached during this pass, the next pass
-    // forgets it.
+    // Forget each pod that has no link and is not in the desired state. If a pod was detached during this pass, the
+    // next pass forgets the pod.
     let mut alive: HashSet<_> = desired.pods.iter().map(|pod| pod.key.clone()).collect();
     alive.extend(links.iter().filter_map(Link::owner));
     programmed.keep_pods(|pod| alive.contains(&pod.key) || is_in_flight(pod));

@@ -61,8 +61,8 @@ pub(crate) fn set_up(state: &State, netlink: &mut Netlink, ipv4: bool, ipv6: boo
     Ok(changes.list)
 }
 
-/// Adds a policy rule. Returns `false` if a concurrent call has added the rule; the error `EEXIST` alone does not prove
-/// that.
+/// Adds a policy rule. Returns `false` if a concurrent call has added the rule. `EEXIST` alone does not prove that the
+/// wanted rule exists, so this function then lists the rules.
 fn add_rule(state: &State, netlink: &mut Netlink, wanted: Rule) -> Result<bool, KernelError> {
     match state.handle.send_one(wanted.add()) {
         Err(error) if error.errno() == Some(libc::EEXIST) && rule::list(netlink)?.contains(&wanted) => Ok(false),
@@ -71,7 +71,7 @@ fn add_rule(state: &State, netlink: &mut Netlink, wanted: Rule) -> Result<bool, 
 }
 
 /// Turns forwarding on. A link then ignores router advertisements, and would lose a default route that came from such
-/// an advertisement. So the link is first set to accept advertisements even with forwarding (`accept_ra` 2).
+/// an advertisement. So the agent first sets the link to accept advertisements even with forwarding (`accept_ra` 2).
 fn enable_forwarding(netlink: &mut Netlink, root: &Path, ipv6: bool, changes: &mut Changes) -> Result<(), KernelError> {
     let all = if ipv6 { root.join("ipv6/conf/all/forwarding") } else { root.join("ipv4/ip_forward") };
     if ipv6 {
@@ -81,7 +81,7 @@ fn enable_forwarding(netlink: &mut Netlink, root: &Path, ipv6: bool, changes: &m
             let path = root.join("ipv6/conf").join(&link.name).join("accept_ra");
             if sysctl::get(&path)? == "1" {
                 sysctl::set(&path, "2")?;
-                changes.push(format!("set accept_ra of {} to 2, so that its default route stays", link.name));
+                changes.push(format!("set accept_ra of {} to 2, so that the link keeps its default route", link.name));
             }
         }
     }
@@ -91,8 +91,8 @@ fn enable_forwarding(netlink: &mut Netlink, root: &Path, ipv6: bool, changes: &m
     Ok(())
 }
 
-/// Removes all of Bobbin's objects except links: filter, rules, and routes in all three tables. After an error it
-/// continues, and reports all errors at the end. Returns one sentence for each removed object.
+/// Removes all of Bobbin's objects except links: filter, rules, and routes in all three tables. Continues after a
+/// refused removal, and reports all refusals at the end. Returns one sentence for each removed object.
 pub(crate) fn tear_down(state: &State, netlink: &mut Netlink) -> Result<Vec<String>, KernelError> {
     let settings = &state.settings;
     state.programmed.lock().clear();

@@ -40,7 +40,9 @@ pub enum AttachError {
         attachment: String,
     },
     /// The node already has a link with the name of this attachment's host link.
-    #[error("link {host_if} of {attachment} already exists on the node; delete the attachment first")]
+    #[error(
+        "link {host_if} of {attachment} already exists on the node; the runtime must send a DEL before it repeats the ADD"
+    )]
     LinkExists {
         /// The name of the existing link.
         host_if: String,
@@ -49,7 +51,7 @@ pub enum AttachError {
     },
     /// The given network namespace is the node's own.
     #[error(
-        "the network namespace given for {0} is the node's own, which Bobbin never changes; a pod on the host network needs no CNI call"
+        "the runtime gave the node's own network namespace for {0}, and Bobbin never wires pods into that namespace; a pod on the host network needs no CNI call"
     )]
     HostNetns(String),
     /// The given descriptor does not refer to a network namespace, or its namespace has ended.
@@ -69,7 +71,7 @@ pub enum AttachError {
         address: IpAddr,
         /// The routing table of the pods' routes.
         table: u32,
-        /// The existing route, and the program that added the route.
+        /// Which program added the existing route, and over which link.
         by: String,
     },
     /// The kernel refused a request, or a file below `/proc/sys` could not be written.
@@ -91,7 +93,7 @@ pub(crate) fn attach(state: &State, wiring: &Wiring, netns: &OwnedFd) -> Result<
         if finished.is_err()
             && let Err(error) = link::remove(&mut netlink, &state.own_changes, pair.attached.host_index)
         {
-            tracing::warn!(%error, link = host_if, "the link of a failed ADD could not be removed; the next reconcile pass removes it");
+            tracing::warn!(%error, link = host_if, "the agent could not remove the link of a failed ADD; the next reconcile pass removes the link");
         }
         if finished.is_ok() {
             state.programmed.lock().put_pod(wiring);
@@ -141,8 +143,8 @@ fn create(
                     AttachError::NetnsGone { attachment: attachment(), source: error }
                 }
                 _ => {
-                    // The kernel did not answer, so the pair may exist. Remove the link with this name only if its MAC
-                    // address and missing alias show that this ADD created it.
+                    // The kernel may not have answered, so the pair may exist. Remove the link with this name only if
+                    // its MAC address and missing alias show that this ADD created it.
                     let found = link::by_name(&mut Netlink::route()?, host_if)?;
                     if let Some(pair) = found.filter(|pair| pair.mac == host_mac && pair.alias.is_empty()) {
                         link::remove(&mut Netlink::route()?, &state.own_changes, pair.index)?;

@@ -40,8 +40,8 @@ pub struct Attached {
     pub container_mac: [u8; 6],
     /// MTU of the host link and of the container's interface, in bytes.
     pub mtu: u32,
-    /// The container's network namespace. `None` when the kernel has no ID for it: then the attachment counts as in use
-    /// until its DEL.
+    /// The container's network namespace. `None` if the kernel has no ID for this namespace: then the attachment counts
+    /// as in use until its DEL.
     pub netns: Option<NetnsRef>,
 }
 

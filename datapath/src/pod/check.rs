@@ -103,7 +103,7 @@ fn node_side(state: &State, netlink: &mut Netlink, wiring: &Wiring) -> Result<(V
         }
     }
     if !anti_spoofing::is_in_place(&mut Netlink::netfilter()?, settings)? {
-        note(format!("the anti-spoofing filter (nftables table inet {}) is missing", settings.nft_table));
+        note(format!("the anti-spoofing filter (nftables table inet {}) is missing or changed", settings.nft_table));
     }
     Ok((mismatches, peer, mtu))
 }

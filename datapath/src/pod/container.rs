@@ -1,4 +1,4 @@
-//! The container's side of an attachment: wiring it, and comparing it later with what was wired.
+//! Wires the container's side of an attachment, and later compares that side with what ADD created.
 //!
 //! Every function here runs on a thread that has entered the container's namespace, with a socket of that namespace.
 
@@ -16,9 +16,10 @@ use crate::netlink::route::{self, MAIN, Route};
 use crate::netlink::{KernelError, Netlink, Request, add_address, link, list_addresses};
 use crate::sysctl;
 
-/// The IPv4 gateway of every pod. No interface has this link-local address; a permanent neighbour entry resolves it.
+/// The IPv4 gateway of every pod. No interface has this link-local address; a permanent neighbour entry maps it to the
+/// host link's MAC address.
 pub const GATEWAY_IPV4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
-/// The IPv6 gateway of every pod. A permanent neighbour entry resolves this address, too.
+/// The IPv6 gateway of every pod. A permanent neighbour entry maps it to the host link's MAC address, too.
 pub const GATEWAY_IPV6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
 /// The gateway that pods use in the family of this address.
@@ -40,8 +41,8 @@ fn routes(address: IpAddr, index: u32, protocol: u8) -> [Route; 2] {
 /// activate the address anyway.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(1);
 const ADDRESS_POLL_INTERVAL: Duration = Duration::from_micros(50);
-/// The base metric of the routes of a container's second interface; the link's index is added. It is above 1024, the
-/// kernel's default metric for IPv6.
+/// The metric of the routes of a container's second interface is this number plus the link's index. So the metric is
+/// above 1024, the kernel's default metric for IPv6.
 const SECONDARY_ROUTE_METRIC: u32 = 2000;
 
 /// The desired state of the container's side.
@@ -54,8 +55,8 @@ pub(crate) struct ContainerSide<'a> {
     pub(crate) protocol: u8,
 }
 
-/// Wires the container's side: sets the sysctls while the link is down, then everything else in one datagram. Returns
-/// the socket that [`await_addresses`] needs.
+/// Wires the container's side: sets the sysctls while the link is down, then sends all requests in one datagram.
+/// Returns the socket that [`await_addresses`] needs.
 pub(crate) fn wire(side: &ContainerSide<'_>, sysctl_root: &Path) -> Result<Netlink, KernelError> {
     let ipv6 = sysctl_root.join("ipv6/conf").join(side.if_name);
     if side.pair.ipv6.is_some() {

@@ -1,7 +1,7 @@
 //! Unwires attachments: removes routes and neighbours at once, and links in batches.
 //!
-//! A removal costs the kernel a grace period of about 17 ms, whatever the number of links. So concurrent detaches move
-//! their links to an otherwise empty link group, and one request removes all links of the group.
+//! Each removal request takes the kernel about 17 ms, whatever the number of links. So concurrent detaches move their
+//! links to an otherwise empty link group, and one request removes all links of the group.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,12 +21,12 @@ use crate::state::{QueuedRemoval, State};
 /// The link group of the first batch. The number is far from the small numbers that administrators choose.
 const FIRST_GROUP: u32 = 0x0b0b_0000;
 /// How long a batch waits for detaches that have begun but not queued their link. Without this wait, their links would
-/// need another batch, and so another grace period.
+/// need another batch, and so another 17 ms.
 const BATCH_DEBOUNCE: Duration = Duration::from_millis(15);
 const BATCH_POLL_INTERVAL: Duration = Duration::from_micros(100);
 const STACK_BYTES: usize = 512 << 10;
 
-/// A detach that has begun but not queued its link. Dropping this value records that no batch need wait for the detach.
+/// A detach that has begun but not queued its link. After this value is dropped, no batch waits for the detach.
 struct Arrival(Arc<State>);
 
 impl Arrival {
@@ -102,7 +102,8 @@ fn unroute(
     Ok(Some(link))
 }
 
-/// Starts the thread that removes links in batches. With a separate thread, no detach waits for a batch after its own.
+/// Starts the thread that removes links in batches. Because the thread is separate, a detach waits only for its own
+/// batch.
 fn start_removals(state: &Arc<State>) -> Result<(), KernelError> {
     let shared = state.clone();
     let run = move || remove_all(&shared);
@@ -131,7 +132,7 @@ fn remove(state: &State, batch: Vec<QueuedRemoval>) {
     let removed = match whole {
         Ok(removed) => removed,
         Err(error) => {
-            tracing::warn!(%error, links = batch.len(), "the links of a batch could not be removed by one request; the agent removes each link separately");
+            tracing::warn!(%error, links = batch.len(), "the agent could not remove a batch of links with one request; it removes each link separately");
             false
         }
     };
@@ -167,7 +168,7 @@ fn remove_group(state: &State, netlink: &mut Netlink, batch: &[QueuedRemoval]) -
     if !all_are_queued {
         tracing::warn!(
             group,
-            "the link group of a batch holds a link that is not in the batch; the agent removes each link separately"
+            "the link group of a batch holds a link that is not in the batch; the agent removes each link of the batch separately"
         );
         return Ok(false);
     }

@@ -55,8 +55,8 @@ impl<'a> LinkIndex<'a> {
     }
 
     /// Finds an attachment's link by alias, then name, then MAC address, then a route to its address. A link whose
-    /// alias names another attachment never matches. `is_routed` says whether a link index has a route to the
-    /// attachment's address.
+    /// alias names another attachment never matches. `is_routed` says whether a route to the attachment's address leads
+    /// over the link with this index.
     pub(crate) fn find(
         &self,
         settings: &Settings,

@@ -27,7 +27,8 @@ pub enum NetnsPresence {
     /// The host link is gone, but the network namespace exists: the container may still run, without a network.
     Broken,
     /// The host link exists, but the container's namespace is gone: the interface was moved to another namespace. A
-    /// namespace that is just ending looks the same for some milliseconds, so report this only after two observations.
+    /// namespace that is just ending looks the same for some milliseconds, so callers report it only after two
+    /// observations.
     Moved,
     /// The host link is gone, and it is unknown whether the network namespace exists. The address counts as in use.
     Unknown,
@@ -102,7 +103,7 @@ fn look_up(netlink: &mut Netlink, ids: &BTreeSet<i32>) -> HashMap<i32, Namespace
         let answers = match netlink.send(requests) {
             Ok(answers) => answers,
             Err(error) => {
-                tracing::warn!(%error, "network namespaces could not be looked up, so their attachments count as in use");
+                tracing::warn!(%error, "the agent could not look up the network namespaces of some pods, so their addresses count as in use");
                 return found;
             }
         };

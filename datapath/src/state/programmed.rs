@@ -21,7 +21,7 @@ pub(crate) struct ProgrammedState {
 }
 
 impl ProgrammedState {
-    /// The wiring of an attachment when all its objects were last correct.
+    /// The wiring that an attachment had when all its objects were last correct.
     pub(crate) fn pod(&self, key: &AttachmentKey) -> Option<&Wiring> {
         self.pods.get(key)
     }
@@ -55,7 +55,7 @@ impl ProgrammedState {
         self.blocks.remove(block);
     }
 
-    /// Forgets all blocks except the given ones.
+    /// Forgets all blocks except the given blocks.
     pub(crate) fn keep_blocks(&mut self, blocks: &HashSet<BlockRange>) {
         self.blocks.retain(|block| blocks.contains(block));
     }

@@ -7,7 +7,8 @@ use tokio::sync::oneshot;
 
 use crate::netlink::KernelError;
 
-/// The links that wait for removal, and the numbers of batches and of detaches that will still queue a link.
+/// The links that wait for removal, the number of batches so far, and the number of detaches that may still queue a
+/// link.
 #[derive(Default)]
 pub(crate) struct RemovalQueue {
     queue: Mutex<Queue>,

@@ -26,16 +26,21 @@ fn a_spoofed_source_is_dropped_in_both_families() {
         let nodes = [socket(NODE_V4.into()), socket(NODE_V6.into())];
         assert!(
             arrives(&pod, pod.v4(), &nodes[0]) && arrives(&pod, pod.v6(), &nodes[1]),
-            "the filter drops the pod's own source address"
+            "the filter drops packets with the pod's own source address"
         );
-        assert!(!arrives(&pod, spoofed[0], &nodes[0]), "the filter lets a foreign IPv4 source address pass");
-        assert!(!arrives(&pod, spoofed[1], &nodes[1]), "the filter lets a foreign IPv6 source address pass");
-        // The filter drops packets with another pod's source address, and not only those with an unknown source
-        // address.
+        assert!(
+            !arrives(&pod, spoofed[0], &nodes[0]),
+            "the filter lets packets with a foreign IPv4 source address pass"
+        );
+        assert!(
+            !arrives(&pod, spoofed[1], &nodes[1]),
+            "the filter lets packets with a foreign IPv6 source address pass"
+        );
+        // The filter also drops packets with the address of another pod, not only packets with an unknown address.
         pod.ip(&format!("addr add {}/32 dev lo", other.v4()));
         pod.ip(&format!("-6 addr add {}/128 dev lo", other.v6()));
         assert!(!arrives(&pod, other.v4(), &nodes[0]) && !arrives(&pod, other.v6(), &nodes[1]));
-        // After the filter is deleted the packets arrive, which shows that the filter dropped them.
+        // The spoofed packets arrive when the filter is deleted, so it was the filter that dropped them.
         run("nft", "delete table inet bobbin");
         assert!(arrives(&pod, spoofed[0], &nodes[0]) && arrives(&pod, spoofed[1], &nodes[1]));
     });
@@ -58,7 +63,7 @@ fn the_filter_is_one_rule_for_all_pods() {
         assert_eq!(
             network.set_up(true, true).await.expect("set_up"),
             Vec::<bobbin_datapath::Drift>::new(),
-            "a second set-up changes nothing"
+            "the second set-up changed something"
         );
     });
 }

@@ -125,7 +125,7 @@ impl Pod {
             setns(netns.as_fd(), CloneFlags::CLONE_NEWNET).expect("enter the pod");
             work()
         };
-        std::thread::spawn(run).join().expect("what runs inside does not panic")
+        std::thread::spawn(run).join().expect("no panic inside the pod")
     }
 
     /// Runs `ip` inside the pod and returns its output.
@@ -153,7 +153,7 @@ pub fn round_trip(from: &UdpSocket, to: &UdpSocket) -> Option<Duration> {
     let mut buffer = [0; 16];
     from.send_to(b"there", to.local_addr().expect("an address")).ok()?;
     let (_, sender) = to.recv_from(&mut buffer).ok()?;
-    assert_eq!(sender, from.local_addr().expect("an address"), "nothing on the way changes the source");
+    assert_eq!(sender, from.local_addr().expect("an address"), "the datagram arrived with another source address");
     to.send_to(b"back", sender).ok()?;
     from.recv_from(&mut buffer).ok()?;
     Some(start.elapsed())

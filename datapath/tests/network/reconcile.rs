@@ -29,7 +29,11 @@ fn each_change_by_another_program_is_repaired_and_reported_once() {
         network.export(&block()).await.expect("export");
         let attached = network.attach(&pod.wiring, pod.netns()).await.expect("attach");
         let desired = desired(&[&pod]);
-        assert_eq!(findings(&network, &desired).await, Vec::<String>::new(), "nothing differs before the first change");
+        assert_eq!(
+            findings(&network, &desired).await,
+            Vec::<String>::new(),
+            "the pass found a drift before the first change"
+        );
         let shown = [
             ip("route show table 116"),
             ip("-6 route show table 116"),
@@ -122,7 +126,7 @@ fn foreign_objects_survive_repair_and_uninstall_and_conflicts_are_named() {
         assert_eq!(
             network.tear_down().await.expect("tear down"),
             Vec::<String>::new(),
-            "a second uninstall finds nothing"
+            "the second uninstall removed something"
         );
         let all = [
             ip("route show table all"),
@@ -231,7 +235,7 @@ fn other_programs_changes_are_hinted_and_bobbins_own_are_not() {
         network.attach(&pod.wiring, pod.netns()).await.expect("attach");
         network.detach(&pod.wiring.key, pod.wiring.pair).await.expect("detach");
         let quiet = tokio::time::timeout(Duration::from_millis(300), changes.changed()).await;
-        assert!(quiet.is_err(), "Bobbin's own changes are hinted, so each ADD would start a reconcile pass");
+        assert!(quiet.is_err(), "Bobbin's own changes caused a hint, so each ADD would start a reconcile pass");
         for (program, line) in
             [("ip", "rule del priority 2000"), ("nft", "delete table inet bobbin"), ("ip", "link set bob-up mtu 1450")]
         {
@@ -249,12 +253,12 @@ fn other_programs_changes_are_hinted_and_bobbins_own_are_not() {
 fn an_incomplete_list_of_blocks_removes_no_route() {
     on_a_node(|| async {
         network().await.export(&block()).await.expect("export");
-        // A restarted agent that has lost its list of blocks.
+        // A new handle plays a restarted agent that has lost its list of blocks.
         let restarted = network().await;
         let lacking = DesiredState { blocks: Vec::new(), blocks_incomplete: true, ..desired(&[]) };
         restarted.reconcile(&lacking).await.expect("reconcile");
         let before = ip("route show table 119");
-        assert!(!before.trim().is_empty(), "the export was withdrawn");
+        assert!(!before.trim().is_empty(), "the pass withdrew a block although the list of blocks was incomplete");
         let complete = DesiredState { blocks_incomplete: false, ..lacking };
         restarted.reconcile(&complete).await.expect("reconcile");
         assert!(ip("route show table 119").trim().is_empty(), "a block that the node does not own is still exported");

@@ -26,7 +26,7 @@ fn the_first_packet_passes_at_once_between_pods_and_node_in_both_families() {
                 let first = round_trip(&from, &to).unwrap_or_else(|| panic!("{name}: the first packet is lost"));
                 let second = round_trip(&from, &to).unwrap_or_else(|| panic!("{name}: the second packet is lost"));
                 println!("{name}: first {first:?}, second {second:?}");
-                assert!(first.as_millis() < 100, "{name}: the first took {first:?}");
+                assert!(first.as_millis() < 100, "{name}: the first round trip took {first:?}");
             }
         }
     });
@@ -75,7 +75,7 @@ fn a_smaller_uplink_lowers_the_mtu_of_new_pods_and_running_ones_learn_it() {
         assert_eq!(
             network.reconcile(&desired).await.expect("reconcile"),
             [],
-            "a running pod keeps the MTU of its link"
+            "the pass changed a running pod because of the smaller uplink"
         );
         assert_eq!(network.attach(&new.wiring, new.netns()).await.expect("attach").mtu, 1300);
         // The packet is too large for the uplink. The node's kernel reports this to the pod, and the pod's kernel

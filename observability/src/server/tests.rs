@@ -24,10 +24,14 @@ async fn healthz_names_a_hanging_loop_and_readyz_says_what_is_missing() {
         let socket = socket.clone();
         tokio::task::spawn_blocking(move || probe(&socket, path))
     };
-    let Err(ProbeError::Unhealthy(why)) = ask("/readyz").await.unwrap() else { panic!("it is ready") };
+    let Err(ProbeError::Unhealthy(why)) = ask("/readyz").await.unwrap() else {
+        panic!("/readyz says that the program is ready")
+    };
     assert_eq!(why, "503: no Node yet");
     tokio::time::sleep(Duration::from_millis(2)).await;
-    let Err(ProbeError::Unhealthy(why)) = ask("/healthz").await.unwrap() else { panic!("it lives") };
+    let Err(ProbeError::Unhealthy(why)) = ask("/healthz").await.unwrap() else {
+        panic!("/healthz does not see the hanging loop")
+    };
     assert!(why.starts_with("503: loop \"repair\" has made no progress"), "{why}");
     drop(beat);
     ask("/healthz").await.unwrap().unwrap();

@@ -35,7 +35,7 @@ impl Owner {
         Self::new(Subject::Pod(pod.key.clone()), was_programmed)
     }
 
-    /// The owner of objects that should not exist. The removal of such an object is not reported as a repair.
+    /// The owner of objects that should not exist. The pass does not report their removal as a repair.
     pub(super) fn node() -> Self {
         Self::new(Subject::Node, false)
     }
@@ -75,8 +75,7 @@ impl<'a> Pass<'a> {
         self.report(owner, DriftKind::NotRepairable, why);
     }
 
-    /// Reports an attempt to correct an object: with the owner's drift kind if it succeeded, as not repairable if it
-    /// failed.
+    /// Reports an attempt to correct an object: a success with the owner's drift kind, a failure as not repairable.
     pub(super) fn note(&mut self, owner: &Owner, what: String, result: Result<(), KernelError>) {
         match result {
             Ok(()) => self.report(owner, owner.kind, what),

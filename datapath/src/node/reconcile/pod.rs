@@ -58,9 +58,9 @@ pub(super) fn repair_link(pass: &mut Pass<'_>, owner: &Owner, pod: &Wiring, link
     }
 }
 
-/// Restores the host link's name, and returns the name that the link then has. Before Linux 6.2 only a link that is
-/// down can be renamed, and that would cost the pod its routes. So an older kernel's link keeps the changed name and is
-/// found by its alias.
+/// Restores the host link's name, and returns the name that the link then has. Before Linux 6.2 the kernel renames a
+/// link only while the link is down, and taking it down would remove the pod's routes. So on an older kernel the link
+/// keeps the changed name, and Bobbin finds the link by its alias.
 fn rename(pass: &mut Pass<'_>, owner: &Owner, pod: &Wiring, link: &Link) -> String {
     let name = host_name(&pass.state.settings, &pod.key);
     if link.name == name {
@@ -72,14 +72,14 @@ fn rename(pass: &mut Pass<'_>, owner: &Owner, pod: &Wiring, link: &Link) -> Stri
             name
         }
         Err(error) => {
-            tracing::debug!(%error, link = link.name, "the kernel refused to rename a pod's link, so the link keeps its name and is found by its alias");
+            tracing::debug!(%error, link = link.name, "the kernel refused to rename a pod's link, so the link keeps its changed name; the agent finds the link by its alias");
             link.name.clone()
         }
     }
 }
 
-/// Removes veth pairs that an ADD created but did not label: Bobbin's name and group, no alias, down, no route. A link
-/// that lost its alias later is up or has routes, so it is kept.
+/// Removes veth pairs that an ADD created but did not label. Such a pair has Bobbin's name and group, no alias and no
+/// route, and is down. A link that lost its alias later is up or has routes, so the pass keeps it.
 pub(super) fn remove_half_created(pass: &mut Pass<'_>, links: &[Link], known: &HashSet<u32>, routes: &[Route]) {
     let state = pass.state;
     let settings = &state.settings;
@@ -89,7 +89,7 @@ pub(super) fn remove_half_created(pass: &mut Pass<'_>, links: &[Link], known: &H
     };
     let is_routed = |link: &Link| routes.iter().any(|route| route.link == Some(link.index));
     for link in links.iter().filter(|link| is_half_created(link) && !known.contains(&link.index) && !is_routed(link)) {
-        // An ADD may have begun since the pass listed the links. So the links in flight and this link are read again.
+        // An ADD may have begun since the pass listed the links. So read the links in flight and this link again.
         if state.in_flight.contains(&link.name) {
             continue;
         }

@@ -76,12 +76,12 @@ fn add(pass: &mut Pass<'_>, owner: &Owner, what: String, route: &Route, rival: R
 
 fn missing(route: &Route, program: &str) -> String {
     format!(
-        "route {route} is missing, because {program} has a route with the same table, prefix and metric; remove that route"
+        "route {route} is missing, because {program} has a route with the same table, prefix and metric; remove the other program's route"
     )
 }
 
-/// Whether an existing route equals the wanted one. If the wanted route has only a gateway, the kernel filled in the
-/// link.
+/// Whether an existing route equals the wanted route. If the wanted route names no link, any link counts as equal,
+/// because the kernel chose the link.
 fn agrees(seen: &Route, wanted: &Route) -> bool {
     let link = wanted.link.is_none() || wanted.link == seen.link;
     link && seen.via == wanted.via && seen.source == wanted.source && seen.blackhole == wanted.blackhole
