@@ -12,7 +12,7 @@ pub(crate) fn update(netlink: &mut Netlink, state: &State) {
     match find(netlink, &state.settings) {
         Ok(found) => *state.warnings.lock() = found,
         Err(error) => {
-            tracing::warn!(%error, "the agent could not check whether other programs use Bobbin's tables, rule priority or link group")
+            tracing::warn!(%error, "the agent could not check whether other programs use Bobbin's tables, rule priority or link group");
         }
     }
 }

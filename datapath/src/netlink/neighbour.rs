@@ -1,5 +1,5 @@
-//! Permanent neighbours. With one entry on each side of a veth pair, the kernel need not ask for MAC addresses, so a
-//! pod's first packet leaves at once.
+//! Permanent neighbours, one on each side of a veth pair. The kernel then need not ask for MAC addresses, and a pod's
+//! first packet leaves at once.
 
 use std::net::IpAddr;
 

@@ -51,7 +51,7 @@ pub enum AttachError {
     },
     /// The given network namespace is the node's own.
     #[error(
-        "the runtime gave the node's own network namespace for {0}, and Bobbin never wires pods into that namespace; a pod on the host network needs no CNI call"
+        "the runtime gave the node's own network namespace for {0}. Bobbin never wires pods into that namespace; a pod on the host network needs no CNI call"
     )]
     HostNetns(String),
     /// The given descriptor does not refer to a network namespace, or its namespace has ended.
