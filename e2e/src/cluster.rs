@@ -3,10 +3,10 @@
 //! When this process drops the cluster or is killed, a clean-up process removes everything that belongs to the cluster
 //! ([`crate::cluster::run`]).
 
-mod allocation_audit;
 mod bobbin;
 mod clean_up;
 mod cni_call;
+mod invariants;
 mod membership;
 pub mod node;
 mod objects;
@@ -24,7 +24,6 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
-pub use allocation_audit::AllocationAudit;
 pub use bobbin::{CHART, NAMESPACE};
 pub use cni_call::{CniAnswer, CniCall};
 pub use membership::not_ready;

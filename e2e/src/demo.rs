@@ -13,6 +13,7 @@ use kube::api::Api;
 use crate::cluster::pod::Pod;
 use crate::cluster::pod::paths;
 use crate::cluster::{Cluster, Workload};
+use crate::invariants;
 pub use keep::{Stay, how_to_use, run_and_leave, stay};
 use output::print_output;
 pub use output::print_step;
@@ -140,16 +141,10 @@ async fn walk(cluster: &Cluster, pods: &[Pod], web: &[Pod]) -> Result<Outcome> {
     for failure in failures.iter().take(10) {
         print_step(failure);
     }
-    let allocation_audit = cluster.allocation_audit().await?;
+    let findings = invariants::compare(&invariants::collect(cluster).await);
+    let duplicates = findings.iter().filter(|finding| finding.kind.is_duplicate()).count();
     let spread = cluster.nodes().all(|node| pods.iter().filter(|pod| pod.node == node.name()).count() >= 3);
-    Ok(Outcome {
-        pods: pods.len(),
-        nodes: cluster.nodes().count(),
-        paths: count,
-        failures,
-        duplicates: allocation_audit.duplicates.len(),
-        spread,
-    })
+    Ok(Outcome { pods: pods.len(), nodes: cluster.nodes().count(), paths: count, failures, duplicates, spread })
 }
 
 /// Shows a pool with fewer addresses than pods, and the event about the waiting pod.

@@ -8,6 +8,7 @@ pub mod claiming_nodes;
 pub mod cluster;
 pub mod control_plane;
 pub mod demo;
+pub mod invariants;
 pub mod network;
 pub mod single_node;
 pub mod suite;

@@ -5,6 +5,7 @@
 
 mod calls;
 mod echo;
+mod invariants;
 mod kernel_state;
 mod objects;
 mod options;

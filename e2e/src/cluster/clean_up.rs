@@ -1,8 +1,8 @@
-//! The cluster as the fixture of a test suite. After each test, the suite removes what the test created.
+//! The cluster as the fixture of a test suite. After each test, the suite checks the invariants and removes what the test created.
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use bobbin_crds::AddressPool;
 use k8s_openapi::api::core::v1;
 use kube::ResourceExt;
@@ -14,9 +14,15 @@ use crate::suite::Fixture;
 /// Namespaces that exist before the tests, so the clean-up keeps them.
 const ESTABLISHED: [&str; 5] = ["default", "kube-system", "kube-public", "kube-node-lease", "bobbin-system"];
 
+/// How long the cluster may take until no invariant is broken: the grace period of a deleted node, retries, resyncs.
+const SETTLE_TIMEOUT: Duration = Duration::from_mins(1);
+
 impl Fixture for Cluster {
     async fn after_test(&mut self) -> Result<()> {
-        clean_up(self).await
+        restore(self).await?;
+        self.await_invariants(SETTLE_TIMEOUT).await.context("with the pods of the test")?;
+        clean_up(self).await?;
+        self.await_invariants(SETTLE_TIMEOUT).await.context("after the pods and pools of the test were deleted")
     }
 
     fn describe(&self) -> String {
@@ -32,8 +38,8 @@ fn gone_is_fine<T>(answer: kube::Result<T>) -> Result<()> {
     }
 }
 
-/// Starts the API server and all nodes, and removes the pods, namespaces and pools that tests created.
-async fn clean_up(cluster: &mut Cluster) -> Result<()> {
+/// Starts the API server and all nodes, and waits until the nodes are Ready.
+async fn restore(cluster: &mut Cluster) -> Result<()> {
     cluster.control_plane_mut().start_apiserver().await?;
     cluster.controllers_must_be_running()?;
     let names: Vec<String> = cluster.nodes().map(|node| node.name().to_owned()).collect();
@@ -45,6 +51,11 @@ async fn clean_up(cluster: &mut Cluster) -> Result<()> {
             node.boot()?;
         }
     }
+    cluster.await_nodes_ready().await
+}
+
+/// Removes the pods, namespaces and pools that tests created.
+async fn clean_up(cluster: &Cluster) -> Result<()> {
     let namespaces: Api<v1::Namespace> = Api::all(cluster.client());
     for namespace in namespaces.list(&ListParams::default()).await?.items.iter().map(ResourceExt::name_any) {
         if !ESTABLISHED.contains(&namespace.as_str()) {
@@ -57,5 +68,5 @@ async fn clean_up(cluster: &mut Cluster) -> Result<()> {
         gone_is_fine(pools.delete(&pool.name_any(), &DeleteParams::default()).await)?;
         cluster.await_gone(pool, Duration::from_mins(1)).await?;
     }
-    cluster.await_nodes_ready().await
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! API objects of any kind: applying, reading, deleting, and waiting for a state.
 
+mod allocations;
 mod events;
 pub(super) mod pools;
 pub(super) mod workload;

@@ -35,7 +35,7 @@ impl Namespace {
     /// Opens the network namespace at a path such as `/proc/PID/ns/net`.
     pub fn at(path: &Path) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("the network namespace {} is gone", path.display()))?;
-        Ok(Self { file: Arc::new(file) })
+        Ok(Self::from(file))
     }
 
     /// A path through which other processes can enter the namespace while this process lives.
@@ -78,5 +78,12 @@ impl Namespace {
             Ok(function())
         });
         inside.join().map_err(|_| anyhow!("the thread inside the namespace panicked"))?
+    }
+}
+
+impl From<File> for Namespace {
+    /// The network namespace that an open file refers to.
+    fn from(file: File) -> Self {
+        Self { file: Arc::new(file) }
     }
 }

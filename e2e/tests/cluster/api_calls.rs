@@ -30,7 +30,7 @@ async fn one_write_no_read(cluster: &mut Cluster) -> Result<()> {
         cluster.create_pod(&Workload::pod("counted", &format!("pod-{number}")).on("n1")).await?;
     }
     cluster.await_ready_pods("counted", "", "", PODS + 1, Duration::from_secs(90)).await?;
-    cluster.await_no_leak_and_no_duplicate(Duration::from_secs(10)).await?;
+    cluster.await_invariants(Duration::from_secs(10)).await?;
     let calls = audit.calls(mark, |call| call.user.username == AGENT && call.verb != "watch")?;
     let about_assignments: Vec<&Entry> = calls.iter().filter(|call| call.resource() == "ipassignments").collect();
     ensure!(
@@ -49,7 +49,7 @@ async fn one_write_no_read(cluster: &mut Cluster) -> Result<()> {
 
     let mark = audit.mark();
     cluster.delete_all_pods("counted").await?;
-    cluster.await_no_leak_and_no_duplicate(Duration::from_secs(10)).await?;
+    cluster.await_invariants(Duration::from_secs(10)).await?;
     let calls = audit.calls(mark, |call| {
         call.user.username == AGENT && call.resource() == "ipassignments" && call.verb != "watch"
     })?;

@@ -30,7 +30,7 @@ async fn pods_reach_each_other(cluster: &mut Cluster) -> Result<()> {
     }
     let failures = paths::failures(&paths::pod_to_pod(&pods)?)?;
     ensure!(failures.is_empty(), "{}", failures.join("\n"));
-    cluster.await_no_leak_and_no_duplicate(Duration::from_secs(10)).await
+    cluster.await_invariants(Duration::from_secs(10)).await
 }
 
 async fn pods_reach_the_rest(cluster: &mut Cluster) -> Result<()> {

@@ -48,7 +48,7 @@ async fn address_comes_free(cluster: &mut Cluster) -> Result<()> {
     cluster.delete_pod("full", "pod-2").await?;
     waiting_add_succeeds(cluster, "full").await?;
     cluster.await_nodes_ready().await?;
-    cluster.await_no_leak_and_no_duplicate(Duration::from_secs(10)).await
+    cluster.await_invariants(Duration::from_secs(10)).await
 }
 
 async fn subnet_is_appended(cluster: &mut Cluster) -> Result<()> {

@@ -55,7 +55,7 @@ async fn fifty_times(cluster: &mut Cluster) -> Result<()> {
     let mut seen: BTreeSet<(String, String)> = BTreeSet::new();
     for _ in 0..ROUNDS {
         cluster.await_ready_pods("again", "", "app=db", REPLICAS, PODS_READY_TIMEOUT).await?;
-        cluster.await_no_leak_and_no_duplicate(Duration::from_secs(20)).await?;
+        cluster.await_invariants(Duration::from_secs(20)).await?;
         seen.extend(containers(cluster).await?);
         let old: BTreeSet<String> = cluster
             .assignments_of("again")
@@ -78,7 +78,7 @@ async fn fifty_times(cluster: &mut Cluster) -> Result<()> {
         .await?;
     }
     let pods = cluster.await_ready_pods("again", "", "app=db", REPLICAS, PODS_READY_TIMEOUT).await?;
-    cluster.await_no_leak_and_no_duplicate(Duration::from_secs(20)).await?;
+    cluster.await_invariants(Duration::from_secs(20)).await?;
     let alive = containers(cluster).await?;
     ensure!(seen.is_disjoint(&alive) && seen.len() >= REPLICAS * ROUNDS, "{} old containers were seen", seen.len());
 
@@ -88,7 +88,7 @@ async fn fifty_times(cluster: &mut Cluster) -> Result<()> {
         ensure!(answer.ok, "a late DEL of {container} on {node} failed: {}", answer.said);
     }
     ensure!(cluster.assignments_of("again").await?.len() == before.len(), "a late DEL freed an address that is in use");
-    cluster.await_no_leak_and_no_duplicate(Duration::from_secs(20)).await?;
+    cluster.await_invariants(Duration::from_secs(20)).await?;
     let failures = paths::failures(&paths::pod_to_pod(&pods)?)?;
     ensure!(failures.is_empty(), "after the late DELs: {}", failures.join("\n"));
     Ok(())

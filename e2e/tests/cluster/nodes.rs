@@ -51,7 +51,7 @@ async fn power_cut(cluster: &mut Cluster) -> Result<()> {
         Ok(check(left == 0, || format!("{left} old assignments are left")))
     })
     .await?;
-    cluster.await_no_leak_and_no_duplicate(Duration::from_secs(20)).await
+    cluster.await_invariants(Duration::from_secs(20)).await
 }
 
 async fn node_deleted(cluster: &mut Cluster) -> Result<()> {

@@ -62,7 +62,7 @@ async fn all_agents_deleted(cluster: &mut Cluster) -> Result<()> {
     probes.must_have_lost_nothing()?;
     let now = endpoint_slices(cluster).await?;
     ensure!(versions(&now) == versions(&slices), "an EndpointSlice changed: it was {slices:?} and is {now:?}");
-    cluster.await_no_leak_and_no_duplicate(Duration::from_secs(20)).await
+    cluster.await_invariants(Duration::from_secs(20)).await
 }
 
 /// The EndpointSlices of the test's Service, as soon as each pod is a ready endpoint.
@@ -107,7 +107,7 @@ async fn helm_upgrade(cluster: &mut Cluster) -> Result<()> {
     cluster.kubectl(["-n", NAMESPACE, "rollout", "status", "daemonset/bobbin-agent", "--timeout=60s"])?;
     cluster.create_ready_pod(Workload::pod("upgraded", "later").on("n1")).await?;
     probes.must_have_lost_nothing()?;
-    cluster.await_no_leak_and_no_duplicate(Duration::from_secs(20)).await
+    cluster.await_invariants(Duration::from_secs(20)).await
 }
 
 /// Tests with static pods, which kubelet starts from files without an API server.
@@ -155,5 +155,5 @@ async fn api_server_and_operator_stopped(cluster: &mut Cluster) -> Result<()> {
     cluster.kubectl(["-n", NAMESPACE, "scale", "deployment/bobbin-operator", "--replicas=2"])?;
     cluster.kubectl(["-n", NAMESPACE, "rollout", "status", "deployment/bobbin-operator", "--timeout=90s"])?;
     cluster.await_nodes_ready().await?;
-    cluster.await_no_leak_and_no_duplicate(Duration::from_mins(1)).await
+    cluster.await_invariants(Duration::from_mins(1)).await
 }

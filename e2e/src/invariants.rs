@@ -1,0 +1,65 @@
+//! The invariant checker: looks at a whole cluster from outside, and says in plain words what contradicts an invariant.
+//!
+//! [`collect`] reads API objects, kernels, checkpoints and the pods' namespaces; [`compare`] is pure. A check in the middle of a test
+//! asks for [`never_allowed`]; a check at rest waits until nothing is found ([`await_none`]).
+
+mod collect;
+mod finding;
+mod rules;
+mod snapshot;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+pub use collect::{MachineSource, Watched, collect};
+pub use finding::{Finding, Kind};
+pub use rules::compare;
+pub use snapshot::Snapshot;
+
+/// The time between two snapshots.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What must never be, not even for a moment, and what two snapshots in a row show.
+///
+/// A snapshot reads its sources one after another, so an address may move meanwhile. An attachment never takes an address back. So
+/// two holders that both snapshots show had the address at the same time.
+pub async fn never_allowed(watched: &impl Watched) -> Vec<Finding> {
+    let never = |snapshot: &Snapshot| -> Vec<Finding> {
+        compare(snapshot).into_iter().filter(|finding| finding.kind.is_never_allowed()).collect()
+    };
+    let first = never(&collect(watched).await);
+    if first.is_empty() {
+        return first;
+    }
+    let second = never(&collect(watched).await);
+    first.into_iter().filter(|finding| second.contains(finding)).collect()
+}
+
+/// Waits until a snapshot has no finding. Fails at once if two snapshots in a row show what must never be. Fails at the deadline
+/// with all findings of the last snapshot.
+pub async fn await_none(watched: &impl Watched, within: Duration) -> Result<()> {
+    let start = Instant::now();
+    let mut before: Vec<Finding> = Vec::new();
+    loop {
+        let findings = compare(&collect(watched).await);
+        if findings.is_empty() {
+            return Ok(());
+        }
+        let never = |one: &&Finding| one.kind.is_never_allowed() && before.contains(one);
+        let never: Vec<Finding> = findings.iter().filter(never).cloned().collect();
+        if !never.is_empty() {
+            bail!("this must never be:\n{}", lines(&never));
+        }
+        if start.elapsed() > within {
+            bail!("after {} s the cluster is still inconsistent:\n{}", within.as_secs(), lines(&findings));
+        }
+        before = findings;
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// The findings, one a line.
+pub fn lines(findings: &[Finding]) -> String {
+    findings.iter().map(|finding| format!("  {finding}")).collect::<Vec<_>>().join("\n")
+}
