@@ -1,6 +1,6 @@
 # The menu. Everything runs as root on one Linux machine; nothing outside its own namespaces, target/ and ~/.cache/bobbin is touched.
 .DEFAULT_GOAL := help
-.PHONY: help prepare programs artifacts product image demo test bench lint lint-tools
+.PHONY: help prepare programs artifacts product image demo chaos test bench lint lint-tools
 
 # Built by `make lint` when they are missing, about six minutes on two cores.
 CARGO_TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bobbin/cargo-tools
@@ -26,6 +26,9 @@ image: ## pack Bobbin's image into target/bobbin-image.tar (a docker-archive, to
 
 demo: prepare ## a cluster of three nodes with Bobbin on it, and every path between its pods (KEEP=1 leaves it)
 	@cargo run --quiet --locked --package bobbin-e2e --bin demo
+
+chaos: prepare ## random faults on a cluster of three nodes for MINUTES=10; SEED= repeats a plan
+	@cargo run --quiet --locked --package bobbin-e2e --bin chaos
 
 test: prepare ## all tests, or those whose name contains T (make test T=spoofed)
 	@e2e/run-tests $(T)

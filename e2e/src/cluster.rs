@@ -29,7 +29,7 @@ pub use cni_call::{CniAnswer, CniCall};
 pub use membership::not_ready;
 pub use objects::condition_of;
 pub use objects::pools::Pool;
-pub use objects::workload::{CONTAINER, Workload};
+pub use objects::workload::{CONTAINER, Workload, template as pod_template};
 pub use options::{ClusterOptions, Network};
 
 use crate::cluster::node::{Node, NodeConfig};

@@ -4,6 +4,7 @@
 
 pub mod api_proxy;
 pub mod bench;
+pub mod chaos;
 pub mod claiming_nodes;
 pub mod cluster;
 pub mod control_plane;

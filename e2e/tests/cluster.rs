@@ -2,6 +2,8 @@
 
 #[path = "cluster/api_calls.rs"]
 mod api_calls;
+#[path = "cluster/chaos.rs"]
+mod chaos;
 #[path = "cluster/connectivity.rs"]
 mod connectivity;
 #[path = "cluster/fixture.rs"]
@@ -34,6 +36,7 @@ fn main() -> anyhow::Result<ExitCode> {
         routing::tests,
         outage::tests,
         nodes::tests,
+        chaos::tests,
     ];
     let tests = tests.into_iter().flat_map(|tests| tests(&suite)).collect();
     Ok(suite.run(tests))

@@ -78,7 +78,7 @@ impl Workload {
 }
 
 /// The template of a pod that answers requests with its name.
-pub(super) fn template(labels: &Value, node: Option<&str>) -> Value {
+pub fn template(labels: &Value, node: Option<&str>) -> Value {
     let mut template = json!({
         "metadata": {"labels": labels},
         "spec": {

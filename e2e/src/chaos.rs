@@ -1,0 +1,147 @@
+//! Chaos: pods come and go on a cluster of real kubelets while random faults happen, and the invariant checker looks on.
+//!
+//! A run is repeatable as far as its seed decides: the plan of faults and the order of changes. Their timing is the machine's.
+
+mod churn;
+mod fault;
+mod plan;
+mod pod_log;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::cluster::Cluster;
+use crate::demo::print_step;
+use crate::invariants;
+use fault::ActiveFault;
+use plan::PlannedFault;
+use pod_log::{PodCounts, PodLog};
+
+/// The chart's values in a run: short waits, so that a run of one minute sees each of them end. `nodeGracePeriod` is longer than the
+/// kubelet takes to register a deleted Node again.
+pub const VALUES: [&str; 4] =
+    ["agent.blockIdle=5s", "operator.nodeGracePeriod=60s", "agent.staleCheckInterval=4s", "operator.statusInterval=1s"];
+/// The pause between two passes of the run.
+const PASS_INTERVAL: Duration = Duration::from_millis(500);
+/// How long one check of the invariants may take. It may hang while the API server is frozen.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the cluster may take after the last fault until its nodes are Ready and its pods are deleted.
+const SETTLE_TIMEOUT: Duration = Duration::from_mins(3);
+
+/// The results of a run.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    seconds: u64,
+    faults: usize,
+    pods: PodCounts,
+    duplicates: BTreeSet<String>,
+    leaks: Vec<String>,
+}
+
+impl Outcome {
+    /// Whether the run found nothing wrong, and whether it tried anything at all.
+    pub fn is_good(&self) -> bool {
+        self.duplicates.is_empty()
+            && self.leaks.is_empty()
+            && self.faults > 0
+            && self.pods.adds > 0
+            && self.pods.dels > 0
+    }
+
+    /// What the run found, in plain words.
+    pub fn findings(&self) -> impl Iterator<Item = &String> {
+        self.duplicates.iter().chain(&self.leaks)
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "chaos: {} seconds, {} faults, {} adds, {} dels, {} duplicates, {} leaks, longest start {} ms",
+            self.seconds,
+            self.faults,
+            self.pods.adds,
+            self.pods.dels,
+            self.duplicates.len(),
+            self.leaks.len(),
+            self.pods.longest_start.as_millis()
+        )
+    }
+}
+
+/// Creates the pools and the first pods of a run, on a cluster with Bobbin.
+///
+/// # Errors
+/// Fails if the pools or the pods do not become ready.
+pub async fn prepare(cluster: &Cluster) -> Result<()> {
+    for pool in churn::pools() {
+        cluster.apply(&pool).await?;
+        cluster.await_condition(pool, "Ready", "True", Duration::from_secs(30)).await?;
+    }
+    churn::prepare(cluster).await?;
+    cluster.await_ready_pods(churn::NAMESPACE, "", "app", 6, Duration::from_secs(90)).await.map(drop)
+}
+
+/// Runs the faults of a seed on a prepared cluster, then waits until the cluster has settled.
+///
+/// # Errors
+/// Fails if a program of the test cluster does not start again, or if the cluster does not settle.
+pub async fn run(cluster: &mut Cluster, seed: u64, length: Duration) -> Result<Outcome> {
+    let start = Instant::now();
+    let mut outcome = Outcome::default();
+    let mut planned: VecDeque<PlannedFault> = plan::plan(seed, length, cluster.nodes().count()).into();
+    let mut active: Vec<ActiveFault> = Vec::new();
+    let log = PodLog::default();
+    let tasks = [
+        tokio::spawn(churn::run(cluster.client(), seed)),
+        tokio::spawn(log.clone().watch(cluster.client(), churn::NAMESPACE)),
+    ];
+    while start.elapsed() < length || !active.is_empty() {
+        for index in (0..active.len()).rev() {
+            if active[index].is_due() {
+                active.swap_remove(index).finish(cluster).await?;
+            }
+        }
+        while planned.front().is_some_and(|fault| fault.begin <= start.elapsed()) {
+            let Some(next) = planned.pop_front() else { break };
+            // On a busy machine a fault may end later than planned.
+            if active.iter().any(|fault| fault.excludes(&next)) {
+                continue;
+            }
+            if let Some(fault) = fault::begin(cluster, &next).await? {
+                outcome.faults += 1;
+                print_step(&format!("{:4} s: {fault}", start.elapsed().as_secs()));
+                active.push(fault);
+            }
+        }
+        if let Ok(findings) = tokio::time::timeout(CHECK_TIMEOUT, invariants::never_allowed(cluster)).await {
+            for finding in findings {
+                if outcome.duplicates.insert(finding.to_string()) {
+                    print_step(&format!("{:4} s: FOUND: {finding}", start.elapsed().as_secs()));
+                }
+            }
+        }
+        tokio::time::sleep(PASS_INTERVAL).await;
+    }
+    outcome.seconds = start.elapsed().as_secs();
+    tasks[0].abort();
+    print_step("the last fault has ended; the cluster settles");
+    if let Err(error) = settle(cluster).await {
+        outcome.leaks = format!("{error:#}").lines().map(ToOwned::to_owned).collect();
+    }
+    outcome.pods = log.counts();
+    tasks[1].abort();
+    Ok(outcome)
+}
+
+/// Waits until every node is Ready and the invariants hold, with the pods of the run and then without them.
+async fn settle(cluster: &mut Cluster) -> Result<()> {
+    cluster.await_nodes_ready().await.context("after the last fault")?;
+    cluster.await_invariants(SETTLE_TIMEOUT).await.context("with the pods of the run")?;
+    cluster.kubectl(["-n", churn::NAMESPACE, "delete", "job", "--all", "--wait=false"])?;
+    cluster.delete_all_pods(churn::NAMESPACE).await?;
+    cluster.await_invariants(SETTLE_TIMEOUT).await.context("after all pods of the run were deleted")
+}

@@ -1,0 +1,143 @@
+//! Causes the planned faults on a cluster, and ends them.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1;
+use kube::api::Api;
+
+use super::plan::{FaultKind, PlannedFault};
+use crate::cluster::{Cluster, NAMESPACE};
+
+/// The command lines of the programs, as regular expressions for `pkill`.
+const AGENT: &str = "^/?bobbin-all agent";
+const OPERATOR: &str = "^/?bobbin-all operator";
+
+/// An active fault, with what is needed to end it.
+#[derive(Debug)]
+pub struct ActiveFault {
+    planned: PlannedFault,
+    /// The name of the node whose program is stopped or whose power is cut.
+    node: String,
+    /// The earliest end. It is later than planned if the fault began late.
+    end: Instant,
+}
+
+/// Begins a fault. `None`: the fault is not possible now, for example because the program does not run.
+pub async fn begin(cluster: &mut Cluster, planned: &PlannedFault) -> Result<Option<ActiveFault>> {
+    let names: Vec<String> = cluster.nodes().map(|node| node.name().to_owned()).collect();
+    let mut node = names.get(planned.node).context("the plan names a node that the cluster lacks")?.clone();
+    let happened = match planned.kind {
+        FaultKind::AgentKilled => signal(cluster, &node, "KILL", AGENT)?,
+        FaultKind::AgentFrozen => signal(cluster, &node, "STOP", AGENT)?,
+        FaultKind::OperatorsKilled => {
+            let mut any = false;
+            for node in &names {
+                any |= signal(cluster, node, "KILL", OPERATOR)?;
+            }
+            any
+        }
+        FaultKind::LeaderFrozen => match leader(cluster).await {
+            Ok(leader) => {
+                node = leader;
+                signal(cluster, &node, "STOP", OPERATOR)?
+            }
+            Err(_) => false,
+        },
+        FaultKind::ApiServerDown => {
+            cluster.control_plane_mut().stop_apiserver();
+            true
+        }
+        FaultKind::ApiServerFrozen => {
+            cluster.control_plane().freeze_apiserver()?;
+            true
+        }
+        FaultKind::Partition => {
+            cluster.node(&node)?.unplug()?;
+            true
+        }
+        FaultKind::PowerCut => {
+            cluster.node_mut(&node)?.power_cut();
+            true
+        }
+        FaultKind::KubeletKilled => signal(cluster, &node, "KILL", "^kubelet ")?,
+        FaultKind::ContainerdKilled => signal(cluster, &node, "KILL", "^containerd ")?,
+        FaultKind::NodeDeleted => {
+            let deleted = cluster.delete_node_object(&node).await.is_ok();
+            // The kubelet registers its Node only when it starts.
+            deleted && signal(cluster, &node, "KILL", "^kubelet ")?
+        }
+        FaultKind::PodRoutesDeleted => each_family(cluster, &node, &["route", "flush", "table", "116"]),
+        FaultKind::ExportedRoutesDeleted => each_family(cluster, &node, &["route", "flush", "table", "119"]),
+        FaultKind::RulesDeleted => each_family(cluster, &node, &["rule", "del", "priority", "2000"]),
+        FaultKind::ConfigurationDeleted => {
+            cluster.node(&node)?.exec(["sh", "-c", "rm -f /etc/cni/net.d/*bobbin*"]).is_ok()
+        }
+    };
+    let end = Instant::now() + planned.end.saturating_sub(planned.begin);
+    Ok(happened.then(|| ActiveFault { planned: planned.clone(), node, end }))
+}
+
+impl ActiveFault {
+    /// Whether the fault has lasted as long as planned.
+    pub fn is_due(&self) -> bool {
+        self.end <= Instant::now()
+    }
+
+    /// Whether another fault would disturb the same programs.
+    pub fn excludes(&self, other: &PlannedFault) -> bool {
+        self.planned.same_place(other)
+    }
+
+    /// Ends the fault.
+    ///
+    /// # Errors
+    /// Fails if a program of the test cluster does not start again.
+    pub async fn finish(self, cluster: &mut Cluster) -> Result<()> {
+        match self.planned.kind {
+            FaultKind::AgentFrozen => signal(cluster, &self.node, "CONT", AGENT).map(drop),
+            FaultKind::LeaderFrozen => signal(cluster, &self.node, "CONT", OPERATOR).map(drop),
+            FaultKind::ApiServerDown => cluster.control_plane_mut().start_apiserver().await,
+            FaultKind::ApiServerFrozen => cluster.control_plane().resume_apiserver(),
+            FaultKind::Partition => cluster.node(&self.node)?.plug(),
+            FaultKind::PowerCut => cluster.node_mut(&self.node)?.boot(),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::fmt::Display for ActiveFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.planned.kind.is_central() {
+            write!(f, "{:?}", self.planned.kind)
+        } else {
+            write!(f, "{:?} on {}", self.planned.kind, self.node)
+        }
+    }
+}
+
+/// Sends a signal to the processes of a node. Returns false if the node is off or runs no such process.
+fn signal(cluster: &Cluster, node: &str, signal: &str, command_line: &str) -> Result<bool> {
+    let node = cluster.node(node)?;
+    Ok(node.is_on() && node.exec(["pkill", &format!("-{signal}"), "-f", command_line]).is_ok())
+}
+
+/// Runs `ip` for IPv4 and IPv6. Returns whether it succeeded for one of them.
+fn each_family(cluster: &Cluster, node: &str, words: &[&str]) -> bool {
+    let Ok(node) = cluster.node(node) else { return false };
+    let run = |family: &str| node.exec(["ip", family].into_iter().chain(words.iter().copied())).is_ok();
+    run("-4") | run("-6")
+}
+
+/// The node of the operator that leads.
+async fn leader(cluster: &Cluster) -> Result<String> {
+    let leases: Api<Lease> = Api::namespaced(cluster.client(), NAMESPACE);
+    let lease = leases.get("bobbin-operator").await?;
+    let holder = lease.spec.and_then(|spec| spec.holder_identity).context("nobody holds the lease")?;
+    let pods: Api<v1::Pod> = Api::namespaced(cluster.client(), NAMESPACE);
+    let pods = pods.list(&kube::api::ListParams::default()).await?.items;
+    let leads = |pod: &&v1::Pod| pod.metadata.name.as_deref().is_some_and(|name| holder.starts_with(name));
+    let pod = pods.iter().find(leads).context("the holder of the lease is no pod")?;
+    pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).context("the leader's pod has no node")
+}

@@ -1,0 +1,176 @@
+//! The plan of a chaos run: which fault begins when, on which node, and how long it lasts. Pure: one seed gives one plan.
+
+use std::time::Duration;
+
+/// How many faults may be active at once.
+const MAX_ACTIVE: usize = 2;
+
+/// A fault that the run causes from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FaultKind {
+    /// SIGKILL for the agent of a node.
+    AgentKilled,
+    /// The agent of a node is stopped, and continues when the fault ends.
+    AgentFrozen,
+    /// SIGKILL for every operator.
+    OperatorsKilled,
+    /// The leading operator is stopped beyond its lease, and continues when the fault ends.
+    LeaderFrozen,
+    /// SIGKILL for the API server, which starts again when the fault ends.
+    ApiServerDown,
+    /// The API server accepts connections but does not answer.
+    ApiServerFrozen,
+    /// The node's network cable is unplugged.
+    Partition,
+    /// The node loses its power, and boots when the fault ends.
+    PowerCut,
+    /// SIGKILL for the kubelet of a node.
+    KubeletKilled,
+    /// SIGKILL for the containerd of a node.
+    ContainerdKilled,
+    /// The Node object is deleted while its pods run, and the kubelet registers the node again.
+    NodeDeleted,
+    /// Another program deletes the routes in the pod table of a node.
+    PodRoutesDeleted,
+    /// Another program deletes the routes in the export table of a node.
+    ExportedRoutesDeleted,
+    /// Another program deletes Bobbin's routing rules of a node.
+    RulesDeleted,
+    /// Another program deletes the CNI configuration of a node.
+    ConfigurationDeleted,
+}
+
+impl FaultKind {
+    /// All kinds.
+    pub const ALL: [Self; 15] = [
+        Self::AgentKilled,
+        Self::AgentFrozen,
+        Self::OperatorsKilled,
+        Self::LeaderFrozen,
+        Self::ApiServerDown,
+        Self::ApiServerFrozen,
+        Self::Partition,
+        Self::PowerCut,
+        Self::KubeletKilled,
+        Self::ContainerdKilled,
+        Self::NodeDeleted,
+        Self::PodRoutesDeleted,
+        Self::ExportedRoutesDeleted,
+        Self::RulesDeleted,
+        Self::ConfigurationDeleted,
+    ];
+
+    /// The shortest and the longest duration of the fault, in seconds. Zero: the fault ends at once.
+    fn seconds(self) -> (u64, u64) {
+        match self {
+            Self::AgentFrozen | Self::Partition | Self::ApiServerDown | Self::ApiServerFrozen => (2, 14),
+            Self::LeaderFrozen => (16, 24),
+            Self::PowerCut => (1, 6),
+            _ => (0, 0),
+        }
+    }
+
+    /// Whether the fault concerns the control plane instead of one node.
+    pub fn is_central(self) -> bool {
+        matches!(self, Self::OperatorsKilled | Self::LeaderFrozen | Self::ApiServerDown | Self::ApiServerFrozen)
+    }
+}
+
+/// One fault of the plan. Times count from the start of the run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedFault {
+    /// What happens.
+    pub kind: FaultKind,
+    /// The index of the node that it happens to.
+    pub node: usize,
+    /// When it begins.
+    pub begin: Duration,
+    /// When it ends.
+    pub end: Duration,
+}
+
+impl PlannedFault {
+    /// Whether both faults concern the control plane, or both concern the same node.
+    pub fn same_place(&self, other: &Self) -> bool {
+        match (self.kind.is_central(), other.kind.is_central()) {
+            (true, true) => true,
+            (false, false) => self.node == other.node,
+            _ => false,
+        }
+    }
+
+    /// Whether both faults would be active in the same place at the same time.
+    fn collides(&self, other: &Self) -> bool {
+        self.same_place(other) && self.begin <= other.end && other.begin <= self.end
+    }
+}
+
+/// The plan of a run of this length. Every kind happens once before any kind happens again.
+pub fn plan(seed: u64, length: Duration, nodes: usize) -> Vec<PlannedFault> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut plan: Vec<PlannedFault> = Vec::new();
+    let mut kinds: Vec<FaultKind> = Vec::new();
+    let mut now = Duration::from_secs(2);
+    while now < length {
+        if kinds.is_empty() {
+            kinds = FaultKind::ALL.to_vec();
+            random.shuffle(&mut kinds);
+        }
+        let may_begin = plan.iter().filter(|fault| fault.end >= now).count() < MAX_ACTIVE;
+        if let Some(fault) = may_begin.then(|| kinds.pop()).flatten() {
+            let (shortest, longest) = fault.seconds();
+            let planned = PlannedFault {
+                kind: fault,
+                node: random.usize(..nodes),
+                begin: now,
+                end: (now + Duration::from_secs(random.u64(shortest..=longest))).min(length),
+            };
+            if plan.iter().any(|other| planned.collides(other)) {
+                // The kind comes later, with another node.
+                kinds.insert(0, fault);
+            } else {
+                plan.push(planned);
+            }
+        }
+        now += Duration::from_millis(random.u64(500..3000));
+    }
+    plan
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const LENGTH: Duration = Duration::from_mins(10);
+
+    #[test]
+    fn one_seed_gives_one_plan() {
+        assert_eq!(plan(7, LENGTH, 3), plan(7, LENGTH, 3));
+        assert_ne!(plan(7, LENGTH, 3), plan(8, LENGTH, 3));
+    }
+
+    #[test]
+    fn a_long_run_has_every_kind_on_every_node_and_ends_all_faults() {
+        for seed in 0..50 {
+            let plan = plan(seed, LENGTH, 3);
+            let kinds: BTreeSet<FaultKind> = plan.iter().map(|fault| fault.kind).collect();
+            let nodes: BTreeSet<usize> = plan.iter().map(|fault| fault.node).collect();
+            assert_eq!((kinds.len(), nodes.len()), (FaultKind::ALL.len(), 3), "seed {seed}");
+            assert!(plan.iter().all(|fault| fault.begin <= fault.end && fault.end <= LENGTH), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn faults_of_one_place_do_not_overlap_and_at_most_two_are_active() {
+        for seed in 0..50 {
+            let plan = plan(seed, LENGTH, 3);
+            for (index, fault) in plan.iter().enumerate() {
+                assert!(!plan[..index].iter().any(|other| fault.collides(other)), "seed {seed}: {fault:?}");
+                let active = plan[..index].iter().filter(|other| other.end >= fault.begin).count();
+                assert!(active < MAX_ACTIVE, "seed {seed}: {fault:?}");
+            }
+        }
+    }
+}
