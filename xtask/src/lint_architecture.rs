@@ -1,4 +1,4 @@
-//! `cargo xtask lint-architecture`: checks that the source files and tests that ARCHITECTURE.md names exist.
+//! `cargo xtask lint-architecture`: checks that the source files and tests that the documents name exist.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -7,25 +7,26 @@ use anyhow::{Context, Result};
 
 use crate::files;
 
-/// The document to check.
-const DOCUMENT: &str = "ARCHITECTURE.md";
-/// The position of the column with tests in a row of the invariant table.
-const TESTS_COLUMN: usize = 4;
+/// The documents to check.
+const DOCUMENTS: [&str; 2] = ["ARCHITECTURE.md", "docs/failure-modes.md"];
 
-/// Prints the files and tests that ARCHITECTURE.md names and that do not exist.
+/// Prints the files and tests that the documents name and that do not exist.
 pub fn run(root: &Path) -> Result<ExitCode> {
-    let document = std::fs::read_to_string(root.join(DOCUMENT)).with_context(|| format!("{DOCUMENT} can't be read"))?;
     let files: Vec<String> = files::tracked(root)?.into_iter().filter(|file| is_rust(file)).collect();
     let mut sources = String::new();
     for file in &files {
         let source = std::fs::read_to_string(root.join(file)).with_context(|| format!("{file} can't be read"))?;
         sources.push_str(&join_continued_lines(&source));
     }
-    let unknown = unknown_names(&document, &files, &sources);
-    for name in &unknown {
-        println!("{DOCUMENT} names `{name}`, which no longer exists: write its new name");
+    let mut complete = true;
+    for name in DOCUMENTS {
+        let document = std::fs::read_to_string(root.join(name)).with_context(|| format!("{name} can't be read"))?;
+        for unknown in unknown_names(&document, &files, &sources) {
+            println!("{name} names `{unknown}`, which no longer exists: write its new name");
+            complete = false;
+        }
     }
-    Ok(if unknown.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn is_rust(path: &str) -> bool {
@@ -56,7 +57,7 @@ fn unknown_names(document: &str, files: &[String], sources: &str) -> Vec<String>
                 unknown.push(name.to_owned());
             }
         }
-        for name in code_spans(invariant_tests(line)) {
+        for name in code_spans(tests_of(line)) {
             let function = format!("fn {name}(");
             let literal = format!("\"{name}\"");
             if !sources.contains(&function) && !sources.contains(&literal) {
@@ -67,11 +68,11 @@ fn unknown_names(document: &str, files: &[String], sources: &str) -> Vec<String>
     unknown
 }
 
-/// The column with tests in a row of the invariant table; empty for any other line.
-fn invariant_tests(line: &str) -> &str {
-    let mut cells = line.split('|').map(str::trim);
-    let is_row = cells.nth(1).is_some_and(|number| number.parse::<u32>().is_ok());
-    if is_row { cells.nth(TESTS_COLUMN - 2).unwrap_or_default() } else { "" }
+/// The last column of a table row that begins with a number; empty for any other line. The documents name tests there.
+fn tests_of(line: &str) -> &str {
+    let mut cells = line.trim().trim_matches('|').split('|').map(str::trim);
+    let is_row = cells.next().is_some_and(|number| number.parse::<u32>().is_ok());
+    if is_row { cells.next_back().unwrap_or_default() } else { "" }
 }
 
 fn code_spans(text: &str) -> impl Iterator<Item = &str> {

@@ -134,7 +134,7 @@ fn each_family(cluster: &Cluster, node: &str, words: &[&str]) -> bool {
 async fn leader(cluster: &Cluster) -> Result<String> {
     let leases: Api<Lease> = Api::namespaced(cluster.client(), NAMESPACE);
     let lease = leases.get("bobbin-operator").await?;
-    let holder = lease.spec.and_then(|spec| spec.holder_identity).context("nobody holds the lease")?;
+    let holder = lease.spec.and_then(|spec| spec.holder_identity).context("the lease has no holder")?;
     let pods: Api<v1::Pod> = Api::namespaced(cluster.client(), NAMESPACE);
     let pods = pods.list(&kube::api::ListParams::default()).await?.items;
     let leads = |pod: &&v1::Pod| pod.metadata.name.as_deref().is_some_and(|name| holder.starts_with(name));
