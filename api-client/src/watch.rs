@@ -25,7 +25,7 @@ const RECOVERED_AFTER: Duration = Duration::from_secs(15);
 
 /// The events of a watch. The stream contains no failures, because the watch logs failures and retries.
 ///
-/// After a failure that lost events, the watch lists all objects again: `Init`, `InitApply`…, `InitDone`. Objects missing in
+/// After each failure the watch lists all objects again: `Init`, `InitApply`…, `InitDone`. Objects missing in
 /// that list no longer exist.
 pub struct Watch<K> {
     events: BoxStream<'static, Event<K>>,
@@ -115,29 +115,37 @@ where
     let kind = K::kind(&K::DynamicType::default()).into_owned();
     let seconds = config.timeout.unwrap_or_else(|| jittered(Duration::from_mins(2)).as_secs() as u32);
     let age = WatchAge::new();
-    let state = (watcher::watcher(api, config.timeout(seconds)).boxed(), age.clone(), kind, 0_u32);
-    let events = futures::stream::unfold(state, move |(mut inner, age, kind, mut failures)| async move {
-        loop {
-            match inner.next().await? {
-                Ok(mut event) => {
-                    age.event(&event);
-                    if !matches!(event, Event::Init) {
-                        failures = 0;
+    let config = config.timeout(seconds);
+    let open = move || watcher::watcher(api.clone(), config.clone()).boxed();
+    let state = (open(), age.clone(), kind, 0_u32);
+    let events = futures::stream::unfold(state, move |(mut inner, age, kind, mut failures)| {
+        let open = open.clone();
+        async move {
+            loop {
+                match inner.next().await? {
+                    Ok(mut event) => {
+                        age.event(&event);
+                        if !matches!(event, Event::Init) {
+                            failures = 0;
+                        }
+                        if let Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) = &mut event {
+                            object.meta_mut().managed_fields = None;
+                        }
+                        return Some((event, (inner, age, kind, failures)));
                     }
-                    if let Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) = &mut event {
-                        object.meta_mut().managed_fields = None;
+                    Err(error) => {
+                        let since = age.failed();
+                        if failures == 0 {
+                            tracing::info!(kind, %error, "a watch failed; it restarts");
+                        } else {
+                            tracing::debug!(kind, %error, failures, failing_for = ?since.elapsed(), "a watch keeps failing");
+                        }
+                        tokio::time::sleep(backoff(failures, RETRY_BASE, RETRY_CAP)).await;
+                        failures = failures.saturating_add(1);
+                        // The API server may have been restored from an older snapshot. It accepts a watch that resumes at
+                        // a resourceVersion of its future, and then sends nothing. So the watch lists again.
+                        inner = open();
                     }
-                    return Some((event, (inner, age, kind, failures)));
-                }
-                Err(error) => {
-                    let since = age.failed();
-                    if failures == 0 {
-                        tracing::info!(kind, %error, "a watch failed; it restarts");
-                    } else {
-                        tracing::debug!(kind, %error, failures, failing_for = ?since.elapsed(), "a watch keeps failing");
-                    }
-                    tokio::time::sleep(backoff(failures, RETRY_BASE, RETRY_CAP)).await;
-                    failures = failures.saturating_add(1);
                 }
             }
         }
