@@ -4,6 +4,7 @@
 //! outcome. The writer never decides which attachment has an address.
 
 mod api_calls;
+mod deleted_uids;
 mod health;
 pub(crate) mod late_confirmations;
 mod pending_deletions;
@@ -26,6 +27,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::cluster::freshness::FreshnessTracker;
 use crate::state::Attachment;
+use deleted_uids::DeletedUids;
 use health::WriteHealth;
 use pending_deletions::{PendingDeletion, PendingDeletions};
 use queue::{AddressQueue, Operation};
@@ -97,6 +99,7 @@ struct WriterState {
     clients: Clients,
     deletions: PendingDeletions,
     queues: Mutex<HashMap<String, AddressQueue>>,
+    deleted: Mutex<DeletedUids>,
     pending: AtomicUsize,
     new_writes: Semaphore,
     replayed_writes: Semaphore,
@@ -123,6 +126,7 @@ impl AssignmentWriter {
             clients,
             deletions: PendingDeletions::open(&run_dir.join(crate::state::layout::PENDING_DELETIONS))?,
             queues: Mutex::new(HashMap::new()),
+            deleted: Mutex::default(),
             pending: AtomicUsize::new(0),
             new_writes: Semaphore::new(MAX_NEW_WRITES_IN_FLIGHT),
             replayed_writes: Semaphore::new(MAX_REPLAYED_WRITES_IN_FLIGHT),
@@ -233,6 +237,11 @@ impl AssignmentWriter {
         }
         self.push(name, Operation::delete(key.clone(), uid, Some(reply)), false);
         answer
+    }
+
+    /// Whether this agent has deleted the assignment with this UID since it started.
+    pub fn has_deleted(&self, uid: &str) -> bool {
+        self.0.deleted.lock().contains(uid)
     }
 
     /// Deletes the assignment of a pair; see [`AssignmentWriter::delete`]. Returns `None` for a pair without addresses, which has no

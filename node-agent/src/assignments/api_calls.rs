@@ -71,8 +71,10 @@ impl WriterState {
                 let outcome = api_client::write(CALL_TIMEOUT, api_client::delete(&api, name, &params)).await;
                 self.note_contact(&outcome);
                 match outcome {
-                    api_client::Outcome::Done(())
-                    | api_client::Outcome::Refused(Refusal::NotFound | Refusal::Conflict) => CallResult::Deleted,
+                    api_client::Outcome::Done(()) | api_client::Outcome::Refused(Refusal::NotFound) => {
+                        CallResult::Deleted
+                    }
+                    api_client::Outcome::Refused(Refusal::Conflict) => CallResult::OtherUid,
                     api_client::Outcome::Refused(refusal) => CallResult::Refused(refusal.to_string()),
                     api_client::Outcome::Unknown(why) => unknown(name, &why),
                 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bobbin_api_client::backoff;
+use bobbin_datapath::boot_time;
 use tokio::sync::mpsc;
 
 use crate::agent::{Agent, DuplicateOutcome};
@@ -55,6 +56,16 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
             }
         }
         Confirmation::Taken { by, node, .. } => {
+            if let Some(left) = agent.freshness.quiet_time_left(boot_time()) {
+                // A restore of etcd may have brought back the assignment of an ended attachment. Its node deletes it in
+                // this time, so this agent does not end its own attachment before.
+                tracing::info!(%pair, %key, by, "another attachment's assignment names an address of this node after an API outage; the agent tries again after the quiet time");
+                tokio::time::sleep(left).await;
+                if let Some(attachment) = living() {
+                    agent.assignment_writer.recreate(&attachment);
+                }
+                return;
+            }
             let Some(attachment) = living() else { return };
             // Call `found_duplicate` before the read of the block, because `found_duplicate` invalidates the block's proof, which may be
             // wrong.

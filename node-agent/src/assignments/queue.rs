@@ -89,8 +89,10 @@ pub(super) enum CallResult {
     Absent,
     /// Create: an assignment with this name already exists.
     Exists,
-    /// Delete: the assignment was deleted, or the existing assignment has another UID.
+    /// Delete: the assignment was deleted, or it did not exist.
     Deleted,
+    /// Delete: the existing assignment has another UID.
+    OtherUid,
     /// The API server refused the call. Contains the API server's message.
     Refused(String),
     /// The outcome of the call is unknown.
@@ -208,6 +210,12 @@ impl AddressQueue {
             }
             (Some(Operation::Delete { uid, .. }), AssignmentCall::Get(_), CallResult::Own(found)) => {
                 *uid = Some(found);
+                Completion::Pending
+            }
+            // The assignment of this attachment may have been created again, for example after a restore of etcd. So
+            // the agent reads whose it is.
+            (Some(Operation::Delete { uid, .. }), AssignmentCall::Delete(_), CallResult::OtherUid) => {
+                *uid = None;
                 Completion::Pending
             }
             (None | Some(Operation::Create { .. }), ..) | (Some(Operation::Delete { .. }), _, CallResult::Unknown) => {

@@ -49,7 +49,11 @@ impl AssignmentWriter {
             // Choose the call only now, because an operation may be cancelled until its call is sent.
             let Some(call) = self.next_call(&name) else { return };
             let kind = CallKind::of(&call);
+            let deleted = if let AssignmentCall::Delete(uid) = &call { Some(uid.clone()) } else { None };
             let result = self.0.call(&name, call).await;
+            if let Some(uid) = deleted.filter(|_| result == CallResult::Deleted) {
+                self.0.deleted.lock().note(&uid);
+            }
             let answered = result != CallResult::Unknown;
             replayed |= !answered;
             let (completion, is_empty) = self.complete_call(&name, result);

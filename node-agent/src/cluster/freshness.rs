@@ -250,6 +250,11 @@ impl FreshnessTracker {
         (until > now).then_some(until)
     }
 
+    /// How long the quiet time after an outage still lasts. Returns `None` if there was no recent outage.
+    pub fn quiet_time_left(&self, now: BootTime) -> Option<Duration> {
+        self.quiet_until(now).map(|until| until.since(now))
+    }
+
     /// How long ago each watch was last active; `None` for a watch that has never been active.
     pub fn silence(&self, now: BootTime) -> [Option<Duration>; WATCHED_KINDS] {
         self.state().last_activity.map(|last| last.map(|at| now.since(at)))

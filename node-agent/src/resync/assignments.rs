@@ -53,6 +53,11 @@ impl Resync {
                         Some(assignment.uid.clone()),
                     ));
                 }
+                Mismatch::Orphaned(assignment) if self.assignment_writer.has_deleted(&assignment.uid) => {
+                    tracing::info!(assignment = assignment.name, key = %assignment.key, "a restore of etcd brought back an IPAssignment that the agent had deleted; the agent deletes it again");
+                    let uid = Some(assignment.uid.clone());
+                    drop(self.assignment_writer.delete(&assignment.name, &assignment.key, uid));
+                }
                 Mismatch::Orphaned(assignment) if !self.assignment_writer.busy(&assignment.name) => {
                     self.exclude_in_own_block(assignment);
                     let pod = assignment.pod.clone();
