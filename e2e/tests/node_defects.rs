@@ -2,6 +2,8 @@
 
 #[path = "node_defects/deleted_pods.rs"]
 mod deleted_pods;
+#[path = "node_defects/drift.rs"]
+mod drift;
 #[path = "node_defects/first_calls.rs"]
 mod first_calls;
 #[path = "node_defects/foreign_routes.rs"]
@@ -97,6 +99,12 @@ fn main() -> Result<ExitCode> {
         ),
         suite.test("/healthz fails when a loop makes no progress", health::hung_loop),
         suite.test("agent and operator refuse an unknown log format and name the known ones", health::log_format),
+        suite.test(
+            "rules, routes, neighbours, sysctls, links and the filter are restored, also those changed while the agent was down",
+            drift::restored,
+        ),
+        suite.test("a route whose notice was lost in a netlink overrun is restored", drift::overrun),
+        suite.test("a storm of changes in table 116 causes no busy loop and hides no lost route", drift::storm),
         suite.test("foreign routes in table main cause no reconcile and use no memory", foreign_routes::ignored),
     ];
     Ok(suite.run(tests))
