@@ -54,6 +54,11 @@ fn main() -> Result<ExitCode> {
             "pods start and stop while the API server is silent, and their assignments follow",
             outage::black_hole,
         ),
+        suite.test(
+            "a node with 250 pods serves all its free addresses during an outage, and writes all within 10 s after it",
+            outage::many_pods,
+        ),
+        suite.test("pods start and stop while each answer of the API server is late", outage::slow),
         suite.test("pods start and stop without an operator", outage::no_operator),
         suite.test(
             "writes whose responses are lost are read back: no assignment is missing, and none is left over",

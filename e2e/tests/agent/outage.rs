@@ -1,5 +1,7 @@
 //! Pods start and stop during network faults. Their assignments are written or deleted when the faults end.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use bobbin_e2e::network::NetworkFault;
 use bobbin_e2e::single_node::{SingleNode, WAIT_TIMEOUT};
@@ -7,6 +9,17 @@ use bobbin_e2e::wait::{check, wait_until};
 use serde_json::json;
 
 use super::{add_pods, end, state_is_consistent};
+
+/// The pods of a node, as many as a kubelet starts by default with room to spare.
+const MANY_PODS: usize = 250;
+/// The addresses of a block of the pool `default`.
+const BLOCK_LEN: usize = 32;
+/// How many pods end during the outage of a node with many pods.
+const DELS_DURING_OUTAGE: usize = 20;
+/// How long the agent may take to write everything after an outage.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How late each answer of a slow API server is.
+const SLOW_ANSWER: Duration = Duration::from_millis(700);
 
 pub async fn refused(node: &mut SingleNode) -> Result<()> {
     through(node, NetworkFault::Refuse).await
@@ -32,6 +45,53 @@ async fn through(node: &mut SingleNode, fault: NetworkFault) -> Result<()> {
     node.kill_agent();
     node.start_agent().await?;
     pods.extend(add_pods(node, 2)?);
+    node.proxy.set(NetworkFault::None);
+    state_is_consistent(node, &pods).await?;
+    end(node, pods).await
+}
+
+/// With many pods, the agent restarts during an outage and serves all that the node can serve without the API server.
+pub async fn many_pods(node: &mut SingleNode) -> Result<()> {
+    let mut pods = add_pods(node, MANY_PODS)?;
+    node.await_assignments(&super::ids(&pods), WAIT_TIMEOUT).await?;
+    let owned: usize = node.own_blocks("default").await?.len() * BLOCK_LEN;
+    let free = owned - MANY_PODS;
+    ensure!(free > 0, "the node has no free address when the outage begins");
+    node.proxy.set(NetworkFault::BlackHole);
+    node.kill_agent();
+    node.start_agent().await?;
+    // Each free address serves a pod, although the API server is silent.
+    pods.extend(add_pods(node, free)?);
+    let refused = node.sandbox()?;
+    let error = node.call(&refused.call("ADD"))?.error()?;
+    ensure!(error.code == 11, "{error:?}");
+    node.del(&refused)?;
+    // Every DEL succeeds, and its address serves the next pod.
+    for _ in 0..DELS_DURING_OUTAGE {
+        node.del(&pods.remove(0))?;
+        pods.extend(add_pods(node, 1)?);
+    }
+    node.proxy.set(NetworkFault::None);
+    node.await_assignments(&super::ids(&pods), CATCH_UP_TIMEOUT).await?;
+    state_is_consistent(node, &pods).await?;
+    end(node, pods).await
+}
+
+/// Each answer of the API server takes longer than an ADD waits for a confirmation.
+pub async fn slow(node: &mut SingleNode) -> Result<()> {
+    let mut pods = add_pods(node, 3)?;
+    node.await_assignments(&super::ids(&pods), WAIT_TIMEOUT).await?;
+    node.proxy.set(NetworkFault::Delay(SLOW_ANSWER));
+    for _ in 0..2 {
+        node.del(&pods.remove(0))?;
+        pods.extend(add_pods(node, BLOCK_LEN)?);
+    }
+    // The agent also starts with a slow API server.
+    node.kill_agent();
+    node.start_agent().await?;
+    pods.extend(add_pods(node, 3)?);
+    node.check_no_duplicate(&pods.iter().collect::<Vec<_>>())?;
+    node.await_assignments(&super::ids(&pods), super::CONVERGENCE_TIMEOUT).await?;
     node.proxy.set(NetworkFault::None);
     state_is_consistent(node, &pods).await?;
     end(node, pods).await
