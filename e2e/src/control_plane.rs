@@ -10,6 +10,7 @@ mod netns_forward;
 mod options;
 mod process;
 mod scratch_dir;
+mod snapshot;
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ pub use netns_forward::NetnsForward;
 pub use options::{ADMIN, CONTROLLER_MANAGER, ControlPlaneOptions, SCHEDULER, Token, node_token};
 pub use process::{Process, killed_with_parent, spawn};
 pub use scratch_dir::ScratchDir;
+pub use snapshot::Revision;
 
 use xtask::programs::Programs;
 
@@ -39,7 +41,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct ControlPlane {
     // Rust drops these fields in the order of their declaration, so the API server ends before etcd.
     apiserver: Option<Process>,
-    etcd: Process,
+    etcd: Option<Process>,
     forward: Option<NetnsForward>,
     scratch: ScratchDir,
     options: ControlPlaneOptions,
@@ -48,6 +50,7 @@ pub struct ControlPlane {
     programs: Programs,
     inside: SocketAddr,
     etcd_url: String,
+    etcd_peer_url: String,
 }
 
 impl ControlPlane {
@@ -70,10 +73,22 @@ impl ControlPlane {
         std::fs::write(scratch.path().join("audit-policy.yaml"), audit::POLICY)?;
 
         let etcd_url = format!("http://127.0.0.1:{}", etcd_ports[0]);
-        let etcd = start_etcd(&programs, &scratch, &options, &etcd_url, etcd_ports[1])?;
+        let etcd_peer_url = format!("http://127.0.0.1:{}", etcd_ports[1]);
         let forward = options.netns.as_deref().map(|netns| NetnsForward::open(netns, inside)).transpose()?;
-        let mut this =
-            Self { apiserver: None, etcd, forward, scratch, options, certificates, ca, programs, inside, etcd_url };
+        let mut this = Self {
+            apiserver: None,
+            etcd: None,
+            forward,
+            scratch,
+            options,
+            certificates,
+            ca,
+            programs,
+            inside,
+            etcd_url,
+            etcd_peer_url,
+        };
+        this.start_etcd()?;
         this.start_apiserver().await?;
         Ok(this)
     }
@@ -152,6 +167,31 @@ impl ControlPlane {
         AuditLog::at(&self.scratch.path().join("audit.log"))
     }
 
+    fn start_etcd(&mut self) -> Result<()> {
+        let (url, peer) = (&self.etcd_url, &self.etcd_peer_url);
+        let mut arguments = vec![
+            format!("--data-dir={}", self.etcd_data().display()),
+            format!("--listen-client-urls={url}"),
+            format!("--advertise-client-urls={url}"),
+            format!("--listen-peer-urls={peer}"),
+            format!("--initial-advertise-peer-urls={peer}"),
+            format!("--initial-cluster=default={peer}"),
+            "--log-level=warn".to_owned(),
+        ];
+        if !self.options.fsync {
+            arguments.push("--unsafe-no-fsync".to_owned());
+        }
+        let log = self.scratch.path().join("etcd.log");
+        let program = self.programs.path("etcd")?;
+        self.etcd = Some(Process::start(&program, self.options.netns.as_deref(), &log, arguments)?);
+        Ok(())
+    }
+
+    /// The directory with etcd's data.
+    fn etcd_data(&self) -> PathBuf {
+        self.scratch.path().join("etcd")
+    }
+
     /// Kills the API server: open connections break, and new ones are refused.
     pub fn stop_apiserver(&mut self) {
         self.apiserver = None;
@@ -186,7 +226,7 @@ impl ControlPlane {
         let client = self.client().await?;
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
-            self.etcd.must_be_running()?;
+            self.etcd.as_mut().context("etcd was not started")?.must_be_running()?;
             let apiserver = self.apiserver.as_mut().context("the API server was not started")?;
             apiserver.must_be_running()?;
             let request = http_get("/readyz")?;
@@ -207,30 +247,6 @@ impl ControlPlane {
 
 fn http_get(path: &str) -> Result<http::Request<Vec<u8>>> {
     Ok(http::Request::get(path).body(Vec::new())?)
-}
-
-fn start_etcd(
-    programs: &Programs,
-    scratch: &ScratchDir,
-    options: &ControlPlaneOptions,
-    url: &str,
-    peer_port: u16,
-) -> Result<Process> {
-    let peer = format!("http://127.0.0.1:{peer_port}");
-    let data = scratch.path().join("etcd");
-    let mut arguments = vec![
-        format!("--data-dir={}", data.display()),
-        format!("--listen-client-urls={url}"),
-        format!("--advertise-client-urls={url}"),
-        format!("--listen-peer-urls={peer}"),
-        format!("--initial-advertise-peer-urls={peer}"),
-        format!("--initial-cluster=default={peer}"),
-        "--log-level=warn".to_owned(),
-    ];
-    if !options.fsync {
-        arguments.push("--unsafe-no-fsync".to_owned());
-    }
-    Process::start(&programs.path("etcd")?, options.netns.as_deref(), &scratch.path().join("etcd.log"), arguments)
 }
 
 /// Finds free ports of the loopback interface.

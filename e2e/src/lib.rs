@@ -3,6 +3,7 @@
 //! This crate uses Bobbin through its chart, image and API objects. Only `claiming_nodes` runs the agent's code.
 
 pub mod api_proxy;
+pub mod bare_nodes;
 pub mod bench;
 pub mod chaos;
 pub mod claiming_nodes;

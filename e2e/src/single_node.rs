@@ -13,7 +13,7 @@ mod plugin;
 mod processes;
 mod reference;
 mod sandbox;
-mod status;
+pub(crate) mod status;
 mod syscall_faults;
 
 use std::path::PathBuf;
@@ -77,10 +77,10 @@ pub struct SingleNode {
 }
 
 /// The agent's `--run-dir`, on a tmpfs like `/run`.
-struct RunDirectory(PathBuf);
+pub(crate) struct RunDirectory(PathBuf);
 
 impl RunDirectory {
-    fn make(path: PathBuf) -> Result<Self> {
+    pub(crate) fn make(path: PathBuf) -> Result<Self> {
         std::fs::create_dir(&path)?;
         mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), None::<&str>)
             .with_context(|| format!("a tmpfs can't be mounted at {}", path.display()))?;

@@ -13,7 +13,7 @@ use serde_json::Value;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Asks the agent for its STATUS. If the agent does not answer with success, fails with the agent's answer.
-pub(super) fn of_agent(socket: &Path, conf: &Value) -> Result<()> {
+pub(crate) fn of_agent(socket: &Path, conf: &Value) -> Result<()> {
     let request =
         Request { env: vec![("CNI_COMMAND".to_owned(), "STATUS".to_owned())], stdin: serde_json::to_vec(conf)? };
     let mut stream = UnixStream::connect(socket)?;

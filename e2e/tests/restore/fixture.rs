@@ -1,0 +1,197 @@
+//! Three nodes with a pool of eight blocks, and the restore of their etcd.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use bobbin_crds::{AddressBlock, IPAssignment};
+use bobbin_e2e::bare_nodes::{BareNodes, WAIT_TIMEOUT};
+use bobbin_e2e::control_plane::Revision;
+use bobbin_e2e::single_node::{Answer, Sandbox};
+use bobbin_e2e::wait::{check, wait_until};
+use kube::Api;
+use kube::api::DeleteParams;
+use serde_json::json;
+
+/// The factor for all waits of the agents.
+const TIME_SCALE: f64 = 0.3;
+/// The pool has this many blocks of four addresses.
+pub const BLOCKS: usize = 8;
+/// A minute, scaled, and room for a busy machine.
+pub const MINUTE: Duration = Duration::from_secs(30);
+/// The addresses of one block.
+pub const BLOCK_LEN: usize = 4;
+/// How long the state may take to settle after a restore, even on a busy machine.
+pub const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Runs a test on three new nodes. A node of an earlier test would own blocks in the snapshot.
+pub async fn on_new_nodes(test: impl AsyncFnOnce(&mut BareNodes) -> Result<()>) -> Result<()> {
+    let scale = format!("--time-scale={TIME_SCALE}");
+    let flags = [&*scale, "--block-idle=1s", "--add-timeout=20s", "--stale-check-interval=1s"];
+    let mut nodes = BareNodes::start(3, &flags).await?;
+    let result = test(&mut nodes).await;
+    result.with_context(|| format!("the logs:\n{}", nodes.logs()))
+}
+
+/// The pods of all nodes, each with the number of its node.
+#[derive(Default)]
+pub struct Pods(pub Vec<(usize, Sandbox)>);
+
+impl Pods {
+    /// Adds pods on a node.
+    pub fn add(&mut self, nodes: &BareNodes, node: usize, count: usize) -> Result<()> {
+        for _ in 0..count {
+            self.0.push((node, nodes.node(node).add()?));
+        }
+        Ok(())
+    }
+
+    /// Deletes pods of a node: the first `count`, or fewer if there are fewer.
+    pub fn del(&mut self, nodes: &BareNodes, node: usize, count: usize) -> Result<()> {
+        for _ in 0..count {
+            let Some(at) = self.0.iter().position(|(on, _)| *on == node) else { break };
+            let (_, pod) = self.0.remove(at);
+            nodes.node(node).del(&pod)?;
+        }
+        Ok(())
+    }
+
+    /// The addresses of each pod in the kernel, by container ID.
+    pub fn addresses(&self) -> Result<BTreeMap<String, Vec<IpAddr>>> {
+        self.0.iter().map(|(_, pod)| Ok((pod.container_id.clone(), pod.addresses()?))).collect()
+    }
+
+    /// The addresses that two pods have.
+    pub fn duplicates(&self) -> Result<BTreeSet<IpAddr>> {
+        let mut seen = BTreeSet::new();
+        let all = self.addresses()?.into_values().flatten();
+        Ok(all.filter(|address| !seen.insert(*address)).collect())
+    }
+
+    /// Waits until the assignments are exactly those of these pods, with the pods' addresses.
+    pub async fn await_assignments(&self, nodes: &BareNodes, timeout: Duration) -> Result<()> {
+        self.await_assignments_beside(&BTreeSet::new(), nodes, timeout).await
+    }
+
+    /// Like [`Self::await_assignments`], but some of the assignments in `also` may exist, too.
+    pub async fn await_assignments_beside(
+        &self,
+        also: &BTreeSet<Assignment>,
+        nodes: &BareNodes,
+        timeout: Duration,
+    ) -> Result<()> {
+        let wanted: BTreeSet<Assignment> = self
+            .addresses()?
+            .into_iter()
+            .flat_map(|(id, addresses)| addresses.into_iter().map(move |address| (address.to_string(), id.clone())))
+            .collect();
+        wait_until("the assignments are those of the running pods", timeout, || async {
+            let seen = assignments(nodes).await?;
+            let missing = wanted.difference(&seen).count();
+            let extra = seen.difference(&wanted).filter(|one| !also.contains(*one)).count();
+            Ok(check(missing + extra == 0, || {
+                format!("of {} pods, {missing} have none; {extra} too many", wanted.len())
+            }))
+        })
+        .await
+    }
+
+    /// Deletes all pods, and waits until nodes own at most their last block.
+    pub async fn end(mut self, nodes: &BareNodes) -> Result<()> {
+        for (node, pod) in self.0.drain(..) {
+            nodes.node(node).del(&pod)?;
+        }
+        Pods::default().await_assignments(nodes, SETTLE_TIMEOUT).await
+    }
+}
+
+/// The name and the container ID of an assignment.
+pub type Assignment = (String, String);
+
+/// All assignments.
+pub async fn assignments(nodes: &BareNodes) -> Result<BTreeSet<Assignment>> {
+    let all = nodes.assignments().await?.into_iter();
+    Ok(all.map(|one| (one.metadata.name.unwrap_or_default(), one.spec.container_id)).collect())
+}
+
+/// Deletes the assignments that the restore brought back though their containers have ended. Without a pod to look for,
+/// no agent can know that, so an administrator deletes them.
+pub async fn delete_left_over(nodes: &BareNodes, pods: &Pods) -> Result<usize> {
+    let api: Api<IPAssignment> = Api::all(nodes.client.clone());
+    let running: BTreeSet<&str> = pods.0.iter().map(|(_, pod)| pod.container_id.as_str()).collect();
+    let mut deleted = 0;
+    for (name, _) in assignments(nodes).await?.into_iter().filter(|(_, id)| !running.contains(id.as_str())) {
+        api.delete(&name, &DeleteParams::default()).await?;
+        deleted += 1;
+    }
+    Ok(deleted)
+}
+
+/// Creates the pool `default`, without a cool-down.
+pub async fn make_pool(nodes: &BareNodes) -> Result<()> {
+    let spec = json!({"subnets": [{"ipv4": "10.90.0.0/27"}], "blockSizeBits": 2, "cooldownSeconds": 0});
+    nodes.apply_pool("default", &spec, BLOCKS).await
+}
+
+/// The blocks that a node owns.
+pub async fn owned(nodes: &BareNodes, node: usize) -> Result<Vec<AddressBlock>> {
+    let name = &nodes.node(node).name;
+    let all = nodes.blocks("default").await?;
+    Ok(all.into_iter().filter(|block| block.spec.node_name.as_ref() == Some(name)).collect())
+}
+
+/// Waits until a node owns this many blocks.
+pub async fn await_owned(nodes: &BareNodes, node: usize, count: usize) -> Result<()> {
+    wait_until(&format!("n{node} owns {count} blocks"), WAIT_TIMEOUT, || async {
+        let seen = owned(nodes, node).await?.len();
+        Ok(check(seen == count, || format!("it owns {seen}")))
+    })
+    .await
+}
+
+/// Lets the agents miss the API server for longer than the time after which they expect a restore.
+pub async fn await_outage(since: Instant) -> Result<()> {
+    let outage = Duration::from_secs(11).mul_f64(TIME_SCALE);
+    wait_until("the outage counts as long", outage + WAIT_TIMEOUT, || async {
+        Ok(check(since.elapsed() > outage, || format!("{:?}", since.elapsed())))
+    })
+    .await
+}
+
+/// Restores etcd, whose control plane is stopped.
+pub async fn restore(nodes: &mut BareNodes, snapshot: &Path, revision: Revision) -> Result<()> {
+    nodes.control_plane.start_restored(snapshot, revision).await.context("the restore")
+}
+
+/// An ADD that runs while the test continues.
+pub struct RunningAdd {
+    node: usize,
+    pod: Sandbox,
+    thread: std::thread::JoinHandle<Result<Answer>>,
+}
+
+impl RunningAdd {
+    /// Starts an ADD.
+    pub fn begin(nodes: &BareNodes, node: usize) -> Result<Self> {
+        let (plugin, pod) = (nodes.node(node).plugin(), nodes.node(node).sandbox()?);
+        let call = pod.call("ADD");
+        Ok(Self { node, pod, thread: std::thread::spawn(move || plugin.call(&call)) })
+    }
+
+    /// Waits for the ADD, without stopping the test's other tasks. If it failed, sends the runtime's DEL.
+    pub async fn end(self, nodes: &BareNodes, pods: &mut Pods) -> Result<bool> {
+        let Self { node, pod, thread } = self;
+        let answer = tokio::task::spawn_blocking(move || thread.join()).await?;
+        let answer = answer.map_err(|_| anyhow!("the thread of an ADD panicked"))??;
+        if answer.exit == 0 {
+            pods.0.push((node, pod));
+            return Ok(true);
+        }
+        let error = answer.error()?;
+        ensure!(error.code > 0 && !error.text.is_empty(), "{error:?}");
+        nodes.node(node).del(&pod)?;
+        Ok(false)
+    }
+}

@@ -1,0 +1,67 @@
+//! Blocks that were carved after the snapshot, from a subnet that the restored pool does not have.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use bobbin_e2e::bare_nodes::{BareNodes, WAIT_TIMEOUT};
+use bobbin_e2e::control_plane::Revision;
+use bobbin_e2e::wait::{check, wait_until};
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+use crate::fixture::{BLOCK_LEN, BLOCKS, Pods, SETTLE_TIMEOUT, await_outage, make_pool, restore};
+
+/// The subnet that is appended after the snapshot.
+const NEWER: &str = "10.90.1.0/27";
+
+fn with_newer_subnet() -> Value {
+    let subnets = json!([{"ipv4": "10.90.0.0/27"}, {"ipv4": NEWER}]);
+    json!({"subnets": subnets, "blockSizeBits": 2, "cooldownSeconds": 0})
+}
+
+pub async fn blocks_return(nodes: &mut BareNodes) -> Result<()> {
+    make_pool(nodes).await?;
+    let snapshot = nodes.control_plane.save_snapshot()?;
+    nodes.apply_pool("default", &with_newer_subnet(), BLOCKS + 1).await?;
+    let mut pods = Pods::default();
+    // More pods than the older subnet has addresses.
+    pods.add(nodes, 2, BLOCKS * BLOCK_LEN + 2)?;
+    pods.await_assignments(nodes, WAIT_TIMEOUT).await?;
+    let before = pods.addresses()?;
+    let newer: IpNet = NEWER.parse()?;
+    let inside: BTreeSet<IpAddr> =
+        before.values().flatten().copied().filter(|address| newer.contains(address)).collect();
+    ensure!(!inside.is_empty(), "no pod has an address of the newer subnet");
+
+    let stopped = Instant::now();
+    nodes.control_plane.stop();
+    await_outage(stopped).await?;
+    restore(nodes, &snapshot, Revision::Raised).await?;
+    wait_until("an event says that a block is missing", SETTLE_TIMEOUT, || async {
+        let events = nodes.events("BlockMissing").await?;
+        Ok(check(!events.is_empty(), || "no event".to_owned()))
+    })
+    .await?;
+    pods.await_assignments(nodes, SETTLE_TIMEOUT).await?;
+
+    nodes.apply_pool("default", &with_newer_subnet(), BLOCKS + 1).await?;
+    wait_until("n2 owns each block of its pods' addresses", SETTLE_TIMEOUT, || async {
+        let owned = ranges(nodes, "n2").await?;
+        let missing: Vec<_> =
+            inside.iter().filter(|address| !owned.iter().any(|range| range.contains(*address))).collect();
+        Ok(check(missing.is_empty(), || format!("{missing:?} are in none of its blocks {owned:?}")))
+    })
+    .await?;
+    pods.await_assignments(nodes, SETTLE_TIMEOUT).await?;
+    ensure!(pods.addresses()? == before, "a pod lost its address");
+    pods.end(nodes).await
+}
+
+/// The ranges of a node's blocks.
+async fn ranges(nodes: &BareNodes, node: &str) -> Result<Vec<IpNet>> {
+    let blocks = nodes.blocks("default").await?.into_iter();
+    let own = blocks.filter(|block| block.spec.node_name.as_deref() == Some(node));
+    Ok(own.filter_map(|block| block.spec.ipv4?.parse().ok()).collect())
+}
