@@ -17,11 +17,15 @@ const WRITES: &[&str] = &["create", "update", "patch", "delete"];
 /// The pods of each test. With blocks of two addresses they make the agent claim several blocks.
 const PODS: usize = 6;
 
-/// Creates a pool of small blocks, and pods that use it.
-async fn prepare(node: &SingleNode, pool: &str, ipv4: &str) -> Result<Vec<Sandbox>> {
+/// Creates a pool of small blocks.
+async fn make_pool(node: &SingleNode, pool: &str, ipv4: &str) -> Result<()> {
     let spec = json!({"subnets": [{"ipv4": ipv4}], "blockSizeBits": 1, "cooldownSeconds": 1});
     node.apply_pool(pool, spec).await?;
-    node.await_free_blocks(pool).await?;
+    node.await_free_blocks(pool).await
+}
+
+/// Creates the pods of a pool. The agent claims blocks for them, possibly before the first ADD.
+async fn make_pods(node: &SingleNode, pool: &str) -> Result<Vec<Sandbox>> {
     let mut pods = Vec::new();
     for number in 0..PODS {
         pods.push(node.kube_pod("default", &format!("{pool}-{number}"), Some(pool)).await?);
@@ -75,9 +79,10 @@ fn was_written(
 
 /// Adds and deletes pods while a fault hits all writes of the agent.
 async fn under(node: &SingleNode, pool: &str, ipv4: &str, fault: Fault) -> Result<()> {
-    let pods = prepare(node, pool, ipv4).await?;
+    make_pool(node, pool, ipv4).await?;
     let mark = node.api()?.mark();
     let broken = node.api()?.inject(Selector::verbs(WRITES).by(AGENT_USER), fault);
+    let pods = make_pods(node, pool).await?;
     add(node, &pods).await?;
     is_consistent(node, &pods).await.context("after the ADDs, under the fault")?;
     delete_pods(node, pool, &pods).await.context("after the DELs, under the fault")?;
@@ -93,7 +98,8 @@ pub async fn twice(node: &mut SingleNode) -> Result<()> {
 
 pub async fn throttled(node: &mut SingleNode) -> Result<()> {
     let pool = "throttled";
-    let pods = prepare(node, pool, "10.68.2.0/27").await?;
+    make_pool(node, pool, "10.68.2.0/27").await?;
+    let pods = make_pods(node, pool).await?;
     let writes = || Selector::verbs(WRITES).by(AGENT_USER);
     let throttled = node.api()?.inject(writes().of("ipassignments"), Fault::Throttle(Duration::from_secs(1)));
     let (mark, first) = (node.api()?.mark(), &pods[..1]);
@@ -119,19 +125,21 @@ pub async fn throttled(node: &mut SingleNode) -> Result<()> {
 
 pub async fn lost_answers(node: &mut SingleNode) -> Result<()> {
     let pool = "lost-answers";
-    let pods = prepare(node, pool, "10.68.3.0/27").await?;
-    for (number, pod) in pods.iter().enumerate() {
-        let mark = node.api()?.mark();
-        // Of each ADD, the first answer about an assignment is lost, and of every second ADD the first about a block.
-        let writes = Selector::verbs(WRITES).by(AGENT_USER).once();
-        let assignment = node.api()?.inject(writes.clone().of("ipassignments"), Fault::LoseAnswer);
-        let block = node.api()?.inject(writes.of("addressblocks"), Fault::LoseAnswer);
-        let kept = (number % 2 == 0).then_some(block);
-        add(node, std::slice::from_ref(pod)).await?;
-        is_consistent(node, &pods[..=number]).await.with_context(|| format!("after ADD {number}"))?;
-        drop((assignment, kept));
-        was_written(node, mark, AGENT_USER, &["create"], "ipassignments")?;
+    make_pool(node, pool, "10.68.3.0/27").await?;
+    let mark = node.api()?.mark();
+    let writes = || Selector::verbs(WRITES).by(AGENT_USER).once();
+    let mut pods = Vec::new();
+    for number in 0..PODS {
+        // The first answer about a block and the first about an assignment are lost, again for each pod.
+        let block = node.api()?.inject(writes().of("addressblocks"), Fault::LoseAnswer);
+        let assignment = node.api()?.inject(writes().of("ipassignments"), Fault::LoseAnswer);
+        pods.push(node.kube_pod("default", &format!("{pool}-{number}"), Some(pool)).await?);
+        add(node, &pods[number..]).await?;
+        is_consistent(node, &pods).await.with_context(|| format!("after ADD {number}"))?;
+        drop((block, assignment));
     }
+    was_written(node, mark, AGENT_USER, &["patch"], "addressblocks")?;
+    was_written(node, mark, AGENT_USER, &["create"], "ipassignments")?;
     let lost = node.api()?.inject(Selector::verbs(&["delete"]).by(AGENT_USER).of("ipassignments"), Fault::LoseAnswer);
     for pod in &pods {
         node.del(pod)?;
@@ -154,9 +162,7 @@ pub async fn operator(node: &mut SingleNode) -> Result<()> {
         let mark = node.api()?.mark();
         let writes = Selector::verbs(WRITES).by(OPERATOR_USER);
         let broken = node.api()?.inject(writes, fault);
-        let spec = json!({"subnets": [{"ipv4": ipv4}], "blockSizeBits": 1, "cooldownSeconds": 1});
-        node.apply_pool(pool, spec).await.context("under the fault")?;
-        node.await_free_blocks(pool).await.context("under the fault")?;
+        make_pool(node, pool, ipv4).await.context("under the fault")?;
         let blocks = node.blocks().await?.into_iter().filter(|block| block.spec.pool_name == pool);
         let ranges: Vec<Option<String>> = blocks.map(|block| block.spec.ipv4).collect();
         let different: BTreeSet<&Option<String>> = ranges.iter().collect();
