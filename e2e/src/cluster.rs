@@ -17,7 +17,7 @@ mod routes;
 pub mod run;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -32,6 +32,7 @@ pub use objects::pools::Pool;
 pub use objects::workload::{CONTAINER, Workload, template as pod_template};
 pub use options::{ClusterOptions, Network};
 
+use crate::api_proxy::ApiProxy;
 use crate::cluster::node::{Node, NodeConfig};
 use crate::cluster::run::Run;
 use crate::control_plane::{self, CONTROLLER_MANAGER, ControlPlane, Process, SCHEDULER};
@@ -44,6 +45,9 @@ use xtask::programs::Programs;
 /// The token with which kube-proxy calls the API server.
 const KUBE_PROXY: &str = "kube-proxy";
 
+/// The port of the proxy between Bobbin and the API server.
+const API_PROXY_PORT: u16 = 6444;
+
 /// A running cluster.
 pub struct Cluster {
     // Rust drops these fields in the order of their declaration: clients before the servers that they call, and the run
@@ -51,6 +55,7 @@ pub struct Cluster {
     routes: Routes,
     nodes: BTreeMap<String, Node>,
     controllers: Vec<Process>,
+    api_proxy: Option<ApiProxy>,
     control_plane: ControlPlane,
     client: kube::Client,
     programs: Programs,
@@ -85,6 +90,11 @@ impl Cluster {
         head.add_token(KUBE_PROXY, "system:kube-proxy", &[]);
         let control_plane = ControlPlane::start(head).await?;
         let client = control_plane.client().await?;
+        let api_proxy = if options.api_proxy {
+            Some(ApiProxy::start_in(&control_plane, &namespace, api_proxy_address()).await?)
+        } else {
+            None
+        };
         let controllers = start_controllers(&run, &programs, &control_plane, &namespace)?;
         let config = NodeConfig {
             kubelet: PathBuf::new(),
@@ -98,6 +108,7 @@ impl Cluster {
             routes,
             nodes: BTreeMap::new(),
             controllers,
+            api_proxy,
             control_plane,
             client,
             programs,
@@ -152,6 +163,12 @@ impl Cluster {
         self.controllers.iter_mut().try_for_each(Process::must_be_running)
     }
 
+    /// The proxy between Bobbin and the API server. Fails unless the cluster was started with
+    /// [`ClusterOptions::api_proxy`].
+    pub fn api(&self) -> Result<&ApiProxy> {
+        self.api_proxy.as_ref().context("the cluster was started without an API proxy")
+    }
+
     /// The control plane's routes to pods.
     pub fn routes(&self) -> &Routes {
         &self.routes
@@ -184,6 +201,11 @@ impl Cluster {
         }
         Ok(String::from_utf8_lossy(&end.stdout).into_owned())
     }
+}
+
+/// Where the proxy listens, on the fabric.
+fn api_proxy_address() -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(FabricAddresses::control_plane().ipv4), API_PROXY_PORT)
 }
 
 /// Creates the image archives that every node loads.

@@ -137,6 +137,11 @@ impl ControlPlane {
         self.write_kubeconfig(token, &self.inside_url(), "inside")
     }
 
+    /// Like [`Self::kubeconfig_for`], for programs that reach the API server through a proxy at this address.
+    pub fn kubeconfig_through(&self, proxy: SocketAddr, token: &str) -> Result<PathBuf> {
+        self.write_kubeconfig(token, &format!("https://{proxy}"), &format!("through-{}", proxy.port()))
+    }
+
     fn write_kubeconfig(&self, token: &str, url: &str, place: &str) -> Result<PathBuf> {
         let path = self.scratch.path().join(format!("kubeconfig-{place}-{}", short_hash(token)));
         let text = serde_json::json!({
@@ -156,9 +161,18 @@ impl ControlPlane {
 
     /// A client that calls with this token. It never repeats a request by itself.
     pub async fn client_for(&self, token: &str) -> Result<kube::Client> {
-        let file = Kubeconfig::read_from(self.kubeconfig_for(token)?)?;
-        let mut config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
-        config.default_retry = false;
+        Ok(kube::Client::try_from(client_config(&self.kubeconfig_for(token)?).await?)?)
+    }
+
+    /// Like [`Self::client_for`], through a proxy at this address.
+    pub async fn client_through(&self, proxy: SocketAddr, token: &str) -> Result<kube::Client> {
+        Ok(kube::Client::try_from(client_config(&self.kubeconfig_through(proxy, token)?).await?)?)
+    }
+
+    /// A client that adds no token to its requests, for a proxy whose clients send their own tokens.
+    pub async fn client_without_token(&self) -> Result<kube::Client> {
+        let mut config = client_config(&self.admin_kubeconfig()?).await?;
+        config.auth_info = kube::config::AuthInfo::default();
         Ok(kube::Client::try_from(config)?)
     }
 
@@ -243,6 +257,14 @@ impl ControlPlane {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+/// The configuration of a client that never repeats a request by itself.
+async fn client_config(kubeconfig: &Path) -> Result<kube::Config> {
+    let file = Kubeconfig::read_from(kubeconfig)?;
+    let mut config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
+    config.default_retry = false;
+    Ok(config)
 }
 
 fn http_get(path: &str) -> Result<http::Request<Vec<u8>>> {

@@ -40,6 +40,8 @@ use xtask::programs::Programs;
 pub const NODE: &str = "n1";
 /// The agent's user at the API server. In the audit log this user identifies the agent's calls.
 pub const AGENT_USER: &str = "bobbin-agent";
+/// The operator's user, if it calls through the API proxy. Otherwise the operator calls as the administrator.
+pub const OPERATOR_USER: &str = "bobbin-operator";
 /// The node's IPv4 address.
 pub const NODE_IPV4: &str = "10.100.0.1";
 /// The node's IPv6 address.
@@ -113,7 +115,9 @@ impl SingleNode {
         std::fs::write(scratch.path().join("boot-id"), "11111111-1111-1111-1111-111111111111\n")?;
 
         let mut head = ControlPlaneOptions { fsync: options.fsync, audit: true, ..ControlPlaneOptions::default() };
-        head.add_token(AGENT_USER, AGENT_USER, &["system:masters"]);
+        for user in [AGENT_USER, OPERATOR_USER] {
+            head.add_token(user, user, &["system:masters"]);
+        }
         // No controller manager runs and creates ServiceAccounts, so the API server must not require one for a pod.
         head.apiserver_arguments.push("--disable-admission-plugins=ServiceAccount".to_owned());
         let control_plane = ControlPlane::start(head).await?;
@@ -121,7 +125,7 @@ impl SingleNode {
 
         let (namespace, fabric) = (Namespace::make()?, Namespace::make()?);
         wire(&namespace, &fabric)?;
-        let api_proxy = if options.api_proxy { Some(ApiProxy::start(&control_plane, AGENT_USER).await?) } else { None };
+        let api_proxy = if options.api_proxy { Some(ApiProxy::start(&control_plane).await?) } else { None };
         let target = match &api_proxy {
             Some(api_proxy) => api_proxy.address(),
             None => control_plane.url().trim_start_matches("https://").parse()?,

@@ -7,13 +7,17 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use bobbin_e2e::cluster::pod::Family;
+use bobbin_e2e::api_proxy::{Fault, RequestCount, Selector};
 use bobbin_e2e::cluster::pod::paths;
+use bobbin_e2e::cluster::pod::{Family, Pod};
 use bobbin_e2e::cluster::run::cgroup_roots;
-use bobbin_e2e::cluster::{Cluster, ClusterOptions, Network, Workload};
+use bobbin_e2e::cluster::{Cluster, ClusterOptions, Network, Pool, Workload};
+use bobbin_e2e::invariants::{self, Finding, Kind};
 use bobbin_e2e::suite::{NoFixture, Suite};
 use bobbin_e2e::wait::{check, wait_until};
 
+/// How long a cluster may take until no invariant is broken.
+const SETTLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Set for a child process that starts a cluster, prints its directory, and waits to be killed.
 const VICTIM: &str = "BOBBIN_TEST_VICTIM";
 
@@ -30,6 +34,10 @@ fn main() -> Result<ExitCode> {
     let tests = vec![
         suite.test("pods of the reference plugins reach each other across three real kubelets", reference_pods),
         suite.test("a node boots after a power cut and runs pods again, and another node joins", power_comes_back),
+        suite.test(
+            "agents and operators of a whole cluster call through the proxy, and a fault hits one agent alone",
+            behind_the_proxy,
+        ),
         suite.test("after SIGKILL no process, network namespace, mount, cgroup or directory is left", nothing_is_left),
     ];
     Ok(suite.run(tests))
@@ -64,6 +72,58 @@ async fn power_comes_back(_: &mut NoFixture) -> Result<()> {
     let there = cluster.create_ready_pod(Workload::pod("dusk", "there").on("n2")).await?;
     here.can_reach(&there, Family::V4)?;
     there.can_reach(&here, Family::V6)
+}
+
+async fn behind_the_proxy(_: &mut NoFixture) -> Result<()> {
+    let cluster = Cluster::start(ClusterOptions { nodes: 2, api_proxy: true, ..ClusterOptions::default() }).await?;
+    cluster.install(&[]).await?;
+    let pool = Pool::named("default").subnet("10.64.0.0/20", "fd00:64::/116").build();
+    cluster.apply(&pool).await?;
+    cluster.await_condition(&pool, "Ready", "True", Duration::from_secs(30)).await?;
+    cluster.make_namespace("behind", &[]).await?;
+    let one = cluster.create_ready_pod(Workload::pod("behind", "one").on("n1")).await?;
+    let two = cluster.create_ready_pod(Workload::pod("behind", "two").on("n2")).await?;
+    cluster.await_invariants(SETTLE_TIMEOUT).await?;
+
+    let counts = cluster.api()?.counts();
+    for (user, node) in [("bobbin-agent", "n1"), ("bobbin-agent", "n2")] {
+        let is_create = |count: &&RequestCount| {
+            count.verb == "create"
+                && count.resource == "ipassignments"
+                && count.client.user == user
+                && count.client.node == node
+        };
+        let created: u64 = counts.iter().filter(is_create).map(|count| count.count).sum();
+        ensure!(created == 1, "the agent of {node} created {created} assignments through the proxy: {counts:?}");
+    }
+    let carved = counts.iter().any(|count| count.client.user == "bobbin-operator" && count.resource == "addressblocks");
+    ensure!(carved, "no operator wrote blocks through the proxy: {counts:?}");
+
+    a_duplicate_is_found(&cluster, &one, &two).await?;
+
+    // An agent without the API server adds pods, and catches up when the fault ends.
+    let agent = Selector::any().by("bobbin-agent").from_node("n1");
+    let cut_off = cluster.api()?.inject(agent, Fault::Reset);
+    cluster.create_ready_pod(Workload::pod("behind", "three").on("n1")).await?;
+    cluster.create_ready_pod(Workload::pod("behind", "four").on("n2")).await?;
+    let assignments = cluster.assignments_of("behind").await?;
+    let names: Vec<_> = assignments.iter().filter_map(|one| one.spec.pod_name.as_deref()).collect();
+    ensure!(names.len() == 3 && !names.contains(&"three"), "the assignments are those of {names:?}");
+    ensure!(invariants::never_allowed(&cluster).await.is_empty(), "an agent that is cut off caused a duplicate");
+    drop(cut_off);
+    cluster.await_invariants(SETTLE_TIMEOUT).await
+}
+
+/// Adds the address of a pod to the namespace of a pod on another node. The invariant checker finds the duplicate.
+async fn a_duplicate_is_found(cluster: &Cluster, one: &Pod, two: &Pod) -> Result<()> {
+    let address = two.address(Family::V4)?;
+    one.netns().ip(&format!("addr add {address}/32 dev eth0\n"))?;
+    let findings = invariants::never_allowed(cluster).await;
+    let words = ["pod behind/one", "pod behind/two", &format!("both have {address}"), "on n1", "on n2"];
+    let found = |one: &Finding| one.kind == Kind::DuplicateAddress && words.iter().all(|word| one.text.contains(word));
+    ensure!(findings.iter().any(found), "the checker did not find the duplicate of {address}, but {findings:?}");
+    one.netns().ip(&format!("addr del {address}/32 dev eth0\n"))?;
+    cluster.await_invariants(SETTLE_TIMEOUT).await
 }
 
 async fn nothing_is_left(_: &mut NoFixture) -> Result<()> {

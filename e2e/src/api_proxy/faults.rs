@@ -1,67 +1,37 @@
-//! The active faults, and the requests and watch events that the proxy has observed.
+//! The active faults. Each question names a request, and the answer says what the proxy must do to it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::{Method, Uri};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-/// Selects requests. A field that is not set matches all requests.
-#[derive(Clone, Debug, Default)]
-pub struct Selector {
-    verbs: &'static [&'static str],
-    resource: Option<&'static str>,
-    name: Option<String>,
-    once: bool,
-}
-
-impl Selector {
-    /// Selects requests with one of these verbs. The verb `event` selects lines of watches.
-    pub fn verbs(verbs: &'static [&'static str]) -> Self {
-        Self { verbs, ..Self::default() }
-    }
-
-    /// Selects only requests for this resource (plural, lower case).
-    #[must_use]
-    pub fn of(mut self, resource: &'static str) -> Self {
-        self.resource = Some(resource);
-        self
-    }
-
-    /// Selects only requests for the object with this name.
-    #[must_use]
-    pub fn named(mut self, name: &str) -> Self {
-        self.name = Some(name.to_owned());
-        self
-    }
-
-    /// Selects only the first matching request.
-    #[must_use]
-    pub fn once(mut self) -> Self {
-        self.once = true;
-        self
-    }
-
-    fn matches(&self, request: &RequestInfo) -> bool {
-        (self.verbs.is_empty() || self.verbs.contains(&request.verb))
-            && self.resource.is_none_or(|resource| resource == request.resource)
-            && self.name.as_ref().is_none_or(|name| *name == request.name)
-    }
-}
+use super::log::Log;
+use super::request::{RequestInfo, Selector};
 
 /// What the proxy does to the selected requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The proxy answers with this status and does not forward the request.
+    /// The proxy answers with this status (409, 500, 503, …) and does not forward the request.
     Refuse(u16),
+    /// The proxy answers with status 429 and this time in `Retry-After`, and does not forward the request.
+    Throttle(Duration),
+    /// The proxy resets the client's connection and does not forward the request. Open watches are reset, too. With a
+    /// selector of one client, the fault cuts the client off.
+    Reset,
+    /// The proxy forwards the request, and resets the client's connection when the API server has answered. So a write
+    /// is applied, and its answer is lost.
+    LoseAnswer,
+    /// The proxy forwards the request twice, one after the other, and forwards the second answer.
+    ApplyTwice,
     /// The proxy holds the request and forwards it when the fault ends.
     HoldRequest,
     /// The proxy forwards the request and holds the answer until the fault ends.
     HoldAnswer,
     /// The proxy forwards the request after this time.
     Delay(Duration),
-    /// The proxy drops the events of watches and forwards their bookmarks.
+    /// The proxy drops the events of the selected watches, or the selected events (verb `event`). It forwards bookmarks.
     DropEvents,
     /// The proxy sends nothing more on watches that are open when the fault begins, and keeps them open. Later watches
     /// are not affected.
@@ -73,60 +43,11 @@ pub enum Fault {
     OldVersion,
 }
 
-/// One observed request, or one observed line of a watch.
-#[derive(Clone, Debug)]
-pub struct ObservedRequest {
-    /// The verb of the request; `event` for a delivered line of a watch.
-    pub verb: &'static str,
-    /// The name of the object, or empty if the request names none.
-    pub name: String,
-    /// The body of the request, or the line of the watch.
-    pub body: String,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct RequestInfo {
-    pub(super) verb: &'static str,
-    pub(super) resource: String,
-    pub(super) name: String,
-    /// The number of the request or event, in the order of arrival.
-    pub(super) id: usize,
-}
-
-impl RequestInfo {
-    /// Parses a request path `/apis/GROUP/VERSION[/namespaces/NAMESPACE]/RESOURCE[/NAME]`.
-    pub(super) fn of(method: &Method, uri: &Uri) -> RequestInfo {
-        let mut parts = uri.path().split('/').filter(|part| !part.is_empty());
-        let skipped = if parts.next() == Some("apis") { 2 } else { 1 };
-        let mut rest: Vec<&str> = parts.skip(skipped).collect();
-        if rest.first() == Some(&"namespaces") && rest.len() > 2 {
-            rest.drain(..2);
-        }
-        let name = rest.get(1).copied().unwrap_or_default().to_owned();
-        let watches =
-            uri.query().is_some_and(|query| query.split('&').any(|one| matches!(one, "watch=true" | "watch=1")));
-        let verb = match method.as_str() {
-            "GET" if watches => "watch",
-            "GET" if name.is_empty() => "list",
-            "GET" => "get",
-            "POST" => "create",
-            "PUT" => "update",
-            "PATCH" => "patch",
-            "DELETE" => "delete",
-            _ => "other",
-        };
-        RequestInfo { verb, resource: rest.first().copied().unwrap_or_default().to_owned(), name, id: 0 }
-    }
-
-    pub(super) fn event(&self, name: &str) -> RequestInfo {
-        RequestInfo { verb: "event", resource: self.resource.clone(), name: name.to_owned(), id: self.id }
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct Faults {
     active: Mutex<Vec<ActiveFault>>,
-    seen: Mutex<Vec<(RequestInfo, String)>>,
+    pub(super) log: Mutex<Log>,
+    next_id: AtomicU64,
     changed: watch::Sender<u64>,
 }
 
@@ -137,7 +58,7 @@ struct ActiveFault {
     selector: Selector,
     fault: Fault,
     /// For a selector of only the first request: the number of the selected request, once it has arrived.
-    taken: Option<usize>,
+    taken: Option<u64>,
 }
 
 impl ActiveFault {
@@ -148,7 +69,12 @@ impl ActiveFault {
 
 impl Default for Faults {
     fn default() -> Self {
-        Self { active: Mutex::default(), seen: Mutex::default(), changed: watch::channel(0).0 }
+        Self {
+            active: Mutex::default(),
+            log: Mutex::default(),
+            next_id: AtomicU64::new(1),
+            changed: watch::channel(0).0,
+        }
     }
 }
 
@@ -168,45 +94,60 @@ impl Drop for FaultGuard {
 
 impl Faults {
     pub(super) fn inject(this: &Arc<Faults>, selector: Selector, fault: Fault) -> FaultGuard {
-        let mut id = 0;
-        this.changed.send_modify(|count| {
-            *count += 1;
-            id = *count;
-        });
+        let id = this.next_id();
         let since = this.mark();
         lock(&this.active).push(ActiveFault { id, since, selector, fault, taken: None });
+        this.changed.send_modify(|count| *count += 1);
         FaultGuard { faults: Arc::clone(this), id }
     }
 
     pub(super) fn mark(&self) -> usize {
-        lock(&self.seen).len()
+        lock(&self.log).mark()
     }
 
-    /// Records a request or a watch event, and returns its number.
-    pub(super) fn note(&self, request: &RequestInfo, body: &str) -> usize {
-        let mut seen = lock(&self.seen);
-        seen.push((request.clone(), body.to_owned()));
-        seen.len()
-    }
-
-    pub(super) fn observed(&self, since: usize, selector: &Selector) -> Vec<ObservedRequest> {
-        let seen = lock(&self.seen);
-        let matching = seen.iter().skip(since).filter(|(request, _)| selector.matches(request));
-        matching
-            .map(|(request, body)| ObservedRequest {
-                verb: request.verb,
-                name: request.name.clone(),
-                body: body.clone(),
-            })
-            .collect()
+    /// A new number for a request or an event.
+    pub(super) fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
     fn first<T>(&self, request: &RequestInfo, pick: impl Fn(&ActiveFault) -> Option<T>) -> Option<T> {
         lock(&self.active).iter_mut().filter_map(|active| active.concerns(request).then_some(&*active)).find_map(pick)
     }
 
-    pub(super) fn refuses(&self, request: &RequestInfo) -> Option<u16> {
-        self.first(request, |active| if let Fault::Refuse(code) = active.fault { Some(code) } else { None })
+    /// Whether a fault of this kind concerns the request.
+    fn is(&self, request: &RequestInfo, fault: Fault) -> bool {
+        self.first(request, |active| (active.fault == fault).then_some(())).is_some()
+    }
+
+    /// The status with which the proxy refuses the request, and the time after which the client may repeat it.
+    pub(super) fn refuses(&self, request: &RequestInfo) -> Option<(u16, Option<Duration>)> {
+        self.first(request, |active| match active.fault {
+            Fault::Refuse(code) => Some((code, None)),
+            Fault::Throttle(time) => Some((429, Some(time))),
+            _ => None,
+        })
+    }
+
+    pub(super) fn resets(&self, request: &RequestInfo) -> bool {
+        self.is(request, Fault::Reset)
+    }
+
+    pub(super) fn loses_answer(&self, request: &RequestInfo) -> bool {
+        self.is(request, Fault::LoseAnswer)
+    }
+
+    pub(super) fn applies_twice(&self, request: &RequestInfo) -> bool {
+        self.is(request, Fault::ApplyTwice)
+    }
+
+    /// Waits until a fault resets the open watch.
+    pub(super) async fn until_reset(&self, request: &RequestInfo) {
+        let mut changed = self.changed.subscribe();
+        while !self.resets(request) {
+            if changed.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Waits while a fault holds the request. If `answer` is true, waits while a fault holds the answer to the request.
@@ -221,7 +162,7 @@ impl Faults {
         }
         // A fault that began after the request may hold its answer, too. Tests end faults one by one, so this does no
         // harm.
-        while self.first(request, |active| (active.fault == kind).then_some(())).is_some() {
+        while self.is(request, kind) {
             if changed.changed().await.is_err() {
                 return;
             }
@@ -247,7 +188,7 @@ impl Faults {
 
     /// Returns the answer to forward. Under [`Fault::OldVersion`], the answer has an old resourceVersion.
     pub(super) fn aged(&self, request: &RequestInfo, bytes: Vec<u8>) -> Vec<u8> {
-        if self.first(request, |active| (active.fault == Fault::OldVersion).then_some(())).is_none() {
+        if !self.is(request, Fault::OldVersion) {
             return bytes;
         }
         let Ok(mut object) = serde_json::from_slice::<Value>(&bytes) else { return bytes };
@@ -262,12 +203,13 @@ impl Faults {
         self.first(request, |active| (active.fault == Fault::Freeze && opened <= active.since).then_some(())).is_some()
     }
 
-    pub(super) fn drops_events(&self, request: &RequestInfo) -> bool {
-        self.first(request, |active| (active.fault == Fault::DropEvents).then_some(())).is_some()
+    /// Whether a fault drops this event of a watch.
+    pub(super) fn drops(&self, watch: &RequestInfo, event: &RequestInfo) -> bool {
+        self.is(watch, Fault::DropEvents) || self.is(event, Fault::DropEvents)
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A thread that panics never leaves the data half changed, so a poisoned lock can be used.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -8,13 +8,16 @@ use axum::body::{Body, BodyDataStream, Bytes};
 use futures::{StreamExt, stream};
 use serde_json::Value;
 
-use super::faults::{Faults, RequestInfo};
+use super::faults::{Faults, lock};
+use super::listener::Reset;
+use super::request::RequestInfo;
 
 struct Watch {
     upstream: Pin<Box<BodyDataStream>>,
     request: RequestInfo,
     faults: Arc<Faults>,
     opened: usize,
+    connection: Reset,
     /// The beginning of a line whose end has not arrived.
     rest: Vec<u8>,
     lines: VecDeque<Vec<u8>>,
@@ -22,9 +25,16 @@ struct Watch {
 }
 
 /// The watch's body as the client receives it.
-pub(super) fn body(upstream: kube::client::Body, request: RequestInfo, faults: Arc<Faults>, opened: usize) -> Body {
+pub(super) fn body(
+    upstream: kube::client::Body,
+    request: RequestInfo,
+    faults: Arc<Faults>,
+    opened: usize,
+    connection: Reset,
+) -> Body {
     let upstream = Box::pin(Body::new(upstream).into_data_stream());
-    let watch = Watch { upstream, request, faults, opened, rest: Vec::new(), lines: VecDeque::new(), dead: false };
+    let (rest, lines) = (Vec::new(), VecDeque::new());
+    let watch = Watch { upstream, request, faults, opened, connection, rest, lines, dead: false };
     Body::from_stream(stream::unfold(watch, |mut watch| async move {
         let line = watch.next().await?;
         Some((line, watch))
@@ -39,7 +49,10 @@ impl Watch {
                     return Some(Ok(Bytes::from(line)));
                 }
             }
-            let chunk = self.upstream.next().await;
+            let chunk = tokio::select! {
+                chunk = self.upstream.next() => chunk,
+                () = self.faults.until_reset(&self.request) => self.connection.now().await,
+            };
             self.die_if_frozen().await;
             match chunk {
                 None => return None,
@@ -62,11 +75,12 @@ impl Watch {
         self.die_if_frozen().await;
         let Ok(event) = serde_json::from_slice::<Value>(line) else { return true };
         let is_change = matches!(event["type"].as_str(), Some("ADDED" | "MODIFIED" | "DELETED"));
-        if is_change && self.faults.drops_events(&self.request) {
+        let name = event["object"]["metadata"]["name"].as_str().unwrap_or_default();
+        let info = self.request.event(name, self.faults.next_id());
+        if is_change && self.faults.drops(&self.request, &info) {
             return false;
         }
-        let name = event["object"]["metadata"]["name"].as_str().unwrap_or_default();
-        self.faults.note(&self.request.event(name), &String::from_utf8_lossy(line));
+        lock(&self.faults.log).add(&info, &String::from_utf8_lossy(line));
         true
     }
 

@@ -24,7 +24,7 @@ impl Cluster {
     /// Bobbin does not become Ready.
     pub fn roll_out(&self, values: &[&str]) -> Result<()> {
         let (repository, tag) = BOBBIN.rsplit_once(':').unwrap_or((BOBBIN, ""));
-        let own = [
+        let mut own = vec![
             format!("image.repository={repository}"),
             format!("image.tag={tag}"),
             "image.pullPolicy=Never".to_owned(),
@@ -32,6 +32,10 @@ impl Cluster {
             // All nodes share the host's kernel and boot ID, so each node keeps a separate boot ID in a file.
             "agent.extraArgs[0]=--boot-id-path=/host/opt/cni/bin/boot-id".to_owned(),
         ];
+        if let Some(proxy) = &self.api_proxy {
+            own.push(format!("apiServer.host={}", proxy.address().ip()));
+            own.push(format!("apiServer.port={}", proxy.address().port()));
+        }
         let mut words: Vec<&str> = [
             "upgrade",
             "--install",

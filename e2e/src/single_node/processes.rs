@@ -1,17 +1,28 @@
 //! The operator and the agent of a single node: starting and killing their processes, their flags and logs.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::unistd::Pid;
 
-use super::{NODE, SingleNode, WAIT_TIMEOUT, status};
+use super::{NODE, OPERATOR_USER, SingleNode, WAIT_TIMEOUT, status};
 use crate::control_plane::Process;
 
 impl SingleNode {
     /// Starts the operator.
     pub fn start_operator(&mut self) -> Result<()> {
         let kubeconfig = self.control_plane.admin_kubeconfig()?;
+        self.start_operator_with(&kubeconfig)
+    }
+
+    /// Starts the operator behind the API proxy, as the user [`OPERATOR_USER`].
+    pub fn start_operator_behind_proxy(&mut self) -> Result<()> {
+        let kubeconfig = self.control_plane.kubeconfig_through(self.api()?.address(), OPERATOR_USER)?;
+        self.start_operator_with(&kubeconfig)
+    }
+
+    fn start_operator_with(&mut self, kubeconfig: &Path) -> Result<()> {
         let mut arguments: Vec<String> =
             ["--namespace=bobbin-system", "--identity=operator-1", "--no-leader-election", "--status-interval=1s"]
                 .map(str::to_owned)

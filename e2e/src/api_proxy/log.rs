@@ -1,0 +1,83 @@
+//! The requests and watch events that the proxy has observed, and their counts.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::request::{Client, RequestInfo, Selector};
+
+/// How many requests and events are kept with their bodies. Counts are kept of all.
+const MAX_KEPT: usize = 50_000;
+
+/// One observed request, or one observed line of a watch.
+#[derive(Clone, Debug)]
+pub struct ObservedRequest {
+    /// The client that sent the request.
+    pub client: Client,
+    /// The verb of the request; `event` for a delivered line of a watch.
+    pub verb: &'static str,
+    /// The name of the object, or empty if the request names none.
+    pub name: String,
+    /// The body of the request, or the line of the watch.
+    pub body: String,
+}
+
+/// How many requests of one client had this verb and resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestCount {
+    /// The client that sent the requests.
+    pub client: Client,
+    /// The verb; `event` for delivered lines of watches.
+    pub verb: &'static str,
+    /// The resource (plural, lower case).
+    pub resource: String,
+    /// The number of requests.
+    pub count: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    kept: VecDeque<(RequestInfo, String)>,
+    /// How many requests and events are no longer kept.
+    dropped: usize,
+    counts: BTreeMap<(Client, &'static str, String), u64>,
+}
+
+impl Log {
+    pub(super) fn mark(&self) -> usize {
+        self.dropped + self.kept.len()
+    }
+
+    pub(super) fn add(&mut self, request: &RequestInfo, body: &str) {
+        let key = (request.client.clone(), request.verb, request.resource.clone());
+        *self.counts.entry(key).or_default() += 1;
+        self.kept.push_back((request.clone(), body.to_owned()));
+        if self.kept.len() > MAX_KEPT {
+            self.kept.pop_front();
+            self.dropped += 1;
+        }
+    }
+
+    pub(super) fn observed(&self, since: usize, selector: &Selector) -> Vec<ObservedRequest> {
+        let since = self.kept.iter().skip(since.saturating_sub(self.dropped));
+        since
+            .filter(|(request, _)| selector.matches(request))
+            .map(|(request, body)| ObservedRequest {
+                client: request.client.clone(),
+                verb: request.verb,
+                name: request.name.clone(),
+                body: body.clone(),
+            })
+            .collect()
+    }
+
+    pub(super) fn counts(&self) -> Vec<RequestCount> {
+        let counts = self.counts.iter();
+        counts
+            .map(|((client, verb, resource), count)| RequestCount {
+                client: client.clone(),
+                verb,
+                resource: resource.clone(),
+                count: *count,
+            })
+            .collect()
+    }
+}

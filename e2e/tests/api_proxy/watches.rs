@@ -1,0 +1,87 @@
+//! Faults of watches.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bobbin_e2e::api_proxy::Fault;
+use bobbin_e2e::single_node::{SingleNode, WAIT_TIMEOUT};
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Api, PostParams, WatchEvent, WatchParams};
+
+use super::clients::{config_map, direct, requests, through_proxy, was_created};
+
+type Events = BoxStream<'static, kube::Result<WatchEvent<ConfigMap>>>;
+
+async fn watch(api: &Api<ConfigMap>) -> Result<Events> {
+    Ok(api.watch(&WatchParams::default(), "0").await?.boxed())
+}
+
+async fn create(node: &SingleNode, name: &str) -> Result<()> {
+    direct(node).create(&PostParams::default(), &config_map(name)).await?;
+    Ok(())
+}
+
+/// Reads events until an object with this name is added. Returns the names of all objects that were added.
+async fn added_until(events: &mut Events, name: &str, within: Duration) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    let read = async {
+        while let Some(event) = events.next().await {
+            if let WatchEvent::Added(object) = event? {
+                names.push(object.metadata.name.unwrap_or_default());
+                if names.last().is_some_and(|last| last == name) {
+                    return Ok(());
+                }
+            }
+        }
+        anyhow::bail!("the watch ended")
+    };
+    tokio::time::timeout(within, read).await.with_context(|| format!("no event shows {name}"))??;
+    Ok(names)
+}
+
+pub async fn frozen(node: &mut SingleNode) -> Result<()> {
+    let api = through_proxy(node).await?;
+    let mut frozen = watch(&api).await?;
+    create(node, "before").await?;
+    added_until(&mut frozen, "before", WAIT_TIMEOUT).await?;
+    let freeze = node.api()?.inject(requests(&["watch"]), Fault::Freeze);
+    create(node, "during").await?;
+    create(node, "later").await?;
+    let mut witness = watch(&api).await?;
+    added_until(&mut witness, "later", WAIT_TIMEOUT).await?;
+    let seen = frozen.next().now_or_never();
+    ensure!(seen.is_none(), "the frozen watch shows {seen:?}");
+    // A watch that was frozen stays silent: the client can't tell it from an idle one.
+    drop(freeze);
+    create(node, "last").await?;
+    added_until(&mut witness, "last", WAIT_TIMEOUT).await?;
+    let seen = frozen.next().now_or_never();
+    ensure!(seen.is_none(), "the frozen watch shows {seen:?} after the fault");
+    for name in ["before", "during", "later", "last"] {
+        ensure!(was_created(node, name).await?, "{name} does not exist");
+    }
+    Ok(())
+}
+
+pub async fn dropped(node: &mut SingleNode) -> Result<()> {
+    let api = through_proxy(node).await?;
+    let mut events = watch(&api).await?;
+    let dropped = node.api()?.inject(requests(&["event"]).named("missed").once(), Fault::DropEvents);
+    for name in ["before", "missed", "after"] {
+        create(node, name).await?;
+    }
+    let names = added_until(&mut events, "after", WAIT_TIMEOUT).await?;
+    ensure!(names.iter().any(|name| name == "before"), "the event before the dropped one is missing: {names:?}");
+    ensure!(!names.iter().any(|name| name == "missed"), "the event was delivered: {names:?}");
+    // Only the first event of the object is dropped.
+    ensure!(was_created(node, "missed").await?, "the object does not exist");
+    create(node, "missed").await?;
+    added_until(&mut events, "missed", WAIT_TIMEOUT).await?;
+    drop(dropped);
+    for name in ["before", "missed", "after"] {
+        ensure!(was_created(node, name).await?, "{name} does not exist");
+    }
+    Ok(())
+}
