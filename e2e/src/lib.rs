@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod control_plane;
 pub mod demo;
 pub mod network;
+pub mod recorded_version;
 pub mod single_node;
 pub mod suite;
 pub mod wait;
