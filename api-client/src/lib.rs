@@ -11,6 +11,7 @@ pub mod lenient;
 pub mod message;
 pub mod node;
 pub mod outcome;
+pub mod pod;
 pub mod watch;
 
 pub use backoff::backoff;
@@ -21,4 +22,5 @@ pub use lenient::{Lenient, Unreadable, UnreadableNotice, UnreadableObjects};
 pub use message::{MAX_NOTE_BYTES, shortened};
 pub use node::PartialNode;
 pub use outcome::{Outcome, ReadError, Refusal, UnknownWhy, read, write};
+pub use pod::PartialPod;
 pub use watch::{Watch, WatchAge, watch};

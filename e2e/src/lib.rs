@@ -12,6 +12,7 @@ pub mod control_plane;
 pub mod demo;
 pub mod invariants;
 pub mod network;
+pub mod recorded_version;
 pub mod single_node;
 pub mod suite;
 pub mod wait;

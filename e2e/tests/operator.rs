@@ -11,6 +11,8 @@ mod fixture;
 mod leader_election;
 #[path = "operator/overlap.rs"]
 mod overlap;
+#[path = "operator/pod_comparison.rs"]
+mod pod_comparison;
 #[path = "operator/pool_deletion.rs"]
 mod pool_deletion;
 #[path = "operator/status.rs"]
@@ -31,6 +33,7 @@ fn main() -> anyhow::Result<ExitCode> {
         status::tests,
         leader_election::tests,
         unreadable::tests,
+        pod_comparison::tests,
     ];
     let tests = tests.into_iter().flat_map(|tests| tests(&suite)).collect();
     Ok(suite.run(tests))

@@ -29,7 +29,6 @@ use crate::cluster::freshness::FreshnessTracker;
 pub use lookup::PodLookup;
 use newly_scheduled::NewlyScheduledPods;
 use object_store::ObjectStore;
-pub(crate) use objects::MIRROR_UID;
 pub use objects::{NamespaceInfo, NodeInfo, PodInfo};
 
 /// The kinds that the cache watches, besides this node's own objects.

@@ -44,6 +44,9 @@ pub struct Args {
     /// longer.
     #[arg(long, env = "BOBBIN_STATUS_INTERVAL", default_value = "5s", value_parser = parse_duration)]
     pub status_interval: Duration,
+    /// How often the operator compares all assignments with all pods.
+    #[arg(long, env = "BOBBIN_POD_COMPARISON_INTERVAL", default_value = "5m", value_parser = parse_duration)]
+    pub pod_comparison_interval: Duration,
     /// The format of log lines: text or json.
     #[arg(long, env = "BOBBIN_LOG_FORMAT", default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,

@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 pub(crate) use block::{BlockInfo, BlockOwner, block_index, block_key};
 pub(crate) use index::{Changes, Index};
 pub(crate) use orphans::{OrphanedAssignment, assignment_range};
-pub(crate) use unreadable::UnreadableObject;
+pub(crate) use unreadable::{UnreadableObject, address_of};
 pub(crate) use view::PoolView;
 
 /// The index, and the tasks to notify when it changes.

@@ -11,6 +11,7 @@ mod events;
 mod layout;
 mod live_reads;
 mod metrics;
+mod pod_comparison;
 mod pool;
 mod run;
 mod void_assignments;

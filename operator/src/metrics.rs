@@ -22,6 +22,13 @@ struct StateLabels {
     state: &'static str,
 }
 
+/// A pool and one of its address families.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct FamilyLabels {
+    pub(crate) pool: String,
+    pub(crate) family: &'static str,
+}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct KindLabels {
     kind: String,
@@ -39,6 +46,9 @@ pub(crate) struct OperatorMetrics {
     pub(crate) blocks_released: Counter,
     pub(crate) assignments_deleted: Counter,
     pub(crate) void_assignments: Gauge,
+    pub(crate) held_not_used: Family<FamilyLabels, Gauge>,
+    pub(crate) used_not_held: Family<FamilyLabels, Gauge>,
+    pub(crate) pod_comparison_timestamp_seconds: Gauge,
     pub(crate) deleted_nodes: Gauge,
     pub(crate) is_leader: Gauge,
     pub(crate) watch_failing_seconds: Gauge<f64, AtomicU64>,
@@ -73,6 +83,21 @@ impl OperatorMetrics {
             "operator_void_assignments",
             "Assignments whose node does not own the block that they name",
             self.void_assignments.clone(),
+        );
+        registry.register(
+            "operator_held_not_used_addresses",
+            "Addresses with an assignment whose pod does not exist or does not have the address, by pool and family",
+            self.held_not_used.clone(),
+        );
+        registry.register(
+            "operator_used_not_held_addresses",
+            "Addresses of pods that have no assignment of the address, by pool and family",
+            self.used_not_held.clone(),
+        );
+        registry.register(
+            "operator_pod_comparison_timestamp_seconds",
+            "When the operator last compared all assignments with all pods, in seconds since 1970; 0 if it has not",
+            self.pod_comparison_timestamp_seconds.clone(),
         );
         registry.register(
             "operator_deleted_nodes",

@@ -19,7 +19,7 @@ use crate::cache::{Cache, watches};
 use crate::context::{Context, LOOP_DEADLINE};
 use crate::events::Events;
 use crate::metrics::OperatorMetrics;
-use crate::{deleted_nodes, pool, void_assignments};
+use crate::{deleted_nodes, pod_comparison, pool, void_assignments};
 
 /// How often the leadership loop checks whether this operator still leads while it is active.
 const ACTIVE_POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -72,6 +72,7 @@ pub async fn operate(args: Args, stop: CancellationToken) -> anyhow::Result<()> 
     tasks.spawn(report_unreadable(Arc::clone(&context), unreadable));
     tasks.spawn(deleted_nodes::run(Arc::clone(&context)));
     tasks.spawn(void_assignments::run(Arc::clone(&context)));
+    tasks.spawn(pod_comparison::run(Arc::clone(&context), args.pod_comparison_interval));
     tasks.spawn(pool::run_all(Arc::clone(&context)));
     if let Some(address) = args.metrics_address {
         let (context, stop) = (Arc::clone(&context), stop.clone());

@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 use xtask::artifacts::Artifacts;
 
@@ -288,4 +289,18 @@ pub fn why(status: &AddressPoolStatus, type_: &str) -> String {
 /// The number of accepted entries.
 pub fn accepted(status: &AddressPoolStatus) -> usize {
     status.accepted_subnets.iter().filter(|entry| entry.state == Acceptance::Accepted).count()
+}
+
+/// A port that no program listens on.
+pub fn free_port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// The metrics of an operator, as it serves them.
+pub async fn metrics_page(port: u16) -> Result<String> {
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await?;
+    Ok(page)
 }

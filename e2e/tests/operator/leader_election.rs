@@ -11,10 +11,9 @@ use kube::Api;
 use kube::api::{ListParams, PostParams};
 use libtest_mimic::Trial;
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{OperatorFixture, RECONCILE_TIMEOUT, arguments};
+use crate::fixture::{OperatorFixture, RECONCILE_TIMEOUT, arguments, free_port, metrics_page};
 
 pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
     vec![
@@ -58,7 +57,7 @@ async fn outage(_world: &mut OperatorFixture) -> Result<()> {
     let client = control_plane.client().await?;
     install_crds(&client).await?;
     let stop = CancellationToken::new();
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let port = free_port()?;
     let metrics = format!("--metrics-address=127.0.0.1:{port}");
     let flags = ["--namespace=default", "--renew-deadline=3s", "--lease-duration=5s", "--retry-period=300ms", &metrics];
     let args = arguments(&control_plane.kubeconfig_for(ADMIN)?, "lonely", &flags)?;
@@ -91,13 +90,4 @@ async fn outage(_world: &mut OperatorFixture) -> Result<()> {
     anyhow::ensure!(!operator.is_finished(), "the operator ended");
     stop.cancel();
     operator.await?
-}
-
-/// The metrics of an operator, as it serves them.
-async fn metrics_page(port: u16) -> Result<String> {
-    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
-    let mut page = String::new();
-    stream.read_to_string(&mut page).await?;
-    Ok(page)
 }

@@ -68,7 +68,7 @@ const TABLE: &[(&str, &str, &str, &str, &str)] = &[
     ("operator", "bobbin.dev", "addressblocks", "get list watch create update patch delete", "deletecollection"),
     ("operator", "bobbin.dev", "ipassignments", "get list watch delete", "create update patch deletecollection"),
     ("operator", "", "nodes", "get list watch", "create update patch delete"),
-    ("operator", "", "pods", "get", "list watch create delete"),
+    ("operator", "", "pods", "get list", "watch create delete"),
     ("operator", "", "namespaces", "", "get list watch"),
     ("operator", "coordination.k8s.io", "leases", "create", "get update delete list"),
 ];

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bobbin_api_client::lenient::Unreadable;
+use bobbin_api_client::pod::MIRROR_UID;
 use bobbin_api_client::{Lenient, PartialNode};
 use bobbin_crds::POOL_ANNOTATION;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -12,9 +13,6 @@ use kube::Resource;
 use kube::core::ObjectMeta;
 use kube::runtime::reflector::Lookup;
 use serde::{Deserialize, Serialize};
-
-/// The annotation of a mirror pod with the UID that kubelet uses for the static pod.
-pub(crate) const MIRROR_UID: &str = "kubernetes.io/config.hash";
 
 /// The Node object of this agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -24,9 +24,9 @@ impl PodRef {
         }
     }
 
-    /// Whether this is a static pod: kubelet gives it a plain hash as UID, while the API server's UIDs have the form of RFC 4122.
+    /// Whether this is a static pod.
     pub fn is_static(&self) -> bool {
-        !self.uid.is_empty() && !self.uid.contains('-')
+        bobbin_api_client::pod::is_static_pod(&self.uid)
     }
 }
 

@@ -51,7 +51,7 @@ impl UnreadableObject {
 }
 
 /// The address in the name of an assignment; `None` if the name is not an address.
-pub(super) fn address_of(name: &str) -> Option<IpAddr> {
+pub(crate) fn address_of(name: &str) -> Option<IpAddr> {
     name.parse::<std::net::Ipv4Addr>().map(IpAddr::V4).or_else(|_| name.replace('-', ":").parse().map(IpAddr::V6)).ok()
 }
 

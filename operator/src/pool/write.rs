@@ -1,6 +1,7 @@
 //! Writes and live reads of the pool object. Each write tests the pool's UID and resourceVersion.
 
 pub(super) mod blocks;
+mod status_patch;
 
 use bobbin_api_client::{Lenient, Outcome, ReadError, Refusal, patch, patch_status, read, write};
 use bobbin_crds::{AddressPool, AddressPoolStatus, FINALIZER};
@@ -37,13 +38,17 @@ fn conditional_patch(pool: &AddressPool, operations: impl IntoIterator<Item = Va
     tests.into_iter().chain(operations).collect()
 }
 
-/// Replaces the status of a pool.
+/// Changes the status of a pool to `status`. Fields that only a newer version knows stay.
 pub(super) async fn status(
     context: &Context,
     pool: &AddressPool,
     status: AddressPoolStatus,
 ) -> Result<AddressPool, ReconcileError> {
-    let operations = conditional_patch(pool, [json!({"op": "add", "path": "/status", "value": status})]);
+    let changes = match &pool.status {
+        Some(old) => status_patch::operations("/status", &json!(old), &json!(status)),
+        None => vec![json!({"op": "add", "path": "/status", "value": status})],
+    };
+    let operations = conditional_patch(pool, changes);
     let outcome = write(WRITE_TIMEOUT, patch_status(&api(context), name(pool), operations)).await;
     let answer = written("the status of the pool", outcome)?;
     context.metrics.status_writes.inc();

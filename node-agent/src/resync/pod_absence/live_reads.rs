@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bobbin_api_client::ReadError;
+use bobbin_api_client::pod::MIRROR_UID;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{GetParams, Request};
 use kube::{Client, Resource};
@@ -11,7 +12,6 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::history::ReadyPeriod;
-use crate::cluster::MIRROR_UID;
 use crate::state::PodRef;
 
 /// How long one read of a pod or Node may take.

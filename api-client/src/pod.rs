@@ -1,0 +1,58 @@
+//! A Pod with only the fields that Bobbin's programs use, and how kubelet identifies static pods.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::Resource;
+use kube::api::ObjectMeta;
+use serde::Deserialize;
+
+use crate::node::null_is_empty;
+
+/// The annotation of a mirror pod with the UID that kubelet uses for the static pod.
+pub const MIRROR_UID: &str = "kubernetes.io/config.hash";
+
+/// Whether this is the UID of a static pod. Kubelet gives a static pod a plain hash; the API server's UIDs have the form of
+/// RFC 4122.
+pub fn is_static_pod(uid: &str) -> bool {
+    !uid.is_empty() && !uid.contains('-')
+}
+
+/// A Pod with only the fields that Bobbin uses. Read it as `Lenient<PartialPod>`.
+#[derive(Resource, Clone, Debug, Default, Deserialize)]
+#[resource(inherit = "Pod")]
+pub struct PartialPod {
+    /// Namespace, name, UID and annotations of the Pod.
+    pub metadata: ObjectMeta,
+    /// The status that the Pod's kubelet reports.
+    #[serde(default)]
+    pub status: PartialPodStatus,
+}
+
+/// The status that a Pod's kubelet reports.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+pub struct PartialPodStatus {
+    /// The addresses of the Pod, at most one of each family.
+    #[serde(rename = "podIPs", default, deserialize_with = "null_is_empty")]
+    pub pod_ips: Vec<PartialPodIp>,
+}
+
+/// An address of a Pod.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+pub struct PartialPodIp {
+    /// The address.
+    #[serde(default)]
+    pub ip: String,
+}
+
+impl PartialPod {
+    /// The addresses that the Pod's status shows. Texts that are not addresses are skipped.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        self.status.pod_ips.iter().filter_map(|one| one.ip.parse().ok()).collect()
+    }
+
+    /// For a mirror pod: the UID that kubelet and K8S_POD_UID use for the static pod.
+    pub fn static_pod_uid(&self) -> Option<&str> {
+        self.metadata.annotations.as_ref()?.get(MIRROR_UID).map(String::as_str)
+    }
+}

@@ -1,0 +1,95 @@
+//! Compares assignments with live pods and exports two figures: addresses that are held but not used, and addresses that are
+//! used but not held. The comparison releases nothing.
+
+mod comparison;
+mod pools;
+mod report;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bobbin_api_client::{Lenient, PartialPod, ReadError, backoff};
+use kube::Resource;
+use tokio::time::Instant;
+
+use crate::cache::address_of;
+use crate::cache::objects::PartialAssignment;
+use crate::context::Context;
+use crate::live_reads::for_each;
+use comparison::{Comparison, Difference, LivePod, PodId};
+use pools::Pools;
+use report::Report;
+
+/// Selects the pods that may use addresses of pools. Pods on the host network use the node's addresses. The addresses of pods
+/// whose containers have all ended may belong to other pods by now.
+const LIVE_PODS: &str = "spec.hostNetwork=false,status.phase!=Succeeded,status.phase!=Failed";
+
+/// Compares assignments and pods once per `interval` while this operator leads. Never returns.
+pub(crate) async fn run(context: Arc<Context>, interval: Duration) {
+    let mut report = Report::new(context.metrics.clone());
+    loop {
+        if !context.is_active() {
+            report.reset();
+            context.role_change().await;
+            continue;
+        }
+        match compare(&context).await {
+            Ok((differences, pools)) => report.update(differences, &pools),
+            Err(error) => tracing::warn!(
+                %error,
+                "failed to read all assignments and pods: the metrics about held and used addresses are not updated"
+            ),
+        }
+        let next = Instant::now() + backoff::jittered(interval);
+        while context.is_active() && Instant::now() < next {
+            let _ = tokio::time::timeout_at(next, context.role_change()).await;
+        }
+    }
+}
+
+/// Reads all assignments, then all pods, and compares them. An address that was assigned in between shows a difference, which
+/// the next comparison does not find again.
+async fn compare(context: &Context) -> Result<(HashSet<Difference>, Pools), ReadError> {
+    let mut pools = Pools::default();
+    for pool in context.cache.with(|index| index.pools()) {
+        pools.add(pool.name(), pool.readable());
+    }
+    let mut comparison = Comparison::new(&pools);
+    for_each::<PartialAssignment>(&context.clients, "", |assignment| add_assignment(&mut comparison, assignment))
+        .await?;
+    for_each::<PartialPod>(&context.clients, LIVE_PODS, |pod| add_pod(&mut comparison, &pod)).await?;
+    Ok((comparison.differences(), pools))
+}
+
+fn add_assignment(comparison: &mut Comparison<'_>, assignment: Lenient<PartialAssignment>) {
+    match assignment.into_result() {
+        Ok(PartialAssignment { spec, .. }) => {
+            let addresses = [&spec.ipv4, &spec.ipv6].into_iter().flatten().filter_map(|text| text.parse().ok());
+            let pod = spec.pod_namespace.zip(spec.pod_name).map(|(namespace, name)| PodId {
+                namespace: namespace.into(),
+                name: name.into(),
+                uid: spec.pod_uid.unwrap_or_default().into(),
+            });
+            comparison.add_assignment(&spec.pool_name, addresses, pod);
+        }
+        Err(unreadable) => {
+            if let Some(address) = address_of(unreadable.name()) {
+                comparison.add_unreadable_assignment(address);
+            }
+        }
+    }
+}
+
+fn add_pod(comparison: &mut Comparison<'_>, pod: &Lenient<PartialPod>) {
+    let metadata = pod.meta();
+    let text = |text: &Option<String>| text.as_deref().unwrap_or_default().into();
+    let id = PodId { namespace: text(&metadata.namespace), name: text(&metadata.name), uid: text(&metadata.uid) };
+    match pod.readable() {
+        Some(pod) => {
+            let static_pod_uid = pod.static_pod_uid().map(Into::into);
+            comparison.add_pod(&LivePod { id, static_pod_uid, addresses: pod.addresses() });
+        }
+        None => comparison.add_unreadable_pod(&id.namespace, &id.name),
+    }
+}

@@ -1,0 +1,50 @@
+//! The pools of one comparison: their names, families and accepted subnets. Pure.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bobbin_crds::AddressPool;
+use bobbin_crds::pool::Acceptance;
+use bobbin_ipam::{Family, SubnetPair};
+
+use crate::layout::entries;
+
+/// The name under which addresses of a pool that does not exist are counted.
+const NO_POOL: &str = "(none)";
+
+/// The existing pools, each with its accepted subnets. A pool that can't be decoded has none here.
+#[derive(Debug, Default)]
+pub(super) struct Pools(BTreeMap<Arc<str>, Vec<SubnetPair>>);
+
+impl Pools {
+    /// Adds a pool. `pool` is `None` if the pool can't be decoded.
+    pub(super) fn add(&mut self, name: &str, pool: Option<&AddressPool>) {
+        let accepted = entries(pool).into_iter().filter(|entry| entry.state == Acceptance::Accepted);
+        self.0.insert(name.into(), accepted.map(|entry| entry.subnet).collect());
+    }
+
+    /// The pool that has this address in an accepted subnet.
+    pub(super) fn of(&self, address: IpAddr) -> Option<Arc<str>> {
+        let has = |subnet: &SubnetPair| match address {
+            IpAddr::V4(address) => subnet.ipv4.is_some_and(|net| net.contains(&address)),
+            IpAddr::V6(address) => subnet.ipv6.is_some_and(|net| net.contains(&address)),
+        };
+        self.0.iter().find(|(_, subnets)| subnets.iter().any(has)).map(|(name, _)| Arc::clone(name))
+    }
+
+    /// The name under which the addresses of the pool `name` are counted. An assignment may name any text as its pool, so only
+    /// existing pools are labels of a metric.
+    pub(super) fn name(&self, name: &str) -> Arc<str> {
+        self.0.get_key_value(name).map_or_else(|| NO_POOL.into(), |(name, _)| Arc::clone(name))
+    }
+
+    /// Each pool with each of its families.
+    pub(super) fn families(&self) -> impl Iterator<Item = (Arc<str>, Family)> {
+        self.0.iter().flat_map(|(name, subnets)| {
+            let ipv4 = subnets.iter().any(|subnet| subnet.ipv4.is_some()).then_some(Family::Ipv4);
+            let ipv6 = subnets.iter().any(|subnet| subnet.ipv6.is_some()).then_some(Family::Ipv6);
+            ipv4.into_iter().chain(ipv6).map(|family| (Arc::clone(name), family))
+        })
+    }
+}
