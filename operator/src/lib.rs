@@ -13,6 +13,7 @@ mod live_reads;
 mod metrics;
 mod pool;
 mod run;
+pub mod uninstall_check;
 mod void_assignments;
 
 pub use args::Args;
