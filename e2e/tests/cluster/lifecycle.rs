@@ -162,10 +162,9 @@ async fn refused_uninstall(cluster: &mut Cluster) -> Result<()> {
         log.contains("stays/one on node n1") && log.contains("--no-hooks"),
         "the log does not say what to do: {log}"
     );
-    let command =
-        log.split_once("run: helm rollback ").and_then(|(_, rest)| rest.split_once(". ")).context("no rollback")?.0;
-    let words: Vec<&str> = std::iter::once("rollback").chain(command.split(' ')).collect();
-    cluster.run_program("helm", &words)?;
+    let rollback = log.split_once("run: helm rollback bobbin ").context("the log names no rollback")?.1;
+    let revision = rollback.split_once(' ').context("the rollback names no revision")?.0;
+    cluster.helm(["rollback", "bobbin", revision, "--namespace", NAMESPACE])?;
     cluster.install(&VALUES).await.context("upgrading after a refused uninstall")?;
     let two = cluster.create_ready_pod(Workload::pod("stays", "two").on("n2")).await?;
     one.can_reach(&two, bobbin_e2e::cluster::pod::Family::V4)
