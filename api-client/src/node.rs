@@ -10,6 +10,15 @@ use serde::{Deserialize, Deserializer};
 /// The taint by which an administrator declares that a Node's machine is off.
 pub const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
+/// The taints of a Node whose machine is shut down, or which an autoscaler is about to delete. They are those of cloud
+/// controllers, of the cluster autoscaler, and of Karpenter before and since version 1.
+const REMOVAL_TAINTS: [&str; 4] = [
+    "node.cloudprovider.kubernetes.io/shutdown",
+    "ToBeDeletedByClusterAutoscaler",
+    "karpenter.sh/disruption",
+    "karpenter.sh/disrupted",
+];
+
 /// A Node with only the fields that Bobbin uses. Read it as `Lenient<PartialNode>`.
 #[derive(Resource, Clone, Debug, Default, Deserialize, PartialEq)]
 #[resource(inherit = "Node")]
@@ -101,6 +110,13 @@ impl PartialNode {
         self.spec.taints.iter().any(|taint| taint.key == OUT_OF_SERVICE)
     }
 
+    /// Whether it is expected that somebody deletes the Node: it is cordoned, out of service, shut down, or an autoscaler is
+    /// about to delete it.
+    pub fn removal_expected(&self) -> bool {
+        let is_removal = |taint: &PartialTaint| REMOVAL_TAINTS.contains(&taint.key.as_str());
+        self.spec.unschedulable || self.out_of_service() || self.spec.taints.iter().any(is_removal)
+    }
+
     /// Whether the Node's condition `Ready` is true. Kubernetes sets the condition to `Unknown` when the kubelet stops
     /// reporting.
     pub fn is_ready(&self) -> bool {
@@ -112,4 +128,25 @@ pub(crate) fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_deletion_of_a_cordoned_shut_down_or_scaled_down_node_is_expected() {
+        let node = |spec: serde_json::Value| -> PartialNode {
+            serde_json::from_value(json!({"metadata": {"name": "n"}, "spec": spec})).expect("it is a Node")
+        };
+        let tainted = |key: &str| node(json!({"taints": [{"key": key, "effect": "NoSchedule"}]}));
+        assert!(node(json!({"unschedulable": true})).removal_expected());
+        for key in [OUT_OF_SERVICE, "ToBeDeletedByClusterAutoscaler", "karpenter.sh/disrupted"] {
+            assert!(tainted(key).removal_expected(), "{key}");
+        }
+        assert!(!node(json!({})).removal_expected());
+        assert!(!tainted("node.kubernetes.io/unreachable").removal_expected());
+    }
 }

@@ -1,4 +1,4 @@
-//! One executable for the operator, the agent and the agent's health probe. If the executable is called `bobbin-operator` or
+//! One executable for the operator, the agent, the agent's health probe and the check before an uninstall. If the executable is called `bobbin-operator` or
 //! `bobbin-agent`, that name selects the program. Under any other name, the first argument does.
 
 mod probe;
@@ -20,6 +20,7 @@ enum Program {
     Operator,
     Agent,
     Probe,
+    UninstallCheck,
     Help,
     Version,
     Unknown(OsString),
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
                 Some("operator") => Program::Operator,
                 Some("agent") => Program::Agent,
                 Some("probe") => Program::Probe,
+                Some("uninstall-check") => Program::UninstallCheck,
                 Some("--help" | "-h" | "help") => Program::Help,
                 Some("--version" | "-V") => Program::Version,
                 _ => Program::Unknown(named),
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Program::Operator => run(bobbin_operator::run(args)),
         Program::Agent => run(bobbin_node_agent::run(args)),
         Program::Probe => probe::run(&args),
+        Program::UninstallCheck => run(bobbin_operator::uninstall_check::run(args)),
         Program::Help => {
             println!("{USAGE}");
             ExitCode::SUCCESS

@@ -108,6 +108,7 @@ fn main() -> Result<ExitCode> {
         suite.test("an unreadable block of another node costs no route to other blocks", unreadable::timestamps::direct),
         suite.test("an assignment that an administrator deleted is created again", manual_edits::deleted_assignment),
         suite.test("a block whose pool was removed by force is released with its last address", manual_edits::removed_pool),
+        suite.test("a deleted block of living pods is claimed for their node again and serves again", manual_edits::vanished_block),
         suite.test("a block that is being deleted assigns no address, and an event on the node says so", manual_edits::deleted_block),
         suite.test(
             "one resync corrects blocks, assignments and node addresses though every watch event is dropped",
@@ -129,6 +130,11 @@ fn main() -> Result<ExitCode> {
         suite.test("an ADD waits for its assignment after more than 60 s of status 401", invalidations::unauthorized),
         suite.test("in an idle cluster the agent lists only for its resync", proven_blocks::idle),
         suite.test("uninstalling from a node waits until its blocks are released", release::leaving),
+        suite.test("a forced uninstall cuts off pods and leaves no address, block or finalizer", release::forced),
+        suite.test(
+            "a forced uninstall that can't release a block says so, and releases it when the API server answers",
+            release::forced_without_api,
+        ),
     ];
     Ok(suite.run(tests))
 }

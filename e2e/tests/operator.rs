@@ -7,6 +7,8 @@ mod carve;
 mod deleted_nodes;
 #[path = "operator/fixture.rs"]
 mod fixture;
+#[path = "operator/held_nodes.rs"]
+mod held_nodes;
 #[path = "operator/leader_election.rs"]
 mod leader_election;
 #[path = "operator/overlap.rs"]
@@ -30,6 +32,7 @@ fn main() -> anyhow::Result<ExitCode> {
         overlap::tests,
         pool_deletion::tests,
         deleted_nodes::tests,
+        held_nodes::tests,
         status::tests,
         leader_election::tests,
         unreadable::tests,

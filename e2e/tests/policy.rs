@@ -4,10 +4,14 @@
 mod assignments;
 #[path = "policy/blocks.rs"]
 mod blocks;
+#[path = "policy/deletions.rs"]
+mod deletions;
 #[path = "policy/fixture.rs"]
 mod fixture;
 #[path = "policy/roles.rs"]
 mod roles;
+#[path = "policy/uninstall.rs"]
+mod uninstall;
 #[path = "policy/values.rs"]
 mod values;
 
@@ -15,7 +19,7 @@ use std::process::ExitCode;
 
 fn main() -> anyhow::Result<ExitCode> {
     let suite = fixture::suite()?;
-    let tests = [blocks::tests, assignments::tests, roles::tests, values::tests];
+    let tests = [blocks::tests, assignments::tests, deletions::tests, roles::tests, uninstall::tests, values::tests];
     let tests = tests.into_iter().flat_map(|tests| tests(&suite)).collect();
     Ok(suite.run(tests))
 }

@@ -12,6 +12,7 @@ pub mod deletion_guard;
 pub mod demand;
 pub mod hash;
 pub mod pool_selection;
+pub mod reclaim;
 pub mod subnet;
 
 pub use attachment::{AttachmentKey, AttachmentKeyError};

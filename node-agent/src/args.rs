@@ -109,7 +109,7 @@ pub struct Args {
     /// Give the node's pods their network (run), or remove from the node what the agent installed (remove).
     #[arg(long, env = "BOBBIN_MODE", default_value = "run", value_enum)]
     pub mode: Mode,
-    /// With `--mode=remove`: do not wait for the pods to end.
+    /// With `--mode=remove`: do not wait for the pods to end. The agent removes their interfaces and releases their addresses.
     #[arg(long, env = "BOBBIN_FORCE")]
     pub force: bool,
     /// How often the agent checks for attachments whose network namespace or pod is gone.

@@ -28,6 +28,10 @@ pub struct Args {
     /// out-of-service taint, the operator releases them at once.
     #[arg(long, env = "BOBBIN_NODE_GRACE_PERIOD", default_value = "5m", value_parser = parse_duration)]
     pub node_grace_period: Duration,
+    /// How long the operator keeps the blocks of deleted nodes if many Nodes were deleted together. Many means at least three,
+    /// and more than a tenth of the nodes with blocks, within one grace period.
+    #[arg(long, env = "BOBBIN_RECLAIM_HOLD", default_value = "1h", value_parser = parse_duration)]
+    pub reclaim_hold: Duration,
     /// Another operator may take the Lease when the leader has not renewed it for this long.
     #[arg(long, env = "BOBBIN_LEASE_DURATION", default_value = "15s", value_parser = parse_duration)]
     pub lease_duration: Duration,

@@ -4,6 +4,7 @@
 //! by a live read.
 
 mod block;
+mod departure;
 mod index;
 pub(crate) mod objects;
 mod orphans;
@@ -19,6 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub(crate) use block::{BlockInfo, BlockOwner, block_index, block_key};
+pub(crate) use departure::{Departure, NodeOwners};
 pub(crate) use index::{Changes, Index};
 pub(crate) use orphans::{OrphanedAssignment, assignment_range};
 pub(crate) use unreadable::{UnreadableObject, address_of};

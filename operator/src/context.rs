@@ -34,6 +34,10 @@ pub(crate) struct Context {
     pub(crate) watchdog: Watchdog,
     /// How long after the deletion of a Node the operator releases the node's blocks and assignments.
     pub(crate) node_grace_period: Duration,
+    /// How long the operator holds the release of nodes that were deleted together, if nobody confirms the deletion.
+    pub(crate) reclaim_hold: Duration,
+    /// The namespace of the operator's own objects.
+    pub(crate) namespace: String,
     pub(crate) status_interval: Duration,
     pub(crate) leadership: watch::Receiver<Leadership>,
     /// Whether this operator leads and every watch has listed its objects once.

@@ -4,7 +4,10 @@
 //! write carries the UID and version from the list. If the Node is created again meanwhile and the new Node's agent has
 //! changed a block, the API server refuses to release that block.
 
+mod config_map;
+mod deletions;
 mod grace_period;
+mod hold;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,11 +23,12 @@ use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 use serde_json::json;
 
-use crate::cache::UnreadableObject;
 use crate::cache::objects::PartialAssignment;
+use crate::cache::{Departure, NodeOwners, UnreadableObject};
 use crate::context::{Context, MAX_CONCURRENT_WRITES, WRITE_TIMEOUT};
 use crate::live_reads::{for_each, node_is_gone};
 use grace_period::GracePeriods;
+use hold::{Permits, ReclaimHold};
 
 /// How often the operator checks for deleted nodes if no watch reports a change.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
@@ -51,11 +55,19 @@ enum ReleaseError {
 /// Releases what deleted nodes own once their grace periods are over. Never returns.
 pub(crate) async fn run(context: Arc<Context>) {
     let mut grace_periods = GracePeriods::default();
+    let mut hold = ReclaimHold::new(Arc::clone(&context));
     let mut attempts: HashMap<Arc<str>, (u32, Instant)> = HashMap::new();
     loop {
         // A standby operator observes deleted nodes, too, so that their grace periods have begun when it becomes the leader.
-        let owners =
-            if context.watches.synced() { context.cache.with(|index| index.deleted_owners()) } else { HashMap::new() };
+        let owners = context.watches.synced().then(|| context.cache.with(|index| index.owners()));
+        let permits = match &owners {
+            Some(owners) if context.is_leader() => hold.observe(owners).await,
+            _ => {
+                hold.forget();
+                Permits::default()
+            }
+        };
+        let NodeOwners { deleted: owners, .. } = owners.unwrap_or_default();
         context.metrics.deleted_nodes.set(i64::try_from(owners.len()).unwrap_or(i64::MAX));
         attempts.retain(|node, _| owners.contains_key(node));
         let due = grace_periods.observe(&owners, Instant::now(), context.node_grace_period);
@@ -64,6 +76,10 @@ pub(crate) async fn run(context: Arc<Context>) {
             if !context.is_leader() {
                 wait = wait.min(STANDBY_POLL_INTERVAL);
                 break;
+            }
+            if !permits.may_release(&node, owners.get(&node).copied().unwrap_or(Departure::Unknown)) {
+                wait = wait.min(hold::POLL_INTERVAL);
+                continue;
             }
             let (count, not_before) = attempts.get(&node).copied().unwrap_or((0, Instant::now()));
             let backoff_left = not_before.saturating_duration_since(Instant::now());

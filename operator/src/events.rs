@@ -21,6 +21,11 @@ impl Events {
         self.0.publish(warning(reason, action, note), pool.object_ref(&()));
     }
 
+    /// Publishes a warning about any object.
+    pub(crate) fn warning(&self, object: ObjectReference, reason: &str, action: &str, note: &str) {
+        self.0.publish(warning(reason, action, note), object);
+    }
+
     /// Publishes a warning about an object that can't be decoded. Waits for room in the queue, because the warning is not
     /// repeated.
     pub(crate) async fn unreadable(&self, object: ObjectReference, note: &str) {

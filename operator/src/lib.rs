@@ -14,6 +14,7 @@ mod metrics;
 mod pod_comparison;
 mod pool;
 mod run;
+pub mod uninstall_check;
 mod void_assignments;
 
 pub use args::Args;

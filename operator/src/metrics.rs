@@ -50,6 +50,7 @@ pub(crate) struct OperatorMetrics {
     pub(crate) used_not_held: Family<FamilyLabels, Gauge>,
     pub(crate) pod_comparison_timestamp_seconds: Gauge,
     pub(crate) deleted_nodes: Gauge,
+    pub(crate) held_nodes: Gauge,
     pub(crate) is_leader: Gauge,
     pub(crate) watch_failing_seconds: Gauge<f64, AtomicU64>,
 }
@@ -103,6 +104,11 @@ impl OperatorMetrics {
             "operator_deleted_nodes",
             "Deleted nodes that still own a block or an assignment",
             self.deleted_nodes.clone(),
+        );
+        registry.register(
+            "operator_held_nodes",
+            "Deleted nodes whose blocks are held, because many Nodes were deleted together",
+            self.held_nodes.clone(),
         );
         registry.register(
             "operator_unreadable_objects",

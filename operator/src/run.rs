@@ -64,6 +64,8 @@ pub async fn operate(args: Args, stop: CancellationToken) -> anyhow::Result<()> 
         watches,
         metrics,
         node_grace_period: args.node_grace_period,
+        reclaim_hold: args.reclaim_hold,
+        namespace: args.namespace.clone(),
         status_interval: args.status_interval,
         leadership,
         active,

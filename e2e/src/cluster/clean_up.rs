@@ -65,6 +65,7 @@ async fn clean_up(cluster: &Cluster) -> Result<()> {
     }
     let pools: Api<AddressPool> = Api::all(cluster.client());
     for pool in pools.list(&ListParams::default()).await?.items.iter().filter(|pool| pool.name_any() != "default") {
+        cluster.drain_pool(&pool.name_any()).await?;
         gone_is_fine(pools.delete(&pool.name_any(), &DeleteParams::default()).await)?;
         cluster.await_gone(pool, Duration::from_mins(1)).await?;
     }

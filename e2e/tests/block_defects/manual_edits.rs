@@ -1,7 +1,7 @@
 //! An administrator deletes an assignment, a pool or a block.
 
 use anyhow::{Result, ensure};
-use bobbin_e2e::single_node::{SingleNode, WAIT_TIMEOUT};
+use bobbin_e2e::single_node::{NODE, SingleNode, WAIT_TIMEOUT};
 use bobbin_e2e::wait::{check, wait_until};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
@@ -72,5 +72,31 @@ pub async fn deleted_block(node: &mut SingleNode) -> Result<()> {
         Ok(check(now.is_none() || now != uid, || "it exists".to_owned()))
     })
     .await?;
+    fixture.end(node).await
+}
+
+pub async fn vanished_block(node: &mut SingleNode) -> Result<()> {
+    let mut fixture = PoolFixture::create(node, "vanished", 203, 28, 2, json!({})).await?;
+    let pod = fixture.add(node).await?;
+    let (block, address) = (fixture.block(node, pod).await?, fixture.address(pod)?);
+    let uid = block.get(node).await?.and_then(|block| block.metadata.uid);
+    blocks(node).delete(&block.name, &DeleteParams::default()).await?;
+    let unprotected = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    blocks(node).patch(&block.name, &PatchParams::default(), &unprotected).await?;
+    wait_until("the block exists again, claimed for this node", IMMEDIATE_TIMEOUT, || async {
+        let now = block.get(node).await?;
+        let owner = now.as_ref().and_then(|block| block.spec.node_name.clone());
+        let is_new = now.is_some_and(|block| block.metadata.uid != uid);
+        Ok(check(is_new && owner.as_deref() == Some(NODE), || format!("owner {owner:?}, new: {is_new}")))
+    })
+    .await?;
+    let holder = assignment_holder(node, address).await?;
+    ensure!(holder.as_ref() == Some(&fixture.pods[pod].container_id), "the assignment of {address} is {holder:?}");
+    // The block serves again.
+    for _ in 0..3 {
+        let next = fixture.add(node).await?;
+        ensure!(fixture.address(next)? != address, "{address} has two pods");
+    }
+    ensure!(block.is_exported(node)?, "the block is not exported");
     fixture.end(node).await
 }

@@ -3,14 +3,18 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use bobbin_e2e::api_proxy::{Fault, Selector};
 use bobbin_e2e::single_node::{NODE, SingleNode, WAIT_TIMEOUT};
 use bobbin_e2e::wait::{check, wait_until};
+use kube::api::DeleteParams;
 use serde_json::json;
 
-use super::fixture::{Block, PoolFixture, WRITES, answered, assignment_holder};
+use super::fixture::{Block, PoolFixture, WRITES, answered, assignment_holder, pools};
 use super::with_flags;
+
+/// How long a forced uninstall may take: it waits 30 s for its blocks.
+const FORCED_UNINSTALL_TIMEOUT: Duration = Duration::from_mins(1);
 
 fn writes(block: &Block) -> Selector {
     Selector::verbs(WRITES).of("addressblocks").named(&block.name)
@@ -212,4 +216,67 @@ pub async fn leaving(node: &mut SingleNode) -> Result<()> {
     let owner = block.owner(node).await?;
     ensure!(owner.is_none(), "the uninstall ended while block {} had the owner {owner:?}", block.name);
     with_flags(node, &[]).await
+}
+
+/// Restarts the agent with `--mode=remove --force`. Returns the length of the log before.
+fn remove_by_force(node: &mut SingleNode) -> Result<usize> {
+    let before = node.agent_log().len();
+    node.kill_agent();
+    node.set_agent_flags(&["--mode=remove", "--force"]);
+    node.start_agent_only()?;
+    Ok(before)
+}
+
+/// Waits until the agent's log after `before` contains these words.
+async fn until_logged(node: &SingleNode, before: usize, words: &str) -> Result<()> {
+    wait_until(&format!("the agent logs {words:?}"), FORCED_UNINSTALL_TIMEOUT, || async {
+        let log = node.agent_log();
+        Ok(check(log.get(before..).unwrap_or_default().contains(words), || node.agent_log_tail()))
+    })
+    .await
+}
+
+pub async fn forced(node: &mut SingleNode) -> Result<()> {
+    let mut fixture = PoolFixture::create(node, "forced-off", 201, 28, 2, json!({})).await?;
+    let pod = fixture.add(node).await?;
+    let (block, address) = (fixture.block(node, pod).await?, fixture.address(pod)?);
+    let before = remove_by_force(node)?;
+    until_logged(node, before, "Bobbin was removed from node").await?;
+    ensure!(node.attachments()?.is_empty(), "the pod still has its interface, so it could use its address");
+    ensure!(assignment_holder(node, address).await?.is_none(), "the address of a pod without an interface is in use");
+    wait_until("the block is free and the operator has removed its finalizer", WAIT_TIMEOUT, || async {
+        let block = block.get(node).await?.context("the block is gone")?;
+        let finalizers = block.metadata.finalizers.unwrap_or_default();
+        Ok(check(block.spec.node_name.is_none() && finalizers.is_empty(), || {
+            format!("{:?} {finalizers:?}", block.spec)
+        }))
+    })
+    .await?;
+    // The pool can be deleted, because nothing of it is left.
+    pools(node).delete("forced-off", &DeleteParams::default()).await?;
+    wait_until("the pool is gone", WAIT_TIMEOUT, || async {
+        Ok(check(pools(node).get_opt("forced-off").await?.is_none(), || "it exists".to_owned()))
+    })
+    .await?;
+    with_flags(node, &[]).await?;
+    // The runtime's DEL for the pod succeeds once a CNI plugin is there again.
+    fixture.end(node).await
+}
+
+pub async fn forced_without_api(node: &mut SingleNode) -> Result<()> {
+    let mut fixture = PoolFixture::create(node, "forced-late", 202, 28, 2, json!({})).await?;
+    let pod = fixture.add(node).await?;
+    let block = fixture.block(node, pod).await?;
+    let refused = node.api()?.inject(writes(&block), Fault::Refuse(500));
+    let before = remove_by_force(node)?;
+    until_logged(node, before, "not clean: 1 blocks are left to the operator").await?;
+    ensure!(block.owner(node).await?.as_deref() == Some(NODE), "the block is free, although each release was refused");
+    drop(refused);
+    wait_until("the agent releases the block, because it still runs", WAIT_TIMEOUT * 2, || async {
+        let owner = block.owner(node).await?;
+        Ok(check(owner.is_none(), || format!("owner {owner:?}")))
+    })
+    .await?;
+    with_flags(node, &[]).await?;
+    fixture.end(node).await
 }

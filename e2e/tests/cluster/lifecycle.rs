@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use bobbin_e2e::cluster::Pool;
 use bobbin_e2e::cluster::pod::paths;
 use bobbin_e2e::cluster::{Cluster, CniCall, Workload};
+use bobbin_e2e::cluster::{NAMESPACE, Pool};
 use bobbin_e2e::suite::Suite;
 use bobbin_e2e::wait::{check, wait_until};
 use libtest_mimic::Trial;
@@ -31,6 +31,10 @@ pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
         suite.test(
             "a pool deleted in the foreground while in use names its nodes, and is gone after its last address",
             a_used_pool_waits_in_foreground,
+        ),
+        suite.test(
+            "helm uninstall is refused while a pod has an address, and Bobbin can still be upgraded",
+            refused_uninstall,
         ),
         suite.test("uninstalling leaves nothing of Bobbin on a node", leaving),
     ]
@@ -115,6 +119,14 @@ async fn waits_then_goes(cluster: &Cluster, name: &str, second: u8, foreground: 
     cluster.make_namespace(name, &[]).await?;
     let one = cluster.create_ready_pod(Workload::pod(name, "one").on("n1")).await?;
     let two = cluster.create_ready_pod(Workload::pod(name, "two").on("n2")).await?;
+    wait_until("the deletion of a pool in use is refused", Duration::from_secs(20), || async {
+        // The status counts the addresses a moment after the pods have them, so this is only a dry run.
+        let answer = cluster.kubectl(["delete", "addresspool", name, "--dry-run=server"]);
+        let refused = answer.err().is_some_and(|error| format!("{error:#}").contains("drain it first"));
+        Ok(check(refused, || "it is accepted".to_owned()))
+    })
+    .await?;
+    cluster.drain_pool(name).await?;
     if foreground {
         cluster.delete_in_foreground(&pool).await?;
     } else {
@@ -137,6 +149,25 @@ async fn waits_then_goes(cluster: &Cluster, name: &str, second: u8, foreground: 
     cluster.await_gone(&pool, Duration::from_secs(40)).await?;
     ensure!(cluster.blocks_of_pool(name).await?.is_empty(), "the pool is gone, but blocks of it are left");
     Ok(())
+}
+
+async fn refused_uninstall(cluster: &mut Cluster) -> Result<()> {
+    cluster.make_namespace("stays", &[]).await?;
+    let one = cluster.create_ready_pod(Workload::pod("stays", "one").on("n1")).await?;
+    let answer = cluster.uninstall().await;
+    let error = answer.err().context("helm uninstall succeeded although a pod has an address")?;
+    ensure!(format!("{error:#}").contains("bobbin-uninstall-check"), "helm does not name the check: {error:#}");
+    let log = cluster.kubectl(["-n", NAMESPACE, "logs", "job/bobbin-uninstall-check"])?;
+    ensure!(
+        log.contains("stays/one on node n1") && log.contains("--no-hooks"),
+        "the log does not say what to do: {log}"
+    );
+    let rollback = log.split_once("run: helm rollback bobbin ").context("the log names no rollback")?.1;
+    let revision = rollback.split_once(' ').context("the rollback names no revision")?.0;
+    cluster.helm(["rollback", "bobbin", revision, "--namespace", NAMESPACE])?;
+    cluster.install(&VALUES).await.context("upgrading after a refused uninstall")?;
+    let two = cluster.create_ready_pod(Workload::pod("stays", "two").on("n2")).await?;
+    one.can_reach(&two, bobbin_e2e::cluster::pod::Family::V4)
 }
 
 async fn leaving(cluster: &mut Cluster) -> Result<()> {

@@ -18,6 +18,7 @@ pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
     vec![
         suite.test("a few free blocks are carved ahead of demand, not the whole pool", few_free_blocks),
         suite.test("a claimed block is replaced by a free one at once", refill),
+        suite.test("a free block that an administrator deleted is carved again", deleted_by_hand),
         suite.test("an appended subnet is carved", append),
         suite.test("wholly reserved blocks are not carved", reserved),
         suite.test("the largest IPv6 pool is carved in part and its counts are capped", largest),
@@ -60,6 +61,18 @@ async fn refill(fixture: &mut OperatorFixture) -> Result<()> {
         .await?;
     }
     Ok(())
+}
+
+async fn deleted_by_hand(fixture: &mut OperatorFixture) -> Result<()> {
+    fixture.pool("by-hand", json!({"subnets": [{"ipv4": "10.12.0.0/24"}]})).await?;
+    fixture.until_ready("by-hand").await?;
+    let uid = fixture.blocks().get("by-hand-0").await?.metadata.uid;
+    fixture.blocks().delete("by-hand-0", &DeleteParams::default()).await?;
+    wait_until("the block exists again", RECONCILE_TIMEOUT, || async {
+        let now = fixture.blocks().get_opt("by-hand-0").await?.and_then(|block| block.metadata.uid);
+        Ok(check(now.is_some() && now != uid, || format!("{now:?}")))
+    })
+    .await
 }
 
 async fn append(fixture: &mut OperatorFixture) -> Result<()> {

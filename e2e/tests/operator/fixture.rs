@@ -10,7 +10,7 @@ use bobbin_e2e::control_plane::{ADMIN, ControlPlane, ControlPlaneOptions, instal
 use bobbin_e2e::suite::{Fixture, Suite};
 use bobbin_e2e::wait::{Poll, check, wait_until};
 use clap::Parser;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -24,6 +24,9 @@ const TEST_TIMEOUT: Duration = Duration::from_mins(2);
 pub const RECONCILE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a deleted node keeps its blocks.
 pub const NODE_GRACE_PERIOD: Duration = Duration::from_secs(6);
+
+/// The namespace of the operators.
+pub const NAMESPACE: &str = "bobbin-system";
 
 /// A control plane and its operators. Dropping it ends the operators.
 pub struct OperatorFixture {
@@ -61,6 +64,8 @@ impl OperatorFixture {
         let control_plane = ControlPlane::start(ControlPlaneOptions::default()).await?;
         let client = control_plane.client().await?;
         install_crds(&client).await?;
+        let namespace = serde_json::from_value(json!({"metadata": {"name": NAMESPACE}}))?;
+        Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await?;
         let kubeconfig = control_plane.kubeconfig_for(ADMIN)?;
         Ok(Self { control_plane, client, kubeconfig, stop: CancellationToken::new() })
     }
@@ -219,8 +224,16 @@ impl OperatorFixture {
         node.metadata.uid.context("a node has a UID")
     }
 
-    /// Deletes a node.
+    /// Cordons and deletes a node, as for a scale-down. The operator does not hold the release of such nodes, however many
+    /// the tests delete.
     pub async fn delete_node(&self, name: &str) -> Result<()> {
+        let cordoned = Patch::Merge(json!({"spec": {"unschedulable": true}}));
+        Api::<Node>::all(self.client()).patch(name, &PatchParams::default(), &cordoned).await?;
+        self.delete_node_unannounced(name).await
+    }
+
+    /// Deletes a node that is not cordoned.
+    pub async fn delete_node_unannounced(&self, name: &str) -> Result<()> {
         Api::<Node>::all(self.client()).delete(name, &DeleteParams::default()).await?;
         Ok(())
     }

@@ -22,7 +22,7 @@ use serde_json::json;
 use xtask::programs::Programs;
 
 /// How long one test may take.
-const TEST_TIMEOUT: Duration = Duration::from_mins(1);
+pub const TEST_TIMEOUT: Duration = Duration::from_mins(1);
 /// The namespace of the chart. It is unusual, because the policies must follow the release's namespace.
 pub const NAMESPACE: &str = "somewhere";
 
@@ -33,7 +33,7 @@ pub struct PolicyFixture {
     agent_of_no_pod: Client,
     operator: Client,
     next: AtomicI64,
-    _control_plane: ControlPlane,
+    pub control_plane: ControlPlane,
 }
 
 impl Fixture for PolicyFixture {}
@@ -76,7 +76,7 @@ impl PolicyFixture {
         let agent_of_no_pod = control_plane.client_for(&token(&admin, "bobbin-agent", None).await?).await?;
         let operator = control_plane.client_for(&token(&admin, "bobbin-operator", None).await?).await?;
         let next = AtomicI64::new(0);
-        let fixture = Self { admin, agent, agent_of_no_pod, operator, next, _control_plane: control_plane };
+        let fixture = Self { admin, agent, agent_of_no_pod, operator, next, control_plane };
         fixture.await_policies().await?;
         Ok(fixture)
     }
@@ -209,7 +209,7 @@ where
 }
 
 /// A token that the API server issues. It is bound to a pod, like those that kubelet mounts.
-async fn token(admin: &Client, account: &str, pod: Option<&Pod>) -> Result<String> {
+pub async fn token(admin: &Client, account: &str, pod: Option<&Pod>) -> Result<String> {
     let bound = pod.map(|pod| BoundObjectReference {
         api_version: Some("v1".to_owned()),
         kind: Some("Pod".to_owned()),

@@ -71,6 +71,7 @@ const TABLE: &[(&str, &str, &str, &str, &str)] = &[
     ("operator", "", "pods", "get list", "watch create delete"),
     ("operator", "", "namespaces", "", "get list watch"),
     ("operator", "coordination.k8s.io", "leases", "create", "get update delete list"),
+    ("operator", "", "configmaps", "create", "get list watch update patch delete"),
 ];
 
 async fn may_do_what_they_do(fixture: &mut PolicyFixture) -> Result<()> {
@@ -90,6 +91,11 @@ async fn may_do_what_they_do(fixture: &mut PolicyFixture) -> Result<()> {
             wrong.push(format!("operator {verb} its lease: expected true"));
         }
     }
+    for verb in ["get", "patch"] {
+        if !may(&fixture.operator(), "", "configmaps", verb, Some("bobbin-deleted-nodes")).await? {
+            wrong.push(format!("operator {verb} the ConfigMap with deleted nodes: expected true"));
+        }
+    }
     anyhow::ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
 }
@@ -99,7 +105,8 @@ async fn may(client: &Client, group: &str, resource: &str, verb: &str, name: Opt
         Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
         None => (resource, None),
     };
-    let namespace = (group == "coordination.k8s.io").then(|| NAMESPACE.to_owned());
+    let is_namespaced = group == "coordination.k8s.io" || resource == "configmaps";
+    let namespace = is_namespaced.then(|| NAMESPACE.to_owned());
     let attributes = ResourceAttributes {
         group: Some(group.to_owned()),
         resource: Some(resource.to_owned()),

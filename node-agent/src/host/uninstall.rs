@@ -8,40 +8,29 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bobbin_datapath::{KernelError, Network};
+use bobbin_datapath::KernelError;
 
+use crate::agent::Agent;
 use crate::args::Args;
-use crate::assignments::AssignmentWriter;
-use crate::events::Events;
 use crate::host::install::{InstallError, remove_conflist, remove_shim};
-use crate::host::run_dir::RunDir;
 use crate::network::export::ExportedBlocks;
 use crate::state::layout;
-use crate::state::{Attachment, BlockView, NodeState, first_names};
+use crate::state::{Attachment, BlockView, first_names};
 
 /// How often the agent reports what the uninstall waits for.
 const REMINDER_INTERVAL: Duration = Duration::from_mins(1);
-/// With `--force`: how long blocks and assignments may take before the uninstall continues without them.
-const FORCED_RELEASE_TIMEOUT: Duration = Duration::from_secs(30);
+/// With `--force`: how long the agent's first read of its blocks, and then blocks and assignments, may take before the uninstall continues
+/// without them.
+pub const FORCED_RELEASE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many blocks a message names.
 const MAX_NAMED_BLOCKS: usize = 5;
 
 /// The parts of the agent that the uninstall needs.
 pub struct Uninstall {
-    /// The agent's command-line settings.
-    pub args: Args,
-    /// The node's blocks and attachments.
-    pub node_state: Arc<NodeState>,
-    /// Deletes assignments. The agent releases no block before all assignments are deleted.
-    pub assignment_writer: AssignmentWriter,
-    /// The node's network.
-    pub network: Network,
+    /// The agent, which answers DEL meanwhile.
+    pub agent: Arc<Agent>,
     /// The exported blocks. The uninstall first ends the repair of their routes, so that no repair restores removed routes.
     pub exported: ExportedBlocks,
-    /// Publishes events on the Node.
-    pub events: Events,
-    /// The run directory.
-    pub run_dir: Arc<RunDir>,
 }
 
 impl Uninstall {
@@ -53,59 +42,77 @@ impl Uninstall {
     pub async fn run(&self) -> Result<(), InstallError> {
         // The configuration is removed after the pods have ended, because containerd calls no DEL without it.
         self.wait_for_pods().await;
-        if remove_conflist(&self.args)? {
+        if remove_conflist(&self.agent.args)? {
             tracing::info!("removed the CNI configuration; new pods need another CNI plugin from now on");
         }
+        self.cut_off_pods().await;
         let left = self.wait_for_blocks().await;
         self.exported.close().await;
-        match self.network.tear_down().await {
+        match self.agent.network.tear_down().await {
             Ok(gone) => tracing::info!(gone = gone.join(", "), "removed the node's rules, routes and nftables table"),
             Err(error) => {
-                let sentence = cleanup_failed(&self.args, &error);
+                let sentence = cleanup_failed(&self.agent.args, &error);
                 tracing::error!("{sentence}");
-                self.events.node_warning("CleanupFailed", &sentence);
+                self.agent.events.node_warning("CleanupFailed", &sentence);
             }
         }
-        remove_shim(&self.args)?;
-        if let Err(error) = self.run_dir.forget() {
+        remove_shim(&self.agent.args)?;
+        if let Err(error) = self.agent.run_dir.forget() {
             tracing::warn!("{error}");
         }
-        remove_state(&self.args.run_dir);
-        let node = &self.args.node_name;
+        remove_state(&self.agent.args.run_dir);
+        let node = &self.agent.args.node_name;
         if left > 0 {
-            let sentence = format!(
-                "node {node} still has {left} blocks, which the operator releases once the Node is deleted; list them: kubectl get addressblocks --field-selector spec.nodeName={node}"
-            );
+            let sentence = not_clean(left, node);
             tracing::warn!("{sentence}");
-            self.events.node_warning("CleanupFailed", &sentence);
+            self.agent.events.node_warning("CleanupFailed", &sentence);
             return Ok(());
         }
         let sentence = format!(
             "Bobbin was removed from node {node}; run helm uninstall once every node reports this, or set agent.mode=run to use Bobbin again"
         );
         tracing::info!("{sentence}");
-        self.events.node_note("Removed", &sentence);
+        self.agent.events.node_note("Removed", &sentence);
         Ok(())
     }
 
+    /// With `--force`: ends every attachment as a DEL does, because no DEL comes any more. Without its interface no pod can use
+    /// its address, so the agent deletes the assignments and releases the blocks.
+    async fn cut_off_pods(&self) {
+        for attachment in self.agent.node_state.attachments() {
+            let key = &attachment.key;
+            let Some(_lock) = self.agent.locks.lock_for_del(key, FORCED_RELEASE_TIMEOUT).await else {
+                tracing::warn!(%key, "another CNI call still uses the attachment, so its block stays");
+                continue;
+            };
+            let Some(attachment) = self.agent.node_state.attachment(key) else { continue };
+            match self.agent.end(&attachment).await {
+                Ok(true) => tracing::warn!(pair = %attachment.pair, "cut off {}", attachment.who()),
+                // `end` has logged why.
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "the agent could not cut off a pod, so its block stays"),
+            }
+        }
+    }
+
     async fn wait_for_pods(&self) {
-        let mut changed = self.node_state.changed();
+        let mut changed = self.agent.node_state.changed();
         loop {
             changed.mark_unchanged();
-            let left = self.node_state.attachments();
+            let left = self.agent.node_state.attachments();
             if left.is_empty() {
                 return;
             }
-            if self.args.force {
-                tracing::warn!("{}", cuts_off(&left, &self.args.node_name));
+            if self.agent.args.force {
+                tracing::warn!("{}", cuts_off(&left, &self.agent.args.node_name));
                 return;
             }
-            let sentence = waits_for(&left, &self.args.node_name);
+            let sentence = waits_for(&left, &self.agent.args.node_name);
             tracing::info!("{sentence}");
-            self.events.node_note("WaitingForPods", &sentence);
+            self.agent.events.node_note("WaitingForPods", &sentence);
             let until = tokio::time::Instant::now() + REMINDER_INTERVAL;
             // One report a minute is enough, however many pods end in that minute.
-            while self.node_state.attachment_count() > 0 {
+            while self.agent.node_state.attachment_count() > 0 {
                 match tokio::time::timeout_at(until, changed.changed()).await {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) | Err(_) => break,
@@ -118,29 +125,36 @@ impl Uninstall {
     /// without `--force`.
     async fn wait_for_blocks(&self) -> usize {
         let begun = tokio::time::Instant::now();
-        let mut changed = self.node_state.changed();
+        let mut changed = self.agent.node_state.changed();
         let mut reported_at = begun;
         loop {
             changed.mark_unchanged();
             let blocks: Vec<BlockView> =
-                self.node_state.blocks().into_iter().filter(|block| block.state.counts_as_ours()).collect();
-            let assignments = self.assignment_writer.pending();
+                self.agent.node_state.blocks().into_iter().filter(|block| block.state.counts_as_ours()).collect();
+            let assignments = self.agent.assignment_writer.pending();
             if blocks.is_empty() && assignments == 0 {
                 return 0;
             }
-            if self.args.force && begun.elapsed() >= FORCED_RELEASE_TIMEOUT {
+            if self.agent.args.force && begun.elapsed() >= FORCED_RELEASE_TIMEOUT {
                 return blocks.len();
             }
             if reported_at.elapsed() >= REMINDER_INTERVAL {
                 reported_at = tokio::time::Instant::now();
-                let sentence = waits_for_blocks(&blocks, assignments, &self.args.node_name);
+                let sentence = waits_for_blocks(&blocks, assignments, &self.agent.args.node_name);
                 tracing::info!("{sentence}");
-                self.events.node_note("WaitingForBlocks", &sentence);
+                self.agent.events.node_note("WaitingForBlocks", &sentence);
             }
             // The deletion of an assignment does not change the node's state, so check for it twice a second.
             let _ = tokio::time::timeout(Duration::from_millis(500), changed.changed()).await;
         }
     }
+}
+
+/// The message that blocks are left after an uninstall with `--force`.
+fn not_clean(left: usize, node: &str) -> String {
+    format!(
+        "not clean: {left} blocks are left to the operator. Bobbin was removed from node {node}, but the API server did not confirm the release of these blocks. The agent releases them while it runs, and the operator does once the Node is deleted. List them: kubectl get addressblocks --field-selector spec.nodeName={node}"
+    )
 }
 
 /// The message that the agent could not remove its routes. The error comes last, because it may be long, and the agent cuts long events.

@@ -20,7 +20,7 @@ use crate::blocks::{BlockContext, BlockReconciler};
 use crate::cluster::freshness::WatchedKind;
 use crate::cluster::own_objects::OwnWatches;
 use crate::host::install;
-use crate::host::uninstall::Uninstall;
+use crate::host::uninstall::{FORCED_RELEASE_TIMEOUT, Uninstall};
 use crate::network::direct_routes::DirectRoutes;
 use crate::network::export::ExportedBlocks;
 use crate::network::reconcile;
@@ -201,16 +201,13 @@ async fn become_ready(agent: Arc<Agent>, mut resynced: watch::Receiver<Resynced>
 
 /// Uninstalls, then waits for the stop signal. If the process exited, kubelet would start it again.
 async fn uninstall(agent: Arc<Agent>, exported: ExportedBlocks, mut resynced: watch::Receiver<Resynced>) {
-    let _ = resynced.wait_for(|resynced| resynced.blocks).await;
-    let uninstall = Uninstall {
-        args: agent.args.clone(),
-        node_state: Arc::clone(&agent.node_state),
-        assignment_writer: agent.assignment_writer.clone(),
-        network: agent.network.clone(),
-        exported,
-        events: agent.events.clone(),
-        run_dir: Arc::clone(&agent.run_dir),
-    };
+    let read = resynced.wait_for(|resynced| resynced.blocks);
+    if agent.args.force {
+        let _ = tokio::time::timeout(FORCED_RELEASE_TIMEOUT, read).await;
+    } else {
+        let _ = read.await;
+    }
+    let uninstall = Uninstall { agent: Arc::clone(&agent), exported };
     if let Err(error) = uninstall.run().await {
         tracing::error!("{error}");
         agent.events.node_warning("UninstallFailed", &error.to_string());

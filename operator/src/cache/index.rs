@@ -15,6 +15,7 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::Event;
 
 use super::block::{BlockInfo, block_index, block_key};
+use super::departure::Departure;
 use super::objects::PartialAssignment;
 use super::orphans::assignment_name;
 use super::unreadable::address_of;
@@ -29,8 +30,8 @@ pub(crate) struct Index {
     /// The name, taints and addresses of each node. If a node becomes unreadable, the index keeps its last known addresses.
     pub(super) nodes: Store<PartialNode>,
     node_writer: Writer<PartialNode>,
-    /// Deleted nodes that had the out-of-service taint when the watch last showed them.
-    pub(super) deleted_out_of_service: HashSet<Arc<str>>,
+    /// The deleted nodes that the watch has shown, with what their Nodes looked like at the end.
+    pub(super) departures: HashMap<Arc<str>, Departure>,
     /// All blocks, by the pool's name and the block's index.
     pub(super) blocks: HashMap<Arc<str>, BTreeMap<u64, BlockInfo>>,
     pub(super) assignments: HashMap<IpAddr, AssignmentInfo>,
@@ -75,7 +76,7 @@ impl Default for Index {
             pool_writer,
             nodes,
             node_writer,
-            deleted_out_of_service: HashSet::default(),
+            departures: HashMap::default(),
             blocks: HashMap::default(),
             assignments: HashMap::default(),
             assigned: HashMap::default(),
@@ -127,10 +128,10 @@ impl Index {
                     self.note_deleted(node);
                 }
                 let nodes = &self.nodes;
-                self.deleted_out_of_service.retain(|name| nodes.get(&ObjectRef::new(name)).is_none());
+                self.departures.retain(|name, _| nodes.get(&ObjectRef::new(name)).is_none());
             }
             Event::Apply(node) => {
-                self.deleted_out_of_service.remove(node.name());
+                self.departures.remove(node.name());
                 let is_new = !self.has_node(node.name());
                 let node = self.stored_node(node);
                 self.node_writer.apply_watcher_event(&Event::Apply(node));
@@ -198,7 +199,7 @@ impl Index {
         };
         match node.readable() {
             Some(node) => {
-                stored.spec.taints.clone_from(&node.spec.taints);
+                stored.spec.clone_from(&node.spec);
                 stored.status.addresses.clone_from(&node.status.addresses);
             }
             None => {
@@ -210,13 +211,13 @@ impl Index {
         stored
     }
 
-    /// Remembers that a deleted node was out of service. Does nothing if the node still exists or had no out-of-service
-    /// taint.
+    /// Remembers what a deleted node looked like. Does nothing if the node still exists.
     fn note_deleted(&mut self, node: &PartialNode) {
         let name = node.metadata.name.as_deref().unwrap_or_default();
-        if node.out_of_service() && !self.has_node(name) {
+        if !self.has_node(name) {
             let name = self.intern(name);
-            self.deleted_out_of_service.insert(name);
+            let departure = self.departures.entry(name).or_default();
+            *departure = (*departure).max(Departure::of(node));
         }
     }
 

@@ -140,16 +140,19 @@ fn a_deleted_node_that_owns_something_is_known_with_its_taint() {
     index.add_node(node("n3", None));
     index.add_block(block("p", 1, Some("n1")));
     index.add_assignment(assignment("10.0.2.1", "p-2", "n2"));
-    assert!(index.deleted_owners().is_empty());
+    assert!(index.owners().deleted.is_empty());
     for name in ["n1", "n2", "n3"] {
         index.delete_node(name);
     }
-    let gone = index.deleted_owners();
-    assert_eq!((gone.len(), gone.get("n1"), gone.get("n2")), (2, Some(&false), Some(&true)));
+    let gone = index.owners().deleted;
+    assert_eq!(
+        (gone.len(), gone.get("n1"), gone.get("n2")),
+        (2, Some(&Departure::Unexpected), Some(&Departure::OutOfService))
+    );
     index.tidy();
     index.add_node(node("n2", None));
     index.delete_node("n2");
-    assert_eq!(index.deleted_owners().get("n2"), Some(&false));
+    assert_eq!(index.owners().deleted.get("n2"), Some(&Departure::Unexpected));
 }
 
 #[test]
@@ -175,8 +178,11 @@ fn objects_that_a_new_list_does_not_contain_are_removed() {
     index.node_event(&Event::Init);
     index.node_event(&Event::InitApply(node("n1", None)));
     index.node_event(&Event::InitDone);
-    let gone = index.deleted_owners();
-    assert_eq!((gone.len(), gone.get("n2"), gone.get("n3")), (2, Some(&true), Some(&false)));
+    let gone = index.owners().deleted;
+    assert_eq!(
+        (gone.len(), gone.get("n2"), gone.get("n3")),
+        (2, Some(&Departure::OutOfService), Some(&Departure::Unexpected))
+    );
 
     index.block_event(&Event::Init);
     index.block_event(&Event::InitApply(block("p", 1, Some("n1"))));
@@ -282,11 +288,11 @@ fn an_unreadable_node_counts_as_existing_and_keeps_its_addresses() {
     index.add_block(block("p", 1, Some("n1")));
     index.add_node(node("n1", Some(OUT_OF_SERVICE)));
     index.add_node(unreadable("n1"));
-    assert!(index.deleted_owners().is_empty() && index.has_node("n1"));
+    assert!(index.owners().deleted.is_empty() && index.has_node("n1"));
     assert_eq!(index.node_addresses().len(), 1);
     // The unreadable node may have lost its out-of-service taint, so the deleted node gets a grace period.
     index.delete_node("n1");
-    assert_eq!(index.deleted_owners().get("n1"), Some(&false));
+    assert_eq!(index.owners().deleted.get("n1"), Some(&Departure::Unexpected));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use bobbin_ipam::overlap::SubnetConflict;
 use kube::runtime::reflector::ObjectRef;
 
 use super::block::BlockInfo;
+use super::departure::NodeOwners;
 use super::index::Index;
 use super::objects::node_conflicts;
 
@@ -109,15 +110,19 @@ impl Index {
         users
     }
 
-    /// The deleted nodes that still own a block or an assignment. The value says whether the Node was out of service.
-    pub(crate) fn deleted_owners(&self) -> HashMap<Arc<str>, bool> {
+    /// The nodes that own a block or an assignment.
+    pub(crate) fn owners(&self) -> NodeOwners {
         let blocks = self.blocks.values().flat_map(BTreeMap::values).filter_map(|block| block.owner.node());
         let owners: HashSet<&Arc<str>> = blocks.chain(self.assignments.values().map(|info| &info.node)).collect();
-        owners
-            .into_iter()
-            .filter(|owner| !self.has_node(owner))
-            .map(|owner| (Arc::clone(owner), self.deleted_out_of_service.contains(owner)))
-            .collect()
+        let departure = |owner: &Arc<str>| self.departures.get(owner).copied().unwrap_or_default();
+        NodeOwners {
+            count: owners.len(),
+            deleted: owners
+                .into_iter()
+                .filter(|owner| !self.has_node(owner))
+                .map(|owner| (Arc::clone(owner), departure(owner)))
+                .collect(),
+        }
     }
 
     /// Name and range of each block that belongs to another pool than `pool`.
@@ -129,8 +134,8 @@ impl Index {
 
     /// Forgets the names that no object uses, and deleted nodes and pools that own nothing.
     pub(crate) fn tidy(&mut self) {
-        let owners = self.deleted_owners();
-        self.deleted_out_of_service.retain(|name| owners.contains_key(name));
+        let deleted = self.owners().deleted;
+        self.departures.retain(|name, _| deleted.contains_key(name));
         self.forget_released();
         // `names` itself holds one reference to each name, so no object uses a name that has only one reference.
         self.names.retain(|name| Arc::strong_count(name) > 1);

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::cache::Departure;
+
 /// When this operator first found each node deleted. All grace periods start again when the operator restarts.
 #[derive(Debug, Default)]
 pub(crate) struct GracePeriods {
@@ -26,13 +28,21 @@ pub(crate) struct Due {
 impl GracePeriods {
     /// Notes which deleted nodes still own blocks or assignments, and returns the nodes whose grace period has ended. The
     /// value in `owners` says whether the Node was out of service.
-    pub(crate) fn observe(&mut self, owners: &HashMap<Arc<str>, bool>, now: Instant, grace_period: Duration) -> Due {
+    pub(crate) fn observe(
+        &mut self,
+        owners: &HashMap<Arc<str>, Departure>,
+        now: Instant,
+        grace_period: Duration,
+    ) -> Due {
         self.since.retain(|node, _| owners.contains_key(node));
         let mut due = Due::default();
-        for (node, out_of_service) in owners {
+        for (node, departure) in owners {
             let since = *self.since.entry(Arc::clone(node)).or_insert(now);
-            let left =
-                if *out_of_service { Duration::ZERO } else { grace_period.saturating_sub(now.duration_since(since)) };
+            let left = if *departure == Departure::OutOfService {
+                Duration::ZERO
+            } else {
+                grace_period.saturating_sub(now.duration_since(since))
+            };
             if left.is_zero() {
                 due.nodes.push(Arc::clone(node));
             } else {
@@ -55,8 +65,9 @@ mod tests {
 
     const GRACE_PERIOD: Duration = Duration::from_mins(5);
 
-    fn owners(nodes: &[(&str, bool)]) -> HashMap<Arc<str>, bool> {
-        nodes.iter().map(|(node, out_of_service)| ((*node).into(), *out_of_service)).collect()
+    fn owners(nodes: &[(&str, bool)]) -> HashMap<Arc<str>, Departure> {
+        let departure = |is_out| if is_out { Departure::OutOfService } else { Departure::Expected };
+        nodes.iter().map(|(node, out_of_service)| ((*node).into(), departure(*out_of_service))).collect()
     }
 
     #[test]

@@ -1,8 +1,14 @@
-//! A builder for the pools of tests.
+//! A builder for the pools of tests, and the step before their deletion.
 
+use anyhow::Result;
 use bobbin_crds::AddressPool;
 use bobbin_crds::pool::{AddressPoolSpec, Subnet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+use crate::cluster::Cluster;
 
 /// A builder for an AddressPool. [`Pool::build`] returns the object.
 #[derive(Clone, Debug)]
@@ -63,6 +69,17 @@ impl Pool {
     /// Returns the AddressPool object.
     pub fn build(self) -> AddressPool {
         AddressPool::new(&self.name, self.spec)
+    }
+}
+
+impl Cluster {
+    /// Sets a pool to draining, because a pool in use is deleted only then. A pool that does not exist counts as drained.
+    pub async fn drain_pool(&self, name: &str) -> Result<()> {
+        let draining = Patch::Merge(json!({"spec": {"draining": true}}));
+        match Api::<AddressPool>::all(self.client()).patch(name, &PatchParams::default(), &draining).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            answer => Ok(answer.map(drop)?),
+        }
     }
 }
 

@@ -1,0 +1,158 @@
+//! Reads and writes the ConfigMap in which the operator keeps the deleted nodes across restarts.
+
+use std::collections::BTreeMap;
+
+use bobbin_api_client::{Lenient, Outcome, ReadError, create, patch, read, write};
+use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
+use k8s_openapi::jiff::{Timestamp, ToSpan};
+use kube::api::{ObjectMeta, TypeMeta};
+use kube::{Api, Client, Resource};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::deletions::{Deletion, Deletions};
+use crate::context::WRITE_TIMEOUT;
+use crate::live_reads::READ_TIMEOUT;
+
+/// The name of the ConfigMap.
+pub(super) const NAME: &str = "bobbin-deleted-nodes";
+/// The annotation with which an administrator confirms that the machines of deleted nodes are off. Its value is a time: the
+/// confirmation is about the nodes that were deleted until then.
+pub(super) const CONFIRMATION: &str = "bobbin.dev/confirm-deletion";
+/// A confirmation may be this far in the future, because clocks differ. A later one would also confirm later deletions.
+const MAX_CLOCK_DIFFERENCE_MINUTES: i64 = 1;
+
+/// The ConfigMap could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConfigMapError {
+    #[error("reading ConfigMap {NAME} failed: {0}")]
+    Read(#[from] ReadError),
+    #[error("ConfigMap {NAME} can't be decoded; correct or delete it")]
+    Undecodable,
+    #[error("the API server refused to write ConfigMap {NAME}: {0}")]
+    Refused(bobbin_api_client::Refusal),
+    #[error("it is unknown whether ConfigMap {NAME} was written: {0}")]
+    Unknown(bobbin_api_client::UnknownWhy),
+}
+
+/// A ConfigMap with only the fields that the operator uses.
+#[derive(Resource, Clone, Debug, Deserialize, Serialize)]
+#[resource(inherit = "ConfigMap")]
+#[serde(rename_all = "camelCase")]
+struct PartialConfigMap {
+    #[serde(skip_deserializing)]
+    api_version: String,
+    #[serde(skip_deserializing)]
+    kind: String,
+    metadata: ObjectMeta,
+    data: Option<BTreeMap<String, String>>,
+}
+
+/// What the ConfigMap contains, and its version.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stored {
+    /// `None`: the ConfigMap does not exist.
+    version: Option<String>,
+    pub(super) deletions: Deletions,
+}
+
+/// The ConfigMap in the operator's namespace.
+pub(super) struct DeletedNodesConfigMap {
+    api: Api<Lenient<PartialConfigMap>>,
+    namespace: String,
+}
+
+impl DeletedNodesConfigMap {
+    pub(super) fn new(client: Client, namespace: &str) -> Self {
+        Self { api: Api::namespaced(client, namespace), namespace: namespace.to_owned() }
+    }
+
+    /// The reference for events about the ConfigMap.
+    pub(super) fn reference(&self) -> ObjectReference {
+        let TypeMeta { api_version, kind } = TypeMeta::resource::<ConfigMap>();
+        ObjectReference {
+            api_version: Some(api_version),
+            kind: Some(kind),
+            name: Some(NAME.to_owned()),
+            namespace: Some(self.namespace.clone()),
+            ..ObjectReference::default()
+        }
+    }
+
+    /// Reads the ConfigMap. A ConfigMap that does not exist is empty.
+    pub(super) async fn read(&self, now: Timestamp) -> Result<Stored, ConfigMapError> {
+        let config_map = match read(READ_TIMEOUT, self.api.get(NAME)).await {
+            Err(ReadError::NotFound) => return Ok(Stored::default()),
+            Err(error) => return Err(error.into()),
+            Ok(Lenient::Unreadable(_)) => return Err(ConfigMapError::Undecodable),
+            Ok(Lenient::Readable(config_map)) => config_map,
+        };
+        let entry = |(node, text): (String, String)| {
+            let deletion = serde_json::from_str(&text).unwrap_or_else(|error| {
+                tracing::warn!(node, %error, "the entry of a deleted node in ConfigMap {NAME} can't be decoded, so its blocks are held");
+                Deletion::unreadable(now)
+            });
+            (node, deletion)
+        };
+        let annotations = config_map.metadata.annotations.unwrap_or_default();
+        let deletions = Deletions {
+            nodes: config_map.data.unwrap_or_default().into_iter().map(entry).collect(),
+            confirmed_until: annotations.get(CONFIRMATION).and_then(|text| confirmation(text, now)),
+        };
+        Ok(Stored { version: config_map.metadata.resource_version, deletions })
+    }
+
+    /// Replaces the entries, unless the ConfigMap has changed since it was read.
+    pub(super) async fn write(&self, before: &Stored, deletions: &Deletions) -> Result<(), ConfigMapError> {
+        let text = |deletion| serde_json::to_string(deletion).unwrap_or_default();
+        let data: BTreeMap<String, String> =
+            deletions.nodes.iter().map(|(node, deletion)| (node.clone(), text(deletion))).collect();
+        let outcome = if let Some(version) = &before.version {
+            let operations = json!([
+                {"op": "test", "path": "/metadata/resourceVersion", "value": version},
+                {"op": "add", "path": "/data", "value": data},
+            ]);
+            write(WRITE_TIMEOUT, patch(&self.api, NAME, operations)).await
+        } else {
+            let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
+            let TypeMeta { api_version, kind } = TypeMeta::resource::<ConfigMap>();
+            let config_map = PartialConfigMap { api_version, kind, metadata, data: Some(data) };
+            write(WRITE_TIMEOUT, create(&self.api, &config_map)).await
+        };
+        match outcome {
+            Outcome::Done(_) => Ok(()),
+            Outcome::Refused(why) => Err(ConfigMapError::Refused(why)),
+            Outcome::Unknown(why) => Err(ConfigMapError::Unknown(why)),
+        }
+    }
+}
+
+/// The time in a confirmation; `None` if it is not a time or too far in the future.
+fn confirmation(text: &str, now: Timestamp) -> Option<Timestamp> {
+    let time: Option<Timestamp> = text.trim().parse().ok();
+    let time = time.filter(|time| *time <= now.saturating_add(MAX_CLOCK_DIFFERENCE_MINUTES.minutes()).unwrap_or(now));
+    if time.is_none() {
+        tracing::warn!(
+            value = text,
+            "the annotation {CONFIRMATION} of ConfigMap {NAME} is not a time in the past, so it confirms nothing; its event names the value to set"
+        );
+    }
+    time
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_confirmation_is_a_time_in_the_past() {
+        let now: Timestamp = "2026-11-22T02:00:00Z".parse().expect("it is a time");
+        assert_eq!(
+            confirmation(" 2026-11-22T01:00:00Z", now).map(|time| time.to_string()),
+            Some("2026-11-22T01:00:00Z".into())
+        );
+        for refused in ["", "yes", "2099-01-01T00:00:00Z"] {
+            assert_eq!(confirmation(refused, now), None, "{refused}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Holds the release of deleted nodes when many Nodes were deleted together, until an administrator confirms it or the hold
+//! time is over.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bobbin_ipam::reclaim::HoldTimes;
+use k8s_openapi::jiff::Timestamp;
+
+use super::config_map::{CONFIRMATION, DeletedNodesConfigMap, NAME, Stored};
+use super::deletions::Deletions;
+use crate::cache::{Departure, NodeOwners};
+use crate::context::Context;
+
+/// How often the operator reads the ConfigMap while a deleted node owns blocks, because an administrator may confirm a deletion.
+pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the operator reports a hold that does not change.
+const REMINDER_INTERVAL: Duration = Duration::from_mins(10);
+/// How many nodes a message names.
+const MAX_NAMED_NODES: usize = 5;
+
+/// The operator's part of a hold that it remembers between passes.
+pub(super) struct ReclaimHold {
+    context: Arc<Context>,
+    config_map: DeletedNodesConfigMap,
+    clock: SteadyClock,
+    /// Whether the ConfigMap may have entries.
+    may_have_entries: bool,
+    /// The last decision, with its time and the deleted nodes that it is about.
+    decided: Option<(Instant, HashMap<Arc<str>, Departure>, Permits)>,
+    reported: Option<(String, Instant)>,
+}
+
+/// Which deleted nodes the operator may release.
+#[derive(Clone, Default)]
+pub(super) struct Permits {
+    /// `None`: the ConfigMap could not be read, so only nodes whose deletion was expected may be released.
+    deletions: Option<Deletions>,
+    /// What the ConfigMap certainly contains. A hold has ended only if the ConfigMap says so.
+    stored: Deletions,
+}
+
+impl Permits {
+    /// Whether the node may be released when its grace period is over.
+    pub(super) fn may_release(&self, node: &str, departure: Departure) -> bool {
+        if matches!(departure, Departure::Expected | Departure::OutOfService) {
+            return true;
+        }
+        self.deletions.as_ref().is_some_and(|deletions| {
+            deletions.may_release(node) && (!deletions.is_released(node) || self.stored.is_released(node))
+        })
+    }
+}
+
+impl ReclaimHold {
+    pub(super) fn new(context: Arc<Context>) -> Self {
+        let config_map = DeletedNodesConfigMap::new(context.clients.requests.clone(), &context.namespace);
+        Self { context, config_map, clock: SteadyClock::start(), may_have_entries: true, decided: None, reported: None }
+    }
+
+    /// Updates the ConfigMap with the deleted nodes, and returns which of them may be released. Only the leader calls this.
+    pub(super) async fn observe(&mut self, owners: &NodeOwners) -> Permits {
+        if owners.deleted.is_empty() && !self.may_have_entries {
+            return Permits::default();
+        }
+        if let Some((when, deleted, permits)) = &self.decided
+            && when.elapsed() < POLL_INTERVAL
+            && *deleted == owners.deleted
+        {
+            return permits.clone();
+        }
+        let permits = self.decide(owners).await;
+        self.decided = Some((Instant::now(), owners.deleted.clone(), permits.clone()));
+        permits
+    }
+
+    async fn decide(&mut self, owners: &NodeOwners) -> Permits {
+        self.may_have_entries = true;
+        let now = self.clock.now();
+        let times = HoldTimes { grace_period: self.context.node_grace_period, hold: self.context.reclaim_hold };
+        let stored = match self.config_map.read(now).await {
+            Ok(stored) => stored,
+            Err(error) => {
+                tracing::warn!(%error, "deleted nodes keep their blocks until the operator can read its ConfigMap");
+                return Permits::default();
+            }
+        };
+        let deletions = stored.deletions.observe(owners, now, times);
+        self.report(&deletions);
+        let stored = self.store(stored, &deletions).await;
+        self.may_have_entries = !stored.nodes.is_empty();
+        Permits { deletions: Some(deletions), stored }
+    }
+
+    /// Forgets decisions, because another operator leads.
+    pub(super) fn forget(&mut self) {
+        self.may_have_entries = true;
+        (self.decided, self.reported) = (None, None);
+        self.context.metrics.held_nodes.set(0);
+    }
+
+    /// Writes the entries if they have changed. Returns what the ConfigMap certainly contains.
+    async fn store(&self, stored: Stored, deletions: &Deletions) -> Deletions {
+        if stored.deletions == *deletions {
+            return stored.deletions;
+        }
+        match self.config_map.write(&stored, deletions).await {
+            Ok(()) => deletions.clone(),
+            Err(error) => {
+                tracing::warn!(%error, "a restarted operator may not know these deleted nodes; retrying");
+                stored.deletions
+            }
+        }
+    }
+
+    /// Reports a hold by a gauge, and by a log line and an event when the hold has changed and as a reminder.
+    fn report(&mut self, deletions: &Deletions) {
+        let held: Vec<(&str, Timestamp)> = deletions.held().collect();
+        self.context.metrics.held_nodes.set(i64::try_from(held.len()).unwrap_or(i64::MAX));
+        let Some(sentence) = sentence(&held, self.context.reclaim_hold, &self.context.namespace) else {
+            self.reported = None;
+            return;
+        };
+        let is_reported = |(text, at): &(String, Instant)| *text == sentence && at.elapsed() < REMINDER_INTERVAL;
+        if self.reported.as_ref().is_some_and(is_reported) {
+            return;
+        }
+        tracing::warn!("{sentence}");
+        self.context.events.warning(self.config_map.reference(), "ReclaimHeld", "Hold", &sentence);
+        self.reported = Some((sentence, Instant::now()));
+    }
+}
+
+/// The message about the held nodes; `None` if no node is held.
+fn sentence(held: &[(&str, Timestamp)], hold_time: Duration, namespace: &str) -> Option<String> {
+    let last = held.iter().map(|(_, deleted_at)| *deleted_at).max()?;
+    let mut named: Vec<&str> = held.iter().take(MAX_NAMED_NODES).map(|(node, _)| *node).collect();
+    let more = format!("{} more", held.len().saturating_sub(named.len()));
+    if held.len() > named.len() {
+        named.push(&more);
+    }
+    let end = last.checked_add(k8s_openapi::jiff::SignedDuration::try_from(hold_time).ok()?).ok()?;
+    Some(format!(
+        "{} deleted nodes keep their blocks until {end}, because many Nodes were deleted together: {}. \
+         To keep the nodes, restart kubelet on them. If their machines are off, run: kubectl -n {namespace} annotate configmap {NAME} \
+         {CONFIRMATION}={last} --overwrite",
+        held.len(),
+        named.join(", "),
+    ))
+}
+
+/// The wall clock at the operator's start, continued with a clock that does not jump.
+struct SteadyClock {
+    wall: Timestamp,
+    started: Instant,
+}
+
+impl SteadyClock {
+    fn start() -> Self {
+        Self { wall: Timestamp::now(), started: Instant::now() }
+    }
+
+    /// The time in whole seconds, as the ConfigMap stores it.
+    fn now(&self) -> Timestamp {
+        let seconds = i64::try_from(self.started.elapsed().as_secs()).unwrap_or_default();
+        Timestamp::from_second(self.wall.as_second().saturating_add(seconds)).unwrap_or(self.wall)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_message_names_the_nodes_the_end_and_the_command() {
+        let time = |text: &str| text.parse::<Timestamp>().expect("it is a time");
+        let held = [("n1", time("2026-11-22T02:00:00Z")), ("n2", time("2026-11-22T02:01:00Z"))];
+        let text = sentence(&held, Duration::from_hours(1), "bobbin-system").expect("two nodes are held");
+        assert!(text.contains("2 deleted nodes keep their blocks until 2026-11-22T03:01:00Z, because many Nodes were deleted together: n1, n2."), "{text}");
+        let command = "kubectl -n bobbin-system annotate configmap bobbin-deleted-nodes bobbin.dev/confirm-deletion=2026-11-22T02:01:00Z --overwrite";
+        assert!(text.ends_with(command), "{text}");
+        assert_eq!(sentence(&[], Duration::from_hours(1), "bobbin-system"), None);
+    }
+}

@@ -1,0 +1,143 @@
+//! The check before `helm uninstall`: it fails while pods have addresses, because nothing would remove their routes and addresses
+//! any more.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use bobbin_api_client::{Clients, Lenient, MAX_NOTE_BYTES, ReadError, connect, shortened};
+use clap::Parser;
+use k8s_openapi::api::batch::v1::Job;
+use kube::api::ObjectMeta;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Client, Resource};
+
+use crate::cache::objects::PartialAssignment;
+use crate::live_reads::for_each;
+
+/// How many pods a message names.
+const MAX_NAMED_PODS: usize = 5;
+/// How long publishing the event may take.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Fails while pods have addresses of Bobbin. `helm uninstall` runs it before it removes anything.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "bobbin-uninstall-check", version)]
+struct CheckArgs {
+    /// The kubeconfig for the API server. Default: $KUBECONFIG, else the service account of the pod.
+    #[arg(long, env = "BOBBIN_KUBECONFIG")]
+    kubeconfig: Option<PathBuf>,
+    /// The namespace of the release, and of the Job that the event is about.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "bobbin-system")]
+    namespace: String,
+    /// The name of the Helm release.
+    #[arg(long, default_value = "bobbin")]
+    release: String,
+    /// The current revision of the Helm release.
+    #[arg(long, default_value_t = 1)]
+    revision: u32,
+    /// The Job that runs this check.
+    #[arg(long, default_value = "bobbin-uninstall-check")]
+    job: String,
+}
+
+/// Runs the check as a program.
+///
+/// # Errors
+/// If pods have addresses, or if the API server does not tell. The error says what to do.
+pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
+    let args = CheckArgs::try_parse_from(args).unwrap_or_else(|error| error.exit());
+    let user_agent = concat!("bobbin-uninstall-check/", env!("CARGO_PKG_VERSION"));
+    let clients = connect(args.kubeconfig.as_deref(), user_agent).await.context("the check can't start")?;
+    let Some(sentence) = refusal(&assigned(&clients).await, &args) else { return Ok(()) };
+    publish(clients.requests, &args, &sentence).await;
+    Err(anyhow::anyhow!("{sentence}"))
+}
+
+/// The pods that have addresses, each with its node. An assignment that can't be decoded counts as the address of a pod.
+async fn assigned(clients: &Clients) -> Result<Vec<String>, ReadError> {
+    let mut pods = Vec::new();
+    let listed = for_each(clients, "", |assignment: Lenient<PartialAssignment>| pods.push(pod_of(&assignment))).await;
+    match listed {
+        // Bobbin's custom resources do not exist, so no pod has an address.
+        Err(ReadError::NotFound) => Ok(Vec::new()),
+        listed => listed.map(|()| pods),
+    }
+}
+
+fn pod_of(assignment: &Lenient<PartialAssignment>) -> String {
+    let spec = assignment.readable().map(|assignment| &assignment.spec);
+    let pod = spec.and_then(|spec| {
+        Some(format!("{}/{} on node {}", spec.pod_namespace.as_ref()?, spec.pod_name.as_ref()?, spec.node_name))
+    });
+    pod.unwrap_or_else(|| format!("the owner of IPAssignment {}", assignment.name()))
+}
+
+/// The message why Bobbin must not be uninstalled now; `None` if it may be.
+fn refusal(pods: &Result<Vec<String>, ReadError>, args: &CheckArgs) -> Option<String> {
+    let CheckArgs { release, namespace, revision, .. } = args;
+    // Helm marks the release as uninstalling before it runs the check, and then refuses every upgrade.
+    let keep = format!(
+        "Bobbin keeps running. Before the next upgrade, run: helm rollback {release} {revision} -n {namespace}"
+    );
+    let anyway = format!("To uninstall all the same, run: helm uninstall {release} -n {namespace} --no-hooks");
+    match pods {
+        Ok(pods) if pods.is_empty() => None,
+        Ok(pods) => {
+            let named: Vec<&str> = pods.iter().take(MAX_NAMED_PODS).map(String::as_str).collect();
+            let more = pods.len().saturating_sub(named.len());
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            Some(format!(
+                "Bobbin is not uninstalled, because {} addresses are assigned to pods: {}{more}. {keep}. Then remove Bobbin \
+                 from the nodes, and delete or move these pods: helm upgrade {release} <chart> -n {namespace} \
+                 --reset-then-reuse-values --set agent.mode=remove. {anyway}",
+                pods.len(),
+                named.join(", "),
+            ))
+        }
+        Err(error) => Some(format!(
+            "Bobbin is not uninstalled, because it is unknown whether pods have addresses: {error}. Try again. {keep}. {anyway}"
+        )),
+    }
+}
+
+/// Publishes the message as an event about the Job. The log has it, too.
+async fn publish(client: Client, args: &CheckArgs, sentence: &str) {
+    let mut job = Job { metadata: ObjectMeta::default(), ..Job::default() }.object_ref(&());
+    (job.name, job.namespace) = (Some(args.job.clone()), Some(args.namespace.clone()));
+    let event = Event {
+        type_: EventType::Warning,
+        reason: "UninstallRefused".to_owned(),
+        note: Some(shortened(sentence, MAX_NOTE_BYTES)),
+        action: "Uninstall".to_owned(),
+        secondary: None,
+    };
+    let reporter = Reporter { controller: "bobbin-uninstall-check".to_owned(), instance: None };
+    match tokio::time::timeout(EVENT_TIMEOUT, Recorder::new(client, reporter).publish(&event, &job)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => eprintln!("bobbin: publishing the event failed: {error}"),
+        Err(_) => eprintln!("bobbin: the API server did not confirm the event in time"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal_of(pods: &Result<Vec<String>, ReadError>) -> Option<String> {
+        refusal(pods, &CheckArgs::parse_from(["bobbin-uninstall-check", "--release=net", "--namespace=ns"]))
+    }
+
+    #[test]
+    fn an_uninstall_is_refused_while_pods_have_addresses_or_nobody_knows() {
+        assert_eq!(refusal_of(&Ok(Vec::new())), None);
+        let pods = (0..7).map(|number| format!("default/p{number} on node n1")).collect();
+        let text = refusal_of(&Ok(pods)).expect("pods have addresses");
+        assert!(text.contains("7 addresses are assigned to pods: default/p0 on node n1, "), "{text}");
+        assert!(text.contains("default/p4 on node n1 and 2 more. "), "{text}");
+        assert!(text.contains("run: helm rollback net 1 -n ns. Then"), "{text}");
+        assert!(text.ends_with("helm uninstall net -n ns --no-hooks"), "{text}");
+        assert!(refusal_of(&Err(ReadError::NotFound)).is_some());
+    }
+}
