@@ -24,7 +24,7 @@ pub const MINUTE: Duration = Duration::from_secs(30);
 /// The addresses of one block.
 pub const BLOCK_LEN: usize = 4;
 /// How long the state may take to settle after a restore, even on a busy machine.
-pub const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
+pub const SETTLE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Runs a test on three new nodes. A node of an earlier test would own blocks in the snapshot.
 pub async fn on_new_nodes(test: impl AsyncFnOnce(&mut BareNodes) -> Result<()>) -> Result<()> {
