@@ -50,6 +50,7 @@ pub(crate) struct OperatorMetrics {
     pub(crate) used_not_held: Family<FamilyLabels, Gauge>,
     pub(crate) pod_comparison_timestamp_seconds: Gauge,
     pub(crate) deleted_nodes: Gauge,
+    pub(crate) denied_nodes: Gauge,
     pub(crate) is_leader: Gauge,
     pub(crate) watch_failing_seconds: Gauge<f64, AtomicU64>,
 }
@@ -81,7 +82,7 @@ impl OperatorMetrics {
         );
         registry.register(
             "operator_void_assignments",
-            "Assignments whose node does not own the block that they name",
+            "Assignments whose node does not own their block, or whose address is not in it",
             self.void_assignments.clone(),
         );
         registry.register(
@@ -103,6 +104,11 @@ impl OperatorMetrics {
             "operator_deleted_nodes",
             "Deleted nodes that still own a block or an assignment",
             self.deleted_nodes.clone(),
+        );
+        registry.register(
+            "operator_denied_nodes",
+            "Nodes in ConfigMap bobbin-denied-nodes, which may claim no block and create no assignment",
+            self.denied_nodes.clone(),
         );
         registry.register(
             "operator_unreadable_objects",
