@@ -6,8 +6,12 @@ mod assignments;
 mod blocks;
 #[path = "policy/fixture.rs"]
 mod fixture;
+#[path = "policy/operator.rs"]
+mod operator;
 #[path = "policy/roles.rs"]
 mod roles;
+#[path = "policy/stolen_token.rs"]
+mod stolen_token;
 #[path = "policy/values.rs"]
 mod values;
 
@@ -15,7 +19,7 @@ use std::process::ExitCode;
 
 fn main() -> anyhow::Result<ExitCode> {
     let suite = fixture::suite()?;
-    let tests = [blocks::tests, assignments::tests, roles::tests, values::tests];
+    let tests = [blocks::tests, assignments::tests, operator::tests, roles::tests, values::tests, stolen_token::tests];
     let tests = tests.into_iter().flat_map(|tests| tests(&suite)).collect();
     Ok(suite.run(tests))
 }

@@ -71,6 +71,8 @@ const TABLE: &[(&str, &str, &str, &str, &str)] = &[
     ("operator", "", "pods", "get list", "watch create delete"),
     ("operator", "", "namespaces", "", "get list watch"),
     ("operator", "coordination.k8s.io", "leases", "create", "get update delete list"),
+    ("operator", "", "configmaps", "", "get list watch create update patch delete"),
+    ("agent", "", "configmaps", "", "get list watch create update patch delete"),
 ];
 
 async fn may_do_what_they_do(fixture: &mut PolicyFixture) -> Result<()> {
