@@ -164,7 +164,7 @@ fn sentence(agent: &Agent, pool: &str, trouble: Option<&ClaimError>) -> String {
             "append a subnet to the pool, or delete pods that use it".to_owned()
         }
         Some(ClaimError::Limit { .. }) => {
-            "raise the pool's maxBlocksPerNode, or delete pods of this node that use it".to_owned()
+            "set a larger maxBlocksPerNode in the pool, or delete pods of this node that use it".to_owned()
         }
         Some(ClaimError::NotReady { .. } | ClaimError::Refused { .. } | ClaimError::UnusableBlock { .. }) => {
             format!("see kubectl get addresspool {pool} -o yaml, and kubectl describe node {node}")

@@ -88,6 +88,7 @@ fn one_pass_carves_at_most_512_blocks() {
 fn orphan(name: &str, node: &str, pool: &str, block: u64) -> OrphanedAssignment {
     let range = BlockRange::parse(Some(&format!("{name}/32")), None).expect("it is a range");
     OrphanedAssignment {
+        outside: false,
         name: name.into(),
         range,
         node: node.into(),
