@@ -11,7 +11,7 @@ use bobbin_e2e::control_plane::{ControlPlane, ControlPlaneOptions};
 use bobbin_e2e::suite::{Fixture, Suite};
 use bobbin_e2e::wait::{Poll, check, wait_until};
 use clap::Parser;
-use k8s_openapi::api::core::v1::{Namespace, Node};
+use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
