@@ -22,7 +22,7 @@ use xtask::artifacts::Artifacts;
 /// The namespace of the chart.
 pub const NAMESPACE: &str = "bobbin-system";
 /// How long one test may take.
-const TEST_TIMEOUT: Duration = Duration::from_mins(2);
+const TEST_TIMEOUT: Duration = Duration::from_mins(5);
 /// How long immediate work may take, even on a busy machine.
 pub const RECONCILE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a deleted node keeps its blocks.
