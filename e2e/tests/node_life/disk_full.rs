@@ -1,15 +1,15 @@
-//! The file systems of the CNI directories are full.
+//! The file systems of the run directory and of the CNI directories are full.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use bobbin_e2e::single_node::SingleNode;
 use bobbin_e2e::wait::{check, wait_until};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::json;
 
-use super::{CONVERGENCE_TIMEOUT, add_at_once, end, options};
+use super::{CONVERGENCE_TIMEOUT, add_at_once, await_assignments_of, end, options};
 
 /// Fills the file system of a directory until this value is dropped.
 struct Filler(PathBuf);
@@ -30,6 +30,34 @@ impl Drop for Filler {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
     }
+}
+
+pub async fn run_dir(node: &mut SingleNode) -> Result<()> {
+    let mut pods = add_at_once(node, 3)?;
+    await_assignments_of(node, &pods).await?;
+    let filler = Filler::fill(&node.run_dir(), "2m")?;
+    let refused = node.sandbox()?;
+    let error = node.call(&refused.call("ADD"))?.error().context("an ADD on a full disk")?;
+    ensure!(error.text.contains("No space left on device"), "the ADD does not name the full disk: {}", error.text);
+    let links = node.attachments()?;
+    ensure!(links.len() == 3 && refused.addresses()?.is_empty(), "the failed ADD left a link: {links:?}");
+    node.del(&refused).context("the DEL after the failed ADD")?;
+    let deleted = pods.remove(0);
+    node.del(&deleted).context("a DEL on a full disk")?;
+    ensure!(node.attachments()?.len() == 2, "the DEL left a link");
+    // The runtime removes the network namespace after the DEL. If the agent restarts before it could write that the address is
+    // free, the end of the namespace is the proof.
+    drop(deleted);
+    await_assignments_of(node, &pods).await?;
+    // An agent that starts on the full disk keeps every address.
+    node.kill_agent();
+    node.start_agent_only()?;
+    drop(filler);
+    node.await_agent(CONVERGENCE_TIMEOUT).await?;
+    pods.extend(add_at_once(node, 3)?);
+    node.check_no_duplicate(&pods.iter().collect::<Vec<_>>())?;
+    await_assignments_of(node, &pods).await?;
+    end(node, pods).await
 }
 
 /// A small file system at a directory, until this value is dropped.
