@@ -12,6 +12,7 @@ use super::AddContext;
 use super::wiring::{links_of, wire};
 use crate::agent::Agent;
 use crate::assignments::Confirmation;
+use crate::cluster::freshness::Proof;
 use crate::cni::attachment_lock::AttachmentLock;
 use crate::cni::interrupted_by_del;
 use crate::state::{Attachment, AttachmentPhase, FencingToken, Links};
@@ -24,6 +25,8 @@ pub(super) enum Confirmed {
     Conflict { by: String, node: String },
     /// The node may have lost the block. The ADD has undone the allocation and the wiring.
     BlockDoubted,
+    /// Another node may use the address, and the API server has not confirmed the IPAssignment. The allocation and the wiring were undone.
+    Unconfirmed,
 }
 
 /// Wires the pod and creates its IPAssignment at the same time, then waits up to `wait` for the API server's answer.
@@ -81,6 +84,11 @@ pub(super) async fn confirm(
                     attachment.pair, agent.args.node_name, attachment.block
                 ),
             ));
+        }
+        // The assignments of other nodes in this block were not listed yet, so only the confirmation shows that the address is free.
+        None if token.proof == Proof::AssignmentsUnseen => {
+            undo(agent, attachment).await;
+            return Ok(Confirmed::Unconfirmed);
         }
         None => None,
     };
