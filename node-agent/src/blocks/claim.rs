@@ -223,7 +223,7 @@ impl Claims {
         let held = block.held()?;
         let (now, not_before) = self.quiet_time();
         let cooldown = crate::cluster::cooldown_of(pool);
-        let proof = if not_before > now || had_finalizer { Proof::AssignmentsUnseen } else { start.proof() };
+        let proof = Proof::of_claim(start.proof(), had_finalizer, not_before > now);
         let arrived = self.0.node_state.add_block(NewBlock {
             held: held.clone(),
             cooling_since: block.cooling_since(had_finalizer && now_claimed, cooldown, Timestamp::now(), now),

@@ -195,6 +195,16 @@ async fn add_new(
             Confirmed::BlockDoubted => {
                 tracing::info!(pair = %attachment.pair, %key, block = token.block, "this node may have lost the block of the allocated address, so the pod gets another address");
             }
+            Confirmed::Unconfirmed => {
+                let why = format!(
+                    "{} got address {} from block {} on node {}, and the agent undid that. The node does not know yet whether other nodes use addresses of this block, and the API server did not answer in time. The runtime tries again; if this repeats, see why the API server does not answer",
+                    pod_of(call).or_container(key),
+                    attachment.pair,
+                    token.block,
+                    agent.args.node_name
+                );
+                return Err(CniError::new(code::TRY_AGAIN_LATER, why).into());
+            }
             Confirmed::Conflict { by, node } if node == agent.args.node_name => {
                 passed_over += 1;
                 // `found_duplicate` also triggers a resync, which compares the assignments at once.

@@ -13,6 +13,7 @@ use super::AddContext;
 use super::wiring::{links_of, wire};
 use crate::agent::Agent;
 use crate::assignments::Confirmation;
+use crate::cluster::freshness::Proof;
 use crate::cni::attachment_lock::AttachmentLock;
 use crate::cni::interrupted_by_del;
 use crate::state::{Attachment, AttachmentPhase, FencingToken, Links};
@@ -25,6 +26,8 @@ pub(super) enum Confirmed {
     Conflict { by: String, node: String },
     /// The node may have lost the block. The ADD has undone the allocation and the wiring.
     BlockDoubted,
+    /// Another node may use the address, and the API server has not confirmed the IPAssignment. The allocation and the wiring were undone.
+    Unconfirmed,
 }
 
 /// How an ADD confirms an address.
@@ -82,6 +85,11 @@ pub(super) async fn confirm(
             Answer::Proceed { uid: created } => uid = created,
             Answer::Conflict(conflict) => return Ok(conflict),
         }
+    }
+    // The assignments of other nodes in this block were not listed yet, so only the confirmation shows that the address is free.
+    if uid.is_none() && token.proof == Proof::AssignmentsUnseen {
+        undo(agent, attachment).await;
+        return Ok(Confirmed::Unconfirmed);
     }
     if !agent.node_state.token_is_current(token) {
         undo(agent, attachment).await;
