@@ -76,7 +76,7 @@ fn every_orphan_is_checked_once_per_interval_although_a_pass_is_limited() {
     let now = start + times().min_orphan_age();
     assert_eq!(candidates.take_due(2, now), [orphan("a"), orphan("b")]);
     assert_eq!(candidates.take_due(2, now + SECOND), [orphan("c")]);
-    assert_eq!(candidates.take_due(2, now + interval - SECOND), []);
+    assert_eq!(candidates.take_due(2, now + interval.saturating_sub(SECOND)), []);
     assert_eq!(candidates.take_due(9, now + interval), [orphan("a"), orphan("b")]);
 }
 
@@ -86,7 +86,7 @@ fn a_pod_counts_as_gone_only_when_two_checks_of_the_same_assignment_agree() {
     let interval = times().check_interval();
     observe(&mut candidates, &["a"], start);
     assert!(!candidates.note_pod_gone("a", "u1", start));
-    assert!(!candidates.note_pod_gone("a", "u1", start + interval - SECOND));
+    assert!(!candidates.note_pod_gone("a", "u1", start + interval.saturating_sub(SECOND)));
     assert!(candidates.note_pod_gone("a", "u1", start + interval));
     // Earlier evidence no longer counts after a new assignment with the same name, a living pod, or a pass without the
     // orphan.
