@@ -34,7 +34,7 @@ pub(crate) struct Context {
     pub(crate) events: Events,
     /// The registry of loops that must make progress; the liveness probe checks it.
     pub(crate) watchdog: Watchdog,
-    /// How long after the deletion of a Node the operator releases the node's blocks and assignments.
+    /// How long the operator waits after a Node was deleted before it releases the node's blocks and assignments.
     pub(crate) node_grace_period: Duration,
     /// How long the operator holds the release of nodes that were deleted together, if nobody confirms the deletion.
     pub(crate) reclaim_hold: Duration,

@@ -87,6 +87,9 @@ fn pod_key(assignment: &PartialAssignment) -> Option<(String, String)> {
 }
 
 async fn block(clients: &Clients, name: String) -> Result<BlockEvidence, ReadError> {
+    if !is_object_name(&name) {
+        return Ok(BlockEvidence::Absent);
+    }
     let blocks: Api<Lenient<AddressBlock>> = Api::all(clients.requests.clone());
     match read(READ_TIMEOUT, blocks.get(&name)).await {
         Ok(block) => Ok(BlockEvidence::of(&block)),
@@ -96,12 +99,23 @@ async fn block(clients: &Clients, name: String) -> Result<BlockEvidence, ReadErr
 }
 
 async fn pod(clients: &Clients, (namespace, name): (String, String)) -> Result<Option<Lenient<PartialPod>>, ReadError> {
+    if !is_object_name(&namespace) || !is_object_name(&name) {
+        return Ok(None);
+    }
     let pods: Api<Lenient<PartialPod>> = Api::namespaced(clients.requests.clone(), &namespace);
     match read(READ_TIMEOUT, pods.get(&name)).await {
         Ok(pod) => Ok(Some(pod)),
         Err(ReadError::NotFound) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Whether an object may have this name: a DNS subdomain (RFC 1123). No object has another name, so a read of it could only fail.
+fn is_object_name(name: &str) -> bool {
+    let inner = |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit() || b"-.".contains(&letter);
+    let edge = |letter: Option<&u8>| letter.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = name.as_bytes();
+    bytes.len() <= 253 && bytes.iter().copied().all(inner) && edge(bytes.first()) && edge(bytes.last())
 }
 
 /// Makes one read for each different key. A key whose read fails is missing in the result.
@@ -120,4 +134,19 @@ where
 
 async fn concurrently<F: Future>(reads: impl Iterator<Item = F>) -> Vec<F::Output> {
     futures::stream::iter(reads).buffer_unordered(MAX_CONCURRENT_READS).collect().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_object_name;
+
+    #[test]
+    fn only_names_that_kubernetes_accepts_are_read() {
+        for name in ["a", "web-0", "a.b-c", "10.0.0.1"] {
+            assert!(is_object_name(name), "{name}");
+        }
+        for name in ["", " ", "a/b", "A", "-a", "a-", "a b", "..", "ä", &"a".repeat(254)] {
+            assert!(!is_object_name(name), "{name}");
+        }
+    }
 }

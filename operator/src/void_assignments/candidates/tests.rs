@@ -49,13 +49,15 @@ fn an_orphan_is_checked_after_a_minute_and_counts_as_void_when_seen_twice() {
 }
 
 #[test]
-fn an_address_outside_its_block_is_checked_at_once_and_again_if_the_check_failed() {
+fn an_address_outside_its_block_is_checked_at_once_and_again_soon_if_the_check_failed() {
     let (mut candidates, start) = (Candidates::new(times()), Instant::now());
     candidates.observe(vec![suspect("a", true), orphan("b")], start);
     assert_eq!(candidates.take_due(20, start), [suspect("a", true)]);
     assert_eq!(candidates.take_due(20, start), []);
-    candidates.retry("a");
-    assert_eq!(candidates.take_due(20, start), [suspect("a", true)]);
+    candidates.retry("a", start);
+    assert_eq!(candidates.take_due(20, start), [], "a failed check is not repeated at once");
+    let due = candidates.take_due(20, start + times().check_interval() / 10);
+    assert!(due.contains(&suspect("a", true)), "{due:?}");
 }
 
 #[test]
@@ -112,5 +114,7 @@ fn forged_assignments_count_against_their_node_for_a_while_after_their_deletion(
     assert_eq!(count(&candidates, start + SECOND), 2);
     assert_eq!(count(&candidates, start + times().forgery_memory()), 1);
     candidates.forget_forgeries("n1");
+    assert_eq!(count(&candidates, start + SECOND), 0, "what exists counts again after its next check");
+    candidates.note_pod_missing("b", true);
     assert_eq!(count(&candidates, start + SECOND), 1);
 }
