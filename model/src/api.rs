@@ -50,7 +50,7 @@ impl World {
         self.api.blocks[block].owner = None;
     }
 
-    /// Creates a record, if none of this name exists. Returns whether the record is then this pod's.
+    /// Creates a record for the pod if no record of this name exists. Returns whether the record of this name belongs to the pod.
     pub(crate) fn create_record(&mut self, pod: usize) -> bool {
         let Record { pod: holder, .. } = *self.api.records[self.pods[pod].address].get_or_insert(Record {
             pod,
