@@ -119,7 +119,7 @@ pub struct Node {
     pub routes: [bool; BLOCKS],
     /// The list of blocks that the agent wrote last, before a transition that waits for the write.
     pub saved: [Option<Saved>; BLOCKS],
-    /// The addresses that the agent does not assign, because other attachments have their records.
+    /// The addresses that the agent does not assign, because other attachments have assignments of them.
     pub excluded: [bool; ADDRESSES],
     /// The pods that one live read did not find.
     pub suspects: [bool; PODS],

@@ -110,7 +110,7 @@ async fn pod(clients: &Clients, (namespace, name): (String, String)) -> Result<O
     }
 }
 
-/// Whether an object may have this name: a DNS subdomain (RFC 1123). No object has another name, so a read of it could only fail.
+/// Whether the text is a DNS subdomain (RFC 1123), as the name of each object is. The API server can't answer a read with another name.
 fn is_object_name(name: &str) -> bool {
     let inner = |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit() || b"-.".contains(&letter);
     let edge = |letter: Option<&u8>| letter.is_some_and(u8::is_ascii_alphanumeric);
