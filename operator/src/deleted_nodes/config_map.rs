@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::deletions::{Deletion, Deletions};
 use crate::context::WRITE_TIMEOUT;
-use crate::live_reads::READ_TIMEOUT;
+use crate::live_reads::{READ_TIMEOUT, is_object_name};
 
 /// The name of the ConfigMap.
 pub(super) const NAME: &str = "bobbin-deleted-nodes";
@@ -105,10 +105,11 @@ impl DeletedNodesConfigMap {
     /// Replaces the entries, unless the ConfigMap has changed since it was read.
     pub(super) async fn write(&self, before: &Stored, deletions: &Deletions) -> Result<(), ConfigMapError> {
         let text = |deletion| serde_json::to_string(deletion).unwrap_or_default();
+        // With a key that no Node's name can be, the API server would refuse all entries. The blocks of such a `nodeName` are held.
         let data: BTreeMap<String, String> = deletions
             .nodes
             .iter()
-            .filter(|(node, _)| is_key(node))
+            .filter(|(node, _)| is_object_name(node))
             .map(|(node, deletion)| (node.clone(), text(deletion)))
             .collect();
         let outcome = if let Some(version) = &before.version {
@@ -129,13 +130,6 @@ impl DeletedNodesConfigMap {
             Outcome::Unknown(why) => Err(ConfigMapError::Unknown(why)),
         }
     }
-}
-
-/// Whether a ConfigMap may have this key. Each Node's name is one, but a block may have a `nodeName` that is none. With such a key the
-/// API server would refuse all entries. The blocks of such a name are held.
-fn is_key(node: &str) -> bool {
-    let allowed = |letter: u8| letter.is_ascii_alphanumeric() || b"-._".contains(&letter);
-    (1..=253).contains(&node.len()) && !node.starts_with("..") && node != "." && node.bytes().all(allowed)
 }
 
 /// The time in a confirmation; `None` if it is not a time or too far in the future.

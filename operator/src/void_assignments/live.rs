@@ -14,7 +14,7 @@ use kube::Api;
 use super::evidence::{BlockEvidence, PartialPod, PodEvidence};
 use crate::cache::OrphanedAssignment;
 use crate::cache::objects::PartialAssignment;
-use crate::live_reads::{READ_TIMEOUT, node_is_gone};
+use crate::live_reads::{READ_TIMEOUT, is_object_name, node_is_gone};
 
 /// How many reads are in flight at the same time.
 const MAX_CONCURRENT_READS: usize = 16;
@@ -110,14 +110,6 @@ async fn pod(clients: &Clients, (namespace, name): (String, String)) -> Result<O
     }
 }
 
-/// Whether the text is a DNS subdomain (RFC 1123), as the name of each object is. The API server can't answer a read with another name.
-fn is_object_name(name: &str) -> bool {
-    let inner = |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit() || b"-.".contains(&letter);
-    let edge = |letter: Option<&u8>| letter.is_some_and(u8::is_ascii_alphanumeric);
-    let bytes = name.as_bytes();
-    bytes.len() <= 253 && bytes.iter().copied().all(inner) && edge(bytes.first()) && edge(bytes.last())
-}
-
 /// Makes one read for each different key. A key whose read fails is missing in the result.
 async fn read_each<K, V, F>(keys: impl Iterator<Item = K>, read: impl Fn(K) -> F) -> HashMap<K, V>
 where
@@ -134,19 +126,4 @@ where
 
 async fn concurrently<F: Future>(reads: impl Iterator<Item = F>) -> Vec<F::Output> {
     futures::stream::iter(reads).buffer_unordered(MAX_CONCURRENT_READS).collect().await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_object_name;
-
-    #[test]
-    fn only_names_that_kubernetes_accepts_are_read() {
-        for name in ["a", "web-0", "a.b-c", "10.0.0.1"] {
-            assert!(is_object_name(name), "{name}");
-        }
-        for name in ["", " ", "a/b", "A", "-a", "a-", "a b", "..", "ä", &"a".repeat(254)] {
-            assert!(!is_object_name(name), "{name}");
-        }
-    }
 }
