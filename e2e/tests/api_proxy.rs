@@ -33,6 +33,10 @@ fn main() -> Result<ExitCode> {
         suite.test("reset: the client sees a reset, and no write is applied", requests::reset),
         suite.test("a fault of the first request hits only the first request", requests::once),
         suite.test("frozen watch: it stays open and shows no event, and a later watch shows all", watches::frozen),
+        suite.test(
+            "frozen watch with a later reset: it shows no event, and ends with the fault",
+            watches::frozen_then_reset,
+        ),
         suite.test("dropped event: the watch shows the events before and after it", watches::dropped),
         suite.test(
             "cut off: one client's requests and watches are reset, and another client is served",
