@@ -17,8 +17,7 @@ use bobbin_e2e::single_node::{self, SingleNodeOptions};
 fn main() -> Result<ExitCode> {
     let options = SingleNodeOptions {
         api_proxy: true,
-        agent: vec!["--time-scale=0.05".to_owned(), "--add-timeout=8s".to_owned()],
-        ..SingleNodeOptions::default()
+        ..SingleNodeOptions::with_agent_flags(["--time-scale=0.05", "--add-timeout=8s"])
     };
     let suite = single_node::suite(options)?;
     let tests = vec![
