@@ -5,6 +5,7 @@
 
 mod block;
 mod departure;
+mod foreign_addresses;
 mod index;
 pub(crate) mod objects;
 mod orphans;

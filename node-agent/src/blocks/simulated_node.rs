@@ -87,7 +87,7 @@ impl SimulatedNode {
         tasks.spawn(writer.run(CancellationToken::new()));
         tasks.spawn(async move { blocks.run().await });
         freshness.answered(boot_time());
-        let claims = Claims::new(clients, cluster.clone(), Arc::clone(&node_state), Arc::clone(&freshness));
+        let claims = Claims::new(clients, cluster.clone(), Arc::clone(&node_state), Arc::clone(&freshness), None);
         Ok(SimulatedNode { claims, node_state, cluster, freshness, _tasks: tasks })
     }
 

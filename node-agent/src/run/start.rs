@@ -94,7 +94,8 @@ pub(super) async fn start(
     assignment_writer.restore(&attachments);
     let exported = ExportedBlocks::new(network.clone(), Arc::clone(&node_state));
     let (block_checkpoint, block_checkpoint_writer) = BlockCheckpoint::new(Arc::clone(&node_state), checkpoint.clone());
-    let claims = Claims::new(&clients, cluster.clone(), Arc::clone(&node_state), Arc::clone(&freshness));
+    let claims =
+        Claims::new(&clients, cluster.clone(), Arc::clone(&node_state), Arc::clone(&freshness), Some(network.clone()));
     let uninstalling = args.mode == Mode::Remove;
     let demand = DemandController::new(
         cluster.clone(),
@@ -111,6 +112,11 @@ pub(super) async fn start(
         "agent_claim_conflicts",
         "Failed block claims: another node already had the block, or the pool's status was out of date",
         claims.conflicts(),
+    );
+    page.registry().register(
+        "agent_refused_pools",
+        "Pools with blocks that this node does not claim, because they contain addresses that the node itself uses",
+        demand.refused_pools(),
     );
     let (first_read_ended, over) = watch::channel(false);
     let (blocks_were_read, done) = watch::channel(false);

@@ -26,6 +26,7 @@ fn pool(name: &str, subnets: &[&str], listed: &[(&str, Acceptance, i64)]) -> Add
             ipv6: None,
             state: *state,
             since: at(*since),
+            first_index: None,
         })
         .collect();
     pool.status = Some(AddressPoolStatus { accepted_subnets, ..AddressPoolStatus::default() });
@@ -45,11 +46,11 @@ const B: &str = "10.0.1.0/24";
 fn a_new_entry_is_proposed_then_confirmed() {
     let new = pool("p", &[A, B], &[(A, Accepted, 1)]);
     assert!(is_open(&new) && !is_pending(&new));
-    let proposed = propose(&new, &entries([&new]), &[], &at(5));
+    let proposed = propose(&new, &entries([&new]), &[], &[], &at(5));
     assert_eq!(states(&proposed), [(A, Accepted), (B, Pending)]);
     let pending = pool("p", &[A, B], &[(A, Accepted, 1), (B, Pending, 5)]);
     assert!(is_pending(&pending));
-    let confirmed = confirm(&pending, &entries([&pending]), &[]);
+    let confirmed = confirm(&pending, &entries([&pending]), &[], &[]);
     assert_eq!(states(&confirmed), [(A, Accepted), (B, Accepted)]);
     assert!(!is_open(&pool("p", &[A], &[(A, Accepted, 1)])));
 }
@@ -58,7 +59,7 @@ fn a_new_entry_is_proposed_then_confirmed() {
 fn an_entry_that_overlaps_an_accepted_entry_is_not_proposed() {
     let winner = pool("w", &["10.0.0.0/16"], &[("10.0.0.0/16", Accepted, 9)]);
     let new = pool("p", &[A], &[]);
-    let result = propose(&new, &entries([&winner, &new]), &[], &at(1));
+    let result = propose(&new, &entries([&winner, &new]), &[], &[], &at(1));
     assert!(result.listed.is_empty());
     assert!(result.rejected[0].to_string().contains("\"w\""), "{}", result.rejected[0]);
 }
@@ -67,7 +68,7 @@ fn an_entry_that_overlaps_an_accepted_entry_is_not_proposed() {
 fn a_withdrawn_entry_does_not_affect_the_others() {
     let winner = pool("w", &[B], &[(B, Accepted, 9)]);
     let pending = pool("p", &[A, B], &[(A, Accepted, 1), (B, Pending, 5)]);
-    let result = confirm(&pending, &entries([&winner, &pending]), &[]);
+    let result = confirm(&pending, &entries([&winner, &pending]), &[], &[]);
     assert_eq!((states(&result), result.rejected.len()), (vec![(A, Accepted)], 1));
 }
 
@@ -76,15 +77,15 @@ fn a_block_of_an_earlier_pool_conflicts_with_a_new_entry() {
     let range = bobbin_ipam::BlockRange::parse(Some("10.0.0.32/27"), None).expect("it is a range");
     let left = [SubnetConflict::leftover("AddressBlock old-1".into(), range)];
     let pending = pool("p", &[A], &[(A, Pending, 5)]);
-    let result = confirm(&pending, &entries([&pending]), &left);
+    let result = confirm(&pending, &entries([&pending]), &left, &[]);
     assert!(result.listed.is_empty() && result.rejected[0].to_string().contains("AddressBlock old-1"));
-    assert_eq!(propose(&pool("p", &[A], &[]), &[], &left, &at(1)).rejected.len(), 1);
+    assert_eq!(propose(&pool("p", &[A], &[]), &[], &left, &[], &at(1)).rejected.len(), 1);
 }
 
 #[test]
 fn a_listed_entry_that_is_not_in_the_spec_stays_listed() {
     let odd = pool("p", &[A], &[(B, Accepted, 1), (A, Accepted, 1)]);
-    let result = propose(&odd, &entries([&odd]), &[], &at(5));
+    let result = propose(&odd, &entries([&odd]), &[], &[], &at(5));
     assert_eq!(states(&result).len(), 2);
 }
 
@@ -116,13 +117,13 @@ fn two_operators_never_accept_the_same_addresses_in_any_interleaving() {
                 0 => {
                     let open = is_open(&pools[number]) && !is_pending(&pools[number]);
                     let all = if open { entries(&pools) } else { Vec::new() };
-                    open.then(|| propose(&pools[number], &all, &[], &at(clocks[number])))
+                    open.then(|| propose(&pools[number], &all, &[], &[], &at(clocks[number])))
                 }
                 1 => {
                     ops[number].survey = Some(entries(&pools));
                     None
                 }
-                _ => ops[number].survey.take().map(|survey| confirm(&pools[number], &survey, &[])),
+                _ => ops[number].survey.take().map(|survey| confirm(&pools[number], &survey, &[], &[])),
             };
             ops[number].step = (ops[number].step + 1) % 3;
             if let Some(result) = result {

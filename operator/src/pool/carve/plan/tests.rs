@@ -19,6 +19,7 @@ fn of(subnets: Vec<Subnet>, accepted: usize, reserved: &[&str], bits: i64) -> Po
             ipv6: entry.ipv6.clone(),
             state: Acceptance::Accepted,
             since: MicroTime(Timestamp::UNIX_EPOCH),
+            first_index: None,
         })
         .collect();
     let reserved = reserved.iter().map(|text| (*text).to_owned()).collect();
