@@ -31,9 +31,12 @@ pub enum Refusal {
     /// The object breaks a rule of the schema or of an admission policy.
     #[error("the API server rejected the object as invalid: {0}")]
     Invalid(String),
-    /// The program lacks the permission, or an admission policy denies the write.
+    /// The program lacks the permission, or the API server has not loaded its admission policies yet.
     #[error("the API server forbids the request: {0}; check the RBAC rules and admission policies of the chart")]
     Forbidden(String),
+    /// An admission policy denies the write. The text is the sentence of the policy.
+    #[error("{0}")]
+    Denied(String),
     /// The API server refused the write with another status code below 500.
     #[error("the API server refused the request (status {0}): {1}")]
     Other(u16, String),
@@ -110,7 +113,7 @@ fn status_says(status: &Status) -> Result<Refusal, UnknownWhy> {
         _ if status.is_not_found() => Ok(Refusal::NotFound),
         _ if status.is_invalid() && is_about_no_object(status) => Ok(Refusal::Conflict),
         _ if status.is_invalid() => Ok(Refusal::Invalid(message())),
-        _ if status.is_forbidden() => Ok(Refusal::Forbidden(message())),
+        _ if status.is_forbidden() => Ok(denial(status).map_or_else(|| Refusal::Forbidden(message()), Refusal::Denied)),
         409 => Ok(Refusal::Conflict),
         404 => Ok(Refusal::NotFound),
         403 => Ok(Refusal::Forbidden(message())),
@@ -127,6 +130,12 @@ fn is_about_no_object(status: &Status) -> bool {
         .details
         .as_ref()
         .is_some_and(|details| details.kind.is_empty() && details.name.is_empty() && details.causes.is_empty())
+}
+
+/// The sentence of the admission policy that denied the write. Only policies add a cause to a "forbidden" answer.
+fn denial(status: &Status) -> Option<String> {
+    let causes = status.details.as_ref().map(|details| details.causes.as_slice()).unwrap_or_default();
+    causes.first().map(|cause| cause.message.clone())
 }
 
 impl<T> Outcome<T> {

@@ -80,7 +80,7 @@ pub struct AddressPoolSpec {
     #[serde(default = "default_cooldown_seconds")]
     #[schemars(range(min = 0, max = MAX_COOLDOWN.as_secs()))]
     pub cooldown_seconds: i64,
-    /// The largest number of blocks that one node may claim; no limit if absent.
+    /// The largest number of blocks that one node may claim; if absent, the blocks of 2048 addresses (chart value `operator.maxAddressesPerNode`), at least 4.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_blocks_per_node: Option<i64>,
@@ -96,6 +96,10 @@ fn default_cooldown_seconds() -> i64 {
 
 /// The cool-down of an address whose pool is unknown. The schema uses the same value as the default of `cooldownSeconds`.
 pub const DEFAULT_COOLDOWN: Duration = Duration::from_secs(130);
+/// How many addresses the blocks of one node may have in a pool without `maxBlocksPerNode`, unless a flag says otherwise.
+pub const DEFAULT_MAX_ADDRESSES_PER_NODE: u32 = 2048;
+/// How many blocks a node may claim in a pool without `maxBlocksPerNode`, however large the blocks are.
+pub const MIN_DEFAULT_BLOCKS_PER_NODE: u32 = 4;
 /// The longest cool-down: the maximum of `cooldownSeconds`.
 pub const MAX_COOLDOWN: Duration = Duration::from_hours(24);
 
@@ -104,6 +108,15 @@ impl AddressPoolSpec {
     #[must_use]
     pub fn cooldown(&self) -> Duration {
         Duration::from_secs(self.cooldown_seconds.max(0).unsigned_abs())
+    }
+
+    /// The largest number of blocks that one node may claim: `maxBlocksPerNode`, or else the blocks of `default_addresses`
+    /// addresses, at least [`MIN_DEFAULT_BLOCKS_PER_NODE`].
+    #[must_use]
+    pub fn max_blocks(&self, default_addresses: u32) -> u32 {
+        let block_len = 1_u32 << self.block_size_bits.clamp(0, MAX_BLOCK_SIZE_BITS.into());
+        let default = default_addresses.div_ceil(block_len).max(MIN_DEFAULT_BLOCKS_PER_NODE);
+        self.max_blocks_per_node.map_or(default, |max| u32::try_from(max).unwrap_or(u32::MAX))
     }
 }
 

@@ -6,6 +6,7 @@ pub mod api_proxy;
 pub mod bare_nodes;
 pub mod bench;
 pub mod chaos;
+pub mod chart;
 pub mod claiming_nodes;
 pub mod cluster;
 pub mod control_plane;

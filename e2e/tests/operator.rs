@@ -5,6 +5,8 @@
 mod acceptance;
 #[path = "operator/carve.rs"]
 mod carve;
+#[path = "operator/crash_points.rs"]
+mod crash_points;
 #[path = "operator/deleted_nodes.rs"]
 mod deleted_nodes;
 #[path = "operator/fixture.rs"]
@@ -46,6 +48,7 @@ fn main() -> anyhow::Result<ExitCode> {
         leader_election::tests,
         unreadable::tests,
         pod_comparison::tests,
+        crash_points::tests,
     ];
     let tests = tests.into_iter().flat_map(|tests| tests(&suite)).collect();
     Ok(suite.run(tests))

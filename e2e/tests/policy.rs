@@ -8,8 +8,12 @@ mod blocks;
 mod deletions;
 #[path = "policy/fixture.rs"]
 mod fixture;
+#[path = "policy/operator.rs"]
+mod operator;
 #[path = "policy/roles.rs"]
 mod roles;
+#[path = "policy/stolen_token.rs"]
+mod stolen_token;
 #[path = "policy/uninstall.rs"]
 mod uninstall;
 #[path = "policy/values.rs"]
@@ -19,7 +23,16 @@ use std::process::ExitCode;
 
 fn main() -> anyhow::Result<ExitCode> {
     let suite = fixture::suite()?;
-    let tests = [blocks::tests, assignments::tests, deletions::tests, roles::tests, uninstall::tests, values::tests];
+    let tests = [
+        blocks::tests,
+        assignments::tests,
+        deletions::tests,
+        operator::tests,
+        roles::tests,
+        uninstall::tests,
+        values::tests,
+        stolen_token::tests,
+    ];
     let tests = tests.into_iter().flat_map(|tests| tests(&suite)).collect();
     Ok(suite.run(tests))
 }

@@ -51,7 +51,7 @@ pub struct PoolUse {
     pub deleting: bool,
     /// Whether the node may claim blocks: the pool is ready and its `nodeSelector` admits the node.
     pub claimable: bool,
-    /// The pool's limit of blocks per node (`spec.maxBlocksPerNode`).
+    /// The largest number of blocks of the pool that the node may have; `None` if there is no limit.
     pub max_blocks: Option<u32>,
     /// How long a block may be empty before the node releases it (`--block-idle`).
     pub block_idle: Duration,

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bobbin_crds::pool::DEFAULT_MAX_ADDRESSES_PER_NODE;
 use bobbin_observability::LogFormat;
 use bobbin_process::parse_duration;
 use clap::{Parser, ValueEnum};
@@ -48,6 +49,10 @@ pub struct Args {
     /// How long a block stays empty before the node releases it. The node keeps the last block of a pool.
     #[arg(long, env = "BOBBIN_BLOCK_IDLE", default_value = "300s", value_parser = parse_duration)]
     pub block_idle: Duration,
+    /// How many addresses the node's blocks may have in a pool without maxBlocksPerNode. The operator denies further claims to a node
+    /// that exceeds its own value of this flag.
+    #[arg(long, env = "BOBBIN_MAX_ADDRESSES_PER_NODE", default_value_t = DEFAULT_MAX_ADDRESSES_PER_NODE)]
+    pub max_addresses_per_node: u32,
     /// What an ADD does if the API server is unreachable and the agent does not know the pod. The ADD of a static pod whose namespace the
     /// agent knows continues in either case.
     #[arg(long, env = "BOBBIN_UNKNOWN_POD", default_value = "refuse", value_enum)]

@@ -66,6 +66,8 @@ pub enum Confirmation {
     },
     /// The API server refused to create the assignment. Contains the API server's message.
     Refused(String),
+    /// An admission policy denies the assignment. The writer repeats the create. Contains the sentence of the policy.
+    Denied(String),
 }
 
 /// A confirmation that arrived after its ADD had stopped waiting.

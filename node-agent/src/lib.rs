@@ -24,5 +24,6 @@ mod state;
 pub use blocks::claim::{ClaimError, Claims, ExportError, Exports};
 pub use blocks::simulated_node::SimulatedNode;
 pub use cluster::ClusterCache;
+pub use cluster::freshness::{Proof, ProofGeneration};
 pub use run::run;
-pub use state::{ClaimedBlock, NodeState};
+pub use state::{BlockEvent, BlockState, ClaimedBlock, Next, NodeState, ReleaseStage, SettledState};

@@ -14,6 +14,7 @@ use std::time::Duration;
 use bobbin_api_client::{Clients, Lenient, PartialNode, ReadError, backoff};
 use bobbin_crds::AddressPool;
 use bobbin_datapath::boot_time;
+use bobbin_ipam::IpPair;
 use bobbin_observability::Watchdog;
 use kube::api::ListParams;
 use tokio::sync::{Notify, watch};
@@ -94,6 +95,8 @@ struct PassHistory {
     orphans: PodAbsenceTracker<AssignmentIdentity>,
     assignments_due: Option<Instant>,
     conflicts_due: Option<Instant>,
+    /// The excluded address whose conflicting assignment was read last.
+    last_conflict: Option<IpPair>,
     /// How many invalidations had happened by the last comparison of assignments.
     invalidations: u64,
 }
@@ -102,7 +105,8 @@ impl Resync {
     /// Runs the resync until the agent stops, and publishes in `progress` what it has compared.
     pub async fn run(self, progress: watch::Sender<Resynced>) {
         let orphans = PodAbsenceTracker::new(self.cluster.node_name(), self.times.pod_absence_interval());
-        let mut history = PassHistory { orphans, assignments_due: None, conflicts_due: None, invalidations: 0 };
+        let mut history =
+            PassHistory { orphans, assignments_due: None, conflicts_due: None, last_conflict: None, invalidations: 0 };
         let mut invalidations = self.freshness.invalidations();
         let beat = self.beats.register("resync", PASS_DEADLINE);
         let mut failures = 0;
@@ -163,7 +167,7 @@ impl Resync {
         progress.send_modify(|done| done.blocks = true);
         self.list_assignments_of_new_blocks(listed).await?;
         if history.conflicts_due.is_none_or(|due| due <= now) {
-            self.recheck_conflicts().await;
+            history.last_conflict = self.recheck_conflicts(history.last_conflict).await;
             history.conflicts_due = Some(now + self.times.conflict_recheck_interval());
         }
         let mut next = history.assignments_due.map_or(interval, |due| due.saturating_duration_since(Instant::now()));

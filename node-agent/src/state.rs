@@ -11,6 +11,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod exclusion;
 mod inventory;
 pub(crate) mod layout;
+mod proof;
 pub(crate) mod restore;
 
 use std::time::Duration;
@@ -24,7 +25,7 @@ use tokio::sync::watch;
 
 pub use allocation::{Allocation, AllocationRequest, AssignError, ConflictingAssignment, CoolingAddress, FencingToken};
 pub use attachment::{Attachment, AttachmentId, AttachmentPhase, Links, PodRef, first_names};
-pub use block::{BlockEvent, BlockState, ReleaseStage};
+pub use block::{BlockEvent, BlockState, Next, ReleaseStage, SettledState};
 pub use block_entry::{BlockView, CheckpointedBlock, ClaimedBlock, NewBlock};
 use inventory::Inventory;
 

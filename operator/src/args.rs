@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bobbin_crds::pool::DEFAULT_MAX_ADDRESSES_PER_NODE;
 use bobbin_observability::LogFormat;
 use bobbin_process::parse_duration;
 use clap::Parser;
@@ -15,7 +16,7 @@ pub struct Args {
     /// The kubeconfig for the API server. Default: the file in $KUBECONFIG or, if it is not set, the pod's service account.
     #[arg(long, env = "BOBBIN_KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
-    /// The namespace of the Lease for leader election.
+    /// The namespace of the Lease and of the ConfigMap of denied nodes.
     #[arg(long, env = "POD_NAMESPACE", default_value = "bobbin-system")]
     pub namespace: String,
     /// The identity in the Lease: the name of this operator's pod.
@@ -48,6 +49,13 @@ pub struct Args {
     /// longer.
     #[arg(long, env = "BOBBIN_STATUS_INTERVAL", default_value = "5s", value_parser = parse_duration)]
     pub status_interval: Duration,
+    /// How many addresses the blocks of one node may have in a pool without maxBlocksPerNode. The operator denies further claims to a node
+    /// that exceeds it. The agents have the same flag.
+    #[arg(long, env = "BOBBIN_MAX_ADDRESSES_PER_NODE", default_value_t = DEFAULT_MAX_ADDRESSES_PER_NODE)]
+    pub max_addresses_per_node: u32,
+    /// Multiplies the waits before the operator deletes void assignments and denies nodes. For tests only.
+    #[arg(long, env = "BOBBIN_TIME_SCALE", default_value_t = 1.0, hide = true)]
+    pub time_scale: f64,
     /// How often the operator compares all assignments with all pods.
     #[arg(long, env = "BOBBIN_POD_COMPARISON_INTERVAL", default_value = "5m", value_parser = parse_duration)]
     pub pod_comparison_interval: Duration,

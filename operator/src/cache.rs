@@ -4,6 +4,7 @@
 //! by a live read.
 
 mod block;
+mod claims;
 mod departure;
 mod foreign_addresses;
 mod index;
@@ -11,6 +12,7 @@ pub(crate) mod objects;
 mod orphans;
 mod unreadable;
 mod view;
+mod void;
 pub(crate) mod watches;
 
 use std::collections::HashMap;
@@ -21,6 +23,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub(crate) use block::{BlockInfo, BlockOwner, block_index, block_key};
+pub(crate) use claims::ClaimsBeyond;
 pub(crate) use departure::{Departure, NodeOwners};
 pub(crate) use index::{Changes, Index};
 pub(crate) use orphans::{OrphanedAssignment, assignment_range};
@@ -44,6 +47,12 @@ impl Cache {
     /// Reads or changes the index. The closure must be quick: every watch waits for it.
     pub(crate) fn with<T>(&self, use_index: impl FnOnce(&mut Index) -> T) -> T {
         use_index(&mut self.index.lock())
+    }
+
+    /// Marks exactly the assignments with these names as void, so that they count in no status.
+    pub(crate) fn set_void<'a>(&self, names: impl Iterator<Item = &'a str>) {
+        let changes = self.with(|index| index.set_void(names));
+        self.notify(&changes);
     }
 
     /// Returns the notification that a pool, or a block or assignment of the pool, changed.

@@ -10,8 +10,10 @@ use tokio::sync::watch;
 
 use crate::cache::Cache;
 use crate::cache::watches::WatchHealth;
+use crate::denied_nodes::DeniedNodes;
 use crate::events::Events;
 use crate::metrics::OperatorMetrics;
+use crate::times::Times;
 
 /// How long one write to the API server may take.
 pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,9 +38,13 @@ pub(crate) struct Context {
     pub(crate) node_grace_period: Duration,
     /// How long the operator holds the release of nodes that were deleted together, if nobody confirms the deletion.
     pub(crate) reclaim_hold: Duration,
+    pub(crate) status_interval: Duration,
+    /// How many addresses the blocks of one node may have in a pool without `maxBlocksPerNode`.
+    pub(crate) max_addresses_per_node: u32,
+    pub(crate) times: Times,
     /// The namespace of the operator's own objects.
     pub(crate) namespace: String,
-    pub(crate) status_interval: Duration,
+    pub(crate) denied: DeniedNodes,
     pub(crate) leadership: watch::Receiver<Leadership>,
     /// Whether this operator leads and every watch has listed its objects once.
     pub(crate) active: watch::Receiver<bool>,

@@ -1,4 +1,4 @@
-//! The operator's events: warnings about pools and about unreadable objects.
+//! The operator's events: warnings about pools, about denied nodes and about unreadable objects.
 
 use bobbin_api_client::EventPublisher;
 use bobbin_crds::AddressPool;
@@ -24,6 +24,18 @@ impl Events {
     /// Publishes a warning about any object.
     pub(crate) fn warning(&self, object: ObjectReference, reason: &str, action: &str, note: &str) {
         self.0.publish(warning(reason, action, note), object);
+    }
+
+    /// Publishes a warning about a Node. Without the Node's UID, `kubectl describe node` does not show the event.
+    pub(crate) fn node_warning(&self, name: &str, uid: Option<String>, reason: &str, action: &str, note: &str) {
+        let object = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Node".to_owned()),
+            name: Some(name.to_owned()),
+            uid,
+            ..ObjectReference::default()
+        };
+        self.warning(object, reason, action, note);
     }
 
     /// Publishes a warning about an object that can't be decoded. Waits for room in the queue, because the warning is not

@@ -7,6 +7,7 @@ mod args;
 mod cache;
 mod context;
 mod deleted_nodes;
+mod denied_nodes;
 mod events;
 mod layout;
 mod live_reads;
@@ -14,6 +15,7 @@ mod metrics;
 mod pod_comparison;
 mod pool;
 mod run;
+mod times;
 pub mod uninstall_check;
 mod void_assignments;
 

@@ -63,6 +63,7 @@ pub(crate) struct OperatorMetrics {
     pub(crate) pod_comparison_timestamp_seconds: Gauge,
     pub(crate) deleted_nodes: Gauge,
     pub(crate) held_nodes: Gauge,
+    pub(crate) denied_nodes: Gauge,
     pub(crate) is_leader: Gauge,
     pub(crate) watch_failing_seconds: Gauge<f64, AtomicU64>,
 }
@@ -94,7 +95,7 @@ impl OperatorMetrics {
         );
         registry.register(
             "operator_void_assignments",
-            "Assignments whose node does not own the block that they name",
+            "Assignments whose node does not own their block, or whose address is not in it",
             self.void_assignments.clone(),
         );
         registry.register(
@@ -121,6 +122,11 @@ impl OperatorMetrics {
             "operator_held_nodes",
             "Deleted nodes whose blocks are held, because many Nodes were deleted together",
             self.held_nodes.clone(),
+        );
+        registry.register(
+            "operator_denied_nodes",
+            "Nodes in ConfigMap bobbin-denied-nodes, which may claim no block and create no assignment",
+            self.denied_nodes.clone(),
         );
         registry.register(
             "operator_unreadable_objects",

@@ -17,9 +17,11 @@ use tokio_util::sync::CancellationToken;
 use crate::args::Args;
 use crate::cache::{Cache, watches};
 use crate::context::{Context, LOOP_DEADLINE};
+use crate::denied_nodes::DeniedNodes;
 use crate::events::Events;
 use crate::metrics::OperatorMetrics;
-use crate::{deleted_nodes, pod_comparison, pool, void_assignments};
+use crate::times::Times;
+use crate::{deleted_nodes, denied_nodes, pod_comparison, pool, void_assignments};
 
 /// How often the leadership loop checks whether this operator still leads while it is active.
 const ACTIVE_POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -65,8 +67,11 @@ pub async fn operate(args: Args, stop: CancellationToken) -> anyhow::Result<()> 
         metrics,
         node_grace_period: args.node_grace_period,
         reclaim_hold: args.reclaim_hold,
-        namespace: args.namespace.clone(),
         status_interval: args.status_interval,
+        max_addresses_per_node: args.max_addresses_per_node,
+        times: Times::new(args.time_scale),
+        namespace: args.namespace.clone(),
+        denied: DeniedNodes::default(),
         leadership,
         active,
     });
@@ -75,6 +80,7 @@ pub async fn operate(args: Args, stop: CancellationToken) -> anyhow::Result<()> 
     tasks.spawn(deleted_nodes::run(Arc::clone(&context)));
     tasks.spawn(void_assignments::run(Arc::clone(&context)));
     tasks.spawn(pod_comparison::run(Arc::clone(&context), args.pod_comparison_interval));
+    tasks.spawn(denied_nodes::run(Arc::clone(&context)));
     tasks.spawn(pool::run_all(Arc::clone(&context)));
     if let Some(address) = args.metrics_address {
         let (context, stop) = (Arc::clone(&context), stop.clone());

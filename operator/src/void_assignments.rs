@@ -1,147 +1,143 @@
-//! Deletes void assignments: the assignment's node does not own the block, and the assignment's pod no longer exists.
+//! Deletes void assignments: those whose node does not own the block, and those whose address is not in the block.
 //!
-//! The node's agent can see the container, so the operator gives the agent time to decide first. The operator deletes an
-//! assignment only if two checks find the assignment void.
+//! An assignment with an address that an older block lacks is forged, and the operator deletes it at once. Any other void
+//! assignment may belong to a running pod. The node's agent can see the container, so it gets time to decide first.
+//! The operator deletes such an assignment only if two checks find its pod gone.
 
 mod candidates;
+mod evidence;
+mod live;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bobbin_api_client::{Lenient, ReadError, read};
-use bobbin_crds::AddressBlock;
-use k8s_openapi::api::core::v1::Pod;
+use bobbin_api_client::Lenient;
+use futures::StreamExt;
 use kube::Api;
-use kube::core::PartialObjectMeta;
 
-use crate::cache::OrphanedAssignment;
 use crate::cache::objects::PartialAssignment;
-use crate::context::Context;
+use crate::context::{Context, LOOP_DEADLINE, MAX_CONCURRENT_WRITES};
 use crate::deleted_nodes::delete_assignment;
-use crate::live_reads::{READ_TIMEOUT, node_is_gone};
 use candidates::Candidates;
+use evidence::{Verdict, verdict};
+use live::Reads;
 
-/// How often the operator looks for orphaned assignments.
-const PASS_INTERVAL: Duration = Duration::from_secs(30);
 /// The maximum number of assignments that one pass checks by live reads.
-const MAX_CHECKS_PER_PASS: usize = 20;
+const MAX_CHECKS_PER_PASS: usize = 512;
 
 /// Finds and deletes void assignments. Never returns.
 pub(crate) async fn run(context: Arc<Context>) {
-    let mut candidates = Candidates::default();
+    let mut candidates = Candidates::new(context.times);
+    let beat = context.watchdog.register("void assignments", LOOP_DEADLINE);
     loop {
-        tokio::time::sleep(bobbin_api_client::backoff::jittered(PASS_INTERVAL)).await;
+        tokio::time::sleep(bobbin_api_client::backoff::jittered(context.times.pass_interval())).await;
+        beat.beat();
         if !context.watches.synced() {
             continue;
         }
-        let orphans = context.cache.with(|index| {
+        let suspects = context.cache.with(|index| {
             index.tidy();
-            index.orphaned_assignments()
+            index.suspect_assignments()
         });
-        let count = candidates.observe(orphans, Instant::now());
-        context.metrics.void_assignments.set(i64::try_from(count).unwrap_or(i64::MAX));
-        if !context.is_leader() {
-            continue;
+        candidates.observe(suspects, Instant::now());
+        context.cache.set_void(candidates.confirmed());
+        context.metrics.void_assignments.set(i64::try_from(candidates.confirmed().count()).unwrap_or(i64::MAX));
+        if context.is_leader() {
+            check_due(&context, &mut candidates).await;
         }
-        for orphan in candidates.take_due(MAX_CHECKS_PER_PASS, Instant::now()) {
-            if let Err(error) = check(&context, &mut candidates, &orphan).await {
-                tracing::debug!(assignment = orphan.name, %error, "failed to check an orphaned assignment; the operator keeps the assignment");
-            }
-        }
+        context.denied.set_void_counts(candidates.without_pod(Instant::now()));
     }
 }
 
-/// Reads the assignment, its block, its Node and its pod. Deletes the assignment if it is void and an earlier check also
-/// found the pod gone.
-async fn check(
-    context: &Context,
-    candidates: &mut Candidates,
-    candidate: &OrphanedAssignment,
-) -> Result<(), ReadError> {
-    let assignments: Api<Lenient<PartialAssignment>> = Api::all(context.clients.requests.clone());
-    let assignment = match read(READ_TIMEOUT, assignments.get(&candidate.name)).await {
-        Err(ReadError::NotFound) => return Ok(()),
-        assignment => assignment?,
-    };
-    // An assignment counts as in use if the assignment, its block or its pool can't be decoded.
-    let Lenient::Readable(assignment) = assignment else { return Ok(()) };
-    if context.cache.with(|index| index.is_unreadable(&assignment.spec.pool_name)) {
-        return Ok(());
+/// Checks the candidates that are due, and deletes those that may go.
+async fn check_due(context: &Context, candidates: &mut Candidates) {
+    for node in context.denied.take_lifted() {
+        candidates.forget_forgeries(&node);
     }
-    let blocks: Api<Lenient<AddressBlock>> = Api::all(context.clients.requests.clone());
-    let owner = match read(READ_TIMEOUT, blocks.get(&assignment.spec.block_name)).await {
-        Err(ReadError::NotFound) => None,
-        block => {
-            let Lenient::Readable(block) = block? else { return Ok(()) };
-            block.spec.node_name.filter(|node| !node.is_empty())
+    let due = candidates.take_due(MAX_CHECKS_PER_PASS, Instant::now());
+    if due.is_empty() {
+        return;
+    }
+    let batch = live::read_all(&context.clients, due).await;
+    if !batch.failed.is_empty() {
+        tracing::debug!(count = batch.failed.len(), "failed to check void assignments; they stay until the next check");
+    }
+    batch.failed.iter().for_each(|name| candidates.retry(name));
+    let mut deletions = Vec::new();
+    for reads in batch.read {
+        deletions.extend(decide(context, candidates, &reads));
+    }
+    let api: Api<Lenient<PartialAssignment>> = Api::all(context.clients.requests.clone());
+    let deletions = deletions.into_iter().map(|(name, uid)| delete_assignment(&api, name, uid));
+    let deleted: Vec<bool> = futures::stream::iter(deletions).buffer_unordered(MAX_CONCURRENT_WRITES).collect().await;
+    let count = deleted.iter().filter(|deleted| **deleted).count();
+    if count > 0 {
+        tracing::warn!(count, "deleted void assignments: the log names each");
+    }
+}
+
+/// Returns name and UID of the assignment if it is to be deleted now.
+fn decide(context: &Context, candidates: &mut Candidates, reads: &Reads) -> Option<(String, String)> {
+    let Reads { suspect, assignment, block, node_is_gone, pod } = reads;
+    let (address, spec) = (&suspect.name, &assignment.spec);
+    let (node, block_name) = (&spec.node_name, &spec.block_name);
+    // An assignment counts as in use if its pool can't be decoded.
+    if context.cache.with(|index| index.is_unreadable(&spec.pool_name)) {
+        return None;
+    }
+    let verdict = verdict(assignment, block, *pod, context.denied.contains(node));
+    let now = Instant::now();
+    candidates.note_pod_missing(address, verdict != Verdict::NotVoid && pod.lacks_address());
+    let uid = assignment.metadata.uid.clone()?;
+    match verdict {
+        Verdict::NotVoid => None,
+        Verdict::Forged => {
+            candidates.note_forged(address, now);
+            tracing::warn!(
+                address,
+                node,
+                block = block_name,
+                pod = pod_of(assignment),
+                "deleting a forged assignment: its block never had the address, and no pod has it"
+            );
+            Some((address.clone(), uid))
         }
-    };
-    let (node, block) = (&assignment.spec.node_name, &assignment.spec.block_name);
-    if owner.as_deref() == Some(node) {
-        return Ok(());
+        // The assignments of a deleted node are left to `deleted_nodes`, which deletes them after the grace period.
+        Verdict::VoidPodGone | Verdict::VoidInUse if *node_is_gone => None,
+        Verdict::VoidInUse => {
+            candidates.note_pod_alive(address);
+            tracing::warn!(
+                address,
+                node,
+                block = block_name,
+                pod = pod_of(assignment),
+                "a running pod may use an address of a block that its node does not own: delete the pod, so that it gets another address"
+            );
+            None
+        }
+        Verdict::VoidPodGone if candidates.note_pod_gone(address, &uid, now) => {
+            tracing::warn!(
+                address,
+                node,
+                block = block_name,
+                "deleting a void assignment: its pod is gone and its node does not own the block"
+            );
+            Some((address.clone(), uid))
+        }
+        Verdict::VoidPodGone => {
+            tracing::debug!(
+                address,
+                node,
+                block = block_name,
+                "found a void assignment of a deleted pod; the operator deletes it if a second check in 15 minutes finds the same"
+            );
+            None
+        }
     }
-    // The module `deleted_nodes` deletes the assignments of a deleted node after the grace period.
-    if node_is_gone(&context.clients, node).await? {
-        return Ok(());
-    }
-    let (address, owner) = (&candidate.name, owner.as_deref().unwrap_or("(none)"));
-    if !pod_is_gone(context, &assignment).await? {
-        candidates.note_pod_alive(candidate);
-        let pod = pod_of(&assignment);
-        tracing::warn!(
-            address,
-            node,
-            block,
-            owner,
-            pod,
-            "a running pod uses an address of a block that the pod's node does not own: delete the pod, so that it gets another address"
-        );
-        return Ok(());
-    }
-    let Some(uid) = assignment.metadata.uid else { return Ok(()) };
-    if !candidates.note_pod_gone(candidate, &uid, Instant::now()) {
-        tracing::info!(
-            address,
-            node,
-            block,
-            owner,
-            "found a void assignment of a deleted pod; the operator deletes it if a second check in 15 minutes finds it void again"
-        );
-        return Ok(());
-    }
-    if delete_assignment(&assignments, candidate.name.clone(), uid).await {
-        tracing::warn!(
-            address,
-            node,
-            block,
-            owner,
-            "deleted a void assignment: its pod is gone and its node does not own the block"
-        );
-    }
-    Ok(())
 }
 
 /// The namespace and the name of the pod that an assignment names.
 fn pod_of(assignment: &PartialAssignment) -> String {
     let or_none = |name: &Option<String>| name.clone().unwrap_or_else(|| "(none)".to_owned());
     format!("{}/{}", or_none(&assignment.spec.pod_namespace), or_none(&assignment.spec.pod_name))
-}
-
-/// Whether the pod of an assignment no longer exists. Returns false if the assignment names no pod, because then nothing
-/// proves that the pod is gone.
-async fn pod_is_gone(context: &Context, assignment: &PartialAssignment) -> Result<bool, ReadError> {
-    let spec = &assignment.spec;
-    let (Some(namespace), Some(name), Some(uid)) = (&spec.pod_namespace, &spec.pod_name, &spec.pod_uid) else {
-        return Ok(false);
-    };
-    let pods: Api<Lenient<PartialObjectMeta<Pod>>> = Api::namespaced(context.clients.requests.clone(), namespace);
-    match read(READ_TIMEOUT, pods.get(name)).await {
-        Err(ReadError::NotFound) => Ok(true),
-        Ok(Lenient::Unreadable(_)) => Ok(false),
-        // A different UID does not prove that a mirror pod is gone, because the container runtime knows a mirror pod by
-        // another UID.
-        Ok(Lenient::Readable(pod)) => Ok(pod.metadata.uid.as_ref() != Some(uid)
-            && !pod.metadata.annotations.is_some_and(|all| all.contains_key("kubernetes.io/config.mirror"))),
-        Err(error) => Err(error),
-    }
 }

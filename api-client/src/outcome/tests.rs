@@ -21,6 +21,14 @@ async fn an_answer_that_refuses_the_write_is_a_refusal() {
 }
 
 #[tokio::test]
+async fn the_denial_of_a_policy_differs_from_a_missing_permission_by_its_cause() {
+    let text =
+        r#"{"code": 403, "reason": "Forbidden", "message": "long", "details": {"causes": [{"message": "why"}]}}"#;
+    let denied = Error::Api(Box::new(serde_json::from_str(text).expect("it is a status")));
+    assert_eq!(written(denied).await, Outcome::Refused(Refusal::Denied("why".into())));
+}
+
+#[tokio::test]
 async fn a_json_patch_that_can_not_be_applied_is_a_conflict_and_an_invalid_object_is_not() {
     let invalid = |details: &str| {
         let text = format!(r#"{{"code": 422, "reason": "Invalid", "message": "why", "details": {details}}}"#);

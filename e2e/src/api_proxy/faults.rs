@@ -1,5 +1,6 @@
 //! The active faults. Each question names a request, and the answer says what the proxy must do to it.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -59,11 +60,27 @@ struct ActiveFault {
     fault: Fault,
     /// For a selector of only the first request: the number of the selected request, once it has arrived.
     taken: Option<u64>,
+    /// The numbers of the matching requests before the selected one.
+    skipped: BTreeSet<u64>,
 }
 
 impl ActiveFault {
     fn concerns(&mut self, request: &RequestInfo) -> bool {
-        self.selector.matches(request) && (!self.selector.once || *self.taken.get_or_insert(request.id) == request.id)
+        if !self.selector.matches(request) {
+            return false;
+        }
+        if !self.selector.once || self.taken == Some(request.id) {
+            return true;
+        }
+        if self.taken.is_some() || self.skipped.contains(&request.id) {
+            return false;
+        }
+        if self.skipped.len() < self.selector.skipped {
+            self.skipped.insert(request.id);
+            return false;
+        }
+        self.taken = Some(request.id);
+        true
     }
 }
 
@@ -85,6 +102,13 @@ pub struct FaultGuard {
     id: u64,
 }
 
+impl FaultGuard {
+    /// Whether the request of a selector of a single request has arrived.
+    pub fn has_hit(&self) -> bool {
+        lock(&self.faults.active).iter().any(|active| active.id == self.id && active.taken.is_some())
+    }
+}
+
 impl Drop for FaultGuard {
     fn drop(&mut self) {
         lock(&self.faults.active).retain(|active| active.id != self.id);
@@ -96,7 +120,7 @@ impl Faults {
     pub(super) fn inject(this: &Arc<Faults>, selector: Selector, fault: Fault) -> FaultGuard {
         let id = this.next_id();
         let since = this.mark();
-        lock(&this.active).push(ActiveFault { id, since, selector, fault, taken: None });
+        lock(&this.active).push(ActiveFault { id, since, selector, fault, taken: None, skipped: BTreeSet::new() });
         this.changed.send_modify(|count| *count += 1);
         FaultGuard { faults: Arc::clone(this), id }
     }

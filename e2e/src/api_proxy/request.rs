@@ -86,7 +86,10 @@ pub struct Selector {
     verbs: &'static [&'static str],
     resource: Option<&'static str>,
     name: Option<String>,
+    except: Option<&'static str>,
     pub(super) once: bool,
+    /// How many matching requests come before the one that `once` selects.
+    pub(super) skipped: usize,
 }
 
 impl Selector {
@@ -135,8 +138,23 @@ impl Selector {
         self
     }
 
+    /// Selects no request for this resource.
+    #[must_use]
+    pub fn not_of(mut self, resource: &'static str) -> Self {
+        self.except = Some(resource);
+        self
+    }
+
+    /// Selects only the matching request with this number. The first has the number 0.
+    #[must_use]
+    pub fn nth(mut self, number: usize) -> Self {
+        self.skipped = number;
+        self.once()
+    }
+
     pub(super) fn matches(&self, request: &RequestInfo) -> bool {
-        (self.verbs.is_empty() || self.verbs.contains(&request.verb))
+        self.except.is_none_or(|resource| resource != request.resource)
+            && (self.verbs.is_empty() || self.verbs.contains(&request.verb))
             && self.user.as_ref().is_none_or(|user| *user == request.client.user)
             && self.node.as_ref().is_none_or(|node| *node == request.client.node)
             && self.resource.is_none_or(|resource| resource == request.resource)

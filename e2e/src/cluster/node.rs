@@ -224,6 +224,11 @@ impl Node {
         Ok(String::from_utf8_lossy(&end.stdout).into_owned())
     }
 
+    /// Kills all processes of the machine that run this program. The machine starts its kubelet and containerd again.
+    pub fn kill_program(&self, name: &str) -> Result<()> {
+        self.exec(["pkill", "-KILL", "-x", name]).map(drop)
+    }
+
     /// The PID of the node's first process on the host, for `nsenter`.
     pub fn first_process(&self) -> Result<i32> {
         first_process(&self.power.as_ref().with_context(|| format!("{} is off", self.name))?.init)

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::api_proxy::{Fault, Selector};
+use bobbin_e2e::control_plane::Entry;
 use bobbin_e2e::network::NetworkFault;
-use bobbin_e2e::single_node::{SingleNode, WAIT_TIMEOUT};
+use bobbin_e2e::single_node::{AGENT_USER, SingleNode, WAIT_TIMEOUT};
 use bobbin_e2e::wait::{check, wait_until};
 use serde_json::json;
 
@@ -67,6 +68,43 @@ pub async fn after_restart(node: &mut SingleNode) -> Result<()> {
         "after a restart the ADD got {assigned_elsewhere}, but n9 has an assignment of it"
     );
     node.proxy.set(NetworkFault::None);
+    with_flags(node, &[]).await?;
+    fixture.end(node).await
+}
+
+pub async fn passes_over_many(node: &mut SingleNode) -> Result<()> {
+    with_flags(node, &["--confirm-wait=5s"]).await?;
+    let mut fixture = PoolFixture::create(node, "many", 96, 27, 5, json!({})).await?;
+    fixture.add(node).await?;
+    let taken = fixture.address(0)?;
+    let block = fixture.block(node, 0).await?;
+    // One of the 32 addresses is left.
+    let assigned_elsewhere = block.assign_to_other_node(node, "many", &[taken], 1).await?;
+    ensure!(assigned_elsewhere.len() == 30, "{assigned_elsewhere:?}");
+    let next = fixture.pod(node).await?;
+    await_checkpointed(node, &fixture.name_of(next)).await?;
+    let held = node.api()?.inject(Selector::verbs(READS).of("addressblocks"), Fault::HoldRequest);
+    node.kill_agent();
+    node.start_agent_only()?;
+    node.await_agent(WAIT_TIMEOUT).await?;
+    let audit = node.control_plane.audit();
+    let mark = audit.mark();
+    let got = answered(&node.call(&fixture.pods[next].call("ADD"))?)?;
+    ensure!(got.is_some_and(|got| got != taken && !assigned_elsewhere.contains(&got)), "the ADD answered {got:?}");
+    drop(held);
+    // Each address costs one create and one read, and is excluded from then on.
+    let of_assignments = |entry: &Entry| entry.user.username == AGENT_USER && entry.resource() == "ipassignments";
+    let creates = audit.calls(mark, |entry| of_assignments(entry) && entry.verb == "create")?.len();
+    let reads = audit.calls(mark, |entry| of_assignments(entry) && entry.verb == "get")?.len();
+    ensure!(creates <= 31 && reads <= 62, "{creates} creates and {reads} reads");
+    for address in assigned_elsewhere {
+        delete_assignment(node, address).await?;
+    }
+    wait_until("no address is excluded", scaled_timeout(Duration::from_mins(3)), || async {
+        let excluded = std::fs::read_dir(node.run_dir().join("conflicts"))?.count();
+        Ok(check(excluded == 0, || format!("{excluded} addresses")))
+    })
+    .await?;
     with_flags(node, &[]).await?;
     fixture.end(node).await
 }

@@ -1,4 +1,4 @@
-//! Nodes are deleted, or lose power and boot again.
+//! Nodes are deleted, or lose power and boot again. Their kubelets and container runtimes are killed.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,10 +12,18 @@ use libtest_mimic::Trial;
 
 use crate::fixture::NODE_GRACE_PERIOD;
 
+/// The number of pods of the burst, and how long one step of the burst may take.
+const BURST: usize = 100;
+const BURST_TIMEOUT: Duration = Duration::from_mins(2);
+
 pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
     vec![
         suite.test("after a power cut and a boot, a node's old addresses are free and new pods run", power_cut),
         suite.test("the blocks of a deleted node are free again", node_deleted),
+        suite.test(
+            "100 pods start although kubelet and containerd are killed meanwhile, without a leak",
+            killed_in_a_burst,
+        ),
     ]
 }
 
@@ -70,4 +78,26 @@ async fn node_deleted(cluster: &mut Cluster) -> Result<()> {
         Ok(check(blocks == 0 && assignments == 0, || format!("{blocks} blocks, {assignments} addresses")))
     })
     .await
+}
+
+async fn killed_in_a_burst(cluster: &mut Cluster) -> Result<()> {
+    cluster.make_namespace("burst", &[]).await?;
+    cluster.deploy("burst", "burst", BURST).await?;
+    let cluster = &*cluster;
+    // Each time, sandboxes are in every stage: without ADD, in their ADD, and running.
+    for (program, started) in [("containerd", 5), ("kubelet", 20), ("containerd", 40), ("kubelet", 60)] {
+        wait_until(&format!("{started} pods have addresses"), BURST_TIMEOUT, || async move {
+            let count = cluster.assignments_of("burst").await?.len();
+            Ok(check(count >= started, || format!("{count}")))
+        })
+        .await?;
+        for node in ["n1", "n2", "n3"] {
+            cluster.node(node)?.kill_program(program)?;
+        }
+    }
+    cluster.await_ready_pods("burst", "", "app=burst", BURST, BURST_TIMEOUT).await?;
+    cluster.await_invariants(BURST_TIMEOUT).await?;
+    cluster.delete_all_pods("burst").await?;
+    cluster.await_invariants(BURST_TIMEOUT).await?;
+    cluster.await_nodes_ready().await
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use bobbin_crds::pool::{Acceptance, condition};
 use bobbin_crds::{AddressBlock, AddressPool, AddressPoolStatus, FINALIZER, IPAssignment};
-use bobbin_e2e::control_plane::{ADMIN, ControlPlane, ControlPlaneOptions, install_crds};
+use bobbin_e2e::chart;
+use bobbin_e2e::control_plane::{ControlPlane, ControlPlaneOptions};
 use bobbin_e2e::suite::{Fixture, Suite};
 use bobbin_e2e::wait::{Poll, check, wait_until};
 use clap::Parser;
-use k8s_openapi::api::core::v1::{Namespace, Node};
+use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -18,17 +19,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 use xtask::artifacts::Artifacts;
 
+/// The namespace of the chart.
+pub const NAMESPACE: &str = "bobbin-system";
 /// How long one test may take.
-const TEST_TIMEOUT: Duration = Duration::from_mins(2);
+const TEST_TIMEOUT: Duration = Duration::from_mins(5);
 /// How long immediate work may take, even on a busy machine.
 pub const RECONCILE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a deleted node keeps its blocks.
 pub const NODE_GRACE_PERIOD: Duration = Duration::from_secs(6);
 
-/// The namespace of the operators.
-pub const NAMESPACE: &str = "bobbin-system";
-
-/// A control plane and its operators. Dropping it ends the operators.
+/// A control plane with the chart applied, and its operators, which have the rights that the chart gives them. Dropping it ends the
+/// operators.
 pub struct OperatorFixture {
     pub control_plane: ControlPlane,
     client: kube::Client,
@@ -63,10 +64,9 @@ impl OperatorFixture {
     pub async fn without_operators() -> Result<Self> {
         let control_plane = ControlPlane::start(ControlPlaneOptions::default()).await?;
         let client = control_plane.client().await?;
-        install_crds(&client).await?;
-        let namespace = serde_json::from_value(json!({"metadata": {"name": NAMESPACE}}))?;
-        Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &namespace).await?;
-        let kubeconfig = control_plane.kubeconfig_for(ADMIN)?;
+        chart::apply(&control_plane, NAMESPACE).await?;
+        let token = chart::token(&client, NAMESPACE, "bobbin-operator", None).await?;
+        let kubeconfig = control_plane.kubeconfig_for(&token)?;
         Ok(Self { control_plane, client, kubeconfig, stop: CancellationToken::new() })
     }
 

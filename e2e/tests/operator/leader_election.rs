@@ -6,14 +6,13 @@ use bobbin_e2e::control_plane::{ADMIN, ControlPlane, ControlPlaneOptions, instal
 use bobbin_e2e::suite::Suite;
 use bobbin_e2e::wait::{Poll, check, wait_until};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 use kube::api::{ListParams, PostParams};
 use libtest_mimic::Trial;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{OperatorFixture, RECONCILE_TIMEOUT, arguments, free_port, metrics_page};
+use crate::fixture::{NAMESPACE, OperatorFixture, RECONCILE_TIMEOUT, arguments, free_port, metrics_page};
 
 pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
     vec![
@@ -23,10 +22,7 @@ pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
 }
 
 async fn succession(fixture: &mut OperatorFixture) -> Result<()> {
-    let namespaces: Api<Namespace> = Api::all(fixture.client());
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "election"}});
-    namespaces.create(&PostParams::default(), &serde_json::from_value(namespace)?).await?;
-    let leases: Api<Lease> = Api::namespaced(fixture.client(), "election");
+    let leases: Api<Lease> = Api::namespaced(fixture.client(), NAMESPACE);
     let leader = || async {
         let lease = leases.get("bobbin-operator").await?;
         Ok(lease
@@ -37,8 +33,7 @@ async fn succession(fixture: &mut OperatorFixture) -> Result<()> {
     };
     let stops = [CancellationToken::new(), CancellationToken::new()];
     for (number, stop) in stops.iter().enumerate() {
-        let flags = ["--namespace=election", "--retry-period=300ms"];
-        fixture.operator(&number.to_string(), &flags, stop.clone())?;
+        fixture.operator(&number.to_string(), &["--retry-period=300ms"], stop.clone())?;
     }
     let first: usize = wait_until("an operator leads", RECONCILE_TIMEOUT, leader).await?.parse()?;
     stops[first].cancel();

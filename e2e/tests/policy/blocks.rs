@@ -28,7 +28,6 @@ pub fn tests(suite: &Suite<PolicyFixture>) -> Vec<Trial> {
         suite.test("refused: a claim that removes freeSince of a cooling block", claiming_without_its_rest),
         suite.test("refused: an owner for the garbage collector", adding_an_owner),
         suite.test("refused: a claim with a token that is bound to no pod", claiming_with_a_token_of_no_pod),
-        suite.test("the operator may change blocks of any node", operator_changes_any),
     ]
 }
 
@@ -164,12 +163,4 @@ async fn claiming_with_a_token_of_no_pod(fixture: &mut PolicyFixture) -> Result<
         403,
         "this token of the agents' service account names no node",
     )
-}
-
-async fn operator_changes_any(fixture: &mut PolicyFixture) -> Result<()> {
-    let mut block = fixture.block(Some("n2")).await?;
-    release(&mut block);
-    block.metadata.finalizers = None;
-    replace(fixture.operator(), &block).await?;
-    Ok(())
 }

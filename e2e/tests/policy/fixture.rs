@@ -1,28 +1,26 @@
 //! The API server with the chart applied, two nodes, and the agent's pod on n1. The clients use tokens that Kubernetes
 //! itself issued.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use bobbin_crds::{AddressBlock, AddressBlockSpec, FINALIZER, IPAssignment, IPAssignmentSpec};
+use bobbin_e2e::chart::{self, token};
 use bobbin_e2e::control_plane::{ControlPlane, ControlPlaneOptions};
 use bobbin_e2e::suite::{Fixture, Suite};
+use clap::Parser;
 use jiff::Timestamp;
-use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ServiceAccount};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, PostParams};
-use kube::runtime::wait::{await_condition, conditions};
 use kube::{Client, ResourceExt};
 use serde_json::json;
-use xtask::programs::Programs;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// How long one test may take.
-pub const TEST_TIMEOUT: Duration = Duration::from_mins(1);
+pub const TEST_TIMEOUT: Duration = Duration::from_mins(3);
 /// The namespace of the chart. It is unusual, because the policies must follow the release's namespace.
 pub const NAMESPACE: &str = "somewhere";
 
@@ -33,6 +31,7 @@ pub struct PolicyFixture {
     agent_of_no_pod: Client,
     operator: Client,
     next: AtomicI64,
+    operator_kubeconfig: PathBuf,
     pub control_plane: ControlPlane,
 }
 
@@ -49,17 +48,7 @@ impl PolicyFixture {
     async fn start() -> Result<Self> {
         let control_plane = ControlPlane::start(ControlPlaneOptions::default()).await?;
         let admin = control_plane.client().await?;
-        create(&Api::all(admin.clone()), json!({"metadata": {"name": NAMESPACE}}), "Namespace")
-            .await
-            .map(|_: Namespace| ())?;
-        apply_chart(&control_plane)?;
-        let kinds: Api<CustomResourceDefinition> = Api::all(admin.clone());
-        for kind in ["addresspools.bobbin.dev", "addressblocks.bobbin.dev", "ipassignments.bobbin.dev"] {
-            let established = await_condition(kinds.clone(), kind, conditions::is_crd_established());
-            tokio::time::timeout(TEST_TIMEOUT, established)
-                .await
-                .with_context(|| format!("{kind} is not established"))??;
-        }
+        chart::apply(&control_plane, NAMESPACE).await?;
         for node in ["n1", "n2"] {
             create(&Api::all(admin.clone()), json!({"metadata": {"name": node}}), "Node").await.map(|_: Node| ())?;
         }
@@ -67,16 +56,18 @@ impl PolicyFixture {
             &Api::namespaced(admin.clone(), NAMESPACE),
             json!({
                 "metadata": {"name": "bobbin-agent-n1"},
-                "spec": {"serviceAccountName": "bobbin-agent", "nodeName": "n1", "containers": [{"name": "agent", "image": "none"}]},
+                "spec": {"serviceAccountName": "bobbin-agent", "nodeName": "n1", "hostNetwork": true, "containers": [{"name": "agent", "image": "none"}]},
             }),
             "Pod",
         )
         .await?;
-        let agent = control_plane.client_for(&token(&admin, "bobbin-agent", Some(&pod)).await?).await?;
-        let agent_of_no_pod = control_plane.client_for(&token(&admin, "bobbin-agent", None).await?).await?;
-        let operator = control_plane.client_for(&token(&admin, "bobbin-operator", None).await?).await?;
+        let agent = control_plane.client_for(&token(&admin, NAMESPACE, "bobbin-agent", Some(&pod)).await?).await?;
+        let agent_of_no_pod = control_plane.client_for(&token(&admin, NAMESPACE, "bobbin-agent", None).await?).await?;
+        let operator_token = token(&admin, NAMESPACE, "bobbin-operator", None).await?;
+        let operator = control_plane.client_for(&operator_token).await?;
+        let operator_kubeconfig = control_plane.kubeconfig_for(&operator_token)?;
         let next = AtomicI64::new(0);
-        let fixture = Self { admin, agent, agent_of_no_pod, operator, next, control_plane };
+        let fixture = Self { admin, agent, agent_of_no_pod, operator, next, operator_kubeconfig, control_plane };
         fixture.await_policies().await?;
         Ok(fixture)
     }
@@ -99,6 +90,22 @@ impl PolicyFixture {
     /// The operator's client.
     pub fn operator(&self) -> Client {
         self.operator.clone()
+    }
+
+    /// Starts an operator with the token of its service account. Dropping the guard stops it.
+    pub fn start_operator(&self, flags: &[&str]) -> Result<DropGuard> {
+        let kubeconfig = format!("--kubeconfig={}", self.operator_kubeconfig.display());
+        let namespace = format!("--namespace={NAMESPACE}");
+        let words = ["bobbin-operator", &kubeconfig, &namespace, "--status-interval=500ms"];
+        let args = bobbin_operator::Args::try_parse_from(words.iter().chain(flags))?;
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        tokio::spawn(async move {
+            if let Err(error) = bobbin_operator::operate(args, stopped).await {
+                tracing::error!("the operator ended: {error:#}");
+            }
+        });
+        Ok(stop.drop_guard())
     }
 
     /// Creates a block, free or claimed by a node.
@@ -206,47 +213,4 @@ where
 {
     let object: K = serde_json::from_value(object)?;
     api.create(&PostParams::default(), &object).await.with_context(|| format!("the {kind} is not admitted"))
-}
-
-/// A token that the API server issues. It is bound to a pod, like those that kubelet mounts.
-pub async fn token(admin: &Client, account: &str, pod: Option<&Pod>) -> Result<String> {
-    let bound = pod.map(|pod| BoundObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("Pod".to_owned()),
-        name: pod.metadata.name.clone(),
-        uid: pod.metadata.uid.clone(),
-    });
-    let spec = TokenRequestSpec { audiences: Vec::new(), bound_object_ref: bound, expiration_seconds: Some(3600) };
-    let request = TokenRequest { spec, ..TokenRequest::default() };
-    let api: Api<ServiceAccount> = Api::namespaced(admin.clone(), NAMESPACE);
-    let answer = api.create_token_request(account, &PostParams::default(), &request).await?;
-    Ok(answer.status.context("a token request was answered without a token")?.token)
-}
-
-/// Prepares `helm template` of the chart.
-pub fn chart_template() -> Result<Command> {
-    let mut helm = Command::new(Programs::find()?.path("helm")?);
-    helm.args(["template", "bobbin"]).arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/bobbin"));
-    helm.args(["--namespace", NAMESPACE, "--kube-version", "1.34.0"]).stdin(Stdio::null());
-    Ok(helm)
-}
-
-/// Runs `helm template | kubectl apply`: the API server must accept every object of the chart.
-fn apply_chart(control_plane: &ControlPlane) -> Result<()> {
-    let programs = Programs::find()?;
-    let rendered = control_plane.directory().join("chart.yaml");
-    let helm = chart_template()?.output()?;
-    ensure!(helm.status.success(), "helm template failed: {}", String::from_utf8_lossy(&helm.stderr));
-    std::fs::write(&rendered, &helm.stdout)?;
-    let kubectl = Command::new(programs.path("kubectl")?)
-        .arg("--kubeconfig")
-        .arg(control_plane.admin_kubeconfig()?)
-        .args(["apply", "--server-side", "-f"])
-        .arg(&rendered)
-        .stdin(Stdio::null())
-        .output()?;
-    let words = String::from_utf8_lossy(&kubectl.stderr);
-    ensure!(kubectl.status.success(), "the chart is not admitted: {words}");
-    ensure!(!words.contains("Warning"), "the chart is admitted with a warning: {words}");
-    Ok(())
 }

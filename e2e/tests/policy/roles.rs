@@ -72,6 +72,7 @@ const TABLE: &[(&str, &str, &str, &str, &str)] = &[
     ("operator", "", "namespaces", "", "get list watch"),
     ("operator", "coordination.k8s.io", "leases", "create", "get update delete list"),
     ("operator", "", "configmaps", "create", "get list watch update patch delete"),
+    ("agent", "", "configmaps", "", "get list watch create update patch delete"),
 ];
 
 async fn may_do_what_they_do(fixture: &mut PolicyFixture) -> Result<()> {
@@ -92,8 +93,10 @@ async fn may_do_what_they_do(fixture: &mut PolicyFixture) -> Result<()> {
         }
     }
     for verb in ["get", "patch"] {
-        if !may(&fixture.operator(), "", "configmaps", verb, Some("bobbin-deleted-nodes")).await? {
-            wrong.push(format!("operator {verb} the ConfigMap with deleted nodes: expected true"));
+        for name in ["bobbin-deleted-nodes", "bobbin-denied-nodes"] {
+            if !may(&fixture.operator(), "", "configmaps", verb, Some(name)).await? {
+                wrong.push(format!("operator {verb} ConfigMap {name}: expected true"));
+            }
         }
     }
     anyhow::ensure!(wrong.is_empty(), "{}", wrong.join("\n"));

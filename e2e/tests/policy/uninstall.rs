@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use anyhow::{Context, Result, ensure};
 use bobbin_crds::IPAssignment;
+use bobbin_e2e::chart::token;
 use bobbin_e2e::suite::Suite;
 use bobbin_e2e::wait::{check, wait_until};
 use k8s_openapi::api::batch::v1::Job;
@@ -13,7 +14,7 @@ use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use libtest_mimic::Trial;
 
-use crate::fixture::{NAMESPACE, PolicyFixture, TEST_TIMEOUT, refused, token};
+use crate::fixture::{NAMESPACE, PolicyFixture, TEST_TIMEOUT, refused};
 
 pub fn tests(suite: &Suite<PolicyFixture>) -> Vec<Trial> {
     vec![
@@ -35,7 +36,8 @@ async fn command(fixture: &PolicyFixture) -> Result<Vec<OsString>> {
     };
     ensure!(tolerates(&pod), "the check must tolerate every taint: {:?}", pod.tolerations);
     let account = pod.service_account_name.context("the Job has no service account")?;
-    let kubeconfig = fixture.control_plane.kubeconfig_for(&token(&fixture.admin(), &account, None).await?)?;
+    let kubeconfig =
+        fixture.control_plane.kubeconfig_for(&token(&fixture.admin(), NAMESPACE, &account, None).await?)?;
     let container = pod.containers.into_iter().next().context("the pod has no container")?;
     let words = container.command.into_iter().flatten().chain(container.args.into_iter().flatten());
     let own = [format!("--kubeconfig={}", kubeconfig.display()), format!("--namespace={NAMESPACE}")];
@@ -76,7 +78,7 @@ async fn refuses(fixture: &mut PolicyFixture) -> Result<()> {
 }
 
 async fn rights(fixture: &mut PolicyFixture) -> Result<()> {
-    let token = token(&fixture.admin(), "bobbin-uninstall-check", None).await?;
+    let token = token(&fixture.admin(), NAMESPACE, "bobbin-uninstall-check", None).await?;
     let client = fixture.control_plane.client_for(&token).await?;
     Api::<IPAssignment>::all(client.clone()).list(&ListParams::default()).await?;
     refused(Api::<Pod>::all(client.clone()).list(&ListParams::default()).await, 403, "cannot list resource \"pods\"")?;

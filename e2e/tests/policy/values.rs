@@ -3,10 +3,11 @@
 use std::process::Output;
 
 use anyhow::{Context, Result, ensure};
+use bobbin_e2e::chart;
 use bobbin_e2e::suite::Suite;
 use libtest_mimic::Trial;
 
-use crate::fixture::{PolicyFixture, chart_template};
+use crate::fixture::{NAMESPACE, PolicyFixture};
 
 /// Values of earlier versions, each with its name of today and a setting that is valid today.
 const RENAMED: [(&str, &str, &str); 3] = [
@@ -36,7 +37,7 @@ async fn renamed_values(_: &mut PolicyFixture) -> Result<()> {
 }
 
 fn template(values: &[&str]) -> Result<Output> {
-    let mut helm = chart_template()?;
+    let mut helm = chart::template(NAMESPACE)?;
     for value in values {
         helm.args(["--set", value]);
     }

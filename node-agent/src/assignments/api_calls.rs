@@ -103,6 +103,7 @@ fn create_result(outcome: api_client::Outcome<Lenient<IPAssignment>>) -> CallRes
             tracing::warn!(%why, "the API server forbids the agent to create an assignment; the agent retries. If this continues, check ClusterRole bobbin-agent and the admission policies");
             CallResult::Unknown
         }
+        api_client::Outcome::Refused(Refusal::Denied(why)) => CallResult::Denied(why),
         api_client::Outcome::Refused(refusal) => CallResult::Refused(refusal.to_string()),
         api_client::Outcome::Unknown(why) => {
             tracing::debug!(%why, "the agent does not know whether the API server created an assignment; it reads the assignment");

@@ -113,5 +113,15 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
             tracing::error!("{sentence}");
             agent.events.node_warning("AssignmentRefused", &sentence);
         }
+        Confirmation::Denied(why) => {
+            if living().is_none() {
+                return;
+            }
+            let sentence = format!(
+                "address {pair} of attachment {key} has no IPAssignment yet: {why}. The pod keeps the address, and the agent repeats the write at least every 30 s"
+            );
+            tracing::error!("{sentence}");
+            agent.events.node_warning("AssignmentRefused", &sentence);
+        }
     }
 }

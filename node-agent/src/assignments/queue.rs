@@ -95,6 +95,8 @@ pub(super) enum CallResult {
     OtherUid,
     /// The API server refused the call. Contains the API server's message.
     Refused(String),
+    /// Create: an admission policy denied it, perhaps only for some time. Contains the sentence of the policy.
+    Denied(String),
     /// The outcome of the call is unknown.
     Unknown,
 }
@@ -105,6 +107,8 @@ pub(super) enum Completion {
     Pending,
     /// No operation is complete: the API server refused a call that must be repeated after a pause. Contains the API server's message.
     RetryLater(String),
+    /// No operation is complete: a policy denied a create, which must be repeated after a pause. Contains the sentence of the policy.
+    Denied { key: AttachmentKey, pair: IpPair, why: String },
     /// A create is complete, because its confirmation is known.
     Created { key: AttachmentKey, pair: IpPair, reply: oneshot::Sender<Confirmation>, confirmation: Confirmation },
     /// A delete is complete.
@@ -191,6 +195,13 @@ impl AddressQueue {
                 Completion::RetryLater(why)
             }
             (Some(Operation::Create { .. }), _, CallResult::Refused(why)) => self.created(Confirmation::Refused(why)),
+            // The node's blocks give it their addresses. So the attachment keeps its address while a policy denies its assignment.
+            (Some(Operation::Create { key, pair, .. }), _, CallResult::Denied(why)) => {
+                if cancelled {
+                    return self.created(Confirmation::Refused("the attachment is gone".to_owned()));
+                }
+                Completion::Denied { key: key.clone(), pair: *pair, why }
+            }
             (
                 Some(Operation::Create { maybe_sent, .. }),
                 AssignmentCall::Create(_),

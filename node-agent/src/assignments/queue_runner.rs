@@ -8,7 +8,7 @@ use tokio::sync::SemaphorePermit;
 
 use super::health::CallKind;
 use super::queue::{AssignmentCall, CallResult, Completion, Operation};
-use super::{AssignmentWriter, LateConfirmation};
+use super::{AssignmentWriter, Confirmation, LateConfirmation};
 
 /// The first and the longest pause before the agent repeats a call that the API server refused.
 const REFUSAL_BACKOFF: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
@@ -60,11 +60,9 @@ impl AssignmentWriter {
             // Record the health before returning the permit, because the pause before the next probe depends on it.
             self.observe_health(kind, answered);
             drop(permit);
-            if let Completion::RetryLater(why) = &completion {
+            if matches!(completion, Completion::RetryLater(_) | Completion::Denied { .. }) {
                 if refusals == 0 {
-                    tracing::error!(
-                        "the API server refuses a call for IPAssignment {name} ({kind:?}): {why}. The agent repeats it at least every 30 s; check ClusterRole bobbin-agent and the admission policies"
-                    );
+                    self.report_refusal(&name, kind, completion);
                 }
                 let [first, longest] = REFUSAL_BACKOFF;
                 tokio::time::sleep(backoff(refusals, first, longest)).await;
@@ -78,6 +76,19 @@ impl AssignmentWriter {
             if is_empty {
                 return;
             }
+        }
+    }
+
+    /// Reports the first refusal of a call that the queue repeats.
+    fn report_refusal(&self, name: &str, kind: CallKind, completion: Completion) {
+        match completion {
+            Completion::RetryLater(why) => tracing::error!(
+                "the API server refuses a call for IPAssignment {name} ({kind:?}): {why}. The agent repeats it at least every 30 s; check ClusterRole bobbin-agent and the admission policies"
+            ),
+            Completion::Denied { key, pair, why } => {
+                (self.0.on_late)(LateConfirmation { key, pair, confirmation: Confirmation::Denied(why) });
+            }
+            Completion::Pending | Completion::Created { .. } | Completion::Deleted { .. } => {}
         }
     }
 
@@ -156,7 +167,7 @@ impl AssignmentWriter {
     /// Passes a completion to the caller that waits for it. A confirmation that no caller waits for goes to `on_late`.
     fn deliver(&self, name: &str, completion: Completion) {
         match completion {
-            Completion::Pending | Completion::RetryLater(_) => {}
+            Completion::Pending | Completion::RetryLater(_) | Completion::Denied { .. } => {}
             Completion::Created { key, pair, reply, confirmation } => {
                 if let Err(confirmation) = reply.send(confirmation) {
                     (self.0.on_late)(LateConfirmation { key, pair, confirmation });

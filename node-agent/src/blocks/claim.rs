@@ -102,17 +102,17 @@ pub enum ClaimError {
         "the node can't claim a block of pool {0:?} yet: the agent has not read the node's own blocks since it started"
     )]
     OwnBlocksUnread(String),
-    /// The node already has `maxBlocksPerNode` blocks of the pool.
+    /// The node already has as many blocks of the pool as it may have.
     #[error(
-        "node {node} can't claim another block of pool {pool:?}, because it already has maxBlocksPerNode ({max}) blocks"
+        "node {node} can't claim another block of pool {pool:?}, because it already has its maximum of {max} blocks"
     )]
     Limit {
         /// The pool.
         pool: String,
         /// The node.
         node: String,
-        /// The value of `maxBlocksPerNode`.
-        max: i64,
+        /// The largest number of blocks that the node may have.
+        max: u32,
     },
     /// A call of the claim to the API server failed. If a read later shows that the claim succeeded, the block enters service.
     #[error("a call to the API server failed while the node tried to claim a block of pool {pool:?}: {why}")]
@@ -146,20 +146,24 @@ struct ClaimState {
     cluster: ClusterCache,
     node_state: Arc<NodeState>,
     freshness: Arc<FreshnessTracker>,
+    /// How many addresses the node's blocks may have in a pool without `maxBlocksPerNode`.
+    max_addresses: u32,
     attempts: AtomicU64,
     conflicts: Counter,
     node_network: NodeNetwork,
 }
 
 impl Claims {
-    /// Creates the value that claims blocks for the cache's node and adds them to `node_state`.
-    /// [`BlockReconciler`](crate::blocks::BlockReconciler) then brings the blocks into service. With `network`, it claims no block with
-    /// addresses that the node itself uses.
+    /// Creates the value that claims blocks for the cache's node and adds them to `node_state`. `max_addresses` is how many addresses the
+    /// node's blocks may have in a pool without `maxBlocksPerNode`. With `network`, it claims no block with addresses that the
+    /// node itself uses.
+    /// [`BlockReconciler`](crate::blocks::BlockReconciler) then brings the blocks into service.
     pub fn new(
         clients: &Clients,
         cluster: ClusterCache,
         node_state: Arc<NodeState>,
         freshness: Arc<FreshnessTracker>,
+        max_addresses: u32,
         network: Option<Network>,
     ) -> Claims {
         Claims(Arc::new(ClaimState {
@@ -167,6 +171,7 @@ impl Claims {
             cluster,
             node_state,
             freshness,
+            max_addresses,
             attempts: AtomicU64::new(0),
             conflicts: Counter::default(),
             node_network: NodeNetwork::new(network),
@@ -257,7 +262,7 @@ impl Claims {
         let held = block.held()?;
         let (now, not_before) = self.quiet_time();
         let cooldown = crate::cluster::cooldown_of(pool);
-        let proof = if not_before > now || had_finalizer { Proof::AssignmentsUnseen } else { start.proof() };
+        let proof = Proof::of_claim(start.proof(), had_finalizer, not_before > now);
         let arrived = self.0.node_state.add_block(NewBlock {
             held: held.clone(),
             cooling_since: block.cooling_since(had_finalizer && now_claimed, cooldown, Timestamp::now(), now),
@@ -305,13 +310,16 @@ impl Claims {
 
     fn within_limit(&self, pool: &AddressPool) -> Result<(), ClaimError> {
         let name = pool.name_any();
-        let have = self.0.node_state.block_count(&name);
-        match pool.spec.max_blocks_per_node {
-            Some(max) if i64::try_from(have).is_ok_and(|have| have >= max) => {
-                Err(ClaimError::Limit { pool: name, node: self.0.cluster.node_name().to_owned(), max })
-            }
-            _ => Ok(()),
+        let max = self.max_blocks(pool);
+        if self.0.node_state.block_count(&name) >= max as usize {
+            return Err(ClaimError::Limit { pool: name, node: self.0.cluster.node_name().to_owned(), max });
         }
+        Ok(())
+    }
+
+    /// The largest number of blocks of the pool that this node may have.
+    pub(crate) fn max_blocks(&self, pool: &AddressPool) -> u32 {
+        pool.spec.max_blocks(self.0.max_addresses)
     }
 }
 

@@ -276,7 +276,7 @@ impl DemandController {
             draining: info.draining,
             deleting: info.deleting,
             claimable: info.ready && info.admits_node && node.is_some() && !self.0.uninstalling,
-            max_blocks: pool.spec.max_blocks_per_node.map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
+            max_blocks: Some(self.0.claims.max_blocks(pool)),
             block_idle: self.0.block_idle,
             released_for_others: state.released_for_others.map(|at| now.duration_since(at)),
         }

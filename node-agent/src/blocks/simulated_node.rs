@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bobbin_api_client::Clients;
+use bobbin_crds::pool::DEFAULT_MAX_ADDRESSES_PER_NODE;
 use bobbin_datapath::boot_time;
 use bobbin_observability::Watchdog;
 use tokio::task::JoinSet;
@@ -87,7 +88,14 @@ impl SimulatedNode {
         tasks.spawn(writer.run(CancellationToken::new()));
         tasks.spawn(async move { blocks.run().await });
         freshness.answered(boot_time());
-        let claims = Claims::new(clients, cluster.clone(), Arc::clone(&node_state), Arc::clone(&freshness), None);
+        let claims = Claims::new(
+            clients,
+            cluster.clone(),
+            Arc::clone(&node_state),
+            Arc::clone(&freshness),
+            DEFAULT_MAX_ADDRESSES_PER_NODE,
+            None,
+        );
         Ok(SimulatedNode { claims, node_state, cluster, freshness, _tasks: tasks })
     }
 

@@ -13,11 +13,11 @@ use tokio::sync::watch;
 use crate::args::timing::Times;
 
 /// Counts the invalidations. A read that began before the last invalidation proves nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProofGeneration(u64);
 
 /// What the agent knows about the ownership of a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Proof {
     /// The API server has not confirmed the block since the agent started.
     None,
@@ -99,8 +99,8 @@ struct State {
     last_contact: Option<BootTime>,
     failing: bool,
     unauthorized_since: Option<BootTime>,
-    /// When the last long outage ended.
-    outage_ended: Option<BootTime>,
+    /// When the last long outage began and ended.
+    outage: Option<(BootTime, BootTime)>,
 }
 
 /// Tracks the freshness of the API server's answers. No method waits.
@@ -156,15 +156,20 @@ impl FreshnessTracker {
     }
 
     /// Records the resourceVersion of an answer. `floor` is the highest version that the agent knew when the request began. Returns true if
-    /// the answer's version is lower than `floor`.
+    /// the answer's version is lower than `floor`. Then the quiet time begins: other nodes may still create their assignments again.
     ///
     /// Ignores a resourceVersion that is not a number.
     pub fn observe_version(&self, kind: WatchedKind, resource_version: &str, floor: u64) -> bool {
         let Ok(version) = resource_version.parse::<u64>() else { return false };
         let went_back = version < floor;
         {
-            let known = &mut self.state().versions[kind as usize];
+            let mut state = self.state();
+            let known = &mut state.versions[kind as usize];
             *known = if went_back { version } else { version.max(*known) };
+            if went_back {
+                // The agent may have missed an outage that was short. For the next agent it counts as a long one.
+                state.outage = state.last_contact.map(|contact| (BootTime::default(), contact));
+            }
         }
         if went_back {
             self.invalidate(Invalidation::WentBack);
@@ -197,11 +202,11 @@ impl FreshnessTracker {
     /// nothing about the token.
     pub fn in_contact(&self, now: BootTime) {
         let mut state = self.state();
-        let away = state.last_contact.map(|contact| now.since(contact)).unwrap_or_default();
+        let before = state.last_contact.replace(now).unwrap_or(now);
+        let away = now.since(before);
         let long = std::mem::take(&mut state.failing) && away > self.times.outage_threshold();
-        state.last_contact = Some(now);
         if long {
-            state.outage_ended = Some(now);
+            state.outage = Some((before, now));
             drop(state);
             tracing::info!(away_seconds = away.as_secs(), "the API server is back after an outage");
             self.invalidate(Invalidation::Outage);
@@ -236,16 +241,21 @@ impl FreshnessTracker {
         self.state().failing
     }
 
-    /// When the API server was last in contact with the agent.
+    /// When the API server was last in contact with the agent, for the checkpoint. During the quiet time, this is the last contact before
+    /// the outage. So an agent that restarts then finds the outage again, and waits the whole quiet time.
     pub fn last_contact(&self, now: BootTime) -> Option<BootTime> {
         let state = self.state();
-        if state.failing { state.last_contact } else { Some(now) }
+        match state.outage {
+            Some((began, ended)) if ended.after(self.times.quiet_time()) > now => Some(began),
+            _ if state.failing => state.last_contact,
+            _ => Some(now),
+        }
     }
 
     /// Until when a block that is claimed now stays out of service. Meanwhile other nodes can create the assignments of their pods in the
     /// block. Returns `None` if there was no recent outage.
     pub fn quiet_until(&self, now: BootTime) -> Option<BootTime> {
-        let ended = self.state().outage_ended?;
+        let (_, ended) = self.state().outage?;
         let until = ended.after(self.times.quiet_time());
         (until > now).then_some(until)
     }

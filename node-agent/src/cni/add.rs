@@ -23,11 +23,8 @@ use crate::cluster::pool_selection::{SelectedPool, select_pool_for_pod};
 use crate::cni::attachment_lock::AttachmentLock;
 use crate::state::{Allocation, Attachment, AttachmentPhase};
 use address::AddTarget;
-use confirm::{Confirmed, confirm, confirm_wait};
+use confirm::{ConfirmOptions, Confirmed, confirm, confirm_wait};
 use wiring::{PreparedFamilies, kernel_refused};
-
-/// How many addresses one ADD tries. It tries another address after a conflicting IPAssignment, or if the block became doubted.
-const MAX_ATTEMPTS: usize = 8;
 
 /// The parts of the agent that only ADD uses.
 pub struct AddContext {
@@ -180,7 +177,8 @@ async fn add_new(
     })?;
     let mut waited = context.first_read.wait().await;
     let target = AddTarget { key, pod: &pod, pod_seen, pool: &selection.pool, netns: path, network: &conf.name };
-    for _ in 0..MAX_ATTEMPTS {
+    let mut passed_over = 0_u32;
+    loop {
         // Open the namespace before the allocation, because after a failure the ADD would have to undo the allocation.
         let netns = netns.try_clone().map_err(|error| {
             kernel_refused(&format!("the agent could not keep the network namespace {path:?} of {key} open: {error}"))
@@ -188,7 +186,8 @@ async fn add_new(
         let Allocation { attachment, token } = address::allocate(agent, context, lock, &target, until).await?;
         // The ADD already waited for the API server to list the blocks, so it waits less for the confirmation.
         let wait = confirm_wait(agent, context, &token).saturating_sub(std::mem::take(&mut waited));
-        match confirm(agent, context, lock, &attachment, &token, netns, wait).await? {
+        let options = ConfirmOptions { wait, before_wiring: passed_over > 0 };
+        match confirm(agent, context, lock, &attachment, &token, netns, options).await? {
             Confirmed::Wired(links) => {
                 tracing::info!(pair = %attachment.pair, pool = selection.pool, chosen_by = ?selection.source, pod = %format!("{}/{}", pod.namespace, pod.name), "added");
                 return Ok(result::of(&attachment, &links, conf, path).to_json(conf.cni_version));
@@ -196,23 +195,41 @@ async fn add_new(
             Confirmed::BlockDoubted => {
                 tracing::info!(pair = %attachment.pair, %key, block = token.block, "this node may have lost the block of the allocated address, so the pod gets another address");
             }
+            Confirmed::Unconfirmed => {
+                let why = format!(
+                    "{} got address {} from block {} on node {}, and the agent undid that. The node does not know yet whether other nodes use addresses of this block, and the API server did not answer in time. The runtime tries again; if this repeats, see why the API server does not answer",
+                    pod_of(call).or_container(key),
+                    attachment.pair,
+                    token.block,
+                    agent.args.node_name
+                );
+                return Err(CniError::new(code::TRY_AGAIN_LATER, why).into());
+            }
             Confirmed::Conflict { by, node } if node == agent.args.node_name => {
+                passed_over += 1;
                 // `found_duplicate` also triggers a resync, which compares the assignments at once.
                 agent.found_duplicate(attachment.pair, &by);
                 tracing::warn!(pair = %attachment.pair, %key, by, "the address allocated for this pod already has an IPAssignment for another attachment on this node. The pod gets another address; this node does not allocate the conflicting address while that IPAssignment exists");
             }
             Confirmed::Conflict { by, .. } => {
+                passed_over += 1;
                 agent.found_duplicate(attachment.pair, &by);
                 agent.report_duplicate(&attachment, &by, DuplicateOutcome::NotUsed);
             }
         }
+        if Instant::now() >= until {
+            return Err(
+                CniError::new(code::TRY_AGAIN_LATER, timed_out(agent, &selection.pool, key, passed_over)).into()
+            );
+        }
     }
-    Err(CniError::new(
-        code::TRY_AGAIN_LATER,
-        format!(
-            "node {1} tried {MAX_ATTEMPTS} addresses of pool {:?} for {key}, and none is usable. Another pod has its IPAssignment, or the node may have lost its block. The runtime tries again; see the node's events: kubectl describe node {1}",
-            selection.pool, agent.args.node_name
-        ),
+}
+
+fn timed_out(agent: &Agent, pool: &str, key: &AttachmentKey, passed_over: u32) -> String {
+    format!(
+        "node {2} found no address of pool {pool:?} for {key} within {0} s: it passed over {passed_over} addresses whose IPAssignments belong to other attachments{1}. The runtime tries again; see the node's events: kubectl describe node {2}",
+        agent.args.add_timeout.as_secs(),
+        if passed_over == 0 { ", and the node may have lost its blocks" } else { "" },
+        agent.args.node_name
     )
-    .into())
 }

@@ -97,10 +97,16 @@ impl Resync {
         let pool = self.cluster.pool(&read.pool);
         // `true`: the agent can't know whether the block had Bobbin's finalizer before the claim, so assume that it had.
         match self.claims.add_owned(&read, true, pool.as_deref(), start, false) {
-            Ok(_) => tracing::info!(
-                block = name,
-                "the API server lists this node as the owner of a block that the agent did not know; the agent has added the block"
-            ),
+            Ok(_) => {
+                tracing::info!(
+                    block = name,
+                    "the API server lists this node as the owner of a block that the agent did not know; the agent has added the block"
+                );
+                // The operator may release the block of a deleted Node, so nothing is assigned from it.
+                if self.cluster.node_is_gone() {
+                    self.node_state.on(name, BlockEvent::Doubt);
+                }
+            }
             Err(why) => {
                 tracing::error!(block = name, "{why}");
                 self.events.node_warning("BlockUnreadable", &why);

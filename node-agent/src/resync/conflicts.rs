@@ -7,6 +7,9 @@ use super::Resync;
 use crate::assignments::{AssignmentInfo, assignment_name, get_assignment, pair_of};
 use crate::state::{Attachment, ConflictingAssignment, exclusion};
 
+/// How many conflicting assignments one pass reads. Excluded addresses can be many, and each costs one read.
+const MAX_RECHECKS_PER_PASS: usize = 64;
+
 impl Resync {
     /// Calls [`Self::exclude`] if the assignment's address is in a block of this node.
     pub(super) fn exclude_in_own_block(&self, assignment: &AssignmentInfo) {
@@ -30,9 +33,12 @@ impl Resync {
         }
     }
 
-    /// Reads the conflicting assignment of every excluded address, and ends the exclusion if the conflict no longer exists.
-    pub(super) async fn recheck_conflicts(&self) {
-        for conflict in self.node_state.conflicts() {
+    /// Reads the conflicting assignments of the next excluded addresses after `last`, and ends each exclusion whose conflict no longer
+    /// exists. Returns the last address that this pass has checked.
+    pub(super) async fn recheck_conflicts(&self, last: Option<IpPair>) -> Option<IpPair> {
+        let batch = next_batch(self.node_state.conflicts(), last, MAX_RECHECKS_PER_PASS);
+        let checked = batch.last().map(|conflict| conflict.pair);
+        for conflict in batch {
             match get_assignment(&self.clients, &conflict.name).await {
                 Err(ReadError::NotFound) => self.end_exclusion(&conflict),
                 Ok(assignment) if self.is_held(&assignment) && !self.has_two_holders(conflict.pair) => {
@@ -45,6 +51,7 @@ impl Resync {
                 }
             }
         }
+        checked
     }
 
     /// Whether the assignment belongs to an attachment of this node, or this agent has a pending write for the assignment.
@@ -75,5 +82,36 @@ impl Resync {
         if exclusion::end_exclusion(&self.node_state, &self.checkpoint, conflict) {
             tracing::info!(address = %conflict.pair, "an address conflict is resolved: this node can allocate the address again after its cool-down");
         }
+    }
+}
+
+/// The next `max` conflicts after the address `last`, in the order of their addresses and beginning again at the end.
+fn next_batch(
+    mut conflicts: Vec<ConflictingAssignment>,
+    last: Option<IpPair>,
+    max: usize,
+) -> Vec<ConflictingAssignment> {
+    conflicts.sort_by_key(|conflict| conflict.pair);
+    let checked = conflicts.partition_point(|conflict| Some(conflict.pair) <= last);
+    conflicts.rotate_left(checked);
+    conflicts.truncate(max);
+    conflicts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_conflict_has_its_turn_although_a_pass_is_limited() {
+        let pair = |last: u8| IpPair { ipv4: Some([10, 0, 0, last].into()), ipv6: None };
+        let conflict = |last| ConflictingAssignment { pair: pair(last), name: String::new(), by: String::new() };
+        let batch = |last: Option<u8>| -> Vec<IpPair> {
+            let all = [3, 1, 2].map(conflict).to_vec();
+            next_batch(all, last.map(pair), 2).into_iter().map(|conflict| conflict.pair).collect()
+        };
+        assert_eq!(batch(None), [pair(1), pair(2)]);
+        assert_eq!(batch(Some(2)), [pair(3), pair(1)]);
+        assert_eq!(batch(Some(9)), [pair(1), pair(2)]);
     }
 }

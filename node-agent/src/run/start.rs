@@ -94,8 +94,14 @@ pub(super) async fn start(
     assignment_writer.restore(&attachments);
     let exported = ExportedBlocks::new(network.clone(), Arc::clone(&node_state));
     let (block_checkpoint, block_checkpoint_writer) = BlockCheckpoint::new(Arc::clone(&node_state), checkpoint.clone());
-    let claims =
-        Claims::new(&clients, cluster.clone(), Arc::clone(&node_state), Arc::clone(&freshness), Some(network.clone()));
+    let claims = Claims::new(
+        &clients,
+        cluster.clone(),
+        Arc::clone(&node_state),
+        Arc::clone(&freshness),
+        args.max_addresses_per_node,
+        Some(network.clone()),
+    );
     let uninstalling = args.mode == Mode::Remove;
     let demand = DemandController::new(
         cluster.clone(),

@@ -7,7 +7,7 @@ use bobbin_ipam::BootTime;
 use serde::{Deserialize, Serialize};
 
 /// The state of a block on this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum BlockState {
     /// The agent sent a claim of the block and does not know the outcome yet.
     Claiming {
@@ -46,7 +46,7 @@ pub enum BlockState {
 }
 
 /// The states in which the API server has confirmed that this node owns the block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SettledState {
     /// See [`BlockState::Exporting`].
     Exporting {
@@ -60,7 +60,7 @@ pub enum SettledState {
 }
 
 /// The steps of the release of a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ReleaseStage {
     /// The agent deletes this node's assignments in the block.
     #[serde(alias = "DeletingRecords")]

@@ -47,7 +47,7 @@ impl CheckpointedBlock {
     /// What the agent treats as confirmed about the block after a restart.
     #[must_use]
     pub fn proof(&self) -> Proof {
-        if self.assignments_listed { Proof::None } else { Proof::AssignmentsUnseen }
+        Proof::restored(self.assignments_listed)
     }
 }
 
@@ -163,15 +163,7 @@ impl BlockEntry {
                     self.epoch += 1;
                 }
                 if let Some(known) = &mut self.known {
-                    match next {
-                        // The other node may assign the block's addresses. If this node owns the block again, it must first list the
-                        // block's assignments.
-                        BlockState::Lost => known.proof = Proof::AssignmentsUnseen,
-                        BlockState::Doubted { .. } if known.proof != Proof::AssignmentsUnseen => {
-                            known.proof = Proof::None;
-                        }
-                        _ => {}
-                    }
+                    known.proof = known.proof.after(next);
                 }
                 self.state = next;
                 Some(true)

@@ -175,10 +175,8 @@ impl Inventory {
     /// Records that the API server confirmed that this node owns a block. Has no effect until the agent has listed the block's assignments
     /// once.
     pub(super) fn prove(&mut self, name: &str, proof: Proof, assignments_listed: bool) {
-        if let Some(known) = self.blocks.get_mut(name).and_then(|block| block.known.as_mut())
-            && (assignments_listed || known.proof != Proof::AssignmentsUnseen)
-        {
-            known.proof = proof;
+        if let Some(known) = self.blocks.get_mut(name).and_then(|block| block.known.as_mut()) {
+            known.proof = known.proof.confirmed(proof, assignments_listed);
         }
     }
 

@@ -45,6 +45,8 @@ pub(crate) struct BlockInfo {
     pub(crate) claim: Option<Claim>,
     /// How many readable assignments name the block, plus how many unreadable assignments may lie in it.
     pub(crate) assigned: u32,
+    /// How many of the readable assignments are void.
+    pub(crate) void: u32,
 }
 
 /// A claim on a block, as the watch showed it.
@@ -71,6 +73,7 @@ impl BlockInfo {
             free_since: spec.free_since.clone(),
             claim: None,
             assigned: 0,
+            void: 0,
         }
     }
 

@@ -20,6 +20,7 @@ use super::foreign_addresses::ForeignAddresses;
 use super::objects::PartialAssignment;
 use super::orphans::assignment_name;
 use super::unreadable::address_of;
+use super::void::VoidMarks;
 
 /// Addresses of a pool that are released within this time share one entry of the cool-down queue.
 const COOLDOWN_BATCH: Duration = Duration::from_millis(500);
@@ -28,7 +29,8 @@ const COOLDOWN_BATCH: Duration = Duration::from_millis(500);
 pub(crate) struct Index {
     pub(super) pools: Store<Lenient<AddressPool>>,
     pool_writer: Writer<Lenient<AddressPool>>,
-    /// The name, taints and addresses of each node. If a node becomes unreadable, the index keeps its last known addresses.
+    /// The name, UID, labels, taints and addresses of each node. If a node becomes unreadable, the index keeps its last known UID,
+    /// labels and addresses.
     pub(super) nodes: Store<PartialNode>,
     node_writer: Writer<PartialNode>,
     /// The deleted nodes that the watch has shown, with what their Nodes looked like at the end.
@@ -40,6 +42,8 @@ pub(crate) struct Index {
     pub(super) assignments: HashMap<IpAddr, AssignmentInfo>,
     /// How many assignments name each block, by pool and index. The map contains a block even if it does not exist.
     pub(super) assigned: HashMap<Arc<str>, BTreeMap<u64, u32>>,
+    /// The assignments that [`Index::set_void`] marked as void.
+    pub(super) void: VoidMarks,
     /// The unreadable assignments by name, each with the address in its name. `None`: the name is not an address.
     pub(super) unreadable_assignments: HashMap<Box<str>, Option<IpAddr>>,
     /// For each pool: when addresses were released, and how many at that time.
@@ -84,6 +88,7 @@ impl Default for Index {
             blocks: HashMap::default(),
             assignments: HashMap::default(),
             assigned: HashMap::default(),
+            void: VoidMarks::default(),
             unreadable_assignments: HashMap::default(),
             released: HashMap::default(),
             names: HashSet::default(),
@@ -209,11 +214,15 @@ impl Index {
         };
         match node.readable() {
             Some(node) => {
+                stored.metadata.uid.clone_from(&node.metadata.uid);
+                stored.metadata.labels.clone_from(&node.metadata.labels);
                 stored.spec.clone_from(&node.spec);
                 stored.status.addresses.clone_from(&node.status.addresses);
             }
             None => {
                 if let Some(last) = self.nodes.get(&ObjectRef::new(name)) {
+                    stored.metadata.uid.clone_from(&last.metadata.uid);
+                    stored.metadata.labels.clone_from(&last.metadata.labels);
                     stored.status.addresses.clone_from(&last.status.addresses);
                 }
             }
@@ -270,9 +279,10 @@ impl Index {
     fn apply_assignment(&mut self, assignment: &Lenient<PartialAssignment>) -> Changes {
         let address = address_of(assignment.name());
         let Some((address, assignment)) = address.zip(assignment.readable()) else {
-            let earlier = address.and_then(|address| self.assignments.remove(&address));
-            if let Some(earlier) = earlier {
+            let earlier = address.and_then(|address| Some((address, self.assignments.remove(&address)?)));
+            if let Some((address, earlier)) = earlier {
                 self.uncount(&earlier);
+                self.void.remove(address, &earlier.pool, earlier.block);
             }
             self.unreadable_assignments.insert(assignment.name().into(), address);
             return Changes { pools: self.all_pools(), pool_set: false, nodes: true };
@@ -285,6 +295,9 @@ impl Index {
         let info = AssignmentInfo { pool: Arc::clone(&pool), block, node, ipv6 };
         if let Some(replaced) = self.assignments.insert(address, info) {
             self.uncount(&replaced);
+            if replaced.pool != pool || replaced.block != block {
+                self.void.remove(address, &replaced.pool, replaced.block);
+            }
         }
         *self.assigned.entry(Arc::clone(&pool)).or_default().entry(block).or_default() += 1;
         if let Some(block) = self.blocks.get_mut(&pool).and_then(|blocks| blocks.get_mut(&block)) {
@@ -293,15 +306,20 @@ impl Index {
         Changes { pools: vec![pool], pool_set: false, nodes: true }
     }
 
-    /// Removes a deleted assignment. Its address cools down from now on.
+    /// Removes a deleted assignment. Its address cools down from now on, unless the assignment was void.
     fn remove_assignment(&mut self, name: &str) -> Changes {
         if self.unreadable_assignments.remove(name).is_some() {
             return Changes { pools: self.all_pools(), pool_set: false, nodes: true };
         }
-        let Some(info) = address_of(name).and_then(|address| self.assignments.remove(&address)) else {
+        let Some((address, info)) =
+            address_of(name).and_then(|address| Some((address, self.assignments.remove(&address)?)))
+        else {
             return Changes::default();
         };
         self.uncount(&info);
+        if self.void.remove(address, &info.pool, info.block) {
+            return Changes { pools: vec![info.pool], pool_set: false, nodes: true };
+        }
         let released = self.released.entry(Arc::clone(&info.pool)).or_default();
         match released.back_mut() {
             Some((when, count)) if when.elapsed() < COOLDOWN_BATCH => *count += 1,

@@ -1,4 +1,4 @@
-//! Orphaned assignments: the block does not exist, or the assignment's node does not own the block. Pure.
+//! Assignments that may be void: the block does not exist, the assignment's node does not own it, or it lacks the address. Pure.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::block::BlockOwner;
 use super::index::Index;
 use super::objects::PartialAssignment;
 
-/// An assignment whose block does not exist, or whose node does not own the block.
+/// An assignment whose block does not exist, whose node does not own the block, or whose address is not in the block.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct OrphanedAssignment {
     pub(crate) name: String,
@@ -22,20 +22,32 @@ pub(crate) struct OrphanedAssignment {
     /// The node that owns the block. `None`: the block is free or does not exist.
     pub(crate) owner: Option<Arc<str>>,
     pub(crate) block_exists: bool,
+    /// Whether the block exists and lacks an address of the assignment.
+    pub(crate) outside: bool,
 }
 
 impl Index {
-    /// All orphaned assignments. Leaves out the assignments of an unreadable block, because their node may own the block.
+    /// All assignments whose block does not exist or is not their node's. Assignments of an unreadable block are left out, because
+    /// their node may own the block.
     pub(crate) fn orphaned_assignments(&self) -> Vec<OrphanedAssignment> {
-        let mut orphans = Vec::new();
+        let mut suspects = self.suspect_assignments();
+        suspects.retain(|suspect| suspect.owner.as_ref() != Some(&suspect.node));
+        suspects
+    }
+
+    /// All assignments that may be void: the orphaned ones, and those whose address is not in their block.
+    pub(crate) fn suspect_assignments(&self) -> Vec<OrphanedAssignment> {
+        let mut suspects = Vec::new();
         for (address, info) in &self.assignments {
             let block = self.blocks.get(&info.pool).and_then(|blocks| blocks.get(&info.block));
             if block.is_some_and(|block| block.owner == BlockOwner::Unknown) {
                 continue;
             }
             let owner = block.and_then(|block| block.owner.node().cloned());
-            if owner.as_ref() != Some(&info.node) {
-                orphans.push(OrphanedAssignment {
+            let outside =
+                block.and_then(|block| block.range).is_some_and(|range| !contains(&range, *address, info.ipv6));
+            if outside || owner.as_ref() != Some(&info.node) {
+                suspects.push(OrphanedAssignment {
                     name: assignment_name(*address),
                     range: range_of(*address, info.ipv6),
                     node: Arc::clone(&info.node),
@@ -43,11 +55,17 @@ impl Index {
                     block: info.block,
                     owner,
                     block_exists: block.is_some(),
+                    outside,
                 });
             }
         }
-        orphans
+        suspects
     }
+}
+
+/// Whether the block contains the address and the IPv6 address that is paired with it.
+fn contains(range: &BlockRange, address: IpAddr, ipv6: Option<Ipv6Addr>) -> bool {
+    range.offset_of(address).is_some() && ipv6.is_none_or(|ipv6| range.offset_of(ipv6.into()).is_some())
 }
 
 /// The addresses of an assignment, as a range; `None` if the assignment has no valid address.

@@ -31,7 +31,7 @@ pub(crate) struct PoolView {
     pub(crate) unreadable: bool,
     /// The blocks of the pool, in the order of their indices.
     pub(crate) blocks: Vec<BlockInfo>,
-    /// How many addresses of the pool are assigned.
+    /// How many addresses of the pool are assigned. Void assignments do not count.
     pub(crate) used: u64,
     /// How many released addresses of the pool still cool down.
     pub(crate) cooling: u64,
@@ -65,15 +65,17 @@ impl Index {
         let assigned = self.assigned.get(name);
         let count = |index| assigned.and_then(|blocks| blocks.get(&index)).copied().unwrap_or(0);
         let unreadable = |range| self.unreadable_assignments_in(range);
+        let void = |index| self.void.of_block(name, index);
         let blocks = self.blocks.get(name).into_iter().flat_map(BTreeMap::values);
         let blocks = blocks
             .map(|block| BlockInfo {
                 assigned: count(block.index).saturating_add(unreadable(block.range)),
+                void: void(block.index),
                 ..block.clone()
             })
             .collect();
         let used = assigned.map_or(0, |blocks| blocks.values().map(|count| u64::from(*count)).sum());
-        let used = used + self.unreadable_assignments_of(name);
+        let used = used.saturating_sub(self.void.of_pool(name)) + self.unreadable_assignments_of(name);
         let subnets: Vec<SubnetPair> = pool.iter().flat_map(|pool| accepted_subnets(pool)).collect();
         let node_addresses = self.node_addresses_in(&subnets, MAX_NODE_ADDRESSES);
         let service_ranges = self.service_ranges_in(&subnets);
@@ -142,6 +144,11 @@ impl Index {
     pub(crate) fn reconciled_pools(&self) -> HashSet<Arc<str>> {
         let pools = self.pools.state();
         pools.iter().map(|pool| Arc::from(pool.name())).chain(self.blocks.keys().cloned()).collect()
+    }
+
+    /// The UID of a Node.
+    pub(crate) fn node_uid(&self, name: &str) -> Option<String> {
+        self.nodes.get(&ObjectRef::new(name)).and_then(|node| node.metadata.uid.clone())
     }
 
     /// Whether a Node with this name exists.

@@ -15,7 +15,7 @@ use super::survey;
 use crate::cache::{Index, PoolView};
 use crate::layout::{accepted_entries, entries, subnet_pair};
 
-pub(super) use protocol::AcceptanceResult;
+pub(super) use protocol::{AcceptanceResult, is_unnumbered};
 
 impl PoolReconciler {
     /// Runs the acceptance protocol as far as possible. Returns the newest pool, and the subnet entries that its status
@@ -32,7 +32,8 @@ impl PoolReconciler {
                 pool = self.write_acceptance(&pool, view, &numbered).await?;
             }
         }
-        if !protocol::is_open(&pool) {
+        // The numbers of new entries follow those of all accepted entries.
+        if !protocol::is_open(&pool) || protocol::is_unnumbered(&pool) {
             let unchanged = AcceptanceResult::unchanged(&pool);
             return Ok((pool, unchanged));
         }
@@ -51,7 +52,8 @@ impl PoolReconciler {
         let Some(survey) = survey::run(&self.context.clients, &self.name).await? else {
             return Err(ReconcileError::Stale);
         };
-        if survey.pool.metadata.uid != pool.metadata.uid || survey.pool.metadata.deletion_timestamp.is_some() {
+        let is_other = survey.pool.metadata.uid != pool.metadata.uid;
+        if is_other || survey.pool.metadata.deletion_timestamp.is_some() || protocol::is_unnumbered(&survey.pool) {
             return Err(ReconcileError::Stale);
         }
         let mut confirmed = protocol::confirm(&survey.pool, &survey.entries, &survey.conflicts, &survey.own_blocks);

@@ -3,6 +3,7 @@
 mod plan;
 mod recreate;
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use bobbin_crds::AddressPool;
@@ -70,9 +71,19 @@ impl PoolReconciler {
         }
         write::blocks::may_carve(&self.context, pool).await?;
         let mut blocks = Vec::new();
+        let max = pool.spec.max_blocks(self.context.max_addresses_per_node) as usize;
+        let mut counts: HashMap<&str, usize> = HashMap::new();
         for (index, node) in &missing.recreatable {
             let Some(block) = write::blocks::new_block(&self.name, shape, *index) else { continue };
+            // Without this limit, an agent could claim blocks by assignments that name blocks which never existed.
+            let count = counts
+                .entry(node)
+                .or_insert_with(|| self.context.cache.with(|index| index.block_count(&self.name, node)));
+            if *count >= max || self.context.denied.contains(node) {
+                continue;
+            }
             if let Some(block) = recreate::claimed(&self.context, block, node).await? {
+                *count += 1;
                 blocks.push((*index, block));
             }
         }

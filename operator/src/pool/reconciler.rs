@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bobbin_api_client::backoff;
 use bobbin_crds::{AddressPool, FINALIZER};
 
+use super::accept::is_unnumbered;
 use super::error::ReconcileError;
 use super::write;
 use crate::cache::{BlockInfo, PoolView};
@@ -110,7 +111,9 @@ impl PoolReconciler {
         if let Ok(shape) = &shape {
             let missing = self.missing_blocks(shape, &view);
             self.recreate_blocks(&pool, shape, &missing, &mut view).await?;
-            if !pool.spec.draining && acceptance.listed == accepted_entries(pool.status.as_ref()) {
+            // The status must contain the numbers before a block has one of them.
+            let is_written = acceptance.listed == accepted_entries(pool.status.as_ref()) && !is_unnumbered(&pool);
+            if !pool.spec.draining && is_written {
                 self.carve(&pool, shape, &missing, &mut view).await?;
             }
             write::blocks::delete_unusable(&self.context, shape, &view).await?;

@@ -110,7 +110,7 @@ pub(super) fn belongs(shape: &PoolShape, block: &BlockInfo) -> bool {
 fn has_free_address(shape: &PoolShape, block: &BlockInfo) -> bool {
     block.range.is_some_and(|range| {
         let usable = u128::from(range.len()).saturating_sub(shape.reserved.count_in(&range.as_subnet()));
-        u128::from(block.assigned) < usable
+        u128::from(block.assigned.saturating_sub(block.void)) < usable
     })
 }
 

@@ -1,80 +1,154 @@
-//! Orphaned assignments that may be void: which assignments to check by live reads, and what earlier checks found. Pure.
+//! Assignments that may be void: which ones to check by live reads, and what earlier checks found. Pure.
 //!
 //! The node of an orphaned assignment may have lost the block while the pod still runs. A deleted pod object does not prove
 //! that the container has ended. So two live checks, far enough apart for the agent to list its assignments once, must find
-//! the pod gone. In doubt, the operator keeps the assignment and counts it in a metric.
+//! the pod gone. In doubt the assignment stays and is counted.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use crate::cache::OrphanedAssignment;
+use crate::denied_nodes::MAX_VOID_ASSIGNMENTS;
+use crate::times::Times;
 
-/// How long an assignment must be orphaned before its first check. For a younger orphan, the operator may not have seen
-/// the claim of the block yet.
-pub(crate) const MIN_ORPHAN_AGE: Duration = Duration::from_mins(1);
-/// The time between two checks of one assignment. In that time each agent lists its own assignments at least once.
-pub(crate) const CHECK_INTERVAL: Duration = Duration::from_mins(15);
-
-/// What the operator knows about one orphaned assignment.
+/// What the operator knows about one assignment that may be void.
 #[derive(Clone, Debug)]
 struct Candidate {
-    /// Since when every observation has found the assignment orphaned.
+    suspect: OrphanedAssignment,
+    /// Since when every observation has found the assignment suspect.
     since: Instant,
+    /// Whether an earlier observation found the assignment suspect, too.
+    seen_before: bool,
     last_check: Option<Instant>,
+    /// Whether the last check found that the assignment is void and that its pod does not have the address.
+    pod_missing: bool,
     /// The UID of the assignment, and since when every check has found the assignment's pod gone.
     pod_gone: Option<(String, Instant)>,
 }
 
 impl Candidate {
-    fn is_old(&self, now: Instant) -> bool {
-        now.duration_since(self.since) >= MIN_ORPHAN_AGE
+    fn new(suspect: OrphanedAssignment, now: Instant) -> Self {
+        Self { suspect, since: now, seen_before: false, last_check: None, pod_missing: false, pod_gone: None }
     }
 
-    fn is_due(&self, now: Instant) -> bool {
-        self.is_old(now) && self.last_check.is_none_or(|at| now.duration_since(at) >= CHECK_INTERVAL)
+    /// Whether both observations are about the same assignment. The block's owner may change meanwhile.
+    fn is_same(&self, other: &OrphanedAssignment) -> bool {
+        let known = &self.suspect;
+        (&known.node, &known.pool, known.block) == (&other.node, &other.pool, other.block)
     }
 }
 
-/// All assignments that the last observation found orphaned.
-#[derive(Debug, Default)]
-pub(crate) struct Candidates(HashMap<OrphanedAssignment, Candidate>);
+/// All assignments that the last observation found suspect.
+#[derive(Debug)]
+pub(crate) struct Candidates {
+    times: Times,
+    /// The assignments by name.
+    known: HashMap<String, Candidate>,
+    /// When forged assignments were found, for each node.
+    forgeries: HashMap<Arc<str>, Vec<Instant>>,
+}
 
 impl Candidates {
-    /// Replaces the known orphans with `orphans`. Returns how many of these assignments have been orphaned for at least
-    /// [`MIN_ORPHAN_AGE`].
-    pub(crate) fn observe(&mut self, orphans: Vec<OrphanedAssignment>, now: Instant) -> usize {
-        let mut before = std::mem::take(&mut self.0);
-        let new = Candidate { since: now, last_check: None, pod_gone: None };
-        self.0 = orphans
-            .into_iter()
-            .map(|orphan| {
-                let known = before.remove(&orphan).unwrap_or_else(|| new.clone());
-                (orphan, known)
-            })
-            .collect();
-        self.0.values().filter(|candidate| candidate.is_old(now)).count()
+    pub(crate) fn new(times: Times) -> Self {
+        Self { times, known: HashMap::new(), forgeries: HashMap::new() }
     }
 
-    /// Returns up to `max` orphans that are due for a check, the longest unchecked first, and notes the time of the check.
-    pub(crate) fn take_due(&mut self, max: usize, now: Instant) -> Vec<OrphanedAssignment> {
-        let due = self.0.iter().filter(|(_, candidate)| candidate.is_due(now));
-        let mut due: Vec<_> = due.map(|(orphan, candidate)| (candidate.last_check, orphan.clone())).collect();
-        due.sort();
-        due.truncate(max);
-        for (_, orphan) in &due {
-            if let Some(candidate) = self.0.get_mut(orphan) {
-                candidate.last_check = Some(now);
-            }
+    /// Replaces the known assignments by `suspects`.
+    pub(crate) fn observe(&mut self, suspects: Vec<OrphanedAssignment>, now: Instant) {
+        let mut before = std::mem::take(&mut self.known);
+        for suspect in suspects {
+            let candidate = match before.remove(&suspect.name).filter(|known| known.is_same(&suspect)) {
+                Some(known) => Candidate { suspect, seen_before: true, ..known },
+                None => Candidate::new(suspect, now),
+            };
+            self.known.insert(candidate.suspect.name.clone(), candidate);
         }
-        due.into_iter().map(|(_, orphan)| orphan).collect()
+        let memory = self.times.forgery_memory();
+        self.forgeries.retain(|_, found| {
+            found.retain(|at| now.duration_since(*at) < memory);
+            !found.is_empty()
+        });
     }
 
-    /// Notes that a check found the pod gone. Returns whether a check at least [`CHECK_INTERVAL`] earlier also found the pod
-    /// gone.
-    pub(crate) fn note_pod_gone(&mut self, orphan: &OrphanedAssignment, uid: &str, now: Instant) -> bool {
-        let Some(candidate) = self.0.get_mut(orphan) else { return false };
+    /// The names of the assignments that two observations found suspect. One alone may only have been ahead of another watch.
+    pub(crate) fn confirmed(&self) -> impl Iterator<Item = &str> {
+        self.known.values().filter(|candidate| candidate.seen_before).map(|candidate| candidate.suspect.name.as_str())
+    }
+
+    /// Returns up to `max` assignments that are due for a check, the longest unchecked first, and notes when each is checked.
+    ///
+    /// An assignment whose address is not in its block is due at once. So are those of a node that has suspiciously many.
+    pub(crate) fn take_due(&mut self, max: usize, now: Instant) -> Vec<OrphanedAssignment> {
+        let mut counts: HashMap<Arc<str>, usize> = HashMap::new();
+        for candidate in self.known.values().filter(|candidate| candidate.seen_before) {
+            *counts.entry(Arc::clone(&candidate.suspect.node)).or_default() += 1;
+        }
+        let times = self.times;
+        let is_due = |candidate: &&mut Candidate| match candidate.last_check {
+            Some(at) => now.duration_since(at) >= times.check_interval(),
+            None => {
+                candidate.suspect.outside
+                    || counts.get(&candidate.suspect.node).is_some_and(|count| *count > MAX_VOID_ASSIGNMENTS)
+                    || now.duration_since(candidate.since) >= times.min_orphan_age()
+            }
+        };
+        let mut due: Vec<&mut Candidate> = self.known.values_mut().filter(is_due).collect();
+        due.sort_by(|a, b| (a.last_check, &a.suspect.name).cmp(&(b.last_check, &b.suspect.name)));
+        due.truncate(max);
+        let taken = due.into_iter().map(|candidate| {
+            candidate.last_check = Some(now);
+            candidate.suspect.clone()
+        });
+        taken.collect()
+    }
+
+    /// Notes that a check failed, so that the assignment is due again.
+    pub(crate) fn retry(&mut self, name: &str) {
+        if let Some(candidate) = self.known.get_mut(name) {
+            candidate.last_check = None;
+        }
+    }
+
+    /// Notes whether a check found that the assignment is void and that its pod does not have the address.
+    pub(crate) fn note_pod_missing(&mut self, name: &str, pod_missing: bool) {
+        if let Some(candidate) = self.known.get_mut(name) {
+            candidate.pod_missing = pod_missing;
+        }
+    }
+
+    /// Notes that a check found the assignment forged. It counts against its node for a while after its deletion.
+    pub(crate) fn note_forged(&mut self, name: &str, now: Instant) {
+        if let Some(candidate) = self.known.get_mut(name) {
+            candidate.pod_missing = false;
+            self.forgeries.entry(Arc::clone(&candidate.suspect.node)).or_default().push(now);
+        }
+    }
+
+    /// Forgets the forged assignments of a node, because an administrator trusts it again.
+    pub(crate) fn forget_forgeries(&mut self, node: &str) {
+        self.forgeries.remove(node);
+    }
+
+    /// How many void assignments each node has, or recently had, whose pods do not have the address.
+    pub(crate) fn without_pod(&self, now: Instant) -> HashMap<Arc<str>, usize> {
+        let mut counts: HashMap<Arc<str>, usize> = HashMap::new();
+        for candidate in self.known.values().filter(|candidate| candidate.pod_missing) {
+            *counts.entry(Arc::clone(&candidate.suspect.node)).or_default() += 1;
+        }
+        for (node, found) in &self.forgeries {
+            let recent = found.iter().filter(|at| now.duration_since(**at) < self.times.forgery_memory()).count();
+            *counts.entry(Arc::clone(node)).or_default() += recent;
+        }
+        counts
+    }
+
+    /// Notes that a check found the pod gone. Returns whether a check at least one check interval earlier also found it gone.
+    pub(crate) fn note_pod_gone(&mut self, name: &str, uid: &str, now: Instant) -> bool {
+        let interval = self.times.check_interval();
+        let Some(candidate) = self.known.get_mut(name) else { return false };
         match &candidate.pod_gone {
-            Some((known, first)) if known == uid => now.duration_since(*first) >= CHECK_INTERVAL,
+            Some((known, first)) if known == uid => now.duration_since(*first) >= interval,
             Some(_) | None => {
                 candidate.pod_gone = Some((uid.to_owned(), now));
                 false
@@ -83,77 +157,12 @@ impl Candidates {
     }
 
     /// Notes that a check found the pod alive. Earlier checks of this assignment no longer count.
-    pub(crate) fn note_pod_alive(&mut self, orphan: &OrphanedAssignment) {
-        if let Some(candidate) = self.0.get_mut(orphan) {
+    pub(crate) fn note_pod_alive(&mut self, name: &str) {
+        if let Some(candidate) = self.known.get_mut(name) {
             candidate.pod_gone = None;
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use bobbin_ipam::BlockRange;
-
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-    const JUST_BEFORE: Duration = Duration::from_secs(CHECK_INTERVAL.as_secs() - 1);
-
-    fn orphan(name: &str) -> OrphanedAssignment {
-        let range = BlockRange::parse(Some("10.0.0.1/32"), None).expect("it is a range");
-        OrphanedAssignment {
-            name: name.into(),
-            range,
-            node: "n1".into(),
-            pool: "p".into(),
-            block: 0,
-            owner: None,
-            block_exists: true,
-        }
-    }
-
-    #[test]
-    fn an_assignment_is_checked_only_after_it_was_orphaned_for_a_minute() {
-        let (mut candidates, start) = (Candidates::default(), Instant::now());
-        let mut pass = |names: &[&str], now| {
-            let count = candidates.observe(names.iter().map(|name| orphan(name)).collect(), now);
-            (count, candidates.take_due(20, now))
-        };
-        assert_eq!(pass(&["a"], start), (0, vec![]));
-        assert_eq!(pass(&["a", "b"], start + MIN_ORPHAN_AGE), (1, vec![orphan("a")]));
-        assert_eq!(pass(&["b"], start + MIN_ORPHAN_AGE * 2), (1, vec![orphan("b")]));
-        assert_eq!(pass(&["a"], start + MIN_ORPHAN_AGE * 3), (0, vec![]));
-    }
-
-    #[test]
-    fn every_orphan_is_checked_once_per_interval_although_a_pass_is_limited() {
-        let (mut candidates, start) = (Candidates::default(), Instant::now());
-        let all = || vec![orphan("a"), orphan("b"), orphan("c")];
-        candidates.observe(all(), start);
-        let now = start + MIN_ORPHAN_AGE;
-        assert_eq!(candidates.take_due(2, now), [orphan("a"), orphan("b")]);
-        assert_eq!(candidates.take_due(2, now + SECOND), [orphan("c")]);
-        assert_eq!(candidates.take_due(2, now + JUST_BEFORE), []);
-        assert_eq!(candidates.take_due(9, now + CHECK_INTERVAL), [orphan("a"), orphan("b")]);
-        assert_eq!(candidates.observe(all(), now + CHECK_INTERVAL), 3);
-    }
-
-    #[test]
-    fn a_pod_counts_as_gone_only_when_two_checks_of_the_same_assignment_agree() {
-        let (mut candidates, start) = (Candidates::default(), Instant::now());
-        let a = orphan("a");
-        candidates.observe(vec![a.clone()], start);
-        assert!(!candidates.note_pod_gone(&a, "u1", start));
-        assert!(!candidates.note_pod_gone(&a, "u1", start + JUST_BEFORE));
-        assert!(candidates.note_pod_gone(&a, "u1", start + CHECK_INTERVAL));
-        // Earlier evidence no longer counts after a new assignment with the same name, a living pod, or a pass without the
-        // orphan.
-        assert!(!candidates.note_pod_gone(&a, "u2", start + CHECK_INTERVAL));
-        candidates.note_pod_alive(&a);
-        assert!(!candidates.note_pod_gone(&a, "u2", start + CHECK_INTERVAL * 2));
-        candidates.observe(vec![], start + CHECK_INTERVAL * 3);
-        assert!(!candidates.note_pod_gone(&a, "u2", start + CHECK_INTERVAL * 3));
-        candidates.observe(vec![a.clone()], start + CHECK_INTERVAL * 3);
-        assert!(!candidates.note_pod_gone(&a, "u2", start + CHECK_INTERVAL * 3));
-    }
-}
+mod tests;

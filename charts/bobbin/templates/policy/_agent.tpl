@@ -1,4 +1,4 @@
-{{/* Both policies apply to the service account of the agents. */}}
+{{/* The policies for agents apply to the service account of the agents. */}}
 {{- define "bobbin.policy.matchConditions" -}}
 matchConditions:
   - name: is-agent
@@ -20,4 +20,16 @@ matchConditions:
   message: >-
     this token of the agents' service account names no node, so its writes are refused: use the token that Kubernetes
     mounts into the agent's pod
+{{- end }}
+
+{{/* The ConfigMap that lists denied nodes. The operator adds entries, and an administrator removes them. */}}
+{{- define "bobbin.policy.deniedNodes" -}}
+bobbin-denied-nodes
+{{- end }}
+
+{{/* How an administrator lifts the denial of the node in the token, as the end of a CEL text. */}}
+{{- define "bobbin.policy.lift" -}}
+' because ConfigMap {{ .Release.Namespace }}/{{ include "bobbin.policy.deniedNodes" . }} denies the node (' + params.data[variables.node]
++ '). When the node is trusted again, remove the entry: kubectl -n {{ .Release.Namespace }} patch configmap {{ include "bobbin.policy.deniedNodes" . }} --type=json -p \'[{"op":"remove","path":"/data/'
++ variables.node + '"}]\''
 {{- end }}

@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use bobbin_crds::pool::MAX_NEXT_INDEX;
+
 use super::{PoolLayout, block_count_of, meet};
 use crate::block::BlockRange;
 use crate::subnet::SubnetPair;
@@ -16,6 +18,8 @@ pub struct Numbering<'a> {
     /// All existing blocks that name the pool, each with its index.
     blocks: &'a [(u64, BlockRange)],
     taken: Vec<Range<u64>>,
+    /// The indices that blocks of subnets without numbers have. Only these subnets may get them.
+    held: Vec<Range<u64>>,
     next: u64,
 }
 
@@ -31,14 +35,22 @@ pub struct Misfit {
 impl<'a> Numbering<'a> {
     /// Starts with no subnet. `next` is the pool's `status.nextIndex`.
     pub fn new(block_size_bits: u8, blocks: &'a [(u64, BlockRange)], next: u64) -> Self {
-        Self { block_size_bits, blocks, taken: Vec::new(), next }
+        Self { block_size_bits, blocks, taken: Vec::new(), held: Vec::new(), next }
     }
 
     /// Notes that a subnet has its blocks from the index `first` on.
     pub fn take(&mut self, subnet: &SubnetPair, first: u64) {
-        let span = first..first.saturating_add(block_count_of(subnet, self.block_size_bits));
+        let span = self.span(subnet, first);
         self.next = self.next.max(span.end);
         self.taken.push(span);
+    }
+
+    /// Keeps the indices that existing blocks of a subnet have for this subnet. Call it after all calls of [`Self::take`] and
+    /// before [`Self::give`], for each subnet without numbers.
+    pub fn hold(&mut self, subnet: &SubnetPair) {
+        if let Ok(Some(first)) = self.existing(subnet) {
+            self.held.push(self.span(subnet, first));
+        }
     }
 
     /// The index of the first block that no subnet has had yet.
@@ -51,9 +63,28 @@ impl<'a> Numbering<'a> {
     /// # Errors
     /// Fails with a block of the pool that lies in the subnet and has an index of another subnet, or no valid one.
     pub fn give(&mut self, subnet: &SubnetPair) -> Result<u64, Misfit> {
-        let first = self.existing(subnet)?.unwrap_or(self.next);
+        let first = self.existing(subnet)?.unwrap_or_else(|| self.unused(subnet));
         self.take(subnet, first);
         Ok(first)
+    }
+
+    /// The first index, from `next` on, where a subnet gets no index of another subnet and of no existing block.
+    fn unused(&self, subnet: &SubnetPair) -> u64 {
+        let mut first = self.next;
+        loop {
+            let span = self.span(subnet, first);
+            let held = self.held.iter().filter(|held| meet(held, &span)).map(|held| held.end);
+            let blocks =
+                self.blocks.iter().filter(|(index, _)| span.contains(index)).map(|(index, _)| index.saturating_add(1));
+            match held.chain(blocks).max() {
+                Some(end) => first = end,
+                None => return first,
+            }
+        }
+    }
+
+    fn span(&self, subnet: &SubnetPair, first: u64) -> Range<u64> {
+        first..first.saturating_add(block_count_of(subnet, self.block_size_bits))
     }
 
     /// The index of the subnet's first block according to the blocks that exist in it. `None` if no block exists in it.
@@ -69,8 +100,9 @@ impl<'a> Numbering<'a> {
             let alone = alone.as_ref().ok_or(misfit)?;
             let offset = alone.index_of(address).filter(|offset| alone.block(*offset) == Some(*range)).ok_or(misfit)?;
             let first = index.checked_sub(offset).ok_or(misfit)?;
-            let span = first..first.saturating_add(alone.block_count());
-            if *found.get_or_insert(first) != first || self.taken.iter().any(|taken| meet(taken, &span)) {
+            let span = self.span(subnet, first);
+            let is_valid = span.end <= MAX_NEXT_INDEX.cast_unsigned();
+            if !is_valid || *found.get_or_insert(first) != first || self.taken.iter().any(|taken| meet(taken, &span)) {
                 return Err(misfit);
             }
         }
@@ -106,6 +138,30 @@ mod tests {
         assert_eq!(numbering.give(&subnet("10.1.0.0/24")), Ok(16));
         assert_eq!(numbering.give(&subnet("10.0.0.0/24")), Ok(0));
         assert_eq!(numbering.give(&subnet("10.2.0.0/24")), Ok(24));
+    }
+
+    #[test]
+    fn a_subnet_without_blocks_gets_no_index_that_a_block_of_another_subnet_has() {
+        // The blocks of 10.1.0.0/24 hold 4 to 11, and a block of no subnet has the index 14.
+        let blocks = [block(8, "10.1.0.128/27"), block(14, "10.9.0.0/27")];
+        let mut numbering = Numbering::new(5, &blocks, 0);
+        for open in ["10.0.0.0/24", "10.1.0.0/24", "10.2.0.0/25"] {
+            numbering.hold(&subnet(open));
+        }
+        assert_eq!(numbering.give(&subnet("10.0.0.0/24")), Ok(15));
+        assert_eq!(numbering.give(&subnet("10.1.0.0/24")), Ok(4));
+        assert_eq!(numbering.give(&subnet("10.2.0.0/25")), Ok(23));
+    }
+
+    #[test]
+    fn a_block_with_an_index_that_no_pool_has_gives_no_number() {
+        let top = MAX_NEXT_INDEX.cast_unsigned();
+        for index in [top, u64::MAX] {
+            let blocks = [block(index, "10.1.0.0/27")];
+            assert!(Numbering::new(5, &blocks, 0).give(&subnet("10.1.0.0/24")).is_err());
+        }
+        let blocks = [block(top - 8, "10.1.0.0/27")];
+        assert_eq!(Numbering::new(5, &blocks, 0).give(&subnet("10.1.0.0/24")), Ok(top - 8));
     }
 
     #[test]

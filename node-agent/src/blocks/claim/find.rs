@@ -15,7 +15,7 @@ use super::node_network::{is_occupied, named};
 use super::{ClaimError, Claims, unreachable};
 use crate::blocks::read::{BlockInfo, Owner, best_free_block};
 use crate::cluster::NodeInfo;
-use crate::cluster::freshness::ReadStart;
+use crate::cluster::freshness::{ReadStart, WatchedKind};
 use crate::state::{BlockEvent, ClaimedBlock};
 
 /// How many times a claim lists the free blocks and tries the best block. The claim tries again if another node claimed that block first.
@@ -126,12 +126,13 @@ impl Claims {
         if !self.0.node_state.begin_claim(attempt.block, &pool) {
             return Ok(AttemptResult::Taken);
         }
+        let floor = self.0.freshness.version(WatchedKind::Blocks);
         let written = match read {
             Some(read) => self.0.api.claim(read, attempt.node).await,
             None => self.0.api.claim_optimistically(attempt.block, attempt.node).await,
         };
         let failed = match written {
-            Outcome::Done(block) => return self.claimed(attempt, &block),
+            Outcome::Done(block) => return self.claimed(attempt, &block, floor),
             Outcome::Refused(Refusal::Conflict | Refusal::Invalid(_)) => {
                 self.0.conflicts.inc();
                 Ok(AttemptResult::Taken)
@@ -150,7 +151,7 @@ impl Claims {
                 let report =
                     || on_unknown(ClaimError::Unreachable { pool: pool.clone(), why: format!("block {block}: {why}") });
                 match self.read_back(block, attempt.node, report).await {
-                    Some(block) => return self.claimed(attempt, &block),
+                    Some(block) => return self.claimed(attempt, &block, floor),
                     None => Ok(AttemptResult::Taken),
                 }
             }
@@ -159,9 +160,11 @@ impl Claims {
         failed
     }
 
-    fn claimed(&self, attempt: &ClaimAttempt<'_>, block: &BlockInfo) -> Result<AttemptResult, ClaimError> {
-        // Record the answer before adding the block: after an outage, the first answer starts the quiet time that the block must wait for.
+    fn claimed(&self, attempt: &ClaimAttempt<'_>, block: &BlockInfo, floor: u64) -> Result<AttemptResult, ClaimError> {
+        // Record the answer before adding the block. After an outage or a restored snapshot, the first answer starts the quiet time. The
+        // block must wait for its end.
         self.0.freshness.answered(boot_time());
+        self.0.freshness.observe_version(WatchedKind::Blocks, &block.resource_version, floor);
         let added = self.add_owned(block, attempt.had_finalizer, Some(attempt.pool), attempt.start, true);
         let held = added.map_err(|why| {
             self.0.node_state.on(attempt.block, BlockEvent::ClaimFailed);

@@ -2,6 +2,7 @@
 
 use bobbin_crds::DEFAULT_COOLDOWN;
 use jiff::ToSpan;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -84,4 +85,37 @@ fn a_free_since_in_the_future_counts_as_now() {
         Some(boot.before(Duration::from_secs(30)))
     );
     assert_eq!(cooling_since(None, COOLDOWN, now(), boot), None);
+}
+
+/// A time that a wall clock may show, whatever it showed before.
+fn any_time() -> impl Strategy<Value = Timestamp> {
+    (Timestamp::MIN.as_second()..=Timestamp::MAX.as_second())
+        .prop_map(|second| Timestamp::from_second(second).expect("it is in the range"))
+}
+
+proptest! {
+    #[test]
+    fn no_jump_of_the_wall_clock_lets_a_claimed_block_cool_longer_than_its_cool_down(
+        since in proptest::option::of(any_time()), now in any_time(), cooldown in 0_u64..86_400, boot in 0_u64..10_000_000,
+    ) {
+        let (cooldown, boot) = (Duration::from_secs(cooldown), BootTime(Duration::from_secs(boot)));
+        if let Some(began) = cooling_since(since, cooldown, now, boot) {
+            prop_assert!(began <= boot && boot.since(began) <= cooldown);
+        }
+        // While the clock is behind the time of the release, the whole cool-down is still ahead.
+        let is_behind = since.is_some_and(|since| since >= now) && !cooldown.is_zero();
+        prop_assert!(!is_behind || cooling_since(since, cooldown, now, boot) == Some(boot));
+    }
+
+    #[test]
+    fn no_jump_of_the_wall_clock_hides_a_free_block_or_offers_a_claimed_one(
+        times in proptest::collection::vec((proptest::option::of(any_time()), any::<bool>()), 1..6), now in any_time(),
+    ) {
+        let listed: Vec<BlockInfo> = (0..).zip(&times).map(|(index, (free_since, claimed))| BlockInfo {
+            free_since: *free_since, node_name: claimed.then(|| "n2".to_owned()), ..block(index)
+        }).collect();
+        let found = best_free_block(listed, "n1", 1, now, COOLDOWN, false, |_| true);
+        prop_assert_eq!(found.is_some(), times.iter().any(|(_, claimed)| !claimed));
+        prop_assert!(found.is_none_or(|block| block.node_name.is_none()));
+    }
 }

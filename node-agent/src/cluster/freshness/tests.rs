@@ -73,6 +73,18 @@ fn a_resource_version_that_went_back_invalidates_all_proofs() {
 }
 
 #[test]
+fn a_resource_version_that_went_back_starts_the_quiet_time_however_short_the_outage_was() {
+    let freshness = heard_at(1);
+    assert!(!freshness.observe_version(WatchedKind::Blocks, "10", 0));
+    assert_eq!(freshness.quiet_until(at(1)), None);
+    assert!(freshness.observe_version(WatchedKind::Blocks, "9", 10));
+    assert_eq!(freshness.quiet_until(at(1)), Some(at(16)));
+    let restarted = FreshnessTracker::new(Times::new(1.0, Duration::from_mins(5)), freshness.last_contact(at(15)));
+    restarted.answered(at(15));
+    assert_eq!(restarted.quiet_until(at(15)), Some(at(30)));
+}
+
+#[test]
 fn an_outage_counts_from_the_last_contact_and_only_if_calls_failed() {
     let freshness = heard_at(1);
     // The agent did not call the API server for a minute. A pause between calls is no outage.
@@ -86,6 +98,18 @@ fn an_outage_counts_from_the_last_contact_and_only_if_calls_failed() {
     freshness.answered(at(81));
     assert_eq!(freshness.quiet_until(at(81)), Some(at(96)));
     assert_eq!(freshness.quiet_until(at(96)), None);
+}
+
+#[test]
+fn an_agent_that_restarts_in_the_quiet_time_begins_it_anew() {
+    let freshness = heard_at(1);
+    freshness.call_failed();
+    freshness.answered(at(20));
+    assert_eq!(freshness.last_contact(at(34)), Some(at(1)));
+    let restarted = FreshnessTracker::new(Times::new(1.0, Duration::from_mins(5)), freshness.last_contact(at(34)));
+    restarted.answered(at(34));
+    assert_eq!(restarted.quiet_until(at(34)), Some(at(49)));
+    assert_eq!(freshness.last_contact(at(35)), Some(at(35)), "the quiet time is over");
 }
 
 #[test]

@@ -168,7 +168,7 @@ fn sentence(agent: &Agent, pool: &str, trouble: Option<&ClaimError>) -> String {
     let held: u32 = uses.iter().map(|block| block.held).sum();
     let remedy = match trouble {
         Some(ClaimError::Limit { .. }) => {
-            "raise the pool's maxBlocksPerNode, or delete pods of this node that use it".to_owned()
+            "set a larger maxBlocksPerNode in the pool, or delete pods of this node that use it".to_owned()
         }
         Some(ClaimError::NodeNetwork { .. }) => {
             "choose subnets for the pool outside of the nodes' networks, or schedule the pod on another node".to_owned()

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bobbin_cni_wire::{CniError, code};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::AddContext;
 use super::wiring::{links_of, wire};
 use crate::agent::Agent;
 use crate::assignments::Confirmation;
+use crate::cluster::freshness::Proof;
 use crate::cni::attachment_lock::AttachmentLock;
 use crate::cni::interrupted_by_del;
 use crate::state::{Attachment, AttachmentPhase, FencingToken, Links};
@@ -24,9 +26,21 @@ pub(super) enum Confirmed {
     Conflict { by: String, node: String },
     /// The node may have lost the block. The ADD has undone the allocation and the wiring.
     BlockDoubted,
+    /// Another node may use the address, and the API server has not confirmed the IPAssignment. The allocation and the wiring were undone.
+    Unconfirmed,
 }
 
-/// Wires the pod and creates its IPAssignment at the same time, then waits up to `wait` for the API server's answer.
+/// How an ADD confirms an address.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ConfirmOptions {
+    /// How long to wait for the API server's answer.
+    pub wait: Duration,
+    /// Whether to wait for the answer before the pod is wired. An ADD does so after it met an address of another attachment, because
+    /// the next address may be another attachment's too.
+    pub before_wiring: bool,
+}
+
+/// Wires the pod and creates its IPAssignment at the same time, then waits for the API server's answer.
 pub(super) async fn confirm(
     agent: &Arc<Agent>,
     context: &AddContext,
@@ -34,7 +48,7 @@ pub(super) async fn confirm(
     attachment: &Attachment,
     token: &FencingToken,
     netns: OwnedFd,
-    wait: Duration,
+    options: ConfirmOptions,
 ) -> Result<Confirmed, CniError> {
     let key = &attachment.key;
     if let Err(error) = agent.checkpoint.keep(attachment) {
@@ -47,43 +61,36 @@ pub(super) async fn confirm(
             ),
         ));
     }
-    let until = Instant::now() + wait;
-    let confirmation = agent.assignment_writer.create(attachment);
+    let until = Instant::now() + options.wait;
+    let mut pending = Some(agent.assignment_writer.create(attachment));
+    let mut uid = None;
+    if options.before_wiring
+        && let Some(confirmation) = pending.take()
+    {
+        match answer(agent, lock, attachment, confirmation, until).await? {
+            Answer::Proceed { uid: created } => uid = created,
+            Answer::Conflict(conflict) => return Ok(conflict),
+        }
+    }
     let attached = match wire(agent, &context.prepared, attachment, netns).await {
         Ok(attached) => attached,
         Err(error) => {
-            drop(confirmation);
+            drop(pending);
             undo(agent, attachment).await;
             return Err(error);
         }
     };
-    let waiting_since = std::time::Instant::now();
-    let wait = until.saturating_duration_since(Instant::now());
-    let confirmation =
-        lock.unless_del_waits(agent.assignment_writer.confirmation(confirmation, attachment.pair, wait)).await;
-    agent.metrics.observe_confirmation_wait(waiting_since.elapsed());
-    let Some(confirmation) = confirmation else {
+    if let Some(confirmation) = pending {
+        match answer(agent, lock, attachment, confirmation, until).await? {
+            Answer::Proceed { uid: created } => uid = created,
+            Answer::Conflict(conflict) => return Ok(conflict),
+        }
+    }
+    // The assignments of other nodes in this block were not listed yet, so only the confirmation shows that the address is free.
+    if uid.is_none() && token.proof == Proof::AssignmentsUnseen {
         undo(agent, attachment).await;
-        return Err(interrupted_by_del(key, "the API server's answer about its IPAssignment"));
-    };
-    let uid = match confirmation {
-        Some(Confirmation::Created { uid }) => Some(uid),
-        Some(Confirmation::Taken { by, node, .. }) => {
-            undo(agent, attachment).await;
-            return Ok(Confirmed::Conflict { by, node });
-        }
-        Some(Confirmation::Refused(why)) => {
-            undo(agent, attachment).await;
-            return Err(CniError::new(
-                code::TRY_AGAIN_LATER,
-                format!(
-                    "the API server refused the IPAssignment of address {} for {key} on node {}: {why}; check ClusterRole bobbin-agent, the admission policies and AddressBlock {}",
-                    attachment.pair, agent.args.node_name, attachment.block
-                ),
-            ));
-        }
-        None => None,
-    };
+        return Ok(Confirmed::Unconfirmed);
+    }
     if !agent.node_state.token_is_current(token) {
         undo(agent, attachment).await;
         return Ok(Confirmed::BlockDoubted);
@@ -97,6 +104,52 @@ pub(super) async fn confirm(
         }
     });
     Ok(Confirmed::Wired(links))
+}
+
+/// What the API server's answer about an IPAssignment means for the ADD.
+enum Answer {
+    /// The ADD goes on. `uid` is that of the IPAssignment, if the API server has confirmed it.
+    Proceed { uid: Option<String> },
+    /// The ADD needs another address. The allocation and the wiring were undone.
+    Conflict(Confirmed),
+}
+
+/// Waits for the API server's answer until `until`. Undoes the ADD if the answer does not let it go on.
+async fn answer(
+    agent: &Agent,
+    lock: &AttachmentLock,
+    attachment: &Attachment,
+    confirmation: oneshot::Receiver<Confirmation>,
+    until: Instant,
+) -> Result<Answer, CniError> {
+    let key = &attachment.key;
+    let waiting_since = std::time::Instant::now();
+    let wait = until.saturating_duration_since(Instant::now());
+    let confirmation =
+        lock.unless_del_waits(agent.assignment_writer.confirmation(confirmation, attachment.pair, wait)).await;
+    agent.metrics.observe_confirmation_wait(waiting_since.elapsed());
+    let Some(confirmation) = confirmation else {
+        undo(agent, attachment).await;
+        return Err(interrupted_by_del(key, "the API server's answer about its IPAssignment"));
+    };
+    match confirmation {
+        Some(Confirmation::Created { uid }) => Ok(Answer::Proceed { uid: Some(uid) }),
+        Some(Confirmation::Denied(_)) | None => Ok(Answer::Proceed { uid: None }),
+        Some(Confirmation::Taken { by, node, .. }) => {
+            undo(agent, attachment).await;
+            Ok(Answer::Conflict(Confirmed::Conflict { by, node }))
+        }
+        Some(Confirmation::Refused(why)) => {
+            undo(agent, attachment).await;
+            Err(CniError::new(
+                code::TRY_AGAIN_LATER,
+                format!(
+                    "the API server refused the IPAssignment of address {} for {key} on node {}: {why}; check ClusterRole bobbin-agent, the admission policies and AddressBlock {}",
+                    attachment.pair, agent.args.node_name, attachment.block
+                ),
+            ))
+        }
+    }
 }
 
 /// How long an ADD waits until the API server confirms its IPAssignment. An ADD from a proven block does not wait: the API server recently

@@ -57,6 +57,7 @@ impl UnlistedAttachments {
 #[cfg(test)]
 mod tests {
     use bobbin_ipam::IpPair;
+    use proptest::prelude::*;
 
     use super::*;
     use crate::state::PodRef;
@@ -165,5 +166,28 @@ mod tests {
         }
         let valid: Vec<usize> = (4..20).collect();
         assert_eq!(call(&unlisted, "a", &all, &valid).map(|free| free.len()), Ok(4));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_wall_clock_shows_gc_removes_only_what_two_calls_in_a_row_do_not_list(
+            created in proptest::collection::vec(-100_i64..100, 1..4),
+            calls in proptest::collection::vec((-100_i64..100, any::<[bool; 4]>()), 1..12),
+        ) {
+            let at = |second: i64| Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(second);
+            let live = |(id, second): (usize, &i64)| Attachment { created_at: at(*second), ..attachment(id, Some("a")) };
+            let all: Vec<Attachment> = created.iter().enumerate().map(live).collect();
+            let unlisted = UnlistedAttachments::default();
+            let mut listed_before = [true; 4];
+            for (clock, listed) in calls {
+                let valid = (0..all.len()).filter(|id| listed[*id]).map(|id| all[id].key.clone()).collect();
+                let removed = unlisted.call("a", &all, &valid, at(clock), BootTime::default());
+                for removed in removed.into_iter().flatten() {
+                    let id = all.iter().position(|one| one.key == removed.key).expect("it is one of them");
+                    prop_assert!(!listed[id] && !listed_before[id]);
+                }
+                listed_before = listed;
+            }
+        }
     }
 }

@@ -47,6 +47,9 @@ pub(crate) fn is_unnumbered(pool: &AddressPool) -> bool {
 
 /// Writes down the numbers that blocks of accepted entries have. An older program numbered the blocks in the order of
 /// `spec.subnets`. Where blocks exist, their numbers decide.
+///
+/// # Errors
+/// Fails if the numbers of two entries would overlap. The pool then stays unnumbered, and the operator carves none of its blocks.
 pub(crate) fn number(pool: &AddressPool, own_blocks: &[(u64, BlockRange)]) -> Result<AcceptanceResult, ShapeError> {
     let in_order = PoolShape::in_order(pool)?;
     let existing = |entry: &Subnet, position: u64| {
@@ -66,11 +69,12 @@ pub(crate) fn number(pool: &AddressPool, own_blocks: &[(u64, BlockRange)]) -> Re
         result
     };
     let by_blocks = number_by(&existing);
-    // Blocks that an administrator created may contradict each other.
-    match PoolShape::with_listed(pool, &by_blocks.listed) {
-        Ok(_) => Ok(by_blocks),
-        Err(_) => Ok(number_by(&|_, position| position)),
+    if PoolShape::with_listed(pool, &by_blocks.listed).is_ok() {
+        return Ok(by_blocks);
     }
+    // Blocks that an administrator created may contradict each other.
+    let by_position = number_by(&|_, position| position);
+    PoolShape::with_listed(pool, &by_position.listed).map(|_| by_position)
 }
 
 /// The indices that the blocks of listed entries have.
@@ -83,6 +87,10 @@ fn numbering<'a>(pool: &AddressPool, listed: &[AcceptedSubnet], own_blocks: &'a 
         if let (Ok(subnet), Some(first)) = (subnet, first_index(listed)) {
             numbering.take(&subnet, first);
         }
+    }
+    let is_open = |entry: &&Subnet| !listed.iter().any(|listed| is_of(listed, entry) && listed.first_index.is_some());
+    for subnet in pool.spec.subnets.iter().filter(is_open).filter_map(|entry| subnet_pair(entry).ok()) {
+        numbering.hold(&subnet);
     }
     numbering
 }

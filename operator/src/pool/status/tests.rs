@@ -104,11 +104,12 @@ fn a_condition_keeps_its_transition_time_until_its_status_changes() {
     let mut before = of(&pool, vec![], 0);
     let long_ago = Time(Timestamp::from_second(-1000).expect("it is a time"));
     before.conditions.iter_mut().for_each(|condition| condition.last_transition_time = long_ago.clone());
-    before.conditions[1].status = "True".into();
+    let changed = before.conditions.iter().position(|one| one.type_ == condition::EXHAUSTED).expect("it exists");
+    before.conditions[changed].status = "True".into();
     pool.status = Some(before);
     let after = of(&pool, vec![], 0);
     assert_eq!(after.conditions[0].last_transition_time, long_ago);
-    assert_ne!(after.conditions[1].last_transition_time, long_ago);
+    assert_ne!(after.conditions[changed].last_transition_time, long_ago);
 }
 
 #[test]

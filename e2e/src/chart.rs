@@ -1,0 +1,74 @@
+//! The chart on a control plane without nodes: its objects, and tokens of its service accounts.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Client;
+use kube::api::{Api, PostParams};
+use kube::runtime::wait::{await_condition, conditions};
+use serde_json::json;
+use xtask::programs::Programs;
+
+use crate::control_plane::ControlPlane;
+
+/// How long the API server may take until it serves the custom resources.
+const ESTABLISHED_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Prepares `helm template` of the chart.
+pub fn template(namespace: &str) -> Result<Command> {
+    let mut helm = Command::new(Programs::find()?.path("helm")?);
+    helm.args(["template", "bobbin"]).arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/bobbin"));
+    helm.args(["--namespace", namespace, "--kube-version", "1.34.0"]).stdin(Stdio::null());
+    Ok(helm)
+}
+
+/// Creates the namespace, runs `helm template | kubectl apply`, and waits until the custom resources are served. The API server
+/// must accept every object of the chart. It enforces the policies a moment later.
+pub async fn apply(control_plane: &ControlPlane, namespace: &str) -> Result<()> {
+    let admin = control_plane.client().await?;
+    let object: Namespace = serde_json::from_value(json!({"metadata": {"name": namespace}}))?;
+    Api::all(admin.clone()).create(&PostParams::default(), &object).await?;
+    let programs = Programs::find()?;
+    let rendered = control_plane.directory().join("chart.yaml");
+    let helm = template(namespace)?.output()?;
+    ensure!(helm.status.success(), "helm template failed: {}", String::from_utf8_lossy(&helm.stderr));
+    std::fs::write(&rendered, &helm.stdout)?;
+    let kubectl = Command::new(programs.path("kubectl")?)
+        .arg("--kubeconfig")
+        .arg(control_plane.admin_kubeconfig()?)
+        .args(["apply", "--server-side", "-f"])
+        .arg(&rendered)
+        .stdin(Stdio::null())
+        .output()?;
+    let words = String::from_utf8_lossy(&kubectl.stderr);
+    ensure!(kubectl.status.success(), "the chart is not admitted: {words}");
+    ensure!(!words.contains("Warning"), "the chart is admitted with a warning: {words}");
+    let kinds: Api<CustomResourceDefinition> = Api::all(admin);
+    for kind in ["addresspools.bobbin.dev", "addressblocks.bobbin.dev", "ipassignments.bobbin.dev"] {
+        let established = await_condition(kinds.clone(), kind, conditions::is_crd_established());
+        tokio::time::timeout(ESTABLISHED_TIMEOUT, established)
+            .await
+            .with_context(|| format!("{kind} is not established"))??;
+    }
+    Ok(())
+}
+
+/// A token of a service account, which the API server issues. With `pod` it is bound to that pod, like those that kubelet mounts.
+pub async fn token(admin: &Client, namespace: &str, account: &str, pod: Option<&Pod>) -> Result<String> {
+    let bound = pod.map(|pod| BoundObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        name: pod.metadata.name.clone(),
+        uid: pod.metadata.uid.clone(),
+    });
+    let spec = TokenRequestSpec { audiences: Vec::new(), bound_object_ref: bound, expiration_seconds: Some(3600) };
+    let request = TokenRequest { spec, ..TokenRequest::default() };
+    let api: Api<ServiceAccount> = Api::namespaced(admin.clone(), namespace);
+    let answer = api.create_token_request(account, &PostParams::default(), &request).await?;
+    Ok(answer.status.context("a token request was answered without a token")?.token)
+}

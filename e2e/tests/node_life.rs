@@ -1,0 +1,79 @@
+//! What happens to whole nodes: they lose power with many pods, their Nodes are deleted while they are cut off, and their disks
+//! are full.
+
+#[path = "node_life/cut_off.rs"]
+mod cut_off;
+#[path = "node_life/disk_full.rs"]
+mod disk_full;
+#[path = "node_life/power_cut.rs"]
+mod power_cut;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use bobbin_e2e::single_node::{self, Sandbox, SingleNode, SingleNodeOptions};
+use bobbin_e2e::wait::{check, wait_until};
+
+/// How long it may take until blocks, assignments and attachments are right again.
+const CONVERGENCE_TIMEOUT: Duration = Duration::from_mins(1);
+
+fn main() -> Result<ExitCode> {
+    let suite = single_node::suite(options())?;
+    let tests = vec![
+        suite.test(
+            "after a power cut with 100 pods, 100 new pods start at once and nothing old is left",
+            power_cut::wiped,
+        ),
+        suite.test("a run directory that outlives a power cut keeps no old address", power_cut::kept),
+        suite.test(
+            "a node that is cut off keeps its addresses if its Node comes back within the grace period",
+            cut_off::within_grace,
+        ),
+        suite.test("a node that is cut off claims its addresses back after the grace period", cut_off::after_grace),
+        suite.test("on a full disk ADD fails without a trace, DEL succeeds, and both recover", disk_full::run_dir),
+        suite.test(
+            "a plugin that did not fit on the disk is installed as soon as it fits, and never in part",
+            disk_full::cni_dirs,
+        ),
+    ];
+    Ok(suite.run(tests))
+}
+
+/// Short waits of the agent, and an ADD that does not wait long for an address.
+fn options() -> SingleNodeOptions {
+    let agent = vec!["--time-scale=0.1".to_owned(), "--add-timeout=3s".to_owned()];
+    SingleNodeOptions { agent, ..SingleNodeOptions::default() }
+}
+
+/// Adds this many pods at once. Every ADD must succeed.
+fn add_at_once(node: &SingleNode, count: usize) -> Result<Vec<Sandbox>> {
+    let pods: Vec<Sandbox> = (0..count).map(|_| node.sandbox()).collect::<Result<_>>()?;
+    let calls = pods.iter().map(|pod| pod.call("ADD")).collect();
+    for answer in node.plugin().call_at_once(calls)?.0 {
+        answer.ok()?;
+    }
+    node.check_no_duplicate(&pods.iter().collect::<Vec<_>>())?;
+    Ok(pods)
+}
+
+/// Waits until exactly these pods have assignments.
+async fn await_assignments_of(node: &SingleNode, pods: &[Sandbox]) -> Result<()> {
+    let ids: Vec<&str> = pods.iter().map(|pod| pod.container_id.as_str()).collect();
+    node.await_assignments(&ids, CONVERGENCE_TIMEOUT).await
+}
+
+/// Deletes these pods and waits until nothing of any pod is left on the node or in the API.
+async fn end(node: &SingleNode, pods: Vec<Sandbox>) -> Result<()> {
+    for pod in &pods {
+        node.del(pod)?;
+    }
+    drop(pods);
+    node.await_assignments(&[], CONVERGENCE_TIMEOUT).await?;
+    wait_until("no link and no checkpoint of an attachment is left", CONVERGENCE_TIMEOUT, || async {
+        let links = node.attachments()?.len();
+        let checkpoints = std::fs::read_dir(node.run_dir().join("attachments"))?.count();
+        Ok(check(links == 0 && checkpoints == 0, || format!("{links} links, {checkpoints} checkpoints")))
+    })
+    .await
+}

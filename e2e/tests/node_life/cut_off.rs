@@ -1,0 +1,94 @@
+//! A node loses contact with the API server while its pods run, and its Node is deleted and created again.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bobbin_e2e::network::NetworkFault;
+use bobbin_e2e::single_node::{NODE, Sandbox, SingleNode, SingleNodeOptions};
+use bobbin_e2e::wait::{check, wait_until};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, DeleteParams};
+use serde_json::json;
+
+use super::{CONVERGENCE_TIMEOUT, add_at_once, await_assignments_of, end, options};
+
+/// Starts a separate node, whose operator has this grace period.
+async fn start(grace_period: &str) -> Result<SingleNode> {
+    let operator = vec![format!("--node-grace-period={grace_period}")];
+    let mut node = SingleNode::start(SingleNodeOptions { operator, ..options() }).await?;
+    node.apply_pool("default", json!({"subnets": [{"ipv4": "10.64.0.0/16", "ipv6": "fd00:64::/112"}]})).await?;
+    node.start_agent().await?;
+    Ok(node)
+}
+
+/// The UID of each assignment, by its name.
+async fn assignments(node: &SingleNode) -> Result<BTreeMap<String, String>> {
+    let all = node.assignments().await?.into_iter();
+    Ok(all.filter_map(|one| Some((one.metadata.name?, one.metadata.uid?))).collect())
+}
+
+fn addresses_of(pods: &[Sandbox]) -> Result<Vec<Vec<IpAddr>>> {
+    pods.iter().map(Sandbox::addresses).collect()
+}
+
+async fn delete_node(node: &SingleNode) -> Result<()> {
+    Api::<Node>::all(node.client.clone()).delete(NODE, &DeleteParams::default()).await?;
+    Ok(())
+}
+
+/// Waits until the node owns blocks under its new Node's UID.
+async fn await_new_uid(node: &SingleNode) -> Result<()> {
+    let uid = Api::<Node>::all(node.client.clone()).get(NODE).await?.metadata.uid.context("a Node has a UID")?;
+    wait_until("the node's blocks have its Node's new UID", CONVERGENCE_TIMEOUT, || async {
+        let blocks = node.own_blocks("default").await?;
+        let new = blocks.iter().filter(|block| block.spec.node_uid.as_ref() == Some(&uid)).count();
+        Ok(check(new > 0 && new == blocks.len(), || format!("{new} of {} blocks", blocks.len())))
+    })
+    .await
+}
+
+/// Adds another pod and checks that all pods have different addresses, and assignments.
+async fn serves_one_more(node: &SingleNode, mut pods: Vec<Sandbox>) -> Result<()> {
+    pods.extend(add_at_once(node, 1)?);
+    node.check_no_duplicate(&pods.iter().collect::<Vec<_>>())?;
+    await_assignments_of(node, &pods).await?;
+    end(node, pods).await
+}
+
+pub async fn within_grace(_shared: &mut SingleNode) -> Result<()> {
+    let node = start("10m").await?;
+    let pods = add_at_once(&node, 10)?;
+    await_assignments_of(&node, &pods).await?;
+    let before = assignments(&node).await?;
+    node.proxy.set(NetworkFault::BlackHole);
+    delete_node(&node).await?;
+    node.make_node().await?;
+    node.proxy.set(NetworkFault::None);
+    await_new_uid(&node).await?;
+    let after = assignments(&node).await?;
+    ensure!(after == before, "the assignments were {before:?} and are {after:?}");
+    serves_one_more(&node, pods).await
+}
+
+pub async fn after_grace(_shared: &mut SingleNode) -> Result<()> {
+    let node = start("2s").await?;
+    let pods = add_at_once(&node, 10)?;
+    await_assignments_of(&node, &pods).await?;
+    let addresses = addresses_of(&pods)?;
+    node.proxy.set(NetworkFault::BlackHole);
+    delete_node(&node).await?;
+    wait_until("the operator has released what the node owned", Duration::from_secs(30), || async {
+        let (blocks, assignments) = (node.own_blocks("default").await?.len(), node.assignments().await?.len());
+        Ok(check(blocks == 0 && assignments == 0, || format!("{blocks} blocks, {assignments} assignments")))
+    })
+    .await?;
+    ensure!(addresses_of(&pods)? == addresses, "pods of a node without contact have lost their addresses");
+    node.make_node().await?;
+    node.proxy.set(NetworkFault::None);
+    await_assignments_of(&node, &pods).await?;
+    await_new_uid(&node).await?;
+    ensure!(addresses_of(&pods)? == addresses, "pods have lost their addresses when the node came back");
+    serves_one_more(&node, pods).await
+}

@@ -1,0 +1,60 @@
+//! A node with 100 pods loses power and boots again.
+
+use anyhow::{Result, ensure};
+use bobbin_e2e::single_node::{Call, SingleNode};
+use bobbin_e2e::wait::{check, wait_until};
+
+use super::{CONVERGENCE_TIMEOUT, add_at_once, await_assignments_of, end};
+
+const PODS: usize = 100;
+
+pub async fn wiped(node: &mut SingleNode) -> Result<()> {
+    power_cut(node, "22222222-2222-2222-2222-222222222222", true).await
+}
+
+/// On some systems `/run` is not on a tmpfs.
+pub async fn kept(node: &mut SingleNode) -> Result<()> {
+    power_cut(node, "33333333-3333-3333-3333-333333333333", false).await
+}
+
+async fn power_cut(node: &mut SingleNode, boot_id: &str, wipe: bool) -> Result<()> {
+    let old = add_at_once(node, PODS)?;
+    await_assignments_of(node, &old).await?;
+    let old_ids: Vec<String> = old.iter().map(|pod| pod.container_id.clone()).collect();
+    node.kill_agent();
+    // A power cut takes namespaces, links, routes and rules.
+    drop(old);
+    let seen = &*node;
+    wait_until("the links are gone", CONVERGENCE_TIMEOUT, || async {
+        let links = seen.attachments()?.len();
+        Ok(check(links == 0, || format!("{links} links")))
+    })
+    .await?;
+    for table in [116, 119] {
+        for family in ["-4", "-6"] {
+            node.namespace.command("ip").args([family, "route", "flush", "table", &table.to_string()]).status()?;
+        }
+    }
+    if wipe {
+        for entry in std::fs::read_dir(node.run_dir())? {
+            let path = entry?.path();
+            if path.is_dir() { std::fs::remove_dir_all(path)? } else { std::fs::remove_file(path)? }
+        }
+    }
+    std::fs::write(node.path("boot-id"), format!("{boot_id}\n"))?;
+    node.start_agent().await?;
+    let new = add_at_once(node, PODS)?;
+    // The runtime deletes the sandboxes of the earlier boot. Their addresses may belong to new pods by now.
+    let mut late: Vec<Call> = Vec::new();
+    for id in &old_ids {
+        late.push(Call::of("DEL", id, "eth0", None));
+    }
+    for answer in node.plugin().call_at_once(late)?.0 {
+        answer.ok()?;
+    }
+    await_assignments_of(node, &new).await?;
+    node.check_no_duplicate(&new.iter().collect::<Vec<_>>())?;
+    let links = node.attachments()?.len();
+    ensure!(links == PODS, "{links} links for {PODS} pods");
+    end(node, new).await
+}

@@ -1,0 +1,173 @@
+//! The steps of the model.
+
+/// What happens to the answer to a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The write is applied, and its answer arrives.
+    Arrives,
+    /// The write is applied, and its answer is lost.
+    Lost,
+    /// The write is not applied, and no answer arrives.
+    NotApplied,
+    /// No answer arrives, and the write may be applied later.
+    Late,
+}
+
+/// A step of one node's agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AgentStep {
+    Claim {
+        block: usize,
+        answer: Answer,
+    },
+    /// Reads the block of a claim whose outcome is unknown.
+    ReadBackClaim {
+        block: usize,
+    },
+    /// Writes the route and brings the block into service.
+    Export {
+        block: usize,
+    },
+    /// A watch event or a list shows that the node may not own the block.
+    Doubt {
+        block: usize,
+    },
+    /// Reads a doubted block.
+    ReadDoubted {
+        block: usize,
+    },
+    /// Processes the answer to that read.
+    ApplyRead,
+    BeginRelease {
+        block: usize,
+    },
+    /// Lists the node's records in the block that it releases.
+    ListOwnRecords {
+        block: usize,
+    },
+    Withdraw {
+        block: usize,
+    },
+    SendRelease {
+        block: usize,
+        answer: Answer,
+    },
+    CancelRelease {
+        block: usize,
+    },
+    /// The resync compares the node's records.
+    CompareRecords,
+    /// The resync compares the node's blocks.
+    CompareBlocks,
+    /// The resync lists the records of a block that may have foreign ones.
+    ListRecords {
+        block: usize,
+    },
+    /// The record of an excluded address is gone.
+    EndExclusion {
+        address: usize,
+    },
+    /// The watch shows the agent's Node: deleted, or with another UID.
+    SeeNode,
+    /// The first contact with the API server after a restore.
+    NoticeRestore,
+    QuietTimeEnds,
+    /// Looks for attachments whose pods are gone.
+    Look,
+}
+
+/// A step of an attachment, or of the writes of its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodStep {
+    /// ADD takes an address of the block.
+    Take {
+        node: usize,
+        block: usize,
+    },
+    CreateRecord {
+        answer: Answer,
+    },
+    /// ADD answers, or undoes its work.
+    AnswerAdd,
+    /// The container has ended, and the agent processes the DEL.
+    Del,
+    /// The container ends, and its DEL does not arrive yet.
+    Die,
+    DeleteRecord,
+}
+
+/// A step of the environment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The agent is killed. `written` says whether the checkpoint has the latest state of the blocks.
+    Crash {
+        node: usize,
+        written: bool,
+    },
+    /// The agent is killed after the checkpoint has a transition and before the transition took effect.
+    CrashInExport {
+        node: usize,
+        block: usize,
+    },
+    CrashInRead {
+        node: usize,
+    },
+    Start {
+        node: usize,
+    },
+    /// The machine loses power, and its run directory with it.
+    PowerOff {
+        node: usize,
+    },
+    Boot {
+        node: usize,
+    },
+    Partition {
+        node: usize,
+    },
+    Heal {
+        node: usize,
+    },
+    DeleteNode {
+        node: usize,
+    },
+    /// The kubelet creates the Node again.
+    Register {
+        node: usize,
+    },
+    /// A write of an agent that gave up on it reaches the API server.
+    LateWrite {
+        node: usize,
+    },
+    Snapshot,
+    Restore,
+    /// Another program makes a record unreadable.
+    Unreadable {
+        address: usize,
+    },
+}
+
+/// A step of one operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OperatorStep {
+    /// Lists what a deleted node owns, and reads its Node.
+    PlanReclaim {
+        node: usize,
+    },
+    DeleteRecords,
+    ReleaseBlocks,
+    /// Lists the records of a free block.
+    PlanFinalizer {
+        block: usize,
+    },
+    RemoveFinalizer,
+}
+
+/// A step of the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Agent(usize, AgentStep),
+    Pod(usize, PodStep),
+    Operator(usize, OperatorStep),
+    Fault(Fault),
+}

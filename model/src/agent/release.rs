@@ -1,0 +1,89 @@
+//! Releases a block: no address in use, records deleted, route withdrawn, then one conditional write.
+
+use bobbin_node_agent::{BlockEvent, BlockState, ReleaseStage};
+
+use crate::Variant;
+use crate::action::Answer;
+use crate::world::{Late, Ownership, World, Write, addresses_of, block_of};
+
+impl World {
+    fn stage(&self, node: usize, block: usize) -> Option<ReleaseStage> {
+        match self.state(node, block)? {
+            BlockState::Releasing { stage, .. } => Some(stage),
+            _ => None,
+        }
+    }
+
+    /// Lists the node's records in the block. The release waits for pending writes and for records that a pod may still use.
+    pub(super) fn list_own_records(&mut self, variant: Variant, node: usize, block: usize) -> bool {
+        if self.stage(node, block) != Some(ReleaseStage::DeletingAssignments) || !self.connected(node) {
+            return false;
+        }
+        let pending = |pod: &crate::world::Pod| {
+            pod.node == node
+                && block_of(pod.address) == block
+                && matches!(pod.record, Write::Unsent | Write::Unknown | Write::Deleting)
+        };
+        let skip = variant == Variant::ReleaseBeforeDeleting;
+        if !skip && self.pods.iter().any(pending) {
+            return false;
+        }
+        let mut left = false;
+        for address in addresses_of(block) {
+            let Some(record) = self.api.records[address].filter(|record| record.node == node) else { continue };
+            if record.readable && self.pods[record.pod].record == Write::EarlierBoot {
+                self.delete_record(address);
+                self.pods[record.pod].record = Write::None;
+            } else {
+                left = true;
+            }
+        }
+        (!left || skip) && self.on(node, block, BlockEvent::AssignmentsDeleted)
+    }
+
+    /// The checkpoint has the release before the route is withdrawn.
+    pub(super) fn withdraw(&mut self, node: usize, block: usize) -> bool {
+        if self.stage(node, block) != Some(ReleaseStage::WithdrawingRoute) || !self.nodes[node].routes[block] {
+            return false;
+        }
+        self.save(node);
+        self.nodes[node].routes[block] = false;
+        true
+    }
+
+    /// Sends the write that releases the block, or reads the block and sends the write again.
+    pub(super) fn send_release(&mut self, variant: Variant, node: usize, block: usize, answer: Answer) -> bool {
+        let exported = self.nodes[node].routes[block] && variant != Variant::ReleaseBeforeWithdrawing;
+        let owned = matches!(self.ownership(node, block), Ownership::ThisNode | Ownership::EarlierNode);
+        if !self.connected(node) || exported || (answer == Answer::Late && self.nodes[node].late.is_some()) {
+            return false;
+        }
+        match self.stage(node, block) {
+            Some(ReleaseStage::WithdrawingRoute) => {
+                if !self.lose(answer) {
+                    return false;
+                }
+                self.on(node, block, BlockEvent::ReleaseSent);
+                self.save(node);
+                if !owned {
+                    return true;
+                }
+            }
+            Some(ReleaseStage::Sent) if !owned => {
+                return answer == Answer::Arrives && self.on(node, block, BlockEvent::Released);
+            }
+            Some(ReleaseStage::Sent) if self.lose(answer) => {}
+            _ => return false,
+        }
+        match answer {
+            Answer::Arrives => {
+                self.clear_owner(block, true);
+                self.on(node, block, BlockEvent::Released);
+            }
+            Answer::Lost => self.clear_owner(block, true),
+            Answer::NotApplied => {}
+            Answer::Late => self.nodes[node].late = Some(Late::Release(block)),
+        }
+        true
+    }
+}

@@ -1,0 +1,93 @@
+//! What writes do at the API server. These functions also notice writes of agents and operators that break a rule.
+
+use crate::world::{BLOCKS, Late, Owner, Plan, Record, Rule, World, Write, block_of};
+
+impl World {
+    /// The block's resourceVersion changed: what others read before is no longer current.
+    pub(crate) fn touch(&mut self, block: usize) {
+        for plan in &mut self.operators {
+            match plan {
+                Plan::Reclaim { blocks, .. } => blocks[block] = false,
+                Plan::Finalizer { block: planned, current } if *planned == block => *current = false,
+                Plan::Idle | Plan::Finalizer { .. } => {}
+            }
+        }
+        for node in &mut self.nodes {
+            if node.late == Some(Late::Release(block)) {
+                node.late = None;
+            }
+            if let Some(read) = &mut node.read
+                && read.block == block
+            {
+                read.current = false;
+            }
+        }
+    }
+
+    /// Writes the node's name and the UID that its agent knows into a block.
+    pub(crate) fn write_owner(&mut self, node: usize, block: usize) {
+        self.touch(block);
+        self.api.blocks[block].owner = Some(Owner { node, uid: self.nodes[node].uid });
+        self.api.blocks[block].finalizer = true;
+    }
+
+    /// Clears the owner of a block. `by_agent` says whether the owner's agent sent the write.
+    pub(crate) fn clear_owner(&mut self, block: usize, by_agent: bool) {
+        if let Some(Owner { node, .. }) = self.api.blocks[block].owner {
+            if self.pods.iter().any(|pod| pod.living() && pod.node == node && block_of(pod.address) == block) {
+                self.breaks(Rule::Freed);
+            }
+            // A restore may bring back a record whose deletion was confirmed before. The record then keeps its address from other pods.
+            let brought_back = |record: &Record| self.restored && self.pods[record.pod].record == Write::None;
+            let left = |record: &Record| record.node == node && !brought_back(record);
+            let records =
+                crate::world::addresses_of(block).any(|address| self.api.records[address].as_ref().is_some_and(left));
+            if records || (by_agent && self.nodes[node].routes[block]) {
+                self.breaks(Rule::Order);
+            }
+        }
+        self.touch(block);
+        self.api.blocks[block].owner = None;
+    }
+
+    /// Creates a record, if none of this name exists. Returns whether the record is then this pod's.
+    pub(crate) fn create_record(&mut self, pod: usize) -> bool {
+        let Record { pod: holder, .. } = *self.api.records[self.pods[pod].address].get_or_insert(Record {
+            pod,
+            node: self.pods[pod].node,
+            readable: true,
+        });
+        holder == pod
+    }
+
+    /// Deletes the record of an address.
+    pub(crate) fn delete_record(&mut self, address: usize) {
+        if let Some(record) = self.api.records[address].take()
+            && self.pods[record.pod].living()
+            && self.pods[record.pod].address == address
+        {
+            self.breaks(Rule::Freed);
+        }
+        for plan in &mut self.operators {
+            if let Plan::Reclaim { records, .. } = plan {
+                records[address] = false;
+            }
+        }
+    }
+
+    /// Replaces all objects by those of the snapshot. The API server is away meanwhile, and no write in flight outlives that.
+    pub(crate) fn restore(&mut self) {
+        if let Some(snapshot) = self.snapshot {
+            self.api = snapshot;
+        }
+        (0..BLOCKS).for_each(|block| self.touch(block));
+        self.operators.fill(Plan::Idle);
+        self.restored = true;
+        for node in &mut self.nodes {
+            node.late = None;
+            node.missed_restore = true;
+            node.records_compared = false;
+            node.blocks_compared = false;
+        }
+    }
+}

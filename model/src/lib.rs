@@ -1,0 +1,240 @@
+//! A model of the protocol between agents, operators and the API server, for the model checker `stateright`.
+//!
+//! Two nodes, two blocks of one address each, and two attachments. `BlockState`, `Proof` and `DeletionGuard` are the product's own code.
+//! The steps around them repeat the order in which the product's tasks call the API server, write the checkpoint and change the kernel.
+//! Every step may be followed by any step of any other part.
+//!
+//! Bounds, which are the assumptions of the protocol:
+//!
+//! - When the grace period of a deleted Node is over, its machine is off or in contact. Or its agent is stopped, and no pod runs on it.
+//! - After a restore, every running node is in contact before the quiet time of any node ends. It has compared its records and blocks.
+//!   It has read its doubted blocks and sent its queued records. No machine boots and no node is cut off meanwhile.
+//! - No write in flight outlives a restore or the boot of the machine that sent it, and no resourceVersion comes back with a restore.
+//! - Between two observations of a pod that the API server does not have, the kubelet ends the pod's container.
+//!
+//! What the model leaves out:
+//!
+//! - Time: cool-down, the breakers, the order of the waits. Any free address and any free block may be taken.
+//! - Pools: selection, draining, deletion, carving, subnets. So no block retires, and no block object is deleted.
+//! - Edits by administrators, admission policies, `--mode=remove`, and the taint `out-of-service`.
+//! - Several addresses in one block, two address families, and the kernel beside table 119.
+//! - Late or lost deletions of records, and the order of writes in the agent's queue.
+//! - A list and the decision about it are one step, except where the text of a step says otherwise.
+//! - A checkpoint at a crash has the last list that a step waited for, or the latest one.
+//! - Silence of a watch. A block counts as proven until an invalidation.
+
+mod action;
+mod agent;
+mod api;
+mod fault;
+mod operator;
+mod permute;
+mod pod;
+mod properties;
+mod world;
+
+use stateright::{Model, Property};
+
+use action::{Action, AgentStep, Answer, Fault, OperatorStep, PodStep};
+use world::{ADDRESSES, BLOCKS, NODES, OPERATORS, PODS, Plan};
+pub use world::{Budget, World};
+
+/// The protocol, or a wrong variant of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// The protocol as Bobbin implements it.
+    Bobbin,
+    /// An ADD answers after its wait, also if foreign records of its block were not listed.
+    AnswerUnlisted,
+    /// A restart of the agent ends the quiet time.
+    ForgetQuietTime,
+    /// The write that releases a block is sent before its route is withdrawn.
+    ReleaseBeforeWithdrawing,
+    /// The block is released before the node's records in it are deleted.
+    ReleaseBeforeDeleting,
+    /// One observation is enough to free an attachment.
+    FreeOnOneLook,
+    /// An ADD from an unproven block does not wait for its record.
+    AnswerUnproven,
+    /// An agent trusts its saved blocks after a long absence.
+    TrustAfterLongAbsence,
+    /// Claimed blocks serve at once after a restore.
+    NoQuietTime,
+    /// A record that can't be decoded counts as absent.
+    UnreadableIsAbsent,
+}
+
+impl Variant {
+    fn waits_for_list(self) -> bool {
+        self != Variant::AnswerUnlisted
+    }
+
+    fn keeps_quiet_time(self) -> bool {
+        self != Variant::ForgetQuietTime
+    }
+}
+
+/// Where the model begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// No node has a block.
+    Empty,
+    /// A pod of node 0 lives, and a snapshot was restored in which its block is free. No node has noticed that yet.
+    Restored,
+}
+
+/// The protocol in a cluster with a limited number of faults.
+#[derive(Clone, Copy, Debug)]
+pub struct Protocol {
+    /// The protocol, or a wrong variant of it.
+    pub variant: Variant,
+    /// How many faults may happen.
+    pub budget: Budget,
+    /// Where the model begins.
+    pub start: Start,
+    /// Whether states that differ only in the numbers of nodes and blocks count as one state. The steps of a path then have changing
+    /// numbers.
+    pub symmetric: bool,
+}
+
+impl Model for Protocol {
+    type State = World;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<World> {
+        vec![match self.start {
+            Start::Empty => World::new(self.budget),
+            Start::Restored => restored(self.budget),
+        }]
+    }
+
+    fn actions(&self, world: &World, actions: &mut Vec<Action>) {
+        if world.broken.is_some() {
+            return;
+        }
+        for node in 0..NODES {
+            agent_steps(world, node, actions);
+            faults(world, node, actions);
+        }
+        for pod in 0..PODS {
+            pod_steps(world, pod, actions);
+        }
+        let busy = world.operators.iter().filter(|plan| **plan != Plan::Idle).count();
+        for operator in 0..OPERATORS {
+            let mut push = |step| actions.push(Action::Operator(operator, step));
+            if busy < usize::from(world.budget.operators) {
+                (0..NODES).for_each(|node| push(OperatorStep::PlanReclaim { node }));
+                (0..BLOCKS).for_each(|block| push(OperatorStep::PlanFinalizer { block }));
+            }
+            push(OperatorStep::DeleteRecords);
+            push(OperatorStep::ReleaseBlocks);
+            push(OperatorStep::RemoveFinalizer);
+        }
+        actions.extend([Fault::Snapshot, Fault::Restore].map(Action::Fault));
+        actions.extend((0..ADDRESSES).map(|address| Action::Fault(Fault::Unreadable { address })));
+    }
+
+    fn next_state(&self, world: &World, action: Action) -> Option<World> {
+        let mut next = *world;
+        let changed = match action {
+            Action::Agent(node, step) => next.agent_step(self.variant, node, step),
+            Action::Pod(pod, step) => next.pod_step(self.variant, pod, step),
+            Action::Operator(operator, step) => next.operator_step(operator, step),
+            Action::Fault(fault) => next.fault(self.variant, fault),
+        };
+        if !changed {
+            return None;
+        }
+        next.normalize();
+        Some(if self.symmetric { next.representative() } else { next })
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        properties::all()
+    }
+}
+
+fn agent_steps(world: &World, node: usize, actions: &mut Vec<Action>) {
+    if !world.nodes[node].agent {
+        return;
+    }
+    let answers = answers(world);
+    let mut push = |step| actions.push(Action::Agent(node, step));
+    for block in 0..BLOCKS {
+        for answer in answers {
+            push(AgentStep::Claim { block, answer: *answer });
+            push(AgentStep::SendRelease { block, answer: *answer });
+        }
+        push(AgentStep::ReadBackClaim { block });
+        push(AgentStep::Export { block });
+        push(AgentStep::Doubt { block });
+        push(AgentStep::ReadDoubted { block });
+        push(AgentStep::BeginRelease { block });
+        push(AgentStep::ListOwnRecords { block });
+        push(AgentStep::Withdraw { block });
+        push(AgentStep::CancelRelease { block });
+        push(AgentStep::ListRecords { block });
+    }
+    push(AgentStep::ApplyRead);
+    push(AgentStep::CompareRecords);
+    push(AgentStep::CompareBlocks);
+    push(AgentStep::SeeNode);
+    push(AgentStep::NoticeRestore);
+    push(AgentStep::QuietTimeEnds);
+    push(AgentStep::Look);
+    (0..ADDRESSES).for_each(|address| push(AgentStep::EndExclusion { address }));
+}
+
+fn pod_steps(world: &World, pod: usize, actions: &mut Vec<Action>) {
+    let mut push = |step| actions.push(Action::Pod(pod, step));
+    for node in 0..NODES {
+        (0..BLOCKS).for_each(|block| push(PodStep::Take { node, block }));
+    }
+    for answer in answers(world) {
+        push(PodStep::CreateRecord { answer: *answer });
+    }
+    push(PodStep::AnswerAdd);
+    push(PodStep::Del);
+    push(PodStep::Die);
+    push(PodStep::DeleteRecord);
+}
+
+fn faults(world: &World, node: usize, actions: &mut Vec<Action>) {
+    let mut push = |fault| actions.push(Action::Fault(fault));
+    if world.budget.crashes > 0 {
+        push(Fault::Crash { node, written: false });
+        push(Fault::Crash { node, written: true });
+        (0..BLOCKS).for_each(|block| push(Fault::CrashInExport { node, block }));
+        push(Fault::CrashInRead { node });
+        push(Fault::PowerOff { node });
+    }
+    push(Fault::Start { node });
+    push(Fault::Boot { node });
+    push(Fault::Partition { node });
+    push(Fault::Heal { node });
+    push(Fault::DeleteNode { node });
+    push(Fault::Register { node });
+    push(Fault::LateWrite { node });
+}
+
+/// What may happen to the answer to a write.
+fn answers(world: &World) -> &'static [Answer] {
+    let all = &[Answer::Arrives, Answer::Lost, Answer::NotApplied, Answer::Late];
+    if world.budget.lost > 0 { all } else { &all[..1] }
+}
+
+/// The world of [`Start::Restored`].
+fn restored(budget: Budget) -> World {
+    let mut world = World::new(Budget { restores: 1, ..budget });
+    world.snapshot = Some(world.api);
+    let (node, block, pod, answer) = (0, 0, 0, Answer::Arrives);
+    world.agent_step(Variant::Bobbin, node, AgentStep::Claim { block, answer });
+    world.agent_step(Variant::Bobbin, node, AgentStep::Export { block });
+    world.pod_step(Variant::Bobbin, pod, PodStep::Take { node, block });
+    world.pod_step(Variant::Bobbin, pod, PodStep::CreateRecord { answer });
+    world.pod_step(Variant::Bobbin, pod, PodStep::AnswerAdd);
+    world.fault(Variant::Bobbin, Fault::Restore);
+    world.budget = Budget { restores: 0, ..budget };
+    world.normalize();
+    world
+}

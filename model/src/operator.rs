@@ -1,0 +1,86 @@
+//! The steps of the operators: they release what deleted nodes owned, and remove the finalizers of free blocks.
+//!
+//! A step either reads or writes. Between them other programs act, also the other operator.
+
+use crate::action::OperatorStep;
+use crate::world::{ADDRESSES, BLOCKS, Plan, Stage, World, addresses_of};
+
+impl World {
+    /// Whether a deleted node's grace period may be over. The one assumption: a machine whose Node was deleted is off, or back in contact.
+    /// A stopped agent then was away for longer than half of the grace period.
+    fn grace_may_be_over(&self, node: usize) -> bool {
+        let machine = &self.nodes[node];
+        let idle =
+            !self.pods.iter().any(|pod| pod.node == node && matches!(pod.stage, Stage::Live | Stage::Adding { .. }));
+        self.api.nodes[node].is_none() && (!machine.on || (idle && (!machine.agent || machine.knows_gone)))
+    }
+
+    pub(crate) fn operator_step(&mut self, operator: usize, step: OperatorStep) -> bool {
+        match (step, self.operators[operator]) {
+            (OperatorStep::PlanReclaim { node }, Plan::Idle) => self.plan_reclaim(operator, node),
+            (OperatorStep::PlanFinalizer { block }, Plan::Idle) => {
+                // Any object in the list counts, also one that can't be decoded.
+                let empty = addresses_of(block).all(|address| self.api.records[address].is_none());
+                let found = self.api.blocks[block];
+                let planned = found.owner.is_none()
+                    && found.finalizer
+                    && empty
+                    && !self.operators.contains(&Plan::Finalizer { block, current: true });
+                if planned {
+                    self.operators[operator] = Plan::Finalizer { block, current: true };
+                }
+                planned
+            }
+            (OperatorStep::DeleteRecords, Plan::Reclaim { node, records, blocks, records_deleted: false }) => {
+                for address in (0..ADDRESSES).filter(|address| records[*address]) {
+                    self.delete_record(address);
+                }
+                self.operators[operator] =
+                    Plan::Reclaim { node, records: [false; ADDRESSES], blocks, records_deleted: true };
+                true
+            }
+            (OperatorStep::ReleaseBlocks, Plan::Reclaim { blocks, records_deleted: true, .. }) => {
+                for block in (0..BLOCKS).filter(|block| blocks[*block]) {
+                    self.clear_owner(block, false);
+                }
+                self.operators[operator] = Plan::Idle;
+                true
+            }
+            (OperatorStep::RemoveFinalizer, Plan::Finalizer { block, current }) => {
+                if current {
+                    self.touch(block);
+                    self.api.blocks[block].finalizer = false;
+                }
+                self.operators[operator] = Plan::Idle;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Lists what a deleted node owns. A block stays if a record in it can't be decoded.
+    fn plan_reclaim(&mut self, operator: usize, node: usize) -> bool {
+        if !self.grace_may_be_over(node) {
+            return false;
+        }
+        let of_node = |address: usize| self.api.records[address].filter(|record| record.node == node);
+        let mut records = [false; ADDRESSES];
+        for (address, planned) in records.iter_mut().enumerate() {
+            *planned = of_node(address).is_some_and(|record| record.readable);
+        }
+        let mut blocks = [false; BLOCKS];
+        for (block, planned) in blocks.iter_mut().enumerate() {
+            let kept =
+                addresses_of(block).any(|address| self.api.records[address].is_some_and(|record| !record.readable));
+            *planned = !kept && self.api.blocks[block].owner.is_some_and(|owner| owner.node == node);
+        }
+        if !records.contains(&true) && !blocks.contains(&true) {
+            return false;
+        }
+        self.operators[operator] = Plan::Reclaim { node, records, blocks, records_deleted: false };
+        if !self.nodes[node].agent {
+            self.nodes[node].long_absence = true;
+        }
+        true
+    }
+}

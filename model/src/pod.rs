@@ -1,0 +1,178 @@
+//! The steps of an attachment: ADD, its record, and DEL.
+
+use bobbin_node_agent::Proof;
+
+use crate::Variant;
+use crate::action::{Answer, PodStep};
+use crate::agent::confirmed;
+use crate::world::{Rule, Stage, World, Write, addresses_of, block_of};
+
+impl World {
+    pub(crate) fn pod_step(&mut self, variant: Variant, pod: usize, step: PodStep) -> bool {
+        let node = self.pods[pod].node;
+        match step {
+            PodStep::Take { node, block } => self.take(node, pod, block),
+            PodStep::CreateRecord { answer } => self.create(pod, answer),
+            PodStep::AnswerAdd => self.nodes[node].agent && self.answer_add(variant, pod),
+            PodStep::Del => {
+                let ends = self.nodes[node].agent && matches!(self.pods[pod].stage, Stage::Live | Stage::Dead);
+                if ends {
+                    self.api.pods[pod] = false;
+                    self.free(pod);
+                }
+                ends
+            }
+            PodStep::Die => {
+                let dies = !self.nodes[node].agent && self.pods[pod].living();
+                if dies {
+                    self.pods[pod].stage = Stage::Dead;
+                    self.api.pods[pod] = false;
+                }
+                dies
+            }
+            PodStep::DeleteRecord => {
+                if !self.connected(node) || self.pods[pod].record != Write::Deleting {
+                    return false;
+                }
+                let address = self.pods[pod].address;
+                if self.api.records[address].is_some_and(|record| record.pod == pod) {
+                    self.delete_record(address);
+                }
+                self.pods[pod].record = Write::None;
+                true
+            }
+        }
+    }
+
+    /// ADD takes the lowest free address of a serving block. The first ADDs after a start wait for the first read of the blocks, unless the
+    /// API server is silent.
+    fn take(&mut self, node: usize, pod: usize, block: usize) -> bool {
+        let agent = &self.nodes[node];
+        let in_turn = self.pods[..pod].iter().all(|other| other.stage != Stage::Waiting);
+        if self.pods[pod].stage != Stage::Waiting || !in_turn || !agent.agent {
+            return false;
+        }
+        let Some(held) = agent.blocks[block].filter(|held| held.state.assignable()) else { return false };
+        if self.connected(node) && !agent.first_read {
+            return false;
+        }
+        let free = |address: &usize| {
+            !agent.excluded[*address] && !self.pods.iter().any(|pod| pod.holds(node) && pod.address == *address)
+        };
+        let Some(address) = addresses_of(block).find(free) else { return false };
+        let unaware = self.restored && (agent.missed_restore || !agent.blocks_compared);
+        if !agent.routes[block] {
+            self.breaks(Rule::Order);
+        }
+        if !unaware && self.api.blocks[block].owner.is_none_or(|owner| owner.node != node) {
+            self.breaks(Rule::ForeignBlock);
+        }
+        self.api.pods[pod] = true;
+        let taken = &mut self.pods[pod];
+        (taken.node, taken.address) = (node, address);
+        (taken.stage, taken.record) = (Stage::Adding { proof: held.proof, current: true }, Write::Unsent);
+        true
+    }
+
+    fn create(&mut self, pod: usize, answer: Answer) -> bool {
+        let created = self.pods[pod];
+        let alive = matches!(created.stage, Stage::Adding { .. } | Stage::Live);
+        let deleting = |other: &crate::world::Pod| {
+            other.node == created.node && other.address == created.address && other.record == Write::Deleting
+        };
+        if !alive
+            || !matches!(created.record, Write::Unsent | Write::Unknown)
+            || !self.connected(created.node)
+            || self.pods.iter().any(deleting)
+            || answer == Answer::Late
+            || !self.lose(answer)
+        {
+            return false;
+        }
+        match answer {
+            Answer::Arrives => self.write_record(pod),
+            Answer::Lost => {
+                self.create_record(pod);
+                self.pods[pod].record = Write::Unknown;
+            }
+            Answer::NotApplied | Answer::Late => self.pods[pod].record = Write::Unknown,
+        }
+        true
+    }
+
+    /// Creates the record of an attachment, and handles a record of another attachment.
+    pub(crate) fn write_record(&mut self, pod: usize) {
+        let (node, address) = (self.pods[pod].node, self.pods[pod].address);
+        if self.create_record(pod) {
+            self.pods[pod].record = Write::Confirmed;
+            return;
+        }
+        let Some(found) = self.api.records[address] else { return };
+        let of_ended = found.node == node && found.readable && !self.pods[found.pod].holds(node);
+        if let Stage::Adding { .. } = self.pods[pod].stage {
+            // The ADD takes another address.
+            self.pods[pod].stage = Stage::Waiting;
+            self.pods[pod].record = Write::None;
+        } else if of_ended {
+            self.delete_record(address);
+            self.pods[found.pod].record = Write::None;
+            self.create_record(pod);
+            self.pods[pod].record = Write::Confirmed;
+            return;
+        } else {
+            self.pods[pod].record = Write::Unsent;
+        }
+        if !std::mem::replace(&mut self.nodes[node].excluded[address], true) {
+            self.invalidate(node);
+        }
+        let owner = self.api.blocks[block_of(address)].owner;
+        let theirs = found.readable && found.node != node && owner.is_some_and(|owner| owner.node == found.node);
+        if self.pods[pod].living() && theirs {
+            // The other node owns the block. The agent ends its own attachment as a DEL does, and reports the pod.
+            self.pods[pod].record = Write::None;
+            self.free(pod);
+        }
+    }
+
+    /// ADD answers, or undoes its work because the block was doubted meanwhile.
+    fn answer_add(&mut self, variant: Variant, pod: usize) -> bool {
+        let Stage::Adding { proof, current } = self.pods[pod].stage else { return false };
+        let record = self.pods[pod].record;
+        let answered = record == Write::Confirmed || proof == confirmed() || variant == Variant::AnswerUnproven;
+        // The wait for the record's answer ends after a while.
+        let timed_out = !self.connected(self.pods[pod].node) || record == Write::Unknown;
+        if !current {
+            self.undo(pod);
+        } else if answered {
+            self.pods[pod].stage = Stage::Live;
+        } else if !timed_out {
+            return false;
+        } else if variant.waits_for_list() && proof == Proof::AssignmentsUnseen {
+            self.undo(pod);
+        } else {
+            self.pods[pod].stage = Stage::Live;
+        }
+        true
+    }
+
+    fn undo(&mut self, pod: usize) {
+        let unsent = self.pods[pod].record == Write::Unsent;
+        self.free(pod);
+        if unsent {
+            self.pods[pod].stage = Stage::Waiting;
+        }
+    }
+
+    /// The agent frees the address, and queues the deletion of the record.
+    pub(crate) fn free(&mut self, pod: usize) {
+        let freed = &mut self.pods[pod];
+        freed.stage = Stage::Ended;
+        freed.record = match freed.record {
+            Write::None | Write::Unsent => Write::None,
+            _ => Write::Deleting,
+        };
+        let (node, block) = (freed.node, block_of(freed.address));
+        self.nodes[node].suspects[pod] = false;
+        self.vacate(node, block);
+    }
+}

@@ -1,0 +1,346 @@
+//! The state of the model: the API server, the nodes, the pods, the operators, and how many faults are left.
+
+use bobbin_node_agent::{BlockState, Proof};
+
+/// How many nodes the cluster has.
+pub const NODES: usize = 2;
+/// How many blocks the pool has.
+pub const BLOCKS: usize = 2;
+/// How many addresses a block has.
+pub const ADDRESSES_PER_BLOCK: usize = 1;
+/// How many addresses the pool has.
+pub const ADDRESSES: usize = BLOCKS * ADDRESSES_PER_BLOCK;
+/// How many attachments the runtimes add. Each is one container with one interface.
+pub const PODS: usize = 2;
+/// How many operators act as the leader at the same time.
+pub const OPERATORS: usize = 2;
+
+/// The block of an address.
+pub fn block_of(address: usize) -> usize {
+    address / ADDRESSES_PER_BLOCK
+}
+
+/// The addresses of a block.
+pub fn addresses_of(block: usize) -> std::ops::Range<usize> {
+    block * ADDRESSES_PER_BLOCK..(block + 1) * ADDRESSES_PER_BLOCK
+}
+
+/// The node that a block names: its number, and the UID of its Node object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Owner {
+    pub node: usize,
+    pub uid: u8,
+}
+
+/// An `AddressBlock` at the API server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct BlockObject {
+    pub owner: Option<Owner>,
+    pub finalizer: bool,
+}
+
+/// An `IPAssignment` at the API server. Its name is its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Record {
+    pub pod: usize,
+    pub node: usize,
+    /// Whether programs can decode the object.
+    pub readable: bool,
+}
+
+/// The objects at the API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Api {
+    pub blocks: [BlockObject; BLOCKS],
+    pub records: [Option<Record>; ADDRESSES],
+    /// The UID of each Node object.
+    pub nodes: [Option<u8>; NODES],
+    /// Whether each pod object exists.
+    pub pods: [bool; PODS],
+}
+
+/// A block in the state of an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Held {
+    pub state: BlockState,
+    pub proof: Proof,
+}
+
+/// A block in the checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Saved {
+    pub state: BlockState,
+    pub assignments_listed: bool,
+}
+
+/// Who owns a block, from the view of one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ownership {
+    Free,
+    ThisNode,
+    /// This node, but with the UID of an earlier Node.
+    EarlierNode,
+    OtherNode,
+}
+
+/// A read of a doubted block whose answer the agent has not processed yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Read {
+    pub block: usize,
+    pub found: Ownership,
+    pub doubts: u32,
+    /// Whether no invalidation came after the read began.
+    pub fresh: bool,
+    /// Whether the block has not changed since the read.
+    pub current: bool,
+}
+
+/// A write whose sender gave up on the answer, and which may still reach the API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Late {
+    Claim(usize),
+    /// It tests the block's resourceVersion, so any other write to the block makes it fail.
+    Release(usize),
+}
+
+/// One node: the machine, its agent, and what outlives the agent.
+#[allow(clippy::struct_excessive_bools, reason = "independent facts")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Node {
+    /// Whether the machine runs.
+    pub on: bool,
+    /// Whether the agent runs.
+    pub agent: bool,
+    /// Whether neither the agent nor the kubelet reaches the API server.
+    pub partitioned: bool,
+    /// The agent's blocks.
+    pub blocks: [Option<Held>; BLOCKS],
+    /// Table 119 of the kernel. It outlives the agent.
+    pub routes: [bool; BLOCKS],
+    /// The list of blocks that the agent wrote last, before a transition that waits for the write.
+    pub saved: [Option<Saved>; BLOCKS],
+    /// The addresses that the agent does not assign, because other attachments have their records.
+    pub excluded: [bool; ADDRESSES],
+    /// The pods that one live read did not find.
+    pub suspects: [bool; PODS],
+    pub read: Option<Read>,
+    pub late: Option<Late>,
+    /// The UID of the Node object that the agent saw last.
+    pub uid: u8,
+    /// Whether the agent saw that its Node was deleted.
+    pub knows_gone: bool,
+    /// Whether no agent ran for more than half of the grace period.
+    pub long_absence: bool,
+    /// Whether the agent has compared its blocks since it started.
+    pub first_read: bool,
+    /// Whether the resync has compared the node's records since the last restart or restore.
+    pub records_compared: bool,
+    /// Whether the resync has compared the node's blocks since the last restart or restore.
+    pub blocks_compared: bool,
+    /// Whether the API server was restored and the agent had no contact with it since.
+    pub missed_restore: bool,
+    /// Whether the quiet time after the restore runs.
+    pub quiet: bool,
+}
+
+/// How far an attachment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// The runtime has not called ADD yet.
+    Waiting,
+    /// ADD took an address and has not answered.
+    Adding {
+        /// The proof of the block when the address was taken.
+        proof: Proof,
+        /// Whether the block was not doubted or lost since then.
+        current: bool,
+    },
+    /// ADD has answered, and the container runs: the attachment is living.
+    Live,
+    /// The container has ended, but the agent has not processed a DEL.
+    Dead,
+    /// The agent has freed the address.
+    Ended,
+}
+
+/// What the agent knows about the record of an attachment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Write {
+    /// No record exists, or the agent does not care any more.
+    None,
+    /// The create was not sent yet.
+    Unsent,
+    /// The create was sent, and its outcome is unknown.
+    Unknown,
+    /// The API server confirmed the record.
+    Confirmed,
+    /// The deletion of the record is queued.
+    Deleting,
+    /// The record is of an earlier boot.
+    EarlierBoot,
+}
+
+/// One attachment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Pod {
+    pub node: usize,
+    pub address: usize,
+    pub stage: Stage,
+    pub record: Write,
+}
+
+impl Pod {
+    /// Whether the agent of this node counts the address as in use by this attachment.
+    pub fn holds(&self, node: usize) -> bool {
+        self.node == node && matches!(self.stage, Stage::Adding { .. } | Stage::Live | Stage::Dead)
+    }
+
+    /// Whether the attachment has neither an address nor a record, so that its node and address mean nothing.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.stage, Stage::Waiting | Stage::Ended) && self.record == Write::None
+    }
+
+    /// Whether the container runs with its address.
+    pub fn living(&self) -> bool {
+        self.stage == Stage::Live
+    }
+}
+
+/// What an operator has read and is about to write. Each write tests a resourceVersion or a UID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Plan {
+    Idle,
+    /// Releases what a deleted node owned.
+    Reclaim {
+        node: usize,
+        /// The records to delete that have not been replaced since the read.
+        records: [bool; ADDRESSES],
+        /// The blocks to release that have not changed since the read.
+        blocks: [bool; BLOCKS],
+        records_deleted: bool,
+    },
+    /// Removes the finalizer of a free block in which the operator found no record.
+    Finalizer {
+        block: usize,
+        current: bool,
+    },
+}
+
+/// How many faults may still happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Budget {
+    /// How many operators act as the leader at the same time.
+    pub operators: u8,
+    /// How many times agents begin to release a block.
+    pub releases: u8,
+    /// How many times an agent is killed or a machine loses power.
+    pub crashes: u8,
+    /// How many answers to writes are lost.
+    pub lost: u8,
+    /// How many times a snapshot of etcd is restored.
+    pub restores: u8,
+    /// How many times a node is cut off from the API server.
+    pub partitions: u8,
+    /// How many Nodes are deleted.
+    pub deleted_nodes: u8,
+    /// How many watch events are out of date.
+    pub old_events: u8,
+    /// How many records become unreadable.
+    pub unreadable: u8,
+}
+
+/// A rule of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rule {
+    /// An address in use is never freed.
+    Freed,
+    /// Only the node named in a block assigns from it.
+    ForeignBlock,
+    /// Claim: confirmed, exported, then assigned. Release: records deleted, route withdrawn, then the block.
+    Order,
+}
+
+/// A state of the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct World {
+    pub(crate) api: Api,
+    pub(crate) snapshot: Option<Api>,
+    pub(crate) restored: bool,
+    pub(crate) next_uid: u8,
+    pub(crate) nodes: [Node; NODES],
+    pub(crate) pods: [Pod; PODS],
+    pub(crate) operators: [Plan; OPERATORS],
+    pub(crate) budget: Budget,
+    /// The rule that the last step broke.
+    pub(crate) broken: Option<Rule>,
+}
+
+impl World {
+    /// A cluster of registered nodes with running agents, and two free blocks.
+    pub(crate) fn new(budget: Budget) -> World {
+        let node = Node {
+            on: true,
+            agent: true,
+            partitioned: false,
+            blocks: [None; BLOCKS],
+            routes: [false; BLOCKS],
+            saved: [None; BLOCKS],
+            excluded: [false; ADDRESSES],
+            suspects: [false; PODS],
+            read: None,
+            late: None,
+            uid: 0,
+            knows_gone: false,
+            long_absence: false,
+            first_read: true,
+            records_compared: true,
+            blocks_compared: true,
+            missed_restore: false,
+            quiet: false,
+        };
+        let api = Api {
+            blocks: [BlockObject::default(); BLOCKS],
+            records: [None; ADDRESSES],
+            nodes: [Some(0); NODES],
+            pods: [false; PODS],
+        };
+        let pod = Pod { node: 0, address: 0, stage: Stage::Waiting, record: Write::None };
+        World {
+            api,
+            snapshot: None,
+            restored: false,
+            next_uid: 1,
+            nodes: [node; NODES],
+            pods: [pod; PODS],
+            operators: [Plan::Idle; OPERATORS],
+            budget,
+            broken: None,
+        }
+    }
+
+    /// Whether the agent runs and its calls reach the API server. After a restore, the agent first notices the outage.
+    pub(crate) fn connected(&self, node: usize) -> bool {
+        let node = &self.nodes[node];
+        node.agent && !node.partitioned && !node.missed_restore
+    }
+
+    /// Whether an attachment of the node has an address of the block.
+    pub(crate) fn has_resident(&self, node: usize, block: usize) -> bool {
+        self.pods.iter().any(|pod| pod.holds(node) && block_of(pod.address) == block)
+    }
+
+    /// Who owns the block at the API server, from the view of the node.
+    pub(crate) fn ownership(&self, node: usize, block: usize) -> Ownership {
+        match self.api.blocks[block].owner {
+            None => Ownership::Free,
+            Some(owner) if owner.node != node => Ownership::OtherNode,
+            Some(owner) if owner.uid == self.nodes[node].uid => Ownership::ThisNode,
+            Some(_) => Ownership::EarlierNode,
+        }
+    }
+
+    /// Notes a broken rule. The checker explores no further from such a state.
+    pub(crate) fn breaks(&mut self, rule: Rule) {
+        self.broken.get_or_insert(rule);
+    }
+}

@@ -1,0 +1,132 @@
+//! Denies nodes whose agents do what no agent does: the operator enters them in the ConfigMap that the admission policies read.
+//!
+//! The API server then refuses claims and new assignments of these nodes until an administrator removes the entry.
+
+mod claims;
+mod config_map;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use k8s_openapi::jiff::Timestamp;
+use parking_lot::Mutex;
+
+use crate::context::{Context, LOOP_DEADLINE};
+use claims::ClaimTracker;
+
+/// How many void assignments a node may have whose pods do not have the address.
+pub(crate) const MAX_VOID_ASSIGNMENTS: usize = 32;
+
+/// The denied nodes and the counts of void assignments, which two tasks of the operator share.
+#[derive(Default)]
+pub(crate) struct DeniedNodes(Mutex<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    /// The nodes in the ConfigMap, as the leader last read it.
+    denied: HashSet<String>,
+    /// The nodes that left the ConfigMap and whose forged assignments are not forgotten yet.
+    lifted: Vec<String>,
+    /// How many void assignments each node has whose pods do not have the address.
+    void_counts: HashMap<Arc<str>, usize>,
+}
+
+impl DeniedNodes {
+    /// Whether the ConfigMap lists the node.
+    pub(crate) fn contains(&self, node: &str) -> bool {
+        self.0.lock().denied.contains(node)
+    }
+
+    /// Replaces the counts of void assignments.
+    pub(crate) fn set_void_counts(&self, counts: HashMap<Arc<str>, usize>) {
+        self.0.lock().void_counts = counts;
+    }
+
+    /// The nodes that left the ConfigMap since the last call.
+    pub(crate) fn take_lifted(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().lifted)
+    }
+
+    /// Replaces the denied nodes. Returns those that are no longer denied.
+    fn set_denied(&self, denied: HashSet<String>) -> Vec<String> {
+        let mut shared = self.0.lock();
+        let lifted: Vec<String> = shared.denied.difference(&denied).cloned().collect();
+        for node in &lifted {
+            shared.void_counts.remove(node.as_str());
+        }
+        shared.lifted.extend(lifted.iter().cloned());
+        shared.denied = denied;
+        lifted
+    }
+
+    /// The nodes with too many void assignments, each with the reason.
+    fn forgers(&self) -> Vec<(Arc<str>, String)> {
+        let shared = self.0.lock();
+        let forgers = shared.void_counts.iter().filter(|(_, count)| **count > MAX_VOID_ASSIGNMENTS);
+        let reason = |count| {
+            format!(
+                "it has {count} assignments of addresses that are not its own and that no pod on it has, and {MAX_VOID_ASSIGNMENTS} are tolerated"
+            )
+        };
+        forgers.map(|(node, count)| (Arc::clone(node), reason(count))).collect()
+    }
+}
+
+/// Finds the nodes to deny and denies them. Never returns.
+pub(crate) async fn run(context: Arc<Context>) {
+    let mut tracker = ClaimTracker::default();
+    let mut read_at: Option<Instant> = None;
+    let beat = context.watchdog.register("denied nodes", LOOP_DEADLINE);
+    loop {
+        tokio::time::sleep(bobbin_api_client::backoff::jittered(context.times.pass_interval())).await;
+        beat.beat();
+        if !context.is_active() {
+            read_at = None;
+            tracker = ClaimTracker::default();
+            continue;
+        }
+        let now = Instant::now();
+        let beyond = context.cache.with(|index| index.claims_beyond(context.max_addresses_per_node));
+        let mut offences = tracker.observe(beyond, now, context.times.claim_grace());
+        offences.extend(context.denied.forgers());
+        offences.retain(|(node, _)| !context.denied.contains(node));
+        let is_due = read_at.is_none_or(|at| now.duration_since(at) >= context.times.denied_refresh());
+        if offences.is_empty() && !is_due {
+            continue;
+        }
+        // An administrator may have removed an entry since the last read. Then the node starts without earlier offences.
+        let Some(denied) = config_map::read(&context).await else { continue };
+        read_at = Some(now);
+        let lifted = context.denied.set_denied(denied);
+        for node in &lifted {
+            tracing::info!(node, "the node is no longer denied: its entry was removed from the ConfigMap");
+        }
+        for (node, reason) in offences {
+            if !context.denied.contains(&node) && !lifted.iter().any(|lifted| **lifted == *node) {
+                deny(&context, &node, &reason).await;
+            }
+        }
+        let count = context.denied.0.lock().denied.len();
+        context.metrics.denied_nodes.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+}
+
+/// Enters a node in the ConfigMap, and reports it in the log and by an event on the Node.
+async fn deny(context: &Context, node: &str, reason: &str) {
+    // The entry has whole seconds, so that an administrator can read it.
+    let now = Timestamp::now();
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    if !config_map::add(context, node, &format!("{now}: {reason}")).await {
+        return;
+    }
+    context.denied.0.lock().denied.insert(node.to_owned());
+    let (namespace, name) = (&context.namespace, config_map::NAME);
+    let sentence = format!(
+        "node {node} may claim no block and create no IPAssignment until an administrator removes its entry from ConfigMap {namespace}/{name}: {reason}. Its token may be stolen. \
+         When the node is trusted again, run: kubectl -n {namespace} patch configmap {name} --type=json -p '[{{\"op\":\"remove\",\"path\":\"/data/{node}\"}}]'"
+    );
+    tracing::error!(node, "{sentence}");
+    let uid = context.cache.with(|index| index.node_uid(node));
+    context.events.node_warning(node, uid, "NodeDenied", "Deny", &sentence);
+}

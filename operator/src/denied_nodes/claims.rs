@@ -1,0 +1,82 @@
+//! Finds nodes that claim further blocks although they have their maximum or the pool does not admit them. Pure.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::cache::ClaimsBeyond;
+
+/// The claims of one node in one pool, since they went beyond what the node may claim.
+#[derive(Debug)]
+struct Beyond {
+    since: Instant,
+    /// Whether the grace had passed at the last observation.
+    grace_is_over: bool,
+    /// The blocks that the node had at the last observation.
+    blocks: BTreeSet<u64>,
+}
+
+/// The nodes that have blocks beyond what they may claim, by node and pool.
+#[derive(Debug, Default)]
+pub(super) struct ClaimTracker(HashMap<(Arc<str>, Arc<str>), Beyond>);
+
+impl ClaimTracker {
+    /// Compares the claims with the last observation. Returns the nodes that have claimed a further block after the grace, each with
+    /// the reason.
+    pub(super) fn observe(
+        &mut self,
+        claims: Vec<ClaimsBeyond>,
+        now: Instant,
+        grace: Duration,
+    ) -> Vec<(Arc<str>, String)> {
+        let mut before = std::mem::take(&mut self.0);
+        let mut offences = Vec::new();
+        for ClaimsBeyond { node, pool, blocks, why } in claims {
+            let key = (node, pool);
+            let known = before.remove(&key);
+            let further =
+                known.as_ref().filter(|known| known.grace_is_over).map(|known| blocks.difference(&known.blocks));
+            let further = further.map_or(0, Iterator::count);
+            if further > 0 {
+                offences.push((
+                    Arc::clone(&key.0),
+                    format!("it claimed {further} further blocks of pool {} although {why}", key.1),
+                ));
+            }
+            let since = known.map_or(now, |known| known.since);
+            self.0.insert(key, Beyond { since, grace_is_over: now.duration_since(since) >= grace, blocks });
+        }
+        offences
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(60);
+
+    fn beyond(blocks: &[u64]) -> Vec<ClaimsBeyond> {
+        let blocks = blocks.iter().copied().collect();
+        vec![ClaimsBeyond { node: "n1".into(), pool: "p".into(), blocks, why: "why".into() }]
+    }
+
+    #[test]
+    fn only_a_further_claim_after_the_grace_is_an_offence() {
+        let (mut tracker, start) = (ClaimTracker::default(), Instant::now());
+        let mut pass = |blocks: &[u64], seconds| {
+            let claims = if blocks.is_empty() { Vec::new() } else { beyond(blocks) };
+            tracker.observe(claims, start + Duration::from_secs(seconds), GRACE).len()
+        };
+        assert_eq!(pass(&[1, 2], 0), 0);
+        assert_eq!(pass(&[1, 2, 3], 59), 0);
+        // This claim may have been made before the grace was over.
+        assert_eq!(pass(&[1, 2, 3, 4], 61), 0);
+        assert_eq!(pass(&[1, 2, 3], 70), 0);
+        assert_eq!(pass(&[1, 2, 4], 80), 1);
+        // The grace begins again after the node had no more than it may have.
+        assert_eq!(pass(&[], 90), 0);
+        assert_eq!(pass(&[1, 2, 5], 100), 0);
+        assert_eq!(pass(&[1, 2, 5, 6], 110), 0);
+    }
+}

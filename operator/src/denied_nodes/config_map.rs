@@ -1,0 +1,76 @@
+//! Reads and writes the ConfigMap of denied nodes. The key of an entry is the node, and its value the time and the reason.
+
+use std::collections::{BTreeMap, HashSet};
+
+use bobbin_api_client::{Lenient, Outcome, ReadError, Refusal, read as read_object, write};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{ObjectMeta, Patch, PatchParams};
+use kube::{Api, Resource};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::context::{Context, WRITE_TIMEOUT};
+use crate::live_reads::READ_TIMEOUT;
+
+/// The name of the ConfigMap. The chart's admission policies have the same name.
+pub(super) const NAME: &str = "bobbin-denied-nodes";
+/// The field manager of the operator.
+const FIELD_MANAGER: &str = "bobbin-operator";
+
+/// A ConfigMap with only the fields that the operator reads.
+#[derive(Resource, Clone, Debug, Deserialize)]
+#[resource(inherit = "ConfigMap")]
+struct PartialConfigMap {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    data: Option<BTreeMap<String, String>>,
+}
+
+fn api(context: &Context) -> Api<Lenient<PartialConfigMap>> {
+    Api::namespaced(context.clients.requests.clone(), &context.namespace)
+}
+
+/// The nodes that the ConfigMap lists. `None`: the ConfigMap could not be read.
+pub(super) async fn read(context: &Context) -> Option<HashSet<String>> {
+    match read_object(READ_TIMEOUT, api(context).get(NAME)).await {
+        Ok(Lenient::Readable(found)) => Some(found.data.unwrap_or_default().into_keys().collect()),
+        Ok(Lenient::Unreadable(_)) => {
+            tracing::warn!("ConfigMap {NAME} can't be decoded, so the operator denies no further node: correct it");
+            None
+        }
+        Err(ReadError::NotFound) => Some(HashSet::new()),
+        Err(error) => {
+            tracing::debug!(%error, "reading ConfigMap {NAME} failed; the operator tries again");
+            None
+        }
+    }
+}
+
+/// Adds the entry of a node and creates the ConfigMap if it does not exist. Returns whether the entry is written.
+pub(super) async fn add(context: &Context, node: &str, value: &str) -> bool {
+    let entry = Patch::Merge(json!({"data": {node: value}}));
+    let params = PatchParams::default();
+    let mut outcome = write(WRITE_TIMEOUT, api(context).patch(NAME, &params, &entry)).await;
+    if matches!(outcome, Outcome::Refused(Refusal::NotFound)) {
+        // An apply patch, because RBAC can restrict its `create` to one name. It has no entry: a later apply of another operator would
+        // remove the entries of this one.
+        let empty = Patch::Apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": NAME}}));
+        let params = PatchParams::apply(FIELD_MANAGER);
+        outcome = write(WRITE_TIMEOUT, api(context).patch(NAME, &params, &empty)).await;
+        if matches!(outcome, Outcome::Done(_)) {
+            outcome = write(WRITE_TIMEOUT, api(context).patch(NAME, &PatchParams::default(), &entry)).await;
+        }
+    }
+    match outcome {
+        Outcome::Done(_) => true,
+        Outcome::Refused(why) => {
+            tracing::error!(node, %why, "the API server refuses to add a node to ConfigMap {NAME}; the operator tries again");
+            false
+        }
+        // The next pass reads the ConfigMap before it writes again.
+        Outcome::Unknown(why) => {
+            tracing::warn!(node, %why, "it is unknown whether a node was added to ConfigMap {NAME}; the operator tries again");
+            false
+        }
+    }
+}

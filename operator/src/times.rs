@@ -1,0 +1,51 @@
+//! The waits before the operator deletes void assignments and denies nodes.
+
+use std::time::Duration;
+
+/// The waits, each multiplied by one scale.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    scale: f64,
+}
+
+impl Times {
+    /// `scale` is 1 in production.
+    pub(crate) fn new(scale: f64) -> Self {
+        Self { scale: if scale.is_finite() && scale > 0.0 { scale } else { 1.0 } }
+    }
+
+    fn scaled(self, seconds: u64) -> Duration {
+        Duration::from_secs(seconds).mul_f64(self.scale)
+    }
+
+    /// How often the operator looks for void assignments and for nodes to deny.
+    pub(crate) fn pass_interval(self) -> Duration {
+        self.scaled(5)
+    }
+
+    /// How long an assignment must be orphaned before its first check. A younger orphan may only be waiting for a claim or a watch
+    /// event.
+    pub(crate) fn min_orphan_age(self) -> Duration {
+        self.scaled(60)
+    }
+
+    /// The time between two checks of one assignment. In that time each agent lists its own assignments at least once.
+    pub(crate) fn check_interval(self) -> Duration {
+        self.scaled(15 * 60)
+    }
+
+    /// For how long a deleted forged assignment counts against its node.
+    pub(crate) fn forgery_memory(self) -> Duration {
+        self.scaled(10 * 60)
+    }
+
+    /// How long a node may claim blocks after it has passed its maximum or is no longer admitted: its agent needs time to see that.
+    pub(crate) fn claim_grace(self) -> Duration {
+        self.scaled(60)
+    }
+
+    /// How often the operator reads the ConfigMap of denied nodes.
+    pub(crate) fn denied_refresh(self) -> Duration {
+        self.scaled(30)
+    }
+}

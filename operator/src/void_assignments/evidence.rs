@@ -1,0 +1,167 @@
+//! Decides from live reads whether an assignment is void, and whether it may be deleted. Pure.
+
+use std::net::IpAddr;
+
+use bobbin_api_client::Lenient;
+use bobbin_crds::AddressBlock;
+use bobbin_ipam::BlockRange;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::Resource;
+use kube::api::ObjectMeta;
+use serde::Deserialize;
+
+use crate::cache::objects::PartialAssignment;
+
+/// The annotation of a mirror pod. The container runtime knows the static pod behind it by another UID.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// A Pod with only the fields that the decision needs.
+#[derive(Resource, Clone, Debug, Deserialize)]
+#[resource(inherit = "Pod")]
+pub(super) struct PartialPod {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: PartialPodSpec,
+    #[serde(default)]
+    status: PartialPodStatus,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PartialPodSpec {
+    node_name: Option<String>,
+    #[serde(default)]
+    host_network: bool,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PartialPodStatus {
+    #[serde(rename = "podIPs", default)]
+    pod_ips: Option<Vec<PartialPodIp>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct PartialPodIp {
+    ip: Option<String>,
+}
+
+/// What a live read says about the block that an assignment names.
+#[derive(Clone, Debug)]
+pub(super) enum BlockEvidence {
+    Absent,
+    /// The block can't be decoded, so its node may own it.
+    Unreadable,
+    Block {
+        owner: Option<String>,
+        range: Option<BlockRange>,
+        created: Option<Time>,
+    },
+}
+
+impl BlockEvidence {
+    pub(super) fn of(block: &Lenient<AddressBlock>) -> Self {
+        let Some(block) = block.readable() else { return Self::Unreadable };
+        Self::Block {
+            owner: block.spec.node_name.clone().filter(|node| !node.is_empty()),
+            range: BlockRange::parse(block.spec.ipv4.as_deref(), block.spec.ipv6.as_deref()).ok(),
+            created: block.metadata.creation_timestamp.clone(),
+        }
+    }
+}
+
+/// What a live read says about the pod that an assignment names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PodEvidence {
+    /// The assignment names no pod.
+    NotNamed,
+    /// No such pod exists on the assignment's node, or the pod uses the node's own network.
+    Gone,
+    /// The pod exists on the node, and its status lists other addresses.
+    OtherAddresses,
+    /// The pod exists on the node, and its status lists no address yet.
+    NoAddressYet,
+    /// The pod exists on the node, and its status lists an address of the assignment.
+    HasAddress,
+    /// The pod can't be decoded, so it may have the address.
+    Unreadable,
+}
+
+impl PodEvidence {
+    /// Compares an assignment with the pod of the name that it names; `None`: there is none.
+    pub(super) fn of(assignment: &PartialAssignment, pod: Option<&Lenient<PartialPod>>) -> Self {
+        let Some(pod) = pod else { return Self::Gone };
+        let Some(pod) = pod.readable() else { return Self::Unreadable };
+        let spec = &assignment.spec;
+        let is_mirror = pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(MIRROR));
+        let is_elsewhere = pod.spec.node_name.as_ref().is_some_and(|node| *node != spec.node_name);
+        if (pod.metadata.uid != spec.pod_uid && !is_mirror) || is_elsewhere || pod.spec.host_network {
+            return Self::Gone;
+        }
+        let listed: Vec<IpAddr> =
+            pod.status.pod_ips.iter().flatten().filter_map(|one| one.ip.as_deref()?.parse().ok()).collect();
+        match addresses(assignment).iter().any(|address| listed.contains(address)) {
+            true => Self::HasAddress,
+            false if listed.is_empty() => Self::NoAddressYet,
+            false => Self::OtherAddresses,
+        }
+    }
+
+    /// Whether the pod certainly does not have the assignment's address on its first interface.
+    pub(super) fn lacks_address(self) -> bool {
+        matches!(self, Self::NotNamed | Self::Gone | Self::OtherAddresses)
+    }
+}
+
+/// What the reads say about one assignment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The node owns the block and the block has the address, or nothing proves the opposite.
+    NotVoid,
+    /// No agent can have written this assignment for a pod: the block never had the address. It is deleted at once.
+    Forged,
+    /// The assignment is void and its pod is gone. It is deleted if a later check finds the same.
+    VoidPodGone,
+    /// The assignment is void, but its pod may use the address.
+    VoidInUse,
+}
+
+/// Decides about an assignment. `is_denied` says whether its node is denied: then an assignment that names no pod has none.
+pub(super) fn verdict(
+    assignment: &PartialAssignment,
+    block: &BlockEvidence,
+    pod: PodEvidence,
+    is_denied: bool,
+) -> Verdict {
+    let (is_owned, lacks, is_older) = match block {
+        BlockEvidence::Unreadable => return Verdict::NotVoid,
+        BlockEvidence::Absent => (false, false, false),
+        BlockEvidence::Block { owner, range, created } => {
+            let is_owned = owner.as_deref() == Some(&assignment.spec.node_name);
+            let lacks = range
+                .is_some_and(|range| addresses(assignment).iter().any(|address| range.offset_of(*address).is_none()));
+            // Both are times of the API server. If they are equal, the block may have been created after the assignment.
+            let written = assignment.metadata.creation_timestamp.as_ref();
+            let is_older = created.as_ref().zip(written).is_some_and(|(created, written)| created.0 < written.0);
+            (is_owned, lacks, is_older)
+        }
+    };
+    if is_owned && !lacks {
+        return Verdict::NotVoid;
+    }
+    match pod {
+        _ if lacks && is_older && pod.lacks_address() => Verdict::Forged,
+        PodEvidence::Gone => Verdict::VoidPodGone,
+        PodEvidence::NotNamed if is_denied => Verdict::VoidPodGone,
+        _ => Verdict::VoidInUse,
+    }
+}
+
+fn addresses(assignment: &PartialAssignment) -> Vec<IpAddr> {
+    let (ipv4, ipv6) = (&assignment.spec.ipv4, &assignment.spec.ipv6);
+    [ipv4, ipv6].into_iter().flatten().filter_map(|text| text.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+//! The live reads about a batch of suspect assignments: the assignments first, then their blocks, Nodes and pods.
+//!
+//! Blocks, Nodes and pods are read after the assignments. So a block that the node claimed before it wrote an assignment is seen
+//! as claimed.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+
+use bobbin_api_client::{Clients, Lenient, ReadError, read};
+use bobbin_crds::AddressBlock;
+use futures::StreamExt;
+use kube::Api;
+
+use super::evidence::{BlockEvidence, PartialPod, PodEvidence};
+use crate::cache::OrphanedAssignment;
+use crate::cache::objects::PartialAssignment;
+use crate::live_reads::{READ_TIMEOUT, node_is_gone};
+
+/// How many reads are in flight at the same time.
+const MAX_CONCURRENT_READS: usize = 16;
+
+/// An assignment, and what the reads say about its block, its Node and its pod.
+pub(super) struct Reads {
+    pub(super) suspect: OrphanedAssignment,
+    pub(super) assignment: PartialAssignment,
+    pub(super) block: BlockEvidence,
+    pub(super) node_is_gone: bool,
+    pub(super) pod: PodEvidence,
+}
+
+/// The result of the reads about one batch.
+#[derive(Default)]
+pub(super) struct Batch {
+    /// The assignments about which every read was answered.
+    pub(super) read: Vec<Reads>,
+    /// The names of the assignments about which a read failed.
+    pub(super) failed: Vec<String>,
+}
+
+/// Reads everything that the decision about these assignments needs. Leaves out assignments that are gone or can't be decoded.
+pub(super) async fn read_all(clients: &Clients, suspects: Vec<OrphanedAssignment>) -> Batch {
+    let assignments: Api<Lenient<PartialAssignment>> = Api::all(clients.requests.clone());
+    let mut batch = Batch::default();
+    let mut found = Vec::new();
+    let reads = suspects.into_iter().map(|suspect| {
+        let assignments = assignments.clone();
+        async move {
+            let answer = read(READ_TIMEOUT, assignments.get(&suspect.name)).await;
+            (suspect, answer)
+        }
+    });
+    for (suspect, answer) in concurrently(reads).await {
+        match answer {
+            Ok(Lenient::Readable(assignment)) => found.push((suspect, assignment)),
+            Ok(Lenient::Unreadable(_)) | Err(ReadError::NotFound) => {}
+            Err(_) => batch.failed.push(suspect.name),
+        }
+    }
+    let specs = || found.iter().map(|(_, assignment)| &assignment.spec);
+    let blocks = read_each(specs().map(|spec| spec.block_name.clone()), |name| block(clients, name)).await;
+    let nodes =
+        read_each(specs().map(|spec| spec.node_name.clone()), |name| async move { node_is_gone(clients, &name).await })
+            .await;
+    let pods = read_each(found.iter().filter_map(|(_, assignment)| pod_key(assignment)), |key| pod(clients, key)).await;
+    for (suspect, assignment) in found {
+        let pod = match pod_key(&assignment) {
+            None => Some(PodEvidence::NotNamed),
+            Some(key) => pods.get(&key).map(|pod| PodEvidence::of(&assignment, pod.as_ref())),
+        };
+        let block = blocks.get(&assignment.spec.block_name).cloned();
+        let node_is_gone = nodes.get(&assignment.spec.node_name).copied();
+        match (block, node_is_gone, pod) {
+            (Some(block), Some(node_is_gone), Some(pod)) => {
+                batch.read.push(Reads { suspect, assignment, block, node_is_gone, pod });
+            }
+            _ => batch.failed.push(suspect.name),
+        }
+    }
+    batch
+}
+
+/// Namespace and name of the pod that an assignment names; `None` if it names no pod.
+fn pod_key(assignment: &PartialAssignment) -> Option<(String, String)> {
+    let spec = &assignment.spec;
+    spec.pod_uid.as_ref().filter(|uid| !uid.is_empty())?;
+    Some((spec.pod_namespace.clone()?, spec.pod_name.clone()?))
+}
+
+async fn block(clients: &Clients, name: String) -> Result<BlockEvidence, ReadError> {
+    let blocks: Api<Lenient<AddressBlock>> = Api::all(clients.requests.clone());
+    match read(READ_TIMEOUT, blocks.get(&name)).await {
+        Ok(block) => Ok(BlockEvidence::of(&block)),
+        Err(ReadError::NotFound) => Ok(BlockEvidence::Absent),
+        Err(error) => Err(error),
+    }
+}
+
+async fn pod(clients: &Clients, (namespace, name): (String, String)) -> Result<Option<Lenient<PartialPod>>, ReadError> {
+    let pods: Api<Lenient<PartialPod>> = Api::namespaced(clients.requests.clone(), &namespace);
+    match read(READ_TIMEOUT, pods.get(&name)).await {
+        Ok(pod) => Ok(Some(pod)),
+        Err(ReadError::NotFound) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes one read for each different key. A key whose read fails is missing in the result.
+async fn read_each<K, V, F>(keys: impl Iterator<Item = K>, read: impl Fn(K) -> F) -> HashMap<K, V>
+where
+    K: Clone + Eq + Hash,
+    F: Future<Output = Result<V, ReadError>>,
+{
+    let keys: HashSet<K> = keys.collect();
+    let reads = keys.into_iter().map(|key| {
+        let answer = read(key.clone());
+        async move { Some((key, answer.await.ok()?)) }
+    });
+    concurrently(reads).await.into_iter().flatten().collect()
+}
+
+async fn concurrently<F: Future>(reads: impl Iterator<Item = F>) -> Vec<F::Output> {
+    futures::stream::iter(reads).buffer_unordered(MAX_CONCURRENT_READS).collect().await
+}
