@@ -44,8 +44,8 @@ pub(crate) fn current() -> Result<Identity, KernelError> {
 /// Whether a descriptor refers to the calling thread's own network namespace.
 ///
 /// # Errors
-/// Fails if the identity of one of the two namespaces can't be read. The descriptor's namespace may then be the node's,
-/// so the caller must not change that namespace.
+/// Fails if the kernel does not tell the identity of one of the two namespaces. The descriptor may then lead to the node's
+/// own namespace, so the caller must change nothing in it.
 pub fn is_own_netns(netns: impl AsFd) -> Result<bool, KernelError> {
     Ok(identity(netns)? == current()?)
 }

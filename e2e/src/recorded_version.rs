@@ -20,7 +20,7 @@ pub const POOL: &str = "recorded";
 const OTHER: &str = "n9";
 /// The name of the file with the objects.
 const OBJECTS: &str = "objects.json";
-/// The directory with the files of the run directory.
+/// The subdirectory of the recording with the copy of the agent's run directory.
 const RUN_DIR: &str = "run";
 
 /// The recording of one version.

@@ -33,7 +33,7 @@ fn main() -> Result<ExitCode> {
         suite.test("a node that is cut off claims its addresses back after the grace period", cut_off::after_grace),
         suite.test("on a full disk ADD fails without a trace, DEL succeeds, and both recover", disk_full::run_dir),
         suite.test(
-            "a plugin that did not fit on the disk is installed as soon as it fits, and never in part",
+            "a plugin that does not fit on a full disk is installed completely when the disk has space again",
             disk_full::cni_dirs,
         ),
     ];

@@ -14,7 +14,7 @@ const PART: usize = 10;
 /// How far the reclaim of a deleted node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReclaimState {
-    /// The node may be reclaimed when its own grace period is over.
+    /// The operator waits until the node's grace period has passed. Then it may release what the node owned.
     Waiting,
     /// The node must not be reclaimed.
     Held,

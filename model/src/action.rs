@@ -41,8 +41,8 @@ pub enum AgentStep {
     BeginRelease {
         block: usize,
     },
-    /// Lists the node's records in the block that it releases.
-    ListOwnRecords {
+    /// Lists the node's assignments in the block that it releases.
+    ListOwnAssignments {
         block: usize,
     },
     Withdraw {
@@ -55,15 +55,15 @@ pub enum AgentStep {
     CancelRelease {
         block: usize,
     },
-    /// The resync compares the node's records.
-    CompareRecords,
+    /// The resync compares the node's assignments.
+    CompareAssignments,
     /// The resync compares the node's blocks.
     CompareBlocks,
-    /// The resync lists the records of a block that may have foreign ones.
-    ListRecords {
+    /// The resync lists the assignments of a block that may have foreign ones.
+    ListAssignments {
         block: usize,
     },
-    /// The record of an excluded address is gone.
+    /// The assignment of an excluded address is gone.
     EndExclusion {
         address: usize,
     },
@@ -76,7 +76,7 @@ pub enum AgentStep {
     Look,
 }
 
-/// A step of an attachment, or of the writes of its record.
+/// A step of an attachment, or of the writes of its assignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PodStep {
     /// ADD takes an address of the block.
@@ -84,7 +84,7 @@ pub enum PodStep {
         node: usize,
         block: usize,
     },
-    CreateRecord {
+    CreateAssignment {
         answer: Answer,
     },
     /// ADD answers, or undoes its work.
@@ -93,7 +93,7 @@ pub enum PodStep {
     Del,
     /// The container ends, and its DEL does not arrive yet.
     Die,
-    DeleteRecord,
+    DeleteAssignment,
 }
 
 /// A step of the environment.
@@ -141,7 +141,7 @@ pub enum Fault {
     },
     Snapshot,
     Restore,
-    /// Another program makes a record unreadable.
+    /// Another program makes an assignment unreadable.
     Unreadable {
         address: usize,
     },
@@ -154,9 +154,9 @@ pub enum OperatorStep {
     PlanReclaim {
         node: usize,
     },
-    DeleteRecords,
+    DeleteAssignments,
     ReleaseBlocks,
-    /// Lists the records of a free block.
+    /// Lists the assignments of a free block.
     PlanFinalizer {
         block: usize,
     },

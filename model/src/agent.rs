@@ -42,7 +42,7 @@ impl World {
                 self.budget.releases -= u8::from(begins);
                 begins
             }
-            AgentStep::ListOwnRecords { block } => self.list_own_records(variant, node, block),
+            AgentStep::ListOwnAssignments { block } => self.list_own_assignments(variant, node, block),
             AgentStep::Withdraw { block } => self.withdraw(node, block),
             AgentStep::SendRelease { block, answer } => self.send_release(variant, node, block, answer),
             AgentStep::CancelRelease { block } => {
@@ -50,9 +50,9 @@ impl World {
                 !self.nodes[node].knows_gone
                     && self.on(node, block, BlockEvent::ReleaseCancelled { now: NOW, not_before })
             }
-            AgentStep::CompareRecords => self.compare_records(node),
+            AgentStep::CompareAssignments => self.compare_assignments(node),
             AgentStep::CompareBlocks => self.compare_blocks(node),
-            AgentStep::ListRecords { block } => self.list_records(variant, node, block),
+            AgentStep::ListAssignments { block } => self.list_assignments(variant, node, block),
             AgentStep::EndExclusion { address } => self.end_exclusion(node, address),
             AgentStep::SeeNode => self.connected(node) && self.see_node(node),
             AgentStep::NoticeRestore => self.notice_restore(variant, node),
@@ -107,10 +107,10 @@ impl World {
         }
     }
 
-    /// No earlier answer proves a block any more. The next pass of the resync compares the node's records.
+    /// No earlier answer proves a block any more. The next pass of the resync compares the node's assignments.
     pub(crate) fn invalidate(&mut self, node: usize) {
         let node = &mut self.nodes[node];
-        node.records_compared = false;
+        node.assignments_compared = false;
         for held in node.blocks.iter_mut().flatten().filter(|held| held.proof == confirmed()) {
             held.proof = Proof::None;
         }
@@ -159,7 +159,7 @@ impl World {
         for plan in &mut self.operators {
             let refused = match plan {
                 Plan::Finalizer { current, .. } => !*current,
-                Plan::Reclaim { records, blocks, .. } => !records.contains(&true) && !blocks.contains(&true),
+                Plan::Reclaim { assignments, blocks, .. } => !assignments.contains(&true) && !blocks.contains(&true),
                 Plan::Idle => false,
             };
             if refused {

@@ -1,6 +1,6 @@
 //! What writes do at the API server. These functions also notice writes of agents and operators that break a rule.
 
-use crate::world::{BLOCKS, Late, Owner, Plan, Record, Rule, World, Write, block_of};
+use crate::world::{Assignment, BLOCKS, Late, Owner, Plan, Rule, World, Write, block_of};
 
 impl World {
     /// The block's resourceVersion changed: what others read before is no longer current.
@@ -37,12 +37,13 @@ impl World {
             if self.pods.iter().any(|pod| pod.living() && pod.node == node && block_of(pod.address) == block) {
                 self.breaks(Rule::Freed);
             }
-            // A restore may bring back a record whose deletion was confirmed before. The record then keeps its address from other pods.
-            let brought_back = |record: &Record| self.restored && self.pods[record.pod].record == Write::None;
-            let left = |record: &Record| record.node == node && !brought_back(record);
-            let records =
-                crate::world::addresses_of(block).any(|address| self.api.records[address].as_ref().is_some_and(left));
-            if records || (by_agent && self.nodes[node].routes[block]) {
+            // A restore may bring back an assignment whose deletion was confirmed before. The assignment then keeps its address from other pods.
+            let brought_back =
+                |assignment: &Assignment| self.restored && self.pods[assignment.pod].assignment == Write::None;
+            let left = |assignment: &Assignment| assignment.node == node && !brought_back(assignment);
+            let assignments = crate::world::addresses_of(block)
+                .any(|address| self.api.assignments[address].as_ref().is_some_and(left));
+            if assignments || (by_agent && self.nodes[node].routes[block]) {
                 self.breaks(Rule::Order);
             }
         }
@@ -50,9 +51,9 @@ impl World {
         self.api.blocks[block].owner = None;
     }
 
-    /// Creates a record, if none of this name exists. Returns whether the record is then this pod's.
-    pub(crate) fn create_record(&mut self, pod: usize) -> bool {
-        let Record { pod: holder, .. } = *self.api.records[self.pods[pod].address].get_or_insert(Record {
+    /// Creates an assignment for the pod if no assignment of this name exists. Returns whether the assignment of this name belongs to the pod.
+    pub(crate) fn create_assignment(&mut self, pod: usize) -> bool {
+        let Assignment { pod: holder, .. } = *self.api.assignments[self.pods[pod].address].get_or_insert(Assignment {
             pod,
             node: self.pods[pod].node,
             readable: true,
@@ -60,17 +61,17 @@ impl World {
         holder == pod
     }
 
-    /// Deletes the record of an address.
-    pub(crate) fn delete_record(&mut self, address: usize) {
-        if let Some(record) = self.api.records[address].take()
-            && self.pods[record.pod].living()
-            && self.pods[record.pod].address == address
+    /// Deletes the assignment of an address.
+    pub(crate) fn delete_assignment(&mut self, address: usize) {
+        if let Some(assignment) = self.api.assignments[address].take()
+            && self.pods[assignment.pod].living()
+            && self.pods[assignment.pod].address == address
         {
             self.breaks(Rule::Freed);
         }
         for plan in &mut self.operators {
-            if let Plan::Reclaim { records, .. } = plan {
-                records[address] = false;
+            if let Plan::Reclaim { assignments, .. } = plan {
+                assignments[address] = false;
             }
         }
     }
@@ -86,7 +87,7 @@ impl World {
         for node in &mut self.nodes {
             node.late = None;
             node.missed_restore = true;
-            node.records_compared = false;
+            node.assignments_compared = false;
             node.blocks_compared = false;
         }
     }

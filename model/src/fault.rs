@@ -83,14 +83,15 @@ impl World {
                 true
             }
             Fault::Unreadable { address } => {
-                let Some(record) = self.api.records[address].as_mut().filter(|record| record.readable) else {
+                let Some(assignment) = self.api.assignments[address].as_mut().filter(|assignment| assignment.readable)
+                else {
                     return false;
                 };
                 if self.budget.unreadable == 0 {
                     return false;
                 }
                 self.budget.unreadable -= 1;
-                record.readable = false;
+                assignment.readable = false;
                 true
             }
         }
@@ -113,7 +114,7 @@ impl World {
         agent.suspects = [false; PODS];
         agent.knows_gone = false;
         agent.first_read = false;
-        agent.records_compared = false;
+        agent.assignments_compared = false;
         agent.blocks_compared = false;
         agent.quiet &= variant.keeps_quiet_time();
         for pod in self.pods.iter_mut().filter(|pod| pod.node == node) {
@@ -121,8 +122,8 @@ impl World {
                 // The ADD never answers, so the runtime calls DEL.
                 pod.stage = Stage::Dead;
             }
-            if pod.record == Write::Unsent {
-                pod.record = Write::Unknown;
+            if pod.assignment == Write::Unsent {
+                pod.assignment = Write::Unknown;
             }
         }
         true
@@ -168,12 +169,12 @@ impl World {
         machine.knows_gone = false;
         machine.long_absence = false;
         machine.first_read = false;
-        machine.records_compared = false;
+        machine.assignments_compared = false;
         machine.blocks_compared = false;
         machine.quiet = false;
         for pod in self.pods.iter_mut().filter(|pod| pod.node == node && pod.stage != Stage::Waiting) {
             pod.stage = Stage::Ended;
-            pod.record = match pod.record {
+            pod.assignment = match pod.assignment {
                 Write::None | Write::Unsent => Write::None,
                 _ => Write::EarlierBoot,
             };

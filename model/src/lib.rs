@@ -7,8 +7,8 @@
 //! Bounds, which are the assumptions of the protocol:
 //!
 //! - When the grace period of a deleted Node is over, its machine is off or in contact. Or its agent is stopped, and no pod runs on it.
-//! - After a restore, every running node is in contact before the quiet time of any node ends. It has compared its records and blocks.
-//!   It has read its doubted blocks and sent its queued records. No machine boots and no node is cut off meanwhile.
+//! - After a restore, every running node is in contact before the quiet time of any node ends. It has compared its assignments and blocks.
+//!   It has read its doubted blocks and sent its queued assignments. No machine boots and no node is cut off meanwhile.
 //! - No write in flight outlives a restore or the boot of the machine that sent it, and no resourceVersion comes back with a restore.
 //! - Between two observations of a pod that the API server does not have, the kubelet ends the pod's container.
 //!
@@ -18,7 +18,7 @@
 //! - Pools: selection, draining, deletion, carving, subnets. So no block retires, and no block object is deleted.
 //! - Edits by administrators, admission policies, `--mode=remove`, and the taint `out-of-service`.
 //! - Several addresses in one block, two address families, and the kernel beside table 119.
-//! - Late or lost deletions of records, and the order of writes in the agent's queue.
+//! - Late or lost deletions of assignments, and the order of writes in the agent's queue.
 //! - A list and the decision about it are one step, except where the text of a step says otherwise.
 //! - A checkpoint at a crash has the last list that a step waited for, or the latest one.
 //! - Silence of a watch. A block counts as proven until an invalidation.
@@ -44,23 +44,23 @@ pub use world::{Budget, World};
 pub enum Variant {
     /// The protocol as Bobbin implements it.
     Bobbin,
-    /// An ADD answers after its wait, also if foreign records of its block were not listed.
+    /// An ADD answers after its wait, also if foreign assignments of its block were not listed.
     AnswerUnlisted,
     /// A restart of the agent ends the quiet time.
     ForgetQuietTime,
     /// The write that releases a block is sent before its route is withdrawn.
     ReleaseBeforeWithdrawing,
-    /// The block is released before the node's records in it are deleted.
+    /// The block is released before the node's assignments in it are deleted.
     ReleaseBeforeDeleting,
     /// One observation is enough to free an attachment.
     FreeOnOneLook,
-    /// An ADD from an unproven block does not wait for its record.
+    /// An ADD from an unproven block does not wait for its assignment.
     AnswerUnproven,
     /// An agent trusts its saved blocks after a long absence.
     TrustAfterLongAbsence,
     /// Claimed blocks serve at once after a restore.
     NoQuietTime,
-    /// A record that can't be decoded counts as absent.
+    /// An assignment that can't be decoded counts as absent.
     UnreadableIsAbsent,
 }
 
@@ -126,7 +126,7 @@ impl Model for Protocol {
                 (0..NODES).for_each(|node| push(OperatorStep::PlanReclaim { node }));
                 (0..BLOCKS).for_each(|block| push(OperatorStep::PlanFinalizer { block }));
             }
-            push(OperatorStep::DeleteRecords);
+            push(OperatorStep::DeleteAssignments);
             push(OperatorStep::ReleaseBlocks);
             push(OperatorStep::RemoveFinalizer);
         }
@@ -170,13 +170,13 @@ fn agent_steps(world: &World, node: usize, actions: &mut Vec<Action>) {
         push(AgentStep::Doubt { block });
         push(AgentStep::ReadDoubted { block });
         push(AgentStep::BeginRelease { block });
-        push(AgentStep::ListOwnRecords { block });
+        push(AgentStep::ListOwnAssignments { block });
         push(AgentStep::Withdraw { block });
         push(AgentStep::CancelRelease { block });
-        push(AgentStep::ListRecords { block });
+        push(AgentStep::ListAssignments { block });
     }
     push(AgentStep::ApplyRead);
-    push(AgentStep::CompareRecords);
+    push(AgentStep::CompareAssignments);
     push(AgentStep::CompareBlocks);
     push(AgentStep::SeeNode);
     push(AgentStep::NoticeRestore);
@@ -191,12 +191,12 @@ fn pod_steps(world: &World, pod: usize, actions: &mut Vec<Action>) {
         (0..BLOCKS).for_each(|block| push(PodStep::Take { node, block }));
     }
     for answer in answers(world) {
-        push(PodStep::CreateRecord { answer: *answer });
+        push(PodStep::CreateAssignment { answer: *answer });
     }
     push(PodStep::AnswerAdd);
     push(PodStep::Del);
     push(PodStep::Die);
-    push(PodStep::DeleteRecord);
+    push(PodStep::DeleteAssignment);
 }
 
 fn faults(world: &World, node: usize, actions: &mut Vec<Action>) {
@@ -231,7 +231,7 @@ fn restored(budget: Budget) -> World {
     world.agent_step(Variant::Bobbin, node, AgentStep::Claim { block, answer });
     world.agent_step(Variant::Bobbin, node, AgentStep::Export { block });
     world.pod_step(Variant::Bobbin, pod, PodStep::Take { node, block });
-    world.pod_step(Variant::Bobbin, pod, PodStep::CreateRecord { answer });
+    world.pod_step(Variant::Bobbin, pod, PodStep::CreateAssignment { answer });
     world.pod_step(Variant::Bobbin, pod, PodStep::AnswerAdd);
     world.fault(Variant::Bobbin, Fault::Restore);
     world.budget = Budget { restores: 0, ..budget };

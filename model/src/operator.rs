@@ -20,7 +20,7 @@ impl World {
             (OperatorStep::PlanReclaim { node }, Plan::Idle) => self.plan_reclaim(operator, node),
             (OperatorStep::PlanFinalizer { block }, Plan::Idle) => {
                 // Any object in the list counts, also one that can't be decoded.
-                let empty = addresses_of(block).all(|address| self.api.records[address].is_none());
+                let empty = addresses_of(block).all(|address| self.api.assignments[address].is_none());
                 let found = self.api.blocks[block];
                 let planned = found.owner.is_none()
                     && found.finalizer
@@ -31,15 +31,18 @@ impl World {
                 }
                 planned
             }
-            (OperatorStep::DeleteRecords, Plan::Reclaim { node, records, blocks, records_deleted: false }) => {
-                for address in (0..ADDRESSES).filter(|address| records[*address]) {
-                    self.delete_record(address);
+            (
+                OperatorStep::DeleteAssignments,
+                Plan::Reclaim { node, assignments, blocks, assignments_deleted: false },
+            ) => {
+                for address in (0..ADDRESSES).filter(|address| assignments[*address]) {
+                    self.delete_assignment(address);
                 }
                 self.operators[operator] =
-                    Plan::Reclaim { node, records: [false; ADDRESSES], blocks, records_deleted: true };
+                    Plan::Reclaim { node, assignments: [false; ADDRESSES], blocks, assignments_deleted: true };
                 true
             }
-            (OperatorStep::ReleaseBlocks, Plan::Reclaim { blocks, records_deleted: true, .. }) => {
+            (OperatorStep::ReleaseBlocks, Plan::Reclaim { blocks, assignments_deleted: true, .. }) => {
                 for block in (0..BLOCKS).filter(|block| blocks[*block]) {
                     self.clear_owner(block, false);
                 }
@@ -58,26 +61,26 @@ impl World {
         }
     }
 
-    /// Lists what a deleted node owns. A block stays if a record in it can't be decoded.
+    /// Lists what a deleted node owns. A block stays if an assignment in it can't be decoded.
     fn plan_reclaim(&mut self, operator: usize, node: usize) -> bool {
         if !self.grace_may_be_over(node) {
             return false;
         }
-        let of_node = |address: usize| self.api.records[address].filter(|record| record.node == node);
-        let mut records = [false; ADDRESSES];
-        for (address, planned) in records.iter_mut().enumerate() {
-            *planned = of_node(address).is_some_and(|record| record.readable);
+        let of_node = |address: usize| self.api.assignments[address].filter(|assignment| assignment.node == node);
+        let mut assignments = [false; ADDRESSES];
+        for (address, planned) in assignments.iter_mut().enumerate() {
+            *planned = of_node(address).is_some_and(|assignment| assignment.readable);
         }
         let mut blocks = [false; BLOCKS];
         for (block, planned) in blocks.iter_mut().enumerate() {
-            let kept =
-                addresses_of(block).any(|address| self.api.records[address].is_some_and(|record| !record.readable));
+            let kept = addresses_of(block)
+                .any(|address| self.api.assignments[address].is_some_and(|assignment| !assignment.readable));
             *planned = !kept && self.api.blocks[block].owner.is_some_and(|owner| owner.node == node);
         }
-        if !records.contains(&true) && !blocks.contains(&true) {
+        if !assignments.contains(&true) && !blocks.contains(&true) {
             return false;
         }
-        self.operators[operator] = Plan::Reclaim { node, records, blocks, records_deleted: false };
+        self.operators[operator] = Plan::Reclaim { node, assignments, blocks, assignments_deleted: false };
         if !self.nodes[node].agent {
             self.nodes[node].long_absence = true;
         }

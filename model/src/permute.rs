@@ -20,8 +20,8 @@ impl World {
             for owner in api.blocks.iter_mut().filter_map(|block| block.owner.as_mut()) {
                 owner.node = other_node(owner.node);
             }
-            for record in api.records.iter_mut().flatten() {
-                record.node = other_node(record.node);
+            for assignment in api.assignments.iter_mut().flatten() {
+                assignment.node = other_node(assignment.node);
             }
         }
         for pod in self.pods.iter_mut().filter(|pod| !pod.is_idle()) {
@@ -39,7 +39,7 @@ impl World {
     fn swap_blocks(mut self) -> World {
         for api in std::iter::once(&mut self.api).chain(&mut self.snapshot) {
             api.blocks.swap(0, 1);
-            api.records.rotate_left(ADDRESSES_PER_BLOCK);
+            api.assignments.rotate_left(ADDRESSES_PER_BLOCK);
         }
         for node in &mut self.nodes {
             node.blocks.swap(0, 1);
@@ -58,8 +58,8 @@ impl World {
         }
         for plan in &mut self.operators {
             match plan {
-                Plan::Reclaim { records, blocks, .. } => {
-                    records.rotate_left(ADDRESSES_PER_BLOCK);
+                Plan::Reclaim { assignments, blocks, .. } => {
+                    assignments.rotate_left(ADDRESSES_PER_BLOCK);
                     blocks.swap(0, 1);
                 }
                 Plan::Finalizer { block, .. } => *block = 1 - *block,

@@ -1,4 +1,4 @@
-//! The steps of an attachment: ADD, its record, and DEL.
+//! The steps of an attachment: ADD, its assignment, and DEL.
 
 use bobbin_node_agent::Proof;
 
@@ -12,7 +12,7 @@ impl World {
         let node = self.pods[pod].node;
         match step {
             PodStep::Take { node, block } => self.take(node, pod, block),
-            PodStep::CreateRecord { answer } => self.create(pod, answer),
+            PodStep::CreateAssignment { answer } => self.create(pod, answer),
             PodStep::AnswerAdd => self.nodes[node].agent && self.answer_add(variant, pod),
             PodStep::Del => {
                 let ends = self.nodes[node].agent && matches!(self.pods[pod].stage, Stage::Live | Stage::Dead);
@@ -30,15 +30,15 @@ impl World {
                 }
                 dies
             }
-            PodStep::DeleteRecord => {
-                if !self.connected(node) || self.pods[pod].record != Write::Deleting {
+            PodStep::DeleteAssignment => {
+                if !self.connected(node) || self.pods[pod].assignment != Write::Deleting {
                     return false;
                 }
                 let address = self.pods[pod].address;
-                if self.api.records[address].is_some_and(|record| record.pod == pod) {
-                    self.delete_record(address);
+                if self.api.assignments[address].is_some_and(|assignment| assignment.pod == pod) {
+                    self.delete_assignment(address);
                 }
-                self.pods[pod].record = Write::None;
+                self.pods[pod].assignment = Write::None;
                 true
             }
         }
@@ -70,7 +70,7 @@ impl World {
         self.api.pods[pod] = true;
         let taken = &mut self.pods[pod];
         (taken.node, taken.address) = (node, address);
-        (taken.stage, taken.record) = (Stage::Adding { proof: held.proof, current: true }, Write::Unsent);
+        (taken.stage, taken.assignment) = (Stage::Adding { proof: held.proof, current: true }, Write::Unsent);
         true
     }
 
@@ -78,10 +78,10 @@ impl World {
         let created = self.pods[pod];
         let alive = matches!(created.stage, Stage::Adding { .. } | Stage::Live);
         let deleting = |other: &crate::world::Pod| {
-            other.node == created.node && other.address == created.address && other.record == Write::Deleting
+            other.node == created.node && other.address == created.address && other.assignment == Write::Deleting
         };
         if !alive
-            || !matches!(created.record, Write::Unsent | Write::Unknown)
+            || !matches!(created.assignment, Write::Unsent | Write::Unknown)
             || !self.connected(created.node)
             || self.pods.iter().any(deleting)
             || answer == Answer::Late
@@ -90,37 +90,37 @@ impl World {
             return false;
         }
         match answer {
-            Answer::Arrives => self.write_record(pod),
+            Answer::Arrives => self.write_assignment(pod),
             Answer::Lost => {
-                self.create_record(pod);
-                self.pods[pod].record = Write::Unknown;
+                self.create_assignment(pod);
+                self.pods[pod].assignment = Write::Unknown;
             }
-            Answer::NotApplied | Answer::Late => self.pods[pod].record = Write::Unknown,
+            Answer::NotApplied | Answer::Late => self.pods[pod].assignment = Write::Unknown,
         }
         true
     }
 
-    /// Creates the record of an attachment, and handles a record of another attachment.
-    pub(crate) fn write_record(&mut self, pod: usize) {
+    /// Creates the assignment of an attachment, and handles an assignment of another attachment.
+    pub(crate) fn write_assignment(&mut self, pod: usize) {
         let (node, address) = (self.pods[pod].node, self.pods[pod].address);
-        if self.create_record(pod) {
-            self.pods[pod].record = Write::Confirmed;
+        if self.create_assignment(pod) {
+            self.pods[pod].assignment = Write::Confirmed;
             return;
         }
-        let Some(found) = self.api.records[address] else { return };
+        let Some(found) = self.api.assignments[address] else { return };
         let of_ended = found.node == node && found.readable && !self.pods[found.pod].holds(node);
         if let Stage::Adding { .. } = self.pods[pod].stage {
             // The ADD takes another address.
             self.pods[pod].stage = Stage::Waiting;
-            self.pods[pod].record = Write::None;
+            self.pods[pod].assignment = Write::None;
         } else if of_ended {
-            self.delete_record(address);
-            self.pods[found.pod].record = Write::None;
-            self.create_record(pod);
-            self.pods[pod].record = Write::Confirmed;
+            self.delete_assignment(address);
+            self.pods[found.pod].assignment = Write::None;
+            self.create_assignment(pod);
+            self.pods[pod].assignment = Write::Confirmed;
             return;
         } else {
-            self.pods[pod].record = Write::Unsent;
+            self.pods[pod].assignment = Write::Unsent;
         }
         if !std::mem::replace(&mut self.nodes[node].excluded[address], true) {
             self.invalidate(node);
@@ -129,7 +129,7 @@ impl World {
         let theirs = found.readable && found.node != node && owner.is_some_and(|owner| owner.node == found.node);
         if self.pods[pod].living() && theirs {
             // The other node owns the block. The agent ends its own attachment as a DEL does, and reports the pod.
-            self.pods[pod].record = Write::None;
+            self.pods[pod].assignment = Write::None;
             self.free(pod);
         }
     }
@@ -137,10 +137,10 @@ impl World {
     /// ADD answers, or undoes its work because the block was doubted meanwhile.
     fn answer_add(&mut self, variant: Variant, pod: usize) -> bool {
         let Stage::Adding { proof, current } = self.pods[pod].stage else { return false };
-        let record = self.pods[pod].record;
-        let answered = record == Write::Confirmed || proof == confirmed() || variant == Variant::AnswerUnproven;
-        // The wait for the record's answer ends after a while.
-        let timed_out = !self.connected(self.pods[pod].node) || record == Write::Unknown;
+        let assignment = self.pods[pod].assignment;
+        let answered = assignment == Write::Confirmed || proof == confirmed() || variant == Variant::AnswerUnproven;
+        // The wait for the assignment's answer ends after a while.
+        let timed_out = !self.connected(self.pods[pod].node) || assignment == Write::Unknown;
         if !current {
             self.undo(pod);
         } else if answered {
@@ -156,18 +156,18 @@ impl World {
     }
 
     fn undo(&mut self, pod: usize) {
-        let unsent = self.pods[pod].record == Write::Unsent;
+        let unsent = self.pods[pod].assignment == Write::Unsent;
         self.free(pod);
         if unsent {
             self.pods[pod].stage = Stage::Waiting;
         }
     }
 
-    /// The agent frees the address, and queues the deletion of the record.
+    /// The agent frees the address, and queues the deletion of the assignment.
     pub(crate) fn free(&mut self, pod: usize) {
         let freed = &mut self.pods[pod];
         freed.stage = Stage::Ended;
-        freed.record = match freed.record {
+        freed.assignment = match freed.assignment {
             Write::None | Write::Unsent => Write::None,
             _ => Write::Deleting,
         };

@@ -41,7 +41,7 @@ pub struct BlockObject {
 
 /// An `IPAssignment` at the API server. Its name is its address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Record {
+pub struct Assignment {
     pub pod: usize,
     pub node: usize,
     /// Whether programs can decode the object.
@@ -52,7 +52,7 @@ pub struct Record {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Api {
     pub blocks: [BlockObject; BLOCKS],
-    pub records: [Option<Record>; ADDRESSES],
+    pub assignments: [Option<Assignment>; ADDRESSES],
     /// The UID of each Node object.
     pub nodes: [Option<u8>; NODES],
     /// Whether each pod object exists.
@@ -119,7 +119,7 @@ pub struct Node {
     pub routes: [bool; BLOCKS],
     /// The list of blocks that the agent wrote last, before a transition that waits for the write.
     pub saved: [Option<Saved>; BLOCKS],
-    /// The addresses that the agent does not assign, because other attachments have their records.
+    /// The addresses that the agent does not assign, because other attachments have assignments of them.
     pub excluded: [bool; ADDRESSES],
     /// The pods that one live read did not find.
     pub suspects: [bool; PODS],
@@ -133,8 +133,8 @@ pub struct Node {
     pub long_absence: bool,
     /// Whether the agent has compared its blocks since it started.
     pub first_read: bool,
-    /// Whether the resync has compared the node's records since the last restart or restore.
-    pub records_compared: bool,
+    /// Whether the resync has compared the node's assignments since the last restart or restore.
+    pub assignments_compared: bool,
     /// Whether the resync has compared the node's blocks since the last restart or restore.
     pub blocks_compared: bool,
     /// Whether the API server was restored and the agent had no contact with it since.
@@ -163,20 +163,20 @@ pub enum Stage {
     Ended,
 }
 
-/// What the agent knows about the record of an attachment.
+/// What the agent knows about the assignment of an attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Write {
-    /// No record exists, or the agent does not care any more.
+    /// No assignment exists, or the agent does not care any more.
     None,
     /// The create was not sent yet.
     Unsent,
     /// The create was sent, and its outcome is unknown.
     Unknown,
-    /// The API server confirmed the record.
+    /// The API server confirmed the assignment.
     Confirmed,
-    /// The deletion of the record is queued.
+    /// The deletion of the assignment is queued.
     Deleting,
-    /// The record is of an earlier boot.
+    /// The assignment is of an earlier boot.
     EarlierBoot,
 }
 
@@ -186,7 +186,7 @@ pub struct Pod {
     pub node: usize,
     pub address: usize,
     pub stage: Stage,
-    pub record: Write,
+    pub assignment: Write,
 }
 
 impl Pod {
@@ -195,9 +195,9 @@ impl Pod {
         self.node == node && matches!(self.stage, Stage::Adding { .. } | Stage::Live | Stage::Dead)
     }
 
-    /// Whether the attachment has neither an address nor a record, so that its node and address mean nothing.
+    /// Whether the attachment has neither an address nor an assignment, so that its node and address mean nothing.
     pub fn is_idle(&self) -> bool {
-        matches!(self.stage, Stage::Waiting | Stage::Ended) && self.record == Write::None
+        matches!(self.stage, Stage::Waiting | Stage::Ended) && self.assignment == Write::None
     }
 
     /// Whether the container runs with its address.
@@ -213,13 +213,13 @@ pub enum Plan {
     /// Releases what a deleted node owned.
     Reclaim {
         node: usize,
-        /// The records to delete that have not been replaced since the read.
-        records: [bool; ADDRESSES],
+        /// The assignments to delete that have not been replaced since the read.
+        assignments: [bool; ADDRESSES],
         /// The blocks to release that have not changed since the read.
         blocks: [bool; BLOCKS],
-        records_deleted: bool,
+        assignments_deleted: bool,
     },
-    /// Removes the finalizer of a free block in which the operator found no record.
+    /// Removes the finalizer of a free block in which the operator found no assignment.
     Finalizer {
         block: usize,
         current: bool,
@@ -245,7 +245,7 @@ pub struct Budget {
     pub deleted_nodes: u8,
     /// How many watch events are out of date.
     pub old_events: u8,
-    /// How many records become unreadable.
+    /// How many assignments become unreadable.
     pub unreadable: u8,
 }
 
@@ -256,7 +256,7 @@ pub enum Rule {
     Freed,
     /// Only the node named in a block assigns from it.
     ForeignBlock,
-    /// Claim: confirmed, exported, then assigned. Release: records deleted, route withdrawn, then the block.
+    /// Claim: confirmed, exported, then assigned. Release: assignments deleted, route withdrawn, then the block.
     Order,
 }
 
@@ -293,18 +293,18 @@ impl World {
             knows_gone: false,
             long_absence: false,
             first_read: true,
-            records_compared: true,
+            assignments_compared: true,
             blocks_compared: true,
             missed_restore: false,
             quiet: false,
         };
         let api = Api {
             blocks: [BlockObject::default(); BLOCKS],
-            records: [None; ADDRESSES],
+            assignments: [None; ADDRESSES],
             nodes: [Some(0); NODES],
             pods: [false; PODS],
         };
-        let pod = Pod { node: 0, address: 0, stage: Stage::Waiting, record: Write::None };
+        let pod = Pod { node: 0, address: 0, stage: Stage::Waiting, assignment: Write::None };
         World {
             api,
             snapshot: None,

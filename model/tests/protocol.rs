@@ -150,7 +150,7 @@ fn a_block_released_before_its_route_is_withdrawn_breaks_the_order() {
 }
 
 #[test]
-fn a_block_released_before_its_records_are_deleted_breaks_the_order() {
+fn a_block_released_before_its_assignments_are_deleted_breaks_the_order() {
     breaks(Variant::ReleaseBeforeDeleting, Start::Empty, NO_FAULTS, ORDER);
 }
 
@@ -165,7 +165,7 @@ fn an_add_that_answers_from_an_unproven_block_makes_a_duplicate() {
 }
 
 #[test]
-fn an_add_that_answers_before_the_records_of_its_block_are_listed_makes_a_duplicate() {
+fn an_add_that_answers_before_the_assignments_of_its_block_are_listed_makes_a_duplicate() {
     breaks(Variant::AnswerUnlisted, Start::Restored, Budget { partitions: 1, ..NO_FAULTS }, DUPLICATE);
 }
 
@@ -186,6 +186,6 @@ fn an_agent_that_forgets_the_quiet_time_in_a_restart_makes_a_duplicate() {
 }
 
 #[test]
-fn an_unreadable_record_that_counts_as_absent_makes_a_duplicate() {
+fn an_unreadable_assignment_that_counts_as_absent_makes_a_duplicate() {
     breaks(Variant::UnreadableIsAbsent, Start::Restored, Budget { unreadable: 1, ..NO_FAULTS }, DUPLICATE);
 }

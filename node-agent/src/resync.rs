@@ -95,7 +95,7 @@ struct PassHistory {
     orphans: PodAbsenceTracker<AssignmentIdentity>,
     assignments_due: Option<Instant>,
     conflicts_due: Option<Instant>,
-    /// The excluded address whose conflicting assignment was read last.
+    /// The resync reads the assignments of the excluded addresses in turns. This is the address of the last one that it read.
     last_conflict: Option<IpPair>,
     /// How many invalidations had happened by the last comparison of assignments.
     invalidations: u64,

@@ -34,7 +34,7 @@ pub(crate) struct Context {
     pub(crate) events: Events,
     /// The registry of loops that must make progress; the liveness probe checks it.
     pub(crate) watchdog: Watchdog,
-    /// How long after the deletion of a Node the operator releases the node's blocks and assignments.
+    /// How long the operator waits after a Node was deleted before it releases the node's blocks and assignments.
     pub(crate) node_grace_period: Duration,
     /// How long the operator holds the release of nodes that were deleted together, if nobody confirms the deletion.
     pub(crate) reclaim_hold: Duration,
@@ -64,7 +64,31 @@ impl Context {
 
     /// Waits until the result of `is_active` may have changed.
     pub(crate) async fn role_change(&self) {
-        let mut active = self.active.clone();
-        let _ = tokio::time::timeout(ROLE_POLL_INTERVAL, active.changed()).await;
+        next_change(&self.active).await;
+    }
+}
+
+/// Waits until the value changes, at most [`ROLE_POLL_INTERVAL`].
+async fn next_change(value: &watch::Receiver<bool>) {
+    let mut value = value.clone();
+    // A clone has seen only what its original has seen, so without this an earlier change would end the wait at once.
+    value.mark_unchanged();
+    let _ = tokio::time::timeout(ROLE_POLL_INTERVAL, value.changed()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_earlier_change_does_not_end_the_wait_for_the_next_one() {
+        let (sender, receiver) = watch::channel(false);
+        sender.send_replace(true);
+        let waited = tokio::time::timeout(Duration::from_millis(50), next_change(&receiver)).await;
+        assert!(waited.is_err(), "the wait ended although nothing changed");
+        let (waited, _) = tokio::join!(tokio::time::timeout(ROLE_POLL_INTERVAL / 2, next_change(&receiver)), async {
+            sender.send_replace(false)
+        });
+        assert!(waited.is_ok(), "the change did not end the wait");
     }
 }

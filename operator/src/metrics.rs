@@ -95,7 +95,7 @@ impl OperatorMetrics {
         );
         registry.register(
             "operator_void_assignments",
-            "Assignments whose node does not own their block, or whose address is not in it",
+            "Assignments whose block belongs to another node or to none, or does not contain their address",
             self.void_assignments.clone(),
         );
         registry.register(

@@ -16,7 +16,7 @@ use kube::{Client, Resource};
 use crate::cache::objects::PartialAssignment;
 use crate::live_reads::for_each;
 
-/// How many pods a message names.
+/// The message of a refused uninstall names at most this many pods, and counts the others.
 const MAX_NAMED_PODS: usize = 5;
 /// How long publishing the event may take.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,7 +28,7 @@ struct CheckArgs {
     /// The kubeconfig for the API server. Default: $KUBECONFIG, else the service account of the pod.
     #[arg(long, env = "BOBBIN_KUBECONFIG")]
     kubeconfig: Option<PathBuf>,
-    /// The namespace of the release, and of the Job that the event is about.
+    /// The namespace in which the release and the Job of this check are.
     #[arg(long, env = "POD_NAMESPACE", default_value = "bobbin-system")]
     namespace: String,
     /// The name of the Helm release.

@@ -9,7 +9,7 @@ mod evidence;
 mod live;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bobbin_api_client::Lenient;
 use futures::StreamExt;
@@ -22,8 +22,10 @@ use candidates::Candidates;
 use evidence::{Verdict, verdict};
 use live::Reads;
 
-/// The maximum number of assignments that one pass checks by live reads.
-const MAX_CHECKS_PER_PASS: usize = 512;
+/// How many assignments are checked by live reads before the loop reports progress.
+const CHECKS_PER_BATCH: usize = 64;
+/// After this time a pass begins no further batch. The next pass checks the rest.
+const MAX_PASS_TIME: Duration = Duration::from_secs(30);
 
 /// Finds and deletes void assignments. Never returns.
 pub(crate) async fn run(context: Arc<Context>) {
@@ -43,26 +45,29 @@ pub(crate) async fn run(context: Arc<Context>) {
         context.cache.set_void(candidates.confirmed());
         context.metrics.void_assignments.set(i64::try_from(candidates.confirmed().count()).unwrap_or(i64::MAX));
         if context.is_leader() {
-            check_due(&context, &mut candidates).await;
+            for node in context.denied.take_lifted() {
+                candidates.forget_forgeries(&node);
+            }
+            let start = Instant::now();
+            while start.elapsed() < MAX_PASS_TIME && check_batch(&context, &mut candidates).await {
+                beat.beat();
+            }
         }
         context.denied.set_void_counts(candidates.without_pod(Instant::now()));
     }
 }
 
-/// Checks the candidates that are due, and deletes those that may go.
-async fn check_due(context: &Context, candidates: &mut Candidates) {
-    for node in context.denied.take_lifted() {
-        candidates.forget_forgeries(&node);
-    }
-    let due = candidates.take_due(MAX_CHECKS_PER_PASS, Instant::now());
+/// Checks a batch of the candidates that are due, and deletes those that may go. Returns false if no candidate was due.
+async fn check_batch(context: &Context, candidates: &mut Candidates) -> bool {
+    let due = candidates.take_due(CHECKS_PER_BATCH, Instant::now());
     if due.is_empty() {
-        return;
+        return false;
     }
     let batch = live::read_all(&context.clients, due).await;
     if !batch.failed.is_empty() {
         tracing::debug!(count = batch.failed.len(), "failed to check void assignments; they stay until the next check");
     }
-    batch.failed.iter().for_each(|name| candidates.retry(name));
+    batch.failed.iter().for_each(|name| candidates.retry(name, Instant::now()));
     let mut deletions = Vec::new();
     for reads in batch.read {
         deletions.extend(decide(context, candidates, &reads));
@@ -74,6 +79,7 @@ async fn check_due(context: &Context, candidates: &mut Candidates) {
     if count > 0 {
         tracing::warn!(count, "deleted void assignments: the log names each");
     }
+    true
 }
 
 /// Returns name and UID of the assignment if it is to be deleted now.

@@ -262,7 +262,7 @@ impl Drop for Node {
     }
 }
 
-/// The PID of the node's first process on the host. This process is the child of `unshare`.
+/// The PID that the host sees for the node's first process, which is the child of `unshare`.
 fn first_process(init: &Process) -> Result<i32> {
     let pid = init.pid();
     let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! What the checker has seen: API objects, and of each machine its kernel, its checkpoint and its pods' namespaces. Only
-//! values; the rules compare them.
+//! The values that the checker collected: the API objects, and for each machine the state of its kernel, its checkpoint
+//! and its pods' network namespaces. The rules compare these values.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

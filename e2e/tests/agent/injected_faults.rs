@@ -57,7 +57,7 @@ const LISTENERS: [&str; 1] = ["bobbin-netlink"];
 /// runtime's DEL.
 const UNANSWERED: &str = "the Bobbin agent of this node";
 /// The agent's log messages when the stale check removed an attachment.
-const REMOVED_AS_STALE: [&str; 2] = ["the runtime did not call DEL", "completed the removal of an attachment"];
+const REMOVED_AS_STALE: [&str; 2] = ["the runtime did not call DEL", "the removal is now complete"];
 /// The size of the pool. It is small, so that an address that stays assigned by mistake is soon missed.
 const ADDRESSES: usize = 8;
 

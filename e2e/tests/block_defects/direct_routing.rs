@@ -17,7 +17,7 @@ use super::fixture::{Block, PoolFixture, remove_other_node};
 use super::{scaled, scaled_timeout, with_flags};
 
 const DIRECT: &str = "--routing=direct";
-const METRICS: &str = "127.0.0.1:9119";
+pub const METRICS: &str = "127.0.0.1:9119";
 
 /// A scale for tests that need several resyncs.
 const FREQUENT_RESYNCS_SCALE: f64 = 0.01;
@@ -110,7 +110,7 @@ pub async fn edited_address(node: &mut SingleNode) -> Result<()> {
 }
 
 /// The value of a counter in the agent's metrics.
-fn counter(node: &SingleNode, name: &str) -> Result<u64> {
+pub fn counter(node: &SingleNode, name: &str) -> Result<u64> {
     let page = node.namespace.run(|| -> Result<String> {
         let mut stream = TcpStream::connect(METRICS)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;

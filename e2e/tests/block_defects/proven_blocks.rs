@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
+use super::direct_routing::{METRICS, counter};
 use super::fixture::{Block, PoolFixture, answered, await_node_warning};
 use super::{TIME_SCALE, scaled, with_flags};
 
@@ -51,9 +52,20 @@ async fn none_of_theirs(node: &SingleNode, fixture: &mut PoolFixture, block: &Bl
 
 pub async fn no_wait(node: &mut SingleNode) -> Result<()> {
     // The wait is longer than this test waits for the answer. Without a time scale, no silence of a watch ends the proof.
-    with_flags(node, &["--confirm-wait=60s", "--time-scale=1"]).await?;
+    with_flags(node, &["--confirm-wait=60s", "--time-scale=1", &format!("--metrics-address={METRICS}")]).await?;
     let mut fixture = PoolFixture::create(node, "proven", 81, 28, 2, json!({})).await?;
     fixture.add(node).await?;
+    // An outage that an earlier test caused has a quiet time, in which no block is proven. The agent remembers it across its restart.
+    let probe = fixture.pod(node).await?;
+    let (pods, reader) = (&fixture.pods, &*node);
+    wait_until("the block is proven", Duration::from_mins(1), || async move {
+        let before = counter(reader, "bobbin_agent_unproven_adds_total")?;
+        reader.call(&pods[probe].call("ADD"))?.ok()?;
+        reader.del(&pods[probe])?;
+        let waited = counter(reader, "bobbin_agent_unproven_adds_total")? - before;
+        Ok(check(waited == 0, || "an ADD waited for its confirmation".to_owned()))
+    })
+    .await?;
     let next = fixture.pod(node).await?;
     let held = node.api()?.inject(Selector::verbs(&["create"]).of("ipassignments"), Fault::HoldRequest);
     let adding = fixture.begin_add(node, next);

@@ -14,7 +14,7 @@ use crate::fixture::NODE_GRACE_PERIOD;
 
 /// The number of pods of the burst, and how long one step of the burst may take.
 const BURST: usize = 100;
-const BURST_TIMEOUT: Duration = Duration::from_mins(2);
+const BURST_TIMEOUT: Duration = Duration::from_mins(3);
 
 pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
     vec![

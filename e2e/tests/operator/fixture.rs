@@ -11,6 +11,7 @@ use bobbin_e2e::control_plane::{ControlPlane, ControlPlaneOptions};
 use bobbin_e2e::suite::{Fixture, Suite};
 use bobbin_e2e::wait::{Poll, check, wait_until};
 use clap::Parser;
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -65,6 +66,7 @@ impl OperatorFixture {
         let control_plane = ControlPlane::start(ControlPlaneOptions::default()).await?;
         let client = control_plane.client().await?;
         chart::apply(&control_plane, NAMESPACE).await?;
+        allow_manual_edits(&client).await?;
         let token = chart::token(&client, NAMESPACE, "bobbin-operator", None).await?;
         let kubeconfig = control_plane.kubeconfig_for(&token)?;
         Ok(Self { control_plane, client, kubeconfig, stop: CancellationToken::new() })
@@ -321,4 +323,13 @@ pub async fn metrics_page(port: u16) -> Result<String> {
     let mut page = String::new();
     stream.read_to_string(&mut page).await?;
     Ok(page)
+}
+
+/// Removes the policies that refuse an administrator's edits and deletions. These tests play the agents with the administrator's client.
+async fn allow_manual_edits(admin: &kube::Client) -> Result<()> {
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(admin.clone());
+    for name in ["bobbin-block-owners", "bobbin-block-deletions", "bobbin-pool-deletions"] {
+        bindings.delete(name, &DeleteParams::default()).await?;
+    }
+    Ok(())
 }

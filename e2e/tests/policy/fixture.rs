@@ -28,6 +28,7 @@ pub const NAMESPACE: &str = "somewhere";
 pub struct PolicyFixture {
     admin: Client,
     agent: Client,
+    agent_of_n2: Client,
     agent_of_no_pod: Client,
     operator: Client,
     next: AtomicI64,
@@ -52,22 +53,15 @@ impl PolicyFixture {
         for node in ["n1", "n2"] {
             create(&Api::all(admin.clone()), json!({"metadata": {"name": node}}), "Node").await.map(|_: Node| ())?;
         }
-        let pod: Pod = create(
-            &Api::namespaced(admin.clone(), NAMESPACE),
-            json!({
-                "metadata": {"name": "bobbin-agent-n1"},
-                "spec": {"serviceAccountName": "bobbin-agent", "nodeName": "n1", "hostNetwork": true, "containers": [{"name": "agent", "image": "none"}]},
-            }),
-            "Pod",
-        )
-        .await?;
-        let agent = control_plane.client_for(&token(&admin, NAMESPACE, "bobbin-agent", Some(&pod)).await?).await?;
+        let agent = agent_of(&control_plane, &admin, "n1").await?;
+        let agent_of_n2 = agent_of(&control_plane, &admin, "n2").await?;
         let agent_of_no_pod = control_plane.client_for(&token(&admin, NAMESPACE, "bobbin-agent", None).await?).await?;
         let operator_token = token(&admin, NAMESPACE, "bobbin-operator", None).await?;
         let operator = control_plane.client_for(&operator_token).await?;
         let operator_kubeconfig = control_plane.kubeconfig_for(&operator_token)?;
         let next = AtomicI64::new(0);
-        let fixture = Self { admin, agent, agent_of_no_pod, operator, next, operator_kubeconfig, control_plane };
+        let fixture =
+            Self { admin, agent, agent_of_n2, agent_of_no_pod, operator, next, operator_kubeconfig, control_plane };
         fixture.await_policies().await?;
         Ok(fixture)
     }
@@ -80,6 +74,11 @@ impl PolicyFixture {
     /// The client of the agent on n1, with the token of its pod.
     pub fn agent(&self) -> Client {
         self.agent.clone()
+    }
+
+    /// The client of the agent on n2, with the token of its pod.
+    pub fn agent_of_n2(&self) -> Client {
+        self.agent_of_n2.clone()
     }
 
     /// A client with a token of the agents' service account that is bound to no pod.
@@ -213,4 +212,14 @@ where
 {
     let object: K = serde_json::from_value(object)?;
     api.create(&PostParams::default(), &object).await.with_context(|| format!("the {kind} is not admitted"))
+}
+
+/// Creates the agent's pod of a node, and a client with the token of that pod.
+async fn agent_of(control_plane: &ControlPlane, admin: &Client, node: &str) -> Result<Client> {
+    let pod = json!({
+        "metadata": {"name": format!("bobbin-agent-{node}")},
+        "spec": {"serviceAccountName": "bobbin-agent", "nodeName": node, "hostNetwork": true, "containers": [{"name": "agent", "image": "none"}]},
+    });
+    let pod: Pod = create(&Api::namespaced(admin.clone(), NAMESPACE), pod, "Pod").await?;
+    control_plane.client_for(&token(admin, NAMESPACE, "bobbin-agent", Some(&pod)).await?).await
 }

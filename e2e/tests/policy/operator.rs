@@ -51,7 +51,7 @@ async fn deleting_claimed(fixture: &mut PolicyFixture) -> Result<()> {
     let blocks: Api<AddressBlock> = Api::all(fixture.operator());
     let (taken, free) = (fixture.block(Some("n2")).await?, fixture.block(None).await?);
     let answer = blocks.delete(&taken.name_any(), &DeleteParams::default()).await;
-    refused(answer, 403, "while node n2 has claimed it")?;
+    refused(answer, 403, "is claimed by node n2, whose pods may have its addresses")?;
     blocks.delete(&free.name_any(), &DeleteParams::default()).await?;
     Ok(())
 }

@@ -59,7 +59,7 @@ impl World {
             }
             Ownership::Free => {
                 if !gone && self.connected(node) {
-                    self.recreate_records(node, Some(block));
+                    self.recreate_assignments(node, Some(block));
                     self.prove(node, block, Proof::AssignmentsUnseen, false);
                     if current {
                         self.write_owner(node, block);

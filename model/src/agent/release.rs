@@ -1,4 +1,4 @@
-//! Releases a block: no address in use, records deleted, route withdrawn, then one conditional write.
+//! Releases a block: no address in use, assignments deleted, route withdrawn, then one conditional write.
 
 use bobbin_node_agent::{BlockEvent, BlockState, ReleaseStage};
 
@@ -14,15 +14,15 @@ impl World {
         }
     }
 
-    /// Lists the node's records in the block. The release waits for pending writes and for records that a pod may still use.
-    pub(super) fn list_own_records(&mut self, variant: Variant, node: usize, block: usize) -> bool {
+    /// Lists the node's assignments in the block. The release waits for pending writes and for assignments that a pod may still use.
+    pub(super) fn list_own_assignments(&mut self, variant: Variant, node: usize, block: usize) -> bool {
         if self.stage(node, block) != Some(ReleaseStage::DeletingAssignments) || !self.connected(node) {
             return false;
         }
         let pending = |pod: &crate::world::Pod| {
             pod.node == node
                 && block_of(pod.address) == block
-                && matches!(pod.record, Write::Unsent | Write::Unknown | Write::Deleting)
+                && matches!(pod.assignment, Write::Unsent | Write::Unknown | Write::Deleting)
         };
         let skip = variant == Variant::ReleaseBeforeDeleting;
         if !skip && self.pods.iter().any(pending) {
@@ -30,10 +30,12 @@ impl World {
         }
         let mut left = false;
         for address in addresses_of(block) {
-            let Some(record) = self.api.records[address].filter(|record| record.node == node) else { continue };
-            if record.readable && self.pods[record.pod].record == Write::EarlierBoot {
-                self.delete_record(address);
-                self.pods[record.pod].record = Write::None;
+            let Some(assignment) = self.api.assignments[address].filter(|assignment| assignment.node == node) else {
+                continue;
+            };
+            if assignment.readable && self.pods[assignment.pod].assignment == Write::EarlierBoot {
+                self.delete_assignment(address);
+                self.pods[assignment.pod].assignment = Write::None;
             } else {
                 left = true;
             }

@@ -14,49 +14,51 @@ use crate::world::{ADDRESSES, BLOCKS, Held, Ownership, PODS, Pod, Rule, Stage, W
 const APART: Duration = Duration::from_mins(5);
 
 impl World {
-    /// Creates missing records, and deletes those of an earlier boot. A record without an attachment excludes its address.
-    pub(super) fn compare_records(&mut self, node: usize) -> bool {
+    /// Creates missing assignments, and deletes those of an earlier boot. An assignment without an attachment excludes its address.
+    pub(super) fn compare_assignments(&mut self, node: usize) -> bool {
         if !self.connected(node) {
             return false;
         }
         self.see_node(node);
-        self.recreate_records(node, None);
+        self.recreate_assignments(node, None);
         for address in 0..ADDRESSES {
-            let Some(record) = self.api.records[address].filter(|record| record.node == node) else { continue };
-            let pod = self.pods[record.pod];
-            if pod.holds(node) && pod.address == address || pod.node == node && pod.record == Write::Deleting {
+            let Some(assignment) = self.api.assignments[address].filter(|assignment| assignment.node == node) else {
+                continue;
+            };
+            let pod = self.pods[assignment.pod];
+            if pod.holds(node) && pod.address == address || pod.node == node && pod.assignment == Write::Deleting {
                 continue;
             }
-            if pod.record == Write::EarlierBoot && record.readable {
-                self.delete_record(address);
-                self.pods[record.pod].record = Write::None;
+            if pod.assignment == Write::EarlierBoot && assignment.readable {
+                self.delete_assignment(address);
+                self.pods[assignment.pod].assignment = Write::None;
             } else if self.nodes[node].blocks[block_of(address)].is_some() {
                 self.nodes[node].excluded[address] = true;
             }
         }
-        self.nodes[node].records_compared = true;
+        self.nodes[node].assignments_compared = true;
         true
     }
 
-    /// Creates the missing records of living attachments, of one block or of all.
-    pub(super) fn recreate_records(&mut self, node: usize, block: Option<usize>) {
+    /// Creates the missing assignments of living attachments, of one block or of all.
+    pub(super) fn recreate_assignments(&mut self, node: usize, block: Option<usize>) {
         for pod in 0..PODS {
             let Stage::Live = self.pods[pod].stage else { continue };
             if self.pods[pod].node == node && block.is_none_or(|block| block_of(self.pods[pod].address) == block) {
-                self.write_record(pod);
+                self.write_assignment(pod);
             }
         }
     }
 
     pub(super) fn compare_blocks(&mut self, node: usize) -> bool {
-        if !self.connected(node) || !self.nodes[node].records_compared {
+        if !self.connected(node) || !self.nodes[node].assignments_compared {
             return false;
         }
         let gone = self.nodes[node].knows_gone;
         for block in 0..BLOCKS {
             match (self.state(node, block), self.ownership(node, block)) {
                 (Some(BlockState::Lost), Ownership::Free) if !gone => {
-                    self.recreate_records(node, Some(block));
+                    self.recreate_assignments(node, Some(block));
                     self.write_owner(node, block);
                     self.claimed_back(node, block);
                 }
@@ -93,8 +95,8 @@ impl World {
         self.on(node, block, BlockEvent::ClaimedBack { now: NOW, not_before });
     }
 
-    /// Excludes the addresses of a block that have records of other attachments. Then the block can be proven.
-    pub(super) fn list_records(&mut self, variant: Variant, node: usize, block: usize) -> bool {
+    /// Excludes the addresses of a block that have assignments of other attachments. Then the block can be proven.
+    pub(super) fn list_assignments(&mut self, variant: Variant, node: usize, block: usize) -> bool {
         let settled = |held: &Held| {
             held.proof == Proof::AssignmentsUnseen
                 && !matches!(held.state, BlockState::Claiming { .. } | BlockState::Doubted { .. } | BlockState::Lost)
@@ -107,9 +109,9 @@ impl World {
             return false;
         }
         for address in addresses_of(block) {
-            let Some(record) = self.api.records[address] else { continue };
-            let own = self.pods[record.pod].holds(node) && self.pods[record.pod].address == address;
-            let absent = variant == Variant::UnreadableIsAbsent && !record.readable;
+            let Some(assignment) = self.api.assignments[address] else { continue };
+            let own = self.pods[assignment.pod].holds(node) && self.pods[assignment.pod].address == address;
+            let absent = variant == Variant::UnreadableIsAbsent && !assignment.readable;
             if !own && !absent {
                 self.nodes[node].excluded[address] = true;
             }
@@ -119,7 +121,8 @@ impl World {
     }
 
     pub(super) fn end_exclusion(&mut self, node: usize, address: usize) -> bool {
-        let ends = self.connected(node) && self.nodes[node].excluded[address] && self.api.records[address].is_none();
+        let ends =
+            self.connected(node) && self.nodes[node].excluded[address] && self.api.assignments[address].is_none();
         self.nodes[node].excluded[address] &= !ends;
         ends
     }
@@ -156,14 +159,15 @@ impl World {
         true
     }
 
-    /// The quiet time ends only after every running node is in contact. Such a node has compared its records and blocks, read its doubted
-    /// blocks, and sent its queued records.
+    /// The quiet time ends only after every running node is in contact. Such a node has compared its assignments and blocks, read its doubted
+    /// blocks, and sent its queued assignments.
     pub(super) fn quiet_time_ends(&mut self, node: usize) -> bool {
         let in_contact = |number: usize| {
             let node = &self.nodes[number];
             let doubted = |held: &Held| matches!(held.state, BlockState::Doubted { .. });
-            let compared = node.records_compared && node.blocks_compared && !node.blocks.iter().flatten().any(doubted);
-            let queued = |pod: &Pod| pod.holds(number) && matches!(pod.record, Write::Unsent | Write::Unknown);
+            let compared =
+                node.assignments_compared && node.blocks_compared && !node.blocks.iter().flatten().any(doubted);
+            let queued = |pod: &Pod| pod.holds(number) && matches!(pod.assignment, Write::Unsent | Write::Unknown);
             !node.on || (self.connected(number) && compared && !self.pods.iter().any(queued))
         };
         let ends = self.nodes[node].quiet && (0..self.nodes.len()).all(in_contact);

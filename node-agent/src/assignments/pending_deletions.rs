@@ -46,8 +46,8 @@ impl PendingDeletions {
         }
     }
 
-    /// The pending deletions that an earlier run of the agent left. The agent logs and skips an unreadable file; the resync deletes the
-    /// assignment that the file names.
+    /// The pending deletions that an earlier run of the agent left. The agent logs and skips a file that it can't read. The resync finds
+    /// and deletes the assignment of such a file.
     pub(super) fn load(&self) -> Vec<PendingDeletion> {
         let entries = match std::fs::read_dir(&self.0) {
             Ok(entries) => entries,

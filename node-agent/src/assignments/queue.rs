@@ -103,7 +103,7 @@ pub(super) enum CallResult {
 
 /// Which queued operation the result of a call completes.
 pub(super) enum Completion {
-    /// No operation is complete: another call follows.
+    /// This call completed no operation; another call follows.
     Pending,
     /// No operation is complete: the API server refused a call that must be repeated after a pause. Contains the API server's message.
     RetryLater(String),

@@ -30,8 +30,8 @@ pub enum PodLookup {
 }
 
 impl ClusterCache {
-    /// Returns the pod with this UID. While the watch works, waits up to `wait` until the watch shows the pod. If the watch does not show
-    /// it, fetches the pod once.
+    /// Returns the pod with this UID. While the watch works, waits up to `wait` until the watch shows the pod. After that wait, or if the
+    /// watch does not work, reads the pod once from the API server.
     ///
     /// Without a UID, always fetches the pod, because the watch may still show an earlier pod of the same name.
     pub async fn pod(&self, namespace: &str, name: &str, uid: &str, wait: Duration) -> PodLookup {

@@ -32,7 +32,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 /// Replaces a file on a disk. Syncs the file and its directory, so that the write survives a crash of the machine.
 ///
 /// # Errors
-/// The directory can't be written or synced. The file then has its complete old or its complete new content.
+/// Fails if the kernel can't write or sync the file or its directory. The file then has its old content or the new one, never a mixture.
 pub fn replace_durably(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let filled = Pending::create(path, mode)?.fill(bytes)?;
     filled.0.file.as_file().sync_all()?;

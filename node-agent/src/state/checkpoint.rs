@@ -139,8 +139,13 @@ impl Checkpoint {
     /// # Errors
     /// A file can't be written or removed.
     pub fn forget(&self, key: &AttachmentKey, pair: IpPair, since: BootTime) -> Result<(), CheckpointError> {
-        self.keep_cooling(&CoolingAddress { pair, since })?;
-        remove(&self.attachment(key))
+        let cooling = CoolingAddress { pair, since };
+        if self.keep_cooling(&cooling).is_ok() {
+            return remove(&self.attachment(key));
+        }
+        // The disk may be full, and the removal frees space. An agent killed between both calls forgets only the cool-down.
+        remove(&self.attachment(key))?;
+        self.keep_cooling(&cooling)
     }
 
     /// Writes the file of a cooling address.

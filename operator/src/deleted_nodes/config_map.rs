@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::deletions::{Deletion, Deletions};
 use crate::context::WRITE_TIMEOUT;
-use crate::live_reads::READ_TIMEOUT;
+use crate::live_reads::{READ_TIMEOUT, is_object_name};
 
 /// The name of the ConfigMap.
 pub(super) const NAME: &str = "bobbin-deleted-nodes";
@@ -105,8 +105,13 @@ impl DeletedNodesConfigMap {
     /// Replaces the entries, unless the ConfigMap has changed since it was read.
     pub(super) async fn write(&self, before: &Stored, deletions: &Deletions) -> Result<(), ConfigMapError> {
         let text = |deletion| serde_json::to_string(deletion).unwrap_or_default();
-        let data: BTreeMap<String, String> =
-            deletions.nodes.iter().map(|(node, deletion)| (node.clone(), text(deletion))).collect();
+        // With a key that no Node's name can be, the API server would refuse all entries. The blocks of such a `nodeName` are held.
+        let data: BTreeMap<String, String> = deletions
+            .nodes
+            .iter()
+            .filter(|(node, _)| is_object_name(node))
+            .map(|(node, deletion)| (node.clone(), text(deletion)))
+            .collect();
         let outcome = if let Some(version) = &before.version {
             let operations = json!([
                 {"op": "test", "path": "/metadata/resourceVersion", "value": version},

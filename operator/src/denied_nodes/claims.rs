@@ -54,7 +54,7 @@ impl ClaimTracker {
 mod tests {
     use super::*;
 
-    const GRACE: Duration = Duration::from_secs(60);
+    const GRACE: Duration = Duration::from_mins(1);
 
     fn beyond(blocks: &[u64]) -> Vec<ClaimsBeyond> {
         let blocks = blocks.iter().copied().collect();

@@ -12,6 +12,9 @@ use crate::cache::OrphanedAssignment;
 use crate::denied_nodes::MAX_VOID_ASSIGNMENTS;
 use crate::times::Times;
 
+/// How often a check that failed is repeated within the interval of successful checks.
+const RETRIES_PER_INTERVAL: u32 = 10;
+
 /// What the operator knows about one assignment that may be void.
 #[derive(Clone, Debug)]
 struct Candidate {
@@ -103,10 +106,11 @@ impl Candidates {
         taken.collect()
     }
 
-    /// Notes that a check failed, so that the assignment is due again.
-    pub(crate) fn retry(&mut self, name: &str) {
+    /// Notes that a check failed. The assignment is due again sooner than after a check, but it delays no other assignment.
+    pub(crate) fn retry(&mut self, name: &str, now: Instant) {
+        let interval = self.times.check_interval();
         if let Some(candidate) = self.known.get_mut(name) {
-            candidate.last_check = None;
+            candidate.last_check = now.checked_sub(interval.saturating_sub(interval / RETRIES_PER_INTERVAL));
         }
     }
 
@@ -125,9 +129,13 @@ impl Candidates {
         }
     }
 
-    /// Forgets the forged assignments of a node, because an administrator trusts it again.
+    /// Forgets the forged and void assignments of a node, because an administrator trusts it again. Void assignments that still exist count
+    /// again after their next check.
     pub(crate) fn forget_forgeries(&mut self, node: &str) {
         self.forgeries.remove(node);
+        for candidate in self.known.values_mut().filter(|candidate| &*candidate.suspect.node == node) {
+            candidate.pod_missing = false;
+        }
     }
 
     /// How many void assignments each node has, or recently had, whose pods do not have the address.

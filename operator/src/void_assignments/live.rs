@@ -14,7 +14,7 @@ use kube::Api;
 use super::evidence::{BlockEvidence, PartialPod, PodEvidence};
 use crate::cache::OrphanedAssignment;
 use crate::cache::objects::PartialAssignment;
-use crate::live_reads::{READ_TIMEOUT, node_is_gone};
+use crate::live_reads::{READ_TIMEOUT, is_object_name, node_is_gone};
 
 /// How many reads are in flight at the same time.
 const MAX_CONCURRENT_READS: usize = 16;
@@ -87,6 +87,9 @@ fn pod_key(assignment: &PartialAssignment) -> Option<(String, String)> {
 }
 
 async fn block(clients: &Clients, name: String) -> Result<BlockEvidence, ReadError> {
+    if !is_object_name(&name) {
+        return Ok(BlockEvidence::Absent);
+    }
     let blocks: Api<Lenient<AddressBlock>> = Api::all(clients.requests.clone());
     match read(READ_TIMEOUT, blocks.get(&name)).await {
         Ok(block) => Ok(BlockEvidence::of(&block)),
@@ -96,6 +99,9 @@ async fn block(clients: &Clients, name: String) -> Result<BlockEvidence, ReadErr
 }
 
 async fn pod(clients: &Clients, (namespace, name): (String, String)) -> Result<Option<Lenient<PartialPod>>, ReadError> {
+    if !is_object_name(&namespace) || !is_object_name(&name) {
+        return Ok(None);
+    }
     let pods: Api<Lenient<PartialPod>> = Api::namespaced(clients.requests.clone(), &namespace);
     match read(READ_TIMEOUT, pods.get(&name)).await {
         Ok(pod) => Ok(Some(pod)),

@@ -71,7 +71,8 @@ impl Thief {
         .await?;
         thief.patch(&thief.own, &claim_patch("n1")).await?;
         let theirs = Patch::Merge(claim_patch("n2"));
-        thief.admin_blocks().patch(&thief.theirs, &PatchParams::default(), &theirs).await?;
+        let blocks: Api<AddressBlock> = Api::all(fixture.agent_of_n2());
+        blocks.patch(&thief.theirs, &PatchParams::default(), &theirs).await?;
         let pods: Api<Pod> = Api::namespaced(admin.clone(), NAMESPACE);
         let victim = json!({
             "metadata": {"name": "victim"},

@@ -22,7 +22,7 @@ pub(super) enum RemovalReason {
 impl fmt::Display for RemovalReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            RemovalReason::Del => "completed the removal of an attachment that a DEL or a failed ADD had begun",
+            RemovalReason::Del => "a DEL or a failed ADD began to remove an attachment; the removal is now complete",
             RemovalReason::NetnsGone => {
                 "removed a stale attachment: its network namespace is gone, and the runtime did not call DEL"
             }

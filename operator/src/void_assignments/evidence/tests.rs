@@ -22,7 +22,7 @@ fn block(owner: Option<&str>) -> BlockEvidence {
     BlockEvidence::of(&serde_json::from_value(block).expect("it is a block"))
 }
 
-fn pod(spec: Value, uid: &str, ips: &[&str]) -> Lenient<PartialPod> {
+fn pod(spec: &Value, uid: &str, ips: &[&str]) -> Lenient<PartialPod> {
     let ips: Vec<_> = ips.iter().map(|ip| json!({"ip": ip})).collect();
     serde_json::from_value(json!({"metadata": {"name": "a", "uid": uid}, "spec": spec, "status": {"podIPs": ips}}))
         .expect("it is a pod")
@@ -33,12 +33,12 @@ fn the_pod_has_the_address_only_if_it_runs_on_the_node_and_lists_it() {
     let assignment = assignment("10.0.1.1", "20");
     let of = |pod: Lenient<PartialPod>| PodEvidence::of(&assignment, Some(&pod));
     let here = || json!({"nodeName": "n1"});
-    assert_eq!(of(pod(here(), "u1", &["10.0.1.1"])), PodEvidence::HasAddress);
-    assert_eq!(of(pod(here(), "u1", &["10.0.1.2"])), PodEvidence::OtherAddresses);
-    assert_eq!(of(pod(here(), "u1", &[])), PodEvidence::NoAddressYet);
-    assert_eq!(of(pod(here(), "u2", &["10.0.1.1"])), PodEvidence::Gone);
-    assert_eq!(of(pod(json!({"nodeName": "n2"}), "u1", &["10.0.1.1"])), PodEvidence::Gone);
-    assert_eq!(of(pod(json!({"nodeName": "n1", "hostNetwork": true}), "u1", &["192.0.2.1"])), PodEvidence::Gone);
+    assert_eq!(of(pod(&here(), "u1", &["10.0.1.1"])), PodEvidence::HasAddress);
+    assert_eq!(of(pod(&here(), "u1", &["10.0.1.2"])), PodEvidence::OtherAddresses);
+    assert_eq!(of(pod(&here(), "u1", &[])), PodEvidence::NoAddressYet);
+    assert_eq!(of(pod(&here(), "u2", &["10.0.1.1"])), PodEvidence::Gone);
+    assert_eq!(of(pod(&json!({"nodeName": "n2"}), "u1", &["10.0.1.1"])), PodEvidence::Gone);
+    assert_eq!(of(pod(&json!({"nodeName": "n1", "hostNetwork": true}), "u1", &["192.0.2.1"])), PodEvidence::Gone);
     assert_eq!(PodEvidence::of(&assignment, None), PodEvidence::Gone);
     let mut mirror = json!({"metadata": {"name": "a", "uid": "u9", "annotations": {MIRROR: "x"}}, "spec": here()});
     mirror["status"] = json!({"podIPs": [{"ip": "10.0.1.1"}]});
