@@ -81,7 +81,8 @@ pub async fn node_joins(node: &mut SingleNode) -> Result<()> {
     let (mut names, mut given) = (Vec::new(), Vec::new());
     let first = node.kube_pod("default", "joined-0", Some("joined")).await?;
     given.extend(addresses(&node.add(&first)?));
-    (pods.push(first), names.push("joined-0".to_owned()));
+    pods.push(first);
+    names.push("joined-0".to_owned());
     let newcomer = ["10.105.0.1", "10.105.0.2"].into_iter().find(|address| given[0] != *address).unwrap_or_default();
     let nodes: Api<Node> = Api::all(node.client.clone());
     let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "newcomer"}});
@@ -92,7 +93,8 @@ pub async fn node_joins(node: &mut SingleNode) -> Result<()> {
     for number in 1..3 {
         let pod = node.kube_pod("default", &format!("joined-{number}"), Some("joined")).await?;
         given.extend(addresses(&node.add(&pod)?));
-        (pods.push(pod), names.push(format!("joined-{number}")));
+        pods.push(pod);
+        names.push(format!("joined-{number}"));
     }
     ensure!(given.iter().all(|address| address != newcomer), "a pod got the address {newcomer} of a Node: {given:?}");
     let last = node.kube_pod("default", "joined-3", Some("joined")).await?;
@@ -102,7 +104,8 @@ pub async fn node_joins(node: &mut SingleNode) -> Result<()> {
     await_metric(node, "bobbin_agent_addresses{pool=\"joined\",state=\"free\"} 1").await?;
     given.extend(addresses(&node.add(&last)?));
     ensure!(given.iter().any(|address| address == newcomer), "{newcomer} is still reserved: {given:?}");
-    (pods.push(last), names.push("joined-3".to_owned()));
+    pods.push(last);
+    names.push("joined-3".to_owned());
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     end(node, pods, &names).await?;
     remove_pools(node, &["joined"]).await

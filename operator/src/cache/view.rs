@@ -76,7 +76,7 @@ impl Index {
             .collect();
         let used = assigned.map_or(0, |blocks| blocks.values().map(|count| u64::from(*count)).sum());
         let used = used.saturating_sub(self.void.of_pool(name)) + self.unreadable_assignments_of(name);
-        let subnets: Vec<SubnetPair> = pool.iter().flat_map(|pool| accepted_subnets(pool)).collect();
+        let subnets: Vec<SubnetPair> = pool.iter().flat_map(accepted_subnets).collect();
         let node_addresses = self.node_addresses_in(&subnets, MAX_NODE_ADDRESSES);
         let service_ranges = self.service_ranges_in(&subnets);
         let reserved_in_use = pool.as_ref().map_or((0, Vec::new()), |pool| self.reserved_in_use(pool, &node_addresses));
