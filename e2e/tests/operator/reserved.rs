@@ -30,13 +30,12 @@ async fn outside(fixture: &mut OperatorFixture) -> Result<()> {
     let spec = json!({"subnets": [{"ipv4": "10.170.0.0/24"}], "reserved": ["10.170.0.1", "10.171.0.1", "fd00::1"]});
     fixture.pool("aside", spec).await?;
     let status = fixture
-        .until_status("aside", "is misconfigured", RECONCILE_TIMEOUT, |status| {
-            says(status, condition::MISCONFIGURED) == "True"
+        .until_status("aside", "is accepted and misconfigured", RECONCILE_TIMEOUT, |status| {
+            says(status, condition::MISCONFIGURED) == "True" && says(status, condition::ACCEPTED) == "True"
         })
         .await?;
     let message = why(&status, condition::MISCONFIGURED);
     ensure!(message.starts_with("ReservedOutside: ") && message.contains("10.171.0.1, fd00::1"), "{message}");
-    ensure!(says(&status, condition::ACCEPTED) == "True", "{status:?}");
     await_event(fixture, "aside", "ReservedOutside", "10.171.0.1").await?;
     fixture.change("aside", json!({"reserved": ["10.170.0.1"]})).await?;
     fixture
