@@ -99,7 +99,7 @@ impl<F: Fixture> Suite<F> {
                 }
                 result
             });
-            outcome.map_err(|error| Failed::from(format!("{error:#}")))
+            outcome.map_err(|error| Failed::from(cause_first(&error)))
         })
     }
 
@@ -128,6 +128,12 @@ async fn run<F: Fixture>(
             format!("the test passed, but the clean-up after it did not end within {} s", timeout.as_secs())
         })?
         .context("the test passed, but the clean-up after it failed")
+}
+
+/// The cause, and after it what the test did when the error happened. A summary of failures shows only the first lines.
+fn cause_first(error: &anyhow::Error) -> String {
+    let lines: Vec<String> = error.chain().map(ToString::to_string).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
 }
 
 fn report<F: Fixture>(fixture: &F, error: &anyhow::Error) {

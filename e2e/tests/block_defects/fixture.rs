@@ -1,7 +1,9 @@
 //! The fixture: a pool with pods of this node, and changes to the pool's blocks by node `n9` or an administrator.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use bobbin_crds::{AddressBlock, AddressPool, IPAssignment, IPAssignmentSpec};
@@ -23,6 +25,10 @@ pub const WRITES: &[&str] = &["patch", "update"];
 /// The verbs that read.
 pub const READS: &[&str] = &["get", "list"];
 
+/// The pool of each third byte. A pool stays until the suite ends, and the operator accepts no second pool with its
+/// subnet.
+static SUBNETS: Mutex<BTreeMap<u8, &str>> = Mutex::new(BTreeMap::new());
+
 /// A pool and its pods.
 pub struct PoolFixture {
     pub pool: &'static str,
@@ -41,6 +47,11 @@ impl PoolFixture {
         bits: u8,
         more: Value,
     ) -> Result<Self> {
+        let other = SUBNETS.lock().unwrap_or_else(PoisonError::into_inner).insert(third, pool);
+        ensure!(
+            other.is_none_or(|other| other == pool),
+            "the pools {other:?} and {pool:?} have one subnet: 10.90.{third}.0"
+        );
         let mut spec = json!({
             "subnets": [{"ipv4": format!("10.90.{third}.0/{prefix}")}], "blockSizeBits": bits, "cooldownSeconds": 0,
         });

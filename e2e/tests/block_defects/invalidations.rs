@@ -138,8 +138,7 @@ pub async fn lower_version(node: &mut SingleNode) -> Result<()> {
 
 pub async fn duplicate(node: &mut SingleNode) -> Result<()> {
     let block = UnprovenBlock::begin(node, "sign-duplicate", 95, WAIT).await?;
-    let other = PoolFixture::create(node, "sign-other", 96, 31, 1, json!({})).await?;
-    let mut other = other;
+    let mut other = PoolFixture::create(node, "sign-other", 98, 31, 1, json!({})).await?;
     other.add(node).await?;
     let taken = other.address(0)?;
     other.block(node, 0).await?.assign_to_other_node(node, other.pool, &[taken], 0).await?;
