@@ -30,6 +30,8 @@ async fn is_refused(node: &SingleNode, pool: &str, words: &str) -> Result<()> {
 
 async fn await_metric(node: &SingleNode, line: &str) -> Result<()> {
     wait_until(&format!("the agent's metrics have {line}"), WAIT_TIMEOUT, || async {
+        // The answer to a probe updates the gauges.
+        get(node, "/healthz")?;
         let (_, text) = get(node, "/metrics")?;
         let key = line.rsplit_once(' ').map_or(line, |(key, _)| key);
         let found: Vec<&str> = text.lines().filter(|other| other.starts_with(key)).collect();
@@ -50,7 +52,7 @@ pub async fn refused_blocks(node: &mut SingleNode) -> Result<()> {
     // The uplink has 10.100.0.1/24. The pool contains neither this address nor another Node's, so the operator accepts it.
     node.apply_pool("uplink", json!({"subnets": [{"ipv4": "10.100.0.128/25"}]})).await?;
     is_refused(node, "uplink", "the connected subnet 10.100.0.0/24 of the node").await?;
-    node.namespace.ip("link add extra type dummy")?;
+    node.namespace.ip("link add extra type veth peer name extra-peer\nlink set extra-peer up\n")?;
     node.namespace.ip("addr add 10.103.0.1/24 dev extra\nlink set extra up\n")?;
     node.namespace.ip("route add 198.51.100.0/24 via 10.104.0.9 dev extra onlink")?;
     node.apply_pool("extra", json!({"subnets": [{"ipv4": "10.103.0.0/26"}]})).await?;
@@ -62,13 +64,21 @@ pub async fn refused_blocks(node: &mut SingleNode) -> Result<()> {
     let last: u8 = given[0].rsplit('.').next().unwrap_or_default().parse()?;
     ensure!(last >= 32, "{given:?} is in the block of the next hop 10.104.0.9");
     end(node, vec![pod], &["beside"]).await?;
+    // A subnet that the node reaches over two gateways is not connected.
+    node.namespace.ip(
+        "route add 10.106.0.0/24 nexthop via 10.104.0.9 dev extra onlink nexthop via 10.104.0.10 dev extra onlink",
+    )?;
+    node.apply_pool("beyond", json!({"subnets": [{"ipv4": "10.106.0.0/26"}]})).await?;
+    let pod = node.kube_pod("default", "beyond", Some("beyond")).await?;
+    node.add(&pod)?;
+    end(node, vec![pod], &["beyond"]).await?;
     await_metric(node, "bobbin_agent_refused_pools 3").await?;
     node.namespace.ip("link del extra")?;
     let pod = node.kube_pod("default", "after", Some("extra")).await?;
     node.add(&pod)?;
     end(node, vec![pod], &["after"]).await?;
     await_metric(node, "bobbin_agent_refused_pools 1").await?;
-    remove_pools(node, &["uplink", "extra", "hop"]).await
+    remove_pools(node, &["uplink", "extra", "hop", "beyond"]).await
 }
 
 pub async fn node_joins(node: &mut SingleNode) -> Result<()> {
