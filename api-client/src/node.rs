@@ -85,10 +85,15 @@ pub struct PartialNodeCondition {
     pub status: String,
 }
 
+/// How many addresses of a Node count.
+const MAX_ADDRESSES: usize = 8;
+
 impl PartialNode {
-    /// All IP addresses of the Node's machine, of every type. Host names are skipped.
+    /// The first eight internal and external IP addresses of the Node. The Node's kubelet reports them, so a limit bounds how
+    /// many addresses a stolen kubelet credential can block.
     pub fn addresses(&self) -> Vec<IpAddr> {
-        self.status.addresses.iter().filter_map(|one| one.address.parse().ok()).collect()
+        let all = self.status.addresses.iter().filter(|one| ["InternalIP", "ExternalIP"].contains(&one.type_.as_str()));
+        all.filter_map(|one| one.address.parse().ok()).take(MAX_ADDRESSES).collect()
     }
 
     /// The first internal IPv4 address of the Node.

@@ -7,10 +7,10 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::cel::{self, Family};
-use crate::pool::MAX_SUBNETS;
+use crate::pool::MAX_NEXT_INDEX;
 
-/// The largest index that a block can have: a pool has at most 64 subnets, and each subnet has at most 2^40 blocks.
-pub const MAX_BLOCK_INDEX: i64 = (MAX_SUBNETS.cast_signed() as i64) * (1 << 40) - 1;
+/// The largest index that a block can have.
+pub const MAX_BLOCK_INDEX: i64 = MAX_NEXT_INDEX - 1;
 
 /// The block's addresses and, if a node has claimed the block, the node.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]

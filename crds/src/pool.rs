@@ -19,6 +19,10 @@ pub const MAX_SUBNETS: usize = 64;
 pub const MAX_BLOCK_SIZE_BITS: u8 = 16;
 /// The largest number of entries in a pool's `reserved`.
 pub const MAX_RESERVED: usize = 256;
+/// The largest number of entries in a pool's `status.nodeAddresses`.
+pub const MAX_NODE_ADDRESSES: usize = 1024;
+/// All blocks of a pool have smaller indices: a pool has at most 64 subnets, and each subnet has at most 2^40 blocks.
+pub const MAX_NEXT_INDEX: i64 = (MAX_SUBNETS.cast_signed() as i64) * (1 << 40);
 
 /// The pool's subnets and block size, and which namespaces and nodes may use it.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -38,14 +42,17 @@ pub const MAX_RESERVED: usize = 256;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Time since the pool was created"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why the pool is ready or not ready", priority = 1),
     validation = rules::name(),
+    validation = rules::accepted_subnets_stay(),
+    validation = rules::block_numbers_stay(),
     doc = "A pool of pod addresses: subnets, divided into blocks that nodes claim."
 )]
 #[x_kube(validation = rules::block_fits())]
 #[serde(rename_all = "camelCase")]
 pub struct AddressPoolSpec {
-    /// The subnets of pod addresses, used in order: 1 to 64 entries, all with the same families. Entries can only be appended.
+    /// The subnets of pod addresses, used in order: 1 to 64 entries, all with the same families. Entries can be appended. An
+    /// entry that the operator has accepted can't be changed or removed.
     #[schemars(length(min = 1, max = MAX_SUBNETS))]
-    #[x_kube(validation = rules::same_families(), validation = rules::no_overlap(), validation = rules::append_only())]
+    #[x_kube(validation = rules::same_families(), validation = rules::no_overlap())]
     pub subnets: Vec<Subnet>,
     /// A block has 2^blockSizeBits addresses (pairs): 0 to 16. Immutable.
     #[serde(default = "default_block_size_bits")]
@@ -153,10 +160,23 @@ pub struct AddressPoolStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MAX_SUBNETS))]
     pub accepted_subnets: Vec<AcceptedSubnet>,
+    /// The entries of spec.subnets that the operator does not accept, each with the reason. They can be changed or removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = MAX_SUBNETS))]
+    pub refused_subnets: Vec<RefusedSubnet>,
+    /// The index of the first block of the next entry that the operator accepts. It never decreases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = MAX_NEXT_INDEX))]
+    pub next_index: Option<i64>,
+    /// Addresses of Nodes in the accepted entries. They are reserved while a Node has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "reserved::node_addresses")]
+    pub node_addresses: Vec<String>,
     /// The range of indices in which agents look for free blocks; absent if no block is free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free_window: Option<FreeWindow>,
-    /// `Ready` and `Exhausted`, and `Terminating` while the pool is being deleted.
+    /// `Ready`, `Accepted`, `BlocksExhausted`, `Exhausted`, `AddressConflict` and `Misconfigured`, and `Terminating` while
+    /// the pool is being deleted.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "crate::time::conditions")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -174,12 +194,12 @@ pub struct AddressCounts {
     pub ipv6: Option<FamilyCounts>,
 }
 
-/// Counts of addresses of one family. Each count is at most 2^53 − 1.
+/// Counts of addresses of one family. Each count is at most 2^53 − 1. `total` is the sum of the other counts.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FamilyCounts {
     /// All addresses of the accepted subnets.
     pub total: i64,
-    /// Addresses that are never assigned.
+    /// Addresses that are never assigned, without those that an assignment holds although they are reserved.
     pub reserved: i64,
     /// Addresses that an assignment holds.
     pub assigned: i64,
@@ -206,15 +226,36 @@ pub struct BlockCounts {
 pub struct AcceptedSubnet {
     /// The entry's IPv4 CIDR.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 18))]
     pub ipv4: Option<String>,
     /// The entry's IPv6 CIDR.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 43))]
     pub ipv6: Option<String>,
     /// `Pending` until the operator has checked the entry against all pools and blocks, then `Accepted`. Only accepted entries get blocks.
     pub state: Acceptance,
     /// When the entry was first written as pending (RFC 3339); the earlier of two overlapping entries wins.
     #[serde(deserialize_with = "crate::time::unreadable_as_past")]
     pub since: MicroTime,
+    /// The index of the entry's first block; absent while the entry is pending. It never changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = MAX_NEXT_INDEX))]
+    pub first_index: Option<i64>,
+}
+
+/// An entry of spec.subnets that the operator does not accept.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct RefusedSubnet {
+    /// The entry's IPv4 CIDR.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv4: Option<String>,
+    /// The entry's IPv6 CIDR.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<String>,
+    /// What the entry overlaps: `PoolOverlap`, `NodeAddress`, `ServiceRange`, `LeftoverObject` or `UnreadableObject`.
+    pub reason: String,
+    /// Which object has the addresses, and what to do.
+    pub message: String,
 }
 
 /// Whether the operator has accepted a subnet entry.
@@ -242,8 +283,16 @@ pub struct FreeWindow {
 pub mod condition {
     /// True when the pool's subnets are accepted and nodes can claim its blocks.
     pub const READY: &str = "Ready";
-    /// True when no address of the pool is free.
+    /// True when the operator has accepted every entry of `spec.subnets`; false while it refuses an entry.
+    pub const ACCEPTED: &str = "Accepted";
+    /// True when no node can claim a block; unknown while no entry is accepted.
+    pub const BLOCKS_EXHAUSTED: &str = "BlocksExhausted";
+    /// True when no address of the pool is free either; unknown while no entry is accepted.
     pub const EXHAUSTED: &str = "Exhausted";
+    /// True while addresses of accepted entries belong to a Node or a Service range.
+    pub const ADDRESS_CONFLICT: &str = "AddressConflict";
+    /// True while the spec has a part that can't do what its author probably wants.
+    pub const MISCONFIGURED: &str = "Misconfigured";
     /// True while the pool is being deleted.
     pub const TERMINATING: &str = "Terminating";
 }

@@ -1,6 +1,6 @@
 //! Netlink: the requests that Bobbin sends to the kernel, the sockets that carry them, and the decoding of the answers.
 
-mod address;
+pub(crate) mod address;
 pub(crate) mod anti_spoofing;
 mod error;
 mod handle;

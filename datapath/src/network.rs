@@ -14,7 +14,7 @@ use crate::netlink::link::{self, Link};
 use crate::netlink::route::{self, Route};
 use crate::netlink::{KernelError, Netlink};
 use crate::netns::{NetnsRef, on_thread};
-use crate::node::{DesiredState, Drift, export, reconcile, setup};
+use crate::node::{DesiredState, Drift, OccupiedNet, export, occupied, reconcile, setup};
 use crate::pod::{
     AttachError, Attached, Mismatch, NetnsPresence, ObservedLink, Wiring, attach, check, detach, presence,
 };
@@ -140,6 +140,11 @@ impl Network {
     pub async fn withdraw(&self, block: &BlockRange) -> Result<(), KernelError> {
         let (state, block) = (self.state.clone(), *block);
         on_thread(move || export::withdraw(&state, &block)).await
+    }
+
+    /// Lists the networks that the node itself uses. A block must not contain their addresses.
+    pub async fn occupied(&self) -> Result<Vec<OccupiedNet>, KernelError> {
+        self.run(|_, netlink| occupied::list(netlink)).await
     }
 
     /// Prepares the node for pods of these address families, and returns the changes that it made. Idempotent, and safe

@@ -4,8 +4,10 @@
 pub(crate) mod desired;
 mod drift;
 pub(crate) mod export;
+pub(crate) mod occupied;
 pub(crate) mod reconcile;
 pub(crate) mod setup;
 
 pub use desired::{DesiredState, DirectRoute};
 pub use drift::{Drift, DriftKind};
+pub use occupied::{OccupiedNet, Use};

@@ -16,6 +16,7 @@ mod rounds;
 mod samples;
 mod stages;
 mod start;
+mod stolen_token;
 mod thresholds;
 
 use anyhow::{Context, Result, ensure};
@@ -82,6 +83,7 @@ pub async fn run() -> Result<Report> {
     boot::measure(&mut node, config, &pods, &mut report).await?;
     restart::measure(&mut node, &mut report).await?;
     drop(node);
+    stolen_token::measure(config, &mut report).await?;
     claims::measure(config, &mut report).await?;
     thresholds::evaluate(&mut report);
     Ok(report)
@@ -96,6 +98,14 @@ struct KubePod {
 }
 
 impl KubePod {
+    /// Creates the Pod object. If `pool` is given, an annotation on the pod selects the pool.
+    async fn create(node: &SingleNode, name: &str, pool: Option<&str>) -> Result<Self> {
+        let pod = node.kube_pod("default", name, pool).await?;
+        let args = pod.args.clone().unwrap_or_default();
+        let uid = args.rsplit_once("K8S_POD_UID=").map(|(_, uid)| uid.to_owned()).context("the pod has no UID")?;
+        Ok(Self { name: name.to_owned(), uid, ipv4_only: pool.is_some() })
+    }
+
     /// Creates a new sandbox for the pod, as when kubelet starts or restarts the pod.
     fn sandbox(&self, node: &SingleNode) -> Result<Sandbox> {
         let mut pod = node.sandbox()?;
@@ -110,10 +120,8 @@ async fn pod_objects(node: &SingleNode, count: usize) -> Result<Vec<KubePod>> {
     for (ipv4_only, prefix) in [(true, "four"), (false, "dual")] {
         for number in 0..count {
             let name = format!("{prefix}-{number}");
-            let pod = node.kube_pod("default", &name, ipv4_only.then_some(IPV4_POOL)).await?;
-            let args = pod.args.clone().unwrap_or_default();
-            let uid = args.rsplit_once("K8S_POD_UID=").map(|(_, uid)| uid.to_owned()).context("the pod has no UID")?;
-            pods.push(KubePod { name, uid, ipv4_only });
+            let pool = ipv4_only.then_some(IPV4_POOL);
+            pods.push(KubePod::create(node, &name, pool).await?);
         }
     }
     Ok(pods)

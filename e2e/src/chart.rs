@@ -9,7 +9,7 @@ use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, T
 use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Client;
-use kube::api::{Api, PostParams};
+use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::runtime::wait::{await_condition, conditions};
 use serde_json::json;
 use xtask::programs::Programs;
@@ -31,8 +31,9 @@ pub fn template(namespace: &str) -> Result<Command> {
 /// must accept every object of the chart. It enforces the policies a moment later.
 pub async fn apply(control_plane: &ControlPlane, namespace: &str) -> Result<()> {
     let admin = control_plane.client().await?;
-    let object: Namespace = serde_json::from_value(json!({"metadata": {"name": namespace}}))?;
-    Api::all(admin.clone()).create(&PostParams::default(), &object).await?;
+    let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+    let namespaces: Api<Namespace> = Api::all(admin.clone());
+    namespaces.patch(namespace, &PatchParams::apply("test"), &Patch::Apply(object)).await?;
     let programs = Programs::find()?;
     let rendered = control_plane.directory().join("chart.yaml");
     let helm = template(namespace)?.output()?;

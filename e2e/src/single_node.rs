@@ -13,6 +13,7 @@ mod plugin;
 mod processes;
 mod reference;
 mod sandbox;
+mod service_accounts;
 pub(crate) mod status;
 mod syscall_faults;
 
@@ -28,6 +29,7 @@ pub use kernel_state::{Attachment, ip_json};
 pub use options::{SingleNodeOptions, own_mounts, suite};
 pub use plugin::{Answer, Call, CniError, Plugin};
 pub use sandbox::{NetnsMount, Sandbox, random_container_id};
+pub use service_accounts::CHART_NAMESPACE;
 pub use syscall_faults::{InjectedSyscall, SyscallFaults};
 
 use crate::api_proxy::ApiProxy;
@@ -150,7 +152,7 @@ impl SingleNode {
             options,
             agent_flags: Vec::new(),
         };
-        this.write_kubeconfig()?;
+        this.write_kubeconfig(AGENT_USER)?;
         this.install_crds().await?;
         this.make_node().await?;
         this.start_operator()?;
@@ -181,14 +183,14 @@ impl SingleNode {
         self.path("run")
     }
 
-    fn write_kubeconfig(&self) -> Result<()> {
+    fn write_kubeconfig(&self, token: &str) -> Result<()> {
         let kubeconfig = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "agent",
             "clusters": [{"name": "agent", "cluster": {
                 "server": format!("https://{}", self.proxy.address()),
                 "certificate-authority": self.control_plane.certificates().file("ca.crt"),
             }}],
-            "users": [{"name": "agent", "user": {"token": AGENT_USER}}],
+            "users": [{"name": "agent", "user": {"token": token}}],
             "contexts": [{"name": "agent", "context": {"cluster": "agent", "user": "agent"}}],
         });
         Ok(std::fs::write(self.path("agent.kubeconfig"), kubeconfig.to_string())?)

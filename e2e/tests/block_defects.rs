@@ -82,6 +82,7 @@ fn main() -> Result<ExitCode> {
         suite.test("an address with another node's assignment is assigned again when that assignment is gone", duplicate::comes_back),
         suite.test("an address with another node's assignment is not assigned after a restart either", duplicate::after_restart),
         suite.test("one ADD passes over thirty addresses with another node's assignments", duplicate::passes_over_many),
+        suite.test("after one conflict, a list excludes all other conflicts of the block", duplicate::one_list),
         suite.test("a node's new address is in its blocks within a minute", direct_routing::changed_address),
         suite.test("a nodeIPv4 that an administrator changed is restored within a minute", direct_routing::edited_address),
         suite.test("an address that a Node gets later is in all its blocks within a minute", direct_routing::late_address),

@@ -20,6 +20,8 @@ mod links;
 mod metrics_endpoint;
 #[path = "node_defects/networks.rs"]
 mod networks;
+#[path = "node_defects/node_network.rs"]
+mod node_network;
 #[path = "node_defects/run_dir.rs"]
 mod run_dir;
 #[path = "node_defects/stale_attachments.rs"]
@@ -103,6 +105,11 @@ fn main() -> Result<ExitCode> {
         ),
         suite.test("a route whose notice was lost in a netlink overrun is restored", drift::overrun),
         suite.test("a storm of changes in table 116 causes no busy loop and hides no lost route", drift::storm),
+        suite.test(
+            "a block over the node's connected subnet or next hop is not claimed until the cause is gone",
+            node_network::refused_blocks,
+        ),
+        suite.test("an address of a Node that joins inside a claimed block is not assigned", node_network::node_joins),
         suite.test("foreign routes in table main cause no reconcile and use no memory", foreign_routes::ignored),
     ];
     Ok(suite.run(tests))

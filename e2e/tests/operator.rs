@@ -1,6 +1,8 @@
 //! The operator with a real kube-apiserver. Two operators work at once without an election, so each test also checks
 //! the case that two operators lead. The tests act as agents: they claim and release blocks, and create assignments.
 
+#[path = "operator/acceptance.rs"]
+mod acceptance;
 #[path = "operator/carve.rs"]
 mod carve;
 #[path = "operator/crash_points.rs"]
@@ -9,6 +11,8 @@ mod crash_points;
 mod deleted_nodes;
 #[path = "operator/fixture.rs"]
 mod fixture;
+#[path = "operator/foreign_addresses.rs"]
+mod foreign_addresses;
 #[path = "operator/held_nodes.rs"]
 mod held_nodes;
 #[path = "operator/leader_election.rs"]
@@ -19,6 +23,8 @@ mod overlap;
 mod pod_comparison;
 #[path = "operator/pool_deletion.rs"]
 mod pool_deletion;
+#[path = "operator/reserved.rs"]
+mod reserved;
 #[path = "operator/status.rs"]
 mod status;
 #[path = "operator/unreadable.rs"]
@@ -32,10 +38,13 @@ fn main() -> anyhow::Result<ExitCode> {
     let tests = [
         carve::tests,
         overlap::tests,
+        acceptance::tests,
+        foreign_addresses::tests,
         pool_deletion::tests,
         deleted_nodes::tests,
         held_nodes::tests,
         status::tests,
+        reserved::tests,
         leader_election::tests,
         unreadable::tests,
         pod_comparison::tests,

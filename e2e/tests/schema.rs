@@ -3,6 +3,8 @@
 
 #![allow(clippy::needless_pass_by_value, reason = "tests build objects out of objects")]
 
+#[path = "schema/accepted.rs"]
+mod accepted;
 #[path = "schema/assignment.rs"]
 mod assignment;
 #[path = "schema/block.rs"]
@@ -20,7 +22,7 @@ use std::process::ExitCode;
 
 fn main() -> anyhow::Result<ExitCode> {
     let suite = fixture::suite()?;
-    let tests = [pool::tests, block::tests, assignment::tests, largest::tests, surface::tests];
+    let tests = [pool::tests, accepted::tests, block::tests, assignment::tests, largest::tests, surface::tests];
     let tests = tests.into_iter().flat_map(|tests| tests(&suite)).collect();
     Ok(suite.run(tests))
 }

@@ -22,6 +22,7 @@ pub use boot_time::BootTime;
 pub use deletion_guard::{Breaker, DeletionDecision, DeletionGuard};
 pub use family::Family;
 pub use ip_pair::IpPair;
+pub use layout::numbering::{Misfit, Numbering};
 pub use layout::{LayoutError, PoolLayout};
 pub use pool_selection::selector;
 pub use pool_selection::{PoolInfo, PoolSelection, SelectionError, SelectionSource, select_pool};

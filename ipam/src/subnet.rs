@@ -120,6 +120,15 @@ impl SubnetPair {
     }
 }
 
+impl From<IpNet> for SubnetPair {
+    fn from(net: IpNet) -> Self {
+        match net {
+            IpNet::V4(net) => Self { ipv4: Some(net), ipv6: None },
+            IpNet::V6(net) => Self { ipv4: None, ipv6: Some(net) },
+        }
+    }
+}
+
 /// Whether both values are present and `test` returns true for them.
 pub(crate) fn both<T>(a: Option<T>, b: Option<T>, test: impl FnOnce(T, T) -> bool) -> bool {
     a.zip(b).is_some_and(|(a, b)| test(a, b))

@@ -113,6 +113,11 @@ impl NodeState {
         self.change(|inventory| inventory.refresh(block, uid, resource_version, deleting));
     }
 
+    /// Records that other nodes may have assignments in the block of this address. The next resync lists the block's assignments.
+    pub fn forget_assignments_listed(&self, pair: IpPair) {
+        self.inventory.lock().forget_assignments_listed(pair);
+    }
+
     /// Records that the API server confirmed that this node owns a block. `assignments_listed` says whether the agent also listed the
     /// block's assignments.
     pub fn prove(&self, block: &str, proof: Proof, assignments_listed: bool) {

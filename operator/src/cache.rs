@@ -6,6 +6,7 @@
 mod block;
 mod claims;
 mod departure;
+mod foreign_addresses;
 mod index;
 pub(crate) mod objects;
 mod orphans;

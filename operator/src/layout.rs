@@ -1,26 +1,24 @@
 //! The spec and status of a pool, parsed for address arithmetic. Pure.
 
+use std::net::IpAddr;
 use std::ops::Range;
 
 use bobbin_crds::pool::{Acceptance, AcceptedSubnet, Subnet};
 use bobbin_crds::{AddressPool, AddressPoolStatus};
 use bobbin_ipam::overlap::PoolSubnet;
 use bobbin_ipam::{LayoutError, PoolLayout, Reserved, ReservedError, SubnetError, SubnetPair};
-use ipnet::IpNet;
 
 /// A pool whose subnets and reserved addresses are parsed.
 #[derive(Clone, Debug)]
 pub(crate) struct PoolShape {
-    /// All entries of `spec.subnets`, in order. Block indices count the blocks of all entries.
+    /// All entries of `spec.subnets`, in order.
     pub(crate) subnets: Vec<SubnetPair>,
-    /// The blocks of all entries of `spec.subnets`.
+    /// The blocks of the accepted entries of `spec.subnets`. The other entries have no blocks.
     pub(crate) layout: PoolLayout,
     /// For each entry of `spec.subnets`, whether the operator has accepted it.
     pub(crate) accepted: Vec<bool>,
     /// The addresses that are never assigned.
     pub(crate) reserved: Reserved,
-    /// The reserved addresses, as CIDRs.
-    pub(crate) reserved_nets: Vec<IpNet>,
 }
 
 /// Why a pool's spec can't be parsed. The schema should have refused such a pool.
@@ -43,32 +41,35 @@ impl PoolShape {
     /// Parses a pool as if its status listed the entries `listed`.
     pub(crate) fn with_listed(pool: &AddressPool, listed: &[AcceptedSubnet]) -> Result<Self, ShapeError> {
         let subnets = pool.spec.subnets.iter().map(subnet_pair).collect::<Result<Vec<_>, _>>()?;
-        let bits = u8::try_from(pool.spec.block_size_bits).unwrap_or(u8::MAX);
-        let layout = PoolLayout::new(&subnets, bits)?;
+        let bits = block_size_bits(pool);
+        let in_order = PoolLayout::new(&subnets, bits)?;
+        let (mut places, mut accepted) = (Vec::new(), Vec::new());
+        for (number, (entry, subnet)) in pool.spec.subnets.iter().zip(&subnets).enumerate() {
+            let listed = listed.iter().find(|listed| is_accepted(listed, entry));
+            accepted.push(listed.is_some());
+            // An older program numbered the blocks in the order of `spec.subnets`, and did not write the numbers.
+            let first = listed.map(|listed| first_index(listed).unwrap_or(in_order.span(number).start));
+            places.push((*subnet, first));
+        }
+        let layout = PoolLayout::placed(&places, bits)?;
         let reserved = Reserved::parse(&pool.spec.reserved)?;
-        let reserved_nets = pool.spec.reserved.iter().filter_map(|text| net(text)).collect();
-        let is_accepted =
-            |entry: &Subnet| listed.iter().any(|listed| is_of(listed, entry) && listed.state == Acceptance::Accepted);
-        let accepted = pool.spec.subnets.iter().map(is_accepted).collect();
-        Ok(Self { subnets, layout, accepted, reserved, reserved_nets })
+        Ok(Self { subnets, layout, accepted, reserved })
+    }
+
+    /// The layout of all entries of `spec.subnets`, whether accepted or not, numbered in their order.
+    pub(crate) fn in_order(pool: &AddressPool) -> Result<PoolLayout, ShapeError> {
+        let subnets = pool.spec.subnets.iter().map(subnet_pair).collect::<Result<Vec<_>, _>>()?;
+        Ok(PoolLayout::new(&subnets, block_size_bits(pool))?)
+    }
+
+    /// Reserves the addresses of Nodes, too.
+    pub(crate) fn reserve(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
+        addresses.into_iter().for_each(|address| self.reserved.add(address));
     }
 
     /// The ranges of indices of all blocks that the operator may carve, one range for each accepted entry.
     pub(crate) fn accepted_spans(&self) -> impl Iterator<Item = Range<u64>> {
         self.accepted.iter().enumerate().filter(|(_, accepted)| **accepted).map(|(entry, _)| self.layout.span(entry))
-    }
-
-    /// The layout of the accepted entries only. The operator computes the counts in the pool's status from this layout.
-    pub(crate) fn counted(&self) -> Option<PoolLayout> {
-        let subnets: Vec<SubnetPair> = self
-            .subnets
-            .iter()
-            .zip(&self.accepted)
-            .filter(|(_, accepted)| **accepted)
-            .map(|(subnet, _)| *subnet)
-            .collect();
-        let bits = self.layout.block(0).map_or(0, |block| block.as_subnet().host_bits());
-        PoolLayout::new(&subnets, bits).ok()
     }
 }
 
@@ -80,6 +81,21 @@ pub(crate) fn accepted_entries(status: Option<&AddressPoolStatus>) -> &[Accepted
 /// Whether an entry of a pool's status and an entry of its spec are the same subnet.
 pub(crate) fn is_of(listed: &AcceptedSubnet, entry: &Subnet) -> bool {
     listed.ipv4 == entry.ipv4 && listed.ipv6 == entry.ipv6
+}
+
+/// Whether an entry of a pool's status accepts an entry of its spec.
+pub(crate) fn is_accepted(listed: &AcceptedSubnet, entry: &Subnet) -> bool {
+    is_of(listed, entry) && listed.state == Acceptance::Accepted
+}
+
+/// The index of an accepted entry's first block; `None` if no program has written it yet.
+pub(crate) fn first_index(listed: &AcceptedSubnet) -> Option<u64> {
+    listed.first_index.and_then(|first| u64::try_from(first).ok())
+}
+
+/// The number of host bits of the pool's blocks.
+pub(crate) fn block_size_bits(pool: &AddressPool) -> u8 {
+    u8::try_from(pool.spec.block_size_bits).unwrap_or(u8::MAX)
 }
 
 /// The subnet entries that the statuses of the given pools list.
@@ -102,12 +118,14 @@ pub(crate) fn entry(pool: &AddressPool, listed: &AcceptedSubnet) -> Option<PoolS
     })
 }
 
+/// The entries of a pool's spec that the operator has accepted, parsed.
+pub(crate) fn accepted_subnets(pool: &AddressPool) -> impl Iterator<Item = SubnetPair> {
+    let listed = accepted_entries(pool.status.as_ref());
+    let accepted = |entry: &&Subnet| listed.iter().any(|listed| is_accepted(listed, entry));
+    pool.spec.subnets.iter().filter(accepted).filter_map(|entry| subnet_pair(entry).ok())
+}
+
 /// Parses an entry of `spec.subnets`.
 pub(crate) fn subnet_pair(entry: &Subnet) -> Result<SubnetPair, SubnetError> {
     SubnetPair::parse(entry.ipv4.as_deref(), entry.ipv6.as_deref())
-}
-
-fn net(text: &str) -> Option<IpNet> {
-    let net = text.parse().or_else(|_| text.parse::<std::net::IpAddr>().map(IpNet::from));
-    net.ok().map(|net: IpNet| net.trunc())
 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicU64;
 
 use bobbin_crds::AddressPoolStatus;
+use bobbin_crds::pool::condition;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -33,6 +34,17 @@ pub(crate) struct FamilyLabels {
 struct KindLabels {
     kind: String,
 }
+
+/// The value of the label `state` for each type of condition.
+const CONDITIONS: [(&str, &str); 7] = [
+    ("ready", condition::READY),
+    ("accepted", condition::ACCEPTED),
+    ("blocks_exhausted", condition::BLOCKS_EXHAUSTED),
+    ("exhausted", condition::EXHAUSTED),
+    ("address_conflict", condition::ADDRESS_CONFLICT),
+    ("misconfigured", condition::MISCONFIGURED),
+    ("terminating", condition::TERMINATING),
+];
 
 /// Counters and gauges of the operator.
 #[derive(Clone, Debug, Default)]
@@ -155,7 +167,7 @@ impl OperatorMetrics {
         for (state, count) in [("total", blocks.total), ("claimed", blocks.claimed), ("free", blocks.free)] {
             self.pool_blocks.get_or_create(&StateLabels { pool: pool.to_owned(), state }).set(count);
         }
-        for (state, kind) in [("ready", "Ready"), ("exhausted", "Exhausted"), ("terminating", "Terminating")] {
+        for (state, kind) in CONDITIONS {
             let holds =
                 crate::pool::status::find(&status.conditions, kind).is_some_and(|condition| condition.status == "True");
             self.pool_conditions.get_or_create(&StateLabels { pool: pool.to_owned(), state }).set(i64::from(holds));
@@ -172,7 +184,7 @@ impl OperatorMetrics {
         for state in ["total", "claimed", "free"] {
             self.pool_blocks.remove(&StateLabels { pool: pool.to_owned(), state });
         }
-        for state in ["ready", "exhausted", "terminating"] {
+        for (state, _) in CONDITIONS {
             self.pool_conditions.remove(&StateLabels { pool: pool.to_owned(), state });
         }
     }

@@ -1,8 +1,9 @@
-//! The schema of a pool's field `reserved`. Each entry has its own rule, so that an error message names the entry.
+//! The schemas of the lists of reserved addresses. Each entry of `spec.reserved` has its own rule, so that an
+//! error message names the entry.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-use super::{MAX_RESERVED, rules};
+use super::{MAX_NODE_ADDRESSES, MAX_RESERVED, rules};
 
 /// The schema of a list of addresses and CIDRs.
 pub(crate) fn schema(_: &mut SchemaGenerator) -> Schema {
@@ -10,5 +11,14 @@ pub(crate) fn schema(_: &mut SchemaGenerator) -> Schema {
         "type": "array",
         "maxItems": MAX_RESERVED,
         "items": {"type": "string", "maxLength": 43, "x-kubernetes-validations": [rules::reserved()]},
+    })
+}
+
+/// The schema of `status.nodeAddresses`.
+pub(crate) fn node_addresses(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": MAX_NODE_ADDRESSES,
+        "items": {"type": "string", "maxLength": 39},
     })
 }

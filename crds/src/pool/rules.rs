@@ -21,12 +21,44 @@ pub(crate) fn name() -> Rule {
     )
 }
 
-/// CEL rule: entries of `subnets` are only appended, never changed or removed.
-pub(crate) fn append_only() -> Rule {
+/// CEL expression: the entries `a` and `b` have the same texts.
+const SAME: &str = "has(a.ipv4) == has(b.ipv4) && (!has(a.ipv4) || a.ipv4 == b.ipv4) \
+    && has(a.ipv6) == has(b.ipv6) && (!has(a.ipv6) || a.ipv6 == b.ipv6)";
+
+/// CEL expression: the status lists no entry.
+const NONE_LISTED: &str = "!has(self.status) || !has(self.status.acceptedSubnets)";
+
+/// CEL expression: the status before the write lists no entry.
+const NONE_LISTED_BEFORE: &str = "!has(oldSelf.status) || !has(oldSelf.status.acceptedSubnets)";
+
+/// CEL rule: every accepted entry of `subnets` is still in the spec. It applies to writes of the spec and of the status.
+///
+/// Until the operator has numbered the blocks of all accepted entries, the numbers follow from the order of `subnets`. So
+/// entries of such a pool can only be appended.
+pub(crate) fn accepted_subnets_stay() -> Rule {
+    let gone = format!("a.state == 'Accepted' && !self.spec.subnets.exists(b, {SAME})");
+    let unnumbered = "a.state == 'Accepted' && !has(a.firstIndex)";
+    let appended = "oldSelf.spec.subnets.all(i, old, i < self.spec.subnets.size() && self.spec.subnets[i] == old)";
     rule(
-        "oldSelf.all(i, old, i < self.size() && self[i] == old)",
-        "entries of subnets can't be changed, removed or reordered, because their addresses may be in use. Restore them and append new ones. \
+        format!(
+            "({NONE_LISTED} || !self.status.acceptedSubnets.exists(a, {gone})) \
+             && ({NONE_LISTED_BEFORE} || !oldSelf.status.acceptedSubnets.exists(a, {unnumbered}) || {appended})"
+        ),
+        "accepted entries of subnets can't be changed or removed, because their addresses may be in use. \
+         Restore the entries of status.acceptedSubnets, and append new ones. \
          To stop using an entry, create another pool and set draining on this one",
+    )
+}
+
+/// CEL rule: an accepted entry stays in the status, and keeps the numbers of its blocks.
+pub(crate) fn block_numbers_stay() -> Rule {
+    let kept = format!("b.state == 'Accepted' && has(b.firstIndex) && b.firstIndex == a.firstIndex && {SAME}");
+    rule(
+        format!(
+            "{NONE_LISTED_BEFORE} || oldSelf.status.acceptedSubnets.all(a, a.state != 'Accepted' || !has(a.firstIndex) \
+             || (!({NONE_LISTED}) && self.status.acceptedSubnets.exists(b, {kept})))"
+        ),
+        "an accepted subnet can't leave the status or get another firstIndex, because its blocks are numbered: write the status as it was",
     )
 }
 

@@ -148,13 +148,15 @@ impl Route {
                     RouteAttribute::Table(table) => route.table = table,
                     _ => {}
                 },
-                // Bobbin adds no multipath routes, so the link of the first hop is enough. If the hops of a foreign
-                // route can't be decoded, `route.link` stays empty.
+                // Bobbin adds no multipath routes, so the first hop is enough. If the hops of a foreign route can't be
+                // decoded, `route.link` stays empty.
                 libc::RTA_MULTIPATH => {
                     if let Ok(RouteAttribute::MultiPath(hops)) =
                         RouteAttribute::parse_with_param(&attribute, parameters)
                     {
-                        route.link = hops.first().map(|hop| hop.interface_index);
+                        let first = hops.first();
+                        route.link = first.map(|hop| hop.interface_index);
+                        route.via = first.and_then(|hop| hop.attributes.iter().find_map(gateway));
                     }
                 }
                 _ => {}
@@ -165,6 +167,11 @@ impl Route {
         }
         Ok(Some(route))
     }
+}
+
+/// The gateway of a hop, if the attribute has it.
+fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
+    if let RouteAttribute::Gateway(via) = attribute { ip(via) } else { None }
 }
 
 impl fmt::Display for Route {

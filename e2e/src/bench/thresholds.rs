@@ -1,8 +1,8 @@
 //! The benchmark's thresholds, and the check whether a report meets each of them.
 
-use super::foreign_routes;
 use super::report::{Report, Threshold};
 use super::stages::Verb;
+use super::{foreign_routes, stolen_token};
 use crate::network::NetworkFault;
 
 /// Thresholds that this benchmark can't measure. The second text of each entry says what the measurement needs.
@@ -116,6 +116,9 @@ fn cni_thresholds(report: &Report) -> Vec<Threshold> {
     let [here, elsewhere] = [ours, theirs].map(|samples| samples(report, foreign_routes::ROW, 50));
     let name = "ADD while 5,000 node routes change: p50 at most 1.05 of ADD while fabric routes change";
     thresholds.push(ratio(name, here, elsewhere, 1.05, "the agent's monitor of kernel notices"));
+    let [after, before] = [ours, theirs].map(|samples| samples(report, stolen_token::ROW, 50));
+    let name = "ADD after 40 forged assignments of a stolen token: p50 at most 1.1 of ADD before";
+    thresholds.push(ratio(name, after, before, 1.1, "ADDs that pass over the forged addresses"));
     thresholds.push(Threshold {
         name: "no call fails".to_owned(),
         seen: format!("{} errors", report.errors.len()),
@@ -206,6 +209,6 @@ mod tests {
             .map(|threshold| threshold.name.as_str())
             .collect();
         assert_eq!(held, ["no call fails"]);
-        assert!(report.to_string().ends_with("bench: 0 rows, 20 thresholds, 1 met\n"), "{report}");
+        assert!(report.to_string().ends_with("bench: 0 rows, 21 thresholds, 1 met\n"), "{report}");
     }
 }

@@ -22,7 +22,7 @@ impl SingleNode {
         self.start_operator_with(&kubeconfig)
     }
 
-    fn start_operator_with(&mut self, kubeconfig: &Path) -> Result<()> {
+    pub(super) fn start_operator_with(&mut self, kubeconfig: &Path) -> Result<()> {
         let mut arguments: Vec<String> =
             ["--namespace=bobbin-system", "--identity=operator-1", "--no-leader-election", "--status-interval=1s"]
                 .map(str::to_owned)

@@ -96,18 +96,51 @@ pub async fn passes_over_many(node: &mut SingleNode) -> Result<()> {
     ensure!(got.is_some_and(|got| got != taken && !assigned_elsewhere.contains(&got)), "the ADD answered {got:?}");
     drop(held);
     // Each address costs one create and one read, and is excluded from then on.
-    let of_assignments = |entry: &Entry| entry.user.username == AGENT_USER && entry.resource() == "ipassignments";
     let creates = audit.calls(mark, |entry| of_assignments(entry) && entry.verb == "create")?.len();
     let reads = audit.calls(mark, |entry| of_assignments(entry) && entry.verb == "get")?.len();
     ensure!(creates <= 31 && reads <= 62, "{creates} creates and {reads} reads");
     for address in assigned_elsewhere {
         delete_assignment(node, address).await?;
     }
+    await_no_exclusion(node).await?;
+    with_flags(node, &[]).await?;
+    fixture.end(node).await
+}
+
+pub async fn one_list(node: &mut SingleNode) -> Result<()> {
+    let mut fixture = PoolFixture::create(node, "one-list", 99, 27, 5, json!({})).await?;
+    fixture.add(node).await?;
+    let taken = fixture.address(0)?;
+    // Three of the 32 addresses are left.
+    let assigned_elsewhere = fixture.block(node, 0).await?.assign_to_other_node(node, "one-list", &[taken], 3).await?;
+    let audit = node.control_plane.audit();
+    let mark = audit.mark();
+    let next = fixture.pod(node).await?;
+    // This ADD finds a conflict, in time or late.
+    let _ = node.call(&fixture.pods[next].call("ADD"))?;
+    wait_until("every address of another node is excluded", WAIT_TIMEOUT, || async {
+        let excluded = std::fs::read_dir(node.run_dir().join("conflicts"))?.count();
+        Ok(check(excluded == assigned_elsewhere.len(), || format!("{excluded} of {}", assigned_elsewhere.len())))
+    })
+    .await?;
+    let creates = audit.calls(mark, |entry| of_assignments(entry) && entry.verb == "create")?.len();
+    ensure!(creates < assigned_elsewhere.len() / 2, "{creates} creates for {} conflicts", assigned_elsewhere.len());
+    for address in assigned_elsewhere {
+        delete_assignment(node, address).await?;
+    }
+    await_no_exclusion(node).await?;
+    fixture.end(node).await
+}
+
+/// Whether the agent called the API for an assignment.
+fn of_assignments(entry: &Entry) -> bool {
+    entry.user.username == AGENT_USER && entry.resource() == "ipassignments"
+}
+
+async fn await_no_exclusion(node: &SingleNode) -> Result<()> {
     wait_until("no address is excluded", scaled_timeout(Duration::from_mins(3)), || async {
         let excluded = std::fs::read_dir(node.run_dir().join("conflicts"))?.count();
         Ok(check(excluded == 0, || format!("{excluded} addresses")))
     })
-    .await?;
-    with_flags(node, &[]).await?;
-    fixture.end(node).await
+    .await
 }

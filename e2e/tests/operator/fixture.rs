@@ -96,6 +96,11 @@ impl OperatorFixture {
         Ok(())
     }
 
+    /// Ends operators when this fixture is dropped.
+    pub fn stop_token(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
     pub fn client(&self) -> kube::Client {
         self.client.clone()
     }

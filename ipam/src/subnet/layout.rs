@@ -1,12 +1,14 @@
 //! The layout of a pool in blocks: converts between the index of a block, its address range, and the addresses in it.
 //!
-//! Block indices count the blocks of all subnets in order. A subnet has at most 2^40 blocks, and a pool has at most 64
-//! subnets. So each index is below 2^46, and the arithmetic can't overflow.
+//! Each accepted subnet has its own range of block indices, which never changes. A subnet has at most 2^40 blocks, and a pool
+//! has at most 64 subnets. So each index is below 2^46, and the arithmetic can't overflow.
+
+pub mod numbering;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
-use bobbin_crds::pool::{MAX_BLOCK_SIZE_BITS, MAX_SUBNETS};
+use bobbin_crds::pool::{MAX_BLOCK_SIZE_BITS, MAX_NEXT_INDEX, MAX_SUBNETS};
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::block::BlockRange;
@@ -54,14 +56,42 @@ pub enum LayoutError {
     /// A subnet has other families than the pool's first subnet.
     #[error("subnet {0} has other families than the pool's first subnet: give every entry the same families")]
     FamiliesDiffer(SubnetPair),
+    /// Two subnets of the pool share block indices, or an index is too large.
+    #[error(
+        "the block indices {first} to {last} of subnet {subnet} are not free: restore the pool's status from a backup"
+    )]
+    IndicesTaken {
+        /// The subnet.
+        subnet: SubnetPair,
+        /// The index of its first block.
+        first: u64,
+        /// The index of its last block.
+        last: u64,
+    },
     /// Two subnets of the pool share addresses.
     #[error("subnets {0} and {1} of one pool overlap: remove one of the two")]
     Overlap(SubnetPair, SubnetPair),
 }
 
+/// How many blocks a subnet has. The subnet must have at least as many host bits as a block.
+fn block_count_of(subnet: &SubnetPair, block_size_bits: u8) -> u64 {
+    1 << subnet.host_bits().saturating_sub(block_size_bits).min(MAX_SUBNET_BITS)
+}
+
 impl PoolLayout {
-    /// Lays out the subnets in order. A pool without subnets has no blocks.
+    /// Lays out the subnets in order, from index 0. A pool without subnets has no blocks.
     pub fn new(subnets: &[SubnetPair], block_size_bits: u8) -> Result<Self, LayoutError> {
+        let mut start = 0;
+        let in_order = subnets.iter().map(|subnet| {
+            let first = start;
+            start += block_count_of(subnet, block_size_bits);
+            (*subnet, Some(first))
+        });
+        Self::placed(&in_order.collect::<Vec<_>>(), block_size_bits)
+    }
+
+    /// Lays out subnets, each given with the index of its first block. A subnet without an index has no blocks.
+    pub fn placed(subnets: &[(SubnetPair, Option<u64>)], block_size_bits: u8) -> Result<Self, LayoutError> {
         if subnets.len() > MAX_SUBNETS {
             return Err(LayoutError::TooManySubnets(subnets.len()));
         }
@@ -69,38 +99,41 @@ impl PoolLayout {
             return Err(LayoutError::BlockTooLarge(block_size_bits));
         }
         let mut entries: Vec<Entry> = Vec::with_capacity(subnets.len());
-        let mut start = 0;
-        for subnet in subnets {
+        for (subnet, first) in subnets {
             let bits = subnet.host_bits();
             if bits < block_size_bits {
                 return Err(LayoutError::SubnetTooSmall { subnet: *subnet, bits, block_bits: block_size_bits });
             }
-            if !subnet.same_families(&subnets[0]) {
+            if !subnet.same_families(&subnets[0].0) {
                 return Err(LayoutError::FamiliesDiffer(*subnet));
             }
             if let Some(other) = entries.iter().find(|entry| entry.subnet.overlaps(subnet)) {
                 return Err(LayoutError::Overlap(other.subnet, *subnet));
             }
-            let end = start + (1_u64 << (bits - block_size_bits).min(MAX_SUBNET_BITS));
-            entries.push(Entry { subnet: *subnet, span: start..end });
-            start = end;
+            let span = first.map_or(0..0, |first| first..first.saturating_add(block_count_of(subnet, block_size_bits)));
+            if span.end > MAX_NEXT_INDEX.cast_unsigned() || entries.iter().any(|entry| meet(&entry.span, &span)) {
+                let (first, last) = (span.start, span.end.saturating_sub(1));
+                return Err(LayoutError::IndicesTaken { subnet: *subnet, first, last });
+            }
+            entries.push(Entry { subnet: *subnet, span });
         }
         Ok(Self { block_bits: block_size_bits, entries })
     }
 
     /// How many blocks the pool can have.
     pub fn block_count(&self) -> u64 {
-        self.entries.last().map_or(0, |entry| entry.span.end)
+        self.entries.iter().map(|entry| entry.span.end - entry.span.start).sum()
     }
 
-    /// The block indices of one subnet entry. The first entry has the number 0. Empty if the pool has no such entry.
+    /// The block indices of one subnet entry. The first entry has the number 0. Empty if the pool has no such entry, or if
+    /// the entry has no blocks.
     pub fn span(&self, entry: usize) -> Range<u64> {
         self.entries.get(entry).map_or(0..0, |entry| entry.span.clone())
     }
 
     /// The address range of the block at an index; `None` if the pool has no such block.
     pub fn block(&self, index: u64) -> Option<BlockRange> {
-        let entry = self.entries.get(self.entries.partition_point(|entry| entry.span.end <= index))?;
+        let entry = self.entries.iter().find(|entry| entry.span.contains(&index))?;
         let start = u128::from(index - entry.span.start) << self.block_bits;
         Some(BlockRange {
             ipv4: entry.subnet.ipv4.map(|net| slice_ipv4(net, start, self.block_bits)),
@@ -146,6 +179,11 @@ impl PoolLayout {
             })
             .sum()
     }
+}
+
+/// Whether two ranges of indices have a common index.
+fn meet(a: &Range<u64>, b: &Range<u64>) -> bool {
+    a.start < b.end && b.start < a.end
 }
 
 /// The part of an IPv4 subnet that begins `start` addresses after the subnet's first address and has `bits` host bits.

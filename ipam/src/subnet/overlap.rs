@@ -35,21 +35,47 @@ pub struct SubnetConflict {
     pub what: String,
     /// The addresses that the object uses.
     pub range: BlockRange,
+    /// What kind of object uses the addresses: the `reason` of the refused subnet.
+    pub reason: &'static str,
     /// Why a pool can't have these addresses, and what to do. The text is the end of a sentence.
     pub why: &'static str,
 }
+
+/// The reason for a subnet that overlaps a subnet of another pool.
+pub const POOL_OVERLAP: &str = "PoolOverlap";
+/// The reason for a subnet that contains addresses of a Node.
+pub const NODE_ADDRESS: &str = "NodeAddress";
+/// The reason for a subnet that contains addresses of Services.
+pub const SERVICE_RANGE: &str = "ServiceRange";
+/// The reason for a subnet that contains addresses of an object of a deleted pool.
+pub const LEFTOVER_OBJECT: &str = "LeftoverObject";
+/// The reason for a subnet that may contain addresses of an object that can't be decoded.
+pub const UNREADABLE_OBJECT: &str = "UnreadableObject";
 
 impl SubnetConflict {
     /// The conflict with a block or an assignment of a deleted pool.
     pub fn leftover(what: String, range: BlockRange) -> Self {
         let why = "which a deleted pool left behind: pods may still use its addresses; delete these pods, or wait until the object is deleted";
-        Self { what, range, why }
+        Self { what, range, reason: LEFTOVER_OBJECT, why }
     }
 
     /// The conflict with an address of a node.
     pub fn of_node(what: String, range: BlockRange) -> Self {
         let why = "and a pod with a node's address would cut the node off: choose subnets for the pool that contain no node addresses";
-        Self { what, range, why }
+        Self { what, range, reason: NODE_ADDRESS, why }
+    }
+
+    /// The conflict with a range of Service addresses.
+    pub fn of_services(what: String, range: BlockRange) -> Self {
+        let why =
+            "and such a block would cut its node off from all Services: choose subnets outside of all ServiceCIDRs";
+        Self { what, range, reason: SERVICE_RANGE, why }
+    }
+
+    /// The conflict with an object that can't be decoded, and that may use these addresses.
+    pub fn unreadable(what: String, range: BlockRange) -> Self {
+        let why = "which can't be decoded, so its addresses may be in use: correct or delete the object (its event says what is wrong)";
+        Self { what, range, reason: UNREADABLE_OBJECT, why }
     }
 }
 
@@ -86,6 +112,23 @@ pub enum Overlap {
         /// The object that uses the addresses.
         conflict: SubnetConflict,
     },
+}
+
+impl Overlap {
+    /// The subnet of this pool that is refused.
+    pub fn ours(&self) -> SubnetPair {
+        match self {
+            Self::Pool { ours, .. } | Self::Conflict { ours, .. } => *ours,
+        }
+    }
+
+    /// What kind of object has the addresses, as one word.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Pool { .. } => POOL_OVERLAP,
+            Self::Conflict { conflict, .. } => conflict.reason,
+        }
+    }
 }
 
 /// Decides whether the operator may write a subnet of the pool as pending. Cached lists are enough, because only [`decide`]
@@ -143,7 +186,7 @@ impl fmt::Display for Overlap {
         match self {
             Self::Pool { ours, pool, subnet } => write!(
                 f,
-                "subnet {ours} overlaps subnet {subnet} of pool {pool:?}, which came earlier: delete one of the two pools, or recreate this pool with other subnets"
+                "subnet {ours} overlaps subnet {subnet} of pool {pool:?}, which came earlier: change or remove this entry, or delete the other pool"
             ),
             Self::Conflict { ours, conflict } => {
                 write!(f, "subnet {ours} overlaps {} ({}), {}", conflict.what, conflict.range, conflict.why)

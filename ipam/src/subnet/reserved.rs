@@ -1,17 +1,42 @@
 //! The addresses of a pool that are never assigned.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::ip_pair::IpPair;
 use crate::subnet::SubnetPair;
 
-/// The parsed field `reserved` of a pool. An address pair is reserved if one of its addresses is reserved.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// IPv4 addresses that no pod can use: this network, loopback, link-local (Bobbin's gateway), multicast and broadcast.
+const UNUSABLE_IPV4: [(Ipv4Addr, u8); 5] = [
+    (Ipv4Addr::UNSPECIFIED, 8),
+    (Ipv4Addr::new(127, 0, 0, 0), 8),
+    (Ipv4Addr::new(169, 254, 0, 0), 16),
+    (Ipv4Addr::new(224, 0, 0, 0), 4),
+    (Ipv4Addr::BROADCAST, 32),
+];
+/// IPv6 addresses that no pod can use: unspecified and loopback, link-local and multicast.
+const UNUSABLE_IPV6: [(Ipv6Addr, u8); 3] = [
+    (Ipv6Addr::UNSPECIFIED, 127),
+    (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
+    (Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8),
+];
+
+/// The reserved addresses of a pool: its field `reserved`, the addresses of Nodes, and the addresses that no pod can use. An
+/// address pair is reserved if one of its addresses is reserved.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reserved {
     ipv4: Vec<Ipv4Net>,
     ipv6: Vec<Ipv6Net>,
+}
+
+impl Default for Reserved {
+    /// Only the addresses that no pod can use.
+    fn default() -> Self {
+        let ipv4 = UNUSABLE_IPV4.iter().map(|(address, len)| Ipv4Net::new_assert(*address, *len)).collect();
+        let ipv6 = UNUSABLE_IPV6.iter().map(|(address, len)| Ipv6Net::new_assert(*address, *len)).collect();
+        Self { ipv4, ipv6 }
+    }
 }
 
 /// An entry of `reserved` is neither an address nor a CIDR.
@@ -28,12 +53,22 @@ impl Reserved {
                 .parse::<IpNet>()
                 .or_else(|_| entry.parse::<IpAddr>().map(IpNet::from))
                 .map_err(|_| ReservedError(entry.clone()))?;
-            match net.trunc() {
-                IpNet::V4(net) => reserved.ipv4.push(net),
-                IpNet::V6(net) => reserved.ipv6.push(net),
-            }
+            reserved.add(net);
         }
         Ok(reserved)
+    }
+
+    /// Reserves a network or an address. A CIDR with host bits set reserves the whole network.
+    pub fn add(&mut self, net: impl Into<IpNet>) {
+        match net.into().trunc() {
+            IpNet::V4(net) => self.ipv4.push(net),
+            IpNet::V6(net) => self.ipv6.push(net),
+        }
+    }
+
+    /// All reserved networks. They may overlap.
+    pub fn nets(&self) -> impl Iterator<Item = IpNet> {
+        self.ipv4.iter().copied().map(IpNet::V4).chain(self.ipv6.iter().copied().map(IpNet::V6))
     }
 
     /// Whether an address of the pair is reserved.

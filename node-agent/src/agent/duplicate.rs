@@ -22,14 +22,17 @@ pub enum DuplicateOutcome {
 }
 
 impl Agent {
-    /// Excludes an address of this node whose IPAssignment names another attachment. If the conflict is new, also marks all blocks
-    /// unproven until they are read again, and returns true.
+    /// Excludes an address of this node whose IPAssignment names another attachment. Returns true if the conflict is new.
+    ///
+    /// A new conflict also invalidates the proof of all blocks. The resync then lists the assignments of the address's block.
     pub fn found_duplicate(&self, pair: IpPair, by: &str) -> bool {
         let Some(name) = assignment_name(pair) else { return false };
         let conflict = ConflictingAssignment { pair, name, by: by.to_owned() };
         let is_new = exclusion::exclude(&self.node_state, &self.checkpoint, conflict);
         if is_new {
             self.metrics.duplicate_addresses.inc();
+            // One list finds all conflicts of the block. Otherwise each of its addresses would cost an ADD a refused create.
+            self.node_state.forget_assignments_listed(pair);
             self.freshness.invalidate(Invalidation::Duplicate);
         }
         is_new

@@ -4,6 +4,7 @@
 
 mod exports;
 mod find;
+mod node_network;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -11,8 +12,8 @@ use std::time::Duration;
 
 use bobbin_api_client::{Clients, ReadError};
 use bobbin_crds::AddressPool;
-use bobbin_datapath::boot_time;
-use bobbin_ipam::{BootTime, Reserved};
+use bobbin_datapath::{Network, boot_time};
+use bobbin_ipam::BootTime;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use prometheus_client::metrics::counter::Counter;
@@ -25,6 +26,8 @@ use crate::cluster::{ClusterCache, NodeInfo};
 use crate::state::{BlockState, ClaimedBlock, NewBlock, NodeState};
 pub use exports::{ExportError, Exports};
 pub(crate) use find::OnUnknown;
+pub(crate) use node_network::NodeNetwork;
+pub(crate) use node_network::reserved_of;
 
 /// How long a claim waits for its block to enter service. After that, the claim returns an error that says what the block waits for.
 const IN_SERVICE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -70,6 +73,28 @@ pub enum ClaimError {
         /// The node.
         node: String,
         /// Why the block can't be used.
+        why: String,
+    },
+    /// Each free block of the pool contains addresses that the node itself uses.
+    #[error("node {node} claims no block of pool {pool:?} with addresses that the node itself uses: {what}")]
+    NodeNetwork {
+        /// The pool.
+        pool: String,
+        /// The node.
+        node: String,
+        /// The networks of the node that lie in the pool.
+        what: String,
+    },
+    /// The kernel did not list the networks that the node itself uses.
+    #[error(
+        "node {node} can't claim a block of pool {pool:?}, because the agent can't list the node's addresses and routes: {why}"
+    )]
+    NodeNetworkUnread {
+        /// The pool.
+        pool: String,
+        /// The node.
+        node: String,
+        /// The kernel's error.
         why: String,
     },
     /// The agent has not read this node's blocks since it started. Until it has, it claims no block.
@@ -125,11 +150,13 @@ struct ClaimState {
     max_addresses: u32,
     attempts: AtomicU64,
     conflicts: Counter,
+    node_network: NodeNetwork,
 }
 
 impl Claims {
     /// Creates the value that claims blocks for the cache's node and adds them to `node_state`. `max_addresses` is how many addresses the
-    /// node's blocks may have in a pool without `maxBlocksPerNode`.
+    /// node's blocks may have in a pool without `maxBlocksPerNode`. With `network`, it claims no block with addresses that the
+    /// node itself uses.
     /// [`BlockReconciler`](crate::blocks::BlockReconciler) then brings the blocks into service.
     pub fn new(
         clients: &Clients,
@@ -137,6 +164,7 @@ impl Claims {
         node_state: Arc<NodeState>,
         freshness: Arc<FreshnessTracker>,
         max_addresses: u32,
+        network: Option<Network>,
     ) -> Claims {
         Claims(Arc::new(ClaimState {
             api: BlockApi::new(clients),
@@ -146,7 +174,13 @@ impl Claims {
             max_addresses,
             attempts: AtomicU64::new(0),
             conflicts: Counter::default(),
+            node_network: NodeNetwork::new(network),
         }))
+    }
+
+    /// The networks that the node itself uses.
+    pub(crate) fn node_network(&self) -> &NodeNetwork {
+        &self.0.node_network
     }
 
     /// Returns the current time, and when the quiet time after an outage ends (the current time if there is none). A newly added block
@@ -181,7 +215,12 @@ impl Claims {
     ) -> Result<ClaimedBlock, ClaimError> {
         let (known, node) = self.admission(pool)?;
         self.within_limit(&known)?;
-        let held = self.find(&known, &node, cooled_only, on_unknown).await?;
+        let occupied = self.0.node_network.read(&known).await.map_err(|error| ClaimError::NodeNetworkUnread {
+            pool: pool.to_owned(),
+            node: node.name.clone(),
+            why: error.to_string(),
+        })?;
+        let held = self.find(&known, &node, cooled_only, &occupied, on_unknown).await?;
         tracing::info!(block = held.name, pool, "claimed a block");
         self.wait_until_in_service(&held).await?;
         Ok(held)
@@ -227,7 +266,7 @@ impl Claims {
         let arrived = self.0.node_state.add_block(NewBlock {
             held: held.clone(),
             cooling_since: block.cooling_since(had_finalizer && now_claimed, cooldown, Timestamp::now(), now),
-            reserved: pool.and_then(|pool| Reserved::parse(&pool.spec.reserved).ok()).unwrap_or_default(),
+            reserved: pool.and_then(|pool| self.0.node_network.reserved(pool).ok()).unwrap_or_default(),
             proof,
             now,
             not_before,

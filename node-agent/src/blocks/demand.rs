@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use bobbin_crds::AddressPool;
 use bobbin_crds::pool::condition;
-use bobbin_ipam::Reserved;
 use bobbin_ipam::demand::{BlockUse, PoolUse, decide};
 use bobbin_observability::Heartbeat;
 use kube::ResourceExt;
 use parking_lot::{Mutex, MutexGuard};
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -47,6 +47,7 @@ struct ControllerState {
     uninstalling: bool,
     pools: Mutex<HashMap<String, PoolState>>,
     wake: Notify,
+    refused_pools: Gauge,
 }
 
 /// An ADD that waits for an address. The controller claims blocks for the ADD until this value is dropped.
@@ -99,6 +100,7 @@ impl DemandController {
             uninstalling,
             pools,
             wake,
+            refused_pools: Gauge::default(),
         }))
     }
 
@@ -125,7 +127,12 @@ impl DemandController {
     pub async fn run(&self, beat: Heartbeat) {
         let mut node_state = self.0.node_state.changed();
         let mut cluster = self.0.cluster.changed();
+        let mut network_read: Option<Instant> = None;
         loop {
+            if network_read.is_none_or(|at| at.elapsed() >= CHECK_INTERVAL) {
+                network_read = Some(Instant::now());
+                self.compare_with_node_network().await;
+            }
             let next = self.reconcile();
             beat.beat();
             tokio::select! {
@@ -135,6 +142,33 @@ impl DemandController {
                 () = tokio::time::sleep(next) => {}
             }
         }
+    }
+
+    /// Reports the pools with addresses that the node itself uses.
+    async fn compare_with_node_network(&self) {
+        let network = self.0.claims.node_network();
+        if let Err(error) = network.refresh().await {
+            tracing::warn!(%error, "the agent can't list the node's addresses and routes; it claims no block until it can");
+            return;
+        }
+        let node = self.0.cluster.node();
+        for pool in self.0.cluster.pools() {
+            let admits_node = pool_info(&pool, None, node.as_ref()).admits_node;
+            let Some(what) = network.news(&pool, admits_node) else { continue };
+            let (name, node) = (pool.name_any(), self.0.cluster.node_name());
+            let sentence = format!(
+                "node {node} claims no block of pool {name:?} that contains {what}: the block's routes would cut the node off. Choose subnets for the pool outside of the nodes' networks, or exclude the node with the pool's nodeSelector"
+            );
+            tracing::warn!("{sentence}");
+            self.0.events.pool_warning(&pool, "NodeNetwork", &sentence);
+        }
+        let refused = network.pools_with_refused_blocks(|pool| self.0.cluster.pool(pool).is_some());
+        self.0.refused_pools.set(i64::try_from(refused).unwrap_or(i64::MAX));
+    }
+
+    /// The gauge of pools with blocks that this node does not claim, because they contain addresses that the node itself uses.
+    pub fn refused_pools(&self) -> Gauge {
+        self.0.refused_pools.clone()
     }
 
     /// Reconciles all pools once. Returns how long the next pass may wait if nothing else changes.
@@ -172,7 +206,7 @@ impl DemandController {
     }
 
     fn reconcile_pool(&self, name: &str, pool: &AddressPool) -> Duration {
-        match Reserved::parse(&pool.spec.reserved) {
+        match self.0.claims.node_network().reserved(pool) {
             Ok(reserved) => self.0.node_state.set_reserved(name, &reserved),
             // The schema refuses a pool whose reserved addresses can't be parsed, so this error is unlikely. The addresses from the last
             // successful parse stay reserved.

@@ -94,6 +94,7 @@ impl SimulatedNode {
             Arc::clone(&node_state),
             Arc::clone(&freshness),
             DEFAULT_MAX_ADDRESSES_PER_NODE,
+            None,
         );
         Ok(SimulatedNode { claims, node_state, cluster, freshness, _tasks: tasks })
     }

@@ -25,7 +25,7 @@ pub enum Proof {
     /// prove the block.
     ///
     /// A block gets this value if it still had its finalizer when the node claimed it, or if the claim was in the quiet time. So does a
-    /// block that the node claimed back, lost for a while, or found by the resync.
+    /// block that the node claimed back, lost for a while, or found by the resync, and the block of a duplicate address.
     AssignmentsUnseen,
     /// The API server confirmed since the last invalidation that this node owns the block.
     Confirmed(ProofGeneration),

@@ -100,6 +100,7 @@ pub(super) async fn start(
         Arc::clone(&node_state),
         Arc::clone(&freshness),
         args.max_addresses_per_node,
+        Some(network.clone()),
     );
     let uninstalling = args.mode == Mode::Remove;
     let demand = DemandController::new(
@@ -117,6 +118,11 @@ pub(super) async fn start(
         "agent_claim_conflicts",
         "Failed block claims: another node already had the block, or the pool's status was out of date",
         claims.conflicts(),
+    );
+    page.registry().register(
+        "agent_refused_pools",
+        "Pools with blocks that this node does not claim, because they contain addresses that the node itself uses",
+        demand.refused_pools(),
     );
     let (first_read_ended, over) = watch::channel(false);
     let (blocks_were_read, done) = watch::channel(false);

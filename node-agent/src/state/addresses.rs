@@ -12,6 +12,7 @@ use super::inventory::Inventory;
 use super::{
     Allocation, AllocationRequest, AssignError, Attachment, ConflictingAssignment, CoolingAddress, FencingToken,
 };
+use crate::cluster::freshness::Proof;
 
 impl Inventory {
     /// Allocates an address. With `early`, allocates the address that has been cooling down longest, before its cool-down ends.
@@ -106,6 +107,13 @@ impl Inventory {
             known.allocator.exclude(offset);
         }
         is_new
+    }
+
+    /// Records that other nodes may have assignments in the block of this address.
+    pub(super) fn forget_assignments_listed(&mut self, pair: IpPair) {
+        if let Some((known, _)) = self.find(pair) {
+            known.proof = Proof::AssignmentsUnseen;
+        }
     }
 
     /// Ends an exclusion: the address may be allocated again after its cool-down. Returns true if the address was excluded.

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bobbin_datapath::ObservedLink;
-use bobbin_ipam::{AttachmentKey, IpPair, Reserved};
+use bobbin_ipam::{AttachmentKey, IpPair};
 use jiff::Timestamp;
 
+use crate::blocks::claim::reserved_of;
 use crate::blocks::read::cooling_since;
 use crate::cluster::{ClusterCache, cooldown_of};
 use crate::state::checkpoint::{Checkpoint, CheckpointContents, key_of};
@@ -29,7 +30,7 @@ pub fn restore(
         let CheckpointedBlock { block, state, .. } = saved;
         let Some(state) = state.restored(trusted) else { continue };
         let pool = cluster.pool(&block.pool);
-        let reserved = pool.as_ref().and_then(|pool| Reserved::parse(&pool.spec.reserved).ok());
+        let reserved = pool.as_ref().and_then(|pool| reserved_of(pool).ok());
         let cooldown = cooldown_of(pool.as_deref());
         let new = NewBlock {
             cooling_since: cooling_since(block.free_since, cooldown, Timestamp::now(), now),

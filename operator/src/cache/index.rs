@@ -16,6 +16,7 @@ use kube::runtime::watcher::Event;
 
 use super::block::{BlockInfo, block_index, block_key};
 use super::departure::Departure;
+use super::foreign_addresses::ForeignAddresses;
 use super::objects::PartialAssignment;
 use super::orphans::assignment_name;
 use super::unreadable::address_of;
@@ -34,6 +35,8 @@ pub(crate) struct Index {
     node_writer: Writer<PartialNode>,
     /// The deleted nodes that the watch has shown, with what their Nodes looked like at the end.
     pub(super) departures: HashMap<Arc<str>, Departure>,
+    /// The addresses of Nodes and Services.
+    pub(super) foreign: ForeignAddresses,
     /// All blocks, by the pool's name and the block's index.
     pub(super) blocks: HashMap<Arc<str>, BTreeMap<u64, BlockInfo>>,
     pub(super) assignments: HashMap<IpAddr, AssignmentInfo>,
@@ -81,6 +84,7 @@ impl Default for Index {
             nodes,
             node_writer,
             departures: HashMap::default(),
+            foreign: ForeignAddresses::default(),
             blocks: HashMap::default(),
             assignments: HashMap::default(),
             assigned: HashMap::default(),
@@ -129,6 +133,7 @@ impl Index {
             Event::InitDone => {
                 let before = self.nodes.state();
                 self.node_writer.apply_watcher_event(&Event::InitDone);
+                self.foreign.set_nodes(&self.nodes.state());
                 for node in &before {
                     self.note_deleted(node);
                 }
@@ -137,10 +142,14 @@ impl Index {
             }
             Event::Apply(node) => {
                 self.departures.remove(node.name());
-                let is_new = !self.has_node(node.name());
+                let known = self.nodes.get(&ObjectRef::new(node.name()));
                 let node = self.stored_node(node);
+                let has_moved = known.as_ref().is_none_or(|known| known.addresses() != node.addresses());
                 self.node_writer.apply_watcher_event(&Event::Apply(node));
-                let pools = if is_new { self.all_pools() } else { Vec::new() };
+                let pools = if has_moved { self.all_pools() } else { Vec::new() };
+                if has_moved {
+                    self.foreign.set_nodes(&self.nodes.state());
+                }
                 return Changes { pools, pool_set: false, nodes: true };
             }
             Event::Delete(node) => {
@@ -149,7 +158,8 @@ impl Index {
                 self.node_writer.apply_watcher_event(&Event::Delete(deleted.clone()));
                 self.note_deleted(&last);
                 self.note_deleted(&deleted);
-                return Changes { nodes: true, ..Changes::default() };
+                self.foreign.set_nodes(&self.nodes.state());
+                return Changes { pools: self.all_pools(), pool_set: false, nodes: true };
             }
         }
         Changes::default()
@@ -340,7 +350,7 @@ impl Index {
         name
     }
 
-    fn all_pools(&mut self) -> Vec<Arc<str>> {
+    pub(super) fn all_pools(&mut self) -> Vec<Arc<str>> {
         let pools = self.pools.state();
         pools.iter().map(|pool| self.intern(pool.name())).collect()
     }

@@ -7,7 +7,9 @@ use std::net::IpAddr;
 use bobbin_api_client::PartialNode;
 use bobbin_crds::IPAssignment;
 use bobbin_ipam::overlap::SubnetConflict;
-use bobbin_ipam::{BlockRange, IpPair};
+use bobbin_ipam::{BlockRange, IpPair, SubnetPair};
+use ipnet::IpNet;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::Resource;
 use kube::api::ObjectMeta;
 use serde::Deserialize;
@@ -33,6 +35,32 @@ pub(crate) struct PartialAssignmentSpec {
     pub(crate) pod_name: Option<String>,
     #[serde(rename = "podUID")]
     pub(crate) pod_uid: Option<String>,
+}
+
+/// A `ServiceCIDR` with only the fields that the operator reads.
+#[derive(Resource, Clone, Debug, Deserialize)]
+#[resource(inherit = "ServiceCIDR")]
+pub(crate) struct PartialServiceCIDR {
+    pub(crate) metadata: ObjectMeta,
+    #[serde(default)]
+    pub(crate) spec: PartialServiceCIDRSpec,
+}
+
+/// The ranges of Service addresses of a `ServiceCIDR`.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct PartialServiceCIDRSpec {
+    pub(crate) cidrs: Option<Vec<String>>,
+}
+
+/// The ranges of a `ServiceCIDR`. No pool may contain Service addresses, because a node that claims them loses the API server.
+pub(crate) fn service_conflicts(services: &PartialServiceCIDR) -> Vec<SubnetConflict> {
+    let name = services.metadata.name.as_deref().unwrap_or_default();
+    let conflict = |net: IpNet| {
+        let SubnetPair { ipv4, ipv6 } = net.into();
+        let range = BlockRange { ipv4, ipv6 };
+        SubnetConflict::of_services(format!("the range of ServiceCIDR {name}"), range)
+    };
+    services.spec.cidrs.iter().flatten().filter_map(|text| text.parse().ok()).map(conflict).collect()
 }
 
 /// The addresses of a node. No pool may contain these addresses, because a pod route to one of them would cut the node off.

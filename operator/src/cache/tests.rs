@@ -85,7 +85,8 @@ fn unreadable<K: kube::Resource + serde::de::DeserializeOwned>(name: &str) -> Le
 fn pool(name: &str) -> Lenient<AddressPool> {
     let ipv4 = Some("10.0.0.0/16".to_owned());
     let since = MicroTime(Timestamp::UNIX_EPOCH);
-    let accepted = AcceptedSubnet { ipv4: ipv4.clone(), ipv6: None, state: Acceptance::Accepted, since };
+    let accepted =
+        AcceptedSubnet { ipv4: ipv4.clone(), ipv6: None, state: Acceptance::Accepted, since, first_index: None };
     let spec = AddressPoolSpec {
         subnets: vec![Subnet { ipv4, ipv6: None }],
         block_size_bits: 8,

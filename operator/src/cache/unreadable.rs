@@ -10,9 +10,6 @@ use super::index::Index;
 use super::orphans::range_of;
 use crate::layout::PoolShape;
 
-/// Why a pool can't have the addresses of an unreadable object. The text is the end of a sentence.
-const CONFLICT_REASON: &str = "which can't be decoded, so its addresses may be in use: correct or delete the object (its event says what is wrong)";
-
 /// An unreadable object that may have addresses of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct UnreadableObject {
@@ -25,7 +22,7 @@ pub(crate) struct UnreadableObject {
 impl UnreadableObject {
     /// The parts of the wanted subnets that a pool can't have because of this object.
     pub(crate) fn conflicts(&self, wanted: &[SubnetPair]) -> Vec<SubnetConflict> {
-        let conflict = |range| SubnetConflict { what: self.what.clone(), range, why: CONFLICT_REASON };
+        let conflict = |range| SubnetConflict::unreadable(self.what.clone(), range);
         match self.range {
             Some(range) if wanted.iter().any(|subnet| range.overlaps_subnet(subnet)) => vec![conflict(range)],
             Some(_) => Vec::new(),
@@ -35,6 +32,11 @@ impl UnreadableObject {
 
     pub(crate) fn pool(name: &str) -> Self {
         Self { what: format!("AddressPool {name}"), range: None }
+    }
+
+    /// An unreadable `ServiceCIDR`.
+    pub(crate) fn service_range(name: &str) -> Self {
+        Self { what: format!("ServiceCIDR {name}"), range: None }
     }
 
     /// An unreadable block. `layout` is the layout of the block's pool, if the pool can be decoded.
@@ -95,7 +97,7 @@ impl Index {
         self.unreadable_assignments.values().map(|address| address.map(|address| range_of(address, None))).collect()
     }
 
-    /// All unreadable pools, blocks and assignments, except the pool named `except`.
+    /// All unreadable pools, blocks, assignments and Service ranges, except the pool named `except`.
     pub(crate) fn unreadable_objects(&self, except: &str) -> Vec<UnreadableObject> {
         let pools = self.pools.state();
         let pools = pools.iter().filter(|pool| pool.readable().is_none() && pool.name() != except);
@@ -107,6 +109,7 @@ impl Index {
             let object = |index| UnreadableObject::block(&format!("{pool}-{index}"), Some(index), layout);
             objects.extend(unreadable.map(|block| object(block.index)));
         }
+        objects.extend(self.foreign.unreadable_services());
         objects.extend(self.unreadable_assignments.keys().map(|name| UnreadableObject::assignment(name)));
         objects
     }

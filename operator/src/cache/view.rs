@@ -1,19 +1,26 @@
 //! Copies of parts of the index, so that tasks can make decisions without holding the index's lock.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bobbin_api_client::Lenient;
 use bobbin_crds::AddressPool;
-use bobbin_ipam::BlockRange;
+use bobbin_crds::pool::{AcceptedSubnet, MAX_NODE_ADDRESSES};
 use bobbin_ipam::overlap::SubnetConflict;
+use bobbin_ipam::{BlockRange, SubnetPair};
 use kube::runtime::reflector::ObjectRef;
 
 use super::block::BlockInfo;
 use super::departure::NodeOwners;
+use super::foreign_addresses::NodeAddress;
 use super::index::Index;
 use super::objects::node_conflicts;
+use crate::layout::{PoolShape, ShapeError, accepted_subnets};
+
+/// How many reserved addresses that are in use a message names.
+const MAX_NAMED_ADDRESSES: usize = 5;
 
 /// A copy of one pool and its blocks, with the counts that decisions about the pool need.
 #[derive(Clone, Debug, Default)]
@@ -30,10 +37,25 @@ pub(crate) struct PoolView {
     pub(crate) cooling: u64,
     /// How long until the next cooling address of the pool has cooled down; `None` if no address cools down.
     pub(crate) next_cooled: Option<Duration>,
+    /// How many reserved addresses of the pool an assignment has nevertheless, and some of them.
+    pub(crate) reserved_in_use: (u64, Vec<IpAddr>),
+    /// The addresses of Nodes in the pool's subnets, at most [`MAX_NODE_ADDRESSES`] and one more.
+    pub(crate) node_addresses: Vec<NodeAddress>,
+    /// The Service ranges that overlap the pool's subnets.
+    pub(crate) service_ranges: Vec<SubnetConflict>,
     /// How many nodes the cluster has.
     pub(crate) nodes: usize,
     /// How many pools the cluster has.
     pub(crate) pools: usize,
+}
+
+impl PoolView {
+    /// The parsed pool, as if its status listed the entries `listed`. The addresses of Nodes are reserved.
+    pub(crate) fn shape(&self, pool: &AddressPool, listed: &[AcceptedSubnet]) -> Result<PoolShape, ShapeError> {
+        let mut shape = PoolShape::with_listed(pool, listed)?;
+        shape.reserve(self.node_addresses.iter().map(|node| node.address));
+        Ok(shape)
+    }
 }
 
 impl Index {
@@ -54,6 +76,10 @@ impl Index {
             .collect();
         let used = assigned.map_or(0, |blocks| blocks.values().map(|count| u64::from(*count)).sum());
         let used = used.saturating_sub(self.void.of_pool(name)) + self.unreadable_assignments_of(name);
+        let subnets: Vec<SubnetPair> = pool.iter().flat_map(accepted_subnets).collect();
+        let node_addresses = self.node_addresses_in(&subnets, MAX_NODE_ADDRESSES);
+        let service_ranges = self.service_ranges_in(&subnets);
+        let reserved_in_use = pool.as_ref().map_or((0, Vec::new()), |pool| self.reserved_in_use(pool, &node_addresses));
         let cooldown = pool.as_ref().map_or(Duration::ZERO, |pool| pool.spec.cooldown());
         let released = self.released.get_mut(name);
         let (cooling, next_cooled) = released.map_or((0, None), |released| cooling(released, cooldown));
@@ -64,9 +90,44 @@ impl Index {
             used,
             cooling,
             next_cooled,
+            reserved_in_use,
+            node_addresses,
+            service_ranges,
             nodes: self.nodes.len(),
             pools: self.pools.len(),
         }
+    }
+
+    /// Whether an assignment has the address, alone or as part of a pair.
+    pub(super) fn has_assignment_of(&self, address: IpAddr) -> bool {
+        // An assignment is named after its IPv4 address if it has one.
+        self.assignments.contains_key(&address)
+            || matches!(address, IpAddr::V6(ipv6) if self.assignments.values().any(|info| info.ipv6 == Some(ipv6)))
+    }
+
+    /// How many reserved addresses (pairs) of a pool an assignment has, and the first [`MAX_NAMED_ADDRESSES`] of them.
+    fn reserved_in_use(&self, pool: &AddressPool, nodes: &[NodeAddress]) -> (u64, Vec<IpAddr>) {
+        let Some(name) = pool.metadata.name.as_deref() else { return (0, Vec::new()) };
+        let (Some(assigned), Ok(mut shape)) = (self.assigned.get(name), PoolShape::read(pool)) else {
+            return (0, Vec::new());
+        };
+        shape.reserve(nodes.iter().map(|node| node.address));
+        let (mut count, mut named) = (0, Vec::new());
+        for range in assigned.keys().filter_map(|index| shape.layout.block(*index)) {
+            if shape.reserved.count_in(&range.as_subnet()) == 0 {
+                continue;
+            }
+            for pair in (0..range.len()).filter_map(|offset| range.pair(offset)) {
+                let Some(address) = pair.addresses().next() else { continue };
+                if shape.reserved.covers(&pair) && self.assignments.contains_key(&address) {
+                    count += 1;
+                    if named.len() < MAX_NAMED_ADDRESSES {
+                        named.push(address);
+                    }
+                }
+            }
+        }
+        (count, named)
     }
 
     /// The pool with this name.

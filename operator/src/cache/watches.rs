@@ -1,4 +1,4 @@
-//! The watches of pools, nodes, blocks and assignments, which fill the cache, and the health of these watches.
+//! The watches of pools, nodes, blocks, assignments and Service ranges, which fill the cache, and the health of these watches.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use kube::{Api, Resource};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::objects::PartialAssignment;
+use super::objects::{PartialAssignment, PartialServiceCIDR};
 use super::{Cache, Changes, Index};
 
 /// How many Nodes the API server returns per page of a list. Pages are small, because a Node is large and the cache stores
@@ -63,6 +63,8 @@ pub(crate) fn start(
     );
     let nodes = all().page_size(NODE_PAGE_SIZE);
     spawn.watch("Node", watch::<Lenient<PartialNode>>(Api::all(client()), nodes), Index::node_event);
+    let services = watch::<Lenient<PartialServiceCIDR>>(Api::all(client()), all());
+    spawn.watch("ServiceCIDR", services, Index::service_event);
     WatchHealth(states)
 }
 

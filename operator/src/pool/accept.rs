@@ -4,9 +4,8 @@
 mod protocol;
 
 use bobbin_crds::AddressPool;
-use bobbin_crds::pool::AcceptedSubnet;
 use bobbin_ipam::BlockRange;
-use bobbin_ipam::overlap::{Overlap, SubnetConflict};
+use bobbin_ipam::overlap::SubnetConflict;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 
@@ -14,9 +13,9 @@ use super::error::ReconcileError;
 use super::reconciler::PoolReconciler;
 use super::survey;
 use crate::cache::{Index, PoolView};
-use crate::layout::{PoolShape, accepted_entries, entries, subnet_pair};
+use crate::layout::{accepted_entries, entries, subnet_pair};
 
-use protocol::AcceptanceResult;
+pub(super) use protocol::{AcceptanceResult, is_unnumbered};
 
 impl PoolReconciler {
     /// Runs the acceptance protocol as far as possible. Returns the newest pool, and the subnet entries that its status
@@ -26,18 +25,26 @@ impl PoolReconciler {
         pool: &AddressPool,
         view: &PoolView,
     ) -> Result<(AddressPool, AcceptanceResult), ReconcileError> {
-        let old = accepted_entries(pool.status.as_ref()).to_vec();
-        if !protocol::is_open(pool) {
-            return Ok((pool.clone(), AcceptanceResult { listed: old, ..AcceptanceResult::default() }));
+        let mut pool = pool.clone();
+        if protocol::is_unnumbered(&pool) {
+            let blocks = survey::own_blocks(&self.context.clients, &self.name).await?;
+            if let Ok(numbered) = protocol::number(&pool, &blocks) {
+                pool = self.write_acceptance(&pool, view, &numbered).await?;
+            }
+        }
+        // The numbers of new entries follow those of all accepted entries.
+        if !protocol::is_open(&pool) || protocol::is_unnumbered(&pool) {
+            let unchanged = AcceptanceResult::unchanged(&pool);
+            return Ok((pool, unchanged));
         }
         let (pools, conflicts) =
-            self.context.cache.with(|index| (index.pools(), cached_conflicts(index, &self.name, pool)));
+            self.context.cache.with(|index| (index.pools(), cached_conflicts(index, &self.name, &pool)));
         let all = entries(pools.iter().filter_map(|pool| pool.readable()));
-        let proposed = protocol::propose(pool, &all, &conflicts, &MicroTime(Timestamp::now()));
-        let mut pool = pool.clone();
-        if proposed.listed != old {
+        let blocks: Vec<_> = view.blocks.iter().filter_map(|block| Some((block.index, block.range?))).collect();
+        let proposed = protocol::propose(&pool, &all, &conflicts, &blocks, &MicroTime(Timestamp::now()));
+        if proposed.listed != accepted_entries(pool.status.as_ref()) {
             // The operator writes the proposed entries before its survey, so that every later survey by another operator sees them.
-            pool = self.write_listed(&pool, view, &proposed.listed, &proposed.rejected).await?;
+            pool = self.write_acceptance(&pool, view, &proposed).await?;
         }
         if !protocol::is_pending(&pool) {
             return Ok((pool, proposed));
@@ -45,28 +52,28 @@ impl PoolReconciler {
         let Some(survey) = survey::run(&self.context.clients, &self.name).await? else {
             return Err(ReconcileError::Stale);
         };
-        if survey.pool.metadata.uid != pool.metadata.uid || survey.pool.metadata.deletion_timestamp.is_some() {
+        let is_other = survey.pool.metadata.uid != pool.metadata.uid;
+        if is_other || survey.pool.metadata.deletion_timestamp.is_some() || protocol::is_unnumbered(&survey.pool) {
             return Err(ReconcileError::Stale);
         }
-        let mut confirmed = protocol::confirm(&survey.pool, &survey.entries, &survey.conflicts);
+        let mut confirmed = protocol::confirm(&survey.pool, &survey.entries, &survey.conflicts, &survey.own_blocks);
         confirmed.rejected.extend(proposed.rejected);
         let mut pool = survey.pool;
         if confirmed.listed != accepted_entries(pool.status.as_ref()) {
             // The API server refuses this write if the pool was written since the survey.
-            pool = self.write_listed(&pool, view, &confirmed.listed, &confirmed.rejected).await?;
+            pool = self.write_acceptance(&pool, view, &confirmed).await?;
         }
         Ok((pool, confirmed))
     }
 
-    async fn write_listed(
+    async fn write_acceptance(
         &mut self,
         pool: &AddressPool,
         view: &PoolView,
-        listed: &[AcceptedSubnet],
-        rejected: &[Overlap],
+        acceptance: &AcceptanceResult,
     ) -> Result<AddressPool, ReconcileError> {
-        let shape = PoolShape::with_listed(pool, listed);
-        let status = Self::status(pool, view, &shape, listed.to_vec(), rejected, &[]);
+        let shape = view.shape(pool, &acceptance.listed);
+        let status = Self::status(pool, view, &shape, acceptance, &[]);
         self.write_status(pool, view, status).await
     }
 }
@@ -80,6 +87,7 @@ fn cached_conflicts(index: &Index, name: &str, pool: &AddressPool) -> Vec<Subnet
     let orphans = index.orphaned_assignments().into_iter().filter(|orphan| !orphan.block_exists);
     let orphans = orphans.map(|orphan| (format!("IPAssignment {} of node {}", orphan.name, orphan.node), orphan.range));
     let left = blocks.chain(orphans).map(|(what, range)| SubnetConflict::leftover(what, range));
-    let known = left.chain(index.node_addresses()).filter(|conflict| overlaps(&conflict.range));
+    let known =
+        left.chain(index.node_addresses()).chain(index.service_ranges()).filter(|conflict| overlaps(&conflict.range));
     known.chain(index.unreadable_objects(name).iter().flat_map(|object| object.conflicts(&wanted))).collect()
 }

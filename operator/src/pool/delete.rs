@@ -5,12 +5,12 @@ use std::time::Duration;
 use bobbin_api_client::Lenient;
 use bobbin_crds::{AddressBlock, AddressPool};
 
+use super::accept::AcceptanceResult;
 use super::error::ReconcileError;
 use super::reconciler::PoolReconciler;
 use super::write;
 use crate::cache::objects::PartialAssignment;
 use crate::cache::{BlockInfo, PoolView};
-use crate::layout::{PoolShape, accepted_entries};
 use crate::live_reads;
 
 /// After the reconciler has removed a pool's finalizer, it checks at this interval whether the pool still exists.
@@ -31,9 +31,9 @@ impl PoolReconciler {
             write::remove_finalizer(&self.context, pool).await?;
             return Ok(REMOVED_POOL_INTERVAL);
         }
-        let listed = accepted_entries(pool.status.as_ref()).to_vec();
-        let shape = PoolShape::with_listed(pool, &listed);
-        self.report_status(pool, view, &shape, listed, &[]).await
+        let acceptance = AcceptanceResult::unchanged(pool);
+        let shape = view.shape(pool, &acceptance.listed);
+        self.report_status(pool, view, &shape, &acceptance).await
     }
 
     /// Whether the API server has no block and no assignment of the pool.

@@ -10,18 +10,19 @@ use std::time::{Duration, Instant};
 use bobbin_api_client::backoff;
 use bobbin_crds::{AddressPool, FINALIZER};
 
+use super::accept::is_unnumbered;
 use super::error::ReconcileError;
 use super::write;
 use crate::cache::{BlockInfo, PoolView};
 use crate::context::Context;
-use crate::layout::{PoolShape, accepted_entries};
+use crate::layout::accepted_entries;
 
 /// The reconciler waits this long after a change, so that further changes cause no additional pass.
 pub(super) const DEBOUNCE: Duration = Duration::from_millis(10);
 /// How often the operator reconciles a pool with a rejected or undecided subnet, because the conflict may have ended.
 const CONFLICT_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the operator reconciles an unchanged pool.
-pub(super) const RESYNC_INTERVAL: Duration = Duration::from_mins(10);
+pub(super) const RESYNC_INTERVAL: Duration = Duration::from_mins(1);
 /// A block that this operator created counts as deleted if the watch has not shown the block within this time.
 const CARVED_BLOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The first and the longest wait after a pass that failed because an object was stale.
@@ -106,17 +107,19 @@ impl PoolReconciler {
             return Ok(Duration::ZERO);
         }
         let (pool, acceptance) = self.accept(&pool, &view).await?;
-        let shape = PoolShape::with_listed(&pool, &acceptance.listed);
+        let shape = view.shape(&pool, &acceptance.listed);
         if let Ok(shape) = &shape {
             let missing = self.missing_blocks(shape, &view);
             self.recreate_blocks(&pool, shape, &missing, &mut view).await?;
-            if !pool.spec.draining && acceptance.listed == accepted_entries(pool.status.as_ref()) {
+            // The status must contain the numbers before a block has one of them.
+            let is_written = acceptance.listed == accepted_entries(pool.status.as_ref()) && !is_unnumbered(&pool);
+            if !pool.spec.draining && is_written {
                 self.carve(&pool, shape, &missing, &mut view).await?;
             }
             write::blocks::delete_unusable(&self.context, shape, &view).await?;
         }
         let is_open = acceptance.undecided || !acceptance.rejected.is_empty();
-        let next = self.report_status(&pool, &view, &shape, acceptance.listed, &acceptance.rejected).await?;
+        let next = self.report_status(&pool, &view, &shape, &acceptance).await?;
         Ok(if is_open { next.min(CONFLICT_RETRY_INTERVAL) } else { next })
     }
 

@@ -8,33 +8,38 @@ mod write_policy;
 
 use std::sync::Arc;
 
-use bobbin_crds::pool::{AcceptedSubnet, AddressCounts, BlockCounts, FamilyCounts};
+use bobbin_api_client::shortened;
+use bobbin_crds::pool::{AddressCounts, BlockCounts, FamilyCounts, MAX_NODE_ADDRESSES, RefusedSubnet};
 use bobbin_crds::{AddressPool, AddressPoolStatus};
 use bobbin_ipam::Family;
 use bobbin_ipam::counts::{saturating, subtract};
 use bobbin_ipam::overlap::Overlap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::accept::AcceptanceResult;
 use super::carve::{all_reserved, count_outside, reserved_spans};
 use crate::cache::{BlockInfo, BlockOwner, PoolView};
 use crate::layout::{PoolShape, ShapeError};
 
 pub(crate) use conditions::find;
 
+/// The maximum length of the message about one refused entry: a pool can have 64 of them.
+const MAX_REFUSAL_BYTES: usize = 400;
+
 /// The values from which the operator computes the status of a pool.
 pub(super) struct Inputs<'a> {
     pub(super) pool: &'a AddressPool,
-    /// The parsed pool, with `listed` as the subnet entries of its status.
+    /// The parsed pool, with the entries that `acceptance` lists.
     pub(super) shape: Result<&'a PoolShape, &'a ShapeError>,
     pub(super) view: &'a PoolView,
-    pub(super) listed: Vec<AcceptedSubnet>,
-    pub(super) rejected: &'a [Overlap],
+    pub(super) acceptance: &'a AcceptanceResult,
     /// If the pool is being deleted: the nodes that use its blocks, each with its number of addresses. Otherwise empty.
     pub(super) users: &'a [(Arc<str>, u64)],
     pub(super) now: Time,
 }
 
 /// The counts on which the pool's conditions depend.
+#[derive(Default)]
 struct Counts {
     /// How many blocks a node can claim now, including blocks that the operator can still carve.
     free_blocks: i64,
@@ -42,7 +47,19 @@ struct Counts {
     free_in_claimed: bool,
     /// How many addresses (pairs) all accepted entries have.
     total: i64,
+    reserved: i64,
     used: i64,
+}
+
+/// How the pool's status lists a refused entry.
+fn refused(overlap: &Overlap) -> RefusedSubnet {
+    let ours = overlap.ours();
+    RefusedSubnet {
+        ipv4: ours.ipv4.map(|net| net.to_string()),
+        ipv6: ours.ipv6.map(|net| net.to_string()),
+        reason: overlap.reason().to_owned(),
+        message: shortened(&overlap.to_string(), MAX_REFUSAL_BYTES),
+    }
 }
 
 /// Computes the whole status of a pool.
@@ -50,20 +67,23 @@ pub(super) fn compute(inputs: &Inputs<'_>) -> AddressPoolStatus {
     let (pool, view) = (inputs.pool, inputs.view);
     let mut status = AddressPoolStatus {
         observed_generation: pool.metadata.generation,
-        used: saturating(view.used.into()),
-        accepted_subnets: inputs.listed.clone(),
+        accepted_subnets: inputs.acceptance.listed.clone(),
+        refused_subnets: inputs.acceptance.rejected.iter().map(refused).collect(),
+        next_index: inputs.acceptance.next_index,
         ..AddressPoolStatus::default()
     };
-    let mut counts = Counts { free_blocks: 0, free_in_claimed: false, total: 0, used: status.used };
+    let mut counts = Counts { used: saturating(view.used.into()), ..Counts::default() };
     if let Ok(shape) = inputs.shape {
         status.addresses = addresses(shape, view);
         let family = status.addresses.ipv4.or(status.addresses.ipv6).unwrap_or_default();
-        status.free = family.free;
+        (status.free, status.used) = (family.free, family.assigned);
+        let nodes = view.node_addresses.iter().take(MAX_NODE_ADDRESSES);
+        status.node_addresses = nodes.map(|node| node.address.to_string()).collect();
         status.blocks = blocks(shape, view);
         let free: Vec<u64> =
             view.blocks.iter().filter(|block| is_claimable(shape, block)).map(|block| block.index).collect();
         status.free_window = free_window::of(&free);
-        counts.total = family.total;
+        (counts.total, counts.reserved) = (family.total, family.reserved);
         counts.free_blocks = status.blocks.free;
         counts.free_in_claimed = view.blocks.iter().any(|block| !block.is_free() && has_free_address(shape, block));
     }
@@ -95,8 +115,13 @@ fn has_free_address(shape: &PoolShape, block: &BlockInfo) -> bool {
 }
 
 fn addresses(shape: &PoolShape, view: &PoolView) -> AddressCounts {
-    let Some(layout) = shape.counted() else { return AddressCounts::default() };
-    let reserved = saturating(layout.reserved_count(&shape.reserved));
+    if !shape.accepted.contains(&true) {
+        return AddressCounts::default();
+    }
+    let layout = &shape.layout;
+    // An address that is reserved although an assignment has it counts as assigned.
+    let (reserved_in_use, _) = view.reserved_in_use;
+    let reserved = saturating(layout.reserved_count(&shape.reserved).saturating_sub(reserved_in_use.into()));
     let has = |family| {
         shape.subnets.first().is_some_and(|subnet| match family {
             Family::Ipv4 => subnet.ipv4.is_some(),
@@ -106,7 +131,9 @@ fn addresses(shape: &PoolShape, view: &PoolView) -> AddressCounts {
     let of = |family| {
         has(family).then(|| {
             let total = saturating(layout.address_count(family));
-            let assigned = saturating(view.used.into());
+            // Assignments that lie outside of the pool's blocks must not make the sum larger than the total.
+            let reserved = reserved.min(total);
+            let assigned = saturating(view.used.into()).min(subtract(total, reserved));
             let unassigned = subtract(subtract(total, reserved), assigned);
             // An address that an agent assigned again during its cool-down does not count as cooling.
             let cooling = saturating(view.cooling.into()).min(unassigned);

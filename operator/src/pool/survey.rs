@@ -1,4 +1,4 @@
-//! A survey: live lists of all pools, blocks, assignments and nodes, for the decision whether pending subnets are accepted.
+//! A survey: live lists of all pools, blocks, assignments, nodes and Service ranges, for the decision whether pending subnets are accepted.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use bobbin_crds::{AddressBlock, AddressPool};
 use bobbin_ipam::overlap::{PoolSubnet, SubnetConflict};
 use bobbin_ipam::{BlockRange, SubnetPair};
 
-use crate::cache::objects::{PartialAssignment, node_conflicts};
+use crate::cache::objects::{PartialAssignment, PartialServiceCIDR, node_conflicts, service_conflicts};
 use crate::cache::{UnreadableObject, assignment_range, block_index, block_key};
 use crate::layout::{PoolShape, accepted_entries, entries};
 use crate::live_reads::for_each;
@@ -20,8 +20,26 @@ pub(super) struct Survey {
     pub(super) pool: AddressPool,
     /// The subnet entries that the statuses of all pools list.
     pub(super) entries: Vec<PoolSubnet>,
-    /// All objects, except readable pools, that have or may have addresses of the pool's pending entries.
+    /// All objects, except readable pools and the pool's own blocks, that have or may have addresses of the pool's pending
+    /// entries.
     pub(super) conflicts: Vec<SubnetConflict>,
+    /// The readable blocks that name this pool, each with its index.
+    pub(super) own_blocks: Vec<(u64, BlockRange)>,
+}
+
+/// Lists the readable blocks of a pool live, each with its index.
+pub(super) async fn own_blocks(clients: &Clients, name: &str) -> Result<Vec<(u64, BlockRange)>, ReadError> {
+    let mut blocks = Vec::new();
+    for_each(clients, &format!("spec.poolName={name}"), |block: Lenient<AddressBlock>| {
+        let Some(spec) = block.readable().map(|block| &block.spec) else { return };
+        if let (Ok(index), Ok(range)) =
+            (u64::try_from(spec.index), BlockRange::parse(spec.ipv4.as_deref(), spec.ipv6.as_deref()))
+        {
+            blocks.push((index, range));
+        }
+    })
+    .await?;
+    Ok(blocks)
 }
 
 /// Lists all objects live. Returns `None` if the pool no longer exists or can't be decoded.
@@ -37,7 +55,6 @@ pub(super) async fn run(clients: &Clients, name: &str) -> Result<Option<Survey>,
     let Some(pool) = find(name).cloned() else {
         return Ok(None);
     };
-    let shape = PoolShape::read(&pool).ok();
     let pending: Vec<SubnetPair> = accepted_entries(pool.status.as_ref())
         .iter()
         .filter(|entry| entry.state == Acceptance::Pending)
@@ -45,7 +62,7 @@ pub(super) async fn run(clients: &Clients, name: &str) -> Result<Option<Survey>,
         .collect();
     let overlaps = |range: &BlockRange| pending.iter().any(|subnet| range.overlaps_subnet(subnet));
     let mut conflicts = Vec::new();
-    let mut own_blocks: HashSet<String> = HashSet::new();
+    let (mut own_blocks, mut own_names) = (Vec::new(), HashSet::new());
     for_each(clients, "", |block: Lenient<AddressBlock>| {
         let block_name = block.name().to_owned();
         let Some(block) = block.readable() else {
@@ -55,13 +72,10 @@ pub(super) async fn run(clients: &Clients, name: &str) -> Result<Option<Survey>,
             return;
         };
         let Ok(range) = BlockRange::parse(block.spec.ipv4.as_deref(), block.spec.ipv6.as_deref()) else { return };
-        if !overlaps(&range) {
-            return;
-        }
-        let index = u64::try_from(block.spec.index).unwrap_or(u64::MAX);
-        if block.spec.pool_name == name && shape.as_ref().and_then(|shape| shape.layout.block(index)) == Some(range) {
-            own_blocks.insert(block_name);
-        } else {
+        if block.spec.pool_name == name {
+            own_blocks.push((u64::try_from(block.spec.index).unwrap_or(u64::MAX), range));
+            own_names.insert(block_name);
+        } else if overlaps(&range) {
             conflicts.push(SubnetConflict::leftover(format!("AddressBlock {block_name}"), range));
         }
     })
@@ -74,7 +88,7 @@ pub(super) async fn run(clients: &Clients, name: &str) -> Result<Option<Survey>,
         };
         let Some(range) = assignment_range(assignment) else { return };
         let spec = &assignment.spec;
-        let is_own = block_index(name, &spec.block_name).is_some() && own_blocks.contains(&spec.block_name);
+        let is_own = block_index(name, &spec.block_name).is_some() && own_names.contains(&spec.block_name);
         if overlaps(&range) && !is_own {
             conflicts
                 .push(SubnetConflict::leftover(format!("IPAssignment {address} of node {}", spec.node_name), range));
@@ -86,6 +100,13 @@ pub(super) async fn run(clients: &Clients, name: &str) -> Result<Option<Survey>,
         conflicts.extend(of_node.filter(|conflict| overlaps(&conflict.range)));
     })
     .await?;
+    for_each(clients, "", |range: Lenient<PartialServiceCIDR>| match range {
+        Lenient::Readable(range) => {
+            conflicts.extend(service_conflicts(&range).into_iter().filter(|conflict| overlaps(&conflict.range)));
+        }
+        Lenient::Unreadable(range) => unreadable.push(UnreadableObject::service_range(range.name())),
+    })
+    .await?;
     conflicts.extend(unreadable.iter().flat_map(|object| object.conflicts(&pending)));
-    Ok(Some(Survey { pool, entries, conflicts }))
+    Ok(Some(Survey { pool, entries, conflicts, own_blocks }))
 }

@@ -29,7 +29,7 @@ fn the_entry_that_came_later_loses_whichever_pool_is_older() {
         };
         assert_eq!(
             overlap.to_string(),
-            "subnet 10.0.0.0/16 overlaps subnet 10.0.7.0/24 of pool \"b\", which came earlier: delete one of the two pools, or recreate this pool with other subnets"
+            "subnet 10.0.0.0/16 overlaps subnet 10.0.7.0/24 of pool \"b\", which came earlier: change or remove this entry, or delete the other pool"
         );
     }
     let later = entry("b", 6, Acceptance::Pending, "10.0.7.0/24");

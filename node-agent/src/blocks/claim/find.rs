@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use bobbin_api_client::{Outcome, ReadError, Refusal};
 use bobbin_crds::{AddressPool, name};
-use bobbin_datapath::boot_time;
+use bobbin_datapath::{OccupiedNet, boot_time};
 use bobbin_ipam::claim_order::candidates;
 use jiff::Timestamp;
 use kube::ResourceExt;
 
+use super::node_network::{is_occupied, named};
 use super::{ClaimError, Claims, unreachable};
 use crate::blocks::read::{BlockInfo, Owner, best_free_block};
 use crate::cluster::NodeInfo;
@@ -62,16 +63,19 @@ fn optimistic_candidates(pool: &AddressPool, node: &str, seed: u64) -> impl Iter
 }
 
 impl Claims {
-    /// Finds a free block, claims it, and adds it to the node's state.
+    /// Finds a free block, claims it, and adds it to the node's state. Without a read, the agent does not know the addresses of a block.
+    /// So if networks of the node lie in the pool (`occupied`), the agent lists the free blocks first.
     pub(super) async fn find(
         &self,
         pool: &AddressPool,
         node: &NodeInfo,
         cooled_only: bool,
+        occupied: &[OccupiedNet],
         on_unknown: OnUnknown<'_>,
     ) -> Result<ClaimedBlock, ClaimError> {
         let pool_name = pool.name_any();
-        let optimistic = optimistic_candidates(pool, &node.name, self.seed()).filter(|_| !cooled_only);
+        let optimistic =
+            optimistic_candidates(pool, &node.name, self.seed()).filter(|_| !cooled_only && occupied.is_empty());
         for block in optimistic.map(|index| name::block(&pool_name, index)) {
             let start = self.0.freshness.begin_read(boot_time());
             let attempt = ClaimAttempt { pool, node, block: &block, had_finalizer: false, start };
@@ -86,8 +90,14 @@ impl Claims {
         let mut tried = HashSet::new();
         for _ in 0..MAX_CONTENDED_ROUNDS {
             let start = self.0.freshness.begin_read(boot_time());
-            let listed = self.0.api.list_free(&pool_name).await.map_err(|error| unreachable(&pool_name, &error))?;
+            let mut listed = self.0.api.list_free(&pool_name).await.map_err(|error| unreachable(&pool_name, &error))?;
+            let all = listed.len();
+            listed.retain(|block| !is_occupied(block, occupied));
             let any = !listed.is_empty();
+            if !any && all > 0 {
+                let what = named(occupied);
+                return Err(ClaimError::NodeNetwork { pool: pool_name, node: node.name.clone(), what });
+            }
             let may_claim = |block: &str| !tried.contains(block) && self.0.node_state.block_state(block).is_none();
             let best =
                 best_free_block(listed, &node.name, self.seed(), Timestamp::now(), cooldown, cooled_only, may_claim);

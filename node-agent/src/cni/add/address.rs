@@ -155,16 +155,30 @@ fn is_final(trouble: &ClaimError) -> bool {
     !matches!(trouble, ClaimError::Contended(_))
 }
 
+/// Whether all addresses of the pool are reserved, according to its status.
+fn all_reserved(agent: &Agent, pool: &str) -> bool {
+    let status = agent.cluster.pool(pool).and_then(|pool| pool.status.clone());
+    let counts = status.and_then(|status| status.addresses.ipv4.or(status.addresses.ipv6));
+    counts.is_some_and(|counts| counts.total > 0 && counts.reserved == counts.total)
+}
+
 fn sentence(agent: &Agent, pool: &str, trouble: Option<&ClaimError>) -> String {
     let node = &agent.args.node_name;
     let uses = agent.node_state.pool_use(pool, agent.cooldown(pool));
     let held: u32 = uses.iter().map(|block| block.held).sum();
     let remedy = match trouble {
-        Some(ClaimError::PoolFull(_) | ClaimError::OnlyCooling(_)) => {
-            "append a subnet to the pool, or delete pods that use it".to_owned()
-        }
         Some(ClaimError::Limit { .. }) => {
             "set a larger maxBlocksPerNode in the pool, or delete pods of this node that use it".to_owned()
+        }
+        Some(ClaimError::NodeNetwork { .. }) => {
+            "choose subnets for the pool outside of the nodes' networks, or schedule the pod on another node".to_owned()
+        }
+        Some(ClaimError::PoolFull(_) | ClaimError::OnlyCooling(_)) if all_reserved(agent, pool) => {
+            "remove entries of the pool's spec.reserved, which contains all its addresses, or append a subnet"
+                .to_owned()
+        }
+        Some(ClaimError::PoolFull(_) | ClaimError::OnlyCooling(_)) => {
+            "append a subnet to the pool, or delete pods that use it".to_owned()
         }
         Some(ClaimError::NotReady { .. } | ClaimError::Refused { .. } | ClaimError::UnusableBlock { .. }) => {
             format!("see kubectl get addresspool {pool} -o yaml, and kubectl describe node {node}")

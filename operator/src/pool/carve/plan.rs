@@ -19,8 +19,8 @@ pub(crate) fn reserved_spans(shape: &PoolShape) -> Vec<Range<u64>> {
     let mut spans: Vec<Range<u64>> = Vec::new();
     for (entry, subnet) in shape.subnets.iter().enumerate() {
         let span = shape.layout.span(entry);
-        for net in &shape.reserved_nets {
-            let Some((first, last)) = common(net, subnet.ipv4.map(IpNet::V4), subnet.ipv6.map(IpNet::V6)) else {
+        for net in shape.reserved.nets() {
+            let Some((first, last)) = common(&net, subnet.ipv4.map(IpNet::V4), subnet.ipv6.map(IpNet::V6)) else {
                 continue;
             };
             let Some(from) = shape.layout.index_of(first) else { continue };

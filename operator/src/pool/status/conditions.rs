@@ -1,26 +1,35 @@
 //! The conditions of a pool. Each message says what is wrong, why, and what to do. Pure.
 
 use bobbin_api_client::shortened;
-use bobbin_crds::pool::condition::{EXHAUSTED, READY, TERMINATING};
+use bobbin_crds::pool::MAX_NODE_ADDRESSES;
+use bobbin_crds::pool::condition::{
+    ACCEPTED, ADDRESS_CONFLICT, BLOCKS_EXHAUSTED, EXHAUSTED, MISCONFIGURED, READY, TERMINATING,
+};
+use bobbin_ipam::overlap::{NODE_ADDRESS, SERVICE_RANGE};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+mod spec_problems;
 
 use super::{Counts, Inputs};
 
-/// The reason of the condition `Ready`, and of the event, while another object uses addresses of a subnet.
-pub(super) const OVERLAPS: &str = "Overlaps";
+/// The reason of the condition `Ready` while another object uses addresses of a subnet.
+const OVERLAPS: &str = "Overlaps";
+/// The types of the operator's own conditions.
+const OWN: [&str; 7] = [READY, ACCEPTED, BLOCKS_EXHAUSTED, EXHAUSTED, ADDRESS_CONFLICT, MISCONFIGURED, TERMINATING];
 /// The maximum number of nodes that a message names.
 const MAX_NAMED_NODES: usize = 5;
 /// The maximum length of a message, so that it fits on a screen. The API server would accept 32768 bytes.
 const MAX_MESSAGE_BYTES: usize = 1000;
 
 struct State {
-    status: bool,
+    /// `None`: unknown.
+    status: Option<bool>,
     reason: &'static str,
     message: String,
 }
 
-fn state(status: bool, reason: &'static str, message: impl Into<String>) -> State {
-    State { status, reason, message: message.into() }
+fn state(status: impl Into<Option<bool>>, reason: &'static str, message: impl Into<String>) -> State {
+    State { status: status.into(), reason, message: message.into() }
 }
 
 /// The condition that has the type `type_`.
@@ -31,12 +40,23 @@ pub(crate) fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a C
 /// Returns all conditions of the pool. A condition keeps its transition time until its status changes; conditions that other
 /// programs wrote stay.
 pub(super) fn all(inputs: &Inputs<'_>, counts: &Counts, old: &[Condition]) -> Vec<Condition> {
-    let mut all = vec![(READY, ready(inputs)), (EXHAUSTED, exhausted(inputs, counts))];
+    let mut all = vec![
+        (READY, ready(inputs)),
+        (ACCEPTED, accepted(inputs)),
+        (BLOCKS_EXHAUSTED, blocks_exhausted(inputs, counts)),
+        (EXHAUSTED, exhausted(inputs, counts)),
+        (ADDRESS_CONFLICT, address_conflict(inputs)),
+        (MISCONFIGURED, spec_problems::misconfigured(inputs)),
+    ];
     if inputs.pool.metadata.deletion_timestamp.is_some() {
         all.push((TERMINATING, terminating(inputs, counts)));
     }
     let condition = |(type_, state): (&str, State)| {
-        let status = if state.status { "True" } else { "False" };
+        let status = match state.status {
+            Some(true) => "True",
+            Some(false) => "False",
+            None => "Unknown",
+        };
         let since = find(old, type_).filter(|old| old.status == status).map(|old| old.last_transition_time.clone());
         Condition {
             type_: type_.to_owned(),
@@ -47,7 +67,7 @@ pub(super) fn all(inputs: &Inputs<'_>, counts: &Counts, old: &[Condition]) -> Ve
             observed_generation: inputs.pool.metadata.generation,
         }
     };
-    let foreign = old.iter().filter(|old| ![READY, EXHAUSTED, TERMINATING].contains(&old.type_.as_str()));
+    let foreign = old.iter().filter(|old| !OWN.contains(&old.type_.as_str()));
     all.into_iter().map(condition).chain(foreign.cloned()).collect()
 }
 
@@ -68,8 +88,17 @@ fn ready(inputs: &Inputs<'_>) -> State {
             "the pool is draining and assigns no new addresses: set spec.draining to false to use it again",
         );
     }
-    let overlaps: Vec<String> = inputs.rejected.iter().map(ToString::to_string).collect();
+    let overlaps: Vec<String> = inputs.acceptance.rejected.iter().map(ToString::to_string).collect();
     let overlaps = overlaps.join("; ");
+    if inputs.view.node_addresses.len() > MAX_NODE_ADDRESSES {
+        return state(
+            false,
+            NODE_ADDRESS,
+            format!(
+                "more than {MAX_NODE_ADDRESSES} addresses of Nodes lie in the pool: create another pool outside of the Nodes' network"
+            ),
+        );
+    }
     match (shape.accepted.contains(&true), overlaps.is_empty()) {
         // The pool stays ready although a new entry is rejected, because pods use the accepted entries.
         (true, false) => state(
@@ -85,9 +114,70 @@ fn ready(inputs: &Inputs<'_>) -> State {
     }
 }
 
+fn accepted(inputs: &Inputs<'_>) -> State {
+    let shape = match inputs.shape {
+        Ok(shape) => shape,
+        Err(error) => {
+            return state(false, "Invalid", format!("the operator can't divide the pool into blocks: {error}"));
+        }
+    };
+    let rejected = &inputs.acceptance.rejected;
+    if let Some(first) = rejected.first() {
+        let all: Vec<String> = rejected.iter().map(ToString::to_string).collect();
+        return state(false, first.reason(), all.join("; "));
+    }
+    if shape.accepted.contains(&false) {
+        return state(None, "Pending", "the operator is comparing a subnet with the addresses of other objects");
+    }
+    state(true, "SubnetsAccepted", "the operator has accepted all subnets of the pool")
+}
+
+/// The state of both conditions about exhaustion while the pool has no accepted subnet.
+fn serves_nobody(inputs: &Inputs<'_>) -> Option<State> {
+    let serves = inputs.shape.is_ok_and(|shape| shape.accepted.contains(&true));
+    (!serves).then(|| state(None, "NothingAccepted", "the operator has accepted no subnet of the pool"))
+}
+
+fn blocks_exhausted(inputs: &Inputs<'_>, counts: &Counts) -> State {
+    if let Some(unknown) = serves_nobody(inputs) {
+        return unknown;
+    }
+    if counts.free_blocks > 0 {
+        return state(false, "FreeBlocks", "nodes can claim blocks of the pool");
+    }
+    state(
+        true,
+        "NoFreeBlock",
+        "no node can claim another block of the pool: append a subnet to the pool's spec.subnets",
+    )
+}
+
+fn address_conflict(inputs: &Inputs<'_>) -> State {
+    let (nodes, services) = (&inputs.view.node_addresses, &inputs.view.service_ranges);
+    let mut sentences = Vec::new();
+    if let Some(first) = services.first() {
+        sentences.push(format!(
+            "{} ({}) overlaps the pool, so its Services and pods of the pool can have the same addresses: drain the pool, or delete that ServiceCIDR",
+            first.what, first.range
+        ));
+    }
+    for node in nodes.iter().take(MAX_NAMED_NODES) {
+        let (address, node, pod) = (&node.address, &node.node, node.assigned);
+        let pod = if pod { "; an assignment has the address: delete the pod that uses it" } else { "" };
+        sentences.push(format!("the address {address} of Node {node} lies in the pool and is reserved{pod}"));
+    }
+    if nodes.len() > MAX_NAMED_NODES {
+        sentences.push(format!("{} more addresses of Nodes lie in the pool", nodes.len() - MAX_NAMED_NODES));
+    }
+    if sentences.is_empty() {
+        return state(false, "NoConflict", "no Node and no Service range has addresses of the pool");
+    }
+    state(true, if services.is_empty() { NODE_ADDRESS } else { SERVICE_RANGE }, sentences.join("; "))
+}
+
 fn exhausted(inputs: &Inputs<'_>, counts: &Counts) -> State {
-    if counts.total == 0 {
-        return state(false, "FreeBlocks", "the pool has no blocks yet");
+    if let Some(unknown) = serves_nobody(inputs) {
+        return unknown;
     }
     if counts.free_blocks > 0 {
         return state(false, "FreeBlocks", "the pool has free blocks");
@@ -101,6 +191,15 @@ fn exhausted(inputs: &Inputs<'_>, counts: &Counts) -> State {
     }
     let pool = inputs.pool.metadata.name.as_deref().unwrap_or_default();
     let total = counts.total;
+    if counts.reserved == total {
+        return state(
+            true,
+            "AllReserved",
+            format!(
+                "all {total} addresses of pool {pool:?} are reserved: remove entries of spec.reserved, or append a subnet to spec.subnets"
+            ),
+        );
+    }
     state(
         true,
         "NoFreeAddress",

@@ -3,17 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bobbin_crds::pool::{AcceptedSubnet, condition};
+use bobbin_crds::pool::condition;
 use bobbin_crds::{AddressPool, AddressPoolStatus};
-use bobbin_ipam::overlap::Overlap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
-use super::conditions::OVERLAPS;
 use super::write_policy::{self, WritePolicy};
 use super::{Inputs, compute, find};
 use crate::cache::PoolView;
 use crate::layout::{PoolShape, ShapeError};
+use crate::pool::accept::AcceptanceResult;
 use crate::pool::error::ReconcileError;
 use crate::pool::reconciler::{DEBOUNCE, PoolReconciler, RESYNC_INTERVAL};
 use crate::pool::write;
@@ -25,12 +24,11 @@ impl PoolReconciler {
         pool: &AddressPool,
         view: &PoolView,
         shape: &Result<PoolShape, ShapeError>,
-        listed: Vec<AcceptedSubnet>,
-        rejected: &[Overlap],
+        acceptance: &AcceptanceResult,
     ) -> Result<Duration, ReconcileError> {
         let deleting = pool.metadata.deletion_timestamp.is_some();
         let users = if deleting { self.context.cache.with(|index| index.pool_users(&self.name)) } else { Vec::new() };
-        let status = Self::status(pool, view, shape, listed, rejected, &users);
+        let status = Self::status(pool, view, shape, acceptance, &users);
         self.context.metrics.set_pool(&self.name, &status);
         let interval = write_policy::interval(self.context.status_interval, view.nodes, view.pools);
         let wait = self.last_status_write.map_or(Duration::ZERO, |last| interval.saturating_sub(last.elapsed()));
@@ -50,14 +48,13 @@ impl PoolReconciler {
         pool: &AddressPool,
         view: &PoolView,
         shape: &Result<PoolShape, ShapeError>,
-        listed: Vec<AcceptedSubnet>,
-        rejected: &[Overlap],
+        acceptance: &AcceptanceResult,
         users: &[(Arc<str>, u64)],
     ) -> AddressPoolStatus {
         let now = Timestamp::now();
         // The times of conditions are rounded down to whole seconds, because the API server stores whole seconds.
         let now = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
-        compute(&Inputs { pool, shape: shape.as_ref(), view, listed, rejected, users, now })
+        compute(&Inputs { pool, shape: shape.as_ref(), view, acceptance, users, now })
     }
 
     /// Writes the pool's status. Returns the pool with which the API server answered.
@@ -74,16 +71,21 @@ impl PoolReconciler {
         Ok(written)
     }
 
-    /// Publishes an event when the pool becomes exhausted, and when one of its subnets begins to overlap another object's
-    /// addresses.
+    /// Publishes an event when a condition of the pool begins to need attention, or has another reason than before.
     fn publish_events(&self, old: &AddressPool, new: &AddressPool) {
-        let exhausted = |pool| condition_of(pool, condition::EXHAUSTED).filter(|condition| condition.status == "True");
-        let overlaps = |pool| condition_of(pool, condition::READY).filter(|condition| condition.reason == OVERLAPS);
-        if let (None, Some(condition)) = (exhausted(old), exhausted(new)) {
-            self.context.events.pool_warning(new, "Exhausted", "Carve", &condition.message);
-        }
-        if let (None, Some(condition)) = (overlaps(old), overlaps(new)) {
-            self.context.events.pool_warning(new, OVERLAPS, "Accept", &condition.message);
+        for (type_, bad, action) in [
+            (condition::EXHAUSTED, "True", "Carve"),
+            (condition::ACCEPTED, "False", "Accept"),
+            (condition::ADDRESS_CONFLICT, "True", "Compare"),
+            (condition::MISCONFIGURED, "True", "Compare"),
+        ] {
+            let needs_attention = |pool| condition_of(pool, type_).filter(|condition| condition.status == bad);
+            let Some(now) = needs_attention(new) else { continue };
+            if needs_attention(old).is_none_or(|before| before.reason != now.reason || before.message != now.message) {
+                // The reason of the condition `Exhausted` says why; the event says what.
+                let reason = if type_ == condition::EXHAUSTED { type_ } else { &now.reason };
+                self.context.events.pool_warning(new, reason, action, &now.message);
+            }
         }
     }
 }

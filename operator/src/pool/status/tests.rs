@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bobbin_crds::AddressPoolSpec;
-use bobbin_crds::pool::{Acceptance, FreeWindow, Subnet, condition};
+use bobbin_crds::pool::{Acceptance, AcceptedSubnet, FreeWindow, Subnet, condition};
 use bobbin_ipam::BlockRange;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -18,6 +18,7 @@ fn pool(ipv4: &str, bits: i64, reserved: &[&str]) -> AddressPool {
         ipv6: None,
         state: Acceptance::Accepted,
         since: MicroTime(Timestamp::UNIX_EPOCH),
+        first_index: None,
     };
     let reserved = reserved.iter().map(|text| (*text).to_owned()).collect();
     let spec = AddressPoolSpec { subnets: vec![subnet], block_size_bits: bits, reserved, ..AddressPoolSpec::default() };
@@ -42,10 +43,10 @@ fn of(pool: &AddressPool, blocks: Vec<BlockInfo>, cooling: u64) -> AddressPoolSt
     let used = blocks.iter().map(|block| u64::from(block.assigned)).sum();
     let view = PoolView { blocks, used, cooling, ..PoolView::default() };
     let shape = PoolShape::read(pool).expect("the pool is valid");
-    let listed = pool.status.clone().unwrap_or_default().accepted_subnets;
+    let acceptance = AcceptanceResult::unchanged(pool);
     let users = [("n1".into(), 3), ("n2".into(), 0)];
     let now = Time(Timestamp::UNIX_EPOCH);
-    compute(&Inputs { pool, shape: Ok(&shape), view: &view, listed, rejected: &[], users: &users, now })
+    compute(&Inputs { pool, shape: Ok(&shape), view: &view, acceptance: &acceptance, users: &users, now })
 }
 
 fn says(status: &AddressPoolStatus, type_: &str) -> String {
@@ -103,11 +104,12 @@ fn a_condition_keeps_its_transition_time_until_its_status_changes() {
     let mut before = of(&pool, vec![], 0);
     let long_ago = Time(Timestamp::from_second(-1000).expect("it is a time"));
     before.conditions.iter_mut().for_each(|condition| condition.last_transition_time = long_ago.clone());
-    before.conditions[1].status = "True".into();
+    let changed = before.conditions.iter().position(|one| one.type_ == condition::EXHAUSTED).expect("it exists");
+    before.conditions[changed].status = "True".into();
     pool.status = Some(before);
     let after = of(&pool, vec![], 0);
     assert_eq!(after.conditions[0].last_transition_time, long_ago);
-    assert_ne!(after.conditions[1].last_transition_time, long_ago);
+    assert_ne!(after.conditions[changed].last_transition_time, long_ago);
 }
 
 #[test]

@@ -33,6 +33,9 @@ pub(super) fn decide(old: Option<&AddressPoolStatus>, new: &AddressPoolStatus) -
     let crosses_zero = (old.blocks.free == 0) != (new.blocks.free == 0);
     if old.observed_generation != new.observed_generation
         || old.accepted_subnets != new.accepted_subnets
+        || old.refused_subnets != new.refused_subnets
+        || old.node_addresses != new.node_addresses
+        || old.next_index != new.next_index
         || crosses_zero
         || has_moved(old.free_window, new.free_window)
         || condition_texts(old) != condition_texts(new)

@@ -1,0 +1,106 @@
+//! Measures ADD on one node before and after a thief writes forged assignments with the token of another node's agent.
+//!
+//! The chart's policies hold, and the operator denies the thief's node. What is left then is the cost for other nodes:
+//! their ADDs pass over the forged addresses.
+
+use anyhow::{Context, Result, ensure};
+use bobbin_crds::{IPAssignment, IPAssignmentSpec};
+use ipnet::{Ipv4AddrRange, Ipv4Net};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Node};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::api::{Api, PostParams};
+use serde_json::json;
+
+use super::rounds::each;
+use super::samples::Samples;
+use super::stages::Verb;
+use super::{BenchConfig, IPV4_POOL, KubePod, Report};
+use crate::single_node::{CHART_NAMESPACE, NODE, SingleNode, SingleNodeOptions, WAIT_TIMEOUT};
+use crate::wait::{check, wait_until};
+
+/// The name of the row in the report. The column `Bobbin` holds the times after the forgeries.
+pub const ROW: &str = "ADD, after/before a stolen token";
+/// The number of forged assignments in a round. The operator denies a node for fewer.
+const FORGERIES: usize = 40;
+/// The ConfigMap of denied nodes.
+const DENIED: &str = "bobbin-denied-nodes";
+
+/// Measures all rounds on a separate API server, because the chart's policies would change the other benchmarks.
+pub async fn measure(config: BenchConfig, report: &mut Report) -> Result<()> {
+    let mut node = SingleNode::ready(SingleNodeOptions { fsync: true, ..SingleNodeOptions::default() }).await?;
+    node.use_service_accounts().await?;
+    let [mut before, mut after] = [Samples::default(), Samples::default()];
+    for round in 0..config.rounds {
+        eprintln!("bench: stolen token, round {} of {}", round + 1, config.rounds);
+        // Each round has a pool and a thief, so that no forgery of an earlier round disturbs it.
+        let pool = format!("{IPV4_POOL}-{round}");
+        node.apply_pool(&pool, json!({"subnets": [{"ipv4": format!("10.66.{round}.0/24")}], "cooldownSeconds": 0}))
+            .await?;
+        node.await_free_blocks(&pool).await?;
+        let mut pods = Vec::new();
+        for number in 0..config.one_by_one {
+            pods.push(KubePod::create(&node, &format!("{pool}-{number}"), Some(&pool)).await?);
+        }
+        adds(&node, &pods, &mut before, report).await?;
+        forge(&node, &format!("thief-{round}"), &pool).await?;
+        adds(&node, &pods, &mut after, report).await?;
+    }
+    report.add(ROW, after, Some(before));
+    Ok(())
+}
+
+/// One ADD after another, and then all DELs.
+async fn adds(node: &SingleNode, pods: &[KubePod], samples: &mut Samples, report: &mut Report) -> Result<()> {
+    let sandboxes = pods.iter().map(|pod| pod.sandbox(node)).collect::<Result<Vec<_>>>()?;
+    let (sandboxes, times) = each(&node.plugin(), Verb::Add, sandboxes, &mut report.errors)?;
+    for took in times {
+        samples.add(took);
+    }
+    each(&node.plugin(), Verb::Del, sandboxes, &mut report.errors)?;
+    wait_until("no assignment of this node is left", WAIT_TIMEOUT, || async {
+        let left = node.assignments().await?.iter().filter(|one| one.spec.node_name == NODE).count();
+        Ok(check(left == 0, || format!("{left} assignments")))
+    })
+    .await
+}
+
+/// Writes forged assignments of addresses of this node's blocks with the token of the node `thief`, and waits until that
+/// node is denied.
+async fn forge(node: &SingleNode, thief: &str, pool: &str) -> Result<()> {
+    let nodes: Api<Node> = Api::all(node.client.clone());
+    nodes.create(&PostParams::default(), &serde_json::from_value(json!({"metadata": {"name": thief}}))?).await?;
+    let assignments: Api<IPAssignment> = Api::all(node.agent_client(thief).await?);
+    let blocks = node.own_blocks(pool).await?;
+    let mut forged = 0;
+    for block in &blocks {
+        let range: Ipv4Net = block.spec.ipv4.as_deref().context("the block has no range")?.parse()?;
+        let block_name = block.metadata.name.as_deref().context("the block has no name")?;
+        for address in Ipv4AddrRange::new(range.network(), range.broadcast()).take(FORGERIES - forged) {
+            let spec = IPAssignmentSpec {
+                pool_name: pool.to_owned(),
+                block_name: block_name.to_owned(),
+                node_name: thief.to_owned(),
+                ipv4: Some(address.to_string()),
+                ipv6: None,
+                container_id: "c0ffee".to_owned(),
+                if_name: "eth0".to_owned(),
+                pod_namespace: Some("default".to_owned()),
+                pod_name: Some("invented".to_owned()),
+                pod_uid: Some("0f1e2d3c-0000-4000-8000-000000000007".to_owned()),
+                created_at: MicroTime(Timestamp::now()),
+                boot_id: "boot".to_owned(),
+            };
+            let object = IPAssignment::new(&address.to_string(), spec);
+            assignments.create(&PostParams::default(), &object).await.context("a forged assignment was refused")?;
+            forged += 1;
+        }
+    }
+    ensure!(forged == FORGERIES, "the blocks of {pool} have only {forged} addresses to forge");
+    let maps: Api<ConfigMap> = Api::namespaced(node.client.clone(), CHART_NAMESPACE);
+    wait_until("the thief's node is denied", WAIT_TIMEOUT, || async {
+        let entries = maps.get_opt(DENIED).await?.and_then(|map| map.data).unwrap_or_default();
+        Ok(check(entries.contains_key(thief), || format!("{entries:?}")))
+    })
+    .await
+}

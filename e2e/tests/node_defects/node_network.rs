@@ -1,0 +1,122 @@
+//! Pools over networks that a node uses itself: the node claims no such block, and no pod gets the address of a Node.
+
+use anyhow::{Result, ensure};
+use bobbin_crds::AddressPool;
+use bobbin_e2e::single_node::{Sandbox, SingleNode, WAIT_TIMEOUT};
+use bobbin_e2e::wait::{check, wait_until};
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use serde_json::json;
+
+use super::metrics_endpoint::get;
+use super::{addresses, end};
+
+/// Fails unless an ADD from a pool is refused with these words, and the node has no block of the pool.
+async fn is_refused(node: &SingleNode, pool: &str, words: &str) -> Result<()> {
+    let pod = node.kube_pod("default", &format!("refused-{pool}"), Some(pool)).await?;
+    let error = node.call(&pod.call("ADD"))?.error()?;
+    ensure!(error.text.contains(words), "{words:?} is not in {error:?}");
+    let blocks = node.own_blocks(pool).await?;
+    ensure!(blocks.is_empty(), "the node claimed {blocks:?}");
+    wait_until("an event about the pool says so", WAIT_TIMEOUT, || async {
+        let notes = node.warnings("NodeNetwork").await?;
+        let said = notes.iter().any(|note| note.contains(&format!("pool {pool:?}")) && note.contains(words));
+        Ok(check(said, || format!("{notes:?}")))
+    })
+    .await?;
+    end(node, vec![pod], &[&format!("refused-{pool}")]).await
+}
+
+async fn await_metric(node: &SingleNode, line: &str) -> Result<()> {
+    wait_until(&format!("the agent's metrics have {line}"), WAIT_TIMEOUT, || async {
+        // The answer to a probe updates the gauges.
+        get(node, "/healthz")?;
+        let (_, text) = get(node, "/metrics")?;
+        let key = line.rsplit_once(' ').map_or(line, |(key, _)| key);
+        let found: Vec<&str> = text.lines().filter(|other| other.starts_with(key)).collect();
+        Ok(check(found.contains(&line), || format!("{found:?}")))
+    })
+    .await
+}
+
+async fn remove_pools(node: &SingleNode, names: &[&str]) -> Result<()> {
+    let pools: Api<AddressPool> = Api::all(node.client.clone());
+    for name in names {
+        pools.delete(name, &DeleteParams::default()).await?;
+    }
+    Ok(())
+}
+
+pub async fn refused_blocks(node: &mut SingleNode) -> Result<()> {
+    // The uplink has 10.100.0.1/24. The pool contains neither this address nor another Node's, so the operator accepts it.
+    node.apply_pool("uplink", json!({"subnets": [{"ipv4": "10.100.0.128/25"}]})).await?;
+    is_refused(node, "uplink", "the connected subnet 10.100.0.0/24 of the node").await?;
+    node.namespace.ip("link add extra type veth peer name extra-peer\nlink set extra-peer up\n")?;
+    node.namespace.ip("addr add 10.103.0.1/24 dev extra\nlink set extra up\n")?;
+    node.namespace.ip("route add 198.51.100.0/24 via 10.104.0.9 dev extra onlink")?;
+    node.apply_pool("extra", json!({"subnets": [{"ipv4": "10.103.0.0/26"}]})).await?;
+    is_refused(node, "extra", "the node's address 10.103.0.1").await?;
+    // One of the two blocks contains the next hop. The node claims the other one.
+    node.apply_pool("hop", json!({"subnets": [{"ipv4": "10.104.0.0/26"}]})).await?;
+    let pod = node.kube_pod("default", "beside", Some("hop")).await?;
+    let given = addresses(&node.add(&pod)?);
+    let last: u8 = given[0].rsplit('.').next().unwrap_or_default().parse()?;
+    ensure!(last >= 32, "{given:?} is in the block of the next hop 10.104.0.9");
+    end(node, vec![pod], &["beside"]).await?;
+    // A subnet that the node reaches over two gateways is not connected.
+    node.namespace.ip(
+        "route add 10.106.0.0/24 nexthop via 10.104.0.9 dev extra onlink nexthop via 10.104.0.10 dev extra onlink",
+    )?;
+    node.apply_pool("beyond", json!({"subnets": [{"ipv4": "10.106.0.0/26"}]})).await?;
+    let pod = node.kube_pod("default", "beyond", Some("beyond")).await?;
+    node.add(&pod)?;
+    end(node, vec![pod], &["beyond"]).await?;
+    await_metric(node, "bobbin_agent_refused_pools 3").await?;
+    node.namespace.ip("link del extra")?;
+    let pod = node.kube_pod("default", "after", Some("extra")).await?;
+    node.add(&pod)?;
+    end(node, vec![pod], &["after"]).await?;
+    await_metric(node, "bobbin_agent_refused_pools 1").await?;
+    remove_pools(node, &["uplink", "extra", "hop", "beyond"]).await
+}
+
+pub async fn node_joins(node: &mut SingleNode) -> Result<()> {
+    node.apply_pool(
+        "joined",
+        json!({"subnets": [{"ipv4": "10.105.0.0/30"}], "blockSizeBits": 2, "cooldownSeconds": 0}),
+    )
+    .await?;
+    let mut pods: Vec<Sandbox> = Vec::new();
+    let (mut names, mut given) = (Vec::new(), Vec::new());
+    let first = node.kube_pod("default", "joined-0", Some("joined")).await?;
+    given.extend(addresses(&node.add(&first)?));
+    pods.push(first);
+    names.push("joined-0".to_owned());
+    let newcomer = ["10.105.0.1", "10.105.0.2"].into_iter().find(|address| given[0] != *address).unwrap_or_default();
+    let nodes: Api<Node> = Api::all(node.client.clone());
+    let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "newcomer"}});
+    nodes.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
+    let status = json!({"status": {"addresses": [{"type": "InternalIP", "address": newcomer}]}});
+    nodes.patch_status("newcomer", &PatchParams::default(), &Patch::Merge(status)).await?;
+    await_metric(node, "bobbin_agent_addresses{pool=\"joined\",state=\"free\"} 2").await?;
+    for number in 1..3 {
+        let pod = node.kube_pod("default", &format!("joined-{number}"), Some("joined")).await?;
+        given.extend(addresses(&node.add(&pod)?));
+        pods.push(pod);
+        names.push(format!("joined-{number}"));
+    }
+    ensure!(given.iter().all(|address| address != newcomer), "a pod got the address {newcomer} of a Node: {given:?}");
+    let last = node.kube_pod("default", "joined-3", Some("joined")).await?;
+    let error = node.call(&last.call("ADD"))?.error()?;
+    ensure!(error.text.contains("has no free address"), "{error:?}");
+    nodes.delete("newcomer", &DeleteParams::default()).await?;
+    await_metric(node, "bobbin_agent_addresses{pool=\"joined\",state=\"free\"} 1").await?;
+    given.extend(addresses(&node.add(&last)?));
+    ensure!(given.iter().any(|address| address == newcomer), "{newcomer} is still reserved: {given:?}");
+    pods.push(last);
+    names.push("joined-3".to_owned());
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    end(node, pods, &names).await?;
+    remove_pools(node, &["joined"]).await
+}
