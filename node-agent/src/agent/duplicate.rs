@@ -22,8 +22,9 @@ pub enum DuplicateOutcome {
 }
 
 impl Agent {
-    /// Excludes an address of this node whose IPAssignment names another attachment. If the conflict is new, also marks all blocks
-    /// unproven until they are read again, and the block of the address until its assignments are listed. Then returns true.
+    /// Excludes an address of this node whose IPAssignment names another attachment. Returns true if the conflict is new.
+    ///
+    /// A new conflict also invalidates the proof of all blocks. The resync then lists the assignments of the address's block.
     pub fn found_duplicate(&self, pair: IpPair, by: &str) -> bool {
         let Some(name) = assignment_name(pair) else { return false };
         let conflict = ConflictingAssignment { pair, name, by: by.to_owned() };
