@@ -111,5 +111,25 @@ pub async fn host_port(node: &mut SingleNode) -> Result<()> {
     run_with_port(node, "port-ignored").await?;
     let texts = ["hostPort 8080/tcp", "cni.chained", "portmap"];
     warned(node, "Pod", "port-ignored", "HostPortIgnored", &texts).await?;
+    chain_portmap(node).await?;
+    run_with_port(node, "port-served").await?;
+    // The agent publishes events in the order of the calls.
+    run_pod(node, "default", "after-port", &[("bobbin.dev/pools", "gold")]).await?;
+    warned(node, "Pod", "after-port", "UnknownAnnotation", &["bobbin.dev/pools"]).await?;
+    let served = notes(node, "Pod", "port-served", "HostPortIgnored").await?;
+    ensure!(served.is_empty(), "portmap serves the port, but the pod has the Warning {served:?}");
     end(node, Vec::new()).await
+}
+
+/// Restarts the agent with the plugin portmap chained, and waits until the CNI configuration names it.
+async fn chain_portmap(node: &mut SingleNode) -> Result<()> {
+    std::fs::copy(node.programs.path("portmap")?, node.path("cni-bin").join("portmap"))?;
+    node.kill_agent();
+    node.set_agent_flags(&[r#"--chained=[{"type":"portmap","capabilities":{"portMappings":true}}]"#]);
+    node.start_agent().await?;
+    wait_until("the CNI configuration names portmap", WAIT_TIMEOUT, || async {
+        let text = std::fs::read_to_string(node.path("cni-conf").join("10-bobbin.conflist"))?;
+        Ok(check(text.contains("portmap"), || text.clone()))
+    })
+    .await
 }
