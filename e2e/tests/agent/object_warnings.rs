@@ -111,25 +111,28 @@ pub async fn host_port(node: &mut SingleNode) -> Result<()> {
     run_with_port(node, "port-ignored").await?;
     let texts = ["hostPort 8080/tcp", "cni.chained", "portmap"];
     warned(node, "Pod", "port-ignored", "HostPortIgnored", &texts).await?;
-    chain_portmap(node).await?;
+    let portmap = node.path("cni-bin").join("portmap");
+    std::fs::copy(node.programs.path("portmap")?, &portmap)?;
+    chain(node, &[r#"--chained=[{"type":"portmap","capabilities":{"portMappings":true}}]"#], true).await?;
     run_with_port(node, "port-served").await?;
     // The agent publishes events in the order of the calls.
     run_pod(node, "default", "after-port", &[("bobbin.dev/pools", "gold")]).await?;
     warned(node, "Pod", "after-port", "UnknownAnnotation", &["bobbin.dev/pools"]).await?;
     let served = notes(node, "Pod", "port-served", "HostPortIgnored").await?;
     ensure!(served.is_empty(), "portmap serves the port, but the pod has the Warning {served:?}");
+    chain(node, &[], false).await?;
+    std::fs::remove_file(portmap)?;
     end(node, Vec::new()).await
 }
 
-/// Restarts the agent with the plugin portmap chained, and waits until the CNI configuration names it.
-async fn chain_portmap(node: &mut SingleNode) -> Result<()> {
-    std::fs::copy(node.programs.path("portmap")?, node.path("cni-bin").join("portmap"))?;
+/// Restarts the agent with these flags, and waits until the CNI configuration has the plugin portmap, or no longer has it.
+async fn chain(node: &mut SingleNode, flags: &[&str], has_portmap: bool) -> Result<()> {
     node.kill_agent();
-    node.set_agent_flags(&[r#"--chained=[{"type":"portmap","capabilities":{"portMappings":true}}]"#]);
+    node.set_agent_flags(flags);
     node.start_agent().await?;
-    wait_until("the CNI configuration names portmap", WAIT_TIMEOUT, || async {
+    wait_until(&format!("portmap in the CNI configuration: {has_portmap}"), WAIT_TIMEOUT, || async {
         let text = std::fs::read_to_string(node.path("cni-conf").join("10-bobbin.conflist"))?;
-        Ok(check(text.contains("portmap"), || text.clone()))
+        Ok(check(text.contains("portmap\"") == has_portmap, || text.clone()))
     })
     .await
 }
