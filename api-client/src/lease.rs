@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{ObjectMeta, TypeMeta};
+use kube::api::{ObjectMeta, Patch, PatchParams, TypeMeta};
 use kube::{Api, Client, Resource};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -68,15 +68,9 @@ struct Observed {
 
 /// The part of a Lease that an election uses. The election does not read the times in the Lease, because other machines'
 /// clocks wrote them.
-#[derive(Resource, Clone, Debug, Deserialize, Serialize)]
+#[derive(Resource, Clone, Debug, Deserialize)]
 #[resource(inherit = "Lease")]
-#[serde(rename_all = "camelCase")]
 struct PartialLease {
-    /// This candidate writes `apiVersion` and `kind` only when it creates the Lease, and never reads them.
-    #[serde(skip_deserializing)]
-    api_version: String,
-    #[serde(skip_deserializing)]
-    kind: String,
     metadata: ObjectMeta,
     spec: Option<PartialLeaseSpec>,
 }
@@ -170,7 +164,10 @@ impl Election {
         let deadline = self.renew_deadline / 2;
         let current = match read(deadline, leases.get(&self.name)).await {
             Ok(lease) => lease,
-            Err(ReadError::NotFound) => return self.create(leases, deadline).await,
+            Err(ReadError::NotFound) => match self.create(leases, deadline).await.done() {
+                Some(created) => created,
+                None => return false,
+            },
             Err(error) => {
                 tracing::debug!(%error, lease = self.name, "failed to read the lease; the operator tries again");
                 return false;
@@ -219,12 +216,14 @@ impl Election {
         (step, std::iter::once(test).chain(changes).collect())
     }
 
-    async fn create(&self, leases: &Api<Lenient<PartialLease>>, deadline: Duration) -> bool {
-        let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
+    /// Creates the Lease without a holder. An existing Lease does not change.
+    ///
+    /// The request is an apply patch, because RBAC can restrict its `create` to one name.
+    async fn create(&self, leases: &Api<Lenient<PartialLease>>, deadline: Duration) -> Outcome<Lenient<PartialLease>> {
         let TypeMeta { api_version, kind } = TypeMeta::resource::<Lease>();
-        let lease =
-            PartialLease { api_version, kind, metadata, spec: Some(self.spec(&PartialLeaseSpec::default(), true)) };
-        write(deadline, call::create(leases, &lease)).await.done().is_some()
+        let empty = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": self.name}});
+        let params = PatchParams::apply(&self.name);
+        write(deadline, leases.patch(&self.name, &params, &Patch::Apply(empty))).await
     }
 
     fn spec(&self, old: &PartialLeaseSpec, taken: bool) -> PartialLeaseSpec {

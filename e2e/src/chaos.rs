@@ -6,6 +6,7 @@ mod churn;
 mod fault;
 mod plan;
 mod pod_log;
+mod requests;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -21,8 +22,13 @@ use pod_log::{PodCounts, PodLog};
 
 /// The chart's values in a run: short waits, so that a run of one minute sees each of them end. `nodeGracePeriod` is longer than the
 /// kubelet takes to register a deleted Node again.
-pub const VALUES: [&str; 4] =
-    ["agent.blockIdle=5s", "operator.nodeGracePeriod=60s", "agent.staleCheckInterval=4s", "operator.statusInterval=1s"];
+const VALUES: [&str; 5] = [
+    "agent.blockIdle=5s",
+    "operator.nodeGracePeriod=60s",
+    "agent.staleCheckInterval=4s",
+    "operator.statusInterval=1s",
+    "agent.relistInterval=30s",
+];
 /// The pause between two passes of the run.
 const PASS_INTERVAL: Duration = Duration::from_millis(500);
 /// How long one check of the invariants may take. It may hang while the API server is frozen.
@@ -72,11 +78,13 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-/// Creates the pools and the first pods of a run, on a cluster with Bobbin.
+/// Installs Bobbin behind an API proxy, and creates the pools and the first pods of a run.
 ///
 /// # Errors
-/// Fails if the pools or the pods do not become ready.
-pub async fn prepare(cluster: &Cluster) -> Result<()> {
+/// Fails if Bobbin, the pools or the pods do not become ready.
+pub async fn prepare(cluster: &mut Cluster) -> Result<()> {
+    cluster.start_api_proxy().await?;
+    cluster.install(&VALUES).await?;
     for pool in churn::pools() {
         cluster.apply(&pool).await?;
         cluster.await_condition(pool, "Ready", "True", Duration::from_secs(30)).await?;
@@ -102,7 +110,7 @@ pub async fn run(cluster: &mut Cluster, seed: u64, length: Duration) -> Result<O
     while start.elapsed() < length || !active.is_empty() {
         for index in (0..active.len()).rev() {
             if active[index].is_due() {
-                active.swap_remove(index).finish(cluster).await?;
+                outcome.faults += usize::from(active.swap_remove(index).finish(cluster).await?);
             }
         }
         while planned.front().is_some_and(|fault| fault.begin <= start.elapsed()) {
@@ -112,7 +120,6 @@ pub async fn run(cluster: &mut Cluster, seed: u64, length: Duration) -> Result<O
                 continue;
             }
             if let Some(fault) = fault::begin(cluster, &next).await? {
-                outcome.faults += 1;
                 print_step(&format!("{:4} s: {fault}", start.elapsed().as_secs()));
                 active.push(fault);
             }

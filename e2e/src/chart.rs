@@ -1,6 +1,6 @@
 //! The chart on a control plane without nodes: its objects, and tokens of its service accounts.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -21,10 +21,20 @@ const ESTABLISHED_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Prepares `helm template` of the chart.
 pub fn template(namespace: &str) -> Result<Command> {
+    template_of(&directory(), namespace)
+}
+
+/// Prepares `helm template` of a copy of the chart.
+pub fn template_of(chart: &Path, namespace: &str) -> Result<Command> {
     let mut helm = Command::new(Programs::find()?.path("helm")?);
-    helm.args(["template", "bobbin"]).arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/bobbin"));
+    helm.args(["template", "bobbin"]).arg(chart);
     helm.args(["--namespace", namespace, "--kube-version", "1.34.0"]).stdin(Stdio::null());
     Ok(helm)
+}
+
+/// The directory of the chart.
+pub fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/bobbin")
 }
 
 /// Creates the namespace, runs `helm template | kubectl apply`, and waits until the custom resources are served. The API server

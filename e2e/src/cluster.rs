@@ -90,11 +90,6 @@ impl Cluster {
         head.add_token(KUBE_PROXY, "system:kube-proxy", &[]);
         let control_plane = ControlPlane::start(head).await?;
         let client = control_plane.client().await?;
-        let api_proxy = if options.api_proxy {
-            Some(ApiProxy::start_in(&control_plane, &namespace, api_proxy_address()).await?)
-        } else {
-            None
-        };
         let controllers = start_controllers(&run, &programs, &control_plane, &namespace)?;
         let config = NodeConfig {
             kubelet: PathBuf::new(),
@@ -108,7 +103,7 @@ impl Cluster {
             routes,
             nodes: BTreeMap::new(),
             controllers,
-            api_proxy,
+            api_proxy: None,
             control_plane,
             client,
             programs,
@@ -163,10 +158,18 @@ impl Cluster {
         self.controllers.iter_mut().try_for_each(Process::must_be_running)
     }
 
-    /// The proxy between Bobbin and the API server. Fails unless the cluster was started with
-    /// [`ClusterOptions::api_proxy`].
+    /// Starts the proxy between Bobbin and the API server if none runs. Bobbin uses it after the next [`Cluster::install`].
+    pub async fn start_api_proxy(&mut self) -> Result<()> {
+        if self.api_proxy.is_none() {
+            let address = SocketAddr::new(IpAddr::V4(FabricAddresses::control_plane().ipv4), API_PROXY_PORT);
+            self.api_proxy = Some(ApiProxy::start_in(&self.control_plane, &self.namespace, address).await?);
+        }
+        Ok(())
+    }
+
+    /// The proxy between Bobbin and the API server. Fails if none runs.
     pub fn api(&self) -> Result<&ApiProxy> {
-        self.api_proxy.as_ref().context("the cluster was started without an API proxy")
+        self.api_proxy.as_ref().context("the cluster runs without an API proxy")
     }
 
     /// The control plane's routes to pods.
@@ -201,11 +204,6 @@ impl Cluster {
         }
         Ok(String::from_utf8_lossy(&end.stdout).into_owned())
     }
-}
-
-/// Where the proxy listens, on the fabric.
-fn api_proxy_address() -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(FabricAddresses::control_plane().ipv4), API_PROXY_PORT)
 }
 
 /// Creates the image archives that every node loads.

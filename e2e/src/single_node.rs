@@ -54,6 +54,8 @@ pub const FABRIC_IPV4: &str = "10.100.0.254";
 pub const FABRIC_IPV6: &str = "fd00:100::fe";
 /// How long the agent or the operator may take for work that is not urgent.
 pub const WAIT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long it may take until blocks, assignments and attachments are right again after a fault.
+pub const CONVERGENCE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The node, its control plane and its programs. Dropping this value ends every process and namespace.
 pub struct SingleNode {

@@ -28,17 +28,14 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::single_node::{self, Sandbox, SingleNode, SingleNodeOptions};
-use bobbin_e2e::wait::{check, wait_until};
 use serde_json::Value;
 
 /// How long an ADD waits for an address in these tests.
 const ADD_TIMEOUT: Duration = Duration::from_secs(6);
-/// How long it may take until the assignments are right again.
-const CONVERGENCE_TIMEOUT: Duration = Duration::from_mins(1);
 
 fn main() -> Result<ExitCode> {
-    let flags = [format!("--add-timeout={}s", ADD_TIMEOUT.as_secs()), "--stale-check-interval=2s".to_owned()];
-    let suite = single_node::suite(SingleNodeOptions { agent: flags.to_vec(), ..SingleNodeOptions::default() })?;
+    let add_timeout = format!("--add-timeout={}s", ADD_TIMEOUT.as_secs());
+    let suite = single_node::suite(SingleNodeOptions::with_agent_flags([&add_timeout, "--stale-check-interval=2s"]))?;
     let tests = vec![
         suite.test(
             "an ADD and a DEL each cost one write and no read, by the API server's audit log",
@@ -148,29 +145,10 @@ fn ids(pods: &[Sandbox]) -> Vec<&str> {
     pods.iter().map(|pod| pod.container_id.as_str()).collect()
 }
 
-/// Deletes these pods and waits until nothing of any pod is left on the node or in the API.
-async fn end(node: &SingleNode, pods: Vec<Sandbox>) -> Result<()> {
-    for pod in &pods {
-        node.del(pod)?;
-    }
-    drop(pods);
-    await_empty_node(node).await
-}
-
-async fn await_empty_node(node: &SingleNode) -> Result<()> {
-    node.await_assignments(&[], CONVERGENCE_TIMEOUT).await?;
-    wait_until("no link and no checkpoint of an attachment is left", CONVERGENCE_TIMEOUT, || async {
-        let links = node.attachments()?.len();
-        let checkpoints = std::fs::read_dir(node.run_dir().join("attachments"))?.count();
-        Ok(check(links == 0 && checkpoints == 0, || format!("{links} links, {checkpoints} checkpoints")))
-    })
-    .await
-}
-
 /// Fails if two live pods share an address, or if the assignments are not exactly those of these pods.
 async fn state_is_consistent(node: &SingleNode, pods: &[Sandbox]) -> Result<()> {
     node.check_no_duplicate(&pods.iter().collect::<Vec<_>>())?;
-    node.await_assignments(&ids(pods), CONVERGENCE_TIMEOUT).await?;
+    node.await_assignments_of(pods).await?;
     let links = node.attachments()?;
     ensure!(links.len() == pods.len(), "{} links for {} pods", links.len(), pods.len());
     Ok(())

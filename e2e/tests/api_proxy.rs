@@ -17,8 +17,7 @@ use bobbin_e2e::single_node::{self, SingleNodeOptions};
 fn main() -> Result<ExitCode> {
     let options = SingleNodeOptions {
         api_proxy: true,
-        agent: vec!["--time-scale=0.05".to_owned(), "--add-timeout=8s".to_owned()],
-        ..SingleNodeOptions::default()
+        ..SingleNodeOptions::with_agent_flags(["--time-scale=0.05", "--add-timeout=8s"])
     };
     let suite = single_node::suite(options)?;
     let tests = vec![
@@ -33,6 +32,10 @@ fn main() -> Result<ExitCode> {
         suite.test("reset: the client sees a reset, and no write is applied", requests::reset),
         suite.test("a fault of the first request hits only the first request", requests::once),
         suite.test("frozen watch: it stays open and shows no event, and a later watch shows all", watches::frozen),
+        suite.test(
+            "frozen watch with a later reset: it shows no event, and ends with the fault",
+            watches::frozen_then_reset,
+        ),
         suite.test("dropped event: the watch shows the events before and after it", watches::dropped),
         suite.test(
             "cut off: one client's requests and watches are reset, and another client is served",

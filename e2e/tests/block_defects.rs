@@ -46,10 +46,9 @@ const ADD_TIMEOUT: &str = "--add-timeout=8s";
 const IMMEDIATE_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn main() -> Result<ExitCode> {
-    let mut flags = vec![ADD_TIMEOUT.to_owned()];
-    flags.push(scaled(TIME_SCALE));
+    let flags = [ADD_TIMEOUT, &scaled(TIME_SCALE)];
     let suite =
-        single_node::suite(SingleNodeOptions { agent: flags, api_proxy: true, ..SingleNodeOptions::default() })?;
+        single_node::suite(SingleNodeOptions { api_proxy: true, ..SingleNodeOptions::with_agent_flags(flags) })?;
     let tests = vec![
         suite.test("a block is released only after its assignments are deleted", release::assignments_first),
         suite.test("a release that was not sent yet is cancelled for a waiting ADD", release::cancelled),

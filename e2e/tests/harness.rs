@@ -75,7 +75,8 @@ async fn power_comes_back(_: &mut NoFixture) -> Result<()> {
 }
 
 async fn behind_the_proxy(_: &mut NoFixture) -> Result<()> {
-    let cluster = Cluster::start(ClusterOptions { nodes: 2, api_proxy: true, ..ClusterOptions::default() }).await?;
+    let mut cluster = Cluster::start(ClusterOptions { nodes: 2, ..ClusterOptions::default() }).await?;
+    cluster.start_api_proxy().await?;
     cluster.install(&[]).await?;
     let pool = Pool::named("default").subnet("10.64.0.0/20", "fd00:64::/116").build();
     cluster.apply(&pool).await?;

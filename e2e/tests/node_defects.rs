@@ -35,19 +35,17 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use bobbin_e2e::single_node::{self, Sandbox, SingleNode, SingleNodeOptions, WAIT_TIMEOUT};
+use bobbin_e2e::single_node::{self, CONVERGENCE_TIMEOUT, Sandbox, SingleNode, SingleNodeOptions, WAIT_TIMEOUT};
 use bobbin_e2e::wait::{check, wait_until};
 use serde_json::{Value, json};
 
 /// The address of the agent's metrics and health endpoints, inside the node.
 const METRICS: &str = "127.0.0.1:9119";
-/// How long it may take until the assignments are right again.
-const CONVERGENCE_TIMEOUT: Duration = Duration::from_mins(1);
 
 fn main() -> Result<ExitCode> {
-    let flags = ["--add-timeout=3s", "--stale-check-interval=500ms", &format!("--metrics-address={METRICS}")]
-        .map(str::to_owned);
-    let suite = single_node::suite(SingleNodeOptions { agent: flags.to_vec(), ..SingleNodeOptions::default() })?;
+    let metrics = format!("--metrics-address={METRICS}");
+    let flags = ["--add-timeout=3s", "--stale-check-interval=500ms", &metrics];
+    let suite = single_node::suite(SingleNodeOptions::with_agent_flags(flags))?;
     let tests = vec![
         suite.test(
             "thirty ADDs at once succeed as the first calls after boot, while rules are restored",
@@ -207,11 +205,5 @@ async fn end(node: &SingleNode, pods: Vec<Sandbox>, names: &[&str]) -> Result<()
     for name in names {
         node.delete_kube_pod("default", name).await?;
     }
-    node.await_assignments(&[], CONVERGENCE_TIMEOUT).await?;
-    wait_until("no link and no checkpoint is left", CONVERGENCE_TIMEOUT, || async {
-        let links = node.attachments()?.len();
-        let kept = std::fs::read_dir(node.run_dir().join("attachments"))?.count();
-        Ok(check(links == 0 && kept == 0, || format!("{links} links, {kept} checkpoints")))
-    })
-    .await
+    node.await_empty().await
 }

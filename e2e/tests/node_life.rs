@@ -9,14 +9,9 @@ mod disk_full;
 mod power_cut;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Result;
 use bobbin_e2e::single_node::{self, Sandbox, SingleNode, SingleNodeOptions};
-use bobbin_e2e::wait::{check, wait_until};
-
-/// How long it may take until blocks, assignments and attachments are right again.
-const CONVERGENCE_TIMEOUT: Duration = Duration::from_mins(1);
 
 fn main() -> Result<ExitCode> {
     let suite = single_node::suite(options())?;
@@ -42,8 +37,7 @@ fn main() -> Result<ExitCode> {
 
 /// Short waits of the agent, and an ADD that does not wait long for an address.
 fn options() -> SingleNodeOptions {
-    let agent = vec!["--time-scale=0.1".to_owned(), "--add-timeout=3s".to_owned()];
-    SingleNodeOptions { agent, ..SingleNodeOptions::default() }
+    SingleNodeOptions::with_agent_flags(["--time-scale=0.1", "--add-timeout=3s"])
 }
 
 /// Adds this many pods at once. Every ADD must succeed.
@@ -55,25 +49,4 @@ fn add_at_once(node: &SingleNode, count: usize) -> Result<Vec<Sandbox>> {
     }
     node.check_no_duplicate(&pods.iter().collect::<Vec<_>>())?;
     Ok(pods)
-}
-
-/// Waits until exactly these pods have assignments.
-async fn await_assignments_of(node: &SingleNode, pods: &[Sandbox]) -> Result<()> {
-    let ids: Vec<&str> = pods.iter().map(|pod| pod.container_id.as_str()).collect();
-    node.await_assignments(&ids, CONVERGENCE_TIMEOUT).await
-}
-
-/// Deletes these pods and waits until nothing of any pod is left on the node or in the API.
-async fn end(node: &SingleNode, pods: Vec<Sandbox>) -> Result<()> {
-    for pod in &pods {
-        node.del(pod)?;
-    }
-    drop(pods);
-    node.await_assignments(&[], CONVERGENCE_TIMEOUT).await?;
-    wait_until("no link and no checkpoint of an attachment is left", CONVERGENCE_TIMEOUT, || async {
-        let links = node.attachments()?.len();
-        let checkpoints = std::fs::read_dir(node.run_dir().join("attachments"))?.count();
-        Ok(check(links == 0 && checkpoints == 0, || format!("{links} links, {checkpoints} checkpoints")))
-    })
-    .await
 }

@@ -19,7 +19,10 @@ pub(crate) fn all() -> Vec<Property<Protocol>> {
         Property::always("only the node named in a block assigns from it", |_, world: &World| {
             world.broken != Some(Rule::ForeignBlock)
         }),
-        Property::always("claims and releases keep their order", |_, world: &World| world.broken != Some(Rule::Order)),
+        Property::always(
+            "a block is exported before it serves, and freed after its assignments and its route are gone",
+            |_, world: &World| world.broken != Some(Rule::Order),
+        ),
         Property::sometimes("two pods of two nodes live", |_, world: &World| {
             world.pods[0].living() && world.pods[1].living() && world.pods[0].node != world.pods[1].node
         }),

@@ -75,7 +75,7 @@ fn steps(actions: &[impl std::fmt::Debug]) -> String {
 const DUPLICATE: &str = "two living attachments never have one address";
 const FREED: &str = "an address in use is never freed";
 const FOREIGN: &str = "only the node named in a block assigns from it";
-const ORDER: &str = "claims and releases keep their order";
+const ORDER: &str = "a block is exported before it serves, and freed after its assignments and its route are gone";
 
 #[test]
 fn the_rules_hold_while_blocks_change_their_owners() {

@@ -62,7 +62,7 @@ impl PoolShape {
         Ok(PoolLayout::new(&subnets, block_size_bits(pool))?)
     }
 
-    /// Reserves the addresses of Nodes, too.
+    /// Also reserves these addresses, which Nodes have.
     pub(crate) fn reserve(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
         addresses.into_iter().for_each(|address| self.reserved.add(address));
     }

@@ -5,6 +5,7 @@
 
 mod args;
 mod cache;
+mod config_map;
 mod context;
 mod deleted_nodes;
 mod denied_nodes;

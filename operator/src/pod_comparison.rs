@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bobbin_api_client::{Lenient, PartialPod, ReadError, backoff};
+use bobbin_observability::Heartbeat;
 use kube::Resource;
 use tokio::time::Instant;
 
 use crate::cache::address_of;
 use crate::cache::objects::PartialAssignment;
-use crate::context::Context;
+use crate::context::{Context, LOOP_DEADLINE};
 use crate::live_reads::for_each;
 use comparison::{Comparison, Difference, LivePod, PodId};
 use pools::Pools;
@@ -28,13 +29,15 @@ const LIVE_PODS: &str = "spec.hostNetwork=false,status.phase!=Succeeded,status.p
 /// Compares assignments and pods once per `interval` while this operator leads. Never returns.
 pub(crate) async fn run(context: Arc<Context>, interval: Duration) {
     let mut report = Report::new(context.metrics.clone());
+    let beat = context.watchdog.register("pod comparison", LOOP_DEADLINE);
     loop {
+        beat.beat();
         if !context.is_active() {
             report.reset();
             context.role_change().await;
             continue;
         }
-        match compare(&context).await {
+        match compare(&context, &beat).await {
             Ok((differences, pools)) => report.update(differences, &pools),
             Err(error) => tracing::warn!(
                 %error,
@@ -43,22 +46,30 @@ pub(crate) async fn run(context: Arc<Context>, interval: Duration) {
         }
         let next = Instant::now() + backoff::jittered(interval);
         while context.is_active() && Instant::now() < next {
+            beat.beat();
             let _ = tokio::time::timeout_at(next, context.role_change()).await;
         }
     }
 }
 
 /// Reads all assignments, then all pods, and compares them. An address that was assigned in between shows a difference, which
-/// the next comparison does not find again.
-async fn compare(context: &Context) -> Result<(HashSet<Difference>, Pools), ReadError> {
+/// the next comparison does not find again. Each object counts as progress, because a large cluster has many pages.
+async fn compare(context: &Context, beat: &Heartbeat) -> Result<(HashSet<Difference>, Pools), ReadError> {
     let mut pools = Pools::default();
     for pool in context.cache.with(|index| index.pools()) {
         pools.add(pool.name(), pool.readable());
     }
     let mut comparison = Comparison::new(&pools);
-    for_each::<PartialAssignment>(&context.clients, "", |assignment| add_assignment(&mut comparison, assignment))
-        .await?;
-    for_each::<PartialPod>(&context.clients, LIVE_PODS, |pod| add_pod(&mut comparison, &pod)).await?;
+    for_each::<PartialAssignment>(&context.clients, "", |assignment| {
+        beat.beat();
+        add_assignment(&mut comparison, assignment);
+    })
+    .await?;
+    for_each::<PartialPod>(&context.clients, LIVE_PODS, |pod| {
+        beat.beat();
+        add_pod(&mut comparison, &pod);
+    })
+    .await?;
     Ok((comparison.differences(), pools))
 }
 

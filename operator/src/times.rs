@@ -18,7 +18,7 @@ impl Times {
         Duration::from_secs(seconds).mul_f64(self.scale)
     }
 
-    /// How often the operator looks for void assignments and for nodes to deny.
+    /// How often the operator looks for void assignments, and for nodes whose agents break the rules.
     pub(crate) fn pass_interval(self) -> Duration {
         self.scaled(5)
     }

@@ -69,3 +69,10 @@ port: health
 host: {{ .bindAddress | quote }}
 {{- end }}
 {{- end }}
+
+{{/* A duration such as 200ms, 30s, 5m or 1h, in milliseconds. Takes the duration. */}}
+{{- define "bobbin.milliseconds" -}}
+{{- $number := regexFind "^[0-9]+" . | int64 }}
+{{- $units := dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000 }}
+{{- mul $number (get $units (regexFind "[a-z]+$" .)) }}
+{{- end }}

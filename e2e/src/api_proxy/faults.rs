@@ -37,6 +37,8 @@ pub enum Fault {
     /// The proxy sends nothing more on watches that are open when the fault begins, and keeps them open. Later watches
     /// are not affected.
     Freeze,
+    /// Like [`Fault::Freeze`], but the proxy resets the frozen watches when the fault ends.
+    FreezeThenReset,
     /// The proxy simulates an API server restored from a backup. Each resourceVersion below this one is in that
     /// server's future. A watch that starts at such a resourceVersion sends nothing.
     Rewind(u64),
@@ -222,9 +224,22 @@ impl Faults {
         object.to_string().into_bytes()
     }
 
-    /// Whether [`Fault::Freeze`] silences the watch that was opened at the mark `opened`.
-    pub(super) fn frozen(&self, request: &RequestInfo, opened: usize) -> bool {
-        self.first(request, |active| (active.fault == Fault::Freeze && opened <= active.since).then_some(())).is_some()
+    /// Whether a fault of this kind freezes the watch that was opened at the mark `opened`.
+    pub(super) fn freezes(&self, request: &RequestInfo, opened: usize, kind: Fault) -> bool {
+        self.first(request, |active| (active.fault == kind && opened <= active.since).then_some(())).is_some()
+    }
+
+    /// Waits while a [`Fault::FreezeThenReset`] freezes the watch. Returns whether one did.
+    pub(super) async fn was_frozen(&self, request: &RequestInfo, opened: usize) -> bool {
+        let mut changed = self.changed.subscribe();
+        let mut was_frozen = false;
+        while self.freezes(request, opened, Fault::FreezeThenReset) {
+            was_frozen = true;
+            if changed.changed().await.is_err() {
+                break;
+            }
+        }
+        was_frozen
     }
 
     /// Whether a fault drops this event of a watch.

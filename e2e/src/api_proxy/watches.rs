@@ -8,7 +8,7 @@ use axum::body::{Body, BodyDataStream, Bytes};
 use futures::{StreamExt, stream};
 use serde_json::Value;
 
-use super::faults::{Faults, lock};
+use super::faults::{Fault, Faults, lock};
 use super::listener::Reset;
 use super::request::RequestInfo;
 
@@ -87,9 +87,12 @@ impl Watch {
     /// Under `Fault::Freeze` the watch behaves like a half-open connection: the client receives nothing more, not even
     /// the end.
     async fn die_if_frozen(&mut self) {
-        self.dead |= self.faults.frozen(&self.request, self.opened);
+        self.dead |= self.faults.freezes(&self.request, self.opened, Fault::Freeze);
         if self.dead {
             std::future::pending::<()>().await;
+        }
+        if self.faults.was_frozen(&self.request, self.opened).await {
+            self.connection.now::<()>().await;
         }
     }
 }

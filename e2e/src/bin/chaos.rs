@@ -17,8 +17,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let seed = variable("SEED")?.unwrap_or_else(|| u64::from(std::process::id()) ^ unix_seconds());
     print_step(&format!("seed {seed}: SEED={seed} MINUTES={minutes} make chaos repeats this plan"));
     let mut cluster = Cluster::start(ClusterOptions::default()).await?;
-    cluster.install(&chaos::VALUES).await?;
-    chaos::prepare(&cluster).await?;
+    chaos::prepare(&mut cluster).await?;
     let outcome = chaos::run(&mut cluster, seed, Duration::from_secs(minutes * 60)).await?;
     for finding in outcome.findings() {
         print_step(finding);

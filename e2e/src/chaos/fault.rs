@@ -2,12 +2,14 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1;
 use kube::api::Api;
 
 use super::plan::{FaultKind, PlannedFault};
+use super::requests::Requests;
+use crate::api_proxy::{Fault, FaultGuard, Selector};
 use crate::cluster::{Cluster, NAMESPACE};
 
 /// The command lines of the programs, as regular expressions for `pkill`.
@@ -22,12 +24,29 @@ pub struct ActiveFault {
     node: String,
     /// The earliest end. It is later than planned if the fault began late.
     end: Instant,
+    /// The fault in the API proxy.
+    requests: Option<ActiveRequests>,
+}
+
+/// An active fault of the API proxy.
+#[derive(Debug)]
+struct ActiveRequests {
+    selector: Selector,
+    /// The mark of the proxy when the fault began.
+    since: usize,
+    /// Ends the fault when it is dropped.
+    guard: FaultGuard,
 }
 
 /// Begins a fault. `None`: the fault is not possible now, for example because the program does not run.
 pub async fn begin(cluster: &mut Cluster, planned: &PlannedFault) -> Result<Option<ActiveFault>> {
     let names: Vec<String> = cluster.nodes().map(|node| node.name().to_owned()).collect();
     let mut node = names.get(planned.node).context("the plan names a node that the cluster lacks")?.clone();
+    let length = planned.end.saturating_sub(planned.begin);
+    if let Some(requests) = &planned.requests {
+        let requests = Some(inject(cluster, requests, &node)?);
+        return Ok(Some(ActiveFault { planned: planned.clone(), node, end: Instant::now() + length, requests }));
+    }
     let happened = match planned.kind {
         FaultKind::AgentKilled => signal(cluster, &node, "KILL", AGENT)?,
         FaultKind::AgentFrozen => signal(cluster, &node, "STOP", AGENT)?,
@@ -74,9 +93,28 @@ pub async fn begin(cluster: &mut Cluster, planned: &PlannedFault) -> Result<Opti
         FaultKind::ConfigurationDeleted => {
             cluster.node(&node)?.exec(["sh", "-c", "rm -f /etc/cni/net.d/*bobbin*"]).is_ok()
         }
+        kind => bail!("the plan names no requests for {kind:?}"),
     };
-    let end = Instant::now() + planned.end.saturating_sub(planned.begin);
-    Ok(happened.then(|| ActiveFault { planned: planned.clone(), node, end }))
+    let end = Instant::now() + length;
+    Ok(happened.then(|| ActiveFault { planned: planned.clone(), node, end, requests: None }))
+}
+
+/// Begins a fault of the API proxy.
+fn inject(cluster: &Cluster, requests: &Requests, node: &str) -> Result<ActiveRequests> {
+    let (proxy, selector) = (cluster.api()?, requests.selector(node));
+    let since = proxy.mark();
+    Ok(ActiveRequests { guard: proxy.inject(selector.clone(), requests.fault), selector, since })
+}
+
+impl ActiveRequests {
+    /// Whether the fault happened to a request. An open watch has no later request, so its fault always counts.
+    fn has_hit(&self, cluster: &Cluster, fault: Fault) -> Result<bool> {
+        Ok(match fault {
+            Fault::FreezeThenReset | Fault::Reset => true,
+            Fault::DropEvents => self.guard.has_hit(),
+            _ => !cluster.api()?.observed(self.since, &self.selector).is_empty(),
+        })
+    }
 }
 
 impl ActiveFault {
@@ -90,11 +128,19 @@ impl ActiveFault {
         self.planned.same_place(other)
     }
 
-    /// Ends the fault.
+    /// Ends the fault. Returns whether it happened to anything.
     ///
     /// # Errors
     /// Fails if a program of the test cluster does not start again.
-    pub async fn finish(self, cluster: &mut Cluster) -> Result<()> {
+    pub async fn finish(self, cluster: &mut Cluster) -> Result<bool> {
+        if let (Some(active), Some(requests)) = (&self.requests, &self.planned.requests) {
+            return active.has_hit(cluster, requests.fault);
+        }
+        self.undo(cluster).await?;
+        Ok(true)
+    }
+
+    async fn undo(&self, cluster: &mut Cluster) -> Result<()> {
         match self.planned.kind {
             FaultKind::AgentFrozen => signal(cluster, &self.node, "CONT", AGENT).map(drop),
             FaultKind::LeaderFrozen => signal(cluster, &self.node, "CONT", OPERATOR).map(drop),
@@ -109,7 +155,9 @@ impl ActiveFault {
 
 impl std::fmt::Display for ActiveFault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.planned.kind.is_central() {
+        if let Some(requests) = &self.planned.requests {
+            write!(f, "{:?} ({:?}) for {}", self.planned.kind, requests.fault, requests.describe(&self.node))
+        } else if self.planned.kind.is_central() {
             write!(f, "{:?}", self.planned.kind)
         } else {
             write!(f, "{:?} on {}", self.planned.kind, self.node)

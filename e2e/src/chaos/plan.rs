@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use super::requests::{Program, Requests};
+
 /// How many faults may be active at once.
-const MAX_ACTIVE: usize = 2;
+const MAX_ACTIVE: usize = 3;
 
 /// A fault that the run causes from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,11 +40,33 @@ pub enum FaultKind {
     RulesDeleted,
     /// Another program deletes the CNI configuration of a node.
     ConfigurationDeleted,
+    /// Requests of a program arrive late.
+    RequestsDelayed,
+    /// The API server applies writes of a program, and the answers are lost.
+    AnswersLost,
+    /// Writes of a program reach the API server twice.
+    WritesRepeated,
+    /// The API server answers writes of a program with status 409.
+    WritesConflict,
+    /// The API server answers requests of a program with status 429 and `Retry-After`.
+    RequestsThrottled,
+    /// The API server answers requests of a program with status 500.
+    RequestsFail,
+    /// The API server answers requests of a program with status 503.
+    RequestsUnavailable,
+    /// Requests of a program end with a reset of their connection.
+    RequestsReset,
+    /// Open watches of a program send nothing, and stay open until the fault ends.
+    WatchesFrozen,
+    /// A watch of a program misses one event.
+    EventDropped,
+    /// Each request and watch of a program is reset.
+    ClientCutOff,
 }
 
 impl FaultKind {
     /// All kinds.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 26] = [
         Self::AgentKilled,
         Self::AgentFrozen,
         Self::OperatorsKilled,
@@ -58,6 +82,17 @@ impl FaultKind {
         Self::ExportedRoutesDeleted,
         Self::RulesDeleted,
         Self::ConfigurationDeleted,
+        Self::RequestsDelayed,
+        Self::AnswersLost,
+        Self::WritesRepeated,
+        Self::WritesConflict,
+        Self::RequestsThrottled,
+        Self::RequestsFail,
+        Self::RequestsUnavailable,
+        Self::RequestsReset,
+        Self::WatchesFrozen,
+        Self::EventDropped,
+        Self::ClientCutOff,
     ];
 
     /// The shortest and the longest duration of the fault, in seconds. Zero: the fault ends at once.
@@ -66,8 +101,14 @@ impl FaultKind {
             Self::AgentFrozen | Self::Partition | Self::ApiServerDown | Self::ApiServerFrozen => (2, 14),
             Self::LeaderFrozen => (16, 24),
             Self::PowerCut => (1, 6),
+            _ if self.concerns_requests() => (3, 15),
             _ => (0, 0),
         }
+    }
+
+    /// Whether the API proxy causes the fault, in requests or watches of one program.
+    pub fn concerns_requests(self) -> bool {
+        self >= Self::RequestsDelayed
     }
 
     /// Whether the fault concerns the control plane instead of one node.
@@ -83,6 +124,8 @@ pub struct PlannedFault {
     pub kind: FaultKind,
     /// The index of the node that it happens to.
     pub node: usize,
+    /// The requests that it happens to, if the API proxy causes it.
+    pub requests: Option<Requests>,
     /// When it begins.
     pub begin: Duration,
     /// When it ends.
@@ -90,11 +133,17 @@ pub struct PlannedFault {
 }
 
 impl PlannedFault {
-    /// Whether both faults concern the control plane, or both concern the same node.
+    /// Whether both faults concern the control plane, the same node, or the requests of the same program.
     pub fn same_place(&self, other: &Self) -> bool {
-        match (self.kind.is_central(), other.kind.is_central()) {
-            (true, true) => true,
-            (false, false) => self.node == other.node,
+        match (&self.requests, &other.requests) {
+            (Some(requests), Some(others)) => {
+                requests.program == others.program && (requests.program == Program::Operator || self.node == other.node)
+            }
+            (None, None) => match (self.kind.is_central(), other.kind.is_central()) {
+                (true, true) => true,
+                (false, false) => self.node == other.node,
+                _ => false,
+            },
             _ => false,
         }
     }
@@ -122,6 +171,7 @@ pub fn plan(seed: u64, length: Duration, nodes: usize) -> Vec<PlannedFault> {
             let planned = PlannedFault {
                 kind: fault,
                 node: random.usize(..nodes),
+                requests: fault.concerns_requests().then(|| Requests::choose(fault, &mut random)),
                 begin: now,
                 end: (now + Duration::from_secs(random.u64(shortest..=longest))).min(length),
             };
@@ -163,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_of_one_place_do_not_overlap_and_at_most_two_are_active() {
+    fn faults_of_one_place_do_not_overlap_and_at_most_three_are_active() {
         for seed in 0..50 {
             let plan = plan(seed, LENGTH, 3);
             for (index, fault) in plan.iter().enumerate() {

@@ -20,13 +20,10 @@ pub struct ClusterOptions {
     pub fsync: bool,
     /// Whether the API server writes the audit log.
     pub audit: bool,
-    /// Whether Bobbin's agents and operator reach the API server through an [`ApiProxy`](crate::api_proxy::ApiProxy)
-    /// ([`Cluster::api`](super::Cluster::api)).
-    pub api_proxy: bool,
 }
 
 impl Default for ClusterOptions {
     fn default() -> Self {
-        Self { nodes: 3, network: Network::Bobbin, fsync: false, audit: true, api_proxy: false }
+        Self { nodes: 3, network: Network::Bobbin, fsync: false, audit: true }
     }
 }

@@ -6,7 +6,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::{Answer, Call, Plugin, Sandbox, SingleNode};
+use super::{Answer, CONVERGENCE_TIMEOUT, Call, Plugin, Sandbox, SingleNode};
+use crate::wait::{check, wait_until};
 
 impl SingleNode {
     /// Bobbin's plugin with this node's configuration.
@@ -41,6 +42,32 @@ impl SingleNode {
         let answer = self.call(&pod.call("DEL"))?;
         answer.ok().with_context(|| format!("DEL failed; the end of the agent's log:\n{}", self.agent_log_tail()))?;
         Ok(())
+    }
+
+    /// Calls DEL for these pods, and waits until nothing of any pod is left on the node or in the API.
+    pub async fn remove_pods(&self, pods: Vec<Sandbox>) -> Result<()> {
+        for pod in &pods {
+            self.del(pod)?;
+        }
+        drop(pods);
+        self.await_empty().await
+    }
+
+    /// Waits until nothing of any pod is left on the node or in the API.
+    pub async fn await_empty(&self) -> Result<()> {
+        self.await_assignments_of(&[]).await?;
+        wait_until("no link and no checkpoint of an attachment is left", CONVERGENCE_TIMEOUT, || async {
+            let links = self.attachments()?.len();
+            let checkpoints = std::fs::read_dir(self.run_dir().join("attachments"))?.count();
+            Ok(check(links == 0 && checkpoints == 0, || format!("{links} links, {checkpoints} checkpoints")))
+        })
+        .await
+    }
+
+    /// Waits until exactly these pods have assignments.
+    pub async fn await_assignments_of(&self, pods: &[Sandbox]) -> Result<()> {
+        let ids: Vec<&str> = pods.iter().map(|pod| pod.container_id.as_str()).collect();
+        self.await_assignments(&ids, CONVERGENCE_TIMEOUT).await
     }
 
     /// Runs cnitool with the configuration that the agent installed, or with the configuration in `conf_dir` if it is

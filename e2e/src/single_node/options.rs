@@ -25,6 +25,13 @@ pub struct SingleNodeOptions {
     pub api_proxy: bool,
 }
 
+impl SingleNodeOptions {
+    /// The default options, with these additional flags of the agent.
+    pub fn with_agent_flags<const N: usize>(flags: [&str; N]) -> Self {
+        Self { agent: flags.map(str::to_owned).to_vec(), ..Self::default() }
+    }
+}
+
 /// Creates the suite of tests that share one node. Call this before the process starts a second thread.
 pub fn suite(options: SingleNodeOptions) -> Result<Suite<SingleNode>> {
     own_mounts()?;

@@ -6,8 +6,6 @@ use bobbin_e2e::single_node::{AGENT_USER, SingleNode, WAIT_TIMEOUT};
 use bobbin_e2e::wait::{check, wait_until};
 use serde_json::json;
 
-use super::end;
-
 pub async fn one_write_no_read(node: &mut SingleNode) -> Result<()> {
     // All pods fit into one block, so that no claim is counted.
     node.apply_pool("counted", json!({"subnets": [{"ipv4": "10.66.0.0/16"}], "blockSizeBits": 8})).await?;
@@ -50,7 +48,7 @@ pub async fn one_write_no_read(node: &mut SingleNode) -> Result<()> {
     for number in 0..101 {
         node.delete_kube_pod("default", &format!("counted-{number}")).await?;
     }
-    end(node, Vec::new()).await
+    node.remove_pods(Vec::new()).await
 }
 
 pub async fn exported_before_the_first_add(node: &mut SingleNode) -> Result<()> {
@@ -76,5 +74,5 @@ pub async fn exported_before_the_first_add(node: &mut SingleNode) -> Result<()> 
     for number in 0..9 {
         node.delete_kube_pod("default", &format!("exported-{number}")).await?;
     }
-    end(node, pods).await
+    node.remove_pods(pods).await
 }

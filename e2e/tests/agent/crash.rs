@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use bobbin_e2e::single_node::{Plugin, Sandbox, SingleNode};
+use bobbin_e2e::single_node::{CONVERGENCE_TIMEOUT, Plugin, Sandbox, SingleNode};
 use bobbin_e2e::wait::{check, wait_until};
 
-use super::{add_pods, await_empty_node, end, state_is_consistent};
+use super::{add_pods, state_is_consistent};
 
 /// The number of kills, and the minimum number of pods that are started meanwhile.
 const KILLS: usize = 40;
@@ -49,14 +49,14 @@ pub async fn killed_under_churn(node: &mut SingleNode) -> Result<()> {
     for worker in workers {
         worker.join().map_err(|_| anyhow::anyhow!("a worker panicked"))??;
     }
-    node.await_agent(super::CONVERGENCE_TIMEOUT).await?;
+    node.await_agent(CONVERGENCE_TIMEOUT).await?;
     let pods = std::mem::take(&mut *alive.lock().unwrap_or_else(PoisonError::into_inner));
     println!("{kills} kills, {} pods started, {} running at the end", begun.load(Ordering::Relaxed), pods.len());
     for pod in &pods {
         ensure!(pod.addresses()?.len() == 2, "{} has lost an address", pod.container_id);
     }
     state_is_consistent(node, &pods).await?;
-    end(node, pods).await
+    node.remove_pods(pods).await
 }
 
 /// Adds and deletes pods as containerd does: after a failed ADD it sends a DEL, and it repeats a failed DEL.
@@ -93,7 +93,7 @@ fn del(plugin: &Plugin, pod: &Sandbox) -> Result<()> {
         if answer.exit == 0 {
             return Ok(());
         }
-        ensure!(answer.error()?.code == 11 && start.elapsed() < super::CONVERGENCE_TIMEOUT, "DEL: {}", answer.stdout);
+        ensure!(answer.error()?.code == 11 && start.elapsed() < CONVERGENCE_TIMEOUT, "DEL: {}", answer.stdout);
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -117,7 +117,7 @@ pub async fn late_del(node: &mut SingleNode) -> Result<()> {
     node.call(&pod.check(&result))?.ok()?;
     let pods = vec![pod];
     state_is_consistent(node, &pods).await?;
-    end(node, pods).await
+    node.remove_pods(pods).await
 }
 
 pub async fn removed_as_stale(node: &mut SingleNode) -> Result<()> {
@@ -125,29 +125,29 @@ pub async fn removed_as_stale(node: &mut SingleNode) -> Result<()> {
     let mut gone = add_pods(node, 2)?;
     node.await_assignments(
         &super::ids(&pods).into_iter().chain(super::ids(&gone)).collect::<Vec<_>>(),
-        super::CONVERGENCE_TIMEOUT,
+        CONVERGENCE_TIMEOUT,
     )
     .await?;
     gone.clear();
     state_is_consistent(node, &pods).await?;
-    wait_until("the agent has deleted their checkpoints", super::CONVERGENCE_TIMEOUT, || async {
+    wait_until("the agent has deleted their checkpoints", CONVERGENCE_TIMEOUT, || async {
         let checkpoints = std::fs::read_dir(node.run_dir().join("attachments"))?.count();
         Ok(check(checkpoints == 4, || format!("{checkpoints} checkpoints")))
     })
     .await?;
-    end(node, pods).await
+    node.remove_pods(pods).await
 }
 
 pub async fn rebooted(node: &mut SingleNode) -> Result<()> {
     let pods = add_pods(node, 8)?;
-    node.await_assignments(&super::ids(&pods), super::CONVERGENCE_TIMEOUT).await?;
+    node.await_assignments_of(&pods).await?;
     node.kill_agent();
     // Change the node as a reboot does: namespaces, links, rules, Bobbin's routes and /run are gone, and the boot ID is
     // new.
     drop(pods);
     // The kernel removes namespaces and their links with a delay, which a real reboot does not have.
     let seen = &*node;
-    wait_until("the links are gone", super::CONVERGENCE_TIMEOUT, || async {
+    wait_until("the links are gone", CONVERGENCE_TIMEOUT, || async {
         let links = seen.attachments()?.len();
         Ok(check(links == 0, || format!("{links} links")))
     })
@@ -165,6 +165,6 @@ pub async fn rebooted(node: &mut SingleNode) -> Result<()> {
     node.start_agent().await?;
     let pods = add_pods(node, 2)?;
     state_is_consistent(node, &pods).await?;
-    end(node, pods).await?;
-    await_empty_node(node).await
+    node.remove_pods(pods).await?;
+    node.await_empty().await
 }

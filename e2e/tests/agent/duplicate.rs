@@ -81,7 +81,7 @@ impl ForeignAssignments {
             node.delete_kube_pod("default", &format!("{}-{number}", self.pool)).await?;
         }
         drop(self.pods);
-        super::await_empty_node(node).await
+        node.await_empty().await
     }
 }
 

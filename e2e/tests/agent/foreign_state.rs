@@ -7,7 +7,7 @@ use bobbin_e2e::single_node::{Call, SingleNode, WAIT_TIMEOUT, ip_json};
 use bobbin_e2e::wait::{check, wait_until};
 use serde_json::Value;
 
-use super::{add_pods, await_empty_node, end};
+use super::add_pods;
 
 /// The CNI error codes that these tests cause.
 const CONTAINER_UNKNOWN: u64 = 3;
@@ -30,7 +30,7 @@ pub async fn survive(node: &mut SingleNode) -> Result<()> {
         Ok(check(node.agent_log().contains("05-foreign.conflist"), || "not in the log".to_owned()))
     })
     .await?;
-    end(node, pods).await?;
+    node.remove_pods(pods).await?;
     for (table, dst) in [(116, "198.51.100.0/24"), (119, "198.51.101.0/24"), (254, "198.51.102.0/24")] {
         ensure!(node.table(table)?.iter().any(|(seen, _)| seen == dst), "{dst} is gone from table {table}");
     }
@@ -76,7 +76,7 @@ pub async fn repaired(node: &mut SingleNode) -> Result<()> {
         Ok(check(same && rules.iter().all(ours), || format!("{:?} {:?}", node.table(116), node.table(119))))
     })
     .await?;
-    end(node, pods).await
+    node.remove_pods(pods).await
 }
 
 pub async fn failed_add_leaves_nothing(node: &mut SingleNode) -> Result<()> {
@@ -99,7 +99,7 @@ pub async fn failed_add_leaves_nothing(node: &mut SingleNode) -> Result<()> {
         let error = node.call(&call)?.error()?;
         ensure!(error.code == code && error.text.contains(words), "not {code} with {words:?}: {error:?}");
         ensure!(!error.text.contains('\n'), "{error:?}");
-        await_empty_node(node).await?;
+        node.await_empty().await?;
     }
     // Foreign routes occupy all addresses of the block: the ADD fails without a trace and names the conflicting route.
     let first = node.sandbox()?;
@@ -118,6 +118,6 @@ pub async fn failed_add_leaves_nothing(node: &mut SingleNode) -> Result<()> {
     let error = node.call(&next.call("ADD"))?.error()?;
     ensure!(error.text.contains("another program (protocol 99) over uplink"), "{error:?}");
     node.del(&next)?;
-    await_empty_node(node).await?;
+    node.await_empty().await?;
     node.namespace.ip(&routes("del"))
 }

@@ -5,10 +5,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use bobbin_e2e::single_node::{Call, SingleNode, WAIT_TIMEOUT};
+use bobbin_e2e::single_node::{CONVERGENCE_TIMEOUT, Call, SingleNode, WAIT_TIMEOUT};
 use bobbin_e2e::wait::{check, wait_until};
 
-use super::{CONVERGENCE_TIMEOUT, add_pods, end};
+use super::add_pods;
 
 /// Within this time the agent compares the plugin and the configuration at least once.
 const REINSTALL_TIMEOUT: Duration = Duration::from_mins(1);
@@ -50,7 +50,7 @@ pub async fn second_agent(node: &mut SingleNode) -> Result<()> {
     ensure!(text.matches("is locked by another agent").count() == 1, "{text}");
     node.kill_agent();
     node.start_agent().await?;
-    end(node, pods).await
+    node.remove_pods(pods).await
 }
 
 pub async fn other_node(node: &mut SingleNode) -> Result<()> {
@@ -65,7 +65,7 @@ pub async fn other_node(node: &mut SingleNode) -> Result<()> {
     let log = node.agent_log();
     ensure!(log.contains("has the checkpoint of node n0, but this agent serves node n1"), "{log}");
     let pods = add_pods(node, 1)?;
-    end(node, pods).await?;
+    node.remove_pods(pods).await?;
     Ok(fs::remove_dir_all(set_aside)?)
 }
 
@@ -104,7 +104,7 @@ pub async fn taken_port(node: &mut SingleNode) -> Result<()> {
     node.set_agent_flags(&[]);
     node.kill_agent();
     node.start_agent().await?;
-    end(node, pods).await
+    node.remove_pods(pods).await
 }
 
 fn connect(address: SocketAddr) -> std::io::Result<()> {
@@ -127,7 +127,7 @@ pub async fn run_dir_emptied(node: &mut SingleNode) -> Result<()> {
     let status = node.call(&Call { verb: "STATUS", ..Call::default() })?;
     ensure!(status.exit == 0, "{}", status.stdout);
     let pods = add_pods(node, 1)?;
-    end(node, pods).await
+    node.remove_pods(pods).await
 }
 
 pub async fn log_format(node: &mut SingleNode) -> Result<()> {

@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use bobbin_e2e::single_node::{Answer, Sandbox, SingleNode, ip_json};
+use bobbin_e2e::single_node::{Answer, CONVERGENCE_TIMEOUT, Sandbox, SingleNode, ip_json};
 use bobbin_e2e::wait::{check, wait_until};
 use serde_json::{Value, json};
 
-use super::{CONVERGENCE_TIMEOUT, addresses, end};
+use super::addresses;
 
 /// The calls that fail, the error of each, and in how many steps of an ADD it must occur at least.
 const FAILS: [(&str, &str, usize); 19] = [
@@ -258,6 +258,6 @@ impl FaultRun {
         pods.push(self.stays);
         super::state_is_consistent(node, &pods).await?;
         node.delete_kube_pod("default", self.name).await?;
-        end(node, pods).await
+        node.remove_pods(pods).await
     }
 }

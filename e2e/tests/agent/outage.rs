@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::network::NetworkFault;
-use bobbin_e2e::single_node::{SingleNode, WAIT_TIMEOUT};
+use bobbin_e2e::single_node::{CONVERGENCE_TIMEOUT, SingleNode, WAIT_TIMEOUT};
 use bobbin_e2e::wait::{check, wait_until};
 use serde_json::json;
 
-use super::{add_pods, end, state_is_consistent};
+use super::{add_pods, state_is_consistent};
 
 /// The pods of a node, as many as a kubelet starts by default with room to spare.
 const MANY_PODS: usize = 250;
@@ -47,7 +47,7 @@ async fn through(node: &mut SingleNode, fault: NetworkFault) -> Result<()> {
     pods.extend(add_pods(node, 2)?);
     node.proxy.set(NetworkFault::None);
     state_is_consistent(node, &pods).await?;
-    end(node, pods).await
+    node.remove_pods(pods).await
 }
 
 /// With many pods, the agent restarts during an outage and serves all that the node can serve without the API server.
@@ -74,7 +74,7 @@ pub async fn many_pods(node: &mut SingleNode) -> Result<()> {
     node.proxy.set(NetworkFault::None);
     node.await_assignments(&super::ids(&pods), CATCH_UP_TIMEOUT).await?;
     state_is_consistent(node, &pods).await?;
-    end(node, pods).await
+    node.remove_pods(pods).await
 }
 
 /// Each answer of the API server takes longer than an ADD waits for a confirmation.
@@ -91,17 +91,17 @@ pub async fn slow(node: &mut SingleNode) -> Result<()> {
     node.start_agent().await?;
     pods.extend(add_pods(node, 3)?);
     node.check_no_duplicate(&pods.iter().collect::<Vec<_>>())?;
-    node.await_assignments(&super::ids(&pods), super::CONVERGENCE_TIMEOUT).await?;
+    node.await_assignments_of(&pods).await?;
     node.proxy.set(NetworkFault::None);
     state_is_consistent(node, &pods).await?;
-    end(node, pods).await
+    node.remove_pods(pods).await
 }
 
 pub async fn no_operator(node: &mut SingleNode) -> Result<()> {
     node.stop_operator();
     let pods = add_pods(node, 5)?;
     state_is_consistent(node, &pods).await?;
-    let ended = end(node, pods).await;
+    let ended = node.remove_pods(pods).await;
     node.start_operator()?;
     ended
 }
@@ -118,7 +118,7 @@ pub async fn lost_responses(node: &mut SingleNode) -> Result<()> {
         node.proxy.set(NetworkFault::None);
         state_is_consistent(node, &pods).await?;
     }
-    end(node, pods).await
+    node.remove_pods(pods).await
 }
 
 /// Makes the agent open several connections to the API server. While answers are lost no connection can be opened, so a
@@ -133,7 +133,7 @@ async fn open_connections(node: &mut SingleNode) -> Result<()> {
         ensure!(answer.exit == 0, "{}", answer.stdout);
     }
     node.await_assignments(&super::ids(&pods), WAIT_TIMEOUT).await?;
-    end(node, pods).await
+    node.remove_pods(pods).await
 }
 
 pub async fn lost_claim(node: &mut SingleNode) -> Result<()> {
@@ -176,33 +176,29 @@ pub async fn lost_claim(node: &mut SingleNode) -> Result<()> {
     );
     node.check_no_duplicate(&added)?;
     let ids: Vec<&str> = added.iter().map(|pod| pod.container_id.as_str()).collect();
-    node.await_assignments(&ids, super::CONVERGENCE_TIMEOUT).await?;
-    wait_until(
-        "table 119 has exactly the blocks that the node owns in the API",
-        super::CONVERGENCE_TIMEOUT,
-        || async {
-            let mut claimed: Vec<String> = node
-                .blocks()
-                .await?
-                .into_iter()
-                .filter(|block| block.spec.node_name.is_some())
-                .filter_map(|block| block.spec.ipv4)
-                .collect();
-            let mut exported: Vec<String> = node
-                .table(119)?
-                .into_iter()
-                .map(|(dst, _)| dst)
-                .filter(|dst| dst.contains('.'))
-                .map(|dst| if dst.contains('/') { dst } else { format!("{dst}/32") })
-                .collect();
-            claimed.sort();
-            exported.sort();
-            Ok(check(claimed == exported, || format!("claimed {claimed:?}, exported {exported:?}")))
-        },
-    )
+    node.await_assignments(&ids, CONVERGENCE_TIMEOUT).await?;
+    wait_until("table 119 has exactly the blocks that the node owns in the API", CONVERGENCE_TIMEOUT, || async {
+        let mut claimed: Vec<String> = node
+            .blocks()
+            .await?
+            .into_iter()
+            .filter(|block| block.spec.node_name.is_some())
+            .filter_map(|block| block.spec.ipv4)
+            .collect();
+        let mut exported: Vec<String> = node
+            .table(119)?
+            .into_iter()
+            .map(|(dst, _)| dst)
+            .filter(|dst| dst.contains('.'))
+            .map(|dst| if dst.contains('/') { dst } else { format!("{dst}/32") })
+            .collect();
+        claimed.sort();
+        exported.sort();
+        Ok(check(claimed == exported, || format!("claimed {claimed:?}, exported {exported:?}")))
+    })
     .await?;
     for number in 0..pods.len() {
         node.delete_kube_pod("default", &format!("lossy-{number}")).await?;
     }
-    end(node, pods).await
+    node.remove_pods(pods).await
 }

@@ -5,7 +5,7 @@ use bobbin_e2e::single_node::{Answer, Call, Sandbox, SingleNode, WAIT_TIMEOUT};
 use bobbin_e2e::wait::{check, wait_until};
 use serde_json::{Value, json};
 
-use super::{addresses, end};
+use super::addresses;
 
 /// The CNI error code of an ADD whose pool can't serve it.
 const POOL_REFUSED: u64 = 102;
@@ -29,7 +29,7 @@ async fn done(node: &SingleNode, pods: Vec<Sandbox>) -> Result<()> {
             |key: &str| args.split(';').find_map(|entry| entry.strip_prefix(key)).unwrap_or_default().to_owned();
         node.delete_kube_pod(&field("K8S_POD_NAMESPACE="), &field("K8S_POD_NAME=")).await?;
     }
-    end(node, pods).await
+    node.remove_pods(pods).await
 }
 
 /// Starts an ADD that waits for an address. The thread returns its answer.
@@ -166,7 +166,7 @@ pub async fn order_of_sources(node: &mut SingleNode) -> Result<()> {
         let seen = pool_of(node, namespace, &name, annotation).await?;
         ensure!(seen == pool, "a pod of {namespace} with {annotation:?} got an address of {seen}, not {pool}");
     }
-    end(node, Vec::new()).await
+    node.remove_pods(Vec::new()).await
 }
 
 pub async fn refusals(node: &mut SingleNode) -> Result<()> {
@@ -198,7 +198,7 @@ pub async fn refusals(node: &mut SingleNode) -> Result<()> {
         node.del(&pod)?;
         node.delete_kube_pod("default", &format!("refused-{pool}")).await?;
     }
-    end(node, Vec::new()).await
+    node.remove_pods(Vec::new()).await
 }
 
 pub async fn one_family(node: &mut SingleNode) -> Result<()> {
@@ -214,5 +214,5 @@ pub async fn one_family(node: &mut SingleNode) -> Result<()> {
         node.del(&pod)?;
         node.delete_kube_pod("default", pool).await?;
     }
-    end(node, Vec::new()).await
+    node.remove_pods(Vec::new()).await
 }

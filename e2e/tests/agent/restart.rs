@@ -2,16 +2,16 @@
 
 use anyhow::{Result, ensure};
 use bobbin_e2e::network::NetworkFault;
-use bobbin_e2e::single_node::{Sandbox, SingleNode};
+use bobbin_e2e::single_node::{CONVERGENCE_TIMEOUT, Sandbox, SingleNode};
 use bobbin_e2e::wait::{Poll, wait_until};
 
-use super::{CONVERGENCE_TIMEOUT, add_pods, end, state_is_consistent};
+use super::{add_pods, state_is_consistent};
 
 const ATTACHMENTS: usize = 250;
 
 pub async fn serves_again(node: &mut SingleNode) -> Result<()> {
     let mut pods = add_pods(node, ATTACHMENTS)?;
-    node.await_assignments(&super::ids(&pods), CONVERGENCE_TIMEOUT).await?;
+    node.await_assignments_of(&pods).await?;
     for fault in [NetworkFault::None, NetworkFault::Refuse, NetworkFault::BlackHole] {
         node.kill_agent();
         node.proxy.set(fault);
@@ -37,7 +37,7 @@ pub async fn serves_again(node: &mut SingleNode) -> Result<()> {
     state_is_consistent(node, &pods).await?;
     let rest = pods.split_off(100);
     end_all_at_once(node, &rest)?;
-    end(node, pods).await
+    node.remove_pods(pods).await
 }
 
 fn end_all_at_once(node: &SingleNode, pods: &[Sandbox]) -> Result<()> {

@@ -65,6 +65,23 @@ pub async fn frozen(node: &mut SingleNode) -> Result<()> {
     Ok(())
 }
 
+pub async fn frozen_then_reset(node: &mut SingleNode) -> Result<()> {
+    let api = through_proxy(node).await?;
+    let mut frozen = watch(&api).await?;
+    create(node, "seen").await?;
+    added_until(&mut frozen, "seen", WAIT_TIMEOUT).await?;
+    let freeze = node.api()?.inject(requests(&["watch"]), Fault::FreezeThenReset);
+    create(node, "hidden").await?;
+    let mut witness = watch(&api).await?;
+    added_until(&mut witness, "hidden", WAIT_TIMEOUT).await?;
+    let seen = frozen.next().now_or_never();
+    ensure!(seen.is_none(), "the frozen watch shows {seen:?}");
+    drop(freeze);
+    let end = tokio::time::timeout(WAIT_TIMEOUT, frozen.next()).await.context("the watch is still open")?;
+    ensure!(!matches!(end, Some(Ok(_))), "the frozen watch shows {end:?} after the fault");
+    added_until(&mut watch(&api).await?, "hidden", WAIT_TIMEOUT).await.map(drop)
+}
+
 pub async fn dropped(node: &mut SingleNode) -> Result<()> {
     let api = through_proxy(node).await?;
     let mut events = watch(&api).await?;

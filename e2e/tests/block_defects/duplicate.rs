@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use bobbin_e2e::api_proxy::{Fault, Selector};
+use bobbin_e2e::api_proxy::{Fault, FaultGuard, Selector};
 use bobbin_e2e::control_plane::Entry;
 use bobbin_e2e::network::NetworkFault;
 use bobbin_e2e::single_node::{AGENT_USER, SingleNode, WAIT_TIMEOUT};
@@ -26,17 +26,23 @@ async fn one_assigned_elsewhere(
     let assigned_elsewhere = fixture.block(node, 0).await?.assign_to_other_node(node, pool, &[taken], 0).await?[0];
     let next = fixture.pod(node).await?;
     await_checkpointed(node, &fixture.name_of(next)).await?;
-    // While no read proves its block, a newly started agent waits for the answer to the create of its assignment.
-    let held = node.api()?.inject(Selector::verbs(READS).of("addressblocks"), Fault::HoldRequest);
-    node.kill_agent();
-    node.start_agent_only()?;
-    node.await_agent(WAIT_TIMEOUT).await?;
+    let held = restart_unproven(node).await?;
     let error = node.call(&fixture.pods[next].call("ADD"))?.error()?;
     drop(held);
     ensure!(error.code == 11, "{error:?}");
     node.del(&fixture.pods[next])?;
     await_node_warning(node, &[&assigned_elsewhere.to_string(), "n9"]).await?;
     Ok((fixture, assigned_elsewhere))
+}
+
+/// Restarts the agent, and holds the reads that would prove its blocks until the guard is dropped. Meanwhile an ADD waits for the
+/// answer to the create of its assignment.
+async fn restart_unproven(node: &mut SingleNode) -> Result<FaultGuard> {
+    let held = node.api()?.inject(Selector::verbs(READS).of("addressblocks"), Fault::HoldRequest);
+    node.kill_agent();
+    node.start_agent_only()?;
+    node.await_agent(WAIT_TIMEOUT).await?;
+    Ok(held)
 }
 
 pub async fn comes_back(node: &mut SingleNode) -> Result<()> {
@@ -83,10 +89,7 @@ pub async fn passes_over_many(node: &mut SingleNode) -> Result<()> {
     ensure!(assigned_elsewhere.len() == 30, "{assigned_elsewhere:?}");
     let next = fixture.pod(node).await?;
     await_checkpointed(node, &fixture.name_of(next)).await?;
-    let held = node.api()?.inject(Selector::verbs(READS).of("addressblocks"), Fault::HoldRequest);
-    node.kill_agent();
-    node.start_agent_only()?;
-    node.await_agent(WAIT_TIMEOUT).await?;
+    let held = restart_unproven(node).await?;
     let audit = node.control_plane.audit();
     let mark = audit.mark();
     let got = answered(&node.call(&fixture.pods[next].call("ADD"))?)?;

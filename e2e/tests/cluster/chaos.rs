@@ -18,7 +18,6 @@ pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
 async fn one_minute(cluster: &mut Cluster) -> Result<()> {
     // A different plan for each run finds more. The message names the seed, so that a failed run can be repeated.
     let seed = fastrand::u64(..);
-    cluster.install(&chaos::VALUES).await?;
     chaos::prepare(cluster).await?;
     let outcome = chaos::run(cluster, seed, LENGTH).await?;
     let findings: Vec<&String> = outcome.findings().collect();

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bobbin_e2e::network::NetworkFault;
-use bobbin_e2e::single_node::{NODE, Sandbox, SingleNode, SingleNodeOptions};
+use bobbin_e2e::single_node::{CONVERGENCE_TIMEOUT, NODE, Sandbox, SingleNode, SingleNodeOptions};
 use bobbin_e2e::wait::{check, wait_until};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, DeleteParams};
 use serde_json::json;
 
-use super::{CONVERGENCE_TIMEOUT, add_at_once, await_assignments_of, end, options};
+use super::{add_at_once, options};
 
 /// Starts a separate node, whose operator has this grace period.
 async fn start(grace_period: &str) -> Result<SingleNode> {
@@ -53,14 +53,14 @@ async fn await_new_uid(node: &SingleNode) -> Result<()> {
 async fn serves_one_more(node: &SingleNode, mut pods: Vec<Sandbox>) -> Result<()> {
     pods.extend(add_at_once(node, 1)?);
     node.check_no_duplicate(&pods.iter().collect::<Vec<_>>())?;
-    await_assignments_of(node, &pods).await?;
-    end(node, pods).await
+    node.await_assignments_of(&pods).await?;
+    node.remove_pods(pods).await
 }
 
 pub async fn within_grace(_shared: &mut SingleNode) -> Result<()> {
     let node = start("10m").await?;
     let pods = add_at_once(&node, 10)?;
-    await_assignments_of(&node, &pods).await?;
+    node.await_assignments_of(&pods).await?;
     let before = assignments(&node).await?;
     node.proxy.set(NetworkFault::BlackHole);
     delete_node(&node).await?;
@@ -75,7 +75,7 @@ pub async fn within_grace(_shared: &mut SingleNode) -> Result<()> {
 pub async fn after_grace(_shared: &mut SingleNode) -> Result<()> {
     let node = start("2s").await?;
     let pods = add_at_once(&node, 10)?;
-    await_assignments_of(&node, &pods).await?;
+    node.await_assignments_of(&pods).await?;
     let addresses = addresses_of(&pods)?;
     node.proxy.set(NetworkFault::BlackHole);
     delete_node(&node).await?;
@@ -87,7 +87,7 @@ pub async fn after_grace(_shared: &mut SingleNode) -> Result<()> {
     ensure!(addresses_of(&pods)? == addresses, "pods of a node without contact have lost their addresses");
     node.make_node().await?;
     node.proxy.set(NetworkFault::None);
-    await_assignments_of(&node, &pods).await?;
+    node.await_assignments_of(&pods).await?;
     await_new_uid(&node).await?;
     ensure!(addresses_of(&pods)? == addresses, "pods have lost their addresses when the node came back");
     serves_one_more(&node, pods).await

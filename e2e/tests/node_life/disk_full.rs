@@ -4,12 +4,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use bobbin_e2e::single_node::SingleNode;
+use bobbin_e2e::single_node::{CONVERGENCE_TIMEOUT, SingleNode};
 use bobbin_e2e::wait::{check, wait_until};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::json;
 
-use super::{CONVERGENCE_TIMEOUT, add_at_once, await_assignments_of, end, options};
+use super::{add_at_once, options};
 
 /// Fills the file system of a directory until this value is dropped.
 struct Filler(PathBuf);
@@ -34,7 +34,7 @@ impl Drop for Filler {
 
 pub async fn run_dir(node: &mut SingleNode) -> Result<()> {
     let mut pods = add_at_once(node, 3)?;
-    await_assignments_of(node, &pods).await?;
+    node.await_assignments_of(&pods).await?;
     let filler = Filler::fill(&node.run_dir(), "2m")?;
     let refused = node.sandbox()?;
     let error = node.call(&refused.call("ADD"))?.error().context("an ADD on a full disk")?;
@@ -48,7 +48,7 @@ pub async fn run_dir(node: &mut SingleNode) -> Result<()> {
     // The runtime removes the network namespace after the DEL. If the agent restarts before it could write that the address is
     // free, the end of the namespace is the proof.
     drop(deleted);
-    await_assignments_of(node, &pods).await?;
+    node.await_assignments_of(&pods).await?;
     // An agent that starts on the full disk keeps every address.
     node.kill_agent();
     node.start_agent_only()?;
@@ -56,8 +56,8 @@ pub async fn run_dir(node: &mut SingleNode) -> Result<()> {
     node.await_agent(CONVERGENCE_TIMEOUT).await?;
     pods.extend(add_at_once(node, 3)?);
     node.check_no_duplicate(&pods.iter().collect::<Vec<_>>())?;
-    await_assignments_of(node, &pods).await?;
-    end(node, pods).await
+    node.await_assignments_of(&pods).await?;
+    node.remove_pods(pods).await
 }
 
 /// A small file system at a directory, until this value is dropped.
@@ -103,5 +103,5 @@ pub async fn cni_dirs(_shared: &mut SingleNode) -> Result<()> {
     })
     .await?;
     let pods = add_at_once(&node, 1)?;
-    end(&node, pods).await
+    node.remove_pods(pods).await
 }

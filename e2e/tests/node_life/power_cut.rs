@@ -1,10 +1,10 @@
 //! A node with 100 pods loses power and boots again.
 
 use anyhow::{Result, ensure};
-use bobbin_e2e::single_node::{Call, SingleNode};
+use bobbin_e2e::single_node::{CONVERGENCE_TIMEOUT, Call, SingleNode};
 use bobbin_e2e::wait::{check, wait_until};
 
-use super::{CONVERGENCE_TIMEOUT, add_at_once, await_assignments_of, end};
+use super::add_at_once;
 
 const PODS: usize = 100;
 
@@ -19,7 +19,7 @@ pub async fn kept(node: &mut SingleNode) -> Result<()> {
 
 async fn power_cut(node: &mut SingleNode, boot_id: &str, wipe: bool) -> Result<()> {
     let old = add_at_once(node, PODS)?;
-    await_assignments_of(node, &old).await?;
+    node.await_assignments_of(&old).await?;
     let old_ids: Vec<String> = old.iter().map(|pod| pod.container_id.clone()).collect();
     node.kill_agent();
     // A power cut takes namespaces, links, routes and rules.
@@ -52,9 +52,9 @@ async fn power_cut(node: &mut SingleNode, boot_id: &str, wipe: bool) -> Result<(
     for answer in node.plugin().call_at_once(late)?.0 {
         answer.ok()?;
     }
-    await_assignments_of(node, &new).await?;
+    node.await_assignments_of(&new).await?;
     node.check_no_duplicate(&new.iter().collect::<Vec<_>>())?;
     let links = node.attachments()?.len();
     ensure!(links == PODS, "{links} links for {PODS} pods");
-    end(node, new).await
+    node.remove_pods(new).await
 }

@@ -10,7 +10,7 @@ use kube::{Client, ResourceExt};
 use libtest_mimic::Trial;
 use serde_json::json;
 
-use crate::fixture::{PolicyFixture, claim, refused, release};
+use crate::fixture::{PolicyFixture, claim, refused, release, write_block};
 
 pub fn tests(suite: &Suite<PolicyFixture>) -> Vec<Trial> {
     vec![
@@ -32,7 +32,7 @@ pub fn tests(suite: &Suite<PolicyFixture>) -> Vec<Trial> {
 }
 
 async fn replace(client: Client, block: &AddressBlock) -> kube::Result<AddressBlock> {
-    Api::all(client).replace(&block.name_any(), &PostParams::default(), block).await
+    write_block(&client, block, &PatchParams::default()).await
 }
 
 async fn claims_and_gives_back(fixture: &mut PolicyFixture) -> Result<()> {

@@ -14,7 +14,7 @@ use clap::Parser;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kube::api::{Api, PostParams};
+use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -156,7 +156,8 @@ impl PolicyFixture {
         let try_only = PostParams { dry_run: true, ..PostParams::default() };
         let deadline = Instant::now() + TEST_TIMEOUT;
         loop {
-            let claimed = Api::<AddressBlock>::all(self.agent()).replace(&block.name_any(), &try_only, &block).await;
+            let claimed =
+                write_block(&self.agent(), &block, &PatchParams { dry_run: true, ..PatchParams::default() }).await;
             let assigned = Api::<IPAssignment>::all(self.agent()).create(&try_only, &assignment).await;
             let in_force = |refused: Result<(), String>| refused.is_err_and(|words| words.contains("may not"));
             let claimed = claimed.map(drop).map_err(|error| error.to_string());
@@ -168,6 +169,21 @@ impl PolicyFixture {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
+}
+
+/// Writes the spec, finalizers, owners, labels and annotations of a block. Agents and the operator may only patch.
+pub async fn write_block(client: &Client, block: &AddressBlock, params: &PatchParams) -> kube::Result<AddressBlock> {
+    let metadata = &block.metadata;
+    let operations = json!([
+        {"op": "test", "path": "/metadata/resourceVersion", "value": metadata.resource_version},
+        {"op": "add", "path": "/metadata/finalizers", "value": metadata.finalizers.clone().unwrap_or_default()},
+        {"op": "add", "path": "/metadata/ownerReferences", "value": metadata.owner_references.clone().unwrap_or_default()},
+        {"op": "add", "path": "/metadata/labels", "value": metadata.labels.clone().unwrap_or_default()},
+        {"op": "add", "path": "/metadata/annotations", "value": metadata.annotations.clone().unwrap_or_default()},
+        {"op": "add", "path": "/spec", "value": block.spec},
+    ]);
+    let patch: Patch<()> = Patch::Json(serde_json::from_value(operations).map_err(kube::Error::SerdeError)?);
+    Api::all(client.clone()).patch(&block.name_any(), params, &patch).await
 }
 
 /// Changes a block as an agent does to claim it.

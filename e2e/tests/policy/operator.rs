@@ -10,7 +10,7 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::fixture::{NAMESPACE, PolicyFixture, claim, refused, release};
+use crate::fixture::{NAMESPACE, PolicyFixture, claim, refused, release, write_block};
 
 pub fn tests(suite: &Suite<PolicyFixture>) -> Vec<Trial> {
     vec![
@@ -32,15 +32,14 @@ async fn releases_any(fixture: &mut PolicyFixture) -> Result<()> {
     let mut block = fixture.block(Some("n2")).await?;
     release(&mut block);
     block.metadata.finalizers = None;
-    Api::<AddressBlock>::all(fixture.operator()).replace(&block.name_any(), &PostParams::default(), &block).await?;
+    write_block(&fixture.operator(), &block, &PatchParams::default()).await.map(drop)?;
     Ok(())
 }
 
 async fn claiming(fixture: &mut PolicyFixture) -> Result<()> {
     let mut free = fixture.block(None).await?;
     claim(&mut free, "n1");
-    let blocks: Api<AddressBlock> = Api::all(fixture.operator());
-    let answer = blocks.replace(&free.name_any(), &PostParams::default(), &free).await;
+    let answer = write_block(&fixture.operator(), &free, &PatchParams::default()).await;
     refused(answer, 403, "the operator may not claim block")?;
     let taken = fixture.block(Some("n2")).await?.name_any();
     let hand_over = json!({"spec": {"nodeName": "n1"}});
@@ -91,6 +90,8 @@ async fn namespace_objects(fixture: &mut PolicyFixture) -> Result<()> {
     let apply = PatchParams::apply("bobbin-operator");
     let other = maps.patch("other", &apply, &Patch::Apply(map("other"))).await;
     refused(other, 403, "cannot patch resource \"configmaps\"")?;
+    let posted = maps.create(&PostParams::default(), &serde_json::from_value(map("bobbin-deleted-nodes"))?).await;
+    refused(posted, 403, "cannot create resource \"configmaps\"")?;
     // The apply patch creates the ConfigMap: the only way in which RBAC can restrict a `create` to one name.
     let denied = "bobbin-denied-nodes";
     maps.patch(denied, &apply, &Patch::Apply(map(denied))).await?;
@@ -103,6 +104,14 @@ async fn namespace_objects(fixture: &mut PolicyFixture) -> Result<()> {
     refused(maps.delete(denied, &DeleteParams::default()).await, 403, "cannot delete resource \"configmaps\"")?;
     Api::<ConfigMap>::namespaced(fixture.admin(), NAMESPACE).delete(denied, &DeleteParams::default()).await?;
     let leases: Api<Lease> = Api::namespaced(fixture.operator(), NAMESPACE);
-    let lease: Lease = serde_json::from_value(json!({"metadata": {"name": "other"}}))?;
-    refused(leases.create(&PostParams::default(), &lease).await, 403, "the operator may not write leases other")
+    let lease =
+        |name: &str| json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}});
+    let other = leases.patch("other", &apply, &Patch::Apply(lease("other"))).await;
+    refused(other, 403, "cannot patch resource \"leases\"")?;
+    for name in ["other", "bobbin-operator"] {
+        let posted = leases.create(&PostParams::default(), &serde_json::from_value(lease(name))?).await;
+        refused(posted, 403, "cannot create resource \"leases\"")?;
+    }
+    leases.patch("bobbin-operator", &apply, &Patch::Apply(lease("bobbin-operator"))).await?;
+    Ok(())
 }

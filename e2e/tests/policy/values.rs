@@ -1,4 +1,5 @@
-//! Chart values of earlier versions: Helm refuses each with a sentence that names the new value.
+//! Chart values: Helm refuses names of earlier versions and values that would load the API server. A new version of the chart
+//! alone restarts no pod.
 
 use std::process::Output;
 
@@ -17,7 +18,94 @@ const RENAMED: [(&str, &str, &str); 3] = [
 ];
 
 pub fn tests(suite: &Suite<PolicyFixture>) -> Vec<Trial> {
-    vec![suite.test("a chart value of an earlier version is refused with its new name", renamed_values)]
+    vec![
+        suite.test("a chart value of an earlier version is refused with its new name", renamed_values),
+        suite.test("a duration that would load the API server is refused", short_durations),
+        suite.test("a new version of the chart alone changes no pod template", chart_version),
+        suite.test("an update restarts one agent at a time, and a drain evicts one operator at a time", one_at_a_time),
+    ]
+}
+
+/// Durations that Helm refuses, each with the shortest that it accepts.
+const DURATIONS: [(&str, &str, &str); 8] = [
+    ("operator.statusInterval", "0s", "1s"),
+    ("operator.leaseDuration", "900ms", "11s"),
+    ("operator.renewDeadline", "999ms", "14s"),
+    ("operator.retryPeriod", "50ms", "1s"),
+    ("agent.addTimeout", "0s", "1s"),
+    ("agent.blockIdle", "29s", "30s"),
+    ("agent.staleCheckInterval", "1s", "10s"),
+    ("agent.relistInterval", "59s", "1m"),
+];
+
+async fn short_durations(_: &mut PolicyFixture) -> Result<()> {
+    for (value, short, shortest) in DURATIONS {
+        let refused = template(&[&format!("{value}={short}")])?;
+        let sentence = String::from_utf8_lossy(&refused.stderr).into_owned();
+        let name = value.split('.').next_back().unwrap_or_default();
+        ensure!(!refused.status.success() && sentence.contains(name), "helm accepts {value}={short}: {sentence}");
+        let accepted = template(&[&format!("{value}={shortest}")])?;
+        ensure!(accepted.status.success(), "{value}={shortest}: {}", String::from_utf8_lossy(&accepted.stderr));
+    }
+    for (value, why) in [("leaseDuration=10s", "operator.renewDeadline"), ("renewDeadline=2s", "operator.retryPeriod")]
+    {
+        let refused = template(&[&format!("operator.{value}")])?;
+        let sentence = String::from_utf8_lossy(&refused.stderr).into_owned();
+        ensure!(
+            !refused.status.success() && sentence.contains("is not longer than") && sentence.contains(why),
+            "operator.{value}: {sentence}"
+        );
+    }
+    Ok(())
+}
+
+async fn chart_version(_: &mut PolicyFixture) -> Result<()> {
+    let scratch = tempfile::tempdir()?;
+    let chart_directory = chart::directory();
+    let copied = std::process::Command::new("cp").arg("-r").arg(&chart_directory).arg(scratch.path()).status()?;
+    ensure!(copied.success(), "the chart can't be copied");
+    let copy = scratch.path().join("bobbin");
+    let description = copy.join("Chart.yaml");
+    let text = std::fs::read_to_string(&description)?;
+    // Only the chart changes; the image stays the same.
+    let version = text.lines().find(|line| line.starts_with("version: ")).context("the chart has no version")?;
+    std::fs::write(&description, text.replace(version, "version: 9.9.9"))?;
+    let templates = |chart: &std::path::Path| pod_templates(&chart::template_of(chart, NAMESPACE)?.output()?);
+    let (before, after) = (templates(&chart_directory)?, templates(&copy)?);
+    ensure!(before.len() == 2, "the chart has {} pod templates", before.len());
+    ensure!(before == after, "a new version of the chart changes a pod template, so it restarts the pods");
+    Ok(())
+}
+
+async fn one_at_a_time(_: &mut PolicyFixture) -> Result<()> {
+    let documents = documents(&template(&[])?)?;
+    let find = |kind: &str| {
+        documents.iter().find(|document| document.contains(&format!("\nkind: {kind}\n"))).context(kind.to_owned())
+    };
+    ensure!(
+        find("DaemonSet")?.contains("    rollingUpdate:\n      maxUnavailable: 1\n"),
+        "the DaemonSet's update is not 1"
+    );
+    let (budget, operator) = (find("PodDisruptionBudget")?, find("Deployment")?);
+    ensure!(budget.contains("\n  maxUnavailable: 1\n"), "{budget}");
+    let selector = "  selector:\n    matchLabels:\n";
+    let (_, selects) = budget.split_once(selector).context("the budget has no selector")?;
+    ensure!(operator.contains(&format!("{selector}{}", selects.trim_end())), "the budget selects other pods: {budget}");
+    Ok(())
+}
+
+/// The YAML documents of a rendered chart.
+fn documents(rendered: &Output) -> Result<Vec<String>> {
+    ensure!(rendered.status.success(), "{}", String::from_utf8_lossy(&rendered.stderr));
+    Ok(String::from_utf8(rendered.stdout.clone())?.split("\n---\n").map(ToOwned::to_owned).collect())
+}
+
+/// The templates of the operator's and the agent's pods. Each is the last field of its document. Leaves out the Job that Helm
+/// runs before an uninstall, because an upgrade does not touch it.
+fn pod_templates(rendered: &Output) -> Result<Vec<String>> {
+    let template = |document: &String| document.split_once("\n  template:\n").map(|(_, template)| template.to_owned());
+    let documents = documents(rendered)?;
+    Ok(documents.iter().filter(|document| !document.contains("\nkind: Job\n")).filter_map(template).collect())
 }
 
 async fn renamed_values(_: &mut PolicyFixture) -> Result<()> {

@@ -29,7 +29,7 @@ impl ReconcilerState {
             Ok(read) => read,
             Err(ReadError::NotFound) => return self.absent(&block).await,
             Err(error) => {
-                tracing::debug!(block = name, %error, "the agent can't read a doubted block; until a read succeeds, the node allocates no address from the block");
+                tracing::debug!(block = name, %error, "the agent can't read a block that may have another owner; until it can, the node allocates no address from the block");
                 if let ReadError::Unreachable(why) = &error {
                     self.context.freshness.observe_call(Some(why), boot_time());
                 }

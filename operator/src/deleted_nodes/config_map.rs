@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use bobbin_api_client::{Lenient, Outcome, ReadError, create, patch, read, write};
+use bobbin_api_client::{Lenient, Outcome, ReadError, patch, read, write};
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference};
 use k8s_openapi::jiff::{Timestamp, ToSpan};
-use kube::api::{ObjectMeta, TypeMeta};
-use kube::{Api, Client, Resource};
-use serde::{Deserialize, Serialize};
+use kube::Client;
+use kube::api::TypeMeta;
 use serde_json::json;
 
 use super::deletions::{Deletion, Deletions};
+use crate::config_map::{ConfigMaps, config_maps, create_empty};
 use crate::context::WRITE_TIMEOUT;
 use crate::live_reads::{READ_TIMEOUT, is_object_name};
 
@@ -33,19 +33,8 @@ pub(super) enum ConfigMapError {
     Refused(bobbin_api_client::Refusal),
     #[error("it is unknown whether ConfigMap {NAME} was written: {0}")]
     Unknown(bobbin_api_client::UnknownWhy),
-}
-
-/// A ConfigMap with only the fields that the operator uses.
-#[derive(Resource, Clone, Debug, Deserialize, Serialize)]
-#[resource(inherit = "ConfigMap")]
-#[serde(rename_all = "camelCase")]
-struct PartialConfigMap {
-    #[serde(skip_deserializing)]
-    api_version: String,
-    #[serde(skip_deserializing)]
-    kind: String,
-    metadata: ObjectMeta,
-    data: Option<BTreeMap<String, String>>,
+    #[error("another operator has created ConfigMap {NAME} meanwhile")]
+    Created,
 }
 
 /// What the ConfigMap contains, and its version.
@@ -58,13 +47,13 @@ pub(super) struct Stored {
 
 /// The ConfigMap in the operator's namespace.
 pub(super) struct DeletedNodesConfigMap {
-    api: Api<Lenient<PartialConfigMap>>,
+    api: ConfigMaps,
     namespace: String,
 }
 
 impl DeletedNodesConfigMap {
-    pub(super) fn new(client: Client, namespace: &str) -> Self {
-        Self { api: Api::namespaced(client, namespace), namespace: namespace.to_owned() }
+    pub(super) fn new(client: &Client, namespace: &str) -> Self {
+        Self { api: config_maps(client, namespace), namespace: namespace.to_owned() }
     }
 
     /// The reference for events about the ConfigMap.
@@ -112,23 +101,34 @@ impl DeletedNodesConfigMap {
             .filter(|(node, _)| is_object_name(node))
             .map(|(node, deletion)| (node.clone(), text(deletion)))
             .collect();
-        let outcome = if let Some(version) = &before.version {
-            let operations = json!([
-                {"op": "test", "path": "/metadata/resourceVersion", "value": version},
-                {"op": "add", "path": "/data", "value": data},
-            ]);
-            write(WRITE_TIMEOUT, patch(&self.api, NAME, operations)).await
-        } else {
-            let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
-            let TypeMeta { api_version, kind } = TypeMeta::resource::<ConfigMap>();
-            let config_map = PartialConfigMap { api_version, kind, metadata, data: Some(data) };
-            write(WRITE_TIMEOUT, create(&self.api, &config_map)).await
+        let version = match &before.version {
+            Some(version) => version.clone(),
+            None => self.create().await?,
         };
-        match outcome {
-            Outcome::Done(_) => Ok(()),
-            Outcome::Refused(why) => Err(ConfigMapError::Refused(why)),
-            Outcome::Unknown(why) => Err(ConfigMapError::Unknown(why)),
+        let operations = json!([
+            {"op": "test", "path": "/metadata/resourceVersion", "value": version},
+            {"op": "add", "path": "/data", "value": data},
+        ]);
+        done(write(WRITE_TIMEOUT, patch(&self.api, NAME, operations)).await).map(drop)
+    }
+
+    /// Creates the ConfigMap without entries and returns its version.
+    async fn create(&self) -> Result<String, ConfigMapError> {
+        let Lenient::Readable(created) = done(create_empty(&self.api, NAME).await)? else {
+            return Err(ConfigMapError::Undecodable);
+        };
+        if created.data.is_some_and(|data| !data.is_empty()) {
+            return Err(ConfigMapError::Created);
         }
+        created.metadata.resource_version.ok_or(ConfigMapError::Undecodable)
+    }
+}
+
+fn done<T>(outcome: Outcome<T>) -> Result<T, ConfigMapError> {
+    match outcome {
+        Outcome::Done(answer) => Ok(answer),
+        Outcome::Refused(why) => Err(ConfigMapError::Refused(why)),
+        Outcome::Unknown(why) => Err(ConfigMapError::Unknown(why)),
     }
 }
 

@@ -55,7 +55,7 @@ impl Permits {
 
 impl ReclaimHold {
     pub(super) fn new(context: Arc<Context>) -> Self {
-        let config_map = DeletedNodesConfigMap::new(context.clients.requests.clone(), &context.namespace);
+        let config_map = DeletedNodesConfigMap::new(&context.clients.requests, &context.namespace);
         Self { context, config_map, clock: SteadyClock::start(), may_have_entries: true, decided: None, reported: None }
     }
 

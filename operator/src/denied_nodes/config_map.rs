@@ -1,33 +1,19 @@
 //! Reads and writes the ConfigMap of denied nodes. The key of an entry is the node, and its value the time and the reason.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use bobbin_api_client::{Lenient, Outcome, ReadError, Refusal, read as read_object, write};
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{ObjectMeta, Patch, PatchParams};
-use kube::{Api, Resource};
-use serde::Deserialize;
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
+use crate::config_map::{ConfigMaps, config_maps, create_empty};
 use crate::context::{Context, WRITE_TIMEOUT};
 use crate::live_reads::READ_TIMEOUT;
 
 /// The name of the ConfigMap. The chart's admission policies have the same name.
 pub(super) const NAME: &str = "bobbin-denied-nodes";
-/// The field manager of the operator.
-const FIELD_MANAGER: &str = "bobbin-operator";
-
-/// A ConfigMap with only the fields that the operator reads.
-#[derive(Resource, Clone, Debug, Deserialize)]
-#[resource(inherit = "ConfigMap")]
-struct PartialConfigMap {
-    metadata: ObjectMeta,
-    #[serde(default)]
-    data: Option<BTreeMap<String, String>>,
-}
-
-fn api(context: &Context) -> Api<Lenient<PartialConfigMap>> {
-    Api::namespaced(context.clients.requests.clone(), &context.namespace)
+fn api(context: &Context) -> ConfigMaps {
+    config_maps(&context.clients.requests, &context.namespace)
 }
 
 /// The nodes that the ConfigMap lists. `None`: the ConfigMap could not be read.
@@ -52,13 +38,9 @@ pub(super) async fn add(context: &Context, node: &str, value: &str) -> bool {
     let params = PatchParams::default();
     let mut outcome = write(WRITE_TIMEOUT, api(context).patch(NAME, &params, &entry)).await;
     if matches!(outcome, Outcome::Refused(Refusal::NotFound)) {
-        // An apply patch, because RBAC can restrict its `create` to one name. It has no entry: a later apply of another operator would
-        // remove the entries of this one.
-        let empty = Patch::Apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": NAME}}));
-        let params = PatchParams::apply(FIELD_MANAGER);
-        outcome = write(WRITE_TIMEOUT, api(context).patch(NAME, &params, &empty)).await;
+        outcome = create_empty(&api(context), NAME).await;
         if matches!(outcome, Outcome::Done(_)) {
-            outcome = write(WRITE_TIMEOUT, api(context).patch(NAME, &PatchParams::default(), &entry)).await;
+            outcome = write(WRITE_TIMEOUT, api(context).patch(NAME, &params, &entry)).await;
         }
     }
     match outcome {
