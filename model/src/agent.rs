@@ -14,7 +14,7 @@ use crate::world::{BLOCKS, Held, Plan, Saved, Stage, World, block_of};
 
 /// The moment of every step.
 pub(crate) const NOW: BootTime = BootTime(std::time::Duration::ZERO);
-/// The end of the quiet time, while it runs.
+/// The time at which a running quiet time ends.
 const QUIET_UNTIL: BootTime = BootTime(std::time::Duration::from_secs(15));
 
 /// The proof of a block that the API server confirmed after the last invalidation. An invalidation replaces it by [`Proof::None`], which has

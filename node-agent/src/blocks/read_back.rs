@@ -112,7 +112,7 @@ impl ReconcilerState {
             }
             Outcome::Refused(Refusal::Conflict) => Requeue::Now,
             Outcome::Refused(why) => {
-                tracing::debug!(block = name, %why, "the API server refused to let the node claim back a free block whose addresses its pods still use; the agent retries");
+                tracing::debug!(block = name, %why, "pods of this node use a block without an owner, and the API server refused this node's claim of the block; the agent retries");
                 Requeue::WithBackoff
             }
             Outcome::Unknown(_) => Requeue::WithBackoff,

@@ -34,7 +34,7 @@ pub enum InstallError {
         path: PathBuf,
         /// The error of the read.
         source: std::io::Error,
-        /// Whether the configuration stays, because an older plugin is installed.
+        /// Whether the agent kept the earlier configuration. It does so while an older plugin is installed.
         kept: bool,
     },
     /// The agent could not write the plugin.
@@ -47,7 +47,7 @@ pub enum InstallError {
         path: PathBuf,
         /// The error of the write.
         source: std::io::Error,
-        /// Whether the configuration stays, because an older plugin is installed.
+        /// Whether the agent kept the earlier configuration. It does so while an older plugin is installed.
         kept: bool,
     },
     /// The agent could not write a file.

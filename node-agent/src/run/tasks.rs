@@ -191,7 +191,7 @@ async fn become_ready(agent: Arc<Agent>, mut resynced: watch::Receiver<Resynced>
         let _ = resynced.wait_for(|resynced| resynced.blocks).await;
         if let Err(error) = agent.run_dir.mark_ready() {
             tracing::error!(
-                "the ready marker could not be written, so STATUS fails while no agent runs; the agent retries: {error}"
+                "the agent could not write the ready marker and retries; without the marker, STATUS fails whenever the agent is stopped: {error}"
             );
         }
     }

@@ -22,7 +22,7 @@ pub(crate) struct OrphanedAssignment {
     /// The node that owns the block. `None`: the block is free or does not exist.
     pub(crate) owner: Option<Arc<str>>,
     pub(crate) block_exists: bool,
-    /// Whether the block exists and lacks an address of the assignment.
+    /// Whether the block exists, and an address of the assignment lies outside the block.
     pub(crate) outside: bool,
 }
 

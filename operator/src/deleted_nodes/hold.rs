@@ -108,7 +108,7 @@ impl ReclaimHold {
         match self.config_map.write(&stored, deletions).await {
             Ok(()) => deletions.clone(),
             Err(error) => {
-                tracing::warn!(%error, "a restarted operator may not know these deleted nodes; retrying");
+                tracing::warn!(%error, "could not write the ConfigMap of deleted nodes, so a restart of the operator would forget them; the operator retries");
                 stored.deletions
             }
         }

@@ -113,7 +113,7 @@ fn a_missing_block_is_recreated_only_if_all_its_assignments_name_the_same_node()
     let for_none = || (vec![1], vec![]);
     let first = orphan("10.0.0.33", "n1", "p", 1);
     assert_eq!(missing(&[first.clone(), orphan("10.0.0.34", "n1", "p", 1)], &[]), for_n1());
-    // If another assignment in the block names another node, pool or block, the former owner of the block is unknown.
+    // If two assignments of a block's addresses name different nodes, pools or blocks, the block's former owner is unknown.
     for other in
         [orphan("10.0.0.34", "n2", "p", 1), orphan("10.0.0.34", "n1", "earlier", 1), orphan("10.0.0.34", "n1", "p", 2)]
     {
