@@ -32,6 +32,7 @@ pub(crate) struct Route {
     pub(crate) protocol: u8,
     pub(crate) to: IpNet,
     pub(crate) blackhole: bool,
+    /// The link over which packets leave. `None` if the route is not a unicast route.
     pub(crate) link: Option<u32>,
     pub(crate) via: Option<IpAddr>,
     pub(crate) source: Option<IpAddr>,
@@ -162,8 +163,9 @@ impl Route {
                 _ => {}
             }
         }
-        if route.blackhole {
-            route.link = None; // for an IPv6 blackhole route the kernel reports lo
+        // Only a unicast route leads over a link. For an IPv6 route that drops packets, such as `unreachable`, the kernel reports lo.
+        if header.kind != RouteType::Unicast {
+            route.link = None;
         }
         Ok(Some(route))
     }
@@ -302,4 +304,24 @@ pub(crate) fn decode_table(message: &[u8]) -> Result<(u32, u8), DecodeError> {
         }
     }
     Ok((table, header.protocol.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_that_drops_packets_leads_over_no_link() {
+        let link = |kind| {
+            let mut message = Route::over(MAIN, 4, "fd00:10::/48".parse().unwrap(), Some(1), None).message();
+            message.header.kind = kind;
+            let mut bytes = vec![0; message.buffer_len()];
+            message.emit(&mut bytes);
+            Route::decode(&bytes).unwrap().unwrap().link
+        };
+        for kind in [RouteType::Unreachable, RouteType::Prohibit, RouteType::Throw, RouteType::BlackHole] {
+            assert_eq!(link(kind), None, "{kind:?}");
+        }
+        assert_eq!(link(RouteType::Unicast), Some(1));
+    }
 }

@@ -6,6 +6,8 @@ use std::fmt;
 use ipnet::IpNet;
 use nix::libc;
 
+use crate::netlink::link::LOOPBACK;
+use crate::netlink::route::Route;
 use crate::netlink::{KernelError, Netlink, address, route};
 
 /// The protocols of routes that the node's own configuration adds. Routes of other protocols, for example those of a routing
@@ -46,24 +48,54 @@ impl fmt::Display for OccupiedNet {
     }
 }
 
-/// Lists the networks that the node uses. Loopback and link-local networks are left out, because no pool contains them.
+/// Lists the networks that the node uses.
 pub(crate) fn list(netlink: &mut Netlink) -> Result<Vec<OccupiedNet>, KernelError> {
     let mut found: Vec<OccupiedNet> = address::list(netlink)?
         .into_iter()
         .map(|(_, address)| OccupiedNet { used_as: Use::Address, net: IpNet::from(address) })
         .collect();
     for protocol in CONFIGURED {
-        for route in route::list_of(netlink, route::MAIN, protocol)? {
-            match (route.via, route.link) {
-                (Some(via), _) => found.push(OccupiedNet { used_as: Use::NextHop, net: IpNet::from(via) }),
-                (None, Some(_)) if !route.blackhole && route.to.prefix_len() > 0 => {
-                    found.push(OccupiedNet { used_as: Use::Connected, net: route.to });
-                }
-                (None, _) => {}
-            }
-        }
+        found.extend(route::list_of(netlink, route::MAIN, protocol)?.iter().filter_map(used_by));
     }
     found.sort_unstable();
     found.dedup();
     Ok(found)
+}
+
+/// The network that the node uses through a route: the next hop, or the connected subnet.
+///
+/// A route that drops packets and a route over the loopback link reach no other machine. Administrators add such a route over a whole
+/// pool, so that packets to unused addresses don't loop.
+fn used_by(route: &Route) -> Option<OccupiedNet> {
+    match (route.via, route.link) {
+        (Some(via), _) => Some(OccupiedNet { used_as: Use::NextHop, net: IpNet::from(via) }),
+        (None, Some(link)) if link != LOOPBACK && route.to.prefix_len() > 0 => {
+            Some(OccupiedNet { used_as: Use::Connected, net: route.to })
+        }
+        (None, _) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn used(to: &str, link: Option<u32>, via: Option<&str>) -> Option<String> {
+        let via = via.map(|via| via.parse().unwrap());
+        used_by(&Route::over(route::MAIN, libc::RTPROT_BOOT, to.parse().unwrap(), link, via)).map(|net| net.to_string())
+    }
+
+    #[test]
+    fn a_route_over_a_link_is_connected_unless_the_link_is_lo_or_the_route_drops_packets() {
+        assert_eq!(used("fd00:10::/48", Some(2), None).unwrap(), "the connected subnet fd00:10::/48 of the node");
+        assert_eq!(used("fd00:10::/48", Some(LOOPBACK), None), None);
+        assert_eq!(used("fd00:10::/48", None, None), None);
+        assert_eq!(used("0.0.0.0/0", Some(2), None), None);
+    }
+
+    #[test]
+    fn of_a_route_with_a_next_hop_the_node_uses_the_next_hop() {
+        let what = used("10.64.0.0/16", Some(2), Some("192.0.2.1")).unwrap();
+        assert_eq!(what, "the next hop 192.0.2.1 of a route of the node");
+    }
 }

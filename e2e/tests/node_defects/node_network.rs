@@ -2,8 +2,8 @@
 
 use anyhow::{Result, ensure};
 use bobbin_crds::AddressPool;
-use bobbin_e2e::single_node::{Sandbox, SingleNode, WAIT_TIMEOUT};
-use bobbin_e2e::wait::{check, wait_until};
+use bobbin_e2e::single_node::{CONVERGENCE_TIMEOUT, Sandbox, SingleNode, WAIT_TIMEOUT};
+use bobbin_e2e::wait::{Poll, check, wait_until};
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -52,6 +52,13 @@ pub async fn refused_blocks(node: &mut SingleNode) -> Result<()> {
     // The uplink has 10.100.0.1/24. The pool contains neither this address nor another Node's, so the operator accepts it.
     node.apply_pool("uplink", json!({"subnets": [{"ipv4": "10.100.0.128/25"}]})).await?;
     is_refused(node, "uplink", "the connected subnet 10.100.0.0/24 of the node").await?;
+    // The remedy in the error: reserve these blocks, and append a subnet, because no other block remains.
+    let subnets = json!([{"ipv4": "10.100.0.128/25"}, {"ipv4": "10.108.0.0/26"}]);
+    node.apply_pool("uplink", json!({"subnets": subnets, "reserved": ["10.100.0.128/25"]})).await?;
+    let pod = node.kube_pod("default", "remedied", Some("uplink")).await?;
+    let given = addresses(&node.add(&pod)?);
+    ensure!(given[0].starts_with("10.108.0."), "{given:?}");
+    end(node, vec![pod], &["remedied"]).await?;
     node.namespace.ip("link add extra type veth peer name extra-peer\nlink set extra-peer up\n")?;
     node.namespace.ip("addr add 10.103.0.1/24 dev extra\nlink set extra up\n")?;
     node.namespace.ip("route add 198.51.100.0/24 via 10.104.0.9 dev extra onlink")?;
@@ -72,13 +79,24 @@ pub async fn refused_blocks(node: &mut SingleNode) -> Result<()> {
     let pod = node.kube_pod("default", "beyond", Some("beyond")).await?;
     node.add(&pod)?;
     end(node, vec![pod], &["beyond"]).await?;
+    // Routes that drop packets, and routes over the loopback link, connect the node to no subnet.
+    node.namespace.ip(
+        "route add unreachable fd00:107::/48 dev lo\nroute add prohibit fd00:107::/112\nroute add 10.107.0.0/24 dev lo",
+    )?;
+    node.apply_pool("guarded", json!({"subnets": [{"ipv4": "10.107.0.0/26", "ipv6": "fd00:107::/122"}]})).await?;
+    let pod = node.kube_pod("default", "guarded", Some("guarded")).await?;
+    node.add(&pod)?;
+    end(node, vec![pod], &["guarded"]).await?;
     await_metric(node, "bobbin_agent_refused_pools 3").await?;
     node.namespace.ip("link del extra")?;
     let pod = node.kube_pod("default", "after", Some("extra")).await?;
-    node.add(&pod)?;
+    // After failed claims the agent pauses for up to 30 s, so the runtime may have to repeat the ADD.
+    wait_until("an ADD gets an address", CONVERGENCE_TIMEOUT, || async { Ok(Poll::Ready(node.add(&pod)?)) }).await?;
     end(node, vec![pod], &["after"]).await?;
     await_metric(node, "bobbin_agent_refused_pools 1").await?;
-    remove_pools(node, &["uplink", "extra", "hop", "beyond"]).await
+    node.namespace
+        .ip("route del unreachable fd00:107::/48\nroute del prohibit fd00:107::/112\nroute del 10.107.0.0/24")?;
+    remove_pools(node, &["uplink", "extra", "hop", "beyond", "guarded"]).await
 }
 
 pub async fn node_joins(node: &mut SingleNode) -> Result<()> {

@@ -28,6 +28,14 @@ pub(crate) struct OwnBlocks {
     pub resource_version: String,
 }
 
+/// One page of the free blocks of a pool.
+pub(crate) struct FreeBlocksPage {
+    /// The blocks.
+    pub blocks: Vec<BlockInfo>,
+    /// The token of the next page. `None` on the last page.
+    pub next: Option<String>,
+}
+
 /// Calls the API server about the blocks of one node. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct BlockApi {
@@ -58,12 +66,14 @@ impl BlockApi {
         Ok(OwnBlocks { blocks, resource_version })
     }
 
-    /// Lists up to 500 free blocks of a pool.
-    pub(crate) async fn list_free(&self, pool: &str) -> Result<Vec<BlockInfo>, ReadError> {
-        let free =
+    /// Lists up to 500 free blocks of a pool: the first ones, or those after a page's token.
+    pub(crate) async fn list_free(&self, pool: &str, after: Option<&str>) -> Result<FreeBlocksPage, ReadError> {
+        let mut free =
             ListParams::default().fields(&format!("spec.poolName={pool},spec.nodeName=")).limit(FREE_BLOCKS_PAGE_SIZE);
+        free.continue_token = after.map(str::to_owned);
         let list = bobbin_api_client::read(CALL_TIMEOUT, self.api.list(&free)).await?;
-        Ok(list.items.into_iter().map(|block| BlockInfo::of(&block)).collect())
+        let next = list.metadata.continue_.clone().filter(|token| !token.is_empty());
+        Ok(FreeBlocksPage { blocks: list.items.into_iter().map(|block| BlockInfo::of(&block)).collect(), next })
     }
 
     /// Claims a block without reading it first. The API server checks the tests in the patch against the current block.

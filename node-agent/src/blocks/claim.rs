@@ -4,6 +4,7 @@
 
 mod exports;
 mod find;
+mod free_blocks;
 mod node_network;
 
 use std::sync::Arc;
@@ -26,8 +27,7 @@ use crate::cluster::{ClusterCache, NodeInfo};
 use crate::state::{BlockState, ClaimedBlock, NewBlock, NodeState};
 pub use exports::{ExportError, Exports};
 pub(crate) use find::OnUnknown;
-pub(crate) use node_network::NodeNetwork;
-pub(crate) use node_network::reserved_of;
+pub(crate) use node_network::{NodeNetwork, REMEDY as NODE_NETWORK_REMEDY, reserved_of};
 
 /// How long a claim waits for its block to enter service. After that, the claim returns an error that says what the block waits for.
 const IN_SERVICE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -196,7 +196,8 @@ impl Claims {
     }
 
     /// Claims a block of a pool and waits until the block is in service. Without contention the claim makes at most three calls, however
-    /// large the pool is. With `cooled_only`, it skips blocks that still cool down.
+    /// large the pool is. A node that refuses blocks with its own addresses may list more pages of free blocks.
+    /// With `cooled_only`, it skips blocks that still cool down.
     ///
     /// # Errors
     /// See [`ClaimError`]. If the outcome of the write is unknown, the claim reads the block until it knows the owner. So the node's state
@@ -215,7 +216,7 @@ impl Claims {
     ) -> Result<ClaimedBlock, ClaimError> {
         let (known, node) = self.admission(pool)?;
         self.within_limit(&known)?;
-        let occupied = self.0.node_network.read(&known).await.map_err(|error| ClaimError::NodeNetworkUnread {
+        let occupied = self.0.node_network.read().await.map_err(|error| ClaimError::NodeNetworkUnread {
             pool: pool.to_owned(),
             node: node.name.clone(),
             why: error.to_string(),

@@ -21,7 +21,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::blocks::claim::{ClaimError, Claims};
+use crate::blocks::claim::{ClaimError, Claims, NODE_NETWORK_REMEDY};
 use crate::cluster::ClusterCache;
 use crate::cluster::pool_selection::{expected_pool, pool_info};
 use crate::events::Events;
@@ -157,7 +157,7 @@ impl DemandController {
             let Some(what) = network.news(&pool, admits_node) else { continue };
             let (name, node) = (pool.name_any(), self.0.cluster.node_name());
             let sentence = format!(
-                "node {node} claims no block of pool {name:?} that contains {what}: the block's routes would cut the node off. Choose subnets for the pool outside of the nodes' networks, or exclude the node with the pool's nodeSelector"
+                "node {node} claims no block of pool {name:?} that contains {what}: the block's routes would cut the node off. To get other blocks, {NODE_NETWORK_REMEDY}. Or exclude the node with the pool's nodeSelector"
             );
             tracing::warn!("{sentence}");
             self.0.events.pool_warning(&pool, "NodeNetwork", &sentence);

@@ -8,12 +8,11 @@ use bobbin_api_client::{Outcome, ReadError, Refusal};
 use bobbin_crds::{AddressPool, name};
 use bobbin_datapath::{OccupiedNet, boot_time};
 use bobbin_ipam::claim_order::candidates;
-use jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::node_network::{is_occupied, named};
-use super::{ClaimError, Claims, unreachable};
-use crate::blocks::read::{BlockInfo, Owner, best_free_block};
+use super::node_network::in_pool;
+use super::{ClaimError, Claims};
+use crate::blocks::read::{BlockInfo, Owner};
 use crate::cluster::NodeInfo;
 use crate::cluster::freshness::{ReadStart, WatchedKind};
 use crate::state::{BlockEvent, ClaimedBlock};
@@ -64,7 +63,7 @@ fn optimistic_candidates(pool: &AddressPool, node: &str, seed: u64) -> impl Iter
 
 impl Claims {
     /// Finds a free block, claims it, and adds it to the node's state. Without a read, the agent does not know the addresses of a block.
-    /// So if networks of the node lie in the pool (`occupied`), the agent lists the free blocks first.
+    /// So if networks of the node (`occupied`) lie in the pool, the agent lists the free blocks first.
     pub(super) async fn find(
         &self,
         pool: &AddressPool,
@@ -74,8 +73,8 @@ impl Claims {
         on_unknown: OnUnknown<'_>,
     ) -> Result<ClaimedBlock, ClaimError> {
         let pool_name = pool.name_any();
-        let optimistic =
-            optimistic_candidates(pool, &node.name, self.seed()).filter(|_| !cooled_only && occupied.is_empty());
+        let unread_allowed = !cooled_only && in_pool(pool, occupied).is_empty();
+        let optimistic = optimistic_candidates(pool, &node.name, self.seed()).filter(|_| unread_allowed);
         for block in optimistic.map(|index| name::block(&pool_name, index)) {
             let start = self.0.freshness.begin_read(boot_time());
             let attempt = ClaimAttempt { pool, node, block: &block, had_finalizer: false, start };
@@ -86,25 +85,10 @@ impl Claims {
                 AttemptResult::Gone => break,
             }
         }
-        let cooldown = pool.spec.cooldown();
         let mut tried = HashSet::new();
         for _ in 0..MAX_CONTENDED_ROUNDS {
             let start = self.0.freshness.begin_read(boot_time());
-            let mut listed = self.0.api.list_free(&pool_name).await.map_err(|error| unreachable(&pool_name, &error))?;
-            let all = listed.len();
-            listed.retain(|block| !is_occupied(block, occupied));
-            let any = !listed.is_empty();
-            if !any && all > 0 {
-                let what = named(occupied);
-                return Err(ClaimError::NodeNetwork { pool: pool_name, node: node.name.clone(), what });
-            }
-            let may_claim = |block: &str| !tried.contains(block) && self.0.node_state.block_state(block).is_none();
-            let best =
-                best_free_block(listed, &node.name, self.seed(), Timestamp::now(), cooldown, cooled_only, may_claim);
-            let Some(free) = best else {
-                let full = ClaimError::PoolFull(pool_name.clone());
-                return Err(if cooled_only && any { ClaimError::OnlyCooling(pool_name) } else { full });
-            };
+            let free = self.select_free(pool, node, cooled_only, occupied, &tried).await?;
             let attempt = ClaimAttempt { pool, node, block: &free.name, had_finalizer: free.finalizer, start };
             match self.attempt(&attempt, Some(&free), on_unknown).await? {
                 AttemptResult::Claimed(held) => return Ok(held),
@@ -204,7 +188,7 @@ impl Claims {
         None
     }
 
-    fn seed(&self) -> u64 {
+    pub(super) fn seed(&self) -> u64 {
         self.0.attempts.fetch_add(1, Ordering::Relaxed)
     }
 }

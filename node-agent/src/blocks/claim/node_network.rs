@@ -6,11 +6,14 @@ use std::sync::Arc;
 use bobbin_crds::AddressPool;
 use bobbin_datapath::{KernelError, Network, OccupiedNet, Use};
 use bobbin_ipam::{Reserved, ReservedError, SubnetPair};
+use ipnet::IpNet;
 use kube::ResourceExt;
 use parking_lot::Mutex;
 
 use crate::blocks::read::BlockInfo;
 
+/// What an administrator does so that the node claims other blocks of the pool. The operator carves no block whose addresses are all reserved.
+pub(crate) const REMEDY: &str = "add the blocks that contain these networks to the pool's spec.reserved, and append a subnet if no other block remains";
 /// How many networks a message names.
 const MAX_NAMED: usize = 5;
 
@@ -31,10 +34,10 @@ impl NodeNetwork {
         Self(Arc::new(Inner { network, occupied: Mutex::default(), reported: Mutex::default() }))
     }
 
-    /// Reads the node's networks from the kernel. Returns those that share an address with the pool.
-    pub(super) async fn read(&self, pool: &AddressPool) -> Result<Vec<OccupiedNet>, KernelError> {
+    /// Reads the node's networks from the kernel. Returns all of them: the cached pool may lack a subnet whose blocks already exist.
+    pub(super) async fn read(&self) -> Result<Vec<OccupiedNet>, KernelError> {
         self.refresh().await?;
-        Ok(self.in_pool(pool))
+        Ok(self.0.occupied.lock().clone())
     }
 
     /// Reads the node's networks from the kernel.
@@ -76,12 +79,32 @@ impl NodeNetwork {
     }
 
     fn in_pool(&self, pool: &AddressPool) -> Vec<OccupiedNet> {
-        let parsed =
-            |entry: &bobbin_crds::pool::Subnet| SubnetPair::parse(entry.ipv4.as_deref(), entry.ipv6.as_deref()).ok();
-        let subnets: Vec<SubnetPair> = pool.spec.subnets.iter().filter_map(parsed).collect();
-        let lies_in = |occupied: &&OccupiedNet| subnets.iter().any(|subnet| subnet.overlaps(&occupied.net.into()));
-        self.0.occupied.lock().iter().filter(lies_in).copied().collect()
+        in_pool(pool, &self.0.occupied.lock())
     }
+}
+
+fn subnets(pool: &AddressPool) -> impl Iterator<Item = SubnetPair> {
+    let parsed =
+        |entry: &bobbin_crds::pool::Subnet| SubnetPair::parse(entry.ipv4.as_deref(), entry.ipv6.as_deref()).ok();
+    pool.spec.subnets.iter().filter_map(parsed)
+}
+
+/// The networks that share an address with the pool.
+pub(super) fn in_pool(pool: &AddressPool, occupied: &[OccupiedNet]) -> Vec<OccupiedNet> {
+    let subnets: Vec<SubnetPair> = subnets(pool).collect();
+    let lies_in = |occupied: &&OccupiedNet| subnets.iter().any(|subnet| subnet.overlaps(&occupied.net.into()));
+    occupied.iter().filter(lies_in).copied().collect()
+}
+
+/// Whether each subnet of the pool lies in one of the networks. Then no block of the pool can be claimed.
+pub(super) fn covers_pool(pool: &AddressPool, occupied: &[OccupiedNet]) -> bool {
+    let is_covered = |subnet: SubnetPair| {
+        occupied.iter().any(|occupied| match occupied.net {
+            IpNet::V4(net) => subnet.ipv4.is_some_and(|inner| net.contains(&inner)),
+            IpNet::V6(net) => subnet.ipv6.is_some_and(|inner| net.contains(&inner)),
+        })
+    };
+    subnets(pool).all(is_covered)
 }
 
 /// The addresses of a pool that no node assigns: `spec.reserved`, and addresses of Nodes.
@@ -90,10 +113,11 @@ pub(crate) fn reserved_of(pool: &AddressPool) -> Result<Reserved, ReservedError>
     Reserved::parse(&[pool.spec.reserved.as_slice(), of_nodes].concat())
 }
 
-/// Whether a block has addresses that the node itself uses.
-pub(super) fn is_occupied(block: &BlockInfo, occupied: &[OccupiedNet]) -> bool {
+/// The networks that share an address with the block.
+pub(super) fn networks_in(block: &BlockInfo, occupied: &[OccupiedNet]) -> impl Iterator<Item = OccupiedNet> {
     let range = block.range.map(|range| range.as_subnet());
-    range.is_some_and(|range| occupied.iter().any(|occupied| range.overlaps(&occupied.net.into())))
+    let lies_in = move |occupied: &&OccupiedNet| range.is_some_and(|range| range.overlaps(&occupied.net.into()));
+    occupied.iter().filter(lies_in).copied()
 }
 
 /// The names of networks, at most [`MAX_NAMED`].
@@ -101,4 +125,46 @@ pub(super) fn named(occupied: &[OccupiedNet]) -> String {
     let first: Vec<String> = occupied.iter().take(MAX_NAMED).map(ToString::to_string).collect();
     let more = occupied.len().saturating_sub(MAX_NAMED);
     if more == 0 { first.join(", ") } else { format!("{} and {more} more", first.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pool(subnets: &serde_json::Value) -> AddressPool {
+        serde_json::from_value(json!({
+            "apiVersion": "bobbin.dev/v1beta1", "kind": "AddressPool", "metadata": {"name": "p"},
+            "spec": {"subnets": subnets},
+        }))
+        .unwrap()
+    }
+
+    fn connected(net: &str) -> OccupiedNet {
+        OccupiedNet { used_as: Use::Connected, net: net.parse().unwrap() }
+    }
+
+    fn block(range: &str) -> BlockInfo {
+        BlockInfo { range: bobbin_ipam::BlockRange::parse(Some(range), None).ok(), ..BlockInfo::default() }
+    }
+
+    #[tokio::test]
+    async fn a_block_of_a_subnet_that_the_cached_pool_lacks_is_compared_too() {
+        let network = NodeNetwork::new(None);
+        *network.0.occupied.lock() = vec![connected("10.91.0.0/24")];
+        let cached = pool(&json!([{"ipv4": "10.90.0.0/24"}]));
+        assert!(network.in_pool(&cached).is_empty());
+        let all = network.read().await.unwrap();
+        assert_eq!(networks_in(&block("10.91.0.16/28"), &all).collect::<Vec<_>>(), all);
+    }
+
+    #[test]
+    fn a_pool_is_covered_if_each_subnet_lies_in_a_network_of_the_node() {
+        let node = [connected("10.90.0.0/16"), connected("fd00:90::/64")];
+        assert!(covers_pool(&pool(&json!([{"ipv4": "10.90.1.0/24"}, {"ipv4": "10.90.2.0/24"}])), &node));
+        assert!(covers_pool(&pool(&json!([{"ipv4": "10.91.0.0/24", "ipv6": "fd00:90::/120"}])), &node));
+        assert!(!covers_pool(&pool(&json!([{"ipv4": "10.90.1.0/24"}, {"ipv4": "10.91.0.0/24"}])), &node));
+        assert!(!covers_pool(&pool(&json!([{"ipv4": "10.90.0.0/15"}])), &node));
+    }
 }

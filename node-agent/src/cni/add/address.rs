@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::AddContext;
 use crate::agent::Agent;
-use crate::blocks::claim::ClaimError;
+use crate::blocks::claim::{ClaimError, NODE_NETWORK_REMEDY};
 use crate::blocks::demand::WaitingAdd;
 use crate::blocks::demand::waiting_pods::Waiter;
 use crate::cni::attachment_lock::AttachmentLock;
@@ -171,7 +171,7 @@ fn sentence(agent: &Agent, pool: &str, trouble: Option<&ClaimError>) -> String {
             "set a larger maxBlocksPerNode in the pool, or delete pods of this node that use it".to_owned()
         }
         Some(ClaimError::NodeNetwork { .. }) => {
-            "choose subnets for the pool outside of the nodes' networks, or schedule the pod on another node".to_owned()
+            format!("{NODE_NETWORK_REMEDY}, or schedule the pod on another node")
         }
         Some(ClaimError::PoolFull(_) | ClaimError::OnlyCooling(_)) if all_reserved(agent, pool) => {
             "remove entries of the pool's spec.reserved, which contains all its addresses, or append a subnet"

@@ -1,0 +1,116 @@
+//! Selects the free block to claim from the API server's list, page by page.
+
+use std::collections::{BTreeSet, HashSet};
+
+use bobbin_crds::AddressPool;
+use bobbin_datapath::OccupiedNet;
+use jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::node_network::{covers_pool, named, networks_in};
+use super::{ClaimError, Claims, unreachable};
+use crate::blocks::read::{BlockInfo, best_free_block};
+use crate::cluster::NodeInfo;
+
+/// What a claim found on the pages of free blocks so far.
+#[derive(Default)]
+struct Listed {
+    /// Whether a block contains no address that the node itself uses.
+    any_usable: bool,
+    /// The networks of the node that share addresses with the other blocks.
+    refused_for: BTreeSet<OccupiedNet>,
+}
+
+impl Listed {
+    /// Adds a page. Returns its blocks without addresses that the node itself uses.
+    fn add(&mut self, mut page: Vec<BlockInfo>, occupied: &[OccupiedNet]) -> Vec<BlockInfo> {
+        page.retain(|block| {
+            let inside: Vec<OccupiedNet> = networks_in(block, occupied).collect();
+            self.refused_for.extend(&inside);
+            inside.is_empty()
+        });
+        self.any_usable |= !page.is_empty();
+        page
+    }
+
+    /// Why none of the blocks can be claimed.
+    fn why_none(self, pool: String, node: &NodeInfo, cooled_only: bool) -> ClaimError {
+        match (self.any_usable, self.refused_for.is_empty()) {
+            (true, _) if cooled_only => ClaimError::OnlyCooling(pool),
+            (false, false) => {
+                let what = named(&self.refused_for.into_iter().collect::<Vec<_>>());
+                ClaimError::NodeNetwork { pool, node: node.name.clone(), what }
+            }
+            _ => ClaimError::PoolFull(pool),
+        }
+    }
+}
+
+impl Claims {
+    /// Lists the free blocks of a pool and selects the one to claim. Skips the blocks in `tried`.
+    ///
+    /// One page is enough, unless the node refuses blocks with addresses that it uses itself. Then the agent lists further pages until it
+    /// finds a block that it may claim.
+    pub(super) async fn select_free(
+        &self,
+        pool: &AddressPool,
+        node: &NodeInfo,
+        cooled_only: bool,
+        occupied: &[OccupiedNet],
+        tried: &HashSet<String>,
+    ) -> Result<BlockInfo, ClaimError> {
+        let pool_name = pool.name_any();
+        let (mut listed, mut after) = (Listed::default(), None);
+        loop {
+            let page = self.0.api.list_free(&pool_name, after.as_deref()).await;
+            let page = page.map_err(|error| unreachable(&pool_name, &error))?;
+            let usable = listed.add(page.blocks, occupied);
+            let may_claim = |block: &str| !tried.contains(block) && self.0.node_state.block_state(block).is_none();
+            let (now, cooldown) = (Timestamp::now(), pool.spec.cooldown());
+            if let Some(best) = best_free_block(usable, &node.name, self.seed(), now, cooldown, cooled_only, may_claim)
+            {
+                return Ok(best);
+            }
+            after = page.next;
+            if after.is_none() || listed.refused_for.is_empty() || covers_pool(pool, occupied) {
+                return Err(listed.why_none(pool_name, node, cooled_only));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bobbin_datapath::Use;
+
+    use super::*;
+
+    fn block(range: &str) -> BlockInfo {
+        BlockInfo { range: bobbin_ipam::BlockRange::parse(Some(range), None).ok(), ..BlockInfo::default() }
+    }
+
+    fn connected(net: &str) -> OccupiedNet {
+        OccupiedNet { used_as: Use::Connected, net: net.parse().unwrap() }
+    }
+
+    #[test]
+    fn a_usable_block_on_a_later_page_counts() {
+        let occupied = [connected("10.90.0.0/24"), connected("172.16.0.0/24")];
+        let mut listed = Listed::default();
+        assert!(listed.add(vec![block("10.90.0.0/28"), block("10.90.0.16/28")], &occupied).is_empty());
+        assert_eq!(listed.refused_for, BTreeSet::from([occupied[0]]));
+        assert_eq!(listed.add(vec![block("10.90.1.0/28")], &occupied).len(), 1);
+        let why = listed.why_none("p".into(), &NodeInfo::default(), true);
+        assert!(matches!(why, ClaimError::OnlyCooling(_)), "{why}");
+    }
+
+    #[test]
+    fn the_error_names_only_the_networks_of_refused_blocks() {
+        let mut listed = Listed::default();
+        listed.add(vec![block("10.90.0.0/28")], &[connected("10.90.0.0/24"), connected("172.16.0.0/24")]);
+        let why = listed.why_none("p".into(), &NodeInfo::default(), true).to_string();
+        assert!(why.ends_with(": the connected subnet 10.90.0.0/24 of the node"), "{why}");
+        let none = Listed::default().why_none("p".into(), &NodeInfo::default(), true);
+        assert!(matches!(none, ClaimError::PoolFull(_)), "{none}");
+    }
+}
