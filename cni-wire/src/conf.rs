@@ -15,7 +15,7 @@ pub struct NetConf {
     pub kind: String,
     /// `prevResult`: for CHECK and DEL the result of ADD; for ADD the result of the previous plugin in the chain.
     pub prev_result: Option<AddResult>,
-    /// `runtimeConfig`: values for the capabilities of the plugin. Bobbin declares no capability, so it expects no values.
+    /// `runtimeConfig`: values for the capabilities that the configuration declares for the plugin.
     pub runtime_config: Map<String, Value>,
     valid_attachments: Option<Vec<ValidAttachment>>,
 }

@@ -14,6 +14,8 @@ mod foreign_state;
 mod host;
 #[path = "agent/injected_faults.rs"]
 mod injected_faults;
+#[path = "agent/object_warnings.rs"]
+mod object_warnings;
 #[path = "agent/outage.rs"]
 mod outage;
 #[path = "agent/pools.rs"]
@@ -86,6 +88,15 @@ fn main() -> Result<ExitCode> {
             pools::order_of_sources,
         ),
         suite.test("an ADD whose pool can't serve it fails with the pool and the reason", pools::refusals),
+        suite.test(
+            "an annotation that Bobbin does not know gets a Warning on its pod or namespace",
+            object_warnings::unknown_annotations,
+        ),
+        suite.test(
+            "an empty or malformed pool name gets a Warning with a remedy on its pod or namespace",
+            object_warnings::bad_pool_names,
+        ),
+        suite.test("a hostPort that no chained plugin serves gets a Warning on its pod", object_warnings::host_port),
         suite.test("a pool of one address family assigns one address", pools::one_family),
         suite.test(
             "foreign routes, rules and CNI files are left alone, and a CNI file that sorts first is reported",

@@ -63,6 +63,8 @@ pub struct SelectionError {
 /// Why a pod gets no address from a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnusableReason {
+    /// No pool can have this name.
+    InvalidName,
     /// No pool has this name.
     Missing,
     /// The pool is being deleted.
@@ -96,10 +98,25 @@ pub fn select_pool<'a>(
         (DEFAULT_POOL, SelectionSource::Default)
     };
     let selection = PoolSelection { pool: name.to_owned(), source };
-    match refused(pool(name)) {
+    let reason = if is_pool_name(name) { refused(pool(name)) } else { Some(UnusableReason::InvalidName) };
+    match reason {
         None => Ok(selection),
         Some(reason) => Err(SelectionError { selection, namespace: namespace.map(ToOwned::to_owned), reason }),
     }
+}
+
+/// What a pool name consists of, for messages.
+pub const POOL_NAME_RULE: &str =
+    "a pool name has at most 63 lower-case letters, digits and '-', and begins and ends with a letter or digit";
+
+/// Whether the API server accepts this name for a pool: a DNS label.
+pub fn is_pool_name(name: &str) -> bool {
+    let alphanumeric = |letter: &u8| letter.is_ascii_lowercase() || letter.is_ascii_digit();
+    let bytes = name.as_bytes();
+    bytes.len() <= 63
+        && bytes.iter().all(|letter| alphanumeric(letter) || *letter == b'-')
+        && bytes.first().is_some_and(alphanumeric)
+        && bytes.last().is_some_and(alphanumeric)
 }
 
 fn refused(info: Option<PoolInfo<'_>>) -> Option<UnusableReason> {
@@ -165,6 +182,9 @@ impl fmt::Display for Why<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let elsewhere = self.elsewhere();
         match &self.0.reason {
+            UnusableReason::InvalidName => {
+                write!(f, "which is not a valid pool name: {POOL_NAME_RULE}. Name an existing pool in the annotation")
+            }
             UnusableReason::Missing => write!(f, "which does not exist: create that AddressPool, or {elsewhere}"),
             UnusableReason::Deleting => write!(f, "which is being deleted and assigns no new addresses: {elsewhere}"),
             UnusableReason::Draining => write!(

@@ -29,7 +29,7 @@ use crate::cluster::freshness::FreshnessTracker;
 pub use lookup::PodLookup;
 use newly_scheduled::NewlyScheduledPods;
 use object_store::ObjectStore;
-pub use objects::{NamespaceInfo, NodeInfo, PodInfo};
+pub use objects::{IgnoredAnnotations, NamespaceInfo, NodeInfo, PodInfo};
 
 /// The kinds that the cache watches, besides this node's own objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

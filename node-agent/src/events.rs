@@ -1,4 +1,4 @@
-//! Publishes Kubernetes Events about pods, pools and the node. An event has the same text as the log line or the CNI error.
+//! Publishes Kubernetes Events about pods, namespaces, pools and the node. An event has the same text as the log line or the CNI error.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -49,6 +49,17 @@ impl Events {
             namespace: Some(pod.namespace.clone()),
             name: Some(pod.name.clone()),
             uid: Some(pod.uid.clone()).filter(|uid| !uid.is_empty()),
+            ..ObjectReference::default()
+        };
+        self.publisher.publish(event(EventType::Warning, reason, sentence), object);
+    }
+
+    /// Publishes this node's warning about a namespace. The Event is in namespace `default`, because a Namespace has no namespace.
+    pub fn namespace_warning(&self, name: &str, reason: &'static str, sentence: &str) {
+        let object = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Namespace".to_owned()),
+            name: Some(name.to_owned()),
             ..ObjectReference::default()
         };
         self.publisher.publish(event(EventType::Warning, reason, sentence), object);

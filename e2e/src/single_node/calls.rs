@@ -73,11 +73,23 @@ impl SingleNode {
     /// Runs cnitool with the configuration that the agent installed, or with the configuration in `conf_dir` if it is
     /// given.
     pub fn cnitool(&self, verb: &str, netns: &Path, conf_dir: Option<&Path>) -> Result<Answer> {
+        self.cnitool_with(verb, netns, conf_dir, &[])
+    }
+
+    /// Like [`Self::cnitool`], but with these environment variables, for example `CNI_ARGS` or `CAP_ARGS`.
+    pub fn cnitool_with(
+        &self,
+        verb: &str,
+        netns: &Path,
+        conf_dir: Option<&Path>,
+        environment: &[(&str, &str)],
+    ) -> Result<Answer> {
         let tool = self.programs.path("cnitool")?;
         let conf_dir = conf_dir.map_or_else(|| self.path("cni-conf"), Path::to_owned);
         let mut command = self.namespace.command(tool);
         command.args([verb, "bobbin"]).arg(netns).env("NETCONFPATH", conf_dir).env("CNI_PATH", self.path("cni-bin"));
         command.env("BOBBIN_SOCKET", self.run_dir().join("agent.sock"));
+        command.envs(environment.iter().copied());
         let start = Instant::now();
         let output = command.output().context("cnitool did not start")?;
         Ok(Answer {

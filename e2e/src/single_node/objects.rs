@@ -78,8 +78,12 @@ impl SingleNode {
 
     /// Creates a namespace. If `pool` is given, an annotation on the namespace selects the pool.
     pub async fn make_namespace(&self, name: &str, pool: Option<&str>) -> Result<()> {
+        self.make_annotated_namespace(name, &pool_annotation(pool)).await
+    }
+
+    /// Creates a namespace with annotations.
+    pub async fn make_annotated_namespace(&self, name: &str, annotations: &BTreeMap<&str, &str>) -> Result<()> {
         let namespaces: Api<KubeNamespace> = Api::all(self.client.clone());
-        let annotations: BTreeMap<&str, &str> = pool.map(|pool| (POOL_ANNOTATION, pool)).into_iter().collect();
         let namespace = serde_json::from_value(json!({"metadata": {"name": name, "annotations": annotations}}))?;
         namespaces.create(&PostParams::default(), &namespace).await?;
         Ok(())
@@ -88,8 +92,17 @@ impl SingleNode {
     /// Creates a Pod object that is bound to this node, and returns a sandbox for the pod. If `pool` is given, an
     /// annotation on the pod selects the pool.
     pub async fn kube_pod(&self, namespace: &str, name: &str, pool: Option<&str>) -> Result<Sandbox> {
+        self.annotated_pod(namespace, name, &pool_annotation(pool)).await
+    }
+
+    /// Like [`Self::kube_pod`], but with any annotations on the pod.
+    pub async fn annotated_pod(
+        &self,
+        namespace: &str,
+        name: &str,
+        annotations: &BTreeMap<&str, &str>,
+    ) -> Result<Sandbox> {
         let pods: Api<KubePod> = Api::namespaced(self.client.clone(), namespace);
-        let annotations: BTreeMap<&str, &str> = pool.map(|pool| (POOL_ANNOTATION, pool)).into_iter().collect();
         let object = serde_json::from_value(json!({
             "metadata": {"name": name, "annotations": annotations},
             "spec": {"nodeName": NODE, "containers": [{"name": "c", "image": "none"}], "tolerations": [{"operator": "Exists"}]},
@@ -169,6 +182,10 @@ impl SingleNode {
         .await
         .with_context(|| format!("the end of the agent's log:\n{}", self.agent_log_tail()))
     }
+}
+
+fn pool_annotation(pool: Option<&str>) -> BTreeMap<&str, &str> {
+    pool.map(|pool| (POOL_ANNOTATION, pool)).into_iter().collect()
 }
 
 fn short(id: &str) -> &str {

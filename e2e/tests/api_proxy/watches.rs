@@ -68,8 +68,8 @@ pub async fn frozen(node: &mut SingleNode) -> Result<()> {
 pub async fn frozen_then_reset(node: &mut SingleNode) -> Result<()> {
     let api = through_proxy(node).await?;
     let mut frozen = watch(&api).await?;
-    create(node, "seen").await?;
-    added_until(&mut frozen, "seen", WAIT_TIMEOUT).await?;
+    create(node, "after-reset").await?;
+    added_until(&mut frozen, "after-reset", WAIT_TIMEOUT).await?;
     let freeze = node.api()?.inject(requests(&["watch"]), Fault::FreezeThenReset);
     create(node, "hidden").await?;
     let mut witness = watch(&api).await?;

@@ -1,4 +1,4 @@
-//! Pool selection, and the events of a pod whose pool can't serve it.
+//! Pool selection, and the events of a pod whose pool can't serve it or whose settings have no effect.
 
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
         ),
         suite.test("a pod whose annotation names a draining pool gets a Warning", draining),
         suite.test("a pod whose annotation names a pool that its node may not use gets a Warning", not_this_node),
+        suite.test("a pod with a misspelt annotation or an unserved hostPort runs and gets a Warning", without_effect),
     ]
 }
 
@@ -109,6 +110,14 @@ async fn not_this_node(cluster: &mut Cluster) -> Result<()> {
     cluster.await_warning("racks", "wrong", &["rack", "n1"], EVENT_TIMEOUT).await?;
     ensure!(cluster.assignments_of("racks").await?.len() == 1, "the refused pod has an address");
     Ok(())
+}
+
+async fn without_effect(cluster: &mut Cluster) -> Result<()> {
+    cluster.make_namespace("no-effect", &[]).await?;
+    let workload = Workload::pod("no-effect", "a").annotated("bobbin.dev/pol", "gold").with_host_port(18_080);
+    cluster.create_ready_pod(workload).await?;
+    cluster.await_warning("no-effect", "a", &["hostPort 18080/tcp", "portmap"], EVENT_TIMEOUT).await?;
+    cluster.await_warning("no-effect", "a", &["bobbin.dev/pol"], EVENT_TIMEOUT).await.map(drop)
 }
 
 async fn nothing_is_held(cluster: &Cluster, namespace: &str) -> Result<()> {

@@ -13,14 +13,16 @@ use kube::Api;
 use kube::api::ListParams;
 use libtest_mimic::Trial;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{OperatorFixture, RECONCILE_TIMEOUT, says, why};
+use crate::fixture::{OperatorFixture, RECONCILE_TIMEOUT, free_port, metrics_page, says, why};
 
 pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
     vec![
         suite.test("status counts become correct, and nothing is written while nothing changes", counts),
         suite.test("the condition Exhausted is set and cleared at once", exhaustion),
         suite.test("a draining pool has the reason Draining", draining),
+        suite.test("void assignments are counted by the metric, and by no pool", void_assignments),
     ]
 }
 
@@ -125,4 +127,52 @@ async fn draining(fixture: &mut OperatorFixture) -> Result<()> {
     fixture.change("drain", json!({"draining": false})).await?;
     fixture.until_ready("drain").await?;
     Ok(())
+}
+
+async fn void_assignments(fixture: &mut OperatorFixture) -> Result<()> {
+    let uid = fixture.node("void-owner").await?;
+    fixture.node("void-other").await?;
+    fixture.pool("void", json!({"subnets": [{"ipv4": "10.73.0.0/24"}]})).await?;
+    fixture.until_ready("void").await?;
+    fixture.claim("void-0", "void-owner", &uid).await?;
+    let port = free_port()?;
+    let stop = CancellationToken::new();
+    let _stop_at_end = stop.clone().drop_guard();
+    fixture.operator("counting", &["--no-leader-election", &format!("--metrics-address=127.0.0.1:{port}")], stop)?;
+    fixture.create_assignment("10.73.0.1", "void-0", "void-owner").await?;
+    until_counted(fixture, port, 0).await?;
+    // The node of the first does not own the block, and the block of the second does not exist.
+    fixture.create_assignment("10.73.0.2", "void-0", "void-other").await?;
+    fixture.create_assignment("10.73.0.65", "void-900", "void-owner").await?;
+    until_counted(fixture, port, 2).await?;
+    let one = |status: &AddressPoolStatus| status.used == 1;
+    fixture.until_status("void", "counts only the assignment of the owner", RECONCILE_TIMEOUT, one).await?;
+    fixture.forget("10.73.0.2").await?;
+    until_counted(fixture, port, 1).await?;
+    fixture.forget("10.73.0.65").await?;
+    until_counted(fixture, port, 0).await
+}
+
+/// Counts the assignments in the API whose node does not own their block.
+async fn void_in_api(fixture: &OperatorFixture) -> Result<usize> {
+    let blocks = fixture.blocks().list(&ListParams::default()).await?.items;
+    let owned = |name: &str, node: &str| {
+        let block = blocks.iter().find(|block| block.metadata.name.as_deref() == Some(name));
+        block.is_some_and(|block| block.spec.node_name.as_deref() == Some(node))
+    };
+    let assignments = fixture.assignments().list(&ListParams::default()).await?.items;
+    Ok(assignments.iter().filter(|one| !owned(&one.spec.block_name, &one.spec.node_name)).count())
+}
+
+/// Waits until the operator's metric shows all void assignments of the API. They are at least `own`: other tests may have left some.
+async fn until_counted(fixture: &OperatorFixture, port: u16, own: usize) -> Result<()> {
+    wait_until(&format!("all void assignments, at least {own}, are counted"), RECONCILE_TIMEOUT, || async {
+        let in_api = void_in_api(fixture).await?;
+        // The operator may not serve its metrics yet.
+        let page = metrics_page(port).await.unwrap_or_default();
+        let counted = page.lines().find_map(|line| line.strip_prefix("bobbin_operator_void_assignments "));
+        let equal = in_api >= own && counted == Some(&in_api.to_string());
+        Ok(check(equal, || format!("{in_api} in the API, the metric is {counted:?}")))
+    })
+    .await
 }

@@ -17,16 +17,18 @@ use crate::fixture::{BLOCK_LEN, BLOCKS, Pods, SETTLE_TIMEOUT, await_outage, make
 
 /// The subnet that is appended after the snapshot.
 const NEWER: &str = "10.90.1.0/27";
+/// The subnet that is appended after the restore, before the pods of [`NEWER`] end.
+const NEWEST: &str = "10.90.2.0/27";
 
-fn with_newer_subnet() -> Value {
-    let subnets = json!([{"ipv4": "10.90.0.0/27"}, {"ipv4": NEWER}]);
+fn with_subnets(appended: &[&str]) -> Value {
+    let subnets: Vec<Value> = ["10.90.0.0/27"].iter().chain(appended).map(|ipv4| json!({"ipv4": ipv4})).collect();
     json!({"subnets": subnets, "blockSizeBits": 2, "cooldownSeconds": 0})
 }
 
 pub async fn not_carved_over(nodes: &mut BareNodes) -> Result<()> {
     make_pool(nodes).await?;
     let snapshot = nodes.control_plane.save_snapshot()?;
-    nodes.apply_pool("default", &with_newer_subnet(), BLOCKS + 1).await?;
+    nodes.apply_pool("default", &with_subnets(&[NEWER]), BLOCKS + 1).await?;
     let mut pods = Pods::default();
     // More pods than the older subnet has addresses.
     pods.add(nodes, 2, BLOCKS * BLOCK_LEN + 2)?;
@@ -49,7 +51,7 @@ pub async fn not_carved_over(nodes: &mut BareNodes) -> Result<()> {
     pods.await_assignments(nodes, SETTLE_TIMEOUT).await?;
 
     // No block is carved over the pods' addresses: their subnet waits until they end.
-    nodes.apply_pool("default", &with_newer_subnet(), BLOCKS).await?;
+    nodes.apply_pool("default", &with_subnets(&[NEWER, NEWEST]), BLOCKS + 1).await?;
     let pools: Api<AddressPool> = Api::all(nodes.client.clone());
     wait_until("the pool's condition Ready names an assignment in the newer subnet", SETTLE_TIMEOUT, || async {
         let conditions = pools.get("default").await?.status.unwrap_or_default().conditions;
@@ -57,9 +59,16 @@ pub async fn not_carved_over(nodes: &mut BareNodes) -> Result<()> {
         Ok(check(named, || format!("{conditions:?}")))
     })
     .await?;
-    let carved = nodes.blocks("default").await?.len();
-    ensure!(carved == BLOCKS, "{carved} blocks exist, so the newer subnet was carved while its pods run");
+    for block in nodes.blocks("default").await? {
+        let range: IpNet = block.spec.ipv4.unwrap_or_default().parse()?;
+        ensure!(!newer.contains(&range), "block {range} of the newer subnet was carved while its pods run");
+    }
+    // The pods' assignments name blocks of the newer subnet, so the newest subnet must not get the numbers of these blocks.
+    let accepted = pools.get("default").await?.status.unwrap_or_default().accepted_subnets;
+    let newest =
+        accepted.iter().find(|entry| entry.ipv4.as_deref() == Some(NEWEST)).and_then(|entry| entry.first_index);
+    ensure!(newest == i64::try_from(2 * BLOCKS).ok(), "the newest subnet begins with block {newest:?}: {accepted:?}");
     ensure!(pods.addresses()? == before, "a pod lost its address");
     pods.end(nodes).await?;
-    nodes.apply_pool("default", &with_newer_subnet(), BLOCKS + 1).await
+    nodes.apply_pool("default", &with_subnets(&[NEWER, NEWEST]), 2 * BLOCKS + 1).await
 }

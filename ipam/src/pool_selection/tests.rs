@@ -61,6 +61,21 @@ fn a_missing_pool_is_refused_even_if_another_pool_could_serve() {
 }
 
 #[test]
+fn a_name_that_no_pool_can_have_is_refused_with_the_rule() {
+    let refusal = select_pool(Some("Gold"), None, Some("team"), all).unwrap_err().to_string();
+    assert_eq!(
+        refusal,
+        "the pod's annotation bobbin.dev/pool names pool \"Gold\", which is not a valid pool name: a pool name has at most 63 lower-case letters, digits and '-', and begins and ends with a letter or digit. Name an existing pool in the annotation"
+    );
+    for name in ["a", "0", "gold-2", &"g".repeat(63)] {
+        assert!(is_pool_name(name), "{name:?}");
+    }
+    for name in ["", " ", "gold ", "Gold", "gold.a", "a/b", "-a", "a-", "gölden", &"g".repeat(64)] {
+        assert!(!is_pool_name(name), "{name:?}");
+    }
+}
+
+#[test]
 fn a_draining_pool_is_refused() {
     assert_eq!(
         refused(|pool| Some(PoolInfo { draining: true, ..pool })),

@@ -81,6 +81,12 @@ impl BlockInfo {
         }
     }
 
+    /// Which node owns the block that this node's state has as `held`. A block of other addresses only has its name, so `held` counts as
+    /// another node's. The operator may have carved such a block after a restore of etcd.
+    pub(crate) fn owner_of(&self, held: &ClaimedBlock, node: &NodeInfo) -> Owner {
+        if self.range.is_some_and(|range| range != held.range) { Owner::OtherNode } else { self.owner(node) }
+    }
+
     /// Which node owns the block.
     pub(crate) fn owner(&self, node: &NodeInfo) -> Owner {
         match self.node_name.as_deref() {

@@ -37,7 +37,7 @@ impl ReconcilerState {
             }
         };
         self.context.freshness.answered(boot_time());
-        match read.owner(&node) {
+        match read.owner_of(&block.held, &node) {
             Owner::ThisNode if self.context.cluster.node_is_gone() => self.of_a_node_that_is_gone(name),
             Owner::ThisNode => {
                 self.context.node_state.refresh(name, &read.uid, &read.resource_version, read.deleting);
@@ -146,6 +146,9 @@ impl ReconcilerState {
         self.withdraw(block).await;
         let owner = read.node_name.as_deref().unwrap_or_default();
         let taker = match owner {
+            _ if read.range.is_some_and(|range| range != block.held.range) => {
+                "another block has its name now, with other addresses".to_owned()
+            }
             "" => "it was released and is being deleted".to_owned(),
             owner => format!("node {owner} has it now"),
         };

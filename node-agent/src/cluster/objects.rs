@@ -14,6 +14,11 @@ use kube::core::ObjectMeta;
 use kube::runtime::reflector::Lookup;
 use serde::{Deserialize, Serialize};
 
+/// The prefix of Bobbin's annotations.
+const DOMAIN: &str = "bobbin.dev/";
+/// How many unknown annotations of one object the agent keeps. An event names at most these.
+const MAX_UNKNOWN: usize = 4;
+
 /// The Node object of this agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeInfo {
@@ -66,6 +71,26 @@ impl NodeInfo {
     }
 }
 
+/// The annotations in Bobbin's domain that have no effect.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IgnoredAnnotations {
+    /// Annotations that Bobbin does not know, at most [`MAX_UNKNOWN`].
+    pub unknown: Vec<String>,
+    /// Whether the annotation that names the pool is empty.
+    pub empty_pool: bool,
+}
+
+impl IgnoredAnnotations {
+    fn of(metadata: &ObjectMeta) -> IgnoredAnnotations {
+        let all = || metadata.annotations.iter().flatten();
+        let unknown = all().map(|(key, _)| key).filter(|key| key.starts_with(DOMAIN) && *key != POOL_ANNOTATION);
+        IgnoredAnnotations {
+            unknown: unknown.take(MAX_UNKNOWN).cloned().collect(),
+            empty_pool: all().any(|(key, value)| key == POOL_ANNOTATION && value.is_empty()),
+        }
+    }
+}
+
 /// A pod of this node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodInfo {
@@ -79,6 +104,9 @@ pub struct PodInfo {
     pub kubelet_uid: Option<String>,
     /// The pool in the pod's annotation; an empty annotation counts as absent.
     pub pool: Option<String>,
+    /// The pod's annotations that Bobbin ignores.
+    #[serde(default)]
+    pub ignored: IgnoredAnnotations,
     /// Whether the pod is being deleted.
     #[serde(skip)]
     pub terminating: bool,
@@ -94,6 +122,7 @@ impl PodInfo {
             uid: metadata.uid.clone().unwrap_or_default(),
             kubelet_uid: annotation(MIRROR_UID).cloned(),
             pool: annotation(POOL_ANNOTATION).filter(|pool| !pool.is_empty()).cloned(),
+            ignored: IgnoredAnnotations::of(metadata),
             terminating: metadata.deletion_timestamp.is_some(),
         }
     }
@@ -114,6 +143,9 @@ pub struct NamespaceInfo {
     pub labels: BTreeMap<String, String>,
     /// The pool in the namespace's annotation; an empty annotation counts as absent.
     pub pool: Option<String>,
+    /// The namespace's annotations that Bobbin ignores.
+    #[serde(default)]
+    pub ignored: IgnoredAnnotations,
 }
 
 impl NamespaceInfo {
@@ -124,6 +156,7 @@ impl NamespaceInfo {
             name: metadata.name.clone().unwrap_or_default(),
             labels: metadata.labels.clone().unwrap_or_default(),
             pool: annotation.filter(|pool| !pool.is_empty()).cloned(),
+            ignored: IgnoredAnnotations::of(metadata),
         }
     }
 }

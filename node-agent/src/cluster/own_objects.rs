@@ -249,7 +249,7 @@ impl OwnWatches {
         for held in self.node_state.blocks() {
             let read = listed.iter().find(|read| read.name == held.held.name);
             match (read, &node) {
-                (Some(read), Some(node)) if read.owner(node) == Owner::ThisNode => {
+                (Some(read), Some(node)) if read.owner_of(&held.held, node) == Owner::ThisNode => {
                     self.node_state.refresh(&read.name, &read.uid, &read.resource_version, read.deleting);
                     self.node_state.prove(&read.name, start.proof(), false);
                 }
@@ -269,7 +269,9 @@ impl OwnWatches {
             self.node_state.on(&read.name, BlockEvent::Doubt);
             return;
         };
-        match (read.owner(&node), self.node_state.block_state(&read.name)) {
+        let known = self.node_state.block(&read.name);
+        let owner = known.as_ref().map_or_else(|| read.owner(&node), |known| read.owner_of(&known.held, &node));
+        match (owner, self.node_state.block_state(&read.name)) {
             (Owner::ThisNode, Some(BlockState::Claiming { .. }))
             | (Owner::Free | Owner::OtherNode, None)
             | (Owner::Unknown, _) => {}

@@ -2,6 +2,7 @@
 
 mod address;
 mod confirm;
+mod object_warnings;
 mod result;
 mod wiring;
 
@@ -24,6 +25,7 @@ use crate::cni::attachment_lock::AttachmentLock;
 use crate::state::{Allocation, Attachment, AttachmentPhase};
 use address::AddTarget;
 use confirm::{ConfirmOptions, Confirmed, confirm, confirm_wait};
+use object_warnings::ObjectWarnings;
 use wiring::{PreparedFamilies, kernel_refused};
 
 /// The parts of the agent that only ADD uses.
@@ -38,6 +40,8 @@ pub struct AddContext {
     resync_trigger: Arc<Notify>,
     /// The address families for which the node's forwarding, routing rule and anti-spoofing filter are set up.
     prepared: PreparedFamilies,
+    /// Warns about settings of pods and namespaces.
+    warnings: ObjectWarnings,
 }
 
 /// The progress of the agent's first read of the node's blocks since its start.
@@ -67,7 +71,8 @@ impl AddContext {
         first_read: FirstRead,
         resync_trigger: Arc<Notify>,
     ) -> AddContext {
-        AddContext { demand, waiting, first_read, resync_trigger, prepared: PreparedFamilies::default() }
+        let (prepared, warnings) = (PreparedFamilies::default(), ObjectWarnings::default());
+        AddContext { demand, waiting, first_read, resync_trigger, prepared, warnings }
     }
 }
 
@@ -170,6 +175,8 @@ async fn add_new(
     let until = Instant::now() + agent.args.add_timeout;
     let chosen = lock.unless_del_waits(select_pool_for_pod(&agent.cluster, pod, agent.args.unknown_pod)).await;
     let chosen = chosen.ok_or_else(|| interrupted_by_del(key, "its pod and its pool"))?;
+    let known_pod = chosen.as_ref().map_or(pod, |chosen| &chosen.pod);
+    context.warnings.report(agent, known_pod, &conf.runtime_config);
     let SelectedPool { selection, pod, pod_seen } = chosen.map_err(|error| {
         let error = error.to_cni();
         agent.events.pod_warning(pod, "FailedAllocateAddress", &error.msg);

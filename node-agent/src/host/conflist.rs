@@ -55,8 +55,17 @@ pub(super) fn version_for(wanted: &str, plugins: &[Vec<Version>]) -> Result<Vers
 }
 
 /// Renders the content of the configuration file.
+///
+/// The runtime passes host ports only to plugins that declare the capability `portMappings`. If no chained plugin does, Bobbin declares
+/// it: the agent then sees the host ports and warns that no plugin serves them.
 pub(super) fn render(version: Version, chained: &[Value]) -> Vec<u8> {
-    let mut plugins = vec![json!({ "type": PLUGIN })];
+    let declared = |plugin: &Value| plugin.pointer("/capabilities/portMappings") == Some(&Value::Bool(true));
+    let own = if chained.iter().any(declared) {
+        json!({ "type": PLUGIN })
+    } else {
+        json!({ "type": PLUGIN, "capabilities": { "portMappings": true } })
+    };
+    let mut plugins = vec![own];
     plugins.extend(chained.iter().cloned());
     let list = json!({ "cniVersion": version.text(), "name": "bobbin", "plugins": plugins });
     let mut bytes = serde_json::to_vec_pretty(&list).unwrap_or_default();

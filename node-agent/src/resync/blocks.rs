@@ -10,7 +10,7 @@ use crate::blocks::RECREATE_TIMEOUT;
 use crate::blocks::read::{BlockInfo, Owner};
 use crate::cluster::NodeInfo;
 use crate::cluster::freshness::{Proof, ReadStart, WatchedKind};
-use crate::state::{BlockEvent, BlockState, BlockView};
+use crate::state::{BlockEvent, BlockState, BlockView, ClaimedBlock};
 
 impl Resync {
     /// Compares the node's blocks with a consistent list. Returns the start of that list.
@@ -27,8 +27,8 @@ impl Resync {
         for held in self.node_state.blocks() {
             match own.blocks.get(&held.held.name) {
                 // A lost block may have changed since the list, so it is read again.
-                _ if held.state == BlockState::Lost => lost.push(held.held.name),
-                Some(read) if read.owner(&node) == Owner::ThisNode => {
+                _ if held.state == BlockState::Lost => lost.push(held.held),
+                Some(read) if read.owner_of(&held.held, &node) == Owner::ThisNode => {
                     self.node_state.refresh(&read.name, &read.uid, &read.resource_version, read.deleting);
                     self.node_state.prove(&read.name, start.proof(), false);
                     if !read.names_addresses_of(&node) {
@@ -44,8 +44,8 @@ impl Resync {
         for read in misaddressed {
             self.write_addresses(read, &node).await;
         }
-        for name in lost {
-            self.try_claim_back(&name, &node).await;
+        for held in lost {
+            self.try_claim_back(&held, &node).await;
         }
         self.freshness.list_answered(WatchedKind::Blocks, start);
         for name in own.blocks.keys().filter(|name| self.node_state.block_state(name).is_none()) {
@@ -116,14 +116,15 @@ impl Resync {
     }
 
     /// Claims a lost block back if the block is free again and attachments use it. The assignments of these attachments are created first.
-    async fn try_claim_back(&self, name: &str, node: &NodeInfo) {
+    async fn try_claim_back(&self, held: &ClaimedBlock, node: &NodeInfo) {
+        let name = &held.name;
         let read = match self.block_api().get(name).await {
             Ok(read) => read,
             Err(error) => {
                 return tracing::debug!(block = name, %error, "the agent can't read a lost block; the next pass tries again");
             }
         };
-        match read.owner(node) {
+        match read.owner_of(held, node) {
             Owner::Free if !self.cluster.node_is_gone() => {
                 self.assignment_writer.recreate_missing(&self.node_state.residents(name), RECREATE_TIMEOUT).await;
                 if let Outcome::Done(claimed) = self.block_api().claim(&read, node).await {

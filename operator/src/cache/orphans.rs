@@ -26,16 +26,16 @@ pub(crate) struct OrphanedAssignment {
     pub(crate) outside: bool,
 }
 
-impl Index {
-    /// All assignments whose block does not exist or is not their node's. Assignments of an unreadable block are left out, because
-    /// their node may own the block.
-    pub(crate) fn orphaned_assignments(&self) -> Vec<OrphanedAssignment> {
-        let mut suspects = self.suspect_assignments();
-        suspects.retain(|suspect| suspect.owner.as_ref() != Some(&suspect.node));
-        suspects
+impl OrphanedAssignment {
+    /// Whether the addresses are in no block that the assignment names, so only the assignment shows that they are in use.
+    pub(crate) fn lacks_block(&self) -> bool {
+        !self.block_exists || self.outside
     }
+}
 
-    /// All assignments that may be void: the orphaned ones, and those whose address is not in their block.
+impl Index {
+    /// All assignments whose block does not exist, is not their node's, or lacks their address. Assignments of an unreadable block are
+    /// left out, because their node may own the block.
     pub(crate) fn suspect_assignments(&self) -> Vec<OrphanedAssignment> {
         let mut suspects = Vec::new();
         for (address, info) in &self.assignments {

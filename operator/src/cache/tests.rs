@@ -202,11 +202,11 @@ fn an_assignment_is_orphaned_when_its_node_does_not_own_its_block() {
     index.add_block(block("p", 1, Some("n1")));
     index.add_block(block("p", 2, None));
     index.add_assignment(assignment("10.0.1.1", "p-1", "n1"));
-    assert_eq!(index.orphaned_assignments(), []);
+    assert_eq!(index.suspect_assignments(), []);
     index.add_assignment(assignment("10.0.1.2", "p-1", "n2"));
     index.add_assignment(assignment("10.0.2.1", "p-2", "n1"));
     index.add_assignment(assignment("10.0.3.1", "p-3", "n1"));
-    let mut orphans = index.orphaned_assignments();
+    let mut orphans = index.suspect_assignments();
     orphans.sort();
     let seen: Vec<_> =
         orphans.iter().map(|orphan| (orphan.name.as_str(), orphan.owner.as_deref(), orphan.block_exists)).collect();
@@ -241,9 +241,9 @@ fn an_unreadable_block_keeps_its_index_and_counts_as_claimed() {
     assert!(!view.blocks[0].is_free());
     // Any node may own the unreadable block, so the assignments of the block are not orphaned.
     index.add_assignment(assignment("10.0.7.1", "a-pool-7", "n1"));
-    assert_eq!(index.orphaned_assignments(), []);
+    assert_eq!(index.suspect_assignments(), []);
     index.block_event(&Event::Delete(unreadable("a-pool-7")));
-    assert!(index.reconciled_pools().is_empty() && index.orphaned_assignments().len() == 1);
+    assert!(index.reconciled_pools().is_empty() && index.suspect_assignments().len() == 1);
 }
 
 #[test]
@@ -267,7 +267,7 @@ fn an_unreadable_assignment_counts_for_its_address_and_its_block() {
     for name in names {
         index.delete_assignment(&name);
     }
-    assert_eq!((index.view("p").used, index.orphaned_assignments()), (0, vec![]));
+    assert_eq!((index.view("p").used, index.suspect_assignments()), (0, vec![]));
 }
 
 #[test]

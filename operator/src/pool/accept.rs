@@ -12,7 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::error::ReconcileError;
 use super::reconciler::PoolReconciler;
 use super::survey;
-use crate::cache::{Index, PoolView};
+use crate::cache::{Index, OrphanedAssignment, PoolView};
 use crate::layout::{accepted_entries, entries, subnet_pair};
 
 pub(super) use protocol::{AcceptanceResult, is_unnumbered};
@@ -84,7 +84,7 @@ fn cached_conflicts(index: &Index, name: &str, pool: &AddressPool) -> Vec<Subnet
     let overlaps = |range: &BlockRange| wanted.iter().any(|subnet| range.overlaps_subnet(subnet));
     let blocks = index.blocks_of_other_pools(name).into_iter();
     let blocks = blocks.map(|(block, range)| (format!("AddressBlock {block}"), range));
-    let orphans = index.orphaned_assignments().into_iter().filter(|orphan| !orphan.block_exists);
+    let orphans = index.suspect_assignments().into_iter().filter(OrphanedAssignment::lacks_block);
     let orphans = orphans.map(|orphan| (format!("IPAssignment {} of node {}", orphan.name, orphan.node), orphan.range));
     let left = blocks.chain(orphans).map(|(what, range)| SubnetConflict::leftover(what, range));
     let known =

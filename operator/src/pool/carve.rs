@@ -53,7 +53,7 @@ impl PoolReconciler {
     pub(super) fn missing_blocks(&self, shape: &PoolShape, view: &PoolView) -> MissingBlocks {
         let existing = view.blocks.iter().map(|block| block.index).collect();
         let (orphans, unreadable) =
-            self.context.cache.with(|index| (index.orphaned_assignments(), index.unreadable_assignment_ranges()));
+            self.context.cache.with(|index| (index.suspect_assignments(), index.unreadable_assignment_ranges()));
         plan::missing_blocks(shape, &self.name, &existing, &orphans, &unreadable)
     }
 

@@ -1,6 +1,6 @@
 //! A survey: live lists of all pools, blocks, assignments, nodes and Service ranges, for the decision whether pending subnets are accepted.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use bobbin_api_client::{Clients, Lenient, PartialNode, ReadError};
 use bobbin_crds::pool::Acceptance;
@@ -10,7 +10,7 @@ use bobbin_ipam::{BlockRange, SubnetPair};
 
 use crate::cache::objects::{PartialAssignment, PartialServiceCIDR, node_conflicts, service_conflicts};
 use crate::cache::{UnreadableObject, assignment_range, block_index, block_key};
-use crate::layout::{PoolShape, accepted_entries, entries};
+use crate::layout::{PoolShape, accepted_entries, block_size_bits, entries};
 use crate::live_reads::for_each;
 
 /// What a survey found about one pool and about all objects that may conflict with it.
@@ -23,7 +23,7 @@ pub(super) struct Survey {
     /// All objects, except readable pools and the pool's own blocks, that have or may have addresses of the pool's pending
     /// entries.
     pub(super) conflicts: Vec<SubnetConflict>,
-    /// The readable blocks that name this pool, each with its index.
+    /// The readable blocks that name this pool, each with its index. Also the missing blocks that assignments name.
     pub(super) own_blocks: Vec<(u64, BlockRange)>,
 }
 
@@ -62,7 +62,7 @@ pub(super) async fn run(clients: &Clients, name: &str) -> Result<Option<Survey>,
         .collect();
     let overlaps = |range: &BlockRange| pending.iter().any(|subnet| range.overlaps_subnet(subnet));
     let mut conflicts = Vec::new();
-    let (mut own_blocks, mut own_names) = (Vec::new(), HashSet::new());
+    let (mut own_blocks, mut own_ranges) = (Vec::new(), HashMap::new());
     for_each(clients, "", |block: Lenient<AddressBlock>| {
         let block_name = block.name().to_owned();
         let Some(block) = block.readable() else {
@@ -74,7 +74,7 @@ pub(super) async fn run(clients: &Clients, name: &str) -> Result<Option<Survey>,
         let Ok(range) = BlockRange::parse(block.spec.ipv4.as_deref(), block.spec.ipv6.as_deref()) else { return };
         if block.spec.pool_name == name {
             own_blocks.push((u64::try_from(block.spec.index).unwrap_or(u64::MAX), range));
-            own_names.insert(block_name);
+            own_ranges.insert(block_name, range);
         } else if overlaps(&range) {
             conflicts.push(SubnetConflict::leftover(format!("AddressBlock {block_name}"), range));
         }
@@ -88,8 +88,16 @@ pub(super) async fn run(clients: &Clients, name: &str) -> Result<Option<Survey>,
         };
         let Some(range) = assignment_range(assignment) else { return };
         let spec = &assignment.spec;
-        let is_own = block_index(name, &spec.block_name).is_some() && own_names.contains(&spec.block_name);
-        if overlaps(&range) && !is_own {
+        let index = block_index(name, &spec.block_name);
+        let named = own_ranges.get(&spec.block_name).filter(|_| index.is_some());
+        if overlaps(&range) && !named.is_some_and(|block| block.contains(&range)) {
+            if named.is_none()
+                && let Some(index) = index
+            {
+                // The block was carved after the snapshot that was restored. No other subnet may get its index.
+                let block = range.pair(0).and_then(|pair| BlockRange::around(pair, block_size_bits(&pool)));
+                own_blocks.extend(block.map(|block| (index, block)));
+            }
             conflicts
                 .push(SubnetConflict::leftover(format!("IPAssignment {address} of node {}", spec.node_name), range));
         }

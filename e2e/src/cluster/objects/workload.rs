@@ -27,6 +27,7 @@ pub struct Workload {
     annotations: serde_json::Map<String, Value>,
     privileged: bool,
     host_network: bool,
+    host_port: Option<u16>,
 }
 
 impl Workload {
@@ -39,6 +40,7 @@ impl Workload {
             annotations: serde_json::Map::new(),
             privileged: false,
             host_network: false,
+            host_port: None,
         }
     }
 
@@ -56,6 +58,13 @@ impl Workload {
         self
     }
 
+    /// Asks for a port of the pod's node.
+    #[must_use]
+    pub fn with_host_port(mut self, port: u16) -> Self {
+        self.host_port = Some(port);
+        self
+    }
+
     /// Grants the pod every capability, so that it can send packets with a foreign source address.
     #[must_use]
     pub fn privileged(mut self) -> Self {
@@ -68,6 +77,9 @@ impl Workload {
         let mut template = template(&json!({"name": self.name}), self.node.as_deref());
         template["spec"]["hostNetwork"] = json!(self.host_network);
         template["spec"]["containers"][0]["securityContext"] = json!({"privileged": self.privileged});
+        if let Some(port) = self.host_port {
+            template["spec"]["containers"][0]["ports"][0]["hostPort"] = json!(port);
+        }
         template["apiVersion"] = json!("v1");
         template["kind"] = json!("Pod");
         template["metadata"]["name"] = json!(self.name);

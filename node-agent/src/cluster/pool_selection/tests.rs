@@ -4,6 +4,7 @@ use bobbin_ipam::pool_selection::{SelectionSource, UnusableReason};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::cluster::IgnoredAnnotations;
 
 fn pool(name: &str, spec: &Value, ready: bool) -> AddressPool {
     let mut whole = json!({"subnets": [{"ipv4": "10.64.0.0/16"}]});
@@ -24,6 +25,7 @@ fn namespace(pool: Option<&str>, labels: &[(&str, &str)]) -> NamespaceInfo {
         name: String::new(),
         labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         pool: pool.map(ToOwned::to_owned),
+        ignored: IgnoredAnnotations::default(),
     }
 }
 
@@ -34,6 +36,7 @@ fn pod(name: &str, pool: Option<&str>) -> PodInfo {
         uid: format!("uid-{name}"),
         kubelet_uid: None,
         pool: pool.map(ToOwned::to_owned),
+        ignored: IgnoredAnnotations::default(),
         terminating: false,
     }
 }
@@ -72,7 +75,7 @@ async fn a_call_without_a_pod_gets_the_pool_default() {
 
 #[tokio::test]
 async fn each_refusal_names_the_pod_and_the_node() {
-    let pods = ["far", "drain", "broken", "team", "nowhere"].map(|name| pod(name, Some(name))).to_vec();
+    let pods = ["far", "drain", "broken", "team", "nowhere", "No Where"].map(|name| pod(name, Some(name))).to_vec();
     let cluster = cluster(vec![("shop", namespace(None, &[]))], pods);
     for (name, reason) in [
         ("far", UnusableReason::NodeNotAdmitted),
@@ -80,6 +83,7 @@ async fn each_refusal_names_the_pod_and_the_node() {
         ("broken", UnusableReason::NotReady(Some("overlaps pool \"x\"".to_owned()))),
         ("team", UnusableReason::NamespaceNotAdmitted),
         ("nowhere", UnusableReason::Missing),
+        ("No Where", UnusableReason::InvalidName),
     ] {
         let error = choose(&cluster, name).await.unwrap_err();
         let cni_error = error.to_cni();

@@ -57,10 +57,8 @@ async fn the_plugin_and_then_the_configuration_are_written_and_removed() {
     assert_eq!(installer.reconcile(true).await, InstallReport::default());
     let shim = std::fs::metadata(&paths[0]).unwrap();
     assert_eq!(shim.permissions().mode() & 0o777, 0o755);
-    assert_eq!(
-        written(directory.path()),
-        json!({"cniVersion": "1.1.0", "name": "bobbin", "plugins": [{"type": "bobbin"}]})
-    );
+    let plugins = json!([{"type": "bobbin", "capabilities": {"portMappings": true}}]);
+    assert_eq!(written(directory.path()), json!({"cniVersion": "1.1.0", "name": "bobbin", "plugins": plugins}));
     assert_eq!(
         std::fs::read_dir(directory.path().join("conf")).unwrap().count(),
         1,
@@ -157,6 +155,7 @@ async fn the_version_is_the_highest_that_every_chained_plugin_says_it_supports()
     assert_eq!(reasons(&installer.reconcile(true).await), ["CNIVersionLowered"]);
     let list = written(directory.path());
     assert_eq!(list["cniVersion"], "1.0.0");
+    assert_eq!(list["plugins"][0], json!({"type": "bobbin"}), "portmap gets the host ports, so Bobbin needs none");
     assert_eq!(list["plugins"][1], json!({"type": "portmap", "capabilities": {"portMappings": true}}));
     // The installer asks the plugin again, because the plugin's file has changed. It does not report its own rewrite as a restored file.
     plugin(directory.path(), "tuning", r#""0.3.1","1.1.0""#);

@@ -104,11 +104,11 @@ fn give(numbering: &mut Numbering<'_>, pool: &AddressPool, subnet: SubnetPair) -
     })
 }
 
-/// Whether an entry of the pool's spec is not accepted yet.
+/// Whether an entry of the pool's spec is not accepted yet, or the status lists a pending entry that the spec no longer has.
 pub(crate) fn is_open(pool: &AddressPool) -> bool {
     let listed = accepted_entries(pool.status.as_ref());
     let accepted = |entry: &Subnet| listed.iter().any(|listed| is_accepted(listed, entry));
-    !pool.spec.subnets.iter().all(accepted)
+    is_pending(pool) || !pool.spec.subnets.iter().all(accepted)
 }
 
 /// Whether the pool's status lists a pending entry.

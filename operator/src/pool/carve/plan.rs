@@ -102,7 +102,7 @@ pub(crate) fn missing_blocks(
     unreadable: &[Option<BlockRange>],
 ) -> MissingBlocks {
     let mut nodes: BTreeMap<u64, Option<Arc<str>>> = BTreeMap::new();
-    for orphan in orphans.iter().filter(|orphan| !orphan.block_exists) {
+    for orphan in orphans.iter().filter(|orphan| orphan.lacks_block()) {
         let touched = indices(shape, &orphan.range);
         let only = touched.first().copied().filter(|first| touched.iter().all(|index| index == first));
         for index in touched {
