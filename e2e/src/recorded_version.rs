@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use bobbin_crds::{AddressBlock, AddressPool, IPAssignment, IPAssignmentSpec};
 use kube::Resource;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams, PostParams};
@@ -102,13 +102,13 @@ pub async fn record() -> Result<PathBuf> {
     Ok(directory)
 }
 
-/// Creates assignments of another node for the free addresses of this node's only block, so that the agent excludes them.
+/// Creates assignments of another node for the free addresses of the first pod's block, so that the agent excludes them.
 async fn exclude_rest_of_block(node: &SingleNode) -> Result<()> {
-    let own = node.own_blocks(POOL).await?;
-    ensure!(own.len() == 1, "the node owns {} blocks", own.len());
-    let index = u8::try_from(own[0].spec.index)?;
-    let block = own[0].metadata.name.clone().unwrap_or_default();
-    let held: Vec<_> = node.assignments().await?.into_iter().filter_map(|one| one.spec.ipv4).collect();
+    let held = node.assignments().await?;
+    let block = held.first().context("no pod has an address")?.spec.block_name.clone();
+    let own = node.own_blocks(POOL).await?.into_iter().find(|own| own.metadata.name.as_ref() == Some(&block));
+    let index = u8::try_from(own.context("the pods' block is not this node's")?.spec.index)?;
+    let held: Vec<_> = held.into_iter().filter_map(|one| one.spec.ipv4).collect();
     let assignments: Api<IPAssignment> = Api::all(node.client.clone());
     for last in index * 4..index * 4 + 4 {
         let ipv4 = format!("10.93.0.{last}");
