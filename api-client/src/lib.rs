@@ -20,7 +20,7 @@ pub use connect::{Clients, ConnectError, connect};
 pub use events::EventPublisher;
 pub use lenient::{Lenient, Unreadable, UnreadableNotice, UnreadableObjects};
 pub use message::{MAX_NOTE_BYTES, shortened};
-pub use node::PartialNode;
+pub use node::{MAX_RESERVED_ADDRESSES, PartialNode};
 pub use outcome::{Outcome, ReadError, Refusal, UnknownWhy, read, write};
 pub use pod::PartialPod;
 pub use watch::{Watch, WatchAge, watch};

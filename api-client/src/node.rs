@@ -1,5 +1,6 @@
 //! A Node with only the fields that Bobbin's programs use. The programs never write such a Node to the API server.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use k8s_openapi::api::core::v1::Node;
@@ -85,15 +86,33 @@ pub struct PartialNodeCondition {
     pub status: String,
 }
 
-/// How many addresses of a Node count.
-const MAX_ADDRESSES: usize = 8;
+/// How many addresses of one Node pools reserve. The Node's kubelet reports them, so this limit bounds how many addresses a
+/// stolen kubelet credential can block.
+pub const MAX_RESERVED_ADDRESSES: usize = 8;
+
+/// The type of an address within the cluster.
+const INTERNAL: &str = "InternalIP";
+/// The type of an address outside of the cluster.
+const EXTERNAL: &str = "ExternalIP";
 
 impl PartialNode {
-    /// The first eight internal and external IP addresses of the Node. The Node's kubelet reports them, so a limit bounds how
-    /// many addresses a stolen kubelet credential can block.
+    /// All internal and external IP addresses of the Node, internal ones first.
     pub fn addresses(&self) -> Vec<IpAddr> {
-        let all = self.status.addresses.iter().filter(|one| ["InternalIP", "ExternalIP"].contains(&one.type_.as_str()));
-        all.filter_map(|one| one.address.parse().ok()).take(MAX_ADDRESSES).collect()
+        self.of_type(INTERNAL).chain(self.of_type(EXTERNAL)).collect()
+    }
+
+    /// The addresses of the Node that pools reserve, at most [`MAX_RESERVED_ADDRESSES`]: internal addresses first, each kind
+    /// in ascending order. The result does not depend on the order in the Node's status.
+    pub fn reserved_addresses(&self) -> Vec<IpAddr> {
+        let sorted = |type_| self.of_type(type_).collect::<BTreeSet<IpAddr>>();
+        let (internal, mut external) = (sorted(INTERNAL), sorted(EXTERNAL));
+        external.retain(|address| !internal.contains(address));
+        internal.into_iter().chain(external).take(MAX_RESERVED_ADDRESSES).collect()
+    }
+
+    fn of_type(&self, type_: &str) -> impl Iterator<Item = IpAddr> {
+        let all = self.status.addresses.iter().filter(move |one| one.type_ == type_);
+        all.filter_map(|one| one.address.parse().ok())
     }
 
     /// The first internal IPv4 address of the Node.
@@ -107,7 +126,7 @@ impl PartialNode {
     }
 
     fn internal(&self) -> impl Iterator<Item = &str> {
-        self.status.addresses.iter().filter(|one| one.type_ == "InternalIP").map(|one| one.address.as_str())
+        self.status.addresses.iter().filter(|one| one.type_ == INTERNAL).map(|one| one.address.as_str())
     }
 
     /// Whether the Node has the out-of-service taint, by which an administrator declares that the Node's machine is off.
@@ -153,5 +172,26 @@ mod tests {
         }
         assert!(!node(json!({})).removal_expected());
         assert!(!tainted("node.kubernetes.io/unreachable").removal_expected());
+    }
+
+    #[test]
+    fn all_addresses_of_a_node_count_but_pools_reserve_eight_in_an_order_of_their_own() {
+        let node = |addresses: &[(&str, String)]| -> PartialNode {
+            let of = |(type_, address): &(&str, String)| json!({"type": type_, "address": address});
+            let addresses: Vec<_> = addresses.iter().map(of).collect();
+            serde_json::from_value(json!({"metadata": {"name": "n"}, "status": {"addresses": addresses}}))
+                .expect("it is a Node")
+        };
+        let mut all: Vec<(&str, String)> = (1..=7).map(|last| ("ExternalIP", format!("198.51.100.{last}"))).collect();
+        all.extend([("Hostname", "n".to_owned()), ("ExternalIP", "192.0.2.9".to_owned())]);
+        all.extend((1..=3).rev().map(|last| ("InternalIP", format!("192.0.2.{}", last * 4 + 5))));
+        let shown = node(&all);
+        assert_eq!(shown.addresses().len(), 11);
+        let reserved: Vec<String> = shown.reserved_addresses().iter().map(ToString::to_string).collect();
+        let external = (1..=5).map(|last| format!("198.51.100.{last}"));
+        let internal = ["192.0.2.9", "192.0.2.13", "192.0.2.17"].map(str::to_owned).into_iter();
+        assert_eq!(reserved, internal.chain(external).collect::<Vec<_>>());
+        all.reverse();
+        assert_eq!(node(&all).reserved_addresses(), shown.reserved_addresses());
     }
 }

@@ -168,7 +168,8 @@ pub struct AddressPoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = MAX_NEXT_INDEX))]
     pub next_index: Option<i64>,
-    /// Addresses of Nodes in the accepted entries. They are reserved while a Node has them.
+    /// Addresses of Nodes in the accepted entries. They are reserved while a Node has them, and for the node grace period
+    /// after that.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "reserved::node_addresses")]
     pub node_addresses: Vec<String>,

@@ -17,14 +17,16 @@ pub(crate) mod watches;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use bobbin_api_client::UnreadableObjects;
+use bobbin_api_client::{PartialNode, UnreadableObjects};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 pub(crate) use block::{BlockInfo, BlockOwner, block_index, block_key};
 pub(crate) use claims::ClaimsBeyond;
 pub(crate) use departure::{Departure, NodeOwners};
+pub(crate) use foreign_addresses::{NodeAddress, Sighting};
 pub(crate) use index::{Changes, Index};
 pub(crate) use orphans::{OrphanedAssignment, assignment_range};
 pub(crate) use unreadable::{UnreadableObject, address_of};
@@ -53,6 +55,22 @@ impl Cache {
     pub(crate) fn set_void<'a>(&self, names: impl Iterator<Item = &'a str>) {
         let changes = self.with(|index| index.set_void(names));
         self.notify(&changes);
+    }
+
+    /// Forgets the addresses that no Node has reported for the grace period, except those of the deleted nodes in `owners`.
+    /// Returns how long until the next grace period ends.
+    pub(crate) fn forget_node_addresses(
+        &self,
+        now: Instant,
+        grace_period: Duration,
+        owners: &HashMap<Arc<str>, Departure>,
+    ) -> Option<Duration> {
+        let unreadable_nodes = self.unreadable.count::<PartialNode>() > 0;
+        let is_owner = |node: &str| owners.contains_key(node);
+        let (changes, next) =
+            self.with(|index| index.forget_node_addresses(now, grace_period, is_owner, unreadable_nodes));
+        self.notify(&changes);
+        next
     }
 
     /// Returns the notification that a pool, or a block or assignment of the pool, changed.

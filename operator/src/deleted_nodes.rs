@@ -52,7 +52,8 @@ enum ReleaseError {
     AssignmentsLeft(usize),
 }
 
-/// Releases what deleted nodes own once their grace periods are over. Never returns.
+/// Releases what deleted nodes own, and ends the reservation of their Nodes' addresses, once their grace periods are over. Never
+/// returns.
 pub(crate) async fn run(context: Arc<Context>) {
     let mut grace_periods = GracePeriods::default();
     let mut hold = ReclaimHold::new(Arc::clone(&context));
@@ -60,6 +61,9 @@ pub(crate) async fn run(context: Arc<Context>) {
     loop {
         // A standby operator observes deleted nodes, too, so that their grace periods have begun when it becomes the leader.
         let owners = context.watches.synced().then(|| context.cache.with(|index| index.owners()));
+        let next_address = owners.as_ref().and_then(|owners| {
+            context.cache.forget_node_addresses(Instant::now(), context.node_grace_period, &owners.deleted)
+        });
         let permits = match &owners {
             Some(owners) if context.is_leader() => hold.observe(owners).await,
             _ => {
@@ -71,7 +75,7 @@ pub(crate) async fn run(context: Arc<Context>) {
         context.metrics.deleted_nodes.set(i64::try_from(owners.len()).unwrap_or(i64::MAX));
         attempts.retain(|node, _| owners.contains_key(node));
         let due = grace_periods.observe(&owners, Instant::now(), context.node_grace_period);
-        let mut wait = due.next.unwrap_or(RESYNC_INTERVAL).min(RESYNC_INTERVAL);
+        let mut wait = due.next.into_iter().chain(next_address).min().unwrap_or(RESYNC_INTERVAL).min(RESYNC_INTERVAL);
         for node in due.nodes {
             if !context.is_leader() {
                 wait = wait.min(STANDBY_POLL_INTERVAL);

@@ -117,6 +117,15 @@ impl UnreadableObjects {
         kinds.iter().map(|(kind, known)| (kind.clone(), known.objects.len())).collect()
     }
 
+    /// How many objects of kind `K` can't be decoded.
+    pub fn count<K>(&self) -> usize
+    where
+        K: Resource,
+        K::DynamicType: Default,
+    {
+        self.with(&kind::<K>(), |kind| kind.objects.len())
+    }
+
     fn with<T>(&self, kind: &str, look: impl FnOnce(&mut Kind) -> T) -> T {
         let mut kinds = self.0.lock();
         look(kinds.entry(kind.to_owned()).or_default())

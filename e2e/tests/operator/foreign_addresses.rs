@@ -1,5 +1,7 @@
 //! Addresses of Nodes and Services: a pool that covers them is refused, and those that come later are reserved.
 
+use std::time::Instant;
+
 use anyhow::{Context, Result, ensure};
 use bobbin_crds::AddressPoolStatus;
 use bobbin_crds::pool::condition;
@@ -12,14 +14,16 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{OperatorFixture, RECONCILE_TIMEOUT, accepted, says, why};
+use crate::fixture::{NODE_GRACE_PERIOD, OperatorFixture, RECONCILE_TIMEOUT, accepted, says, why};
 
 pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
     vec![
         suite.test("a pool over the Service range is refused, also over a range that is added", over_services),
-        suite.test("the address of a Node that joins inside a pool is reserved until the Node is gone", node_joins),
-        suite.test("at most eight internal and external addresses of a Node count", at_most_eight),
+        suite.test("the address of a Node that joins inside a pool is reserved until the Node has been gone for the grace period", node_joins),
+        suite.test("an operator that starts keeps the reserved addresses of a deleted Node for the grace period", restart),
+        suite.test("pools reserve at most eight addresses of a Node", at_most_eight),
         suite.test("a Service range that is added over an accepted pool is reported", services_later),
     ]
 }
@@ -117,18 +121,62 @@ async fn node_joins(fixture: &mut OperatorFixture) -> Result<()> {
     ensure!((counts.total, counts.reserved, counts.assigned, counts.free) == (32, 2, 1, 29), "{counts:?}");
     ensure!(says(&status, condition::READY) == "True" && fixture.owner("joined-0").await? == "resident", "{status:?}");
     await_event(fixture, "joined", "NodeAddress", "10.62.0.7 of Node newcomer").await?;
+    // A kubelet that registers again can report no addresses for a while.
+    set_addresses(fixture, "newcomer", &[]).await?;
+    let status = until_conflict(fixture, "joined", "Node newcomer no longer reports its address 10.62.0.7").await?;
+    ensure!(status.node_addresses.len() == 3, "{status:?}");
     set_addresses(fixture, "newcomer", &[("InternalIP", "10.62.0.7")]).await?;
     fixture
         .until_status("joined", "reserves one address", RECONCILE_TIMEOUT, |status| status.node_addresses.len() == 1)
         .await?;
+    let deleted = Instant::now();
     fixture.delete_node("newcomer").await?;
+    let status = until_conflict(fixture, "joined", "Node newcomer no longer reports its address 10.62.0.7").await?;
+    ensure!(status.node_addresses == ["10.62.0.7"], "{status:?}");
     let status = fixture
         .until_status("joined", "has no conflict", RECONCILE_TIMEOUT, |status| {
             says(status, condition::ADDRESS_CONFLICT) == "False" && status.node_addresses.is_empty()
         })
         .await?;
+    let waited = deleted.elapsed();
+    ensure!(waited >= NODE_GRACE_PERIOD, "the address was reserved for only {waited:?} after the Node's deletion");
     let counts = status.addresses.ipv4.context("the pool has IPv4")?;
     ensure!((counts.reserved, counts.assigned, counts.free) == (0, 1, 31), "{counts:?}");
+    Ok(())
+}
+
+/// Waits until the condition `AddressConflict` of a pool is true and contains these words.
+async fn until_conflict(fixture: &OperatorFixture, pool: &str, words: &str) -> Result<AddressPoolStatus> {
+    fixture
+        .until_status(pool, &format!("says {words:?}"), RECONCILE_TIMEOUT, |status| {
+            says(status, condition::ADDRESS_CONFLICT) == "True"
+                && why(status, condition::ADDRESS_CONFLICT).contains(words)
+        })
+        .await
+}
+
+async fn restart(_: &mut OperatorFixture) -> Result<()> {
+    let fixture = OperatorFixture::without_operators().await?;
+    let stop = CancellationToken::new();
+    fixture.operator("first", &["--no-leader-election"], stop.clone())?;
+    fixture.pool("left", json!({"subnets": [{"ipv4": "10.64.0.0/27"}]})).await?;
+    fixture.until_ready("left").await?;
+    fixture.node("leaver").await?;
+    set_addresses(&fixture, "leaver", &[("InternalIP", "10.64.0.7")]).await?;
+    until_conflict(&fixture, "left", "10.64.0.7 of Node leaver").await?;
+    stop.cancel();
+    fixture.delete_node("leaver").await?;
+    let (stop, started) = (CancellationToken::new(), Instant::now());
+    fixture.operator("second", &["--no-leader-election"], stop.clone())?;
+    let status =
+        until_conflict(&fixture, "left", "a Node had the address 10.64.0.7 before the operator started").await?;
+    ensure!(status.node_addresses == ["10.64.0.7"], "{status:?}");
+    fixture
+        .until_status("left", "reserves no address", RECONCILE_TIMEOUT, |status| status.node_addresses.is_empty())
+        .await?;
+    let waited = started.elapsed();
+    ensure!(waited >= NODE_GRACE_PERIOD, "the new operator reserved the address for only {waited:?}");
+    stop.cancel();
     Ok(())
 }
 

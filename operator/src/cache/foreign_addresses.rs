@@ -1,8 +1,10 @@
 //! Addresses that no pod may have: those of Nodes and Services. Pure.
 
-use std::collections::BTreeMap;
+mod node_addresses;
+
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bobbin_api_client::{Lenient, PartialNode};
 use bobbin_ipam::overlap::SubnetConflict;
@@ -10,23 +12,26 @@ use bobbin_ipam::{BlockRange, SubnetPair};
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, Store};
 use kube::runtime::watcher::Event;
+use node_addresses::NodeAddresses;
 
 use super::index::{Changes, Index};
-use super::objects::{PartialServiceCIDR, service_conflicts};
+use super::objects::{PartialServiceCIDR, node_conflict, node_conflicts, service_conflicts};
 use super::unreadable::UnreadableObject;
+
+pub(crate) use node_addresses::Sighting;
 
 /// An address of a Node that lies in a subnet of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NodeAddress {
     pub(crate) address: IpAddr,
-    pub(crate) node: Arc<str>,
+    pub(crate) sighting: Sighting,
     /// Whether an assignment has the address.
     pub(crate) assigned: bool,
 }
 
 /// The addresses of all Nodes, and the ranges of all Services.
 pub(super) struct ForeignAddresses {
-    nodes: BTreeMap<IpAddr, Arc<str>>,
+    nodes: NodeAddresses,
     services: Store<Lenient<PartialServiceCIDR>>,
     service_writer: Writer<Lenient<PartialServiceCIDR>>,
 }
@@ -34,26 +39,23 @@ pub(super) struct ForeignAddresses {
 impl Default for ForeignAddresses {
     fn default() -> Self {
         let (services, service_writer) = reflector::store();
-        Self { nodes: BTreeMap::default(), services, service_writer }
+        Self { nodes: NodeAddresses::default(), services, service_writer }
     }
 }
 
 impl ForeignAddresses {
-    /// Replaces the addresses of all Nodes.
-    pub(super) fn set_nodes(&mut self, nodes: &[Arc<PartialNode>]) {
-        self.nodes.clear();
-        for node in nodes {
-            let name: Arc<str> = node.metadata.name.as_deref().unwrap_or_default().into();
-            self.nodes.extend(node.addresses().into_iter().map(|address| (address, Arc::clone(&name))));
-        }
+    /// Replaces the addresses that Nodes report.
+    pub(super) fn set_nodes(&mut self, nodes: &[Arc<PartialNode>], now: Instant) {
+        let name = |node: &PartialNode| node.metadata.name.as_deref().unwrap_or_default().into();
+        let of = |node: &Arc<PartialNode>| (name(node), node.reserved_addresses().into_iter().collect());
+        self.nodes.observe(nodes.iter().map(of).collect(), now);
     }
 
     /// The addresses of Nodes in a subnet.
-    pub(super) fn nodes_in(&self, subnet: &SubnetPair) -> impl Iterator<Item = (IpAddr, &Arc<str>)> {
+    fn nodes_in(&self, subnet: &SubnetPair) -> impl Iterator<Item = (IpAddr, &Sighting)> {
         let ipv4 = subnet.ipv4.map(|net| IpAddr::V4(net.network())..=IpAddr::V4(net.broadcast()));
         let ipv6 = subnet.ipv6.map(|net| IpAddr::V6(net.network())..=IpAddr::V6(net.broadcast()));
-        let ranges = ipv4.into_iter().chain(ipv6);
-        ranges.flat_map(|range| self.nodes.range(range)).map(|(address, node)| (*address, node))
+        ipv4.into_iter().chain(ipv6).flat_map(|range| self.nodes.in_range(range))
     }
 
     /// The ranges of all Services, as conflicts: no pool may contain a Service's address.
@@ -82,16 +84,56 @@ impl Index {
         self.foreign.services()
     }
 
+    /// The addresses of all Nodes, as conflicts: no pool may contain a Node's address. Of a Node that no longer reports its
+    /// addresses, the reserved ones still count.
+    pub(crate) fn node_addresses(&self) -> Vec<SubnetConflict> {
+        let nodes = self.nodes.state();
+        let reported = nodes.iter().flat_map(|node| node_conflicts(node));
+        let unreported = self.foreign.nodes.unreported().map(|(address, sighting)| match sighting {
+            Sighting::Reported(node) | Sighting::Earlier(node) => {
+                node_conflict(format!("the last known address of Node {node}"), address)
+            }
+            Sighting::Listed => node_conflict("the last known address of a Node".to_owned(), address),
+        });
+        reported.chain(unreported).collect()
+    }
+
     /// The addresses of Nodes in the given subnets, at most one more than `limit`.
     pub(super) fn node_addresses_in(&self, subnets: &[SubnetPair], limit: usize) -> Vec<NodeAddress> {
         let found = subnets.iter().flat_map(|subnet| self.foreign.nodes_in(subnet));
-        let assigned = |address: IpAddr| self.has_assignment_of(address);
-        let of = |(address, node): (IpAddr, &Arc<str>)| NodeAddress {
+        let of = |(address, sighting): (IpAddr, &Sighting)| NodeAddress {
             address,
-            node: Arc::clone(node),
-            assigned: assigned(address),
+            sighting: sighting.clone(),
+            assigned: self.has_assignment_of(address),
         };
         found.take(limit + 1).map(of).collect()
+    }
+
+    /// Reserves the Node addresses that a pool's status lists for the grace period, because Nodes had them under an earlier
+    /// leader. Returns whether the pool can be read.
+    pub(crate) fn inherit_node_addresses(&mut self, pool: &str, now: Instant) -> bool {
+        let pool = self.pool(pool);
+        let Some(pool) = pool.as_ref().and_then(|pool| pool.readable()) else { return false };
+        let listed = pool.status.iter().flat_map(|status| &status.node_addresses);
+        self.foreign.nodes.inherit(listed.filter_map(|text| text.parse().ok()), now);
+        true
+    }
+
+    /// Forgets the addresses that no Node has reported for the grace period. Also returns how long until the next grace period
+    /// ends.
+    ///
+    /// The addresses of deleted nodes that still own something (`is_owner`) stay. While a Node is unreadable, the addresses
+    /// from the status of pools stay, because the Node may have them.
+    pub(crate) fn forget_node_addresses(
+        &mut self,
+        now: Instant,
+        grace_period: Duration,
+        is_owner: impl Fn(&str) -> bool,
+        unreadable_nodes: bool,
+    ) -> (Changes, Option<Duration>) {
+        let forgotten = self.foreign.nodes.forget(now, grace_period, is_owner, unreadable_nodes);
+        let pools = if forgotten.any { self.all_pools() } else { Vec::new() };
+        (Changes { pools, ..Changes::default() }, forgotten.next)
     }
 
     /// The Service ranges that overlap the given subnets.

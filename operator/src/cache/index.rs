@@ -133,7 +133,7 @@ impl Index {
             Event::InitDone => {
                 let before = self.nodes.state();
                 self.node_writer.apply_watcher_event(&Event::InitDone);
-                self.foreign.set_nodes(&self.nodes.state());
+                self.foreign.set_nodes(&self.nodes.state(), Instant::now());
                 for node in &before {
                     self.note_deleted(node);
                 }
@@ -144,11 +144,11 @@ impl Index {
                 self.departures.remove(node.name());
                 let known = self.nodes.get(&ObjectRef::new(node.name()));
                 let node = self.stored_node(node);
-                let has_moved = known.as_ref().is_none_or(|known| known.addresses() != node.addresses());
+                let has_moved = known.is_none_or(|known| known.reserved_addresses() != node.reserved_addresses());
                 self.node_writer.apply_watcher_event(&Event::Apply(node));
                 let pools = if has_moved { self.all_pools() } else { Vec::new() };
                 if has_moved {
-                    self.foreign.set_nodes(&self.nodes.state());
+                    self.foreign.set_nodes(&self.nodes.state(), Instant::now());
                 }
                 return Changes { pools, pool_set: false, nodes: true };
             }
@@ -158,7 +158,7 @@ impl Index {
                 self.node_writer.apply_watcher_event(&Event::Delete(deleted.clone()));
                 self.note_deleted(&last);
                 self.note_deleted(&deleted);
-                self.foreign.set_nodes(&self.nodes.state());
+                self.foreign.set_nodes(&self.nodes.state(), Instant::now());
                 return Changes { pools: self.all_pools(), pool_set: false, nodes: true };
             }
         }

@@ -66,12 +66,15 @@ pub(crate) fn service_conflicts(services: &PartialServiceCIDR) -> Vec<SubnetConf
 /// The addresses of a node. No pool may contain these addresses, because a pod route to one of them would cut the node off.
 pub(crate) fn node_conflicts(node: &PartialNode) -> Vec<SubnetConflict> {
     let name = node.metadata.name.as_deref().unwrap_or_default();
-    let conflict = |address| {
-        let pair = match address {
-            IpAddr::V4(ipv4) => IpPair { ipv4: Some(ipv4), ipv6: None },
-            IpAddr::V6(ipv6) => IpPair { ipv4: None, ipv6: Some(ipv6) },
-        };
-        SubnetConflict::of_node(format!("the address of Node {name}"), BlockRange::from(pair))
-    };
+    let conflict = |address| node_conflict(format!("the address of Node {name}"), address);
     node.addresses().into_iter().map(conflict).collect()
+}
+
+/// The conflict with one address of a node. `what` names the address in a message.
+pub(super) fn node_conflict(what: String, address: IpAddr) -> SubnetConflict {
+    let pair = match address {
+        IpAddr::V4(ipv4) => IpPair { ipv4: Some(ipv4), ipv6: None },
+        IpAddr::V6(ipv6) => IpPair { ipv4: None, ipv6: Some(ipv6) },
+    };
+    SubnetConflict::of_node(what, BlockRange::from(pair))
 }

@@ -297,6 +297,36 @@ fn an_unreadable_node_counts_as_existing_and_keeps_its_addresses() {
 }
 
 #[test]
+fn a_pool_reserves_the_address_of_a_node_after_its_deletion_and_after_a_change_of_leader() {
+    let at_home = |address: &str| -> Lenient<PartialNode> {
+        let addresses = json!([{"type": "InternalIP", "address": address}]);
+        serde_json::from_value(json!({"metadata": {"name": "n1"}, "status": {"addresses": addresses}})).expect("a node")
+    };
+    let mut index = Index::default();
+    let mut listing = pool("p").into_result().expect("it is readable");
+    listing.status.as_mut().expect("it has a status").node_addresses = vec!["10.0.9.9".into()];
+    index.add_pool(Lenient::Readable(listing));
+    index.add_node(at_home("10.0.7.7"));
+    let reserved = |index: &mut Index| -> Vec<String> {
+        index.view("p").node_addresses.iter().map(|node| node.address.to_string()).collect()
+    };
+    assert_eq!(reserved(&mut index), ["10.0.7.7"]);
+    index.delete_node("n1");
+    assert_eq!((reserved(&mut index), index.node_addresses().len()), (vec!["10.0.7.7".into()], 1));
+    index.add_node(at_home("10.0.8.8"));
+    assert_eq!(reserved(&mut index), ["10.0.7.7", "10.0.8.8"]);
+    // The watch lists all nodes again, and the node is missing.
+    index.node_event(&Event::Init);
+    index.node_event(&Event::InitDone);
+    assert!(
+        index.inherit_node_addresses("p", Instant::now()) && !index.inherit_node_addresses("other", Instant::now())
+    );
+    assert_eq!(reserved(&mut index), ["10.0.7.7", "10.0.8.8", "10.0.9.9"]);
+    let (changes, next) = index.forget_node_addresses(Instant::now(), Duration::ZERO, |_| false, true);
+    assert_eq!((changes.pools, next, reserved(&mut index)), (vec!["p".into()], None, vec!["10.0.9.9".into()]));
+}
+
+#[test]
 fn an_unreadable_object_conflicts_with_the_subnets_that_may_contain_it() {
     let mut index = Index::default();
     index.add_pool(pool("p"));

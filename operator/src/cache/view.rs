@@ -16,7 +16,6 @@ use super::block::BlockInfo;
 use super::departure::NodeOwners;
 use super::foreign_addresses::NodeAddress;
 use super::index::Index;
-use super::objects::node_conflicts;
 use crate::layout::{PoolShape, ShapeError, accepted_subnets};
 
 /// How many reserved addresses that are in use a message names.
@@ -154,11 +153,6 @@ impl Index {
     /// Whether a Node with this name exists.
     pub(crate) fn has_node(&self, name: &str) -> bool {
         self.nodes.get(&ObjectRef::new(name)).is_some()
-    }
-
-    /// The addresses of all nodes, as conflicts: no pool may contain a node's address.
-    pub(crate) fn node_addresses(&self) -> Vec<SubnetConflict> {
-        self.nodes.state().iter().flat_map(|node| node_conflicts(node)).collect()
     }
 
     /// The nodes that use a pool, each with its number of addresses of the pool. The node with the most addresses comes

@@ -40,6 +40,8 @@ pub(super) struct PoolReconciler {
     /// The blocks that this reconciler created and that the watch has not shown yet, by index, with the time of their
     /// creation.
     pub(super) carved: BTreeMap<u64, (BlockInfo, Instant)>,
+    /// Whether the pool's addresses of Nodes from before this operator led are reserved.
+    has_inherited: bool,
 }
 
 /// A pool that the reconciler wrote, and the version that the write replaced.
@@ -53,11 +55,12 @@ struct WrittenPool {
 pub(super) async fn run(context: Arc<Context>, name: Arc<str>) {
     let changed = context.cache.pool_notify(&name);
     let carved = BTreeMap::new();
-    let mut reconciler = PoolReconciler { context, name, written: None, last_status_write: None, carved };
+    let mut reconciler =
+        PoolReconciler { context, name, written: None, last_status_write: None, carved, has_inherited: false };
     let mut failures = 0_u32;
     loop {
         if !reconciler.context.is_active() {
-            reconciler.written = None;
+            (reconciler.written, reconciler.has_inherited) = (None, false);
             reconciler.context.role_change().await;
             continue;
         }
@@ -125,7 +128,10 @@ impl PoolReconciler {
 
     /// The cached pool and blocks, plus the blocks that this reconciler created and that the cache does not contain yet.
     fn view(&mut self) -> PoolView {
-        let mut view = self.context.cache.with(|index| index.view(&self.name));
+        let mut view = self.context.cache.with(|index| {
+            self.has_inherited = self.has_inherited || index.inherit_node_addresses(&self.name, Instant::now());
+            index.view(&self.name)
+        });
         let shown: HashSet<u64> = view.blocks.iter().map(|block| block.index).collect();
         self.carved.retain(|index, (_, when)| !shown.contains(index) && when.elapsed() < CARVED_BLOCK_TIMEOUT);
         if !self.carved.is_empty() {

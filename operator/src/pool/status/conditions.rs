@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 mod spec_problems;
 
 use super::{Counts, Inputs};
+use crate::cache::{NodeAddress, Sighting};
 
 /// The reason of the condition `Ready` while another object uses addresses of a subnet.
 const OVERLAPS: &str = "Overlaps";
@@ -162,9 +163,8 @@ fn address_conflict(inputs: &Inputs<'_>) -> State {
         ));
     }
     for node in nodes.iter().take(MAX_NAMED_NODES) {
-        let (address, node, pod) = (&node.address, &node.node, node.assigned);
-        let pod = if pod { "; an assignment has the address: delete the pod that uses it" } else { "" };
-        sentences.push(format!("the address {address} of Node {node} lies in the pool and is reserved{pod}"));
+        let pod = if node.assigned { "; an assignment has the address: delete the pod that uses it" } else { "" };
+        sentences.push(format!("{}{pod}", reserved(node)));
     }
     if nodes.len() > MAX_NAMED_NODES {
         sentences.push(format!("{} more addresses of Nodes lie in the pool", nodes.len() - MAX_NAMED_NODES));
@@ -173,6 +173,20 @@ fn address_conflict(inputs: &Inputs<'_>) -> State {
         return state(false, "NoConflict", "no Node and no Service range has addresses of the pool");
     }
     state(true, if services.is_empty() { NODE_ADDRESS } else { SERVICE_RANGE }, sentences.join("; "))
+}
+
+/// Says why an address of a Node is reserved.
+fn reserved(node: &NodeAddress) -> String {
+    let address = node.address;
+    match &node.sighting {
+        Sighting::Reported(node) => format!("the address {address} of Node {node} lies in the pool and is reserved"),
+        Sighting::Earlier(node) => format!(
+            "Node {node} no longer reports its address {address}, which stays reserved in the pool for operator.nodeGracePeriod"
+        ),
+        Sighting::Listed => format!(
+            "a Node had the address {address} before the operator started, so it stays reserved in the pool for operator.nodeGracePeriod"
+        ),
+    }
 }
 
 fn exhausted(inputs: &Inputs<'_>, counts: &Counts) -> State {
