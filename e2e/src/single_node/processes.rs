@@ -34,6 +34,13 @@ impl SingleNode {
         Ok(())
     }
 
+    /// Starts the operator again with these additional flags.
+    pub fn restart_operator(&mut self, flags: &[&str]) -> Result<()> {
+        self.stop_operator();
+        self.options.operator = flags.iter().map(|&flag| flag.to_owned()).collect();
+        self.start_operator()
+    }
+
     /// Kills the operator.
     pub fn stop_operator(&mut self) {
         self.operator = None;

@@ -128,6 +128,8 @@ pub async fn node_joins(node: &mut SingleNode) -> Result<()> {
     let last = node.kube_pod("default", "joined-3", Some("joined")).await?;
     let error = node.call(&last.call("ADD"))?.error()?;
     ensure!(error.text.contains("has no free address"), "{error:?}");
+    // The address stays reserved until the Node has been gone for this time.
+    node.restart_operator(&["--node-grace-period=2s"])?;
     nodes.delete("newcomer", &DeleteParams::default()).await?;
     await_metric(node, "bobbin_agent_addresses{pool=\"joined\",state=\"free\"} 1").await?;
     given.extend(addresses(&node.add(&last)?));
@@ -136,5 +138,6 @@ pub async fn node_joins(node: &mut SingleNode) -> Result<()> {
     names.push("joined-3".to_owned());
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     end(node, pods, &names).await?;
-    remove_pools(node, &["joined"]).await
+    remove_pools(node, &["joined"]).await?;
+    node.restart_operator(&[])
 }
