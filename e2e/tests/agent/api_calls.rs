@@ -9,6 +9,8 @@ use serde_json::json;
 pub async fn one_write_no_read(node: &mut SingleNode) -> Result<()> {
     // All pods fit into one block, so that no claim is counted.
     node.apply_pool("counted", json!({"subnets": [{"ipv4": "10.66.0.0/16"}], "blockSizeBits": 8})).await?;
+    // An ADD that waits for the pool's first blocks would publish an event.
+    node.await_free_blocks("counted").await?;
     let mut pods = Vec::new();
     for number in 0..101 {
         pods.push(node.kube_pod("default", &format!("counted-{number}"), Some("counted")).await?);
