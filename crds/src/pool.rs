@@ -282,17 +282,17 @@ pub struct FreeWindow {
 
 /// Condition types and reasons of an `AddressPool`.
 pub mod condition {
-    /// True when the pool's subnets are accepted and nodes can claim its blocks.
+    /// True when the operator has accepted a subnet and nodes can claim its blocks.
     pub const READY: &str = "Ready";
     /// True when the operator has accepted every entry of `spec.subnets`; false while it refuses an entry.
     pub const ACCEPTED: &str = "Accepted";
     /// True when no node can claim a block; unknown while no entry is accepted.
     pub const BLOCKS_EXHAUSTED: &str = "BlocksExhausted";
-    /// True when no address of the pool is free either; unknown while no entry is accepted.
+    /// True when no node can claim a block and no claimed block has a free address; unknown while no entry is accepted.
     pub const EXHAUSTED: &str = "Exhausted";
     /// True while addresses of accepted entries belong to a Node or a Service range.
     pub const ADDRESS_CONFLICT: &str = "AddressConflict";
-    /// True while the spec has a part that can't do what its author probably wants.
+    /// True while an entry of `spec.reserved` lies in no subnet, or a pod has a reserved address.
     pub const MISCONFIGURED: &str = "Misconfigured";
     /// True while the pool is being deleted.
     pub const TERMINATING: &str = "Terminating";

@@ -52,7 +52,7 @@ enum ReleaseError {
     AssignmentsLeft(usize),
 }
 
-/// Releases what deleted nodes own, and ends the reservation of their Nodes' addresses, once their grace periods are over. Never
+/// Releases what deleted nodes own, and ends the reservation of addresses that no Node reports, once the grace periods have ended. Never
 /// returns.
 pub(crate) async fn run(context: Arc<Context>) {
     let mut grace_periods = GracePeriods::default();

@@ -81,8 +81,8 @@ impl BlockInfo {
         }
     }
 
-    /// Which node owns the block that this node's state has as `held`. A block of other addresses only has its name, so `held` counts as
-    /// another node's. The operator may have carved such a block after a restore of etcd.
+    /// Which node owns the block that this node's state has as `held`. If the block that was read has other addresses, only its name is the
+    /// same, and `held` counts as another node's. After a restore of etcd the operator may carve such a block.
     pub(crate) fn owner_of(&self, held: &ClaimedBlock, node: &NodeInfo) -> Owner {
         if self.range.is_some_and(|range| range != held.range) { Owner::OtherNode } else { self.owner(node) }
     }

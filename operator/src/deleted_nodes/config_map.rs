@@ -94,7 +94,7 @@ impl DeletedNodesConfigMap {
     /// Replaces the entries, unless the ConfigMap has changed since it was read.
     pub(super) async fn write(&self, before: &Stored, deletions: &Deletions) -> Result<(), ConfigMapError> {
         let text = |deletion| serde_json::to_string(deletion).unwrap_or_default();
-        // With a key that no Node's name can be, the API server would refuse all entries. The blocks of such a `nodeName` are held.
+        // The API server refuses all entries if one key is invalid. So a `nodeName` that no Node can have gets no entry, and its blocks are held.
         let data: BTreeMap<String, String> = deletions
             .nodes
             .iter()

@@ -40,7 +40,7 @@ pub(super) struct PoolReconciler {
     /// The blocks that this reconciler created and that the watch has not shown yet, by index, with the time of their
     /// creation.
     pub(super) carved: BTreeMap<u64, (BlockInfo, Instant)>,
-    /// Whether the pool's addresses of Nodes from before this operator led are reserved.
+    /// Whether the cache reserves the Node addresses that an earlier leader wrote to the pool's status.
     has_inherited: bool,
 }
 

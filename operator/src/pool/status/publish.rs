@@ -71,7 +71,7 @@ impl PoolReconciler {
         Ok(written)
     }
 
-    /// Publishes an event when a condition of the pool begins to need attention, or has another reason than before.
+    /// Publishes an event when a condition of the pool begins to need attention, or its reason or message changes.
     fn publish_events(&self, old: &AddressPool, new: &AddressPool) {
         for (type_, bad, action) in [
             (condition::EXHAUSTED, "True", "Carve"),
