@@ -1,11 +1,12 @@
 //! Causes the planned faults on a cluster, and ends them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1;
 use kube::api::Api;
+use tokio::time::timeout;
 
 use super::plan::{FaultKind, PlannedFault};
 use super::requests::Requests;
@@ -15,6 +16,8 @@ use crate::cluster::{Cluster, NAMESPACE};
 /// The command lines of the programs, as regular expressions for `pkill`.
 const AGENT: &str = "^/?bobbin-all agent";
 const OPERATOR: &str = "^/?bobbin-all operator";
+/// How long an API call of a fault may take. Another fault may have frozen the API server, and the run must go on to resume it.
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An active fault, with what is needed to end it.
 #[derive(Debug)]
@@ -57,12 +60,12 @@ pub async fn begin(cluster: &mut Cluster, planned: &PlannedFault) -> Result<Opti
             }
             any
         }
-        FaultKind::LeaderFrozen => match leader(cluster).await {
-            Ok(leader) => {
+        FaultKind::LeaderFrozen => match timeout(CALL_TIMEOUT, leader(cluster)).await {
+            Ok(Ok(leader)) => {
                 node = leader;
                 signal(cluster, &node, "STOP", OPERATOR)?
             }
-            Err(_) => false,
+            _ => false,
         },
         FaultKind::ApiServerDown => {
             cluster.control_plane_mut().stop_apiserver();
@@ -83,7 +86,7 @@ pub async fn begin(cluster: &mut Cluster, planned: &PlannedFault) -> Result<Opti
         FaultKind::KubeletKilled => signal(cluster, &node, "KILL", "^kubelet ")?,
         FaultKind::ContainerdKilled => signal(cluster, &node, "KILL", "^containerd ")?,
         FaultKind::NodeDeleted => {
-            let deleted = cluster.delete_node_object(&node).await.is_ok();
+            let deleted = timeout(CALL_TIMEOUT, cluster.delete_node_object(&node)).await.is_ok_and(|it| it.is_ok());
             // The kubelet registers its Node only when it starts.
             deleted && signal(cluster, &node, "KILL", "^kubelet ")?
         }

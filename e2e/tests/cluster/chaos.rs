@@ -10,17 +10,17 @@ use libtest_mimic::Trial;
 
 /// The length of the run, without preparation and settling.
 const LENGTH: Duration = Duration::from_mins(1);
+/// The seed of the plan. It is the same in each run, so a run that fails can be repeated. `make chaos` chooses other seeds.
+const SEED: u64 = 1;
 
 pub fn tests(suite: &Suite<Cluster>) -> Vec<Trial> {
     vec![suite.test("one minute of random faults makes no duplicate and no leak", one_minute)]
 }
 
 async fn one_minute(cluster: &mut Cluster) -> Result<()> {
-    // A different plan for each run finds more. The message names the seed, so that a failed run can be repeated.
-    let seed = fastrand::u64(..);
     chaos::prepare(cluster).await?;
-    let outcome = chaos::run(cluster, seed, LENGTH).await?;
+    let outcome = chaos::run(cluster, SEED, LENGTH).await?;
     let findings: Vec<&String> = outcome.findings().collect();
-    ensure!(outcome.is_good(), "SEED={seed} make chaos repeats this plan; {outcome}; {findings:#?}");
+    ensure!(outcome.is_good(), "SEED={SEED} make chaos repeats this plan; {outcome}; {findings:#?}");
     Ok(())
 }
