@@ -90,14 +90,14 @@ pub(super) async fn run(clients: &Clients, name: &str) -> Result<Option<Survey>,
         let spec = &assignment.spec;
         let index = block_index(name, &spec.block_name);
         let named = own_ranges.get(&spec.block_name).filter(|_| index.is_some());
+        if named.is_none()
+            && let Some(index) = index
+        {
+            // The block was carved after the snapshot that was restored. No other subnet may get its index.
+            let block = range.pair(0).and_then(|pair| BlockRange::around(pair, block_size_bits(&pool)));
+            own_blocks.extend(block.map(|block| (index, block)));
+        }
         if overlaps(&range) && !named.is_some_and(|block| block.contains(&range)) {
-            if named.is_none()
-                && let Some(index) = index
-            {
-                // The block was carved after the snapshot that was restored. No other subnet may get its index.
-                let block = range.pair(0).and_then(|pair| BlockRange::around(pair, block_size_bits(&pool)));
-                own_blocks.extend(block.map(|block| (index, block)));
-            }
             conflicts
                 .push(SubnetConflict::leftover(format!("IPAssignment {address} of node {}", spec.node_name), range));
         }
