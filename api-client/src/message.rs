@@ -17,8 +17,8 @@ pub fn shortened(text: &str, longest: usize) -> String {
     format!("{}{CUT}", &text[..end])
 }
 
-/// Joins names with commas for a message. `total` is how many names there are with those that the message leaves out:
-/// `a, b and 3 more`.
+/// Joins names with commas for a message, for example `a, b and 3 more`. `total` is the number of all names, including those that
+/// the message leaves out.
 #[must_use]
 pub fn list_names<T: Display>(named: impl IntoIterator<Item = T>, total: usize) -> String {
     let named: Vec<String> = named.into_iter().map(|name| name.to_string()).collect();

@@ -139,7 +139,7 @@ pub struct Node {
     pub blocks_compared: bool,
     /// Whether the API server was restored and the agent had no contact with it since.
     pub missed_restore: bool,
-    /// Whether the quiet time after the restore runs.
+    /// Whether the quiet time that follows a restore has not ended yet.
     pub quiet: bool,
 }
 

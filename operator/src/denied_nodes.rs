@@ -66,7 +66,7 @@ impl DeniedNodes {
         let forgers = shared.void_counts.iter().filter(|(_, count)| **count > MAX_VOID_ASSIGNMENTS);
         let reason = |count| {
             format!(
-                "it has {count} assignments of addresses that are not its own and that no pod on it has, and {MAX_VOID_ASSIGNMENTS} are tolerated"
+                "it has {count} assignments of addresses outside of its blocks that none of its pods use, and the limit is {MAX_VOID_ASSIGNMENTS}"
             )
         };
         forgers.map(|(node, count)| (Arc::clone(node), reason(count))).collect()

@@ -105,7 +105,7 @@ impl OperatorMetrics {
         );
         registry.register(
             "operator_used_not_held_addresses",
-            "Addresses of pods that have no assignment of the address, by pool and family",
+            "Addresses that pods use without an assignment, by pool and family",
             self.used_not_held.clone(),
         );
         registry.register(

@@ -23,8 +23,8 @@ const ROUTE_PROTOCOL_OFFSET: u32 = 21;
 /// The offset of the byte that holds the flag `NUD_PERMANENT`, in the two-byte state of a neighbour notice.
 const NEIGHBOUR_STATE_OFFSET: u32 = if cfg!(target_endian = "little") { 24 } else { 25 };
 
-/// One BPF instruction. A jump contains the index of the next instruction if the condition holds, then the index if the
-/// condition fails.
+/// One BPF instruction. A jump has two target indices: first the one for a condition that holds, second the one for a
+/// condition that fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     LoadByte(u32),

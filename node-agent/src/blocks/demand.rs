@@ -51,7 +51,7 @@ struct ControllerState {
 }
 
 /// An ADD that waits for an address. The controller claims blocks for the ADD until this value is dropped.
-#[must_use = "the controller claims no blocks for the ADD after this value is dropped"]
+#[must_use = "once this value is dropped, the controller claims no more blocks for the ADD"]
 pub struct WaitingAdd {
     controller: DemandController,
     pool: String,

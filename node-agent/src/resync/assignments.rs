@@ -94,7 +94,7 @@ impl Resync {
         let gone = history.orphans.check(&self.clients.requests, orphans, boot_time()).await;
         if let Some(breaker) = Breaker::of(gone.len(), population) {
             let sentence = format!(
-                "{} of {} IPAssignments of node {} have neither an attachment nor a pod, too many to delete at once, so the agent deleted none. Check whether the agent's run directory lost its checkpoint, and delete the IPAssignments without a pod; list all of them: kubectl get ipassignments --field-selector spec.nodeName={2}",
+                "{} of {} IPAssignments of node {} have neither an attachment nor a pod, too many to delete at once, so the agent deleted none. Check whether the agent's run directory lost its checkpoint. Then delete the IPAssignments whose pods no longer exist. All IPAssignments of the node: kubectl get ipassignments --field-selector spec.nodeName={2}",
                 breaker.would_delete,
                 breaker.population,
                 self.cluster.node_name()

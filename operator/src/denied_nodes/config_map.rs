@@ -21,7 +21,9 @@ pub(super) async fn read(context: &Context) -> Option<HashSet<String>> {
     match read_object(READ_TIMEOUT, api(context).get(NAME)).await {
         Ok(Lenient::Readable(found)) => Some(found.data.unwrap_or_default().into_keys().collect()),
         Ok(Lenient::Unreadable(_)) => {
-            tracing::warn!("ConfigMap {NAME} can't be decoded, so the operator denies no further node: correct it");
+            tracing::warn!(
+                "ConfigMap {NAME} can't be decoded. Denied nodes stay denied, but the operator denies no others until somebody corrects the ConfigMap"
+            );
             None
         }
         Err(ReadError::NotFound) => Some(HashSet::new()),

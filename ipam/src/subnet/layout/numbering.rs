@@ -172,7 +172,7 @@ mod tests {
             numbering.take(&subnet("10.9.0.0/24"), taken);
             numbering.give(&subnet("10.1.0.0/24")).map_err(|misfit| misfit.index)
         };
-        // Two blocks imply different first indices, a block is too large, an index is too small, and the indices are taken.
+        // In turn: two blocks that imply different first indices, too large a block, too small an index, and indices of another subnet.
         assert_eq!(refused(&[block(17, "10.1.0.32/27"), block(19, "10.1.0.64/27")], 40), Err(19));
         assert_eq!(refused(&[block(17, "10.1.0.0/26")], 40), Err(17));
         assert_eq!(refused(&[block(1, "10.1.0.64/27")], 40), Err(1));

@@ -77,10 +77,10 @@ pub enum Previous {
 }
 
 impl Previous {
-    /// The identity to save until the node's blocks are trusted. It has the UID and the times of the previous identity.
+    /// The identity to save until the node's blocks are trusted.
     ///
-    /// The checkpoint belongs to the previous UID, and a crash must not make the time without an agent look shorter. After a reboot the
-    /// heartbeat is `now`, and the last contact is unknown.
+    /// It keeps the previous UID, because the checkpoint belongs to that UID. It keeps the previous times, because otherwise a crash would
+    /// make the time without an agent look shorter. After a reboot the heartbeat is `now`, and the last contact is unknown.
     pub fn identity(&self, node_name: &str, boot_id: &str, now: BootTime) -> Identity {
         let previous = match self {
             Previous::SameNode(previous) => Some(previous),
