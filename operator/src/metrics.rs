@@ -54,6 +54,7 @@ pub(crate) struct OperatorMetrics {
     pool_conditions: Family<StateLabels, Gauge>,
     unreadable_objects: Family<KindLabels, Gauge>,
     pub(crate) blocks_carved: Counter,
+    pub(crate) block_write_failures: Counter,
     pub(crate) status_writes: Counter,
     pub(crate) blocks_released: Counter,
     pub(crate) assignments_deleted: Counter,
@@ -78,6 +79,11 @@ impl OperatorMetrics {
         registry.register("operator_pool_blocks", "Blocks of a pool, by state", self.pool_blocks.clone());
         registry.register("operator_pool_condition", "1 if the pool's condition is true", self.pool_conditions.clone());
         registry.register("operator_blocks_carved", "Blocks that the operator created", self.blocks_carved.clone());
+        registry.register(
+            "operator_block_write_failures",
+            "Writes to blocks that failed; the operator retries each block later",
+            self.block_write_failures.clone(),
+        );
         registry.register(
             "operator_status_writes",
             "Pool statuses that the operator wrote",
