@@ -180,7 +180,7 @@ impl OperatorMetrics {
         }
     }
 
-    /// Removes the gauges of a deleted pool.
+    /// Removes the gauges of a pool that was deleted, or that another operator reconciles.
     pub(crate) fn remove_pool(&self, pool: &str) {
         for family in ["ipv4", "ipv6"] {
             for state in ["total", "reserved", "assigned", "cooling", "free"] {

@@ -60,7 +60,7 @@ pub(super) async fn run(context: Arc<Context>, name: Arc<str>) {
     let mut failures = 0_u32;
     loop {
         if !reconciler.context.is_active() {
-            (reconciler.written, reconciler.has_inherited) = (None, false);
+            reconciler.stand_by();
             reconciler.context.role_change().await;
             continue;
         }
@@ -99,6 +99,14 @@ impl PoolReconciler {
             failed_blocks: FailedBlocks::default(),
             has_inherited: false,
         }
+    }
+
+    /// Forgets what only the leader knows, because another operator may lead now. Only the leader exports metrics of pools.
+    fn stand_by(&mut self) {
+        (self.written, self.has_inherited) = (None, false);
+        self.carved.clear();
+        self.failed_blocks = FailedBlocks::default();
+        self.context.metrics.remove_pool(&self.name);
     }
 
     /// Runs one pass. Returns how long to wait before the next pass if nothing changes.
