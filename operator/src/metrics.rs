@@ -67,6 +67,7 @@ pub(crate) struct OperatorMetrics {
     pub(crate) denied_nodes: Gauge,
     pub(crate) is_leader: Gauge,
     pub(crate) watch_failing_seconds: Gauge<f64, AtomicU64>,
+    pub(crate) reconcile_failing_seconds: Gauge<f64, AtomicU64>,
 }
 
 impl OperatorMetrics {
@@ -144,6 +145,11 @@ impl OperatorMetrics {
             "operator_watch_failing_seconds",
             "Seconds since the longest failing watch began to fail",
             self.watch_failing_seconds.clone(),
+        );
+        registry.register(
+            "operator_reconcile_failing_seconds",
+            "Seconds since the reconcile passes of the longest failing pool began to fail, or since a pass began that takes over a minute",
+            self.reconcile_failing_seconds.clone(),
         );
     }
 

@@ -1,4 +1,4 @@
-//! Writes that the API server refuses: one block does not stop its pool.
+//! Writes that the API server refuses: one block does not stop its pool, and readiness shows a pool that fails for long.
 
 use std::time::Duration;
 
@@ -11,16 +11,20 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use libtest_mimic::Trial;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{OperatorFixture, RECONCILE_TIMEOUT};
+use crate::fixture::{OperatorFixture, RECONCILE_TIMEOUT, free_port, http_page, metrics_page};
 
 /// How long the operator may take to repeat a refused write.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(70);
+/// How long the operator may take until a pool that fails shows in its readiness.
+const READINESS_TIMEOUT: Duration = Duration::from_mins(1);
 
 pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
     vec![
         suite.test("a refused write to one block does not stop its pool", one_block),
         suite.test("a refused creation of one block does not stop its pool", creation),
+        suite.test("a pool whose passes fail for long makes the operator unready", unready),
         suite.test("a condition of another program stays in the status of a pool", foreign_condition),
     ]
 }
@@ -125,6 +129,35 @@ async fn creation(fixture: &mut OperatorFixture) -> Result<()> {
         Ok(check(found.is_some(), || "gap-2 does not exist".to_owned()))
     })
     .await
+}
+
+async fn unready(fixture: &mut OperatorFixture) -> Result<()> {
+    let port = free_port()?;
+    let stop = CancellationToken::new();
+    let metrics = format!("--metrics-address=127.0.0.1:{port}");
+    fixture.operator("unready", &["--no-leader-election", &metrics], stop.clone())?;
+    let _stop = stop.drop_guard();
+    fixture.pool("stuck", json!({"subnets": [{"ipv4": "10.13.0.0/24"}]})).await?;
+    fixture.until_ready("stuck").await?;
+    let until = |ready: bool, says: &'static str| async move {
+        wait_until(&format!("readiness is {ready} and says {says:?}"), READINESS_TIMEOUT, || async {
+            let page = http_page(port, "/readyz").await.unwrap_or_default();
+            Ok(check(page.starts_with("HTTP/1.1 200") == ready && page.contains(says), || page.clone()))
+        })
+        .await
+    };
+    until(true, "ok").await?;
+    let used = Patch::Merge(json!({"status": {"used": 1}}));
+    let pools = fixture.pools();
+    let probe = async || pools.patch_status("stuck", &dry_run(), &used).await;
+    deny(fixture, "stuck", ["UPDATE", "addresspools/status"], "object.metadata.name == 'stuck'", probe).await?;
+    fixture.change("stuck", json!({"subnets": [{"ipv4": "10.13.0.0/24"}, {"ipv4": "10.13.1.0/24"}]})).await?;
+    until(false, "reconciling pool \"stuck\" has failed for").await?;
+    let page = metrics_page(port).await?;
+    let gauge = page.lines().find_map(|line| line.strip_prefix("bobbin_operator_reconcile_failing_seconds "));
+    ensure!(gauge.and_then(|value| value.parse::<f64>().ok()).is_some_and(|value| value > 20.0), "{gauge:?}");
+    allow(fixture, "stuck").await?;
+    until(true, "ok").await
 }
 
 async fn foreign_condition(fixture: &mut OperatorFixture) -> Result<()> {

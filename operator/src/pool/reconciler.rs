@@ -64,7 +64,11 @@ pub(super) async fn run(context: Arc<Context>, name: Arc<str>) {
             reconciler.context.role_change().await;
             continue;
         }
-        match reconciler.reconcile().await {
+        reconciler.context.passes.begin(&reconciler.name, Instant::now());
+        let result = reconciler.reconcile().await;
+        let error = result.as_ref().err().map(ToString::to_string);
+        reconciler.context.passes.end(&reconciler.name, error, Instant::now());
+        match result {
             Ok(next) => {
                 failures = 0;
                 let next = reconciler.failed_blocks.next_retry(Instant::now()).map_or(next, |wait| next.min(wait));
@@ -107,6 +111,7 @@ impl PoolReconciler {
         self.carved.clear();
         self.failed_blocks = FailedBlocks::default();
         self.context.metrics.remove_pool(&self.name);
+        self.context.passes.forget(&self.name);
     }
 
     /// Runs one pass. Returns how long to wait before the next pass if nothing changes.
