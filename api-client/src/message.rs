@@ -1,5 +1,7 @@
 //! Limits the length of texts for people: notes of events and messages of conditions.
 
+use std::fmt::Display;
+
 /// The maximum length of an event's note, in bytes. The API server refuses an event with a longer note.
 pub const MAX_NOTE_BYTES: usize = 1024;
 
@@ -15,9 +17,27 @@ pub fn shortened(text: &str, longest: usize) -> String {
     format!("{}{CUT}", &text[..end])
 }
 
+/// Joins names with commas for a message. `total` is how many names there are with those that the message leaves out:
+/// `a, b and 3 more`.
+#[must_use]
+pub fn list_names<T: Display>(named: impl IntoIterator<Item = T>, total: usize) -> String {
+    let named: Vec<String> = named.into_iter().map(|name| name.to_string()).collect();
+    match total.saturating_sub(named.len()) {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_of_names_says_how_many_it_leaves_out() {
+        assert_eq!(list_names(["a", "b"], 2), "a, b");
+        assert_eq!(list_names(["a", "b"], 5), "a, b and 3 more");
+        assert_eq!(list_names(["a"], 0), "a");
+    }
 
     #[test]
     fn a_long_text_is_cut_between_characters_by_its_bytes() {

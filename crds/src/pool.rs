@@ -253,7 +253,7 @@ pub struct RefusedSubnet {
     /// The entry's IPv6 CIDR.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<String>,
-    /// What the entry overlaps: `PoolOverlap`, `NodeAddress`, `ServiceRange`, `LeftoverObject` or `UnreadableObject`.
+    /// The kind of the conflict: `PoolOverlap`, `NodeAddress`, `ServiceRange`, `LeftoverObject` or `UnreadableObject`.
     pub reason: String,
     /// Which object has the addresses, and what to do.
     pub message: String,

@@ -10,4 +10,4 @@ pub(crate) mod setup;
 
 pub use desired::{DesiredState, DirectRoute};
 pub use drift::{Drift, DriftKind};
-pub use occupied::{OccupiedNet, Use};
+pub use occupied::{NetworkUse, OccupiedNet};

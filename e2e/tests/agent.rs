@@ -58,6 +58,10 @@ fn main() -> Result<ExitCode> {
             outage::many_pods,
         ),
         suite.test("pods start and stop while each answer of the API server is late", outage::slow),
+        suite.test(
+            "an ADD from a block with the finalizer of its last owner waits for a late confirmation",
+            outage::slow_first_confirmation,
+        ),
         suite.test("pods start and stop without an operator", outage::no_operator),
         suite.test(
             "writes whose responses are lost are read back: no assignment is missing, and none is left over",

@@ -109,6 +109,10 @@ fn main() -> Result<ExitCode> {
             "a block over the node's connected subnet or next hop is not claimed until the cause is gone",
             node_network::refused_blocks,
         ),
+        suite.test(
+            "a node that may claim none of the first 500 free blocks claims one on the next page",
+            node_network::block_on_second_page,
+        ),
         suite.test("an address of a Node that joins inside a claimed block is not assigned", node_network::node_joins),
         suite.test("foreign routes in table main cause no reconcile and use no memory", foreign_routes::ignored),
     ];

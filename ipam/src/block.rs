@@ -115,14 +115,12 @@ impl BlockRange {
         ipv4 && other.ipv6.is_none_or(|other| self.ipv6.is_some_and(|net| net.contains(&other)))
     }
 
-    /// The block of 2^`bits` addresses that contains the pair. `None` if `bits` exceeds the bits of an address.
-    pub fn around(pair: IpPair, bits: u8) -> Option<Self> {
-        let ipv4 = pair.ipv4.map(|ipv4| Some(Ipv4Net::new(ipv4, 32_u8.checked_sub(bits)?).ok()?.trunc()));
-        let ipv6 = pair.ipv6.map(|ipv6| Some(Ipv6Net::new(ipv6, 128_u8.checked_sub(bits)?).ok()?.trunc()));
-        Some(Self {
-            ipv4: ipv4.map_or(Some(None), |net| net.map(Some))?,
-            ipv6: ipv6.map_or(Some(None), |net| net.map(Some))?,
-        })
+    /// The block of 2^`bits` addresses that contains the pair. With more bits than an address has, the block has all addresses of
+    /// the family.
+    pub fn around(pair: IpPair, bits: u8) -> Self {
+        let ipv4 = pair.ipv4.map(|ipv4| Ipv4Net::new_assert(ipv4, 32_u8.saturating_sub(bits)).trunc());
+        let ipv6 = pair.ipv6.map(|ipv6| Ipv6Net::new_assert(ipv6, 128_u8.saturating_sub(bits)).trunc());
+        Self { ipv4, ipv6 }
     }
 
     /// Whether the block and the subnet share an IPv4 or IPv6 address.

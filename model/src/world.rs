@@ -245,7 +245,7 @@ pub struct Budget {
     pub deleted_nodes: u8,
     /// How many watch events are out of date.
     pub old_events: u8,
-    /// How many assignments become unreadable.
+    /// How many assignments get content that no program can decode.
     pub unreadable: u8,
 }
 

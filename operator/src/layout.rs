@@ -62,7 +62,7 @@ impl PoolShape {
         Ok(PoolLayout::new(&subnets, block_size_bits(pool))?)
     }
 
-    /// Also reserves these addresses, which Nodes have.
+    /// Reserves addresses of Nodes, in addition to `spec.reserved`.
     pub(crate) fn reserve(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
         addresses.into_iter().for_each(|address| self.reserved.add(address));
     }

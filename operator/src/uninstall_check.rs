@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use bobbin_api_client::{Clients, Lenient, MAX_NOTE_BYTES, ReadError, connect, shortened};
+use bobbin_api_client::{Clients, Lenient, MAX_NOTE_BYTES, ReadError, connect, list_names, shortened};
 use clap::Parser;
 use k8s_openapi::api::batch::v1::Job;
 use kube::api::ObjectMeta;
@@ -84,18 +84,13 @@ fn refusal(pods: &Result<Vec<String>, ReadError>, args: &CheckArgs) -> Option<St
     let anyway = format!("To uninstall all the same, run: helm uninstall {release} -n {namespace} --no-hooks");
     match pods {
         Ok(pods) if pods.is_empty() => None,
-        Ok(pods) => {
-            let named: Vec<&str> = pods.iter().take(MAX_NAMED_PODS).map(String::as_str).collect();
-            let more = pods.len().saturating_sub(named.len());
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            Some(format!(
-                "Bobbin is not uninstalled, because {} addresses are assigned to pods: {}{more}. {keep}. Then remove Bobbin \
+        Ok(pods) => Some(format!(
+            "Bobbin is not uninstalled, because {} addresses are assigned to pods: {}. {keep}. Then remove Bobbin \
                  from the nodes, and delete or move these pods: helm upgrade {release} <chart> -n {namespace} \
                  --reset-then-reuse-values --set agent.mode=remove. {anyway}",
-                pods.len(),
-                named.join(", "),
-            ))
-        }
+            pods.len(),
+            list_names(pods.iter().take(MAX_NAMED_PODS), pods.len()),
+        )),
         Err(error) => Some(format!(
             "Bobbin is not uninstalled, because it is unknown whether pods have addresses: {error}. Try again. {keep}. {anyway}"
         )),

@@ -58,7 +58,7 @@ pub(crate) fn block_numbers_stay() -> Rule {
             "{NONE_LISTED_BEFORE} || oldSelf.status.acceptedSubnets.all(a, a.state != 'Accepted' || !has(a.firstIndex) \
              || (!({NONE_LISTED}) && self.status.acceptedSubnets.exists(b, {kept})))"
         ),
-        "an accepted subnet must stay in the status with its firstIndex, which its blocks are counted from: write the status as it was",
+        "the status must keep each accepted subnet with its firstIndex, on which the names of its blocks depend: write the entry as it was",
     )
 }
 

@@ -1,5 +1,5 @@
-//! Networks that the node itself uses: its addresses, its next hops and its connected subnets. A block with one of their
-//! addresses would cut the node off.
+//! Networks that the node itself uses: its addresses, its next hops and its connected subnets. If the node routed a
+//! block with one of these addresses to its pods, it would lose that network.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ const RTPROT_DHCP: u8 = 16;
 
 /// How the node uses a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Use {
+pub enum NetworkUse {
     /// An address of one of the node's links.
     Address,
     /// The next hop of a route.
@@ -33,7 +33,7 @@ pub enum Use {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OccupiedNet {
     /// How the node uses the network.
-    pub used_as: Use,
+    pub used_as: NetworkUse,
     /// The network. A single address has the prefix length 32 or 128.
     pub net: IpNet,
 }
@@ -41,9 +41,9 @@ pub struct OccupiedNet {
 impl fmt::Display for OccupiedNet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.used_as {
-            Use::Address => write!(f, "the node's address {}", self.net.addr()),
-            Use::NextHop => write!(f, "the next hop {} of a route of the node", self.net.addr()),
-            Use::Connected => write!(f, "the connected subnet {} of the node", self.net),
+            NetworkUse::Address => write!(f, "the node's address {}", self.net.addr()),
+            NetworkUse::NextHop => write!(f, "the next hop {} of a route of the node", self.net.addr()),
+            NetworkUse::Connected => write!(f, "the connected subnet {} of the node", self.net),
         }
     }
 }
@@ -52,7 +52,7 @@ impl fmt::Display for OccupiedNet {
 pub(crate) fn list(netlink: &mut Netlink) -> Result<Vec<OccupiedNet>, KernelError> {
     let mut found: Vec<OccupiedNet> = address::list(netlink)?
         .into_iter()
-        .map(|(_, address)| OccupiedNet { used_as: Use::Address, net: IpNet::from(address) })
+        .map(|(_, address)| OccupiedNet { used_as: NetworkUse::Address, net: IpNet::from(address) })
         .collect();
     for protocol in CONFIGURED {
         found.extend(route::list_of(netlink, route::MAIN, protocol)?.iter().filter_map(used_by));
@@ -68,9 +68,9 @@ pub(crate) fn list(netlink: &mut Netlink) -> Result<Vec<OccupiedNet>, KernelErro
 /// pool, so that packets to unused addresses don't loop.
 fn used_by(route: &Route) -> Option<OccupiedNet> {
     match (route.via, route.link) {
-        (Some(via), _) => Some(OccupiedNet { used_as: Use::NextHop, net: IpNet::from(via) }),
+        (Some(via), _) => Some(OccupiedNet { used_as: NetworkUse::NextHop, net: IpNet::from(via) }),
         (None, Some(link)) if link != LOOPBACK && route.to.prefix_len() > 0 => {
-            Some(OccupiedNet { used_as: Use::Connected, net: route.to })
+            Some(OccupiedNet { used_as: NetworkUse::Connected, net: route.to })
         }
         (None, _) => None,
     }

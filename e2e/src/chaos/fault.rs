@@ -35,7 +35,7 @@ pub struct ActiveFault {
 #[derive(Debug)]
 struct ActiveRequests {
     selector: Selector,
-    /// The mark of the proxy when the fault began.
+    /// How many requests and watch events the proxy had seen when the fault began.
     since: usize,
     /// Ends the fault when it is dropped.
     guard: FaultGuard,

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use bobbin_crds::AddressBlock;
 use bobbin_e2e::network::NetworkFault;
 use bobbin_e2e::single_node::{CONVERGENCE_TIMEOUT, SingleNode, WAIT_TIMEOUT};
 use bobbin_e2e::wait::{check, wait_until};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use super::{add_pods, state_is_consistent};
@@ -105,6 +108,27 @@ pub async fn slow(node: &mut SingleNode) -> Result<()> {
     node.proxy.set(NetworkFault::None);
     state_is_consistent(node, &pods).await?;
     node.remove_pods(pods).await
+}
+
+/// A claimed block still has the finalizer of its last owner, so other nodes may have assignments in the block. An ADD needs its
+/// confirmation, which takes longer than `--confirm-wait`.
+pub async fn slow_first_confirmation(node: &mut SingleNode) -> Result<()> {
+    node.apply_pool("released", json!({"subnets": [{"ipv4": "10.70.9.0/31"}], "blockSizeBits": 1})).await?;
+    node.await_free_blocks("released").await?;
+    node.stop_operator();
+    let finalizer = json!({"metadata": {"finalizers": ["bobbin.dev/in-use"]}});
+    let blocks: Api<AddressBlock> = Api::all(node.client.clone());
+    blocks.patch("released-0", &PatchParams::default(), &Patch::Merge(finalizer)).await?;
+    let pod = node.kube_pod("default", "late-confirmation", Some("released")).await?;
+    node.proxy.set(NetworkFault::Delay(SLOW_ANSWER));
+    let answer = node.call(&pod.call("ADD"))?;
+    node.proxy.set(NetworkFault::None);
+    node.start_operator()?;
+    answer.ok()?;
+    let claim_and_confirmation = SLOW_ANSWER * 2;
+    ensure!(answer.took >= claim_and_confirmation, "the ADD took {:?}: it waited for no confirmation", answer.took);
+    node.delete_kube_pod("default", "late-confirmation").await?;
+    node.remove_pods(vec![pod]).await
 }
 
 pub async fn no_operator(node: &mut SingleNode) -> Result<()> {

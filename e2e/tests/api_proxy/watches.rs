@@ -23,6 +23,13 @@ async fn create(node: &SingleNode, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Fails if the watch has shown an event, or has ended.
+fn is_silent(events: &mut Events) -> Result<()> {
+    let seen = events.next().now_or_never();
+    ensure!(seen.is_none(), "the frozen watch shows {seen:?}");
+    Ok(())
+}
+
 /// Reads events until an object with this name is added. Returns the names of all objects that were added.
 async fn added_until(events: &mut Events, name: &str, within: Duration) -> Result<Vec<String>> {
     let mut names = Vec::new();
@@ -51,14 +58,12 @@ pub async fn frozen(node: &mut SingleNode) -> Result<()> {
     create(node, "later").await?;
     let mut witness = watch(&api).await?;
     added_until(&mut witness, "later", WAIT_TIMEOUT).await?;
-    let seen = frozen.next().now_or_never();
-    ensure!(seen.is_none(), "the frozen watch shows {seen:?}");
+    is_silent(&mut frozen)?;
     // A watch that was frozen stays silent: the client can't tell it from an idle one.
     drop(freeze);
     create(node, "last").await?;
     added_until(&mut witness, "last", WAIT_TIMEOUT).await?;
-    let seen = frozen.next().now_or_never();
-    ensure!(seen.is_none(), "the frozen watch shows {seen:?} after the fault");
+    is_silent(&mut frozen)?;
     for name in ["before", "during", "later", "last"] {
         ensure!(was_created(node, name).await?, "{name} does not exist");
     }
@@ -74,8 +79,7 @@ pub async fn frozen_then_reset(node: &mut SingleNode) -> Result<()> {
     create(node, "hidden").await?;
     let mut witness = watch(&api).await?;
     added_until(&mut witness, "hidden", WAIT_TIMEOUT).await?;
-    let seen = frozen.next().now_or_never();
-    ensure!(seen.is_none(), "the frozen watch shows {seen:?}");
+    is_silent(&mut frozen)?;
     drop(freeze);
     let end = tokio::time::timeout(WAIT_TIMEOUT, frozen.next()).await.context("the watch is still open")?;
     ensure!(!matches!(end, Some(Ok(_))), "the frozen watch shows {end:?} after the fault");

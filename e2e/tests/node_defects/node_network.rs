@@ -1,9 +1,10 @@
 //! Pools over networks that a node uses itself: the node claims no such block, and no pod gets the address of a Node.
 
 use anyhow::{Result, ensure};
-use bobbin_crds::AddressPool;
+use bobbin_crds::{AddressBlock, AddressBlockSpec, AddressPool, name};
 use bobbin_e2e::single_node::{CONVERGENCE_TIMEOUT, Sandbox, SingleNode, WAIT_TIMEOUT};
 use bobbin_e2e::wait::{Poll, check, wait_until};
+use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -11,6 +12,9 @@ use serde_json::json;
 
 use super::metrics_endpoint::get;
 use super::{addresses, end};
+
+/// How many blocks the test creates at the same time.
+const CONCURRENT_CREATES: usize = 16;
 
 /// Fails unless an ADD from a pool is refused with these words, and the node has no block of the pool.
 async fn is_refused(node: &SingleNode, pool: &str, words: &str) -> Result<()> {
@@ -45,6 +49,39 @@ async fn remove_pools(node: &SingleNode, names: &[&str]) -> Result<()> {
     for name in names {
         pools.delete(name, &DeleteParams::default()).await?;
     }
+    Ok(())
+}
+
+/// The agent lists 500 free blocks at once. The only block that it may claim is on the second page.
+pub async fn block_on_second_page(node: &mut SingleNode) -> Result<()> {
+    node.namespace
+        .ip("link add covering type veth peer name covering-peer\nlink set covering-peer up\nlink set covering up\n")?;
+    node.namespace.ip("route add 10.109.0.0/17 dev covering")?;
+    node.apply_pool("pages", json!({"subnets": [{"ipv4": "10.109.0.0/16"}], "blockSizeBits": 4})).await?;
+    node.stop_operator();
+    let usable = 4000;
+    let created = stream::iter((1000..1600).chain([usable]).map(|index| create_free_block(node, "pages", index)));
+    created.buffer_unordered(CONCURRENT_CREATES).try_collect::<()>().await?;
+    let pod = node.kube_pod("default", "second-page", Some("pages")).await?;
+    let given = addresses(&node.add(&pod)?);
+    node.start_operator()?;
+    ensure!(given[0].starts_with("10.109.250."), "{given:?} is not in block {usable}");
+    end(node, vec![pod], &["second-page"]).await?;
+    node.namespace.ip("link del covering")?;
+    remove_pools(node, &["pages"]).await
+}
+
+/// Creates a block of 16 addresses in the subnet 10.109.0.0/16, as the operator does.
+async fn create_free_block(node: &SingleNode, pool: &str, index: u16) -> Result<()> {
+    let [third, fourth] = (index * 16).to_be_bytes();
+    let spec = AddressBlockSpec {
+        pool_name: pool.to_owned(),
+        index: index.into(),
+        ipv4: Some(format!("10.109.{third}.{fourth}/28")),
+        ..AddressBlockSpec::default()
+    };
+    let blocks: Api<AddressBlock> = Api::all(node.client.clone());
+    blocks.create(&PostParams::default(), &AddressBlock::new(&name::block(pool, index.into()), spec)).await?;
     Ok(())
 }
 

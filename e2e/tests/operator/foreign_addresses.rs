@@ -169,7 +169,7 @@ async fn restart(_: &mut OperatorFixture) -> Result<()> {
     let (stop, started) = (CancellationToken::new(), Instant::now());
     fixture.operator("second", &["--no-leader-election"], stop.clone())?;
     let status =
-        until_conflict(&fixture, "left", "a Node had the address 10.64.0.7 before the operator started").await?;
+        until_conflict(&fixture, "left", "a Node had the address 10.64.0.7 before this operator began to lead").await?;
     ensure!(status.node_addresses == ["10.64.0.7"], "{status:?}");
     fixture
         .until_status("left", "reserves no address", RECONCILE_TIMEOUT, |status| status.node_addresses.is_empty())
@@ -187,15 +187,20 @@ async fn at_most_eight(fixture: &mut OperatorFixture) -> Result<()> {
     let addresses: Vec<String> = (0..20).map(|last| format!("10.63.0.{last}")).collect();
     let mut all = vec![("Hostname", "10.63.0.200")];
     all.extend(addresses.iter().map(|address| ("InternalIP", address.as_str())));
+    all.push(("InternalIP", "10.66.0.9"));
     set_addresses(fixture, "greedy", &all).await?;
     let status = fixture
         .until_status("eight", "has a conflict", RECONCILE_TIMEOUT, |status| {
             says(status, condition::ADDRESS_CONFLICT) == "True"
         })
         .await?;
-    fixture.delete_node("greedy").await?;
     ensure!(status.node_addresses == addresses[..8], "{status:?}");
-    Ok(())
+    // A pool is compared with all addresses of the Node, not only with the eight reserved ones.
+    fixture.pool("last", json!({"subnets": [{"ipv4": "10.66.0.0/24"}]})).await?;
+    let status = fixture.until_status("last", "is refused", RECONCILE_TIMEOUT, is_refused).await?;
+    let message = why(&status, condition::ACCEPTED);
+    ensure!(message.starts_with("NodeAddress: ") && message.contains("10.66.0.9"), "{message}");
+    fixture.delete_node("greedy").await
 }
 
 async fn services_later(fixture: &mut OperatorFixture) -> Result<()> {

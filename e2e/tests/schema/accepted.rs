@@ -13,7 +13,7 @@ const A: &str = "10.1.0.0/24";
 const B: &str = "10.2.0.0/24";
 const C: &str = "10.3.0.0/24";
 const STAY: &str = "accepted entries of subnets can't be changed or removed, because their addresses may be in use";
-const KEEP: &str = "an accepted subnet must stay in the status with its firstIndex";
+const KEEP: &str = "the status must keep each accepted subnet with its firstIndex";
 
 fn of(name: &str, cidrs: &[&str]) -> Value {
     pool(name, json!({"subnets": cidrs.iter().map(|cidr| json!({"ipv4": cidr})).collect::<Vec<_>>()}))

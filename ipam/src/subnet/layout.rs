@@ -111,7 +111,7 @@ impl PoolLayout {
                 return Err(LayoutError::Overlap(other.subnet, *subnet));
             }
             let span = first.map_or(0..0, |first| first..first.saturating_add(block_count_of(subnet, block_size_bits)));
-            if span.end > MAX_NEXT_INDEX.cast_unsigned() || entries.iter().any(|entry| meet(&entry.span, &span)) {
+            if span.end > MAX_NEXT_INDEX.cast_unsigned() || entries.iter().any(|entry| overlap(&entry.span, &span)) {
                 let (first, last) = (span.start, span.end.saturating_sub(1));
                 return Err(LayoutError::IndicesTaken { subnet: *subnet, first, last });
             }
@@ -182,7 +182,7 @@ impl PoolLayout {
 }
 
 /// Whether two ranges of indices have a common index.
-fn meet(a: &Range<u64>, b: &Range<u64>) -> bool {
+fn overlap(a: &Range<u64>, b: &Range<u64>) -> bool {
     a.start < b.end && b.start < a.end
 }
 

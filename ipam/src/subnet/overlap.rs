@@ -65,10 +65,9 @@ impl SubnetConflict {
         Self { what, range, reason: NODE_ADDRESS, why }
     }
 
-    /// The conflict with a range of Service addresses.
+    /// A conflict of a pool with a range that Services get their addresses from.
     pub fn of_services(what: String, range: BlockRange) -> Self {
-        let why =
-            "and such a block would cut its node off from all Services: choose subnets outside of all ServiceCIDRs";
+        let why = "and a block with these addresses would cut its node off from Services: choose subnets outside of all ServiceCIDRs";
         Self { what, range, reason: SERVICE_RANGE, why }
     }
 

@@ -49,13 +49,15 @@ impl Reserved {
     pub fn parse(entries: &[String]) -> Result<Self, ReservedError> {
         let mut reserved = Self::default();
         for entry in entries {
-            let net = entry
-                .parse::<IpNet>()
-                .or_else(|_| entry.parse::<IpAddr>().map(IpNet::from))
-                .map_err(|_| ReservedError(entry.clone()))?;
-            reserved.add(net);
+            reserved.add(Self::parse_entry(entry)?);
         }
         Ok(reserved)
+    }
+
+    /// Parses one address or CIDR.
+    pub fn parse_entry(entry: &str) -> Result<IpNet, ReservedError> {
+        let net = entry.parse::<IpNet>().or_else(|_| entry.parse::<IpAddr>().map(IpNet::from));
+        net.map_err(|_| ReservedError(entry.to_owned()))
     }
 
     /// Reserves a network or an address. A CIDR with host bits set reserves the whole network.

@@ -154,7 +154,7 @@ impl DemandController {
         let node = self.0.cluster.node();
         for pool in self.0.cluster.pools() {
             let admits_node = pool_info(&pool, None, node.as_ref()).admits_node;
-            let Some(what) = network.news(&pool, admits_node) else { continue };
+            let Some(what) = network.note_change(&pool, admits_node) else { continue };
             let (name, node) = (pool.name_any(), self.0.cluster.node_name());
             let sentence = format!(
                 "node {node} claims no block of pool {name:?} that contains {what}: the block's routes would cut the node off. To get other blocks, {NODE_NETWORK_REMEDY}. Or exclude the node with the pool's nodeSelector"

@@ -159,15 +159,18 @@ impl ReconcilerState {
     /// release. The agent sends the write again, even after a refusal.
     async fn resolve_sent_release(&self, name: &str) -> Requeue {
         let Some(node) = self.context.cluster.node() else { return Requeue::WithBackoff };
+        let Some(held) = self.context.node_state.block(name) else { return Requeue::Now };
         match self.api.get(name).await {
             Err(ReadError::NotFound) => self.released(name),
-            Ok(read) if matches!(read.owner(&node), Owner::Free | Owner::OtherNode) => self.released(name),
-            Ok(read) if read.owner(&node) == Owner::Unknown => Requeue::WithBackoff,
-            // This node owns the block, perhaps with the UID of an earlier Node. No other node would release it.
-            Ok(read) => {
-                self.context.node_state.refresh(name, &read.uid, &read.resource_version, read.deleting);
-                self.send_release(name).await.unwrap_or(Requeue::WithBackoff)
-            }
+            Ok(read) => match read.owner_of(&held.held, &node) {
+                Owner::Free | Owner::OtherNode => self.released(name),
+                Owner::Unknown => Requeue::WithBackoff,
+                // No other node would release the block.
+                Owner::ThisNode | Owner::EarlierNode => {
+                    self.context.node_state.refresh(name, &read.uid, &read.resource_version, read.deleting);
+                    self.send_release(name).await.unwrap_or(Requeue::WithBackoff)
+                }
+            },
             Err(error) => {
                 tracing::debug!(block = name, %error, "the agent can't read a block to find out whether its release succeeded; it retries");
                 Requeue::WithBackoff

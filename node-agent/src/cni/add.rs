@@ -24,7 +24,7 @@ use crate::cluster::pool_selection::{SelectedPool, select_pool_for_pod};
 use crate::cni::attachment_lock::AttachmentLock;
 use crate::state::{Allocation, Attachment, AttachmentPhase};
 use address::AddTarget;
-use confirm::{ConfirmOptions, Confirmed, confirm, confirm_wait};
+use confirm::{ConfirmOptions, Confirmed, confirm, confirm_until};
 use object_warnings::ObjectWarnings;
 use wiring::{PreparedFamilies, kernel_refused};
 
@@ -192,8 +192,8 @@ async fn add_new(
         })?;
         let Allocation { attachment, token } = address::allocate(agent, context, lock, &target, until).await?;
         // The ADD already waited for the API server to list the blocks, so it waits less for the confirmation.
-        let wait = confirm_wait(agent, context, &token).saturating_sub(std::mem::take(&mut waited));
-        let options = ConfirmOptions { wait, before_wiring: passed_over > 0 };
+        let confirm_until = confirm_until(agent, context, &token, std::mem::take(&mut waited), until);
+        let options = ConfirmOptions { until: confirm_until, before_wiring: passed_over > 0 };
         match confirm(agent, context, lock, &attachment, &token, netns, options).await? {
             Confirmed::Wired(links) => {
                 tracing::info!(pair = %attachment.pair, pool = selection.pool, chosen_by = ?selection.source, pod = %format!("{}/{}", pod.namespace, pod.name), "added");

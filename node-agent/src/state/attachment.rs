@@ -1,5 +1,6 @@
 //! An attachment, as the node's state and the checkpoint hold it. Pure data.
 
+use bobbin_api_client::list_names;
 use bobbin_datapath::NetnsRef;
 use bobbin_ipam::{AttachmentKey, IpPair};
 use serde::{Deserialize, Serialize};
@@ -102,10 +103,7 @@ pub fn first_names(attachments: &[Attachment]) -> String {
     let mut names: Vec<String> = attachments.iter().map(Attachment::who).collect();
     names.sort();
     names.dedup();
-    let more = names.len().saturating_sub(MAX_NAMED);
-    names.truncate(MAX_NAMED);
-    let rest = if more == 0 { String::new() } else { format!(" and {more} more") };
-    format!("{}{rest}", names.join(", "))
+    list_names(names.iter().take(MAX_NAMED), names.len())
 }
 
 /// The two ends of the attachment's veth pair.

@@ -58,11 +58,6 @@ impl ForeignAddresses {
         ipv4.into_iter().chain(ipv6).flat_map(|range| self.nodes.in_range(range))
     }
 
-    /// The ranges of all Services, as conflicts: no pool may contain a Service's address.
-    pub(super) fn services(&self) -> Vec<SubnetConflict> {
-        self.services.state().iter().filter_map(|range| range.readable()).flat_map(service_conflicts).collect()
-    }
-
     pub(super) fn unreadable_services(&self) -> impl Iterator<Item = UnreadableObject> {
         let all = self.services.state().into_iter();
         all.filter(|range| range.readable().is_none()).map(|range| UnreadableObject::service_range(range.name()))
@@ -81,7 +76,8 @@ impl Index {
 
     /// The ranges of all Services, as conflicts: no pool may contain a Service's address.
     pub(crate) fn service_ranges(&self) -> Vec<SubnetConflict> {
-        self.foreign.services()
+        let all = self.foreign.services.state();
+        all.iter().filter_map(|range| range.readable()).flat_map(service_conflicts).collect()
     }
 
     /// The addresses of all Nodes, as conflicts: no pool may contain a Node's address. Of a Node that no longer reports its
@@ -100,13 +96,16 @@ impl Index {
 
     /// The addresses of Nodes in the given subnets, at most one more than `limit`.
     pub(super) fn node_addresses_in(&self, subnets: &[SubnetPair], limit: usize) -> Vec<NodeAddress> {
-        let found = subnets.iter().flat_map(|subnet| self.foreign.nodes_in(subnet));
+        let found: Vec<_> =
+            subnets.iter().flat_map(|subnet| self.foreign.nodes_in(subnet)).take(limit.saturating_add(1)).collect();
+        let addresses: Vec<IpAddr> = found.iter().map(|(address, _)| *address).collect();
+        let assigned = self.assigned_among(&addresses);
         let of = |(address, sighting): (IpAddr, &Sighting)| NodeAddress {
             address,
             sighting: sighting.clone(),
-            assigned: self.has_assignment_of(address),
+            assigned: assigned.contains(&address),
         };
-        found.take(limit + 1).map(of).collect()
+        found.into_iter().map(of).collect()
     }
 
     /// Reserves the Node addresses that a pool's status lists for the grace period, because Nodes had them under an earlier

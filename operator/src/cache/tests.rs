@@ -214,6 +214,27 @@ fn an_assignment_is_orphaned_when_its_node_does_not_own_its_block() {
 }
 
 #[test]
+fn addresses_that_only_nodes_reserve_do_not_count_as_reserved_by_the_spec() {
+    let mut index = Index::default();
+    let mut pool = pool("p").into_result().expect("it is readable");
+    pool.spec.reserved = vec!["10.0.1.16/28".into()];
+    index.add_pool(Lenient::Readable(pool));
+    index.add_block(block("p", 1, Some("n1")));
+    let addresses: Vec<_> =
+        (0..6).map(|last| json!({"type": "InternalIP", "address": format!("10.0.1.{last}")})).collect();
+    let node = json!({"metadata": {"name": "n2"}, "status": {"addresses": addresses}});
+    index.add_node(serde_json::from_value(node).expect("a node"));
+    for last in (0..6).chain(16..23) {
+        index.add_assignment(assignment(&format!("10.0.1.{last}"), "p-1", "n1"));
+    }
+    let view = index.view("p");
+    assert!(view.node_addresses.len() == 6 && view.node_addresses.iter().all(|node| node.assigned));
+    let named: Vec<String> = view.reserved_in_use.named.iter().map(ToString::to_string).collect();
+    assert_eq!((view.reserved_in_use.all, view.reserved_in_use.by_spec), (13, 7));
+    assert_eq!(named, ["10.0.1.16", "10.0.1.17", "10.0.1.18", "10.0.1.19", "10.0.1.20"]);
+}
+
+#[test]
 fn the_name_of_an_ipv6_assignment_is_its_address() {
     assert_eq!(address_of("fd00-0000-0000-0000-0000-0000-0000-0001"), "fd00::1".parse().ok());
     assert_eq!(address_of("nonsense"), None);

@@ -36,8 +36,8 @@ pub(crate) struct PoolView {
     pub(crate) cooling: u64,
     /// How long until the next cooling address of the pool has cooled down; `None` if no address cools down.
     pub(crate) next_cooled: Option<Duration>,
-    /// How many reserved addresses of the pool an assignment has nevertheless, and some of them.
-    pub(crate) reserved_in_use: (u64, Vec<IpAddr>),
+    /// The reserved addresses of the pool that an assignment has nevertheless.
+    pub(crate) reserved_in_use: ReservedInUse,
     /// The addresses of Nodes in the pool's subnets, at most [`MAX_NODE_ADDRESSES`] and one more.
     pub(crate) node_addresses: Vec<NodeAddress>,
     /// The Service ranges that overlap the pool's subnets.
@@ -46,6 +46,17 @@ pub(crate) struct PoolView {
     pub(crate) nodes: usize,
     /// How many pools the cluster has.
     pub(crate) pools: usize,
+}
+
+/// The reserved addresses of a pool that assignments have. An address pair counts once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ReservedInUse {
+    /// How many addresses, whatever reserves them.
+    pub(crate) all: usize,
+    /// How many of these addresses are reserved also without the addresses of Nodes.
+    pub(crate) by_spec: usize,
+    /// The first [`MAX_NAMED_ADDRESSES`] of the addresses in `by_spec`.
+    pub(crate) named: Vec<IpAddr>,
 }
 
 impl PoolView {
@@ -78,7 +89,7 @@ impl Index {
         let subnets: Vec<SubnetPair> = pool.iter().flat_map(accepted_subnets).collect();
         let node_addresses = self.node_addresses_in(&subnets, MAX_NODE_ADDRESSES);
         let service_ranges = self.service_ranges_in(&subnets);
-        let reserved_in_use = pool.as_ref().map_or((0, Vec::new()), |pool| self.reserved_in_use(pool, &node_addresses));
+        let reserved_in_use = pool.as_ref().map(|pool| self.reserved_in_use(pool, &node_addresses)).unwrap_or_default();
         let cooldown = pool.as_ref().map_or(Duration::ZERO, |pool| pool.spec.cooldown());
         let released = self.released.get_mut(name);
         let (cooling, next_cooled) = released.map_or((0, None), |released| cooling(released, cooldown));
@@ -97,36 +108,45 @@ impl Index {
         }
     }
 
-    /// Whether an assignment has the address, alone or as part of a pair.
-    pub(super) fn has_assignment_of(&self, address: IpAddr) -> bool {
+    /// Which of the addresses an assignment has, alone or as part of a pair.
+    pub(super) fn assigned_among(&self, addresses: &[IpAddr]) -> HashSet<IpAddr> {
         // An assignment is named after its IPv4 address if it has one.
-        self.assignments.contains_key(&address)
-            || matches!(address, IpAddr::V6(ipv6) if self.assignments.values().any(|info| info.ipv6 == Some(ipv6)))
+        let mut assigned: HashSet<IpAddr> =
+            addresses.iter().filter(|address| self.assignments.contains_key(address)).copied().collect();
+        if addresses.iter().any(IpAddr::is_ipv6) {
+            let paired = self.assignments.values().filter_map(|info| info.ipv6.map(IpAddr::V6));
+            assigned.extend(paired.filter(|address| addresses.contains(address)));
+        }
+        assigned
     }
 
-    /// How many reserved addresses (pairs) of a pool an assignment has, and the first [`MAX_NAMED_ADDRESSES`] of them.
-    fn reserved_in_use(&self, pool: &AddressPool, nodes: &[NodeAddress]) -> (u64, Vec<IpAddr>) {
-        let Some(name) = pool.metadata.name.as_deref() else { return (0, Vec::new()) };
+    fn reserved_in_use(&self, pool: &AddressPool, nodes: &[NodeAddress]) -> ReservedInUse {
+        let mut found = ReservedInUse::default();
+        let Some(name) = pool.metadata.name.as_deref() else { return found };
         let (Some(assigned), Ok(mut shape)) = (self.assigned.get(name), PoolShape::read(pool)) else {
-            return (0, Vec::new());
+            return found;
         };
+        let by_spec = shape.reserved.clone();
         shape.reserve(nodes.iter().map(|node| node.address));
-        let (mut count, mut named) = (0, Vec::new());
         for range in assigned.keys().filter_map(|index| shape.layout.block(*index)) {
             if shape.reserved.count_in(&range.as_subnet()) == 0 {
                 continue;
             }
             for pair in (0..range.len()).filter_map(|offset| range.pair(offset)) {
                 let Some(address) = pair.addresses().next() else { continue };
-                if shape.reserved.covers(&pair) && self.assignments.contains_key(&address) {
-                    count += 1;
-                    if named.len() < MAX_NAMED_ADDRESSES {
-                        named.push(address);
+                if !shape.reserved.covers(&pair) || !self.assignments.contains_key(&address) {
+                    continue;
+                }
+                found.all += 1;
+                if by_spec.covers(&pair) {
+                    found.by_spec += 1;
+                    if found.named.len() < MAX_NAMED_ADDRESSES {
+                        found.named.push(address);
                     }
                 }
             }
         }
-        (count, named)
+        found
     }
 
     /// The pool with this name.

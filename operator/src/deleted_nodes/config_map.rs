@@ -94,7 +94,8 @@ impl DeletedNodesConfigMap {
     /// Replaces the entries, unless the ConfigMap has changed since it was read.
     pub(super) async fn write(&self, before: &Stored, deletions: &Deletions) -> Result<(), ConfigMapError> {
         let text = |deletion| serde_json::to_string(deletion).unwrap_or_default();
-        // The API server refuses all entries if one key is invalid. So a `nodeName` that no Node can have gets no entry, and its blocks are held.
+        // One invalid key makes the API server refuse the whole ConfigMap. So a name that no Node can have gets no entry, and the
+        // blocks with that `nodeName` are held.
         let data: BTreeMap<String, String> = deletions
             .nodes
             .iter()

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bobbin_api_client::list_names;
 use bobbin_ipam::reclaim::HoldTimes;
 use k8s_openapi::jiff::Timestamp;
 
@@ -135,18 +136,14 @@ impl ReclaimHold {
 /// The message about the held nodes; `None` if no node is held.
 fn sentence(held: &[(&str, Timestamp)], hold_time: Duration, namespace: &str) -> Option<String> {
     let last = held.iter().map(|(_, deleted_at)| *deleted_at).max()?;
-    let mut named: Vec<&str> = held.iter().take(MAX_NAMED_NODES).map(|(node, _)| *node).collect();
-    let more = format!("{} more", held.len().saturating_sub(named.len()));
-    if held.len() > named.len() {
-        named.push(&more);
-    }
+    let named = held.iter().take(MAX_NAMED_NODES).map(|(node, _)| node);
     let end = last.checked_add(k8s_openapi::jiff::SignedDuration::try_from(hold_time).ok()?).ok()?;
     Some(format!(
         "{} deleted nodes keep their blocks until {end}, because many Nodes were deleted together: {}. \
          To keep the nodes, restart kubelet on them. If their machines are off, run: kubectl -n {namespace} annotate configmap {NAME} \
          {CONFIRMATION}={last} --overwrite",
         held.len(),
-        named.join(", "),
+        list_names(named, held.len()),
     ))
 }
 

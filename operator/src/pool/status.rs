@@ -120,8 +120,8 @@ fn addresses(shape: &PoolShape, view: &PoolView) -> AddressCounts {
     }
     let layout = &shape.layout;
     // An address that is reserved although an assignment has it counts as assigned.
-    let (reserved_in_use, _) = view.reserved_in_use;
-    let reserved = saturating(layout.reserved_count(&shape.reserved).saturating_sub(reserved_in_use.into()));
+    let reserved_in_use = view.reserved_in_use.all as u128;
+    let reserved = saturating(layout.reserved_count(&shape.reserved).saturating_sub(reserved_in_use));
     let has = |family| {
         shape.subnets.first().is_some_and(|subnet| match family {
             Family::Ipv4 => subnet.ipv4.is_some(),

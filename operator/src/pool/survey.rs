@@ -31,15 +31,17 @@ pub(super) struct Survey {
 pub(super) async fn own_blocks(clients: &Clients, name: &str) -> Result<Vec<(u64, BlockRange)>, ReadError> {
     let mut blocks = Vec::new();
     for_each(clients, &format!("spec.poolName={name}"), |block: Lenient<AddressBlock>| {
-        let Some(spec) = block.readable().map(|block| &block.spec) else { return };
-        if let (Ok(index), Ok(range)) =
-            (u64::try_from(spec.index), BlockRange::parse(spec.ipv4.as_deref(), spec.ipv6.as_deref()))
-        {
-            blocks.push((index, range));
-        }
+        blocks.extend(block.readable().and_then(indexed_range));
     })
     .await?;
     Ok(blocks)
+}
+
+/// The index and the range of a block. `None` if the range can't be parsed.
+fn indexed_range(block: &AddressBlock) -> Option<(u64, BlockRange)> {
+    let range = BlockRange::parse(block.spec.ipv4.as_deref(), block.spec.ipv6.as_deref()).ok()?;
+    // The API server refuses a negative index. The largest index stands for it, so that no subnet gets the block's addresses.
+    Some((u64::try_from(block.spec.index).unwrap_or(u64::MAX), range))
 }
 
 /// Lists all objects live. Returns `None` if the pool no longer exists or can't be decoded.
@@ -71,9 +73,9 @@ pub(super) async fn run(clients: &Clients, name: &str) -> Result<Option<Survey>,
             unreadable.push(UnreadableObject::block(&block_name, index, shape.as_ref().map(|shape| &shape.layout)));
             return;
         };
-        let Ok(range) = BlockRange::parse(block.spec.ipv4.as_deref(), block.spec.ipv6.as_deref()) else { return };
+        let Some((index, range)) = indexed_range(block) else { return };
         if block.spec.pool_name == name {
-            own_blocks.push((u64::try_from(block.spec.index).unwrap_or(u64::MAX), range));
+            own_blocks.push((index, range));
             own_ranges.insert(block_name, range);
         } else if overlaps(&range) {
             conflicts.push(SubnetConflict::leftover(format!("AddressBlock {block_name}"), range));
@@ -94,7 +96,7 @@ pub(super) async fn run(clients: &Clients, name: &str) -> Result<Option<Survey>,
             && let Some(index) = index
         {
             // The block was carved after the snapshot that was restored. No other subnet may get its index.
-            let block = range.pair(0).and_then(|pair| BlockRange::around(pair, block_size_bits(&pool)));
+            let block = range.pair(0).map(|pair| BlockRange::around(pair, block_size_bits(&pool)));
             own_blocks.extend(block.map(|block| (index, block)));
         }
         if overlaps(&range) && !named.is_some_and(|block| block.contains(&range)) {

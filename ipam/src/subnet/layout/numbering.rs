@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use bobbin_crds::pool::MAX_NEXT_INDEX;
 
-use super::{PoolLayout, block_count_of, meet};
+use super::{PoolLayout, block_count_of, overlap};
 use crate::block::BlockRange;
 use crate::subnet::SubnetPair;
 
@@ -33,7 +33,7 @@ pub struct Misfit {
 }
 
 impl<'a> Numbering<'a> {
-    /// Starts with no subnet. `next` is the pool's `status.nextIndex`.
+    /// A numbering in which no subnet has indices yet. `next` is the pool's `status.nextIndex`.
     pub fn new(block_size_bits: u8, blocks: &'a [(u64, BlockRange)], next: u64) -> Self {
         Self { block_size_bits, blocks, taken: Vec::new(), held: Vec::new(), next }
     }
@@ -73,7 +73,7 @@ impl<'a> Numbering<'a> {
         let mut first = self.next;
         loop {
             let span = self.span(subnet, first);
-            let held = self.held.iter().filter(|held| meet(held, &span)).map(|held| held.end);
+            let held = self.held.iter().filter(|held| overlap(held, &span)).map(|held| held.end);
             let blocks =
                 self.blocks.iter().filter(|(index, _)| span.contains(index)).map(|(index, _)| index.saturating_add(1));
             match held.chain(blocks).max() {
@@ -102,7 +102,8 @@ impl<'a> Numbering<'a> {
             let first = index.checked_sub(offset).ok_or(misfit)?;
             let span = self.span(subnet, first);
             let is_valid = span.end <= MAX_NEXT_INDEX.cast_unsigned();
-            if !is_valid || *found.get_or_insert(first) != first || self.taken.iter().any(|taken| meet(taken, &span)) {
+            if !is_valid || *found.get_or_insert(first) != first || self.taken.iter().any(|taken| overlap(taken, &span))
+            {
                 return Err(misfit);
             }
         }

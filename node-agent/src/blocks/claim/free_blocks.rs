@@ -81,7 +81,7 @@ impl Claims {
 
 #[cfg(test)]
 mod tests {
-    use bobbin_datapath::Use;
+    use bobbin_datapath::NetworkUse;
 
     use super::*;
 
@@ -90,7 +90,7 @@ mod tests {
     }
 
     fn connected(net: &str) -> OccupiedNet {
-        OccupiedNet { used_as: Use::Connected, net: net.parse().unwrap() }
+        OccupiedNet { used_as: NetworkUse::Connected, net: net.parse().unwrap() }
     }
 
     #[test]

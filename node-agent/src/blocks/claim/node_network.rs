@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bobbin_api_client::list_names;
 use bobbin_crds::AddressPool;
-use bobbin_datapath::{KernelError, Network, OccupiedNet, Use};
+use bobbin_datapath::{KernelError, Network, NetworkUse, OccupiedNet};
 use bobbin_ipam::{Reserved, ReservedError, SubnetPair};
 use ipnet::IpNet;
 use kube::ResourceExt;
@@ -52,14 +53,14 @@ impl NodeNetwork {
     /// The addresses of a pool that this node never assigns: the reserved ones, and addresses and next hops of the node itself.
     pub(crate) fn reserved(&self, pool: &AddressPool) -> Result<Reserved, ReservedError> {
         let mut reserved = reserved_of(pool)?;
-        for occupied in self.in_pool(pool).into_iter().filter(|occupied| occupied.used_as != Use::Connected) {
+        for occupied in self.in_pool(pool).into_iter().filter(|occupied| occupied.used_as != NetworkUse::Connected) {
             reserved.add(occupied.net);
         }
         Ok(reserved)
     }
 
     /// Compares the pool with the node's networks. Returns their names if they are other than at the last call.
-    pub(crate) fn news(&self, pool: &AddressPool, admits_node: bool) -> Option<String> {
+    pub(crate) fn note_change(&self, pool: &AddressPool, admits_node: bool) -> Option<String> {
         let (name, occupied) = (pool.name_any(), self.in_pool(pool));
         let mut reported = self.0.reported.lock();
         if occupied.is_empty() || !admits_node {
@@ -122,9 +123,7 @@ pub(super) fn networks_in(block: &BlockInfo, occupied: &[OccupiedNet]) -> impl I
 
 /// The names of networks, at most [`MAX_NAMED`].
 pub(super) fn named(occupied: &[OccupiedNet]) -> String {
-    let first: Vec<String> = occupied.iter().take(MAX_NAMED).map(ToString::to_string).collect();
-    let more = occupied.len().saturating_sub(MAX_NAMED);
-    if more == 0 { first.join(", ") } else { format!("{} and {more} more", first.join(", ")) }
+    list_names(occupied.iter().take(MAX_NAMED), occupied.len())
 }
 
 #[cfg(test)]
@@ -142,7 +141,7 @@ mod tests {
     }
 
     fn connected(net: &str) -> OccupiedNet {
-        OccupiedNet { used_as: Use::Connected, net: net.parse().unwrap() }
+        OccupiedNet { used_as: NetworkUse::Connected, net: net.parse().unwrap() }
     }
 
     fn block(range: &str) -> BlockInfo {

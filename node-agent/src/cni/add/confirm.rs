@@ -33,8 +33,8 @@ pub(super) enum Confirmed {
 /// How an ADD confirms an address.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConfirmOptions {
-    /// How long to wait for the API server's answer.
-    pub wait: Duration,
+    /// Until when to wait for the API server's answer.
+    pub until: Instant,
     /// Whether to wait for the answer before the pod is wired. An ADD does so after it met an address of another attachment, because
     /// the next address may be another attachment's too.
     pub before_wiring: bool,
@@ -61,7 +61,7 @@ pub(super) async fn confirm(
             ),
         ));
     }
-    let until = Instant::now() + options.wait;
+    let until = options.until;
     let mut pending = Some(agent.assignment_writer.create(attachment));
     let mut uid = None;
     if options.before_wiring
@@ -152,16 +152,29 @@ async fn answer(
     }
 }
 
-/// How long an ADD waits until the API server confirms its IPAssignment. An ADD from a proven block does not wait: the API server recently
+/// Until when an ADD waits for the confirmation of its IPAssignment. An ADD from a proven block does not wait: the API server recently
 /// confirmed that this node owns the block. So no other node may assign the block's addresses.
-pub(super) fn confirm_wait(agent: &Agent, context: &AddContext, token: &FencingToken) -> Duration {
+///
+/// `waited` is how long the ADD has already waited for the API server. `add_until` is the end of `--add-timeout`.
+pub(super) fn confirm_until(
+    agent: &Agent,
+    context: &AddContext,
+    token: &FencingToken,
+    waited: Duration,
+    add_until: Instant,
+) -> Instant {
+    let now = Instant::now();
     if agent.freshness.proves(token.proof, bobbin_datapath::boot_time()) {
-        return Duration::ZERO;
+        return now;
     }
     agent.metrics.unproven_adds.inc();
     // Wake the resync, which reads the block, so that later ADDs need not wait.
     context.resync_trigger.notify_one();
-    agent.args.confirm_wait
+    match token.proof {
+        // This ADD can't succeed without the confirmation, so ending it earlier would not start the pod earlier.
+        Proof::AssignmentsUnseen => add_until,
+        Proof::None | Proof::Confirmed(_) => now + agent.args.confirm_wait.saturating_sub(waited),
+    }
 }
 
 /// Undoes an ADD. If the undo fails, the address stays in use until the stale-attachment check ends the attachment.

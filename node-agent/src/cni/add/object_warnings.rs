@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use bobbin_api_client::list_names;
 use bobbin_crds::POOL_ANNOTATION;
 use bobbin_ipam::pool_selection::{POOL_NAME_RULE, is_pool_name};
 use parking_lot::Mutex;
@@ -22,7 +23,7 @@ const MAX_NAMED_PORTS: usize = 4;
 #[derive(Debug, Default)]
 pub(super) struct ObjectWarnings(Mutex<HashMap<(String, Warning), Instant>>);
 
-/// A warning about a pod or a namespace.
+/// What the agent warns about, for one pod or namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Warning {
     /// The event's reason.
@@ -38,14 +39,14 @@ impl ObjectWarnings {
         let ignored = agent.cluster.cached_pod(&pod.namespace, &pod.name, &pod.uid).map(|info| info.ignored.clone());
         let of_pod = ignored_annotations(&named, &ignored.unwrap_or_default(), ". Then create the pod again");
         for warning in of_pod.into_iter().chain(unserved_ports(&named, runtime_config)) {
-            if !pod.name.is_empty() && self.is_due(&pod.uid, &warning, now) {
+            if !pod.name.is_empty() && self.note_if_due(&pod.uid, &warning, now) {
                 tracing::warn!("{}", warning.sentence);
                 agent.events.pod_warning(pod, warning.reason, &warning.sentence);
             }
         }
         let namespace = agent.cluster.namespace(&pod.namespace);
         for warning in namespace.iter().flat_map(|info| of_namespace(&pod.namespace, info)) {
-            if self.is_due("", &warning, now) {
+            if self.note_if_due("", &warning, now) {
                 tracing::warn!("{}", warning.sentence);
                 agent.events.namespace_warning(&pod.namespace, warning.reason, &warning.sentence);
             }
@@ -53,7 +54,7 @@ impl ObjectWarnings {
     }
 
     /// Whether the agent has not given this warning about the object of this UID within [`REPEAT_INTERVAL`]. Notes the warning as given.
-    fn is_due(&self, uid: &str, warning: &Warning, now: Instant) -> bool {
+    fn note_if_due(&self, uid: &str, warning: &Warning, now: Instant) -> bool {
         let mut given = self.0.lock();
         given.retain(|_, at| now.duration_since(*at) < REPEAT_INTERVAL);
         let is_new = !given.contains_key(&(uid.to_owned(), warning.clone()));
@@ -99,15 +100,10 @@ fn ignored_annotations(object: &str, ignored: &IgnoredAnnotations, then: &str) -
 /// if no chained plugin has it.
 fn unserved_ports(pod: &str, runtime_config: &Map<String, Value>) -> Option<Warning> {
     let mappings = runtime_config.get("portMappings").and_then(Value::as_array)?;
-    let mut ports: Vec<String> = mappings.iter().filter_map(host_port).collect();
-    let unnamed = ports.len().saturating_sub(MAX_NAMED_PORTS);
-    ports.truncate(MAX_NAMED_PORTS);
-    if unnamed > 0 {
-        ports.push(format!("{unnamed} more"));
-    }
+    let ports: Vec<String> = mappings.iter().filter_map(host_port).collect();
     let sentence = format!(
         "{pod} gets no hostPort {}, because no chained plugin of Bobbin's CNI configuration has the capability portMappings. Remove hostPort from the pod, or add {{type: portmap, capabilities: {{portMappings: true}}}} to the chart value cni.chained. Then create the pod again",
-        ports.join(", ")
+        list_names(ports.iter().take(MAX_NAMED_PORTS), ports.len())
     );
     (!ports.is_empty()).then_some(Warning { reason: "HostPortIgnored", sentence })
 }
@@ -139,7 +135,7 @@ mod tests {
         ]));
         assert!(sentence.unwrap().starts_with("pod shop/web gets no hostPort 53/udp, 8080/tcp, because"));
         let many: Vec<_> = (1..=6).map(|port| json!({"hostPort": port})).collect();
-        assert!(ports(json!(many)).unwrap().contains("hostPort 1/tcp, 2/tcp, 3/tcp, 4/tcp, 2 more, because"));
+        assert!(ports(json!(many)).unwrap().contains("hostPort 1/tcp, 2/tcp, 3/tcp, 4/tcp and 2 more, because"));
         for none in [json!([]), json!([{"hostPort": 0, "containerPort": 80}]), json!("8080"), json!([8080])] {
             assert_eq!(ports(none.clone()), None, "{none}");
         }
@@ -161,8 +157,8 @@ mod tests {
     async fn a_warning_is_given_once_an_hour_for_each_object() {
         let (warnings, now) = (ObjectWarnings::default(), Instant::now());
         let warning = Warning { reason: "UnknownAnnotation", sentence: "no".to_owned() };
-        assert!(warnings.is_due("a", &warning, now) && warnings.is_due("b", &warning, now));
-        assert!(!warnings.is_due("a", &warning, now + REPEAT_INTERVAL / 2));
-        assert!(warnings.is_due("a", &warning, now + REPEAT_INTERVAL));
+        assert!(warnings.note_if_due("a", &warning, now) && warnings.note_if_due("b", &warning, now));
+        assert!(!warnings.note_if_due("a", &warning, now + REPEAT_INTERVAL / 2));
+        assert!(warnings.note_if_due("a", &warning, now + REPEAT_INTERVAL));
     }
 }

@@ -1,6 +1,6 @@
 //! The conditions of a pool. Each message says what is wrong, why, and what to do. Pure.
 
-use bobbin_api_client::shortened;
+use bobbin_api_client::{list_names, shortened};
 use bobbin_crds::pool::MAX_NODE_ADDRESSES;
 use bobbin_crds::pool::condition::{
     ACCEPTED, ADDRESS_CONFLICT, BLOCKS_EXHAUSTED, EXHAUSTED, MISCONFIGURED, READY, TERMINATING,
@@ -12,6 +12,7 @@ mod spec_problems;
 
 use super::{Counts, Inputs};
 use crate::cache::{NodeAddress, Sighting};
+use crate::layout::ShapeError;
 
 /// The reason of the condition `Ready` while another object uses addresses of a subnet.
 const OVERLAPS: &str = "Overlaps";
@@ -75,9 +76,7 @@ pub(super) fn all(inputs: &Inputs<'_>, counts: &Counts, old: &[Condition]) -> Ve
 fn ready(inputs: &Inputs<'_>) -> State {
     let shape = match inputs.shape {
         Ok(shape) => shape,
-        Err(error) => {
-            return state(false, "Invalid", format!("the operator can't divide the pool into blocks: {error}"));
-        }
+        Err(error) => return invalid(error),
     };
     if inputs.pool.metadata.deletion_timestamp.is_some() {
         return state(false, "Terminating", "the pool is being deleted and assigns no addresses: create another pool");
@@ -115,12 +114,15 @@ fn ready(inputs: &Inputs<'_>) -> State {
     }
 }
 
+/// The state of a condition while the spec can't be parsed.
+fn invalid(error: &ShapeError) -> State {
+    state(false, "Invalid", format!("the operator can't divide the pool into blocks: {error}"))
+}
+
 fn accepted(inputs: &Inputs<'_>) -> State {
     let shape = match inputs.shape {
         Ok(shape) => shape,
-        Err(error) => {
-            return state(false, "Invalid", format!("the operator can't divide the pool into blocks: {error}"));
-        }
+        Err(error) => return invalid(error),
     };
     let rejected = &inputs.acceptance.rejected;
     if let Some(first) = rejected.first() {
@@ -134,13 +136,13 @@ fn accepted(inputs: &Inputs<'_>) -> State {
 }
 
 /// The state of both conditions about exhaustion while the pool has no accepted subnet.
-fn serves_nobody(inputs: &Inputs<'_>) -> Option<State> {
+fn nothing_accepted(inputs: &Inputs<'_>) -> Option<State> {
     let serves = inputs.shape.is_ok_and(|shape| shape.accepted.contains(&true));
     (!serves).then(|| state(None, "NothingAccepted", "the operator has accepted no subnet of the pool"))
 }
 
 fn blocks_exhausted(inputs: &Inputs<'_>, counts: &Counts) -> State {
-    if let Some(unknown) = serves_nobody(inputs) {
+    if let Some(unknown) = nothing_accepted(inputs) {
         return unknown;
     }
     if counts.free_blocks > 0 {
@@ -184,13 +186,13 @@ fn reserved(node: &NodeAddress) -> String {
             "Node {node} no longer reports its address {address}, which stays reserved in the pool for operator.nodeGracePeriod"
         ),
         Sighting::Listed => format!(
-            "a Node had the address {address} before the operator started, so it stays reserved in the pool for operator.nodeGracePeriod"
+            "a Node had the address {address} before this operator began to lead, so it stays reserved in the pool for operator.nodeGracePeriod"
         ),
     }
 }
 
 fn exhausted(inputs: &Inputs<'_>, counts: &Counts) -> State {
-    if let Some(unknown) = serves_nobody(inputs) {
+    if let Some(unknown) = nothing_accepted(inputs) {
         return unknown;
     }
     if counts.free_blocks > 0 {
@@ -233,12 +235,8 @@ fn terminating(inputs: &Inputs<'_>, counts: &Counts) -> State {
         );
     }
     let users = inputs.users;
-    let mut nodes: Vec<String> =
-        users.iter().take(MAX_NAMED_NODES).map(|(node, count)| format!("{node} ({count})")).collect();
-    if users.len() > MAX_NAMED_NODES {
-        nodes.push(format!("{} more", users.len() - MAX_NAMED_NODES));
-    }
-    let nodes = nodes.join(", ");
+    let named = users.iter().take(MAX_NAMED_NODES).map(|(node, count)| format!("{node} ({count})"));
+    let nodes = list_names(named, users.len());
     state(
         true,
         "InUse",

@@ -1,4 +1,4 @@
-//! Tests how long an address counts as an address of a Node.
+//! Tests how long an address stays reserved after its Node stopped reporting it.
 
 use super::*;
 
