@@ -51,6 +51,7 @@ fn main() -> Result<ExitCode> {
         single_node::suite(SingleNodeOptions { api_proxy: true, ..SingleNodeOptions::with_agent_flags(flags) })?;
     let tests = vec![
         suite.test("a block is released only after its assignments are deleted", release::assignments_first),
+        suite.test("a node that nodeSelector no longer admits releases its last block", release::not_admitted),
         suite.test("a release that was not sent yet is cancelled for a waiting ADD", release::cancelled),
         suite.test("a release that is refused is retried until it succeeds", release::retried),
         suite.test("a block whose release is in flight is not claimed", release::not_claimed_meanwhile),

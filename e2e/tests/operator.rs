@@ -23,6 +23,8 @@ mod overlap;
 mod pod_comparison;
 #[path = "operator/pool_deletion.rs"]
 mod pool_deletion;
+#[path = "operator/refusals.rs"]
+mod refusals;
 #[path = "operator/reserved.rs"]
 mod reserved;
 #[path = "operator/status.rs"]
@@ -49,6 +51,7 @@ fn main() -> anyhow::Result<ExitCode> {
         unreadable::tests,
         pod_comparison::tests,
         crash_points::tests,
+        refusals::tests,
     ];
     let tests = tests.into_iter().flat_map(|tests| tests(&suite)).collect();
     Ok(suite.run(tests))

@@ -13,6 +13,7 @@ use crate::cache::watches::WatchHealth;
 use crate::denied_nodes::DeniedNodes;
 use crate::events::Events;
 use crate::metrics::OperatorMetrics;
+use crate::pool::PassHealth;
 use crate::times::Times;
 
 /// How long one write to the API server may take.
@@ -31,6 +32,8 @@ pub(crate) struct Context {
     pub(crate) cache: Arc<Cache>,
     pub(crate) watches: WatchHealth,
     pub(crate) metrics: OperatorMetrics,
+    /// The reconcile passes that do not end or fail for long.
+    pub(crate) passes: PassHealth,
     pub(crate) events: Events,
     /// The registry of loops that must make progress; the liveness probe checks it.
     pub(crate) watchdog: Watchdog,

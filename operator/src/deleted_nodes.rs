@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use bobbin_api_client::{Lenient, Outcome, ReadError, Refusal, backoff, delete, patch, write};
 use bobbin_crds::AddressBlock;
 use bobbin_ipam::BlockRange;
+use bobbin_observability::Heartbeat;
 use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
@@ -25,7 +26,7 @@ use serde_json::json;
 
 use crate::cache::objects::PartialAssignment;
 use crate::cache::{Departure, NodeOwners, UnreadableObject};
-use crate::context::{Context, MAX_CONCURRENT_WRITES, WRITE_TIMEOUT};
+use crate::context::{Context, LOOP_DEADLINE, MAX_CONCURRENT_WRITES, WRITE_TIMEOUT};
 use crate::live_reads::{for_each, node_is_gone};
 use grace_period::GracePeriods;
 use hold::{Permits, ReclaimHold};
@@ -58,7 +59,9 @@ pub(crate) async fn run(context: Arc<Context>) {
     let mut grace_periods = GracePeriods::default();
     let mut hold = ReclaimHold::new(Arc::clone(&context));
     let mut attempts: HashMap<Arc<str>, (u32, Instant)> = HashMap::new();
+    let beat = context.watchdog.register("deleted nodes", LOOP_DEADLINE);
     loop {
+        beat.beat();
         // A standby operator observes deleted nodes, too, so that their grace periods have begun when it becomes the leader.
         let owners = context.watches.synced().then(|| context.cache.with(|index| index.owners()));
         let next_address = owners.as_ref().and_then(|owners| {
@@ -91,7 +94,7 @@ pub(crate) async fn run(context: Arc<Context>) {
                 wait = wait.min(backoff_left);
                 continue;
             }
-            match release_node(&context, &node).await {
+            match release_node(&context, &node, &beat).await {
                 Ok(true) => {}
                 Ok(false) => grace_periods.restart(&node),
                 Err(error) => {
@@ -150,12 +153,17 @@ impl OwnedObjects {
 
 /// Releases a node's assignments and blocks if a live read confirms that the Node is deleted. Returns whether the Node is
 /// deleted.
-async fn release_node(context: &Context, node: &str) -> Result<bool, ReleaseError> {
+async fn release_node(context: &Context, node: &str, beat: &Heartbeat) -> Result<bool, ReleaseError> {
+    beat.beat();
     let fields = format!("spec.nodeName={node}");
     let is_unreadable = |pool: &str| context.cache.with(|index| index.is_unreadable(pool));
     let kept = context.cache.with(|index| index.unreadable_assignment_ranges());
     let mut owned = OwnedObjects { kept, ..OwnedObjects::default() };
-    for_each(&context.clients, &fields, |assignment| owned.add_assignment(assignment, is_unreadable)).await?;
+    for_each(&context.clients, &fields, |assignment| {
+        beat.beat();
+        owned.add_assignment(assignment, is_unreadable);
+    })
+    .await?;
     for_each(&context.clients, &fields, |block| owned.add_block(block, is_unreadable)).await?;
     if !node_is_gone(&context.clients, node).await? {
         tracing::info!(node, "the Node exists again and keeps its blocks and addresses");
@@ -173,7 +181,8 @@ async fn release_node(context: &Context, node: &str) -> Result<bool, ReleaseErro
     );
     let api: Api<Lenient<PartialAssignment>> = Api::all(context.clients.requests.clone());
     let deletions = assignments.into_iter().map(|(name, uid)| delete_assignment(&api, name, uid));
-    let deleted: Vec<bool> = futures::stream::iter(deletions).buffer_unordered(MAX_CONCURRENT_WRITES).collect().await;
+    let deletions = futures::stream::iter(deletions).buffer_unordered(MAX_CONCURRENT_WRITES);
+    let deleted: Vec<bool> = deletions.inspect(|_| beat.beat()).collect().await;
     let left = deleted.iter().filter(|is_deleted| !**is_deleted).count();
     context.metrics.assignments_deleted.inc_by((deleted.len() - left) as u64);
     if left > 0 {
@@ -181,7 +190,8 @@ async fn release_node(context: &Context, node: &str) -> Result<bool, ReleaseErro
     }
     let api: Api<Lenient<AddressBlock>> = Api::all(context.clients.requests.clone());
     let releases = blocks.into_iter().map(|block| release_block(context, &api, block));
-    futures::stream::iter(releases).buffer_unordered(MAX_CONCURRENT_WRITES).count().await;
+    let releases = futures::stream::iter(releases).buffer_unordered(MAX_CONCURRENT_WRITES);
+    releases.inspect(|()| beat.beat()).count().await;
     Ok(true)
 }
 

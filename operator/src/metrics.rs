@@ -54,6 +54,7 @@ pub(crate) struct OperatorMetrics {
     pool_conditions: Family<StateLabels, Gauge>,
     unreadable_objects: Family<KindLabels, Gauge>,
     pub(crate) blocks_carved: Counter,
+    pub(crate) block_write_failures: Counter,
     pub(crate) status_writes: Counter,
     pub(crate) blocks_released: Counter,
     pub(crate) assignments_deleted: Counter,
@@ -66,6 +67,7 @@ pub(crate) struct OperatorMetrics {
     pub(crate) denied_nodes: Gauge,
     pub(crate) is_leader: Gauge,
     pub(crate) watch_failing_seconds: Gauge<f64, AtomicU64>,
+    pub(crate) reconcile_failing_seconds: Gauge<f64, AtomicU64>,
 }
 
 impl OperatorMetrics {
@@ -78,6 +80,11 @@ impl OperatorMetrics {
         registry.register("operator_pool_blocks", "Blocks of a pool, by state", self.pool_blocks.clone());
         registry.register("operator_pool_condition", "1 if the pool's condition is true", self.pool_conditions.clone());
         registry.register("operator_blocks_carved", "Blocks that the operator created", self.blocks_carved.clone());
+        registry.register(
+            "operator_block_write_failures",
+            "Writes to blocks that failed; the operator retries each block later",
+            self.block_write_failures.clone(),
+        );
         registry.register(
             "operator_status_writes",
             "Pool statuses that the operator wrote",
@@ -139,6 +146,11 @@ impl OperatorMetrics {
             "Seconds since the longest failing watch began to fail",
             self.watch_failing_seconds.clone(),
         );
+        registry.register(
+            "operator_reconcile_failing_seconds",
+            "Seconds since the reconcile passes of the longest failing pool began to fail, or since a pass began that takes over a minute",
+            self.reconcile_failing_seconds.clone(),
+        );
     }
 
     /// Sets the number of unreadable objects of each kind.
@@ -174,7 +186,7 @@ impl OperatorMetrics {
         }
     }
 
-    /// Removes the gauges of a deleted pool.
+    /// Removes the gauges of a pool that was deleted, or that another operator reconciles.
     pub(crate) fn remove_pool(&self, pool: &str) {
         for family in ["ipv4", "ipv6"] {
             for state in ["total", "reserved", "assigned", "cooling", "free"] {

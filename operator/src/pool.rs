@@ -4,10 +4,12 @@ mod accept;
 mod carve;
 mod delete;
 mod error;
+mod pass_health;
 mod reconciler;
 pub(crate) mod status;
 mod supervisor;
 mod survey;
 mod write;
 
+pub(crate) use pass_health::PassHealth;
 pub(crate) use supervisor::run_all;

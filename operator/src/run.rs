@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bobbin_api_client::lease::{Election, Leadership};
@@ -65,6 +65,7 @@ pub async fn operate(args: Args, stop: CancellationToken) -> anyhow::Result<()> 
         cache,
         watches,
         metrics,
+        passes: pool::PassHealth::default(),
         node_grace_period: args.node_grace_period,
         reclaim_hold: args.reclaim_hold,
         status_interval: args.status_interval,
@@ -142,6 +143,7 @@ async fn follow_leadership(context: Arc<Context>, set_active: watch::Sender<bool
         context.metrics.set_unreadable(context.cache.unreadable.counts());
         let failing = context.watches.failing().map_or(0.0, |(_, time)| time.as_secs_f64());
         context.metrics.watch_failing_seconds.set(failing);
+        context.metrics.reconcile_failing_seconds.set(context.passes.failing_seconds(Instant::now()));
         if set_active.send_if_modified(|before| std::mem::replace(before, active) != active) {
             context.cache.notify_all();
         }
@@ -171,8 +173,8 @@ fn health(context: &Context) -> Health {
     Health::of(&context.watchdog, ready(context))
 }
 
-/// Whether the operator is ready. Failing watches make the operator unready but not unhealthy, because a restart would not
-/// repair the watches.
+/// Whether the operator is ready. Failing watches and failing reconcile passes make the operator unready but not unhealthy,
+/// because a restart would not repair them.
 fn ready(context: &Context) -> Result<(), String> {
     if !context.watches.synced() {
         return Err("the watch cache does not contain all pools, blocks, assignments and nodes yet".to_owned());
@@ -182,6 +184,6 @@ fn ready(context: &Context) -> Result<(), String> {
             "the watch of {kind} objects has failed for {} s: check that the operator can reach the API server",
             time.as_secs()
         )),
-        _ => Ok(()),
+        _ => context.passes.check(Instant::now()),
     }
 }

@@ -7,7 +7,8 @@ use anyhow::{Context, Result, anyhow, ensure};
 use bobbin_e2e::api_proxy::{Fault, Selector};
 use bobbin_e2e::single_node::{NODE, SingleNode, WAIT_TIMEOUT};
 use bobbin_e2e::wait::{check, wait_until};
-use kube::api::DeleteParams;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
 use super::fixture::{Block, PoolFixture, WRITES, answered, assignment_holder, pools};
@@ -52,6 +53,38 @@ pub async fn assignments_first(node: &mut SingleNode) -> Result<()> {
     drop(refused);
     is_free(node, &block).await?;
     ensure!(assignment_holder(node, address).await?.is_none(), "the block is free, but the assignment still exists");
+    fixture.end(node).await
+}
+
+/// Sets the label that the pool's `nodeSelector` of this test matches.
+async fn label(node: &SingleNode, value: &str) -> Result<()> {
+    let nodes: Api<Node> = Api::all(node.client.clone());
+    let patch = Patch::Merge(json!({"metadata": {"labels": {"admitted": value}}}));
+    nodes.patch(NODE, &PatchParams::default(), &patch).await?;
+    Ok(())
+}
+
+pub async fn not_admitted(node: &mut SingleNode) -> Result<()> {
+    label(node, "yes").await?;
+    let selector = json!({"nodeSelector": {"matchLabels": {"admitted": "yes"}}});
+    let mut fixture = PoolFixture::create(node, "not-admitted", 247, 30, 1, selector).await?;
+    let pod = fixture.add(node).await?;
+    let block = fixture.block(node, pod).await?;
+    label(node, "no").await?;
+    // The pod keeps its address, and the block goes with the last pod.
+    let other = fixture.pod(node).await?;
+    wait_until("the pool admits no pod of the node", WAIT_TIMEOUT, || async {
+        let answer = node.call(&fixture.pods[other].call("ADD"))?;
+        let refused = answer.error().is_ok_and(|error| error.text.contains("does not admit"));
+        if !refused {
+            node.del(&fixture.pods[other])?;
+        }
+        Ok(check(refused, || format!("{answer:?}")))
+    })
+    .await?;
+    ensure!(block.owner(node).await?.as_deref() == Some(NODE), "the block of a running pod was released");
+    node.del(&fixture.pods[pod])?;
+    is_free(node, &block).await?;
     fixture.end(node).await
 }
 

@@ -318,8 +318,14 @@ pub fn free_port() -> Result<u16> {
 
 /// The metrics of an operator, as it serves them.
 pub async fn metrics_page(port: u16) -> Result<String> {
+    http_page(port, "/metrics").await
+}
+
+/// The answer of an operator's HTTP server, with its status line and headers.
+pub async fn http_page(port: u16, path: &str) -> Result<String> {
     let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
     let mut page = String::new();
     stream.read_to_string(&mut page).await?;
     Ok(page)

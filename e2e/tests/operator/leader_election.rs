@@ -14,6 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fixture::{NAMESPACE, OperatorFixture, RECONCILE_TIMEOUT, arguments, free_port, metrics_page};
 
+/// The beginning of a metric that only the leader exports.
+const POOL_METRIC: &str = "\nbobbin_operator_pool_blocks{";
+
 pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
     vec![
         suite.test("one of two operators leads, and the other takes over", succession),
@@ -74,11 +77,21 @@ async fn outage(_world: &mut OperatorFixture) -> Result<()> {
         }
     };
     carved("before").await?;
-    control_plane.stop_apiserver();
-    wait_until("the leadership has lapsed", RECONCILE_TIMEOUT, || async {
+    wait_until("the leader exports metrics of pools", RECONCILE_TIMEOUT, || async {
         let page = metrics_page(port).await?;
-        Ok(check(page.lines().any(|line| line == "bobbin_operator_is_leader 0"), || page.clone()))
+        Ok(check(page.contains(POOL_METRIC), || page.clone()))
     })
+    .await?;
+    control_plane.stop_apiserver();
+    wait_until(
+        "the leadership has lapsed, and the operator exports no metrics of pools",
+        RECONCILE_TIMEOUT,
+        || async {
+            let page = metrics_page(port).await?;
+            let is_standby = page.lines().any(|line| line == "bobbin_operator_is_leader 0");
+            Ok(check(is_standby && !page.contains(POOL_METRIC), || page.clone()))
+        },
+    )
     .await?;
     control_plane.start_apiserver().await?;
     carved("after").await?;

@@ -4,13 +4,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use bobbin_crds::AddressPoolStatus;
 use bobbin_crds::pool::condition;
+use bobbin_crds::{AddressPoolStatus, FINALIZER};
 use bobbin_e2e::suite::Suite;
 use bobbin_e2e::wait::{Poll, check, wait_until};
+use futures::StreamExt;
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
-use kube::api::ListParams;
+use kube::api::{ListParams, WatchParams};
 use libtest_mimic::Trial;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,7 @@ pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
     vec![
         suite.test("status counts become correct, and nothing is written while nothing changes", counts),
         suite.test("the condition Exhausted is set and cleared at once", exhaustion),
+        suite.test("near exhaustion, the status is written at most five times per second", write_rate),
         suite.test("a draining pool has the reason Draining", draining),
         suite.test("void assignments are counted by the metric, and by no pool", void_assignments),
     ]
@@ -113,6 +115,47 @@ async fn exhaustion(fixture: &mut OperatorFixture) -> Result<()> {
         })
         .await?;
     Ok(())
+}
+
+/// Claims and releases the only block of a pool without a pause, and counts the writes of the pool.
+async fn write_rate(fixture: &mut OperatorFixture) -> Result<()> {
+    /// The two operators of the fixture both lead.
+    const MAX_WRITES_PER_SECOND: f64 = 2.0 * 5.0;
+    const DURATION: Duration = Duration::from_secs(4);
+    fixture.pool("rate", json!({"subnets": [{"ipv4": "10.16.0.0/30"}], "blockSizeBits": 2})).await?;
+    fixture.until_ready("rate").await?;
+    wait_until("the block exists", RECONCILE_TIMEOUT, || async {
+        let found = fixture.blocks_of("rate").await?.len();
+        Ok(check(found == 1, || format!("{found} blocks")))
+    })
+    .await?;
+    let version = fixture.pools().get("rate").await?.metadata.resource_version.unwrap_or_default();
+    let of_pool = WatchParams::default().fields("metadata.name=rate");
+    let mut events = fixture.pools().watch(&of_pool, &version).await?.boxed();
+    let claim = json!({"metadata": {"finalizers": [FINALIZER]}, "spec": {"nodeName": "a-node", "nodeUID": "a-uid"}});
+    let release = json!({"metadata": {"finalizers": null}, "spec": {"nodeName": null, "nodeUID": null}});
+    let start = Instant::now();
+    let mut changes = 0;
+    while start.elapsed() < DURATION {
+        for patch in [&claim, &release] {
+            fixture.patch_block("rate-0", patch).await?;
+            changes += 1;
+        }
+    }
+    let elapsed = start.elapsed().as_secs_f64();
+    let mut writes = 0;
+    // The watch is silent for a second only after the last write.
+    while let Ok(Some(event)) = tokio::time::timeout(Duration::from_secs(1), events.next()).await {
+        event?;
+        writes += 1;
+    }
+    let allowed = MAX_WRITES_PER_SECOND * (elapsed + 1.0);
+    ensure!(f64::from(changes) > 2.0 * allowed, "only {changes} changes in {elapsed} s, so the test shows nothing");
+    ensure!(writes > 0 && f64::from(writes) <= allowed, "{writes} writes for {changes} changes in {elapsed} s");
+    fixture
+        .until_status("rate", "shows the free block", RECONCILE_TIMEOUT, |status| status.blocks.free == 1)
+        .await
+        .map(drop)
 }
 
 async fn draining(fixture: &mut OperatorFixture) -> Result<()> {

@@ -36,11 +36,21 @@ impl PoolReconciler {
             return Ok(());
         }
         let existing = view.blocks.iter().map(|block| block.index).collect();
-        let next = plan::next(shape, &existing, &missing.occupied, &reserved_spans(shape), demand);
+        let mut occupied = missing.occupied.clone();
+        occupied.extend(self.failed_blocks.waiting(Instant::now()));
+        let next = plan::next(shape, &existing, &occupied, &reserved_spans(shape), demand);
         if next.is_empty() || !write::blocks::may_carve(&self.context, pool).await? {
             return Ok(());
         }
-        let created = write::blocks::create(&self.context, &self.name, shape, &next).await?;
+        let writes = write::blocks::create(&self.context, &self.name, shape, &next).await;
+        let failed = writes.first_error();
+        let created = self.failed_blocks.settle(&self.context, &self.name, writes);
+        // If no block was created, the API server may refuse every block, so the next pass waits.
+        if let Some(error) = failed
+            && created.is_empty()
+        {
+            return Err(error);
+        }
         self.remember_carved(created, view);
         if (next.len() as u64) < demand {
             // Either this pass reached its limit, or the pool is fully carved. The next pass carves further blocks if it can.
@@ -71,9 +81,11 @@ impl PoolReconciler {
         }
         write::blocks::may_carve(&self.context, pool).await?;
         let mut blocks = Vec::new();
+        let now = Instant::now();
         let max = pool.spec.max_blocks(self.context.max_addresses_per_node) as usize;
         let mut counts: HashMap<&str, usize> = HashMap::new();
-        for (index, node) in &missing.recreatable {
+        for (index, node) in missing.recreatable.iter().filter(|(index, _)| self.failed_blocks.may_write(**index, now))
+        {
             let Some(block) = write::blocks::new_block(&self.name, shape, *index) else { continue };
             // Without this limit, an agent could claim blocks by assignments that name blocks which never existed.
             let count = counts
@@ -87,7 +99,8 @@ impl PoolReconciler {
                 blocks.push((*index, block));
             }
         }
-        let created = write::blocks::create_all(&self.context, blocks).await?;
+        let writes = write::blocks::create_all(&self.context, blocks).await;
+        let created = self.failed_blocks.settle(&self.context, &self.name, writes);
         self.remember_carved(created, view);
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Finishes the deletion of a pool, and deletes the free blocks that a deleted pool left behind.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bobbin_api_client::Lenient;
 use bobbin_crds::{AddressBlock, AddressPool};
@@ -26,7 +26,7 @@ impl PoolReconciler {
         pool: &AddressPool,
         view: &PoolView,
     ) -> Result<Duration, ReconcileError> {
-        write::blocks::delete(&self.context, deletable(view), &self.name).await?;
+        self.delete_blocks(deletable(view)).await;
         if is_empty(view) && self.is_unused().await? {
             write::remove_finalizer(&self.context, pool).await?;
             return Ok(REMOVED_POOL_INTERVAL);
@@ -34,6 +34,14 @@ impl PoolReconciler {
         let acceptance = AcceptanceResult::unchanged(pool);
         let shape = view.shape(pool, &acceptance.listed);
         self.report_status(pool, view, &shape, &acceptance).await
+    }
+
+    /// Deletes free blocks, except those whose last write failed a moment ago.
+    pub(super) async fn delete_blocks<'a>(&mut self, blocks: impl Iterator<Item = &'a BlockInfo>) {
+        let now = Instant::now();
+        let blocks: Vec<_> = blocks.filter(|block| self.failed_blocks.may_write(block.index, now)).collect();
+        let writes = write::blocks::delete(&self.context, blocks.into_iter(), &self.name).await;
+        self.failed_blocks.settle(&self.context, &self.name, writes);
     }
 
     /// Whether the API server has no block and no assignment of the pool.
@@ -49,7 +57,7 @@ impl PoolReconciler {
     pub(super) async fn delete_orphaned_blocks(&mut self, view: &PoolView) -> Result<Duration, ReconcileError> {
         self.context.metrics.remove_pool(&self.name);
         if deletable(view).next().is_some() && write::pool_is_gone(&self.context, &self.name).await? {
-            write::blocks::delete(&self.context, deletable(view), &self.name).await?;
+            self.delete_blocks(deletable(view)).await;
         }
         Ok(ORPHANED_BLOCKS_INTERVAL)
     }

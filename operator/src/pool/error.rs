@@ -3,7 +3,7 @@
 use bobbin_api_client::{ReadError, Refusal, UnknownWhy, Unreadable};
 
 /// Why a reconcile pass of a pool did not finish.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum ReconcileError {
     /// A live read failed.
     #[error("reading from the API server failed: {0}")]
@@ -33,6 +33,11 @@ pub(super) enum ReconcileError {
 }
 
 impl ReconcileError {
+    /// Whether the API server refused a write, so that the same write soon fails again.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { .. })
+    }
+
     /// Whether the error is part of normal operation, so that the operator logs no warning.
     pub(super) fn is_expected(&self) -> bool {
         matches!(self, Self::Stale | Self::Unreadable(_))

@@ -13,9 +13,10 @@ use bobbin_crds::{AddressPool, FINALIZER};
 use super::accept::is_unnumbered;
 use super::error::ReconcileError;
 use super::write;
+use super::write::failed_blocks::FailedBlocks;
 use crate::cache::{BlockInfo, PoolView};
 use crate::context::Context;
-use crate::layout::accepted_entries;
+use crate::layout::{PoolShape, accepted_entries};
 
 /// The reconciler waits this long after a change, so that further changes cause no additional pass.
 pub(super) const DEBOUNCE: Duration = Duration::from_millis(10);
@@ -40,6 +41,7 @@ pub(super) struct PoolReconciler {
     /// The blocks that this reconciler created and that the watch has not shown yet, by index, with the time of their
     /// creation.
     pub(super) carved: BTreeMap<u64, (BlockInfo, Instant)>,
+    pub(super) failed_blocks: FailedBlocks,
     /// Whether the cache reserves the Node addresses that an earlier leader wrote to the pool's status.
     has_inherited: bool,
 }
@@ -54,19 +56,22 @@ struct WrittenPool {
 /// Reconciles a pool until the task is aborted.
 pub(super) async fn run(context: Arc<Context>, name: Arc<str>) {
     let changed = context.cache.pool_notify(&name);
-    let carved = BTreeMap::new();
-    let mut reconciler =
-        PoolReconciler { context, name, written: None, last_status_write: None, carved, has_inherited: false };
+    let mut reconciler = PoolReconciler::new(context, name);
     let mut failures = 0_u32;
     loop {
         if !reconciler.context.is_active() {
-            (reconciler.written, reconciler.has_inherited) = (None, false);
+            reconciler.stand_by();
             reconciler.context.role_change().await;
             continue;
         }
-        match reconciler.reconcile().await {
+        reconciler.context.passes.begin(&reconciler.name, Instant::now());
+        let result = reconciler.reconcile().await;
+        let error = result.as_ref().err().map(ToString::to_string);
+        reconciler.context.passes.end(&reconciler.name, error, Instant::now());
+        match result {
             Ok(next) => {
                 failures = 0;
+                let next = reconciler.failed_blocks.next_retry(Instant::now()).map_or(next, |wait| next.min(wait));
                 tokio::select! {
                     () = changed.notified() => {}
                     () = tokio::time::sleep(next) => {}
@@ -88,6 +93,27 @@ pub(super) async fn run(context: Arc<Context>, name: Arc<str>) {
 }
 
 impl PoolReconciler {
+    fn new(context: Arc<Context>, name: Arc<str>) -> Self {
+        Self {
+            context,
+            name,
+            written: None,
+            last_status_write: None,
+            carved: BTreeMap::new(),
+            failed_blocks: FailedBlocks::default(),
+            has_inherited: false,
+        }
+    }
+
+    /// Forgets what only the leader knows, because another operator may lead now. Only the leader exports metrics of pools.
+    fn stand_by(&mut self) {
+        (self.written, self.has_inherited) = (None, false);
+        self.carved.clear();
+        self.failed_blocks = FailedBlocks::default();
+        self.context.metrics.remove_pool(&self.name);
+        self.context.passes.forget(&self.name);
+    }
+
     /// Runs one pass. Returns how long to wait before the next pass if nothing changes.
     async fn reconcile(&mut self) -> Result<Duration, ReconcileError> {
         let mut view = self.view();
@@ -96,7 +122,7 @@ impl PoolReconciler {
             // pool.
             return Ok(RESYNC_INTERVAL);
         }
-        write::blocks::remove_finalizers(&self.context, &view, &self.name).await?;
+        self.remove_finalizers(&view).await;
         let Some(pool) = view.pool.clone() else {
             return self.delete_orphaned_blocks(&view).await;
         };
@@ -111,19 +137,42 @@ impl PoolReconciler {
         }
         let (pool, acceptance) = self.accept(&pool, &view).await?;
         let shape = view.shape(&pool, &acceptance.listed);
-        if let Ok(shape) = &shape {
-            let missing = self.missing_blocks(shape, &view);
-            self.recreate_blocks(&pool, shape, &missing, &mut view).await?;
-            // The status must contain the numbers before a block has one of them.
-            let is_written = acceptance.listed == accepted_entries(pool.status.as_ref()) && !is_unnumbered(&pool);
-            if !pool.spec.draining && is_written {
-                self.carve(&pool, shape, &missing, &mut view).await?;
-            }
-            write::blocks::delete_unusable(&self.context, shape, &view).await?;
-        }
+        // The status must contain the numbers before a block has one of them.
+        let is_written = acceptance.listed == accepted_entries(pool.status.as_ref()) && !is_unnumbered(&pool);
+        let may_carve = !pool.spec.draining && is_written;
+        // The status is due also if the blocks could not be read or written.
+        let blocks = match &shape {
+            Ok(shape) => self.reconcile_blocks(&pool, shape, may_carve, &mut view).await,
+            Err(_) => Ok(()),
+        };
         let is_open = acceptance.undecided || !acceptance.rejected.is_empty();
         let next = self.report_status(&pool, &view, &shape, &acceptance).await?;
+        blocks?;
         Ok(if is_open { next.min(CONFLICT_RETRY_INTERVAL) } else { next })
+    }
+
+    /// Creates and deletes blocks of the pool.
+    async fn reconcile_blocks(
+        &mut self,
+        pool: &AddressPool,
+        shape: &PoolShape,
+        may_carve: bool,
+        view: &mut PoolView,
+    ) -> Result<(), ReconcileError> {
+        let missing = self.missing_blocks(shape, view);
+        self.recreate_blocks(pool, shape, &missing, view).await?;
+        if may_carve {
+            self.carve(pool, shape, &missing, view).await?;
+        }
+        self.delete_blocks(write::blocks::unusable(shape, view)).await;
+        Ok(())
+    }
+
+    async fn remove_finalizers(&mut self, view: &PoolView) {
+        let now = Instant::now();
+        let may_write = |index| self.failed_blocks.may_write(index, now);
+        let writes = write::blocks::remove_finalizers(&self.context, view, &self.name, may_write).await;
+        self.failed_blocks.settle(&self.context, &self.name, writes);
     }
 
     /// The cached pool and blocks, plus the blocks that this reconciler created and that the cache does not contain yet.

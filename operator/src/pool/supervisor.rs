@@ -49,6 +49,7 @@ pub(crate) async fn run_all(context: Arc<Context>) {
             if ended {
                 context.metrics.remove_pool(name);
                 context.cache.remove_pool_notify(name);
+                context.passes.forget(name);
             }
             !ended
         });

@@ -1,6 +1,7 @@
 //! Writes and live reads of the pool object. Each write tests the pool's UID and resourceVersion.
 
 pub(super) mod blocks;
+pub(super) mod failed_blocks;
 mod status_patch;
 
 use bobbin_api_client::{Lenient, Outcome, ReadError, Refusal, patch, patch_status, read, write};

@@ -31,12 +31,16 @@ impl PoolReconciler {
         let status = Self::status(pool, view, shape, acceptance, &users);
         self.context.metrics.set_pool(&self.name, &status);
         let interval = write_policy::interval(self.context.status_interval, view.nodes, view.pools);
-        let wait = self.last_status_write.map_or(Duration::ZERO, |last| interval.saturating_sub(last.elapsed()));
+        let left = |interval: Duration| {
+            self.last_status_write.map_or(Duration::ZERO, |last| interval.saturating_sub(last.elapsed()))
+        };
+        let (wait, short_wait) = (left(interval), left(write_policy::short_interval(view.nodes)));
         let next_change = view.next_cooled.unwrap_or(RESYNC_INTERVAL).max(DEBOUNCE).min(RESYNC_INTERVAL);
         match write_policy::decide(pool.status.as_ref(), &status) {
             WritePolicy::Skip => Ok(next_change),
             WritePolicy::AtInterval if !wait.is_zero() => Ok(wait),
-            WritePolicy::AtInterval | WritePolicy::Immediately => {
+            WritePolicy::Soon if !short_wait.is_zero() => Ok(short_wait),
+            WritePolicy::AtInterval | WritePolicy::Soon | WritePolicy::Immediately => {
                 self.write_status(pool, view, status).await?;
                 Ok(next_change)
             }

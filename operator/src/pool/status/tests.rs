@@ -8,7 +8,7 @@ use bobbin_ipam::BlockRange;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use k8s_openapi::jiff::Timestamp;
 
-use super::write_policy::{WritePolicy, decide, interval};
+use super::write_policy::{WritePolicy, decide, interval, short_interval};
 use super::*;
 
 fn pool(ipv4: &str, bits: i64, reserved: &[&str]) -> AddressPool {
@@ -113,7 +113,7 @@ fn a_condition_keeps_its_transition_time_until_its_status_changes() {
 }
 
 #[test]
-fn counts_are_written_at_the_interval_and_other_changes_immediately() {
+fn counts_are_written_at_the_interval_and_other_changes_soon_or_immediately() {
     let pool = pool("10.0.0.0/24", 4, &[]);
     let free = |range: std::ops::Range<u64>| -> Vec<BlockInfo> {
         range.map(|index| block(index, &format!("10.0.0.{}/28", index * 16), None, 0)).collect()
@@ -123,8 +123,8 @@ fn counts_are_written_at_the_interval_and_other_changes_immediately() {
     assert_eq!(decide(Some(&old), &old), WritePolicy::Skip);
     assert_eq!(decide(Some(&old), &of(&pool, free(0..8), 3)), WritePolicy::AtInterval);
     assert_eq!(decide(Some(&old), &of(&pool, free(1..9), 0)), WritePolicy::AtInterval);
-    assert_eq!(decide(Some(&old), &of(&pool, free(6..14), 0)), WritePolicy::Immediately);
-    assert_eq!(decide(Some(&old), &of(&pool, vec![], 0)), WritePolicy::Immediately);
+    assert_eq!(decide(Some(&old), &of(&pool, free(6..14), 0)), WritePolicy::Soon);
+    assert_eq!(decide(Some(&old), &of(&pool, vec![], 0)), WritePolicy::Soon);
     let mut newer = old.clone();
     newer.observed_generation = Some(2);
     assert_eq!(decide(Some(&old), &newer), WritePolicy::Immediately);
@@ -135,6 +135,8 @@ fn the_interval_grows_with_the_number_of_nodes_and_pools() {
     let setting = Duration::from_secs(5);
     assert_eq!(interval(setting, 3, 2), setting);
     assert_eq!(interval(setting, 1000, 20), Duration::from_secs(10));
+    assert_eq!(short_interval(3), Duration::from_millis(200));
+    assert_eq!(short_interval(1000), Duration::from_millis(500));
 }
 
 #[test]

@@ -1,5 +1,4 @@
-//! When to write a changed status of a pool: at once if agents or users act on the change, later if only counts changed.
-//! Pure.
+//! When to write a changed status of a pool: soon if agents or users act on the change, later if only counts changed. Pure.
 
 use std::time::Duration;
 
@@ -11,6 +10,9 @@ use bobbin_crds::pool::condition::TERMINATING;
 /// per second.
 const MAX_WATCH_EVENTS_PER_SECOND: f64 = 2000.0;
 
+/// The minimum time between two writes of a pool in a small cluster, unless its spec changes.
+const MIN_INTERVAL: Duration = Duration::from_millis(200);
+
 /// When the operator writes a changed status of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WritePolicy {
@@ -18,13 +20,21 @@ pub(super) enum WritePolicy {
     Skip,
     /// Only counts changed: write the status when the interval since the last write is over.
     AtInterval,
-    /// An agent or a user may act on the change: write the status now.
+    /// An agent or a user may act on the change: write the status when the short interval since the last write is over.
+    Soon,
+    /// The spec, its accepted or refused entries or the addresses of Nodes changed: write the status now.
     Immediately,
 }
 
 /// The minimum time between two writes that change only counts of a pool.
 pub(super) fn interval(setting: Duration, nodes: usize, pools: usize) -> Duration {
     setting.max(Duration::from_secs_f64(nodes as f64 * pools as f64 / MAX_WATCH_EVENTS_PER_SECOND))
+}
+
+/// The minimum time between two writes of a pool on which agents act. A pool near exhaustion changes with each claim and
+/// release, and each write reaches every agent.
+pub(super) fn short_interval(nodes: usize) -> Duration {
+    MIN_INTERVAL.max(Duration::from_secs_f64(nodes as f64 / MAX_WATCH_EVENTS_PER_SECOND))
 }
 
 /// When to write the status `new` if the API server has the status `old`.
@@ -36,11 +46,11 @@ pub(super) fn decide(old: Option<&AddressPoolStatus>, new: &AddressPoolStatus) -
         || old.refused_subnets != new.refused_subnets
         || old.node_addresses != new.node_addresses
         || old.next_index != new.next_index
-        || crosses_zero
-        || has_moved(old.free_window, new.free_window)
-        || condition_texts(old) != condition_texts(new)
     {
         return WritePolicy::Immediately;
+    }
+    if crosses_zero || has_moved(old.free_window, new.free_window) || condition_texts(old) != condition_texts(new) {
+        return WritePolicy::Soon;
     }
     if old == new { WritePolicy::Skip } else { WritePolicy::AtInterval }
 }

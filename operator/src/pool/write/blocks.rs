@@ -1,6 +1,6 @@
 //! Writes to the blocks of a pool: creates and deletes them, and removes finalizers. Never changes the owner of an existing block.
 
-use bobbin_api_client::{Lenient, Outcome, ReadError, Refusal, patch, write};
+use bobbin_api_client::{Lenient, Outcome, Refusal, patch, write};
 use bobbin_crds::{AddressBlock, AddressBlockSpec, AddressPool, name};
 use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -9,6 +9,7 @@ use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 use serde_json::json;
 
+use super::failed_blocks::BlockWrites;
 use super::live_pool;
 use crate::cache::{BlockInfo, PoolView};
 use crate::context::{Context, MAX_CONCURRENT_WRITES, WRITE_TIMEOUT};
@@ -40,44 +41,34 @@ pub(in crate::pool) async fn create(
     pool: &str,
     shape: &PoolShape,
     indices: &[u64],
-) -> Result<Vec<BlockInfo>, ReconcileError> {
+) -> BlockWrites<BlockInfo> {
     let blocks = indices.iter().filter_map(|index| Some((*index, new_block(pool, shape, *index)?))).collect();
     create_all(context, blocks).await
 }
 
 /// Creates blocks, each given with its index. Returns the created blocks.
-pub(in crate::pool) async fn create_all(
-    context: &Context,
-    blocks: Vec<(u64, AddressBlock)>,
-) -> Result<Vec<BlockInfo>, ReconcileError> {
+pub(in crate::pool) async fn create_all(context: &Context, blocks: Vec<(u64, AddressBlock)>) -> BlockWrites<BlockInfo> {
     const WHAT: &str = "a new block";
     let creations: Vec<_> = blocks
         .into_iter()
         .map(|(index, block)| async move {
             let api = api(context);
-            let outcome = write(WRITE_TIMEOUT, bobbin_api_client::create(&api, &block)).await;
-            (index, block.spec.node_name.clone(), outcome)
+            let node = block.spec.node_name.clone().map(Into::into);
+            let result = match write(WRITE_TIMEOUT, bobbin_api_client::create(&api, &block)).await {
+                Outcome::Done(Lenient::Readable(block)) => Ok(Some(BlockInfo::new(&block, index, node))),
+                Outcome::Done(Lenient::Unreadable(_)) => Ok(Some(BlockInfo::unreadable(index))),
+                Outcome::Refused(Refusal::AlreadyExists) => Ok(None),
+                Outcome::Refused(why) => Err(ReconcileError::Refused { what: WHAT, why }),
+                // If the block was created, the watch shows it. Otherwise a later pass creates it.
+                Outcome::Unknown(why) => Err(ReconcileError::Unknown { what: WHAT, why }),
+            };
+            (index, result)
         })
         .collect();
-    let outcomes: Vec<_> = futures::stream::iter(creations).buffer_unordered(MAX_CONCURRENT_WRITES).collect().await;
-    let (mut created, mut failed) = (Vec::new(), None);
-    for (index, node, outcome) in outcomes {
-        match outcome {
-            Outcome::Done(Lenient::Readable(block)) => {
-                created.push(BlockInfo::new(&block, index, node.map(Into::into)));
-            }
-            Outcome::Done(Lenient::Unreadable(_)) => created.push(BlockInfo::unreadable(index)),
-            Outcome::Refused(Refusal::AlreadyExists) => {}
-            Outcome::Refused(why) => failed = Some(ReconcileError::Refused { what: WHAT, why }),
-            // If the block was created, the watch shows it. Otherwise the next pass creates it.
-            Outcome::Unknown(why) => failed = failed.or(Some(ReconcileError::Unknown { what: WHAT, why })),
-        }
-    }
-    context.metrics.blocks_carved.inc_by(created.len() as u64);
-    match failed {
-        Some(error) if created.is_empty() => Err(error),
-        _ => Ok(created),
-    }
+    let writes = all(creations).await;
+    let created = writes.done.iter().filter(|(_, block)| block.is_some()).count();
+    context.metrics.blocks_carved.inc_by(created as u64);
+    writes
 }
 
 /// A free block at this index of the pool; `None` if the pool has no such index.
@@ -107,24 +98,26 @@ fn version_of(pool: &str, block: &BlockInfo) -> BlockVersion {
 }
 
 /// Removes Bobbin's finalizer from the free blocks that no assignment names, and sets `freeSince`, from which the cool-down
-/// counts.
+/// counts. Skips blocks that `may_write` excludes.
 pub(in crate::pool) async fn remove_finalizers(
     context: &Context,
     view: &PoolView,
     pool: &str,
-) -> Result<(), ReconcileError> {
-    let removals: Vec<_> =
-        delete::finalizable(view).map(|block| remove_finalizer(context, pool, block.clone())).collect();
-    let outcomes: Vec<_> = futures::stream::iter(removals).buffer_unordered(MAX_CONCURRENT_WRITES).collect().await;
-    outcomes.into_iter().try_for_each(|outcome| tolerate_stale("the finalizers of a block", outcome?))
+    may_write: impl Fn(u64) -> bool,
+) -> BlockWrites<()> {
+    let removals: Vec<_> = delete::finalizable(view)
+        .filter(|block| may_write(block.index))
+        .map(|block| async move { (block.index, remove_finalizer(context, pool, block).await) })
+        .collect();
+    all(removals).await
 }
 
-async fn remove_finalizer(context: &Context, pool: &str, block: BlockInfo) -> Result<Outcome<()>, ReadError> {
-    let BlockVersion { name, uid, version } = version_of(pool, &block);
-    let Some(position) = block.finalizer else { return Ok(Outcome::Done(())) };
+async fn remove_finalizer(context: &Context, pool: &str, block: &BlockInfo) -> Result<Option<()>, ReconcileError> {
+    let BlockVersion { name, uid, version } = version_of(pool, block);
+    let Some(position) = block.finalizer else { return Ok(None) };
     // The cache may lag behind, so a live read checks that no assignment names the block.
     if !live_reads::has_no_assignments(&context.clients, &name).await? {
-        return Ok(Outcome::Done(()));
+        return Ok(None);
     }
     let mut operations = vec![
         json!({"op": "test", "path": "/metadata/uid", "value": uid}),
@@ -134,50 +127,52 @@ async fn remove_finalizer(context: &Context, pool: &str, block: BlockInfo) -> Re
     if !block.was_released_unused() {
         operations.push(json!({"op": "add", "path": "/spec/freeSince", "value": MicroTime(Timestamp::now())}));
     }
-    Ok(match write(WRITE_TIMEOUT, patch(&api(context), &name, operations.into())).await {
+    let outcome = match write(WRITE_TIMEOUT, patch(&api(context), &name, operations.into())).await {
         Outcome::Done(_) => Outcome::Done(()),
         Outcome::Refused(why) => Outcome::Refused(why),
         Outcome::Unknown(why) => Outcome::Unknown(why),
-    })
+    };
+    settled("the finalizers of a block", outcome)
 }
 
 /// Deletes the given free blocks. A block that was changed since the watch showed it stays.
-pub(in crate::pool) fn delete<'a>(
+pub(in crate::pool) async fn delete(
     context: &Context,
-    blocks: impl Iterator<Item = &'a BlockInfo>,
+    blocks: impl Iterator<Item = &BlockInfo>,
     pool: &str,
-) -> impl Future<Output = Result<(), ReconcileError>> + Send {
-    delete_all(api(context), blocks.map(|block| version_of(pool, block)).collect())
+) -> BlockWrites<()> {
+    let deletions: Vec<_> =
+        blocks
+            .map(|block| (block.index, version_of(pool, block)))
+            .map(|(index, block)| async move {
+                (index, settled("the deletion of a block", delete_one(context, block).await))
+            })
+            .collect();
+    all(deletions).await
 }
 
-async fn delete_all(api: Api<Lenient<AddressBlock>>, blocks: Vec<BlockVersion>) -> Result<(), ReconcileError> {
-    let deletions: Vec<_> = blocks.into_iter().map(|block| delete_one(api.clone(), block)).collect();
-    let outcomes: Vec<_> = futures::stream::iter(deletions).buffer_unordered(MAX_CONCURRENT_WRITES).collect().await;
-    outcomes.into_iter().try_for_each(|outcome| tolerate_stale("the deletion of a block", outcome))
-}
-
-async fn delete_one(api: Api<Lenient<AddressBlock>>, block: BlockVersion) -> Outcome<()> {
+/// Deletes one block if it still has the given version.
+async fn delete_one(context: &Context, block: BlockVersion) -> Outcome<()> {
     let preconditions = Preconditions { uid: Some(block.uid), resource_version: Some(block.version) };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-    write(WRITE_TIMEOUT, bobbin_api_client::delete(&api, &block.name, &params)).await
+    write(WRITE_TIMEOUT, bobbin_api_client::delete(&api(context), &block.name, &params)).await
 }
 
-/// Deletes free blocks that no node should claim: blocks of an earlier pool with the same name, and fully reserved blocks.
-pub(in crate::pool) async fn delete_unusable(
-    context: &Context,
-    shape: &PoolShape,
-    view: &PoolView,
-) -> Result<(), ReconcileError> {
-    let Some(pool) = view.pool.as_ref().and_then(|pool| pool.metadata.name.clone()) else { return Ok(()) };
-    let unusable = delete::deletable(view).filter(|block| !status::belongs(shape, block));
-    delete(context, unusable, &pool).await
+/// The free blocks that no node should claim: blocks of an earlier pool with the same name, and fully reserved blocks.
+pub(in crate::pool) fn unusable<'a>(shape: &PoolShape, view: &'a PoolView) -> impl Iterator<Item = &'a BlockInfo> {
+    delete::deletable(view).filter(|block| !status::belongs(shape, block))
+}
+
+async fn all<T>(writes: Vec<impl Future<Output = (u64, Result<Option<T>, ReconcileError>)>>) -> BlockWrites<T> {
+    let results: Vec<_> = futures::stream::iter(writes).buffer_unordered(MAX_CONCURRENT_WRITES).collect().await;
+    results.into_iter().collect()
 }
 
 /// Converts the outcome of a write to a block. A stale block is no error: the watch shows the change, and the next pass
 /// decides.
-fn tolerate_stale(what: &'static str, outcome: Outcome<()>) -> Result<(), ReconcileError> {
+fn settled(what: &'static str, outcome: Outcome<()>) -> Result<Option<()>, ReconcileError> {
     match outcome {
-        Outcome::Done(()) | Outcome::Refused(Refusal::Conflict | Refusal::NotFound) => Ok(()),
+        Outcome::Done(()) | Outcome::Refused(Refusal::Conflict | Refusal::NotFound) => Ok(None),
         Outcome::Refused(why) => Err(ReconcileError::Refused { what, why }),
         Outcome::Unknown(why) => Err(ReconcileError::Unknown { what, why }),
     }
