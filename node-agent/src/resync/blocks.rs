@@ -102,7 +102,7 @@ impl Resync {
                     block = name,
                     "the API server lists this node as the owner of a block that the agent did not know; the agent has added the block"
                 );
-                // The operator may release the block of a deleted Node, so nothing is assigned from it.
+                // The operator may release the blocks of a deleted Node, so the agent assigns nothing from this block.
                 if self.cluster.node_is_gone() {
                     self.node_state.on(name, BlockEvent::Doubt);
                 }
@@ -150,7 +150,7 @@ impl Resync {
         let settled = |state| !matches!(state, BlockState::Doubted { .. } | BlockState::Lost);
         let needs_list = |block: &BlockView| block.proof == Proof::AssignmentsUnseen && settled(block.state);
         for block in self.node_state.blocks().into_iter().filter(needs_list) {
-            // List the assignments only after the quiet time, during which other nodes create missing assignments of their pods.
+            // List the assignments only after the quiet time, because until then other nodes create missing assignments of their pods.
             if self.freshness.quiet_until(boot_time()).is_some() {
                 return Ok(());
             }
