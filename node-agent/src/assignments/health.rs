@@ -60,7 +60,7 @@ impl WriteHealth {
         *self.healthy.borrow()
     }
 
-    /// Reports when the API server begins or stops accepting writes.
+    /// Reports when the API server starts or stops accepting writes.
     pub(super) fn subscribe(&self) -> watch::Receiver<bool> {
         self.healthy.subscribe()
     }

@@ -81,8 +81,8 @@ impl BlockInfo {
         }
     }
 
-    /// Which node owns `held`, a block in this node's state. If the block that was read has other addresses, it is a new block of the same
-    /// name, and `held` counts as owned by another node. After a restore of etcd, the operator may carve such a new block.
+    /// Which node owns `held`, a block in this node's state. After a restore of etcd, the operator may carve a block with the same name and
+    /// other addresses. If such a block was read, `held` counts as owned by another node.
     pub(crate) fn owner_of(&self, held: &ClaimedBlock, node: &NodeInfo) -> Owner {
         if self.range.is_some_and(|range| range != held.range) { Owner::OtherNode } else { self.owner(node) }
     }

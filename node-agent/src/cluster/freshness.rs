@@ -1,7 +1,7 @@
 //! Tracks how fresh the API server's answers are: which blocks are proven, outages, and answers from an older snapshot.
 //!
-//! A block is proven if the API server confirmed it after the last invalidation, and the watches of this agent's Node and of its blocks
-//! were active lately. An ADD from a proven block does not wait until the API server has its assignment. The tracker does no IO.
+//! A block is proven if the API server confirmed it after the last invalidation. The watches of the agent's Node and blocks must also have
+//! been active lately. An ADD from a proven block does not wait until the API server has its assignment. The tracker does no IO.
 
 use std::time::Duration;
 
@@ -24,8 +24,8 @@ pub enum Proof {
     /// This node owns the block, but other nodes may have assignments in the block. The agent must list these assignments before it can
     /// prove the block.
     ///
-    /// Each of these blocks gets this value: a block that still had its finalizer when the node claimed it; a block that was claimed in the
-    /// quiet time, claimed back, lost for a while, or found by the resync; and a block that contains a duplicate address.
+    /// Blocks get this value for several reasons. A block still had its finalizer when the node claimed it. Or the node claimed it in the
+    /// quiet time, claimed it back, or lost it for a while. Or the resync found it, or it contains a duplicate address.
     AssignmentsUnseen,
     /// The API server confirmed since the last invalidation that this node owns the block.
     Confirmed(ProofGeneration),

@@ -49,8 +49,8 @@ impl Listed {
 impl Claims {
     /// Lists the free blocks of a pool and selects the one to claim. Skips the blocks in `tried`.
     ///
-    /// Usually one page is enough. If the node refuses blocks because it uses some of their addresses itself, the agent lists more pages
-    /// until it finds a block that it may claim.
+    /// Usually one page is enough. If the node itself uses addresses of the listed blocks, the agent lists more pages until it finds a block
+    /// that it may claim.
     pub(super) async fn select_free(
         &self,
         pool: &AddressPool,
