@@ -73,7 +73,7 @@ impl Cache {
         next
     }
 
-    /// Returns the notification that a pool, or a block or assignment of the pool, changed.
+    /// Returns the notification about changes of a pool, and of the pool's blocks and assignments.
     pub(crate) fn pool_notify(&self, pool: &Arc<str>) -> Arc<Notify> {
         Arc::clone(self.pool_notifies.lock().entry(Arc::clone(pool)).or_default())
     }

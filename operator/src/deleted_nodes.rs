@@ -101,7 +101,7 @@ pub(crate) async fn run(context: Arc<Context>) {
                     tracing::warn!(%node, %error, "failed to release the blocks of a deleted node; retrying");
                 }
             }
-            // The operator waits before it handles this node again even after a success, because the watches may show the
+            // Even after a success, the operator waits before it handles this node again, because the watches may show the
             // releases late.
             let (base, cap) = RETRY;
             let next = backoff(count, base, cap);

@@ -1,6 +1,6 @@
 //! Compares assignments with pods: which addresses are held but not used, and which are used but not held. Pure.
 //!
-//! Missing evidence counts as agreement. A difference is real only if two comparisons in a row find the same one, because
+//! Missing evidence counts as agreement. A difference is real only if two comparisons in a row find it, because
 //! pods start and end while the operator reads.
 
 use std::collections::{HashMap, HashSet};
