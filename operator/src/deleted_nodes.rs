@@ -53,7 +53,7 @@ enum ReleaseError {
     AssignmentsLeft(usize),
 }
 
-/// Releases what deleted nodes own, and ends the reservation of addresses that no Node reports, once the grace periods have ended. Never
+/// When grace periods have ended, releases what deleted nodes own, and stops reserving the addresses that no Node reports. Never
 /// returns.
 pub(crate) async fn run(context: Arc<Context>) {
     let mut grace_periods = GracePeriods::default();

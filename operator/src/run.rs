@@ -173,8 +173,8 @@ fn health(context: &Context) -> Health {
     Health::of(&context.watchdog, ready(context))
 }
 
-/// Whether the operator is ready. Failing watches and failing reconcile passes make the operator unready but not unhealthy,
-/// because a restart would not repair them.
+/// Whether the operator is ready. Failing watches and failing reconcile passes make the operator unready. The liveness check
+/// still passes, because a restart would not repair them.
 fn ready(context: &Context) -> Result<(), String> {
     if !context.watches.synced() {
         return Err("the watch cache does not contain all pools, blocks, assignments and nodes yet".to_owned());

@@ -31,7 +31,7 @@ pub(super) struct LivePod {
 }
 
 impl LivePod {
-    /// Whether an assignment that names `holder` is this pod's.
+    /// Whether an assignment that names `holder` belongs to this pod.
     fn is(&self, holder: &PodId) -> bool {
         let same_name = self.id.namespace == holder.namespace && self.id.name == holder.name;
         let same_uid = self.id.uid == holder.uid || self.static_pod_uid.as_ref() == Some(&holder.uid);

@@ -111,7 +111,11 @@ fn log<'a>(kind: Kind, new: impl Iterator<Item = &'a Difference>) {
     }
     let more = new.len().saturating_sub(MAX_LOGGED);
     if more > 0 {
-        tracing::warn!(more, ?kind, "more addresses about which assignments and pods differ; the metrics count all");
+        tracing::warn!(
+            more,
+            ?kind,
+            "assignments and pods differ about more addresses than the log names; the metrics count all"
+        );
     }
 }
 

@@ -12,7 +12,7 @@ use crate::cache::OrphanedAssignment;
 use crate::denied_nodes::MAX_VOID_ASSIGNMENTS;
 use crate::times::Times;
 
-/// How often a check that failed is repeated within the interval of successful checks.
+/// How often a failed check is repeated in the time between two successful checks.
 const RETRIES_PER_INTERVAL: u32 = 10;
 
 /// What the operator knows about one assignment that may be void.

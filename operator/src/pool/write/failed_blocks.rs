@@ -89,7 +89,7 @@ impl FailedBlocks {
         self.0.iter().filter(move |(_, failure)| failure.not_before > now).map(|(index, _)| *index)
     }
 
-    /// How long until the operator may write to another of these blocks. Forgets failures that are long over.
+    /// How long until the operator may write to the next of these blocks. Forgets failures that are long over.
     pub(in crate::pool) fn next_retry(&mut self, now: Instant) -> Option<Duration> {
         self.0.retain(|_, failure| failure.not_before + FORGET_AFTER > now);
         self.0
