@@ -1,7 +1,8 @@
-//! Decides which addresses count as addresses of Nodes: those that Nodes report, and for the grace period those that Nodes
-//! reported before. Pure.
+//! Decides which addresses count as addresses of Nodes: those that Nodes report now, and those that Nodes reported before, until
+//! a grace period ends. Pure.
 //!
-//! A machine can outlive its Node object, and a kubelet that registers again can report no addresses for a while.
+//! The grace period is needed, because a machine can outlive its Node object, and because a kubelet that registers again can
+//! report no addresses for a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -22,7 +23,8 @@ pub(crate) enum Sighting {
     Listed,
 }
 
-/// The addresses of all Nodes. One Node counts with at most [`MAX_RESERVED_ADDRESSES`], whatever it reports one after another.
+/// The addresses of all Nodes. At most [`MAX_RESERVED_ADDRESSES`] addresses of one Node count, even if the Node keeps reporting new
+/// addresses.
 #[derive(Debug, Default)]
 pub(super) struct NodeAddresses {
     reported: BTreeMap<Arc<str>, BTreeSet<IpAddr>>,
@@ -67,7 +69,7 @@ impl NodeAddresses {
         self.derive_sightings();
     }
 
-    /// Keeps the addresses that a pool's status lists for the grace period.
+    /// Keeps the addresses from a pool's status until their grace period ends.
     pub(super) fn inherit(&mut self, listed: impl IntoIterator<Item = IpAddr>, now: Instant) {
         self.listed.extend(listed.into_iter().map(|address| (address, now)));
         self.derive_sightings();
