@@ -25,7 +25,7 @@ pub fn all() -> Result<Vec<CustomResourceDefinition>, ManifestError> {
     [AddressPool::crd(), AddressBlock::crd(), IPAssignment::crd()].into_iter().map(finish).collect()
 }
 
-/// Adds to a CRD what the Rust types can't express: no field may be `null`, and an annotation makes Helm keep the CRD and its
+/// Adds to a CRD what the Rust types can't express. No field may be `null`. An annotation makes Helm keep the CRD and its
 /// objects when a user uninstalls the chart.
 fn finish(definition: CustomResourceDefinition) -> Result<CustomResourceDefinition, ManifestError> {
     let mut tree = serde_json::to_value(definition)?;

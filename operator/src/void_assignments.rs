@@ -117,7 +117,7 @@ fn decide(context: &Context, candidates: &mut Candidates, reads: &Reads) -> Opti
                 node,
                 block = block_name,
                 pod = pod_of(assignment),
-                "a running pod may use an address of a block that the pod's node does not own: delete the pod, so that it gets another address"
+                "a running pod may use an address outside of its node's blocks: delete the pod, so that it gets another address"
             );
             None
         }

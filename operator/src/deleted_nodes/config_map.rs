@@ -141,7 +141,7 @@ fn confirmation(text: &str, now: Timestamp) -> Option<Timestamp> {
     if time.is_none() {
         tracing::warn!(
             value = text,
-            "the annotation {CONFIRMATION} of ConfigMap {NAME} is not a time in the past, so it confirms nothing; the event ReclaimHeld of the ConfigMap names the value to set"
+            "the annotation {CONFIRMATION} of ConfigMap {NAME} is not a time in the past, so it confirms nothing. The event ReclaimHeld of the ConfigMap names the value to set"
         );
     }
     time

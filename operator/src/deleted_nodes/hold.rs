@@ -115,7 +115,7 @@ impl ReclaimHold {
         }
     }
 
-    /// Reports a hold: in a gauge in each pass, and in a log line and an event when the hold has changed or a reminder is due.
+    /// Reports a hold. Each pass sets a gauge. A log line and an event follow when the hold has changed or a reminder is due.
     fn report(&mut self, deletions: &Deletions) {
         let held: Vec<(&str, Timestamp)> = deletions.held().collect();
         self.context.metrics.held_nodes.set(i64::try_from(held.len()).unwrap_or(i64::MAX));

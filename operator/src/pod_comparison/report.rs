@@ -105,7 +105,7 @@ fn log<'a>(kind: Kind, new: impl Iterator<Item = &'a Difference>) {
             ),
             Kind::UsedNotHeld => tracing::warn!(
                 %address, pool, pod, uid,
-                "a pod uses an address of a pool, but no IPAssignment holds the address for this pod: if this lasts, delete the pod, so that it gets another address"
+                "a pod uses an address of a pool without an IPAssignment. If this lasts, delete the pod, so that it gets another address"
             ),
         }
     }

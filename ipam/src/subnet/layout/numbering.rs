@@ -1,7 +1,7 @@
 //! Gives an accepted subnet the indices of its blocks.
 //!
 //! A subnet whose blocks exist gets the indices that these blocks have. So a pool that was restored without its status, or
-//! that an older program numbered, keeps the names of its blocks.
+//! that an older version of the operator numbered, keeps the names of its blocks.
 
 use std::ops::Range;
 

@@ -1,8 +1,8 @@
 //! Decides which addresses count as addresses of Nodes: those that Nodes report now, and those that Nodes reported before, until
 //! a grace period ends. Pure.
 //!
-//! The grace period is needed, because a machine can outlive its Node object, and because a kubelet that registers again can
-//! report no addresses for a while.
+//! The grace period has two reasons. A machine can outlive its Node object. A kubelet that registers again can report no
+//! addresses for a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
