@@ -134,8 +134,8 @@ impl PartialNode {
         self.spec.taints.iter().any(|taint| taint.key == OUT_OF_SERVICE)
     }
 
-    /// Whether the Node's deletion is expected: the Node is cordoned, out of service or shut down, or an autoscaler is about to
-    /// delete it.
+    /// Whether the Node's deletion is expected. Any of these is enough: the Node is cordoned, out of service or shut down, or
+    /// an autoscaler is about to delete it.
     pub fn removal_expected(&self) -> bool {
         let is_removal = |taint: &PartialTaint| REMOVAL_TAINTS.contains(&taint.key.as_str());
         self.spec.unschedulable || self.out_of_service() || self.spec.taints.iter().any(is_removal)

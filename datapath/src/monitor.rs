@@ -212,8 +212,8 @@ fn concerns_bobbin(context: &Context, notice: &NetlinkMessage<Notice>) -> bool {
         _ if own_changes.is_own_port(port) => false,
         libc::RTM_NEWLINK => Link::decode(message).map_or(true, |link| {
             let own = link.is_own() || is_host_name(settings, &link.name);
-            // A notice about one of Bobbin's links that names no program is caused by Bobbin's own request or by the veth
-            // peer. The monitor ignores it.
+            // A notice about one of Bobbin's links that names no program is ignored, because its cause is Bobbin's own
+            // request or the veth peer.
             !own || by_a_program
         }),
         libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {

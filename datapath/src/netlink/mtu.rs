@@ -18,8 +18,9 @@ const MIN_MTU: u32 = 1280;
 const MAX_MTU: u32 = 65535;
 const DEFAULT_MTU: u32 = 1500;
 
-/// The MTU for pods, from 1280 to 65535: the configured value, else the MTU of the default route's link (IPv4 before
-/// IPv6). Without either, it is the MTU of the link with a node address, or 1500.
+/// The MTU for pods, from 1280 to 65535: the configured value, if there is one. Otherwise the MTU of the default
+/// route's link (IPv4 before IPv6) or, without a default route, of the link with a node address. If neither link
+/// exists, 1500.
 pub(crate) fn detect(netlink: &mut Netlink, settings: &Settings, node: &[IpAddr]) -> Result<u32, KernelError> {
     if let Some(mtu) = settings.mtu {
         return Ok(mtu.clamp(MIN_MTU, MAX_MTU));

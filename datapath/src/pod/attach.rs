@@ -196,8 +196,8 @@ fn finish(
     let ipv6_dir = settings.sysctl_root.join("ipv6");
     let alias = alias(&wiring.key);
     let label = if ipv6_dir.exists() { link::label } else { link::label_without_ipv6 };
-    // Bring up the node's side first, because the side that comes up second can send at once. This must be the
-    // container's side.
+    // Bring up the node's side first and the container's side second, because the side that comes up second can send at
+    // once.
     netlink.send_all(vec![label(host_index, &alias, settings.link_group), link::up(host_index)])?;
     for (path, value) in sysctls(wiring, host_if) {
         sysctl::set(&settings.sysctl_root.join(path), value)?;

@@ -39,8 +39,9 @@ pub enum Fault {
     Freeze,
     /// Like [`Fault::Freeze`], but the proxy resets the frozen watches when the fault ends.
     FreezeThenReset,
-    /// The proxy simulates an API server that was restored from a backup and has not reached this resourceVersion yet. A
-    /// watch that starts at a lower resourceVersion sends nothing.
+    /// The proxy simulates an API server that was restored from a backup. A watch that starts at a resourceVersion
+    /// below this number sends nothing. The watch behaves as if the API server had not reached that resourceVersion
+    /// yet.
     Rewind(u64),
     /// The proxy replaces the resourceVersion in answers by a number far below all earlier ones.
     OldVersion,

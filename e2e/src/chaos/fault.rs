@@ -16,8 +16,8 @@ use crate::cluster::{Cluster, NAMESPACE};
 /// The command lines of the programs, as regular expressions for `pkill`.
 const AGENT: &str = "^/?bobbin-all agent";
 const OPERATOR: &str = "^/?bobbin-all operator";
-/// How long an API call of a fault may take. Another fault may have frozen the API server. With this limit the
-/// run continues, and can resume the API server.
+/// How long an API call of a fault may take. Another fault may have frozen the API server. Without this limit, the run
+/// would then hang and never resume the API server.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An active fault, with what is needed to end it.

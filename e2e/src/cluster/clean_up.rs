@@ -32,7 +32,7 @@ impl Fixture for Cluster {
 }
 
 /// Treats "not found" as success, because an object that a test has deleted may disappear after the clean-up has listed
-/// it.
+/// the object.
 fn gone_is_fine<T>(answer: kube::Result<T>) -> Result<()> {
     match answer {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
