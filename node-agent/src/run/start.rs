@@ -173,7 +173,7 @@ fn last_contact(previous: &Previous, boot_id: &str) -> Option<BootTime> {
 
 /// Whether ADDs may use the checkpoint's blocks before the API server has confirmed them.
 ///
-/// Returns true if the checkpoint belongs to the Node that the agent last saw, and if the time without an agent was too short for the
+/// The checkpoint must belong to the Node that the agent last saw. Also, the time without an agent must have been too short for the
 /// operator to release the blocks.
 fn is_trusted(previous: &Previous, cluster: &ClusterCache, boot_id: &str, times: Times) -> bool {
     let Previous::SameNode(identity) = previous else { return false };
