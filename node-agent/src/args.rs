@@ -33,8 +33,8 @@ pub struct Args {
     /// How long an ADD waits for the confirmation of its IPAssignment if the API server has not recently confirmed that this node owns the
     /// block. Such a confirmation is missing after a start of the agent, a broken or silent watch, or a duplicate address. After a start,
     /// the wait for the agent's first read of its blocks counts towards this time. If the address already has an IPAssignment, every ADD
-    /// waits up to 1 s more for the read of that IPAssignment. If other nodes may have IPAssignments in
-    /// the block, the ADD waits for its own confirmation until the end of --add-timeout.
+    /// waits up to 1 s more, until the agent has read the IPAssignment's owner. If other nodes may have IPAssignments in the block, the ADD
+    /// waits for its own confirmation until the end of --add-timeout.
     #[arg(long, env = "BOBBIN_CONFIRM_WAIT", default_value = "450ms", value_parser = parse_duration)]
     pub confirm_wait: Duration,
     /// How long a Node must have been deleted before the operator releases its blocks and addresses. An agent that was down for more than

@@ -19,8 +19,8 @@ use crate::state::{Attachment, BlockView, first_names};
 
 /// How often the agent reports what the uninstall waits for.
 const REMINDER_INTERVAL: Duration = Duration::from_mins(1);
-/// With `--force`, the uninstall waits at most this long for each of its steps. The agent reads its blocks, locks each attachment, and
-/// deletes all assignments while it releases all blocks.
+/// With `--force`, the uninstall waits at most this long for the agent's first read of its blocks, and for each attachment's lock. It also
+/// waits at most this long for the release of all blocks and the deletion of all assignments.
 pub const FORCED_RELEASE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many blocks a message names.
 const MAX_NAMED_BLOCKS: usize = 5;

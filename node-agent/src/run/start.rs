@@ -173,8 +173,8 @@ fn last_contact(previous: &Previous, boot_id: &str) -> Option<BootTime> {
 
 /// Whether ADDs may use the checkpoint's blocks before the API server has confirmed them.
 ///
-/// True if the checkpoint belongs to the Node that the agent last saw. The operator must also have had no time to release the blocks while
-/// no agent ran.
+/// The checkpoint must belong to the Node that the agent last saw. Also, the time without an agent must have been too short for the
+/// operator to release the blocks.
 fn is_trusted(previous: &Previous, cluster: &ClusterCache, boot_id: &str, times: Times) -> bool {
     let Previous::SameNode(identity) = previous else { return false };
     let same_node = cluster.node().is_some_and(|node| identity.node_uid.as_deref() == Some(&node.uid));

@@ -1,8 +1,8 @@
 //! Tests two nodes against a small model of the API server. Answers are lost, watch events come in any order, and agents restart. Nodes are
 //! recreated, blocks are edited, and snapshots are restored.
 //!
-//! The checks do not use the tested code. They check these rules: Two running pods never have the same address. A block with an address in
-//! use is never released. A node allocates only from an exported block that it owns at the API server.
+//! The checks follow from these rules, not from the code. Two running pods never have the same address. A block with an address in use is
+//! never released. A node allocates only from an exported block that it owns at the API server.
 
 mod administrator;
 mod checks;

@@ -106,7 +106,7 @@ impl BlockCheckpointWriter {
             .collect();
         let result = self.write(&promotions, written).map_err(Arc::new);
         if let Err(error) = &result {
-            tracing::error!(%error, "the agent could not write the checkpoint of the node's blocks. Until a write succeeds, new blocks stay out of service. Make sure that the agent can write to its run directory");
+            tracing::error!(%error, "the agent could not write the checkpoint of the node's blocks. Until a write succeeds, only blocks already in service are used; make sure that the agent can write to its run directory");
         }
         for request in requested {
             // A send fails only if the caller has stopped waiting, so the result is ignored.
