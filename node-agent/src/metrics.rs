@@ -99,8 +99,10 @@ impl Metrics {
             "duplicate_addresses",
             "Addresses that this node allocated although another attachment's assignment names them",
         );
-        let datapath_repairs =
-            counter("datapath_repairs", "Changes of other programs to the node's network that the agent repaired");
+        let datapath_repairs = counter(
+            "datapath_repairs",
+            "Changes that other programs made to the node's network, and that the agent reverted",
+        );
         let gc_attachments_removed =
             counter("gc_attachments_removed", "Attachments that GC removed because the runtime did not list them");
         let stale_attachments_removed = counter(

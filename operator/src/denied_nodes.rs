@@ -67,7 +67,7 @@ impl DeniedNodes {
         let forgers = shared.void_counts.iter().filter(|(_, count)| **count > MAX_VOID_ASSIGNMENTS);
         let reason = |count| {
             format!(
-                "the node has {count} assignments of addresses outside of its blocks that none of its pods use, and the limit is {MAX_VOID_ASSIGNMENTS}"
+                "the node has {count} assignments whose addresses lie outside of its blocks, and no pod of the node uses them. The limit is {MAX_VOID_ASSIGNMENTS}"
             )
         };
         forgers.map(|(node, count)| (Arc::clone(node), reason(count))).collect()

@@ -35,7 +35,8 @@ enum Step {
     Return(u32),
 }
 
-/// The value that BPF loads from a field with this two-byte number, because BPF reads fields in network byte order.
+/// The value that BPF loads from a two-byte field that holds `number`. The kernel writes the field in its own byte order, and BPF
+/// reads it in network byte order.
 fn loaded(number: u16) -> u32 {
     u32::from(u16::from_be_bytes(number.to_ne_bytes()))
 }

@@ -140,7 +140,8 @@ impl Candidates {
         }
     }
 
-    /// For each node, the number of void assignments whose pod does not have the address, including recently deleted forged ones.
+    /// For each node, the number of void assignments whose pod does not have the address. Forged assignments that the operator
+    /// deleted recently also count.
     pub(crate) fn without_pod(&self, now: Instant) -> HashMap<Arc<str>, usize> {
         let mut counts: HashMap<Arc<str>, usize> = HashMap::new();
         for candidate in self.known.values().filter(|candidate| candidate.pod_missing) {

@@ -19,7 +19,7 @@ pub(crate) enum Sighting {
     Reported(Arc<str>),
     /// This Node reported the address before.
     Earlier(Arc<str>),
-    /// A pool's status listed the address when this operator began to lead.
+    /// A pool's status listed the address when this operator became the leader.
     Listed,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct NodeAddresses {
     reported: BTreeMap<Arc<str>, BTreeSet<IpAddr>>,
     /// The addresses that each Node reported before, with the time when the operator noticed that they were missing.
     earlier: BTreeMap<Arc<str>, BTreeMap<IpAddr, Instant>>,
-    /// The addresses that the status of a pool listed when this operator began to lead, with that time.
+    /// The addresses that the status of a pool listed when this operator became the leader, with that time.
     listed: BTreeMap<IpAddr, Instant>,
     /// The strongest reason for each address. Derived from the other fields.
     sightings: BTreeMap<IpAddr, Sighting>,

@@ -183,10 +183,10 @@ fn reserved(node: &NodeAddress) -> String {
     match &node.sighting {
         Sighting::Reported(node) => format!("the address {address} of Node {node} lies in the pool and is reserved"),
         Sighting::Earlier(node) => format!(
-            "Node {node} no longer reports its address {address}, which stays reserved in the pool for operator.nodeGracePeriod"
+            "Node {node} no longer reports its address {address}, which stays reserved in the pool until the grace period (operator.nodeGracePeriod) is over"
         ),
         Sighting::Listed => format!(
-            "a Node had the address {address} before this operator began to lead, so the address stays reserved in the pool for operator.nodeGracePeriod"
+            "a Node had the address {address} before this operator became the leader. The address stays reserved until the grace period (operator.nodeGracePeriod) is over"
         ),
     }
 }
