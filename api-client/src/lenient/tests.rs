@@ -214,7 +214,7 @@ fn an_unreadable_object_is_reported_once_and_counted_until_it_is_readable_or_gon
     let count = || unreadable.counts().get("AddressBlock").copied();
 
     let notice = unreadable.event(&Event::InitApply(wrong.clone())).expect("it is new");
-    assert!(notice.text.starts_with("AddressBlock p-0 can't be read and counts as in use: "), "{}", notice.text);
+    assert!(notice.text.starts_with("AddressBlock p-0 can't be read: "), "{}", notice.text);
     assert!(notice.text.ends_with("kubectl edit addressblocks.bobbin.dev p-0"), "{}", notice.text);
     assert_eq!(notice.object.name.as_deref(), Some("p-0"));
     assert_eq!(unreadable.event(&Event::Apply(wrong.clone())), None);

@@ -144,8 +144,8 @@ impl Resync {
         self.node_state.on(&block.name, BlockEvent::ClaimedBack { now, not_before });
     }
 
-    /// Lists the assignments in each block whose proof is [`Proof::AssignmentsUnseen`]. The node then allocates no address whose assignment
-    /// names an attachment of another node. `listed` is the earlier read of the node's blocks, and becomes the proof of the block.
+    /// Lists the assignments in each block whose proof is [`Proof::AssignmentsUnseen`]. Excludes these addresses from allocation, unless an
+    /// attachment of this node has them. Then `listed`, the earlier read of the node's blocks, becomes the proof of the block.
     pub(super) async fn list_assignments_of_new_blocks(&self, listed: ReadStart) -> Result<(), ReadError> {
         let settled = |state| !matches!(state, BlockState::Doubted { .. } | BlockState::Lost);
         let needs_list = |block: &BlockView| block.proof == Proof::AssignmentsUnseen && settled(block.state);
