@@ -31,7 +31,7 @@ chaos: prepare ## random faults on a cluster of three nodes for MINUTES=10; SEED
 	@cargo run --quiet --locked --package bobbin-e2e --bin chaos
 
 test: prepare ## all tests, or those whose name contains T (make test T=spoofed)
-	@e2e/run-tests $(T)
+	@cargo xtask test $(if $(T),"$(T)")
 
 bench: prepare ## ADD and DEL against the reference plugins, or against the executables in BEFORE=<directory>
 	@cargo run --quiet --locked --release --package bobbin-e2e --bin bench $(if $(BEFORE),-- --before $(BEFORE))

@@ -27,8 +27,8 @@ where
 
 /// Deletes an object. Success means that the API server accepted the deletion; finalizers may still keep the object.
 ///
-/// Unlike [`Api::delete`], this function does not decode the answer. The answer is the whole object if a finalizer keeps the
-/// object.
+/// Unlike [`Api::delete`], this function does not decode the answer, because the answer is the whole object if a finalizer
+/// keeps the object.
 ///
 /// # Errors
 /// Fails in the same cases as [`Api::delete`].

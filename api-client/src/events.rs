@@ -56,7 +56,7 @@ impl EventPublisher {
         let Ok(slot) = self.queue.try_reserve() else {
             tracing::debug!(
                 reason = event.reason,
-                "dropped a Kubernetes Event, because the queue of events is full; it appears only in the log"
+                "dropped a Kubernetes Event, because the queue of events is full; the event appears only in the log"
             );
             return;
         };
@@ -122,7 +122,7 @@ async fn publish_queued(client: Client, reporter: Reporter, mut events: mpsc::Re
         match tokio::time::timeout(PUBLISH_TIMEOUT, recorder.publish(&event, &object)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::debug!(%error, reason = event.reason, "failed to publish a Kubernetes Event; it appears only in the log");
+                tracing::debug!(%error, reason = event.reason, "failed to publish a Kubernetes Event; the event appears only in the log");
             }
             Err(_) => tracing::debug!(
                 reason = event.reason,

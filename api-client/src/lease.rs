@@ -37,7 +37,7 @@ pub struct Election {
     pub retry_period: Duration,
 }
 
-/// Whether this candidate leads, and until when it leads if it does not renew the Lease again.
+/// Whether this candidate leads, and when its leadership ends if it does not renew the Lease again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Leadership {
     until: Option<Instant>,
@@ -113,8 +113,8 @@ fn decide(spec: Option<&PartialLeaseSpec>, identity: &str, unchanged_for: Durati
 impl Election {
     /// Takes part in the election until `shutdown` completes, then releases the Lease. Runs as a separate task.
     ///
-    /// The receiver's value changes when this candidate wins, renews or loses leadership. Leadership also ends without such a
-    /// change, see [`Leadership::held`].
+    /// The receiver's value changes when this candidate wins or renews leadership, or notices that it lost leadership.
+    /// Leadership may end before the value changes, see [`Leadership::held`].
     pub fn run(
         self,
         client: Client,
@@ -199,7 +199,8 @@ impl Election {
     fn next(&self, current: &Lenient<PartialLease>, unchanged_for: Duration) -> (Step, Value) {
         let test = json!({"op": "test", "path": "/metadata/resourceVersion", "value": current.meta().resource_version});
         let Some(lease) = current.readable() else {
-            // Any candidate may hold an unreadable Lease, so this candidate takes it only if it has not changed for `duration`.
+            // Any candidate may hold an unreadable Lease. So this candidate takes the Lease only if the Lease has not changed
+            // for `duration`.
             let step = if unchanged_for >= self.duration { Step::Take } else { Step::Observe };
             let spec = self.spec(&PartialLeaseSpec::default(), true);
             return (step, json!([test, {"op": "add", "path": "/spec", "value": spec}]));
@@ -218,7 +219,8 @@ impl Election {
 
     /// Creates the Lease without a holder. An existing Lease does not change.
     ///
-    /// The request is an apply patch, because RBAC can restrict its `create` to one name.
+    /// The request is an apply patch, because RBAC can restrict an apply patch that creates an object to one name, but not a
+    /// plain create.
     async fn create(&self, leases: &Api<Lenient<PartialLease>>, deadline: Duration) -> Outcome<Lenient<PartialLease>> {
         let TypeMeta { api_version, kind } = TypeMeta::resource::<Lease>();
         let empty = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": self.name}});

@@ -11,8 +11,8 @@ use serde::{Deserialize, Deserializer};
 /// The taint by which an administrator declares that a Node's machine is off.
 pub const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
-/// The taints of a Node whose machine is shut down, or which an autoscaler is about to delete. They are those of cloud
-/// controllers, of the cluster autoscaler, and of Karpenter before and since version 1.
+/// The taints which say that a Node's machine is shut down, or that an autoscaler is about to delete the Node. Cloud
+/// controllers, the cluster autoscaler and Karpenter (before and since version 1) set these taints.
 const REMOVAL_TAINTS: [&str; 4] = [
     "node.cloudprovider.kubernetes.io/shutdown",
     "ToBeDeletedByClusterAutoscaler",
@@ -86,8 +86,8 @@ pub struct PartialNodeCondition {
     pub status: String,
 }
 
-/// How many addresses of one Node pools reserve. The Node's kubelet reports them, so this limit bounds how many addresses a
-/// stolen kubelet credential can block.
+/// The maximum number of addresses that pools reserve for one Node. The Node's kubelet reports the addresses, so this limit
+/// bounds how many addresses of pools a thief can block with a stolen kubelet credential.
 pub const MAX_RESERVED_ADDRESSES: usize = 8;
 
 /// The type of an address within the cluster.
@@ -134,8 +134,8 @@ impl PartialNode {
         self.spec.taints.iter().any(|taint| taint.key == OUT_OF_SERVICE)
     }
 
-    /// Whether it is expected that somebody deletes the Node: it is cordoned, out of service, shut down, or an autoscaler is
-    /// about to delete it.
+    /// Whether the Node's deletion is expected. Any of these is enough: the Node is cordoned, out of service or shut down, or
+    /// an autoscaler is about to delete it.
     pub fn removal_expected(&self) -> bool {
         let is_removal = |taint: &PartialTaint| REMOVAL_TAINTS.contains(&taint.key.as_str());
         self.spec.unschedulable || self.out_of_service() || self.spec.taints.iter().any(is_removal)

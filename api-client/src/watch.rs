@@ -142,8 +142,9 @@ where
                         }
                         tokio::time::sleep(backoff(failures, RETRY_BASE, RETRY_CAP)).await;
                         failures = failures.saturating_add(1);
-                        // The API server may have been restored from an older snapshot. It accepts a watch that resumes at
-                        // a resourceVersion of its future, and then sends nothing. So the watch lists again.
+                        // List again instead of resuming, because the API server may have been restored from an older
+                        // snapshot. It accepts a watch that resumes at a resourceVersion above its newest one, but sends no
+                        // events on it.
                         inner = open();
                     }
                 }

@@ -1,5 +1,6 @@
-//! One executable for the operator, the agent, the agent's health probe and the check before an uninstall. If the executable is called `bobbin-operator` or
-//! `bobbin-agent`, that name selects the program. Under any other name, the first argument does.
+//! One executable for the operator, the agent, the agent's health probe and the check before an uninstall. If the
+//! executable is called `bobbin-operator` or `bobbin-agent`, that name selects the program. Under any other name, the
+//! first argument selects the program.
 
 mod probe;
 

@@ -105,8 +105,9 @@ fn unreached(verb: Verb, socket: &Path, stdin: &[u8], why: Unreachable) -> Respo
     answer::error(stdin, code::TRY_AGAIN_LATER, parts)
 }
 
-/// How long the shim waits for the agent's answer. The agent lets an ADD wait up to 30 s for an address, and the kubelet
-/// gives up after minutes. The shim must answer STATUS within 1 s.
+/// How long the shim waits for the agent's answer. ADD needs more than 30 s, because the agent lets an ADD wait up to 30 s
+/// for an address. The kubelet gives up only after minutes. STATUS needs a short limit, because the shim must answer it
+/// within 1 s.
 fn timeout_of(verb: Verb) -> Duration {
     match verb {
         Verb::Status => agent::STATUS_TIMEOUT,
@@ -115,7 +116,7 @@ fn timeout_of(verb: Verb) -> Duration {
     }
 }
 
-/// Opens the network namespace of the call. If the shim can't open it, an ADD or CHECK fails with the namespace's path.
+/// Opens the network namespace of the call. For ADD and CHECK, the error is the path of a namespace that the shim can't open.
 ///
 /// A DEL continues without a namespace, because the namespace may be gone or its path empty.
 fn open_netns(verb: Verb) -> Result<Option<OwnedFd>, String> {

@@ -86,7 +86,8 @@ impl NetConf {
     /// The attachments that GC must keep.
     ///
     /// # Errors
-    /// Fails with code 7 if the list is missing. An empty list means that no attachment is valid; a missing list does not.
+    /// Fails with code 7 if the list is missing. An empty list means that no attachment is valid; a missing list says nothing
+    /// about attachments.
     pub fn valid_attachments(&self) -> Result<&[ValidAttachment], CniError> {
         self.valid_attachments.as_deref().ok_or_else(|| {
             invalid("GC needs \"cni.dev/valid-attachments\" in the network configuration: without this list Bobbin deletes nothing".to_owned())

@@ -1,7 +1,8 @@
 //! The frames in which the shim sends a CNI call to the agent, and the agent sends its answer.
 //!
 //! Request: `BOB1`, u32 LE length + NUL-separated `KEY=VALUE` entries, u32 LE length + stdin. If a call has a network
-//! namespace, the first byte carries its descriptor (`SCM_RIGHTS`). Response: u8 exit status, u32 LE length + stdout.
+//! namespace, the first byte carries the namespace's descriptor (`SCM_RIGHTS`). Response: u8 exit status, u32 LE length +
+//! stdout.
 
 use std::fmt;
 

@@ -1,6 +1,7 @@
 //! The protocol between shim and agent (`frame`), and the CNI protocol that the container runtime speaks.
 //!
-//! Without the feature `json`, as the shim uses it, the crate has no dependencies. The crate opens no socket and no file.
+//! The shim uses the crate without the feature `json`; then the crate has no dependencies. The crate opens no socket and no
+//! file.
 
 pub mod code;
 pub mod frame;

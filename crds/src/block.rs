@@ -44,7 +44,7 @@ pub struct AddressBlockSpec {
     /// The pool of the block.
     #[schemars(length(min = 1, max = 63))]
     pub pool_name: String,
-    /// The index of the block, counted over all subnets of the pool in order.
+    /// The index of the block in the pool: the firstIndex of the block's subnet, plus the block's position in this subnet.
     #[schemars(range(min = 0, max = MAX_BLOCK_INDEX))]
     pub index: i64,
     /// The block's IPv4 CIDR.
@@ -75,8 +75,8 @@ pub struct AddressBlockSpec {
     #[schemars(length(max = 39))]
     #[x_kube(validation = cel::address(Family::V6))]
     pub node_ipv6: Option<String>,
-    /// When a node last released the block (RFC 3339); absent if no node ever released it. A claim keeps this time, because
-    /// the cool-down of the addresses starts then.
+    /// When the block was last released (RFC 3339); absent if the block was never released. A claim keeps this value, because
+    /// the cool-down of the block's addresses starts at this time.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",

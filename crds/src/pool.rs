@@ -21,7 +21,7 @@ pub const MAX_BLOCK_SIZE_BITS: u8 = 16;
 pub const MAX_RESERVED: usize = 256;
 /// The largest number of entries in a pool's `status.nodeAddresses`.
 pub const MAX_NODE_ADDRESSES: usize = 1024;
-/// All blocks of a pool have smaller indices: a pool has at most 64 subnets, and each subnet has at most 2^40 blocks.
+/// The largest `status.nextIndex` of a pool: a pool has at most 64 subnets, and each subnet has at most 2^40 blocks.
 pub const MAX_NEXT_INDEX: i64 = (MAX_SUBNETS.cast_signed() as i64) * (1 << 40);
 
 /// The pool's subnets and block size, and which namespaces and nodes may use it.
@@ -80,7 +80,8 @@ pub struct AddressPoolSpec {
     #[serde(default = "default_cooldown_seconds")]
     #[schemars(range(min = 0, max = MAX_COOLDOWN.as_secs()))]
     pub cooldown_seconds: i64,
-    /// The largest number of blocks that one node may claim; if absent, the blocks of 2048 addresses (chart value `operator.maxAddressesPerNode`), at least 4.
+    /// The largest number of blocks that one node may claim. If absent, a node may claim as many blocks as contain 2048 addresses (chart
+    /// value `operator.maxAddressesPerNode`), but at least 4.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_blocks_per_node: Option<i64>,
@@ -98,7 +99,7 @@ fn default_cooldown_seconds() -> i64 {
 pub const DEFAULT_COOLDOWN: Duration = Duration::from_secs(130);
 /// How many addresses the blocks of one node may have in a pool without `maxBlocksPerNode`, unless a flag says otherwise.
 pub const DEFAULT_MAX_ADDRESSES_PER_NODE: u32 = 2048;
-/// How many blocks a node may claim in a pool without `maxBlocksPerNode`, however large the blocks are.
+/// How many blocks a node may always claim in a pool without `maxBlocksPerNode`, however large the blocks are.
 pub const MIN_DEFAULT_BLOCKS_PER_NODE: u32 = 4;
 /// The longest cool-down: the maximum of `cooldownSeconds`.
 pub const MAX_COOLDOWN: Duration = Duration::from_hours(24);
@@ -110,8 +111,8 @@ impl AddressPoolSpec {
         Duration::from_secs(self.cooldown_seconds.max(0).unsigned_abs())
     }
 
-    /// The largest number of blocks that one node may claim: `maxBlocksPerNode`, or else the blocks of `default_addresses`
-    /// addresses, at least [`MIN_DEFAULT_BLOCKS_PER_NODE`].
+    /// The largest number of blocks that one node may claim: `maxBlocksPerNode`. Without it, as many blocks as contain
+    /// `default_addresses` addresses, but at least [`MIN_DEFAULT_BLOCKS_PER_NODE`].
     #[must_use]
     pub fn max_blocks(&self, default_addresses: u32) -> u32 {
         let block_len = 1_u32 << self.block_size_bits.clamp(0, MAX_BLOCK_SIZE_BITS.into());
@@ -168,8 +169,8 @@ pub struct AddressPoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = MAX_NEXT_INDEX))]
     pub next_index: Option<i64>,
-    /// Addresses of Nodes in the accepted entries. They are reserved while a Node has them, and for the node grace period
-    /// after that.
+    /// Addresses that Nodes have and that lie in accepted entries. Each address is reserved while a Node has it, and for the node
+    /// grace period after that.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "reserved::node_addresses")]
     pub node_addresses: Vec<String>,
@@ -200,7 +201,7 @@ pub struct AddressCounts {
 pub struct FamilyCounts {
     /// All addresses of the accepted subnets.
     pub total: i64,
-    /// Addresses that are never assigned, without those that an assignment holds although they are reserved.
+    /// Reserved addresses that no assignment holds.
     pub reserved: i64,
     /// Addresses that an assignment holds.
     pub assigned: i64,
@@ -217,7 +218,7 @@ pub struct BlockCounts {
     pub total: i64,
     /// Blocks that a node has claimed.
     pub claimed: i64,
-    /// Blocks that no node has claimed, whether the operator has created them or not.
+    /// Blocks that no node has claimed, whether the operator has created them or not. Fully reserved blocks do not count.
     pub free: i64,
 }
 

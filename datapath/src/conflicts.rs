@@ -6,7 +6,7 @@ use crate::netlink::{KernelError, Netlink, link, route, rule};
 use crate::settings::Settings;
 use crate::state::State;
 
-/// Updates the warnings. If the kernel's lists can't be read, nothing fails, because warnings only inform the
+/// Updates the warnings. A kernel list that can't be read causes only a log message, because warnings only inform the
 /// administrator.
 pub(crate) fn update(netlink: &mut Netlink, state: &State) {
     match find(netlink, &state.settings) {

@@ -98,7 +98,8 @@ impl NetlinkDeserializable for Notice {
     }
 }
 
-/// rtnetlink's connection requires a type that can be sent, but Bobbin sends nothing on these sockets.
+/// rtnetlink's connection requires this trait for sending. Nothing calls its functions, because Bobbin sends nothing on
+/// these sockets.
 impl NetlinkSerializable for Notice {
     fn message_type(&self) -> u16 {
         libc::NLMSG_NOOP as u16
@@ -205,14 +206,14 @@ fn concerns_bobbin(context: &Context, notice: &NetlinkMessage<Notice>) -> bool {
     let (kind, port) = (notice.header.message_type, notice.header.port_number);
     let by_a_program = port != 0;
     match kind {
-        // A notice about a removed link does not always name the socket of the request. So the link's index shows
-        // whether this program removed the link.
+        // A notice about a removed link does not always name the socket that requested the removal. So the monitor
+        // looks up the link's index among the links that this program removed.
         libc::RTM_DELLINK => Link::decode(message).map_or(true, |link| !own_changes.is_own_removal(link.index)),
         _ if own_changes.is_own_port(port) => false,
         libc::RTM_NEWLINK => Link::decode(message).map_or(true, |link| {
             let own = link.is_own() || is_host_name(settings, &link.name);
-            // If a notice about one of Bobbin's links names no program, the cause is Bobbin's own request or the veth
-            // peer. The monitor ignores such a notice.
+            // A notice about one of Bobbin's links that names no program is ignored, because its cause is Bobbin's own
+            // request or the veth peer.
             !own || by_a_program
         }),
         libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {

@@ -48,8 +48,9 @@ pub(crate) fn is_host_name(settings: &Settings, name: &str) -> bool {
     name.len() == MAX_NAME_LEN && hash.is_some_and(|hash| hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// The locally administered MAC addresses of the host link and of the container's interface. The agent computes them,
-/// because a repair on the node needs the MAC address inside the container, but can't read it.
+/// The locally administered MAC addresses of the host link and of the container's interface. The agent computes both,
+/// because a repair on the node needs the container interface's MAC address but can't read it from the container's
+/// namespace.
 pub(crate) fn macs(key: &AttachmentKey) -> ([u8; 6], [u8; 6]) {
     let text = key.to_string();
     let mac = |salt| {

@@ -1,7 +1,8 @@
 //! An HTTPS proxy in front of the API server that terminates TLS, so that a test can break single requests and watches.
 //!
 //! [`crate::network::TcpProxy`] sees only bytes; the HTTPS proxy sees clients, verbs, resources and watch events.
-//! Programs reach it by its address, and keep their own tokens: the proxy forwards each request with its token.
+//! Programs connect to the HTTPS proxy's address and keep their own tokens, because the proxy forwards each request
+//! with the request's token.
 
 mod faults;
 mod listener;

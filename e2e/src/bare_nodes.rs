@@ -82,7 +82,7 @@ impl BareNodes {
         &self.nodes[number - 1]
     }
 
-    /// Like [`Self::node`], to start or end the agent.
+    /// Like [`Self::node`], for tests that start or end the node's agent.
     pub fn node_mut(&mut self, number: usize) -> &mut BareNode {
         &mut self.nodes[number - 1]
     }
@@ -103,7 +103,7 @@ impl BareNodes {
         Ok(())
     }
 
-    /// Creates or changes a pool, and waits until all its blocks are carved if `blocks` says how many it has.
+    /// Creates or changes a pool, and waits until the operator has carved at least `blocks` blocks of the pool.
     pub async fn apply_pool(&self, name: &str, spec: &Value, blocks: usize) -> Result<()> {
         let pools: Api<AddressPool> = Api::all(self.client.clone());
         let pool = json!({"apiVersion": "bobbin.dev/v1beta1", "kind": "AddressPool", "metadata": {"name": name}, "spec": spec});

@@ -1,6 +1,8 @@
-//! Chaos: pods come and go on a cluster of real kubelets while random faults happen, and the invariant checker looks on.
+//! Chaos: pods come and go on a cluster of real kubelets while random faults happen, and the invariant checker checks
+//! the cluster.
 //!
-//! A run is repeatable as far as its seed decides: the plan of faults and the order of changes. Their timing is the machine's.
+//! The seed of a run decides the plan of faults and the order of changes, so both are repeatable. Their exact times
+//! depend on the machine.
 
 mod churn;
 mod fault;

@@ -37,8 +37,8 @@ pub fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/bobbin")
 }
 
-/// Creates the namespace, runs `helm template | kubectl apply`, and waits until the custom resources are served. The API server
-/// must accept every object of the chart. It enforces the policies a moment later.
+/// Creates the namespace, runs `helm template | kubectl apply`, and waits until the custom resources are served. Fails
+/// if the API server refuses an object of the chart. The API server enforces the chart's policies only a moment later.
 pub async fn apply(control_plane: &ControlPlane, namespace: &str) -> Result<()> {
     let admin = control_plane.client().await?;
     let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
@@ -69,7 +69,8 @@ pub async fn apply(control_plane: &ControlPlane, namespace: &str) -> Result<()> 
     Ok(())
 }
 
-/// A token of a service account, which the API server issues. With `pod` it is bound to that pod, like those that kubelet mounts.
+/// A token of a service account, which the API server issues. If `pod` is given, the token is bound to that pod, like
+/// the tokens that a kubelet mounts.
 pub async fn token(admin: &Client, namespace: &str, account: &str, pod: Option<&Pod>) -> Result<String> {
     let bound = pod.map(|pod| BoundObjectReference {
         api_version: Some("v1".to_owned()),

@@ -1,7 +1,7 @@
 //! The invariant checker: looks at a whole cluster from outside, and says in plain words what contradicts an invariant.
 //!
-//! [`collect`] reads API objects, kernels, checkpoints and the pods' namespaces; [`compare`] is pure. A check in the middle of a test
-//! asks for [`never_allowed`]; a check at rest waits until nothing is found ([`await_none`]).
+//! [`collect`] reads API objects, kernels, checkpoints and the pods' namespaces; [`compare`] is pure. A check in the middle of a
+//! test uses [`never_allowed`]. A check after a test's changes waits until the checker finds nothing ([`await_none`]).
 
 mod collect;
 mod finding;
@@ -20,10 +20,10 @@ pub use snapshot::Snapshot;
 /// The time between two snapshots.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What must never be, not even for a moment, and what two snapshots in a row show.
+/// The findings that are never allowed, not even for a moment, and that two snapshots in a row show.
 ///
-/// A snapshot reads its sources one after another, so an address may move meanwhile. An attachment never takes an address back. So
-/// two holders that both snapshots show had the address at the same time.
+/// A snapshot reads its sources one after another, so an address may move to another attachment meanwhile. An attachment never
+/// gets back an address that it lost. So if both snapshots show the same two holders, both held the address at the same time.
 pub async fn never_allowed(watched: &impl Watched) -> Vec<Finding> {
     let never = |snapshot: &Snapshot| -> Vec<Finding> {
         compare(snapshot).into_iter().filter(|finding| finding.kind.is_never_allowed()).collect()
@@ -36,8 +36,8 @@ pub async fn never_allowed(watched: &impl Watched) -> Vec<Finding> {
     first.into_iter().filter(|finding| second.contains(finding)).collect()
 }
 
-/// Waits until a snapshot has no finding. Fails at once if two snapshots in a row show what must never be. Fails at the deadline
-/// with all findings of the last snapshot.
+/// Waits until a snapshot has no finding. Fails at once if two snapshots in a row show a finding that is never allowed. Fails at
+/// the deadline with all findings of the last snapshot.
 pub async fn await_none(watched: &impl Watched, within: Duration) -> Result<()> {
     let start = Instant::now();
     let mut before: Vec<Finding> = Vec::new();
@@ -49,7 +49,7 @@ pub async fn await_none(watched: &impl Watched, within: Duration) -> Result<()> 
         let never = |one: &&Finding| one.kind.is_never_allowed() && before.contains(one);
         let never: Vec<Finding> = findings.iter().filter(never).cloned().collect();
         if !never.is_empty() {
-            bail!("this must never be:\n{}", lines(&never));
+            bail!("these findings are never allowed:\n{}", lines(&never));
         }
         if start.elapsed() > within {
             bail!("after {} s the cluster is still inconsistent:\n{}", within.as_secs(), lines(&findings));
@@ -59,7 +59,7 @@ pub async fn await_none(watched: &impl Watched, within: Duration) -> Result<()> 
     }
 }
 
-/// The findings, one a line.
+/// The findings, one per line.
 pub fn lines(findings: &[Finding]) -> String {
     findings.iter().map(|finding| format!("  {finding}")).collect::<Vec<_>>().join("\n")
 }

@@ -167,7 +167,8 @@ fn directory(version: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("recorded").join(version)
 }
 
-/// The regular files under a directory, relative to it. The lock and the sockets are no records of a version.
+/// The regular files under a directory, relative to it. The lock and the sockets are left out, because they hold
+/// nothing that a later version reads.
 fn files(directory: &Path) -> Result<Vec<PathBuf>> {
     let (mut found, mut open) = (Vec::new(), vec![PathBuf::new()]);
     while let Some(relative) = open.pop() {

@@ -42,7 +42,8 @@ use xtask::programs::Programs;
 pub const NODE: &str = "n1";
 /// The agent's user at the API server. In the audit log this user identifies the agent's calls.
 pub const AGENT_USER: &str = "bobbin-agent";
-/// The operator's user, if it calls through the API proxy. Otherwise the operator calls as the administrator.
+/// The operator's user at the API server if the operator calls through the API proxy. Otherwise the operator calls as
+/// the administrator.
 pub const OPERATOR_USER: &str = "bobbin-operator";
 /// The node's IPv4 address.
 pub const NODE_IPV4: &str = "10.100.0.1";
@@ -96,7 +97,7 @@ impl RunDirectory {
 
 impl Drop for RunDirectory {
     fn drop(&mut self) {
-        // If unmounting fails, the kernel still removes the mount at the end of this process's mount namespace.
+        // If unmounting fails, the kernel removes the mount later, when this process's mount namespace ends.
         let _ = umount2(&self.0, MntFlags::MNT_DETACH);
     }
 }
@@ -122,7 +123,8 @@ impl SingleNode {
         for user in [AGENT_USER, OPERATOR_USER] {
             head.add_token(user, user, &["system:masters"]);
         }
-        // No controller manager runs and creates ServiceAccounts, so the API server must not require one for a pod.
+        // The API server must accept pods without a ServiceAccount, because no controller manager runs that creates
+        // ServiceAccounts.
         head.apiserver_arguments.push("--disable-admission-plugins=ServiceAccount".to_owned());
         let control_plane = ControlPlane::start(head).await?;
         let client = control_plane.client().await?;

@@ -130,7 +130,8 @@ async fn run<F: Fixture>(
         .context("the test passed, but the clean-up after it failed")
 }
 
-/// The cause, and after it what the test did when the error happened. A summary of failures shows only the first lines.
+/// The error with its cause first, followed by what the test did when the error happened. The cause is first because a
+/// summary of failures shows only the first lines.
 fn cause_first(error: &anyhow::Error) -> String {
     let lines: Vec<String> = error.chain().map(ToString::to_string).collect();
     lines.into_iter().rev().collect::<Vec<_>>().join("\n")

@@ -105,7 +105,8 @@ impl BlockAllocator {
     }
 
     /// The offset of the address to assign next: the lowest unused address. If no address is unused, returns the address that
-    /// has been cooling longest, if its cool-down is over. The address is held only after the caller calls [`Self::hold`].
+    /// has been cooling longest, but only if its cool-down is over. The address is held only after the caller calls
+    /// [`Self::hold`].
     pub fn pick_cooled(&self, now: BootTime, cooldown: Duration) -> Option<u32> {
         self.first_unused().or_else(|| {
             self.longest_cooling().filter(|(_, since)| now.since(*since) >= cooldown).map(|(offset, _)| offset)
@@ -120,7 +121,7 @@ impl BlockAllocator {
             .map(|(since, offset)| (*offset, *since))
     }
 
-    /// The offsets of all cooling addresses, the longest cooling first, each with the time since when it cools down.
+    /// The offsets of all cooling addresses, the longest cooling first, each with the time at which its cool-down began.
     pub fn cooling_addresses(&self) -> impl Iterator<Item = (u32, BootTime)> + '_ {
         self.cooling_order.iter().map(|(since, offset)| (*offset, *since))
     }
@@ -146,7 +147,7 @@ impl BlockAllocator {
         self.range.len() - self.reserved.union_count(&self.excluded) as u32
     }
 
-    /// How many addresses have not finished their cool-down, without reserved and excluded addresses.
+    /// How many addresses have not finished their cool-down. Reserved and excluded addresses do not count.
     pub fn cooling(&self, now: BootTime, cooldown: Duration) -> u32 {
         self.cooling_order
             .iter()

@@ -1,4 +1,5 @@
-//! Counts in API objects: `int64` values, at most the largest integer that every JSON reader keeps exactly.
+//! Counts in API objects: `int64` values, limited to 2^53 − 1, because some JSON readers lose the precision of larger
+//! integers.
 
 /// The largest count in an API object, 2^53 − 1.
 pub const MAX_COUNT: i64 = (1 << 53) - 1;

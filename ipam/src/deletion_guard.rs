@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::boot_time::BootTime;
 
-/// The breaker never stops a pass with fewer deletions than this.
+/// The breaker stops a pass only if the pass would delete at least this many objects.
 pub const MIN_DELETIONS_TO_TRIP: usize = 5;
 
 /// Remembers the suspects (objects that look unused), and since when every observation has found each suspect unused.

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 /// Fewer deleted nodes than this are never held.
 pub const MIN_NODES_TO_HOLD: usize = 3;
-/// A hold needs more than this part of the owning nodes, and a tenth of the held nodes is reclaimed in each grace period.
+/// The nodes are held if more than a tenth of the owning nodes were deleted together. After the hold, a tenth of the held
+/// nodes is reclaimed in each grace period.
 const PART: usize = 10;
 
 /// How far the reclaim of a deleted node is.
@@ -18,7 +19,7 @@ pub enum ReclaimState {
     Waiting,
     /// The node must not be reclaimed.
     Held,
-    /// A hold of the node ended `ago`, and the node may be reclaimed.
+    /// The node was held, the hold has ended, and the node may be reclaimed.
     Released {
         /// How long ago the hold ended.
         ago: Duration,
@@ -42,14 +43,15 @@ pub struct DeletedNode {
 pub struct HoldTimes {
     /// How long a Node must be deleted before it is reclaimed.
     pub grace_period: Duration,
-    /// How long nodes are held that nobody confirms.
+    /// How long a node is held if no administrator confirms that its machine is off.
     pub hold: Duration,
 }
 
 /// The state of each node after this decision, in the order of `nodes`. `owners` is the number of nodes that own blocks or
 /// assignments, whether deleted or not.
 ///
-/// A held node stays held until it is released. Nodes that were deleted first are released first.
+/// A held node stays held until its own hold ends, even if fewer nodes are deleted later. The holds of the nodes that were
+/// deleted first end first.
 #[must_use]
 pub fn decide(nodes: &[DeletedNode], owners: usize, times: HoldTimes) -> Vec<ReclaimState> {
     let mut states: Vec<ReclaimState> = nodes.iter().map(|node| node.state).collect();
@@ -80,7 +82,7 @@ fn is_too_many(deleted: usize, owners: usize) -> bool {
     deleted >= MIN_NODES_TO_HOLD && deleted.saturating_mul(PART) > owners
 }
 
-/// How many holds may end now: a tenth of all nodes of the hold, but at least one, in each grace period.
+/// How many holds may end now. In each grace period, a tenth of all holds may end, but at least one.
 fn quota(states: &[ReclaimState], grace_period: Duration) -> usize {
     let count = |is: &dyn Fn(&ReclaimState) -> bool| states.iter().filter(|state| is(state)).count();
     let all = count(&|state| *state != ReclaimState::Waiting);

@@ -36,7 +36,7 @@ pub enum AgentStep {
     ReadDoubted {
         block: usize,
     },
-    /// Processes the answer to that read.
+    /// Processes the answer to the read of a doubted block.
     ApplyRead,
     BeginRelease {
         block: usize,
@@ -59,7 +59,7 @@ pub enum AgentStep {
     CompareAssignments,
     /// The resync compares the node's blocks.
     CompareBlocks,
-    /// The resync lists the assignments of a block that may have foreign ones.
+    /// The resync lists the assignments of a block in which other nodes may have assignments.
     ListAssignments {
         block: usize,
     },
@@ -67,7 +67,7 @@ pub enum AgentStep {
     EndExclusion {
         address: usize,
     },
-    /// The watch shows the agent's Node: deleted, or with another UID.
+    /// The watch shows that the agent's Node was deleted or has another UID.
     SeeNode,
     /// The first contact with the API server after a restore.
     NoticeRestore,
@@ -104,7 +104,7 @@ pub enum Fault {
         node: usize,
         written: bool,
     },
-    /// The agent is killed after the checkpoint has a transition and before the transition took effect.
+    /// The agent is killed after it saved a transition in the checkpoint and before the transition takes effect.
     CrashInExport {
         node: usize,
         block: usize,
@@ -115,7 +115,7 @@ pub enum Fault {
     Start {
         node: usize,
     },
-    /// The machine loses power, and its run directory with it.
+    /// The machine loses power, so its run directory is lost too.
     PowerOff {
         node: usize,
     },
@@ -135,7 +135,7 @@ pub enum Fault {
     Register {
         node: usize,
     },
-    /// A write of an agent that gave up on it reaches the API server.
+    /// A write reaches the API server after its agent stopped waiting for the answer.
     LateWrite {
         node: usize,
     },
@@ -150,7 +150,7 @@ pub enum Fault {
 /// A step of one operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OperatorStep {
-    /// Lists what a deleted node owns, and reads its Node.
+    /// Checks that a Node was deleted, and lists what the node owns.
     PlanReclaim {
         node: usize,
     },

@@ -1,4 +1,4 @@
-//! The steps of an agent. [`BlockState`] and [`Proof`] decide; the steps below call them in the order in which the agent's tasks do.
+//! The steps of an agent. [`BlockState`] and [`Proof`] make all decisions. The steps call them in the same order as the agent's tasks.
 
 mod claim;
 mod doubt;
@@ -14,11 +14,11 @@ use crate::world::{BLOCKS, Held, Plan, Saved, Stage, World, block_of};
 
 /// The moment of every step.
 pub(crate) const NOW: BootTime = BootTime(std::time::Duration::ZERO);
-/// The time at which a running quiet time ends.
+/// The end of a quiet time that has not ended at [`NOW`].
 const QUIET_UNTIL: BootTime = BootTime(std::time::Duration::from_secs(15));
 
-/// The proof of a block that the API server confirmed after the last invalidation. An invalidation replaces it by [`Proof::None`], which has
-/// the same effect as an older generation.
+/// The proof of a block that the API server confirmed after the last invalidation. In the model, an invalidation replaces this proof by
+/// [`Proof::None`], which has the same effect as a proof of an older generation.
 pub(crate) fn confirmed() -> Proof {
     Proof::Confirmed(ProofGeneration::default())
 }
@@ -84,7 +84,7 @@ impl World {
         true
     }
 
-    /// Writes the checkpoint as it will be after the event, then applies the event.
+    /// Saves in the checkpoint the state that the block has after the event. Then applies the event if `applied` is true.
     pub(crate) fn promote(&mut self, node: usize, block: usize, event: BlockEvent, applied: bool) -> bool {
         let Some(Next::State(state)) = self.state(node, block).map(|state| state.on(event)) else { return false };
         self.save(node);
@@ -97,7 +97,7 @@ impl World {
         true
     }
 
-    /// Writes the agent's blocks to the checkpoint. A first claim without a confirmation is not written.
+    /// Writes the agent's blocks to the checkpoint. Leaves out a block whose first claim is not confirmed.
     pub(crate) fn save(&mut self, node: usize) {
         let node = &mut self.nodes[node];
         for (saved, held) in node.saved.iter_mut().zip(&node.blocks) {
@@ -107,7 +107,7 @@ impl World {
         }
     }
 
-    /// No earlier answer proves a block any more. The next pass of the resync compares the node's assignments.
+    /// Invalidates all proofs. The next pass of the resync then compares the node's assignments.
     pub(crate) fn invalidate(&mut self, node: usize) {
         let node = &mut self.nodes[node];
         node.assignments_compared = false;
@@ -125,7 +125,7 @@ impl World {
         }
     }
 
-    /// Before which moment a block that the node owns from now on does not serve.
+    /// The earliest time at which a block that the node gets now may enter service.
     pub(crate) fn not_before(&self, node: usize) -> BootTime {
         if self.nodes[node].quiet { QUIET_UNTIL } else { NOW }
     }
@@ -170,7 +170,7 @@ impl World {
     }
 }
 
-/// The quiet time is over, so the moment of its end has passed.
+/// Lets the block enter service from now on, because the quiet time is over.
 fn end_quiet_time(state: &mut BlockState) {
     match state {
         BlockState::Exporting { not_before, .. }

@@ -1,9 +1,9 @@
-//! What writes do at the API server. These functions also notice writes of agents and operators that break a rule.
+//! The effects of writes at the API server. These functions also detect a write that breaks a rule.
 
 use crate::world::{Assignment, BLOCKS, Late, Owner, Plan, Rule, World, Write, block_of};
 
 impl World {
-    /// The block's resourceVersion changed: what others read before is no longer current.
+    /// Records that the block's resourceVersion changed, so that earlier reads of the block are no longer current.
     pub(crate) fn touch(&mut self, block: usize) {
         for plan in &mut self.operators {
             match plan {
@@ -37,7 +37,8 @@ impl World {
             if self.pods.iter().any(|pod| pod.living() && pod.node == node && block_of(pod.address) == block) {
                 self.breaks(Rule::Freed);
             }
-            // A restore may bring back an assignment whose deletion was confirmed before. The assignment then keeps its address from other pods.
+            // A restore may bring back an assignment after its deletion was confirmed. This breaks no rule, because no other pod can get
+            // the assignment's address.
             let brought_back =
                 |assignment: &Assignment| self.restored && self.pods[assignment.pod].assignment == Write::None;
             let left = |assignment: &Assignment| assignment.node == node && !brought_back(assignment);
@@ -51,7 +52,7 @@ impl World {
         self.api.blocks[block].owner = None;
     }
 
-    /// Creates an assignment for the pod if no assignment of this name exists. Returns whether the assignment of this name belongs to the pod.
+    /// Creates an assignment for the pod if the pod's address has none. Returns whether the address's assignment belongs to the pod.
     pub(crate) fn create_assignment(&mut self, pod: usize) -> bool {
         let Assignment { pod: holder, .. } = *self.api.assignments[self.pods[pod].address].get_or_insert(Assignment {
             pod,
@@ -76,7 +77,7 @@ impl World {
         }
     }
 
-    /// Replaces all objects by those of the snapshot. The API server is away meanwhile, and no write in flight outlives that.
+    /// Replaces all objects by the objects of the snapshot. All writes in flight are lost, because the API server is down during a restore.
     pub(crate) fn restore(&mut self) {
         if let Some(snapshot) = self.snapshot {
             self.api = snapshot;

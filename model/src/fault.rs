@@ -97,7 +97,8 @@ impl World {
         }
     }
 
-    /// Whether nodes still make contact after a restore. A node that leaves or boots meanwhile is outside the promise.
+    /// Whether a running node has not noticed the last restore yet, or is in its quiet time. The protocol promises nothing if a node boots,
+    /// loses power or is cut off in this time.
     fn restore_is_recent(&self) -> bool {
         self.nodes.iter().any(|node| node.on && (node.missed_restore || node.quiet))
     }

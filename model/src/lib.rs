@@ -1,26 +1,28 @@
 //! A model of the protocol between agents, operators and the API server, for the model checker `stateright`.
 //!
-//! Two nodes, two blocks of one address each, and two attachments. `BlockState`, `Proof` and `DeletionGuard` are the product's own code.
-//! The steps around them repeat the order in which the product's tasks call the API server, write the checkpoint and change the kernel.
-//! Every step may be followed by any step of any other part.
+//! The cluster has two nodes, two blocks of one address each, and two attachments. `BlockState`, `Proof` and `DeletionGuard` are the
+//! product's own code. The steps of the model repeat the order in which the product's tasks call the API server, write the checkpoint and
+//! change the kernel. Every step may be followed by any step of any other part.
 //!
 //! Bounds, which are the assumptions of the protocol:
 //!
-//! - When the grace period of a deleted Node is over, its machine is off or in contact. Or its agent is stopped, and no pod runs on it.
-//! - After a restore, every running node is in contact before the quiet time of any node ends. It has compared its assignments and blocks.
-//!   It has read its doubted blocks and sent its queued assignments. No machine boots and no node is cut off meanwhile.
+//! - When the grace period of a deleted Node is over, its machine is off, or no pod runs on the machine. In the second case, the agent is
+//!   stopped or knows that the Node was deleted.
+//! - After a restore, every running node is in contact before the quiet time of any node ends. By then, every running node has compared its
+//!   assignments and blocks, read its doubted blocks, and sent its queued assignments. Until then, no machine boots or loses power, and no
+//!   node is cut off.
 //! - No write in flight outlives a restore or the boot of the machine that sent it, and no resourceVersion comes back with a restore.
-//! - Between two observations of a pod that the API server does not have, the kubelet ends the pod's container.
+//! - If the API server no longer has a pod, the kubelet ends the pod's container between two observations of the pod.
 //!
 //! What the model leaves out:
 //!
 //! - Time: cool-down, the breakers, the order of the waits. Any free address and any free block may be taken.
 //! - Pools: selection, draining, deletion, carving, subnets. So no block retires, and no block object is deleted.
 //! - Edits by administrators, admission policies, `--mode=remove`, and the taint `out-of-service`.
-//! - Several addresses in one block, two address families, and the kernel beside table 119.
+//! - Several addresses in one block, two address families, and every part of the kernel except table 119.
 //! - Late or lost deletions of assignments, and the order of writes in the agent's queue.
-//! - A list and the decision about it are one step, except where the text of a step says otherwise.
-//! - A checkpoint at a crash has the last list that a step waited for, or the latest one.
+//! - The time between a list and the decision about it. Both are one step, except where the documentation of a step says otherwise.
+//! - Some states of the checkpoint. At a crash, the checkpoint has the last list that a step waited for, or the latest list.
 //! - Silence of a watch. A block counts as proven until an invalidation.
 
 mod action;
@@ -44,13 +46,13 @@ pub use world::{Budget, World};
 pub enum Variant {
     /// The protocol as Bobbin implements it.
     Bobbin,
-    /// An ADD answers after its wait, also if foreign assignments of its block were not listed.
+    /// An ADD answers after its wait even if its node did not list other nodes' assignments in the block.
     AnswerUnlisted,
     /// A restart of the agent ends the quiet time.
     ForgetQuietTime,
-    /// The write that releases a block is sent before its route is withdrawn.
+    /// An agent sends the write that releases a block before it withdraws the block's route.
     ReleaseBeforeWithdrawing,
-    /// The block is released before the node's assignments in it are deleted.
+    /// An agent releases a block before it deletes its node's assignments in the block.
     ReleaseBeforeDeleting,
     /// One observation is enough to free an attachment.
     FreeOnOneLook,
@@ -58,7 +60,7 @@ pub enum Variant {
     AnswerUnproven,
     /// An agent trusts its saved blocks after a long absence.
     TrustAfterLongAbsence,
-    /// Claimed blocks serve at once after a restore.
+    /// After a restore, claimed blocks enter service at once.
     NoQuietTime,
     /// An assignment that can't be decoded counts as absent.
     UnreadableIsAbsent,
@@ -79,7 +81,7 @@ impl Variant {
 pub enum Start {
     /// No node has a block.
     Empty,
-    /// A pod of node 0 lives, and a snapshot was restored in which its block is free. No node has noticed that yet.
+    /// A pod of node 0 lives, but a restored snapshot shows the pod's block as free. No node has noticed the restore yet.
     Restored,
 }
 
@@ -92,8 +94,8 @@ pub struct Protocol {
     pub budget: Budget,
     /// Where the model begins.
     pub start: Start,
-    /// Whether states that differ only in the numbers of nodes and blocks count as one state. The steps of a path then have changing
-    /// numbers.
+    /// Whether states that differ only in the numbers of nodes and blocks count as one state. If they do, a node or block may have another
+    /// number in each step of a path.
     pub symmetric: bool,
 }
 

@@ -1,13 +1,13 @@
 //! The steps of the operators: they release what deleted nodes owned, and remove the finalizers of free blocks.
 //!
-//! A step either reads or writes. Between them other programs act, also the other operator.
+//! Each step either reads or writes. Between two steps, other programs may act, including the other operator.
 
 use crate::action::OperatorStep;
 use crate::world::{ADDRESSES, BLOCKS, Plan, Stage, World, addresses_of};
 
 impl World {
-    /// Whether a deleted node's grace period may be over. The one assumption: a machine whose Node was deleted is off, or back in contact.
-    /// A stopped agent then was away for longer than half of the grace period.
+    /// Whether the grace period of a deleted Node may be over. The model assumes that the machine is then off, or that no pod runs on it
+    /// and a running agent knows of the deletion. A stopped agent has then been away for longer than half of the grace period.
     fn grace_may_be_over(&self, node: usize) -> bool {
         let machine = &self.nodes[node];
         let idle =
@@ -19,7 +19,7 @@ impl World {
         match (step, self.operators[operator]) {
             (OperatorStep::PlanReclaim { node }, Plan::Idle) => self.plan_reclaim(operator, node),
             (OperatorStep::PlanFinalizer { block }, Plan::Idle) => {
-                // Any object in the list counts, also one that can't be decoded.
+                // Every object in the list counts, even one that can't be decoded.
                 let empty = addresses_of(block).all(|address| self.api.assignments[address].is_none());
                 let found = self.api.blocks[block];
                 let planned = found.owner.is_none()

@@ -1,5 +1,5 @@
-//! Nodes and blocks are alike. States that differ only in their numbers count as one state: the model continues from the one of them that
-//! has the smallest hash.
+//! All nodes are alike, and so are all blocks. States that differ only in the numbers of nodes and blocks count as one state. The model
+//! continues from the state with the smallest hash.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 

@@ -100,7 +100,7 @@ impl World {
         true
     }
 
-    /// Creates the assignment of an attachment, and handles an assignment of another attachment.
+    /// Creates the assignment of an attachment. Also handles the case that another attachment's assignment names the address.
     pub(crate) fn write_assignment(&mut self, pod: usize) {
         let (node, address) = (self.pods[pod].node, self.pods[pod].address);
         if self.create_assignment(pod) {
@@ -128,18 +128,19 @@ impl World {
         let owner = self.api.blocks[block_of(address)].owner;
         let theirs = found.readable && found.node != node && owner.is_some_and(|owner| owner.node == found.node);
         if self.pods[pod].living() && theirs {
-            // The other node owns the block. The agent ends its own attachment as a DEL does, and reports the pod.
+            // The other node owns the block, so the agent ends its own attachment like a DEL, and reports the pod.
             self.pods[pod].assignment = Write::None;
             self.free(pod);
         }
     }
 
-    /// ADD answers, or undoes its work because the block was doubted meanwhile.
+    /// ADD answers, or undoes its work. It undoes its work if the block was doubted meanwhile. It also does so if its wait ended and the
+    /// block's assignments were not listed when ADD took the address.
     fn answer_add(&mut self, variant: Variant, pod: usize) -> bool {
         let Stage::Adding { proof, current } = self.pods[pod].stage else { return false };
         let assignment = self.pods[pod].assignment;
         let answered = assignment == Write::Confirmed || proof == confirmed() || variant == Variant::AnswerUnproven;
-        // The wait for the assignment's answer ends after a while.
+        // After a while, ADD stops waiting until its assignment is confirmed.
         let timed_out = !self.connected(self.pods[pod].node) || assignment == Write::Unknown;
         if !current {
             self.undo(pod);

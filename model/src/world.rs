@@ -95,11 +95,11 @@ pub struct Read {
     pub current: bool,
 }
 
-/// A write whose sender gave up on the answer, and which may still reach the API server.
+/// A write that may still reach the API server, although its sender no longer waits for the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Late {
     Claim(usize),
-    /// It tests the block's resourceVersion, so any other write to the block makes it fail.
+    /// The release tests the block's resourceVersion, so it fails after any other write to the block.
     Release(usize),
 }
 
@@ -111,13 +111,13 @@ pub struct Node {
     pub on: bool,
     /// Whether the agent runs.
     pub agent: bool,
-    /// Whether neither the agent nor the kubelet reaches the API server.
+    /// Whether the node is cut off: its agent and its kubelet don't reach the API server.
     pub partitioned: bool,
     /// The agent's blocks.
     pub blocks: [Option<Held>; BLOCKS],
     /// Table 119 of the kernel. It outlives the agent.
     pub routes: [bool; BLOCKS],
-    /// The list of blocks that the agent wrote last, before a transition that waits for the write.
+    /// The list of blocks in the checkpoint. The agent writes it before each transition that must wait for this write.
     pub saved: [Option<Saved>; BLOCKS],
     /// The addresses that the agent does not assign, because other attachments have assignments of them.
     pub excluded: [bool; ADDRESSES],
@@ -129,7 +129,7 @@ pub struct Node {
     pub uid: u8,
     /// Whether the agent saw that its Node was deleted.
     pub knows_gone: bool,
-    /// Whether no agent ran for more than half of the grace period.
+    /// Whether the node was without an agent for more than half of the grace period.
     pub long_absence: bool,
     /// Whether the agent has compared its blocks since it started.
     pub first_read: bool,
@@ -137,13 +137,13 @@ pub struct Node {
     pub assignments_compared: bool,
     /// Whether the resync has compared the node's blocks since the last restart or restore.
     pub blocks_compared: bool,
-    /// Whether the API server was restored and the agent had no contact with it since.
+    /// Whether the API server was restored, and the agent has had no contact with the API server since.
     pub missed_restore: bool,
     /// Whether the quiet time that follows a restore has not ended yet.
     pub quiet: bool,
 }
 
-/// How far an attachment is.
+/// The phase of an attachment's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// The runtime has not called ADD yet.
@@ -152,7 +152,7 @@ pub enum Stage {
     Adding {
         /// The proof of the block when the address was taken.
         proof: Proof,
-        /// Whether the block was not doubted or lost since then.
+        /// Whether the block has been neither doubted nor lost since ADD took the address.
         current: bool,
     },
     /// ADD has answered, and the container runs: the attachment is living.
@@ -166,7 +166,7 @@ pub enum Stage {
 /// What the agent knows about the assignment of an attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Write {
-    /// No assignment exists, or the agent does not care any more.
+    /// No assignment exists, or the agent no longer tracks the assignment.
     None,
     /// The create was not sent yet.
     Unsent,
@@ -195,12 +195,12 @@ impl Pod {
         self.node == node && matches!(self.stage, Stage::Adding { .. } | Stage::Live | Stage::Dead)
     }
 
-    /// Whether the attachment has neither an address nor an assignment, so that its node and address mean nothing.
+    /// Whether the attachment has neither an address nor an assignment. Then the fields `node` and `address` mean nothing.
     pub fn is_idle(&self) -> bool {
         matches!(self.stage, Stage::Waiting | Stage::Ended) && self.assignment == Write::None
     }
 
-    /// Whether the container runs with its address.
+    /// Whether the attachment's container runs and uses the address.
     pub fn living(&self) -> bool {
         self.stage == Stage::Live
     }
@@ -213,9 +213,9 @@ pub enum Plan {
     /// Releases what a deleted node owned.
     Reclaim {
         node: usize,
-        /// The assignments to delete that have not been replaced since the read.
+        /// The assignments to delete, except those that were deleted or replaced since the read.
         assignments: [bool; ADDRESSES],
-        /// The blocks to release that have not changed since the read.
+        /// The blocks to release, except those that changed since the read.
         blocks: [bool; BLOCKS],
         assignments_deleted: bool,
     },
@@ -254,9 +254,10 @@ pub struct Budget {
 pub enum Rule {
     /// An address in use is never freed.
     Freed,
-    /// Only the node named in a block assigns from it.
+    /// Only the node that a block names assigns addresses from the block.
     ForeignBlock,
-    /// Claim: confirmed, exported, then assigned. Release: assignments deleted, route withdrawn, then the block.
+    /// A node assigns from a block only after its claim is confirmed and the block's route is exported. A block becomes free only after the
+    /// node's assignments in the block are deleted and the route is withdrawn.
     Order,
 }
 
@@ -318,7 +319,7 @@ impl World {
         }
     }
 
-    /// Whether the agent runs and its calls reach the API server. After a restore, the agent first notices the outage.
+    /// Whether the agent runs and its calls reach the API server. After a restore, returns false until the agent has noticed the restore.
     pub(crate) fn connected(&self, node: usize) -> bool {
         let node = &self.nodes[node];
         node.agent && !node.partitioned && !node.missed_restore
@@ -339,7 +340,7 @@ impl World {
         }
     }
 
-    /// Notes a broken rule. The checker explores no further from such a state.
+    /// Notes that a step broke a rule. The checker explores no steps from a state with a broken rule.
     pub(crate) fn breaks(&mut self, rule: Rule) {
         self.broken.get_or_insert(rule);
     }

@@ -1,4 +1,4 @@
-//! The parts of the agent that the CNI verbs and the background tasks share, and how they update and end an attachment.
+//! The parts of the agent that the CNI verbs and the background tasks share, and the methods that update and end an attachment.
 
 mod duplicate;
 
@@ -58,7 +58,9 @@ pub struct Agent {
 /// The kernel still uses the attachment's address, so the agent does not free the address. The stale-attachment check tries again to end
 /// the attachment.
 #[derive(Debug, thiserror::Error)]
-#[error("the agent could not remove address {pair} of {key} from the kernel, so the address stays in use: {source}")]
+#[error(
+    "the address stays in use, because the agent could not remove address {pair} of {key} from the kernel: {source}"
+)]
 pub struct EndError {
     /// The attachment that could not be ended.
     pub key: AttachmentKey,

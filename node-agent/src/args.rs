@@ -18,7 +18,7 @@ pub struct Args {
     /// The name of the agent's own Node object.
     #[arg(long, env = "NODE_NAME")]
     pub node_name: String,
-    /// The name of the agent's own pod. Another agent that waits for the run directory logs it as the holder of the lock.
+    /// The name of the agent's own pod. Another agent that waits for the run directory logs this name as the holder of the lock.
     #[arg(long, env = "POD_NAME")]
     pub pod_name: Option<String>,
     /// The kubeconfig for the API server. Default: $KUBECONFIG, then the pod's service account.
@@ -32,9 +32,9 @@ pub struct Args {
     pub boot_id_path: PathBuf,
     /// How long an ADD waits for the confirmation of its IPAssignment if the API server has not recently confirmed that this node owns the
     /// block. Such a confirmation is missing after a start of the agent, a broken or silent watch, or a duplicate address. After a start,
-    /// the wait for the agent's first read of its blocks counts towards this time. If the address already has an IPAssignment, any ADD
-    /// waits up to 1 s more, until the agent has read which attachment the IPAssignment names. If other nodes may have IPAssignments in
-    /// the block, the ADD waits for its own confirmation until the end of --add-timeout.
+    /// the wait for the agent's first read of its blocks counts towards this time. If the address already has an IPAssignment, every ADD
+    /// waits up to 1 s more, until the agent has read the IPAssignment's owner. If other nodes may have IPAssignments in the block, the ADD
+    /// waits for its own confirmation until the end of --add-timeout.
     #[arg(long, env = "BOBBIN_CONFIRM_WAIT", default_value = "450ms", value_parser = parse_duration)]
     pub confirm_wait: Duration,
     /// How long a Node must have been deleted before the operator releases its blocks and addresses. An agent that was down for more than
@@ -50,12 +50,12 @@ pub struct Args {
     /// How long a block stays empty before the node releases it. The node keeps the last block of a pool.
     #[arg(long, env = "BOBBIN_BLOCK_IDLE", default_value = "300s", value_parser = parse_duration)]
     pub block_idle: Duration,
-    /// How many addresses the node's blocks may have in a pool without maxBlocksPerNode. The operator denies further claims to a node
-    /// that exceeds its own value of this flag.
+    /// How many addresses the node's blocks may have in a pool without maxBlocksPerNode. The operator has the same flag. It denies further
+    /// claims to a node that exceeds the operator's value.
     #[arg(long, env = "BOBBIN_MAX_ADDRESSES_PER_NODE", default_value_t = DEFAULT_MAX_ADDRESSES_PER_NODE)]
     pub max_addresses_per_node: u32,
-    /// What an ADD does if the API server is unreachable and the agent does not know the pod. The ADD of a static pod whose namespace the
-    /// agent knows continues in either case.
+    /// What an ADD does if the API server is unreachable and the agent does not know the pod. With either value, the ADD of a static pod
+    /// continues if the agent knows the pod's namespace.
     #[arg(long, env = "BOBBIN_UNKNOWN_POD", default_value = "refuse", value_enum)]
     pub unknown_pod: UnknownPod,
     /// Who programs the routes between nodes: a routing daemon that imports the export table, or the agent, on one flat network.

@@ -1,7 +1,7 @@
 //! Creates and deletes the IPAssignments of this node's attachments at the API server.
 //!
-//! Each assignment takes one write. The writer sends the writes for one address one after another, and repeats each until it knows the
-//! outcome. The writer never decides which attachment has an address.
+//! Each create and each delete takes one write. The writer sends the writes for one address one after another. It repeats each write until
+//! it knows the outcome. The writer never decides which attachment has an address.
 
 mod api_calls;
 mod deleted_uids;
@@ -42,7 +42,7 @@ const MAX_NEW_WRITES_IN_FLIGHT: usize = 16;
 const MAX_REPLAYED_WRITES_IN_FLIGHT: usize = 4;
 /// How often [`AssignmentWriter::recreate_missing`] checks whether its writes were answered.
 const ANSWER_POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// How long an ADD waits for the read of an existing assignment that names its address.
+/// If the ADD's address already has an assignment, how long the ADD waits until the agent has read this assignment.
 const OWNER_LOOKUP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The API server's answer to the creation of an assignment.
@@ -162,7 +162,7 @@ impl AssignmentWriter {
         self.enqueue(attachment, Origin::Add)
     }
 
-    /// Waits up to `wait` for a confirmation, and longer while the owner of an existing assignment is being read.
+    /// Waits up to `wait` for a confirmation. Waits longer while the agent reads which attachment an existing assignment names.
     ///
     /// A confirmation goes either to this caller or to `on_late`; none is lost.
     pub async fn confirmation(
@@ -186,8 +186,8 @@ impl AssignmentWriter {
         answer.try_recv().ok()
     }
 
-    /// Creates a missing assignment with the few permits of repeated writes, so that new writes don't wait for it. The confirmation goes to
-    /// `on_late`.
+    /// Creates a missing assignment again. Uses the permits for repeated writes, so that new writes don't have to wait. The confirmation
+    /// goes to `on_late`.
     pub fn recreate(&self, attachment: &Attachment) {
         drop(self.enqueue(attachment, Origin::Missing));
     }
@@ -226,7 +226,8 @@ impl AssignmentWriter {
         answer
     }
 
-    /// Deletes the assignment of an address if it still names the attachment. The receiver is notified once the assignment is gone.
+    /// Deletes the assignment of an address if the assignment still names the attachment. The receiver is notified once the assignment no
+    /// longer exists.
     ///
     /// The pending deletion is on disk when this method returns, so DEL need not wait. Without `uid`, the agent reads the assignment first.
     pub fn delete(&self, name: &str, key: &AttachmentKey, uid: Option<String>) -> oneshot::Receiver<()> {

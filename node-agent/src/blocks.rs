@@ -37,8 +37,8 @@ const RESYNC_INTERVAL: Duration = Duration::from_secs(5);
 /// The first and the longest pause after a step for a block has failed.
 const RETRY_BACKOFF: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5)];
 
-/// After this time, the watchdog treats a step for a block as hanging. Each call in a step to the API server or the kernel has a separate,
-/// shorter timeout.
+/// After this time, the watchdog treats a step for a block as hanging. Within a step, each call to the API server or the kernel has its
+/// own, shorter timeout.
 const STEP_PROGRESS_DEADLINE: Duration = Duration::from_mins(3);
 
 /// The clients, caches and settings for the tasks that claim, check and release the node's blocks.

@@ -47,7 +47,7 @@ const CACHED_KINDS: usize = 3;
 /// What an update of this agent's Node object changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeChange {
-    /// Whether the Node was replaced or deleted or is out of service now, so that every block becomes doubted.
+    /// Whether every block becomes doubted, because the Node was deleted, was replaced, exists again, or is out of service now.
     pub doubt: bool,
     /// Whether the Node's UID changed.
     pub replaced: bool,
@@ -87,7 +87,7 @@ struct CachedObjects {
     watch_ages: [Option<WatchAge>; CACHED_KINDS],
 }
 
-/// Whether `one` is a later version than `other` of the same pool.
+/// Whether `one` and `other` are versions of the same pool, and `one` is the later version.
 fn is_later(one: &AddressPool, other: &AddressPool) -> bool {
     let version =
         |pool: &AddressPool| pool.metadata.resource_version.as_deref().and_then(|version| version.parse::<u64>().ok());
@@ -145,7 +145,7 @@ impl ClusterCache {
         tokio::join!(watches::run(self, &clients), snapshot::save_on_change(self));
     }
 
-    /// The pod as the watch shows it, if it has this UID. For a mirror pod, the UID that kubelet uses for the static pod also matches.
+    /// The pod as the watch shows it, if the pod has this UID. For a mirror pod, the UID that kubelet uses for the static pod also matches.
     pub fn cached_pod(&self, namespace: &str, name: &str, uid: &str) -> Option<Arc<PodInfo>> {
         self.cached_pod_by_name(namespace, name).filter(|pod| pod.is(uid))
     }

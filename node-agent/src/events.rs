@@ -54,7 +54,7 @@ impl Events {
         self.publisher.publish(event(EventType::Warning, reason, sentence), object);
     }
 
-    /// Publishes this node's warning about a namespace. The Event is in namespace `default`, because a Namespace has no namespace.
+    /// Publishes this node's warning about a namespace. The Event is in namespace `default`, because Namespaces are cluster-scoped.
     pub fn namespace_warning(&self, name: &str, reason: &'static str, sentence: &str) {
         let object = ObjectReference {
             api_version: Some("v1".to_owned()),

@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
-/// The upper bounds of the histograms' buckets. An ADD takes about 1 ms; one that waits for an address takes up to `--add-timeout`.
+/// The upper bounds of the histograms' buckets. An ADD takes about 1 ms. An ADD that waits for an address takes up to `--add-timeout`.
 const LATENCY_BUCKETS_SECONDS: [f64; 15] =
     [0.000_25, 0.000_5, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 2.0, 10.0, 40.0];
 
@@ -26,7 +26,7 @@ struct CallLabels {
 pub struct PoolStateLabels {
     /// The name of the pool.
     pub pool: String,
-    /// For addresses: `held`, `cooling` or `free`. For blocks: the name of the block's state.
+    /// For addresses: `assigned`, `cooling` or `free`. For blocks: the name of the block's state.
     pub state: &'static str,
 }
 
@@ -49,11 +49,11 @@ pub struct Metrics {
     pub unproven_adds: Counter,
     /// How many addresses this node allocated although another attachment's assignment names them.
     pub duplicate_addresses: Counter,
-    /// How many changes the agent repaired that other programs had made to the node's network.
+    /// How many changes of other programs to the node's network the agent repaired.
     pub datapath_repairs: Counter,
     /// How many attachments GC removed because the runtime did not list them.
     pub gc_attachments_removed: Counter,
-    /// How many attachments the agent removed because their namespace or pod was gone and the runtime had not called DEL.
+    /// How many attachments the agent removed because their network namespace or pod was gone and the runtime had not called DEL.
     pub stale_attachments_removed: Counter,
     /// How many stale checks and GC calls removed nothing because they would have removed too many attachments.
     pub breaker_trips: Counter,
@@ -87,8 +87,10 @@ impl Metrics {
     /// Creates the agent's metrics and registers them.
     pub fn register(registry: &mut Registry) -> Metrics {
         let mut counter = |name, help| registered(registry, name, help, Counter::default());
-        let early_reuses =
-            counter("early_reuses", "Addresses assigned before their cool-down ended, because the pool had no other");
+        let early_reuses = counter(
+            "early_reuses",
+            "Addresses assigned before their cool-down ended, because the pool had no other free address",
+        );
         let unproven_adds = counter(
             "unproven_adds",
             "ADDs that waited for the confirmation of their assignment because their block was not proven recently",
@@ -99,13 +101,13 @@ impl Metrics {
         );
         let datapath_repairs = counter(
             "datapath_repairs",
-            "Changes that other programs made to the node's network and the agent repaired",
+            "Changes that other programs made to the node's network, and that the agent reverted",
         );
         let gc_attachments_removed =
             counter("gc_attachments_removed", "Attachments that GC removed because the runtime did not list them");
         let stale_attachments_removed = counter(
             "stale_attachments_removed",
-            "Attachments removed because their pod or network namespace was gone without a DEL",
+            "Attachments removed because their pod or network namespace was gone and the runtime had not called DEL",
         );
         let breaker_trips = counter(
             "breaker_trips",
@@ -124,7 +126,7 @@ impl Metrics {
         let wiring_duration = histogram("wiring_duration_seconds", "Time that the kernel took to wire a pod");
         let confirmation_wait = histogram(
             "confirmation_wait_seconds",
-            "Time that an ADD waited after the wiring for the confirmation of its assignment",
+            "Time that an ADD waited for the confirmation of its assignment, not counting the wiring",
         );
         Metrics {
             cni_call_duration: registered(

@@ -1,5 +1,5 @@
-//! Compares the node's state with the API server: IPAssignments, blocks and address conflicts. A pass runs at the start, after a hint and
-//! at an interval. If a hint is missed, the pass only runs later.
+//! Compares the node's state with the API server: IPAssignments, blocks and address conflicts. A pass runs when the agent starts, after
+//! each hint (for example a watch event), and at an interval. A missed hint only delays the pass.
 
 mod assignments;
 mod blocks;
@@ -84,7 +84,7 @@ enum PassError {
     /// A read from the API server failed.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The agent has no copy of its Node, which every comparison needs.
+    /// The agent has no copy of its Node. Every comparison needs this copy.
     #[error("the agent's own Node does not exist or can't be decoded")]
     NodeUnknown,
 }
@@ -95,7 +95,7 @@ struct PassHistory {
     orphans: PodAbsenceTracker<AssignmentIdentity>,
     assignments_due: Option<Instant>,
     conflicts_due: Option<Instant>,
-    /// The resync reads the assignments of the excluded addresses in turns. This is the address of the last one that it read.
+    /// The excluded address whose assignment the resync read last. The next pass continues after this address.
     last_conflict: Option<IpPair>,
     /// How many invalidations had happened by the last comparison of assignments.
     invalidations: u64,
@@ -139,7 +139,7 @@ impl Resync {
         }
     }
 
-    /// Runs one pass. Returns the time until the next pass, unless a hint triggers it earlier.
+    /// Runs one pass. Returns the time until the next pass. A hint may trigger the next pass earlier.
     async fn pass(
         &self,
         history: &mut PassHistory,

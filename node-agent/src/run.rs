@@ -90,8 +90,8 @@ fn current_identity(agent: &Agent, started: &Identity, first_read: &FirstRead) -
     started.at(boot_time(), *first_read.done.borrow(), node_uid, contact)
 }
 
-/// Keeps the run directory's lock and saves the identity. The next agent may trust the checkpoint once this agent has read the node's
-/// blocks.
+/// Keeps the run directory's lock and saves the identity. Once this agent has read the node's blocks, the saved identity allows the next
+/// agent to trust the checkpoint.
 async fn heartbeat(agent: &Agent, started: &Identity, first_read: &FirstRead) -> Result<(), RunDirError> {
     let beat = agent.watchdog.register("heartbeat", HEARTBEAT_DEADLINE);
     // The identity is also saved right after the first read of the blocks. So the next agent trusts the checkpoint even if this agent dies.

@@ -1,5 +1,5 @@
-//! The agent's memory of this node's blocks, addresses and attachments, behind one lock. It does no IO, and no caller holds the lock across
-//! an await.
+//! The agent's memory of this node's blocks, addresses and attachments, behind one lock. [`NodeState`] does no IO, and no caller holds the
+//! lock across an await.
 
 mod addresses;
 mod allocation;
@@ -50,14 +50,14 @@ impl NodeState {
         Self::default()
     }
 
-    /// Records that the agent is about to claim a block. Returns false if the node's state already has the block, which then must not be
-    /// claimed.
+    /// Records that the agent is about to claim a block. Returns false if the node's state already has the block. The agent must not claim
+    /// that block.
     pub fn begin_claim(&self, block: &str, pool: &str) -> bool {
         self.change(|inventory| inventory.begin_claim(block, pool))
     }
 
-    /// Adds a block after the API server confirmed that this node owns it. Addresses that attachments have in the block count as in use.
-    /// Returns false and changes nothing if the node's state already has the block, except as `claiming`.
+    /// Adds a block after the API server confirmed that this node owns it. An address of the block counts as in use if an attachment has
+    /// it. If the node's state already has the block, and the block is not `claiming`, returns false and changes nothing.
     pub fn add_block(&self, block: NewBlock) -> bool {
         self.change(|inventory| inventory.add_block(block))
     }
@@ -68,7 +68,7 @@ impl NodeState {
     }
 
     /// Applies an event to a block. Returns true if the block's state changed. If the event allows more allocations, only the checkpoint's
-    /// writer may apply it, after it has saved the new state.
+    /// writer may apply the event, and only after it has saved the new state.
     pub fn on(&self, block: &str, event: BlockEvent) -> bool {
         self.change(|inventory| inventory.on(block, event))
     }
@@ -84,14 +84,14 @@ impl NodeState {
         self.change(|inventory| inventory.begin_release(block))
     }
 
-    /// Cancels the first release among these blocks that the agent has not sent to the API server yet. The block of that release assigns no
-    /// address before `not_before`. Returns false if no release can be cancelled.
+    /// Looks for the first of these blocks whose release the agent has not sent to the API server yet, and cancels that release. No address
+    /// of this block is allocated before `not_before`. Returns false if there is no such block.
     pub fn cancel_release(&self, blocks: &[String], now: BootTime, not_before: BootTime) -> bool {
         self.change(|inventory| inventory.cancel_release(blocks, now, not_before))
     }
 
-    /// Starts to release a doubted block after a read showed that this node owns it. The agent calls this if the node's Node object was
-    /// deleted or is out of service. Returns false if one of the block's addresses is in use, or if the block is not doubted.
+    /// Starts to release a doubted block after a read showed that this node owns the block. The agent calls this if the node's Node object
+    /// was deleted or is out of service. Returns false if one of the block's addresses is in use, or if the block is not doubted.
     pub fn release_doubted(&self, block: &str) -> bool {
         let now = bobbin_datapath::boot_time();
         self.change(|inventory| inventory.release_doubted(block, now))
@@ -163,7 +163,8 @@ impl NodeState {
         self.blocks().into_iter().filter(|block| block.state.exported()).map(|block| block.held.range).collect()
     }
 
-    /// The list of blocks to save in the checkpoint before the events in `promotions` are applied to the state.
+    /// The list of blocks as it will be after the events in `promotions`. The checkpoint's writer saves this list before it applies the
+    /// events.
     pub fn checkpoint_with(&self, promotions: &[(String, BlockEvent)]) -> Vec<CheckpointedBlock> {
         self.read(|inventory| inventory.checkpoint_with(promotions))
     }
@@ -178,13 +179,13 @@ impl NodeState {
         self.try_write(|inventory| inventory.assign(request, now, false))
     }
 
-    /// Allocates the address that has been cooling down longest, before its cool-down ends. A pod that finds no other address could not
-    /// start otherwise.
+    /// Allocates the address that has been cooling down longest, although its cool-down has not ended. If the node can get no other
+    /// address, the pod could not start otherwise.
     pub fn assign_early(&self, request: &AllocationRequest<'_>, now: BootTime) -> Result<Allocation, AssignError> {
         self.try_write(|inventory| inventory.assign(request, now, true))
     }
 
-    /// Whether the token is still valid: its block was not doubted, lost or replaced since the allocation.
+    /// Whether the token is still valid. The token becomes invalid if its block is doubted, lost or replaced after the allocation.
     pub fn token_is_current(&self, token: &FencingToken) -> bool {
         self.read(|inventory| inventory.token_is_current(token))
     }
@@ -243,7 +244,7 @@ impl NodeState {
         self.read(Inventory::conflicts)
     }
 
-    /// How many addresses are in use, cooling and usable in each block of a pool from which this node allocates.
+    /// For each block of the pool that is in service: how many addresses are in use, how many cool down, and how many are usable.
     pub fn pool_use(&self, pool: &str, cooldown: Duration) -> Vec<BlockUse> {
         let now = bobbin_datapath::boot_time();
         self.read(|inventory| inventory.pool_use(pool, cooldown, now))
@@ -262,7 +263,7 @@ impl NodeState {
     }
 
     /// The channel that gets a new count after each change of the state. Waiting ADDs, the demand controller and the checkpoint's writer
-    /// wait for it.
+    /// watch this channel.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }

@@ -25,7 +25,7 @@ pub struct Args {
     /// The address and port for metrics and health checks. Without this flag, the operator offers neither.
     #[arg(long, env = "BOBBIN_METRICS_ADDRESS")]
     pub metrics_address: Option<SocketAddr>,
-    /// How long a Node must be gone before the operator releases its blocks and addresses. If the Node had the
+    /// How long a Node must be gone before the operator releases the node's blocks and addresses. If the Node had the
     /// out-of-service taint, the operator releases them at once.
     #[arg(long, env = "BOBBIN_NODE_GRACE_PERIOD", default_value = "5m", value_parser = parse_duration)]
     pub node_grace_period: Duration,
@@ -49,8 +49,8 @@ pub struct Args {
     /// longer.
     #[arg(long, env = "BOBBIN_STATUS_INTERVAL", default_value = "5s", value_parser = parse_duration)]
     pub status_interval: Duration,
-    /// How many addresses the blocks of one node may have in a pool without maxBlocksPerNode. The operator denies further claims to a node
-    /// that exceeds it. The agents have the same flag.
+    /// How many addresses the blocks of one node may have in a pool without maxBlocksPerNode. If a node exceeds this number and claims
+    /// further blocks, the operator denies the node. The agents have the same flag.
     #[arg(long, env = "BOBBIN_MAX_ADDRESSES_PER_NODE", default_value_t = DEFAULT_MAX_ADDRESSES_PER_NODE)]
     pub max_addresses_per_node: u32,
     /// Multiplies the waits before the operator deletes void assignments and denies nodes. For tests only.

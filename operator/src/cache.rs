@@ -37,7 +37,7 @@ pub(crate) use view::PoolView;
 pub(crate) struct Cache {
     index: Mutex<Index>,
     pool_notifies: Mutex<HashMap<Arc<str>, Arc<Notify>>>,
-    /// Notifies that a pool, or the first or last block of a pool, was created or deleted.
+    /// Notifies that a pool was created or deleted, or that a pool got its first block or lost its last block.
     pub(crate) pool_set_changed: Notify,
     /// Notifies that a node, or a block or assignment of a node, changed.
     pub(crate) nodes_changed: Notify,
@@ -73,7 +73,7 @@ impl Cache {
         next
     }
 
-    /// Returns the notification that a pool, or a block or assignment of the pool, changed.
+    /// Returns the notification about changes of a pool, and of the pool's blocks and assignments.
     pub(crate) fn pool_notify(&self, pool: &Arc<str>) -> Arc<Notify> {
         Arc::clone(self.pool_notifies.lock().entry(Arc::clone(pool)).or_default())
     }

@@ -32,14 +32,14 @@ pub(crate) struct Context {
     pub(crate) cache: Arc<Cache>,
     pub(crate) watches: WatchHealth,
     pub(crate) metrics: OperatorMetrics,
-    /// The reconcile passes that do not end or fail for long.
+    /// Whether a pool has a reconcile pass that takes too long, or passes that keep failing.
     pub(crate) passes: PassHealth,
     pub(crate) events: Events,
     /// The registry of loops that must make progress; the liveness probe checks it.
     pub(crate) watchdog: Watchdog,
     /// How long the operator waits after a Node was deleted before it releases the node's blocks and assignments.
     pub(crate) node_grace_period: Duration,
-    /// How long the operator holds the release of nodes that were deleted together, if nobody confirms the deletion.
+    /// How long the operator keeps the blocks of nodes that were deleted together, if nobody confirms the deletion.
     pub(crate) reclaim_hold: Duration,
     pub(crate) status_interval: Duration,
     /// How many addresses the blocks of one node may have in a pool without `maxBlocksPerNode`.
@@ -74,7 +74,8 @@ impl Context {
 /// Waits until the value changes, at most [`ROLE_POLL_INTERVAL`].
 async fn next_change(value: &watch::Receiver<bool>) {
     let mut value = value.clone();
-    // A clone has seen only what its original has seen, so without this an earlier change would end the wait at once.
+    // A clone has seen only the changes that its original has seen. Without `mark_unchanged`, an earlier change would end the
+    // wait at once.
     value.mark_unchanged();
     let _ = tokio::time::timeout(ROLE_POLL_INTERVAL, value.changed()).await;
 }

@@ -53,7 +53,7 @@ enum ReleaseError {
     AssignmentsLeft(usize),
 }
 
-/// Releases what deleted nodes own, and ends the reservation of addresses that no Node reports, once the grace periods have ended. Never
+/// When grace periods have ended, releases what deleted nodes own, and stops reserving the addresses that no Node reports. Never
 /// returns.
 pub(crate) async fn run(context: Arc<Context>) {
     let mut grace_periods = GracePeriods::default();
@@ -101,7 +101,7 @@ pub(crate) async fn run(context: Arc<Context>) {
                     tracing::warn!(%node, %error, "failed to release the blocks of a deleted node; retrying");
                 }
             }
-            // The operator waits before it handles this node again even after a success, because the watches may show the
+            // Even after a success, the operator waits before it handles this node again, because the watches may show the
             // releases late.
             let (base, cap) = RETRY;
             let next = backoff(count, base, cap);

@@ -1,4 +1,5 @@
-//! Denies nodes whose agents do what no agent does: the operator enters them in the ConfigMap that the admission policies read.
+//! Denies nodes that break a rule which every agent follows: the operator enters these nodes in the ConfigMap that the admission
+//! policies read.
 //!
 //! The API server then refuses claims and new assignments of these nodes until an administrator removes the entry.
 
@@ -15,7 +16,7 @@ use parking_lot::Mutex;
 use crate::context::{Context, LOOP_DEADLINE};
 use claims::ClaimTracker;
 
-/// How many void assignments a node may have whose pods do not have the address.
+/// How many void assignments a node may have. Only assignments whose pod does not have the address count.
 pub(crate) const MAX_VOID_ASSIGNMENTS: usize = 32;
 
 /// The denied nodes and the counts of void assignments, which two tasks of the operator share.
@@ -26,9 +27,9 @@ pub(crate) struct DeniedNodes(Mutex<Shared>);
 struct Shared {
     /// The nodes in the ConfigMap, as the leader last read it.
     denied: HashSet<String>,
-    /// The nodes that left the ConfigMap and whose forged assignments are not forgotten yet.
+    /// The nodes whose entry was removed from the ConfigMap. The operator still has to forget their forged assignments.
     lifted: Vec<String>,
-    /// How many void assignments each node has whose pods do not have the address.
+    /// For each node, the number of void assignments whose pod does not have the address.
     void_counts: HashMap<Arc<str>, usize>,
 }
 
@@ -66,7 +67,7 @@ impl DeniedNodes {
         let forgers = shared.void_counts.iter().filter(|(_, count)| **count > MAX_VOID_ASSIGNMENTS);
         let reason = |count| {
             format!(
-                "it has {count} assignments of addresses outside of its blocks that none of its pods use, and the limit is {MAX_VOID_ASSIGNMENTS}"
+                "the node has {count} assignments whose addresses lie outside of its blocks, and no pod of the node uses them. The limit is {MAX_VOID_ASSIGNMENTS}"
             )
         };
         forgers.map(|(node, count)| (Arc::clone(node), reason(count))).collect()
@@ -95,7 +96,7 @@ pub(crate) async fn run(context: Arc<Context>) {
         if offences.is_empty() && !is_due {
             continue;
         }
-        // An administrator may have removed an entry since the last read. Then the node starts without earlier offences.
+        // If an administrator has removed an entry since the last read, the earlier offences of that node do not count.
         let Some(denied) = config_map::read(&context).await else { continue };
         read_at = Some(now);
         let lifted = context.denied.set_denied(denied);
@@ -114,7 +115,7 @@ pub(crate) async fn run(context: Arc<Context>) {
 
 /// Enters a node in the ConfigMap, and reports it in the log and by an event on the Node.
 async fn deny(context: &Context, node: &str, reason: &str) {
-    // The entry has whole seconds, so that an administrator can read it.
+    // The time in the entry has whole seconds, so that an administrator can read it easily.
     let now = Timestamp::now();
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
     if !config_map::add(context, node, &format!("{now}: {reason}")).await {
@@ -123,7 +124,8 @@ async fn deny(context: &Context, node: &str, reason: &str) {
     context.denied.0.lock().denied.insert(node.to_owned());
     let (namespace, name) = (&context.namespace, config_map::NAME);
     let sentence = format!(
-        "node {node} may claim no block and create no IPAssignment until an administrator removes its entry from ConfigMap {namespace}/{name}: {reason}. Its token may be stolen. \
+        "node {node} may claim no block and create no IPAssignment, because {reason}. The node's token may be stolen. \
+         The denial ends when an administrator removes the node's entry from ConfigMap {namespace}/{name}. \
          When the node is trusted again, run: kubectl -n {namespace} patch configmap {name} --type=json -p '[{{\"op\":\"remove\",\"path\":\"/data/{node}\"}}]'"
     );
     tracing::error!(node, "{sentence}");

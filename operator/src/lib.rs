@@ -1,7 +1,7 @@
-//! The operator: carves pools into free blocks, reports the status of pools, and releases what deleted nodes and pools leave.
+//! The operator: carves pools into free blocks, reports the status of pools, and releases what deleted nodes and pools leave behind.
 //!
-//! The operator works before or after a pod needs an address, so no pod waits for the operator. Several operators may run at
-//! once. Decisions are pure functions over the watch cache. Separate files read from and write to the API server.
+//! The operator carves blocks before pods need them, and cleans up afterwards, so no pod waits for the operator. Several
+//! operators may run at once. Decisions are pure functions over the watch cache. Separate files read from and write to the API server.
 
 mod args;
 mod cache;

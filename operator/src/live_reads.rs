@@ -56,7 +56,7 @@ pub(crate) async fn node_is_gone(clients: &Clients, node: &str) -> Result<bool, 
     }
 }
 
-/// Whether the text is a DNS subdomain (RFC 1123), as the name of each object is. The API server refuses a read of any other name.
+/// Whether the text is a DNS subdomain (RFC 1123), like the name of every object. The API server refuses to read other names.
 pub(crate) fn is_object_name(name: &str) -> bool {
     let inner = |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit() || b"-.".contains(&letter);
     let edge = |letter: Option<&u8>| letter.is_some_and(u8::is_ascii_alphanumeric);

@@ -82,7 +82,7 @@ impl OperatorMetrics {
         registry.register("operator_blocks_carved", "Blocks that the operator created", self.blocks_carved.clone());
         registry.register(
             "operator_block_write_failures",
-            "Writes to blocks that failed; the operator retries each block later",
+            "Failed writes to blocks; the operator retries each block later",
             self.block_write_failures.clone(),
         );
         registry.register(
@@ -92,22 +92,22 @@ impl OperatorMetrics {
         );
         registry.register(
             "operator_blocks_released",
-            "Blocks of deleted nodes that the operator released",
+            "Blocks that the operator released because their node was deleted",
             self.blocks_released.clone(),
         );
         registry.register(
             "operator_assignments_deleted",
-            "Assignments of deleted nodes that the operator deleted",
+            "Assignments that the operator deleted because their node was deleted",
             self.assignments_deleted.clone(),
         );
         registry.register(
             "operator_void_assignments",
-            "Assignments whose block belongs to another node or to none, or does not contain their address",
+            "Assignments whose node does not own the block, or whose address is not in the block",
             self.void_assignments.clone(),
         );
         registry.register(
             "operator_held_not_used_addresses",
-            "Addresses with an assignment whose pod does not exist or does not have the address, by pool and family",
+            "Assigned addresses whose pod does not exist or does not use the address, by pool and family",
             self.held_not_used.clone(),
         );
         registry.register(
@@ -132,7 +132,7 @@ impl OperatorMetrics {
         );
         registry.register(
             "operator_denied_nodes",
-            "Nodes in ConfigMap bobbin-denied-nodes, which may claim no block and create no assignment",
+            "Nodes that may claim no block and create no assignment, because ConfigMap bobbin-denied-nodes lists them",
             self.denied_nodes.clone(),
         );
         registry.register(
@@ -148,7 +148,7 @@ impl OperatorMetrics {
         );
         registry.register(
             "operator_reconcile_failing_seconds",
-            "Seconds since the reconcile passes of the longest failing pool began to fail, or since a pass began that takes over a minute",
+            "Seconds for which the reconcile passes of a pool have failed, or one pass has run for over a minute; the maximum of all pools",
             self.reconcile_failing_seconds.clone(),
         );
     }

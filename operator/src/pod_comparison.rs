@@ -22,8 +22,8 @@ use comparison::{Comparison, Difference, LivePod, PodId};
 use pools::Pools;
 use report::Report;
 
-/// Selects the pods that may use addresses of pools. Pods on the host network use the node's addresses. The addresses of pods
-/// whose containers have all ended may belong to other pods by now.
+/// Selects the pods that may use addresses of pools. Leaves out pods on the host network, because they use the node's addresses.
+/// Leaves out pods whose containers have all ended, because other pods may have their addresses by now.
 const LIVE_PODS: &str = "spec.hostNetwork=false,status.phase!=Succeeded,status.phase!=Failed";
 
 /// Compares assignments and pods once per `interval` while this operator leads. Never returns.
@@ -52,7 +52,7 @@ pub(crate) async fn run(context: Arc<Context>, interval: Duration) {
     }
 }
 
-/// Reads all assignments, then all pods, and compares them. An address that was assigned in between shows a difference, which
+/// Reads all assignments, then all pods, and compares them. An address that is assigned between the two reads is a difference that
 /// the next comparison does not find again. Each object counts as progress, because a large cluster has many pages.
 async fn compare(context: &Context, beat: &Heartbeat) -> Result<(HashSet<Difference>, Pools), ReadError> {
     let mut pools = Pools::default();

@@ -23,9 +23,9 @@ use crate::metrics::OperatorMetrics;
 use crate::times::Times;
 use crate::{deleted_nodes, denied_nodes, pod_comparison, pool, void_assignments};
 
-/// How often the leadership loop checks whether this operator still leads while it is active.
+/// How often the leadership loop of an active operator checks whether this operator still leads.
 const ACTIVE_POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// How often the leadership loop checks whether this operator leads while it is a standby.
+/// How often the leadership loop of a standby checks whether this operator leads.
 const STANDBY_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How often a standby checks whether it has become the leader, so that it may publish events about unreadable objects.
 const NOTICE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -89,7 +89,7 @@ pub async fn operate(args: Args, stop: CancellationToken) -> anyhow::Result<()> 
         tasks.spawn(async move { server.serve_at(address, |_| {}, stop.cancelled_owned()).await });
     }
     tracing::info!(identity = args.identity, "the operator has started");
-    // A task ends early only if it panics. Then the program ends, so that the kubelet restarts it.
+    // A task ends early only if the task panics. The program then ends, so that the kubelet restarts the container.
     let ended = loop {
         tokio::select! {
             () = stop.cancelled() => break Ok(()),
@@ -110,8 +110,8 @@ pub async fn operate(args: Args, stop: CancellationToken) -> anyhow::Result<()> 
 
 /// Starts the leader election, unless `--no-leader-election` is set.
 ///
-/// Bobbin implements the election itself, because kube has none and a lost Lease must not end the program. Leadership only
-/// saves work: a standby keeps its cache, and an operator that takes over too early does no harm.
+/// Bobbin implements the election itself, because the library kube has none and an operator that loses the Lease must go on
+/// as a standby. The election only avoids duplicate work: two operators that lead at once do no harm.
 fn join_election(
     args: &Args,
     clients: &Clients,
@@ -173,8 +173,8 @@ fn health(context: &Context) -> Health {
     Health::of(&context.watchdog, ready(context))
 }
 
-/// Whether the operator is ready. Failing watches and failing reconcile passes make the operator unready but not unhealthy,
-/// because a restart would not repair them.
+/// Whether the operator is ready. Failing watches and failing reconcile passes make the operator unready. The liveness check
+/// still passes, because a restart would not repair them.
 fn ready(context: &Context) -> Result<(), String> {
     if !context.watches.synced() {
         return Err("the watch cache does not contain all pools, blocks, assignments and nodes yet".to_owned());

@@ -23,8 +23,8 @@ impl Times {
         self.scaled(5)
     }
 
-    /// How long an assignment must be orphaned before its first check. A younger orphan may only be waiting for a claim or a watch
-    /// event.
+    /// How long an assignment must be orphaned before its first check. For a shorter time, a valid assignment can look
+    /// orphaned, because a claim or a watch event arrives late.
     pub(crate) fn min_orphan_age(self) -> Duration {
         self.scaled(60)
     }
@@ -39,7 +39,8 @@ impl Times {
         self.scaled(10 * 60)
     }
 
-    /// How long a node may claim blocks after it has passed its maximum or is no longer admitted: its agent needs time to see that.
+    /// How long a node may still claim blocks after the node exceeds its maximum or the pool no longer admits the node. The agent needs
+    /// this time to notice the change.
     pub(crate) fn claim_grace(self) -> Duration {
         self.scaled(60)
     }

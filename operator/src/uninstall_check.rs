@@ -1,5 +1,5 @@
-//! The check before `helm uninstall`: it fails while pods have addresses, because nothing would remove their routes and addresses
-//! any more.
+//! The check before `helm uninstall`. The check fails while pods have addresses, because after the uninstall nothing removes the
+//! routes and addresses of these pods.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ const MAX_NAMED_PODS: usize = 5;
 /// How long publishing the event may take.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Fails while pods have addresses of Bobbin. `helm uninstall` runs it before it removes anything.
+/// Fails while pods have addresses of Bobbin. `helm uninstall` runs this check before Helm removes anything.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "bobbin-uninstall-check", version)]
 struct CheckArgs {
@@ -45,7 +45,7 @@ struct CheckArgs {
 /// Runs the check as a program.
 ///
 /// # Errors
-/// If pods have addresses, or if the API server does not tell. The error says what to do.
+/// Fails if pods have addresses, or if reading the addresses from the API server fails. The error says what to do.
 pub async fn run(args: Vec<OsString>) -> anyhow::Result<()> {
     let args = CheckArgs::try_parse_from(args).unwrap_or_else(|error| error.exit());
     let user_agent = concat!("bobbin-uninstall-check/", env!("CARGO_PKG_VERSION"));
@@ -74,7 +74,7 @@ fn pod_of(assignment: &Lenient<PartialAssignment>) -> String {
     pod.unwrap_or_else(|| format!("the owner of IPAssignment {}", assignment.name()))
 }
 
-/// The message why Bobbin must not be uninstalled now; `None` if it may be.
+/// The message that says why Bobbin must not be uninstalled now; `None` if nothing prevents the uninstall.
 fn refusal(pods: &Result<Vec<String>, ReadError>, args: &CheckArgs) -> Option<String> {
     let CheckArgs { release, namespace, revision, .. } = args;
     // Helm marks the release as uninstalling before it runs the check, and then refuses every upgrade.
@@ -85,9 +85,9 @@ fn refusal(pods: &Result<Vec<String>, ReadError>, args: &CheckArgs) -> Option<St
     match pods {
         Ok(pods) if pods.is_empty() => None,
         Ok(pods) => Some(format!(
-            "Bobbin is not uninstalled, because {} addresses are assigned to pods: {}. {keep}. Then remove Bobbin \
-                 from the nodes, and delete or move these pods: helm upgrade {release} <chart> -n {namespace} \
-                 --reset-then-reuse-values --set agent.mode=remove. {anyway}",
+            "Bobbin is not uninstalled, because {} addresses are assigned to pods: {}. {keep}. Then run: helm upgrade \
+                 {release} <chart> -n {namespace} --reset-then-reuse-values --set agent.mode=remove. Then delete or move \
+                 these pods, so that the agents remove Bobbin from the nodes. {anyway}",
             pods.len(),
             list_names(pods.iter().take(MAX_NAMED_PODS), pods.len()),
         )),
@@ -97,7 +97,7 @@ fn refusal(pods: &Result<Vec<String>, ReadError>, args: &CheckArgs) -> Option<St
     }
 }
 
-/// Publishes the message as an event about the Job. The log has it, too.
+/// Publishes the message as an event about the Job. The log contains the message, too.
 async fn publish(client: Client, args: &CheckArgs, sentence: &str) {
     let mut job = Job { metadata: ObjectMeta::default(), ..Job::default() }.object_ref(&());
     (job.name, job.namespace) = (Some(args.job.clone()), Some(args.namespace.clone()));

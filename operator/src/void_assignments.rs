@@ -1,8 +1,8 @@
 //! Deletes void assignments: those whose node does not own the block, and those whose address is not in the block.
 //!
-//! An assignment with an address that an older block lacks is forged, and the operator deletes it at once. Any other void
-//! assignment may belong to a running pod. The node's agent can see the container, so it gets time to decide first.
-//! The operator deletes such an assignment only if two checks find its pod gone.
+//! An assignment is forged if its block is older and lacks the address, and no pod has the address. The operator deletes a forged
+//! assignment at once. Any other void assignment may belong to a running pod. The node's agent gets time to decide first, because
+//! only the agent can see the container. The operator deletes the assignment only if two checks find the pod gone.
 
 mod candidates;
 mod evidence;
@@ -104,7 +104,7 @@ fn decide(context: &Context, candidates: &mut Candidates, reads: &Reads) -> Opti
                 node,
                 block = block_name,
                 pod = pod_of(assignment),
-                "deleting a forged assignment: its block never had the address, and no pod has it"
+                "deleting a forged assignment: its block never had the address, and no pod has the address"
             );
             Some((address.clone(), uid))
         }
@@ -117,7 +117,7 @@ fn decide(context: &Context, candidates: &mut Candidates, reads: &Reads) -> Opti
                 node,
                 block = block_name,
                 pod = pod_of(assignment),
-                "a running pod may use an address of a block that its node does not own: delete the pod, so that it gets another address"
+                "a running pod may use an address outside of its node's blocks: delete the pod, so that it gets another address"
             );
             None
         }
@@ -135,7 +135,7 @@ fn decide(context: &Context, candidates: &mut Candidates, reads: &Reads) -> Opti
                 address,
                 node,
                 block = block_name,
-                "found a void assignment of a deleted pod; the operator deletes it if a second check in 15 minutes finds the same"
+                "found a void assignment of a deleted pod; the operator deletes the assignment if a second check in 15 minutes finds the same"
             );
             None
         }

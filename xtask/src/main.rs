@@ -3,6 +3,7 @@
 mod files;
 mod lint_architecture;
 mod lint_language;
+mod test;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -36,6 +37,8 @@ enum Task {
     Programs,
     /// Report sentences that are too long, and phrases that have a plainer form.
     LintLanguage(lint_language::Arguments),
+    /// Run all tests, or those whose names contain the filter. The last line is `N passed, M failed`.
+    Test(test::Arguments),
     /// Report files and tests that ARCHITECTURE.md names and that don't exist.
     LintArchitecture,
 }
@@ -47,6 +50,7 @@ fn main() -> Result<ExitCode> {
         Task::Image { path } => write_image(&path),
         Task::Programs => print_programs(),
         Task::LintArchitecture => lint_architecture::run(root),
+        Task::Test(arguments) => test::run(root, &arguments),
         Task::LintLanguage(arguments) => lint_language::run(root, &arguments),
     }
 }

@@ -157,7 +157,7 @@ where
     UnreadableNotice {
         object: object.object_ref(&dynamic),
         text: format!(
-            "{kind} {name} can't be read and counts as in use: {why}; correct it: kubectl edit {resource} {name}{namespace}"
+            "{kind} {name} can't be read: {why}. Until somebody corrects it, it counts as in use. Correct it with: kubectl edit {resource} {name}{namespace}"
         ),
     }
 }

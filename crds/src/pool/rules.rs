@@ -17,7 +17,7 @@ const INVALID: &str = "self.exists(s, (has(s.ipv4) && !isCIDR(s.ipv4)) || (has(s
 pub(crate) fn name() -> Rule {
     rule(
         "self.metadata.name.size() <= 63 && !self.metadata.name.contains('.')",
-        "the pool's name is too long or has a dot, but its blocks are named after it: use at most 63 letters, digits and dashes",
+        "the pool's name is too long or has a dot, but blocks are named after their pool: use at most 63 letters, digits and dashes",
     )
 }
 

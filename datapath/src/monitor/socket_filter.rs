@@ -10,8 +10,8 @@ use socket2::{SockFilter, SockRef};
 use crate::netlink::route::MAIN;
 use crate::settings::Settings;
 
-/// The table number that the kernel writes into the fixed part of a notice for every table above 255. The monitor then
-/// reads the real number from the table attribute.
+/// The table number that the kernel writes into the fixed part of a notice for every table above 255. For such a
+/// notice, the monitor reads the real number from the table attribute.
 const LARGE_TABLE: u32 = libc::RT_TABLE_COMPAT as u32;
 const MAX_SMALL_TABLE: u32 = 255;
 
@@ -23,8 +23,8 @@ const ROUTE_PROTOCOL_OFFSET: u32 = 21;
 /// The offset of the byte that holds the flag `NUD_PERMANENT`, in the two-byte state of a neighbour notice.
 const NEIGHBOUR_STATE_OFFSET: u32 = if cfg!(target_endian = "little") { 24 } else { 25 };
 
-/// One BPF instruction. A jump has two target indices: first the one for a condition that holds, second the one for a
-/// condition that fails.
+/// One BPF instruction. A jump has two target indices: the first for a condition that is true, the second for a
+/// condition that is false.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     LoadByte(u32),
@@ -35,7 +35,8 @@ enum Step {
     Return(u32),
 }
 
-/// Converts a two-byte number to the value that BPF loads for it: BPF loads fields in network byte order.
+/// The value that BPF loads from a two-byte field that holds `number`. The kernel writes the field in its own byte order, and BPF
+/// reads it in network byte order.
 fn loaded(number: u16) -> u32 {
     u32::from(u16::from_be_bytes(number.to_ne_bytes()))
 }
@@ -60,8 +61,8 @@ fn program(settings: &Settings) -> Vec<Step> {
         Step::JumpIfEqual(loaded(libc::RTM_DELNEIGH), NEIGHBOUR, pass),
         Step::LoadByte(NEIGHBOUR_STATE_OFFSET),
         Step::JumpIfSet(u32::from(libc::NUD_PERMANENT), pass, reject),
-        // The kernel changes routes by itself only when a link changes, and the change of the link has a separate
-        // notice.
+        // Reject notices of routes that the kernel itself changed (port 0). The kernel does so only when a link
+        // changes, and the link's change has a separate notice.
         Step::LoadWord(PORT_OFFSET),
         Step::JumpIfEqual(0, reject, TABLES - 1),
         Step::LoadByte(ROUTE_TABLE_OFFSET),

@@ -7,7 +7,7 @@ use rtnetlink::packet_core::{DecodeError, NLM_F_ACK_TLVS, NLM_F_CAPPED, NetlinkH
 
 /// The length of a netlink message's header in bytes.
 pub(super) const HEADER_LEN: usize = 16;
-/// How many times the agent reads a kernel list at most, if the list changes during every read.
+/// The maximum number of attempts to read a kernel list. An attempt fails if the list changes during the read.
 pub(super) const MAX_DUMP_ATTEMPTS: u32 = 6;
 /// `NLMSGERR_ATTR_MSG`, which libc lacks: the attribute with the kernel's explanation of an error.
 const NLMSGERR_ATTR_MSG: u16 = 1;

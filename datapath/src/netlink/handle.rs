@@ -81,7 +81,7 @@ impl Connection {
         };
         let (socket, port) = open().map_err(KernelError::io("open rtnetlink's socket"))?;
         let (mut connection, handle, _) = rtnetlink::from_socket(socket);
-        // By default the connection drops acknowledgements, and the caller could not tell an acknowledgement from a
+        // By default the connection drops acknowledgements, so the caller could not tell a successful request from a
         // closed connection.
         connection.set_forward_ack(true);
         own_changes.opened(port);

@@ -38,7 +38,7 @@ pub(crate) struct Link {
     pub(crate) alias: String,
     pub(crate) kind: Option<InfoKind>,
     pub(crate) qdisc: String,
-    /// Whether the kernel is set to add no IPv6 link-local address to the link.
+    /// Whether the link is configured so that the kernel adds no IPv6 link-local address to it.
     pub(crate) has_no_link_local: bool,
 }
 
@@ -136,8 +136,8 @@ fn set_up(what: String, index: u32, attributes: Vec<LinkAttribute>) -> Request {
     Request::new(what, NLM_F_ACK, RouteNetlinkMessage::SetLink(message))
 }
 
-/// The values of a new veth pair. The request that creates the pair sets them all, because udev could change the pair
-/// before a later request.
+/// The values of a new veth pair. A single request creates the pair with all these values, because udev could change
+/// the pair before a second request.
 pub(crate) struct VethSpec<'a> {
     pub(crate) host_if: &'a str,
     pub(crate) host_mac: [u8; 6],

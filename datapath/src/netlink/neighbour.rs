@@ -1,5 +1,5 @@
-//! Permanent neighbours, one on each side of a veth pair. The kernel then need not ask for MAC addresses, and a pod's
-//! first packet leaves at once.
+//! Permanent neighbours on both sides of a veth pair. With these entries the kernel need not ask for MAC addresses, so
+//! a pod's first packet leaves at once.
 
 use std::net::IpAddr;
 
@@ -40,7 +40,7 @@ impl Neighbour {
         message
     }
 
-    /// The request to set the entry. The kernel then replaces an existing entry. This is safe, because no other program
+    /// The request to set the entry. The request replaces an existing entry, which is safe, because no other program
     /// sets neighbours on Bobbin's links.
     pub(crate) fn set(&self) -> Request {
         let mut message = self.message(NeighbourState::Permanent);

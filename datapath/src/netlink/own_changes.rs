@@ -18,8 +18,8 @@ pub(crate) struct OwnChanges {
     removals: Mutex<Tracked>,
 }
 
-/// Ports of sockets, or indexes of links to remove. `true` means that the socket was closed or the removal ended, but
-/// notices about it may still arrive.
+/// Ports of sockets, or indexes of links to remove. `true` means that the socket is closed or the removal has ended,
+/// but notices about the socket or link may still arrive.
 #[derive(Debug, Default)]
 struct Tracked(HashMap<u32, bool>);
 

@@ -163,7 +163,8 @@ impl Route {
                 _ => {}
             }
         }
-        // Only a unicast route leads over a link. For an IPv6 route that drops packets, such as `unreachable`, the kernel reports lo.
+        // Only a unicast route leads over a link. Ignore the reported link of other routes, because the kernel reports
+        // the link `lo` even for an IPv6 route that drops packets.
         if header.kind != RouteType::Unicast {
             route.link = None;
         }

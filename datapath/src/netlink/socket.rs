@@ -184,8 +184,8 @@ impl Netlink {
     }
 
     /// Sends all requests in one datagram and returns the answer to each. If the kernel refuses a request, it still
-    /// handles the next request. Each request must ask for an acknowledgement or look up one object, or be the only
-    /// dump.
+    /// handles the next request. Each request must ask for an acknowledgement or look up one object. A dump must be the
+    /// only request.
     pub(crate) fn send<M: NetlinkSerializable>(
         &mut self,
         requests: Vec<Request<M>>,
@@ -306,6 +306,6 @@ impl Netlink {
 /// A request whose answer has not arrived in full.
 struct Pending {
     what: String,
-    /// Whether an acknowledgement or the end of a dump still follows the data of the answer.
+    /// Whether the answer ends with a separate message: an acknowledgement, or the end of a dump.
     has_final_message: bool,
 }

@@ -16,8 +16,8 @@ pub struct DesiredState {
     pub blocks_incomplete: bool,
     /// The node's live attachments.
     pub pods: Vec<Wiring>,
-    /// The other nodes' blocks, with `--routing=direct`. `None` if these blocks are unknown or not used: a reconcile
-    /// pass then neither reads nor changes the direct routes.
+    /// The other nodes' blocks, with `--routing=direct`. With `None`, a reconcile pass neither reads nor changes direct
+    /// routes: the blocks are unknown, or the node has no direct routes.
     pub direct: Option<Vec<DirectRoute>>,
     /// Whether the node uses IPv4.
     pub ipv4: bool,

@@ -1,5 +1,5 @@
-//! Networks that the node itself uses: its addresses, its next hops and its connected subnets. If the node routed a
-//! block with one of these addresses to its pods, it would lose that network.
+//! Networks that the node itself uses: its addresses, its next hops and its connected subnets. A block must not contain
+//! these addresses, because the node would route the addresses to its pods and lose its connection to the network.
 
 use std::fmt;
 
@@ -10,8 +10,8 @@ use crate::netlink::link::LOOPBACK;
 use crate::netlink::route::Route;
 use crate::netlink::{KernelError, Netlink, address, route};
 
-/// The protocols of routes that the node's own configuration adds. Routes of other protocols, for example those of a routing
-/// daemon, are not listed: there may be a million of them.
+/// The protocols of routes that the node's own configuration adds. Routes of other protocols are not listed, because a
+/// routing daemon may add a million routes.
 const CONFIGURED: [u8; 5] = [libc::RTPROT_KERNEL, libc::RTPROT_BOOT, libc::RTPROT_STATIC, RTPROT_RA, RTPROT_DHCP];
 /// Routes from router advertisements (`linux/rtnetlink.h`; libc does not have the number).
 const RTPROT_RA: u8 = 9;
@@ -64,8 +64,8 @@ pub(crate) fn list(netlink: &mut Netlink) -> Result<Vec<OccupiedNet>, KernelErro
 
 /// The network that the node uses through a route: the next hop, or the connected subnet.
 ///
-/// A route that drops packets and a route over the loopback link reach no other machine. Administrators add such a route over a whole
-/// pool, so that packets to unused addresses don't loop.
+/// Returns `None` for a route that drops packets or leads over the loopback link, because such a route reaches no other
+/// machine. Administrators add such a route for a whole pool, so that packets to unused addresses don't loop.
 fn used_by(route: &Route) -> Option<OccupiedNet> {
     match (route.via, route.link) {
         (Some(via), _) => Some(OccupiedNet { used_as: NetworkUse::NextHop, net: IpNet::from(via) }),

@@ -69,7 +69,7 @@ pub(crate) fn reconcile(
                 wanted.extend(pod::wanted_routes(settings, &owner, pod, link.index));
                 pod::repair_link(&mut pass, &owner, pod, link, &neighbours);
             }
-            // A detach may have begun after the pass read the list of links in flight.
+            // The link is in flight now: a detach has begun since the pass read the list of links in flight.
             None if state.in_flight.contains(&name) => {}
             None => pass.report(
                 &owner,
@@ -79,8 +79,8 @@ pub(crate) fn reconcile(
         }
     }
     pod::remove_half_created(&mut pass, &links, &known, &routes);
-    // Links of attachments that the caller does not list keep their routes: an address is in use until its pod is
-    // detached.
+    // Links of attachments that the caller does not list keep their routes, because an address is in use until its pod
+    // is detached.
     let unlisted = |link: &&Link| {
         let in_group = link.is_veth() && link.group == settings.link_group;
         busy.contains(&link.name) || ((link.is_own() || in_group) && !known.contains(&link.index))

@@ -64,7 +64,7 @@ pub enum AttachError {
     },
     /// The node already has a route to one of the pod's addresses.
     #[error(
-        "address {address} is in use on this node: table {table} has a route to it, {by}; Bobbin does not overwrite that route"
+        "address {address} is in use on this node: the kernel reported a route to it in table {table}, {by}; Bobbin does not overwrite that route"
     )]
     AddressInUse {
         /// The pod's address to which a route exists.
@@ -173,7 +173,8 @@ fn create_pair(netlink: &mut Netlink, spec: &VethSpec<'_>) -> Result<(Option<lin
     let mut next = || answers.next().unwrap_or_else(|| Ok(Vec::new()));
     next()?;
     let link = link::found(next())?;
-    // The kernel usually assigned the namespace ID when it announced the new pair. An ADD succeeds also without the ID.
+    // Ignore the answer to `assign`: the kernel usually assigned the ID when it announced the new pair, and an ADD
+    // succeeds even without the ID.
     drop(next());
     Ok((link, next().ok().as_deref().and_then(netns_id::read)))
 }
@@ -195,7 +196,8 @@ fn finish(
     let ipv6_dir = settings.sysctl_root.join("ipv6");
     let alias = alias(&wiring.key);
     let label = if ipv6_dir.exists() { link::label } else { link::label_without_ipv6 };
-    // Bring up the node's side first. The side that comes up second can send at once, and must be the container's side.
+    // Bring up the node's side first and the container's side second, because the side that comes up second can send at
+    // once.
     netlink.send_all(vec![label(host_index, &alias, settings.link_group), link::up(host_index)])?;
     for (path, value) in sysctls(wiring, host_if) {
         sysctl::set(&settings.sysctl_root.join(path), value)?;
@@ -252,7 +254,7 @@ fn in_use(state: &State, netlink: &mut Netlink, wanted: &Route) -> Result<Attach
     Ok(AttachError::AddressInUse { address: wanted.to.addr(), table: wanted.table, by })
 }
 
-/// Waits until the host link can send. The kernel activates the side that came up first from a work queue, usually
+/// Waits until the host link can send. The host link came up first, so a work queue of the kernel activates it, usually
 /// before the first poll here.
 fn await_carrier(netlink: &mut Netlink, index: u32) -> Result<(), KernelError> {
     let start = Instant::now();

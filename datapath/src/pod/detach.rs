@@ -26,7 +26,7 @@ const BATCH_DEBOUNCE: Duration = Duration::from_millis(15);
 const BATCH_POLL_INTERVAL: Duration = Duration::from_micros(100);
 const STACK_BYTES: usize = 512 << 10;
 
-/// A detach that has begun but not queued its link. After this value is dropped, no batch waits for the detach.
+/// A detach that has begun but not queued its link. Once this value is dropped, batches no longer wait for the detach.
 struct Arrival(Arc<State>);
 
 impl Arrival {

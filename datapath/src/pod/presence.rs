@@ -27,8 +27,8 @@ pub enum NetnsPresence {
     /// The host link is gone, but the network namespace exists: the container may still run, without a network.
     Broken,
     /// The host link exists, but the container's namespace is gone: the interface was moved to another namespace. A
-    /// namespace that is just ending looks the same for some milliseconds, so callers report it only after two
-    /// observations.
+    /// namespace that is just ending looks the same for some milliseconds, so callers report a moved interface only
+    /// after two observations.
     Moved,
     /// The host link is gone, and it is unknown whether the network namespace exists. The address counts as in use.
     Unknown,
@@ -39,8 +39,8 @@ pub enum NetnsPresence {
 enum Namespace {
     /// No network namespace has this ID.
     Gone,
-    /// A network namespace has this ID. The text is the container that the alias of its `lo` names, if Bobbin set that
-    /// alias.
+    /// A network namespace has this ID. The text is the container ID in the alias of the namespace's `lo`, if Bobbin
+    /// set the alias.
     Exists(Option<String>),
 }
 
@@ -73,7 +73,7 @@ pub(crate) fn presence(
 }
 
 /// Decides what is left of an attachment. `link` is `None` if the host link is gone. `namespace` is the ID from the ADD
-/// and what the ID refers to now; `None` if that is unknown.
+/// and what the ID refers to now. It is `None` if either is unknown.
 fn decide(key: &AttachmentKey, link: Option<&Link>, namespace: Option<(i32, &Namespace)>) -> NetnsPresence {
     let ended = namespace.map(|(_, namespace)| match namespace {
         Namespace::Gone => true,
@@ -81,8 +81,8 @@ fn decide(key: &AttachmentKey, link: Option<&Link>, namespace: Option<(i32, &Nam
         Namespace::Exists(container) => container.as_ref().is_some_and(|container| *container != key.container_id),
     });
     match (link, namespace, ended) {
-        // If two containers share a namespace, the alias of `lo` names the later container. The peer of this link is
-        // still in the namespace with this ID.
+        // The link's peer is still in the namespace with this ID. The alias of `lo` names another container, because
+        // two containers share the namespace and the alias names the later one.
         (Some(link), Some((id, Namespace::Exists(_))), Some(true)) if link.peer_netns == Some(id) => {
             NetnsPresence::Linked
         }

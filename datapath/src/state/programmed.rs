@@ -1,7 +1,7 @@
 //! The objects on the node that were correct when this agent last read or changed them.
 //!
-//! This list tells a repair (another program interfered) from a change of the desired state. It is empty when the agent
-//! starts, so differences that an earlier agent left are not reported as repairs.
+//! With this list, a reconcile pass tells a repair (another program interfered) from a change of the desired state. The
+//! list is empty when the agent starts, so differences that an earlier agent left are not reported as repairs.
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,7 +16,7 @@ pub(crate) struct ProgrammedState {
     pods: HashMap<AttachmentKey, Wiring>,
     blocks: HashSet<BlockRange>,
     direct_routes: HashSet<DirectRoute>,
-    /// Whether the node is set up: first for IPv4, then for IPv6.
+    /// Whether the node is set up: the first value for IPv4, the second for IPv6.
     set_up: [bool; 2],
 }
 

@@ -1,4 +1,4 @@
-//! The queue of detached pods' links. The links in it wait for the next batch removal.
+//! The queue of links that wait for the next batch removal, because their pods were detached.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 

@@ -1,4 +1,4 @@
-//! The active faults. Each question names a request, and the answer says what the proxy must do to it.
+//! The active faults. Each query names a request and returns what the proxy must do with that request.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,8 +39,9 @@ pub enum Fault {
     Freeze,
     /// Like [`Fault::Freeze`], but the proxy resets the frozen watches when the fault ends.
     FreezeThenReset,
-    /// The proxy simulates an API server restored from a backup. Each resourceVersion below this one is in that
-    /// server's future. A watch that starts at such a resourceVersion sends nothing.
+    /// The proxy simulates an API server that was restored from a backup. A watch that starts at a resourceVersion
+    /// below this number sends nothing. The watch behaves as if the API server had not reached that resourceVersion
+    /// yet.
     Rewind(u64),
     /// The proxy replaces the resourceVersion in answers by a number far below all earlier ones.
     OldVersion,
@@ -60,7 +61,7 @@ struct ActiveFault {
     since: usize,
     selector: Selector,
     fault: Fault,
-    /// For a selector of only the first request: the number of the selected request, once it has arrived.
+    /// For a selector of a single request: the number of the selected request, after that request has arrived.
     taken: Option<u64>,
     /// The numbers of the matching requests before the selected one.
     skipped: BTreeSet<u64>,
@@ -105,7 +106,7 @@ pub struct FaultGuard {
 }
 
 impl FaultGuard {
-    /// Whether the request of a selector of a single request has arrived.
+    /// For a selector of a single request: whether the selected request has arrived.
     pub fn has_hit(&self) -> bool {
         lock(&self.faults.active).iter().any(|active| active.id == self.id && active.taken.is_some())
     }
@@ -145,7 +146,7 @@ impl Faults {
         self.first(request, |active| (active.fault == fault).then_some(())).is_some()
     }
 
-    /// The status with which the proxy refuses the request, and the time after which the client may repeat it.
+    /// The status with which the proxy refuses the request, and the time after which the client may repeat the request.
     pub(super) fn refuses(&self, request: &RequestInfo) -> Option<(u16, Option<Duration>)> {
         self.first(request, |active| match active.fault {
             Fault::Refuse(code) => Some((code, None)),
@@ -176,7 +177,7 @@ impl Faults {
         }
     }
 
-    /// Waits while a fault holds the request. If `answer` is true, waits while a fault holds the answer to the request.
+    /// Waits while a fault holds the request or, if `answer` is true, the answer to the request.
     pub(super) async fn held(&self, request: &RequestInfo, answer: bool) {
         let mut changed = self.changed.subscribe();
         let kind = if answer { Fault::HoldAnswer } else { Fault::HoldRequest };
@@ -186,8 +187,8 @@ impl Faults {
         {
             tokio::time::sleep(time).await;
         }
-        // A fault that began after the request may hold its answer, too. Tests end faults one by one, so this does no
-        // harm.
+        // A fault that began after the request may also hold the answer to the request. This does no harm, because
+        // tests end faults one by one.
         while self.is(request, kind) {
             if changed.changed().await.is_err() {
                 return;
@@ -196,7 +197,7 @@ impl Faults {
     }
 
     /// Returns the path under which to forward a request. Under [`Fault::Rewind`], the path of a watch gets a
-    /// resourceVersion in the API server's future.
+    /// resourceVersion that the API server has not reached yet.
     pub(super) fn rewound(&self, request: &RequestInfo, path: &str) -> String {
         let before =
             self.first(request, |active| if let Fault::Rewind(before) = active.fault { Some(before) } else { None });
@@ -229,7 +230,7 @@ impl Faults {
         self.first(request, |active| (active.fault == kind && opened <= active.since).then_some(())).is_some()
     }
 
-    /// Waits while a [`Fault::FreezeThenReset`] freezes the watch. Returns whether one did.
+    /// Waits while a [`Fault::FreezeThenReset`] freezes the watch. Returns whether such a fault froze the watch.
     pub(super) async fn was_frozen(&self, request: &RequestInfo, opened: usize) -> bool {
         let mut changed = self.changed.subscribe();
         let mut was_frozen = false;

@@ -27,7 +27,8 @@ pub(super) struct TlsListener {
 }
 
 impl TlsListener {
-    /// Starts the listener. Each TLS handshake runs in a separate task, so that a hanging handshake delays no other.
+    /// Starts the listener. Each TLS handshake runs in a separate task, so that a hanging handshake delays no other
+    /// handshake.
     pub(super) fn on(tcp: TcpListener, tls: TlsAcceptor) -> Result<Self> {
         let (sender, ready) = mpsc::channel(1);
         let address = tcp.local_addr()?;
@@ -78,7 +79,7 @@ struct Shared {
 }
 
 impl Reset {
-    /// Resets the connection, and never returns: the server drops the request with the connection.
+    /// Resets the connection, and never returns, because the server drops the request together with the connection.
     pub(super) async fn now<T>(&self) -> T {
         self.0.is_due.store(true, Ordering::Release);
         self.0.waker.wake();

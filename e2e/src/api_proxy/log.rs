@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::request::{Client, RequestInfo, Selector};
 
-/// How many requests and events are kept with their bodies. Counts are kept of all.
+/// The maximum number of requests and events that the log keeps with their bodies. The counts include all requests and
+/// events.
 const MAX_KEPT: usize = 50_000;
 
 /// One observed request, or one observed line of a watch.

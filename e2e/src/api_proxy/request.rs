@@ -1,4 +1,4 @@
-//! What the proxy knows about a request: the client, the verb, and the object. Selectors compare it.
+//! What the proxy knows about a request: the client, the verb and the object. Selectors compare these properties.
 
 use std::fmt;
 

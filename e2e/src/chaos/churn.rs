@@ -14,7 +14,8 @@ use crate::cluster::{Cluster, Pool, Workload, pod_template};
 
 /// The namespace of the pods. The pool of this name serves the pods that select no other pool.
 pub const NAMESPACE: &str = "chaos";
-/// How long one call to the API server may take. Calls fail while the API server is away, and the next step tries another one.
+/// How long one call to the API server may take. Calls fail while the API server is down; the next step then tries
+/// another call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// How many bare pods may exist at once.
 const MAX_BARE_PODS: usize = 12;
@@ -54,7 +55,7 @@ pub async fn prepare(cluster: &Cluster) -> Result<()> {
 pub async fn run(client: kube::Client, seed: u64) {
     let mut churn = Churn { client, random: fastrand::Rng::with_seed(seed), created: 0 };
     loop {
-        // A call that fails or gets no answer changes less, and that is all.
+        // A call that fails or gets no answer is ignored, because it only means that the run makes fewer changes.
         let _ = tokio::time::timeout(CALL_TIMEOUT * 4, churn.step()).await;
         tokio::time::sleep(Duration::from_millis(churn.random.u64(50..MAX_PAUSE_MS))).await;
     }

@@ -16,7 +16,8 @@ use crate::cluster::{Cluster, NAMESPACE};
 /// The command lines of the programs, as regular expressions for `pkill`.
 const AGENT: &str = "^/?bobbin-all agent";
 const OPERATOR: &str = "^/?bobbin-all operator";
-/// How long an API call of a fault may take. Another fault may have frozen the API server, and the run must go on to resume it.
+/// How long an API call of a fault may take. Another fault may have frozen the API server. Without this limit, the run
+/// would then hang and never resume the API server.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An active fault, with what is needed to end it.
@@ -41,7 +42,7 @@ struct ActiveRequests {
     guard: FaultGuard,
 }
 
-/// Begins a fault. `None`: the fault is not possible now, for example because the program does not run.
+/// Begins a fault. Returns `None` if the fault is not possible now, for example because the program does not run.
 pub async fn begin(cluster: &mut Cluster, planned: &PlannedFault) -> Result<Option<ActiveFault>> {
     let names: Vec<String> = cluster.nodes().map(|node| node.name().to_owned()).collect();
     let mut node = names.get(planned.node).context("the plan names a node that the cluster lacks")?.clone();
@@ -87,7 +88,7 @@ pub async fn begin(cluster: &mut Cluster, planned: &PlannedFault) -> Result<Opti
         FaultKind::ContainerdKilled => signal(cluster, &node, "KILL", "^containerd ")?,
         FaultKind::NodeDeleted => {
             let deleted = timeout(CALL_TIMEOUT, cluster.delete_node_object(&node)).await.is_ok_and(|it| it.is_ok());
-            // The kubelet registers its Node only when it starts.
+            // Kill the kubelet, because a kubelet registers its Node only when it starts.
             deleted && signal(cluster, &node, "KILL", "^kubelet ")?
         }
         FaultKind::PodRoutesDeleted => each_family(cluster, &node, &["route", "flush", "table", "116"]),
@@ -110,7 +111,8 @@ fn inject(cluster: &Cluster, requests: &Requests, node: &str) -> Result<ActiveRe
 }
 
 impl ActiveRequests {
-    /// Whether the fault happened to a request. An open watch has no later request, so its fault always counts.
+    /// Whether the fault affected a request. A fault that may affect open watches always counts, because an open watch
+    /// sends no further request.
     fn has_hit(&self, cluster: &Cluster, fault: Fault) -> Result<bool> {
         Ok(match fault {
             Fault::FreezeThenReset | Fault::Reset => true,
@@ -131,7 +133,7 @@ impl ActiveFault {
         self.planned.same_place(other)
     }
 
-    /// Ends the fault. Returns whether it happened to anything.
+    /// Ends the fault. Returns whether the fault affected anything.
     ///
     /// # Errors
     /// Fails if a program of the test cluster does not start again.

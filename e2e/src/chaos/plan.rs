@@ -16,7 +16,7 @@ pub enum FaultKind {
     AgentFrozen,
     /// SIGKILL for every operator.
     OperatorsKilled,
-    /// The leading operator is stopped beyond its lease, and continues when the fault ends.
+    /// The leading operator is stopped for longer than its lease lasts, and continues when the fault ends.
     LeaderFrozen,
     /// SIGKILL for the API server, which starts again when the fault ends.
     ApiServerDown,
@@ -95,7 +95,7 @@ impl FaultKind {
         Self::ClientCutOff,
     ];
 
-    /// The shortest and the longest duration of the fault, in seconds. Zero: the fault ends at once.
+    /// The shortest and the longest duration of the fault, in seconds. A fault with the duration zero ends at once.
     fn seconds(self) -> (u64, u64) {
         match self {
             Self::AgentFrozen | Self::Partition | Self::ApiServerDown | Self::ApiServerFrozen => (2, 14),
@@ -122,9 +122,9 @@ impl FaultKind {
 pub struct PlannedFault {
     /// What happens.
     pub kind: FaultKind,
-    /// The index of the node that it happens to.
+    /// The index of the node that the fault affects.
     pub node: usize,
-    /// The requests that it happens to, if the API proxy causes it.
+    /// The requests that the fault affects, if the API proxy causes the fault.
     pub requests: Option<Requests>,
     /// When it begins.
     pub begin: Duration,
@@ -176,7 +176,7 @@ pub fn plan(seed: u64, length: Duration, nodes: usize) -> Vec<PlannedFault> {
                 end: (now + Duration::from_secs(random.u64(shortest..=longest))).min(length),
             };
             if plan.iter().any(|other| planned.collides(other)) {
-                // The kind comes later, with another node.
+                // Try this kind of fault again later, with another node or other requests.
                 kinds.insert(0, fault);
             } else {
                 plan.push(planned);

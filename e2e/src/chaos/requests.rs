@@ -1,4 +1,5 @@
-//! The requests that a fault of the API proxy happens to: of one program, by verb and resource. Pure: one seed gives one choice.
+//! The requests that a fault of the API proxy affects: requests of one program, selected by verb and resource. Pure:
+//! one seed gives one choice.
 
 use std::time::Duration;
 
@@ -58,7 +59,7 @@ impl Program {
     }
 }
 
-/// What the API proxy does to which requests.
+/// Which requests the API proxy disturbs, and what it does to them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requests {
     /// The program that sends the requests.
@@ -71,7 +72,7 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Chooses requests for a fault of the API proxy, and how long it delays them.
+    /// Chooses the requests for a kind of fault, and what the API proxy does to these requests.
     pub fn choose(kind: FaultKind, random: &mut fastrand::Rng) -> Self {
         let program = if random.u8(..3) == 0 { Program::Operator } else { Program::Agent };
         let (verbs, resource) = match kind {

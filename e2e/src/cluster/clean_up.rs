@@ -14,7 +14,8 @@ use crate::suite::Fixture;
 /// Namespaces that exist before the tests, so the clean-up keeps them.
 const ESTABLISHED: [&str; 5] = ["default", "kube-system", "kube-public", "kube-node-lease", "bobbin-system"];
 
-/// How long the cluster may take until no invariant is broken: the grace period of a deleted node, retries, resyncs.
+/// How long the cluster may take until no invariant is broken. This time covers the grace period of a deleted node,
+/// retries and resyncs.
 const SETTLE_TIMEOUT: Duration = Duration::from_mins(1);
 
 impl Fixture for Cluster {
@@ -30,7 +31,8 @@ impl Fixture for Cluster {
     }
 }
 
-/// Treats "not found" as success, because a listed object may be gone before its deletion: a test may have deleted it.
+/// Treats "not found" as success, because an object that a test has deleted may disappear after the clean-up has listed
+/// the object.
 fn gone_is_fine<T>(answer: kube::Result<T>) -> Result<()> {
     match answer {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),

@@ -36,7 +36,7 @@ fn source(node: &Node, pods: &[(String, String)]) -> Result<MachineSource> {
 }
 
 impl Cluster {
-    /// Waits until no invariant is broken anywhere in the cluster. Fails at once if something must never be.
+    /// Waits until no invariant is broken anywhere in the cluster. Fails at once if a finding is never allowed.
     pub async fn await_invariants(&self, within: Duration) -> Result<()> {
         invariants::await_none(self, within).await
     }

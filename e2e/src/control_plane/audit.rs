@@ -138,7 +138,7 @@ impl AuditLog {
             .collect()
     }
 
-    /// The completed calls after a mark that `filter` accepts.
+    /// The completed calls after a mark, without the calls that `filter` rejects.
     pub fn calls(&self, mark: Mark, filter: impl Fn(&Entry) -> bool) -> Result<Vec<Entry>> {
         Ok(self.since(mark)?.into_iter().filter(|entry| entry.is_complete() && filter(entry)).collect())
     }

@@ -9,8 +9,7 @@ use rcgen::{
     SanType,
 };
 
-/// A directory with keys and certificates. A certificate authority that only this directory uses signs all
-/// certificates.
+/// A directory with keys and certificates. The directory's own certificate authority signs all certificates.
 #[derive(Debug)]
 pub struct Certificates {
     directory: PathBuf,

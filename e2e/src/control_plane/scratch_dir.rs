@@ -1,4 +1,4 @@
-//! Directories for the files of one test run. If a run is killed, the next run removes its directory.
+//! Directories for the files of one test run. If a run is killed, the next run removes the killed run's directory.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 /// A directory of one test run. Dropping this value removes the directory. If the run was killed, the next
-/// [`ScratchDir::make`] with the same prefix removes it.
+/// [`ScratchDir::make`] with the same prefix removes the directory.
 #[derive(Debug)]
 pub struct ScratchDir {
     directory: PathBuf,

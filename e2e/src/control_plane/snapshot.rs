@@ -13,9 +13,9 @@ const BUMP_REVISION: u64 = 1_000_000_000;
 /// The resourceVersions of a restored API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Revision {
-    /// They continue at those of the snapshot, so clients know higher ones.
+    /// They continue from the snapshot's resourceVersions, so clients may already know higher ones.
     OfSnapshot,
-    /// They are higher than all that clients know (`--bump-revision`, `--mark-compacted`).
+    /// They are higher than all resourceVersions that clients know (`--bump-revision`, `--mark-compacted`).
     Raised,
 }
 

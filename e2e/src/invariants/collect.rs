@@ -21,7 +21,7 @@ pub trait Watched {
     /// A client with the administrator's permissions.
     fn client(&self) -> kube::Client;
 
-    /// The machines that have power. `pods` has the UIDs of all pods, keyed by their node.
+    /// The machines that have power. `pods` lists the node and the UID of each pod.
     fn machines(&self, pods: &[(String, String)]) -> Vec<MachineSource>;
 }
 
@@ -40,7 +40,8 @@ pub struct MachineSource {
     pub processes: Vec<(String, Vec<i32>)>,
 }
 
-/// Takes one snapshot of the whole cluster. What can't be read is in the snapshot as a sentence.
+/// Takes one snapshot of the whole cluster. For each source that can't be read, the snapshot contains a sentence that
+/// says why.
 pub async fn collect(watched: &impl Watched) -> Snapshot {
     let mut snapshot = Snapshot::default();
     let api = tokio::time::timeout(API_TIMEOUT, api::read(&watched.client())).await;

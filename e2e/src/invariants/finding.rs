@@ -7,11 +7,11 @@ use std::fmt;
 pub enum Kind {
     /// Two living attachments have one address: in namespaces, kernels or checkpoints, or by two assignments.
     DuplicateAddress,
-    /// An address is in use in a namespace, but the agent or the API server has it as free.
+    /// An address is in use in a namespace, but counts as free for the agent or at the API server.
     AddressInUseFreed,
     /// A node exports another node's block and uses addresses of it.
     ForeignBlockUsed,
-    /// A pod object, an assignment or an attachment has an address that another one has, too.
+    /// Two pod objects, or two holders of different kinds (pod object, assignment, attachment), have one address.
     ConflictingHolders,
     /// An address is in use, but has no assignment.
     MissingAssignment,
@@ -37,7 +37,7 @@ pub enum Kind {
     IncompleteNetwork,
     /// A claimed block is not exported, or has no blackhole route.
     NotExported,
-    /// A node exports what is not a block of the node.
+    /// A node exports a network that is not one of the node's blocks.
     ForeignExport,
     /// Two nodes export the same addresses.
     ExportedTwice,
@@ -52,12 +52,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Whether two holders of one address were found, by any two sources.
+    /// Whether the finding names two holders of one address. Any two sources may show these holders.
     pub fn is_duplicate(self) -> bool {
         matches!(self, Kind::DuplicateAddress | Kind::ConflictingHolders)
     }
 
-    /// Whether this must never be, not even for a moment. Everything else may be in motion.
+    /// Whether the finding is never allowed, not even for a moment. Findings of other kinds are allowed while the
+    /// cluster changes.
     pub fn is_never_allowed(self) -> bool {
         matches!(self, Kind::DuplicateAddress | Kind::AddressInUseFreed | Kind::ForeignBlockUsed)
     }

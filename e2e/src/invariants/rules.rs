@@ -1,4 +1,4 @@
-//! Compares what one snapshot shows. Pure: no rule reads anything but the snapshot.
+//! The rules that one snapshot must satisfy. Pure: no rule reads anything but the snapshot.
 
 mod assignments;
 mod blocks;

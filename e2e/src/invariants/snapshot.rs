@@ -34,7 +34,8 @@ pub struct ApiObjects {
 }
 
 impl ApiObjects {
-    /// The pods that run and have their own address. A pod object outlives its Node for up to a minute.
+    /// The pods that run and have their own address. Leaves out pods whose Node is gone, because a pod object outlives
+    /// its Node for up to a minute.
     pub fn living_pods(&self) -> impl Iterator<Item = &Pod> {
         let has_node = |pod: &&Pod| pod.node.as_ref().is_some_and(|node| self.nodes.contains_key(node));
         self.pods.iter().filter(|pod| !pod.host_network && !pod.ended).filter(has_node)

@@ -29,7 +29,7 @@ impl NetnsMount {
 
 impl Drop for NetnsMount {
     fn drop(&mut self) {
-        // If unmounting fails, the kernel still removes the mount at the end of this process's mount namespace.
+        // If unmounting fails, the kernel removes the mount later, when this process's mount namespace ends.
         let _ = umount2(&self.0, MntFlags::MNT_DETACH);
         let _ = std::fs::remove_file(&self.0);
     }

@@ -52,9 +52,9 @@ pub async fn deleted_block(node: &mut SingleNode) -> Result<()> {
     let mut fixture = PoolFixture::create(node, "deleted", 63, 28, 2, json!({})).await?;
     let pod = fixture.add(node).await?;
     let block = fixture.block(node, pod).await?;
-    let mark = node.api()?.mark();
     blocks(node).delete(&block.name, &DeleteParams::default()).await?;
-    block.await_lost_event(node, mark).await?;
+    // The agent publishes this event when its watch has shown the deletion.
+    await_node_warning(node, &[&block.name]).await?;
     let next = fixture.pod(node).await?;
     let answer = node.call(&fixture.pods[next].call("ADD"))?;
     if let Some(address) = answered(&answer)? {
@@ -64,7 +64,6 @@ pub async fn deleted_block(node: &mut SingleNode) -> Result<()> {
             block.name
         );
     }
-    await_node_warning(node, &[&block.name]).await?;
     node.del(&fixture.pods[pod])?;
     let uid = block.get(node).await?.and_then(|block| block.metadata.uid);
     wait_until("the deleted block is gone", WAIT_TIMEOUT, || async {

@@ -159,7 +159,7 @@ pub async fn pool(node: &mut SingleNode) -> Result<()> {
     let kind = LoosenedSchema::begin(node, "addresspools").await?;
     let log = node.agent_log().len();
     patch_soon::<AddressPool>(node, "odd-pool", json!({"spec": {"draining": "no"}})).await?;
-    is_logged(node, log, "AddressPool odd-pool can't be read and counts as in use").await?;
+    is_logged(node, log, "AddressPool odd-pool can't be read: ").await?;
     let next = fixture.add(node).await.context("while the agent runs")?;
     node.del(&fixture.pods[next])?;
     let other = node.sandbox()?;
@@ -168,7 +168,7 @@ pub async fn pool(node: &mut SingleNode) -> Result<()> {
     node.kill_agent();
     let log = node.agent_log().len();
     node.start_agent().await?;
-    is_logged(node, log, "AddressPool odd-pool can't be read and counts as in use").await?;
+    is_logged(node, log, "AddressPool odd-pool can't be read: ").await?;
     fixture.add(node).await.context("after a restart")?;
     node.del(&other).context("of the pool default")?;
     patch::<AddressPool>(node, None, "odd-pool", json!({"spec": {"draining": false}})).await?;
@@ -226,7 +226,7 @@ pub async fn named_assignment(node: &mut SingleNode) -> Result<()> {
         !warnings.iter().any(|note| note.contains(&held)),
         "the agent reports the only assignment of {held} as a duplicate: {warnings:?}"
     );
-    is_logged(node, log, &format!("IPAssignment {held} can't be read and counts as in use")).await?;
+    is_logged(node, log, &format!("IPAssignment {held} can't be read: ")).await?;
     patch::<IPAssignment>(node, None, &held, json!({"spec": {"ifName": "eth0"}})).await?;
     kind.end(node).await?;
     with_flags(node, &[]).await?;
@@ -253,7 +253,7 @@ pub async fn orphaned_assignment(node: &mut SingleNode) -> Result<()> {
     add_not(node, &mut fixture, stray).await.context("after a restart")?;
     let refused = fixture.pod(node).await?;
     finds_none(node, &fixture, refused)?;
-    is_logged(node, log, &format!("IPAssignment {stray} can't be read and counts as in use")).await?;
+    is_logged(node, log, &format!("IPAssignment {stray} can't be read: ")).await?;
     let request = Request::new(IPAssignment::url_path(&(), None));
     node.client.request_text(request.delete(&stray.to_string(), &DeleteParams::default())?).await?;
     kind.end(node).await?;

@@ -15,7 +15,7 @@ pub async fn planted(node: &mut SingleNode) -> Result<()> {
     let stage = Stage::set(node).await?;
     let address = stage.ada.addresses()?.first().context("ada has no address")?.to_string();
 
-    // A duplicate must never be: both checks report it at once.
+    // A duplicate is never allowed, so both checks report it at once.
     stage.bob.namespace.ip(&format!("addr add {address}/32 dev eth0\n"))?;
     let words = ["pod default/ada", "pod default/bob", "both have", &address, "network namespace"];
     stage.sees(Kind::DuplicateAddress, &words).await?;
@@ -24,7 +24,7 @@ pub async fn planted(node: &mut SingleNode) -> Result<()> {
     ensure!(found.iter().any(|one| one.kind == Kind::DuplicateAddress), "found {found:?}");
     let start = Instant::now();
     let error = invariants::await_none(stage.node, DEADLINE).await.err().context("nothing was found")?;
-    ensure!(start.elapsed() < DEADLINE && format!("{error:#}").contains("must never be"), "{error:#}");
+    ensure!(start.elapsed() < DEADLINE && format!("{error:#}").contains("never allowed"), "{error:#}");
     stage.bob.namespace.ip(&format!("addr del {address}/32 dev eth0\n"))?;
     stage.is_clean().await?;
 

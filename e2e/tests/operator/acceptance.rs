@@ -97,7 +97,7 @@ async fn only_refused(fixture: &mut OperatorFixture) -> Result<()> {
     Ok(())
 }
 
-/// A block as an older program wrote it.
+/// A block as an older version of the operator wrote it.
 fn block(pool: &str, index: i64, ipv4: &str, node: Option<(&str, &str)>) -> Value {
     let mut block = json!({
         "apiVersion": "bobbin.dev/v1beta1", "kind": "AddressBlock", "metadata": {"name": format!("{pool}-{index}")},

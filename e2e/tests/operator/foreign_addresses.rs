@@ -169,7 +169,8 @@ async fn restart(_: &mut OperatorFixture) -> Result<()> {
     let (stop, started) = (CancellationToken::new(), Instant::now());
     fixture.operator("second", &["--no-leader-election"], stop.clone())?;
     let status =
-        until_conflict(&fixture, "left", "a Node had the address 10.64.0.7 before this operator began to lead").await?;
+        until_conflict(&fixture, "left", "a Node had the address 10.64.0.7 before this operator became the leader")
+            .await?;
     ensure!(status.node_addresses == ["10.64.0.7"], "{status:?}");
     fixture
         .until_status("left", "reserves no address", RECONCILE_TIMEOUT, |status| status.node_addresses.is_empty())

@@ -19,7 +19,7 @@ fn of(name: &str, cidrs: &[&str]) -> Value {
     pool(name, json!({"subnets": cidrs.iter().map(|cidr| json!({"ipv4": cidr})).collect::<Vec<_>>()}))
 }
 
-/// An entry of `status.acceptedSubnets`. An older program writes no `firstIndex`.
+/// An entry of `status.acceptedSubnets`. An older version of the operator writes no `firstIndex`.
 fn entry(cidr: &str, state: &str, first_index: Option<i64>) -> Value {
     let mut entry = json!({"ipv4": cidr, "state": state, "since": "2026-01-01T00:00:00.000000Z"});
     if let Some(first) = first_index {
@@ -104,7 +104,7 @@ pub fn tests(suite: &Suite<ApiServer>) -> Vec<Trial> {
 async fn status_writes(server: &mut ApiServer) -> Result<()> {
     let object = of("k20", &[A, B]);
     server.create(&object).await?;
-    // The operator numbers the blocks of an older program's status.
+    // The operator numbers the blocks of a status that an older version wrote.
     write_status(server, "k20", &[entry(A, "Accepted", None)]).await?;
     write_status(server, "k20", &[entry(A, "Accepted", Some(0)), entry(B, "Pending", None)]).await?;
     let answers = [

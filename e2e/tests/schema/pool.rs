@@ -186,7 +186,7 @@ fn names(suite: &Suite<ApiServer>) -> Vec<Trial> {
         suite.refuses(
             "a pool name too long for the names of its blocks",
             named(&"p".repeat(64)),
-            "the pool's name is too long or has a dot, but its blocks are named after it: use at most 63 letters, digits and dashes",
+            "the pool's name is too long or has a dot, but blocks are named after their pool: use at most 63 letters, digits and dashes",
         ),
         suite.refuses("a pool name with a dot", named("a.b"), "the pool's name is too long or has a dot"),
     ]

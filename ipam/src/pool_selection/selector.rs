@@ -39,8 +39,8 @@ pub enum SelectorError {
 
 /// Converts a label selector of an API object. An empty selector matches everything.
 ///
-/// This function does not use kube's conversion, which accepts `In` without values and ignores the values of `Exists`. A
-/// pool with an invalid selector must not admit every namespace or node.
+/// This function does not use kube's conversion, because that accepts `In` without values and ignores the values of `Exists`.
+/// So a pool with an invalid selector does not admit every namespace or node.
 ///
 /// # Errors
 /// Fails if a requirement has an unknown operator, unexpected values or missing values.

@@ -1,10 +1,11 @@
-//! Decides whether the operator may carve a pool's subnet, or the subnet overlaps addresses of another object.
+//! Decides whether the operator may carve a pool's subnet: a subnet that overlaps addresses of another object must not be
+//! carved.
 //!
 //! The operator writes a subnet as pending, lists all pools and blocks live, calls [`decide`], and writes the answer with the
-//! pool's resourceVersion. If two operators write overlapping subnets, the later of their lists shows both subnets, so at most
-//! one subnet is accepted. The earlier subnet waits for the decision on the later subnet, because the later subnet's operator
-//! may not have seen the earlier one. The operator writes no subnet that overlaps a known subnet ([`may_begin`]), so that no
-//! pool waits for a subnet that would be rejected.
+//! pool's resourceVersion. If two operators write overlapping subnets, the operator that lists last sees both subnets, so at
+//! most one subnet is accepted. The earlier subnet stays pending until the later subnet is decided, because the later
+//! subnet's operator may have listed before the earlier subnet was written. The operator writes no subnet that overlaps a
+//! known subnet ([`may_begin`]), so that no pool waits for a subnet that would be rejected.
 
 use std::fmt;
 
@@ -55,13 +56,13 @@ pub const UNREADABLE_OBJECT: &str = "UnreadableObject";
 impl SubnetConflict {
     /// The conflict with a block or an assignment of a deleted pool.
     pub fn leftover(what: String, range: BlockRange) -> Self {
-        let why = "which a deleted pool left behind: pods may still use its addresses; delete these pods, or wait until the object is deleted";
+        let why = "which a deleted pool left behind: pods may still use these addresses; delete these pods, or wait until the object is deleted";
         Self { what, range, reason: LEFTOVER_OBJECT, why }
     }
 
     /// The conflict with an address of a node.
     pub fn of_node(what: String, range: BlockRange) -> Self {
-        let why = "and a pod with a node's address would cut the node off: choose subnets for the pool that contain no node addresses";
+        let why = "and a pod with a node's address would cut the node off: choose subnets without node addresses for the pool";
         Self { what, range, reason: NODE_ADDRESS, why }
     }
 
@@ -185,7 +186,7 @@ impl fmt::Display for Overlap {
         match self {
             Self::Pool { ours, pool, subnet } => write!(
                 f,
-                "subnet {ours} overlaps subnet {subnet} of pool {pool:?}, which came earlier: change or remove this entry, or delete the other pool"
+                "subnet {ours} overlaps subnet {subnet} of pool {pool:?}, which came earlier: change or remove subnet {ours}, or delete pool {pool:?}"
             ),
             Self::Conflict { ours, conflict } => {
                 write!(f, "subnet {ours} overlaps {} ({}), {}", conflict.what, conflict.range, conflict.why)

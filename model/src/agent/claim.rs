@@ -34,7 +34,7 @@ impl World {
         true
     }
 
-    /// Takes a lost answer from the budget. Returns whether the budget allows it.
+    /// If the answer does not arrive, reduces the budget of lost answers. Returns whether the budget allowed the loss.
     pub(crate) fn lose(&mut self, answer: Answer) -> bool {
         if answer == Answer::Arrives {
             return true;
@@ -73,7 +73,7 @@ impl World {
         not_before <= NOW || variant == Variant::NoQuietTime
     }
 
-    /// Writes the route, then the checkpoint, then changes the state. Without `applied`, the agent is killed before the last step.
+    /// Writes the route, then the checkpoint, then changes the state. If `applied` is false, the agent is killed before the state changes.
     pub(crate) fn export(&mut self, node: usize, block: usize, applied: bool) -> bool {
         self.nodes[node].routes[block] = true;
         self.promote(node, block, BlockEvent::Exported, applied)

@@ -76,7 +76,7 @@ impl World {
         true
     }
 
-    /// Whether the answer in flight says that this node owns the block.
+    /// If the agent's Node exists and the answer in flight says that this node owns the block, returns the block and the event for it.
     pub(crate) fn read_finds_own_block(&self, node: usize) -> Option<(usize, BlockEvent)> {
         let read = self.nodes[node].read?;
         let own = read.found == Ownership::ThisNode && !self.nodes[node].knows_gone;
@@ -89,7 +89,7 @@ impl World {
         }
     }
 
-    /// Forgets a lost block once no attachment has an address of it.
+    /// Forgets a lost block if no attachment has an address of the block.
     pub(crate) fn vacate(&mut self, node: usize, block: usize) {
         if !self.has_resident(node, block) {
             self.on(node, block, BlockEvent::Vacated);

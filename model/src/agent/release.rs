@@ -1,4 +1,4 @@
-//! Releases a block: no address in use, assignments deleted, route withdrawn, then one conditional write.
+//! Releases a block that no attachment uses: deletes the assignments, withdraws the route, then sends one conditional write.
 
 use bobbin_node_agent::{BlockEvent, BlockState, ReleaseStage};
 
@@ -43,7 +43,7 @@ impl World {
         (!left || skip) && self.on(node, block, BlockEvent::AssignmentsDeleted)
     }
 
-    /// The checkpoint has the release before the route is withdrawn.
+    /// Saves the release in the checkpoint, and then withdraws the route.
     pub(super) fn withdraw(&mut self, node: usize, block: usize) -> bool {
         if self.stage(node, block) != Some(ReleaseStage::WithdrawingRoute) || !self.nodes[node].routes[block] {
             return false;
@@ -53,7 +53,8 @@ impl World {
         true
     }
 
-    /// Sends the write that releases the block, or reads the block and sends the write again.
+    /// Sends the write that releases the block. If the write was sent before, first reads the block, and sends the write again only if this
+    /// node still owns the block.
     pub(super) fn send_release(&mut self, variant: Variant, node: usize, block: usize, answer: Answer) -> bool {
         let exported = self.nodes[node].routes[block] && variant != Variant::ReleaseBeforeWithdrawing;
         let owned = matches!(self.ownership(node, block), Ownership::ThisNode | Ownership::EarlierNode);

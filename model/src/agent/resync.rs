@@ -1,4 +1,4 @@
-//! The resync and the looks for attachments whose pods are gone, and what an agent does about its Node and a restored API server.
+//! The resync, the search for attachments whose pods are gone, and how an agent reacts to a changed Node and to a restored API server.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::world::{ADDRESSES, BLOCKS, Held, Ownership, PODS, Pod, Rule, Stage, W
 const APART: Duration = Duration::from_mins(5);
 
 impl World {
-    /// Creates missing assignments, and deletes those of an earlier boot. An assignment without an attachment excludes its address.
+    /// Creates missing assignments, and deletes assignments of an earlier boot. If an assignment has no attachment, excludes its address.
     pub(super) fn compare_assignments(&mut self, node: usize) -> bool {
         if !self.connected(node) {
             return false;
@@ -40,7 +40,7 @@ impl World {
         true
     }
 
-    /// Creates the missing assignments of living attachments, of one block or of all.
+    /// Creates the missing assignments of living attachments in one block, or in all blocks.
     pub(super) fn recreate_assignments(&mut self, node: usize, block: Option<usize>) {
         for pod in 0..PODS {
             let Stage::Live = self.pods[pod].stage else { continue };
@@ -95,7 +95,7 @@ impl World {
         self.on(node, block, BlockEvent::ClaimedBack { now: NOW, not_before });
     }
 
-    /// Excludes the addresses of a block that have assignments of other attachments. Then the block can be proven.
+    /// Excludes each address of the block that has an assignment of another attachment. Then marks the block as proven.
     pub(super) fn list_assignments(&mut self, variant: Variant, node: usize, block: usize) -> bool {
         let settled = |held: &Held| {
             held.proof == Proof::AssignmentsUnseen
@@ -159,8 +159,8 @@ impl World {
         true
     }
 
-    /// The quiet time ends only after every running node is in contact. Such a node has compared its assignments and blocks, read its doubted
-    /// blocks, and sent its queued assignments.
+    /// The quiet time ends only after every running node is in contact and has caught up. A node has caught up when it has compared its
+    /// assignments and blocks, read its doubted blocks, and sent its queued assignments.
     pub(super) fn quiet_time_ends(&mut self, node: usize) -> bool {
         let in_contact = |number: usize| {
             let node = &self.nodes[number];
@@ -175,7 +175,8 @@ impl World {
         ends
     }
 
-    /// Frees attachments whose pods two observations did not find. Between the looks, the kubelet ends a container whose pod is gone.
+    /// Frees attachments whose pods two observations did not find. Between two observations, the kubelet ends a container whose
+    /// pod is gone.
     pub(super) fn look(&mut self, variant: Variant, node: usize) -> bool {
         if !self.connected(node) {
             return false;

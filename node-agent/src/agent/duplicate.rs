@@ -31,7 +31,8 @@ impl Agent {
         let is_new = exclusion::exclude(&self.node_state, &self.checkpoint, conflict);
         if is_new {
             self.metrics.duplicate_addresses.inc();
-            // One list finds all conflicts of the block. Otherwise each of its addresses would cost an ADD a refused create.
+            // One list finds all conflicts of the block. Without this list, the agent would find each of them only when the API server
+            // refuses an ADD's create.
             self.node_state.forget_assignments_listed(pair);
             self.freshness.invalidate(Invalidation::Duplicate);
         }

@@ -24,8 +24,8 @@ impl Times {
     }
 
     /// How long blocks stay proven after the last event or bookmark on the watches of own blocks and own Node. The API server sends a
-    /// bookmark about once a minute, but may send none for a kind in which nothing changes. So silence invalidates no proof: after the next
-    /// event the blocks are proven again.
+    /// bookmark about once a minute, but may send none for a kind in which nothing changes. So silence only suspends the proofs: after the
+    /// next event the blocks are proven again.
     pub fn max_watch_silence(self) -> Duration {
         self.scaled(90)
     }
@@ -35,8 +35,8 @@ impl Times {
         self.scaled(10)
     }
 
-    /// How long a block that was claimed right after an outage stays out of service. Meanwhile other nodes create missing assignments of
-    /// their pods in the block. This node then does not assign the addresses of those pods.
+    /// How long a block that was claimed right after an outage stays out of service. Meanwhile other nodes create the missing assignments
+    /// of their pods that use addresses of the block, so that this node does not assign those addresses.
     pub fn quiet_time(self) -> Duration {
         self.scaled(15)
     }
@@ -51,7 +51,7 @@ impl Times {
         self.scaled(60)
     }
 
-    /// How long routers have to withdraw a released block before another node may claim it.
+    /// How much time routers get to drop the route of a released block before another node may claim the block.
     pub fn route_withdrawal_delay(self) -> Duration {
         self.scaled(2)
     }
@@ -66,7 +66,7 @@ impl Times {
         self.scaled(60)
     }
 
-    /// If the API server answers 401 for longer than this, all proofs become invalid. While a token is renewed, 401 is normal.
+    /// If the API server answers 401 for longer than this, all proofs become invalid. A shorter time is normal while a token is renewed.
     pub fn unauthorized(self) -> Duration {
         self.scaled(60)
     }

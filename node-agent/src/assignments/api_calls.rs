@@ -97,8 +97,8 @@ fn create_result(outcome: api_client::Outcome<Lenient<IPAssignment>>) -> CallRes
         api_client::Outcome::Refused(Refusal::AlreadyExists) => CallResult::Exists,
         // The API server answers "not found" while the CustomResourceDefinition of IPAssignment is not installed.
         api_client::Outcome::Refused(Refusal::NotFound) => CallResult::Unknown,
-        // An API server that has just started forbids everything until its policies are loaded. Until it has read their parameters,
-        // it finds all writes invalid. So such an assignment stays queued.
+        // An API server that has just started forbids everything until its policies are loaded. Then it rejects all writes as invalid until
+        // it has read the parameters of the policies. So the assignment stays queued.
         api_client::Outcome::Refused(Refusal::Forbidden(why) | Refusal::Invalid(why)) => {
             tracing::warn!(%why, "the API server forbids the agent to create an assignment; the agent retries. If this continues, check ClusterRole bobbin-agent and the admission policies");
             CallResult::Unknown

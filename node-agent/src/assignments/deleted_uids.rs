@@ -1,9 +1,9 @@
-//! The UIDs of assignments that this agent has deleted lately. If one of them appears again, etcd was restored from an older
-//! snapshot, and the assignment's attachment has ended.
+//! The UIDs of assignments that this agent has deleted lately. If an assignment with one of these UIDs appears again, a restore of etcd
+//! brought back an assignment whose attachment has ended.
 
 use std::collections::VecDeque;
 
-/// How many UIDs are kept. A node with 250 pods deletes fewer within the age of a usual snapshot.
+/// How many UIDs are kept. Between a usual snapshot and its restore, a node with 250 pods deletes fewer assignments.
 const CAPACITY: usize = 4096;
 
 /// The UIDs of the assignments that were deleted last.
@@ -26,7 +26,7 @@ impl DeletedUids {
     }
 }
 
-/// A UID of Kubernetes is a UUID. Another text is not kept.
+/// Parses a UID of Kubernetes, which is a UUID. Returns `None` for any other text.
 fn parse(uid: &str) -> Option<u128> {
     let digits: String = uid.chars().filter(|letter| *letter != '-').collect();
     (digits.len() == 32).then(|| u128::from_str_radix(&digits, 16).ok()).flatten()

@@ -35,7 +35,7 @@ impl CallKind {
 
 #[derive(Debug, Default)]
 struct State {
-    /// How many calls got no answer since the last call that proved that the API server accepts writes.
+    /// How many calls got no answer since the API server last proved that it accepts writes.
     failures: u32,
     /// Whether the last create call got no answer.
     creates_fail: bool,
@@ -60,7 +60,7 @@ impl WriteHealth {
         *self.healthy.borrow()
     }
 
-    /// Reports when the API server begins or stops to accept writes.
+    /// Reports when the API server starts or stops accepting writes.
     pub(super) fn subscribe(&self) -> watch::Receiver<bool> {
         self.healthy.subscribe()
     }

@@ -21,7 +21,8 @@ const DUPLICATE_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The first and the longest pause between two reads of a duplicate's block.
 const BLOCK_READ_BACKOFF: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(10)];
 
-/// Handles late confirmations until the agent stops. A confirmation whose handler calls the API server does not delay the others.
+/// Handles late confirmations until the agent stops. Each confirmation has its own task, so that a slow call to the API server does not
+/// delay the other confirmations.
 pub async fn run(agent: Arc<Agent>, blocks: BlockApi, mut confirmations: mpsc::UnboundedReceiver<LateConfirmation>) {
     while let Some(confirmation) = confirmations.recv().await {
         tokio::spawn(handle(Arc::clone(&agent), blocks.clone(), confirmation));
@@ -57,8 +58,8 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
         }
         Confirmation::Taken { by, node, .. } => {
             if let Some(left) = agent.freshness.quiet_time_left(boot_time()) {
-                // A restore of etcd may have brought back the assignment of an ended attachment. Its node deletes it in
-                // this time, so this agent does not end its own attachment before.
+                // A restore of etcd may have brought back the assignment of an ended attachment. The node of that attachment deletes the
+                // assignment during the quiet time. So this agent keeps its own attachment until then.
                 tracing::info!(%pair, %key, by, "another attachment's assignment names an address of this node after an API outage; the agent tries again after the quiet time");
                 tokio::time::sleep(left).await;
                 if let Some(attachment) = living() {
@@ -87,7 +88,7 @@ async fn handle(agent: Arc<Agent>, blocks: BlockApi, late: LateConfirmation) {
                 attempt += 1;
             };
             if block.node_name.as_deref() != Some(node.as_str()) {
-                // Each recheck finds the void assignment again while it exists. Only the handler that first found it reports it.
+                // While the void assignment exists, each recheck finds it again. Only the handler that found it first reports it.
                 if is_new {
                     agent.report_duplicate(&attachment, &by, DuplicateOutcome::Void);
                 }

@@ -95,7 +95,7 @@ pub(super) enum CallResult {
     OtherUid,
     /// The API server refused the call. Contains the API server's message.
     Refused(String),
-    /// Create: an admission policy denied it, perhaps only for some time. Contains the sentence of the policy.
+    /// Create: an admission policy denied the assignment, perhaps only for some time. Contains the sentence of the policy.
     Denied(String),
     /// The outcome of the call is unknown.
     Unknown,
@@ -195,7 +195,7 @@ impl AddressQueue {
                 Completion::RetryLater(why)
             }
             (Some(Operation::Create { .. }), _, CallResult::Refused(why)) => self.created(Confirmation::Refused(why)),
-            // The node's blocks give it their addresses. So the attachment keeps its address while a policy denies its assignment.
+            // This node owns the address's block. So the attachment keeps its address while a policy denies its assignment.
             (Some(Operation::Create { key, pair, .. }), _, CallResult::Denied(why)) => {
                 if cancelled {
                     return self.created(Confirmation::Refused("the attachment is gone".to_owned()));
@@ -223,8 +223,8 @@ impl AddressQueue {
                 *uid = Some(found);
                 Completion::Pending
             }
-            // The assignment of this attachment may have been created again, for example after a restore of etcd. So
-            // the agent reads whose it is.
+            // The assignment of this attachment may have been created again, for example after a restore of etcd. So the agent reads which
+            // attachment the assignment names.
             (Some(Operation::Delete { uid, .. }), AssignmentCall::Delete(_), CallResult::OtherUid) => {
                 *uid = None;
                 Completion::Pending
@@ -252,8 +252,8 @@ impl AddressQueue {
         Completion::Created { key, pair, reply, confirmation }
     }
 
-    /// Stores the UID of the created assignment in the attachment's queued deletes, so that the deletes need no read. The UID replaces that
-    /// of an earlier assignment.
+    /// Stores the UID of the created assignment in the attachment's queued deletes, so that the deletes need no read. The new UID replaces
+    /// the UID of an earlier assignment.
     fn set_deletion_uid(&mut self, created: &AttachmentKey, found: &str) {
         for write in &mut self.operations {
             if let Operation::Delete { key, uid, .. } = write

@@ -57,7 +57,7 @@ impl AssignmentWriter {
             let answered = result != CallResult::Unknown;
             replayed |= !answered;
             let (completion, is_empty) = self.complete_call(&name, result);
-            // Record the health before returning the permit, because the pause before the next probe depends on it.
+            // Record the health before returning the permit, because the pause before the next probe depends on the health.
             self.observe_health(kind, answered);
             drop(permit);
             if matches!(completion, Completion::RetryLater(_) | Completion::Denied { .. }) {
@@ -83,7 +83,7 @@ impl AssignmentWriter {
     fn report_refusal(&self, name: &str, kind: CallKind, completion: Completion) {
         match completion {
             Completion::RetryLater(why) => tracing::error!(
-                "the API server refuses a call for IPAssignment {name} ({kind:?}): {why}. The agent repeats it at least every 30 s; check ClusterRole bobbin-agent and the admission policies"
+                "the API server refuses a call for IPAssignment {name} ({kind:?}): {why}. The agent repeats the call at least every 30 s. Check ClusterRole bobbin-agent and the admission policies"
             ),
             Completion::Denied { key, pair, why } => {
                 (self.0.on_late)(LateConfirmation { key, pair, confirmation: Confirmation::Denied(why) });

@@ -135,13 +135,13 @@ async fn list(clients: &Clients, fields: &str) -> Result<Vec<Lenient<IPAssignmen
     }
 }
 
-/// The address in an assignment's name, which is the IPv4 address or the full IPv6 address with dashes.
+/// The address in an assignment's name. The name is the IPv4 address, or the full IPv6 address with dashes instead of colons.
 pub(crate) fn address_of(name: &str) -> Option<IpAddr> {
     let ipv4 = name.parse::<Ipv4Addr>().map(IpAddr::V4);
     ipv4.or_else(|_| name.replace('-', ":").parse::<Ipv6Addr>().map(IpAddr::V6)).ok()
 }
 
-/// The address pair of a block's range that an assignment is named after.
+/// The address pair that an assignment's name stands for. Returns `None` if the pair is outside the range.
 pub(crate) fn pair_of(range: &BlockRange, name: &str) -> Option<IpPair> {
     range.pair(range.offset_of(address_of(name)?)?)
 }

@@ -66,7 +66,7 @@ impl BlockApi {
         Ok(OwnBlocks { blocks, resource_version })
     }
 
-    /// Lists up to 500 free blocks of a pool: the first ones, or those after a page's token.
+    /// Lists up to 500 free blocks of a pool. `after` is the token of the page to list; without a token, lists the first page.
     pub(crate) async fn list_free(&self, pool: &str, after: Option<&str>) -> Result<FreeBlocksPage, ReadError> {
         let mut free =
             ListParams::default().fields(&format!("spec.poolName={pool},spec.nodeName=")).limit(FREE_BLOCKS_PAGE_SIZE);

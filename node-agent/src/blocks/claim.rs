@@ -243,7 +243,7 @@ impl Claims {
             return Ok(());
         }
         let why = if quiet.is_some() {
-            "the API server did not answer for a while. Other nodes now get time to create the IPAssignments of their pods in the block"
+            "the API server did not answer for a while. The agent now waits until other nodes have had time to create IPAssignments for their pods with addresses of the block"
         } else {
             "the agent can't write the block's route; see the agent's log"
         };

@@ -211,7 +211,7 @@ impl DemandController {
             // The schema refuses a pool whose reserved addresses can't be parsed, so this error is unlikely. The addresses from the last
             // successful parse stay reserved.
             Err(error) => {
-                tracing::warn!(pool = name, %error, "the agent can't parse the pool's reserved addresses; the addresses that the agent parsed last stay reserved");
+                tracing::warn!(pool = name, %error, "the agent can't parse the pool's reserved addresses. It keeps the reserved addresses of the last successful parse");
             }
         }
         let cooldown = pool.spec.cooldown();

@@ -15,7 +15,7 @@ impl ReconcilerState {
                 tracing::warn!(block = name, %error, "a claimed block does not enter service yet, because the agent could not write its route");
                 return Requeue::WithBackoff;
             }
-            // The node keeps a block whose addresses pods use, even if the block's route can't be written.
+            // If pods use the block's addresses, the node keeps the block, even if the block's route can't be written.
             if !self.context.node_state.begin_release(name) {
                 return Requeue::WithBackoff;
             }

@@ -81,8 +81,8 @@ impl BlockInfo {
         }
     }
 
-    /// Which node owns the block that this node's state has as `held`. If the block that was read has other addresses, only its name is the
-    /// same, and `held` counts as another node's. After a restore of etcd the operator may carve such a block.
+    /// Which node owns `held`, a block in this node's state. After a restore of etcd, the operator may carve a block with the same name and
+    /// other addresses. If such a block was read, `held` counts as owned by another node.
     pub(crate) fn owner_of(&self, held: &ClaimedBlock, node: &NodeInfo) -> Owner {
         if self.range.is_some_and(|range| range != held.range) { Owner::OtherNode } else { self.owner(node) }
     }
@@ -115,8 +115,8 @@ impl BlockInfo {
         cooldown.is_zero() || (!self.finalizer && free_for(self.free_since, now).is_none_or(|free| free >= cooldown))
     }
 
-    /// When the cool-down of a newly claimed block began, in boot time. Returns `None` if it has ended. If the block still had Bobbin's
-    /// finalizer, its cool-down begins with the claim.
+    /// When the cool-down of a newly claimed block began, in boot time. Returns `None` if the cool-down has ended. If the block still had
+    /// Bobbin's finalizer, its cool-down begins with the claim.
     pub(crate) fn cooling_since(
         &self,
         had_finalizer: bool,
@@ -171,7 +171,7 @@ pub(crate) fn cooling_since(
 }
 
 /// Selects the free block to claim. Among the blocks that have cooled down, a hash of node and block decides. If no block has cooled down,
-/// selects the block that has been free longest, or none with `cooled_only`.
+/// selects the block that has been free longest. If `cooled_only` is true, selects no block then.
 pub(crate) fn best_free_block(
     listed: Vec<BlockInfo>,
     node: &str,

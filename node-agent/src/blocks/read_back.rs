@@ -85,8 +85,8 @@ impl ReconcilerState {
         }
     }
 
-    /// Handles a doubted block that is free. The agent forgets a block without attachments. Otherwise it creates the assignments and claims
-    /// the block back.
+    /// Handles a doubted block that is free. If no attachment uses the block, the agent forgets the block. Otherwise the agent creates the
+    /// attachments' missing assignments and claims the block back.
     async fn reclaim_or_forget(&self, block: &BlockView, read: &BlockInfo, node: &NodeInfo) -> Requeue {
         let name = &block.held.name;
         if self.context.node_state.found_free(name) {
@@ -97,8 +97,8 @@ impl ReconcilerState {
             return Requeue::After(UNSETTLED_RETRY_INTERVAL);
         }
         self.recreate_assignments(&self.context.node_state.residents(name)).await;
-        // Another node may have owned the block meanwhile. So the agent must first list the assignments in the block, even if this claim's
-        // answer is lost.
+        // Another node may have owned the block meanwhile, so the agent must later list the assignments in the block. Record this before
+        // the claim, because the answer to the claim may be lost.
         self.context.node_state.prove(name, Proof::AssignmentsUnseen, false);
         match self.api.claim(read, node).await {
             Outcome::Done(_) => {
@@ -147,7 +147,7 @@ impl ReconcilerState {
         let owner = read.node_name.as_deref().unwrap_or_default();
         let taker = match owner {
             _ if read.range.is_some_and(|range| range != block.held.range) => {
-                "another block has its name now, with other addresses".to_owned()
+                "a block with other addresses has this name now".to_owned()
             }
             "" => "it was released and is being deleted".to_owned(),
             owner => format!("node {owner} has it now"),

@@ -18,7 +18,7 @@ use crate::state::{Attachment, BlockEvent, BlockState, ReleaseStage};
 
 /// How long a release waits for the deletion of assignments before it lists them again.
 const DELETION_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a release checks whether an assignment that a pod may still use was deleted.
+/// While a pod may still use an assignment in the block, how often the release checks whether the assignment was deleted.
 const IN_USE_RETRY_INTERVAL: Duration = Duration::from_mins(1);
 /// How often a release checks whether pending writes of assignments are done.
 const BUSY_RETRY_INTERVAL: Duration = Duration::from_millis(50);
@@ -165,7 +165,7 @@ impl ReconcilerState {
             Ok(read) => match read.owner_of(&held.held, &node) {
                 Owner::Free | Owner::OtherNode => self.released(name),
                 Owner::Unknown => Requeue::WithBackoff,
-                // No other node would release the block.
+                // Send the write again, because no other node would release the block.
                 Owner::ThisNode | Owner::EarlierNode => {
                     self.context.node_state.refresh(name, &read.uid, &read.resource_version, read.deleting);
                     self.send_release(name).await.unwrap_or(Requeue::WithBackoff)

@@ -104,7 +104,7 @@ impl SimulatedNode {
         self.freshness.call_failed();
     }
 
-    /// Whether a block of this node is in service although the agent never listed other nodes' assignments in the block.
+    /// Whether a block of this node is in service, and the agent need not list other nodes' assignments in the block.
     pub fn serves_without_listing(&self, block: &str) -> bool {
         let held = self.node_state.block(block);
         held.is_some_and(|held| held.state.assignable() && held.proof != Proof::AssignmentsUnseen)

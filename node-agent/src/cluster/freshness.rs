@@ -1,7 +1,7 @@
 //! Tracks how fresh the API server's answers are: which blocks are proven, outages, and answers from an older snapshot.
 //!
-//! A block is proven if the API server confirmed it after the last invalidation, and both watches of own objects were active lately. An ADD
-//! from a proven block does not wait until the API server has its assignment. The tracker does no IO.
+//! A block is proven if the API server confirmed it after the last invalidation. The watches of the agent's Node and blocks must also have
+//! been active lately. An ADD from a proven block does not wait until the API server has its assignment. The tracker does no IO.
 
 use std::time::Duration;
 
@@ -24,8 +24,8 @@ pub enum Proof {
     /// This node owns the block, but other nodes may have assignments in the block. The agent must list these assignments before it can
     /// prove the block.
     ///
-    /// A block gets this value if it still had its finalizer when the node claimed it, or if the claim was in the quiet time. So does a
-    /// block that the node claimed back, lost for a while, or found by the resync, and the block of a duplicate address.
+    /// Blocks get this value for several reasons. A block still had its finalizer when the node claimed it. Or the node claimed it in the
+    /// quiet time, claimed it back, or lost it for a while. Or the resync found it, or it contains a duplicate address.
     AssignmentsUnseen,
     /// The API server confirmed since the last invalidation that this node owns the block.
     Confirmed(ProofGeneration),
@@ -150,13 +150,13 @@ impl FreshnessTracker {
         self.in_contact(now);
     }
 
-    /// The highest resourceVersion seen of this kind. The answer to a later request must not have a lower one.
+    /// The highest resourceVersion seen of this kind. The answer to a later request must not have a lower resourceVersion.
     pub fn version(&self, kind: WatchedKind) -> u64 {
         self.state().versions[kind as usize]
     }
 
     /// Records the resourceVersion of an answer. `floor` is the highest version that the agent knew when the request began. Returns true if
-    /// the answer's version is lower than `floor`. Then the quiet time begins: other nodes may still create their assignments again.
+    /// the answer's version is lower than `floor`. Then the quiet time begins, because other nodes may still recreate their assignments.
     ///
     /// Ignores a resourceVersion that is not a number.
     pub fn observe_version(&self, kind: WatchedKind, resource_version: &str, floor: u64) -> bool {
@@ -167,7 +167,7 @@ impl FreshnessTracker {
             let known = &mut state.versions[kind as usize];
             *known = if went_back { version } else { version.max(*known) };
             if went_back {
-                // The agent may have missed an outage that was short. For the next agent it counts as a long one.
+                // The outage may have been too short to notice. Record it as an outage since boot, so that a restarted agent also waits.
                 state.outage = state.last_contact.map(|contact| (BootTime::default(), contact));
             }
         }
@@ -242,7 +242,7 @@ impl FreshnessTracker {
     }
 
     /// When the API server was last in contact with the agent, for the checkpoint. During the quiet time, this is the last contact before
-    /// the outage. So an agent that restarts then finds the outage again, and waits the whole quiet time.
+    /// the outage. So an agent that restarts during the quiet time finds the outage again, and waits the whole quiet time.
     pub fn last_contact(&self, now: BootTime) -> Option<BootTime> {
         let state = self.state();
         match state.outage {

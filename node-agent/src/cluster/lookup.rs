@@ -23,7 +23,7 @@ const FETCH_TIMEOUT_WATCH_DOWN: Duration = Duration::from_millis(400);
 pub enum PodLookup {
     /// The pod with the requested UID.
     Known(Arc<PodInfo>),
-    /// The pod is gone: the API server has no such pod, or one with another UID.
+    /// The pod is gone: the API server has no pod of this name, or the pod of this name has another UID.
     NotSeen,
     /// Neither the watch nor the API server returned the pod in time.
     Unreachable,
@@ -96,8 +96,8 @@ impl ClusterCache {
         }
     }
 
-    /// Waits up to `wait` until the agent has listed the pools once. Does not wait if a snapshot had pools. Returns false if the agent
-    /// knows no pools.
+    /// Waits up to `wait` until the agent has listed the pools once. Does not wait if a snapshot had pools. Returns whether the agent
+    /// has listed the pools or knows a pool.
     pub async fn wait_for_pools(&self, wait: Duration) -> bool {
         let until = Instant::now() + wait;
         let mut changed = self.0.changed.subscribe();

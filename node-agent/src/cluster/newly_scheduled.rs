@@ -96,7 +96,7 @@ mod tests {
         apply(Event::InitApply(pod("web-0", "new")));
         apply(Event::InitDone);
         assert_eq!(uids(&pods), ["new"]);
-        // A change of a known pod does not schedule it again, and neither does a pod that is being deleted.
+        // Neither a change of a known pod nor a pod that is being deleted counts as newly scheduled.
         apply(Event::Apply(PodInfo { pool: Some("special".to_owned()), ..pod("web-0", "new") }));
         apply(Event::Apply(PodInfo { terminating: true, ..pod("web-2", "late") }));
         assert!(uids(&pods).is_empty());

@@ -37,7 +37,7 @@ impl<K: Lookup<DynamicType = ()> + Clone + PartialEq> ObjectStore<K> {
         self.objects.is_empty()
     }
 
-    /// Applies an event of the watch. Returns whether it changed a cached object, or ended a list.
+    /// Applies an event of the watch. Returns whether the event changed a cached object or ended a list.
     ///
     /// The deletion of an earlier object of the same name changes nothing.
     pub(super) fn apply(&self, event: &Event<K>) -> bool {
@@ -55,8 +55,8 @@ impl<K: Lookup<DynamicType = ()> + Clone + PartialEq> ObjectStore<K> {
         changed
     }
 
-    /// Makes the store equal to a complete list. `newer` selects between the cached and the listed version of an object. Returns whether
-    /// anything changed.
+    /// Makes the store equal to a complete list. A cached object stays if `newer` says that its version is newer than the listed version.
+    /// Returns whether anything changed.
     ///
     /// The watch may be in the middle of a list at that time. This method applies single changes, so it does not interrupt that list.
     pub(super) fn replace(&self, listed: Vec<K>, newer: impl Fn(&K, &K) -> bool) -> bool {

@@ -41,7 +41,7 @@ pub struct NodeInfo {
 }
 
 impl NodeInfo {
-    /// The names of a block's fields for the node's addresses, and their values for this Node.
+    /// The fields of a block that contain the node's addresses: each field's name, and its value for this Node.
     pub fn addresses(&self) -> [(&'static str, Option<String>); 2] {
         [
             ("nodeIPv4", self.ipv4.map(|address| address.to_string())),
@@ -136,7 +136,7 @@ impl PodInfo {
 /// A namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamespaceInfo {
-    /// The namespace's name. The snapshot stores it beside this value.
+    /// The namespace's name. The snapshot stores the name separately.
     #[serde(skip)]
     pub name: String,
     /// The namespace's labels.

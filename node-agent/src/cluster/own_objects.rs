@@ -135,7 +135,7 @@ impl OwnWatches {
                     }
                 }
             }
-            // Without this pause, an agent that may list but not watch would send lists all the time.
+            // The pause below also follows a successful list. Otherwise an agent that may list but not watch would send lists all the time.
             if begun.elapsed() > 2 * max_retry_interval {
                 failures = 0;
             }

@@ -137,7 +137,8 @@ fn unknown_namespace(
     decide(cluster, &words, pod, None)
 }
 
-/// The pool of a pod that was scheduled to this node, as far as the cache knows the pod's annotation and namespace.
+/// The pool that the ADD of a newly scheduled pod will probably use. Returns `None` if the cache lacks the pod's namespace, or if the
+/// selection refuses the pod.
 pub fn expected_pool(cluster: &ClusterCache, pod: &PodInfo) -> Option<String> {
     let namespace = cluster.namespace(&pod.namespace)?;
     decide(cluster, "an expected pod", Some(pod), Some((&pod.namespace, Some(&namespace))))

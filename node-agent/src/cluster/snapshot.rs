@@ -23,7 +23,7 @@ pub(super) struct Snapshot {
     pub(super) namespaces: Vec<(String, NamespaceInfo)>,
 }
 
-/// Loads the snapshot of an earlier run of the agent. It is empty if there is none, or if it belongs to another node.
+/// Loads the snapshot of an earlier run of the agent. Returns an empty snapshot if the file can't be read or belongs to another node.
 pub(super) fn load(path: &Path, node_name: &str) -> Snapshot {
     let snapshot = match std::fs::read(path)
         .map_err(anyhow::Error::from)
@@ -57,7 +57,7 @@ pub(super) async fn save_on_change(cluster: &ClusterCache) {
         let path = cluster.0.snapshot_path.clone();
         let written = tokio::task::spawn_blocking(move || atomic_file::replace(&path, &bytes, 0o600)).await;
         if let Ok(Err(error)) = written {
-            tracing::warn!(%error, path = %cluster.0.snapshot_path.display(), "the agent could not save the cluster snapshot; after a restart without the API server it would know fewer pods, pools and namespaces");
+            tracing::warn!(%error, path = %cluster.0.snapshot_path.display(), "the agent could not save the cluster snapshot; if the agent restarts while the API server is unreachable, it knows fewer pods, pools and namespaces");
         }
     }
 }

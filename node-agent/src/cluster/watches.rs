@@ -75,7 +75,7 @@ async fn watch<K, T>(
         let _ = cluster.0.unreadable.event(&event);
         let Some(event) = map(event, &info) else { continue };
         observe(&event);
-        // The end of a list is a change even if the list was empty: missing objects are now known not to exist.
+        // The end of a list counts as a change even if the list was empty, because the agent now knows that no other objects exist.
         if store.apply(&event) {
             cluster.notify(kind);
         }

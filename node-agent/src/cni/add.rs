@@ -113,7 +113,7 @@ pub async fn add(
     add_new(agent, context, &lock, &key, call, conf, netns).await
 }
 
-/// Checks the network namespace of the call, which must not be the node's, and returns it.
+/// Returns the network namespace of the call, after a check that it is not the node's own.
 fn container_netns(key: &AttachmentKey, path: &str, netns: Option<OwnedFd>) -> Result<OwnedFd, CniError> {
     let netns = netns.ok_or_else(|| {
         CniError::new(
@@ -186,7 +186,7 @@ async fn add_new(
     let target = AddTarget { key, pod: &pod, pod_seen, pool: &selection.pool, netns: path, network: &conf.name };
     let mut passed_over = 0_u32;
     loop {
-        // Open the namespace before the allocation, because after a failure the ADD would have to undo the allocation.
+        // Open the namespace before the allocation. If opening it failed later, the ADD would have to undo the allocation.
         let netns = netns.try_clone().map_err(|error| {
             kernel_refused(&format!("the agent could not keep the network namespace {path:?} of {key} open: {error}"))
         })?;
@@ -204,7 +204,7 @@ async fn add_new(
             }
             Confirmed::Unconfirmed => {
                 let why = format!(
-                    "{} got address {} from block {} on node {}, and the agent undid that. The node does not know yet whether other nodes use addresses of this block, and the API server did not answer in time. The runtime tries again; if this repeats, see why the API server does not answer",
+                    "{} does not get address {} of block {} on node {}. Other nodes may use addresses of this block, and the API server did not confirm the IPAssignment in time. The runtime tries again; if this repeats, find out why the API server does not answer",
                     pod_of(call).or_container(key),
                     attachment.pair,
                     token.block,

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use super::{LOCK_TIMEOUT, busy};
 use crate::agent::{Agent, EndError};
 
-/// The end of messages about attachments of containers that are gone: the DEL that an administrator can run for each.
+/// The end of messages about attachments whose containers are gone. It tells an administrator how to run a DEL for each container.
 pub const MANUAL_DEL: &str = "for each container that is gone, run: echo '{\"cniVersion\":\"1.0.0\",\"name\":\"bobbin\",\"type\":\"bobbin\"}' | CNI_COMMAND=DEL CNI_CONTAINERID=<ID> CNI_IFNAME=eth0 /opt/cni/bin/bobbin";
 
 /// Ends the attachment with exactly this container ID and interface name.
@@ -53,7 +53,7 @@ fn sentence(EndError { key, pair, source }: &EndError) -> String {
         None => format!("the link of {key}"),
     };
     format!(
-        "the agent could not remove {what} from the kernel, so the attachment stays and the runtime calls DEL again: {why}"
+        "the attachment stays and the runtime calls DEL again, because the agent could not remove {what} from the kernel: {why}"
     )
 }
 

@@ -1,4 +1,4 @@
-//! GC removes attachments that two calls in a row for their network do not list. Attachments of other or unknown networks stay.
+//! GC removes an attachment after two GC calls in a row for its network did not list it. Attachments of other or unknown networks stay.
 
 mod decision;
 

@@ -25,7 +25,7 @@ const IO_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often the accept loop reports progress and checks that its socket is still in place.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);
-/// How long the accept loop may make no progress, or accept no call, before it counts as hanging.
+/// If the accept loop makes no progress for this long, or every `accept` fails for this long, the loop counts as hanging.
 const ACCEPT_DEADLINE: Duration = Duration::from_mins(1);
 /// The pause after a failed `accept` on the socket.
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -72,8 +72,8 @@ pub async fn serve(mut socket: Socket, handler: Arc<CniHandler>, stop: Cancellat
     calls.wait().await;
 }
 
-/// Answers probes on a unix socket until `stop`. Probes don't use the metrics port: if another program had that port, kubelet would restart
-/// the agent.
+/// Answers probes on a unix socket until `stop`. Probes don't use the metrics port. If another program used that port, the probes would
+/// fail and kubelet would restart the agent.
 pub async fn serve_probes(path: &Path, server: Server, stop: CancellationToken) {
     let mut failing = false;
     while !stop.is_cancelled() {

@@ -5,7 +5,7 @@ use bobbin_cni_wire::{CniError, code};
 
 use crate::agent::Agent;
 
-/// Returns an error only until the agent has been ready once since boot.
+/// Returns an error if the agent has not been ready since the node booted.
 ///
 /// # Errors
 /// Code 50: the agent has not been ready since the node booted.

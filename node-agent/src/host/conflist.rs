@@ -56,8 +56,8 @@ pub(super) fn version_for(wanted: &str, plugins: &[Vec<Version>]) -> Result<Vers
 
 /// Renders the content of the configuration file.
 ///
-/// The runtime passes host ports only to plugins that declare the capability `portMappings`. If no chained plugin does, Bobbin declares
-/// it: the agent then sees the host ports and warns that no plugin serves them.
+/// The runtime passes host ports only to plugins that declare the capability `portMappings`. If no chained plugin declares it, Bobbin does,
+/// so that the agent sees the host ports and warns that no plugin serves them.
 pub(super) fn render(version: Version, chained: &[Value]) -> Vec<u8> {
     let declared = |plugin: &Value| plugin.pointer("/capabilities/portMappings") == Some(&Value::Bool(true));
     let own = if chained.iter().any(declared) {

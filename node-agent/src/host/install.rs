@@ -123,8 +123,8 @@ impl Installer {
 
     /// Installs the plugin's executable atomically.
     ///
-    /// If no plugin is installed, the agent removes the configuration, so that the runtime does not call a missing plugin. An older
-    /// plugin stays in use.
+    /// If the installation fails and no older plugin is installed, removes the configuration, so that the runtime does not call a missing
+    /// plugin. An older plugin stays in use.
     fn install_plugin(&mut self, done: &mut InstallReport) -> Result<(), InstallError> {
         let path = self.args.cni_bin_dir.join(PLUGIN);
         match self.write_plugin(&path) {

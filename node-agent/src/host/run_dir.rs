@@ -45,7 +45,7 @@ pub enum RunDirError {
         /// The error of the system call.
         source: io::Error,
     },
-    /// The lock file was removed while this agent ran, and another agent has the new one.
+    /// The lock file was removed while this agent ran, and another agent has locked a new lock file.
     #[error(
         "another agent ({holder}) locked the run directory {} after its lock file was removed; this agent exits, and after its restart it waits for the lock",
         directory.display()
@@ -73,8 +73,8 @@ pub struct RunDir {
     path: PathBuf,
     pod_name: Option<String>,
     lock: Mutex<Lock>,
-    /// Whether the agent was uninstalled; then it writes nothing more. The agent holds the mutex while it writes the identity or the
-    /// marker.
+    /// Whether the agent was uninstalled. An uninstalled agent writes neither the identity nor the marker. The agent holds the mutex while
+    /// it writes the identity or the marker.
     closed: Mutex<bool>,
     /// Whether the agent has been ready since boot.
     ready: AtomicBool,
@@ -184,7 +184,7 @@ impl RunDir {
     /// one and returns true.
     ///
     /// # Errors
-    /// If another agent has the lock or the directory is gone, so that this agent must exit, or if the directory can't be written.
+    /// If another agent has the lock or the directory is gone; this agent must then exit. Also if the directory can't be written.
     pub fn keep_lock(&self) -> Result<bool, RunDirError> {
         if fs::metadata(&self.path).is_ok_and(|directory| directory.nlink() == 0) {
             return Err(RunDirError::Removed { directory: self.path.clone() });
@@ -215,7 +215,7 @@ impl RunDir {
             Err(error) => {
                 tracing::error!(
                     path = %path.display(), %error,
-                    "the run directory has a checkpoint, but the agent can't read which node it belongs to. The agent keeps the checkpoint and counts the checkpoint's addresses as in use"
+                    "the run directory has a checkpoint, but the agent can't read which node the checkpoint belongs to. The agent keeps the checkpoint and counts the checkpoint's addresses as in use"
                 );
                 Ok(Previous::Unknown)
             }

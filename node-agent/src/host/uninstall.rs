@@ -19,8 +19,8 @@ use crate::state::{Attachment, BlockView, first_names};
 
 /// How often the agent reports what the uninstall waits for.
 const REMINDER_INTERVAL: Duration = Duration::from_mins(1);
-/// With `--force`: how long the agent's first read of its blocks, and then blocks and assignments, may take before the uninstall continues
-/// without them.
+/// With `--force`, the uninstall waits at most this long for the agent's first read of its blocks, and for each attachment's lock. It also
+/// waits at most this long for the release of all blocks and the deletion of all assignments.
 pub const FORCED_RELEASE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How many blocks a message names.
 const MAX_NAMED_BLOCKS: usize = 5;
@@ -76,8 +76,8 @@ impl Uninstall {
         Ok(())
     }
 
-    /// With `--force`: ends every attachment as a DEL does, because no DEL comes any more. Without its interface no pod can use
-    /// its address, so the agent deletes the assignments and releases the blocks.
+    /// With `--force`: ends every attachment as a DEL does, because the runtime calls no DEL without the CNI configuration. A pod without
+    /// its interface can't use its address, so the agent deletes the assignments and releases the blocks.
     async fn cut_off_pods(&self) {
         for attachment in self.agent.node_state.attachments() {
             let key = &attachment.key;
@@ -153,7 +153,7 @@ impl Uninstall {
 /// The message that blocks are left after an uninstall with `--force`.
 fn not_clean(left: usize, node: &str) -> String {
     format!(
-        "not clean: {left} blocks are left to the operator. Bobbin was removed from node {node}, but the API server did not confirm the release of these blocks. The agent releases them while it runs, and the operator does once the Node is deleted. List them: kubectl get addressblocks --field-selector spec.nodeName={node}"
+        "not clean: {left} blocks are left to the operator. Bobbin was removed from node {node}, but the API server did not confirm the release of these blocks. While the agent runs, it tries again to release them. Once the Node is deleted, the operator releases them. List them: kubectl get addressblocks --field-selector spec.nodeName={node}"
     )
 }
 
@@ -173,7 +173,7 @@ fn waits_for_blocks(blocks: &[BlockView], assignments: usize, node: &str) -> Str
         .map(|block| format!("{} ({})", block.held.name, block.state.name()))
         .collect();
     format!(
-        "uninstalling from node {node} waits for {} blocks to be released and {assignments} assignments to be deleted: {}. Check that the API server answers, and look at the node's events. To leave the blocks to the operator, set agent.force=true",
+        "uninstalling from node {node} waits for {assignments} assignments to be deleted and {} blocks to be released: {}. Check that the API server answers, and look at the node's events. To leave the blocks to the operator, set agent.force=true",
         blocks.len(),
         named.join(", ")
     )
@@ -188,7 +188,7 @@ fn waits_for(left: &[Attachment], node: &str) -> String {
     )
 }
 
-/// The message when the agent does not wait for attachments.
+/// The message that the uninstall does not wait for pods and removes their interfaces.
 fn cuts_off(left: &[Attachment], node: &str) -> String {
     format!(
         "uninstalling from node {node} removes {} pod interfaces (attachments) and so cuts off their pods, because agent.force is set: {}",

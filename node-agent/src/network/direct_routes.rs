@@ -103,7 +103,7 @@ impl DirectRoutes {
     }
 }
 
-/// The route to a block of another node. Its next hop is the address that the other node wrote when it claimed the block.
+/// The route to a block of another node. The next hop is the address that the other node wrote into the block with its claim.
 fn route_to(block: &AddressBlock, node_name: &str) -> Option<DirectRoute> {
     let spec = &block.spec;
     if spec.node_name.as_deref().is_none_or(|name| name == node_name) {

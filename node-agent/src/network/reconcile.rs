@@ -28,7 +28,8 @@ const PASS_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Default)]
 struct PassState {
     reported: Reported,
-    /// Used without direct routing: whether the agent has removed the direct routes of an earlier run and need not check for them again.
+    /// Used only without direct routing. True once the agent has removed the direct routes of an earlier run, so that later passes need not
+    /// look for such routes.
     without_direct_routes: bool,
 }
 
@@ -144,7 +145,8 @@ fn report_findings(agent: &Agent, report: &Report) {
 
 /// The live attachments that have no link although their network namespace exists, or may exist.
 ///
-/// An attachment that ended during the pass is not broken. An attachment without a network namespace is removed soon.
+/// These attachments are left out: those that ended during the pass, and those whose network namespace is gone, because the agent removes
+/// them soon.
 async fn broken(agent: &Agent, report: &Report) -> Vec<Attachment> {
     let mut live = live(agent);
     let missing: Vec<Attachment> = report.link_missing.iter().filter_map(|key| live.remove(key)).collect();

@@ -1,5 +1,5 @@
-//! Compares the node's IPAssignments with its attachments. It creates missing assignments again, and deletes assignments of an earlier
-//! boot. It deletes an orphaned assignment only when two reads at different times prove that the assignment's pod is gone.
+//! Compares the node's IPAssignments with its attachments. The agent creates missing assignments again, and deletes assignments of an
+//! earlier boot. The agent deletes an orphaned assignment only when two reads at different times prove that the assignment's pod is gone.
 
 mod decision;
 
@@ -18,8 +18,8 @@ pub(super) use decision::AssignmentIdentity;
 use decision::{Mismatch, compare};
 
 impl Resync {
-    /// Lists the node's assignments and repairs the mismatches. Returns the time until the next list if an orphaned assignment needs
-    /// another read.
+    /// Lists the node's assignments and repairs the mismatches. If there are orphaned assignments, returns the time until the next list,
+    /// because the agent must read their pods again.
     pub(super) async fn compare_assignments(
         &self,
         history: &mut PassHistory,
@@ -113,7 +113,7 @@ impl Resync {
 
     fn report_void(&self, name: &str, block: &str) {
         let sentence = format!(
-            "IPAssignment {name} of node {0} is void, because node {0} does not own block {block}. The operator deletes the IPAssignment once its pod is gone; to see which pod it names: kubectl get ipassignment {name} -o yaml",
+            "IPAssignment {name} of node {0} is void, because node {0} does not own block {block}. The operator deletes the IPAssignment once its pod is gone. To see the pod's name, run: kubectl get ipassignment {name} -o yaml",
             self.cluster.node_name()
         );
         tracing::warn!(assignment = name, block, "{sentence}");

@@ -102,7 +102,7 @@ impl Resync {
                     block = name,
                     "the API server lists this node as the owner of a block that the agent did not know; the agent has added the block"
                 );
-                // The operator may release the block of a deleted Node, so nothing is assigned from it.
+                // The operator may release the blocks of a deleted Node, so the agent assigns nothing from this block.
                 if self.cluster.node_is_gone() {
                     self.node_state.on(name, BlockEvent::Doubt);
                 }
@@ -144,13 +144,13 @@ impl Resync {
         self.node_state.on(&block.name, BlockEvent::ClaimedBack { now, not_before });
     }
 
-    /// Lists the assignments of each block with [`Proof::AssignmentsUnseen`]. Excludes the assigned addresses that no attachment of this
-    /// node has. Then marks the block as proven by `listed`, the list of the node's blocks.
+    /// Lists the assignments in each block whose proof is [`Proof::AssignmentsUnseen`]. The node then allocates no address whose assignment
+    /// names an attachment of another node. `listed` is the earlier read of the node's blocks, and becomes the proof of the block.
     pub(super) async fn list_assignments_of_new_blocks(&self, listed: ReadStart) -> Result<(), ReadError> {
         let settled = |state| !matches!(state, BlockState::Doubted { .. } | BlockState::Lost);
         let needs_list = |block: &BlockView| block.proof == Proof::AssignmentsUnseen && settled(block.state);
         for block in self.node_state.blocks().into_iter().filter(needs_list) {
-            // List the assignments only after the quiet time, during which other nodes create missing assignments of their pods.
+            // List the assignments only after the quiet time, because until then other nodes create missing assignments of their pods.
             if self.freshness.quiet_until(boot_time()).is_some() {
                 return Ok(());
             }

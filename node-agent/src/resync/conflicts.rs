@@ -7,7 +7,7 @@ use super::Resync;
 use crate::assignments::{AssignmentInfo, assignment_name, get_assignment, pair_of};
 use crate::state::{Attachment, ConflictingAssignment, exclusion};
 
-/// How many conflicting assignments one pass reads. Excluded addresses can be many, and each costs one read.
+/// How many conflicting assignments one pass reads. The limit exists because each excluded address costs one read, and there may be many.
 const MAX_RECHECKS_PER_PASS: usize = 64;
 
 impl Resync {
@@ -44,7 +44,7 @@ impl Resync {
                 Ok(assignment) if self.is_held(&assignment) && !self.has_two_holders(conflict.pair) => {
                     self.end_exclusion(&conflict);
                 }
-                // The block may have another owner now. The API server's answer to creating the attachment's assignment shows this.
+                // Another node may own the block now. To find out, the agent creates the attachment's assignment and checks the answer.
                 Ok(_) => self.recreate(conflict.pair),
                 Err(error) => {
                     tracing::debug!(assignment = conflict.name, %error, "the agent can't read a conflicting IPAssignment, so its address stays excluded from allocation");
@@ -85,7 +85,7 @@ impl Resync {
     }
 }
 
-/// The next `max` conflicts after the address `last`, in the order of their addresses and beginning again at the end.
+/// The next `max` conflicts after the address `last`, in the order of their addresses. The lowest address follows the highest.
 fn next_batch(
     mut conflicts: Vec<ConflictingAssignment>,
     last: Option<IpPair>,

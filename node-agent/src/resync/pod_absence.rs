@@ -24,11 +24,12 @@ pub struct Candidate<K> {
     pub key: K,
     /// The candidate's pod. If its namespace, name or UID is missing, the pod's absence can't be proven.
     pub pod: PodRef,
-    /// Whether the API server certainly once had a pod with this UID. The API server never has the UID of a static pod.
+    /// Whether the API server is known to have had a pod with this UID. This is false for a static pod, because its mirror pod has another
+    /// UID.
     pub seen: bool,
 }
 
-/// Remembers the earlier reads of the pods of one kind of candidates.
+/// Remembers earlier reads of pods. Each tracker serves one kind of candidate.
 #[derive(Debug)]
 pub struct PodAbsenceTracker<K> {
     node_name: String,

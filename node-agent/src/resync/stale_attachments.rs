@@ -1,5 +1,6 @@
-//! The stale-attachment check. It completes failed DELs. It also removes attachments without a DEL if two checks at different times found
-//! the network namespace or the pod gone. The breaker stops a mass removal. A missing link alone proves nothing.
+//! The stale-attachment check. It completes failed DELs. If two checks at different times found an attachment's network namespace or pod
+//! gone, the check removes the attachment without a DEL. If too many attachments look stale, the breaker stops the removal. A missing link
+//! alone proves nothing.
 
 mod decision;
 
@@ -93,7 +94,7 @@ async fn check(agent: &Arc<Agent>, client: &Client, history: &mut CheckHistory) 
     }
 }
 
-/// Records for which attachments the API server has shown the pod. Only such a pod can later be proven gone.
+/// Records for each attachment whether the API server has shown its pod. Only a pod that was shown can later be proven gone.
 async fn note_seen_pods(agent: &Agent, idle: &[Attachment]) {
     for attachment in idle.iter().filter(|attachment| !attachment.pod_seen && !attachment.pod.uid.is_empty()) {
         let pod = &attachment.pod;
@@ -128,7 +129,7 @@ async fn presence_of(agent: &Agent, attachments: &[Attachment]) -> HashMap<Attac
     })
 }
 
-/// The attachments whose pod is not among the pods that the watch shows on this node. Only these pods need live reads.
+/// The attachments whose pods the watch does not show on this node. Only these pods need live reads.
 fn candidates(agent: &Agent, idle: &[Attachment]) -> Vec<Candidate<AttachmentId>> {
     let not_cached = |attachment: &&Attachment| {
         let pod = &attachment.pod;

@@ -1,4 +1,4 @@
-//! Builds the agent: opens the kernel's network and the checkpoint, restores the node's state, and creates its parts.
+//! Builds the agent: opens the kernel's network and the checkpoint, restores the node's state, and creates the agent's parts.
 
 use std::sync::Arc;
 
@@ -116,12 +116,12 @@ pub(super) async fn start(
     let metrics = Metrics::register(page.registry());
     page.registry().register(
         "agent_claim_conflicts",
-        "Failed block claims: another node already had the block, or the pool's status was out of date",
+        "Block claims that failed because another node already had the block, or because the pool's status was out of date",
         claims.conflicts(),
     );
     page.registry().register(
         "agent_refused_pools",
-        "Pools with blocks that this node does not claim, because they contain addresses that the node itself uses",
+        "Pools with blocks that this node does not claim, because the blocks contain addresses that the node itself uses",
         demand.refused_pools(),
     );
     let (first_read_ended, over) = watch::channel(false);
@@ -173,8 +173,8 @@ fn last_contact(previous: &Previous, boot_id: &str) -> Option<BootTime> {
 
 /// Whether ADDs may use the checkpoint's blocks before the API server has confirmed them.
 ///
-/// Returns true if the time without an agent was too short for the operator to release the blocks. The checkpoint must also belong to the
-/// Node that the agent last saw.
+/// The checkpoint must belong to the Node that the agent last saw. Also, the time without an agent must have been too short for the
+/// operator to release the blocks.
 fn is_trusted(previous: &Previous, cluster: &ClusterCache, boot_id: &str, times: Times) -> bool {
     let Previous::SameNode(identity) = previous else { return false };
     let same_node = cluster.node().is_some_and(|node| identity.node_uid.as_deref() == Some(&node.uid));

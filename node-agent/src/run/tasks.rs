@@ -1,4 +1,4 @@
-//! Runs the agent's background tasks. If one of them ends, the agent exits, because a restart loses nothing.
+//! Runs the agent's background tasks. If one of them ends, the agent exits, so that kubelet restarts it. A restart loses no state.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -169,8 +169,8 @@ fn block_reconciler(
     })
 }
 
-/// Wakes waiting ADDs when the agent has read this node's blocks, or after [`timing::FIRST_READ_TIMEOUT`]. The ADDs may then use trusted
-/// blocks of the checkpoint without that read.
+/// Wakes waiting ADDs when the agent has read this node's blocks, or after [`timing::FIRST_READ_TIMEOUT`]. After the timeout, the ADDs may
+/// use trusted blocks of the checkpoint without that read.
 async fn announce_first_read(
     ended: watch::Sender<bool>,
     blocks_were_read: watch::Sender<bool>,
@@ -191,7 +191,7 @@ async fn become_ready(agent: Arc<Agent>, mut resynced: watch::Receiver<Resynced>
         let _ = resynced.wait_for(|resynced| resynced.blocks).await;
         if let Err(error) = agent.run_dir.mark_ready() {
             tracing::error!(
-                "the agent could not write the ready marker and retries; without the marker, STATUS fails whenever the agent is stopped: {error}"
+                "the agent could not write the ready marker: {error}. The agent retries; without the marker, STATUS fails whenever the agent is stopped"
             );
         }
     }

@@ -15,7 +15,8 @@ use super::{
 use crate::cluster::freshness::Proof;
 
 impl Inventory {
-    /// Allocates an address. With `early`, allocates the address that has been cooling down longest, before its cool-down ends.
+    /// Allocates an address. If `early` is set, allocates the address that has been cooling down longest, although its cool-down has not
+    /// ended.
     pub(super) fn assign(
         &mut self,
         request: &AllocationRequest<'_>,
@@ -61,7 +62,7 @@ impl Inventory {
         Ok(Allocation { attachment, token })
     }
 
-    /// Whether the token is still valid: its block was not doubted, lost or replaced since the allocation.
+    /// Whether the token is still valid. The token becomes invalid if its block is doubted, lost or replaced after the allocation.
     pub(super) fn token_is_current(&self, token: &FencingToken) -> bool {
         self.blocks.get(&token.block).is_some_and(|block| block.epoch() == token.epoch)
     }
@@ -130,7 +131,7 @@ impl Inventory {
         self.conflicts.values().cloned().collect()
     }
 
-    /// How many addresses are in use, cooling and usable in each block of a pool from which this node allocates.
+    /// For each block of the pool that is in service: how many addresses are in use, how many cool down, and how many are usable.
     pub(super) fn pool_use(&self, pool: &str, cooldown: Duration, now: BootTime) -> Vec<BlockUse> {
         let serving = self.blocks.values().filter(|block| block.pool == pool && block.state().assignable());
         serving

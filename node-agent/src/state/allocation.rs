@@ -59,13 +59,13 @@ pub enum AssignError {
     #[error("attachment {} already has address {}", .0.key, .0.pair)]
     AlreadyAllocated(Box<Attachment>),
     /// The node has blocks of the pool in service, but each of their addresses is in use, reserved, excluded or cooling down.
-    #[error("none of the {blocks} blocks of the pool that the node allocates from has a free address")]
+    #[error("the node has {blocks} blocks of the pool in service, and none of them has a free address")]
     NoFreeAddress {
         /// How many blocks of the pool the node has in service.
         blocks: usize,
     },
     /// The node has no block of the pool in service.
-    #[error("the node has no block of the pool from which it may allocate new addresses")]
+    #[error("the node has no block of the pool in service")]
     NoBlock,
 }
 
@@ -78,8 +78,9 @@ pub struct Allocation {
     pub token: FencingToken,
 }
 
-/// Identifies the epoch of a block at an allocation. The ADD calls [`NodeState::token_is_current`](super::NodeState::token_is_current)
-/// before it answers, to find out whether the block was doubted, lost or replaced meanwhile.
+/// The block of an allocated address, and the block's epoch at the allocation. Before the ADD answers, it calls
+/// [`NodeState::token_is_current`](super::NodeState::token_is_current) to find out whether the block was doubted, lost or replaced
+/// meanwhile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FencingToken {
     /// The block's name.
@@ -98,7 +99,8 @@ pub struct CoolingAddress {
     pub since: BootTime,
 }
 
-/// An IPAssignment of an address in this node's blocks. It names an attachment that does not have the address on this node.
+/// An IPAssignment of an address in this node's blocks. The attachment that the IPAssignment names is on another node, or does not have the
+/// address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConflictingAssignment {
     /// The address that the assignment names.

@@ -10,7 +10,8 @@ use tempfile::{Builder, NamedTempFile};
 
 /// The prefix of a temporary file.
 const PREFIX: &str = ".bobbin-";
-/// The suffix of a temporary file. With this suffix, no runtime reads the file as a CNI configuration, and no reader of `*.json` finds it.
+/// The suffix of a temporary file. Because of this suffix, no runtime reads the file as a CNI configuration, and no reader of `*.json`
+/// files reads it.
 const SUFFIX: &str = ".tmp";
 
 /// Replaces a file on a tmpfs, and creates the directory again if another program removed it. The write survives a crash of this program,

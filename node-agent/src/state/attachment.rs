@@ -5,7 +5,7 @@ use bobbin_datapath::NetnsRef;
 use bobbin_ipam::{AttachmentKey, IpPair};
 use serde::{Deserialize, Serialize};
 
-/// The pod of an attachment. A field that the runtime did not name is empty.
+/// The pod of an attachment. A field is empty if the runtime did not pass its value.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PodRef {
     /// The pod's namespace (K8S_POD_NAMESPACE).
@@ -42,7 +42,7 @@ pub enum AttachmentPhase {
     Deleting,
 }
 
-/// The key of an attachment and the time of its ADD, because a later ADD may have the same key.
+/// The key of an attachment and the time of its ADD. The key alone is not enough, because a later ADD may have the same key.
 pub type AttachmentId = (AttachmentKey, jiff::Timestamp);
 
 /// One container's interface and the address that it holds.
@@ -58,8 +58,8 @@ pub struct Attachment {
     pub pool: String,
     /// The pod of the attachment.
     pub pod: PodRef,
-    /// Whether the API server once showed this agent a pod with this UID. Without that, the pod's absence proves nothing. Never true for a
-    /// static pod.
+    /// Whether the API server once showed this agent a pod with this UID. If false, the pod's absence from the API server does not prove
+    /// that the pod has ended. Never true for a static pod.
     #[serde(default)]
     pub pod_seen: bool,
     /// When the attachment's address was allocated.

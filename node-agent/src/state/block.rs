@@ -38,7 +38,7 @@ pub enum BlockState {
     Releasing {
         /// The step of the release that comes next.
         stage: ReleaseStage,
-        /// Whether the node may have lost the block. If it may, the block becomes doubted when the release is cancelled.
+        /// Whether the node may have lost the block. If true, the block becomes doubted when the release is cancelled.
         doubted: bool,
     },
     /// Another node owns the block. The agent reports this node's pods that still use addresses of the block.
@@ -197,7 +197,7 @@ impl BlockState {
         }
     }
 
-    /// Whether the node may be the block's owner according to the API server. Such a block counts against `maxBlocksPerNode`.
+    /// Whether the API server may show this node as the block's owner. Such a block counts against `maxBlocksPerNode`.
     pub fn counts_as_ours(self) -> bool {
         self != BlockState::Lost
     }
@@ -208,8 +208,8 @@ impl BlockState {
         matches!(self, BlockState::Doubted { .. } | BlockState::Lost)
     }
 
-    /// The block's state after a restart of the agent. Returns `None` if the agent forgets the block until it reads the block again.
-    /// `trusted` says that the agent was down only briefly. A `Serving` block then stays in service without a new confirmation.
+    /// The block's state after a restart of the agent. Returns `None` if the agent must forget the block until the next read shows it. If
+    /// `trusted`, a `Serving` block stays in service without a new confirmation, because the agent was down only briefly.
     #[must_use]
     pub fn restored(self, trusted: bool) -> Option<BlockState> {
         match self {

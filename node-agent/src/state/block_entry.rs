@@ -90,7 +90,7 @@ pub struct BlockView {
 pub(super) struct BlockEntry {
     pub(super) pool: String,
     state: BlockState,
-    /// Grows with each transition after which running ADDs must not answer with an address of the block.
+    /// Increases when the block enters a state that revokes earlier allocations (see [`BlockState::revokes`]).
     epoch: u64,
     pub(super) known: Option<KnownBlock>,
 }

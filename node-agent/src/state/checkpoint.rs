@@ -1,5 +1,6 @@
 //! The checkpoint under the run directory: attachments, blocks, cooling and excluded addresses. It survives a restart of the agent, but not
-//! a reboot. The agent keeps and reports an attachment's unreadable file, and the attachment's address counts as in use.
+//! a reboot. If the agent can't read the file of an attachment, it keeps and reports the file, and the attachment's address counts as in
+//! use.
 
 pub(crate) mod blocks;
 
@@ -56,7 +57,7 @@ struct Boot {
 }
 
 impl Checkpoint {
-    /// Creates the directories, and moves the files from directories that version 0.1.0 named differently.
+    /// Creates the directories. If a directory still has the name that version 0.1.0 gave it, moves its files into the new directory.
     ///
     /// # Errors
     /// A directory can't be created, or a file of version 0.1.0 can't be moved.
@@ -74,8 +75,8 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Prepares the directory for the current boot. Returns true if the checkpoint belonged to an earlier boot, or to none. Removes files
-    /// of an earlier boot, because the links of their attachments ended with that boot.
+    /// Prepares the directory for the current boot. Returns true if the checkpoint belonged to an earlier boot, or if its boot is unknown.
+    /// Removes files of an earlier boot, because the links of their attachments ended with that boot.
     ///
     /// # Errors
     /// The boot marker can't be written.
@@ -107,7 +108,7 @@ impl Checkpoint {
             match read::<Attachment>(&path) {
                 Ok(attachment) => contents.attachments.push(attachment),
                 Err(error) => {
-                    tracing::error!(path = %path.display(), %error, "the agent can't read the checkpoint of an attachment, whose address counts as in use");
+                    tracing::error!(path = %path.display(), %error, "the agent can't read the checkpoint of an attachment; the attachment's address counts as in use");
                     contents.unreadable.push(path);
                 }
             }
@@ -119,7 +120,7 @@ impl Checkpoint {
         let blocks = self.root.join(layout::BLOCKS);
         contents.blocks = read(&blocks).unwrap_or_else(|error| {
             if blocks.exists() {
-                tracing::error!(path = %blocks.display(), %error, "the agent can't read the checkpoint of the node's blocks; it reads the blocks from the API server");
+                tracing::error!(path = %blocks.display(), %error, "the agent can't read the checkpoint of the node's blocks, so it reads the blocks from the API server");
             }
             Vec::new()
         });
@@ -143,7 +144,8 @@ impl Checkpoint {
         if self.keep_cooling(&cooling).is_ok() {
             return remove(&self.attachment(key));
         }
-        // The disk may be full, and the removal frees space. An agent killed between both calls forgets only the cool-down.
+        // The file system may be full, so first remove the attachment's file to free space. If the agent is killed between these two calls,
+        // it forgets only the cool-down.
         remove(&self.attachment(key))?;
         self.keep_cooling(&cooling)
     }
@@ -216,8 +218,8 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     Ok(serde_json::from_slice(&fs::read(path)?)?)
 }
 
-/// Moves the files of a directory into another directory, and removes the empty one. After a crash, the next start moves the remaining
-/// files.
+/// Moves the files of the directory `old` into the directory `new`, and then removes `old`. After a crash, the next start moves the
+/// remaining files.
 fn take_over(old: &Path, new: &Path) -> io::Result<()> {
     if !old.exists() {
         return Ok(());

@@ -23,7 +23,8 @@ pub(super) struct Inventory {
     reserved: HashMap<String, Reserved>,
     /// The addresses excluded from allocation, whether their block is known or not.
     pub(super) conflicts: HashMap<IpPair, ConflictingAssignment>,
-    /// The epoch of the block that was added last. Epochs of new blocks grow, so a block that this node claims again never reuses an epoch.
+    /// The epoch of the block that was added last. Each added block gets a higher epoch than all earlier blocks, so a block that this node
+    /// claims again never reuses an epoch.
     epochs: u64,
 }
 
@@ -91,7 +92,7 @@ impl Inventory {
             return changed;
         }
         let forgotten = self.blocks.remove(name).and_then(|block| block.known);
-        // Only a released block needs no memory of its cool-downs, because its API object has the start of the cool-down.
+        // The state forgets the cool-downs of a released block, because the block's API object has the start of the cool-down.
         if event != BlockEvent::Released {
             self.keep_cooling(forgotten);
         }
@@ -198,7 +199,8 @@ impl Inventory {
         self.blocks.values().filter_map(BlockEntry::view).collect()
     }
 
-    /// The list of blocks to save in the checkpoint before the events in `promotions` are applied to the state.
+    /// The list of blocks as it will be after the events in `promotions`. The checkpoint's writer saves this list before it applies the
+    /// events.
     pub(super) fn checkpoint_with(&self, promotions: &[(String, BlockEvent)]) -> Vec<CheckpointedBlock> {
         let state = |view: &BlockView| {
             let mut of_this = promotions.iter().filter(|(name, _)| *name == view.held.name);

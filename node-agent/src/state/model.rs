@@ -1,8 +1,8 @@
 //! Tests two nodes against a small model of the API server. Answers are lost, watch events come in any order, and agents restart. Nodes are
 //! recreated, blocks are edited, and snapshots are restored.
 //!
-//! The checks compare the nodes with these rules, not with the code. Two running pods never have the same address. A block with an address
-//! in use is never released. A node allocates only from an exported block that it owns at the API server.
+//! The checks follow from these rules, not from the code. Two running pods never have the same address. A block with an address in use is
+//! never released. A node allocates only from an exported block that it owns at the API server.
 
 mod administrator;
 mod checks;
@@ -47,7 +47,7 @@ struct Node {
     uid: u32,
     /// The running pods: the number of the container, and the address.
     pods: BTreeMap<usize, IpPair>,
-    /// The containers whose assignment the API server has not answered yet.
+    /// The containers whose assignment the API server has neither confirmed nor refused yet.
     unanswered: BTreeSet<usize>,
     /// The addresses that the node reported because their assignment names another attachment.
     reported: BTreeSet<IpPair>,

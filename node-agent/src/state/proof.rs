@@ -5,7 +5,7 @@ use crate::cluster::freshness::Proof;
 
 impl Proof {
     /// What a claim proves. `read` is the proof of a read that began before the claim. `had_finalizer` says whether the block may have had
-    /// Bobbin's finalizer before the claim, `quiet` whether the quiet time after an outage runs.
+    /// Bobbin's finalizer before the claim. `quiet` says whether the quiet time that follows an outage has not ended yet.
     #[must_use]
     pub fn of_claim(read: Proof, had_finalizer: bool, quiet: bool) -> Proof {
         if quiet || had_finalizer { Proof::AssignmentsUnseen } else { read }

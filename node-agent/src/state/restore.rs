@@ -13,8 +13,8 @@ use crate::cluster::{ClusterCache, cooldown_of};
 use crate::state::checkpoint::{Checkpoint, CheckpointContents, key_of};
 use crate::state::{Attachment, AttachmentPhase, BlockEvent, CheckpointedBlock, NewBlock, NodeState, PodRef};
 
-/// Restores the blocks and attachments, and returns the attachments. `trusted` says that the agent was down only briefly. Blocks in service
-/// then stay in service before the API server confirms them.
+/// Restores the blocks and attachments, and returns the attachments. If `trusted`, the agent was down only briefly, so blocks in service
+/// stay in service without waiting for the API server to confirm them.
 pub fn restore(
     node_state: &NodeState,
     checkpoint: &Checkpoint,
@@ -52,24 +52,24 @@ pub fn restore(
     for (attachment, source) in &all {
         node_state.restore_attachment(attachment.clone());
         if *source == Source::Kernel {
-            tracing::warn!(key = %attachment.key, pair = %attachment.pair, "the checkpoint of an attachment is missing, or its addresses differ from the routes of its host link. The agent writes the checkpoint again with the kernel's addresses");
+            tracing::warn!(key = %attachment.key, pair = %attachment.pair, "an attachment has no checkpoint, or the checkpoint's addresses differ from the routes of the attachment's host link. The agent writes the checkpoint again with the kernel's addresses");
             if let Err(error) = checkpoint.keep(attachment) {
                 tracing::error!(key = %attachment.key, %error, "the checkpoint of an attachment could not be written; after a restart the agent can still restore the attachment from its host link");
             }
         }
     }
-    // If an attachment's file is unreadable and no host link has its key, add the attachment without an address. It stays until two checks
-    // find that its network namespace or pod no longer exists.
+    // If an attachment's file is unreadable and no host link has the attachment's key, add the attachment without an address. The
+    // attachment stays until two checks find that its network namespace or pod no longer exists.
     let mut nameless: Vec<(Attachment, Source)> = Vec::new();
     for key in unreadable.iter().filter_map(|path| key_of(path)).filter(|key| node_state.attachment(key).is_none()) {
         tracing::error!(%key, "the agent can't read the checkpoint of an attachment and finds no host link of it. The agent keeps the attachment's IPAssignments until the attachment's network namespace or pod no longer exists");
-        // The attachment has no address, so the agent must not create an IPAssignment for it. The empty UID marks the IPAssignment as
-        // confirmed.
+        // The empty UID marks the IPAssignment as confirmed, so that the agent does not create an IPAssignment for an attachment without an
+        // address.
         let attachment = of_kernel(key, IpPair::default(), Some(String::new()), boot_id, Timestamp::now());
         node_state.restore_attachment(attachment.clone());
         nameless.push((attachment, Source::Checkpoint));
     }
-    // A lost block stays only while attachments have addresses of it. The last such attachment may have ended while no agent ran.
+    // Forget each lost block that has no attachments any more. Its last attachment may have ended while no agent ran.
     for block in node_state.blocks().into_iter().filter(|block| block.residents == 0) {
         node_state.on(&block.held.name, BlockEvent::Vacated);
     }
@@ -78,7 +78,7 @@ pub fn restore(
     all.map(|(attachment, _)| node_state.attachment(&attachment.key).unwrap_or(attachment)).collect()
 }
 
-/// Where the agent found an attachment after its start.
+/// Where the starting agent found an attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     /// The attachment is in the checkpoint, and perhaps in the kernel.

@@ -1,4 +1,4 @@
-//! The nodes that have claimed blocks beyond what a pool lets them claim. Pure.
+//! Finds the nodes that own more blocks of a pool than the pool allows them. Pure.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use kube::runtime::reflector::ObjectRef;
 use super::block::BlockInfo;
 use super::index::Index;
 
-/// The blocks of a node in a pool in which the node may claim no further block.
+/// A node that may claim no further block of a pool, and the node's blocks of that pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ClaimsBeyond {
     pub(crate) node: Arc<str>,
     pub(crate) pool: Arc<str>,
     /// The indices of the node's blocks.
     pub(crate) blocks: BTreeSet<u64>,
-    /// Why the node may claim no further block. The text is the end of a sentence.
+    /// Why the node may claim no further block, as the end of a sentence.
     pub(crate) why: String,
 }
 
@@ -33,11 +33,11 @@ impl Index {
             let max = known.spec.max_blocks(max_addresses) as usize;
             for (node, count) in owners(blocks) {
                 let why = if count > max {
-                    format!("{max} is the largest number of blocks that a node may have there")
+                    format!("a node may have at most {max} blocks of the pool")
                 } else if self.is_admitted(known, node) {
                     continue;
                 } else {
-                    "the pool's nodeSelector does not admit it".to_owned()
+                    "the pool's nodeSelector does not admit the node".to_owned()
                 };
                 let own = blocks.iter().filter(|(_, block)| block.owner.node() == Some(node)).map(|(index, _)| *index);
                 let (node, pool) = (Arc::clone(node), Arc::clone(pool));

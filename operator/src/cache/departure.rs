@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bobbin_api_client::PartialNode;
 
-/// How a Node was deleted, as far as the watch has shown. A later variant allows more.
+/// How a Node was deleted, as far as the watch has shown. If two observations of a Node differ, the later variant counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Departure {
     /// The watch has not shown the Node, because it was deleted before this operator started.
@@ -20,7 +20,7 @@ pub(crate) enum Departure {
 }
 
 impl Departure {
-    /// The departure of a Node that looked like this at the end.
+    /// The departure of a Node whose last known state is `node`.
     pub(crate) fn of(node: &PartialNode) -> Self {
         match (node.out_of_service(), node.removal_expected()) {
             (true, _) => Self::OutOfService,
@@ -35,6 +35,6 @@ impl Departure {
 pub(crate) struct NodeOwners {
     /// How many nodes own something, whether deleted or not.
     pub(crate) count: usize,
-    /// The deleted ones.
+    /// The deleted nodes among them.
     pub(crate) deleted: HashMap<Arc<str>, Departure>,
 }

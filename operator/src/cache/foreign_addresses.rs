@@ -80,8 +80,8 @@ impl Index {
         all.iter().filter_map(|range| range.readable()).flat_map(service_conflicts).collect()
     }
 
-    /// The addresses of all Nodes, as conflicts: no pool may contain a Node's address. Of a Node that no longer reports its
-    /// addresses, the reserved ones still count.
+    /// The addresses of all Nodes, as conflicts: no pool may contain a Node's address. An address that no Node reports any more
+    /// counts as long as it stays reserved.
     pub(crate) fn node_addresses(&self) -> Vec<SubnetConflict> {
         let nodes = self.nodes.state();
         let reported = nodes.iter().flat_map(|node| node_conflicts(node));
@@ -108,7 +108,7 @@ impl Index {
         found.into_iter().map(of).collect()
     }
 
-    /// Reserves the Node addresses that a pool's status lists for the grace period, because Nodes had them under an earlier
+    /// Reserves, for the grace period, the Node addresses in a pool's status, because Nodes had these addresses under an earlier
     /// leader. Returns whether the pool can be read.
     pub(crate) fn inherit_node_addresses(&mut self, pool: &str, now: Instant) -> bool {
         let pool = self.pool(pool);

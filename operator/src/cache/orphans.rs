@@ -1,4 +1,4 @@
-//! Assignments that may be void: the block does not exist, the assignment's node does not own it, or it lacks the address. Pure.
+//! Assignments that may be void: their block does not exist, is not their node's, or lacks their address. Pure.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(crate) struct OrphanedAssignment {
 }
 
 impl OrphanedAssignment {
-    /// Whether the addresses are in no block that the assignment names, so only the assignment shows that they are in use.
+    /// Whether the named block does not exist or lacks the addresses. If so, only the assignment shows that the addresses are in use.
     pub(crate) fn lacks_block(&self) -> bool {
         !self.block_exists || self.outside
     }

@@ -18,7 +18,7 @@ use super::foreign_addresses::NodeAddress;
 use super::index::Index;
 use crate::layout::{PoolShape, ShapeError, accepted_subnets};
 
-/// How many reserved addresses that are in use a message names.
+/// A message names at most this many of the reserved addresses that are in use.
 const MAX_NAMED_ADDRESSES: usize = 5;
 
 /// A copy of one pool and its blocks, with the counts that decisions about the pool need.
@@ -36,9 +36,9 @@ pub(crate) struct PoolView {
     pub(crate) cooling: u64,
     /// How long until the next cooling address of the pool has cooled down; `None` if no address cools down.
     pub(crate) next_cooled: Option<Duration>,
-    /// The reserved addresses of the pool that an assignment has nevertheless.
+    /// The reserved addresses of the pool that are assigned nevertheless.
     pub(crate) reserved_in_use: ReservedInUse,
-    /// The addresses of Nodes in the pool's subnets, at most [`MAX_NODE_ADDRESSES`] and one more.
+    /// The addresses of Nodes in the pool's subnets, at most one more than [`MAX_NODE_ADDRESSES`].
     pub(crate) node_addresses: Vec<NodeAddress>,
     /// The Service ranges that overlap the pool's subnets.
     pub(crate) service_ranges: Vec<SubnetConflict>,
@@ -48,12 +48,12 @@ pub(crate) struct PoolView {
     pub(crate) pools: usize,
 }
 
-/// The reserved addresses of a pool that assignments have. An address pair counts once.
+/// The reserved addresses of a pool that are assigned. An address pair counts once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ReservedInUse {
-    /// How many addresses, whatever reserves them.
+    /// How many addresses, whether `spec.reserved` or a Node reserves them.
     pub(crate) all: usize,
-    /// How many of these addresses are reserved also without the addresses of Nodes.
+    /// How many of these addresses `spec.reserved` reserves.
     pub(crate) by_spec: usize,
     /// The first [`MAX_NAMED_ADDRESSES`] of the addresses in `by_spec`.
     pub(crate) named: Vec<IpAddr>,
@@ -108,7 +108,7 @@ impl Index {
         }
     }
 
-    /// Which of the addresses an assignment has, alone or as part of a pair.
+    /// Returns those of the given addresses that are assigned, alone or as part of a pair.
     pub(super) fn assigned_among(&self, addresses: &[IpAddr]) -> HashSet<IpAddr> {
         // An assignment is named after its IPv4 address if it has one.
         let mut assigned: HashSet<IpAddr> =
@@ -214,7 +214,7 @@ impl Index {
         blocks.filter_map(|(name, block)| Some((format!("{name}-{}", block.index), block.range?))).collect()
     }
 
-    /// Forgets the names that no object uses, and deleted nodes and pools that own nothing.
+    /// Forgets names that no object uses, deleted nodes that own nothing, and released addresses of deleted pools.
     pub(crate) fn tidy(&mut self) {
         let deleted = self.owners().deleted;
         self.departures.retain(|name, _| deleted.contains_key(name));

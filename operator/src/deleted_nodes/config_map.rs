@@ -17,9 +17,10 @@ use crate::live_reads::{READ_TIMEOUT, is_object_name};
 /// The name of the ConfigMap.
 pub(super) const NAME: &str = "bobbin-deleted-nodes";
 /// The annotation with which an administrator confirms that the machines of deleted nodes are off. Its value is a time: the
-/// confirmation is about the nodes that were deleted until then.
+/// confirmation covers the nodes that were deleted until that time.
 pub(super) const CONFIRMATION: &str = "bobbin.dev/confirm-deletion";
-/// A confirmation may be this far in the future, because clocks differ. A later one would also confirm later deletions.
+/// The time of a confirmation may be this far in the future, because clocks differ. A time further ahead would also cover deletions
+/// that have not happened yet.
 const MAX_CLOCK_DIFFERENCE_MINUTES: i64 = 1;
 
 /// The ConfigMap could not be read or written.
@@ -78,7 +79,7 @@ impl DeletedNodesConfigMap {
         };
         let entry = |(node, text): (String, String)| {
             let deletion = serde_json::from_str(&text).unwrap_or_else(|error| {
-                tracing::warn!(node, %error, "the entry of a deleted node in ConfigMap {NAME} can't be decoded, so its blocks are held");
+                tracing::warn!(node, %error, "the entry of a deleted node in ConfigMap {NAME} can't be decoded, so the node's blocks are held");
                 Deletion::unreadable(now)
             });
             (node, deletion)
@@ -133,14 +134,14 @@ fn done<T>(outcome: Outcome<T>) -> Result<T, ConfigMapError> {
     }
 }
 
-/// The time in a confirmation; `None` if it is not a time or too far in the future.
+/// The time in a confirmation; `None` if the text is not a time, or if the time is too far in the future.
 fn confirmation(text: &str, now: Timestamp) -> Option<Timestamp> {
     let time: Option<Timestamp> = text.trim().parse().ok();
     let time = time.filter(|time| *time <= now.saturating_add(MAX_CLOCK_DIFFERENCE_MINUTES.minutes()).unwrap_or(now));
     if time.is_none() {
         tracing::warn!(
             value = text,
-            "the annotation {CONFIRMATION} of ConfigMap {NAME} is not a time in the past, so it confirms nothing; its event names the value to set"
+            "the annotation {CONFIRMATION} of ConfigMap {NAME} is not a time in the past, so it confirms nothing. The event ReclaimHeld of the ConfigMap names the value to set"
         );
     }
     time

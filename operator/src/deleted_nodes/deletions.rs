@@ -35,7 +35,7 @@ pub(super) enum Progress {
         /// When the hold ended.
         released_at: Time,
     },
-    /// The node was released after a hold. The entry only counts for the rate of releases.
+    /// The node was released after a hold. The entry stays only because it limits the rate of further releases.
     Done {
         /// When the operator saw that the node owns nothing any more.
         done_at: Time,
@@ -61,7 +61,7 @@ impl Deletion {
         let new = |progress| Self { deleted_at: Time(now), progress };
         let is_expected = matches!(departure, Departure::Expected | Departure::OutOfService);
         match known {
-            // The Node existed again since, and was deleted again.
+            // If the entry is done, the Node was created and deleted again after that entry was written.
             None | Some(Self { progress: Progress::Done { .. }, .. }) if is_expected => new(Progress::Expected),
             None | Some(Self { progress: Progress::Done { .. }, .. }) => new(Progress::Waiting),
             Some(Self { progress: Progress::Expected, .. }) if departure == Departure::Unexpected => {
@@ -92,7 +92,8 @@ impl Deletion {
             Progress::Expected => return None,
             Progress::Waiting => ReclaimState::Waiting,
             Progress::Held => ReclaimState::Held,
-            // A restarted operator waits for one more grace period, so the node may be released only then.
+            // An operator that restarts waits for another grace period. So the node may be released up to one grace period after
+            // `released_at`.
             Progress::Released { released_at } => {
                 ReclaimState::Released { ago: since(released_at).saturating_sub(times.grace_period) }
             }
@@ -104,7 +105,7 @@ impl Deletion {
 }
 
 impl Deletions {
-    /// What is to be remembered after the operator has seen these owners.
+    /// The deletions to remember after the operator has seen these owners.
     pub(super) fn observe(&self, owners: &NodeOwners, now: Timestamp, times: HoldTimes) -> Self {
         let observed = owners
             .deleted
@@ -133,7 +134,7 @@ impl Deletions {
         Self { nodes, confirmed_until: self.confirmed_until }
     }
 
-    /// Whether the node may be released when its grace period is over. A node that is not in the list may not.
+    /// Whether the node may be released when its grace period is over. A node without an entry may not be released.
     pub(super) fn may_release(&self, node: &str) -> bool {
         self.nodes.get(node).is_some_and(|deletion| match deletion.progress {
             Progress::Expected | Progress::Waiting | Progress::Released { .. } => true,

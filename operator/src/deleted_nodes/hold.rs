@@ -1,5 +1,5 @@
-//! Holds the release of deleted nodes when many Nodes were deleted together, until an administrator confirms it or the hold
-//! time is over.
+//! Holds the release of deleted nodes when many Nodes were deleted together, until an administrator confirms the deletions or
+//! the hold time is over.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,14 +21,14 @@ const REMINDER_INTERVAL: Duration = Duration::from_mins(10);
 /// How many nodes a message names.
 const MAX_NAMED_NODES: usize = 5;
 
-/// The operator's part of a hold that it remembers between passes.
+/// What the operator remembers about a hold between passes.
 pub(super) struct ReclaimHold {
     context: Arc<Context>,
     config_map: DeletedNodesConfigMap,
     clock: SteadyClock,
     /// Whether the ConfigMap may have entries.
     may_have_entries: bool,
-    /// The last decision, with its time and the deleted nodes that it is about.
+    /// The last decision: its time, the deleted nodes at that time, and the permits.
     decided: Option<(Instant, HashMap<Arc<str>, Departure>, Permits)>,
     reported: Option<(String, Instant)>,
 }
@@ -109,13 +109,13 @@ impl ReclaimHold {
         match self.config_map.write(&stored, deletions).await {
             Ok(()) => deletions.clone(),
             Err(error) => {
-                tracing::warn!(%error, "could not write the ConfigMap of deleted nodes, so a restart of the operator would forget them; the operator retries");
+                tracing::warn!(%error, "could not write the ConfigMap of deleted nodes; the operator retries. Until then, an operator that restarts does not know the latest deletions");
                 stored.deletions
             }
         }
     }
 
-    /// Reports a hold by a gauge, and by a log line and an event when the hold has changed and as a reminder.
+    /// Reports a hold. Each pass sets a gauge. A log line and an event follow when the hold has changed or a reminder is due.
     fn report(&mut self, deletions: &Deletions) {
         let held: Vec<(&str, Timestamp)> = deletions.held().collect();
         self.context.metrics.held_nodes.set(i64::try_from(held.len()).unwrap_or(i64::MAX));
@@ -147,7 +147,7 @@ fn sentence(held: &[(&str, Timestamp)], hold_time: Duration, namespace: &str) ->
     ))
 }
 
-/// The wall clock at the operator's start, continued with a clock that does not jump.
+/// A clock that starts with the wall-clock time at the operator's start and never jumps.
 struct SteadyClock {
     wall: Timestamp,
     started: Instant,

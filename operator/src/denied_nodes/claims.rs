@@ -1,4 +1,4 @@
-//! Finds nodes that claim further blocks although they have their maximum or the pool does not admit them. Pure.
+//! Finds nodes that claim further blocks although they exceed their maximum, or although the pool does not admit them. Pure.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::cache::ClaimsBeyond;
 
-/// The claims of one node in one pool, since they went beyond what the node may claim.
+/// The blocks that a node owns in one pool, while the pool allows the node fewer blocks or none.
 #[derive(Debug)]
 struct Beyond {
     since: Instant,
@@ -16,7 +16,7 @@ struct Beyond {
     blocks: BTreeSet<u64>,
 }
 
-/// The nodes that have blocks beyond what they may claim, by node and pool.
+/// The nodes that own more blocks of a pool than the pool allows, by node and pool.
 #[derive(Debug, Default)]
 pub(super) struct ClaimTracker(HashMap<(Arc<str>, Arc<str>), Beyond>);
 
@@ -40,7 +40,7 @@ impl ClaimTracker {
             if further > 0 {
                 offences.push((
                     Arc::clone(&key.0),
-                    format!("it claimed {further} further blocks of pool {} although {why}", key.1),
+                    format!("the node claimed {further} further blocks of pool {}, although {why}", key.1),
                 ));
             }
             let since = known.map_or(now, |known| known.since);
@@ -74,7 +74,7 @@ mod tests {
         assert_eq!(pass(&[1, 2, 3, 4], 61), 0);
         assert_eq!(pass(&[1, 2, 3], 70), 0);
         assert_eq!(pass(&[1, 2, 4], 80), 1);
-        // The grace begins again after the node had no more than it may have.
+        // After the node had no blocks beyond its maximum, the grace begins again.
         assert_eq!(pass(&[], 90), 0);
         assert_eq!(pass(&[1, 2, 5], 100), 0);
         assert_eq!(pass(&[1, 2, 5, 6], 110), 0);

@@ -1,6 +1,6 @@
 //! Compares assignments with pods: which addresses are held but not used, and which are used but not held. Pure.
 //!
-//! Missing evidence counts as agreement. A difference is real only if two comparisons in a row find the same one, because
+//! Missing evidence counts as agreement. A difference is real only if two comparisons in a row find it, because
 //! pods start and end while the operator reads.
 
 use std::collections::{HashMap, HashSet};
@@ -31,7 +31,7 @@ pub(super) struct LivePod {
 }
 
 impl LivePod {
-    /// Whether an assignment that names `holder` is this pod's.
+    /// Whether an assignment that names `holder` belongs to this pod.
     fn is(&self, holder: &PodId) -> bool {
         let same_name = self.id.namespace == holder.namespace && self.id.name == holder.name;
         let same_uid = self.id.uid == holder.uid || self.static_pod_uid.as_ref() == Some(&holder.uid);

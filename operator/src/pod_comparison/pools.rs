@@ -13,7 +13,7 @@ use crate::layout::entries;
 /// The name under which addresses of a pool that does not exist are counted.
 const NO_POOL: &str = "(none)";
 
-/// The existing pools, each with its accepted subnets. A pool that can't be decoded has none here.
+/// The existing pools, each with its accepted subnets. A pool that can't be decoded has no subnets here.
 #[derive(Debug, Default)]
 pub(super) struct Pools(BTreeMap<Arc<str>, Vec<SubnetPair>>);
 

@@ -105,13 +105,17 @@ fn log<'a>(kind: Kind, new: impl Iterator<Item = &'a Difference>) {
             ),
             Kind::UsedNotHeld => tracing::warn!(
                 %address, pool, pod, uid,
-                "a pod uses an address of a pool without an IPAssignment: if this lasts, delete the pod, so that it gets another address"
+                "a pod uses an address of a pool without an IPAssignment. If this lasts, delete the pod, so that it gets another address"
             ),
         }
     }
     let more = new.len().saturating_sub(MAX_LOGGED);
     if more > 0 {
-        tracing::warn!(more, ?kind, "more addresses about which assignments and pods differ; the metrics count all");
+        tracing::warn!(
+            more,
+            ?kind,
+            "assignments and pods differ about more addresses than the log names; the metrics count all"
+        );
     }
 }
 

@@ -32,7 +32,7 @@ impl PoolReconciler {
                 pool = self.write_acceptance(&pool, view, &numbered).await?;
             }
         }
-        // The numbers of new entries follow those of all accepted entries.
+        // New entries get numbers after those of all accepted entries, so all accepted entries need their numbers first.
         if !protocol::is_open(&pool) || protocol::is_unnumbered(&pool) {
             let unchanged = AcceptanceResult::unchanged(&pool);
             return Ok((pool, unchanged));
@@ -78,7 +78,8 @@ impl PoolReconciler {
     }
 }
 
-/// The conflicts with a pool's subnets that the cache shows. They only show which entries to propose; the survey decides.
+/// The conflicts with a pool's subnets, according to the cache. The operator uses them only to propose entries. The survey decides
+/// which entries are accepted.
 fn cached_conflicts(index: &Index, name: &str, pool: &AddressPool) -> Vec<SubnetConflict> {
     let wanted: Vec<_> = pool.spec.subnets.iter().filter_map(|entry| subnet_pair(entry).ok()).collect();
     let overlaps = |range: &BlockRange| wanted.iter().any(|subnet| range.overlaps_subnet(subnet));

@@ -33,7 +33,7 @@ pub(super) enum ReconcileError {
 }
 
 impl ReconcileError {
-    /// Whether the API server refused a write, so that the same write soon fails again.
+    /// Whether the API server refused a write. If so, the same write would soon be refused again.
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused { .. })
     }

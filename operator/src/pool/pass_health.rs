@@ -1,4 +1,5 @@
-//! Which pools' reconcile passes do not end or fail for long. The operator is then not ready, and a gauge shows the time.
+//! Finds pools whose reconcile pass takes too long, or whose passes keep failing. Such a pool makes the operator unready, and a
+//! gauge shows for how long.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ pub(crate) struct PassHealth(Mutex<BTreeMap<Arc<str>, PoolPasses>>);
 struct PoolPasses {
     /// When the pass that now runs began.
     running_since: Option<Instant>,
-    /// When the first of the passes that failed in a row began, and why the last of them failed.
+    /// When the current series of failed passes began, and why the last pass failed.
     failing: Option<(Instant, String)>,
 }
 
@@ -43,7 +44,7 @@ impl PassHealth {
         self.0.lock().remove(pool);
     }
 
-    /// For how long the pool with the longest failure has had no successful pass, in seconds; 0 if no pass fails.
+    /// For how long a pool's passes have failed, or one pass has taken too long, in seconds: the maximum of all pools, or 0.
     pub(crate) fn failing_seconds(&self, now: Instant) -> f64 {
         let pools = self.0.lock();
         let overdue = |passes: &PoolPasses| {

@@ -23,7 +23,7 @@ use crate::layout::{PoolShape, ShapeError};
 
 pub(crate) use conditions::find;
 
-/// The maximum length of the message about one refused entry: a pool can have 64 of them.
+/// The maximum length of the message about one refused entry. It is small, because a pool can have 64 refused entries.
 const MAX_REFUSAL_BYTES: usize = 400;
 
 /// The values from which the operator computes the status of a pool.
@@ -119,7 +119,7 @@ fn addresses(shape: &PoolShape, view: &PoolView) -> AddressCounts {
         return AddressCounts::default();
     }
     let layout = &shape.layout;
-    // An address that is reserved although an assignment has it counts as assigned.
+    // If an assignment has a reserved address, the address counts as assigned.
     let reserved_in_use = view.reserved_in_use.all as u128;
     let reserved = saturating(layout.reserved_count(&shape.reserved).saturating_sub(reserved_in_use));
     let has = |family| {

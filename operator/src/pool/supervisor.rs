@@ -11,8 +11,8 @@ use crate::context::{Context, LOOP_DEADLINE};
 
 /// How often the supervisor compares the pools with the running reconcilers if no notification arrives.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
-/// How long the reconciler of a deleted pool keeps running, so that its last writes end before the supervisor aborts it. If
-/// a pool with the same name is created meanwhile, the reconciler reconciles the new pool.
+/// How long the reconciler of a deleted pool keeps running, so that the reconciler's last writes end before the supervisor
+/// aborts the task. If a pool with the same name is created meanwhile, the reconciler reconciles the new pool.
 const RECONCILER_LINGER: Duration = Duration::from_mins(1);
 /// The pause before reconcilers are started again after a reconciler has panicked.
 const RESTART_DELAY: Duration = Duration::from_secs(1);

@@ -1,4 +1,5 @@
-//! A survey: live lists of all pools, blocks, assignments, nodes and Service ranges, for the decision whether pending subnets are accepted.
+//! A survey: live lists of all pools, blocks, assignments, nodes and Service ranges. From these lists the operator decides which
+//! pending subnets it accepts.
 
 use std::collections::HashMap;
 
@@ -20,10 +21,10 @@ pub(super) struct Survey {
     pub(super) pool: AddressPool,
     /// The subnet entries that the statuses of all pools list.
     pub(super) entries: Vec<PoolSubnet>,
-    /// All objects, except readable pools and the pool's own blocks, that have or may have addresses of the pool's pending
-    /// entries.
+    /// All objects that have, or may have, addresses of the pool's pending entries. Readable pools and the pool's own blocks are
+    /// left out.
     pub(super) conflicts: Vec<SubnetConflict>,
-    /// The readable blocks that name this pool, each with its index. Also the missing blocks that assignments name.
+    /// The readable blocks that name this pool, and the missing blocks that assignments name, each with its index.
     pub(super) own_blocks: Vec<(u64, BlockRange)>,
 }
 
@@ -40,7 +41,8 @@ pub(super) async fn own_blocks(clients: &Clients, name: &str) -> Result<Vec<(u64
 /// The index and the range of a block. `None` if the range can't be parsed.
 fn indexed_range(block: &AddressBlock) -> Option<(u64, BlockRange)> {
     let range = BlockRange::parse(block.spec.ipv4.as_deref(), block.spec.ipv6.as_deref()).ok()?;
-    // The API server refuses a negative index. The largest index stands for it, so that no subnet gets the block's addresses.
+    // The API server refuses negative indices. A negative index would count as the largest index, so that no subnet gets the
+    // block's addresses.
     Some((u64::try_from(block.spec.index).unwrap_or(u64::MAX), range))
 }
 
@@ -95,7 +97,8 @@ pub(super) async fn run(clients: &Clients, name: &str) -> Result<Option<Survey>,
         if named.is_none()
             && let Some(index) = index
         {
-            // The block was carved after the snapshot that was restored. No other subnet may get its index.
+            // The block is missing, because it was carved after the snapshot that was restored. No other subnet may get the block's
+            // index.
             let block = range.pair(0).map(|pair| BlockRange::around(pair, block_size_bits(&pool)));
             own_blocks.extend(block.map(|block| (index, block)));
         }

@@ -2,7 +2,7 @@
 //!
 //! The node of an orphaned assignment may have lost the block while the pod still runs. A deleted pod object does not prove
 //! that the container has ended. So two live checks, far enough apart for the agent to list its assignments once, must find
-//! the pod gone. In doubt the assignment stays and is counted.
+//! the pod gone. In doubt, the operator keeps the assignment and counts it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::cache::OrphanedAssignment;
 use crate::denied_nodes::MAX_VOID_ASSIGNMENTS;
 use crate::times::Times;
 
-/// How often a check that failed is repeated within the interval of successful checks.
+/// How often a failed check is repeated in the time between two successful checks.
 const RETRIES_PER_INTERVAL: u32 = 10;
 
 /// What the operator knows about one assignment that may be void.
@@ -74,14 +74,16 @@ impl Candidates {
         });
     }
 
-    /// The names of the assignments that two observations found suspect. One alone may only have been ahead of another watch.
+    /// The names of the assignments that two observations found suspect. A single observation may be wrong, because one watch can be
+    /// ahead of another.
     pub(crate) fn confirmed(&self) -> impl Iterator<Item = &str> {
         self.known.values().filter(|candidate| candidate.seen_before).map(|candidate| candidate.suspect.name.as_str())
     }
 
     /// Returns up to `max` assignments that are due for a check, the longest unchecked first, and notes when each is checked.
     ///
-    /// An assignment whose address is not in its block is due at once. So are those of a node that has suspiciously many.
+    /// An assignment is due at once if its address is not in its block, or if its node has more than [`MAX_VOID_ASSIGNMENTS`]
+    /// suspect assignments.
     pub(crate) fn take_due(&mut self, max: usize, now: Instant) -> Vec<OrphanedAssignment> {
         let mut counts: HashMap<Arc<str>, usize> = HashMap::new();
         for candidate in self.known.values().filter(|candidate| candidate.seen_before) {
@@ -106,7 +108,7 @@ impl Candidates {
         taken.collect()
     }
 
-    /// Notes that a check failed. The assignment is due again sooner than after a check, but it delays no other assignment.
+    /// Notes that a check failed. The assignment is due again sooner than after a successful check, but delays no other assignment.
     pub(crate) fn retry(&mut self, name: &str, now: Instant) {
         let interval = self.times.check_interval();
         if let Some(candidate) = self.known.get_mut(name) {
@@ -121,7 +123,7 @@ impl Candidates {
         }
     }
 
-    /// Notes that a check found the assignment forged. It counts against its node for a while after its deletion.
+    /// Notes that a check found the assignment forged. Even after its deletion, the assignment counts against its node for a while.
     pub(crate) fn note_forged(&mut self, name: &str, now: Instant) {
         if let Some(candidate) = self.known.get_mut(name) {
             candidate.pod_missing = false;
@@ -129,8 +131,8 @@ impl Candidates {
         }
     }
 
-    /// Forgets the forged and void assignments of a node, because an administrator trusts it again. Void assignments that still exist count
-    /// again after their next check.
+    /// Forgets the forged and void assignments of a node, because an administrator trusts the node again. Void assignments that still
+    /// exist count again after their next check.
     pub(crate) fn forget_forgeries(&mut self, node: &str) {
         self.forgeries.remove(node);
         for candidate in self.known.values_mut().filter(|candidate| &*candidate.suspect.node == node) {
@@ -138,7 +140,8 @@ impl Candidates {
         }
     }
 
-    /// How many void assignments each node has, or recently had, whose pods do not have the address.
+    /// For each node, the number of void assignments whose pod does not have the address. Forged assignments that the operator
+    /// deleted recently also count.
     pub(crate) fn without_pod(&self, now: Instant) -> HashMap<Arc<str>, usize> {
         let mut counts: HashMap<Arc<str>, usize> = HashMap::new();
         for candidate in self.known.values().filter(|candidate| candidate.pod_missing) {
@@ -151,7 +154,7 @@ impl Candidates {
         counts
     }
 
-    /// Notes that a check found the pod gone. Returns whether a check at least one check interval earlier also found it gone.
+    /// Notes that a check found the pod gone. Returns whether a check at least one check interval earlier found the same.
     pub(crate) fn note_pod_gone(&mut self, name: &str, uid: &str, now: Instant) -> bool {
         let interval = self.times.check_interval();
         let Some(candidate) = self.known.get_mut(name) else { return false };

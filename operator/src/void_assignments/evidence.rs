@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::cache::objects::PartialAssignment;
 
-/// The annotation of a mirror pod. The container runtime knows the static pod behind it by another UID.
+/// The annotation of a mirror pod. In the container runtime, the static pod has another UID than its mirror pod.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// A Pod with only the fields that the decision needs.
@@ -51,7 +51,7 @@ struct PartialPodIp {
 #[derive(Clone, Debug)]
 pub(super) enum BlockEvidence {
     Absent,
-    /// The block can't be decoded, so its node may own it.
+    /// The block can't be decoded, so the assignment's node may own the block.
     Unreadable,
     Block {
         owner: Option<String>,
@@ -89,7 +89,7 @@ pub(super) enum PodEvidence {
 }
 
 impl PodEvidence {
-    /// Compares an assignment with the pod of the name that it names; `None`: there is none.
+    /// Compares an assignment with the pod that it names. `pod` is `None` if no pod with this name exists.
     pub(super) fn of(assignment: &PartialAssignment, pod: Option<&Lenient<PartialPod>>) -> Self {
         let Some(pod) = pod else { return Self::Gone };
         let Some(pod) = pod.readable() else { return Self::Unreadable };
@@ -108,7 +108,7 @@ impl PodEvidence {
         }
     }
 
-    /// Whether the pod certainly does not have the assignment's address on its first interface.
+    /// Whether the pod's first interface certainly does not have the assignment's address.
     pub(super) fn lacks_address(self) -> bool {
         matches!(self, Self::NotNamed | Self::Gone | Self::OtherAddresses)
     }
@@ -119,15 +119,17 @@ impl PodEvidence {
 pub(super) enum Verdict {
     /// The node owns the block and the block has the address, or nothing proves the opposite.
     NotVoid,
-    /// No agent can have written this assignment for a pod: the block never had the address. It is deleted at once.
+    /// No agent can have written this assignment for a pod, because the block never had the address. The operator deletes the
+    /// assignment at once.
     Forged,
-    /// The assignment is void and its pod is gone. It is deleted if a later check finds the same.
+    /// The assignment is void and its pod is gone. The operator deletes the assignment if a later check finds the same.
     VoidPodGone,
     /// The assignment is void, but its pod may use the address.
     VoidInUse,
 }
 
-/// Decides about an assignment. `is_denied` says whether its node is denied: then an assignment that names no pod has none.
+/// Decides about an assignment. `is_denied` says whether the assignment's node is denied. If so, an assignment that names no pod counts
+/// like one whose pod is gone.
 pub(super) fn verdict(
     assignment: &PartialAssignment,
     block: &BlockEvidence,
@@ -141,7 +143,7 @@ pub(super) fn verdict(
             let is_owned = owner.as_deref() == Some(&assignment.spec.node_name);
             let lacks = range
                 .is_some_and(|range| addresses(assignment).iter().any(|address| range.offset_of(*address).is_none()));
-            // Both are times of the API server. If they are equal, the block may have been created after the assignment.
+            // The API server sets both creation times. If they are equal, the block may have been created after the assignment.
             let written = assignment.metadata.creation_timestamp.as_ref();
             let is_older = created.as_ref().zip(written).is_some_and(|(created, written)| created.0 < written.0);
             (is_owned, lacks, is_older)

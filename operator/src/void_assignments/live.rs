@@ -1,7 +1,7 @@
 //! The live reads about a batch of suspect assignments: the assignments first, then their blocks, Nodes and pods.
 //!
-//! Blocks, Nodes and pods are read after the assignments. So a block that the node claimed before it wrote an assignment is seen
-//! as claimed.
+//! Blocks, Nodes and pods are read after the assignments. So if a node claimed a block before it wrote an assignment, the operator
+//! sees the block as claimed.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;

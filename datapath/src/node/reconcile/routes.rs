@@ -19,7 +19,8 @@ pub(super) struct WantedRoute {
 pub(super) enum RivalRoute {
     /// Bobbin added the existing route: an ADD ran after the pass had read the table.
     Own,
-    /// Another program added the existing route. The pass had read only Bobbin's routes of this table.
+    /// Another program added the existing route. The pass had not seen the route, because the pass reads only Bobbin's
+    /// routes of this table.
     OfAnotherProgram,
 }
 

@@ -1,4 +1,5 @@
-//! Reads the API objects. Only the fields that the rules compare are decoded, so that no odd value hides an object.
+//! Reads the API objects. Decodes only the fields that the rules compare, so that an unexpected value in another field
+//! does not hide the object.
 
 use std::net::IpAddr;
 

@@ -19,7 +19,8 @@ const PROTOCOL: &str = "30";
 const LINK_GROUP: &str = "116";
 /// The anti-spoofing filter.
 const FILTER: [&str; 3] = ["table", "inet", "bobbin"];
-/// What precedes the attachment in the alias of a host link, and the container ID in the alias of a pod's `lo`.
+/// The prefix of Bobbin's aliases. In the alias of a host link, the attachment follows; in the alias of a pod's `lo`,
+/// the container ID follows.
 pub(super) const ALIAS_PREFIX: &str = "bobbin:";
 /// The flags of `ip` for both families.
 const FAMILIES: [&str; 2] = ["-4", "-6"];
@@ -27,7 +28,8 @@ const FAMILIES: [&str; 2] = ["-4", "-6"];
 pub(super) fn read(namespace: &Namespace) -> Result<Kernel> {
     let mut kernel = Kernel { links: links(namespace)?, filter: filter(namespace)?, ..Kernel::default() };
     for (number, family) in FAMILIES.into_iter().enumerate() {
-        // A table without routes may not exist, which is an error. The list of all tables is never one.
+        // List all tables at once, because `ip` fails for a single table that does not exist, and a table without
+        // routes may not exist.
         for route in ip(namespace, &[family, "route", "show", "table", "all"])? {
             if text(&route, "protocol") == PROTOCOL {
                 add_route(&mut kernel, &route);

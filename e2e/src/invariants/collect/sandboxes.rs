@@ -30,7 +30,7 @@ pub(super) fn read(source: &MachineSource) -> Result<Vec<Sandbox>> {
     }
     for (uid, pids) in &source.processes {
         for path in pids.iter().map(|pid| PathBuf::from(format!("/proc/{pid}/ns/net"))) {
-            // A process may end at any time.
+            // Skip a namespace that is gone, because a process may end at any time.
             let Some((inode, namespace)) = open(&path) else { continue };
             found.entry(inode).or_insert(Opened { namespace, pod_uid: None }).pod_uid = Some(uid.clone());
         }

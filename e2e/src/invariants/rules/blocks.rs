@@ -51,7 +51,8 @@ fn owner(block: &Block, api: &ApiObjects, findings: &mut Findings) {
     }
 }
 
-/// Sorted by their first address, overlapping CIDRs are neighbours, because a CIDR contains another one or is disjoint.
+/// Sorts the CIDRs by their first address, the wider first. Two CIDRs overlap only if one contains the other, so each
+/// CIDR is compared only with the last one that no earlier CIDR contains.
 fn overlapping(blocks: &[Block], findings: &mut Findings) {
     let mut ranges: Vec<_> =
         blocks.iter().flat_map(|block| block.ranges.iter().map(move |range| (range, block))).collect();

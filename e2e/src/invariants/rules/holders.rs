@@ -40,7 +40,8 @@ struct Holder<'a> {
 }
 
 impl Holder<'_> {
-    /// Whether these are surely two different holders. What is unknown about a holder proves no difference.
+    /// Whether these are surely two different holders. A property that is unknown for one of the holders proves no
+    /// difference.
     fn differs_from(&self, other: &Self) -> bool {
         if self.source == Source::Assignment && other.source == Source::Assignment {
             return true;

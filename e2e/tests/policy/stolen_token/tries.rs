@@ -253,7 +253,7 @@ pub(super) const TRIES: &[(&str, Answer, Call)] = &[
     (
         "create 40 such assignments",
         Answer::Undone("the node is denied at once; the assignments count in no status", |thief| {
-            thief.denied("of addresses that are not its own").boxed()
+            thief.denied("whose addresses lie outside of its blocks").boxed()
         }),
         |thief| {
             async move {

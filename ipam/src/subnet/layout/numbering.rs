@@ -1,7 +1,7 @@
 //! Gives an accepted subnet the indices of its blocks.
 //!
 //! A subnet whose blocks exist gets the indices that these blocks have. So a pool that was restored without its status, or
-//! that an older program numbered, keeps the names of its blocks.
+//! that an older version of the operator numbered, keeps the names of its blocks.
 
 use std::ops::Range;
 
@@ -11,19 +11,20 @@ use super::{PoolLayout, block_count_of, overlap};
 use crate::block::BlockRange;
 use crate::subnet::SubnetPair;
 
-/// The block indices of a pool that are given already, and what the next subnet gets.
+/// The block indices that a pool's subnets already have, and the index that the next subnet gets.
 #[derive(Clone, Debug)]
 pub struct Numbering<'a> {
     block_size_bits: u8,
     /// All existing blocks that name the pool, each with its index.
     blocks: &'a [(u64, BlockRange)],
     taken: Vec<Range<u64>>,
-    /// The indices that blocks of subnets without numbers have. Only these subnets may get them.
+    /// Indices that are reserved for subnets that have blocks but no indices in the pool's status. No other subnet may get
+    /// these indices.
     held: Vec<Range<u64>>,
     next: u64,
 }
 
-/// An existing block of the pool does not fit the subnet. The pool of this name had other subnets before.
+/// An existing block of the pool does not fit the subnet, because a pool of the same name had other subnets before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Misfit {
     /// The index in the block's name.
@@ -45,8 +46,8 @@ impl<'a> Numbering<'a> {
         self.taken.push(span);
     }
 
-    /// Keeps the indices that existing blocks of a subnet have for this subnet. Call it after all calls of [`Self::take`] and
-    /// before [`Self::give`], for each subnet without numbers.
+    /// Reserves a subnet's indices for the subnet if the subnet has existing blocks. Call this function for each subnet
+    /// without indices, after all calls of [`Self::take`] and before [`Self::give`].
     pub fn hold(&mut self, subnet: &SubnetPair) {
         if let Ok(Some(first)) = self.existing(subnet) {
             self.held.push(self.span(subnet, first));
@@ -58,17 +59,19 @@ impl<'a> Numbering<'a> {
         self.next
     }
 
-    /// Gives a subnet its indices, and returns the first one. Call it after [`Self::take`] for all other subnets.
+    /// Gives a subnet its indices, and returns the first index. Call this function after the calls of [`Self::take`] for all
+    /// other subnets.
     ///
     /// # Errors
-    /// Fails with a block of the pool that lies in the subnet and has an index of another subnet, or no valid one.
+    /// Fails with a block of the pool that lies in the subnet but has an invalid index or an index of another subnet.
     pub fn give(&mut self, subnet: &SubnetPair) -> Result<u64, Misfit> {
         let first = self.existing(subnet)?.unwrap_or_else(|| self.unused(subnet));
         self.take(subnet, first);
         Ok(first)
     }
 
-    /// The first index, from `next` on, where a subnet gets no index of another subnet and of no existing block.
+    /// The first index from `next` on at which all indices of the subnet are free: no other subnet and no existing block has
+    /// them.
     fn unused(&self, subnet: &SubnetPair) -> u64 {
         let mut first = self.next;
         loop {
@@ -87,10 +90,11 @@ impl<'a> Numbering<'a> {
         first..first.saturating_add(block_count_of(subnet, self.block_size_bits))
     }
 
-    /// The index of the subnet's first block according to the blocks that exist in it. `None` if no block exists in it.
+    /// The index of the subnet's first block, computed from the blocks that exist in the subnet. `None` if no block exists in
+    /// the subnet.
     ///
     /// # Errors
-    /// Fails with a block of the pool that lies in the subnet and has an index of another subnet, or no valid one.
+    /// Fails with a block of the pool that lies in the subnet but has an invalid index or an index of another subnet.
     pub fn existing(&self, subnet: &SubnetPair) -> Result<Option<u64>, Misfit> {
         let mut found = None;
         let alone = PoolLayout::new(&[*subnet], self.block_size_bits).ok();

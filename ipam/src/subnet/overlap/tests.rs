@@ -29,7 +29,7 @@ fn the_entry_that_came_later_loses_whichever_pool_is_older() {
         };
         assert_eq!(
             overlap.to_string(),
-            "subnet 10.0.0.0/16 overlaps subnet 10.0.7.0/24 of pool \"b\", which came earlier: change or remove this entry, or delete the other pool"
+            "subnet 10.0.0.0/16 overlaps subnet 10.0.7.0/24 of pool \"b\", which came earlier: change or remove subnet 10.0.0.0/16, or delete pool \"b\""
         );
     }
     let later = entry("b", 6, Acceptance::Pending, "10.0.7.0/24");
@@ -47,7 +47,7 @@ fn a_subnet_that_overlaps_a_block_of_a_deleted_pool_is_withdrawn() {
     let AcceptanceDecision::Withdraw(overlap) = decide(&ours, &[], [&conflict]) else { panic!("carved over a block") };
     assert_eq!(
         overlap.to_string(),
-        "subnet 10.0.0.0/16 overlaps AddressBlock a-288 (10.0.9.0/27), which a deleted pool left behind: pods may still use its addresses; delete these pods, or wait until the object is deleted"
+        "subnet 10.0.0.0/16 overlaps AddressBlock a-288 (10.0.9.0/27), which a deleted pool left behind: pods may still use these addresses; delete these pods, or wait until the object is deleted"
     );
 }
 

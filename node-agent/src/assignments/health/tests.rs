@@ -37,8 +37,8 @@ fn reads_follow_each_other_without_a_pause_and_a_failed_write_brings_it_back() {
     assert!(health.pause() >= MAX_PROBE_INTERVAL / 2);
 }
 
-/// Many queues must read before they create, and only one call runs at a time. The API server answers all reads, but no create until the
-/// end.
+/// Many queues must read before they create, and only one call runs at a time. The API server answers all reads, but
+/// it answers a create only at the end.
 #[test]
 fn health_returns_although_every_queue_reads_first_and_each_pause_allows_at_most_one_write() {
     let health = WriteHealth::new();

@@ -1,4 +1,4 @@
-//! Selects the free block to claim from the API server's list, page by page.
+//! Reads the API server's list of free blocks page by page, and selects the block to claim.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -15,14 +15,14 @@ use crate::cluster::NodeInfo;
 /// What a claim found on the pages of free blocks so far.
 #[derive(Default)]
 struct Listed {
-    /// Whether a block contains no address that the node itself uses.
+    /// Whether at least one listed block shares no address with the node's own networks.
     any_usable: bool,
-    /// The networks of the node that share addresses with the other blocks.
+    /// The node's own networks that share addresses with listed blocks.
     refused_for: BTreeSet<OccupiedNet>,
 }
 
 impl Listed {
-    /// Adds a page. Returns its blocks without addresses that the node itself uses.
+    /// Adds a page. Returns the blocks of the page that share no address with the node's own networks.
     fn add(&mut self, mut page: Vec<BlockInfo>, occupied: &[OccupiedNet]) -> Vec<BlockInfo> {
         page.retain(|block| {
             let inside: Vec<OccupiedNet> = networks_in(block, occupied).collect();
@@ -49,8 +49,8 @@ impl Listed {
 impl Claims {
     /// Lists the free blocks of a pool and selects the one to claim. Skips the blocks in `tried`.
     ///
-    /// One page is enough, unless the node refuses blocks with addresses that it uses itself. Then the agent lists further pages until it
-    /// finds a block that it may claim.
+    /// Usually one page is enough. If the node itself uses addresses of the listed blocks, the agent lists more pages until it finds a block
+    /// that it may claim.
     pub(super) async fn select_free(
         &self,
         pool: &AddressPool,

@@ -1,4 +1,5 @@
-//! The networks that the node itself uses. A node claims no block with their addresses, because the block's routes would cut the node off.
+//! The networks that the node itself uses. A node claims no block that shares addresses with these networks, because the block's routes
+//! would cut the node off.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use parking_lot::Mutex;
 
 use crate::blocks::read::BlockInfo;
 
-/// What an administrator does so that the node claims other blocks of the pool. The operator carves no block whose addresses are all reserved.
+/// What an administrator does so that the node claims other blocks of the pool. The operator does not carve a fully reserved block.
 pub(crate) const REMEDY: &str = "add the blocks that contain these networks to the pool's spec.reserved, and append a subnet if no other block remains";
 /// How many networks a message names.
 const MAX_NAMED: usize = 5;
@@ -35,7 +36,8 @@ impl NodeNetwork {
         Self(Arc::new(Inner { network, occupied: Mutex::default(), reported: Mutex::default() }))
     }
 
-    /// Reads the node's networks from the kernel. Returns all of them: the cached pool may lack a subnet whose blocks already exist.
+    /// Reads the node's networks from the kernel. Returns all of them, even those outside the cached pool, because the cached pool may lack
+    /// a subnet whose blocks already exist.
     pub(super) async fn read(&self) -> Result<Vec<OccupiedNet>, KernelError> {
         self.refresh().await?;
         Ok(self.0.occupied.lock().clone())
@@ -59,7 +61,8 @@ impl NodeNetwork {
         Ok(reserved)
     }
 
-    /// Compares the pool with the node's networks. Returns their names if they are other than at the last call.
+    /// Compares the pool with the node's networks. Returns the names of the networks that share addresses with the pool, if these names
+    /// have changed since the last call.
     pub(crate) fn note_change(&self, pool: &AddressPool, admits_node: bool) -> Option<String> {
         let (name, occupied) = (pool.name_any(), self.in_pool(pool));
         let mut reported = self.0.reported.lock();

@@ -61,7 +61,7 @@ pub(super) async fn allocate(
     let mut node_state = agent.node_state.changed();
     let mut cluster = agent.cluster.changed();
     let mut demand: Option<WaitingAdd> = None;
-    // Only the result of a claim that this ADD asked for counts. The result of an earlier claim may be outdated.
+    // Ignore the result of each claim that this ADD did not ask for, because that result may be outdated.
     let mut claim_tried = false;
     let mut reported = false;
     loop {
@@ -138,8 +138,8 @@ fn log_end_of_wait(context: &AddContext, waiter: &Waiter, attachment: &Attachmen
     }
 }
 
-/// Logs when a pod begins to wait for an address. Publishes events on the pod, and on the pool, because the pool's owner can append a
-/// subnet.
+/// Logs when a pod begins to wait for an address. Publishes an event on the pod. Publishes an event on the pool, too, because the pool's
+/// owner can append a subnet.
 fn report(agent: &Agent, context: &AddContext, waiter: &Waiter, pod: &PodRef, pool: &str, sentence: &str) {
     if context.waiting.found_none(waiter, pool, std::time::Instant::now()) {
         tracing::warn!("{waiter} waits for an address: {sentence}");
@@ -150,7 +150,8 @@ fn report(agent: &Agent, context: &AddContext, waiter: &Waiter, pod: &PodRef, po
     }
 }
 
-/// Whether the error means that no block can be claimed now. If other nodes only claimed the blocks first, another claim may succeed.
+/// Whether the error means that no block can be claimed now. If the claim failed only because other nodes claimed the blocks first, another
+/// claim may succeed.
 fn is_final(trouble: &ClaimError) -> bool {
     !matches!(trouble, ClaimError::Contended(_))
 }
@@ -174,7 +175,7 @@ fn sentence(agent: &Agent, pool: &str, trouble: Option<&ClaimError>) -> String {
             format!("{NODE_NETWORK_REMEDY}, or schedule the pod on another node")
         }
         Some(ClaimError::PoolFull(_) | ClaimError::OnlyCooling(_)) if all_reserved(agent, pool) => {
-            "remove entries of the pool's spec.reserved, which contains all its addresses, or append a subnet"
+            "remove entries of the pool's spec.reserved, which contains all addresses of the pool, or append a subnet"
                 .to_owned()
         }
         Some(ClaimError::PoolFull(_) | ClaimError::OnlyCooling(_)) => {

@@ -1,5 +1,5 @@
-//! Wires a pod while the API server creates its IPAssignment, and decides whether the ADD may answer. After an error it undoes the ADD's
-//! steps.
+//! Wires a pod while the API server creates its IPAssignment, and decides whether the ADD may answer. Undoes the ADD's steps after an
+//! error.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -35,8 +35,8 @@ pub(super) enum Confirmed {
 pub(super) struct ConfirmOptions {
     /// Until when to wait for the API server's answer.
     pub until: Instant,
-    /// Whether to wait for the answer before the pod is wired. An ADD does so after it met an address of another attachment, because
-    /// the next address may be another attachment's too.
+    /// Whether to wait for the answer before the pod is wired. An ADD does so after a conflict, because another attachment may have the
+    /// next address, too.
     pub before_wiring: bool,
 }
 
@@ -108,13 +108,13 @@ pub(super) async fn confirm(
 
 /// What the API server's answer about an IPAssignment means for the ADD.
 enum Answer {
-    /// The ADD goes on. `uid` is that of the IPAssignment, if the API server has confirmed it.
+    /// The ADD goes on. `uid` is the IPAssignment's UID, if the API server has confirmed the IPAssignment.
     Proceed { uid: Option<String> },
     /// The ADD needs another address. The allocation and the wiring were undone.
     Conflict(Confirmed),
 }
 
-/// Waits for the API server's answer until `until`. Undoes the ADD if the answer does not let it go on.
+/// Waits for the API server's answer until `until`. If the ADD can't go on after the answer, undoes the ADD.
 async fn answer(
     agent: &Agent,
     lock: &AttachmentLock,
@@ -152,8 +152,8 @@ async fn answer(
     }
 }
 
-/// Until when an ADD waits for the confirmation of its IPAssignment. An ADD from a proven block does not wait: the API server recently
-/// confirmed that this node owns the block. So no other node may assign the block's addresses.
+/// Until when an ADD waits for the confirmation of its IPAssignment. An ADD from a proven block does not wait. The API server recently
+/// confirmed that this node owns the block, so no other node may assign the block's addresses.
 ///
 /// `waited` is how long the ADD has already waited for the API server. `add_until` is the end of `--add-timeout`.
 pub(super) fn confirm_until(

@@ -53,7 +53,8 @@ impl ObjectWarnings {
         }
     }
 
-    /// Whether the agent has not given this warning about the object of this UID within [`REPEAT_INTERVAL`]. Notes the warning as given.
+    /// Whether the agent must give this warning about the object with this UID now: the warning is new, or was last given
+    /// [`REPEAT_INTERVAL`] ago. If so, notes the warning as given.
     fn note_if_due(&self, uid: &str, warning: &Warning, now: Instant) -> bool {
         let mut given = self.0.lock();
         given.retain(|_, at| now.duration_since(*at) < REPEAT_INTERVAL);
@@ -77,7 +78,7 @@ fn of_namespace(name: &str, info: &NamespaceInfo) -> Vec<Warning> {
     warnings
 }
 
-/// The warnings about ignored annotations of an object. `then` ends the sentence and says what follows the correction.
+/// The warnings about ignored annotations of an object. `then` is appended to each warning and says what to do after the correction.
 fn ignored_annotations(object: &str, ignored: &IgnoredAnnotations, then: &str) -> Vec<Warning> {
     let mut warnings = Vec::new();
     if !ignored.unknown.is_empty() {
@@ -96,8 +97,8 @@ fn ignored_annotations(object: &str, ignored: &IgnoredAnnotations, then: &str) -
     warnings
 }
 
-/// The warning about the host ports that the runtime passed to Bobbin. The agent declares the capability `portMappings` for Bobbin only
-/// if no chained plugin has it.
+/// The warning about the host ports that the runtime passed to Bobbin. The runtime passes them only if no chained plugin has the capability
+/// `portMappings`: only then the CNI configuration declares the capability for Bobbin.
 fn unserved_ports(pod: &str, runtime_config: &Map<String, Value>) -> Option<Warning> {
     let mappings = runtime_config.get("portMappings").and_then(Value::as_array)?;
     let ports: Vec<String> = mappings.iter().filter_map(host_port).collect();

@@ -29,7 +29,7 @@ pub enum SocketError {
         process: String,
     },
     /// The agent can't write to the socket's directory.
-    #[error("the agent can't create its socket {}: {source}; it must be able to write to the directory", path.display())]
+    #[error("the agent can't create its socket {}: {source}; the agent must be able to write to the directory", path.display())]
     Directory {
         /// The path of the socket.
         path: PathBuf,
@@ -55,7 +55,7 @@ pub struct SocketPath {
 }
 
 impl Socket {
-    /// Binds the socket, and replaces a stale socket without a listener. Must be called inside the tokio runtime.
+    /// Binds the socket. Replaces a socket at the path if no program listens there. Must be called inside the tokio runtime.
     ///
     /// # Errors
     /// If the path is a file other than a socket, if another program listens there, or if the agent can't write to the directory.

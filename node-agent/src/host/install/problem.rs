@@ -48,7 +48,7 @@ impl InstallProblem {
 
     pub(super) fn versions_unknown(plugin: &Path, why: &str) -> InstallProblem {
         let sentence = format!(
-            "the chained CNI plugin {} does not report which CNI versions it supports ({why}). The agent assumes that it supports only the oldest version. Check that the plugin is installed",
+            "the chained CNI plugin {} does not report which CNI versions it supports ({why}). The agent assumes that the plugin supports only the oldest version. Check that the plugin is installed",
             plugin.display()
         );
         InstallProblem { reason: "ChainedPluginUnknown", sentence }

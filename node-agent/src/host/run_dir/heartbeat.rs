@@ -9,8 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Identity, RunDir, RunDirError};
 
-/// How often the agent saves the identity. The interval is far below half of the shortest grace period (4 min) after which a deleted Node
-/// counts as gone.
+/// How often the agent saves the identity. The interval is far below half of `--node-grace-period`, which is at least 4 min with the chart.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// A heartbeat that takes longer than this counts as hanging.
 pub const HEARTBEAT_DEADLINE: Duration = Duration::from_mins(1);

@@ -51,7 +51,8 @@ impl Identity {
         identity
     }
 
-    /// How long ago the API server was last in contact with the agent. Returns `None` if this is unknown, or if it never was.
+    /// How long ago the API server was last in contact with the agent. Returns `None` if the time is unknown, or if there never was
+    /// contact.
     pub fn without_contact_for(&self, boot_id: &str, now: BootTime) -> Option<Duration> {
         self.last_contact.filter(|_| self.boot_id == boot_id).map(|contact| now.since(contact))
     }
@@ -64,8 +65,8 @@ pub enum Previous {
     Nothing,
     /// The checkpoint of an agent of the same Node name. The Node's UID may differ: compare the UIDs before trusting any block.
     SameNode(Identity),
-    /// A checkpoint without a readable identity. The agent keeps it, because its addresses may be in use. The agent does not know the UID
-    /// of its Node.
+    /// A checkpoint without a readable identity. The agent keeps the checkpoint, because its addresses may be in use. The agent does not
+    /// know which Node the checkpoint belongs to.
     Unknown,
     /// The checkpoint of another node. The agent has moved it to a quarantine directory and does not use it.
     OtherNode {

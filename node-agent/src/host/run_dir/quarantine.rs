@@ -1,4 +1,4 @@
-//! Moves the checkpoint of another node into a quarantine directory beside the new one.
+//! Moves the checkpoint of another node into a quarantine directory under the run directory.
 
 use std::ffi::OsStr;
 use std::fs;

@@ -56,7 +56,7 @@ pub(crate) fn compare<'a>(
     let mut mismatches = Vec::new();
     for assignment in assignments {
         if !assignment.readable {
-            // Compare names: of an assignment that can't be decoded, only the name is readable, and it contains the address.
+            // If an assignment can't be decoded, only its name is readable. The name contains the address, so compare the names.
             let owner = attachments.iter().find(|each| assignment_name(each.pair).as_deref() == Some(&assignment.name));
             match owner {
                 Some(attachment) => drop(assigned.insert(attachment.key.clone(), assignment.name.clone())),

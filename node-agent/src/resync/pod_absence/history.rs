@@ -43,7 +43,7 @@ impl<K: Clone + Eq + Hash> AbsenceHistory<K> {
         self.known.retain(|key, _| current.contains(key));
     }
 
-    /// Whether a candidate's pod must be read: the last read did not find it absent, or was at least `min_absence` ago.
+    /// Whether a candidate's pod must be read now. After a read that found the pod absent, the next read is due after `min_absence`.
     pub(super) fn is_due(&self, key: &K, now: BootTime) -> bool {
         self.known.get(key).is_none_or(|absence| now.since(absence.last) >= self.min_absence)
     }

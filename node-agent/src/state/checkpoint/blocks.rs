@@ -1,5 +1,5 @@
 //! The only task that writes the node's blocks to the checkpoint. A transition that allows more allocations takes effect only after this
-//! task has saved it. A transition that allows fewer takes effect at once, and the task saves it next.
+//! task has saved it. A transition that allows fewer allocations takes effect at once, and the task saves it afterwards.
 
 use std::sync::Arc;
 
@@ -106,7 +106,7 @@ impl BlockCheckpointWriter {
             .collect();
         let result = self.write(&promotions, written).map_err(Arc::new);
         if let Err(error) = &result {
-            tracing::error!(%error, "the agent could not write the checkpoint of the node's blocks. Until a write succeeds, no further block enters service; make sure that the agent can write to its run directory");
+            tracing::error!(%error, "the agent could not write the checkpoint of the node's blocks. Until a write succeeds, only blocks already in service are used; make sure that the agent can write to its run directory");
         }
         for request in requested {
             // A send fails only if the caller has stopped waiting, so the result is ignored.

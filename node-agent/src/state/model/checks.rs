@@ -30,8 +30,8 @@ impl World {
         }
     }
 
-    /// Checks that at least one node reports each duplicate that an administrator caused. A node reports it if it lost the block or found
-    /// another node's assignment.
+    /// Checks that at least one node reports each duplicate that an administrator caused. A node reports a duplicate if the node lost the
+    /// block or found another node's assignment.
     pub(super) fn check_duplicates_are_reported(&self) {
         let mut holders: BTreeMap<IpPair, Vec<usize>> = BTreeMap::new();
         for (number, node) in self.nodes.iter().enumerate() {

@@ -1,4 +1,5 @@
-//! Tests how the agent combines the attachments of the checkpoint with those of the kernel if one of the two lacks some.
+//! Tests how the agent combines the attachments of the checkpoint with those of the kernel if the checkpoint or the kernel lacks some of
+//! them.
 
 use super::*;
 

@@ -1,7 +1,8 @@
-//! Decides which addresses count as addresses of Nodes: those that Nodes report, and for the grace period those that Nodes
-//! reported before. Pure.
+//! Decides which addresses count as addresses of Nodes: those that Nodes report now, and those that Nodes reported before, until
+//! a grace period ends. Pure.
 //!
-//! A machine can outlive its Node object, and a kubelet that registers again can report no addresses for a while.
+//! The grace period has two reasons. A machine can outlive its Node object. A kubelet that registers again can report no
+//! addresses for a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -18,17 +19,18 @@ pub(crate) enum Sighting {
     Reported(Arc<str>),
     /// This Node reported the address before.
     Earlier(Arc<str>),
-    /// A pool's status listed the address when this operator began to lead.
+    /// A pool's status listed the address when this operator became the leader.
     Listed,
 }
 
-/// The addresses of all Nodes. One Node counts with at most [`MAX_RESERVED_ADDRESSES`], whatever it reports one after another.
+/// The addresses of all Nodes. At most [`MAX_RESERVED_ADDRESSES`] addresses of one Node count, even if the Node keeps reporting new
+/// addresses.
 #[derive(Debug, Default)]
 pub(super) struct NodeAddresses {
     reported: BTreeMap<Arc<str>, BTreeSet<IpAddr>>,
     /// The addresses that each Node reported before, with the time when the operator noticed that they were missing.
     earlier: BTreeMap<Arc<str>, BTreeMap<IpAddr, Instant>>,
-    /// The addresses that the status of a pool listed when this operator began to lead, with that time.
+    /// The addresses that the status of a pool listed when this operator became the leader, with that time.
     listed: BTreeMap<IpAddr, Instant>,
     /// The strongest reason for each address. Derived from the other fields.
     sightings: BTreeMap<IpAddr, Sighting>,
@@ -67,7 +69,7 @@ impl NodeAddresses {
         self.derive_sightings();
     }
 
-    /// Keeps the addresses that a pool's status lists for the grace period.
+    /// Keeps the addresses from a pool's status until their grace period ends.
     pub(super) fn inherit(&mut self, listed: impl IntoIterator<Item = IpAddr>, now: Instant) {
         self.listed.extend(listed.into_iter().map(|address| (address, now)));
         self.derive_sightings();

@@ -1,8 +1,8 @@
 //! The acceptance protocol of subnet entries: decides which entries of a pool the operator may carve. Pure.
 //!
-//! The operator first writes an entry as `Pending`. It then surveys all pools, blocks, assignments and nodes, and accepts or
-//! removes the entry with the pool's resourceVersion from the survey. Two operators never both accept overlapping entries:
-//! each operator surveys after its own write, and the API server refuses stale writes.
+//! The operator first writes an entry as `Pending`, then surveys all pools, blocks, assignments and nodes, and then accepts or
+//! removes the entry. The last write tests the pool's resourceVersion from the survey. Two operators never both accept overlapping
+//! entries, because each operator surveys after its own write, and because the API server refuses stale writes.
 
 use bobbin_crds::AddressPool;
 use bobbin_crds::pool::{Acceptance, AcceptedSubnet, Subnet};
@@ -28,7 +28,7 @@ pub(crate) struct AcceptanceResult {
 }
 
 impl AcceptanceResult {
-    /// The status of the pool as it is.
+    /// The result that changes nothing: what the pool's status lists now.
     pub(crate) fn unchanged(pool: &AddressPool) -> Self {
         Self {
             listed: accepted_entries(pool.status.as_ref()).to_vec(),
@@ -38,15 +38,16 @@ impl AcceptanceResult {
     }
 }
 
-/// Whether an older program accepted an entry and did not write the numbers of its blocks.
+/// Whether the status lists an accepted entry without the numbers of its blocks. Older versions of the
+/// operator did not write these numbers.
 pub(crate) fn is_unnumbered(pool: &AddressPool) -> bool {
     accepted_entries(pool.status.as_ref())
         .iter()
         .any(|listed| listed.state == Acceptance::Accepted && listed.first_index.is_none())
 }
 
-/// Writes down the numbers that blocks of accepted entries have. An older program numbered the blocks in the order of
-/// `spec.subnets`. Where blocks exist, their numbers decide.
+/// Adds the missing block numbers to accepted entries. If an entry has blocks, their numbers decide. Otherwise the order of
+/// `spec.subnets` decides, because older versions of the operator numbered the blocks in this order.
 ///
 /// # Errors
 /// Fails if the numbers of two entries would overlap. The pool then stays unnumbered, and the operator carves none of its blocks.
@@ -72,7 +73,7 @@ pub(crate) fn number(pool: &AddressPool, own_blocks: &[(u64, BlockRange)]) -> Re
     if PoolShape::with_listed(pool, &by_blocks.listed).is_ok() {
         return Ok(by_blocks);
     }
-    // Blocks that an administrator created may contradict each other.
+    // If an administrator created blocks, their numbers may contradict each other. In that case only the order decides.
     let by_position = number_by(&|_, position| position);
     PoolShape::with_listed(pool, &by_position.listed).map(|_| by_position)
 }

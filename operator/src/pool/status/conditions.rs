@@ -85,7 +85,7 @@ fn ready(inputs: &Inputs<'_>) -> State {
         return state(
             false,
             "Draining",
-            "the pool is draining and assigns no new addresses: set spec.draining to false to use it again",
+            "the pool is draining and assigns no new addresses: set spec.draining to false to use the pool again",
         );
     }
     let overlaps: Vec<String> = inputs.acceptance.rejected.iter().map(ToString::to_string).collect();
@@ -160,7 +160,7 @@ fn address_conflict(inputs: &Inputs<'_>) -> State {
     let mut sentences = Vec::new();
     if let Some(first) = services.first() {
         sentences.push(format!(
-            "{} ({}) overlaps the pool, so its Services and pods of the pool can have the same addresses: drain the pool, or delete that ServiceCIDR",
+            "{} ({}) overlaps the pool, so a Service and a pod can have the same address: drain the pool, or delete that ServiceCIDR",
             first.what, first.range
         ));
     }
@@ -183,10 +183,10 @@ fn reserved(node: &NodeAddress) -> String {
     match &node.sighting {
         Sighting::Reported(node) => format!("the address {address} of Node {node} lies in the pool and is reserved"),
         Sighting::Earlier(node) => format!(
-            "Node {node} no longer reports its address {address}, which stays reserved in the pool for operator.nodeGracePeriod"
+            "Node {node} no longer reports its address {address}, which stays reserved in the pool until the grace period (operator.nodeGracePeriod) is over"
         ),
         Sighting::Listed => format!(
-            "a Node had the address {address} before this operator began to lead, so it stays reserved in the pool for operator.nodeGracePeriod"
+            "a Node had the address {address} before this operator became the leader. The address stays reserved until the grace period (operator.nodeGracePeriod) is over"
         ),
     }
 }

@@ -86,7 +86,7 @@ impl PoolReconciler {
             let needs_attention = |pool| condition_of(pool, type_).filter(|condition| condition.status == bad);
             let Some(now) = needs_attention(new) else { continue };
             if needs_attention(old).is_none_or(|before| before.reason != now.reason || before.message != now.message) {
-                // The reason of the condition `Exhausted` says why; the event says what.
+                // The reason of an event says what happened. The condition `Exhausted` says so in its type, and only why in its reason.
                 let reason = if type_ == condition::EXHAUSTED { type_ } else { &now.reason };
                 self.context.events.pool_warning(new, reason, action, &now.message);
             }

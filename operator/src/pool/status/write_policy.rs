@@ -10,7 +10,8 @@ use bobbin_crds::pool::condition::TERMINATING;
 /// per second.
 const MAX_WATCH_EVENTS_PER_SECOND: f64 = 2000.0;
 
-/// The minimum time between two writes of a pool in a small cluster, unless its spec changes.
+/// The minimum time between two writes of a pool in a small cluster. Only the policy
+/// [`WritePolicy::Immediately`] does not wait for it.
 const MIN_INTERVAL: Duration = Duration::from_millis(200);
 
 /// When the operator writes a changed status of a pool.
@@ -31,8 +32,8 @@ pub(super) fn interval(setting: Duration, nodes: usize, pools: usize) -> Duratio
     setting.max(Duration::from_secs_f64(nodes as f64 * pools as f64 / MAX_WATCH_EVENTS_PER_SECOND))
 }
 
-/// The minimum time between two writes of a pool on which agents act. A pool near exhaustion changes with each claim and
-/// release, and each write reaches every agent.
+/// The minimum time between two writes of a pool if agents or users may act on the changes. This minimum is needed, because a
+/// pool near exhaustion changes with each claim and release, and because each write reaches every agent.
 pub(super) fn short_interval(nodes: usize) -> Duration {
     MIN_INTERVAL.max(Duration::from_secs_f64(nodes as f64 / MAX_WATCH_EVENTS_PER_SECOND))
 }
@@ -67,8 +68,8 @@ fn condition_texts(status: &AddressPoolStatus) -> Vec<(&str, &str, &str, &str)> 
         .collect()
 }
 
-/// Whether agents that still have the old window would often find no free block: less than half of either window is in both
-/// windows.
+/// Whether agents that still have the old window would often find no free block. This is so if one of the windows has less than half
+/// of its indices in common with the other window.
 fn has_moved(old: Option<FreeWindow>, new: Option<FreeWindow>) -> bool {
     let (old, new) = match (old, new) {
         (None, None) => return false,

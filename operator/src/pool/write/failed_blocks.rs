@@ -1,4 +1,4 @@
-//! Blocks whose last write failed. A failed write delays further writes to its block, and no other block of the pool.
+//! Blocks whose last write failed. A failed write delays further writes to its block, but does not delay the pool's other blocks.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,9 +13,9 @@ use crate::pool::error::ReconcileError;
 const RETRY: Duration = Duration::from_secs(1);
 /// The longest wait after a refused write.
 const MAX_REFUSED_RETRY: Duration = Duration::from_mins(1);
-/// The longest wait after any other failure, so that blocks are written soon after an outage of the API server.
+/// The longest wait after any other failure. It is short, so that the operator writes to blocks soon after an outage of the API server.
 const MAX_OUTAGE_RETRY: Duration = Duration::from_secs(5);
-/// The operator forgets a failure if it had no reason to write to the block for this long after the wait.
+/// The operator forgets a failure if it has not written to the block for this long after the wait ended.
 const FORGET_AFTER: Duration = Duration::from_mins(2);
 
 /// The results of the writes to several blocks, each with the index of its block.
@@ -89,7 +89,7 @@ impl FailedBlocks {
         self.0.iter().filter(move |(_, failure)| failure.not_before > now).map(|(index, _)| *index)
     }
 
-    /// How long until the operator may write to another of these blocks. Forgets failures that are long over.
+    /// How long until the operator may write to the next of these blocks. Forgets failures that are long over.
     pub(in crate::pool) fn next_retry(&mut self, now: Instant) -> Option<Duration> {
         self.0.retain(|_, failure| failure.not_before + FORGET_AFTER > now);
         self.0

@@ -64,7 +64,7 @@ fn change_items(path: &str, old: &[Value], new: &[Value], operations: &mut Vec<V
     }
 }
 
-/// Whether a value has only default values. The stored object may lack such a value, so nothing can be changed inside it.
+/// Whether a value has only default values. The stored object may lack such a value, so the patch replaces the value as a whole.
 fn is_blank(value: &Value) -> bool {
     match value {
         Value::Object(fields) => fields.values().all(is_blank),
@@ -91,7 +91,7 @@ fn is_keyed(items: &[Value]) -> bool {
 mod tests {
     use super::*;
 
-    /// Applies the patch from `old` to `new` to a document that has more fields than `old`.
+    /// Computes the patch that changes `old` to `new`, and applies it to the document `stored`, which has more fields than `old`.
     fn applied(stored: &Value, old: &Value, new: &Value) -> Value {
         let operations = operations("/status", old, new);
         let mut document = json!({"status": stored});

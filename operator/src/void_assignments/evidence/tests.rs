@@ -57,7 +57,7 @@ fn only_an_address_that_an_older_block_lacks_is_deleted_at_once() {
         for alive in [PodEvidence::HasAddress, PodEvidence::NoAddressYet, PodEvidence::Unreadable] {
             assert_eq!(verdict(&outside, &block(owner), alive, false), Verdict::VoidInUse);
         }
-        // The block may have replaced the one in which the address was.
+        // This block may have replaced an earlier block that contained the address.
         for not_after in ["10", "05"] {
             let earlier = assignment("10.0.2.1", not_after);
             assert_eq!(verdict(&earlier, &block(owner), PodEvidence::Gone, false), Verdict::VoidPodGone);

@@ -163,7 +163,7 @@ const C: &str = "10.0.2.0/24";
 
 #[test]
 fn a_pool_of_an_older_program_keeps_the_numbers_of_all_its_entries() {
-    // The older program counted the entry that it refused, too.
+    // The older version of the operator gave numbers to the refused entry, too.
     let old = pool("p", &[A, B, C], &[(A, Accepted, 1), (C, Accepted, 2)]);
     assert!(is_unnumbered(&old));
     let blocks = [block(0, "10.0.0.0/27"), block(19, "10.0.2.96/27")];
@@ -174,7 +174,7 @@ fn a_pool_of_an_older_program_keeps_the_numbers_of_all_its_entries() {
     let after = numbered(old.clone(), &[Some(0), Some(16)], Some(24));
     assert_eq!(layout(&after), layout(&old));
     assert!(!is_unnumbered(&after));
-    // The refused entry gets new numbers later, and its removal changes none.
+    // The refused entry gets new numbers later. Its removal changes no number of another entry.
     let pending = pool("p", &[A, B, C], &[(A, Accepted, 1), (C, Accepted, 2), (B, Pending, 3)]);
     let pending = numbered(pending, &[Some(0), Some(16), None], Some(24));
     let confirmed = confirm(&pending, &entries([&pending]), &[], &[]);

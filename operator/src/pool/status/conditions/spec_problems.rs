@@ -24,7 +24,7 @@ pub(super) fn misconfigured(inputs: &Inputs<'_>) -> State {
     let in_use = &inputs.view.reserved_in_use;
     if in_use.by_spec > 0 {
         let addresses = list_names(&in_use.named, in_use.by_spec);
-        problems.push(("ReservedInUse", format!("pods have the reserved addresses {addresses} and keep them until they are deleted: delete these pods (kubectl get ipassignments names them)")));
+        problems.push(("ReservedInUse", format!("pods use the reserved addresses {addresses}, and keep them as long as the pods exist. Delete these pods (kubectl get ipassignments names them)")));
     }
     let Some((reason, _)) = problems.first() else {
         return state(false, "AsExpected", "every part of the spec has an effect");

@@ -1,0 +1,217 @@
+//! Runs all tests of the workspace, two test binaries at a time, because most tests wait for a cluster and not for the CPU.
+//!
+//! The tests of one binary share a fixture and run one after another. Each binary has its own namespaces, so two binaries don't
+//! disturb each other. The last line of the output is `N passed, M failed`.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use xtask::artifacts::Artifacts;
+use xtask::programs::Programs;
+
+/// How many binaries run at the same time.
+const LANES: usize = 2;
+/// The binaries that take minutes, the longest first. They start before the others, so that both lanes end at about the same time.
+const LONGEST: [&str; 5] = ["cluster", "operator", "block_defects", "node_defects", "agent"];
+/// How many lines of each failure the summary repeats.
+const FAILURE_LINES: usize = 6;
+/// How many bytes of each of these lines the summary repeats.
+const FAILURE_LINE_BYTES: usize = 1000;
+
+/// Which tests to run.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Run only the tests whose names contain this text.
+    filter: Option<String>,
+}
+
+/// One command that runs tests.
+struct Job {
+    name: String,
+    command: Command,
+}
+
+/// The sums of the `test result` lines.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+}
+
+/// Builds everything, runs the tests and prints the counts.
+///
+/// # Errors
+/// Fails if something does not build, or if a test binary can't be started.
+pub(crate) fn run(root: &Path, arguments: &Arguments) -> Result<ExitCode> {
+    // Builds that take minutes run first, so that they do not count for the timeout of a test.
+    let jobs = match build(root, arguments.filter.as_deref()) {
+        Ok(jobs) => jobs,
+        Err(error) => {
+            println!("test: {error:#}\n0 passed, 1 failed");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let (queue, log) = (Mutex::new(jobs), Mutex::new(String::new()));
+    std::thread::scope(|scope| {
+        let lanes: Vec<_> = (0..LANES).map(|_| scope.spawn(|| run_lane(&queue, &log))).collect();
+        lanes.into_iter().try_for_each(|lane| lane.join().unwrap_or_else(|_| bail!("a lane panicked")))
+    })?;
+    let log = log.into_inner().unwrap_or_default();
+    for failure in failures(&log) {
+        println!("failed: {failure}");
+    }
+    let mut counts = counts(&log);
+    if counts == Counts::default() {
+        println!("test: no test has a name that contains {:?}", arguments.filter.as_deref().unwrap_or_default());
+        counts.failed = 1;
+    }
+    println!("{} passed, {} failed", counts.passed, counts.failed);
+    Ok(if counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Builds the programs of the test cluster, Bobbin and the tests. Returns the jobs in the order in which they start.
+fn build(root: &Path, filter: Option<&str>) -> Result<VecDeque<Job>> {
+    Programs::find()?.directory().context("the programs of the test cluster don't build")?;
+    Artifacts::find().context("Bobbin does not build")?;
+    let built = cargo(root)
+        .args(["--no-run", "--message-format=json-render-diagnostics"])
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cargo can't be started")?;
+    ensure!(built.status.success(), "the tests don't build");
+    let messages = String::from_utf8(built.stdout).context("cargo's messages are not UTF-8")?;
+    let mut jobs: Vec<Job> = messages.lines().filter_map(|line| binary(line, filter)).collect();
+    let position = |job: &Job| LONGEST.iter().position(|name| *name == job.name).unwrap_or(LONGEST.len());
+    jobs.sort_by_key(position);
+    let mut doc_tests = cargo(root);
+    doc_tests.args(["--quiet", "--doc", "--"]).args(filter);
+    jobs.push(Job { name: "doc tests".to_owned(), command: doc_tests });
+    Ok(jobs.into())
+}
+
+fn cargo(root: &Path) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root).args(["test", "--workspace", "--locked"]);
+    command
+}
+
+/// The test binary that a message of cargo names.
+fn binary(message: &str, filter: Option<&str>) -> Option<Job> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
+        return None;
+    }
+    // Cargo runs a test binary in the directory of its package.
+    let package = PathBuf::from(message["manifest_path"].as_str()?).parent()?.to_owned();
+    let mut command = Command::new(message["executable"].as_str()?);
+    command.current_dir(&package).env("CARGO_MANIFEST_DIR", &package).args(filter);
+    Some(Job { name: message["target"]["name"].as_str()?.to_owned(), command })
+}
+
+/// Runs jobs of the queue until it is empty.
+fn run_lane(queue: &Mutex<VecDeque<Job>>, log: &Mutex<String>) -> Result<()> {
+    loop {
+        let next = queue.lock().ok().and_then(|mut queue| queue.pop_front());
+        let Some(job) = next else { return Ok(()) };
+        let output = run_job(job)?;
+        if let Ok(mut log) = log.lock() {
+            print!("{output}");
+            log.push_str(&output);
+        }
+    }
+}
+
+/// Runs one job. Returns its output, with a result line if the job printed none.
+fn run_job(mut job: Job) -> Result<String> {
+    let (begun, name) = (Instant::now(), &job.name);
+    eprintln!("test: {name} begins");
+    let mut file: File = tempfile::tempfile().context("no temporary file")?;
+    let status = job
+        .command
+        .stdin(Stdio::null())
+        .stdout(file.try_clone()?)
+        .stderr(file.try_clone()?)
+        .status()
+        .with_context(|| format!("the test binary {name} can't be started"))?;
+    file.rewind()?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    let output = String::from_utf8_lossy(&bytes);
+    let ended = if status.success() || counts(&output).failed > 0 {
+        String::new()
+    } else {
+        // A binary that crashed prints no result.
+        format!("---- {name} ----\nthe test binary ended with {status}\ntest result: FAILED. 0 passed; 1 failed\n")
+    };
+    let took = begun.elapsed().as_secs();
+    Ok(format!("\n==== {name}, {took} s ====\n{output}{ended}"))
+}
+
+/// Adds up the `test result` lines.
+fn counts(log: &str) -> Counts {
+    let number =
+        |part: Option<&str>| part.and_then(|part| part.split_whitespace().rev().nth(1)?.parse().ok()).unwrap_or(0);
+    let mut counts = Counts::default();
+    for line in log.lines().filter(|line| line.starts_with("test result: ")) {
+        let mut parts = line.split(';');
+        counts.passed += number(parts.next());
+        counts.failed += number(parts.next());
+    }
+    counts
+}
+
+/// The heads of all failures: their names and first lines. The log is long, so the summary repeats them.
+fn failures(log: &str) -> Vec<String> {
+    let lines: Vec<&str> = log.lines().collect();
+    let is_head = |line: &str| line.starts_with("---- ") && line.ends_with(" ----");
+    let heads = lines.iter().enumerate().filter(|(_, line)| is_head(line));
+    let cut = |line: &&str| {
+        let end = (0..=FAILURE_LINE_BYTES.min(line.len())).rev().find(|end| line.is_char_boundary(*end));
+        line[..end.unwrap_or(0)].to_owned()
+    };
+    heads.map(|(at, _)| lines[at..].iter().take(FAILURE_LINES + 1).map(cut).collect::<Vec<_>>().join("\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_counts_are_the_sums_of_all_results() {
+        let log = "test a ... ok\ntest result: ok. 3 passed; 0 failed; 0 ignored; finished in 0.1s\n\
+                   test result: FAILED. 1 passed; 2 failed; 0 ignored\n";
+        assert_eq!(counts(log), Counts { passed: 4, failed: 2 });
+        assert_eq!(counts("thread panicked"), Counts::default());
+    }
+
+    #[test]
+    fn a_binary_that_crashes_counts_as_a_failure() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo output; kill -9 $$"]);
+        let output = run_job(Job { name: "crashing".to_owned(), command }).unwrap();
+        assert_eq!(counts(&output), Counts { passed: 0, failed: 1 });
+        assert!(output.contains("output") && failures(&output)[0].contains("signal: 9"), "{output}");
+    }
+
+    #[test]
+    fn only_messages_about_test_binaries_are_jobs() {
+        let message = |is_test: bool| {
+            serde_json::json!({
+                "reason": "compiler-artifact", "manifest_path": "/p/Cargo.toml", "executable": "/p/target/x",
+                "profile": {"test": is_test}, "target": {"name": "operator"},
+            })
+            .to_string()
+        };
+        let job = binary(&message(true), Some("spoofed")).unwrap();
+        assert_eq!((job.name.as_str(), job.command.get_current_dir()), ("operator", Some(Path::new("/p"))));
+        assert_eq!(job.command.get_args().collect::<Vec<_>>(), ["spoofed"]);
+        assert!(binary(&message(false), None).is_none() && binary("not JSON", None).is_none());
+    }
+}
