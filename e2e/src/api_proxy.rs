@@ -165,6 +165,7 @@ async fn forward(state: &ProxyState, connection: &Reset, request: Request) -> Re
         call().await.into_body().collect_bytes().await?;
     }
     let (parts, body) = call().await.into_parts();
+    lock(&faults.log).add_answer(&request, parts.status.as_u16());
     if request.verb == "watch" && parts.status.is_success() {
         let body = watches::body(body, request, Arc::clone(faults), opened, connection.clone());
         return Ok(Response::from_parts(parts, body));

@@ -4,6 +4,8 @@
 
 #[path = "agent/api_calls.rs"]
 mod api_calls;
+#[path = "agent/concurrent_crash.rs"]
+mod concurrent_crash;
 #[path = "agent/crash.rs"]
 mod crash;
 #[path = "agent/duplicate.rs"]
@@ -123,6 +125,14 @@ fn main() -> Result<ExitCode> {
         suite.test("a failed ADD leaves nothing behind", foreign_state::failed_add_leaves_nothing),
         suite.test("an ADD with a failing system call at any step leaves nothing behind", injected_faults::failing),
         suite.test("an agent killed at any step of ADD leaves nothing behind", injected_faults::killed),
+        suite.test(
+            "an agent killed at any step of an ADD and a DEL at once finishes both, and leaves nothing behind",
+            concurrent_crash::add_and_del,
+        ),
+        suite.test(
+            "an agent and an operator killed at once, at steps of a claim and of carving, give each pod its own address",
+            concurrent_crash::claim_and_carving,
+        ),
     ];
     Ok(suite.run(tests))
 }

@@ -9,10 +9,14 @@ mod carve;
 mod crash_points;
 #[path = "operator/deleted_nodes.rs"]
 mod deleted_nodes;
+#[path = "operator/elected_operators.rs"]
+mod elected_operators;
 #[path = "operator/fixture.rs"]
 mod fixture;
 #[path = "operator/foreign_addresses.rs"]
 mod foreign_addresses;
+#[path = "operator/frozen_leader.rs"]
+mod frozen_leader;
 #[path = "operator/held_nodes.rs"]
 mod held_nodes;
 #[path = "operator/leader_election.rs"]
@@ -51,6 +55,7 @@ fn main() -> anyhow::Result<ExitCode> {
         unreadable::tests,
         pod_comparison::tests,
         crash_points::tests,
+        frozen_leader::tests,
         refusals::tests,
     ];
     let tests = tests.into_iter().flat_map(|tests| tests(&suite)).collect();

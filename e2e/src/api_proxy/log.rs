@@ -19,6 +19,8 @@ pub struct ObservedRequest {
     pub name: String,
     /// The body of the request, or the line of the watch.
     pub body: String,
+    /// The status of the API server's answer to a forwarded request. `None` while there is no answer.
+    pub answer: Option<u16>,
 }
 
 /// How many requests of one client had this verb and resource.
@@ -36,7 +38,7 @@ pub struct RequestCount {
 
 #[derive(Debug, Default)]
 pub(super) struct Log {
-    kept: VecDeque<(RequestInfo, String)>,
+    kept: VecDeque<(RequestInfo, String, Option<u16>)>,
     /// How many requests and events are no longer kept.
     dropped: usize,
     counts: BTreeMap<(Client, &'static str, String), u64>,
@@ -50,22 +52,30 @@ impl Log {
     pub(super) fn add(&mut self, request: &RequestInfo, body: &str) {
         let key = (request.client.clone(), request.verb, request.resource.clone());
         *self.counts.entry(key).or_default() += 1;
-        self.kept.push_back((request.clone(), body.to_owned()));
+        self.kept.push_back((request.clone(), body.to_owned(), None));
         if self.kept.len() > MAX_KEPT {
             self.kept.pop_front();
             self.dropped += 1;
         }
     }
 
+    pub(super) fn add_answer(&mut self, request: &RequestInfo, status: u16) {
+        // Answers come soon after their requests, which are at the end of the list.
+        if let Some((_, _, answer)) = self.kept.iter_mut().rev().find(|(kept, ..)| kept.id == request.id) {
+            *answer = Some(status);
+        }
+    }
+
     pub(super) fn observed(&self, since: usize, selector: &Selector) -> Vec<ObservedRequest> {
         let since = self.kept.iter().skip(since.saturating_sub(self.dropped));
         since
-            .filter(|(request, _)| selector.matches(request))
-            .map(|(request, body)| ObservedRequest {
+            .filter(|(request, ..)| selector.matches(request))
+            .map(|(request, body, answer)| ObservedRequest {
                 client: request.client.clone(),
                 verb: request.verb,
                 name: request.name.clone(),
                 body: body.clone(),
+                answer: *answer,
             })
             .collect()
     }

@@ -86,7 +86,8 @@ fn churn(
     Ok(())
 }
 
-fn del(plugin: &Plugin, pod: &Sandbox) -> Result<()> {
+/// Calls DEL as containerd does: again, as long as the agent asks to try again.
+pub(super) fn del(plugin: &Plugin, pod: &Sandbox) -> Result<()> {
     let start = Instant::now();
     loop {
         let answer = plugin.call(&pod.call("DEL"))?;

@@ -38,7 +38,7 @@ const FAILS: [(&str, &str, usize); 19] = [
     ("writev", "EPIPE", 1),
 ];
 /// The calls at which the agent is killed, and in how many steps of an ADD each must occur at least.
-const KILLS: [(&str, usize); 9] = [
+pub(super) const KILLS: [(&str, usize); 9] = [
     ("accept4", 1),
     ("clone3", 1),
     ("openat", 8),
@@ -50,21 +50,21 @@ const KILLS: [(&str, usize); 9] = [
     ("sendto", 6),
 ];
 /// A number above the calls of one kind that an ADD makes.
-const MAX_CALLS: usize = 48;
+pub(super) const MAX_CALLS: usize = 48;
 /// Threads that do not serve the ADD.
 const LISTENERS: [&str; 1] = ["bobbin-netlink"];
 /// The beginning of the plugin's error when the agent did not answer. Only then something may be left until the
 /// runtime's DEL.
-const UNANSWERED: &str = "the Bobbin agent of this node";
+pub(super) const UNANSWERED: &str = "the Bobbin agent of this node";
 /// The agent's log messages when the stale check removed an attachment.
 const REMOVED_AS_STALE: [&str; 2] = ["the runtime did not call DEL", "the removal is now complete"];
 /// The size of the pool. It is small, so that an address that stays assigned by mistake is soon missed.
 const ADDRESSES: usize = 8;
 
 /// The state of a test: a small pool, and a pod that must keep its address throughout.
-struct FaultRun {
+pub(super) struct FaultRun {
     name: &'static str,
-    stays: Sandbox,
+    pub(super) stays: Sandbox,
     result: Value,
     link: String,
     args: Option<String>,
@@ -143,7 +143,7 @@ fn written(node: &SingleNode, pod: &Sandbox) -> Vec<PathBuf> {
 }
 
 impl FaultRun {
-    async fn begin(node: &SingleNode, name: &'static str) -> Result<Self> {
+    pub(super) async fn begin(node: &SingleNode, name: &'static str) -> Result<Self> {
         let subnets = json!([{"ipv4": "10.70.0.0/29", "ipv6": "fd00:64:0:70::/125"}]);
         node.apply_pool("steps", json!({"subnets": subnets, "blockSizeBits": 3, "cooldownSeconds": 0})).await?;
         let stays = node.kube_pod("default", name, Some("steps")).await?;
@@ -155,14 +155,14 @@ impl FaultRun {
     }
 
     /// A new sandbox of the pod.
-    fn pod(&self, node: &SingleNode) -> Result<Sandbox> {
+    pub(super) fn pod(&self, node: &SingleNode) -> Result<Sandbox> {
         let mut pod = node.sandbox()?;
         pod.args.clone_from(&self.args);
         Ok(pod)
     }
 
     /// Checks that a successful ADD is complete, and that a failed one left nothing behind.
-    async fn verify(&mut self, node: &SingleNode, pod: Sandbox, answer: &Answer, hit: bool) -> Result<()> {
+    pub(super) async fn verify(&mut self, node: &SingleNode, pod: Sandbox, answer: &Answer, hit: bool) -> Result<()> {
         self.steps += 1;
         if answer.exit == 0 {
             let result = answer.ok()?;
@@ -226,19 +226,19 @@ impl FaultRun {
     }
 
     /// Counts the faults. Returns whether the test must continue with the next number.
-    fn count(&mut self, call: &'static str, hits: usize) -> bool {
+    pub(super) fn count(&mut self, call: &'static str, hits: usize) -> bool {
         *self.faults.entry(call).or_default() += hits;
         hits > 0
     }
 
-    fn enough(&self, call: &str, least: usize) -> Result<()> {
+    pub(super) fn enough(&self, call: &str, least: usize) -> Result<()> {
         let hits = self.faults.get(call).copied().unwrap_or_default();
         ensure!(hits >= least, "only {hits} calls of {call} were hit, but {least} are required: {:?}", self.faults);
         Ok(())
     }
 
     /// Checks that the pod that stayed is intact and that every other address of the pool is free.
-    async fn end(self, node: &SingleNode) -> Result<()> {
+    pub(super) async fn end(self, node: &SingleNode) -> Result<()> {
         let faults: Vec<String> = self.faults.iter().map(|(call, count)| format!("{call} {count}")).collect();
         println!("{} ADDs, {} of them failed; faults: {}", self.steps, self.failed, faults.join(", "));
         ensure!(self.failed >= self.steps / 4, "only {} of {} ADDs failed", self.failed, self.steps);

@@ -1,0 +1,152 @@
+//! The leader freezes while its write is on the way. Its Lease expires, another operator does the work, and the cluster
+//! changes. Then the late write arrives, and the former leader wakes up.
+//!
+//! The tests of crash points freeze an operator in each of its writes, too. But there both operators lead, and nothing else
+//! changes meanwhile. Here, another object has the name that the late write names, or the object has a new owner.
+
+use anyhow::{Context, Result, ensure};
+use bobbin_e2e::api_proxy::{ObservedRequest, Selector};
+use bobbin_e2e::suite::Suite;
+use kube::api::DeleteParams;
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+
+use crate::elected_operators::Operators;
+use crate::fixture::{NODE_GRACE_PERIOD, OperatorFixture, RECONCILE_TIMEOUT};
+
+pub fn tests(suite: &Suite<OperatorFixture>) -> Vec<Trial> {
+    vec![
+        suite.test(
+            "a leader woken in the middle of an acceptance or of carving gives no address to two blocks",
+            async |_: &mut _| Box::pin(acceptance_and_carving()).await,
+        ),
+        suite.test(
+            "a leader woken in the middle of a release or a deletion takes nothing from the new owner",
+            async |_: &mut _| Box::pin(release_and_deletion()).await,
+        ),
+    ]
+}
+
+async fn acceptance_and_carving() -> Result<()> {
+    let operators = Operators::start().await?;
+    let fixture = &operators.fixture;
+    let create_late = || async { fixture.pool("late", spec("10.60.0.0/29")).await.map(drop) };
+    // The same name then has other subnets, and the subnet belongs to another pool.
+    let replace = || async {
+        until_carved(fixture, "late", 4).await?;
+        delete_pool(fixture, "late").await?;
+        for (pool, subnet, blocks) in [("rival", "10.60.0.0/29", 4), ("late", "10.60.1.0/30", 2)] {
+            fixture.pool(pool, spec(subnet)).await?;
+            until_carved(fixture, pool, blocks).await?;
+        }
+        Ok(())
+    };
+    // The leader adds the finalizer, proposes the subnet, and accepts it.
+    let acceptance = Selector::verbs(&["patch"]).of("addresspools").named("late");
+    let writes =
+        operators.late_write(acceptance, 2, create_late(), Box::pin(replace())).await.context("a late acceptance")?;
+    ensure!(
+        writes[0].body.contains("/acceptedSubnets/0/state"),
+        "the late write accepts no subnet: {}",
+        writes[0].body
+    );
+    all_refused(&writes)?;
+    for pool in ["rival", "late"] {
+        delete_pool(fixture, pool).await?;
+    }
+    let creations = Selector::verbs(&["create"]).of("addressblocks");
+    let writes =
+        operators.late_write(creations, 3, create_late(), Box::pin(replace())).await.context("a late block")?;
+    // No precondition protects a creation. The leader deletes a block that its pool does not have.
+    ensure!(matches!(writes[0].answer, Some(201 | 409)), "the late creation was answered with {:?}", writes[0].answer);
+    all_refused(&writes[1..])
+}
+
+async fn release_and_deletion() -> Result<()> {
+    let operators = Operators::start().await?;
+    let fixture = &operators.fixture;
+    let (address, block) = ("10.60.2.0", "nodes-0");
+    let take = async |block: &str, node: &str, uid: &str| {
+        fixture.claim(block, node, uid).await?;
+        fixture.create_assignment(address, block, node).await
+    };
+    let delete_node = || async {
+        fixture.taint_out_of_service("gone").await?;
+        fixture.delete_node("gone").await
+    };
+    fixture.pool("nodes", spec("10.60.2.0/29")).await?;
+    until_carved(fixture, "nodes", 4).await?;
+    take(block, "gone", &fixture.node("gone").await?).await?;
+    let release = Selector::verbs(&["patch"]).of("addressblocks").named(block);
+    let return_of_node = async {
+        fixture.until_free(block, NODE_GRACE_PERIOD + RECONCILE_TIMEOUT).await?;
+        take(block, "gone", &fixture.node("gone").await?).await
+    };
+    let writes =
+        operators.late_write(release, 0, delete_node(), Box::pin(return_of_node)).await.context("a late release")?;
+    all_refused(&writes)?;
+    is_held(fixture, address, block, "gone").await?;
+
+    let deletion = Selector::verbs(&["delete"]).of("ipassignments").named(address);
+    let heir = fixture.node("heir").await?;
+    let inherit = async {
+        fixture.until_free(block, NODE_GRACE_PERIOD + RECONCILE_TIMEOUT).await?;
+        take(block, "heir", &heir).await
+    };
+    let writes =
+        operators.late_write(deletion, 0, delete_node(), Box::pin(inherit)).await.context("a late deletion")?;
+    all_refused(&writes)?;
+    is_held(fixture, address, block, "heir").await?;
+
+    fixture.forget(address).await?;
+    fixture.release(block).await?;
+    fixture.until_free(block, RECONCILE_TIMEOUT).await?;
+    let deletion = Selector::verbs(&["delete"]).of("addressblocks").named(block);
+    let delete = async { Ok(fixture.pools().delete("nodes", &DeleteParams::default()).await.map(drop)?) };
+    let carve_again = async {
+        fixture.until_gone("nodes").await?;
+        fixture.pool("nodes", spec("10.60.2.0/29")).await?;
+        until_carved(fixture, "nodes", 4).await?;
+        take(block, "heir", &heir).await
+    };
+    let writes =
+        operators.late_write(deletion, 0, delete, Box::pin(carve_again)).await.context("a late deletion of a block")?;
+    all_refused(&writes)?;
+    is_held(fixture, address, block, "heir").await
+}
+
+/// A pool of blocks with two addresses.
+fn spec(subnet: &str) -> Value {
+    json!({"subnets": [{"ipv4": subnet}], "blockSizeBits": 1, "cooldownSeconds": 0})
+}
+
+async fn until_carved(fixture: &OperatorFixture, pool: &str, blocks: i64) -> Result<()> {
+    let status = fixture.until_status(pool, "is carved", RECONCILE_TIMEOUT, |status| {
+        status.free_window.is_some_and(|window| window.free == blocks)
+    });
+    status.await.map(drop)
+}
+
+async fn delete_pool(fixture: &OperatorFixture, pool: &str) -> Result<()> {
+    fixture.pools().delete(pool, &DeleteParams::default()).await?;
+    fixture.until_gone(pool).await
+}
+
+/// Fails if the API server executed one of these writes.
+fn all_refused(writes: &[ObservedRequest]) -> Result<()> {
+    for ObservedRequest { verb, name, body, answer, .. } in writes {
+        // A failed test of a JSON patch is 422, a failed precondition is 409.
+        ensure!(matches!(answer, Some(404 | 409 | 422)), "the late {verb} {name} was answered with {answer:?}: {body}");
+    }
+    Ok(())
+}
+
+/// Fails unless the node owns the block and has the assignment of the address, and neither is being deleted.
+async fn is_held(fixture: &OperatorFixture, address: &str, block: &str, node: &str) -> Result<()> {
+    let (owned, assignment) = (fixture.blocks().get(block).await?, fixture.assignments().get(address).await?);
+    ensure!(owned.spec.node_name.as_deref() == Some(node), "{block} belongs to {:?}", owned.spec.node_name);
+    ensure!(assignment.spec.node_name == node, "{address} belongs to {}", assignment.spec.node_name);
+    let deleting = owned.metadata.deletion_timestamp.or(assignment.metadata.deletion_timestamp);
+    ensure!(deleting.is_none(), "{block} or {address} is being deleted");
+    Ok(())
+}
