@@ -70,7 +70,7 @@ async fn allow(fixture: &OperatorFixture, name: &str) -> Result<()> {
 }
 
 async fn one_block(fixture: &mut OperatorFixture) -> Result<()> {
-    fixture.pool("refused", json!({"subnets": [{"ipv4": "10.12.0.0/16"}]})).await?;
+    fixture.pool("refused", json!({"subnets": [{"ipv4": "10.17.0.0/16"}]})).await?;
     fixture.until_ready("refused").await?;
     for block in ["refused-1", "refused-2"] {
         fixture.claim(block, "a-node", "a-uid").await?;
