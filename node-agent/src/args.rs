@@ -34,7 +34,7 @@ pub struct Args {
     /// block. Such a confirmation is missing after a start of the agent, a broken or silent watch, or a duplicate address. After a start,
     /// the wait for the agent's first read of its blocks counts towards this time. If the address already has an IPAssignment, every ADD
     /// waits up to 1 s more, until the agent has read the IPAssignment's owner. If other nodes may have IPAssignments in the block, the ADD
-    /// waits for its own confirmation until the end of --add-timeout.
+    /// waits up to 5 s for its own confirmation.
     #[arg(long, env = "BOBBIN_CONFIRM_WAIT", default_value = "450ms", value_parser = parse_duration)]
     pub confirm_wait: Duration,
     /// How long a Node must have been deleted before the operator releases its blocks and addresses. An agent that was down for more than

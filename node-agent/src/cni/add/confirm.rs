@@ -18,6 +18,9 @@ use crate::cni::attachment_lock::AttachmentLock;
 use crate::cni::interrupted_by_del;
 use crate::state::{Attachment, AttachmentPhase, FencingToken, Links};
 
+/// How long an ADD waits for its confirmation if other nodes may have assignments in the block.
+const MAX_UNSEEN_WAIT: Duration = Duration::from_secs(5);
+
 /// Whether an ADD may answer with the address that it allocated.
 pub(super) enum Confirmed {
     /// The pod is wired, and the ADD may answer.
@@ -171,8 +174,8 @@ pub(super) fn confirm_until(
     // Wake the resync, which reads the block, so that later ADDs need not wait.
     context.resync_trigger.notify_one();
     match token.proof {
-        // This ADD can't succeed without the confirmation, so ending it earlier would not start the pod earlier.
-        Proof::AssignmentsUnseen => add_until,
+        // This ADD can't succeed without the confirmation. The runtime repeats it, and then a list of the assignments may prove the block.
+        Proof::AssignmentsUnseen => add_until.min(now + MAX_UNSEEN_WAIT),
         Proof::None | Proof::Confirmed(_) => now + agent.args.confirm_wait.saturating_sub(waited),
     }
 }
